@@ -1,0 +1,32 @@
+//! What an agent is told to serve, signed by the server so that a gateway can carry it and not change it.
+
+use crate::{EnvironmentId, Generation, ShareId, Target};
+use serde::{Deserialize, Serialize};
+
+/// One share, as the agents of one environment are to serve it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Assignment {
+    /// The environment that it is meant for. An agent of another one refuses it.
+    pub environment: EnvironmentId,
+    pub share: ShareId,
+    /// An agent never goes back to an older generation of a share: a replayed assignment changes nothing.
+    pub generation: Generation,
+    pub target: Target,
+}
+
+/// An [`Assignment`] as JSON text, and the server's signature over [`SignedAssignment::signed_bytes`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SignedAssignment {
+    pub body: String,
+    /// ECDSA P-256 with SHA-256, ASN.1 DER, by the key of the server's CA.
+    pub signature: Vec<u8>,
+}
+
+impl SignedAssignment {
+    /// What is signed. The prefix keeps the signature from being one over anything else that the CA signs.
+    pub fn signed_bytes(body: &str) -> Vec<u8> {
+        [b"wicketgate assignment v1\n", body.as_bytes()].concat()
+    }
+}

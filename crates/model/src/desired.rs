@@ -1,0 +1,173 @@
+//! What a gateway should serve, and the difference between two such wishes.
+
+use crate::{
+    AgentId, EnvironmentId, Generation, IngressPort, PeerAddress, PeerCidr, PeerId, PreSharedKey,
+    ResourceName, ShareId, SignedAssignment, TunnelId,
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    sync::Arc,
+};
+
+/// A tunnel as its gateway should have it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TunnelDesired {
+    pub id: TunnelId,
+    pub generation: Generation,
+    /// For logs only.
+    pub name: ResourceName,
+    /// A small number, unique among the live tunnels of the gateway's location: what the gateway numbers its
+    /// links and interfaces with.
+    pub slot: u16,
+    pub peer_address: PeerAddress,
+    pub peer_cidr: PeerCidr,
+    pub peer_id: PeerId,
+    /// The address that the remote site connects to.
+    pub load_balancer_ip: Ipv4Addr,
+    /// The keys that the peer may use, the newest first.
+    pub keys: Vec<PreSharedKey>,
+}
+
+/// A share as its gateway should serve it. Its target is in the assignment, which only agents act on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShareDesired {
+    pub id: ShareId,
+    pub generation: Generation,
+    pub tunnel: TunnelId,
+    pub environment: EnvironmentId,
+    pub ingress_port: IngressPort,
+    pub assignment: SignedAssignment,
+}
+
+/// All that one gateway should serve.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Desired {
+    pub tunnels: BTreeMap<TunnelId, Arc<TunnelDesired>>,
+    pub shares: BTreeMap<ShareId, Arc<ShareDesired>>,
+    /// Agents that may not connect, although their certificates are still valid.
+    pub barred: BTreeSet<AgentId>,
+}
+
+/// The steps from one [`Desired`] to another. Applying a delta twice is the same as once.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DesiredDelta {
+    /// The receiver forgets all it was told before: first message of a link.
+    pub reset: bool,
+    pub tunnels: Vec<Arc<TunnelDesired>>,
+    pub shares: Vec<Arc<ShareDesired>>,
+    pub removed_tunnels: Vec<TunnelId>,
+    pub removed_shares: Vec<ShareId>,
+    pub barred: Vec<AgentId>,
+    pub unbarred: Vec<AgentId>,
+}
+
+impl DesiredDelta {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Desired {
+    /// What to send to someone who was told `told`, so that they know `self`.
+    pub fn since(&self, told: &Self) -> DesiredDelta {
+        let (tunnels, removed_tunnels) = changes(&self.tunnels, &told.tunnels);
+        let (shares, removed_shares) = changes(&self.shares, &told.shares);
+        DesiredDelta {
+            reset: false,
+            tunnels,
+            shares,
+            removed_tunnels,
+            removed_shares,
+            barred: self.barred.difference(&told.barred).copied().collect(),
+            unbarred: told.barred.difference(&self.barred).copied().collect(),
+        }
+    }
+
+    /// All of it, for a link that just came up.
+    pub fn snapshot(&self) -> DesiredDelta {
+        DesiredDelta { reset: true, ..self.since(&Self::default()) }
+    }
+
+    pub fn apply(&mut self, delta: &DesiredDelta) {
+        if delta.reset {
+            *self = Self::default();
+        }
+        self.tunnels.extend(delta.tunnels.iter().map(|t| (t.id, Arc::clone(t))));
+        self.shares.extend(delta.shares.iter().map(|s| (s.id, Arc::clone(s))));
+        for id in &delta.removed_tunnels {
+            self.tunnels.remove(id);
+        }
+        for id in &delta.removed_shares {
+            self.shares.remove(id);
+        }
+        self.barred.extend(&delta.barred);
+        for id in &delta.unbarred {
+            self.barred.remove(id);
+        }
+    }
+}
+
+/// The values of `new` that are not the same in `old`, and the keys that only `old` has.
+fn changes<K: Ord + Copy, V: PartialEq>(
+    new: &BTreeMap<K, Arc<V>>,
+    old: &BTreeMap<K, Arc<V>>,
+) -> (Vec<Arc<V>>, Vec<K>) {
+    // The pointer is compared first: what was not touched is the same allocation, and a gateway has many shares.
+    let same = |k: &K, v: &Arc<V>| old.get(k).is_some_and(|o| Arc::ptr_eq(o, v) || o == v);
+    let changed = new.iter().filter(|(k, v)| !same(k, v)).map(|(_, v)| Arc::clone(v)).collect();
+    let removed = old.keys().filter(|k| !new.contains_key(k)).copied().collect();
+    (changed, removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::{collection::btree_map, prelude::*};
+    use uuid::Uuid;
+
+    fn share(n: u8, generation: u8) -> ShareDesired {
+        ShareDesired {
+            id: ShareId::new(Uuid::from_u128(n.into())),
+            generation: Generation::new(generation.into()),
+            tunnel: TunnelId::new(Uuid::nil()),
+            environment: EnvironmentId::new(Uuid::nil()),
+            ingress_port: IngressPort::try_from(i64::from(n) + 1).unwrap(),
+            assignment: SignedAssignment { body: String::new(), signature: Vec::new() },
+        }
+    }
+
+    fn desired() -> impl Strategy<Value = Desired> {
+        (btree_map(0u8..6, 0u8..3, 0..6), proptest::collection::btree_set(0u8..4, 0..4)).prop_map(
+            |(shares, barred)| Desired {
+                tunnels: BTreeMap::new(),
+                shares: shares.into_iter().map(|(n, g)| share(n, g)).map(|s| (s.id, Arc::new(s))).collect(),
+                barred: barred.into_iter().map(|n| AgentId::new(Uuid::from_u128(n.into()))).collect(),
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn a_delta_leads_from_one_to_the_other(old in desired(), new in desired()) {
+            let delta = new.since(&old);
+            let mut told = old.clone();
+            told.apply(&delta);
+            prop_assert_eq!(&told, &new);
+            told.apply(&delta);
+            prop_assert_eq!(&told, &new);
+            prop_assert!(new.since(&told).is_empty());
+        }
+
+        #[test]
+        fn a_snapshot_forgets_what_was_before(old in desired(), new in desired()) {
+            let mut told = old;
+            told.apply(&new.snapshot());
+            prop_assert_eq!(told, new);
+        }
+    }
+}

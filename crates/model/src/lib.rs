@@ -1,0 +1,40 @@
+//! The domain of Wicketgate, pure: no async, no clock, no randomness, no IO. Time and fresh ids are arguments.
+//!
+//! A value of these types is valid by construction: what parses has kept every rule that can be checked
+//! without looking at other rows.
+
+mod assignment;
+mod connection;
+mod desired;
+mod ids;
+mod network;
+mod observed;
+mod secret;
+mod status;
+mod target;
+mod text;
+
+pub use assignment::{Assignment, SignedAssignment};
+pub use connection::{Algorithms, Connection, ConnectionState};
+pub use desired::{Desired, DesiredDelta, ShareDesired, TunnelDesired};
+pub use ids::{
+    AgentId, EnrollmentId, EnvironmentId, ExecutionId, FrontdoorId, GatewayId, ShareId, TunnelId, ZId,
+};
+pub use network::{IngressPort, LoadBalancerPools, PeerAddress, PeerCidr};
+pub use observed::{Observed, ObservedDelta, ShareObserved, TrafficDelta, TunnelObserved};
+pub use secret::PreSharedKey;
+pub use status::{Deadlines, Detail, Generation, Observation, Problem, Reason, Standing, Status, next};
+pub use target::{Host, Target};
+pub use text::{LocationId, NamespaceName, PeerId, ResourceName};
+
+/// Why a text is not a value of a type: the rule, worded to follow the property's name
+/// (`ingressPort` + ` must be between 1 and 65535`).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Invalid(pub String);
+
+impl Invalid {
+    pub(crate) fn new(rule: impl Into<String>) -> Self {
+        Self(rule.into())
+    }
+}

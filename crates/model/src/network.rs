@@ -1,0 +1,216 @@
+//! Ports and addresses at a tunnel's two ends.
+
+use crate::Invalid;
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Deserializer, Serialize};
+use std::{fmt, net::Ipv4Addr, str::FromStr};
+
+/// The port on a tunnel's load balancer that a share listens on: 1–65535.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct IngressPort(u16);
+
+impl IngressPort {
+    pub fn get(self) -> u16 {
+        self.0
+    }
+}
+
+impl TryFrom<i64> for IngressPort {
+    type Error = Invalid;
+
+    fn try_from(n: i64) -> Result<Self, Invalid> {
+        u16::try_from(n)
+            .ok()
+            .filter(|&p| p != 0)
+            .map(Self)
+            .ok_or_else(|| Invalid::new("must be between 1 and 65535"))
+    }
+}
+
+impl<'de> Deserialize<'de> for IngressPort {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        i64::deserialize(d)?.try_into().map_err(serde::de::Error::custom)
+    }
+}
+
+impl fmt::Display for IngressPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The public address of a remote site's IPsec device. The gateway tells peers apart by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct PeerAddress(Ipv4Addr);
+
+impl PeerAddress {
+    pub fn get(self) -> Ipv4Addr {
+        self.0
+    }
+}
+
+impl FromStr for PeerAddress {
+    type Err = Invalid;
+
+    fn from_str(s: &str) -> Result<Self, Invalid> {
+        let ip: Ipv4Addr = s.parse().map_err(|_| {
+            Invalid::new(if s.parse::<std::net::Ipv6Addr>().is_ok() {
+                "must be an IPv4 address: IPv6 tunnels are not supported yet"
+            } else {
+                "must be an IPv4 address"
+            })
+        })?;
+        let host = !(ip.is_unspecified()
+            || ip.is_loopback()
+            || ip.is_multicast()
+            || ip.is_broadcast()
+            || ip.is_link_local());
+        if host {
+            Ok(Self(ip))
+        } else {
+            Err(Invalid::new("must be the unicast address of the remote device"))
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for PeerAddress {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl fmt::Display for PeerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The remote site's network behind the tunnel: its traffic selector. `/8` to `/32`, host bits zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct PeerCidr(Ipv4Net);
+
+impl PeerCidr {
+    pub fn get(self) -> Ipv4Net {
+        self.0
+    }
+
+    pub fn contains(self, ip: Ipv4Addr) -> bool {
+        self.0.contains(&ip)
+    }
+}
+
+impl FromStr for PeerCidr {
+    type Err = Invalid;
+
+    fn from_str(s: &str) -> Result<Self, Invalid> {
+        let net: Ipv4Net = s.parse().map_err(|_| {
+            Invalid::new(if s.parse::<ipnet::Ipv6Net>().is_ok() {
+                "must be an IPv4 network: IPv6 inside a tunnel is not supported yet"
+            } else {
+                "must be an IPv4 network in CIDR notation, like 172.31.0.0/16"
+            })
+        })?;
+        if net.trunc() != net {
+            return Err(Invalid::new(format!("must have no host bits set: {} is the network", net.trunc())));
+        }
+        if net.prefix_len() < 8 {
+            return Err(Invalid::new("must have a prefix of /8 to /32"));
+        }
+        let overlaps =
+            |reserved: [u8; 4], prefix| Ipv4Net::new_assert(reserved.into(), prefix).contains(&net.network());
+        if overlaps([0, 0, 0, 0], 8)
+            || overlaps([127, 0, 0, 0], 8)
+            || overlaps([169, 254, 0, 0], 16)
+            || net.contains(&Ipv4Addr::new(169, 254, 0, 0))
+            || overlaps([224, 0, 0, 0], 3)
+        {
+            return Err(Invalid::new(
+                "must be a unicast network: not 0/8, loopback, link-local, multicast or reserved",
+            ));
+        }
+        Ok(Self(net))
+    }
+}
+
+impl<'de> Deserialize<'de> for PeerCidr {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl fmt::Display for PeerCidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Where load-balancer addresses come from. A tunnel's slot is an offset into a pool; the pool is the first one
+/// that the remote site's own network does not touch, so that the address is never one of the site's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadBalancerPools(Vec<Ipv4Net>);
+
+impl LoadBalancerPools {
+    /// Slots that every pool has: `0..SLOTS`.
+    pub const SLOTS: u16 = 16_000;
+
+    /// For tunnels over IPsec. RFC 6598's shared space first: customers seldom number their own networks from it.
+    /// No `/8` network covers two of them.
+    pub fn ipsec() -> Self {
+        Self(vec![
+            Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 16),
+            Ipv4Net::new_assert(Ipv4Addr::new(10, 255, 0, 0), 16),
+        ])
+    }
+
+    /// For `--ipsec off`: loopback addresses.
+    pub fn loopback() -> Self {
+        Self(vec![Ipv4Net::new_assert(Ipv4Addr::new(127, 64, 0, 0), 16)])
+    }
+
+    /// The load balancer's address of the tunnel in `slot`, or `None` for a slot out of range.
+    pub fn address(&self, slot: u16, peer: PeerCidr) -> Option<Ipv4Addr> {
+        let free = |net: &&Ipv4Net| !net.contains(&peer.0) && !peer.0.contains(*net);
+        let net = self.0.iter().find(free)?;
+        (slot < Self::SLOTS).then(|| Ipv4Addr::from(u32::from(net.network()) + u32::from(slot) + 1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_load_balancer_is_never_an_address_of_the_site(ip: u32, prefix in 8u8..=32, slot in 0..LoadBalancerPools::SLOTS) {
+            let net = Ipv4Net::new_assert(ip.into(), prefix).trunc();
+            if let Ok(peer) = net.to_string().parse::<PeerCidr>() {
+                let lb = LoadBalancerPools::ipsec().address(slot, peer);
+                prop_assert!(lb.is_some_and(|ip| !peer.contains(ip)), "{peer} {lb:?}");
+            }
+        }
+
+        #[test]
+        fn no_network_panics(s in "[0-9./:a-f]{0,40}") {
+            let _ = (s.parse::<PeerCidr>(), s.parse::<PeerAddress>());
+        }
+    }
+
+    #[test]
+    fn ports_have_bounds() {
+        assert!(IngressPort::try_from(0).is_err() && IngressPort::try_from(65_536).is_err());
+        assert!(IngressPort::try_from(-1).is_err());
+        assert_eq!(IngressPort::try_from(65_535).map(IngressPort::get), Ok(65_535));
+    }
+
+    #[test]
+    fn a_network_with_host_bits_is_named_as_it_should_be() {
+        let err = "10.1.2.3/16".parse::<PeerCidr>().unwrap_err();
+        assert!(err.0.contains("10.1.0.0/16"), "{err}");
+        for bad in
+            ["0.0.0.0/0", "127.0.0.0/8", "169.254.0.0/16", "168.0.0.0/7", "224.0.0.0/8", "fd00::/8", "x"]
+        {
+            assert!(bad.parse::<PeerCidr>().is_err(), "{bad}");
+        }
+    }
+}

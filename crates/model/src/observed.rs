@@ -1,0 +1,87 @@
+//! What a gateway sees of what it serves. Nothing in here is a wish: an entry is there because it was looked at.
+
+use crate::{Connection, Generation, Problem, ShareId, TunnelId};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A tunnel as its gateway has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TunnelObserved {
+    /// The generation that is ready to answer the peer; `None` while there is none.
+    pub ready: Option<Generation>,
+    /// Why the newest generation is not ready.
+    pub problem: Option<Problem>,
+    pub connection: Connection,
+}
+
+/// A share as its gateway serves it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShareObserved {
+    /// The generation whose listener is bound and that a connected agent has acknowledged.
+    pub ready: Option<Generation>,
+    /// Why the newest generation is not ready; with a ready one, what impairs it.
+    pub problem: Option<Problem>,
+}
+
+/// All that one gateway sees.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Observed {
+    pub tunnels: BTreeMap<TunnelId, TunnelObserved>,
+    pub shares: BTreeMap<ShareId, ShareObserved>,
+}
+
+/// What a gateway reports: all of it after a reset, then what changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ObservedDelta {
+    /// The gateway has just received a reset and compared it with what is: entries that are not in this report
+    /// are gone.
+    pub reset: bool,
+    pub tunnels: Vec<(TunnelId, TunnelObserved)>,
+    pub shares: Vec<(ShareId, ShareObserved)>,
+    /// Nothing of these is left at the gateway.
+    pub gone_tunnels: Vec<TunnelId>,
+    pub gone_shares: Vec<ShareId>,
+}
+
+impl ObservedDelta {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Observed {
+    pub fn apply(&mut self, delta: ObservedDelta) {
+        if delta.reset {
+            *self = Self::default();
+        }
+        self.tunnels.extend(delta.tunnels);
+        self.shares.extend(delta.shares);
+        for id in &delta.gone_tunnels {
+            self.tunnels.remove(id);
+        }
+        for id in &delta.gone_shares {
+            self.shares.remove(id);
+        }
+    }
+}
+
+/// What a share carried since the last report. Deltas, so that a restart of either side never counts twice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrafficDelta {
+    pub share: ShareId,
+    pub tunnel: TunnelId,
+    /// Payload bytes from the remote site to the target.
+    pub rx: u64,
+    /// Payload bytes from the target to the remote site.
+    pub tx: u64,
+    /// Connections opened.
+    pub connections: u64,
+    /// Connections that could not be served.
+    pub failures: u64,
+    /// The most connections open at one time since the last report.
+    pub active: u64,
+}

@@ -1,0 +1,350 @@
+//! The status of a tunnel or a share, decided in one place. Nobody else decides a status.
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// The count of accepted changes of a row, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Generation(u64);
+
+impl Generation {
+    pub const FIRST: Self = Self(1);
+
+    pub fn new(n: u64) -> Self {
+        Self(n)
+    }
+
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Status {
+    New,
+    Deployed,
+    Error,
+    Deleting,
+    Deleted,
+}
+
+impl Status {
+    pub const ALL: [Self; 5] = [Self::New, Self::Deployed, Self::Error, Self::Deleting, Self::Deleted];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::New => "NEW",
+            Self::Deployed => "DEPLOYED",
+            Self::Error => "ERROR",
+            Self::Deleting => "DELETING",
+            Self::Deleted => "DELETED",
+        }
+    }
+
+    /// `false` once a DELETE was accepted.
+    pub fn is_live(self) -> bool {
+        !matches!(self, Self::Deleting | Self::Deleted)
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why something is not as it should be. A closed list: programs act on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Reason {
+    /// The gateway has not reported yet.
+    Pending,
+    /// No gateway of the location is linked to the server.
+    GatewayOffline,
+    /// The gateway can't bring up the tunnel's namespace, addresses or IKE daemon.
+    TunnelFailed,
+    /// The share's tunnel is not ready at the gateway.
+    TunnelNotReady,
+    /// Another program holds the ingress port.
+    PortInUse,
+    /// The listener can't be bound for another reason.
+    ListenerFailed,
+    /// No agent of the environment is connected.
+    AgentOffline,
+    /// No connected agent has acknowledged the share yet.
+    AgentPending,
+    /// The agent's own allow list, or its check of the assignment, refuses the share.
+    AgentRefused,
+    /// The agent can't connect to the target.
+    TargetUnreachable,
+}
+
+impl Reason {
+    pub const ALL: [Self; 10] = [
+        Self::Pending,
+        Self::GatewayOffline,
+        Self::TunnelFailed,
+        Self::TunnelNotReady,
+        Self::PortInUse,
+        Self::ListenerFailed,
+        Self::AgentOffline,
+        Self::AgentPending,
+        Self::AgentRefused,
+        Self::TargetUnreachable,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::GatewayOffline => "GatewayOffline",
+            Self::TunnelFailed => "TunnelFailed",
+            Self::TunnelNotReady => "TunnelNotReady",
+            Self::PortInUse => "PortInUse",
+            Self::ListenerFailed => "ListenerFailed",
+            Self::AgentOffline => "AgentOffline",
+            Self::AgentPending => "AgentPending",
+            Self::AgentRefused => "AgentRefused",
+            Self::TargetUnreachable => "TargetUnreachable",
+        }
+    }
+}
+
+/// A reason, and the sentence for the person who reads it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    pub reason: Reason,
+    pub message: String,
+}
+
+impl Problem {
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}
+
+/// A problem, and since when its reason has been the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Detail {
+    pub problem: Problem,
+    pub since: Timestamp,
+}
+
+/// The part of a row that this module decides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    pub status: Status,
+    /// Since when the status has been what it is.
+    pub since: Timestamp,
+    /// The newest generation that was seen working. `DEPLOYED` implies that it is the row's own.
+    pub observed_generation: Option<Generation>,
+    pub detail: Option<Detail>,
+}
+
+impl Standing {
+    /// A row that was just created or changed.
+    pub fn new(now: Timestamp, observed_generation: Option<Generation>) -> Self {
+        Self { status: Status::New, since: now, observed_generation, detail: None }
+    }
+}
+
+/// What is known of a row's deployment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Observation {
+    /// The gateway has said nothing of it: since `since` its link is down, or up without a report.
+    Silent { since: Timestamp },
+    /// The gateway's word: which generation works, and what is wrong.
+    Seen { ready: Option<Generation>, problem: Option<Problem> },
+    /// The gateway has nothing of it (any more).
+    Gone,
+}
+
+/// How long things may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadlines {
+    /// From an accepted write to `ERROR`.
+    pub provisioning: SignedDuration,
+    /// From the gateway's silence to `ERROR` of what was `DEPLOYED`: long enough for a restart.
+    pub silence: SignedDuration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self { provisioning: SignedDuration::from_secs(30), silence: SignedDuration::from_secs(3) }
+    }
+}
+
+/// The standing of a row of `generation` that stood at `current`, at `now`, given what is seen of it.
+/// Total and pure.
+pub fn next(
+    current: &Standing,
+    generation: Generation,
+    seen: &Observation,
+    deadlines: Deadlines,
+    now: Timestamp,
+) -> Standing {
+    let (status, ready, problem) = match (current.status, seen) {
+        (Status::Deleted, _) => return current.clone(),
+        (Status::Deleting, Observation::Gone) => (Status::Deleted, None, None),
+        (Status::Deleting, Observation::Silent { .. }) => {
+            (Status::Deleting, None, Some(offline("it is removed as soon as the gateway is back")))
+        }
+        (Status::Deleting, Observation::Seen { .. }) => (Status::Deleting, None, None),
+        (Status::New | Status::Deployed | Status::Error, Observation::Seen { ready, problem })
+            if *ready == Some(generation) =>
+        {
+            (Status::Deployed, *ready, problem.clone())
+        }
+        (Status::Deployed, Observation::Silent { since })
+            if now.duration_since(*since) < deadlines.silence =>
+        {
+            // Nothing is known against it yet, and a restart of the control plane does not stop traffic.
+            (
+                Status::Deployed,
+                current.observed_generation,
+                current.detail.as_ref().map(|d| d.problem.clone()),
+            )
+        }
+        (status @ (Status::New | Status::Deployed | Status::Error), seen) => {
+            let late = now.duration_since(current.since) >= deadlines.provisioning;
+            let status = if status == Status::New && !late { Status::New } else { Status::Error };
+            let problem = match seen {
+                Observation::Silent { .. } => offline("start it, or see its log"),
+                Observation::Seen { problem: Some(problem), .. } => problem.clone(),
+                Observation::Seen { problem: None, .. } | Observation::Gone => {
+                    Problem::new(Reason::Pending, "the gateway has not reported this change yet")
+                }
+            };
+            let ready = match seen {
+                Observation::Seen { ready, .. } => *ready,
+                Observation::Silent { .. } | Observation::Gone => None,
+            };
+            (status, ready, Some(problem))
+        }
+    };
+    let detail = problem.map(|problem| match &current.detail {
+        Some(old) if old.problem.reason == problem.reason => Detail { problem, since: old.since },
+        _ => Detail { problem, since: now },
+    });
+    Standing {
+        status,
+        since: if status == current.status { current.since } else { now },
+        observed_generation: ready.or(current.observed_generation),
+        detail,
+    }
+}
+
+fn offline(then: &str) -> Problem {
+    Problem::new(Reason::GatewayOffline, format!("no gateway of the location is connected; {then}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::{option, prelude::*};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    fn generation() -> impl Strategy<Value = Generation> {
+        (1u64..4).prop_map(Generation)
+    }
+
+    fn problem() -> impl Strategy<Value = Problem> {
+        proptest::sample::select(&Reason::ALL[..]).prop_map(|r| Problem::new(r, "why"))
+    }
+
+    fn seen() -> impl Strategy<Value = Observation> {
+        prop_oneof![
+            (0i64..100).prop_map(|s| Observation::Silent { since: at(s) }),
+            (option::of(generation()), option::of(problem()))
+                .prop_map(|(ready, problem)| Observation::Seen { ready, problem }),
+            Just(Observation::Gone),
+        ]
+    }
+
+    fn standing() -> impl Strategy<Value = Standing> {
+        (
+            proptest::sample::select(&Status::ALL[..]),
+            0i64..100,
+            option::of(generation()),
+            option::of((problem(), 0i64..100)),
+        )
+            .prop_map(|(status, since, observed_generation, detail)| Standing {
+                status,
+                since: at(since),
+                observed_generation,
+                detail: detail.map(|(problem, since)| Detail { problem, since: at(since) }),
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn what_the_contract_says_holds(current in standing(), g in generation(), seen in seen(), now in 100i64..200) {
+            let now = at(now);
+            let next = super::next(&current, g, &seen, Deadlines::default(), now);
+            // Nothing leaves DELETED, nothing comes back from DELETING, nothing becomes NEW by itself.
+            if current.status == Status::Deleted { prop_assert_eq!(&next, &current); }
+            if current.status == Status::Deleting { prop_assert!(!next.status.is_live()); }
+            if next.status == Status::New { prop_assert_eq!(current.status, Status::New); }
+            if next.status == Status::Deleted && current.status != Status::Deleted {
+                prop_assert_eq!(&seen, &Observation::Gone);
+                prop_assert_eq!(current.status, Status::Deleting);
+            }
+            // DEPLOYED is never a guess: it was seen, or was seen a moment ago.
+            if next.status == Status::Deployed && current.status != Status::Deployed {
+                let is_seen = matches!(&seen, Observation::Seen { ready, .. } if *ready == Some(g));
+                prop_assert!(is_seen);
+            }
+            // Whatever is live and not DEPLOYED says why.
+            if matches!(next.status, Status::New | Status::Error) { prop_assert!(next.detail.is_some()); }
+            // The clock of a status starts when it does.
+            prop_assert_eq!(next.since, if next.status == current.status { current.since } else { now });
+        }
+
+        #[test]
+        fn deciding_again_changes_nothing(current in standing(), g in generation(), seen in seen(), now in 100i64..200) {
+            let once = super::next(&current, g, &seen, Deadlines::default(), at(now));
+            let twice = super::next(&once, g, &seen, Deadlines::default(), at(now));
+            // A row that has just left NEW for ERROR stays there; all else is settled at once.
+            prop_assert_eq!(once, twice);
+        }
+    }
+
+    #[test]
+    fn a_share_goes_its_way() {
+        let g = Generation::FIRST;
+        let step = |from: &Standing, seen, second| next(from, g, &seen, Deadlines::default(), at(second));
+        let offline = || Observation::Seen {
+            ready: None,
+            problem: Some(Problem::new(Reason::AgentOffline, "no agent")),
+        };
+        let new = Standing::new(at(0), None);
+        let waiting = step(&new, offline(), 29);
+        assert_eq!(waiting.status, Status::New);
+        let error = step(&waiting, offline(), 30);
+        assert_eq!((error.status, error.since), (Status::Error, at(30)));
+        assert_eq!(
+            error.detail.as_ref().map(|d| (d.problem.reason, d.since)),
+            Some((Reason::AgentOffline, at(29)))
+        );
+        let deployed = step(&error, Observation::Seen { ready: Some(g), problem: None }, 40);
+        assert_eq!((deployed.status, deployed.detail.clone()), (Status::Deployed, None));
+        assert_eq!(step(&deployed, Observation::Silent { since: at(41) }, 43).status, Status::Deployed);
+        assert_eq!(step(&deployed, Observation::Silent { since: at(41) }, 44).status, Status::Error);
+        assert_eq!(step(&deployed, offline(), 41).status, Status::Error);
+        let deleting = Standing { status: Status::Deleting, ..deployed };
+        assert_eq!(
+            step(&deleting, Observation::Seen { ready: Some(g), problem: None }, 50).status,
+            Status::Deleting
+        );
+        assert_eq!(step(&deleting, Observation::Gone, 50).status, Status::Deleted);
+    }
+}

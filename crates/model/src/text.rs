@@ -1,0 +1,105 @@
+//! Names: short texts with a rule each.
+
+use crate::Invalid;
+use serde::{Deserialize, Deserializer, Serialize};
+use std::{fmt, str::FromStr};
+
+/// A text that keeps a rule. `$check` answers whether it does, `$rule` says it, worded to follow the property.
+macro_rules! text {
+    ($(#[$doc:meta])* $name:ident, $check:expr, $rule:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        pub struct $name(String);
+
+        impl $name {
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = Invalid;
+
+            fn from_str(s: &str) -> Result<Self, Invalid> {
+                let check: fn(&str) -> bool = $check;
+                if check(s) { Ok(Self(s.to_owned())) } else { Err(Invalid::new($rule)) }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+text!(
+    /// The name of a share, a tunnel or an environment: a host name's label (RFC 1123 §2.1).
+    ResourceName,
+    |s| hyphenated(s, |b| b.is_ascii_alphanumeric()),
+    "must be 1 to 63 letters, digits and hyphens, with no hyphen first or last"
+);
+text!(
+    /// A site that has gateways: `us-east-1`, `local`.
+    LocationId,
+    |s| hyphenated(s, |b| b.is_ascii_lowercase() || b.is_ascii_digit()),
+    "must be 1 to 63 lower-case letters, digits and hyphens, with no hyphen first or last"
+);
+text!(
+    /// The default namespace of a Frontdoor: a label that starts with a lower-case letter.
+    NamespaceName,
+    |s| hyphenated(s, |b| b.is_ascii_lowercase() || b.is_ascii_digit()) && s.as_bytes()[0].is_ascii_lowercase(),
+    "must match ^[a-z]([a-z0-9-]*[a-z0-9])?$ and be 1 to 63 characters"
+);
+text!(
+    /// The IKE identity that the remote device gives (RFC 7296 §3.5): an address, a host name or a mail address.
+    /// Other characters are refused, since the text stands in device configurations and is matched by the daemon.
+    PeerId,
+    |s| (1..=255).contains(&s.len())
+        && s.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_@:".contains(&b))
+        && s.as_bytes()[0] != b'@',
+    "must be an IKE identity of 1 to 255 letters, digits and . - _ @ : (an address, a host name or user@host)"
+);
+
+fn hyphenated(s: &str, letter: fn(u8) -> bool) -> bool {
+    let b = s.as_bytes();
+    (1..=63).contains(&b.len())
+        && b.iter().all(|&b| letter(b) || b == b'-')
+        && b.first() != Some(&b'-')
+        && b.last() != Some(&b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn no_text_panics(s in ".{0,80}") {
+            let _ = (s.parse::<ResourceName>(), s.parse::<LocationId>(), s.parse::<NamespaceName>(), s.parse::<PeerId>());
+        }
+
+        #[test]
+        fn a_label_parses(s in "[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?") {
+            prop_assert!(s.parse::<ResourceName>().is_ok());
+        }
+    }
+
+    #[test]
+    fn edges_are_refused() {
+        for bad in ["", "-a", "a-", "a b", "ä", "a_b", &"a".repeat(64)] {
+            assert!(bad.parse::<ResourceName>().is_err(), "{bad:?}");
+        }
+        assert!("1a".parse::<NamespaceName>().is_err());
+        assert!("US-EAST".parse::<LocationId>().is_err());
+        assert!("a\"; }".parse::<PeerId>().is_err());
+    }
+}

@@ -1,0 +1,3 @@
+//! The links between agent, gateway and server.
+
+pub mod link;

@@ -1,0 +1,123 @@
+//! The link between a server and a gateway: what each tells the other.
+//!
+//! `wicketgate up` joins the two ends in one process. The messages hold no references into either side, so that
+//! a link over TLS carries the same ones.
+
+use std::net::IpAddr;
+
+use tokio::sync::{mpsc, oneshot};
+use wicketgate_model::{
+    AgentId, DesiredDelta, EnrollmentId, EnvironmentId, FrontdoorId, GatewayId, LocationId, ObservedDelta,
+    TrafficDelta, ZId,
+};
+
+/// Messages that may wait on either end. A gateway that is slow to take the next delta makes the server wait;
+/// since a delta is made from what was last told, nothing piles up behind it.
+const CAPACITY: usize = 64;
+
+/// The server's end of a link.
+#[derive(Debug)]
+pub struct ServerEnd {
+    pub gateway: GatewayId,
+    pub location: LocationId,
+    pub send: mpsc::Sender<ToGateway>,
+    pub receive: mpsc::Receiver<FromGateway>,
+}
+
+/// The gateway's end of a link.
+#[derive(Debug)]
+pub struct GatewayEnd {
+    pub send: mpsc::Sender<FromGateway>,
+    pub receive: mpsc::Receiver<ToGateway>,
+}
+
+/// Both ends of a link inside one process.
+pub fn in_process(gateway: GatewayId, location: LocationId) -> (ServerEnd, GatewayEnd) {
+    let (to_gateway, from_server) = mpsc::channel(CAPACITY);
+    let (to_server, from_gateway) = mpsc::channel(CAPACITY);
+    (
+        ServerEnd { gateway, location, send: to_gateway, receive: from_gateway },
+        GatewayEnd { send: to_server, receive: from_server },
+    )
+}
+
+#[derive(Debug)]
+pub enum ToGateway {
+    /// What changed in what the gateway should serve. The first one of a link has `reset` set.
+    Desired(DesiredDelta),
+}
+
+#[derive(Debug)]
+pub enum FromGateway {
+    /// What changed in what the gateway sees. The answer to a `reset` has `reset` set.
+    Observed(ObservedDelta),
+    /// An agent's control connection came up at this gateway.
+    AgentConnected(ConnectedAgent),
+    /// It is gone.
+    AgentDisconnected(AgentId),
+    /// What shares carried since the last such message.
+    Traffic(Vec<TrafficDelta>),
+    /// An agent asks for its first certificate. A dropped reply channel means that the server can't answer now.
+    Enrol(EnrolRequest, oneshot::Sender<Result<EnrolGrant, EnrolRefusal>>),
+    /// An agent asks for a fresh certificate for the identity that it has proved on the connection.
+    Renew(RenewRequest, oneshot::Sender<Result<Vec<u8>, EnrolRefusal>>),
+}
+
+/// An agent whose control connection is up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectedAgent {
+    pub agent: AgentId,
+    pub environment: EnvironmentId,
+    /// The agent's own version and host name, as it gave them.
+    pub version: String,
+    pub name: String,
+    /// Where the connection comes from.
+    pub address: IpAddr,
+}
+
+#[derive(Debug)]
+pub struct EnrolRequest {
+    pub enrollment: EnrollmentId,
+    /// The code's secret part.
+    pub secret: Vec<u8>,
+    /// The agent's public key: an uncompressed P-256 point (SEC 1 §2.3.3), 65 bytes.
+    pub public_key: Vec<u8>,
+    /// The agent's host name: what a new environment is called until somebody names it.
+    pub name: String,
+}
+
+#[derive(Debug, Clone)]
+pub struct EnrolGrant {
+    pub agent: AgentId,
+    pub environment: EnvironmentId,
+    pub frontdoor: FrontdoorId,
+    pub z_id: ZId,
+    /// DER.
+    pub certificate: Vec<u8>,
+    /// DER.
+    pub ca_certificate: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub struct RenewRequest {
+    pub agent: AgentId,
+    pub environment: EnvironmentId,
+    pub frontdoor: FrontdoorId,
+    /// As in [`EnrolRequest`].
+    pub public_key: Vec<u8>,
+}
+
+/// Why an agent gets no certificate. The text is for whoever started the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
+pub enum EnrolRefusal {
+    #[error("the enrolment code is wrong: copy it whole, or ask for a new one")]
+    WrongCode,
+    #[error("the enrolment code has expired: ask for a new one")]
+    Expired,
+    #[error("the enrolment code was used already: each code enrols one agent, ask for a new one")]
+    Used,
+    #[error("the enrolment code was tried too often with a wrong secret: ask for a new one")]
+    TooManyTries,
+    #[error("the agent was barred: enrol it anew")]
+    Barred,
+}
