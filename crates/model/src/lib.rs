@@ -16,7 +16,7 @@ mod text;
 
 pub use assignment::{Assignment, SignedAssignment};
 pub use connection::{Algorithms, Connection, ConnectionState};
-pub use desired::{Desired, DesiredDelta, ShareDesired, TunnelDesired};
+pub use desired::{Desired, DesiredDelta, ShareDesired, Touched, TunnelDesired};
 pub use ids::{
     AgentId, EnrollmentId, EnvironmentId, ExecutionId, FrontdoorId, GatewayId, ShareId, TunnelId, ZId,
 };

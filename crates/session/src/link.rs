@@ -3,7 +3,7 @@
 //! `wicketgate up` joins the two ends in one process. The messages hold no references into either side, so that
 //! a link over TLS carries the same ones.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use tokio::sync::{mpsc, oneshot};
 use wicketgate_model::{
@@ -44,13 +44,24 @@ pub fn in_process(gateway: GatewayId, location: LocationId) -> (ServerEnd, Gatew
 #[derive(Debug)]
 pub enum ToGateway {
     /// What changed in what the gateway should serve. The first one of a link has `reset` set.
-    Desired(DesiredDelta),
+    Desired {
+        /// Counts the deltas of this link from 1.
+        sequence: u64,
+        delta: DesiredDelta,
+    },
 }
 
 #[derive(Debug)]
 pub enum FromGateway {
+    /// The first message of a link.
+    Hello(GatewayHello),
     /// What changed in what the gateway sees. The answer to a `reset` has `reset` set.
-    Observed(ObservedDelta),
+    Observed {
+        /// The newest delta that the gateway had applied when it looked. What that delta removed and this report
+        /// does not name any more is gone; without it, silence could mean that the gateway has not heard yet.
+        heard: u64,
+        delta: ObservedDelta,
+    },
     /// An agent's control connection came up at this gateway.
     AgentConnected(ConnectedAgent),
     /// It is gone.
@@ -61,6 +72,15 @@ pub enum FromGateway {
     Enrol(EnrolRequest, oneshot::Sender<Result<EnrolGrant, EnrolRefusal>>),
     /// An agent asks for a fresh certificate for the identity that it has proved on the connection.
     Renew(RenewRequest, oneshot::Sender<Result<Vec<u8>, EnrolRefusal>>),
+}
+
+/// What a gateway says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatewayHello {
+    /// Where ESP is done: `kernel`, `userland` or `off`.
+    pub esp: String,
+    /// The address that remote sites dial; `None` without IPsec.
+    pub public_address: Option<Ipv4Addr>,
 }
 
 /// An agent whose control connection is up.
