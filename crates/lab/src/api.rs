@@ -1,0 +1,171 @@
+//! A client of the public API, as anybody could write one: HTTP/1.1, one request a connection, blocking.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::SocketAddr,
+    path::Path,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde_json::Value;
+
+use crate::namespace::Namespace;
+
+/// For a whole request. A slow answer is a fault worth seeing.
+const BOUND: Duration = Duration::from_secs(10);
+
+/// Speaks from inside a namespace. The token is never shown.
+#[derive(Clone)]
+pub struct Api {
+    from: Namespace,
+    to: SocketAddr,
+    token: String,
+}
+
+/// What the server answered.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    pub status: u16,
+    pub body: String,
+}
+
+impl std::fmt::Debug for Api {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Api").field("from", &self.from).field("to", &self.to).finish_non_exhaustive()
+    }
+}
+
+impl Api {
+    /// # Errors
+    /// When the token can't be read.
+    pub fn new(from: &Namespace, to: SocketAddr, token_file: &Path) -> Result<Self> {
+        let token = fs::read_to_string(token_file)
+            .with_context(|| format!("can't read the token in {}", token_file.display()))?;
+        Ok(Self { from: from.clone(), to, token: token.trim().to_owned() })
+    }
+
+    /// # Errors
+    /// When there is no answer. An answer of any status is none.
+    pub fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Reply> {
+        let mut stream = self.from.connect(self.to, BOUND)?;
+        stream.set_read_timeout(Some(BOUND))?;
+        stream.set_write_timeout(Some(BOUND))?;
+        stream.set_nodelay(true)?;
+        let body = body.map(Value::to_string);
+        let mut request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\nconnection: close\r\n",
+            self.to, self.token
+        );
+        if let Some(body) = &body {
+            request += &format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len());
+        }
+        request += "\r\n";
+        request += body.as_deref().unwrap_or_default();
+        stream.write_all(request.as_bytes())?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).with_context(|| format!("no answer to {method} {path}"))?;
+        Reply::parse(&answer).with_context(|| format!("no answer to {method} {path}"))
+    }
+
+    /// # Errors
+    /// As [`Api::call`], and for any answer but 2xx.
+    pub fn get(&self, path: &str) -> Result<Value> {
+        self.text(path).and_then(|body| serde_json::from_str(&body).context("an answer that is not JSON"))
+    }
+
+    /// The answer's body as it is.
+    ///
+    /// # Errors
+    /// As [`Api::get`].
+    pub fn text(&self, path: &str) -> Result<String> {
+        self.ok("GET", path, None)
+    }
+
+    /// # Errors
+    /// As [`Api::get`].
+    pub fn post(&self, path: &str, body: &Value) -> Result<Value> {
+        Ok(serde_json::from_str(&self.ok("POST", path, Some(body))?)?)
+    }
+
+    /// # Errors
+    /// As [`Api::get`].
+    pub fn patch(&self, path: &str, body: &Value) -> Result<Value> {
+        Ok(serde_json::from_str(&self.ok("PATCH", path, Some(body))?)?)
+    }
+
+    /// # Errors
+    /// As [`Api::get`].
+    pub fn delete(&self, path: &str) -> Result<()> {
+        self.ok("DELETE", path, None).map(drop)
+    }
+
+    fn ok(&self, method: &str, path: &str, body: Option<&Value>) -> Result<String> {
+        let reply = self.call(method, path, body)?;
+        if reply.is_success() { Ok(reply.body) } else { bail!("{method} {path}: {reply}") }
+    }
+}
+
+impl Reply {
+    pub fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// # Errors
+    /// When the body is not JSON.
+    pub fn json(&self) -> Result<Value> {
+        serde_json::from_str(&self.body).with_context(|| format!("not JSON: {}", self.body))
+    }
+
+    /// RFC 9112, as much of it as a server may use towards a client that closes: a length, chunks, or neither.
+    fn parse(answer: &[u8]) -> Result<Self> {
+        let split = answer.windows(4).position(|w| w == b"\r\n\r\n").ok_or_else(|| anyhow!("cut short"))?;
+        let head = std::str::from_utf8(&answer[..split])?.to_ascii_lowercase();
+        let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).ok_or_else(|| anyhow!("no status"))?;
+        let mut body = &answer[split + 4..];
+        let mut whole = Vec::new();
+        if head.contains("\r\ntransfer-encoding: chunked") {
+            loop {
+                let line = body.windows(2).position(|w| w == b"\r\n").ok_or_else(|| anyhow!("cut short"))?;
+                let size = usize::from_str_radix(std::str::from_utf8(&body[..line])?.trim(), 16)?;
+                if size == 0 {
+                    break;
+                }
+                let chunk = body.get(line + 2..line + 2 + size).ok_or_else(|| anyhow!("cut short"))?;
+                whole.extend_from_slice(chunk);
+                body = body.get(line + 4 + size..).ok_or_else(|| anyhow!("cut short"))?;
+            }
+        } else {
+            whole.extend_from_slice(body);
+        }
+        Ok(Self { status, body: String::from_utf8(whole)? })
+    }
+}
+
+impl std::fmt::Display for Reply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.status, self.body.trim())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_in_chunks_is_put_together() {
+        let answer = b"HTTP/1.1 202 Accepted\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{\"a\r\nA\r\n\":1234567}\r\n0\r\n\r\n";
+        let reply = Reply::parse(answer).unwrap();
+        assert_eq!((reply.status, reply.json().unwrap()["a"].as_i64()), (202, Some(1_234_567)));
+        for cut in 0..answer.len() - 6 {
+            assert!(Reply::parse(&answer[..cut]).is_err(), "{cut}");
+        }
+    }
+
+    #[test]
+    fn an_answer_with_a_length_is_read() {
+        let reply = Reply::parse(b"HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\n{}").unwrap();
+        assert!(!reply.is_success() && reply.to_string() == "404 {}");
+    }
+}

@@ -1,0 +1,128 @@
+//! A lab: a directory, a prefix for the names of namespaces, and the ledger of what was made.
+
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    ledger::{self, Ledger},
+    namespace::Namespace,
+};
+
+/// Between two looks at something that is waited for: short, since tests measure times with it.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Removes everything that it made when dropped, unless [`Lab::leave`] was called.
+#[derive(Debug)]
+pub struct Lab {
+    prefix: String,
+    dir: PathBuf,
+    ledger: Ledger,
+    stop: Arc<AtomicBool>,
+    leave: bool,
+}
+
+/// Somebody asked the lab to end while it was waiting.
+#[derive(Debug, Clone, Copy)]
+pub struct Stopped;
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("interrupted")
+    }
+}
+
+impl std::error::Error for Stopped {}
+
+impl Lab {
+    /// Makes `dir` (its parent must exist and be nobody else's to write to) after removing what an earlier lab of
+    /// the same directory left. Namespaces are named `prefix` and a short name. `stop` ends every wait.
+    ///
+    /// # Errors
+    /// When the directory can't be made, or what was left there can't be removed.
+    pub fn new(prefix: &str, dir: &Path, stop: Arc<AtomicBool>) -> Result<Self> {
+        ledger::sweep(dir)?;
+        fs::create_dir(dir).with_context(|| format!("can't make {}", dir.display()))?;
+        let ledger = Ledger::create(dir)?;
+        Ok(Self { prefix: prefix.to_owned(), dir: dir.to_owned(), ledger, stop, leave: false })
+    }
+
+    /// A directory of the lab's own, made if it is not there yet.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn dir(&self, name: &str) -> Result<PathBuf> {
+        let dir = self.dir.join(name);
+        fs::create_dir_all(&dir).with_context(|| format!("can't make {}", dir.display()))?;
+        Ok(dir)
+    }
+
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Makes a network namespace, its loopback up and its reverse-path filter off.
+    ///
+    /// # Errors
+    /// When `ip netns add` fails: not root, or the name is taken.
+    pub fn namespace(&self, name: &str) -> Result<Namespace> {
+        let name = format!("{}{name}", self.prefix);
+        self.ledger.namespace(&name)?;
+        Namespace::make(&name)
+    }
+
+    /// Polls `look` until it returns something, for `bound` at most.
+    ///
+    /// # Errors
+    /// The last thing that was seen wrong, after `bound`; [`Stopped`] when the lab was asked to stop. An error of
+    /// `look` is not final: it is tried again.
+    pub fn until<T>(
+        &self,
+        what: &str,
+        bound: Duration,
+        mut look: impl FnMut() -> Result<Option<T>>,
+    ) -> Result<T> {
+        let end = Instant::now() + bound;
+        loop {
+            if self.stop.load(Ordering::Relaxed) {
+                bail!(Stopped);
+            }
+            let seen = look();
+            match seen {
+                Ok(Some(found)) => return Ok(found),
+                Ok(None) | Err(_) if Instant::now() < end => thread::sleep(LOOK),
+                Ok(None) => bail!("not within {} s: {what}", bound.as_secs_f32()),
+                Err(e) => return Err(e.context(format!("not within {} s: {what}", bound.as_secs_f32()))),
+            }
+        }
+    }
+
+    /// # Errors
+    /// [`Stopped`] when the lab was asked to stop.
+    pub fn go_on(&self) -> Result<()> {
+        if self.stop.load(Ordering::Relaxed) { bail!(Stopped) } else { Ok(()) }
+    }
+
+    /// Leaves everything running when the lab is dropped. [`sweep`](crate::sweep) removes it later.
+    pub fn leave(&mut self) {
+        self.leave = true;
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // What can't be removed now is still in the ledger, for the next lab of this directory.
+        if !self.leave {
+            let _ = ledger::sweep(&self.dir);
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! What a lab made outside its directory, written down before it exists; and the removal of exactly that.
+//!
+//! A process is known by its id and its start time, which `exec` keeps and no other process shares: a recycled id
+//! is never mistaken for it.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File, OpenOptions},
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+const NAME: &str = "ledger";
+
+/// For a process to end after SIGTERM, before SIGKILL: the product drains what it serves.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// For the kernel to reap a killed process.
+const REAP: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+pub struct Ledger(File);
+
+impl Ledger {
+    pub(crate) fn create(dir: &Path) -> Result<Self> {
+        let path = dir.join(NAME);
+        let file = OpenOptions::new().append(true).create_new(true).open(&path);
+        Ok(Self(file.with_context(|| format!("can't make {}", path.display()))?))
+    }
+
+    pub(crate) fn namespace(&self, name: &str) -> Result<()> {
+        self.line(&format!("namespace {name}"))
+    }
+
+    /// A process that was just started. (Between its start and this line, its namespace's entry covers it.)
+    pub(crate) fn process(&self, pid: u32) -> Result<()> {
+        match started(pid) {
+            Some(ticks) => self.line(&format!("process {pid} {ticks}")),
+            None => Ok(()),
+        }
+    }
+
+    /// A directory in which the product writes down the namespaces that it makes, one file or line each.
+    pub(crate) fn gateway(&self, data: &Path) -> Result<()> {
+        self.line(&format!("gateway {}", data.display()))
+    }
+
+    fn line(&self, line: &str) -> Result<()> {
+        // One write: lines of several threads don't mix.
+        (&self.0).write_all(format!("{line}\n").as_bytes()).context("can't write the ledger")
+    }
+}
+
+/// Ends and removes everything that the ledger in `dir` names, and `dir` itself. Nothing there is nothing to do.
+///
+/// # Errors
+/// When something can't be removed; the rest is removed all the same.
+pub fn sweep(dir: &Path) -> Result<()> {
+    if !dir.exists() {
+        return Ok(());
+    }
+    let ledger = fs::read_to_string(dir.join(NAME)).unwrap_or_default();
+    let mut processes = Vec::new();
+    let mut namespaces = BTreeSet::new();
+    for line in ledger.lines() {
+        let mut words = line.split(' ');
+        match (words.next(), words.next(), words.next()) {
+            (Some("process"), Some(pid), Some(ticks)) => {
+                if let (Ok(pid), Ok(ticks)) = (pid.parse(), ticks.parse()) {
+                    processes.push((pid, ticks));
+                }
+            }
+            (Some("namespace"), Some(name), None) => {
+                namespaces.insert(name.to_owned());
+            }
+            (Some("gateway"), Some(data), None) => namespaces.extend(product_namespaces(Path::new(data))),
+            _ => {}
+        }
+    }
+    // The last started goes first: what serves others was started before them.
+    processes.reverse();
+    end(&processes);
+    let mut left = Vec::new();
+    for name in &namespaces {
+        if let Err(e) = remove_namespace(name) {
+            left.push(format!("{name}: {e:#}"));
+        }
+    }
+    if !left.is_empty() {
+        bail!("could not remove {}", left.join("; "));
+    }
+    fs::remove_dir_all(dir).with_context(|| format!("can't remove {}", dir.display()))
+}
+
+/// When a process started, in clock ticks since boot, or `None` if it is gone or a zombie (proc_pid_stat(5)).
+fn started(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may itself hold spaces and parentheses.
+    let mut rest = stat.rsplit_once(") ")?.1.split(' ');
+    let state = rest.next()?;
+    (state != "Z" && state != "X").then(|| rest.nth(18)?.parse().ok()).flatten()
+}
+
+fn end(processes: &[(u32, u64)]) {
+    let alive = || processes.iter().filter(|(pid, ticks)| started(*pid) == Some(*ticks));
+    for (signal, bound) in [(Signal::TERM, GRACE), (Signal::KILL, REAP)] {
+        for (pid, _) in alive() {
+            send(*pid, signal);
+        }
+        let end = Instant::now() + bound;
+        while alive().next().is_some() && Instant::now() < end {
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+fn send(pid: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        // A process that has just ended by itself is as good as one that was ended.
+        let _ = kill_process(pid, signal);
+    }
+}
+
+/// Removes a namespace, and first whatever runs in it: nobody else's process has a reason to be there.
+fn remove_namespace(name: &str) -> Result<()> {
+    let path = namespace_path(name);
+    if !path.exists() {
+        return Ok(());
+    }
+    let end = Instant::now() + REAP;
+    loop {
+        let pids = Command::new("ip").args(["netns", "pids", name]).stderr(Stdio::null()).output()?;
+        let pids = String::from_utf8_lossy(&pids.stdout);
+        let pids: Vec<u32> = pids.lines().filter_map(|l| l.trim().parse().ok()).collect();
+        // A thread of our own that has entered the namespace makes us one of them.
+        let pids: Vec<u32> =
+            pids.into_iter().filter(|p| *p != std::process::id() && started(*p).is_some()).collect();
+        if pids.is_empty() || Instant::now() > end {
+            break;
+        }
+        for pid in pids {
+            send(pid, Signal::KILL);
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    let out = Command::new("ip").args(["netns", "del", name]).output().context("can't run ip")?;
+    if out.status.success() || !path.exists() {
+        Ok(())
+    } else {
+        bail!("{}", String::from_utf8_lossy(&out.stderr).trim().to_owned())
+    }
+}
+
+pub(crate) fn namespace_path(name: &str) -> PathBuf {
+    Path::new("/run/netns").join(name)
+}
+
+/// The tunnels' namespaces that a gateway with this data directory has made: it writes each down before it makes it.
+fn product_namespaces(_data: &Path) -> Vec<String> {
+    Vec::new()
+}

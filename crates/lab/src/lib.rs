@@ -1,0 +1,22 @@
+//! Networks to try the product in: namespaces joined by links, remote sites with a real strongSwan, and the
+//! product's own processes. The demo shows itself in one, the tests run in many at once.
+//!
+//! Invariant: everything that a [`Lab`] makes outside its directory (a namespace, a process) is written into its
+//! ledger *before* it exists, so that it can be removed however the program that made it ended, and nothing else
+//! is ever removed.
+
+mod api;
+mod lab;
+mod ledger;
+mod namespace;
+mod process;
+mod product;
+mod site;
+
+pub use api::{Api, Reply};
+pub use lab::{Lab, Stopped};
+pub use ledger::sweep;
+pub use namespace::{End, Namespace};
+pub use process::Process;
+pub use product::{Agent, AgentOptions, Gateway, GatewayOptions};
+pub use site::Site;

@@ -1,0 +1,140 @@
+//! A network namespace: made, joined to others, entered.
+
+use std::{
+    fs::File,
+    io::Write as _,
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::AsFd as _,
+    process::{Command, Stdio},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::ledger::namespace_path;
+
+/// A handle: clones name the same namespace. The [`Lab`](crate::Lab) that made it removes it.
+#[derive(Debug, Clone)]
+pub struct Namespace {
+    name: String,
+    file: Arc<File>,
+}
+
+/// One end of a link: the namespace, the interface's name in it, and its address (`203.0.113.1/24`).
+#[derive(Debug, Clone, Copy)]
+pub struct End<'a>(pub &'a Namespace, pub &'a str, pub &'a str);
+
+impl Namespace {
+    pub(crate) fn make(name: &str) -> Result<Self> {
+        let out = Command::new("ip").args(["netns", "add", name]).output().context("can't run ip")?;
+        if !out.status.success() {
+            bail!("can't make namespace {name}: {}", String::from_utf8_lossy(&out.stderr).trim());
+        }
+        let file = File::open(namespace_path(name)).with_context(|| format!("can't open namespace {name}"))?;
+        let this = Self { name: name.to_owned(), file: Arc::new(file) };
+        this.ip("link set dev lo up")?;
+        // A remote site's routes are asymmetric on purpose: out by the tunnel, in by it, addresses on lo.
+        for key in ["net/ipv4/conf/all/rp_filter", "net/ipv4/conf/default/rp_filter"] {
+            this.sysctl(key, "0")?;
+        }
+        Ok(this)
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Runs lines of `ip -batch` in the namespace.
+    ///
+    /// # Errors
+    /// When one of them fails, with what `ip` says.
+    pub fn ip(&self, lines: &str) -> Result<()> {
+        feed(Command::new("ip").args(["-n", &self.name, "-batch", "-"]), lines)
+            .with_context(|| format!("in {}: {lines}", self.name))
+    }
+
+    /// Loads nftables rules in the namespace, all of them or none.
+    ///
+    /// # Errors
+    /// When they are refused, with what `nft` says.
+    pub fn nft(&self, rules: &str) -> Result<()> {
+        feed(self.command("nft").args(["-f", "-"]), rules).with_context(|| format!("in {}", self.name))
+    }
+
+    /// # Errors
+    /// When the setting can't be written. `key` is its path below `/proc/sys`.
+    pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
+        // /proc/sys/net shows the namespace of the thread that looks.
+        self.enter(|| std::fs::write(format!("/proc/sys/{key}"), value))?
+            .with_context(|| format!("can't set {key} in {}", self.name))
+    }
+
+    /// Joins this namespace's end to another's by a pair of virtual Ethernet interfaces.
+    ///
+    /// # Errors
+    /// When `ip` refuses.
+    pub fn link(near: End<'_>, far: End<'_>) -> Result<()> {
+        let (End(a, a_if, a_ip), End(b, b_if, b_ip)) = (near, far);
+        a.ip(&format!("link add {a_if} type veth peer name {b_if} netns {}", b.name))?;
+        for (ns, interface, ip) in [(a, a_if, a_ip), (b, b_if, b_ip)] {
+            let address =
+                if ip.is_empty() { String::new() } else { format!("addr add {ip} dev {interface}\n") };
+            ns.ip(&format!("{address}link set dev {interface} up"))?;
+        }
+        Ok(())
+    }
+
+    /// A command that will run in the namespace, in the host's mount namespace: `ip netns exec` would give it one of
+    /// its own, which hides the namespaces that the product makes. `exec` all the way: the child is the program.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", namespace_path(&self.name).display())).arg("--").arg(program);
+        command
+    }
+
+    /// Runs `f` on a thread that has entered the namespace. Sockets that it opens stay there.
+    ///
+    /// # Errors
+    /// When the namespace can't be entered, or `f` panics.
+    pub fn enter<T: Send>(&self, f: impl FnOnce() -> T + Send) -> Result<T> {
+        thread::scope(|scope| {
+            let entered = scope.spawn(|| {
+                move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network))
+                    .with_context(|| format!("can't enter namespace {}", self.name))?;
+                Ok(f())
+            });
+            entered.join().map_err(|_| anyhow!("a thread in namespace {} panicked", self.name))?
+        })
+    }
+
+    /// # Errors
+    /// As [`TcpStream::connect_timeout`].
+    pub fn connect(&self, to: SocketAddr, bound: Duration) -> Result<TcpStream> {
+        self.enter(|| TcpStream::connect_timeout(&to, bound))?
+            .with_context(|| format!("can't connect to {to} from {}", self.name))
+    }
+
+    /// # Errors
+    /// As [`TcpListener::bind`].
+    pub fn listen(&self, on: SocketAddr) -> Result<TcpListener> {
+        self.enter(|| TcpListener::bind(on))?
+            .with_context(|| format!("can't listen on {on} in {}", self.name))
+    }
+}
+
+fn feed(command: &mut Command, input: &str) -> Result<()> {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("can't run {}", command.get_program().to_string_lossy()))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(input.as_bytes()).context("can't write to the command")?;
+    }
+    let out = child.wait_with_output()?;
+    if out.status.success() { Ok(()) } else { bail!("{}", String::from_utf8_lossy(&out.stderr).trim().to_owned()) }
+}

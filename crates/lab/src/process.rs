@@ -1,0 +1,123 @@
+//! A process that a lab started, its output in a file.
+
+use std::{
+    fs::{self, File},
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::lab::Lab;
+
+/// Lines of a log in a failure's message: enough to see the last few seconds.
+const TAIL: usize = 15;
+
+/// Stays running when dropped; its lab ends it.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts `command` in a process group of its own (an interrupt at the terminal is for whoever started it, who
+    /// ends it in order), its output appended to `log`.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn start(lab: &Lab, name: &str, command: &mut Command, log: &Path) -> Result<Self> {
+        let out = File::options()
+            .append(true)
+            .create(true)
+            .open(log)
+            .with_context(|| format!("can't write {}", log.display()))?;
+        let child = command
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(out.try_clone()?)
+            .stderr(out)
+            .spawn()
+            .with_context(|| format!("can't start {name}"))?;
+        lab.ledger().process(child.id())?;
+        Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// All that it has said so far.
+    pub fn said(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// The end of what it has said.
+    pub fn tail(&self) -> String {
+        let said = self.said();
+        let lines: Vec<&str> = said.lines().collect();
+        let tail = &lines[lines.len().saturating_sub(TAIL)..];
+        format!("--- {} ({})\n{}", self.name, self.log.display(), tail.join("\n"))
+    }
+
+    /// # Errors
+    /// When it has ended, with what it said last.
+    pub fn alive(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("{} ended: {status}\n{}", self.name, self.tail()),
+        }
+    }
+
+    /// Waits for it to end by itself.
+    ///
+    /// # Errors
+    /// When it runs longer than `bound`.
+    pub fn wait(&mut self, bound: Duration) -> Result<ExitStatus> {
+        let end = Instant::now() + bound;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            if Instant::now() > end {
+                bail!("{} has not ended within {} s\n{}", self.name, bound.as_secs_f32(), self.tail());
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Asks it to end (SIGTERM) and waits.
+    ///
+    /// # Errors
+    /// When it has not ended within `bound`.
+    pub fn stop(&mut self, bound: Duration) -> Result<ExitStatus> {
+        self.signal(Signal::TERM);
+        self.wait(bound)
+    }
+
+    /// Ends it at once (SIGKILL).
+    ///
+    /// # Errors
+    /// When it can't be waited for.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            // Gone already is as good: the wait that follows says so.
+            let _ = kill_process(pid, signal);
+        }
+    }
+}

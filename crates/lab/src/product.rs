@@ -1,0 +1,264 @@
+//! The product's own processes in a lab: `wicketgate up` in a gateway's namespace, agents in others.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, anyhow};
+use serde_json::{Value, json};
+
+use crate::{api::Api, lab::Lab, namespace::Namespace, process::Process};
+
+/// From start to the first answer of the API: a database to make, keys to draw, and a loaded machine.
+const START: Duration = Duration::from_secs(20);
+
+/// From a write to its effect, provisioning deadline included.
+const EFFECT: Duration = Duration::from_secs(40);
+
+/// How to start `wicketgate up`.
+#[derive(Debug, Clone)]
+pub struct GatewayOptions<'a> {
+    pub executable: &'a Path,
+    pub namespace: &'a Namespace,
+    pub listen: SocketAddr,
+    pub agent_listen: SocketAddr,
+    /// `auto`, `kernel`, `userland` or `off`.
+    pub ipsec: &'a str,
+    pub public_address: Option<Ipv4Addr>,
+}
+
+/// `wicketgate up`, and a client of its API.
+#[derive(Debug)]
+pub struct Gateway {
+    pub process: Process,
+    pub api: Api,
+    /// `/frontdoor/v2/{id}` of the Frontdoor that exists from the first start.
+    pub frontdoor: String,
+    pub data: PathBuf,
+}
+
+impl Gateway {
+    /// The command, for a start that is meant to fail.
+    ///
+    /// # Errors
+    /// When the data directory can't be made.
+    pub fn command(lab: &Lab, options: &GatewayOptions<'_>) -> Result<(Command, PathBuf)> {
+        let data = lab.dir("data")?;
+        fs::set_permissions(&data, fs::Permissions::from_mode(0o700))?;
+        lab.ledger().gateway(&data)?;
+        let mut command = options.namespace.command(&options.executable.display().to_string());
+        command
+            .arg("up")
+            .args(["--data-dir".as_ref(), data.as_os_str()])
+            .args(["--listen", &options.listen.to_string()])
+            .args(["--agent-listen", &options.agent_listen.to_string()])
+            .args(["--ipsec", options.ipsec, "--location", "local"]);
+        if let Some(address) = options.public_address {
+            command.args(["--public-address", &address.to_string()]);
+        }
+        Ok((command, data))
+    }
+
+    /// Starts it and waits for its API. Started again with the same lab, it finds its data.
+    ///
+    /// # Errors
+    /// When it ends or does not answer, with the end of its log.
+    pub fn start(lab: &Lab, options: &GatewayOptions<'_>) -> Result<Self> {
+        let (mut command, data) = Self::command(lab, options)?;
+        let log = lab.dir("log")?.join("wicketgate.log");
+        let mut process = Process::start(lab, "wicketgate up", &mut command, &log)?;
+        let token = data.join("admin.token");
+        let ready = lab.until("wicketgate up answers", START, || {
+            if process.alive().is_err() {
+                return Ok(Some(None));
+            }
+            let api = Api::new(options.namespace, options.listen, &token)?;
+            let frontdoors = api.get("/frontdoor/v2")?;
+            let id = first(&frontdoors).and_then(|f| f["id"].as_str().map(str::to_owned));
+            Ok(id.map(|id| Some((api, format!("/frontdoor/v2/{id}")))))
+        });
+        process.alive()?;
+        let (api, frontdoor) = ready
+            .map_err(|e| e.context(process.tail()))?
+            .ok_or_else(|| anyhow!("wicketgate up ended\n{}", process.tail()))?;
+        Ok(Self { process, api, frontdoor, data })
+    }
+
+    /// A path below the Frontdoor.
+    pub fn at(&self, path: &str) -> String {
+        format!("{}/{path}", self.frontdoor)
+    }
+
+    /// A fresh single-use enrolment code.
+    ///
+    /// # Errors
+    /// When the API refuses.
+    pub fn enrollment_code(&self) -> Result<String> {
+        let reply = self.api.post(&self.at("agents/enrollments"), &json!({}))?;
+        let code = reply["enrollmentCode"].as_str().context("no enrollmentCode in the answer")?;
+        Ok(code.to_owned())
+    }
+
+    /// Creates a tunnel and waits for `DEPLOYED`.
+    ///
+    /// # Errors
+    /// When the API refuses, or the tunnel does not get there.
+    pub fn tunnel(&self, lab: &Lab, name: &str, peer: Ipv4Addr, cidr: &str) -> Result<Value> {
+        let body =
+            json!({"name": name, "locationId": "local", "peerPublicIp": peer.to_string(), "peerCidr": cidr});
+        let made = self.api.post(&self.at("ipsec-tunnels"), &body)?;
+        self.deployed(lab, "ipsec-tunnels", id(&made)?)
+    }
+
+    /// Creates a share and waits for `DEPLOYED`.
+    ///
+    /// # Errors
+    /// When the API refuses, or the share does not get there.
+    pub fn share(
+        &self,
+        lab: &Lab,
+        name: &str,
+        tunnel: &Value,
+        zid: &str,
+        target: &str,
+        port: u16,
+    ) -> Result<Value> {
+        let body = json!({"name": name, "ipsecTunnelId": tunnel["id"], "envZId": zid, "target": target,
+            "ingressPort": port});
+        let made = self.api.post(&self.at("ipsec-shares"), &body)?;
+        self.deployed(lab, "ipsec-shares", id(&made)?)
+    }
+
+    /// Waits until a tunnel or share is `DEPLOYED`, and returns it.
+    ///
+    /// # Errors
+    /// When it does not get there, with what it says of itself.
+    pub fn deployed(&self, lab: &Lab, kind: &str, id: &str) -> Result<Value> {
+        self.wait(lab, &format!("{kind}/{id}"), "DEPLOYED", EFFECT, |it| it["status"] == "DEPLOYED")
+    }
+
+    /// Waits until what is at `path` is as `wanted` says, and returns it.
+    ///
+    /// # Errors
+    /// When it does not get there within `bound`, with what it says of itself and the end of the log.
+    pub fn wait(
+        &self,
+        lab: &Lab,
+        path: &str,
+        what: &str,
+        bound: Duration,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Result<Value> {
+        let mut last = String::new();
+        let seen = lab.until(&format!("{path} is {what}"), bound, || {
+            let it = self.api.get(&self.at(path))?;
+            last = it.to_string();
+            Ok(wanted(&it).then_some(it))
+        });
+        seen.with_context(|| format!("{path} was last seen as {last}\n{}", self.process.tail()))
+    }
+
+    /// Deletes every share and then every tunnel, and waits until they are gone: then nothing of them is left at
+    /// the gateway.
+    ///
+    /// # Errors
+    /// When the API refuses, or something does not go.
+    pub fn clear(&self, lab: &Lab, bound: Duration) -> Result<()> {
+        for kind in ["ipsec-shares", "ipsec-tunnels"] {
+            for it in self.list(kind)? {
+                self.api.delete(&self.at(&format!("{kind}/{}", id(&it)?)))?;
+            }
+            lab.until(&format!("no {kind} left"), bound, || Ok(self.list(kind)?.is_empty().then_some(())))?;
+        }
+        Ok(())
+    }
+
+    /// All the live ones of a kind.
+    ///
+    /// # Errors
+    /// When the API refuses.
+    pub fn list(&self, kind: &str) -> Result<Vec<Value>> {
+        let page = self.api.get(&self.at(&format!("{kind}?size=1000")))?;
+        Ok(page["content"].as_array().cloned().unwrap_or_default())
+    }
+}
+
+/// The id of a resource.
+fn id(resource: &Value) -> Result<&str> {
+    resource["id"].as_str().with_context(|| format!("no id in {resource}"))
+}
+
+fn first(page: &Value) -> Option<&Value> {
+    page["content"].as_array().or_else(|| page.as_array())?.first()
+}
+
+/// How to start `wicketgate-agent`.
+#[derive(Debug, Clone)]
+pub struct AgentOptions<'a> {
+    pub executable: &'a Path,
+    pub namespace: &'a Namespace,
+    /// Of the process, its log and its state directory.
+    pub name: &'a str,
+    pub server: SocketAddr,
+    /// `CIDR:PORTS` that it may reach; everything if empty.
+    pub allow: &'a [&'a str],
+}
+
+#[derive(Debug)]
+pub struct Agent {
+    pub process: Process,
+    pub state: PathBuf,
+}
+
+impl Agent {
+    /// Starts it; with a code, which it reads from a file of mode 0600, it enrols first.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn start(lab: &Lab, options: &AgentOptions<'_>, code: Option<&str>) -> Result<Self> {
+        let state = lab.dir(options.name)?;
+        fs::set_permissions(&state, fs::Permissions::from_mode(0o700))?;
+        let mut command = options.namespace.command(&options.executable.display().to_string());
+        command.args(["start", "--server", &format!("https://{}", options.server)]);
+        command.args(["--state-dir".as_ref(), state.as_os_str()]);
+        if let Some(code) = code {
+            let file = lab.dir("codes")?.join(options.name);
+            secret(&file, code)?;
+            command.args(["--enrollment-token-file".as_ref(), file.as_os_str()]);
+        }
+        for allow in options.allow {
+            command.args(["--allow", allow]);
+        }
+        let log = lab.dir("log")?.join(format!("{}.log", options.name));
+        Ok(Self { process: Process::start(lab, options.name, &mut command, &log)?, state })
+    }
+
+    /// Starts it with a fresh code and waits until its environment is `ACTIVE`; returns the environment's `zId`.
+    ///
+    /// # Errors
+    /// When it ends, or does not get there.
+    pub fn enrol(lab: &Lab, options: &AgentOptions<'_>, gateway: &Gateway) -> Result<(Self, String)> {
+        let known: Vec<Value> = gateway.list("environments")?.iter().map(|e| e["zId"].clone()).collect();
+        let mut agent = Self::start(lab, options, Some(&gateway.enrollment_code()?))?;
+        let zid = lab.until("the agent's environment is ACTIVE", START, || {
+            agent.process.alive()?;
+            let environments = gateway.list("environments")?;
+            let new = environments.iter().find(|e| e["status"] == "ACTIVE" && !known.contains(&e["zId"]));
+            Ok(new.and_then(|e| e["zId"].as_str().map(str::to_owned)))
+        });
+        let zid = zid.map_err(|e| e.context(format!("{}\n{}", agent.process.tail(), gateway.process.tail())))?;
+        Ok((agent, zid))
+    }
+}
+
+/// Writes a file that only its owner can read.
+fn secret(path: &Path, text: &str) -> Result<()> {
+    use std::io::Write as _;
+    let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+    file.and_then(|mut f| f.write_all(text.as_bytes())).with_context(|| format!("can't write {}", path.display()))
+}

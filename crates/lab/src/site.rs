@@ -1,0 +1,199 @@
+//! A remote site's IPsec device: a real strongSwan in a namespace, with userland ESP, configured by nothing but the
+//! text that the product gives out for strongSwan.
+
+use std::{
+    fs,
+    net::Ipv4Addr,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{lab::Lab, namespace::Namespace, process::Process};
+
+/// Where Debian has the daemon.
+const CHARON: &str = "/usr/lib/ipsec/charon";
+
+/// From its start to its control socket: 55–106 ms when measured, and this machine may be busy.
+const START: Duration = Duration::from_secs(10);
+
+/// For one `swanctl`, whose own timeout is for the daemon's answer.
+const SWANCTL_TIMEOUT: &str = "10";
+
+/// The order is the priority: kernel-libipsec before kernel-netlink, which is still needed for routes.
+const PLUGINS: &str = "random nonce openssl pem pkcs1 kdf pubkey kernel-libipsec kernel-netlink socket-default vici";
+
+#[derive(Debug)]
+pub struct Site {
+    pub namespace: Namespace,
+    /// The device's public address.
+    pub public: Ipv4Addr,
+    /// An address in the network behind the device.
+    pub inside: Ipv4Addr,
+    dir: PathBuf,
+    charon: Option<Process>,
+}
+
+impl Site {
+    /// A site in a namespace that has its public address already. `inside` is given to the loopback interface.
+    ///
+    /// # Errors
+    /// When the address or the directory can't be made.
+    pub fn new(
+        lab: &Lab,
+        name: &str,
+        namespace: &Namespace,
+        public: Ipv4Addr,
+        inside: Ipv4Addr,
+    ) -> Result<Self> {
+        namespace.ip(&format!("addr add {inside}/32 dev lo"))?;
+        let dir = lab.dir(name)?;
+        Ok(Self { namespace: namespace.clone(), public, inside, dir, charon: None })
+    }
+
+    /// Writes `vpn_config` as the device's configuration, unchanged, starts its daemon and loads it.
+    ///
+    /// # Errors
+    /// When the daemon does not come up or refuses the configuration.
+    pub fn start(&mut self, lab: &Lab, vpn_config: &str) -> Result<()> {
+        let swanctl = self.dir.join("swanctl");
+        // swanctl looks for certificates and keys in these, and complains about each that is not there.
+        for part in ["x509", "x509ca", "x509ocsp", "x509aa", "x509ac", "x509crl", "pubkey", "private", "rsa"]
+            .into_iter()
+            .chain(["ecdsa", "bliss", "pkcs8", "pkcs12"])
+        {
+            fs::create_dir_all(swanctl.join(part))?;
+        }
+        let run = lab.dir(&format!("{}/run", self.dir_name()))?;
+        fs::set_permissions(&self.dir, fs::Permissions::from_mode(0o700))?;
+        fs::write(swanctl.join("swanctl.conf"), vpn_config)?;
+        fs::write(self.dir.join("strongswan.conf"), self.settings())?;
+
+        let mut command = self.namespace.command("unshare");
+        command
+            .args(["--mount", "--propagation", "private", "sh", "-c"])
+            // Its pid file's path is compiled in: a private /run, so that daemons don't meet.
+            .arg(r#"rm -f "$0"/*; mount --bind "$0" /run && exec "$1""#)
+            .arg(&run)
+            .arg(CHARON)
+            .env("STRONGSWAN_CONF", self.dir.join("strongswan.conf"));
+        let socket = self.dir.join("charon.vici");
+        let _ = fs::remove_file(&socket);
+        let log = self.dir.join("charon.out");
+        let mut charon = Process::start(lab, &format!("charon of {}", self.dir_name()), &mut command, &log)?;
+        let up = lab.until("the site's charon is up", START, || {
+            charon.alive()?;
+            Ok(socket.exists().then_some(()))
+        });
+        self.charon = Some(charon);
+        up.with_context(|| self.log_tail())?;
+        self.swanctl(&["--load-all", "--noprompt"])?;
+        Ok(())
+    }
+
+    /// Brings the tunnel up from this side, if the configuration has not done so by itself.
+    ///
+    /// # Errors
+    /// When it does not come up, with the end of the daemon's log.
+    pub fn connect(&self, lab: &Lab, bound: Duration) -> Result<()> {
+        let child = self.child()?;
+        lab.until("the site's tunnel is up", bound, || {
+            if self.swanctl(&["--list-sas"])?.contains("INSTALLED") {
+                return Ok(Some(()));
+            }
+            self.swanctl(&["--initiate", "--child", &child]).map(|_| Some(()))
+        })
+        .with_context(|| self.log_tail())
+    }
+
+    /// Tries once, and returns whether it came up.
+    ///
+    /// # Errors
+    /// When there is no connection loaded.
+    pub fn try_connect(&self) -> Result<bool> {
+        let child = self.child()?;
+        Ok(self.swanctl(&["--initiate", "--child", &child]).is_ok())
+    }
+
+    /// Ends the device's daemon.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn stop(&mut self) -> Result<()> {
+        match self.charon.take() {
+            Some(mut charon) => charon.stop(Duration::from_secs(10)).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// The name of the first CHILD SA in the loaded configuration.
+    fn child(&self) -> Result<String> {
+        let conns = self.swanctl(&["--list-conns"])?;
+        let child = conns.lines().find_map(|l| l.trim().split_once(": TUNNEL").map(|(name, _)| name));
+        Ok(child.with_context(|| format!("no connection is loaded:\n{conns}"))?.to_owned())
+    }
+
+    /// Runs `swanctl` against the device's daemon.
+    ///
+    /// # Errors
+    /// When it fails, with what it says.
+    pub fn swanctl(&self, args: &[&str]) -> Result<String> {
+        let Output { status, stdout, stderr } = Command::new("timeout")
+            .args([SWANCTL_TIMEOUT, "swanctl"])
+            .args(args)
+            .env("STRONGSWAN_CONF", self.dir.join("strongswan.conf"))
+            .env("SWANCTL_DIR", self.dir.join("swanctl"))
+            .output()
+            .context("can't run swanctl")?;
+        let said = String::from_utf8_lossy(&stdout).into_owned();
+        if status.success() {
+            return Ok(said);
+        }
+        let lines: Vec<&str> = said.lines().collect();
+        let tail = lines[lines.len().saturating_sub(8)..].join("\n");
+        bail!("swanctl {}: {status}\n{tail}\n{}", args.join(" "), String::from_utf8_lossy(&stderr).trim())
+    }
+
+    fn dir_name(&self) -> String {
+        self.dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
+    fn log_tail(&self) -> String {
+        let log = fs::read_to_string(self.dir.join("charon.log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        format!("--- charon of {}\n{}", self.dir_name(), lines[lines.len().saturating_sub(15)..].join("\n"))
+    }
+
+    fn settings(&self) -> String {
+        let at = |file: &str| Path::new(&self.dir).join(file).display().to_string();
+        let (log, vici) = (at("charon.log"), at("charon.vici"));
+        format!(
+            "charon {{
+  load = {PLUGINS}
+  install_virtual_ip = no
+  retransmit_tries = 3
+  retransmit_timeout = 1.0
+  filelog {{
+    log {{
+      path = {log}
+      append = yes
+      default = 1
+      flush_line = yes
+    }}
+  }}
+  plugins {{
+    vici {{
+      socket = unix://{vici}
+    }}
+  }}
+}}
+swanctl {{
+  socket = unix://{vici}
+}}
+"
+        )
+    }
+}

@@ -1,0 +1,58 @@
+#!/bin/bash
+# Installs the Debian packages that the product, its demo and its tests run: those that are missing, by name.
+# Installs no recommended packages and lets no package start a service, now or at the next boot: the product starts
+# what it needs itself, and a charon of the system's own would hold UDP 500 and 4500.
+#
+#   install-packages.sh [product|demo|test]...     (all three if none is named)
+set -euo pipefail
+
+# What `wicketgate` runs: strongSwan's charon with the userland-ESP plugin, nftables, namespaces.
+product="strongswan-swanctl strongswan-charon charon-systemd libcharon-extra-plugins
+  libstrongswan-standard-plugins libstrongswan-extra-plugins nftables iproute2"
+# What the demo adds: two real services behind the gateway, their clients, and an eye on the wire.
+demo="$product util-linux procps tcpdump postgresql nginx-light curl"
+# What building and testing adds.
+test="$demo iperf3 gcc libc6-dev make ca-certificates"
+
+wanted=
+for set in "${@:-test}"; do
+  case $set in
+    product | demo | test) wanted+=" ${!set}" ;;
+    *) echo "install-packages: no such set: $set (product, demo or test)" >&2; exit 2 ;;
+  esac
+done
+
+installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+missing=
+for package in $wanted; do installed "$package" || missing+=" $package"; done
+[ -n "$missing" ] || exit 0
+
+[ "$(id -u)" = 0 ] || { echo "install-packages: run as root to install:$missing" >&2; exit 1; }
+command -v apt-get >/dev/null || { echo "install-packages: no apt-get here, install these yourself:$missing" >&2; exit 1; }
+
+# While this runs, invoke-rc.d is told that every service start is forbidden (101). An existing policy is kept aside.
+policy=/usr/sbin/policy-rc.d aside=/usr/sbin/policy-rc.d.wicketgate
+restore() { if [ -e "$aside" ] || [ -L "$aside" ]; then mv -f "$aside" "$policy"; else rm -f "$policy"; fi; }
+if [ -e "$aside" ] || [ -L "$aside" ]; then :; elif [ -e "$policy" ] || [ -L "$policy" ]; then mv "$policy" "$aside"; fi
+trap restore EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+printf '#!/bin/sh\nexit 101\n' >"$policy"
+chmod 755 "$policy"
+
+enabled() { find /etc/systemd/system -path '*.wants/*' -type l 2>/dev/null | sort; }
+before=$(enabled)
+
+export DEBIAN_FRONTEND=noninteractive
+apt() { apt-get -y -q -o Dpkg::Options::=--force-confold -o DPkg::Lock::Timeout=120 "$@" </dev/null; }
+echo "install-packages: installing$missing"
+# The package lists may be absent or stale: they are fetched only if the first try fails.
+# shellcheck disable=SC2086 # package names, split on purpose
+apt install --no-install-recommends $missing || { apt update && apt install --no-install-recommends $missing; }
+for package in $missing; do
+  installed "$package" || { echo "install-packages: $package is still not installed" >&2; exit 1; }
+done
+# What was just enabled for the next boot is disabled again; what was enabled before stays as it was.
+comm -13 <(echo "$before") <(enabled) | while read -r link; do
+  systemctl disable --quiet "${link##*/}" 2>/dev/null || rm -f "$link"
+done
