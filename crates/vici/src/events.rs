@@ -1,0 +1,52 @@
+//! Events, on a connection of their own.
+
+use std::{path::Path, time::Duration};
+
+use tokio::time::timeout;
+
+use crate::{
+    Error, Message,
+    client::confirm,
+    packet::{Connection, Incoming, Outgoing},
+};
+
+/// For all registrations together: charon confirms one in well under a millisecond.
+const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A subscription. charon queues what is not received; who subscribes must receive.
+#[derive(Debug)]
+pub struct Events {
+    connection: Connection,
+}
+
+impl Events {
+    /// Subscribes to `names` (`ike-updown`, `child-updown`, `log`, …) at the socket at `path`.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] for an event that this charon does not have; see [`Error`] for the others.
+    pub async fn subscribe(path: &Path, names: &[&str]) -> Result<Self, Error> {
+        let mut connection = Connection::open(path).await?;
+        let register = async {
+            for name in names {
+                connection.send(&Outgoing::Register(name)).await?;
+                confirm(&mut connection, name).await?;
+            }
+            Ok(())
+        };
+        timeout(SUBSCRIBE_TIMEOUT, register)
+            .await
+            .map_err(|_| Error::Timeout("a subscription".to_owned()))??;
+        Ok(Self { connection })
+    }
+
+    /// The next event and its name. Waits for as long as nothing happens. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] when the daemon has ended. After any error the subscription is of no more use.
+    pub async fn receive(&mut self) -> Result<(String, Message), Error> {
+        match self.connection.receive().await? {
+            Incoming::Event(name, message) => Ok((name, message)),
+            _ => Err(Error::Malformed("a packet came out of turn")),
+        }
+    }
+}

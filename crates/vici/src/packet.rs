@@ -1,0 +1,143 @@
+//! The packets of a connection: a message, and what it is for. Each goes behind its length (32 bits, big endian).
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::{SinkExt, StreamExt};
+use std::path::Path;
+use tokio::{net::UnixStream, time::timeout};
+use tokio_util::codec::{Framed, LengthDelimitedCodec};
+
+use crate::{Error, Message, message::take_name};
+
+/// charon refuses to send or take more than 512 KiB; a little above it is the bound for what we read.
+const MAX_FRAME: usize = 520 * 1024;
+
+/// A local connection is made at once, or the daemon's queue of connections is full.
+const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
+
+const CMD_REQUEST: u8 = 0;
+const CMD_RESPONSE: u8 = 1;
+const CMD_UNKNOWN: u8 = 2;
+const EVENT_REGISTER: u8 = 3;
+const EVENT_UNREGISTER: u8 = 4;
+const EVENT_CONFIRM: u8 = 5;
+const EVENT_UNKNOWN: u8 = 6;
+const EVENT: u8 = 7;
+
+/// What a client sends.
+#[derive(Debug)]
+pub(crate) enum Outgoing<'a> {
+    Request(&'a str, &'a Message),
+    Register(&'a str),
+    Unregister(&'a str),
+}
+
+/// What charon sends.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Incoming {
+    Response(Message),
+    UnknownCommand,
+    Confirm,
+    UnknownEvent,
+    Event(String, Message),
+}
+
+/// A connection to charon. Both directions can be cancelled at any await without losing or halving a packet,
+/// since what was read or is to be written stays in the codec's buffers.
+#[derive(Debug)]
+pub(crate) struct Connection(Framed<UnixStream, LengthDelimitedCodec>);
+
+impl Connection {
+    pub(crate) async fn open(path: &Path) -> Result<Self, Error> {
+        let stream = timeout(CONNECT_TIMEOUT, UnixStream::connect(path))
+            .await
+            .map_err(|_| Error::Timeout("a connection".to_owned()))?
+            .map_err(Error::Connect)?;
+        Ok(Self::new(stream))
+    }
+
+    pub(crate) fn new(stream: UnixStream) -> Self {
+        // The builder's defaults are the protocol's: four bytes, big endian, not counted in the length.
+        let codec = LengthDelimitedCodec::builder().max_frame_length(MAX_FRAME).new_codec();
+        Self(Framed::new(stream, codec))
+    }
+
+    pub(crate) async fn send(&mut self, packet: &Outgoing<'_>) -> Result<(), Error> {
+        self.0.send(packet.encode()?).await.map_err(lost)
+    }
+
+    /// The next packet. Cancel-safe.
+    pub(crate) async fn receive(&mut self) -> Result<Incoming, Error> {
+        match self.0.next().await {
+            Some(frame) => Incoming::decode(&frame.map_err(lost)?),
+            None => Err(Error::Closed),
+        }
+    }
+}
+
+/// A daemon that was killed shows as a reset or a broken pipe, where it did not show as an end of file.
+fn lost(error: std::io::Error) -> Error {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset, InvalidData};
+    match error.kind() {
+        BrokenPipe | ConnectionReset => Error::Closed,
+        InvalidData => Error::Malformed("a packet is too long"),
+        _ => Error::Io(error),
+    }
+}
+
+impl Outgoing<'_> {
+    fn encode(&self) -> Result<Bytes, Error> {
+        let mut out = BytesMut::new();
+        let (kind, name) = match self {
+            Self::Request(name, _) => (CMD_REQUEST, name),
+            Self::Register(name) => (EVENT_REGISTER, name),
+            Self::Unregister(name) => (EVENT_UNREGISTER, name),
+        };
+        out.put_u8(kind);
+        out.put_u8(u8::try_from(name.len()).map_err(|_| Error::TooLarge)?);
+        out.put_slice(name.as_bytes());
+        if let Self::Request(_, message) = self {
+            message.encode(&mut out)?;
+        }
+        if out.len() > MAX_FRAME { Err(Error::TooLarge) } else { Ok(out.freeze()) }
+    }
+}
+
+impl Incoming {
+    fn decode(mut bytes: &[u8]) -> Result<Self, Error> {
+        let (&kind, rest) = bytes.split_first().ok_or(Error::Malformed("a packet is empty"))?;
+        bytes = rest;
+        match kind {
+            CMD_RESPONSE => Message::decode(bytes).map(Self::Response),
+            CMD_UNKNOWN => Ok(Self::UnknownCommand),
+            EVENT_CONFIRM => Ok(Self::Confirm),
+            EVENT_UNKNOWN => Ok(Self::UnknownEvent),
+            EVENT => {
+                let name = take_name(&mut bytes)?;
+                Ok(Self::Event(name, Message::decode(bytes)?))
+            }
+            _ => Err(Error::Malformed("a packet is of no known type")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::{collection::vec, prelude::*};
+
+    proptest! {
+        #[test]
+        fn no_packet_panics(bytes in vec(any::<u8>(), 0..100)) {
+            let _ = Incoming::decode(&bytes);
+        }
+    }
+
+    #[test]
+    fn packets_are_the_documented_ones() {
+        let request = Outgoing::Request("version", &Message::new()).encode().unwrap();
+        assert_eq!(&request[..], b"\x00\x07version");
+        assert_eq!(&Outgoing::Register("log").encode().unwrap()[..], b"\x03\x03log");
+        let event = Incoming::decode(b"\x07\x03log\x03\x01a\x00\x01b").unwrap();
+        assert_eq!(event, Incoming::Event("log".to_owned(), Message::new().set("a", "b")));
+    }
+}
