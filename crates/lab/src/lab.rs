@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     ledger::{self, Ledger},
-    namespace::Namespace,
+    namespace::{End, Namespace, batch},
 };
 
 /// Between two looks at something that is waited for: short, since tests measure times with it.
@@ -78,6 +78,24 @@ impl Lab {
         let name = format!("{}{name}", self.prefix);
         self.ledger.namespace(&name)?;
         Namespace::make(&name)
+    }
+
+    /// Joins the host itself to a namespace, by an interface of the host called `name`.
+    ///
+    /// # Errors
+    /// When `ip` refuses: the name is taken, for one.
+    pub fn join_host(&self, name: &str, address: &str, far: End<'_>) -> Result<()> {
+        self.ledger.link(name)?;
+        let End(namespace, interface, far_address) = far;
+        batch(
+            &[],
+            &format!(
+                "link add {name} type veth peer name {interface} netns {}\n\
+                 addr add {address} dev {name}\nlink set dev {name} up",
+                namespace.name()
+            ),
+        )?;
+        namespace.ip(&format!("addr add {far_address} dev {interface}\nlink set dev {interface} up"))
     }
 
     /// Polls `look` until it returns something, for `bound` at most.

@@ -24,6 +24,9 @@ const GRACE: Duration = Duration::from_secs(5);
 /// For the kernel to reap a killed process.
 const REAP: Duration = Duration::from_secs(5);
 
+/// For `wicketgate down` to remove a crowd of tunnels.
+const DOWN: Duration = Duration::from_secs(60);
+
 #[derive(Debug)]
 pub struct Ledger(File);
 
@@ -35,20 +38,25 @@ impl Ledger {
     }
 
     pub(crate) fn namespace(&self, name: &str) -> Result<()> {
-        self.line(&format!("namespace {name}"))
+        self.line(&format!("namespace\t{name}"))
+    }
+
+    /// An interface of the host's own.
+    pub(crate) fn link(&self, name: &str) -> Result<()> {
+        self.line(&format!("link\t{name}"))
     }
 
     /// A process that was just started. (Between its start and this line, its namespace's entry covers it.)
     pub(crate) fn process(&self, pid: u32) -> Result<()> {
         match started(pid) {
-            Some(ticks) => self.line(&format!("process {pid} {ticks}")),
+            Some(ticks) => self.line(&format!("process\t{pid}\t{ticks}")),
             None => Ok(()),
         }
     }
 
-    /// A directory in which the product writes down the namespaces that it makes, one file or line each.
-    pub(crate) fn gateway(&self, data: &Path) -> Result<()> {
-        self.line(&format!("gateway {}", data.display()))
+    /// A gateway that is about to start: what it leaves behind, `executable down` removes.
+    pub(crate) fn gateway(&self, executable: &Path, namespace: &str, data: &Path) -> Result<()> {
+        self.line(&format!("gateway\t{}\t{namespace}\t{}", executable.display(), data.display()))
     }
 
     fn line(&self, line: &str) -> Result<()> {
@@ -68,18 +76,22 @@ pub fn sweep(dir: &Path) -> Result<()> {
     let ledger = fs::read_to_string(dir.join(NAME)).unwrap_or_default();
     let mut processes = Vec::new();
     let mut namespaces = BTreeSet::new();
+    let mut links = Vec::new();
+    let mut gateways = BTreeSet::new();
     for line in ledger.lines() {
-        let mut words = line.split(' ');
-        match (words.next(), words.next(), words.next()) {
-            (Some("process"), Some(pid), Some(ticks)) => {
+        match line.split('\t').collect::<Vec<_>>()[..] {
+            ["process", pid, ticks] => {
                 if let (Ok(pid), Ok(ticks)) = (pid.parse(), ticks.parse()) {
                     processes.push((pid, ticks));
                 }
             }
-            (Some("namespace"), Some(name), None) => {
-                namespaces.insert(name.to_owned());
+            ["namespace", name] => {
+                namespaces.insert(name);
             }
-            (Some("gateway"), Some(data), None) => namespaces.extend(product_namespaces(Path::new(data))),
+            ["link", name] => links.push(name),
+            ["gateway", executable, namespace, data] => {
+                gateways.insert((executable, namespace, data));
+            }
             _ => {}
         }
     }
@@ -87,6 +99,15 @@ pub fn sweep(dir: &Path) -> Result<()> {
     processes.reverse();
     end(&processes);
     let mut left = Vec::new();
+    for (executable, namespace, data) in gateways {
+        if let Err(e) = down(executable, namespace, data) {
+            left.push(format!("what {executable} made: {e:#}"));
+        }
+    }
+    for name in links {
+        // Its other end may have taken it along already; it must not be there when a new one is made.
+        let _ = Command::new("ip").args(["link", "del", "dev", name]).stderr(Stdio::null()).status();
+    }
     for name in &namespaces {
         if let Err(e) = remove_namespace(name) {
             left.push(format!("{name}: {e:#}"));
@@ -161,7 +182,23 @@ pub(crate) fn namespace_path(name: &str) -> PathBuf {
     Path::new("/run/netns").join(name)
 }
 
-/// The tunnels' namespaces that a gateway with this data directory has made: it writes each down before it makes it.
-fn product_namespaces(_data: &Path) -> Vec<String> {
-    Vec::new()
+/// Has the product remove what a gateway left behind. Its firewall rules went with the namespace that it ran in.
+fn down(executable: &str, namespace: &str, data: &str) -> Result<()> {
+    if !Path::new(data).exists() {
+        return Ok(());
+    }
+    let mut command = Command::new("timeout");
+    command.arg(DOWN.as_secs().to_string());
+    let path = namespace_path(namespace);
+    if path.exists() {
+        command.arg("nsenter").arg(format!("--net={}", path.display()));
+    } else {
+        command.args(["unshare", "--net"]);
+    }
+    let out = command.args(["--", executable, "down", "--data-dir", data]).output()?;
+    if out.status.success() {
+        Ok(())
+    } else {
+        bail!("{}", String::from_utf8_lossy(&out.stderr).trim().to_owned())
+    }
 }

@@ -52,8 +52,7 @@ impl Namespace {
     /// # Errors
     /// When one of them fails, with what `ip` says.
     pub fn ip(&self, lines: &str) -> Result<()> {
-        feed(Command::new("ip").args(["-n", &self.name, "-batch", "-"]), lines)
-            .with_context(|| format!("in {}: {lines}", self.name))
+        batch(&["-n", &self.name], lines).with_context(|| format!("in {}", self.name))
     }
 
     /// Loads nftables rules in the namespace, all of them or none.
@@ -123,6 +122,11 @@ impl Namespace {
         self.enter(|| TcpListener::bind(on))?
             .with_context(|| format!("can't listen on {on} in {}", self.name))
     }
+}
+
+/// Runs lines of `ip -batch`.
+pub(crate) fn batch(options: &[&str], lines: &str) -> Result<()> {
+    feed(Command::new("ip").args(options).args(["-batch", "-"]), lines).with_context(|| lines.to_owned())
 }
 
 fn feed(command: &mut Command, input: &str) -> Result<()> {

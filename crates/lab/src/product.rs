@@ -50,7 +50,7 @@ impl Gateway {
     pub fn command(lab: &Lab, options: &GatewayOptions<'_>) -> Result<(Command, PathBuf)> {
         let data = lab.dir("data")?;
         fs::set_permissions(&data, fs::Permissions::from_mode(0o700))?;
-        lab.ledger().gateway(&data)?;
+        lab.ledger().gateway(options.executable, options.namespace.name(), &data)?;
         let mut command = options.namespace.command(&options.executable.display().to_string());
         command
             .arg("up")

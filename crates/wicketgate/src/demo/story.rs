@@ -1,0 +1,202 @@
+//! The demo's story, step by step.
+
+use std::{net::Ipv4Addr, path::Path, thread, time::Duration};
+
+use anyhow::{Context, Result, anyhow};
+use serde_json::Value;
+use wicketgate_lab::{Agent, AgentOptions, Gateway, GatewayOptions, Lab, Site};
+
+use super::{
+    checks::{self, Customer},
+    network::{self, API_PORT, DATABASE, GATEWAY, Network, SITE_A, SITE_B, SITE_CIDR, SITE_CLIENT, WEB},
+    report::{Report, say},
+    targets::{self, PAGE, ROW, curl, psql, run},
+    wire::Wire,
+};
+
+/// The port that both customers use, each on its own tunnel.
+const INGRESS: u16 = 9000;
+
+/// For a tunnel to come up from the site: an IKE exchange of four messages.
+const TUNNEL_UP: Duration = Duration::from_secs(15);
+
+/// For traffic to be seen in the metrics, whose buckets are 10 s.
+const METRICS: Duration = Duration::from_secs(20);
+
+/// For tunnels to be removed at the end.
+const REMOVAL: Duration = Duration::from_secs(15);
+
+/// What is running once the story was told.
+pub(super) struct Told {
+    network: Network,
+    gateway: Gateway,
+    _agent: Agent,
+    a: Customer,
+    b: Customer,
+}
+
+/// Sets everything up, has both clients use their shares, and checks what must and must not be possible.
+pub(super) fn tell(lab: &Lab, executable: &Path, agent: &Path, report: &mut Report) -> Result<Told> {
+    let network = Network::make(lab)?;
+    network.join_host(lab)?;
+    report.step(format_args!(
+        "networks: an internet; two sites, both {SITE_CIDR}; a private network that lets nothing in"
+    ));
+    let wire = Wire::watch(lab, &network.internet)?;
+
+    // The services take the longest to start, and need nothing else.
+    let (gateway, services) = thread::scope(|scope| {
+        let services = scope.spawn(|| targets::start(lab, &network));
+        let gateway = Gateway::start(
+            lab,
+            &GatewayOptions {
+                executable,
+                namespace: &network.gateway,
+                listen: network::api(),
+                agent_listen: network::agents(),
+                ipsec: "auto",
+                public_address: Some(GATEWAY),
+            },
+        );
+        if gateway.is_ok() {
+            report.step(format_args!("`wicketgate up`: one process, one public address {GATEWAY}"));
+        }
+        (gateway, services.join())
+    });
+    let gateway = gateway?;
+    services.map_err(|_| anyhow!("starting the services panicked"))??;
+    report.step(format_args!("private services: PostgreSQL on {DATABASE}:5432, a web server on {WEB}:80"));
+
+    let (agent, zid) = Agent::enrol(
+        lab,
+        &AgentOptions {
+            executable: agent,
+            namespace: &network.agent,
+            name: "agent",
+            server: network::agents(),
+            allow: &[&format!("{DATABASE}/32:5432"), &format!("{WEB}/32:80")],
+        },
+        &gateway,
+    )?;
+    report.step(format_args!("an agent in the private network enrolled, dialling out only: environment {zid}"));
+
+    let tunnel_a = gateway.tunnel(lab, "customer-a", SITE_A, SITE_CIDR)?;
+    let tunnel_b = gateway.tunnel(lab, "customer-b", SITE_B, SITE_CIDR)?;
+    report.step("two tunnels made over the API: DEPLOYED");
+    let share_a = gateway.share(lab, "database", &tunnel_a, &zid, &format!("{DATABASE}:5432"), INGRESS)?;
+    let share_b = gateway.share(lab, "web", &tunnel_b, &zid, &format!("{WEB}:80"), INGRESS)?;
+    report.step(format_args!("two shares on the same ingress port {INGRESS}, to different targets: DEPLOYED"));
+
+    let site_a = site(lab, "site-a", &network.site_a, SITE_A, &gateway, &tunnel_a)?;
+    let site_b = site(lab, "site-b", &network.site_b, SITE_B, &gateway, &tunnel_b)?;
+    let algorithms = |tunnel: &Value| {
+        let it = gateway.wait(lab, &path(tunnel), "UP", TUNNEL_UP, |t| t["connection"]["state"] == "UP")?;
+        Ok::<_, anyhow::Error>(it["connection"]["algorithms"]["esp"].as_str().unwrap_or("unknown").to_owned())
+    };
+    let (esp_a, esp_b) = (algorithms(&tunnel_a)?, algorithms(&tunnel_b)?);
+    report.step(format_args!("both sites' strongSwan connected with the configuration given out: ESP {esp_a}"));
+    report.check(esp_a == esp_b && esp_a != "unknown", "both tunnels negotiated the same ESP proposal");
+
+    let a = Customer::new("site A", site_a, &tunnel_a, share_a)?;
+    let b = Customer::new("site B", site_b, &tunnel_b, share_b)?;
+    lab.go_on()?;
+    let words = run(&mut psql(&a.site.namespace, a.load_balancer, INGRESS, "select words from greeting"));
+    report.step(format_args!("site A, {SITE_CLIENT}: psql -h {} -p {INGRESS}", a.load_balancer));
+    answer(report, "PostgreSQL answered", words, ROW);
+    let page = run(&mut curl(&b.site.namespace, b.load_balancer, INGRESS));
+    report.step(format_args!("site B, {SITE_CLIENT}: curl http://{}:{INGRESS}/", b.load_balancer));
+    answer(report, "the web server answered", page, PAGE);
+
+    report.step("on the wire between the sites and the gateway");
+    let (esp_a, esp_b, inner) = (wire.packets("esp_a")?, wire.packets("esp_b")?, wire.packets("inner")?);
+    report.check(esp_a > 0, format_args!("{esp_a} ESP packets of site A"));
+    report.check(esp_b > 0, format_args!("{esp_b} ESP packets of site B"));
+    report.check(inner == 0, format_args!("{inner} cleartext packets with an inner address"));
+    let (octets, seen) = wire.search(&[ROW, PAGE])?;
+    report.check(
+        octets > 0 && seen.is_empty(),
+        format_args!("none of the customers' data in {octets} captured octets {}", seen.join(", ")),
+    );
+
+    report.step("metrics from the API");
+    for customer in [&a, &b] {
+        let (rx, tx, connections) = metrics(lab, &gateway, &customer.share)?;
+        let name = customer.share["name"].as_str().unwrap_or_default();
+        report.check(
+            rx > 0 && tx > 0 && connections > 0,
+            format_args!("share {name}: {rx} bytes in, {tx} bytes out, {connections} connection(s)"),
+        );
+    }
+
+    lab.go_on()?;
+    report.step("what must not be possible, tried");
+    checks::isolation(report, &network, &a, &b, INGRESS)?;
+    Ok(Told { network, gateway, _agent: agent, a, b })
+}
+
+impl Told {
+    /// Removes the tunnels over the API, as a user would.
+    pub(super) fn end(&self, lab: &Lab, report: &Report) -> Result<()> {
+        self.gateway.clear(lab, REMOVAL)?;
+        report.step("shares and tunnels deleted over the API");
+        Ok(())
+    }
+
+    pub(super) fn how_to_use(&self, dir: &Path) {
+        let token = self.gateway.data.join("admin.token");
+        let (token, dir) = (token.display(), dir.display());
+        let at = format!("http://{}:{API_PORT}{}", network::MANAGEMENT, self.gateway.frontdoor);
+        let (a, b) = (self.network.site_a.name(), self.network.site_b.name());
+        let (lb_a, lb_b) = (self.a.load_balancer, self.b.load_balancer);
+        say(format_args!(
+            "
+It is left running. Its API is {at}, its token in {token}.
+
+  curl -H \"Authorization: Bearer $(cat {token})\" {at}/ipsec-shares
+  nsenter --net=/run/netns/{a} psql -h {lb_a} -p {INGRESS} -U demo postgres -c 'select * from greeting'
+  nsenter --net=/run/netns/{b} curl http://{lb_b}:{INGRESS}/
+  nsenter --net=/run/netns/{a} bash                      a shell at site A
+  tail -f {dir}/log/*.log
+
+End it with `make demo-down` or `wicketgate demo --down`."
+        ));
+    }
+}
+
+/// A site's strongSwan, with exactly the configuration that the product gives out.
+fn site(
+    lab: &Lab,
+    name: &str,
+    namespace: &wicketgate_lab::Namespace,
+    public: Ipv4Addr,
+    gateway: &Gateway,
+    tunnel: &Value,
+) -> Result<Site> {
+    let config = gateway.api.text(&gateway.at(&format!("{}/vpn-config?format=strongswan", path(tunnel))))?;
+    let mut site = Site::new(lab, name, namespace, public, SITE_CLIENT)?;
+    site.start(lab, &config)?;
+    site.connect(lab, TUNNEL_UP)?;
+    Ok(site)
+}
+
+fn path(tunnel: &Value) -> String {
+    format!("ipsec-tunnels/{}", tunnel["id"].as_str().unwrap_or_default())
+}
+
+fn answer(report: &mut Report, what: &str, got: Result<String>, wanted: &str) {
+    match got {
+        Ok(got) => report.check(got == wanted, format_args!("{what}: {got:?}")),
+        Err(e) => report.check(false, format_args!("{what}: {e:#}")),
+    }
+}
+
+/// Bytes in and out and connections over the last quarter of an hour, once they are there.
+fn metrics(lab: &Lab, gateway: &Gateway, share: &Value) -> Result<(u64, u64, u64)> {
+    let id = share["id"].as_str().context("a share without an id")?;
+    let path = format!("ipsec-shares/{id}/metrics?duration=15m");
+    let sum = |m: &Value, key: &str| -> u64 {
+        m["samples"].as_array().map_or(0, |s| s.iter().filter_map(|s| s[key].as_u64()).sum())
+    };
+    let seen = gateway.wait(lab, &path, "counting", METRICS, |m| sum(m, "rx") > 0 && sum(m, "tx") > 0)?;
+    Ok((sum(&seen, "rx"), sum(&seen, "tx"), sum(&seen, "connections")))
+}

@@ -1,0 +1,132 @@
+//! The private services behind the shares: a real PostgreSQL server and a real web server.
+
+use std::{fs, os::unix::fs::chown, path::PathBuf, process::Command, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use wicketgate_lab::{Lab, Namespace, Process};
+
+use super::network::{DATABASE, Network, WEB};
+
+/// What each customer is to read through its tunnel: the words must not be seen on the wire.
+pub(super) const ROW: &str = "a row for customer A";
+pub(super) const PAGE: &str = "a page for customer B";
+
+/// For a server to come up on a loaded machine.
+const START: Duration = Duration::from_secs(15);
+
+/// Starts both. Everything they write is below the lab's directory.
+pub(super) fn start(lab: &Lab, network: &Network) -> Result<()> {
+    web(lab, &network.web)?;
+    database(lab, &network.database)
+}
+
+/// Where Debian keeps PostgreSQL's server programs, newest version last.
+pub(super) fn postgresql() -> Option<PathBuf> {
+    let mut versions: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
+        .ok()?
+        .filter_map(|v| Some(v.ok()?.path().join("bin")))
+        .filter(|bin| bin.join("postgres").exists())
+        .collect();
+    versions.sort();
+    versions.pop()
+}
+
+/// PostgreSQL refuses to run as root: it runs as its package's own user, in a data directory of the demo.
+fn database(lab: &Lab, namespace: &Namespace) -> Result<()> {
+    let bin = postgresql().context("PostgreSQL's server is not installed: run `make install`")?;
+    let dir = lab.dir("postgres")?;
+    let (uid, gid) = owner("postgres")?;
+    chown(&dir, Some(uid), Some(gid))?;
+    let as_postgres = |program: &str| {
+        let mut command = namespace.command("setpriv");
+        command
+            .args(["--reuid=postgres", "--regid=postgres", "--clear-groups"])
+            .arg(bin.join(program))
+            .arg("-D")
+            .arg(dir.join("data"))
+            .current_dir(&dir);
+        command
+    };
+    // Nothing of it outlives the demo, so nothing is synced to disk.
+    run(as_postgres("initdb").args(["-U", "demo", "-A", "trust", "-N", "-E", "UTF8", "--locale=C"]))?;
+    let access = dir.join("data/pg_hba.conf");
+    fs::write(&access, "host all demo 10.20.0.0/24 trust\n").context("can't write pg_hba.conf")?;
+    let mut server = Process::start(
+        lab,
+        "postgres",
+        as_postgres("postgres")
+            .args(["-c", &format!("listen_addresses={DATABASE}"), "-c", "unix_socket_directories="])
+            .args(["-c", "fsync=off", "-c", "shared_buffers=16MB"]),
+        &lab.dir("log")?.join("postgres.log"),
+    )?;
+    lab.until("PostgreSQL answers", START, || {
+        server.alive()?;
+        let sql = format!("create table greeting as select '{ROW}'::text as words");
+        run(&mut psql(namespace, DATABASE, 5432, &sql)).map(Some)
+    })?;
+    Ok(())
+}
+
+fn web(lab: &Lab, namespace: &Namespace) -> Result<()> {
+    let dir = lab.dir("nginx")?;
+    fs::create_dir_all(dir.join("www"))?;
+    fs::write(dir.join("www/index.html"), format!("{PAGE}\n"))?;
+    let at = dir.display();
+    // Every path that the package compiled in is set to one of the demo's own.
+    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .iter()
+        .map(|kind| format!("  {kind}_temp_path {at}/{kind};\n"))
+        .collect();
+    let config = format!(
+        "daemon off;\nuser www-data;\nworker_processes 1;\npid {at}/pid;\nerror_log stderr;\n\
+         events {{ worker_connections 64; }}\n\
+         http {{\n{temporary}  access_log off;\n  server {{ listen {WEB}:80; root {at}/www; }}\n}}\n"
+    );
+    let file = dir.join("nginx.conf");
+    fs::write(&file, config)?;
+    let mut command = namespace.command("nginx");
+    command.args(["-e", "stderr", "-p"]).arg(&dir).arg("-c").arg(&file);
+    let log = lab.dir("log")?.join("nginx.log");
+    let mut server = Process::start(lab, "nginx", &mut command, &log)?;
+    lab.until("the web server answers", START, || {
+        server.alive()?;
+        run(&mut curl(namespace, WEB, 80)).map(Some)
+    })?;
+    Ok(())
+}
+
+/// A client's query. It fails within ten seconds.
+pub(super) fn psql(from: &Namespace, to: std::net::Ipv4Addr, port: u16, sql: &str) -> Command {
+    let mut command = from.command("psql");
+    command
+        .env("PGCONNECT_TIMEOUT", "10")
+        .env("PGSSLMODE", "disable")
+        .args(["-X", "-U", "demo", "-d", "postgres", "-Atq", "-h", &to.to_string(), "-p", &port.to_string()])
+        .args(["-c", sql]);
+    command
+}
+
+/// A client's request. It fails within ten seconds.
+pub(super) fn curl(from: &Namespace, to: std::net::Ipv4Addr, port: u16) -> Command {
+    let mut command = from.command("curl");
+    command.args(["-q", "-sS", "--fail", "--noproxy", "*", "-m", "10", &format!("http://{to}:{port}/")]);
+    command
+}
+
+/// What a program prints, or why it failed.
+pub(super) fn run(command: &mut Command) -> Result<String> {
+    let out = command.output().with_context(|| format!("can't run {}", command.get_program().display()))?;
+    if out.status.success() {
+        Ok(String::from_utf8_lossy(&out.stdout).trim().to_owned())
+    } else {
+        bail!("{}", String::from_utf8_lossy(&out.stderr).trim().to_owned())
+    }
+}
+
+fn owner(user: &str) -> Result<(u32, u32)> {
+    let users = fs::read_to_string("/etc/passwd").context("can't read /etc/passwd")?;
+    let fields = users.lines().map(|l| l.split(':').collect::<Vec<_>>()).find(|f| f.first() == Some(&user));
+    let fields = fields.with_context(|| format!("there is no user {user}"))?;
+    let number = |i: usize| fields.get(i).and_then(|n| n.parse().ok());
+    number(2).zip(number(3)).with_context(|| format!("no ids for user {user}"))
+}
