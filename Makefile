@@ -1,0 +1,43 @@
+# The commands of this repository. `make` lists them.
+
+SHELL := /bin/bash
+CARGO ?= cargo
+# Where cargo puts what it builds, also when it was told another place.
+BIN = $(or $(CARGO_TARGET_DIR),target)/debug
+
+.DEFAULT_GOAL := help
+.PHONY: help install build demo demo-down test lint bench
+
+help: ## List these commands
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+install: ## Install the Debian packages that are missing (as root); starts and enables no service
+	@packaging/install-packages.sh
+
+build: ## Build wicketgate and wicketgate-agent
+	$(CARGO) build --locked --workspace --bins
+
+demo: ## Show the product working on this machine (as root); KEEP=1 leaves it running
+	@packaging/install-packages.sh demo
+	@$(MAKE) --no-print-directory build
+	@RUST_LOG=$${RUST_LOG:-warn} $(BIN)/wicketgate demo $(if $(KEEP),--keep)
+
+demo-down: ## End a demo that was left running, and remove what it made
+	@$(BIN)/wicketgate demo --down
+
+test: install ## Run every test (as root: they make network namespaces)
+	$(CARGO) build --locked --workspace --bins
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+	  set -x; $(CARGO) nextest run --locked --workspace $(if $(CI),--profile ci); \
+	else \
+	  echo "cargo-nextest is not installed: cargo test runs the same tests"; \
+	  set -x; $(CARGO) test --locked --workspace --no-fail-fast; \
+	fi
+
+lint: ## Check the formatting and the lints
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+bench: ## Measure how long a share takes from its creation to its first byte
+	$(CARGO) build --locked --workspace --bins --release
+	$(CARGO) bench --locked -p wicketgate --bench provision
