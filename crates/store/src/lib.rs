@@ -1,1 +1,39 @@
+//! The database: all SQL there is, one text for SQLite and PostgreSQL.
+//!
+//! Invariants: a write and the record of its execution are one transaction; unique indexes are the arbiter of names,
+//! ports, slots and peer addresses; values are bound and never part of a statement's text. Time and fresh ids come
+//! from the caller, in an [`Act`].
 
+mod act;
+mod agent;
+mod columns;
+mod enrollment;
+mod environment;
+mod error;
+mod execution;
+mod frontdoor;
+mod open;
+mod page;
+mod reconcile;
+mod share;
+mod traffic;
+mod tunnel;
+mod window;
+
+pub use act::Act;
+pub use agent::AgentRow;
+pub use enrollment::{Enrol, Enrolled, NewEnrollment, Refusal};
+pub use environment::EnvironmentRow;
+pub use error::{Result, StoreError};
+pub use execution::{Action, ExecutionRow, ExecutionStatus, ResourceType};
+pub use frontdoor::{FrontdoorRow, FrontdoorSpec};
+pub use open::Store;
+pub use page::{Page, PageRequest};
+pub use reconcile::{Changes, Resource, Revision, Settlement};
+pub use share::{ShareRow, ShareSpec};
+pub use traffic::{Sample, TrafficScope};
+pub use tunnel::{TunnelRow, TunnelSpec};
+pub use window::{BadWindow, Window};
+
+/// Labels and notes that a caller keeps with a share or a tunnel.
+pub type Tags = std::collections::BTreeMap<String, String>;

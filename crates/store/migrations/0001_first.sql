@@ -1,0 +1,157 @@
+-- One set for SQLite and PostgreSQL: TEXT and BIGINT only. Times are Unix microseconds, of traffic buckets Unix
+-- milliseconds. Ids are text whose order is the order of creation.
+
+-- Bumped first in every write: on PostgreSQL its row lock makes writers follow one another, so that the order of
+-- revisions is the order of commits and a reader that has seen revision n has missed nothing before it.
+CREATE TABLE revision (
+    id BIGINT NOT NULL PRIMARY KEY CHECK (id = 1),
+    value BIGINT NOT NULL
+);
+INSERT INTO revision (id, value) VALUES (1, 0);
+
+CREATE TABLE frontdoor (
+    id TEXT NOT NULL PRIMARY KEY,
+    organization TEXT NOT NULL,
+    default_namespace TEXT NOT NULL,
+    ipsec_shares_enabled BIGINT NOT NULL,
+    created_at BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL,
+    deleted_at BIGINT,
+    created_by TEXT NOT NULL
+);
+CREATE INDEX frontdoor_organization ON frontdoor (organization, id);
+
+CREATE TABLE environment (
+    id TEXT NOT NULL PRIMARY KEY,
+    frontdoor TEXT NOT NULL REFERENCES frontdoor (id),
+    z_id TEXT NOT NULL,
+    name TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL,
+    deleted_at BIGINT
+);
+CREATE UNIQUE INDEX environment_z_id ON environment (z_id);
+CREATE INDEX environment_frontdoor ON environment (frontdoor, id);
+
+CREATE TABLE agent (
+    id TEXT NOT NULL PRIMARY KEY,
+    frontdoor TEXT NOT NULL REFERENCES frontdoor (id),
+    environment TEXT NOT NULL REFERENCES environment (id),
+    name TEXT NOT NULL,
+    version TEXT,
+    address TEXT,
+    connected_since BIGINT,
+    created_at BIGINT NOT NULL,
+    barred_at BIGINT,
+    revision BIGINT NOT NULL
+);
+CREATE INDEX agent_environment ON agent (environment, id);
+CREATE INDEX agent_frontdoor ON agent (frontdoor, id);
+CREATE INDEX agent_revision ON agent (revision);
+
+CREATE TABLE enrollment (
+    id TEXT NOT NULL PRIMARY KEY,
+    frontdoor TEXT NOT NULL REFERENCES frontdoor (id),
+    environment TEXT REFERENCES environment (id),
+    secret_sha256 TEXT NOT NULL,
+    expires_at BIGINT NOT NULL,
+    tries BIGINT NOT NULL,
+    agent TEXT REFERENCES agent (id),
+    public_key_sha256 TEXT,
+    created_at BIGINT NOT NULL,
+    created_by TEXT NOT NULL
+);
+
+CREATE TABLE ipsec_tunnel (
+    id TEXT NOT NULL PRIMARY KEY,
+    frontdoor TEXT NOT NULL REFERENCES frontdoor (id),
+    name TEXT NOT NULL,
+    location TEXT NOT NULL,
+    peer_address TEXT NOT NULL,
+    peer_cidr TEXT NOT NULL,
+    peer_id TEXT NOT NULL,
+    load_balancer_ip TEXT NOT NULL,
+    slot BIGINT NOT NULL,
+    pre_shared_key TEXT NOT NULL,
+    previous_key TEXT,
+    previous_key_until BIGINT,
+    tags TEXT NOT NULL,
+    connection TEXT,
+    generation BIGINT NOT NULL,
+    status TEXT NOT NULL,
+    status_since BIGINT NOT NULL,
+    observed_generation BIGINT,
+    reason TEXT,
+    message TEXT,
+    detail_since BIGINT,
+    created_at BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL,
+    deleted_at BIGINT,
+    created_by TEXT NOT NULL,
+    revision BIGINT NOT NULL
+);
+CREATE UNIQUE INDEX ipsec_tunnel_name ON ipsec_tunnel (frontdoor, name) WHERE status <> 'DELETED';
+CREATE UNIQUE INDEX ipsec_tunnel_peer_address ON ipsec_tunnel (location, peer_address) WHERE status <> 'DELETED';
+CREATE UNIQUE INDEX ipsec_tunnel_slot ON ipsec_tunnel (location, slot) WHERE status <> 'DELETED';
+CREATE INDEX ipsec_tunnel_frontdoor ON ipsec_tunnel (frontdoor, id);
+CREATE INDEX ipsec_tunnel_revision ON ipsec_tunnel (revision);
+
+CREATE TABLE ipsec_share (
+    id TEXT NOT NULL PRIMARY KEY,
+    frontdoor TEXT NOT NULL REFERENCES frontdoor (id),
+    tunnel TEXT NOT NULL REFERENCES ipsec_tunnel (id),
+    environment TEXT NOT NULL REFERENCES environment (id),
+    name TEXT NOT NULL,
+    target TEXT NOT NULL,
+    ingress_port BIGINT NOT NULL,
+    tags TEXT NOT NULL,
+    generation BIGINT NOT NULL,
+    status TEXT NOT NULL,
+    status_since BIGINT NOT NULL,
+    observed_generation BIGINT,
+    reason TEXT,
+    message TEXT,
+    detail_since BIGINT,
+    created_at BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL,
+    deleted_at BIGINT,
+    created_by TEXT NOT NULL,
+    revision BIGINT NOT NULL
+);
+CREATE UNIQUE INDEX ipsec_share_name ON ipsec_share (frontdoor, name) WHERE status <> 'DELETED';
+CREATE UNIQUE INDEX ipsec_share_ingress_port ON ipsec_share (tunnel, ingress_port) WHERE status <> 'DELETED';
+CREATE INDEX ipsec_share_frontdoor ON ipsec_share (frontdoor, id);
+CREATE INDEX ipsec_share_environment ON ipsec_share (environment, id);
+CREATE INDEX ipsec_share_revision ON ipsec_share (revision);
+
+CREATE TABLE execution (
+    id TEXT NOT NULL PRIMARY KEY,
+    process TEXT NOT NULL,
+    frontdoor TEXT NOT NULL,
+    actor TEXT NOT NULL,
+    action TEXT NOT NULL,
+    resource_type TEXT NOT NULL,
+    resource TEXT NOT NULL,
+    generation BIGINT NOT NULL,
+    status TEXT NOT NULL,
+    message TEXT,
+    created_at BIGINT NOT NULL,
+    finished_at BIGINT
+);
+CREATE INDEX execution_frontdoor ON execution (frontdoor, id);
+CREATE INDEX execution_process ON execution (process, id);
+CREATE INDEX execution_running ON execution (resource) WHERE status = 'RUNNING';
+
+-- What a share or a tunnel carried in the bucket of `resolution` seconds that starts at `bucket`.
+CREATE TABLE traffic (
+    scope TEXT NOT NULL,
+    resolution BIGINT NOT NULL,
+    bucket BIGINT NOT NULL,
+    rx BIGINT NOT NULL,
+    tx BIGINT NOT NULL,
+    connections BIGINT NOT NULL,
+    failures BIGINT NOT NULL,
+    active BIGINT NOT NULL,
+    PRIMARY KEY (scope, resolution, bucket)
+);
+CREATE INDEX traffic_age ON traffic (resolution, bucket);

@@ -1,0 +1,185 @@
+//! Hosting agents: the replicas that serve an environment. A barred agent is gone for the API, and kept so that
+//! gateways refuse a certificate that is still valid.
+
+use crate::{
+    Act, Action, Page, PageRequest, ResourceType, Result, Store, StoreError,
+    columns::{parsed, parsed_option, text, time, time_option},
+    execution::Execution,
+};
+use jiff::Timestamp;
+use sqlx::{Row, any::AnyRow};
+use std::net::IpAddr;
+use wicketgate_model::{AgentId, EnvironmentId, FrontdoorId, ZId};
+
+#[derive(Debug, Clone)]
+pub struct AgentRow {
+    pub id: AgentId,
+    pub frontdoor: FrontdoorId,
+    pub environment: EnvironmentId,
+    /// The environment's.
+    pub z_id: ZId,
+    /// Its host name, as it gave it.
+    pub name: String,
+    /// As it gave it when it was last connected.
+    pub version: Option<String>,
+    /// Where it last connected from.
+    pub address: Option<IpAddr>,
+    /// `None` while it is not connected.
+    pub connected_since: Option<Timestamp>,
+    pub created_at: Timestamp,
+    pub barred_at: Option<Timestamp>,
+}
+
+macro_rules! select {
+    ($rest:literal) => {
+        concat!("SELECT a.*, e.z_id AS z_id FROM agent a JOIN environment e ON e.id = a.environment ", $rest)
+    };
+}
+
+impl AgentRow {
+    fn read(row: &AnyRow) -> Result<Self> {
+        Ok(Self {
+            id: parsed(row, "id")?,
+            frontdoor: parsed(row, "frontdoor")?,
+            environment: parsed(row, "environment")?,
+            z_id: parsed(row, "z_id")?,
+            name: text(row, "name")?,
+            version: row.try_get("version")?,
+            address: parsed_option(row, "address")?,
+            connected_since: time_option(row, "connected_since")?,
+            created_at: time(row, "created_at")?,
+            barred_at: time_option(row, "barred_at")?,
+        })
+    }
+}
+
+impl Store {
+    /// `None` once it is barred.
+    pub async fn agent(&self, frontdoor: FrontdoorId, id: AgentId) -> Result<Option<AgentRow>> {
+        let row = sqlx::query(select!("WHERE a.id = $1 AND a.frontdoor = $2 AND a.barred_at IS NULL"))
+            .bind(id.to_string())
+            .bind(frontdoor.to_string())
+            .fetch_optional(&self.readers)
+            .await?;
+        row.as_ref().map(AgentRow::read).transpose()
+    }
+
+    pub async fn agents(&self, frontdoor: FrontdoorId, page: PageRequest) -> Result<Page<AgentRow>> {
+        let total: i64 = sqlx::query("SELECT COUNT(*) FROM agent WHERE frontdoor = $1 AND barred_at IS NULL")
+            .bind(frontdoor.to_string())
+            .fetch_one(&self.readers)
+            .await?
+            .try_get(0)?;
+        let rows = sqlx::query(select!(
+            "WHERE a.frontdoor = $1 AND a.barred_at IS NULL ORDER BY a.id LIMIT $2 OFFSET $3"
+        ))
+        .bind(frontdoor.to_string())
+        .bind(i64::from(page.size))
+        .bind(page.offset())
+        .fetch_all(&self.readers)
+        .await?;
+        Ok(Page {
+            rows: rows.iter().map(AgentRow::read).collect::<Result<_>>()?,
+            total: u64::try_from(total).unwrap_or(0),
+        })
+    }
+
+    /// The agents of the environments from `first` to `last`, by id: those of one page of environments.
+    pub async fn agents_between(
+        &self,
+        frontdoor: FrontdoorId,
+        first: EnvironmentId,
+        last: EnvironmentId,
+    ) -> Result<Vec<AgentRow>> {
+        let rows = sqlx::query(select!(
+            "WHERE a.frontdoor = $1 AND a.environment BETWEEN $2 AND $3 AND a.barred_at IS NULL ORDER BY a.id"
+        ))
+        .bind(frontdoor.to_string())
+        .bind(first.to_string())
+        .bind(last.to_string())
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter().map(AgentRow::read).collect()
+    }
+
+    /// Bars the agent: its connections are cut and its certificate is refused.
+    pub async fn bar_agent(&self, frontdoor: FrontdoorId, id: AgentId, act: &Act) -> Result<()> {
+        let mut write = self.write().await?;
+        let revision = write.revision;
+        let done = sqlx::query(
+            "UPDATE agent SET barred_at = $1, connected_since = NULL, revision = $2 \
+             WHERE id = $3 AND frontdoor = $4 AND barred_at IS NULL",
+        )
+        .bind(act.at.as_microsecond())
+        .bind(revision)
+        .bind(id.to_string())
+        .bind(frontdoor.to_string())
+        .execute(write.db())
+        .await?;
+        if done.rows_affected() == 0 {
+            return Err(StoreError::Missing);
+        }
+        let on = Execution { resource_type: ResourceType::Agent, resource: &id, generation: None };
+        write.record(act, frontdoor, Action::Delete, on).await?;
+        write.commit().await
+    }
+
+    /// Whether the agent may have another certificate: it is known, in this environment, and not barred.
+    pub async fn agent_is_welcome(&self, id: AgentId, environment: EnvironmentId) -> Result<bool> {
+        let row = sqlx::query("SELECT 1 FROM agent WHERE id = $1 AND environment = $2 AND barred_at IS NULL")
+            .bind(id.to_string())
+            .bind(environment.to_string())
+            .fetch_optional(&self.readers)
+            .await?;
+        Ok(row.is_some())
+    }
+
+    /// Its control connection came up. Its name is refreshed too.
+    pub async fn agent_connected(
+        &self,
+        id: AgentId,
+        name: &str,
+        version: &str,
+        address: IpAddr,
+        at: Timestamp,
+    ) -> Result<()> {
+        let mut tx = self.begin().await?;
+        sqlx::query(
+            "UPDATE agent SET name = $1, version = $2, address = $3, connected_since = $4 \
+             WHERE id = $5 AND barred_at IS NULL",
+        )
+        .bind(shown(name))
+        .bind(shown(version))
+        .bind(address.to_string())
+        .bind(at.as_microsecond())
+        .bind(id.to_string())
+        .execute(&mut *tx)
+        .await?;
+        Ok(tx.commit().await?)
+    }
+
+    pub async fn agent_disconnected(&self, id: AgentId) -> Result<()> {
+        let mut tx = self.begin().await?;
+        sqlx::query("UPDATE agent SET connected_since = NULL WHERE id = $1")
+            .bind(id.to_string())
+            .execute(&mut *tx)
+            .await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// For the start of a gateway: whoever is connected says so anew.
+    pub async fn all_agents_disconnected(&self) -> Result<()> {
+        let mut tx = self.begin().await?;
+        sqlx::query("UPDATE agent SET connected_since = NULL WHERE connected_since IS NOT NULL")
+            .execute(&mut *tx)
+            .await?;
+        Ok(tx.commit().await?)
+    }
+}
+
+/// An agent's own words, short and printable: they end up in databases, pages and terminals.
+pub(crate) fn shown(text: &str) -> String {
+    /// As long as a host name may be (RFC 1035 §2.3.4).
+    const LONGEST: usize = 255;
+    text.chars().filter(|c| !c.is_control()).take(LONGEST).collect()
+}

@@ -1,0 +1,82 @@
+//! From columns to the domain's types, and back for times.
+
+use crate::{Result, StoreError, Tags};
+use jiff::Timestamp;
+use sqlx::{Row, any::AnyRow};
+use std::str::FromStr;
+use wicketgate_model::{Detail, Generation, Problem, Reason, Standing, Status};
+
+pub(crate) fn parsed<T: FromStr>(row: &AnyRow, column: &'static str) -> Result<T> {
+    let text: String = row.try_get(column)?;
+    text.parse().map_err(|_| StoreError::Corrupt { column })
+}
+
+pub(crate) fn parsed_option<T: FromStr>(row: &AnyRow, column: &'static str) -> Result<Option<T>> {
+    let text: Option<String> = row.try_get(column)?;
+    text.map(|t| t.parse().map_err(|_| StoreError::Corrupt { column })).transpose()
+}
+
+pub(crate) fn number<T: TryFrom<i64>>(row: &AnyRow, column: &'static str) -> Result<T> {
+    let n: i64 = row.try_get(column)?;
+    n.try_into().map_err(|_| StoreError::Corrupt { column })
+}
+
+pub(crate) fn text(row: &AnyRow, column: &'static str) -> Result<String> {
+    Ok(row.try_get(column)?)
+}
+
+pub(crate) fn time(row: &AnyRow, column: &'static str) -> Result<Timestamp> {
+    let micros: i64 = row.try_get(column)?;
+    Timestamp::from_microsecond(micros).map_err(|_| StoreError::Corrupt { column })
+}
+
+pub(crate) fn time_option(row: &AnyRow, column: &'static str) -> Result<Option<Timestamp>> {
+    let micros: Option<i64> = row.try_get(column)?;
+    micros.map(|m| Timestamp::from_microsecond(m).map_err(|_| StoreError::Corrupt { column })).transpose()
+}
+
+pub(crate) fn tags(row: &AnyRow) -> Result<Tags> {
+    serde_json::from_str(&text(row, "tags")?).map_err(|_| StoreError::Corrupt { column: "tags" })
+}
+
+pub(crate) fn tags_text(tags: &Tags) -> Result<String> {
+    serde_json::to_string(tags).map_err(|_| StoreError::Corrupt { column: "tags" })
+}
+
+pub(crate) fn generation(row: &AnyRow) -> Result<Generation> {
+    Ok(Generation::new(number(row, "generation")?))
+}
+
+/// A count for the database. Counts beyond what fits would take centuries; they stop there.
+pub(crate) fn big(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+pub(crate) fn status(name: &str) -> Option<Status> {
+    Status::ALL.into_iter().find(|s| s.as_str() == name)
+}
+
+pub(crate) fn standing(row: &AnyRow) -> Result<Standing> {
+    let status = status(&text(row, "status")?).ok_or(StoreError::Corrupt { column: "status" })?;
+    let observed: Option<i64> = row.try_get("observed_generation")?;
+    let reason: Option<String> = row.try_get("reason")?;
+    let detail = match reason {
+        None => None,
+        Some(name) => {
+            let reason = Reason::ALL
+                .into_iter()
+                .find(|r| r.as_str() == name)
+                .ok_or(StoreError::Corrupt { column: "reason" })?;
+            let message: Option<String> = row.try_get("message")?;
+            let since =
+                time_option(row, "detail_since")?.ok_or(StoreError::Corrupt { column: "detail_since" })?;
+            Some(Detail { problem: Problem::new(reason, message.unwrap_or_default()), since })
+        }
+    };
+    Ok(Standing {
+        status,
+        since: time(row, "status_since")?,
+        observed_generation: observed.and_then(|n| u64::try_from(n).ok()).map(Generation::new),
+        detail,
+    })
+}

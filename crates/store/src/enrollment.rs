@@ -1,0 +1,256 @@
+//! Enrolment codes, and what an agent gets for one.
+//!
+//! A code is good for one agent, one hour and five tries. The same agent that asks again, because the answer to its
+//! first request was lost, gets the same answer.
+
+use crate::{
+    Act, Action, ResourceType, Result, Store, StoreError,
+    act::Write,
+    agent::shown,
+    columns::{number, parsed, parsed_option, text, time},
+    execution::Execution,
+};
+use jiff::Timestamp;
+use wicketgate_model::{AgentId, EnrollmentId, EnvironmentId, FrontdoorId, ResourceName, ZId};
+
+/// Wrong secrets that a code bears: its secret can't be guessed, and nobody mistypes what is pasted more often.
+const TRIES: i64 = 5;
+
+/// A code to be.
+#[derive(Debug, Clone)]
+pub struct NewEnrollment {
+    pub id: EnrollmentId,
+    /// Of the environment that gets one more replica; a new one is made when left out.
+    pub environment: Option<EnvironmentId>,
+    pub secret_sha256: [u8; 32],
+    pub expires_at: Timestamp,
+}
+
+/// An agent that shows a code.
+#[derive(Debug, Clone)]
+pub struct Enrol {
+    pub enrollment: EnrollmentId,
+    pub secret_sha256: [u8; 32],
+    pub public_key_sha256: [u8; 32],
+    /// The agent's host name, as it gave it.
+    pub name: String,
+    /// A fresh one, for the case that an environment is made.
+    pub z_id: ZId,
+}
+
+/// Who the agent is from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enrolled {
+    pub agent: AgentId,
+    pub environment: EnvironmentId,
+    pub frontdoor: FrontdoorId,
+    pub z_id: ZId,
+}
+
+/// Why there is nothing for the code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    WrongCode,
+    Expired,
+    Used,
+    TooManyTries,
+    Barred,
+}
+
+impl Store {
+    pub async fn create_enrollment(
+        &self,
+        frontdoor: FrontdoorId,
+        new: &NewEnrollment,
+        act: &Act,
+    ) -> Result<()> {
+        let mut write = self.write().await?;
+        if let Some(environment) = new.environment {
+            sqlx::query("SELECT 1 FROM environment WHERE id = $1 AND frontdoor = $2 AND deleted_at IS NULL")
+                .bind(environment.to_string())
+                .bind(frontdoor.to_string())
+                .fetch_optional(write.db())
+                .await?
+                .ok_or(StoreError::Reference { property: "environmentId" })?;
+        }
+        sqlx::query(
+            "INSERT INTO enrollment (id, frontdoor, environment, secret_sha256, expires_at, tries, created_at, \
+             created_by) VALUES ($1, $2, $3, $4, $5, 0, $6, $7)",
+        )
+        .bind(new.id.to_string())
+        .bind(frontdoor.to_string())
+        .bind(new.environment.map(|e| e.to_string()))
+        .bind(hex(&new.secret_sha256))
+        .bind(new.expires_at.as_microsecond())
+        .bind(act.at.as_microsecond())
+        .bind(act.actor.clone())
+        .execute(write.db())
+        .await?;
+        let on = Execution { resource_type: ResourceType::Enrollment, resource: &new.id, generation: None };
+        write.record(act, frontdoor, Action::Create, on).await?;
+        write.commit().await
+    }
+
+    /// Spends the code: makes the agent, and its environment unless the code names one. The inner result is the
+    /// answer to the agent. What is refused is written too: a try is counted.
+    pub async fn enrol(&self, asked: &Enrol, act: &Act) -> Result<std::result::Result<Enrolled, Refusal>> {
+        let mut write = self.write().await?;
+        let answer = write.enrol(asked, act).await?;
+        write.commit().await?;
+        Ok(answer)
+    }
+}
+
+impl Write {
+    async fn enrol(&mut self, asked: &Enrol, act: &Act) -> Result<std::result::Result<Enrolled, Refusal>> {
+        let found = sqlx::query("SELECT * FROM enrollment WHERE id = $1")
+            .bind(asked.enrollment.to_string())
+            .fetch_optional(self.db())
+            .await?;
+        let Some(row) = found else { return Ok(Err(Refusal::WrongCode)) };
+        if number::<i64>(&row, "tries")? >= TRIES {
+            return Ok(Err(Refusal::TooManyTries));
+        }
+        // Both are hashes of 256 random bits: how long the comparison takes tells nothing about the secret.
+        if text(&row, "secret_sha256")? != hex(&asked.secret_sha256) {
+            sqlx::query("UPDATE enrollment SET tries = tries + 1 WHERE id = $1")
+                .bind(asked.enrollment.to_string())
+                .execute(self.db())
+                .await?;
+            return Ok(Err(Refusal::WrongCode));
+        }
+        let public_key = hex(&asked.public_key_sha256);
+        if let Some(agent) = parsed_option::<AgentId>(&row, "agent")? {
+            let same_key = text(&row, "public_key_sha256")? == public_key;
+            return if same_key { self.enrolled_before(agent).await } else { Ok(Err(Refusal::Used)) };
+        }
+        if time(&row, "expires_at")? <= act.at {
+            return Ok(Err(Refusal::Expired));
+        }
+        let frontdoor = parsed(&row, "frontdoor")?;
+        let existing = match parsed_option::<EnvironmentId>(&row, "environment")? {
+            Some(id) => match self.environment_z_id(id).await? {
+                Some(z_id) => Some((id, z_id)),
+                None => return Ok(Err(Refusal::WrongCode)),
+            },
+            None => None,
+        };
+        let (environment, z_id) = match existing {
+            Some(existing) => existing,
+            None => (self.insert_environment(frontdoor, asked, act).await?, asked.z_id.clone()),
+        };
+        let agent = self.insert_agent(frontdoor, environment, asked, act).await?;
+        sqlx::query("UPDATE enrollment SET agent = $1, public_key_sha256 = $2 WHERE id = $3")
+            .bind(agent.to_string())
+            .bind(public_key)
+            .bind(asked.enrollment.to_string())
+            .execute(self.db())
+            .await?;
+        Ok(Ok(Enrolled { agent, environment, frontdoor, z_id }))
+    }
+
+    async fn enrolled_before(&mut self, agent: AgentId) -> Result<std::result::Result<Enrolled, Refusal>> {
+        let found = sqlx::query(
+            "SELECT a.environment, a.frontdoor, e.z_id FROM agent a JOIN environment e ON e.id = a.environment \
+             WHERE a.id = $1 AND a.barred_at IS NULL",
+        )
+        .bind(agent.to_string())
+        .fetch_optional(self.db())
+        .await?;
+        let Some(row) = found else { return Ok(Err(Refusal::Barred)) };
+        Ok(Ok(Enrolled {
+            agent,
+            environment: parsed(&row, "environment")?,
+            frontdoor: parsed(&row, "frontdoor")?,
+            z_id: parsed(&row, "z_id")?,
+        }))
+    }
+
+    async fn environment_z_id(&mut self, id: EnvironmentId) -> Result<Option<ZId>> {
+        let row = sqlx::query("SELECT z_id FROM environment WHERE id = $1 AND deleted_at IS NULL")
+            .bind(id.to_string())
+            .fetch_optional(self.db())
+            .await?;
+        row.as_ref().map(|r| parsed(r, "z_id")).transpose()
+    }
+
+    async fn insert_environment(
+        &mut self,
+        frontdoor: FrontdoorId,
+        asked: &Enrol,
+        act: &Act,
+    ) -> Result<EnvironmentId> {
+        let id = EnvironmentId::new((act.fresh)());
+        sqlx::query(
+            "INSERT INTO environment (id, frontdoor, z_id, name, created_at, updated_at) \
+             VALUES ($1, $2, $3, $4, $5, $5)",
+        )
+        .bind(id.to_string())
+        .bind(frontdoor.to_string())
+        .bind(asked.z_id.as_str())
+        .bind(environment_name(&asked.name))
+        .bind(act.at.as_microsecond())
+        .execute(self.db())
+        .await?;
+        let on = Execution { resource_type: ResourceType::Environment, resource: &id, generation: None };
+        self.record(act, frontdoor, Action::Create, on).await?;
+        Ok(id)
+    }
+
+    async fn insert_agent(
+        &mut self,
+        frontdoor: FrontdoorId,
+        environment: EnvironmentId,
+        asked: &Enrol,
+        act: &Act,
+    ) -> Result<AgentId> {
+        let id = AgentId::new((act.fresh)());
+        let revision = self.revision;
+        sqlx::query(
+            "INSERT INTO agent (id, frontdoor, environment, name, created_at, revision) \
+             VALUES ($1, $2, $3, $4, $5, $6)",
+        )
+        .bind(id.to_string())
+        .bind(frontdoor.to_string())
+        .bind(environment.to_string())
+        .bind(shown(&asked.name))
+        .bind(act.at.as_microsecond())
+        .bind(revision)
+        .execute(self.db())
+        .await?;
+        let on = Execution { resource_type: ResourceType::Agent, resource: &id, generation: None };
+        self.record(act, frontdoor, Action::Enrol, on).await?;
+        Ok(id)
+    }
+}
+
+/// What an environment is called until somebody names it: the agent's host name, as far as it is a name.
+fn environment_name(host: &str) -> String {
+    let label = host.split('.').next().unwrap_or_default();
+    let kept: String = label.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(63).collect();
+    let name = kept.trim_matches('-');
+    if name.parse::<ResourceName>().is_ok() { name.to_owned() } else { "environment".to_owned() }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_host_name_gives_an_environment_name(host in ".{0,80}") {
+            prop_assert!(environment_name(&host).parse::<ResourceName>().is_ok());
+        }
+    }
+
+    #[test]
+    fn a_host_name_keeps_its_first_label() {
+        assert_eq!(environment_name("dc-1.example.org"), "dc-1");
+        assert_eq!(environment_name("-._"), "environment");
+    }
+}

@@ -1,0 +1,173 @@
+//! Environments: private networks that hosting agents serve. Made by an enrolment, never directly.
+
+use crate::{
+    Act, Action, Page, PageRequest, ResourceType, Result, Store, StoreError,
+    columns::{generation, number, parsed, time},
+    execution::Execution,
+};
+use jiff::Timestamp;
+use sqlx::{Row, any::AnyRow};
+use wicketgate_model::{EnvironmentId, FrontdoorId, Generation, ResourceName, ShareId, ZId};
+
+#[derive(Debug, Clone)]
+pub struct EnvironmentRow {
+    pub id: EnvironmentId,
+    pub frontdoor: FrontdoorId,
+    pub z_id: ZId,
+    pub name: ResourceName,
+    /// At least one of its agents is connected.
+    pub active: bool,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "SELECT e.*, (SELECT COUNT(*) FROM agent a WHERE a.environment = e.id AND a.barred_at IS NULL \
+             AND a.connected_since IS NOT NULL) AS connected FROM environment e WHERE e.deleted_at IS NULL ",
+            $rest
+        )
+    };
+}
+
+impl EnvironmentRow {
+    fn read(row: &AnyRow) -> Result<Self> {
+        Ok(Self {
+            id: parsed(row, "id")?,
+            frontdoor: parsed(row, "frontdoor")?,
+            z_id: parsed(row, "z_id")?,
+            name: parsed(row, "name")?,
+            active: number::<i64>(row, "connected")? > 0,
+            created_at: time(row, "created_at")?,
+            updated_at: time(row, "updated_at")?,
+        })
+    }
+}
+
+impl Store {
+    pub async fn environment(
+        &self,
+        frontdoor: FrontdoorId,
+        id: EnvironmentId,
+    ) -> Result<Option<EnvironmentRow>> {
+        let row = sqlx::query(select!("AND e.id = $1 AND e.frontdoor = $2"))
+            .bind(id.to_string())
+            .bind(frontdoor.to_string())
+            .fetch_optional(&self.readers)
+            .await?;
+        row.as_ref().map(EnvironmentRow::read).transpose()
+    }
+
+    pub async fn environment_by_z_id(
+        &self,
+        frontdoor: FrontdoorId,
+        z_id: &ZId,
+    ) -> Result<Option<EnvironmentRow>> {
+        let row = sqlx::query(select!("AND e.z_id = $1 AND e.frontdoor = $2"))
+            .bind(z_id.as_str())
+            .bind(frontdoor.to_string())
+            .fetch_optional(&self.readers)
+            .await?;
+        row.as_ref().map(EnvironmentRow::read).transpose()
+    }
+
+    pub async fn environments(
+        &self,
+        frontdoor: FrontdoorId,
+        page: PageRequest,
+    ) -> Result<Page<EnvironmentRow>> {
+        let total: i64 =
+            sqlx::query("SELECT COUNT(*) FROM environment WHERE frontdoor = $1 AND deleted_at IS NULL")
+                .bind(frontdoor.to_string())
+                .fetch_one(&self.readers)
+                .await?
+                .try_get(0)?;
+        let rows = sqlx::query(select!("AND e.frontdoor = $1 ORDER BY e.id LIMIT $2 OFFSET $3"))
+            .bind(frontdoor.to_string())
+            .bind(i64::from(page.size))
+            .bind(page.offset())
+            .fetch_all(&self.readers)
+            .await?;
+        Ok(Page {
+            rows: rows.iter().map(EnvironmentRow::read).collect::<Result<_>>()?,
+            total: u64::try_from(total).unwrap_or(0),
+        })
+    }
+
+    pub async fn rename_environment(
+        &self,
+        frontdoor: FrontdoorId,
+        id: EnvironmentId,
+        name: &ResourceName,
+        act: &Act,
+    ) -> Result<()> {
+        let mut write = self.write().await?;
+        let done = sqlx::query(
+            "UPDATE environment SET name = $1, updated_at = $2 \
+             WHERE id = $3 AND frontdoor = $4 AND deleted_at IS NULL",
+        )
+        .bind(name.as_str())
+        .bind(act.at.as_microsecond())
+        .bind(id.to_string())
+        .bind(frontdoor.to_string())
+        .execute(write.db())
+        .await?;
+        if done.rows_affected() == 0 {
+            return Err(StoreError::Missing);
+        }
+        write.record(act, frontdoor, Action::Update, execution(&id)).await?;
+        write.commit().await
+    }
+
+    /// Marks its live shares `DELETING` and bars its agents, in one transaction with its own end.
+    pub async fn delete_environment(
+        &self,
+        frontdoor: FrontdoorId,
+        id: EnvironmentId,
+        act: &Act,
+    ) -> Result<()> {
+        let mut write = self.write().await?;
+        let done = sqlx::query(
+            "UPDATE environment SET deleted_at = $1, updated_at = $1 \
+             WHERE id = $2 AND frontdoor = $3 AND deleted_at IS NULL",
+        )
+        .bind(act.at.as_microsecond())
+        .bind(id.to_string())
+        .bind(frontdoor.to_string())
+        .execute(write.db())
+        .await?;
+        if done.rows_affected() == 0 {
+            return Err(StoreError::Missing);
+        }
+        write.record(act, frontdoor, Action::Delete, execution(&id)).await?;
+        let shares = sqlx::query(
+            "SELECT id, generation FROM ipsec_share WHERE environment = $1 \
+             AND status NOT IN ('DELETING', 'DELETED') ORDER BY id",
+        )
+        .bind(id.to_string())
+        .fetch_all(write.db())
+        .await?;
+        for row in &shares {
+            let share: ShareId = parsed(row, "id")?;
+            let next = Generation::new(generation(row)?.get() + 1);
+            write.mark_share_deleting(share, act).await?;
+            write.record_share(frontdoor, share, next, Action::Delete, act).await?;
+        }
+        let revision = write.revision;
+        sqlx::query(
+            "UPDATE agent SET barred_at = $1, connected_since = NULL, revision = $2 \
+             WHERE environment = $3 AND barred_at IS NULL",
+        )
+        .bind(act.at.as_microsecond())
+        .bind(revision)
+        .bind(id.to_string())
+        .execute(write.db())
+        .await?;
+        write.commit().await
+    }
+}
+
+fn execution(id: &EnvironmentId) -> Execution<'_> {
+    Execution { resource_type: ResourceType::Environment, resource: id, generation: None }
+}

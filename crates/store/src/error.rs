@@ -1,0 +1,89 @@
+//! What can go wrong in the store, and how the two databases' words for a broken uniqueness become one.
+
+use std::path::PathBuf;
+use wicketgate_model::Status;
+
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another row holds what must be unique. `with` is its id, unless it is of another Frontdoor.
+    #[error("{property} is taken")]
+    Conflict { property: &'static str, with: Option<String> },
+    /// Something that is still in use can't be deleted: `with` is the id of what uses it.
+    #[error("in use by {with}")]
+    InUse { with: String },
+    /// There is no such row.
+    #[error("not found")]
+    Missing,
+    /// A row that the new one names is not there or not live.
+    #[error("{property} names nothing live")]
+    Reference { property: &'static str },
+    /// A DELETE was accepted for the row before.
+    #[error("the status is {0}")]
+    NotLive(Status),
+    /// The row was changed since it was read: read it again.
+    #[error("changed by somebody else")]
+    Stale,
+    /// All slots of the location are taken.
+    #[error("the location has no room for another tunnel")]
+    NoSlot,
+    /// The database can't be used as it is; the text is for whoever starts the server.
+    #[error("{0}")]
+    Open(String),
+    #[error("can't make {} private to this user", path.display())]
+    Files { path: PathBuf, source: std::io::Error },
+    /// A row that this version did not write.
+    #[error("column {column} does not hold what it should")]
+    Corrupt { column: &'static str },
+    #[error("the database does not answer")]
+    Database(#[source] sqlx::Error),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        let taken = error.as_database_error().filter(|e| e.is_unique_violation()).and_then(|e| {
+            let text = e.constraint().unwrap_or_else(|| e.message());
+            UNIQUE.iter().find(|u| text == u.index || text.ends_with(u.columns))
+        });
+        match taken {
+            Some(unique) => Self::Conflict { property: unique.property, with: None },
+            None => Self::Database(error),
+        }
+    }
+}
+
+/// A unique index: PostgreSQL names the index that was broken, SQLite its columns.
+struct Unique {
+    index: &'static str,
+    columns: &'static str,
+    property: &'static str,
+}
+
+const UNIQUE: [Unique; 5] = [
+    Unique {
+        index: "ipsec_share_name",
+        columns: "ipsec_share.frontdoor, ipsec_share.name",
+        property: "name",
+    },
+    Unique {
+        index: "ipsec_share_ingress_port",
+        columns: "ipsec_share.tunnel, ipsec_share.ingress_port",
+        property: "ingressPort",
+    },
+    Unique {
+        index: "ipsec_tunnel_name",
+        columns: "ipsec_tunnel.frontdoor, ipsec_tunnel.name",
+        property: "name",
+    },
+    Unique {
+        index: "ipsec_tunnel_peer_address",
+        columns: "ipsec_tunnel.location, ipsec_tunnel.peer_address",
+        property: "peerPublicIp",
+    },
+    Unique {
+        index: "ipsec_tunnel_slot",
+        columns: "ipsec_tunnel.location, ipsec_tunnel.slot",
+        property: "slot",
+    },
+];

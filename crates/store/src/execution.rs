@@ -1,0 +1,167 @@
+//! The record of every write: who asked for what, and how it ended. It is the audit trail too.
+
+use crate::{
+    Act, Page, PageRequest, Result, Store, StoreError,
+    columns::{big, parsed, text, time, time_option},
+};
+use jiff::Timestamp;
+use sqlx::{AnyConnection, Row, any::AnyRow};
+use wicketgate_model::{ExecutionId, FrontdoorId, Generation};
+
+macro_rules! names {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name { $($variant),+ }
+
+        impl $name {
+            /// As it stands in the database and in the API.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+
+            fn from_text(text: &str) -> Option<Self> {
+                match text { $($text => Some(Self::$variant),)+ _ => None }
+            }
+        }
+    };
+}
+
+names!(
+    /// What was asked for.
+    Action { Create = "CREATE", Update = "UPDATE", Delete = "DELETE", RotateKey = "ROTATE_KEY", Enrol = "ENROL" }
+);
+names!(
+    /// On what.
+    ResourceType {
+        Frontdoor = "frontdoor",
+        Environment = "environment",
+        Agent = "agent",
+        Enrollment = "enrollment",
+        Tunnel = "ipsec-tunnel",
+        Share = "ipsec-share",
+    }
+);
+names!(
+    /// How it stands.
+    ExecutionStatus { Running = "RUNNING", Success = "SUCCESS", Failed = "FAILED" }
+);
+
+#[derive(Debug, Clone)]
+pub struct ExecutionRow {
+    pub id: ExecutionId,
+    /// The same for all executions of one request.
+    pub process: ExecutionId,
+    pub frontdoor: FrontdoorId,
+    pub actor: String,
+    pub action: Action,
+    pub resource_type: ResourceType,
+    pub resource: String,
+    pub status: ExecutionStatus,
+    /// Why it failed.
+    pub message: Option<String>,
+    pub created_at: Timestamp,
+    pub finished_at: Option<Timestamp>,
+}
+
+impl ExecutionRow {
+    fn read(row: &AnyRow) -> Result<Self> {
+        let bad = |column| StoreError::Corrupt { column };
+        Ok(Self {
+            id: parsed(row, "id")?,
+            process: parsed(row, "process")?,
+            frontdoor: parsed(row, "frontdoor")?,
+            actor: text(row, "actor")?,
+            action: Action::from_text(&text(row, "action")?).ok_or_else(|| bad("action"))?,
+            resource_type: ResourceType::from_text(&text(row, "resource_type")?)
+                .ok_or_else(|| bad("resource_type"))?,
+            resource: text(row, "resource")?,
+            status: ExecutionStatus::from_text(&text(row, "status")?).ok_or_else(|| bad("status"))?,
+            message: row.try_get("message")?,
+            created_at: time(row, "created_at")?,
+            finished_at: time_option(row, "finished_at")?,
+        })
+    }
+}
+
+/// What an execution is about. Work that a gateway does runs until it is settled; all else is done at once.
+pub(crate) struct Execution<'a> {
+    pub(crate) resource_type: ResourceType,
+    pub(crate) resource: &'a dyn std::fmt::Display,
+    /// The generation that the write made, if a gateway has to follow.
+    pub(crate) generation: Option<Generation>,
+}
+
+impl Execution<'_> {
+    pub(crate) async fn insert(
+        self,
+        db: &mut AnyConnection,
+        act: &Act,
+        frontdoor: FrontdoorId,
+        action: Action,
+    ) -> Result<()> {
+        let status =
+            if self.generation.is_some() { ExecutionStatus::Running } else { ExecutionStatus::Success };
+        sqlx::query(
+            "INSERT INTO execution (id, process, frontdoor, actor, action, resource_type, resource, generation, \
+             status, created_at, finished_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        )
+        .bind(ExecutionId::new((act.fresh)()).to_string())
+        .bind(act.process.to_string())
+        .bind(frontdoor.to_string())
+        .bind(act.actor.clone())
+        .bind(action.as_str())
+        .bind(self.resource_type.as_str())
+        .bind(self.resource.to_string())
+        .bind(big(self.generation.map_or(0, Generation::get)))
+        .bind(status.as_str())
+        .bind(act.at.as_microsecond())
+        .bind(self.generation.is_none().then(|| act.at.as_microsecond()))
+        .execute(db)
+        .await?;
+        Ok(())
+    }
+}
+
+impl Store {
+    pub async fn execution(&self, frontdoor: FrontdoorId, id: ExecutionId) -> Result<Option<ExecutionRow>> {
+        let row = sqlx::query("SELECT * FROM execution WHERE frontdoor = $1 AND id = $2")
+            .bind(frontdoor.to_string())
+            .bind(id.to_string())
+            .fetch_optional(&self.readers)
+            .await?;
+        row.as_ref().map(ExecutionRow::read).transpose()
+    }
+
+    /// Of one process, or all; the order of their ids is the order of creation.
+    pub async fn executions(
+        &self,
+        frontdoor: FrontdoorId,
+        process: Option<ExecutionId>,
+        page: PageRequest,
+    ) -> Result<Page<ExecutionRow>> {
+        let process = process.map(|p| p.to_string());
+        let total: i64 = sqlx::query(
+            "SELECT COUNT(*) FROM execution WHERE frontdoor = $1 AND ($2 IS NULL OR process = $2)",
+        )
+        .bind(frontdoor.to_string())
+        .bind(process.clone())
+        .fetch_one(&self.readers)
+        .await?
+        .try_get(0)?;
+        let rows = sqlx::query(
+            "SELECT * FROM execution WHERE frontdoor = $1 AND ($2 IS NULL OR process = $2) \
+             ORDER BY id LIMIT $3 OFFSET $4",
+        )
+        .bind(frontdoor.to_string())
+        .bind(process)
+        .bind(i64::from(page.size))
+        .bind(page.offset())
+        .fetch_all(&self.readers)
+        .await?;
+        Ok(Page {
+            rows: rows.iter().map(ExecutionRow::read).collect::<Result<_>>()?,
+            total: u64::try_from(total).unwrap_or(0),
+        })
+    }
+}

@@ -1,0 +1,189 @@
+//! Frontdoors: each a customer's collection of tunnels, environments and shares.
+
+use crate::{
+    Act, Action, Page, PageRequest, ResourceType, Result, Store, StoreError,
+    act::Write,
+    columns::{number, parsed, text, time},
+    execution::Execution,
+};
+use jiff::Timestamp;
+use sqlx::{Row, any::AnyRow};
+use wicketgate_model::{FrontdoorId, NamespaceName};
+
+#[derive(Debug, Clone)]
+pub struct FrontdoorRow {
+    pub id: FrontdoorId,
+    pub organization: String,
+    pub default_namespace: NamespaceName,
+    pub ipsec_shares_enabled: bool,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    pub created_by: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FrontdoorSpec {
+    /// Fixed once the Frontdoor is created.
+    pub organization: String,
+    pub default_namespace: NamespaceName,
+    pub ipsec_shares_enabled: bool,
+}
+
+impl FrontdoorRow {
+    pub fn spec(&self) -> FrontdoorSpec {
+        FrontdoorSpec {
+            organization: self.organization.clone(),
+            default_namespace: self.default_namespace.clone(),
+            ipsec_shares_enabled: self.ipsec_shares_enabled,
+        }
+    }
+
+    fn read(row: &AnyRow) -> Result<Self> {
+        Ok(Self {
+            id: parsed(row, "id")?,
+            organization: text(row, "organization")?,
+            default_namespace: parsed(row, "default_namespace")?,
+            ipsec_shares_enabled: number::<i64>(row, "ipsec_shares_enabled")? != 0,
+            created_at: time(row, "created_at")?,
+            updated_at: time(row, "updated_at")?,
+            created_by: text(row, "created_by")?,
+        })
+    }
+}
+
+impl Store {
+    pub async fn create_frontdoor(&self, spec: &FrontdoorSpec, act: &Act) -> Result<FrontdoorRow> {
+        let mut write = self.write().await?;
+        let row = write.insert_frontdoor(spec, act).await?;
+        write.commit().await?;
+        Ok(row)
+    }
+
+    /// Creates a Frontdoor if there has never been one.
+    pub async fn ensure_first_frontdoor(
+        &self,
+        spec: &FrontdoorSpec,
+        act: &Act,
+    ) -> Result<Option<FrontdoorRow>> {
+        let mut write = self.write().await?;
+        if sqlx::query("SELECT 1 FROM frontdoor LIMIT 1").fetch_optional(write.db()).await?.is_some() {
+            return Ok(None);
+        }
+        let row = write.insert_frontdoor(spec, act).await?;
+        write.commit().await?;
+        Ok(Some(row))
+    }
+
+    /// The last write wins.
+    pub async fn replace_frontdoor(
+        &self,
+        id: FrontdoorId,
+        spec: &FrontdoorSpec,
+        act: &Act,
+    ) -> Result<FrontdoorRow> {
+        let mut write = self.write().await?;
+        let row = sqlx::query(
+            "UPDATE frontdoor SET default_namespace = $1, ipsec_shares_enabled = $2, updated_at = $3 \
+             WHERE id = $4 AND deleted_at IS NULL RETURNING *",
+        )
+        .bind(spec.default_namespace.as_str())
+        .bind(i64::from(spec.ipsec_shares_enabled))
+        .bind(act.at.as_microsecond())
+        .bind(id.to_string())
+        .fetch_optional(write.db())
+        .await?
+        .ok_or(StoreError::Missing)?;
+        write.record(act, id, Action::Update, execution(&id)).await?;
+        write.commit().await?;
+        FrontdoorRow::read(&row)
+    }
+
+    /// Refused with [`StoreError::InUse`] while it has tunnels, shares or environments.
+    pub async fn delete_frontdoor(&self, id: FrontdoorId, act: &Act) -> Result<()> {
+        let mut write = self.write().await?;
+        let user = sqlx::query(
+            "SELECT id FROM ipsec_share WHERE frontdoor = $1 AND status <> 'DELETED' \
+             UNION ALL SELECT id FROM ipsec_tunnel WHERE frontdoor = $1 AND status <> 'DELETED' \
+             UNION ALL SELECT id FROM environment WHERE frontdoor = $1 AND deleted_at IS NULL LIMIT 1",
+        )
+        .bind(id.to_string())
+        .fetch_optional(write.db())
+        .await?;
+        if let Some(user) = user {
+            return Err(StoreError::InUse { with: user.try_get(0)? });
+        }
+        let done = sqlx::query(
+            "UPDATE frontdoor SET deleted_at = $1, updated_at = $1 WHERE id = $2 AND deleted_at IS NULL",
+        )
+        .bind(act.at.as_microsecond())
+        .bind(id.to_string())
+        .execute(write.db())
+        .await?;
+        if done.rows_affected() == 0 {
+            return Err(StoreError::Missing);
+        }
+        write.record(act, id, Action::Delete, execution(&id)).await?;
+        write.commit().await
+    }
+
+    pub async fn frontdoor(&self, id: FrontdoorId) -> Result<Option<FrontdoorRow>> {
+        let row = sqlx::query("SELECT * FROM frontdoor WHERE id = $1 AND deleted_at IS NULL")
+            .bind(id.to_string())
+            .fetch_optional(&self.readers)
+            .await?;
+        row.as_ref().map(FrontdoorRow::read).transpose()
+    }
+
+    /// Of one organization, or all.
+    pub async fn frontdoors(
+        &self,
+        organization: Option<&str>,
+        page: PageRequest,
+    ) -> Result<Page<FrontdoorRow>> {
+        let organization = organization.map(str::to_owned);
+        let total: i64 = sqlx::query(
+            "SELECT COUNT(*) FROM frontdoor WHERE deleted_at IS NULL AND ($1 IS NULL OR organization = $1)",
+        )
+        .bind(organization.clone())
+        .fetch_one(&self.readers)
+        .await?
+        .try_get(0)?;
+        let rows = sqlx::query(
+            "SELECT * FROM frontdoor WHERE deleted_at IS NULL AND ($1 IS NULL OR organization = $1) \
+             ORDER BY id LIMIT $2 OFFSET $3",
+        )
+        .bind(organization)
+        .bind(i64::from(page.size))
+        .bind(page.offset())
+        .fetch_all(&self.readers)
+        .await?;
+        Ok(Page {
+            rows: rows.iter().map(FrontdoorRow::read).collect::<Result<_>>()?,
+            total: u64::try_from(total).unwrap_or(0),
+        })
+    }
+}
+
+impl Write {
+    async fn insert_frontdoor(&mut self, spec: &FrontdoorSpec, act: &Act) -> Result<FrontdoorRow> {
+        let id = FrontdoorId::new((act.fresh)());
+        let row = sqlx::query(
+            "INSERT INTO frontdoor (id, organization, default_namespace, ipsec_shares_enabled, created_at, \
+             updated_at, created_by) VALUES ($1, $2, $3, $4, $5, $5, $6) RETURNING *",
+        )
+        .bind(id.to_string())
+        .bind(spec.organization.clone())
+        .bind(spec.default_namespace.as_str())
+        .bind(i64::from(spec.ipsec_shares_enabled))
+        .bind(act.at.as_microsecond())
+        .bind(act.actor.clone())
+        .fetch_one(self.db())
+        .await?;
+        self.record(act, id, Action::Create, execution(&id)).await?;
+        FrontdoorRow::read(&row)
+    }
+}
+
+fn execution(id: &FrontdoorId) -> Execution<'_> {
+    Execution { resource_type: ResourceType::Frontdoor, resource: id, generation: None }
+}

@@ -1,0 +1,144 @@
+//! Opening a database, and making it what this version expects.
+//!
+//! SQLite has one connection that writes and several that read; PostgreSQL has one pool. A SQLite database is
+//! readable by its owner only: it holds pre-shared keys.
+
+use crate::{Result, StoreError};
+use sqlx::{
+    Any, AnyPool, ConnectOptions, Executor, Transaction,
+    any::AnyPoolOptions,
+    migrate::{MigrateError, Migrator},
+    sqlite::SqliteConnectOptions,
+};
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// Readers beside SQLite's one writer: more than cores never help.
+const SQLITE_READERS: u32 = 4;
+/// PostgreSQL's default of 100 connections is shared by all servers.
+const POSTGRES_CONNECTIONS: u32 = 16;
+/// A request that waits longer for a connection is better answered with 503.
+const ACQUIRE: Duration = Duration::from_secs(10);
+
+static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+
+/// The database. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pub(crate) readers: AnyPool,
+    writers: AnyPool,
+    begin: &'static str,
+}
+
+impl Store {
+    /// Opens `postgres://…`, or the SQLite file at a path, which is created in a directory of its own if it is not
+    /// there; then migrates.
+    pub async fn open(place: &str) -> Result<Self> {
+        sqlx::any::install_default_drivers();
+        let store = if place.starts_with("postgres://") || place.starts_with("postgresql://") {
+            let pool = AnyPoolOptions::new()
+                .max_connections(POSTGRES_CONNECTIONS)
+                .acquire_timeout(ACQUIRE)
+                .connect(place)
+                .await
+                .map_err(|e| StoreError::Open(format!("can't open the PostgreSQL database: {e}")))?;
+            Self { readers: pool.clone(), writers: pool, begin: "BEGIN" }
+        } else {
+            Self::open_sqlite(Path::new(place)).await?
+        };
+        store.migrate().await?;
+        Ok(store)
+    }
+
+    async fn open_sqlite(path: &Path) -> Result<Self> {
+        let path = std::path::absolute(path)
+            .map_err(|source| StoreError::Files { path: path.to_owned(), source })?;
+        keep_private(&path)?;
+        let shown = path.display().to_string();
+        let url = SqliteConnectOptions::new().filename(&path).create_if_missing(true).to_url_lossy();
+        let pool = |connections| {
+            AnyPoolOptions::new()
+                .max_connections(connections)
+                .min_connections(1)
+                .idle_timeout(None)
+                .max_lifetime(None)
+                .acquire_timeout(ACQUIRE)
+                .after_connect(|connection, _| {
+                    Box::pin(async move {
+                        // A 202 says that the row is durable: every commit is synced to the disk.
+                        for pragma in [
+                            "PRAGMA busy_timeout = 5000",
+                            "PRAGMA journal_mode = WAL",
+                            "PRAGMA synchronous = FULL",
+                            "PRAGMA foreign_keys = ON",
+                        ] {
+                            connection.execute(pragma).await?;
+                        }
+                        Ok(())
+                    })
+                })
+                .connect(url.as_str())
+        };
+        let failed = |e| StoreError::Open(format!("can't open the SQLite database {shown}: {e}"));
+        // The writer first: it creates the file and its journal.
+        let writers = pool(1).await.map_err(failed)?;
+        let readers = pool(SQLITE_READERS).await.map_err(failed)?;
+        Ok(Self { readers, writers, begin: "BEGIN IMMEDIATE" })
+    }
+
+    async fn migrate(&self) -> Result<()> {
+        MIGRATIONS.run(&self.writers).await.map_err(|e| {
+            StoreError::Open(match e {
+                MigrateError::VersionMissing(v) => {
+                    format!("the database was made by a newer version of this program (schema {v}): use that one")
+                }
+                MigrateError::VersionMismatch(v) => {
+                    format!("the database has another schema {v} than this program: was it made by a development build?")
+                }
+                e => format!("can't bring the database to this version's schema: {e}"),
+            })
+        })
+    }
+
+    pub(crate) async fn begin(&self) -> Result<Transaction<'static, Any>> {
+        Ok(self.writers.begin_with(self.begin).await?)
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<()> {
+        sqlx::query("SELECT value FROM revision").fetch_one(&self.readers).await?;
+        Ok(())
+    }
+
+    /// Waits for what is running, and lets go of the database.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writers.close().await;
+    }
+}
+
+/// Sees to it that the file is there with mode 0600; SQLite gives its journals the mode of the database.
+fn keep_private(path: &Path) -> Result<()> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            StoreError::Open(format!("can't write the SQLite database {}: {source}", path.display()))
+        }
+        _ => StoreError::Files { path: path.to_owned(), source },
+    };
+    if let Some(dir) = path.parent().filter(|d| !d.exists()) {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+    }
+    fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path).map_err(failed)?;
+    let journal = |suffix: &str| PathBuf::from(format!("{}{suffix}", path.display()));
+    for file in [path.to_owned(), journal("-wal"), journal("-shm")] {
+        match fs::set_permissions(&file, fs::Permissions::from_mode(0o600)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            done => done.map_err(failed)?,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,21 @@
+//! A page of a list.
+
+/// Which page: `number` from 0, `size` rows each. Bounds are the caller's matter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageRequest {
+    pub number: u64,
+    pub size: u32,
+}
+
+impl PageRequest {
+    pub(crate) fn offset(self) -> i64 {
+        crate::columns::big(self.number.saturating_mul(self.size.into()))
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<T> {
+    pub rows: Vec<T>,
+    /// Rows on all pages.
+    pub total: u64,
+}

@@ -1,0 +1,158 @@
+//! What the reconciler reads and writes: the rows that changed, and how they stand.
+
+use crate::{
+    Result, ShareRow, Store, TunnelRow,
+    columns::{big, parsed},
+    share::select,
+};
+use sqlx::{Any, Row, Transaction};
+use wicketgate_model::{AgentId, Generation, ShareId, Standing, Status, TunnelId};
+
+/// A point in the sequence of writes. The default is before the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Revision(i64);
+
+/// The rows that changed after a revision. A row may be reported again by the next call, but none is ever missed.
+#[derive(Debug, Clone)]
+pub struct Changes {
+    /// What to pass to the next call.
+    pub revision: Revision,
+    pub tunnels: Vec<TunnelRow>,
+    pub shares: Vec<ShareRow>,
+    pub barred: Vec<AgentId>,
+    pub unbarred: Vec<AgentId>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resource {
+    Tunnel(TunnelId),
+    Share(ShareId),
+}
+
+/// How a row of a generation stands, as the status machine has decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settlement {
+    pub resource: Resource,
+    pub generation: Generation,
+    pub standing: Standing,
+}
+
+impl Store {
+    /// All rows that were written after `since`. From the beginning, those that are `DELETED` are left out; later
+    /// they are there, so that the caller drops them.
+    pub async fn changes(&self, since: Revision) -> Result<Changes> {
+        // Read before the rows: what is committed in between is in the rows, and again in the next call's.
+        let revision: i64 =
+            sqlx::query("SELECT value FROM revision").fetch_one(&self.readers).await?.try_get(0)?;
+        let tunnels = sqlx::query(
+            "SELECT * FROM ipsec_tunnel WHERE revision > $1 AND ($1 > 0 OR status <> 'DELETED') ORDER BY id",
+        )
+        .bind(since.0)
+        .fetch_all(&self.readers)
+        .await?;
+        let shares =
+            sqlx::query(select!("WHERE s.revision > $1 AND ($1 > 0 OR s.status <> 'DELETED') ORDER BY s.id"))
+                .bind(since.0)
+                .fetch_all(&self.readers)
+                .await?;
+        let agents = sqlx::query(
+            "SELECT id, barred_at FROM agent WHERE revision > $1 AND ($1 > 0 OR barred_at IS NOT NULL) ORDER BY id",
+        )
+        .bind(since.0)
+        .fetch_all(&self.readers)
+        .await?;
+        let (mut barred, mut unbarred) = (Vec::new(), Vec::new());
+        for row in &agents {
+            let at: Option<i64> = row.try_get("barred_at")?;
+            if at.is_some() { &mut barred } else { &mut unbarred }.push(parsed(row, "id")?);
+        }
+        Ok(Changes {
+            revision: Revision(revision),
+            tunnels: tunnels.iter().map(TunnelRow::read).collect::<Result<_>>()?,
+            shares: shares.iter().map(ShareRow::read).collect::<Result<_>>()?,
+            barred,
+            unbarred,
+        })
+    }
+
+    /// Writes how rows stand, all or none, and ends their executions. A row that has another generation by now, or
+    /// is `DELETED`, is left alone. This is no change of what gateways should serve: it stamps no revision.
+    pub async fn settle(&self, settlements: &[Settlement]) -> Result<()> {
+        if settlements.is_empty() {
+            return Ok(());
+        }
+        let mut tx = self.begin().await?;
+        for settlement in settlements {
+            settle_one(&mut tx, settlement).await?;
+        }
+        Ok(tx.commit().await?)
+    }
+}
+
+/// Nothing leaves `DELETED`, and nothing but `DELETED` follows `DELETING`.
+macro_rules! update {
+    ($table:literal) => {
+        concat!(
+            "UPDATE ",
+            $table,
+            " SET status = $1, status_since = $2, observed_generation = $3, reason = $4, message = $5, \
+             detail_since = $6, deleted_at = $7 WHERE id = $8 AND generation = $9 AND status <> 'DELETED' \
+             AND (status <> 'DELETING' OR $1 IN ('DELETING', 'DELETED'))"
+        )
+    };
+}
+
+async fn settle_one(tx: &mut Transaction<'static, Any>, settlement: &Settlement) -> Result<()> {
+    let Settlement { resource, generation, standing } = settlement;
+    let (id, update) = match resource {
+        Resource::Tunnel(id) => (id.to_string(), update!("ipsec_tunnel")),
+        Resource::Share(id) => (id.to_string(), update!("ipsec_share")),
+    };
+    let since = standing.since.as_microsecond();
+    let detail = standing.detail.as_ref();
+    let done = sqlx::query(update)
+        .bind(standing.status.as_str())
+        .bind(since)
+        .bind(standing.observed_generation.map(|g| big(g.get())))
+        .bind(detail.map(|d| d.problem.reason.as_str()))
+        .bind(detail.map(|d| d.problem.message.clone()))
+        .bind(detail.map(|d| d.since.as_microsecond()))
+        .bind((standing.status == Status::Deleted).then_some(since))
+        .bind(id.clone())
+        .bind(big(generation.get()))
+        .execute(&mut **tx)
+        .await?;
+    let end = match standing.status {
+        Status::Deployed => {
+            "UPDATE execution SET status = 'SUCCESS', message = $4, finished_at = $1 \
+             WHERE resource = $2 AND status = 'RUNNING' AND generation <= $3"
+        }
+        // What was asked for before the deletion never came about.
+        Status::Deleted => {
+            "UPDATE execution SET status = CASE WHEN action = 'DELETE' THEN 'SUCCESS' ELSE 'FAILED' END, \
+             message = CASE WHEN action = 'DELETE' THEN NULL ELSE $4 END, finished_at = $1 \
+             WHERE resource = $2 AND status = 'RUNNING' AND generation <= $3"
+        }
+        Status::Error => {
+            "UPDATE execution SET status = 'FAILED', message = $4, finished_at = $1 \
+             WHERE resource = $2 AND status = 'RUNNING' AND generation <= $3"
+        }
+        Status::New | Status::Deleting => return Ok(()),
+    };
+    if done.rows_affected() == 0 {
+        return Ok(());
+    }
+    let message = match standing.status {
+        Status::Deployed => None,
+        Status::Deleted => Some("deleted before it was deployed".to_owned()),
+        _ => detail.map(|d| format!("{}: {}", d.problem.reason.as_str(), d.problem.message)),
+    };
+    sqlx::query(end)
+        .bind(since)
+        .bind(id)
+        .bind(big(generation.get()))
+        .bind(message)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,321 @@
+//! IPsec shares.
+
+use crate::{
+    Act, Action, Page, PageRequest, ResourceType, Result, Store, StoreError, Tags,
+    act::Write,
+    columns::{generation, number, parsed, standing, tags, tags_text, text, time, time_option},
+    execution::Execution,
+};
+use jiff::Timestamp;
+use sqlx::{Row, any::AnyRow};
+use wicketgate_model::{
+    EnvironmentId, FrontdoorId, Generation, IngressPort, LocationId, ResourceName, ShareId, Standing, Status,
+    Target, TunnelId, ZId,
+};
+
+#[derive(Debug, Clone)]
+pub struct ShareRow {
+    pub id: ShareId,
+    pub frontdoor: FrontdoorId,
+    pub tunnel: TunnelId,
+    pub environment: EnvironmentId,
+    /// The environment's.
+    pub z_id: ZId,
+    pub name: ResourceName,
+    pub target: Target,
+    pub ingress_port: IngressPort,
+    /// The tunnel's.
+    pub location: LocationId,
+    pub tags: Tags,
+    pub generation: Generation,
+    pub standing: Standing,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    pub deleted_at: Option<Timestamp>,
+    pub created_by: String,
+}
+
+/// What a caller decides about a share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShareSpec {
+    pub tunnel: TunnelId,
+    pub environment: EnvironmentId,
+    pub name: ResourceName,
+    pub target: Target,
+    pub ingress_port: IngressPort,
+    pub tags: Tags,
+}
+
+/// Shares with what their tunnel and environment say of them; the rest of the statement follows.
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "SELECT s.*, t.location AS location, e.z_id AS z_id FROM ipsec_share s \
+             JOIN ipsec_tunnel t ON t.id = s.tunnel JOIN environment e ON e.id = s.environment ",
+            $rest
+        )
+    };
+}
+pub(crate) use select;
+
+impl ShareRow {
+    pub fn spec(&self) -> ShareSpec {
+        ShareSpec {
+            tunnel: self.tunnel,
+            environment: self.environment,
+            name: self.name.clone(),
+            target: self.target.clone(),
+            ingress_port: self.ingress_port,
+            tags: self.tags.clone(),
+        }
+    }
+
+    pub(crate) fn read(row: &AnyRow) -> Result<Self> {
+        Ok(Self {
+            id: parsed(row, "id")?,
+            frontdoor: parsed(row, "frontdoor")?,
+            tunnel: parsed(row, "tunnel")?,
+            environment: parsed(row, "environment")?,
+            z_id: parsed(row, "z_id")?,
+            name: parsed(row, "name")?,
+            target: parsed(row, "target")?,
+            ingress_port: number(row, "ingress_port")?,
+            location: parsed(row, "location")?,
+            tags: tags(row)?,
+            generation: generation(row)?,
+            standing: standing(row)?,
+            created_at: time(row, "created_at")?,
+            updated_at: time(row, "updated_at")?,
+            deleted_at: time_option(row, "deleted_at")?,
+            created_by: text(row, "created_by")?,
+        })
+    }
+}
+
+impl Store {
+    pub async fn create_share(
+        &self,
+        frontdoor: FrontdoorId,
+        spec: &ShareSpec,
+        act: &Act,
+    ) -> Result<ShareRow> {
+        let made = self.try_create_share(frontdoor, spec, act).await;
+        self.name_share_in_the_way(made, frontdoor, spec).await
+    }
+
+    async fn try_create_share(
+        &self,
+        frontdoor: FrontdoorId,
+        spec: &ShareSpec,
+        act: &Act,
+    ) -> Result<ShareRow> {
+        let mut write = self.write().await?;
+        write.check_references(frontdoor, spec).await?;
+        let id = ShareId::new((act.fresh)());
+        sqlx::query(
+            "INSERT INTO ipsec_share (id, frontdoor, tunnel, environment, name, target, ingress_port, tags, \
+             generation, status, status_since, created_at, updated_at, created_by, revision) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, 'NEW', $9, $9, $9, $10, $11)",
+        )
+        .bind(id.to_string())
+        .bind(frontdoor.to_string())
+        .bind(spec.tunnel.to_string())
+        .bind(spec.environment.to_string())
+        .bind(spec.name.as_str())
+        .bind(spec.target.to_string())
+        .bind(i64::from(spec.ingress_port.get()))
+        .bind(tags_text(&spec.tags)?)
+        .bind(act.at.as_microsecond())
+        .bind(act.actor.clone())
+        .bind(write.revision)
+        .execute(write.db())
+        .await?;
+        write.finish_share(frontdoor, id, Action::Create, act).await
+    }
+
+    /// Changes the share that was read at generation `expected`.
+    pub async fn replace_share(
+        &self,
+        frontdoor: FrontdoorId,
+        id: ShareId,
+        expected: Generation,
+        spec: &ShareSpec,
+        act: &Act,
+    ) -> Result<ShareRow> {
+        let made = self.try_replace_share(frontdoor, id, expected, spec, act).await;
+        self.name_share_in_the_way(made, frontdoor, spec).await
+    }
+
+    async fn try_replace_share(
+        &self,
+        frontdoor: FrontdoorId,
+        id: ShareId,
+        expected: Generation,
+        spec: &ShareSpec,
+        act: &Act,
+    ) -> Result<ShareRow> {
+        let mut write = self.write().await?;
+        if write.live_share(frontdoor, id).await?.generation != expected {
+            return Err(StoreError::Stale);
+        }
+        write.check_references(frontdoor, spec).await?;
+        sqlx::query(
+            "UPDATE ipsec_share SET tunnel = $1, environment = $2, name = $3, target = $4, ingress_port = $5, \
+             tags = $6, generation = generation + 1, status = 'NEW', status_since = $7, updated_at = $7, \
+             reason = NULL, message = NULL, detail_since = NULL, revision = $8 WHERE id = $9",
+        )
+        .bind(spec.tunnel.to_string())
+        .bind(spec.environment.to_string())
+        .bind(spec.name.as_str())
+        .bind(spec.target.to_string())
+        .bind(i64::from(spec.ingress_port.get()))
+        .bind(tags_text(&spec.tags)?)
+        .bind(act.at.as_microsecond())
+        .bind(write.revision)
+        .bind(id.to_string())
+        .execute(write.db())
+        .await?;
+        write.finish_share(frontdoor, id, Action::Update, act).await
+    }
+
+    pub async fn delete_share(&self, frontdoor: FrontdoorId, id: ShareId, act: &Act) -> Result<ShareRow> {
+        let mut write = self.write().await?;
+        write.live_share(frontdoor, id).await?;
+        write.mark_share_deleting(id, act).await?;
+        write.finish_share(frontdoor, id, Action::Delete, act).await
+    }
+
+    pub async fn share(&self, frontdoor: FrontdoorId, id: ShareId) -> Result<Option<ShareRow>> {
+        let row = sqlx::query(select!("WHERE s.id = $1 AND s.frontdoor = $2"))
+            .bind(id.to_string())
+            .bind(frontdoor.to_string())
+            .fetch_optional(&self.readers)
+            .await?;
+        row.as_ref().map(ShareRow::read).transpose()
+    }
+
+    /// In the order of creation, without those that are `DELETED`.
+    pub async fn shares(&self, frontdoor: FrontdoorId, page: PageRequest) -> Result<Page<ShareRow>> {
+        let total: i64 =
+            sqlx::query("SELECT COUNT(*) FROM ipsec_share WHERE frontdoor = $1 AND status <> 'DELETED'")
+                .bind(frontdoor.to_string())
+                .fetch_one(&self.readers)
+                .await?
+                .try_get(0)?;
+        let rows = sqlx::query(select!(
+            "WHERE s.frontdoor = $1 AND s.status <> 'DELETED' ORDER BY s.id LIMIT $2 OFFSET $3"
+        ))
+        .bind(frontdoor.to_string())
+        .bind(i64::from(page.size))
+        .bind(page.offset())
+        .fetch_all(&self.readers)
+        .await?;
+        Ok(Page {
+            rows: rows.iter().map(ShareRow::read).collect::<Result<_>>()?,
+            total: u64::try_from(total).unwrap_or(0),
+        })
+    }
+
+    /// Adds to a conflict which share is in the way.
+    async fn name_share_in_the_way<T>(
+        &self,
+        made: Result<T>,
+        frontdoor: FrontdoorId,
+        spec: &ShareSpec,
+    ) -> Result<T> {
+        let Err(StoreError::Conflict { property, .. }) = made else { return made };
+        let row = sqlx::query(
+            "SELECT id FROM ipsec_share WHERE status <> 'DELETED' \
+             AND (($1 = 'name' AND frontdoor = $2 AND name = $3) \
+               OR ($1 = 'ingressPort' AND tunnel = $4 AND ingress_port = $5))",
+        )
+        .bind(property)
+        .bind(frontdoor.to_string())
+        .bind(spec.name.as_str())
+        .bind(spec.tunnel.to_string())
+        .bind(i64::from(spec.ingress_port.get()))
+        .fetch_optional(&self.readers)
+        .await?;
+        Err(StoreError::Conflict { property, with: row.map(|r| r.try_get(0)).transpose()? })
+    }
+}
+
+impl Write {
+    /// The share's tunnel is live and its environment is there, both in the same Frontdoor. They stay so until the
+    /// transaction ends, since writers follow one another.
+    async fn check_references(&mut self, frontdoor: FrontdoorId, spec: &ShareSpec) -> Result<()> {
+        let tunnel = sqlx::query(
+            "SELECT 1 FROM ipsec_tunnel WHERE id = $1 AND frontdoor = $2 AND status NOT IN ('DELETING', 'DELETED')",
+        )
+        .bind(spec.tunnel.to_string())
+        .bind(frontdoor.to_string())
+        .fetch_optional(self.db())
+        .await?;
+        let environment =
+            sqlx::query("SELECT 1 FROM environment WHERE id = $1 AND frontdoor = $2 AND deleted_at IS NULL")
+                .bind(spec.environment.to_string())
+                .bind(frontdoor.to_string())
+                .fetch_optional(self.db())
+                .await?;
+        match (tunnel, environment) {
+            (None, _) => Err(StoreError::Reference { property: "ipsecTunnelId" }),
+            (_, None) => Err(StoreError::Reference { property: "envZId" }),
+            _ => Ok(()),
+        }
+    }
+
+    async fn live_share(&mut self, frontdoor: FrontdoorId, id: ShareId) -> Result<ShareRow> {
+        let row = sqlx::query(select!("WHERE s.id = $1 AND s.frontdoor = $2"))
+            .bind(id.to_string())
+            .bind(frontdoor.to_string())
+            .fetch_optional(self.db())
+            .await?;
+        let share = ShareRow::read(&row.ok_or(StoreError::Missing)?)?;
+        match share.standing.status {
+            status @ (Status::Deleting | Status::Deleted) => Err(StoreError::NotLive(status)),
+            _ => Ok(share),
+        }
+    }
+
+    /// A new generation, so that a settlement of the one before can't bring it back.
+    pub(crate) async fn mark_share_deleting(&mut self, id: ShareId, act: &Act) -> Result<()> {
+        let revision = self.revision;
+        sqlx::query(
+            "UPDATE ipsec_share SET generation = generation + 1, status = 'DELETING', status_since = $1, \
+             updated_at = $1, reason = NULL, message = NULL, detail_since = NULL, revision = $2 WHERE id = $3",
+        )
+        .bind(act.at.as_microsecond())
+        .bind(revision)
+        .bind(id.to_string())
+        .execute(self.db())
+        .await?;
+        Ok(())
+    }
+
+    async fn finish_share(
+        mut self,
+        frontdoor: FrontdoorId,
+        id: ShareId,
+        action: Action,
+        act: &Act,
+    ) -> Result<ShareRow> {
+        let row = sqlx::query(select!("WHERE s.id = $1")).bind(id.to_string()).fetch_one(self.db()).await?;
+        let share = ShareRow::read(&row)?;
+        self.record_share(frontdoor, id, share.generation, action, act).await?;
+        self.commit().await?;
+        Ok(share)
+    }
+
+    pub(crate) async fn record_share(
+        &mut self,
+        frontdoor: FrontdoorId,
+        id: ShareId,
+        generation: Generation,
+        action: Action,
+        act: &Act,
+    ) -> Result<()> {
+        let on =
+            Execution { resource_type: ResourceType::Share, resource: &id, generation: Some(generation) };
+        self.record(act, frontdoor, action, on).await
+    }
+}

@@ -1,0 +1,363 @@
+//! IPsec tunnels.
+
+use crate::{
+    Act, Action, Page, PageRequest, ResourceType, Result, Store, StoreError, Tags,
+    act::Write,
+    columns::{
+        generation, number, parsed, parsed_option, standing, tags, tags_text, text, time, time_option,
+    },
+    execution::Execution,
+};
+use jiff::Timestamp;
+use sqlx::{Row, any::AnyRow};
+use std::net::Ipv4Addr;
+use wicketgate_model::{
+    Connection, FrontdoorId, Generation, LoadBalancerPools, LocationId, PeerAddress, PeerCidr, PeerId,
+    PreSharedKey, ResourceName, Standing, Status, TunnelId,
+};
+
+#[derive(Debug, Clone)]
+pub struct TunnelRow {
+    pub id: TunnelId,
+    pub frontdoor: FrontdoorId,
+    pub name: ResourceName,
+    pub location: LocationId,
+    pub peer_address: PeerAddress,
+    pub peer_cidr: PeerCidr,
+    pub peer_id: PeerId,
+    pub load_balancer_ip: Ipv4Addr,
+    /// Unique among the live tunnels of the location.
+    pub slot: u16,
+    pub key: PreSharedKey,
+    /// The key before this one, and until when the peer may still use it.
+    pub previous_key: Option<(PreSharedKey, Timestamp)>,
+    pub generation: Generation,
+    pub standing: Standing,
+    /// `None` until a gateway has reported it.
+    pub connection: Option<Connection>,
+    pub tags: Tags,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    pub deleted_at: Option<Timestamp>,
+    pub created_by: String,
+}
+
+/// What a caller decides about a tunnel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TunnelSpec {
+    pub name: ResourceName,
+    /// Fixed once the tunnel is created.
+    pub location: LocationId,
+    pub peer_address: PeerAddress,
+    pub peer_cidr: PeerCidr,
+    pub peer_id: PeerId,
+    pub key: PreSharedKey,
+    pub tags: Tags,
+}
+
+impl TunnelRow {
+    pub fn spec(&self) -> TunnelSpec {
+        TunnelSpec {
+            name: self.name.clone(),
+            location: self.location.clone(),
+            peer_address: self.peer_address,
+            peer_cidr: self.peer_cidr,
+            peer_id: self.peer_id.clone(),
+            key: self.key.clone(),
+            tags: self.tags.clone(),
+        }
+    }
+
+    pub(crate) fn read(row: &AnyRow) -> Result<Self> {
+        let connection: Option<String> = row.try_get("connection")?;
+        let previous = parsed_option::<PreSharedKey>(row, "previous_key")?;
+        Ok(Self {
+            id: parsed(row, "id")?,
+            frontdoor: parsed(row, "frontdoor")?,
+            name: parsed(row, "name")?,
+            location: parsed(row, "location")?,
+            peer_address: parsed(row, "peer_address")?,
+            peer_cidr: parsed(row, "peer_cidr")?,
+            peer_id: parsed(row, "peer_id")?,
+            load_balancer_ip: parsed(row, "load_balancer_ip")?,
+            slot: number(row, "slot")?,
+            key: parsed(row, "pre_shared_key")?,
+            previous_key: previous.zip(time_option(row, "previous_key_until")?),
+            generation: generation(row)?,
+            standing: standing(row)?,
+            connection: connection
+                .map(|c| serde_json::from_str(&c).map_err(|_| StoreError::Corrupt { column: "connection" }))
+                .transpose()?,
+            tags: tags(row)?,
+            created_at: time(row, "created_at")?,
+            updated_at: time(row, "updated_at")?,
+            deleted_at: time_option(row, "deleted_at")?,
+            created_by: text(row, "created_by")?,
+        })
+    }
+}
+
+impl Store {
+    /// Creates a tunnel in the lowest free slot of its location.
+    pub async fn create_tunnel(
+        &self,
+        frontdoor: FrontdoorId,
+        spec: &TunnelSpec,
+        pools: &LoadBalancerPools,
+        act: &Act,
+    ) -> Result<TunnelRow> {
+        let made = self.try_create_tunnel(frontdoor, spec, pools, act).await;
+        self.name_tunnel_in_the_way(made, frontdoor, spec).await
+    }
+
+    async fn try_create_tunnel(
+        &self,
+        frontdoor: FrontdoorId,
+        spec: &TunnelSpec,
+        pools: &LoadBalancerPools,
+        act: &Act,
+    ) -> Result<TunnelRow> {
+        let mut write = self.write().await?;
+        let slot = write.free_slot(&spec.location).await?;
+        let address = pools.address(slot, spec.peer_cidr).ok_or(StoreError::NoSlot)?;
+        let id = TunnelId::new((act.fresh)());
+        let now = act.at.as_microsecond();
+        let row = sqlx::query(
+            "INSERT INTO ipsec_tunnel (id, frontdoor, name, location, peer_address, peer_cidr, peer_id, \
+             load_balancer_ip, slot, pre_shared_key, tags, generation, status, status_since, created_at, updated_at, \
+             created_by, revision) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 1, 'NEW', $12, $12, $12, $13, $14) RETURNING *",
+        )
+        .bind(id.to_string())
+        .bind(frontdoor.to_string())
+        .bind(spec.name.as_str())
+        .bind(spec.location.as_str())
+        .bind(spec.peer_address.to_string())
+        .bind(spec.peer_cidr.to_string())
+        .bind(spec.peer_id.as_str())
+        .bind(address.to_string())
+        .bind(i64::from(slot))
+        .bind(spec.key.expose())
+        .bind(tags_text(&spec.tags)?)
+        .bind(now)
+        .bind(act.actor.clone())
+        .bind(write.revision)
+        .fetch_one(write.db())
+        .await?;
+        let tunnel = TunnelRow::read(&row)?;
+        write.record(act, frontdoor, Action::Create, execution(&tunnel)).await?;
+        write.commit().await?;
+        Ok(tunnel)
+    }
+
+    /// Changes the tunnel that was read at generation `expected`. A new key leaves the old one valid until
+    /// `previous_until`. The load balancer keeps its address, unless the remote site's network now covers it.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each says one thing, and a struct of them would be used once"
+    )]
+    pub async fn replace_tunnel(
+        &self,
+        frontdoor: FrontdoorId,
+        id: TunnelId,
+        expected: Generation,
+        spec: &TunnelSpec,
+        pools: &LoadBalancerPools,
+        previous_until: Timestamp,
+        action: Action,
+        act: &Act,
+    ) -> Result<TunnelRow> {
+        let made =
+            self.try_replace_tunnel(frontdoor, id, expected, spec, pools, previous_until, action, act).await;
+        self.name_tunnel_in_the_way(made, frontdoor, spec).await
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "as its caller")]
+    async fn try_replace_tunnel(
+        &self,
+        frontdoor: FrontdoorId,
+        id: TunnelId,
+        expected: Generation,
+        spec: &TunnelSpec,
+        pools: &LoadBalancerPools,
+        previous_until: Timestamp,
+        action: Action,
+        act: &Act,
+    ) -> Result<TunnelRow> {
+        let mut write = self.write().await?;
+        let old = write.live_tunnel(frontdoor, id).await?;
+        if old.generation != expected {
+            return Err(StoreError::Stale);
+        }
+        let address = if spec.peer_cidr.contains(old.load_balancer_ip) {
+            pools.address(old.slot, spec.peer_cidr).ok_or(StoreError::NoSlot)?
+        } else {
+            old.load_balancer_ip
+        };
+        let previous = if old.key == spec.key { old.previous_key } else { Some((old.key, previous_until)) };
+        let row = sqlx::query(
+            "UPDATE ipsec_tunnel SET name = $1, peer_address = $2, peer_cidr = $3, peer_id = $4, \
+             load_balancer_ip = $5, pre_shared_key = $6, previous_key = $7, previous_key_until = $8, tags = $9, \
+             generation = generation + 1, status = 'NEW', status_since = $10, updated_at = $10, reason = NULL, \
+             message = NULL, detail_since = NULL, revision = $11 WHERE id = $12 RETURNING *",
+        )
+        .bind(spec.name.as_str())
+        .bind(spec.peer_address.to_string())
+        .bind(spec.peer_cidr.to_string())
+        .bind(spec.peer_id.as_str())
+        .bind(address.to_string())
+        .bind(spec.key.expose())
+        .bind(previous.as_ref().map(|(key, _)| key.expose().to_owned()))
+        .bind(previous.as_ref().map(|(_, until)| until.as_microsecond()))
+        .bind(tags_text(&spec.tags)?)
+        .bind(act.at.as_microsecond())
+        .bind(write.revision)
+        .bind(id.to_string())
+        .fetch_one(write.db())
+        .await?;
+        let tunnel = TunnelRow::read(&row)?;
+        write.record(act, frontdoor, action, execution(&tunnel)).await?;
+        write.commit().await?;
+        Ok(tunnel)
+    }
+
+    /// Refused with [`StoreError::InUse`] while a live share uses the tunnel.
+    pub async fn delete_tunnel(&self, frontdoor: FrontdoorId, id: TunnelId, act: &Act) -> Result<TunnelRow> {
+        let mut write = self.write().await?;
+        write.live_tunnel(frontdoor, id).await?;
+        let user = sqlx::query(
+            "SELECT id FROM ipsec_share WHERE tunnel = $1 AND status NOT IN ('DELETING', 'DELETED') ORDER BY id LIMIT 1",
+        )
+        .bind(id.to_string())
+        .fetch_optional(write.db())
+        .await?;
+        if let Some(share) = user {
+            return Err(StoreError::InUse { with: share.try_get(0)? });
+        }
+        let row = sqlx::query(
+            "UPDATE ipsec_tunnel SET generation = generation + 1, status = 'DELETING', status_since = $1, \
+             updated_at = $1, reason = NULL, message = NULL, detail_since = NULL, revision = $2 \
+             WHERE id = $3 RETURNING *",
+        )
+        .bind(act.at.as_microsecond())
+        .bind(write.revision)
+        .bind(id.to_string())
+        .fetch_one(write.db())
+        .await?;
+        let tunnel = TunnelRow::read(&row)?;
+        write.record(act, frontdoor, Action::Delete, execution(&tunnel)).await?;
+        write.commit().await?;
+        Ok(tunnel)
+    }
+
+    pub async fn tunnel(&self, frontdoor: FrontdoorId, id: TunnelId) -> Result<Option<TunnelRow>> {
+        let row = sqlx::query("SELECT * FROM ipsec_tunnel WHERE id = $1 AND frontdoor = $2")
+            .bind(id.to_string())
+            .bind(frontdoor.to_string())
+            .fetch_optional(&self.readers)
+            .await?;
+        row.as_ref().map(TunnelRow::read).transpose()
+    }
+
+    /// In the order of creation, without those that are `DELETED`.
+    pub async fn tunnels(&self, frontdoor: FrontdoorId, page: PageRequest) -> Result<Page<TunnelRow>> {
+        let total: i64 =
+            sqlx::query("SELECT COUNT(*) FROM ipsec_tunnel WHERE frontdoor = $1 AND status <> 'DELETED'")
+                .bind(frontdoor.to_string())
+                .fetch_one(&self.readers)
+                .await?
+                .try_get(0)?;
+        let rows = sqlx::query(
+            "SELECT * FROM ipsec_tunnel WHERE frontdoor = $1 AND status <> 'DELETED' ORDER BY id LIMIT $2 OFFSET $3",
+        )
+        .bind(frontdoor.to_string())
+        .bind(i64::from(page.size))
+        .bind(page.offset())
+        .fetch_all(&self.readers)
+        .await?;
+        Ok(Page {
+            rows: rows.iter().map(TunnelRow::read).collect::<Result<_>>()?,
+            total: u64::try_from(total).unwrap_or(0),
+        })
+    }
+
+    /// What the gateways report of the peers. Not a change of the tunnels: it stamps no revision.
+    pub async fn record_connections(&self, connections: &[(TunnelId, Connection)]) -> Result<()> {
+        if connections.is_empty() {
+            return Ok(());
+        }
+        let mut tx = self.begin().await?;
+        for (id, connection) in connections {
+            let json = serde_json::to_string(connection)
+                .map_err(|_| StoreError::Corrupt { column: "connection" })?;
+            sqlx::query("UPDATE ipsec_tunnel SET connection = $1 WHERE id = $2 AND status <> 'DELETED'")
+                .bind(json)
+                .bind(id.to_string())
+                .execute(&mut *tx)
+                .await?;
+        }
+        Ok(tx.commit().await?)
+    }
+
+    /// Adds to a conflict which tunnel is in the way: one of the same Frontdoor only, others are not told of.
+    async fn name_tunnel_in_the_way<T>(
+        &self,
+        made: Result<T>,
+        frontdoor: FrontdoorId,
+        spec: &TunnelSpec,
+    ) -> Result<T> {
+        let Err(StoreError::Conflict { property, .. }) = made else { return made };
+        let row = sqlx::query(
+            "SELECT id FROM ipsec_tunnel WHERE frontdoor = $1 AND status <> 'DELETED' \
+             AND (($2 = 'name' AND name = $3) OR ($2 = 'peerPublicIp' AND location = $4 AND peer_address = $5))",
+        )
+        .bind(frontdoor.to_string())
+        .bind(property)
+        .bind(spec.name.as_str())
+        .bind(spec.location.as_str())
+        .bind(spec.peer_address.to_string())
+        .fetch_optional(&self.readers)
+        .await?;
+        Err(StoreError::Conflict { property, with: row.map(|r| r.try_get(0)).transpose()? })
+    }
+}
+
+impl Write {
+    /// The lowest slot that no tunnel of the location has. Writers follow one another, so it stays free.
+    async fn free_slot(&mut self, location: &LocationId) -> Result<u16> {
+        let row = sqlx::query(
+            "SELECT CASE \
+             WHEN NOT EXISTS (SELECT 1 FROM ipsec_tunnel WHERE location = $1 AND slot = 0 AND status <> 'DELETED') \
+             THEN 0 \
+             ELSE (SELECT t.slot + 1 FROM ipsec_tunnel t WHERE t.location = $1 AND t.status <> 'DELETED' \
+                   AND NOT EXISTS (SELECT 1 FROM ipsec_tunnel n WHERE n.location = $1 AND n.slot = t.slot + 1 \
+                                   AND n.status <> 'DELETED') ORDER BY t.slot LIMIT 1) \
+             END AS slot",
+        )
+        .bind(location.as_str())
+        .fetch_one(self.db())
+        .await?;
+        number(&row, "slot").map_err(|_| StoreError::NoSlot)
+    }
+
+    async fn live_tunnel(&mut self, frontdoor: FrontdoorId, id: TunnelId) -> Result<TunnelRow> {
+        let row = sqlx::query("SELECT * FROM ipsec_tunnel WHERE id = $1 AND frontdoor = $2")
+            .bind(id.to_string())
+            .bind(frontdoor.to_string())
+            .fetch_optional(self.db())
+            .await?;
+        let tunnel = TunnelRow::read(&row.ok_or(StoreError::Missing)?)?;
+        match tunnel.standing.status {
+            status @ (Status::Deleting | Status::Deleted) => Err(StoreError::NotLive(status)),
+            _ => Ok(tunnel),
+        }
+    }
+}
+
+fn execution(tunnel: &TunnelRow) -> Execution<'_> {
+    Execution {
+        resource_type: ResourceType::Tunnel,
+        resource: &tunnel.id,
+        generation: Some(tunnel.generation),
+    }
+}

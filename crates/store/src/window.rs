@@ -1,0 +1,115 @@
+//! Which buckets of traffic a question means.
+
+use jiff::Timestamp;
+
+/// A resolution that traffic is kept at, and for how long.
+pub(crate) struct Resolution {
+    pub(crate) seconds: u32,
+    pub(crate) kept: u32,
+}
+
+const HOUR: u32 = 3600;
+const DAY: u32 = 24 * HOUR;
+
+/// Each finer one is kept long enough for the windows that need it; see [`STEPS`].
+pub(crate) const RESOLUTIONS: [Resolution; 3] = [
+    Resolution { seconds: 10, kept: 6 * HOUR },
+    Resolution { seconds: 300, kept: 3 * DAY },
+    Resolution { seconds: HOUR, kept: 31 * DAY },
+];
+
+/// Sample widths to choose from, in seconds: with the first one that gives at most [`MOST`] samples, every window of
+/// five minutes and more has 30 or more.
+const STEPS: [u32; 12] = [10, 30, 60, 120, 300, 900, 1800, HOUR, 2 * HOUR, 6 * HOUR, 12 * HOUR, DAY];
+const MOST: u32 = 120;
+/// With a step of the caller's own choice: a day by the minute.
+const MOST_ASKED: u32 = 1440;
+
+/// A window of time that ends now, in samples of one width.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// Seconds.
+    pub period: u32,
+    /// Seconds of one sample.
+    pub step: u32,
+    /// The start of the first sample, Unix seconds; a multiple of `step`.
+    pub(crate) first: i64,
+    pub(crate) samples: u32,
+    pub(crate) resolution: u32,
+}
+
+/// Why there is no such window; worded to follow the parameter's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadWindow {
+    #[error("must be between 10 s and 30 days")]
+    Duration,
+    #[error("must be a multiple of 10 s, not longer than the duration")]
+    Step,
+    #[error("must give at most 1440 samples")]
+    TooMany,
+    #[error("must be a multiple of 5 minutes for more than 6 hours, and of 1 hour for more than 3 days")]
+    TooFine,
+}
+
+impl Window {
+    /// Seconds: what is asked for if the caller does not say.
+    pub const DEFAULT: u32 = DAY;
+    /// Seconds: the retention.
+    pub const LONGEST: u32 = 30 * DAY;
+
+    pub fn new(period: u32, step: Option<u32>, now: Timestamp) -> Result<Self, BadWindow> {
+        if !(RESOLUTIONS[0].seconds..=Self::LONGEST).contains(&period) {
+            return Err(BadWindow::Duration);
+        }
+        let chosen = STEPS.into_iter().find(|s| period.div_ceil(*s) <= MOST).unwrap_or(DAY);
+        let step = step.unwrap_or(chosen);
+        if step == 0 || step % RESOLUTIONS[0].seconds != 0 || step > period {
+            return Err(BadWindow::Step);
+        }
+        let samples = period.div_ceil(step);
+        if samples > MOST_ASKED {
+            return Err(BadWindow::TooMany);
+        }
+        let resolution = RESOLUTIONS
+            .iter()
+            .rev()
+            .find(|r| step % r.seconds == 0)
+            .filter(|r| period <= r.kept)
+            .ok_or(BadWindow::TooFine)?
+            .seconds;
+        let wide = i64::from(step);
+        // The last sample is the one that now falls into.
+        let last = now.as_second().div_euclid(wide) * wide;
+        Ok(Self { period, step, first: last - (i64::from(samples) - 1) * wide, samples, resolution })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_window_has_a_readable_number_of_samples(period in 10u32..=Window::LONGEST, now in 0i64..4_000_000_000) {
+            let window = Window::new(period, None, Timestamp::from_second(now).unwrap()).unwrap();
+            prop_assert!(window.samples <= MOST);
+            prop_assert!(period < 300 || window.samples >= 30, "{:?}", window);
+            let end = window.first + i64::from(window.samples * window.step);
+            prop_assert!(window.first <= now && now < end && end <= now + i64::from(window.step));
+            prop_assert_eq!(window.step % window.resolution, 0);
+        }
+    }
+
+    #[test]
+    fn a_step_has_bounds() {
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        assert_eq!(Window::new(3600, None, now).map(|w| (w.step, w.samples)), Ok((30, 120)));
+        assert_eq!(Window::new(86_400, Some(60), now), Err(BadWindow::TooFine));
+        assert_eq!(Window::new(86_400, Some(300), now).map(|w| w.samples), Ok(288));
+        assert_eq!(Window::new(3600, Some(15), now), Err(BadWindow::Step));
+        assert_eq!(Window::new(3600, Some(0), now), Err(BadWindow::Step));
+        assert_eq!(Window::new(6 * 3600, Some(10), now), Err(BadWindow::TooMany));
+        assert_eq!(Window::new(31 * 86_400, None, now), Err(BadWindow::Duration));
+    }
+}
