@@ -1,0 +1,266 @@
+//! The server's authority: a P-256 key that issues certificates to gateways and agents, and signs assignments.
+//!
+//! Invariant: a certificate's one name is the [`Identity`] that the server decided on; from a request it takes
+//! the public key and nothing else.
+
+use crate::{
+    identity::Identity,
+    key::{KeyError, PrivateKey},
+    private_file,
+    trust::{CaCertificate, Fingerprint},
+};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ParsedPublicKey};
+use jiff::{SignedDuration, Timestamp};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber, SignatureAlgorithm,
+    SigningKey,
+};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use std::{fs, io, path::Path, time::Duration};
+use wicketgate_model::{Assignment, SignedAssignment};
+
+/// How long a certificate of an agent or a gateway is valid: they renew it at a third, so that a server may be
+/// down for twenty days and nobody loses their identity.
+pub const LEAF_LIFETIME: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// When a certificate is renewed, after it was issued.
+pub const RENEW_AFTER: Duration = Duration::from_secs(10 * 24 * 3600);
+/// How far the clock of another machine may be behind.
+const CLOCK_SKEW: SignedDuration = SignedDuration::from_hours(1);
+/// The CA is replaced by hand, if ever.
+const CA_LIFETIME: SignedDuration = SignedDuration::from_hours(20 * 366 * 24);
+
+const KEY_FILE: &str = "ca.key";
+const CERTIFICATE_FILE: &str = "ca.crt";
+
+/// The authority. Kept by the server alone.
+#[derive(Debug)]
+pub struct Ca {
+    key: PrivateKey,
+    certificate: CaCertificate,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CaError {
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error("can't read or write {0}")]
+    Io(String, #[source] io::Error),
+    #[error("{0} is not the certificate of the key beside it")]
+    WrongCertificate(String),
+    #[error("the public key is not an uncompressed point on P-256")]
+    PublicKey,
+    #[error("can't sign")]
+    Sign(#[source] rcgen::Error),
+    #[error("no random bytes")]
+    Random,
+    #[error("can't write the assignment as JSON")]
+    Json(#[source] serde_json::Error),
+}
+
+impl Ca {
+    /// The CA in the directory, or a fresh one: `ca.key` and `ca.crt`, both 0600.
+    pub fn load_or_create(dir: &Path, now: Timestamp) -> Result<Self, CaError> {
+        let failed = |path: &Path| {
+            let path = path.display().to_string();
+            move |e| CaError::Io(path, e)
+        };
+        private_file::private_dir(dir).map_err(failed(dir))?;
+        let key = PrivateKey::load_or_create(&dir.join(KEY_FILE))?;
+        let path = dir.join(CERTIFICATE_FILE);
+        if !path.try_exists().map_err(failed(&path))? {
+            let pem = ca_params(now)?.self_signed(key.pair()).map_err(CaError::Sign)?.pem();
+            match private_file::create(&path, pem.as_bytes()) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                other => other.map_err(failed(&path))?,
+            }
+        }
+        let pem = fs::read(&path).map_err(failed(&path))?;
+        let wrong = || CaError::WrongCertificate(path.display().to_string());
+        let der = CertificateDer::from_pem_slice(&pem).map_err(|_| wrong())?;
+        let certificate = CaCertificate::from_der(der.to_vec()).map_err(|_| wrong())?;
+        let ca = Self { key, certificate };
+        // A certificate of another key would make every identity worthless, and show it only at the first agent.
+        let probe = ca.sign("".to_owned())?;
+        match ca.certificate.verify(&probe) {
+            Err(crate::trust::TrustError::NotAnAssignment) => Ok(ca),
+            _ => Err(wrong()),
+        }
+    }
+
+    pub fn certificate(&self) -> &CaCertificate {
+        &self.certificate
+    }
+
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.certificate.fingerprint()
+    }
+
+    /// A certificate (DER) for the holder of the key, valid for [`LEAF_LIFETIME`]. `public_key` is an
+    /// uncompressed point (SEC 1 §2.3.3), 65 bytes.
+    pub fn issue(&self, identity: &Identity, public_key: &[u8], now: Timestamp) -> Result<Vec<u8>, CaError> {
+        let public_key = Point::parse(public_key)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        let uri = identity.to_string().try_into().map_err(CaError::Sign)?;
+        params.subject_alt_names = vec![SanType::URI(uri)];
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![match identity {
+            Identity::Agent(_) => ExtendedKeyUsagePurpose::ClientAuth,
+            Identity::Gateway { .. } => ExtendedKeyUsagePurpose::ServerAuth,
+        }];
+        params.use_authority_key_identifier_extension = true;
+        validity(&mut params, now, LEAF_LIFETIME)?;
+        let issuer = Issuer::new(ca_params(now)?, self.key.pair());
+        Ok(params.signed_by(&public_key, &issuer).map_err(CaError::Sign)?.der().to_vec())
+    }
+
+    pub fn sign_assignment(&self, assignment: &Assignment) -> Result<SignedAssignment, CaError> {
+        self.sign(serde_json::to_string(assignment).map_err(CaError::Json)?)
+    }
+
+    fn sign(&self, body: String) -> Result<SignedAssignment, CaError> {
+        let signature =
+            self.key.pair().sign(&SignedAssignment::signed_bytes(&body)).map_err(CaError::Sign)?;
+        Ok(SignedAssignment { body, signature })
+    }
+}
+
+/// What the CA's own certificate says; its name is the same in every certificate that it issues.
+fn ca_params(now: Timestamp) -> Result<CertificateParams, CaError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, "Wicketgate CA");
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages =
+        vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+    validity(&mut params, now, CA_LIFETIME)?;
+    Ok(params)
+}
+
+fn validity(params: &mut CertificateParams, now: Timestamp, lifetime: SignedDuration) -> Result<(), CaError> {
+    let mut serial = [0; 16];
+    getrandom::fill(&mut serial).map_err(|_| CaError::Random)?;
+    // Positive and not zero (RFC 5280 §4.1.2.2).
+    serial[0] = serial[0] & 0x7f | 0x40;
+    params.serial_number = Some(SerialNumber::from_slice(&serial));
+    let start = now - CLOCK_SKEW;
+    let date = |t: Timestamp| {
+        let date = t.to_zoned(jiff::tz::TimeZone::UTC).date();
+        rcgen::date_time_ymd(i32::from(date.year()), date.month().unsigned_abs(), date.day().unsigned_abs())
+            + Duration::from_secs(u64::try_from(t.as_second().rem_euclid(86_400)).unwrap_or(0))
+    };
+    params.not_before = date(start);
+    params.not_after = date(now + lifetime);
+    Ok(())
+}
+
+/// A public key as it comes in a request.
+struct Point<'a>(&'a [u8]);
+
+impl<'a> Point<'a> {
+    fn parse(bytes: &'a [u8]) -> Result<Self, CaError> {
+        // Refuses what is not on the curve, which would make a certificate that nobody can use.
+        let on_curve = bytes.len() == 65
+            && bytes[0] == 4
+            && ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, bytes).is_ok();
+        if on_curve { Ok(Self(bytes)) } else { Err(CaError::PublicKey) }
+    }
+}
+
+impl PublicKeyData for Point<'_> {
+    fn der_bytes(&self) -> &[u8] {
+        self.0
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &PKCS_ECDSA_P256_SHA256
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trust::TrustError;
+    use std::os::unix::fs::PermissionsExt;
+    use uuid::Uuid;
+    use wicketgate_model::{EnvironmentId, GatewayId, Generation, ShareId};
+
+    fn assignment() -> Assignment {
+        Assignment {
+            environment: EnvironmentId::new(Uuid::nil()),
+            share: ShareId::new(Uuid::nil()),
+            generation: Generation::FIRST,
+            target: "10.0.0.1:80".parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn an_authority_is_kept_and_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = Ca::load_or_create(dir.path(), Timestamp::now()).unwrap();
+        let again = Ca::load_or_create(dir.path(), Timestamp::now()).unwrap();
+        assert_eq!(made.fingerprint(), again.fingerprint());
+        let mode = fs::metadata(dir.path().join(KEY_FILE)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let signed = made.sign_assignment(&assignment()).unwrap();
+        assert_eq!(again.certificate().verify(&signed), Ok(assignment()));
+        // A certificate beside another key is seen at once.
+        fs::remove_file(dir.path().join(KEY_FILE)).unwrap();
+        let err = Ca::load_or_create(dir.path(), Timestamp::now()).unwrap_err();
+        assert!(matches!(err, CaError::WrongCertificate(_)), "{err}");
+    }
+
+    #[test]
+    fn a_changed_assignment_or_another_authority_is_refused() {
+        let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let now = Timestamp::now();
+        let (a, b) = (Ca::load_or_create(a.path(), now).unwrap(), Ca::load_or_create(b.path(), now).unwrap());
+        let signed = a.sign_assignment(&assignment()).unwrap();
+        assert_eq!(b.certificate().verify(&signed), Err(TrustError::BadSignature));
+        let changed = SignedAssignment { body: signed.body.replace("10.0.0.1", "10.0.0.2"), ..signed };
+        assert_eq!(a.certificate().verify(&changed), Err(TrustError::BadSignature));
+    }
+
+    #[test]
+    fn a_certificate_says_the_identity_and_lasts_as_long_as_it_should() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = Timestamp::now();
+        let ca = Ca::load_or_create(dir.path(), now).unwrap();
+        let key = PrivateKey::generate().unwrap();
+        let identity = Identity::Gateway { gateway: GatewayId::new(Uuid::nil()) };
+        let der = CertificateDer::from(ca.issue(&identity, &key.public_point(), now).unwrap());
+        assert_eq!(Identity::of_certificate(&der), Ok(identity));
+        let leaf = webpki::EndEntityCert::try_from(&der).unwrap();
+        let anchor = webpki::anchor_from_trusted_cert(ca.certificate().certificate()).unwrap();
+        let valid_at = |t: Timestamp| {
+            let t = Duration::from_secs(u64::try_from(t.as_second()).unwrap());
+            leaf.verify_for_usage(
+                webpki::ALL_VERIFICATION_ALGS,
+                std::slice::from_ref(&anchor),
+                &[],
+                rustls::pki_types::UnixTime::since_unix_epoch(t),
+                webpki::KeyUsage::server_auth(),
+                None,
+                None,
+            )
+            .is_ok()
+        };
+        let second = SignedDuration::from_secs(2);
+        assert!(
+            valid_at(now) && valid_at(now - CLOCK_SKEW + second) && valid_at(now + LEAF_LIFETIME - second)
+        );
+        assert!(!valid_at(now - CLOCK_SKEW - second) && !valid_at(now + LEAF_LIFETIME + second));
+    }
+
+    #[test]
+    fn a_point_off_the_curve_gets_no_certificate() {
+        let mut point = PrivateKey::generate().unwrap().public_point();
+        assert!(Point::parse(&point).is_ok());
+        point[40] ^= 1;
+        for bad in [&point[..], &point[..64], b""] {
+            assert!(matches!(Point::parse(bad), Err(CaError::PublicKey)));
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! An enrolment code: what somebody pastes into an agent's command line, once.
+//!
+//! It holds the enrolment's id, a secret, and the fingerprint of the server's CA, so that the first contact is
+//! authenticated both ways without a public certificate. Written as `ENR-` and 88 letters of Crockford's base32
+//! (no I, L, O, U); the last 24 bits are a checksum, so that half a code is told from a wrong one before any
+//! contact. `Debug` never shows the secret.
+
+use crate::trust::Fingerprint;
+use aws_lc_rs::digest;
+use std::{fmt, str::FromStr};
+use uuid::Uuid;
+use wicketgate_model::EnrollmentId;
+use zeroize::Zeroizing;
+
+const PREFIX: &str = "ENR-";
+const LETTERS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+const SECRET: usize = 16;
+const CHECKSUM: usize = 3;
+/// 440 bits: 88 letters and none over.
+const BYTES: usize = 16 + SECRET + Fingerprint::SHORT + CHECKSUM;
+const TEXT: usize = BYTES * 8 / 5;
+
+#[derive(Clone, PartialEq, Eq)]
+pub struct EnrolmentCode {
+    enrollment: EnrollmentId,
+    secret: Zeroizing<[u8; SECRET]>,
+    ca: [u8; Fingerprint::SHORT],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CodeError {
+    #[error("an enrolment code starts with ENR-")]
+    Prefix,
+    #[error("the enrolment code was not copied whole: it has {0} letters after ENR-, and should have {TEXT}")]
+    Length(usize),
+    #[error("the enrolment code has a letter that no code has: copy it anew")]
+    Letter,
+    #[error("the enrolment code has a mistake in it: copy it anew")]
+    Checksum,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no random bytes")]
+pub struct NoRandom;
+
+impl EnrolmentCode {
+    /// A code with a fresh secret.
+    pub fn generate(enrollment: EnrollmentId, ca: Fingerprint) -> Result<Self, NoRandom> {
+        let mut secret = Zeroizing::new([0; SECRET]);
+        getrandom::fill(secret.as_mut()).map_err(|_| NoRandom)?;
+        Ok(Self { enrollment, secret, ca: ca.short() })
+    }
+
+    pub fn enrollment(&self) -> EnrollmentId {
+        self.enrollment
+    }
+
+    pub fn secret(&self) -> &[u8; SECRET] {
+        &self.secret
+    }
+
+    /// What a server keeps of the secret: its SHA-256. The secret is random, so it needs no slower hash.
+    pub fn secret_hash(&self) -> [u8; 32] {
+        secret_hash(self.secret.as_slice())
+    }
+
+    /// The short fingerprint of the CA that the server's gateways are of.
+    pub fn ca(&self) -> [u8; Fingerprint::SHORT] {
+        self.ca
+    }
+
+    /// The whole code, to be shown once to whoever asked for it.
+    pub fn expose(&self) -> Zeroizing<String> {
+        let mut bytes = Zeroizing::new([0u8; BYTES]);
+        let (id, rest) = bytes.split_at_mut(16);
+        // The id's text is the one way to its bits; it is 32 hexadecimal digits by construction.
+        let digits = self.enrollment.to_string();
+        let bits = u128::from_str_radix(digits.trim_start_matches("enr-"), 16).unwrap_or_default();
+        id.copy_from_slice(&bits.to_be_bytes());
+        let (secret, rest) = rest.split_at_mut(SECRET);
+        secret.copy_from_slice(self.secret.as_slice());
+        rest[..Fingerprint::SHORT].copy_from_slice(&self.ca);
+        let sum = checksum(&bytes[..BYTES - CHECKSUM]);
+        bytes[BYTES - CHECKSUM..].copy_from_slice(&sum);
+        let mut text = Zeroizing::new(String::with_capacity(PREFIX.len() + TEXT));
+        text.push_str(PREFIX);
+        for five in bytes.chunks_exact(5) {
+            let bits = five.iter().fold(0u64, |acc, &b| acc << 8 | u64::from(b));
+            for shift in (0..8).rev() {
+                text.push(char::from(LETTERS[(bits >> (shift * 5)) as usize & 31]));
+            }
+        }
+        text
+    }
+}
+
+/// SHA-256 of a code's secret part, as a server keeps and compares it.
+pub fn secret_hash(secret: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest::digest(&digest::SHA256, secret).as_ref());
+    hash
+}
+
+fn checksum(bytes: &[u8]) -> [u8; CHECKSUM] {
+    let mut sum = [0; CHECKSUM];
+    sum.copy_from_slice(&digest::digest(&digest::SHA256, bytes).as_ref()[..CHECKSUM]);
+    sum
+}
+
+impl FromStr for EnrolmentCode {
+    type Err = CodeError;
+
+    fn from_str(s: &str) -> Result<Self, CodeError> {
+        let s = s.trim();
+        let letters = s
+            .get(..PREFIX.len())
+            .filter(|p| p.eq_ignore_ascii_case(PREFIX))
+            .map(|_| &s[PREFIX.len()..])
+            .ok_or(CodeError::Prefix)?;
+        let count = letters.chars().count();
+        if count != TEXT {
+            return Err(CodeError::Length(count));
+        }
+        let mut bytes = Zeroizing::new(Vec::with_capacity(BYTES));
+        let (mut bits, mut have) = (0u16, 0);
+        for letter in letters.chars() {
+            bits = bits << 5 | value(letter).ok_or(CodeError::Letter)?;
+            have += 5;
+            if have >= 8 {
+                have -= 8;
+                bytes.push((bits >> have & 0xff) as u8);
+            }
+        }
+        let (content, sum) = bytes.split_at(BYTES - CHECKSUM);
+        if checksum(content) != sum {
+            return Err(CodeError::Checksum);
+        }
+        let mut id = [0; 16];
+        id.copy_from_slice(&content[..16]);
+        let mut secret = Zeroizing::new([0; SECRET]);
+        secret.copy_from_slice(&content[16..16 + SECRET]);
+        let mut ca = [0; Fingerprint::SHORT];
+        ca.copy_from_slice(&content[16 + SECRET..]);
+        Ok(Self { enrollment: EnrollmentId::new(Uuid::from_bytes(id)), secret, ca })
+    }
+}
+
+/// Letters that look alike are read alike.
+fn value(letter: char) -> Option<u16> {
+    let letter = match letter.to_ascii_uppercase() {
+        'O' => '0',
+        'I' | 'L' => '1',
+        other => other,
+    };
+    LETTERS.iter().position(|&l| char::from(l) == letter).and_then(|i| u16::try_from(i).ok())
+}
+
+impl fmt::Debug for EnrolmentCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EnrolmentCode({}, …)", self.enrollment)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn code(id: u128, secret: [u8; SECRET], ca: &[u8]) -> EnrolmentCode {
+        EnrolmentCode {
+            enrollment: EnrollmentId::new(Uuid::from_u128(id)),
+            secret: Zeroizing::new(secret),
+            ca: Fingerprint::of(ca).short(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_code_reads_back(id: u128, secret: [u8; SECRET], ca: Vec<u8>) {
+            let code = code(id, secret, &ca);
+            let text = code.expose();
+            prop_assert_eq!(text.len(), PREFIX.len() + TEXT);
+            prop_assert_eq!(text.parse::<EnrolmentCode>(), Ok(code.clone()));
+            prop_assert_eq!(format!(" {}\n", text.to_lowercase()).parse::<EnrolmentCode>(), Ok(code));
+        }
+
+        #[test]
+        fn a_wrong_letter_is_seen(id: u128, secret: [u8; SECRET], at in 0..TEXT, letter in 0usize..32) {
+            let text = code(id, secret, b"ca").expose();
+            let mut bytes = text.as_bytes().to_vec();
+            let was = std::mem::replace(&mut bytes[PREFIX.len() + at], LETTERS[letter]);
+            let wrong = String::from_utf8(bytes).unwrap().parse::<EnrolmentCode>();
+            prop_assert!(was == LETTERS[letter] || wrong == Err(CodeError::Checksum));
+        }
+
+        #[test]
+        fn no_text_panics(s in ".{0,120}") {
+            let _ = s.parse::<EnrolmentCode>();
+            let _ = format!("ENR-{s}").parse::<EnrolmentCode>();
+        }
+    }
+
+    #[test]
+    fn a_fault_is_named_and_the_secret_is_not_shown() {
+        let code = code(7, [9; SECRET], b"ca");
+        let text = code.expose();
+        assert_eq!("".parse::<EnrolmentCode>(), Err(CodeError::Prefix));
+        assert_eq!(text[..40].parse::<EnrolmentCode>(), Err(CodeError::Length(36)));
+        assert_eq!(text.replace(&text[90..], "!!").parse::<EnrolmentCode>(), Err(CodeError::Letter));
+        assert!(!text.contains(&format!("{code:?}")) && !format!("{code:?}").contains("9, 9"));
+    }
+}

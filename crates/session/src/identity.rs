@@ -1,0 +1,101 @@
+//! Who stands at the other end of a connection: the one name in a certificate.
+//!
+//! `wicketgate://agent/<frontdoor>/<environment>/<agent>` or `wicketgate://gateway/<gateway>`, as a URI
+//! subjectAltName (RFC 5280 §4.2.1.6). A certificate with any other names, or several, is nobody's.
+
+use std::{fmt, str::FromStr};
+use wicketgate_model::{AgentId, EnvironmentId, FrontdoorId, GatewayId};
+
+const SCHEME: &str = "wicketgate://";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Identity {
+    Agent(AgentIdentity),
+    Gateway { gateway: GatewayId },
+}
+
+/// An agent, and whose it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AgentIdentity {
+    pub frontdoor: FrontdoorId,
+    pub environment: EnvironmentId,
+    pub agent: AgentId,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not an identity of Wicketgate's")]
+pub struct NotAnIdentity;
+
+impl Identity {
+    /// The identity in an end entity's certificate (DER), which somebody else has verified.
+    pub(crate) fn of_certificate(der: &rustls::pki_types::CertificateDer<'_>) -> Result<Self, NotAnIdentity> {
+        let certificate = webpki::EndEntityCert::try_from(der).map_err(|_| NotAnIdentity)?;
+        let mut names = certificate.valid_uri_names();
+        let identity = names.next().ok_or(NotAnIdentity)?.parse()?;
+        if names.next().is_some() { Err(NotAnIdentity) } else { Ok(identity) }
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Agent(a) => write!(f, "{SCHEME}agent/{}/{}/{}", a.frontdoor, a.environment, a.agent),
+            Self::Gateway { gateway } => write!(f, "{SCHEME}gateway/{gateway}"),
+        }
+    }
+}
+
+impl FromStr for Identity {
+    type Err = NotAnIdentity;
+
+    fn from_str(s: &str) -> Result<Self, NotAnIdentity> {
+        fn id<T: FromStr>(s: &str) -> Result<T, NotAnIdentity> {
+            s.parse().map_err(|_| NotAnIdentity)
+        }
+        let mut parts = s.strip_prefix(SCHEME).ok_or(NotAnIdentity)?.split('/');
+        let mut next = || parts.next().ok_or(NotAnIdentity);
+        let identity = match next()? {
+            "agent" => Self::Agent(AgentIdentity {
+                frontdoor: id(next()?)?,
+                environment: id(next()?)?,
+                agent: id(next()?)?,
+            }),
+            "gateway" => Self::Gateway { gateway: id(next()?)? },
+            _ => return Err(NotAnIdentity),
+        };
+        if parts.next().is_some() { Err(NotAnIdentity) } else { Ok(identity) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    proptest! {
+        #[test]
+        fn an_identity_reads_back(a: u128, b: u128, c: u128, gateway: bool) {
+            let [a, b, c] = [a, b, c].map(Uuid::from_u128);
+            let identity = if gateway {
+                Identity::Gateway { gateway: GatewayId::new(a) }
+            } else {
+                Identity::Agent(AgentIdentity {
+                    frontdoor: FrontdoorId::new(a),
+                    environment: EnvironmentId::new(b),
+                    agent: AgentId::new(c),
+                })
+            };
+            prop_assert_eq!(identity.to_string().parse::<Identity>(), Ok(identity));
+            let longer = format!("{}/x", identity);
+            prop_assert!(longer.parse::<Identity>().is_err());
+        }
+
+        #[test]
+        fn no_text_panics(s in "(wicketgate://)?(agent|gateway)?[/a-z0-9-]{0,120}") {
+            if let Ok(identity) = s.parse::<Identity>() {
+                prop_assert_eq!(identity.to_string(), s);
+            }
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! TLS 1.3 on the agent port: a gateway's end and an agent's end.
+//!
+//! The protocol name (ALPN, RFC 7301) says what a connection is for. Invariant: a control connection or a carrier
+//! that leaves this module has an agent of this CA on one end and a gateway of it on the other; only an
+//! enrolment has a nameless client.
+
+mod verifier;
+
+use crate::{
+    identity::{AgentIdentity, Identity},
+    key::PrivateKey,
+    trust::{CaCertificate, Fingerprint},
+};
+use rustls::{
+    ClientConfig, RootCertStore, ServerConfig, SignatureScheme,
+    client::ResolvesClientCert,
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, ServerName},
+    server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier},
+    sign::CertifiedKey,
+};
+use std::{
+    fmt, io,
+    sync::{Arc, PoisonError, RwLock},
+};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+use verifier::GatewayVerifier;
+
+/// An established connection, either end of it.
+pub type TlsStream = tokio_rustls::TlsStream<TcpStream>;
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    Enrol,
+    Control,
+    Carrier,
+}
+
+impl Purpose {
+    const ALL: [Self; 3] = [Self::Enrol, Self::Control, Self::Carrier];
+
+    fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Enrol => b"wicketgate-enrol/1",
+            Self::Control => b"wicketgate-control/1",
+            Self::Carrier => b"wicketgate-carrier/1",
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("the certificate and the key can't be used")]
+    OwnCertificate(#[source] rustls::Error),
+    #[error("the CA's certificate can't be used")]
+    Ca,
+    #[error("the TLS handshake failed")]
+    Handshake(#[source] io::Error),
+    #[error("the other end speaks another protocol")]
+    Protocol,
+    #[error("the other end did not prove to be what this connection is for")]
+    Peer,
+}
+
+/// A certificate and its key, replaced while connections go on.
+pub struct LiveCertificate {
+    key: PrivateKey,
+    /// Follows the leaf, so that an enrolling agent can compare the CA's fingerprint with its code's.
+    ca: Option<CertificateDer<'static>>,
+    current: RwLock<Arc<CertifiedKey>>,
+}
+
+impl LiveCertificate {
+    fn new(key: PrivateKey, leaf: Vec<u8>, ca: Option<&CaCertificate>) -> Result<Self, TlsError> {
+        let ca = ca.map(|c| c.certificate().clone());
+        let current = RwLock::new(Arc::new(certified(&key, leaf, ca.as_ref())?));
+        Ok(Self { key, ca, current })
+    }
+
+    /// The public key that a renewed certificate must be for.
+    pub fn public_point(&self) -> Vec<u8> {
+        self.key.public_point()
+    }
+
+    /// Uses the certificate (DER) from now on. One that is not for the key is an error, and nothing changes.
+    pub fn replace(&self, leaf: Vec<u8>) -> Result<(), TlsError> {
+        let fresh = Arc::new(certified(&self.key, leaf, self.ca.as_ref())?);
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        Ok(())
+    }
+
+    fn get(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn certified(
+    key: &PrivateKey,
+    leaf: Vec<u8>,
+    ca: Option<&CertificateDer<'static>>,
+) -> Result<CertifiedKey, TlsError> {
+    let chain = [CertificateDer::from(leaf)].into_iter().chain(ca.cloned()).collect();
+    let certified = CertifiedKey::from_der(chain, key.to_rustls(), &provider());
+    let certified = certified.map_err(TlsError::OwnCertificate)?;
+    certified.keys_match().map_err(TlsError::OwnCertificate)?;
+    Ok(certified)
+}
+
+impl fmt::Debug for LiveCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LiveCertificate(…)")
+    }
+}
+
+impl ResolvesServerCert for LiveCertificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.get())
+    }
+}
+
+impl ResolvesClientCert for LiveCertificate {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.get())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+/// A gateway's end of the agent port. Cheap to clone.
+#[derive(Clone)]
+pub struct GatewayTls {
+    acceptor: TlsAcceptor,
+    certificate: Arc<LiveCertificate>,
+}
+
+/// A connection whose client has proved what its purpose asks for.
+#[derive(Debug)]
+pub enum Accepted {
+    /// The client is nobody yet.
+    Enrol(Box<TlsStream>),
+    Control(AgentIdentity, Box<TlsStream>),
+    Carrier(AgentIdentity, Box<TlsStream>),
+}
+
+impl GatewayTls {
+    /// `certificate`: the gateway's own, DER, issued by `ca` for `key`.
+    pub fn new(ca: &CaCertificate, key: PrivateKey, certificate: Vec<u8>) -> Result<Self, TlsError> {
+        let certificate = Arc::new(LiveCertificate::new(key, certificate, Some(ca))?);
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.certificate().clone()).map_err(|_| TlsError::Ca)?;
+        let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
+            .allow_unauthenticated()
+            .build()
+            .map_err(|_| TlsError::Ca)?;
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(TlsError::OwnCertificate)?
+            .with_client_cert_verifier(clients)
+            .with_cert_resolver(Arc::clone(&certificate) as Arc<dyn ResolvesServerCert>);
+        config.alpn_protocols = Purpose::ALL.iter().map(|p| p.alpn().to_vec()).collect();
+        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), certificate })
+    }
+
+    /// The gateway's certificate, to be replaced when it is renewed.
+    pub fn certificate(&self) -> &LiveCertificate {
+        &self.certificate
+    }
+
+    /// The handshake. The caller bounds it.
+    pub async fn accept(&self, tcp: TcpStream) -> Result<Accepted, TlsError> {
+        let stream = self.acceptor.accept(tcp).await.map_err(TlsError::Handshake)?;
+        let (_, session) = stream.get_ref();
+        let purpose = Purpose::ALL.into_iter().find(|p| session.alpn_protocol() == Some(p.alpn()));
+        let identity = match session.peer_certificates().and_then(<[_]>::first) {
+            Some(leaf) => Some(Identity::of_certificate(leaf).map_err(|_| TlsError::Peer)?),
+            None => None,
+        };
+        let stream = Box::new(TlsStream::from(stream));
+        match (purpose, identity) {
+            (Some(Purpose::Enrol), None) => Ok(Accepted::Enrol(stream)),
+            (Some(Purpose::Control), Some(Identity::Agent(agent))) => Ok(Accepted::Control(agent, stream)),
+            (Some(Purpose::Carrier), Some(Identity::Agent(agent))) => Ok(Accepted::Carrier(agent, stream)),
+            (Some(_), _) => Err(TlsError::Peer),
+            (None, _) => Err(TlsError::Protocol),
+        }
+    }
+}
+
+impl fmt::Debug for GatewayTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("GatewayTls(…)")
+    }
+}
+
+/// An enrolled agent's end of its connections. Cheap to clone.
+#[derive(Clone)]
+pub struct AgentTls {
+    control: TlsConnector,
+    carrier: TlsConnector,
+    certificate: Arc<LiveCertificate>,
+}
+
+impl AgentTls {
+    /// `certificate`: the agent's own, DER, issued by `ca` for `key`.
+    pub fn new(ca: &CaCertificate, key: PrivateKey, certificate: Vec<u8>) -> Result<Self, TlsError> {
+        let certificate = Arc::new(LiveCertificate::new(key, certificate, None)?);
+        let gateways = Arc::new(GatewayVerifier::of_ca(ca, provider())?);
+        let mut config = client_builder()?
+            .dangerous()
+            .with_custom_certificate_verifier(gateways)
+            .with_client_cert_resolver(Arc::clone(&certificate) as Arc<dyn ResolvesClientCert>);
+        config.enable_sni = false;
+        let connector = |purpose: Purpose| {
+            let mut config = config.clone();
+            config.alpn_protocols = vec![purpose.alpn().to_vec()];
+            TlsConnector::from(Arc::new(config))
+        };
+        Ok(Self { control: connector(Purpose::Control), carrier: connector(Purpose::Carrier), certificate })
+    }
+
+    pub fn certificate(&self) -> &LiveCertificate {
+        &self.certificate
+    }
+
+    /// The handshake of a control connection. The caller bounds it. That the gateway has taken the agent's own
+    /// certificate shows with its first answer.
+    pub async fn connect_control(&self, tcp: TcpStream) -> Result<TlsStream, TlsError> {
+        connect(&self.control, Purpose::Control, tcp).await
+    }
+
+    /// The handshake of a carrier. As [`Self::connect_control`].
+    pub async fn connect_carrier(&self, tcp: TcpStream) -> Result<TlsStream, TlsError> {
+        connect(&self.carrier, Purpose::Carrier, tcp).await
+    }
+}
+
+impl fmt::Debug for AgentTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AgentTls(…)")
+    }
+}
+
+/// The first connection of an agent: it has no certificate, and trusts the CA whose fingerprint is in its code.
+/// `short` is [`Fingerprint::short`]. The caller bounds the handshake.
+pub async fn connect_enrol(short: [u8; Fingerprint::SHORT], tcp: TcpStream) -> Result<TlsStream, TlsError> {
+    let mut config = client_builder()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(GatewayVerifier::pinned(short, provider())))
+        .with_no_client_auth();
+    config.enable_sni = false;
+    config.alpn_protocols = vec![Purpose::Enrol.alpn().to_vec()];
+    connect(&TlsConnector::from(Arc::new(config)), Purpose::Enrol, tcp).await
+}
+
+async fn connect(connector: &TlsConnector, purpose: Purpose, tcp: TcpStream) -> Result<TlsStream, TlsError> {
+    // The gateway is known by the URI in its certificate, so this name is neither checked nor sent.
+    let name = ServerName::try_from("gateway.invalid").map_err(|_| TlsError::Protocol)?;
+    let stream = connector.connect(name, tcp).await.map_err(TlsError::Handshake)?;
+    if stream.get_ref().1.alpn_protocol() == Some(purpose.alpn()) {
+        Ok(stream.into())
+    } else {
+        Err(TlsError::Protocol)
+    }
+}
+
+fn client_builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, TlsError> {
+    ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(TlsError::OwnCertificate)
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: std::sync::LazyLock<Arc<CryptoProvider>> =
+        std::sync::LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    Arc::clone(&PROVIDER)
+}

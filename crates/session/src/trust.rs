@@ -1,0 +1,74 @@
+//! The server's authority as everybody else knows it: its certificate, its fingerprint, what it has signed.
+
+use aws_lc_rs::digest;
+use rustls::pki_types::CertificateDer;
+use wicketgate_model::{Assignment, SignedAssignment};
+
+/// SHA-256 of the CA's certificate in DER.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fingerprint([u8; 32]);
+
+impl Fingerprint {
+    /// How much of it an enrolment code carries: 160 bits, as nobody can make a second certificate for them.
+    pub const SHORT: usize = 20;
+
+    pub fn of(der: &[u8]) -> Self {
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest::digest(&digest::SHA256, der).as_ref());
+        Self(bytes)
+    }
+
+    pub fn short(&self) -> [u8; Self::SHORT] {
+        let mut short = [0; Self::SHORT];
+        short.copy_from_slice(&self.0[..Self::SHORT]);
+        short
+    }
+}
+
+/// The certificate of a server's CA.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CaCertificate(CertificateDer<'static>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TrustError {
+    #[error("not a certificate")]
+    NotACertificate,
+    #[error("not signed by the server")]
+    BadSignature,
+    #[error("signed by the server, and not an assignment that this version understands")]
+    NotAnAssignment,
+}
+
+impl CaCertificate {
+    /// Takes the certificate in DER from a place that is trusted: the own disk, or an authenticated server.
+    pub fn from_der(der: Vec<u8>) -> Result<Self, TrustError> {
+        let der = CertificateDer::from(der);
+        webpki::anchor_from_trusted_cert(&der).map_err(|_| TrustError::NotACertificate)?;
+        Ok(Self(der))
+    }
+
+    pub fn der(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(crate) fn certificate(&self) -> &CertificateDer<'static> {
+        &self.0
+    }
+
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(&self.0)
+    }
+
+    /// The assignment, if this CA has signed it.
+    pub fn verify(&self, signed: &SignedAssignment) -> Result<Assignment, TrustError> {
+        // No path is built here: the CA's own key signs assignments, and the certificate is only how we hold it.
+        let ca = webpki::EndEntityCert::try_from(&self.0).map_err(|_| TrustError::NotACertificate)?;
+        ca.verify_signature(
+            webpki::aws_lc_rs::ECDSA_P256_SHA256,
+            &SignedAssignment::signed_bytes(&signed.body),
+            &signed.signature,
+        )
+        .map_err(|_| TrustError::BadSignature)?;
+        serde_json::from_str(&signed.body).map_err(|_| TrustError::NotAnAssignment)
+    }
+}
