@@ -122,7 +122,8 @@ impl Reply {
     fn parse(answer: &[u8]) -> Result<Self> {
         let split = answer.windows(4).position(|w| w == b"\r\n\r\n").ok_or_else(|| anyhow!("cut short"))?;
         let head = std::str::from_utf8(&answer[..split])?.to_ascii_lowercase();
-        let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).ok_or_else(|| anyhow!("no status"))?;
+        let status =
+            head.split(' ').nth(1).and_then(|s| s.parse().ok()).ok_or_else(|| anyhow!("no status"))?;
         let mut body = &answer[split + 4..];
         let mut whole = Vec::new();
         if head.contains("\r\ntransfer-encoding: chunked") {

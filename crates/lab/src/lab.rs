@@ -66,7 +66,12 @@ impl Lab {
         Ok(dir)
     }
 
-    pub fn ledger(&self) -> &Ledger {
+    /// A path in the lab's directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    pub(crate) fn ledger(&self) -> &Ledger {
         &self.ledger
     }
 

@@ -28,7 +28,7 @@ const REAP: Duration = Duration::from_secs(5);
 const DOWN: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
-pub struct Ledger(File);
+pub(crate) struct Ledger(File);
 
 impl Ledger {
     pub(crate) fn create(dir: &Path) -> Result<Self> {

@@ -12,6 +12,7 @@ mod namespace;
 mod process;
 mod product;
 mod site;
+mod wire;
 
 pub use api::{Api, Reply};
 pub use lab::{Lab, Stopped};
@@ -20,3 +21,4 @@ pub use namespace::{End, Namespace};
 pub use process::Process;
 pub use product::{Agent, AgentOptions, Gateway, GatewayOptions};
 pub use site::Site;
+pub use wire::Wire;

@@ -33,7 +33,8 @@ impl Namespace {
         if !out.status.success() {
             bail!("can't make namespace {name}: {}", String::from_utf8_lossy(&out.stderr).trim());
         }
-        let file = File::open(namespace_path(name)).with_context(|| format!("can't open namespace {name}"))?;
+        let file =
+            File::open(namespace_path(name)).with_context(|| format!("can't open namespace {name}"))?;
         let this = Self { name: name.to_owned(), file: Arc::new(file) };
         this.ip("link set dev lo up")?;
         // A remote site's routes are asymmetric on purpose: out by the tunnel, in by it, addresses on lo.
@@ -140,5 +141,9 @@ fn feed(command: &mut Command, input: &str) -> Result<()> {
         stdin.write_all(input.as_bytes()).context("can't write to the command")?;
     }
     let out = child.wait_with_output()?;
-    if out.status.success() { Ok(()) } else { bail!("{}", String::from_utf8_lossy(&out.stderr).trim().to_owned()) }
+    if out.status.success() {
+        Ok(())
+    } else {
+        bail!("{}", String::from_utf8_lossy(&out.stderr).trim().to_owned())
+    }
 }

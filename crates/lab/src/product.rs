@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -30,6 +30,8 @@ pub struct GatewayOptions<'a> {
     /// `auto`, `kernel`, `userland` or `off`.
     pub ipsec: &'a str,
     pub public_address: Option<Ipv4Addr>,
+    /// `RUST_LOG`.
+    pub log: &'a str,
 }
 
 /// `wicketgate up`, and a client of its API.
@@ -46,13 +48,14 @@ impl Gateway {
     /// The command, for a start that is meant to fail.
     ///
     /// # Errors
-    /// When the data directory can't be made.
+    /// When the ledger can't be written.
     pub fn command(lab: &Lab, options: &GatewayOptions<'_>) -> Result<(Command, PathBuf)> {
-        let data = lab.dir("data")?;
-        fs::set_permissions(&data, fs::Permissions::from_mode(0o700))?;
+        // It makes its data directory itself.
+        let data = lab.path("data");
         lab.ledger().gateway(options.executable, options.namespace.name(), &data)?;
         let mut command = options.namespace.command(&options.executable.display().to_string());
         command
+            .env("RUST_LOG", options.log)
             .arg("up")
             .args(["--data-dir".as_ref(), data.as_os_str()])
             .args(["--listen", &options.listen.to_string()])
@@ -207,6 +210,8 @@ pub struct AgentOptions<'a> {
     pub server: SocketAddr,
     /// `CIDR:PORTS` that it may reach; everything if empty.
     pub allow: &'a [&'a str],
+    /// `RUST_LOG`.
+    pub log: &'a str,
 }
 
 #[derive(Debug)]
@@ -221,9 +226,10 @@ impl Agent {
     /// # Errors
     /// When it can't be started.
     pub fn start(lab: &Lab, options: &AgentOptions<'_>, code: Option<&str>) -> Result<Self> {
-        let state = lab.dir(options.name)?;
-        fs::set_permissions(&state, fs::Permissions::from_mode(0o700))?;
+        // It makes its state directory itself.
+        let state = lab.path(options.name);
         let mut command = options.namespace.command(&options.executable.display().to_string());
+        command.env("RUST_LOG", options.log);
         command.args(["start", "--server", &format!("https://{}", options.server)]);
         command.args(["--state-dir".as_ref(), state.as_os_str()]);
         if let Some(code) = code {
@@ -251,7 +257,8 @@ impl Agent {
             let new = environments.iter().find(|e| e["status"] == "ACTIVE" && !known.contains(&e["zId"]));
             Ok(new.and_then(|e| e["zId"].as_str().map(str::to_owned)))
         });
-        let zid = zid.map_err(|e| e.context(format!("{}\n{}", agent.process.tail(), gateway.process.tail())))?;
+        let zid =
+            zid.map_err(|e| e.context(format!("{}\n{}", agent.process.tail(), gateway.process.tail())))?;
         Ok((agent, zid))
     }
 }
@@ -260,5 +267,6 @@ impl Agent {
 fn secret(path: &Path, text: &str) -> Result<()> {
     use std::io::Write as _;
     let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
-    file.and_then(|mut f| f.write_all(text.as_bytes())).with_context(|| format!("can't write {}", path.display()))
+    file.and_then(|mut f| f.write_all(text.as_bytes()))
+        .with_context(|| format!("can't write {}", path.display()))
 }

@@ -24,7 +24,8 @@ const START: Duration = Duration::from_secs(10);
 const SWANCTL_TIMEOUT: &str = "10";
 
 /// The order is the priority: kernel-libipsec before kernel-netlink, which is still needed for routes.
-const PLUGINS: &str = "random nonce openssl pem pkcs1 kdf pubkey kernel-libipsec kernel-netlink socket-default vici";
+const PLUGINS: &str =
+    "random nonce openssl pem pkcs1 kdf pubkey kernel-libipsec kernel-netlink socket-default vici";
 
 #[derive(Debug)]
 pub struct Site {

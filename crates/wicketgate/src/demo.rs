@@ -9,7 +9,6 @@ mod network;
 mod report;
 mod story;
 mod targets;
-mod wire;
 
 use std::{
     fs,
@@ -57,7 +56,9 @@ impl Demo {
             let stop = Arc::clone(&stop);
             move || self.play(stop)
         });
-        if let (Some(mut int), Some(mut term), Some(mut hup)) = (signals.next(), signals.next(), signals.next()) {
+        if let (Some(mut int), Some(mut term), Some(mut hup)) =
+            (signals.next(), signals.next(), signals.next())
+        {
             tokio::select! {
                 done = &mut story => return done?,
                 _ = int.recv() => {}
@@ -109,10 +110,11 @@ impl Demo {
 fn programs() -> Result<()> {
     let path = std::env::var("PATH").unwrap_or_default();
     // An administrator's programs are not in everybody's PATH.
-    let dirs: Vec<&Path> =
-        path.split(':').chain(["/usr/sbin", "/usr/lib/ipsec"]).map(Path::new).collect();
+    let dirs: Vec<&Path> = path.split(':').chain(["/usr/sbin", "/usr/lib/ipsec"]).map(Path::new).collect();
     let there = |program: &&&str| dirs.iter().any(|d| fs::metadata(d.join(program)).is_ok());
-    let needed = ["ip", "nft", "nsenter", "unshare", "setpriv", "charon", "swanctl", "tcpdump", "nginx", "psql", "curl"];
+    let needed = [
+        "ip", "nft", "nsenter", "unshare", "setpriv", "charon", "swanctl", "tcpdump", "nginx", "psql", "curl",
+    ];
     let missing: Vec<&str> = needed.iter().filter(|p| !there(p)).copied().collect();
     ensure!(missing.is_empty(), "not installed: {}; run `make install`", missing.join(", "));
     ensure!(targets::postgresql().is_some(), "PostgreSQL's server is not installed; run `make install`");

@@ -80,14 +80,18 @@ pub(super) fn isolation(
 
     let results = thread::scope(|scope| {
         let tries: Vec<_> = attempts.iter().map(|t| scope.spawn(|| t.from.connect(t.to, TRY))).collect();
-        tries.into_iter().map(|t| t.join().map_err(|_| anyhow!("a check panicked"))).collect::<Result<Vec<_>>>()
+        tries
+            .into_iter()
+            .map(|t| t.join().map_err(|_| anyhow!("a check panicked")))
+            .collect::<Result<Vec<_>>>()
     })?;
     for (attempt, result) in attempts.iter().zip(results) {
         let said = match &result {
             Ok(_) => "connected".to_owned(),
             Err(e) => e.root_cause().to_string(),
         };
-        report.check(result.is_ok() == attempt.open, format_args!("{}, {}: {said}", attempt.what, attempt.to));
+        report
+            .check(result.is_ok() == attempt.open, format_args!("{}, {}: {said}", attempt.what, attempt.to));
     }
     Ok(())
 }

@@ -4,18 +4,23 @@ use std::{net::Ipv4Addr, path::Path, thread, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
 use serde_json::Value;
-use wicketgate_lab::{Agent, AgentOptions, Gateway, GatewayOptions, Lab, Site};
+use wicketgate_lab::{Agent, AgentOptions, Gateway, GatewayOptions, Lab, Site, Wire};
 
 use super::{
     checks::{self, Customer},
     network::{self, API_PORT, DATABASE, GATEWAY, Network, SITE_A, SITE_B, SITE_CIDR, SITE_CLIENT, WEB},
     report::{Report, say},
     targets::{self, PAGE, ROW, curl, psql, run},
-    wire::Wire,
 };
 
 /// The port that both customers use, each on its own tunnel.
 const INGRESS: u16 = 9000;
+
+/// Addresses that may be seen inside tunnels only: the sites', and those that load balancers get.
+const INNER: &str = "10.0.0.0/8, 100.64.0.0/10";
+
+/// What the product's processes write to their logs.
+const LOG: &str = "info";
 
 /// For a tunnel to come up from the site: an IKE exchange of four messages.
 const TUNNEL_UP: Duration = Duration::from_secs(15);
@@ -42,7 +47,7 @@ pub(super) fn tell(lab: &Lab, executable: &Path, agent: &Path, report: &mut Repo
     report.step(format_args!(
         "networks: an internet; two sites, both {SITE_CIDR}; a private network that lets nothing in"
     ));
-    let wire = Wire::watch(lab, &network.internet)?;
+    let wire = Wire::watch(lab, &network.internet, &[SITE_A, SITE_B], INNER)?;
 
     // The services take the longest to start, and need nothing else.
     let (gateway, services) = thread::scope(|scope| {
@@ -56,6 +61,7 @@ pub(super) fn tell(lab: &Lab, executable: &Path, agent: &Path, report: &mut Repo
                 agent_listen: network::agents(),
                 ipsec: "auto",
                 public_address: Some(GATEWAY),
+                log: LOG,
             },
         );
         if gateway.is_ok() {
@@ -74,18 +80,21 @@ pub(super) fn tell(lab: &Lab, executable: &Path, agent: &Path, report: &mut Repo
             namespace: &network.agent,
             name: "agent",
             server: network::agents(),
+            log: LOG,
             allow: &[&format!("{DATABASE}/32:5432"), &format!("{WEB}/32:80")],
         },
         &gateway,
     )?;
-    report.step(format_args!("an agent in the private network enrolled, dialling out only: environment {zid}"));
+    report
+        .step(format_args!("an agent in the private network enrolled, dialling out only: environment {zid}"));
 
     let tunnel_a = gateway.tunnel(lab, "customer-a", SITE_A, SITE_CIDR)?;
     let tunnel_b = gateway.tunnel(lab, "customer-b", SITE_B, SITE_CIDR)?;
     report.step("two tunnels made over the API: DEPLOYED");
     let share_a = gateway.share(lab, "database", &tunnel_a, &zid, &format!("{DATABASE}:5432"), INGRESS)?;
     let share_b = gateway.share(lab, "web", &tunnel_b, &zid, &format!("{WEB}:80"), INGRESS)?;
-    report.step(format_args!("two shares on the same ingress port {INGRESS}, to different targets: DEPLOYED"));
+    report
+        .step(format_args!("two shares on the same ingress port {INGRESS}, to different targets: DEPLOYED"));
 
     let site_a = site(lab, "site-a", &network.site_a, SITE_A, &gateway, &tunnel_a)?;
     let site_b = site(lab, "site-b", &network.site_b, SITE_B, &gateway, &tunnel_b)?;
@@ -94,7 +103,8 @@ pub(super) fn tell(lab: &Lab, executable: &Path, agent: &Path, report: &mut Repo
         Ok::<_, anyhow::Error>(it["connection"]["algorithms"]["esp"].as_str().unwrap_or("unknown").to_owned())
     };
     let (esp_a, esp_b) = (algorithms(&tunnel_a)?, algorithms(&tunnel_b)?);
-    report.step(format_args!("both sites' strongSwan connected with the configuration given out: ESP {esp_a}"));
+    report
+        .step(format_args!("both sites' strongSwan connected with the configuration given out: ESP {esp_a}"));
     report.check(esp_a == esp_b && esp_a != "unknown", "both tunnels negotiated the same ESP proposal");
 
     let a = Customer::new("site A", site_a, &tunnel_a, share_a)?;
@@ -108,7 +118,7 @@ pub(super) fn tell(lab: &Lab, executable: &Path, agent: &Path, report: &mut Repo
     answer(report, "the web server answered", page, PAGE);
 
     report.step("on the wire between the sites and the gateway");
-    let (esp_a, esp_b, inner) = (wire.packets("esp_a")?, wire.packets("esp_b")?, wire.packets("inner")?);
+    let (esp_a, esp_b, inner) = (wire.esp(SITE_A)?, wire.esp(SITE_B)?, wire.inner()?);
     report.check(esp_a > 0, format_args!("{esp_a} ESP packets of site A"));
     report.check(esp_b > 0, format_args!("{esp_b} ESP packets of site B"));
     report.check(inner == 0, format_args!("{inner} cleartext packets with an inner address"));
