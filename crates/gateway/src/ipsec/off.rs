@@ -1,0 +1,40 @@
+//! No IPsec, for development and benchmarks: a tunnel is a loopback address, which anybody on the host can connect
+//! to. Its connection is always down, without an error: there is no peer.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use wicketgate_model::{TunnelDesired, TunnelId};
+
+use super::{Place, Report, Tunnel};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Off {
+    tunnels: Mutex<BTreeMap<TunnelId, (Report, Arc<Tunnel>)>>,
+}
+
+impl Off {
+    pub(super) fn ensure(&self, desired: &TunnelDesired) -> Arc<Tunnel> {
+        let mut tunnels = self.lock();
+        if let Some((_, tunnel)) = tunnels.get(&desired.id)
+            && tunnel.load_balancer() == desired.load_balancer_ip
+        {
+            return Arc::clone(tunnel);
+        }
+        let report = Report::new(jiff::Timestamp::now());
+        let tunnel = report.tunnel(Place::Host, desired.load_balancer_ip);
+        tunnels.insert(desired.id, (report, Arc::clone(&tunnel)));
+        tunnel
+    }
+
+    pub(super) fn remove(&self, tunnel: TunnelId) {
+        self.lock().remove(&tunnel);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<TunnelId, (Report, Arc<Tunnel>)>> {
+        self.tunnels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,364 @@
+//! Tunnels with strongSwan: each a namespace with a charon of its own, and a place in the steering rules.
+//!
+//! What belongs to a tunnel is named after the instance and the tunnel's slot, and its directory is made first and
+//! removed last: whatever happens in between, the next run finds all that is left by the directories.
+
+mod charon;
+mod conf;
+mod daemon;
+mod sight;
+
+use std::{
+    collections::BTreeMap,
+    fs::{DirBuilder, File, OpenOptions},
+    io::{self, Write as _},
+    net::Ipv4Addr,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use rtnetlink::Handle;
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+use tokio::{sync::Mutex, time::Instant};
+use tracing::{debug, info};
+use wicketgate_model::{Problem, Reason, TunnelDesired, TunnelId};
+
+use super::{IpsecConfig, IpsecError, Place, Report, Tunnel, probe};
+use crate::netns::{
+    Namespace, NetnsError,
+    guard::{self, EspPath},
+    link::{self, LinkAddresses},
+    nft,
+    steering::{Steering, SteeringConfig, was_no_router},
+};
+use charon::Home;
+use conf::Wanted;
+use daemon::Daemon;
+
+/// In the state directory: the instance's name, a lock, and a directory for each tunnel, named after its slot.
+const INSTANCE: &str = "instance";
+const LOCK: &str = "lock";
+const TUNNELS: &str = "tunnels";
+
+/// In a tunnel's directory: what it belongs to.
+const RECORD: &str = "tunnel.json";
+
+/// A slot's last tunnel is being removed while the next one is wished for.
+const SLOT_WAIT: Duration = Duration::from_secs(5);
+const SLOT_POLL: Duration = Duration::from_millis(20);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Strongswan {
+    state_dir: PathBuf,
+    /// Held for as long as this gateway runs.
+    _lock: File,
+    instance: u16,
+    esp: EspPath,
+    public_address: Ipv4Addr,
+    netlink: Handle,
+    steering: Steering,
+    /// An entry is locked while its tunnel is worked on, so that tunnels don't wait for each other.
+    tunnels: Mutex<BTreeMap<TunnelId, Arc<Mutex<Option<Served>>>>>,
+}
+
+/// A tunnel of this run.
+#[derive(Debug)]
+struct Served {
+    slot: u16,
+    tunnel: Arc<Tunnel>,
+    namespace: Namespace,
+    report: Arc<Report>,
+    daemon: Daemon,
+}
+
+/// What a tunnel's directory says of it. No secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Record {
+    id: TunnelId,
+    slot: u16,
+    peer_address: Ipv4Addr,
+}
+
+impl Strongswan {
+    pub(super) async fn start(config: IpsecConfig) -> Result<Self, IpsecError> {
+        probe::preflight()?;
+        let IpsecConfig { mode, state_dir, public_address } = config;
+        let state_dir_error = |source| IpsecError::StateDir { path: state_dir.clone(), source };
+        let lock = take_possession(&state_dir).map_err(|e| match e.kind() {
+            io::ErrorKind::WouldBlock => IpsecError::InUse(state_dir.clone()),
+            _ => state_dir_error(e),
+        })?;
+        let instance = instance(&state_dir).map_err(state_dir_error)?;
+        let esp = probe::esp(mode, &format!("{instance:04x}")).await?;
+
+        let default_source = probe::default_source();
+        let public_address = public_address.or(default_source).ok_or(IpsecError::NoPublicAddress)?;
+        let is_local = probe::is_local(public_address)
+            .map_err(NetnsError::io(format!("look for the address {public_address}")))?;
+        // Behind a 1:1 NAT packets come to the host's own address, and leave from it.
+        let send_from =
+            if is_local { public_address } else { default_source.ok_or(IpsecError::NoPublicAddress)? };
+        let steering = SteeringConfig {
+            instance: format!("{instance:04x}"),
+            arrive_at: [public_address, send_from].into(),
+            send_from,
+            raw_esp: esp == EspPath::Kernel,
+            was_no_router: was_no_router(&state_dir).map_err(state_dir_error)?,
+        };
+        let records = records(&state_dir).map_err(state_dir_error)?;
+        let peers =
+            records.iter().map(|r| (r.peer_address, LinkAddresses::of(instance, r.slot).inside)).collect();
+        let steering = Steering::start(steering, peers).await?;
+        let this = Self {
+            state_dir,
+            _lock: lock,
+            instance,
+            esp,
+            public_address,
+            netlink: link::handle()?,
+            steering,
+            tunnels: Mutex::default(),
+        };
+        this.clear_unrecorded().await?;
+        Ok(this)
+    }
+
+    pub(super) fn esp(&self) -> EspPath {
+        self.esp
+    }
+
+    pub(super) fn public_address(&self) -> Ipv4Addr {
+        self.public_address
+    }
+
+    pub(super) async fn left_over(&self) -> io::Result<Vec<TunnelId>> {
+        let tunnels = self.tunnels.lock().await;
+        let found = records(&self.state_dir)?.into_iter().map(|r| r.id);
+        Ok(found.filter(|id| !tunnels.contains_key(id)).collect())
+    }
+
+    pub(super) async fn ensure(&self, desired: &TunnelDesired) -> Result<Arc<Tunnel>, Problem> {
+        let entry = Arc::clone(self.tunnels.lock().await.entry(desired.id).or_default());
+        let mut entry = entry.lock().await;
+        let started = Instant::now();
+        let result = self.bring_up(&mut entry, desired).await;
+        debug!(tunnel.id = %desired.id, elapsed_ms = started.elapsed().as_millis(), ok = result.is_ok(), "tunnel was brought up");
+        result.map_err(|message| Problem::new(Reason::TunnelFailed, message))
+    }
+
+    pub(super) async fn remove(&self, id: TunnelId) -> io::Result<()> {
+        let entry = Arc::clone(self.tunnels.lock().await.entry(id).or_default());
+        let mut entry = entry.lock().await;
+        if let Some(served) = &*entry {
+            served.daemon.stop().await.map_err(io::Error::other)?;
+        }
+        *entry = None;
+        for record in records(&self.state_dir)?.into_iter().filter(|r| r.id == id) {
+            self.clear(record.slot).await.map_err(io::Error::other)?;
+        }
+        self.tunnels.lock().await.remove(&id);
+        Ok(())
+    }
+
+    pub(super) async fn purge(&self) -> io::Result<()> {
+        let running: Vec<_> = self.tunnels.lock().await.keys().copied().collect();
+        let left = records(&self.state_dir)?.into_iter().map(|r| r.id);
+        for id in left.chain(running) {
+            self.remove(id).await?;
+        }
+        self.steering.purge().await.map_err(io::Error::other)
+    }
+
+    /// The steps of [`Strongswan::ensure`]. An error is a sentence for whoever made the tunnel.
+    async fn bring_up(
+        &self,
+        entry: &mut Option<Served>,
+        desired: &TunnelDesired,
+    ) -> Result<Arc<Tunnel>, String> {
+        if let Some(served) = entry.as_ref().filter(|s| s.slot != desired.slot) {
+            served.daemon.stop().await?;
+            self.clear(served.slot).await.map_err(|e| e.to_string())?;
+            *entry = None;
+        }
+        let slot = desired.slot;
+        let dir = self.dir(slot);
+        self.claim(desired).await?;
+        let namespace = Namespace::ensure(&self.namespace(slot)).await.map_err(|e| e.to_string())?;
+        if entry.as_ref().is_some_and(|s| !s.namespace.is_same(&namespace)) {
+            // Somebody removed the namespace's name; its processes and sockets are out of anybody's reach.
+            if let Some(served) = entry.take() {
+                served.daemon.stop().await?;
+            }
+        }
+        let served = match entry {
+            Some(served) => served,
+            // charon starts while the links are made: it finds the addresses by itself.
+            none => none.insert(self.served(desired, &namespace, &dir)),
+        };
+        let addresses = LinkAddresses::of(self.instance, slot);
+        let peer = desired.peer_address.get();
+        let rules = guard::rules(self.esp, peer, desired.peer_cidr.get(), desired.load_balancer_ip);
+        // The guard first: nothing reaches the namespace before it.
+        nft::apply(Some(&namespace), rules).await.map_err(|e| e.to_string())?;
+        link::ensure(&self.netlink, &namespace, &self.link(slot), addresses, desired.load_balancer_ip)
+            .await
+            .map_err(|e| e.to_string())?;
+        if served.tunnel.load_balancer() != desired.load_balancer_ip {
+            served.tunnel = served.report.tunnel(Place::Namespace(namespace), desired.load_balancer_ip);
+        }
+        served
+            .daemon
+            .configure(Wanted::new(desired, self.esp, self.public_address, addresses.inside))
+            .await?;
+        self.steering.steer(peer, addresses.inside).await.map_err(|e| e.to_string())?;
+        Ok(Arc::clone(&served.tunnel))
+    }
+
+    fn served(&self, desired: &TunnelDesired, namespace: &Namespace, dir: &Path) -> Served {
+        let report = Arc::new(Report::new(jiff::Timestamp::now()));
+        let home = Home { dir: dir.to_owned(), namespace: namespace.clone(), conf: conf::file(self.esp) };
+        Served {
+            slot: desired.slot,
+            tunnel: report.tunnel(Place::Namespace(namespace.clone()), desired.load_balancer_ip),
+            namespace: namespace.clone(),
+            daemon: Daemon::start(home, Arc::clone(&report)),
+            report,
+        }
+    }
+
+    /// Writes down whose the slot is, before there is anything of it.
+    async fn claim(&self, desired: &TunnelDesired) -> Result<(), String> {
+        let dir = self.dir(desired.slot);
+        let deadline = Instant::now() + SLOT_WAIT;
+        let before = loop {
+            let record = read_record(&dir);
+            match &record {
+                Some(other) if other.id != desired.id && Instant::now() < deadline => {
+                    tokio::time::sleep(SLOT_POLL).await;
+                }
+                Some(other) if other.id != desired.id => {
+                    return Err(format!(
+                        "slot {} still belongs to {}: waiting for its removal",
+                        other.slot, other.id
+                    ));
+                }
+                _ => break record,
+            }
+        };
+        let record = Record { id: desired.id, slot: desired.slot, peer_address: desired.peer_address.get() };
+        if before.as_ref() != Some(&record) {
+            write_record(&dir, &record).map_err(|e| format!("can't write to the state directory: {e}"))?;
+        }
+        Ok(())
+    }
+
+    /// Leaves nothing of a slot.
+    async fn clear(&self, slot: u16) -> Result<(), NetnsError> {
+        let name = self.namespace(slot);
+        if let Some(namespace) = Namespace::open(&name)? {
+            let home = Home { dir: self.dir(slot), namespace, conf: String::new() };
+            home.stop().await?;
+        }
+        self.steering.release(LinkAddresses::of(self.instance, slot).inside).await?;
+        link::remove(&self.netlink, &self.link(slot)).await?;
+        Namespace::remove(&name).await?;
+        match std::fs::remove_dir_all(self.dir(slot)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(NetnsError::io("remove a tunnel's directory")(e))
+            }
+            _ => {
+                info!(slot, "nothing is left of a tunnel");
+                Ok(())
+            }
+        }
+    }
+
+    /// Directories without a record: a start or a removal that was cut short. Nobody can ask for them by an id.
+    async fn clear_unrecorded(&self) -> Result<(), NetnsError> {
+        let listing = NetnsError::io("list the state directory");
+        for slot in slots(&self.state_dir).map_err(listing)? {
+            if read_record(&self.dir(slot)).is_none() {
+                self.clear(slot).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn dir(&self, slot: u16) -> PathBuf {
+        self.state_dir.join(TUNNELS).join(slot.to_string())
+    }
+
+    fn namespace(&self, slot: u16) -> String {
+        format!("wicketgate-{:04x}-{slot}", self.instance)
+    }
+
+    /// At most 12 of the 15 bytes that a link's name may have.
+    fn link(&self, slot: u16) -> String {
+        format!("wg{:04x}-{slot}", self.instance)
+    }
+}
+
+fn take_possession(state_dir: &Path) -> io::Result<File> {
+    DirBuilder::new().recursive(true).mode(0o700).create(state_dir.join(TUNNELS))?;
+    let lock =
+        OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(state_dir.join(LOCK))?;
+    flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(lock)
+}
+
+/// The instance's number: random at the first start, and kept.
+fn instance(state_dir: &Path) -> io::Result<u16> {
+    let path = state_dir.join(INSTANCE);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => u16::from_str_radix(text.trim(), 16)
+            .map_err(|_| io::Error::other(format!("{} must be four hexadecimal digits", path.display()))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let mut bytes = [0; 2];
+            getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+            let instance = u16::from_be_bytes(bytes);
+            replace(&path, format!("{instance:04x}\n").as_bytes())?;
+            Ok(instance)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+fn slots(state_dir: &Path) -> io::Result<Vec<u16>> {
+    let mut slots = Vec::new();
+    for entry in std::fs::read_dir(state_dir.join(TUNNELS))? {
+        slots.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u16>().ok()));
+    }
+    Ok(slots)
+}
+
+fn records(state_dir: &Path) -> io::Result<Vec<Record>> {
+    let dir = |slot: u16| state_dir.join(TUNNELS).join(slot.to_string());
+    Ok(slots(state_dir)?
+        .into_iter()
+        .filter_map(|slot| read_record(&dir(slot)).filter(|r| r.slot == slot))
+        .collect())
+}
+
+fn read_record(dir: &Path) -> Option<Record> {
+    serde_json::from_slice(&std::fs::read(dir.join(RECORD)).ok()?).ok()
+}
+
+fn write_record(dir: &Path, record: &Record) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    DirBuilder::new().recursive(true).mode(0o700).create(dir.join("run"))?;
+    replace(&dir.join(RECORD), &serde_json::to_vec(record)?)
+}
+
+/// Writes a file whole or not at all.
+fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("new");
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+    file.write_all(contents)?;
+    file.sync_all()?;
+    std::fs::rename(temporary, path)
+}

@@ -1,0 +1,240 @@
+//! One charon process: started in its tunnel's namespace, or found there.
+//!
+//! It outlives this process. Which one it is stands in a file of ours that the process itself wrote before it became
+//! charon; that it is the right one is seen from the namespace that it is in, which nobody else's process is. It sees
+//! a `/run` of its own: the pid file's place is compiled in, and there the configuration and the socket are, too.
+
+use std::{
+    fs::{DirBuilder, OpenOptions},
+    io::{self, Write as _},
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use rustix::{
+    fs::{Mode, OFlags},
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    net::UnixStream,
+    time::{sleep, timeout},
+};
+
+use super::super::probe::CHARON;
+use crate::netns::{Namespace, NetnsError};
+
+/// A charon listens 60 to 110 ms after its start, on a busy machine much later.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+const START_POLL: Duration = Duration::from_millis(3);
+
+/// charon tells its peers good-bye and ends in some ten milliseconds.
+const STOP_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// `$1` is the daemon's directory, `$2` charon.
+const START: &str = r#"umask 077; echo $$ >"$1/pid" && mount --bind "$1/run" /run && exec "$2""#;
+
+/// Where a charon's files are.
+#[derive(Debug, Clone)]
+pub(super) struct Home {
+    pub(super) dir: PathBuf,
+    pub(super) namespace: Namespace,
+    /// What its configuration file should say.
+    pub(super) conf: String,
+}
+
+/// A running charon. Dropping it leaves it running.
+#[derive(Debug)]
+pub(super) struct Charon {
+    process: AsyncFd<OwnedFd>,
+    /// Our own child has to be waited for once it has ended; an adopted one is somebody else's.
+    child: Option<Child>,
+    /// Kept open, since the path of a socket must be short and this one's may be long.
+    run: OwnedFd,
+}
+
+impl Home {
+    fn run(&self) -> PathBuf {
+        self.dir.join("run")
+    }
+
+    /// The charon that is running here, if it has the configuration that it should have and answers. Any other one
+    /// is ended.
+    pub(super) async fn adopt(&self) -> Result<Option<Charon>, NetnsError> {
+        let Some(process) = self.process()? else { return Ok(None) };
+        let charon = Charon { process, child: None, run: self.open_run()? };
+        let has_conf =
+            std::fs::read_to_string(self.run().join("strongswan.conf")).is_ok_and(|c| c == self.conf);
+        if has_conf && timeout(START_POLL * 100, charon.listens()).await.is_ok() {
+            return Ok(Some(charon));
+        }
+        charon.stop().await;
+        Ok(None)
+    }
+
+    /// Starts one where none is, and waits until it listens.
+    pub(super) async fn start(&self) -> Result<Charon, NetnsError> {
+        self.prepare().map_err(NetnsError::io("prepare the IKE daemon's directory"))?;
+        let (dir, run) = (self.dir.clone(), self.open_run()?);
+        let (process, child) =
+            self.namespace.run_blocking("start the IKE daemon", move || spawn(&dir)).await?;
+        let process = watch(process).map_err(NetnsError::io("watch the IKE daemon"))?;
+        let mut charon = Charon { process, child: Some(child), run };
+        let listens = async {
+            tokio::select! {
+                () = charon.listens() => true,
+                () = ended(&charon.process) => false,
+            }
+        };
+        match timeout(START_TIMEOUT, listens).await {
+            Ok(true) => Ok(charon),
+            answer => {
+                if answer.is_ok() {
+                    charon.reap();
+                } else {
+                    charon.stop().await;
+                }
+                let message = if answer.is_ok() { "it ended at once" } else { "it does not listen" };
+                let log = self.run().join("charon.log");
+                Err(NetnsError::Tool {
+                    what: "start the IKE daemon".to_owned(),
+                    message: format!("{message}: see {}", log.display()),
+                })
+            }
+        }
+    }
+
+    /// Ends whatever runs here.
+    pub(super) async fn stop(&self) -> Result<(), NetnsError> {
+        if let Some(process) = self.process()? {
+            Charon { process, child: None, run: self.open_run()? }.stop().await;
+        }
+        // What no file tells of: a start that was cut short.
+        for pid in self.namespace.processes() {
+            let is_charon =
+                std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == Path::new(CHARON));
+            if is_charon && let Some(process) = open(pid).filter(|_| self.namespace.holds(pid)) {
+                let _ = pidfd_send_signal(&process, Signal::KILL);
+            }
+        }
+        Ok(())
+    }
+
+    fn process(&self) -> Result<Option<AsyncFd<OwnedFd>>, NetnsError> {
+        let pid = std::fs::read_to_string(self.dir.join("pid")).ok().and_then(|p| p.trim().parse().ok());
+        // Looked at after it was opened: another process that took the number since is not in the namespace.
+        let process = pid.and_then(|pid| open(pid).filter(|_| self.namespace.holds(pid)));
+        process.map(watch).transpose().map_err(NetnsError::io("watch the IKE daemon"))
+    }
+
+    fn open_run(&self) -> Result<OwnedFd, NetnsError> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(self.run(), flags, Mode::empty())
+            .map_err(|e| NetnsError::io("open the IKE daemon's directory")(e.into()))
+    }
+
+    /// A stale pid file keeps a charon from starting, and a stale socket looks like one that listens.
+    fn prepare(&self) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(self.run())?;
+        for stale in [self.dir.join("pid"), self.run().join("charon.pid"), self.run().join("charon.vici")] {
+            match std::fs::remove_file(stale) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+        }
+        create(&self.run().join("strongswan.conf"))?.write_all(self.conf.as_bytes())
+    }
+}
+
+impl Charon {
+    /// Its VICI socket. Valid for as long as this value lives.
+    pub(super) fn socket(&self) -> PathBuf {
+        format!("/proc/self/fd/{}/charon.vici", self.run.as_raw_fd()).into()
+    }
+
+    /// Waits until the process has ended. Cancel-safe.
+    pub(super) async fn exited(&mut self) {
+        ended(&self.process).await;
+        self.reap();
+    }
+
+    /// Asks it to end, and makes it.
+    pub(super) async fn stop(mut self) {
+        for signal in [Signal::TERM, Signal::KILL] {
+            // It may have ended by itself: then the wait is over at once.
+            let _ = pidfd_send_signal(self.process.get_ref(), signal);
+            if timeout(STOP_TIMEOUT, ended(&self.process)).await.is_ok() {
+                break;
+            }
+        }
+        self.reap();
+    }
+
+    async fn listens(&self) {
+        while UnixStream::connect(self.socket()).await.is_err() {
+            sleep(START_POLL).await;
+        }
+    }
+
+    fn reap(&mut self) {
+        if let Some(child) = &mut self.child
+            && let Err(error) = child.try_wait()
+        {
+            tracing::warn!(%error, "could not wait for an IKE daemon that ended");
+        }
+    }
+}
+
+/// A pidfd is readable once its process has ended.
+async fn ended(process: &AsyncFd<OwnedFd>) {
+    if let Err(error) = process.readable().await {
+        tracing::warn!(%error, "could not watch an IKE daemon");
+    }
+}
+
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe for types that could close the descriptor; an OwnedFd does not"
+)]
+fn watch(process: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(process, Interest::READABLE)
+}
+
+fn open(pid: i32) -> Option<OwnedFd> {
+    pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()
+}
+
+/// Runs on a thread inside the namespace, which the child inherits. `setsid` takes it out of our process group and
+/// session, so that no signal of a terminal reaches it; it and `unshare` become the shell, which becomes charon.
+fn spawn(dir: &Path) -> io::Result<(OwnedFd, Child)> {
+    let output = create(&dir.join("output"))?;
+    let mut child = Command::new("setsid")
+        .args(["unshare", "-m", "--propagation", "private", "sh", "-c", START, "sh"])
+        .arg(dir)
+        .arg(CHARON)
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("STRONGSWAN_CONF", "/run/strongswan.conf")
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(output.try_clone()?)
+        .stderr(output)
+        .spawn()?;
+    match i32::try_from(child.id()).ok().and_then(open) {
+        Some(process) => Ok((process, child)),
+        None => {
+            child.kill()?;
+            child.wait()?;
+            Err(io::Error::other("the kernel has no pidfd: Linux 5.3 or newer is needed"))
+        }
+    }
+}
+
+fn create(path: &Path) -> io::Result<std::fs::File> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+}

@@ -1,0 +1,181 @@
+//! What a charon is told: its configuration file, which holds no secret, and the connection and keys over VICI.
+
+use std::net::Ipv4Addr;
+
+use wicketgate_model::{PreSharedKey, TunnelDesired};
+use wicketgate_vici::{Client, Error, Message};
+
+use crate::netns::guard::EspPath;
+
+/// The one connection of a tunnel's charon, and its one child.
+pub(super) const CONNECTION: &str = "tunnel";
+pub(super) const CHILD: &str = "site";
+
+/// The best first; the last one is for devices that know nothing newer.
+const IKE_PROPOSALS: [&str; 5] = [
+    "aes256gcm16-prfsha384-ecp384",
+    "aes256gcm16-prfsha256-ecp256",
+    "aes256gcm16-prfsha384-x25519",
+    "aes256-sha384-ecp384",
+    "aes256-sha256-modp2048",
+];
+const ESP_PROPOSALS: [&str; 5] = [
+    "aes256gcm16-ecp384",
+    "aes256gcm16-ecp256",
+    "aes256gcm16-x25519",
+    "aes256gcm16-modp2048",
+    "aes256-sha256-modp2048",
+];
+
+/// A dead peer is noticed by this and the retransmissions below: after about half a minute.
+const DPD_DELAY: &str = "10s";
+const IKE_REKEY: &str = "8h";
+const CHILD_REKEY: &str = "1h";
+
+/// The file. The order of the plugins is their priority, and there is no other list: kernel-libipsec stands before
+/// kernel-netlink, which is still needed for addresses and routes. Paths are as charon sees them, see
+/// [`super::charon`]. The log has what charon says when it starts; the rest goes out as events.
+pub(super) fn file(esp: EspPath) -> String {
+    let libipsec = match esp {
+        EspPath::Userland => "kernel-libipsec ",
+        EspPath::Kernel => "",
+    };
+    format!(
+        "charon {{
+  load = random nonce openssl pem pkcs1 kdf pubkey {libipsec}kernel-netlink socket-default vici
+  threads = 8
+  install_virtual_ip = no
+  retransmit_tries = 4
+  retransmit_timeout = 1.0
+  filelog {{
+    log {{
+      path = /run/charon.log
+      append = no
+      default = 0
+      dmn = 1
+      lib = 1
+    }}
+  }}
+  plugins {{
+    vici {{
+      socket = unix:///run/charon.vici
+    }}
+  }}
+}}
+"
+    )
+}
+
+/// What one charon should have loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) connection: Message,
+    pub(super) local_id: String,
+    pub(super) peer_id: String,
+    pub(super) keys: Vec<PreSharedKey>,
+}
+
+impl Wanted {
+    pub(super) fn new(tunnel: &TunnelDesired, esp: EspPath, public: Ipv4Addr, inside: Ipv4Addr) -> Self {
+        let local_id = public.to_string();
+        let peer_id = tunnel.peer_id.to_string();
+        let encap = match esp {
+            EspPath::Userland => "yes",
+            EspPath::Kernel => "no",
+        };
+        let end = |id: &str| Message::new().set("auth", "psk").set("id", id);
+        let child = Message::new()
+            .list("local_ts", [format!("{}/32", tunnel.load_balancer_ip)])
+            .list("remote_ts", [tunnel.peer_cidr.to_string()])
+            .list("esp_proposals", ESP_PROPOSALS)
+            .set("mode", "tunnel")
+            .set("start_action", "none")
+            .set("dpd_action", "clear")
+            .set("rekey_time", CHILD_REKEY);
+        let connection = Message::new()
+            .set("version", "2")
+            .list("local_addrs", [inside.to_string()])
+            .list("remote_addrs", [tunnel.peer_address.to_string()])
+            .list("proposals", IKE_PROPOSALS)
+            .set("encap", encap)
+            .set("mobike", "no")
+            .set("dpd_delay", DPD_DELAY)
+            .set("rekey_time", IKE_REKEY)
+            .set("unique", "replace")
+            .section("local-1", end(&local_id))
+            .section("remote-1", end(&peer_id))
+            .section("children", Message::new().section(CHILD, child));
+        Self {
+            connection: Message::new().section(CONNECTION, connection),
+            local_id,
+            peer_id,
+            keys: tunnel.keys.clone(),
+        }
+    }
+
+    /// Brings charon to this. An SA of another peer, identity or network is ended; a change of keys ends none.
+    pub(super) async fn load(&self, client: &Client) -> Result<(), Error> {
+        let is_other = self.differs(client).await?;
+        self.load_keys(client).await?;
+        client.request("load-conn", self.connection.clone()).await?;
+        if is_other {
+            terminate(client).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether charon has the connection, and for another peer than this.
+    async fn differs(&self, client: &Client) -> Result<bool, Error> {
+        let loaded = client.stream_request("list-conns", "list-conn", Message::new()).await?;
+        let Some(has) = loaded.iter().find_map(|part| part.sub(CONNECTION)) else { return Ok(false) };
+        let Some(wants) = self.connection.sub(CONNECTION) else { return Ok(true) };
+        let id = |m: &Message, end: &str| m.sub(end).and_then(|e| e.text("id")).map(str::to_owned);
+        let selectors = |m: &Message, key: &str| -> Vec<String> {
+            let child = m.sub("children").and_then(|c| c.sub(CHILD));
+            child.map(|c| c.texts(key).into_iter().map(str::to_owned).collect()).unwrap_or_default()
+        };
+        let same = has.texts("local_addrs") == wants.texts("local_addrs")
+            && has.texts("remote_addrs") == wants.texts("remote_addrs")
+            && id(has, "local-1") == id(wants, "local-1")
+            && id(has, "remote-1") == id(wants, "remote-1")
+            && selectors(has, "local-ts") == selectors(wants, "local_ts")
+            && selectors(has, "remote-ts") == selectors(wants, "remote_ts");
+        Ok(!same)
+    }
+
+    /// Loads the keys, and unloads those that are no more. Their ids are their places: the oldest is loaded first,
+    /// so that no key that stays valid is missing in between.
+    async fn load_keys(&self, client: &Client) -> Result<(), Error> {
+        for (place, key) in self.keys.iter().enumerate().rev() {
+            let message = Message::new()
+                .set("id", format!("key-{place}"))
+                .set("type", "IKE")
+                .set("data", key.expose())
+                .list("owners", [self.local_id.as_str(), self.peer_id.as_str()]);
+            client.request("load-shared", message).await?;
+        }
+        let loaded = client.request("get-shared", Message::new()).await?;
+        for id in loaded.texts("keys") {
+            let place = id.strip_prefix("key-").and_then(|p| p.parse::<usize>().ok());
+            if place.is_none_or(|p| p >= self.keys.len()) {
+                client.request("unload-shared", Message::new().set("id", id)).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Ends every SA. That there is none is no error.
+async fn terminate(client: &Client) -> Result<(), Error> {
+    let all = Message::new().set("ike", CONNECTION).set("timeout", "-1");
+    match client.request("terminate", all).await {
+        Ok(_) | Err(Error::Failed { .. }) => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+/// Makes charon try to reach the peer once, without waiting for how that goes.
+pub(super) async fn initiate(client: &Client) -> Result<(), Error> {
+    let child = Message::new().set("ike", CONNECTION).set("child", CHILD).set("timeout", "-1");
+    client.request("initiate", child).await.map(|_| ())
+}

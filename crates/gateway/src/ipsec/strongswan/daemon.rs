@@ -1,0 +1,285 @@
+//! The task that keeps one tunnel's charon running and configured, and reports what it sees.
+//!
+//! charon may die at any time: the task starts another one with the same configuration. The task may end at any
+//! time: charon lives on, and the task of the next run adopts it. The task alone talks to its charon.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+};
+use tracing::{debug, info, warn};
+use wicketgate_model::{ConnectionState, Problem, Reason};
+use wicketgate_vici::{Client, Events, Message};
+
+use super::{
+    charon::{Charon, Home},
+    conf::{Wanted, initiate},
+    sight::Sight,
+};
+use crate::ipsec::Report;
+
+/// Byte counters grow without an event.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// A burst of events is answered by one look.
+const LOOK_AFTER: Duration = Duration::from_millis(50);
+
+/// Before charon is started again after it died; doubles up to the second while it dies soon after its start.
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
+const PAUSE_LONGEST: Duration = Duration::from_secs(30);
+const LIVED_LONG: Duration = Duration::from_secs(60);
+
+/// Orders that wait: there is one, or one and the order to stop.
+const ORDERS: usize = 4;
+
+/// From an order to its answer, a start of charon included.
+const ORDER_TIMEOUT: Duration = Duration::from_secs(15);
+
+const EVENTS: [&str; 5] = ["ike-updown", "child-updown", "ike-rekey", "child-rekey", "log"];
+
+/// The way to a running task. Dropping it ends the task, and leaves charon.
+#[derive(Debug)]
+pub(super) struct Daemon {
+    orders: mpsc::Sender<Order>,
+}
+
+#[derive(Debug)]
+enum Order {
+    Configure(Wanted, oneshot::Sender<Result<(), String>>),
+    Stop(oneshot::Sender<Result<(), String>>),
+}
+
+impl Daemon {
+    /// Starts the task, and the task charon, or adopts it.
+    pub(super) fn start(home: Home, report: Arc<Report>) -> Self {
+        let (orders, receive) = mpsc::channel(ORDERS);
+        let task = Task {
+            home,
+            report,
+            orders: receive,
+            wanted: None,
+            sight: Sight::new(Timestamp::now()),
+            was_up: false,
+        };
+        tokio::spawn(task.run());
+        Self { orders }
+    }
+
+    /// Has charon configured as `wanted`, and waits for it.
+    pub(super) async fn configure(&self, wanted: Wanted) -> Result<(), String> {
+        self.order(|done| Order::Configure(wanted, done)).await
+    }
+
+    /// Ends charon and the task.
+    pub(super) async fn stop(&self) -> Result<(), String> {
+        self.order(Order::Stop).await
+    }
+
+    async fn order(
+        &self,
+        order: impl FnOnce(oneshot::Sender<Result<(), String>>) -> Order,
+    ) -> Result<(), String> {
+        let (done, answer) = oneshot::channel();
+        let ordered = async {
+            self.orders.send(order(done)).await.ok()?;
+            answer.await.ok()
+        };
+        match timeout(ORDER_TIMEOUT, ordered).await {
+            Ok(Some(result)) => result,
+            Ok(None) => Err("the IKE daemon's task has ended".to_owned()),
+            Err(_) => Err("the IKE daemon did not take its configuration in time".to_owned()),
+        }
+    }
+}
+
+struct Task {
+    home: Home,
+    report: Arc<Report>,
+    orders: mpsc::Receiver<Order>,
+    wanted: Option<Wanted>,
+    sight: Sight,
+    /// The peer was connected to a charon that died: the peer does not know yet.
+    was_up: bool,
+}
+
+/// Why a charon is served no longer.
+enum End {
+    /// It was asked for, or there is nobody left to ask.
+    Stopped,
+    Died(String),
+}
+
+impl Task {
+    async fn run(mut self) {
+        let mut pause = PAUSE_FIRST;
+        loop {
+            let started = Instant::now();
+            let End::Died(why) = self.serve().await else { return };
+            warn!(dir = %self.home.dir.display(), why, "IKE daemon died");
+            self.was_up |= self.sight.connection().state == ConnectionState::Up;
+            self.sight.lost(Timestamp::now());
+            self.publish();
+            self.report.set_problem(Some(Problem::new(Reason::TunnelFailed, why.clone())));
+            pause = if started.elapsed() > LIVED_LONG { PAUSE_FIRST } else { pause };
+            if let End::Stopped = self.pause(pause, &why).await {
+                return;
+            }
+            pause = (pause * 2).min(PAUSE_LONGEST);
+        }
+    }
+
+    /// Waits before the next start; who asks for something meanwhile is told why there is no charon.
+    async fn pause(&mut self, pause: Duration, why: &str) -> End {
+        let due = Instant::now() + pause;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(due) => return End::Died(why.to_owned()),
+                order = self.orders.recv() => match order {
+                    None => return End::Stopped,
+                    Some(Order::Stop(done)) => {
+                        let _ = done.send(self.home.stop().await.map_err(|e| e.to_string()));
+                        return End::Stopped;
+                    }
+                    Some(Order::Configure(wanted, done)) => {
+                        self.wanted = Some(wanted);
+                        let _ = done.send(Err(why.to_owned()));
+                    }
+                },
+            }
+        }
+    }
+
+    async fn serve(&mut self) -> End {
+        let mut charon = match self.bring_up().await {
+            Ok(charon) => charon,
+            Err(error) => return End::Died(error.to_string()),
+        };
+        let end = match self.talk(&mut charon).await {
+            Ok(end) => end,
+            Err(wicketgate_vici::Error::Closed) => End::Died("the IKE daemon ended".to_owned()),
+            Err(error) => End::Died(error.to_string()),
+        };
+        if let End::Died(_) = end {
+            // It may be alive and not answer.
+            charon.stop().await;
+        }
+        end
+    }
+
+    async fn bring_up(&self) -> Result<Charon, crate::netns::NetnsError> {
+        if let Some(charon) = self.home.adopt().await? {
+            info!(dir = %self.home.dir.display(), "IKE daemon was adopted");
+            return Ok(charon);
+        }
+        let started = Instant::now();
+        let charon = self.home.start().await?;
+        info!(dir = %self.home.dir.display(), elapsed_ms = started.elapsed().as_millis(), "IKE daemon started");
+        Ok(charon)
+    }
+
+    /// Talks to a charon until one of the two ends.
+    async fn talk(&mut self, charon: &mut Charon) -> Result<End, wicketgate_vici::Error> {
+        let socket = charon.socket();
+        let client = Client::connect(&socket).await?;
+        let mut events = Events::subscribe(&socket, &EVENTS).await?;
+        if let Some(wanted) = &self.wanted {
+            wanted.load(&client).await?;
+            self.report.set_problem(None);
+            if std::mem::take(&mut self.was_up) {
+                // The peer notices only by its own dead peer detection; being called it notices at once.
+                initiate(&client).await?;
+            }
+        }
+        let mut look_every = interval(LOOK_EVERY);
+        look_every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut look_soon = None;
+        loop {
+            let look_at = look_soon;
+            tokio::select! {
+                () = charon.exited() => return Ok(End::Died("the IKE daemon ended".to_owned())),
+                order = self.orders.recv() => match order {
+                    None => return Ok(End::Stopped),
+                    Some(Order::Stop(done)) => {
+                        let _ = done.send(self.home.stop().await.map_err(|e| e.to_string()));
+                        charon.exited().await;
+                        return Ok(End::Stopped);
+                    }
+                    Some(Order::Configure(wanted, done)) => self.configure(&client, wanted, done).await?,
+                },
+                event = events.receive() => {
+                    let (name, message) = event?;
+                    if self.take(&name, &message) && look_soon.is_none() {
+                        look_soon = Some(Instant::now() + LOOK_AFTER);
+                    }
+                }
+                () = at(look_at) => {
+                    look_soon = None;
+                    self.look(&client).await?;
+                }
+                _ = look_every.tick() => self.look(&client).await?,
+            }
+        }
+    }
+
+    async fn configure(
+        &mut self,
+        client: &Client,
+        wanted: Wanted,
+        done: oneshot::Sender<Result<(), String>>,
+    ) -> Result<(), wicketgate_vici::Error> {
+        if self.wanted.as_ref() == Some(&wanted) {
+            let _ = done.send(Ok(()));
+            return Ok(());
+        }
+        match wanted.load(client).await {
+            Ok(()) => {
+                self.wanted = Some(wanted);
+                self.report.set_problem(None);
+                let _ = done.send(Ok(()));
+                Ok(())
+            }
+            // charon does not like it, and is well.
+            Err(error @ wicketgate_vici::Error::Failed { .. }) => {
+                self.wanted = None;
+                let _ = done.send(Err(error.to_string()));
+                Ok(())
+            }
+            Err(error) => {
+                let _ = done.send(Err(error.to_string()));
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes an event in; answers whether to look at the SAs.
+    fn take(&mut self, name: &str, message: &Message) -> bool {
+        if name != "log" {
+            self.sight.event(message);
+            return true;
+        }
+        let line = message.text("msg").unwrap_or_default();
+        debug!(dir = %self.home.dir.display(), group = message.text("group"), line, "IKE daemon");
+        self.sight.log(line)
+    }
+
+    async fn look(&mut self, client: &Client) -> Result<(), wicketgate_vici::Error> {
+        let parts = client.stream_request("list-sas", "list-sa", Message::new()).await?;
+        self.sight.look(&parts, Timestamp::now());
+        self.publish();
+        Ok(())
+    }
+
+    fn publish(&self) {
+        self.report.set_connection(self.sight.connection().clone());
+    }
+}
+
+async fn at(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep(due.saturating_duration_since(Instant::now())).await,
+        None => std::future::pending().await,
+    }
+}

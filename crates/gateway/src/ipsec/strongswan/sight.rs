@@ -1,0 +1,232 @@
+//! What a charon's SAs and log lines say of the tunnel's connection. Pure: messages go in, a [`Connection`] comes out.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use wicketgate_model::{Algorithms, Connection, ConnectionState};
+use wicketgate_vici::Message;
+
+/// The notifies of a failure, as charon abbreviates them in its log, and as RFC 7296 §3.10.1 names them.
+const FAILURES: [(&str, &str); 6] = [
+    ("AUTH_FAILED", "AUTHENTICATION_FAILED"),
+    ("NO_PROP", "NO_PROPOSAL_CHOSEN"),
+    ("TS_UNACCEPT", "TS_UNACCEPTABLE"),
+    ("INVAL_SYN", "INVALID_SYNTAX"),
+    ("INT_ADDR_FAIL", "INTERNAL_ADDRESS_FAILURE"),
+    ("US_CRIT_PAYLOAD", "UNSUPPORTED_CRITICAL_PAYLOAD"),
+];
+
+/// A CHILD SA that is gone is forgotten at the next look, but not while the rekeyed one lingers.
+#[derive(Debug)]
+pub(super) struct Sight {
+    connection: Connection,
+    /// What each CHILD SA had carried when it was last seen, by its unique id. Counters start at 0 with each.
+    children: BTreeMap<u64, (u64, u64)>,
+}
+
+impl Sight {
+    pub(super) fn new(now: Timestamp) -> Self {
+        Self { connection: Connection::down(now), children: BTreeMap::new() }
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// The daemon is gone, and all SAs with it; the next one counts unique ids from 1 again.
+    pub(super) fn lost(&mut self, now: Timestamp) {
+        self.children.clear();
+        self.connection.algorithms = None;
+        self.enter(ConnectionState::Down, now);
+    }
+
+    /// A log line. Answers whether the SAs may be others than before.
+    pub(super) fn log(&mut self, line: &str) -> bool {
+        if let Some(failure) = failure(line) {
+            self.connection.last_error = Some(failure.to_owned());
+        }
+        line.starts_with("parsed IKE_") || line.starts_with("generating IKE_")
+    }
+
+    /// An event with an IKE SA in it: a CHILD SA that ends is counted here for the last time.
+    pub(super) fn event(&mut self, message: &Message) {
+        for (_, ike) in message.sections() {
+            self.count(ike);
+        }
+    }
+
+    /// All that `list-sas` told.
+    pub(super) fn look(&mut self, parts: &[Message], now: Timestamp) {
+        let mut state = ConnectionState::Down;
+        let mut algorithms = None;
+        let mut seen = Vec::new();
+        for (_, ike) in parts.iter().flat_map(Message::sections) {
+            if ike.text("state") == Some("DELETING") {
+                continue;
+            }
+            seen.extend(self.count(ike));
+            let children = ike.sub("child-sas").into_iter().flat_map(Message::sections);
+            let child = children.map(|(_, child)| child).filter(|c| is_installed(c)).last();
+            match child {
+                Some(child) => {
+                    state = ConnectionState::Up;
+                    algorithms =
+                        Some(Algorithms { ike: proposal(ike, &IKE_PARTS), esp: proposal(child, &ESP_PARTS) });
+                }
+                None if state == ConnectionState::Down => state = ConnectionState::Connecting,
+                None => {}
+            }
+        }
+        self.children.retain(|id, _| seen.contains(id));
+        if state == ConnectionState::Up {
+            self.connection.last_error = None;
+        }
+        self.connection.algorithms = algorithms;
+        self.enter(state, now);
+    }
+
+    fn enter(&mut self, state: ConnectionState, now: Timestamp) {
+        if self.connection.state != state {
+            self.connection.state = state;
+            self.connection.since = now;
+        }
+    }
+
+    /// Adds what the CHILD SAs carried since they were last seen, and returns their ids.
+    fn count(&mut self, ike: &Message) -> Vec<u64> {
+        let mut ids = Vec::new();
+        for (_, child) in ike.sub("child-sas").into_iter().flat_map(Message::sections) {
+            let Some(id) = child.number("uniqueid") else { continue };
+            ids.push(id);
+            let (Some(bytes_in), Some(bytes_out)) = (child.number("bytes-in"), child.number("bytes-out"))
+            else {
+                continue;
+            };
+            let before = self.children.insert(id, (bytes_in, bytes_out)).unwrap_or_default();
+            self.connection.bytes_in += bytes_in.saturating_sub(before.0);
+            self.connection.bytes_out += bytes_out.saturating_sub(before.1);
+        }
+        ids
+    }
+}
+
+fn is_installed(child: &Message) -> bool {
+    // While it is rekeyed, a CHILD SA still carries.
+    matches!(child.text("state"), Some("INSTALLED" | "UPDATING" | "REKEYING" | "REKEYED"))
+}
+
+const IKE_PARTS: [(&str, Option<&str>); 4] =
+    [("encr-alg", Some("encr-keysize")), ("integ-alg", None), ("prf-alg", None), ("dh-group", None)];
+const ESP_PARTS: [(&str, Option<&str>); 3] =
+    [("encr-alg", Some("encr-keysize")), ("integ-alg", None), ("dh-group", None)];
+
+fn proposal(sa: &Message, parts: &[(&str, Option<&str>)]) -> String {
+    let part = |(name, size): &(&str, Option<&str>)| {
+        let algorithm = sa.text(name)?;
+        Some(match size.and_then(|s| sa.text(s)) {
+            Some(size) => format!("{algorithm}-{size}"),
+            None => algorithm.to_owned(),
+        })
+    };
+    parts.iter().filter_map(part).collect::<Vec<_>>().join("/")
+}
+
+/// The failure that a message which came or went carries: `generating IKE_AUTH response 1 [ N(AUTH_FAILED) ]`.
+fn failure(line: &str) -> Option<&'static str> {
+    if !(line.starts_with("parsed ") || line.starts_with("generating ")) {
+        return None;
+    }
+    let notifies = line.split_once('[')?.1.split_whitespace();
+    notifies
+        .filter_map(|word| word.strip_prefix("N(")?.strip_suffix(')'))
+        .find_map(|name| FAILURES.iter().find(|(short, _)| *short == name).map(|(_, long)| *long))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn child(id: u64, state: &str, bytes_in: u64, bytes_out: u64) -> (String, Message) {
+        let child = Message::new()
+            .set("uniqueid", id.to_string())
+            .set("state", state)
+            .set("encr-alg", "AES_GCM_16")
+            .set("encr-keysize", "256")
+            .set("dh-group", "ECP_384")
+            .set("bytes-in", bytes_in.to_string())
+            .set("bytes-out", bytes_out.to_string());
+        (format!("site-{id}"), child)
+    }
+
+    fn sa(children: Vec<(String, Message)>) -> Vec<Message> {
+        let children = children.into_iter().fold(Message::new(), |m, (name, child)| m.section(name, child));
+        let ike = Message::new()
+            .set("state", "ESTABLISHED")
+            .set("encr-alg", "AES_GCM_16")
+            .set("encr-keysize", "256")
+            .set("prf-alg", "PRF_HMAC_SHA2_384")
+            .set("dh-group", "ECP_384")
+            .section("child-sas", children);
+        vec![Message::new().section("tunnel", ike)]
+    }
+
+    #[test]
+    fn bytes_add_up_over_a_rekey() {
+        let mut sight = Sight::new(at(0));
+        sight.look(&sa(vec![child(1, "INSTALLED", 100, 10)]), at(1));
+        sight.look(&sa(vec![child(1, "REKEYED", 150, 15), child(2, "INSTALLED", 0, 0)]), at(2));
+        sight.look(&sa(vec![child(1, "REKEYED", 160, 15), child(2, "INSTALLED", 40, 4)]), at(3));
+        sight.look(&sa(vec![child(2, "INSTALLED", 50, 5)]), at(4));
+        let seen = sight.connection();
+        assert_eq!((seen.bytes_in, seen.bytes_out), (210, 20));
+        assert_eq!((seen.state, seen.since), (ConnectionState::Up, at(1)));
+        sight.lost(at(5));
+        sight.look(&sa(vec![child(1, "INSTALLED", 7, 0)]), at(6));
+        assert_eq!((sight.connection().bytes_in, sight.connection().since), (217, at(6)));
+    }
+
+    #[test]
+    fn what_ended_is_counted_from_its_last_event() {
+        let mut sight = Sight::new(at(0));
+        sight.look(&sa(vec![child(1, "INSTALLED", 100, 10)]), at(1));
+        sight.event(&sa(vec![child(1, "DELETED", 130, 13)])[0]);
+        sight.look(&[], at(2));
+        assert_eq!((sight.connection().bytes_in, sight.connection().state), (130, ConnectionState::Down));
+        assert_eq!(sight.connection().algorithms, None);
+    }
+
+    #[test]
+    fn algorithms_are_in_strongswans_notation() {
+        let mut sight = Sight::new(at(0));
+        sight.look(&sa(vec![child(1, "INSTALLED", 0, 0)]), at(1));
+        let algorithms = sight.connection().algorithms.clone().unwrap();
+        assert_eq!(algorithms.ike, "AES_GCM_16-256/PRF_HMAC_SHA2_384/ECP_384");
+        assert_eq!(algorithms.esp, "AES_GCM_16-256/ECP_384");
+    }
+
+    #[test]
+    fn a_failure_is_kept_until_the_connection_is_up() {
+        let mut sight = Sight::new(at(0));
+        assert!(sight.log("generating IKE_AUTH response 1 [ N(AUTH_FAILED) ]"));
+        sight.look(&[], at(1));
+        assert_eq!(sight.connection().last_error.as_deref(), Some("AUTHENTICATION_FAILED"));
+        sight.log("parsed IKE_AUTH response 1 [ IDr AUTH N(MOBIKE_SUP) N(NO_PROP) ]");
+        assert_eq!(sight.connection().last_error.as_deref(), Some("NO_PROPOSAL_CHOSEN"));
+        sight.look(&sa(vec![]), at(2));
+        assert_eq!(sight.connection().state, ConnectionState::Connecting);
+        sight.look(&sa(vec![child(1, "INSTALLED", 0, 0)]), at(3));
+        assert_eq!(sight.connection().last_error, None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_panics(line in "(parsed |generating )?.{0,60}") {
+            Sight::new(at(0)).log(&line);
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! The rules in a tunnel's namespace: an entry point that answers one peer, and says nothing in clear.
+//!
+//! From the uplink come IKE and ESP of the peer, and nothing else; from the tunnel comes TCP and an echo request
+//! of the remote site's network to the load balancer, and nothing else; nothing is forwarded. Out goes the same,
+//! so that an answer whose SA is gone is dropped here and never sent as it is.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+/// What a tunnel's packets are told apart by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EspPath {
+    /// Decrypted packets come from the uplink and carry a security path.
+    Kernel,
+    /// Decrypted packets come from a TUN device.
+    Userland,
+}
+
+/// The device of strongSwan's kernel-libipsec.
+const TUN: &str = "ipsec0";
+
+/// The largest TCP segment inside the tunnel: 1,400 bytes inside leave room for ESP in UDP on a path of 1,500.
+const MAX_SEGMENT: u16 = 1360;
+
+/// The table, in place of the one that may be there.
+pub(crate) fn rules(esp: EspPath, peer: Ipv4Addr, site: Ipv4Net, load_balancer: Ipv4Addr) -> String {
+    let uplink = super::link::UPLINK;
+    let (from_tunnel, to_tunnel, esp_in, esp_out) = match esp {
+        EspPath::Userland => {
+            (format!("iifname \"{TUN}\""), format!("oifname \"{TUN}\""), String::new(), String::new())
+        }
+        EspPath::Kernel => (
+            format!("iifname \"{uplink}\" meta ipsec exists"),
+            format!("oifname \"{uplink}\" rt ipsec exists"),
+            format!("    iifname \"{uplink}\" ip saddr {peer} ip protocol esp accept\n"),
+            format!("    oifname \"{uplink}\" ip daddr {peer} ip protocol esp accept\n"),
+        ),
+    };
+    let (inside, outside) = (
+        format!("{from_tunnel} ip saddr {site} ip daddr {load_balancer}"),
+        format!("{to_tunnel} ip saddr {load_balancer} ip daddr {site}"),
+    );
+    let clamp = format!("tcp flags syn tcp option maxseg size set {MAX_SEGMENT}");
+    // Of ICMP errors only the one that path MTU discovery needs; the kernel checks that it is about a socket.
+    format!(
+        r#"table inet wicketgate {{}}
+delete table inet wicketgate
+table inet wicketgate {{
+  chain input {{
+    type filter hook input priority filter; policy drop;
+    {inside} {clamp}
+    {inside} meta l4proto tcp accept
+    {inside} icmp type echo-request accept
+    {inside} icmp type destination-unreachable icmp code frag-needed accept
+    iifname "{uplink}" ip saddr {peer} udp dport {{ 500, 4500 }} accept
+{esp_in}    iifname "{uplink}" icmp type destination-unreachable icmp code frag-needed accept
+  }}
+  chain forward {{ type filter hook forward priority filter; policy drop; }}
+  chain output {{
+    type filter hook output priority filter; policy drop;
+    {outside} {clamp}
+    {outside} meta l4proto {{ tcp, icmp }} accept
+    oifname "{uplink}" ip daddr {peer} udp sport {{ 500, 4500 }} accept
+{esp_out}  }}
+}}
+"#
+    )
+}

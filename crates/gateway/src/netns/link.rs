@@ -1,0 +1,212 @@
+//! The link between the gateway's own namespace and a tunnel's: a veth pair with a /30 network, and what is on `lo`.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    net::{IpAddr, Ipv4Addr},
+    os::fd::AsRawFd as _,
+};
+
+use futures_util::TryStreamExt as _;
+use netlink_packet_route::{
+    address::AddressAttribute,
+    link::{InfoData, InfoVeth, LinkAttribute},
+};
+use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+
+use super::{Namespace, NetnsError, sysctl};
+
+/// The link's name inside a tunnel's namespace.
+pub(crate) const UPLINK: &str = "uplink";
+
+/// The largest packet between the namespaces: that of the network that nearly every peer is behind.
+const MTU: u32 = 1500;
+
+/// Link-local /30 networks from 169.254.4.0 upward, without the one where clouds serve metadata.
+const FIRST: u32 = 0xa9fe_0400;
+const METADATA: u32 = 0xa9fe_a900;
+const NETWORKS: u32 = (252 - 1) * 64;
+
+/// The addresses of one tunnel's link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LinkAddresses {
+    pub(crate) outside: Ipv4Addr,
+    pub(crate) inside: Ipv4Addr,
+}
+
+impl LinkAddresses {
+    /// Derived from the tunnel's slot, and shifted by the instance so that two gateways on one host differ.
+    pub(crate) fn of(instance: u16, slot: u16) -> Self {
+        let n = (u32::from(instance) + u32::from(slot)) % NETWORKS;
+        let low = FIRST + n * 4;
+        let network = if low < METADATA { low } else { low + 256 };
+        Self { outside: Ipv4Addr::from(network + 1), inside: Ipv4Addr::from(network + 2) }
+    }
+}
+
+/// Routing netlink in this process's own namespace. Must be called within a Tokio runtime.
+pub(crate) fn handle() -> Result<Handle, NetnsError> {
+    let (connection, handle, _) =
+        rtnetlink::new_connection().map_err(NetnsError::io("open a netlink socket"))?;
+    tokio::spawn(connection);
+    Ok(handle)
+}
+
+/// Routing netlink inside `namespace`: a socket stays in the namespace of the thread that opened it.
+async fn handle_inside(namespace: &Namespace) -> Result<Handle, NetnsError> {
+    let runtime = tokio::runtime::Handle::current();
+    let open = move || {
+        let _entered = runtime.enter();
+        rtnetlink::new_connection()
+    };
+    let (connection, handle, _) = namespace.run_blocking("open a netlink socket", open).await?;
+    tokio::spawn(connection);
+    Ok(handle)
+}
+
+/// Brings the link `outside` and the inside of `namespace` to what they should be, from whatever they are.
+pub(crate) async fn ensure(
+    own: &Handle,
+    namespace: &Namespace,
+    outside: &str,
+    addresses: LinkAddresses,
+    on_lo: Ipv4Addr,
+) -> Result<(), NetnsError> {
+    namespace.run_blocking("set what is forwarded and filtered", settings).await?;
+    let inside = handle_inside(namespace).await?;
+    set_lo(&inside, on_lo).await?;
+
+    // Either end goes with the other, so that a pair is whole or not there; a lone name is somebody's leftover.
+    if index(&inside, UPLINK).await?.is_none() || index(own, outside).await?.is_none() {
+        remove(own, outside).await?;
+        create(own, namespace, outside).await?;
+    }
+    let own_index = bring_up(own, outside).await?;
+    let inside_index = bring_up(&inside, UPLINK).await?;
+    set_addresses(own, own_index, addresses.outside, 30).await?;
+    set_addresses(&inside, inside_index, addresses.inside, 30).await?;
+    let route = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(Ipv4Addr::UNSPECIFIED, 0)
+        .gateway(addresses.outside)
+        .output_interface(inside_index)
+        .build();
+    inside.route().add(route).replace().execute().await.map_err(netlink("add the default route"))
+}
+
+/// Removes the link, if it is there.
+pub(crate) async fn remove(own: &Handle, outside: &str) -> Result<(), NetnsError> {
+    let Some(index) = index(own, outside).await? else { return Ok(()) };
+    match own.link().del(index).execute().await {
+        // It went by itself, with the namespace that its other end was in.
+        Err(e) if is(&e, rustix::io::Errno::NODEV) => Ok(()),
+        other => other.map_err(netlink("remove a link")),
+    }
+}
+
+/// A new namespace has those of the host's defaults, so that each is set.
+fn settings() -> io::Result<()> {
+    sysctl::set("ip_forward", "0")?;
+    // An answer leaves by the route of the tunnel, and not by that to where the packet came from.
+    sysctl::set("conf.all.rp_filter", "0")?;
+    sysctl::set("conf.default.rp_filter", "0")?;
+    sysctl::set("conf.all.accept_redirects", "0")?;
+    sysctl::set("conf.default.accept_redirects", "0")
+}
+
+async fn create(own: &Handle, namespace: &Namespace, outside: &str) -> Result<(), NetnsError> {
+    let peer = LinkMessageBuilder::<LinkUnspec>::new()
+        .name(UPLINK)
+        .mtu(MTU)
+        .append_extra_attribute(LinkAttribute::NetNsFd(namespace.file().as_raw_fd()))
+        .build();
+    let link =
+        LinkVeth::new(outside, UPLINK).mtu(MTU).set_info_data(InfoData::Veth(InfoVeth::Peer(peer))).build();
+    own.link().add(link).execute().await.map_err(netlink("make a veth pair"))
+}
+
+async fn bring_up(handle: &Handle, name: &str) -> Result<u32, NetnsError> {
+    let index = index(handle, name).await?.ok_or_else(|| NetnsError::Tool {
+        what: format!("bring up {name}"),
+        message: "it is gone".to_owned(),
+    })?;
+    let up = LinkUnspec::new_with_index(index).up().build();
+    handle.link().set(up).execute().await.map_err(netlink("bring up a link"))?;
+    Ok(index)
+}
+
+async fn set_lo(inside: &Handle, address: Ipv4Addr) -> Result<(), NetnsError> {
+    let lo = bring_up(inside, "lo").await?;
+    set_addresses(inside, lo, address, 32).await
+}
+
+/// Gives the link `address` and takes all others, but for 127/8, away.
+async fn set_addresses(handle: &Handle, index: u32, address: Ipv4Addr, prefix: u8) -> Result<(), NetnsError> {
+    let mut has = BTreeSet::new();
+    let mut others = Vec::new();
+    let mut list = handle.address().get().set_link_index_filter(index).execute();
+    while let Some(message) = list.try_next().await.map_err(netlink("list addresses"))? {
+        let local = message.attributes.iter().find_map(|a| match a {
+            AddressAttribute::Local(IpAddr::V4(ip)) => Some(*ip),
+            _ => None,
+        });
+        match local {
+            Some(ip) if ip == address && message.header.prefix_len == prefix => {
+                has.insert(ip);
+            }
+            Some(ip) if !ip.is_loopback() => others.push(message),
+            _ => {}
+        }
+    }
+    for other in others {
+        handle.address().del(other).execute().await.map_err(netlink("remove an address"))?;
+    }
+    if has.is_empty() {
+        let add = handle.address().add(index, address.into(), prefix);
+        add.execute().await.map_err(netlink("add an address"))?;
+    }
+    Ok(())
+}
+
+/// The index of the link of this name.
+pub(crate) async fn index(handle: &Handle, name: &str) -> Result<Option<u32>, NetnsError> {
+    match handle.link().get().match_name(name).execute().try_next().await {
+        Ok(link) => Ok(link.map(|l| l.header.index)),
+        Err(e) if is(&e, rustix::io::Errno::NODEV) => Ok(None),
+        Err(e) => Err(netlink("look up a link")(e)),
+    }
+}
+
+fn is(error: &rtnetlink::Error, errno: rustix::io::Errno) -> bool {
+    matches!(error, rtnetlink::Error::NetlinkError(e) if e.raw_code() == -errno.raw_os_error())
+}
+
+fn netlink(what: &'static str) -> impl FnOnce(rtnetlink::Error) -> NetnsError {
+    move |source| NetnsError::Netlink { what: what.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn links_are_link_local_and_never_the_metadata_service(instance: u16, slot in 0u16..16_000) {
+            let LinkAddresses { outside, inside } = LinkAddresses::of(instance, slot);
+            for ip in [outside, inside] {
+                prop_assert!(ip.is_link_local() && ip.octets()[2] != 169 && ip.octets()[2] >= 4, "{ip}");
+            }
+            prop_assert_eq!(u32::from(outside) & !3, u32::from(inside) & !3);
+        }
+
+        #[test]
+        fn no_two_slots_share_a_link(instance: u16, a in 0u16..16_000, b in 0u16..16_000) {
+            prop_assert_eq!(a == b, LinkAddresses::of(instance, a) == LinkAddresses::of(instance, b));
+        }
+    }
+
+    #[test]
+    fn the_first_is_where_it_should_be() {
+        assert_eq!(LinkAddresses::of(0, 0).inside, Ipv4Addr::new(169, 254, 4, 2));
+    }
+}

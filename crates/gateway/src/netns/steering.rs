@@ -1,0 +1,237 @@
+//! Which peer goes to which tunnel: the rules in the gateway's own namespace.
+//!
+//! One table of one's own, named after the instance. IKE and ESP that come for the gateway's address go to the
+//! namespace of the tunnel whose peer sent them. Nothing else goes to or comes from a tunnel's link, and where the
+//! host did not forward packets before Wicketgate made it do so, it still forwards none of anybody else's.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    io,
+    net::Ipv4Addr,
+    path::Path,
+};
+
+use tokio::sync::Mutex;
+
+use super::{NetnsError, conntrack, nft, sysctl};
+
+/// In the state directory: `off` or `on`, what the host's forwarding was before the first start.
+const FORWARDING: &str = "forwarding";
+
+/// Which rules a gateway needs.
+#[derive(Debug, Clone)]
+pub(crate) struct SteeringConfig {
+    /// Four hexadecimal digits.
+    pub(crate) instance: String,
+    /// The addresses that peers' packets come to: the public one, and behind a 1:1 NAT the host's own.
+    pub(crate) arrive_at: BTreeSet<Ipv4Addr>,
+    /// What packets of the tunnels are sent from.
+    pub(crate) send_from: Ipv4Addr,
+    /// With kernel ESP a peer that is behind no NAT sends protocol 50.
+    pub(crate) raw_esp: bool,
+    /// The host forwarded no packets before.
+    pub(crate) was_no_router: bool,
+}
+
+/// The table, and the peers in it.
+#[derive(Debug)]
+pub(crate) struct Steering {
+    config: SteeringConfig,
+    /// The inner address for each peer, as it is in the kernel. The lock is held over each transaction.
+    peers: Mutex<BTreeMap<Ipv4Addr, Ipv4Addr>>,
+}
+
+impl Steering {
+    /// Replaces what an earlier run left by a table with `peers`, in one step, and lets the host forward.
+    pub(crate) async fn start(
+        config: SteeringConfig,
+        peers: BTreeMap<Ipv4Addr, Ipv4Addr>,
+    ) -> Result<Self, NetnsError> {
+        nft::apply(None, config.table(&peers)).await?;
+        sysctl::set("ip_forward", "1").map_err(NetnsError::io("turn on forwarding"))?;
+        Ok(Self { config, peers: Mutex::new(peers) })
+    }
+
+    /// Steers `peer` to `inner`, and to nowhere else; whatever was steered to `inner` before is no more.
+    pub(crate) async fn steer(&self, peer: Ipv4Addr, inner: Ipv4Addr) -> Result<(), NetnsError> {
+        let mut peers = self.peers.lock().await;
+        if peers.get(&peer) == Some(&inner) {
+            return Ok(());
+        }
+        let mut wanted = peers.clone();
+        wanted.retain(|_, to| *to != inner);
+        wanted.insert(peer, inner);
+        self.change(&mut peers, wanted).await
+    }
+
+    /// Steers nobody to `inner`.
+    pub(crate) async fn release(&self, inner: Ipv4Addr) -> Result<(), NetnsError> {
+        let mut peers = self.peers.lock().await;
+        let mut wanted = peers.clone();
+        wanted.retain(|_, to| *to != inner);
+        self.change(&mut peers, wanted).await
+    }
+
+    /// Removes the table.
+    pub(crate) async fn purge(&self) -> Result<(), NetnsError> {
+        let mut peers = self.peers.lock().await;
+        let table = self.config.name();
+        nft::apply(None, format!("table ip {table} {{}}\ndelete table ip {table}\n")).await?;
+        peers.clear();
+        Ok(())
+    }
+
+    async fn change(
+        &self,
+        peers: &mut BTreeMap<Ipv4Addr, Ipv4Addr>,
+        wanted: BTreeMap<Ipv4Addr, Ipv4Addr>,
+    ) -> Result<(), NetnsError> {
+        let changed: Vec<_> = differing(peers, &wanted).chain(differing(&wanted, peers)).collect();
+        if changed.is_empty() {
+            return Ok(());
+        }
+        nft::apply(None, self.config.difference(peers, &wanted)).await?;
+        *peers = wanted;
+        for (peer, _) in changed {
+            // Not for the tunnel to fail on: without it, flows of a peer that moved end when they are idle.
+            match tokio::task::spawn_blocking(move || conntrack::forget(peer)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "could not forget a peer's flows"),
+                Err(error) => tracing::warn!(%error, "could not forget a peer's flows"),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What `state_dir` remembers of the host's forwarding before the first start; the first start writes it down.
+pub(crate) fn was_no_router(state_dir: &Path) -> io::Result<bool> {
+    let path = state_dir.join(FORWARDING);
+    match std::fs::read_to_string(&path) {
+        Ok(was) => Ok(was.trim() == "off"),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let off = sysctl::get("ip_forward")? == "0";
+            std::fs::write(&path, if off { "off\n" } else { "on\n" })?;
+            Ok(off)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// The entries of `a` that are not in `b`.
+fn differing<'a>(
+    a: &'a BTreeMap<Ipv4Addr, Ipv4Addr>,
+    b: &'a BTreeMap<Ipv4Addr, Ipv4Addr>,
+) -> impl Iterator<Item = (Ipv4Addr, Ipv4Addr)> + use<'a> {
+    a.iter().filter(|(k, v)| b.get(*k) != Some(*v)).map(|(k, v)| (*k, *v))
+}
+
+impl SteeringConfig {
+    fn name(&self) -> String {
+        format!("wicketgate-{}", self.instance)
+    }
+
+    /// The whole table, in place of the one that may be there.
+    fn table(&self, peers: &BTreeMap<Ipv4Addr, Ipv4Addr>) -> String {
+        let Self { instance, send_from, .. } = self;
+        let name = self.name();
+        let to = join(peers.iter().map(|(peer, inner)| format!("{peer} : {inner}")));
+        let from = join(peers.values().map(|inner| format!("{inner} : {send_from}")));
+        let here = join(self.arrive_at.iter());
+        let (esp_in, esp) = if self.raw_esp {
+            (
+                format!("    ip daddr {here} ip protocol esp dnat to ip saddr map @inner\n"),
+                "    ip protocol esp accept\n",
+            )
+        } else {
+            (String::new(), "")
+        };
+        let elements = |e: &str| if peers.is_empty() { String::new() } else { format!("elements = {e}") };
+        // Another instance's packets are no business of this one's last rule: steered to a tunnel, or an answer.
+        let last = if self.was_no_router { "    ct status dnat accept\n    drop\n" } else { "" };
+        format!(
+            r#"table ip {name} {{}}
+delete table ip {name}
+table ip {name} {{
+  map inner {{ type ipv4_addr : ipv4_addr; {to} }}
+  map outer {{ type ipv4_addr : ipv4_addr; {from} }}
+  chain arrive {{
+    type nat hook prerouting priority dstnat;
+    ip daddr {here} udp dport {{ 500, 4500 }} dnat to ip saddr map @inner
+{esp_in}  }}
+  chain leave {{
+    type nat hook postrouting priority srcnat;
+    snat to ip saddr map @outer
+  }}
+  chain steered {{
+    udp dport {{ 500, 4500 }} accept
+    udp sport {{ 500, 4500 }} accept
+{esp}    ct state related icmp type {{ destination-unreachable, time-exceeded, parameter-problem }} accept
+    drop
+  }}
+  chain forward {{
+    type filter hook forward priority filter; policy accept;
+    iifname "wg{instance}-*" oifname "wg{instance}-*" drop
+    iifname "wg{instance}-*" goto steered
+    oifname "wg{instance}-*" ct status dnat goto steered
+    oifname "wg{instance}-*" ct state established,related goto steered
+    oifname "wg{instance}-*" drop
+{last}  }}
+}}
+"#,
+            to = elements(&to),
+            from = elements(&from),
+        )
+    }
+
+    /// One transaction from `old` to `new`.
+    fn difference(&self, old: &BTreeMap<Ipv4Addr, Ipv4Addr>, new: &BTreeMap<Ipv4Addr, Ipv4Addr>) -> String {
+        let name = self.name();
+        let send_from = self.send_from;
+        let mut rules = String::new();
+        // Writing to a String can't fail.
+        for (peer, inner) in differing(old, new) {
+            let _ = writeln!(rules, "delete element ip {name} inner {{ {peer} }}");
+            let _ = writeln!(rules, "delete element ip {name} outer {{ {inner} }}");
+        }
+        for (peer, inner) in differing(new, old) {
+            let _ = writeln!(rules, "add element ip {name} inner {{ {peer} : {inner} }}");
+            let _ = writeln!(rules, "add element ip {name} outer {{ {inner} : {send_from} }}");
+        }
+        rules
+    }
+}
+
+fn join(items: impl Iterator<Item = impl ToString>) -> String {
+    let items: Vec<_> = items.map(|i| i.to_string()).collect();
+    format!("{{ {} }}", items.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_removes_before_it_adds() {
+        let config = SteeringConfig {
+            instance: "ab12".to_owned(),
+            arrive_at: [Ipv4Addr::new(198, 51, 100, 1)].into(),
+            send_from: Ipv4Addr::new(198, 51, 100, 1),
+            raw_esp: false,
+            was_no_router: true,
+        };
+        let inner = Ipv4Addr::new(169, 254, 4, 2);
+        let old = BTreeMap::from([(Ipv4Addr::new(203, 0, 113, 1), inner)]);
+        let new = BTreeMap::from([(Ipv4Addr::new(203, 0, 113, 2), inner)]);
+        assert_eq!(
+            config.difference(&old, &new),
+            "delete element ip wicketgate-ab12 inner { 203.0.113.1 }\n\
+             delete element ip wicketgate-ab12 outer { 169.254.4.2 }\n\
+             add element ip wicketgate-ab12 inner { 203.0.113.2 : 169.254.4.2 }\n\
+             add element ip wicketgate-ab12 outer { 169.254.4.2 : 198.51.100.1 }\n"
+        );
+        assert_eq!(config.difference(&new, &new), "");
+        assert!(!config.table(&BTreeMap::new()).contains("elements"));
+    }
+}
