@@ -1,5 +1,15 @@
-//! The data plane of Wicketgate: tunnels, listeners, the balancer and the counters.
+//! The data plane: tunnels, the listeners of shares, and the agents behind them.
+//!
+//! Invariant: it needs the control plane only to be told of changes. What it serves, it goes on serving.
 
 pub mod agents;
+mod board;
+mod counters;
+mod gateway;
 pub mod ipsec;
+mod listener;
 mod netns;
+mod tunnel;
+
+pub use gateway::{Gateway, GatewayConfig};
+pub use ipsec::{Backend, IpsecConfig, IpsecError, IpsecMode};

@@ -9,11 +9,10 @@ use crate::{
     frame::{HEADER, Header, Kind, MAX_DATA},
 };
 use std::{
-    cell::Cell,
     future::poll_fn,
     io,
     pin::pin,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     task::Poll,
     time::Duration,
 };
@@ -55,44 +54,70 @@ pub enum Broken {
 /// Relays until both sides have ended, and gives the carrier back for the next stream. When `cancel` is ready, the
 /// stream is cut.
 pub async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
-    mut tcp: TcpStream,
+    tcp: TcpStream,
     mut carrier: Carrier<S>,
     counters: Counters<'_>,
     cancel: impl Future<Output = ()>,
 ) -> Result<Carrier<S>, Broken> {
     let pace = Pace::new();
-    let end = both_ways(&mut tcp, &mut carrier, counters, &pace, cancel).await;
+    let mut tcp = ResetUnlessEnded { tcp, ended: false };
+    let end = both_ways(&mut tcp.tcp, &mut carrier, counters, &pace, cancel).await;
+    tcp.ended = end.is_ok();
+    drop(tcp);
     let Err(broken) = end else {
         return Ok(carrier);
     };
-    // A reset, not an orderly close: the peer must not take what it has for the whole.
-    let _ = tcp.set_zero_linger();
-    drop(tcp);
     // In the middle of a frame a RESET would be read as payload; the missing END says the same.
-    if !pace.mid_frame.get() && !matches!(broken, Broken::Carrier(_) | Broken::Reset) {
+    if !pace.mid_frame.load(Ordering::Relaxed) && !matches!(broken, Broken::Carrier(_) | Broken::Reset) {
         carrier.reset().await;
     }
     Err(broken)
 }
 
+/// Closes with a reset, also when the relay itself is dropped: the peer must not take what it has for the whole.
+struct ResetUnlessEnded {
+    tcp: TcpStream,
+    ended: bool,
+}
+
+impl Drop for ResetUnlessEnded {
+    fn drop(&mut self) {
+        if !self.ended {
+            let _ = self.tcp.set_zero_linger();
+        }
+    }
+}
+
 /// What the two directions tell each other.
 struct Pace {
-    ended: Cell<u8>,
-    last: Cell<Instant>,
-    mid_frame: Cell<bool>,
+    began: Instant,
+    /// Milliseconds from the beginning to the last byte.
+    last: AtomicU64,
+    ended: AtomicU8,
+    mid_frame: AtomicBool,
 }
 
 impl Pace {
     fn new() -> Self {
-        Self { ended: Cell::new(0), last: Cell::new(Instant::now()), mid_frame: Cell::new(false) }
+        Self {
+            began: Instant::now(),
+            last: AtomicU64::new(0),
+            ended: AtomicU8::new(0),
+            mid_frame: AtomicBool::new(false),
+        }
     }
 
     fn moved(&self) {
-        self.last.set(Instant::now());
+        let at = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last.store(at, Ordering::Relaxed);
+    }
+
+    fn last(&self) -> Instant {
+        self.began + Duration::from_millis(self.last.load(Ordering::Relaxed))
     }
 
     fn end(&self) {
-        self.ended.set(self.ended.get() + 1);
+        self.ended.fetch_add(1, Ordering::Relaxed);
         self.moved();
     }
 }
@@ -134,12 +159,12 @@ async fn both_ways<S: AsyncRead + AsyncWrite + Unpin>(
                 return Poll::Ready(end);
             }
         }
-        match pace.ended.get() {
+        match pace.ended.load(Ordering::Relaxed) {
             0 => {}
             1 => {
                 // The clock is the moment of the last byte, looked at when the timer goes off.
                 while idle.as_mut().poll(cx).is_ready() {
-                    let until = pace.last.get() + HALF_CLOSED_IDLE;
+                    let until = pace.last() + HALF_CLOSED_IDLE;
                     if until <= Instant::now() {
                         return Poll::Ready(Err(Broken::Idle));
                     }
@@ -165,10 +190,10 @@ async fn to_carrier<W: AsyncWrite + Unpin>(
         let n = tcp.read(&mut output[HEADER..]).await.map_err(Broken::Tcp)?;
         let kind = if n == 0 { Kind::End } else { Kind::Data };
         output[..HEADER].copy_from_slice(&Header { kind, length: n }.encode());
-        pace.mid_frame.set(true);
+        pace.mid_frame.store(true, Ordering::Relaxed);
         carrier.write_all(&output[..HEADER + n]).await.map_err(lost)?;
         carrier.flush().await.map_err(lost)?;
-        pace.mid_frame.set(false);
+        pace.mid_frame.store(false, Ordering::Relaxed);
         if n == 0 {
             return Ok(());
         }

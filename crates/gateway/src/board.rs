@@ -1,0 +1,169 @@
+//! What this gateway sees, in one place: the parts that serve write on it, the report reads it.
+//!
+//! Invariant: an entry is on the board from the moment its wish was heard until nothing of it is left. So a
+//! server that knows which delta was heard may take an absent entry for a gone one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use jiff::Timestamp;
+use tokio::sync::Notify;
+use wicketgate_model::{
+    Connection, Generation, ObservedDelta, Problem, Reason, ShareId, ShareObserved, TunnelId, TunnelObserved,
+};
+
+use crate::agents::{AgentStanding, Agents};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Board {
+    inner: Mutex<Inner>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// The newest delta whose entries are all here.
+    heard: u64,
+    reset: bool,
+    tunnels: BTreeMap<TunnelId, TunnelObserved>,
+    shares: BTreeMap<ShareId, ListenerSeen>,
+    touched_tunnels: BTreeSet<TunnelId>,
+    touched_shares: BTreeSet<ShareId>,
+}
+
+/// A share's listener. Whether the share works also depends on the agents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ListenerSeen {
+    /// The tunnel that serves it, or is about to.
+    pub(crate) tunnel: TunnelId,
+    /// The newest generation that is served.
+    pub(crate) bound: Option<Generation>,
+    pub(crate) problem: Option<Problem>,
+}
+
+impl Board {
+    /// Waits until something was written since the last [`Board::report`].
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// All entries of the delta are here. With `reset`, the next report is of everything.
+    pub(crate) fn heard(&self, sequence: u64, reset: bool) {
+        let mut inner = self.lock();
+        inner.heard = sequence;
+        inner.reset |= reset;
+        drop(inner);
+        self.changed.notify_one();
+    }
+
+    /// A tunnel is wished for, or its remains were found: it has an entry from now on.
+    pub(crate) fn expect_tunnel(&self, id: TunnelId, now: Timestamp) {
+        let mut inner = self.lock();
+        inner.touched_tunnels.insert(id);
+        inner.tunnels.entry(id).or_insert_with(|| TunnelObserved {
+            ready: None,
+            problem: Some(Problem::new(Reason::Pending, "the gateway is setting the tunnel up")),
+            connection: Connection::down(now),
+        });
+    }
+
+    pub(crate) fn update_tunnel(&self, id: TunnelId, change: impl FnOnce(&mut TunnelObserved)) {
+        let mut inner = self.lock();
+        let Some(seen) = inner.tunnels.get_mut(&id) else { return };
+        let before = seen.clone();
+        change(seen);
+        if *seen != before {
+            inner.touched_tunnels.insert(id);
+            drop(inner);
+            self.changed.notify_one();
+        }
+    }
+
+    pub(crate) fn remove_tunnel(&self, id: TunnelId) {
+        let mut inner = self.lock();
+        inner.tunnels.remove(&id);
+        inner.touched_tunnels.insert(id);
+        drop(inner);
+        self.changed.notify_one();
+    }
+
+    /// A share is wished for on `tunnel`: it has an entry from now on, which that tunnel writes.
+    pub(crate) fn expect_share(&self, id: ShareId, tunnel: TunnelId) {
+        let mut inner = self.lock();
+        inner.touched_shares.insert(id);
+        inner.shares.entry(id).and_modify(|seen| seen.tunnel = tunnel).or_insert_with(|| ListenerSeen {
+            tunnel,
+            bound: None,
+            problem: Some(Problem::new(Reason::TunnelNotReady, "the share's tunnel is being set up")),
+        });
+    }
+
+    /// Writes a share's entry, unless the share has moved on to another tunnel.
+    pub(crate) fn set_share(&self, id: ShareId, seen: ListenerSeen) {
+        let mut inner = self.lock();
+        match inner.shares.get_mut(&id) {
+            Some(old) if old.tunnel == seen.tunnel && *old != seen => *old = seen,
+            Some(_) | None => return,
+        }
+        inner.touched_shares.insert(id);
+        drop(inner);
+        self.changed.notify_one();
+    }
+
+    /// Nothing of the share is left on `tunnel`.
+    pub(crate) fn remove_share(&self, id: ShareId, tunnel: TunnelId) {
+        let mut inner = self.lock();
+        if inner.shares.get(&id).is_some_and(|seen| seen.tunnel == tunnel) {
+            inner.shares.remove(&id);
+            inner.touched_shares.insert(id);
+            drop(inner);
+            self.changed.notify_one();
+        }
+    }
+
+    /// What changed since the last report, and the delta that it answers. `agents_changed` names shares whose
+    /// agents' side may have changed.
+    pub(crate) fn report(&self, agents: &Agents, agents_changed: BTreeSet<ShareId>) -> (u64, ObservedDelta) {
+        let mut inner = self.lock();
+        let reset = mem::take(&mut inner.reset);
+        let mut tunnels = mem::take(&mut inner.touched_tunnels);
+        let mut shares = mem::take(&mut inner.touched_shares);
+        shares.extend(agents_changed);
+        if reset {
+            tunnels = inner.tunnels.keys().copied().collect();
+            shares = inner.shares.keys().copied().collect();
+        }
+        let mut delta = ObservedDelta { reset, ..ObservedDelta::default() };
+        for id in tunnels {
+            match inner.tunnels.get(&id) {
+                Some(seen) => delta.tunnels.push((id, seen.clone())),
+                None => delta.gone_tunnels.push(id),
+            }
+        }
+        for id in shares {
+            match inner.shares.get(&id) {
+                Some(seen) => delta.shares.push((id, share_observed(seen, agents.standing(id)))),
+                None => delta.gone_shares.push(id),
+            }
+        }
+        (inner.heard, delta)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // No code that holds the lock can leave the entries half written.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A share works when its listener is bound and an agent has acknowledged it; the older of the two generations is
+/// the one that works as a whole. What the client meets first is named first.
+fn share_observed(listener: &ListenerSeen, agents: AgentStanding) -> ShareObserved {
+    ShareObserved {
+        ready: listener.bound.zip(agents.ready).map(|(l, a)| l.min(a)),
+        problem: listener.problem.clone().or(agents.problem),
+    }
+}

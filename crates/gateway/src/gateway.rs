@@ -1,0 +1,240 @@
+//! The gateway: takes what the server wishes for, and hands each part to whoever keeps it so.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context;
+use jiff::Timestamp;
+use tokio::{sync::mpsc, time::MissedTickBehavior};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{info, warn};
+use wicketgate_model::{Desired, DesiredDelta, ShareDesired, Touched, TunnelDesired, TunnelId};
+use wicketgate_session::link::{FromGateway, GatewayEnd, GatewayHello, ToGateway};
+
+use crate::{
+    agents::Agents,
+    board::Board,
+    counters::Counters,
+    ipsec::{Backend, IpsecConfig},
+    tunnel::{ShareWish, Surroundings, TunnelTask, Wish},
+};
+
+/// How often what was carried is reported: what a crash can lose.
+const TRAFFIC_EVERY: Duration = Duration::from_secs(1);
+/// How long a stopping gateway waits for its connections to end after they were cut.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
+
+/// What a gateway is started with.
+#[derive(Debug)]
+pub struct GatewayConfig {
+    pub ipsec: IpsecConfig,
+    /// Where agents dial in.
+    pub agent_listen: SocketAddr,
+    /// The gateway's certificate and the CA that agents' certificates come from.
+    pub identity: wicketgate_session::tls::GatewayIdentity,
+}
+
+/// A running gateway.
+#[derive(Debug)]
+pub struct Gateway {
+    agent_address: SocketAddr,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Gateway {
+    /// Checks what it needs, binds the agents' port, and serves what comes over the link.
+    ///
+    /// # Errors
+    ///
+    /// One sentence that says what is missing and what to do: the machine can't do IPsec, or the port is taken.
+    pub async fn start(config: GatewayConfig, link: GatewayEnd) -> anyhow::Result<Self> {
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let backend = Arc::new(Backend::start(config.ipsec).await?);
+        let (agents, agent_address) = Agents::bind(
+            config.agent_listen,
+            config.identity,
+            link.send.clone(),
+            stop.clone(),
+            tasks.clone(),
+        )
+        .await?;
+        let hello = GatewayHello { esp: backend.esp().to_owned(), public_address: backend.public_address() };
+        info!(esp = hello.esp, public_address = ?hello.public_address, agents = %agent_address, "gateway started");
+        link.send.send(FromGateway::Hello(hello)).await.context("the server's end of the link is gone")?;
+
+        let left_over = backend.left_over().await.context("could not look for what an earlier run left")?;
+        let board = Arc::new(Board::default());
+        let counters = Arc::new(Counters::default());
+        let around = Surroundings {
+            backend,
+            agents: agents.clone(),
+            board: Arc::clone(&board),
+            counters: Arc::clone(&counters),
+            tasks: tasks.clone(),
+            stop: stop.clone(),
+        };
+        let serving = Serving { around, desired: Desired::default(), tunnels: BTreeMap::new() };
+        tasks.spawn(stop.clone().run_until_cancelled_owned(serving.run(link.receive, left_over)));
+        tasks.spawn(stop.clone().run_until_cancelled_owned(report(board, agents, link.send.clone())));
+        tasks.spawn(report_traffic(counters, link.send, stop.clone()));
+        Ok(Self { agent_address, tasks, stop })
+    }
+
+    /// Where agents dial in, with the port that the system chose if it was asked to.
+    pub fn agent_address(&self) -> SocketAddr {
+        self.agent_address
+    }
+
+    /// Stops serving. Namespaces and IKE daemons live on: the next start adopts them.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(STOP_WITHIN, self.tasks.wait()).await.is_err() {
+            warn!("some connections did not end in time");
+        }
+        info!("gateway stopped");
+    }
+}
+
+/// Sends what the board has to tell, as often as the link takes it.
+async fn report(board: Arc<Board>, agents: Agents, send: mpsc::Sender<FromGateway>) {
+    loop {
+        let changed = tokio::select! {
+            () = board.changed() => BTreeSet::new(),
+            changed = agents.changed() => changed,
+        };
+        // A place in the link first: what changes while it is full is in the same report.
+        let Ok(place) = send.reserve().await else { return };
+        let (heard, delta) = board.report(&agents, changed);
+        place.send(FromGateway::Observed { heard, delta });
+    }
+}
+
+/// Reports what was carried, and once more at the very end.
+async fn report_traffic(counters: Arc<Counters>, send: mpsc::Sender<FromGateway>, stop: CancellationToken) {
+    let mut tick = tokio::time::interval(TRAFFIC_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let stopping = tokio::select! {
+            _ = tick.tick() => false,
+            () = stop.cancelled() => true,
+        };
+        // Only what is sure to be sent is taken.
+        let Ok(place) = send.reserve().await else { return };
+        let carried = counters.take();
+        if !carried.is_empty() {
+            place.send(FromGateway::Traffic(carried));
+        }
+        if stopping {
+            return;
+        }
+    }
+}
+
+/// Applies what comes over the link.
+struct Serving {
+    around: Surroundings,
+    desired: Desired,
+    tunnels: BTreeMap<TunnelId, Arc<Wish>>,
+}
+
+impl Serving {
+    async fn run(mut self, mut receive: mpsc::Receiver<ToGateway>, left_over: Vec<TunnelId>) {
+        let mut left_over = Some(left_over);
+        while let Some(ToGateway::Desired { sequence, delta }) = receive.recv().await {
+            let reset = delta.reset;
+            let steps = if reset { self.steps_to(&delta) } else { delta };
+            self.apply(&steps);
+            if let Some(found) = reset.then(|| left_over.take()).flatten() {
+                self.remove_left_over(found);
+            }
+            self.around.board.heard(sequence, reset);
+        }
+        // The data plane does not need the control plane: what is served stays served.
+        warn!("the link to the server ended; serving what was heard last");
+        std::future::pending::<()>().await;
+    }
+
+    /// A reset as the steps from what was wished before.
+    fn steps_to(&self, reset: &DesiredDelta) -> DesiredDelta {
+        let mut after = Desired::default();
+        after.apply(reset);
+        let touched = Touched {
+            tunnels: self.desired.tunnels.keys().chain(after.tunnels.keys()).copied().collect(),
+            shares: self.desired.shares.keys().chain(after.shares.keys()).copied().collect(),
+        };
+        after.since(&self.desired, &touched)
+    }
+
+    fn apply(&mut self, steps: &DesiredDelta) {
+        for agent in &steps.barred {
+            self.around.agents.bar(*agent);
+        }
+        for agent in &steps.unbarred {
+            self.around.agents.unbar(*agent);
+        }
+        for tunnel in &steps.tunnels {
+            self.set_tunnel(tunnel.id, Some(Arc::clone(tunnel)));
+        }
+        for share in &steps.shares {
+            self.set_share(share);
+        }
+        for id in &steps.removed_shares {
+            self.around.agents.withdraw(*id);
+            if let Some(old) = self.desired.shares.get(id)
+                && let Some(wish) = self.tunnels.get(&old.tunnel)
+            {
+                wish.set_share(*id, ShareWish::Deleted);
+            }
+        }
+        for id in &steps.removed_tunnels {
+            if let Some(wish) = self.tunnels.remove(id) {
+                wish.set_tunnel(None);
+            }
+        }
+        self.desired.apply(steps);
+    }
+
+    fn set_tunnel(&mut self, id: TunnelId, tunnel: Option<Arc<TunnelDesired>>) {
+        self.around.board.expect_tunnel(id, Timestamp::now());
+        if let Some(wish) = self.tunnels.get(&id) {
+            wish.set_tunnel(tunnel);
+            return;
+        }
+        // The wish is there before its task: an empty one means that nothing is to be left.
+        let wish = Arc::new(Wish::default());
+        wish.set_tunnel(tunnel);
+        self.around.tasks.spawn(TunnelTask::new(id, Arc::clone(&wish), self.around.clone()).run());
+        self.tunnels.insert(id, wish);
+    }
+
+    fn set_share(&self, share: &Arc<ShareDesired>) {
+        self.around.board.expect_share(share.id, share.tunnel);
+        self.around.agents.assign(share);
+        if let Some(old) = self.desired.shares.get(&share.id).filter(|old| old.tunnel != share.tunnel)
+            && let Some(wish) = self.tunnels.get(&old.tunnel)
+        {
+            wish.set_share(share.id, ShareWish::Moved);
+        }
+        match self.tunnels.get(&share.tunnel) {
+            Some(wish) => wish.set_share(share.id, ShareWish::Serve(Arc::clone(share))),
+            None => warn!(share.id = %share.id, tunnel.id = %share.tunnel, "a share came without its tunnel"),
+        }
+    }
+
+    /// Tunnels of an earlier run that nobody wishes for any more are removed as any other tunnel is.
+    fn remove_left_over(&mut self, found: Vec<TunnelId>) {
+        for id in found {
+            if !self.tunnels.contains_key(&id) {
+                info!(tunnel.id = %id, "removing what an earlier run left");
+                self.set_tunnel(id, None);
+                self.tunnels.remove(&id);
+            }
+        }
+    }
+}
