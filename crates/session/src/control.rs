@@ -137,8 +137,10 @@ pub enum ControlError {
     Io(#[from] io::Error),
     #[error("the other end closed the connection")]
     Closed,
-    #[error("the other end does not read")]
+    #[error("the other end does not read, or does not say what it should")]
     Stuck,
+    #[error("the other end has been silent for too long")]
+    Silent,
     #[error("a message of {0} bytes is too long")]
     Length(usize),
     #[error("a message can't be read")]

@@ -130,9 +130,9 @@ impl ResolvesClientCert for LiveCertificate {
     }
 }
 
-/// A gateway's end of the agent port. Cheap to clone.
+/// Who a gateway is on the agent port, and whom it takes there. Cheap to clone.
 #[derive(Clone)]
-pub struct GatewayTls {
+pub struct GatewayIdentity {
     acceptor: TlsAcceptor,
     certificate: Arc<LiveCertificate>,
 }
@@ -146,7 +146,7 @@ pub enum Accepted {
     Carrier(AgentIdentity, Box<TlsStream>),
 }
 
-impl GatewayTls {
+impl GatewayIdentity {
     /// `certificate`: the gateway's own, DER, issued by `ca` for `key`.
     pub fn new(ca: &CaCertificate, key: PrivateKey, certificate: Vec<u8>) -> Result<Self, TlsError> {
         let certificate = Arc::new(LiveCertificate::new(key, certificate, Some(ca))?);
@@ -190,9 +190,9 @@ impl GatewayTls {
     }
 }
 
-impl fmt::Debug for GatewayTls {
+impl fmt::Debug for GatewayIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("GatewayTls(…)")
+        f.write_str("GatewayIdentity(…)")
     }
 }
 

@@ -1,0 +1,198 @@
+//! The agents' side of a gateway: the port that they dial, the roster of those connected, and their carriers.
+//!
+//! The rest of the gateway says what is assigned, asks how a share stands, and opens streams. Invariant: a stream
+//! goes through an agent of the share's environment that has acknowledged the share and is not barred.
+
+mod announce;
+mod control;
+mod enrol;
+mod open;
+mod roster;
+
+pub use open::{DialFailure, DialFailureReason, Stream};
+pub use roster::AgentStanding;
+
+use anyhow::Context;
+use roster::Roster;
+use std::{
+    collections::BTreeSet,
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::debug;
+use wicketgate_model::{AgentId, ShareDesired, ShareId};
+use wicketgate_session::{
+    carrier::Carrier,
+    link::FromGateway,
+    tls::{Accepted, GatewayIdentity},
+};
+
+/// Connections that have not proved yet who they are. More are closed: whoever has no certificate can't take more
+/// than this of the gateway.
+const UNPROVED: usize = 256;
+/// For a handshake: a round trip and a half, and a loaded agent.
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+/// When no file descriptor is left, accepting at once again would only spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// An agent whose machine vanished is found this late where nothing is sent.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// The connected agents. Cheap to clone.
+#[derive(Clone)]
+pub struct Agents(Arc<Inner>);
+
+struct Inner {
+    roster: Mutex<Roster>,
+    /// Some share's standing may have changed.
+    changed: Notify,
+    /// Some agent has come or gone.
+    moved: Notify,
+    identity: GatewayIdentity,
+    link: mpsc::Sender<FromGateway>,
+    unproved: Arc<Semaphore>,
+    drain: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Agents {
+    /// Listens for agents until `drain` is cancelled, in tasks of `tasks`. Also answers the address, for a port
+    /// that was chosen by the system.
+    pub async fn bind(
+        listen: SocketAddr,
+        identity: GatewayIdentity,
+        link: mpsc::Sender<FromGateway>,
+        drain: CancellationToken,
+        tasks: TaskTracker,
+    ) -> anyhow::Result<(Self, SocketAddr)> {
+        let listener = TcpListener::bind(listen)
+            .await
+            .with_context(|| format!("can't listen for agents on {listen}"))?;
+        let address = listener.local_addr().context("can't tell where the agent listener is")?;
+        let agents = Self(Arc::new(Inner {
+            roster: Mutex::new(Roster::default()),
+            changed: Notify::new(),
+            moved: Notify::new(),
+            identity,
+            link,
+            unproved: Arc::new(Semaphore::new(UNPROVED)),
+            drain,
+            tasks,
+        }));
+        agents.0.tasks.spawn(agents.clone().accept(listener));
+        agents.0.tasks.spawn(agents.clone().announce());
+        Ok((agents, address))
+    }
+
+    /// Remembers the share, and tells the agents of its environment, now and whenever one connects.
+    pub fn assign(&self, share: &ShareDesired) {
+        self.with(|roster| roster.assign(share));
+    }
+
+    pub fn withdraw(&self, share: ShareId) {
+        self.with(|roster| roster.withdraw(share));
+    }
+
+    /// Cuts all that the agent has here, running streams too, and refuses it from now on.
+    pub fn bar(&self, agent: AgentId) {
+        self.with(|roster| roster.bar(agent));
+    }
+
+    pub fn unbar(&self, agent: AgentId) {
+        self.with(|roster| roster.unbar(agent));
+    }
+
+    /// How the share stands with the agents, as they have told it.
+    pub fn standing(&self, share: ShareId) -> AgentStanding {
+        self.with(|roster| roster.standing(share))
+    }
+
+    /// Waits until the standing of a share may have changed, and answers which ones since the last call.
+    /// Cancel-safe; for one caller.
+    pub async fn changed(&self) -> BTreeSet<ShareId> {
+        loop {
+            let changed = self.with(Roster::take_changed);
+            if !changed.is_empty() {
+                return changed;
+            }
+            self.0.changed.notified().await;
+        }
+    }
+
+    /// The one way to the roster. Whoever waits for what was changed in it is woken.
+    fn with<T>(&self, act: impl FnOnce(&mut Roster) -> T) -> T {
+        let mut roster = self.0.roster.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = act(&mut roster);
+        let (changed, moved) = (roster.has_changed(), roster.has_moved());
+        drop(roster);
+        if changed {
+            self.0.changed.notify_one();
+        }
+        if moved {
+            self.0.moved.notify_one();
+        }
+        result
+    }
+
+    async fn accept(self, listener: TcpListener) {
+        loop {
+            let accepted = tokio::select! {
+                () = self.0.drain.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((tcp, address)) => match Arc::clone(&self.0.unproved).try_acquire_owned() {
+                    Ok(permit) => {
+                        self.0.tasks.spawn(self.clone().connection(tcp, address, permit));
+                    }
+                    Err(_) => debug!("too many agents in their handshake: one was turned away"),
+                },
+                Err(error) => {
+                    debug!(%error, "accepting an agent failed");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn connection(self, tcp: TcpStream, address: SocketAddr, permit: OwnedSemaphorePermit) {
+        let _ = tcp.set_nodelay(true);
+        let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 3);
+        let _ = socket2::SockRef::from(&tcp).set_tcp_keepalive(&keepalive);
+        let handshake = timeout(HANDSHAKE_WITHIN, self.0.identity.accept(tcp));
+        let accepted = tokio::select! {
+            () = self.0.drain.cancelled() => return,
+            accepted = handshake => accepted,
+        };
+        match accepted {
+            // The permit is kept: a client that enrols is still nobody.
+            Ok(Ok(Accepted::Enrol(stream))) => {
+                self.enrol(*stream).await;
+                drop(permit);
+            }
+            Ok(Ok(Accepted::Control(identity, stream))) => {
+                drop(permit);
+                self.control(identity, *stream, address.ip()).await;
+            }
+            Ok(Ok(Accepted::Carrier(identity, stream))) => {
+                drop(permit);
+                self.park(identity.agent, Carrier::new(stream));
+            }
+            Ok(Err(error)) => debug!(%address, error = ?error, "an agent's handshake failed"),
+            Err(_) => debug!(%address, "an agent's handshake took too long"),
+        }
+    }
+}
+
+impl fmt::Debug for Agents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Agents(…)")
+    }
+}

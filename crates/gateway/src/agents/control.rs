@@ -1,0 +1,123 @@
+//! An agent's control connection, at the gateway's end.
+
+use super::{Agents, enrol::plain, roster::Place};
+use std::{net::IpAddr, time::Duration};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior, interval, timeout},
+};
+use tracing::{debug, info};
+use wicketgate_session::{
+    control::{Control, ControlError, FromAgent, Health, PING_EVERY, SILENCE, ToAgent},
+    identity::AgentIdentity,
+    link::ConnectedAgent,
+    tls::TlsStream,
+};
+
+/// For the first message after the handshake.
+const HELLO_WITHIN: Duration = Duration::from_secs(10);
+/// Carriers that an agent keeps parked: a burst of as many connections waits for no handshake.
+const CARRIERS: u16 = 8;
+
+impl Agents {
+    pub(super) async fn control(&self, identity: AgentIdentity, stream: TlsStream, address: IpAddr) {
+        let agent = identity.agent;
+        let mut control = Control::new(stream);
+        let (version, name) = match timeout(HELLO_WITHIN, control.receive()).await {
+            Ok(Ok(FromAgent::Hello { version, name })) => (plain(&version), plain(&name)),
+            other => return debug!(agent.id = %agent, ?other, "an agent did not say hello"),
+        };
+        let about = ConnectedAgent {
+            agent,
+            environment: identity.environment,
+            version: version.clone(),
+            name: name.clone(),
+            address,
+        };
+        let Some(place) = self.with(|roster| roster.connect(about)) else {
+            return info!(agent.id = %agent, "a barred agent was turned away");
+        };
+        info!(agent.id = %agent, environment.id = %identity.environment, %version, %name, "agent connected");
+        let end = tokio::select! {
+            // First: whoever is barred is not served once more.
+            biased;
+            () = place.end.cancelled() => None,
+            () = self.0.drain.cancelled() => None,
+            end = self.converse(identity, &mut control, &place) => end.err(),
+        };
+        self.with(|roster| roster.disconnect(agent, place.session));
+        match end {
+            Some(error) => info!(agent.id = %agent, error = %error, "agent disconnected"),
+            None => {
+                info!(agent.id = %agent, "agent was disconnected");
+                control.close().await;
+            }
+        }
+    }
+
+    async fn converse(
+        &self,
+        identity: AgentIdentity,
+        control: &mut Control<TlsStream>,
+        place: &Place,
+    ) -> Result<(), ControlError> {
+        control.send(&ToAgent::Welcome).await?;
+        control.send(&ToAgent::Carriers { want: CARRIERS }).await?;
+        // One renewal at a time: an agent that asks again before the answer gets none.
+        let (renewed, mut renewal) = mpsc::channel(1);
+        let mut renewing = false;
+        let mut ping = interval(PING_EVERY);
+        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut heard = Instant::now();
+        loop {
+            tokio::select! {
+                () = place.outbox_filled.notified() => {
+                    for message in self.with(|roster| roster.take_outbox(identity.agent, place.session)) {
+                        control.send(&message).await?;
+                    }
+                }
+                message = control.receive() => {
+                    heard = Instant::now();
+                    match message? {
+                        FromAgent::Renew { public_key } if !renewing => {
+                            renewing = true;
+                            self.renew(identity, public_key, renewed.clone());
+                        }
+                        message => self.heard(identity, place, message),
+                    }
+                }
+                Some(message) = renewal.recv() => {
+                    renewing = false;
+                    control.send(&message).await?;
+                }
+                _ = ping.tick() => {
+                    if heard.elapsed() > SILENCE {
+                        return Err(ControlError::Silent);
+                    }
+                    control.send(&ToAgent::Ping).await?;
+                }
+            }
+        }
+    }
+
+    fn heard(&self, AgentIdentity { agent, .. }: AgentIdentity, place: &Place, message: FromAgent) {
+        let session = place.session;
+        match message {
+            FromAgent::Ack { share, generation } => {
+                self.with(|roster| roster.acknowledged(agent, session, share, generation));
+            }
+            FromAgent::Refused { share, generation, reason } => {
+                info!(agent.id = %agent, share.id = %share, %generation, reason = plain(&reason), "agent refused a share");
+                self.with(|roster| roster.refused(agent, session, share, generation, plain(&reason)));
+            }
+            FromAgent::Health { share, health } => {
+                let health = match health {
+                    Health::Ok => Health::Ok,
+                    Health::Unreachable(cause) => Health::Unreachable(plain(&cause)),
+                };
+                self.with(|roster| roster.health(agent, session, share, health));
+            }
+            FromAgent::Hello { .. } | FromAgent::Renew { .. } | FromAgent::Pong => {}
+        }
+    }
+}

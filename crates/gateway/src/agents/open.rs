@@ -1,0 +1,202 @@
+//! Opening a stream: an agent, a carrier of it, its answer. On a failure the next agent is asked, since no byte of
+//! the client's was read yet.
+
+use super::{
+    Agents,
+    roster::{Pick, Seat},
+};
+use std::{
+    fmt,
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
+use tracing::debug;
+use wicketgate_model::{AgentId, ShareId};
+use wicketgate_session::{
+    carrier::Carrier,
+    frame::{Open, RefusalReason},
+    relay::{Broken, Counters, relay},
+};
+
+/// For all of it: what a client's own connect timeout would bear.
+const OPEN_WITHIN: Duration = Duration::from_secs(15);
+/// For a carrier, when none is parked: a handshake, with a queue of others before it.
+const CARRIER_WITHIN: Duration = Duration::from_secs(5);
+/// For an agent's answer: its own dial ends after half of it.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// Parked carriers of one agent that may turn out to be dead before the next agent is asked.
+const DEAD_CARRIERS: usize = 4;
+
+/// Why no stream was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DialFailure {
+    pub reason: DialFailureReason,
+    pub text: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DialFailureReason {
+    /// No connected agent has acknowledged the share.
+    NoAgent,
+    /// The agent has no carrier to give, or its carriers break.
+    NoCarrier,
+    /// The agent has not answered.
+    Timeout,
+    /// The agent has answered why not.
+    Refused(RefusalReason),
+}
+
+impl fmt::Display for DialFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for DialFailure {}
+
+fn failure(reason: DialFailureReason, text: impl Into<String>) -> DialFailure {
+    DialFailure { reason, text: text.into() }
+}
+
+/// A stream to a share's target, open at the agent.
+#[derive(Debug)]
+pub struct Stream {
+    carrier: Carrier,
+    agents: Agents,
+    active: Active,
+}
+
+/// Counts as one of its agent's streams.
+struct Active {
+    agent: AgentId,
+    seat: Arc<Seat>,
+}
+
+impl Active {
+    fn new(agent: AgentId, seat: Arc<Seat>) -> Self {
+        seat.active.fetch_add(1, Ordering::Relaxed);
+        Self { agent, seat }
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.seat.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Active {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Active({})", self.agent)
+    }
+}
+
+impl Stream {
+    /// The agent that it goes through.
+    pub fn agent(&self) -> AgentId {
+        self.active.agent
+    }
+
+    /// Relays between the client and the target until both have ended; `rx` counts what comes from the client,
+    /// `tx` what goes to it. A stream that breaks, is cut or dropped resets the client's connection.
+    pub async fn relay(self, client: TcpStream, rx: &AtomicU64, tx: &AtomicU64) -> Result<(), Broken> {
+        let Self { carrier, agents, active } = self;
+        let counters = Counters { to_carrier: rx, from_carrier: tx };
+        let cut = active.seat.cut.clone();
+        let mut carrier = relay(client, carrier, counters, cut.cancelled_owned()).await?;
+        carrier.rest();
+        agents.park(active.agent, carrier);
+        Ok(())
+    }
+}
+
+impl Agents {
+    /// Opens a stream to the share's target. Answers within 15 s.
+    pub async fn open(&self, share: ShareId, client: SocketAddr) -> Result<Stream, DialFailure> {
+        let deadline = Instant::now() + OPEN_WITHIN;
+        let mut tried = Vec::new();
+        let mut last = None;
+        loop {
+            let Some(pick) = self.with(|roster| roster.pick(share, &tried)) else {
+                return Err(last.unwrap_or_else(|| {
+                    failure(DialFailureReason::NoAgent, "no connected agent has acknowledged the share")
+                }));
+            };
+            let agent = pick.agent;
+            tried.push(agent);
+            match self.open_through(pick, share, client, deadline).await {
+                Ok(stream) => return Ok(stream),
+                Err(failure) => {
+                    debug!(agent.id = %agent, reason = %failure, "an agent did not open a stream");
+                    last = Some(failure);
+                }
+            }
+        }
+    }
+
+    async fn open_through(
+        &self,
+        pick: Pick,
+        share: ShareId,
+        client: SocketAddr,
+        deadline: Instant,
+    ) -> Result<Stream, DialFailure> {
+        let open = Open { share, generation: pick.generation, client };
+        let active = Active::new(pick.agent, Arc::clone(&pick.seat));
+        for _ in 0..DEAD_CARRIERS {
+            let mut carrier = self.take_carrier(&pick, deadline).await?;
+            let until = deadline.min(Instant::now() + ANSWER_WITHIN);
+            let answer = tokio::select! {
+                () = active.seat.cut.cancelled() => {
+                    return Err(failure(DialFailureReason::NoAgent, "the agent was barred"));
+                }
+                answer = timeout_at(until, carrier.open(&open)) => answer,
+            };
+            match answer {
+                Ok(Ok(Ok(()))) => return Ok(Stream { carrier, agents: self.clone(), active }),
+                Ok(Ok(Err(refusal))) => {
+                    self.park(pick.agent, carrier);
+                    return Err(failure(DialFailureReason::Refused(refusal.reason), refusal.text));
+                }
+                Ok(Err(error)) => debug!(agent.id = %pick.agent, error = ?error, "a parked carrier was dead"),
+                Err(_) => {
+                    return Err(failure(DialFailureReason::Timeout, "the agent did not answer in time"));
+                }
+            }
+        }
+        Err(failure(DialFailureReason::NoCarrier, "the agent's carriers break"))
+    }
+
+    async fn take_carrier(&self, pick: &Pick, deadline: Instant) -> Result<Carrier, DialFailure> {
+        let until = deadline.min(Instant::now() + CARRIER_WITHIN);
+        loop {
+            let mut parked = pin!(pick.carrier_parked.notified());
+            // Before the look, so that a carrier parked right after it wakes this one.
+            parked.as_mut().enable();
+            match self.with(|roster| roster.take_carrier(pick)) {
+                Ok(Some(carrier)) => return Ok(carrier),
+                Ok(None) => {}
+                Err(()) => return Err(failure(DialFailureReason::NoAgent, "the agent has gone")),
+            }
+            if timeout_at(until, parked).await.is_err() {
+                return Err(failure(DialFailureReason::NoCarrier, "the agent has no free carrier"));
+            }
+        }
+    }
+
+    /// Parks a carrier, or ends it where it is of no use.
+    pub(super) fn park(&self, agent: AgentId, carrier: Carrier) {
+        if let Err(surplus) = self.with(|roster| roster.park(agent, carrier)) {
+            self.0.tasks.spawn(surplus.close());
+        }
+    }
+}

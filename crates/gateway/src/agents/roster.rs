@@ -1,0 +1,383 @@
+//! Who is connected, what is assigned, and who has acknowledged what: the state, without IO.
+//!
+//! Invariants: the two indexes of an environment name exactly the shares assigned and agents connected of it; what
+//! an agent has said is kept only for shares assigned now, so no agent can make the roster grow.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    mem,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use wicketgate_model::{
+    AgentId, EnvironmentId, Generation, Problem, Reason, ShareDesired, ShareId, SignedAssignment,
+};
+use wicketgate_session::{
+    carrier::Carrier,
+    control::{ASSIGNMENTS_PER_MESSAGE, Health, ToAgent},
+    link::ConnectedAgent,
+};
+
+/// Carriers that may stay parked after a burst: four times what an agent keeps. Each costs two sockets.
+const PARKED_MOST: usize = 32;
+
+/// How a share stands with the agents of its environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentStanding {
+    /// The newest generation that a connected agent has acknowledged.
+    pub ready: Option<Generation>,
+    /// Why the newest generation is not ready; with it ready, what impairs the share.
+    pub problem: Option<Problem>,
+}
+
+#[derive(Default)]
+pub(super) struct Roster {
+    shares: HashMap<ShareId, Wanted>,
+    environments: HashMap<EnvironmentId, Environment>,
+    connected: HashMap<AgentId, Connected>,
+    seats: HashMap<AgentId, Arc<Seat>>,
+    barred: HashSet<AgentId>,
+    changed: BTreeSet<ShareId>,
+    moved: BTreeSet<AgentId>,
+    last_session: u64,
+}
+
+/// A share as it is assigned.
+struct Wanted {
+    environment: EnvironmentId,
+    generation: Generation,
+    assignment: SignedAssignment,
+}
+
+#[derive(Default)]
+struct Environment {
+    shares: BTreeSet<ShareId>,
+    agents: BTreeSet<AgentId>,
+}
+
+struct Connected {
+    session: u64,
+    about: ConnectedAgent,
+    end: CancellationToken,
+    /// Shares that the agent is to be told of, as they are when it is told.
+    outbox: BTreeSet<ShareId>,
+    outbox_filled: Arc<Notify>,
+    said: HashMap<ShareId, Said>,
+    parked: Vec<Carrier>,
+    carrier_parked: Arc<Notify>,
+    seat: Arc<Seat>,
+}
+
+/// What an agent has said about a share since it connected.
+#[derive(Default)]
+struct Said {
+    acknowledged: Option<Generation>,
+    refused: Option<(Generation, String)>,
+    unreachable: Option<String>,
+}
+
+/// What lives on over an agent's connections: its streams.
+#[derive(Default)]
+pub(super) struct Seat {
+    pub(super) cut: CancellationToken,
+    pub(super) active: AtomicUsize,
+}
+
+/// A control connection's place in the roster.
+pub(super) struct Place {
+    pub(super) session: u64,
+    /// The connection is to end: the agent was barred, or has a newer one.
+    pub(super) end: CancellationToken,
+    pub(super) outbox_filled: Arc<Notify>,
+}
+
+/// An agent for one stream.
+pub(super) struct Pick {
+    pub(super) agent: AgentId,
+    session: u64,
+    pub(super) generation: Generation,
+    pub(super) carrier_parked: Arc<Notify>,
+    pub(super) seat: Arc<Seat>,
+}
+
+impl Roster {
+    pub(super) fn assign(&mut self, share: &ShareDesired) {
+        if self.shares.get(&share.id).is_some_and(|w| w.environment != share.environment) {
+            self.withdraw(share.id);
+        }
+        let wanted = Wanted {
+            environment: share.environment,
+            generation: share.generation,
+            assignment: share.assignment.clone(),
+        };
+        self.shares.insert(share.id, wanted);
+        self.environments.entry(share.environment).or_default().shares.insert(share.id);
+        self.tell(share.environment, share.id);
+    }
+
+    pub(super) fn withdraw(&mut self, share: ShareId) {
+        let Some(wanted) = self.shares.remove(&share) else { return };
+        self.tell(wanted.environment, share);
+        let Some(environment) = self.environments.get_mut(&wanted.environment) else { return };
+        environment.shares.remove(&share);
+        for agent in &environment.agents {
+            if let Some(connected) = self.connected.get_mut(agent) {
+                connected.said.remove(&share);
+            }
+        }
+        self.forget_if_empty(wanted.environment);
+    }
+
+    fn tell(&mut self, environment: EnvironmentId, share: ShareId) {
+        self.changed.insert(share);
+        for agent in self.environments.get(&environment).into_iter().flat_map(|e| &e.agents) {
+            if let Some(connected) = self.connected.get_mut(agent) {
+                connected.outbox.insert(share);
+                connected.outbox_filled.notify_one();
+            }
+        }
+    }
+
+    pub(super) fn bar(&mut self, agent: AgentId) {
+        self.barred.insert(agent);
+        if let Some(session) = self.connected.get(&agent).map(|c| c.session) {
+            self.disconnect(agent, session);
+        }
+        if let Some(seat) = self.seats.remove(&agent) {
+            seat.cut.cancel();
+        }
+    }
+
+    pub(super) fn unbar(&mut self, agent: AgentId) {
+        self.barred.remove(&agent);
+    }
+
+    /// A control connection has come up; an older one of the same agent ends. `None`: the agent is barred.
+    pub(super) fn connect(&mut self, about: ConnectedAgent) -> Option<Place> {
+        let agent = about.agent;
+        if self.barred.contains(&agent) {
+            return None;
+        }
+        if let Some(session) = self.connected.get(&agent).map(|c| c.session) {
+            self.disconnect(agent, session);
+        }
+        self.seats.retain(|id, s| s.active.load(Ordering::Relaxed) > 0 || self.connected.contains_key(id));
+        self.last_session += 1;
+        let environment = self.environments.entry(about.environment).or_default();
+        environment.agents.insert(agent);
+        self.changed.extend(&environment.shares);
+        self.moved.insert(agent);
+        let place = Place {
+            session: self.last_session,
+            end: CancellationToken::new(),
+            outbox_filled: Arc::new(Notify::new()),
+        };
+        place.outbox_filled.notify_one();
+        let connected = Connected {
+            session: place.session,
+            about,
+            end: place.end.clone(),
+            outbox: environment.shares.clone(),
+            outbox_filled: Arc::clone(&place.outbox_filled),
+            said: HashMap::new(),
+            parked: Vec::new(),
+            carrier_parked: Arc::new(Notify::new()),
+            seat: Arc::clone(self.seats.entry(agent).or_default()),
+        };
+        self.connected.insert(agent, connected);
+        Some(place)
+    }
+
+    /// The control connection is gone, and with it the parked carriers. Running streams go on.
+    pub(super) fn disconnect(&mut self, agent: AgentId, session: u64) {
+        if self.connected.get(&agent).is_none_or(|c| c.session != session) {
+            return;
+        }
+        let Some(connected) = self.connected.remove(&agent) else { return };
+        connected.end.cancel();
+        // Whoever waits for a carrier looks again, and finds nobody.
+        connected.carrier_parked.notify_waiters();
+        self.moved.insert(agent);
+        let id = connected.about.environment;
+        if let Some(environment) = self.environments.get_mut(&id) {
+            environment.agents.remove(&agent);
+            self.changed.extend(&environment.shares);
+        }
+        self.forget_if_empty(id);
+    }
+
+    fn forget_if_empty(&mut self, id: EnvironmentId) {
+        if self.environments.get(&id).is_some_and(|e| e.shares.is_empty() && e.agents.is_empty()) {
+            self.environments.remove(&id);
+        }
+    }
+
+    /// What the agent has not been told yet, in messages that are not too long.
+    pub(super) fn take_outbox(&mut self, agent: AgentId, session: u64) -> Vec<ToAgent> {
+        let Some(connected) = self.connected.get_mut(&agent).filter(|c| c.session == session) else {
+            return Vec::new();
+        };
+        let (mut assignments, mut withdrawn) = (Vec::new(), Vec::new());
+        while let Some(share) = connected.outbox.pop_first() {
+            match self.shares.get(&share) {
+                Some(w) if w.environment == connected.about.environment => {
+                    assignments.push(w.assignment.clone());
+                }
+                _ => withdrawn.push(share),
+            }
+            if assignments.len().max(withdrawn.len()) == ASSIGNMENTS_PER_MESSAGE {
+                connected.outbox_filled.notify_one();
+                break;
+            }
+        }
+        let mut messages = Vec::new();
+        if !withdrawn.is_empty() {
+            messages.push(ToAgent::Withdraw { shares: withdrawn });
+        }
+        if !assignments.is_empty() {
+            messages.push(ToAgent::Assign { assignments });
+        }
+        messages
+    }
+
+    fn said(&mut self, agent: AgentId, session: u64, share: ShareId) -> Option<(&mut Said, Generation)> {
+        let connected = self.connected.get_mut(&agent).filter(|c| c.session == session)?;
+        let wanted = self.shares.get(&share).filter(|w| w.environment == connected.about.environment)?;
+        self.changed.insert(share);
+        Some((connected.said.entry(share).or_default(), wanted.generation))
+    }
+
+    pub(super) fn acknowledged(&mut self, agent: AgentId, session: u64, share: ShareId, g: Generation) {
+        if let Some((said, newest)) = self.said(agent, session, share)
+            && g <= newest
+        {
+            *said = Said { acknowledged: Some(g), ..Said::default() };
+        }
+    }
+
+    pub(super) fn refused(
+        &mut self,
+        agent: AgentId,
+        session: u64,
+        share: ShareId,
+        g: Generation,
+        why: String,
+    ) {
+        if let Some((said, newest)) = self.said(agent, session, share)
+            && g <= newest
+        {
+            *said = Said { refused: Some((g, why)), ..Said::default() };
+        }
+    }
+
+    pub(super) fn health(&mut self, agent: AgentId, session: u64, share: ShareId, health: Health) {
+        if let Some((said, _)) = self.said(agent, session, share) {
+            said.unreachable = match health {
+                Health::Ok => None,
+                Health::Unreachable(cause) => Some(cause),
+            };
+        }
+    }
+
+    pub(super) fn standing(&self, share: ShareId) -> AgentStanding {
+        let not_ready = |reason, message: &str| AgentStanding {
+            ready: None,
+            problem: Some(Problem::new(reason, message)),
+        };
+        let Some(wanted) = self.shares.get(&share) else {
+            return not_ready(Reason::AgentPending, "the share is not assigned to agents yet");
+        };
+        let mut nobody = true;
+        let mut said = Vec::new();
+        for agent in self.environments.get(&wanted.environment).into_iter().flat_map(|e| &e.agents) {
+            nobody = false;
+            said.extend(self.connected.get(agent).and_then(|c| c.said.get(&share)));
+        }
+        if nobody {
+            return not_ready(Reason::AgentOffline, "no agent of the environment is connected");
+        }
+        let ready = said.iter().filter_map(|s| s.acknowledged).max();
+        let problem = if ready == Some(wanted.generation) {
+            let serving = || said.iter().filter(|s| s.acknowledged == ready);
+            serving()
+                .all(|s| s.unreachable.is_some())
+                .then(|| serving().find_map(|s| s.unreachable.as_deref()))
+                .flatten()
+                .map(|cause| Problem::new(Reason::TargetUnreachable, cause))
+        } else {
+            let refused = said.iter().find_map(|s| s.refused.as_ref().filter(|r| r.0 == wanted.generation));
+            Some(match refused {
+                Some((_, why)) => Problem::new(Reason::AgentRefused, why),
+                None => Problem::new(Reason::AgentPending, "no agent has acknowledged the share yet"),
+            })
+        };
+        AgentStanding { ready, problem }
+    }
+
+    /// The agent for a stream: of those that have acknowledged the share and were not tried, one that reaches the
+    /// target if there is one, and of these the one with the fewest streams.
+    pub(super) fn pick(&self, share: ShareId, tried: &[AgentId]) -> Option<Pick> {
+        let wanted = self.shares.get(&share)?;
+        let agents = &self.environments.get(&wanted.environment)?.agents;
+        let able = agents.iter().filter(|a| !tried.contains(a)).filter_map(|a| {
+            let connected = self.connected.get(a)?;
+            let said = connected.said.get(&share)?;
+            let active = connected.seat.active.load(Ordering::Relaxed);
+            Some(((said.unreachable.is_some(), active), said.acknowledged?, connected))
+        });
+        able.min_by_key(|(rank, ..)| *rank).map(|(_, generation, connected)| Pick {
+            agent: connected.about.agent,
+            session: connected.session,
+            generation,
+            carrier_parked: Arc::clone(&connected.carrier_parked),
+            seat: Arc::clone(&connected.seat),
+        })
+    }
+
+    /// Parks a carrier; one of an agent that is not connected, or one too many, comes back.
+    pub(super) fn park(&mut self, agent: AgentId, carrier: Carrier) -> Result<(), Carrier> {
+        match self.connected.get_mut(&agent) {
+            Some(connected) if connected.parked.len() < PARKED_MOST => {
+                connected.parked.push(carrier);
+                connected.carrier_parked.notify_one();
+                Ok(())
+            }
+            _ => Err(carrier),
+        }
+    }
+
+    /// The carrier that was parked last, `Ok(None)` if there is none now, `Err` if the agent has gone since the pick.
+    pub(super) fn take_carrier(&mut self, pick: &Pick) -> Result<Option<Carrier>, ()> {
+        let connected = self.connected.get_mut(&pick.agent).filter(|c| c.session == pick.session).ok_or(())?;
+        while let Some(mut carrier) = connected.parked.pop() {
+            if carrier.is_quiet() {
+                return Ok(Some(carrier));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) fn about(&self, agent: AgentId) -> Option<(u64, ConnectedAgent)> {
+        self.connected.get(&agent).map(|c| (c.session, c.about.clone()))
+    }
+
+    pub(super) fn has_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    pub(super) fn take_changed(&mut self) -> BTreeSet<ShareId> {
+        mem::take(&mut self.changed)
+    }
+
+    pub(super) fn has_moved(&self) -> bool {
+        !self.moved.is_empty()
+    }
+
+    pub(super) fn take_moved(&mut self) -> BTreeSet<AgentId> {
+        mem::take(&mut self.moved)
+    }
+}
