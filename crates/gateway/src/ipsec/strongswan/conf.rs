@@ -34,7 +34,7 @@ const CHILD_REKEY: &str = "1h";
 
 /// The file. The order of the plugins is their priority, and there is no other list: kernel-libipsec stands before
 /// kernel-netlink, which is still needed for addresses and routes. Paths are as charon sees them, see
-/// [`super::charon`]. The log has what charon says when it starts; the rest goes out as events.
+/// [`super::charon`]. Eight threads are too few: kernel-libipsec and the sockets keep that many. The log has what charon says when it starts; the rest goes out as events.
 pub(super) fn file(esp: EspPath) -> String {
     let libipsec = match esp {
         EspPath::Userland => "kernel-libipsec ",
@@ -43,7 +43,7 @@ pub(super) fn file(esp: EspPath) -> String {
     format!(
         "charon {{
   load = random nonce openssl pem pkcs1 kdf pubkey {libipsec}kernel-netlink socket-default vici
-  threads = 8
+  threads = 16
   install_virtual_ip = no
   retransmit_tries = 4
   retransmit_timeout = 1.0

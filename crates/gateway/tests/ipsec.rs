@@ -1,0 +1,466 @@
+//! Tunnels with real charons, in namespaces of the test's own: remote sites on one side, the back end on the other.
+//!
+//! Everything that the back end does in "its own" namespace it does in one that the test made, since every thread of
+//! the test's runtime has entered that. Needs root; says so and passes where it is not.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test")]
+
+use std::{
+    fs::{self, File},
+    future::Future,
+    io::{ErrorKind, Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    os::{fd::AsFd as _, unix::fs::PermissionsExt as _},
+    path::PathBuf,
+    process::Command,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tokio::time::timeout;
+use uuid::Uuid;
+use wicketgate_gateway::ipsec::{Backend, IpsecConfig, IpsecMode, Tunnel};
+use wicketgate_lab::{End, Lab, Namespace, Site};
+use wicketgate_model::{Connection, ConnectionState, Generation, TunnelDesired, TunnelId};
+
+const PUBLIC: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+const PORT: u16 = 8443;
+/// The same for every tunnel and every site: that it may be is what the namespaces are for.
+const LOAD_BALANCER: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 1);
+const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
+const SITE: &str = "10.0.0.0/16";
+
+/// For what should take milliseconds, on a machine that others use.
+const SOON: Duration = Duration::from_secs(15);
+
+struct World {
+    lab: Lab,
+    gateway: Namespace,
+    state_dir: PathBuf,
+    sites: Vec<Site>,
+    _dir: tempfile::TempDir,
+}
+
+impl World {
+    /// A gateway with one public address, and `sites` remote sites behind one router, which is the gateway itself.
+    fn new(name: &str, sites: u8) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let prefix = format!("h1-{name}-{}-", std::process::id());
+        let lab = Lab::new(&prefix, &dir.path().join("lab"), Arc::default()).unwrap();
+        let gateway = lab.namespace("gw").unwrap();
+        gateway.ip(&format!("addr add {PUBLIC}/32 dev lo")).unwrap();
+        let sites = (0..sites).map(|n| site(&lab, &gateway, n)).collect();
+        let state_dir = dir.path().join("state");
+        fs::create_dir(&state_dir).unwrap();
+        fs::set_permissions(&state_dir, fs::Permissions::from_mode(0o700)).unwrap();
+        Self { lab, gateway, state_dir, sites, _dir: dir }
+    }
+
+    async fn backend(&self) -> Backend {
+        let config = IpsecConfig {
+            mode: IpsecMode::Auto,
+            state_dir: self.state_dir.clone(),
+            public_address: Some(PUBLIC),
+        };
+        Backend::start(config).await.unwrap()
+    }
+
+    /// Runs `story` with every thread of its runtime in the gateway's namespace.
+    fn tell<F: Future<Output = ()>>(mut self, story: impl FnOnce(Self) -> F + Send) {
+        self.sites.shrink_to_fit();
+        let gateway = self.gateway.clone();
+        let file = File::open(format!("/run/netns/{}", gateway.name())).unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .on_thread_start(move || {
+                move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            })
+            .build()
+            .unwrap();
+        gateway.enter(|| runtime.block_on(story(self))).unwrap();
+    }
+
+    /// Connects from a site's network through its tunnel.
+    fn talk(&self, site: usize, bound: Duration) -> anyhow::Result<String> {
+        let to = SocketAddr::from((LOAD_BALANCER, PORT));
+        self.sites[site].namespace.enter(|| {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+            socket.bind(&SocketAddr::from((INSIDE, 0)).into())?;
+            socket.connect_timeout(&to.into(), bound)?;
+            let mut stream = std::net::TcpStream::from(socket);
+            stream.set_read_timeout(Some(bound))?;
+            stream.write_all(b"hello")?;
+            let mut said = String::new();
+            stream.read_to_string(&mut said)?;
+            Ok(said)
+        })?
+    }
+
+    /// What is there with this instance's name: namespaces, links, tables, directories, charons.
+    fn traces(&self) -> Vec<String> {
+        let instance = fs::read_to_string(self.state_dir.join("instance")).unwrap();
+        let instance = instance.trim();
+        let mut traces = Vec::new();
+        for entry in fs::read_dir("/run/netns").unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            traces.extend(name.starts_with(&format!("wicketgate-{instance}")).then_some(name));
+        }
+        let links = output(self.gateway.command("ip").args(["-o", "link"]));
+        traces.extend(links.lines().filter(|l| l.contains(&format!("wg{instance}-"))).map(str::to_owned));
+        let steered = output(self.gateway.command("nft").args(["list", "ruleset"]));
+        traces.extend(steered.lines().filter(|l| l.contains("169.254.")).map(str::to_owned));
+        for entry in fs::read_dir(self.state_dir.join("tunnels")).unwrap() {
+            traces.push(entry.unwrap().path().display().to_string());
+        }
+        traces
+    }
+}
+
+/// A test that failed leaves as little as one that passed.
+impl Drop for World {
+    fn drop(&mut self) {
+        let Ok(instance) = fs::read_to_string(self.state_dir.join("instance")) else { return };
+        for slot in 0..=9 {
+            let name = format!("wicketgate-{}-{slot}", instance.trim());
+            if !PathBuf::from(format!("/run/netns/{name}")).exists() {
+                continue;
+            }
+            for pid in output(Command::new("ip").args(["netns", "pids", &name])).lines() {
+                if let Some(pid) = pid.parse().ok().and_then(rustix::process::Pid::from_raw) {
+                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                }
+            }
+            let _ = Command::new("ip").args(["netns", "del", &name]).status();
+        }
+    }
+}
+
+fn site(lab: &Lab, gateway: &Namespace, n: u8) -> Site {
+    let namespace = lab.namespace(&format!("p{n}")).unwrap();
+    let (near, far) = (format!("203.0.{n}.1/24"), format!("203.0.{n}.2/24"));
+    let link = format!("w{n}");
+    Namespace::link(End(gateway, &link, &near), End(&namespace, "p", &far)).unwrap();
+    namespace.ip(&format!("route add default via 203.0.{n}.1")).unwrap();
+    Site::new(lab, &format!("site{n}"), &namespace, Ipv4Addr::new(203, 0, n, 2), INSIDE).unwrap()
+}
+
+fn key(n: u8) -> String {
+    format!("a key for tests only, number {n}")
+}
+
+fn desired(n: u8, keys: &[&str]) -> TunnelDesired {
+    TunnelDesired {
+        id: TunnelId::new(Uuid::from_u128(n.into())),
+        generation: Generation::FIRST,
+        name: "test".parse().unwrap(),
+        slot: n.into(),
+        peer_address: format!("203.0.{n}.2").parse().unwrap(),
+        peer_cidr: SITE.parse().unwrap(),
+        peer_id: format!("site-{n}.example").parse().unwrap(),
+        load_balancer_ip: LOAD_BALANCER,
+        keys: keys.iter().map(|k| k.parse().unwrap()).collect(),
+    }
+}
+
+/// What a customer would paste into a strongSwan of theirs.
+fn vpn_config(n: u8, key: &str) -> String {
+    format!(
+        "connections {{ wg {{
+  version = 2
+  local_addrs = 203.0.{n}.2
+  remote_addrs = {PUBLIC}
+  proposals = aes256gcm16-prfsha384-ecp384
+  encap = yes
+  mobike = no
+  local {{ auth = psk
+    id = site-{n}.example
+  }}
+  remote {{ auth = psk
+    id = {PUBLIC}
+  }}
+  children {{ net {{
+    local_ts = {SITE}
+    remote_ts = {LOAD_BALANCER}/32
+    esp_proposals = aes256gcm16-ecp384
+  }} }}
+}} }}
+secrets {{ ike-wg {{
+  id-a = site-{n}.example
+  id-b = {PUBLIC}
+  secret = \"{key}\"
+}} }}
+"
+    )
+}
+
+/// Answers every connection with `answer`, for as long as the listener's tunnel is there.
+fn serve(tunnel: &Tunnel, answer: &'static str) {
+    let listener = tunnel.bind(PORT).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut hello = [0; 5];
+            let _ = tokio::io::AsyncReadExt::read_exact(&mut stream, &mut hello).await;
+            let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, answer.as_bytes()).await;
+        }
+    });
+}
+
+async fn wait_for(tunnel: &Tunnel, what: &str, is: impl FnMut(&Connection) -> bool) -> Connection {
+    let mut connection = tunnel.connection();
+    match timeout(SOON, connection.wait_for(is)).await {
+        Ok(seen) => seen.unwrap().clone(),
+        Err(_) => panic!("not within {SOON:?}: {what}; {:?}", tunnel.connection().borrow()),
+    }
+}
+
+fn output(command: &mut Command) -> String {
+    String::from_utf8(command.output().unwrap().stdout).unwrap()
+}
+
+/// Also sets up what `RUST_LOG` asks for.
+fn is_root() -> bool {
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        eprintln!("SKIPPED: real tunnels need root");
+    }
+    root
+}
+
+/// The charon that serves the tunnel of this slot.
+fn charon_of(world: &World, slot: u8) -> i32 {
+    let pid = fs::read_to_string(world.state_dir.join(format!("tunnels/{slot}/pid"))).unwrap();
+    pid.trim().parse().unwrap()
+}
+
+#[test]
+fn two_sites_with_one_subnet_are_served_apart() {
+    if !is_root() {
+        return;
+    }
+    World::new("two", 2).tell(|mut world| async move {
+        let backend = world.backend().await;
+        let started = Instant::now();
+        let (first, second) = (desired(0, &[&key(0)]), desired(1, &[&key(1)]));
+        let (first, second) = tokio::join!(backend.ensure(&first), backend.ensure(&second));
+        let (first, second) = (first.unwrap(), second.unwrap());
+        eprintln!("two tunnels were ready after {:?}", started.elapsed());
+        serve(&first, "first");
+        serve(&second, "second");
+        assert_eq!(first.bind(PORT).unwrap_err().kind(), ErrorKind::AddrInUse);
+
+        for n in 0..2 {
+            world.sites[usize::from(n)].start(&world.lab, &vpn_config(n, &key(n))).unwrap();
+            world.sites[usize::from(n)].connect(&world.lab, SOON).unwrap();
+        }
+        let up = wait_for(&first, "the first is up", |c| c.state == ConnectionState::Up).await;
+        let algorithms = up.algorithms.unwrap();
+        assert_eq!(algorithms.ike, "AES_GCM_16-256/PRF_HMAC_SHA2_384/ECP_384");
+        assert!(algorithms.esp.starts_with("AES_GCM_16-256"), "{}", algorithms.esp);
+        wait_for(&second, "the second is up", |c| c.state == ConnectionState::Up).await;
+        assert_eq!(world.talk(0, SOON).unwrap(), "first");
+        assert_eq!(world.talk(1, SOON).unwrap(), "second");
+        let closed = world.sites[0].namespace.connect((LOAD_BALANCER, PORT + 1).into(), SOON).unwrap_err();
+        assert!(format!("{closed:#}").contains("refused"), "{closed:#}");
+        wait_for(&first, "bytes are counted", |c| c.bytes_in > 100 && c.bytes_out > 100).await;
+
+        // The same again takes no step, and what is bound stays bound.
+        let again = backend.ensure(&desired(0, &[&key(0)])).await.unwrap();
+        assert!(Arc::ptr_eq(&again, &first));
+        assert_eq!(world.talk(0, SOON).unwrap(), "first");
+
+        backend.remove(desired(0, &[]).id).await.unwrap();
+        assert!(backend.left_over().await.unwrap().is_empty());
+        assert_eq!(world.talk(1, SOON).unwrap(), "second");
+        backend.purge().await.unwrap();
+        assert_eq!(world.traces(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_wrong_key_says_so_and_the_right_one_heals_it() {
+    if !is_root() {
+        return;
+    }
+    World::new("key", 1).tell(|mut world| async move {
+        let backend = world.backend().await;
+        let tunnel = backend.ensure(&desired(0, &[&key(0)])).await.unwrap();
+        world.sites[0].start(&world.lab, &vpn_config(0, &key(7))).unwrap();
+        assert!(!world.sites[0].try_connect().unwrap());
+        let failed = wait_for(&tunnel, "the failure", |c| c.last_error.is_some()).await;
+        assert_eq!(failed.last_error.as_deref(), Some("AUTHENTICATION_FAILED"));
+        assert_eq!(failed.state, ConnectionState::Down);
+
+        // The newest key is the site's; the one before stays valid.
+        let same = backend.ensure(&desired(0, &[&key(7), &key(0)])).await.unwrap();
+        assert!(Arc::ptr_eq(&same, &tunnel));
+        world.sites[0].connect(&world.lab, SOON).unwrap();
+        let up = wait_for(&tunnel, "the tunnel is up", |c| c.state == ConnectionState::Up).await;
+        assert_eq!(up.last_error, None);
+
+        // The next change of key: the site has not heard of it yet.
+        backend.ensure(&desired(0, &[&key(8), &key(7)])).await.unwrap();
+        wait_for(&tunnel, "a new key ends no connection", |c| c.state == ConnectionState::Up).await;
+        world.sites[0].swanctl(&["--terminate", "--ike", "wg"]).unwrap();
+        wait_for(&tunnel, "the site has ended it", |c| c.state == ConnectionState::Down).await;
+        world.sites[0].connect(&world.lab, SOON).unwrap();
+        wait_for(&tunnel, "the older key is good", |c| c.state == ConnectionState::Up).await;
+        backend.purge().await.unwrap();
+    });
+}
+
+#[test]
+fn a_killed_charon_comes_back_with_its_tunnel() {
+    if !is_root() {
+        return;
+    }
+    World::new("kill", 2).tell(|mut world| async move {
+        let backend = world.backend().await;
+        let (first, second) = (desired(0, &[&key(0)]), desired(1, &[&key(1)]));
+        let (first, second) = (backend.ensure(&first).await.unwrap(), backend.ensure(&second).await.unwrap());
+        serve(&first, "first");
+        serve(&second, "second");
+        for n in 0..2 {
+            world.sites[usize::from(n)].start(&world.lab, &vpn_config(n, &key(n))).unwrap();
+            world.sites[usize::from(n)].connect(&world.lab, SOON).unwrap();
+        }
+        assert_eq!(world.talk(0, SOON).unwrap(), "first");
+        wait_for(&first, "the first is up", |c| c.state == ConnectionState::Up).await;
+        let other = wait_for(&second, "the second is up", |c| c.state == ConnectionState::Up).await.since;
+
+        let pid = rustix::process::Pid::from_raw(charon_of(&world, 0)).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        let killed = Instant::now();
+        let mut seen_failing = false;
+        while world.talk(0, Duration::from_millis(500)).is_err() {
+            seen_failing |= first.problem().is_some() || charon_of(&world, 0) != pid.as_raw_nonzero().get();
+            assert!(killed.elapsed() < Duration::from_secs(5), "no traffic yet");
+        }
+        eprintln!("traffic again {:?} after the charon was killed", killed.elapsed());
+        assert_ne!(charon_of(&world, 0), pid.as_raw_nonzero().get());
+        assert!(seen_failing && first.problem().is_none());
+        assert_eq!(world.talk(1, SOON).unwrap(), "second");
+        assert_eq!(second.connection().borrow().since, other);
+        backend.purge().await.unwrap();
+        assert_eq!(world.traces(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn nothing_but_the_tunnel_reaches_a_listener() {
+    if !is_root() {
+        return;
+    }
+    World::new("clear", 2).tell(|mut world| async move {
+        let backend = world.backend().await;
+        let tunnel = backend.ensure(&desired(0, &[&key(0)])).await.unwrap();
+        serve(&tunnel, "first");
+        let to = SocketAddr::from((LOAD_BALANCER, PORT));
+        let short = Duration::from_millis(600);
+
+        // In clear, before there is a tunnel: from the site, and from the gateway's host, which routes to the link.
+        let instance = fs::read_to_string(world.state_dir.join("instance")).unwrap();
+        let link = format!("wg{}-0", instance.trim());
+        world.gateway.ip(&format!("route add {LOAD_BALANCER}/32 dev {link}")).unwrap();
+        assert!(world.gateway.connect(to, short).is_err(), "the gateway's host got through in clear");
+        assert!(world.talk(0, short).is_err(), "the site got through in clear");
+        // The host is no router for anybody else.
+        let stranger = SocketAddr::from((Ipv4Addr::new(203, 0, 1, 2), PORT));
+        let _open = world.sites[1].namespace.listen(stranger).unwrap();
+        assert!(
+            world.sites[0].namespace.connect(stranger, short).is_err(),
+            "the gateway routed between sites"
+        );
+
+        world.sites[0].start(&world.lab, &vpn_config(0, &key(0))).unwrap();
+        world.sites[0].connect(&world.lab, SOON).unwrap();
+        assert_eq!(world.talk(0, SOON).unwrap(), "first");
+        assert!(world.gateway.connect(to, short).is_err(), "the gateway's host got through in clear");
+
+        // Through the site's own daemon, from outside what was negotiated: a source that is not the site's.
+        let site = &world.sites[0].namespace;
+        site.ip("addr add 10.9.9.9/32 dev lo").unwrap();
+        site.ip(&format!("route add {LOAD_BALANCER}/32 dev ipsec0 src 10.9.9.9 table 219")).unwrap();
+        output(
+            site.command("ip").args(["rule", "add", "from", "10.9.9.9", "table", "219", "priority", "10"]),
+        );
+        let outside = site.enter(|| {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+            socket.bind(&SocketAddr::from((Ipv4Addr::new(10, 9, 9, 9), 0)).into())?;
+            socket.connect_timeout(&to.into(), short)
+        });
+        assert!(outside.unwrap().is_err(), "a source outside the selectors got through");
+        backend.purge().await.unwrap();
+    });
+}
+
+#[test]
+fn the_next_run_adopts_what_is_there_and_removes_what_is_not_wished_for() {
+    if !is_root() {
+        return;
+    }
+    World::new("adopt", 2).tell(|mut world| async move {
+        let backend = world.backend().await;
+        let (first, second) = (desired(0, &[&key(0)]), desired(1, &[&key(1)]));
+        serve(&backend.ensure(&first).await.unwrap(), "before");
+        backend.ensure(&second).await.unwrap();
+        world.sites[0].start(&world.lab, &vpn_config(0, &key(0))).unwrap();
+        world.sites[0].connect(&world.lab, SOON).unwrap();
+        assert_eq!(world.talk(0, SOON).unwrap(), "before");
+        let charon = charon_of(&world, 0);
+        let config =
+            IpsecConfig { mode: IpsecMode::Auto, state_dir: world.state_dir.clone(), public_address: None };
+        let refused = Backend::start(config).await.unwrap_err();
+        assert!(refused.to_string().contains("another gateway is running"), "{refused}");
+        drop(backend);
+
+        let backend = world.backend().await;
+        let mut left_over = backend.left_over().await.unwrap();
+        left_over.sort();
+        assert_eq!(left_over, [first.id, second.id]);
+        let tunnel = backend.ensure(&first).await.unwrap();
+        assert_eq!(charon_of(&world, 0), charon);
+        wait_for(&tunnel, "the adopted tunnel is up", |c| c.state == ConnectionState::Up).await;
+        assert_eq!(backend.left_over().await.unwrap(), [second.id]);
+        backend.remove(second.id).await.unwrap();
+        assert_eq!(backend.left_over().await.unwrap(), []);
+        assert!(
+            !world.traces().iter().any(|t| t.ends_with("-1") || t.ends_with("/1")),
+            "{:?}",
+            world.traces()
+        );
+        // The old listener is this process's, and still there.
+        assert_eq!(world.talk(0, SOON).unwrap(), "before");
+
+        // Found dead, it is started anew, and the peer is called.
+        let pid = rustix::process::Pid::from_raw(charon).unwrap();
+        drop(backend);
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        let backend = world.backend().await;
+        backend.ensure(&first).await.unwrap();
+        assert_ne!(charon_of(&world, 0), charon);
+        backend.purge().await.unwrap();
+        assert_eq!(world.traces(), Vec::<String>::new());
+    });
+}
+
+/// Without IPsec, and without root.
+#[tokio::test]
+async fn off_is_a_loopback_address() {
+    let config =
+        IpsecConfig { mode: IpsecMode::Off, state_dir: PathBuf::from("/nonexistent"), public_address: None };
+    let backend = Backend::start(config).await.unwrap();
+    let desired = TunnelDesired { load_balancer_ip: Ipv4Addr::new(127, 77, 3, 9), ..desired(0, &[&key(0)]) };
+    let tunnel = backend.ensure(&desired).await.unwrap();
+    assert!(Arc::ptr_eq(&tunnel, &backend.ensure(&desired).await.unwrap()));
+    let listener: TcpListener = tunnel.bind(0).unwrap();
+    assert_eq!(listener.local_addr().unwrap().ip(), Ipv4Addr::new(127, 77, 3, 9));
+    assert_eq!(tunnel.connection().borrow().state, ConnectionState::Down);
+    assert_eq!((backend.esp(), backend.public_address()), ("off", None));
+    backend.remove(desired.id).await.unwrap();
+}
