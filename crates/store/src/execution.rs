@@ -87,7 +87,7 @@ impl ExecutionRow {
 /// What an execution is about. Work that a gateway does runs until it is settled; all else is done at once.
 pub(crate) struct Execution<'a> {
     pub(crate) resource_type: ResourceType,
-    pub(crate) resource: &'a dyn std::fmt::Display,
+    pub(crate) resource: &'a (dyn std::fmt::Display + Sync),
     /// The generation that the write made, if a gateway has to follow.
     pub(crate) generation: Option<Generation>,
 }

@@ -6,6 +6,7 @@ use crate::{
     share::select,
 };
 use sqlx::{Any, Row, Transaction};
+use std::fmt;
 use wicketgate_model::{AgentId, Generation, ShareId, Standing, Status, TunnelId};
 
 /// A point in the sequence of writes. The default is before the first.
@@ -27,6 +28,15 @@ pub struct Changes {
 pub enum Resource {
     Tunnel(TunnelId),
     Share(ShareId),
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tunnel(id) => id.fmt(f),
+            Self::Share(id) => id.fmt(f),
+        }
+    }
 }
 
 /// How a row of a generation stands, as the status machine has decided.

@@ -1,0 +1,68 @@
+//! The REST API: what is at which path, in one flat list. Each resource has a file of its own; formats are in
+//! `wire`.
+//!
+//! Every answer of a path below `/frontdoor/v2` needs a token; [`access`] asks for it before anything else.
+
+mod access;
+mod agents;
+mod enrollments;
+mod environments;
+mod executions;
+mod frontdoors;
+mod health;
+mod locations;
+mod metrics;
+mod shares;
+mod tunnels;
+mod vpn_config;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use crate::{error::ApiError, state::AppState};
+use axum::{
+    Router,
+    http::Uri,
+    routing::{get, post},
+};
+
+/// All paths of the server.
+pub fn router(state: AppState) -> Router {
+    Router::new()
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .route("/frontdoor/v2", get(frontdoors::list).post(frontdoors::create))
+        .route(
+            "/frontdoor/v2/{frontdoorId}",
+            get(frontdoors::get).patch(frontdoors::patch).delete(frontdoors::delete),
+        )
+        .route("/frontdoor/v2/{frontdoorId}/locations", get(locations::list))
+        .route("/frontdoor/v2/{frontdoorId}/environments", get(environments::list))
+        .route(
+            "/frontdoor/v2/{frontdoorId}/environments/{id}",
+            get(environments::get).patch(environments::patch).delete(environments::delete),
+        )
+        .route("/frontdoor/v2/{frontdoorId}/agents", get(agents::list))
+        .route("/frontdoor/v2/{frontdoorId}/agents/enrollments", post(enrollments::create))
+        .route("/frontdoor/v2/{frontdoorId}/agents/{id}", get(agents::get).delete(agents::delete))
+        .route("/frontdoor/v2/{frontdoorId}/ipsec-tunnels", get(tunnels::list).post(tunnels::create))
+        .route(
+            "/frontdoor/v2/{frontdoorId}/ipsec-tunnels/{id}",
+            get(tunnels::get).put(tunnels::put).patch(tunnels::patch).delete(tunnels::delete),
+        )
+        .route("/frontdoor/v2/{frontdoorId}/ipsec-tunnels/{id}/vpn-config", get(vpn_config::get))
+        .route("/frontdoor/v2/{frontdoorId}/ipsec-tunnels/{id}/psk", post(tunnels::rotate_key))
+        .route("/frontdoor/v2/{frontdoorId}/ipsec-tunnels/{id}/metrics", get(metrics::of_tunnel))
+        .route("/frontdoor/v2/{frontdoorId}/ipsec-shares", get(shares::list).post(shares::create))
+        .route(
+            "/frontdoor/v2/{frontdoorId}/ipsec-shares/{id}",
+            get(shares::get).put(shares::put).patch(shares::patch).delete(shares::delete),
+        )
+        .route("/frontdoor/v2/{frontdoorId}/ipsec-shares/{id}/metrics", get(metrics::of_share))
+        .route("/frontdoor/v2/{frontdoorId}/executions", get(executions::list))
+        .route("/frontdoor/v2/{frontdoorId}/executions/{id}", get(executions::get))
+        .fallback(async |uri: Uri| ApiError::no_such_path(uri.path()))
+        .method_not_allowed_fallback(async |uri: Uri| ApiError::no_such_method(uri.path()))
+        .with_state(state)
+}

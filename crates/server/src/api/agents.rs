@@ -1,0 +1,57 @@
+//! `/{frontdoorId}/agents`
+
+use super::{
+    access::{InFrontdoor, PathId},
+    wire::{agent::Agent, answer::Format, query::Query},
+};
+use crate::{
+    auth::Scope,
+    error::{ApiError, Kind, refused},
+    state::AppState,
+};
+use axum::{extract::State, http::StatusCode, response::Response};
+use wicketgate_model::AgentId;
+
+pub(super) async fn list(
+    State(state): State<AppState>,
+    at: InFrontdoor,
+    format: Format,
+    query: Query,
+) -> Result<Response, ApiError> {
+    at.need(Scope::Read)?;
+    let query = query.list()?;
+    let page = state.store.agents(at.id(), query.page).await?;
+    let rows = page.rows.into_iter().map(Agent::of).map(|a| {
+        let links = a.links();
+        (a, links)
+    });
+    Ok(format.page("agentList", &at.path("agents"), &query, page.total, rows.collect()))
+}
+
+pub(super) async fn get(
+    State(state): State<AppState>,
+    at: InFrontdoor,
+    id: PathId,
+    format: Format,
+) -> Result<Response, ApiError> {
+    at.need(Scope::Read)?;
+    let id: AgentId = id.parse(Kind::Agent)?;
+    let row = state.store.agent(at.id(), id).await?;
+    let agent = Agent::of(row.ok_or_else(|| ApiError::not_found(Kind::Agent, id))?);
+    let links = agent.links();
+    Ok(format.one(StatusCode::OK, &agent, links))
+}
+
+/// Bars it: the gateways cut its connections.
+pub(super) async fn delete(
+    State(state): State<AppState>,
+    at: InFrontdoor,
+    id: PathId,
+) -> Result<StatusCode, ApiError> {
+    at.need(Scope::Write)?;
+    let id: AgentId = id.parse(Kind::Agent)?;
+    let done = state.store.bar_agent(at.id(), id, &state.act(&at.principal)).await;
+    done.map_err(refused(Kind::Agent, id))?;
+    state.wake.notify_one();
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,51 @@
+//! `/{frontdoorId}/agents/enrollments`
+
+use super::{
+    access::InFrontdoor,
+    wire::{
+        agent::{Enrollment, enrollment},
+        body::Body,
+    },
+};
+use crate::{auth::Scope, error::ApiError, state::AppState};
+use axum::{
+    Json,
+    extract::State,
+    http::{StatusCode, header::CACHE_CONTROL},
+    response::{IntoResponse, Response},
+};
+use jiff::SignedDuration;
+use wicketgate_model::EnrollmentId;
+use wicketgate_session::enrolment_code::EnrolmentCode;
+use wicketgate_store::NewEnrollment;
+
+/// How long a code is good for.
+const LIFETIME: SignedDuration = SignedDuration::from_hours(1);
+
+/// The code is shown this once: the server keeps the hash of its secret.
+pub(super) async fn create(
+    State(state): State<AppState>,
+    at: InFrontdoor,
+    body: Body,
+) -> Result<Response, ApiError> {
+    at.need(Scope::Write)?;
+    let environment = enrollment(body.object_or_nothing()?)?;
+    let act = state.act(&at.principal);
+    let code = EnrolmentCode::generate(EnrollmentId::new((act.fresh)()), state.ca)
+        .map_err(|_| ApiError::unavailable("The server has no random bytes"))?;
+    let new = NewEnrollment {
+        id: code.enrollment(),
+        environment,
+        secret_sha256: code.secret_hash(),
+        expires_at: act.at + LIFETIME,
+    };
+    state.store.create_enrollment(at.id(), &new, &act).await?;
+    let answer = Enrollment {
+        frontdoor_id: at.id(),
+        enrollment_code: &code.expose(),
+        expires_at: new.expires_at,
+        environment_id: environment,
+        agent_server: state.agent_server.clone(),
+    };
+    Ok((StatusCode::CREATED, [(CACHE_CONTROL, "no-store")], Json(answer)).into_response())
+}

@@ -1,0 +1,97 @@
+//! `/frontdoor/v2`
+
+use super::{
+    access::{Caller, InFrontdoor},
+    wire::{
+        answer::Format,
+        body::Body,
+        frontdoor::{self, Frontdoor},
+        query::Query,
+    },
+};
+use crate::{auth::Scope, error::ApiError, state::AppState};
+use axum::{
+    extract::State,
+    http::{StatusCode, header::LOCATION},
+    response::{IntoResponse, Response},
+};
+use wicketgate_store::{FrontdoorRow, StoreError};
+
+pub(super) async fn list(
+    State(state): State<AppState>,
+    Caller(caller): Caller,
+    format: Format,
+    query: Query,
+) -> Result<Response, ApiError> {
+    caller.need(Scope::Read)?;
+    let query = query.list()?;
+    let page = state.store.frontdoors(caller.organization.as_deref(), query.page).await?;
+    let rows = page.rows.into_iter().map(Frontdoor::of).map(|f| {
+        let links = f.links();
+        (f, links)
+    });
+    Ok(format.page("frontdoorList", "/frontdoor/v2", &query, page.total, rows.collect()))
+}
+
+pub(super) async fn get(at: InFrontdoor, format: Format) -> Result<Response, ApiError> {
+    at.need(Scope::Read)?;
+    Ok(answer(format, StatusCode::OK, at.frontdoor))
+}
+
+pub(super) async fn create(
+    State(state): State<AppState>,
+    Caller(caller): Caller,
+    format: Format,
+    body: Body,
+) -> Result<Response, ApiError> {
+    caller.need(Scope::Write)?;
+    let spec = frontdoor::spec(body.object()?, None)?;
+    if spec.ipsec_shares_enabled {
+        caller.need(Scope::Admin)?;
+    }
+    if !caller.sees(&spec.organization) {
+        return Err(ApiError::not_authorized("The token is of another organization"));
+    }
+    let row = state.store.create_frontdoor(&spec, &state.act(&caller)).await?;
+    let location = Frontdoor::path(row.id);
+    Ok(([(LOCATION, location)], answer(format, StatusCode::CREATED, row)).into_response())
+}
+
+pub(super) async fn patch(
+    State(state): State<AppState>,
+    at: InFrontdoor,
+    format: Format,
+    body: Body,
+) -> Result<Response, ApiError> {
+    at.need(Scope::Write)?;
+    let whole = frontdoor::patched(&at.frontdoor, body.object()?);
+    let spec = frontdoor::spec(whole, Some(&at.frontdoor))?;
+    if spec.ipsec_shares_enabled != at.frontdoor.ipsec_shares_enabled {
+        at.need(Scope::Admin)?;
+    }
+    let row = state.store.replace_frontdoor(at.id(), &spec, &state.act(&at.principal)).await;
+    Ok(answer(format, StatusCode::OK, row.map_err(|e| refused(&at, e))?))
+}
+
+pub(super) async fn delete(State(state): State<AppState>, at: InFrontdoor) -> Result<StatusCode, ApiError> {
+    at.need(Scope::Write)?;
+    let done = state.store.delete_frontdoor(at.id(), &state.act(&at.principal)).await;
+    done.map_err(|e| refused(&at, e))?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn refused(at: &InFrontdoor, e: StoreError) -> ApiError {
+    match e {
+        StoreError::Missing => ApiError::frontdoor_not_found(at.id()),
+        StoreError::InUse { with } => {
+            ApiError::conflict(format!("Frontdoor {} can't be deleted: {with} is in it", at.id()))
+        }
+        other => other.into(),
+    }
+}
+
+fn answer(format: Format, status: StatusCode, row: FrontdoorRow) -> Response {
+    let frontdoor = Frontdoor::of(row);
+    let links = frontdoor.links();
+    format.one(status, &frontdoor, links)
+}

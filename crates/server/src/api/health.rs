@@ -1,0 +1,34 @@
+//! `/livez`: the process is up. `/readyz`: what is written now is served soon. Neither needs a token, so neither
+//! tells more than that.
+
+use crate::state::AppState;
+use axum::{Json, extract::State, http::StatusCode};
+use serde::Serialize;
+
+pub(super) async fn livez() -> &'static str {
+    "ok\n"
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Readiness {
+    ready: bool,
+    /// Where ESP is done; left out until a gateway has said it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    esp: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reasons: Vec<&'static str>,
+}
+
+pub(super) async fn readyz(State(state): State<AppState>) -> (StatusCode, Json<Readiness>) {
+    let gateway = state.gateway.borrow().clone();
+    let mut reasons = Vec::new();
+    if state.store.ping().await.is_err() {
+        reasons.push("the database does not answer");
+    }
+    if !gateway.connected {
+        reasons.push("no gateway is linked");
+    }
+    let ready = reasons.is_empty();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(Readiness { ready, esp: gateway.esp, reasons }))
+}

@@ -1,0 +1,187 @@
+//! `/{frontdoorId}/ipsec-tunnels`
+
+use super::{
+    access::{InFrontdoor, PathId},
+    shares::{TRIES, is_forgotten},
+    wire::{
+        answer::Format,
+        body::Body,
+        query::Query,
+        tunnel::{self, Tunnel},
+    },
+};
+use crate::{
+    auth::Scope,
+    error::{ApiError, Kind, refused},
+    state::{AppState, now},
+};
+use axum::{
+    extract::State,
+    http::{StatusCode, header::LOCATION},
+    response::{IntoResponse, Response},
+};
+use jiff::SignedDuration;
+use wicketgate_model::{PreSharedKey, Status, TunnelId};
+use wicketgate_store::{Action, StoreError, TunnelRow, TunnelSpec};
+
+/// How long the key before the last change still works: time to reach somebody at the other site.
+const OLD_KEY: SignedDuration = SignedDuration::from_hours(24);
+
+pub(super) async fn list(
+    State(state): State<AppState>,
+    at: InFrontdoor,
+    format: Format,
+    query: Query,
+) -> Result<Response, ApiError> {
+    at.need_shares(Scope::Read)?;
+    let query = query.list()?;
+    let page = state.store.tunnels(at.id(), query.page).await?;
+    let gateway = state.gateway_address();
+    let rows = page.rows.into_iter().map(|row| Tunnel::of(row, gateway)).map(|t| {
+        let links = t.links();
+        (t, links)
+    });
+    Ok(format.page("ipsecTunnelList", &at.path("ipsec-tunnels"), &query, page.total, rows.collect()))
+}
+
+pub(super) async fn get(
+    State(state): State<AppState>,
+    at: InFrontdoor,
+    id: PathId,
+    format: Format,
+) -> Result<Response, ApiError> {
+    at.need_shares(Scope::Read)?;
+    let row = find(&state, &at, id.parse(Kind::Tunnel)?).await?;
+    Ok(answer(&state, format, StatusCode::OK, row))
+}
+
+pub(super) async fn create(
+    State(state): State<AppState>,
+    at: InFrontdoor,
+    format: Format,
+    body: Body,
+) -> Result<Response, ApiError> {
+    at.need_shares(Scope::Write)?;
+    let spec = tunnel::spec(body.object()?, &state.locations, random_key()?, None)?;
+    let made = state.store.create_tunnel(at.id(), &spec, &state.pools, &state.act(&at.principal)).await;
+    let row = made.map_err(refused(Kind::Tunnel, ""))?;
+    state.wake.notify_one();
+    let location = Tunnel::path(at.id(), row.id);
+    Ok(([(LOCATION, location)], answer(&state, format, StatusCode::ACCEPTED, row)).into_response())
+}
+
+pub(super) async fn put(
+    State(state): State<AppState>,
+    at: InFrontdoor,
+    id: PathId,
+    format: Format,
+    body: Body,
+) -> Result<Response, ApiError> {
+    at.need_shares(Scope::Write)?;
+    let id = id.parse(Kind::Tunnel)?;
+    find(&state, &at, id).await?;
+    let body = body.object()?;
+    let spec = |row: &TunnelRow| tunnel::spec(body.clone(), &state.locations, row.key.clone(), Some(row));
+    change(&state, &at, id, format, Action::Update, spec).await
+}
+
+pub(super) async fn patch(
+    State(state): State<AppState>,
+    at: InFrontdoor,
+    id: PathId,
+    format: Format,
+    body: Body,
+) -> Result<Response, ApiError> {
+    at.need_shares(Scope::Write)?;
+    let id = id.parse(Kind::Tunnel)?;
+    find(&state, &at, id).await?;
+    let patch = body.object()?;
+    let spec = |row: &TunnelRow| {
+        let whole = tunnel::patched(row, patch.clone());
+        tunnel::spec(whole, &state.locations, row.key.clone(), Some(row))
+    };
+    change(&state, &at, id, format, Action::Update, spec).await
+}
+
+pub(super) async fn rotate_key(
+    State(state): State<AppState>,
+    at: InFrontdoor,
+    id: PathId,
+    format: Format,
+    body: Body,
+) -> Result<Response, ApiError> {
+    at.need_shares(Scope::Write)?;
+    let id = id.parse(Kind::Tunnel)?;
+    find(&state, &at, id).await?;
+    let key = match tunnel::new_key(body.object_or_nothing()?)? {
+        Some(key) => key,
+        None => random_key()?,
+    };
+    let spec = |row: &TunnelRow| Ok(TunnelSpec { key: key.clone(), ..row.spec() });
+    change(&state, &at, id, format, Action::RotateKey, spec).await
+}
+
+pub(super) async fn delete(
+    State(state): State<AppState>,
+    at: InFrontdoor,
+    id: PathId,
+    format: Format,
+) -> Result<Response, ApiError> {
+    at.need_shares(Scope::Write)?;
+    let id: TunnelId = id.parse(Kind::Tunnel)?;
+    find(&state, &at, id).await?;
+    let done = state.store.delete_tunnel(at.id(), id, &state.act(&at.principal)).await;
+    let row = done.map_err(refused(Kind::Tunnel, id))?;
+    state.wake.notify_one();
+    Ok(answer(&state, format, StatusCode::ACCEPTED, row))
+}
+
+/// Replaces the tunnel by what `spec` makes of it, and again if somebody else was faster.
+async fn change(
+    state: &AppState,
+    at: &InFrontdoor,
+    id: TunnelId,
+    format: Format,
+    action: Action,
+    spec: impl Fn(&TunnelRow) -> Result<TunnelSpec, ApiError>,
+) -> Result<Response, ApiError> {
+    let mut last = StoreError::Stale;
+    for _ in 0..TRIES {
+        let row = find(state, at, id).await?;
+        if let status @ (Status::Deleting | Status::Deleted) = row.standing.status {
+            return Err(refused(Kind::Tunnel, id)(StoreError::NotLive(status)));
+        }
+        let spec = spec(&row)?;
+        let (act, until) = (state.act(&at.principal), now() + OLD_KEY);
+        let done = state
+            .store
+            .replace_tunnel(at.id(), id, row.generation, &spec, &state.pools, until, action, &act)
+            .await;
+        match done {
+            Err(stale @ StoreError::Stale) => last = stale,
+            done => {
+                let row = done.map_err(refused(Kind::Tunnel, id))?;
+                state.wake.notify_one();
+                return Ok(answer(state, format, StatusCode::ACCEPTED, row));
+            }
+        }
+    }
+    Err(refused(Kind::Tunnel, id)(last))
+}
+
+pub(super) async fn find(state: &AppState, at: &InFrontdoor, id: TunnelId) -> Result<TunnelRow, ApiError> {
+    let row = state.store.tunnel(at.id(), id).await?;
+    row.filter(|t| !is_forgotten(t.deleted_at)).ok_or_else(|| ApiError::not_found(Kind::Tunnel, id))
+}
+
+fn random_key() -> Result<PreSharedKey, ApiError> {
+    let mut random = [0; 32];
+    getrandom::fill(&mut random).map_err(|_| ApiError::unavailable("The server has no random bytes"))?;
+    Ok(PreSharedKey::from_random(random))
+}
+
+fn answer(state: &AppState, format: Format, status: StatusCode, row: TunnelRow) -> Response {
+    let tunnel = Tunnel::of(row, state.gateway_address());
+    let links = tunnel.links();
+    format.one(status, &tunnel, links)
+}

@@ -1,0 +1,17 @@
+//! The formats: JSON and HAL, query strings, durations, device configurations. Nothing else knows a property's name.
+
+pub(super) mod agent;
+pub(super) mod answer;
+pub(super) mod body;
+pub(super) mod duration;
+pub(super) mod environment;
+pub(super) mod execution;
+pub(super) mod fields;
+pub(super) mod frontdoor;
+pub(super) mod metrics;
+pub(super) mod query;
+pub(super) mod share;
+pub(super) mod standing;
+pub(super) mod strongswan;
+pub(super) mod tunnel;
+pub(super) mod vpn_config;

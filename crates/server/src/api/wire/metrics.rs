@@ -1,0 +1,65 @@
+//! Traffic in JSON, and the window that a query asks for.
+
+use super::{duration, query::Query};
+use crate::error::ApiError;
+use jiff::Timestamp;
+use serde::Serialize;
+use wicketgate_store::{BadWindow, Sample, Window};
+
+#[derive(Debug, Serialize)]
+pub(in crate::api) struct Metrics {
+    /// `ipsec-share` or `ipsec-tunnel`.
+    pub(in crate::api) scope: &'static str,
+    pub(in crate::api) id: String,
+    /// Seconds.
+    pub(in crate::api) period: u32,
+    /// Seconds of one sample.
+    pub(in crate::api) step: u32,
+    samples: Vec<Carried>,
+}
+
+#[derive(Debug, Serialize)]
+struct Carried {
+    rx: u64,
+    tx: u64,
+    connections: u64,
+    failures: u64,
+    active: u64,
+    /// Unix milliseconds.
+    timestamp: i64,
+}
+
+impl Metrics {
+    pub(in crate::api) fn new(scope: &'static str, id: String, window: &Window, samples: &[Sample]) -> Self {
+        let carried = |s: &Sample| Carried {
+            rx: s.rx,
+            tx: s.tx,
+            connections: s.connections,
+            failures: s.failures,
+            active: s.active,
+            timestamp: s.timestamp,
+        };
+        Self {
+            scope,
+            id,
+            period: window.period,
+            step: window.step,
+            samples: samples.iter().map(carried).collect(),
+        }
+    }
+}
+
+/// `duration` and `step`.
+pub(in crate::api) fn window(query: Query, now: Timestamp) -> Result<Window, ApiError> {
+    let [duration, step] = query.values(["duration", "step"])?;
+    let read = |name: &str, text: Option<String>| {
+        let like = || ApiError::bad_request(format!("{name} must be like 15m, 1h, 1h30m, 7d or PT1H"));
+        text.map(|t| duration::seconds(&t).ok_or_else(like)).transpose()
+    };
+    let period = read("duration", duration)?.unwrap_or(Window::DEFAULT);
+    let step = read("step", step)?;
+    Window::new(period, step, now).map_err(|rule| {
+        let name = if rule == BadWindow::Duration { "duration" } else { "step" };
+        ApiError::bad_request(format!("{name} {rule}"))
+    })
+}

@@ -1,0 +1,98 @@
+//! The `Authorization` header: `Bearer` (RFC 6750 §2.1), `Basic` (RFC 7617), and the raw `username:token` after
+//! `Basic` that older clients send. Of a user name and token, only the token counts.
+
+use crate::error::ApiError;
+use axum::http::{HeaderMap, header::AUTHORIZATION};
+use base64::{
+    Engine,
+    alphabet::STANDARD,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
+use secrecy::{ExposeSecret, SecretString};
+
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// The token that a request shows.
+#[derive(Debug)]
+pub(crate) struct Credentials(SecretString);
+
+impl Credentials {
+    /// `None` without the header.
+    pub(crate) fn of(headers: &HeaderMap) -> Result<Option<Self>, ApiError> {
+        let mut all = headers.get_all(AUTHORIZATION).iter();
+        match (all.next(), all.next()) {
+            (None, _) => Ok(None),
+            (Some(value), None) => match value.to_str().ok().and_then(parse) {
+                Some(token) => Ok(Some(Self(token.into()))),
+                None => Err(malformed()),
+            },
+            _ => Err(malformed()),
+        }
+    }
+
+    pub(crate) fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
+
+fn malformed() -> ApiError {
+    ApiError::bad_request("Authorization must be Bearer and a token, or Basic and username:token in base64")
+}
+
+fn parse(value: &str) -> Option<String> {
+    let (scheme, rest) = value.trim().split_once(' ')?;
+    let rest = rest.trim_start();
+    if scheme.eq_ignore_ascii_case("bearer") {
+        // RFC 6750 §2.1, b64token.
+        let letter = |b: u8| b.is_ascii_alphanumeric() || b"-._~+/=".contains(&b);
+        (!rest.is_empty() && rest.bytes().all(letter)).then(|| rest.to_owned())
+    } else if scheme.eq_ignore_ascii_case("basic") {
+        // A colon is no letter of base64: the two forms can't be confused.
+        let pair = if rest.contains(':') {
+            rest.to_owned()
+        } else {
+            String::from_utf8(BASE64.decode(rest).ok()?).ok()?
+        };
+        pair.split_once(':').map(|(_, token)| token.to_owned()).filter(|t| !t.is_empty())
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn no_header_panics(s in ".{0,60}") {
+            let _ = (parse(&s), parse(&format!("Bearer {s}")), parse(&format!("Basic {s}")));
+        }
+    }
+
+    #[test]
+    fn every_form_is_read() {
+        for (header, token) in [
+            ("Bearer abc", Some("abc")),
+            ("bearer  abc", Some("abc")),
+            ("Basic dTphYmM=", Some("abc")),
+            ("Basic dTphYmM", Some("abc")),
+            ("Basic u:abc", Some("abc")),
+            ("Basic :a:b", Some("a:b")),
+            ("Basic dTo=", None),
+            ("Basic dWFiYw==", None),
+            ("Basic ###", None),
+            ("Bearer", None),
+            ("Bearer ", None),
+            ("Bearer a b", None),
+            ("Digest abc", None),
+            ("abc", None),
+        ] {
+            assert_eq!(parse(header).as_deref(), token, "{header}");
+        }
+    }
+}

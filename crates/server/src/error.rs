@@ -1,0 +1,216 @@
+//! The one error of the API, and its body: `{"error", "message"}`, with `details` where there are several faults.
+//!
+//! Which to use: [`ApiError::bad_request`] for one fault of a request, [`ApiError::faults`] for those of a body, all
+//! at once; [`ApiError::not_found`] for a resource in a path that is not there, but [`ApiError::frontdoor_not_found`]
+//! for a Frontdoor, which answers alike whether it is unknown or somebody else's; a body that names something that
+//! is not there is a bad request. [`ApiError::conflict`] is for what would be right at another time. What the store
+//! says goes through [`refused`], which knows what it was about. A message never holds a secret, nor the inside of
+//! the server.
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use std::fmt::{self, Display};
+use tracing::error;
+use wicketgate_model::FrontdoorId;
+use wicketgate_store::StoreError;
+
+/// For clients that can ask for a password or a token (RFC 7235 §4.1).
+const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"wicketgate\"");
+const CHALLENGE_INVALID: HeaderValue =
+    HeaderValue::from_static("Bearer realm=\"wicketgate\", error=\"invalid_token\"");
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ApiError {
+    status: StatusCode,
+    error: &'static str,
+    message: String,
+    details: Vec<Fault>,
+    challenge: Option<HeaderValue>,
+}
+
+/// One fault of a request. The message names the property too, so that it stands for itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Fault {
+    pub(crate) property: String,
+    pub(crate) message: String,
+}
+
+/// What a path can name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Agent,
+    Environment,
+    Execution,
+    Share,
+    Tunnel,
+}
+
+impl Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Agent => "Agent",
+            Self::Environment => "Environment",
+            Self::Execution => "Execution",
+            Self::Share => "IPsec share",
+            Self::Tunnel => "IPsec tunnel",
+        })
+    }
+}
+
+impl ApiError {
+    fn new(status: StatusCode, error: &'static str, message: impl Into<String>) -> Self {
+        Self { status, error, message: message.into(), details: Vec::new(), challenge: None }
+    }
+
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request", message)
+    }
+
+    /// All that is wrong with a body.
+    pub(crate) fn faults(faults: Vec<Fault>) -> Self {
+        let message = faults.iter().map(|f| f.message.as_str()).collect::<Vec<_>>().join("; ");
+        let details = if faults.len() > 1 { faults } else { Vec::new() };
+        Self { details, ..Self::bad_request(message) }
+    }
+
+    pub(crate) fn token_missing() -> Self {
+        let error = Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "Bearer token is missing or invalid");
+        Self { challenge: Some(CHALLENGE), ..error }
+    }
+
+    pub(crate) fn token_invalid() -> Self {
+        Self { challenge: Some(CHALLENGE_INVALID), ..Self::token_missing() }
+    }
+
+    pub(crate) fn frontdoor_not_found(id: impl Display) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "not_found", format!("Frontdoor {id} not found"))
+    }
+
+    pub(crate) fn shares_not_enabled(id: FrontdoorId) -> Self {
+        Self::not_authorized(format!("IPsec shares are not enabled for the Frontdoor {id}"))
+    }
+
+    pub(crate) fn not_authorized(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "not_authorized", message)
+    }
+
+    pub(crate) fn not_found(kind: Kind, id: impl Display) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", format!("{kind} {id} not found"))
+    }
+
+    pub(crate) fn no_such_path(path: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", format!("There is nothing at {path}"))
+    }
+
+    pub(crate) fn no_such_method(path: &str) -> Self {
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            format!("{path} does not know this method; see the Allow header"),
+        )
+    }
+
+    pub(crate) fn not_acceptable() -> Self {
+        Self::new(
+            StatusCode::NOT_ACCEPTABLE,
+            "not_acceptable",
+            "Accept must admit application/json or application/hal+json",
+        )
+    }
+
+    pub(crate) fn conflict(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "conflict", message)
+    }
+
+    pub(crate) fn too_large(limit: usize) -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too_large",
+            format!("The body must not have more than {limit} bytes"),
+        )
+    }
+
+    pub(crate) fn too_slow() -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "timeout", "The body did not arrive in time")
+    }
+
+    pub(crate) fn not_json() -> Self {
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_media_type",
+            "Content-Type must be application/json",
+        )
+    }
+
+    pub(crate) fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
+    }
+}
+
+/// What the store's refusal means to the caller who wrote to, or asked for, `kind` with `id`.
+pub(crate) fn refused(kind: Kind, id: impl Display) -> impl FnOnce(StoreError) -> ApiError {
+    move |e| match e {
+        StoreError::Missing => ApiError::not_found(kind, id),
+        StoreError::NotLive(status) => {
+            ApiError::conflict(format!("{kind} {id} can't be changed: its status is {status}"))
+        }
+        StoreError::InUse { with } => {
+            ApiError::conflict(format!("{kind} {id} can't be deleted: ipsecTunnelId of {with} names it"))
+        }
+        StoreError::Stale => {
+            ApiError::conflict(format!("{kind} {id} was changed by others at the same time: try again"))
+        }
+        StoreError::Conflict { property, with } => ApiError::conflict(match with {
+            Some(with) => format!("{property} is taken by {kind} {with}"),
+            None => format!("{property} is taken by another {kind}"),
+        }),
+        other => ApiError::from(other),
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(e: StoreError) -> Self {
+        match e {
+            StoreError::Reference { property } => Self::faults(vec![Fault {
+                property: property.to_owned(),
+                message: format!("{property} must name something live of this Frontdoor"),
+            }]),
+            StoreError::NoSlot => Self::conflict("The location has no room for another tunnel"),
+            StoreError::InUse { with } => Self::conflict(format!("In use by {with}")),
+            StoreError::Stale
+            | StoreError::Conflict { .. }
+            | StoreError::NotLive(_)
+            | StoreError::Missing => Self::conflict("Changed by others at the same time: try again"),
+            StoreError::Open(_)
+            | StoreError::Files { .. }
+            | StoreError::Corrupt { .. }
+            | StoreError::Database(_) => {
+                error!(error = %e, source = ?std::error::Error::source(&e).map(ToString::to_string), "database failed");
+                Self::unavailable("The database does not answer")
+            }
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    error: &'static str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    details: &'a [Fault],
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = Body { error: self.error, message: &self.message, details: &self.details };
+        let mut response = (self.status, Json(body)).into_response();
+        if let Some(challenge) = self.challenge {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        response
+    }
+}

@@ -1,0 +1,67 @@
+//! What every request handler has at hand.
+
+use crate::{
+    auth::{AdminToken, Principal},
+    reconciler::LastRun,
+};
+use jiff::{Timestamp, TimestampRound, Unit};
+use std::{net::Ipv4Addr, sync::Arc};
+use tokio::sync::{Notify, watch};
+use uuid::Uuid;
+use wicketgate_model::{LoadBalancerPools, LocationId};
+use wicketgate_session::trust::Fingerprint;
+use wicketgate_store::{Act, FrontdoorRow, FrontdoorSpec, Store, StoreError};
+
+/// Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct AppState {
+    pub store: Store,
+    /// Wakes the reconciler: every accepted write does.
+    pub wake: Arc<Notify>,
+    pub pools: LoadBalancerPools,
+    /// The sites that have gateways.
+    pub locations: Arc<[LocationId]>,
+    pub gateway: watch::Receiver<GatewayStatus>,
+    /// When the reconciler last ran.
+    pub last_run: watch::Receiver<LastRun>,
+    /// Of the CA that agents are to trust.
+    pub ca: Fingerprint,
+    /// The URL that agents dial, if it is known.
+    pub agent_server: Option<String>,
+    pub admin: AdminToken,
+}
+
+/// What the server knows of its gateway.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GatewayStatus {
+    pub connected: bool,
+    /// Where ESP is done, in the gateway's words.
+    pub esp: String,
+    /// What remote sites dial; `None` without IPsec.
+    pub public_address: Option<Ipv4Addr>,
+}
+
+impl AppState {
+    /// One accepted request of `principal`, now.
+    pub(crate) fn act(&self, principal: &Principal) -> Act {
+        Act::new(principal.actor.clone(), now(), Uuid::now_v7)
+    }
+
+    pub(crate) fn gateway_address(&self) -> Option<Ipv4Addr> {
+        self.gateway.borrow().public_address
+    }
+}
+
+/// To the microsecond, as the database keeps times: what a 202 says is what a later GET says.
+pub(crate) fn now() -> Timestamp {
+    let now = Timestamp::now();
+    now.round(TimestampRound::new().smallest(Unit::Microsecond).mode(jiff::RoundMode::Trunc)).unwrap_or(now)
+}
+
+/// Makes the Frontdoor that is there from the first start; `None` if there has been one before.
+pub async fn ensure_first_frontdoor(store: &Store) -> Result<Option<FrontdoorRow>, StoreError> {
+    let Ok(default_namespace) = "default".parse() else { return Ok(None) };
+    let spec =
+        FrontdoorSpec { organization: "default".to_owned(), default_namespace, ipsec_shares_enabled: true };
+    store.ensure_first_frontdoor(&spec, &Act::new("server", now(), Uuid::now_v7)).await
+}
