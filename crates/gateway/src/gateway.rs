@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -42,6 +42,7 @@ pub struct GatewayConfig {
 #[derive(Debug)]
 pub struct Gateway {
     agent_address: SocketAddr,
+    public_address: Option<Ipv4Addr>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -65,6 +66,7 @@ impl Gateway {
         .await?;
         let hello = GatewayHello { esp: backend.esp().to_owned(), public_address: backend.public_address() };
         info!(esp = hello.esp, public_address = ?hello.public_address, agents = %agent_address, "gateway started");
+        let public_address = hello.public_address;
         link.send.send(FromGateway::Hello(hello)).await.context("the server's end of the link is gone")?;
 
         let left_over = backend.left_over().await.context("could not look for what an earlier run left")?;
@@ -82,12 +84,17 @@ impl Gateway {
         tasks.spawn(stop.clone().run_until_cancelled_owned(serving.run(link.receive, left_over)));
         tasks.spawn(stop.clone().run_until_cancelled_owned(report(board, agents, link.send.clone())));
         tasks.spawn(report_traffic(counters, link.send, stop.clone()));
-        Ok(Self { agent_address, tasks, stop })
+        Ok(Self { agent_address, public_address, tasks, stop })
     }
 
     /// Where agents dial in, with the port that the system chose if it was asked to.
     pub fn agent_address(&self) -> SocketAddr {
         self.agent_address
+    }
+
+    /// What remote sites dial; `None` without IPsec.
+    pub fn public_address(&self) -> Option<Ipv4Addr> {
+        self.public_address
     }
 
     /// Stops serving. Namespaces and IKE daemons live on: the next start adopts them.

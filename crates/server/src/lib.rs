@@ -1,1 +1,12 @@
+//! The control plane: the REST API, who may use it, and the reconciler that makes true what was asked for.
 
+pub mod api;
+pub mod auth;
+mod error;
+mod link;
+mod reconciler;
+mod server;
+pub mod state;
+
+pub use reconciler::LastRun;
+pub use server::{Prepared, Server, ServerConfig};

@@ -1,0 +1,368 @@
+//! The reconciler: the one path from what was written to what is served, and back to a status.
+//!
+//! It is woken by signal and by time, and takes no input, even where somebody knows what changed: it reads the
+//! rows that are newer than the newest it has seen, tells the gateway the difference between what it should serve
+//! and what it was last told, and lets [`wicketgate_model::next`] decide where each row stands. First deploy,
+//! retry, restart and failover are this path.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use wicketgate_model::{
+    Assignment, Connection, Deadlines, Desired, Generation, Observation, ShareDesired, ShareId, Standing, Status,
+    Touched, TunnelDesired, TunnelId, next,
+};
+use wicketgate_session::{ca::Ca, link::ToGateway};
+use wicketgate_store::{Changes, Resource, Revision, Settlement, ShareRow, Store, StoreError, TunnelRow};
+
+use crate::link::{Seen, Sight};
+
+/// How often it looks although nobody woke it: deadlines pass, and a signal may have been lost with its process.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// When the reconciler last ran, and with what result: for `/readyz`.
+#[derive(Debug, Clone, Default)]
+pub struct LastRun {
+    pub at: Option<Timestamp>,
+    /// What went wrong, if something did.
+    pub error: Option<String>,
+}
+
+/// What the reconciler keeps of a row.
+#[derive(Debug)]
+struct Row {
+    generation: Generation,
+    standing: Standing,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Reconciler {
+    store: Store,
+    ca: Arc<Ca>,
+    sight: Arc<Sight>,
+    send: mpsc::Sender<ToGateway>,
+    deadlines: Deadlines,
+    revision: Revision,
+    tunnels: BTreeMap<TunnelId, Row>,
+    shares: BTreeMap<ShareId, Row>,
+    /// Connections as they were last recorded.
+    connections: BTreeMap<TunnelId, Connection>,
+    /// Keys that still work beside a newer one, and until when.
+    expiring_keys: BTreeMap<TunnelId, Timestamp>,
+    desired: Desired,
+    /// What the gateway was last told, and the number of the last delta.
+    told: Desired,
+    sequence: u64,
+    /// In which delta a row's removal was told.
+    removed_tunnels: BTreeMap<TunnelId, u64>,
+    removed_shares: BTreeMap<ShareId, u64>,
+    /// Rows whose wish may differ from what was told.
+    untold: Touched,
+    /// Rows whose standing has to be decided anew.
+    undecided: Touched,
+}
+
+impl Reconciler {
+    pub(crate) fn new(
+        store: Store,
+        ca: Arc<Ca>,
+        sight: Arc<Sight>,
+        send: mpsc::Sender<ToGateway>,
+        deadlines: Deadlines,
+    ) -> Self {
+        Self {
+            store,
+            ca,
+            sight,
+            send,
+            deadlines,
+            revision: Revision::default(),
+            tunnels: BTreeMap::new(),
+            shares: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            expiring_keys: BTreeMap::new(),
+            desired: Desired::default(),
+            told: Desired::default(),
+            sequence: 0,
+            removed_tunnels: BTreeMap::new(),
+            removed_shares: BTreeMap::new(),
+            untold: Touched::default(),
+            undecided: Touched::default(),
+        }
+    }
+
+    /// Runs until `stop`. A run that fails is told on `last_run`, and tried again a period later.
+    pub(crate) async fn run(mut self, wake: Arc<Notify>, last_run: watch::Sender<LastRun>, stop: CancellationToken) {
+        let mut failing = false;
+        loop {
+            let now = Timestamp::now();
+            let result = self.activate(now).await;
+            match &result {
+                Ok(()) if failing => info!("reconciler works again"),
+                Err(error) if !failing => error!(%error, "reconciler failed; it tries again every second"),
+                Ok(()) | Err(_) => {}
+            }
+            failing = result.is_err();
+            last_run.send_replace(LastRun { at: Some(now), error: result.err().map(|e| e.to_string()) });
+            tokio::select! {
+                () = wake.notified() => {}
+                () = tokio::time::sleep(PERIOD) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    async fn activate(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        let changes = self.store.changes(self.revision).await?;
+        self.take(changes, now);
+        self.expire_keys(now);
+        self.tell();
+        self.decide(now).await
+    }
+
+    /// Takes in rows that are new or were changed.
+    fn take(&mut self, changes: Changes, now: Timestamp) {
+        for row in changes.tunnels {
+            let id = row.id;
+            self.untold.tunnels.insert(id);
+            self.undecided.tunnels.insert(id);
+            if row.standing.status == Status::Deleted {
+                self.forget_tunnel(id);
+                continue;
+            }
+            match row.previous_key.as_ref().filter(|(_, until)| *until > now) {
+                Some((_, until)) => self.expiring_keys.insert(id, *until),
+                None => self.expiring_keys.remove(&id),
+            };
+            if row.standing.status.is_live() {
+                self.desired.tunnels.insert(id, Arc::new(tunnel_desired(&row, now)));
+            } else {
+                self.desired.tunnels.remove(&id);
+            }
+            if let Some(connection) = row.connection {
+                self.connections.entry(id).or_insert(connection);
+            }
+            self.tunnels.insert(id, Row { generation: row.generation, standing: row.standing });
+        }
+        for row in changes.shares {
+            let id = row.id;
+            self.untold.shares.insert(id);
+            self.undecided.shares.insert(id);
+            if row.standing.status == Status::Deleted {
+                self.shares.remove(&id);
+                self.desired.shares.remove(&id);
+                continue;
+            }
+            if row.standing.status.is_live() {
+                match self.share_desired(&row) {
+                    Ok(share) => {
+                        self.desired.shares.insert(id, Arc::new(share));
+                    }
+                    Err(error) => error!(share.id = %id, %error, "could not sign a share's assignment"),
+                }
+            } else {
+                self.desired.shares.remove(&id);
+            }
+            self.shares.insert(id, Row { generation: row.generation, standing: row.standing });
+        }
+        self.desired.barred.extend(changes.barred);
+        for agent in changes.unbarred {
+            self.desired.barred.remove(&agent);
+        }
+        self.revision = changes.revision;
+    }
+
+    fn forget_tunnel(&mut self, id: TunnelId) {
+        self.tunnels.remove(&id);
+        self.desired.tunnels.remove(&id);
+        self.connections.remove(&id);
+        self.expiring_keys.remove(&id);
+    }
+
+    fn share_desired(&self, row: &ShareRow) -> anyhow::Result<ShareDesired> {
+        let assignment = Assignment {
+            environment: row.environment,
+            share: row.id,
+            generation: row.generation,
+            target: row.target.clone(),
+        };
+        Ok(ShareDesired {
+            id: row.id,
+            generation: row.generation,
+            tunnel: row.tunnel,
+            environment: row.environment,
+            ingress_port: row.ingress_port,
+            assignment: self.ca.sign_assignment(&assignment)?,
+        })
+    }
+
+    /// Keys whose grace time is over stop working.
+    fn expire_keys(&mut self, now: Timestamp) {
+        let over: Vec<_> = self.expiring_keys.iter().filter(|(_, until)| **until <= now).map(|(id, _)| *id).collect();
+        for id in over {
+            self.expiring_keys.remove(&id);
+            if let Some(tunnel) = self.desired.tunnels.get_mut(&id) {
+                Arc::make_mut(tunnel).keys.truncate(1);
+                self.untold.tunnels.insert(id);
+                info!(tunnel.id = %id, "the tunnel's previous key expired");
+            }
+        }
+    }
+
+    /// Tells the gateway what changed. When its link is full, what is untold waits for the next run.
+    fn tell(&mut self) {
+        let delta = if self.sequence == 0 {
+            self.desired.snapshot()
+        } else {
+            self.desired.since(&self.told, &self.untold)
+        };
+        if !delta.is_empty() {
+            let Ok(place) = self.send.try_reserve() else { return };
+            self.sequence += 1;
+            self.removed_tunnels.extend(delta.removed_tunnels.iter().map(|id| (*id, self.sequence)));
+            self.removed_shares.extend(delta.removed_shares.iter().map(|id| (*id, self.sequence)));
+            self.told.apply(&delta);
+            place.send(ToGateway::Desired { sequence: self.sequence, delta });
+        }
+        self.untold = Touched::default();
+    }
+
+    /// Decides where rows stand, and writes what changed.
+    async fn decide(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        let (settlements, connections) = {
+            let sight = Arc::clone(&self.sight);
+            let mut seen = sight.lock();
+            let touched = seen.take_touched();
+            self.undecided.tunnels.extend(touched.tunnels);
+            self.undecided.shares.extend(touched.shares);
+            self.removed_tunnels.retain(|_, sequence| *sequence > seen.heard);
+            self.removed_shares.retain(|_, sequence| *sequence > seen.heard);
+            // What waits for a deadline is looked at every time, and everything while the gateway is silent.
+            let all = touched.all || seen.silent_since.is_some();
+            let waits = |row: &Row| all || matches!(row.standing.status, Status::New | Status::Deleting);
+            self.undecided.tunnels.extend(self.tunnels.iter().filter(|(_, r)| waits(r)).map(|(id, _)| *id));
+            self.undecided.shares.extend(self.shares.iter().filter(|(_, r)| waits(r)).map(|(id, _)| *id));
+            (self.settlements(&seen, now), self.new_connections(&seen, now))
+        };
+        if !settlements.is_empty() {
+            self.store.settle(&settlements).await?;
+        }
+        if !connections.is_empty() {
+            self.store.record_connections(&connections).await?;
+        }
+        self.undecided = Touched::default();
+        for settlement in settlements {
+            self.settled(settlement);
+        }
+        self.connections.extend(connections);
+        Ok(())
+    }
+
+    fn settlements(&self, seen: &Seen, now: Timestamp) -> Vec<Settlement> {
+        let tunnels = self.undecided.tunnels.iter().filter_map(|id| {
+            let row = self.tunnels.get(id)?;
+            let entry = seen.observed.tunnels.get(id).map(|t| (t.ready, t.problem.clone()));
+            let told = self.told.tunnels.contains_key(id) || self.removed_tunnels.contains_key(id);
+            self.settlement(Resource::Tunnel(*id), row, observation(seen, entry, told), now)
+        });
+        let shares = self.undecided.shares.iter().filter_map(|id| {
+            let row = self.shares.get(id)?;
+            let entry = seen.observed.shares.get(id).map(|s| (s.ready, s.problem.clone()));
+            let told = self.told.shares.contains_key(id) || self.removed_shares.contains_key(id);
+            self.settlement(Resource::Share(*id), row, observation(seen, entry, told), now)
+        });
+        tunnels.chain(shares).collect()
+    }
+
+    fn settlement(&self, resource: Resource, row: &Row, seen: Observation, now: Timestamp) -> Option<Settlement> {
+        let standing = next(&row.standing, row.generation, &seen, self.deadlines, now);
+        (standing != row.standing).then_some(Settlement { resource, generation: row.generation, standing })
+    }
+
+    fn settled(&mut self, settlement: Settlement) {
+        let Settlement { resource, standing, .. } = settlement;
+        let row = match resource {
+            Resource::Tunnel(id) => self.tunnels.get_mut(&id),
+            Resource::Share(id) => self.shares.get_mut(&id),
+        };
+        let Some(row) = row else { return };
+        if row.standing.status != standing.status {
+            match standing.status {
+                Status::Error => {
+                    let problem = standing.detail.as_ref().map(|d| d.problem.message.as_str());
+                    warn!(resource = %resource, status = %standing.status, problem, "status changed");
+                }
+                _ => info!(resource = %resource, status = %standing.status, "status changed"),
+            }
+        }
+        let deleted = standing.status == Status::Deleted;
+        row.standing = standing;
+        match resource {
+            Resource::Tunnel(id) if deleted => self.forget_tunnel(id),
+            Resource::Share(id) if deleted => {
+                self.shares.remove(&id);
+            }
+            Resource::Tunnel(_) | Resource::Share(_) => {}
+        }
+    }
+
+    /// Connections that are not as they were last recorded. A silent gateway's are not known to be up.
+    fn new_connections(&self, seen: &Seen, now: Timestamp) -> Vec<(TunnelId, Connection)> {
+        let lost = seen.silent_since.is_some_and(|since| now.duration_since(since) >= self.deadlines.silence);
+        let looked_at = self.undecided.tunnels.iter().filter(|id| self.tunnels.contains_key(id));
+        let changed = looked_at.filter_map(|id| {
+            let recorded = self.connections.get(id);
+            let current = match seen.observed.tunnels.get(id) {
+                Some(tunnel) => tunnel.connection.clone(),
+                None if lost && recorded.is_some_and(|c| c.state != Default::default()) => Connection::down(now),
+                None => return None,
+            };
+            (recorded != Some(&current)).then_some((*id, current))
+        });
+        changed.collect()
+    }
+}
+
+/// What is known of a row. Without an entry it is gone only if the gateway has heard of its removal, or never
+/// heard of the row at all.
+fn observation(
+    seen: &Seen,
+    entry: Option<(Option<Generation>, Option<wicketgate_model::Problem>)>,
+    told: bool,
+) -> Observation {
+    match (seen.silent_since, entry) {
+        (Some(since), _) => Observation::Silent { since },
+        (None, Some((ready, problem))) => Observation::Seen { ready, problem },
+        (None, None) if told => Observation::Seen { ready: None, problem: None },
+        (None, None) => Observation::Gone,
+    }
+}
+
+fn tunnel_desired(row: &TunnelRow, now: Timestamp) -> TunnelDesired {
+    let previous = row.previous_key.iter().filter(|(_, until)| *until > now).map(|(key, _)| key.clone());
+    TunnelDesired {
+        id: row.id,
+        generation: row.generation,
+        name: row.name.clone(),
+        slot: row.slot,
+        peer_address: row.peer_address,
+        peer_cidr: row.peer_cidr,
+        peer_id: row.peer_id.clone(),
+        load_balancer_ip: row.load_balancer_ip,
+        keys: std::iter::once(row.key.clone()).chain(previous).collect(),
+    }
+}
+
+/// The provisioning deadline of an operator's choice, the rest as it is by default.
+pub(crate) fn deadlines(provisioning: Duration) -> Deadlines {
+    let provisioning = SignedDuration::try_from(provisioning).unwrap_or(SignedDuration::MAX);
+    Deadlines { provisioning, ..Deadlines::default() }
+}

@@ -1,0 +1,33 @@
+//! `wicketgate down`: removes what `up` left running.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use wicketgate_gateway::{Backend, IpsecConfig, IpsecMode};
+
+use crate::data_dir::DataDir;
+
+#[derive(Debug, Args)]
+pub(crate) struct Down {
+    /// The data directory of the `up` that is to be undone. It must not be running.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/wicketgate", env = "WICKETGATE_DATA_DIR")]
+    data_dir: PathBuf,
+}
+
+impl Down {
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.data_dir.is_dir(),
+            "there is no data directory {}: name it with --data-dir",
+            self.data_dir.display()
+        );
+        let data_dir = DataDir::open(&self.data_dir)?;
+        let config = IpsecConfig {
+            mode: IpsecMode::Auto,
+            state_dir: data_dir.subdirectory("gateway")?,
+            public_address: None,
+        };
+        Backend::start(config).await?.purge().await.context("not everything could be removed: try again")
+    }
+}

@@ -1,0 +1,143 @@
+//! `wicketgate up`: server and gateway in one process, joined by an in-process link.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context;
+use clap::Args;
+use jiff::Timestamp;
+use tokio::signal::unix::{SignalKind, signal};
+use secrecy::{ExposeSecret, SecretString};
+use tracing::{error, info};
+use uuid::Uuid;
+use wicketgate_gateway::{Gateway, GatewayConfig, IpsecConfig, IpsecMode};
+use wicketgate_model::{GatewayId, LoadBalancerPools, LocationId};
+use wicketgate_server::{Server, ServerConfig};
+use wicketgate_session::{
+    ca::{Ca, RENEW_AFTER},
+    identity::Identity,
+    key::PrivateKey,
+    link,
+    tls::GatewayIdentity,
+};
+
+use crate::data_dir::DataDir;
+
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Where the database, the authority's key and the admin token are kept. Made if it is not there.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/wicketgate", env = "WICKETGATE_DATA_DIR")]
+    data_dir: PathBuf,
+    /// Where the REST API listens.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8480")]
+    listen: SocketAddr,
+    /// Where hosting agents dial in, with TLS.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:8443")]
+    agent_listen: SocketAddr,
+    /// Where ESP is done. `auto` takes the kernel where it can, else userland. `off` is for development: no IPsec,
+    /// no root, and a loopback address for each tunnel.
+    #[arg(long, value_name = "auto|kernel|userland|off", default_value = "auto")]
+    ipsec: IpsecMode,
+    /// The site that this gateway is at; tunnels name it.
+    #[arg(long, value_name = "NAME", default_value = "local")]
+    location: LocationId,
+    /// The IPv4 address that remote sites dial [default: the source address of the default route].
+    #[arg(long, value_name = "IPV4")]
+    public_address: Option<Ipv4Addr>,
+    /// The URL that agents are told to dial [default: https:// and the agents' listen address].
+    #[arg(long, value_name = "URL")]
+    agent_url: Option<String>,
+    /// How long a change may take before its status becomes ERROR, in seconds. It is tried on after that.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    provisioning_deadline: u64,
+}
+
+impl Up {
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        let data_dir = DataDir::open(&self.data_dir)?;
+        let ca = Arc::new(Ca::load_or_create(&data_dir.subdirectory("ca")?, Timestamp::now())?);
+        let gateway_id = GatewayId::new(Uuid::now_v7());
+        let identity = gateway_identity(&ca, gateway_id)?;
+        let (server_end, gateway_end) = link::in_process(gateway_id, self.location);
+
+        let pools = match self.ipsec {
+            IpsecMode::Off => LoadBalancerPools::loopback(),
+            IpsecMode::Auto | IpsecMode::Kernel | IpsecMode::Userland => LoadBalancerPools::ipsec(),
+        };
+        let server = Server::prepare(ServerConfig {
+            data_dir: data_dir.path().to_owned(),
+            listen: self.listen,
+            pools,
+            provisioning_deadline: Duration::from_secs(self.provisioning_deadline),
+        })
+        .await?;
+        let ipsec = IpsecConfig {
+            mode: self.ipsec,
+            state_dir: data_dir.subdirectory("gateway")?,
+            public_address: self.public_address,
+        };
+        let config = GatewayConfig { ipsec, agent_listen: self.agent_listen, identity: identity.clone() };
+        let gateway = Gateway::start(config, gateway_end).await?;
+        let renewal = tokio::spawn(renew(Arc::clone(&ca), gateway_id, identity));
+
+        if let Some(token) = &server.new_admin_token {
+            print_token(token, &Server::admin_token_file(data_dir.path()));
+        }
+        let agent_url = self.agent_url.or_else(|| agent_url(gateway.agent_address(), gateway.public_address()));
+        let server = server.start(ca, server_end, agent_url)?;
+
+        let signal = stop_signal().await?;
+        info!(signal, "stopping");
+        renewal.abort();
+        server.stop().await;
+        gateway.stop().await;
+        Ok(())
+    }
+}
+
+fn gateway_identity(ca: &Ca, gateway: GatewayId) -> anyhow::Result<GatewayIdentity> {
+    let key = PrivateKey::generate()?;
+    let certificate = ca.issue(&Identity::Gateway { gateway }, &key.public_point(), Timestamp::now())?;
+    Ok(GatewayIdentity::new(ca.certificate(), key, certificate)?)
+}
+
+/// The gateway's certificate is short-lived, as an agent's is.
+async fn renew(ca: Arc<Ca>, gateway: GatewayId, identity: GatewayIdentity) {
+    loop {
+        tokio::time::sleep(RENEW_AFTER).await;
+        let certificate = identity.certificate();
+        let renewed = ca
+            .issue(&Identity::Gateway { gateway }, &certificate.public_point(), Timestamp::now())
+            .map_err(anyhow::Error::from)
+            .and_then(|fresh| Ok(certificate.replace(fresh)?));
+        match renewed {
+            Ok(()) => info!("the gateway's certificate was renewed"),
+            Err(error) => error!(error = format!("{error:#}"), "the gateway's certificate could not be renewed"),
+        }
+    }
+}
+
+/// What agents are to dial, as far as it can be told from where the gateway listens.
+fn agent_url(listen: SocketAddr, public: Option<Ipv4Addr>) -> Option<String> {
+    let ip = if listen.ip().is_unspecified() { public?.into() } else { listen.ip() };
+    Some(format!("https://{}", SocketAddr::new(ip, listen.port())))
+}
+
+/// The one time that the token is shown. Not by way of the log, which is kept.
+#[expect(clippy::print_stdout, reason = "for whoever starts it for the first time")]
+fn print_token(token: &SecretString, file: &Path) {
+    println!("admin token, shown this once and kept in {}: {}", file.display(), token.expose_secret());
+}
+
+async fn stop_signal() -> anyhow::Result<&'static str> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        got = term.recv() => got.map(|()| "SIGTERM"),
+        got = int.recv() => got.map(|()| "SIGINT"),
+    }
+    .context("no signals can be received")
+}
