@@ -135,6 +135,15 @@ impl Lab {
         if self.stop.load(Ordering::Relaxed) { bail!(Stopped) } else { Ok(()) }
     }
 
+    /// Removes everything now, and says what could not be removed.
+    ///
+    /// # Errors
+    /// As [`sweep`](crate::sweep).
+    pub fn remove(mut self) -> Result<()> {
+        self.leave = true;
+        ledger::sweep(&self.dir)
+    }
+
     /// Leaves everything running when the lab is dropped. [`sweep`](crate::sweep) removes it later.
     pub fn leave(&mut self) {
         self.leave = true;

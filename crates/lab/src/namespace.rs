@@ -44,6 +44,16 @@ impl Namespace {
         Ok(this)
     }
 
+    /// A namespace that somebody else made.
+    ///
+    /// # Errors
+    /// When there is none of this name.
+    pub fn open(name: &str) -> Result<Self> {
+        let file =
+            File::open(namespace_path(name)).with_context(|| format!("can't open namespace {name}"))?;
+        Ok(Self { name: name.to_owned(), file: Arc::new(file) })
+    }
+
     pub fn name(&self) -> &str {
         &self.name
     }

@@ -1,0 +1,12 @@
+//! The product from the outside: API, IPsec, agents, targets, and what happens when a part of it dies.
+
+mod agents;
+mod charon_crash;
+mod crash;
+mod crash_ipsec;
+mod entry_point;
+mod first_failures;
+mod half_close;
+mod overlapping;
+mod problems;
+mod secrets;

@@ -1,0 +1,82 @@
+//! An agent over its life: it remembers who it is, comes back, and is cut when it is barred.
+
+use std::{
+    io::Read as _,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::harness::{
+    World, door,
+    targets::{ask, connect, echo, exchange, greeting},
+    text,
+};
+
+const TRY: Duration = Duration::from_secs(2);
+const BACK: Duration = Duration::from_secs(10);
+
+#[test]
+fn an_agent_remembers_its_environment_and_comes_back_after_either_side_was_restarted() -> Result<()> {
+    let mut world = World::loopback()?;
+    greeting(&world.private, world.target(7001), "here")?;
+    let (mut agent, zid) = world.agent("agent")?;
+    let tunnel = world.tunnel(0)?;
+    world.share("greeting", &tunnel, &zid, world.target(7001), 9000)?;
+    let door = door(&tunnel, 9000)?;
+    assert_eq!(ask(&world.outside, door, TRY)?, "here");
+
+    agent.process.kill()?;
+    world.lab.until("the environment is OFFLINE", BACK, || {
+        Ok(world.gateway.list("environments")?.iter().any(|e| e["status"] == "OFFLINE").then_some(()))
+    })?;
+    // No code: it has its identity on disk.
+    let mut agent = world.start_agent("agent", None)?;
+    let served = |world: &World| {
+        world.lab.until("the share is served again", BACK, || {
+            Ok((ask(&world.outside, door, TRY)? == "here").then_some(()))
+        })
+    };
+    served(&world).map_err(|e| e.context(agent.process.tail()))?;
+
+    world.gateway.process.kill()?;
+    world.restart()?;
+    served(&world).map_err(|e| e.context(agent.process.tail()))?;
+    agent.process.alive()?;
+
+    let environments = world.gateway.list("environments")?;
+    assert_eq!(environments.len(), 1, "{environments:?}");
+    assert_eq!(environments[0]["zId"], zid.as_str());
+    world.end()
+}
+
+#[test]
+fn a_barred_agent_is_cut_at_once() -> Result<()> {
+    let world = World::loopback()?;
+    echo(&world.private, world.target(7001))?;
+    let (_agent, zid) = world.agent("agent")?;
+    let tunnel = world.tunnel(0)?;
+    world.share("echo", &tunnel, &zid, world.target(7001), 9000)?;
+    let mut stream = connect(&world.outside, door(&tunnel, 9000)?, TRY)?;
+    exchange(&mut stream, b"before")?;
+
+    let agents = world.gateway.list("agents")?;
+    let id = text(agents.first().context("no agent")?, "id")?;
+    world.gateway.api.delete(&world.gateway.at(&format!("agents/{id}")))?;
+    let begin = Instant::now();
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let ended = stream.read(&mut [0; 1]);
+    let took = begin.elapsed();
+    ensure!(!matches!(ended, Ok(1..)), "a byte out of nothing");
+    ensure!(took < Duration::from_secs(1), "a barred agent's connection lived on for {took:?}");
+
+    // Its certificate is valid still, and gets it nowhere.
+    world.lab.until("the environment is OFFLINE", BACK, || {
+        Ok(world.gateway.list("environments")?.iter().all(|e| e["status"] == "OFFLINE").then_some(()))
+    })?;
+    let mut again = world.start_agent("agent", None)?;
+    let status = again.process.wait(BACK);
+    let online = world.gateway.list("environments")?.iter().any(|e| e["status"] == "ACTIVE");
+    ensure!(!online, "a barred agent is back: {status:?}\n{}", again.process.tail());
+    world.end()
+}

@@ -1,0 +1,71 @@
+//! One tunnel's IKE daemon dies: its tunnel is back in seconds, and the others don't notice.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{
+    e2e::crash_ipsec::charons,
+    harness::{
+        World, door,
+        targets::{ask, connect, echo, exchange, greeting},
+    },
+};
+
+/// From the death to traffic through the same tunnel.
+const BACK: Duration = Duration::from_secs(5);
+
+/// What the other tunnel's client may wait for one exchange meanwhile, on a busy machine.
+const UNDISTURBED: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_killed_charon_is_replaced_within_five_seconds_and_the_other_tunnel_goes_on() -> Result<()> {
+    let world = World::with_sites(2)?;
+    greeting(&world.private, world.target(7001), "here")?;
+    echo(&world.private, world.target(7002))?;
+    let (_agent, zid) = world.agent("agent")?;
+    let tunnels = [world.tunnel(0)?, world.tunnel(1)?];
+    world.share("greeting", &tunnels[0], &zid, world.target(7001), 9000)?;
+    world.share("echo", &tunnels[1], &zid, world.target(7002), 9000)?;
+    let sites = [world.connected_site(0, &tunnels[0])?, world.connected_site(1, &tunnels[1])?];
+    let doors = [door(&tunnels[0], 9000)?, door(&tunnels[1], 9000)?];
+    assert_eq!(ask(&sites[0].namespace, doors[0], Duration::from_secs(3))?, "here");
+
+    let namespace = world.tunnel_namespace(&tunnels[0])?;
+    let pid = charons(namespace.name())?.pop().context("no charon in the tunnel's namespace")?;
+    let mut stream = connect(&sites[1].namespace, doors[1], Duration::from_secs(3))?;
+    exchange(&mut stream, b"before")?;
+
+    let done = AtomicBool::new(false);
+    let (back, slowest) = thread::scope(|scope| {
+        let other = scope.spawn(|| -> Result<Duration> {
+            let mut slowest = Duration::ZERO;
+            while !done.load(Ordering::Relaxed) {
+                let begin = Instant::now();
+                exchange(&mut stream, b"meanwhile")?;
+                slowest = slowest.max(begin.elapsed());
+                thread::sleep(Duration::from_millis(10));
+            }
+            Ok(slowest)
+        });
+        let killed = Instant::now();
+        kill_process(Pid::from_raw(pid).context("no pid")?, Signal::KILL)?;
+        let back = world.lab.until("traffic through the tunnel whose charon was killed", BACK, || {
+            ask(&sites[0].namespace, doors[0], Duration::from_millis(500)).map(Some)
+        });
+        let took = killed.elapsed();
+        done.store(true, Ordering::Relaxed);
+        let slowest = other.join().map_err(|_| anyhow!("the other client panicked"))??;
+        anyhow::Ok((back.map(|words| (words, took)), slowest))
+    })?;
+    let (words, took) = back.with_context(|| world.gateway.process.tail())?;
+    assert_eq!(words, "here");
+    ensure!(took <= BACK, "back after {took:?}");
+    ensure!(slowest < UNDISTURBED, "the other tunnel's client waited {slowest:?}");
+    world.end()
+}

@@ -1,0 +1,221 @@
+//! `kill -9` in the middle of writes: what was answered 202 is there afterwards, what is there works, and nothing
+//! else is left.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+use wicketgate_lab::{Api, Reply};
+
+use crate::harness::{
+    World, door, share_body,
+    targets::{ask, greeting},
+    text,
+};
+
+const ROUNDS: usize = 10;
+const WRITES: usize = 200;
+
+/// From the first answer after a restart to all that is promised being true.
+const TRUE_AGAIN: Duration = Duration::from_secs(5);
+
+const TRY: Duration = Duration::from_secs(2);
+
+const TARGETS: [(u16, &str); 3] = [(7001, "one"), (7002, "two"), (7003, "three")];
+
+/// What the server has accepted for a share. The last write may have been in flight when it died: then either holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Wanted {
+    id: String,
+    tunnel: usize,
+    port: u16,
+    target: usize,
+    deleted: bool,
+}
+
+/// The shares by name, all that were accepted; and the one write that got no answer.
+#[derive(Debug, Default)]
+struct Book {
+    shares: BTreeMap<String, Wanted>,
+    unanswered: Option<String>,
+    /// Doors that led somewhere once and must not any more.
+    old_doors: Vec<(usize, u16)>,
+}
+
+#[test]
+fn every_accepted_write_survives_ten_kills_and_every_status_is_true_within_five_seconds() -> Result<()> {
+    let mut world = World::loopback()?;
+    for (port, words) in TARGETS {
+        greeting(&world.private, world.target(port), words)?;
+    }
+    let (mut agent, zid) = world.agent("agent")?;
+    let tunnels = [world.tunnel(0)?, world.tunnel(1)?];
+    let mut book = Book::default();
+    let mut next_port = 10_000;
+    for round in 0..ROUNDS {
+        // Another place each time, from the first writes to the last ones.
+        let kill_after = 5 + round * (WRITES - 15) / (ROUNDS - 1);
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let shared = Arc::new(Mutex::new(std::mem::take(&mut book)));
+        let writer = Writer {
+            api: world.gateway.api.clone(),
+            shares: world.gateway.at("ipsec-shares"),
+            targets: TARGETS.map(|(port, _)| world.target(port)),
+            tunnels: tunnels.clone(),
+            zid: zid.clone(),
+            round,
+        };
+        let writing = thread::spawn({
+            let (shared, accepted) = (Arc::clone(&shared), Arc::clone(&accepted));
+            move || writer.write(&shared, &accepted, &mut next_port).map(|()| next_port)
+        });
+        world.lab.until("the writes before the kill", Duration::from_secs(60), || {
+            let enough = accepted.load(Ordering::Relaxed) >= kill_after || writing.is_finished();
+            Ok(enough.then_some(()))
+        })?;
+        world.gateway.process.kill()?;
+        next_port = writing.join().map_err(|_| anyhow::anyhow!("the writer panicked"))??;
+        book = std::mem::take(&mut *shared.lock().unwrap_or_else(PoisonError::into_inner));
+
+        world.restart()?;
+        agent.process.alive()?;
+        verify(&world, &tunnels, &mut book)
+            .with_context(|| format!("round {round}, killed after {kill_after} writes"))
+            .with_context(|| format!("{}\n{}", world.gateway.process.tail(), agent.process.tail()))?;
+    }
+    world.end()
+}
+
+struct Writer {
+    api: Api,
+    shares: String,
+    targets: [SocketAddr; 3],
+    tunnels: [Value; 2],
+    zid: String,
+    round: usize,
+}
+
+impl Writer {
+    /// Half of the writes create, a quarter update, a quarter delete. Ends without an error when the server is gone.
+    fn write(&self, book: &Mutex<Book>, accepted: &AtomicUsize, next_port: &mut u16) -> Result<()> {
+        for n in 0..WRITES {
+            let target = n % self.targets.len();
+            let mut book = book.lock().unwrap_or_else(PoisonError::into_inner);
+            let old = book.shares.iter().find(|(_, s)| !s.deleted).map(|(n, s)| (n.clone(), s.clone()));
+            let (name, new, reply) = match (n % 4, old) {
+                (2, Some((name, old))) => {
+                    let new = Wanted { port: *next_port, target, ..old.clone() };
+                    let body = json!({"ingressPort": new.port, "target": self.targets[target].to_string()});
+                    book.old_doors.push((old.tunnel, old.port));
+                    let reply = self.api.call("PATCH", &format!("{}/{}", self.shares, old.id), Some(&body));
+                    (name, new, reply)
+                }
+                (3, Some((name, old))) => {
+                    book.old_doors.push((old.tunnel, old.port));
+                    let reply = self.api.call("DELETE", &format!("{}/{}", self.shares, old.id), None);
+                    (name, Wanted { deleted: true, ..old }, reply)
+                }
+                _ => {
+                    let name = format!("share-{}-{n}", self.round);
+                    let (tunnel, port) = (n % self.tunnels.len(), *next_port);
+                    let body =
+                        share_body(&name, &self.tunnels[tunnel], &self.zid, self.targets[target], port);
+                    let reply = self.api.call("POST", &self.shares, Some(&body));
+                    (name, Wanted { id: String::new(), tunnel, port, target, deleted: false }, reply)
+                }
+            };
+            *next_port += 1;
+            match reply {
+                Ok(Reply { status: 202, body }) => {
+                    let answer: Value = serde_json::from_str(&body)?;
+                    let new = Wanted { id: text(&answer, "id")?.to_owned(), ..new };
+                    book.shares.insert(name, new);
+                    accepted.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(reply) => bail!("write {n} on {name}: {reply}"),
+                // Cut off: it may have been written, or not.
+                Err(_) => {
+                    book.unanswered = Some(name);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Compares what was accepted with what the API says, and that with what a client finds behind each door.
+fn verify(world: &World, tunnels: &[Value; 2], book: &mut Book) -> Result<()> {
+    let begin = Instant::now();
+    settle(world, book)?;
+    let live: Vec<Value> = world.lab.until("every live share is DEPLOYED", TRUE_AGAIN, || {
+        let live = world.gateway.list("ipsec-shares")?;
+        let not: Vec<_> = live.iter().filter(|s| s["status"] != "DEPLOYED").collect();
+        match not.first() {
+            Some(first) => bail!("{} of {} are not, {first} for one", not.len(), live.len()),
+            None => Ok(Some(live)),
+        }
+    })?;
+    let took = begin.elapsed();
+    ensure!(took < TRUE_AGAIN, "only after {took:?}");
+
+    let wanted = book.shares.iter().filter(|(_, s)| !s.deleted);
+    ensure!(live.len() == wanted.clone().count(), "{} live shares", live.len());
+    for (name, wanted) in wanted {
+        let share = live.iter().find(|s| s["name"] == name.as_str());
+        let share = share.with_context(|| format!("{name} was accepted, and is gone"))?;
+        let (port, words) = TARGETS[wanted.target];
+        ensure!(share["target"] == world.target(port).to_string(), "{name} leads to {}", share["target"]);
+        ensure!(share["ingressPort"] == wanted.port, "{name} is on port {}", share["ingressPort"]);
+        let said = ask(&world.outside, door(&tunnels[wanted.tunnel], wanted.port)?, TRY)
+            .with_context(|| format!("{name} is DEPLOYED, and does not work"))?;
+        ensure!(said == words, "{name} leads to {said:?}, and should to {words:?}");
+    }
+    for (name, gone) in book.shares.iter().filter(|(_, s)| s.deleted) {
+        let share = world.gateway.api.get(&world.gateway.at(&format!("ipsec-shares/{}", gone.id)))?;
+        ensure!(share["status"] == "DELETED", "{name} was deleted, and is {}", share["status"]);
+    }
+    for &(tunnel, port) in &book.old_doors {
+        let left = world.outside.connect(door(&tunnels[tunnel], port)?, TRY);
+        ensure!(left.is_err(), "port {port} is still open");
+    }
+    Ok(())
+}
+
+/// Makes the write that got no answer certain, by what the API says of it.
+fn settle(world: &World, book: &mut Book) -> Result<()> {
+    let Some(name) = book.unanswered.take() else { return Ok(()) };
+    let live = world.gateway.list("ipsec-shares")?;
+    match (live.iter().find(|s| s["name"] == name.as_str()), book.shares.get_mut(&name)) {
+        // Created without an answer, or updated, or not deleted after all.
+        (Some(share), _) => {
+            let text = |key| text(share, key).map(str::to_owned);
+            let target =
+                TARGETS.iter().position(|(port, _)| share["target"] == world.target(*port).to_string());
+            let tunnels = world.gateway.list("ipsec-tunnels")?;
+            let tunnel = tunnels.iter().position(|t| t["id"] == share["ipsecTunnelId"]);
+            let port = share["ingressPort"].as_u64().and_then(|p| u16::try_from(p).ok());
+            let found = Wanted {
+                id: text("id")?,
+                tunnel: tunnel.context("a tunnel that nobody made")?,
+                port: port.context("no port")?,
+                target: target.context("a target that nobody gave")?,
+                deleted: false,
+            };
+            book.old_doors.retain(|door| *door != (found.tunnel, found.port));
+            book.shares.insert(name, found);
+        }
+        (None, Some(known)) => known.deleted = true,
+        (None, None) => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,86 @@
+//! `kill -9` with real tunnels: their namespaces, daemons and rules are adopted by the next start, and those of
+//! deleted tunnels go.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+
+use crate::harness::{SITE_CIDR, World, text};
+
+const ROUNDS: u8 = 3;
+
+/// For what is left of deleted tunnels to be gone, and the others to be true.
+const TRUE_AGAIN: Duration = Duration::from_secs(10);
+
+#[test]
+fn nothing_is_left_of_tunnels_deleted_around_a_kill() -> Result<()> {
+    let mut world = World::with_sites(0)?;
+    for round in 0..ROUNDS {
+        let first = round * 4;
+        let kept = world.tunnel(first)?;
+        let gone = [world.tunnel(first + 1)?, world.tunnel(first + 2)?];
+        for tunnel in &gone {
+            let path = world.gateway.at(&format!("ipsec-tunnels/{}", text(tunnel, "id")?));
+            world.gateway.api.delete(&path)?;
+        }
+        let body = json!({"name": format!("late-{round}"), "locationId": "local",
+            "peerPublicIp": World::peer(first + 3).to_string(), "peerCidr": SITE_CIDR});
+        let late = world.gateway.api.post(&world.gateway.at("ipsec-tunnels"), &body)?;
+        // The two are being taken down and one is being set up: somewhere in there it dies.
+        std::thread::sleep(Duration::from_millis(u64::from(round) * 60));
+        world.gateway.process.kill()?;
+        world.restart()?;
+
+        for tunnel in [&kept, &late] {
+            world.gateway.deployed(&world.lab, "ipsec-tunnels", text(tunnel, "id")?)?;
+        }
+        for tunnel in &gone {
+            let path = format!("ipsec-tunnels/{}", text(tunnel, "id")?);
+            world.gateway.wait(&world.lab, &path, "DELETED", TRUE_AGAIN, |t| t["status"] == "DELETED")?;
+        }
+        let live = world.gateway.list("ipsec-tunnels")?;
+        ensure!(live.len() == 2 * usize::from(round + 1), "{} live tunnels", live.len());
+        world.lab.until("the gateway has what lives and nothing else", TRUE_AGAIN, || {
+            exact(&world, live.len(), &[first + 1, first + 2])?;
+            Ok(Some(()))
+        })?;
+        // One and the same daemon goes on where the tunnel lived through it.
+        let namespace = world.tunnel_namespace(&kept)?;
+        ensure!(charons(namespace.name())?.len() == 1);
+    }
+    world.end()
+}
+
+/// `live` namespaces with a daemon each, and no rule for the peers `gone`.
+fn exact(world: &World, live: usize, gone: &[u8]) -> Result<()> {
+    let namespaces = world.tunnel_namespaces()?;
+    ensure!(namespaces.len() == live, "{} namespaces for {live} tunnels: {namespaces:?}", namespaces.len());
+    // Also those that have lost their link: they are named alike.
+    let stem = namespaces.first().and_then(|n| n.rsplit_once('-')).context("a name without a stem")?.0;
+    let named = std::fs::read_dir("/run/netns")?.flatten();
+    let named = named.filter(|n| n.file_name().to_string_lossy().starts_with(stem)).count();
+    ensure!(named == live, "{named} namespaces {stem}-… for {live} tunnels");
+    for name in &namespaces {
+        let daemons = charons(name)?;
+        ensure!(daemons.len() == 1, "{} daemons in {name}", daemons.len());
+    }
+    let rules = world.outside.command("nft").args(["list", "ruleset"]).output()?;
+    let rules = String::from_utf8(rules.stdout)?;
+    for &peer in gone {
+        let peer = World::peer(peer).to_string();
+        let whole = |w: &str| w.trim_matches(|c: char| !c.is_ascii_digit()) == peer;
+        ensure!(!rules.split_whitespace().any(whole), "a rule for {peer} is left:\n{rules}");
+    }
+    Ok(())
+}
+
+/// The IKE daemons in a namespace.
+pub(super) fn charons(namespace: &str) -> Result<Vec<i32>> {
+    let out = std::process::Command::new("ip").args(["netns", "pids", namespace]).output()?;
+    let pids = String::from_utf8(out.stdout)?;
+    let is_charon = |pid: &i32| {
+        std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|e| e == Path::new("/usr/lib/ipsec/charon"))
+    };
+    Ok(pids.lines().filter_map(|p| p.trim().parse().ok()).filter(is_charon).collect())
+}

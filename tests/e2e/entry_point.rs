@@ -1,0 +1,67 @@
+//! A tunnel's namespace is an entry point that answers one peer, and only what came through ESP.
+
+use std::{process::Command, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use wicketgate_lab::Namespace;
+
+use crate::harness::{
+    World, door,
+    targets::{ask, greeting},
+    text,
+};
+
+const TRY: Duration = Duration::from_secs(3);
+
+#[test]
+fn cleartext_from_the_uplink_to_a_listener_is_dropped_whatever_its_source() -> Result<()> {
+    let world = World::with_sites(1)?;
+    greeting(&world.private, world.target(7001), "here")?;
+    let (_agent, zid) = world.agent("agent")?;
+    let tunnel = world.tunnel(0)?;
+    world.share("greeting", &tunnel, &zid, world.target(7001), 9000)?;
+    let site = world.connected_site(0, &tunnel)?;
+    let door = door(&tunnel, 9000)?;
+    assert_eq!(ask(&site.namespace, door, TRY)?, "here");
+
+    // From the gateway's own namespace, by the tunnel's uplink, as if the host had been talked into routing there.
+    let inside = world.tunnel_namespace(&tunnel)?;
+    let lb = text(&tunnel, "loadBalancerIp")?;
+    world.outside.ip(&format!("route add {lb}/32 via {}", uplink_address(&inside)?))?;
+    world.outside.ip("addr add 10.0.0.77/32 dev lo")?;
+    world.outside.ip("addr add 172.16.9.9/32 dev lo")?;
+    for source in [None, Some("10.0.0.77"), Some("172.16.9.9")] {
+        ensure!(!reaches(&world.outside, source, &door.to_string())?, "cleartext from {source:?} was served");
+    }
+
+    // The same packets are served once the rules are gone: what was seen above was the rules' work.
+    let flushed = inside.command("nft").args(["flush", "ruleset"]).status()?;
+    ensure!(flushed.success(), "can't take the rules away");
+    ensure!(reaches(&world.outside, None, &door.to_string())?, "these packets would never have come through");
+    world.end()
+}
+
+/// Whether the greeting is to be had from `door`. curl binds the source; the greeting is no HTTP, and is taken so.
+fn reaches(from: &Namespace, source: Option<&str>, door: &str) -> Result<bool> {
+    let mut command = from.command("curl");
+    command.args(["-q", "-s", "--http0.9", "--noproxy", "*", "-m", "2"]);
+    if let Some(source) = source {
+        command.args(["--interface", source]);
+    }
+    let out = command.arg(format!("http://{door}/")).output()?;
+    Ok(String::from_utf8_lossy(&out.stdout).contains("here"))
+}
+
+/// The address of the tunnel's end of its uplink.
+fn uplink_address(inside: &Namespace) -> Result<String> {
+    let out =
+        Command::new("ip").args(["-n", inside.name(), "-o", "-4", "route", "show", "default"]).output()?;
+    let route = String::from_utf8(out.stdout)?;
+    let device = route.split(" dev ").nth(1).and_then(|d| d.split_whitespace().next());
+    let device = device.with_context(|| format!("no default route: {route}"))?;
+    let out =
+        Command::new("ip").args(["-n", inside.name(), "-o", "-4", "addr", "show", "dev", device]).output()?;
+    let address = String::from_utf8(out.stdout)?;
+    let address = address.split(" inet ").nth(1).and_then(|a| a.split(['/', ' ']).next());
+    Ok(address.context("no address on the uplink")?.to_owned())
+}

@@ -1,0 +1,226 @@
+//! The first thing that goes wrong for a new user is told in one line, by an exit status, at once.
+
+use std::{
+    fs,
+    net::Ipv4Addr,
+    os::unix::fs::{PermissionsExt as _, chown},
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use wicketgate_lab::{Lab, Namespace, Process};
+use wicketgate_session::{ca::Ca, enrolment_code::EnrolmentCode};
+
+use crate::harness::{World, agent_executable, lab, wicketgate_executable};
+
+/// Seconds until a program that does not end by itself is ended: then it has failed the test.
+const BOUND: &str = "20";
+
+/// nobody
+const USER: u32 = 65_534;
+
+/// Runs a program to its end in a namespace, and gives back its status and what it said.
+fn run(namespace: &Namespace, before: &[&str], program: &Path, arguments: &[&str]) -> Result<Output> {
+    let mut command = namespace.command("timeout");
+    command.args(["-k", "5", BOUND]).args(before).arg(program).args(arguments);
+    Ok(command.env("RUST_LOG", "error").stdin(Stdio::null()).output()?)
+}
+
+/// It failed by itself, with one line that holds every one of `words`.
+fn one_line(out: &Output, words: &[&str]) -> Result<()> {
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    let code = out.status.code();
+    ensure!(code != Some(124) && code != Some(137), "it went on, and said {said:?}");
+    ensure!(code.is_some_and(|c| c != 0), "{}: {said:?}", out.status);
+    let lines: Vec<&str> = said.lines().filter(|l| !l.trim().is_empty()).collect();
+    ensure!(lines.len() == 1, "{} lines: {said}", lines.len());
+    ensure!(!said.contains("panicked"), "{said}");
+    for word in words {
+        ensure!(said.to_lowercase().contains(&word.to_lowercase()), "{said:?} does not say {word:?}");
+    }
+    Ok(())
+}
+
+fn up<'a>(data: &'a str, ipsec: &'a str) -> Vec<&'a str> {
+    let mut arguments = vec!["up", "--data-dir", data, "--listen", "127.0.0.1:8080"];
+    arguments.extend(["--agent-listen", "127.0.0.1:7443", "--ipsec", ipsec, "--location", "local"]);
+    if ipsec != "off" {
+        arguments.extend(["--public-address", "198.51.100.2"]);
+    }
+    arguments
+}
+
+/// A directory that everybody can enter, with a copy of the product: the build's own may be closed to others.
+fn open_to_others(lab: &Lab) -> Result<(PathBuf, PathBuf)> {
+    let home = lab.dir("open")?;
+    for dir in home.ancestors().take(3) {
+        let mode = fs::metadata(dir)?.permissions().mode();
+        fs::set_permissions(dir, fs::Permissions::from_mode(mode | 0o055))?;
+    }
+    let program = home.join("wicketgate");
+    fs::copy(wicketgate_executable(), &program)?;
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+    let own = home.join("own");
+    fs::create_dir(&own)?;
+    chown(&own, Some(USER), Some(USER))?;
+    Ok((program, own))
+}
+
+const AS_NOBODY: [&str; 4] = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+
+#[test]
+fn ipsec_without_root_is_refused_in_one_line() -> Result<()> {
+    let lab = lab()?;
+    let namespace = lab.namespace("gw")?;
+    let (program, own) = open_to_others(&lab)?;
+    let data = own.join("data").display().to_string();
+    one_line(&run(&namespace, &AS_NOBODY, &program, &up(&data, "userland"))?, &["root"])?;
+    lab.remove()
+}
+
+#[test]
+fn a_data_directory_that_can_not_be_written_is_named() -> Result<()> {
+    let lab = lab()?;
+    let namespace = lab.namespace("gw")?;
+    let (program, _) = open_to_others(&lab)?;
+    let closed = lab.dir("closed")?.join("data").display().to_string();
+    one_line(&run(&namespace, &AS_NOBODY, &program, &up(&closed, "off"))?, &[&closed, "data"])?;
+    // And root, who may write everywhere, but not below a file.
+    let below = program.join("data").display().to_string();
+    one_line(&run(&namespace, &[], &program, &up(&below, "off"))?, &[&below])?;
+    lab.remove()
+}
+
+#[test]
+fn a_taken_port_is_named() -> Result<()> {
+    let lab = lab()?;
+    let namespace = lab.namespace("gw")?;
+    for taken in ["127.0.0.1:8080", "127.0.0.1:7443"] {
+        let _holder = namespace.listen(taken.parse()?)?;
+        let data = lab.path("data").display().to_string();
+        one_line(&run(&namespace, &[], wicketgate_executable(), &up(&data, "off"))?, &[taken])?;
+    }
+    lab.remove()
+}
+
+#[test]
+fn a_missing_charon_is_named_with_its_package() -> Result<()> {
+    let lab = lab()?;
+    let namespace = lab.namespace("gw")?;
+    let data = lab.path("data").display().to_string();
+    // The rest of the system stays as it is: only this mount namespace loses the daemon.
+    let hide = ["unshare", "--mount", "--propagation", "private", "sh", "-c"];
+    let hide = [&hide[..], &[r#"mount -t tmpfs none /usr/lib/ipsec && exec "$0" "$@""#]].concat();
+    let out = run(&namespace, &hide, wicketgate_executable(), &up(&data, "userland"))?;
+    one_line(&out, &["charon", "strongswan-charon"])?;
+    lab.remove()
+}
+
+#[test]
+fn a_kernel_without_esp_is_told_when_it_is_asked_for() -> Result<()> {
+    let lab = lab()?;
+    let namespace = lab.namespace("gw")?;
+    let probe = namespace
+        .command("ip")
+        .args(["xfrm", "state", "add", "src", "192.0.2.1", "dst", "192.0.2.2", "proto", "esp", "spi", "1"])
+        .args(["mode", "tunnel", "aead", "rfc4106(gcm(aes))", &format!("0x{}", "11".repeat(20)), "128"])
+        .output()?;
+    if !probe.status.success() {
+        let data = lab.path("data").display().to_string();
+        one_line(&run(&namespace, &[], wicketgate_executable(), &up(&data, "kernel"))?, &["kernel", "ESP"])?;
+    }
+    lab.remove()
+}
+
+#[test]
+fn an_agent_that_can_not_enrol_says_why_and_ends() -> Result<()> {
+    let mut world = World::loopback()?;
+    let server = format!("https://{}", world.agents_dial());
+    let attempt = |world: &World, name: &str, server: &str, code: &str| -> Result<Output> {
+        let file = world.lab.dir("codes")?.join(name);
+        fs::write(&file, code)?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+        let (file, state) = (file.display().to_string(), world.lab.path(name).display().to_string());
+        let arguments =
+            ["start", "--server", server, "--enrollment-token-file", &file, "--state-dir", &state];
+        run(&world.private, &[], &agent_executable()?, &arguments)
+    };
+    let code = world.gateway.enrollment_code()?;
+
+    one_line(&attempt(&world, "garbled", &server, "ENR-nonsense")?, &["code"])?;
+    // Right in form, and with the right authority's fingerprint: only its secret is another one.
+    let wrong = with_another_secret(&code, &world.gateway.data)?;
+    one_line(&attempt(&world, "wrong", &server, &wrong)?, &["code"])?;
+
+    let agent = world.start_agent("first", Some(&code))?;
+    world.lab.until("the first agent is there", Duration::from_secs(10), || {
+        Ok((world.gateway.list("agents")?.len() == 1).then_some(()))
+    })?;
+    one_line(&attempt(&world, "second", &server, &code)?, &["used"])?;
+    drop(agent);
+
+    let code = world.gateway.enrollment_code()?;
+    world.gateway.process.kill()?;
+    expire_all(&world.gateway.data)?;
+    world.restart()?;
+    one_line(&attempt(&world, "late", &server, &code)?, &["expired"])?;
+    world.end()
+}
+
+/// A code of the same enrolment and the same authority, with another secret.
+fn with_another_secret(code: &str, data: &Path) -> Result<String> {
+    let code: EnrolmentCode = code.parse()?;
+    let ca = Ca::load_or_create(&data.join("ca"), jiff::Timestamp::now())?;
+    Ok(EnrolmentCode::generate(code.enrollment(), ca.fingerprint())?.expose().to_string())
+}
+
+/// Lets every enrolment code expire, as an hour would.
+fn expire_all(data: &Path) -> Result<()> {
+    let database = fs::read_dir(data)?.flatten().map(|e| e.path());
+    let database = database.filter(|p| p.extension().is_some_and(|e| e == "db" || e == "sqlite")).last();
+    let database = database.context("no database in the data directory")?;
+    tokio::runtime::Runtime::new()?.block_on(async {
+        use sqlx::{ConnectOptions as _, Connection as _};
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(database);
+        let mut db = options.connect().await?;
+        let done = sqlx::query("UPDATE enrollment SET expires_at = created_at").execute(&mut db).await?;
+        ensure!(done.rows_affected() > 0, "there was no code");
+        db.close().await?;
+        Ok(())
+    })
+}
+
+#[test]
+fn an_agent_that_can_not_reach_its_server_says_so_at_once() -> Result<()> {
+    let world = World::loopback()?;
+    let file = world.lab.path("code");
+    fs::write(&file, world.gateway.enrollment_code()?)?;
+    let mut command = world.private.command(&agent_executable()?.display().to_string());
+    command.env("RUST_LOG", "warn").args(["start", "--server", "https://127.0.0.1:7444"]);
+    command.args(["--enrollment-token-file".as_ref(), file.as_os_str()]);
+    command.args(["--state-dir".as_ref(), world.lab.path("agent").as_os_str()]);
+    let log = world.lab.path("agent.log");
+    let mut agent = Process::start(&world.lab, "agent", &mut command, &log)?;
+    world.lab.until("the agent names the server it can't reach", Duration::from_secs(5), || {
+        Ok(agent.said().contains("127.0.0.1:7444").then_some(()))
+    })?;
+    // It goes on trying for a while: a server may be starting beside it. Asked to end, it does.
+    agent.stop(Duration::from_secs(5))?;
+    world.end()
+}
+
+#[test]
+fn the_server_says_what_is_wrong_with_a_request_and_names_the_property() -> Result<()> {
+    let world = World::loopback()?;
+    let body = json!({"name": "t", "locationId": "local", "peerPublicIp": Ipv4Addr::LOCALHOST.to_string(),
+        "peerCidr": "10.0.0.1/16"});
+    let reply = world.gateway.api.call("POST", &world.gateway.at("ipsec-tunnels"), Some(&body))?;
+    assert_eq!(reply.status, 400, "{reply}");
+    for property in ["peerPublicIp", "peerCidr"] {
+        ensure!(reply.body.contains(property), "{reply} does not name {property}");
+    }
+    world.end()
+}

@@ -1,0 +1,52 @@
+//! A relay has two directions, and each ends by itself.
+
+use std::{thread, time::Duration};
+
+use anyhow::{Result, anyhow, ensure};
+
+use crate::harness::{
+    World, door,
+    targets::{connect, echo_after_end, send_and_end},
+};
+
+const CLIENTS: u8 = 8;
+const LENGTH: usize = 8 << 20;
+
+#[test]
+fn eight_mebibytes_come_back_byte_for_byte_after_the_client_has_ended_its_side() -> Result<()> {
+    let world = World::loopback()?;
+    echo_after_end(&world.private, world.target(7001))?;
+    let (_agent, zid) = world.agent("agent")?;
+    let tunnel = world.tunnel(0)?;
+    world.share("echo", &tunnel, &zid, world.target(7001), 9000)?;
+    let door = door(&tunnel, 9000)?;
+
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|n| {
+                let from = &world.outside;
+                scope.spawn(move || -> Result<()> {
+                    let sent = noise(n);
+                    let back = send_and_end(connect(from, door, Duration::from_secs(5))?, &sent)?;
+                    ensure!(back.len() == sent.len(), "{} of {} bytes came back", back.len(), sent.len());
+                    ensure!(back == sent, "the bytes that came back differ");
+                    Ok(())
+                })
+            })
+            .collect();
+        clients.into_iter().try_for_each(|c| c.join().map_err(|_| anyhow!("a client panicked"))?)
+    })?;
+    world.end()
+}
+
+/// Bytes without a pattern that a swapped or repeated block could hide in (xorshift, seeded).
+fn noise(seed: u8) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15 ^ u64::from(seed);
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    (0..LENGTH / 8).flat_map(|_| next()).collect()
+}

@@ -1,0 +1,274 @@
+//! A [`World`] is one installation of the product with all that is around it, in network namespaces of its own.
+
+pub(crate) mod targets;
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+use wicketgate_lab::{Agent, AgentOptions, End, Gateway, GatewayOptions, Lab, Namespace, Site, sweep};
+
+/// Where tests keep their files. Only root may write here, so that what stands in a ledger can be trusted.
+const HOME: &str = "/var/lib/wicketgate-tests";
+
+/// The sites' network, and a client's address in it: the same at every site.
+pub(crate) const SITE_CIDR: &str = "10.0.0.0/16";
+pub(crate) const SITE_CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
+
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
+const PRIVATE: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
+
+const API_PORT: u16 = 8080;
+const AGENT_PORT: u16 = 7443;
+
+/// For an IKE exchange.
+pub(crate) const CONNECT: Duration = Duration::from_secs(15);
+
+/// For a stop in good order.
+const STOP: Duration = Duration::from_secs(15);
+
+pub(crate) struct World {
+    pub(crate) lab: Lab,
+    pub(crate) gateway: Gateway,
+    /// Where `wicketgate up` runs.
+    pub(crate) outside: Namespace,
+    /// Where agents and targets are; without IPsec the same.
+    pub(crate) private: Namespace,
+    /// The router between them all; only with sites.
+    pub(crate) internet: Option<Namespace>,
+    sites: Vec<Namespace>,
+    ipsec: &'static str,
+    log: &'static str,
+}
+
+impl World {
+    /// No IPsec: everything on the loopback interface of one namespace.
+    pub(crate) fn loopback() -> Result<Self> {
+        Self::loopback_with_log("info")
+    }
+
+    pub(crate) fn loopback_with_log(log: &'static str) -> Result<Self> {
+        let lab = lab()?;
+        let outside = lab.namespace("gw")?;
+        let gateway = start(&lab, &outside, "off", log)?;
+        let private = outside.clone();
+        Ok(Self { lab, gateway, outside, private, internet: None, sites: Vec::new(), ipsec: "off", log })
+    }
+
+    /// Real IPsec, and `count` sites with their namespaces, not connected yet.
+    pub(crate) fn with_sites(count: u8) -> Result<Self> {
+        Self::with_sites_and_log(count, "info")
+    }
+
+    pub(crate) fn with_sites_and_log(count: u8, log: &'static str) -> Result<Self> {
+        let lab = lab()?;
+        let (internet, outside, private) =
+            (lab.namespace("net")?, lab.namespace("gw")?, lab.namespace("private")?);
+        internet.sysctl("net/ipv4/ip_forward", "1")?;
+        let join = |namespace: &Namespace, interface: &str, address: Ipv4Addr| {
+            let [a, b, c, _] = address.octets();
+            let hop = Ipv4Addr::new(a, b, c, 1);
+            let (near, far) = (format!("{hop}/24"), format!("{address}/24"));
+            Namespace::link(End(&internet, interface, &near), End(namespace, "wan", &far))?;
+            namespace.ip(&format!("route add default via {hop}"))
+        };
+        join(&outside, "gw", GATEWAY)?;
+        join(&private, "private", PRIVATE)?;
+        let mut sites = Vec::new();
+        for n in 0..count {
+            let site = lab.namespace(&format!("site{n}"))?;
+            join(&site, &format!("site{n}"), Self::peer(n))?;
+            sites.push(site);
+        }
+        let gateway = start(&lab, &outside, "auto", log)?;
+        Ok(Self { lab, gateway, outside, private, internet: Some(internet), sites, ipsec: "auto", log })
+    }
+
+    /// The public address of site `n`.
+    pub(crate) fn peer(n: u8) -> Ipv4Addr {
+        Ipv4Addr::new(203, 0, 100 + n, 2)
+    }
+
+    /// Where a target of this world can listen.
+    pub(crate) fn target(&self, port: u16) -> SocketAddr {
+        let ip = if self.ipsec == "off" { Ipv4Addr::LOCALHOST } else { PRIVATE };
+        (ip, port).into()
+    }
+
+    /// Where agents dial.
+    pub(crate) fn agents_dial(&self) -> SocketAddr {
+        agent_listen(self.ipsec)
+    }
+
+    /// Enrols an agent, and returns its environment's `zId`.
+    pub(crate) fn agent(&self, name: &str) -> Result<(Agent, String)> {
+        Agent::enrol(&self.lab, &self.agent_options(name, &agent_executable()?), &self.gateway)
+    }
+
+    /// Starts an agent with what it has in its state directory, or with a code, and does not wait.
+    pub(crate) fn start_agent(&self, name: &str, code: Option<&str>) -> Result<Agent> {
+        Agent::start(&self.lab, &self.agent_options(name, &agent_executable()?), code)
+    }
+
+    fn agent_options<'a>(&'a self, name: &'a str, executable: &'a Path) -> AgentOptions<'a> {
+        let (namespace, server) = (&self.private, self.agents_dial());
+        AgentOptions { executable, namespace, name, server, allow: &[], log: self.log }
+    }
+
+    /// Starts `wicketgate up` again, after it was stopped or killed, with the same data.
+    pub(crate) fn restart(&mut self) -> Result<()> {
+        self.gateway = start(&self.lab, &self.outside, self.ipsec, self.log)?;
+        Ok(())
+    }
+
+    /// A tunnel for site `n`, `DEPLOYED`.
+    pub(crate) fn tunnel(&self, n: u8) -> Result<Value> {
+        self.gateway.tunnel(&self.lab, &format!("site-{n}"), Self::peer(n), SITE_CIDR)
+    }
+
+    /// A share, `DEPLOYED`.
+    pub(crate) fn share(
+        &self,
+        name: &str,
+        tunnel: &Value,
+        zid: &str,
+        target: SocketAddr,
+        port: u16,
+    ) -> Result<Value> {
+        self.gateway.share(&self.lab, name, tunnel, zid, &target.to_string(), port)
+    }
+
+    /// What the product gives out for a strongSwan at the tunnel's other end.
+    pub(crate) fn vpn_config(&self, tunnel: &Value) -> Result<String> {
+        let path = format!("ipsec-tunnels/{}/vpn-config?format=strongswan", text(tunnel, "id")?);
+        self.gateway.api.text(&self.gateway.at(&path))
+    }
+
+    /// Site `n`, not connected yet.
+    pub(crate) fn site(&self, n: u8) -> Result<Site> {
+        let namespace = self.sites.get(usize::from(n)).context("no such site")?;
+        Site::new(&self.lab, &format!("charon{n}"), namespace, Self::peer(n), SITE_CLIENT)
+    }
+
+    /// Site `n`, connected to its tunnel.
+    pub(crate) fn connected_site(&self, n: u8, tunnel: &Value) -> Result<Site> {
+        let mut site = self.site(n)?;
+        site.start(&self.lab, &self.vpn_config(tunnel)?)?;
+        site.connect(&self.lab, CONNECT)?;
+        let path = format!("ipsec-tunnels/{}", text(tunnel, "id")?);
+        self.gateway.wait(&self.lab, &path, "UP", CONNECT, |t| t["connection"]["state"] == "UP")?;
+        Ok(site)
+    }
+
+    /// The namespaces of the tunnels that are linked to the gateway's.
+    pub(crate) fn tunnel_namespaces(&self) -> Result<BTreeSet<String>> {
+        let out = Command::new("ip").args(["-n", self.outside.name(), "-o", "link", "show"]).output()?;
+        ensure!(out.status.success(), "ip: {}", String::from_utf8_lossy(&out.stderr));
+        let links = String::from_utf8(out.stdout)?;
+        let names = links.lines().filter_map(|l| l.split("link-netns ").nth(1)?.split_whitespace().next());
+        let own = self.outside.name().trim_end_matches("gw");
+        Ok(names.filter(|n| !n.starts_with(own)).map(str::to_owned).collect())
+    }
+
+    /// The namespace of a tunnel: the one that has its load balancer's address.
+    pub(crate) fn tunnel_namespace(&self, tunnel: &Value) -> Result<Namespace> {
+        let address = format!(" {}/", text(tunnel, "loadBalancerIp")?);
+        for name in self.tunnel_namespaces()? {
+            let out = Command::new("ip").args(["-n", &name, "-o", "addr", "show"]).output()?;
+            if String::from_utf8_lossy(&out.stdout).contains(&address) {
+                return Namespace::open(&name);
+            }
+        }
+        bail!("no namespace has{address}")
+    }
+
+    /// Ends everything in good order: the tunnels over the API, then the processes; and checks that nothing is left.
+    pub(crate) fn end(mut self) -> Result<()> {
+        self.gateway.clear(&self.lab, STOP)?;
+        if self.ipsec != "off" {
+            let left = self.tunnel_namespaces()?;
+            ensure!(left.is_empty(), "namespaces of deleted tunnels are left: {left:?}");
+        }
+        let status = self.gateway.process.stop(STOP)?;
+        ensure!(status.success(), "wicketgate up: {status}\n{}", self.gateway.process.tail());
+        self.lab.remove()
+    }
+}
+
+/// A lab of this test's own, after what dead tests left was removed.
+pub(crate) fn lab() -> Result<Lab> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    ensure!(rustix::process::geteuid().is_root(), "these tests make network namespaces: run them as root");
+    fs::create_dir_all(HOME).with_context(|| format!("can't make {HOME}"))?;
+    for entry in fs::read_dir(HOME)?.flatten() {
+        let name = entry.file_name();
+        let pid = name.to_string_lossy().split('-').next().unwrap_or_default().to_owned();
+        if !Path::new("/proc").join(pid).exists() {
+            // Another test may be at it, too.
+            let _ = sweep(&entry.path());
+        }
+    }
+    let name = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    Lab::new(&format!("wgt-{name}-"), &Path::new(HOME).join(&name), std::sync::Arc::default())
+}
+
+pub(crate) fn wicketgate_executable() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_wicketgate"))
+}
+
+/// Cargo builds it for another package, into the same directory.
+pub(crate) fn agent_executable() -> Result<PathBuf> {
+    let path = wicketgate_executable().with_file_name("wicketgate-agent");
+    ensure!(path.exists(), "{} is not built: run `make test`", path.display());
+    Ok(path)
+}
+
+fn start(lab: &Lab, namespace: &Namespace, ipsec: &str, log: &str) -> Result<Gateway> {
+    Gateway::start(lab, &gateway_options(namespace, ipsec, log))
+}
+
+/// How a world starts `wicketgate up`.
+pub(crate) fn gateway_options<'a>(
+    namespace: &'a Namespace,
+    ipsec: &'a str,
+    log: &'a str,
+) -> GatewayOptions<'a> {
+    GatewayOptions {
+        executable: wicketgate_executable(),
+        namespace,
+        listen: (Ipv4Addr::LOCALHOST, API_PORT).into(),
+        agent_listen: agent_listen(ipsec),
+        ipsec,
+        public_address: (ipsec != "off").then_some(GATEWAY),
+        log,
+    }
+}
+
+fn agent_listen(ipsec: &str) -> SocketAddr {
+    let ip = if ipsec == "off" { Ipv4Addr::LOCALHOST } else { GATEWAY };
+    (ip, AGENT_PORT).into()
+}
+
+/// A property that is a string.
+pub(crate) fn text<'a>(value: &'a Value, key: &str) -> Result<&'a str> {
+    value[key].as_str().with_context(|| format!("no {key} in {value}"))
+}
+
+/// Where a tunnel's share of this port is to be reached.
+pub(crate) fn door(tunnel: &Value, port: u16) -> Result<SocketAddr> {
+    Ok((text(tunnel, "loadBalancerIp")?.parse::<Ipv4Addr>()?, port).into())
+}
+
+/// The body of a request for a share.
+pub(crate) fn share_body(name: &str, tunnel: &Value, zid: &str, target: SocketAddr, port: u16) -> Value {
+    json!({"name": name, "ipsecTunnelId": tunnel["id"], "envZId": zid, "target": target.to_string(),
+        "ingressPort": port})
+}

@@ -1,0 +1,94 @@
+//! What shares lead to, and the clients that use them. A target serves until the test's process ends.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{Shutdown, SocketAddr, TcpStream},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Result, ensure};
+use wicketgate_lab::Namespace;
+
+/// For one read or write: a stuck connection is a fault.
+const BOUND: Duration = Duration::from_secs(20);
+
+/// Says `words` to whoever connects, and closes.
+pub(crate) fn greeting(namespace: &Namespace, on: SocketAddr, words: &'static str) -> Result<()> {
+    serve(namespace, on, move |mut stream| {
+        let _ = stream.write_all(words.as_bytes());
+    })
+}
+
+/// Answers each piece as it comes, until the client ends.
+pub(crate) fn echo(namespace: &Namespace, on: SocketAddr) -> Result<()> {
+    serve(namespace, on, |mut stream| {
+        let mut piece = [0; 4096];
+        while let Ok(n @ 1..) = stream.read(&mut piece) {
+            if stream.write_all(&piece[..n]).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+/// Takes everything until the client has shut its sending side, and only then sends it back.
+pub(crate) fn echo_after_end(namespace: &Namespace, on: SocketAddr) -> Result<()> {
+    serve(namespace, on, |mut stream| {
+        let mut all = Vec::new();
+        if stream.read_to_end(&mut all).is_ok() {
+            let _ = stream.write_all(&all);
+        }
+    })
+}
+
+fn serve(
+    namespace: &Namespace,
+    on: SocketAddr,
+    each: impl Fn(TcpStream) + Send + Sync + 'static,
+) -> Result<()> {
+    let listener = namespace.listen(on)?;
+    let each = std::sync::Arc::new(each);
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let each = std::sync::Arc::clone(&each);
+            thread::spawn(move || each(stream));
+        }
+    });
+    Ok(())
+}
+
+/// A client's connection with bounds on its reads and writes.
+pub(crate) fn connect(from: &Namespace, to: SocketAddr, bound: Duration) -> Result<TcpStream> {
+    let stream = from.connect(to, bound)?;
+    stream.set_read_timeout(Some(BOUND))?;
+    stream.set_write_timeout(Some(BOUND))?;
+    Ok(stream)
+}
+
+/// What a target says to one who says nothing.
+pub(crate) fn ask(from: &Namespace, to: SocketAddr, bound: Duration) -> Result<String> {
+    let mut stream = connect(from, to, bound)?;
+    stream.set_read_timeout(Some(bound))?;
+    let mut said = String::new();
+    stream.read_to_string(&mut said)?;
+    Ok(said)
+}
+
+/// One exchange on a connection to an [`echo`].
+pub(crate) fn exchange(stream: &mut TcpStream, words: &[u8]) -> Result<()> {
+    stream.write_all(words)?;
+    let mut back = vec![0; words.len()];
+    stream.read_exact(&mut back)?;
+    ensure!(back == words, "another answer");
+    Ok(())
+}
+
+/// Sends `all`, shuts the sending side, and returns what comes back until the end.
+pub(crate) fn send_and_end(mut stream: TcpStream, all: &[u8]) -> Result<Vec<u8>> {
+    stream.write_all(all)?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut back = Vec::with_capacity(all.len());
+    stream.read_to_end(&mut back)?;
+    Ok(back)
+}
