@@ -146,13 +146,8 @@ impl Wanted {
     /// Loads the keys, and unloads those that are no more. Their ids are their places: the oldest is loaded first,
     /// so that no key that stays valid is missing in between.
     async fn load_keys(&self, client: &Client) -> Result<(), Error> {
-        for (place, key) in self.keys.iter().enumerate().rev() {
-            let message = Message::new()
-                .set("id", format!("key-{place}"))
-                .set("type", "IKE")
-                .set("data", key.expose())
-                .list("owners", [self.local_id.as_str(), self.peer_id.as_str()]);
-            client.request("load-shared", message).await?;
+        for place in (0..self.keys.len()).rev() {
+            self.load_key(client, place).await?;
         }
         let loaded = client.request("get-shared", Message::new()).await?;
         for id in loaded.texts("keys") {
@@ -162,6 +157,18 @@ impl Wanted {
             }
         }
         Ok(())
+    }
+
+    /// Loads the key at `place`, again if it is there. charon lets a peer prove any of the keys; of them it proves
+    /// the one that was loaded last to the peer.
+    pub(super) async fn load_key(&self, client: &Client, place: usize) -> Result<(), Error> {
+        let Some(key) = self.keys.get(place) else { return Ok(()) };
+        let message = Message::new()
+            .set("id", format!("key-{place}"))
+            .set("type", "IKE")
+            .set("data", key.expose())
+            .list("owners", [self.local_id.as_str(), self.peer_id.as_str()]);
+        client.request("load-shared", message).await.map(|_| ())
     }
 }
 

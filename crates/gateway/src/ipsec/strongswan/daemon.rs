@@ -17,7 +17,7 @@ use wicketgate_vici::{Client, Events, Message};
 use super::{
     charon::{Charon, Home},
     conf::{Wanted, initiate},
-    sight::Sight,
+    sight::{Sight, peer_refuses},
 };
 use crate::ipsec::Report;
 
@@ -63,6 +63,7 @@ impl Daemon {
             wanted: None,
             sight: Sight::new(Timestamp::now()),
             was_up: false,
+            proved: 0,
         };
         tokio::spawn(task.run());
         Self { orders }
@@ -103,6 +104,8 @@ struct Task {
     sight: Sight,
     /// The peer was connected to a charon that died: the peer does not know yet.
     was_up: bool,
+    /// The place of the key that charon proves to the peer.
+    proved: usize,
 }
 
 /// Why a charon is served no longer.
@@ -187,6 +190,7 @@ impl Task {
         let mut events = Events::subscribe(&socket, &EVENTS).await?;
         if let Some(wanted) = &self.wanted {
             wanted.load(&client).await?;
+            self.proved = 0;
             self.report.set_problem(None);
             if std::mem::take(&mut self.was_up) {
                 // The peer notices only by its own dead peer detection; being called it notices at once.
@@ -211,6 +215,9 @@ impl Task {
                 },
                 event = events.receive() => {
                     let (name, message) = event?;
+                    if message.text("msg").is_some_and(peer_refuses) {
+                        self.prove_another(&client).await?;
+                    }
                     if self.take(&name, &message) && look_soon.is_none() {
                         look_soon = Some(Instant::now() + LOOK_AFTER);
                     }
@@ -237,6 +244,7 @@ impl Task {
         match wanted.load(client).await {
             Ok(()) => {
                 self.wanted = Some(wanted);
+                self.proved = 0;
                 self.report.set_problem(None);
                 let _ = done.send(Ok(()));
                 Ok(())
@@ -252,6 +260,15 @@ impl Task {
                 Err(error)
             }
         }
+    }
+
+    /// While a key is being changed, the peer may have an older one: at its next try it is shown the next of them.
+    async fn prove_another(&mut self, client: &Client) -> Result<(), wicketgate_vici::Error> {
+        if let Some(wanted) = self.wanted.as_ref().filter(|w| w.keys.len() > 1) {
+            self.proved = (self.proved + 1) % wanted.keys.len();
+            wanted.load_key(client, self.proved).await?;
+        }
+        Ok(())
     }
 
     /// Takes an event in; answers whether to look at the SAs.

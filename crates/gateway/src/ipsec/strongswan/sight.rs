@@ -131,6 +131,12 @@ fn proposal(sa: &Message, parts: &[(&str, Option<&str>)]) -> String {
     parts.iter().filter_map(part).collect::<Vec<_>>().join("/")
 }
 
+/// Whether the peer, which has proved that it knows a key, does not take what we proved to it: it has another one
+/// of the tunnel's keys (RFC 7296 §2.21.2).
+pub(super) fn peer_refuses(line: &str) -> bool {
+    line.starts_with("parsed INFORMATIONAL request") && failure(line) == Some("AUTHENTICATION_FAILED")
+}
+
 /// The failure that a message which came or went carries: `generating IKE_AUTH response 1 [ N(AUTH_FAILED) ]`.
 fn failure(line: &str) -> Option<&'static str> {
     if !(line.starts_with("parsed ") || line.starts_with("generating ")) {
@@ -217,6 +223,8 @@ mod tests {
         assert_eq!(sight.connection().last_error.as_deref(), Some("AUTHENTICATION_FAILED"));
         sight.log("parsed IKE_AUTH response 1 [ IDr AUTH N(MOBIKE_SUP) N(NO_PROP) ]");
         assert_eq!(sight.connection().last_error.as_deref(), Some("NO_PROPOSAL_CHOSEN"));
+        assert!(!peer_refuses("parsed IKE_AUTH response 1 [ N(AUTH_FAILED) ]"));
+        assert!(peer_refuses("parsed INFORMATIONAL request 2 [ N(AUTH_FAILED) ]"));
         sight.look(&sa(vec![]), at(2));
         assert_eq!(sight.connection().state, ConnectionState::Connecting);
         sight.look(&sa(vec![child(1, "INSTALLED", 0, 0)]), at(3));
