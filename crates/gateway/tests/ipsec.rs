@@ -82,6 +82,13 @@ impl World {
         gateway.enter(|| runtime.block_on(story(self))).unwrap();
     }
 
+    /// Brings a site's tunnel up from its side.
+    fn connect(&self, site: usize) {
+        let site = &self.sites[site];
+        let up = || Ok(site.try_connect()?.then_some(()));
+        self.lab.until("the site's tunnel is up", SOON, up).unwrap();
+    }
+
     /// Connects from a site's network through its tunnel.
     fn talk(&self, site: usize, bound: Duration) -> anyhow::Result<String> {
         let to = SocketAddr::from((LOAD_BALANCER, PORT));
@@ -221,6 +228,15 @@ fn output(command: &mut Command) -> String {
     String::from_utf8(command.output().unwrap().stdout).unwrap()
 }
 
+/// TCP segments that came to a socket, or might have, in a namespace since it was made.
+fn segments_in(namespace: &str) -> u64 {
+    let file = format!("--net=/run/netns/{namespace}");
+    let counters = output(Command::new("nsenter").args([&file, "cat", "/proc/net/snmp"]));
+    let mut tcp = counters.lines().filter_map(|l| l.strip_prefix("Tcp: ")).map(|l| l.split(' '));
+    let (names, values) = (tcp.next().unwrap(), tcp.next().unwrap());
+    names.zip(values).find(|(name, _)| *name == "InSegs").unwrap().1.parse().unwrap()
+}
+
 /// Also sets up what `RUST_LOG` asks for.
 fn is_root() -> bool {
     let filter = tracing_subscriber::EnvFilter::from_default_env();
@@ -256,7 +272,7 @@ fn two_sites_with_one_subnet_are_served_apart() {
 
         for n in 0..2 {
             world.sites[usize::from(n)].start(&world.lab, &vpn_config(n, &key(n))).unwrap();
-            world.sites[usize::from(n)].connect(&world.lab, SOON).unwrap();
+            world.connect(usize::from(n));
         }
         let up = wait_for(&first, "the first is up", |c| c.state == ConnectionState::Up).await;
         let algorithms = up.algorithms.unwrap();
@@ -299,7 +315,7 @@ fn a_wrong_key_says_so_and_the_right_one_heals_it() {
         // The newest key is the site's; the one before stays valid.
         let same = backend.ensure(&desired(0, &[&key(7), &key(0)])).await.unwrap();
         assert!(Arc::ptr_eq(&same, &tunnel));
-        world.sites[0].connect(&world.lab, SOON).unwrap();
+        world.connect(0);
         let up = wait_for(&tunnel, "the tunnel is up", |c| c.state == ConnectionState::Up).await;
         assert_eq!(up.last_error, None);
 
@@ -308,7 +324,7 @@ fn a_wrong_key_says_so_and_the_right_one_heals_it() {
         wait_for(&tunnel, "a new key ends no connection", |c| c.state == ConnectionState::Up).await;
         world.sites[0].swanctl(&["--terminate", "--ike", "wg"]).unwrap();
         wait_for(&tunnel, "the site has ended it", |c| c.state == ConnectionState::Down).await;
-        world.sites[0].connect(&world.lab, SOON).unwrap();
+        world.connect(0);
         wait_for(&tunnel, "the older key is good", |c| c.state == ConnectionState::Up).await;
         backend.purge().await.unwrap();
     });
@@ -327,7 +343,7 @@ fn a_killed_charon_comes_back_with_its_tunnel() {
         serve(&second, "second");
         for n in 0..2 {
             world.sites[usize::from(n)].start(&world.lab, &vpn_config(n, &key(n))).unwrap();
-            world.sites[usize::from(n)].connect(&world.lab, SOON).unwrap();
+            world.connect(usize::from(n));
         }
         assert_eq!(world.talk(0, SOON).unwrap(), "first");
         wait_for(&first, "the first is up", |c| c.state == ConnectionState::Up).await;
@@ -369,6 +385,7 @@ fn nothing_but_the_tunnel_reaches_a_listener() {
         world.gateway.ip(&format!("route add {LOAD_BALANCER}/32 dev {link}")).unwrap();
         assert!(world.gateway.connect(to, short).is_err(), "the gateway's host got through in clear");
         assert!(world.talk(0, short).is_err(), "the site got through in clear");
+        assert_eq!(segments_in(&link.replace("wg", "wicketgate-")), 0, "a segment in clear came past the guard");
         // The host is no router for anybody else.
         let stranger = SocketAddr::from((Ipv4Addr::new(203, 0, 1, 2), PORT));
         let _open = world.sites[1].namespace.listen(stranger).unwrap();
@@ -378,7 +395,7 @@ fn nothing_but_the_tunnel_reaches_a_listener() {
         );
 
         world.sites[0].start(&world.lab, &vpn_config(0, &key(0))).unwrap();
-        world.sites[0].connect(&world.lab, SOON).unwrap();
+        world.connect(0);
         assert_eq!(world.talk(0, SOON).unwrap(), "first");
         assert!(world.gateway.connect(to, short).is_err(), "the gateway's host got through in clear");
 
@@ -410,7 +427,7 @@ fn the_next_run_adopts_what_is_there_and_removes_what_is_not_wished_for() {
         serve(&backend.ensure(&first).await.unwrap(), "before");
         backend.ensure(&second).await.unwrap();
         world.sites[0].start(&world.lab, &vpn_config(0, &key(0))).unwrap();
-        world.sites[0].connect(&world.lab, SOON).unwrap();
+        world.connect(0);
         assert_eq!(world.talk(0, SOON).unwrap(), "before");
         let charon = charon_of(&world, 0);
         let config =
