@@ -1,1 +1,116 @@
+//! The hosting agent: it dials out to a gateway, enrols once, takes assignments that the server has signed, and
+//! connects streams to their targets.
+//!
+//! It runs in somebody else's network. Invariants: it opens no port; it connects only to targets that the server
+//! has signed for its environment and that its own allow list has a place for.
 
+pub mod allow;
+mod assignments;
+mod backoff;
+mod carriers;
+mod control;
+mod dial;
+mod enrol;
+mod health;
+pub mod options;
+pub mod server;
+mod state;
+
+use crate::{
+    allow::AllowList,
+    assignments::Assignments,
+    health::Health,
+    server::ServerAddress,
+    state::{State, StateDir},
+};
+use anyhow::{Context, bail};
+use std::{path::PathBuf, sync::Arc, time::Duration};
+use tokio::time::timeout;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{info, warn};
+use wicketgate_session::{enrolment_code::EnrolmentCode, tls::AgentTls};
+
+/// How long running streams may go on after the agent was told to end.
+const DRAIN: Duration = Duration::from_secs(30);
+/// How long cut streams may take to say so.
+const CUT: Duration = Duration::from_secs(2);
+
+/// What an agent is started with.
+#[derive(Debug)]
+pub struct Config {
+    pub server: ServerAddress,
+    /// Needed until the agent has enrolled.
+    pub code: Option<EnrolmentCode>,
+    pub state_dir: PathBuf,
+    pub allow: AllowList,
+    /// What the agent is called: its host's name.
+    pub name: String,
+}
+
+/// What the parts of a running agent share.
+struct Agent {
+    server: ServerAddress,
+    name: String,
+    tls: AgentTls,
+    state: State,
+    assignments: Assignments,
+    health: Health,
+    streams: TaskTracker,
+    /// Running streams end at once.
+    cut: CancellationToken,
+}
+
+/// Enrols if need be, then serves until `stop` is cancelled and the running streams have ended. An error is final:
+/// what it says has to be done by a person.
+pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+    let dir = StateDir::lock(&config.state_dir)?;
+    let state = match dir.load()? {
+        Ok(state) => {
+            if config.code.is_some() {
+                info!(agent.id = %state.agent(), "already enrolled: the enrolment code is not needed any more");
+            }
+            state
+        }
+        Err(dir) => {
+            let Some(code) = &config.code else {
+                bail!(
+                    "not enrolled yet: ask for an enrolment code and give it as --enrollment-token-file, \
+                     WICKETGATE_ENROLLMENT_TOKEN or --enrollment-token"
+                );
+            };
+            let enrolled = stop.run_until_cancelled(enrol::enrol(&config.server, code, &config.name, dir));
+            match enrolled.await {
+                Some(state) => state?,
+                None => return Ok(()),
+            }
+        }
+    };
+    let tls = state.tls().context("the identity in the state directory can't be used")?;
+    let assignments = Assignments::new(&state, config.allow)?;
+    info!(agent.id = %state.agent(), environment.id = %state.environment(), server = %config.server, "agent started");
+    let cut = CancellationToken::new();
+    let agent = Arc::new(Agent {
+        server: config.server,
+        name: config.name,
+        tls,
+        state,
+        assignments,
+        health: Health::default(),
+        streams: TaskTracker::new(),
+        cut,
+    });
+    let floors = tokio::spawn(Arc::clone(&agent).keep_floors(stop.clone()));
+    Arc::clone(&agent).stay_connected(&stop).await;
+    agent.streams.close();
+    if !agent.streams.is_empty() {
+        info!(streams = agent.streams.len(), "waiting for running streams to end");
+    }
+    if timeout(DRAIN, agent.streams.wait()).await.is_err() {
+        warn!(streams = agent.streams.len(), "streams were cut");
+        agent.cut.cancel();
+        let _ = timeout(CUT, agent.streams.wait()).await;
+    }
+    let _ = floors.await;
+    info!("agent stopped");
+    Ok(())
+}

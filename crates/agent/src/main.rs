@@ -1,1 +1,44 @@
-fn main() {}
+//! `wicketgate-agent`.
+
+use clap::Parser;
+use std::{io, process::ExitCode};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+use tracing_subscriber::EnvFilter;
+use wicketgate_agent::options::{Command, Options};
+
+fn main() -> ExitCode {
+    let Options { command: Command::Start(start) } = Options::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let outcome = start.into_config().and_then(|config| {
+        let runtime = tokio::runtime::Runtime::new()?;
+        let ended = runtime.block_on(async {
+            let stop = stop_on_signal()?;
+            wicketgate_agent::run(config, stop).await
+        });
+        runtime.shutdown_background();
+        ended
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// SIGTERM and SIGINT end the agent in order.
+fn stop_on_signal() -> io::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+        let (mut signals, stop) = (signal(kind)?, stop.clone());
+        tokio::spawn(async move {
+            signals.recv().await;
+            stop.cancel();
+        });
+    }
+    Ok(stop)
+}

@@ -64,6 +64,30 @@ pub enum TlsError {
     Peer,
 }
 
+/// Why a gateway was not trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Distrust {
+    /// Its certificate is not valid at this machine's time.
+    Clock,
+    /// It is not of the CA that it should be of, or is no gateway.
+    Stranger,
+}
+
+impl TlsError {
+    /// `None`: the handshake failed for another reason than trust.
+    pub fn distrust(&self) -> Option<Distrust> {
+        use rustls::{CertificateError as E, Error};
+        let Self::Handshake(io) = self else { return None };
+        match io.get_ref()?.downcast_ref::<Error>()? {
+            Error::InvalidCertificate(
+                E::Expired | E::ExpiredContext { .. } | E::NotValidYet | E::NotValidYetContext { .. },
+            ) => Some(Distrust::Clock),
+            Error::InvalidCertificate(_) => Some(Distrust::Stranger),
+            _ => None,
+        }
+    }
+}
+
 /// A certificate and its key, replaced while connections go on.
 pub struct LiveCertificate {
     key: PrivateKey,

@@ -1,0 +1,179 @@
+//! The agent's own allow list: what it may connect to, whatever the server says.
+//!
+//! Invariant: the address that is dialled is the address that was checked; a name is checked by what it leads to,
+//! each time.
+
+use ipnet::IpNet;
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    str::FromStr,
+};
+use wicketgate_model::{Host, Target};
+
+/// Rules; without any, everything is allowed.
+#[derive(Debug, Clone, Default)]
+pub struct AllowList(Vec<AllowRule>);
+
+/// `10.20.0.0/16:443,8000-8999`, `[fd00::/8]:5432`, `10.0.0.1:*`, `*:5432`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AllowRule {
+    /// `None`: every address.
+    net: Option<IpNet>,
+    ports: Vec<RangeInclusive<u16>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotARule {
+    #[error("must be CIDR:PORTS, like 10.20.0.0/16:443,8000-8999 or [fd00::/8]:5432 or *:5432")]
+    Form,
+    #[error("must be an IPv4 network, an IPv6 network in brackets, or *")]
+    Network,
+    #[error("must have no host bits set in its network")]
+    HostBits,
+    #[error("must end in ports or ranges between 1 and 65535, with commas between, or *")]
+    Ports,
+}
+
+impl AllowList {
+    pub fn new(rules: Vec<AllowRule>) -> Self {
+        Self(rules)
+    }
+
+    pub(crate) fn permits(&self, address: SocketAddr) -> bool {
+        // An IPv4 address in IPv6 clothes is the IPv4 address.
+        let (ip, port) = (address.ip().to_canonical(), address.port());
+        self.0.is_empty() || self.0.iter().any(|r| r.has_port(port) && r.has_address(ip))
+    }
+
+    /// Whether the target could be dialled: for a name, that depends on where it leads when it is.
+    pub(crate) fn may_permit(&self, target: &Target) -> bool {
+        match target.host {
+            Host::V4(ip) => self.permits((ip, target.port).into()),
+            Host::V6(ip) => self.permits((ip, target.port).into()),
+            Host::Name(_) => self.0.is_empty() || self.0.iter().any(|r| r.has_port(target.port)),
+        }
+    }
+}
+
+impl AllowRule {
+    fn has_port(&self, port: u16) -> bool {
+        self.ports.iter().any(|r| r.contains(&port))
+    }
+
+    fn has_address(&self, ip: IpAddr) -> bool {
+        self.net.is_none_or(|n| n.contains(&ip))
+    }
+}
+
+impl FromStr for AllowRule {
+    type Err = NotARule;
+
+    fn from_str(s: &str) -> Result<Self, NotARule> {
+        let (net, ports) = s.rsplit_once(':').ok_or(NotARule::Form)?;
+        let (net, is_v6) = match net.strip_prefix('[').and_then(|n| n.strip_suffix(']')) {
+            Some(v6) => (v6, true),
+            None => (net, false),
+        };
+        let net = match net {
+            "*" if !is_v6 => None,
+            _ => {
+                let net: IpNet = net
+                    .parse()
+                    .or_else(|_| net.parse::<IpAddr>().map(IpNet::from))
+                    .map_err(|_| NotARule::Network)?;
+                if matches!(net, IpNet::V6(_)) != is_v6 {
+                    return Err(NotARule::Network);
+                }
+                if net.trunc() != net {
+                    return Err(NotARule::HostBits);
+                }
+                Some(net)
+            }
+        };
+        let ports = match ports {
+            "*" => vec![1..=u16::MAX],
+            _ => ports.split(',').map(range).collect::<Option<_>>().ok_or(NotARule::Ports)?,
+        };
+        Ok(Self { net, ports })
+    }
+}
+
+fn range(s: &str) -> Option<RangeInclusive<u16>> {
+    let port = |s: &str| {
+        s.bytes().all(|b| b.is_ascii_digit()).then(|| s.parse::<u16>().ok()).flatten().filter(|&p| p != 0)
+    };
+    let (first, last) = match s.split_once('-') {
+        Some((first, last)) => (port(first)?, port(last)?),
+        None => (port(s)?, port(s)?),
+    };
+    (first <= last).then_some(first..=last)
+}
+
+impl fmt::Display for AllowRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.net {
+            None => f.write_str("*")?,
+            Some(IpNet::V4(net)) => net.fmt(f)?,
+            Some(IpNet::V6(net)) => write!(f, "[{net}]")?,
+        }
+        for (i, ports) in self.ports.iter().enumerate() {
+            let before = if i == 0 { ':' } else { ',' };
+            write!(f, "{before}{}-{}", ports.start(), ports.end())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn list(rules: &[&str]) -> AllowList {
+        AllowList::new(rules.iter().map(|r| r.parse().unwrap()).collect())
+    }
+
+    fn permits(list: &AllowList, address: &str) -> bool {
+        list.permits(address.parse().unwrap())
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics_and_a_rule_reads_back(s in "[*0-9a-f.:/\\[\\],-]{0,40}|[0-9]{1,2}\\.0\\.0\\.0/8:[0-9]{1,4}(-[0-9]{1,5})?") {
+            if let Ok(rule) = s.parse::<AllowRule>() {
+                prop_assert_eq!(rule.to_string().parse::<AllowRule>(), Ok(rule));
+            }
+        }
+    }
+
+    #[test]
+    fn rules_say_what_is_allowed() {
+        let l = list(&["10.20.0.0/16:443,8000-8999", "[fd00::/8]:5432", "192.168.0.7:*"]);
+        assert!(permits(&l, "10.20.255.1:443") && permits(&l, "10.20.0.1:8500"));
+        assert!(!permits(&l, "10.21.0.1:443") && !permits(&l, "10.20.0.1:444"));
+        assert!(permits(&l, "[fd12::1]:5432") && !permits(&l, "[fe80::1]:5432"));
+        assert!(permits(&l, "[::ffff:192.168.0.7]:1"));
+        assert!(l.may_permit(&"db.internal:443".parse().unwrap()));
+        assert!(!l.may_permit(&"10.9.9.9:443".parse().unwrap()));
+        assert!(permits(&AllowList::default(), "8.8.8.8:53"));
+        assert!(permits(&list(&["*:5432"]), "[fd00::1]:5432"));
+    }
+
+    #[test]
+    fn a_fault_is_named() {
+        for (bad, fault) in [
+            ("10.0.0.0/8", NotARule::Form),
+            ("x:1", NotARule::Network),
+            ("fd00::/8:1", NotARule::Network),
+            ("10.0.0.1/8:1", NotARule::HostBits),
+            ("10.0.0.0/8:", NotARule::Ports),
+            ("10.0.0.0/8:0", NotARule::Ports),
+            ("10.0.0.0/8:9-8", NotARule::Ports),
+            ("10.0.0.0/8:+1", NotARule::Ports),
+        ] {
+            assert_eq!(bad.parse::<AllowRule>(), Err(fault), "{bad}");
+        }
+    }
+}

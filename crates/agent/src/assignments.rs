@@ -1,0 +1,148 @@
+//! What the agent serves: assignments that it has checked itself.
+//!
+//! Invariants: an assignment in the table was signed by the server's CA for this environment; the generation of a
+//! share never goes back, over restarts too; a share whose newest target the allow list has no place for is not
+//! served with an older target either.
+
+use crate::{Agent, allow::AllowList, state::State};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::{sync::Notify, time::sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use wicketgate_model::{Assignment, EnvironmentId, Generation, ShareId, SignedAssignment, Target};
+use wicketgate_session::trust::CaCertificate;
+
+/// Floors are written together, at most so often. What a crash in between forgets is what the agent has just seen.
+const FLOORS_EVERY: Duration = Duration::from_secs(1);
+/// Floors that are kept; beyond it those of the oldest shares go. Ids are in the order of creation.
+const FLOORS_MOST: usize = 100_000;
+
+pub(crate) struct Assignments {
+    environment: EnvironmentId,
+    ca: CaCertificate,
+    pub(crate) allow: AllowList,
+    table: Mutex<Table>,
+    floors_moved: Notify,
+}
+
+struct Table {
+    shares: HashMap<ShareId, (Generation, Target)>,
+    floors: BTreeMap<ShareId, Generation>,
+}
+
+/// What became of an assignment that came.
+pub(crate) struct Verdict {
+    pub(crate) share: ShareId,
+    pub(crate) generation: Generation,
+    pub(crate) outcome: Result<Target, String>,
+}
+
+impl Assignments {
+    pub(crate) fn new(state: &State, allow: AllowList) -> anyhow::Result<Self> {
+        let table = Table { shares: HashMap::new(), floors: state.floors()? };
+        Ok(Self {
+            environment: state.environment(),
+            ca: state.ca()?,
+            allow,
+            table: Mutex::new(table),
+            floors_moved: Notify::new(),
+        })
+    }
+
+    /// Checks an assignment, and serves it from now on or says why not. `None`: it does not even say which share
+    /// it is for.
+    pub(crate) fn take(&self, signed: &SignedAssignment) -> Option<Verdict> {
+        let verified = self.ca.verify(signed);
+        let assignment: Assignment = match &verified {
+            Ok(assignment) => assignment.clone(),
+            // Only to say which one is refused.
+            Err(_) => serde_json::from_str(&signed.body).ok()?,
+        };
+        let Assignment { environment, share, generation, target } = assignment;
+        let outcome = match verified {
+            Err(error) => Err(format!("the assignment is {error}")),
+            Ok(_) if environment != self.environment => {
+                Err("the assignment is for another environment".to_owned())
+            }
+            Ok(_) => self.place(share, generation, target),
+        };
+        Some(Verdict { share, generation, outcome })
+    }
+
+    fn place(&self, share: ShareId, generation: Generation, target: Target) -> Result<Target, String> {
+        let mut table = self.table();
+        let Table { shares, floors } = &mut *table;
+        match floors.get(&share) {
+            Some(floor) if generation < *floor => {
+                return Err(format!("the assignment is older than generation {floor}, seen before"));
+            }
+            Some(floor) if generation == *floor => {}
+            _ => {
+                floors.insert(share, generation);
+                while floors.len() > FLOORS_MOST {
+                    floors.pop_first();
+                }
+                self.floors_moved.notify_one();
+            }
+        }
+        if !self.allow.may_permit(&target) {
+            shares.remove(&share);
+            return Err(format!("{target} is outside of the agent's allow list (--allow)"));
+        }
+        shares.insert(share, (generation, target.clone()));
+        Ok(target)
+    }
+
+    pub(crate) fn withdraw(&self, share: ShareId) {
+        self.table().shares.remove(&share);
+    }
+
+    /// A new connection tells them all again.
+    pub(crate) fn clear(&self) {
+        self.table().shares.clear();
+    }
+
+    /// The target of the share, if the agent knows it at this generation or a newer one.
+    pub(crate) fn target(&self, share: ShareId, at_least: Generation) -> Option<(Generation, Target)> {
+        self.table().shares.get(&share).filter(|(g, _)| *g >= at_least).cloned()
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Agent {
+    /// Writes the floors after they have moved, and a last time when the agent ends.
+    pub(crate) async fn keep_floors(self: Arc<Self>, stop: CancellationToken) {
+        let mut failing = false;
+        loop {
+            let moved = stop.run_until_cancelled(self.assignments.floors_moved.notified()).await;
+            let floors = self.assignments.table().floors.clone();
+            let agent = Arc::clone(&self);
+            let saved = tokio::task::spawn_blocking(move || agent.state.save_floors(&floors)).await;
+            match saved {
+                Ok(Err(error)) => {
+                    self.assignments.floors_moved.notify_one();
+                    if !failing {
+                        warn!(%error, "could not write the state directory");
+                    }
+                    failing = true;
+                }
+                _ if failing => {
+                    info!("wrote the state directory again");
+                    failing = false;
+                }
+                _ => {}
+            }
+            if moved.is_none() {
+                return;
+            }
+            stop.run_until_cancelled(sleep(FLOORS_EVERY)).await;
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The agent's carriers: as many parked at the gateway as it wants, and the streams that they carry.
+//!
+//! Invariant: a carrier that was taken is replaced at once, in the background; one whose stream ended in any way
+//! but cleanly is not used again.
+
+use crate::{Agent, backoff::Backoff, dial::dial, server::CONNECT_WITHIN};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    net::TcpStream,
+    sync::{Notify, watch},
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+use wicketgate_session::{
+    carrier::Carrier,
+    frame::{Open, Refusal, RefusalReason},
+    relay::{Counters, relay},
+};
+
+/// Between carriers that could not be made.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// However many a gateway asks for: each is a socket and some memory of this machine.
+pub(crate) const MOST: u16 = 256;
+
+/// Those that are parked, or on their way there.
+#[derive(Default)]
+struct Parked {
+    count: AtomicUsize,
+    /// Fewer than before.
+    fewer: Notify,
+    failed: AtomicBool,
+}
+
+impl Parked {
+    fn one_less(&self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.fewer.notify_one();
+    }
+}
+
+impl Agent {
+    /// Keeps as many carriers parked as `want` says, until `end`.
+    pub(crate) async fn keep_carriers(
+        self: Arc<Self>,
+        mut want: watch::Receiver<u16>,
+        end: CancellationToken,
+    ) {
+        let parked = Arc::new(Parked::default());
+        let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+        loop {
+            if parked.failed.swap(false, Ordering::Relaxed) {
+                sleep(backoff.next()).await;
+            } else if parked.count.load(Ordering::Relaxed) > 0 {
+                backoff.reset();
+            }
+            let wanted = usize::from((*want.borrow_and_update()).min(MOST));
+            while parked.count.load(Ordering::Relaxed) < wanted {
+                parked.count.fetch_add(1, Ordering::Relaxed);
+                self.streams.spawn(Arc::clone(&self).one_carrier(Arc::clone(&parked), end.clone()));
+            }
+            tokio::select! {
+                () = parked.fewer.notified() => {}
+                changed = want.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// A carrier, from its handshake to its end; counted as parked when it is called.
+    async fn one_carrier(self: Arc<Self>, parked: Arc<Parked>, end: CancellationToken) {
+        let mut carrier = match end.run_until_cancelled(self.connect_carrier()).await {
+            Some(Ok(carrier)) => carrier,
+            failed => {
+                if let Some(Err(error)) = failed {
+                    debug!(error = format!("{error:#}"), "could not make a carrier");
+                    parked.failed.store(true, Ordering::Relaxed);
+                }
+                return parked.one_less();
+            }
+        };
+        loop {
+            let open = tokio::select! {
+                biased;
+                () = end.cancelled() => {
+                    parked.one_less();
+                    return carrier.close().await;
+                }
+                open = carrier.next_open() => open,
+            };
+            parked.one_less();
+            let open = match open {
+                Ok(open) => open,
+                Err(error) => return debug!(error = ?error, "a parked carrier ended"),
+            };
+            match self.stream(open, carrier, &end).await {
+                Some(back) => carrier = back,
+                None => return,
+            }
+            parked.count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    async fn connect_carrier(&self) -> anyhow::Result<Carrier> {
+        let tcp = self.server.connect().await?;
+        let stream = timeout(CONNECT_WITHIN, self.tls.connect_carrier(tcp)).await??;
+        Ok(Carrier::new(Box::new(stream)))
+    }
+
+    /// One stream. The carrier comes back if it can take another.
+    async fn stream(
+        self: &Arc<Self>,
+        open: Open,
+        mut carrier: Carrier,
+        end: &CancellationToken,
+    ) -> Option<Carrier> {
+        let target = match self.dial_for(&open, end).await {
+            Ok(target) => target,
+            Err(refusal) => {
+                debug!(share.id = %open.share, reason = %refusal, "a stream was refused");
+                return carrier.answer(Err(&refusal)).await.ok().map(|()| carrier);
+            }
+        };
+        if let Err(error) = carrier.answer(Ok(())).await {
+            debug!(share.id = %open.share, error = ?error, "a carrier broke before its stream began");
+            return None;
+        }
+        let (to_carrier, from_carrier) = (AtomicU64::new(0), AtomicU64::new(0));
+        let counters = Counters { to_carrier: &to_carrier, from_carrier: &from_carrier };
+        match relay(target, carrier, counters, self.cut.cancelled()).await {
+            Ok(mut carrier) => {
+                carrier.rest();
+                Some(carrier)
+            }
+            Err(broken) => {
+                debug!(share.id = %open.share, reason = ?broken, "a stream broke");
+                None
+            }
+        }
+    }
+
+    async fn dial_for(self: &Arc<Self>, open: &Open, end: &CancellationToken) -> Result<TcpStream, Refusal> {
+        let Some((generation, target)) = self.assignments.target(open.share, open.generation) else {
+            let text = "the agent does not serve the share".to_owned();
+            return Err(Refusal { reason: RefusalReason::NotAssigned, text });
+        };
+        let dialled = dial(&target, &self.assignments.allow).await;
+        self.learn(open.share, generation, dialled.as_ref().map(|_| ()), end);
+        dialled
+    }
+}

@@ -1,0 +1,180 @@
+//! The agent's control connection: made anew for ever, with everything that hangs on it.
+
+use crate::{Agent, backoff::Backoff, server::CONNECT_WITHIN};
+use anyhow::{Context, bail};
+use jiff::{SignedDuration, Timestamp};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+use wicketgate_model::SignedAssignment;
+use wicketgate_session::{
+    control::{Control, FromAgent, SILENCE, ToAgent},
+    tls::TlsStream,
+};
+
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// A connection that has lasted this long was a good one: the next try is at once.
+const STABLE: Duration = Duration::from_secs(10);
+/// After a renewal that was refused or not answered. Twenty days are left for it.
+const RENEW_AGAIN: SignedDuration = SignedDuration::from_mins(10);
+
+/// What one connection needs besides itself.
+struct Conversation {
+    control: Control<TlsStream>,
+    want: watch::Sender<u16>,
+    /// Not before then is a certificate asked for.
+    renew_at: Timestamp,
+    end: CancellationToken,
+}
+
+impl Agent {
+    /// Connects, and again when the connection is lost, until `stop`.
+    pub(crate) async fn stay_connected(self: Arc<Self>, stop: &CancellationToken) {
+        let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+        let mut down = false;
+        while !stop.is_cancelled() {
+            let started = Instant::now();
+            // What lives with this connection: parked carriers and probes.
+            let end = stop.child_token();
+            let mut welcomed = false;
+            let lost = stop.run_until_cancelled(self.connection(&end, &mut welcomed)).await;
+            end.cancel();
+            if let Some(Err(error)) = lost {
+                let error = format!("{error:#}");
+                if welcomed {
+                    info!(error, "disconnected from the gateway");
+                } else if !down {
+                    warn!(server = %self.server, error, "can't connect to the gateway: trying again for ever");
+                } else {
+                    debug!(error, "can't connect to the gateway");
+                }
+                down = !welcomed;
+            }
+            if welcomed && started.elapsed() >= STABLE {
+                backoff.reset();
+            }
+            stop.run_until_cancelled(tokio::time::sleep(backoff.next())).await;
+        }
+    }
+
+    async fn connection(
+        self: &Arc<Self>,
+        end: &CancellationToken,
+        welcomed: &mut bool,
+    ) -> anyhow::Result<()> {
+        let tcp = self.server.connect().await.context("can't connect")?;
+        let stream =
+            timeout(CONNECT_WITHIN, self.tls.connect_control(tcp)).await.context("no handshake")??;
+        let mut control = Control::new(stream);
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        control.send(&FromAgent::Hello { version, name: self.name.clone() }).await?;
+        match timeout(SILENCE, control.receive()).await {
+            Ok(Ok(ToAgent::Welcome)) => {}
+            // With TLS 1.3 a refused certificate shows here.
+            Ok(Err(error)) => {
+                return Err(error).context("the gateway did not take the agent: was it removed or barred?");
+            }
+            _ => bail!("the gateway did not say welcome"),
+        }
+        *welcomed = true;
+        info!(server = %self.server, "connected to the gateway");
+        self.assignments.clear();
+        self.health.clear();
+        let (want, wanted) = watch::channel(0);
+        let carriers = Arc::clone(self).keep_carriers(wanted, end.clone());
+        tokio::spawn(end.clone().run_until_cancelled_owned(carriers));
+        let renew_at = self.state.renew_at();
+        self.converse(Conversation { control, want, renew_at, end: end.clone() }).await
+    }
+
+    async fn converse(self: &Arc<Self>, mut talk: Conversation) -> anyhow::Result<()> {
+        let mut heard = Instant::now();
+        loop {
+            tokio::select! {
+                message = timeout_at(heard + SILENCE, talk.control.receive()) => {
+                    let message = message.context("the gateway was silent for too long")??;
+                    heard = Instant::now();
+                    self.act(&mut talk, message).await?;
+                }
+                () = self.health.changed.notified() => {
+                    for message in self.health.take_untold() {
+                        talk.control.send(&message).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn act(self: &Arc<Self>, talk: &mut Conversation, message: ToAgent) -> anyhow::Result<()> {
+        match message {
+            ToAgent::Welcome => {}
+            ToAgent::Ping => {
+                talk.control.send(&FromAgent::Pong).await?;
+                let now = Timestamp::now();
+                if now >= talk.renew_at {
+                    talk.renew_at = now.saturating_add(RENEW_AGAIN).unwrap_or(now);
+                    let public_key = self.tls.certificate().public_point();
+                    talk.control.send(&FromAgent::Renew { public_key }).await?;
+                }
+            }
+            ToAgent::Carriers { want } => {
+                talk.want.send_replace(want);
+            }
+            ToAgent::Assign { assignments } => {
+                for signed in &assignments {
+                    if let Some(answer) = self.assigned(signed, &talk.end) {
+                        talk.control.send(&answer).await?;
+                    }
+                }
+            }
+            ToAgent::Withdraw { shares } => {
+                for share in shares {
+                    info!(share.id = %share, "share withdrawn");
+                    self.assignments.withdraw(share);
+                    self.health.withdraw(share);
+                }
+            }
+            ToAgent::Renewed { certificate } => self.renewed(talk, certificate),
+            ToAgent::RenewRefused { refusal: Some(refusal) } => {
+                warn!(%refusal, "the server does not renew the certificate");
+            }
+            ToAgent::RenewRefused { refusal: None } => debug!("the server can't renew the certificate now"),
+        }
+        Ok(())
+    }
+
+    fn assigned(self: &Arc<Self>, signed: &SignedAssignment, end: &CancellationToken) -> Option<FromAgent> {
+        let Some(verdict) = self.assignments.take(signed) else {
+            warn!("an assignment can't be read: is this agent too old?");
+            return None;
+        };
+        let (share, generation) = (verdict.share, verdict.generation);
+        Some(match verdict.outcome {
+            Ok(target) => {
+                info!(share.id = %share, %generation, %target, "share assigned");
+                self.watch(share, generation, end);
+                FromAgent::Ack { share, generation }
+            }
+            Err(reason) => {
+                warn!(share.id = %share, %generation, reason, "an assignment was refused");
+                FromAgent::Refused { share, generation, reason }
+            }
+        })
+    }
+
+    fn renewed(&self, talk: &mut Conversation, certificate: Vec<u8>) {
+        let used = self.tls.certificate().replace(certificate.clone()).map_err(anyhow::Error::from);
+        let kept = used.and_then(|()| Ok(self.state.renewed(certificate, Timestamp::now())?));
+        match kept {
+            Ok(()) => {
+                talk.renew_at = self.state.renew_at();
+                info!("certificate renewed");
+            }
+            Err(error) => warn!(error = format!("{error:#}"), "a renewed certificate could not be kept"),
+        }
+    }
+}

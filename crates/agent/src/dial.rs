@@ -1,0 +1,86 @@
+//! Connecting to a target: resolve, check each address against the allow list, connect to the first that answers.
+
+use crate::{allow::AllowList, server::tune};
+use std::{
+    io::{self, ErrorKind},
+    net::SocketAddr,
+    time::Duration,
+};
+use tokio::{
+    net::{TcpStream, lookup_host},
+    time::{Instant, timeout, timeout_at},
+};
+use wicketgate_model::{Host, Target};
+use wicketgate_session::frame::{Refusal, RefusalReason};
+
+/// For the name and all of its addresses. The gateway waits 10 s for the answer.
+const DIAL_WITHIN: Duration = Duration::from_secs(5);
+
+/// Connects, or says why not in words that name the target.
+pub(crate) async fn dial(target: &Target, allow: &AllowList) -> Result<TcpStream, Refusal> {
+    let deadline = Instant::now() + DIAL_WITHIN;
+    let refusal = |reason, text: &str| Refusal { reason, text: format!("{target}: {text}") };
+    let addresses: Vec<SocketAddr> = match &target.host {
+        Host::V4(ip) => vec![(*ip, target.port).into()],
+        Host::V6(ip) => vec![(*ip, target.port).into()],
+        Host::Name(name) => match timeout(DIAL_WITHIN, lookup_host((name.as_str(), target.port))).await {
+            Ok(Ok(found)) => found.collect(),
+            Ok(Err(_)) => Vec::new(),
+            Err(_) => return Err(refusal(RefusalReason::TimedOut, "looking up the name timed out")),
+        },
+    };
+    if addresses.is_empty() {
+        return Err(refusal(RefusalReason::NameNotFound, "name not found"));
+    }
+    let mut last = refusal(RefusalReason::NotAllowed, "outside of the agent's allow list");
+    for address in addresses.into_iter().filter(|a| allow.permits(*a)) {
+        match timeout_at(deadline, TcpStream::connect(address)).await {
+            Err(_) => return Err(refusal(RefusalReason::TimedOut, "timed out")),
+            Ok(Ok(tcp)) => match tune(&tcp) {
+                Ok(()) => return Ok(tcp),
+                Err(e) => last = refusal(RefusalReason::Unreachable, &cause(&e)),
+            },
+            Ok(Err(e)) => {
+                let reason = match e.kind() {
+                    ErrorKind::ConnectionRefused => RefusalReason::ConnectionRefused,
+                    ErrorKind::TimedOut => RefusalReason::TimedOut,
+                    _ => RefusalReason::Unreachable,
+                };
+                last = refusal(reason, &cause(&e));
+            }
+        }
+    }
+    Err(last)
+}
+
+fn cause(e: &io::Error) -> String {
+    match e.kind() {
+        ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        ErrorKind::TimedOut => "timed out".to_owned(),
+        ErrorKind::HostUnreachable => "host unreachable".to_owned(),
+        ErrorKind::NetworkUnreachable => "network unreachable".to_owned(),
+        _ => e.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_refused_dial_says_so_and_a_forbidden_one_is_not_made() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target: Target = listener.local_addr().unwrap().to_string().parse().unwrap();
+        assert!(dial(&target, &AllowList::default()).await.is_ok());
+        let named: Target = format!("localhost:{}", target.port).parse().unwrap();
+        let elsewhere = AllowList::new(vec!["10.0.0.0/8:*".parse().unwrap()]);
+        for target in [&target, &named] {
+            let refusal = dial(target, &elsewhere).await.unwrap_err();
+            assert_eq!(refusal.reason, RefusalReason::NotAllowed, "{refusal}");
+        }
+        drop(listener);
+        let refusal = dial(&target, &AllowList::default()).await.unwrap_err();
+        assert_eq!(refusal.reason, RefusalReason::ConnectionRefused);
+        assert_eq!(refusal.text, format!("{target}: connection refused"));
+    }
+}

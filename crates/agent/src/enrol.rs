@@ -1,0 +1,118 @@
+//! The first contact: an enrolment code and a public key for a certificate.
+
+use crate::{
+    backoff::Backoff,
+    server::{CONNECT_WITHIN, ServerAddress},
+    state::{Enrolled, State, StateDir},
+};
+use anyhow::{Context, anyhow, bail};
+use jiff::Timestamp;
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{info, warn};
+use wicketgate_session::{
+    control::{Control, EnrolAnswer, EnrolAsk},
+    enrolment_code::EnrolmentCode,
+    tls::{Distrust, connect_enrol},
+    trust::{CaCertificate, Fingerprint},
+};
+
+/// How long a server that does not answer is waited for: it may be starting beside the agent. A wrong address
+/// must show, too, before whoever typed it has gone.
+const TRY_FOR: Duration = Duration::from_secs(120);
+/// How often it is said that the agent is still trying.
+const SAY_EVERY: Duration = Duration::from_secs(10);
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// For the server's answer: the gateway waits 10 s for it.
+const ANSWER_WITHIN: Duration = Duration::from_secs(15);
+
+enum Failure {
+    /// Trying again with the same code can't help.
+    Final(anyhow::Error),
+    NotNow(anyhow::Error),
+}
+
+pub(crate) async fn enrol(
+    server: &ServerAddress,
+    code: &EnrolmentCode,
+    name: &str,
+    dir: StateDir,
+) -> anyhow::Result<State> {
+    // On disk before it is used: if the answer is lost, the same key asks again, and gets the same identity.
+    let key = dir.key()?;
+    let ask = EnrolAsk {
+        enrollment: code.enrollment(),
+        secret: code.secret().to_vec(),
+        public_key: key.public_point(),
+        name: name.to_owned(),
+    };
+    let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+    let started = Instant::now();
+    let mut said: Option<Instant> = None;
+    loop {
+        let error = match enrol_once(server, code, &ask).await {
+            Ok(enrolled) => {
+                info!(agent.id = %enrolled.agent, environment.id = %enrolled.environment, environment.z_id = %enrolled.z_id, "agent enrolled");
+                return dir.enrolled(enrolled);
+            }
+            Err(Failure::Final(error)) => return Err(error),
+            Err(Failure::NotNow(error)) => error,
+        };
+        if started.elapsed() > TRY_FOR {
+            return Err(error)
+                .with_context(|| format!("could not enrol at {server} in {}s", TRY_FOR.as_secs()));
+        }
+        if said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
+            warn!(%server, error = format!("{error:#}"), "can't enrol yet: trying again");
+            said = Some(Instant::now());
+        }
+        sleep(backoff.next()).await;
+    }
+}
+
+async fn enrol_once(
+    server: &ServerAddress,
+    code: &EnrolmentCode,
+    ask: &EnrolAsk,
+) -> Result<Enrolled, Failure> {
+    let tcp = server.connect().await.context("can't connect").map_err(Failure::NotNow)?;
+    let stream = timeout(CONNECT_WITHIN, connect_enrol(code.ca(), tcp))
+        .await
+        .map_err(|_| Failure::NotNow(anyhow!("the TLS handshake timed out")))?
+        .map_err(|error| match error.distrust() {
+            Some(Distrust::Stranger) => Failure::Final(anyhow!(
+                "{server} is not the server that the enrolment code is from: check the address and the code"
+            )),
+            Some(Distrust::Clock) => Failure::Final(anyhow!(
+                "the certificate of {server} is not valid at this machine's time: check the clock"
+            )),
+            None => Failure::NotNow(error.into()),
+        })?;
+    let mut control = Control::new(stream);
+    let answer = async {
+        control.send(ask).await?;
+        control.receive().await
+    };
+    let answer = timeout(ANSWER_WITHIN, answer)
+        .await
+        .map_err(|_| Failure::NotNow(anyhow!("the server did not answer")))?
+        .map_err(|e| Failure::NotNow(e.into()))?;
+    match answer {
+        EnrolAnswer::Refused { refusal } => Err(Failure::Final(refusal.into())),
+        EnrolAnswer::Unavailable => Err(Failure::NotNow(anyhow!("the server can't answer now"))),
+        EnrolAnswer::Enrolled { agent, environment, frontdoor, z_id, certificate, ca_certificate } => {
+            check_ca(code, &ca_certificate).map_err(Failure::Final)?;
+            let issued_at = Timestamp::now();
+            Ok(Enrolled { agent, environment, frontdoor, z_id, issued_at, certificate, ca_certificate })
+        }
+    }
+}
+
+/// The CA that assignments are to be signed by is the one in the code, not any that a gateway names.
+fn check_ca(code: &EnrolmentCode, ca: &[u8]) -> anyhow::Result<()> {
+    if Fingerprint::of(ca).short() != code.ca() {
+        bail!("the server's authority is not the one that the enrolment code is from");
+    }
+    CaCertificate::from_der(ca.to_vec())?;
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! The command line.
+
+use crate::{
+    Config,
+    allow::{AllowList, AllowRule},
+    server::ServerAddress,
+};
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use wicketgate_session::enrolment_code::EnrolmentCode;
+
+/// Wicketgate's hosting agent: connects private targets to the gateway that it dials. Opens no port, needs no root.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "Exit codes: 0 ended in order, 1 failed (one line says why), 2 wrong usage.\n\
+    Logs go to stderr; RUST_LOG sets how much (info if unset)."
+)]
+pub struct Options {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Enrol on the first start, then serve until SIGTERM or SIGINT
+    Start(Start),
+}
+
+#[derive(Debug, Args)]
+pub struct Start {
+    /// Where the server's agent port is: https://HOST:PORT (its --agent-listen)
+    #[arg(long, value_name = "URL", env = "WICKETGATE_SERVER")]
+    server: ServerAddress,
+
+    /// The enrolment code, ENR-…; needed once. Others on this machine can see command lines: prefer the file or
+    /// the variable
+    #[arg(
+        long,
+        value_name = "CODE",
+        env = "WICKETGATE_ENROLLMENT_TOKEN",
+        hide_env_values = true,
+        value_parser = secret_code,
+        conflicts_with = "enrollment_token_file"
+    )]
+    enrollment_token: Option<EnrolmentCode>,
+
+    /// A file with the enrolment code
+    #[arg(long, value_name = "FILE")]
+    enrollment_token_file: Option<PathBuf>,
+
+    /// Where the agent keeps its key, certificate and what it must not forget (made if missing, 0700)
+    #[arg(long, value_name = "DIR", env = "WICKETGATE_STATE_DIR")]
+    state_dir: PathBuf,
+
+    /// What the agent may connect to, whatever the server says; may be repeated. Without it: everything.
+    /// 10.20.0.0/16:443,8000-8999 or [fd00::/8]:5432 or *:5432. The target of a name is checked by the addresses
+    /// that it leads to
+    #[arg(long, value_name = "CIDR:PORTS")]
+    allow: Vec<AllowRule>,
+}
+
+/// The error must not repeat the code, as clap's own would.
+fn secret_code(text: &str) -> Result<EnrolmentCode, String> {
+    text.parse().map_err(|e: wicketgate_session::enrolment_code::CodeError| e.to_string())
+}
+
+impl Start {
+    pub fn into_config(self) -> anyhow::Result<Config> {
+        let code = match (self.enrollment_token, self.enrollment_token_file) {
+            (Some(code), _) => Some(code),
+            // Somebody may remove the file after the enrolment.
+            (None, Some(path)) => match std::fs::read_to_string(&path) {
+                Ok(text) => Some(text.parse().with_context(|| path.display().to_string())?),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+                Err(e) => return Err(e).with_context(|| format!("can't read {}", path.display())),
+            },
+            (None, None) => None,
+        };
+        let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        Ok(Config {
+            server: self.server,
+            code,
+            state_dir: self.state_dir,
+            allow: AllowList::new(self.allow),
+            name,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn plain_http_is_refused_with_a_sentence() {
+        let parse =
+            |url| Options::try_parse_from(["wicketgate-agent", "start", "--server", url, "--state-dir", "x"]);
+        assert!(parse("https://gw.example:7443").is_ok());
+        let error = parse("http://gw.example:7443").unwrap_err();
+        assert!(error.to_string().contains("TLS only"), "{error}");
+        assert_eq!(error.exit_code(), 2);
+    }
+}

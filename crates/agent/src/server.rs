@@ -1,0 +1,89 @@
+//! Where the server's agent port is, and the connection to it.
+
+use std::{fmt, io, str::FromStr, time::Duration};
+use tokio::{net::TcpStream, time::timeout};
+
+/// A TCP connection and a handshake over a bad line take a few seconds.
+pub(crate) const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+/// A peer whose machine vanished is found this late where nothing is sent; also keeps the way open in middle boxes.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// `https://host:port`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerAddress {
+    /// An IPv6 address without its brackets.
+    host: String,
+    port: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotAServer {
+    #[error("the agent port speaks TLS only: write https://HOST:PORT")]
+    Plain,
+    #[error("must be https://HOST:PORT, the address of the server's agent port")]
+    Form,
+}
+
+impl FromStr for ServerAddress {
+    type Err = NotAServer;
+
+    fn from_str(s: &str) -> Result<Self, NotAServer> {
+        if s.starts_with("http://") {
+            return Err(NotAServer::Plain);
+        }
+        let rest = s.strip_prefix("https://").ok_or(NotAServer::Form)?;
+        let (host, port) = rest.strip_suffix('/').unwrap_or(rest).rsplit_once(':').ok_or(NotAServer::Form)?;
+        let port = port.parse().ok().filter(|&p| p != 0).ok_or(NotAServer::Form)?;
+        let host = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
+            Some(v6) => v6.parse::<std::net::Ipv6Addr>().map_err(|_| NotAServer::Form)?.to_string(),
+            None => host.to_owned(),
+        };
+        let bare = !host.is_empty() && !host.contains(['/', '@', '?', '#', '[', ']', ' ']);
+        let colons = host.contains(':') && host.parse::<std::net::Ipv6Addr>().is_err();
+        if bare && !colons && rest.contains(&host) { Ok(Self { host, port }) } else { Err(NotAServer::Form) }
+    }
+}
+
+impl fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "https://[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "https://{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl ServerAddress {
+    pub(crate) async fn connect(&self) -> io::Result<TcpStream> {
+        let connect = TcpStream::connect((self.host.as_str(), self.port));
+        let tcp = timeout(CONNECT_WITHIN, connect).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        tune(&tcp)?;
+        Ok(tcp)
+    }
+}
+
+/// Small writes leave at once, and a dead peer is noticed.
+pub(crate) fn tune(tcp: &TcpStream) -> io::Result<()> {
+    tcp.set_nodelay(true)?;
+    let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 3);
+    socket2::SockRef::from(tcp).set_tcp_keepalive(&keepalive)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_read() {
+        for good in ["https://gw.example:7443", "https://10.0.0.1:1", "https://[fd00::1]:443"] {
+            assert_eq!(good.parse::<ServerAddress>().unwrap().to_string(), good);
+        }
+        assert_eq!("https://a:1/".parse::<ServerAddress>().unwrap().to_string(), "https://a:1");
+        for bad in ["", "a:1", "https://a", "https://:1", "https://a:0", "https://a:1/x", "https://fd00::1:4"]
+        {
+            assert!(bad.parse::<ServerAddress>().is_err(), "{bad}");
+        }
+        assert_eq!("http://a:1".parse::<ServerAddress>(), Err(NotAServer::Plain));
+    }
+}

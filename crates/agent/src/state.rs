@@ -1,0 +1,168 @@
+//! What an agent must not forget: its key, its identity, and the newest generation of each share that it has seen.
+//!
+//! Invariants: one process has the directory at a time; the key is on disk before anybody hears of it, so that an
+//! enrolment whose answer was lost is repeated with the same key.
+
+use anyhow::{Context, bail};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    fs::{File, OpenOptions, TryLockError},
+    io::{self, ErrorKind},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+use wicketgate_model::{AgentId, EnvironmentId, FrontdoorId, Generation, ShareId, ZId};
+use wicketgate_session::{
+    ca::RENEW_AFTER,
+    control::base64_text,
+    key::PrivateKey,
+    private_file,
+    tls::{AgentTls, TlsError},
+    trust::CaCertificate,
+};
+
+const KEY_FILE: &str = "agent.key";
+const IDENTITY_FILE: &str = "identity.json";
+const FLOORS_FILE: &str = "floors.json";
+const LOCK_FILE: &str = "lock";
+
+/// The state directory, held by this process.
+pub(crate) struct StateDir {
+    path: PathBuf,
+    /// Unlocked when it is closed.
+    _lock: File,
+}
+
+/// Who the agent is, as the server has said.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Enrolled {
+    pub(crate) agent: AgentId,
+    pub(crate) environment: EnvironmentId,
+    pub(crate) frontdoor: FrontdoorId,
+    pub(crate) z_id: ZId,
+    pub(crate) issued_at: Timestamp,
+    #[serde(with = "base64_text")]
+    pub(crate) certificate: Vec<u8>,
+    #[serde(with = "base64_text")]
+    pub(crate) ca_certificate: Vec<u8>,
+}
+
+/// The state of an enrolled agent.
+pub(crate) struct State {
+    dir: StateDir,
+    enrolled: Mutex<Enrolled>,
+    agent: AgentId,
+    environment: EnvironmentId,
+}
+
+impl StateDir {
+    pub(crate) fn lock(path: &Path) -> anyhow::Result<Self> {
+        let shown = path.display();
+        private_file::private_dir(path).with_context(|| format!("can't make the state directory {shown}"))?;
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path.join(LOCK_FILE))
+            .with_context(|| format!("can't write in {shown}"))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => {
+                bail!("another agent is running with the state directory {shown}: give each its own")
+            }
+            Err(TryLockError::Error(e)) => Err(e).with_context(|| format!("can't lock {shown}")),
+        }
+    }
+
+    /// The agent's key, made when it is first asked for.
+    pub(crate) fn key(&self) -> anyhow::Result<PrivateKey> {
+        Ok(PrivateKey::load_or_create(&self.path.join(KEY_FILE))?)
+    }
+
+    /// The directory again if no agent has enrolled in it yet.
+    pub(crate) fn load(self) -> anyhow::Result<Result<State, Self>> {
+        let path = self.path.join(IDENTITY_FILE);
+        let shown = path.display();
+        match std::fs::read(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(Err(self)),
+            Err(e) => Err(e).with_context(|| format!("can't read {shown}")),
+            Ok(bytes) => {
+                let enrolled = serde_json::from_slice(&bytes).with_context(|| {
+                    format!("{shown} can't be read: remove the state directory, enrol anew")
+                })?;
+                Ok(Ok(self.state(enrolled)))
+            }
+        }
+    }
+
+    /// Keeps who the agent is from now on.
+    pub(crate) fn enrolled(self, enrolled: Enrolled) -> anyhow::Result<State> {
+        let state = self.state(enrolled);
+        state.save(&state.current()).context("can't keep the identity")?;
+        Ok(state)
+    }
+
+    fn state(self, enrolled: Enrolled) -> State {
+        let (agent, environment) = (enrolled.agent, enrolled.environment);
+        State { dir: self, agent, environment, enrolled: Mutex::new(enrolled) }
+    }
+}
+
+impl State {
+    pub(crate) fn agent(&self) -> AgentId {
+        self.agent
+    }
+
+    pub(crate) fn environment(&self) -> EnvironmentId {
+        self.environment
+    }
+
+    pub(crate) fn ca(&self) -> anyhow::Result<CaCertificate> {
+        Ok(CaCertificate::from_der(self.current().ca_certificate)?)
+    }
+
+    pub(crate) fn tls(&self) -> anyhow::Result<AgentTls> {
+        let tls: Result<_, TlsError> =
+            AgentTls::new(&self.ca()?, self.dir.key()?, self.current().certificate);
+        Ok(tls?)
+    }
+
+    /// When a fresh certificate should be asked for.
+    pub(crate) fn renew_at(&self) -> Timestamp {
+        self.current().issued_at.saturating_add(RENEW_AFTER).unwrap_or(Timestamp::MAX)
+    }
+
+    pub(crate) fn renewed(&self, certificate: Vec<u8>, now: Timestamp) -> io::Result<()> {
+        let fresh = Enrolled { certificate, issued_at: now, ..self.current() };
+        self.save(&fresh)?;
+        *self.enrolled.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
+        Ok(())
+    }
+
+    fn current(&self) -> Enrolled {
+        self.enrolled.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn save(&self, enrolled: &Enrolled) -> io::Result<()> {
+        private_file::replace(&self.dir.path.join(IDENTITY_FILE), &serde_json::to_vec_pretty(enrolled)?)
+    }
+
+    pub(crate) fn floors(&self) -> anyhow::Result<BTreeMap<ShareId, Generation>> {
+        let path = self.dir.path.join(FLOORS_FILE);
+        match std::fs::read(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(BTreeMap::new()),
+            Err(e) => Err(e).with_context(|| format!("can't read {}", path.display())),
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .with_context(|| format!("{} can't be read: remove it", path.display())),
+        }
+    }
+
+    pub(crate) fn save_floors(&self, floors: &BTreeMap<ShareId, Generation>) -> io::Result<()> {
+        private_file::replace(&self.dir.path.join(FLOORS_FILE), &serde_json::to_vec(floors)?)
+    }
+}
