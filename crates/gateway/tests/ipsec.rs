@@ -385,7 +385,11 @@ fn nothing_but_the_tunnel_reaches_a_listener() {
         world.gateway.ip(&format!("route add {LOAD_BALANCER}/32 dev {link}")).unwrap();
         assert!(world.gateway.connect(to, short).is_err(), "the gateway's host got through in clear");
         assert!(world.talk(0, short).is_err(), "the site got through in clear");
-        assert_eq!(segments_in(&link.replace("wg", "wicketgate-")), 0, "a segment in clear came past the guard");
+        assert_eq!(
+            segments_in(&link.replace("wg", "wicketgate-")),
+            0,
+            "a segment in clear came past the guard"
+        );
         // The host is no router for anybody else.
         let stranger = SocketAddr::from((Ipv4Addr::new(203, 0, 1, 2), PORT));
         let _open = world.sites[1].namespace.listen(stranger).unwrap();
@@ -461,6 +465,30 @@ fn the_next_run_adopts_what_is_there_and_removes_what_is_not_wished_for() {
         let backend = world.backend().await;
         backend.ensure(&first).await.unwrap();
         assert_ne!(charon_of(&world, 0), charon);
+        backend.purge().await.unwrap();
+        assert_eq!(world.traces(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_peer_whose_tunnel_is_made_anew_is_steered_to_the_new_one() {
+    if !is_root() {
+        return;
+    }
+    World::new("anew", 1).tell(|mut world| async move {
+        let backend = world.backend().await;
+        let old = desired(0, &[&key(0)]);
+        backend.ensure(&old).await.unwrap();
+        world.sites[0].start(&world.lab, &vpn_config(0, &key(0))).unwrap();
+        world.connect(0);
+        backend.remove(old.id).await.unwrap();
+        // Another tunnel for the same peer, in another slot, while the kernel still knows the old flows.
+        let new = TunnelDesired { id: desired(7, &[]).id, slot: 7, ..old };
+        let tunnel = backend.ensure(&new).await.unwrap();
+        serve(&tunnel, "anew");
+        world.connect(0);
+        wait_for(&tunnel, "the new tunnel is up", |c| c.state == ConnectionState::Up).await;
+        assert_eq!(world.talk(0, SOON).unwrap(), "anew");
         backend.purge().await.unwrap();
         assert_eq!(world.traces(), Vec::<String>::new());
     });

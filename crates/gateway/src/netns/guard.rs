@@ -67,3 +67,31 @@ table inet wicketgate {{
 "#
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        io::Write as _,
+        process::{Command, Stdio},
+    };
+
+    #[test]
+    fn nft_understands_both_rule_sets() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: nft checks rules for root only");
+            return;
+        }
+        for esp in [EspPath::Kernel, EspPath::Userland] {
+            let rules = rules(
+                esp,
+                Ipv4Addr::new(203, 0, 113, 1),
+                Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 16),
+                Ipv4Addr::new(100, 64, 0, 1),
+            );
+            let mut nft = Command::new("nft").args(["-c", "-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+            nft.stdin.take().unwrap().write_all(rules.as_bytes()).unwrap();
+            assert!(nft.wait().unwrap().success(), "{rules}");
+        }
+    }
+}
