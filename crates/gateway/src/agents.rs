@@ -18,7 +18,10 @@ use std::{
     collections::BTreeSet,
     fmt,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -60,6 +63,7 @@ struct Inner {
     unproved: Arc<Semaphore>,
     drain: CancellationToken,
     tasks: TaskTracker,
+    handshakes: AtomicU64,
 }
 
 impl Agents {
@@ -85,6 +89,7 @@ impl Agents {
             unproved: Arc::new(Semaphore::new(UNPROVED)),
             drain,
             tasks,
+            handshakes: AtomicU64::new(0),
         }));
         agents.0.tasks.spawn(agents.clone().accept(listener));
         agents.0.tasks.spawn(agents.clone().announce());
@@ -124,6 +129,11 @@ impl Agents {
             }
             self.0.changed.notified().await;
         }
+    }
+
+    /// TLS handshakes that succeeded since the start.
+    pub fn handshakes(&self) -> u64 {
+        self.0.handshakes.load(Ordering::Relaxed)
     }
 
     /// The one way to the roster. Whoever waits for what was changed in it is woken.
@@ -171,6 +181,9 @@ impl Agents {
             () = self.0.drain.cancelled() => return,
             accepted = handshake => accepted,
         };
+        if matches!(accepted, Ok(Ok(_))) {
+            self.0.handshakes.fetch_add(1, Ordering::Relaxed);
+        }
         match accepted {
             // The permit is kept: a client that enrols is still nobody.
             Ok(Ok(Accepted::Enrol(stream))) => {

@@ -1,0 +1,8 @@
+//! A real CA, a gateway's agents and real agents, over loopback.
+
+mod agents {
+    mod assignments;
+    mod enrolment;
+    pub(crate) mod lab;
+    mod streams;
+}

@@ -1,0 +1,137 @@
+//! What an agent takes and refuses, and what the gateway says of it.
+
+use super::lab::{Lab, desired, echo, exchange, nobody, share_id, soon};
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+use wicketgate_gateway::agents::{AgentStanding, DialFailureReason};
+use wicketgate_model::{Assignment, EnvironmentId, Generation, Reason, SignedAssignment};
+use wicketgate_session::frame::RefusalReason;
+
+fn refused(standing: &AgentStanding) -> Option<&str> {
+    standing.problem.as_ref().filter(|p| p.reason == Reason::AgentRefused).map(|p| p.message.as_str())
+}
+
+#[tokio::test]
+async fn an_assignment_is_acknowledged_at_once() {
+    let lab = Lab::new().await;
+    let (target, _) = echo().await;
+    let state = tempfile::tempdir().unwrap();
+    let agent = lab.start(state.path(), Some(&lab.code), &[]);
+    lab.agents.assign(&lab.share(1, 1, target));
+    lab.ready(1, 1).await;
+    let mut fastest = Duration::MAX;
+    for n in 2..12 {
+        let started = Instant::now();
+        lab.agents.assign(&lab.share(n, 1, target));
+        let standing = lab.ready(n, 1).await;
+        assert_eq!(standing.problem, None);
+        fastest = fastest.min(started.elapsed());
+    }
+    assert!(fastest < Duration::from_millis(50), "{fastest:?}");
+    lab.agents.withdraw(share_id(2));
+    assert!(lab.connect(2).await.is_err());
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn an_agent_refuses_what_was_not_meant_for_it() {
+    let lab = Lab::new().await;
+    let (target, accepted) = echo().await;
+    let state = tempfile::tempdir().unwrap();
+    let allow = format!("127.0.0.0/8:{}", target.port());
+    let agent = lab.start(state.path(), Some(&lab.code), &[&allow]);
+
+    // A gateway that was broken into changes the target.
+    let mut forged = lab.share(1, 1, nobody().await);
+    forged.assignment.body =
+        forged.assignment.body.replace(&forged.assignment.body, &lab.share(1, 1, target).assignment.body);
+    lab.agents.assign(&forged);
+    let standing = lab.standing(1, "refused", |s| refused(s).is_some()).await;
+    assert!(refused(&standing).unwrap().contains("not signed by the server"), "{standing:?}");
+    assert_eq!(standing.ready, None);
+
+    // It sends an assignment of another environment.
+    let other = Assignment {
+        environment: EnvironmentId::new(Uuid::from_u128(8)),
+        share: share_id(2),
+        generation: Generation::FIRST,
+        target: target.to_string().parse().unwrap(),
+    };
+    let signed = lab.ca.sign_assignment(&other).unwrap();
+    lab.agents.assign(&desired(&other, signed, lab.environment));
+    let standing = lab.standing(2, "refused", |s| refused(s).is_some()).await;
+    assert!(refused(&standing).unwrap().contains("another environment"), "{standing:?}");
+
+    // It replays an older one, also after the agent has restarted.
+    let (older, newer) = (lab.share(3, 4, target), lab.share(3, 5, target));
+    lab.agents.assign(&newer);
+    lab.ready(3, 5).await;
+    let replayed = wicketgate_model::ShareDesired { generation: Generation::new(6), ..older };
+    lab.agents.assign(&replayed);
+    let older = |s: &AgentStanding| s.ready.is_none();
+    lab.standing(3, "without an agent", older).await;
+    agent.stop().await;
+    let agent = lab.start(state.path(), None, &[&allow]);
+    lab.agents.assign(&lab.share(4, 1, target));
+    lab.ready(4, 1).await;
+    assert_eq!(lab.agents.standing(share_id(3)).ready, None);
+
+    // What the allow list has no place for is refused, and not served at an older target either.
+    lab.agents.assign(&lab.share(4, 2, nobody().await));
+    let standing = lab.standing(4, "refused", |s| refused(s).is_some()).await;
+    assert!(refused(&standing).unwrap().contains("--allow"), "{standing:?}");
+    assert!(lab.connect(4).await.is_err());
+
+    for n in 1..=3 {
+        let failure = lab.connect(n).await.map(|_| ()).unwrap_err();
+        assert_eq!(failure.reason, DialFailureReason::NoAgent, "{n}");
+    }
+    // Only the probes of what it took have reached the target.
+    assert!(accepted.load(std::sync::atomic::Ordering::Relaxed) <= 3);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn nonsense_signed_or_not_does_no_harm() {
+    let lab = Lab::new().await;
+    let (target, _) = echo().await;
+    let state = tempfile::tempdir().unwrap();
+    let agent = lab.start(state.path(), Some(&lab.code), &[]);
+    let mut share = lab.share(1, 1, target);
+    share.assignment = SignedAssignment { body: "{".into(), signature: vec![1, 2, 3] };
+    lab.agents.assign(&share);
+    lab.agents.assign(&lab.share(2, 1, target));
+    lab.ready(2, 1).await;
+    let pending = lab.agents.standing(share_id(1));
+    assert_eq!(pending.problem.unwrap().reason, Reason::AgentPending);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_target_that_refuses_is_told_and_so_is_its_recovery() {
+    let lab = Lab::new().await;
+    let target = nobody().await;
+    let state = tempfile::tempdir().unwrap();
+    let agent = lab.start(state.path(), Some(&lab.code), &[]);
+    lab.agents.assign(&lab.share(1, 1, target));
+    let standing = lab.standing(1, "unreachable", |s| s.ready.is_some() && s.problem.is_some()).await;
+    let problem = standing.problem.unwrap();
+    assert_eq!(problem.reason, Reason::TargetUnreachable);
+    assert_eq!(problem.message, format!("{target}: connection refused"));
+    let failure = lab.connect(1).await.map(|_| ()).unwrap_err();
+    assert_eq!(failure.reason, DialFailureReason::Refused(RefusalReason::ConnectionRefused));
+
+    // The carrier that brought the refusal, and the probes that go on, see the target come up.
+    let listener = tokio::net::TcpListener::bind(target).await.unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut tcp, _)) = listener.accept().await {
+            let (mut read, mut write) = tcp.split();
+            let _ = tokio::io::copy(&mut read, &mut write).await;
+        }
+    });
+    lab.standing(1, "well", |s| s.ready.is_some() && s.problem.is_none()).await;
+    let mut client = lab.connect(1).await.unwrap();
+    assert_eq!(soon("an echo", exchange(&mut client.tcp, b"x")).await, b"x");
+    client.end().await.unwrap();
+    agent.stop().await;
+}

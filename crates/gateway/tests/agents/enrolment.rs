@@ -1,0 +1,146 @@
+//! Codes, certificates, and coming back without a code.
+
+use super::lab::{Lab, SOON, echo, exchange, soon};
+use jiff::Timestamp;
+use std::{fs, sync::atomic::Ordering};
+use uuid::Uuid;
+use wicketgate_model::{AgentId, EnrollmentId, FrontdoorId, Reason};
+use wicketgate_session::{
+    ca::Ca,
+    control::{Control, FromAgent, ToAgent},
+    enrolment_code::EnrolmentCode,
+    identity::{AgentIdentity, Identity},
+    key::PrivateKey,
+    tls::AgentTls,
+};
+
+#[tokio::test]
+async fn an_agent_comes_back_without_its_code_and_a_code_is_good_for_one() {
+    let lab = Lab::new().await;
+    let (target, _) = echo().await;
+    let state = tempfile::tempdir().unwrap();
+    lab.agents.assign(&lab.share(1, 1, target));
+    assert_eq!(lab.agents.standing(super::lab::share_id(1)).problem.unwrap().reason, Reason::AgentOffline);
+
+    let agent = lab.start(state.path(), Some(&lab.code), &[]);
+    lab.ready(1, 1).await;
+    agent.stop().await;
+    lab.standing(1, "offline", |s| s.ready.is_none()).await;
+
+    let agent = lab.start(state.path(), None, &[]);
+    lab.ready(1, 1).await;
+    let mut client = lab.connect(1).await.unwrap();
+    assert_eq!(soon("an echo", exchange(&mut client.tcp, b"hello")).await, b"hello");
+    client.end().await.unwrap();
+    assert_eq!(lab.seen.enrolled.lock().unwrap().len(), 1);
+
+    // Two with one state directory would fight.
+    let error = lab.start(state.path(), None, &[]).task.await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("another agent is running"), "{error:#}");
+    agent.stop().await;
+
+    // The code was used, by another key.
+    let other = tempfile::tempdir().unwrap();
+    let task = lab.start(other.path(), Some(&lab.code), &[]).task;
+    let error = soon("a refusal", task).await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("used already"), "{error:#}");
+    // Nothing in the state directory shows the code's secret, and all of it is private.
+    let code = lab.code.expose();
+    for file in fs::read_dir(state.path()).unwrap() {
+        let text = fs::read(file.unwrap().path()).unwrap();
+        assert!(!String::from_utf8_lossy(&text).contains(code.as_str()));
+    }
+}
+
+#[tokio::test]
+async fn a_retry_with_the_same_key_gets_the_same_identity() {
+    let lab = Lab::new().await;
+    let state = tempfile::tempdir().unwrap();
+    lab.start(state.path(), Some(&lab.code), &[]).stop().await;
+    // As if the answer had been lost.
+    let _ = fs::remove_file(state.path().join("identity.json"));
+    let agent = lab.start(state.path(), Some(&lab.code), &[]);
+    let connected = async {
+        while lab.seen.connected.lock().unwrap().is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    soon("the agent to connect", connected).await;
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_code_of_another_server_is_final() {
+    let lab = Lab::new().await;
+    let (elsewhere, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let other = Ca::load_or_create(elsewhere.path(), Timestamp::now()).unwrap();
+    let code = EnrolmentCode::generate(EnrollmentId::new(Uuid::nil()), other.fingerprint()).unwrap();
+    let task = lab.start(state.path(), Some(&code), &[]).task;
+    let error = soon("a refusal", task).await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("not the server that the enrolment code is from"), "{error:#}");
+    let wrong = EnrolmentCode::generate(lab.code.enrollment(), lab.ca.fingerprint()).unwrap();
+    let task = lab.start(state.path(), Some(&wrong), &[]).task;
+    let error = soon("a refusal", task).await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("code is wrong"), "{error:#}");
+    let task = lab.start(state.path(), None, &[]).task;
+    assert!(soon("a refusal", task).await.unwrap().unwrap_err().to_string().contains("not enrolled yet"));
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_authority_is_refused() {
+    let lab = Lab::new().await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let other = Ca::load_or_create(elsewhere.path(), Timestamp::now()).unwrap();
+    let identity = Identity::Agent(AgentIdentity {
+        frontdoor: FrontdoorId::new(Uuid::nil()),
+        environment: lab.environment,
+        agent: AgentId::new(Uuid::from_u128(5)),
+    });
+    // One by the right authority gets a welcome, one by another does not, and a gateway's is no agent's.
+    for (ca, right) in [(&*lab.ca, true), (&other, false)] {
+        let key = PrivateKey::generate().unwrap();
+        let certificate = ca.issue(&identity, &key.public_point(), Timestamp::now()).unwrap();
+        let tls = AgentTls::new(lab.ca.certificate(), key, certificate).unwrap();
+        let tcp = tokio::net::TcpStream::connect(lab.address).await.unwrap();
+        let answer = async {
+            let mut control = Control::new(tls.connect_control(tcp).await.ok()?);
+            control.send(&FromAgent::Hello { version: "1".into(), name: "lab".into() }).await.ok()?;
+            control.receive::<ToAgent>().await.ok()
+        };
+        let answer = tokio::time::timeout(SOON, answer).await.unwrap();
+        assert_eq!(answer, right.then_some(ToAgent::Welcome));
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_is_renewed_in_time() {
+    let lab = Lab::new().await;
+    let state = tempfile::tempdir().unwrap();
+    let agent = lab.start(state.path(), Some(&lab.code), &[]);
+    let path = state.path().join("identity.json");
+    let written = async {
+        while !path.exists() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    soon("the identity", written).await;
+    agent.stop().await;
+    let mut identity: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let old = identity["certificate"].clone();
+    identity["issuedAt"] = (Timestamp::now() - jiff::SignedDuration::from_hours(241)).to_string().into();
+    fs::write(&path, serde_json::to_vec(&identity).unwrap()).unwrap();
+    let agent = lab.start(state.path(), None, &[]);
+    let renewed = async {
+        loop {
+            let now: Option<serde_json::Value> =
+                fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+            if now.is_some_and(|now| now["certificate"] != old) {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    soon("a renewed certificate", renewed).await;
+    assert_eq!(lab.seen.renewed.load(Ordering::Relaxed), 1);
+    agent.stop().await;
+}

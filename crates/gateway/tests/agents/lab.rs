@@ -1,0 +1,282 @@
+//! What the tests stand on: an authority, a gateway's end, a server that answers enrolments, agents, targets.
+
+use jiff::Timestamp;
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    task::JoinHandle,
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use uuid::Uuid;
+use wicketgate_agent::{Config, allow::AllowList};
+use wicketgate_gateway::agents::{AgentStanding, Agents, DialFailure};
+use wicketgate_model::{
+    AgentId, Assignment, EnrollmentId, EnvironmentId, FrontdoorId, GatewayId, Generation, IngressPort,
+    ShareDesired, ShareId, SignedAssignment, TunnelId, ZId,
+};
+use wicketgate_session::{
+    ca::Ca,
+    enrolment_code::{EnrolmentCode, secret_hash},
+    identity::{AgentIdentity, Identity},
+    key::PrivateKey,
+    link::{EnrolGrant, EnrolRefusal, FromGateway},
+    relay::Broken,
+    tls::GatewayIdentity,
+};
+
+/// Longer than anything here may take; reached only when a test fails.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+pub(crate) async fn soon<T>(what: &str, wait: impl Future<Output = T>) -> T {
+    timeout(SOON, wait).await.unwrap_or_else(|_| panic!("waited too long: {what}"))
+}
+
+pub(crate) struct Lab {
+    pub(crate) ca: Arc<Ca>,
+    pub(crate) agents: Agents,
+    pub(crate) address: SocketAddr,
+    pub(crate) environment: EnvironmentId,
+    pub(crate) code: EnrolmentCode,
+    pub(crate) seen: Arc<Seen>,
+    _dir: tempfile::TempDir,
+}
+
+/// What the server heard.
+#[derive(Default)]
+pub(crate) struct Seen {
+    pub(crate) enrolled: Mutex<Vec<AgentId>>,
+    pub(crate) connected: Mutex<Vec<AgentId>>,
+    pub(crate) renewed: AtomicUsize,
+}
+
+pub(crate) fn environment() -> EnvironmentId {
+    EnvironmentId::new(Uuid::from_u128(7))
+}
+
+impl Lab {
+    pub(crate) async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let now = Timestamp::now();
+        let ca = Arc::new(Ca::load_or_create(dir.path(), now).unwrap());
+        let key = PrivateKey::generate().unwrap();
+        let gateway = Identity::Gateway { gateway: GatewayId::new(Uuid::nil()) };
+        let certificate = ca.issue(&gateway, &key.public_point(), now).unwrap();
+        let identity = GatewayIdentity::new(ca.certificate(), key, certificate).unwrap();
+        let code = EnrolmentCode::generate(EnrollmentId::new(Uuid::from_u128(1)), ca.fingerprint()).unwrap();
+        let (send, receive) = mpsc::channel(64);
+        let seen = Arc::new(Seen::default());
+        tokio::spawn(server(Arc::clone(&ca), code.clone(), receive, Arc::clone(&seen)));
+        let (agents, address) = Agents::bind(
+            "127.0.0.1:0".parse().unwrap(),
+            identity,
+            send,
+            CancellationToken::new(),
+            TaskTracker::new(),
+        )
+        .await
+        .unwrap();
+        Self { ca, agents, address, environment: environment(), code, seen, _dir: dir }
+    }
+
+    pub(crate) fn config(&self, state: &Path, code: Option<&EnrolmentCode>, allow: &[&str]) -> Config {
+        Config {
+            server: format!("https://{}", self.address).parse().unwrap(),
+            code: code.cloned(),
+            state_dir: state.to_owned(),
+            allow: AllowList::new(allow.iter().map(|r| r.parse().unwrap()).collect()),
+            name: "lab".to_owned(),
+        }
+    }
+
+    pub(crate) fn start(&self, state: &Path, code: Option<&EnrolmentCode>, allow: &[&str]) -> RunningAgent {
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(wicketgate_agent::run(self.config(state, code, allow), stop.clone()));
+        RunningAgent { stop, task }
+    }
+
+    pub(crate) fn share(&self, n: u128, generation: u64, target: impl ToString) -> ShareDesired {
+        let assignment = Assignment {
+            environment: self.environment,
+            share: share_id(n),
+            generation: Generation::new(generation),
+            target: target.to_string().parse().unwrap(),
+        };
+        let signed = self.ca.sign_assignment(&assignment).unwrap();
+        desired(&assignment, signed, self.environment)
+    }
+
+    pub(crate) async fn standing(
+        &self,
+        n: u128,
+        what: &str,
+        fits: impl Fn(&AgentStanding) -> bool,
+    ) -> AgentStanding {
+        let wait = async {
+            loop {
+                let standing = self.agents.standing(share_id(n));
+                if fits(&standing) {
+                    return standing;
+                }
+                self.agents.changed().await;
+            }
+        };
+        timeout(SOON, wait)
+            .await
+            .unwrap_or_else(|_| panic!("not {what}: {:?}", self.agents.standing(share_id(n))))
+    }
+
+    pub(crate) async fn ready(&self, n: u128, generation: u64) -> AgentStanding {
+        self.standing(n, "ready", |s| s.ready == Some(Generation::new(generation))).await
+    }
+
+    /// A client's connection through the gateway to the share's target.
+    pub(crate) async fn connect(&self, n: u128) -> Result<Client, DialFailure> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (inner, from) = accepted.unwrap();
+        let stream = self.agents.open(share_id(n), from).await?;
+        let bytes = Arc::new((AtomicU64::new(0), AtomicU64::new(0)));
+        let counted = Arc::clone(&bytes);
+        let relay = tokio::spawn(async move { stream.relay(inner, &counted.0, &counted.1).await });
+        Ok(Client { tcp: client.unwrap(), relay, bytes })
+    }
+}
+
+pub(crate) struct Client {
+    pub(crate) tcp: TcpStream,
+    pub(crate) relay: JoinHandle<Result<(), Broken>>,
+    pub(crate) bytes: Arc<(AtomicU64, AtomicU64)>,
+}
+
+impl Client {
+    pub(crate) async fn end(self) -> Result<(), Broken> {
+        drop(self.tcp);
+        soon("the relay to end", self.relay).await.unwrap()
+    }
+}
+
+pub(crate) struct RunningAgent {
+    pub(crate) stop: CancellationToken,
+    pub(crate) task: JoinHandle<anyhow::Result<()>>,
+}
+
+impl RunningAgent {
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        soon("the agent to stop", self.task).await.unwrap().unwrap();
+    }
+}
+
+pub(crate) fn share_id(n: u128) -> ShareId {
+    ShareId::new(Uuid::from_u128(n))
+}
+
+pub(crate) fn desired(
+    a: &Assignment,
+    assignment: SignedAssignment,
+    environment: EnvironmentId,
+) -> ShareDesired {
+    ShareDesired {
+        id: a.share,
+        generation: a.generation,
+        tunnel: TunnelId::new(Uuid::nil()),
+        environment,
+        ingress_port: IngressPort::try_from(1).unwrap(),
+        assignment,
+    }
+}
+
+async fn server(ca: Arc<Ca>, code: EnrolmentCode, mut link: mpsc::Receiver<FromGateway>, seen: Arc<Seen>) {
+    let frontdoor = FrontdoorId::new(Uuid::nil());
+    let mut used: Option<Vec<u8>> = None;
+    let issue = |agent, point: &[u8]| {
+        let identity = Identity::Agent(AgentIdentity { frontdoor, environment: environment(), agent });
+        ca.issue(&identity, point, Timestamp::now()).unwrap()
+    };
+    while let Some(message) = link.recv().await {
+        match message {
+            FromGateway::Enrol(ask, reply) => {
+                let right =
+                    ask.enrollment == code.enrollment() && secret_hash(&ask.secret) == code.secret_hash();
+                let answer = if !right {
+                    Err(EnrolRefusal::WrongCode)
+                } else if used.as_ref().is_some_and(|key| *key != ask.public_key) {
+                    Err(EnrolRefusal::Used)
+                } else {
+                    let agent = AgentId::new(Uuid::from_u128(100));
+                    seen.enrolled.lock().unwrap().push(agent);
+                    used = Some(ask.public_key.clone());
+                    Ok(EnrolGrant {
+                        agent,
+                        environment: environment(),
+                        frontdoor,
+                        z_id: ZId::from_random([1; 10]),
+                        certificate: issue(agent, &ask.public_key),
+                        ca_certificate: ca.certificate().der().to_vec(),
+                    })
+                };
+                let _ = reply.send(answer);
+            }
+            FromGateway::Renew(ask, reply) => {
+                let _ = reply.send(Ok(issue(ask.agent, &ask.public_key)));
+                seen.renewed.fetch_add(1, Ordering::Relaxed);
+            }
+            FromGateway::AgentConnected(about) => {
+                assert_eq!((about.environment, about.name.as_str()), (environment(), "lab"));
+                seen.connected.lock().unwrap().push(about.agent);
+            }
+            FromGateway::AgentDisconnected(agent) => {
+                seen.connected.lock().unwrap().retain(|a| *a != agent);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A target that sends back all that it gets, and ends when its client has.
+pub(crate) async fn echo() -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, accepted) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&accepted);
+    tokio::spawn(async move {
+        while let Ok((mut tcp, _)) = listener.accept().await {
+            count.fetch_add(1, Ordering::Relaxed);
+            tokio::spawn(async move {
+                let (mut read, mut write) = tcp.split();
+                let _ = tokio::io::copy(&mut read, &mut write).await;
+                let _ = write.shutdown().await;
+            });
+        }
+    });
+    (address, accepted)
+}
+
+/// Sends, ends, and reads to the end.
+pub(crate) async fn exchange(tcp: &mut TcpStream, bytes: &[u8]) -> Vec<u8> {
+    let (mut read, mut write) = tcp.split();
+    let send = async {
+        write.write_all(bytes).await.unwrap();
+        write.shutdown().await.unwrap();
+    };
+    let mut got = Vec::new();
+    let (_, n) = tokio::join!(send, read.read_to_end(&mut got));
+    n.unwrap();
+    got
+}
+
+/// A port that nobody listens on.
+pub(crate) async fn nobody() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}

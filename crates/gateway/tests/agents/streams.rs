@@ -1,0 +1,179 @@
+//! Streams from a client through the gateway and an agent to a target, and how they end.
+
+use super::lab::{Lab, RunningAgent, SOON, echo, exchange, soon};
+use std::{io::ErrorKind, sync::atomic::Ordering, time::Duration};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use wicketgate_model::AgentId;
+use wicketgate_session::relay::Broken;
+
+async fn with_target(target: std::net::SocketAddr) -> (Lab, RunningAgent, TempDir) {
+    let (lab, state) = (Lab::new().await, tempfile::tempdir().unwrap());
+    let agent = lab.start(state.path(), Some(&lab.code), &[]);
+    lab.agents.assign(&lab.share(1, 1, target));
+    lab.ready(1, 1).await;
+    (lab, agent, state)
+}
+
+/// A target of one connection, which the test holds. The agent's probe comes first.
+async fn held() -> (TcpListener, Lab, RunningAgent, TempDir) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (lab, agent, state) = with_target(listener.local_addr().unwrap()).await;
+    let (mut probe, _) = soon("the probe", listener.accept()).await.unwrap();
+    assert_eq!(probe.read(&mut [0; 1]).await.unwrap_or(0), 0);
+    (listener, lab, agent, state)
+}
+
+fn reset(tcp: &TcpStream) {
+    socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_comes_back_after_the_client_has_ended() {
+    const SIZE: usize = 8 << 20;
+    let (target, _) = echo().await;
+    let (lab, agent, _state) = with_target(target).await;
+    let lab = std::sync::Arc::new(lab);
+    let mut clients = Vec::new();
+    for n in 0..8u8 {
+        let lab = std::sync::Arc::clone(&lab);
+        clients.push(tokio::spawn(async move {
+            let sent: Vec<u8> = (0..SIZE).map(|i| (i as u8).wrapping_mul(31) ^ (i >> 12) as u8 ^ n).collect();
+            let mut client = lab.connect(1).await.unwrap();
+            // All of it sent, and ended, before anything is read: the target still answers.
+            let got = soon("8 MiB", exchange(&mut client.tcp, &sent)).await;
+            assert!(got == sent, "{} of {SIZE}", got.len());
+            let bytes = std::sync::Arc::clone(&client.bytes);
+            client.end().await.unwrap();
+            assert_eq!(bytes.0.load(Ordering::Relaxed), SIZE as u64);
+            assert_eq!(bytes.1.load(Ordering::Relaxed), SIZE as u64);
+        }));
+    }
+    for client in clients {
+        client.await.unwrap();
+    }
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_target_may_end_first() {
+    let (listener, lab, agent, _state) = held().await;
+    let mut client = lab.connect(1).await.unwrap();
+    let (mut target, _) = soon("the dial", listener.accept()).await.unwrap();
+    target.write_all(b"bye").await.unwrap();
+    target.shutdown().await.unwrap();
+    let mut got = Vec::new();
+    soon("the target's end", client.tcp.read_to_end(&mut got)).await.unwrap();
+    assert_eq!(got, b"bye");
+    client.tcp.write_all(b"but wait").await.unwrap();
+    client.tcp.shutdown().await.unwrap();
+    let mut got = Vec::new();
+    soon("the client's end", target.read_to_end(&mut got)).await.unwrap();
+    assert_eq!(got, b"but wait");
+    client.end().await.unwrap();
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_reset_is_a_reset_on_the_other_side() {
+    let (listener, lab, agent, _state) = held().await;
+    for half_closed in [false, true] {
+        // The client resets.
+        let mut client = lab.connect(1).await.unwrap();
+        let (mut target, _) = soon("the dial", listener.accept()).await.unwrap();
+        if half_closed {
+            client.tcp.shutdown().await.unwrap();
+            assert_eq!(soon("the FIN", target.read(&mut [0; 8])).await.unwrap(), 0);
+        }
+        reset(&client.tcp);
+        drop(client.tcp);
+        let error = soon("the target's reset", async {
+            loop {
+                // Where a FIN came before, the reset shows when something is sent.
+                match target.read(&mut [0; 8]).await {
+                    Err(error) => return error,
+                    Ok(_) if half_closed => match target.write_all(b"x").await {
+                        Err(error) => return error,
+                        Ok(()) => tokio::time::sleep(Duration::from_millis(5)).await,
+                    },
+                    Ok(n) => panic!("an end after {n} bytes, and no reset"),
+                }
+            }
+        })
+        .await;
+        assert!(matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{error}");
+        assert!(matches!(client.relay.await.unwrap(), Err(Broken::Tcp(_))));
+
+        // The target resets.
+        let mut client = lab.connect(1).await.unwrap();
+        let (mut target, _) = soon("the dial", listener.accept()).await.unwrap();
+        if half_closed {
+            target.shutdown().await.unwrap();
+            assert_eq!(soon("the FIN", client.tcp.read(&mut [0; 8])).await.unwrap(), 0);
+        }
+        reset(&target);
+        drop(target);
+        let broken = soon("the relay's end", client.relay).await.unwrap();
+        assert!(matches!(broken, Err(Broken::Reset)), "{broken:?}");
+        if !half_closed {
+            let error = soon("the client's reset", client.tcp.read(&mut [0; 8])).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        }
+    }
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn carriers_are_used_again() {
+    let (target, _) = echo().await;
+    let (lab, agent, _state) = with_target(target).await;
+    let before = lab.agents.handshakes();
+    for n in 0..50u32 {
+        let mut client = lab.connect(1).await.unwrap();
+        assert_eq!(soon("an echo", exchange(&mut client.tcp, &n.to_be_bytes())).await, n.to_be_bytes());
+        client.end().await.unwrap();
+    }
+    // One connection at a time leaves at most one more than the pool was made of.
+    let made = lab.agents.handshakes() - before;
+    assert!(made <= 16, "{made} handshakes for 50 streams");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_barred_agent_is_cut_and_stays_out() {
+    let (listener, lab, agent, _state) = held().await;
+    let mut client = lab.connect(1).await.unwrap();
+    let (mut target, _) = soon("the dial", listener.accept()).await.unwrap();
+    let id: AgentId = lab.seen.enrolled.lock().unwrap()[0];
+    lab.agents.bar(id);
+    let error = soon("the client's reset", client.tcp.read(&mut [0; 8])).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    let error = soon("the target's reset", target.read(&mut [0; 8])).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    assert!(matches!(client.relay.await.unwrap(), Err(Broken::Cancelled)));
+    assert!(lab.connect(1).await.is_err());
+    lab.agents.unbar(id);
+    lab.ready(1, 1).await;
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn an_agent_that_stops_lets_its_streams_end() {
+    let (listener, lab, agent, _state) = held().await;
+    let mut client = lab.connect(1).await.unwrap();
+    let (mut target, _) = soon("the dial", listener.accept()).await.unwrap();
+    agent.stop.cancel();
+    lab.standing(1, "offline", |s| s.ready.is_none()).await;
+    assert!(lab.connect(1).await.is_err());
+    client.tcp.write_all(b"still").await.unwrap();
+    let mut got = [0; 5];
+    soon("the bytes", target.read_exact(&mut got)).await.unwrap();
+    assert_eq!(&got, b"still");
+    drop(target);
+    client.end().await.unwrap();
+    let ended = tokio::time::timeout(SOON, agent.task).await.unwrap();
+    ended.unwrap().unwrap();
+}
