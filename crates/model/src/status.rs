@@ -136,6 +136,18 @@ pub struct Detail {
     pub since: Timestamp,
 }
 
+impl Detail {
+    /// What a row says that was just written, before anything was seen of it.
+    pub fn waiting(status: Status, since: Timestamp) -> Option<Self> {
+        let message = match status {
+            Status::New => "the gateway has not reported this change yet",
+            Status::Deleting => "the gateway has not reported the removal yet",
+            Status::Deployed | Status::Error | Status::Deleted => return None,
+        };
+        Some(Self { problem: Problem::new(Reason::Pending, message), since })
+    }
+}
+
 /// The part of a row that this module decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
@@ -150,7 +162,12 @@ pub struct Standing {
 impl Standing {
     /// A row that was just created or changed.
     pub fn new(now: Timestamp, observed_generation: Option<Generation>) -> Self {
-        Self { status: Status::New, since: now, observed_generation, detail: None }
+        Self {
+            status: Status::New,
+            since: now,
+            observed_generation,
+            detail: Detail::waiting(Status::New, now),
+        }
     }
 }
 
@@ -195,7 +212,14 @@ pub fn next(
         (Status::Deleting, Observation::Silent { .. }) => {
             (Status::Deleting, None, Some(offline("it is removed as soon as the gateway is back")))
         }
-        (Status::Deleting, Observation::Seen { .. }) => (Status::Deleting, None, None),
+        (Status::Deleting, Observation::Seen { problem, .. }) => {
+            let removing = || Problem::new(Reason::Pending, "the gateway is removing it");
+            (
+                Status::Deleting,
+                None,
+                Some(problem.clone().filter(|p| p.reason == Reason::TunnelFailed).unwrap_or_else(removing)),
+            )
+        }
         (Status::New | Status::Deployed | Status::Error, Observation::Seen { ready, problem })
             if *ready == Some(generation) =>
         {
@@ -303,8 +327,8 @@ mod tests {
                 let is_seen = matches!(&seen, Observation::Seen { ready, .. } if *ready == Some(g));
                 prop_assert!(is_seen);
             }
-            // Whatever is live and not DEPLOYED says why.
-            if matches!(next.status, Status::New | Status::Error) { prop_assert!(next.detail.is_some()); }
+            // Whatever is there and not DEPLOYED says why.
+            if matches!(next.status, Status::New | Status::Error | Status::Deleting) { prop_assert!(next.detail.is_some()); }
             // The clock of a status starts when it does.
             prop_assert_eq!(next.since, if next.status == current.status { current.since } else { now });
         }

@@ -59,9 +59,10 @@ pub(crate) fn status(name: &str) -> Option<Status> {
 pub(crate) fn standing(row: &AnyRow) -> Result<Standing> {
     let status = status(&text(row, "status")?).ok_or(StoreError::Corrupt { column: "status" })?;
     let observed: Option<i64> = row.try_get("observed_generation")?;
+    let since = time(row, "status_since")?;
     let reason: Option<String> = row.try_get("reason")?;
     let detail = match reason {
-        None => None,
+        None => Detail::waiting(status, since),
         Some(name) => {
             let reason = Reason::ALL
                 .into_iter()
@@ -75,7 +76,7 @@ pub(crate) fn standing(row: &AnyRow) -> Result<Standing> {
     };
     Ok(Standing {
         status,
-        since: time(row, "status_since")?,
+        since,
         observed_generation: observed.and_then(|n| u64::try_from(n).ok()).map(Generation::new),
         detail,
     })

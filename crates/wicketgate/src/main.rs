@@ -5,14 +5,18 @@ mod demo;
 mod down;
 mod up;
 
-use std::process::ExitCode;
+use std::{io::IsTerminal, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 /// Publishes private TCP services to sites that can only speak IPsec.
 #[derive(Debug, Parser)]
-#[command(version, about, after_help = "Exit status: 0 success, 1 failure, 2 wrong usage. RUST_LOG=debug says more.")]
+#[command(
+    version,
+    about,
+    after_help = "Exit status: 0 success, 1 failure, 2 wrong usage. RUST_LOG=debug says more."
+)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -31,7 +35,8 @@ enum Verb {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&anyhow::Error::new(error).context("could not start the runtime")),
