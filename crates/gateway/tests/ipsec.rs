@@ -3,7 +3,7 @@
 //! Everything that the back end does in "its own" namespace it does in one that the test made, since every thread of
 //! the test's runtime has entered that. Needs root; says so and passes where it is not.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test")]
 
 use std::{
     fs::{self, File},
@@ -46,7 +46,7 @@ impl World {
     /// A gateway with one public address, and `sites` remote sites behind one router, which is the gateway itself.
     fn new(name: &str, sites: u8) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let prefix = format!("h1-{name}-{}-", std::process::id());
+        let prefix = format!("ipsec-{name}-{}-", std::process::id());
         let lab = Lab::new(&prefix, &dir.path().join("lab"), Arc::default()).unwrap();
         let gateway = lab.namespace("gw").unwrap();
         gateway.ip(&format!("addr add {PUBLIC}/32 dev lo")).unwrap();
