@@ -458,7 +458,7 @@ fn the_next_run_adopts_what_is_there_and_removes_what_is_not_wished_for() {
         // The old listener is this process's, and still there.
         assert_eq!(world.talk(0, SOON).unwrap(), "before");
 
-        // Found dead, it is started anew, and the peer is called.
+        // Found dead, it is started anew.
         let pid = rustix::process::Pid::from_raw(charon).unwrap();
         drop(backend);
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
