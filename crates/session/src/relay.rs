@@ -258,3 +258,112 @@ async fn watch_carrier<R: AsyncRead + Unpin>(carrier: &mut R, input: &mut Input)
         Err(e) => Broken::Carrier(e),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::{
+        io::{DuplexStream, duplex},
+        net::TcpListener,
+        task::JoinHandle,
+        time::timeout,
+    };
+
+    static COUNTED: AtomicU64 = AtomicU64::new(0);
+
+    type Relay = JoinHandle<Result<Carrier<DuplexStream>, Broken>>;
+
+    /// A client, the far end of a carrier, and the relay between them.
+    async fn relayed() -> (TcpStream, DuplexStream, Relay) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, inner) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (near, far) = duplex(1 << 20);
+        let counters = Counters { to_carrier: &COUNTED, from_carrier: &COUNTED };
+        let inner = inner.unwrap().0;
+        let relay = tokio::spawn(relay(inner, Carrier::new(near), counters, std::future::pending()));
+        (client.unwrap(), far, relay)
+    }
+
+    fn frame(kind: Kind, payload: &[u8]) -> Vec<u8> {
+        [&Header { kind, length: payload.len() }.encode()[..], payload].concat()
+    }
+
+    #[tokio::test]
+    async fn an_end_without_end_is_a_reset() {
+        let whole = frame(Kind::Data, b"hello");
+        // Cut before a frame, in a header, in a payload; after END of one side only.
+        let ended = [&frame(Kind::End, b"")[..], &whole].concat();
+        for bytes in [&b""[..], &whole[..3], &whole[..7], &whole, &ended[..HEADER]] {
+            let (mut client, mut far, relay) = relayed().await;
+            far.write_all(bytes).await.unwrap();
+            drop(far);
+            let end = relay.await.unwrap();
+            assert!(matches!(end, Err(Broken::Carrier(_))), "{end:?} after {bytes:?}");
+            let mut got = Vec::new();
+            let read = client.read_to_end(&mut got).await;
+            // After END the client has its FIN already; the reset shows where it sends.
+            let reset = read.is_err() || {
+                let mut writes = 0;
+                while client.write_all(b"x").await.is_ok() && writes < 100 {
+                    writes += 1;
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                writes < 100 && bytes.len() == HEADER
+            };
+            assert!(reset, "after {bytes:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_follows_the_end_stays_for_the_next_stream() {
+        let (mut client, mut far, relay) = relayed().await;
+        client.write_all(b"hi").await.unwrap();
+        let mut got = vec![0; HEADER + 2];
+        far.read_exact(&mut got).await.unwrap();
+        assert_eq!(got, frame(Kind::Data, b"hi"));
+        client.shutdown().await.unwrap();
+        let mut got = vec![0; HEADER];
+        far.read_exact(&mut got).await.unwrap();
+        assert_eq!(got, frame(Kind::End, b""));
+        let open = crate::frame::Open {
+            share: wicketgate_model::ShareId::new(uuid::Uuid::nil()),
+            generation: wicketgate_model::Generation::FIRST,
+            client: "127.0.0.1:1".parse().unwrap(),
+        };
+        let next = frame(Kind::Open, &serde_json::to_vec(&open).unwrap());
+        far.write_all(&[frame(Kind::Data, b"yo"), frame(Kind::End, b""), next].concat()).await.unwrap();
+        let mut got = Vec::new();
+        client.read_to_end(&mut got).await.unwrap();
+        assert_eq!(got, b"yo");
+        let mut carrier = relay.await.unwrap().unwrap();
+        carrier.rest();
+        assert_eq!(carrier.next_open().await.unwrap(), open);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_idle_limit_counts_once_one_side_has_ended() {
+        let (_client, mut far, mut relay) = relayed().await;
+        let hour = Duration::from_secs(3600);
+        assert!(timeout(hour, &mut relay).await.is_err(), "both are open: for ever");
+        far.write_all(&frame(Kind::End, b"")).await.unwrap();
+        let from = Instant::now();
+        let end = timeout(hour, relay).await.unwrap().unwrap();
+        assert!(matches!(end, Err(Broken::Idle)), "{end:?}");
+        let rested = from.elapsed();
+        assert!(
+            rested >= HALF_CLOSED_IDLE && rested < HALF_CLOSED_IDLE + Duration::from_secs(1),
+            "{rested:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_relay_that_is_dropped_resets() {
+        let (mut client, mut far, relay) = relayed().await;
+        far.write_all(&frame(Kind::Data, b"part")).await.unwrap();
+        client.read_exact(&mut [0; 4]).await.unwrap();
+        relay.abort();
+        let error = client.read(&mut [0; 1]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+}

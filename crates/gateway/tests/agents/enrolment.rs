@@ -56,16 +56,16 @@ async fn an_agent_comes_back_without_its_code_and_a_code_is_good_for_one() {
 async fn a_retry_with_the_same_key_gets_the_same_identity() {
     let lab = Lab::new().await;
     let state = tempfile::tempdir().unwrap();
-    lab.start(state.path(), Some(&lab.code), &[]).stop().await;
-    // As if the answer had been lost.
-    let _ = fs::remove_file(state.path().join("identity.json"));
+    lab.agents.assign(&lab.share(1, 1, "127.0.0.1:1"));
     let agent = lab.start(state.path(), Some(&lab.code), &[]);
-    let connected = async {
-        while lab.seen.connected.lock().unwrap().is_empty() {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-    };
-    soon("the agent to connect", connected).await;
+    lab.ready(1, 1).await;
+    agent.stop().await;
+    lab.standing(1, "offline", |s| s.ready.is_none()).await;
+    // As if the answer had been lost.
+    fs::remove_file(state.path().join("identity.json")).unwrap();
+    let agent = lab.start(state.path(), Some(&lab.code), &[]);
+    lab.ready(1, 1).await;
+    assert_eq!(lab.seen.enrolled.lock().unwrap().len(), 2);
     agent.stop().await;
 }
 
