@@ -2,7 +2,7 @@
 
 use crate::Invalid;
 use serde::{Deserialize, Deserializer, Serialize};
-use std::{fmt, str::FromStr};
+use std::{fmt, net::IpAddr, str::FromStr};
 
 /// A text that keeps a rule. `$check` answers whether it does, `$rule` says it, worded to follow the property.
 macro_rules! text {
@@ -62,10 +62,16 @@ text!(
     /// The IKE identity that the remote device gives (RFC 7296 §3.5): an address, a host name or a mail address.
     /// Other characters are refused, since the text stands in device configurations and is matched by the daemon.
     PeerId,
-    |s| (1..=255).contains(&s.len())
-        && s.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_@:".contains(&b))
-        && s.as_bytes()[0] != b'@',
-    "must be an IKE identity of 1 to 255 letters, digits and . - _ @ : (an address, a host name or user@host)"
+    // An unspecified address means "anybody" to IKE daemons, and a colon outside an address a type's prefix.
+    |s| match s.parse::<IpAddr>() {
+        Ok(address) => !address.is_unspecified(),
+        Err(_) => {
+            (1..=255).contains(&s.len())
+                && s.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_@".contains(&b))
+                && s.as_bytes()[0] != b'@'
+        }
+    },
+    "must be an IKE identity: an address, or 1 to 255 letters, digits and . - _ @ (a host name or user@host)"
 );
 
 fn hyphenated(s: &str, letter: fn(u8) -> bool) -> bool {
@@ -100,6 +106,11 @@ mod tests {
         }
         assert!("1a".parse::<NamespaceName>().is_err());
         assert!("US-EAST".parse::<LocationId>().is_err());
-        assert!("a\"; }".parse::<PeerId>().is_err());
+        for bad in ["a\"; }", "0.0.0.0", "::", "ipv4:1.2.3.4", "%any", "@#00", ""] {
+            assert!(bad.parse::<PeerId>().is_err(), "{bad:?}");
+        }
+        for good in ["203.0.113.1", "fd00::1", "router.example.org", "vpn@example.org"] {
+            assert!(good.parse::<PeerId>().is_ok(), "{good:?}");
+        }
     }
 }
