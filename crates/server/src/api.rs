@@ -17,9 +17,6 @@ mod tunnels;
 mod vpn_config;
 mod wire;
 
-#[cfg(test)]
-mod tests;
-
 use crate::{error::ApiError, state::AppState};
 use axum::{
     Router,

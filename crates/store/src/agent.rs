@@ -177,9 +177,10 @@ impl Store {
     }
 }
 
-/// An agent's own words, short and printable: they end up in databases, pages and terminals.
+/// Somebody else's words, short and printable: they end up in pages and terminals, and PostgreSQL's TEXT holds no
+/// NUL.
 pub(crate) fn shown(text: &str) -> String {
-    /// As long as a host name may be (RFC 1035 §2.3.4).
-    const LONGEST: usize = 255;
+    /// Longer than any host name (RFC 1035 §2.3.4) and any sentence.
+    const LONGEST: usize = 1000;
     text.chars().filter(|c| !c.is_control()).take(LONGEST).collect()
 }

@@ -2,6 +2,7 @@
 
 use crate::{
     Result, ShareRow, Store, TunnelRow,
+    agent::shown,
     columns::{big, parsed},
     share::select,
 };
@@ -125,7 +126,7 @@ async fn settle_one(tx: &mut Transaction<'static, Any>, settlement: &Settlement)
         .bind(since)
         .bind(standing.observed_generation.map(|g| big(g.get())))
         .bind(detail.map(|d| d.problem.reason.as_str()))
-        .bind(detail.map(|d| d.problem.message.clone()))
+        .bind(detail.map(|d| shown(&d.problem.message)))
         .bind(detail.map(|d| d.since.as_microsecond()))
         .bind((standing.status == Status::Deleted).then_some(since))
         .bind(id.clone())
@@ -155,7 +156,7 @@ async fn settle_one(tx: &mut Transaction<'static, Any>, settlement: &Settlement)
     let message = match standing.status {
         Status::Deployed => None,
         Status::Deleted => Some("deleted before it was deployed".to_owned()),
-        _ => detail.map(|d| format!("{}: {}", d.problem.reason.as_str(), d.problem.message)),
+        _ => detail.map(|d| format!("{}: {}", d.problem.reason.as_str(), shown(&d.problem.message))),
     };
     sqlx::query(end)
         .bind(since)

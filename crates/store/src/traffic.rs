@@ -39,10 +39,10 @@ pub struct Sample {
 
 impl Sample {
     fn add(&mut self, other: &Self) {
-        self.rx += other.rx;
-        self.tx += other.tx;
-        self.connections += other.connections;
-        self.failures += other.failures;
+        self.rx = self.rx.saturating_add(other.rx);
+        self.tx = self.tx.saturating_add(other.tx);
+        self.connections = self.connections.saturating_add(other.connections);
+        self.failures = self.failures.saturating_add(other.failures);
     }
 }
 
@@ -63,7 +63,7 @@ impl Store {
                 let sum = scopes.entry(scope).or_default();
                 sum.add(&carried);
                 // Peaks of one report are taken to be at the same time.
-                sum.active += carried.active;
+                sum.active = sum.active.saturating_add(carried.active);
             }
         }
         if scopes.is_empty() {

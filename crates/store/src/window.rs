@@ -63,7 +63,7 @@ impl Window {
         }
         let chosen = STEPS.into_iter().find(|s| period.div_ceil(*s) <= MOST).unwrap_or(DAY);
         let step = step.unwrap_or(chosen);
-        if step == 0 || step % RESOLUTIONS[0].seconds != 0 || step > period {
+        if step == 0 || !step.is_multiple_of(RESOLUTIONS[0].seconds) || step > period {
             return Err(BadWindow::Step);
         }
         let samples = period.div_ceil(step);
@@ -73,7 +73,7 @@ impl Window {
         let resolution = RESOLUTIONS
             .iter()
             .rev()
-            .find(|r| step % r.seconds == 0)
+            .find(|r| step.is_multiple_of(r.seconds))
             .filter(|r| period <= r.kept)
             .ok_or(BadWindow::TooFine)?
             .seconds;

@@ -4,12 +4,12 @@ use super::{
     access::InFrontdoor,
     wire::{
         agent::{Enrollment, enrollment},
+        answer::Format,
         body::Body,
     },
 };
 use crate::{auth::Scope, error::ApiError, state::AppState};
 use axum::{
-    Json,
     extract::State,
     http::{StatusCode, header::CACHE_CONTROL},
     response::{IntoResponse, Response},
@@ -26,6 +26,7 @@ const LIFETIME: SignedDuration = SignedDuration::from_hours(1);
 pub(super) async fn create(
     State(state): State<AppState>,
     at: InFrontdoor,
+    format: Format,
     body: Body,
 ) -> Result<Response, ApiError> {
     at.need(Scope::Write)?;
@@ -47,5 +48,6 @@ pub(super) async fn create(
         environment_id: environment,
         agent_server: state.agent_server.clone(),
     };
-    Ok((StatusCode::CREATED, [(CACHE_CONTROL, "no-store")], Json(answer)).into_response())
+    let answer = format.one(StatusCode::CREATED, &answer, Vec::new());
+    Ok(([(CACHE_CONTROL, "no-store")], answer).into_response())
 }

@@ -28,6 +28,9 @@ pub(super) async fn readyz(State(state): State<AppState>) -> (StatusCode, Json<R
     if !gateway.connected {
         reasons.push("no gateway is linked");
     }
+    if state.last_run.borrow().error.is_some() {
+        reasons.push("the reconciler's last run failed: see the log");
+    }
     let ready = reasons.is_empty();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Readiness { ready, esp: gateway.esp, reasons }))

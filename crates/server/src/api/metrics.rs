@@ -4,6 +4,7 @@ use super::{
     access::{InFrontdoor, PathId},
     shares, tunnels,
     wire::{
+        answer::Format,
         metrics::{Metrics, window},
         query::Query,
     },
@@ -13,31 +14,37 @@ use crate::{
     error::{ApiError, Kind},
     state::{AppState, now},
 };
-use axum::{Json, extract::State};
+use axum::{extract::State, http::StatusCode, response::Response};
 use wicketgate_store::TrafficScope;
 
 pub(super) async fn of_share(
     State(state): State<AppState>,
     at: InFrontdoor,
     id: PathId,
+    format: Format,
     query: Query,
-) -> Result<Json<Metrics>, ApiError> {
+) -> Result<Response, ApiError> {
     at.need_shares(Scope::Read)?;
     let window = window(query, now())?;
     let share = shares::find(&state, &at, id.parse(Kind::Share)?).await?.id;
     let samples = state.store.traffic(TrafficScope::Share(share), &window).await?;
-    Ok(Json(Metrics::new("ipsec-share", share.to_string(), &window, &samples)))
+    let metrics = Metrics::new("ipsec-share", share.to_string(), &window, &samples);
+    let links = vec![("self", format!("{}/{share}/metrics", at.path("ipsec-shares")))];
+    Ok(format.one(StatusCode::OK, &metrics, links))
 }
 
 pub(super) async fn of_tunnel(
     State(state): State<AppState>,
     at: InFrontdoor,
     id: PathId,
+    format: Format,
     query: Query,
-) -> Result<Json<Metrics>, ApiError> {
+) -> Result<Response, ApiError> {
     at.need_shares(Scope::Read)?;
     let window = window(query, now())?;
     let tunnel = tunnels::find(&state, &at, id.parse(Kind::Tunnel)?).await?.id;
     let samples = state.store.traffic(TrafficScope::Tunnel(tunnel), &window).await?;
-    Ok(Json(Metrics::new("ipsec-tunnel", tunnel.to_string(), &window, &samples)))
+    let metrics = Metrics::new("ipsec-tunnel", tunnel.to_string(), &window, &samples);
+    let links = vec![("self", format!("{}/{tunnel}/metrics", at.path("ipsec-tunnels")))];
+    Ok(format.one(StatusCode::OK, &metrics, links))
 }

@@ -3,7 +3,7 @@
 use super::{
     access::{InFrontdoor, PathId},
     tunnels::find,
-    wire::{query::Query, strongswan, vpn_config::VpnConfig},
+    wire::{answer::Format, query::Query, strongswan, tunnel::Tunnel, vpn_config::VpnConfig},
 };
 use crate::{
     auth::Scope,
@@ -11,9 +11,11 @@ use crate::{
     state::AppState,
 };
 use axum::{
-    Json,
     extract::State,
-    http::header::{CACHE_CONTROL, CONTENT_TYPE},
+    http::{
+        StatusCode,
+        header::{CACHE_CONTROL, CONTENT_TYPE},
+    },
     response::{IntoResponse, Response},
 };
 use wicketgate_model::Status;
@@ -23,6 +25,7 @@ pub(super) async fn get(
     State(state): State<AppState>,
     at: InFrontdoor,
     id: PathId,
+    accepted: Result<Format, ApiError>,
     query: Query,
 ) -> Result<Response, ApiError> {
     at.need_shares(Scope::Write)?;
@@ -40,7 +43,11 @@ pub(super) async fn get(
         .ok_or_else(|| ApiError::conflict("The gateway has no public address: it runs without IPsec"))?;
     let config = VpnConfig::new(&tunnel, gateway);
     match format.as_deref() {
-        None | Some("json") => Ok(([(CACHE_CONTROL, "no-store")], Json(config)).into_response()),
+        None | Some("json") => {
+            let answer =
+                accepted?.one(StatusCode::OK, &config, vec![("ipsecTunnel", Tunnel::path(at.id(), id))]);
+            Ok(([(CACHE_CONTROL, "no-store")], answer).into_response())
+        }
         Some("strongswan") => {
             let headers = [(CACHE_CONTROL, "no-store"), (CONTENT_TYPE, "text/plain; charset=utf-8")];
             Ok((headers, strongswan::swanctl(&config)).into_response())

@@ -16,7 +16,7 @@ use wicketgate_store::Store;
 const START: Duration = Duration::from_secs(60);
 
 /// Runs a test on a fresh database of each kind.
-pub fn on_each<F: Future<Output = ()>>(test: impl Fn(Store) -> F) {
+pub(crate) fn on_each<F: Future<Output = ()>>(test: impl Fn(Store) -> F) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("data").join("wicketgate.db");

@@ -66,10 +66,10 @@ pub(in crate::api) fn spec(
     let organization = fields.required::<Organization>("organizationId").map(|o| o.0);
     let default_namespace = fields.required::<NamespaceName>("defaultNamespaceName");
     let ipsec_shares_enabled = fields.optional_boolean("ipsecSharesEnabled").unwrap_or(false);
-    if let (Some(organization), Some(old)) = (&organization, old) {
-        if *organization != old.organization {
-            fields.fault("organizationId", "can't be changed");
-        }
+    if let (Some(organization), Some(old)) = (&organization, old)
+        && *organization != old.organization
+    {
+        fields.fault("organizationId", "can't be changed");
     }
     let made = || {
         Some(FrontdoorSpec {

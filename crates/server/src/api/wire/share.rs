@@ -113,10 +113,10 @@ pub(in crate::api) async fn spec(
         }
         None => None,
     };
-    if let (Some(location), Some(tunnel)) = (location, &tunnel) {
-        if location != tunnel.location {
-            fields.fault("locationId", format!("must be the tunnel's location, {}", tunnel.location));
-        }
+    if let (Some(location), Some(tunnel)) = (location, &tunnel)
+        && location != tunnel.location
+    {
+        fields.fault("locationId", format!("must be the tunnel's location, {}", tunnel.location));
     }
     let environment: Option<EnvironmentId> = match fields.required::<ZId>("envZId") {
         Some(z_id) => {

@@ -2,9 +2,10 @@
 
 use jiff::Timestamp;
 use serde::Serialize;
-use wicketgate_model::{Reason, Standing};
+use wicketgate_model::{Reason, Standing, Status};
 
-/// Why a status is not what it should be.
+/// Why a status is not what it should be. There whenever something is still to be done or is impaired; a change
+/// that no reconciler has looked at yet is pending.
 #[derive(Debug, Serialize)]
 pub(super) struct StatusDetail {
     reason: Reason,
@@ -14,10 +15,18 @@ pub(super) struct StatusDetail {
 
 impl StatusDetail {
     pub(super) fn of(standing: &Standing) -> Option<Self> {
-        standing.detail.as_ref().map(|d| Self {
-            reason: d.problem.reason,
-            message: d.problem.message.clone(),
-            since: d.since,
-        })
+        let pending = |message: &str| {
+            Some(Self { reason: Reason::Pending, message: message.to_owned(), since: standing.since })
+        };
+        match (&standing.detail, standing.status) {
+            (Some(detail), _) => Some(Self {
+                reason: detail.problem.reason,
+                message: detail.problem.message.clone(),
+                since: detail.since,
+            }),
+            (None, Status::Deployed | Status::Deleted) => None,
+            (None, Status::Deleting) => pending("the gateway has not removed it yet"),
+            (None, Status::New | Status::Error) => pending("the gateway has not reported this change yet"),
+        }
     }
 }

@@ -1,0 +1,75 @@
+use crate::harness::{TOKEN, TestApp};
+use axum::{
+    body::Body,
+    http::{Method, Request, StatusCode},
+};
+use insta::assert_json_snapshot;
+use serde_json::json;
+
+async fn with_authorization(app: &TestApp, values: &[&str]) -> crate::harness::Answer {
+    let mut request = Request::get(app.path("ipsec-shares"));
+    for value in values {
+        request = request.header("authorization", *value);
+    }
+    app.send(request.body(Body::empty()).unwrap()).await
+}
+
+#[tokio::test]
+async fn a_token_opens_in_every_form() {
+    let app = TestApp::new().await;
+    let basic = "Basic YW55OndnYV90aGUtdG9rZW4tb2YtdGhlc2UtdGVzdHM=".to_owned();
+    for form in [format!("Bearer {TOKEN}"), format!("bearer {TOKEN}"), format!("Basic any:{TOKEN}"), basic] {
+        assert_eq!(with_authorization(&app, &[&form]).await.status, StatusCode::OK, "{form}");
+    }
+}
+
+#[tokio::test]
+async fn all_else_is_refused() {
+    let app = TestApp::new().await;
+    assert_json_snapshot!("missing", app.shown(&with_authorization(&app, &[]).await));
+    assert_json_snapshot!("wrong", app.shown(&with_authorization(&app, &["Bearer wrong"]).await));
+    assert_json_snapshot!("malformed", app.shown(&with_authorization(&app, &["Bearer"]).await));
+    let good = format!("Bearer {TOKEN}");
+    for malformed in [&["Basic %%%"][..], &["Digest x"], &["token"], &[&good, &good]] {
+        let answer = with_authorization(&app, malformed).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{malformed:?}");
+    }
+    // A wrong token learns nothing of what is there, nor do wrong bodies and formats come first.
+    let request =
+        Request::post("/frontdoor/v2/x/ipsec-shares").header("accept", "text/html").body(Body::from("{"));
+    assert_eq!(app.send(request.unwrap()).await.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn what_is_not_there_says_so() {
+    let app = TestApp::new().await;
+    let mut shown = Vec::new();
+    for path in [
+        "/frontdoor/v2/3d6d2b6e-6c7a-4a7f-8c3d-9a9d2e1f0b1c/ipsec-shares",
+        "/frontdoor/v2/nonsense/ipsec-shares",
+        "ipsec-shares/shr-1",
+        "ipsec-shares/shr-00000000000000000000000000000000/metrics",
+        "ipsec-tunnels/tnl-1/vpn-config",
+        "environments/x",
+        "agents/x",
+        "executions/x",
+        "nothing",
+        "/",
+    ] {
+        shown.push(app.shown(&app.get(path).await));
+    }
+    shown.push(app.shown(&app.delete("ipsec-shares").await));
+    assert_json_snapshot!("not there", shown);
+    let garbage = app.get("ipsec-shares/%ff").await;
+    assert_eq!(
+        (garbage.status, &garbage.body["error"]),
+        (StatusCode::BAD_REQUEST, &json!("invalid_request"))
+    );
+    for (method, path) in [
+        (Method::PUT, "ipsec-shares/x"),
+        (Method::PATCH, "ipsec-tunnels/x"),
+        (Method::DELETE, "ipsec-tunnels/x"),
+    ] {
+        assert_eq!(app.call(method, path, Some(json!({}))).await.status, StatusCode::NOT_FOUND);
+    }
+}

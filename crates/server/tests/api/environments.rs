@@ -1,0 +1,36 @@
+use crate::harness::{TestApp, at};
+use axum::http::StatusCode;
+use insta::assert_json_snapshot;
+use jiff::Timestamp;
+use serde_json::json;
+
+#[tokio::test]
+async fn an_environment_is_active_while_an_agent_is_connected() {
+    let app = TestApp::new().await;
+    let site = app.enrol().await;
+    let path = format!("environments/{}", site.environment);
+    assert_json_snapshot!("offline", app.shown(&app.get(&path).await));
+    app.store
+        .agent_connected(site.agent, "dc-1", "0.1.0", [192, 0, 2, 9].into(), Timestamp::now())
+        .await
+        .unwrap();
+    app.enrol().await;
+    assert_json_snapshot!("list", app.shown(&app.get("environments").await));
+    let named = app.patch(&path, json!({"name": "frankfurt"})).await;
+    assert_eq!((named.status, &named.body["name"]), (StatusCode::OK, &json!("frankfurt")));
+    for bad in [json!({"name": null}), json!({"name": ""}), json!({"nmae": "x"}), json!([])] {
+        assert_eq!(app.patch(&path, bad).await.status, StatusCode::BAD_REQUEST);
+    }
+}
+
+#[tokio::test]
+async fn deleting_one_takes_its_shares_and_agents_with_it() {
+    let (app, tunnel, site) = TestApp::with_site().await;
+    let share = app.share(&tunnel, &site.z_id, "app-db", 8443).await;
+    let path = format!("environments/{}", site.environment);
+    assert_eq!(app.delete(&path).await.status, StatusCode::ACCEPTED);
+    assert_eq!(app.get(&at("ipsec-shares", &share)).await.body["status"], "DELETING");
+    assert_eq!(app.get(&format!("agents/{}", site.agent)).await.status, StatusCode::NOT_FOUND);
+    assert_json_snapshot!("gone", app.shown(&app.get(&path).await));
+    assert_eq!(app.delete(&path).await.status, StatusCode::NOT_FOUND);
+}

@@ -1,0 +1,41 @@
+use crate::harness::{TestApp, tunnel};
+use axum::http::StatusCode;
+use insta::assert_json_snapshot;
+use serde_json::json;
+
+#[tokio::test]
+async fn a_frontdoor_lives_and_is_deleted() {
+    let app = TestApp::new().await;
+    assert_json_snapshot!("first", app.shown(&app.get("/frontdoor/v2").await));
+    let made =
+        app.post("/frontdoor/v2", json!({"organizationId": "acme", "defaultNamespaceName": "prod"})).await;
+    assert_json_snapshot!("created", app.shown(&made));
+    let path = format!("/frontdoor/v2/{}", made.body["id"].as_str().unwrap());
+    let shares = app.get(&format!("{path}/ipsec-shares")).await;
+    assert_json_snapshot!("not enabled", app.shown(&shares));
+    let patched = app.patch(&path, json!({"ipsecSharesEnabled": true})).await;
+    assert_eq!((patched.status, &patched.body["ipsecSharesEnabled"]), (StatusCode::OK, &json!(true)));
+    assert_eq!(app.get(&format!("{path}/ipsec-shares")).await.status, StatusCode::OK);
+    assert_eq!(app.delete(&path).await.status, StatusCode::NO_CONTENT);
+    let gone = app.get(&path).await;
+    assert_eq!((gone.status, &gone.body["error"]), (StatusCode::FORBIDDEN, &json!("not_found")));
+}
+
+#[tokio::test]
+async fn faults_are_named() {
+    let app = TestApp::new().await;
+    let body = json!({"organizationId": "a b", "defaultNamespaceName": "1x", "ipsecSharesEnabled": "yes"});
+    assert_json_snapshot!("faults", app.shown(&app.post("/frontdoor/v2", body).await));
+    let path = format!("/frontdoor/v2/{}", app.frontdoor);
+    let moved = app.patch(&path, json!({"organizationId": "other"})).await;
+    assert_eq!(moved.body["message"], "organizationId can't be changed");
+    app.post("ipsec-tunnels", tunnel("a", 1)).await;
+    assert_eq!(app.delete(&path).await.status, StatusCode::CONFLICT);
+}
+
+#[tokio::test]
+async fn locations_are_those_with_a_gateway() {
+    let app = TestApp::new().await;
+    assert_json_snapshot!("locations", app.shown(&app.get("locations").await));
+    assert_eq!(app.get("locations?page=1").await.body["content"], json!([]));
+}

@@ -1,0 +1,257 @@
+//! A server in memory: its router, a store in a temporary directory, and requests in one line.
+
+use crate::redact::Redact;
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    http::{HeaderMap, Method, Request, StatusCode},
+};
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
+use tempfile::TempDir;
+use tokio::sync::{Notify, watch};
+use tower::ServiceExt;
+use uuid::Uuid;
+use wicketgate_model::{EnrollmentId, FrontdoorId, Generation, LoadBalancerPools, Standing, Status, ZId};
+use wicketgate_server::{
+    LastRun,
+    api::router,
+    auth::AdminToken,
+    state::{AppState, GatewayStatus, ensure_first_frontdoor},
+};
+use wicketgate_session::trust::Fingerprint;
+use wicketgate_store::{Act, Enrol, Enrolled, NewEnrollment, Resource, Settlement, Store};
+
+pub(crate) const TOKEN: &str = "wga_the-token-of-these-tests";
+
+pub(crate) struct TestApp {
+    pub(crate) store: Store,
+    pub(crate) frontdoor: FrontdoorId,
+    pub(crate) gateway: watch::Sender<GatewayStatus>,
+    pub(crate) last_run: watch::Sender<LastRun>,
+    pub(crate) wake: Arc<Notify>,
+    router: Router,
+    redact: Mutex<Redact>,
+    enrolled: AtomicUsize,
+    _dir: TempDir,
+}
+
+/// What was answered.
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Value,
+    pub(crate) text: String,
+}
+
+impl TestApp {
+    pub(crate) async fn new() -> Self {
+        let dir = TempDir::new().unwrap();
+        let store = Store::open(dir.path().join("wicketgate.db").to_str().unwrap()).await.unwrap();
+        let frontdoor = ensure_first_frontdoor(&store).await.unwrap().unwrap().id;
+        let (gateway, status) = watch::channel(GatewayStatus {
+            connected: true,
+            esp: "userland".to_owned(),
+            public_address: Some([198, 51, 100, 7].into()),
+        });
+        let (last_run, runs) = watch::channel(LastRun::default());
+        let wake = Arc::new(Notify::new());
+        let state = AppState {
+            store: store.clone(),
+            wake: Arc::clone(&wake),
+            pools: LoadBalancerPools::ipsec(),
+            locations: Arc::from(["local".parse().unwrap()]),
+            gateway: status,
+            last_run: runs,
+            ca: Fingerprint::of(b"a certificate"),
+            agent_server: Some("https://198.51.100.7:8443".to_owned()),
+            admin: AdminToken::new(TOKEN),
+        };
+        let router = router(state);
+        let (redact, enrolled) = (Mutex::default(), AtomicUsize::new(0));
+        Self { store, frontdoor, gateway, last_run, wake, router, redact, enrolled, _dir: dir }
+    }
+
+    /// With a tunnel and an environment: the bodies of shares name them.
+    pub(crate) async fn with_site() -> (Self, Value, Enrolled) {
+        let app = Self::new().await;
+        let made = app.post("ipsec-tunnels", tunnel("customer-a", 1)).await;
+        assert_eq!(made.status, StatusCode::ACCEPTED, "{}", made.text);
+        let enrolled = app.enrol().await;
+        (app, made.body, enrolled)
+    }
+
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = to_bytes(body, 1 << 24).await.unwrap();
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        let body = serde_json::from_str(&text).unwrap_or(Value::Null);
+        assert_ne!(parts.status, StatusCode::INTERNAL_SERVER_ERROR);
+        Answer { status: parts.status, headers: parts.headers, body, text }
+    }
+
+    /// A path that starts with a slash is whole, another one is below the Frontdoor.
+    pub(crate) fn path(&self, path: &str) -> String {
+        if path.starts_with('/') {
+            path.to_owned()
+        } else {
+            format!("/frontdoor/v2/{}/{path}", self.frontdoor)
+        }
+    }
+
+    pub(crate) async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Answer {
+        let request = Request::builder()
+            .method(method)
+            .uri(self.path(path))
+            .header("authorization", format!("Bearer {TOKEN}"));
+        self.send(match body {
+            Some(body) => {
+                request.header("content-type", "application/json").body(body.to_string().into()).unwrap()
+            }
+            None => request.body(Body::empty()).unwrap(),
+        })
+        .await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.call(Method::GET, path, None).await
+    }
+
+    pub(crate) async fn get_hal(&self, path: &str) -> Answer {
+        let request = Request::get(self.path(path))
+            .header("authorization", format!("Bearer {TOKEN}"))
+            .header("accept", "application/hal+json");
+        self.send(request.body(Body::empty()).unwrap()).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
+        self.call(Method::POST, path, Some(body)).await
+    }
+
+    pub(crate) async fn put(&self, path: &str, body: Value) -> Answer {
+        self.call(Method::PUT, path, Some(body)).await
+    }
+
+    pub(crate) async fn patch(&self, path: &str, body: Value) -> Answer {
+        self.call(Method::PATCH, path, Some(body)).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        self.call(Method::DELETE, path, None).await
+    }
+
+    /// A share that was accepted.
+    pub(crate) async fn share(&self, tunnel: &Value, z_id: &ZId, name: &str, port: u16) -> Value {
+        let made = self.post("ipsec-shares", share(tunnel, z_id, name, port)).await;
+        assert_eq!(made.status, StatusCode::ACCEPTED, "{}", made.text);
+        made.body
+    }
+
+    /// Enrols an agent of an environment `env000000N`.
+    pub(crate) async fn enrol(&self) -> Enrolled {
+        let n = self.enrolled.fetch_add(1, Ordering::Relaxed) + 1;
+        let act = self.act();
+        let enrollment = EnrollmentId::new(Uuid::now_v7());
+        let secret_sha256 = [7; 32];
+        let new = NewEnrollment {
+            id: enrollment,
+            environment: None,
+            secret_sha256,
+            expires_at: Timestamp::now() + jiff::SignedDuration::from_hours(1),
+        };
+        self.store.create_enrollment(self.frontdoor, &new, &act).await.unwrap();
+        let asked = Enrol {
+            enrollment,
+            secret_sha256,
+            public_key_sha256: [8; 32],
+            name: format!("dc-{n}.example.org"),
+            z_id: format!("env{n:07}").parse().unwrap(),
+        };
+        self.store.enrol(&asked, &act).await.unwrap().unwrap()
+    }
+
+    /// What the reconciler would find out.
+    pub(crate) async fn settle(&self, resource: &Value, status: Status) {
+        let id = resource["id"].as_str().unwrap();
+        let resource = match id.parse() {
+            Ok(id) => Resource::Share(id),
+            Err(_) => Resource::Tunnel(id.parse().unwrap()),
+        };
+        let generation = match resource {
+            Resource::Share(id) => self.store.share(self.frontdoor, id).await.unwrap().unwrap().generation,
+            Resource::Tunnel(id) => self.store.tunnel(self.frontdoor, id).await.unwrap().unwrap().generation,
+        };
+        let standing = Standing {
+            status,
+            since: Timestamp::now(),
+            observed_generation: Some(Generation::new(generation.get())),
+            detail: None,
+        };
+        self.store.settle(&[Settlement { resource, generation, standing }]).await.unwrap();
+    }
+
+    pub(crate) fn act(&self) -> Act {
+        Act::new("test", Timestamp::now(), Uuid::now_v7)
+    }
+
+    /// Status, telling headers and body, ready for a snapshot.
+    pub(crate) fn shown(&self, answer: &Answer) -> Value {
+        let mut shown = Map::new();
+        shown.insert("status".to_owned(), answer.status.as_u16().into());
+        for name in ["location", "www-authenticate", "allow"] {
+            if let Some(value) = answer.headers.get(name) {
+                shown.insert(name.to_owned(), value.to_str().unwrap().into());
+            }
+        }
+        if !answer.text.is_empty() {
+            shown.insert("body".to_owned(), answer.body.clone());
+        }
+        let mut shown = Value::Object(shown);
+        self.redact.lock().unwrap().value(&mut shown);
+        shown
+    }
+}
+
+/// A tunnel's body.
+pub(crate) fn tunnel(name: &str, n: u8) -> Value {
+    json!({
+        "name": name,
+        "locationId": "local",
+        "peerPublicIp": format!("203.0.113.{n}"),
+        "peerCidr": "172.31.0.0/16",
+    })
+}
+
+/// A share's body.
+pub(crate) fn share(tunnel: &Value, z_id: &ZId, name: &str, port: u16) -> Value {
+    json!({
+        "name": name,
+        "ipsecTunnelId": tunnel["id"],
+        "envZId": z_id,
+        "target": "10.20.100.1:8443",
+        "ingressPort": port,
+    })
+}
+
+/// `{collection}/{id}`
+pub(crate) fn at(collection: &str, resource: &Value) -> String {
+    format!("{collection}/{}", resource["id"].as_str().unwrap())
+}
+
+/// Changes some properties of a body.
+pub(crate) fn with(mut body: Value, changes: Value) -> Value {
+    let Value::Object(changes) = changes else { panic!("an object is wanted") };
+    for (name, value) in changes {
+        if value.is_null() {
+            body.as_object_mut().unwrap().remove(&name);
+        } else {
+            body[name] = value;
+        }
+    }
+    body
+}

@@ -1,0 +1,52 @@
+use crate::harness::{TestApp, at};
+use axum::http::StatusCode;
+use insta::assert_json_snapshot;
+use jiff::Timestamp;
+use wicketgate_model::TrafficDelta;
+
+#[tokio::test]
+async fn samples_add_up_and_zeros_are_there() {
+    let (app, tunnel, site) = TestApp::with_site().await;
+    let share = app.share(&tunnel, &site.z_id, "app-db", 8443).await;
+    let delta = TrafficDelta {
+        share: share["id"].as_str().unwrap().parse().unwrap(),
+        tunnel: tunnel["id"].as_str().unwrap().parse().unwrap(),
+        rx: 8331,
+        tx: 1321,
+        connections: 2,
+        failures: 1,
+        active: 2,
+    };
+    app.store.record_traffic(Timestamp::now(), &[delta]).await.unwrap();
+    for path in [at("ipsec-shares", &share), at("ipsec-tunnels", &tunnel)] {
+        let answer = app.get(&format!("{path}/metrics?duration=1h")).await.body;
+        assert_eq!(
+            (&answer["period"], &answer["id"]),
+            (&3600.into(), &path.split('/').next_back().unwrap().into())
+        );
+        let samples = answer["samples"].as_array().unwrap();
+        assert_eq!(samples.len(), 120);
+        let sum = |name: &str| samples.iter().map(|s| s[name].as_u64().unwrap()).sum::<u64>();
+        assert_eq!((sum("rx"), sum("tx"), sum("connections"), sum("failures")), (8331, 1321, 2, 1));
+        let starts: Vec<_> = samples.iter().map(|s| s["timestamp"].as_i64().unwrap()).collect();
+        assert!(starts.windows(2).all(|w| w[1] - w[0] == 30_000));
+    }
+    let path = format!("{}/metrics", at("ipsec-shares", &share));
+    assert_eq!(app.get(&path).await.body["period"], 86_400);
+    let few = app.get(&format!("{path}?duration=PT1M&step=30s")).await;
+    assert_json_snapshot!("few", app.shown(&few), {".body.samples[].rx" => "[n]", ".body.samples[].tx" => "[n]",
+        ".body.samples[].connections" => "[n]", ".body.samples[].failures" => "[n]", ".body.samples[].active" => "[n]"});
+    for bad in [
+        "duration=",
+        "duration=1",
+        "duration=31d",
+        "duration=1s",
+        "duration=1h&step=7s",
+        "dur=1h",
+        "duration=1h&duration=1h",
+    ] {
+        let answer = app.get(&format!("{path}?{bad}")).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{bad}");
+        assert_eq!(answer.body["error"], "invalid_request");
+    }
+}
