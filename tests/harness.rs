@@ -162,7 +162,7 @@ impl World {
     pub(crate) fn connected_site(&self, n: u8, tunnel: &Value) -> Result<Site> {
         let mut site = self.site(n)?;
         site.start(&self.lab, &self.vpn_config(tunnel)?)?;
-        site.connect(&self.lab, CONNECT)?;
+        site.connected(&self.lab, CONNECT)?;
         let path = format!("ipsec-tunnels/{}", text(tunnel, "id")?);
         self.gateway.wait(&self.lab, &path, "UP", CONNECT, |t| t["connection"]["state"] == "UP")?;
         Ok(site)

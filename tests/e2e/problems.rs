@@ -41,7 +41,7 @@ fn a_wrong_key_at_the_site_is_named_as_such() -> Result<()> {
     let world = World::with_sites(1)?;
     let tunnel = world.tunnel(0)?;
     let config = world.vpn_config(&tunnel)?;
-    let begin = config.find("secret").context("no secret in the configuration")?;
+    let begin = config.find("secret = ").context("no secret in the configuration")?;
     let line = config[begin..].lines().next().context("no secret in the configuration")?;
     let wrong = config.replace(line, "secret = \"a key of another tunnel, to be sure\"");
     ensure!(wrong != config, "the key was not replaced");

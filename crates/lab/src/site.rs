@@ -95,22 +95,18 @@ impl Site {
         Ok(())
     }
 
-    /// Brings the tunnel up from this side, if the configuration has not done so by itself.
+    /// Waits until the tunnel is up: the configuration has the device start it.
     ///
     /// # Errors
     /// When it does not come up, with the end of the daemon's log.
-    pub fn connect(&self, lab: &Lab, bound: Duration) -> Result<()> {
-        let child = self.child()?;
+    pub fn connected(&self, lab: &Lab, bound: Duration) -> Result<()> {
         lab.until("the site's tunnel is up", bound, || {
-            if self.swanctl(&["--list-sas"])?.contains("INSTALLED") {
-                return Ok(Some(()));
-            }
-            self.swanctl(&["--initiate", "--child", &child]).map(|_| Some(()))
+            Ok(self.swanctl(&["--list-sas"])?.contains("INSTALLED").then_some(()))
         })
         .with_context(|| self.log_tail())
     }
 
-    /// Tries once, and returns whether it came up.
+    /// Tries once to bring the tunnel up from this side, and returns whether it came up.
     ///
     /// # Errors
     /// When there is no connection loaded.

@@ -1,6 +1,6 @@
 //! `wicketgate down`: removes what `up` left running.
 
-use std::path::PathBuf;
+use std::{net::Ipv4Addr, path::PathBuf};
 
 use anyhow::Context;
 use clap::Args;
@@ -23,11 +23,14 @@ impl Down {
             self.data_dir.display()
         );
         let data_dir = DataDir::open(&self.data_dir)?;
-        let config = IpsecConfig {
-            mode: IpsecMode::Auto,
-            state_dir: data_dir.subdirectory("gateway")?,
-            public_address: None,
-        };
+        let state_dir = data_dir.subdirectory("gateway")?;
+        if std::fs::read_dir(&state_dir)?.next().is_none() {
+            // It ran without IPsec only, and never on a machine that may have no IKE daemon at all.
+            return Ok(());
+        }
+        // What is removed needs no address to be dialled at, and the host may have no default route to tell one by.
+        let config =
+            IpsecConfig { mode: IpsecMode::Auto, state_dir, public_address: Some(Ipv4Addr::LOCALHOST) };
         Backend::start(config).await?.purge().await.context("not everything could be removed: try again")
     }
 }

@@ -1,6 +1,7 @@
 //! `wicketgate up`: server and gateway in one process, joined by an in-process link.
 
 use std::{
+    io::IsTerminal as _,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
@@ -10,8 +11,8 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 use jiff::Timestamp;
-use tokio::signal::unix::{SignalKind, signal};
 use secrecy::{ExposeSecret, SecretString};
+use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 use uuid::Uuid;
 use wicketgate_gateway::{Gateway, GatewayConfig, IpsecConfig, IpsecMode};
@@ -87,7 +88,8 @@ impl Up {
         if let Some(token) = &server.new_admin_token {
             print_token(token, &Server::admin_token_file(data_dir.path()));
         }
-        let agent_url = self.agent_url.or_else(|| agent_url(gateway.agent_address(), gateway.public_address()));
+        let agent_url =
+            self.agent_url.or_else(|| agent_url(gateway.agent_address(), gateway.public_address()));
         let server = server.start(ca, server_end, agent_url)?;
 
         let signal = stop_signal().await?;
@@ -116,7 +118,9 @@ async fn renew(ca: Arc<Ca>, gateway: GatewayId, identity: GatewayIdentity) {
             .and_then(|fresh| Ok(certificate.replace(fresh)?));
         match renewed {
             Ok(()) => info!("the gateway's certificate was renewed"),
-            Err(error) => error!(error = format!("{error:#}"), "the gateway's certificate could not be renewed"),
+            Err(error) => {
+                error!(error = format!("{error:#}"), "the gateway's certificate could not be renewed")
+            }
         }
     }
 }
@@ -127,10 +131,14 @@ fn agent_url(listen: SocketAddr, public: Option<Ipv4Addr>) -> Option<String> {
     Some(format!("https://{}", SocketAddr::new(ip, listen.port())))
 }
 
-/// The one time that the token is shown. Not by way of the log, which is kept.
+/// The one time that the token is shown: to a terminal only, since what a service writes is kept in a log.
 #[expect(clippy::print_stdout, reason = "for whoever starts it for the first time")]
 fn print_token(token: &SecretString, file: &Path) {
-    println!("admin token, shown this once and kept in {}: {}", file.display(), token.expose_secret());
+    if std::io::stdout().is_terminal() {
+        println!("admin token, shown this once and kept in {}: {}", file.display(), token.expose_secret());
+    } else {
+        println!("the admin token is in {}", file.display());
+    }
 }
 
 async fn stop_signal() -> anyhow::Result<&'static str> {

@@ -185,7 +185,7 @@ fn site(
     let config = gateway.api.text(&gateway.at(&format!("{}/vpn-config?format=strongswan", path(tunnel))))?;
     let mut site = Site::new(lab, name, namespace, public, SITE_CLIENT)?;
     site.start(lab, &config)?;
-    site.connect(lab, TUNNEL_UP)?;
+    site.connected(lab, TUNNEL_UP)?;
     Ok(site)
 }
 
