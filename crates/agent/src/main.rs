@@ -1,7 +1,10 @@
 //! `wicketgate-agent`.
 
 use clap::Parser;
-use std::{io, process::ExitCode};
+use std::{
+    io::{self, IsTerminal},
+    process::ExitCode,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
@@ -11,7 +14,8 @@ use wicketgate_agent::options::{Command, Options};
 fn main() -> ExitCode {
     let Options { command: Command::Start(start) } = Options::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let ansi = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(ansi).init();
     let outcome = start.into_config().and_then(|config| {
         let runtime = tokio::runtime::Runtime::new()?;
         let ended = runtime.block_on(async {

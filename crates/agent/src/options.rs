@@ -7,7 +7,7 @@ use crate::{
 };
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 use wicketgate_session::enrolment_code::EnrolmentCode;
 
 /// Wicketgate's hosting agent: connects private targets to the gateway that it dials. Opens no port, needs no root.
@@ -41,10 +41,9 @@ pub struct Start {
         value_name = "CODE",
         env = "WICKETGATE_ENROLLMENT_TOKEN",
         hide_env_values = true,
-        value_parser = secret_code,
         conflicts_with = "enrollment_token_file"
     )]
-    enrollment_token: Option<EnrolmentCode>,
+    enrollment_token: Option<CodeText>,
 
     /// A file with the enrolment code
     #[arg(long, value_name = "FILE")]
@@ -61,15 +60,26 @@ pub struct Start {
     allow: Vec<AllowRule>,
 }
 
-/// The error must not repeat the code, as clap's own would.
-fn secret_code(text: &str) -> Result<EnrolmentCode, String> {
-    text.parse().map_err(|e: wicketgate_session::enrolment_code::CodeError| e.to_string())
+/// A code as it was given: not parsed by the command line's parser, whose errors repeat what they can't read.
+#[derive(Clone)]
+struct CodeText(String);
+
+impl From<String> for CodeText {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for CodeText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CodeText(…)")
+    }
 }
 
 impl Start {
     pub fn into_config(self) -> anyhow::Result<Config> {
         let code = match (self.enrollment_token, self.enrollment_token_file) {
-            (Some(code), _) => Some(code),
+            (Some(CodeText(text)), _) => Some(text.parse::<EnrolmentCode>()?),
             // Somebody may remove the file after the enrolment.
             (None, Some(path)) => match std::fs::read_to_string(&path) {
                 Ok(text) => Some(text.parse().with_context(|| path.display().to_string())?),
@@ -97,6 +107,17 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Options::command().debug_assert();
+    }
+
+    #[test]
+    fn a_code_that_is_cut_short_is_not_repeated() {
+        let code = "ENR-0123456789";
+        let args = ["wicketgate-agent", "start", "--server", "https://a:1", "--state-dir", "x"];
+        let options = Options::try_parse_from(args.into_iter().chain(["--enrollment-token", code])).unwrap();
+        assert!(!format!("{options:?}").contains(code));
+        let Command::Start(start) = options.command;
+        let error = format!("{:#}", start.into_config().unwrap_err());
+        assert!(error.contains("not copied whole") && !error.contains(code), "{error}");
     }
 
     #[test]

@@ -36,11 +36,12 @@ impl FromStr for ServerAddress {
         let port = port.parse().ok().filter(|&p| p != 0).ok_or(NotAServer::Form)?;
         let host = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
             Some(v6) => v6.parse::<std::net::Ipv6Addr>().map_err(|_| NotAServer::Form)?.to_string(),
+            None if host.is_empty() || host.contains([':', '/', '@', '?', '#', '[', ']', ' ']) => {
+                return Err(NotAServer::Form);
+            }
             None => host.to_owned(),
         };
-        let bare = !host.is_empty() && !host.contains(['/', '@', '?', '#', '[', ']', ' ']);
-        let colons = host.contains(':') && host.parse::<std::net::Ipv6Addr>().is_err();
-        if bare && !colons && rest.contains(&host) { Ok(Self { host, port }) } else { Err(NotAServer::Form) }
+        Ok(Self { host, port })
     }
 }
 
