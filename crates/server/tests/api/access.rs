@@ -59,7 +59,7 @@ async fn what_is_not_there_says_so() {
         shown.push(app.shown(&app.get(path).await));
     }
     shown.push(app.shown(&app.delete("ipsec-shares").await));
-    assert_json_snapshot!("not there", shown);
+    assert_json_snapshot!("not_there", shown);
     let garbage = app.get("ipsec-shares/%ff").await;
     assert_eq!(
         (garbage.status, &garbage.body["error"]),

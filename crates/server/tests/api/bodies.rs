@@ -21,7 +21,7 @@ async fn a_body_that_is_no_object_is_refused() {
         shown.push(app.shown(&post(&app, json, body.to_owned()).await));
     }
     shown.push(app.shown(&post(&app, json, vec![b'{', 0xff, b'}']).await));
-    assert_json_snapshot!("no object", shown);
+    assert_json_snapshot!("no_object", shown);
 }
 
 #[tokio::test]
@@ -33,5 +33,5 @@ async fn a_body_of_another_kind_or_size_is_refused() {
     }
     shown.push(app.shown(&post(&app, Some("application/json"), vec![b' '; (1 << 20) + 1]).await));
     shown.push(app.shown(&post(&app, Some("application/merge-patch+json"), "[]").await));
-    assert_json_snapshot!("another kind", shown);
+    assert_json_snapshot!("another_kind", shown);
 }

@@ -15,7 +15,7 @@ async fn every_write_has_a_record() {
     let last = all.body["content"].as_array().unwrap().last().unwrap();
     let process = last["processId"].as_str().unwrap();
     let of_process = app.get_hal(&format!("executions?processId={process}")).await;
-    assert_json_snapshot!("of a process", app.shown(&of_process));
+    assert_json_snapshot!("of_a_process", app.shown(&of_process));
     assert_eq!(app.get(&at("executions", last)).await.body, *last);
     assert_eq!(app.get("executions?processId=7").await.status, StatusCode::BAD_REQUEST);
     assert_eq!(app.get("executions/exe-7").await.status, StatusCode::NOT_FOUND);

@@ -12,7 +12,7 @@ async fn a_frontdoor_lives_and_is_deleted() {
     assert_json_snapshot!("created", app.shown(&made));
     let path = format!("/frontdoor/v2/{}", made.body["id"].as_str().unwrap());
     let shares = app.get(&format!("{path}/ipsec-shares")).await;
-    assert_json_snapshot!("not enabled", app.shown(&shares));
+    assert_json_snapshot!("not_enabled", app.shown(&shares));
     let patched = app.patch(&path, json!({"ipsecSharesEnabled": true})).await;
     assert_eq!((patched.status, &patched.body["ipsecSharesEnabled"]), (StatusCode::OK, &json!(true)));
     assert_eq!(app.get(&format!("{path}/ipsec-shares")).await.status, StatusCode::OK);

@@ -16,5 +16,5 @@ async fn a_server_is_ready_when_it_can_do_its_work() {
     let closed = get("/readyz").await;
     assert_json_snapshot!("readiness", [app.shown(&ready), app.shown(&offline), app.shown(&closed)]);
     let database = app.get("ipsec-shares").await;
-    assert_json_snapshot!("no database", app.shown(&database));
+    assert_json_snapshot!("no_database", app.shown(&database));
 }

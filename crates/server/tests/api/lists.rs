@@ -22,7 +22,7 @@ async fn pages_follow_one_another() {
     }
     assert_eq!(names, ["share-1", "share-2", "share-3", "share-4", "share-5"]);
     assert_json_snapshot!("hal", app.shown(&app.get_hal("ipsec-shares?page=1&size=2").await));
-    assert_json_snapshot!("hal past the end", app.shown(&app.get_hal("ipsec-shares?page=7&size=2").await));
+    assert_json_snapshot!("hal_past_the_end", app.shown(&app.get_hal("ipsec-shares?page=7&size=2").await));
     let far = app.get("ipsec-shares?page=9223372036854775807&size=1000").await;
     assert_eq!((far.status, &far.body["content"]), (StatusCode::OK, &json!([])));
 }
@@ -73,5 +73,5 @@ async fn the_format_is_the_one_that_is_accepted() {
     let hal = get("application/hal+json").await;
     assert_eq!(hal.headers["content-type"], "application/hal+json");
     assert!(hal.body.get("_embedded").is_none());
-    assert_json_snapshot!("not acceptable", app.shown(&get("text/html").await));
+    assert_json_snapshot!("not_acceptable", app.shown(&get("text/html").await));
 }

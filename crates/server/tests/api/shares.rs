@@ -44,7 +44,7 @@ async fn what_was_read_may_be_put_back() {
     let put = app.put(&path, with(read, json!({"target": "tcp://DB.internal:5432"}))).await;
     assert_json_snapshot!("put", app.shown(&put));
     let missing = app.put(&path, json!({"name": "app-db"})).await;
-    assert_json_snapshot!("put without all", app.shown(&missing));
+    assert_json_snapshot!("put_without_all", app.shown(&missing));
 }
 
 #[tokio::test]

@@ -31,7 +31,7 @@ async fn a_tunnel_in_use_stays() {
     let (app, tunnel, site) = TestApp::with_site().await;
     let share = app.share(&tunnel, &site.z_id, "app-db", 8443).await;
     let path = at("ipsec-tunnels", &tunnel);
-    assert_json_snapshot!("in use", app.shown(&app.delete(&path).await));
+    assert_json_snapshot!("in_use", app.shown(&app.delete(&path).await));
     app.delete(&at("ipsec-shares", &share)).await;
     assert_eq!(app.delete(&path).await.status, StatusCode::ACCEPTED);
 }
