@@ -1,5 +1,6 @@
 //! A real CA, a gateway's agents and real agents, over loopback.
 
+#[cfg(test)]
 mod agents {
     mod assignments;
     mod enrolment;

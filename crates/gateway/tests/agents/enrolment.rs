@@ -56,7 +56,7 @@ async fn an_agent_comes_back_without_its_code_and_a_code_is_good_for_one() {
 async fn a_retry_with_the_same_key_gets_the_same_identity() {
     let lab = Lab::new().await;
     let state = tempfile::tempdir().unwrap();
-    lab.agents.assign(&lab.share(1, 1, "127.0.0.1:1"));
+    lab.agents.assign(&lab.share(1, 1, super::lab::nobody().await));
     let agent = lab.start(state.path(), Some(&lab.code), &[]);
     lab.ready(1, 1).await;
     agent.stop().await;

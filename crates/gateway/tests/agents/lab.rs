@@ -105,7 +105,7 @@ impl Lab {
         RunningAgent { stop, task }
     }
 
-    pub(crate) fn share(&self, n: u128, generation: u64, target: impl ToString) -> ShareDesired {
+    pub(crate) fn share(&self, n: u128, generation: u64, target: SocketAddr) -> ShareDesired {
         let assignment = Assignment {
             environment: self.environment,
             share: share_id(n),
