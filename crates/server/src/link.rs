@@ -17,9 +17,7 @@ use wicketgate_model::{Observed, ShareId, TunnelId, ZId};
 use wicketgate_session::{
     ca::Ca,
     identity::{AgentIdentity, Identity},
-    link::{
-        ConnectedAgent, EnrolGrant, EnrolRefusal, EnrolRequest, FromGateway, GatewayHello, RenewRequest,
-    },
+    link::{ConnectedAgent, EnrolGrant, EnrolRefusal, EnrolRequest, FromGateway, GatewayHello, RenewRequest},
 };
 use wicketgate_store::{Act, Enrol, Enrolled, Refusal, Store};
 
@@ -114,7 +112,7 @@ impl Link {
         });
     }
 
-    async fn take(&self, message: FromGateway) {
+    pub(crate) async fn take(&self, message: FromGateway) {
         match message {
             FromGateway::Hello(hello) => {
                 info!(esp = hello.esp, "gateway linked");
@@ -134,7 +132,8 @@ impl Link {
             FromGateway::AgentConnected(agent) => {
                 info!(agent.id = %agent.agent, environment.id = %agent.environment, version = agent.version, "agent connected");
                 let ConnectedAgent { agent, name, version, address, .. } = agent;
-                let recorded = self.store.agent_connected(agent, &name, &version, address, Timestamp::now()).await;
+                let recorded =
+                    self.store.agent_connected(agent, &name, &version, address, Timestamp::now()).await;
                 if let Err(error) = recorded {
                     warn!(%error, "could not record that an agent connected");
                 }

@@ -5,19 +5,15 @@
 //! and what it was last told, and lets [`wicketgate_model::next`] decide where each row stands. First deploy,
 //! retry, restart and failover are this path.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use wicketgate_model::{
-    Assignment, Connection, Deadlines, Desired, Generation, Observation, ShareDesired, ShareId, Standing, Status,
-    Touched, TunnelDesired, TunnelId, next,
+    Assignment, Connection, Deadlines, Desired, Generation, Observation, ShareDesired, ShareId, Standing,
+    Status, Touched, TunnelDesired, TunnelId, next,
 };
 use wicketgate_session::{ca::Ca, link::ToGateway};
 use wicketgate_store::{Changes, Resource, Revision, Settlement, ShareRow, Store, StoreError, TunnelRow};
@@ -100,7 +96,12 @@ impl Reconciler {
     }
 
     /// Runs until `stop`. A run that fails is told on `last_run`, and tried again a period later.
-    pub(crate) async fn run(mut self, wake: Arc<Notify>, last_run: watch::Sender<LastRun>, stop: CancellationToken) {
+    pub(crate) async fn run(
+        mut self,
+        wake: Arc<Notify>,
+        last_run: watch::Sender<LastRun>,
+        stop: CancellationToken,
+    ) {
         let mut failing = false;
         loop {
             let now = Timestamp::now();
@@ -206,7 +207,8 @@ impl Reconciler {
 
     /// Keys whose grace time is over stop working.
     fn expire_keys(&mut self, now: Timestamp) {
-        let over: Vec<_> = self.expiring_keys.iter().filter(|(_, until)| **until <= now).map(|(id, _)| *id).collect();
+        let over: Vec<_> =
+            self.expiring_keys.iter().filter(|(_, until)| **until <= now).map(|(id, _)| *id).collect();
         for id in over {
             self.expiring_keys.remove(&id);
             if let Some(tunnel) = self.desired.tunnels.get_mut(&id) {
@@ -282,7 +284,13 @@ impl Reconciler {
         tunnels.chain(shares).collect()
     }
 
-    fn settlement(&self, resource: Resource, row: &Row, seen: Observation, now: Timestamp) -> Option<Settlement> {
+    fn settlement(
+        &self,
+        resource: Resource,
+        row: &Row,
+        seen: Observation,
+        now: Timestamp,
+    ) -> Option<Settlement> {
         let standing = next(&row.standing, row.generation, &seen, self.deadlines, now);
         (standing != row.standing).then_some(Settlement { resource, generation: row.generation, standing })
     }
@@ -322,7 +330,9 @@ impl Reconciler {
             let recorded = self.connections.get(id);
             let current = match seen.observed.tunnels.get(id) {
                 Some(tunnel) => tunnel.connection.clone(),
-                None if lost && recorded.is_some_and(|c| c.state != Default::default()) => Connection::down(now),
+                None if lost && recorded.is_some_and(|c| c.state != Default::default()) => {
+                    Connection::down(now)
+                }
                 None => return None,
             };
             (recorded != Some(&current)).then_some((*id, current))
@@ -366,3 +376,6 @@ pub(crate) fn deadlines(provisioning: Duration) -> Deadlines {
     let provisioning = SignedDuration::try_from(provisioning).unwrap_or(SignedDuration::MAX);
     Deadlines { provisioning, ..Deadlines::default() }
 }
+
+#[cfg(test)]
+mod tests;
