@@ -82,12 +82,19 @@ impl Demo {
         ensure!(agent.exists(), "{} is not there: run `make build`", agent.display());
 
         let mut report = Report::new();
-        let mut lab = Lab::new(PREFIX, &self.dir, stop).context("what an earlier demo left is in the way")?;
-        let told = story::tell(&lab, &executable, &agent, &mut report);
-        let told = match told {
+        let mut lab = Lab::new(PREFIX, &self.dir, Arc::clone(&stop))
+            .context("what an earlier demo left is in the way")?;
+        let told = match story::tell(&lab, &executable, &agent, &mut report) {
             Ok(told) => told,
             Err(e) => {
                 drop(lab);
+                ensure!(
+                    !self.dir.exists(),
+                    "{} is still there: run `wicketgate demo --down`",
+                    self.dir.display()
+                );
+                // What went wrong after an interrupt is the interrupt's doing.
+                ensure!(!stop.load(Ordering::Relaxed), "interrupted; what was made is removed");
                 return Err(e.context("the demo did not get through; what it made is removed"));
             }
         };
