@@ -54,7 +54,7 @@ impl Demo {
         // The story itself blocks: it waits for programs and sockets in other namespaces, step by step.
         let mut story = tokio::task::spawn_blocking({
             let stop = Arc::clone(&stop);
-            move || self.play(stop)
+            move || self.play(&stop)
         });
         if let (Some(mut int), Some(mut term), Some(mut hup)) =
             (signals.next(), signals.next(), signals.next())
@@ -71,7 +71,7 @@ impl Demo {
         story.await?
     }
 
-    fn play(self, stop: Arc<AtomicBool>) -> Result<()> {
+    fn play(self, stop: &Arc<AtomicBool>) -> Result<()> {
         ensure!(rustix::process::geteuid().is_root(), "run the demo as root: it makes network namespaces");
         if self.down {
             return sweep(&self.dir);
@@ -82,7 +82,7 @@ impl Demo {
         ensure!(agent.exists(), "{} is not there: run `make build`", agent.display());
 
         let mut report = Report::new();
-        let mut lab = Lab::new(PREFIX, &self.dir, Arc::clone(&stop))
+        let mut lab = Lab::new(PREFIX, &self.dir, Arc::clone(stop))
             .context("what an earlier demo left is in the way")?;
         let told = match story::tell(&lab, &executable, &agent, &mut report) {
             Ok(told) => told,
