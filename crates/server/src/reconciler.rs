@@ -273,13 +273,13 @@ impl Reconciler {
             let row = self.tunnels.get(id)?;
             let entry = seen.observed.tunnels.get(id).map(|t| (t.ready, t.problem.clone()));
             let told = self.told.tunnels.contains_key(id) || self.removed_tunnels.contains_key(id);
-            self.settlement(Resource::Tunnel(*id), row, observation(seen, entry, told), now)
+            self.settlement(Resource::Tunnel(*id), row, &observation(seen, entry, told), now)
         });
         let shares = self.undecided.shares.iter().filter_map(|id| {
             let row = self.shares.get(id)?;
             let entry = seen.observed.shares.get(id).map(|s| (s.ready, s.problem.clone()));
             let told = self.told.shares.contains_key(id) || self.removed_shares.contains_key(id);
-            self.settlement(Resource::Share(*id), row, observation(seen, entry, told), now)
+            self.settlement(Resource::Share(*id), row, &observation(seen, entry, told), now)
         });
         tunnels.chain(shares).collect()
     }
@@ -288,10 +288,10 @@ impl Reconciler {
         &self,
         resource: Resource,
         row: &Row,
-        seen: Observation,
+        seen: &Observation,
         now: Timestamp,
     ) -> Option<Settlement> {
-        let standing = next(&row.standing, row.generation, &seen, self.deadlines, now);
+        let standing = next(&row.standing, row.generation, seen, self.deadlines, now);
         (standing != row.standing).then_some(Settlement { resource, generation: row.generation, standing })
     }
 

@@ -131,7 +131,8 @@ impl Prepared {
         tasks.spawn(stop.clone().run_until_cancelled_owned(link_task.run(link.receive)));
         tasks.spawn(reconciler.run(wake, last_run_status, stop.clone()));
         tasks.spawn(stop.clone().run_until_cancelled_owned(prune(store.clone())));
-        let serve = axum::serve(listener, api::router(state)).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let serve =
+            axum::serve(listener, api::router(state)).with_graceful_shutdown(stop.clone().cancelled_owned());
         tasks.spawn(async move {
             if let Err(error) = serve.await {
                 warn!(%error, "the API stopped");

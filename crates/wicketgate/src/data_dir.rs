@@ -25,9 +25,12 @@ impl DataDir {
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
         let shown = path.display();
         DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| {
-            format!("cannot make the data directory {shown}: choose another with --data-dir, or run as its owner")
+            format!(
+                "cannot make the data directory {shown}: choose another with --data-dir, or run as its owner"
+            )
         })?;
-        let path = fs::canonicalize(path).with_context(|| format!("cannot use the data directory {shown}"))?;
+        let path =
+            fs::canonicalize(path).with_context(|| format!("cannot use the data directory {shown}"))?;
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -40,7 +43,9 @@ impl DataDir {
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { path, _lock: lock }),
             Err(Errno::WOULDBLOCK) => {
-                bail!("another wicketgate is using the data directory {shown}: stop it first, or choose another with --data-dir")
+                bail!(
+                    "another wicketgate is using the data directory {shown}: stop it first, or choose another with --data-dir"
+                )
             }
             Err(error) => {
                 Err(io::Error::from(error)).with_context(|| format!("cannot lock the data directory {shown}"))
