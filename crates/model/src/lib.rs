@@ -9,6 +9,7 @@ mod desired;
 mod ids;
 mod network;
 mod observed;
+mod proposal;
 mod secret;
 mod status;
 mod target;
@@ -22,6 +23,7 @@ pub use ids::{
 };
 pub use network::{IngressPort, LoadBalancerPools, PeerAddress, PeerCidr};
 pub use observed::{Observed, ObservedDelta, ShareObserved, TrafficDelta, TunnelObserved};
+pub use proposal::{ESP_PROPOSALS, IKE_PROPOSALS};
 pub use secret::PreSharedKey;
 pub use status::{Deadlines, Detail, Generation, Observation, Problem, Reason, Standing, Status, next};
 pub use target::{Host, Target};

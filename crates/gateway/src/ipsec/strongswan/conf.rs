@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use wicketgate_model::{PreSharedKey, TunnelDesired};
+use wicketgate_model::{ESP_PROPOSALS, IKE_PROPOSALS, PreSharedKey, TunnelDesired};
 use wicketgate_vici::{Client, Error, Message};
 
 use crate::netns::guard::EspPath;
@@ -11,22 +11,6 @@ use crate::netns::guard::EspPath;
 pub(super) const CONNECTION: &str = "tunnel";
 pub(super) const CHILD: &str = "site";
 
-/// The best first; the last one is for devices that know nothing newer.
-const IKE_PROPOSALS: [&str; 5] = [
-    "aes256gcm16-prfsha384-ecp384",
-    "aes256gcm16-prfsha256-ecp256",
-    "aes256gcm16-prfsha384-x25519",
-    "aes256-sha384-ecp384",
-    "aes256-sha256-modp2048",
-];
-const ESP_PROPOSALS: [&str; 5] = [
-    "aes256gcm16-ecp384",
-    "aes256gcm16-ecp256",
-    "aes256gcm16-x25519",
-    "aes256gcm16-modp2048",
-    "aes256-sha256-modp2048",
-];
-
 /// A dead peer is noticed by this and the retransmissions below: after about half a minute.
 const DPD_DELAY: &str = "10s";
 const IKE_REKEY: &str = "8h";
@@ -34,7 +18,8 @@ const CHILD_REKEY: &str = "1h";
 
 /// The file. The order of the plugins is their priority, and there is no other list: kernel-libipsec stands before
 /// kernel-netlink, which is still needed for addresses and routes. Paths are as charon sees them, see
-/// [`super::charon`]. Eight threads are too few: kernel-libipsec and the sockets keep that many. The log has what charon says when it starts; the rest goes out as events.
+/// [`super::charon`]. Eight threads are too few: kernel-libipsec and the sockets keep that many. The log has what
+/// charon says when it starts; the rest goes out as events.
 pub(super) fn file(esp: EspPath) -> String {
     let libipsec = match esp {
         EspPath::Userland => "kernel-libipsec ",

@@ -2,23 +2,9 @@
 
 use serde::Serialize;
 use std::net::Ipv4Addr;
+use wicketgate_model::{ESP_PROPOSALS, IKE_PROPOSALS};
 use wicketgate_store::TunnelRow;
 
-/// What a gateway accepts, the best first. In strongSwan's notation, which says it all in one word.
-const IKE_PROPOSALS: [&str; 5] = [
-    "aes256gcm16-prfsha384-ecp384",
-    "aes256gcm16-prfsha256-ecp256",
-    "aes256gcm16-prfsha384-x25519",
-    "aes256-sha384-ecp384",
-    "aes256-sha256-modp2048",
-];
-const ESP_PROPOSALS: [&str; 5] = [
-    "aes256gcm16-ecp384",
-    "aes256gcm16-ecp256",
-    "aes256gcm16-x25519",
-    "aes256gcm16-modp2048",
-    "aes256-sha256-modp2048",
-];
 /// The remote site rekeys before the gateway would (8 h and 1 h): two ends that rekey at once make an SA too many.
 const IKE_LIFETIME: u32 = 4 * 3600;
 const ESP_LIFETIME: u32 = 45 * 60;
