@@ -169,7 +169,11 @@ fn verify(world: &World, tunnels: &[Value; 2], book: &mut Book) -> Result<()> {
     ensure!(took < TRUE_AGAIN, "only after {took:?}");
 
     let wanted = book.shares.iter().filter(|(_, s)| !s.deleted);
-    ensure!(live.len() == wanted.clone().count(), "{} live shares", live.len());
+    for share in &live {
+        let name = text(share, "name")?;
+        let known = book.shares.get(name).is_some_and(|s| !s.deleted);
+        ensure!(known, "{share} is live, and should not be: {:?}", book.shares.get(name));
+    }
     for (name, wanted) in wanted {
         let share = live.iter().find(|s| s["name"] == name.as_str());
         let share = share.with_context(|| format!("{name} was accepted, and is gone"))?;
@@ -195,7 +199,9 @@ fn verify(world: &World, tunnels: &[Value; 2], book: &mut Book) -> Result<()> {
 fn settle(world: &World, book: &mut Book) -> Result<()> {
     let Some(name) = book.unanswered.take() else { return Ok(()) };
     let live = world.gateway.list("ipsec-shares")?;
-    match (live.iter().find(|s| s["name"] == name.as_str()), book.shares.get_mut(&name)) {
+    // One whose DELETE was written is on its way out, and still listed.
+    let found = live.iter().find(|s| s["name"] == name.as_str() && s["status"] != "DELETING");
+    match (found, book.shares.get_mut(&name)) {
         // Created without an answer, or updated, or not deleted after all.
         (Some(share), _) => {
             let text = |key| text(share, key).map(str::to_owned);
