@@ -22,7 +22,8 @@ pub struct Connection {
     pub since: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub algorithms: Option<Algorithms>,
-    /// Inner bytes from and to the peer since the tunnel was made at this gateway, over all its CHILD SAs.
+    /// Inner bytes from and to the peer since this gateway started, or made the tunnel if that was later, over all its
+    /// CHILD SAs.
     pub bytes_in: u64,
     pub bytes_out: u64,
     /// The last failure, as IKE names it (`AUTHENTICATION_FAILED`, `NO_PROPOSAL_CHOSEN`, `TS_UNACCEPTABLE`);
