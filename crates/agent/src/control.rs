@@ -16,9 +16,11 @@ use wicketgate_session::{
     tls::TlsStream,
 };
 
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
-/// A connection that has lasted this long was a good one: the next try is at once.
-const STABLE: Duration = Duration::from_secs(10);
+/// The longest wait is what a gateway's restart costs at worst: shares are to work again within five seconds of it.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// A connection that has lasted this long was a good one: the next try is at once. A gateway that is restarted a few
+/// times in a row is no reason to wait longer each time.
+const STABLE: Duration = Duration::from_secs(1);
 /// After a renewal that was refused or not answered. Twenty days are left for it.
 const RENEW_AGAIN: SignedDuration = SignedDuration::from_mins(10);
 
