@@ -116,9 +116,11 @@ impl Pace {
         self.began + Duration::from_millis(self.last.load(Ordering::Relaxed))
     }
 
-    fn end(&self) {
-        self.ended.fetch_add(1, Ordering::Relaxed);
+    /// One direction has ended. Answers whether it was the second: then nothing that follows on the carrier, its
+    /// end either, belongs to this stream.
+    fn end(&self) -> bool {
         self.moved();
+        self.ended.fetch_add(1, Ordering::Relaxed) > 0
     }
 }
 
@@ -135,16 +137,15 @@ async fn both_ways<S: AsyncRead + AsyncWrite + Unpin>(
     let (mut tcp_in, mut tcp_out) = tcp.split();
     let (mut carrier_in, mut carrier_out) = tokio::io::split(io);
 
-    // Each direction, once it has ended, keeps watching its source for a break while the other goes on.
+    // Each direction, once it has ended, keeps watching its source for a break while the other goes on. The second
+    // one to end is the end of all: a carrier may be closed right behind it.
     let up = async {
         to_carrier(&mut tcp_in, &mut carrier_out, output, counters.to_carrier, pace).await?;
-        pace.end();
-        Err(watch_tcp(&tcp_in).await)
+        if pace.end() { Ok(()) } else { Err(watch_tcp(&tcp_in).await) }
     };
     let down = async {
         from_carrier(&mut carrier_in, input, &mut tcp_out, counters.from_carrier, pace).await?;
-        pace.end();
-        Err(watch_carrier(&mut carrier_in, input).await)
+        if pace.end() { Ok(()) } else { Err(watch_carrier(&mut carrier_in, input).await) }
     };
     let (mut up, mut down, mut cancel) = (pin!(up), pin!(down), pin!(cancel));
     let mut idle = pin!(sleep_until(Instant::now() + HALF_CLOSED_IDLE));
@@ -159,19 +160,15 @@ async fn both_ways<S: AsyncRead + AsyncWrite + Unpin>(
                 return Poll::Ready(end);
             }
         }
-        match pace.ended.load(Ordering::Relaxed) {
-            0 => {}
-            1 => {
-                // The clock is the moment of the last byte, looked at when the timer goes off.
-                while idle.as_mut().poll(cx).is_ready() {
-                    let until = pace.last() + HALF_CLOSED_IDLE;
-                    if until <= Instant::now() {
-                        return Poll::Ready(Err(Broken::Idle));
-                    }
-                    idle.as_mut().reset(until);
+        if pace.ended.load(Ordering::Relaxed) > 0 {
+            // The clock is the moment of the last byte, looked at when the timer goes off.
+            while idle.as_mut().poll(cx).is_ready() {
+                let until = pace.last() + HALF_CLOSED_IDLE;
+                if until <= Instant::now() {
+                    return Poll::Ready(Err(Broken::Idle));
                 }
+                idle.as_mut().reset(until);
             }
-            _ => return Poll::Ready(Ok(())),
         }
         cancel.as_mut().poll(cx).map(|()| Err(Broken::Cancelled))
     })
@@ -339,6 +336,20 @@ mod tests {
         let mut carrier = relay.await.unwrap().unwrap();
         carrier.rest();
         assert_eq!(carrier.next_open().await.unwrap(), open);
+    }
+
+    #[tokio::test]
+    async fn a_carrier_may_be_closed_right_behind_the_last_end() {
+        let (mut client, mut far, relay) = relayed().await;
+        client.shutdown().await.unwrap();
+        far.read_exact(&mut [0; HEADER]).await.unwrap();
+        far.write_all(&[frame(Kind::Data, b"bye"), frame(Kind::End, b"")].concat()).await.unwrap();
+        drop(far);
+        let mut got = Vec::new();
+        client.read_to_end(&mut got).await.unwrap();
+        assert_eq!(got, b"bye");
+        let end = relay.await.unwrap();
+        assert!(end.is_ok(), "{end:?}");
     }
 
     #[tokio::test(start_paused = true)]
