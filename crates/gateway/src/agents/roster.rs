@@ -318,18 +318,24 @@ impl Roster {
         AgentStanding { ready, problem }
     }
 
-    /// The agent for a stream: of those that have acknowledged the share and were not tried, one that reaches the
-    /// target if there is one, and of these the one with the fewest streams.
+    /// The agent for a stream: of those that have acknowledged the share's newest acknowledged generation and were
+    /// not tried, one that reaches the target if there is one, and of these the one with the fewest streams. An
+    /// agent that is behind would still dial the former target.
     pub(super) fn pick(&self, share: ShareId, tried: &[AgentId]) -> Option<Pick> {
         let wanted = self.shares.get(&share)?;
         let agents = &self.environments.get(&wanted.environment)?.agents;
-        let able = agents.iter().filter(|a| !tried.contains(a)).filter_map(|a| {
-            let connected = self.connected.get(a)?;
-            let said = connected.said.get(&share)?;
-            let active = connected.seat.active.load(Ordering::Relaxed);
-            Some(((said.unreachable.is_some(), active), said.acknowledged?, connected))
-        });
-        able.min_by_key(|(rank, ..)| *rank).map(|(_, generation, connected)| Pick {
+        let able = || {
+            agents.iter().filter_map(|a| {
+                let connected = self.connected.get(a)?;
+                let said = connected.said.get(&share)?;
+                Some((said.acknowledged?, said, connected))
+            })
+        };
+        let newest = able().map(|(generation, ..)| generation).max()?;
+        let current = able().filter(|(g, _, c)| *g == newest && !tried.contains(&c.about.agent));
+        let rank =
+            |said: &Said, c: &Connected| (said.unreachable.is_some(), c.seat.active.load(Ordering::Relaxed));
+        current.min_by_key(|(_, said, c)| rank(said, c)).map(|(generation, _, connected)| Pick {
             agent: connected.about.agent,
             session: connected.session,
             generation,
@@ -379,5 +385,57 @@ impl Roster {
 
     pub(super) fn take_moved(&mut self) -> BTreeSet<AgentId> {
         mem::take(&mut self.moved)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+    use wicketgate_model::{IngressPort, TunnelId};
+
+    fn agent(n: u128) -> AgentId {
+        AgentId::new(Uuid::from_u128(n))
+    }
+
+    fn share(generation: u64) -> ShareDesired {
+        ShareDesired {
+            id: ShareId::new(Uuid::nil()),
+            generation: Generation::new(generation),
+            tunnel: TunnelId::new(Uuid::nil()),
+            environment: EnvironmentId::new(Uuid::nil()),
+            ingress_port: IngressPort::try_from(1).unwrap(),
+            assignment: SignedAssignment { body: String::new(), signature: Vec::new() },
+        }
+    }
+
+    fn connect(roster: &mut Roster, n: u128) -> Place {
+        let about = ConnectedAgent {
+            agent: agent(n),
+            environment: share(1).environment,
+            version: String::new(),
+            name: String::new(),
+            address: std::net::Ipv4Addr::LOCALHOST.into(),
+        };
+        roster.connect(about).unwrap()
+    }
+
+    #[test]
+    fn new_streams_go_to_agents_at_the_newest_acknowledged_generation() {
+        let mut roster = Roster::default();
+        roster.assign(&share(1));
+        let id = share(1).id;
+        let (slow, quick) = (connect(&mut roster, 1), connect(&mut roster, 2));
+        for (n, place) in [(1, &slow), (2, &quick)] {
+            roster.acknowledged(agent(n), place.session, id, Generation::new(1));
+        }
+        roster.assign(&share(2));
+        assert_eq!(roster.pick(id, &[]).unwrap().agent, agent(1), "nobody has the newer one yet");
+        roster.acknowledged(agent(2), quick.session, id, Generation::new(2));
+        let pick = roster.pick(id, &[]).unwrap();
+        assert_eq!((pick.agent, pick.generation), (agent(2), Generation::new(2)));
+        assert!(roster.pick(id, &[agent(2)]).is_none(), "not even after a failed dial");
+        roster.acknowledged(agent(1), slow.session, id, Generation::new(2));
+        assert_eq!(roster.pick(id, &[agent(2)]).unwrap().agent, agent(1));
     }
 }
