@@ -186,7 +186,6 @@ impl Strongswan {
             *entry = None;
         }
         let slot = desired.slot;
-        let dir = self.dir(slot);
         self.claim(desired).await?;
         let namespace = Namespace::ensure(&self.namespace(slot)).await.map_err(|e| e.to_string())?;
         if entry.as_ref().is_some_and(|s| !s.namespace.is_same(&namespace)) {
@@ -196,9 +195,16 @@ impl Strongswan {
             }
         }
         let served = match entry {
-            Some(served) => served,
+            Some(served) => {
+                // It was told to stop by somebody who did not wait for it. What is bound stays as it is.
+                if served.daemon.has_ended() {
+                    served.daemon =
+                        Daemon::start(self.home(slot, namespace.clone()), Arc::clone(&served.report));
+                }
+                served
+            }
             // charon starts while the links are made: it finds the addresses by itself.
-            none => none.insert(self.served(desired, &namespace, &dir)),
+            none => none.insert(self.served(desired, &namespace)),
         };
         let addresses = LinkAddresses::of(self.instance, slot);
         let peer = desired.peer_address.get();
@@ -219,9 +225,9 @@ impl Strongswan {
         Ok(Arc::clone(&served.tunnel))
     }
 
-    fn served(&self, desired: &TunnelDesired, namespace: &Namespace, dir: &Path) -> Served {
+    fn served(&self, desired: &TunnelDesired, namespace: &Namespace) -> Served {
         let report = Arc::new(Report::new(jiff::Timestamp::now()));
-        let home = Home { dir: dir.to_owned(), namespace: namespace.clone(), conf: conf::file(self.esp) };
+        let home = self.home(desired.slot, namespace.clone());
         Served {
             slot: desired.slot,
             tunnel: report.tunnel(Place::Namespace(namespace.clone()), desired.load_balancer_ip),
@@ -261,8 +267,7 @@ impl Strongswan {
     async fn clear(&self, slot: u16) -> Result<(), NetnsError> {
         let name = self.namespace(slot);
         if let Some(namespace) = Namespace::open(&name)? {
-            let home = Home { dir: self.dir(slot), namespace, conf: String::new() };
-            home.stop().await?;
+            self.home(slot, namespace).stop().await?;
         }
         self.steering.release(LinkAddresses::of(self.instance, slot).inside).await?;
         link::remove(&self.netlink, &self.link(slot)).await?;
@@ -287,6 +292,10 @@ impl Strongswan {
             }
         }
         Ok(())
+    }
+
+    fn home(&self, slot: u16, namespace: Namespace) -> Home {
+        Home { dir: self.dir(slot), namespace, conf: conf::file(self.esp) }
     }
 
     fn dir(&self, slot: u16) -> PathBuf {

@@ -35,8 +35,11 @@ const LIVED_LONG: Duration = Duration::from_secs(60);
 /// Orders that wait: there is one, or one and the order to stop.
 const ORDERS: usize = 4;
 
-/// From an order to its answer, a start of charon included.
+/// From an order to its answer, a start of charon included. An order that was given up may still be carried out.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A charon that was killed ends in milliseconds, unless the kernel holds it.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(3);
 
 const EVENTS: [&str; 5] = ["ike-updown", "child-updown", "ike-rekey", "child-rekey", "log"];
 
@@ -71,28 +74,33 @@ impl Daemon {
 
     /// Has charon configured as `wanted`, and waits for it.
     pub(super) async fn configure(&self, wanted: Wanted) -> Result<(), String> {
-        self.order(|done| Order::Configure(wanted, done)).await
+        let configured = self.order(|done| Order::Configure(wanted, done)).await;
+        configured.unwrap_or_else(|| Err("the IKE daemon's task has ended".to_owned()))
     }
 
-    /// Ends charon and the task.
+    /// Ends charon and the task. A task that has ended is stopped: it was told so before, by somebody who did not
+    /// wait for long enough. Whether its charon has ended, too, is for [`Home::stop`].
     pub(super) async fn stop(&self) -> Result<(), String> {
-        self.order(Order::Stop).await
+        self.order(Order::Stop).await.unwrap_or(Ok(()))
     }
 
+    /// Whether nobody takes orders any more.
+    pub(super) fn has_ended(&self) -> bool {
+        self.orders.is_closed()
+    }
+
+    /// The answer to an order; `None` if the task has ended.
     async fn order(
         &self,
         order: impl FnOnce(oneshot::Sender<Result<(), String>>) -> Order,
-    ) -> Result<(), String> {
+    ) -> Option<Result<(), String>> {
         let (done, answer) = oneshot::channel();
         let ordered = async {
             self.orders.send(order(done)).await.ok()?;
             answer.await.ok()
         };
-        match timeout(ORDER_TIMEOUT, ordered).await {
-            Ok(Some(result)) => result,
-            Ok(None) => Err("the IKE daemon's task has ended".to_owned()),
-            Err(_) => Err("the IKE daemon did not take its configuration in time".to_owned()),
-        }
+        let in_time = timeout(ORDER_TIMEOUT, ordered).await;
+        in_time.unwrap_or_else(|_| Some(Err("the IKE daemon did not do what it was told in time".to_owned())))
     }
 }
 
@@ -208,7 +216,9 @@ impl Task {
                     None => return Ok(End::Stopped),
                     Some(Order::Stop(done)) => {
                         let _ = done.send(self.home.stop().await.map_err(|e| e.to_string()));
-                        charon.exited().await;
+                        if timeout(EXIT_TIMEOUT, charon.exited()).await.is_err() {
+                            warn!(dir = %self.home.dir.display(), "IKE daemon was killed and is still there");
+                        }
                         return Ok(End::Stopped);
                     }
                     Some(Order::Configure(wanted, done)) => self.configure(&client, wanted, done).await?,
@@ -298,5 +308,24 @@ async fn at(due: Option<Instant>) {
     match due {
         Some(due) => sleep(due.saturating_duration_since(Instant::now())).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_has_ended_is_stopped_and_takes_no_configuration() {
+        let (orders, mut receive) = mpsc::channel(ORDERS);
+        let daemon = Daemon { orders };
+        // The task takes the order late, when nobody waits any more, and ends.
+        let gave_up = timeout(Duration::ZERO, daemon.stop()).await;
+        assert!(gave_up.is_err() && !daemon.has_ended());
+        assert!(matches!(receive.try_recv(), Ok(Order::Stop(_))));
+        drop(receive);
+        assert!(daemon.has_ended());
+        assert_eq!(daemon.stop().await, Ok(()));
+        assert!(daemon.order(Order::Stop).await.is_none());
     }
 }
