@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    future::Future,
     io,
     net::{IpAddr, Ipv4Addr},
     os::fd::AsRawFd as _,
@@ -13,8 +14,9 @@ use netlink_packet_route::{
     link::{InfoData, InfoVeth, LinkAttribute},
 };
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use tokio::time::timeout;
 
-use super::{Namespace, NetnsError, sysctl};
+use super::{Namespace, NetnsError, TOOL_TIMEOUT, sysctl};
 
 /// The link's name inside a tunnel's namespace.
 pub(crate) const UPLINK: &str = "uplink";
@@ -72,13 +74,35 @@ pub(crate) async fn ensure(
     addresses: LinkAddresses,
     on_lo: Ipv4Addr,
 ) -> Result<(), NetnsError> {
+    in_time("set up a link", set_up(own, namespace, outside, addresses, on_lo)).await
+}
+
+/// Removes the link, if it is there.
+pub(crate) async fn remove(own: &Handle, outside: &str) -> Result<(), NetnsError> {
+    in_time("remove a link", take_down(own, outside)).await
+}
+
+/// An answer of netlink may be lost where its queue overflows; then it never comes.
+async fn in_time(what: &str, steps: impl Future<Output = Result<(), NetnsError>>) -> Result<(), NetnsError> {
+    timeout(TOOL_TIMEOUT, steps).await.unwrap_or_else(|_| {
+        Err(NetnsError::Tool { what: what.to_owned(), message: "the kernel took too long".to_owned() })
+    })
+}
+
+async fn set_up(
+    own: &Handle,
+    namespace: &Namespace,
+    outside: &str,
+    addresses: LinkAddresses,
+    on_lo: Ipv4Addr,
+) -> Result<(), NetnsError> {
     namespace.run_blocking("set what is forwarded and filtered", settings).await?;
     let inside = handle_inside(namespace).await?;
     set_lo(&inside, on_lo).await?;
 
     // Either end goes with the other, so that a pair is whole or not there; a lone name is somebody's leftover.
     if index(&inside, UPLINK).await?.is_none() || index(own, outside).await?.is_none() {
-        remove(own, outside).await?;
+        take_down(own, outside).await?;
         create(own, namespace, outside).await?;
     }
     let own_index = bring_up(own, outside).await?;
@@ -93,8 +117,7 @@ pub(crate) async fn ensure(
     inside.route().add(route).replace().execute().await.map_err(netlink("add the default route"))
 }
 
-/// Removes the link, if it is there.
-pub(crate) async fn remove(own: &Handle, outside: &str) -> Result<(), NetnsError> {
+async fn take_down(own: &Handle, outside: &str) -> Result<(), NetnsError> {
     let Some(index) = index(own, outside).await? else { return Ok(()) };
     match own.link().del(index).execute().await {
         // It went by itself, with the namespace that its other end was in.

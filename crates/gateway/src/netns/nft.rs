@@ -1,41 +1,104 @@
 //! Rule sets, given to `nft` on its standard input: each one is a transaction, and takes effect whole or not at all.
 
 use std::{
-    io::{self, Read as _, Write as _},
-    process::{Command, Stdio},
+    io,
+    process::{Output, Stdio},
+    time::Duration,
 };
 
-use super::{Namespace, NetnsError};
+use tokio::{
+    io::AsyncWriteExt as _,
+    process::{Child, Command},
+    runtime::Handle,
+    time::timeout,
+};
+
+use super::{Namespace, NetnsError, TOOL_TIMEOUT};
+
+const WHAT: &str = "apply packet rules";
 
 /// Applies `rules` in `namespace`, or where there is none in this process's own.
 pub(crate) async fn apply(namespace: Option<&Namespace>, rules: String) -> Result<(), NetnsError> {
-    const WHAT: &str = "apply packet rules";
-    match namespace {
-        Some(namespace) => namespace.run_blocking(WHAT, move || run(&rules)).await,
-        None => tokio::task::spawn_blocking(move || run(&rules))
-            .await
-            .map_err(|e| NetnsError::io(WHAT)(io::Error::other(e)))?
-            .map_err(NetnsError::io(WHAT)),
+    let child = match namespace {
+        // A child inherits the namespace of the thread that starts it.
+        Some(namespace) => {
+            let runtime = Handle::current();
+            let start = move || {
+                let _entered = runtime.enter();
+                start("nft", &["-f", "-"])
+            };
+            namespace.run_blocking("start nft", start).await?
+        }
+        None => start("nft", &["-f", "-"]).map_err(NetnsError::io("start nft"))?,
+    };
+    let output = feed(child, &rules, TOOL_TIMEOUT).await.map_err(NetnsError::io(WHAT))?;
+    if output.status.success() {
+        return Ok(());
     }
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    let message = complaint.lines().next().unwrap_or("nft failed").to_owned();
+    Err(NetnsError::Tool { what: WHAT.to_owned(), message })
 }
 
-/// Blocks. The program inherits the namespace of the calling thread.
-fn run(rules: &str) -> io::Result<()> {
-    let mut child = Command::new("nft")
-        .args(["-f", "-"])
+fn start(program: &str, arguments: &[&str]) -> io::Result<Child> {
+    Command::new(program)
+        .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
-        .spawn()?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(rules.as_bytes())?;
+        .kill_on_drop(true)
+        .spawn()
+}
+
+/// Hands `text` to a child and waits for its end, which is no longer than `bound` away: then it is killed.
+async fn feed(mut child: Child, text: &str, bound: Duration) -> io::Result<Output> {
+    let stdin = child.stdin.take();
+    let write = async move {
+        match stdin {
+            Some(mut stdin) => stdin.write_all(text.as_bytes()).await,
+            None => Ok(()),
+        }
+    };
+    let exchange = async { tokio::join!(write, child.wait_with_output()) };
+    let (written, output) = timeout(bound, exchange).await.map_err(|_| io::ErrorKind::TimedOut)?;
+    let output = output?;
+    // Who fails reads no further, and says why itself.
+    if output.status.success() {
+        written?;
     }
-    let mut complaint = String::new();
-    if let Some(mut stderr) = child.stderr.take() {
-        stderr.read_to_string(&mut complaint)?;
+    Ok(output)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn is_gone(pid: u32) {
+        let gone = async {
+            while std::path::Path::new(&format!("/proc/{pid}")).exists() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(10), gone).await.unwrap();
     }
-    if child.wait()?.success() {
-        return Ok(());
+
+    #[tokio::test]
+    async fn one_that_hangs_is_killed_and_waited_for() {
+        let child = start("sleep", &["600"]).unwrap();
+        let pid = child.id().unwrap();
+        // More than a pipe holds, so that the writing waits, too.
+        let text = "#".repeat(1 << 20);
+        let error = feed(child, &text, Duration::from_millis(50)).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        is_gone(pid).await;
     }
-    Err(io::Error::other(complaint.lines().next().unwrap_or("nft failed").to_owned()))
+
+    #[tokio::test]
+    async fn one_that_does_not_listen_says_why_and_is_waited_for() {
+        let child = start("sh", &["-c", "echo no >&2; exit 3"]).unwrap();
+        let pid = child.id().unwrap();
+        let output = feed(child, &"#".repeat(1 << 20), TOOL_TIMEOUT).await.unwrap();
+        assert_eq!((output.status.code(), &output.stderr[..]), (Some(3), &b"no\n"[..]));
+        is_gone(pid).await;
+    }
 }
