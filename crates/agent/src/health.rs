@@ -69,11 +69,34 @@ impl Health {
         told.collect()
     }
 
-    /// Takes what a dial has shown. Answers whether somebody should begin to probe.
+    /// Takes what a stream's dial has shown. Answers whether somebody should begin to probe.
     fn learn(&self, share: ShareId, generation: Generation, dialled: Result<(), &Refusal>) -> bool {
         let mut known = self.known();
-        let Known { shares, untold } = &mut *known;
-        let Some(entry) = shares.get_mut(&share).filter(|e| e.generation == generation) else { return false };
+        let Some(entry) = self.entry(&mut known, share, generation, dialled) else { return false };
+        let begin = dialled.is_err() && !entry.probing;
+        entry.probing |= begin;
+        begin
+    }
+
+    /// Takes what a probe has shown. Answers whether it should go on; if not, the next failed dial begins another,
+    /// from the same moment on.
+    fn probed(&self, share: ShareId, generation: Generation, dialled: Result<(), &Refusal>) -> bool {
+        let mut known = self.known();
+        let Some(entry) = self.entry(&mut known, share, generation, dialled) else { return false };
+        entry.probing = dialled.is_err();
+        entry.probing
+    }
+
+    /// What is known of the share at this generation, with what a dial has shown of it.
+    fn entry<'a>(
+        &self,
+        known: &'a mut Known,
+        share: ShareId,
+        generation: Generation,
+        dialled: Result<(), &Refusal>,
+    ) -> Option<&'a mut Entry> {
+        let Known { shares, untold } = known;
+        let entry = shares.get_mut(&share).filter(|e| e.generation == generation)?;
         let state = match dialled {
             Ok(()) => State::Ok,
             Err(refusal) => State::Unreachable(refusal.text.clone()),
@@ -84,9 +107,7 @@ impl Health {
             untold.insert(share);
             self.changed.notify_one();
         }
-        let begin = dialled.is_err() && !entry.probing;
-        entry.probing |= begin;
-        begin
+        Some(entry)
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -131,17 +152,39 @@ impl Agent {
             let Ok(permit) = self.health.probes.acquire().await else { return };
             let dialled = dial(&target, &self.assignments.allow).await;
             drop(permit);
-            self.health.learn(share, generation, dialled.as_ref().map(|_| ()));
-            match dialled {
-                Ok(_) => {
-                    if let Some(entry) = self.health.known().shares.get_mut(&share) {
-                        entry.probing = entry.generation != generation && entry.probing;
-                    }
-                    return;
-                }
-                Err(refusal) => debug!(share.id = %share, reason = %refusal, "a probe failed"),
+            if !self.health.probed(share, generation, dialled.as_ref().map(|_| ())) {
+                return;
+            }
+            if let Err(refusal) = dialled {
+                debug!(share.id = %share, reason = %refusal, "a probe failed");
             }
             sleep(backoff.next()).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wicketgate_session::frame::RefusalReason;
+
+    #[test]
+    fn a_dial_that_fails_after_the_probes_end_begins_another() {
+        let (health, share, generation): (_, ShareId, _) =
+            (Health::default(), "00000000-0000-0000-0000-000000000000".parse().unwrap(), Generation::FIRST);
+        let refusal = Refusal { reason: RefusalReason::ConnectionRefused, text: "no".to_owned() };
+        let entry = Entry { generation, state: State::Ok, probing: true };
+        health.known().shares.insert(share, entry);
+        assert!(!health.learn(share, generation, Err(&refusal)), "one is running");
+        assert!(health.probed(share, generation, Err(&refusal)), "it goes on while it fails");
+        assert!(!health.probed(share, generation, Ok(())));
+        // Right behind the probe's last look, before its task has ended.
+        assert!(health.learn(share, generation, Err(&refusal)));
+        assert!(!health.learn(share, generation, Err(&refusal)));
+        // A probe of an older generation ends, and leaves the newer one's alone.
+        let next = Generation::new(2);
+        health.known().shares.insert(share, Entry { generation: next, state: State::Ok, probing: true });
+        assert!(!health.probed(share, generation, Err(&refusal)));
+        assert!(health.known().shares[&share].probing);
     }
 }
