@@ -29,6 +29,7 @@ struct Inner {
     /// The newest delta whose entries are all here.
     heard: u64,
     reset: bool,
+    agents_are_due: bool,
     tunnels: BTreeMap<TunnelId, TunnelObserved>,
     shares: BTreeMap<ShareId, ListenerSeen>,
     touched_tunnels: BTreeSet<TunnelId>,
@@ -95,11 +96,10 @@ impl Board {
     pub(crate) fn expect_share(&self, id: ShareId, tunnel: TunnelId) {
         let mut inner = self.lock();
         inner.touched_shares.insert(id);
-        inner.shares.entry(id).and_modify(|seen| seen.tunnel = tunnel).or_insert_with(|| ListenerSeen {
-            tunnel,
-            bound: None,
-            problem: Some(Problem::new(Reason::TunnelNotReady, "the share's tunnel is being set up")),
-        });
+        if inner.shares.get(&id).is_none_or(|seen| seen.tunnel != tunnel) {
+            let problem = Problem::new(Reason::Pending, "the gateway is setting the share up");
+            inner.shares.insert(id, ListenerSeen { tunnel, bound: None, problem: Some(problem) });
+        }
     }
 
     /// Writes a share's entry, unless the share has moved on to another tunnel.
@@ -110,6 +110,16 @@ impl Board {
             Some(_) | None => return,
         }
         inner.touched_shares.insert(id);
+        drop(inner);
+        self.changed.notify_one();
+    }
+
+    /// Agents have had the time to come back after a start: from now on, one that is not here is offline.
+    pub(crate) fn agents_are_due(&self) {
+        let mut inner = self.lock();
+        inner.agents_are_due = true;
+        let all: Vec<_> = inner.shares.keys().copied().collect();
+        inner.touched_shares.extend(all);
         drop(inner);
         self.changed.notify_one();
     }
@@ -146,7 +156,13 @@ impl Board {
         }
         for id in shares {
             match inner.shares.get(&id) {
-                Some(seen) => delta.shares.push((id, share_observed(seen, agents.standing(id)))),
+                Some(seen) => {
+                    let mut agents = agents.standing(id);
+                    if !inner.agents_are_due {
+                        agents.problem = agents.problem.map(await_agents);
+                    }
+                    delta.shares.push((id, share_observed(seen, agents)));
+                }
                 None => delta.gone_shares.push(id),
             }
         }
@@ -156,6 +172,16 @@ impl Board {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // No code that holds the lock can leave the entries half written.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Right after the gateway's start every agent is away, and most are back in a moment.
+fn await_agents(problem: Problem) -> Problem {
+    match problem.reason {
+        Reason::AgentOffline => {
+            Problem::new(Reason::Pending, "the gateway has just started, and waits for agents")
+        }
+        _ => problem,
     }
 }
 

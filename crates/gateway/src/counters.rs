@@ -72,6 +72,8 @@ impl Counters {
         let mut deltas = Vec::new();
         self.lock().retain(|&(share, tunnel), entry| {
             let c = &entry.counters;
+            // Looked at before the counters are: whoever still writes to them keeps the entry for another report.
+            let in_use = Arc::strong_count(c) > 1;
             let since = |now: &AtomicU64, told: &mut u64| {
                 let now = now.load(Relaxed);
                 now - std::mem::replace(told, now)
@@ -90,7 +92,7 @@ impl Counters {
             if delta.rx + delta.tx + delta.connections + delta.failures + delta.active > 0 {
                 deltas.push(delta);
             }
-            Arc::strong_count(c) > 1
+            in_use
         });
         deltas
     }

@@ -9,10 +9,14 @@ use std::{
 
 use anyhow::Context;
 use jiff::Timestamp;
-use tokio::{sync::mpsc, time::MissedTickBehavior};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::MissedTickBehavior,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
-use wicketgate_model::{Desired, DesiredDelta, ShareDesired, Touched, TunnelDesired, TunnelId};
+use wicketgate_model::{Desired, DesiredDelta, ShareDesired, ShareId, Touched, TunnelDesired, TunnelId};
 use wicketgate_session::link::{FromGateway, GatewayEnd, GatewayHello, ToGateway};
 
 use crate::{
@@ -20,11 +24,19 @@ use crate::{
     board::Board,
     counters::Counters,
     ipsec::{Backend, IpsecConfig},
-    tunnel::{ShareWish, Surroundings, TunnelTask, Wish},
+    listener::Served,
+    tunnel::{Surroundings, TunnelTask, Wish},
 };
 
 /// How often what was carried is reported: what a crash can lose.
 const TRAFFIC_EVERY: Duration = Duration::from_secs(1);
+/// How long agents have to come back after the gateway's start before they are reported as offline. Less than the
+/// time for which a server takes a silent gateway's shares to be as they were.
+const AGENTS_BACK_WITHIN: Duration = Duration::from_secs(2);
+/// Descriptors that no connection may take: for the database, agents' carriers, IKE daemons and programs.
+const DESCRIPTORS_KEPT: u64 = 512;
+/// A connection has its own descriptor and a carrier's.
+const DESCRIPTORS_EACH: u64 = 2;
 /// How long a stopping gateway waits for its connections to end after they were cut.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
@@ -70,6 +82,8 @@ impl Gateway {
         link.send.send(FromGateway::Hello(hello)).await.context("the server's end of the link is gone")?;
 
         let left_over = backend.left_over().await.context("could not look for what an earlier run left")?;
+        let connections = connections();
+        info!(connections, "connections at a time, by the limit of open files");
         let board = Arc::new(Board::default());
         let counters = Arc::new(Counters::default());
         let around = Surroundings {
@@ -77,11 +91,25 @@ impl Gateway {
             agents: agents.clone(),
             board: Arc::clone(&board),
             counters: Arc::clone(&counters),
+            connections: Arc::new(Semaphore::new(connections)),
+            connections_each: connections.div_ceil(2),
             tasks: tasks.clone(),
             stop: stop.clone(),
         };
-        let serving = Serving { around, desired: Desired::default(), tunnels: BTreeMap::new() };
+        let serving = Serving {
+            around,
+            desired: Desired::default(),
+            tunnels: BTreeMap::new(),
+            served: BTreeMap::new(),
+        };
         tasks.spawn(stop.clone().run_until_cancelled_owned(serving.run(link.receive, left_over)));
+        tasks.spawn(stop.clone().run_until_cancelled_owned({
+            let board = Arc::clone(&board);
+            async move {
+                tokio::time::sleep(AGENTS_BACK_WITHIN).await;
+                board.agents_are_due();
+            }
+        }));
         tasks.spawn(stop.clone().run_until_cancelled_owned(report(board, agents, link.send.clone())));
         tasks.spawn(report_traffic(counters, link.send, stop.clone()));
         Ok(Self { agent_address, public_address, tasks, stop })
@@ -106,6 +134,17 @@ impl Gateway {
         }
         info!("gateway stopped");
     }
+}
+
+/// How many connections may be open at a time. The limit of open files is raised as far as it goes first.
+fn connections() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        warn!(%error, "could not raise the limit of open files");
+    }
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::from(u32::MAX));
+    let room = files.saturating_sub(DESCRIPTORS_KEPT).max(files / 2) / DESCRIPTORS_EACH;
+    usize::try_from(room).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS)
 }
 
 /// Sends what the board has to tell, as often as the link takes it.
@@ -148,6 +187,7 @@ struct Serving {
     around: Surroundings,
     desired: Desired,
     tunnels: BTreeMap<TunnelId, Arc<Wish>>,
+    served: BTreeMap<ShareId, Arc<Served>>,
 }
 
 impl Serving {
@@ -193,10 +233,13 @@ impl Serving {
         }
         for id in &steps.removed_shares {
             self.around.agents.withdraw(*id);
-            if let Some(old) = self.desired.shares.get(id)
-                && let Some(wish) = self.tunnels.get(&old.tunnel)
-            {
-                wish.set_share(*id, ShareWish::Deleted);
+            if let Some(served) = self.served.remove(id) {
+                served.cut();
+            }
+            match self.desired.shares.get(id).map(|old| (old.tunnel, self.tunnels.get(&old.tunnel))) {
+                Some((_, Some(wish))) => wish.set_share(*id, None),
+                Some((tunnel, None)) => self.around.board.remove_share(*id, tunnel),
+                None => {}
             }
         }
         for id in &steps.removed_tunnels {
@@ -218,19 +261,30 @@ impl Serving {
         wish.set_tunnel(tunnel);
         self.around.tasks.spawn(TunnelTask::new(id, Arc::clone(&wish), self.around.clone()).run());
         self.tunnels.insert(id, wish);
+        // Shares that were heard of before their tunnel.
+        for share in self.desired.shares.values().filter(|share| share.tunnel == id) {
+            self.serve(share);
+        }
     }
 
-    fn set_share(&self, share: &Arc<ShareDesired>) {
+    fn set_share(&mut self, share: &Arc<ShareDesired>) {
         self.around.board.expect_share(share.id, share.tunnel);
         self.around.agents.assign(share);
+        let stop = &self.around.stop;
+        self.served.entry(share.id).or_insert_with(|| Served::new(share.id, stop));
         if let Some(old) = self.desired.shares.get(&share.id).filter(|old| old.tunnel != share.tunnel)
             && let Some(wish) = self.tunnels.get(&old.tunnel)
         {
-            wish.set_share(share.id, ShareWish::Moved);
+            // Its connections go on: they end with the share, or by themselves.
+            wish.set_share(share.id, None);
         }
-        match self.tunnels.get(&share.tunnel) {
-            Some(wish) => wish.set_share(share.id, ShareWish::Serve(Arc::clone(share))),
-            None => warn!(share.id = %share.id, tunnel.id = %share.tunnel, "a share came without its tunnel"),
+        self.serve(share);
+    }
+
+    /// Hands a share to its tunnel's task; one that comes before its tunnel waits for it.
+    fn serve(&self, share: &Arc<ShareDesired>) {
+        if let (Some(wish), Some(served)) = (self.tunnels.get(&share.tunnel), self.served.get(&share.id)) {
+            wish.set_share(share.id, Some((Arc::clone(share), Arc::clone(served))));
         }
     }
 

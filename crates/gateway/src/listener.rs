@@ -8,6 +8,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
+    task::JoinHandle,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, debug, debug_span, warn};
@@ -15,28 +16,24 @@ use wicketgate_model::{Generation, IngressPort, ShareId};
 
 use crate::{agents::Agents, counters::ShareCounters};
 
-/// Connections of one share at a time, waiting for their agent or relayed. More wait in the kernel's queue.
-const CONNECTIONS: usize = 10_000;
 /// When `accept` fails for want of descriptors or memory, trying again at once would only burn a core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// A client whose host has vanished is found by probes: the first after a minute of silence, then three.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
 
-/// What stays the same over a share's updates on one tunnel.
+/// A share that is served, whichever tunnel serves it: the same over all its updates.
 #[derive(Debug)]
 pub(crate) struct Served {
     pub(crate) share: ShareId,
-    pub(crate) counters: Arc<ShareCounters>,
-    permits: Arc<Semaphore>,
     /// Ends all of the share's connections: it was deleted.
     cut: CancellationToken,
 }
 
 impl Served {
-    pub(crate) fn new(share: ShareId, counters: Arc<ShareCounters>, stop: &CancellationToken) -> Arc<Self> {
-        let permits = Arc::new(Semaphore::new(CONNECTIONS));
-        Arc::new(Self { share, counters, permits, cut: stop.child_token() })
+    /// Its connections end with `stop`, too.
+    pub(crate) fn new(share: ShareId, stop: &CancellationToken) -> Arc<Self> {
+        Arc::new(Self { share, cut: stop.child_token() })
     }
 
     pub(crate) fn cut(&self) {
@@ -44,13 +41,25 @@ impl Served {
     }
 }
 
-/// A bound listener. Dropped, it stops accepting; connections that were accepted go on.
+/// What a connection is served with.
+#[derive(Debug, Clone)]
+pub(crate) struct Serving {
+    pub(crate) served: Arc<Served>,
+    pub(crate) counters: Arc<ShareCounters>,
+    pub(crate) agents: Agents,
+    /// One of each is held by a connection: its tunnel's and its gateway's. Whoever gets none waits, and others
+    /// behind it in the kernel's queue, so that one site can't take all that the others need.
+    pub(crate) permits: [Arc<Semaphore>; 2],
+    pub(crate) tasks: TaskTracker,
+}
+
+/// A bound listener. Dropped, it stops accepting soon; connections that were accepted go on.
 #[derive(Debug)]
 pub(crate) struct Listener {
     pub(crate) port: IngressPort,
     pub(crate) generation: Generation,
-    pub(crate) served: Arc<Served>,
     accepting: CancellationToken,
+    task: JoinHandle<Option<()>>,
 }
 
 impl Listener {
@@ -59,16 +68,23 @@ impl Listener {
         socket: std::net::TcpListener,
         port: IngressPort,
         generation: Generation,
-        served: Arc<Served>,
-        agents: Agents,
-        tasks: &TaskTracker,
+        serving: Serving,
     ) -> io::Result<Self> {
         let socket = TcpListener::from_std(socket)?;
-        let accepting = served.cut.child_token();
-        let span = debug_span!("share", share.id = %served.share, port = %port);
-        let accept = accept(socket, Arc::clone(&served), agents, tasks.clone()).instrument(span);
-        tasks.spawn(accepting.clone().run_until_cancelled_owned(accept));
-        Ok(Self { port, generation, served, accepting })
+        let accepting = serving.served.cut.child_token();
+        let span = debug_span!("share", share.id = %serving.served.share, port = %port);
+        let tasks = serving.tasks.clone();
+        let accept = accept(socket, serving).instrument(span);
+        let task = tasks.spawn(accepting.clone().run_until_cancelled_owned(accept));
+        Ok(Self { port, generation, accepting, task })
+    }
+
+    /// Stops accepting, and returns when the port is free.
+    pub(crate) async fn close(mut self) {
+        self.accepting.cancel();
+        if let Err(error) = (&mut self.task).await {
+            warn!(%error, port = %self.port, "a listener's task failed");
+        }
     }
 }
 
@@ -78,25 +94,29 @@ impl Drop for Listener {
     }
 }
 
-async fn accept(socket: TcpListener, served: Arc<Served>, agents: Agents, tasks: TaskTracker) {
+async fn accept(socket: TcpListener, serving: Serving) {
     let mut starved = false;
     loop {
-        let Ok(permit) = Arc::clone(&served.permits).acquire_owned().await else { return };
+        let [tunnel, gateway] = serving.permits.clone();
+        let (Ok(of_tunnel), Ok(of_gateway)) = (tunnel.acquire_owned().await, gateway.acquire_owned().await)
+        else {
+            return;
+        };
         match socket.accept().await {
             Ok((client, address)) => {
                 starved = false;
-                let connection = connection(client, address, Arc::clone(&served), agents.clone());
-                let connection = served.cut.clone().run_until_cancelled_owned(connection);
-                tasks.spawn(
+                let cut = serving.served.cut.clone();
+                let connection = cut.run_until_cancelled_owned(connection(client, address, serving.clone()));
+                serving.tasks.spawn(
                     async move {
                         connection.await;
-                        drop(permit);
+                        drop((of_tunnel, of_gateway));
                     }
                     .in_current_span(),
                 );
             }
             Err(error) if is_of_the_connection(&error) => {
-                debug!(%error, "a connection ended before it was accepted")
+                debug!(%error, "a connection ended before it was accepted");
             }
             Err(error) => {
                 if !starved {
@@ -120,20 +140,21 @@ fn is_of_the_connection(error: &io::Error) -> bool {
     )
 }
 
-async fn connection(client: TcpStream, address: SocketAddr, served: Arc<Served>, agents: Agents) {
+async fn connection(client: TcpStream, address: SocketAddr, serving: Serving) {
+    let Serving { served, counters, agents, .. } = serving;
     if let Err(error) = prepare(&client) {
         debug!(%error, "a connection ended before it was served");
         return;
     }
     match agents.open(served.share, address).await {
         Ok(stream) => {
-            let active = served.counters.open();
-            let end = stream.relay(client, &served.counters.rx, &served.counters.tx).await;
+            let active = counters.open();
+            let end = stream.relay(client, &counters.rx, &counters.tx).await;
             debug!(?end, "connection ended");
             drop(active);
         }
         Err(failure) => {
-            served.counters.fail();
+            counters.fail();
             debug!(reason = %failure, "connection could not be served");
             // A reset, so that the client does not take the failure for an empty answer.
             if let Err(error) = socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)) {

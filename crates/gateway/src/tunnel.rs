@@ -11,11 +11,14 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 use wicketgate_model::{
-    Connection, Generation, IngressPort, Problem, Reason, ShareDesired, ShareId, TunnelDesired, TunnelId,
+    Connection, ConnectionState, Problem, Reason, ShareDesired, ShareId, TunnelDesired, TunnelId,
 };
 
 use crate::{
@@ -23,12 +26,9 @@ use crate::{
     board::{Board, ListenerSeen},
     counters::Counters,
     ipsec::{Backend, Tunnel},
-    listener::{Listener, Served},
+    listener::{Listener, Served, Serving},
 };
 
-/// After a failed step, the next try comes after a second, then twice as late each time, to this.
-const RETRY_LONGEST: Duration = Duration::from_secs(15);
-const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// How often what is is compared with the wish although nothing was heard: somebody may have removed it.
 const CHECK_EVERY: Duration = Duration::from_secs(30);
 
@@ -42,18 +42,11 @@ pub(crate) struct Wish {
 #[derive(Debug, Default)]
 struct WishInner {
     tunnel: Option<Arc<TunnelDesired>>,
-    /// Changes that the task has not taken yet.
-    shares: BTreeMap<ShareId, ShareWish>,
+    /// Changes that the task has not taken yet; `None`: the tunnel is not to serve the share.
+    shares: BTreeMap<ShareId, Option<ShareWish>>,
 }
 
-#[derive(Debug)]
-pub(crate) enum ShareWish {
-    Serve(Arc<ShareDesired>),
-    /// Another tunnel serves it now: connections that it has go on.
-    Moved,
-    /// Its connections end, too.
-    Deleted,
-}
+type ShareWish = (Arc<ShareDesired>, Arc<Served>);
 
 impl Wish {
     /// `None`: nothing of the tunnel is to be left.
@@ -62,7 +55,8 @@ impl Wish {
         self.woken.notify_one();
     }
 
-    pub(crate) fn set_share(&self, id: ShareId, wish: ShareWish) {
+    /// `None`: the tunnel is not to serve the share.
+    pub(crate) fn set_share(&self, id: ShareId, wish: Option<ShareWish>) {
         self.lock().shares.insert(id, wish);
         self.woken.notify_one();
     }
@@ -79,10 +73,35 @@ pub(crate) struct Surroundings {
     pub(crate) agents: Agents,
     pub(crate) board: Arc<Board>,
     pub(crate) counters: Arc<Counters>,
+    /// The connections that the gateway may have at a time, and how many of them one tunnel may have.
+    pub(crate) connections: Arc<Semaphore>,
+    pub(crate) connections_each: usize,
     /// Connections run here; it outlives the tunnel's own task.
     pub(crate) tasks: TaskTracker,
     /// The gateway is stopping: the task ends, and leaves what is.
     pub(crate) stop: CancellationToken,
+}
+
+/// When to try again. Each failure in a row doubles the pause.
+#[derive(Debug, Default)]
+struct Retry(Option<(Instant, Duration)>);
+
+impl Retry {
+    const FIRST: Duration = Duration::from_secs(1);
+    const LONGEST: Duration = Duration::from_secs(15);
+
+    fn failed(&mut self) {
+        let pause = self.0.map_or(Self::FIRST, |(_, last)| (last * 2).min(Self::LONGEST));
+        self.0 = Some((Instant::now() + pause, pause));
+    }
+
+    fn worked(&mut self) {
+        self.0 = None;
+    }
+
+    fn at(&self) -> Option<Instant> {
+        self.0.map(|(at, _)| at)
+    }
 }
 
 /// See the module.
@@ -90,12 +109,18 @@ pub(crate) struct TunnelTask {
     id: TunnelId,
     wish: Arc<Wish>,
     around: Surroundings,
+    permits: Arc<Semaphore>,
     /// What the wish said when it was last read.
-    shares: BTreeMap<ShareId, Arc<ShareDesired>>,
-    /// The back end's tunnel, once it was ready, and the generation that it was made from.
-    ready: Option<(Arc<Tunnel>, Generation)>,
+    shares: BTreeMap<ShareId, ShareWish>,
+    /// What the back end was last asked for, and when it is asked for it again.
+    asked: Option<Arc<TunnelDesired>>,
+    check_at: Instant,
+    retry: Retry,
+    /// The back end's tunnel, once it was there, and what stands in its way now.
+    tunnel: Option<Arc<Tunnel>>,
+    failure: Option<Problem>,
     listeners: BTreeMap<ShareId, Listener>,
-    retry: Option<(Instant, Duration)>,
+    rebind: Retry,
 }
 
 impl TunnelTask {
@@ -103,11 +128,16 @@ impl TunnelTask {
         Self {
             id,
             wish,
+            permits: Arc::new(Semaphore::new(around.connections_each)),
             around,
             shares: BTreeMap::new(),
-            ready: None,
+            asked: None,
+            check_at: Instant::now(),
+            retry: Retry::default(),
+            tunnel: None,
+            failure: None,
             listeners: BTreeMap::new(),
-            retry: None,
+            rebind: Retry::default(),
         }
     }
 
@@ -115,56 +145,50 @@ impl TunnelTask {
     pub(crate) async fn run(mut self) {
         let stop = self.around.stop.clone();
         stop.run_until_cancelled(async {
-            let mut check = true;
             loop {
                 let (tunnel, changes) = {
                     let mut wish = self.wish.lock();
                     (wish.tunnel.clone(), mem::take(&mut wish.shares))
                 };
-                self.take(changes);
+                self.take(changes).await;
                 match tunnel {
-                    Some(tunnel) => self.serve(&tunnel, check).await,
-                    None => {
-                        if self.remove().await {
-                            return;
-                        }
-                    }
+                    Some(tunnel) => self.serve(tunnel).await,
+                    None if self.remove().await => return,
+                    None => {}
                 }
-                check = self.wait().await;
+                self.wait().await;
             }
         })
         .await;
     }
 
-    /// Waits for a reason to look again; `true` when the back end should be asked even if the wish is the same.
-    async fn wait(&self) -> bool {
-        let due = self.retry.map_or_else(|| Instant::now() + CHECK_EVERY, |(at, _)| at);
+    /// Waits for a reason to look again.
+    async fn wait(&self) {
+        let due = [Some(self.check_at), self.retry.at(), self.rebind.at()].into_iter().flatten().min();
         let changed = async {
-            match &self.ready {
-                Some((tunnel, _)) => tunnel.changed().await,
+            match &self.tunnel {
+                Some(tunnel) => tunnel.changed().await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
-            () = self.wish.woken.notified() => false,
-            () = changed => false,
-            () = tokio::time::sleep_until(due) => true,
+            () = self.wish.woken.notified() => {}
+            () = changed => {}
+            () = tokio::time::sleep_until(due.unwrap_or(self.check_at)) => {}
         }
     }
 
-    /// Takes in the changes of the wish; what is not wished for any more ends here.
-    fn take(&mut self, changes: BTreeMap<ShareId, ShareWish>) {
+    /// Takes in the changes of the wish; what is not wished for any more is not listened for.
+    async fn take(&mut self, changes: BTreeMap<ShareId, Option<ShareWish>>) {
         for (id, wish) in changes {
             match wish {
-                ShareWish::Serve(share) => {
-                    self.shares.insert(id, share);
+                Some(wish) => {
+                    self.shares.insert(id, wish);
                 }
-                ShareWish::Moved | ShareWish::Deleted => {
+                None => {
                     self.shares.remove(&id);
-                    if let Some(listener) = self.listeners.remove(&id)
-                        && matches!(wish, ShareWish::Deleted)
-                    {
-                        listener.served.cut();
+                    if let Some(listener) = self.listeners.remove(&id) {
+                        listener.close().await;
                     }
                     self.around.board.remove_share(id, self.id);
                 }
@@ -172,97 +196,158 @@ impl TunnelTask {
         }
     }
 
-    async fn serve(&mut self, tunnel: &Arc<TunnelDesired>, check: bool) {
-        let fresh = self.ready.as_ref().is_some_and(|(_, generation)| *generation == tunnel.generation);
-        if check || !fresh {
-            match self.around.backend.ensure(tunnel).await {
-                Ok(made) => self.made(made, tunnel),
+    async fn serve(&mut self, wish: Arc<TunnelDesired>) {
+        let now = Instant::now();
+        // Compared as a whole: a key that expired is no new generation.
+        let is_new = self.asked.as_ref() != Some(&wish);
+        let is_due = self.retry.at().unwrap_or(self.check_at) <= now;
+        if is_new || is_due {
+            self.check_at = now + CHECK_EVERY;
+            match self.around.backend.ensure(&wish).await {
+                Ok(tunnel) => {
+                    self.retry.worked();
+                    self.failure = None;
+                    self.use_tunnel(tunnel, &wish).await;
+                }
                 Err(problem) => {
                     warn!(tunnel.id = %self.id, problem = problem.message, "tunnel could not be set up");
-                    self.try_later();
-                    self.show(Some(problem));
-                    return;
+                    self.retry.failed();
+                    self.failure = Some(problem);
+                }
+            }
+            self.asked = Some(Arc::clone(&wish));
+        }
+        let problem = self.failure.clone().or_else(|| self.tunnel.as_ref().and_then(|t| t.problem()));
+        self.show(&wish, problem.clone());
+        match problem {
+            None => self.listen().await,
+            Some(problem) => {
+                self.rebind.worked();
+                let why = format!("the share's tunnel is not ready: {}", problem.message);
+                for id in self.shares.keys() {
+                    let problem = Some(Problem::new(Reason::TunnelNotReady, why.clone()));
+                    self.around.board.set_share(*id, ListenerSeen { tunnel: self.id, bound: None, problem });
                 }
             }
         }
-        let failing = self.ready.as_ref().and_then(|(tunnel, _)| tunnel.problem());
-        self.show(failing);
-        self.listen();
     }
 
-    fn made(&mut self, made: Arc<Tunnel>, tunnel: &TunnelDesired) {
-        let same = self.ready.as_ref().is_some_and(|(old, _)| Arc::ptr_eq(old, &made));
-        if !same {
-            // Another namespace: listeners in the old one hear nothing any more.
-            self.listeners.clear();
-            info!(tunnel.id = %self.id, tunnel.name = %tunnel.name, "tunnel is ready");
+    async fn use_tunnel(&mut self, tunnel: Arc<Tunnel>, wish: &TunnelDesired) {
+        if self.tunnel.as_ref().is_none_or(|old| !Arc::ptr_eq(old, &tunnel)) {
+            // Another namespace or address: listeners at the old one hear nothing any more.
+            for listener in mem::take(&mut self.listeners).into_values() {
+                listener.close().await;
+            }
+            info!(tunnel.id = %self.id, tunnel.name = %wish.name, "tunnel is ready");
         }
-        self.ready = Some((made, tunnel.generation));
-        self.retry = None;
+        self.tunnel = Some(tunnel);
     }
 
     /// Writes the tunnel's entry on the board.
-    fn show(&self, problem: Option<Problem>) {
-        let (ready, connection) = match &self.ready {
-            Some((tunnel, generation)) => {
-                (problem.is_none().then_some(*generation), Some(tunnel.connection().borrow().clone()))
-            }
-            None => (None, None),
-        };
+    fn show(&self, wish: &TunnelDesired, problem: Option<Problem>) {
+        let connection = self.tunnel.as_ref().map(|tunnel| tunnel.connection().borrow().clone());
         self.around.board.update_tunnel(self.id, |seen| {
-            seen.ready = ready;
+            seen.ready = problem.is_none().then_some(wish.generation);
             seen.problem = problem;
-            seen.connection = connection.unwrap_or_else(|| match seen.connection.state {
-                wicketgate_model::ConnectionState::Down => seen.connection.clone(),
-                _ => Connection::down(Timestamp::now()),
-            });
+            match connection {
+                Some(connection) => seen.connection = connection,
+                None if seen.connection.state == ConnectionState::Down => {}
+                None => seen.connection = Connection::down(Timestamp::now()),
+            }
         });
     }
 
-    /// Binds what is not bound yet. A changed port is bound before the old one is released.
-    fn listen(&mut self) {
-        let Some((tunnel, _)) = &self.ready else { return };
-        for (id, share) in &self.shares {
-            let mut seen = ListenerSeen { tunnel: self.id, bound: Some(share.generation), problem: None };
+    /// Binds what is not bound yet. A changed port is bound before the old one is released, unless shares exchange
+    /// ports: then one has to let go first.
+    async fn listen(&mut self) {
+        let Some(tunnel) = self.tunnel.clone() else { return };
+        let mut waiting = BTreeMap::new();
+        for (id, (share, _)) in &self.shares {
             match self.listeners.get_mut(id) {
                 Some(listener) if listener.port == share.ingress_port => {
                     listener.generation = share.generation
                 }
-                old => {
-                    let served = old.as_ref().map(|l| Arc::clone(&l.served)).unwrap_or_else(|| {
-                        let counters = self.around.counters.of(*id, self.id);
-                        Served::new(*id, counters, &self.around.stop)
-                    });
-                    match bind(tunnel, share, served, &self.around) {
-                        Ok(listener) => {
-                            self.listeners.insert(*id, listener);
-                        }
-                        Err(problem) => {
-                            seen.bound = old.map(|l| l.generation);
-                            seen.problem = Some(problem);
-                        }
-                    }
+                Some(_) | None => {
+                    waiting.insert(*id, None);
                 }
             }
-            if let Some(problem) = &seen.problem {
+        }
+        loop {
+            let before = waiting.len();
+            for (id, problem) in mem::take(&mut waiting) {
+                match self.bind(&tunnel, id) {
+                    Some(Ok(listener)) => {
+                        if let Some(old) = self.listeners.insert(id, listener) {
+                            old.close().await;
+                        }
+                    }
+                    Some(Err(error)) => {
+                        waiting.insert(id, Some(error));
+                    }
+                    None => drop(problem),
+                }
+            }
+            if waiting.is_empty() || (waiting.len() == before && !self.let_go(&waiting).await) {
+                break;
+            }
+        }
+        if waiting.is_empty() {
+            self.rebind.worked();
+        } else {
+            self.rebind.failed();
+        }
+        for (id, (share, _)) in &self.shares {
+            let bound = self.listeners.get(id).map(|listener| listener.generation);
+            let problem = waiting.remove(id).flatten().map(|error| refused(share, &error));
+            if let Some(problem) = &problem {
                 warn!(share.id = %id, problem = problem.message, "share could not be bound");
             }
-            self.around.board.set_share(*id, seen);
+            self.around.board.set_share(*id, ListenerSeen { tunnel: self.id, bound, problem });
         }
-        if self.listeners.len() < self.shares.len() {
-            self.try_later();
-        }
+    }
+
+    fn bind(&self, tunnel: &Tunnel, id: ShareId) -> Option<io::Result<Listener>> {
+        let (share, served) = self.shares.get(&id)?;
+        let serving = Serving {
+            served: Arc::clone(served),
+            counters: self.around.counters.of(id, self.id),
+            agents: self.around.agents.clone(),
+            permits: [Arc::clone(&self.permits), Arc::clone(&self.around.connections)],
+            tasks: self.around.tasks.clone(),
+        };
+        let port = share.ingress_port;
+        Some(
+            tunnel
+                .bind(port.get())
+                .and_then(|socket| Listener::start(socket, port, share.generation, serving)),
+        )
+    }
+
+    /// Among shares that wait for each other's ports, makes one give up its old one.
+    async fn let_go(&mut self, waiting: &BTreeMap<ShareId, Option<io::Error>>) -> bool {
+        let wanted = |listener: &Listener| {
+            waiting.keys().any(|id| self.shares.get(id).is_some_and(|(s, _)| s.ingress_port == listener.port))
+        };
+        let holder = waiting.keys().find(|id| self.listeners.get(id).is_some_and(wanted)).copied();
+        let Some(listener) = holder.and_then(|id| self.listeners.remove(&id)) else { return false };
+        listener.close().await;
+        true
     }
 
     /// Removes the tunnel; `true` when nothing is left.
     async fn remove(&mut self) -> bool {
         for listener in mem::take(&mut self.listeners).into_values() {
-            listener.served.cut();
+            listener.close().await;
         }
         for id in mem::take(&mut self.shares).into_keys() {
             self.around.board.remove_share(id, self.id);
         }
-        self.ready = None;
+        (self.tunnel, self.asked) = (None, None);
+        self.rebind.worked();
+        if self.retry.at().is_some_and(|at| at > Instant::now()) {
+            return false;
+        }
+        self.check_at = Instant::now() + CHECK_EVERY;
         match self.around.backend.remove(self.id).await {
             Ok(()) => {
                 info!(tunnel.id = %self.id, "tunnel was removed");
@@ -276,35 +361,19 @@ impl TunnelTask {
                     seen.ready = None;
                     seen.problem = Some(problem);
                 });
-                self.try_later();
+                self.retry.failed();
                 false
             }
         }
     }
-
-    fn try_later(&mut self) {
-        let pause = self.retry.map_or(RETRY_FIRST, |(_, last)| (last * 2).min(RETRY_LONGEST));
-        self.retry = Some((Instant::now() + pause, pause));
-    }
 }
 
-fn bind(
-    tunnel: &Tunnel,
-    share: &ShareDesired,
-    served: Arc<Served>,
-    around: &Surroundings,
-) -> Result<Listener, Problem> {
-    let port: IngressPort = share.ingress_port;
-    tunnel
-        .bind(port.get())
-        .and_then(|socket| {
-            Listener::start(socket, port, share.generation, served, around.agents.clone(), &around.tasks)
-        })
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::AddrInUse => Problem::new(
-                Reason::PortInUse,
-                format!("another program holds port {port} of the load balancer"),
-            ),
-            _ => Problem::new(Reason::ListenerFailed, format!("port {port} could not be bound: {error}")),
-        })
+fn refused(share: &ShareDesired, error: &io::Error) -> Problem {
+    let port = share.ingress_port;
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            Problem::new(Reason::PortInUse, format!("another program holds port {port} of the load balancer"))
+        }
+        _ => Problem::new(Reason::ListenerFailed, format!("port {port} could not be bound: {error}")),
+    }
 }

@@ -176,6 +176,8 @@ impl Standing {
 pub enum Observation {
     /// The gateway has said nothing of it: since `since` its link is down, or up without a report.
     Silent { since: Timestamp },
+    /// The gateway knows of it and, since `since`, is still finding out how it stands.
+    Looking { since: Timestamp },
     /// The gateway's word: which generation works, and what is wrong.
     Seen { ready: Option<Generation>, problem: Option<Problem> },
     /// The gateway has nothing of it (any more).
@@ -212,20 +214,22 @@ pub fn next(
         (Status::Deleting, Observation::Silent { .. }) => {
             (Status::Deleting, None, Some(offline("it is removed as soon as the gateway is back")))
         }
-        (Status::Deleting, Observation::Seen { problem, .. }) => {
+        (Status::Deleting, Observation::Looking { .. } | Observation::Seen { .. }) => {
+            let failing = match seen {
+                Observation::Seen { problem, .. } => {
+                    problem.clone().filter(|p| p.reason == Reason::TunnelFailed)
+                }
+                Observation::Looking { .. } | Observation::Silent { .. } | Observation::Gone => None,
+            };
             let removing = || Problem::new(Reason::Pending, "the gateway is removing it");
-            (
-                Status::Deleting,
-                None,
-                Some(problem.clone().filter(|p| p.reason == Reason::TunnelFailed).unwrap_or_else(removing)),
-            )
+            (Status::Deleting, None, Some(failing.unwrap_or_else(removing)))
         }
         (Status::New | Status::Deployed | Status::Error, Observation::Seen { ready, problem })
             if *ready == Some(generation) =>
         {
             (Status::Deployed, *ready, problem.clone())
         }
-        (Status::Deployed, Observation::Silent { since })
+        (Status::Deployed, Observation::Silent { since } | Observation::Looking { since })
             if now.duration_since(*since) < deadlines.silence =>
         {
             // Nothing is known against it yet, and a restart of the control plane does not stop traffic.
@@ -241,13 +245,13 @@ pub fn next(
             let problem = match seen {
                 Observation::Silent { .. } => offline("start it, or see its log"),
                 Observation::Seen { problem: Some(problem), .. } => problem.clone(),
-                Observation::Seen { problem: None, .. } | Observation::Gone => {
+                Observation::Seen { problem: None, .. } | Observation::Looking { .. } | Observation::Gone => {
                     Problem::new(Reason::Pending, "the gateway has not reported this change yet")
                 }
             };
             let ready = match seen {
                 Observation::Seen { ready, .. } => *ready,
-                Observation::Silent { .. } | Observation::Gone => None,
+                Observation::Silent { .. } | Observation::Looking { .. } | Observation::Gone => None,
             };
             (status, ready, Some(problem))
         }
@@ -288,6 +292,7 @@ mod tests {
     fn seen() -> impl Strategy<Value = Observation> {
         prop_oneof![
             (0i64..100).prop_map(|s| Observation::Silent { since: at(s) }),
+            (0i64..100).prop_map(|s| Observation::Looking { since: at(s) }),
             (option::of(generation()), option::of(problem()))
                 .prop_map(|(ready, problem)| Observation::Seen { ready, problem }),
             Just(Observation::Gone),

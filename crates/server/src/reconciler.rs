@@ -12,8 +12,8 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use wicketgate_model::{
-    Assignment, Connection, Deadlines, Desired, Generation, Observation, ShareDesired, ShareId, Standing,
-    Status, Touched, TunnelDesired, TunnelId, next,
+    Assignment, Connection, Deadlines, Desired, Generation, Observation, Reason, ShareDesired, ShareId,
+    Standing, Status, Touched, TunnelDesired, TunnelId, next,
 };
 use wicketgate_session::{ca::Ca, link::ToGateway};
 use wicketgate_store::{Changes, Resource, Revision, Settlement, ShareRow, Store, StoreError, TunnelRow};
@@ -247,8 +247,10 @@ impl Reconciler {
             self.undecided.shares.extend(touched.shares);
             self.removed_tunnels.retain(|_, sequence| *sequence > seen.heard);
             self.removed_shares.retain(|_, sequence| *sequence > seen.heard);
-            // What waits for a deadline is looked at every time, and everything while the gateway is silent.
-            let all = touched.all || seen.silent_since.is_some();
+            // What waits for a deadline is looked at every time, and everything while the gateway is silent or has
+            // only just begun to report.
+            let settling = now.duration_since(seen.reporting_since) < self.deadlines.silence * 2;
+            let all = touched.all || settling || seen.silent_since.is_some();
             let waits = |row: &Row| all || matches!(row.standing.status, Status::New | Status::Deleting);
             self.undecided.tunnels.extend(self.tunnels.iter().filter(|(_, r)| waits(r)).map(|(id, _)| *id));
             self.undecided.shares.extend(self.shares.iter().filter(|(_, r)| waits(r)).map(|(id, _)| *id));
@@ -350,6 +352,9 @@ fn observation(
 ) -> Observation {
     match (seen.silent_since, entry) {
         (Some(since), _) => Observation::Silent { since },
+        (None, Some((None, Some(problem)))) if problem.reason == Reason::Pending => {
+            Observation::Looking { since: seen.reporting_since }
+        }
         (None, Some((ready, problem))) => Observation::Seen { ready, problem },
         (None, None) if told => Observation::Seen { ready: None, problem: None },
         (None, None) => Observation::Gone,

@@ -128,7 +128,8 @@ impl Prepared {
         );
         let link_task = Link { store: store.clone(), ca, sight, status: gateway_status };
 
-        tasks.spawn(stop.clone().run_until_cancelled_owned(link_task.run(link.receive)));
+        // Not cut by a stop: it ends with the gateway's end of the link, and what came before is taken in.
+        tasks.spawn(link_task.run(link.receive));
         tasks.spawn(reconciler.run(wake, last_run_status, stop.clone()));
         tasks.spawn(stop.clone().run_until_cancelled_owned(prune(store.clone())));
         let serve =
@@ -144,7 +145,8 @@ impl Prepared {
 }
 
 impl Server {
-    /// Answers what is being asked, and stops. The gateway goes on until it is stopped itself.
+    /// Answers what is being asked, takes in what the gateway said last, and stops. A gateway in the same process is
+    /// stopped before.
     pub async fn stop(self) {
         self.stop.cancel();
         self.tasks.close();

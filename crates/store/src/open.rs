@@ -32,6 +32,7 @@ pub struct Store {
     pub(crate) readers: AnyPool,
     writers: AnyPool,
     begin: &'static str,
+    begin_snapshot: &'static str,
 }
 
 impl Store {
@@ -46,7 +47,12 @@ impl Store {
                 .connect(place)
                 .await
                 .map_err(|e| StoreError::Open(format!("can't open the PostgreSQL database: {e}")))?;
-            Self { readers: pool.clone(), writers: pool, begin: "BEGIN" }
+            Self {
+                readers: pool.clone(),
+                writers: pool,
+                begin: "BEGIN",
+                begin_snapshot: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+            }
         } else {
             Self::open_sqlite(Path::new(place)).await?
         };
@@ -87,7 +93,7 @@ impl Store {
         // The writer first: it creates the file and its journal.
         let writers = pool(1).await.map_err(failed)?;
         let readers = pool(SQLITE_READERS).await.map_err(failed)?;
-        Ok(Self { readers, writers, begin: "BEGIN IMMEDIATE" })
+        Ok(Self { readers, writers, begin: "BEGIN IMMEDIATE", begin_snapshot: "BEGIN" })
     }
 
     async fn migrate(&self) -> Result<()> {
@@ -106,6 +112,11 @@ impl Store {
 
     pub(crate) async fn begin(&self) -> Result<Transaction<'static, Any>> {
         Ok(self.writers.begin_with(self.begin).await?)
+    }
+
+    /// A transaction that reads, and sees nothing that is committed after its first statement.
+    pub(crate) async fn snapshot(&self) -> Result<Transaction<'static, Any>> {
+        Ok(self.readers.begin_with(self.begin_snapshot).await?)
     }
 
     /// Whether the database answers.

@@ -52,26 +52,28 @@ impl Store {
     /// All rows that were written after `since`. From the beginning, those that are `DELETED` are left out; later
     /// they are there, so that the caller drops them.
     pub async fn changes(&self, since: Revision) -> Result<Changes> {
-        // Read before the rows: what is committed in between is in the rows, and again in the next call's.
+        // One snapshot: a share is never seen without its tunnel.
+        let mut tx = self.snapshot().await?;
         let revision: i64 =
-            sqlx::query("SELECT value FROM revision").fetch_one(&self.readers).await?.try_get(0)?;
+            sqlx::query("SELECT value FROM revision").fetch_one(&mut *tx).await?.try_get(0)?;
         let tunnels = sqlx::query(
             "SELECT * FROM ipsec_tunnel WHERE revision > $1 AND ($1 > 0 OR status <> 'DELETED') ORDER BY id",
         )
         .bind(since.0)
-        .fetch_all(&self.readers)
+        .fetch_all(&mut *tx)
         .await?;
         let shares =
             sqlx::query(select!("WHERE s.revision > $1 AND ($1 > 0 OR s.status <> 'DELETED') ORDER BY s.id"))
                 .bind(since.0)
-                .fetch_all(&self.readers)
+                .fetch_all(&mut *tx)
                 .await?;
         let agents = sqlx::query(
             "SELECT id, barred_at FROM agent WHERE revision > $1 AND ($1 > 0 OR barred_at IS NOT NULL) ORDER BY id",
         )
         .bind(since.0)
-        .fetch_all(&self.readers)
+        .fetch_all(&mut *tx)
         .await?;
+        tx.commit().await?;
         let (mut barred, mut unbarred) = (Vec::new(), Vec::new());
         for row in &agents {
             let at: Option<i64> = row.try_get("barred_at")?;

@@ -95,8 +95,9 @@ impl Up {
         let signal = stop_signal().await?;
         info!(signal, "stopping");
         renewal.abort();
-        server.stop().await;
+        // The gateway first: what it has to report at its end is recorded.
         gateway.stop().await;
+        server.stop().await;
         Ok(())
     }
 }

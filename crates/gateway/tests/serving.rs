@@ -1,0 +1,175 @@
+//! A gateway without IPsec, told over its link what to serve.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use tokio::{net::TcpStream, time::timeout};
+use uuid::Uuid;
+use wicketgate_gateway::{Gateway, GatewayConfig, IpsecConfig, IpsecMode};
+use wicketgate_model::{
+    DesiredDelta, EnvironmentId, GatewayId, Generation, PreSharedKey, Reason, ShareDesired, ShareId,
+    ShareObserved, SignedAssignment, TunnelDesired, TunnelId,
+};
+use wicketgate_session::{
+    ca::Ca,
+    identity::Identity,
+    key::PrivateKey,
+    link::{self, FromGateway, ServerEnd, ToGateway},
+    tls::GatewayIdentity,
+};
+
+const WITHIN: Duration = Duration::from_secs(10);
+
+struct Told {
+    _dir: tempfile::TempDir,
+    gateway: Gateway,
+    link: ServerEnd,
+    sequence: u64,
+    heard: u64,
+    shares: BTreeMap<ShareId, ShareObserved>,
+    load_balancer: Ipv4Addr,
+}
+
+impl Told {
+    async fn start(load_balancer: Ipv4Addr) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let now = Timestamp::now();
+        let ca = Ca::load_or_create(dir.path(), now).unwrap();
+        let id = GatewayId::new(Uuid::now_v7());
+        let key = PrivateKey::generate().unwrap();
+        let certificate = ca.issue(&Identity::Gateway { gateway: id }, &key.public_point(), now).unwrap();
+        let config = GatewayConfig {
+            ipsec: IpsecConfig {
+                mode: IpsecMode::Off,
+                state_dir: dir.path().to_owned(),
+                public_address: None,
+            },
+            agent_listen: "127.0.0.1:0".parse().unwrap(),
+            identity: GatewayIdentity::new(ca.certificate(), key, certificate).unwrap(),
+        };
+        let (link, end) = link::in_process(id, "local".parse().unwrap());
+        let gateway = Gateway::start(config, end).await.unwrap();
+        Self { _dir: dir, gateway, link, sequence: 0, heard: 0, shares: BTreeMap::new(), load_balancer }
+    }
+
+    async fn tell(&mut self, delta: DesiredDelta) {
+        self.sequence += 1;
+        self.link.send.send(ToGateway::Desired { sequence: self.sequence, delta }).await.unwrap();
+    }
+
+    /// Takes reports until the last delta was heard and `done` holds.
+    async fn until(&mut self, what: &str, done: impl Fn(&BTreeMap<ShareId, ShareObserved>) -> bool) {
+        let wait = async {
+            while self.heard < self.sequence || !done(&self.shares) {
+                if let FromGateway::Observed { heard, delta } = self.link.receive.recv().await.unwrap() {
+                    self.heard = heard;
+                    self.shares.extend(delta.shares);
+                    for id in delta.gone_shares {
+                        self.shares.remove(&id);
+                    }
+                }
+            }
+        };
+        timeout(WITHIN, wait).await.unwrap_or_else(|_| panic!("{what}"));
+    }
+
+    fn tunnel(&self, n: u128) -> Arc<TunnelDesired> {
+        Arc::new(TunnelDesired {
+            id: TunnelId::new(Uuid::from_u128(n)),
+            generation: Generation::FIRST,
+            name: format!("tunnel-{n}").parse().unwrap(),
+            slot: u16::try_from(n).unwrap(),
+            peer_address: format!("203.0.113.{n}").parse().unwrap(),
+            peer_cidr: "10.0.0.0/16".parse().unwrap(),
+            peer_id: "peer.example.org".parse().unwrap(),
+            load_balancer_ip: self.load_balancer,
+            keys: vec![PreSharedKey::from_random([1; 32])],
+        })
+    }
+
+    async fn accepts(&self, port: u16) -> bool {
+        let address = SocketAddr::from((self.load_balancer, port));
+        timeout(WITHIN, TcpStream::connect(address)).await.unwrap().is_ok()
+    }
+}
+
+fn share(n: u128, tunnel: u128, generation: u64, port: u16) -> Arc<ShareDesired> {
+    Arc::new(ShareDesired {
+        id: ShareId::new(Uuid::from_u128(n)),
+        generation: Generation::new(generation),
+        tunnel: TunnelId::new(Uuid::from_u128(tunnel)),
+        environment: EnvironmentId::new(Uuid::nil()),
+        ingress_port: i64::from(port).try_into().unwrap(),
+        assignment: SignedAssignment { body: String::new(), signature: Vec::new() },
+    })
+}
+
+/// The listener is there: what is missing is the agent.
+fn is_bound(seen: &ShareObserved) -> bool {
+    seen.problem.as_ref().is_some_and(|p| p.reason == Reason::AgentOffline)
+}
+
+#[tokio::test]
+async fn shares_may_exchange_their_ports() {
+    let mut told = Told::start(Ipv4Addr::new(127, 77, 1, 1)).await;
+    let (a, b) = (share(1, 1, 1, 18_001), share(2, 1, 1, 18_002));
+    let first = DesiredDelta {
+        reset: true,
+        tunnels: vec![told.tunnel(1)],
+        shares: vec![a, b],
+        ..DesiredDelta::default()
+    };
+    told.tell(first).await;
+    told.until("both are bound", |s| s.len() == 2 && s.values().all(is_bound)).await;
+    for generation in 2..6 {
+        let (p, q) = if generation % 2 == 0 { (18_002, 18_001) } else { (18_001, 18_002) };
+        let swap = DesiredDelta {
+            shares: vec![share(1, 1, generation, p), share(2, 1, generation, q)],
+            ..DesiredDelta::default()
+        };
+        told.tell(swap).await;
+        told.until("both are bound again", |s| s.values().all(is_bound)).await;
+        assert!(told.accepts(18_001).await && told.accepts(18_002).await);
+    }
+    told.gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_taken_port_is_named_and_served_once_it_is_free() {
+    let mut told = Told::start(Ipv4Addr::new(127, 77, 1, 2)).await;
+    let other = std::net::TcpListener::bind((told.load_balancer, 18_003)).unwrap();
+    let first = DesiredDelta {
+        reset: true,
+        tunnels: vec![told.tunnel(1)],
+        shares: vec![share(1, 1, 1, 18_003)],
+        ..DesiredDelta::default()
+    };
+    told.tell(first).await;
+    let in_use = |seen: &ShareObserved| seen.problem.as_ref().is_some_and(|p| p.reason == Reason::PortInUse);
+    told.until("the port is in use", |s| s.values().any(in_use)).await;
+    drop(other);
+    told.until("the port is bound", |s| s.values().all(is_bound)).await;
+    told.gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_share_that_comes_before_its_tunnel_is_served_when_that_comes() {
+    let mut told = Told::start(Ipv4Addr::new(127, 77, 1, 3)).await;
+    let shares = vec![share(1, 1, 1, 18_004)];
+    told.tell(DesiredDelta { reset: true, shares, ..DesiredDelta::default() }).await;
+    told.until("it is on the board", |s| s.len() == 1).await;
+    let tunnels = vec![told.tunnel(1)];
+    told.tell(DesiredDelta { tunnels, ..DesiredDelta::default() }).await;
+    told.until("it is bound", |s| s.values().all(is_bound)).await;
+    assert!(told.accepts(18_004).await);
+    let removed_shares = vec![ShareId::new(Uuid::from_u128(1))];
+    told.tell(DesiredDelta { removed_shares, ..DesiredDelta::default() }).await;
+    told.until("it is gone", BTreeMap::is_empty).await;
+    assert!(!told.accepts(18_004).await);
+    told.gateway.stop().await;
+}
