@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn a_dial_that_fails_after_the_probes_end_begins_another() {
         let (health, share, generation): (_, ShareId, _) =
-            (Health::default(), "00000000-0000-0000-0000-000000000000".parse().unwrap(), Generation::FIRST);
+            (Health::default(), "shr-00000000000070008000000000000001".parse().unwrap(), Generation::FIRST);
         let refusal = Refusal { reason: RefusalReason::ConnectionRefused, text: "no".to_owned() };
         let entry = Entry { generation, state: State::Ok, probing: true };
         health.known().shares.insert(share, entry);
