@@ -1,7 +1,8 @@
 //! The agent's carriers: as many parked at the gateway as it wants, and the streams that they carry.
 //!
 //! Invariant: a carrier that was taken is replaced at once, in the background; one whose stream ended in any way
-//! but cleanly is not used again.
+//! but cleanly is not used again. A carrier that brings nothing before it ends counts as one that could not be made:
+//! a gateway that has no place for it is not dialled again without a pause.
 
 use crate::{Agent, backoff::Backoff, dial::dial, server::CONNECT_WITHIN};
 use std::{
@@ -14,7 +15,7 @@ use std::{
 use tokio::{
     net::TcpStream,
     sync::{Notify, watch},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -26,6 +27,8 @@ use wicketgate_session::{
 
 /// Between carriers that could not be made.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// A fresh carrier that ended within so long of its handshake was not wanted.
+const FRESH: Duration = Duration::from_secs(5);
 /// However many a gateway asks for: each is a socket and some memory of this machine.
 pub(crate) const MOST: u16 = 256;
 
@@ -84,6 +87,7 @@ impl Agent {
                 return parked.one_less();
             }
         };
+        let mut fresh = Some(Instant::now());
         loop {
             let open = tokio::select! {
                 biased;
@@ -93,6 +97,10 @@ impl Agent {
                 }
                 open = carrier.next_open() => open,
             };
+            let made = fresh.take();
+            if open.is_err() && made.is_some_and(|at| at.elapsed() < FRESH) {
+                parked.failed.store(true, Ordering::Relaxed);
+            }
             parked.one_less();
             let open = match open {
                 Ok(open) => open,

@@ -3,7 +3,10 @@
 #[cfg(test)]
 mod agents {
     mod assignments;
+    mod carriers;
     mod enrolment;
     pub(crate) mod lab;
+    pub(crate) mod puppet;
+    mod replicas;
     mod streams;
 }

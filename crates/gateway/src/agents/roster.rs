@@ -344,16 +344,19 @@ impl Roster {
         })
     }
 
-    /// Parks a carrier; one of an agent that is not connected, or one too many, comes back.
+    /// Parks a carrier; one of an agent that is not connected, or one too many, comes back. Streams take the carrier
+    /// that was parked last: those that died below it are found here, before they take a live one's place.
     pub(super) fn park(&mut self, agent: AgentId, carrier: Carrier) -> Result<(), Carrier> {
-        match self.connected.get_mut(&agent) {
-            Some(connected) if connected.parked.len() < PARKED_MOST => {
-                connected.parked.push(carrier);
-                connected.carrier_parked.notify_one();
-                Ok(())
-            }
-            _ => Err(carrier),
+        let Some(connected) = self.connected.get_mut(&agent) else { return Err(carrier) };
+        if connected.parked.len() >= PARKED_MOST {
+            connected.parked.retain_mut(Carrier::is_quiet);
         }
+        if connected.parked.len() >= PARKED_MOST {
+            return Err(carrier);
+        }
+        connected.parked.push(carrier);
+        connected.carrier_parked.notify_one();
+        Ok(())
     }
 
     /// The carrier that was parked last, `Ok(None)` if there is none now, `Err` if the agent has gone since the pick.

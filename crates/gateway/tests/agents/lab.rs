@@ -60,6 +60,14 @@ pub(crate) struct Seen {
     pub(crate) renewed: AtomicUsize,
 }
 
+/// A gateway of the authority's.
+pub(crate) fn gateway_identity(ca: &Ca) -> GatewayIdentity {
+    let key = PrivateKey::generate().unwrap();
+    let gateway = Identity::Gateway { gateway: GatewayId::new(Uuid::nil()) };
+    let certificate = ca.issue(&gateway, &key.public_point(), Timestamp::now()).unwrap();
+    GatewayIdentity::new(ca.certificate(), key, certificate).unwrap()
+}
+
 pub(crate) fn environment() -> EnvironmentId {
     EnvironmentId::new(Uuid::from_u128(7))
 }
@@ -69,10 +77,7 @@ impl Lab {
         let dir = tempfile::tempdir().unwrap();
         let now = Timestamp::now();
         let ca = Arc::new(Ca::load_or_create(dir.path(), now).unwrap());
-        let key = PrivateKey::generate().unwrap();
-        let gateway = Identity::Gateway { gateway: GatewayId::new(Uuid::nil()) };
-        let certificate = ca.issue(&gateway, &key.public_point(), now).unwrap();
-        let identity = GatewayIdentity::new(ca.certificate(), key, certificate).unwrap();
+        let identity = gateway_identity(&ca);
         let code = EnrolmentCode::generate(EnrollmentId::new(Uuid::from_u128(1)), ca.fingerprint()).unwrap();
         let (send, receive) = mpsc::channel(64);
         let seen = Arc::new(Seen::default());

@@ -1,0 +1,110 @@
+//! Carriers that die while they are parked, and those that the gateway does not want.
+
+use super::{
+    lab::{Lab, gateway_identity, share_id, soon},
+    puppet::{Puppet, acknowledge},
+};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{net::TcpListener, time::timeout};
+use tokio_util::sync::CancellationToken;
+use wicketgate_session::{
+    control::{Control, FromAgent, ToAgent},
+    tls::{Accepted, GatewayIdentity},
+};
+
+#[tokio::test]
+async fn dead_carriers_take_no_live_ones_place() {
+    /// As many as a gateway keeps of one agent.
+    const PARKED_MOST: usize = 32;
+    let lab = Lab::new().await;
+    let puppet = Puppet::new(&lab, 5);
+    let mut control = puppet.connect().await.unwrap();
+    lab.agents.assign(&lab.share(1, 1, super::lab::nobody().await));
+    acknowledge(&mut control, share_id(1), 1).await;
+    lab.ready(1, 1).await;
+    let mut carriers = Vec::new();
+    for _ in 0..PARKED_MOST {
+        carriers.push(puppet.carrier().await.unwrap());
+    }
+    drop(carriers);
+    // The gateway may still be taking in the ends: a few tries, and one has to stay.
+    let mut carrier = None;
+    for _ in 0..20 {
+        let mut fresh = puppet.carrier().await.unwrap();
+        if timeout(Duration::from_millis(100), fresh.next_open()).await.is_err() {
+            carrier = Some(fresh);
+            break;
+        }
+    }
+    let mut carrier = carrier.expect("each fresh carrier was one too many");
+    let stream = lab.agents.open(share_id(1), "127.0.0.1:1".parse().unwrap());
+    let answer = async {
+        assert_eq!(carrier.next_open().await.unwrap().share, share_id(1));
+        carrier.answer(Ok(())).await.unwrap();
+    };
+    let (stream, ()) = soon("a stream", async { tokio::join!(stream, answer) }).await;
+    assert_eq!(stream.unwrap().agent(), puppet.id);
+}
+
+#[tokio::test]
+async fn a_gateway_that_has_no_place_for_carriers_is_not_stormed() {
+    let lab = Lab::new().await;
+    let state = tempfile::tempdir().unwrap();
+    let agent = lab.start(state.path(), Some(&lab.code), &[]);
+    let path = state.path().join("identity.json");
+    soon("the identity", async {
+        while !path.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    agent.stop().await;
+
+    // Another gateway of the same authority: it wants carriers, and ends each.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut config = lab.config(state.path(), None, &[]);
+    config.server = format!("https://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let identity = gateway_identity(&lab.ca);
+    let ended = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&ended);
+    let gateway = tokio::spawn(async move { refuse_carriers(listener, identity, count).await });
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(wicketgate_agent::run(config, stop.clone()));
+    soon("the first carriers", async {
+        while ended.load(Ordering::Relaxed) < 8 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    // Long enough for hundreds of handshakes without a pause between them.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let ended = ended.load(Ordering::Relaxed);
+    assert!(ended <= 80, "{ended} carriers in about a second");
+    stop.cancel();
+    soon("the agent to stop", task).await.unwrap().unwrap();
+    gateway.abort();
+}
+
+async fn refuse_carriers(listener: TcpListener, identity: GatewayIdentity, ended: Arc<AtomicUsize>) {
+    loop {
+        let (tcp, _) = listener.accept().await.unwrap();
+        match identity.accept(tcp).await {
+            Ok(Accepted::Control(_, stream)) => {
+                tokio::spawn(async move {
+                    let mut control = Control::new(*stream);
+                    control.send(&ToAgent::Welcome).await.unwrap();
+                    control.send(&ToAgent::Carriers { want: 8 }).await.unwrap();
+                    while control.receive::<FromAgent>().await.is_ok() {}
+                });
+            }
+            Ok(Accepted::Carrier(..)) => drop(ended.fetch_add(1, Ordering::Relaxed)),
+            _ => {}
+        }
+    }
+}

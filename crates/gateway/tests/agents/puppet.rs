@@ -1,0 +1,60 @@
+//! An agent that does what a test says.
+
+use super::lab::{Lab, soon};
+use jiff::Timestamp;
+use tokio::net::TcpStream;
+use uuid::Uuid;
+use wicketgate_model::{AgentId, FrontdoorId, Generation, ShareId};
+use wicketgate_session::{
+    carrier::Carrier,
+    control::{Control, FromAgent, ToAgent},
+    identity::{AgentIdentity, Identity},
+    key::PrivateKey,
+    tls::{AgentTls, TlsStream},
+};
+
+/// An agent of the lab's environment, with a certificate and no mind of its own.
+pub(crate) struct Puppet {
+    pub(crate) id: AgentId,
+    tls: AgentTls,
+    address: std::net::SocketAddr,
+}
+
+impl Puppet {
+    pub(crate) fn new(lab: &Lab, n: u128) -> Self {
+        let id = AgentId::new(Uuid::from_u128(n));
+        let frontdoor = FrontdoorId::new(Uuid::nil());
+        let identity = Identity::Agent(AgentIdentity { frontdoor, environment: lab.environment, agent: id });
+        let key = PrivateKey::generate().unwrap();
+        let certificate = lab.ca.issue(&identity, &key.public_point(), Timestamp::now()).unwrap();
+        let tls = AgentTls::new(lab.ca.certificate(), key, certificate).unwrap();
+        Self { id, tls, address: lab.address }
+    }
+
+    /// A control connection on which nothing was said yet; `None`: the gateway does not want it.
+    pub(crate) async fn control(&self) -> Option<Control<TlsStream>> {
+        let tcp = TcpStream::connect(self.address).await.ok()?;
+        Some(Control::new(soon("a handshake", self.tls.connect_control(tcp)).await.ok()?))
+    }
+
+    /// A control connection that was welcomed.
+    pub(crate) async fn connect(&self) -> Option<Control<TlsStream>> {
+        let mut control = self.control().await?;
+        control.send(&FromAgent::Hello { version: "1".into(), name: "lab".into() }).await.ok()?;
+        match soon("a welcome", control.receive()).await.ok()? {
+            ToAgent::Welcome => Some(control),
+            other => panic!("{other:?} in place of a welcome"),
+        }
+    }
+
+    pub(crate) async fn carrier(&self) -> Option<Carrier> {
+        let tcp = TcpStream::connect(self.address).await.ok()?;
+        let stream = soon("a handshake", self.tls.connect_carrier(tcp)).await.ok()?;
+        Some(Carrier::new(Box::new(stream)))
+    }
+}
+
+pub(crate) async fn acknowledge(control: &mut Control<TlsStream>, share: ShareId, generation: u64) {
+    let generation = Generation::new(generation);
+    control.send(&FromAgent::Ack { share, generation }).await.unwrap();
+}
