@@ -471,6 +471,40 @@ fn the_next_run_adopts_what_is_there_and_removes_what_is_not_wished_for() {
 }
 
 #[test]
+fn rules_that_the_hosts_firewall_flushed_come_back() {
+    if !is_root() {
+        return;
+    }
+    World::new("flush", 1).tell(|mut world| async move {
+        let backend = world.backend().await;
+        let wanted = desired(0, &[&key(0)]);
+        let tunnel = backend.ensure(&wanted).await.unwrap();
+        serve(&tunnel, "first");
+        world.sites[0].start(&world.lab, &vpn_config(0, &key(0))).unwrap();
+        world.connect(0);
+        let steering = || output(world.gateway.command("nft").args(["list", "ruleset"]));
+        let before = steering();
+        assert!(before.contains("203.0.0.2"), "{before}");
+        output(world.gateway.command("nft").args(["flush", "ruleset"]));
+        assert_eq!(steering(), "");
+
+        // The next check, in which nothing of the tunnel has changed.
+        backend.ensure(&wanted).await.unwrap();
+        assert_eq!(steering(), before);
+        assert_eq!(world.talk(0, SOON).unwrap(), "first");
+        world.sites[0].swanctl(&["--terminate", "--ike", "wg"]).unwrap();
+        world.connect(0);
+        assert_eq!(world.talk(0, SOON).unwrap(), "first");
+
+        output(world.gateway.command("nft").args(["flush", "ruleset"]));
+        backend.remove(wanted.id).await.unwrap();
+        assert!(!steering().contains("203.0.0.2"));
+        backend.purge().await.unwrap();
+        assert_eq!(world.traces(), Vec::<String>::new());
+    });
+}
+
+#[test]
 fn a_peer_whose_tunnel_is_made_anew_is_steered_to_the_new_one() {
     if !is_root() {
         return;

@@ -1,6 +1,7 @@
 //! Rule sets, given to `nft` on its standard input: each one is a transaction, and takes effect whole or not at all.
 
 use std::{
+    collections::BTreeSet,
     io,
     process::{Output, Stdio},
     time::Duration,
@@ -13,7 +14,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Namespace, NetnsError, TOOL_TIMEOUT};
+use super::{Namespace, NetnsError, TOOL_TIMEOUT, tool};
 
 const WHAT: &str = "apply packet rules";
 
@@ -38,6 +39,12 @@ pub(crate) async fn apply(namespace: Option<&Namespace>, rules: String) -> Resul
     let complaint = String::from_utf8_lossy(&output.stderr);
     let message = complaint.lines().next().unwrap_or("nft failed").to_owned();
     Err(NetnsError::Tool { what: WHAT.to_owned(), message })
+}
+
+/// The names of the IPv4 tables in this process's own namespace.
+pub(crate) async fn tables() -> Result<BTreeSet<String>, NetnsError> {
+    let listing = tool("nft", &["list", "tables", "ip"]).await?;
+    Ok(listing.lines().filter_map(|line| line.strip_prefix("table ip ")).map(str::to_owned).collect())
 }
 
 fn start(program: &str, arguments: &[&str]) -> io::Result<Child> {

@@ -56,6 +56,7 @@ impl Steering {
     /// Steers `peer` to `inner`, and to nowhere else; whatever was steered to `inner` before is no more.
     pub(crate) async fn steer(&self, peer: Ipv4Addr, inner: Ipv4Addr) -> Result<(), NetnsError> {
         let mut peers = self.peers.lock().await;
+        self.restore(&peers).await?;
         if peers.get(&peer) == Some(&inner) {
             return Ok(());
         }
@@ -68,6 +69,7 @@ impl Steering {
     /// Steers nobody to `inner`.
     pub(crate) async fn release(&self, inner: Ipv4Addr) -> Result<(), NetnsError> {
         let mut peers = self.peers.lock().await;
+        self.restore(&peers).await?;
         let mut wanted = peers.clone();
         wanted.retain(|_, to| *to != inner);
         self.change(&mut peers, wanted).await
@@ -93,15 +95,32 @@ impl Steering {
         }
         nft::apply(None, self.config.difference(peers, &wanted)).await?;
         *peers = wanted;
-        for (peer, _) in changed {
-            // Not for the tunnel to fail on: without it, flows of a peer that moved end when they are idle.
-            match tokio::task::spawn_blocking(move || conntrack::forget(peer)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(%error, "could not forget a peer's flows"),
-                Err(error) => tracing::warn!(%error, "could not forget a peer's flows"),
-            }
-        }
+        forget(changed.into_iter().map(|(peer, _)| peer)).await;
         Ok(())
+    }
+
+    /// Makes the table anew if somebody removed it: a firewall of the host that flushes all rules takes it, too.
+    async fn restore(&self, peers: &BTreeMap<Ipv4Addr, Ipv4Addr>) -> Result<(), NetnsError> {
+        if nft::tables().await?.contains(&self.config.name()) {
+            return Ok(());
+        }
+        tracing::warn!("the steering rules were gone, and are made anew");
+        nft::apply(None, self.config.table(peers)).await?;
+        // What came meanwhile was taken for the host's own, and would be for as long as the peer goes on.
+        forget(peers.keys().copied()).await;
+        Ok(())
+    }
+}
+
+/// Has the kernel decide anew where these peers' packets go.
+async fn forget(peers: impl Iterator<Item = Ipv4Addr>) {
+    for peer in peers {
+        // Not for a tunnel to fail on: without it, flows of a peer that moved end when they are idle.
+        match tokio::task::spawn_blocking(move || conntrack::forget(peer)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "could not forget a peer's flows"),
+            Err(error) => tracing::warn!(%error, "could not forget a peer's flows"),
+        }
     }
 }
 
