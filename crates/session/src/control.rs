@@ -13,6 +13,9 @@ use wicketgate_model::{
 
 /// The longest message. Assignments are sent in batches well below it.
 pub const MAX_MESSAGE: usize = 1024 * 1024;
+/// The longest message of an agent's: a public key or a sentence. A gateway holds no more than this of whoever
+/// has connected.
+pub const MAX_FROM_AGENT: usize = 16 * 1024;
 /// Assignments in one message: some 600 bytes each.
 pub const ASSIGNMENTS_PER_MESSAGE: usize = 256;
 /// How often a gateway asks whether the agent is still there.
@@ -152,11 +155,18 @@ pub enum ControlError {
 pub struct Control<S> {
     stream: S,
     input: BytesMut,
+    /// The longest message that is taken.
+    most: usize,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Control<S> {
     pub fn new(stream: S) -> Self {
-        Self { stream, input: BytesMut::new() }
+        Self { stream, input: BytesMut::new(), most: MAX_MESSAGE }
+    }
+
+    /// The gateway's end, which takes messages up to [`MAX_FROM_AGENT`].
+    pub fn of_agent(stream: S) -> Self {
+        Self { most: MAX_FROM_AGENT, ..Self::new(stream) }
     }
 
     /// The next message. Cancel-safe. The caller bounds it.
@@ -164,7 +174,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Control<S> {
         loop {
             if let Some((length, rest)) = self.input.split_first_chunk::<4>() {
                 let length = u32::from_be_bytes(*length) as usize;
-                if length > MAX_MESSAGE {
+                if length > self.most {
                     return Err(ControlError::Length(length));
                 }
                 if rest.len() >= length {
@@ -260,6 +270,11 @@ mod tests {
             let (mut a, b) = tokio::io::duplex(64);
             a.write_all(&(MAX_MESSAGE as u32 + 1).to_be_bytes()).await.unwrap();
             let got = Control::new(b).receive::<ToAgent>().await;
+            assert!(matches!(got, Err(ControlError::Length(_))), "{got:?}");
+            // Nobody can make a gateway hold much.
+            let (mut a, b) = tokio::io::duplex(64);
+            a.write_all(&(MAX_FROM_AGENT as u32 + 1).to_be_bytes()).await.unwrap();
+            let got = Control::of_agent(b).receive::<FromAgent>().await;
             assert!(matches!(got, Err(ControlError::Length(_))), "{got:?}");
         });
     }

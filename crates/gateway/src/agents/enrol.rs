@@ -23,7 +23,7 @@ impl Agents {
     pub(super) async fn enrol(&self, stream: TlsStream) {
         tokio::select! {
             () = self.0.drain.cancelled() => {}
-            end = self.enrol_one(Control::new(stream)) => if let Err(error) = end {
+            end = self.enrol_one(Control::of_agent(stream)) => if let Err(error) = end {
                 debug!(error = ?error, "an enrolment's connection broke");
             },
         }
