@@ -5,6 +5,7 @@
 
 mod announce;
 mod control;
+mod doorway;
 mod enrol;
 mod open;
 mod roster;
@@ -13,6 +14,7 @@ pub use open::{DialFailure, DialFailureReason, Stream};
 pub use roster::AgentStanding;
 
 use anyhow::Context;
+use doorway::{Doorway, Permit};
 use roster::Roster;
 use std::{
     collections::BTreeSet,
@@ -26,7 +28,7 @@ use std::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{Notify, mpsc},
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -34,13 +36,11 @@ use tracing::debug;
 use wicketgate_model::{AgentId, ShareDesired, ShareId};
 use wicketgate_session::{
     carrier::Carrier,
+    identity::AgentIdentity,
     link::FromGateway,
     tls::{Accepted, GatewayIdentity},
 };
 
-/// Connections that have not proved yet who they are. More are closed: whoever has no certificate can't take more
-/// than this of the gateway.
-const UNPROVED: usize = 256;
 /// For a handshake: a round trip and a half, and a loaded agent.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 /// When no file descriptor is left, accepting at once again would only spin.
@@ -60,7 +60,7 @@ struct Inner {
     moved: Notify,
     identity: GatewayIdentity,
     link: mpsc::Sender<FromGateway>,
-    unproved: Arc<Semaphore>,
+    doorway: Doorway,
     drain: CancellationToken,
     tasks: TaskTracker,
     handshakes: AtomicU64,
@@ -86,7 +86,7 @@ impl Agents {
             moved: Notify::new(),
             identity,
             link,
-            unproved: Arc::new(Semaphore::new(UNPROVED)),
+            doorway: Doorway::default(),
             drain,
             tasks,
             handshakes: AtomicU64::new(0),
@@ -158,11 +158,11 @@ impl Agents {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((tcp, address)) => match Arc::clone(&self.0.unproved).try_acquire_owned() {
-                    Ok(permit) => {
+                Ok((tcp, address)) => match self.0.doorway.enter(address.ip()) {
+                    Some(permit) => {
                         self.0.tasks.spawn(self.clone().connection(tcp, address, permit));
                     }
-                    Err(_) => debug!("too many agents in their handshake: one was turned away"),
+                    None => debug!(%address, "too many in their handshake: one was turned away"),
                 },
                 Err(error) => {
                     debug!(%error, "accepting an agent failed");
@@ -172,7 +172,7 @@ impl Agents {
         }
     }
 
-    async fn connection(self, tcp: TcpStream, address: SocketAddr, permit: OwnedSemaphorePermit) {
+    async fn connection(self, tcp: TcpStream, address: SocketAddr, mut permit: Permit) {
         let _ = tcp.set_nodelay(true);
         let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 3);
         let _ = socket2::SockRef::from(&tcp).set_tcp_keepalive(&keepalive);
@@ -190,9 +190,20 @@ impl Agents {
                 self.enrol(*stream).await;
                 drop(permit);
             }
+            // A certificate outlives the bar.
+            Ok(Ok(
+                Accepted::Control(AgentIdentity { agent, .. }, _)
+                | Accepted::Carrier(AgentIdentity { agent, .. }, _),
+            )) if self.with(|roster| roster.is_barred(agent)) => {
+                debug!(agent.id = %agent, "a barred agent was turned away");
+            }
+            // Here it is kept until the agent's hello.
             Ok(Ok(Accepted::Control(identity, stream))) => {
-                drop(permit);
-                self.control(identity, *stream, address.ip()).await;
+                if permit.is_of(identity.agent) {
+                    self.control(identity, *stream, address.ip(), permit).await;
+                } else {
+                    debug!(agent.id = %identity.agent, "an agent does not say hello, and was turned away");
+                }
             }
             Ok(Ok(Accepted::Carrier(identity, stream))) => {
                 drop(permit);

@@ -4,6 +4,7 @@
 mod agents {
     mod assignments;
     mod carriers;
+    mod doorway;
     mod enrolment;
     pub(crate) mod lab;
     pub(crate) mod puppet;

@@ -1,6 +1,6 @@
 //! An agent's control connection, at the gateway's end.
 
-use super::{Agents, enrol::plain, roster::Place};
+use super::{Agents, doorway::Permit, enrol::plain, roster::Place};
 use std::{net::IpAddr, time::Duration};
 use tokio::{
     sync::mpsc,
@@ -20,9 +20,15 @@ const HELLO_WITHIN: Duration = Duration::from_secs(10);
 const CARRIERS: u16 = 8;
 
 impl Agents {
-    pub(super) async fn control(&self, identity: AgentIdentity, stream: TlsStream, address: IpAddr) {
+    pub(super) async fn control(
+        &self,
+        identity: AgentIdentity,
+        stream: TlsStream,
+        address: IpAddr,
+        permit: Permit,
+    ) {
         let agent = identity.agent;
-        let mut control = Control::new(stream);
+        let mut control = Control::of_agent(stream);
         let (version, name) = match timeout(HELLO_WITHIN, control.receive()).await {
             Ok(Ok(FromAgent::Hello { version, name })) => (plain(&version), plain(&name)),
             other => return debug!(agent.id = %agent, ?other, "an agent did not say hello"),
@@ -35,8 +41,9 @@ impl Agents {
             address,
         };
         let Some(place) = self.with(|roster| roster.connect(about)) else {
-            return info!(agent.id = %agent, "a barred agent was turned away");
+            return debug!(agent.id = %agent, "a barred agent was turned away");
         };
+        drop(permit);
         info!(agent.id = %agent, environment.id = %identity.environment, %version, %name, "agent connected");
         let end = tokio::select! {
             // First: whoever is barred is not served once more.

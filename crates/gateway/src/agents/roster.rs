@@ -156,6 +156,10 @@ impl Roster {
         self.barred.remove(&agent);
     }
 
+    pub(super) fn is_barred(&self, agent: AgentId) -> bool {
+        self.barred.contains(&agent)
+    }
+
     /// A control connection has come up; an older one of the same agent ends. `None`: the agent is barred.
     pub(super) fn connect(&mut self, about: ConnectedAgent) -> Option<Place> {
         let agent = about.agent;

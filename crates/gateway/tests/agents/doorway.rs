@@ -1,0 +1,73 @@
+//! Who stands in the way of agents on their port, and how long.
+
+use super::{
+    lab::{Lab, soon},
+    puppet::Puppet,
+};
+use std::time::Duration;
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
+use wicketgate_session::control::{FromAgent, ToAgent};
+
+/// A connection that says nothing, from an address of the loopback network.
+async fn idle(lab: &Lab, from: [u8; 4]) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((from, 0).into()).unwrap();
+    socket.connect(lab.address).await.unwrap()
+}
+
+#[tokio::test]
+async fn one_address_does_not_keep_agents_out() {
+    let lab = Lab::new().await;
+    let puppet = Puppet::new(&lab, 5);
+    let mut held = Vec::new();
+    for _ in 0..300 {
+        held.push(idle(&lab, [127, 0, 0, 9]).await);
+    }
+    // Those beyond the address's share are closed at once, and the others stay until their time is over.
+    let mut closed = 0;
+    for tcp in &mut held[200..] {
+        closed += usize::from(timeout(Duration::from_secs(1), tcp.read(&mut [0; 1])).await.is_ok());
+    }
+    assert_eq!(closed, 100);
+    assert!(puppet.connect().await.is_some(), "an agent from elsewhere comes in meanwhile");
+}
+
+#[tokio::test]
+async fn a_barred_agent_is_turned_away_before_it_says_anything() {
+    let lab = Lab::new().await;
+    let puppet = Puppet::new(&lab, 5);
+    lab.agents.bar(puppet.id);
+    // Well before the time for a hello is over.
+    for _ in 0..10 {
+        let Some(mut control) = puppet.control().await else { continue };
+        let end = timeout(Duration::from_secs(2), control.receive::<ToAgent>()).await;
+        assert!(matches!(end, Ok(Err(_))), "{end:?}");
+    }
+    lab.agents.unbar(puppet.id);
+    assert!(puppet.connect().await.is_some());
+}
+
+#[tokio::test]
+async fn an_agent_that_says_no_hello_has_few_connections() {
+    let lab = Lab::new().await;
+    let puppet = Puppet::new(&lab, 5);
+    let mut ended = 0;
+    let mut held = Vec::new();
+    for _ in 0..10 {
+        let Some(mut control) = puppet.control().await else { continue };
+        match timeout(Duration::from_millis(300), control.receive::<ToAgent>()).await {
+            Ok(_) => ended += 1,
+            Err(_) => held.push(control),
+        }
+    }
+    assert_eq!((held.len(), ended), (4, 6));
+    // One says hello, and makes place for the next.
+    let hello = FromAgent::Hello { version: "1".into(), name: "lab".into() };
+    held[0].send(&hello).await.unwrap();
+    assert_eq!(soon("a welcome", held[0].receive::<ToAgent>()).await.unwrap(), ToAgent::Welcome);
+    assert!(puppet.connect().await.is_some());
+}
