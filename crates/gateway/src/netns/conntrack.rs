@@ -10,15 +10,20 @@ use socket2::{Domain, Protocol, Socket, Type};
 // Numbers of the kernel's netlink.h, nfnetlink.h and nfnetlink_conntrack.h.
 const AF_NETLINK: i32 = 16;
 const NETLINK_NETFILTER: i32 = 12;
+const GET_CONNTRACK: u16 = 1 << 8 | 1;
 const DELETE_CONNTRACK: u16 = 1 << 8 | 2;
 const REQUEST_ACK: u16 = 1 | 4;
+const REQUEST_DUMP: u16 = 1 | 0x300;
 const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
 const NESTED: u16 = 1 << 15;
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_IP_V4_SRC: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
 const CTA_PROTO_NUM: u16 = 1;
+const CTA_ID: u16 = 12;
+const CTA_ZONE: u16 = 18;
 const CTA_FILTER: u16 = 25;
 const CTA_FILTER_ORIG_FLAGS: u16 = 1;
 const FILTER_IP_SRC: u32 = 1;
@@ -27,6 +32,13 @@ const AF_INET: u8 = 2;
 
 const PROTOCOL_UDP: u8 = 17;
 const PROTOCOL_ESP: u8 = 50;
+
+/// The kernel fills at most 32 KiB at once.
+const BUFFER: usize = 1 << 16;
+
+/// struct nlmsghdr, and with it struct nfgenmsg.
+const HEADER: usize = 16;
+const FLOW_HEADER: usize = HEADER + 4;
 
 /// Forgets the UDP and ESP flows that came from `peer`, in this process's own namespace. Blocks for a moment.
 pub(crate) fn forget(peer: Ipv4Addr) -> io::Result<()> {
@@ -37,45 +49,109 @@ pub(crate) fn forget(peer: Ipv4Addr) -> io::Result<()> {
     )?;
     socket.set_read_timeout(Some(super::TOOL_TIMEOUT))?;
     for protocol in [PROTOCOL_UDP, PROTOCOL_ESP] {
-        socket.send(&request(peer, protocol))?;
-        let mut answer = [0u8; 128];
-        let length = io::Read::read(&mut &socket, &mut answer)?;
-        // struct nlmsghdr (16 bytes), then for an error or acknowledgement its negated errno.
-        match (&answer[..length.min(20)], u16_at(&answer, 4)) {
-            ([.., a, b, c, d], NLMSG_ERROR) => match i32::from_ne_bytes([*a, *b, *c, *d]) {
-                0 => {}
-                errno => return Err(io::Error::from_raw_os_error(-errno)),
-            },
-            _ => return Err(io::Error::other("the kernel's answer is no acknowledgement")),
+        // Kernels before 6.12 delete by a whole tuple only, so that it is asked for first.
+        for flow in list(&socket, peer, protocol)? {
+            socket.send(&message(DELETE_CONNTRACK, REQUEST_ACK, &flow))?;
+            let mut answer = [0u8; 128];
+            let length = io::Read::read(&mut &socket, &mut answer)?;
+            match acknowledged(&answer[..length]) {
+                // It ended by itself.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                other => other?,
+            }
         }
     }
     Ok(())
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    bytes.get(at..at + 2).map_or(0, |b| u16::from_ne_bytes([b[0], b[1]]))
+/// What identifies each flow whose first packet came from `peer`, as the kernel wrote it.
+fn list(socket: &Socket, peer: Ipv4Addr, protocol: u8) -> io::Result<Vec<Vec<u8>>> {
+    // Kernels before 5.8 don't know the filter, and tell of all flows.
+    socket.send(&message(GET_CONNTRACK, REQUEST_DUMP, &filter(peer, protocol)))?;
+    let mut flows = Vec::new();
+    let mut buffer = vec![0u8; BUFFER];
+    loop {
+        let length = io::Read::read(&mut &*socket, &mut buffer)?;
+        let mut rest = &buffer[..length];
+        while let Some(length) = u32_at(rest, 0).filter(|&l| l >= HEADER && l <= rest.len()) {
+            let (one, next) = rest.split_at(length);
+            match u16_at(one, 4) {
+                Some(NLMSG_DONE) => return Ok(flows),
+                Some(NLMSG_ERROR) => acknowledged(one)?,
+                _ => flows.extend(identity(one.get(FLOW_HEADER..).unwrap_or_default(), peer, protocol)),
+            }
+            rest = next.get(length.next_multiple_of(4) - length..).unwrap_or_default();
+        }
+    }
 }
 
-/// All flows whose first packet came from `peer`: a deletion without a whole tuple, but with a filter.
-fn request(peer: Ipv4Addr, protocol: u8) -> Vec<u8> {
+/// Of a flow's attributes those that a deletion names it by, if it is one from `peer`.
+fn identity(flow: &[u8], peer: Ipv4Addr, protocol: u8) -> Option<Vec<u8>> {
+    let tuple = find(flow, CTA_TUPLE_ORIG)?;
+    let source = find(find(tuple, CTA_TUPLE_IP)?, CTA_IP_V4_SRC)?;
+    let proto = find(find(tuple, CTA_TUPLE_PROTO)?, CTA_PROTO_NUM)?;
+    if source != peer.octets() || proto != [protocol] {
+        return None;
+    }
+    let mut identity = attribute(CTA_TUPLE_ORIG | NESTED, tuple);
+    for kind in [CTA_ID, CTA_ZONE] {
+        identity.extend(find(flow, kind).map(|value| attribute(kind, value)).unwrap_or_default());
+    }
+    Some(identity)
+}
+
+/// The value of the first attribute of this kind.
+fn find(mut attributes: &[u8], kind: u16) -> Option<&[u8]> {
+    while let Some(length) = u16_at(attributes, 0).map(usize::from) {
+        let value = attributes.get(4..length)?;
+        if u16_at(attributes, 2)? & !NESTED == kind {
+            return Some(value);
+        }
+        attributes = attributes.get(length.next_multiple_of(4)..)?;
+    }
+    None
+}
+
+/// After its header an acknowledgement has the negated errno, which is 0 if it is no error.
+fn acknowledged(answer: &[u8]) -> io::Result<()> {
+    match (u16_at(answer, 4), u32_at(answer, HEADER)) {
+        (Some(NLMSG_ERROR), Some(0)) => Ok(()),
+        (Some(NLMSG_ERROR), Some(_)) => {
+            let errno = answer[HEADER..].first_chunk().map_or(0, |b| -i32::from_ne_bytes(*b));
+            Err(io::Error::from_raw_os_error(errno))
+        }
+        _ => Err(io::Error::other("the kernel's answer is no acknowledgement")),
+    }
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..)?.first_chunk().map(|b| u16::from_ne_bytes(*b))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<usize> {
+    usize::try_from(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?)).ok()
+}
+
+/// All flows whose first packet came from `peer`.
+fn filter(peer: Ipv4Addr, protocol: u8) -> Vec<u8> {
     let ip = attribute(CTA_TUPLE_IP | NESTED, &attribute(CTA_IP_V4_SRC, &peer.octets()));
     let proto = attribute(CTA_TUPLE_PROTO | NESTED, &attribute(CTA_PROTO_NUM, &[protocol]));
     let flags = attribute(CTA_FILTER_ORIG_FLAGS, &(FILTER_IP_SRC | FILTER_PROTO_NUM).to_ne_bytes());
-    let body = [
-        // struct nfgenmsg: family, version, resource.
-        vec![AF_INET, 0, 0, 0],
-        attribute(CTA_TUPLE_ORIG | NESTED, &[ip, proto].concat()),
-        attribute(CTA_FILTER | NESTED, &flags),
-    ]
-    .concat();
-    let length = u32::try_from(16 + body.len()).unwrap_or_default();
+    [attribute(CTA_TUPLE_ORIG | NESTED, &[ip, proto].concat()), attribute(CTA_FILTER | NESTED, &flags)]
+        .concat()
+}
+
+fn message(kind: u16, flags: u16, attributes: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(FLOW_HEADER + attributes.len()).unwrap_or_default();
     [
         &length.to_ne_bytes()[..],
-        &DELETE_CONNTRACK.to_ne_bytes(),
-        &REQUEST_ACK.to_ne_bytes(),
+        &kind.to_ne_bytes(),
+        &flags.to_ne_bytes(),
         &1u32.to_ne_bytes(),
         &0u32.to_ne_bytes(),
-        &body,
+        // struct nfgenmsg: family, version, resource.
+        &[AF_INET, 0, 0, 0],
+        attributes,
     ]
     .concat()
 }
@@ -86,4 +162,32 @@ fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     let mut out = [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), value].concat();
     out.resize(out.len().next_multiple_of(4), 0);
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const PEER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+
+    #[test]
+    fn a_flow_is_named_by_its_tuple_and_its_id() {
+        let ip = attribute(CTA_TUPLE_IP | NESTED, &attribute(CTA_IP_V4_SRC, &PEER.octets()));
+        let ports = [attribute(CTA_PROTO_NUM, &[PROTOCOL_UDP]), attribute(2, &[1, 2])].concat();
+        let tuple = [ip, attribute(CTA_TUPLE_PROTO | NESTED, &ports)].concat();
+        let (tuple, id) = (attribute(CTA_TUPLE_ORIG | NESTED, &tuple), attribute(CTA_ID, &[1, 2, 3, 4]));
+        let flow = [attribute(3, &[0; 3]), id.clone(), tuple.clone()].concat();
+        assert_eq!(identity(&flow, PEER, PROTOCOL_UDP), Some([tuple, id].concat()));
+        assert_eq!(identity(&flow, PEER, PROTOCOL_ESP), None);
+        assert_eq!(identity(&flow, Ipv4Addr::new(203, 0, 113, 2), PROTOCOL_UDP), None);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_is_read_panics(bytes: Vec<u8>) {
+            identity(&bytes, PEER, PROTOCOL_UDP);
+            let _ = acknowledged(&bytes);
+        }
+    }
 }
