@@ -352,14 +352,15 @@ fn a_killed_charon_comes_back_with_its_tunnel() {
         let pid = rustix::process::Pid::from_raw(charon_of(&world, 0)).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
         let killed = Instant::now();
-        let mut seen_failing = false;
-        while world.talk(0, Duration::from_millis(500)).is_err() {
-            seen_failing |= first.problem().is_some() || charon_of(&world, 0) != pid.as_raw_nonzero().get();
-            assert!(killed.elapsed() < Duration::from_secs(5), "no traffic yet");
+        // ESP in the kernel goes on meanwhile, so that traffic alone says nothing.
+        let is_back = || first.problem().is_none() && charon_of(&world, 0) != pid.as_raw_nonzero().get();
+        while !is_back() || world.talk(0, Duration::from_millis(500)).is_err() {
+            assert!(killed.elapsed() < SOON, "no traffic yet");
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
         eprintln!("traffic again {:?} after the charon was killed", killed.elapsed());
-        assert_ne!(charon_of(&world, 0), pid.as_raw_nonzero().get());
-        assert!(seen_failing && first.problem().is_none());
+        wait_for(&first, "the first is up again", |c| c.state == ConnectionState::Up).await;
+        assert_eq!(world.talk(0, SOON).unwrap(), "first");
         assert_eq!(world.talk(1, SOON).unwrap(), "second");
         assert_eq!(second.connection().borrow().since, other);
         backend.purge().await.unwrap();
