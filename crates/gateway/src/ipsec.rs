@@ -183,7 +183,8 @@ impl Backend {
         }
     }
 
-    /// Removes every tunnel and the gateway's own rules. The host goes on forwarding.
+    /// Removes every tunnel and the gateway's own rules. A host that forwarded no packets before does not any more,
+    /// unless another gateway on it needs it to.
     ///
     /// # Errors
     /// Something is left.

@@ -506,6 +506,55 @@ fn rules_that_the_hosts_firewall_flushed_come_back() {
 }
 
 #[test]
+fn the_last_one_out_leaves_no_router() {
+    if !is_root() {
+        return;
+    }
+    const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+    World::new("last", 0).tell(|world| async move {
+        let forwards = || fs::read_to_string(FORWARDING).unwrap().trim().to_owned();
+        let remembered = || fs::read_to_string(world.state_dir.join("forwarding"));
+        let rules = || output(world.gateway.command("nft").args(["list", "ruleset"]));
+        fs::write(FORWARDING, "0").unwrap();
+        let backend = world.backend().await;
+        assert_eq!((forwards().as_str(), remembered().unwrap().as_str()), ("1", "off\n"));
+
+        // The next one finds a host that forwards, but only since the first one came.
+        let dir = tempfile::tempdir().unwrap();
+        let config = IpsecConfig {
+            mode: IpsecMode::Auto,
+            state_dir: dir.path().to_owned(),
+            public_address: Some(PUBLIC),
+        };
+        let other = Backend::start(config).await.unwrap();
+        backend.purge().await.unwrap();
+        assert_eq!((forwards().as_str(), remembered().unwrap().as_str()), ("1", "off\n"));
+        assert!(rules().contains("\t\tdrop\n\t}\n}"), "the other one opened the host: {}", rules());
+        other.purge().await.unwrap();
+        assert_eq!((forwards().as_str(), rules().as_str()), ("0", ""));
+        drop(backend);
+
+        // A crash in an older version left it empty.
+        fs::write(FORWARDING, "1").unwrap();
+        fs::write(world.state_dir.join("forwarding"), "").unwrap();
+        let backend = world.backend().await;
+        assert!(rules().contains("\t\tdrop\n\t}\n}"), "the host was opened: {}", rules());
+        backend.purge().await.unwrap();
+        assert_eq!(forwards(), "0");
+        assert!(remembered().is_err());
+
+        // A router stays one.
+        fs::write(FORWARDING, "1").unwrap();
+        drop(backend);
+        let backend = world.backend().await;
+        assert!(!rules().contains("\t\tdrop\n\t}\n}"), "{}", rules());
+        backend.purge().await.unwrap();
+        backend.purge().await.unwrap();
+        assert_eq!(forwards(), "1");
+    });
+}
+
+#[test]
 fn a_peer_whose_tunnel_is_made_anew_is_steered_to_the_new_one() {
     if !is_root() {
         return;

@@ -23,7 +23,7 @@ use rtnetlink::Handle;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::Mutex, time::Instant};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 use wicketgate_model::{Problem, Reason, TunnelDesired, TunnelId};
 
 use super::{IpsecConfig, IpsecError, Place, Report, Tunnel, probe};
@@ -32,13 +32,15 @@ use crate::netns::{
     guard::{self, EspPath},
     link::{self, LinkAddresses},
     nft,
-    steering::{Steering, SteeringConfig, was_no_router},
+    steering::{Steering, SteeringConfig, is_no_router},
 };
 use charon::Home;
 use conf::Wanted;
 use daemon::Daemon;
 
-/// In the state directory: the instance's name, a lock, and a directory for each tunnel, named after its slot.
+/// In the state directory: the instance's name, what the host's forwarding was before the first start (`off` or
+/// `on`), a lock, and a directory for each tunnel, named after its slot.
+const FORWARDING: &str = "forwarding";
 const INSTANCE: &str = "instance";
 const LOCK: &str = "lock";
 const TUNNELS: &str = "tunnels";
@@ -108,7 +110,7 @@ impl Strongswan {
             arrive_at: [public_address, send_from].into(),
             send_from,
             raw_esp: esp == EspPath::Kernel,
-            was_no_router: was_no_router(&state_dir).map_err(state_dir_error)?,
+            was_no_router: was_no_router(&state_dir).await?,
         };
         let records = records(&state_dir).map_err(state_dir_error)?;
         let peers =
@@ -171,7 +173,12 @@ impl Strongswan {
         for id in left.chain(running) {
             self.remove(id).await?;
         }
-        self.steering.purge().await.map_err(io::Error::other)
+        if self.steering.purge().await.map_err(io::Error::other)? {
+            // The next start asks the host again.
+            let removed = std::fs::remove_file(self.state_dir.join(FORWARDING));
+            return removed.or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) });
+        }
+        Ok(())
     }
 
     /// The steps of [`Strongswan::ensure`]. An error is a sentence for whoever made the tunnel.
@@ -334,6 +341,25 @@ fn instance(state_dir: &Path) -> io::Result<u16> {
             Ok(instance)
         }
         Err(e) => Err(e),
+    }
+}
+
+/// Whether the host forwarded no packets before the first start, which writes it down. What can't be read is taken for
+/// yes: it is the answer that shuts the host.
+async fn was_no_router(state_dir: &Path) -> Result<bool, IpsecError> {
+    let path = state_dir.join(FORWARDING);
+    match std::fs::read_to_string(&path) {
+        Ok(was) => Ok(was.trim() != "on"),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let off = is_no_router().await?;
+            replace(&path, if off { b"off\n" } else { b"on\n" })
+                .map_err(|source| IpsecError::StateDir { path: state_dir.to_owned(), source })?;
+            Ok(off)
+        }
+        Err(error) => {
+            warn!(%error, "what the host's forwarding was can't be read, and is taken for off");
+            Ok(true)
+        }
     }
 }
 

@@ -47,6 +47,11 @@ pub(crate) async fn tables() -> Result<BTreeSet<String>, NetnsError> {
     Ok(listing.lines().filter_map(|line| line.strip_prefix("table ip ")).map(str::to_owned).collect())
 }
 
+/// The rules of a chain of an IPv4 table, as `nft` writes them.
+pub(crate) async fn chain(table: &str, chain: &str) -> Result<String, NetnsError> {
+    tool("nft", &["list", "chain", "ip", table, chain]).await
+}
+
 fn start(program: &str, arguments: &[&str]) -> io::Result<Child> {
     Command::new(program)
         .args(arguments)

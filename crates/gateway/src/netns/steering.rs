@@ -7,17 +7,18 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
-    io,
     net::Ipv4Addr,
-    path::Path,
 };
 
 use tokio::sync::Mutex;
 
 use super::{NetnsError, conntrack, nft, sysctl};
 
-/// In the state directory: `off` or `on`, what the host's forwarding was before the first start.
-const FORWARDING: &str = "forwarding";
+/// What the names of all instances' tables begin with.
+const TABLES: &str = "wicketgate-";
+
+/// The rule before the last one, where the host forwards for nobody else; no other table of ours has it.
+const LAST_OF_NO_ROUTER: &str = "ct status dnat accept";
 
 /// Which rules a gateway needs.
 #[derive(Debug, Clone)]
@@ -75,13 +76,19 @@ impl Steering {
         self.change(&mut peers, wanted).await
     }
 
-    /// Removes the table.
-    pub(crate) async fn purge(&self) -> Result<(), NetnsError> {
+    /// Removes the table. A host that did not forward before does no longer, unless another instance needs it to;
+    /// answers whether it is as it was.
+    pub(crate) async fn purge(&self) -> Result<bool, NetnsError> {
         let mut peers = self.peers.lock().await;
         let table = self.config.name();
+        let is_last = !nft::tables().await?.iter().any(|name| name.starts_with(TABLES) && *name != table);
+        if self.config.was_no_router && is_last {
+            // Before the table, which keeps the host from routing for everybody.
+            sysctl::set("ip_forward", "0").map_err(NetnsError::io("turn off forwarding"))?;
+        }
         nft::apply(None, format!("table ip {table} {{}}\ndelete table ip {table}\n")).await?;
         peers.clear();
-        Ok(())
+        Ok(!self.config.was_no_router || is_last)
     }
 
     async fn change(
@@ -124,18 +131,17 @@ async fn forget(peers: impl Iterator<Item = Ipv4Addr>) {
     }
 }
 
-/// What `state_dir` remembers of the host's forwarding before the first start; the first start writes it down.
-pub(crate) fn was_no_router(state_dir: &Path) -> io::Result<bool> {
-    let path = state_dir.join(FORWARDING);
-    match std::fs::read_to_string(&path) {
-        Ok(was) => Ok(was.trim() == "off"),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            let off = sysctl::get("ip_forward")? == "0";
-            std::fs::write(&path, if off { "off\n" } else { "on\n" })?;
-            Ok(off)
-        }
-        Err(e) => Err(e),
+/// Whether the host forwards no packets but Wicketgate's: none at all, or only since another instance made it do so.
+pub(crate) async fn is_no_router() -> Result<bool, NetnsError> {
+    if sysctl::get("ip_forward").map_err(NetnsError::io("look whether the host forwards"))? == "0" {
+        return Ok(true);
     }
+    for table in nft::tables().await?.iter().filter(|name| name.starts_with(TABLES)) {
+        if nft::chain(table, "forward").await?.contains(LAST_OF_NO_ROUTER) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The entries of `a` that are not in `b`.
@@ -148,7 +154,7 @@ fn differing<'a>(
 
 impl SteeringConfig {
     fn name(&self) -> String {
-        format!("wicketgate-{}", self.instance)
+        format!("{TABLES}{}", self.instance)
     }
 
     /// The whole table, in place of the one that may be there.
@@ -168,7 +174,8 @@ impl SteeringConfig {
         };
         let elements = |e: &str| if peers.is_empty() { String::new() } else { format!("elements = {e}") };
         // Another instance's packets are no business of this one's last rule: steered to a tunnel, or an answer.
-        let last = if self.was_no_router { "    ct status dnat accept\n    drop\n" } else { "" };
+        let last =
+            if self.was_no_router { format!("    {LAST_OF_NO_ROUTER}\n    drop\n") } else { String::new() };
         format!(
             r#"table ip {name} {{}}
 delete table ip {name}
