@@ -10,3 +10,4 @@ mod half_close;
 mod overlapping;
 mod problems;
 mod secrets;
+mod selectors;

@@ -1,5 +1,7 @@
 //! A [`World`] is one installation of the product with all that is around it, in network namespaces of its own.
 
+pub(crate) mod esp;
+pub(crate) mod packets;
 pub(crate) mod targets;
 
 use std::{
@@ -23,7 +25,7 @@ const HOME: &str = "/var/lib/wicketgate-tests";
 pub(crate) const SITE_CIDR: &str = "10.0.0.0/16";
 pub(crate) const SITE_CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
 
-const GATEWAY: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
+pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 const PRIVATE: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
 
 const API_PORT: u16 = 8080;
@@ -161,11 +163,17 @@ impl World {
     /// Site `n`, connected to its tunnel.
     pub(crate) fn connected_site(&self, n: u8, tunnel: &Value) -> Result<Site> {
         let mut site = self.site(n)?;
-        site.start(&self.lab, &self.vpn_config(tunnel)?)?;
+        self.connect(&mut site, tunnel, &self.vpn_config(tunnel)?)?;
+        Ok(site)
+    }
+
+    /// Connects a site to its tunnel with this configuration.
+    pub(crate) fn connect(&self, site: &mut Site, tunnel: &Value, vpn_config: &str) -> Result<()> {
+        site.start(&self.lab, vpn_config)?;
         site.connected(&self.lab, CONNECT)?;
         let path = format!("ipsec-tunnels/{}", text(tunnel, "id")?);
         self.gateway.wait(&self.lab, &path, "UP", CONNECT, |t| t["connection"]["state"] == "UP")?;
-        Ok(site)
+        Ok(())
     }
 
     /// The namespaces of the tunnels that are linked to the gateway's.

@@ -53,7 +53,7 @@ fn reaches(from: &Namespace, source: Option<&str>, door: &str) -> Result<bool> {
 }
 
 /// The address of the tunnel's end of its uplink.
-fn uplink_address(inside: &Namespace) -> Result<String> {
+pub(super) fn uplink_address(inside: &Namespace) -> Result<String> {
     let out =
         Command::new("ip").args(["-n", inside.name(), "-o", "-4", "route", "show", "default"]).output()?;
     let route = String::from_utf8(out.stdout)?;

@@ -36,6 +36,7 @@ pub struct Site {
     pub inside: Ipv4Addr,
     dir: PathBuf,
     charon: Option<Process>,
+    logs_keys: bool,
 }
 
 impl Site {
@@ -52,7 +53,12 @@ impl Site {
     ) -> Result<Self> {
         namespace.ip(&format!("addr add {inside}/32 dev lo"))?;
         let dir = lab.dir(name)?;
-        Ok(Self { namespace: namespace.clone(), public, inside, dir, charon: None })
+        Ok(Self { namespace: namespace.clone(), public, inside, dir, charon: None, logs_keys: false })
+    }
+
+    /// Has the daemon, once started, write the keys of its CHILD SAs into its log: for who speaks ESP in its place.
+    pub fn log_keys(&mut self) {
+        self.logs_keys = true;
     }
 
     /// Writes `vpn_config` as the device's configuration, unchanged, starts its daemon and loads it.
@@ -126,6 +132,22 @@ impl Site {
         }
     }
 
+    /// Ends the device's daemon at once (SIGKILL): its peer is told nothing, and keeps the SAs until it looks for it.
+    ///
+    /// # Errors
+    /// When it can't be waited for.
+    pub fn kill(&mut self) -> Result<()> {
+        match self.charon.take() {
+            Some(mut charon) => charon.kill(),
+            None => Ok(()),
+        }
+    }
+
+    /// All that the device's daemon has written into its log.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("charon.log")).unwrap_or_default()
+    }
+
     /// The name of the first CHILD SA in the loaded configuration.
     fn child(&self) -> Result<String> {
         let conns = self.swanctl(&["--list-conns"])?;
@@ -159,7 +181,7 @@ impl Site {
     }
 
     fn log_tail(&self) -> String {
-        let log = fs::read_to_string(self.dir.join("charon.log")).unwrap_or_default();
+        let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         format!("--- charon of {}\n{}", self.dir_name(), lines[lines.len().saturating_sub(15)..].join("\n"))
     }
@@ -167,6 +189,7 @@ impl Site {
     fn settings(&self) -> String {
         let at = |file: &str| Path::new(&self.dir).join(file).display().to_string();
         let (log, vici) = (at("charon.log"), at("charon.vici"));
+        let keys = if self.logs_keys { "\n      chd = 4" } else { "" };
         format!(
             "charon {{
   load = {PLUGINS}
@@ -177,7 +200,7 @@ impl Site {
     log {{
       path = {log}
       append = yes
-      default = 1
+      default = 1{keys}
       flush_line = yes
     }}
   }}
