@@ -38,6 +38,8 @@ pub(crate) struct Seen {
     pub(crate) heard: u64,
     /// Since when the gateway has said nothing; `None` once it has reported.
     pub(crate) silent_since: Option<Timestamp>,
+    /// When the gateway's first report on this link came.
+    pub(crate) reporting_since: Timestamp,
     touched_tunnels: BTreeSet<TunnelId>,
     touched_shares: BTreeSet<ShareId>,
     /// A reset or the end of the link touched everything.
@@ -58,6 +60,7 @@ impl Sight {
             observed: Observed::default(),
             heard: 0,
             silent_since: Some(now),
+            reporting_since: now,
             touched_tunnels: BTreeSet::new(),
             touched_shares: BTreeSet::new(),
             touched_all: true,
@@ -121,8 +124,12 @@ impl Link {
             }
             FromGateway::Observed { heard, delta } => self.sight.write(|seen| {
                 seen.heard = heard;
-                seen.silent_since = None;
-                seen.touched_all |= delta.reset;
+                // Only the answer to the first delta says how everything stands.
+                if delta.reset {
+                    seen.silent_since = None;
+                    seen.reporting_since = Timestamp::now();
+                    seen.touched_all = true;
+                }
                 seen.touched_tunnels.extend(delta.tunnels.iter().map(|(id, _)| id));
                 seen.touched_tunnels.extend(&delta.gone_tunnels);
                 seen.touched_shares.extend(delta.shares.iter().map(|(id, _)| id));
