@@ -1,7 +1,7 @@
 //! Enrolment codes, and what an agent gets for one.
 //!
 //! A code is good for one agent, one hour and five tries. The same agent that asks again, because the answer to its
-//! first request was lost, gets the same answer.
+//! first request was lost, gets the same answer. Invariant: whoever has no code can't make the database write.
 
 use crate::{
     Act, Action, ResourceType, Result, Store, StoreError,
@@ -11,6 +11,7 @@ use crate::{
     execution::Execution,
 };
 use jiff::Timestamp;
+use sqlx::any::AnyRow;
 use wicketgate_model::{AgentId, EnrollmentId, EnvironmentId, FrontdoorId, ResourceName, ZId};
 
 /// Wrong secrets that a code bears: its secret can't be guessed, and nobody mistypes what is pasted more often.
@@ -92,8 +93,14 @@ impl Store {
     }
 
     /// Spends the code: makes the agent, and its environment unless the code names one. The inner result is the
-    /// answer to the agent. What is refused is written too: a try is counted.
+    /// answer to the agent. A wrong secret is written too: a try is counted.
     pub async fn enrol(&self, asked: &Enrol, act: &Act) -> Result<std::result::Result<Enrolled, Refusal>> {
+        // Anybody may ask: the one writer is for those who could get something, and for a code's few tries.
+        let found =
+            sqlx::query(BY_ID).bind(asked.enrollment.to_string()).fetch_optional(&self.readers).await?;
+        if let Verdict::Refused(refusal) = verdict(found.as_ref(), asked, act.at)? {
+            return Ok(Err(refusal));
+        }
         let mut write = self.write().await?;
         let answer = write.enrol(asked, act).await?;
         write.commit().await?;
@@ -103,32 +110,21 @@ impl Store {
 
 impl Write {
     async fn enrol(&mut self, asked: &Enrol, act: &Act) -> Result<std::result::Result<Enrolled, Refusal>> {
-        let found = sqlx::query("SELECT * FROM enrollment WHERE id = $1")
-            .bind(asked.enrollment.to_string())
-            .fetch_optional(self.db())
-            .await?;
-        let Some(row) = found else { return Ok(Err(Refusal::WrongCode)) };
-        if number::<i64>(&row, "tries")? >= TRIES {
-            return Ok(Err(Refusal::TooManyTries));
-        }
-        // Both are hashes of 256 random bits: how long the comparison takes tells nothing about the secret.
-        if text(&row, "secret_sha256")? != hex(&asked.secret_sha256) {
-            sqlx::query("UPDATE enrollment SET tries = tries + 1 WHERE id = $1")
-                .bind(asked.enrollment.to_string())
-                .execute(self.db())
-                .await?;
-            return Ok(Err(Refusal::WrongCode));
-        }
-        let public_key = hex(&asked.public_key_sha256);
-        if let Some(agent) = parsed_option::<AgentId>(&row, "agent")? {
-            let same_key = text(&row, "public_key_sha256")? == public_key;
-            return if same_key { self.enrolled_before(agent).await } else { Ok(Err(Refusal::Used)) };
-        }
-        if time(&row, "expires_at")? <= act.at {
-            return Ok(Err(Refusal::Expired));
-        }
-        let frontdoor = parsed(&row, "frontdoor")?;
-        let existing = match parsed_option::<EnvironmentId>(&row, "environment")? {
+        let found = sqlx::query(BY_ID).bind(asked.enrollment.to_string()).fetch_optional(self.db()).await?;
+        let row = match verdict(found.as_ref(), asked, act.at)? {
+            Verdict::Refused(refusal) => return Ok(Err(refusal)),
+            Verdict::WrongSecret => {
+                sqlx::query("UPDATE enrollment SET tries = tries + 1 WHERE id = $1")
+                    .bind(asked.enrollment.to_string())
+                    .execute(self.db())
+                    .await?;
+                return Ok(Err(Refusal::WrongCode));
+            }
+            Verdict::EnrolledBefore(agent) => return self.enrolled_before(agent).await,
+            Verdict::Good(row) => row,
+        };
+        let frontdoor = parsed(row, "frontdoor")?;
+        let existing = match parsed_option::<EnvironmentId>(row, "environment")? {
             Some(id) => match self.environment_z_id(id).await? {
                 Some(z_id) => Some((id, z_id)),
                 None => return Ok(Err(Refusal::WrongCode)),
@@ -142,7 +138,7 @@ impl Write {
         let agent = self.insert_agent(frontdoor, environment, asked, act).await?;
         sqlx::query("UPDATE enrollment SET agent = $1, public_key_sha256 = $2 WHERE id = $3")
             .bind(agent.to_string())
-            .bind(public_key)
+            .bind(hex(&asked.public_key_sha256))
             .bind(asked.enrollment.to_string())
             .execute(self.db())
             .await?;
@@ -224,6 +220,36 @@ impl Write {
     }
 }
 
+const BY_ID: &str = "SELECT * FROM enrollment WHERE id = $1";
+
+/// What a code's row says to an agent that shows the code.
+enum Verdict<'a> {
+    Refused(Refusal),
+    /// Refused, and counted.
+    WrongSecret,
+    EnrolledBefore(AgentId),
+    Good(&'a AnyRow),
+}
+
+fn verdict<'a>(found: Option<&'a AnyRow>, asked: &Enrol, at: Timestamp) -> Result<Verdict<'a>> {
+    let Some(row) = found else { return Ok(Verdict::Refused(Refusal::WrongCode)) };
+    if number::<i64>(row, "tries")? >= TRIES {
+        return Ok(Verdict::Refused(Refusal::TooManyTries));
+    }
+    // Both are hashes of 256 random bits: how long the comparison takes tells nothing about the secret.
+    if text(row, "secret_sha256")? != hex(&asked.secret_sha256) {
+        return Ok(Verdict::WrongSecret);
+    }
+    if let Some(agent) = parsed_option::<AgentId>(row, "agent")? {
+        let same_key = text(row, "public_key_sha256")? == hex(&asked.public_key_sha256);
+        return Ok(if same_key { Verdict::EnrolledBefore(agent) } else { Verdict::Refused(Refusal::Used) });
+    }
+    if time(row, "expires_at")? <= at {
+        return Ok(Verdict::Refused(Refusal::Expired));
+    }
+    Ok(Verdict::Good(row))
+}
+
 /// What an environment is called until somebody names it: the agent's host name, as far as it is a name.
 fn environment_name(host: &str) -> String {
     let label = host.split('.').next().unwrap_or_default();
@@ -232,7 +258,7 @@ fn environment_name(host: &str) -> String {
     if name.parse::<ResourceName>().is_ok() { name.to_owned() } else { "environment".to_owned() }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
