@@ -1,6 +1,9 @@
 //! The server's end of a link to a gateway: takes in what the gateway reports, and answers its requests.
 //!
-//! Invariant: messages are taken in order, so that an agent that came and went is never left as connected.
+//! Invariant: reports are taken in order, so that an agent that came and went is never left as connected; requests
+//! for certificates are answered beside them.
+
+mod issuer;
 
 use std::{
     collections::BTreeSet,
@@ -9,17 +12,14 @@ use std::{
 };
 
 use jiff::Timestamp;
-use sha2::{Digest, Sha256};
 use tokio::sync::{Notify, mpsc, watch};
 use tracing::{info, warn};
-use uuid::Uuid;
-use wicketgate_model::{Observed, ShareId, TunnelId, ZId};
+use wicketgate_model::{Observed, ShareId, TunnelId};
 use wicketgate_session::{
     ca::Ca,
-    identity::{AgentIdentity, Identity},
-    link::{ConnectedAgent, EnrolGrant, EnrolRefusal, EnrolRequest, FromGateway, GatewayHello, RenewRequest},
+    link::{ConnectedAgent, FromGateway, GatewayHello},
 };
-use wicketgate_store::{Act, Enrol, Enrolled, Refusal, Store};
+use wicketgate_store::Store;
 
 use crate::state::GatewayStatus;
 
@@ -102,8 +102,11 @@ impl Link {
         if let Err(error) = self.store.all_agents_disconnected().await {
             warn!(%error, "could not clear the list of connected agents");
         }
+        let mut desk = issuer::Desk::new(self.store.clone(), Arc::clone(&self.ca));
         while let Some(message) = receive.recv().await {
-            self.take(message).await;
+            if let Some(report) = desk.take(message) {
+                self.take(report).await;
+            }
         }
         warn!("the gateway's link ended");
         self.status.send_modify(|s| s.connected = false);
@@ -115,6 +118,7 @@ impl Link {
         });
     }
 
+    /// Takes a report.
     pub(crate) async fn take(&self, message: FromGateway) {
         match message {
             FromGateway::Hello(hello) => {
@@ -156,66 +160,8 @@ impl Link {
                     warn!(%error, shares = carried.len(), "could not record what shares carried");
                 }
             }
-            // A reply that is dropped tells the agent to try again: the reason is in this side's log.
-            FromGateway::Enrol(request, reply) => match self.enrol(request).await {
-                Ok(answer) => drop(reply.send(answer)),
-                Err(error) => warn!(error = format!("{error:#}"), "could not enrol an agent"),
-            },
-            FromGateway::Renew(request, reply) => match self.renew(&request).await {
-                Ok(answer) => drop(reply.send(answer)),
-                Err(error) => warn!(error = format!("{error:#}"), "could not renew an agent's certificate"),
-            },
+            // For the desk.
+            FromGateway::Enrol(..) | FromGateway::Renew(..) => {}
         }
-    }
-
-    async fn enrol(&self, request: EnrolRequest) -> anyhow::Result<Result<EnrolGrant, EnrolRefusal>> {
-        let now = Timestamp::now();
-        let mut random = [0; 10];
-        getrandom::fill(&mut random)?;
-        let asked = Enrol {
-            enrollment: request.enrollment,
-            secret_sha256: Sha256::digest(&request.secret).into(),
-            public_key_sha256: Sha256::digest(&request.public_key).into(),
-            name: request.name,
-            z_id: ZId::from_random(random),
-        };
-        let act = Act::new(format!("enrollment {}", request.enrollment), now, Uuid::now_v7);
-        let Enrolled { agent, environment, frontdoor, z_id } = match self.store.enrol(&asked, &act).await? {
-            Ok(enrolled) => enrolled,
-            Err(refusal) => {
-                info!(enrollment.id = %request.enrollment, ?refusal, "enrolment refused");
-                return Ok(Err(refused(refusal)));
-            }
-        };
-        info!(agent.id = %agent, environment.id = %environment, "agent enrolled");
-        let identity = Identity::Agent(AgentIdentity { frontdoor, environment, agent });
-        Ok(Ok(EnrolGrant {
-            agent,
-            environment,
-            frontdoor,
-            z_id,
-            certificate: self.ca.issue(&identity, &request.public_key, now)?,
-            ca_certificate: self.ca.certificate().der().to_vec(),
-        }))
-    }
-
-    async fn renew(&self, request: &RenewRequest) -> anyhow::Result<Result<Vec<u8>, EnrolRefusal>> {
-        let RenewRequest { agent, environment, frontdoor, ref public_key } = *request;
-        if !self.store.agent_is_welcome(agent, environment).await? {
-            return Ok(Err(EnrolRefusal::Barred));
-        }
-        let identity = Identity::Agent(AgentIdentity { frontdoor, environment, agent });
-        info!(agent.id = %agent, "agent's certificate renewed");
-        Ok(Ok(self.ca.issue(&identity, public_key, Timestamp::now())?))
-    }
-}
-
-fn refused(refusal: Refusal) -> EnrolRefusal {
-    match refusal {
-        Refusal::WrongCode => EnrolRefusal::WrongCode,
-        Refusal::Expired => EnrolRefusal::Expired,
-        Refusal::Used => EnrolRefusal::Used,
-        Refusal::TooManyTries => EnrolRefusal::TooManyTries,
-        Refusal::Barred => EnrolRefusal::Barred,
     }
 }

@@ -118,12 +118,11 @@ pub struct EnrolGrant {
     pub ca_certificate: Vec<u8>,
 }
 
+/// Whose the agent is, the server knows itself.
 #[derive(Debug)]
 pub struct RenewRequest {
     pub agent: AgentId,
-    pub environment: EnvironmentId,
-    pub frontdoor: FrontdoorId,
-    /// As in [`EnrolRequest`].
+    /// As in [`EnrolRequest`]: the key that the agent enrolled with.
     pub public_key: Vec<u8>,
 }
 

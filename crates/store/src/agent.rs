@@ -4,6 +4,7 @@
 use crate::{
     Act, Action, Page, PageRequest, ResourceType, Result, Store, StoreError,
     columns::{parsed, parsed_option, text, time, time_option},
+    enrollment::hex,
     execution::Execution,
 };
 use jiff::Timestamp;
@@ -124,14 +125,22 @@ impl Store {
         write.commit().await
     }
 
-    /// Whether the agent may have another certificate: it is known, in this environment, and not barred.
-    pub async fn agent_is_welcome(&self, id: AgentId, environment: EnvironmentId) -> Result<bool> {
-        let row = sqlx::query("SELECT 1 FROM agent WHERE id = $1 AND environment = $2 AND barred_at IS NULL")
-            .bind(id.to_string())
-            .bind(environment.to_string())
-            .fetch_optional(&self.readers)
-            .await?;
-        Ok(row.is_some())
+    /// Whose the agent is, if it may have another certificate for the key: it is known, not barred, and enrolled
+    /// with this key.
+    pub async fn agent_with_key(
+        &self,
+        id: AgentId,
+        public_key_sha256: &[u8; 32],
+    ) -> Result<Option<(FrontdoorId, EnvironmentId)>> {
+        let row = sqlx::query(
+            "SELECT a.frontdoor, a.environment FROM agent a JOIN enrollment e ON e.agent = a.id \
+             WHERE a.id = $1 AND e.public_key_sha256 = $2 AND a.barred_at IS NULL",
+        )
+        .bind(id.to_string())
+        .bind(hex(public_key_sha256))
+        .fetch_optional(&self.readers)
+        .await?;
+        row.as_ref().map(|r| Ok((parsed(r, "frontdoor")?, parsed(r, "environment")?))).transpose()
     }
 
     /// Its control connection came up. Its name is refreshed too.

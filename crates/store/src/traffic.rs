@@ -133,8 +133,8 @@ impl Store {
         Ok(samples)
     }
 
-    /// Removes what is past its retention: buckets, deleted shares and tunnels, old codes. To be called
-    /// now and then.
+    /// Removes what is past its retention: buckets, deleted shares and tunnels, codes that nobody used: a used
+    /// one says with which key its agent enrolled. To be called now and then.
     pub async fn prune(&self, now: Timestamp) -> Result<()> {
         let mut tx = self.begin().await?;
         for resolution in &RESOLUTIONS {
@@ -149,7 +149,7 @@ impl Store {
             "DELETE FROM ipsec_share WHERE status = 'DELETED' AND deleted_at < $1",
             "DELETE FROM ipsec_tunnel WHERE status = 'DELETED' AND deleted_at < $1 \
              AND NOT EXISTS (SELECT 1 FROM ipsec_share s WHERE s.tunnel = ipsec_tunnel.id)",
-            "DELETE FROM enrollment WHERE expires_at < $1",
+            "DELETE FROM enrollment WHERE expires_at < $1 AND agent IS NULL",
         ] {
             sqlx::query(sql).bind(old).execute(&mut *tx).await?;
         }

@@ -88,7 +88,7 @@ impl Agents {
                     match message? {
                         FromAgent::Renew { public_key } if !renewing => {
                             renewing = true;
-                            self.renew(identity, public_key, renewed.clone());
+                            self.renew(identity.agent, public_key, renewed.clone());
                         }
                         message => self.heard(identity, place, message),
                     }

@@ -7,9 +7,9 @@ use tokio::{
     time::timeout,
 };
 use tracing::debug;
+use wicketgate_model::AgentId;
 use wicketgate_session::{
     control::{Control, ControlError, EnrolAnswer, EnrolAsk, ToAgent},
-    identity::AgentIdentity,
     link::{EnrolRequest, FromGateway, RenewRequest},
     tls::TlsStream,
 };
@@ -56,9 +56,8 @@ impl Agents {
     }
 
     /// Asks the server in a task of its own, since the control connection goes on meanwhile.
-    pub(super) fn renew(&self, agent: AgentIdentity, public_key: Vec<u8>, answer: mpsc::Sender<ToAgent>) {
-        let AgentIdentity { frontdoor, environment, agent } = agent;
-        let request = RenewRequest { agent, environment, frontdoor, public_key };
+    pub(super) fn renew(&self, agent: AgentId, public_key: Vec<u8>, answer: mpsc::Sender<ToAgent>) {
+        let request = RenewRequest { agent, public_key };
         let agents = self.clone();
         self.0.tasks.spawn(async move {
             let message = match agents.ask(|reply| FromGateway::Renew(request, reply)).await {

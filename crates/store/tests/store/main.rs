@@ -341,6 +341,11 @@ fn a_code_enrols_one_agent() {
         };
         let first = code(None).await.unwrap();
         assert_eq!(enrol(first, 2, 1, now()).await, Err(Refusal::WrongCode));
+        // Anybody may ask: without a code that gets something, nothing is written.
+        let before = store.changes(Revision::default()).await.unwrap().revision;
+        assert_eq!(enrol(EnrollmentId::new(Uuid::now_v7()), 1, 1, now()).await, Err(Refusal::WrongCode));
+        assert_eq!(enrol(first, 1, 1, after(3600)).await, Err(Refusal::Expired));
+        assert_eq!(store.changes(Revision::default()).await.unwrap().revision, before);
         let agent = enrol(first, 1, 1, now()).await.unwrap();
         // The answer was lost: the same agent asks again, even late. Another one gets nothing.
         assert_eq!(enrol(first, 1, 1, after(7200)).await, Ok(agent.clone()));
@@ -363,8 +368,12 @@ fn a_code_enrols_one_agent() {
         assert_ne!(second.agent, agent.agent);
         store.bar_agent(frontdoor, agent.agent, &act()).await.unwrap();
         assert_eq!(enrol(first, 1, 1, now()).await, Err(Refusal::Barred));
-        assert!(!store.agent_is_welcome(agent.agent, agent.environment).await.unwrap());
-        assert!(store.agent_is_welcome(second.agent, agent.environment).await.unwrap());
+        assert_eq!(store.agent_with_key(agent.agent, &[1; 32]).await.unwrap(), None);
+        // As long as the agent lives its key is known, however old the code.
+        store.prune(after(365 * 24 * 3600)).await.unwrap();
+        let whose = store.agent_with_key(second.agent, &[4; 32]).await.unwrap();
+        assert_eq!(whose, Some((frontdoor, agent.environment)));
+        assert_eq!(store.agent_with_key(second.agent, &[1; 32]).await.unwrap(), None);
         assert!(!store.environment(frontdoor, agent.environment).await.unwrap().unwrap().active);
     });
 }
