@@ -14,7 +14,7 @@ use tokio::{sync::Notify, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use wicketgate_model::{Assignment, EnvironmentId, Generation, ShareId, SignedAssignment, Target};
-use wicketgate_session::trust::CaCertificate;
+use wicketgate_session::trust::{CaCertificate, TrustError};
 
 /// Floors are written together, at most so often. What a crash in between forgets is what the agent has just seen.
 const FLOORS_EVERY: Duration = Duration::from_secs(1);
@@ -38,7 +38,32 @@ struct Table {
 pub(crate) struct Verdict {
     pub(crate) share: ShareId,
     pub(crate) generation: Generation,
-    pub(crate) outcome: Result<Target, String>,
+    pub(crate) outcome: Result<Target, Unfit>,
+}
+
+/// Why an assignment is not served. The text may name a target: it is for the server, and for nobody's log above
+/// DEBUG.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unfit {
+    #[error("the assignment is {0}")]
+    Unverified(TrustError),
+    #[error("the assignment is for another environment")]
+    OtherEnvironment,
+    #[error("the assignment is older than generation {0}, seen before")]
+    Older(Generation),
+    #[error("{0} is outside of the agent's allow list (--allow)")]
+    NotAllowed(Target),
+}
+
+impl Unfit {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Unverified(_) => "not-verified",
+            Self::OtherEnvironment => "other-environment",
+            Self::Older(_) => "older",
+            Self::NotAllowed(_) => "not-allowed",
+        }
+    }
 }
 
 impl Assignments {
@@ -64,21 +89,19 @@ impl Assignments {
         };
         let Assignment { environment, share, generation, target } = assignment;
         let outcome = match verified {
-            Err(error) => Err(format!("the assignment is {error}")),
-            Ok(_) if environment != self.environment => {
-                Err("the assignment is for another environment".to_owned())
-            }
+            Err(error) => Err(Unfit::Unverified(error)),
+            Ok(_) if environment != self.environment => Err(Unfit::OtherEnvironment),
             Ok(_) => self.place(share, generation, target),
         };
         Some(Verdict { share, generation, outcome })
     }
 
-    fn place(&self, share: ShareId, generation: Generation, target: Target) -> Result<Target, String> {
+    fn place(&self, share: ShareId, generation: Generation, target: Target) -> Result<Target, Unfit> {
         let mut table = self.table();
         let Table { shares, floors } = &mut *table;
         match floors.get(&share) {
             Some(floor) if generation < *floor => {
-                return Err(format!("the assignment is older than generation {floor}, seen before"));
+                return Err(Unfit::Older(*floor));
             }
             Some(floor) if generation == *floor => {}
             _ => {
@@ -91,7 +114,7 @@ impl Assignments {
         }
         if !self.allow.may_permit(&target) {
             shares.remove(&share);
-            return Err(format!("{target} is outside of the agent's allow list (--allow)"));
+            return Err(Unfit::NotAllowed(target));
         }
         shares.insert(share, (generation, target.clone()));
         Ok(target)

@@ -157,13 +157,15 @@ impl Agent {
         let (share, generation) = (verdict.share, verdict.generation);
         Some(match verdict.outcome {
             Ok(target) => {
-                info!(share.id = %share, %generation, %target, "share assigned");
+                info!(share.id = %share, %generation, "share assigned");
+                debug!(share.id = %share, %target, "a share's target");
                 self.watch(share, generation, end);
                 FromAgent::Ack { share, generation }
             }
-            Err(reason) => {
-                warn!(share.id = %share, %generation, reason, "an assignment was refused");
-                FromAgent::Refused { share, generation, reason }
+            Err(unfit) => {
+                warn!(share.id = %share, %generation, reason = unfit.name(), "an assignment was refused");
+                debug!(share.id = %share, reason = %unfit, "an assignment was refused");
+                FromAgent::Refused { share, generation, reason: unfit.to_string() }
             }
         })
     }

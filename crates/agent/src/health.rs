@@ -102,7 +102,9 @@ impl Health {
             Err(refusal) => State::Unreachable(refusal.text.clone()),
         };
         if entry.state != state {
-            info!(share.id = %share, health = ?state, "a target's health changed");
+            let reason = dialled.err().map(|refusal| refusal.reason);
+            info!(share.id = %share, ?reason, "a target's health changed");
+            debug!(share.id = %share, health = ?state, "a target's health changed");
             entry.state = state;
             untold.insert(share);
             self.changed.notify_one();

@@ -3,7 +3,10 @@
 //! `wicketgate up` joins the two ends in one process. The messages hold no references into either side, so that
 //! a link over TLS carries the same ones.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use tokio::sync::{mpsc, oneshot};
 use wicketgate_model::{
@@ -95,7 +98,6 @@ pub struct ConnectedAgent {
     pub address: IpAddr,
 }
 
-#[derive(Debug)]
 pub struct EnrolRequest {
     pub enrollment: EnrollmentId,
     /// The code's secret part.
@@ -104,6 +106,12 @@ pub struct EnrolRequest {
     pub public_key: Vec<u8>,
     /// The agent's host name: what a new environment is called until somebody names it.
     pub name: String,
+}
+
+impl fmt::Debug for EnrolRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EnrolRequest({}, …)", self.enrollment)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -139,4 +147,24 @@ pub enum EnrolRefusal {
     TooManyTries,
     #[error("the agent was barred: enrol it anew")]
     Barred,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_to_enrol_does_not_show_its_secret() {
+        let (gateway, location) = (GatewayId::new(uuid::Uuid::nil()), "local".parse().unwrap());
+        let (mut server, end) = in_process(gateway, location);
+        let request = EnrolRequest {
+            enrollment: EnrollmentId::new(uuid::Uuid::nil()),
+            secret: vec![201, 202, 203],
+            public_key: Vec::new(),
+            name: String::new(),
+        };
+        end.send.try_send(FromGateway::Enrol(request, oneshot::channel().0)).unwrap();
+        let shown = format!("{:?}", server.receive.try_recv().unwrap());
+        assert!(shown.contains("EnrolRequest") && !shown.contains("201"), "{shown}");
+    }
 }

@@ -114,8 +114,12 @@ impl Agents {
                 self.with(|roster| roster.acknowledged(agent, session, share, generation));
             }
             FromAgent::Refused { share, generation, reason } => {
-                info!(agent.id = %agent, share.id = %share, %generation, reason = plain(&reason), "agent refused a share");
-                self.with(|roster| roster.refused(agent, session, share, generation, plain(&reason)));
+                let reason = plain(&reason);
+                // The reason may name a target.
+                debug!(agent.id = %agent, share.id = %share, %generation, reason, "agent refused a share");
+                if self.with(|roster| roster.refused(agent, session, share, generation, reason)) {
+                    info!(agent.id = %agent, share.id = %share, %generation, "agent refused a share");
+                }
             }
             FromAgent::Health { share, health } => {
                 let health = match health {

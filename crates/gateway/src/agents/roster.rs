@@ -78,6 +78,8 @@ struct Said {
     acknowledged: Option<Generation>,
     refused: Option<(Generation, String)>,
     unreachable: Option<String>,
+    /// The newest generation that the agent has refused.
+    newest_refused: Option<Generation>,
 }
 
 /// What lives on over an agent's connections: its streams.
@@ -259,10 +261,11 @@ impl Roster {
         if let Some((said, newest)) = self.said(agent, session, share)
             && g <= newest
         {
-            *said = Said { acknowledged: Some(g), ..Said::default() };
+            *said = Said { acknowledged: Some(g), newest_refused: said.newest_refused, ..Said::default() };
         }
     }
 
+    /// Answers whether it is news: no generation of the share as new as this one was refused before.
     pub(super) fn refused(
         &mut self,
         agent: AgentId,
@@ -270,12 +273,15 @@ impl Roster {
         share: ShareId,
         g: Generation,
         why: String,
-    ) {
-        if let Some((said, newest)) = self.said(agent, session, share)
-            && g <= newest
-        {
-            *said = Said { refused: Some((g, why)), ..Said::default() };
+    ) -> bool {
+        let Some((said, newest)) = self.said(agent, session, share) else { return false };
+        if g > newest {
+            return false;
         }
+        let is_news = said.newest_refused < Some(g);
+        let newest_refused = said.newest_refused.max(Some(g));
+        *said = Said { refused: Some((g, why)), newest_refused, ..Said::default() };
+        is_news
     }
 
     pub(super) fn health(&mut self, agent: AgentId, session: u64, share: ShareId, health: Health) {
@@ -444,5 +450,18 @@ mod tests {
         assert!(roster.pick(id, &[agent(2)]).is_none(), "not even after a failed dial");
         roster.acknowledged(agent(1), slow.session, id, Generation::new(2));
         assert_eq!(roster.pick(id, &[agent(2)]).unwrap().agent, agent(1));
+    }
+
+    #[test]
+    fn a_refusal_is_news_once() {
+        let mut roster = Roster::default();
+        roster.assign(&share(2));
+        let (id, place) = (share(2).id, connect(&mut roster, 1));
+        let [one, two, three] = [1, 2, 3].map(Generation::new);
+        let mut refuse = |g| roster.refused(agent(1), place.session, id, g, "no".to_owned());
+        assert_eq!([refuse(one), refuse(one), refuse(two), refuse(one)], [true, false, true, false]);
+        assert!(!refuse(three), "never assigned");
+        roster.acknowledged(agent(1), place.session, id, two);
+        assert!(!roster.refused(agent(1), place.session, id, two, "no".to_owned()));
     }
 }
