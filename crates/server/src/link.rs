@@ -9,6 +9,7 @@ use std::{
     collections::BTreeSet,
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -22,6 +23,9 @@ use wicketgate_session::{
 use wicketgate_store::Store;
 
 use crate::state::GatewayStatus;
+
+/// Between two tries to write what has to be written.
+const INSIST_EVERY: Duration = Duration::from_secs(1);
 
 /// What is known of one gateway: written by its link, read by the reconciler.
 #[derive(Debug)]
@@ -99,9 +103,7 @@ pub(crate) struct Link {
 
 impl Link {
     pub(crate) async fn run(self, mut receive: mpsc::Receiver<FromGateway>) {
-        if let Err(error) = self.store.all_agents_disconnected().await {
-            warn!(%error, "could not clear the list of connected agents");
-        }
+        insist("clear the list of connected agents", || self.store.all_agents_disconnected()).await;
         let mut desk = issuer::Desk::new(self.store.clone(), Arc::clone(&self.ca));
         while let Some(message) = receive.recv().await {
             if let Some(report) = desk.take(message) {
@@ -116,6 +118,7 @@ impl Link {
             seen.observed = Observed::default();
             seen.touched_all = true;
         });
+        insist("clear the list of connected agents", || self.store.all_agents_disconnected()).await;
     }
 
     /// Takes a report.
@@ -143,25 +146,38 @@ impl Link {
             FromGateway::AgentConnected(agent) => {
                 info!(agent.id = %agent.agent, environment.id = %agent.environment, version = agent.version, "agent connected");
                 let ConnectedAgent { agent, name, version, address, .. } = agent;
-                let recorded =
-                    self.store.agent_connected(agent, &name, &version, address, Timestamp::now()).await;
-                if let Err(error) = recorded {
-                    warn!(%error, "could not record that an agent connected");
-                }
+                let now = Timestamp::now();
+                insist("record that an agent connected", || {
+                    self.store.agent_connected(agent, &name, &version, address, now)
+                })
+                .await;
             }
             FromGateway::AgentDisconnected(agent) => {
                 info!(agent.id = %agent, "agent disconnected");
-                if let Err(error) = self.store.agent_disconnected(agent).await {
-                    warn!(%error, "could not record that an agent disconnected");
-                }
+                insist("record that an agent disconnected", || self.store.agent_disconnected(agent)).await;
             }
             FromGateway::Traffic(carried) => {
-                if let Err(error) = self.store.record_traffic(Timestamp::now(), &carried).await {
-                    warn!(%error, shares = carried.len(), "could not record what shares carried");
-                }
+                let now = Timestamp::now();
+                insist("record what shares carried", || self.store.record_traffic(now, &carried)).await;
             }
             // For the desk.
             FromGateway::Enrol(..) | FromGateway::Renew(..) => {}
         }
+    }
+}
+
+/// Writes what the gateway tells only once, however long the database does not answer. What the gateway has to say
+/// meanwhile waits at its end of the link, where it is folded together.
+async fn insist<T, F>(what: &str, mut write: impl FnMut() -> F)
+where
+    F: Future<Output = wicketgate_store::Result<T>>,
+{
+    let mut failing = false;
+    while let Err(error) = write().await {
+        if !failing {
+            warn!(%error, "could not {what}: trying on");
+        }
+        failing = true;
+        tokio::time::sleep(INSIST_EVERY).await;
     }
 }
