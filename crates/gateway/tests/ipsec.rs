@@ -31,6 +31,9 @@ const LOAD_BALANCER: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 1);
 const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
 const SITE: &str = "10.0.0.0/16";
 
+/// Of the namespace that the thread is in.
+const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+
 /// For what should take milliseconds, on a machine that others use, or one that is emulated.
 const SOON: Duration = Duration::from_secs(60);
 
@@ -50,6 +53,8 @@ impl World {
         let lab = Lab::new(&prefix, &dir.path().join("lab"), Arc::default()).unwrap();
         let gateway = lab.namespace("gw").unwrap();
         gateway.ip(&format!("addr add {PUBLIC}/32 dev lo")).unwrap();
+        // A new namespace has what the machine has, which may be a router.
+        gateway.enter(|| fs::write(FORWARDING, "0")).unwrap().unwrap();
         let sites = (0..sites).map(|n| site(&lab, &gateway, n)).collect();
         let state_dir = dir.path().join("state");
         fs::create_dir(&state_dir).unwrap();
@@ -552,12 +557,11 @@ fn the_last_one_out_leaves_no_router() {
     if !is_root() {
         return;
     }
-    const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
     World::new("last", 0).tell(|world| async move {
         let forwards = || fs::read_to_string(FORWARDING).unwrap().trim().to_owned();
         let remembered = || fs::read_to_string(world.state_dir.join("forwarding"));
         let rules = || output(world.gateway.command("nft").args(["list", "ruleset"]));
-        fs::write(FORWARDING, "0").unwrap();
+        assert_eq!(forwards(), "0");
         let backend = world.backend().await;
         assert_eq!((forwards().as_str(), remembered().unwrap().as_str()), ("1", "off\n"));
 
