@@ -6,7 +6,6 @@ use std::{
     os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
     process::{Output, Stdio},
-    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -14,7 +13,7 @@ use serde_json::json;
 use wicketgate_lab::{Lab, Namespace, Process};
 use wicketgate_session::{ca::Ca, enrolment_code::EnrolmentCode};
 
-use crate::harness::{World, agent_executable, lab, wicketgate_executable};
+use crate::harness::{PATIENCE, World, agent_executable, lab, wicketgate_executable};
 
 /// Seconds until a program that does not end by itself is ended: then it has failed the test.
 const BOUND: &str = "20";
@@ -156,7 +155,7 @@ fn an_agent_that_can_not_enrol_says_why_and_ends() -> Result<()> {
     one_line(&attempt(&world, "wrong", &server, &wrong)?, &["code"])?;
 
     let agent = world.start_agent("first", Some(&code))?;
-    world.lab.until("the first agent is there", Duration::from_secs(10), || {
+    world.lab.until("the first agent is there", PATIENCE, || {
         Ok((world.gateway.list("agents")?.len() == 1).then_some(()))
     })?;
     one_line(&attempt(&world, "second", &server, &code)?, &["used"])?;
@@ -204,11 +203,11 @@ fn an_agent_that_can_not_reach_its_server_says_so_at_once() -> Result<()> {
     command.args(["--state-dir".as_ref(), world.lab.path("agent").as_os_str()]);
     let log = world.lab.path("agent.log");
     let mut agent = Process::start(&world.lab, "agent", &mut command, &log)?;
-    world.lab.until("the agent names the server it can't reach", Duration::from_secs(5), || {
+    world.lab.until("the agent names the server it can't reach", PATIENCE, || {
         Ok(agent.said().contains("127.0.0.1:7444").then_some(()))
     })?;
     // It goes on trying for a while: a server may be starting beside it. Asked to end, it does.
-    agent.stop(Duration::from_secs(5))?;
+    agent.stop(PATIENCE)?;
     world.end()
 }
 

@@ -1,11 +1,11 @@
 //! A relay has two directions, and each ends by itself.
 
-use std::{thread, time::Duration};
+use std::thread;
 
 use anyhow::{Result, anyhow, ensure};
 
 use crate::harness::{
-    World, door,
+    PATIENCE, World, door,
     targets::{connect, echo_after_end, send_and_end},
 };
 
@@ -27,7 +27,7 @@ fn eight_mebibytes_come_back_byte_for_byte_after_the_client_has_ended_its_side()
                 let from = &world.outside;
                 scope.spawn(move || -> Result<()> {
                     let sent = noise(n);
-                    let back = send_and_end(connect(from, door, Duration::from_secs(5))?, &sent)?;
+                    let back = send_and_end(connect(from, door, PATIENCE)?, &sent)?;
                     ensure!(back.len() == sent.len(), "{} of {} bytes came back", back.len(), sent.len());
                     ensure!(back == sent, "the bytes that came back differ");
                     Ok(())

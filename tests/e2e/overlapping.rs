@@ -5,10 +5,11 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use crate::harness::{
-    World, door,
+    PATIENCE, World, door,
     targets::{ask, greeting},
 };
 
+/// For what must not be reached.
 const TRY: Duration = Duration::from_secs(3);
 
 #[test]
@@ -29,7 +30,7 @@ fn two_customers_with_the_same_subnet_use_the_same_port_over_esp() -> Result<()>
 
     for _ in 0..5 {
         for ((site, tunnel), words) in sites.iter().zip(&tunnels).zip(words) {
-            assert_eq!(ask(&site.namespace, door(tunnel, 9000)?, TRY)?, words);
+            assert_eq!(ask(&site.namespace, door(tunnel, 9000)?, PATIENCE)?, words);
         }
     }
     // Neither reaches what was published to the other, and nothing of it was on the wire as it is.
@@ -49,7 +50,7 @@ fn two_customers_with_the_same_subnet_use_the_same_port_over_esp() -> Result<()>
         let moved = |t: &serde_json::Value| {
             t["connection"]["bytesIn"].as_u64() > Some(0) && t["connection"]["bytesOut"].as_u64() > Some(0)
         };
-        world.gateway.wait(&world.lab, &path, "counting", Duration::from_secs(15), moved)?;
+        world.gateway.wait(&world.lab, &path, "counting", PATIENCE, moved)?;
         ensure!(site.swanctl(&["--list-sas"])?.contains("ESTABLISHED"), "the IKE SA is gone");
     }
     world.end()

@@ -1,13 +1,10 @@
 //! What a user sees when something around the product is wrong: it says which thing.
 
-use std::{
-    io::Read as _,
-    time::{Duration, Instant},
-};
+use std::{io::Read as _, time::Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::harness::{World, door, targets::connect, text};
+use crate::harness::{AT_ONCE, PATIENCE, World, door, targets::connect, text};
 
 #[test]
 fn a_target_that_refuses_is_named_and_its_client_is_closed_at_once() -> Result<()> {
@@ -19,19 +16,15 @@ fn a_target_that_refuses_is_named_and_its_client_is_closed_at_once() -> Result<(
 
     let path = format!("ipsec-shares/{}", text(&share, "id")?);
     let begin = Instant::now();
-    let mut stream = connect(&world.outside, door(&tunnel, 9000)?, Duration::from_secs(5))?;
+    let mut stream = connect(&world.outside, door(&tunnel, 9000)?, PATIENCE)?;
     let ended = stream.read(&mut [0; 1]);
     let took = begin.elapsed();
     ensure!(!matches!(ended, Ok(1..)), "a byte from a target that is not there");
-    ensure!(took < Duration::from_secs(1), "closed after {took:?} only");
+    ensure!(took < AT_ONCE, "closed after {took:?} only");
 
-    let share = world.gateway.wait(
-        &world.lab,
-        &path,
-        "DEPLOYED, target unreachable",
-        Duration::from_secs(10),
-        |s| s["status"] == "DEPLOYED" && s["statusDetail"]["reason"] == "TargetUnreachable",
-    )?;
+    let share = world.gateway.wait(&world.lab, &path, "DEPLOYED, target unreachable", PATIENCE, |s| {
+        s["status"] == "DEPLOYED" && s["statusDetail"]["reason"] == "TargetUnreachable"
+    })?;
     ensure!(!text(&share["statusDetail"], "message")?.is_empty());
     world.end()
 }
@@ -50,10 +43,9 @@ fn a_wrong_key_at_the_site_is_named_as_such() -> Result<()> {
     ensure!(!site.try_connect()?, "a wrong key was accepted");
 
     let path = format!("ipsec-tunnels/{}", text(&tunnel, "id")?);
-    let seen =
-        world.gateway.wait(&world.lab, &path, "AUTHENTICATION_FAILED", Duration::from_secs(10), |t| {
-            t["connection"]["lastError"] == "AUTHENTICATION_FAILED"
-        })?;
+    let seen = world.gateway.wait(&world.lab, &path, "AUTHENTICATION_FAILED", PATIENCE, |t| {
+        t["connection"]["lastError"] == "AUTHENTICATION_FAILED"
+    })?;
     // A peer that can't come up is no fault of the tunnel.
     assert_eq!(seen["status"], "DEPLOYED");
     ensure!(seen["connection"]["state"] != "UP");

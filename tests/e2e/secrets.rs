@@ -1,12 +1,12 @@
 //! Keys, codes and tokens: in no log, however much is logged; in no process's arguments; in no file that others read.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use crate::harness::{
-    SITE_CIDR, World, door,
+    PATIENCE, SITE_CIDR, World, door,
     targets::{ask, greeting},
     text,
 };
@@ -19,7 +19,7 @@ fn secrets_are_in_no_log_no_process_list_and_no_file_that_others_can_read() -> R
     greeting(&world.private, world.target(7001), "here")?;
     let code = world.gateway.enrollment_code()?;
     let mut agent = world.start_agent("agent", Some(&code))?;
-    let zid = world.lab.until("the environment is ACTIVE", Duration::from_secs(10), || {
+    let zid = world.lab.until("the environment is ACTIVE", PATIENCE, || {
         agent.process.alive()?;
         let environments = world.gateway.list("environments")?;
         let active = environments.iter().find(|e| e["status"] == "ACTIVE");
@@ -32,7 +32,7 @@ fn secrets_are_in_no_log_no_process_list_and_no_file_that_others_can_read() -> R
     let tunnel = world.gateway.deployed(&world.lab, "ipsec-tunnels", text(&made, "id")?)?;
     world.share("greeting", &tunnel, &zid, world.target(7001), 9000)?;
     let site = world.connected_site(0, &tunnel)?;
-    assert_eq!(ask(&site.namespace, door(&tunnel, 9000)?, Duration::from_secs(3))?, "here");
+    assert_eq!(ask(&site.namespace, door(&tunnel, 9000)?, PATIENCE)?, "here");
     // A restart reads everything back from disk.
     world.gateway.process.kill()?;
     world.restart()?;

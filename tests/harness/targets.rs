@@ -10,8 +10,7 @@ use std::{
 use anyhow::{Result, ensure};
 use wicketgate_lab::Namespace;
 
-/// For one read or write: a stuck connection is a fault.
-const BOUND: Duration = Duration::from_secs(20);
+use super::PATIENCE;
 
 /// Says `words` to whoever connects, and closes.
 pub(crate) fn greeting(namespace: &Namespace, on: SocketAddr, words: &'static str) -> Result<()> {
@@ -61,8 +60,8 @@ fn serve(
 /// A client's connection with bounds on its reads and writes.
 pub(crate) fn connect(from: &Namespace, to: SocketAddr, bound: Duration) -> Result<TcpStream> {
     let stream = from.connect(to, bound)?;
-    stream.set_read_timeout(Some(BOUND))?;
-    stream.set_write_timeout(Some(BOUND))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
     Ok(stream)
 }
 

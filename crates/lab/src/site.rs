@@ -18,10 +18,10 @@ use crate::{lab::Lab, namespace::Namespace, process::Process};
 const CHARON: &str = "/usr/lib/ipsec/charon";
 
 /// From its start to its control socket: 55–106 ms when measured, and this machine may be busy.
-const START: Duration = Duration::from_secs(10);
+const START: Duration = Duration::from_secs(30);
 
 /// For one `swanctl`, whose own timeout is for the daemon's answer.
-const SWANCTL_TIMEOUT: &str = "10";
+const SWANCTL_TIMEOUT: &str = "20";
 
 /// The order is the priority: kernel-libipsec before kernel-netlink, which is still needed for routes.
 const PLUGINS: &str =

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use crate::{lab::Lab, namespace::Namespace, process::Process};
 
 /// For tcpdump to start and to end.
-const BOUND: Duration = Duration::from_secs(10);
+const BOUND: Duration = Duration::from_secs(30);
 
 /// Stops watching with its lab.
 #[derive(Debug)]
