@@ -11,11 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
-    ledger::{self, Ledger},
+    ledger::{Ledger, namespace_path},
     namespace::{End, Namespace, batch},
+    place::Place,
 };
 
 /// Between two looks at something that is waited for: short, since tests measure times with it.
@@ -25,7 +26,7 @@ const LOOK: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Lab {
     prefix: String,
-    dir: PathBuf,
+    place: Place,
     ledger: Ledger,
     stop: Arc<AtomicBool>,
     leave: bool,
@@ -44,16 +45,23 @@ impl fmt::Display for Stopped {
 impl std::error::Error for Stopped {}
 
 impl Lab {
-    /// Makes `dir` (its parent must exist and be nobody else's to write to) after removing what an earlier lab of
-    /// the same directory left. Namespaces are named `prefix` and a short name. `stop` ends every wait.
+    /// A lab in `dir`, which must be absent, empty, or an earlier lab's. Else as [`Lab::at`].
     ///
     /// # Errors
-    /// When the directory can't be made, or what was left there can't be removed.
+    /// As [`Place::take`] and [`Lab::at`].
     pub fn new(prefix: &str, dir: &Path, stop: Arc<AtomicBool>) -> Result<Self> {
-        ledger::sweep(dir)?;
-        fs::create_dir(dir).with_context(|| format!("can't make {}", dir.display()))?;
-        let ledger = Ledger::create(dir)?;
-        Ok(Self { prefix: prefix.to_owned(), dir: dir.to_owned(), ledger, stop, leave: false })
+        Self::at(prefix, Place::take(dir)?, stop)
+    }
+
+    /// A lab in `place`, after what an earlier one left there was removed. Namespaces are named `prefix` and a short
+    /// name. `stop` ends every wait.
+    ///
+    /// # Errors
+    /// When what was left there can't be removed.
+    pub fn at(prefix: &str, place: Place, stop: Arc<AtomicBool>) -> Result<Self> {
+        place.clear()?;
+        let ledger = Ledger::create(place.dir())?;
+        Ok(Self { prefix: prefix.to_owned(), place, ledger, stop, leave: false })
     }
 
     /// A directory of the lab's own, made if it is not there yet.
@@ -61,14 +69,14 @@ impl Lab {
     /// # Errors
     /// When it can't be made.
     pub fn dir(&self, name: &str) -> Result<PathBuf> {
-        let dir = self.dir.join(name);
+        let dir = self.path(name);
         fs::create_dir_all(&dir).with_context(|| format!("can't make {}", dir.display()))?;
         Ok(dir)
     }
 
     /// A path in the lab's directory.
     pub fn path(&self, name: &str) -> PathBuf {
-        self.dir.join(name)
+        self.place.dir().join(name)
     }
 
     pub(crate) fn ledger(&self) -> &Ledger {
@@ -81,6 +89,8 @@ impl Lab {
     /// When `ip netns add` fails: not root, or the name is taken.
     pub fn namespace(&self, name: &str) -> Result<Namespace> {
         let name = format!("{}{name}", self.prefix);
+        // In the ledger, somebody else's would be removed with ours.
+        ensure!(!namespace_path(&name).exists(), "there is a namespace {name} already, which is not ours");
         self.ledger.namespace(&name)?;
         Namespace::make(&name)
     }
@@ -90,6 +100,8 @@ impl Lab {
     /// # Errors
     /// When `ip` refuses: the name is taken, for one.
     pub fn join_host(&self, name: &str, address: &str, far: End<'_>) -> Result<()> {
+        let taken = Path::new("/sys/class/net").join(name).exists();
+        ensure!(!taken, "there is an interface {name} already, which is not ours");
         self.ledger.link(name)?;
         let End(namespace, interface, far_address) = far;
         batch(
@@ -141,7 +153,7 @@ impl Lab {
     /// As [`sweep`](crate::sweep).
     pub fn remove(mut self) -> Result<()> {
         self.leave = true;
-        ledger::sweep(&self.dir)
+        self.place.remove().map(drop)
     }
 
     /// Leaves everything running when the lab is dropped. [`sweep`](crate::sweep) removes it later.
@@ -154,7 +166,32 @@ impl Drop for Lab {
     fn drop(&mut self) {
         // What can't be removed now is still in the ledger, for the next lab of this directory.
         if !self.leave {
-            let _ = ledger::sweep(&self.dir);
+            let _ = self.place.remove();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_namespace_of_somebody_elses_is_neither_used_nor_removed() {
+        assert!(rustix::process::geteuid().is_root(), "makes a network namespace: run it as root");
+        let dir = std::env::temp_dir().join(format!("wicketgate-taken-{}", std::process::id()));
+        let prefix = format!("taken-{}-", std::process::id());
+        let theirs = format!("{prefix}a");
+        let ip =
+            |verb| assert!(Command::new("ip").args(["netns", verb, &theirs]).status().unwrap().success());
+        ip("add");
+        let lab = Lab::new(&prefix, &dir, Arc::default()).unwrap();
+        let refused = lab.namespace("a").is_err();
+        let removed = lab.remove();
+        // Fails when it is gone.
+        ip("del");
+        assert!(refused);
+        removed.unwrap();
     }
 }

@@ -65,14 +65,19 @@ impl Ledger {
     }
 }
 
-/// Ends and removes everything that the ledger in `dir` names, and `dir` itself. Nothing there is nothing to do.
+/// What was found of a lab, and ended or removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Those that the lab started itself and that were still running.
+    pub processes: usize,
+    pub namespaces: usize,
+}
+
+/// Ends and removes everything that the ledger in `dir` names.
 ///
 /// # Errors
 /// When something can't be removed; the rest is removed all the same.
-pub fn sweep(dir: &Path) -> Result<()> {
-    if !dir.exists() {
-        return Ok(());
-    }
+pub(crate) fn clear(dir: &Path) -> Result<Swept> {
     let ledger = fs::read_to_string(dir.join(NAME)).unwrap_or_default();
     let mut processes = Vec::new();
     let mut namespaces = BTreeSet::new();
@@ -97,6 +102,10 @@ pub fn sweep(dir: &Path) -> Result<()> {
     }
     // The last started goes first: what serves others was started before them.
     processes.reverse();
+    let swept = Swept {
+        processes: processes.iter().filter(|(pid, ticks)| started(*pid) == Some(*ticks)).count(),
+        namespaces: namespaces.iter().filter(|name| namespace_path(name).exists()).count(),
+    };
     end(&processes);
     let mut left = Vec::new();
     for (executable, namespace, data) in gateways {
@@ -116,7 +125,7 @@ pub fn sweep(dir: &Path) -> Result<()> {
     if !left.is_empty() {
         bail!("could not remove {}", left.join("; "));
     }
-    fs::remove_dir_all(dir).with_context(|| format!("can't remove {}", dir.display()))
+    Ok(swept)
 }
 
 /// When a process started, in clock ticks since boot, or `None` if it is gone or a zombie (proc_pid_stat(5)).

@@ -3,12 +3,13 @@
 //!
 //! Invariant: everything that a [`Lab`] makes outside its directory (a namespace, a process) is written into its
 //! ledger *before* it exists, so that it can be removed however the program that made it ended, and nothing else
-//! is ever removed.
+//! is ever removed. Its directory is its own from the start: a [`Place`].
 
 mod api;
 mod lab;
 mod ledger;
 mod namespace;
+mod place;
 mod process;
 mod product;
 mod site;
@@ -16,8 +17,9 @@ mod wire;
 
 pub use api::{Api, Reply};
 pub use lab::{Lab, Stopped};
-pub use ledger::sweep;
+pub use ledger::Swept;
 pub use namespace::{End, Namespace};
+pub use place::{Place, Running, sweep};
 pub use process::Process;
 pub use product::{Agent, AgentOptions, Gateway, GatewayOptions};
 pub use site::Site;

@@ -19,12 +19,15 @@ use std::{
     },
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
-use wicketgate_lab::{Lab, sweep};
+use wicketgate_lab::{Lab, Place, Running, Swept, sweep};
 
 use self::report::{Report, say};
+
+/// Where the demo is unless it was told another place.
+const DIR: &str = "/var/lib/wicketgate-demo";
 
 /// Begins the name of every namespace that the demo makes.
 const PREFIX: &str = "wgdemo-";
@@ -37,8 +40,8 @@ pub(crate) struct Demo {
     /// End a demo that was left running, and remove what it made.
     #[arg(long)]
     down: bool,
-    /// Where the demo keeps its files. Removed at the end.
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/wicketgate-demo")]
+    /// Where the demo keeps its files: a directory that is absent or empty. Removed at the end.
+    #[arg(long, value_name = "DIR", default_value = DIR)]
     dir: PathBuf,
 }
 
@@ -71,10 +74,12 @@ impl Demo {
         story.await?
     }
 
-    fn play(self, stop: &Arc<AtomicBool>) -> Result<()> {
+    fn play(mut self, stop: &Arc<AtomicBool>) -> Result<()> {
         ensure!(rustix::process::geteuid().is_root(), "run the demo as root: it makes network namespaces");
+        // The commands that are printed work from anywhere.
+        self.dir = std::path::absolute(&self.dir).context("the demo's directory is no path")?;
         if self.down {
-            return sweep(&self.dir);
+            return end(&self.dir);
         }
         programs()?;
         let executable = std::env::current_exe().context("can't find this program")?;
@@ -82,16 +87,21 @@ impl Demo {
         ensure!(agent.exists(), "{} is not there: run `make build`", agent.display());
 
         let mut report = Report::new();
-        let mut lab = Lab::new(PREFIX, &self.dir, Arc::clone(stop))
-            .context("what an earlier demo left is in the way")?;
+        let place = Place::take(&self.dir).map_err(running)?;
+        if place.left() {
+            say("ending the demo that was left running");
+        }
+        let mut lab =
+            Lab::at(PREFIX, place, Arc::clone(stop)).context("what an earlier demo left is in the way")?;
         let told = match story::tell(&lab, &executable, &agent, &mut report) {
             Ok(told) => told,
             Err(e) => {
                 drop(lab);
                 ensure!(
                     !self.dir.exists(),
-                    "{} is still there: run `wicketgate demo --down`",
-                    self.dir.display()
+                    "{} is still there: end it with {}",
+                    self.dir.display(),
+                    ending(&self.dir)
                 );
                 // What went wrong after an interrupt is the interrupt's doing.
                 ensure!(!stop.load(Ordering::Relaxed), "interrupted; what was made is removed");
@@ -101,7 +111,7 @@ impl Demo {
         let passed = report.end();
         if self.keep {
             lab.leave();
-            told.how_to_use(&self.dir);
+            told.how_to_use(&self.dir, &ending(&self.dir));
         } else {
             told.end(&lab, &report)?;
             drop(lab);
@@ -109,6 +119,36 @@ impl Demo {
             report.step("all removed: tunnels, processes, namespaces, files");
         }
         if passed { Ok(()) } else { bail!("a check failed") }
+    }
+}
+
+/// Ends a demo that was left running.
+fn end(dir: &Path) -> Result<()> {
+    let place = dir.display();
+    match sweep(dir).map_err(running)? {
+        Some(Swept { processes, namespaces }) => say(format_args!(
+            "ended the demo that was left running: {processes} processes, {namespaces} namespaces and {place} removed"
+        )),
+        None => say(format_args!("there is no demo in {place}")),
+    }
+    Ok(())
+}
+
+/// A demo that runs is its own terminal's to end: its story would go on without its networks.
+fn running(error: Error) -> Error {
+    match error.downcast_ref::<Running>() {
+        Some(Running { pid: Some(pid), .. }) => anyhow!("a demo is running (pid {pid}): end it first"),
+        Some(Running { pid: None, .. }) => anyhow!("a demo is running: end it first"),
+        None => error,
+    }
+}
+
+/// What ends a demo that was left in `dir`.
+fn ending(dir: &Path) -> String {
+    if dir == Path::new(DIR) {
+        "`make demo-down` or `wicketgate demo --down`".to_owned()
+    } else {
+        format!("`wicketgate demo --down --dir {}`", dir.display())
     }
 }
 

@@ -152,7 +152,8 @@ impl Told {
         Ok(())
     }
 
-    pub(super) fn how_to_use(&self, dir: &Path) {
+    /// `end` is the command that ends it.
+    pub(super) fn how_to_use(&self, dir: &Path, end: &str) {
         let token = self.gateway.data.join("admin.token");
         let (token, dir) = (token.display(), dir.display());
         let at = format!("http://{}:{API_PORT}{}", network::MANAGEMENT, self.gateway.frontdoor);
@@ -168,7 +169,7 @@ It is left running. Its API is {at}, its token in {token}.
   nsenter --net=/run/netns/{a} bash                      a shell at site A
   tail -f {dir}/log/*.log
 
-End it with `make demo-down` or `wicketgate demo --down`."
+End it with {end}."
         ));
     }
 }

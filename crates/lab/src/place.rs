@@ -1,0 +1,315 @@
+//! The directory of a lab: marked as one, and held by one process at a time.
+//!
+//! Invariant: nothing in a directory is removed unless it bears the mark, and the mark goes last. A directory becomes
+//! a lab's only when it was absent or empty. The mark is also the lock: who holds it is alive.
+
+use std::{
+    fmt,
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    io::{ErrorKind, Read as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::{fs::OFlags, process::geteuid};
+
+use crate::ledger::{self, Swept};
+
+const MARK: &str = ".wicketgate-lab";
+
+/// What stands in the mark, before the process id of its holder.
+const TEXT: &str = "Wicketgate made this directory, and removes it with everything in it. Held by process ";
+
+/// A directory that is removed or made by somebody else at the same moment is looked at again, not for ever.
+const TRIES: usize = 10;
+
+/// A lab's directory, held until this is dropped. It stays where it is.
+#[derive(Debug)]
+pub struct Place {
+    dir: PathBuf,
+    mark: File,
+    left: bool,
+}
+
+/// Another process holds the directory.
+#[derive(Debug, Clone)]
+pub struct Running {
+    pub dir: PathBuf,
+    /// `None` when it has not said yet who it is.
+    pub pid: Option<u32>,
+}
+
+impl fmt::Display for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is in use", self.dir.display())?;
+        self.pid.map_or(Ok(()), |pid| write!(f, " by process {pid}"))
+    }
+}
+
+impl std::error::Error for Running {}
+
+impl Place {
+    /// Holds `dir`, made if it is absent. Its parent must exist and be nobody else's to write to.
+    ///
+    /// # Errors
+    /// [`Running`] when another process holds it; also when it holds something that is no lab's, or can't be made.
+    pub fn take(dir: &Path) -> Result<Self> {
+        for _ in 0..TRIES {
+            if let Some(place) = Self::find(dir)? {
+                return Ok(place);
+            }
+            let dir = plain(dir)?;
+            match DirBuilder::new().mode(0o755).create(&dir) {
+                Err(e) if e.kind() != ErrorKind::AlreadyExists => {
+                    return Err(e).with_context(|| format!("can't make {}", dir.display()));
+                }
+                _ => {}
+            }
+            let path = dir.join(MARK);
+            let made = OpenOptions::new().read(true).write(true).create_new(true).mode(0o644).open(&path);
+            match made {
+                Ok(mark) => {
+                    if let Some(place) = Self::hold(&dir, mark, false)? {
+                        return Ok(place);
+                    }
+                }
+                Err(e) if matches!(e.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound) => {}
+                Err(e) => return Err(e).with_context(|| format!("can't make {}", path.display())),
+            }
+        }
+        bail!("{} comes and goes: another process is at it", dir.display())
+    }
+
+    /// Holds `dir` if it is a lab's; `None` if it is absent or empty.
+    ///
+    /// # Errors
+    /// As [`Place::take`].
+    pub(crate) fn find(dir: &Path) -> Result<Option<Self>> {
+        let dir = plain(dir)?;
+        let at = || format!("can't look at {}", dir.display());
+        for _ in 0..TRIES {
+            let meta = match fs::symlink_metadata(&dir) {
+                Ok(meta) => meta,
+                Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+                Err(e) => return Err(e).with_context(at),
+            };
+            ensure!(meta.is_dir(), "{} is no directory: it was left alone", dir.display());
+            // The ledger in it says what to end and what to run.
+            ensure!(
+                meta.uid() == geteuid().as_raw() && meta.mode() & 0o022 == 0,
+                "{} can be written to by others: it was left alone",
+                dir.display()
+            );
+            let flags = OFlags::NOFOLLOW.bits().cast_signed();
+            match OpenOptions::new().read(true).write(true).custom_flags(flags).open(dir.join(MARK)) {
+                Ok(mark) => {
+                    if let Some(place) = Self::hold(&dir, mark, true)? {
+                        return Ok(Some(place));
+                    }
+                }
+                Err(e) if e.kind() == ErrorKind::NotFound => match fs::read_dir(&dir) {
+                    Ok(mut entries) => {
+                        ensure!(
+                            entries.next().is_none(),
+                            "{} holds files that are not ours and was left alone: name a directory that is \
+                             absent or empty",
+                            dir.display()
+                        );
+                        return Ok(None);
+                    }
+                    Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+                    Err(e) => return Err(e).with_context(at),
+                },
+                Err(e) => return Err(e).with_context(at),
+            }
+        }
+        bail!("{} comes and goes: another process is at it", dir.display())
+    }
+
+    /// `None` if the mark was removed before it was locked.
+    fn hold(dir: &Path, mut mark: File, left: bool) -> Result<Option<Self>> {
+        match mark.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut text = String::new();
+                mark.read_to_string(&mut text)?;
+                let pid = text.strip_prefix(TEXT).and_then(|pid| pid.trim().parse().ok());
+                bail!(Running { dir: dir.to_owned(), pid });
+            }
+            Err(TryLockError::Error(e)) => {
+                return Err(e).with_context(|| format!("can't lock {}", dir.display()));
+            }
+        }
+        let locked = mark.metadata()?;
+        let there = fs::symlink_metadata(dir.join(MARK)).is_ok_and(|m| m.ino() == locked.ino());
+        if !there {
+            return Ok(None);
+        }
+        mark.set_len(0)?;
+        mark.write_all(format!("{TEXT}{}\n", std::process::id()).as_bytes())?;
+        Ok(Some(Self { dir: dir.to_owned(), mark, left }))
+    }
+
+    /// Whether an earlier lab left something here.
+    pub fn left(&self) -> bool {
+        self.left
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Ends and removes all that the ledger names and everything in the directory but the mark.
+    pub(crate) fn clear(&self) -> Result<Swept> {
+        let swept = ledger::clear(&self.dir)?;
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            if entry.file_name() == MARK {
+                continue;
+            }
+            let path = entry.path();
+            let directory = entry.file_type()?.is_dir();
+            let gone = if directory { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            gone.with_context(|| format!("can't remove {}", path.display()))?;
+        }
+        Ok(swept)
+    }
+
+    /// As [`Place::clear`], and removes the directory.
+    pub(crate) fn remove(&self) -> Result<Swept> {
+        let swept = self.clear()?;
+        let gone = fs::remove_file(self.dir.join(MARK)).and_then(|()| fs::remove_dir(&self.dir));
+        gone.with_context(|| format!("can't remove {}", self.dir.display()))?;
+        Ok(swept)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // A child between fork and exec shares the lock: closing the file alone would leave it locked for a moment.
+        let _ = self.mark.unlock();
+    }
+}
+
+/// Absolute, and without the slash at its end that would make a symbolic link look like a directory.
+fn plain(dir: &Path) -> Result<PathBuf> {
+    let dir = std::path::absolute(dir).with_context(|| format!("{} is no path", dir.display()))?;
+    Ok(dir.components().collect())
+}
+
+/// Ends and removes everything that a lab left in `dir`, and `dir` itself; `None` when there is nothing.
+///
+/// # Errors
+/// [`Running`] when the lab's process is still there; when `dir` is no lab's; and when something can't be removed
+/// (the rest is removed all the same).
+pub fn sweep(dir: &Path) -> Result<Option<Swept>> {
+    Place::find(dir)?.map(|place| place.remove()).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        os::unix::fs::{PermissionsExt as _, symlink},
+        sync::{
+            Arc,
+            atomic::{AtomicU32, Ordering},
+        },
+    };
+
+    use super::*;
+    use crate::Lab;
+
+    /// A directory of the test's own.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new() -> Self {
+            static NEXT: AtomicU32 = AtomicU32::new(0);
+            let name =
+                format!("wicketgate-place-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+            let dir = std::env::temp_dir().join(name);
+            DirBuilder::new().mode(0o755).create(&dir).unwrap();
+            Self(dir)
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_directory_with_somebodys_files_is_left_alone() {
+        let scratch = Scratch::new();
+        let precious = scratch.0.join("precious");
+        fs::write(&precious, "mine").unwrap();
+        // A ledger alone makes no lab.
+        fs::write(scratch.0.join("ledger"), "").unwrap();
+        assert!(sweep(&scratch.0).is_err());
+        assert!(Lab::new("place-", &scratch.0, Arc::default()).is_err());
+        assert_eq!(fs::read_to_string(precious).unwrap(), "mine");
+        assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), 2, "nothing was added");
+    }
+
+    #[test]
+    fn an_absent_or_an_empty_directory_becomes_a_labs_and_is_removed_with_it() {
+        let scratch = Scratch::new();
+        for dir in [scratch.0.join("absent"), scratch.0.clone()] {
+            assert!(sweep(&dir).unwrap().is_none());
+            let lab = Lab::new("place-", &dir, Arc::default()).unwrap();
+            fs::write(lab.dir("a/b").unwrap().join("c"), "d").unwrap();
+            lab.remove().unwrap();
+            assert!(!dir.exists());
+        }
+    }
+
+    #[test]
+    fn what_was_left_is_removed_by_the_next_lab_or_a_sweep() {
+        let scratch = Scratch::new();
+        let dir = scratch.0.join("lab");
+        let leave = || {
+            let mut lab = Lab::new("place-", &dir, Arc::default()).unwrap();
+            lab.dir("old").unwrap();
+            lab.leave();
+        };
+        leave();
+        let place = Place::take(&dir).unwrap();
+        assert!(place.left());
+        let lab = Lab::at("place-", place, Arc::default()).unwrap();
+        assert!(!dir.join("old").exists());
+        drop(lab);
+        assert!(!dir.exists());
+        leave();
+        assert!(sweep(&dir).unwrap().is_some());
+        assert!(!dir.exists());
+    }
+
+    #[test]
+    fn a_lab_that_is_running_is_left_alone() {
+        let scratch = Scratch::new();
+        let dir = scratch.0.join("lab");
+        let lab = Lab::new("place-", &dir, Arc::default()).unwrap();
+        let thing = lab.dir("thing").unwrap();
+        for refused in [sweep(&dir).unwrap_err(), Lab::new("place-", &dir, Arc::default()).unwrap_err()] {
+            let running = refused.downcast_ref::<Running>().unwrap();
+            assert_eq!(running.pid, Some(std::process::id()));
+        }
+        assert!(thing.exists());
+    }
+
+    #[test]
+    fn what_others_could_have_put_there_is_left_alone() {
+        let scratch = Scratch::new();
+        let dir = scratch.0.join("lab");
+        Lab::new("place-", &dir, Arc::default()).unwrap().leave();
+        let link = scratch.0.join("link");
+        symlink(&dir, &link).unwrap();
+        assert!(sweep(&link).is_err());
+        assert!(sweep(&link.join("")).is_err(), "with a slash at its end");
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(sweep(&dir).is_err());
+        assert!(dir.join(MARK).exists() && link.exists());
+    }
+}
