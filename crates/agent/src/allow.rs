@@ -34,6 +34,8 @@ pub enum NotARule {
     HostBits,
     #[error("must end in ports or ranges between 1 and 65535, with commas between, or *")]
     Ports,
+    #[error("has a range of ports that is backwards: write {1}-{0}")]
+    Backwards(u16, u16),
 }
 
 impl AllowList {
@@ -94,21 +96,29 @@ impl FromStr for AllowRule {
         };
         let ports = match ports {
             "*" => vec![1..=u16::MAX],
-            _ => ports.split(',').map(range).collect::<Option<_>>().ok_or(NotARule::Ports)?,
+            _ => ports.split(',').map(range).collect::<Result<_, _>>()?,
         };
         Ok(Self { net, ports })
     }
 }
 
-fn range(s: &str) -> Option<RangeInclusive<u16>> {
+fn range(s: &str) -> Result<RangeInclusive<u16>, NotARule> {
     let port = |s: &str| {
-        s.bytes().all(|b| b.is_ascii_digit()).then(|| s.parse::<u16>().ok()).flatten().filter(|&p| p != 0)
+        s.bytes()
+            .all(|b| b.is_ascii_digit())
+            .then(|| s.parse::<u16>().ok())
+            .flatten()
+            .filter(|&p| p != 0)
+            .ok_or(NotARule::Ports)
     };
     let (first, last) = match s.split_once('-') {
         Some((first, last)) => (port(first)?, port(last)?),
         None => (port(s)?, port(s)?),
     };
-    (first <= last).then_some(first..=last)
+    if first > last {
+        return Err(NotARule::Backwards(first, last));
+    }
+    Ok(first..=last)
 }
 
 impl fmt::Display for AllowRule {
@@ -170,7 +180,8 @@ mod tests {
             ("10.0.0.1/8:1", NotARule::HostBits),
             ("10.0.0.0/8:", NotARule::Ports),
             ("10.0.0.0/8:0", NotARule::Ports),
-            ("10.0.0.0/8:9-8", NotARule::Ports),
+            ("10.0.0.0/8:443,9-8", NotARule::Backwards(9, 8)),
+            ("10.0.0.0/8:9-", NotARule::Ports),
             ("10.0.0.0/8:+1", NotARule::Ports),
         ] {
             assert_eq!(bad.parse::<AllowRule>(), Err(fault), "{bad}");

@@ -21,10 +21,7 @@ impl Backoff {
 
     /// The next wait.
     pub(crate) fn next(&mut self) -> Duration {
-        let mut bytes = [0; 4];
-        // Without randomness the wait is the longest one: never a busy loop.
-        let random = getrandom::fill(&mut bytes).map_or(u32::MAX, |()| u32::from_le_bytes(bytes));
-        let wait = self.wait(random);
+        let wait = self.wait(random());
         self.tries = self.tries.saturating_add(1);
         wait
     }
@@ -34,8 +31,23 @@ impl Backoff {
         let limit =
             self.first.saturating_mul(1u32.checked_shl(self.tries).unwrap_or(u32::MAX)).min(self.most);
         let least = self.first / 2;
-        least + limit.saturating_sub(least).mul_f64(f64::from(random) / f64::from(u32::MAX))
+        least + limit.saturating_sub(least).mul_f64(fraction(random))
     }
+}
+
+/// A wait between two thirds of `most` and all of it: what began together does not stay together.
+pub(crate) fn up_to(most: Duration) -> Duration {
+    most - (most / 3).mul_f64(1.0 - fraction(random()))
+}
+
+/// Without randomness the greatest number, for the longest wait: never a busy loop.
+fn random() -> u32 {
+    let mut bytes = [0; 4];
+    getrandom::fill(&mut bytes).map_or(u32::MAX, |()| u32::from_le_bytes(bytes))
+}
+
+fn fraction(random: u32) -> f64 {
+    f64::from(random) / f64::from(u32::MAX)
 }
 
 #[cfg(test)]

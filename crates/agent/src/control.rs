@@ -1,7 +1,7 @@
 //! The agent's control connection: made anew for ever, with everything that hangs on it.
 
 use crate::{Agent, backoff::Backoff, server::CONNECT_WITHIN};
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use jiff::{SignedDuration, Timestamp};
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use wicketgate_model::SignedAssignment;
 use wicketgate_session::{
-    control::{Control, FromAgent, SILENCE, ToAgent},
-    tls::TlsStream,
+    control::{Control, ControlError, FromAgent, SILENCE, ToAgent},
+    tls::{Fault, TlsStream},
 };
 
 /// The longest wait is what a gateway's restart costs at worst: shares are to work again within five seconds of it.
@@ -24,6 +24,9 @@ const STABLE: Duration = Duration::from_secs(1);
 /// After a renewal that was refused or not answered. Twenty days are left for it.
 const RENEW_AGAIN: SignedDuration = SignedDuration::from_mins(10);
 
+/// How soon another cause of failure is told: two that take turns do not fill the log.
+const SAY_EVERY: Duration = Duration::from_secs(10);
+
 /// What one connection needs besides itself.
 struct Conversation {
     control: Control<TlsStream>,
@@ -33,11 +36,31 @@ struct Conversation {
     end: CancellationToken,
 }
 
+/// What it means that the gateway shut the door right after the handshake. With TLS 1.3 a certificate that it does
+/// not take shows here as well.
+fn turned_away(error: ControlError) -> anyhow::Error {
+    match error.fault() {
+        Some(Fault::Expired) => anyhow!(
+            "this agent was away for too long, and its certificate has expired: enrol it again with a new code and \
+             an empty --state-dir"
+        ),
+        Some(Fault::Refused) => anyhow!(
+            "the gateway does not take this agent's certificate: enrol it again with a new code and an empty \
+             --state-dir"
+        ),
+        _ if error.is_hang_up() => anyhow!(
+            "the gateway turned this agent away: this agent was removed (enrol it again with a new code and an \
+             empty --state-dir), or the gateway is just stopping"
+        ),
+        _ => error.into(),
+    }
+}
+
 impl Agent {
     /// Connects, and again when the connection is lost, until `stop`.
     pub(crate) async fn stay_connected(self: Arc<Self>, stop: &CancellationToken) {
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
-        let mut down = false;
+        let mut said: Option<(String, Instant)> = None;
         while !stop.is_cancelled() {
             let started = Instant::now();
             // What lives with this connection: parked carriers and probes.
@@ -49,12 +72,13 @@ impl Agent {
                 let error = format!("{error:#}");
                 if welcomed {
                     info!(error, "disconnected from the gateway");
-                } else if !down {
+                    said = None;
+                } else if said.as_ref().is_none_or(|(e, at)| *e != error && at.elapsed() >= SAY_EVERY) {
                     warn!(server = %self.server, error, "can't connect to the gateway: trying again for ever");
+                    said = Some((error, Instant::now()));
                 } else {
                     debug!(error, "can't connect to the gateway");
                 }
-                down = !welcomed;
             }
             if welcomed && started.elapsed() >= STABLE {
                 backoff.reset();
@@ -69,17 +93,17 @@ impl Agent {
         welcomed: &mut bool,
     ) -> anyhow::Result<()> {
         let tcp = self.server.connect().await.context("can't connect")?;
-        let stream =
-            timeout(CONNECT_WITHIN, self.tls.connect_control(tcp)).await.context("no handshake")??;
-        let mut control = Control::new(stream);
+        let stream = timeout(CONNECT_WITHIN, self.tls.connect_control(tcp)).await.context("no handshake")?;
+        let mut control = Control::new(stream.map_err(|error| self.server.explain(error))?);
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        control.send(&FromAgent::Hello { version, name: self.name.clone() }).await?;
-        match timeout(SILENCE, control.receive()).await {
+        let hello = FromAgent::Hello { version, name: self.name.clone() };
+        let welcome = async {
+            control.send(&hello).await?;
+            control.receive().await
+        };
+        match timeout(SILENCE, welcome).await {
             Ok(Ok(ToAgent::Welcome)) => {}
-            // With TLS 1.3 a refused certificate shows here.
-            Ok(Err(error)) => {
-                return Err(error).context("the gateway did not take the agent: was it removed or barred?");
-            }
+            Ok(Err(error)) => return Err(turned_away(error)),
             _ => bail!("the gateway did not say welcome"),
         }
         *welcomed = true;
@@ -89,6 +113,8 @@ impl Agent {
         let (want, wanted) = watch::channel(0);
         let carriers = Arc::clone(self).keep_carriers(wanted, end.clone());
         tokio::spawn(end.clone().run_until_cancelled_owned(carriers));
+        let rounds = Arc::clone(self).make_rounds(end.clone());
+        tokio::spawn(end.clone().run_until_cancelled_owned(rounds));
         let renew_at = self.state.renew_at();
         self.converse(Conversation { control, want, renew_at, end: end.clone() }).await
     }

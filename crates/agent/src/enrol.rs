@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use wicketgate_session::{
     control::{Control, EnrolAnswer, EnrolAsk},
     enrolment_code::EnrolmentCode,
-    tls::{Distrust, connect_enrol},
+    tls::{Distrust, Fault, connect_enrol},
     trust::{CaCertificate, Fingerprint},
 };
 
@@ -46,6 +46,8 @@ pub(crate) async fn enrol(
         public_key: key.public_point(),
         name: name.to_owned(),
     };
+    // Before the first try: a name that nobody knows takes a while.
+    info!(%server, "enrolling");
     let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
     let started = Instant::now();
     let mut said: Option<Instant> = None;
@@ -79,14 +81,12 @@ async fn enrol_once(
     let stream = timeout(CONNECT_WITHIN, connect_enrol(code.ca(), tcp))
         .await
         .map_err(|_| Failure::NotNow(anyhow!("the TLS handshake timed out")))?
-        .map_err(|error| match error.distrust() {
-            Some(Distrust::Stranger) => Failure::Final(anyhow!(
+        .map_err(|error| match error.fault() {
+            Some(Fault::Distrust(Distrust::Stranger)) => Failure::Final(anyhow!(
                 "{server} is not the server that the enrolment code is from: check the address and the code"
             )),
-            Some(Distrust::Clock) => Failure::Final(anyhow!(
-                "the certificate of {server} is not valid at this machine's time: check the clock"
-            )),
-            None => Failure::NotNow(error.into()),
+            Some(Fault::Distrust(Distrust::Clock)) => Failure::Final(server.explain(error)),
+            _ => Failure::NotNow(server.explain(error)),
         })?;
     let mut control = Control::new(stream);
     let answer = async {

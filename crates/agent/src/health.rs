@@ -1,9 +1,14 @@
 //! What the agent knows of its targets, told to the gateway when it changes.
 //!
 //! A target is taken to be well until a dial has failed: one probe looks at it when a share is assigned, and goes on
-//! while it fails. Streams' own dials count as well.
+//! while it fails. Streams' own dials count as well; a target that none has reached for a while is probed again, so
+//! that it is not called well for ever because nobody asks for it.
 
-use crate::{Agent, backoff::Backoff, dial::dial};
+use crate::{
+    Agent,
+    backoff::{Backoff, up_to},
+    dial::dial,
+};
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -11,10 +16,10 @@ use std::{
 };
 use tokio::{
     sync::{Notify, Semaphore},
-    time::sleep,
+    time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 use wicketgate_model::{Generation, ShareId};
 use wicketgate_session::{
     control::{FromAgent, Health as State},
@@ -24,6 +29,11 @@ use wicketgate_session::{
 const PROBE_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// Probes at a time, so that an agent with very many shares does not storm its network when it starts.
 const PROBES: usize = 32;
+/// A target that was well is looked at again after at most so long: soon enough that its status is no guess, seldom
+/// enough that it is no load to a target nor fills its log. Each wait is a random part of it.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// How often it is seen which targets are due: fine enough to spread the probes of many.
+const ROUND: Duration = Duration::from_secs(1);
 
 pub(crate) struct Health {
     known: Mutex<Known>,
@@ -41,6 +51,14 @@ struct Entry {
     generation: Generation,
     state: State,
     probing: bool,
+    /// When the target, well and left alone, is due for another look.
+    look_at: Instant,
+}
+
+impl Entry {
+    fn new(generation: Generation) -> Self {
+        Self { generation, state: State::Ok, probing: true, look_at: Instant::now() }
+    }
 }
 
 impl Default for Health {
@@ -87,6 +105,17 @@ impl Health {
         entry.probing
     }
 
+    /// Targets that nothing has reached for a while. Whoever asks begins to probe them.
+    fn take_due(&self, now: Instant) -> Vec<(ShareId, Generation)> {
+        let mut known = self.known();
+        let due = known.shares.iter_mut().filter(|(_, e)| !e.probing && e.look_at <= now);
+        due.map(|(share, entry)| {
+            entry.probing = true;
+            (*share, entry.generation)
+        })
+        .collect()
+    }
+
     /// What is known of the share at this generation, with what a dial has shown of it.
     fn entry<'a>(
         &self,
@@ -101,9 +130,17 @@ impl Health {
             Ok(()) => State::Ok,
             Err(refusal) => State::Unreachable(refusal.text.clone()),
         };
+        if dialled.is_ok() {
+            entry.look_at = Instant::now() + up_to(LOOK_EVERY);
+        }
         if entry.state != state {
-            let reason = dialled.err().map(|refusal| refusal.reason);
-            info!(share.id = %share, ?reason, "a target's health changed");
+            match dialled {
+                Ok(()) => info!(share.id = %share, "target is reachable again"),
+                Err(Refusal { reason, .. }) if entry.state == State::Ok => {
+                    warn!(share.id = %share, ?reason, "target became unreachable");
+                }
+                Err(_) => {}
+            }
             debug!(share.id = %share, health = ?state, "a target's health changed");
             entry.state = state;
             untold.insert(share);
@@ -120,8 +157,7 @@ impl Health {
 impl Agent {
     /// Watches a target from now on, until `end`.
     pub(crate) fn watch(self: &Arc<Self>, share: ShareId, generation: Generation, end: &CancellationToken) {
-        let entry = Entry { generation, state: State::Ok, probing: true };
-        self.health.known().shares.insert(share, entry);
+        self.health.known().shares.insert(share, Entry::new(generation));
         self.spawn_probe(share, generation, end);
     }
 
@@ -136,6 +172,16 @@ impl Agent {
         // After the connection's end there is nobody to tell, and the next one starts anew.
         if !end.is_cancelled() && self.health.learn(share, generation, dialled) {
             self.spawn_probe(share, generation, end);
+        }
+    }
+
+    /// Looks again at targets that nothing has reached for a while, until it is dropped.
+    pub(crate) async fn make_rounds(self: Arc<Self>, end: CancellationToken) {
+        loop {
+            sleep(ROUND).await;
+            for (share, generation) in self.health.take_due(Instant::now()) {
+                self.spawn_probe(share, generation, &end);
+            }
         }
     }
 
@@ -175,8 +221,7 @@ mod tests {
         let (health, share, generation): (_, ShareId, _) =
             (Health::default(), "shr-00000000000070008000000000000001".parse().unwrap(), Generation::FIRST);
         let refusal = Refusal { reason: RefusalReason::ConnectionRefused, text: "no".to_owned() };
-        let entry = Entry { generation, state: State::Ok, probing: true };
-        health.known().shares.insert(share, entry);
+        health.known().shares.insert(share, Entry::new(generation));
         assert!(!health.learn(share, generation, Err(&refusal)), "one is running");
         assert!(health.probed(share, generation, Err(&refusal)), "it goes on while it fails");
         assert!(!health.probed(share, generation, Ok(())));
@@ -185,8 +230,28 @@ mod tests {
         assert!(!health.learn(share, generation, Err(&refusal)));
         // A probe of an older generation ends, and leaves the newer one's alone.
         let next = Generation::new(2);
-        health.known().shares.insert(share, Entry { generation: next, state: State::Ok, probing: true });
+        health.known().shares.insert(share, Entry::new(next));
         assert!(!health.probed(share, generation, Err(&refusal)));
         assert!(health.known().shares[&share].probing);
+    }
+
+    #[test]
+    fn a_target_that_nothing_reaches_is_due_for_a_look_and_one_that_streams_reach_is_not() {
+        let (health, share, generation): (_, ShareId, _) =
+            (Health::default(), "shr-00000000000070008000000000000001".parse().unwrap(), Generation::FIRST);
+        health.known().shares.insert(share, Entry::new(generation));
+        let far = Instant::now() + 2 * LOOK_EVERY;
+        assert_eq!(health.take_due(far), [], "the first probe is running");
+        assert!(!health.probed(share, generation, Ok(())));
+        assert_eq!(health.take_due(Instant::now() + LOOK_EVERY / 2), []);
+        // A stream's dial puts the look off.
+        health.known().shares.get_mut(&share).unwrap().look_at = Instant::now();
+        assert!(!health.learn(share, generation, Ok(())));
+        assert_eq!(health.take_due(Instant::now() + LOOK_EVERY / 2), []);
+        let refusal = Refusal { reason: RefusalReason::ConnectionRefused, text: "no".to_owned() };
+        assert_eq!(health.take_due(Instant::now() + LOOK_EVERY), [(share, generation)]);
+        assert_eq!(health.take_due(far), [], "one probe at a time");
+        assert!(health.probed(share, generation, Err(&refusal)), "it goes on while it fails");
+        assert_eq!(health.take_due(far), []);
     }
 }

@@ -23,7 +23,7 @@ use crate::{
     server::ServerAddress,
     state::{State, StateDir},
 };
-use anyhow::{Context, bail};
+use anyhow::Context;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -40,11 +40,23 @@ const CUT: Duration = Duration::from_secs(2);
 pub struct Config {
     pub server: ServerAddress,
     /// Needed until the agent has enrolled.
-    pub code: Option<EnrolmentCode>,
+    pub code: Result<EnrolmentCode, NoCode>,
     pub state_dir: PathBuf,
     pub allow: AllowList,
     /// What the agent is called: its host's name.
     pub name: String,
+}
+
+/// Why there is no enrolment code; no fault once the agent has enrolled.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoCode {
+    #[error(
+        "not enrolled yet: ask for an enrolment code and give it as --enrollment-token-file, \
+         WICKETGATE_ENROLLMENT_TOKEN or --enrollment-token"
+    )]
+    NotGiven,
+    #[error("can't read {}: No such file or directory", .0.display())]
+    NoFile(PathBuf),
 }
 
 /// What the parts of a running agent share.
@@ -66,19 +78,14 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let dir = StateDir::lock(&config.state_dir)?;
     let state = match dir.load()? {
         Ok(state) => {
-            if config.code.is_some() {
+            if config.code.is_ok() {
                 info!(agent.id = %state.agent(), "already enrolled: the enrolment code is not needed any more");
             }
             state
         }
         Err(dir) => {
-            let Some(code) = &config.code else {
-                bail!(
-                    "not enrolled yet: ask for an enrolment code and give it as --enrollment-token-file, \
-                     WICKETGATE_ENROLLMENT_TOKEN or --enrollment-token"
-                );
-            };
-            let enrolled = stop.run_until_cancelled(enrol::enrol(&config.server, code, &config.name, dir));
+            let code = config.code?;
+            let enrolled = stop.run_until_cancelled(enrol::enrol(&config.server, &code, &config.name, dir));
             match enrolled.await {
                 Some(state) => state?,
                 None => return Ok(()),

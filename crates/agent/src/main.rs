@@ -7,7 +7,6 @@ use std::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::error;
 use tracing_subscriber::EnvFilter;
 use wicketgate_agent::options::{Command, Options};
 
@@ -28,7 +27,10 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            error!("{error:#}");
+            #[expect(clippy::print_stderr, reason = "the last word to whoever started the program")]
+            {
+                eprintln!("wicketgate-agent: {error:#}");
+            }
             ExitCode::FAILURE
         }
     }

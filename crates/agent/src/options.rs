@@ -1,7 +1,7 @@
 //! The command line.
 
 use crate::{
-    Config,
+    Config, NoCode,
     allow::{AllowList, AllowRule},
     server::ServerAddress,
 };
@@ -79,14 +79,14 @@ impl fmt::Debug for CodeText {
 impl Start {
     pub fn into_config(self) -> anyhow::Result<Config> {
         let code = match (self.enrollment_token, self.enrollment_token_file) {
-            (Some(CodeText(text)), _) => Some(text.parse::<EnrolmentCode>()?),
+            (Some(CodeText(text)), _) => Ok(text.parse::<EnrolmentCode>()?),
             // Somebody may remove the file after the enrolment.
             (None, Some(path)) => match std::fs::read_to_string(&path) {
-                Ok(text) => Some(text.parse().with_context(|| path.display().to_string())?),
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+                Ok(text) => Ok(text.parse().with_context(|| path.display().to_string())?),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(NoCode::NoFile(path)),
                 Err(e) => return Err(e).with_context(|| format!("can't read {}", path.display())),
             },
-            (None, None) => None,
+            (None, None) => Err(NoCode::NotGiven),
         };
         let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
         Ok(Config {
@@ -118,6 +118,16 @@ mod tests {
         let Command::Start(start) = options.command;
         let error = format!("{:#}", start.into_config().unwrap_err());
         assert!(error.contains("not copied whole") && !error.contains(code), "{error}");
+    }
+
+    #[test]
+    fn a_missing_file_is_named_and_no_fault_yet() {
+        let args = ["wicketgate-agent", "start", "--server", "https://a:1", "--state-dir", "x"];
+        let options =
+            Options::try_parse_from(args.into_iter().chain(["--enrollment-token-file", "no/code"])).unwrap();
+        let Command::Start(start) = options.command;
+        let error = start.into_config().unwrap().code.unwrap_err();
+        assert_eq!(error.to_string(), "can't read no/code: No such file or directory");
     }
 
     #[test]

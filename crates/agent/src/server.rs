@@ -1,7 +1,9 @@
 //! Where the server's agent port is, and the connection to it.
 
+use anyhow::anyhow;
 use std::{fmt, io, str::FromStr, time::Duration};
 use tokio::{net::TcpStream, time::timeout};
+use wicketgate_session::tls::{Distrust, Fault, TlsError};
 
 /// A TCP connection and a handshake over a bad line take a few seconds.
 pub(crate) const CONNECT_WITHIN: Duration = Duration::from_secs(10);
@@ -61,6 +63,30 @@ impl ServerAddress {
         let tcp = timeout(CONNECT_WITHIN, connect).await.map_err(|_| io::ErrorKind::TimedOut)??;
         tune(&tcp)?;
         Ok(tcp)
+    }
+}
+
+impl ServerAddress {
+    /// What a failed handshake means to whoever wrote the address, where it means something.
+    pub(crate) fn explain(&self, error: TlsError) -> anyhow::Error {
+        match error.fault() {
+            Some(Fault::NotTls) => anyhow!(
+                "what answers there does not speak TLS: is it the API's port? Use the port of --agent-listen \
+                 (default 8443)"
+            ),
+            Some(Fault::NothingInCommon) => anyhow!(
+                "what answers there is no gateway that this agent understands: use the port of --agent-listen \
+                 (default 8443)"
+            ),
+            Some(Fault::Distrust(Distrust::Clock)) => {
+                anyhow!("the certificate of {self} is not valid at this machine's time: check the clock")
+            }
+            Some(Fault::Distrust(Distrust::Stranger)) => anyhow!(
+                "{self} is not the server that this agent enrolled with: check the address; to move the agent \
+                 there, enrol it again with a new code and an empty --state-dir"
+            ),
+            _ => error.into(),
+        }
     }
 }
 

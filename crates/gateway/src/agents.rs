@@ -13,7 +13,6 @@ mod roster;
 pub use open::{DialFailure, DialFailureReason, Stream};
 pub use roster::AgentStanding;
 
-use anyhow::Context;
 use doorway::{Doorway, Permit};
 use roster::Roster;
 use std::{
@@ -67,19 +66,14 @@ struct Inner {
 }
 
 impl Agents {
-    /// Listens for agents until `drain` is cancelled, in tasks of `tasks`. Also answers the address, for a port
-    /// that was chosen by the system.
-    pub async fn bind(
-        listen: SocketAddr,
+    /// Takes in agents until `drain` is cancelled, in tasks of `tasks`.
+    pub fn start(
+        listener: TcpListener,
         identity: GatewayIdentity,
         link: mpsc::Sender<FromGateway>,
         drain: CancellationToken,
         tasks: TaskTracker,
-    ) -> anyhow::Result<(Self, SocketAddr)> {
-        let listener = TcpListener::bind(listen)
-            .await
-            .with_context(|| format!("can't listen for agents on {listen}"))?;
-        let address = listener.local_addr().context("can't tell where the agent listener is")?;
+    ) -> Self {
         let agents = Self(Arc::new(Inner {
             roster: Mutex::new(Roster::default()),
             changed: Notify::new(),
@@ -93,7 +87,7 @@ impl Agents {
         }));
         agents.0.tasks.spawn(agents.clone().accept(listener));
         agents.0.tasks.spawn(agents.clone().announce());
-        Ok((agents, address))
+        agents
     }
 
     /// Remembers the share, and tells the agents of its environment, now and whenever one connects.

@@ -11,6 +11,7 @@ use anyhow::Context;
 use jiff::Timestamp;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
+    net::TcpListener,
     sync::{Semaphore, mpsc},
     time::MissedTickBehavior,
 };
@@ -23,7 +24,7 @@ use crate::{
     agents::Agents,
     board::Board,
     counters::Counters,
-    ipsec::{Backend, IpsecConfig},
+    ipsec::Backend,
     listener::Served,
     tunnel::{Surroundings, TunnelTask, Wish},
 };
@@ -43,9 +44,9 @@ const STOP_WITHIN: Duration = Duration::from_secs(5);
 /// What a gateway is started with.
 #[derive(Debug)]
 pub struct GatewayConfig {
-    pub ipsec: IpsecConfig,
+    pub backend: Backend,
     /// Where agents dial in.
-    pub agent_listen: SocketAddr,
+    pub agent_listener: TcpListener,
     /// The gateway's certificate and the CA that agents' certificates come from.
     pub identity: wicketgate_session::tls::GatewayIdentity,
 }
@@ -54,31 +55,30 @@ pub struct GatewayConfig {
 #[derive(Debug)]
 pub struct Gateway {
     agent_address: SocketAddr,
-    public_address: Option<Ipv4Addr>,
+    backend: Arc<Backend>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
 impl Gateway {
-    /// Checks what it needs, binds the agents' port, and serves what comes over the link.
+    /// Serves what comes over the link.
     ///
     /// # Errors
     ///
-    /// One sentence that says what is missing and what to do: the machine can't do IPsec, or the port is taken.
+    /// The link is gone already, or what an earlier run left can't be looked at.
     pub async fn start(config: GatewayConfig, link: GatewayEnd) -> anyhow::Result<Self> {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let backend = Arc::new(Backend::start(config.ipsec).await?);
-        let (agents, agent_address) = Agents::bind(
-            config.agent_listen,
+        let backend = Arc::new(config.backend);
+        let agent_address = config.agent_listener.local_addr().context("cannot tell where agents dial in")?;
+        let agents = Agents::start(
+            config.agent_listener,
             config.identity,
             link.send.clone(),
             stop.clone(),
             tasks.clone(),
-        )
-        .await?;
+        );
         let hello = GatewayHello { esp: backend.esp().to_owned(), public_address: backend.public_address() };
         info!(esp = hello.esp, public_address = ?hello.public_address, agents = %agent_address, "gateway started");
-        let public_address = hello.public_address;
         link.send.send(FromGateway::Hello(hello)).await.context("the server's end of the link is gone")?;
 
         let left_over = backend.left_over().await.context("could not look for what an earlier run left")?;
@@ -87,7 +87,7 @@ impl Gateway {
         let board = Arc::new(Board::default());
         let counters = Arc::new(Counters::default());
         let around = Surroundings {
-            backend,
+            backend: Arc::clone(&backend),
             agents: agents.clone(),
             board: Arc::clone(&board),
             counters: Arc::clone(&counters),
@@ -112,7 +112,7 @@ impl Gateway {
         }));
         tasks.spawn(stop.clone().run_until_cancelled_owned(report(board, agents, link.send.clone())));
         tasks.spawn(report_traffic(counters, link.send, stop.clone()));
-        Ok(Self { agent_address, public_address, tasks, stop })
+        Ok(Self { agent_address, backend, tasks, stop })
     }
 
     /// Where agents dial in, with the port that the system chose if it was asked to.
@@ -122,17 +122,21 @@ impl Gateway {
 
     /// What remote sites dial; `None` without IPsec.
     pub fn public_address(&self) -> Option<Ipv4Addr> {
-        self.public_address
+        self.backend.public_address()
     }
 
-    /// Stops serving. Namespaces and IKE daemons live on: the next start adopts them.
+    /// Stops serving. Namespaces and IKE daemons live on: the next start adopts them. Without any, nothing is left.
     pub async fn stop(self) {
         self.stop.cancel();
         self.tasks.close();
         if tokio::time::timeout(STOP_WITHIN, self.tasks.wait()).await.is_err() {
             warn!("some connections did not end in time");
         }
-        info!("gateway stopped");
+        match self.backend.rest().await {
+            Ok(0) => info!("gateway stopped"),
+            Ok(tunnels) => info!(tunnels, "gateway stopped; its tunnels live on until `wicketgate down`"),
+            Err(error) => warn!(%error, "gateway stopped, and could not remove its firewall rules"),
+        }
     }
 }
 

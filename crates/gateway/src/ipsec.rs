@@ -115,6 +115,17 @@ pub enum Backend {
     Off(Off),
 }
 
+impl IpsecMode {
+    /// Whether this process and this machine have what it takes at all. Changes nothing; [`Backend::start`] looks
+    /// closer.
+    ///
+    /// # Errors
+    /// One clear line each, see [`IpsecError`].
+    pub fn preflight(self) -> Result<(), IpsecError> {
+        if self == Self::Off { Ok(()) } else { probe::preflight() }
+    }
+}
+
 impl Backend {
     /// Looks at what the machine can do, and takes possession of the state directory.
     ///
@@ -180,6 +191,17 @@ impl Backend {
                 off.remove(tunnel);
                 Ok(())
             }
+        }
+    }
+
+    /// For the end of a run: what is there lives on, and is counted. Where nothing is, the gateway's own rules go.
+    ///
+    /// # Errors
+    /// As [`Backend::purge`].
+    pub async fn rest(&self) -> io::Result<usize> {
+        match self {
+            Self::Strongswan(strongswan) => strongswan.rest().await,
+            Self::Off(_) => Ok(0),
         }
     }
 

@@ -247,6 +247,9 @@ impl TunnelTask {
     fn show(&self, wish: &TunnelDesired, problem: Option<Problem>) {
         let connection = self.tunnel.as_ref().map(|tunnel| tunnel.connection().borrow().clone());
         self.around.board.update_tunnel(self.id, |seen| {
+            if let Some(connection) = &connection {
+                self.tell(wish, &seen.connection, connection);
+            }
             seen.ready = problem.is_none().then_some(wish.generation);
             seen.problem = problem;
             match connection {
@@ -255,6 +258,23 @@ impl TunnelTask {
                 None => seen.connection = Connection::down(Timestamp::now()),
             }
         });
+    }
+
+    /// What whoever runs the gateway wants to find in its log about a peer.
+    fn tell(&self, wish: &TunnelDesired, before: &Connection, now: &Connection) {
+        let (id, name) = (self.id, &wish.name);
+        if now.state != before.state {
+            match now.state {
+                ConnectionState::Up => info!(tunnel.id = %id, tunnel.name = %name, "site connected"),
+                ConnectionState::Down => {
+                    warn!(tunnel.id = %id, tunnel.name = %name, error = now.last_error, "site disconnected");
+                }
+                ConnectionState::Connecting => {}
+            }
+        } else if let Some(error) = now.last_error.as_ref().filter(|e| before.last_error.as_ref() != Some(e))
+        {
+            warn!(tunnel.id = %id, tunnel.name = %name, error, "site could not connect");
+        }
     }
 
     /// Binds what is not bound yet. A changed port is bound before the old one is released, unless shares exchange

@@ -1,5 +1,7 @@
 //! A gateway without IPsec, told over its link what to serve.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed step is a failed test")]
+
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
@@ -8,9 +10,12 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
 use uuid::Uuid;
-use wicketgate_gateway::{Gateway, GatewayConfig, IpsecConfig, IpsecMode};
+use wicketgate_gateway::{Backend, Gateway, GatewayConfig, IpsecConfig, IpsecMode};
 use wicketgate_model::{
     DesiredDelta, EnvironmentId, GatewayId, Generation, PreSharedKey, Reason, ShareDesired, ShareId,
     ShareObserved, SignedAssignment, TunnelDesired, TunnelId,
@@ -43,13 +48,11 @@ impl Told {
         let id = GatewayId::new(Uuid::now_v7());
         let key = PrivateKey::generate().unwrap();
         let certificate = ca.issue(&Identity::Gateway { gateway: id }, &key.public_point(), now).unwrap();
+        let ipsec =
+            IpsecConfig { mode: IpsecMode::Off, state_dir: dir.path().to_owned(), public_address: None };
         let config = GatewayConfig {
-            ipsec: IpsecConfig {
-                mode: IpsecMode::Off,
-                state_dir: dir.path().to_owned(),
-                public_address: None,
-            },
-            agent_listen: "127.0.0.1:0".parse().unwrap(),
+            backend: Backend::start(ipsec).await.unwrap(),
+            agent_listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
             identity: GatewayIdentity::new(ca.certificate(), key, certificate).unwrap(),
         };
         let (link, end) = link::in_process(id, "local".parse().unwrap());

@@ -110,7 +110,7 @@ impl Link {
                 self.take(report).await;
             }
         }
-        warn!("the gateway's link ended");
+        info!("the gateway's link ended");
         self.status.send_modify(|s| s.connected = false);
         self.sight.write(|seen| {
             seen.silent_since = Some(Timestamp::now());

@@ -12,8 +12,8 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use wicketgate_model::{
-    Assignment, Connection, Deadlines, Desired, Generation, Observation, Reason, ShareDesired, ShareId,
-    Standing, Status, Touched, TunnelDesired, TunnelId, next,
+    Assignment, Connection, Deadlines, Desired, Generation, Observation, Reason, ResourceName, ShareDesired,
+    ShareId, Standing, Status, Touched, TunnelDesired, TunnelId, next,
 };
 use wicketgate_session::{ca::Ca, link::ToGateway};
 use wicketgate_store::{Changes, Resource, Revision, Settlement, ShareRow, Store, StoreError, TunnelRow};
@@ -34,6 +34,8 @@ pub struct LastRun {
 /// What the reconciler keeps of a row.
 #[derive(Debug)]
 struct Row {
+    /// For logs.
+    name: ResourceName,
     generation: Generation,
     standing: Standing,
 }
@@ -151,7 +153,8 @@ impl Reconciler {
             if let Some(connection) = row.connection {
                 self.connections.entry(id).or_insert(connection);
             }
-            self.tunnels.insert(id, Row { generation: row.generation, standing: row.standing });
+            self.tunnels
+                .insert(id, Row { name: row.name, generation: row.generation, standing: row.standing });
         }
         for row in changes.shares {
             let id = row.id;
@@ -172,7 +175,8 @@ impl Reconciler {
             } else {
                 self.desired.shares.remove(&id);
             }
-            self.shares.insert(id, Row { generation: row.generation, standing: row.standing });
+            self.shares
+                .insert(id, Row { name: row.name, generation: row.generation, standing: row.standing });
         }
         self.desired.barred.extend(changes.barred);
         for agent in changes.unbarred {
@@ -308,9 +312,11 @@ impl Reconciler {
             match standing.status {
                 Status::Error => {
                     let problem = standing.detail.as_ref().map(|d| d.problem.message.as_str());
-                    warn!(resource = %resource, status = %standing.status, problem, "status changed");
+                    warn!(resource = %resource, name = %row.name, status = %standing.status, problem, "status changed");
                 }
-                _ => info!(resource = %resource, status = %standing.status, "status changed"),
+                _ => {
+                    info!(resource = %resource, name = %row.name, status = %standing.status, "status changed")
+                }
             }
         }
         let deleted = standing.status == Status::Deleted;

@@ -1,7 +1,6 @@
 //! The server: prepares what it keeps, then answers, and reconciles.
 
 use std::{
-    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -40,8 +39,8 @@ const STOP_WITHIN: Duration = Duration::from_secs(10);
 pub struct ServerConfig {
     /// Exists, mode 0700, and is this process's alone.
     pub data_dir: PathBuf,
-    /// Where the REST API listens.
-    pub listen: SocketAddr,
+    /// Where the REST API answers.
+    pub listener: TcpListener,
     /// Where tunnels' load-balancer addresses come from.
     pub pools: LoadBalancerPools,
     /// How long a change may take before its status is `ERROR`.
@@ -54,7 +53,6 @@ pub struct Prepared {
     config: ServerConfig,
     store: Store,
     admin: AdminToken,
-    listener: TcpListener,
     /// The admin token, if it was made just now: to be printed once.
     pub new_admin_token: Option<secrecy::SecretString>,
 }
@@ -68,15 +66,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens the database, makes what a first start makes, and binds the API's port.
+    /// Opens the database, and makes what a first start makes.
     ///
     /// # Errors
     ///
-    /// One sentence that says what is in the way: the directory, the database or the port.
+    /// One sentence that says what is in the way: the directory or the database.
     pub async fn prepare(config: ServerConfig) -> anyhow::Result<Prepared> {
-        let listener = TcpListener::bind(config.listen).await.with_context(|| {
-            format!("cannot listen for the API on {}: choose another address with --listen", config.listen)
-        })?;
         let path = config.data_dir.join(DATABASE);
         let store = Store::open(&path.display().to_string()).await?;
         if let Some(frontdoor) = ensure_first_frontdoor(&store).await? {
@@ -84,7 +79,7 @@ impl Server {
         }
         let (token, is_new) = admin_token::load_or_create(&config.data_dir)?;
         let admin = AdminToken::new(token.expose_secret());
-        Ok(Prepared { config, store, admin, listener, new_admin_token: is_new.then_some(token) })
+        Ok(Prepared { config, store, admin, new_admin_token: is_new.then_some(token) })
     }
 
     /// Where the admin token is kept.
@@ -100,13 +95,13 @@ impl Prepared {
     ///
     /// The listener can't be asked for its address.
     pub fn start(self, ca: Arc<Ca>, link: ServerEnd, agent_url: Option<String>) -> anyhow::Result<Server> {
-        let Self { config, store, admin, listener, .. } = self;
+        let Self { config, store, admin, .. } = self;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let wake = Arc::new(Notify::new());
         let (gateway_status, gateway) = watch::channel(GatewayStatus::default());
         let (last_run_status, last_run) = watch::channel(LastRun::default());
         let sight = Sight::new(Arc::clone(&wake), Timestamp::now());
-        let address = listener.local_addr().context("cannot tell where the API listens")?;
+        let address = config.listener.local_addr().context("cannot tell where the API listens")?;
 
         let state = AppState {
             store: store.clone(),
@@ -132,8 +127,8 @@ impl Prepared {
         tasks.spawn(link_task.run(link.receive));
         tasks.spawn(reconciler.run(wake, last_run_status, stop.clone()));
         tasks.spawn(stop.clone().run_until_cancelled_owned(prune(store.clone())));
-        let serve =
-            axum::serve(listener, api::router(state)).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let serve = axum::serve(config.listener, api::router(state))
+            .with_graceful_shutdown(stop.clone().cancelled_owned());
         tasks.spawn(async move {
             if let Err(error) = serve.await {
                 warn!(%error, "the API stopped");

@@ -2,10 +2,17 @@
 //!
 //! Reading is cancel-safe: what has arrived of a message stays in the buffer.
 
-use crate::link::EnrolRefusal;
+use crate::{
+    link::EnrolRefusal,
+    tls::{Fault, fault::plainly},
+};
 use bytes::{Buf, BytesMut};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::{fmt, io, time::Duration};
+use std::{
+    fmt,
+    io::{self, ErrorKind},
+    time::Duration,
+};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use wicketgate_model::{
     AgentId, EnrollmentId, EnvironmentId, FrontdoorId, Generation, ShareId, SignedAssignment, ZId,
@@ -136,8 +143,8 @@ pub enum EnrolAnswer {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    #[error("the connection broke")]
-    Io(#[from] io::Error),
+    #[error("the connection broke: {}", plainly(.0))]
+    Io(io::Error),
     #[error("the other end closed the connection")]
     Closed,
     #[error("the other end does not read, or does not say what it should")]
@@ -148,6 +155,35 @@ pub enum ControlError {
     Length(usize),
     #[error("a message can't be read")]
     Message(#[source] serde_json::Error),
+}
+
+// Not `#[from]`: that would make it the source as well, which says the same again in the TLS library's words.
+impl From<io::Error> for ControlError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl ControlError {
+    /// `None`: TLS has nothing to do with it.
+    pub fn fault(&self) -> Option<Fault> {
+        match self {
+            Self::Io(error) => Fault::of(error),
+            _ => None,
+        }
+    }
+
+    /// Whether the other end, or something on the way, put an end to the connection and gave no reason.
+    pub fn is_hang_up(&self) -> bool {
+        match self {
+            Self::Closed => true,
+            Self::Io(error) => matches!(
+                error.kind(),
+                ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+            ),
+            _ => false,
+        }
+    }
 }
 
 /// A connection that carries messages.

@@ -4,6 +4,7 @@
 //! that leaves this module has an agent of this CA on one end and a gateway of it on the other; only an
 //! enrolment has a nameless client.
 
+pub(crate) mod fault;
 mod verifier;
 
 use crate::{
@@ -11,6 +12,8 @@ use crate::{
     key::PrivateKey,
     trust::{CaCertificate, Fingerprint},
 };
+pub use fault::Fault;
+use fault::plainly;
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig, SignatureScheme,
     client::ResolvesClientCert,
@@ -53,11 +56,11 @@ impl Purpose {
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     #[error("the certificate and the key can't be used")]
-    OwnCertificate(#[source] rustls::Error),
+    OwnCertificate(rustls::Error),
     #[error("the CA's certificate can't be used")]
     Ca,
-    #[error("the TLS handshake failed")]
-    Handshake(#[source] io::Error),
+    #[error("the TLS handshake failed: {}", plainly(.0))]
+    Handshake(io::Error),
     #[error("the other end speaks another protocol")]
     Protocol,
     #[error("the other end did not prove to be what this connection is for")]
@@ -65,24 +68,21 @@ pub enum TlsError {
 }
 
 /// Why a gateway was not trusted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Distrust {
-    /// Its certificate is not valid at this machine's time.
+    #[error("the other end's certificate is not valid at this machine's time")]
     Clock,
     /// It is not of the CA that it should be of, or is no gateway.
+    #[error("the other end is not who it should be")]
     Stranger,
 }
 
 impl TlsError {
-    /// `None`: the handshake failed for another reason than trust.
-    pub fn distrust(&self) -> Option<Distrust> {
-        use rustls::{CertificateError as E, Error};
-        let Self::Handshake(io) = self else { return None };
-        match io.get_ref()?.downcast_ref::<Error>()? {
-            Error::InvalidCertificate(
-                E::Expired | E::ExpiredContext { .. } | E::NotValidYet | E::NotValidYetContext { .. },
-            ) => Some(Distrust::Clock),
-            Error::InvalidCertificate(_) => Some(Distrust::Stranger),
+    /// `None`: it has nothing to do with what the other end sent.
+    pub fn fault(&self) -> Option<Fault> {
+        match self {
+            Self::Handshake(error) => Fault::of(error),
+            Self::Protocol => Some(Fault::NothingInCommon),
             _ => None,
         }
     }

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -12,6 +12,9 @@ use rustix::{
     fs::{FlockOperation, flock},
     io::Errno,
 };
+
+/// Locked while a process uses the directory; it also tells that the directory is one of ours.
+const LOCK: &str = "lock";
 
 /// Held until it is dropped.
 #[derive(Debug)]
@@ -31,12 +34,13 @@ impl DataDir {
         })?;
         let path =
             fs::canonicalize(path).with_context(|| format!("cannot use the data directory {shown}"))?;
+        keep_private(&path)?;
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
             .write(true)
             .mode(0o600)
-            .open(path.join("lock"))
+            .open(path.join(LOCK))
             .with_context(|| {
                 format!("cannot write to the data directory {shown}: choose another with --data-dir, or run as its owner")
             })?;
@@ -66,5 +70,54 @@ impl DataDir {
             .create(&path)
             .with_context(|| format!("cannot make {}", path.display()))?;
         Ok(path)
+    }
+}
+
+/// An empty directory is taken over, whoever could read it; one with somebody's files in it is not.
+fn keep_private(path: &Path) -> anyhow::Result<()> {
+    let shown = path.display();
+    let unreadable = || {
+        format!("cannot read the data directory {shown}: choose another with --data-dir, or run as its owner")
+    };
+    let ours = path.join(LOCK).try_exists().with_context(unreadable)?
+        || fs::read_dir(path).with_context(unreadable)?.next().is_none();
+    if !ours {
+        bail!("the directory {shown} has other files in it: choose another with --data-dir");
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+        .with_context(|| format!("cannot make the data directory {shown} private: run as its owner"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn it_is_made_private_and_used_by_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let held = DataDir::open(&path).unwrap();
+        assert_eq!(mode(&path), 0o700);
+        let second = DataDir::open(&path).unwrap_err().to_string();
+        assert!(second.contains("another wicketgate"), "{second}");
+        drop(held);
+        fs::write(path.join("wicketgate.db"), "").unwrap();
+        DataDir::open(&path).unwrap();
+    }
+
+    #[test]
+    fn somebody_elses_directory_is_refused_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("letter"), "").unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let refused = DataDir::open(dir.path()).unwrap_err().to_string();
+        assert!(refused.contains("has other files in it"), "{refused}");
+        assert_eq!(mode(dir.path()), 0o755);
     }
 }

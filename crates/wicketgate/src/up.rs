@@ -12,10 +12,13 @@ use anyhow::Context;
 use clap::Args;
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
 use tracing::{error, info};
 use uuid::Uuid;
-use wicketgate_gateway::{Gateway, GatewayConfig, IpsecConfig, IpsecMode};
+use wicketgate_gateway::{Backend, Gateway, GatewayConfig, IpsecConfig, IpsecMode};
 use wicketgate_model::{GatewayId, LoadBalancerPools, LocationId};
 use wicketgate_server::{Server, ServerConfig};
 use wicketgate_session::{
@@ -50,7 +53,7 @@ pub(crate) struct Up {
     #[arg(long, value_name = "IPV4")]
     public_address: Option<Ipv4Addr>,
     /// The URL that agents are told to dial [default: https:// and the agents' listen address].
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = https_url)]
     agent_url: Option<String>,
     /// How long a change may take before its status becomes ERROR, in seconds. It is tried on after that.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
@@ -59,29 +62,34 @@ pub(crate) struct Up {
 
 impl Up {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
+        // What can be told before anything is written or changed.
+        self.ipsec.preflight()?;
+        let api_listener = listen(self.listen, "the API", "--listen").await?;
+        let agent_listener = listen(self.agent_listen, "agents", "--agent-listen").await?;
         let data_dir = DataDir::open(&self.data_dir)?;
+        let backend = Backend::start(IpsecConfig {
+            mode: self.ipsec,
+            state_dir: data_dir.subdirectory("gateway")?,
+            public_address: self.public_address,
+        })
+        .await?;
+
         let ca = Arc::new(Ca::load_or_create(&data_dir.subdirectory("ca")?, Timestamp::now())?);
         let gateway_id = GatewayId::new(Uuid::now_v7());
         let identity = gateway_identity(&ca, gateway_id)?;
         let (server_end, gateway_end) = link::in_process(gateway_id, self.location);
-
         let pools = match self.ipsec {
             IpsecMode::Off => LoadBalancerPools::loopback(),
             IpsecMode::Auto | IpsecMode::Kernel | IpsecMode::Userland => LoadBalancerPools::ipsec(),
         };
         let server = Server::prepare(ServerConfig {
             data_dir: data_dir.path().to_owned(),
-            listen: self.listen,
+            listener: api_listener,
             pools,
             provisioning_deadline: Duration::from_secs(self.provisioning_deadline),
         })
         .await?;
-        let ipsec = IpsecConfig {
-            mode: self.ipsec,
-            state_dir: data_dir.subdirectory("gateway")?,
-            public_address: self.public_address,
-        };
-        let config = GatewayConfig { ipsec, agent_listen: self.agent_listen, identity: identity.clone() };
+        let config = GatewayConfig { backend, agent_listener, identity: identity.clone() };
         let gateway = Gateway::start(config, gateway_end).await?;
         let renewal = tokio::spawn(renew(Arc::clone(&ca), gateway_id, identity));
 
@@ -100,6 +108,17 @@ impl Up {
         server.stop().await;
         Ok(())
     }
+}
+
+async fn listen(address: SocketAddr, who: &str, flag: &str) -> anyhow::Result<TcpListener> {
+    let bound = TcpListener::bind(address).await;
+    bound.with_context(|| format!("cannot listen for {who} on {address}: choose another address with {flag}"))
+}
+
+/// Agents dial with TLS, always.
+fn https_url(text: &str) -> Result<String, String> {
+    let host = text.strip_prefix("https://").filter(|rest| !rest.is_empty());
+    host.map(|_| text.to_owned()).ok_or_else(|| "must begin with https:// and name a host".to_owned())
 }
 
 fn gateway_identity(ca: &Ca, gateway: GatewayId) -> anyhow::Result<GatewayIdentity> {

@@ -102,6 +102,9 @@ impl Strongswan {
         let public_address = public_address.or(default_source).ok_or(IpsecError::NoPublicAddress)?;
         let is_local = probe::is_local(public_address)
             .map_err(NetnsError::io(format!("look for the address {public_address}")))?;
+        if !is_local {
+            info!(%public_address, "no address of this host: taken for one that a NAT in front of it translates");
+        }
         // Behind a 1:1 NAT packets come to the host's own address, and leave from it.
         let send_from =
             if is_local { public_address } else { default_source.ok_or(IpsecError::NoPublicAddress)? };
@@ -165,6 +168,14 @@ impl Strongswan {
         }
         self.tunnels.lock().await.remove(&id);
         Ok(())
+    }
+
+    pub(super) async fn rest(&self) -> io::Result<usize> {
+        let tunnels = records(&self.state_dir)?.len();
+        if tunnels == 0 {
+            self.purge().await?;
+        }
+        Ok(tunnels)
     }
 
     pub(super) async fn purge(&self) -> io::Result<()> {

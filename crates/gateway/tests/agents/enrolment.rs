@@ -3,6 +3,7 @@
 use super::lab::{Lab, SOON, echo, exchange, soon};
 use jiff::Timestamp;
 use std::{fs, sync::atomic::Ordering};
+use tokio::io::AsyncWriteExt;
 use uuid::Uuid;
 use wicketgate_model::{AgentId, EnrollmentId, FrontdoorId, Reason};
 use wicketgate_session::{
@@ -11,7 +12,7 @@ use wicketgate_session::{
     enrolment_code::EnrolmentCode,
     identity::{AgentIdentity, Identity},
     key::PrivateKey,
-    tls::AgentTls,
+    tls::{AgentTls, Distrust, Fault},
 };
 
 #[tokio::test]
@@ -110,6 +111,26 @@ async fn a_certificate_of_another_authority_is_refused() {
         let answer = tokio::time::timeout(SOON, answer).await.unwrap();
         assert_eq!(answer, right.then_some(ToAgent::Welcome));
     }
+}
+
+#[tokio::test]
+async fn an_agent_knows_a_stranger_and_another_protocol() {
+    let (lab, other) = (Lab::new().await, Lab::new().await);
+    let agent = super::puppet::Puppet::new(&lab, 5);
+    let error = agent.handshake(other.address).await.unwrap_err();
+    assert_eq!(error.fault(), Some(Fault::Distrust(Distrust::Stranger)), "{error:?}");
+
+    let http = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = http.local_addr().unwrap();
+    let serve = async {
+        let (mut tcp, _) = http.accept().await.unwrap();
+        tcp.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        tcp
+    };
+    let (outcome, _tcp) = tokio::join!(agent.handshake(address), serve);
+    let error = outcome.unwrap_err();
+    assert_eq!(error.fault(), Some(Fault::NotTls), "{error:?}");
+    assert_eq!(error.to_string(), "the TLS handshake failed: the other end does not speak TLS");
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
-use wicketgate_agent::{Config, allow::AllowList};
+use wicketgate_agent::{Config, NoCode, allow::AllowList};
 use wicketgate_gateway::agents::{AgentStanding, Agents, DialFailure};
 use wicketgate_model::{
     AgentId, Assignment, EnrollmentId, EnvironmentId, FrontdoorId, GatewayId, Generation, IngressPort,
@@ -82,22 +82,16 @@ impl Lab {
         let (send, receive) = mpsc::channel(64);
         let seen = Arc::new(Seen::default());
         tokio::spawn(server(Arc::clone(&ca), code.clone(), receive, Arc::clone(&seen)));
-        let (agents, address) = Agents::bind(
-            "127.0.0.1:0".parse().unwrap(),
-            identity,
-            send,
-            CancellationToken::new(),
-            TaskTracker::new(),
-        )
-        .await
-        .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let agents = Agents::start(listener, identity, send, CancellationToken::new(), TaskTracker::new());
         Self { ca, agents, address, environment: environment(), code, seen, _dir: dir }
     }
 
     pub(crate) fn config(&self, state: &Path, code: Option<&EnrolmentCode>, allow: &[&str]) -> Config {
         Config {
             server: format!("https://{}", self.address).parse().unwrap(),
-            code: code.cloned(),
+            code: code.cloned().ok_or(NoCode::NotGiven),
             state_dir: state.to_owned(),
             allow: AllowList::new(allow.iter().map(|r| r.parse().unwrap()).collect()),
             name: "lab".to_owned(),

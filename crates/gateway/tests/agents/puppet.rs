@@ -2,6 +2,7 @@
 
 use super::lab::{Lab, soon};
 use jiff::Timestamp;
+use std::net::SocketAddr;
 use tokio::net::TcpStream;
 use uuid::Uuid;
 use wicketgate_model::{AgentId, FrontdoorId, Generation, ShareId};
@@ -10,14 +11,14 @@ use wicketgate_session::{
     control::{Control, FromAgent, ToAgent},
     identity::{AgentIdentity, Identity},
     key::PrivateKey,
-    tls::{AgentTls, TlsStream},
+    tls::{AgentTls, TlsError, TlsStream},
 };
 
 /// An agent of the lab's environment, with a certificate and no mind of its own.
 pub(crate) struct Puppet {
     pub(crate) id: AgentId,
     tls: AgentTls,
-    address: std::net::SocketAddr,
+    address: SocketAddr,
 }
 
 impl Puppet {
@@ -29,6 +30,12 @@ impl Puppet {
         let certificate = lab.ca.issue(&identity, &key.public_point(), Timestamp::now()).unwrap();
         let tls = AgentTls::new(lab.ca.certificate(), key, certificate).unwrap();
         Self { id, tls, address: lab.address }
+    }
+
+    /// The handshake of a control connection with whoever is there.
+    pub(crate) async fn handshake(&self, address: SocketAddr) -> Result<TlsStream, TlsError> {
+        let tcp = TcpStream::connect(address).await.unwrap();
+        soon("a handshake", self.tls.connect_control(tcp)).await
     }
 
     /// A control connection on which nothing was said yet; `None`: the gateway does not want it.
