@@ -6,6 +6,8 @@
 
 mod act;
 mod agent;
+mod batch;
+mod census;
 mod columns;
 mod enrollment;
 mod environment;
@@ -22,6 +24,7 @@ mod window;
 
 pub use act::Act;
 pub use agent::AgentRow;
+pub use census::Census;
 pub use enrollment::{Enrol, Enrolled, NewEnrollment, Refusal};
 pub use environment::EnvironmentRow;
 pub use error::{Result, StoreError};

@@ -3,7 +3,10 @@
 //! SQLite has one connection that writes and several that read; PostgreSQL has one pool. A SQLite database is
 //! readable by its owner only: it holds pre-shared keys.
 
-use crate::{Result, StoreError};
+use crate::{
+    Result, StoreError,
+    batch::{Batches, MOST},
+};
 use sqlx::{
     Any, AnyPool, ConnectOptions, Executor, Transaction,
     any::AnyPoolOptions,
@@ -14,6 +17,7 @@ use std::{
     fs, io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -31,6 +35,7 @@ static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 pub struct Store {
     pub(crate) readers: AnyPool,
     writers: AnyPool,
+    pub(crate) batches: Arc<Batches>,
     begin: &'static str,
 }
 
@@ -46,7 +51,7 @@ impl Store {
                 .connect(place)
                 .await
                 .map_err(|e| StoreError::Open(format!("can't open the PostgreSQL database: {e}")))?;
-            Self { readers: pool.clone(), writers: pool, begin: "BEGIN" }
+            Self { readers: pool.clone(), writers: pool, batches: Batches::of(1), begin: "BEGIN" }
         } else {
             Self::open_sqlite(Path::new(place)).await?
         };
@@ -66,6 +71,8 @@ impl Store {
                 .min_connections(1)
                 .idle_timeout(None)
                 .max_lifetime(None)
+                // A file does not go away: asking each time would double a read's cost.
+                .test_before_acquire(false)
                 .acquire_timeout(ACQUIRE)
                 .after_connect(|connection, _| {
                     Box::pin(async move {
@@ -87,7 +94,7 @@ impl Store {
         // The writer first: it creates the file and its journal.
         let writers = pool(1).await.map_err(failed)?;
         let readers = pool(SQLITE_READERS).await.map_err(failed)?;
-        Ok(Self { readers, writers, begin: "BEGIN IMMEDIATE" })
+        Ok(Self { readers, writers, batches: Batches::of(MOST), begin: "BEGIN IMMEDIATE" })
     }
 
     async fn migrate(&self) -> Result<()> {
@@ -105,7 +112,15 @@ impl Store {
     }
 
     pub(crate) async fn begin(&self) -> Result<Transaction<'static, Any>> {
-        Ok(self.writers.begin_with(self.begin).await?)
+        match self.writers.begin_with(self.begin).await {
+            // A transaction that SQLite ended by itself, as on a full disk, leaves a connection that can't begin
+            // another one.
+            Err(sqlx::Error::InvalidSavePointStatement) => {
+                self.writers.acquire().await?.close().await?;
+                Ok(self.writers.begin_with(self.begin).await?)
+            }
+            begun => Ok(begun?),
+        }
     }
 
     /// Whether the database answers.

@@ -224,6 +224,8 @@ impl Store {
         spec: &ShareSpec,
     ) -> Result<T> {
         let Err(StoreError::Conflict { property, .. }) = made else { return made };
+        // What is in the way may have been written a moment ago.
+        self.flush().await;
         let row = sqlx::query(
             "SELECT id FROM ipsec_share WHERE status <> 'DELETED' \
              AND (($1 = 'name' AND frontdoor = $2 AND name = $3) \

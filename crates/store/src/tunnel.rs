@@ -307,6 +307,8 @@ impl Store {
         spec: &TunnelSpec,
     ) -> Result<T> {
         let Err(StoreError::Conflict { property, .. }) = made else { return made };
+        // What is in the way may have been written a moment ago.
+        self.flush().await;
         let row = sqlx::query(
             "SELECT id FROM ipsec_tunnel WHERE frontdoor = $1 AND status <> 'DELETED' \
              AND (($2 = 'name' AND name = $3) OR ($2 = 'peerPublicIp' AND location = $4 AND peer_address = $5))",
