@@ -2,7 +2,7 @@
 //! gateways refuse a certificate that is still valid.
 
 use crate::{
-    Act, Action, Page, PageRequest, ResourceType, Result, Store, StoreError,
+    Act, Action, ResourceType, Result, Store, StoreError,
     columns::{parsed, parsed_option, text, time, time_option},
     execution::Execution,
 };
@@ -37,7 +37,7 @@ macro_rules! select {
 }
 
 impl AgentRow {
-    fn read(row: &AnyRow) -> Result<Self> {
+    pub(crate) fn read(row: &AnyRow) -> Result<Self> {
         Ok(Self {
             id: parsed(row, "id")?,
             frontdoor: parsed(row, "frontdoor")?,
@@ -62,44 +62,6 @@ impl Store {
             .fetch_optional(&self.readers)
             .await?;
         row.as_ref().map(AgentRow::read).transpose()
-    }
-
-    pub async fn agents(&self, frontdoor: FrontdoorId, page: PageRequest) -> Result<Page<AgentRow>> {
-        let total: i64 = sqlx::query("SELECT COUNT(*) FROM agent WHERE frontdoor = $1 AND barred_at IS NULL")
-            .bind(frontdoor.to_string())
-            .fetch_one(&self.readers)
-            .await?
-            .try_get(0)?;
-        let rows = sqlx::query(select!(
-            "WHERE a.frontdoor = $1 AND a.barred_at IS NULL ORDER BY a.id LIMIT $2 OFFSET $3"
-        ))
-        .bind(frontdoor.to_string())
-        .bind(i64::from(page.size))
-        .bind(page.offset())
-        .fetch_all(&self.readers)
-        .await?;
-        Ok(Page {
-            rows: rows.iter().map(AgentRow::read).collect::<Result<_>>()?,
-            total: u64::try_from(total).unwrap_or(0),
-        })
-    }
-
-    /// The agents of the environments from `first` to `last`, by id: those of one page of environments.
-    pub async fn agents_between(
-        &self,
-        frontdoor: FrontdoorId,
-        first: EnvironmentId,
-        last: EnvironmentId,
-    ) -> Result<Vec<AgentRow>> {
-        let rows = sqlx::query(select!(
-            "WHERE a.frontdoor = $1 AND a.environment BETWEEN $2 AND $3 AND a.barred_at IS NULL ORDER BY a.id"
-        ))
-        .bind(frontdoor.to_string())
-        .bind(first.to_string())
-        .bind(last.to_string())
-        .fetch_all(&self.readers)
-        .await?;
-        rows.iter().map(AgentRow::read).collect()
     }
 
     /// Bars the agent: its connections are cut and its certificate is refused.

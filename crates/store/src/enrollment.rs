@@ -232,7 +232,7 @@ fn environment_name(host: &str) -> String {
     if name.parse::<ResourceName>().is_ok() { name.to_owned() } else { "environment".to_owned() }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 

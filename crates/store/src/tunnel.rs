@@ -1,7 +1,7 @@
 //! IPsec tunnels.
 
 use crate::{
-    Act, Action, Page, PageRequest, ResourceType, Result, Store, StoreError, Tags,
+    Act, Action, ResourceType, Result, Store, StoreError, Tags,
     act::Write,
     columns::{
         generation, number, parsed, parsed_option, standing, tags, tags_text, text, time, time_option,
@@ -224,7 +224,7 @@ impl Store {
     /// Refused with [`StoreError::InUse`] while a live share uses the tunnel.
     pub async fn delete_tunnel(&self, frontdoor: FrontdoorId, id: TunnelId, act: &Act) -> Result<TunnelRow> {
         let mut write = self.write().await?;
-        write.live_tunnel(frontdoor, id).await?;
+        act.check(write.live_tunnel(frontdoor, id).await?.updated_at)?;
         let user = sqlx::query(
             "SELECT id FROM ipsec_share WHERE tunnel = $1 AND status NOT IN ('DELETING', 'DELETED') ORDER BY id LIMIT 1",
         )
@@ -259,28 +259,6 @@ impl Store {
         row.as_ref().map(TunnelRow::read).transpose()
     }
 
-    /// In the order of creation, without those that are `DELETED`.
-    pub async fn tunnels(&self, frontdoor: FrontdoorId, page: PageRequest) -> Result<Page<TunnelRow>> {
-        let total: i64 =
-            sqlx::query("SELECT COUNT(*) FROM ipsec_tunnel WHERE frontdoor = $1 AND status <> 'DELETED'")
-                .bind(frontdoor.to_string())
-                .fetch_one(&self.readers)
-                .await?
-                .try_get(0)?;
-        let rows = sqlx::query(
-            "SELECT * FROM ipsec_tunnel WHERE frontdoor = $1 AND status <> 'DELETED' ORDER BY id LIMIT $2 OFFSET $3",
-        )
-        .bind(frontdoor.to_string())
-        .bind(i64::from(page.size))
-        .bind(page.offset())
-        .fetch_all(&self.readers)
-        .await?;
-        Ok(Page {
-            rows: rows.iter().map(TunnelRow::read).collect::<Result<_>>()?,
-            total: u64::try_from(total).unwrap_or(0),
-        })
-    }
-
     /// What the gateways report of the peers. Not a change of the tunnels: it stamps no revision.
     pub async fn record_connections(&self, connections: &[(TunnelId, Connection)]) -> Result<()> {
         if connections.is_empty() {
@@ -290,11 +268,16 @@ impl Store {
         for (id, connection) in connections {
             let json = serde_json::to_string(connection)
                 .map_err(|_| StoreError::Corrupt { column: "connection" })?;
-            sqlx::query("UPDATE ipsec_tunnel SET connection = $1 WHERE id = $2 AND status <> 'DELETED'")
-                .bind(json)
-                .bind(id.to_string())
-                .execute(&mut *tx)
-                .await?;
+            sqlx::query(
+                "UPDATE ipsec_tunnel SET connection = $1, connection_state = $2, connection_since = $3 \
+                 WHERE id = $4 AND status <> 'DELETED'",
+            )
+            .bind(json)
+            .bind(connection.state.as_str())
+            .bind(connection.since.as_microsecond())
+            .bind(id.to_string())
+            .execute(&mut *tx)
+            .await?;
         }
         Ok(tx.commit().await?)
     }
