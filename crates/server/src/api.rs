@@ -5,6 +5,7 @@
 
 mod access;
 mod agents;
+mod api_accounts;
 mod enrollments;
 mod environments;
 mod executions;
@@ -12,6 +13,8 @@ mod frontdoors;
 mod health;
 mod locations;
 mod metrics;
+mod oauth;
+mod request;
 mod shares;
 mod tunnels;
 mod vpn_config;
@@ -21,14 +24,20 @@ use crate::{error::ApiError, state::AppState};
 use axum::{
     Router,
     http::Uri,
+    middleware::from_fn_with_state,
     routing::{get, post},
 };
+use std::sync::Arc;
 
 /// All paths of the server.
 pub fn router(state: AppState) -> Router {
     Router::new()
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
+        .route("/oauth/token", post(oauth::token))
+        .route("/.well-known/jwks.json", get(oauth::keys))
+        .route("/frontdoor/v2/api-accounts", get(api_accounts::list).post(api_accounts::create))
+        .route("/frontdoor/v2/api-accounts/{id}", get(api_accounts::get).delete(api_accounts::delete))
         .route("/frontdoor/v2", get(frontdoors::list).post(frontdoors::create))
         .route(
             "/frontdoor/v2/{frontdoorId}",
@@ -61,5 +70,6 @@ pub fn router(state: AppState) -> Router {
         .route("/frontdoor/v2/{frontdoorId}/executions/{id}", get(executions::get))
         .fallback(async |uri: Uri| ApiError::no_such_path(uri.path()))
         .method_not_allowed_fallback(async |uri: Uri| ApiError::no_such_method(uri.path()))
+        .layer(from_fn_with_state(Arc::clone(&state.metrics), request::observe))
         .with_state(state)
 }

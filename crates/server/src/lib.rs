@@ -5,8 +5,10 @@ pub mod auth;
 mod error;
 mod link;
 mod reconciler;
+mod serve;
 mod server;
 pub mod state;
+pub mod telemetry;
 
 pub use reconciler::LastRun;
 pub use server::{Prepared, Server, ServerConfig};

@@ -21,7 +21,7 @@ use wicketgate_session::{
 };
 use wicketgate_store::{Act, Enrol, Enrolled, Refusal, Store};
 
-use crate::state::GatewayStatus;
+use crate::{state::GatewayStatus, telemetry::Metrics};
 
 /// What is known of one gateway: written by its link, read by the reconciler.
 #[derive(Debug)]
@@ -92,11 +92,12 @@ pub(crate) struct Link {
     pub(crate) ca: Arc<Ca>,
     pub(crate) sight: Arc<Sight>,
     pub(crate) status: watch::Sender<GatewayStatus>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Link {
     pub(crate) async fn run(self, mut receive: mpsc::Receiver<FromGateway>) {
-        if let Err(error) = self.store.all_agents_disconnected().await {
+        if let Err(error) = self.store.all_agents_disconnected(Timestamp::now()).await {
             warn!(%error, "could not clear the list of connected agents");
         }
         while let Some(message) = receive.recv().await {
@@ -140,11 +141,12 @@ impl Link {
             }
             FromGateway::AgentDisconnected(agent) => {
                 info!(agent.id = %agent, "agent disconnected");
-                if let Err(error) = self.store.agent_disconnected(agent).await {
+                if let Err(error) = self.store.agent_disconnected(agent, Timestamp::now()).await {
                     warn!(%error, "could not record that an agent disconnected");
                 }
             }
             FromGateway::Traffic(carried) => {
+                self.metrics.carried(&carried);
                 if let Err(error) = self.store.record_traffic(Timestamp::now(), &carried).await {
                     warn!(%error, shares = carried.len(), "could not record what shares carried");
                 }

@@ -18,7 +18,10 @@ use wicketgate_model::{
 use wicketgate_session::{ca::Ca, link::ToGateway};
 use wicketgate_store::{Changes, Resource, Revision, Settlement, ShareRow, Store, StoreError, TunnelRow};
 
-use crate::link::{Seen, Sight};
+use crate::{
+    link::{Seen, Sight},
+    telemetry::Metrics,
+};
 
 /// How often it looks although nobody woke it: deadlines pass, and a signal may have been lost with its process.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -44,6 +47,7 @@ pub(crate) struct Reconciler {
     store: Store,
     ca: Arc<Ca>,
     sight: Arc<Sight>,
+    metrics: Arc<Metrics>,
     send: mpsc::Sender<ToGateway>,
     deadlines: Deadlines,
     revision: Revision,
@@ -71,6 +75,7 @@ impl Reconciler {
         store: Store,
         ca: Arc<Ca>,
         sight: Arc<Sight>,
+        metrics: Arc<Metrics>,
         send: mpsc::Sender<ToGateway>,
         deadlines: Deadlines,
     ) -> Self {
@@ -78,6 +83,7 @@ impl Reconciler {
             store,
             ca,
             sight,
+            metrics,
             send,
             deadlines,
             revision: Revision::default(),
@@ -112,6 +118,7 @@ impl Reconciler {
                 Ok(()) | Err(_) => {}
             }
             failing = result.is_err();
+            self.metrics.reconciled(now, failing);
             last_run.send_replace(LastRun { at: Some(now), error: result.err().map(|e| e.to_string()) });
             tokio::select! {
                 () = wake.notified() => {}
@@ -201,6 +208,7 @@ impl Reconciler {
             tunnel: row.tunnel,
             environment: row.environment,
             ingress_port: row.ingress_port,
+            options: row.options.clone(),
             assignment: self.ca.sign_assignment(&assignment)?,
         })
     }
@@ -316,6 +324,7 @@ impl Reconciler {
         match resource {
             Resource::Tunnel(id) if deleted => self.forget_tunnel(id),
             Resource::Share(id) if deleted => {
+                self.metrics.forget(id);
                 self.shares.remove(&id);
             }
             Resource::Tunnel(_) | Resource::Share(_) => {}

@@ -1,8 +1,9 @@
 //! What every request handler has at hand.
 
 use crate::{
-    auth::{AdminToken, Principal},
+    auth::{Auth, Principal},
     reconciler::LastRun,
+    telemetry::Metrics,
 };
 use jiff::{Timestamp, TimestampRound, Unit};
 use std::{net::Ipv4Addr, sync::Arc};
@@ -24,11 +25,12 @@ pub struct AppState {
     pub gateway: watch::Receiver<GatewayStatus>,
     /// When the reconciler last ran.
     pub last_run: watch::Receiver<LastRun>,
+    pub metrics: Arc<Metrics>,
     /// Of the CA that agents are to trust.
     pub ca: Fingerprint,
     /// The URL that agents dial, if it is known.
     pub agent_server: Option<String>,
-    pub admin: AdminToken,
+    pub auth: Auth,
 }
 
 /// What the server knows of its gateway.

@@ -8,7 +8,7 @@ use crate::{
     batch::{Batches, MOST},
 };
 use sqlx::{
-    Any, AnyPool, ConnectOptions, Executor, Transaction,
+    Any, AnyConnection, AnyPool, ConnectOptions, Connection, Executor, Transaction,
     any::AnyPoolOptions,
     migrate::{MigrateError, Migrator},
     sqlite::SqliteConnectOptions,
@@ -20,6 +20,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+use tokio::sync::Notify;
 
 /// Readers beside SQLite's one writer: more than cores never help.
 const SQLITE_READERS: u32 = 4;
@@ -36,6 +37,8 @@ pub struct Store {
     pub(crate) readers: AnyPool,
     writers: AnyPool,
     pub(crate) batches: Arc<Batches>,
+    /// Events were committed.
+    pub(crate) told: Arc<Notify>,
     begin: &'static str,
 }
 
@@ -45,13 +48,19 @@ impl Store {
     pub async fn open(place: &str) -> Result<Self> {
         sqlx::any::install_default_drivers();
         let store = if place.starts_with("postgres://") || place.starts_with("postgresql://") {
-            let pool = AnyPoolOptions::new()
-                .max_connections(POSTGRES_CONNECTIONS)
-                .acquire_timeout(ACQUIRE)
-                .connect(place)
-                .await
-                .map_err(|e| StoreError::Open(format!("can't open the PostgreSQL database: {e}")))?;
-            Self { readers: pool.clone(), writers: pool, batches: Batches::of(1), begin: "BEGIN" }
+            let pool = open_postgres(place).await.map_err(|e| {
+                StoreError::Open(format!(
+                    "can't open the PostgreSQL database {}: {e}",
+                    without_password(place)
+                ))
+            })?;
+            Self {
+                readers: pool.clone(),
+                writers: pool,
+                batches: Batches::of(1),
+                told: Arc::default(),
+                begin: "BEGIN",
+            }
         } else {
             Self::open_sqlite(Path::new(place)).await?
         };
@@ -94,7 +103,13 @@ impl Store {
         // The writer first: it creates the file and its journal.
         let writers = pool(1).await.map_err(failed)?;
         let readers = pool(SQLITE_READERS).await.map_err(failed)?;
-        Ok(Self { readers, writers, batches: Batches::of(MOST), begin: "BEGIN IMMEDIATE" })
+        Ok(Self {
+            readers,
+            writers,
+            batches: Batches::of(MOST),
+            told: Arc::default(),
+            begin: "BEGIN IMMEDIATE",
+        })
     }
 
     async fn migrate(&self) -> Result<()> {
@@ -136,6 +151,20 @@ impl Store {
     }
 }
 
+async fn open_postgres(url: &str) -> sqlx::Result<AnyPool> {
+    // The pool would try until its time is over, and then say only that it is over.
+    let first = tokio::time::timeout(ACQUIRE, AnyConnection::connect(url)).await;
+    first.map_err(|_| sqlx::Error::Io(io::ErrorKind::TimedOut.into()))??.close().await?;
+    AnyPoolOptions::new().max_connections(POSTGRES_CONNECTIONS).acquire_timeout(ACQUIRE).connect(url).await
+}
+
+/// Host and name: enough to know which database is meant.
+fn without_password(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let rest = rest.split('?').next().unwrap_or_default();
+    rest.rsplit_once('@').map_or(rest, |(_, place)| place)
+}
+
 /// Sees to it that the file is there with mode 0600; SQLite gives its journals the mode of the database.
 fn keep_private(path: &Path) -> Result<()> {
     let failed = |source: io::Error| match source.kind() {
@@ -156,4 +185,24 @@ fn keep_private(path: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_password_is_never_shown() {
+        for url in [
+            "postgres://u:geheim@127.0.0.1:1/wicketgate",
+            "postgres://u:ge%geheim@127.0.0.1:1/wicketgate",
+            "postgres://u:geheim@[127.0.0.1:1/wicketgate",
+            "postgres://127.0.0.1:1/wicketgate?user=u&password=geheim",
+            "postgres://u:geheim@127.0.0.1:x/wicketgate?sslmode=geheim",
+        ] {
+            let error = Store::open(url).await.err().map(|e| format!("{e} {e:?}")).unwrap();
+            assert!(error.contains("127.0.0.1"), "{error}");
+            assert!(!error.contains("geheim"), "{error}");
+        }
+    }
 }

@@ -7,6 +7,7 @@ use axum::{
     http::{HeaderMap, Method, Request, StatusCode},
 };
 use jiff::Timestamp;
+use prometheus_client::registry::Registry;
 use serde_json::{Map, Value, json};
 use std::sync::{
     Arc, Mutex,
@@ -20,8 +21,9 @@ use wicketgate_model::{EnrollmentId, FrontdoorId, Generation, LoadBalancerPools,
 use wicketgate_server::{
     LastRun,
     api::router,
-    auth::AdminToken,
+    auth::{AdminToken, Auth, token_key::TokenKey},
     state::{AppState, GatewayStatus, ensure_first_frontdoor},
+    telemetry::Metrics,
 };
 use wicketgate_session::trust::Fingerprint;
 use wicketgate_store::{Act, Enrol, Enrolled, NewEnrollment, Resource, Settlement, Store};
@@ -67,9 +69,14 @@ impl TestApp {
             locations: Arc::from(["local".parse().unwrap()]),
             gateway: status,
             last_run: runs,
+            metrics: Metrics::new(&mut Registry::default()),
             ca: Fingerprint::of(b"a certificate"),
             agent_server: Some("https://198.51.100.7:8443".to_owned()),
-            admin: AdminToken::new(TOKEN),
+            auth: Auth {
+                admin: AdminToken::new(TOKEN),
+                tokens: Arc::new(TokenKey::load_or_create(dir.path()).unwrap()),
+                provider: None,
+            },
         };
         let router = router(state);
         let (redact, enrolled) = (Mutex::default(), AtomicUsize::new(0));

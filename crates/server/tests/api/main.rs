@@ -13,6 +13,7 @@ mod health;
 mod lists;
 mod metrics;
 mod redact;
+mod requests;
 mod shares;
 mod tunnels;
 mod vpn_config;
