@@ -169,7 +169,43 @@ CREATE INDEX execution_process ON execution (process, id);
 CREATE INDEX execution_resource ON execution (frontdoor, resource, id);
 CREATE INDEX execution_created ON execution (frontdoor, created_at, id);
 CREATE INDEX execution_status ON execution (frontdoor, status, id);
+CREATE INDEX execution_age ON execution (finished_at);
 CREATE INDEX execution_running ON execution (resource) WHERE status = 'RUNNING';
+
+-- Changes of status, numbered in the order of their commits. The sequence's row is locked last in a transaction.
+CREATE TABLE event (
+    id BIGINT NOT NULL PRIMARY KEY,
+    frontdoor TEXT NOT NULL,
+    at BIGINT NOT NULL,
+    kind TEXT NOT NULL,
+    resource TEXT NOT NULL,
+    status TEXT NOT NULL,
+    reason TEXT,
+    message TEXT
+);
+CREATE INDEX event_frontdoor ON event (frontdoor, id);
+CREATE INDEX event_at ON event (at);
+CREATE TABLE event_sequence (
+    id BIGINT NOT NULL PRIMARY KEY CHECK (id = 1),
+    newest BIGINT NOT NULL,
+    forgotten BIGINT NOT NULL
+);
+INSERT INTO event_sequence (id, newest, forgotten) VALUES (1, 0, 0);
+
+-- Keys of requests, and their answers. `process` is set by the write's own transaction.
+CREATE TABLE idempotency (
+    principal TEXT NOT NULL,
+    key TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    token TEXT NOT NULL,
+    claimed_at BIGINT NOT NULL,
+    process TEXT,
+    status BIGINT,
+    headers TEXT,
+    body TEXT,
+    PRIMARY KEY (principal, key)
+);
+CREATE INDEX idempotency_age ON idempotency (claimed_at);
 
 -- What a share or a tunnel carried in the bucket of `resolution` seconds that starts at `bucket`.
 CREATE TABLE traffic (

@@ -4,10 +4,11 @@
 use crate::{
     Act, Action, ResourceType, Result, Store, StoreError,
     columns::{parsed, parsed_option, text, time, time_option},
+    event,
     execution::Execution,
 };
 use jiff::Timestamp;
-use sqlx::{Row, any::AnyRow};
+use sqlx::{AnyConnection, Row, any::AnyRow};
 use std::net::IpAddr;
 use wicketgate_model::{AgentId, EnvironmentId, FrontdoorId, ZId};
 
@@ -68,6 +69,8 @@ impl Store {
     pub async fn bar_agent(&self, frontdoor: FrontdoorId, id: AgentId, act: &Act) -> Result<()> {
         let mut write = self.write().await?;
         let revision = write.revision;
+        let environment = environment_of(write.db(), id).await?;
+        let before = event::is_active(write.db(), environment).await?;
         let done = sqlx::query(
             "UPDATE agent SET barred_at = $1, connected_since = NULL, revision = $2 \
              WHERE id = $3 AND frontdoor = $4 AND barred_at IS NULL",
@@ -80,6 +83,10 @@ impl Store {
         .await?;
         if done.rows_affected() == 0 {
             return Err(StoreError::Missing);
+        }
+        let after = event::is_active(write.db(), environment).await?;
+        if let Some(event) = event::of_environment(environment, before, after, act.at) {
+            write.tell(event);
         }
         let on = Execution { resource_type: ResourceType::Agent, resource: &id, generation: None };
         write.record(act, frontdoor, Action::Delete, on).await?;
@@ -106,6 +113,12 @@ impl Store {
         at: Timestamp,
     ) -> Result<()> {
         let mut tx = self.begin().await?;
+        let environment = match environment_of(&mut tx, id).await {
+            // It was never enrolled here.
+            Err(StoreError::Missing) => return Ok(()),
+            found => found?,
+        };
+        let before = event::is_active(&mut tx, environment).await?;
         sqlx::query(
             "UPDATE agent SET name = $1, version = $2, address = $3, connected_since = $4 \
              WHERE id = $5 AND barred_at IS NULL",
@@ -117,26 +130,56 @@ impl Store {
         .bind(id.to_string())
         .execute(&mut *tx)
         .await?;
-        Ok(tx.commit().await?)
+        let after = event::is_active(&mut tx, environment).await?;
+        let event = event::of_environment(environment, before, after, at);
+        self.commit_telling(tx, event.into_iter().collect()).await
     }
 
-    pub async fn agent_disconnected(&self, id: AgentId) -> Result<()> {
+    pub async fn agent_disconnected(&self, id: AgentId, at: Timestamp) -> Result<()> {
         let mut tx = self.begin().await?;
+        let environment = match environment_of(&mut tx, id).await {
+            // It was never enrolled here.
+            Err(StoreError::Missing) => return Ok(()),
+            found => found?,
+        };
+        let before = event::is_active(&mut tx, environment).await?;
         sqlx::query("UPDATE agent SET connected_since = NULL WHERE id = $1")
             .bind(id.to_string())
             .execute(&mut *tx)
             .await?;
-        Ok(tx.commit().await?)
+        let after = event::is_active(&mut tx, environment).await?;
+        let event = event::of_environment(environment, before, after, at);
+        self.commit_telling(tx, event.into_iter().collect()).await
     }
 
     /// For the start of a gateway: whoever is connected says so anew.
-    pub async fn all_agents_disconnected(&self) -> Result<()> {
+    pub async fn all_agents_disconnected(&self, at: Timestamp) -> Result<()> {
         let mut tx = self.begin().await?;
+        let active = sqlx::query(
+            "SELECT id, frontdoor FROM environment WHERE deleted_at IS NULL AND id IN (SELECT environment \
+             FROM agent WHERE connected_since IS NOT NULL AND barred_at IS NULL) ORDER BY id",
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        let mut events = Vec::new();
+        for row in &active {
+            let (environment, frontdoor) = (parsed(row, "id")?, parsed(row, "frontdoor")?);
+            let (before, after) = (Some((frontdoor, true)), Some((frontdoor, false)));
+            events.extend(event::of_environment(environment, before, after, at));
+        }
         sqlx::query("UPDATE agent SET connected_since = NULL WHERE connected_since IS NOT NULL")
             .execute(&mut *tx)
             .await?;
-        Ok(tx.commit().await?)
+        self.commit_telling(tx, events).await
     }
+}
+
+async fn environment_of(db: &mut AnyConnection, id: AgentId) -> Result<EnvironmentId> {
+    let row = sqlx::query("SELECT environment FROM agent WHERE id = $1")
+        .bind(id.to_string())
+        .fetch_optional(db)
+        .await?;
+    parsed(&row.ok_or(StoreError::Missing)?, "environment")
 }
 
 /// Somebody else's words, short and printable: they end up in pages and terminals, and PostgreSQL's TEXT holds no

@@ -13,8 +13,10 @@ mod columns;
 mod enrollment;
 mod environment;
 mod error;
+mod event;
 mod execution;
 mod frontdoor;
+mod idempotency;
 mod list;
 mod open;
 mod page;
@@ -31,8 +33,10 @@ pub use census::Census;
 pub use enrollment::{Enrol, Enrolled, NewEnrollment, Refusal};
 pub use environment::EnvironmentRow;
 pub use error::{Result, StoreError};
+pub use event::{EventKind, EventRow, EventSpan};
 pub use execution::{Action, ExecutionRow, ExecutionStatus, ResourceType};
 pub use frontdoor::{FrontdoorRow, FrontdoorSpec, Reach};
+pub use idempotency::{Claim, Claimed, KeptAnswer};
 pub use list::{
     AGENTS, API_ACCOUNTS, ENVIRONMENTS, EXECUTIONS, FRONTDOORS, Filter, ListRequest, Listing, Property,
     PropertyType, SHARES, Sort, TUNNELS, Wanted,

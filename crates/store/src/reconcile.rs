@@ -1,9 +1,10 @@
 //! What the reconciler reads and writes: the rows that changed, and how they stand.
 
 use crate::{
-    Result, ShareRow, Store, TunnelRow,
+    EventKind, Result, ShareRow, Store, TunnelRow,
     agent::shown,
     columns::{big, parsed},
+    event::{Before, NewEvent},
     share::select,
 };
 use sqlx::{Any, Row, Transaction};
@@ -93,10 +94,11 @@ impl Store {
             return Ok(());
         }
         let mut tx = self.begin().await?;
+        let mut events = Vec::new();
         for settlement in settlements {
-            settle_one(&mut tx, settlement).await?;
+            events.extend(settle_one(&mut tx, settlement).await?);
         }
-        Ok(tx.commit().await?)
+        self.commit_telling(tx, events).await
     }
 }
 
@@ -113,12 +115,21 @@ macro_rules! update {
     };
 }
 
-async fn settle_one(tx: &mut Transaction<'static, Any>, settlement: &Settlement) -> Result<()> {
+/// Answers what there is to tell of it.
+async fn settle_one(tx: &mut Transaction<'static, Any>, settlement: &Settlement) -> Result<Option<NewEvent>> {
     let Settlement { resource, generation, standing } = settlement;
-    let (id, update) = match resource {
-        Resource::Tunnel(id) => (id.to_string(), update!("ipsec_tunnel")),
-        Resource::Share(id) => (id.to_string(), update!("ipsec_share")),
+    let (id, kind, before, update) = match resource {
+        Resource::Tunnel(id) => {
+            let before = "SELECT frontdoor, status, reason FROM ipsec_tunnel WHERE id = $1";
+            (id.to_string(), EventKind::Tunnel, before, update!("ipsec_tunnel"))
+        }
+        Resource::Share(id) => {
+            let before = "SELECT frontdoor, status, reason FROM ipsec_share WHERE id = $1";
+            (id.to_string(), EventKind::Share, before, update!("ipsec_share"))
+        }
     };
+    let before = sqlx::query(before).bind(id.clone()).fetch_optional(&mut **tx).await?;
+    let Some(before) = before.as_ref().map(Before::read).transpose()? else { return Ok(None) };
     let since = standing.since.as_microsecond();
     let detail = standing.detail.as_ref();
     let done = sqlx::query(update)
@@ -133,6 +144,17 @@ async fn settle_one(tx: &mut Transaction<'static, Any>, settlement: &Settlement)
         .bind(big(generation.get()))
         .execute(&mut **tx)
         .await?;
+    if done.rows_affected() == 0 {
+        return Ok(None);
+    }
+    let event = before.differs(standing.status.as_str(), detail).then(|| NewEvent {
+        frontdoor: before.frontdoor,
+        at: detail.map_or(standing.since, |d| d.since.max(standing.since)),
+        kind,
+        resource: id.clone(),
+        status: standing.status.as_str(),
+        detail: standing.detail.clone(),
+    });
     let end = match standing.status {
         Status::Deployed => {
             "UPDATE execution SET status = 'SUCCESS', message = $4, finished_at = $1 \
@@ -148,11 +170,8 @@ async fn settle_one(tx: &mut Transaction<'static, Any>, settlement: &Settlement)
             "UPDATE execution SET status = 'FAILED', message = $4, finished_at = $1 \
              WHERE resource = $2 AND status = 'RUNNING' AND generation <= $3"
         }
-        Status::New | Status::Deleting => return Ok(()),
+        Status::New | Status::Deleting => return Ok(event),
     };
-    if done.rows_affected() == 0 {
-        return Ok(());
-    }
     let message = match standing.status {
         Status::Deployed => None,
         Status::Deleted => Some("deleted before it was deployed".to_owned()),
@@ -165,5 +184,5 @@ async fn settle_one(tx: &mut Transaction<'static, Any>, settlement: &Settlement)
         .bind(message)
         .execute(&mut **tx)
         .await?;
-    Ok(())
+    Ok(event)
 }

@@ -6,14 +6,15 @@ use crate::{
     columns::{
         generation, number, parsed, parsed_option, standing, tags, tags_text, text, time, time_option,
     },
+    event::{EventKind, NewEvent},
     execution::Execution,
 };
 use jiff::Timestamp;
 use sqlx::{Row, any::AnyRow};
 use std::net::Ipv4Addr;
 use wicketgate_model::{
-    Connection, FrontdoorId, Generation, LoadBalancerPools, LocationId, PeerAddress, PeerCidr, PeerId,
-    PreSharedKey, ResourceName, Standing, Status, TunnelId,
+    Connection, ConnectionState, FrontdoorId, Generation, LoadBalancerPools, LocationId, PeerAddress,
+    PeerCidr, PeerId, PreSharedKey, ResourceName, Standing, Status, TunnelId,
 };
 
 #[derive(Debug, Clone)]
@@ -265,7 +266,27 @@ impl Store {
             return Ok(());
         }
         let mut tx = self.begin().await?;
+        let mut events = Vec::new();
         for (id, connection) in connections {
+            let before = sqlx::query(
+                "SELECT frontdoor, connection_state FROM ipsec_tunnel WHERE id = $1 AND status <> 'DELETED'",
+            )
+            .bind(id.to_string())
+            .fetch_optional(&mut *tx)
+            .await?;
+            let Some(before) = before else { continue };
+            let state: Option<String> = before.try_get("connection_state")?;
+            // Until a gateway has reported it, a tunnel's connection is shown as down.
+            if state.as_deref().unwrap_or(ConnectionState::Down.as_str()) != connection.state.as_str() {
+                events.push(NewEvent {
+                    frontdoor: parsed(&before, "frontdoor")?,
+                    at: connection.since,
+                    kind: EventKind::Connection,
+                    resource: id.to_string(),
+                    status: connection.state.as_str(),
+                    detail: None,
+                });
+            }
             let json = serde_json::to_string(connection)
                 .map_err(|_| StoreError::Corrupt { column: "connection" })?;
             sqlx::query(
@@ -279,7 +300,7 @@ impl Store {
             .execute(&mut *tx)
             .await?;
         }
-        Ok(tx.commit().await?)
+        self.commit_telling(tx, events).await
     }
 
     /// Adds to a conflict which tunnel is in the way: one of the same Frontdoor only, others are not told of.

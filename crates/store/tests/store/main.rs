@@ -4,6 +4,7 @@
 
 mod api_accounts;
 mod database;
+mod events;
 mod lists;
 
 use database::on_each;
