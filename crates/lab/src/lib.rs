@@ -9,6 +9,7 @@ mod api;
 mod lab;
 mod ledger;
 mod namespace;
+pub mod postgres;
 mod process;
 mod product;
 mod site;

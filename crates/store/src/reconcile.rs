@@ -7,6 +7,7 @@ use crate::{
     event::{Before, NewEvent},
     share::select,
 };
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use sqlx::{Any, Row, Transaction};
 use std::fmt;
 use wicketgate_model::{AgentId, Generation, ShareId, Standing, Status, TunnelId};
@@ -56,16 +57,21 @@ impl Store {
         // Read before the rows: what is committed in between is in the rows, and again in the next call's.
         let revision: i64 =
             sqlx::query("SELECT value FROM revision").fetch_one(&self.readers).await?.try_get(0)?;
-        let tunnels = sqlx::query(
+        // A row of the database takes several times what is read from it: at the start there may be very many.
+        let tunnels: Vec<TunnelRow> = sqlx::query(
             "SELECT * FROM ipsec_tunnel WHERE revision > $1 AND ($1 > 0 OR status <> 'DELETED') ORDER BY id",
         )
         .bind(since.0)
-        .fetch_all(&self.readers)
+        .fetch(&self.readers)
+        .map(|row| TunnelRow::read(&row?))
+        .try_collect()
         .await?;
-        let shares =
+        let shares: Vec<ShareRow> =
             sqlx::query(select!("WHERE s.revision > $1 AND ($1 > 0 OR s.status <> 'DELETED') ORDER BY s.id"))
                 .bind(since.0)
-                .fetch_all(&self.readers)
+                .fetch(&self.readers)
+                .map(|row| ShareRow::read(&row?))
+                .try_collect()
                 .await?;
         let agents = sqlx::query(
             "SELECT id, barred_at FROM agent WHERE revision > $1 AND ($1 > 0 OR barred_at IS NOT NULL) ORDER BY id",
@@ -78,13 +84,7 @@ impl Store {
             let at: Option<i64> = row.try_get("barred_at")?;
             if at.is_some() { &mut barred } else { &mut unbarred }.push(parsed(row, "id")?);
         }
-        Ok(Changes {
-            revision: Revision(revision),
-            tunnels: tunnels.iter().map(TunnelRow::read).collect::<Result<_>>()?,
-            shares: shares.iter().map(ShareRow::read).collect::<Result<_>>()?,
-            barred,
-            unbarred,
-        })
+        Ok(Changes { revision: Revision(revision), tunnels, shares, barred, unbarred })
     }
 
     /// Writes how rows stand, all or none, and ends their executions. A row that has another generation by now, or
