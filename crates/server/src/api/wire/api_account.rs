@@ -16,7 +16,7 @@ use wicketgate_store::ApiAccountRow;
 const MOST_FRONTDOORS: usize = 100;
 const LONGEST_NAME: usize = 63;
 
-const PROPERTIES: Properties = Properties {
+pub(in crate::api) const PROPERTIES: Properties = Properties {
     writable: &["name", "scopes", "frontdoorIds", "expiresAt", "organizationId"],
     read_only: &["clientId", "createdAt", "createdBy", "_links"],
 };
