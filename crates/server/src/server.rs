@@ -9,13 +9,13 @@ use std::{
 
 use anyhow::Context;
 use jiff::Timestamp;
+use prometheus_client::registry::Registry;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{
     net::TcpListener,
     sync::{Notify, watch},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use prometheus_client::registry::Registry;
 use tracing::{info, warn};
 use wicketgate_model::LoadBalancerPools;
 use wicketgate_session::{ca::Ca, link::ServerEnd, tls::ApiTls};
@@ -28,6 +28,7 @@ use crate::{
         oidc::{Provider, ProviderConfig},
         token_key::TokenKey,
     },
+    feed::Feed,
     link::{Link, Sight},
     reconciler::{self, LastRun, Reconciler},
     serve::Http,
@@ -116,7 +117,14 @@ impl Server {
             tokens: Arc::new(TokenKey::load_or_create(&config.data_dir)?),
             provider,
         };
-        Ok(Prepared { config, store, auth, listener, admin_listener, new_admin_token: is_new.then_some(token) })
+        Ok(Prepared {
+            config,
+            store,
+            auth,
+            listener,
+            admin_listener,
+            new_admin_token: is_new.then_some(token),
+        })
     }
 
     /// Where the admin token is kept.
@@ -155,6 +163,7 @@ impl Prepared {
         let sight = Sight::new(Arc::clone(&wake), Timestamp::now());
         let address = listener.local_addr().context("cannot tell where the API listens")?;
 
+        let feed = Feed::new(stop.clone());
         let state = AppState {
             store: store.clone(),
             wake: Arc::clone(&wake),
@@ -163,6 +172,7 @@ impl Prepared {
             gateway,
             last_run,
             metrics: Arc::clone(&metrics),
+            feed: feed.clone(),
             ca: ca.fingerprint(),
             agent_server: agent_url,
             auth: auth.clone(),
@@ -178,6 +188,7 @@ impl Prepared {
         let link_task = Link { store: store.clone(), ca, sight, status: gateway_status, metrics };
 
         tasks.spawn(stop.clone().run_until_cancelled_owned(link_task.run(link.receive)));
+        tasks.spawn(feed.run(store.clone()));
         tasks.spawn(reconciler.run(wake, last_run_status, stop.clone()));
         tasks.spawn(stop.clone().run_until_cancelled_owned(prune(store.clone())));
         if let Some(provider) = auth.provider {

@@ -2,6 +2,7 @@
 
 use crate::{
     auth::{Auth, Principal},
+    feed::Feed,
     reconciler::LastRun,
     telemetry::Metrics,
 };
@@ -26,6 +27,7 @@ pub struct AppState {
     /// When the reconciler last ran.
     pub last_run: watch::Receiver<LastRun>,
     pub metrics: Arc<Metrics>,
+    pub feed: Feed,
     /// Of the CA that agents are to trust.
     pub ca: Fingerprint,
     /// The URL that agents dial, if it is known.
@@ -46,7 +48,8 @@ pub struct GatewayStatus {
 impl AppState {
     /// One accepted request of `principal`, now.
     pub(crate) fn act(&self, principal: &Principal) -> Act {
-        Act::new(principal.actor.clone(), now(), Uuid::now_v7)
+        let claim = crate::api::idempotency::claim();
+        Act { claim, ..Act::new(principal.actor.clone(), now(), Uuid::now_v7) }
     }
 
     pub(crate) fn gateway_address(&self) -> Option<Ipv4Addr> {

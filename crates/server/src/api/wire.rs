@@ -12,6 +12,7 @@ pub(super) mod body;
 pub(super) mod duration;
 pub(super) mod environment;
 pub(super) mod etag;
+pub(super) mod event;
 pub(super) mod execution;
 pub(super) mod fields;
 pub(super) mod frontdoor;
