@@ -5,7 +5,11 @@
 //! and what it was last told, and lets [`wicketgate_model::next`] decide where each row stands. First deploy,
 //! retry, restart and failover are this path.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, mpsc, watch};
@@ -68,6 +72,8 @@ pub(crate) struct Reconciler {
     untold: Touched,
     /// Rows whose standing has to be decided anew.
     undecided: Touched,
+    /// Rows that wait for something, so that a deadline may pass.
+    waiting: Touched,
 }
 
 impl Reconciler {
@@ -98,6 +104,7 @@ impl Reconciler {
             removed_shares: BTreeMap::new(),
             untold: Touched::default(),
             undecided: Touched::default(),
+            waiting: Touched::default(),
         }
     }
 
@@ -158,6 +165,7 @@ impl Reconciler {
             if let Some(connection) = row.connection {
                 self.connections.entry(id).or_insert(connection);
             }
+            keep(&mut self.waiting.tunnels, id, row.standing.status);
             self.tunnels.insert(id, Row { generation: row.generation, standing: row.standing });
         }
         for row in changes.shares {
@@ -165,8 +173,7 @@ impl Reconciler {
             self.untold.shares.insert(id);
             self.undecided.shares.insert(id);
             if row.standing.status == Status::Deleted {
-                self.shares.remove(&id);
-                self.desired.shares.remove(&id);
+                self.forget_share(id);
                 continue;
             }
             if row.standing.status.is_live() {
@@ -179,6 +186,7 @@ impl Reconciler {
             } else {
                 self.desired.shares.remove(&id);
             }
+            keep(&mut self.waiting.shares, id, row.standing.status);
             self.shares.insert(id, Row { generation: row.generation, standing: row.standing });
         }
         self.desired.barred.extend(changes.barred);
@@ -190,9 +198,17 @@ impl Reconciler {
 
     fn forget_tunnel(&mut self, id: TunnelId) {
         self.tunnels.remove(&id);
+        self.waiting.tunnels.remove(&id);
         self.desired.tunnels.remove(&id);
         self.connections.remove(&id);
         self.expiring_keys.remove(&id);
+    }
+
+    fn forget_share(&mut self, id: ShareId) {
+        self.shares.remove(&id);
+        self.waiting.shares.remove(&id);
+        self.desired.shares.remove(&id);
+        self.metrics.forget(id);
     }
 
     fn share_desired(&self, row: &ShareRow) -> anyhow::Result<ShareDesired> {
@@ -256,10 +272,13 @@ impl Reconciler {
             self.removed_tunnels.retain(|_, sequence| *sequence > seen.heard);
             self.removed_shares.retain(|_, sequence| *sequence > seen.heard);
             // What waits for a deadline is looked at every time, and everything while the gateway is silent.
-            let all = touched.all || seen.silent_since.is_some();
-            let waits = |row: &Row| all || matches!(row.standing.status, Status::New | Status::Deleting);
-            self.undecided.tunnels.extend(self.tunnels.iter().filter(|(_, r)| waits(r)).map(|(id, _)| *id));
-            self.undecided.shares.extend(self.shares.iter().filter(|(_, r)| waits(r)).map(|(id, _)| *id));
+            if touched.all || seen.silent_since.is_some() {
+                self.undecided.tunnels.extend(self.tunnels.keys());
+                self.undecided.shares.extend(self.shares.keys());
+            } else {
+                self.undecided.tunnels.extend(&self.waiting.tunnels);
+                self.undecided.shares.extend(&self.waiting.shares);
+            }
             (self.settlements(&seen, now), self.new_connections(&seen, now))
         };
         if !settlements.is_empty() {
@@ -319,15 +338,14 @@ impl Reconciler {
                 _ => info!(resource = %resource, status = %standing.status, "status changed"),
             }
         }
-        let deleted = standing.status == Status::Deleted;
+        let status = standing.status;
+        let deleted = status == Status::Deleted;
         row.standing = standing;
         match resource {
             Resource::Tunnel(id) if deleted => self.forget_tunnel(id),
-            Resource::Share(id) if deleted => {
-                self.metrics.forget(id);
-                self.shares.remove(&id);
-            }
-            Resource::Tunnel(_) | Resource::Share(_) => {}
+            Resource::Share(id) if deleted => self.forget_share(id),
+            Resource::Tunnel(id) => keep(&mut self.waiting.tunnels, id, status),
+            Resource::Share(id) => keep(&mut self.waiting.shares, id, status),
         }
     }
 
@@ -347,6 +365,15 @@ impl Reconciler {
             (recorded != Some(&current)).then_some((*id, current))
         });
         changed.collect()
+    }
+}
+
+/// Only what waits is looked at each time, however many rows there are.
+fn keep<Id: Ord>(waiting: &mut BTreeSet<Id>, id: Id, status: Status) {
+    if matches!(status, Status::New | Status::Deleting) {
+        waiting.insert(id);
+    } else {
+        waiting.remove(&id);
     }
 }
 
