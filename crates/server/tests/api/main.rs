@@ -19,6 +19,7 @@ mod lists;
 mod metrics;
 mod oauth;
 mod oidc;
+mod openapi;
 mod provider;
 mod redact;
 mod requests;
