@@ -6,7 +6,7 @@ CARGO ?= cargo
 BIN = $(or $(CARGO_TARGET_DIR),target)/debug
 
 .DEFAULT_GOAL := help
-.PHONY: help install build demo demo-down test lint openapi bench
+.PHONY: help install build demo demo-down test lint openapi schemathesis bench
 
 help: ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -40,6 +40,10 @@ lint: ## Check the formatting and the lints
 
 openapi: ## Write docs/openapi.json anew, from the code
 	UPDATE_OPENAPI=1 $(CARGO) test --locked -p wicketgate-server --lib openapi::
+
+schemathesis: ## Try the API with whatever its document allows, and more (Python and PyPI are needed)
+	$(CARGO) build --locked -p wicketgate
+	@tests/schemathesis.sh $(abspath $(BIN))/wicketgate
 
 bench: ## Measure how long a share takes to its first byte, and what the API bears with 100,000 shares
 	$(CARGO) build --locked --workspace --bins --release
