@@ -31,6 +31,9 @@ static READY: LazyLock<Result<(), String>> = LazyLock::new(|| {
         return Err(format!("node 20 is needed, this is {version}"));
     }
     let dir = directory();
+    // Every test may be a process of its own: one of them installs, the others wait.
+    let one = std::fs::File::open(dir.join("package.json")).map_err(|e| e.to_string())?;
+    one.lock().map_err(|e| e.to_string())?;
     let modified = |name: &str| dir.join(name).metadata().and_then(|m| m.modified()).ok();
     if modified("node_modules/.package-lock.json") < modified("package-lock.json") {
         let done = Command::new("npm")
