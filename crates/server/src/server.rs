@@ -85,12 +85,17 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens the database, makes what a first start makes, and binds the API's port.
+    /// Asks the identity provider who it is, binds the API's port, opens the database, and makes what a first start
+    /// makes.
     ///
     /// # Errors
     ///
-    /// One sentence that says what is in the way: the directory, the database or the port.
+    /// One sentence that says what is in the way: the provider, the port, the database or the directory.
     pub async fn prepare(config: ServerConfig) -> anyhow::Result<Prepared> {
+        let provider = match config.provider.clone() {
+            Some(provider) => Some(Arc::new(Provider::connect(provider).await?)),
+            None => None,
+        };
         let listener = TcpListener::bind(config.listen).await.with_context(|| {
             format!("cannot listen for the API on {}: choose another address with --listen", config.listen)
         })?;
@@ -108,10 +113,6 @@ impl Server {
             info!(frontdoor.id = %frontdoor.id, "made the first Frontdoor");
         }
         let (token, is_new) = admin_token::load_or_create(&config.data_dir)?;
-        let provider = match config.provider.clone() {
-            Some(provider) => Some(Arc::new(Provider::connect(provider).await?)),
-            None => None,
-        };
         let auth = Auth {
             admin: AdminToken::new(token.expose_secret()),
             tokens: Arc::new(TokenKey::load_or_create(&config.data_dir)?),
