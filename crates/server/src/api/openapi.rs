@@ -23,6 +23,9 @@ const PAGE: &str = include_str!("openapi/docs.html");
 const ONLY_ITSELF: &str = "default-src 'none'; connect-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
                            frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
+/// RFC 3339 in UTC, for the pattern of a range.
+const TIME: &str = "[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?Z";
+
 pub(super) async fn get() -> impl IntoResponse {
     ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "public, max-age=300")], DOCUMENT.as_str())
 }
@@ -129,6 +132,11 @@ const ERRORS: [(u16, &str, &str); 12] = [
 
 fn common_parameters() -> Value {
     let text = json!({"type": "string"});
+    // RFC 9110 §8.8.3.
+    let tags = json!({"type": "string",
+        "pattern": r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#, "example": r#""0f9d2c""#});
+    let length = json!({"type": "string", "pattern":
+        "^(([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?|P([0-9]+D)?(T([0-9]+H)?([0-9]+M)?([0-9]+S)?)?)$"});
     json!({
         "frontdoorId": {"name": "frontdoorId", "in": "path", "required": true,
             "schema": {"$ref": "#/components/schemas/Uuid"}},
@@ -137,15 +145,15 @@ fn common_parameters() -> Value {
             "schema": {"type": "integer", "format": "int64", "minimum": 0, "default": 0}},
         "size": {"name": "size", "in": "query",
             "schema": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 20}},
-        "duration": {"name": "duration", "in": "query", "example": "1h30m", "schema": text,
+        "duration": {"name": "duration", "in": "query", "example": "1h30m", "schema": length,
             "description": "`15m`, `1h`, `1h30m`, `7d` or ISO 8601; 24 h if left out, 30 days at most"},
-        "step": {"name": "step", "in": "query", "example": "10s", "schema": text,
+        "step": {"name": "step", "in": "query", "example": "10s", "schema": length,
             "description": "Of one sample, written like `duration`; chosen to give 30 to 120 samples if left out"},
-        "ifMatch": {"name": "If-Match", "in": "header", "schema": text,
+        "ifMatch": {"name": "If-Match", "in": "header", "schema": tags,
             "description": "ETags of the states that the write may meet; 412 in another one"},
-        "ifNoneMatch": {"name": "If-None-Match", "in": "header", "schema": text,
+        "ifNoneMatch": {"name": "If-None-Match", "in": "header", "schema": tags,
             "description": "The ETag of what the client has: 304 if it is that still"},
-        "idempotencyKey": {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+        "idempotencyKey": {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
             "description": "However often the same request is sent with it within a day, it is carried out once"},
         "lastEventId": {"name": "Last-Event-ID", "in": "header", "schema": text,
             "description": "The id of the last event that was seen: what came after it follows"},
@@ -208,8 +216,11 @@ fn parameters(operation: &Operation) -> Vec<Value> {
 
 /// Whether its answer has an ETag.
 fn is_tagged(operation: &Operation) -> bool {
-    let is_resource =
-        |schema: &str| schema.starts_with(|c: char| c.is_ascii_uppercase()) && schema != "VpnConfig";
+    let is_resource = |schema: &str| {
+        schema.starts_with(|c: char| c.is_ascii_uppercase())
+            && schema != "VpnConfig"
+            && !schema.ends_with("Page")
+    };
     matches!(operation.who, Who::Scope(_)) && operation.answers.iter().any(|(_, schema)| is_resource(schema))
 }
 
@@ -245,7 +256,8 @@ fn filter(property: &Property) -> Value {
         PropertyType::Enum(names) => json!({"type": "string", "enum": names}),
         PropertyType::Timestamp => json!({"anyOf": [
             {"type": "string", "format": "date-time"},
-            {"type": "string", "pattern": "^([0-9T:.-]+Z)?\\.\\.([0-9T:.-]+Z)?$", "description": "from..to, either end open"},
+            {"type": "string", "pattern": format!("^({TIME}\\.\\.({TIME})?|\\.\\.{TIME})$"),
+                "description": "from..to, either end open"},
         ]}),
     };
     json!({"name": property.name, "in": "query", "explode": true, "schema": {"type": "array", "items": items}})

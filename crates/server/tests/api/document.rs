@@ -72,7 +72,9 @@ fn hold(schema: &'static Value, value: &Value, at: &str) {
         Some("array") => value.is_array(),
         Some("string") => value.is_string(),
         Some("integer") => value.is_i64() || value.is_u64(),
+        Some("number") => value.is_number(),
         Some("boolean") => value.is_boolean(),
+        Some("number") => value.is_number(),
         None => true,
         Some(other) => panic!("{at}: type {other} is not known here"),
     };

@@ -142,4 +142,5 @@ pub(super) static OPERATIONS: &[Operation] = &[
     op("get", "/openapi.json", "getDocument", Who::Anybody).about("Operations", "This document").answers(&[(200, "any")]),
     op("get", "/docs", "getDocumentPage", Who::Anybody).about("Operations", "This document as a page").answers(&[(200, "html")]),
     op("get", below!("/events"), "followEvents", READ).about("Executions", "Every change of status as it happens, as server-sent events").with(Named(&["lastEventId"])).answers(&[(200, "events")]),
+    op("post", below!("/ipsec-shares/{id}/check"), "checkIpsecShare", READ).about("IPsec shares", "Walk the path of a share hop by hop, up to a dial of its target").maybe_body("Nothing").answers(&[(200, "Check")]),
 ];

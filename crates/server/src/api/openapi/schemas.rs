@@ -24,6 +24,8 @@ pub(super) fn all() -> Value {
         ("Metrics", metrics()),
         ("VpnConfig", vpn_config()),
         ("Readiness", readiness()),
+        ("Check", check()),
+        ("Nothing", json!({"type": "object", "additionalProperties": false})),
         ("Enrollment", enrollment()),
         ("PreSharedKeyRequest", request(&tunnel_properties(), &["preSharedKey"], &[], &[])),
     ] {
@@ -206,7 +208,7 @@ fn id(prefix: &str) -> Value {
 }
 
 fn time(description: &str) -> Value {
-    json!({"type": "string", "format": "date-time", "description": description, "example": "2026-11-05T09:00:00Z"})
+    json!({"type": "string", "format": "date-time", "description": description, "example": "2038-11-05T09:00:00Z"})
 }
 
 fn name() -> Value {
@@ -460,6 +462,26 @@ fn vpn_config() -> Value {
             "dpd": {"type": "object", "additionalProperties": false, "required": ["delaySeconds", "action"],
                 "properties": {"delaySeconds": {"type": "integer"}, "action": {"type": "string"}}},
             "udpEncapsulation": {"type": "boolean"}, "initiator": {"type": "string", "enum": ["peer"]},
+            "_links": reference("Links"),
+        },
+    })
+}
+
+fn check() -> Value {
+    json!({
+        "type": "object", "additionalProperties": false, "required": ["shareId", "checkedAt", "ok", "hops"],
+        "properties": {
+            "shareId": id("shr-"), "checkedAt": time(""), "ok": {"type": "boolean", "description": "All hops are"},
+            "hops": {"type": "array", "items": {
+                "type": "object", "additionalProperties": false, "required": ["hop", "state", "message"],
+                "properties": {
+                    "hop": {"type": "string", "enum": ["tunnel", "ikeSa", "listener", "agent", "target"]},
+                    "state": {"type": "string", "enum": ["OK", "FAILED", "UNKNOWN"]},
+                    "message": {"type": "string"}, "reason": one_of(&SHARES, "statusDetail.reason"),
+                    "latencyMs": {"type": "number"}, "agentId": id("agt-"),
+                    "advice": {"type": "string", "description": "What to do, of the first hop that is not OK"},
+                },
+            }},
             "_links": reference("Links"),
         },
     })
