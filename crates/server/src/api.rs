@@ -6,6 +6,7 @@
 mod access;
 mod agents;
 mod api_accounts;
+mod checks;
 mod conditional;
 mod enrollments;
 mod environments;
@@ -73,6 +74,7 @@ pub fn router(state: AppState) -> Router {
             "/frontdoor/v2/{frontdoorId}/ipsec-shares/{id}",
             get(shares::get).put(shares::put).patch(shares::patch).delete(shares::delete),
         )
+        .route("/frontdoor/v2/{frontdoorId}/ipsec-shares/{id}/check", post(checks::walk))
         .route("/frontdoor/v2/{frontdoorId}/ipsec-shares/{id}/metrics", get(metrics::of_share))
         .route("/frontdoor/v2/{frontdoorId}/executions", get(executions::list))
         .route("/frontdoor/v2/{frontdoorId}/executions/{id}", get(executions::get))

@@ -5,6 +5,7 @@ pub mod auth;
 mod error;
 pub mod feed;
 mod link;
+pub mod questions;
 mod reconciler;
 mod serve;
 mod server;

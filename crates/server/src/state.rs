@@ -3,6 +3,7 @@
 use crate::{
     auth::{Auth, Principal},
     feed::Feed,
+    questions::Questions,
     reconciler::LastRun,
     telemetry::Metrics,
 };
@@ -28,6 +29,7 @@ pub struct AppState {
     pub last_run: watch::Receiver<LastRun>,
     pub metrics: Arc<Metrics>,
     pub feed: Feed,
+    pub questions: Questions,
     /// Of the CA that agents are to trust.
     pub ca: Fingerprint,
     /// The URL that agents dial, if it is known.

@@ -74,7 +74,6 @@ fn hold(schema: &'static Value, value: &Value, at: &str) {
         Some("integer") => value.is_i64() || value.is_u64(),
         Some("number") => value.is_number(),
         Some("boolean") => value.is_boolean(),
-        Some("number") => value.is_number(),
         None => true,
         Some(other) => panic!("{at}: type {other} is not known here"),
     };

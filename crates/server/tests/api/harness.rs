@@ -16,7 +16,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 use tempfile::TempDir;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use uuid::Uuid;
@@ -27,10 +27,11 @@ use wicketgate_server::{
     api::router,
     auth::{AdminToken, Auth, oidc::Provider, token_key::TokenKey},
     feed::Feed,
+    questions::Questions,
     state::{AppState, GatewayStatus, ensure_first_frontdoor},
     telemetry::Metrics,
 };
-use wicketgate_session::trust::Fingerprint;
+use wicketgate_session::{link::ToGateway, trust::Fingerprint};
 use wicketgate_store::{Act, Enrol, Enrolled, NewEnrollment, Resource, Settlement, Store};
 
 pub(crate) const TOKEN: &str = "wga_the-token-of-these-tests";
@@ -44,6 +45,8 @@ pub(crate) struct TestApp {
     router: Router,
     redact: Mutex<Redact>,
     enrolled: AtomicUsize,
+    /// What the gateway is told and asked; a test that takes it answers.
+    pub(crate) asked: Mutex<Option<mpsc::Receiver<ToGateway>>>,
     _dir: TempDir,
 }
 
@@ -74,6 +77,7 @@ impl TestApp {
         let wake = Arc::new(Notify::new());
         let feed = Feed::new(CancellationToken::new());
         tokio::spawn(feed.clone().run(store.clone()));
+        let (to_gateway, asked) = mpsc::channel(64);
         let state = AppState {
             store: store.clone(),
             wake: Arc::clone(&wake),
@@ -83,6 +87,7 @@ impl TestApp {
             last_run: runs,
             metrics: Metrics::new(&mut Registry::default()),
             feed,
+            questions: Questions::new(to_gateway),
             ca: Fingerprint::of(b"a certificate"),
             agent_server: Some("https://198.51.100.7:8443".to_owned()),
             auth: Auth {
@@ -93,7 +98,18 @@ impl TestApp {
         };
         let router = router(state);
         let (redact, enrolled) = (Mutex::default(), AtomicUsize::new(0));
-        Self { store, frontdoor, gateway, last_run, wake, router, redact, enrolled, _dir: dir }
+        Self {
+            store,
+            frontdoor,
+            gateway,
+            last_run,
+            wake,
+            router,
+            redact,
+            enrolled,
+            asked: Mutex::new(Some(asked)),
+            _dir: dir,
+        }
     }
 
     /// With a tunnel and an environment: the bodies of shares name them.

@@ -6,6 +6,7 @@ mod access;
 mod agents;
 mod api_accounts;
 mod bodies;
+mod checks;
 mod conditional;
 mod document;
 mod environments;
