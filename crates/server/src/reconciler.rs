@@ -30,6 +30,9 @@ use crate::{
 /// How often it looks although nobody woke it: deadlines pass, and a signal may have been lost with its process.
 const PERIOD: Duration = Duration::from_secs(1);
 
+/// Rows settled in one transaction: callers' writes wait for it, and after a start there may be very many.
+const SETTLED_AT_ONCE: usize = 500;
+
 /// When the reconciler last ran, and with what result: for `/readyz`.
 #[derive(Debug, Clone, Default)]
 pub struct LastRun {
@@ -281,16 +284,16 @@ impl Reconciler {
             }
             (self.settlements(&seen, now), self.new_connections(&seen, now))
         };
-        if !settlements.is_empty() {
-            self.store.settle(&settlements).await?;
+        for part in settlements.chunks(SETTLED_AT_ONCE) {
+            self.store.settle(part).await?;
+            for settlement in part {
+                self.settled(settlement.clone());
+            }
         }
         if !connections.is_empty() {
             self.store.record_connections(&connections).await?;
         }
         self.undecided = Touched::default();
-        for settlement in settlements {
-            self.settled(settlement);
-        }
         self.connections.extend(connections);
         Ok(())
     }
