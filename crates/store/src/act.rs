@@ -93,7 +93,6 @@ impl Write {
     }
 
     /// The record of the write, the event of the status that it sets, and the mark on the request's key.
-
     pub(crate) async fn record(
         &mut self,
         act: &Act,

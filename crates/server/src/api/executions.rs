@@ -2,11 +2,7 @@
 
 use super::{
     access::{InFrontdoor, PathId},
-    wire::{
-        answer::Format,
-        execution::Execution,
-        query::Query,
-    },
+    wire::{answer::Format, execution::Execution, query::Query},
 };
 use crate::{
     auth::Scope,

@@ -1,6 +1,6 @@
 //! The store on SQLite and, where it is installed, on PostgreSQL: the same tests, the same answers.
 
-#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test that can't go on fails or says why")]
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 mod api_accounts;
 mod database;
