@@ -6,7 +6,7 @@ CARGO ?= cargo
 BIN = $(or $(CARGO_TARGET_DIR),target)/debug
 
 .DEFAULT_GOAL := help
-.PHONY: help install build demo demo-down test lint bench
+.PHONY: help install build demo demo-down test lint openapi schemathesis bench
 
 help: ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -38,6 +38,14 @@ lint: ## Check the formatting and the lints
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 
-bench: ## Measure how long a share takes from its creation to its first byte
+openapi: ## Write docs/openapi.json anew, from the code
+	UPDATE_OPENAPI=1 $(CARGO) test --locked -p wicketgate-server --lib openapi::
+
+schemathesis: ## Try the API with whatever its document allows, and more (Python and PyPI are needed)
+	$(CARGO) build --locked -p wicketgate
+	@tests/schemathesis.sh $(abspath $(BIN))/wicketgate
+
+bench: ## Measure how long a share takes to its first byte, and what the API bears with 100,000 shares
 	$(CARGO) build --locked --workspace --bins --release
 	$(CARGO) bench --locked -p wicketgate --bench provision
+	$(CARGO) bench --locked -p wicketgate --bench contract

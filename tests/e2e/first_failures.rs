@@ -94,6 +94,20 @@ fn a_data_directory_that_can_not_be_written_is_named() -> Result<()> {
 }
 
 #[test]
+fn an_api_in_clear_is_for_this_machine_unless_it_is_said() -> Result<()> {
+    let lab = lab()?;
+    let namespace = lab.namespace("gw")?;
+    let data = lab.path("data").display().to_string();
+    for open in ["0.0.0.0:8080", "[::]:8080", "198.51.100.2:8080"] {
+        let mut arguments = up(&data, "off");
+        arguments[4] = open;
+        let refused = run(&namespace, &[], wicketgate_executable(), &arguments)?;
+        one_line(&refused, &[open, "--tls-cert", "--insecure-http"])?;
+    }
+    lab.remove()
+}
+
+#[test]
 fn a_taken_port_is_named() -> Result<()> {
     let lab = lab()?;
     let namespace = lab.namespace("gw")?;

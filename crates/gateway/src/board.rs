@@ -135,6 +135,14 @@ impl Board {
         }
     }
 
+    /// The generation that is served at the share's port, and what is in the way of a newer one.
+    pub(crate) fn listener(&self, share: ShareId) -> (Option<Generation>, Option<Problem>) {
+        match self.lock().shares.get(&share) {
+            Some(seen) => (seen.bound, seen.problem.clone()),
+            None => (None, Some(Problem::new(Reason::Pending, "the gateway has not heard of the share yet"))),
+        }
+    }
+
     /// What changed since the last report, and the delta that it answers. `agents_changed` names shares whose
     /// agents' side may have changed.
     pub(crate) fn report(&self, agents: &Agents, agents_changed: BTreeSet<ShareId>) -> (u64, ObservedDelta) {

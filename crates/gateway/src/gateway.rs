@@ -12,17 +12,18 @@ use jiff::Timestamp;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     net::TcpListener,
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, mpsc, oneshot},
     time::MissedTickBehavior,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 use wicketgate_model::{Desired, DesiredDelta, ShareDesired, ShareId, Touched, TunnelDesired, TunnelId};
-use wicketgate_session::link::{FromGateway, GatewayEnd, GatewayHello, ToGateway};
+use wicketgate_session::link::{FromGateway, GatewayEnd, GatewayHello, ShareCheck, ToGateway};
 
 use crate::{
     agents::Agents,
     board::Board,
+    check::check,
     counters::Counters,
     ipsec::Backend,
     listener::Served,
@@ -197,7 +198,14 @@ struct Serving {
 impl Serving {
     async fn run(mut self, mut receive: mpsc::Receiver<ToGateway>, left_over: Vec<TunnelId>) {
         let mut left_over = Some(left_over);
-        while let Some(ToGateway::Desired { sequence, delta }) = receive.recv().await {
+        while let Some(message) = receive.recv().await {
+            let (sequence, delta) = match message {
+                ToGateway::Desired { sequence, delta } => (sequence, delta),
+                ToGateway::Check(share, reply) => {
+                    self.check(share, reply);
+                    continue;
+                }
+            };
             let reset = delta.reset;
             let steps = if reset { self.steps_to(&delta) } else { delta };
             self.apply(&steps);
@@ -209,6 +217,14 @@ impl Serving {
         // The data plane does not need the control plane: what is served stays served.
         warn!("the link to the server ended; serving what was heard last");
         std::future::pending::<()>().await;
+    }
+
+    fn check(&self, share: ShareId, reply: oneshot::Sender<ShareCheck>) {
+        let (board, agents) = (Arc::clone(&self.around.board), self.around.agents.clone());
+        let stop = self.around.stop.clone();
+        self.around.tasks.spawn(stop.run_until_cancelled_owned(async move {
+            let _ = reply.send(check(&board, &agents, share).await);
+        }));
     }
 
     /// A reset as the steps from what was wished before.

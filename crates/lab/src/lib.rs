@@ -10,6 +10,7 @@ mod lab;
 mod ledger;
 mod namespace;
 mod place;
+pub mod postgres;
 mod process;
 mod product;
 mod site;

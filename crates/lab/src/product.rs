@@ -61,6 +61,10 @@ impl Gateway {
             .args(["--listen", &options.listen.to_string()])
             .args(["--agent-listen", &options.agent_listen.to_string()])
             .args(["--ipsec", options.ipsec, "--location", "local"]);
+        if !options.listen.ip().is_loopback() {
+            // Nobody but the lab is on its networks.
+            command.arg("--insecure-http");
+        }
         if let Some(address) = options.public_address {
             command.args(["--public-address", &address.to_string()]);
         }

@@ -14,6 +14,18 @@ pub enum ConnectionState {
     Down,
 }
 
+impl ConnectionState {
+    pub const ALL: [Self; 3] = [Self::Up, Self::Connecting, Self::Down];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "UP",
+            Self::Connecting => "CONNECTING",
+            Self::Down => "DOWN",
+        }
+    }
+}
+
 /// What the gateway's IKE daemon reports about a tunnel's peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

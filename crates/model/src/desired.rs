@@ -2,7 +2,7 @@
 
 use crate::{
     AgentId, EnvironmentId, Generation, IngressPort, PeerAddress, PeerCidr, PeerId, PreSharedKey,
-    ResourceName, ShareId, SignedAssignment, TunnelId,
+    ResourceName, ShareId, ShareOptions, SignedAssignment, TunnelId,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -40,6 +40,8 @@ pub struct ShareDesired {
     pub tunnel: TunnelId,
     pub environment: EnvironmentId,
     pub ingress_port: IngressPort,
+    #[serde(default)]
+    pub options: ShareOptions,
     pub assignment: SignedAssignment,
 }
 
@@ -154,6 +156,7 @@ mod tests {
             tunnel: TunnelId::new(Uuid::nil()),
             environment: EnvironmentId::new(Uuid::nil()),
             ingress_port: IngressPort::try_from(i64::from(n) + 1).unwrap(),
+            options: ShareOptions::default(),
             assignment: SignedAssignment { body: String::new(), signature: Vec::new() },
         }
     }

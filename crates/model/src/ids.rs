@@ -74,6 +74,7 @@ id!(/** One replica of a hosting agent. */ AgentId, "agt-");
 id!(/** A gateway. */ GatewayId, "gwy-");
 id!(/** The record of one asynchronous write. */ ExecutionId, "exe-");
 id!(/** An enrolment code, without its secret. */ EnrollmentId, "enr-");
+id!(/** An API account: its client id. */ ApiAccountId, "acc-");
 
 /// An environment's short public name, as shares name it: ten letters, digits and hyphens (`ijcrWb-ZOq`).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

@@ -9,6 +9,7 @@ mod desired;
 mod ids;
 mod network;
 mod observed;
+mod options;
 mod proposal;
 mod secret;
 mod status;
@@ -19,10 +20,11 @@ pub use assignment::{Assignment, SignedAssignment};
 pub use connection::{Algorithms, Connection, ConnectionState};
 pub use desired::{Desired, DesiredDelta, ShareDesired, Touched, TunnelDesired};
 pub use ids::{
-    AgentId, EnrollmentId, EnvironmentId, ExecutionId, FrontdoorId, GatewayId, ShareId, TunnelId, ZId,
+    AgentId, ApiAccountId, EnrollmentId, EnvironmentId, ExecutionId, FrontdoorId, GatewayId, ShareId, TunnelId, ZId,
 };
 pub use network::{IngressPort, LoadBalancerPools, PeerAddress, PeerCidr};
 pub use observed::{Observed, ObservedDelta, ShareObserved, TrafficDelta, TunnelObserved};
+pub use options::{AllowedSources, IdleTimeout, MaxConnections, ProxyProtocol, ShareOptions, SourceCidr};
 pub use proposal::{ESP_PROPOSALS, IKE_PROPOSALS};
 pub use secret::PreSharedKey;
 pub use status::{Deadlines, Detail, Generation, Observation, Problem, Reason, Standing, Status, next};

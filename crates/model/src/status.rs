@@ -39,7 +39,7 @@ pub enum Status {
 impl Status {
     pub const ALL: [Self; 5] = [Self::New, Self::Deployed, Self::Error, Self::Deleting, Self::Deleted];
 
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::New => "NEW",
             Self::Deployed => "DEPLOYED",
@@ -100,7 +100,7 @@ impl Reason {
         Self::TargetUnreachable,
     ];
 
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "Pending",
             Self::GatewayOffline => "GatewayOffline",

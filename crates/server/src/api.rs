@@ -5,30 +5,48 @@
 
 mod access;
 mod agents;
+mod api_accounts;
+mod checks;
+mod conditional;
 mod enrollments;
 mod environments;
+mod events;
 mod executions;
 mod frontdoors;
 mod health;
+pub(crate) mod idempotency;
 mod locations;
 mod metrics;
+mod oauth;
+mod openapi;
+mod request;
 mod shares;
 mod tunnels;
 mod vpn_config;
 mod wire;
 
+pub use openapi::document;
+
 use crate::{error::ApiError, state::AppState};
 use axum::{
     Router,
     http::Uri,
+    middleware::{from_fn, from_fn_with_state},
     routing::{get, post},
 };
+use std::sync::Arc;
 
 /// All paths of the server.
 pub fn router(state: AppState) -> Router {
     Router::new()
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
+        .route("/openapi.json", get(openapi::get))
+        .route("/docs", get(openapi::page))
+        .route("/oauth/token", post(oauth::token))
+        .route("/.well-known/jwks.json", get(oauth::keys))
+        .route("/frontdoor/v2/api-accounts", get(api_accounts::list).post(api_accounts::create))
+        .route("/frontdoor/v2/api-accounts/{id}", get(api_accounts::get).delete(api_accounts::delete))
         .route("/frontdoor/v2", get(frontdoors::list).post(frontdoors::create))
         .route(
             "/frontdoor/v2/{frontdoorId}",
@@ -56,10 +74,15 @@ pub fn router(state: AppState) -> Router {
             "/frontdoor/v2/{frontdoorId}/ipsec-shares/{id}",
             get(shares::get).put(shares::put).patch(shares::patch).delete(shares::delete),
         )
+        .route("/frontdoor/v2/{frontdoorId}/ipsec-shares/{id}/check", post(checks::walk))
         .route("/frontdoor/v2/{frontdoorId}/ipsec-shares/{id}/metrics", get(metrics::of_share))
         .route("/frontdoor/v2/{frontdoorId}/executions", get(executions::list))
         .route("/frontdoor/v2/{frontdoorId}/executions/{id}", get(executions::get))
+        .route("/frontdoor/v2/{frontdoorId}/events", get(events::follow))
         .fallback(async |uri: Uri| ApiError::no_such_path(uri.path()))
         .method_not_allowed_fallback(async |uri: Uri| ApiError::no_such_method(uri.path()))
+        .layer(from_fn_with_state(state.clone(), idempotency::once))
+        .layer(from_fn(conditional::reads))
+        .layer(from_fn_with_state(Arc::clone(&state.metrics), request::observe))
         .with_state(state)
 }

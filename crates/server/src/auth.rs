@@ -1,15 +1,31 @@
 //! Who asks. A request is authenticated once, by its extractor, and carries a [`Principal`] from there on.
+//!
+//! A token is the admin token, the secret of an API account, a JWT that we made for one ([`token_key`]), or a JWT of
+//! the operator's own identity provider ([`oidc`]). Which of them it is, its form says; that it is one, only the
+//! comparison of a hash or a signature.
 
 pub mod admin_token;
+pub mod client_secret;
 mod credentials;
+pub mod oidc;
+pub mod token_key;
 
 use crate::{error::ApiError, state::AppState};
 use axum::http::HeaderMap;
-use credentials::Credentials;
+use client_secret::ClientSecret;
+use jiff::Timestamp;
+use oidc::Provider;
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
+use std::{fmt, str::FromStr, sync::Arc};
 use subtle::ConstantTimeEq;
+use token_key::TokenKey;
+use wicketgate_model::Invalid;
+use wicketgate_store::{ApiAccountRow, FrontdoorRow, Reach, Store};
 
-/// What a caller may do.
+pub(crate) use credentials::{Credentials, basic};
+
+/// What a caller may do. No scope holds another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     Read,
@@ -18,6 +34,8 @@ pub enum Scope {
 }
 
 impl Scope {
+    pub const ALL: [Self; 3] = [Self::Read, Self::Write, Self::Admin];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Read => "frontdoor.read",
@@ -25,15 +43,31 @@ impl Scope {
             Self::Admin => "frontdoor.admin",
         }
     }
+
+    /// Those among the names; others are another program's.
+    fn among<'a>(names: impl Iterator<Item = &'a str>) -> Vec<Self> {
+        names.filter_map(|name| name.parse().ok()).collect()
+    }
+}
+
+impl FromStr for Scope {
+    type Err = Invalid;
+
+    fn from_str(s: &str) -> Result<Self, Invalid> {
+        let found = Self::ALL.into_iter().find(|scope| scope.as_str() == s);
+        found.ok_or_else(|| {
+            Invalid("must be of frontdoor.read, frontdoor.write and frontdoor.admin".to_owned())
+        })
+    }
 }
 
 /// An authenticated caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
-    /// As it stands in `createdBy` and in the record of executions.
+    /// As it stands in `createdBy` and in the record of executions: `admin`, a client id, or `oidc:` and a subject.
     pub actor: String,
-    /// Whose Frontdoors it sees; `None` sees all.
-    pub organization: Option<String>,
+    /// Which Frontdoors it sees.
+    pub reach: Reach,
     pub scopes: Vec<Scope>,
 }
 
@@ -46,8 +80,18 @@ impl Principal {
         }
     }
 
-    pub(crate) fn sees(&self, organization: &str) -> bool {
-        self.organization.as_deref().is_none_or(|own| own == organization)
+    pub(crate) fn sees(&self, frontdoor: &FrontdoorRow) -> bool {
+        self.reach.sees(frontdoor)
+    }
+
+    /// For what is an organization's, and no single Frontdoor's.
+    pub(crate) fn need_organization(&self, organization: &str) -> Result<(), ApiError> {
+        match &self.reach {
+            Reach::All => Ok(()),
+            Reach::Organization(own) if own == organization => Ok(()),
+            Reach::Organization(_) => Err(ApiError::not_authorized("The token is of another organization")),
+            Reach::Named(_) => Err(ApiError::not_authorized("The token is for named Frontdoors only")),
+        }
     }
 }
 
@@ -66,21 +110,99 @@ impl AdminToken {
     }
 }
 
-impl std::fmt::Debug for AdminToken {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for AdminToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("AdminToken(…)")
     }
 }
 
-/// A malformed header is a 400, a missing or wrong token a 401.
-pub(crate) fn authenticate(headers: &HeaderMap, state: &AppState) -> Result<Principal, ApiError> {
-    let token = Credentials::of(headers)?.ok_or_else(ApiError::token_missing)?;
-    if !state.admin.is(token.expose()) {
-        return Err(ApiError::token_invalid());
+/// All that tells whose a token is. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Auth {
+    pub admin: AdminToken,
+    /// Of the JWTs that we make.
+    pub tokens: Arc<TokenKey>,
+    /// The operator's identity provider, if there is one.
+    pub provider: Option<Arc<Provider>>,
+}
+
+/// Why a token opens nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error("the token is of nobody")]
+    Invalid,
+    #[error("the token has expired")]
+    Expired,
+    /// It is genuine, and says of no organization that it is its.
+    #[error("the token names no organization")]
+    NoOrganization,
+    #[error("the identity provider does not answer")]
+    ProviderDown,
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Invalid => Self::token_invalid(),
+            Refused::Expired => Self::token_expired(),
+            Refused::NoOrganization => Self::not_authorized("The token names no organization"),
+            Refused::ProviderDown => Self::unavailable("The identity provider does not answer"),
+        }
     }
-    Ok(Principal {
-        actor: "admin".to_owned(),
-        organization: None,
-        scopes: vec![Scope::Read, Scope::Write, Scope::Admin],
-    })
+}
+
+/// A malformed header is a 400, a missing or wrong token a 401.
+pub(crate) async fn authenticate(headers: &HeaderMap, state: &AppState) -> Result<Principal, ApiError> {
+    let token = Credentials::of(headers)?.ok_or_else(ApiError::token_missing)?;
+    let token = token.expose();
+    if state.auth.admin.is(token) {
+        return Ok(Principal { actor: "admin".to_owned(), reach: Reach::All, scopes: Scope::ALL.to_vec() });
+    }
+    if ClientSecret::is_like(token) {
+        let account = account_of(&state.store, token).await?.ok_or(Refused::Invalid)?;
+        return Ok(principal(&account, None)?);
+    }
+    match (issuer(token), &state.auth.provider) {
+        (Some(issuer), _) if issuer == token_key::ISSUER => {
+            let granted = state.auth.tokens.verify(token)?;
+            let account = state.store.api_account(granted.account).await?.ok_or(Refused::Invalid)?;
+            Ok(principal(&account, Some(&granted.scopes))?)
+        }
+        (Some(issuer), Some(provider)) if issuer == provider.issuer() => Ok(provider.verify(token).await?),
+        _ => Err(Refused::Invalid.into()),
+    }
+}
+
+/// The account with this secret; it may have expired.
+async fn account_of(store: &Store, secret: &str) -> Result<Option<ApiAccountRow>, ApiError> {
+    let shown = client_secret::sha256(secret);
+    let account = store.api_account_with_secret(&shown).await?;
+    Ok(account.filter(|a| a.secret_sha256.ct_eq(&shown).into()))
+}
+
+/// The account, as far as a token of it was granted: its scopes may have been narrowed.
+fn principal(account: &ApiAccountRow, granted: Option<&[Scope]>) -> Result<Principal, Refused> {
+    if has_expired(account) {
+        return Err(Refused::Expired);
+    }
+    let mut scopes = scopes(account);
+    scopes.retain(|scope| granted.is_none_or(|granted| granted.contains(scope)));
+    Ok(Principal { actor: account.id.to_string(), reach: account.reach(), scopes })
+}
+
+pub(crate) fn scopes(account: &ApiAccountRow) -> Vec<Scope> {
+    Scope::among(account.scopes.iter().map(String::as_str))
+}
+
+pub(crate) fn has_expired(account: &ApiAccountRow) -> bool {
+    account.expires_at.is_some_and(|end| end <= Timestamp::now())
+}
+
+/// Who a JWT says that it is from: where to look for the key that can tell.
+fn issuer(token: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Claims {
+        iss: String,
+    }
+    jsonwebtoken::dangerous::insecure_decode_claims::<Claims>(token).ok().map(|claims| claims.iss)
 }

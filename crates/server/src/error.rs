@@ -22,6 +22,9 @@ use wicketgate_store::StoreError;
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"wicketgate\"");
 const CHALLENGE_INVALID: HeaderValue =
     HeaderValue::from_static("Bearer realm=\"wicketgate\", error=\"invalid_token\"");
+const CHALLENGE_EXPIRED: HeaderValue = HeaderValue::from_static(
+    "Bearer realm=\"wicketgate\", error=\"invalid_token\", error_description=\"The token has expired\"",
+);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ApiError {
@@ -43,6 +46,7 @@ pub(crate) struct Fault {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Agent,
+    ApiAccount,
     Environment,
     Execution,
     Share,
@@ -53,6 +57,7 @@ impl Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Agent => "Agent",
+            Self::ApiAccount => "API account",
             Self::Environment => "Environment",
             Self::Execution => "Execution",
             Self::Share => "IPsec share",
@@ -84,6 +89,10 @@ impl ApiError {
 
     pub(crate) fn token_invalid() -> Self {
         Self { challenge: Some(CHALLENGE_INVALID), ..Self::token_missing() }
+    }
+
+    pub(crate) fn token_expired() -> Self {
+        Self { challenge: Some(CHALLENGE_EXPIRED), ..Self::token_missing() }
     }
 
     pub(crate) fn frontdoor_not_found(id: impl Display) -> Self {
@@ -124,6 +133,10 @@ impl ApiError {
 
     pub(crate) fn conflict(message: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, "conflict", message)
+    }
+
+    pub(crate) fn precondition_failed(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::PRECONDITION_FAILED, "precondition_failed", message)
     }
 
     pub(crate) fn too_large(limit: usize) -> Self {

@@ -3,10 +3,14 @@
 pub mod api;
 pub mod auth;
 mod error;
+pub mod feed;
 mod link;
+pub mod questions;
 mod reconciler;
+mod serve;
 mod server;
 pub mod state;
+pub mod telemetry;
 
 pub use reconciler::LastRun;
 pub use server::{Prepared, Server, ServerConfig};

@@ -22,7 +22,7 @@ use wicketgate_session::{
 };
 use wicketgate_store::Store;
 
-use crate::state::GatewayStatus;
+use crate::{state::GatewayStatus, telemetry::Metrics};
 
 /// Between two tries to write what has to be written.
 const INSIST_EVERY: Duration = Duration::from_secs(1);
@@ -99,11 +99,12 @@ pub(crate) struct Link {
     pub(crate) ca: Arc<Ca>,
     pub(crate) sight: Arc<Sight>,
     pub(crate) status: watch::Sender<GatewayStatus>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Link {
     pub(crate) async fn run(self, mut receive: mpsc::Receiver<FromGateway>) {
-        insist("clear the list of connected agents", || self.store.all_agents_disconnected()).await;
+        insist("clear the list of connected agents", || self.store.all_agents_disconnected(Timestamp::now())).await;
         let mut desk = issuer::Desk::new(self.store.clone(), Arc::clone(&self.ca));
         while let Some(message) = receive.recv().await {
             if let Some(report) = desk.take(message) {
@@ -118,7 +119,7 @@ impl Link {
             seen.observed = Observed::default();
             seen.touched_all = true;
         });
-        insist("clear the list of connected agents", || self.store.all_agents_disconnected()).await;
+        insist("clear the list of connected agents", || self.store.all_agents_disconnected(Timestamp::now())).await;
     }
 
     /// Takes a report.
@@ -154,9 +155,11 @@ impl Link {
             }
             FromGateway::AgentDisconnected(agent) => {
                 info!(agent.id = %agent, "agent disconnected");
-                insist("record that an agent disconnected", || self.store.agent_disconnected(agent)).await;
+                let now = Timestamp::now();
+                insist("record that an agent disconnected", || self.store.agent_disconnected(agent, now)).await;
             }
             FromGateway::Traffic(carried) => {
+                self.metrics.carried(&carried);
                 let now = Timestamp::now();
                 insist("record what shares carried", || self.store.record_traffic(now, &carried)).await;
             }

@@ -5,7 +5,11 @@
 //! and what it was last told, and lets [`wicketgate_model::next`] decide where each row stands. First deploy,
 //! retry, restart and failover are this path.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, mpsc, watch};
@@ -18,10 +22,16 @@ use wicketgate_model::{
 use wicketgate_session::{ca::Ca, link::ToGateway};
 use wicketgate_store::{Changes, Resource, Revision, Settlement, ShareRow, Store, StoreError, TunnelRow};
 
-use crate::link::{Seen, Sight};
+use crate::{
+    link::{Seen, Sight},
+    telemetry::Metrics,
+};
 
 /// How often it looks although nobody woke it: deadlines pass, and a signal may have been lost with its process.
 const PERIOD: Duration = Duration::from_secs(1);
+
+/// Rows settled in one transaction: callers' writes wait for it, and after a start there may be very many.
+const SETTLED_AT_ONCE: usize = 500;
 
 /// When the reconciler last ran, and with what result: for `/readyz`.
 #[derive(Debug, Clone, Default)]
@@ -46,6 +56,7 @@ pub(crate) struct Reconciler {
     store: Store,
     ca: Arc<Ca>,
     sight: Arc<Sight>,
+    metrics: Arc<Metrics>,
     send: mpsc::Sender<ToGateway>,
     deadlines: Deadlines,
     revision: Revision,
@@ -66,6 +77,8 @@ pub(crate) struct Reconciler {
     untold: Touched,
     /// Rows whose standing has to be decided anew.
     undecided: Touched,
+    /// Rows that wait for something, so that a deadline may pass.
+    waiting: Touched,
 }
 
 impl Reconciler {
@@ -73,6 +86,7 @@ impl Reconciler {
         store: Store,
         ca: Arc<Ca>,
         sight: Arc<Sight>,
+        metrics: Arc<Metrics>,
         send: mpsc::Sender<ToGateway>,
         deadlines: Deadlines,
     ) -> Self {
@@ -80,6 +94,7 @@ impl Reconciler {
             store,
             ca,
             sight,
+            metrics,
             send,
             deadlines,
             revision: Revision::default(),
@@ -94,6 +109,7 @@ impl Reconciler {
             removed_shares: BTreeMap::new(),
             untold: Touched::default(),
             undecided: Touched::default(),
+            waiting: Touched::default(),
         }
     }
 
@@ -114,6 +130,7 @@ impl Reconciler {
                 Ok(()) | Err(_) => {}
             }
             failing = result.is_err();
+            self.metrics.reconciled(now, failing);
             last_run.send_replace(LastRun { at: Some(now), error: result.err().map(|e| e.to_string()) });
             tokio::select! {
                 () = wake.notified() => {}
@@ -153,16 +170,16 @@ impl Reconciler {
             if let Some(connection) = row.connection {
                 self.connections.entry(id).or_insert(connection);
             }
-            self.tunnels
-                .insert(id, Row { name: row.name, generation: row.generation, standing: row.standing });
+            keep(&mut self.waiting.tunnels, id, row.standing.status);
+            let row = Row { name: row.name, generation: row.generation, standing: row.standing };
+            self.tunnels.insert(id, row);
         }
         for row in changes.shares {
             let id = row.id;
             self.untold.shares.insert(id);
             self.undecided.shares.insert(id);
             if row.standing.status == Status::Deleted {
-                self.shares.remove(&id);
-                self.desired.shares.remove(&id);
+                self.forget_share(id);
                 continue;
             }
             if row.standing.status.is_live() {
@@ -175,8 +192,9 @@ impl Reconciler {
             } else {
                 self.desired.shares.remove(&id);
             }
-            self.shares
-                .insert(id, Row { name: row.name, generation: row.generation, standing: row.standing });
+            keep(&mut self.waiting.shares, id, row.standing.status);
+            let row = Row { name: row.name, generation: row.generation, standing: row.standing };
+            self.shares.insert(id, row);
         }
         self.desired.barred.extend(changes.barred);
         for agent in changes.unbarred {
@@ -187,9 +205,17 @@ impl Reconciler {
 
     fn forget_tunnel(&mut self, id: TunnelId) {
         self.tunnels.remove(&id);
+        self.waiting.tunnels.remove(&id);
         self.desired.tunnels.remove(&id);
         self.connections.remove(&id);
         self.expiring_keys.remove(&id);
+    }
+
+    fn forget_share(&mut self, id: ShareId) {
+        self.shares.remove(&id);
+        self.waiting.shares.remove(&id);
+        self.desired.shares.remove(&id);
+        self.metrics.forget(id);
     }
 
     fn share_desired(&self, row: &ShareRow) -> anyhow::Result<ShareDesired> {
@@ -205,6 +231,7 @@ impl Reconciler {
             tunnel: row.tunnel,
             environment: row.environment,
             ingress_port: row.ingress_port,
+            options: row.options.clone(),
             assignment: self.ca.sign_assignment(&assignment)?,
         })
     }
@@ -254,22 +281,25 @@ impl Reconciler {
             // What waits for a deadline is looked at every time, and everything while the gateway is silent or has
             // only just begun to report.
             let settling = now.duration_since(seen.reporting_since) < self.deadlines.silence * 2;
-            let all = touched.all || settling || seen.silent_since.is_some();
-            let waits = |row: &Row| all || matches!(row.standing.status, Status::New | Status::Deleting);
-            self.undecided.tunnels.extend(self.tunnels.iter().filter(|(_, r)| waits(r)).map(|(id, _)| *id));
-            self.undecided.shares.extend(self.shares.iter().filter(|(_, r)| waits(r)).map(|(id, _)| *id));
+            if touched.all || settling || seen.silent_since.is_some() {
+                self.undecided.tunnels.extend(self.tunnels.keys());
+                self.undecided.shares.extend(self.shares.keys());
+            } else {
+                self.undecided.tunnels.extend(&self.waiting.tunnels);
+                self.undecided.shares.extend(&self.waiting.shares);
+            }
             (self.settlements(&seen, now), self.new_connections(&seen, now))
         };
-        if !settlements.is_empty() {
-            self.store.settle(&settlements).await?;
+        for part in settlements.chunks(SETTLED_AT_ONCE) {
+            self.store.settle(part).await?;
+            for settlement in part {
+                self.settled(settlement.clone());
+            }
         }
         if !connections.is_empty() {
             self.store.record_connections(&connections).await?;
         }
         self.undecided = Touched::default();
-        for settlement in settlements {
-            self.settled(settlement);
-        }
         self.connections.extend(connections);
         Ok(())
     }
@@ -319,14 +349,14 @@ impl Reconciler {
                 }
             }
         }
-        let deleted = standing.status == Status::Deleted;
+        let status = standing.status;
+        let deleted = status == Status::Deleted;
         row.standing = standing;
         match resource {
             Resource::Tunnel(id) if deleted => self.forget_tunnel(id),
-            Resource::Share(id) if deleted => {
-                self.shares.remove(&id);
-            }
-            Resource::Tunnel(_) | Resource::Share(_) => {}
+            Resource::Share(id) if deleted => self.forget_share(id),
+            Resource::Tunnel(id) => keep(&mut self.waiting.tunnels, id, status),
+            Resource::Share(id) => keep(&mut self.waiting.shares, id, status),
         }
     }
 
@@ -346,6 +376,15 @@ impl Reconciler {
             (recorded != Some(&current)).then_some((*id, current))
         });
         changed.collect()
+    }
+}
+
+/// Only what waits is looked at each time, however many rows there are.
+fn keep<Id: Ord>(waiting: &mut BTreeSet<Id>, id: Id, status: Status) {
+    if matches!(status, Status::New | Status::Deleting) {
+        waiting.insert(id);
+    } else {
+        waiting.remove(&id);
     }
 }
 

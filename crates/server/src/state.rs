@@ -1,8 +1,11 @@
 //! What every request handler has at hand.
 
 use crate::{
-    auth::{AdminToken, Principal},
+    auth::{Auth, Principal},
+    feed::Feed,
+    questions::Questions,
     reconciler::LastRun,
+    telemetry::Metrics,
 };
 use jiff::{Timestamp, TimestampRound, Unit};
 use std::{net::Ipv4Addr, sync::Arc};
@@ -24,11 +27,14 @@ pub struct AppState {
     pub gateway: watch::Receiver<GatewayStatus>,
     /// When the reconciler last ran.
     pub last_run: watch::Receiver<LastRun>,
+    pub metrics: Arc<Metrics>,
+    pub feed: Feed,
+    pub questions: Questions,
     /// Of the CA that agents are to trust.
     pub ca: Fingerprint,
     /// The URL that agents dial, if it is known.
     pub agent_server: Option<String>,
-    pub admin: AdminToken,
+    pub auth: Auth,
 }
 
 /// What the server knows of its gateway.
@@ -44,7 +50,8 @@ pub struct GatewayStatus {
 impl AppState {
     /// One accepted request of `principal`, now.
     pub(crate) fn act(&self, principal: &Principal) -> Act {
-        Act::new(principal.actor.clone(), now(), Uuid::now_v7)
+        let claim = crate::api::idempotency::claim();
+        Act { claim, ..Act::new(principal.actor.clone(), now(), Uuid::now_v7) }
     }
 
     pub(crate) fn gateway_address(&self) -> Option<Ipv4Addr> {

@@ -1,7 +1,8 @@
 //! The links between agent, gateway and server: who may speak to whom, and in which frames.
 //!
 //! TLS is only here. A connection that leaves this crate is TLS 1.3 with both ends proved by the server's
-//! authority, save the one on which an agent asks for its first certificate.
+//! authority, save the one on which an agent asks for its first certificate, and the API's, whose certificate is the
+//! operator's.
 
 pub mod ca;
 pub mod carrier;

@@ -6,12 +6,13 @@
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr},
+    time::Duration,
 };
 
 use tokio::sync::{mpsc, oneshot};
 use wicketgate_model::{
-    AgentId, DesiredDelta, EnrollmentId, EnvironmentId, FrontdoorId, GatewayId, LocationId, ObservedDelta,
-    TrafficDelta, ZId,
+    AgentId, DesiredDelta, EnrollmentId, EnvironmentId, FrontdoorId, GatewayId, Generation, LocationId,
+    ObservedDelta, Problem, ShareId, TrafficDelta, ZId,
 };
 
 /// Messages that may wait on either end. A gateway that is slow to take the next delta makes the server wait;
@@ -52,6 +53,23 @@ pub enum ToGateway {
         sequence: u64,
         delta: DesiredDelta,
     },
+    /// A look along a share's path, with a dial of its target. Answered within 15 s.
+    Check(ShareId, oneshot::Sender<ShareCheck>),
+}
+
+/// What a gateway finds when it looks along a share's path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShareCheck {
+    /// The newest generation that is served at the ingress port.
+    pub bound: Option<Generation>,
+    pub listener_problem: Option<Problem>,
+    /// The newest generation that a connected agent has acknowledged.
+    pub acknowledged: Option<Generation>,
+    pub agent_problem: Option<Problem>,
+    /// The agent that has just reached the target, over one of its carriers; or why none has. `TargetUnreachable`
+    /// speaks of the target, every other reason of the agents.
+    pub dialled: Result<AgentId, Problem>,
+    pub dial_took: Duration,
 }
 
 #[derive(Debug)]

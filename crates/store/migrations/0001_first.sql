@@ -77,6 +77,8 @@ CREATE TABLE ipsec_tunnel (
     previous_key_until BIGINT,
     tags TEXT NOT NULL,
     connection TEXT,
+    connection_state TEXT,
+    connection_since BIGINT,
     generation BIGINT NOT NULL,
     status TEXT NOT NULL,
     status_since BIGINT NOT NULL,
@@ -104,6 +106,10 @@ CREATE TABLE ipsec_share (
     name TEXT NOT NULL,
     target TEXT NOT NULL,
     ingress_port BIGINT NOT NULL,
+    allowed_sources TEXT,
+    max_connections BIGINT,
+    idle_timeout_seconds BIGINT,
+    proxy_protocol TEXT,
     tags TEXT NOT NULL,
     generation BIGINT NOT NULL,
     status TEXT NOT NULL,
@@ -121,8 +127,28 @@ CREATE TABLE ipsec_share (
 CREATE UNIQUE INDEX ipsec_share_name ON ipsec_share (frontdoor, name) WHERE status <> 'DELETED';
 CREATE UNIQUE INDEX ipsec_share_ingress_port ON ipsec_share (tunnel, ingress_port) WHERE status <> 'DELETED';
 CREATE INDEX ipsec_share_frontdoor ON ipsec_share (frontdoor, id);
+CREATE INDEX ipsec_share_live ON ipsec_share (frontdoor, id) WHERE status <> 'DELETED';
+CREATE INDEX ipsec_share_status ON ipsec_share (frontdoor, status, id);
+CREATE INDEX ipsec_share_created ON ipsec_share (frontdoor, created_at, id);
+CREATE INDEX ipsec_share_deleted ON ipsec_share (frontdoor, deleted_at, id) WHERE status = 'DELETED';
 CREATE INDEX ipsec_share_environment ON ipsec_share (environment, id);
 CREATE INDEX ipsec_share_revision ON ipsec_share (revision);
+
+-- A program's credentials. `scopes` and `frontdoors` are separated by spaces; NULL names all of the organization.
+CREATE TABLE api_account (
+    id TEXT NOT NULL PRIMARY KEY,
+    organization TEXT NOT NULL,
+    name TEXT NOT NULL,
+    scopes TEXT NOT NULL,
+    frontdoors TEXT,
+    secret_sha256 TEXT NOT NULL,
+    expires_at BIGINT,
+    created_at BIGINT NOT NULL,
+    created_by TEXT NOT NULL,
+    revoked_at BIGINT
+);
+CREATE UNIQUE INDEX api_account_secret ON api_account (secret_sha256);
+CREATE INDEX api_account_organization ON api_account (organization, id);
 
 CREATE TABLE execution (
     id TEXT NOT NULL PRIMARY KEY,
@@ -140,7 +166,46 @@ CREATE TABLE execution (
 );
 CREATE INDEX execution_frontdoor ON execution (frontdoor, id);
 CREATE INDEX execution_process ON execution (process, id);
+CREATE INDEX execution_resource ON execution (frontdoor, resource, id);
+CREATE INDEX execution_created ON execution (frontdoor, created_at, id);
+CREATE INDEX execution_status ON execution (frontdoor, status, id);
+CREATE INDEX execution_age ON execution (finished_at);
 CREATE INDEX execution_running ON execution (resource) WHERE status = 'RUNNING';
+
+-- Changes of status, numbered in the order of their commits. The sequence's row is locked last in a transaction.
+CREATE TABLE event (
+    id BIGINT NOT NULL PRIMARY KEY,
+    frontdoor TEXT NOT NULL,
+    at BIGINT NOT NULL,
+    kind TEXT NOT NULL,
+    resource TEXT NOT NULL,
+    status TEXT NOT NULL,
+    reason TEXT,
+    message TEXT
+);
+CREATE INDEX event_frontdoor ON event (frontdoor, id);
+CREATE INDEX event_at ON event (at);
+CREATE TABLE event_sequence (
+    id BIGINT NOT NULL PRIMARY KEY CHECK (id = 1),
+    newest BIGINT NOT NULL,
+    forgotten BIGINT NOT NULL
+);
+INSERT INTO event_sequence (id, newest, forgotten) VALUES (1, 0, 0);
+
+-- Keys of requests, and their answers. `process` is set by the write's own transaction.
+CREATE TABLE idempotency (
+    principal TEXT NOT NULL,
+    key TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    token TEXT NOT NULL,
+    claimed_at BIGINT NOT NULL,
+    process TEXT,
+    status BIGINT,
+    headers TEXT,
+    body TEXT,
+    PRIMARY KEY (principal, key)
+);
+CREATE INDEX idempotency_age ON idempotency (claimed_at);
 
 -- What a share or a tunnel carried in the bucket of `resolution` seconds that starts at `bucket`.
 CREATE TABLE traffic (

@@ -2,13 +2,14 @@
 //! gateways refuse a certificate that is still valid.
 
 use crate::{
-    Act, Action, Page, PageRequest, ResourceType, Result, Store, StoreError,
+    Act, Action, ResourceType, Result, Store, StoreError,
     columns::{parsed, parsed_option, text, time, time_option},
     enrollment::hex,
+    event,
     execution::Execution,
 };
 use jiff::Timestamp;
-use sqlx::{Row, any::AnyRow};
+use sqlx::{AnyConnection, Row, any::AnyRow};
 use std::net::IpAddr;
 use wicketgate_model::{AgentId, EnvironmentId, FrontdoorId, ZId};
 
@@ -38,7 +39,7 @@ macro_rules! select {
 }
 
 impl AgentRow {
-    fn read(row: &AnyRow) -> Result<Self> {
+    pub(crate) fn read(row: &AnyRow) -> Result<Self> {
         Ok(Self {
             id: parsed(row, "id")?,
             frontdoor: parsed(row, "frontdoor")?,
@@ -65,48 +66,12 @@ impl Store {
         row.as_ref().map(AgentRow::read).transpose()
     }
 
-    pub async fn agents(&self, frontdoor: FrontdoorId, page: PageRequest) -> Result<Page<AgentRow>> {
-        let total: i64 = sqlx::query("SELECT COUNT(*) FROM agent WHERE frontdoor = $1 AND barred_at IS NULL")
-            .bind(frontdoor.to_string())
-            .fetch_one(&self.readers)
-            .await?
-            .try_get(0)?;
-        let rows = sqlx::query(select!(
-            "WHERE a.frontdoor = $1 AND a.barred_at IS NULL ORDER BY a.id LIMIT $2 OFFSET $3"
-        ))
-        .bind(frontdoor.to_string())
-        .bind(i64::from(page.size))
-        .bind(page.offset())
-        .fetch_all(&self.readers)
-        .await?;
-        Ok(Page {
-            rows: rows.iter().map(AgentRow::read).collect::<Result<_>>()?,
-            total: u64::try_from(total).unwrap_or(0),
-        })
-    }
-
-    /// The agents of the environments from `first` to `last`, by id: those of one page of environments.
-    pub async fn agents_between(
-        &self,
-        frontdoor: FrontdoorId,
-        first: EnvironmentId,
-        last: EnvironmentId,
-    ) -> Result<Vec<AgentRow>> {
-        let rows = sqlx::query(select!(
-            "WHERE a.frontdoor = $1 AND a.environment BETWEEN $2 AND $3 AND a.barred_at IS NULL ORDER BY a.id"
-        ))
-        .bind(frontdoor.to_string())
-        .bind(first.to_string())
-        .bind(last.to_string())
-        .fetch_all(&self.readers)
-        .await?;
-        rows.iter().map(AgentRow::read).collect()
-    }
-
     /// Bars the agent: its connections are cut and its certificate is refused.
     pub async fn bar_agent(&self, frontdoor: FrontdoorId, id: AgentId, act: &Act) -> Result<()> {
         let mut write = self.write().await?;
         let revision = write.revision;
+        let environment = environment_of(write.db(), id).await?;
+        let before = event::is_active(write.db(), environment).await?;
         let done = sqlx::query(
             "UPDATE agent SET barred_at = $1, connected_since = NULL, revision = $2 \
              WHERE id = $3 AND frontdoor = $4 AND barred_at IS NULL",
@@ -119,6 +84,10 @@ impl Store {
         .await?;
         if done.rows_affected() == 0 {
             return Err(StoreError::Missing);
+        }
+        let after = event::is_active(write.db(), environment).await?;
+        if let Some(event) = event::of_environment(environment, before, after, act.at) {
+            write.tell(event);
         }
         let on = Execution { resource_type: ResourceType::Agent, resource: &id, generation: None };
         write.record(act, frontdoor, Action::Delete, on).await?;
@@ -153,6 +122,12 @@ impl Store {
         at: Timestamp,
     ) -> Result<()> {
         let mut tx = self.begin().await?;
+        let environment = match environment_of(&mut tx, id).await {
+            // It was never enrolled here.
+            Err(StoreError::Missing) => return Ok(()),
+            found => found?,
+        };
+        let before = event::is_active(&mut tx, environment).await?;
         sqlx::query(
             "UPDATE agent SET name = $1, version = $2, address = $3, connected_since = $4 \
              WHERE id = $5 AND barred_at IS NULL",
@@ -164,26 +139,56 @@ impl Store {
         .bind(id.to_string())
         .execute(&mut *tx)
         .await?;
-        Ok(tx.commit().await?)
+        let after = event::is_active(&mut tx, environment).await?;
+        let event = event::of_environment(environment, before, after, at);
+        self.commit_telling(tx, event.into_iter().collect()).await
     }
 
-    pub async fn agent_disconnected(&self, id: AgentId) -> Result<()> {
+    pub async fn agent_disconnected(&self, id: AgentId, at: Timestamp) -> Result<()> {
         let mut tx = self.begin().await?;
+        let environment = match environment_of(&mut tx, id).await {
+            // It was never enrolled here.
+            Err(StoreError::Missing) => return Ok(()),
+            found => found?,
+        };
+        let before = event::is_active(&mut tx, environment).await?;
         sqlx::query("UPDATE agent SET connected_since = NULL WHERE id = $1")
             .bind(id.to_string())
             .execute(&mut *tx)
             .await?;
-        Ok(tx.commit().await?)
+        let after = event::is_active(&mut tx, environment).await?;
+        let event = event::of_environment(environment, before, after, at);
+        self.commit_telling(tx, event.into_iter().collect()).await
     }
 
     /// For the start of a gateway: whoever is connected says so anew.
-    pub async fn all_agents_disconnected(&self) -> Result<()> {
+    pub async fn all_agents_disconnected(&self, at: Timestamp) -> Result<()> {
         let mut tx = self.begin().await?;
+        let active = sqlx::query(
+            "SELECT id, frontdoor FROM environment WHERE deleted_at IS NULL AND id IN (SELECT environment \
+             FROM agent WHERE connected_since IS NOT NULL AND barred_at IS NULL) ORDER BY id",
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        let mut events = Vec::new();
+        for row in &active {
+            let (environment, frontdoor) = (parsed(row, "id")?, parsed(row, "frontdoor")?);
+            let (before, after) = (Some((frontdoor, true)), Some((frontdoor, false)));
+            events.extend(event::of_environment(environment, before, after, at));
+        }
         sqlx::query("UPDATE agent SET connected_since = NULL WHERE connected_since IS NOT NULL")
             .execute(&mut *tx)
             .await?;
-        Ok(tx.commit().await?)
+        self.commit_telling(tx, events).await
     }
+}
+
+async fn environment_of(db: &mut AnyConnection, id: AgentId) -> Result<EnvironmentId> {
+    let row = sqlx::query("SELECT environment FROM agent WHERE id = $1")
+        .bind(id.to_string())
+        .fetch_optional(db)
+        .await?;
+    parsed(&row.ok_or(StoreError::Missing)?, "environment")
 }
 
 /// Somebody else's words, short and printable: they end up in pages and terminals, and PostgreSQL's TEXT holds no

@@ -1,12 +1,13 @@
 //! Environments: private networks that hosting agents serve. Made by an enrolment, never directly.
 
 use crate::{
-    Act, Action, Page, PageRequest, ResourceType, Result, Store, StoreError,
+    Act, Action, ResourceType, Result, Store, StoreError,
+    act::Write,
     columns::{generation, number, parsed, time},
     execution::Execution,
 };
 use jiff::Timestamp;
-use sqlx::{Row, any::AnyRow};
+use sqlx::any::AnyRow;
 use wicketgate_model::{EnvironmentId, FrontdoorId, Generation, ResourceName, ShareId, ZId};
 
 #[derive(Debug, Clone)]
@@ -32,7 +33,7 @@ macro_rules! select {
 }
 
 impl EnvironmentRow {
-    fn read(row: &AnyRow) -> Result<Self> {
+    pub(crate) fn read(row: &AnyRow) -> Result<Self> {
         Ok(Self {
             id: parsed(row, "id")?,
             frontdoor: parsed(row, "frontdoor")?,
@@ -72,29 +73,6 @@ impl Store {
         row.as_ref().map(EnvironmentRow::read).transpose()
     }
 
-    pub async fn environments(
-        &self,
-        frontdoor: FrontdoorId,
-        page: PageRequest,
-    ) -> Result<Page<EnvironmentRow>> {
-        let total: i64 =
-            sqlx::query("SELECT COUNT(*) FROM environment WHERE frontdoor = $1 AND deleted_at IS NULL")
-                .bind(frontdoor.to_string())
-                .fetch_one(&self.readers)
-                .await?
-                .try_get(0)?;
-        let rows = sqlx::query(select!("AND e.frontdoor = $1 ORDER BY e.id LIMIT $2 OFFSET $3"))
-            .bind(frontdoor.to_string())
-            .bind(i64::from(page.size))
-            .bind(page.offset())
-            .fetch_all(&self.readers)
-            .await?;
-        Ok(Page {
-            rows: rows.iter().map(EnvironmentRow::read).collect::<Result<_>>()?,
-            total: u64::try_from(total).unwrap_or(0),
-        })
-    }
-
     pub async fn rename_environment(
         &self,
         frontdoor: FrontdoorId,
@@ -103,6 +81,7 @@ impl Store {
         act: &Act,
     ) -> Result<()> {
         let mut write = self.write().await?;
+        write.check_environment(frontdoor, id, act).await?;
         let done = sqlx::query(
             "UPDATE environment SET name = $1, updated_at = $2 \
              WHERE id = $3 AND frontdoor = $4 AND deleted_at IS NULL",
@@ -128,6 +107,7 @@ impl Store {
         act: &Act,
     ) -> Result<()> {
         let mut write = self.write().await?;
+        write.check_environment(frontdoor, id, act).await?;
         let done = sqlx::query(
             "UPDATE environment SET deleted_at = $1, updated_at = $1 \
              WHERE id = $2 AND frontdoor = $3 AND deleted_at IS NULL",
@@ -165,6 +145,24 @@ impl Store {
         .execute(write.db())
         .await?;
         write.commit().await
+    }
+}
+
+impl Write {
+    async fn check_environment(
+        &mut self,
+        frontdoor: FrontdoorId,
+        id: EnvironmentId,
+        act: &Act,
+    ) -> Result<()> {
+        let row = sqlx::query(
+            "SELECT updated_at FROM environment WHERE id = $1 AND frontdoor = $2 AND deleted_at IS NULL",
+        )
+        .bind(id.to_string())
+        .bind(frontdoor.to_string())
+        .fetch_optional(self.db())
+        .await?;
+        act.check(time(&row.ok_or(StoreError::Missing)?, "updated_at")?)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The record of every write: who asked for what, and how it ended. It is the audit trail too.
 
 use crate::{
-    Act, Page, PageRequest, Result, Store, StoreError,
+    Act, Result, Store, StoreError,
     columns::{big, parsed, text, time, time_option},
 };
 use jiff::Timestamp;
@@ -15,6 +15,8 @@ macro_rules! names {
         pub enum $name { $($variant),+ }
 
         impl $name {
+            pub(crate) const NAMES: &'static [&'static str] = &[$($text),+];
+
             /// As it stands in the database and in the API.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text),+ }
@@ -40,6 +42,7 @@ names!(
         Enrollment = "enrollment",
         Tunnel = "ipsec-tunnel",
         Share = "ipsec-share",
+        ApiAccount = "api-account",
     }
 );
 names!(
@@ -65,7 +68,7 @@ pub struct ExecutionRow {
 }
 
 impl ExecutionRow {
-    fn read(row: &AnyRow) -> Result<Self> {
+    pub(crate) fn read(row: &AnyRow) -> Result<Self> {
         let bad = |column| StoreError::Corrupt { column };
         Ok(Self {
             id: parsed(row, "id")?,
@@ -131,37 +134,5 @@ impl Store {
             .fetch_optional(&self.readers)
             .await?;
         row.as_ref().map(ExecutionRow::read).transpose()
-    }
-
-    /// Of one process, or all; the order of their ids is the order of creation.
-    pub async fn executions(
-        &self,
-        frontdoor: FrontdoorId,
-        process: Option<ExecutionId>,
-        page: PageRequest,
-    ) -> Result<Page<ExecutionRow>> {
-        let process = process.map(|p| p.to_string());
-        let total: i64 = sqlx::query(
-            "SELECT COUNT(*) FROM execution WHERE frontdoor = $1 AND ($2 IS NULL OR process = $2)",
-        )
-        .bind(frontdoor.to_string())
-        .bind(process.clone())
-        .fetch_one(&self.readers)
-        .await?
-        .try_get(0)?;
-        let rows = sqlx::query(
-            "SELECT * FROM execution WHERE frontdoor = $1 AND ($2 IS NULL OR process = $2) \
-             ORDER BY id LIMIT $3 OFFSET $4",
-        )
-        .bind(frontdoor.to_string())
-        .bind(process)
-        .bind(i64::from(page.size))
-        .bind(page.offset())
-        .fetch_all(&self.readers)
-        .await?;
-        Ok(Page {
-            rows: rows.iter().map(ExecutionRow::read).collect::<Result<_>>()?,
-            total: u64::try_from(total).unwrap_or(0),
-        })
     }
 }

@@ -1,7 +1,7 @@
 //! Frontdoors: each a customer's collection of tunnels, environments and shares.
 
 use crate::{
-    Act, Action, Page, PageRequest, ResourceType, Result, Store, StoreError,
+    Act, Action, ResourceType, Result, Store, StoreError,
     act::Write,
     columns::{number, parsed, text, time},
     execution::Execution,
@@ -29,6 +29,25 @@ pub struct FrontdoorSpec {
     pub ipsec_shares_enabled: bool,
 }
 
+/// Which Frontdoors a caller sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reach {
+    All,
+    Organization(String),
+    /// Those that it was granted by name.
+    Named(Vec<FrontdoorId>),
+}
+
+impl Reach {
+    pub fn sees(&self, frontdoor: &FrontdoorRow) -> bool {
+        match self {
+            Self::All => true,
+            Self::Organization(own) => *own == frontdoor.organization,
+            Self::Named(named) => named.contains(&frontdoor.id),
+        }
+    }
+}
+
 impl FrontdoorRow {
     pub fn spec(&self) -> FrontdoorSpec {
         FrontdoorSpec {
@@ -38,7 +57,7 @@ impl FrontdoorRow {
         }
     }
 
-    fn read(row: &AnyRow) -> Result<Self> {
+    pub(crate) fn read(row: &AnyRow) -> Result<Self> {
         Ok(Self {
             id: parsed(row, "id")?,
             organization: text(row, "organization")?,
@@ -74,7 +93,7 @@ impl Store {
         Ok(Some(row))
     }
 
-    /// The last write wins.
+    /// The last write wins, unless the act expects a state.
     pub async fn replace_frontdoor(
         &self,
         id: FrontdoorId,
@@ -82,6 +101,7 @@ impl Store {
         act: &Act,
     ) -> Result<FrontdoorRow> {
         let mut write = self.write().await?;
+        write.check_frontdoor(id, act).await?;
         let row = sqlx::query(
             "UPDATE frontdoor SET default_namespace = $1, ipsec_shares_enabled = $2, updated_at = $3 \
              WHERE id = $4 AND deleted_at IS NULL RETURNING *",
@@ -101,6 +121,7 @@ impl Store {
     /// Refused with [`StoreError::InUse`] while it has tunnels, shares or environments.
     pub async fn delete_frontdoor(&self, id: FrontdoorId, act: &Act) -> Result<()> {
         let mut write = self.write().await?;
+        write.check_frontdoor(id, act).await?;
         let user = sqlx::query(
             "SELECT id FROM ipsec_share WHERE frontdoor = $1 AND status <> 'DELETED' \
              UNION ALL SELECT id FROM ipsec_tunnel WHERE frontdoor = $1 AND status <> 'DELETED' \
@@ -126,6 +147,17 @@ impl Store {
         write.commit().await
     }
 
+    /// The organizations that have a Frontdoor: `most` of them.
+    pub async fn organizations(&self, most: u32) -> Result<Vec<String>> {
+        let rows = sqlx::query(
+            "SELECT DISTINCT organization FROM frontdoor WHERE deleted_at IS NULL ORDER BY organization LIMIT $1",
+        )
+        .bind(i64::from(most))
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter().map(|row| text(row, "organization")).collect()
+    }
+
     pub async fn frontdoor(&self, id: FrontdoorId) -> Result<Option<FrontdoorRow>> {
         let row = sqlx::query("SELECT * FROM frontdoor WHERE id = $1 AND deleted_at IS NULL")
             .bind(id.to_string())
@@ -133,38 +165,17 @@ impl Store {
             .await?;
         row.as_ref().map(FrontdoorRow::read).transpose()
     }
-
-    /// Of one organization, or all.
-    pub async fn frontdoors(
-        &self,
-        organization: Option<&str>,
-        page: PageRequest,
-    ) -> Result<Page<FrontdoorRow>> {
-        let organization = organization.map(str::to_owned);
-        let total: i64 = sqlx::query(
-            "SELECT COUNT(*) FROM frontdoor WHERE deleted_at IS NULL AND ($1 IS NULL OR organization = $1)",
-        )
-        .bind(organization.clone())
-        .fetch_one(&self.readers)
-        .await?
-        .try_get(0)?;
-        let rows = sqlx::query(
-            "SELECT * FROM frontdoor WHERE deleted_at IS NULL AND ($1 IS NULL OR organization = $1) \
-             ORDER BY id LIMIT $2 OFFSET $3",
-        )
-        .bind(organization)
-        .bind(i64::from(page.size))
-        .bind(page.offset())
-        .fetch_all(&self.readers)
-        .await?;
-        Ok(Page {
-            rows: rows.iter().map(FrontdoorRow::read).collect::<Result<_>>()?,
-            total: u64::try_from(total).unwrap_or(0),
-        })
-    }
 }
 
 impl Write {
+    async fn check_frontdoor(&mut self, id: FrontdoorId, act: &Act) -> Result<()> {
+        let row = sqlx::query("SELECT updated_at FROM frontdoor WHERE id = $1 AND deleted_at IS NULL")
+            .bind(id.to_string())
+            .fetch_optional(self.db())
+            .await?;
+        act.check(time(&row.ok_or(StoreError::Missing)?, "updated_at")?)
+    }
+
     async fn insert_frontdoor(&mut self, spec: &FrontdoorSpec, act: &Act) -> Result<FrontdoorRow> {
         let id = FrontdoorId::new((act.fresh)());
         let row = sqlx::query(

@@ -6,12 +6,18 @@
 
 mod act;
 mod agent;
+mod api_account;
+mod batch;
+mod census;
 mod columns;
 mod enrollment;
 mod environment;
 mod error;
+mod event;
 mod execution;
 mod frontdoor;
+mod idempotency;
+mod list;
 mod open;
 mod page;
 mod reconcile;
@@ -22,11 +28,19 @@ mod window;
 
 pub use act::Act;
 pub use agent::AgentRow;
+pub use api_account::{ApiAccountRow, NewApiAccount};
+pub use census::Census;
 pub use enrollment::{Enrol, Enrolled, NewEnrollment, Refusal};
 pub use environment::EnvironmentRow;
 pub use error::{Result, StoreError};
+pub use event::{EventKind, EventRow, EventSpan};
 pub use execution::{Action, ExecutionRow, ExecutionStatus, ResourceType};
-pub use frontdoor::{FrontdoorRow, FrontdoorSpec};
+pub use frontdoor::{FrontdoorRow, FrontdoorSpec, Reach};
+pub use idempotency::{Claim, Claimed, KeptAnswer};
+pub use list::{
+    AGENTS, API_ACCOUNTS, ENVIRONMENTS, EXECUTIONS, FRONTDOORS, Filter, ListRequest, Listing, Property,
+    PropertyType, SHARES, Sort, TUNNELS, Wanted,
+};
 pub use open::Store;
 pub use page::{Page, PageRequest};
 pub use reconcile::{Changes, Resource, Revision, Settlement};

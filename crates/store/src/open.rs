@@ -3,9 +3,12 @@
 //! SQLite has one connection that writes and several that read; PostgreSQL has one pool. A SQLite database is
 //! readable by its owner only: it holds pre-shared keys.
 
-use crate::{Result, StoreError};
+use crate::{
+    Result, StoreError,
+    batch::{Batches, MOST},
+};
 use sqlx::{
-    Any, AnyPool, ConnectOptions, Executor, Transaction,
+    Any, AnyConnection, AnyPool, ConnectOptions, Connection, Executor, Transaction,
     any::AnyPoolOptions,
     migrate::{MigrateError, Migrator},
     sqlite::SqliteConnectOptions,
@@ -14,8 +17,10 @@ use std::{
     fs, io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
+use tokio::sync::Notify;
 
 /// Readers beside SQLite's one writer: more than cores never help.
 const SQLITE_READERS: u32 = 4;
@@ -31,6 +36,9 @@ static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 pub struct Store {
     pub(crate) readers: AnyPool,
     writers: AnyPool,
+    pub(crate) batches: Arc<Batches>,
+    /// Events were committed.
+    pub(crate) told: Arc<Notify>,
     begin: &'static str,
     begin_snapshot: &'static str,
 }
@@ -41,15 +49,17 @@ impl Store {
     pub async fn open(place: &str) -> Result<Self> {
         sqlx::any::install_default_drivers();
         let store = if place.starts_with("postgres://") || place.starts_with("postgresql://") {
-            let pool = AnyPoolOptions::new()
-                .max_connections(POSTGRES_CONNECTIONS)
-                .acquire_timeout(ACQUIRE)
-                .connect(place)
-                .await
-                .map_err(|e| StoreError::Open(format!("can't open the PostgreSQL database: {e}")))?;
+            let pool = open_postgres(place).await.map_err(|e| {
+                StoreError::Open(format!(
+                    "can't open the PostgreSQL database {}: {e}",
+                    without_password(place)
+                ))
+            })?;
             Self {
                 readers: pool.clone(),
                 writers: pool,
+                batches: Batches::of(1),
+                told: Arc::default(),
                 begin: "BEGIN",
                 begin_snapshot: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
             }
@@ -72,6 +82,8 @@ impl Store {
                 .min_connections(1)
                 .idle_timeout(None)
                 .max_lifetime(None)
+                // A file does not go away: asking each time would double a read's cost.
+                .test_before_acquire(false)
                 .acquire_timeout(ACQUIRE)
                 .after_connect(|connection, _| {
                     Box::pin(async move {
@@ -93,7 +105,14 @@ impl Store {
         // The writer first: it creates the file and its journal.
         let writers = pool(1).await.map_err(failed)?;
         let readers = pool(SQLITE_READERS).await.map_err(failed)?;
-        Ok(Self { readers, writers, begin: "BEGIN IMMEDIATE", begin_snapshot: "BEGIN" })
+        Ok(Self {
+            readers,
+            writers,
+            batches: Batches::of(MOST),
+            told: Arc::default(),
+            begin: "BEGIN IMMEDIATE",
+            begin_snapshot: "BEGIN",
+        })
     }
 
     async fn migrate(&self) -> Result<()> {
@@ -111,7 +130,15 @@ impl Store {
     }
 
     pub(crate) async fn begin(&self) -> Result<Transaction<'static, Any>> {
-        Ok(self.writers.begin_with(self.begin).await?)
+        match self.writers.begin_with(self.begin).await {
+            // A transaction that SQLite ended by itself, as on a full disk, leaves a connection that can't begin
+            // another one.
+            Err(sqlx::Error::InvalidSavePointStatement) => {
+                self.writers.acquire().await?.close().await?;
+                Ok(self.writers.begin_with(self.begin).await?)
+            }
+            begun => Ok(begun?),
+        }
     }
 
     /// A transaction that reads, and sees nothing that is committed after its first statement.
@@ -130,6 +157,20 @@ impl Store {
         self.readers.close().await;
         self.writers.close().await;
     }
+}
+
+async fn open_postgres(url: &str) -> sqlx::Result<AnyPool> {
+    // The pool would try until its time is over, and then say only that it is over.
+    let first = tokio::time::timeout(ACQUIRE, AnyConnection::connect(url)).await;
+    first.map_err(|_| sqlx::Error::Io(io::ErrorKind::TimedOut.into()))??.close().await?;
+    AnyPoolOptions::new().max_connections(POSTGRES_CONNECTIONS).acquire_timeout(ACQUIRE).connect(url).await
+}
+
+/// Host and name: enough to know which database is meant.
+fn without_password(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let rest = rest.split('?').next().unwrap_or_default();
+    rest.rsplit_once('@').map_or(rest, |(_, place)| place)
 }
 
 /// Sees to it that the file is there with mode 0600; SQLite gives its journals the mode of the database.
@@ -152,4 +193,24 @@ fn keep_private(path: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_password_is_never_shown() {
+        for url in [
+            "postgres://u:geheim@127.0.0.1:1/wicketgate",
+            "postgres://u:ge%geheim@127.0.0.1:1/wicketgate",
+            "postgres://u:geheim@[127.0.0.1:1/wicketgate",
+            "postgres://127.0.0.1:1/wicketgate?user=u&password=geheim",
+            "postgres://u:geheim@127.0.0.1:x/wicketgate?sslmode=geheim",
+        ] {
+            let error = Store::open(url).await.err().map(|e| format!("{e} {e:?}")).unwrap();
+            assert!(error.contains("127.0.0.1"), "{error}");
+            assert!(!error.contains("geheim"), "{error}");
+        }
+    }
 }

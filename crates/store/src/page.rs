@@ -7,6 +7,12 @@ pub struct PageRequest {
     pub size: u32,
 }
 
+impl Default for PageRequest {
+    fn default() -> Self {
+        Self { number: 0, size: 20 }
+    }
+}
+
 impl PageRequest {
     pub(crate) fn offset(self) -> i64 {
         crate::columns::big(self.number.saturating_mul(self.size.into()))

@@ -1,11 +1,13 @@
 //! What the reconciler reads and writes: the rows that changed, and how they stand.
 
 use crate::{
-    Result, ShareRow, Store, TunnelRow,
+    EventKind, Result, ShareRow, Store, TunnelRow,
     agent::shown,
     columns::{big, parsed},
+    event::{Before, NewEvent},
     share::select,
 };
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use sqlx::{Any, Row, Transaction};
 use std::fmt;
 use wicketgate_model::{AgentId, Generation, ShareId, Standing, Status, TunnelId};
@@ -56,16 +58,21 @@ impl Store {
         let mut tx = self.snapshot().await?;
         let revision: i64 =
             sqlx::query("SELECT value FROM revision").fetch_one(&mut *tx).await?.try_get(0)?;
-        let tunnels = sqlx::query(
+        // A row of the database takes several times what is read from it: at the start there may be very many.
+        let tunnels: Vec<TunnelRow> = sqlx::query(
             "SELECT * FROM ipsec_tunnel WHERE revision > $1 AND ($1 > 0 OR status <> 'DELETED') ORDER BY id",
         )
         .bind(since.0)
-        .fetch_all(&mut *tx)
+        .fetch(&mut *tx)
+        .map(|row| TunnelRow::read(&row?))
+        .try_collect()
         .await?;
-        let shares =
+        let shares: Vec<ShareRow> =
             sqlx::query(select!("WHERE s.revision > $1 AND ($1 > 0 OR s.status <> 'DELETED') ORDER BY s.id"))
                 .bind(since.0)
-                .fetch_all(&mut *tx)
+                .fetch(&mut *tx)
+                .map(|row| ShareRow::read(&row?))
+                .try_collect()
                 .await?;
         let agents = sqlx::query(
             "SELECT id, barred_at FROM agent WHERE revision > $1 AND ($1 > 0 OR barred_at IS NOT NULL) ORDER BY id",
@@ -79,13 +86,7 @@ impl Store {
             let at: Option<i64> = row.try_get("barred_at")?;
             if at.is_some() { &mut barred } else { &mut unbarred }.push(parsed(row, "id")?);
         }
-        Ok(Changes {
-            revision: Revision(revision),
-            tunnels: tunnels.iter().map(TunnelRow::read).collect::<Result<_>>()?,
-            shares: shares.iter().map(ShareRow::read).collect::<Result<_>>()?,
-            barred,
-            unbarred,
-        })
+        Ok(Changes { revision: Revision(revision), tunnels, shares, barred, unbarred })
     }
 
     /// Writes how rows stand, all or none, and ends their executions. A row that has another generation by now, or
@@ -95,10 +96,11 @@ impl Store {
             return Ok(());
         }
         let mut tx = self.begin().await?;
+        let mut events = Vec::new();
         for settlement in settlements {
-            settle_one(&mut tx, settlement).await?;
+            events.extend(settle_one(&mut tx, settlement).await?);
         }
-        Ok(tx.commit().await?)
+        self.commit_telling(tx, events).await
     }
 }
 
@@ -115,12 +117,21 @@ macro_rules! update {
     };
 }
 
-async fn settle_one(tx: &mut Transaction<'static, Any>, settlement: &Settlement) -> Result<()> {
+/// Answers what there is to tell of it.
+async fn settle_one(tx: &mut Transaction<'static, Any>, settlement: &Settlement) -> Result<Option<NewEvent>> {
     let Settlement { resource, generation, standing } = settlement;
-    let (id, update) = match resource {
-        Resource::Tunnel(id) => (id.to_string(), update!("ipsec_tunnel")),
-        Resource::Share(id) => (id.to_string(), update!("ipsec_share")),
+    let (id, kind, before, update) = match resource {
+        Resource::Tunnel(id) => {
+            let before = "SELECT frontdoor, status, reason FROM ipsec_tunnel WHERE id = $1";
+            (id.to_string(), EventKind::Tunnel, before, update!("ipsec_tunnel"))
+        }
+        Resource::Share(id) => {
+            let before = "SELECT frontdoor, status, reason FROM ipsec_share WHERE id = $1";
+            (id.to_string(), EventKind::Share, before, update!("ipsec_share"))
+        }
     };
+    let before = sqlx::query(before).bind(id.clone()).fetch_optional(&mut **tx).await?;
+    let Some(before) = before.as_ref().map(Before::read).transpose()? else { return Ok(None) };
     let since = standing.since.as_microsecond();
     let detail = standing.detail.as_ref();
     let done = sqlx::query(update)
@@ -135,6 +146,17 @@ async fn settle_one(tx: &mut Transaction<'static, Any>, settlement: &Settlement)
         .bind(big(generation.get()))
         .execute(&mut **tx)
         .await?;
+    if done.rows_affected() == 0 {
+        return Ok(None);
+    }
+    let event = before.differs(standing.status.as_str(), detail).then(|| NewEvent {
+        frontdoor: before.frontdoor,
+        at: detail.map_or(standing.since, |d| d.since.max(standing.since)),
+        kind,
+        resource: id.clone(),
+        status: standing.status.as_str(),
+        detail: standing.detail.clone(),
+    });
     let end = match standing.status {
         Status::Deployed => {
             "UPDATE execution SET status = 'SUCCESS', message = $4, finished_at = $1 \
@@ -150,11 +172,8 @@ async fn settle_one(tx: &mut Transaction<'static, Any>, settlement: &Settlement)
             "UPDATE execution SET status = 'FAILED', message = $4, finished_at = $1 \
              WHERE resource = $2 AND status = 'RUNNING' AND generation <= $3"
         }
-        Status::New | Status::Deleting => return Ok(()),
+        Status::New | Status::Deleting => return Ok(event),
     };
-    if done.rows_affected() == 0 {
-        return Ok(());
-    }
     let message = match standing.status {
         Status::Deployed => None,
         Status::Deleted => Some("deleted before it was deployed".to_owned()),
@@ -167,5 +186,5 @@ async fn settle_one(tx: &mut Transaction<'static, Any>, settlement: &Settlement)
         .bind(message)
         .execute(&mut **tx)
         .await?;
-    Ok(())
+    Ok(event)
 }

@@ -1,16 +1,18 @@
 //! IPsec shares.
 
 use crate::{
-    Act, Action, Page, PageRequest, ResourceType, Result, Store, StoreError, Tags,
+    Act, Action, ResourceType, Result, Store, StoreError, Tags,
     act::Write,
-    columns::{generation, number, parsed, standing, tags, tags_text, text, time, time_option},
+    columns::{
+        generation, number, parsed, parsed_option, standing, tags, tags_text, text, time, time_option,
+    },
     execution::Execution,
 };
 use jiff::Timestamp;
 use sqlx::{Row, any::AnyRow};
 use wicketgate_model::{
-    EnvironmentId, FrontdoorId, Generation, IngressPort, LocationId, ResourceName, ShareId, Standing, Status,
-    Target, TunnelId, ZId,
+    EnvironmentId, FrontdoorId, Generation, IngressPort, LocationId, ProxyProtocol, ResourceName, ShareId,
+    ShareOptions, Standing, Status, Target, TunnelId, ZId,
 };
 
 #[derive(Debug, Clone)]
@@ -26,6 +28,7 @@ pub struct ShareRow {
     pub ingress_port: IngressPort,
     /// The tunnel's.
     pub location: LocationId,
+    pub options: ShareOptions,
     pub tags: Tags,
     pub generation: Generation,
     pub standing: Standing,
@@ -43,6 +46,7 @@ pub struct ShareSpec {
     pub name: ResourceName,
     pub target: Target,
     pub ingress_port: IngressPort,
+    pub options: ShareOptions,
     pub tags: Tags,
 }
 
@@ -66,6 +70,7 @@ impl ShareRow {
             name: self.name.clone(),
             target: self.target.clone(),
             ingress_port: self.ingress_port,
+            options: self.options.clone(),
             tags: self.tags.clone(),
         }
     }
@@ -81,6 +86,7 @@ impl ShareRow {
             target: parsed(row, "target")?,
             ingress_port: number(row, "ingress_port")?,
             location: parsed(row, "location")?,
+            options: options(row)?,
             tags: tags(row)?,
             generation: generation(row)?,
             standing: standing(row)?,
@@ -114,8 +120,9 @@ impl Store {
         let id = ShareId::new((act.fresh)());
         sqlx::query(
             "INSERT INTO ipsec_share (id, frontdoor, tunnel, environment, name, target, ingress_port, tags, \
-             generation, status, status_since, created_at, updated_at, created_by, revision) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, 'NEW', $9, $9, $9, $10, $11)",
+             generation, status, status_since, created_at, updated_at, created_by, revision, allowed_sources, \
+             max_connections, idle_timeout_seconds, proxy_protocol) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, 'NEW', $9, $9, $9, $10, $11, $12, $13, $14, $15)",
         )
         .bind(id.to_string())
         .bind(frontdoor.to_string())
@@ -128,6 +135,10 @@ impl Store {
         .bind(act.at.as_microsecond())
         .bind(act.actor.clone())
         .bind(write.revision)
+        .bind(sources_text(&spec.options)?)
+        .bind(spec.options.max_connections.map(|n| i64::from(n.get())))
+        .bind(spec.options.idle_timeout_seconds.map(|n| i64::from(n.get())))
+        .bind(spec.options.proxy_protocol.map(ProxyProtocol::as_str))
         .execute(write.db())
         .await?;
         write.finish_share(frontdoor, id, Action::Create, act).await
@@ -162,7 +173,8 @@ impl Store {
         sqlx::query(
             "UPDATE ipsec_share SET tunnel = $1, environment = $2, name = $3, target = $4, ingress_port = $5, \
              tags = $6, generation = generation + 1, status = 'NEW', status_since = $7, updated_at = $7, \
-             reason = NULL, message = NULL, detail_since = NULL, revision = $8 WHERE id = $9",
+             reason = NULL, message = NULL, detail_since = NULL, revision = $8, allowed_sources = $10, \
+             max_connections = $11, idle_timeout_seconds = $12, proxy_protocol = $13 WHERE id = $9",
         )
         .bind(spec.tunnel.to_string())
         .bind(spec.environment.to_string())
@@ -173,6 +185,10 @@ impl Store {
         .bind(act.at.as_microsecond())
         .bind(write.revision)
         .bind(id.to_string())
+        .bind(sources_text(&spec.options)?)
+        .bind(spec.options.max_connections.map(|n| i64::from(n.get())))
+        .bind(spec.options.idle_timeout_seconds.map(|n| i64::from(n.get())))
+        .bind(spec.options.proxy_protocol.map(ProxyProtocol::as_str))
         .execute(write.db())
         .await?;
         write.finish_share(frontdoor, id, Action::Update, act).await
@@ -180,7 +196,7 @@ impl Store {
 
     pub async fn delete_share(&self, frontdoor: FrontdoorId, id: ShareId, act: &Act) -> Result<ShareRow> {
         let mut write = self.write().await?;
-        write.live_share(frontdoor, id).await?;
+        act.check(write.live_share(frontdoor, id).await?.updated_at)?;
         write.mark_share_deleting(id, act).await?;
         write.finish_share(frontdoor, id, Action::Delete, act).await
     }
@@ -194,28 +210,6 @@ impl Store {
         row.as_ref().map(ShareRow::read).transpose()
     }
 
-    /// In the order of creation, without those that are `DELETED`.
-    pub async fn shares(&self, frontdoor: FrontdoorId, page: PageRequest) -> Result<Page<ShareRow>> {
-        let total: i64 =
-            sqlx::query("SELECT COUNT(*) FROM ipsec_share WHERE frontdoor = $1 AND status <> 'DELETED'")
-                .bind(frontdoor.to_string())
-                .fetch_one(&self.readers)
-                .await?
-                .try_get(0)?;
-        let rows = sqlx::query(select!(
-            "WHERE s.frontdoor = $1 AND s.status <> 'DELETED' ORDER BY s.id LIMIT $2 OFFSET $3"
-        ))
-        .bind(frontdoor.to_string())
-        .bind(i64::from(page.size))
-        .bind(page.offset())
-        .fetch_all(&self.readers)
-        .await?;
-        Ok(Page {
-            rows: rows.iter().map(ShareRow::read).collect::<Result<_>>()?,
-            total: u64::try_from(total).unwrap_or(0),
-        })
-    }
-
     /// Adds to a conflict which share is in the way.
     async fn name_share_in_the_way<T>(
         &self,
@@ -224,6 +218,8 @@ impl Store {
         spec: &ShareSpec,
     ) -> Result<T> {
         let Err(StoreError::Conflict { property, .. }) = made else { return made };
+        // What is in the way may have been written a moment ago.
+        self.flush().await;
         let row = sqlx::query(
             "SELECT id FROM ipsec_share WHERE status <> 'DELETED' \
              AND (($1 = 'name' AND frontdoor = $2 AND name = $3) \
@@ -318,4 +314,26 @@ impl Write {
             Execution { resource_type: ResourceType::Share, resource: &id, generation: Some(generation) };
         self.record(act, frontdoor, action, on).await
     }
+}
+
+fn options(row: &AnyRow) -> Result<ShareOptions> {
+    let corrupt = |column| StoreError::Corrupt { column };
+    let sources: Option<String> = row.try_get("allowed_sources")?;
+    let (most, idle): (Option<i64>, Option<i64>) =
+        (row.try_get("max_connections")?, row.try_get("idle_timeout_seconds")?);
+    Ok(ShareOptions {
+        allowed_sources: sources
+            .map(|s| serde_json::from_str(&s).map_err(|_| corrupt("allowed_sources")))
+            .transpose()?,
+        max_connections: most.map(|n| n.try_into().map_err(|_| corrupt("max_connections"))).transpose()?,
+        idle_timeout_seconds: idle
+            .map(|n| n.try_into().map_err(|_| corrupt("idle_timeout_seconds")))
+            .transpose()?,
+        proxy_protocol: parsed_option(row, "proxy_protocol")?,
+    })
+}
+
+fn sources_text(options: &ShareOptions) -> Result<Option<String>> {
+    let text = options.allowed_sources.as_ref().map(serde_json::to_string).transpose();
+    text.map_err(|_| StoreError::Corrupt { column: "allowed_sources" })
 }

@@ -4,6 +4,7 @@
 use crate::{
     Result, Store, Window,
     columns::{big, number},
+    event, idempotency,
     window::RESOLUTIONS,
 };
 use jiff::Timestamp;
@@ -12,6 +13,9 @@ use wicketgate_model::{ShareId, TrafficDelta, TunnelId};
 
 /// How long a deleted row stays readable: 30 days, in microseconds.
 const RETENTION: i64 = 30 * 24 * 3600 * 1_000_000;
+
+/// How long the record of a write is kept after it ended: a year, in microseconds. It is the audit trail.
+const RECORDS: i64 = 365 * 24 * 3600 * 1_000_000;
 
 /// Whose traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,8 +137,8 @@ impl Store {
         Ok(samples)
     }
 
-    /// Removes what is past its retention: buckets, deleted shares and tunnels, codes that nobody used: a used
-    /// one says with which key its agent enrolled. To be called now and then.
+    /// Removes what is past its retention: buckets, deleted shares and tunnels, records, keys, events, and codes that
+    /// nobody used: a used one says with which key its agent enrolled. To be called now and then.
     pub async fn prune(&self, now: Timestamp) -> Result<()> {
         let mut tx = self.begin().await?;
         for resolution in &RESOLUTIONS {
@@ -153,6 +157,12 @@ impl Store {
         ] {
             sqlx::query(sql).bind(old).execute(&mut *tx).await?;
         }
+        sqlx::query("DELETE FROM execution WHERE finished_at < $1")
+            .bind(now.as_microsecond() - RECORDS)
+            .execute(&mut *tx)
+            .await?;
+        idempotency::prune(&mut tx, now).await?;
+        event::prune(&mut tx, now).await?;
         Ok(tx.commit().await?)
     }
 }

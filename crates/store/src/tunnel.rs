@@ -1,19 +1,20 @@
 //! IPsec tunnels.
 
 use crate::{
-    Act, Action, Page, PageRequest, ResourceType, Result, Store, StoreError, Tags,
+    Act, Action, ResourceType, Result, Store, StoreError, Tags,
     act::Write,
     columns::{
         generation, number, parsed, parsed_option, standing, tags, tags_text, text, time, time_option,
     },
+    event::{EventKind, NewEvent},
     execution::Execution,
 };
 use jiff::Timestamp;
 use sqlx::{Row, any::AnyRow};
 use std::net::Ipv4Addr;
 use wicketgate_model::{
-    Connection, FrontdoorId, Generation, LoadBalancerPools, LocationId, PeerAddress, PeerCidr, PeerId,
-    PreSharedKey, ResourceName, Standing, Status, TunnelId,
+    Connection, ConnectionState, FrontdoorId, Generation, LoadBalancerPools, LocationId, PeerAddress,
+    PeerCidr, PeerId, PreSharedKey, ResourceName, Standing, Status, TunnelId,
 };
 
 #[derive(Debug, Clone)]
@@ -224,7 +225,7 @@ impl Store {
     /// Refused with [`StoreError::InUse`] while a live share uses the tunnel.
     pub async fn delete_tunnel(&self, frontdoor: FrontdoorId, id: TunnelId, act: &Act) -> Result<TunnelRow> {
         let mut write = self.write().await?;
-        write.live_tunnel(frontdoor, id).await?;
+        act.check(write.live_tunnel(frontdoor, id).await?.updated_at)?;
         let user = sqlx::query(
             "SELECT id FROM ipsec_share WHERE tunnel = $1 AND status NOT IN ('DELETING', 'DELETED') ORDER BY id LIMIT 1",
         )
@@ -259,44 +260,47 @@ impl Store {
         row.as_ref().map(TunnelRow::read).transpose()
     }
 
-    /// In the order of creation, without those that are `DELETED`.
-    pub async fn tunnels(&self, frontdoor: FrontdoorId, page: PageRequest) -> Result<Page<TunnelRow>> {
-        let total: i64 =
-            sqlx::query("SELECT COUNT(*) FROM ipsec_tunnel WHERE frontdoor = $1 AND status <> 'DELETED'")
-                .bind(frontdoor.to_string())
-                .fetch_one(&self.readers)
-                .await?
-                .try_get(0)?;
-        let rows = sqlx::query(
-            "SELECT * FROM ipsec_tunnel WHERE frontdoor = $1 AND status <> 'DELETED' ORDER BY id LIMIT $2 OFFSET $3",
-        )
-        .bind(frontdoor.to_string())
-        .bind(i64::from(page.size))
-        .bind(page.offset())
-        .fetch_all(&self.readers)
-        .await?;
-        Ok(Page {
-            rows: rows.iter().map(TunnelRow::read).collect::<Result<_>>()?,
-            total: u64::try_from(total).unwrap_or(0),
-        })
-    }
-
     /// What the gateways report of the peers. Not a change of the tunnels: it stamps no revision.
     pub async fn record_connections(&self, connections: &[(TunnelId, Connection)]) -> Result<()> {
         if connections.is_empty() {
             return Ok(());
         }
         let mut tx = self.begin().await?;
+        let mut events = Vec::new();
         for (id, connection) in connections {
+            let before = sqlx::query(
+                "SELECT frontdoor, connection_state FROM ipsec_tunnel WHERE id = $1 AND status <> 'DELETED'",
+            )
+            .bind(id.to_string())
+            .fetch_optional(&mut *tx)
+            .await?;
+            let Some(before) = before else { continue };
+            let state: Option<String> = before.try_get("connection_state")?;
+            // Until a gateway has reported it, a tunnel's connection is shown as down.
+            if state.as_deref().unwrap_or(ConnectionState::Down.as_str()) != connection.state.as_str() {
+                events.push(NewEvent {
+                    frontdoor: parsed(&before, "frontdoor")?,
+                    at: connection.since,
+                    kind: EventKind::Connection,
+                    resource: id.to_string(),
+                    status: connection.state.as_str(),
+                    detail: None,
+                });
+            }
             let json = serde_json::to_string(connection)
                 .map_err(|_| StoreError::Corrupt { column: "connection" })?;
-            sqlx::query("UPDATE ipsec_tunnel SET connection = $1 WHERE id = $2 AND status <> 'DELETED'")
-                .bind(json)
-                .bind(id.to_string())
-                .execute(&mut *tx)
-                .await?;
+            sqlx::query(
+                "UPDATE ipsec_tunnel SET connection = $1, connection_state = $2, connection_since = $3 \
+                 WHERE id = $4 AND status <> 'DELETED'",
+            )
+            .bind(json)
+            .bind(connection.state.as_str())
+            .bind(connection.since.as_microsecond())
+            .bind(id.to_string())
+            .execute(&mut *tx)
+            .await?;
         }
-        Ok(tx.commit().await?)
+        self.commit_telling(tx, events).await
     }
 
     /// Adds to a conflict which tunnel is in the way: one of the same Frontdoor only, others are not told of.
@@ -307,6 +311,8 @@ impl Store {
         spec: &TunnelSpec,
     ) -> Result<T> {
         let Err(StoreError::Conflict { property, .. }) = made else { return made };
+        // What is in the way may have been written a moment ago.
+        self.flush().await;
         let row = sqlx::query(
             "SELECT id FROM ipsec_tunnel WHERE frontdoor = $1 AND status <> 'DELETED' \
              AND (($2 = 'name' AND name = $3) OR ($2 = 'peerPublicIp' AND location = $4 AND peer_address = $5))",

@@ -1,5 +1,7 @@
 //! `wicketgate up`: server and gateway in one process, joined by an in-process link.
 
+mod oidc;
+
 use std::{
     io::IsTerminal as _,
     net::{Ipv4Addr, SocketAddr},
@@ -11,6 +13,7 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 use jiff::Timestamp;
+use prometheus_client::registry::Registry;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{
     net::TcpListener,
@@ -26,10 +29,11 @@ use wicketgate_session::{
     identity::Identity,
     key::PrivateKey,
     link,
-    tls::GatewayIdentity,
+    tls::{ApiTls, GatewayIdentity},
 };
 
-use crate::data_dir::DataDir;
+use crate::{data_dir::DataDir, database::Database};
+use oidc::Oidc;
 
 #[derive(Debug, Args)]
 pub(crate) struct Up {
@@ -39,6 +43,18 @@ pub(crate) struct Up {
     /// Where the REST API listens.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8480")]
     listen: SocketAddr,
+    /// The API's certificate with its chain, in PEM. A new one is used within seconds, without a restart.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The key of the API's certificate, in PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Serve the API in clear on an address that others can reach. Tokens and keys can then be read on the way.
+    #[arg(long, conflicts_with = "tls_cert")]
+    insecure_http: bool,
+    /// Where /metrics is answered for Prometheus, in clear [default: nowhere].
+    #[arg(long, value_name = "ADDR:PORT")]
+    admin_listen: Option<SocketAddr>,
     /// Where hosting agents dial in, with TLS.
     #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:8443")]
     agent_listen: SocketAddr,
@@ -58,14 +74,23 @@ pub(crate) struct Up {
     /// How long a change may take before its status becomes ERROR, in seconds. It is tried on after that.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     provisioning_deadline: u64,
+    #[command(flatten)]
+    database: Database,
+    #[command(flatten)]
+    oidc: Oidc,
 }
 
 impl Up {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         // What can be told before anything is written or changed.
         self.ipsec.preflight()?;
+        let (tls, database) = (self.tls()?, self.database.url()?);
         let api_listener = listen(self.listen, "the API", "--listen").await?;
         let agent_listener = listen(self.agent_listen, "agents", "--agent-listen").await?;
+        let admin_listener = match self.admin_listen {
+            Some(address) => Some(listen(address, "metrics", "--admin-listen").await?),
+            None => None,
+        };
         let data_dir = DataDir::open(&self.data_dir)?;
         let backend = Backend::start(IpsecConfig {
             mode: self.ipsec,
@@ -85,6 +110,10 @@ impl Up {
         let server = Server::prepare(ServerConfig {
             data_dir: data_dir.path().to_owned(),
             listener: api_listener,
+            database,
+            tls,
+            admin_listener,
+            provider: self.oidc.provider(),
             pools,
             provisioning_deadline: Duration::from_secs(self.provisioning_deadline),
         })
@@ -98,7 +127,7 @@ impl Up {
         }
         let agent_url =
             self.agent_url.or_else(|| agent_url(gateway.agent_address(), gateway.public_address()));
-        let server = server.start(ca, server_end, agent_url)?;
+        let server = server.start(ca, server_end, agent_url, Registry::default())?;
 
         let signal = stop_signal().await?;
         info!(signal, "stopping");
@@ -107,6 +136,20 @@ impl Up {
         gateway.stop().await;
         server.stop().await;
         Ok(())
+    }
+
+    /// The API's certificate. Without one, only this machine may be let in.
+    fn tls(&self) -> anyhow::Result<Option<ApiTls>> {
+        if let (Some(certificate), Some(key)) = (&self.tls_cert, &self.tls_key) {
+            return Ok(Some(ApiTls::load(certificate, key)?));
+        }
+        anyhow::ensure!(
+            self.insecure_http || self.listen.ip().is_loopback(),
+            "the API would be served in clear on {}, where others can reach it: \
+             give --tls-cert and --tls-key, or say --insecure-http",
+            self.listen
+        );
+        Ok(None)
     }
 }
 

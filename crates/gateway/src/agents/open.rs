@@ -7,7 +7,7 @@ use super::{
 };
 use std::{
     fmt,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     pin::pin,
     sync::{
         Arc,
@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 use tracing::debug;
-use wicketgate_model::{AgentId, ShareId};
+use wicketgate_model::{AgentId, Problem, Reason, ShareId};
 use wicketgate_session::{
     carrier::Carrier,
     frame::{Open, RefusalReason},
@@ -35,6 +35,9 @@ const CARRIER_WITHIN: Duration = Duration::from_secs(5);
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Parked carriers of one agent that may turn out to be dead before the next agent is asked.
 const DEAD_CARRIERS: usize = 4;
+
+/// The client of a dial that is only to see whether it can be done.
+const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// Why no stream was opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +56,18 @@ pub enum DialFailureReason {
     Timeout,
     /// The agent has answered why not.
     Refused(RefusalReason),
+}
+
+impl DialFailureReason {
+    fn shown(self) -> Reason {
+        match self {
+            Self::Refused(reason) if reason.is_of_the_target() => Reason::TargetUnreachable,
+            Self::Refused(RefusalReason::NotAllowed) => Reason::AgentRefused,
+            Self::Refused(RefusalReason::NotAssigned) => Reason::AgentPending,
+            // An agent's own dial ends long before its answer is late.
+            Self::Refused(_) | Self::NoAgent | Self::NoCarrier | Self::Timeout => Reason::AgentOffline,
+        }
+    }
 }
 
 impl fmt::Display for DialFailure {
@@ -140,6 +155,18 @@ impl Agents {
                     last = Some(failure);
                 }
             }
+        }
+    }
+
+    /// Opens a stream as a client's connection would, and ends it: answers the agent that has reached the target.
+    pub async fn dial(&self, share: ShareId) -> Result<AgentId, Problem> {
+        match self.open(share, NOBODY).await {
+            Ok(Stream { carrier, active, .. }) => {
+                // Ending is a goodbye of a second at most; nobody waits for it.
+                self.0.tasks.spawn(carrier.close());
+                Ok(active.agent)
+            }
+            Err(failure) => Err(Problem::new(failure.reason.shown(), failure.text)),
         }
     }
 

@@ -177,3 +177,26 @@ async fn an_agent_that_stops_lets_its_streams_end() {
     let ended = tokio::time::timeout(SOON, agent.task).await.unwrap();
     ended.unwrap().unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dial_reaches_the_target_or_says_why_not() {
+    let (target, _) = echo().await;
+    let (lab, agent, _state) = with_target(target).await;
+    let id = lab.seen.enrolled.lock().unwrap()[0];
+    let share = |n| wicketgate_model::ShareId::new(uuid::Uuid::from_u128(n));
+    for _ in 0..3 {
+        assert_eq!(soon("a dial", lab.agents.dial(share(1))).await, Ok(id));
+    }
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    lab.agents.assign(&lab.share(2, 1, closed.local_addr().unwrap()));
+    drop(closed);
+    lab.ready(2, 1).await;
+    let refused = soon("a dial", lab.agents.dial(share(2))).await.unwrap_err();
+    assert_eq!(refused.reason, wicketgate_model::Reason::TargetUnreachable);
+    // A client gets through as before.
+    let mut client = lab.connect(1).await.unwrap();
+    assert_eq!(soon("an echo", exchange(&mut client.tcp, b"hello")).await, b"hello");
+    agent.stop().await;
+    let nobody = soon("a dial", lab.agents.dial(share(1))).await.unwrap_err();
+    assert_eq!(nobody.reason, wicketgate_model::Reason::AgentOffline);
+}

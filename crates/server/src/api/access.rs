@@ -21,7 +21,7 @@ impl FromRequestParts<AppState> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        authenticate(&parts.headers, state).map(Self)
+        authenticate(&parts.headers, state).await.map(Self)
     }
 }
 
@@ -36,16 +36,12 @@ impl FromRequestParts<AppState> for InFrontdoor {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        let principal = authenticate(&parts.headers, state)?;
+        let principal = authenticate(&parts.headers, state).await?;
         let text = parameter(parts, "frontdoorId").await?;
         let not_found = || ApiError::frontdoor_not_found(&text);
         let id: FrontdoorId = text.parse().map_err(|_| not_found())?;
         let frontdoor = state.store.frontdoor(id).await?.ok_or_else(not_found)?;
-        if principal.sees(&frontdoor.organization) {
-            Ok(Self { principal, frontdoor })
-        } else {
-            Err(not_found())
-        }
+        if principal.sees(&frontdoor) { Ok(Self { principal, frontdoor }) } else { Err(not_found()) }
     }
 }
 

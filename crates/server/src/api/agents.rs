@@ -2,6 +2,7 @@
 
 use super::{
     access::{InFrontdoor, PathId},
+    conditional::Preconditions,
     wire::{agent::Agent, answer::Format, query::Query},
 };
 use crate::{
@@ -19,8 +20,8 @@ pub(super) async fn list(
     query: Query,
 ) -> Result<Response, ApiError> {
     at.need(Scope::Read)?;
-    let query = query.list()?;
-    let page = state.store.agents(at.id(), query.page).await?;
+    let query = query.list(&wicketgate_store::AGENTS)?;
+    let page = state.store.agents(at.id(), &query.request).await?;
     let rows = page.rows.into_iter().map(Agent::of).map(|a| {
         let links = a.links();
         (a, links)
@@ -47,9 +48,12 @@ pub(super) async fn delete(
     State(state): State<AppState>,
     at: InFrontdoor,
     id: PathId,
+    wanted: Preconditions,
 ) -> Result<StatusCode, ApiError> {
     at.need(Scope::Write)?;
     let id: AgentId = id.parse(Kind::Agent)?;
+    let row = state.store.agent(at.id(), id).await?;
+    wanted.hold_for(&Agent::of(row.ok_or_else(|| ApiError::not_found(Kind::Agent, id))?))?;
     let done = state.store.bar_agent(at.id(), id, &state.act(&at.principal)).await;
     done.map_err(refused(Kind::Agent, id))?;
     state.wake.notify_one();

@@ -2,6 +2,7 @@
 
 use super::{
     access::{InFrontdoor, PathId},
+    conditional::Preconditions,
     wire::{
         answer::Format,
         body::Body,
@@ -16,7 +17,7 @@ use crate::{
 };
 use axum::{extract::State, http::StatusCode, response::Response};
 use wicketgate_model::EnvironmentId;
-use wicketgate_store::EnvironmentRow;
+use wicketgate_store::{Act, EnvironmentRow};
 
 pub(super) async fn list(
     State(state): State<AppState>,
@@ -25,12 +26,10 @@ pub(super) async fn list(
     query: Query,
 ) -> Result<Response, ApiError> {
     at.need(Scope::Read)?;
-    let query = query.list()?;
-    let page = state.store.environments(at.id(), query.page).await?;
-    let agents = match (page.rows.first(), page.rows.last()) {
-        (Some(first), Some(last)) => state.store.agents_between(at.id(), first.id, last.id).await?,
-        _ => Vec::new(),
-    };
+    let query = query.list(&wicketgate_store::ENVIRONMENTS)?;
+    let page = state.store.environments(at.id(), &query.request).await?;
+    let ids: Vec<_> = page.rows.iter().map(|row| row.id).collect();
+    let agents = state.store.agents_of(at.id(), &ids).await?;
     let rows = page.rows.into_iter().map(|row| Environment::of(row, &agents)).map(|e| {
         let links = e.links();
         (e, links)
@@ -54,12 +53,14 @@ pub(super) async fn patch(
     at: InFrontdoor,
     id: PathId,
     format: Format,
+    wanted: Preconditions,
     body: Body,
 ) -> Result<Response, ApiError> {
     at.need(Scope::Write)?;
     let row = find(&state, &at, id.parse(Kind::Environment)?).await?;
     let name = environment::name(&row, body.object()?)?;
-    let done = state.store.rename_environment(at.id(), row.id, &name, &state.act(&at.principal)).await;
+    let act = checked(&state, &at, &wanted, &row).await?;
+    let done = state.store.rename_environment(at.id(), row.id, &name, &act).await;
     done.map_err(refused(Kind::Environment, row.id))?;
     let row = find(&state, &at, row.id).await?;
     answer(&state, format, StatusCode::OK, row).await
@@ -71,14 +72,32 @@ pub(super) async fn delete(
     at: InFrontdoor,
     id: PathId,
     format: Format,
+    wanted: Preconditions,
 ) -> Result<Response, ApiError> {
     at.need(Scope::Write)?;
     let row = find(&state, &at, id.parse(Kind::Environment)?).await?;
-    let done = state.store.delete_environment(at.id(), row.id, &state.act(&at.principal)).await;
+    let act = checked(&state, &at, &wanted, &row).await?;
+    let done = state.store.delete_environment(at.id(), row.id, &act).await;
     done.map_err(refused(Kind::Environment, row.id))?;
     state.wake.notify_one();
     let gone = EnvironmentRow { active: false, ..row };
     answer(&state, format, StatusCode::ACCEPTED, gone).await
+}
+
+/// The act, if the row is in the state that the caller wants it in, and then for that state only.
+async fn checked(
+    state: &AppState,
+    at: &InFrontdoor,
+    wanted: &Preconditions,
+    row: &EnvironmentRow,
+) -> Result<Act, ApiError> {
+    let act = state.act(&at.principal);
+    if !wanted.are_given() {
+        return Ok(act);
+    }
+    let agents = state.store.agents_of(row.frontdoor, &[row.id]).await?;
+    wanted.hold_for(&Environment::of(row.clone(), &agents))?;
+    Ok(act.expecting(row.updated_at))
 }
 
 async fn find(state: &AppState, at: &InFrontdoor, id: EnvironmentId) -> Result<EnvironmentRow, ApiError> {
@@ -92,7 +111,7 @@ async fn answer(
     status: StatusCode,
     row: EnvironmentRow,
 ) -> Result<Response, ApiError> {
-    let agents = state.store.agents_between(row.frontdoor, row.id, row.id).await?;
+    let agents = state.store.agents_of(row.frontdoor, &[row.id]).await?;
     let environment = Environment::of(row, &agents);
     let links = environment.links();
     Ok(format.one(status, &environment, links))

@@ -2,11 +2,7 @@
 
 use super::{
     access::{InFrontdoor, PathId},
-    wire::{
-        answer::Format,
-        execution::Execution,
-        query::{ListQuery, Query, parsed},
-    },
+    wire::{answer::Format, execution::Execution, query::Query},
 };
 use crate::{
     auth::Scope,
@@ -23,11 +19,8 @@ pub(super) async fn list(
     query: Query,
 ) -> Result<Response, ApiError> {
     at.need(Scope::Read)?;
-    let [page, size, process] = query.values(["page", "size", "processId"])?;
-    let process = parsed::<ExecutionId>("processId", process)?;
-    let filters = process.iter().map(|p| ("processId", p.to_string())).collect();
-    let query = ListQuery::new(page, size, filters)?;
-    let page = state.store.executions(at.id(), process, query.page).await?;
+    let query = query.list(&wicketgate_store::EXECUTIONS)?;
+    let page = state.store.executions(at.id(), &query.request).await?;
     let rows = page.rows.into_iter().map(Execution::of).map(|e| {
         let links = e.links();
         (e, links)

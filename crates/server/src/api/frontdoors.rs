@@ -2,6 +2,7 @@
 
 use super::{
     access::{Caller, InFrontdoor},
+    conditional::Preconditions,
     wire::{
         answer::Format,
         body::Body,
@@ -15,7 +16,7 @@ use axum::{
     http::{StatusCode, header::LOCATION},
     response::{IntoResponse, Response},
 };
-use wicketgate_store::{FrontdoorRow, StoreError};
+use wicketgate_store::{Act, FrontdoorRow, StoreError};
 
 pub(super) async fn list(
     State(state): State<AppState>,
@@ -24,8 +25,8 @@ pub(super) async fn list(
     query: Query,
 ) -> Result<Response, ApiError> {
     caller.need(Scope::Read)?;
-    let query = query.list()?;
-    let page = state.store.frontdoors(caller.organization.as_deref(), query.page).await?;
+    let query = query.list(&wicketgate_store::FRONTDOORS)?;
+    let page = state.store.frontdoors(&caller.reach, &query.request).await?;
     let rows = page.rows.into_iter().map(Frontdoor::of).map(|f| {
         let links = f.links();
         (f, links)
@@ -49,9 +50,7 @@ pub(super) async fn create(
     if spec.ipsec_shares_enabled {
         caller.need(Scope::Admin)?;
     }
-    if !caller.sees(&spec.organization) {
-        return Err(ApiError::not_authorized("The token is of another organization"));
-    }
+    caller.need_organization(&spec.organization)?;
     let row = state.store.create_frontdoor(&spec, &state.act(&caller)).await?;
     let location = Frontdoor::path(row.id);
     Ok(([(LOCATION, location)], answer(format, StatusCode::CREATED, row)).into_response())
@@ -61,6 +60,7 @@ pub(super) async fn patch(
     State(state): State<AppState>,
     at: InFrontdoor,
     format: Format,
+    wanted: Preconditions,
     body: Body,
 ) -> Result<Response, ApiError> {
     at.need(Scope::Write)?;
@@ -69,15 +69,28 @@ pub(super) async fn patch(
     if spec.ipsec_shares_enabled != at.frontdoor.ipsec_shares_enabled {
         at.need(Scope::Admin)?;
     }
-    let row = state.store.replace_frontdoor(at.id(), &spec, &state.act(&at.principal)).await;
+    let act = checked(&state, &at, &wanted)?;
+    let row = state.store.replace_frontdoor(at.id(), &spec, &act).await;
     Ok(answer(format, StatusCode::OK, row.map_err(|e| refused(&at, e))?))
 }
 
-pub(super) async fn delete(State(state): State<AppState>, at: InFrontdoor) -> Result<StatusCode, ApiError> {
+pub(super) async fn delete(
+    State(state): State<AppState>,
+    at: InFrontdoor,
+    wanted: Preconditions,
+) -> Result<StatusCode, ApiError> {
     at.need(Scope::Write)?;
-    let done = state.store.delete_frontdoor(at.id(), &state.act(&at.principal)).await;
+    let act = checked(&state, &at, &wanted)?;
+    let done = state.store.delete_frontdoor(at.id(), &act).await;
     done.map_err(|e| refused(&at, e))?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// The act, if the Frontdoor is in the state that the caller wants it in, and then for that state only.
+fn checked(state: &AppState, at: &InFrontdoor, wanted: &Preconditions) -> Result<Act, ApiError> {
+    let act = state.act(&at.principal);
+    wanted.hold_for(&Frontdoor::of(at.frontdoor.clone()))?;
+    Ok(if wanted.are_given() { act.expecting(at.frontdoor.updated_at) } else { act })
 }
 
 fn refused(at: &InFrontdoor, e: StoreError) -> ApiError {

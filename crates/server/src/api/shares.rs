@@ -2,6 +2,7 @@
 
 use super::{
     access::{InFrontdoor, PathId},
+    conditional::Preconditions,
     wire::{
         answer::Format,
         body::Body,
@@ -19,19 +20,17 @@ use axum::{
     http::{StatusCode, header::LOCATION},
     response::{IntoResponse, Response},
 };
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::{Map, Value};
 use wicketgate_model::{ShareId, Status};
 use wicketgate_store::{ShareRow, StoreError};
 
 /// How often a change is made anew on top of somebody else's before the caller is told.
 pub(super) const TRIES: usize = 5;
-/// How long what was deleted stays readable.
-const RETENTION: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// Whether it is past its retention.
 pub(super) fn is_forgotten(deleted_at: Option<Timestamp>) -> bool {
-    deleted_at.is_some_and(|at| now().duration_since(at) > RETENTION)
+    deleted_at.is_some_and(|at| now().duration_since(at) > super::wire::RETENTION)
 }
 
 pub(super) async fn list(
@@ -41,8 +40,8 @@ pub(super) async fn list(
     query: Query,
 ) -> Result<Response, ApiError> {
     at.need_shares(Scope::Read)?;
-    let query = query.list()?;
-    let page = state.store.shares(at.id(), query.page).await?;
+    let query = query.list(&wicketgate_store::SHARES)?;
+    let page = state.store.shares(at.id(), &query.request).await?;
     let rows = page.rows.into_iter().map(Share::of).map(|s| {
         let links = s.links();
         (s, links)
@@ -81,13 +80,14 @@ pub(super) async fn put(
     at: InFrontdoor,
     id: PathId,
     format: Format,
+    wanted: Preconditions,
     body: Body,
 ) -> Result<Response, ApiError> {
     at.need_shares(Scope::Write)?;
     let id = id.parse(Kind::Share)?;
     find(&state, &at, id).await?;
     let body = body.object()?;
-    change(&state, &at, id, format, |_| body.clone()).await
+    change(&state, &at, id, format, &wanted, |_| body.clone()).await
 }
 
 pub(super) async fn patch(
@@ -95,13 +95,14 @@ pub(super) async fn patch(
     at: InFrontdoor,
     id: PathId,
     format: Format,
+    wanted: Preconditions,
     body: Body,
 ) -> Result<Response, ApiError> {
     at.need_shares(Scope::Write)?;
     let id = id.parse(Kind::Share)?;
     find(&state, &at, id).await?;
     let patch = body.object()?;
-    change(&state, &at, id, format, |row| share::patched(row, patch.clone())).await
+    change(&state, &at, id, format, &wanted, |row| share::patched(row, patch.clone())).await
 }
 
 pub(super) async fn delete(
@@ -109,33 +110,17 @@ pub(super) async fn delete(
     at: InFrontdoor,
     id: PathId,
     format: Format,
+    wanted: Preconditions,
 ) -> Result<Response, ApiError> {
     at.need_shares(Scope::Write)?;
     let id: ShareId = id.parse(Kind::Share)?;
-    find(&state, &at, id).await?;
-    let done = state.store.delete_share(at.id(), id, &state.act(&at.principal)).await;
-    let row = done.map_err(refused(Kind::Share, id))?;
-    state.wake.notify_one();
-    Ok(answer(format, StatusCode::ACCEPTED, row))
-}
-
-/// Replaces the share by what `body` makes of it, and again if somebody else was faster.
-async fn change(
-    state: &AppState,
-    at: &InFrontdoor,
-    id: ShareId,
-    format: Format,
-    body: impl Fn(&ShareRow) -> Map<String, Value>,
-) -> Result<Response, ApiError> {
     let mut last = StoreError::Stale;
     for _ in 0..TRIES {
-        let row = find(state, at, id).await?;
-        if let status @ (Status::Deleting | Status::Deleted) = row.standing.status {
-            return Err(refused(Kind::Share, id)(StoreError::NotLive(status)));
-        }
-        let spec = share::spec(&state.store, at.id(), body(&row)).await?;
-        let act = state.act(&at.principal);
-        match state.store.replace_share(at.id(), id, row.generation, &spec, &act).await {
+        let row = find(&state, &at, id).await?;
+        must_be_live(&row)?;
+        let act = state.act(&at.principal).expecting(row.updated_at);
+        wanted.hold_for(&Share::of(row))?;
+        match state.store.delete_share(at.id(), id, &act).await {
             Err(stale @ StoreError::Stale) => last = stale,
             done => {
                 let row = done.map_err(refused(Kind::Share, id))?;
@@ -145,6 +130,43 @@ async fn change(
         }
     }
     Err(refused(Kind::Share, id)(last))
+}
+
+/// Replaces the share by what `body` makes of it, and again if somebody else was faster.
+async fn change(
+    state: &AppState,
+    at: &InFrontdoor,
+    id: ShareId,
+    format: Format,
+    wanted: &Preconditions,
+    body: impl Fn(&ShareRow) -> Map<String, Value>,
+) -> Result<Response, ApiError> {
+    let mut last = StoreError::Stale;
+    for _ in 0..TRIES {
+        let row = find(state, at, id).await?;
+        must_be_live(&row)?;
+        let spec = share::spec(&state.store, at.id(), body(&row)).await?;
+        let (act, generation) = (state.act(&at.principal), row.generation);
+        wanted.hold_for(&Share::of(row))?;
+        match state.store.replace_share(at.id(), id, generation, &spec, &act).await {
+            Err(stale @ StoreError::Stale) => last = stale,
+            done => {
+                let row = done.map_err(refused(Kind::Share, id))?;
+                state.wake.notify_one();
+                return Ok(answer(format, StatusCode::ACCEPTED, row));
+            }
+        }
+    }
+    Err(refused(Kind::Share, id)(last))
+}
+
+fn must_be_live(row: &ShareRow) -> Result<(), ApiError> {
+    match row.standing.status {
+        status @ (Status::Deleting | Status::Deleted) => {
+            Err(refused(Kind::Share, row.id)(StoreError::NotLive(status)))
+        }
+        _ => Ok(()),
+    }
 }
 
 pub(super) async fn find(state: &AppState, at: &InFrontdoor, id: ShareId) -> Result<ShareRow, ApiError> {

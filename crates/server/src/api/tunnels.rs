@@ -2,6 +2,7 @@
 
 use super::{
     access::{InFrontdoor, PathId},
+    conditional::Preconditions,
     shares::{TRIES, is_forgotten},
     wire::{
         answer::Format,
@@ -34,8 +35,8 @@ pub(super) async fn list(
     query: Query,
 ) -> Result<Response, ApiError> {
     at.need_shares(Scope::Read)?;
-    let query = query.list()?;
-    let page = state.store.tunnels(at.id(), query.page).await?;
+    let query = query.list(&wicketgate_store::TUNNELS)?;
+    let page = state.store.tunnels(at.id(), &query.request).await?;
     let gateway = state.gateway_address();
     let rows = page.rows.into_iter().map(|row| Tunnel::of(row, gateway)).map(|t| {
         let links = t.links();
@@ -75,6 +76,7 @@ pub(super) async fn put(
     at: InFrontdoor,
     id: PathId,
     format: Format,
+    wanted: Preconditions,
     body: Body,
 ) -> Result<Response, ApiError> {
     at.need_shares(Scope::Write)?;
@@ -82,7 +84,7 @@ pub(super) async fn put(
     find(&state, &at, id).await?;
     let body = body.object()?;
     let spec = |row: &TunnelRow| tunnel::spec(body.clone(), &state.locations, row.key.clone(), Some(row));
-    change(&state, &at, id, format, Action::Update, spec).await
+    change(&state, &at, id, format, &wanted, Action::Update, spec).await
 }
 
 pub(super) async fn patch(
@@ -90,6 +92,7 @@ pub(super) async fn patch(
     at: InFrontdoor,
     id: PathId,
     format: Format,
+    wanted: Preconditions,
     body: Body,
 ) -> Result<Response, ApiError> {
     at.need_shares(Scope::Write)?;
@@ -100,7 +103,7 @@ pub(super) async fn patch(
         let whole = tunnel::patched(row, patch.clone());
         tunnel::spec(whole, &state.locations, row.key.clone(), Some(row))
     };
-    change(&state, &at, id, format, Action::Update, spec).await
+    change(&state, &at, id, format, &wanted, Action::Update, spec).await
 }
 
 pub(super) async fn rotate_key(
@@ -108,6 +111,7 @@ pub(super) async fn rotate_key(
     at: InFrontdoor,
     id: PathId,
     format: Format,
+    wanted: Preconditions,
     body: Body,
 ) -> Result<Response, ApiError> {
     at.need_shares(Scope::Write)?;
@@ -118,7 +122,7 @@ pub(super) async fn rotate_key(
         None => random_key()?,
     };
     let spec = |row: &TunnelRow| Ok(TunnelSpec { key: key.clone(), ..row.spec() });
-    change(&state, &at, id, format, Action::RotateKey, spec).await
+    change(&state, &at, id, format, &wanted, Action::RotateKey, spec).await
 }
 
 pub(super) async fn delete(
@@ -126,14 +130,26 @@ pub(super) async fn delete(
     at: InFrontdoor,
     id: PathId,
     format: Format,
+    wanted: Preconditions,
 ) -> Result<Response, ApiError> {
     at.need_shares(Scope::Write)?;
     let id: TunnelId = id.parse(Kind::Tunnel)?;
-    find(&state, &at, id).await?;
-    let done = state.store.delete_tunnel(at.id(), id, &state.act(&at.principal)).await;
-    let row = done.map_err(refused(Kind::Tunnel, id))?;
-    state.wake.notify_one();
-    Ok(answer(&state, format, StatusCode::ACCEPTED, row))
+    let mut last = StoreError::Stale;
+    for _ in 0..TRIES {
+        let row = find(&state, &at, id).await?;
+        must_be_live(&row)?;
+        let act = state.act(&at.principal).expecting(row.updated_at);
+        wanted.hold_for(&Tunnel::of(row, state.gateway_address()))?;
+        match state.store.delete_tunnel(at.id(), id, &act).await {
+            Err(stale @ StoreError::Stale) => last = stale,
+            done => {
+                let row = done.map_err(refused(Kind::Tunnel, id))?;
+                state.wake.notify_one();
+                return Ok(answer(&state, format, StatusCode::ACCEPTED, row));
+            }
+        }
+    }
+    Err(refused(Kind::Tunnel, id)(last))
 }
 
 /// Replaces the tunnel by what `spec` makes of it, and again if somebody else was faster.
@@ -142,20 +158,21 @@ async fn change(
     at: &InFrontdoor,
     id: TunnelId,
     format: Format,
+    wanted: &Preconditions,
     action: Action,
     spec: impl Fn(&TunnelRow) -> Result<TunnelSpec, ApiError>,
 ) -> Result<Response, ApiError> {
     let mut last = StoreError::Stale;
     for _ in 0..TRIES {
         let row = find(state, at, id).await?;
-        if let status @ (Status::Deleting | Status::Deleted) = row.standing.status {
-            return Err(refused(Kind::Tunnel, id)(StoreError::NotLive(status)));
-        }
+        must_be_live(&row)?;
         let spec = spec(&row)?;
         let (act, until) = (state.act(&at.principal), now() + OLD_KEY);
+        let generation = row.generation;
+        wanted.hold_for(&Tunnel::of(row, state.gateway_address()))?;
         let done = state
             .store
-            .replace_tunnel(at.id(), id, row.generation, &spec, &state.pools, until, action, &act)
+            .replace_tunnel(at.id(), id, generation, &spec, &state.pools, until, action, &act)
             .await;
         match done {
             Err(stale @ StoreError::Stale) => last = stale,
@@ -167,6 +184,15 @@ async fn change(
         }
     }
     Err(refused(Kind::Tunnel, id)(last))
+}
+
+fn must_be_live(row: &TunnelRow) -> Result<(), ApiError> {
+    match row.standing.status {
+        status @ (Status::Deleting | Status::Deleted) => {
+            Err(refused(Kind::Tunnel, row.id)(StoreError::NotLive(status)))
+        }
+        _ => Ok(()),
+    }
 }
 
 pub(super) async fn find(state: &AppState, at: &InFrontdoor, id: TunnelId) -> Result<TunnelRow, ApiError> {

@@ -1,10 +1,19 @@
 //! The formats: JSON and HAL, query strings, durations, device configurations. Nothing else knows a property's name.
 
+use jiff::SignedDuration;
+
+/// How long what was deleted stays readable.
+pub(super) const RETENTION: SignedDuration = SignedDuration::from_hours(30 * 24);
+
 pub(super) mod agent;
 pub(super) mod answer;
+pub(super) mod api_account;
 pub(super) mod body;
+pub(super) mod check;
 pub(super) mod duration;
 pub(super) mod environment;
+pub(super) mod etag;
+pub(super) mod event;
 pub(super) mod execution;
 pub(super) mod fields;
 pub(super) mod frontdoor;
@@ -13,5 +22,6 @@ pub(super) mod query;
 pub(super) mod share;
 pub(super) mod standing;
 pub(super) mod strongswan;
+pub(super) mod token_request;
 pub(super) mod tunnel;
 pub(super) mod vpn_config;

@@ -50,16 +50,29 @@ fn parse(value: &str) -> Option<String> {
         let letter = |b: u8| b.is_ascii_alphanumeric() || b"-._~+/=".contains(&b);
         (!rest.is_empty() && rest.bytes().all(letter)).then(|| rest.to_owned())
     } else if scheme.eq_ignore_ascii_case("basic") {
-        // A colon is no letter of base64: the two forms can't be confused.
-        let pair = if rest.contains(':') {
-            rest.to_owned()
-        } else {
-            String::from_utf8(BASE64.decode(rest).ok()?).ok()?
-        };
-        pair.split_once(':').map(|(_, token)| token.to_owned()).filter(|t| !t.is_empty())
+        user_and_token(rest).map(|(_, token)| token).filter(|t| !t.is_empty())
     } else {
         None
     }
+}
+
+/// The user name and the password of `Basic`; `None` for another scheme, or none that can be read.
+pub(crate) fn basic(value: &str) -> Option<(String, SecretString)> {
+    let (scheme, rest) = value.trim().split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    user_and_token(rest.trim_start()).map(|(user, password)| (user, password.into()))
+}
+
+fn user_and_token(text: &str) -> Option<(String, String)> {
+    // A colon is no letter of base64: the two forms can't be confused.
+    let pair = if text.contains(':') {
+        text.to_owned()
+    } else {
+        String::from_utf8(BASE64.decode(text).ok()?).ok()?
+    };
+    pair.split_once(':').map(|(user, token)| (user.to_owned(), token.to_owned()))
 }
 
 #[cfg(test)]

@@ -94,6 +94,7 @@ impl Bench {
             name: format!("share-{}", self.names).parse().unwrap(),
             target: "10.1.2.3:80".parse().unwrap(),
             ingress_port: i64::from(self.names).try_into().unwrap(),
+            options: Default::default(),
             tags: Default::default(),
         }
     }
@@ -144,9 +145,10 @@ fn restarted(store: &Store, ca: &Arc<Ca>, now: Timestamp) -> (Reconciler, FakeGa
     let (ServerEnd { send, receive, .. }, link) = wicketgate_session::link::in_process(id, location);
     let sight = Sight::new(Arc::new(Notify::new()), now);
     let (status, _) = watch::channel(Default::default());
+    let metrics = crate::telemetry::Metrics::new(&mut prometheus_client::registry::Registry::default());
     let link_task =
-        crate::link::Link { store: store.clone(), ca: Arc::clone(ca), sight: Arc::clone(&sight), status };
-    let reconciler = Reconciler::new(store.clone(), Arc::clone(ca), sight, send, Deadlines::default());
+        crate::link::Link { store: store.clone(), ca: Arc::clone(ca), sight: Arc::clone(&sight), status, metrics: Arc::clone(&metrics) };
+    let reconciler = Reconciler::new(store.clone(), Arc::clone(ca), sight, metrics, send, Deadlines::default());
     let gateway = FakeGateway {
         link,
         link_task,
@@ -324,7 +326,7 @@ async fn a_barred_agent_is_told() {
     let mut b = Bench::new().await;
     b.settle().await;
     let agents =
-        b.store.agents(b.frontdoor, wicketgate_store::PageRequest { number: 0, size: 10 }).await.unwrap();
+        b.store.agents(b.frontdoor, &wicketgate_store::ListRequest::default()).await.unwrap();
     let agent: AgentId = agents.rows[0].id;
     b.store.bar_agent(b.frontdoor, agent, &b.act()).await.unwrap();
     b.settle().await;

@@ -1,29 +1,37 @@
 //! A server in memory: its router, a store in a temporary directory, and requests in one line.
 
-use crate::redact::Redact;
+use crate::{document, redact::Redact};
 use axum::{
     Router,
     body::{Body, to_bytes},
     http::{HeaderMap, Method, Request, StatusCode},
+    response::Response,
 };
 use jiff::Timestamp;
+use prometheus_client::registry::Registry;
 use serde_json::{Map, Value, json};
+use std::path::Path;
 use std::sync::{
     Arc, Mutex,
     atomic::{AtomicUsize, Ordering},
 };
 use tempfile::TempDir;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use uuid::Uuid;
+use wicketgate_lab::postgres;
 use wicketgate_model::{EnrollmentId, FrontdoorId, Generation, LoadBalancerPools, Standing, Status, ZId};
 use wicketgate_server::{
     LastRun,
     api::router,
-    auth::AdminToken,
+    auth::{AdminToken, Auth, oidc::Provider, token_key::TokenKey},
+    feed::Feed,
+    questions::Questions,
     state::{AppState, GatewayStatus, ensure_first_frontdoor},
+    telemetry::Metrics,
 };
-use wicketgate_session::trust::Fingerprint;
+use wicketgate_session::{link::ToGateway, trust::Fingerprint};
 use wicketgate_store::{Act, Enrol, Enrolled, NewEnrollment, Resource, Settlement, Store};
 
 pub(crate) const TOKEN: &str = "wga_the-token-of-these-tests";
@@ -37,6 +45,8 @@ pub(crate) struct TestApp {
     router: Router,
     redact: Mutex<Redact>,
     enrolled: AtomicUsize,
+    /// What the gateway is told and asked; a test that takes it answers.
+    pub(crate) asked: Mutex<Option<mpsc::Receiver<ToGateway>>>,
     _dir: TempDir,
 }
 
@@ -50,8 +60,13 @@ pub(crate) struct Answer {
 
 impl TestApp {
     pub(crate) async fn new() -> Self {
+        Self::with_provider(None).await
+    }
+
+    pub(crate) async fn with_provider(provider: Option<Arc<Provider>>) -> Self {
         let dir = TempDir::new().unwrap();
-        let store = Store::open(dir.path().join("wicketgate.db").to_str().unwrap()).await.unwrap();
+        let file = || dir.path().join("wicketgate.db").display().to_string();
+        let store = Store::open(&postgres::fresh().unwrap().unwrap_or_else(file)).await.unwrap();
         let frontdoor = ensure_first_frontdoor(&store).await.unwrap().unwrap().id;
         let (gateway, status) = watch::channel(GatewayStatus {
             connected: true,
@@ -60,6 +75,9 @@ impl TestApp {
         });
         let (last_run, runs) = watch::channel(LastRun::default());
         let wake = Arc::new(Notify::new());
+        let feed = Feed::new(CancellationToken::new());
+        tokio::spawn(feed.clone().run(store.clone()));
+        let (to_gateway, asked) = mpsc::channel(64);
         let state = AppState {
             store: store.clone(),
             wake: Arc::clone(&wake),
@@ -67,13 +85,31 @@ impl TestApp {
             locations: Arc::from(["local".parse().unwrap()]),
             gateway: status,
             last_run: runs,
+            metrics: Metrics::new(&mut Registry::default()),
+            feed,
+            questions: Questions::new(to_gateway),
             ca: Fingerprint::of(b"a certificate"),
             agent_server: Some("https://198.51.100.7:8443".to_owned()),
-            admin: AdminToken::new(TOKEN),
+            auth: Auth {
+                admin: AdminToken::new(TOKEN),
+                tokens: Arc::new(TokenKey::load_or_create(dir.path()).unwrap()),
+                provider,
+            },
         };
         let router = router(state);
         let (redact, enrolled) = (Mutex::default(), AtomicUsize::new(0));
-        Self { store, frontdoor, gateway, last_run, wake, router, redact, enrolled, _dir: dir }
+        Self {
+            store,
+            frontdoor,
+            gateway,
+            last_run,
+            wake,
+            router,
+            redact,
+            enrolled,
+            asked: Mutex::new(Some(asked)),
+            _dir: dir,
+        }
     }
 
     /// With a tunnel and an environment: the bodies of shares name them.
@@ -85,13 +121,26 @@ impl TestApp {
         (app, made.body, enrolled)
     }
 
+    /// The answer as it comes, for a stream.
+    pub(crate) async fn open(&self, request: Request<Body>) -> Response {
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    /// Where the server keeps its files.
+    pub(crate) fn dir(&self) -> &Path {
+        self._dir.path()
+    }
+
+    /// Every answer is held against the OpenAPI document too.
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = to_bytes(body, 1 << 24).await.unwrap();
         let text = String::from_utf8(bytes.to_vec()).unwrap();
         let body = serde_json::from_str(&text).unwrap_or(Value::Null);
         assert_ne!(parts.status, StatusCode::INTERNAL_SERVER_ERROR);
+        document::check(&method, &path, parts.status.as_u16(), &parts.headers, &body);
         Answer { status: parts.status, headers: parts.headers, body, text }
     }
 
@@ -105,10 +154,21 @@ impl TestApp {
     }
 
     pub(crate) async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Answer {
+        self.call_as(TOKEN, method, path, body).await
+    }
+
+    /// As [`TestApp::call`], with another token.
+    pub(crate) async fn call_as(
+        &self,
+        token: &str,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Answer {
         let request = Request::builder()
             .method(method)
             .uri(self.path(path))
-            .header("authorization", format!("Bearer {TOKEN}"));
+            .header("authorization", format!("Bearer {token}"));
         self.send(match body {
             Some(body) => {
                 request.header("content-type", "application/json").body(body.to_string().into()).unwrap()
@@ -143,6 +203,18 @@ impl TestApp {
 
     pub(crate) async fn delete(&self, path: &str) -> Answer {
         self.call(Method::DELETE, path, None).await
+    }
+
+    pub(crate) async fn get_as(&self, token: &str, path: &str) -> Answer {
+        self.call_as(token, Method::GET, path, None).await
+    }
+
+    /// An API account, with its secret.
+    pub(crate) async fn account(&self, body: Value) -> Value {
+        let body = with(json!({"name": "a program", "scopes": ["frontdoor.read"]}), body);
+        let made = self.post("/frontdoor/v2/api-accounts", body).await;
+        assert_eq!(made.status, StatusCode::CREATED, "{}", made.text);
+        made.body
     }
 
     /// A share that was accepted.

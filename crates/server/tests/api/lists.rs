@@ -1,10 +1,11 @@
-use crate::harness::TestApp;
+use crate::harness::{TestApp, share, with};
 use axum::{
     body::Body,
     http::{Request, StatusCode},
 };
 use insta::assert_json_snapshot;
 use serde_json::json;
+use wicketgate_model::Status;
 
 #[tokio::test]
 async fn pages_follow_one_another() {
@@ -74,4 +75,126 @@ async fn the_format_is_the_one_that_is_accepted() {
     assert_eq!(hal.headers["content-type"], "application/hal+json");
     assert!(hal.body.get("_embedded").is_none());
     assert_json_snapshot!("not_acceptable", app.shown(&get("text/html").await));
+}
+
+async fn names(app: &TestApp, query: &str) -> Vec<String> {
+    let answer = app.get(&format!("ipsec-shares?{query}")).await;
+    assert_eq!(answer.status, StatusCode::OK, "{query}: {}", answer.text);
+    let content = answer.body["content"].as_array().unwrap();
+    assert_eq!(answer.body["totalElements"], content.len(), "{query}");
+    content.iter().map(|s| s["name"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_list_is_filtered_and_sorted_by_any_property() {
+    let (app, tunnel, site) = TestApp::with_site().await;
+    for (name, port, team) in [("delta", 4, "pay ments"), ("alpha", 1, "web"), ("charlie", 3, "web")] {
+        let body = with(share(&tunnel, &site.z_id, name, port), json!({"tags": {"team": team, "n": name}}));
+        assert_eq!(app.post("ipsec-shares", body).await.status, StatusCode::ACCEPTED);
+    }
+    let gone = app.share(&tunnel, &site.z_id, "gone", 9).await;
+    app.settle(&gone, Status::Deleted).await;
+    let tunnel = tunnel["id"].as_str().unwrap();
+    let first = &app.get("ipsec-shares").await.body["content"][0];
+    let created = first["createdAt"].as_str().unwrap();
+    let all = ["delta", "alpha", "charlie"];
+    for (query, wanted) in [
+        ("".to_owned(), &all[..]),
+        ("sort=name".to_owned(), &["alpha", "charlie", "delta"]),
+        ("sort=name,desc".to_owned(), &["delta", "charlie", "alpha"]),
+        ("sort=status,desc&sort=ingressPort,asc".to_owned(), &["alpha", "charlie", "delta"]),
+        ("sort=status,desc".to_owned(), &all),
+        ("sort=tags&sort=statusDetail.reason".to_owned(), &["alpha", "charlie", "delta"]),
+        ("name=alpha&name=delta".to_owned(), &["delta", "alpha"]),
+        ("name=alpha&name=delta&ingressPort=4".to_owned(), &["delta"]),
+        ("status=DEPLOYED".to_owned(), &[]),
+        ("status=DELETED".to_owned(), &["gone"]),
+        ("status=DELETED&status=NEW&sort=name,desc".to_owned(), &["gone", "delta", "charlie", "alpha"]),
+        ("deletedAt=2026-01-01T00:00:00Z..".to_owned(), &["gone"]),
+        ("tag.team=web".to_owned(), &["alpha", "charlie"]),
+        ("tag.team=web&tag.n=alpha".to_owned(), &["alpha"]),
+        ("tag.team=pay+ments&tag.team=web".to_owned(), &all),
+        ("tag.team=WEB".to_owned(), &[]),
+        (format!("ipsecTunnelId={tunnel}&envZId={}", site.z_id), &all),
+        (format!("id={}", first["id"].as_str().unwrap()), &["delta"]),
+        (format!("createdAt={created}"), &["delta"]),
+        (format!("createdAt=..{created}"), &["delta"]),
+        ("createdAt=2020-01-01T00:00:00Z..2020-12-31T23:59:59Z".to_owned(), &[]),
+        ("target=10.20.100.1:8443&locationId=local&createdBy=admin".to_owned(), &all),
+        ("ingressPort=99999999999999999999999".to_owned(), &[]),
+    ] {
+        assert_eq!(names(&app, &query).await, wanted, "{query}");
+    }
+    let query = "ipsec-shares?tag.team=pay+ments&tag.team=web&name=alpha&name=delta&sort=name,desc&size=1";
+    assert_json_snapshot!("hal_filtered", app.shown(&app.get_hal(query).await));
+}
+
+#[tokio::test]
+async fn every_list_takes_the_filters_of_its_properties() {
+    let (app, tunnel, site) = TestApp::with_site().await;
+    for (list, total) in [
+        ("ipsec-tunnels?connection.state=DOWN&peerCidr=172.31.0.0/16&sort=connection.since,desc", 1),
+        ("ipsec-tunnels?connection.state=UP", 0),
+        ("environments?status=OFFLINE&name=dc-1", 1),
+        ("environments?status=ACTIVE", 0),
+        ("agents?status=OFFLINE&sort=connectedSince", 1),
+        ("agents?version=1", 0),
+        ("executions?resourceType=ipsec-tunnel&action=CREATE&status=RUNNING", 1),
+        ("executions?status=FAILED", 0),
+        ("locations?id=local&id=mars&sort=id,desc", 1),
+        ("locations?id=mars", 0),
+        ("/frontdoor/v2?ipsecSharesEnabled=true&organizationId=default", 1),
+        ("/frontdoor/v2?ipsecSharesEnabled=false", 0),
+    ] {
+        let answer = app.get(list).await;
+        assert_eq!((answer.status, &answer.body["totalElements"]), (StatusCode::OK, &json!(total)), "{list}");
+    }
+    let resource = tunnel["id"].as_str().unwrap();
+    assert_eq!(app.get(&format!("executions?resourceId={resource}")).await.body["totalElements"], 1);
+    let agents = app.get(&format!("agents?environmentId={}&id={}", site.environment, site.agent)).await;
+    assert_eq!(agents.body["totalElements"], 1);
+}
+
+#[tokio::test]
+async fn all_faults_of_a_query_are_told() {
+    let app = TestApp::new().await;
+    let query = "page=x&size=0&sort=colour&sort=name,up&ingressPort=many&status=ON&createdAt=today&id=7&colour=red\
+                 &tags=x&tag.=x&name=%00";
+    assert_json_snapshot!("faults", app.shown(&app.get(&format!("ipsec-shares?{query}")).await));
+    for (query, message) in [
+        ("sort=", "sort must name a property of the list:  is none"),
+        ("sort=name,sideways", "sort must be name, name,asc or name,desc"),
+        ("colour=red", "colour is not a known parameter"),
+        ("Status=NEW", "Status is not a known parameter"),
+        ("ingressPort=1.5", "Value for ingressPort must be of integer"),
+        ("deletedAt=..", "Value for deletedAt must be of timestamp: RFC 3339, or a range from..to of two"),
+    ] {
+        let answer = app.get(&format!("ipsec-shares?{query}")).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+        assert_eq!(answer.body, json!({"error": "invalid_request", "message": message}), "{query}");
+    }
+    let many = "name=&".repeat(10_000);
+    for list in ["ipsec-shares", "executions", "/frontdoor/v2"] {
+        assert_eq!(app.get(&format!("{list}?{many}")).await.status, StatusCode::BAD_REQUEST);
+    }
+}
+
+#[tokio::test]
+async fn the_better_format_is_answered() {
+    let app = TestApp::new().await;
+    for (accept, format) in [
+        ("application/json;q=0.1, application/hal+json;q=0.9", "application/hal+json"),
+        ("application/hal+json;q=0.1, application/json;q=0.9", "application/json"),
+        ("application/hal+json, */*;q=0.8", "application/hal+json"),
+        ("text/html, application/xhtml+xml, */*;q=0.8", "application/json"),
+        ("APPLICATION/HAL+JSON", "application/hal+json"),
+        ("application/json;q=0, application/*", "application/hal+json"),
+        ("", "application/json"),
+    ] {
+        let request = Request::get(app.path("ipsec-shares"))
+            .header("authorization", format!("Bearer {}", crate::harness::TOKEN))
+            .header("accept", accept);
+        let answer = app.send(request.body(Body::empty()).unwrap()).await;
+        assert_eq!(answer.headers["content-type"], format, "{accept}");
+    }
 }

@@ -1,8 +1,11 @@
 //! The store on SQLite and, where it is installed, on PostgreSQL: the same tests, the same answers.
 
-#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test that can't go on fails or says why")]
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
+mod api_accounts;
 mod database;
+mod events;
+mod lists;
 
 use database::on_each;
 use jiff::{SignedDuration, Timestamp};
@@ -10,14 +13,19 @@ use std::os::unix::fs::PermissionsExt;
 use uuid::Uuid;
 use wicketgate_model::{
     Connection, Detail, EnrollmentId, FrontdoorId, Generation, IngressPort, LoadBalancerPools, PreSharedKey,
-    Problem, Reason, ShareId, Standing, Status, TrafficDelta, TunnelId, ZId,
+    Problem, Reason, ShareId, ShareOptions, Standing, Status, TrafficDelta, TunnelId, ZId,
 };
 use wicketgate_store::{
-    Act, Action, Enrol, Enrolled, FrontdoorSpec, NewEnrollment, PageRequest, Refusal, Resource, Revision,
-    Settlement, ShareSpec, Store, StoreError, Tags, TrafficScope, TunnelSpec, Window,
+    Act, Action, Enrol, Enrolled, FrontdoorSpec, ListRequest, NewEnrollment, PageRequest, Reach, Refusal,
+    Resource, Revision, Settlement, ShareSpec, Store, StoreError, Tags, TrafficScope, TunnelSpec, Window,
 };
 
-const ALL: PageRequest = PageRequest { number: 0, size: 1000 };
+static ALL: ListRequest = ListRequest {
+    page: PageRequest { number: 0, size: 1000 },
+    sort: Vec::new(),
+    filters: Vec::new(),
+    kept_since: None,
+};
 
 fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()
@@ -90,6 +98,7 @@ impl Site {
             name: name.parse().unwrap(),
             target: "10.20.100.1:8443".parse().unwrap(),
             ingress_port: IngressPort::try_from(i64::from(port)).unwrap(),
+            options: ShareOptions::default(),
             tags: Tags::new(),
         }
     }
@@ -132,7 +141,7 @@ fn one_of_many_gets_a_port() {
         assert_eq!((won.len(), lost.len()), (1, 31));
         assert!(lost.iter().all(|id| *id == won[0]));
         // What lost left nothing: no row, no execution.
-        let executions = store.executions(site.frontdoor, None, ALL).await.unwrap();
+        let executions = store.executions(site.frontdoor, &ALL).await.unwrap();
         let creates = executions.rows.iter().filter(|e| e.resource.starts_with("shr-")).count();
         assert_eq!(creates, 1);
     });
@@ -162,7 +171,7 @@ fn names_ports_and_peers_are_taken_until_deleted() {
         create(site.share("a", 1)).await.unwrap();
         let gone = store.share(site.frontdoor, first.id).await.unwrap().unwrap();
         assert_eq!((gone.standing.status, gone.deleted_at), (Status::Deleted, Some(after(1))));
-        assert_eq!(store.shares(site.frontdoor, ALL).await.unwrap().total, 1);
+        assert_eq!(store.shares(site.frontdoor, &ALL).await.unwrap().total, 1);
 
         let pools = LoadBalancerPools::ipsec();
         let mut same_peer = tunnel_spec(2);
@@ -268,7 +277,7 @@ fn a_settlement_counts_for_its_generation_only() {
         store.settle(&[settled(share.id, 3, Status::Deleted)]).await.unwrap();
         store.settle(&[settled(share.id, 3, Status::Error)]).await.unwrap();
         assert_eq!(status().await, Status::Deleted);
-        let executions = store.executions(site.frontdoor, None, ALL).await.unwrap().rows;
+        let executions = store.executions(site.frontdoor, &ALL).await.unwrap().rows;
         let of_share: Vec<_> = executions
             .iter()
             .filter(|e| e.resource == share.id.to_string())
@@ -429,8 +438,11 @@ fn the_first_frontdoor_is_made_once() {
         };
         let first = store.ensure_first_frontdoor(&spec, &act()).await.unwrap().unwrap();
         assert!(store.ensure_first_frontdoor(&spec, &act()).await.unwrap().is_none());
-        assert_eq!(store.frontdoors(Some("default"), ALL).await.unwrap().total, 1);
-        assert_eq!(store.frontdoors(Some("other"), ALL).await.unwrap().total, 0);
+        assert_eq!(
+            store.frontdoors(&Reach::Organization("default".to_owned()), &ALL).await.unwrap().total,
+            1
+        );
+        assert_eq!(store.frontdoors(&Reach::Organization("other".to_owned()), &ALL).await.unwrap().total, 0);
         store.delete_frontdoor(first.id, &act()).await.unwrap();
         assert!(store.frontdoor(first.id).await.unwrap().is_none());
         assert!(store.ensure_first_frontdoor(&spec, &act()).await.unwrap().is_none());

@@ -69,7 +69,7 @@ pub(in crate::api) struct Enrollment<'a> {
     pub(in crate::api) agent_server: Option<String>,
 }
 
-const PROPERTIES: Properties = Properties { writable: &["environmentId"], read_only: &[] };
+pub(in crate::api) const PROPERTIES: Properties = Properties { writable: &["environmentId"], read_only: &[] };
 
 /// The environment that is to get one more replica, if the body names one.
 pub(in crate::api) fn enrollment(body: Map<String, Value>) -> Result<Option<EnvironmentId>, ApiError> {

@@ -1,12 +1,16 @@
 //! What is answered: one resource or a page, as plain JSON or as HAL, as the client accepts.
 
-use crate::{api::wire::query::ListQuery, error::ApiError, state::AppState};
+use crate::{
+    api::wire::{etag::ETag, query::ListQuery},
+    error::ApiError,
+    state::AppState,
+};
 use axum::{
     Json,
     extract::FromRequestParts,
     http::{
         HeaderValue, StatusCode,
-        header::{ACCEPT, CONTENT_TYPE},
+        header::{ACCEPT, CONTENT_TYPE, ETAG},
         request::Parts,
     },
     response::{IntoResponse, Response},
@@ -31,7 +35,8 @@ impl FromRequestParts<AppState> for Format {
 
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
         let values: Vec<_> = parts.headers.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok()).collect();
-        if values.is_empty() {
+        // Nothing but empty values says nothing (RFC 9110 §5.6.1.2).
+        if values.iter().all(|v| v.trim().is_empty()) {
             return Ok(Self::Json);
         }
         negotiate(&values.join(",")).ok_or_else(ApiError::not_acceptable)
@@ -70,8 +75,11 @@ fn negotiate(accept: &str) -> Option<Format> {
 impl Format {
     pub(in crate::api) fn one(self, status: StatusCode, it: &impl Serialize, links: Links) -> Response {
         match self {
-            Self::Json => (status, Json(it)).into_response(),
-            Self::Hal => (status, [(CONTENT_TYPE, HAL)], Json(with_links(it, links))).into_response(),
+            Self::Json => (status, [(ETAG, ETag::of(it).header())], Json(it)).into_response(),
+            Self::Hal => {
+                let tag = ETag::of(it).hal().header();
+                (status, [(ETAG, tag)], [(CONTENT_TYPE, HAL)], Json(with_links(it, links))).into_response()
+            }
         }
     }
 
@@ -84,12 +92,12 @@ impl Format {
         total: u64,
         rows: Vec<(T, Links)>,
     ) -> Response {
-        let size = u64::from(query.page.size);
+        let size = u64::from(query.request.page.size);
         let pages = total.div_ceil(size);
         match self {
             Self::Json => Json(Page {
                 content: rows.into_iter().map(|(it, _)| it).collect(),
-                pageable: Pageable { page_number: query.page.number, page_size: size },
+                pageable: Pageable { page_number: query.request.page.number, page_size: size },
                 total_elements: total,
                 total_pages: pages,
             })
@@ -101,7 +109,7 @@ impl Format {
                     body.insert("_embedded".to_owned(), json!({ relation: rows }));
                 }
                 body.insert("_links".to_owned(), page_links(path, query, pages));
-                let page = json!({"size": size, "totalElements": total, "totalPages": pages, "number": query.page.number});
+                let page = json!({"size": size, "totalElements": total, "totalPages": pages, "number": query.request.page.number});
                 body.insert("page".to_owned(), page);
                 ([(CONTENT_TYPE, HAL)], Json(body)).into_response()
             }
@@ -136,7 +144,7 @@ fn with_links(it: &impl Serialize, links: Links) -> Value {
 }
 
 fn page_links(path: &str, query: &ListQuery, pages: u64) -> Value {
-    let number = query.page.number;
+    let number = query.request.page.number;
     let link = |number: u64| json!({"href": format!("{path}?{}", query.at_page(number))});
     let last = pages.saturating_sub(1);
     let mut links = Map::new();

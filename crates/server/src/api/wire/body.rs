@@ -1,16 +1,18 @@
 //! A request's body: a JSON object of bounded size, that arrived in a bounded time.
 
+use super::fields::printable;
 use crate::error::ApiError;
 use axum::{
     body::{Body as HttpBody, Bytes, to_bytes},
     extract::{FromRequest, Request},
     http::{HeaderMap, header::CONTENT_TYPE},
 };
-use serde_json::{Map, Value};
-use std::time::Duration;
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+use std::{fmt, time::Duration};
 
 /// Far more than any resource takes.
-const LARGEST: usize = 1 << 20;
+pub(in crate::api) const LARGEST: usize = 1 << 20;
 /// For a megabyte over a bad line.
 const ARRIVAL: Duration = Duration::from_secs(20);
 
@@ -31,7 +33,7 @@ impl<S: Send + Sync> FromRequest<S> for Body {
     }
 }
 
-async fn read(body: HttpBody) -> Result<Bytes, ApiError> {
+pub(in crate::api) async fn read(body: HttpBody) -> Result<Bytes, ApiError> {
     let read = tokio::time::timeout(ARRIVAL, to_bytes(body, LARGEST)).await;
     read.map_err(|_| ApiError::too_slow())?.map_err(|e| {
         let is_limit = std::iter::successors(Some(&e as &dyn std::error::Error), |e| e.source())
@@ -54,14 +56,127 @@ impl Body {
             return Err(ApiError::not_json());
         }
         match serde_json::from_slice(&self.bytes) {
-            Ok(Value::Object(object)) => Ok(object),
+            Ok(Strict(Value::Object(object))) => Ok(object),
             Ok(_) => Err(ApiError::bad_request("Value for the body must be of object")),
+            Err(e) if e.is_data() => Err(ApiError::bad_request(e.to_string())),
             Err(e) => Err(ApiError::bad_request(format!("The body is not JSON: {e}"))),
         }
+    }
+
+    /// As they came, for a body in another format.
+    pub(in crate::api) fn bytes(self) -> Bytes {
+        self.bytes
     }
 
     /// For a request that says all in its path: no body is an empty object.
     pub(in crate::api) fn object_or_nothing(self) -> Result<Map<String, Value>, ApiError> {
         if self.bytes.is_empty() { Ok(Map::new()) } else { self.object() }
+    }
+}
+
+/// JSON as it has to be for one reader to understand it as another does: no name is twice in an object.
+struct Strict(Value);
+
+impl<'de> Deserialize<'de> for Strict {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        d.deserialize_any(Strictly).map(Strict)
+    }
+}
+
+struct Strictly;
+
+impl<'de> Visitor<'de> for Strictly {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E: Error>(self, b: bool) -> Result<Value, E> {
+        Ok(b.into())
+    }
+
+    fn visit_i64<E: Error>(self, n: i64) -> Result<Value, E> {
+        Ok(n.into())
+    }
+
+    fn visit_u64<E: Error>(self, n: u64) -> Result<Value, E> {
+        Ok(n.into())
+    }
+
+    fn visit_f64<E: Error>(self, n: f64) -> Result<Value, E> {
+        Ok(Number::from_f64(n).map_or(Value::Null, Value::Number))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Value, E> {
+        Ok(text.into())
+    }
+
+    fn visit_string<E: Error>(self, text: String) -> Result<Value, E> {
+        Ok(text.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut values = Vec::new();
+        while let Some(Strict(value)) = seq.next_element()? {
+            values.push(value);
+        }
+        Ok(values.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut object = Map::new();
+        while let Some(name) = map.next_key::<String>()? {
+            if object.contains_key(&name) {
+                return Err(A::Error::custom(format_args!("{} is there twice", printable(&name))));
+            }
+            let Strict(value) = map.next_value()?;
+            object.insert(name, value);
+        }
+        Ok(object.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            (-1e9f64..1e9).prop_map(|f| json!(f)),
+            any::<String>().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 24, 4, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                proptest::collection::btree_map("[a-c]{1,2}", inner, 0..4).prop_map(|m| json!(m)),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_said_once_is_read_as_it_is(value in any_json()) {
+            let Strict(read) = serde_json::from_str(&value.to_string()).unwrap();
+            prop_assert_eq!(read, value);
+        }
+
+        #[test]
+        fn a_name_that_is_twice_is_found_wherever_it_is(inner in any_json(), depth in 0usize..5) {
+            let twice = format!("{{\"a\": {inner}, \"b\": 1, \"a\": {inner}}}");
+            let text = format!("{}{twice}{}", "[{\"x\": ".repeat(depth), "}]".repeat(depth));
+            let refused = serde_json::from_str::<Strict>(&text).err().unwrap();
+            prop_assert!(refused.is_data() && refused.to_string().starts_with("a is there twice"), "{}", refused);
+        }
     }
 }

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use wicketgate_model::{EnvironmentId, FrontdoorId, ResourceName, ZId};
 use wicketgate_store::{AgentRow, EnvironmentRow};
 
-const PROPERTIES: Properties = Properties {
+pub(in crate::api) const PROPERTIES: Properties = Properties {
     writable: &["name"],
     read_only: &["id", "zId", "frontdoorId", "status", "agents", "createdAt", "updatedAt", "_links"],
 };

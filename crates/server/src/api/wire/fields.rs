@@ -6,16 +6,20 @@ use std::{collections::BTreeMap, str::FromStr};
 use wicketgate_model::Invalid;
 
 /// Keys and values of tags, RFC-less: room for a label and a sentence.
+/// More of a list is not looked at: it is too long already.
+const MOST_LISTED: usize = 256;
+/// Unknown properties of one body that are named.
+const MOST_UNKNOWN: usize = 32;
 const MOST_TAGS: usize = 16;
 const LONGEST_TAG: usize = 63;
 const LONGEST_TAG_VALUE: usize = 255;
 
 /// What a resource's bodies may hold.
 #[derive(Debug)]
-pub(super) struct Properties {
-    pub(super) writable: &'static [&'static str],
+pub(in crate::api) struct Properties {
+    pub(in crate::api) writable: &'static [&'static str],
     /// Ignored, so that a client may send back what it read.
-    pub(super) read_only: &'static [&'static str],
+    pub(in crate::api) read_only: &'static [&'static str],
 }
 
 #[derive(Debug)]
@@ -32,8 +36,9 @@ impl Fields {
         let faults = object
             .keys()
             .filter(unknown)
+            .take(MOST_UNKNOWN)
             .map(|name| Fault {
-                property: name.clone(),
+                property: printable(name),
                 message: format!("{} is not a known property", printable(name)),
             })
             .collect();
@@ -83,13 +88,50 @@ impl Fields {
 
     pub(super) fn required_integer<T: TryFrom<i64, Error = Invalid>>(&mut self, property: &str) -> Option<T> {
         let value = self.needed(property)?;
-        match integer(&value) {
+        self.integer(property, &value)
+    }
+
+    pub(super) fn optional_integer<T: TryFrom<i64, Error = Invalid>>(&mut self, property: &str) -> Option<T> {
+        let value = self.given(property)?;
+        self.integer(property, &value)
+    }
+
+    fn integer<T: TryFrom<i64, Error = Invalid>>(&mut self, property: &str, value: &Value) -> Option<T> {
+        match integer(value) {
             Some(n) => T::try_from(n).map_err(|rule| self.fault(property, rule)).ok(),
             None => {
                 self.wrong_type(property, "integer");
                 None
             }
         }
+    }
+
+    /// A list of texts that keep a rule each, and one together.
+    pub(super) fn optional_list<T, L>(&mut self, property: &str) -> Option<L>
+    where
+        T: FromStr<Err = Invalid>,
+        L: TryFrom<Vec<T>, Error = Invalid>,
+    {
+        let Value::Array(values) = self.given(property)? else {
+            self.wrong_type(property, "array of strings");
+            return None;
+        };
+        let count = values.len();
+        let mut list = Vec::new();
+        for value in values.into_iter().take(MOST_LISTED) {
+            let Value::String(text) = value else {
+                self.wrong_type(property, "array of strings");
+                return None;
+            };
+            match text.parse() {
+                Ok(item) => list.push(item),
+                Err(rule) => self.fault(property, format!("{rule}, not {}", printable(&text))),
+            }
+        }
+        if list.len() < count.min(MOST_LISTED) {
+            return None;
+        }
+        L::try_from(list).map_err(|rule| self.fault(property, rule)).ok()
     }
 
     pub(super) fn optional_boolean(&mut self, property: &str) -> Option<bool> {

@@ -12,7 +12,7 @@ use std::str::FromStr;
 use wicketgate_model::{FrontdoorId, Invalid, NamespaceName};
 use wicketgate_store::{FrontdoorRow, FrontdoorSpec};
 
-const PROPERTIES: Properties = Properties {
+pub(in crate::api) const PROPERTIES: Properties = Properties {
     writable: &["organizationId", "defaultNamespaceName", "ipsecSharesEnabled"],
     read_only: &["id", "createdAt", "updatedAt", "createdBy", "_links"],
 };
@@ -94,7 +94,7 @@ pub(in crate::api) fn patched(row: &FrontdoorRow, patch: Map<String, Value>) -> 
 
 /// Whatever an organization is called where it comes from.
 #[derive(Debug)]
-struct Organization(String);
+pub(super) struct Organization(pub(super) String);
 
 impl FromStr for Organization {
     type Err = Invalid;

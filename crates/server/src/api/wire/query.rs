@@ -1,17 +1,26 @@
-//! Query strings. A parameter that nobody knows is refused by name: a typo must not pass.
+//! Query strings. A parameter that nobody knows is refused by name: a typo must not pass. What a list can be filtered
+//! and sorted by is what its [`Listing`] describes; all faults of a query are told at once.
 
 use super::fields::printable;
-use crate::{error::ApiError, state::AppState};
+use crate::{
+    error::{ApiError, Fault},
+    state::{AppState, now},
+};
 use axum::{
     extract::{FromRequestParts, Query as Pairs},
     http::request::Parts,
 };
-use std::str::FromStr;
-use wicketgate_model::Invalid;
-use wicketgate_store::PageRequest;
+use form_urlencoded::Serializer;
+use jiff::Timestamp;
+use wicketgate_model::FrontdoorId;
+use wicketgate_store::{Filter, ListRequest, Listing, PageRequest, Property, PropertyType, Sort, Wanted};
 
 const SIZE: u32 = 20;
 const LARGEST_SIZE: u32 = 1000;
+/// More than any page of a console asks for, and few enough for one statement.
+const MOST_PARAMETERS: usize = 200;
+/// What follows is the name of a tag.
+const TAG: &str = "tag.";
 
 /// The parameters of a request, decoded.
 #[derive(Debug)]
@@ -21,8 +30,13 @@ impl FromRequestParts<AppState> for Query {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
-        let Pairs(pairs) = Pairs::try_from_uri(&parts.uri)
+        let Pairs(pairs) = Pairs::<Vec<_>>::try_from_uri(&parts.uri)
             .map_err(|_| ApiError::bad_request("The query must be name=value pairs, percent-encoded"))?;
+        if pairs.len() > MOST_PARAMETERS {
+            return Err(ApiError::bad_request(format!(
+                "The query must not have more than {MOST_PARAMETERS} parameters"
+            )));
+        }
         Ok(Self(pairs))
     }
 }
@@ -37,7 +51,7 @@ impl Query {
         for (name, value) in self.0 {
             let place = known.iter().position(|k| *k == name);
             let Some(slot) = place.and_then(|i| values.get_mut(i)) else {
-                return Err(ApiError::bad_request(format!("{} is not a known parameter", printable(&name))));
+                return Err(ApiError::bad_request(unknown(&name)));
             };
             if slot.replace(value).is_some() {
                 return Err(ApiError::bad_request(format!("{name} must be given once")));
@@ -46,61 +60,263 @@ impl Query {
         Ok(values)
     }
 
-    pub(in crate::api) fn list(self) -> Result<ListQuery, ApiError> {
-        let [page, size] = self.values(["page", "size"])?;
-        ListQuery::new(page, size, Vec::new())
+    /// What is asked of a list.
+    pub(in crate::api) fn list(self, listing: &Listing) -> Result<ListQuery, ApiError> {
+        let mut reading =
+            Reading { page: None, size: None, sort: Vec::new(), filters: Vec::new(), faults: Vec::new() };
+        for (name, value) in &self.0 {
+            reading.parameter(listing, name, value);
+        }
+        if !reading.faults.is_empty() {
+            return Err(ApiError::faults(reading.faults));
+        }
+        let page = PageRequest { number: reading.page.unwrap_or(0), size: reading.size.unwrap_or(SIZE) };
+        let Reading { sort, filters, .. } = reading;
+        let request = ListRequest { page, sort, filters, kept_since: Some(now() - super::RETENTION) };
+        let rest = self.0.into_iter().filter(|(name, _)| name != "page" && name != "size").collect();
+        Ok(ListQuery { request, rest })
     }
 }
 
 /// Which page of which list.
 #[derive(Debug)]
 pub(in crate::api) struct ListQuery {
-    pub(in crate::api) page: PageRequest,
+    pub(in crate::api) request: ListRequest,
     /// What a link to another page has to say too.
-    filters: Vec<(&'static str, String)>,
+    rest: Vec<(String, String)>,
 }
 
 impl ListQuery {
-    pub(in crate::api) fn new(
-        page: Option<String>,
-        size: Option<String>,
-        filters: Vec<(&'static str, String)>,
-    ) -> Result<Self, ApiError> {
-        let number = page.map_or(Ok(0), |p| whole("page", &p, 0, i64::MAX))?;
-        let size = size.map_or(Ok(SIZE.into()), |s| whole("size", &s, 1, LARGEST_SIZE.into()))?;
-        let page = PageRequest {
-            number: u64::try_from(number).unwrap_or(0),
-            size: u32::try_from(size).unwrap_or(LARGEST_SIZE),
-        };
-        Ok(Self { page, filters })
-    }
-
-    /// The same list at another page. The values are ids and numbers, which need no encoding.
+    /// The same list at another page.
     pub(super) fn at_page(&self, number: u64) -> String {
-        let mut text: String = self.filters.iter().map(|(name, value)| format!("{name}={value}&")).collect();
-        text.push_str(&format!("page={number}&size={}", self.page.size));
-        text
+        let mut text = Serializer::new(String::new());
+        text.extend_pairs(&self.rest);
+        text.append_pair("page", &number.to_string());
+        text.append_pair("size", &self.request.page.size.to_string());
+        text.finish()
     }
 }
 
-fn whole(name: &str, text: &str, least: i64, most: i64) -> Result<i64, ApiError> {
+#[derive(Debug)]
+struct Reading {
+    page: Option<u64>,
+    size: Option<u32>,
+    sort: Vec<Sort>,
+    filters: Vec<Filter>,
+    faults: Vec<Fault>,
+}
+
+impl Reading {
+    fn parameter(&mut self, listing: &Listing, name: &str, value: &str) {
+        let read = match name {
+            "page" => whole(name, value, 0, i64::MAX).and_then(|n| once(name, &mut self.page, n)),
+            "size" => whole(name, value, 1, LARGEST_SIZE.into()).and_then(|n| once(name, &mut self.size, n)),
+            "sort" => sort(listing, value).map(|sort| {
+                // What was sorted by before is decided already.
+                if !self.sort.iter().any(|s| s.property == sort.property) {
+                    self.sort.push(sort);
+                }
+            }),
+            _ => self.filter(listing, name, value),
+        };
+        if let Err(message) = read {
+            self.faults.push(Fault { property: printable(name), message });
+        }
+    }
+
+    fn filter(&mut self, listing: &Listing, name: &str, value: &str) -> Result<(), String> {
+        let tag = name.strip_prefix(TAG).filter(|tag| !tag.is_empty());
+        let property = match tag {
+            Some(_) => listing.properties.iter().find(|p| p.kind == PropertyType::Tags),
+            None => listing.property(name).filter(|p| p.kind != PropertyType::Tags),
+        };
+        let property = property.ok_or_else(|| unknown(name))?;
+        let wanted = match tag {
+            Some(tag) => Wanted::Tag { name: tag.to_owned(), value: value.to_owned() },
+            None => wanted(property, value).ok_or_else(|| wrong_type(property))?,
+        };
+        // Values of one property, or of one tag, are alternatives.
+        let same = |f: &&mut Filter| {
+            f.property == property
+                && match (f.values.first(), &wanted) {
+                    (Some(Wanted::Tag { name: one, .. }), Wanted::Tag { name: other, .. }) => one == other,
+                    _ => true,
+                }
+        };
+        match self.filters.iter_mut().find(same) {
+            Some(filter) => filter.values.push(wanted),
+            None => self.filters.push(Filter { property, values: vec![wanted] }),
+        }
+        Ok(())
+    }
+}
+
+fn unknown(name: &str) -> String {
+    format!("{} is not a known parameter", printable(name))
+}
+
+fn once<T: TryFrom<i64>>(name: &str, slot: &mut Option<T>, value: i64) -> Result<(), String> {
+    match slot {
+        Some(_) => Err(format!("{name} must be given once")),
+        None => {
+            *slot = value.try_into().ok();
+            Ok(())
+        }
+    }
+}
+
+fn whole(name: &str, text: &str, least: i64, most: i64) -> Result<i64, String> {
+    let n = integer(text).ok_or_else(|| format!("Value for {name} must be of integer"))?;
+    match n {
+        Integer::Fits(n) if (least..=most).contains(&n) => Ok(n),
+        _ if most == i64::MAX => Err(format!("{name} must be {least} or more")),
+        _ => Err(format!("{name} must be between {least} and {most}")),
+    }
+}
+
+enum Integer {
+    Fits(i64),
+    Beyond,
+}
+
+fn integer(text: &str) -> Option<Integer> {
     let digits = text.strip_prefix('-').unwrap_or(text);
-    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(ApiError::bad_request(format!("Value for {name} must be of integer")));
-    }
-    text.parse().ok().filter(|n| (least..=most).contains(n)).ok_or_else(|| {
-        ApiError::bad_request(if most == i64::MAX {
-            format!("{name} must be {least} or more")
-        } else {
-            format!("{name} must be between {least} and {most}")
-        })
-    })
+    let is_integer = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    is_integer.then(|| text.parse().map_or(Integer::Beyond, Integer::Fits))
 }
 
-/// A parameter that is an id, or the like.
-pub(in crate::api) fn parsed<T: FromStr<Err = Invalid>>(
-    name: &str,
-    value: Option<String>,
-) -> Result<Option<T>, ApiError> {
-    value.map(|v| v.parse().map_err(|rule| ApiError::bad_request(format!("{name} {rule}")))).transpose()
+/// `property`, `property,asc` or `property,desc`.
+fn sort(listing: &Listing, text: &str) -> Result<Sort, String> {
+    let (name, direction) = text.split_once(',').unwrap_or((text, "asc"));
+    let property = listing
+        .property(name.trim())
+        .ok_or_else(|| format!("sort must name a property of the list: {} is none", printable(name)))?;
+    let descending = match direction.trim() {
+        d if d.eq_ignore_ascii_case("asc") => false,
+        d if d.eq_ignore_ascii_case("desc") => true,
+        _ => return Err(format!("sort must be {name}, {name},asc or {name},desc")),
+    };
+    Ok(Sort { property, descending })
+}
+
+/// A value of the property's type; of a timestamp also a range.
+fn wanted(property: &Property, text: &str) -> Option<Wanted> {
+    match property.kind {
+        // No text has a NUL, and PostgreSQL does not even take it as a value.
+        PropertyType::Text => (!text.contains('\0')).then(|| Wanted::Text(text.to_owned())),
+        PropertyType::List => (!text.contains('\0')).then(|| Wanted::Item(text.to_owned())),
+        PropertyType::Id(prefix) => is_id(prefix, text).then(|| Wanted::Text(text.to_owned())),
+        PropertyType::Integer => Some(match integer(text)? {
+            Integer::Fits(n) => Wanted::Integer(n),
+            // No value is that large.
+            Integer::Beyond => Wanted::Integer(i64::MAX),
+        }),
+        PropertyType::Boolean => text.parse().ok().map(Wanted::Boolean),
+        PropertyType::Enum(names) => names.contains(&text).then(|| Wanted::Text(text.to_owned())),
+        PropertyType::Timestamp => times(text),
+        PropertyType::Tags => None,
+    }
+}
+
+fn is_id(prefix: &str, text: &str) -> bool {
+    if prefix.is_empty() {
+        return text.parse::<FrontdoorId>().is_ok();
+    }
+    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    text.strip_prefix(prefix).is_some_and(|id| id.len() == 32 && id.bytes().all(hex))
+}
+
+/// A time, or `from..to` with either end open.
+fn times(text: &str) -> Option<Wanted> {
+    let Some((from, to)) = text.split_once("..") else {
+        let at = time(text)?;
+        return Some(Wanted::Times(Some(at), Some(at)));
+    };
+    let end = |text: &str| if text.is_empty() { Some(None) } else { time(text).map(Some) };
+    match (end(from)?, end(to)?) {
+        (None, None) => None,
+        (from, to) => Some(Wanted::Times(from, to)),
+    }
+}
+
+/// RFC 3339. A plus that was not percent-encoded has become a space: no time ends in a space and an offset otherwise.
+fn time(text: &str) -> Option<Timestamp> {
+    let is_rfc3339 = text.bytes().all(|b| b.is_ascii_digit() || b"-:.TtZz+ ".contains(&b));
+    let with_plus = || match text.rsplit_once(' ') {
+        Some((time, offset)) if time.len() > "2026-01-01".len() => Some(format!("{time}+{offset}")),
+        _ => None,
+    };
+    is_rfc3339.then(|| text.parse().ok().or_else(|| with_plus()?.parse().ok())).flatten()
+}
+
+fn wrong_type(property: &Property) -> String {
+    let kind = match property.kind {
+        PropertyType::Text | PropertyType::List => "string".to_owned(),
+        PropertyType::Id("") => "id: a UUID".to_owned(),
+        PropertyType::Id(prefix) => format!("id: {prefix} and 32 hexadecimal digits"),
+        PropertyType::Integer => "integer".to_owned(),
+        PropertyType::Boolean => "boolean: true or false".to_owned(),
+        PropertyType::Enum(names) => format!("enum: {}", names.join(", ")),
+        PropertyType::Timestamp => "timestamp: RFC 3339, or a range from..to of two".to_owned(),
+        PropertyType::Tags => "object".to_owned(),
+    };
+    format!("Value for {} must be of {kind}", property.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use wicketgate_store::SHARES;
+
+    fn read(text: &str) -> Result<ListQuery, ApiError> {
+        let pairs = form_urlencoded::parse(text.as_bytes()).into_owned().collect();
+        Query(pairs).list(&SHARES)
+    }
+
+    proptest! {
+        #[test]
+        fn no_query_panics(
+            name in "page|size|sort|name|createdAt|deletedAt|ingressPort|status|tags|tag\\.[a-z]{0,2}|id|.{0,9}",
+            value in "-?[0-9]{0,25}|[a-z]{0,5},?(asc|desc)?|[0-9TZ:. +-]{0,40}|2026-01-01T00:00:00Z(\\.\\.)?|.{0,20}",
+        ) {
+            let _ = Query(vec![(name, value)]).list(&SHARES);
+        }
+
+        #[test]
+        fn a_page_s_link_reads_back_as_the_same_list(
+            names in proptest::collection::vec(".{0,12}", 0..4), tag in "[a-zä&= ]{1,8}", page in 0u64..99,
+        ) {
+            let mut pairs: Vec<_> = names.into_iter().filter(|n| !n.contains('\0')).map(|n| ("name".to_owned(), n)).collect();
+            pairs.push((format!("tag.{tag}"), "a&b=c".to_owned()));
+            pairs.push(("sort".to_owned(), "name,desc".to_owned()));
+            let query = Query(pairs).list(&SHARES).unwrap();
+            let again = read(&query.at_page(page)).unwrap();
+            prop_assert_eq!(again.request.filters, query.request.filters);
+            prop_assert_eq!(again.request.sort, query.request.sort);
+            prop_assert_eq!(again.request.page, PageRequest { number: page, size: SIZE });
+        }
+    }
+
+    #[test]
+    fn times_and_ranges_are_read() {
+        let (from, to) = ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00.5Z");
+        let at = |text: &str| Some(text.parse::<Timestamp>().unwrap());
+        for (text, wanted) in [
+            (from.to_owned(), Some((at(from), at(from)))),
+            (format!("{from}..{to}"), Some((at(from), at(to)))),
+            (format!("{from}.."), Some((at(from), None))),
+            (format!("..{to}"), Some((None, at(to)))),
+            ("2026-01-01T02:00:00 02:00".to_owned(), Some((at(from), at(from)))),
+            ("2026-01-01T02:00:00+02:00".to_owned(), Some((at(from), at(from)))),
+            ("..".to_owned(), None),
+            (String::new(), None),
+            ("2026-01-01".to_owned(), None),
+            ("yesterday".to_owned(), None),
+            (format!("{from}[UTC]"), None),
+            (format!("{from}...{to}"), None),
+        ] {
+            assert_eq!(times(&text), wanted.map(|(from, to)| Wanted::Times(from, to)), "{text}");
+        }
+    }
 }

@@ -10,12 +10,25 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use wicketgate_model::{
-    EnvironmentId, FrontdoorId, IngressPort, LocationId, ResourceName, ShareId, Status, Target, TunnelId, ZId,
+    AllowedSources, EnvironmentId, FrontdoorId, IdleTimeout, IngressPort, LocationId, MaxConnections,
+    ProxyProtocol, ResourceName, ShareId, ShareOptions, SourceCidr, Status, Target, TunnelId, ZId,
 };
 use wicketgate_store::{ShareRow, ShareSpec, Store, Tags};
 
-const PROPERTIES: Properties = Properties {
-    writable: &["name", "ipsecTunnelId", "envZId", "target", "ingressPort", "locationId", "tags"],
+pub(in crate::api) const PROPERTIES: Properties = Properties {
+    writable: &[
+        "name",
+        "ipsecTunnelId",
+        "envZId",
+        "target",
+        "ingressPort",
+        "locationId",
+        "allowedSources",
+        "maxConnections",
+        "idleTimeoutSeconds",
+        "proxyProtocol",
+        "tags",
+    ],
     read_only: &[
         "id",
         "frontdoorId",
@@ -43,6 +56,8 @@ pub(in crate::api) struct Share {
     #[serde(skip_serializing_if = "Option::is_none")]
     status_detail: Option<StatusDetail>,
     location_id: LocationId,
+    #[serde(flatten)]
+    options: ShareOptions,
     #[serde(skip_serializing_if = "Tags::is_empty")]
     tags: Tags,
     created_at: Timestamp,
@@ -65,6 +80,7 @@ impl Share {
             ingress_port: row.ingress_port,
             status: row.standing.status,
             location_id: row.location,
+            options: row.options,
             tags: row.tags,
             created_at: row.created_at,
             updated_at: row.updated_at,
@@ -101,6 +117,7 @@ pub(in crate::api) async fn spec(
     let name = fields.required::<ResourceName>("name");
     let target = fields.required::<Target>("target");
     let ingress_port = fields.required_integer::<IngressPort>("ingressPort");
+    let options = options(&mut fields);
     let tags = fields.tags();
     let location = fields.optional::<LocationId>("locationId");
     let tunnel = match fields.required::<TunnelId>("ipsecTunnelId") {
@@ -117,6 +134,14 @@ pub(in crate::api) async fn spec(
         && location != tunnel.location
     {
         fields.fault("locationId", format!("must be the tunnel's location, {}", tunnel.location));
+    }
+    if let (Some(sources), Some(tunnel)) = (&options.allowed_sources, &tunnel) {
+        for net in sources.networks().iter().filter(|net| !net.is_within(tunnel.peer_cidr)) {
+            fields.fault(
+                "allowedSources",
+                format!("must be within the tunnel's peerCidr, {}: {net} is not", tunnel.peer_cidr),
+            );
+        }
     }
     let environment: Option<EnvironmentId> = match fields.required::<ZId>("envZId") {
         Some(z_id) => {
@@ -135,6 +160,7 @@ pub(in crate::api) async fn spec(
             name: name?,
             target: target?,
             ingress_port: ingress_port?,
+            options,
             tags,
         })
     };
@@ -159,8 +185,20 @@ pub(in crate::api) fn patched(row: &ShareRow, mut patch: Map<String, Value>) -> 
     ] {
         whole.insert(name.to_owned(), value);
     }
+    if let Ok(Value::Object(options)) = serde_json::to_value(&row.options) {
+        whole.extend(options);
+    }
     merge(&mut whole, patch);
     whole
+}
+
+fn options(fields: &mut Fields) -> ShareOptions {
+    ShareOptions {
+        allowed_sources: fields.optional_list::<SourceCidr, AllowedSources>("allowedSources"),
+        max_connections: fields.optional_integer::<MaxConnections>("maxConnections"),
+        idle_timeout_seconds: fields.optional_integer::<IdleTimeout>("idleTimeoutSeconds"),
+        proxy_protocol: fields.optional::<ProxyProtocol>("proxyProtocol"),
+    }
 }
 
 /// `envId` is another name of `envZId`. Answers whether both are there and say different things.

@@ -16,7 +16,7 @@ use wicketgate_model::{
 };
 use wicketgate_store::{Tags, TunnelRow, TunnelSpec};
 
-const PROPERTIES: Properties = Properties {
+pub(in crate::api) const PROPERTIES: Properties = Properties {
     writable: &["name", "locationId", "peerPublicIp", "peerCidr", "peerId", "preSharedKey", "tags"],
     read_only: &[
         "id",

@@ -1,0 +1,141 @@
+//! A PostgreSQL server for tests, where Debian's is installed: one for all the tests of a binary, a database for each.
+//!
+//! Tests do not know which database they run on. One test of a binary, [`rerun`], starts a server and runs the others
+//! once more, in a process of their own, which [`fresh`] tells where that server is.
+
+use std::{
+    env, fs,
+    os::unix::fs::{PermissionsExt as _, chown},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio, id},
+    sync::atomic::{AtomicU32, Ordering},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+/// Where the server's socket is, for the process that runs the tests once more.
+const SOCKET: &str = "WICKETGATE_TEST_POSTGRES";
+
+/// Starting PostgreSQL on a busy machine.
+const START: Duration = Duration::from_secs(60);
+
+/// All tests of a binary: less than a runner of tests allows for one.
+const ALL: Duration = Duration::from_secs(150);
+
+/// A server in a temporary directory, reachable through its socket only.
+#[derive(Debug)]
+struct Postgres {
+    dir: PathBuf,
+    server: Option<Child>,
+}
+
+/// The URL of a new database, if tests run on PostgreSQL.
+///
+/// # Errors
+/// When it can't be made.
+pub fn fresh() -> Result<Option<String>> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let Ok(socket) = env::var(SOCKET) else { return Ok(None) };
+    let name = format!("test_{}_{}", id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let (bin, ..) = installed().context("PostgreSQL is gone")?;
+    let made = Command::new(bin.join("createdb")).args(["-U", "postgres", "-h", &socket, &name]).output()?;
+    ensure!(made.status.success(), "createdb: {}", String::from_utf8_lossy(&made.stderr));
+    Ok(Some(format!("postgres://postgres@{}/{name}", socket.replace('/', "%2F"))))
+}
+
+/// Runs all tests of this binary but `own` on PostgreSQL; `false` if there is none.
+///
+/// # Errors
+/// With their output, when one fails.
+pub fn rerun(own: &str) -> Result<bool> {
+    let Some(postgres) = Postgres::start()? else { return Ok(false) };
+    let mut tests = Command::new(env::current_exe()?)
+        .args(["--skip", own, "--test-threads", "4"])
+        .env(SOCKET, &postgres.dir)
+        // Set by a runner that takes one test a process.
+        .env_remove("NEXTEST_EXECUTION_MODE")
+        .stdout(fs::File::create(postgres.dir.join("tests.log"))?)
+        .stderr(fs::File::create(postgres.dir.join("errors.log"))?)
+        .spawn()?;
+    let since = Instant::now();
+    let ended = loop {
+        if let Some(ended) = tests.try_wait()? {
+            break ended;
+        }
+        if since.elapsed() > ALL {
+            tests.kill()?;
+            break tests.wait()?;
+        }
+        sleep(Duration::from_millis(50));
+    };
+    let said = |log: &str| fs::read_to_string(postgres.dir.join(log)).unwrap_or_default();
+    ensure!(ended.success(), "on PostgreSQL, {ended}:\n{}\n{}", said("tests.log"), said("errors.log"));
+    Ok(true)
+}
+
+impl Postgres {
+    fn start() -> Result<Option<Self>> {
+        let Some((bin, uid, gid)) = installed() else { return Ok(None) };
+        let dir = env::temp_dir().join(format!("wicketgate-postgres-{}", id()));
+        fs::create_dir(&dir)?;
+        let mut postgres = Self { dir: dir.clone(), server: None };
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o700))?;
+        chown(&dir, Some(uid), Some(gid))?;
+        let made = as_postgres(&bin.join("initdb"))
+            .args(["--auth=trust", "--no-sync", "--username=postgres", "--encoding=UTF8", "--pgdata"])
+            .arg(dir.join("data"))
+            .current_dir(&dir)
+            .stdout(Stdio::null())
+            .status()?;
+        ensure!(made.success(), "initdb failed");
+        let server = as_postgres(&bin.join("postgres"))
+            .args(["-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=300", "-k"])
+            .arg(&dir)
+            .arg("-D")
+            .arg(dir.join("data"))
+            .current_dir(&dir)
+            .stderr(fs::File::create(dir.join("log"))?)
+            .spawn()?;
+        postgres.server = Some(server);
+        let since = Instant::now();
+        while !Command::new(bin.join("pg_isready")).args(["-q", "-h"]).arg(&dir).status()?.success() {
+            if since.elapsed() > START {
+                bail!("PostgreSQL does not start:\n{}", fs::read_to_string(dir.join("log"))?);
+            }
+            sleep(Duration::from_millis(50));
+        }
+        Ok(Some(postgres))
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        if let Some(server) = &mut self.server {
+            // SIGINT is its fast shutdown; killed, it would leave its shared memory to the system.
+            let asked = Command::new("kill").args(["-INT", &server.id().to_string()]).status();
+            if asked.is_err() {
+                let _ = server.kill();
+            }
+            let _ = server.wait();
+        }
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// Where its programs are, and whom they run as. It refuses to run as root, and only root may become its user.
+fn installed() -> Option<(PathBuf, u32, u32)> {
+    let bin = fs::read_dir("/usr/lib/postgresql").ok()?.flatten().map(|v| v.path().join("bin")).max()?;
+    let users = fs::read_to_string("/etc/passwd").ok()?;
+    let user = users.lines().find_map(|l| l.strip_prefix("postgres:"))?;
+    let mut ids = user.split(':').skip(1).map(|n| n.parse().ok());
+    let (uid, gid) = (ids.next()??, ids.next()??);
+    (bin.join("initdb").exists() && rustix::process::geteuid().is_root()).then_some((bin, uid, gid))
+}
+
+fn as_postgres(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]).arg(program);
+    command
+}

@@ -1,0 +1,233 @@
+//! What a share may ask for beyond its way: who may come, how many, for how long, and what the target learns.
+
+use crate::{Invalid, PeerCidr};
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Deserializer, Serialize};
+use std::{fmt, net::Ipv4Addr, str::FromStr};
+
+/// All left out by default: everybody of the remote site, as many as the gateway bears.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShareOptions {
+    /// `None` admits all of the tunnel's network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_sources: Option<AllowedSources>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<MaxConnections>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout_seconds: Option<IdleTimeout>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocol>,
+}
+
+/// A network of the remote site's: IPv4, host bits zero, `/8` to `/32`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct SourceCidr(Ipv4Net);
+
+impl SourceCidr {
+    pub fn contains(self, ip: Ipv4Addr) -> bool {
+        self.0.contains(&ip)
+    }
+
+    /// Whether all of it is in the tunnel's network.
+    pub fn is_within(self, peer: PeerCidr) -> bool {
+        peer.get().contains(&self.0)
+    }
+}
+
+impl FromStr for SourceCidr {
+    type Err = Invalid;
+
+    fn from_str(s: &str) -> Result<Self, Invalid> {
+        // One address is written without its prefix by many.
+        let net: Ipv4Net = match s.parse::<Ipv4Addr>() {
+            Ok(ip) => Ipv4Net::from(ip),
+            Err(_) => s
+                .parse()
+                .map_err(|_| Invalid::new("must be IPv4 networks in CIDR notation, like 172.31.8.0/24"))?,
+        };
+        if net.trunc() != net {
+            return Err(Invalid::new(format!("must have no host bits set: {} is the network", net.trunc())));
+        }
+        Ok(Self(net))
+    }
+}
+
+impl fmt::Display for SourceCidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<'de> Deserialize<'de> for SourceCidr {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// One to [`AllowedSources::MOST`] networks, none of them twice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AllowedSources(Vec<SourceCidr>);
+
+impl AllowedSources {
+    /// Each connection is held against all of them.
+    pub const MOST: usize = 64;
+
+    pub fn networks(&self) -> &[SourceCidr] {
+        &self.0
+    }
+
+    pub fn admit(&self, ip: Ipv4Addr) -> bool {
+        self.0.iter().any(|net| net.contains(ip))
+    }
+}
+
+impl TryFrom<Vec<SourceCidr>> for AllowedSources {
+    type Error = Invalid;
+
+    fn try_from(networks: Vec<SourceCidr>) -> Result<Self, Invalid> {
+        if !(1..=Self::MOST).contains(&networks.len()) {
+            return Err(Invalid::new(format!(
+                "must be 1 to {} networks; left out, all of peerCidr is admitted",
+                Self::MOST
+            )));
+        }
+        let mut sorted = networks.clone();
+        sorted.sort_unstable();
+        match sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(twice) => Err(Invalid::new(format!("must not name {} twice", twice[0]))),
+            None => Ok(Self(networks)),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for AllowedSources {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        Vec::deserialize(d)?.try_into().map_err(serde::de::Error::custom)
+    }
+}
+
+macro_rules! bounded {
+    ($(#[$doc:meta])* $name:ident, $least:literal ..= $most:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        pub struct $name(u32);
+
+        impl $name {
+            pub fn get(self) -> u32 {
+                self.0
+            }
+        }
+
+        impl TryFrom<i64> for $name {
+            type Error = Invalid;
+
+            fn try_from(n: i64) -> Result<Self, Invalid> {
+                u32::try_from(n).ok().filter(|n| ($least..=$most).contains(n)).map(Self).ok_or_else(|| {
+                    Invalid::new(concat!("must be between ", $least, " and ", $most))
+                })
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                i64::deserialize(d)?.try_into().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+bounded!(
+    /// Connections that a share serves at one time.
+    MaxConnections,
+    1..=1_000_000
+);
+bounded!(
+    /// Seconds without a byte either way after which a connection is ended; at most a week.
+    IdleTimeout,
+    1..=604_800
+);
+
+/// What the target is told of the connection before its first byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProxyProtocol {
+    /// The binary header of the PROXY protocol, version 2.
+    #[serde(rename = "v2")]
+    V2,
+}
+
+impl ProxyProtocol {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::V2 => "v2",
+        }
+    }
+}
+
+impl FromStr for ProxyProtocol {
+    type Err = Invalid;
+
+    fn from_str(s: &str) -> Result<Self, Invalid> {
+        if s == "v2" { Ok(Self::V2) } else { Err(Invalid::new("must be v2")) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn no_text_panics_and_what_parses_reads_back(s in "[0-9./a:]{0,24}") {
+            if let Ok(net) = s.parse::<SourceCidr>() {
+                prop_assert_eq!(net.to_string().parse::<SourceCidr>(), Ok(net));
+            }
+        }
+
+        #[test]
+        fn a_source_is_within_a_network_when_both_its_ends_are(
+            ip: [u8; 4], prefix in 8u8..=32, peer: [u8; 4], peer_prefix in 8u8..=32,
+        ) {
+            let net = |ip: [u8; 4], prefix| Ipv4Net::new(ip.into(), prefix).unwrap().trunc();
+            let source = net(ip, prefix);
+            let Ok(peer) = net(peer, peer_prefix).to_string().parse::<PeerCidr>() else { return Ok(()) };
+            let both = peer.contains(source.network()) && peer.contains(source.broadcast());
+            prop_assert_eq!(SourceCidr(source).is_within(peer), both);
+        }
+
+        #[test]
+        fn options_read_back(
+            nets in proptest::collection::btree_set((any::<[u8; 4]>(), 0u8..=32), 1..5),
+            most in 1i64..=1_000_000, idle in proptest::option::of(1i64..=604_800), proxy: bool,
+        ) {
+            let nets: std::collections::BTreeSet<_> =
+                nets.into_iter().map(|(ip, p)| SourceCidr(Ipv4Net::new(ip.into(), p).unwrap().trunc())).collect();
+            let options = ShareOptions {
+                allowed_sources: Some(nets.into_iter().collect::<Vec<_>>().try_into().unwrap()),
+                max_connections: Some(most.try_into().unwrap()),
+                idle_timeout_seconds: idle.map(|i| i.try_into().unwrap()),
+                proxy_protocol: proxy.then_some(ProxyProtocol::V2),
+            };
+            let text = serde_json::to_string(&options).unwrap();
+            prop_assert_eq!(serde_json::from_str::<ShareOptions>(&text).unwrap(), options);
+        }
+    }
+
+    #[test]
+    fn edges_are_refused() {
+        for bad in ["", "10.0.0.1/8", "10.0.0.0/33", "fd00::/8", "x"] {
+            assert!(bad.parse::<SourceCidr>().is_err(), "{bad:?}");
+        }
+        let net: SourceCidr = "10.0.0.1".parse().unwrap();
+        assert_eq!(net.to_string(), "10.0.0.1/32");
+        for bad in [vec![], vec![net, net], vec![net; 65]] {
+            assert!(AllowedSources::try_from(bad).is_err());
+        }
+        for bad in [0, -1, 1_000_001, i64::MAX] {
+            assert!(MaxConnections::try_from(bad).is_err());
+        }
+        assert!(IdleTimeout::try_from(604_801).is_err());
+        assert!("v1".parse::<ProxyProtocol>().is_err());
+    }
+}

@@ -1,0 +1,146 @@
+//! `/frontdoor/v2/api-accounts`: programs' own credentials. They belong to an organization, and are its admin's.
+
+use super::{
+    access::{Caller, PathId},
+    wire::{
+        answer::Format,
+        api_account::{ApiAccount, Asked, NewAccount, asked},
+        body::Body,
+        query::Query,
+    },
+};
+use crate::{
+    auth::{Principal, Scope, client_secret::ClientSecret},
+    error::{ApiError, Fault, Kind, refused},
+    state::{AppState, now},
+};
+use axum::{
+    extract::State,
+    http::{
+        StatusCode,
+        header::{CACHE_CONTROL, LOCATION},
+    },
+    response::{IntoResponse, Response},
+};
+use wicketgate_model::ApiAccountId;
+use wicketgate_store::{API_ACCOUNTS, ApiAccountRow, NewApiAccount, Reach};
+
+pub(super) async fn list(
+    State(state): State<AppState>,
+    Caller(caller): Caller,
+    format: Format,
+    query: Query,
+) -> Result<Response, ApiError> {
+    let organization = administered(&caller)?;
+    let query = query.list(&API_ACCOUNTS)?;
+    let page = state.store.api_accounts(organization, &query.request).await?;
+    let rows = page.rows.into_iter().map(ApiAccount::of).map(|a| {
+        let links = a.links();
+        (a, links)
+    });
+    Ok(format.page("apiAccountList", "/frontdoor/v2/api-accounts", &query, page.total, rows.collect()))
+}
+
+/// The secret is in this one answer only: the server keeps its hash.
+pub(super) async fn create(
+    State(state): State<AppState>,
+    Caller(caller): Caller,
+    format: Format,
+    body: Body,
+) -> Result<Response, ApiError> {
+    administered(&caller)?;
+    let asked = asked(body.object()?, now())?;
+    let organization = organization(&state, &caller, &asked).await?;
+    let secret =
+        ClientSecret::generate().map_err(|_| ApiError::unavailable("The server has no random bytes"))?;
+    let new = NewApiAccount {
+        organization,
+        name: asked.name,
+        scopes: asked.scopes.iter().map(|s| s.as_str().to_owned()).collect(),
+        frontdoors: asked.frontdoors,
+        secret_sha256: secret.sha256(),
+        expires_at: asked.expires_at,
+    };
+    let row = state.store.create_api_account(&new, &state.act(&caller)).await?;
+    let location = ApiAccount::path(row.id);
+    let account = ApiAccount::of(row);
+    let shown = NewAccount { client_secret: secret.expose(), account: &account };
+    let answer = format.one(StatusCode::CREATED, &shown, account.links());
+    Ok(([(CACHE_CONTROL, "no-store".to_owned()), (LOCATION, location)], answer).into_response())
+}
+
+pub(super) async fn get(
+    State(state): State<AppState>,
+    Caller(caller): Caller,
+    id: PathId,
+    format: Format,
+) -> Result<Response, ApiError> {
+    let account = ApiAccount::of(find(&state, &caller, &id).await?);
+    let links = account.links();
+    Ok(format.one(StatusCode::OK, &account, links))
+}
+
+/// From the next request on, its secret and its tokens open nothing.
+pub(super) async fn delete(
+    State(state): State<AppState>,
+    Caller(caller): Caller,
+    id: PathId,
+) -> Result<StatusCode, ApiError> {
+    let account = find(&state, &caller, &id).await?;
+    let done = state.store.revoke_api_account(account.id, &state.act(&caller)).await;
+    done.map_err(refused(Kind::ApiAccount, account.id))?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The organization whose accounts the caller may administer; `None` for all.
+fn administered(caller: &Principal) -> Result<Option<&str>, ApiError> {
+    caller.need(Scope::Admin)?;
+    match &caller.reach {
+        Reach::All => Ok(None),
+        Reach::Organization(own) => Ok(Some(own)),
+        // Else it could make itself an account for more than it sees.
+        Reach::Named(_) => Err(ApiError::not_authorized("The token is for named Frontdoors only")),
+    }
+}
+
+async fn find(state: &AppState, caller: &Principal, id: &PathId) -> Result<ApiAccountRow, ApiError> {
+    let organization = administered(caller)?;
+    let id: ApiAccountId = id.parse(Kind::ApiAccount)?;
+    let row = state.store.api_account(id).await?;
+    row.filter(|a| organization.is_none_or(|own| own == a.organization))
+        .ok_or_else(|| ApiError::not_found(Kind::ApiAccount, id))
+}
+
+/// Whose the account is to be: as asked for, or the caller's, or that of the Frontdoors that are named, or the only
+/// one there is. The Frontdoors have to be of it.
+async fn organization(state: &AppState, caller: &Principal, asked: &Asked) -> Result<String, ApiError> {
+    let fault = |property: &str, rule: &str| {
+        ApiError::faults(vec![Fault { property: property.to_owned(), message: format!("{property} {rule}") }])
+    };
+    if let Some(organization) = &asked.organization {
+        caller.need_organization(organization)?;
+    }
+    let mut found = match (&asked.organization, &caller.reach) {
+        (Some(asked), _) => Some(asked.clone()),
+        (None, Reach::Organization(own)) => Some(own.clone()),
+        (None, _) => None,
+    };
+    for id in asked.frontdoors.iter().flatten() {
+        let frontdoor = state.store.frontdoor(*id).await?.filter(|f| caller.sees(f));
+        let own = frontdoor.map(|f| f.organization);
+        let own = own.filter(|own| found.as_ref().is_none_or(|found| found == own));
+        found = Some(own.ok_or_else(|| fault("frontdoorIds", "must name Frontdoors of one organization"))?);
+    }
+    match found {
+        Some(found) => Ok(found),
+        None => only_organization(state)
+            .await?
+            .ok_or_else(|| fault("organizationId", "is required: there is more than one organization")),
+    }
+}
+
+/// The organization of all Frontdoors, if it is one.
+async fn only_organization(state: &AppState) -> Result<Option<String>, ApiError> {
+    let mut all = state.store.organizations(2).await?;
+    Ok(all.pop().filter(|_| all.is_empty()))
+}

@@ -1,0 +1,144 @@
+//! `/{frontdoorId}/events`: every change of status as it happens, as server-sent events.
+//!
+//! A reader that comes back with the id of the last event it has seen gets all that it has missed; if that is not kept
+//! any more, a `reset` tells it to read the lists anew. Whoever does not read is cut, and may come back.
+
+use super::{
+    access::InFrontdoor,
+    wire::{
+        event::{event, greeting, heartbeat, last_event_id, reset},
+        query::Query,
+    },
+};
+use crate::{auth::Scope, error::ApiError, state::AppState};
+use axum::{
+    body::Body,
+    extract::State,
+    http::{
+        HeaderMap, HeaderValue,
+        header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE},
+    },
+    response::{IntoResponse, Response},
+};
+use futures_util::stream;
+use std::{convert::Infallible, time::Duration};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until, timeout},
+};
+use wicketgate_model::FrontdoorId;
+
+/// Less than proxies wait for a byte.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// Events on their way to one reader, and how long it may take none of them.
+const ON_THE_WAY: usize = 64;
+const SLOW: Duration = Duration::from_secs(10);
+/// A token that was revoked, or has expired, is noticed when the reader comes back.
+const LONGEST: Duration = Duration::from_secs(600);
+/// Rows of one read.
+const READ: u32 = 500;
+
+const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
+/// Whatever stands in between is to pass events on at once.
+const UNBUFFERED: (&str, HeaderValue) = ("x-accel-buffering", HeaderValue::from_static("no"));
+
+pub(super) async fn follow(
+    State(state): State<AppState>,
+    at: InFrontdoor,
+    headers: HeaderMap,
+    query: Query,
+) -> Result<Response, ApiError> {
+    at.need(Scope::Read)?;
+    let [] = query.values([])?;
+    if !is_accepted(&headers) {
+        return Err(ApiError::not_acceptable());
+    }
+    let after = last_event_id(&headers)?;
+    let place = state.feed.enter().ok_or_else(|| ApiError::unavailable("Too many follow events already"))?;
+    let (send, receive) = mpsc::channel(ON_THE_WAY);
+    let reader = Reader { state, frontdoor: at.id(), send };
+    tokio::spawn(async move {
+        let _ = reader.serve(after).await;
+        drop(place);
+    });
+    let body = stream::unfold(receive, async |mut receive: mpsc::Receiver<String>| {
+        receive.recv().await.map(|text| (Ok::<_, Infallible>(text), receive))
+    });
+    let headers = [(CONTENT_TYPE, EVENT_STREAM), (CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+    Ok((headers, [UNBUFFERED], Body::from_stream(body)).into_response())
+}
+
+fn is_accepted(headers: &HeaderMap) -> bool {
+    let ranges: Vec<_> = headers.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok()).collect();
+    let name = |range: &str| range.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let fits = |range: &str| matches!(name(range).as_str(), "*/*" | "text/*" | "text/event-stream");
+    ranges.is_empty() || ranges.iter().flat_map(|r| r.split(',')).any(fits)
+}
+
+/// The reader went, was too slow, or has to come back.
+struct Over;
+
+struct Reader {
+    state: AppState,
+    frontdoor: FrontdoorId,
+    send: mpsc::Sender<String>,
+}
+
+impl Reader {
+    async fn serve(self, after: Option<u64>) -> Result<(), Over> {
+        let feed = self.state.feed.clone();
+        // Before the look at the table, so that nothing falls in between.
+        let mut live = feed.subscribe();
+        let end = Instant::now() + LONGEST;
+        self.say(greeting()).await?;
+        let mut seen = self.catch_up(after).await?;
+        loop {
+            let heartbeat_at = Instant::now() + HEARTBEAT;
+            tokio::select! {
+                next = live.recv() => {
+                    // Lagged: too slow. Closed: never, as long as the feed is there.
+                    let row = next.map_err(|_| Over)?;
+                    if row.id > seen && row.frontdoor == self.frontdoor {
+                        seen = row.id;
+                        self.say(event(&row)).await?;
+                    }
+                }
+                () = sleep_until(heartbeat_at) => self.say(heartbeat()).await?,
+                () = sleep_until(end) => return Err(Over),
+                () = feed.over().cancelled() => return Err(Over),
+                () = self.send.closed() => return Err(Over),
+            }
+        }
+    }
+
+    /// Says what was written after `after`, and answers up to where.
+    async fn catch_up(&self, after: Option<u64>) -> Result<u64, Over> {
+        let store = &self.state.store;
+        let span = store.event_span().await.map_err(|_| Over)?;
+        let mut seen = match after {
+            None => return Ok(span.newest),
+            Some(after) if (span.forgotten..=span.newest).contains(&after) => after,
+            Some(_) => {
+                self.say(reset(span.newest)).await?;
+                return Ok(span.newest);
+            }
+        };
+        loop {
+            let rows = store.events(Some(self.frontdoor), seen, READ).await.map_err(|_| Over)?;
+            for row in &rows {
+                self.say(event(row)).await?;
+                seen = row.id;
+            }
+            if rows.len() < READ as usize {
+                return Ok(seen);
+            }
+        }
+    }
+
+    async fn say(&self, text: String) -> Result<(), Over> {
+        match timeout(SLOW, self.send.send(text)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Over),
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! `Idempotency-Key` on a POST: however often the same request is sent, it is carried out once, and answered alike.
+//!
+//! A key is its caller's own, and good for a day. A request that was refused has changed nothing, and leaves its key
+//! free. An answer that holds a secret (an enrolment code, a client secret) says `no-store` and is not kept: sent
+//! again, its request is refused with a 409, since the secret was shown the one time that it is shown. A request
+//! goes on to its end although its caller hangs up, so that there is an answer to be kept.
+
+use super::wire::body::{LARGEST, read};
+use crate::{auth::authenticate, error::ApiError, state::AppState, state::now};
+use axum::{
+    body::{Body, Bytes, to_bytes},
+    extract::{Request, State},
+    http::{
+        HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
+        header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, LOCATION, RETRY_AFTER},
+        request::Parts,
+    },
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+use tracing::warn;
+use uuid::Uuid;
+use wicketgate_store::{Claim, Claimed, KeptAnswer};
+
+const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// Set on an answer that was kept.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+/// Keys are UUIDs or like them.
+const LONGEST_KEY: usize = 255;
+/// What an answer says beside its body.
+const KEPT: [HeaderName; 3] = [CONTENT_TYPE, LOCATION, ETAG];
+/// Seconds after which to ask again while the first one is being carried out.
+const AGAIN: HeaderValue = HeaderValue::from_static("1");
+
+tokio::task_local! {
+    static CLAIM: Arc<Claim>;
+}
+
+/// The claim of the request that this task carries out, for its write to mark.
+pub(crate) fn claim() -> Option<Arc<Claim>> {
+    CLAIM.try_with(Arc::clone).ok()
+}
+
+/// Around every request.
+pub(super) async fn once(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    // Tokens are asked for anew: `/oauth/token` is none of ours.
+    let is_post = request.method() == Method::POST && request.uri().path().starts_with("/frontdoor/");
+    if !is_post || !request.headers().contains_key(&KEY) {
+        return next.run(request).await;
+    }
+    carry_out(state, request, next).await.unwrap_or_else(IntoResponse::into_response)
+}
+
+async fn carry_out(state: AppState, request: Request, next: Next) -> Result<Response, ApiError> {
+    let Ok(principal) = authenticate(request.headers(), &state).await else {
+        return Ok(next.run(request).await);
+    };
+    let (parts, body) = request.into_parts();
+    let bytes = read(body).await?;
+    let claim = Arc::new(Claim {
+        principal: principal.actor,
+        key: key(&parts.headers)?,
+        fingerprint: fingerprint(&parts, &bytes),
+        token: Uuid::now_v7(),
+    });
+    match state.store.claim(&claim, now()).await? {
+        Claimed::Fresh => {}
+        Claimed::Running => {
+            let error =
+                ApiError::conflict("The request with this Idempotency-Key is being carried out: ask again");
+            return Ok(([(RETRY_AFTER, AGAIN)], error).into_response());
+        }
+        Claimed::Other => {
+            return Err(ApiError::conflict(
+                "Idempotency-Key was used for another request within the last day",
+            ));
+        }
+        Claimed::Answered(answer) => return replay(answer),
+        Claimed::Lost(process) => {
+            return Err(ApiError::conflict(format!(
+                "The request with this Idempotency-Key was carried out and its answer lost: see executions?processId={process}"
+            )));
+        }
+    }
+    let request = Request::from_parts(parts, Body::from(bytes));
+    let work = CLAIM.scope(Arc::clone(&claim), next.run(request));
+    let task = tokio::spawn(async move { keep(&state, &claim, work.await).await });
+    task.await.map_err(|_| ApiError::unavailable("The request could not be carried out"))
+}
+
+fn key(headers: &HeaderMap) -> Result<String, ApiError> {
+    let mut keys = headers.get_all(&KEY).iter();
+    let key = keys.next().filter(|_| keys.next().is_none()).and_then(|key| key.to_str().ok());
+    let key = key.filter(|k| (1..=LONGEST_KEY).contains(&k.len()) && k.bytes().all(|b| b.is_ascii_graphic()));
+    key.map(str::to_owned).ok_or_else(|| {
+        ApiError::bad_request(format!(
+            "Idempotency-Key must be given once, as 1 to {LONGEST_KEY} printable ASCII characters without spaces"
+        ))
+    })
+}
+
+/// Path, query and body; a JSON body by what it says, however it is written.
+fn fingerprint(parts: &Parts, body: &Bytes) -> String {
+    let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
+    let mut digest = Sha256::new();
+    digest.update(path);
+    digest.update("\n");
+    match serde_json::from_slice::<Value>(body) {
+        Ok(value) => digest.update(value.to_string()),
+        Err(_) => digest.update(body),
+    }
+    digest.finalize().iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Keeps the answer of what was done, or frees the key of what was not.
+async fn keep(state: &AppState, claim: &Claim, response: Response) -> Response {
+    if !response.status().is_success() {
+        if let Err(error) = state.store.release(claim).await {
+            warn!(%error, "could not free an idempotency key");
+        }
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    // The server's own answers: they are smaller than what is asked, and never cut.
+    let body = to_bytes(body, LARGEST).await.unwrap_or_default();
+    let is_secret = parts.headers.get(CACHE_CONTROL).is_some_and(|v| v == "no-store");
+    let headers = KEPT.iter().filter_map(|name| {
+        let value = parts.headers.get(name)?.to_str().ok()?;
+        Some((name.as_str().to_owned(), value.to_owned()))
+    });
+    let answer = KeptAnswer {
+        status: parts.status.as_u16(),
+        headers: headers.collect(),
+        body: (!is_secret).then(|| String::from_utf8_lossy(&body).into_owned()),
+    };
+    if let Err(error) = state.store.keep_answer(claim, &answer).await {
+        warn!(%error, "could not keep the answer of a request with an idempotency key");
+    }
+    Response::from_parts(parts, Body::from(body))
+}
+
+fn replay(answer: KeptAnswer) -> Result<Response, ApiError> {
+    let Some(body) = answer.body else {
+        return Err(ApiError::conflict(
+            "The request with this Idempotency-Key was carried out; its answer held a secret, which is shown once",
+        ));
+    };
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
+    let mut response = (status, body).into_response();
+    response.headers_mut().remove(CONTENT_TYPE);
+    for (name, value) in answer.headers {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    Ok(response)
+}

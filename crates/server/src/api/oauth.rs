@@ -1,0 +1,184 @@
+//! `POST /oauth/token`: an API account's secret for a JWT (RFC 6749 §4.4), and the key that JWTs can be checked with.
+//!
+//! Errors have the body of RFC 6749 §5.2 here, which OAuth clients know, and not the API's own.
+
+use super::wire::{
+    body::Body,
+    token_request::{TokenRequest, Unreadable},
+};
+use crate::{
+    auth::{self, Scope, basic, client_secret, token_key::written},
+    error::ApiError,
+    state::{AppState, now},
+};
+use axum::{
+    Json,
+    extract::State,
+    http::{
+        HeaderMap, HeaderValue, StatusCode,
+        header::{AUTHORIZATION, CACHE_CONTROL, PRAGMA, WWW_AUTHENTICATE},
+    },
+    response::{IntoResponse, Response},
+};
+use jsonwebtoken::jwk::JwkSet;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use subtle::ConstantTimeEq;
+use tracing::error;
+use wicketgate_model::ApiAccountId;
+use wicketgate_store::{ApiAccountRow, StoreError};
+
+/// RFC 6749 §5.1.
+#[derive(Serialize)]
+struct Token {
+    access_token: String,
+    token_type: &'static str,
+    expires_in: i64,
+    scope: String,
+}
+
+/// RFC 6749 §5.2.
+#[derive(Debug)]
+pub(super) struct OAuthError {
+    status: StatusCode,
+    error: &'static str,
+    description: &'static str,
+}
+
+/// Who says that it is whom.
+struct Client {
+    id: String,
+    secret: SecretString,
+}
+
+pub(super) async fn token(
+    State(state): State<AppState>,
+    headers: HeaderMap,
+    body: Result<Body, ApiError>,
+) -> Result<Response, OAuthError> {
+    let body = body.map_err(|_| OAuthError::request("The body is too large, or was cut short"))?;
+    let request = TokenRequest::read(&headers, body).map_err(|Unreadable(why)| OAuthError::request(why))?;
+    match request.grant_type.as_deref() {
+        Some("client_credentials") => {}
+        Some(_) => return Err(OAuthError::bad("unsupported_grant_type", "It must be client_credentials")),
+        None => return Err(OAuthError::request("grant_type is missing")),
+    }
+    let wanted = request.scope.clone();
+    let account = authenticated(&state, client(&headers, request)?).await?;
+    let scopes = narrowed(&auth::scopes(&account), wanted.as_deref())?;
+    let issued = state.auth.tokens.issue(&account, &scopes, now().as_second()).map_err(|e| {
+        error!(error = format!("{e:#}"), "a token could not be signed");
+        OAuthError::unavailable()
+    })?;
+    let token = Token {
+        access_token: issued.token,
+        token_type: "Bearer",
+        expires_in: issued.expires_in,
+        scope: written(&scopes),
+    };
+    Ok(([(CACHE_CONTROL, "no-store"), (PRAGMA, "no-cache")], Json(token)).into_response())
+}
+
+/// RFC 7517 §5. Needs no token.
+pub(super) async fn keys(
+    State(state): State<AppState>,
+) -> ([(axum::http::HeaderName, &'static str); 1], Json<JwkSet>) {
+    ([(CACHE_CONTROL, "public, max-age=300")], Json(state.auth.tokens.public()))
+}
+
+/// From `Basic` or from the body, and not from both (RFC 6749 §2.3).
+fn client(headers: &HeaderMap, request: TokenRequest) -> Result<Client, OAuthError> {
+    let shown = headers.get_all(AUTHORIZATION).iter().collect::<Vec<_>>();
+    match (shown.as_slice(), request.client_secret) {
+        ([], Some(secret)) => {
+            let id = request.client_id.ok_or_else(|| OAuthError::request("client_id is missing"))?;
+            Ok(Client { id, secret })
+        }
+        ([], None) => Err(OAuthError::client()),
+        ([value], None) => {
+            let (id, secret) = value.to_str().ok().and_then(basic).ok_or_else(OAuthError::client)?;
+            if request.client_id.is_some_and(|other| other != id) {
+                return Err(OAuthError::request("client_id is another one than that of Authorization"));
+            }
+            Ok(Client { id, secret })
+        }
+        _ => Err(OAuthError::request("The secret must be given once: in Authorization, or in the body")),
+    }
+}
+
+async fn authenticated(state: &AppState, client: Client) -> Result<ApiAccountRow, OAuthError> {
+    let id: ApiAccountId = client.id.parse().map_err(|_| OAuthError::client())?;
+    let account = state.store.api_account(id).await?.ok_or_else(OAuthError::client)?;
+    let shown = client_secret::sha256(client.secret.expose_secret());
+    let is_right: bool = account.secret_sha256.ct_eq(&shown).into();
+    if !is_right {
+        return Err(OAuthError::client());
+    }
+    if auth::has_expired(&account) {
+        return Err(OAuthError { description: "The account has expired", ..OAuthError::client() });
+    }
+    Ok(account)
+}
+
+/// As asked for, within what the account has; all of that if nothing is asked for.
+fn narrowed(own: &[Scope], wanted: Option<&str>) -> Result<Vec<Scope>, OAuthError> {
+    let Some(wanted) = wanted else { return Ok(own.to_vec()) };
+    let names: Vec<_> = wanted.split(' ').filter(|name| !name.is_empty()).collect();
+    let known = |name: &&str| own.iter().any(|scope| scope.as_str() == *name);
+    if names.is_empty() || !names.iter().all(known) {
+        return Err(OAuthError::bad("invalid_scope", "The account does not have all of these scopes"));
+    }
+    Ok(own.iter().copied().filter(|scope| names.contains(&scope.as_str())).collect())
+}
+
+impl OAuthError {
+    fn bad(error: &'static str, description: &'static str) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, error, description }
+    }
+
+    fn request(description: &'static str) -> Self {
+        Self::bad("invalid_request", description)
+    }
+
+    /// Alike for an unknown client and a wrong secret.
+    fn client() -> Self {
+        Self {
+            status: StatusCode::UNAUTHORIZED,
+            error: "invalid_client",
+            description: "The client id or its secret is missing or wrong",
+        }
+    }
+
+    fn unavailable() -> Self {
+        Self {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            error: "temporarily_unavailable",
+            description: "The server can't make tokens at the moment",
+        }
+    }
+}
+
+impl From<StoreError> for OAuthError {
+    fn from(e: StoreError) -> Self {
+        error!(error = %e, "database failed");
+        Self::unavailable()
+    }
+}
+
+impl IntoResponse for OAuthError {
+    fn into_response(self) -> Response {
+        #[derive(Serialize)]
+        struct Answer {
+            error: &'static str,
+            error_description: &'static str,
+        }
+        let answer = Answer { error: self.error, error_description: self.description };
+        let headers = [(CACHE_CONTROL, "no-store"), (PRAGMA, "no-cache")];
+        let mut response = (self.status, headers, Json(answer)).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            let challenge = HeaderValue::from_static("Basic realm=\"wicketgate\"");
+            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        }
+        response
+    }
+}

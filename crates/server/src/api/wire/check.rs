@@ -1,0 +1,233 @@
+//! A walk along a share's path in JSON. The first hop that fails says what to do about it.
+
+use super::{
+    answer::Links,
+    fields::{Fields, Properties},
+    share::Share,
+    tunnel::Tunnel,
+};
+use crate::error::ApiError;
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use std::time::Duration;
+use wicketgate_model::{AgentId, Connection, ConnectionState, Reason, ShareId, Status};
+use wicketgate_session::link::ShareCheck;
+use wicketgate_store::{ShareRow, TunnelRow};
+
+/// What was found on the way.
+pub(in crate::api) struct Walked<'a> {
+    pub(in crate::api) share: &'a ShareRow,
+    pub(in crate::api) tunnel: &'a TunnelRow,
+    /// `None`: the gateway did not answer.
+    pub(in crate::api) seen: Option<ShareCheck>,
+    /// Until it did.
+    pub(in crate::api) took: Duration,
+    pub(in crate::api) at: Timestamp,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::api) struct Check {
+    share_id: ShareId,
+    checked_at: Timestamp,
+    /// All hops are.
+    ok: bool,
+    hops: Vec<Hop>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Hop {
+    hop: &'static str,
+    state: State,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<Reason>,
+    /// Milliseconds, of what was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latency_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent_id: Option<AgentId>,
+    /// Of the first hop that is not `OK`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    advice: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+enum State {
+    Ok,
+    Failed,
+    /// A hop before it hides it.
+    Unknown,
+}
+
+impl Hop {
+    fn new(hop: &'static str, state: State, message: impl Into<String>) -> Self {
+        Self {
+            hop,
+            state,
+            message: message.into(),
+            reason: None,
+            latency_ms: None,
+            agent_id: None,
+            advice: None,
+        }
+    }
+
+    fn failed(hop: &'static str, reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason: Some(reason), ..Self::new(hop, State::Failed, message) }
+    }
+
+    fn took(self, duration: Duration) -> Self {
+        Self { latency_ms: Some((duration.as_secs_f64() * 1e6).round() / 1e3), ..self }
+    }
+}
+
+impl Check {
+    pub(in crate::api) fn of(walked: &Walked<'_>) -> Self {
+        let mut hops = vec![tunnel(walked), ike_sa(walked), listener(walked), agent(walked), target(walked)];
+        if let Some(first) = hops.iter_mut().find(|hop| hop.state != State::Ok) {
+            first.advice = Some(advice(first, walked));
+        }
+        Self {
+            share_id: walked.share.id,
+            checked_at: walked.at,
+            ok: hops.iter().all(|hop| hop.state == State::Ok),
+            hops,
+        }
+    }
+}
+
+fn tunnel(walked: &Walked<'_>) -> Hop {
+    const HOP: &str = "tunnel";
+    let standing = &walked.tunnel.standing;
+    let Some(seen) = &walked.seen else {
+        return Hop::failed(HOP, Reason::GatewayOffline, "the gateway does not answer");
+    };
+    let there_and_back = walked.took.saturating_sub(seen.dial_took);
+    let hop = match (standing.status, &standing.detail) {
+        (Status::Deployed, _) => Hop::new(HOP, State::Ok, "the gateway is ready to answer the peer"),
+        (_, Some(detail)) => Hop::failed(HOP, detail.problem.reason, detail.problem.message.clone()),
+        (status, None) => Hop::failed(HOP, Reason::TunnelNotReady, format!("its status is {status}")),
+    };
+    hop.took(there_and_back)
+}
+
+fn ike_sa(walked: &Walked<'_>) -> Hop {
+    const HOP: &str = "ikeSa";
+    let never = || Connection::down(walked.tunnel.created_at);
+    let connection = walked.tunnel.connection.clone().unwrap_or_else(never);
+    if walked.seen.is_none() {
+        return Hop::new(HOP, State::Unknown, "the gateway does not answer");
+    }
+    let cause = connection.last_error.map(|e| format!(": {e}")).unwrap_or_default();
+    match connection.state {
+        ConnectionState::Up => Hop::new(HOP, State::Ok, format!("up since {}", connection.since)),
+        ConnectionState::Connecting => Hop::failed(HOP, Reason::TunnelNotReady, format!("being made{cause}")),
+        ConnectionState::Down => {
+            Hop::failed(HOP, Reason::TunnelNotReady, format!("the peer has not connected{cause}"))
+        }
+    }
+}
+
+fn listener(walked: &Walked<'_>) -> Hop {
+    const HOP: &str = "listener";
+    let Some(seen) = &walked.seen else {
+        return Hop::new(HOP, State::Unknown, "the gateway does not answer");
+    };
+    match (&seen.listener_problem, seen.bound) {
+        (_, Some(bound)) if bound == walked.share.generation => {
+            let (address, port) = (walked.tunnel.load_balancer_ip, walked.share.ingress_port);
+            Hop::new(HOP, State::Ok, format!("bound at {address}:{port}"))
+        }
+        (Some(problem), _) => Hop::failed(HOP, problem.reason, problem.message.clone()),
+        (None, _) => Hop::failed(HOP, Reason::Pending, "the gateway does not serve the newest change yet"),
+    }
+}
+
+fn agent(walked: &Walked<'_>) -> Hop {
+    const HOP: &str = "agent";
+    let Some(seen) = &walked.seen else {
+        return Hop::new(HOP, State::Unknown, "the gateway does not answer");
+    };
+    if seen.acknowledged == Some(walked.share.generation) {
+        return match &seen.dialled {
+            Err(problem) if problem.reason != Reason::TargetUnreachable => {
+                Hop::failed(HOP, problem.reason, problem.message.clone())
+            }
+            Ok(agent) => {
+                Hop { agent_id: Some(*agent), ..Hop::new(HOP, State::Ok, "has acknowledged the share") }
+            }
+            Err(_) => Hop::new(HOP, State::Ok, "has acknowledged the share"),
+        };
+    }
+    match &seen.agent_problem {
+        Some(problem) => Hop::failed(HOP, problem.reason, problem.message.clone()),
+        None => Hop::failed(HOP, Reason::AgentPending, "no agent has acknowledged the newest change yet"),
+    }
+}
+
+fn target(walked: &Walked<'_>) -> Hop {
+    const HOP: &str = "target";
+    let Some(seen) = &walked.seen else {
+        return Hop::new(HOP, State::Unknown, "the gateway does not answer");
+    };
+    match &seen.dialled {
+        Ok(_) => Hop::new(HOP, State::Ok, format!("{} took a connection", walked.share.target))
+            .took(seen.dial_took),
+        Err(problem) if problem.reason == Reason::TargetUnreachable => {
+            Hop::failed(HOP, problem.reason, problem.message.clone()).took(seen.dial_took)
+        }
+        Err(_) => Hop::new(HOP, State::Unknown, "no agent dialled it"),
+    }
+}
+
+/// What to do about a hop that is not as it should be.
+fn advice(hop: &Hop, walked: &Walked<'_>) -> String {
+    let (share, tunnel) = (walked.share, walked.tunnel);
+    match (hop.hop, hop.reason) {
+        ("ikeSa", _) => format!(
+            "Bring the tunnel up at the remote device, {}. Compare its settings with the tunnel's vpn-config: addresses, \
+             identities, pre-shared key, proposals and traffic selectors",
+            tunnel.peer_address
+        ),
+        (_, Some(Reason::GatewayOffline)) => {
+            "Start the gateway of the tunnel's location, or see its log".to_owned()
+        }
+        (_, Some(Reason::PortInUse)) => format!(
+            "Choose another ingressPort than {}, or end the program that holds it at the gateway",
+            share.ingress_port
+        ),
+        (_, Some(Reason::AgentOffline)) => format!(
+            "Start a hosting agent of the environment {}, and see to it that it reaches the gateway",
+            share.z_id
+        ),
+        (_, Some(Reason::AgentRefused)) => {
+            format!("Add {} to the agent's allow list, or choose another target", share.target)
+        }
+        (_, Some(Reason::TargetUnreachable)) => format!(
+            "See to it that {} listens, and that the agent's machine reaches it: its name, its route, its firewall",
+            share.target
+        ),
+        (_, Some(Reason::Pending | Reason::AgentPending | Reason::TunnelNotReady)) => {
+            "Check again in a moment; if it stays so, see the log of the gateway".to_owned()
+        }
+        _ => "See the log of the gateway".to_owned(),
+    }
+}
+
+pub(in crate::api) fn links(share: &ShareRow) -> Links {
+    vec![
+        ("ipsecShare", Share::path(share.frontdoor, share.id)),
+        ("ipsecTunnel", Tunnel::path(share.frontdoor, share.tunnel)),
+    ]
+}
+
+const PROPERTIES: Properties = Properties { writable: &[], read_only: &[] };
+
+/// The path says all: a body has nothing in it.
+pub(in crate::api) fn nothing(body: Map<String, Value>) -> Result<(), ApiError> {
+    Fields::new(body, &PROPERTIES).finish(Some(()))
+}

@@ -1,0 +1,141 @@
+//! Entity tags (RFC 9110 §8.8.3): `"a1b2…"`, the hash of what is shown of a resource, its id and status included. So a
+//! tag changes with every change that a caller can see, whoever made it, and with nothing else.
+//!
+//! What a tunnel's gateway counts while traffic flows is hashed into a second part, behind a dot. A GET is answered
+//! 304 only if that is the same too; for a write, which would otherwise never get through to a busy tunnel, the
+//! counters are left out. HAL is another representation and has a tag of its own, good for writes as well.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+/// Bytes of a hash that are shown: nobody finds two states of one resource with the same 16.
+const SHOWN: usize = 16;
+/// The properties of `connection` that are counters.
+const COUNTERS: [&str; 2] = ["bytesIn", "bytesOut"];
+const HAL: &str = "-hal";
+
+/// An entity tag, without its quotes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::api) struct ETag(String);
+
+impl ETag {
+    /// Of a resource as plain JSON.
+    pub(in crate::api) fn of(it: &impl Serialize) -> Self {
+        let mut value = serde_json::to_value(it).unwrap_or_default();
+        let mut counted = Vec::new();
+        if let Some(Value::Object(connection)) = value.get_mut("connection") {
+            counted.extend(COUNTERS.iter().filter_map(|name| connection.remove(*name)));
+        }
+        let state = hash(&value);
+        Self(if counted.is_empty() { state } else { format!("{state}.{}", hash(&json!(counted))) })
+    }
+
+    pub(super) fn hal(self) -> Self {
+        Self(self.0 + HAL)
+    }
+
+    /// With its quotes.
+    pub(in crate::api) fn header(&self) -> String {
+        format!("\"{}\"", self.0)
+    }
+
+    /// What a write looks at.
+    fn state(tag: &str) -> &str {
+        let tag = tag.strip_suffix(HAL).unwrap_or(tag);
+        tag.split('.').next().unwrap_or(tag)
+    }
+}
+
+fn hash(value: &Value) -> String {
+    let digest = Sha256::digest(value.to_string());
+    digest.iter().take(SHOWN).map(|b| format!("{b:02x}")).collect()
+}
+
+/// The value of an `If-Match` or `If-None-Match`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::api) enum Tags {
+    Any,
+    /// Each with whether it was marked as weak.
+    These(Vec<(bool, String)>),
+}
+
+impl Tags {
+    /// `None`: not a list of entity tags.
+    pub(in crate::api) fn parse(text: &str) -> Option<Self> {
+        if text.trim() == "*" {
+            return Some(Self::Any);
+        }
+        let mut tags = Vec::new();
+        let mut rest = text.trim();
+        loop {
+            let (weak, after) = rest.strip_prefix("W/").map_or((false, rest), |after| (true, after));
+            let (tag, after) = after.strip_prefix('"')?.split_once('"')?;
+            tags.push((weak, tag.to_owned()));
+            rest = after.trim_start();
+            if rest.is_empty() {
+                return Some(Self::These(tags));
+            }
+            rest = rest.strip_prefix(',')?.trim_start();
+        }
+    }
+
+    /// For `If-Match`: whether what is there is what the caller knows. A weak tag never says so (§13.1.1).
+    pub(in crate::api) fn match_state(&self, current: &ETag) -> bool {
+        match self {
+            Self::Any => true,
+            Self::These(tags) => {
+                tags.iter().any(|(weak, tag)| !weak && ETag::state(tag) == ETag::state(&current.0))
+            }
+        }
+    }
+
+    /// For `If-None-Match`, with `current` as in the header.
+    pub(in crate::api) fn match_exactly(&self, current: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::These(tags) => tags.iter().any(|(_, tag)| current.trim_matches('"') == tag),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn tunnel(status: &str, bytes: u64) -> Value {
+        json!({"id": "tnl-1", "status": status, "connection": {"state": "UP", "bytesIn": bytes, "bytesOut": 0}})
+    }
+
+    #[test]
+    fn counters_count_for_reading_only() {
+        let (before, after) = (ETag::of(&tunnel("NEW", 1)), ETag::of(&tunnel("NEW", 2)));
+        let known = Tags::parse(&before.header()).unwrap();
+        assert!(known.match_state(&after) && !known.match_exactly(&after.header()));
+        assert!(known.match_exactly(&before.header()));
+        assert!(!known.match_state(&ETag::of(&tunnel("DEPLOYED", 1))));
+        let hal = before.clone().hal();
+        assert!(Tags::parse(&hal.header()).unwrap().match_state(&before));
+        assert!(!known.match_exactly(&hal.header()));
+    }
+
+    #[test]
+    fn lists_of_tags_are_read() {
+        let these = |tags: &[(bool, &str)]| {
+            Some(Tags::These(tags.iter().map(|(w, t)| (*w, (*t).to_owned())).collect()))
+        };
+        assert_eq!(Tags::parse(" * "), Some(Tags::Any));
+        assert_eq!(Tags::parse("\"a\" ,W/\"b,c\", \"\""), these(&[(false, "a"), (true, "b,c"), (false, "")]));
+        for bad in ["", "a", "\"a", "\"a\" \"b\"", "\"a\",", "*, \"a\"", "w/\"a\""] {
+            assert_eq!(Tags::parse(bad), None, "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_panics(text in "[Ww/\", *a]{0,16}") {
+            let _ = Tags::parse(&text);
+        }
+    }
+}

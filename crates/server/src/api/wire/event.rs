@@ -1,0 +1,66 @@
+//! An event in the form of a server-sent event, and the header that resumes.
+
+use crate::error::ApiError;
+use axum::http::HeaderMap;
+use jiff::Timestamp;
+use serde::Serialize;
+use wicketgate_store::EventRow;
+
+/// How soon a reader that was cut comes back, in milliseconds.
+const RETRY: u32 = 2000;
+
+#[derive(Serialize)]
+struct Event<'a> {
+    r#type: &'static str,
+    id: &'a str,
+    status: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none", rename = "statusDetail")]
+    status_detail: Option<Detail<'a>>,
+    at: Timestamp,
+}
+
+#[derive(Serialize)]
+struct Detail<'a> {
+    reason: &'static str,
+    message: &'a str,
+}
+
+/// The first words on a stream.
+pub(in crate::api) fn greeting() -> String {
+    format!("retry: {RETRY}\n\n")
+}
+
+pub(in crate::api) fn heartbeat() -> String {
+    ":\n\n".to_owned()
+}
+
+/// Says that events up to `newest` are not kept any more, or were never written: read the lists anew.
+pub(in crate::api) fn reset(newest: u64) -> String {
+    format!("id: {newest}\nevent: reset\ndata: {{\"type\":\"reset\"}}\n\n")
+}
+
+pub(in crate::api) fn event(row: &EventRow) -> String {
+    let kind = row.kind.as_str();
+    let event = Event {
+        r#type: kind,
+        id: &row.resource,
+        status: &row.status,
+        status_detail: row.reason.map(|reason| Detail {
+            reason: reason.as_str(),
+            message: row.message.as_deref().unwrap_or_default(),
+        }),
+        at: row.at,
+    };
+    // JSON has no line ends in it.
+    let data = serde_json::to_string(&event).unwrap_or_default();
+    format!("id: {}\nevent: {kind}\ndata: {data}\n\n", row.id)
+}
+
+/// The `Last-Event-ID` that a reader comes back with.
+pub(in crate::api) fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
+    let Some(value) = headers.get("last-event-id") else { return Ok(None) };
+    let text = value.to_str().unwrap_or("?");
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let id = digits.then(|| text.parse().ok().filter(|id| i64::try_from(*id).is_ok())).flatten();
+    id.map(Some).ok_or_else(|| ApiError::bad_request("Last-Event-ID must be the id of an event"))
+}

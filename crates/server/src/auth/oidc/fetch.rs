@@ -1,0 +1,128 @@
+//! Asks a provider where its keys are, and for them: bounded in time and size, over TLS, following nothing.
+
+use anyhow::{Context, bail};
+use reqwest::{Client, Url, redirect::Policy};
+use serde_json::Value;
+use std::{fmt, net::IpAddr, time::Duration};
+
+/// For one answer: a request may be waiting for it.
+const ANSWER: Duration = Duration::from_secs(5);
+/// A discovery document has a few kB, a set of keys a few dozen.
+const LARGEST: usize = 1 << 20;
+
+#[derive(Debug)]
+pub(super) struct Fetch {
+    client: Client,
+    issuer: String,
+    discovery: Url,
+}
+
+/// Why there are no keys.
+#[derive(Debug)]
+pub(super) enum FetchError {
+    /// It may pass.
+    Down(String),
+    /// It answered, and is not what the operator said.
+    Wrong(String),
+}
+
+impl fmt::Display for FetchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Down(why) | Self::Wrong(why) => f.write_str(why),
+        }
+    }
+}
+
+impl Fetch {
+    pub(super) fn new(issuer: &str) -> anyhow::Result<Self> {
+        let url = secure(issuer)?;
+        if url.query().is_some() || url.fragment().is_some() {
+            bail!("an issuer has no query and no fragment");
+        }
+        // OpenID Connect Discovery §4.
+        let discovery = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
+        let client = Client::builder()
+            .timeout(ANSWER)
+            .connect_timeout(ANSWER)
+            .redirect(Policy::none())
+            .user_agent(concat!("wicketgate/", env!("CARGO_PKG_VERSION")));
+        let client = if is_loopback(&url) { client.no_proxy() } else { client };
+        let client = client.build().context("can't make an HTTP client")?;
+        Ok(Self { client, issuer: issuer.to_owned(), discovery: Url::parse(&discovery)? })
+    }
+
+    /// The provider's JWK set.
+    pub(super) async fn keys(&self) -> Result<Value, FetchError> {
+        let document = self.json(self.discovery.clone()).await?;
+        let named = document["issuer"].as_str().unwrap_or_default();
+        if named != self.issuer {
+            let named: String = named.chars().filter(|c| !c.is_control()).take(200).collect();
+            return Err(FetchError::Wrong(format!("the provider there calls itself {named:?}")));
+        }
+        let url = document["jwks_uri"].as_str().unwrap_or_default();
+        let url = secure(url).map_err(|e| FetchError::Wrong(format!("its jwks_uri can't be used: {e}")))?;
+        self.json(url).await
+    }
+
+    async fn json(&self, url: Url) -> Result<Value, FetchError> {
+        let shown = url.clone();
+        let down = |e: reqwest::Error| FetchError::Down(format!("{:#}", anyhow::Error::new(e)));
+        let mut response = self.client.get(url).send().await.map_err(down)?;
+        let status = response.status();
+        if status.is_server_error() || status.as_u16() == 429 {
+            return Err(FetchError::Down(format!("{shown} answers {status}")));
+        }
+        if !status.is_success() {
+            return Err(FetchError::Wrong(format!("{shown} answers {status}")));
+        }
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(down)? {
+            if body.len() + chunk.len() > LARGEST {
+                return Err(FetchError::Wrong(format!("{shown} answers with more than {LARGEST} bytes")));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        serde_json::from_slice(&body)
+            .map_err(|_| FetchError::Wrong(format!("{shown} does not answer with JSON")))
+    }
+}
+
+/// Keys that came in clear could be anybody's; a provider on this machine is for development.
+fn secure(text: &str) -> anyhow::Result<Url> {
+    let url = Url::parse(text).with_context(|| format!("{text:?} is no URL"))?;
+    match url.scheme() {
+        "https" if url.has_host() => Ok(url),
+        "http" if is_loopback(&url) => Ok(url),
+        _ => bail!("it must start with https:// (or http:// on this machine's loopback)"),
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_come_over_tls_or_from_this_machine() {
+        for (url, good) in [
+            ("https://id.example.org", true),
+            ("https://id.example.org/realms/a/", true),
+            ("http://127.0.0.1:4000", true),
+            ("http://[::1]:4000", true),
+            ("http://localhost", true),
+            ("http://id.example.org", false),
+            ("http://localhost.example.org", false),
+            ("ftp://id.example.org", false),
+            ("https://id.example.org?a=b", false),
+            ("id.example.org", false),
+            ("", false),
+        ] {
+            assert_eq!(Fetch::new(url).is_ok(), good, "{url}");
+        }
+    }
+}

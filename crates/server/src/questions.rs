@@ -1,0 +1,39 @@
+//! What the server asks its gateway, and how long it waits for the answer.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot},
+    time::timeout,
+};
+use wicketgate_model::ShareId;
+use wicketgate_session::link::{ShareCheck, ToGateway};
+
+/// A gateway answers after a dial, which has 15 s.
+const CHECK_WITHIN: Duration = Duration::from_secs(20);
+/// Dials on request at one time: they are not to crowd out what sites send.
+const CHECKS: usize = 8;
+
+/// Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Questions {
+    send: mpsc::Sender<ToGateway>,
+    checks: Arc<Semaphore>,
+}
+
+impl Questions {
+    pub fn new(send: mpsc::Sender<ToGateway>) -> Self {
+        Self { send, checks: Arc::new(Semaphore::new(CHECKS)) }
+    }
+
+    /// `None`: the gateway does not answer, or too many ask.
+    pub(crate) async fn check(&self, share: ShareId) -> Option<ShareCheck> {
+        let ask = async {
+            let _place = self.checks.acquire().await.ok()?;
+            let (reply, answer) = oneshot::channel();
+            self.send.send(ToGateway::Check(share, reply)).await.ok()?;
+            answer.await.ok()
+        };
+        timeout(CHECK_WITHIN, ask).await.ok().flatten()
+    }
+}

@@ -1,0 +1,262 @@
+//! Serving HTTP/1.1 on one listener, in clear or with TLS, until it is told to stop.
+//!
+//! Invariant: the accept loop does nothing but accept, a connection has a place before it is accepted, and whatever a
+//! client does or leaves undone, its connection ends: a handshake, a request's head and the end of the server all have
+//! bounds. A stream of events ends when the server stops.
+
+use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use axum::{Router, body::Body, extract::Request, http::header::CONTENT_TYPE, response::Response};
+use futures_util::StreamExt as _;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::Service as _;
+use tracing::{debug, info, warn};
+use wicketgate_session::tls::ApiTls;
+
+/// Connections at one time: far more than a server of an API needs, and few enough for the usual 1024 descriptors
+/// beside the database's and the gateway's.
+const MOST_CONNECTIONS: usize = 512;
+/// A TLS handshake over a bad line.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// The head of a request, also of the next one on a connection that is kept: longer than pools of clients keep one.
+const HEAD: Duration = Duration::from_secs(30);
+/// What a head may take: several times what a long token takes.
+const LARGEST_HEAD: usize = 64 * 1024;
+/// What is being answered when the server stops has this long. Less than the whole server has.
+const DRAIN: Duration = Duration::from_secs(8);
+/// After a failed accept, which is mostly a lack of descriptors: trying at once would only turn the processor.
+const BREATH: Duration = Duration::from_millis(100);
+/// How often the certificate's files are looked at.
+const RELOAD_EVERY: Duration = Duration::from_secs(5);
+
+/// Where a request comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ClientAddress(pub(crate) SocketAddr);
+
+/// A listener and what answers on it.
+#[derive(Debug)]
+pub(crate) struct Http {
+    pub(crate) listener: TcpListener,
+    /// `None`: in clear.
+    pub(crate) tls: Option<Arc<ApiTls>>,
+    pub(crate) router: Router,
+}
+
+impl Http {
+    /// Serves until `stop`, and then until what is being answered is answered, or had its time.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let Self { listener, tls, router } = self;
+        let (places, connections) = (Arc::new(Semaphore::new(MOST_CONNECTIONS)), TaskTracker::new());
+        if let Some(tls) = &tls {
+            connections.spawn(stop.clone().run_until_cancelled_owned(reload(Arc::clone(tls))));
+        }
+        let accepting = async {
+            loop {
+                // The semaphore is never closed.
+                let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+                match listener.accept().await {
+                    Ok((tcp, client)) => {
+                        let served =
+                            connection(tcp, ClientAddress(client), tls.clone(), router.clone(), stop.clone());
+                        connections.spawn(async move {
+                            served.await;
+                            drop(place);
+                        });
+                    }
+                    Err(error) => {
+                        warn!(%error, "a connection to the API could not be accepted");
+                        sleep(BREATH).await;
+                    }
+                }
+            }
+        };
+        stop.run_until_cancelled(accepting).await;
+        drop(listener);
+        connections.close();
+        connections.wait().await;
+    }
+}
+
+async fn connection(
+    tcp: TcpStream,
+    client: ClientAddress,
+    tls: Option<Arc<ApiTls>>,
+    router: Router,
+    stop: CancellationToken,
+) {
+    // Without it an answer of two packets waits for an acknowledgement.
+    let _ = tcp.set_nodelay(true);
+    let Some(tls) = tls else { return requests(tcp, client, router, stop).await };
+    match stop.run_until_cancelled(timeout(HANDSHAKE, tls.accept(tcp))).await {
+        Some(Ok(Ok(stream))) => requests(stream, client, router, stop).await,
+        Some(Ok(Err(error))) => {
+            debug!(client.address = %client.0, %error, "a TLS handshake with the API failed")
+        }
+        Some(Err(_)) => debug!(client.address = %client.0, "a TLS handshake with the API took too long"),
+        None => {}
+    }
+}
+
+async fn requests<S>(stream: S, client: ClientAddress, router: Router, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let ended = stop.clone();
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(client);
+        let (answer, ended) = (router.clone().call(request.map(Body::new)), ended.clone());
+        async move { answer.await.map(|response| until(ended, response)) as Result<Response, Infallible> }
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(LARGEST_HEAD);
+    let mut served = pin!(http.serve_connection(TokioIo::new(stream), service));
+    let result = tokio::select! {
+        result = served.as_mut() => result,
+        () = stop.cancelled() => {
+            // Ends a kept connection that is idle at once.
+            served.as_mut().graceful_shutdown();
+            match timeout(DRAIN, served).await {
+                Ok(result) => result,
+                Err(_) => return debug!(client.address = %client.0, "a request was not answered in time to stop"),
+            }
+        }
+    };
+    if let Err(error) = result {
+        debug!(client.address = %client.0, %error, "a connection to the API broke");
+    }
+}
+
+/// A stream of events has no end of its own.
+fn until(stop: CancellationToken, response: Response) -> Response {
+    let content_type = response.headers().get(CONTENT_TYPE).map(|v| v.as_bytes());
+    if content_type.is_none_or(|t| !t.starts_with(b"text/event-stream")) {
+        return response;
+    }
+    response.map(|body| Body::from_stream(body.into_data_stream().take_until(stop.cancelled_owned())))
+}
+
+async fn reload(tls: Arc<ApiTls>) {
+    let mut failing = None;
+    loop {
+        sleep(RELOAD_EVERY).await;
+        let tls = Arc::clone(&tls);
+        // Files may be on a slow network.
+        let Ok(reloaded) = tokio::task::spawn_blocking(move || tls.reload()).await else { return };
+        match reloaded {
+            Ok(true) => info!("the API's certificate was replaced"),
+            Ok(false) => {}
+            Err(error) => {
+                let error = format!("{:#}", anyhow::Error::new(error));
+                if failing.as_ref() != Some(&error) {
+                    warn!(error, "the API's new certificate can't be used: the one from before stays in use");
+                }
+                failing = Some(error);
+                continue;
+            }
+        }
+        failing = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::{response::sse, routing::get};
+    use futures_util::stream;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        sync::Notify,
+        task::JoinHandle,
+    };
+
+    const BOUND: Duration = Duration::from_secs(5);
+
+    struct Served {
+        address: SocketAddr,
+        stop: CancellationToken,
+        running: JoinHandle<()>,
+        asked: Arc<Notify>,
+        answer: Arc<Notify>,
+    }
+
+    async fn served() -> Served {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
+        let (asked, answer) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let slow = {
+            let (asked, answer) = (Arc::clone(&asked), Arc::clone(&answer));
+            async move || {
+                asked.notify_one();
+                answer.notified().await;
+                "at last"
+            }
+        };
+        let events = async || sse::Sse::new(stream::pending::<Result<sse::Event, Infallible>>());
+        let router = Router::new()
+            .route("/quick", get(async || "quick"))
+            .route("/slow", get(slow))
+            .route("/events", get(events));
+        let running = tokio::spawn(Http { listener, tls: None, router }.run(stop.clone()));
+        Served { address, stop, running, asked, answer }
+    }
+
+    async fn ask(address: SocketAddr, path: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
+        stream
+    }
+
+    async fn rest(stream: &mut TcpStream) -> String {
+        let mut text = String::new();
+        timeout(BOUND, stream.read_to_string(&mut text)).await.unwrap().unwrap();
+        text
+    }
+
+    #[tokio::test]
+    async fn a_stop_ends_idle_connections_and_streams_and_waits_for_answers() {
+        let server = served().await;
+        let mut idle = ask(server.address, "/quick").await;
+        let mut head = [0; 12];
+        timeout(BOUND, idle.read_exact(&mut head)).await.unwrap().unwrap();
+        assert_eq!(&head, b"HTTP/1.1 200");
+        let mut events = ask(server.address, "/events").await;
+        timeout(BOUND, events.read_exact(&mut head)).await.unwrap().unwrap();
+        let mut slow = ask(server.address, "/slow").await;
+        timeout(BOUND, server.asked.notified()).await.unwrap();
+
+        server.stop.cancel();
+        rest(&mut idle).await;
+        rest(&mut events).await;
+        assert!(TcpStream::connect(server.address).await.is_err());
+        server.answer.notify_one();
+        assert!(rest(&mut slow).await.ends_with("at last"));
+        timeout(BOUND, server.running).await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_does_not_wait_for_ever() {
+        let server = served().await;
+        let _slow = ask(server.address, "/slow").await;
+        server.asked.notified().await;
+        server.stop.cancel();
+        timeout(DRAIN * 2, server.running).await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_does_not_come_ends_the_connection() {
+        let server = served().await;
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(b"GET /quick HTTP/1.1\r\nhost:").await.unwrap();
+        let mut text = String::new();
+        timeout(HEAD * 2, stream.read_to_string(&mut text)).await.unwrap().unwrap();
+        assert!(!text.contains("quick"));
+    }
+}

@@ -1,0 +1,297 @@
+//! What operators measure, for Prometheus. The registry is an argument: whoever starts the server may have counted
+//! something of its own in it.
+//!
+//! Invariant: labels have few values. A route is a template and never a path; only shares that carried something, and
+//! are not deleted, have series of their own.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::State,
+    http::{HeaderValue, StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use jiff::Timestamp;
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
+    registry::{Registry, Unit},
+};
+use tokio::{sync::watch, time::Duration};
+use tracing::warn;
+use wicketgate_model::{LocationId, ShareId, Status, TrafficDelta};
+use wicketgate_store::Store;
+
+use crate::state::GatewayStatus;
+
+/// What Prometheus calls the text that OpenMetrics 1.0 is.
+const OPEN_METRICS: HeaderValue =
+    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+/// From an answer out of memory to the longest that a request may take, in seconds.
+const BUCKETS: [f64; 11] = [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 5.0, 30.0];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Asked {
+    method: &'static str,
+    route: String,
+    status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Route {
+    method: &'static str,
+    route: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByStatus {
+    status: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByShare {
+    share: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByGateway {
+    location: String,
+    esp: String,
+}
+
+type Histograms = Family<Route, Histogram, fn() -> Histogram>;
+
+/// Counters that the server's parts share.
+#[derive(Debug)]
+pub struct Metrics {
+    requests: Family<Asked, Counter>,
+    durations: Histograms,
+    runs: Counter,
+    failed_runs: Counter,
+    last_run: Gauge,
+    tunnels: Family<ByStatus, Gauge>,
+    shares: Family<ByStatus, Gauge>,
+    agents: Gauge,
+    received: Family<ByShare, Counter>,
+    sent: Family<ByShare, Counter>,
+    connections: Family<ByShare, Counter>,
+    failures: Family<ByShare, Counter>,
+    active: Family<ByShare, Gauge>,
+    gateways: Family<ByGateway, Gauge>,
+}
+
+impl Metrics {
+    pub fn new(registry: &mut Registry) -> Arc<Self> {
+        let durations: fn() -> Histogram = || Histogram::new(BUCKETS);
+        let metrics = Self {
+            requests: Family::default(),
+            durations: Family::new_with_constructor(durations),
+            runs: Counter::default(),
+            failed_runs: Counter::default(),
+            last_run: Gauge::default(),
+            tunnels: Family::default(),
+            shares: Family::default(),
+            agents: Gauge::default(),
+            received: Family::default(),
+            sent: Family::default(),
+            connections: Family::default(),
+            failures: Family::default(),
+            active: Family::default(),
+            gateways: Family::default(),
+        };
+        metrics.register(registry.sub_registry_with_prefix("wicketgate"));
+        Arc::new(metrics)
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "The version that is running", build);
+        registry.register("http_requests", "Requests to the API that were answered", self.requests.clone());
+        registry.register_with_unit(
+            "http_request_duration",
+            "From a request's head to the head of its answer",
+            Unit::Seconds,
+            self.durations.clone(),
+        );
+        registry.register("reconciler_runs", "Runs of the reconciler", self.runs.clone());
+        registry.register("reconciler_failures", "Runs that failed", self.failed_runs.clone());
+        registry.register(
+            "reconciler_last_run_timestamp_seconds",
+            "When the reconciler last ran, Unix time",
+            self.last_run.clone(),
+        );
+        registry.register("tunnels", "Tunnels that are not deleted", self.tunnels.clone());
+        registry.register("shares", "Shares that are not deleted", self.shares.clone());
+        registry.register("agents_connected", "Agents that are connected", self.agents.clone());
+        registry.register(
+            "share_received_bytes",
+            "From remote sites to the share's target",
+            self.received.clone(),
+        );
+        registry.register("share_sent_bytes", "From the share's target to remote sites", self.sent.clone());
+        registry.register("share_connections", "Connections that were opened", self.connections.clone());
+        registry.register("share_failures", "Connections that could not be served", self.failures.clone());
+        registry.register(
+            "share_active_connections",
+            "The most connections at one time, in the gateway's last report",
+            self.active.clone(),
+        );
+        registry.register("gateway", "1 while the gateway is linked", self.gateways.clone());
+    }
+
+    /// A request was answered. `route` is a template.
+    pub(crate) fn answered(&self, method: &'static str, route: &str, status: u16, took: Duration) {
+        self.requests.get_or_create(&Asked { method, route: route.to_owned(), status }).inc();
+        self.durations.get_or_create(&Route { method, route: route.to_owned() }).observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn reconciled(&self, at: Timestamp, failed: bool) {
+        self.runs.inc();
+        if failed {
+            self.failed_runs.inc();
+        }
+        self.last_run.set(at.as_second());
+    }
+
+    pub(crate) fn carried(&self, deltas: &[TrafficDelta]) {
+        for delta in deltas {
+            let share = ByShare { share: delta.share.to_string() };
+            self.received.get_or_create(&share).inc_by(delta.rx);
+            self.sent.get_or_create(&share).inc_by(delta.tx);
+            self.connections.get_or_create(&share).inc_by(delta.connections);
+            self.failures.get_or_create(&share).inc_by(delta.failures);
+            self.active.get_or_create(&share).set(i64::try_from(delta.active).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// A share that is deleted has no series any more.
+    pub(crate) fn forget(&self, share: ShareId) {
+        let share = ByShare { share: share.to_string() };
+        for counters in [&self.received, &self.sent, &self.connections, &self.failures] {
+            counters.remove(&share);
+        }
+        self.active.remove(&share);
+    }
+}
+
+/// What `/metrics` is answered from.
+#[derive(Debug, Clone)]
+pub(crate) struct Scrape {
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) store: Store,
+    pub(crate) location: LocationId,
+    pub(crate) gateway: watch::Receiver<GatewayStatus>,
+}
+
+/// What answers on the admin listener.
+pub(crate) fn router(scrape: Scrape) -> Router {
+    Router::new().route("/metrics", get(text)).with_state(scrape)
+}
+
+async fn text(State(scrape): State<Scrape>) -> Response {
+    scrape.look().await;
+    let mut text = String::new();
+    match encode(&mut text, &scrape.registry) {
+        Ok(()) => ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
+}
+
+impl Scrape {
+    /// What is counted where it is kept, and not as it changes: several servers may share a database.
+    async fn look(&self) {
+        let Self { metrics, location, .. } = self;
+        match self.store.census().await {
+            Ok(census) => {
+                let live = Status::ALL.into_iter().filter(|s| *s != Status::Deleted);
+                for status in live {
+                    let label = ByStatus { status: status.as_str() };
+                    let of = |counts: &[(Status, i64)]| {
+                        counts.iter().find(|(s, _)| *s == status).map_or(0, |(_, count)| *count)
+                    };
+                    metrics.tunnels.get_or_create(&label).set(of(&census.tunnels));
+                    metrics.shares.get_or_create(&label).set(of(&census.shares));
+                }
+                metrics.agents.set(census.agents_connected);
+            }
+            // The rest is true all the same.
+            Err(error) => warn!(%error, "tunnels and shares could not be counted"),
+        }
+        let gateway = self.gateway.borrow().clone();
+        metrics.gateways.clear();
+        let label = ByGateway { location: location.to_string(), esp: gateway.esp };
+        metrics.gateways.get_or_create(&label).set(gateway.connected.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::ensure_first_frontdoor;
+    use axum::{
+        body::{Body, to_bytes},
+        http::Request,
+    };
+    use tempfile::TempDir;
+    use tower::ServiceExt as _;
+    use uuid::Uuid;
+    use wicketgate_model::TunnelId;
+
+    #[tokio::test]
+    async fn what_was_counted_is_told() {
+        let dir = TempDir::new().unwrap();
+        let store = Store::open(dir.path().join("test.db").to_str().unwrap()).await.unwrap();
+        ensure_first_frontdoor(&store).await.unwrap();
+        let mut registry = Registry::default();
+        let metrics = Metrics::new(&mut registry);
+        let (_status, gateway) =
+            watch::channel(GatewayStatus { connected: true, esp: "kernel".to_owned(), public_address: None });
+        let scrape = Scrape {
+            metrics: Arc::clone(&metrics),
+            registry: Arc::new(registry),
+            store,
+            location: "local".parse().unwrap(),
+            gateway,
+        };
+        let router = router(scrape);
+        let told = async || {
+            let request = Request::get("/metrics").body(Body::empty()).unwrap();
+            let response = router.clone().oneshot(request).await.unwrap();
+            assert_eq!(response.headers()[CONTENT_TYPE], OPEN_METRICS);
+            String::from_utf8(to_bytes(response.into_body(), 1 << 20).await.unwrap().to_vec()).unwrap()
+        };
+
+        let (share, tunnel) = (ShareId::new(Uuid::now_v7()), TunnelId::new(Uuid::now_v7()));
+        let delta = TrafficDelta { share, tunnel, rx: 5, tx: 7, connections: 2, failures: 1, active: 1 };
+        metrics.carried(&[delta.clone()]);
+        metrics.carried(&[delta]);
+        metrics.answered("GET", "/livez", 200, Duration::from_millis(2));
+        metrics.reconciled(Timestamp::from_second(1_800_000_000).unwrap(), true);
+        let text = told().await;
+        for line in [
+            format!("wicketgate_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")),
+            "wicketgate_http_requests_total{method=\"GET\",route=\"/livez\",status=\"200\"} 1".to_owned(),
+            "wicketgate_http_request_duration_seconds_bucket{le=\"0.0025\",method=\"GET\",route=\"/livez\"} 1"
+                .to_owned(),
+            "wicketgate_reconciler_runs_total 1".to_owned(),
+            "wicketgate_reconciler_failures_total 1".to_owned(),
+            "wicketgate_reconciler_last_run_timestamp_seconds 1800000000".to_owned(),
+            "wicketgate_tunnels{status=\"DEPLOYED\"} 0".to_owned(),
+            "wicketgate_shares{status=\"ERROR\"} 0".to_owned(),
+            "wicketgate_agents_connected 0".to_owned(),
+            format!("wicketgate_share_received_bytes_total{{share=\"{share}\"}} 10"),
+            format!("wicketgate_share_sent_bytes_total{{share=\"{share}\"}} 14"),
+            format!("wicketgate_share_connections_total{{share=\"{share}\"}} 4"),
+            format!("wicketgate_share_failures_total{{share=\"{share}\"}} 2"),
+            format!("wicketgate_share_active_connections{{share=\"{share}\"}} 1"),
+            "wicketgate_gateway{location=\"local\",esp=\"kernel\"} 1".to_owned(),
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+        metrics.forget(share);
+        assert!(!told().await.contains(&share.to_string()));
+    }
+}

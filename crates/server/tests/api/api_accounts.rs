@@ -1,0 +1,130 @@
+use crate::harness::TestApp;
+use axum::http::{Method, StatusCode};
+use insta::assert_json_snapshot;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+const ACCOUNTS: &str = "/frontdoor/v2/api-accounts";
+
+fn path(account: &Value) -> String {
+    format!("{ACCOUNTS}/{}", account["clientId"].as_str().unwrap())
+}
+
+fn secret(account: &Value) -> &str {
+    account["clientSecret"].as_str().unwrap()
+}
+
+/// Another organization's Frontdoor.
+async fn other_frontdoor(app: &TestApp) -> String {
+    let body = json!({"organizationId": "other", "defaultNamespaceName": "prod", "ipsecSharesEnabled": true});
+    app.post("/frontdoor/v2", body).await.body["id"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn an_account_opens_until_it_is_revoked() {
+    let app = TestApp::new().await;
+    let body = json!({"name": "terraform, production", "scopes": ["frontdoor.write", "frontdoor.read"],
+                      "frontdoorIds": [app.frontdoor], "expiresAt": "2100-01-01T00:00:00Z"});
+    let made = app.post(ACCOUNTS, body).await;
+    assert_json_snapshot!("created", app.shown(&made));
+    assert_eq!(made.headers["cache-control"], "no-store");
+    assert_json_snapshot!("account", app.shown(&app.get_hal(&path(&made.body)).await));
+    assert_json_snapshot!("accounts", app.shown(&app.get(ACCOUNTS).await));
+
+    let token = secret(&made.body);
+    assert_eq!(app.get_as(token, "ipsec-tunnels").await.status, StatusCode::OK);
+    let tunnel =
+        app.call_as(token, Method::POST, "ipsec-tunnels", Some(crate::harness::tunnel("a", 1))).await;
+    assert_eq!(tunnel.body["createdBy"], made.body["clientId"]);
+    let executions = app.get("executions").await.body;
+    assert_eq!(executions["content"].as_array().unwrap().last().unwrap()["actor"], made.body["clientId"]);
+
+    assert_eq!(app.delete(&path(&made.body)).await.status, StatusCode::NO_CONTENT);
+    assert_json_snapshot!("revoked", app.shown(&app.get_as(token, "ipsec-tunnels").await));
+    assert_json_snapshot!("gone", app.shown(&app.get(&path(&made.body)).await));
+    assert_eq!(app.delete(&path(&made.body)).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(app.get(ACCOUNTS).await.body["totalElements"], 0);
+}
+
+#[tokio::test]
+async fn the_record_has_who_was_let_in_and_by_whom() {
+    let app = TestApp::new().await;
+    let admin = app.account(json!({"scopes": ["frontdoor.admin"]})).await;
+    let body = json!({"name": "a", "scopes": ["frontdoor.read"]});
+    let made = app.call_as(secret(&admin), Method::POST, ACCOUNTS, Some(body)).await.body;
+    assert_eq!(made["createdBy"], admin["clientId"]);
+    app.call_as(secret(&admin), Method::DELETE, &path(&made), None).await;
+    assert_json_snapshot!("record", app.shown(&app.get("executions?resourceType=api-account").await));
+}
+
+#[tokio::test]
+async fn a_secret_is_kept_as_a_hash_only() {
+    let app = TestApp::new().await;
+    let made = app.account(json!({})).await;
+    let id = made["clientId"].as_str().unwrap().parse().unwrap();
+    let row = app.store.api_account(id).await.unwrap().unwrap();
+    assert!(!format!("{row:?}").contains(secret(&made)));
+    let shown = [app.get(&path(&made)).await.text, app.get(ACCOUNTS).await.text];
+    assert!(shown.iter().all(|text| !text.contains("wgs_") && !text.contains("Secret")));
+}
+
+#[tokio::test]
+async fn an_expired_account_says_so() {
+    let app = TestApp::new().await;
+    let end = Timestamp::now() + SignedDuration::from_millis(1500);
+    let made = app.account(json!({"expiresAt": end})).await;
+    assert_eq!(app.get_as(secret(&made), "ipsec-shares").await.status, StatusCode::OK);
+    let left = end.duration_since(Timestamp::now()) + SignedDuration::from_millis(10);
+    tokio::time::sleep(left.try_into().unwrap_or_default()).await;
+    assert_json_snapshot!("expired", app.shown(&app.get_as(secret(&made), "ipsec-shares").await));
+}
+
+#[tokio::test]
+async fn faults_are_named() {
+    let app = TestApp::new().await;
+    let other = other_frontdoor(&app).await;
+    let mut shown = Vec::new();
+    for body in [
+        json!({}),
+        json!({"name": "", "scopes": [], "frontdoorIds": [], "expiresAt": "tomorrow", "secret": "x"}),
+        json!({"name": 7, "scopes": "frontdoor.read", "frontdoorIds": ["x"], "expiresAt": "2020-01-01T00:00:00Z"}),
+        json!({"name": "a", "scopes": ["frontdoor.read", "root"], "organizationId": "a b"}),
+        json!({"name": "a", "scopes": ["frontdoor.read"], "frontdoorIds": [app.frontdoor, other]}),
+        json!({"name": "a", "scopes": ["frontdoor.read"], "frontdoorIds": ["3d6d2b6e-6c7a-4a7f-8c3d-9a9d2e1f0b1c"]}),
+        json!({"name": "a", "scopes": ["frontdoor.read"], "organizationId": "default", "frontdoorIds": [other]}),
+        json!({"name": "a", "scopes": ["frontdoor.read"]}),
+    ] {
+        shown.push(app.shown(&app.post(ACCOUNTS, body).await));
+    }
+    assert_json_snapshot!("faults", shown);
+}
+
+#[tokio::test]
+async fn an_admin_has_the_accounts_of_its_organization() {
+    let app = TestApp::new().await;
+    let other = other_frontdoor(&app).await;
+    let here = app.account(json!({"organizationId": "default", "scopes": ["frontdoor.admin"]})).await;
+    let there = app.account(json!({"frontdoorIds": [other], "scopes": ["frontdoor.admin"]})).await;
+    assert_eq!(there["organizationId"], "other");
+
+    let all = app.get_as(secret(&here), ACCOUNTS).await.body;
+    assert_eq!((&all["totalElements"], &all["content"][0]["clientId"]), (&json!(1), &here["clientId"]));
+    for method in [Method::GET, Method::DELETE] {
+        let answer = app.call_as(secret(&here), method, &path(&there), None).await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND);
+    }
+    let mut shown = Vec::new();
+    for body in [
+        json!({"name": "a", "scopes": ["frontdoor.read"], "organizationId": "other"}),
+        json!({"name": "a", "scopes": ["frontdoor.read"], "frontdoorIds": [other]}),
+        json!({"name": "a", "scopes": ["frontdoor.read"], "frontdoorIds": ["3d6d2b6e-6c7a-4a7f-8c3d-9a9d2e1f0b1c"]}),
+    ] {
+        shown.push(app.shown(&app.call_as(secret(&here), Method::POST, ACCOUNTS, Some(body)).await));
+    }
+    // One that is for named Frontdoors only could make itself an account for more.
+    shown.push(app.shown(&app.get_as(secret(&there), ACCOUNTS).await));
+    assert_json_snapshot!("limits", shown);
+    let own = json!({"name": "a", "scopes": ["frontdoor.read"], "organizationId": "default"});
+    let made = app.call_as(secret(&here), Method::POST, ACCOUNTS, Some(own)).await;
+    assert_eq!((made.status, &made.body["organizationId"]), (StatusCode::CREATED, &json!("default")));
+}

@@ -1,0 +1,111 @@
+use crate::harness::{Answer, TestApp, at};
+use axum::http::{Method, StatusCode};
+use insta::assert_json_snapshot;
+use serde_json::{Value, json};
+use std::time::Duration;
+use wicketgate_model::{AgentId, Connection, ConnectionState, Generation, Problem, Reason, Status};
+use wicketgate_session::link::{ShareCheck, ToGateway};
+
+fn all_well(agent: AgentId) -> ShareCheck {
+    ShareCheck {
+        bound: Some(Generation::FIRST),
+        listener_problem: None,
+        acknowledged: Some(Generation::FIRST),
+        agent_problem: None,
+        dialled: Ok(agent),
+        dial_took: Duration::from_millis(3),
+    }
+}
+
+/// Asks, while a gateway answers with `seen`, or is gone. What was measured is left out.
+async fn check(app: &TestApp, share: &Value, seen: Option<ShareCheck>) -> Answer {
+    let mut asked = app.asked.lock().unwrap().take().unwrap();
+    let path = format!("{}/check", at("ipsec-shares", share));
+    let gateway = async {
+        while let Some(message) = asked.recv().await {
+            if let ToGateway::Check(id, reply) = message {
+                assert_eq!(json!(id), share["id"]);
+                match &seen {
+                    Some(seen) => reply.send(seen.clone()).unwrap(),
+                    None => drop(reply),
+                }
+                break;
+            }
+        }
+    };
+    let (mut answer, ()) = tokio::join!(app.call(Method::POST, &path, None), gateway);
+    *app.asked.lock().unwrap() = Some(asked);
+    for hop in answer.body["hops"].as_array_mut().into_iter().flatten() {
+        if let Some(latency) = hop.get_mut("latencyMs") {
+            assert!(latency.as_f64().unwrap() >= 0.0);
+            *latency = json!("[ms]");
+        }
+    }
+    answer
+}
+
+fn states(answer: &Answer) -> Vec<&str> {
+    answer.body["hops"].as_array().unwrap().iter().map(|hop| hop["state"].as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_share_is_looked_at_hop_by_hop() {
+    let (app, tunnel, site) = TestApp::with_site().await;
+    let share = app.share(&tunnel, &site.z_id, "app-db", 8443).await;
+    let well = all_well(site.agent);
+    assert_json_snapshot!("silent", app.shown(&check(&app, &share, None).await));
+    let not_yet = check(&app, &share, Some(well.clone())).await;
+    assert_eq!(states(&not_yet), ["FAILED", "FAILED", "OK", "OK", "OK"]);
+    app.settle(&tunnel, Status::Deployed).await;
+    let id = tunnel["id"].as_str().unwrap().parse().unwrap();
+    let mut connection = Connection::down("2026-01-01T00:00:00Z".parse().unwrap());
+    connection.last_error = Some("AUTHENTICATION_FAILED".to_owned());
+    app.store.record_connections(&[(id, connection.clone())]).await.unwrap();
+    assert_json_snapshot!("peer_is_down", app.shown(&check(&app, &share, Some(well.clone())).await));
+    connection.state = ConnectionState::Up;
+    app.store.record_connections(&[(id, connection)]).await.unwrap();
+    let good = check(&app, &share, Some(well.clone())).await;
+    assert_json_snapshot!("well", app.shown(&good));
+
+    let problem = |reason| Problem::new(reason, "as the gateway has it");
+    let taken =
+        ShareCheck { bound: None, listener_problem: Some(problem(Reason::PortInUse)), ..well.clone() };
+    let offline = ShareCheck {
+        acknowledged: None,
+        agent_problem: Some(problem(Reason::AgentOffline)),
+        dialled: Err(problem(Reason::AgentOffline)),
+        ..well.clone()
+    };
+    let refused = ShareCheck { dialled: Err(problem(Reason::AgentRefused)), ..well.clone() };
+    let unreachable = ShareCheck { dialled: Err(problem(Reason::TargetUnreachable)), ..well.clone() };
+    let old = ShareCheck { bound: None, acknowledged: None, ..well };
+    let mut shown = Vec::new();
+    for (seen, expected) in [
+        (taken, ["OK", "OK", "FAILED", "OK", "OK"]),
+        (offline, ["OK", "OK", "OK", "FAILED", "UNKNOWN"]),
+        (refused, ["OK", "OK", "OK", "FAILED", "UNKNOWN"]),
+        (unreachable, ["OK", "OK", "OK", "OK", "FAILED"]),
+        (old, ["OK", "OK", "FAILED", "FAILED", "OK"]),
+    ] {
+        let answer = check(&app, &share, Some(seen)).await;
+        assert_eq!((states(&answer), &answer.body["ok"]), (expected.to_vec(), &json!(false)));
+        let hops = answer.body["hops"].as_array().unwrap();
+        let advised: Vec<_> = hops.iter().filter(|hop| hop.get("advice").is_some()).cloned().collect();
+        assert_eq!(advised.len(), 1);
+        shown.push(advised);
+    }
+    let shown = Answer { body: json!(shown), ..good };
+    assert_json_snapshot!("advice", app.shown(&shown));
+}
+
+#[tokio::test]
+async fn what_can_not_be_looked_at_is_refused() {
+    let (app, tunnel, site) = TestApp::with_site().await;
+    let share = app.share(&tunnel, &site.z_id, "app-db", 8443).await;
+    let path = format!("{}/check", at("ipsec-shares", &share));
+    let odd = app.post(&path, json!({"deep": true})).await;
+    assert_eq!(odd.body["message"], "deep is not a known property");
+    assert_eq!(app.post("ipsec-shares/shr-1/check", json!({})).await.status, StatusCode::NOT_FOUND);
+    app.delete(&at("ipsec-shares", &share)).await;
+    assert_eq!(app.post(&path, json!({})).await.status, StatusCode::CONFLICT);
+}

@@ -1,0 +1,136 @@
+use crate::harness::{Answer, TOKEN, TestApp, at, share, tunnel};
+use axum::http::{Method, Request, StatusCode};
+use serde_json::{Value, json};
+
+async fn post(app: &TestApp, key: &str, path: &str, body: impl ToString) -> Answer {
+    let request = Request::post(app.path(path))
+        .header("authorization", format!("Bearer {TOKEN}"))
+        .header("content-type", "application/json")
+        .header("idempotency-key", key);
+    app.send(request.body(body.to_string().into()).unwrap()).await
+}
+
+fn is_replay(answer: &Answer) -> bool {
+    answer.headers.get("idempotency-replayed").is_some_and(|v| v == "true")
+}
+
+#[tokio::test]
+async fn the_same_request_is_carried_out_once_and_answered_alike() {
+    let (app, _, site) = TestApp::with_site().await;
+    let made = post(&app, "t", "ipsec-tunnels", tunnel("b", 2)).await;
+    let share = share(&made.body, &site.z_id, "app-db", 8443);
+    let frontdoor = json!({"organizationId": "acme", "defaultNamespaceName": "prod"});
+    for (key, path, body, status) in [
+        ("t", "ipsec-tunnels", tunnel("b", 2), StatusCode::ACCEPTED),
+        ("s", "ipsec-shares", share, StatusCode::ACCEPTED),
+        ("f", "/frontdoor/v2", frontdoor, StatusCode::CREATED),
+        ("p", &format!("{}/psk", at("ipsec-tunnels", &made.body)), json!({}), StatusCode::ACCEPTED),
+    ] {
+        let first = post(&app, key, path, &body).await;
+        assert_eq!(first.status, status, "{path}: {}", first.text);
+        let written = app.get("executions").await.body["totalElements"].clone();
+        // However it is written, and at any time.
+        let again = post(&app, key, path, format!(" {body} ")).await;
+        assert!(is_replay(&again));
+        assert_eq!((again.status, &again.text), (first.status, &first.text));
+        for header in ["location", "content-type", "etag"] {
+            assert_eq!(again.headers.get(header), first.headers.get(header), "{header}");
+        }
+        assert_eq!(app.get("executions").await.body["totalElements"], written);
+        let Value::Object(mut other) = body else { panic!() };
+        other.insert("name".to_owned(), "another".into());
+        let refused = post(&app, key, path, Value::Object(other)).await;
+        assert_eq!((refused.status, &refused.body["error"]), (StatusCode::CONFLICT, &json!("conflict")));
+    }
+    let elsewhere = post(&app, "t", "agents/enrollments", tunnel("b", 2)).await;
+    assert_eq!(elsewhere.status, StatusCode::CONFLICT);
+}
+
+#[tokio::test]
+async fn of_many_at_once_one_is_carried_out() {
+    let app = TestApp::new().await;
+    let answers: Vec<_> =
+        futures_util::future::join_all((0..8).map(|_| post(&app, "k", "ipsec-tunnels", tunnel("a", 1))))
+            .await;
+    let made: Vec<_> = answers.iter().filter(|a| a.status == StatusCode::ACCEPTED).collect();
+    assert!(
+        made.iter().filter(|a| !is_replay(a)).count() == 1 && made.iter().all(|a| a.text == made[0].text)
+    );
+    for waiting in answers.iter().filter(|a| a.status != StatusCode::ACCEPTED) {
+        assert_eq!(
+            (waiting.status, &waiting.headers["retry-after"]),
+            (StatusCode::CONFLICT, &"1".parse().unwrap())
+        );
+    }
+    assert_eq!(app.get("ipsec-tunnels").await.body["totalElements"], 1);
+}
+
+#[tokio::test]
+async fn a_caller_that_hangs_up_finds_its_answer() {
+    let app = TestApp::new().await;
+    // Hung up after as many looks at it as it takes until it has begun.
+    let mut looks = 1;
+    let answer = loop {
+        {
+            let mut request = std::pin::pin!(post(&app, "k", "ipsec-tunnels", tunnel("a", 1)));
+            for _ in 0..looks {
+                let look =
+                    std::future::poll_fn(|cx| std::task::Poll::Ready(request.as_mut().poll(cx).is_ready()));
+                if look.await {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+        looks += 1;
+        let answer = post(&app, "k", "ipsec-tunnels", tunnel("a", 1)).await;
+        if answer.status == StatusCode::ACCEPTED {
+            break answer;
+        }
+        assert_eq!(answer.status, StatusCode::CONFLICT, "{}", answer.text);
+        assert!(answer.headers.contains_key("retry-after"));
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    };
+    let tunnels = app.get("ipsec-tunnels").await.body;
+    assert_eq!((&tunnels["totalElements"], &tunnels["content"][0]["id"]), (&json!(1), &answer.body["id"]));
+}
+
+#[tokio::test]
+async fn what_was_refused_leaves_its_key_free() {
+    let app = TestApp::new().await;
+    let refused = post(&app, "k", "ipsec-tunnels", json!({})).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    assert_eq!(post(&app, "k", "ipsec-tunnels", tunnel("a", 1)).await.status, StatusCode::ACCEPTED);
+    let taken = post(&app, "l", "ipsec-tunnels", tunnel("a", 1)).await;
+    assert_eq!((taken.status, is_replay(&taken)), (StatusCode::CONFLICT, false));
+    for bad in ["", "a b", &"x".repeat(256)] {
+        let refused = post(&app, bad, "ipsec-tunnels", tunnel("b", 2)).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+        assert!(refused.body["message"].as_str().unwrap().starts_with("Idempotency-Key must"));
+    }
+    let unknown = Request::post(app.path("ipsec-tunnels")).header("idempotency-key", "k");
+    assert_eq!(app.send(unknown.body("".into()).unwrap()).await.status, StatusCode::UNAUTHORIZED);
+    // A key on another method means nothing.
+    let read = Request::builder().method(Method::GET).uri(app.path("ipsec-tunnels"));
+    let read = read.header("authorization", format!("Bearer {TOKEN}")).header("idempotency-key", "k");
+    assert_eq!(app.send(read.body("".into()).unwrap()).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_secret_is_shown_once_and_kept_nowhere() {
+    let app = TestApp::new().await;
+    let made = post(&app, "k", "agents/enrollments", "{}").await;
+    assert_eq!(made.status, StatusCode::CREATED);
+    let code = made.body["enrollmentCode"].as_str().unwrap().to_owned();
+    let again = post(&app, "k", "agents/enrollments", "{}").await;
+    assert_eq!(again.status, StatusCode::CONFLICT);
+    assert!(again.body["message"].as_str().unwrap().contains("shown once"), "{}", again.text);
+    assert_eq!(app.get("executions").await.body["totalElements"], 2);
+    for file in std::fs::read_dir(app.dir()).unwrap() {
+        let path = file.unwrap().path();
+        if path.is_file() {
+            let bytes = std::fs::read(&path).unwrap();
+            assert!(!bytes.windows(code.len()).any(|w| w == code.as_bytes()), "{}", path.display());
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! A certified OpenID provider in a process of its own, started for one test; see `tests/oidc`.
+
+use serde_json::{Value, json};
+use std::{
+    io::{BufRead, BufReader, Write},
+    path::Path,
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::{LazyLock, mpsc},
+    time::Duration,
+};
+use wicketgate_server::auth::oidc::ProviderConfig;
+
+/// For an answer of the provider: making RSA keys on a busy machine.
+const ANSWER: Duration = Duration::from_secs(60);
+/// What its tokens are for; see `provider.mjs`.
+pub(crate) const AUDIENCE: &str = "https://wicketgate.example/";
+
+pub(crate) struct TestProvider {
+    child: Child,
+    input: ChildStdin,
+    answers: mpsc::Receiver<Value>,
+    pub(crate) issuer: String,
+}
+
+/// Whether there is a Node.js that can run it, and its packages, installed as the lock file says.
+static READY: LazyLock<Result<(), String>> = LazyLock::new(|| {
+    let version = Command::new("node").arg("--version").output().map_err(|_| "node is not installed")?;
+    let version = String::from_utf8_lossy(&version.stdout).into_owned();
+    let major = version.trim().trim_start_matches('v').split('.').next().and_then(|m| m.parse::<u32>().ok());
+    if major.is_none_or(|major| major < 20) {
+        return Err(format!("node 20 is needed, this is {version}"));
+    }
+    let dir = directory();
+    // Every test may be a process of its own: one of them installs, the others wait.
+    let one = std::fs::File::open(dir.join("package.json")).map_err(|e| e.to_string())?;
+    one.lock().map_err(|e| e.to_string())?;
+    let modified = |name: &str| dir.join(name).metadata().and_then(|m| m.modified()).ok();
+    if modified("node_modules/.package-lock.json") < modified("package-lock.json") {
+        let done = Command::new("npm")
+            .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
+            .current_dir(&dir)
+            .stdout(Stdio::null())
+            .status()
+            .map_err(|_| "npm is not installed")?;
+        if !done.success() {
+            return Err("npm ci failed: is the package registry out of reach?".to_owned());
+        }
+    }
+    Ok(())
+});
+
+fn directory() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/oidc")
+}
+
+impl TestProvider {
+    /// `None` where it can't run: that is said, and in CI it is a failure.
+    pub(crate) fn start() -> Option<Self> {
+        if let Err(why) = &*READY {
+            assert!(std::env::var_os("CI").is_none(), "the OpenID provider can't run: {why}");
+            #[expect(clippy::print_stderr, reason = "for whoever wonders what was tried")]
+            {
+                eprintln!("skipped with a real OpenID provider: {why}");
+            }
+            return None;
+        }
+        let mut child = Command::new("node")
+            .arg("provider.mjs")
+            .current_dir(directory())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let (send, answers) = mpsc::sync_channel(8);
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if send.send(serde_json::from_str(&line).unwrap()).is_err() {
+                    break;
+                }
+            }
+        });
+        let mut provider = Self { child, input, answers, issuer: String::new() };
+        provider.issuer = provider.answer()["issuer"].as_str().unwrap().to_owned();
+        Some(provider)
+    }
+
+    pub(crate) fn config(&self) -> ProviderConfig {
+        ProviderConfig {
+            issuer: self.issuer.clone(),
+            audiences: ["RS256", "ES256", "EdDSA"].map(|alg| format!("{AUDIENCE}{alg}")).to_vec(),
+            organization_claim: "organization".to_owned(),
+            scope_claim: "scope".to_owned(),
+        }
+    }
+
+    fn answer(&self) -> Value {
+        self.answers.recv_timeout(ANSWER).unwrap()
+    }
+
+    /// One of the orders in `provider.mjs`.
+    pub(crate) fn order(&mut self, order: &Value) -> Value {
+        writeln!(self.input, "{order}").unwrap();
+        self.answer()
+    }
+
+    /// A token with claims of the test's own, signed with the provider's key.
+    pub(crate) fn sign(&mut self, alg: &str, claims: &Value, header: &Value) -> String {
+        let order = json!({"do": "sign", "alg": alg, "claims": claims, "header": header});
+        self.order(&order)["token"].as_str().unwrap().to_owned()
+    }
+
+    /// A token that it gives to a client for its secret (RFC 6749 §4.4, RFC 8707).
+    pub(crate) async fn token(&self, resource: &str) -> String {
+        let form = format!(
+            "grant_type=client_credentials&client_id=a-program&client_secret=the-secret-of-a-program-in-a-test\
+             &scope=frontdoor.read&resource={resource}"
+        );
+        let answer = client()
+            .post(format!("{}/token", self.issuer))
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(form)
+            .send()
+            .await
+            .unwrap();
+        let text = answer.text().await.unwrap();
+        let body: Value = serde_json::from_str(&text).unwrap();
+        body["access_token"].as_str().unwrap_or_else(|| panic!("{text}")).to_owned()
+    }
+
+    /// Its key set, as it is on the wire.
+    pub(crate) async fn key_set(&self) -> String {
+        client().get(format!("{}/jwks", self.issuer)).send().await.unwrap().text().await.unwrap()
+    }
+}
+
+fn client() -> reqwest::Client {
+    reqwest::Client::builder().no_proxy().timeout(ANSWER).build().unwrap()
+}
+
+impl Drop for TestProvider {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

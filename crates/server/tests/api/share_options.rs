@@ -1,0 +1,129 @@
+use crate::harness::{TestApp, at, share, with};
+use axum::http::StatusCode;
+use insta::assert_json_snapshot;
+use proptest::{prelude::*, test_runner::TestCaseError};
+use serde_json::{Value, json};
+
+fn options() -> Value {
+    json!({
+        "allowedSources": ["172.31.8.0/24", "172.31.0.9"], "maxConnections": 200, "idleTimeoutSeconds": 900,
+        "proxyProtocol": "v2",
+    })
+}
+
+#[tokio::test]
+async fn options_are_kept_changed_and_taken_back() {
+    let (app, tunnel, site) = TestApp::with_site().await;
+    let body = with(share(&tunnel, &site.z_id, "app-db", 8443), options());
+    let made = app.post("ipsec-shares", body).await;
+    assert_json_snapshot!("created", app.shown(&made));
+    let path = at("ipsec-shares", &made.body);
+    assert_eq!(app.get(&path).await.body, made.body);
+    let put = app.put(&path, made.body.clone()).await;
+    assert_eq!(put.body["allowedSources"], json!(["172.31.8.0/24", "172.31.0.9/32"]));
+    let patch = json!({"allowedSources": ["172.31.0.0/16"], "maxConnections": null, "proxyProtocol": null});
+    assert_json_snapshot!("patched", app.shown(&app.patch(&path, patch).await));
+    let put = app.put(&path, share(&tunnel, &site.z_id, "app-db", 8443)).await;
+    assert!(put.body.get("allowedSources").is_none() && put.body.get("idleTimeoutSeconds").is_none());
+}
+
+#[tokio::test]
+async fn all_faults_of_options_are_told_at_once() {
+    let (app, tunnel, site) = TestApp::with_site().await;
+    let bad = json!({
+        "allowedSources": ["10.0.0.0/8", "172.31.0.0/16", "172.0.0.0/8"], "maxConnections": 0,
+        "idleTimeoutSeconds": 604801, "proxyProtocol": "v1",
+    });
+    let body = with(share(&tunnel, &site.z_id, "app-db", 8443), bad);
+    assert_json_snapshot!("faults", app.shown(&app.post("ipsec-shares", body).await));
+    for (change, message) in [
+        (
+            json!({"allowedSources": []}),
+            "allowedSources must be 1 to 64 networks; left out, all of peerCidr is admitted",
+        ),
+        (json!({"allowedSources": "172.31.0.0/16"}), "Value for allowedSources must be of array of strings"),
+        (json!({"allowedSources": [7]}), "Value for allowedSources must be of array of strings"),
+        (
+            json!({"allowedSources": ["172.31.0.1/16"]}),
+            "allowedSources must have no host bits set: 172.31.0.0/16 is the network, not 172.31.0.1/16",
+        ),
+        (
+            json!({"allowedSources": ["fd00::/8"]}),
+            "allowedSources must be IPv4 networks in CIDR notation, like 172.31.8.0/24, not fd00::/8",
+        ),
+        (
+            json!({"allowedSources": ["172.31.0.1", "172.31.0.1/32"]}),
+            "allowedSources must not name 172.31.0.1/32 twice",
+        ),
+        (json!({"maxConnections": "9"}), "Value for maxConnections must be of integer"),
+        (json!({"maxConnections": 1.5}), "Value for maxConnections must be of integer"),
+        (json!({"maxConnections": 1e300}), "maxConnections must be between 1 and 1000000"),
+        (json!({"idleTimeoutSeconds": -1}), "idleTimeoutSeconds must be between 1 and 604800"),
+        (json!({"proxyProtocol": true}), "Value for proxyProtocol must be of string"),
+    ] {
+        let body = with(share(&tunnel, &site.z_id, "app-db", 8443), change.clone());
+        let answer = app.post("ipsec-shares", body).await;
+        assert_eq!(answer.body, json!({"error": "invalid_request", "message": message}), "{change}");
+    }
+    let many: Vec<_> = (0..65).map(|n| format!("172.31.0.{n}")).collect();
+    let body = with(share(&tunnel, &site.z_id, "app-db", 8443), json!({"allowedSources": many}));
+    assert_eq!(app.post("ipsec-shares", body).await.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn tags_have_a_number_and_lengths() {
+    let (app, tunnel, site) = TestApp::with_site().await;
+    let tags = |n: usize, value: &str| -> Value {
+        json!({"tags": (0..n).map(|i| (format!("tag-{i}"), value.to_owned())).collect::<std::collections::BTreeMap<_, _>>()})
+    };
+    let body = |change| with(share(&tunnel, &site.z_id, "app-db", 8443), change);
+    for bad in [tags(17, "x"), tags(1, &"x".repeat(256)), tags(1, "\u{0}"), json!({"tags": {"": "x"}})] {
+        let answer = app.post("ipsec-shares", body(bad)).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+        assert!(answer.body["message"].as_str().unwrap().starts_with("tags must"), "{}", answer.text);
+    }
+    let made = app.post("ipsec-shares", body(tags(16, &"ü".repeat(255)))).await;
+    assert_eq!(made.status, StatusCode::ACCEPTED, "{}", made.text);
+}
+
+/// Any JSON, with the names of options among its keys.
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(|f| json!(f)),
+        "[\\PC\\x00]{0,12}".prop_map(Value::from),
+        "172\\.31\\.[0-9]{1,3}\\.[0-9]{1,3}(/[0-9]{1,2})?".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 12, 4, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            proptest::collection::btree_map("[a-c]", inner, 0..4).prop_map(|m| json!(m)),
+        ]
+    })
+}
+
+#[test]
+fn whatever_an_option_is_it_is_kept_or_named() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (app, path) = runtime.block_on(async {
+        let (app, tunnel, site) = TestApp::with_site().await;
+        let made = app.share(&tunnel, &site.z_id, "app-db", 8443).await;
+        (app, at("ipsec-shares", &made))
+    });
+    static NAMES: [&str; 7] =
+        ["allowedSources", "maxConnections", "idleTimeoutSeconds", "proxyProtocol", "tags", "name", "target"];
+    let config = ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() };
+    proptest!(config, |(name in proptest::sample::select(&NAMES[..]), value in any_json())| {
+        runtime.block_on(async {
+            let answer = app.patch(&path, json!({ name: value })).await;
+            match answer.status {
+                StatusCode::ACCEPTED => prop_assert_eq!(&app.get(&path).await.body, &answer.body),
+                StatusCode::BAD_REQUEST => prop_assert!(answer.body["message"].as_str().unwrap().contains(name)),
+                other => prop_assert!(false, "{other}: {}", answer.text),
+            }
+            Ok::<_, TestCaseError>(())
+        })?;
+    });
+}

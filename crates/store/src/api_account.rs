@@ -1,0 +1,188 @@
+//! API accounts: programs' own credentials. Of a secret only its SHA-256 is kept; a revoked account is gone for the
+//! API, and kept for the record.
+
+use crate::{
+    Act, Action, Reach, ResourceType, Result, Store, StoreError,
+    act::Write,
+    columns::{parsed, text, time, time_option},
+    enrollment::hex,
+    execution::Execution,
+};
+use jiff::Timestamp;
+use sqlx::{Row, any::AnyRow};
+use wicketgate_model::{ApiAccountId, FrontdoorId};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiAccountRow {
+    /// Its client id.
+    pub id: ApiAccountId,
+    pub organization: String,
+    pub name: String,
+    /// As they are written, in the order they were given.
+    pub scopes: Vec<String>,
+    /// The Frontdoors that it is limited to; `None` for all of its organization.
+    pub frontdoors: Option<Vec<FrontdoorId>>,
+    /// Of its secret, which has 256 random bits: nothing slower is needed to keep it from being guessed.
+    pub secret_sha256: [u8; 32],
+    /// `None` if it never ends.
+    pub expires_at: Option<Timestamp>,
+    pub created_at: Timestamp,
+    pub created_by: String,
+}
+
+/// An account to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewApiAccount {
+    pub organization: String,
+    pub name: String,
+    pub scopes: Vec<String>,
+    /// Live ones of the organization, if any are named.
+    pub frontdoors: Option<Vec<FrontdoorId>>,
+    pub secret_sha256: [u8; 32],
+    pub expires_at: Option<Timestamp>,
+}
+
+impl ApiAccountRow {
+    pub fn reach(&self) -> Reach {
+        match &self.frontdoors {
+            Some(named) => Reach::Named(named.clone()),
+            None => Reach::Organization(self.organization.clone()),
+        }
+    }
+
+    pub(crate) fn read(row: &AnyRow) -> Result<Self> {
+        let frontdoors: Option<String> = row.try_get("frontdoors")?;
+        let frontdoors = frontdoors.map(|ids| {
+            let id = |id: &str| id.parse().map_err(|_| StoreError::Corrupt { column: "frontdoors" });
+            ids.split(' ').map(id).collect()
+        });
+        Ok(Self {
+            id: parsed(row, "id")?,
+            organization: text(row, "organization")?,
+            name: text(row, "name")?,
+            scopes: text(row, "scopes")?.split(' ').map(str::to_owned).collect(),
+            frontdoors: frontdoors.transpose()?,
+            secret_sha256: unhex(&text(row, "secret_sha256")?)
+                .ok_or(StoreError::Corrupt { column: "secret_sha256" })?,
+            expires_at: time_option(row, "expires_at")?,
+            created_at: time(row, "created_at")?,
+            created_by: text(row, "created_by")?,
+        })
+    }
+}
+
+impl Store {
+    /// Recorded in every Frontdoor that the account reaches: each has the trail of who was let in.
+    pub async fn create_api_account(&self, new: &NewApiAccount, act: &Act) -> Result<ApiAccountRow> {
+        let mut write = self.write().await?;
+        let frontdoors = new.frontdoors.as_ref();
+        let row = sqlx::query(
+            "INSERT INTO api_account (id, organization, name, scopes, frontdoors, secret_sha256, expires_at, \
+             created_at, created_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING *",
+        )
+        .bind(ApiAccountId::new((act.fresh)()).to_string())
+        .bind(new.organization.clone())
+        .bind(new.name.clone())
+        .bind(new.scopes.join(" "))
+        .bind(frontdoors.map(|f| f.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")))
+        .bind(hex(&new.secret_sha256))
+        .bind(new.expires_at.map(Timestamp::as_microsecond))
+        .bind(act.at.as_microsecond())
+        .bind(act.actor.clone())
+        .fetch_one(write.db())
+        .await?;
+        let account = ApiAccountRow::read(&row)?;
+        write.record_account(act, &account, Action::Create).await?;
+        write.commit().await?;
+        Ok(account)
+    }
+
+    /// `None` once it is revoked. It may have expired.
+    pub async fn api_account(&self, id: ApiAccountId) -> Result<Option<ApiAccountRow>> {
+        let row = sqlx::query("SELECT * FROM api_account WHERE id = $1 AND revoked_at IS NULL")
+            .bind(id.to_string())
+            .fetch_optional(&self.readers)
+            .await?;
+        row.as_ref().map(ApiAccountRow::read).transpose()
+    }
+
+    /// As [`Store::api_account`]. What the lookup's time tells is about a hash, of which nobody can choose the letters.
+    pub async fn api_account_with_secret(&self, secret_sha256: &[u8; 32]) -> Result<Option<ApiAccountRow>> {
+        let row = sqlx::query("SELECT * FROM api_account WHERE secret_sha256 = $1 AND revoked_at IS NULL")
+            .bind(hex(secret_sha256))
+            .fetch_optional(&self.readers)
+            .await?;
+        row.as_ref().map(ApiAccountRow::read).transpose()
+    }
+
+    /// From the next request on, its secret and all its tokens open nothing.
+    pub async fn revoke_api_account(&self, id: ApiAccountId, act: &Act) -> Result<()> {
+        let mut write = self.write().await?;
+        let row = sqlx::query(
+            "UPDATE api_account SET revoked_at = $1 WHERE id = $2 AND revoked_at IS NULL RETURNING *",
+        )
+        .bind(act.at.as_microsecond())
+        .bind(id.to_string())
+        .fetch_optional(write.db())
+        .await?;
+        let account = ApiAccountRow::read(&row.ok_or(StoreError::Missing)?)?;
+        write.record_account(act, &account, Action::Delete).await?;
+        write.commit().await
+    }
+}
+
+impl Write {
+    async fn record_account(&mut self, act: &Act, account: &ApiAccountRow, action: Action) -> Result<()> {
+        let reached = match &account.frontdoors {
+            Some(named) => named.clone(),
+            None => {
+                let rows = sqlx::query(
+                    "SELECT id FROM frontdoor WHERE organization = $1 AND deleted_at IS NULL ORDER BY id",
+                )
+                .bind(account.organization.clone())
+                .fetch_all(self.db())
+                .await?;
+                rows.iter().map(|row| parsed(row, "id")).collect::<Result<_>>()?
+            }
+        };
+        for frontdoor in reached {
+            let on = Execution {
+                resource_type: ResourceType::ApiAccount,
+                resource: &account.id,
+                generation: None,
+            };
+            self.record(act, frontdoor, action, on).await?;
+        }
+        Ok(())
+    }
+}
+
+fn unhex(text: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    let digits = text.as_bytes();
+    if digits.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_hash_reads_back(bytes: [u8; 32]) {
+            prop_assert_eq!(unhex(&hex(&bytes)), Some(bytes));
+        }
+
+        #[test]
+        fn no_text_panics(text in ".{0,70}|[0-9a-f+ä]{64}") {
+            let _ = unhex(&text);
+        }
+    }
+}

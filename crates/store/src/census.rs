@@ -1,0 +1,35 @@
+//! How many there are of what, for whoever watches.
+
+use crate::{Result, Store, StoreError, columns::status};
+use sqlx::Row;
+use wicketgate_model::Status;
+
+/// What is in the database at one time. `DELETED` rows are not counted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Census {
+    pub tunnels: Vec<(Status, i64)>,
+    pub shares: Vec<(Status, i64)>,
+    pub agents_connected: i64,
+}
+
+impl Store {
+    pub async fn census(&self) -> Result<Census> {
+        let tunnels = "SELECT status, COUNT(*) FROM ipsec_tunnel WHERE status <> 'DELETED' GROUP BY status";
+        let shares = "SELECT status, COUNT(*) FROM ipsec_share WHERE status <> 'DELETED' GROUP BY status";
+        let agents = "SELECT COUNT(*) FROM agent WHERE connected_since IS NOT NULL AND barred_at IS NULL";
+        Ok(Census {
+            tunnels: self.by_status(tunnels).await?,
+            shares: self.by_status(shares).await?,
+            agents_connected: sqlx::query(agents).fetch_one(&self.readers).await?.try_get(0)?,
+        })
+    }
+
+    async fn by_status(&self, sql: &'static str) -> Result<Vec<(Status, i64)>> {
+        let rows = sqlx::query(sql).fetch_all(&self.readers).await?;
+        let counts = rows.iter().map(|row| {
+            let name: String = row.try_get(0)?;
+            Ok((status(&name).ok_or(StoreError::Corrupt { column: "status" })?, row.try_get(1)?))
+        });
+        counts.collect()
+    }
+}

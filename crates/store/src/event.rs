@@ -1,0 +1,255 @@
+//! Changes of status, in the order in which they were committed: what callers follow instead of asking again.
+//!
+//! Invariants: an event is written in the transaction that changes the status, so none is lost and none is told that
+//! did not happen. Its number is taken last in that transaction, from one row: on PostgreSQL that row's lock makes the
+//! order of numbers the order of commits, and whoever has seen event n has missed nothing before it.
+
+use crate::{
+    Result, Store, StoreError,
+    agent::shown,
+    columns::{big, number, parsed, status, text, time},
+};
+use jiff::Timestamp;
+use sqlx::{Any, AnyConnection, Row, Transaction, any::AnyRow};
+use wicketgate_model::{Detail, EnvironmentId, FrontdoorId, Reason};
+
+/// Events that are kept: a day of a large site.
+pub(crate) const MOST: i64 = 100_000;
+/// For a week at most, in microseconds: who has been away for longer reads everything anew.
+pub(crate) const KEPT: i64 = 7 * 24 * 3600 * 1_000_000;
+
+/// What changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventKind {
+    Share,
+    Tunnel,
+    Environment,
+    /// A tunnel's connection.
+    Connection,
+}
+
+impl EventKind {
+    const ALL: [Self; 4] = [Self::Share, Self::Tunnel, Self::Environment, Self::Connection];
+
+    /// As it stands in the database and in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Share => "ipsec-share",
+            Self::Tunnel => "ipsec-tunnel",
+            Self::Environment => "environment",
+            Self::Connection => "connection",
+        }
+    }
+}
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventRow {
+    /// Grows with every event of the database.
+    pub id: u64,
+    pub frontdoor: FrontdoorId,
+    pub at: Timestamp,
+    pub kind: EventKind,
+    /// The id of the share, tunnel or environment.
+    pub resource: String,
+    pub status: String,
+    pub reason: Option<Reason>,
+    pub message: Option<String>,
+}
+
+/// Where the sequence of events stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EventSpan {
+    /// The newest event; 0 before the first.
+    pub newest: u64,
+    /// The newest event that is not kept any more.
+    pub forgotten: u64,
+}
+
+/// A change that its transaction has yet to tell.
+#[derive(Debug)]
+pub(crate) struct NewEvent {
+    pub(crate) frontdoor: FrontdoorId,
+    pub(crate) at: Timestamp,
+    pub(crate) kind: EventKind,
+    pub(crate) resource: String,
+    pub(crate) status: &'static str,
+    pub(crate) detail: Option<Detail>,
+}
+
+impl EventRow {
+    fn read(row: &AnyRow) -> Result<Self> {
+        let kind = text(row, "kind")?;
+        let reason: Option<String> = row.try_get("reason")?;
+        Ok(Self {
+            id: number(row, "id")?,
+            frontdoor: parsed(row, "frontdoor")?,
+            at: time(row, "at")?,
+            kind: EventKind::ALL
+                .into_iter()
+                .find(|k| k.as_str() == kind)
+                .ok_or(StoreError::Corrupt { column: "kind" })?,
+            resource: text(row, "resource")?,
+            status: text(row, "status")?,
+            reason: reason.and_then(|name| Reason::ALL.into_iter().find(|r| r.as_str() == name)),
+            message: row.try_get("message")?,
+        })
+    }
+}
+
+/// Writes what a transaction has to tell. The last thing before its commit.
+pub(crate) async fn tell(db: &mut AnyConnection, events: &[NewEvent]) -> Result<()> {
+    for event in events {
+        let row = sqlx::query("UPDATE event_sequence SET newest = newest + 1 WHERE id = 1 RETURNING newest")
+            .fetch_one(&mut *db)
+            .await?;
+        let problem = event.detail.as_ref().map(|d| &d.problem);
+        sqlx::query(
+            "INSERT INTO event (id, frontdoor, at, kind, resource, status, reason, message) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        )
+        .bind(number::<i64>(&row, "newest")?)
+        .bind(event.frontdoor.to_string())
+        .bind(event.at.as_microsecond())
+        .bind(event.kind.as_str())
+        .bind(event.resource.clone())
+        .bind(event.status)
+        .bind(problem.map(|p| p.reason.as_str()))
+        .bind(problem.map(|p| shown(&p.message)))
+        .execute(&mut *db)
+        .await?;
+    }
+    Ok(())
+}
+
+/// How a tunnel or a share stood, to be compared with how it stands now.
+pub(crate) struct Before {
+    pub(crate) frontdoor: FrontdoorId,
+    status: String,
+    reason: Option<String>,
+}
+
+impl Before {
+    pub(crate) fn read(row: &AnyRow) -> Result<Self> {
+        let reason: Option<String> = row.try_get("reason")?;
+        let name = text(row, "status")?;
+        let stands = status(&name).ok_or(StoreError::Corrupt { column: "status" })?;
+        // What waits has said so when it was written, without a reason in its row.
+        let waiting = || Detail::waiting(stands, Timestamp::UNIX_EPOCH).map(|d| d.problem.reason.as_str());
+        Ok(Self {
+            frontdoor: parsed(row, "frontdoor")?,
+            reason: reason.or_else(|| waiting().map(str::to_owned)),
+            status: name,
+        })
+    }
+
+    /// The message may change without an event: its reason is what counts.
+    pub(crate) fn differs(&self, status: &str, detail: Option<&Detail>) -> bool {
+        self.status != status || self.reason.as_deref() != detail.map(|d| d.problem.reason.as_str())
+    }
+}
+
+/// Locks the environment until the transaction ends, and answers whether an agent of it is connected. To be asked
+/// before and after a change of its agents.
+pub(crate) async fn is_active(
+    db: &mut AnyConnection,
+    environment: EnvironmentId,
+) -> Result<Option<(FrontdoorId, bool)>> {
+    // On PostgreSQL, two agents that leave at once must see each other.
+    let row = sqlx::query(
+        "UPDATE environment SET name = name WHERE id = $1 AND deleted_at IS NULL RETURNING frontdoor",
+    )
+    .bind(environment.to_string())
+    .fetch_optional(&mut *db)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let frontdoor = parsed(&row, "frontdoor")?;
+    let count = sqlx::query(
+        "SELECT COUNT(*) AS n FROM agent WHERE environment = $1 AND barred_at IS NULL \
+         AND connected_since IS NOT NULL",
+    )
+    .bind(environment.to_string())
+    .fetch_one(&mut *db)
+    .await?;
+    Ok(Some((frontdoor, number::<i64>(&count, "n")? > 0)))
+}
+
+/// The event of an environment that was `before` and is `after`, if they differ.
+pub(crate) fn of_environment(
+    environment: EnvironmentId,
+    before: Option<(FrontdoorId, bool)>,
+    after: Option<(FrontdoorId, bool)>,
+    at: Timestamp,
+) -> Option<NewEvent> {
+    let ((_, was), (frontdoor, is)) = before.zip(after)?;
+    (was != is).then(|| NewEvent {
+        frontdoor,
+        at,
+        kind: EventKind::Environment,
+        resource: environment.to_string(),
+        status: if is { "ACTIVE" } else { "OFFLINE" },
+        detail: None,
+    })
+}
+
+impl Store {
+    /// Commits what told something.
+    pub(crate) async fn commit_telling(
+        &self,
+        mut tx: Transaction<'static, Any>,
+        events: Vec<NewEvent>,
+    ) -> Result<()> {
+        tell(&mut tx, &events).await?;
+        tx.commit().await?;
+        if !events.is_empty() {
+            self.told.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Events after `after`, oldest first; of one Frontdoor or of all.
+    pub async fn events(
+        &self,
+        frontdoor: Option<FrontdoorId>,
+        after: u64,
+        most: u32,
+    ) -> Result<Vec<EventRow>> {
+        let query = match frontdoor {
+            Some(_) => "SELECT * FROM event WHERE id > $1 AND frontdoor = $3 ORDER BY id LIMIT $2",
+            None => "SELECT * FROM event WHERE id > $1 ORDER BY id LIMIT $2",
+        };
+        let mut query = sqlx::query(query).bind(big(after)).bind(i64::from(most));
+        if let Some(frontdoor) = frontdoor {
+            query = query.bind(frontdoor.to_string());
+        }
+        let rows = query.fetch_all(&self.readers).await?;
+        rows.iter().map(EventRow::read).collect()
+    }
+
+    pub async fn event_span(&self) -> Result<EventSpan> {
+        let row =
+            sqlx::query("SELECT newest, forgotten FROM event_sequence").fetch_one(&self.readers).await?;
+        Ok(EventSpan { newest: number(&row, "newest")?, forgotten: number(&row, "forgotten")? })
+    }
+
+    /// Waits until this process has written events since it was last asked; others may have written more.
+    pub async fn events_written(&self) {
+        self.told.notified().await;
+    }
+}
+
+/// Forgets events that are too many or too old.
+pub(crate) async fn prune(db: &mut AnyConnection, now: Timestamp) -> Result<()> {
+    sqlx::query(
+        "UPDATE event_sequence SET forgotten = COALESCE((SELECT MAX(id) FROM event \
+         WHERE at < $1 OR id <= event_sequence.newest - $2), forgotten)",
+    )
+    .bind(now.as_microsecond() - KEPT)
+    .bind(MOST)
+    .execute(&mut *db)
+    .await?;
+    sqlx::query("DELETE FROM event WHERE id <= (SELECT forgotten FROM event_sequence)")
+        .execute(&mut *db)
+        .await?;
+    Ok(())
+}

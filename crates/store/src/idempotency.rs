@@ -1,0 +1,167 @@
+//! Requests that are carried out once, however often they are sent: the key of a request, and what was answered.
+//!
+//! A request takes a claim on its key before anything else. The transaction of its write marks the claim, so that
+//! there is no write without the mark and no mark without the write; then its answer is kept beside it. If the process
+//! ends in between, the mark says that the write was made.
+
+use crate::{
+    Act, Result, Store, StoreError,
+    columns::{number, parsed_option, text, time},
+};
+use jiff::Timestamp;
+use sqlx::{AnyConnection, Row, any::AnyRow};
+use uuid::Uuid;
+use wicketgate_model::ExecutionId;
+
+/// How long an answer is kept: a day, in microseconds.
+const KEPT: i64 = 24 * 3600 * 1_000_000;
+/// A claim without a mark that is older was left by a process that is gone: no request takes so long. Microseconds.
+const LEFT: i64 = 60 * 1_000_000;
+
+/// A request with a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Whose key it is.
+    pub principal: String,
+    pub key: String,
+    /// What tells its request from another one.
+    pub fingerprint: String,
+    /// Of this attempt alone.
+    pub token: Uuid,
+}
+
+/// What was answered. Without a body, it held a secret, and is not kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptAnswer {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Option<String>,
+}
+
+/// What is known of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claimed {
+    /// Nothing: it is the caller's now, which must keep an answer or release it.
+    Fresh,
+    /// Its request is being carried out.
+    Running,
+    /// It was used for another request.
+    Other,
+    Answered(KeptAnswer),
+    /// The write of this process was made, and its answer lost.
+    Lost(ExecutionId),
+}
+
+impl Store {
+    pub async fn claim(&self, claim: &Claim, now: Timestamp) -> Result<Claimed> {
+        let mut tx = self.begin().await?;
+        // Lets go of what is too old, and of what a process that is gone has left without a write.
+        sqlx::query(
+            "DELETE FROM idempotency WHERE principal = $1 AND key = $2 AND (claimed_at < $3 \
+             OR (claimed_at < $4 AND process IS NULL AND status IS NULL))",
+        )
+        .bind(claim.principal.clone())
+        .bind(claim.key.clone())
+        .bind(now.as_microsecond() - KEPT)
+        .bind(now.as_microsecond() - LEFT)
+        .execute(&mut *tx)
+        .await?;
+        let fresh = sqlx::query(
+            "INSERT INTO idempotency (principal, key, fingerprint, token, claimed_at) \
+             VALUES ($1, $2, $3, $4, $5) ON CONFLICT (principal, key) DO NOTHING",
+        )
+        .bind(claim.principal.clone())
+        .bind(claim.key.clone())
+        .bind(claim.fingerprint.clone())
+        .bind(claim.token.to_string())
+        .bind(now.as_microsecond())
+        .execute(&mut *tx)
+        .await?;
+        let found = sqlx::query("SELECT * FROM idempotency WHERE principal = $1 AND key = $2")
+            .bind(claim.principal.clone())
+            .bind(claim.key.clone())
+            .fetch_one(&mut *tx)
+            .await?;
+        tx.commit().await?;
+        if fresh.rows_affected() > 0 {
+            return Ok(Claimed::Fresh);
+        }
+        known(&found, claim, now)
+    }
+
+    pub async fn keep_answer(&self, claim: &Claim, answer: &KeptAnswer) -> Result<()> {
+        let headers = serde_json::to_string(&answer.headers);
+        let headers = headers.map_err(|_| StoreError::Corrupt { column: "headers" })?;
+        let mut tx = self.begin().await?;
+        sqlx::query(
+            "UPDATE idempotency SET status = $1, headers = $2, body = $3 \
+             WHERE principal = $4 AND key = $5 AND token = $6",
+        )
+        .bind(i64::from(answer.status))
+        .bind(headers)
+        .bind(answer.body.clone())
+        .bind(claim.principal.clone())
+        .bind(claim.key.clone())
+        .bind(claim.token.to_string())
+        .execute(&mut *tx)
+        .await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// The request changed nothing: its key is free again.
+    pub async fn release(&self, claim: &Claim) -> Result<()> {
+        let mut tx = self.begin().await?;
+        sqlx::query(
+            "DELETE FROM idempotency WHERE principal = $1 AND key = $2 AND token = $3 AND process IS NULL",
+        )
+        .bind(claim.principal.clone())
+        .bind(claim.key.clone())
+        .bind(claim.token.to_string())
+        .execute(&mut *tx)
+        .await?;
+        Ok(tx.commit().await?)
+    }
+}
+
+fn known(row: &AnyRow, claim: &Claim, now: Timestamp) -> Result<Claimed> {
+    if text(row, "fingerprint")? != claim.fingerprint {
+        return Ok(Claimed::Other);
+    }
+    let status: Option<i64> = row.try_get("status")?;
+    if status.is_some() {
+        let headers = serde_json::from_str(&text(row, "headers")?);
+        return Ok(Claimed::Answered(KeptAnswer {
+            status: number(row, "status")?,
+            headers: headers.map_err(|_| StoreError::Corrupt { column: "headers" })?,
+            body: row.try_get("body")?,
+        }));
+    }
+    let is_left = time(row, "claimed_at")?.as_microsecond() < now.as_microsecond() - LEFT;
+    Ok(match parsed_option(row, "process")? {
+        Some(process) if is_left => Claimed::Lost(process),
+        _ => Claimed::Running,
+    })
+}
+
+/// Marks the act's claim, in the transaction of its write. A claim that somebody else has by now undoes the write.
+pub(crate) async fn mark(db: &mut AnyConnection, act: &Act) -> Result<()> {
+    let Some(claim) = &act.claim else { return Ok(()) };
+    let done =
+        sqlx::query("UPDATE idempotency SET process = $1 WHERE principal = $2 AND key = $3 AND token = $4")
+            .bind(act.process.to_string())
+            .bind(claim.principal.clone())
+            .bind(claim.key.clone())
+            .bind(claim.token.to_string())
+            .execute(db)
+            .await?;
+    if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Stale) }
+}
+
+/// Forgets keys that are too old.
+pub(crate) async fn prune(db: &mut AnyConnection, now: Timestamp) -> Result<()> {
+    sqlx::query("DELETE FROM idempotency WHERE claimed_at < $1")
+        .bind(now.as_microsecond() - KEPT)
+        .execute(db)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! Lists: filtered, sorted, a page at a time.
+//!
+//! A [`Listing`] describes what can be listed: its properties, their types, and the expression behind each. All else
+//! follows from it: the statements here, the reading of query strings, the errors and the OpenAPI document. Callers'
+//! values are bound; of their text, nothing gets into a statement.
+
+mod listings;
+mod sql;
+
+use crate::{Page, PageRequest, Result, Store};
+use jiff::Timestamp;
+pub use listings::{AGENTS, API_ACCOUNTS, ENVIRONMENTS, EXECUTIONS, FRONTDOORS, SHARES, TUNNELS};
+use sql::Sql;
+use sqlx::{Row, any::AnyRow};
+
+/// What a property holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PropertyType {
+    Text,
+    /// An id with this prefix; a plain UUID with none.
+    Id(&'static str),
+    Integer,
+    Boolean,
+    Timestamp,
+    /// One of these.
+    Enum(&'static [&'static str]),
+    /// Names with a text each: filtered by the text of one name.
+    Tags,
+    /// Texts: filtered by one of them.
+    List,
+}
+
+/// A property of what is listed, as the API calls it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Property {
+    pub name: &'static str,
+    pub kind: PropertyType,
+    /// May be absent. An absent value sorts before all others.
+    pub optional: bool,
+    sql: &'static str,
+}
+
+impl Property {
+    pub const fn new(name: &'static str, kind: PropertyType, sql: &'static str) -> Self {
+        Self { name, kind, optional: false, sql }
+    }
+
+    pub(crate) const fn optional(self) -> Self {
+        Self { optional: true, ..self }
+    }
+}
+
+/// What can be listed, and how. Every property can be filtered and sorted by.
+#[derive(Debug)]
+pub struct Listing {
+    pub properties: &'static [Property],
+    /// Columns, tables and joins.
+    select: &'static str,
+    from: &'static str,
+    /// The expression that ties are broken on.
+    id: &'static str,
+    /// Holds for all rows that there are for the API; empty if all do.
+    only: &'static str,
+    /// What is left out unless it is asked for.
+    hidden: Option<Hidden>,
+}
+
+/// Rows that were deleted stay readable for a time; lists have them only if `status=DELETED` or `deletedAt` is asked
+/// for.
+#[derive(Debug)]
+struct Hidden {
+    live: &'static str,
+    deleted_at: &'static str,
+}
+
+impl Listing {
+    /// Of what is kept in memory.
+    pub const fn in_memory(properties: &'static [Property]) -> Self {
+        Self { properties, select: "", from: "", id: "", only: "", hidden: None }
+    }
+
+    pub(crate) const fn new(
+        properties: &'static [Property],
+        select: &'static str,
+        from: &'static str,
+        id: &'static str,
+    ) -> Self {
+        Self { properties, select, from, id, only: "", hidden: None }
+    }
+
+    pub(crate) const fn only(self, only: &'static str) -> Self {
+        Self { only, ..self }
+    }
+
+    pub(crate) const fn hiding_deleted(self, live: &'static str, deleted_at: &'static str) -> Self {
+        Self { hidden: Some(Hidden { live, deleted_at }), ..self }
+    }
+
+    pub fn property(&self, name: &str) -> Option<&'static Property> {
+        self.properties.iter().find(|p| p.name == name)
+    }
+}
+
+/// What a caller wants of a list. Its properties are those of the listing that it is put to.
+#[derive(Debug, Clone, Default)]
+pub struct ListRequest {
+    pub page: PageRequest,
+    pub sort: Vec<Sort>,
+    /// All of them hold.
+    pub filters: Vec<Filter>,
+    /// What was deleted before is not there any more.
+    pub kept_since: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sort {
+    pub property: &'static Property,
+    pub descending: bool,
+}
+
+/// One of the values is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filter {
+    pub property: &'static Property,
+    pub values: Vec<Wanted>,
+}
+
+/// A value that a property may have; of its property's type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    Text(String),
+    /// In a list.
+    Item(String),
+    Integer(i64),
+    Boolean(bool),
+    /// Both ends belong to it.
+    Times(Option<Timestamp>, Option<Timestamp>),
+    Tag {
+        name: String,
+        value: String,
+    },
+}
+
+impl From<PageRequest> for ListRequest {
+    fn from(page: PageRequest) -> Self {
+        Self { page, ..Self::default() }
+    }
+}
+
+/// Whose rows: a column that has one of these values.
+type Owner = (&'static str, Vec<String>);
+type Scope = Option<Owner>;
+
+impl Store {
+    pub(crate) async fn list<T>(
+        &self,
+        listing: &'static Listing,
+        scope: Scope,
+        request: &ListRequest,
+        read: fn(&AnyRow) -> Result<T>,
+    ) -> Result<Page<T>> {
+        let total: i64 =
+            Sql::count(listing, scope.as_ref(), request).fetch_one(&self.readers).await?.try_get(0)?;
+        let total = u64::try_from(total).unwrap_or(0);
+        let rows = Sql::page(listing, scope.as_ref(), request).fetch_all(&self.readers).await?;
+        Ok(Page { rows: rows.iter().map(read).collect::<Result<_>>()?, total })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,282 @@
+//! What each resource's list knows: data only.
+
+use super::{
+    Filter, ListRequest, Listing, Property,
+    PropertyType::{Boolean, Enum, Id, Integer, List, Tags, Text, Timestamp},
+    Scope, Wanted,
+};
+use crate::{
+    Action, AgentRow, ApiAccountRow, EnvironmentRow, ExecutionRow, ExecutionStatus, FrontdoorRow, Page,
+    PageRequest, Reach, ResourceType, Result, ShareRow, Store, TunnelRow,
+};
+use wicketgate_model::{ConnectionState, EnvironmentId, FrontdoorId, Reason, Status};
+
+/// The closed list of a status, a reason, …
+macro_rules! names {
+    ($all:expr) => {{
+        let mut names = [""; $all.len()];
+        let mut i = 0;
+        while i < names.len() {
+            names[i] = $all[i].as_str();
+            i += 1;
+        }
+        names
+    }};
+}
+
+static STATUSES: [&str; Status::ALL.len()] = names!(Status::ALL);
+static REASONS: [&str; Reason::ALL.len()] = names!(Reason::ALL);
+static CONNECTIONS: [&str; ConnectionState::ALL.len()] = names!(ConnectionState::ALL);
+
+/// What `statusDetail` says; a row that has no reason yet, and is not as it should be, is pending.
+macro_rules! detail {
+    ($table:literal, $column:literal, $pending:literal) => {
+        concat!(
+            "COALESCE(",
+            $table,
+            ".",
+            $column,
+            ", CASE WHEN ",
+            $table,
+            ".reason IS NULL AND ",
+            $table,
+            ".status IN ('NEW', 'ERROR', 'DELETING') THEN ",
+            $pending,
+            " END)"
+        )
+    };
+}
+
+/// How many agents of an environment are connected.
+macro_rules! connected {
+    () => {
+        "(SELECT COUNT(*) FROM agent a WHERE a.environment = e.id AND a.barred_at IS NULL \
+         AND a.connected_since IS NOT NULL)"
+    };
+}
+
+pub static FRONTDOORS: Listing = Listing::new(
+    &[
+        Property::new("id", Id(""), "f.id"),
+        Property::new("organizationId", Text, "f.organization"),
+        Property::new("defaultNamespaceName", Text, "f.default_namespace"),
+        Property::new("ipsecSharesEnabled", Boolean, "f.ipsec_shares_enabled"),
+        Property::new("createdAt", Timestamp, "f.created_at"),
+        Property::new("updatedAt", Timestamp, "f.updated_at"),
+        Property::new("createdBy", Text, "f.created_by"),
+    ],
+    "f.*",
+    "frontdoor f",
+    "f.id",
+)
+.only("f.deleted_at IS NULL");
+
+pub static API_ACCOUNTS: Listing = Listing::new(
+    &[
+        Property::new("clientId", Id("acc-"), "c.id"),
+        Property::new("name", Text, "c.name"),
+        Property::new("organizationId", Text, "c.organization"),
+        Property::new("expiresAt", Timestamp, "c.expires_at").optional(),
+        Property::new("createdAt", Timestamp, "c.created_at"),
+        Property::new("createdBy", Text, "c.created_by"),
+    ],
+    "c.*",
+    "api_account c",
+    "c.id",
+)
+.only("c.revoked_at IS NULL");
+
+pub static ENVIRONMENTS: Listing = Listing::new(
+    &[
+        Property::new("id", Id("env-"), "e.id"),
+        Property::new("zId", Text, "e.z_id"),
+        Property::new("frontdoorId", Id(""), "e.frontdoor"),
+        Property::new("name", Text, "e.name"),
+        Property::new(
+            "status",
+            Enum(&["ACTIVE", "OFFLINE"]),
+            concat!("CASE WHEN ", connected!(), " > 0 THEN 'ACTIVE' ELSE 'OFFLINE' END"),
+        ),
+        Property::new("createdAt", Timestamp, "e.created_at"),
+        Property::new("updatedAt", Timestamp, "e.updated_at"),
+    ],
+    concat!("e.*, ", connected!(), " AS connected"),
+    "environment e",
+    "e.id",
+)
+.only("e.deleted_at IS NULL");
+
+pub static AGENTS: Listing = Listing::new(
+    &[
+        Property::new("id", Id("agt-"), "a.id"),
+        Property::new("frontdoorId", Id(""), "a.frontdoor"),
+        Property::new("environmentId", Id("env-"), "a.environment"),
+        Property::new("envZId", Text, "e.z_id"),
+        Property::new("name", Text, "a.name"),
+        Property::new(
+            "status",
+            Enum(&["CONNECTED", "OFFLINE"]),
+            "CASE WHEN a.connected_since IS NULL THEN 'OFFLINE' ELSE 'CONNECTED' END",
+        ),
+        Property::new("version", Text, "a.version").optional(),
+        Property::new("address", Text, "a.address").optional(),
+        Property::new("connectedSince", Timestamp, "a.connected_since").optional(),
+        Property::new("createdAt", Timestamp, "a.created_at"),
+    ],
+    "a.*, e.z_id AS z_id",
+    "agent a JOIN environment e ON e.id = a.environment",
+    "a.id",
+)
+.only("a.barred_at IS NULL");
+
+pub static TUNNELS: Listing = Listing::new(
+    &[
+        Property::new("id", Id("tnl-"), "t.id"),
+        Property::new("name", Text, "t.name"),
+        Property::new("frontdoorId", Id(""), "t.frontdoor"),
+        Property::new("locationId", Text, "t.location"),
+        Property::new("status", Enum(&STATUSES), "t.status"),
+        Property::new("statusDetail.reason", Enum(&REASONS), detail!("t", "reason", "'Pending'")).optional(),
+        Property::new("statusDetail.since", Timestamp, detail!("t", "detail_since", "t.status_since"))
+            .optional(),
+        Property::new("peerPublicIp", Text, "t.peer_address"),
+        Property::new("peerCidr", Text, "t.peer_cidr"),
+        Property::new("peerId", Text, "t.peer_id"),
+        Property::new("loadBalancerIp", Text, "t.load_balancer_ip"),
+        Property::new("connection.state", Enum(&CONNECTIONS), "COALESCE(t.connection_state, 'DOWN')"),
+        Property::new("connection.since", Timestamp, "COALESCE(t.connection_since, t.created_at)"),
+        Property::new("tags", Tags, "t.tags"),
+        Property::new("createdAt", Timestamp, "t.created_at"),
+        Property::new("updatedAt", Timestamp, "t.updated_at"),
+        Property::new("deletedAt", Timestamp, "t.deleted_at").optional(),
+        Property::new("createdBy", Text, "t.created_by"),
+    ],
+    "t.*",
+    "ipsec_tunnel t",
+    "t.id",
+)
+.hiding_deleted("t.status <> 'DELETED'", "t.deleted_at");
+
+pub static SHARES: Listing = Listing::new(
+    &[
+        Property::new("id", Id("shr-"), "s.id"),
+        Property::new("name", Text, "s.name"),
+        Property::new("frontdoorId", Id(""), "s.frontdoor"),
+        Property::new("ipsecTunnelId", Id("tnl-"), "s.tunnel"),
+        Property::new("envZId", Text, "e.z_id"),
+        Property::new("target", Text, "s.target"),
+        Property::new("ingressPort", Integer, "s.ingress_port"),
+        Property::new("status", Enum(&STATUSES), "s.status"),
+        Property::new("statusDetail.reason", Enum(&REASONS), detail!("s", "reason", "'Pending'")).optional(),
+        Property::new("statusDetail.since", Timestamp, detail!("s", "detail_since", "s.status_since"))
+            .optional(),
+        Property::new("locationId", Text, "t.location"),
+        Property::new("proxyProtocol", Enum(&["v2"]), "s.proxy_protocol").optional(),
+        Property::new("allowedSources", List, "s.allowed_sources").optional(),
+        Property::new("maxConnections", Integer, "s.max_connections").optional(),
+        Property::new("idleTimeoutSeconds", Integer, "s.idle_timeout_seconds").optional(),
+        Property::new("tags", Tags, "s.tags"),
+        Property::new("createdAt", Timestamp, "s.created_at"),
+        Property::new("updatedAt", Timestamp, "s.updated_at"),
+        Property::new("deletedAt", Timestamp, "s.deleted_at").optional(),
+        Property::new("createdBy", Text, "s.created_by"),
+    ],
+    "s.*, t.location AS location, e.z_id AS z_id",
+    "ipsec_share s JOIN ipsec_tunnel t ON t.id = s.tunnel JOIN environment e ON e.id = s.environment",
+    "s.id",
+)
+.hiding_deleted("s.status <> 'DELETED'", "s.deleted_at");
+
+pub static EXECUTIONS: Listing = Listing::new(
+    &[
+        Property::new("id", Id("exe-"), "x.id"),
+        Property::new("processId", Id("exe-"), "x.process"),
+        Property::new("frontdoorId", Id(""), "x.frontdoor"),
+        Property::new("actor", Text, "x.actor"),
+        Property::new("action", Enum(Action::NAMES), "x.action"),
+        Property::new("resourceType", Enum(ResourceType::NAMES), "x.resource_type"),
+        Property::new("resourceId", Text, "x.resource"),
+        Property::new("status", Enum(ExecutionStatus::NAMES), "x.status"),
+        Property::new("message", Text, "x.message").optional(),
+        Property::new("createdAt", Timestamp, "x.created_at"),
+        Property::new("finishedAt", Timestamp, "x.finished_at").optional(),
+    ],
+    "x.*",
+    "execution x",
+    "x.id",
+);
+
+/// Rows of one Frontdoor.
+fn of(column: &'static str, frontdoor: FrontdoorId) -> Scope {
+    Some((column, vec![frontdoor.to_string()]))
+}
+
+impl Store {
+    /// Those within reach.
+    pub async fn frontdoors(&self, reach: &Reach, request: &ListRequest) -> Result<Page<FrontdoorRow>> {
+        let scope = match reach {
+            Reach::All => None,
+            Reach::Organization(own) => Some(("f.organization", vec![own.clone()])),
+            Reach::Named(ids) => Some(("f.id", ids.iter().map(ToString::to_string).collect())),
+        };
+        self.list(&FRONTDOORS, scope, request, FrontdoorRow::read).await
+    }
+
+    /// Of one organization, or all; without the revoked ones.
+    pub async fn api_accounts(
+        &self,
+        organization: Option<&str>,
+        request: &ListRequest,
+    ) -> Result<Page<ApiAccountRow>> {
+        let scope = organization.map(|o| ("c.organization", vec![o.to_owned()]));
+        self.list(&API_ACCOUNTS, scope, request, ApiAccountRow::read).await
+    }
+
+    pub async fn environments(
+        &self,
+        frontdoor: FrontdoorId,
+        request: &ListRequest,
+    ) -> Result<Page<EnvironmentRow>> {
+        self.list(&ENVIRONMENTS, of("e.frontdoor", frontdoor), request, EnvironmentRow::read).await
+    }
+
+    pub async fn agents(&self, frontdoor: FrontdoorId, request: &ListRequest) -> Result<Page<AgentRow>> {
+        self.list(&AGENTS, of("a.frontdoor", frontdoor), request, AgentRow::read).await
+    }
+
+    /// All agents of these environments.
+    pub async fn agents_of(
+        &self,
+        frontdoor: FrontdoorId,
+        environments: &[EnvironmentId],
+    ) -> Result<Vec<AgentRow>> {
+        let values: Vec<_> = environments.iter().map(|e| Wanted::Text(e.to_string())).collect();
+        let Some(property) = AGENTS.property("environmentId").filter(|_| !values.is_empty()) else {
+            return Ok(Vec::new());
+        };
+        let request = ListRequest {
+            page: PageRequest { number: 0, size: u32::MAX },
+            filters: vec![Filter { property, values }],
+            ..ListRequest::default()
+        };
+        Ok(self.agents(frontdoor, &request).await?.rows)
+    }
+
+    /// Without those that are `DELETED`, unless they are asked for.
+    pub async fn tunnels(&self, frontdoor: FrontdoorId, request: &ListRequest) -> Result<Page<TunnelRow>> {
+        self.list(&TUNNELS, of("t.frontdoor", frontdoor), request, TunnelRow::read).await
+    }
+
+    /// Without those that are `DELETED`, unless they are asked for.
+    pub async fn shares(&self, frontdoor: FrontdoorId, request: &ListRequest) -> Result<Page<ShareRow>> {
+        self.list(&SHARES, of("s.frontdoor", frontdoor), request, ShareRow::read).await
+    }
+
+    pub async fn executions(
+        &self,
+        frontdoor: FrontdoorId,
+        request: &ListRequest,
+    ) -> Result<Page<ExecutionRow>> {
+        self.list(&EXECUTIONS, of("x.frontdoor", frontdoor), request, ExecutionRow::read).await
+    }
+}

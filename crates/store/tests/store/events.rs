@@ -1,0 +1,182 @@
+//! Events of status, and keys of requests.
+
+use crate::{ALL, Site, act, after, database::on_each, now, settled, tunnel_spec};
+use std::sync::Arc;
+use uuid::Uuid;
+use wicketgate_model::{Connection, ConnectionState, FrontdoorId, LoadBalancerPools, Reason, Status};
+use wicketgate_store::{Act, Claim, Claimed, EventKind, KeptAnswer, Store, StoreError};
+
+async fn told(store: &Store, since: u64) -> Vec<(EventKind, String, String)> {
+    let events = store.events(None, since, 1000).await.unwrap();
+    assert!(events.windows(2).all(|pair| pair[0].id < pair[1].id));
+    events.into_iter().map(|e| (e.kind, e.resource, e.status)).collect()
+}
+
+async fn records(store: &Store, frontdoor: FrontdoorId, resource: &str) -> usize {
+    let all = store.executions(frontdoor, &ALL).await.unwrap().rows;
+    all.iter().filter(|e| e.resource == resource).count()
+}
+
+#[test]
+fn every_change_of_status_is_told_once() {
+    on_each(|store| async move {
+        let site = Site::new(&store).await;
+        let environment = site.enrolled.environment.to_string();
+        let begin = store.event_span().await.unwrap().newest;
+        let share = store.create_share(site.frontdoor, &site.share("a", 1), &act()).await.unwrap();
+        store.settle(&[settled(share.id, 1, Status::Error)]).await.unwrap();
+        // Again, and late: nothing changes.
+        store.settle(&[settled(share.id, 1, Status::Error)]).await.unwrap();
+        store.settle(&[settled(share.id, 7, Status::Deployed)]).await.unwrap();
+        store.settle(&[settled(share.id, 1, Status::Deployed)]).await.unwrap();
+        let agent = site.enrolled.agent;
+        for _ in 0..2 {
+            store.agent_connected(agent, "dc-1", "0.1.0", [10, 0, 0, 1].into(), after(2)).await.unwrap();
+        }
+        store.agent_disconnected(agent, after(3)).await.unwrap();
+        let mut connection = Connection::down(after(4));
+        for (state, bytes) in [(ConnectionState::Down, 0), (ConnectionState::Up, 0), (ConnectionState::Up, 9)]
+        {
+            (connection.state, connection.bytes_in) = (state, bytes);
+            store.record_connections(&[(site.tunnel, connection.clone())]).await.unwrap();
+        }
+        store.delete_environment(site.frontdoor, site.enrolled.environment, &act()).await.unwrap();
+        store.settle(&[settled(share.id, 2, Status::Deleted)]).await.unwrap();
+        let (share, tunnel) = (share.id.to_string(), site.tunnel.to_string());
+        let told = told(&store, begin).await;
+        let told: Vec<_> = told.iter().map(|(k, r, s)| (*k, r.as_str(), s.as_str())).collect();
+        assert_eq!(
+            told,
+            [
+                (EventKind::Share, share.as_str(), "NEW"),
+                (EventKind::Share, &share, "ERROR"),
+                (EventKind::Share, &share, "DEPLOYED"),
+                (EventKind::Environment, &environment, "ACTIVE"),
+                (EventKind::Environment, &environment, "OFFLINE"),
+                (EventKind::Connection, &tunnel, "UP"),
+                (EventKind::Environment, &environment, "DELETED"),
+                (EventKind::Share, &share, "DELETING"),
+                (EventKind::Share, &share, "DELETED"),
+            ]
+        );
+        let error = &store.events(Some(site.frontdoor), begin + 1, 1).await.unwrap()[0];
+        assert_eq!((error.status.as_str(), error.reason), ("ERROR", Some(Reason::AgentOffline)));
+        let other = crate::frontdoor(&store).await;
+        assert_eq!(store.events(Some(other), 0, 10).await.unwrap(), []);
+    });
+}
+
+#[test]
+fn what_was_refused_is_not_told() {
+    on_each(|store| async move {
+        let site = Site::new(&store).await;
+        store.create_share(site.frontdoor, &site.share("a", 1), &act()).await.unwrap();
+        let before = store.event_span().await.unwrap();
+        assert!(store.create_share(site.frontdoor, &site.share("a", 2), &act()).await.is_err());
+        assert!(store.delete_tunnel(site.frontdoor, site.tunnel, &act()).await.is_err());
+        assert_eq!(store.event_span().await.unwrap(), before);
+    });
+}
+
+#[test]
+fn old_events_records_and_rows_are_forgotten() {
+    on_each(|store| async move {
+        let site = Site::new(&store).await;
+        let share = store.create_share(site.frontdoor, &site.share("a", 1), &act()).await.unwrap();
+        store.delete_share(site.frontdoor, share.id, &act()).await.unwrap();
+        store.settle(&[settled(share.id, 2, Status::Deleted)]).await.unwrap();
+        let newest = store.event_span().await.unwrap().newest;
+        store.prune(after(6 * 86_400)).await.unwrap();
+        assert_eq!(store.event_span().await.unwrap().forgotten, 0);
+        store.prune(after(8 * 86_400)).await.unwrap();
+        let span = store.event_span().await.unwrap();
+        assert_eq!((span.newest, span.forgotten), (newest, newest));
+        assert_eq!(store.events(None, 0, 10).await.unwrap(), []);
+
+        let record = records(&store, site.frontdoor, &share.id.to_string()).await;
+        assert_eq!(record, 2);
+        store.prune(after(29 * 86_400)).await.unwrap();
+        assert!(store.share(site.frontdoor, share.id).await.unwrap().is_some());
+        store.prune(after(31 * 86_400)).await.unwrap();
+        assert!(store.share(site.frontdoor, share.id).await.unwrap().is_none());
+        assert_eq!(records(&store, site.frontdoor, &share.id.to_string()).await, 2);
+        store.prune(after(366 * 86_400)).await.unwrap();
+        assert_eq!(records(&store, site.frontdoor, &share.id.to_string()).await, 0);
+        // What still runs is kept: the tunnel's creation was never settled.
+        assert_eq!(records(&store, site.frontdoor, &site.tunnel.to_string()).await, 1);
+    });
+}
+
+fn claim(key: &str, fingerprint: &str) -> Claim {
+    let (key, fingerprint) = (key.to_owned(), fingerprint.to_owned());
+    Claim { principal: "somebody".to_owned(), key, fingerprint, token: Uuid::now_v7() }
+}
+
+#[test]
+fn a_key_is_for_one_request() {
+    on_each(|store| async move {
+        let site = Site::new(&store).await;
+        let first = claim("k", "a");
+        assert_eq!(store.claim(&first, now()).await.unwrap(), Claimed::Fresh);
+        assert_eq!(store.claim(&claim("k", "a"), now()).await.unwrap(), Claimed::Running);
+        assert_eq!(store.claim(&claim("k", "b"), now()).await.unwrap(), Claimed::Other);
+        let other = Claim { principal: "other".to_owned(), ..claim("k", "b") };
+        assert_eq!(store.claim(&other, now()).await.unwrap(), Claimed::Fresh);
+        let acting = Act { claim: Some(Arc::new(first.clone())), ..act() };
+        store.create_share(site.frontdoor, &site.share("a", 1), &acting).await.unwrap();
+        // Its write is made: the key can't be released any more, and its answer is not yet known.
+        store.release(&first).await.unwrap();
+        assert_eq!(store.claim(&claim("k", "a"), after(59)).await.unwrap(), Claimed::Running);
+        assert_eq!(store.claim(&claim("k", "a"), after(61)).await.unwrap(), Claimed::Lost(acting.process));
+        let answer = KeptAnswer {
+            status: 202,
+            headers: vec![("location".to_owned(), "/x".to_owned())],
+            body: Some("{}".to_owned()),
+        };
+        store.keep_answer(&first, &answer).await.unwrap();
+        assert_eq!(store.claim(&claim("k", "a"), after(62)).await.unwrap(), Claimed::Answered(answer));
+        assert_eq!(store.claim(&claim("k", "b"), after(86_401)).await.unwrap(), Claimed::Fresh);
+    });
+}
+
+#[test]
+fn a_claim_that_was_left_is_taken_over_and_its_write_undone() {
+    on_each(|store| async move {
+        let site = Site::new(&store).await;
+        let left = claim("k", "a");
+        assert_eq!(store.claim(&left, now()).await.unwrap(), Claimed::Fresh);
+        let next = claim("k", "a");
+        assert_eq!(store.claim(&next, after(61)).await.unwrap(), Claimed::Fresh);
+        let late = Act { claim: Some(Arc::new(left)), ..act() };
+        let made = store.create_share(site.frontdoor, &site.share("a", 1), &late).await;
+        assert!(matches!(made, Err(StoreError::Stale)));
+        let in_time = Act { claim: Some(Arc::new(next.clone())), ..act() };
+        store.create_share(site.frontdoor, &site.share("a", 1), &in_time).await.unwrap();
+        let refused = claim("l", "a");
+        assert_eq!(store.claim(&refused, now()).await.unwrap(), Claimed::Fresh);
+        store.release(&refused).await.unwrap();
+        assert_eq!(store.claim(&claim("l", "b"), now()).await.unwrap(), Claimed::Fresh);
+        store.prune(after(3 * 86_400)).await.unwrap();
+        let pools = LoadBalancerPools::ipsec();
+        let gone = Act { claim: Some(Arc::new(next)), ..act() };
+        assert!(store.create_tunnel(site.frontdoor, &tunnel_spec(2), &pools, &gone).await.is_err());
+    });
+}
+
+#[test]
+fn an_act_may_expect_a_state() {
+    on_each(|store| async move {
+        let site = Site::new(&store).await;
+        let (id, frontdoor) = (site.enrolled.environment, site.frontdoor);
+        let before = store.environment(frontdoor, id).await.unwrap().unwrap().updated_at;
+        let late = Act { at: after(9), ..act() };
+        store.rename_environment(frontdoor, id, &"b".parse().unwrap(), &late).await.unwrap();
+        let stale = store.delete_environment(frontdoor, id, &act().expecting(before)).await;
+        assert!(matches!(stale, Err(StoreError::Stale)));
+        store.delete_environment(frontdoor, id, &act().expecting(after(9))).await.unwrap();
+        let tunnel = store.tunnel(frontdoor, site.tunnel).await.unwrap().unwrap();
+        let stale = store.delete_tunnel(frontdoor, site.tunnel, &act().expecting(after(9))).await;
+        assert!(matches!(stale, Err(StoreError::Stale)));
+        store.delete_tunnel(frontdoor, site.tunnel, &act().expecting(tunnel.updated_at)).await.unwrap();
+    });
+}

@@ -1,0 +1,87 @@
+//! Which database `up` uses: its own file, or a PostgreSQL that is named to it.
+//!
+//! Invariant: a password is never taken from the command line, where every user of the machine can read it.
+
+use anyhow::ensure;
+use clap::Args;
+use secrecy::SecretString;
+
+/// Takes the same URL, and is the place for one with a password.
+const VARIABLE: &str = "WICKETGATE_DATABASE";
+
+#[derive(Debug, Args)]
+pub(crate) struct Database {
+    /// A PostgreSQL database, postgres://USER@HOST/NAME [default: a SQLite file in the data directory]. A URL with a
+    /// password is taken from the environment variable WICKETGATE_DATABASE only.
+    #[arg(long, value_name = "URL")]
+    database: Option<String>,
+}
+
+impl Database {
+    /// The URL; `None` is the file in the data directory.
+    pub(crate) fn url(&self) -> anyhow::Result<Option<SecretString>> {
+        self.or(std::env::var(VARIABLE).ok())
+    }
+
+    fn or(&self, environment: Option<String>) -> anyhow::Result<Option<SecretString>> {
+        if let Some(url) = &self.database {
+            ensure!(
+                !has_password(url),
+                "the password in --database could be read by every user of this machine: \
+                 set {VARIABLE} to the URL instead"
+            );
+        }
+        let from = if self.database.is_some() { "--database" } else { VARIABLE };
+        let url = self.database.clone().or(environment.filter(|e| !e.is_empty()));
+        // Never shown: it may be a password that was put in the wrong place.
+        ensure!(
+            url.as_deref().is_none_or(is_postgres),
+            "{from} must be a URL like postgres://USER@HOST/NAME"
+        );
+        Ok(url.map(SecretString::from))
+    }
+}
+
+fn is_postgres(url: &str) -> bool {
+    url.starts_with("postgres://") || url.starts_with("postgresql://")
+}
+
+fn has_password(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let (before_query, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let authority = before_query.split('/').next().unwrap_or_default();
+    let in_authority = authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'));
+    in_authority || query.split('&').any(|pair| pair.starts_with("password="))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use secrecy::ExposeSecret as _;
+
+    fn asked(argument: Option<&str>, environment: Option<&str>) -> Result<Option<String>, String> {
+        let database = Database { database: argument.map(str::to_owned) };
+        let url = database.or(environment.map(str::to_owned)).map_err(|e| e.to_string())?;
+        Ok(url.map(|u| u.expose_secret().to_owned()))
+    }
+
+    #[test]
+    fn a_password_comes_from_the_environment_only() {
+        let plain = "postgres://wicketgate@db.example.org:5432/wicketgate?sslmode=disable";
+        assert_eq!(asked(None, None), Ok(None));
+        assert_eq!(asked(None, Some("")), Ok(None));
+        assert_eq!(asked(Some(plain), Some("other")), Ok(Some(plain.to_owned())));
+        let secret = "postgresql://wicketgate:geheim@[::1]:5432/wicketgate";
+        assert_eq!(asked(None, Some(secret)), Ok(Some(secret.to_owned())));
+        for argument in [secret, "postgres://u@h/d?password=geheim", "postgres://h/d?user=u&password=geheim"]
+        {
+            let error = asked(Some(argument), None).unwrap_err();
+            assert!(error.contains(VARIABLE) && !error.contains("geheim"), "{error}");
+        }
+        for other in ["geheim", "mysql://u@h/d", "/var/lib/a.db"] {
+            let error = asked(Some(other), None).unwrap_err();
+            assert!(error.starts_with("--database") && !error.contains(other), "{error}");
+            assert!(asked(None, Some(other)).unwrap_err().starts_with(VARIABLE));
+        }
+    }
+}

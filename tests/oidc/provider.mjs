@@ -1,0 +1,92 @@
+// An OpenID provider on a port of its own, for one run of the tests. It obeys lines of JSON on its standard input,
+// answers each with a line of JSON, and ends when the input ends.
+//
+//   {"do": "sign", "alg": "ES256", "claims": {…}, "header": {…}}   a JWT with the key that it has now
+//   {"do": "rotate"}                                               new keys; the old ones are withdrawn
+//   {"do": "stop"} {"do": "start"}                                 it is down, and up again on the same port
+
+import { createServer } from 'node:http';
+import { createInterface } from 'node:readline';
+import { randomUUID } from 'node:crypto';
+import { exportJWK, generateKeyPair, importJWK, SignJWT } from 'jose';
+import { Provider } from 'oidc-provider';
+
+// Standard output is for answers only.
+console.info = console.warn = console.log = console.error;
+
+const ALGORITHMS = ['RS256', 'ES256', 'EdDSA'];
+const AUDIENCE = 'https://wicketgate.example/';
+const SCOPES = 'frontdoor.read frontdoor.write frontdoor.admin';
+
+let issuer;
+let keys;
+let answer;
+
+async function makeKeys() {
+  return Promise.all(ALGORITHMS.map(async (alg) => {
+    const { privateKey } = await generateKeyPair(alg, { extractable: true });
+    return { ...(await exportJWK(privateKey)), alg, use: 'sig', kid: randomUUID() };
+  }));
+}
+
+// A resource server is an audience. Its name says which algorithm its tokens are signed with.
+function resourceServer(_, resource) {
+  const alg = ALGORITHMS.find((name) => resource === AUDIENCE + name) ?? 'ES256';
+  return { audience: resource, scope: SCOPES, accessTokenFormat: 'jwt', jwt: { sign: { alg } } };
+}
+
+function makeProvider() {
+  const provider = new Provider(issuer, {
+    jwks: { keys },
+    clients: [{
+      client_id: 'a-program',
+      client_secret: 'the-secret-of-a-program-in-a-test',
+      grant_types: ['client_credentials'],
+      redirect_uris: [],
+      response_types: [],
+    }],
+    scopes: SCOPES.split(' '),
+    features: {
+      clientCredentials: { enabled: true },
+      devInteractions: { enabled: false },
+      resourceIndicators: { enabled: true, getResourceServerInfo: resourceServer },
+    },
+    extraTokenClaims: () => ({ organization: 'default' }),
+  });
+  answer = provider.callback();
+}
+
+const server = createServer((request, response) => answer(request, response));
+const listen = (port) => new Promise((done) => server.listen(port, '127.0.0.1', done));
+await listen(0);
+const { port } = server.address();
+issuer = `http://127.0.0.1:${port}`;
+keys = await makeKeys();
+makeProvider();
+
+const say = (it) => process.stdout.write(`${JSON.stringify(it)}\n`);
+say({ issuer });
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const wanted = JSON.parse(line);
+  if (wanted.do === 'sign') {
+    const key = keys.find((k) => k.alg === wanted.alg);
+    const header = { alg: key.alg, kid: key.kid, typ: 'at+jwt', ...wanted.header };
+    const token = await new SignJWT({ iss: issuer, ...wanted.claims })
+      .setProtectedHeader(header)
+      .sign(await importJWK(key, key.alg));
+    say({ token });
+  } else if (wanted.do === 'rotate') {
+    keys = await makeKeys();
+    makeProvider();
+    say({});
+  } else if (wanted.do === 'stop') {
+    server.closeAllConnections();
+    await new Promise((done) => server.close(done));
+    say({});
+  } else if (wanted.do === 'start') {
+    await listen(port);
+    say({});
+  }
+}
+process.exit(0);
