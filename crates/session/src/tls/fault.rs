@@ -1,0 +1,97 @@
+//! Why a connection with TLS failed, in words for whoever runs it: the library's own are for programmers.
+//!
+//! Invariant: no text of the TLS library leaves this crate in a message; Debug still shows it.
+
+use super::Distrust;
+use rustls::{AlertDescription as Alert, CertificateError as Certificate, Error, InvalidMessage};
+use std::io::{self, ErrorKind};
+
+/// What went wrong, as far as it matters to a person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    #[error("the other end does not speak TLS")]
+    NotTls,
+    #[error("{0}")]
+    Distrust(Distrust),
+    #[error("the other end says that the certificate has expired")]
+    Expired,
+    #[error("the other end does not take the certificate")]
+    Refused,
+    #[error("the other end has no TLS version or protocol in common with this one")]
+    NothingInCommon,
+    #[error("the other end closed the connection without a word")]
+    Cut,
+    #[error("the other end broke the rules of TLS")]
+    Garbled,
+}
+
+impl Fault {
+    /// `None`: it was the operating system's error, not one of TLS.
+    pub fn of(error: &io::Error) -> Option<Self> {
+        let Some(tls) = error.get_ref().and_then(|e| e.downcast_ref::<Error>()) else {
+            return (error.kind() == ErrorKind::UnexpectedEof).then_some(Self::Cut);
+        };
+        Some(match tls {
+            Error::InvalidCertificate(
+                Certificate::Expired
+                | Certificate::ExpiredContext { .. }
+                | Certificate::NotValidYet
+                | Certificate::NotValidYetContext { .. },
+            ) => Self::Distrust(Distrust::Clock),
+            Error::InvalidCertificate(_) => Self::Distrust(Distrust::Stranger),
+            // What other protocols' first bytes look like.
+            Error::InvalidMessage(
+                InvalidMessage::InvalidContentType
+                | InvalidMessage::MessageTooLarge
+                | InvalidMessage::UnknownProtocolVersion,
+            ) => Self::NotTls,
+            Error::AlertReceived(Alert::CertificateExpired) => Self::Expired,
+            Error::AlertReceived(
+                Alert::BadCertificate
+                | Alert::UnsupportedCertificate
+                | Alert::CertificateRevoked
+                | Alert::CertificateUnknown
+                | Alert::UnknownCA
+                | Alert::AccessDenied
+                | Alert::DecryptError,
+            ) => Self::Refused,
+            Error::AlertReceived(
+                Alert::HandshakeFailure | Alert::ProtocolVersion | Alert::NoApplicationProtocol,
+            )
+            | Error::NoApplicationProtocol
+            | Error::PeerIncompatible(_) => Self::NothingInCommon,
+            _ => Self::Garbled,
+        })
+    }
+}
+
+/// The error in plain words.
+pub(crate) fn plainly(error: &io::Error) -> String {
+    Fault::of(error).map_or_else(|| error.to_string(), |fault| fault.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_word_of_the_library_is_repeated() {
+        for (tls, fault) in [
+            (Error::InvalidMessage(InvalidMessage::InvalidContentType), Fault::NotTls),
+            (Certificate::BadSignature.into(), Fault::Distrust(Distrust::Stranger)),
+            (Certificate::Expired.into(), Fault::Distrust(Distrust::Clock)),
+            (Error::AlertReceived(Alert::CertificateExpired), Fault::Expired),
+            (Error::AlertReceived(Alert::UnknownCA), Fault::Refused),
+            (Error::AlertReceived(Alert::NoApplicationProtocol), Fault::NothingInCommon),
+            (Error::General("https://docs.rs/".to_owned()), Fault::Garbled),
+        ] {
+            let error = io::Error::new(ErrorKind::InvalidData, tls.clone());
+            assert_eq!(Fault::of(&error), Some(fault));
+            assert!(!plainly(&error).contains(&tls.to_string()), "{tls}");
+        }
+        let eof = io::Error::new(ErrorKind::UnexpectedEof, "see https://docs.rs/");
+        assert_eq!(plainly(&eof), Fault::Cut.to_string());
+        let refused = io::Error::from(ErrorKind::ConnectionRefused);
+        assert_eq!((Fault::of(&refused), plainly(&refused)), (None, refused.to_string()));
+    }
+}
