@@ -109,6 +109,7 @@ fn share(n: u128, tunnel: u128, generation: u64, port: u16) -> Arc<ShareDesired>
         environment: EnvironmentId::new(Uuid::nil()),
         ingress_port: i64::from(port).try_into().unwrap(),
         assignment: SignedAssignment { body: String::new(), signature: Vec::new() },
+        options: wicketgate_model::ShareOptions::default(),
     })
 }
 

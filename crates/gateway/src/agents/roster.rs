@@ -419,6 +419,7 @@ mod tests {
             environment: EnvironmentId::new(Uuid::nil()),
             ingress_port: IngressPort::try_from(1).unwrap(),
             assignment: SignedAssignment { body: String::new(), signature: Vec::new() },
+            options: wicketgate_model::ShareOptions::default(),
         }
     }
 
