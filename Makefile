@@ -23,6 +23,7 @@ demo: ## Show the product working on this machine (as root); KEEP=1 leaves it ru
 	@RUST_LOG=$${RUST_LOG:-warn} $(BIN)/wicketgate demo $(if $(KEEP),--keep)
 
 demo-down: ## End a demo that was left running, and remove what it made
+	@test -x $(BIN)/wicketgate || { echo "wicketgate is not built: run \`make build\`" >&2; exit 1; }
 	@$(BIN)/wicketgate demo --down
 
 test: install ## Run every test (as root: they make network namespaces)

@@ -208,3 +208,20 @@ impl Agent {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Error, ErrorKind};
+
+    #[test]
+    fn an_agent_that_is_turned_away_says_what_to_do() {
+        let cut = Error::new(ErrorKind::UnexpectedEof, "see https://docs.rs/");
+        for error in [ControlError::Closed, cut.into(), Error::from(ErrorKind::ConnectionReset).into()] {
+            let text = format!("{:#}", turned_away(error));
+            assert!(text.contains("was removed") && text.contains("an empty --state-dir"), "{text}");
+            assert!(!text.contains("://") && !text.contains('\n'), "{text}");
+        }
+        assert!(!turned_away(ControlError::Stuck).to_string().contains("removed"));
+    }
+}
