@@ -108,6 +108,21 @@ fn an_api_in_clear_is_for_this_machine_unless_it_is_said() -> Result<()> {
 }
 
 #[test]
+fn an_identity_provider_that_can_not_be_used_is_named() -> Result<()> {
+    let lab = lab()?;
+    let namespace = lab.namespace("gw")?;
+    let data = lab.path("data").display().to_string();
+    let start = |issuer: &str| {
+        let arguments = [up(&data, "off"), vec!["--oidc-issuer", issuer, "--oidc-audience", "a"]].concat();
+        run(&namespace, &[], wicketgate_executable(), &arguments)
+    };
+    for issuer in ["http://id.example.org", "id.example.org", "https://id.example.org?a=b"] {
+        one_line(&start(issuer)?, &["--oidc-issuer", issuer])?;
+    }
+    lab.remove()
+}
+
+#[test]
 fn a_taken_port_is_named() -> Result<()> {
     let lab = lab()?;
     let namespace = lab.namespace("gw")?;

@@ -26,7 +26,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Run the server and a gateway in one process, with an embedded database.
-    Up(up::Up),
+    Up(Box<up::Up>),
     /// Remove what `up` left running: IKE daemons, namespaces and firewall rules. The data stays.
     Down(down::Down),
     /// Show the product working on this machine: two sites, real IPsec, real traffic.

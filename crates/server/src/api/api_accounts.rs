@@ -2,6 +2,7 @@
 
 use super::{
     access::{Caller, PathId},
+    conditional::Preconditions,
     wire::{
         answer::Format,
         api_account::{ApiAccount, Asked, NewAccount, asked},
@@ -85,8 +86,10 @@ pub(super) async fn delete(
     State(state): State<AppState>,
     Caller(caller): Caller,
     id: PathId,
+    wanted: Preconditions,
 ) -> Result<StatusCode, ApiError> {
     let account = find(&state, &caller, &id).await?;
+    wanted.hold_for(&ApiAccount::of(account.clone()))?;
     let done = state.store.revoke_api_account(account.id, &state.act(&caller)).await;
     done.map_err(refused(Kind::ApiAccount, account.id))?;
     Ok(StatusCode::NO_CONTENT)

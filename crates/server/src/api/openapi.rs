@@ -24,7 +24,7 @@ const ONLY_ITSELF: &str = "default-src 'none'; connect-src 'self'; script-src 'u
                            frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
 /// RFC 3339 in UTC, for the pattern of a range.
-const TIME: &str = "[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?Z";
+const TIME: &str = "[0-9]{4}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|[12][0-9]))T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?Z";
 
 pub(super) async fn get() -> impl IntoResponse {
     ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "public, max-age=300")], DOCUMENT.as_str())
@@ -133,7 +133,7 @@ const ERRORS: [(u16, &str, &str); 12] = [
 fn common_parameters() -> Value {
     let text = json!({"type": "string"});
     // RFC 9110 §8.8.3.
-    let tags = json!({"type": "string",
+    let tags = json!({"type": "string", "minLength": 1,
         "pattern": r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#, "example": r#""0f9d2c""#});
     let length = json!({"type": "string", "pattern":
         "^(([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?|P([0-9]+D)?(T([0-9]+H)?([0-9]+M)?([0-9]+S)?)?)$"});

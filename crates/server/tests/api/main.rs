@@ -15,6 +15,7 @@ mod executions;
 mod frontdoors;
 mod harness;
 mod health;
+mod hostile;
 mod idempotency;
 mod lists;
 mod metrics;

@@ -8,6 +8,8 @@ use wicketgate_model::Invalid;
 /// Keys and values of tags, RFC-less: room for a label and a sentence.
 /// More of a list is not looked at: it is too long already.
 const MOST_LISTED: usize = 256;
+/// Faults of one list that are named.
+const MOST_ITEM_FAULTS: usize = 16;
 /// Unknown properties of one body that are named.
 const MOST_UNKNOWN: usize = 32;
 const MOST_TAGS: usize = 16;
@@ -118,6 +120,7 @@ impl Fields {
         };
         let count = values.len();
         let mut list = Vec::new();
+        let mut faults = 0;
         for value in values.into_iter().take(MOST_LISTED) {
             let Value::String(text) = value else {
                 self.wrong_type(property, "array of strings");
@@ -125,7 +128,11 @@ impl Fields {
             };
             match text.parse() {
                 Ok(item) => list.push(item),
-                Err(rule) => self.fault(property, format!("{rule}, not {}", printable(&text))),
+                Err(_) if faults == MOST_ITEM_FAULTS => {}
+                Err(rule) => {
+                    faults += 1;
+                    self.fault(property, format!("{rule}, not {}", printable(&text)));
+                }
             }
         }
         if list.len() < count.min(MOST_LISTED) {
@@ -155,7 +162,7 @@ impl Fields {
             self.fault("tags", format!("must be {MOST_TAGS} at most"));
         }
         let mut tags = BTreeMap::new();
-        for (name, value) in object {
+        for (name, value) in object.into_iter().take(MOST_TAGS) {
             let Value::String(value) = value else {
                 self.wrong_type("tags", "object of strings");
                 continue;
