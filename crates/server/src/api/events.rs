@@ -21,12 +21,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::stream;
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::{
-    sync::mpsc,
+    sync::{broadcast, mpsc},
     time::{Instant, sleep_until, timeout},
 };
 use wicketgate_model::FrontdoorId;
+use wicketgate_store::{EventRow, EventSpan};
 
 /// Less than proxies wait for a byte.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -55,10 +56,14 @@ pub(super) async fn follow(
     }
     let after = last_event_id(&headers)?;
     let place = state.feed.enter().ok_or_else(|| ApiError::unavailable("Too many follow events already"))?;
+    // First who listens, then where the table stands, and all that before the answer: what is written once the caller
+    // has it is told.
+    let live = state.feed.subscribe();
+    let span = state.store.event_span().await?;
     let (send, receive) = mpsc::channel(ON_THE_WAY);
     let reader = Reader { state, frontdoor: at.id(), send };
     tokio::spawn(async move {
-        let _ = reader.serve(after).await;
+        let _ = reader.serve(after, span, live).await;
         drop(place);
     });
     let body = stream::unfold(receive, async |mut receive: mpsc::Receiver<String>| {
@@ -85,13 +90,16 @@ struct Reader {
 }
 
 impl Reader {
-    async fn serve(self, after: Option<u64>) -> Result<(), Over> {
+    async fn serve(
+        self,
+        after: Option<u64>,
+        span: EventSpan,
+        mut live: broadcast::Receiver<Arc<EventRow>>,
+    ) -> Result<(), Over> {
         let feed = self.state.feed.clone();
-        // Before the look at the table, so that nothing falls in between.
-        let mut live = feed.subscribe();
         let end = Instant::now() + LONGEST;
         self.say(greeting()).await?;
-        let mut seen = self.catch_up(after).await?;
+        let mut seen = self.catch_up(after, span).await?;
         loop {
             let heartbeat_at = Instant::now() + HEARTBEAT;
             tokio::select! {
@@ -112,9 +120,8 @@ impl Reader {
     }
 
     /// Says what was written after `after`, and answers up to where.
-    async fn catch_up(&self, after: Option<u64>) -> Result<u64, Over> {
+    async fn catch_up(&self, after: Option<u64>, span: EventSpan) -> Result<u64, Over> {
         let store = &self.state.store;
-        let span = store.event_span().await.map_err(|_| Over)?;
         let mut seen = match after {
             None => return Ok(span.newest),
             Some(after) if (span.forgotten..=span.newest).contains(&after) => after,

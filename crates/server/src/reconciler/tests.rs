@@ -146,9 +146,15 @@ fn restarted(store: &Store, ca: &Arc<Ca>, now: Timestamp) -> (Reconciler, FakeGa
     let sight = Sight::new(Arc::new(Notify::new()), now);
     let (status, _) = watch::channel(Default::default());
     let metrics = crate::telemetry::Metrics::new(&mut prometheus_client::registry::Registry::default());
-    let link_task =
-        crate::link::Link { store: store.clone(), ca: Arc::clone(ca), sight: Arc::clone(&sight), status, metrics: Arc::clone(&metrics) };
-    let reconciler = Reconciler::new(store.clone(), Arc::clone(ca), sight, metrics, send, Deadlines::default());
+    let link_task = crate::link::Link {
+        store: store.clone(),
+        ca: Arc::clone(ca),
+        sight: Arc::clone(&sight),
+        status,
+        metrics: Arc::clone(&metrics),
+    };
+    let reconciler =
+        Reconciler::new(store.clone(), Arc::clone(ca), sight, metrics, send, Deadlines::default());
     let gateway = FakeGateway {
         link,
         link_task,
@@ -325,8 +331,7 @@ async fn what_does_not_fit_into_the_link_is_told_later() {
 async fn a_barred_agent_is_told() {
     let mut b = Bench::new().await;
     b.settle().await;
-    let agents =
-        b.store.agents(b.frontdoor, &wicketgate_store::ListRequest::default()).await.unwrap();
+    let agents = b.store.agents(b.frontdoor, &wicketgate_store::ListRequest::default()).await.unwrap();
     let agent: AgentId = agents.rows[0].id;
     b.store.bar_agent(b.frontdoor, agent, &b.act()).await.unwrap();
     b.settle().await;
