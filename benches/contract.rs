@@ -77,9 +77,9 @@ async fn serve(home: &Path) -> Result<()> {
     let config = ServerConfig {
         data_dir: home.to_owned(),
         database: None,
-        listen: API.parse()?,
+        listener: tokio::net::TcpListener::bind(API).await?,
         tls: None,
-        admin_listen: None,
+        admin_listener: None,
         provider: None,
         pools: LoadBalancerPools::loopback(),
         provisioning_deadline: Duration::from_secs(30),
@@ -87,8 +87,8 @@ async fn serve(home: &Path) -> Result<()> {
     let server = Server::prepare(config).await?.start(ca, server_end, None, Registry::default())?;
     let gateway = tokio::spawn(agree(gateway_end));
     signal(SignalKind::terminate())?.recv().await;
-    server.stop().await;
     gateway.abort();
+    server.stop().await;
     Ok(())
 }
 

@@ -20,7 +20,8 @@ pub use assignment::{Assignment, SignedAssignment};
 pub use connection::{Algorithms, Connection, ConnectionState};
 pub use desired::{Desired, DesiredDelta, ShareDesired, Touched, TunnelDesired};
 pub use ids::{
-    AgentId, ApiAccountId, EnrollmentId, EnvironmentId, ExecutionId, FrontdoorId, GatewayId, ShareId, TunnelId, ZId,
+    AgentId, ApiAccountId, EnrollmentId, EnvironmentId, ExecutionId, FrontdoorId, GatewayId, ShareId,
+    TunnelId, ZId,
 };
 pub use network::{IngressPort, LoadBalancerPools, PeerAddress, PeerCidr};
 pub use observed::{Observed, ObservedDelta, ShareObserved, TrafficDelta, TunnelObserved};

@@ -104,7 +104,8 @@ pub(crate) struct Link {
 
 impl Link {
     pub(crate) async fn run(self, mut receive: mpsc::Receiver<FromGateway>) {
-        insist("clear the list of connected agents", || self.store.all_agents_disconnected(Timestamp::now())).await;
+        insist("clear the list of connected agents", || self.store.all_agents_disconnected(Timestamp::now()))
+            .await;
         let mut desk = issuer::Desk::new(self.store.clone(), Arc::clone(&self.ca));
         while let Some(message) = receive.recv().await {
             if let Some(report) = desk.take(message) {
@@ -119,7 +120,8 @@ impl Link {
             seen.observed = Observed::default();
             seen.touched_all = true;
         });
-        insist("clear the list of connected agents", || self.store.all_agents_disconnected(Timestamp::now())).await;
+        insist("clear the list of connected agents", || self.store.all_agents_disconnected(Timestamp::now()))
+            .await;
     }
 
     /// Takes a report.
@@ -156,7 +158,8 @@ impl Link {
             FromGateway::AgentDisconnected(agent) => {
                 info!(agent.id = %agent, "agent disconnected");
                 let now = Timestamp::now();
-                insist("record that an agent disconnected", || self.store.agent_disconnected(agent, now)).await;
+                insist("record that an agent disconnected", || self.store.agent_disconnected(agent, now))
+                    .await;
             }
             FromGateway::Traffic(carried) => {
                 self.metrics.carried(&carried);

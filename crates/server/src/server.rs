@@ -179,7 +179,8 @@ impl Prepared {
             tasks.spawn(stop.clone().run_until_cancelled_owned(async move { provider.keep_fresh().await }));
         }
         let is_tls = config.tls.is_some();
-        let api = Http { listener: config.listener, tls: config.tls.map(Arc::new), router: api::router(state) };
+        let api =
+            Http { listener: config.listener, tls: config.tls.map(Arc::new), router: api::router(state) };
         tasks.spawn(api.run(stop.clone()));
         if let Some(listener) = config.admin_listener {
             let admin = Http { listener, tls: None, router: telemetry::router(scrape) };
