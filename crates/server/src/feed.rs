@@ -5,7 +5,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, broadcast},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use wicketgate_store::{EventRow, Store, StoreError};
@@ -16,6 +19,8 @@ const PERIOD: Duration = Duration::from_secs(1);
 const BEHIND: usize = 4096;
 /// Rows of one read.
 const READ: u32 = 1000;
+/// For the first look at the table after a start.
+const BEGIN_WITHIN: Duration = Duration::from_secs(5);
 /// Who follows at one time: each is a connection and some kilobytes.
 const READERS: usize = 512;
 
@@ -24,13 +29,16 @@ const READERS: usize = 512;
 pub struct Feed {
     sender: broadcast::Sender<Arc<EventRow>>,
     readers: Arc<Semaphore>,
+    /// The feed knows from where on it tells: whoever subscribes before that could miss what it takes for old.
+    begun: CancellationToken,
     /// The server stops.
     over: CancellationToken,
 }
 
 impl Feed {
     pub fn new(over: CancellationToken) -> Self {
-        Self { sender: broadcast::Sender::new(BEHIND), readers: Arc::new(Semaphore::new(READERS)), over }
+        let (sender, readers) = (broadcast::Sender::new(BEHIND), Arc::new(Semaphore::new(READERS)));
+        Self { sender, readers, begun: CancellationToken::new(), over }
     }
 
     /// `None`: too many follow already.
@@ -38,8 +46,10 @@ impl Feed {
         Arc::clone(&self.readers).try_acquire_owned().ok()
     }
 
-    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Arc<EventRow>> {
-        self.sender.subscribe()
+    /// `None`: the feed can't begin now, since the database does not answer.
+    pub(crate) async fn subscribe(&self) -> Option<broadcast::Receiver<Arc<EventRow>>> {
+        timeout(BEGIN_WITHIN, self.begun.cancelled()).await.ok()?;
+        Some(self.sender.subscribe())
     }
 
     pub(crate) fn over(&self) -> &CancellationToken {
@@ -68,6 +78,7 @@ impl Feed {
         // Before the look at who follows: see the module.
         let newest = store.event_span().await?.newest;
         let since = seen.get_or_insert(newest);
+        self.begun.cancel();
         if self.sender.receiver_count() == 0 {
             *since = newest;
         }

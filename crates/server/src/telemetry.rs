@@ -266,7 +266,7 @@ mod tests {
 
         let (share, tunnel) = (ShareId::new(Uuid::now_v7()), TunnelId::new(Uuid::now_v7()));
         let delta = TrafficDelta { share, tunnel, rx: 5, tx: 7, connections: 2, failures: 1, active: 1 };
-        metrics.carried(&[delta.clone()]);
+        metrics.carried(std::slice::from_ref(&delta));
         metrics.carried(&[delta]);
         metrics.answered("GET", "/livez", 200, Duration::from_millis(2));
         metrics.reconciled(Timestamp::from_second(1_800_000_000).unwrap(), true);

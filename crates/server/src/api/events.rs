@@ -58,7 +58,8 @@ pub(super) async fn follow(
     let place = state.feed.enter().ok_or_else(|| ApiError::unavailable("Too many follow events already"))?;
     // First who listens, then where the table stands, and all that before the answer: what is written once the caller
     // has it is told.
-    let live = state.feed.subscribe();
+    let live =
+        state.feed.subscribe().await.ok_or_else(|| ApiError::unavailable("The events can't be read now"))?;
     let span = state.store.event_span().await?;
     let (send, receive) = mpsc::channel(ON_THE_WAY);
     let reader = Reader { state, frontdoor: at.id(), send };
