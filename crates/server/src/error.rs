@@ -192,6 +192,7 @@ impl From<StoreError> for ApiError {
                 property: property.to_owned(),
                 message: format!("{property} must name something live of this Frontdoor"),
             }]),
+            StoreError::NoFrontdoor(id) => Self::frontdoor_not_found(id),
             StoreError::NoSlot => Self::conflict("The location has no room for another tunnel"),
             StoreError::InUse { with } => Self::conflict(format!("In use by {with}")),
             StoreError::Stale

@@ -22,7 +22,7 @@ const READ: u32 = 1000;
 /// For the first look at the table after a start.
 const BEGIN_WITHIN: Duration = Duration::from_secs(5);
 /// Who follows at one time: each is a connection and some kilobytes.
-const READERS: usize = 512;
+const READERS: usize = 128;
 
 /// Cheap to clone.
 #[derive(Debug, Clone)]

@@ -92,6 +92,16 @@ impl Write {
         self.events.push(event);
     }
 
+    /// Nothing comes into a Frontdoor that was deleted meanwhile: nobody could ever remove it again.
+    async fn need_frontdoor(&mut self, frontdoor: FrontdoorId) -> Result<()> {
+        sqlx::query("SELECT 1 FROM frontdoor WHERE id = $1 AND deleted_at IS NULL")
+            .bind(frontdoor.to_string())
+            .fetch_optional(&mut **self.turn)
+            .await?
+            .map(|_| ())
+            .ok_or(crate::StoreError::NoFrontdoor(frontdoor))
+    }
+
     /// The record of the write, the event of the status that it sets, and the mark on the request's key.
     pub(crate) async fn record(
         &mut self,
@@ -101,6 +111,10 @@ impl Write {
         on: Execution<'_>,
     ) -> Result<()> {
         idempotency::mark(&mut self.turn, act).await?;
+        let is_new = matches!(action, Action::Create | Action::Enrol);
+        if is_new && !matches!(on.resource_type, ResourceType::Frontdoor | ResourceType::ApiAccount) {
+            self.need_frontdoor(frontdoor).await?;
+        }
         let status = match (on.resource_type, action) {
             (ResourceType::Tunnel | ResourceType::Share, Action::Delete) => Some(Status::Deleting.as_str()),
             (ResourceType::Tunnel | ResourceType::Share, _) => Some(Status::New.as_str()),

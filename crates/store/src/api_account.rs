@@ -133,6 +133,8 @@ impl Store {
 
 impl Write {
     async fn record_account(&mut self, act: &Act, account: &ApiAccountRow, action: Action) -> Result<()> {
+        // Also where no Frontdoor is reached, and so nothing recorded.
+        crate::idempotency::mark(self.db(), act).await?;
         let reached = match &account.frontdoors {
             Some(named) => named.clone(),
             None => {

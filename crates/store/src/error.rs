@@ -1,7 +1,7 @@
 //! What can go wrong in the store, and how the two databases' words for a broken uniqueness become one.
 
 use std::path::PathBuf;
-use wicketgate_model::Status;
+use wicketgate_model::{FrontdoorId, Status};
 
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
@@ -16,6 +16,9 @@ pub enum StoreError {
     /// There is no such row.
     #[error("not found")]
     Missing,
+    /// What was to be made belongs to a Frontdoor that was deleted.
+    #[error("the Frontdoor {0} was deleted")]
+    NoFrontdoor(FrontdoorId),
     /// A row that the new one names is not there or not live.
     #[error("{property} names nothing live")]
     Reference { property: &'static str },

@@ -1,9 +1,13 @@
 //! `/livez`: the process is up. `/readyz`: what is written now is served soon. Neither needs a token, so neither
 //! tells more than that.
 
-use crate::state::AppState;
+use crate::state::{AppState, now};
 use axum::{Json, extract::State, http::StatusCode};
+use jiff::SignedDuration;
 use serde::Serialize;
+
+/// The reconciler runs every second; a run over very many rows takes some.
+const RUNS_WITHIN: SignedDuration = SignedDuration::from_secs(60);
 
 pub(super) async fn livez() -> &'static str {
     "ok\n"
@@ -28,8 +32,12 @@ pub(super) async fn readyz(State(state): State<AppState>) -> (StatusCode, Json<R
     if !gateway.connected {
         reasons.push("no gateway is linked");
     }
-    if state.last_run.borrow().error.is_some() {
+    let last_run = state.last_run.borrow().clone();
+    if last_run.error.is_some() {
         reasons.push("the reconciler's last run failed: see the log");
+    }
+    if last_run.at.is_some_and(|at| now().duration_since(at) > RUNS_WITHIN) {
+        reasons.push("the reconciler does not get through a run: is the database stuck?");
     }
     let ready = reasons.is_empty();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

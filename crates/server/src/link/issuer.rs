@@ -90,7 +90,11 @@ impl Issuer {
             z_id: ZId::from_random(random),
         };
         let act = Act::new(format!("enrollment {}", request.enrollment), now, Uuid::now_v7);
-        let Enrolled { agent, environment, frontdoor, z_id } = match self.store.enrol(&asked, &act).await? {
+        let answer = match self.store.enrol(&asked, &act).await {
+            Err(wicketgate_store::StoreError::NoFrontdoor(_)) => Err(Refusal::WrongCode),
+            answer => answer?,
+        };
+        let Enrolled { agent, environment, frontdoor, z_id } = match answer {
             Ok(enrolled) => enrolled,
             Err(refusal) => {
                 // Anybody can make one up.

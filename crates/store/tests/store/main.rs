@@ -337,6 +337,22 @@ fn nothing_live_may_be_named_or_taken_away() {
 }
 
 #[test]
+fn a_deleted_frontdoor_gains_nothing() {
+    on_each(|store| async move {
+        let frontdoor = frontdoor(&store).await;
+        let id = EnrollmentId::new(Uuid::now_v7());
+        let new =
+            |id| NewEnrollment { id, environment: None, secret_sha256: [1; 32], expires_at: after(3600) };
+        store.create_enrollment(frontdoor, &new(id), &act()).await.unwrap();
+        store.delete_frontdoor(frontdoor, &act()).await.unwrap();
+        let enrolled = store.enrol(&asked(id, 1, 1), &act()).await;
+        assert!(matches!(enrolled, Err(StoreError::NoFrontdoor(f)) if f == frontdoor), "{enrolled:?}");
+        let code = store.create_enrollment(frontdoor, &new(EnrollmentId::new(Uuid::now_v7())), &act()).await;
+        assert!(matches!(code, Err(StoreError::NoFrontdoor(_))));
+    });
+}
+
+#[test]
 fn a_code_enrols_one_agent() {
     on_each(|store| async move {
         let frontdoor = frontdoor(&store).await;
