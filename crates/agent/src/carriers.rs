@@ -13,7 +13,6 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    net::TcpStream,
     sync::{Notify, watch},
     time::{Instant, sleep, timeout},
 };
@@ -23,6 +22,7 @@ use wicketgate_session::{
     carrier::Carrier,
     frame::{Open, Refusal, RefusalReason},
     relay::{Counters, relay},
+    unended::Unended,
 };
 
 /// Between carriers that could not be made.
@@ -140,7 +140,7 @@ impl Agent {
         }
         let (to_carrier, from_carrier) = (AtomicU64::new(0), AtomicU64::new(0));
         let counters = Counters { to_carrier: &to_carrier, from_carrier: &from_carrier };
-        match relay(target, carrier, counters, self.cut.cancelled()).await {
+        match relay(target, carrier, counters, None, self.cut.cancelled()).await {
             Ok(mut carrier) => {
                 carrier.rest();
                 Some(carrier)
@@ -152,13 +152,13 @@ impl Agent {
         }
     }
 
-    async fn dial_for(self: &Arc<Self>, open: &Open, end: &CancellationToken) -> Result<TcpStream, Refusal> {
+    async fn dial_for(self: &Arc<Self>, open: &Open, end: &CancellationToken) -> Result<Unended, Refusal> {
         let Some((generation, target)) = self.assignments.target(open.share, open.generation) else {
             let text = "the agent does not serve the share".to_owned();
             return Err(Refusal { reason: RefusalReason::NotAssigned, text });
         };
         let dialled = dial(&target, &self.assignments.allow).await;
         self.learn(open.share, generation, dialled.as_ref().map(|_| ()), end);
-        dialled
+        dialled.map(Unended::new)
     }
 }

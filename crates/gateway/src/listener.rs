@@ -13,6 +13,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, debug, debug_span, warn};
 use wicketgate_model::{Generation, IngressPort, ShareId};
+use wicketgate_session::unended::Unended;
 
 use crate::{agents::Agents, counters::ShareCounters};
 
@@ -142,24 +143,21 @@ fn is_of_the_connection(error: &io::Error) -> bool {
 
 async fn connection(client: TcpStream, address: SocketAddr, serving: Serving) {
     let Serving { served, counters, agents, .. } = serving;
-    if let Err(error) = prepare(&client) {
+    let mut client = Unended::new(client);
+    if let Err(error) = prepare(client.tcp()) {
         debug!(%error, "a connection ended before it was served");
         return;
     }
     match agents.open(served.share, address).await {
         Ok(stream) => {
             let active = counters.open();
-            let end = stream.relay(client, &counters.rx, &counters.tx).await;
+            let end = stream.relay(client, &counters.rx, &counters.tx, None).await;
             debug!(?end, "connection ended");
             drop(active);
         }
         Err(failure) => {
             counters.fail();
             debug!(reason = %failure, "connection could not be served");
-            // A reset, so that the client does not take the failure for an empty answer.
-            if let Err(error) = socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)) {
-                debug!(%error, "client was gone already");
-            }
         }
     }
 }

@@ -76,6 +76,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Carrier<S> {
         }
     }
 
+    /// The first bytes of an opened stream, which its target gets before the client's own.
+    pub async fn preface(&mut self, bytes: &[u8]) -> Result<(), CarrierError> {
+        if bytes.len() > MAX_DATA {
+            return Err(FrameError::Message.into());
+        }
+        self.output.clear();
+        self.output.extend(Header { kind: Kind::Data, length: bytes.len() }.encode());
+        self.output.extend(bytes);
+        self.io.write_all(&self.output).await?;
+        Ok(self.io.flush().await?)
+    }
+
     /// Whether a parked carrier is as it should be at the gateway: nothing has come, no end either.
     pub fn is_quiet(&mut self) -> bool {
         let mut probe = [0; 1];

@@ -16,3 +16,4 @@ pub mod private_file;
 pub mod relay;
 pub mod tls;
 pub mod trust;
+pub mod unended;

@@ -7,6 +7,7 @@
 use crate::{
     carrier::{Carrier, CarrierError, Input},
     frame::{HEADER, Header, Kind, MAX_DATA},
+    unended::Unended,
 };
 use std::{
     future::poll_fn,
@@ -25,8 +26,8 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// How long a stream may rest once one side has ended. While both are open it may rest for ever: databases' pools
-/// do, and keepalive finds the dead.
+/// How long a stream may rest once one side has ended. While both are open it may rest for ever, unless it was given
+/// a limit: databases' pools do, and keepalive finds the dead.
 pub const HALF_CLOSED_IDLE: Duration = Duration::from_secs(60);
 
 /// Where a relay counts payload, as it is handed on.
@@ -45,47 +46,33 @@ pub enum Broken {
     Reset,
     #[error(transparent)]
     Carrier(CarrierError),
-    #[error("nothing came for {}s after one side had ended", HALF_CLOSED_IDLE.as_secs())]
-    Idle,
+    #[error("nothing came for {}s", .0.as_secs())]
+    Idle(Duration),
     #[error("the stream was cut")]
     Cancelled,
 }
 
-/// Relays until both sides have ended, and gives the carrier back for the next stream. When `cancel` is ready, the
-/// stream is cut.
+/// Relays until both sides have ended, and gives the carrier back for the next stream. After `idle` without a byte
+/// either way, and when `cancel` is ready, the stream is cut.
 pub async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
-    tcp: TcpStream,
+    mut tcp: Unended,
     mut carrier: Carrier<S>,
     counters: Counters<'_>,
+    idle: Option<Duration>,
     cancel: impl Future<Output = ()>,
 ) -> Result<Carrier<S>, Broken> {
     let pace = Pace::new();
-    let mut tcp = ResetUnlessEnded { tcp, ended: false };
-    let end = both_ways(&mut tcp.tcp, &mut carrier, counters, &pace, cancel).await;
-    tcp.ended = end.is_ok();
-    drop(tcp);
+    let end = both_ways(tcp.tcp(), &mut carrier, counters, &pace, idle, cancel).await;
     let Err(broken) = end else {
+        tcp.end();
         return Ok(carrier);
     };
+    drop(tcp);
     // In the middle of a frame a RESET would be read as payload; the missing END says the same.
     if !pace.mid_frame.load(Ordering::Relaxed) && !matches!(broken, Broken::Carrier(_) | Broken::Reset) {
         carrier.reset().await;
     }
     Err(broken)
-}
-
-/// Closes with a reset, also when the relay itself is dropped: the peer must not take what it has for the whole.
-struct ResetUnlessEnded {
-    tcp: TcpStream,
-    ended: bool,
-}
-
-impl Drop for ResetUnlessEnded {
-    fn drop(&mut self) {
-        if !self.ended {
-            let _ = self.tcp.set_zero_linger();
-        }
-    }
 }
 
 /// What the two directions tell each other.
@@ -129,6 +116,7 @@ async fn both_ways<S: AsyncRead + AsyncWrite + Unpin>(
     carrier: &mut Carrier<S>,
     counters: Counters<'_>,
     pace: &Pace,
+    idle: Option<Duration>,
     cancel: impl Future<Output = ()>,
 ) -> Result<(), Broken> {
     let Carrier { io, input, output } = carrier;
@@ -148,8 +136,9 @@ async fn both_ways<S: AsyncRead + AsyncWrite + Unpin>(
         if pace.end() { Ok(()) } else { Err(watch_carrier(&mut carrier_in, input).await) }
     };
     let (mut up, mut down, mut cancel) = (pin!(up), pin!(down), pin!(cancel));
-    let mut idle = pin!(sleep_until(Instant::now() + HALF_CLOSED_IDLE));
-    let mut up_first = false;
+    let half_closed_idle = idle.map_or(HALF_CLOSED_IDLE, |idle| idle.min(HALF_CLOSED_IDLE));
+    let mut rest = pin!(sleep_until(Instant::now() + half_closed_idle));
+    let (mut up_first, mut half_closed) = (false, false);
     poll_fn(|cx| {
         // In turn, since the first may use up the task's budget each time.
         up_first = !up_first;
@@ -160,14 +149,18 @@ async fn both_ways<S: AsyncRead + AsyncWrite + Unpin>(
                 return Poll::Ready(end);
             }
         }
-        if pace.ended.load(Ordering::Relaxed) > 0 {
+        if !half_closed && pace.ended.load(Ordering::Relaxed) > 0 {
+            half_closed = true;
+            rest.as_mut().reset(pace.last() + half_closed_idle);
+        }
+        if let Some(limit) = if half_closed { Some(half_closed_idle) } else { idle } {
             // The clock is the moment of the last byte, looked at when the timer goes off.
-            while idle.as_mut().poll(cx).is_ready() {
-                let until = pace.last() + HALF_CLOSED_IDLE;
+            while rest.as_mut().poll(cx).is_ready() {
+                let until = pace.last() + limit;
                 if until <= Instant::now() {
-                    return Poll::Ready(Err(Broken::Idle));
+                    return Poll::Ready(Err(Broken::Idle(limit)));
                 }
-                idle.as_mut().reset(until);
+                rest.as_mut().reset(until);
             }
         }
         cancel.as_mut().poll(cx).map(|()| Err(Broken::Cancelled))
@@ -272,13 +265,17 @@ mod tests {
 
     /// A client, the far end of a carrier, and the relay between them.
     async fn relayed() -> (TcpStream, DuplexStream, Relay) {
+        relayed_with(None).await
+    }
+
+    async fn relayed_with(idle: Option<Duration>) -> (TcpStream, DuplexStream, Relay) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (client, inner) = tokio::join!(TcpStream::connect(address), listener.accept());
         let (near, far) = duplex(1 << 20);
         let counters = Counters { to_carrier: &COUNTED, from_carrier: &COUNTED };
-        let inner = inner.unwrap().0;
-        let relay = tokio::spawn(relay(inner, Carrier::new(near), counters, std::future::pending()));
+        let inner = Unended::new(inner.unwrap().0);
+        let relay = tokio::spawn(relay(inner, Carrier::new(near), counters, idle, std::future::pending()));
         (client.unwrap(), far, relay)
     }
 
@@ -360,12 +357,41 @@ mod tests {
         far.write_all(&frame(Kind::End, b"")).await.unwrap();
         let from = Instant::now();
         let end = timeout(hour, relay).await.unwrap().unwrap();
-        assert!(matches!(end, Err(Broken::Idle)), "{end:?}");
+        assert!(matches!(end, Err(Broken::Idle(_))), "{end:?}");
         let rested = from.elapsed();
         assert!(
             rested >= HALF_CLOSED_IDLE && rested < HALF_CLOSED_IDLE + Duration::from_secs(1),
             "{rested:?}"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_with_a_limit_rests_no_longer_and_both_sides_are_reset() {
+        let limit = Duration::from_secs(900);
+        let (mut client, mut far, mut relay) = relayed_with(Some(limit)).await;
+        let almost = limit - Duration::from_secs(1);
+        // A byte either way begins it anew.
+        assert!(timeout(almost, &mut relay).await.is_err());
+        client.write_all(b"up").await.unwrap();
+        far.read_exact(&mut [0; HEADER + 2]).await.unwrap();
+        assert!(timeout(almost, &mut relay).await.is_err());
+        far.write_all(&frame(Kind::Data, b"down")).await.unwrap();
+        client.read_exact(&mut [0; 4]).await.unwrap();
+        assert!(timeout(almost, &mut relay).await.is_err());
+        let end = timeout(Duration::from_secs(2), relay).await.unwrap().unwrap();
+        assert!(matches!(end, Err(Broken::Idle(l)) if l == limit), "{end:?}");
+        let mut last = [0; HEADER];
+        far.read_exact(&mut last).await.unwrap();
+        assert_eq!(last[..], frame(Kind::Reset, b""));
+        let error = client.read(&mut [0; 1]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+
+        // Once one side has ended, no longer than any other stream.
+        let (_client, mut far, mut relay) = relayed_with(Some(limit)).await;
+        assert!(timeout(almost, &mut relay).await.is_err());
+        far.write_all(&frame(Kind::End, b"")).await.unwrap();
+        let end = timeout(HALF_CLOSED_IDLE + Duration::from_secs(1), relay).await.unwrap().unwrap();
+        assert!(matches!(end, Err(Broken::Idle(HALF_CLOSED_IDLE))), "{end:?}");
     }
 
     #[tokio::test]

@@ -15,16 +15,14 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{
-    net::TcpStream,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 use wicketgate_model::{AgentId, Problem, Reason, ShareId};
 use wicketgate_session::{
     carrier::Carrier,
     frame::{Open, RefusalReason},
     relay::{Broken, Counters, relay},
+    unended::Unended,
 };
 
 /// For all of it: what a client's own connect timeout would bear.
@@ -122,12 +120,19 @@ impl Stream {
     }
 
     /// Relays between the client and the target until both have ended; `rx` counts what comes from the client,
-    /// `tx` what goes to it. A stream that breaks, is cut or dropped resets the client's connection.
-    pub async fn relay(self, client: TcpStream, rx: &AtomicU64, tx: &AtomicU64) -> Result<(), Broken> {
+    /// `tx` what goes to it. A stream that breaks, is cut or dropped, or has carried nothing for `idle`, resets the
+    /// client's connection.
+    pub async fn relay(
+        self,
+        client: Unended,
+        rx: &AtomicU64,
+        tx: &AtomicU64,
+        idle: Option<Duration>,
+    ) -> Result<(), Broken> {
         let Self { carrier, agents, active } = self;
         let counters = Counters { to_carrier: rx, from_carrier: tx };
         let cut = active.seat.cut.clone();
-        let mut carrier = relay(client, carrier, counters, cut.cancelled_owned()).await?;
+        let mut carrier = relay(client, carrier, counters, idle, cut.cancelled_owned()).await?;
         carrier.rest();
         agents.park(active.agent, carrier);
         Ok(())

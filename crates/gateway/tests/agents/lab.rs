@@ -33,6 +33,7 @@ use wicketgate_session::{
     link::{EnrolGrant, EnrolRefusal, FromGateway},
     relay::Broken,
     tls::GatewayIdentity,
+    unended::Unended,
 };
 
 /// Longer than anything here may take; reached only when a test fails.
@@ -145,10 +146,11 @@ impl Lab {
         let address = listener.local_addr().unwrap();
         let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
         let (inner, from) = accepted.unwrap();
+        let inner = Unended::new(inner);
         let stream = self.agents.open(share_id(n), from).await?;
         let bytes = Arc::new((AtomicU64::new(0), AtomicU64::new(0)));
         let counted = Arc::clone(&bytes);
-        let relay = tokio::spawn(async move { stream.relay(inner, &counted.0, &counted.1).await });
+        let relay = tokio::spawn(async move { stream.relay(inner, &counted.0, &counted.1, None).await });
         Ok(Client { tcp: client.unwrap(), relay, bytes })
     }
 }
