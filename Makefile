@@ -6,7 +6,7 @@ CARGO ?= cargo
 BIN = $(or $(CARGO_TARGET_DIR),target)/debug
 
 .DEFAULT_GOAL := help
-.PHONY: help install build demo demo-down test lint openapi schemathesis bench
+.PHONY: help install build demo demo-down test lint openapi schemathesis bench bench-dataplane
 
 help: ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -46,7 +46,20 @@ schemathesis: ## Try the API with whatever its document allows, and more (Python
 	$(CARGO) build --locked -p wicketgate
 	@tests/schemathesis.sh $(abspath $(BIN))/wicketgate
 
-bench: ## Measure how long a share takes to its first byte, and what the API bears with 100,000 shares
-	$(CARGO) build --locked --workspace --bins --release
+# Whom the data plane is compared with: the last release, its dependencies as they are now (those that it locks do not
+# build with this compiler), TLS by OpenSSL. Only for the benchmark.
+RATHOLE_VERSION := 0.5.0
+RATHOLE_ROOT = $(or $(CARGO_TARGET_DIR),target)/bench/rathole-$(RATHOLE_VERSION)
+# For one: `make bench-dataplane BENCH="short ping-pong --quick"`.
+BENCH ?=
+
+bench: bench-dataplane ## Measure the data plane beside others, how long a share takes, and what the API bears
 	$(CARGO) bench --locked -p wicketgate --bench provision
 	$(CARGO) bench --locked -p wicketgate --bench contract
+
+bench-dataplane: ## Measure the data plane only; BENCH="short ping-pong --quick" for a part of it
+	@packaging/install-packages.sh bench
+	@test -x $(RATHOLE_ROOT)/bin/rathole || $(CARGO) install rathole --version $(RATHOLE_VERSION) \
+	  --no-default-features --features server,client,tls --root $(RATHOLE_ROOT)
+	$(CARGO) build --locked --workspace --bins --release
+	RATHOLE=$(abspath $(RATHOLE_ROOT))/bin/rathole $(CARGO) bench --locked -p wicketgate --bench dataplane -- $(BENCH)

@@ -3,7 +3,7 @@
 # Installs no recommended packages and lets no package start a service, now or at the next boot: the product starts
 # what it needs itself, and a charon of the system's own would hold UDP 500 and 4500.
 #
-#   install-packages.sh [product|demo|test]...     (all three if none is named)
+#   install-packages.sh [product|demo|test|bench]...     (the first three if none is named)
 set -euo pipefail
 
 # What `wicketgate` runs: strongSwan's charon with the userland-ESP plugin, nftables, namespaces.
@@ -13,12 +13,14 @@ product="strongswan-swanctl strongswan-charon charon-systemd libcharon-extra-plu
 demo="$product util-linux procps tcpdump postgresql nginx-light curl"
 # What building and testing adds.
 test="$demo iperf3 gcc libc6-dev make ca-certificates"
+# What the benches compare with, and what building that needs.
+bench="$product haproxy iperf3 openssl gcc libc6-dev libssl-dev pkg-config"
 
 wanted=
 for set in "${@:-test}"; do
   case $set in
-    product | demo | test) wanted+=" ${!set}" ;;
-    *) echo "install-packages: no such set: $set (product, demo or test)" >&2; exit 2 ;;
+    product | demo | test | bench) wanted+=" ${!set}" ;;
+    *) echo "install-packages: no such set: $set (product, demo, test or bench)" >&2; exit 2 ;;
   esac
 done
 

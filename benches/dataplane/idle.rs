@@ -1,0 +1,69 @@
+//! Ten thousand connections that are open and say nothing: what each costs, and whether it still works.
+
+use std::{thread, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Resource, getrlimit};
+use tokio::{net::TcpStream, runtime::Handle};
+
+use crate::{
+    Plan,
+    load::{BOUND, exchange, opened},
+    peers::{OURS, Peer},
+    report::{Aim, Report},
+    usage::memory,
+};
+
+/// A connection has two sockets in each process.
+const DESCRIPTORS_EACH: u64 = 2;
+const MARGIN: u64 = 1500;
+/// Opened side by side.
+const AT_ONCE: usize = 100;
+/// For whatever was needed to open them to be given back.
+const SETTLE: Duration = Duration::from_secs(5);
+
+pub(crate) fn idle(plan: &Plan, peers: &[Peer], runtime: &Handle, report: &mut Report) -> Result<()> {
+    let room = getrlimit(Resource::Nofile).maximum.map_or(u64::MAX, |most| most.saturating_sub(MARGIN));
+    let count = plan.idle.min(usize::try_from(room / DESCRIPTORS_EACH)?);
+    for peer in peers.iter().filter(|p| !p.pids.is_empty()) {
+        let before = memory(&peer.pids)?;
+        let mut open = runtime.block_on(open(peer, count))?;
+        thread::sleep(SETTLE);
+        let each = memory(&peer.pids)?.saturating_sub(before) as f64 / count as f64;
+        let name = format!("{count} idle connections, KiB each");
+        report.note(&name, &[Aim::Most(24.0)], peer.name, each / 1024.0);
+        if peer.name == OURS {
+            thread::sleep(plan.idle_time);
+        }
+        let works = runtime.block_on(all_work(&mut open));
+        let name = format!("idle connections that still work after {} s", plan.idle_time.as_secs());
+        let all = [Aim::Least(count as f64)];
+        if peer.name == OURS {
+            report.note(&name, &all, peer.name, works as f64);
+        }
+        drop(open);
+        thread::sleep(SETTLE);
+    }
+    Ok(())
+}
+
+async fn open(peer: &Peer, count: usize) -> Result<Vec<TcpStream>> {
+    let to = peer.echo;
+    let mut all = Vec::with_capacity(count);
+    while all.len() < count {
+        let some: Vec<_> = (all.len()..count).take(AT_ONCE).map(|_| tokio::spawn(opened(to))).collect();
+        for one in some {
+            all.push(one.await?.with_context(|| format!("{} of {count} are open", all.len()))?);
+        }
+    }
+    ensure!(all.len() == count);
+    Ok(all)
+}
+
+async fn all_work(open: &mut [TcpStream]) -> usize {
+    let mut works = 0;
+    for tcp in open {
+        works += usize::from(matches!(tokio::time::timeout(BOUND, exchange(tcp)).await, Ok(Ok(()))));
+    }
+    works
+}

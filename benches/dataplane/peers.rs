@@ -1,0 +1,230 @@
+//! Who is measured: nobody in between, this product, HAProxy (one hop, no encryption) and rathole (an agent, TLS).
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use wicketgate_lab::{Agent, AgentOptions, Gateway, GatewayOptions, Lab, Namespace, Process};
+
+use crate::{load, target::Targets};
+
+/// For a peer's ports to answer.
+const START: Duration = Duration::from_secs(20);
+
+pub(crate) const DIRECT: &str = "direct";
+pub(crate) const OURS: &str = "wicketgate";
+pub(crate) const HAPROXY: &str = "haproxy";
+pub(crate) const RATHOLE: &str = "rathole";
+
+/// A way to the targets.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    pub(crate) name: &'static str,
+    pub(crate) sink: SocketAddr,
+    pub(crate) source: SocketAddr,
+    pub(crate) echo: SocketAddr,
+    /// Of its processes.
+    pub(crate) pids: Vec<u32>,
+}
+
+/// All of them, running.
+pub(crate) struct Peers {
+    pub(crate) all: Vec<Peer>,
+    pub(crate) ours: Ours,
+    _others: Vec<Process>,
+}
+
+/// The product's processes.
+pub(crate) struct Ours {
+    _gateway: Gateway,
+    _agent: Agent,
+    /// Where agents dial.
+    pub(crate) agents: SocketAddr,
+}
+
+impl Peers {
+    /// Starts those in `names`; this product always.
+    pub(crate) fn start(
+        lab: &Lab,
+        namespace: &Namespace,
+        targets: &Targets,
+        names: &[&'static str],
+    ) -> Result<Self> {
+        let (ours, peer) = Ours::start(lab, namespace, targets)?;
+        let mut all = vec![peer];
+        let mut others = Vec::new();
+        for &name in names {
+            match name {
+                DIRECT => all.push(Peer {
+                    name,
+                    sink: targets.sink,
+                    source: targets.source,
+                    echo: targets.echo,
+                    pids: Vec::new(),
+                }),
+                HAPROXY => {
+                    let (process, peer) = haproxy(lab, namespace, targets)?;
+                    others.push(process);
+                    all.push(peer);
+                }
+                RATHOLE => {
+                    let (processes, peer) = rathole(lab, namespace, targets)?;
+                    others.extend(processes);
+                    all.push(peer);
+                }
+                _ => {}
+            }
+        }
+        for peer in &all {
+            lab.until(&format!("{} answers", peer.name), START, || {
+                load::round_trip(peer.echo)?;
+                load::connect(peer.sink)?;
+                Ok(Some(load::connect(peer.source).map(drop)?))
+            })?;
+        }
+        Ok(Self { all, ours, _others: others })
+    }
+}
+
+impl Ours {
+    fn start(lab: &Lab, namespace: &Namespace, targets: &Targets) -> Result<(Self, Peer)> {
+        let (executable, agent) = executables()?;
+        let agents: SocketAddr = (Ipv4Addr::LOCALHOST, 7443).into();
+        let options = GatewayOptions {
+            executable,
+            namespace,
+            listen: (Ipv4Addr::LOCALHOST, 8080).into(),
+            agent_listen: agents,
+            ipsec: "off",
+            public_address: None,
+            log: "warn",
+        };
+        let gateway = Gateway::start(lab, &options)?;
+        let options = AgentOptions {
+            executable: &agent,
+            namespace,
+            name: "agent",
+            server: agents,
+            allow: &[],
+            log: "warn",
+        };
+        let (agent, zid) = Agent::enrol(lab, &options, &gateway)?;
+        let tunnel = gateway.tunnel(lab, "bench", Ipv4Addr::new(203, 0, 113, 2), "10.0.0.0/16")?;
+        let ip: Ipv4Addr = tunnel["loadBalancerIp"].as_str().context("no loadBalancerIp")?.parse()?;
+        let share = |name, target: SocketAddr, port| -> Result<SocketAddr> {
+            gateway.share(lab, name, &tunnel, &zid, &target.to_string(), port)?;
+            Ok((ip, port).into())
+        };
+        let peer = Peer {
+            name: OURS,
+            sink: share("sink", targets.sink, 9001)?,
+            source: share("source", targets.source, 9002)?,
+            echo: share("echo", targets.echo, 9003)?,
+            pids: vec![gateway.process.pid(), agent.process.pid()],
+        };
+        Ok((Self { _gateway: gateway, _agent: agent, agents }, peer))
+    }
+}
+
+/// `wicketgate` and `wicketgate-agent`, of the profile that the benchmark was built with.
+pub(crate) fn executables() -> Result<(&'static Path, PathBuf)> {
+    let executable = Path::new(env!("CARGO_BIN_EXE_wicketgate"));
+    let agent = executable.with_file_name("wicketgate-agent");
+    ensure!(agent.exists(), "{} is not built: run `make bench`", agent.display());
+    Ok((executable, agent))
+}
+
+/// Debian's package, in TCP mode. It takes as many threads as there are cores by itself.
+fn haproxy(lab: &Lab, namespace: &Namespace, targets: &Targets) -> Result<(Process, Peer)> {
+    let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let ports = [("sink", at(9101), targets.sink), ("source", at(9102), targets.source)];
+    let ports = [ports[0], ports[1], ("echo", at(9103), targets.echo)];
+    let mut config =
+        "global\n  maxconn 30000\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1h\n  \
+        timeout server 1h\n"
+            .to_owned();
+    for (name, on, to) in ports {
+        config += &format!("listen {name}\n  bind {on} backlog 4096\n  server target {to}\n");
+    }
+    let file = lab.dir("haproxy")?.join("haproxy.cfg");
+    fs::write(&file, config)?;
+    let mut command = namespace.command("haproxy");
+    command.args(["-db", "-f"]).arg(&file);
+    let process = Process::start(lab, HAPROXY, &mut command, &lab.dir("log")?.join("haproxy.log"))
+        .context("haproxy is needed: packaging/install-packages.sh bench")?;
+    let [(_, sink, _), (_, source, _), (_, echo, _)] = ports;
+    let pids = vec![process.pid()];
+    Ok((process, Peer { name: HAPROXY, sink, source, echo, pids }))
+}
+
+/// As `make bench` has installed it, TLS by OpenSSL, `TCP_NODELAY` on.
+fn rathole(lab: &Lab, namespace: &Namespace, targets: &Targets) -> Result<(Vec<Process>, Peer)> {
+    let executable = std::env::var_os("RATHOLE").context("RATHOLE names no executable: run `make bench`")?;
+    let dir = lab.dir("rathole")?;
+    let (key, certificate, bundle) =
+        (dir.join("key.pem"), dir.join("certificate.pem"), dir.join("bundle.pfx"));
+    openssl(&[
+        &[
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+        ],
+        &["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout"],
+        &[&key.display().to_string(), "-out", &certificate.display().to_string()],
+    ])?;
+    openssl(&[
+        &["pkcs12", "-export", "-passout", "pass:bench", "-inkey", &key.display().to_string()],
+        &["-in", &certificate.display().to_string(), "-out", &bundle.display().to_string()],
+    ])?;
+    let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let ports = [("sink", at(9201), targets.sink), ("source", at(9202), targets.source)];
+    let ports = [ports[0], ports[1], ("echo", at(9203), targets.echo)];
+    let mut server = format!(
+        "[server]\nbind_addr = \"127.0.0.1:9200\"\ndefault_token = \"bench\"\n[server.transport]\ntype = \"tls\"\n\
+         [server.transport.tcp]\nnodelay = true\n[server.transport.tls]\npkcs12 = \"{}\"\npkcs12_password = \
+         \"bench\"\n",
+        bundle.display()
+    );
+    let mut client = format!(
+        "[client]\nremote_addr = \"127.0.0.1:9200\"\ndefault_token = \"bench\"\n[client.transport]\ntype = \
+         \"tls\"\n[client.transport.tcp]\nnodelay = true\n[client.transport.tls]\ntrusted_root = \"{}\"\nhostname \
+         = \"localhost\"\n",
+        certificate.display()
+    );
+    for (name, on, to) in ports {
+        server += &format!("[server.services.{name}]\nbind_addr = \"{on}\"\nnodelay = true\n");
+        client += &format!("[client.services.{name}]\nlocal_addr = \"{to}\"\nnodelay = true\n");
+    }
+    let mut processes = Vec::new();
+    for (role, config) in [("server", server), ("client", client)] {
+        let file = dir.join(format!("{role}.toml"));
+        fs::write(&file, config)?;
+        let mut command = namespace.command(&executable.to_string_lossy());
+        command.arg(format!("--{role}")).arg(&file).env("RUST_LOG", "warn");
+        let log = lab.dir("log")?.join(format!("rathole-{role}.log"));
+        processes.push(Process::start(lab, &format!("rathole's {role}"), &mut command, &log)?);
+    }
+    let [(_, sink, _), (_, source, _), (_, echo, _)] = ports;
+    let pids = processes.iter().map(Process::pid).collect();
+    Ok((processes, Peer { name: RATHOLE, sink, source, echo, pids }))
+}
+
+fn openssl(args: &[&[&str]]) -> Result<()> {
+    let out = Command::new("openssl").args(args.concat()).stdin(Stdio::null()).output();
+    let out = out.context("openssl is needed: packaging/install-packages.sh bench")?;
+    if !out.status.success() {
+        bail!("openssl: {}", String::from_utf8_lossy(&out.stderr).trim());
+    }
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! What stands behind everybody who is measured: a sink, a source and an echo, in the benchmark's own process.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    thread,
+};
+
+use anyhow::Result;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+/// What a bulk transfer moves at once: large, so that it is not the load that is measured.
+pub(crate) const CHUNK: usize = 256 * 1024;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Targets {
+    /// Reads all that it gets.
+    pub(crate) sink: SocketAddr,
+    /// Sends until nobody takes more.
+    pub(crate) source: SocketAddr,
+    /// Sends back what it gets.
+    pub(crate) echo: SocketAddr,
+    /// Bytes that the sink has read.
+    pub(crate) sunk: Arc<AtomicU64>,
+}
+
+impl Targets {
+    /// Listens on `ip`, in the namespace of the calling thread, for as long as the process lives.
+    pub(crate) fn start(ip: Ipv4Addr, runtime: &tokio::runtime::Handle) -> Result<Self> {
+        let sunk = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&sunk);
+        let sink = each(ip, move |tcp| swallow(tcp, &count))?;
+        let source = each(ip, pour)?;
+        let echo = {
+            let listener = listen(ip)?;
+            let address = listener.local_addr()?;
+            listener.set_nonblocking(true)?;
+            let _inside = runtime.enter();
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            runtime.spawn(echo(listener));
+            address
+        };
+        Ok(Self { sink, source, echo, sunk })
+    }
+}
+
+/// A listener with room for a burst.
+fn listen(ip: Ipv4Addr) -> Result<TcpListener> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from((ip, 0)).into())?;
+    socket.listen(4096)?;
+    Ok(socket.into())
+}
+
+fn each(ip: Ipv4Addr, serve: impl Fn(TcpStream) + Clone + Send + 'static) -> Result<SocketAddr> {
+    let listener = listen(ip)?;
+    let address = listener.local_addr()?;
+    thread::spawn(move || {
+        for tcp in listener.incoming().flatten() {
+            let serve = serve.clone();
+            thread::spawn(move || serve(tcp));
+        }
+    });
+    Ok(address)
+}
+
+fn swallow(mut tcp: TcpStream, count: &AtomicU64) {
+    let mut buffer = vec![0; CHUNK];
+    while let Ok(n @ 1..) = tcp.read(&mut buffer) {
+        count.fetch_add(n as u64, Relaxed);
+    }
+}
+
+fn pour(mut tcp: TcpStream) {
+    let buffer = vec![7; CHUNK];
+    while tcp.write_all(&buffer).is_ok() {}
+}
+
+async fn echo(listener: tokio::net::TcpListener) {
+    loop {
+        let Ok((mut tcp, _)) = listener.accept().await else { continue };
+        tokio::spawn(async move {
+            let _ = tcp.set_nodelay(true);
+            let mut buffer = [0; 256];
+            while let Ok(n @ 1..) = tcp.read(&mut buffer).await {
+                if tcp.write_all(&buffer[..n]).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
