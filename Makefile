@@ -6,7 +6,7 @@ CARGO ?= cargo
 BIN = $(or $(CARGO_TARGET_DIR),target)/debug
 
 .DEFAULT_GOAL := help
-.PHONY: help install build demo demo-down test lint openapi schemathesis bench bench-dataplane
+.PHONY: help install build demo demo-down test test-kernel lint openapi schemathesis bench bench-dataplane
 
 help: ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -26,14 +26,23 @@ demo-down: ## End a demo that was left running, and remove what it made
 	@test -x $(BIN)/wicketgate || { echo "wicketgate is not built: run \`make build\`" >&2; exit 1; }
 	@$(BIN)/wicketgate demo --down
 
-test: install ## Run every test (as root: they make network namespaces)
-	$(CARGO) build --locked --workspace --bins
+# Every executable that a test starts is built with the tests, once.
+test: install ## Run every test (as root: they make network namespaces); also under a kernel with ESP
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 	  set -x; $(CARGO) nextest run --locked --workspace $(if $(CI),--profile ci); \
 	else \
 	  echo "cargo-nextest is not installed: cargo test runs the same tests"; \
 	  set -x; $(CARGO) test --locked --workspace --no-fail-fast; \
 	fi
+	@$(MAKE) --no-print-directory test-kernel
+
+test-kernel: install ## Run the end-to-end tests of ESP in the kernel, under Debian's kernel in qemu
+	$(CARGO) test --locked --workspace --test it --test command_line --no-run
+	GUEST_FILES="$(abspath $(BIN))/wicketgate $(abspath $(BIN))/wicketgate-agent" \
+	GUEST_ENV="WICKETGATE_TEST_ESP RUST_BACKTRACE" WICKETGATE_TEST_ESP=kernel \
+	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=$(abspath tests/kernel/run.sh) \
+	  $(CARGO) test --locked --workspace --test it -- \
+	  --include-ignored --test-threads 1 kernel_esp overlapping entry_point
 
 lint: ## Check the formatting and the lints
 	$(CARGO) fmt --all --check

@@ -7,6 +7,7 @@ mod crash_ipsec;
 mod entry_point;
 mod first_failures;
 mod half_close;
+mod kernel_esp;
 mod overlapping;
 mod problems;
 mod secrets;

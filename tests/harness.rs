@@ -91,8 +91,9 @@ impl World {
             join(&site, &format!("site{n}"), Self::peer(n))?;
             sites.push(site);
         }
-        let gateway = start(&lab, &outside, "auto", log)?;
-        Ok(Self { lab, gateway, outside, private, internet: Some(internet), sites, ipsec: "auto", log })
+        let ipsec = if is_kernel_lane() { "kernel" } else { "auto" };
+        let gateway = start(&lab, &outside, ipsec, log)?;
+        Ok(Self { lab, gateway, outside, private, internet: Some(internet), sites, ipsec, log })
     }
 
     /// The public address of site `n`.
@@ -158,7 +159,11 @@ impl World {
     /// Site `n`, not connected yet.
     pub(crate) fn site(&self, n: u8) -> Result<Site> {
         let namespace = self.sites.get(usize::from(n)).context("no such site")?;
-        Site::new(&self.lab, &format!("charon{n}"), namespace, Self::peer(n), SITE_CLIENT)
+        let mut site = Site::new(&self.lab, &format!("charon{n}"), namespace, Self::peer(n), SITE_CLIENT)?;
+        if is_kernel_lane() {
+            site.use_kernel_esp();
+        }
+        Ok(site)
     }
 
     /// Site `n`, connected to its tunnel.
@@ -210,6 +215,11 @@ impl World {
         ensure!(status.success(), "wicketgate up: {status}\n{}", self.gateway.process.tail());
         self.lab.remove()
     }
+}
+
+/// Whether ESP is to be done by the kernel, which is then one that can: `make test-kernel` says so.
+fn is_kernel_lane() -> bool {
+    std::env::var_os("WICKETGATE_TEST_ESP").is_some_and(|esp| esp == "kernel")
 }
 
 /// A lab of this test's own, after what dead tests left was removed.

@@ -1,5 +1,5 @@
-//! A remote site's IPsec device: a real strongSwan in a namespace, with userland ESP, configured by nothing but the
-//! text that the product gives out for strongSwan.
+//! A remote site's IPsec device: a real strongSwan in a namespace, configured by nothing but the text that the product
+//! gives out for strongSwan. Its ESP is in userland, unless it is told to use the kernel's.
 
 use std::{
     fs,
@@ -23,9 +23,10 @@ const START: Duration = Duration::from_secs(30);
 /// For one `swanctl`, whose own timeout is for the daemon's answer.
 const SWANCTL_TIMEOUT: &str = "20";
 
-/// The order is the priority: kernel-libipsec before kernel-netlink, which is still needed for routes.
-const PLUGINS: &str =
-    "random nonce openssl pem pkcs1 kdf pubkey kernel-libipsec kernel-netlink socket-default vici";
+/// The order is the priority: what does ESP in userland before kernel-netlink, which is still needed for routes.
+const PLUGINS: [&str; 2] =
+    ["random nonce openssl pem pkcs1 kdf pubkey", "kernel-netlink socket-default vici"];
+const USERLAND_ESP: &str = "kernel-libipsec";
 
 #[derive(Debug)]
 pub struct Site {
@@ -37,6 +38,7 @@ pub struct Site {
     dir: PathBuf,
     charon: Option<Process>,
     logs_keys: bool,
+    esp_in_kernel: bool,
 }
 
 impl Site {
@@ -53,7 +55,13 @@ impl Site {
     ) -> Result<Self> {
         namespace.ip(&format!("addr add {inside}/32 dev lo"))?;
         let dir = lab.dir(name)?;
-        Ok(Self { namespace: namespace.clone(), public, inside, dir, charon: None, logs_keys: false })
+        let namespace = namespace.clone();
+        Ok(Self { namespace, public, inside, dir, charon: None, logs_keys: false, esp_in_kernel: false })
+    }
+
+    /// Has the daemon, once started, leave ESP to the kernel.
+    pub fn use_kernel_esp(&mut self) {
+        self.esp_in_kernel = true;
     }
 
     /// Has the daemon, once started, write the keys of its CHILD SAs into its log: for who speaks ESP in its place.
@@ -190,9 +198,11 @@ impl Site {
         let at = |file: &str| Path::new(&self.dir).join(file).display().to_string();
         let (log, vici) = (at("charon.log"), at("charon.vici"));
         let keys = if self.logs_keys { "\n      chd = 4" } else { "" };
+        let [first, last] = PLUGINS;
+        let esp = if self.esp_in_kernel { "" } else { USERLAND_ESP };
         format!(
             "charon {{
-  load = {PLUGINS}
+  load = {first} {esp} {last}
   install_virtual_ip = no
   retransmit_tries = 3
   retransmit_timeout = 1.0

@@ -1,0 +1,48 @@
+//! The executable as an operator starts it: what it says, and how it ends.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::process::{Command, Output};
+
+fn run(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_wicketgate-agent"))
+        .args(args)
+        .env_remove("WICKETGATE_SERVER")
+        .env_remove("WICKETGATE_STATE_DIR")
+        .env_remove("WICKETGATE_ENROLLMENT_TOKEN")
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn help_is_no_failure_and_names_what_is_needed() {
+    let out = run(&["start", "--help"]);
+    let said = String::from_utf8(out.stdout).unwrap();
+    assert_eq!(out.status.code(), Some(0));
+    for word in ["--server", "--state-dir", "--allow", "--enrollment-token-file"] {
+        assert!(said.contains(word), "{word} is not in:\n{said}");
+    }
+}
+
+#[test]
+fn wrong_usage_ends_with_2_and_what_fails_with_1_and_one_line() {
+    for args in [&["start"][..], &["start", "--server", "http://gw:1", "--state-dir", "x"], &["listen"]] {
+        assert_eq!(run(args).status.code(), Some(2), "{args:?}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (state, code) = (dir.path().join("state"), dir.path().join("no-code"));
+    let (state, code) = (state.to_str().unwrap(), code.to_str().unwrap());
+    let out = run(&[
+        "start",
+        "--server",
+        "https://127.0.0.1:1",
+        "--state-dir",
+        state,
+        "--enrollment-token-file",
+        code,
+    ]);
+    assert_eq!(out.status.code(), Some(1));
+    let said = String::from_utf8(out.stderr).unwrap();
+    let last = said.lines().last().unwrap();
+    assert!(last.starts_with("wicketgate-agent: ") && last.contains(code), "{said}");
+}

@@ -1,0 +1,150 @@
+//! ESP in the kernel, at both ends. These need a kernel that has it, and netem: `make test-kernel` boots one and runs
+//! them there, together with the tests of overlapping customers and of the entry point.
+
+use std::{
+    net::Ipv4Addr,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use wicketgate_lab::{Namespace, Wire};
+
+use crate::{
+    e2e::entry_point::uplink_address,
+    harness::{
+        GATEWAY, PATIENCE, World, door,
+        targets::{ask, connect, echo_after_end, greeting, send_and_end},
+    },
+};
+
+/// What is sent and comes back. At 1 % loss and 40 ms a connection makes some 400 kB a second.
+const TRANSFER: usize = 2 << 20;
+
+/// For the transfer and what happens beside it, in a machine whose processor is emulated.
+const LONG: Duration = Duration::from_secs(120);
+
+/// The states of the two directions, as the kernel lists them, with the bytes that each has carried.
+struct States(String);
+
+impl States {
+    fn of(namespace: &Namespace) -> Result<Self> {
+        let out = namespace.command("ip").args(["-s", "xfrm", "state"]).output()?;
+        ensure!(out.status.success(), "ip xfrm state: {}", String::from_utf8_lossy(&out.stderr));
+        Ok(Self(String::from_utf8(out.stdout)?))
+    }
+
+    fn spis(&self) -> Vec<&str> {
+        let mut spis: Vec<_> =
+            self.0.lines().filter_map(|l| l.split("spi ").nth(1)?.split('(').next()).collect();
+        spis.sort_unstable();
+        spis
+    }
+
+    /// AES-256-GCM with a 16-octet tag (RFC 4106), in each direction, all in UDP (RFC 3948) or none.
+    fn are_in_order(&self, in_udp: bool) -> Result<()> {
+        let count = |what: &str| self.0.matches(what).count();
+        let (states, ciphers) = (count("proto esp"), count("aead rfc4106(gcm(aes))"));
+        let encapsulated = count("encap type espinudp");
+        ensure!(states >= 2 && ciphers == states, "{states} states, {ciphers} with AES-GCM:\n{}", self.0);
+        ensure!(
+            encapsulated == if in_udp { states } else { 0 },
+            "{encapsulated} of {states} in UDP:\n{}",
+            self.0
+        );
+        Ok(())
+    }
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP and netem: make test-kernel"]
+fn a_transfer_is_whole_over_a_slow_and_lossy_link_while_all_is_rekeyed() -> Result<()> {
+    let world = World::with_sites(2)?;
+    echo_after_end(&world.private, world.target(7001))?;
+    greeting(&world.private, world.target(7002), "the other customer")?;
+    let (_agent, zid) = world.agent("agent")?;
+    let tunnels = [world.tunnel(0)?, world.tunnel(1)?];
+    world.share("echo", &tunnels[0], &zid, world.target(7001), 9000)?;
+    world.share("greeting", &tunnels[1], &zid, world.target(7002), 9000)?;
+    let sites = [world.connected_site(0, &tunnels[0])?, world.connected_site(1, &tunnels[1])?];
+    let inside = world.tunnel_namespace(&tunnels[0])?;
+    let before = States::of(&inside)?;
+    before.are_in_order(true)?;
+    ensure!(
+        !inside.command("ip").args(["link", "show", "ipsec0"]).status()?.success(),
+        "there is a TUN device"
+    );
+
+    let netem = "qdisc add dev wan root netem delay 40ms loss 1%";
+    ensure!(sites[0].namespace.command("tc").args(netem.split(' ')).status()?.success(), "no netem");
+    let sent: Vec<u8> = (0..TRANSFER).map(|n| (n ^ (n >> 8)).to_le_bytes()[0]).collect();
+    let stream = connect(&sites[0].namespace, door(&tunnels[0], 9000)?, PATIENCE)?;
+    stream.set_read_timeout(Some(LONG))?;
+    stream.set_write_timeout(Some(LONG))?;
+    let rekeys = thread::scope(|scope| {
+        let transfer = scope.spawn(|| send_and_end(stream, &sent));
+        let begin = Instant::now();
+        let mut rekeys = 0;
+        while !transfer.is_finished() && begin.elapsed() < LONG {
+            let [kind, name] = [["--child", "site-0"], ["--ike", "wicketgate-site-0"]][rekeys % 2];
+            sites[0].swanctl(&["--rekey", kind, name])?;
+            rekeys += 1;
+            assert_eq!(ask(&sites[1].namespace, door(&tunnels[1], 9000)?, PATIENCE)?, "the other customer");
+        }
+        let back = transfer.join().map_err(|_| anyhow!("the client panicked"))??;
+        ensure!(back == sent, "{} bytes came back of {}, or others", back.len(), sent.len());
+        Ok(rekeys)
+    })?;
+    let after = States::of(&inside)?;
+    after.are_in_order(true)?;
+    ensure!(
+        after.spis().iter().all(|spi| !before.spis().contains(spi)),
+        "an old SPI is still used:\n{}",
+        after.0
+    );
+    eprintln!("{TRANSFER} bytes there and back, {rekeys} rekeys meanwhile");
+    ensure!(rekeys >= 2, "only {rekeys} rekeys");
+    world.end()
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: make test-kernel"]
+fn a_peer_without_nat_traversal_is_served_by_esp_as_it_is() -> Result<()> {
+    let world = World::with_sites(1)?;
+    greeting(&world.private, world.target(7001), "here")?;
+    let (_agent, zid) = world.agent("agent")?;
+    let tunnel = world.tunnel(0)?;
+    world.share("greeting", &tunnel, &zid, world.target(7001), 9000)?;
+    let inside = world.tunnel_namespace(&tunnel)?;
+    let internet = world.internet.as_ref().context("no internet")?;
+    let wire = Wire::watch(&world.lab, internet, &[World::peer(0)], "10.0.0.0/8, 100.64.0.0/10")?;
+
+    // strongSwan always offers NAT traversal, and the gateway's daemon is behind the host's translation. A site that
+    // does the reverse translation by itself makes both ends see the same addresses: neither asks for UDP then.
+    let mut site = world.site(0)?;
+    let daemon: Ipv4Addr = uplink_address(&inside)?.parse()?;
+    site.namespace.nft(&format!(
+        "table ip reverse {{
+           chain output {{
+             type nat hook output priority -100;
+             ip daddr {daemon} dnat to {GATEWAY}
+           }}
+         }}"
+    ))?;
+    let config = world.vpn_config(&tunnel)?;
+    let direct = config
+        .replace(&format!("remote_addrs = {GATEWAY}"), &format!("remote_addrs = {daemon}"))
+        .replace("encap = yes", "encap = no");
+    ensure!(direct != config && !direct.contains("encap = yes"), "another configuration: {config}");
+    world.connect(&mut site, &tunnel, &direct)?;
+
+    States::of(&inside)?.are_in_order(false)?;
+    for _ in 0..5 {
+        assert_eq!(ask(&site.namespace, door(&tunnel, 9000)?, PATIENCE)?, "here");
+    }
+    let packets = wire.esp(World::peer(0))?;
+    ensure!(packets >= 30, "{packets} ESP packets");
+    let (octets, seen) = wire.search(&["here"])?;
+    ensure!(octets > 0 && seen.is_empty(), "seen on the wire: {seen:?}");
+    world.end()
+}
