@@ -30,13 +30,17 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from
 /// A fresh carrier that ended within so long of its handshake was not wanted.
 const FRESH: Duration = Duration::from_secs(5);
 /// However many a gateway asks for: each is a socket and some memory of this machine.
-pub(crate) const MOST: u16 = 256;
+pub(crate) const MOST: u16 = 512;
+/// Handshakes side by side: many at once only make each other late, and a gateway has few places for them.
+const AT_ONCE: usize = 16;
 
 /// Those that are parked, or on their way there.
 #[derive(Default)]
 struct Parked {
     count: AtomicUsize,
-    /// Fewer than before.
+    /// Of these, on their way.
+    connecting: AtomicUsize,
+    /// Fewer of either than before.
     fewer: Notify,
     failed: AtomicBool,
 }
@@ -44,6 +48,11 @@ struct Parked {
 impl Parked {
     fn one_less(&self) {
         self.count.fetch_sub(1, Ordering::Relaxed);
+        self.fewer.notify_one();
+    }
+
+    fn connected(&self) {
+        self.connecting.fetch_sub(1, Ordering::Relaxed);
         self.fewer.notify_one();
     }
 }
@@ -64,7 +73,10 @@ impl Agent {
                 backoff.reset();
             }
             let wanted = usize::from((*want.borrow_and_update()).min(MOST));
-            while parked.count.load(Ordering::Relaxed) < wanted {
+            while parked.count.load(Ordering::Relaxed) < wanted
+                && parked.connecting.load(Ordering::Relaxed) < AT_ONCE
+            {
+                parked.connecting.fetch_add(1, Ordering::Relaxed);
                 parked.count.fetch_add(1, Ordering::Relaxed);
                 self.streams.spawn(Arc::clone(&self).one_carrier(Arc::clone(&parked), end.clone()));
             }
@@ -77,7 +89,9 @@ impl Agent {
 
     /// A carrier, from its handshake to its end; counted as parked when it is called.
     async fn one_carrier(self: Arc<Self>, parked: Arc<Parked>, end: CancellationToken) {
-        let mut carrier = match end.run_until_cancelled(self.connect_carrier()).await {
+        let connected = end.run_until_cancelled(self.connect_carrier()).await;
+        parked.connected();
+        let mut carrier = match connected {
             Some(Ok(carrier)) => carrier,
             failed => {
                 if let Some(Err(error)) = failed {
@@ -141,10 +155,7 @@ impl Agent {
         let (to_carrier, from_carrier) = (AtomicU64::new(0), AtomicU64::new(0));
         let counters = Counters { to_carrier: &to_carrier, from_carrier: &from_carrier };
         match relay(target, carrier, counters, None, self.cut.cancelled()).await {
-            Ok(mut carrier) => {
-                carrier.rest();
-                Some(carrier)
-            }
+            Ok(carrier) => Some(carrier),
             Err(broken) => {
                 debug!(share.id = %open.share, reason = ?broken, "a stream broke");
                 None

@@ -8,6 +8,7 @@ mod control;
 mod doorway;
 mod enrol;
 mod open;
+mod pool;
 mod roster;
 
 pub use open::{DialFailure, DialFailureReason, Stream};

@@ -13,7 +13,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, debug, debug_span, warn};
 use wicketgate_model::{Generation, IngressPort, ShareId};
-use wicketgate_session::unended::Unended;
+use wicketgate_session::{carrier::Early, unended::Unended};
 
 use crate::{agents::Agents, counters::ShareCounters};
 
@@ -148,7 +148,7 @@ async fn connection(client: TcpStream, address: SocketAddr, serving: Serving) {
         debug!(%error, "a connection ended before it was served");
         return;
     }
-    match agents.open(served.share, address).await {
+    match agents.open(served.share, address, Early::new(Vec::new(), client.tcp())).await {
         Ok(stream) => {
             let active = counters.open();
             let end = stream.relay(client, &counters.rx, &counters.tx, None).await;

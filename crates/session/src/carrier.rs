@@ -5,27 +5,80 @@
 //! gives a carrier back only after a clean end.
 
 use crate::{
-    frame::{FrameError, HEADER, Header, Kind, MAX_DATA, MAX_MESSAGE, Open, Refusal},
-    tls::TlsStream,
+    buffer::Buffer,
+    frame::{FrameError, Kind, MAX_DATA, MAX_MESSAGE, Open, Refusal},
+    tls::{Incoming, Keys, MARGIN, Next, RECORD_HEADER, TlsStream},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
-    io, mem,
+    future::poll_fn,
+    io,
+    ops::Range,
     pin::Pin,
-    task::{Context, Waker},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWriteExt, ReadBuf},
+    net::TcpStream,
+};
 
 /// Saying goodbye is a courtesy; the other end notices anyway.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Bytes of a frame that is nothing but its type.
+pub(crate) const BARE: usize = 1 + MARGIN;
+
 #[derive(Debug)]
-pub struct Carrier<S = Box<TlsStream>> {
-    pub(crate) io: S,
-    pub(crate) input: Input,
-    /// A frame on its way out: header and payload, so that they leave in one write.
-    pub(crate) output: Vec<u8>,
+pub struct Carrier {
+    pub(crate) stream: Box<TlsStream>,
+    /// The last stream was refused: what was sent for it may still come.
+    refused: bool,
+}
+
+/// What goes to a target first: a preface, and what its client says before there is a stream. It is sent behind the
+/// `OPEN`, so that a target has it a round trip sooner, and held until the stream is open, so that another agent can
+/// be asked.
+#[derive(Debug, Default)]
+pub struct Early<'a> {
+    /// Read once: what comes later is the relay's.
+    client: Option<&'a mut TcpStream>,
+    bytes: Vec<u8>,
+    of_client: usize,
+    broken: Option<io::Error>,
+}
+
+impl<'a> Early<'a> {
+    /// `preface`: no longer than a frame.
+    pub fn new(preface: Vec<u8>, client: &'a mut TcpStream) -> Self {
+        Self { client: Some(client), bytes: preface, ..Self::default() }
+    }
+
+    /// How much the client has said, and why it could not be heard, if so: then there is nobody to relay for.
+    pub fn end(self) -> (u64, Option<io::Error>) {
+        (self.of_client as u64, self.broken)
+    }
+
+    /// Ready when the client has said something.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(client) = &mut self.client else { return Poll::Pending };
+        let mut buffer = Buffer::default();
+        let mut room = ReadBuf::new(&mut buffer.take()[..MAX_DATA.saturating_sub(self.bytes.len())]);
+        let read = ready!(Pin::new(&mut **client).poll_read(cx, &mut room));
+        self.client = None;
+        match read {
+            Ok(()) if room.filled().is_empty() => Poll::Pending,
+            Ok(()) => {
+                self.of_client = room.filled().len();
+                self.bytes.extend_from_slice(room.filled());
+                Poll::Ready(())
+            }
+            Err(error) => {
+                self.broken = Some(error);
+                Poll::Pending
+            }
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -41,194 +94,153 @@ pub enum CarrierError {
     Unexpected(Kind),
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Carrier<S> {
-    pub fn new(io: S) -> Self {
-        Self { io, input: Input::default(), output: Vec::new() }
+impl Carrier {
+    pub fn new(stream: Box<TlsStream>) -> Self {
+        Self { stream, refused: false }
     }
 
-    /// The gateway's side: asks for a stream. The caller bounds it, and drops the carrier on an error.
-    pub async fn open(&mut self, open: &Open) -> Result<Result<(), Refusal>, CarrierError> {
-        self.send(Kind::Open, Some(open)).await?;
-        let header = self.input.header(&mut self.io).await?;
-        match header.kind {
-            Kind::Opened => Ok(Ok(())),
-            Kind::Refused => Ok(Err(self.message(header.length).await?)),
-            other => Err(CarrierError::Unexpected(other)),
+    /// The gateway's side: asks for a stream, and sends what there is for it already. The caller bounds it, and drops
+    /// the carrier on an error.
+    pub async fn open(
+        &mut self,
+        open: &Open,
+        early: &mut Early<'_>,
+    ) -> Result<Result<(), Refusal>, CarrierError> {
+        // What is there now leaves in the same write.
+        let _ = early.poll_read(&mut Context::from_waker(Waker::noop()));
+        let open = serde_json::to_vec(open).map_err(|_| FrameError::Message)?;
+        let mut records = self.seal(Kind::Open, &open)?;
+        if !early.bytes.is_empty() {
+            records.extend(self.seal(Kind::Data, &early.bytes)?);
         }
+        self.stream.tcp.write_all(&records).await?;
+        let frame = loop {
+            let TlsStream { tcp, keys, input, .. } = &mut *self.stream;
+            let answer = poll_fn(|cx| match poll_frame(tcp, keys, input, cx) {
+                Poll::Ready(frame) => Poll::Ready(Some(frame)),
+                Poll::Pending => early.poll_read(cx).map(|()| None),
+            });
+            match answer.await {
+                Some(frame) => break frame?,
+                None => {
+                    let said = &early.bytes[early.bytes.len() - early.of_client..];
+                    let record = self.seal(Kind::Data, said)?;
+                    self.stream.tcp.write_all(&record).await?;
+                }
+            }
+        };
+        let answer = match Kind::of(self.stream.input.bytes(frame))? {
+            (Kind::Opened, _) => Ok(()),
+            (Kind::Refused, refusal) => Err(message(refusal)?),
+            (other, _) => return Err(CarrierError::Unexpected(other)),
+        };
+        self.stream.input.give_back();
+        Ok(answer)
     }
 
     /// The agent's side: waits for a stream. Cancel-safe.
     pub async fn next_open(&mut self) -> Result<Open, CarrierError> {
-        let header = self.input.peek_header(&mut self.io).await?;
-        if header.kind != Kind::Open {
-            return Err(CarrierError::Unexpected(header.kind));
+        loop {
+            let frame = self.frame().await?;
+            let open = match Kind::of(self.stream.input.bytes(frame))? {
+                (Kind::Open, open) => message(open)?,
+                (Kind::Data, _) if self.refused => continue,
+                (other, _) => return Err(CarrierError::Unexpected(other)),
+            };
+            self.stream.input.give_back();
+            self.refused = false;
+            return Ok(open);
         }
-        self.input.fill_to(&mut self.io, HEADER + header.length).await?;
-        self.input.consume(HEADER);
-        self.message(header.length).await
     }
 
     /// The agent's answer. After a refusal the carrier is parked.
     pub async fn answer(&mut self, answer: Result<(), &Refusal>) -> Result<(), CarrierError> {
+        self.refused = answer.is_err();
         match answer {
             Ok(()) => self.send::<()>(Kind::Opened, None).await,
             Err(refusal) => self.send(Kind::Refused, Some(refusal)).await,
         }
     }
 
-    /// The first bytes of an opened stream, which its target gets before the client's own.
-    pub async fn preface(&mut self, bytes: &[u8]) -> Result<(), CarrierError> {
-        if bytes.len() > MAX_DATA {
-            return Err(FrameError::Message.into());
-        }
-        self.output.clear();
-        self.output.extend(Header { kind: Kind::Data, length: bytes.len() }.encode());
-        self.output.extend(bytes);
-        self.io.write_all(&self.output).await?;
-        Ok(self.io.flush().await?)
-    }
-
     /// Whether a parked carrier is as it should be at the gateway: nothing has come, no end either.
     pub fn is_quiet(&mut self) -> bool {
-        let mut probe = [0; 1];
-        let mut probe = ReadBuf::new(&mut probe);
-        self.input.is_empty()
-            && Pin::new(&mut self.io)
-                .poll_read(&mut Context::from_waker(Waker::noop()), &mut probe)
-                .is_pending()
-    }
-
-    /// Gives the buffers of an ended stream back, while the carrier is parked.
-    pub fn rest(&mut self) {
-        self.input.shrink();
-        self.output = Vec::new();
+        let TlsStream { tcp, input, .. } = &mut *self.stream;
+        input.is_empty() && input.poll_fill(tcp, &mut Context::from_waker(Waker::noop())).is_pending()
     }
 
     /// Ends a parked carrier with a goodbye.
     pub async fn close(mut self) {
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.io.shutdown()).await;
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.stream.shutdown()).await;
     }
 
     /// Tells the other end that the stream broke, and ends the carrier.
-    pub(crate) async fn reset(mut self) {
+    pub async fn reset(mut self) {
         let tell = async {
             self.send::<()>(Kind::Reset, None).await?;
-            self.io.shutdown().await.map_err(CarrierError::from)
+            self.stream.shutdown().await.map_err(CarrierError::from)
         };
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, tell).await;
     }
 
     async fn send<T: Serialize>(&mut self, kind: Kind, message: Option<&T>) -> Result<(), CarrierError> {
-        self.output.clear();
-        self.output.resize(HEADER, 0);
-        if let Some(message) = message {
-            serde_json::to_writer(&mut self.output, message).map_err(|_| FrameError::Message)?;
-        }
-        let length = self.output.len() - HEADER;
-        if length > MAX_MESSAGE {
-            return Err(FrameError::Message.into());
-        }
-        self.output[..HEADER].copy_from_slice(&Header { kind, length }.encode());
-        self.io.write_all(&self.output).await?;
-        Ok(self.io.flush().await?)
+        let message = message.map(serde_json::to_vec).transpose().map_err(|_| FrameError::Message)?;
+        let record = self.seal(kind, &message.unwrap_or_default())?;
+        Ok(self.stream.tcp.write_all(&record).await?)
     }
 
-    async fn message<T: DeserializeOwned>(&mut self, length: usize) -> Result<T, CarrierError> {
-        self.input.fill_to(&mut self.io, length).await?;
-        let message = serde_json::from_slice(&self.input.bytes()[..length]);
-        self.input.consume(length);
-        message.map_err(|_| FrameError::Message.into())
+    /// A frame, as it is sent.
+    fn seal(&mut self, kind: Kind, payload: &[u8]) -> Result<Vec<u8>, CarrierError> {
+        if payload.len() > if kind == Kind::Data { MAX_DATA } else { MAX_MESSAGE } {
+            return Err(FrameError::Length(payload.len()).into());
+        }
+        let TlsStream { keys, seal, .. } = &mut *self.stream;
+        let mut bytes = seal.key_update(keys)?.unwrap_or_default();
+        let at = bytes.len();
+        bytes.resize(at + BARE + payload.len(), 0);
+        bytes[at + RECORD_HEADER] = kind as u8;
+        bytes[at + RECORD_HEADER + 1..][..payload.len()].copy_from_slice(payload);
+        seal.data(&mut bytes[at..], 1 + payload.len())?;
+        Ok(bytes)
+    }
+
+    /// The next frame's place in the input. Cancel-safe.
+    async fn frame(&mut self) -> Result<Range<usize>, CarrierError> {
+        let TlsStream { tcp, keys, input, .. } = &mut *self.stream;
+        poll_fn(|cx| poll_frame(tcp, keys, input, cx)).await
     }
 }
 
-/// What has been read of a carrier and not been used.
-#[derive(Debug, Default)]
-pub(crate) struct Input {
-    buffer: Vec<u8>,
-    start: usize,
-    end: usize,
+/// The next frame's place in the input.
+pub(crate) fn poll_frame<R: AsyncRead + Unpin>(
+    tcp: &mut R,
+    keys: &Keys,
+    input: &mut Incoming,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Range<usize>, CarrierError>> {
+    loop {
+        match input.next(keys)? {
+            Next::Plain(frame) => return Poll::Ready(Ok(frame)),
+            Next::Closed => return Poll::Ready(Err(CarrierError::Closed)),
+            Next::Wanting => {
+                if ready!(input.poll_fill(tcp, cx))? == 0 {
+                    return Poll::Ready(Err(CarrierError::Closed));
+                }
+            }
+        }
+    }
 }
 
-impl Input {
-    /// Room for the messages of a parked carrier.
-    const PARKED: usize = HEADER + MAX_MESSAGE;
-    /// Room for a whole frame of a stream.
-    const STREAM: usize = HEADER + MAX_DATA;
-
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.buffer[self.start..self.end]
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.start == self.end
-    }
-
-    pub(crate) fn consume(&mut self, n: usize) {
-        self.start += n;
-        debug_assert!(self.start <= self.end);
-    }
-
-    pub(crate) fn grow(&mut self) {
-        self.buffer.resize(Self::STREAM, 0);
-    }
-
-    fn shrink(&mut self) {
-        let rest = self.bytes().to_vec();
-        *self = Self { start: 0, end: rest.len(), buffer: rest };
-    }
-
-    /// Reads once. Cancel-safe. The end of the connection is an error: it is never the end of a stream.
-    pub(crate) async fn fill<R: AsyncRead + Unpin>(&mut self, io: &mut R) -> Result<(), CarrierError> {
-        if self.buffer.len() < Self::PARKED {
-            self.buffer.resize(Self::PARKED, 0);
-        }
-        if self.is_empty() {
-            (self.start, self.end) = (0, 0);
-        } else if self.end == self.buffer.len() {
-            self.buffer.copy_within(self.start..self.end, 0);
-            self.end -= mem::take(&mut self.start);
-        }
-        match io.read(&mut self.buffer[self.end..]).await? {
-            0 => Err(CarrierError::Closed),
-            n => {
-                self.end += n;
-                Ok(())
-            }
-        }
-    }
-
-    async fn fill_to<R: AsyncRead + Unpin>(&mut self, io: &mut R, n: usize) -> Result<(), CarrierError> {
-        while self.end - self.start < n {
-            self.fill(io).await?;
-        }
-        Ok(())
-    }
-
-    /// The next frame's header, left where it is. Cancel-safe.
-    pub(crate) async fn peek_header<R: AsyncRead + Unpin>(
-        &mut self,
-        io: &mut R,
-    ) -> Result<Header, CarrierError> {
-        loop {
-            if let Some(header) = self.bytes().first_chunk::<HEADER>() {
-                return Ok(Header::decode(*header)?);
-            }
-            self.fill(io).await?;
-        }
-    }
-
-    #[inline]
-    pub(crate) async fn header<R: AsyncRead + Unpin>(&mut self, io: &mut R) -> Result<Header, CarrierError> {
-        let header = self.peek_header(io).await?;
-        self.consume(HEADER);
-        Ok(header)
-    }
+fn message<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CarrierError> {
+    serde_json::from_slice(bytes).map_err(|_| FrameError::Message.into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::RefusalReason;
+    use crate::{
+        frame::RefusalReason,
+        tls::tests::{connected, pair},
+    };
     use wicketgate_model::{Generation, ShareId};
 
     fn an_open() -> Open {
@@ -239,44 +251,83 @@ mod tests {
         }
     }
 
+    async fn ask(carrier: &mut Carrier) -> Result<Result<(), Refusal>, CarrierError> {
+        carrier.open(&an_open(), &mut Early::default()).await
+    }
+
     #[tokio::test]
-    async fn a_stream_is_asked_for_and_refused_and_asked_for_again() {
-        // A narrow pipe, so that every message is cut.
-        let (a, b) = tokio::io::duplex(7);
-        let (mut gateway, mut agent) = (Carrier::new(a), Carrier::new(b));
+    async fn what_is_said_first_goes_along_and_again_after_a_refusal_and_comes_once() {
+        let (mut gateway, mut agent) = pair().await;
+        let (mut client, mut inner) = connected().await;
+        client.write_all(b"hello").await.unwrap();
+        let mut early = Early::new(b"preface, ".to_vec(), &mut inner);
         let refusal = Refusal { reason: RefusalReason::ConnectionRefused, text: "connection refused".into() };
-        assert!(gateway.is_quiet());
-        let ask =
-            async { (gateway.open(&an_open()).await.unwrap(), gateway.open(&an_open()).await.unwrap()) };
+        let ask = async {
+            let first = gateway.open(&an_open(), &mut early).await.unwrap();
+            (first, gateway.open(&an_open(), &mut early).await.unwrap())
+        };
         let answer = async {
-            assert_eq!(agent.next_open().await.unwrap(), an_open());
+            agent.next_open().await.unwrap();
             agent.answer(Err(&refusal)).await.unwrap();
-            agent.rest();
-            assert_eq!(agent.next_open().await.unwrap(), an_open());
+            agent.next_open().await.unwrap();
+            // Said or not yet said when the stream was asked for: it is the target's first.
+            let mut got = Vec::new();
+            while got.len() < b"preface, hello".len() {
+                let frame = agent.frame().await.unwrap();
+                let (kind, payload) = Kind::of(agent.stream.input.bytes(frame)).unwrap();
+                assert_eq!(kind, Kind::Data);
+                got.extend_from_slice(payload);
+            }
+            assert_eq!(got, b"preface, hello");
             agent.answer(Ok(())).await.unwrap();
         };
         let (answers, ()) = tokio::join!(ask, answer);
         assert_eq!(answers, (Err(refusal), Ok(())));
+        assert!(matches!(early.end(), (5, None)));
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_asked_for_and_refused_and_asked_for_again() {
+        let (mut gateway, mut agent) = pair().await;
+        let refusal = Refusal { reason: RefusalReason::ConnectionRefused, text: "connection refused".into() };
+        assert!(gateway.is_quiet());
+        let both = async { (ask(&mut gateway).await.unwrap(), ask(&mut gateway).await.unwrap()) };
+        let answer = async {
+            assert_eq!(agent.next_open().await.unwrap(), an_open());
+            agent.answer(Err(&refusal)).await.unwrap();
+            assert_eq!(agent.next_open().await.unwrap(), an_open());
+            agent.answer(Ok(())).await.unwrap();
+        };
+        let (answers, ()) = tokio::join!(both, answer);
+        assert_eq!(answers, (Err(refusal), Ok(())));
+        for carrier in [&gateway, &agent] {
+            assert!(carrier.stream.input.is_empty() && carrier.stream.input.holds_nothing());
+        }
     }
 
     #[tokio::test]
     async fn a_parked_carrier_that_was_closed_is_seen() {
-        let (a, b) = tokio::io::duplex(64);
-        let mut gateway = Carrier::new(a);
+        let (mut gateway, agent) = pair().await;
         assert!(gateway.is_quiet());
-        drop(b);
-        assert!(!gateway.is_quiet());
-        assert!(matches!(gateway.open(&an_open()).await, Err(CarrierError::Io(_) | CarrierError::Closed)));
+        drop(agent);
+        while gateway.is_quiet() {
+            tokio::task::yield_now().await;
+        }
+        assert!(matches!(ask(&mut gateway).await, Err(CarrierError::Io(_) | CarrierError::Closed)));
     }
 
     #[tokio::test]
     async fn a_wait_that_was_cancelled_loses_nothing() {
-        let (mut a, b) = tokio::io::duplex(1024);
-        let mut agent = Carrier::new(b);
+        let (gateway, mut agent) = pair().await;
+        let Carrier { stream, .. } = gateway;
+        let TlsStream { mut tcp, mut seal, .. } = *stream;
         let body = serde_json::to_vec(&an_open()).unwrap();
-        let bytes = [&Header { kind: Kind::Open, length: body.len() }.encode()[..], &body].concat();
+        let mut bytes = vec![0; BARE + body.len()];
+        bytes[RECORD_HEADER] = Kind::Open as u8;
+        bytes[RECORD_HEADER + 1..][..body.len()].copy_from_slice(&body);
+        seal.data(&mut bytes, 1 + body.len()).unwrap();
         for part in bytes.chunks(11) {
-            a.write_all(part).await.unwrap();
+            tcp.write_all(part).await.unwrap();
             let waited = tokio::time::timeout(Duration::from_millis(1), agent.next_open()).await;
             if let Ok(open) = waited {
                 assert_eq!(open.unwrap(), an_open());

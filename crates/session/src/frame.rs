@@ -1,21 +1,21 @@
-//! A carrier's frames: a type and a length, nothing else.
+//! A carrier's frames: each is a TLS record of its own, and begins with its type.
 //!
 //! ```text
-//! type u8 | length u32, big endian | length bytes
+//! type u8 | payload, to the record's end
 //! ```
 //!
 //! `OPEN` goes from the gateway to the agent, `OPENED` or `REFUSED` back; then `DATA` both ways, `END` where a
-//! side has finished sending, `RESET` where the stream broke. Invariant: a stream that did not end with `END` in
+//! side has finished sending, `RESET` where the stream broke. The gateway may send `DATA` right behind its `OPEN`: an
+//! agent that refuses the stream drops it. Invariant: a stream that did not end with `END` in
 //! both directions did not end cleanly, whatever else happened.
 
+use crate::tls::MAX_PLAIN;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use wicketgate_model::{Generation, ShareId};
 
-/// Bytes before a frame's payload.
-pub const HEADER: usize = 5;
-/// The most payload that one `DATA` frame may carry: what a side reads at once. A longer one is an error.
-pub const MAX_DATA: usize = 64 * 1024;
+/// The most payload of a `DATA` frame: what a record holds.
+pub const MAX_DATA: usize = MAX_PLAIN - 1;
 /// The most payload of any other frame.
 pub const MAX_MESSAGE: usize = 4 * 1024;
 
@@ -30,49 +30,35 @@ pub enum Kind {
     Reset = 6,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Header {
-    pub kind: Kind,
-    pub length: usize,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
+    #[error("a frame without a type")]
+    Empty,
     #[error("unknown frame type {0}")]
     Kind(u8),
     #[error("a frame of {0} bytes is too long")]
-    Length(u32),
+    Length(usize),
     #[error("a frame's message can't be read")]
     Message,
 }
 
-impl Header {
-    pub fn encode(self) -> [u8; HEADER] {
-        let mut bytes = [self.kind as u8; HEADER];
-        bytes[1..].copy_from_slice(&u32::try_from(self.length).unwrap_or(u32::MAX).to_be_bytes());
-        bytes
-    }
-
+impl Kind {
+    /// A frame's type and payload.
     #[inline]
-    pub fn decode(bytes: [u8; HEADER]) -> Result<Self, FrameError> {
-        let [kind, length @ ..] = bytes;
+    pub fn of(frame: &[u8]) -> Result<(Self, &[u8]), FrameError> {
+        let (kind, payload) = frame.split_first().ok_or(FrameError::Empty)?;
         let (kind, most) = match kind {
-            1 => (Kind::Open, MAX_MESSAGE),
-            2 => (Kind::Opened, 0),
-            3 => (Kind::Refused, MAX_MESSAGE),
-            4 => (Kind::Data, MAX_DATA),
-            5 => (Kind::End, 0),
-            6 => (Kind::Reset, 0),
-            other => return Err(FrameError::Kind(other)),
+            1 => (Self::Open, MAX_MESSAGE),
+            2 => (Self::Opened, 0),
+            3 => (Self::Refused, MAX_MESSAGE),
+            4 => (Self::Data, MAX_DATA),
+            5 => (Self::End, 0),
+            6 => (Self::Reset, 0),
+            other => return Err(FrameError::Kind(*other)),
         };
-        let length = u32::from_be_bytes(length);
-        match usize::try_from(length) {
-            Ok(n) if n <= most => Ok(Self { kind, length: n }),
-            _ => Err(FrameError::Length(length)),
-        }
+        if payload.len() <= most { Ok((kind, payload)) } else { Err(FrameError::Length(payload.len())) }
     }
 }
-
 /// What an `OPEN` asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Open {
@@ -120,24 +106,21 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_header_reads_back_or_is_refused(bytes: [u8; HEADER]) {
-            if let Ok(header) = Header::decode(bytes) {
-                prop_assert_eq!(header.encode(), bytes);
-                prop_assert!(header.length <= MAX_DATA);
+        fn a_frame_is_its_type_and_the_rest_or_is_refused(frame in proptest::collection::vec(0u8..9, 0..6000)) {
+            if let Ok((kind, payload)) = Kind::of(&frame) {
+                prop_assert_eq!((kind as u8, payload), (frame[0], &frame[1..]));
+                prop_assert!(payload.is_empty() || matches!(kind, Kind::Open | Kind::Refused | Kind::Data));
+                prop_assert!(payload.len() <= MAX_MESSAGE || kind == Kind::Data);
             }
-        }
-
-        #[test]
-        fn data_of_every_length_reads_back(length in 0..=MAX_DATA) {
-            let header = Header { kind: Kind::Data, length };
-            prop_assert_eq!(Header::decode(header.encode()), Ok(header));
         }
     }
 
     #[test]
     fn what_is_too_long_is_refused() {
-        assert_eq!(Header::decode([4, 0, 1, 0, 1]), Err(FrameError::Length(65_537)));
-        assert_eq!(Header::decode([5, 0, 0, 0, 1]), Err(FrameError::Length(1)));
-        assert_eq!(Header::decode([9, 0, 0, 0, 0]), Err(FrameError::Kind(9)));
+        assert_eq!(Kind::of(&[]), Err(FrameError::Empty));
+        assert_eq!(Kind::of(&[9]), Err(FrameError::Kind(9)));
+        assert_eq!(Kind::of(&[5, 0]), Err(FrameError::Length(1)));
+        assert_eq!(Kind::of(&[1; MAX_MESSAGE + 2]), Err(FrameError::Length(MAX_MESSAGE + 1)));
+        assert!(Kind::of(&[4; MAX_DATA + 1]).is_ok());
     }
 }

@@ -4,6 +4,7 @@
 //! authority, save the one on which an agent asks for its first certificate, and the API's, whose certificate is the
 //! operator's.
 
+mod buffer;
 pub mod ca;
 pub mod carrier;
 pub mod control;

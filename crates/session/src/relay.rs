@@ -5,26 +5,35 @@
 //! was seen, so that a cut transfer never looks like a whole one.
 
 use crate::{
-    carrier::{Carrier, CarrierError, Input},
-    frame::{HEADER, Header, Kind, MAX_DATA},
+    buffer::{Buffer, SLOTS},
+    carrier::{BARE, Carrier, CarrierError, poll_frame},
+    frame::{Kind, MAX_DATA},
+    tls::{Incoming, Keys, Next, RECORD_HEADER, SLOT, Seal, TlsStream},
     unended::Unended,
 };
+use socket2::SockRef;
 use std::{
+    array,
     future::poll_fn,
-    io,
-    pin::pin,
+    io::{self, IoSlice, IoSliceMut},
+    net::Shutdown,
+    ops::Range,
+    pin::{Pin, pin},
     sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
-    task::Poll,
+    task::{Context, Poll},
     time::Duration,
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest, ReadBuf},
     net::{
         TcpStream,
         tcp::{ReadHalf, WriteHalf},
     },
     time::{Instant, sleep_until},
 };
+
+/// Records whose payload is written at once.
+const GATHER: usize = 2 * SLOTS;
 
 /// How long a stream may rest once one side has ended. While both are open it may rest for ever, unless it was given
 /// a limit: databases' pools do, and keepalive finds the dead.
@@ -54,13 +63,13 @@ pub enum Broken {
 
 /// Relays until both sides have ended, and gives the carrier back for the next stream. After `idle` without a byte
 /// either way, and when `cancel` is ready, the stream is cut.
-pub async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
+pub async fn relay(
     mut tcp: Unended,
-    mut carrier: Carrier<S>,
+    mut carrier: Carrier,
     counters: Counters<'_>,
     idle: Option<Duration>,
     cancel: impl Future<Output = ()>,
-) -> Result<Carrier<S>, Broken> {
+) -> Result<Carrier, Broken> {
     let pace = Pace::new();
     let end = both_ways(tcp.tcp(), &mut carrier, counters, &pace, idle, cancel).await;
     let Err(broken) = end else {
@@ -68,8 +77,8 @@ pub async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
         return Ok(carrier);
     };
     drop(tcp);
-    // In the middle of a frame a RESET would be read as payload; the missing END says the same.
-    if !pace.mid_frame.load(Ordering::Relaxed) && !matches!(broken, Broken::Carrier(_) | Broken::Reset) {
+    // In the middle of a record there is no place for a RESET; the missing END says the same.
+    if !pace.mid_record.load(Ordering::Relaxed) && !matches!(broken, Broken::Carrier(_) | Broken::Reset) {
         carrier.reset().await;
     }
     Err(broken)
@@ -81,7 +90,7 @@ struct Pace {
     /// Milliseconds from the beginning to the last byte.
     last: AtomicU64,
     ended: AtomicU8,
-    mid_frame: AtomicBool,
+    mid_record: AtomicBool,
 }
 
 impl Pace {
@@ -90,7 +99,7 @@ impl Pace {
             began: Instant::now(),
             last: AtomicU64::new(0),
             ended: AtomicU8::new(0),
-            mid_frame: AtomicBool::new(false),
+            mid_record: AtomicBool::new(false),
         }
     }
 
@@ -111,29 +120,28 @@ impl Pace {
     }
 }
 
-async fn both_ways<S: AsyncRead + AsyncWrite + Unpin>(
+async fn both_ways(
     tcp: &mut TcpStream,
-    carrier: &mut Carrier<S>,
+    carrier: &mut Carrier,
     counters: Counters<'_>,
     pace: &Pace,
     idle: Option<Duration>,
     cancel: impl Future<Output = ()>,
 ) -> Result<(), Broken> {
-    let Carrier { io, input, output } = carrier;
-    input.grow();
-    output.resize(HEADER + MAX_DATA, 0);
+    let TlsStream { tcp: wire, keys, seal, input, .. } = &mut *carrier.stream;
+    let keys = &*keys;
     let (mut tcp_in, mut tcp_out) = tcp.split();
-    let (mut carrier_in, mut carrier_out) = tokio::io::split(io);
+    let (mut carrier_in, mut carrier_out) = wire.split();
 
     // Each direction, once it has ended, keeps watching its source for a break while the other goes on. The second
     // one to end is the end of all: a carrier may be closed right behind it.
     let up = async {
-        to_carrier(&mut tcp_in, &mut carrier_out, output, counters.to_carrier, pace).await?;
+        to_carrier(&mut tcp_in, &mut carrier_out, seal, keys, counters.to_carrier, pace).await?;
         if pace.end() { Ok(()) } else { Err(watch_tcp(&tcp_in).await) }
     };
     let down = async {
-        from_carrier(&mut carrier_in, input, &mut tcp_out, counters.from_carrier, pace).await?;
-        if pace.end() { Ok(()) } else { Err(watch_carrier(&mut carrier_in, input).await) }
+        from_carrier(&mut carrier_in, input, keys, &mut tcp_out, counters.from_carrier, pace).await?;
+        if pace.end() { Ok(()) } else { Err(watch_carrier(&mut carrier_in, input, keys).await) }
     };
     let (mut up, mut down, mut cancel) = (pin!(up), pin!(down), pin!(cancel));
     let half_closed_idle = idle.map_or(HALF_CLOSED_IDLE, |idle| idle.min(HALF_CLOSED_IDLE));
@@ -169,61 +177,164 @@ async fn both_ways<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// From a TCP connection until its FIN, which becomes `END`.
-async fn to_carrier<W: AsyncWrite + Unpin>(
+async fn to_carrier(
     tcp: &mut ReadHalf<'_>,
-    carrier: &mut W,
-    output: &mut [u8],
+    carrier: &mut WriteHalf<'_>,
+    seal: &mut Seal,
+    keys: &Keys,
     counter: &AtomicU64,
     pace: &Pace,
 ) -> Result<(), Broken> {
+    let mut buffer = Buffer::default();
+    let mut slots = 1;
     loop {
-        let n = tcp.read(&mut output[HEADER..]).await.map_err(Broken::Tcp)?;
-        let kind = if n == 0 { Kind::End } else { Kind::Data };
-        output[..HEADER].copy_from_slice(&Header { kind, length: n }.encode());
-        pace.mid_frame.store(true, Ordering::Relaxed);
-        carrier.write_all(&output[..HEADER + n]).await.map_err(lost)?;
-        carrier.flush().await.map_err(lost)?;
-        pace.mid_frame.store(false, Ordering::Relaxed);
+        let n = poll_fn(|cx| poll_slots(tcp, &mut buffer, slots, cx)).await.map_err(Broken::Tcp)?;
+        pace.mid_record.store(true, Ordering::Relaxed);
+        if let Some(update) = seal.key_update(keys).map_err(lost)? {
+            carrier.write_all(&update).await.map_err(lost)?;
+        }
         if n == 0 {
+            let mut end = [0; BARE];
+            end[RECORD_HEADER] = Kind::End as u8;
+            seal.data(&mut end, 1).map_err(lost)?;
+            carrier.write_all(&end).await.map_err(lost)?;
+            pace.mid_record.store(false, Ordering::Relaxed);
             return Ok(());
         }
+        let (mut left, mut length) = (n, 0);
+        for slot in buffer.bytes_mut().chunks_mut(SLOT) {
+            if left == 0 {
+                break;
+            }
+            let of_slot = left.min(MAX_DATA);
+            slot[RECORD_HEADER] = Kind::Data as u8;
+            // All but the last are full, and leave no gap behind them.
+            length += seal.data(slot, 1 + of_slot).map_err(lost)?;
+            left -= of_slot;
+        }
+        carrier.write_all(&buffer.bytes()[..length]).await.map_err(lost)?;
+        pace.mid_record.store(false, Ordering::Relaxed);
         counter.fetch_add(n as u64, Ordering::Relaxed);
         pace.moved();
+        slots = if n < MAX_DATA { 1 } else { SLOTS };
     }
 }
 
+/// Reads into so many slots, each where its frame's payload belongs. The buffer is given back where there is nothing
+/// to read.
+fn poll_slots(
+    tcp: &mut ReadHalf<'_>,
+    buffer: &mut Buffer,
+    slots: usize,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    const PAYLOAD: Range<usize> = RECORD_HEADER + 1..RECORD_HEADER + 1 + MAX_DATA;
+    let read = if slots == 1 {
+        let mut room = ReadBuf::new(&mut buffer.take()[PAYLOAD]);
+        Pin::new(tcp).poll_read(cx, &mut room).map_ok(|()| room.filled().len())
+    } else {
+        loop {
+            match tcp.as_ref().poll_read_ready(cx) {
+                Poll::Pending => break Poll::Pending,
+                Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
+                Poll::Ready(Ok(())) => {}
+            }
+            let mut slots = buffer.take().chunks_mut(SLOT);
+            let mut room: [IoSliceMut<'_>; SLOTS] =
+                array::from_fn(|_| IoSliceMut::new(slots.next().map_or(&mut [], |slot| &mut slot[PAYLOAD])));
+            match tcp.try_read_vectored(&mut room) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => break Poll::Ready(read),
+            }
+        }
+    };
+    if read.is_pending() {
+        buffer.give_back();
+    }
+    read
+}
+
 /// From a carrier until `END`, which becomes a FIN.
-async fn from_carrier<R: AsyncRead + Unpin>(
-    carrier: &mut R,
-    input: &mut Input,
+async fn from_carrier(
+    carrier: &mut ReadHalf<'_>,
+    input: &mut Incoming,
+    keys: &Keys,
     tcp: &mut WriteHalf<'_>,
     counter: &AtomicU64,
     pace: &Pace,
 ) -> Result<(), Broken> {
     loop {
-        let header = input.header(carrier).await.map_err(Broken::Carrier)?;
-        match header.kind {
-            Kind::Data => {}
-            Kind::End => return tcp.shutdown().await.map_err(Broken::Tcp),
-            Kind::Reset => return Err(Broken::Reset),
-            other => return Err(Broken::Carrier(CarrierError::Unexpected(other))),
+        let (mut payloads, mut count, mut last) = ([const { 0..0 }; GATHER], 0, None);
+        while count < GATHER && last.is_none() {
+            let frame = match input.next(keys).map_err(lost)? {
+                Next::Plain(frame) => frame,
+                Next::Wanting => break,
+                Next::Closed => return Err(Broken::Carrier(CarrierError::Closed)),
+            };
+            match Kind::of(input.bytes(frame.clone())).map_err(|e| Broken::Carrier(e.into()))? {
+                (Kind::Data, []) => {}
+                (Kind::Data, _) => {
+                    payloads[count] = frame.start + 1..frame.end;
+                    count += 1;
+                }
+                (other, _) => last = Some(other),
+            }
         }
-        let mut left = header.length;
-        while left > 0 {
-            if input.is_empty() {
-                input.fill(carrier).await.map_err(Broken::Carrier)?;
+        write_all(tcp, input, &mut payloads[..count], counter, pace).await.map_err(Broken::Tcp)?;
+        match last {
+            None if count > 0 => {}
+            None => {
+                let n = poll_fn(|cx| input.poll_fill(carrier, cx)).await.map_err(lost)?;
+                if n == 0 {
+                    return Err(Broken::Carrier(CarrierError::Closed));
+                }
             }
-            let bytes = input.bytes();
-            let n = tcp.write(&bytes[..bytes.len().min(left)]).await.map_err(Broken::Tcp)?;
-            if n == 0 {
-                return Err(Broken::Tcp(io::ErrorKind::WriteZero.into()));
+            Some(Kind::End) => {
+                input.give_back();
+                return SockRef::from(tcp.as_ref()).shutdown(Shutdown::Write).map_err(Broken::Tcp);
             }
-            input.consume(n);
-            left -= n;
-            counter.fetch_add(n as u64, Ordering::Relaxed);
-            pace.moved();
+            Some(Kind::Reset) => return Err(Broken::Reset),
+            Some(other) => return Err(Broken::Carrier(CarrierError::Unexpected(other))),
         }
     }
+}
+
+/// Writes what is at these places of the input.
+async fn write_all(
+    tcp: &mut WriteHalf<'_>,
+    input: &Incoming,
+    payloads: &mut [Range<usize>],
+    counter: &AtomicU64,
+    pace: &Pace,
+) -> io::Result<()> {
+    let mut at = 0;
+    while at < payloads.len() {
+        let written = poll_fn(|cx| match &payloads[at..] {
+            [one] => Pin::new(&mut *tcp).poll_write(cx, input.bytes(one.clone())),
+            many => {
+                let slices: [IoSlice<'_>; GATHER] = array::from_fn(|n| {
+                    IoSlice::new(many.get(n).map_or(&[][..], |payload| input.bytes(payload.clone())))
+                });
+                Pin::new(&mut *tcp).poll_write_vectored(cx, &slices[..many.len()])
+            }
+        });
+        let mut n = written.await?;
+        if n == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        counter.fetch_add(n as u64, Ordering::Relaxed);
+        pace.moved();
+        for payload in &mut payloads[at..] {
+            let of_this = n.min(payload.len());
+            payload.start += of_this;
+            n -= of_this;
+            if payload.start < payload.end {
+                break;
+            }
+            at += 1;
+        }
+    }
+    Ok(())
 }
 
 fn lost(e: io::Error) -> Broken {
@@ -240,60 +351,89 @@ async fn watch_tcp(tcp: &ReadHalf<'_>) -> Broken {
 
 /// Ends when the other end, which has sent `END`, resets the stream or is lost. An `OPEN`, which may follow as soon
 /// as both have sent `END`, stays for the next stream.
-async fn watch_carrier<R: AsyncRead + Unpin>(carrier: &mut R, input: &mut Input) -> Broken {
-    match input.peek_header(carrier).await {
-        Ok(Header { kind: Kind::Reset, .. }) => Broken::Reset,
-        Ok(Header { kind: Kind::Open, .. }) => std::future::pending().await,
-        Ok(Header { kind, .. }) => Broken::Carrier(CarrierError::Unexpected(kind)),
-        Err(e) => Broken::Carrier(e),
+async fn watch_carrier(carrier: &mut ReadHalf<'_>, input: &mut Incoming, keys: &Keys) -> Broken {
+    let frame = match poll_fn(|cx| poll_frame(carrier, keys, input, cx)).await {
+        Ok(frame) => frame,
+        Err(error) => return Broken::Carrier(error),
+    };
+    match Kind::of(input.bytes(frame.clone())) {
+        Ok((Kind::Reset, _)) => Broken::Reset,
+        Ok((Kind::Open, _)) => {
+            input.put_back(frame);
+            std::future::pending().await
+        }
+        Ok((kind, _)) => Broken::Carrier(CarrierError::Unexpected(kind)),
+        Err(error) => Broken::Carrier(error.into()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::{
-        io::{DuplexStream, duplex},
-        net::TcpListener,
-        task::JoinHandle,
-        time::timeout,
-    };
+    use crate::tls::tests::{connected, pair};
+    use tokio::{io::AsyncReadExt, task::JoinHandle, time::timeout};
 
     static COUNTED: AtomicU64 = AtomicU64::new(0);
 
-    type Relay = JoinHandle<Result<Carrier<DuplexStream>, Broken>>;
+    type Relay = JoinHandle<Result<Carrier, Broken>>;
+
+    /// The far end of a carrier.
+    struct Far(Carrier);
+
+    impl Far {
+        /// Frames as they are sent.
+        fn seal(&mut self, frames: &[(Kind, &[u8])]) -> Vec<u8> {
+            let mut all = Vec::new();
+            for (kind, payload) in frames {
+                let mut record = vec![0; BARE + payload.len()];
+                record[RECORD_HEADER] = *kind as u8;
+                record[RECORD_HEADER + 1..][..payload.len()].copy_from_slice(payload);
+                self.0.stream.seal.data(&mut record, 1 + payload.len()).unwrap();
+                all.extend(record);
+            }
+            all
+        }
+
+        async fn send_bytes(&mut self, bytes: &[u8]) {
+            self.0.stream.tcp.write_all(bytes).await.unwrap();
+        }
+
+        async fn send(&mut self, frames: &[(Kind, &[u8])]) {
+            let bytes = self.seal(frames);
+            self.send_bytes(&bytes).await;
+        }
+
+        async fn expect(&mut self, kind: Kind, payload: &[u8]) {
+            let TlsStream { tcp, keys, input, .. } = &mut *self.0.stream;
+            let frame = poll_fn(|cx| poll_frame(tcp, keys, input, cx)).await.unwrap();
+            assert_eq!(Kind::of(input.bytes(frame)).unwrap(), (kind, payload));
+        }
+    }
 
     /// A client, the far end of a carrier, and the relay between them.
-    async fn relayed() -> (TcpStream, DuplexStream, Relay) {
+    async fn relayed() -> (TcpStream, Far, Relay) {
         relayed_with(None).await
     }
 
-    async fn relayed_with(idle: Option<Duration>) -> (TcpStream, DuplexStream, Relay) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (client, inner) = tokio::join!(TcpStream::connect(address), listener.accept());
-        let (near, far) = duplex(1 << 20);
+    async fn relayed_with(idle: Option<Duration>) -> (TcpStream, Far, Relay) {
+        let (client, inner) = connected().await;
+        let (near, far) = pair().await;
         let counters = Counters { to_carrier: &COUNTED, from_carrier: &COUNTED };
-        let inner = Unended::new(inner.unwrap().0);
-        let relay = tokio::spawn(relay(inner, Carrier::new(near), counters, idle, std::future::pending()));
-        (client.unwrap(), far, relay)
-    }
-
-    fn frame(kind: Kind, payload: &[u8]) -> Vec<u8> {
-        [&Header { kind, length: payload.len() }.encode()[..], payload].concat()
+        let relay = tokio::spawn(relay(Unended::new(inner), near, counters, idle, std::future::pending()));
+        (client, Far(far), relay)
     }
 
     #[tokio::test]
     async fn an_end_without_end_is_a_reset() {
-        let whole = frame(Kind::Data, b"hello");
-        // Cut before a frame, in a header, in a payload; after END of one side only.
-        let ended = [&frame(Kind::End, b"")[..], &whole].concat();
-        for bytes in [&b""[..], &whole[..3], &whole[..7], &whole, &ended[..HEADER]] {
+        let (whole, ended) = ([(Kind::Data, &b"hello"[..])], [(Kind::End, &b""[..])]);
+        // Cut before a frame, in a header, in a payload; after a frame, after END of one side only.
+        for (frames, length) in [(&whole, 0), (&whole, 3), (&whole, 12), (&whole, 28), (&ended, BARE)] {
             let (mut client, mut far, relay) = relayed().await;
-            far.write_all(bytes).await.unwrap();
+            let bytes = far.seal(frames);
+            far.send_bytes(&bytes[..length]).await;
             drop(far);
             let end = relay.await.unwrap();
-            assert!(matches!(end, Err(Broken::Carrier(_))), "{end:?} after {bytes:?}");
+            assert!(matches!(end, Err(Broken::Carrier(_))), "{end:?} after {length} bytes of {frames:?}");
             let mut got = Vec::new();
             let read = client.read_to_end(&mut got).await;
             // After END the client has its FIN already; the reset shows where it sends.
@@ -303,9 +443,9 @@ mod tests {
                     writes += 1;
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
-                writes < 100 && bytes.len() == HEADER
+                writes < 100 && frames[0].0 == Kind::End
             };
-            assert!(reset, "after {bytes:?}");
+            assert!(reset, "after {length} bytes of {frames:?}");
         }
     }
 
@@ -313,25 +453,20 @@ mod tests {
     async fn what_follows_the_end_stays_for_the_next_stream() {
         let (mut client, mut far, relay) = relayed().await;
         client.write_all(b"hi").await.unwrap();
-        let mut got = vec![0; HEADER + 2];
-        far.read_exact(&mut got).await.unwrap();
-        assert_eq!(got, frame(Kind::Data, b"hi"));
+        far.expect(Kind::Data, b"hi").await;
         client.shutdown().await.unwrap();
-        let mut got = vec![0; HEADER];
-        far.read_exact(&mut got).await.unwrap();
-        assert_eq!(got, frame(Kind::End, b""));
+        far.expect(Kind::End, b"").await;
         let open = crate::frame::Open {
             share: wicketgate_model::ShareId::new(uuid::Uuid::nil()),
             generation: wicketgate_model::Generation::FIRST,
             client: "127.0.0.1:1".parse().unwrap(),
         };
-        let next = frame(Kind::Open, &serde_json::to_vec(&open).unwrap());
-        far.write_all(&[frame(Kind::Data, b"yo"), frame(Kind::End, b""), next].concat()).await.unwrap();
+        let next = serde_json::to_vec(&open).unwrap();
+        far.send(&[(Kind::Data, b"yo"), (Kind::End, b""), (Kind::Open, &next)]).await;
         let mut got = Vec::new();
         client.read_to_end(&mut got).await.unwrap();
         assert_eq!(got, b"yo");
         let mut carrier = relay.await.unwrap().unwrap();
-        carrier.rest();
         assert_eq!(carrier.next_open().await.unwrap(), open);
     }
 
@@ -339,8 +474,8 @@ mod tests {
     async fn a_carrier_may_be_closed_right_behind_the_last_end() {
         let (mut client, mut far, relay) = relayed().await;
         client.shutdown().await.unwrap();
-        far.read_exact(&mut [0; HEADER]).await.unwrap();
-        far.write_all(&[frame(Kind::Data, b"bye"), frame(Kind::End, b"")].concat()).await.unwrap();
+        far.expect(Kind::End, b"").await;
+        far.send(&[(Kind::Data, b"bye"), (Kind::End, b"")]).await;
         drop(far);
         let mut got = Vec::new();
         client.read_to_end(&mut got).await.unwrap();
@@ -354,7 +489,7 @@ mod tests {
         let (_client, mut far, mut relay) = relayed().await;
         let hour = Duration::from_secs(3600);
         assert!(timeout(hour, &mut relay).await.is_err(), "both are open: for ever");
-        far.write_all(&frame(Kind::End, b"")).await.unwrap();
+        far.send(&[(Kind::End, b"")]).await;
         let from = Instant::now();
         let end = timeout(hour, relay).await.unwrap().unwrap();
         assert!(matches!(end, Err(Broken::Idle(_))), "{end:?}");
@@ -373,23 +508,21 @@ mod tests {
         // A byte either way begins it anew.
         assert!(timeout(almost, &mut relay).await.is_err());
         client.write_all(b"up").await.unwrap();
-        far.read_exact(&mut [0; HEADER + 2]).await.unwrap();
+        far.expect(Kind::Data, b"up").await;
         assert!(timeout(almost, &mut relay).await.is_err());
-        far.write_all(&frame(Kind::Data, b"down")).await.unwrap();
+        far.send(&[(Kind::Data, b"down")]).await;
         client.read_exact(&mut [0; 4]).await.unwrap();
         assert!(timeout(almost, &mut relay).await.is_err());
         let end = timeout(Duration::from_secs(2), relay).await.unwrap().unwrap();
         assert!(matches!(end, Err(Broken::Idle(l)) if l == limit), "{end:?}");
-        let mut last = [0; HEADER];
-        far.read_exact(&mut last).await.unwrap();
-        assert_eq!(last[..], frame(Kind::Reset, b""));
+        far.expect(Kind::Reset, b"").await;
         let error = client.read(&mut [0; 1]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
 
         // Once one side has ended, no longer than any other stream.
         let (_client, mut far, mut relay) = relayed_with(Some(limit)).await;
         assert!(timeout(almost, &mut relay).await.is_err());
-        far.write_all(&frame(Kind::End, b"")).await.unwrap();
+        far.send(&[(Kind::End, b"")]).await;
         let end = timeout(HALF_CLOSED_IDLE + Duration::from_secs(1), relay).await.unwrap().unwrap();
         assert!(matches!(end, Err(Broken::Idle(HALF_CLOSED_IDLE))), "{end:?}");
     }
@@ -397,10 +530,42 @@ mod tests {
     #[tokio::test]
     async fn a_relay_that_is_dropped_resets() {
         let (mut client, mut far, relay) = relayed().await;
-        far.write_all(&frame(Kind::Data, b"part")).await.unwrap();
+        far.send(&[(Kind::Data, b"part")]).await;
         client.read_exact(&mut [0; 4]).await.unwrap();
         relay.abort();
         let error = client.read(&mut [0; 1]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn a_stream_at_rest_holds_no_buffer_and_a_long_one_arrives_whole() {
+        let (client, inner) = connected().await;
+        let (near, far) = pair().await;
+        let (target, outer) = connected().await;
+        let counters = Counters { to_carrier: &COUNTED, from_carrier: &COUNTED };
+        let near = tokio::spawn(relay(Unended::new(inner), near, counters, None, std::future::pending()));
+        let far = tokio::spawn(relay(Unended::new(outer), far, counters, None, std::future::pending()));
+        // Of a length that fills records and buffers and leaves a rest; no two blocks alike.
+        let bytes: Vec<u8> =
+            (0..3_000_017u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()).collect();
+        let both = [(client, &bytes), (target, &bytes)].map(|(tcp, bytes)| async move {
+            let (mut read, mut write) = tcp.into_split();
+            let mut got = Vec::new();
+            let send = async {
+                for piece in bytes.chunks(77_777) {
+                    write.write_all(piece).await.unwrap();
+                }
+                write.shutdown().await.unwrap();
+            };
+            let (_, n) = tokio::join!(send, read.read_to_end(&mut got));
+            n.unwrap();
+            assert!(got == *bytes, "{} of {} bytes", got.len(), bytes.len());
+        });
+        let [a, b] = both;
+        tokio::join!(a, b);
+        for relay in [near, far] {
+            let carrier = relay.await.unwrap().unwrap();
+            assert!(carrier.stream.input.is_empty() && carrier.stream.input.holds_nothing());
+        }
     }
 }

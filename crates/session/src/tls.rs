@@ -6,6 +6,11 @@
 
 mod api;
 pub(crate) mod fault;
+mod handshake;
+mod record;
+mod stream;
+#[cfg(test)]
+pub(crate) mod tests;
 mod verifier;
 
 pub use api::{ApiTls, ApiTlsError};
@@ -17,24 +22,32 @@ use crate::{
 };
 pub use fault::Fault;
 use fault::plainly;
+use handshake::handshake;
+pub(crate) use record::{HEADER as RECORD_HEADER, Keys, MAX_PLAIN, SLOT, Seal};
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig, SignatureScheme,
-    client::ResolvesClientCert,
-    crypto::CryptoProvider,
+    client::{ResolvesClientCert, Resumption, UnbufferedClientConnection},
+    crypto::{
+        CryptoProvider,
+        aws_lc_rs::cipher_suite::{
+            TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
+        },
+    },
     pki_types::{CertificateDer, ServerName},
-    server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier},
+    server::{ClientHello, ResolvesServerCert, UnbufferedServerConnection, WebPkiClientVerifier},
     sign::CertifiedKey,
 };
 use std::{
     fmt, io,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, LazyLock, PoisonError, RwLock},
 };
+pub use stream::TlsStream;
+pub(crate) use stream::{Incoming, Next};
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsAcceptor, TlsConnector};
 use verifier::GatewayVerifier;
 
-/// An established connection, either end of it.
-pub type TlsStream = tokio_rustls::TlsStream<TcpStream>;
+/// What a record is longer than its plaintext.
+pub(crate) const MARGIN: usize = SLOT - MAX_PLAIN;
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,7 +173,7 @@ impl ResolvesClientCert for LiveCertificate {
 /// Who a gateway is on the agent port, and whom it takes there. Cheap to clone.
 #[derive(Clone)]
 pub struct GatewayIdentity {
-    acceptor: TlsAcceptor,
+    config: Arc<ServerConfig>,
     certificate: Arc<LiveCertificate>,
 }
 
@@ -183,13 +196,16 @@ impl GatewayIdentity {
             .allow_unauthenticated()
             .build()
             .map_err(|_| TlsError::Ca)?;
-        let mut config = ServerConfig::builder_with_provider(provider())
+        let mut config = ServerConfig::builder_with_provider(agent_provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(TlsError::OwnCertificate)?
             .with_client_cert_verifier(clients)
             .with_cert_resolver(Arc::clone(&certificate) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = Purpose::ALL.iter().map(|p| p.alpn().to_vec()).collect();
-        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), certificate })
+        config.enable_secret_extraction = true;
+        // A carrier is used again and again; a ticket would cost memory, and be one more thing to bar.
+        config.send_tls13_tickets = 0;
+        Ok(Self { config: Arc::new(config), certificate })
     }
 
     /// The gateway's certificate, to be replaced when it is renewed.
@@ -198,15 +214,15 @@ impl GatewayIdentity {
     }
 
     /// The handshake. The caller bounds it.
-    pub async fn accept(&self, tcp: TcpStream) -> Result<Accepted, TlsError> {
-        let stream = self.acceptor.accept(tcp).await.map_err(TlsError::Handshake)?;
-        let (_, session) = stream.get_ref();
-        let purpose = Purpose::ALL.into_iter().find(|p| session.alpn_protocol() == Some(p.alpn()));
-        let identity = match session.peer_certificates().and_then(<[_]>::first) {
+    pub async fn accept(&self, mut tcp: TcpStream) -> Result<Accepted, TlsError> {
+        let end = UnbufferedServerConnection::new(Arc::clone(&self.config)).map_err(failed)?;
+        let done = handshake(end, &mut tcp).await.map_err(TlsError::Handshake)?;
+        let purpose = Purpose::ALL.into_iter().find(|p| done.alpn.as_deref() == Some(p.alpn()));
+        let identity = match &done.leaf {
             Some(leaf) => Some(Identity::of_certificate(leaf).map_err(|_| TlsError::Peer)?),
             None => None,
         };
-        let stream = Box::new(TlsStream::from(stream));
+        let stream = Box::new(TlsStream::new(tcp, done).map_err(TlsError::Handshake)?);
         match (purpose, identity) {
             (Some(Purpose::Enrol), None) => Ok(Accepted::Enrol(stream)),
             (Some(Purpose::Control), Some(Identity::Agent(agent))) => Ok(Accepted::Control(agent, stream)),
@@ -226,8 +242,8 @@ impl fmt::Debug for GatewayIdentity {
 /// An enrolled agent's end of its connections. Cheap to clone.
 #[derive(Clone)]
 pub struct AgentTls {
-    control: TlsConnector,
-    carrier: TlsConnector,
+    control: Arc<ClientConfig>,
+    carrier: Arc<ClientConfig>,
     certificate: Arc<LiveCertificate>,
 }
 
@@ -240,13 +256,13 @@ impl AgentTls {
             .dangerous()
             .with_custom_certificate_verifier(gateways)
             .with_client_cert_resolver(Arc::clone(&certificate) as Arc<dyn ResolvesClientCert>);
-        config.enable_sni = false;
-        let connector = |purpose: Purpose| {
+        prepare(&mut config);
+        let of = |purpose: Purpose| {
             let mut config = config.clone();
             config.alpn_protocols = vec![purpose.alpn().to_vec()];
-            TlsConnector::from(Arc::new(config))
+            Arc::new(config)
         };
-        Ok(Self { control: connector(Purpose::Control), carrier: connector(Purpose::Carrier), certificate })
+        Ok(Self { control: of(Purpose::Control), carrier: of(Purpose::Carrier), certificate })
     }
 
     pub fn certificate(&self) -> &LiveCertificate {
@@ -278,30 +294,62 @@ pub async fn connect_enrol(short: [u8; Fingerprint::SHORT], tcp: TcpStream) -> R
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(GatewayVerifier::pinned(short, provider())))
         .with_no_client_auth();
-    config.enable_sni = false;
+    prepare(&mut config);
     config.alpn_protocols = vec![Purpose::Enrol.alpn().to_vec()];
-    connect(&TlsConnector::from(Arc::new(config)), Purpose::Enrol, tcp).await
+    connect(&Arc::new(config), Purpose::Enrol, tcp).await
 }
 
-async fn connect(connector: &TlsConnector, purpose: Purpose, tcp: TcpStream) -> Result<TlsStream, TlsError> {
+/// What all of an agent's connections have in common.
+fn prepare(config: &mut ClientConfig) {
+    config.enable_sni = false;
+    config.enable_secret_extraction = true;
+    config.resumption = Resumption::disabled();
+}
+
+async fn connect(
+    config: &Arc<ClientConfig>,
+    purpose: Purpose,
+    mut tcp: TcpStream,
+) -> Result<TlsStream, TlsError> {
     // The gateway is known by the URI in its certificate, so this name is neither checked nor sent.
     let name = ServerName::try_from("gateway.invalid").map_err(|_| TlsError::Protocol)?;
-    let stream = connector.connect(name, tcp).await.map_err(TlsError::Handshake)?;
-    if stream.get_ref().1.alpn_protocol() == Some(purpose.alpn()) {
-        Ok(stream.into())
+    let end = UnbufferedClientConnection::new(Arc::clone(config), name).map_err(failed)?;
+    let done = handshake(end, &mut tcp).await.map_err(TlsError::Handshake)?;
+    if done.alpn.as_deref() == Some(purpose.alpn()) {
+        TlsStream::new(tcp, done).map_err(TlsError::Handshake)
     } else {
         Err(TlsError::Protocol)
     }
 }
 
+fn failed(error: rustls::Error) -> TlsError {
+    TlsError::Handshake(broken(error))
+}
+
+fn broken(error: rustls::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
 fn client_builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, TlsError> {
-    ClientConfig::builder_with_provider(provider())
+    ClientConfig::builder_with_provider(agent_provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(TlsError::OwnCertificate)
 }
 
 fn provider() -> Arc<CryptoProvider> {
-    static PROVIDER: std::sync::LazyLock<Arc<CryptoProvider>> =
-        std::sync::LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+        LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    Arc::clone(&PROVIDER)
+}
+
+/// Of the agent port, where both ends are ours.
+fn agent_provider() -> Arc<CryptoProvider> {
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+        let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+        // The first is the cheapest where there are instructions for it; TLS 1.3 has no weak one.
+        provider.cipher_suites =
+            vec![TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256];
+        Arc::new(provider)
+    });
     Arc::clone(&PROVIDER)
 }

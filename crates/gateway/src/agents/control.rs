@@ -1,6 +1,6 @@
 //! An agent's control connection, at the gateway's end.
 
-use super::{Agents, doorway::Permit, enrol::plain, roster::Place};
+use super::{Agents, doorway::Permit, enrol::plain, pool, roster::Place};
 use std::{net::IpAddr, time::Duration};
 use tokio::{
     sync::mpsc,
@@ -16,8 +16,8 @@ use wicketgate_session::{
 
 /// For the first message after the handshake.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
-/// Carriers that an agent keeps parked: a burst of as many connections waits for no handshake.
-const CARRIERS: u16 = 8;
+/// How often the pool of carriers is looked after. What it remembers is counted in these.
+const POOL_EVERY: Duration = Duration::from_secs(1);
 
 impl Agents {
     pub(super) async fn control(
@@ -69,7 +69,10 @@ impl Agents {
         place: &Place,
     ) -> Result<(), ControlError> {
         control.send(&ToAgent::Welcome).await?;
-        control.send(&ToAgent::Carriers { want: CARRIERS }).await?;
+        let mut want = pool::LEAST;
+        control.send(&ToAgent::Carriers { want }).await?;
+        let mut second = interval(POOL_EVERY);
+        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // One renewal at a time: an agent that asks again before the answer gets none.
         let (renewed, mut renewal) = mpsc::channel(1);
         let mut renewing = false;
@@ -96,6 +99,13 @@ impl Agents {
                 Some(message) = renewal.recv() => {
                     renewing = false;
                     control.send(&message).await?;
+                }
+                _ = second.tick() => {
+                    let wanted = self.with(|roster| roster.tend_pool(identity.agent, place.session));
+                    if let Some(wanted) = wanted.filter(|wanted| *wanted != want) {
+                        want = wanted;
+                        control.send(&ToAgent::Carriers { want }).await?;
+                    }
                 }
                 _ = ping.tick() => {
                     if heard.elapsed() > SILENCE {

@@ -6,7 +6,7 @@ use super::{
     roster::{Pick, Seat},
 };
 use std::{
-    fmt,
+    fmt, io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     pin::pin,
     sync::{
@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 use wicketgate_model::{AgentId, Problem, Reason, ShareId};
 use wicketgate_session::{
-    carrier::Carrier,
+    carrier::{Carrier, Early},
     frame::{Open, RefusalReason},
     relay::{Broken, Counters, relay},
     unended::Unended,
@@ -84,6 +84,8 @@ fn failure(reason: DialFailureReason, text: impl Into<String>) -> DialFailure {
 #[derive(Debug)]
 pub struct Stream {
     carrier: Carrier,
+    /// What was sent of the client's before the agent had answered, and why nothing more can be heard of it, if so.
+    early: (u64, Option<io::Error>),
     agents: Agents,
     active: Active,
 }
@@ -96,14 +98,14 @@ struct Active {
 
 impl Active {
     fn new(agent: AgentId, seat: Arc<Seat>) -> Self {
-        seat.active.fetch_add(1, Ordering::Relaxed);
+        seat.begin();
         Self { agent, seat }
     }
 }
 
 impl Drop for Active {
     fn drop(&mut self) {
-        self.seat.active.fetch_sub(1, Ordering::Relaxed);
+        self.seat.end();
     }
 }
 
@@ -129,19 +131,30 @@ impl Stream {
         tx: &AtomicU64,
         idle: Option<Duration>,
     ) -> Result<(), Broken> {
-        let Self { carrier, agents, active } = self;
+        let Self { carrier, early: (early, broken), agents, active } = self;
+        rx.fetch_add(early, Ordering::Relaxed);
+        if let Some(error) = broken {
+            drop(client);
+            carrier.reset().await;
+            return Err(Broken::Tcp(error));
+        }
         let counters = Counters { to_carrier: rx, from_carrier: tx };
         let cut = active.seat.cut.clone();
-        let mut carrier = relay(client, carrier, counters, idle, cut.cancelled_owned()).await?;
-        carrier.rest();
+        let carrier = relay(client, carrier, counters, idle, cut.cancelled_owned()).await?;
         agents.park(active.agent, carrier);
         Ok(())
     }
 }
 
 impl Agents {
-    /// Opens a stream to the share's target. Answers within 15 s.
-    pub async fn open(&self, share: ShareId, client: SocketAddr) -> Result<Stream, DialFailure> {
+    /// Opens a stream to the share's target, which gets what is `early` before anything else of the client's. Answers
+    /// within 15 s.
+    pub async fn open(
+        &self,
+        share: ShareId,
+        client: SocketAddr,
+        mut early: Early<'_>,
+    ) -> Result<Stream, DialFailure> {
         let deadline = Instant::now() + OPEN_WITHIN;
         let mut tried = Vec::new();
         let mut last = None;
@@ -153,8 +166,10 @@ impl Agents {
             };
             let agent = pick.agent;
             tried.push(agent);
-            match self.open_through(pick, share, client, deadline).await {
-                Ok(stream) => return Ok(stream),
+            match self.open_through(pick, share, client, &mut early, deadline).await {
+                Ok((carrier, active)) => {
+                    return Ok(Stream { carrier, early: early.end(), agents: self.clone(), active });
+                }
                 Err(failure) => {
                     debug!(agent.id = %agent, reason = %failure, "an agent did not open a stream");
                     last = Some(failure);
@@ -165,7 +180,7 @@ impl Agents {
 
     /// Opens a stream as a client's connection would, and ends it: answers the agent that has reached the target.
     pub async fn dial(&self, share: ShareId) -> Result<AgentId, Problem> {
-        match self.open(share, NOBODY).await {
+        match self.open(share, NOBODY, Early::default()).await {
             Ok(Stream { carrier, active, .. }) => {
                 // Ending is a goodbye of a second at most; nobody waits for it.
                 self.0.tasks.spawn(carrier.close());
@@ -180,8 +195,9 @@ impl Agents {
         pick: Pick,
         share: ShareId,
         client: SocketAddr,
+        early: &mut Early<'_>,
         deadline: Instant,
-    ) -> Result<Stream, DialFailure> {
+    ) -> Result<(Carrier, Active), DialFailure> {
         let open = Open { share, generation: pick.generation, client };
         let active = Active::new(pick.agent, Arc::clone(&pick.seat));
         for _ in 0..DEAD_CARRIERS {
@@ -191,10 +207,10 @@ impl Agents {
                 () = active.seat.cut.cancelled() => {
                     return Err(failure(DialFailureReason::NoAgent, "the agent was barred"));
                 }
-                answer = timeout_at(until, carrier.open(&open)) => answer,
+                answer = timeout_at(until, carrier.open(&open, early)) => answer,
             };
             match answer {
-                Ok(Ok(Ok(()))) => return Ok(Stream { carrier, agents: self.clone(), active }),
+                Ok(Ok(Ok(()))) => return Ok((carrier, active)),
                 Ok(Ok(Err(refusal))) => {
                     self.park(pick.agent, carrier);
                     return Err(failure(DialFailureReason::Refused(refusal.reason), refusal.text));

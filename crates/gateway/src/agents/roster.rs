@@ -3,6 +3,7 @@
 //! Invariants: the two indexes of an environment name exactly the shares assigned and agents connected of it; what
 //! an agent has said is kept only for shares assigned now, so no agent can make the roster grow.
 
+use super::pool::{self, Pool};
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     mem,
@@ -22,8 +23,8 @@ use wicketgate_session::{
     link::ConnectedAgent,
 };
 
-/// Carriers that may stay parked after a burst: four times what an agent keeps. Each costs two sockets.
-const PARKED_MOST: usize = 32;
+/// The part of a surplus of carriers that is ended each second: the next burst may be near.
+const TEND: usize = 4;
 
 /// How a share stands with the agents of its environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +68,9 @@ struct Connected {
     outbox: BTreeSet<ShareId>,
     outbox_filled: Arc<Notify>,
     said: HashMap<ShareId, Said>,
+    /// The oldest first.
     parked: Vec<Carrier>,
+    pool: Pool,
     carrier_parked: Arc<Notify>,
     seat: Arc<Seat>,
 }
@@ -87,6 +90,21 @@ struct Said {
 pub(super) struct Seat {
     pub(super) cut: CancellationToken,
     pub(super) active: AtomicUsize,
+    /// The most and the fewest at a time since the pool was tended.
+    most: AtomicUsize,
+    fewest: AtomicUsize,
+}
+
+impl Seat {
+    pub(super) fn begin(&self) {
+        let active = self.active.fetch_add(1, Ordering::Relaxed) + 1;
+        self.most.fetch_max(active, Ordering::Relaxed);
+    }
+
+    pub(super) fn end(&self) {
+        let active = self.active.fetch_sub(1, Ordering::Relaxed) - 1;
+        self.fewest.fetch_min(active, Ordering::Relaxed);
+    }
 }
 
 /// A control connection's place in the roster.
@@ -191,6 +209,7 @@ impl Roster {
             outbox_filled: Arc::clone(&place.outbox_filled),
             said: HashMap::new(),
             parked: Vec::new(),
+            pool: Pool::default(),
             carrier_parked: Arc::new(Notify::new()),
             seat: Arc::clone(self.seats.entry(agent).or_default()),
         };
@@ -358,15 +377,32 @@ impl Roster {
     /// that was parked last: those that died below it are found here, before they take a live one's place.
     pub(super) fn park(&mut self, agent: AgentId, carrier: Carrier) -> Result<(), Carrier> {
         let Some(connected) = self.connected.get_mut(&agent) else { return Err(carrier) };
-        if connected.parked.len() >= PARKED_MOST {
+        // A peak that is just ending counts, though the pool has not been tended since.
+        let ending = (2 * connected.seat.most.load(Ordering::Relaxed)).min(2 * usize::from(pool::MOST));
+        let most = connected.pool.keep().max(ending);
+        if connected.parked.len() >= most {
             connected.parked.retain_mut(Carrier::is_quiet);
         }
-        if connected.parked.len() >= PARKED_MOST {
+        if connected.parked.len() >= most {
             return Err(carrier);
         }
         connected.parked.push(carrier);
         connected.carrier_parked.notify_one();
         Ok(())
+    }
+
+    /// To be called each second: ends some of the carriers that are not needed any more, those that were parked
+    /// longest, and answers how many the agent is to have parked.
+    pub(super) fn tend_pool(&mut self, agent: AgentId, session: u64) -> Option<u16> {
+        let connected = self.connected.get_mut(&agent).filter(|c| c.session == session)?;
+        let seat = &connected.seat;
+        let active = seat.active.load(Ordering::Relaxed);
+        let fewest = seat.fewest.swap(active, Ordering::Relaxed).min(active);
+        let most = seat.most.swap(active, Ordering::Relaxed).max(active);
+        connected.pool.second(fewest, most);
+        let surplus = connected.parked.len().saturating_sub(connected.pool.keep());
+        connected.parked.drain(..surplus.div_ceil(TEND));
+        Some(connected.pool.want())
     }
 
     /// The carrier that was parked last, `Ok(None)` if there is none now, `Err` if the agent has gone since the pick.

@@ -14,13 +14,14 @@ use std::{
 use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::CancellationToken;
 use wicketgate_session::{
+    carrier::Early,
     control::{Control, FromAgent, ToAgent},
     tls::{Accepted, GatewayIdentity},
 };
 
 #[tokio::test]
 async fn dead_carriers_take_no_live_ones_place() {
-    /// As many as a gateway keeps of one agent.
+    /// As many as a gateway keeps of an agent without streams, and more.
     const PARKED_MOST: usize = 32;
     let lab = Lab::new().await;
     let puppet = Puppet::new(&lab, 5);
@@ -43,7 +44,7 @@ async fn dead_carriers_take_no_live_ones_place() {
         }
     }
     let mut carrier = carrier.expect("each fresh carrier was one too many");
-    let stream = lab.agents.open(share_id(1), "127.0.0.1:1".parse().unwrap());
+    let stream = lab.agents.open(share_id(1), "127.0.0.1:1".parse().unwrap(), Early::default());
     let answer = async {
         assert_eq!(carrier.next_open().await.unwrap().share, share_id(1));
         carrier.answer(Ok(())).await.unwrap();

@@ -27,6 +27,7 @@ use wicketgate_model::{
 };
 use wicketgate_session::{
     ca::Ca,
+    carrier::Early,
     enrolment_code::{EnrolmentCode, secret_hash},
     identity::{AgentIdentity, Identity},
     key::PrivateKey,
@@ -146,8 +147,8 @@ impl Lab {
         let address = listener.local_addr().unwrap();
         let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
         let (inner, from) = accepted.unwrap();
-        let inner = Unended::new(inner);
-        let stream = self.agents.open(share_id(n), from).await?;
+        let mut inner = Unended::new(inner);
+        let stream = self.agents.open(share_id(n), from, Early::new(Vec::new(), inner.tcp())).await?;
         let bytes = Arc::new((AtomicU64::new(0), AtomicU64::new(0)));
         let counted = Arc::clone(&bytes);
         let relay = tokio::spawn(async move { stream.relay(inner, &counted.0, &counted.1, None).await });

@@ -1,0 +1,70 @@
+//! How many carriers an agent keeps parked: as many again as its streams have lately come and gone by.
+//!
+//! What counts is the swing between the fewest and the most streams at a time: connections that stay open for hours
+//! have their carriers, and need no others waiting. Invariant: pure, and always between [`LEAST`] and [`MOST`].
+
+/// So that a first burst waits for no handshake.
+pub(super) const LEAST: u16 = 8;
+/// Each is a socket and some memory at both ends.
+pub(super) const MOST: u16 = 512;
+/// How long a peak is remembered, in seconds.
+const WINDOW: usize = 30;
+
+#[derive(Debug)]
+pub(super) struct Pool {
+    /// The fewest and the most streams of each second.
+    seconds: [(usize, usize); WINDOW],
+    next: usize,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self { seconds: [(0, 0); WINDOW], next: 0 }
+    }
+}
+
+impl Pool {
+    /// Another second has gone by, with so many streams at a time.
+    pub(super) fn second(&mut self, fewest: usize, most: usize) {
+        self.seconds[self.next] = (fewest, most);
+        self.next = (self.next + 1) % WINDOW;
+    }
+
+    /// How many the agent is to have parked, whatever is in use besides.
+    pub(super) fn want(&self) -> u16 {
+        let fewest = self.seconds.iter().map(|s| s.0).min().unwrap_or_default();
+        let most = self.seconds.iter().map(|s| s.1).max().unwrap_or_default();
+        u16::try_from(most.saturating_sub(fewest)).unwrap_or(MOST).clamp(LEAST, MOST)
+    }
+
+    /// How many may stay parked: twice what is wanted, which is what a peak leaves when it ends.
+    pub(super) fn keep(&self) -> usize {
+        2 * usize::from(self.want())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_follows_its_peaks_and_forgets_them() {
+        let mut pool = Pool::default();
+        assert_eq!((pool.want(), pool.keep()), (LEAST, 16));
+        pool.second(0, 50);
+        assert_eq!((pool.want(), pool.keep()), (50, 100));
+        for _ in 0..WINDOW - 1 {
+            pool.second(10, 20);
+            assert_eq!(pool.want(), 50);
+        }
+        pool.second(10, 20);
+        assert_eq!(pool.want(), 10);
+        // What only stays open needs nothing.
+        for _ in 0..WINDOW {
+            pool.second(10_000, 10_000);
+        }
+        assert_eq!(pool.want(), LEAST);
+        pool.second(0, 100_000);
+        assert_eq!(pool.want(), MOST);
+    }
+}

@@ -1,0 +1,242 @@
+//! The records of an established TLS 1.3 connection (RFC 8446 §5), sealed and opened where they stand.
+//!
+//! The handshake is the TLS library's, and so are the secrets and their updates; what is done here is the AEAD, so
+//! that a stream's bytes are not copied from buffer to buffer and a connection at rest holds no buffer at all.
+//! Invariant: a sequence number is used once; a key is replaced long before its limit.
+
+use super::broken;
+use aws_lc_rs::aead::{
+    AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey,
+};
+use rustls::{
+    AlertDescription, ConnectionTrafficSecrets, Error, InvalidMessage, client::ClientConnectionData,
+    kernel::KernelConnection, server::ServerConnectionData,
+};
+use std::{
+    io,
+    ops::Range,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+/// Type, version, length.
+pub(crate) const HEADER: usize = 5;
+/// The inner content type and the tag.
+const TRAILER: usize = 1 + TAG;
+const TAG: usize = 16;
+/// The most plaintext of one record.
+pub(crate) const MAX_PLAIN: usize = 16 * 1024;
+/// Room for a record of ours. What a peer may add to its own (padding) is not more than 256 bytes in all.
+pub(crate) const SLOT: usize = HEADER + MAX_PLAIN + TRAILER;
+const MAX_SEALED: usize = MAX_PLAIN + 256;
+/// Records under one key: half of what AES-GCM allows (RFC 8446 §5.5).
+const KEY_LIMIT: u64 = 1 << 23;
+
+const ALERT: u8 = 21;
+const HANDSHAKE: u8 = 22;
+const APPLICATION_DATA: u8 = 23;
+const NEW_SESSION_TICKET: u8 = 4;
+const KEY_UPDATE: u8 = 24;
+const CLOSE_NOTIFY: [u8; 2] = [1, 0];
+
+/// The secrets to come.
+pub(super) enum Kernel {
+    Client(KernelConnection<ClientConnectionData>),
+    Server(KernelConnection<ServerConnectionData>),
+    /// A connection without a handshake, of tests.
+    #[cfg(test)]
+    None,
+}
+
+/// What both directions of a connection share.
+pub(crate) struct Keys {
+    kernel: Mutex<Kernel>,
+    /// The other end has asked for a new key of ours.
+    asked: AtomicBool,
+}
+
+impl Keys {
+    pub(super) fn new(kernel: Kernel) -> Self {
+        Self { kernel: Mutex::new(kernel), asked: AtomicBool::new(false) }
+    }
+
+    fn update(&self, transmit: bool) -> Result<Key, Error> {
+        let mut kernel = self.kernel.lock().unwrap_or_else(PoisonError::into_inner);
+        let (sequence, secrets) = match (&mut *kernel, transmit) {
+            (Kernel::Client(kernel), true) => kernel.update_tx_secret(),
+            (Kernel::Client(kernel), false) => kernel.update_rx_secret(),
+            (Kernel::Server(kernel), true) => kernel.update_tx_secret(),
+            (Kernel::Server(kernel), false) => kernel.update_rx_secret(),
+            #[cfg(test)]
+            (Kernel::None, _) => Err(Error::HandshakeNotComplete),
+        }?;
+        Key::new(sequence, &secrets)
+    }
+}
+
+/// One direction's key.
+pub(super) struct Key {
+    key: LessSafeKey,
+    iv: [u8; NONCE_LEN],
+    sequence: u64,
+}
+
+impl Key {
+    pub(super) fn new(sequence: u64, secrets: &ConnectionTrafficSecrets) -> Result<Self, Error> {
+        let (algorithm, key, iv) = match secrets {
+            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, key, iv),
+            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&AES_256_GCM, key, iv),
+            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (&CHACHA20_POLY1305, key, iv),
+            _ => return Err(Error::General("an unknown cipher".to_owned())),
+        };
+        let key = UnboundKey::new(algorithm, key.as_ref()).map_err(|_| Error::EncryptError)?;
+        let iv = iv.as_ref().try_into().map_err(|_| Error::EncryptError)?;
+        Ok(Self { key: LessSafeKey::new(key), iv, sequence })
+    }
+
+    /// RFC 8446 §5.3.
+    fn nonce(&mut self) -> Nonce {
+        let mut nonce = self.iv;
+        for (byte, s) in nonce[NONCE_LEN - 8..].iter_mut().zip(self.sequence.to_be_bytes()) {
+            *byte ^= s;
+        }
+        self.sequence += 1;
+        Nonce::assume_unique_for_key(nonce)
+    }
+}
+
+/// The direction to the other end.
+pub(crate) struct Seal(Key);
+
+impl Seal {
+    pub(super) fn new(key: Key) -> Self {
+        Self(key)
+    }
+
+    /// Seals a record in place: `slot` has room for it, and `n` bytes of plaintext behind [`HEADER`]. Returns the
+    /// record's length.
+    pub(crate) fn data(&mut self, slot: &mut [u8], n: usize) -> io::Result<usize> {
+        self.seal(slot, n, APPLICATION_DATA)
+    }
+
+    /// Says that nothing follows.
+    pub(super) fn close_notify(&mut self) -> io::Result<Vec<u8>> {
+        self.small(&CLOSE_NOTIFY, ALERT)
+    }
+
+    /// The record that replaces the key, if it is time to: it must go before any other.
+    pub(crate) fn key_update(&mut self, keys: &Keys) -> io::Result<Option<Vec<u8>>> {
+        if self.0.sequence < KEY_LIMIT && !keys.asked.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        keys.asked.store(false, Ordering::Relaxed);
+        let record = self.small(&[KEY_UPDATE, 0, 0, 1, 0], HANDSHAKE)?;
+        self.0 = keys.update(true).map_err(broken)?;
+        Ok(Some(record))
+    }
+
+    fn small(&mut self, plain: &[u8], kind: u8) -> io::Result<Vec<u8>> {
+        let mut record = vec![0; HEADER + plain.len() + TRAILER];
+        record[HEADER..HEADER + plain.len()].copy_from_slice(plain);
+        self.seal(&mut record, plain.len(), kind)?;
+        Ok(record)
+    }
+
+    fn seal(&mut self, slot: &mut [u8], n: usize, kind: u8) -> io::Result<usize> {
+        let header = header(n + TRAILER);
+        slot[..HEADER].copy_from_slice(&header);
+        slot[HEADER + n] = kind;
+        let (plain, rest) = slot[HEADER..].split_at_mut(n + 1);
+        let nonce = self.0.nonce();
+        let tag = self.0.key.seal_in_place_separate_tag(nonce, Aad::from(header), plain);
+        rest[..TAG].copy_from_slice(tag.map_err(|_| broken(Error::EncryptError))?.as_ref());
+        Ok(HEADER + n + TRAILER)
+    }
+}
+
+/// The direction from the other end.
+pub(crate) struct Open(Key);
+
+/// What came.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Opened {
+    /// No whole record is there yet.
+    Partial,
+    /// The plaintext's place among the bytes that were given, and the length of all of its record.
+    Data { plain: Range<usize>, record: usize },
+    /// Something of TLS itself.
+    Handled { record: usize },
+    /// The other end has said that nothing follows.
+    Closed,
+}
+
+impl Open {
+    pub(super) fn new(key: Key) -> Self {
+        Self(key)
+    }
+
+    /// Opens the record at the beginning of `bytes`, in place.
+    pub(crate) fn open(&mut self, bytes: &mut [u8], keys: &Keys) -> io::Result<Opened> {
+        let Some((&header, rest)) = bytes.split_first_chunk_mut::<HEADER>().map(|(h, r)| (&*h, r)) else {
+            return Ok(Opened::Partial);
+        };
+        let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
+        if header[0] != APPLICATION_DATA {
+            return Err(broken(InvalidMessage::InvalidContentType.into()));
+        }
+        if !(TRAILER..=MAX_SEALED).contains(&length) {
+            return Err(broken(InvalidMessage::MessageTooLarge.into()));
+        }
+        let Some(sealed) = rest.get_mut(..length) else {
+            return Ok(Opened::Partial);
+        };
+        let nonce = self.0.nonce();
+        let plain = self.0.key.open_in_place(nonce, Aad::from(header), sealed);
+        let plain = plain.map_err(|_| broken(Error::DecryptError))?;
+        // Behind the content type there may be padding.
+        let end = plain.iter().rposition(|b| *b != 0);
+        let end = end.ok_or_else(|| broken(InvalidMessage::InvalidContentType.into()))?;
+        let (record, content) = (HEADER + length, &plain[..end]);
+        match plain[end] {
+            APPLICATION_DATA => Ok(Opened::Data { plain: HEADER..HEADER + end, record }),
+            HANDSHAKE => {
+                self.handshake(content, keys)?;
+                Ok(Opened::Handled { record })
+            }
+            ALERT => match content {
+                [_, 0] => Ok(Opened::Closed),
+                [_, alert] => Err(broken(Error::AlertReceived(AlertDescription::from(*alert)))),
+                _ => Err(broken(InvalidMessage::MissingData("alert").into())),
+            },
+            _ => Err(broken(InvalidMessage::InvalidContentType.into())),
+        }
+    }
+
+    fn handshake(&mut self, mut messages: &[u8], keys: &Keys) -> io::Result<()> {
+        let unexpected = || broken(Error::General("an unexpected handshake message".to_owned()));
+        while let [kind, a, b, c, rest @ ..] = messages {
+            let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
+            let body = rest.get(..length).ok_or_else(unexpected)?;
+            messages = &rest[length..];
+            match (*kind, body) {
+                // RFC 8446 §4.6.3: nothing may follow it under the old key.
+                (KEY_UPDATE, [asks]) if messages.is_empty() => {
+                    if *asks != 0 {
+                        keys.asked.store(true, Ordering::Relaxed);
+                    }
+                    self.0 = keys.update(false).map_err(broken)?;
+                }
+                (NEW_SESSION_TICKET, _) => {}
+                _ => return Err(unexpected()),
+            }
+        }
+        if messages.is_empty() { Ok(()) } else { Err(unexpected()) }
+    }
+}
+
+fn header(length: usize) -> [u8; HEADER] {
+    let [a, b] = u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes();
+    [APPLICATION_DATA, 3, 3, a, b]
+}
