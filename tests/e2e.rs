@@ -1,6 +1,7 @@
 //! The product from the outside: API, IPsec, agents, targets, and what happens when a part of it dies.
 
 mod agents;
+mod backpressure;
 mod charon_crash;
 mod crash;
 mod crash_ipsec;

@@ -39,7 +39,7 @@ pub(crate) fn bulks(plan: &Plan, peers: &[Peer], targets: &Targets, report: &mut
 pub(crate) fn shorts(plan: &Plan, peers: &[Peer], runtime: &Handle, report: &mut Report) -> Result<()> {
     for _ in 0..plan.rounds {
         for peer in peers {
-            let Exchanges { per_second, p99, .. } = short(runtime, peer.echo, MANY, None, plan.time(3.0))?;
+            let Exchanges { per_second, p99, .. } = short(runtime, peer.echo, MANY, plan.time(3.0))?;
             let many = [Aim::AtLeast(9.0, RATHOLE), Aim::AtLeast(0.65, HAPROXY)];
             report.note("short connections, 50 at once, a second", &many, peer.name, per_second);
             report.note("short connections, p99 ms", &[Aim::AtMost(1.5, HAPROXY)], peer.name, ms(p99));

@@ -119,25 +119,12 @@ impl Exchanges {
     }
 }
 
-/// Connections one after the other, `at_once` side by side: connect, a byte there, a byte back, close. `pace`: so
-/// many a second in all, or as many as can be made.
-pub(crate) fn short(
-    runtime: &Handle,
-    to: SocketAddr,
-    at_once: usize,
-    pace: Option<f64>,
-    time: Duration,
-) -> Result<Exchanges> {
+/// Connections one after the other, `at_once` side by side: connect, a byte there, a byte back, close.
+pub(crate) fn short(runtime: &Handle, to: SocketAddr, at_once: usize, time: Duration) -> Result<Exchanges> {
     let begin = Instant::now();
-    let clients = (0..at_once).map(|n| async move {
+    let clients = (0..at_once).map(|_| async move {
         let mut times = Vec::new();
-        let step = pace.map(|p| Duration::from_secs_f64(at_once as f64 / p));
-        let mut next = begin + step.map_or(Duration::ZERO, |s| s * n as u32 / at_once as u32);
         while begin.elapsed() < time {
-            if let Some(step) = step {
-                tokio::time::sleep_until(next.into()).await;
-                next += step;
-            }
             let start = Instant::now();
             tokio::time::timeout(BOUND, one_short(to))
                 .await

@@ -7,10 +7,13 @@
 mod compare;
 mod hostile;
 mod idle;
+mod line;
 mod load;
+mod lossy;
 mod peers;
 mod report;
 mod target;
+mod tunnel;
 mod usage;
 
 use std::{
@@ -37,8 +40,8 @@ use crate::{
 /// Removed by the next run, if one is killed.
 const HOME: &str = "/var/lib/wicketgate-bench";
 
-/// For 10,000 connections through a process, and for both of their outer ends in this one.
-const DESCRIPTORS: u64 = 65_536;
+/// For 10,000 connections of one share, which may have a part of what a gateway has room for.
+const DESCRIPTORS: u64 = 262_144;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Section {
@@ -52,6 +55,17 @@ enum Section {
     Idle,
     /// Streams that do harm, beside others.
     Hostile,
+    /// The agent behind a slow and lossy line.
+    Lossy,
+    /// Through a real tunnel.
+    Tunnel,
+}
+
+impl Section {
+    /// Whether all of it happens on one loopback interface.
+    fn is_loopback(self) -> bool {
+        !matches!(self, Self::Lossy | Self::Tunnel)
+    }
 }
 
 #[derive(Debug, Parser)]
@@ -123,7 +137,16 @@ fn run(options: &Options) -> Result<usize> {
     let all = Section::value_variants();
     let sections = if options.sections.is_empty() { all } else { &options.sections };
     let mut report = Report::default();
-    loopback(options, &plan, sections, &mut report)?;
+    let beside: Vec<Section> = sections.iter().copied().filter(|s| s.is_loopback()).collect();
+    if !beside.is_empty() {
+        loopback(options, &plan, &beside, &mut report)?;
+    }
+    if sections.contains(&Section::Lossy) {
+        lossy::lossy(&plan, &mut report)?;
+    }
+    if sections.contains(&Section::Tunnel) {
+        tunnel::tunnel(&plan, &mut report)?;
+    }
     report.print()
 }
 
@@ -147,6 +170,7 @@ fn loopback(options: &Options, plan: &Plan, sections: &[Section], report: &mut R
                 Section::PingPong => compare::ping_pongs(plan, all, handle, report)?,
                 Section::Idle => idle::idle(plan, all, handle, report)?,
                 Section::Hostile => hostile::hostile(plan, ours, &all[0], &targets, handle, report)?,
+                Section::Lossy | Section::Tunnel => {}
             }
         }
         runtime.shutdown_background();

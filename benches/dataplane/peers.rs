@@ -39,6 +39,16 @@ pub(crate) struct Peers {
     _others: Vec<Process>,
 }
 
+/// Where the product's processes run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Places<'a> {
+    pub(crate) gateway: &'a Namespace,
+    /// The agent's, and the targets'.
+    pub(crate) agent: &'a Namespace,
+    /// Where agents dial.
+    pub(crate) agents: SocketAddr,
+}
+
 /// The product's processes.
 pub(crate) struct Ours {
     _gateway: Gateway,
@@ -55,7 +65,9 @@ impl Peers {
         targets: &Targets,
         names: &[&'static str],
     ) -> Result<Self> {
-        let (ours, peer) = Ours::start(lab, namespace, targets)?;
+        let agents: SocketAddr = (Ipv4Addr::LOCALHOST, 7443).into();
+        let places = Places { gateway: namespace, agent: namespace, agents };
+        let (ours, peer) = Ours::start(lab, places, targets)?;
         let mut all = vec![peer];
         let mut others = Vec::new();
         for &name in names {
@@ -92,12 +104,12 @@ impl Peers {
 }
 
 impl Ours {
-    fn start(lab: &Lab, namespace: &Namespace, targets: &Targets) -> Result<(Self, Peer)> {
+    pub(crate) fn start(lab: &Lab, places: Places<'_>, targets: &Targets) -> Result<(Self, Peer)> {
         let (executable, agent) = executables()?;
-        let agents: SocketAddr = (Ipv4Addr::LOCALHOST, 7443).into();
+        let Places { gateway, agent: far, agents } = places;
         let options = GatewayOptions {
-            executable,
-            namespace,
+            executable: &executable,
+            namespace: gateway,
             listen: (Ipv4Addr::LOCALHOST, 8080).into(),
             agent_listen: agents,
             ipsec: "off",
@@ -107,7 +119,7 @@ impl Ours {
         let gateway = Gateway::start(lab, &options)?;
         let options = AgentOptions {
             executable: &agent,
-            namespace,
+            namespace: far,
             name: "agent",
             server: agents,
             allow: &[],
@@ -131,11 +143,18 @@ impl Ours {
     }
 }
 
-/// `wicketgate` and `wicketgate-agent`, of the profile that the benchmark was built with.
-pub(crate) fn executables() -> Result<(&'static Path, PathBuf)> {
-    let executable = Path::new(env!("CARGO_BIN_EXE_wicketgate"));
+/// `wicketgate` and `wicketgate-agent`: those in the directory that WICKETGATE_BIN names, to measure another build, or
+/// those that were built with the benchmark.
+pub(crate) fn executables() -> Result<(PathBuf, PathBuf)> {
+    let built = Path::new(env!("CARGO_BIN_EXE_wicketgate"));
+    let executable = match std::env::var_os("WICKETGATE_BIN") {
+        Some(dir) => Path::new(&dir).join("wicketgate"),
+        None => built.to_owned(),
+    };
     let agent = executable.with_file_name("wicketgate-agent");
-    ensure!(agent.exists(), "{} is not built: run `make bench`", agent.display());
+    for file in [&executable, &agent] {
+        ensure!(file.exists(), "{} is not built: run `make bench`", file.display());
+    }
     Ok((executable, agent))
 }
 

@@ -1,0 +1,145 @@
+//! Through a real tunnel, its ESP in user space: what a share makes of what the tunnel itself carries.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    process::{Command, Stdio},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use wicketgate_lab::{Agent, AgentOptions, End, Gateway, GatewayOptions, Lab, Namespace, Process, Site};
+
+use crate::{
+    HOME, Plan,
+    peers::{DIRECT, OURS, executables},
+    report::{Aim, Report},
+};
+
+const PEER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
+const PRIVATE: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
+const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
+const AGENTS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(GATEWAY), 7443);
+/// iperf3's own, straight and behind the share.
+const STRAIGHT: u16 = 5201;
+const SHARE: u16 = 9001;
+/// For the tunnel, and for each iperf3 besides the time that it measures.
+const BOUND: Duration = Duration::from_secs(30);
+
+pub(crate) fn tunnel(plan: &Plan, report: &mut Report) -> Result<()> {
+    let lab = Lab::new("wgesp-", &Path::new(HOME).join("tunnel"), Arc::default())?;
+    let [net, outside, private, site] = ["net", "gw", "private", "site"].map(|name| lab.namespace(name));
+    let (net, outside, private, site) = (net?, outside?, private?, site?);
+    net.sysctl("net/ipv4/ip_forward", "1")?;
+    for (namespace, name, address) in
+        [(&outside, "gw", GATEWAY), (&private, "private", PRIVATE), (&site, "site", PEER)]
+    {
+        let [a, b, c, _] = address.octets();
+        let hop = Ipv4Addr::new(a, b, c, 1);
+        let (near, far) = (format!("{hop}/24"), format!("{address}/24"));
+        Namespace::link(End(&net, name, &near), End(namespace, "wan", &far))?;
+        namespace.ip(&format!("route add default via {hop}"))?;
+    }
+    let (executable, agent) = executables()?;
+    let gateway = Gateway::start(
+        &lab,
+        &GatewayOptions {
+            executable: &executable,
+            namespace: &outside,
+            listen: (Ipv4Addr::LOCALHOST, 8080).into(),
+            agent_listen: AGENTS,
+            ipsec: "userland",
+            public_address: Some(GATEWAY),
+            log: "warn",
+        },
+    )?;
+    let options = AgentOptions {
+        executable: &agent,
+        namespace: &private,
+        name: "agent",
+        server: AGENTS,
+        allow: &[],
+        log: "warn",
+    };
+    let (_agent, zid) = Agent::enrol(&lab, &options, &gateway)?;
+    let tunnel = gateway.tunnel(&lab, "bench", PEER, "10.0.0.0/16")?;
+    let id = tunnel["id"].as_str().context("no id")?;
+    let ip = tunnel["loadBalancerIp"].as_str().context("no loadBalancerIp")?;
+    let config = gateway.at(&format!("ipsec-tunnels/{id}/vpn-config?format=strongswan"));
+    let mut device = Site::new(&lab, "charon", &site, PEER, INSIDE)?;
+    device.start(&lab, &gateway.api.text(&config)?)?;
+    device.connected(&lab, BOUND)?;
+    let target = format!("{PRIVATE}:{STRAIGHT}");
+    gateway.share(&lab, "iperf", &tunnel, &zid, &target, SHARE)?;
+
+    let inside = holder(&outside, ip)?;
+    let _servers =
+        [server(&lab, &inside, "straight", ip)?, server(&lab, &private, "behind", &PRIVATE.to_string())?];
+    for _ in 0..plan.rounds {
+        for (way, reverse) in [("up", false), ("down", true)] {
+            for (peer, port) in [(DIRECT, STRAIGHT), (OURS, SHARE)] {
+                let gbit = iperf(&site, ip, port, reverse, plan.time(6.0))?;
+                let name = format!("through a tunnel, {way}, Gbit/s");
+                report.note(&name, &[Aim::AtLeast(0.9, DIRECT)], peer, gbit);
+            }
+        }
+    }
+    device.stop()?;
+    gateway.clear(&lab, BOUND)?;
+    lab.remove()
+}
+
+/// The tunnel's namespace: the one that has the load balancer's address.
+fn holder(outside: &Namespace, ip: &str) -> Result<Namespace> {
+    let run = |args: &[&str]| -> Result<String> {
+        let out = Command::new("ip").args(args).output().context("can't run ip")?;
+        ensure!(out.status.success(), "ip: {}", String::from_utf8_lossy(&out.stderr));
+        Ok(String::from_utf8(out.stdout)?)
+    };
+    let links = run(&["-n", outside.name(), "-o", "link", "show"])?;
+    for name in links.lines().filter_map(|l| l.split("link-netns ").nth(1)?.split_whitespace().next()) {
+        if run(&["-n", name, "-o", "addr", "show"])?.contains(&format!(" {ip}/")) {
+            return Namespace::open(name);
+        }
+    }
+    bail!("no namespace has {ip}")
+}
+
+fn server(lab: &Lab, namespace: &Namespace, name: &str, ip: &str) -> Result<Process> {
+    let mut command = namespace.command("iperf3");
+    command.args(["--server", "--forceflush", "--bind", ip, "--port", &STRAIGHT.to_string()]);
+    let log = lab.dir("log")?.join(format!("iperf3-{name}.log"));
+    let mut process = Process::start(lab, "iperf3", &mut command, &log)?;
+    lab.until("iperf3 listens", BOUND, || {
+        process.alive()?;
+        Ok(process.said().contains("listening").then_some(()))
+    })?;
+    Ok(process)
+}
+
+/// One stream; what the receiving end got.
+fn iperf(from: &Namespace, ip: &str, port: u16, reverse: bool, time: Duration) -> Result<f64> {
+    let mut command = from.command("timeout");
+    let seconds = time.as_secs().max(1).to_string();
+    command.args([&(time + BOUND).as_secs().to_string(), "iperf3", "--json", "--bind", &INSIDE.to_string()]);
+    command.args(["--client", ip, "--port", &port.to_string(), "--time", &seconds, "--omit", "1"]);
+    if reverse {
+        command.arg("--reverse");
+    }
+    let mut last = String::new();
+    // Its server is not at once ready for another.
+    for _ in 0..10 {
+        let out = command.stdin(Stdio::null()).output().context("iperf3 is needed")?;
+        let said: Value = serde_json::from_slice(&out.stdout).unwrap_or_default();
+        if let Some(bits) = said["end"]["sum_received"]["bits_per_second"].as_f64().filter(|b| *b > 0.0) {
+            return Ok(bits / 1e9);
+        }
+        last = format!("{} {}", said["error"], String::from_utf8_lossy(&out.stderr).trim());
+        thread::sleep(Duration::from_millis(300));
+    }
+    bail!("iperf3 to port {port}: {last}")
+}

@@ -1,0 +1,75 @@
+//! A client that hardly reads costs what its own stream may hold, and no memory without end.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::harness::{PATIENCE, World, door, targets::connect};
+
+/// What the target would send.
+const ALL: u64 = 1 << 30;
+/// What the client reads at a time, and how often: 1 kB a second, for some seconds.
+const PIECE: usize = 100;
+const EVERY: Duration = Duration::from_millis(100);
+const PIECES: usize = 30;
+/// Two buffers of 64 KiB in each process are the stream's; the rest is room for what else happens meanwhile.
+const MOST: u64 = 8 << 20;
+
+#[test]
+fn a_client_that_reads_a_kilobyte_a_second_costs_no_memory_without_end() -> Result<()> {
+    let world = World::loopback()?;
+    let sent = Arc::new(AtomicU64::new(0));
+    let listener = world.private.listen(world.target(7001))?;
+    let count = Arc::clone(&sent);
+    thread::spawn(move || {
+        for tcp in listener.incoming().flatten() {
+            let count = Arc::clone(&count);
+            thread::spawn(move || pour(tcp, &count));
+        }
+    });
+    let (agent, zid) = world.agent("agent")?;
+    let tunnel = world.tunnel(0)?;
+    world.share("source", &tunnel, &zid, world.target(7001), 9000)?;
+    let processes = [world.gateway.process.pid(), agent.process.pid()];
+    let before = processes.map(resident);
+
+    let mut client = connect(&world.outside, door(&tunnel, 9000)?, PATIENCE)?;
+    let mut piece = [0; PIECE];
+    for _ in 0..PIECES {
+        client.read_exact(&mut piece)?;
+        thread::sleep(EVERY);
+    }
+    // What the kernel's buffers hold has long been filled: nothing moves but what the client reads.
+    let stopped = sent.load(Relaxed);
+    ensure!(stopped < ALL / 4, "{stopped} bytes went to a client that has read {}", PIECE * PIECES);
+    for (pid, before) in processes.into_iter().zip(before) {
+        let (before, now) = (before?, resident(pid)?);
+        ensure!(now.saturating_sub(before) < MOST, "process {pid} grew from {before} to {now} bytes");
+    }
+    drop(client);
+    world.end()
+}
+
+fn pour(mut tcp: TcpStream, count: &AtomicU64) {
+    let piece = vec![7; 64 * 1024];
+    while count.load(Relaxed) < ALL && tcp.write_all(&piece).is_ok() {
+        count.fetch_add(piece.len() as u64, Relaxed);
+    }
+}
+
+/// Bytes of memory that the process holds.
+fn resident(pid: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+}
