@@ -73,11 +73,7 @@ pub struct Principal {
 
 impl Principal {
     pub(crate) fn need(&self, scope: Scope) -> Result<(), ApiError> {
-        if self.scopes.contains(&scope) {
-            Ok(())
-        } else {
-            Err(ApiError::not_authorized(format!("The token lacks the scope {}", scope.as_str())))
-        }
+        if self.scopes.contains(&scope) { Ok(()) } else { Err(ApiError::lacks_scope(scope)) }
     }
 
     pub(crate) fn sees(&self, frontdoor: &FrontdoorRow) -> bool {

@@ -7,6 +7,7 @@
 //! says goes through [`refused`], which knows what it was about. A message never holds a secret, nor the inside of
 //! the server.
 
+use crate::auth::Scope;
 use axum::{
     Json,
     http::{HeaderValue, StatusCode, header},
@@ -18,13 +19,25 @@ use tracing::error;
 use wicketgate_model::FrontdoorId;
 use wicketgate_store::StoreError;
 
+macro_rules! lacks {
+    ($scope:literal) => {
+        concat!("Bearer realm=\"wicketgate\", error=\"insufficient_scope\", scope=\"", $scope, "\"")
+    };
+}
+
 /// For clients that can ask for a password or a token (RFC 7235 §4.1).
-const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"wicketgate\"");
-const CHALLENGE_INVALID: HeaderValue =
-    HeaderValue::from_static("Bearer realm=\"wicketgate\", error=\"invalid_token\"");
-const CHALLENGE_EXPIRED: HeaderValue = HeaderValue::from_static(
-    "Bearer realm=\"wicketgate\", error=\"invalid_token\", error_description=\"The token has expired\"",
-);
+const CHALLENGE: &str = "Bearer realm=\"wicketgate\"";
+const CHALLENGE_INVALID: &str = "Bearer realm=\"wicketgate\", error=\"invalid_token\"";
+const CHALLENGE_EXPIRED: &str =
+    "Bearer realm=\"wicketgate\", error=\"invalid_token\", error_description=\"The token has expired\"";
+/// RFC 6750 §3.1: which scope would have done.
+const LACKS: [(Scope, &str); 3] = [
+    (Scope::Read, lacks!("frontdoor.read")),
+    (Scope::Write, lacks!("frontdoor.write")),
+    (Scope::Admin, lacks!("frontdoor.admin")),
+];
+/// Seconds: what is too much at one time is mostly over by then.
+const RETRY_AFTER: &str = "5";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ApiError {
@@ -32,7 +45,14 @@ pub(crate) struct ApiError {
     error: &'static str,
     message: String,
     details: Vec<Fault>,
-    challenge: Option<HeaderValue>,
+    header: Option<Header>,
+}
+
+/// What a status wants beside the body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Header {
+    Challenge(&'static str),
+    RetryAfter,
 }
 
 /// One fault of a request. The message names the property too, so that it stands for itself.
@@ -68,7 +88,7 @@ impl Display for Kind {
 
 impl ApiError {
     fn new(status: StatusCode, error: &'static str, message: impl Into<String>) -> Self {
-        Self { status, error, message: message.into(), details: Vec::new(), challenge: None }
+        Self { status, error, message: message.into(), details: Vec::new(), header: None }
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
@@ -84,15 +104,15 @@ impl ApiError {
 
     pub(crate) fn token_missing() -> Self {
         let error = Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "Bearer token is missing or invalid");
-        Self { challenge: Some(CHALLENGE), ..error }
+        Self { header: Some(Header::Challenge(CHALLENGE)), ..error }
     }
 
     pub(crate) fn token_invalid() -> Self {
-        Self { challenge: Some(CHALLENGE_INVALID), ..Self::token_missing() }
+        Self { header: Some(Header::Challenge(CHALLENGE_INVALID)), ..Self::token_missing() }
     }
 
     pub(crate) fn token_expired() -> Self {
-        Self { challenge: Some(CHALLENGE_EXPIRED), ..Self::token_missing() }
+        Self { header: Some(Header::Challenge(CHALLENGE_EXPIRED)), ..Self::token_missing() }
     }
 
     pub(crate) fn frontdoor_not_found(id: impl Display) -> Self {
@@ -105,6 +125,13 @@ impl ApiError {
 
     pub(crate) fn not_authorized(message: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, "not_authorized", message)
+    }
+
+    /// The token is good, and not for this.
+    pub(crate) fn lacks_scope(scope: Scope) -> Self {
+        let error = Self::not_authorized(format!("The token lacks the scope {}", scope.as_str()));
+        let challenge = LACKS.into_iter().find_map(|(lacked, value)| (lacked == scope).then_some(value));
+        Self { header: challenge.map(Header::Challenge), ..error }
     }
 
     pub(crate) fn not_found(kind: Kind, id: impl Display) -> Self {
@@ -157,6 +184,18 @@ impl ApiError {
             "unsupported_media_type",
             "Content-Type must be application/json",
         )
+    }
+
+    /// A request that panicked; its id is in the log too.
+    pub(crate) fn internal(id: &str) -> Self {
+        let message = format!("A fault of the server: its log says more of the request {id}");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
+    }
+
+    /// Too much at one time: it may be asked again in a while.
+    pub(crate) fn too_many_requests(message: impl Into<String>) -> Self {
+        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message);
+        Self { header: Some(Header::RetryAfter), ..error }
     }
 
     pub(crate) fn unavailable(message: impl Into<String>) -> Self {
@@ -222,9 +261,12 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = Body { error: self.error, message: &self.message, details: &self.details };
         let mut response = (self.status, Json(body)).into_response();
-        if let Some(challenge) = self.challenge {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
-        }
+        let beside = match self.header {
+            Some(Header::Challenge(challenge)) => (header::WWW_AUTHENTICATE, challenge),
+            Some(Header::RetryAfter) => (header::RETRY_AFTER, RETRY_AFTER),
+            None => return response,
+        };
+        response.headers_mut().insert(beside.0, HeaderValue::from_static(beside.1));
         response
     }
 }

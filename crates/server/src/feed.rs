@@ -3,7 +3,11 @@
 //! Invariant: a reader that subscribes and then reads the table misses nothing: what the feed skips while nobody
 //! follows is in the table by then.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, broadcast},
@@ -11,6 +15,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
+use wicketgate_model::FrontdoorId;
 use wicketgate_store::{EventRow, Store, StoreError};
 
 /// Other servers of the same database are noticed this late.
@@ -23,27 +28,58 @@ const READ: u32 = 1000;
 const BEGIN_WITHIN: Duration = Duration::from_secs(5);
 /// Who follows at one time: each is a connection and some kilobytes.
 const READERS: usize = 128;
+/// Of them, who follows one Frontdoor: no customer takes all the places.
+const READERS_EACH: usize = 32;
 
 /// Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Feed {
     sender: broadcast::Sender<Arc<EventRow>>,
     readers: Arc<Semaphore>,
+    /// How many follow each Frontdoor that is followed.
+    following: Arc<Mutex<HashMap<FrontdoorId, usize>>>,
     /// The feed knows from where on it tells: whoever subscribes before that could miss what it takes for old.
     begun: CancellationToken,
     /// The server stops.
     over: CancellationToken,
 }
 
+/// One reader's place, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    following: Arc<Mutex<HashMap<FrontdoorId, usize>>>,
+    frontdoor: FrontdoorId,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut following = self.following.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = following.get_mut(&self.frontdoor) {
+            *count -= 1;
+            if *count == 0 {
+                following.remove(&self.frontdoor);
+            }
+        }
+    }
+}
+
 impl Feed {
     pub fn new(over: CancellationToken) -> Self {
         let (sender, readers) = (broadcast::Sender::new(BEHIND), Arc::new(Semaphore::new(READERS)));
-        Self { sender, readers, begun: CancellationToken::new(), over }
+        Self { sender, readers, following: Arc::default(), begun: CancellationToken::new(), over }
     }
 
-    /// `None`: too many follow already.
-    pub(crate) fn enter(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.readers).try_acquire_owned().ok()
+    /// `None`: too many follow already, this Frontdoor or all together.
+    pub(crate) fn enter(&self, frontdoor: FrontdoorId) -> Option<Place> {
+        let place = Arc::clone(&self.readers).try_acquire_owned().ok()?;
+        let mut following = self.following.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = following.entry(frontdoor).or_default();
+        if *count == READERS_EACH {
+            return None;
+        }
+        *count += 1;
+        Some(Place { following: Arc::clone(&self.following), frontdoor, _place: place })
     }
 
     /// `None`: the feed can't begin now, since the database does not answer.
@@ -90,5 +126,31 @@ impl Feed {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    #[tokio::test]
+    async fn no_frontdoor_takes_the_places_of_others() {
+        let feed = Feed::new(CancellationToken::new());
+        let frontdoor = |n| FrontdoorId::new(Uuid::from_u128(n));
+        let mut places: Vec<_> = (0..READERS_EACH).map(|_| feed.enter(frontdoor(1)).unwrap()).collect();
+        assert!(feed.enter(frontdoor(1)).is_none());
+        places.push(feed.enter(frontdoor(2)).unwrap());
+        places.remove(0);
+        places.push(feed.enter(frontdoor(1)).unwrap());
+        for n in 3.. {
+            match feed.enter(frontdoor(n)) {
+                Some(place) => places.push(place),
+                None => break,
+            }
+        }
+        assert_eq!(places.len(), READERS);
+        drop(places);
+        assert!(feed.following.lock().unwrap().is_empty());
     }
 }

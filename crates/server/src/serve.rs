@@ -1,8 +1,10 @@
 //! Serving HTTP/1.1 on one listener, in clear or with TLS, until it is told to stop.
 //!
 //! Invariant: the accept loop does nothing but accept, a connection has a place before it is accepted, and whatever a
-//! client does or leaves undone, its connection ends: a handshake, a request's head and the end of the server all have
-//! bounds. A stream of events ends when the server stops.
+//! client does or leaves undone, its connection ends: a handshake, a request's head, a write that gets nowhere and the
+//! end of the server all have bounds. A stream of events ends when the server stops.
+
+mod patience;
 
 use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -10,6 +12,7 @@ use axum::{Router, body::Body, extract::Request, http::header::CONTENT_TYPE, res
 use futures_util::StreamExt as _;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use patience::Patient;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -53,8 +56,12 @@ pub(crate) struct Http {
 impl Http {
     /// Serves until `stop`, and then until what is being answered is answered, or had its time.
     pub(crate) async fn run(self, stop: CancellationToken) {
+        self.run_with(MOST_CONNECTIONS, stop).await;
+    }
+
+    async fn run_with(self, most: usize, stop: CancellationToken) {
         let Self { listener, tls, router } = self;
-        let (places, connections) = (Arc::new(Semaphore::new(MOST_CONNECTIONS)), TaskTracker::new());
+        let (places, connections) = (Arc::new(Semaphore::new(most)), TaskTracker::new());
         if let Some(tls) = &tls {
             connections.spawn(stop.clone().run_until_cancelled_owned(reload(Arc::clone(tls))));
         }
@@ -94,6 +101,7 @@ async fn connection(
 ) {
     // Without it an answer of two packets waits for an acknowledgement.
     let _ = tcp.set_nodelay(true);
+    let tcp = Patient::new(tcp);
     let Some(tls) = tls else { return requests(tcp, client, router, stop).await };
     match stop.run_until_cancelled(timeout(HANDSHAKE, tls.accept(tcp))).await {
         Some(Ok(Ok(stream))) => requests(stream, client, router, stop).await,
@@ -178,6 +186,8 @@ mod tests {
     };
 
     const BOUND: Duration = Duration::from_secs(5);
+    /// More than the buffers of two sockets hold.
+    const LARGE: usize = 64 << 20;
 
     struct Served {
         address: SocketAddr,
@@ -188,6 +198,10 @@ mod tests {
     }
 
     async fn served() -> Served {
+        served_with(MOST_CONNECTIONS).await
+    }
+
+    async fn served_with(most: usize) -> Served {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
         let (asked, answer) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
@@ -203,8 +217,9 @@ mod tests {
         let router = Router::new()
             .route("/quick", get(async || "quick"))
             .route("/slow", get(slow))
+            .route("/large", get(async || vec![b'x'; LARGE]))
             .route("/events", get(events));
-        let running = tokio::spawn(Http { listener, tls: None, router }.run(stop.clone()));
+        let running = tokio::spawn(Http { listener, tls: None, router }.run_with(most, stop.clone()));
         Served { address, stop, running, asked, answer }
     }
 
@@ -258,5 +273,37 @@ mod tests {
         let mut text = String::new();
         timeout(HEAD * 2, stream.read_to_string(&mut text)).await.unwrap().unwrap();
         assert!(!text.contains("quick"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_not_read_ends_the_connection() {
+        let server = served_with(1).await;
+        let mut deaf = ask(server.address, "/large").await;
+        // There is one place, and the deaf one has it, until it is given up.
+        let mut next = ask(server.address, "/quick").await;
+        let mut head = [0; 12];
+        timeout(patience::PATIENCE * 2, next.read_exact(&mut head)).await.unwrap().unwrap();
+        assert_eq!(&head, b"HTTP/1.1 200");
+        let mut read = Vec::new();
+        let _ = timeout(BOUND, deaf.read_to_end(&mut read)).await.unwrap();
+        assert!(read.len() < LARGE);
+    }
+
+    #[tokio::test]
+    async fn one_connection_too_many_waits_for_a_place() {
+        let server = served_with(2).await;
+        let first = ask(server.address, "/slow").await;
+        timeout(BOUND, server.asked.notified()).await.unwrap();
+        let mut second = ask(server.address, "/slow").await;
+        timeout(BOUND, server.asked.notified()).await.unwrap();
+        let mut third = ask(server.address, "/quick").await;
+        let early = timeout(Duration::from_millis(200), third.read_u8()).await;
+        assert!(early.is_err(), "it was answered while both places were taken");
+        drop(first);
+        server.answer.notify_waiters();
+        let mut head = [0; 12];
+        timeout(BOUND, third.read_exact(&mut head)).await.unwrap().unwrap();
+        assert_eq!(&head, b"HTTP/1.1 200");
+        timeout(BOUND, second.read_exact(&mut head)).await.unwrap().unwrap();
     }
 }

@@ -55,7 +55,8 @@ pub(super) async fn follow(
         return Err(ApiError::not_acceptable());
     }
     let after = last_event_id(&headers)?;
-    let place = state.feed.enter().ok_or_else(|| ApiError::unavailable("Too many follow events already"))?;
+    let place = state.feed.enter(at.id());
+    let place = place.ok_or_else(|| ApiError::too_many_requests("Too many follow the events already"))?;
     // First who listens, then where the table stands, and all that before the answer: what is written once the caller
     // has it is told.
     let live =

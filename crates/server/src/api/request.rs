@@ -1,4 +1,5 @@
-//! What is around every request: an id, a bound of time, a line in the access log and a count.
+//! What is around every request: an id, a bound of time, a line in the access log and a count. A handler that panics
+//! is a fault of ours: its caller gets an answer like any other, with the id to find it in the log by.
 //!
 //! Invariant: the log never has what a caller may keep secret: no header, no body and no query.
 
@@ -9,9 +10,10 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use std::{sync::Arc, time::Duration};
+use futures_util::FutureExt as _;
+use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout};
-use tracing::{debug, info};
+use tracing::{debug, error, info};
 use uuid::Uuid;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -35,8 +37,14 @@ pub(super) async fn observe(
     request.headers_mut().insert(REQUEST_ID, id.clone());
     let client = request.extensions().get::<ClientAddress>().copied();
     let (method, uri) = (method_name(request.method()), request.uri().clone());
-    let mut response = match timeout(LONGEST, next.run(request)).await {
-        Ok(response) => response,
+    let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
+    let mut response = match timeout(LONGEST, answer).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(panic)) => {
+            let id = id.to_str().unwrap_or_default();
+            error!(id, panic = said(&*panic), "a request was not answered: a fault of the server");
+            ApiError::internal(id).into_response()
+        }
         Err(_) => ApiError::unavailable("The request took too long").into_response(),
     };
     let (took, status) = (begin.elapsed(), response.status().as_u16());
@@ -50,6 +58,12 @@ pub(super) async fn observe(
     }
     response.headers_mut().insert(REQUEST_ID, id);
     response
+}
+
+/// What a panic says.
+fn said(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or_default()
 }
 
 /// The caller's, if it can stand in a log as it is, or a fresh one.
@@ -76,5 +90,58 @@ fn method_name(method: &Method) -> &'static str {
         Method::DELETE => "DELETE",
         Method::OPTIONS => "OPTIONS",
         _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::{
+        Router,
+        body::{Body, to_bytes},
+        http::StatusCode,
+        middleware::from_fn_with_state,
+        routing::get,
+    };
+    use prometheus_client::registry::Registry;
+    use serde_json::{Value, json};
+    use tower::ServiceExt as _;
+
+    async fn ask(path: &str) -> (StatusCode, String, Value) {
+        let metrics = Metrics::new(&mut Registry::default());
+        let router = Router::new()
+            .route("/never", get(async || std::future::pending::<()>().await))
+            .route(
+                "/panic",
+                get(async || {
+                    if true {
+                        panic!("a fault")
+                    }
+                }),
+            )
+            .layer(from_fn_with_state(metrics, observe));
+        let request = Request::get(path).header(REQUEST_ID, "the-id").body(Body::empty()).unwrap();
+        let response = router.oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = to_bytes(body, 1 << 20).await.unwrap();
+        let id = parts.headers[REQUEST_ID].to_str().unwrap().to_owned();
+        (parts.status, id, serde_json::from_slice(&body).unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_takes_too_long_is_answered() {
+        let begin = Instant::now();
+        let (status, id, body) = ask("/never").await;
+        assert_eq!((status, id.as_str()), (StatusCode::SERVICE_UNAVAILABLE, "the-id"));
+        assert_eq!(body, json!({"error": "unavailable", "message": "The request took too long"}));
+        assert!((LONGEST..LONGEST * 2).contains(&begin.elapsed()));
+    }
+
+    #[tokio::test]
+    async fn a_fault_of_the_server_is_answered_with_the_id_that_its_log_has() {
+        let (status, id, body) = ask("/panic").await;
+        assert_eq!((status, id.as_str()), (StatusCode::INTERNAL_SERVER_ERROR, "the-id"));
+        let message = "A fault of the server: its log says more of the request the-id";
+        assert_eq!(body, json!({"error": "internal", "message": message}));
     }
 }

@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use zeroize::Zeroizing;
 
@@ -84,8 +84,11 @@ impl ApiTls {
     }
 
     /// The handshake. The caller bounds it.
-    pub async fn accept(&self, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        self.acceptor.accept(tcp).await
+    pub async fn accept<S>(&self, stream: S) -> io::Result<TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        self.acceptor.accept(stream).await
     }
 }
 
@@ -136,7 +139,7 @@ mod tests {
     use rcgen::{CertificateParams, KeyPair};
     use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion, pki_types::ServerName};
     use tempfile::TempDir;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
     use tokio_rustls::TlsConnector;
 
     struct Pair {

@@ -179,4 +179,14 @@ mod tests {
             prop_assert!(refused.is_data() && refused.to_string().starts_with("a is there twice"), "{}", refused);
         }
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_come_is_not_waited_for() {
+        let begun = futures_util::stream::iter([Ok::<_, std::io::Error>("{")]);
+        let body =
+            HttpBody::from_stream(futures_util::StreamExt::chain(begun, futures_util::stream::pending()));
+        let begin = tokio::time::Instant::now();
+        assert_eq!(read(body).await.unwrap_err(), ApiError::too_slow());
+        assert!((ARRIVAL..ARRIVAL * 2).contains(&begin.elapsed()));
+    }
 }
