@@ -3,6 +3,7 @@
 mod agents;
 mod backpressure;
 mod charon_crash;
+mod checks;
 mod crash;
 mod crash_ipsec;
 mod entry_point;

@@ -37,7 +37,7 @@ use wicketgate_model::{AgentId, ShareDesired, ShareId};
 use wicketgate_session::{
     carrier::Carrier,
     identity::AgentIdentity,
-    link::FromGateway,
+    link::{AgentSight, FromGateway},
     tls::{Accepted, GatewayIdentity},
 };
 
@@ -112,6 +112,17 @@ impl Agents {
     /// How the share stands with the agents, as they have told it.
     pub fn standing(&self, share: ShareId) -> AgentStanding {
         self.with(|roster| roster.standing(share))
+    }
+
+    /// What these agents have said of their shares; of those that are connected.
+    pub fn sight(&self, agents: &[AgentId]) -> Vec<AgentSight> {
+        // The roster is for streams too: it is not kept for longer than one agent takes.
+        agents.iter().filter_map(|agent| self.with(|roster| roster.sight(*agent))).collect()
+    }
+
+    /// The shortest way to an agent of the share's environment and back, as it was last measured.
+    pub fn nearest(&self, share: ShareId) -> Option<Duration> {
+        self.with(|roster| roster.nearest(share))
     }
 
     /// Waits until the standing of a share may have changed, and answers which ones since the last call.

@@ -9,8 +9,11 @@ use crate::{agents::Agents, board::Board};
 
 /// Answers within the time that a client's connection may take to be opened.
 pub(crate) async fn check(board: &Board, agents: &Agents, share: ShareId) -> ShareCheck {
+    let begin = Instant::now();
     let (bound, listener_problem) = board.listener(share);
+    let listener_took = begin.elapsed();
     let standing = agents.standing(share);
+    let agent_took = agents.nearest(share);
     let begin = Instant::now();
     let dialled = agents.dial(share).await;
     ShareCheck {
@@ -18,6 +21,8 @@ pub(crate) async fn check(board: &Board, agents: &Agents, share: ShareId) -> Sha
         listener_problem,
         acknowledged: standing.ready,
         agent_problem: standing.problem,
+        listener_took,
+        agent_took,
         dialled,
         dial_took: begin.elapsed(),
     }

@@ -205,6 +205,11 @@ impl Serving {
                     self.check(share, reply);
                     continue;
                 }
+                ToGateway::Agents(agents, reply) => {
+                    // Whoever asked may have gone.
+                    let _ = reply.send(self.around.agents.sight(&agents));
+                    continue;
+                }
             };
             let reset = delta.reset;
             let steps = if reset { self.steps_to(&delta) } else { delta };

@@ -84,10 +84,12 @@ pub enum Reason {
     AgentRefused,
     /// The agent can't connect to the target.
     TargetUnreachable,
+    /// It was deleted, and nothing of it is left at a gateway.
+    Deleted,
 }
 
 impl Reason {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Pending,
         Self::GatewayOffline,
         Self::TunnelFailed,
@@ -98,6 +100,7 @@ impl Reason {
         Self::AgentPending,
         Self::AgentRefused,
         Self::TargetUnreachable,
+        Self::Deleted,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -112,6 +115,7 @@ impl Reason {
             Self::AgentPending => "AgentPending",
             Self::AgentRefused => "AgentRefused",
             Self::TargetUnreachable => "TargetUnreachable",
+            Self::Deleted => "Deleted",
         }
     }
 }
@@ -127,6 +131,10 @@ impl Problem {
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self { reason, message: message.into() }
     }
+
+    fn deleted() -> Self {
+        Self::new(Reason::Deleted, "it was deleted, and nothing of it is left at the gateway")
+    }
 }
 
 /// A problem, and since when its reason has been the same.
@@ -137,12 +145,13 @@ pub struct Detail {
 }
 
 impl Detail {
-    /// What a row says that was just written, before anything was seen of it.
+    /// What a row says that was just written, before anything was seen of it, or that is gone.
     pub fn waiting(status: Status, since: Timestamp) -> Option<Self> {
         let message = match status {
             Status::New => "the gateway has not reported this change yet",
             Status::Deleting => "the gateway has not reported the removal yet",
-            Status::Deployed | Status::Error | Status::Deleted => return None,
+            Status::Deleted => return Some(Self { problem: Problem::deleted(), since }),
+            Status::Deployed | Status::Error => return None,
         };
         Some(Self { problem: Problem::new(Reason::Pending, message), since })
     }
@@ -210,7 +219,7 @@ pub fn next(
 ) -> Standing {
     let (status, ready, problem) = match (current.status, seen) {
         (Status::Deleted, _) => return current.clone(),
-        (Status::Deleting, Observation::Gone) => (Status::Deleted, None, None),
+        (Status::Deleting, Observation::Gone) => (Status::Deleted, None, Some(Problem::deleted())),
         (Status::Deleting, Observation::Silent { .. }) => {
             (Status::Deleting, None, Some(offline("it is removed as soon as the gateway is back")))
         }
@@ -332,8 +341,8 @@ mod tests {
                 let is_seen = matches!(&seen, Observation::Seen { ready, .. } if *ready == Some(g));
                 prop_assert!(is_seen);
             }
-            // Whatever is there and not DEPLOYED says why.
-            if matches!(next.status, Status::New | Status::Error | Status::Deleting) { prop_assert!(next.detail.is_some()); }
+            // Whatever is not DEPLOYED says why.
+            if next.status != Status::Deployed && current.status != Status::Deleted { prop_assert!(next.detail.is_some()); }
             // The clock of a status starts when it does.
             prop_assert_eq!(next.since, if next.status == current.status { current.since } else { now });
         }

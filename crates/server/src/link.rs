@@ -104,8 +104,10 @@ pub(crate) struct Link {
 
 impl Link {
     pub(crate) async fn run(self, mut receive: mpsc::Receiver<FromGateway>) {
-        insist("clear the list of connected agents", || self.store.all_agents_disconnected(Timestamp::now()))
-            .await;
+        insist("clear the list of connected agents", || {
+            self.store.all_agents_disconnected(Timestamp::now(), None)
+        })
+        .await;
         let mut desk = issuer::Desk::new(self.store.clone(), Arc::clone(&self.ca));
         while let Some(message) = receive.recv().await {
             if let Some(report) = desk.take(message) {
@@ -120,7 +122,8 @@ impl Link {
             seen.observed = Observed::default();
             seen.touched_all = true;
         });
-        insist("clear the list of connected agents", || self.store.all_agents_disconnected(Timestamp::now()))
+        let seen = Timestamp::now();
+        insist("clear the list of connected agents", || self.store.all_agents_disconnected(seen, Some(seen)))
             .await;
     }
 

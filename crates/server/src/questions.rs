@@ -6,11 +6,13 @@ use tokio::{
     sync::{Semaphore, mpsc, oneshot},
     time::timeout,
 };
-use wicketgate_model::ShareId;
-use wicketgate_session::link::{ShareCheck, ToGateway};
+use wicketgate_model::{AgentId, ShareId};
+use wicketgate_session::link::{AgentSight, ShareCheck, ToGateway};
 
 /// A gateway answers after a dial, which has 15 s.
 const CHECK_WITHIN: Duration = Duration::from_secs(20);
+/// A gateway answers at once what it knows already.
+const SIGHT_WITHIN: Duration = Duration::from_secs(2);
 /// Dials on request at one time: they are not to crowd out what sites send.
 const CHECKS: usize = 8;
 
@@ -35,5 +37,18 @@ impl Questions {
             answer.await.ok()
         };
         timeout(CHECK_WITHIN, ask).await.ok().flatten()
+    }
+
+    /// What these agents have said to their gateway; of those of which it knows nothing, nothing.
+    pub(crate) async fn agents(&self, agents: Vec<AgentId>) -> Vec<AgentSight> {
+        if agents.is_empty() {
+            return Vec::new();
+        }
+        let ask = async {
+            let (reply, answer) = oneshot::channel();
+            self.send.send(ToGateway::Agents(agents, reply)).await.ok()?;
+            answer.await.ok()
+        };
+        timeout(SIGHT_WITHIN, ask).await.ok().flatten().unwrap_or_default()
     }
 }

@@ -55,6 +55,32 @@ pub enum ToGateway {
     },
     /// A look along a share's path, with a dial of its target. Answered within 15 s.
     Check(ShareId, oneshot::Sender<ShareCheck>),
+    /// What these agents have said of their shares. Answered at once, for those that are connected here.
+    Agents(Vec<AgentId>, oneshot::Sender<Vec<AgentSight>>),
+}
+
+/// Shares of one agent in an answer: more than an agent of a usual site has, and few enough for a page of agents.
+pub const SHARES_TOLD: usize = 200;
+
+/// A connected agent's view, in its own words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentSight {
+    pub agent: AgentId,
+    /// Those of its environment, by id; the first [`SHARES_TOLD`] of them.
+    pub shares: Vec<(ShareId, ShareSight)>,
+}
+
+/// How an agent has a share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ShareSight {
+    /// It serves the newest generation.
+    Serving,
+    /// It was told of the newest generation, or is about to be, and has not answered.
+    Pending,
+    /// It refuses the newest generation; why.
+    Refused(String),
+    /// It serves the newest generation, and can't connect to the target; why.
+    Unreachable(String),
 }
 
 /// What a gateway finds when it looks along a share's path.
@@ -66,6 +92,11 @@ pub struct ShareCheck {
     /// The newest generation that a connected agent has acknowledged.
     pub acknowledged: Option<Generation>,
     pub agent_problem: Option<Problem>,
+    /// How long the look at the listener took.
+    pub listener_took: Duration,
+    /// From the gateway to the agent and back, when it was last asked; of the nearest agent of the environment. `None`
+    /// while none has answered.
+    pub agent_took: Option<Duration>,
     /// The agent that has just reached the target, over one of its carriers; or why none has. `TargetUnreachable`
     /// speaks of the target, every other reason of the agents.
     pub dialled: Result<AgentId, Problem>,

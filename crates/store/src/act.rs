@@ -128,7 +128,9 @@ impl Write {
             _ => EventKind::Environment,
         };
         if let Some(status) = status {
-            let detail = crate::columns::status(status).and_then(|s| Detail::waiting(s, act.at));
+            // An environment that is deleted waits for nothing; its shares say for themselves how far they are.
+            let stands = crate::columns::status(status).filter(|_| kind != EventKind::Environment);
+            let detail = stands.and_then(|s| Detail::waiting(s, act.at));
             let resource = on.resource.to_string();
             self.tell(NewEvent { frontdoor, at: act.at, kind, resource, status, detail });
         }

@@ -28,6 +28,8 @@ pub struct AgentRow {
     pub address: Option<IpAddr>,
     /// `None` while it is not connected.
     pub connected_since: Option<Timestamp>,
+    /// When it was last known to be connected; `None` while it is, and if it never was.
+    pub last_seen: Option<Timestamp>,
     pub created_at: Timestamp,
     pub barred_at: Option<Timestamp>,
 }
@@ -49,6 +51,7 @@ impl AgentRow {
             version: row.try_get("version")?,
             address: parsed_option(row, "address")?,
             connected_since: time_option(row, "connected_since")?,
+            last_seen: time_option(row, "last_seen")?,
             created_at: time(row, "created_at")?,
             barred_at: time_option(row, "barred_at")?,
         })
@@ -129,7 +132,7 @@ impl Store {
         };
         let before = event::is_active(&mut tx, environment).await?;
         sqlx::query(
-            "UPDATE agent SET name = $1, version = $2, address = $3, connected_since = $4 \
+            "UPDATE agent SET name = $1, version = $2, address = $3, connected_since = $4, last_seen = NULL \
              WHERE id = $5 AND barred_at IS NULL",
         )
         .bind(shown(name))
@@ -152,17 +155,22 @@ impl Store {
             found => found?,
         };
         let before = event::is_active(&mut tx, environment).await?;
-        sqlx::query("UPDATE agent SET connected_since = NULL WHERE id = $1")
-            .bind(id.to_string())
-            .execute(&mut *tx)
-            .await?;
+        sqlx::query(
+            "UPDATE agent SET connected_since = NULL, last_seen = $1 \
+             WHERE id = $2 AND connected_since IS NOT NULL",
+        )
+        .bind(at.as_microsecond())
+        .bind(id.to_string())
+        .execute(&mut *tx)
+        .await?;
         let after = event::is_active(&mut tx, environment).await?;
         let event = event::of_environment(environment, before, after, at);
         self.commit_telling(tx, event.into_iter().collect()).await
     }
 
-    /// For the start of a gateway: whoever is connected says so anew.
-    pub async fn all_agents_disconnected(&self, at: Timestamp) -> Result<()> {
+    /// For the end of a gateway's link, and for the start of one: whoever is connected says so anew. `seen` is when they
+    /// were last known to be connected; without it, only that they were when they came is known.
+    pub async fn all_agents_disconnected(&self, at: Timestamp, seen: Option<Timestamp>) -> Result<()> {
         let mut tx = self.begin().await?;
         let active = sqlx::query(
             "SELECT id, frontdoor FROM environment WHERE deleted_at IS NULL AND id IN (SELECT environment \
@@ -176,9 +184,13 @@ impl Store {
             let (before, after) = (Some((frontdoor, true)), Some((frontdoor, false)));
             events.extend(event::of_environment(environment, before, after, at));
         }
-        sqlx::query("UPDATE agent SET connected_since = NULL WHERE connected_since IS NOT NULL")
-            .execute(&mut *tx)
-            .await?;
+        sqlx::query(
+            "UPDATE agent SET last_seen = COALESCE($1, connected_since), connected_since = NULL \
+             WHERE connected_since IS NOT NULL",
+        )
+        .bind(seen.map(Timestamp::as_microsecond))
+        .execute(&mut *tx)
+        .await?;
         self.commit_telling(tx, events).await
     }
 }

@@ -118,7 +118,7 @@ pub struct Sort {
     pub descending: bool,
 }
 
-/// One of the values is wanted.
+/// One of the values is wanted; without any, no row is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter {
     pub property: &'static Property,

@@ -4,7 +4,7 @@ use crate::{
     Act, Action, ResourceType, Result, Store, StoreError, Tags,
     act::Write,
     columns::{
-        generation, number, parsed, parsed_option, standing, tags, tags_text, text, time, time_option,
+        big, generation, number, parsed, parsed_option, standing, tags, tags_text, text, time, time_option,
     },
     event::{EventKind, NewEvent},
     execution::Execution,
@@ -290,12 +290,18 @@ impl Store {
             let json = serde_json::to_string(connection)
                 .map_err(|_| StoreError::Corrupt { column: "connection" })?;
             sqlx::query(
-                "UPDATE ipsec_tunnel SET connection = $1, connection_state = $2, connection_since = $3 \
-                 WHERE id = $4 AND status <> 'DELETED'",
+                "UPDATE ipsec_tunnel SET connection = $1, connection_state = $2, connection_since = $3, \
+                 connection_ike = $4, connection_esp = $5, connection_bytes_in = $6, connection_bytes_out = $7, \
+                 connection_error = $8 WHERE id = $9 AND status <> 'DELETED'",
             )
             .bind(json)
             .bind(connection.state.as_str())
             .bind(connection.since.as_microsecond())
+            .bind(connection.algorithms.as_ref().map(|a| a.ike.clone()))
+            .bind(connection.algorithms.as_ref().map(|a| a.esp.clone()))
+            .bind(big(connection.bytes_in))
+            .bind(big(connection.bytes_out))
+            .bind(connection.last_error.clone())
             .bind(id.to_string())
             .execute(&mut *tx)
             .await?;

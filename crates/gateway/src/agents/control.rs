@@ -79,6 +79,7 @@ impl Agents {
         let mut ping = interval(PING_EVERY);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heard = Instant::now();
+        let mut asked = None;
         loop {
             tokio::select! {
                 () = place.outbox_filled.notified() => {
@@ -92,6 +93,11 @@ impl Agents {
                         FromAgent::Renew { public_key } if !renewing => {
                             renewing = true;
                             self.renew(identity.agent, public_key, renewed.clone());
+                        }
+                        FromAgent::Pong => {
+                            if let Some(way) = asked.take().map(|at: Instant| at.elapsed()) {
+                                self.with(|roster| roster.answered(identity.agent, place.session, way));
+                            }
                         }
                         message => self.heard(identity, place, message),
                     }
@@ -111,6 +117,7 @@ impl Agents {
                     if heard.elapsed() > SILENCE {
                         return Err(ControlError::Silent);
                     }
+                    asked = Some(Instant::now());
                     control.send(&ToAgent::Ping).await?;
                 }
             }

@@ -11,6 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +21,7 @@ use wicketgate_model::{
 use wicketgate_session::{
     carrier::Carrier,
     control::{ASSIGNMENTS_PER_MESSAGE, Health, ToAgent},
-    link::ConnectedAgent,
+    link::{AgentSight, ConnectedAgent, SHARES_TOLD, ShareSight},
 };
 
 /// The part of a surplus of carriers that is ended each second: the next burst may be near.
@@ -73,6 +74,8 @@ struct Connected {
     pool: Pool,
     carrier_parked: Arc<Notify>,
     seat: Arc<Seat>,
+    /// There and back, when it last answered.
+    way: Option<Duration>,
 }
 
 /// What an agent has said about a share since it connected.
@@ -212,6 +215,7 @@ impl Roster {
             pool: Pool::default(),
             carrier_parked: Arc::new(Notify::new()),
             seat: Arc::clone(self.seats.entry(agent).or_default()),
+            way: None,
         };
         self.connected.insert(agent, connected);
         Some(place)
@@ -310,6 +314,39 @@ impl Roster {
                 Health::Unreachable(cause) => Some(cause),
             };
         }
+    }
+
+    /// The agent has answered after so long.
+    pub(super) fn answered(&mut self, agent: AgentId, session: u64, way: Duration) {
+        if let Some(connected) = self.connected.get_mut(&agent).filter(|c| c.session == session) {
+            connected.way = Some(way);
+        }
+    }
+
+    pub(super) fn nearest(&self, share: ShareId) -> Option<Duration> {
+        let environment = self.environments.get(&self.shares.get(&share)?.environment)?;
+        environment.agents.iter().filter_map(|agent| self.connected.get(agent)?.way).min()
+    }
+
+    /// `None`: it is not connected here.
+    pub(super) fn sight(&self, agent: AgentId) -> Option<AgentSight> {
+        let connected = self.connected.get(&agent)?;
+        let environment = self.environments.get(&connected.about.environment);
+        let shares = environment.into_iter().flat_map(|e| &e.shares).take(SHARES_TOLD);
+        let shares = shares.filter_map(|share| {
+            let newest = self.shares.get(share)?.generation;
+            let sight = match connected.said.get(share) {
+                Some(Said { refused: Some((g, why)), .. }) if *g == newest => {
+                    ShareSight::Refused(why.clone())
+                }
+                Some(Said { acknowledged, unreachable, .. }) if *acknowledged == Some(newest) => {
+                    unreachable.clone().map_or(ShareSight::Serving, ShareSight::Unreachable)
+                }
+                _ => ShareSight::Pending,
+            };
+            Some((*share, sight))
+        });
+        Some(AgentSight { agent, shares: shares.collect() })
     }
 
     pub(super) fn standing(&self, share: ShareId) -> AgentStanding {
@@ -500,5 +537,27 @@ mod tests {
         assert!(!refuse(three), "never assigned");
         roster.acknowledged(agent(1), place.session, id, two);
         assert!(!roster.refused(agent(1), place.session, id, two, "no".to_owned()));
+    }
+
+    #[test]
+    fn what_an_agent_says_of_its_shares_is_told() {
+        let mut roster = Roster::default();
+        roster.assign(&share(2));
+        let (id, place) = (share(2).id, connect(&mut roster, 1));
+        let [one, two] = [1, 2].map(Generation::new);
+        let told = |roster: &Roster| roster.sight(agent(1)).unwrap().shares;
+        assert_eq!(told(&roster), [(id, ShareSight::Pending)]);
+        roster.acknowledged(agent(1), place.session, id, one);
+        assert_eq!(told(&roster), [(id, ShareSight::Pending)], "an older one is not the newest");
+        roster.acknowledged(agent(1), place.session, id, two);
+        assert_eq!(told(&roster), [(id, ShareSight::Serving)]);
+        roster.health(agent(1), place.session, id, Health::Unreachable("refused".to_owned()));
+        assert_eq!(told(&roster), [(id, ShareSight::Unreachable("refused".to_owned()))]);
+        roster.refused(agent(1), place.session, id, two, "not allowed".to_owned());
+        assert_eq!(told(&roster), [(id, ShareSight::Refused("not allowed".to_owned()))]);
+        roster.answered(agent(1), place.session, Duration::from_millis(3));
+        assert_eq!(roster.nearest(id), Some(Duration::from_millis(3)));
+        roster.disconnect(agent(1), place.session);
+        assert_eq!((roster.sight(agent(1)), roster.nearest(id)), (None, None));
     }
 }

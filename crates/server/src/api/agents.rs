@@ -11,7 +11,9 @@ use crate::{
     state::AppState,
 };
 use axum::{extract::State, http::StatusCode, response::Response};
+use std::collections::HashMap;
 use wicketgate_model::AgentId;
+use wicketgate_store::AgentRow;
 
 pub(super) async fn list(
     State(state): State<AppState>,
@@ -22,7 +24,7 @@ pub(super) async fn list(
     at.need(Scope::Read)?;
     let query = query.list(&wicketgate_store::AGENTS)?;
     let page = state.store.agents(at.id(), &query.request).await?;
-    let rows = page.rows.into_iter().map(Agent::of).map(|a| {
+    let rows = seen(&state, page.rows).await.into_iter().map(|a| {
         let links = a.links();
         (a, links)
     });
@@ -38,9 +40,23 @@ pub(super) async fn get(
     at.need(Scope::Read)?;
     let id: AgentId = id.parse(Kind::Agent)?;
     let row = state.store.agent(at.id(), id).await?;
-    let agent = Agent::of(row.ok_or_else(|| ApiError::not_found(Kind::Agent, id))?);
+    let row = row.ok_or_else(|| ApiError::not_found(Kind::Agent, id))?;
+    let agent = seen(&state, vec![row]).await.pop();
+    let agent = agent.ok_or_else(|| ApiError::not_found(Kind::Agent, id))?;
     let links = agent.links();
     Ok(format.one(StatusCode::OK, &agent, links))
+}
+
+/// With what the connected ones have said of their shares.
+async fn seen(state: &AppState, rows: Vec<AgentRow>) -> Vec<Agent> {
+    let connected = rows.iter().filter(|row| row.connected_since.is_some()).map(|row| row.id).collect();
+    let mut sights: HashMap<_, _> =
+        state.questions.agents(connected).await.into_iter().map(|sight| (sight.agent, sight)).collect();
+    let seen = |row: AgentRow| {
+        let sight = sights.remove(&row.id);
+        Agent::seen(row, sight)
+    };
+    rows.into_iter().map(seen).collect()
 }
 
 /// Bars it: the gateways cut its connections.

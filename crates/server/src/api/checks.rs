@@ -32,10 +32,13 @@ pub(super) async fn walk(
     if !share.standing.status.is_live() {
         return Err(refused(Kind::Share, share.id)(StoreError::NotLive(share.standing.status)));
     }
+    let begin = Instant::now();
     let tunnel = tunnels::find(&state, &at, share.tunnel).await?;
+    let read_took = begin.elapsed();
     let begin = Instant::now();
     let seen = state.questions.check(share.id).await;
-    let walked = check::Walked { share: &share, tunnel: &tunnel, seen, took: begin.elapsed(), at: now() };
+    let took = begin.elapsed();
+    let walked = check::Walked { share: &share, tunnel: &tunnel, read_took, seen, took, at: now() };
     let links = check::links(&share);
     let answer = format.one(StatusCode::OK, &check::Check::of(&walked), links);
     // Of this moment, and of no other.

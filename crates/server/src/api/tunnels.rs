@@ -36,8 +36,9 @@ pub(super) async fn list(
 ) -> Result<Response, ApiError> {
     at.need_shares(Scope::Read)?;
     let query = query.list(&wicketgate_store::TUNNELS)?;
-    let page = state.store.tunnels(at.id(), &query.request).await?;
     let gateway = state.gateway_address();
+    let request = tunnel::resolved(query.request.clone(), &state.locations, gateway);
+    let page = state.store.tunnels(at.id(), &request).await?;
     let rows = page.rows.into_iter().map(|row| Tunnel::of(row, gateway)).map(|t| {
         let links = t.links();
         (t, links)

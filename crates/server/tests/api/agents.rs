@@ -1,9 +1,14 @@
-use crate::harness::TestApp;
+use crate::harness::{Answer, TestApp};
 use axum::http::{Method, StatusCode};
 use insta::assert_json_snapshot;
 use jiff::Timestamp;
 use serde_json::json;
-use wicketgate_session::enrolment_code::EnrolmentCode;
+use uuid::Uuid;
+use wicketgate_model::ShareId;
+use wicketgate_session::{
+    enrolment_code::EnrolmentCode,
+    link::{AgentSight, ShareSight, ToGateway},
+};
 
 #[tokio::test]
 async fn an_agent_is_listed_until_it_is_barred() {
@@ -14,11 +19,53 @@ async fn an_agent_is_listed_until_it_is_barred() {
         .await
         .unwrap();
     let path = format!("agents/{}", site.agent);
-    assert_json_snapshot!("connected", app.shown(&app.get_hal(&path).await));
-    assert_eq!(app.get("agents").await.body["totalElements"], 1);
+    let share = |n| ShareId::new(Uuid::from_u128(n));
+    let shares = vec![
+        (share(1), ShareSight::Serving),
+        (share(2), ShareSight::Pending),
+        (share(3), ShareSight::Refused("10.20.100.1:22 is not in the allow list".to_owned())),
+        (share(4), ShareSight::Unreachable("connection refused".to_owned())),
+    ];
+    let seen = AgentSight { agent: site.agent, shares };
+    let told = told(&app, app.get_hal(&path), Some(seen.clone())).await;
+    assert_json_snapshot!("connected", app.shown(&told));
+    let list = self::told(&app, app.get("agents"), Some(seen)).await;
+    assert_eq!(
+        (&list.body["totalElements"], &list.body["content"][0]["shares"]),
+        (&json!(1), &told.body["shares"])
+    );
+    // What an agent says changes while nobody writes: a write asks for the state without it.
+    let silent = self::told(&app, app.get(&path), None).await;
+    assert!(silent.body.get("shares").is_none());
+    let tag =
+        |answer: &Answer| answer.headers["etag"].to_str().unwrap().split('.').next().unwrap().to_owned();
+    assert_ne!(silent.headers["etag"], told.headers["etag"]);
+    assert_eq!(tag(&silent).trim_end_matches('"'), tag(&told));
+
+    app.store.agent_disconnected(site.agent, Timestamp::now()).await.unwrap();
+    assert_json_snapshot!("offline", app.shown(&app.get(&path).await));
     assert_eq!(app.delete(&path).await.status, StatusCode::NO_CONTENT);
     assert_eq!(app.delete(&path).await.status, StatusCode::NOT_FOUND);
     assert_eq!(app.get("agents").await.body["totalElements"], 0);
+}
+
+/// Asks, while a gateway tells what it has heard, or is gone.
+async fn told(app: &TestApp, asking: impl Future<Output = Answer>, seen: Option<AgentSight>) -> Answer {
+    let mut asked = app.asked.lock().unwrap().take().unwrap();
+    let gateway = async {
+        while let Some(message) = asked.recv().await {
+            if let ToGateway::Agents(agents, reply) = message {
+                if let Some(seen) = seen {
+                    assert_eq!(agents, [seen.agent]);
+                    reply.send(vec![seen]).unwrap();
+                }
+                break;
+            }
+        }
+    };
+    let (answer, ()) = tokio::join!(asking, gateway);
+    *app.asked.lock().unwrap() = Some(asked);
+    answer
 }
 
 #[tokio::test]

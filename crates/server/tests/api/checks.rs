@@ -13,6 +13,8 @@ fn all_well(agent: AgentId) -> ShareCheck {
         acknowledged: Some(Generation::FIRST),
         agent_problem: None,
         dialled: Ok(agent),
+        listener_took: Duration::from_micros(2),
+        agent_took: Some(Duration::from_millis(1)),
         dial_took: Duration::from_millis(3),
     }
 }

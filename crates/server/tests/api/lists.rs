@@ -4,8 +4,9 @@ use axum::{
     http::{Request, StatusCode},
 };
 use insta::assert_json_snapshot;
+use jiff::Timestamp;
 use serde_json::json;
-use wicketgate_model::Status;
+use wicketgate_model::{Algorithms, Connection, ConnectionState, Status};
 
 #[tokio::test]
 async fn pages_follow_one_another() {
@@ -135,6 +136,15 @@ async fn every_list_takes_the_filters_of_its_properties() {
     for (list, total) in [
         ("ipsec-tunnels?connection.state=DOWN&peerCidr=172.31.0.0/16&sort=connection.since,desc", 1),
         ("ipsec-tunnels?connection.state=UP", 0),
+        ("ipsec-tunnels?gatewayPublicIp=198.51.100.7&gatewayPublicIp=198.51.100.8&locationId=local", 1),
+        ("ipsec-tunnels?gatewayPublicIp=198.51.100.8&sort=gatewayPublicIp,desc", 0),
+        ("ipsec-tunnels?connection.bytesIn=0&connection.bytesOut=0&sort=connection.bytesIn,desc", 1),
+        ("ipsec-tunnels?connection.lastError=AUTHENTICATION_FAILED&sort=connection.lastError", 0),
+        ("ipsec-tunnels?connection.algorithms.ike=x&connection.algorithms.esp=y", 0),
+        ("ipsec-tunnels?statusDetail.message=the+gateway+has+not+reported+this+change+yet", 1),
+        ("ipsec-tunnels?statusDetail.reason=Pending&sort=statusDetail.message,desc", 1),
+        ("agents?sort=lastSeen,desc&lastSeen=2020-01-01T00:00:00Z..", 0),
+        ("/frontdoor/v2/api-accounts?scopes=frontdoor.read&sort=scopes,desc&sort=frontdoorIds", 0),
         ("environments?status=OFFLINE&name=dc-1", 1),
         ("environments?status=ACTIVE", 0),
         ("agents?status=OFFLINE&sort=connectedSince", 1),
@@ -147,6 +157,42 @@ async fn every_list_takes_the_filters_of_its_properties() {
         ("/frontdoor/v2?ipsecSharesEnabled=false", 0),
     ] {
         let answer = app.get(list).await;
+        assert_eq!((answer.status, &answer.body["totalElements"]), (StatusCode::OK, &json!(total)), "{list}");
+    }
+    let id = tunnel["id"].as_str().unwrap().parse().unwrap();
+    let up = Connection {
+        state: ConnectionState::Up,
+        algorithms: Some(Algorithms { ike: "AES/ECP 384".to_owned(), esp: "AES".to_owned() }),
+        bytes_in: 7,
+        bytes_out: 8,
+        last_error: Some("TS_UNACCEPTABLE".to_owned()),
+        ..Connection::down(Timestamp::now())
+    };
+    app.store.record_connections(&[(id, up)]).await.unwrap();
+    let one = app
+        .account(json!({"frontdoorIds": [app.frontdoor], "scopes": ["frontdoor.read", "frontdoor.write"]}))
+        .await;
+    app.account(json!({"organizationId": "default", "scopes": ["frontdoor.admin"]})).await;
+    for (list, total) in [
+        ("ipsec-tunnels?connection.algorithms.ike=AES/ECP+384&connection.algorithms.esp=AES".to_owned(), 1),
+        (
+            "ipsec-tunnels?connection.bytesIn=7&connection.bytesOut=8&connection.lastError=TS_UNACCEPTABLE"
+                .to_owned(),
+            1,
+        ),
+        ("ipsec-tunnels?connection.bytesIn=8".to_owned(), 0),
+        ("/frontdoor/v2/api-accounts?scopes=frontdoor.write&scopes=frontdoor.admin".to_owned(), 2),
+        ("/frontdoor/v2/api-accounts?scopes=frontdoor.writ".to_owned(), 0),
+        (
+            format!(
+                "/frontdoor/v2/api-accounts?frontdoorIds={}&clientId={}",
+                app.frontdoor,
+                one["clientId"].as_str().unwrap()
+            ),
+            1,
+        ),
+    ] {
+        let answer = app.get(&list).await;
         assert_eq!((answer.status, &answer.body["totalElements"]), (StatusCode::OK, &json!(total)), "{list}");
     }
     let resource = tunnel["id"].as_str().unwrap();

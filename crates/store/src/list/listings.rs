@@ -28,9 +28,10 @@ static STATUSES: [&str; Status::ALL.len()] = names!(Status::ALL);
 static REASONS: [&str; Reason::ALL.len()] = names!(Reason::ALL);
 static CONNECTIONS: [&str; ConnectionState::ALL.len()] = names!(ConnectionState::ALL);
 
-/// What `statusDetail` says; a row that has no reason yet, and is not as it should be, is pending.
+/// What `statusDetail` says, as [`Detail::waiting`] has it where a row has no reason of its own: `$waiting` while the
+/// gateway has not reported, `$deleted` once it is gone.
 macro_rules! detail {
-    ($table:literal, $column:literal, $pending:literal) => {
+    ($table:literal, $column:literal, $new:literal, $deleting:literal, $deleted:literal) => {
         concat!(
             "COALESCE(",
             $table,
@@ -38,11 +39,46 @@ macro_rules! detail {
             $column,
             ", CASE WHEN ",
             $table,
-            ".reason IS NULL AND ",
+            ".reason IS NULL THEN CASE ",
             $table,
-            ".status IN ('NEW', 'ERROR', 'DELETING') THEN ",
-            $pending,
-            " END)"
+            ".status WHEN 'NEW' THEN ",
+            $new,
+            " WHEN 'DELETING' THEN ",
+            $deleting,
+            " WHEN 'DELETED' THEN ",
+            $deleted,
+            " END END)"
+        )
+    };
+}
+
+/// The three of them, of a table.
+macro_rules! reason {
+    ($table:literal) => {
+        detail!($table, "reason", "'Pending'", "'Pending'", "'Deleted'")
+    };
+}
+macro_rules! message {
+    ($table:literal) => {
+        detail!(
+            $table,
+            "message",
+            "'the gateway has not reported this change yet'",
+            "'the gateway has not reported the removal yet'",
+            "'it was deleted, and nothing of it is left at the gateway'"
+        )
+    };
+}
+macro_rules! since {
+    ($table:literal) => {
+        concat!(
+            "COALESCE(",
+            $table,
+            ".detail_since, CASE WHEN ",
+            $table,
+            ".status <> 'DEPLOYED' THEN ",
+            $table,
+            ".status_since END)"
         )
     };
 }
@@ -52,6 +88,13 @@ macro_rules! connected {
     () => {
         "(SELECT COUNT(*) FROM agent a WHERE a.environment = e.id AND a.barred_at IS NULL \
          AND a.connected_since IS NOT NULL)"
+    };
+}
+
+/// Words that are kept with spaces in between, as the texts of a list are looked for.
+macro_rules! words {
+    ($column:literal) => {
+        concat!("('\"' || REPLACE(", $column, ", ' ', '\",\"') || '\"')")
     };
 }
 
@@ -76,6 +119,8 @@ pub static API_ACCOUNTS: Listing = Listing::new(
         Property::new("clientId", Id("acc-"), "c.id"),
         Property::new("name", Text, "c.name"),
         Property::new("organizationId", Text, "c.organization"),
+        Property::new("scopes", List, words!("c.scopes")),
+        Property::new("frontdoorIds", List, words!("c.frontdoors")).optional(),
         Property::new("expiresAt", Timestamp, "c.expires_at").optional(),
         Property::new("createdAt", Timestamp, "c.created_at"),
         Property::new("createdBy", Text, "c.created_by"),
@@ -121,6 +166,7 @@ pub static AGENTS: Listing = Listing::new(
         Property::new("version", Text, "a.version").optional(),
         Property::new("address", Text, "a.address").optional(),
         Property::new("connectedSince", Timestamp, "a.connected_since").optional(),
+        Property::new("lastSeen", Timestamp, "a.last_seen").optional(),
         Property::new("createdAt", Timestamp, "a.created_at"),
     ],
     "a.*, e.z_id AS z_id",
@@ -136,15 +182,22 @@ pub static TUNNELS: Listing = Listing::new(
         Property::new("frontdoorId", Id(""), "t.frontdoor"),
         Property::new("locationId", Text, "t.location"),
         Property::new("status", Enum(&STATUSES), "t.status"),
-        Property::new("statusDetail.reason", Enum(&REASONS), detail!("t", "reason", "'Pending'")).optional(),
-        Property::new("statusDetail.since", Timestamp, detail!("t", "detail_since", "t.status_since"))
-            .optional(),
+        Property::new("statusDetail.reason", Enum(&REASONS), reason!("t")).optional(),
+        Property::new("statusDetail.message", Text, message!("t")).optional(),
+        Property::new("statusDetail.since", Timestamp, since!("t")).optional(),
         Property::new("peerPublicIp", Text, "t.peer_address"),
         Property::new("peerCidr", Text, "t.peer_cidr"),
         Property::new("peerId", Text, "t.peer_id"),
         Property::new("loadBalancerIp", Text, "t.load_balancer_ip"),
+        // The database does not know it: it goes with the location, as the API resolves it.
+        Property::new("gatewayPublicIp", Text, "t.location").optional(),
         Property::new("connection.state", Enum(&CONNECTIONS), "COALESCE(t.connection_state, 'DOWN')"),
         Property::new("connection.since", Timestamp, "COALESCE(t.connection_since, t.created_at)"),
+        Property::new("connection.algorithms.ike", Text, "t.connection_ike").optional(),
+        Property::new("connection.algorithms.esp", Text, "t.connection_esp").optional(),
+        Property::new("connection.bytesIn", Integer, "COALESCE(t.connection_bytes_in, 0)"),
+        Property::new("connection.bytesOut", Integer, "COALESCE(t.connection_bytes_out, 0)"),
+        Property::new("connection.lastError", Text, "t.connection_error").optional(),
         Property::new("tags", Tags, "t.tags"),
         Property::new("createdAt", Timestamp, "t.created_at"),
         Property::new("updatedAt", Timestamp, "t.updated_at"),
@@ -167,9 +220,9 @@ pub static SHARES: Listing = Listing::new(
         Property::new("target", Text, "s.target"),
         Property::new("ingressPort", Integer, "s.ingress_port"),
         Property::new("status", Enum(&STATUSES), "s.status"),
-        Property::new("statusDetail.reason", Enum(&REASONS), detail!("s", "reason", "'Pending'")).optional(),
-        Property::new("statusDetail.since", Timestamp, detail!("s", "detail_since", "s.status_since"))
-            .optional(),
+        Property::new("statusDetail.reason", Enum(&REASONS), reason!("s")).optional(),
+        Property::new("statusDetail.message", Text, message!("s")).optional(),
+        Property::new("statusDetail.since", Timestamp, since!("s")).optional(),
         Property::new("locationId", Text, "t.location"),
         Property::new("proxyProtocol", Enum(&["v2"]), "s.proxy_protocol").optional(),
         Property::new("allowedSources", List, "s.allowed_sources").optional(),

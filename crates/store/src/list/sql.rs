@@ -91,6 +91,9 @@ impl Sql {
         let column = filter.property.sql;
         // The simple values in one list, which an index serves; the others each for itself.
         let (simple, others): (Vec<_>, Vec<_>) = filter.values.iter().partition(|v| v.simple().is_some());
+        if filter.values.is_empty() {
+            return self.text.push_str("1 = 0");
+        }
         self.text.push('(');
         let mut is_first = true;
         let simple: Vec<_> = simple.into_iter().filter_map(Wanted::simple).collect();

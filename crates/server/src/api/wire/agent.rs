@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::net::IpAddr;
-use wicketgate_model::{AgentId, EnvironmentId, FrontdoorId, ZId};
+use wicketgate_model::{AgentId, EnvironmentId, FrontdoorId, ShareId, ZId};
+use wicketgate_session::link::{AgentSight, ShareSight};
 use wicketgate_store::AgentRow;
 
 #[derive(Debug, Serialize)]
@@ -28,10 +29,46 @@ pub(in crate::api) struct Agent {
     address: Option<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     connected_since: Option<Timestamp>,
+    /// Of one that is not connected, and has been.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_seen: Option<Timestamp>,
+    /// Its own view of them, while it is connected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shares: Option<Vec<AgentShare>>,
     created_at: Timestamp,
 }
 
+#[derive(Debug, Serialize)]
+struct AgentShare {
+    id: ShareId,
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+}
+
+/// How an agent can have a share.
+pub(in crate::api) const SHARE_STATES: [&str; 4] = ["SERVING", "PENDING", "REFUSED", "UNREACHABLE"];
+
+impl AgentShare {
+    fn of((id, sight): (ShareId, ShareSight)) -> Self {
+        let [serving, pending, refused, unreachable] = SHARE_STATES;
+        let (state, message) = match sight {
+            ShareSight::Serving => (serving, None),
+            ShareSight::Pending => (pending, None),
+            ShareSight::Refused(why) => (refused, Some(why)),
+            ShareSight::Unreachable(why) => (unreachable, Some(why)),
+        };
+        Self { id, state, message }
+    }
+}
+
 impl Agent {
+    /// With what its gateway has heard of it.
+    pub(in crate::api) fn seen(row: AgentRow, sight: Option<AgentSight>) -> Self {
+        let shares = sight.map(|sight| sight.shares.into_iter().map(AgentShare::of).collect());
+        Self { shares, ..Self::of(row) }
+    }
+
     pub(in crate::api) fn of(row: AgentRow) -> Self {
         Self {
             id: row.id,
@@ -43,6 +80,8 @@ impl Agent {
             version: row.version,
             address: row.address,
             connected_since: row.connected_since,
+            last_seen: row.last_seen,
+            shares: None,
             created_at: row.created_at,
         }
     }

@@ -19,6 +19,8 @@ use wicketgate_store::{ShareRow, TunnelRow};
 pub(in crate::api) struct Walked<'a> {
     pub(in crate::api) share: &'a ShareRow,
     pub(in crate::api) tunnel: &'a TunnelRow,
+    /// To read what the gateway reported last of the tunnel's connection.
+    pub(in crate::api) read_took: Duration,
     /// `None`: the gateway did not answer.
     pub(in crate::api) seen: Option<ShareCheck>,
     /// Until it did.
@@ -44,7 +46,8 @@ struct Hop {
     message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<Reason>,
-    /// Milliseconds, of what was measured.
+    /// Milliseconds: to the gateway and back, to read the connection's state, to look at the listener, to the agent and
+    /// back, to open a connection to the target.
     #[serde(skip_serializing_if = "Option::is_none")]
     latency_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -123,13 +126,14 @@ fn ike_sa(walked: &Walked<'_>) -> Hop {
         return Hop::new(HOP, State::Unknown, "the gateway does not answer");
     }
     let cause = connection.last_error.map(|e| format!(": {e}")).unwrap_or_default();
-    match connection.state {
+    let hop = match connection.state {
         ConnectionState::Up => Hop::new(HOP, State::Ok, format!("up since {}", connection.since)),
         ConnectionState::Connecting => Hop::failed(HOP, Reason::TunnelNotReady, format!("being made{cause}")),
         ConnectionState::Down => {
             Hop::failed(HOP, Reason::TunnelNotReady, format!("the peer has not connected{cause}"))
         }
-    }
+    };
+    hop.took(walked.read_took)
 }
 
 fn listener(walked: &Walked<'_>) -> Hop {
@@ -137,14 +141,15 @@ fn listener(walked: &Walked<'_>) -> Hop {
     let Some(seen) = &walked.seen else {
         return Hop::new(HOP, State::Unknown, "the gateway does not answer");
     };
-    match (&seen.listener_problem, seen.bound) {
+    let hop = match (&seen.listener_problem, seen.bound) {
         (_, Some(bound)) if bound == walked.share.generation => {
             let (address, port) = (walked.tunnel.load_balancer_ip, walked.share.ingress_port);
             Hop::new(HOP, State::Ok, format!("bound at {address}:{port}"))
         }
         (Some(problem), _) => Hop::failed(HOP, problem.reason, problem.message.clone()),
         (None, _) => Hop::failed(HOP, Reason::Pending, "the gateway does not serve the newest change yet"),
-    }
+    };
+    hop.took(seen.listener_took)
 }
 
 fn agent(walked: &Walked<'_>) -> Hop {
@@ -152,8 +157,8 @@ fn agent(walked: &Walked<'_>) -> Hop {
     let Some(seen) = &walked.seen else {
         return Hop::new(HOP, State::Unknown, "the gateway does not answer");
     };
-    if seen.acknowledged == Some(walked.share.generation) {
-        return match &seen.dialled {
+    let hop = if seen.acknowledged == Some(walked.share.generation) {
+        match &seen.dialled {
             Err(problem) if problem.reason != Reason::TargetUnreachable => {
                 Hop::failed(HOP, problem.reason, problem.message.clone())
             }
@@ -161,11 +166,16 @@ fn agent(walked: &Walked<'_>) -> Hop {
                 Hop { agent_id: Some(*agent), ..Hop::new(HOP, State::Ok, "has acknowledged the share") }
             }
             Err(_) => Hop::new(HOP, State::Ok, "has acknowledged the share"),
-        };
-    }
-    match &seen.agent_problem {
-        Some(problem) => Hop::failed(HOP, problem.reason, problem.message.clone()),
-        None => Hop::failed(HOP, Reason::AgentPending, "no agent has acknowledged the newest change yet"),
+        }
+    } else {
+        match &seen.agent_problem {
+            Some(problem) => Hop::failed(HOP, problem.reason, problem.message.clone()),
+            None => Hop::failed(HOP, Reason::AgentPending, "no agent has acknowledged the newest change yet"),
+        }
+    };
+    match seen.agent_took {
+        Some(took) => hop.took(took),
+        None => hop,
     }
 }
 

@@ -1,9 +1,9 @@
 //! Entity tags (RFC 9110 §8.8.3): `"a1b2…"`, the hash of what is shown of a resource, its id and status included. So a
 //! tag changes with every change that a caller can see, whoever made it, and with nothing else.
 //!
-//! What a tunnel's gateway counts while traffic flows is hashed into a second part, behind a dot. A GET is answered
-//! 304 only if that is the same too; for a write, which would otherwise never get through to a busy tunnel, the
-//! counters are left out. HAL is another representation and has a tag of its own, good for writes as well.
+//! What a tunnel's gateway counts while traffic flows, and what an agent says of its shares, is hashed into a second
+//! part, behind a dot. A GET is answered 304 only if that is the same too; for a write, which would otherwise never get
+//! through to a busy tunnel, it is left out. HAL is another representation and has a tag of its own, good for writes as well.
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -13,6 +13,8 @@ use sha2::{Digest, Sha256};
 const SHOWN: usize = 16;
 /// The properties of `connection` that are counters.
 const COUNTERS: [&str; 2] = ["bytesIn", "bytesOut"];
+/// The property of an agent that is its own word.
+const SAID: &str = "shares";
 const HAL: &str = "-hal";
 
 /// An entity tag, without its quotes.
@@ -26,6 +28,9 @@ impl ETag {
         let mut counted = Vec::new();
         if let Some(Value::Object(connection)) = value.get_mut("connection") {
             counted.extend(COUNTERS.iter().filter_map(|name| connection.remove(*name)));
+        }
+        if let Value::Object(resource) = &mut value {
+            counted.extend(resource.remove(SAID));
         }
         let state = hash(&value);
         Self(if counted.is_empty() { state } else { format!("{state}.{}", hash(&json!(counted))) })
@@ -68,16 +73,21 @@ impl Tags {
         }
         let mut tags = Vec::new();
         let mut rest = text.trim();
-        loop {
+        // Empty elements of a list are nothing (RFC 9110 §5.6.1.2); a list of nothing names no state.
+        while !rest.is_empty() {
+            if let Some(after) = rest.strip_prefix(',') {
+                rest = after.trim_start();
+                continue;
+            }
             let (weak, after) = rest.strip_prefix("W/").map_or((false, rest), |after| (true, after));
             let (tag, after) = after.strip_prefix('"')?.split_once('"')?;
             tags.push((weak, tag.to_owned()));
             rest = after.trim_start();
-            if rest.is_empty() {
-                return Some(Self::These(tags));
+            if !rest.is_empty() && !rest.starts_with(',') {
+                return None;
             }
-            rest = rest.strip_prefix(',')?.trim_start();
         }
+        Some(Self::These(tags))
     }
 
     /// For `If-Match`: whether what is there is what the caller knows. A weak tag never says so (§13.1.1).
@@ -127,7 +137,9 @@ mod tests {
         };
         assert_eq!(Tags::parse(" * "), Some(Tags::Any));
         assert_eq!(Tags::parse("\"a\" ,W/\"b,c\", \"\""), these(&[(false, "a"), (true, "b,c"), (false, "")]));
-        for bad in ["", "a", "\"a", "\"a\" \"b\"", "\"a\",", "*, \"a\"", "w/\"a\""] {
+        assert_eq!(Tags::parse(", \"a\",, \"b\" ,"), these(&[(false, "a"), (false, "b")]));
+        assert_eq!(Tags::parse(" "), these(&[]));
+        for bad in ["a", "\"a", "\"a\" \"b\"", "*, \"a\"", "w/\"a\""] {
             assert_eq!(Tags::parse(bad), None, "{bad}");
         }
     }

@@ -24,9 +24,9 @@ impl StatusDetail {
                 message: detail.problem.message.clone(),
                 since: detail.since,
             }),
-            (None, Status::Deployed | Status::Deleted) => None,
-            (None, Status::Deleting) => pending("the gateway has not removed it yet"),
-            (None, Status::New | Status::Error) => pending("the gateway has not reported this change yet"),
+            (None, Status::Deployed) => None,
+            // A row says why from its first moment on.
+            (None, _) => pending("the gateway has not reported this change yet"),
         }
     }
 }

@@ -14,7 +14,9 @@ use wicketgate_model::{
     Connection, FrontdoorId, LocationId, PeerAddress, PeerCidr, PeerId, PreSharedKey, ResourceName, Status,
     TunnelId,
 };
-use wicketgate_store::{Tags, TunnelRow, TunnelSpec};
+use wicketgate_store::{Filter, ListRequest, TUNNELS, Tags, TunnelRow, TunnelSpec, Wanted};
+
+const GATEWAY: &str = "gatewayPublicIp";
 
 pub(in crate::api) const PROPERTIES: Properties = Properties {
     writable: &["name", "locationId", "peerPublicIp", "peerCidr", "peerId", "preSharedKey", "tags"],
@@ -24,7 +26,7 @@ pub(in crate::api) const PROPERTIES: Properties = Properties {
         "status",
         "statusDetail",
         "loadBalancerIp",
-        "gatewayPublicIp",
+        GATEWAY,
         "connection",
         "createdAt",
         "updatedAt",
@@ -91,6 +93,22 @@ impl Tunnel {
         let own = Self::path(self.frontdoor_id, self.id);
         vec![("metrics", format!("{own}/metrics")), ("vpnConfig", format!("{own}/vpn-config")), ("self", own)]
     }
+}
+
+/// The request with the locations in the place of their gateways' addresses, which the database does not know.
+pub(in crate::api) fn resolved(
+    mut request: ListRequest,
+    locations: &[LocationId],
+    gateway: Option<Ipv4Addr>,
+) -> ListRequest {
+    let Some(location) = TUNNELS.property("locationId") else { return request };
+    let address = gateway.map(|address| Wanted::Text(address.to_string()));
+    for filter in request.filters.iter_mut().filter(|f| f.property.name == GATEWAY) {
+        let there = address.as_ref().is_some_and(|address| filter.values.contains(address));
+        let wanted = locations.iter().filter(|_| there).map(|id| Wanted::Text(id.to_string()));
+        *filter = Filter { property: location, values: wanted.collect() };
+    }
+    request
 }
 
 /// What a body asks for; a key that it leaves out is `key`. `old` is the tunnel that it is to replace.

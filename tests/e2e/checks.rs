@@ -1,0 +1,65 @@
+//! What the API tells of a share's way while it works: the walk along it, and each agent's own word.
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::harness::{PATIENCE, World, targets::greeting, text};
+
+/// The states of a walk's hops, by hop.
+fn states(check: &Value) -> Result<Vec<(String, String)>> {
+    let hops = check["hops"].as_array().context("no hops")?;
+    hops.iter().map(|hop| Ok((text(hop, "hop")?.to_owned(), text(hop, "state")?.to_owned()))).collect()
+}
+
+#[test]
+fn a_walk_and_the_agents_tell_how_a_share_is() -> Result<()> {
+    let world = World::loopback()?;
+    greeting(&world.private, world.target(7001), "here")?;
+    let (mut agent, zid) = world.agent("agent")?;
+    let tunnel = world.tunnel(0)?;
+    let share = world.share("greeting", &tunnel, &zid, world.target(7001), 9000)?;
+    let path = world.gateway.at(&format!("ipsec-shares/{}/check", text(&share, "id")?));
+    let walk = || world.gateway.api.post(&path, &json!({}));
+    // An agent is asked every few seconds, and then the way to it is known too.
+    let well = world.lab.until("every hop was measured", PATIENCE, || {
+        let check = walk()?;
+        let hops = check["hops"].as_array().context("no hops")?;
+        Ok(hops.iter().all(|hop| hop["latencyMs"].is_number()).then_some(check))
+    })?;
+    let told = states(&well)?;
+    let told: Vec<_> = told.iter().map(|(hop, state)| (hop.as_str(), state.as_str())).collect();
+    // No IPsec here, so no peer.
+    assert_eq!(
+        told,
+        [("tunnel", "OK"), ("ikeSa", "FAILED"), ("listener", "OK"), ("agent", "OK"), ("target", "OK")]
+    );
+    assert_eq!((&well["ok"], &well["hops"][1]["reason"]), (&json!(false), &json!("TunnelNotReady")));
+
+    let agents = world.gateway.list("agents")?;
+    let one = agents.first().context("no agent")?;
+    assert_eq!((&one["status"], one.get("lastSeen")), (&json!("CONNECTED"), None));
+    assert_eq!(one["shares"], json!([{"id": share["id"], "state": "SERVING"}]));
+    assert_eq!(well["hops"][3]["agentId"], one["id"], "the agent that dialled");
+
+    // A target that nobody serves: the agent says so itself.
+    let change = json!({"target": world.target(7002).to_string()});
+    world.gateway.api.patch(&world.gateway.at(&format!("ipsec-shares/{}", text(&share, "id")?)), &change)?;
+    world.lab.until("the agent tells that it can't reach the target", PATIENCE, || {
+        let _ = walk()?;
+        let agents = world.gateway.list("agents")?;
+        Ok(agents.iter().any(|a| a["shares"][0]["state"] == "UNREACHABLE").then_some(()))
+    })?;
+    let failed = walk()?;
+    assert_eq!(states(&failed)?.pop(), Some(("target".to_owned(), "FAILED".to_owned())));
+    ensure!(text(&failed["hops"][1], "advice").is_ok(), "the first hop that fails advises: {failed}");
+
+    agent.process.kill()?;
+    let gone = world.lab.until("the agent is OFFLINE", PATIENCE, || {
+        let agents = world.gateway.list("agents")?;
+        Ok(agents.into_iter().find(|a| a["status"] == "OFFLINE"))
+    })?;
+    assert!(gone["lastSeen"].is_string() && gone.get("shares").is_none(), "{gone}");
+    let offline = walk()?;
+    assert_eq!(offline["hops"][3]["reason"], "AgentOffline");
+    world.end()
+}
