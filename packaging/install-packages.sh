@@ -12,7 +12,7 @@ product="strongswan-swanctl strongswan-charon charon-systemd libcharon-extra-plu
 # What the demo adds: two real services behind the gateway, their clients, and an eye on the wire.
 demo="$product util-linux procps tcpdump postgresql nginx-light curl"
 # What building and testing adds.
-test="$demo iperf3 qemu-system-x86 busybox-static gcc libc6-dev make ca-certificates"
+test="$demo iperf3 qemu-system-x86 busybox-static gcc libc6-dev make ca-certificates python3 python3-venv"
 # What the benches compare with, and what building that needs.
 bench="$product haproxy iperf3 openssl gcc libc6-dev libssl-dev pkg-config"
 

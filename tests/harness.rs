@@ -107,6 +107,11 @@ impl World {
         (ip, port).into()
     }
 
+    /// Where the API answers inside [`World::outside`].
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}:{API_PORT}", Ipv4Addr::LOCALHOST)
+    }
+
     /// Where agents dial.
     pub(crate) fn agents_dial(&self) -> SocketAddr {
         agent_listen(self.ipsec)

@@ -9,6 +9,7 @@ mod api;
 mod lab;
 mod ledger;
 mod namespace;
+pub mod npm;
 mod place;
 pub mod postgres;
 mod process;

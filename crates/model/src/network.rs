@@ -60,11 +60,8 @@ impl FromStr for PeerAddress {
                 "must be an IPv4 address"
             })
         })?;
-        let host = !(ip.is_unspecified()
-            || ip.is_loopback()
-            || ip.is_multicast()
-            || ip.is_broadcast()
-            || ip.is_link_local());
+        // 0/8 is "this network", and what is above 223 multicast or reserved (RFC 6890).
+        let host = (1..=223).contains(&ip.octets()[0]) && !ip.is_loopback() && !ip.is_link_local();
         if host {
             Ok(Self(ip))
         } else {

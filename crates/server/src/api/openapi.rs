@@ -23,8 +23,10 @@ const PAGE: &str = include_str!("openapi/docs.html");
 const ONLY_ITSELF: &str = "default-src 'none'; connect-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
                            frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
-/// RFC 3339 in UTC, for the pattern of a range.
-const TIME: &str = "[0-9]{4}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|[12][0-9]))T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?Z";
+/// RFC 3339 in UTC, for the pattern of a range; a year has a 29th of February as the calendar has it.
+const TIME: &str = "([0-9]{4}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))\
+                    |([0-9]{2}(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)-02-29)\
+                    T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?Z";
 
 pub(super) async fn get() -> impl IntoResponse {
     ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "public, max-age=300")], DOCUMENT.as_str())
@@ -115,7 +117,7 @@ fn errors() -> Value {
     Value::Object(all)
 }
 
-const ERRORS: [(u16, &str, &str); 12] = [
+const ERRORS: [(u16, &str, &str); 13] = [
     (400, "invalid_request", "Value for <property> must be of <type>, or the rule that was broken"),
     (401, "unauthorized", "Bearer token is missing or invalid"),
     (403, "not_authorized", "The token lacks the scope, or the Frontdoor is unknown or somebody else's"),
@@ -127,14 +129,15 @@ const ERRORS: [(u16, &str, &str); 12] = [
     (413, "too_large", "The body must not have more than 1048576 bytes"),
     (415, "unsupported_media_type", "Content-Type must be application/json"),
     (429, "too_many_requests", "Too many requests: try again later"),
+    (500, "internal", "A fault of the server: its log says more of the request <id>"),
     (503, "unavailable", "The database does not answer"),
 ];
 
 fn common_parameters() -> Value {
     let text = json!({"type": "string"});
     // RFC 9110 §8.8.3.
-    let tags = json!({"type": "string", "minLength": 1,
-        "pattern": r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#, "example": r#""0f9d2c""#});
+    let tags = json!({"type": "string",
+        "pattern": r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)?$"#, "example": r#""0f9d2c""#});
     let length = json!({"type": "string", "pattern":
         "^(([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?|P([0-9]+D)?(T([0-9]+H)?([0-9]+M)?([0-9]+S)?)?)$"});
     json!({
@@ -155,7 +158,8 @@ fn common_parameters() -> Value {
             "description": "The ETag of what the client has: 304 if it is that still"},
         "idempotencyKey": {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
             "description": "However often the same request is sent with it within a day, it is carried out once"},
-        "lastEventId": {"name": "Last-Event-ID", "in": "header", "schema": text,
+        "lastEventId": {"name": "Last-Event-ID", "in": "header",
+            "schema": {"type": "string", "pattern": "^[0-9]{0,18}$"},
             "description": "The id of the last event that was seen: what came after it follows"},
     })
 }
@@ -298,7 +302,7 @@ fn responses(operation: &Operation) -> Value {
     if needs_token && operation.method == "post" {
         errors.push(409);
     }
-    errors.push(429);
+    errors.extend([429, 500]);
     for status in errors {
         all.entry(status.to_string())
             .or_insert_with(|| json!({"$ref": format!("#/components/responses/{status}")}));
@@ -322,7 +326,10 @@ fn answer(operation: &Operation, status: u16, schema: &str) -> Value {
         "text" => it["content"] = json!({"text/plain": {"schema": {"type": "string"}}}),
         "html" => it["content"] = json!({"text/html": {"schema": {"type": "string"}}}),
         "any" => it["content"] = json!({"application/json": {"schema": {"type": "object"}}}),
-        "events" => it["content"] = json!({"text/event-stream": {"schema": {"type": "string"}}}),
+        "events" => {
+            // Of the whole stream, or of one event: tools read it one way or the other.
+            it["content"] = json!({"text/event-stream": {"schema": {"description": "Server-sent events"}}});
+        }
         name => {
             let hal = if let Parameters::List(_) = operation.parameters {
                 format!("{name}Hal")

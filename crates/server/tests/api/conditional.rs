@@ -95,6 +95,8 @@ async fn a_write_meets_the_state_that_it_names_or_does_nothing() {
             assert_eq!(refused.status, StatusCode::PRECONDITION_FAILED, "{path}: {}", refused.text);
             assert_eq!(refused.body["error"], "precondition_failed");
         }
+        let none = ask(&app, Method::PATCH, path, ("if-match", ""), Some(patch.clone())).await;
+        assert_eq!(none.status, StatusCode::PRECONDITION_FAILED, "a list of nothing names no state");
         let refused = ask(&app, Method::DELETE, path, ("if-match", "\"x\""), None).await;
         assert!(matches!(refused.status, StatusCode::PRECONDITION_FAILED | StatusCode::CONFLICT), "{path}");
         let refused = ask(&app, Method::PATCH, path, ("if-none-match", "*"), Some(patch.clone())).await;

@@ -149,7 +149,7 @@ async fn who_does_not_read_is_cut_and_may_come_back() {
 #[tokio::test]
 async fn what_is_asked_wrongly_is_refused() {
     let app = TestApp::new().await;
-    for bad in ["x", "-1", "", "99999999999999999999"] {
+    for bad in ["x", "-1", "99999999999999999999"] {
         let answer = refused(&app, "last-event-id", bad).await;
         assert_eq!(answer.body["message"], "Last-Event-ID must be the id of an event", "{bad}");
     }

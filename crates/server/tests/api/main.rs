@@ -1,6 +1,6 @@
 //! The API over a real store, without a gateway: what the reconciler would write is written by the tests.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test that can't go on fails")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on fails")]
 
 mod access;
 mod agents;

@@ -40,7 +40,7 @@ async fn status(app: &TestApp, token: &str) -> StatusCode {
 
 #[tokio::test]
 async fn a_token_for_a_client_opens_the_api() {
-    let Some(provider) = TestProvider::start() else { return };
+    let provider = TestProvider::start();
     let app = app(&provider).await;
     for alg in ["RS256", "ES256", "EdDSA"] {
         let token = provider.token(&audience(alg)).await;
@@ -56,7 +56,7 @@ async fn a_token_for_a_client_opens_the_api() {
 
 #[tokio::test]
 async fn the_claims_say_who_and_what() {
-    let Some(mut provider) = TestProvider::start() else { return };
+    let mut provider = TestProvider::start();
     let app = app(&provider).await;
     let mut sign = |changes: Value| provider.sign("ES256", &claims(changes), &json!({}));
     let token = sign(json!({}));
@@ -102,7 +102,7 @@ async fn the_claims_say_who_and_what() {
 
 #[tokio::test]
 async fn times_are_checked_with_a_minute_of_leeway() {
-    let Some(mut provider) = TestProvider::start() else { return };
+    let mut provider = TestProvider::start();
     let app = app(&provider).await;
     let now = Timestamp::now().as_second();
     let mut sign = |changes: Value| provider.sign("ES256", &claims(changes), &json!({}));
@@ -134,7 +134,7 @@ async fn times_are_checked_with_a_minute_of_leeway() {
 
 #[tokio::test]
 async fn a_forged_token_is_refused() {
-    let Some(mut provider) = TestProvider::start() else { return };
+    let mut provider = TestProvider::start();
     let app = app(&provider).await;
     let good = provider.sign("RS256", &claims(json!({})), &json!({}));
     assert_eq!(status(&app, &good).await, StatusCode::OK);
@@ -183,7 +183,7 @@ async fn a_forged_token_is_refused() {
 
 #[tokio::test]
 async fn new_keys_are_found_and_withdrawn_ones_forgotten() {
-    let Some(mut provider) = TestProvider::start() else { return };
+    let mut provider = TestProvider::start();
     let app = app(&provider).await;
     let old = provider.token(&audience("ES256")).await;
     assert_eq!(status(&app, &old).await, StatusCode::OK);
@@ -195,7 +195,7 @@ async fn new_keys_are_found_and_withdrawn_ones_forgotten() {
 
 #[tokio::test]
 async fn unknown_keys_are_asked_for_a_few_times_only() {
-    let Some(mut provider) = TestProvider::start() else { return };
+    let mut provider = TestProvider::start();
     let app = app(&provider).await;
     for n in 0..8 {
         let unknown = provider.sign("ES256", &claims(json!({})), &json!({"kid": format!("unknown-{n}")}));
@@ -211,7 +211,7 @@ async fn unknown_keys_are_asked_for_a_few_times_only() {
 
 #[tokio::test]
 async fn a_provider_that_is_down_takes_nothing_else_with_it() {
-    let Some(mut provider) = TestProvider::start() else { return };
+    let mut provider = TestProvider::start();
     let token = provider.token(&audience("ES256")).await;
     provider.order(&json!({"do": "stop"}));
     // It starts all the same, and says what is the matter.
@@ -242,7 +242,7 @@ async fn what_only_the_operator_can_mend_ends_the_start() {
         "--oidc-issuer http://id.example.org can't be used: \
          it must start with https:// (or http:// on this machine's loopback)"
     );
-    let Some(provider) = TestProvider::start() else { return };
+    let provider = TestProvider::start();
     let slash = format!("{}/", provider.issuer);
     let message = connect(config(&slash)).await;
     assert_eq!(

@@ -5,9 +5,10 @@ use std::{
     io::{BufRead, BufReader, Write},
     path::Path,
     process::{Child, ChildStdin, Command, Stdio},
-    sync::{LazyLock, mpsc},
+    sync::mpsc,
     time::Duration,
 };
+use wicketgate_lab::npm;
 use wicketgate_server::auth::oidc::ProviderConfig;
 
 /// For an answer of the provider: making RSA keys on a busy machine.
@@ -22,45 +23,14 @@ pub(crate) struct TestProvider {
     pub(crate) issuer: String,
 }
 
-/// Whether there is a Node.js that can run it, and its packages, installed as the lock file says.
-static READY: LazyLock<Result<(), String>> = LazyLock::new(|| {
-    let version = Command::new("node").arg("--version").output().map_err(|_| "node is not installed")?;
-    let version = String::from_utf8_lossy(&version.stdout).into_owned();
-    let major = version.trim().trim_start_matches('v').split('.').next().and_then(|m| m.parse::<u32>().ok());
-    if major.is_none_or(|major| major < 20) {
-        return Err(format!("node 20 is needed, this is {version}"));
-    }
-    let dir = directory();
-    // Every test may be a process of its own: one of them installs, the others wait.
-    let one = std::fs::File::open(dir.join("package.json")).map_err(|e| e.to_string())?;
-    one.lock().map_err(|e| e.to_string())?;
-    let modified = |name: &str| dir.join(name).metadata().and_then(|m| m.modified()).ok();
-    if modified("node_modules/.package-lock.json") < modified("package-lock.json") {
-        let done = Command::new("npm")
-            .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
-            .current_dir(&dir)
-            .stdout(Stdio::null())
-            .status()
-            .map_err(|_| "npm is not installed")?;
-        if !done.success() {
-            return Err("npm ci failed: is the package registry out of reach?".to_owned());
-        }
-    }
-    Ok(())
-});
-
 fn directory() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/oidc")
 }
 
 impl TestProvider {
-    /// `None` where it can't run: that is said, and in CI it is a failure.
-    pub(crate) fn start() -> Option<Self> {
-        if let Err(why) = &*READY {
-            assert!(std::env::var_os("CI").is_none(), "the OpenID provider can't run: {why}");
-            eprintln!("skipped with a real OpenID provider: {why}");
-            return None;
-        }
+    pub(crate) fn start() -> Self {
+        npm::install(&directory(), None)
+            .unwrap_or_else(|why| panic!("the OpenID provider can't run: {why:#}"));
         let mut child = Command::new("node")
             .arg("provider.mjs")
             .current_dir(directory())
@@ -80,7 +50,7 @@ impl TestProvider {
         });
         let mut provider = Self { child, input, answers, issuer: String::new() };
         provider.issuer = provider.answer()["issuer"].as_str().unwrap().to_owned();
-        Some(provider)
+        provider
     }
 
     pub(crate) fn config(&self) -> ProviderConfig {

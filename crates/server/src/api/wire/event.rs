@@ -58,9 +58,10 @@ pub(in crate::api) fn event(row: &EventRow) -> String {
 
 /// The `Last-Event-ID` that a reader comes back with.
 pub(in crate::api) fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
-    let Some(value) = headers.get("last-event-id") else { return Ok(None) };
+    // A reader that has seen no event has an empty id.
+    let Some(value) = headers.get("last-event-id").filter(|v| !v.is_empty()) else { return Ok(None) };
     let text = value.to_str().unwrap_or("?");
-    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
     let id = digits.then(|| text.parse().ok().filter(|id| i64::try_from(*id).is_ok())).flatten();
     id.map(Some).ok_or_else(|| ApiError::bad_request("Last-Event-ID must be the id of an event"))
 }

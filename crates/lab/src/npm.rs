@@ -1,0 +1,51 @@
+//! Programs of the tests that are npm packages, or use some: installed as their lock file says, below the sources.
+//!
+//! Invariant: a test that needs one never passes without it. What is missing is said in one sentence.
+
+use std::{
+    fs::File,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// The oldest Node.js that still gets security fixes, and what the packages want.
+const NODE: u32 = 20;
+
+/// Sees to it that what `package-lock.json` in `dir` names is in `node_modules` there, and then runs `script` of its
+/// `package.json`, if one is named. Tests of other processes that want the same wait.
+///
+/// # Errors
+/// Node.js or npm is not installed or too old, the registry is out of reach, or the script fails.
+pub fn install(dir: &Path, script: Option<&str>) -> Result<()> {
+    need_node()?;
+    let one =
+        File::open(dir.join("package.json")).with_context(|| format!("no package in {}", dir.display()))?;
+    one.lock().context("can't lock a package")?;
+    let modified = |name: &str| dir.join(name).metadata().and_then(|m| m.modified()).ok();
+    if modified("node_modules/.package-lock.json") < modified("package-lock.json") {
+        npm(dir, &["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
+            .context("npm could not install what tests need: is its registry out of reach?")?;
+    }
+    script.map_or(Ok(()), |script| npm(dir, &["run", "--silent", script]))
+}
+
+fn need_node() -> Result<()> {
+    let needed = format!("this test needs Node.js {NODE} or newer, with npm");
+    let out = Command::new("node").arg("--version").output().with_context(|| format!("{needed}: no node"))?;
+    let version = String::from_utf8_lossy(&out.stdout).trim().to_owned();
+    let major = version.trim_start_matches('v').split('.').next().and_then(|m| m.parse::<u32>().ok());
+    ensure!(major.is_some_and(|major| major >= NODE), "{needed}: this is {version}");
+    Ok(())
+}
+
+fn npm(dir: &Path, args: &[&str]) -> Result<()> {
+    let out = Command::new("npm").args(args).current_dir(dir).stdin(Stdio::null()).output();
+    let out = out.with_context(|| format!("this test needs Node.js {NODE} or newer, with npm: no npm"))?;
+    if !out.status.success() {
+        let said = [out.stdout, out.stderr].map(|b| String::from_utf8_lossy(&b).into_owned()).concat();
+        bail!("npm {}: {}\n{said}", args.join(" "), out.status);
+    }
+    Ok(())
+}

@@ -1,0 +1,68 @@
+"""What the document can't say to schemathesis, which makes requests of nothing else.
+
+A valid request names a tunnel, an environment, a location and a Frontdoor that are there, a network without host bits,
+a time to come and a step that goes with a duration: those are put in. And what this run needs stays: no request takes it away.
+"""
+
+import ipaddress
+import os
+
+import schemathesis
+
+FRONTDOOR = os.environ["FRONTDOOR"]
+TUNNEL = os.environ["TUNNEL"]
+ENVIRONMENT = os.environ["ENVIRONMENT"]
+Z_ID = os.environ["Z_ID"]
+
+PRESENT = {
+    "ipsecTunnelId": TUNNEL,
+    "envZId": Z_ID,
+    "environmentId": ENVIRONMENT,
+    "locationId": "local",
+    "organizationId": "default",
+    "frontdoorIds": [FRONTDOOR],
+    # Within the tunnel's peerCidr.
+    "allowedSources": ["172.31.8.0/24"],
+    "expiresAt": "2999-12-31T23:59:59Z",
+}
+# What a pattern can't bound: the labels of a name.
+LONGEST_HOST = 253
+
+
+@schemathesis.hook
+def before_call(context, case, kwargs):
+    method = case.method.upper()
+    identifier = (case.path_parameters or {}).get("id")
+    if (identifier == TUNNEL and method != "GET") or (identifier == ENVIRONMENT and method == "DELETE"):
+        case.path_parameters["id"] = identifier[:4] + "0" * 32
+    is_valid = case.meta is not None and case.meta.generation.mode.is_positive
+    if is_valid and case.path.endswith("/metrics") and case.query:
+        # Not more samples than are answered.
+        fitting = {"duration": "1h30m", "step": "10m"}
+        case.query.update({name: fitting[name] for name in fitting.keys() & case.query.keys()})
+    body = case.body
+    if not isinstance(body, dict):
+        return
+    if body.get("ipsecSharesEnabled") is False and method == "PATCH":
+        # Of the Frontdoor that all the others are tried in.
+        body["ipsecSharesEnabled"] = True
+    if not is_valid:
+        return
+    body.update({name: PRESENT[name] for name in PRESENT.keys() & body.keys()})
+    if case.path.endswith("/api-accounts"):
+        # There are several by now, made with Frontdoors.
+        body["organizationId"] = PRESENT["organizationId"]
+    if "peerCidr" in body:
+        body["peerCidr"] = str(ipaddress.ip_network(body["peerCidr"], strict=False))
+    if len(body.get("target", "")) > LONGEST_HOST:
+        body["target"] = body["target"][-LONGEST_HOST:].lstrip(".-")
+
+
+# A tag is a text, and in a query all is text: what breaks the schema before it is written there is right after.
+# And an optional property of a body that is null is taken as one that is left out: more than the document promises.
+NO_FAULTS = ("parameter `tag` in query - violates `patternProperties`", "became null)")
+
+
+@schemathesis.hook
+def filter_failure(context, failure, case, response):
+    return not any(told in failure.message for told in NO_FAULTS)
