@@ -216,6 +216,8 @@ async fn fill(home: &Path) -> Result<Stock> {
             peer_cidr: "172.31.0.0/16".parse()?,
             peer_id: peer.parse()?,
             key: PreSharedKey::from_random([4; 32]),
+            ike_proposals: None,
+            esp_proposals: None,
             tags: Default::default(),
         };
         tunnels.push(store.create_tunnel(frontdoor, &spec, &LoadBalancerPools::loopback(), &act).await?.id);

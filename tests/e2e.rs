@@ -12,5 +12,6 @@ mod half_close;
 mod kernel_esp;
 mod overlapping;
 mod problems;
+mod rotation;
 mod secrets;
 mod selectors;

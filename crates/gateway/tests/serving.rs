@@ -92,6 +92,8 @@ impl Told {
             peer_id: "peer.example.org".parse().unwrap(),
             load_balancer_ip: self.load_balancer,
             keys: vec![PreSharedKey::from_random([1; 32])],
+            ike_proposals: Default::default(),
+            esp_proposals: Default::default(),
         })
     }
 

@@ -109,6 +109,28 @@ impl Site {
         Ok(())
     }
 
+    /// Gives the running daemon another configuration, unchanged. What is up stays up.
+    ///
+    /// # Errors
+    /// When the daemon refuses it.
+    pub fn load(&self, vpn_config: &str) -> Result<()> {
+        fs::write(self.dir.join("swanctl").join("swanctl.conf"), vpn_config)?;
+        self.swanctl(&["--load-all", "--noprompt"]).map(drop)
+    }
+
+    /// Ends what is up, which a peer is told, and tries once to bring it up again. Answers whether it came up.
+    ///
+    /// # Errors
+    /// When there is no connection loaded.
+    pub fn try_again(&self) -> Result<bool> {
+        // An SA that is not there needs no end.
+        let conns = self.swanctl(&["--list-conns"])?;
+        let name =
+            conns.lines().find_map(|l| l.split_once(": IKEv2").map(|(name, _)| name.trim().to_owned()));
+        let _ = self.swanctl(&["--terminate", "--ike", &name.context("no connection is loaded")?]);
+        self.try_connect()
+    }
+
     /// Waits until the tunnel is up: the configuration has the device start it.
     ///
     /// # Errors

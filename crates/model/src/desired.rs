@@ -1,8 +1,8 @@
 //! What a gateway should serve, and the difference between two such wishes.
 
 use crate::{
-    AgentId, EnvironmentId, Generation, IngressPort, PeerAddress, PeerCidr, PeerId, PreSharedKey,
-    ResourceName, ShareId, ShareOptions, SignedAssignment, TunnelId,
+    AgentId, EnvironmentId, EspProposals, Generation, IkeProposals, IngressPort, PeerAddress, PeerCidr,
+    PeerId, PreSharedKey, ResourceName, ShareId, ShareOptions, SignedAssignment, TunnelId,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -29,6 +29,10 @@ pub struct TunnelDesired {
     pub load_balancer_ip: Ipv4Addr,
     /// The keys that the peer may use, the newest first.
     pub keys: Vec<PreSharedKey>,
+    #[serde(default)]
+    pub ike_proposals: IkeProposals,
+    #[serde(default)]
+    pub esp_proposals: EspProposals,
 }
 
 /// A share as its gateway should serve it. Its target is in the assignment, which only agents act on.

@@ -26,7 +26,7 @@ pub use ids::{
 pub use network::{IngressPort, LoadBalancerPools, PeerAddress, PeerCidr};
 pub use observed::{Observed, ObservedDelta, ShareObserved, TrafficDelta, TunnelObserved};
 pub use options::{AllowedSources, IdleTimeout, MaxConnections, ProxyProtocol, ShareOptions, SourceCidr};
-pub use proposal::{ESP_PROPOSALS, IKE_PROPOSALS};
+pub use proposal::{Encryption, EspProposal, EspProposals, Group, Hash, IkeProposal, IkeProposals};
 pub use secret::PreSharedKey;
 pub use status::{Deadlines, Detail, Generation, Observation, Problem, Reason, Standing, Status, next};
 pub use target::{Host, Target};

@@ -11,14 +11,17 @@ use std::{fmt, str::FromStr};
 pub struct PreSharedKey(SecretString);
 
 impl PreSharedKey {
-    /// 256 random bits, in 43 letters of base64url.
+    /// 256 random bits, in 43 letters, digits, dots and underscores. The first is a letter: every device takes such a
+    /// key as it is, and none takes it for a number in another notation.
     pub fn from_random(bytes: [u8; 32]) -> Self {
-        const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._";
+        // The first has four bits, the others six each.
         let letter = |i: usize| {
-            let bit = i * 6;
-            let pair =
-                u16::from(bytes[bit / 8]) << 8 | u16::from(bytes.get(bit / 8 + 1).copied().unwrap_or(0));
-            char::from(LETTERS[usize::from(pair >> (10 - bit % 8)) & 63])
+            let bits = |from: usize, count: usize| {
+                (from..from + count)
+                    .fold(0, |n, bit| n << 1 | usize::from(bytes[bit / 8] >> (7 - bit % 8) & 1))
+            };
+            char::from(LETTERS[if i == 0 { bits(0, 4) } else { bits(i * 6 - 2, 6) }])
         };
         Self((0..43).map(letter).collect::<String>().into())
     }
@@ -77,6 +80,7 @@ mod tests {
         fn a_random_key_is_valid_and_distinct(a: [u8; 32], b: [u8; 32]) {
             let (ka, kb) = (PreSharedKey::from_random(a), PreSharedKey::from_random(b));
             prop_assert!(ka.expose().parse::<PreSharedKey>().is_ok());
+            prop_assert!(ka.expose().starts_with(|c: char| c.is_ascii_alphabetic()));
             prop_assert_eq!(a == b, ka == kb);
         }
     }

@@ -20,7 +20,9 @@ use wicketgate_model::{
     ShareId, Standing, Status, Touched, TunnelDesired, TunnelId, next,
 };
 use wicketgate_session::{ca::Ca, link::ToGateway};
-use wicketgate_store::{Changes, Resource, Revision, Settlement, ShareRow, Store, StoreError, TunnelRow};
+use wicketgate_store::{
+    Changes, PreviousKeys, Resource, Revision, Settlement, ShareRow, Store, StoreError, TunnelRow,
+};
 
 use crate::{
     link::{Seen, Sight},
@@ -64,8 +66,8 @@ pub(crate) struct Reconciler {
     shares: BTreeMap<ShareId, Row>,
     /// Connections as they were last recorded.
     connections: BTreeMap<TunnelId, Connection>,
-    /// Keys that still work beside a newer one, and until when.
-    expiring_keys: BTreeMap<TunnelId, Timestamp>,
+    /// Keys that still work beside a newer one.
+    expiring_keys: BTreeMap<TunnelId, PreviousKeys>,
     desired: Desired,
     /// What the gateway was last told, and the number of the last delta.
     told: Desired,
@@ -158,8 +160,8 @@ impl Reconciler {
                 self.forget_tunnel(id);
                 continue;
             }
-            match row.previous_key.as_ref().filter(|(_, until)| *until > now) {
-                Some((_, until)) => self.expiring_keys.insert(id, *until),
+            match row.previous_keys.valid(now).next() {
+                Some(_) => self.expiring_keys.insert(id, row.previous_keys.clone()),
                 None => self.expiring_keys.remove(&id),
             };
             if row.standing.status.is_live() {
@@ -238,16 +240,18 @@ impl Reconciler {
 
     /// Keys whose grace time is over stop working.
     fn expire_keys(&mut self, now: Timestamp) {
-        let over: Vec<_> =
-            self.expiring_keys.iter().filter(|(_, until)| **until <= now).map(|(id, _)| *id).collect();
-        for id in over {
-            self.expiring_keys.remove(&id);
-            if let Some(tunnel) = self.desired.tunnels.get_mut(&id) {
-                Arc::make_mut(tunnel).keys.truncate(1);
-                self.untold.tunnels.insert(id);
-                info!(tunnel.id = %id, "the tunnel's previous key expired");
+        self.expiring_keys.retain(|id, previous| {
+            let Some(tunnel) = self.desired.tunnels.get_mut(id) else { return false };
+            let valid = previous.valid(now).count();
+            if valid + 1 < tunnel.keys.len() {
+                let tunnel = Arc::make_mut(tunnel);
+                tunnel.keys.truncate(1);
+                tunnel.keys.extend(previous.valid(now).map(|(key, _)| key.clone()));
+                self.untold.tunnels.insert(*id);
+                info!(tunnel.id = %id, "a previous key of the tunnel expired");
             }
-        }
+            valid > 0
+        });
     }
 
     /// Tells the gateway what changed. When its link is full, what is untold waits for the next run.
@@ -407,7 +411,7 @@ fn observation(
 }
 
 fn tunnel_desired(row: &TunnelRow, now: Timestamp) -> TunnelDesired {
-    let previous = row.previous_key.iter().filter(|(_, until)| *until > now).map(|(key, _)| key.clone());
+    let previous = row.previous_keys.valid(now).map(|(key, _)| key.clone());
     TunnelDesired {
         id: row.id,
         generation: row.generation,
@@ -418,6 +422,8 @@ fn tunnel_desired(row: &TunnelRow, now: Timestamp) -> TunnelDesired {
         peer_id: row.peer_id.clone(),
         load_balancer_ip: row.load_balancer_ip,
         keys: std::iter::once(row.key.clone()).chain(previous).collect(),
+        ike_proposals: row.ike_proposals.clone().unwrap_or_default(),
+        esp_proposals: row.esp_proposals.clone().unwrap_or_default(),
     }
 }
 

@@ -116,6 +116,7 @@ impl Write {
             self.need_frontdoor(frontdoor).await?;
         }
         let status = match (on.resource_type, action) {
+            (_, Action::ReadKey) => None,
             (ResourceType::Tunnel | ResourceType::Share, Action::Delete) => Some(Status::Deleting.as_str()),
             (ResourceType::Tunnel | ResourceType::Share, _) => Some(Status::New.as_str()),
             (ResourceType::Environment, Action::Create) => Some("OFFLINE"),

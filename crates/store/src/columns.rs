@@ -2,6 +2,7 @@
 
 use crate::{Result, StoreError, Tags};
 use jiff::Timestamp;
+use serde::{Serialize, de::DeserializeOwned};
 use sqlx::{Row, any::AnyRow};
 use std::str::FromStr;
 use wicketgate_model::{Detail, Generation, Problem, Reason, Standing, Status};
@@ -45,6 +46,15 @@ pub(crate) fn tags_text(tags: &Tags) -> Result<String> {
 
 pub(crate) fn generation(row: &AnyRow) -> Result<Generation> {
     Ok(Generation::new(number(row, "generation")?))
+}
+
+pub(crate) fn json_option<T: DeserializeOwned>(row: &AnyRow, column: &'static str) -> Result<Option<T>> {
+    let text: Option<String> = row.try_get(column)?;
+    text.map(|t| serde_json::from_str(&t).map_err(|_| StoreError::Corrupt { column })).transpose()
+}
+
+pub(crate) fn json_text(column: &'static str, value: Option<&impl Serialize>) -> Result<Option<String>> {
+    value.map(|v| serde_json::to_string(v).map_err(|_| StoreError::Corrupt { column })).transpose()
 }
 
 /// A count for the database. Counts beyond what fits would take centuries; they stop there.

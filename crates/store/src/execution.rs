@@ -1,4 +1,5 @@
-//! The record of every write: who asked for what, and how it ended. It is the audit trail too.
+//! The record of every write, and of everybody who was given a key: who asked for what, and how it ended. It is the
+//! audit trail too.
 
 use crate::{
     Act, Result, Store, StoreError,
@@ -31,7 +32,7 @@ macro_rules! names {
 
 names!(
     /// What was asked for.
-    Action { Create = "CREATE", Update = "UPDATE", Delete = "DELETE", RotateKey = "ROTATE_KEY", Enrol = "ENROL" }
+    Action { Create = "CREATE", Update = "UPDATE", Delete = "DELETE", RotateKey = "ROTATE_KEY", ReadKey = "READ_KEY", Enrol = "ENROL" }
 );
 names!(
     /// On what.

@@ -20,6 +20,7 @@ mod idempotency;
 mod list;
 mod open;
 mod page;
+mod previous_keys;
 mod reconcile;
 mod share;
 mod traffic;
@@ -43,6 +44,7 @@ pub use list::{
 };
 pub use open::Store;
 pub use page::{Page, PageRequest};
+pub use previous_keys::PreviousKeys;
 pub use reconcile::{Changes, Resource, Revision, Settlement};
 pub use share::{ShareRow, ShareSpec};
 pub use traffic::{Sample, TrafficScope};

@@ -1,10 +1,11 @@
 //! IPsec tunnels.
 
 use crate::{
-    Act, Action, ResourceType, Result, Store, StoreError, Tags,
+    Act, Action, PreviousKeys, ResourceType, Result, Store, StoreError, Tags,
     act::Write,
     columns::{
-        big, generation, number, parsed, parsed_option, standing, tags, tags_text, text, time, time_option,
+        big, generation, json_option, json_text, number, parsed, standing, tags, tags_text, text, time,
+        time_option,
     },
     event::{EventKind, NewEvent},
     execution::Execution,
@@ -13,8 +14,8 @@ use jiff::Timestamp;
 use sqlx::{Row, any::AnyRow};
 use std::net::Ipv4Addr;
 use wicketgate_model::{
-    Connection, ConnectionState, FrontdoorId, Generation, LoadBalancerPools, LocationId, PeerAddress,
-    PeerCidr, PeerId, PreSharedKey, ResourceName, Standing, Status, TunnelId,
+    Connection, ConnectionState, EspProposals, FrontdoorId, Generation, IkeProposals, LoadBalancerPools,
+    LocationId, PeerAddress, PeerCidr, PeerId, PreSharedKey, ResourceName, Standing, Status, TunnelId,
 };
 
 #[derive(Debug, Clone)]
@@ -30,8 +31,11 @@ pub struct TunnelRow {
     /// Unique among the live tunnels of the location.
     pub slot: u16,
     pub key: PreSharedKey,
-    /// The key before this one, and until when the peer may still use it.
-    pub previous_key: Option<(PreSharedKey, Timestamp)>,
+    /// The keys before this one that the peer may still use.
+    pub previous_keys: PreviousKeys,
+    /// `None`: what the gateway offers by itself.
+    pub ike_proposals: Option<IkeProposals>,
+    pub esp_proposals: Option<EspProposals>,
     pub generation: Generation,
     pub standing: Standing,
     /// `None` until a gateway has reported it.
@@ -53,6 +57,9 @@ pub struct TunnelSpec {
     pub peer_cidr: PeerCidr,
     pub peer_id: PeerId,
     pub key: PreSharedKey,
+    /// `None`: what the gateway offers by itself.
+    pub ike_proposals: Option<IkeProposals>,
+    pub esp_proposals: Option<EspProposals>,
     pub tags: Tags,
 }
 
@@ -65,13 +72,13 @@ impl TunnelRow {
             peer_cidr: self.peer_cidr,
             peer_id: self.peer_id.clone(),
             key: self.key.clone(),
+            ike_proposals: self.ike_proposals.clone(),
+            esp_proposals: self.esp_proposals.clone(),
             tags: self.tags.clone(),
         }
     }
 
     pub(crate) fn read(row: &AnyRow) -> Result<Self> {
-        let connection: Option<String> = row.try_get("connection")?;
-        let previous = parsed_option::<PreSharedKey>(row, "previous_key")?;
         Ok(Self {
             id: parsed(row, "id")?,
             frontdoor: parsed(row, "frontdoor")?,
@@ -83,12 +90,12 @@ impl TunnelRow {
             load_balancer_ip: parsed(row, "load_balancer_ip")?,
             slot: number(row, "slot")?,
             key: parsed(row, "pre_shared_key")?,
-            previous_key: previous.zip(time_option(row, "previous_key_until")?),
+            previous_keys: PreviousKeys::read(&text(row, "previous_keys")?)?,
+            ike_proposals: json_option(row, "ike_proposals")?,
+            esp_proposals: json_option(row, "esp_proposals")?,
             generation: generation(row)?,
             standing: standing(row)?,
-            connection: connection
-                .map(|c| serde_json::from_str(&c).map_err(|_| StoreError::Corrupt { column: "connection" }))
-                .transpose()?,
+            connection: json_option(row, "connection")?,
             tags: tags(row)?,
             created_at: time(row, "created_at")?,
             updated_at: time(row, "updated_at")?,
@@ -126,8 +133,8 @@ impl Store {
         let row = sqlx::query(
             "INSERT INTO ipsec_tunnel (id, frontdoor, name, location, peer_address, peer_cidr, peer_id, \
              load_balancer_ip, slot, pre_shared_key, tags, generation, status, status_since, created_at, updated_at, \
-             created_by, revision) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 1, 'NEW', $12, $12, $12, $13, $14) RETURNING *",
+             created_by, revision, ike_proposals, esp_proposals) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 1, 'NEW', $12, $12, $12, $13, $14, $15, $16) RETURNING *",
         )
         .bind(id.to_string())
         .bind(frontdoor.to_string())
@@ -143,6 +150,8 @@ impl Store {
         .bind(now)
         .bind(act.actor.clone())
         .bind(write.revision)
+        .bind(json_text("ike_proposals", spec.ike_proposals.as_ref())?)
+        .bind(json_text("esp_proposals", spec.esp_proposals.as_ref())?)
         .fetch_one(write.db())
         .await?;
         let tunnel = TunnelRow::read(&row)?;
@@ -195,10 +204,15 @@ impl Store {
         } else {
             old.load_balancer_ip
         };
-        let previous = if old.key == spec.key { old.previous_key } else { Some((old.key, previous_until)) };
+        let previous = if old.key == spec.key {
+            old.previous_keys
+        } else {
+            old.previous_keys.rotated(&old.key, &spec.key, previous_until, act.at)
+        };
         let row = sqlx::query(
             "UPDATE ipsec_tunnel SET name = $1, peer_address = $2, peer_cidr = $3, peer_id = $4, \
-             load_balancer_ip = $5, pre_shared_key = $6, previous_key = $7, previous_key_until = $8, tags = $9, \
+             load_balancer_ip = $5, pre_shared_key = $6, previous_keys = $7, ike_proposals = $8, \
+             esp_proposals = $13, tags = $9, \
              generation = generation + 1, status = 'NEW', status_since = $10, updated_at = $10, reason = NULL, \
              message = NULL, detail_since = NULL, revision = $11 WHERE id = $12 RETURNING *",
         )
@@ -208,12 +222,13 @@ impl Store {
         .bind(spec.peer_id.as_str())
         .bind(address.to_string())
         .bind(spec.key.expose())
-        .bind(previous.as_ref().map(|(key, _)| key.expose().to_owned()))
-        .bind(previous.as_ref().map(|(_, until)| until.as_microsecond()))
+        .bind(previous.text())
+        .bind(json_text("ike_proposals", spec.ike_proposals.as_ref())?)
         .bind(tags_text(&spec.tags)?)
         .bind(act.at.as_microsecond())
         .bind(write.revision)
         .bind(id.to_string())
+        .bind(json_text("esp_proposals", spec.esp_proposals.as_ref())?)
         .fetch_one(write.db())
         .await?;
         let tunnel = TunnelRow::read(&row)?;
@@ -258,6 +273,14 @@ impl Store {
             .fetch_optional(&self.readers)
             .await?;
         row.as_ref().map(TunnelRow::read).transpose()
+    }
+
+    /// Writes down that somebody is given the tunnel's key. Whoever can't be written down is not to be given it.
+    pub async fn record_key_read(&self, frontdoor: FrontdoorId, id: TunnelId, act: &Act) -> Result<()> {
+        let mut write = self.write().await?;
+        let on = Execution { resource_type: ResourceType::Tunnel, resource: &id, generation: None };
+        write.record(act, frontdoor, Action::ReadKey, on).await?;
+        write.commit().await
     }
 
     /// What the gateways report of the peers. Not a change of the tunnels: it stamps no revision.

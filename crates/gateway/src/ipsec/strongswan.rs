@@ -7,6 +7,7 @@ mod charon;
 mod conf;
 mod daemon;
 mod sight;
+mod suite;
 
 use std::{
     collections::BTreeMap,

@@ -8,25 +8,21 @@ use super::{
         answer::Format,
         body::Body,
         query::Query,
-        tunnel::{self, Tunnel},
+        tunnel::{self, Grace, Tunnel},
     },
 };
 use crate::{
     auth::Scope,
     error::{ApiError, Kind, refused},
-    state::{AppState, now},
+    state::AppState,
 };
 use axum::{
     extract::State,
     http::{StatusCode, header::LOCATION},
     response::{IntoResponse, Response},
 };
-use jiff::SignedDuration;
 use wicketgate_model::{PreSharedKey, Status, TunnelId};
 use wicketgate_store::{Action, StoreError, TunnelRow, TunnelSpec};
-
-/// How long the key before the last change still works: time to reach somebody at the other site.
-const OLD_KEY: SignedDuration = SignedDuration::from_hours(24);
 
 pub(super) async fn list(
     State(state): State<AppState>,
@@ -85,7 +81,7 @@ pub(super) async fn put(
     find(&state, &at, id).await?;
     let body = body.object()?;
     let spec = |row: &TunnelRow| tunnel::spec(body.clone(), &state.locations, row.key.clone(), Some(row));
-    change(&state, &at, id, format, &wanted, Action::Update, spec).await
+    change(&state, &at, id, format, &wanted, (Action::Update, Grace::default()), spec).await
 }
 
 pub(super) async fn patch(
@@ -104,7 +100,7 @@ pub(super) async fn patch(
         let whole = tunnel::patched(row, patch.clone());
         tunnel::spec(whole, &state.locations, row.key.clone(), Some(row))
     };
-    change(&state, &at, id, format, &wanted, Action::Update, spec).await
+    change(&state, &at, id, format, &wanted, (Action::Update, Grace::default()), spec).await
 }
 
 pub(super) async fn rotate_key(
@@ -118,12 +114,13 @@ pub(super) async fn rotate_key(
     at.need_shares(Scope::Write)?;
     let id = id.parse(Kind::Tunnel)?;
     find(&state, &at, id).await?;
-    let key = match tunnel::new_key(body.object_or_nothing()?)? {
+    let (key, grace) = tunnel::new_key(body.object_or_nothing()?)?;
+    let key = match key {
         Some(key) => key,
         None => random_key()?,
     };
     let spec = |row: &TunnelRow| Ok(TunnelSpec { key: key.clone(), ..row.spec() });
-    change(&state, &at, id, format, &wanted, Action::RotateKey, spec).await
+    change(&state, &at, id, format, &wanted, (Action::RotateKey, grace), spec).await
 }
 
 pub(super) async fn delete(
@@ -160,7 +157,7 @@ async fn change(
     id: TunnelId,
     format: Format,
     wanted: &Preconditions,
-    action: Action,
+    (action, grace): (Action, Grace),
     spec: impl Fn(&TunnelRow) -> Result<TunnelSpec, ApiError>,
 ) -> Result<Response, ApiError> {
     let mut last = StoreError::Stale;
@@ -168,7 +165,8 @@ async fn change(
         let row = find(state, at, id).await?;
         must_be_live(&row)?;
         let spec = spec(&row)?;
-        let (act, until) = (state.act(&at.principal), now() + OLD_KEY);
+        let act = state.act(&at.principal);
+        let until = act.at + grace.get();
         let generation = row.generation;
         wanted.hold_for(&Tunnel::of(row, state.gateway_address()))?;
         let done = state

@@ -3,24 +3,30 @@
 use super::{
     access::{InFrontdoor, PathId},
     tunnels::find,
-    wire::{answer::Format, query::Query, strongswan, tunnel::Tunnel, vpn_config::VpnConfig},
+    wire::{
+        answer::Format,
+        query::Query,
+        tunnel::Tunnel,
+        vpn_config::{FORMATS, VpnConfig, render},
+    },
 };
 use crate::{
     auth::Scope,
-    error::{ApiError, Kind},
+    error::{ApiError, Kind, refused},
     state::AppState,
 };
 use axum::{
     extract::State,
     http::{
         StatusCode,
-        header::{CACHE_CONTROL, CONTENT_TYPE},
+        header::{CACHE_CONTROL, CONTENT_TYPE, ETAG},
     },
     response::{IntoResponse, Response},
 };
 use wicketgate_model::Status;
 
-/// Needs to write: what is answered holds the key.
+/// Needs to write: what is answered holds the key. Who is given it is written down first, and every time: nothing of
+/// it is kept by a cache, or answered with a 304.
 pub(super) async fn get(
     State(state): State<AppState>,
     at: InFrontdoor,
@@ -31,6 +37,10 @@ pub(super) async fn get(
     at.need_shares(Scope::Write)?;
     let id = id.parse(Kind::Tunnel)?;
     let [format] = query.values(["format"])?;
+    let format = format.as_deref().unwrap_or("json");
+    if !FORMATS.contains(&format) {
+        return Err(ApiError::bad_request(format!("format must be one of {}", FORMATS.join(", "))));
+    }
     let tunnel = find(&state, &at, id).await?;
     if tunnel.standing.status != Status::Deployed {
         let status = tunnel.standing.status;
@@ -42,16 +52,21 @@ pub(super) async fn get(
         .gateway_address()
         .ok_or_else(|| ApiError::conflict("The gateway has no public address: it runs without IPsec"))?;
     let config = VpnConfig::new(&tunnel, gateway);
-    match format.as_deref() {
-        None | Some("json") => {
-            let answer =
-                accepted?.one(StatusCode::OK, &config, vec![("ipsecTunnel", Tunnel::path(at.id(), id))]);
-            Ok(([(CACHE_CONTROL, "no-store")], answer).into_response())
+    let mut answer = match render(format, &config) {
+        None => accepted?.one(StatusCode::OK, &config, vec![("ipsecTunnel", Tunnel::path(at.id(), id))]),
+        Some(text) => {
+            let text = text.map_err(|why| ApiError::conflict(capitalized(&why.to_string())))?;
+            ([(CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response()
         }
-        Some("strongswan") => {
-            let headers = [(CACHE_CONTROL, "no-store"), (CONTENT_TYPE, "text/plain; charset=utf-8")];
-            Ok((headers, strongswan::swanctl(&config)).into_response())
-        }
-        Some(_) => Err(ApiError::bad_request("format must be json or strongswan")),
-    }
+    };
+    answer.headers_mut().insert(CACHE_CONTROL, axum::http::HeaderValue::from_static("no-store"));
+    answer.headers_mut().remove(ETAG);
+    let recorded = state.store.record_key_read(at.id(), id, &state.act(&at.principal)).await;
+    recorded.map_err(refused(Kind::Tunnel, id))?;
+    Ok(answer)
+}
+
+fn capitalized(sentence: &str) -> String {
+    let mut chars = sentence.chars();
+    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
 }

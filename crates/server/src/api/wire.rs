@@ -21,7 +21,6 @@ pub(super) mod metrics;
 pub(super) mod query;
 pub(super) mod share;
 pub(super) mod standing;
-pub(super) mod strongswan;
 pub(super) mod token_request;
 pub(super) mod tunnel;
 pub(super) mod vpn_config;

@@ -74,6 +74,8 @@ impl Bench {
             peer_cidr: "10.0.0.0/16".parse().unwrap(),
             peer_id: "203.0.113.1".parse().unwrap(),
             key: PreSharedKey::from_random([4; 32]),
+            ike_proposals: None,
+            esp_proposals: None,
             tags: Default::default(),
         };
         let pools = wicketgate_model::LoadBalancerPools::ipsec();

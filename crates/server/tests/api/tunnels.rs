@@ -1,9 +1,10 @@
 use crate::harness::{TestApp, at, tunnel, with};
 use axum::http::{Method, StatusCode};
 use insta::assert_json_snapshot;
+use jiff::Timestamp;
 use serde_json::{Value, json};
-use wicketgate_model::{PreSharedKey, Status, TunnelId};
-use wicketgate_store::TunnelRow;
+use wicketgate_model::{Status, TunnelId};
+use wicketgate_store::{PreviousKeys, TunnelRow};
 
 async fn row(app: &TestApp, tunnel: &Value) -> TunnelRow {
     let id: TunnelId = tunnel["id"].as_str().unwrap().parse().unwrap();
@@ -47,12 +48,13 @@ async fn a_key_is_written_and_not_read() {
     // What was read and is put back leaves the key alone.
     app.put(&path, app.get(&path).await.body).await;
     let kept = row(&app, &made.body).await;
-    assert_eq!((kept.key.expose(), kept.previous_key), (key, None));
+    assert_eq!((kept.key.expose(), kept.previous_keys), (key, PreviousKeys::default()));
     let rotated = app.call(Method::POST, &format!("{path}/psk"), None).await;
     assert_eq!((rotated.status, &rotated.body["status"]), (StatusCode::ACCEPTED, &json!("NEW")));
     let new = row(&app, &made.body).await;
     assert_ne!(new.key.expose(), key);
-    assert_eq!(new.previous_key.map(|(k, _)| k), key.parse::<PreSharedKey>().ok());
+    let previous: Vec<_> = new.previous_keys.valid(Timestamp::now()).map(|(k, _)| k.expose()).collect();
+    assert_eq!(previous, [key]);
     let chosen = "another key of more than twenty letters";
     app.post(&format!("{path}/psk"), json!({"preSharedKey": chosen})).await;
     assert_eq!(row(&app, &made.body).await.key.expose(), chosen);
@@ -97,4 +99,99 @@ async fn faults_and_conflicts_are_named() {
     assert_json_snapshot!("faults", app.shown(&app.post("ipsec-tunnels", body).await));
     // Two tunnels may have the same network.
     assert_eq!(app.post("ipsec-tunnels", tunnel("b", 3)).await.status, StatusCode::ACCEPTED);
+}
+
+#[tokio::test]
+async fn older_keys_work_for_as_long_as_is_asked_for() {
+    let app = TestApp::new().await;
+    let made = app.post("ipsec-tunnels", tunnel("a", 1)).await.body;
+    let path = at("ipsec-tunnels", &made);
+    assert!(made.get("previousKeyUntil").is_none());
+    let psk = format!("{path}/psk");
+    let first = row(&app, &made).await.key;
+    let rotated = app.post(&psk, json!({"graceSeconds": 3600})).await.body;
+    let until: Timestamp = rotated["previousKeyUntil"].as_str().unwrap().parse().unwrap();
+    let left = until.duration_since(Timestamp::now()).as_secs();
+    assert!((3500..=3600).contains(&left), "{left}");
+    let second = row(&app, &made).await.key;
+    // Again, before anybody at the site has heard of the second key: the first still works, and no longer than before.
+    let again = app.post(&psk, json!({})).await.body;
+    let day = again["previousKeyUntil"].as_str().unwrap().parse::<Timestamp>().unwrap();
+    assert!(day > until);
+    let previous: Vec<_> = row(&app, &made).await.previous_keys.valid(Timestamp::now()).cloned().collect();
+    assert_eq!(previous, [(second, day), (first, until)]);
+    // Another change is none of the key's.
+    app.patch(&path, json!({"name": "b"})).await;
+    assert_eq!(row(&app, &made).await.previous_keys.valid(Timestamp::now()).count(), 2);
+    let at_once = app.post(&psk, json!({"graceSeconds": 0})).await.body;
+    assert!(at_once.get("previousKeyUntil").is_none());
+    assert_eq!(row(&app, &made).await.previous_keys, PreviousKeys::default());
+    for bad in [
+        json!({"graceSeconds": -1}),
+        json!({"graceSeconds": 2_592_001}),
+        json!({"graceSeconds": "1h"}),
+        json!({"grace": 1}),
+    ] {
+        assert_eq!(app.post(&psk, bad).await.status, StatusCode::BAD_REQUEST);
+    }
+}
+
+#[tokio::test]
+async fn proposals_are_narrowed_and_weak_ones_refused_by_name() {
+    let app = TestApp::new().await;
+    let narrow = json!({"ikeProposals": ["AES256GCM-PRFSHA384-ECP384", "aes256-sha256-modp2048"], "espProposals": ["aes256gcm16-ecp384"]});
+    let made = app.post("ipsec-tunnels", with(tunnel("a", 1), narrow)).await;
+    assert_eq!(made.status, StatusCode::ACCEPTED, "{}", made.text);
+    assert_eq!(made.body["ikeProposals"], json!(["aes256gcm16-prfsha384-ecp384", "aes256-sha256-modp2048"]));
+    let path = at("ipsec-tunnels", &made.body);
+    assert_eq!(
+        app.put(&path, app.get(&path).await.body).await.body["espProposals"],
+        json!(["aes256gcm16-ecp384"])
+    );
+    let listed = app.get("ipsec-tunnels?espProposals=aes256gcm16-ecp384").await.body;
+    assert_eq!(listed["totalElements"], 1);
+    assert_eq!(app.get("ipsec-tunnels?espProposals=aes256gcm16-ecp256").await.body["totalElements"], 0);
+    // A change is a new generation, which the gateway is told.
+    let generation = row(&app, &made.body).await.generation;
+    let wider = app.patch(&path, json!({"ikeProposals": null})).await.body;
+    assert!(wider.get("ikeProposals").is_none() && wider["status"] == "NEW");
+    assert!(row(&app, &made.body).await.generation > generation);
+    let weak = json!({
+        "ikeProposals": ["3des-md5-modp1024", "aes256-sha1-modp2048", "aes256-sha256-modp1024"],
+        "espProposals": ["aes256gcm16", "null-sha256-ecp256"],
+    });
+    assert_json_snapshot!("weak", app.shown(&app.post("ipsec-tunnels", with(tunnel("b", 2), weak)).await));
+    for bad in [
+        json!([]),
+        json!("aes256gcm16-prfsha384-ecp384"),
+        json!([1]),
+        json!(["aes256-sha256-ecp256", "aes256-sha256-ecp256"]),
+    ] {
+        let answer = app.patch(&path, json!({"ikeProposals": bad})).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn what_ipv6_can_not_do_yet_is_said_when_a_tunnel_is_made() {
+    let app = TestApp::new().await;
+    for (changes, message) in [
+        (
+            json!({"peerPublicIp": "2001:db8::1"}),
+            "peerPublicIp must be an IPv4 address: IPv6 tunnels are not supported yet",
+        ),
+        (
+            json!({"peerCidr": "fd00:1::/64"}),
+            "peerCidr must be an IPv4 network: IPv6 inside a tunnel is not supported yet",
+        ),
+    ] {
+        let refused = app.post("ipsec-tunnels", with(tunnel("a", 1), changes)).await;
+        assert_eq!(
+            (refused.status, refused.body["message"].as_str()),
+            (StatusCode::BAD_REQUEST, Some(message))
+        );
+    }
+    // As an identity it is as good as any other text.
+    let made = app.post("ipsec-tunnels", with(tunnel("a", 1), json!({"peerId": "2001:db8::1"}))).await;
+    assert_eq!(made.status, StatusCode::ACCEPTED);
 }

@@ -21,10 +21,89 @@ async fn a_remote_site_gets_all_it_needs() {
     let text = app.get(&format!("{path}?format=strongswan")).await;
     assert_eq!(text.headers["content-type"], "text/plain; charset=utf-8");
     assert_snapshot!("strongswan", text.text);
-    for bad in ["format=cisco", "fromat=strongswan", "format=json&format=json"] {
+    for bad in ["format=cisco", "fromat=strongswan", "format=json&format=json", "format="] {
         assert_eq!(app.get(&format!("{path}?{bad}")).await.status, StatusCode::BAD_REQUEST, "{bad}");
     }
     app.gateway.send_replace(GatewayStatus { connected: true, esp: "off".to_owned(), public_address: None });
     assert_eq!(app.get(&path).await.status, StatusCode::CONFLICT);
     assert!(app.get(&at("ipsec-tunnels", &made)).await.body.get("gatewayPublicIp").is_none());
+}
+
+#[tokio::test]
+async fn every_format_is_answered_or_refused_with_its_reason() {
+    let app = TestApp::new().await;
+    let body = with(
+        tunnel("customer-a", 1),
+        json!({"preSharedKey": KEY, "ikeProposals": ["aes256gcm16-prfsha256-x25519"]}),
+    );
+    let made = app.post("ipsec-tunnels", body).await.body;
+    let path = format!("{}/vpn-config", at("ipsec-tunnels", &made));
+    app.settle(&made, Status::Deployed).await;
+    let get = async |format: &str| app.get(&format!("{path}?format={format}")).await;
+    for (format, refusal) in [
+        ("libreswan", None),
+        ("vyos", None),
+        ("pfsense", None),
+        ("fortinet", None),
+        (
+            "cisco-ios",
+            Some("Cisco IOS XE can do none of the tunnel's ikeProposals: aes256gcm16-prfsha256-x25519"),
+        ),
+        ("aws", Some("AWS can do none of the tunnel's ikeProposals: aes256gcm16-prfsha256-x25519")),
+    ] {
+        let answer = get(format).await;
+        match refusal {
+            None => assert_eq!(answer.status, StatusCode::OK, "{format}: {}", answer.text),
+            Some(refusal) => {
+                assert_eq!(
+                    (answer.status, answer.body["message"].as_str()),
+                    (StatusCode::CONFLICT, Some(refusal))
+                );
+            }
+        }
+    }
+    app.patch(&at("ipsec-tunnels", &made), json!({"ikeProposals": null})).await;
+    app.settle(&made, Status::Deployed).await;
+    assert_eq!(get("cisco-ios").await.status, StatusCode::OK);
+    let refused = get("cisco-asa").await;
+    assert_eq!(refused.status, StatusCode::CONFLICT);
+    let message = refused.body["message"].as_str().unwrap();
+    assert!(message.starts_with("A Cisco ASA can't be given the tunnel's pre-shared key: "), "{message}");
+    assert!(!refused.text.contains("quoted"));
+}
+
+#[tokio::test]
+async fn whoever_is_given_the_key_is_written_down() {
+    let app = TestApp::new().await;
+    let made = app.post("ipsec-tunnels", tunnel("customer-a", 1)).await.body;
+    let path = format!("{}/vpn-config", at("ipsec-tunnels", &made));
+    let reads = async || {
+        let list = app.get("executions?action=READ_KEY").await.body;
+        let actors =
+            list["content"].as_array().unwrap().iter().map(|x| x["actor"].as_str().unwrap().to_owned());
+        actors.collect::<Vec<_>>()
+    };
+    app.get(&path).await;
+    assert!(reads().await.is_empty(), "nothing was read yet: the tunnel is not DEPLOYED");
+    app.settle(&made, Status::Deployed).await;
+    let reader = app.account(json!({"scopes": ["frontdoor.read"]})).await;
+    let writer = app.account(json!({"scopes": ["frontdoor.read", "frontdoor.write"]})).await;
+    let secret = |account: &serde_json::Value| account["clientSecret"].as_str().unwrap().to_owned();
+    assert_eq!(app.get_as(&secret(&reader), &path).await.status, StatusCode::FORBIDDEN);
+    assert!(reads().await.is_empty());
+    let given = app.get_as(&secret(&writer), &path).await;
+    assert_eq!(given.status, StatusCode::OK);
+    assert!(given.headers.get("etag").is_none(), "a tag would be a hash of the key");
+    app.get(&format!("{path}?format=strongswan")).await;
+    let actors = reads().await;
+    assert_eq!((actors.len(), actors[1].as_str()), (2, "admin"));
+    assert_ne!(actors[0], "admin");
+    // It is asked for under a condition: the answer is whole, and on record.
+    let conditional = axum::http::Request::get(app.path(&path))
+        .header("authorization", format!("Bearer {}", crate::harness::TOKEN))
+        .header("if-none-match", "*");
+    let answer = app.send(conditional.body(axum::body::Body::empty()).unwrap()).await;
+    assert_eq!((answer.status, reads().await.len()), (StatusCode::OK, 3), "{}", answer.text);
+    // Reading is no change.
+    assert_eq!(app.get(&at("ipsec-tunnels", &made)).await.body["status"], "DEPLOYED");
 }

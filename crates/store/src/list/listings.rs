@@ -191,6 +191,8 @@ pub static TUNNELS: Listing = Listing::new(
         Property::new("loadBalancerIp", Text, "t.load_balancer_ip"),
         // The database does not know it: it goes with the location, as the API resolves it.
         Property::new("gatewayPublicIp", Text, "t.location").optional(),
+        Property::new("ikeProposals", List, "t.ike_proposals").optional(),
+        Property::new("espProposals", List, "t.esp_proposals").optional(),
         Property::new("connection.state", Enum(&CONNECTIONS), "COALESCE(t.connection_state, 'DOWN')"),
         Property::new("connection.since", Timestamp, "COALESCE(t.connection_since, t.created_at)"),
         Property::new("connection.algorithms.ike", Text, "t.connection_ike").optional(),

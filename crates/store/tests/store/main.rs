@@ -47,6 +47,8 @@ fn tunnel_spec(n: u8) -> TunnelSpec {
         peer_cidr: "172.31.0.0/16".parse().unwrap(),
         peer_id: format!("203.0.113.{n}").parse().unwrap(),
         key: PreSharedKey::from_random([n; 32]),
+        ike_proposals: None,
+        esp_proposals: None,
         tags: Tags::new(),
     }
 }
@@ -240,12 +242,13 @@ fn a_new_key_leaves_the_old_one_for_a_while() {
             }
         };
         let tunnel = change(1).await.unwrap();
-        assert_eq!(tunnel.previous_key, Some((tunnel_spec(1).key, after(60))));
+        let previous: Vec<_> = tunnel.previous_keys.valid(after(59)).cloned().collect();
+        assert_eq!(previous, [(tunnel_spec(1).key, after(60))]);
         assert_eq!(tunnel.generation, Generation::new(2));
         // The site's network came to cover the load balancer's old address.
         assert_eq!(tunnel.load_balancer_ip.to_string(), "10.255.0.1");
         assert!(matches!(change(1).await, Err(StoreError::Stale)));
-        assert_eq!(change(2).await.unwrap().previous_key, tunnel.previous_key);
+        assert_eq!(change(2).await.unwrap().previous_keys, tunnel.previous_keys);
         let connection = Connection::down(after(5));
         store.record_connections(&[(site.tunnel, connection.clone())]).await.unwrap();
         let read = store.tunnel(site.frontdoor, site.tunnel).await.unwrap().unwrap();

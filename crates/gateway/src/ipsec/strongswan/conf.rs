@@ -2,9 +2,10 @@
 
 use std::net::Ipv4Addr;
 
-use wicketgate_model::{ESP_PROPOSALS, IKE_PROPOSALS, PreSharedKey, TunnelDesired};
+use wicketgate_model::{EspProposals, IkeProposals, PreSharedKey, TunnelDesired};
 use wicketgate_vici::{Client, Error, Message};
 
+use super::suite;
 use crate::netns::guard::EspPath;
 
 /// The one connection of a tunnel's charon, and its one child.
@@ -58,6 +59,8 @@ pub(super) struct Wanted {
     pub(super) local_id: String,
     pub(super) peer_id: String,
     pub(super) keys: Vec<PreSharedKey>,
+    ike_proposals: IkeProposals,
+    esp_proposals: EspProposals,
 }
 
 impl Wanted {
@@ -72,7 +75,7 @@ impl Wanted {
         let child = Message::new()
             .list("local_ts", [format!("{}/32", tunnel.load_balancer_ip)])
             .list("remote_ts", [tunnel.peer_cidr.to_string()])
-            .list("esp_proposals", ESP_PROPOSALS)
+            .list("esp_proposals", tunnel.esp_proposals.all().iter().map(ToString::to_string))
             .set("mode", "tunnel")
             .set("start_action", "none")
             .set("dpd_action", "clear")
@@ -81,7 +84,7 @@ impl Wanted {
             .set("version", "2")
             .list("local_addrs", [inside.to_string()])
             .list("remote_addrs", [tunnel.peer_address.to_string()])
-            .list("proposals", IKE_PROPOSALS)
+            .list("proposals", tunnel.ike_proposals.all().iter().map(ToString::to_string))
             .set("encap", encap)
             .set("mobike", "no")
             .set("dpd_delay", DPD_DELAY)
@@ -95,15 +98,18 @@ impl Wanted {
             local_id,
             peer_id,
             keys: tunnel.keys.clone(),
+            ike_proposals: tunnel.ike_proposals.clone(),
+            esp_proposals: tunnel.esp_proposals.clone(),
         }
     }
 
-    /// Brings charon to this. An SA of another peer, identity or network is ended; a change of keys ends none.
+    /// Brings charon to this. An SA of another peer, identity or network is ended, and one of algorithms that are
+    /// not to be used any more: it would keep them over all its rekeys. A change of keys ends none.
     pub(super) async fn load(&self, client: &Client) -> Result<(), Error> {
         let is_other = self.differs(client).await?;
         self.load_keys(client).await?;
         client.request("load-conn", self.connection.clone()).await?;
-        if is_other {
+        if is_other || self.has_other_suites(client).await? {
             terminate(client).await?;
         }
         Ok(())
@@ -126,6 +132,12 @@ impl Wanted {
             && selectors(has, "local-ts") == selectors(wants, "local_ts")
             && selectors(has, "remote-ts") == selectors(wants, "remote_ts");
         Ok(!same)
+    }
+
+    async fn has_other_suites(&self, client: &Client) -> Result<bool, Error> {
+        let sas = client.stream_request("list-sas", "list-sa", Message::new()).await?;
+        let mut sas = sas.iter().flat_map(Message::sections).map(|(_, sa)| sa);
+        Ok(sas.any(|sa| !suite::is_within(sa, &self.ike_proposals, &self.esp_proposals)))
     }
 
     /// Loads the keys, and unloads those that are no more. Their ids are their places: the oldest is loaded first,

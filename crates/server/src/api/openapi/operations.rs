@@ -1,6 +1,6 @@
 //! What can be done, one entry each.
 
-use crate::api::locations::LOCATIONS;
+use crate::api::{locations::LOCATIONS, wire::vpn_config::FORMATS};
 use wicketgate_store::{
     AGENTS, API_ACCOUNTS, ENVIRONMENTS, EXECUTIONS, FRONTDOORS, Listing, SHARES, TUNNELS,
 };
@@ -113,8 +113,8 @@ pub(super) static OPERATIONS: &[Operation] = &[
     op("patch", below!("/ipsec-tunnels/{id}"), "changeIpsecTunnel", WRITE).about("IPsec tunnels", "Change some properties of a tunnel").with(IF_MATCH).body("IpsecTunnelPatch").answers(&[(202, "IpsecTunnel")]),
     op("delete", below!("/ipsec-tunnels/{id}"), "deleteIpsecTunnel", WRITE).about("IPsec tunnels", "Delete a tunnel without live shares").with(IF_MATCH).answers(&[(202, "IpsecTunnel")]),
     op("get", below!("/ipsec-tunnels/{id}/metrics"), "getIpsecTunnelMetrics", READ).about("IPsec tunnels", "What the shares of a tunnel carried").with(METRICS).answers(&[(200, "Metrics")]),
-    op("get", below!("/ipsec-tunnels/{id}/vpn-config"), "getVpnConfig", WRITE).about("IPsec tunnels", "What the device of the remote site has to know, its key included").with(One("format", &["json", "strongswan"])).answers(&[(200, "VpnConfig")]).fails(&[409]),
-    op("post", below!("/ipsec-tunnels/{id}/psk"), "rotatePreSharedKey", WRITE).about("IPsec tunnels", "Change the pre-shared key; the old one works for another day").maybe_body("PreSharedKeyRequest").answers(&[(202, "IpsecTunnel")]),
+    op("get", below!("/ipsec-tunnels/{id}/vpn-config"), "getVpnConfig", WRITE).about("IPsec tunnels", "What the device of the remote site has to know, its key included; who reads it is recorded").with(One("format", &FORMATS)).answers(&[(200, "VpnConfig")]).fails(&[409]),
+    op("post", below!("/ipsec-tunnels/{id}/psk"), "rotatePreSharedKey", WRITE).about("IPsec tunnels", "Change the pre-shared key; the old one works for another day, or as long as is asked for").maybe_body("PreSharedKeyRequest").answers(&[(202, "IpsecTunnel")]),
     op("get", below!("/environments"), "listEnvironments", READ).about("Environments", "List the environments of a Frontdoor").with(List(&ENVIRONMENTS)).answers(&[(200, "EnvironmentPage")]),
     op("get", below!("/environments/{id}"), "getEnvironment", READ).about("Environments", "Read an environment").answers(&[(200, "Environment")]),
     op("patch", below!("/environments/{id}"), "renameEnvironment", WRITE).about("Environments", "Name an environment").with(IF_MATCH).body("EnvironmentPatch").answers(&[(200, "Environment")]),
@@ -124,7 +124,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
     op("get", below!("/agents/{id}"), "getAgent", READ).about("Hosting agents", "Read a hosting agent").answers(&[(200, "Agent")]),
     op("delete", below!("/agents/{id}"), "barAgent", WRITE).about("Hosting agents", "Bar a hosting agent at once").with(IF_MATCH).answers(&[(204, "")]),
     op("get", below!("/locations"), "listLocations", READ).about("Locations", "List the sites that have gateways").with(List(&LOCATIONS)).answers(&[(200, "LocationPage")]),
-    op("get", below!("/executions"), "listExecutions", READ).about("Executions", "List what was written, by whom, and how it ended").with(List(&EXECUTIONS)).answers(&[(200, "ExecutionPage")]),
+    op("get", below!("/executions"), "listExecutions", READ).about("Executions", "List what was written and which keys were read, by whom, and how it ended").with(List(&EXECUTIONS)).answers(&[(200, "ExecutionPage")]),
     op("get", below!("/executions/{id}"), "getExecution", READ).about("Executions", "Read the record of a write").answers(&[(200, "Execution")]),
     op("get", "/frontdoor/v2", "listFrontdoors", READ).about("Frontdoors", "List the Frontdoors that the token sees").with(List(&FRONTDOORS)).answers(&[(200, "FrontdoorPage")]),
     op("post", "/frontdoor/v2", "createFrontdoor", WRITE).about("Frontdoors", "Create a Frontdoor").body("FrontdoorRequest").answers(&[(201, "Frontdoor")]).located(),

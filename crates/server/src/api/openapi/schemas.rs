@@ -38,7 +38,7 @@ pub(super) fn all() -> Value {
         ("Check", share::check()),
         ("Nothing", json!({"type": "object", "additionalProperties": false})),
         ("Enrollment", agent::enrollment()),
-        ("PreSharedKeyRequest", request(&tunnel::properties(), &["preSharedKey"], &[], &[])),
+        ("PreSharedKeyRequest", tunnel::key_request()),
     ] {
         all.insert(name.to_owned(), schema);
     }

@@ -5,21 +5,31 @@ use super::{
     fields::{Fields, Properties, merge},
     standing::StatusDetail,
 };
-use crate::error::ApiError;
-use jiff::Timestamp;
+use crate::{error::ApiError, state::now};
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::net::Ipv4Addr;
 use wicketgate_model::{
-    Connection, FrontdoorId, LocationId, PeerAddress, PeerCidr, PeerId, PreSharedKey, ResourceName, Status,
-    TunnelId,
+    Connection, EspProposal, EspProposals, FrontdoorId, IkeProposal, IkeProposals, Invalid, LocationId,
+    PeerAddress, PeerCidr, PeerId, PreSharedKey, ResourceName, Status, TunnelId,
 };
 use wicketgate_store::{Filter, ListRequest, TUNNELS, Tags, TunnelRow, TunnelSpec, Wanted};
 
 const GATEWAY: &str = "gatewayPublicIp";
 
 pub(in crate::api) const PROPERTIES: Properties = Properties {
-    writable: &["name", "locationId", "peerPublicIp", "peerCidr", "peerId", "preSharedKey", "tags"],
+    writable: &[
+        "name",
+        "locationId",
+        "peerPublicIp",
+        "peerCidr",
+        "peerId",
+        "preSharedKey",
+        "ikeProposals",
+        "espProposals",
+        "tags",
+    ],
     read_only: &[
         "id",
         "frontdoorId",
@@ -28,6 +38,7 @@ pub(in crate::api) const PROPERTIES: Properties = Properties {
         "loadBalancerIp",
         GATEWAY,
         "connection",
+        "previousKeyUntil",
         "createdAt",
         "updatedAt",
         "deletedAt",
@@ -53,6 +64,13 @@ pub(in crate::api) struct Tunnel {
     #[serde(skip_serializing_if = "Option::is_none")]
     gateway_public_ip: Option<Ipv4Addr>,
     connection: Connection,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ike_proposals: Option<IkeProposals>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    esp_proposals: Option<EspProposals>,
+    /// Until then, a key before the present one works, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    previous_key_until: Option<Timestamp>,
     #[serde(skip_serializing_if = "Tags::is_empty")]
     tags: Tags,
     created_at: Timestamp,
@@ -77,6 +95,9 @@ impl Tunnel {
             load_balancer_ip: row.load_balancer_ip,
             gateway_public_ip: gateway,
             connection: row.connection.unwrap_or_else(|| Connection::down(row.created_at)),
+            ike_proposals: row.ike_proposals,
+            esp_proposals: row.esp_proposals,
+            previous_key_until: row.previous_keys.valid(now()).map(|(_, until)| *until).max(),
             tags: row.tags,
             created_at: row.created_at,
             updated_at: row.updated_at,
@@ -125,6 +146,8 @@ pub(in crate::api) fn spec(
     let peer_cidr = fields.required::<PeerCidr>("peerCidr");
     let peer_id = fields.optional::<PeerId>("peerId");
     let key = fields.optional::<PreSharedKey>("preSharedKey").unwrap_or(key);
+    let ike_proposals = fields.optional_list::<IkeProposal, IkeProposals>("ikeProposals");
+    let esp_proposals = fields.optional_list::<EspProposal, EspProposals>("espProposals");
     let tags = fields.tags();
     match (&location, old) {
         (Some(location), Some(old)) if *location != old.location => {
@@ -147,6 +170,8 @@ pub(in crate::api) fn spec(
             peer_cidr: peer_cidr?,
             peer_id,
             key,
+            ike_proposals,
+            esp_proposals,
             tags,
         })
     };
@@ -163,6 +188,8 @@ pub(in crate::api) fn patched(row: &TunnelRow, patch: Map<String, Value>) -> Map
         ("locationId", json!(row.location)),
         ("peerPublicIp", json!(row.peer_address)),
         ("peerCidr", json!(row.peer_cidr)),
+        ("ikeProposals", json!(row.ike_proposals)),
+        ("espProposals", json!(row.esp_proposals)),
         ("tags", json!(row.tags)),
     ] {
         whole.insert(name.to_owned(), value);
@@ -174,11 +201,44 @@ pub(in crate::api) fn patched(row: &TunnelRow, patch: Map<String, Value>) -> Map
     whole
 }
 
-const KEY_PROPERTIES: Properties = Properties { writable: &["preSharedKey"], read_only: &[] };
+pub(in crate::api) const KEY_PROPERTIES: Properties =
+    Properties { writable: &["preSharedKey", "graceSeconds"], read_only: &[] };
 
-/// The key that a body asks for, if it asks for one.
-pub(in crate::api) fn new_key(body: Map<String, Value>) -> Result<Option<PreSharedKey>, ApiError> {
+/// How long the keys before a new one still work. By default a day: time to reach somebody at the other site.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::api) struct Grace(SignedDuration);
+
+impl Grace {
+    /// As long as what was deleted is remembered.
+    pub(in crate::api) const MOST_SECONDS: i64 = 30 * 24 * 3600;
+
+    pub(in crate::api) fn get(self) -> SignedDuration {
+        self.0
+    }
+}
+
+impl Default for Grace {
+    fn default() -> Self {
+        Self(SignedDuration::from_hours(24))
+    }
+}
+
+impl TryFrom<i64> for Grace {
+    type Error = Invalid;
+
+    fn try_from(seconds: i64) -> Result<Self, Invalid> {
+        if (0..=Self::MOST_SECONDS).contains(&seconds) {
+            Ok(Self(SignedDuration::from_secs(seconds)))
+        } else {
+            Err(Invalid(format!("must be between 0 and {}", Self::MOST_SECONDS)))
+        }
+    }
+}
+
+/// The key that a body asks for, if it asks for one, and how long older ones are to work.
+pub(in crate::api) fn new_key(body: Map<String, Value>) -> Result<(Option<PreSharedKey>, Grace), ApiError> {
     let mut fields = Fields::new(body, &KEY_PROPERTIES);
     let key = fields.optional("preSharedKey");
-    fields.finish(Some(key))
+    let grace = fields.optional_integer("graceSeconds").unwrap_or_default();
+    fields.finish(Some((key, grace)))
 }

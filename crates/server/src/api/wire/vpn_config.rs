@@ -1,77 +1,165 @@
-//! All that the remote site's device has to know of a tunnel.
+//! All that the remote site's device has to know of a tunnel: one description, shown as JSON or in a device's own
+//! words.
+//!
+//! Invariant: a device's file says what the description says, or there is none. What a device can't express is an
+//! [`Inexpressible`], never left out in silence.
 
+mod aws;
+mod cisco_asa;
+mod cisco_ios;
+mod device;
+mod fortinet;
+mod juniper;
+mod libreswan;
+mod mikrotik;
+mod paloalto;
+mod pfsense;
+mod quote;
+mod strongswan;
+mod vyos;
+
+use ipnet::Ipv4Net;
 use serde::Serialize;
-use std::net::Ipv4Addr;
-use wicketgate_model::{ESP_PROPOSALS, IKE_PROPOSALS};
+use sha2::{Digest, Sha256};
+use std::net::{IpAddr, Ipv4Addr};
+use wicketgate_model::{EspProposals, IkeProposals, PreSharedKey, ResourceName};
 use wicketgate_store::TunnelRow;
+
+pub(in crate::api) use device::{FORMATS, render};
 
 /// The remote site rekeys before the gateway would (8 h and 1 h): two ends that rekey at once make an SA too many.
 const IKE_LIFETIME: u32 = 4 * 3600;
 const ESP_LIFETIME: u32 = 45 * 60;
 const DPD_DELAY: u32 = 15;
 
+/// What a packet may have inside the tunnel, on an uplink of 1,500 bytes with room for PPPoE: the gateway's end of the
+/// tunnel has it, too.
+const MTU: u16 = 1400;
+/// Without the headers of IPv4 and TCP.
+const MSS: u16 = MTU - 40;
+
 /// Both ends, and what they have to agree on. The key is in here: never logged, never kept.
-#[derive(Serialize)]
+#[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::api) struct VpnConfig {
-    pub(super) name: String,
-    pub(super) ike_version: u8,
-    pub(super) gateway: End,
-    pub(super) peer: End,
-    pub(super) pre_shared_key: String,
-    pub(super) ike: Phase,
-    pub(super) esp: Phase,
-    pub(super) dpd: Dpd,
+    name: ResourceName,
+    ike_version: u8,
+    gateway: End,
+    peer: End,
+    pre_shared_key: PreSharedKey,
+    ike: Phase<IkeProposals>,
+    esp: Phase<EspProposals>,
+    dpd: Dpd,
+    /// Of the packets inside, and of their TCP segments: larger ones don't pass, or in pieces.
+    mtu: u16,
+    mss: u16,
+    /// What the site sends into the tunnel.
+    routes: [Ipv4Net; 1],
     /// ESP is wrapped in UDP port 4500, whether there is a NAT or not (RFC 3948).
-    pub(super) udp_encapsulation: bool,
+    udp_encapsulation: bool,
     /// The side that starts the connection.
-    pub(super) initiator: &'static str,
+    initiator: &'static str,
 }
 
-#[derive(Serialize)]
+#[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct End {
-    pub(super) public_ip: String,
-    /// The IKE identity (RFC 7296 §3.5).
-    pub(super) id: String,
-    pub(super) traffic_selector: String,
+struct End {
+    public_ip: Ipv4Addr,
+    /// The IKE identity (RFC 7296 §3.5): letters, digits and `.-_@:` only.
+    id: String,
+    traffic_selector: Ipv4Net,
 }
 
-#[derive(Serialize)]
+#[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Phase {
-    pub(super) proposals: [&'static str; 5],
-    pub(super) lifetime_seconds: u32,
+struct Phase<P> {
+    proposals: P,
+    lifetime_seconds: u32,
 }
 
-#[derive(Serialize)]
+#[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Dpd {
-    pub(super) delay_seconds: u32,
-    pub(super) action: &'static str,
+struct Dpd {
+    delay_seconds: u32,
+    action: &'static str,
+}
+
+/// An IKE identity by its type, as devices ask for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Identity<'a> {
+    Address(IpAddr),
+    HostName(&'a str),
+    Mail(&'a str),
+}
+
+impl End {
+    fn identity(&self) -> Identity<'_> {
+        match self.id.parse() {
+            Ok(address) => Identity::Address(address),
+            Err(_) if self.id.contains('@') => Identity::Mail(&self.id),
+            Err(_) => Identity::HostName(&self.id),
+        }
+    }
 }
 
 impl VpnConfig {
     pub(in crate::api) fn new(tunnel: &TunnelRow, gateway: Ipv4Addr) -> Self {
+        let load_balancer = Ipv4Net::from(tunnel.load_balancer_ip);
         Self {
-            name: tunnel.name.to_string(),
+            name: tunnel.name.clone(),
             ike_version: 2,
-            gateway: End {
-                public_ip: gateway.to_string(),
-                id: gateway.to_string(),
-                traffic_selector: format!("{}/32", tunnel.load_balancer_ip),
-            },
+            gateway: End { public_ip: gateway, id: gateway.to_string(), traffic_selector: load_balancer },
             peer: End {
-                public_ip: tunnel.peer_address.to_string(),
+                public_ip: tunnel.peer_address.get(),
                 id: tunnel.peer_id.to_string(),
-                traffic_selector: tunnel.peer_cidr.to_string(),
+                traffic_selector: tunnel.peer_cidr.get(),
             },
-            pre_shared_key: tunnel.key.expose().to_owned(),
-            ike: Phase { proposals: IKE_PROPOSALS, lifetime_seconds: IKE_LIFETIME },
-            esp: Phase { proposals: ESP_PROPOSALS, lifetime_seconds: ESP_LIFETIME },
+            pre_shared_key: tunnel.key.clone(),
+            ike: Phase {
+                proposals: tunnel.ike_proposals.clone().unwrap_or_default(),
+                lifetime_seconds: IKE_LIFETIME,
+            },
+            esp: Phase {
+                proposals: tunnel.esp_proposals.clone().unwrap_or_default(),
+                lifetime_seconds: ESP_LIFETIME,
+            },
             dpd: Dpd { delay_seconds: DPD_DELAY, action: "restart" },
+            mtu: MTU,
+            mss: MSS,
+            routes: [load_balancer],
             udp_encapsulation: true,
             initiator: "peer",
         }
     }
+
+    /// What hosts of the site connect to.
+    fn load_balancer(&self) -> Ipv4Addr {
+        self.gateway.traffic_selector.addr()
+    }
+
+    /// A name for the device's own objects, of `most` characters at most: letters, digits and hyphens. Of a longer
+    /// one, what is cut off is told apart by a hash.
+    fn object(&self, most: usize) -> String {
+        let whole = format!("wg-{}", self.name);
+        if whole.len() <= most {
+            return whole;
+        }
+        let hash: String =
+            Sha256::digest(self.name.as_str()).iter().take(2).map(|b| format!("{b:02x}")).collect();
+        let kept: String = whole.chars().take(most.saturating_sub(hash.len() + 1)).collect();
+        format!("{}-{hash}", kept.trim_end_matches('-'))
+    }
+
+    /// The first lines of a device's file: what it is, and what to know before it is used.
+    fn header(&self, comment: &str, device: &str, notes: &[&str]) -> String {
+        let mut lines = vec![format!(
+            "{comment} {}: a site's end of the IPsec tunnel to {}, for {device}.",
+            self.name, self.gateway.public_ip
+        )];
+        lines.extend(notes.iter().map(|note| format!("{comment} {note}")));
+        lines.join("\n") + "\n"
+    }
 }
+
+#[cfg(test)]
+mod tests;

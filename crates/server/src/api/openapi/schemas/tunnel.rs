@@ -1,10 +1,12 @@
 //! A tunnel, the state of its connection, and what the remote device has to know.
 
 use super::{
-    one_of, reference,
+    one_of, reference, request,
     text::{id, ipv4, location, name, peer_address, peer_id, peer_network, text, time},
 };
+use crate::api::wire::tunnel::{Grace, KEY_PROPERTIES};
 use serde_json::{Value, json};
+use wicketgate_model::{EspProposals, IkeProposals};
 use wicketgate_store::TUNNELS;
 
 pub(super) const REQUIRED: &[&str] = &[
@@ -38,6 +40,9 @@ pub(super) fn properties() -> Value {
             "description": "Printable ASCII; 256 random bits if left out"},
         "loadBalancerIp": ipv4("What the remote site connects to"),
         "gatewayPublicIp": ipv4("What the remote device dials"),
+        "ikeProposals": proposals(IKE, "aes256gcm16-prfsha384-ecp384", IkeProposals::MOST, "IKE SA"),
+        "espProposals": proposals(ESP, "aes256gcm16-ecp384", EspProposals::MOST, "CHILD SA"),
+        "previousKeyUntil": time("While it is there, a key before the present one works, too"),
         "connection": reference("Connection"),
         "tags": reference("Tags"),
         "createdAt": time(""),
@@ -45,6 +50,28 @@ pub(super) fn properties() -> Value {
         "deletedAt": time("It stays readable for 30 days"),
         "createdBy": text("admin"),
     })
+}
+
+/// What is taken is more: other names of the same algorithms, and capital letters.
+const IKE: &str = "^(aes(128|256)gcm16-prfsha(256|384|512)|aes(128|256)-sha(256|384|512))-(ecp(256|384|521)|x25519|modp(2048|3072|4096))$";
+const ESP: &str =
+    "^(aes(128|256)gcm16|aes(128|256)-sha(256|384|512))-(ecp(256|384|521)|x25519|modp(2048|3072|4096))$";
+
+fn proposals(pattern: &str, example: &str, most: usize, of: &str) -> Value {
+    json!({"type": "array", "minItems": 1, "maxItems": most, "uniqueItems": true,
+        "items": {"type": "string", "pattern": pattern, "example": example},
+        "description": format!("What the two ends may agree on for the {of}, the best first, in strongSwan's notation; \
+            all that the gateway offers if left out. Weak algorithms are refused by name. A connection that has \
+            another suite is ended")})
+}
+
+pub(super) fn key_request() -> Value {
+    let properties = json!({
+        "preSharedKey": properties()["preSharedKey"],
+        "graceSeconds": {"type": "integer", "minimum": 0, "maximum": Grace::MOST_SECONDS, "default": 86400,
+            "description": "How long the keys before it still work; with 0, they end at once"},
+    });
+    request(&properties, KEY_PROPERTIES.writable, KEY_PROPERTIES.read_only, &[])
 }
 
 pub(super) fn connection() -> Value {
@@ -74,12 +101,15 @@ pub(super) fn vpn_config() -> Value {
     });
     json!({
         "type": "object", "additionalProperties": false,
-        "required": ["name", "ikeVersion", "gateway", "peer", "preSharedKey", "ike", "esp", "dpd", "udpEncapsulation", "initiator"],
+        "required": ["name", "ikeVersion", "gateway", "peer", "preSharedKey", "ike", "esp", "dpd", "mtu", "mss", "routes", "udpEncapsulation", "initiator"],
         "properties": {
             "name": name(), "ikeVersion": {"type": "integer", "enum": [2]}, "gateway": end, "peer": end,
             "preSharedKey": {"type": "string"}, "ike": phase, "esp": phase,
             "dpd": {"type": "object", "additionalProperties": false, "required": ["delaySeconds", "action"],
                 "properties": {"delaySeconds": {"type": "integer"}, "action": {"type": "string"}}},
+            "mtu": {"type": "integer", "description": "Of packets inside the tunnel"},
+            "mss": {"type": "integer", "description": "What the site has to clamp TCP segments to"},
+            "routes": {"type": "array", "items": text("10.255.0.1/32"), "description": "What the site sends into the tunnel"},
             "udpEncapsulation": {"type": "boolean"}, "initiator": {"type": "string", "enum": ["peer"]},
             "_links": reference("Links"),
         },

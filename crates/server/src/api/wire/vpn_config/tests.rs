@@ -1,0 +1,275 @@
+//! Each device's file as it is, and that no key gets out of its place in any of them.
+
+use super::{
+    device::{DEVICES, Inexpressible},
+    *,
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use proptest::prelude::*;
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Every character that means something to some device.
+const HOSTILE: &str = r#"0x"quoted' $(id) `id` # ! \ & <b> ; | ? %"#;
+
+fn config(name: &str, peer_id: &str, key: &str) -> VpnConfig {
+    let net = |s: &str| s.parse::<Ipv4Net>().unwrap();
+    VpnConfig {
+        name: name.parse().unwrap(),
+        ike_version: 2,
+        gateway: End {
+            public_ip: [198, 51, 100, 7].into(),
+            id: "198.51.100.7".to_owned(),
+            traffic_selector: net("100.64.0.1/32"),
+        },
+        peer: End {
+            public_ip: [203, 0, 113, 1].into(),
+            id: peer_id.to_owned(),
+            traffic_selector: net("172.31.0.0/16"),
+        },
+        pre_shared_key: key.parse().unwrap(),
+        ike: Phase { proposals: IkeProposals::default(), lifetime_seconds: IKE_LIFETIME },
+        esp: Phase { proposals: EspProposals::default(), lifetime_seconds: ESP_LIFETIME },
+        dpd: Dpd { delay_seconds: DPD_DELAY, action: "restart" },
+        mtu: MTU,
+        mss: MSS,
+        routes: [net("100.64.0.1/32")],
+        udp_encapsulation: true,
+        initiator: "peer",
+    }
+}
+
+fn plain() -> VpnConfig {
+    config("customer-a", "203.0.113.1", "Akey_of.letters0digits.and_nothing.else42")
+}
+
+fn narrowed(mut config: VpnConfig, ike: &[&str], esp: &[&str]) -> VpnConfig {
+    let parsed = ike.iter().map(|p| p.parse().unwrap()).collect::<Vec<_>>();
+    config.ike.proposals = IkeProposals::try_from(parsed).unwrap();
+    let parsed = esp.iter().map(|p| p.parse().unwrap()).collect::<Vec<_>>();
+    config.esp.proposals = EspProposals::try_from(parsed).unwrap();
+    config
+}
+
+fn shown(device: &str, config: &VpnConfig) -> String {
+    render(device, config).unwrap().unwrap_or_else(|why| format!("refused: {why}\n"))
+}
+
+/// One file a device: a tunnel as it is by default; one with a name that has to be cut, a host name for an identity
+/// and few proposals; and one with a hostile key.
+#[test]
+fn each_device_has_its_words() {
+    let name = format!("a--{}", "long-".repeat(11) + "name");
+    let few = narrowed(
+        config(&name, "router.example.org", "Akey_of.letters0digits.and_nothing.else42"),
+        &["aes128-sha256-ecp256", "aes256-sha512-modp2048"],
+        &["aes128gcm16-ecp256", "aes128-sha256-ecp256", "aes256-sha512-modp2048"],
+    );
+    // Two know no other identity than an address.
+    let hostile = |device| {
+        let id = if ["cisco-asa", "aws"].contains(&device) { "203.0.113.1" } else { "vpn@example.org" };
+        config("customer-a", id, HOSTILE)
+    };
+    insta::with_settings!({omit_expression => true}, {
+        for (device, _) in DEVICES {
+            let all = [&plain(), &few, &hostile(device)].map(|config| shown(device, config));
+            insta::assert_snapshot!(device, all.join("\n======\n\n"));
+        }
+    });
+}
+
+#[test]
+fn a_device_that_can_do_none_of_it_says_so() {
+    let x25519 = narrowed(plain(), &["aes256gcm16-prfsha256-x25519"], &["aes256gcm16-x25519"]);
+    for (device, _) in DEVICES {
+        let file = render(device, &x25519).unwrap();
+        let can = ["strongswan", "libreswan", "fortinet", "pfsense", "vyos"].contains(&device);
+        assert_eq!(file.is_ok(), can, "{device}");
+        let named = |e: Inexpressible| e.to_string().contains("aes256gcm16-prfsha256-x25519");
+        assert!(can || file.is_err_and(named), "{device}");
+    }
+    let v6 = config("a", "2001:db8::1", "Akey_of.letters0digits.and_nothing.else42");
+    assert!(shown("cisco-ios", &v6).starts_with("refused: Cisco IOS XE can't give the tunnel's peerId"));
+    assert!(shown("strongswan", &v6).contains("id = \"2001:db8::1\""));
+}
+
+#[test]
+fn names_are_cut_to_what_a_device_takes_and_stay_apart() {
+    let name = |text: &str| config(text, "203.0.113.1", HOSTILE).object(15);
+    assert_eq!(name("customer-a"), "wg-customer-a");
+    let (one, other) = (name("customer-north-1"), name("customer-north-2"));
+    assert!(one != other && one.len() <= 15 && other.len() <= 15, "{one} {other}");
+}
+
+/// What stands around the key in a device's file, and what a device makes of what stands between.
+struct Place {
+    before: &'static str,
+    after: &'static str,
+    read: fn(&str) -> Option<String>,
+}
+
+fn from_hex(hex: &str) -> Option<String> {
+    let bytes = (0..hex.len()).step_by(2).map(|n| u8::from_str_radix(hex.get(n..n + 2)?, 16).ok());
+    String::from_utf8(bytes.collect::<Option<Vec<_>>>()?).ok()
+}
+
+fn from_base64(text: &str) -> Option<String> {
+    String::from_utf8(STANDARD.decode(text.strip_prefix("0s")?).ok()?).ok()
+}
+
+/// A word that the device takes as it is: nothing in it that would end it or mean anything.
+fn word(text: &str, ends: &str) -> Option<String> {
+    (!text.contains(|c| ends.contains(c))).then(|| text.to_owned())
+}
+
+fn place(device: &str) -> Place {
+    let place = |before, after, read| Place { before, after, read };
+    match device {
+        "strongswan" => place("secret = \"", "\"", from_base64),
+        "libreswan" => place(": PSK \"", "\"", from_base64),
+        "vyos" => place(" secret '", "'", from_base64),
+        "cisco-ios" => place("  pre-shared-key ", "", |t| match t.strip_prefix("hex ") {
+            Some(hex) => from_hex(hex),
+            None => word(t, "? \""),
+        }),
+        "cisco-asa" => place("-authentication pre-shared-key ", "", |t| word(t, "? \"")),
+        "paloalto" => place("pre-shared-key key \"", "\"", |t| word(t, "?\"'\\")),
+        "juniper" => place("pre-shared-key ", "", |t| match t.strip_prefix("hexadecimal ") {
+            Some(hex) => from_hex(hex),
+            None => word(t.strip_prefix("ascii-text \"")?.strip_suffix('"')?, "\"\\ ?"),
+        }),
+        "mikrotik" => place("secret=\"", "\"", |t| match t.strip_prefix("0x") {
+            Some(hex) => from_hex(hex),
+            None => word(t, "\"\\$? "),
+        }),
+        "pfsense" => place("<pre-shared-key>", "</pre-shared-key>", |t| {
+            let parts = [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&apos;", "'"), ("&amp;", "&")];
+            let text = word(t, "<>")?;
+            Some(parts.into_iter().fold(text, |text, (entity, c)| text.replace(entity, c)))
+        }),
+        "fortinet" => place("set psksecret \"", "\"", |t| {
+            let (mut key, mut chars) = (String::new(), t.chars());
+            while let Some(c) = chars.next() {
+                match c {
+                    '\\' => key.push(chars.next()?),
+                    '"' | '?' | '$' => return None,
+                    c => key.push(c),
+                }
+            }
+            Some(key)
+        }),
+        "aws" => place("\"PreSharedKey\":\"", "\"", |t| word(t, "\"'\\")),
+        other => panic!("{other}"),
+    }
+}
+
+/// The lines with their keys taken out, and the keys as the device reads them.
+fn taken_out(device: &str, file: &str) -> (Vec<String>, Vec<Option<String>>) {
+    let Place { before, after, read } = place(device);
+    let mut keys = Vec::new();
+    let lines = file.lines().map(|line| {
+        let Some((start, rest)) = line.split_once(before) else { return line.to_owned() };
+        let (key, end) = match (device, after) {
+            // It stands in the middle of its line.
+            ("aws", _) => rest.split_once(after).unwrap(),
+            (_, after) => (rest.strip_suffix(after).unwrap(), after),
+        };
+        keys.push(read(key));
+        format!("{start}{before}…{end}")
+    });
+    (lines.collect(), keys)
+}
+
+proptest! {
+    /// Whatever the key is, a device is refused it, or reads it as it is from a file that is otherwise the same.
+    #[test]
+    fn no_key_gets_out_of_its_place(key in "[ -~]{20,128}|[a-zA-Z0-9._]{20,64}|0[xs][0-9a-f]{20,40}") {
+        for (device, _) in DEVICES {
+            let file = render(device, &config("customer-a", "203.0.113.1", &key)).unwrap();
+            let always = !["cisco-asa", "paloalto", "fortinet", "pfsense", "aws"].contains(&device);
+            let Ok(file) = file else {
+                prop_assert!(!always, "{device} is refused {key:?}");
+                continue;
+            };
+            let (lines, keys) = taken_out(device, &file);
+            prop_assert_eq!(&lines, &taken_out(device, &shown(device, &plain())).0, "{}", device);
+            prop_assert!(!keys.is_empty() && keys.iter().all(|k| k.as_ref() == Some(&key)), "{} {:?} {:?}", device, key, keys);
+        }
+    }
+
+    #[test]
+    fn a_generated_key_is_good_for_all(bytes: [u8; 32]) {
+        let mut config = plain();
+        config.pre_shared_key = PreSharedKey::from_random(bytes);
+        for (device, render) in DEVICES {
+            let file = render(&config);
+            prop_assert!(file.as_ref().is_ok_and(|f| device == "pfsense" || taken_out(device, f).1.iter().all(|k| k.as_deref() == Some(config.pre_shared_key.expose()))), "{device}");
+        }
+    }
+}
+
+/// Libreswan's own parser. Its package can't be installed beside strongSwan's: it is unpacked instead.
+#[test]
+fn libreswan_reads_its_file() {
+    let Some(libreswan) = libreswan() else {
+        return eprintln!("SKIPPED: there is no Libreswan to be had here");
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let (conf, nss) = (dir.path().join("ipsec.conf"), dir.path().join("nss"));
+    std::fs::create_dir(&nss).unwrap();
+    let check = |text: &str| {
+        std::fs::write(&conf, text).unwrap();
+        let mut addconn = Command::new(libreswan.join("usr/libexec/ipsec/addconn"));
+        let out = addconn.arg("--checkconfig").arg("--config").arg(&conf).output().unwrap();
+        (out.status.success(), String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned())
+    };
+    // Each algorithm as Libreswan's parser of proposals knows it: the configuration's own check does not look at them.
+    let mut algorithms = Vec::new();
+    for peer_id in ["203.0.113.1", "router.example.org", "vpn@example.org"] {
+        let file = shown("libreswan", &config("customer-a", peer_id, HOSTILE));
+        let (ok, said) = check(&file);
+        assert!(ok, "{said}");
+        for line in file.lines() {
+            let (key, value) = line.trim().split_once('=').unwrap_or_default();
+            if ["ike", "esp"].contains(&key) {
+                algorithms.push(format!("{key}={value}"));
+            }
+        }
+    }
+    for one in algorithms {
+        let mut algparse = Command::new(libreswan.join("usr/libexec/ipsec/algparse"));
+        let out = algparse.args(["-v2", "-pfs", &one]).output().unwrap();
+        let said = String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned();
+        assert!(out.status.success() && !said.contains("ERROR"), "{one}: {said}");
+    }
+    let (ok, said) = check("conn a\n    ikev2=insist\n    no-such-word=1\n    authby=secret\n");
+    assert!(!ok || said.contains("no-such-word"), "the check sees nothing: {said}");
+}
+
+/// The unpacked package, which is kept for the next run.
+fn libreswan() -> Option<PathBuf> {
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/libreswan");
+    let root = target.join("root");
+    if !root.join("usr/libexec/ipsec/addconn").exists() {
+        let work = tempfile::Builder::new().prefix("libreswan").tempdir().ok()?;
+        let fetched =
+            Command::new("apt-get").args(["-q", "download", "libreswan"]).current_dir(&work).output().ok()?;
+        let package = std::fs::read_dir(&work)
+            .ok()?
+            .flatten()
+            .find(|f| f.path().extension().is_some_and(|e| e == "deb"));
+        let package = package.filter(|_| fetched.status.success())?;
+        let unpacked = work.path().join("root");
+        let done = Command::new("dpkg").arg("-x").arg(package.path()).arg(&unpacked).status().ok()?;
+        std::fs::create_dir_all(&target).ok()?;
+        if !done.success() || !Command::new("cp").arg("-a").arg(&unpacked).arg(&root).status().ok()?.success()
+        {
+            return None;
+        }
+    }
+    // It needs libraries that nothing else here needs.
+    Command::new(root.join("usr/libexec/ipsec/addconn")).arg("--version").output().ok()?;
+    Some(root)
+}

@@ -1,0 +1,93 @@
+//! The keys of a tunnel that still work beside its present one, each until its own time.
+
+use crate::{Result, StoreError};
+use jiff::Timestamp;
+use wicketgate_model::PreSharedKey;
+
+/// The newest first; none of them is the present one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PreviousKeys(Vec<(PreSharedKey, Timestamp)>);
+
+impl PreviousKeys {
+    /// A peer that proves one of them costs the daemon a try with each: of more, the oldest stops working.
+    pub const MOST: usize = 3;
+
+    /// Those that work at `now`, and until when.
+    pub fn valid(&self, now: Timestamp) -> impl Iterator<Item = &(PreSharedKey, Timestamp)> {
+        self.0.iter().filter(move |(_, until)| *until > now)
+    }
+
+    /// After `old` made place for `new`. No older key works for longer than `old` does: whoever gives it no time at
+    /// all wants the new one only.
+    pub(crate) fn rotated(
+        &self,
+        old: &PreSharedKey,
+        new: &PreSharedKey,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Self {
+        let older = self.0.iter().map(|(key, till)| (key.clone(), (*till).min(until)));
+        let all = std::iter::once((old.clone(), until)).chain(older);
+        Self(all.filter(|(key, until)| *until > now && key != new).take(Self::MOST).collect())
+    }
+
+    pub(crate) fn text(&self) -> String {
+        let lines: Vec<_> = self
+            .0
+            .iter()
+            .map(|(key, until)| format!("{} {}", until.as_microsecond(), key.expose()))
+            .collect();
+        lines.join("\n")
+    }
+
+    pub(crate) fn read(text: &str) -> Result<Self> {
+        let one = |line: &str| {
+            let (until, key) = line.split_once(' ')?;
+            Some((key.parse().ok()?, Timestamp::from_microsecond(until.parse().ok()?).ok()?))
+        };
+        let all: Option<Vec<_>> = text.lines().map(one).collect();
+        all.map(Self).ok_or(StoreError::Corrupt { column: "previous_keys" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn key(n: u8) -> PreSharedKey {
+        PreSharedKey::from_random([n; 32])
+    }
+
+    #[test]
+    fn each_works_until_its_time_and_reads_back() {
+        let hostile: PreSharedKey = r#" 12 "quoted" \ and # more "#.parse().unwrap();
+        let keys = PreviousKeys::default().rotated(&hostile, &key(1), at(100), at(0));
+        let keys = keys.rotated(&key(1), &key(2), at(200), at(50));
+        assert_eq!(keys.0, [(key(1), at(200)), (hostile.clone(), at(100))]);
+        assert_eq!(PreviousKeys::read(&keys.text()).unwrap(), keys);
+        assert_eq!(keys.valid(at(100)).map(|(k, _)| k).collect::<Vec<_>>(), [&key(1)]);
+        // Nothing older works for longer, and a key that is taken again is no old one.
+        assert_eq!(
+            keys.rotated(&key(2), &key(3), at(120), at(60)).0,
+            [(key(2), at(120)), (key(1), at(120)), (hostile.clone(), at(100))]
+        );
+        assert_eq!(
+            keys.rotated(&key(2), &hostile, at(300), at(60)).0,
+            [(key(2), at(300)), (key(1), at(200))]
+        );
+        assert_eq!(keys.rotated(&key(2), &key(3), at(60), at(60)), PreviousKeys::default());
+        assert_eq!(PreviousKeys::read("").unwrap(), PreviousKeys::default());
+        assert!(PreviousKeys::read("12").is_err());
+    }
+
+    #[test]
+    fn there_are_not_more_than_a_few() {
+        let all =
+            (0..9).fold(PreviousKeys::default(), |k, n| k.rotated(&key(n), &key(n + 1), at(100), at(0)));
+        assert_eq!(all.0.iter().map(|(k, _)| k).collect::<Vec<_>>(), [&key(8), &key(7), &key(6)]);
+    }
+}
