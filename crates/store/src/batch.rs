@@ -6,11 +6,13 @@
 //! itself, and its locks would be held for longer: there a batch is one write.
 //!
 //! Invariants: a write is answered after the commit that holds it, and with that commit's result. A write that was
-//! dropped is rolled back by whoever comes next, alone. A batch that is open has somebody who will end it.
+//! dropped is rolled back by whoever comes next, alone. A batch that is open has somebody who will end it. What is done
+//! to a batch is done to its end by a task of its own, and in bounded time: no caller that goes away, and no host that
+//! is gone, holds up the writes of others.
 
-use crate::{Result, Store, StoreError};
-use sqlx::{Any, Executor, Transaction};
+use crate::{Result, Store, StoreError, transaction::Transaction};
 use std::{
+    io,
     ops::{Deref, DerefMut},
     sync::{
         Arc,
@@ -28,6 +30,9 @@ use tracing::error;
 pub(crate) const MOST: usize = 64;
 /// A write that waits longer for its turn is better answered with 503.
 const TURN: Duration = Duration::from_secs(10);
+/// From the end of a turn to the end of the commit: those before it in the batch are waited for, and each statement
+/// has a bound of its own. Beyond that, nobody knows what became of the write.
+const DURABLE: Duration = Duration::from_secs(25);
 
 #[derive(Debug)]
 pub(crate) struct Batches {
@@ -41,11 +46,19 @@ pub(crate) struct Batches {
 /// A transaction that holds the writes of several.
 #[derive(Debug)]
 struct Batch {
-    tx: Transaction<'static, Any>,
+    tx: Transaction,
     /// Those whose writes are in it.
     waiters: Vec<oneshot::Sender<Result<(), String>>>,
-    /// The last write was dropped half-way.
-    is_torn: bool,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Whole,
+    /// The last write was dropped half-way: all that follows its savepoint is to be rolled back.
+    Torn,
+    /// Its savepoints are not what they should be: nothing of it can be kept.
+    Broken,
 }
 
 /// A write's turn.
@@ -71,82 +84,99 @@ impl Store {
     pub(crate) async fn turn(&self) -> Result<Turn> {
         let queued = Queued::enter(self);
         let lock = timeout(TURN, Arc::clone(&self.batches.open).lock_owned()).await;
-        let mut open = lock.map_err(|_| StoreError::Database(sqlx::Error::PoolTimedOut))?;
-        let most = self.batches.most;
-        if let Some(full) = open.take_if(|b| b.waiters.len() >= most || (b.is_torn && most == 1)) {
-            // As in `flush`: it is carried out although this request may go away.
-            let _ = tokio::spawn(commit(full, most > 1)).await;
-        }
-        if let Some(batch) = open.as_mut().filter(|b| b.is_torn)
-            && let Err(error) = batch.mend().await
-        {
-            error!(%error, "a write could not be rolled back: its whole batch is");
-            *open = None;
-        }
-        if open.is_none() {
-            *open = Some(Batch { tx: self.begin().await?, waiters: Vec::new(), is_torn: false });
-        }
-        let batch = OwnedMutexGuard::try_map(open, Option::as_mut);
-        let batch = batch.map_err(|_| StoreError::Database(sqlx::Error::PoolClosed))?;
-        let mut turn = Turn { batch, store: self.clone(), is_over: false };
-        queued.leave();
-        if self.batches.has_savepoints() {
-            turn.execute("SAVEPOINT turn").await?;
-        }
-        Ok(turn)
+        let open = lock.map_err(|_| too_late())?;
+        // What is done to a batch is done to its end, although this caller may go away: the writes of others are in it.
+        let begun = tokio::spawn(begin_turn(self.clone(), open, queued)).await;
+        begun.map_err(|_| too_late())?
     }
 
     /// Ends the batch that is open, if there is one: what was written so far is then seen by readers, or never was.
     pub(crate) async fn flush(&self) {
         let store = self.clone();
         // A commit is not left half-way because whoever asked for it has gone.
-        let flushed = tokio::spawn(async move {
-            let mut open = store.batches.open.lock().await;
-            if let Some(batch) = open.take() {
-                commit(batch, store.batches.has_savepoints()).await;
-            }
-        });
-        let _ = flushed.await;
+        let _ = tokio::spawn(async move { store.end_batch().await }).await;
     }
 
     /// As [`Self::flush`], without waiting for it.
     fn flush_soon(&self) {
         let store = self.clone();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { store.flush().await });
+            runtime.spawn(async move { store.end_batch().await });
         }
     }
+
+    async fn end_batch(&self) {
+        // Whoever has the lock that long will find the batch when it is done, and end it.
+        let Ok(mut open) = timeout(DURABLE, self.batches.open.lock()).await else {
+            return error!("a batch is held for too long");
+        };
+        if let Some(batch) = open.take() {
+            commit(batch, self.batches.has_savepoints()).await;
+        }
+    }
+}
+
+async fn begin_turn(store: Store, mut open: OwnedMutexGuard<Option<Batch>>, queued: Queued) -> Result<Turn> {
+    let (most, has_savepoints) = (store.batches.most, store.batches.has_savepoints());
+    if let Some(torn) = open.as_mut().filter(|b| b.state == State::Torn && has_savepoints) {
+        torn.mend().await;
+    }
+    if let Some(over) = open.take_if(|b| b.waiters.len() >= most || b.state != State::Whole) {
+        commit(over, has_savepoints).await;
+    }
+    if open.is_none() {
+        *open = Some(Batch { tx: store.begin().await?, waiters: Vec::new(), state: State::Whole });
+    }
+    let batch = OwnedMutexGuard::try_map(open, Option::as_mut);
+    let batch = batch.map_err(|_| StoreError::Database(sqlx::Error::PoolClosed))?;
+    let mut turn = Turn { batch, store, is_over: false };
+    queued.leave();
+    if has_savepoints && let Err(error) = turn.batch.tx.carry_out("SAVEPOINT turn").await {
+        turn.batch.state = State::Broken;
+        return Err(error.into());
+    }
+    Ok(turn)
 }
 
 impl Turn {
     /// Ends the turn, and waits until the write is durable.
-    pub(crate) async fn commit(mut self) -> Result<()> {
-        if self.store.batches.has_savepoints() {
-            self.execute("RELEASE SAVEPOINT turn").await?;
-        }
+    pub(crate) async fn commit(self) -> Result<()> {
         let (tell, told) = oneshot::channel();
+        // See `Store::turn`.
+        tokio::spawn(self.end(tell));
+        let result = timeout(DURABLE, told).await.map_err(|_| too_late())?;
+        let result = result.unwrap_or_else(|_| Err("the commit was not carried out".to_owned()));
+        result.map_err(|text| StoreError::Database(sqlx::Error::Protocol(text)))
+    }
+
+    async fn end(mut self, tell: oneshot::Sender<Result<(), String>>) {
+        let has_savepoints = self.store.batches.has_savepoints();
+        if has_savepoints && let Err(error) = self.batch.tx.carry_out("RELEASE SAVEPOINT turn").await {
+            self.batch.state = State::Broken;
+            // Whoever waits for it has heard by then.
+            let _ = tell.send(Err(error.to_string()));
+            return;
+        }
         self.batch.waiters.push(tell);
         self.is_over = true;
         let store = self.store.clone();
         drop(self);
-        if store.batches.queue.load(Ordering::SeqCst) == 0 || !store.batches.has_savepoints() {
-            store.flush_soon();
+        if store.batches.queue.load(Ordering::SeqCst) == 0 || !has_savepoints {
+            store.end_batch().await;
         }
-        let result = told.await.unwrap_or_else(|_| Err("the commit was not carried out".to_owned()));
-        result.map_err(|text| StoreError::Database(sqlx::Error::Protocol(text)))
     }
 }
 
 impl Deref for Turn {
-    type Target = Transaction<'static, Any>;
+    type Target = Transaction;
 
-    fn deref(&self) -> &Self::Target {
+    fn deref(&self) -> &Transaction {
         &self.batch.tx
     }
 }
 
 impl DerefMut for Turn {
-    fn deref_mut(&mut self) -> &mut Self::Target {
+    fn deref_mut(&mut self) -> &mut Transaction {
         &mut self.batch.tx
     }
 }
@@ -154,33 +184,42 @@ impl DerefMut for Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         if !self.is_over {
-            self.batch.is_torn = true;
+            if self.batch.state == State::Whole {
+                self.batch.state = State::Torn;
+            }
             self.store.flush_soon();
         }
     }
 }
 
 impl Batch {
-    /// Rolls back the write that was dropped.
-    async fn mend(&mut self) -> Result<(), sqlx::Error> {
-        self.tx.execute("ROLLBACK TO SAVEPOINT turn").await?;
-        self.tx.execute("RELEASE SAVEPOINT turn").await?;
-        self.is_torn = false;
-        Ok(())
+    /// Rolls back the write that was dropped. Its savepoint stays: no other write is rolled back to it, since each sets
+    /// its own first.
+    async fn mend(&mut self) {
+        self.state = match self.tx.carry_out("ROLLBACK TO SAVEPOINT turn").await {
+            Ok(()) => State::Whole,
+            Err(error) => {
+                error!(%error, "a write could not be rolled back: its whole batch is");
+                State::Broken
+            }
+        };
     }
 }
 
 async fn commit(mut batch: Batch, has_savepoints: bool) {
-    if batch.is_torn && !has_savepoints {
-        return drop(batch);
+    if batch.state == State::Torn && has_savepoints {
+        batch.mend().await;
     }
-    let mended = if batch.is_torn { batch.mend().await } else { Ok(()) };
-    let Batch { tx, waiters, .. } = batch;
-    let result = match mended {
-        Ok(()) => tx.commit().await,
-        Err(error) => tx.rollback().await.and(Err(error)),
+    let Batch { tx, waiters, state } = batch;
+    let result = match state {
+        State::Whole => tx.commit().await,
+        State::Torn | State::Broken => {
+            // Else it is rolled back by the end of its connection.
+            let _ = tx.rollback().await;
+            Err(sqlx::Error::Protocol("the transaction was rolled back".to_owned()))
+        }
     };
-    if let Err(error) = &result {
+    if let (Err(error), false) = (&result, waiters.is_empty()) {
         error!(%error, writes = waiters.len(), "a commit failed");
     }
     for waiter in waiters {
@@ -189,13 +228,17 @@ async fn commit(mut batch: Batch, has_savepoints: bool) {
     }
 }
 
-/// A place in the queue. Whoever gives it up may have been the one that the open batch was left to.
-struct Queued<'a>(Option<&'a Store>);
+fn too_late() -> StoreError {
+    StoreError::Database(sqlx::Error::Io(io::ErrorKind::TimedOut.into()))
+}
 
-impl<'a> Queued<'a> {
-    fn enter(store: &'a Store) -> Self {
+/// A place in the queue. Whoever gives it up may have been the one that the open batch was left to.
+struct Queued(Option<Store>);
+
+impl Queued {
+    fn enter(store: &Store) -> Self {
         store.batches.queue.fetch_add(1, Ordering::SeqCst);
-        Self(Some(store))
+        Self(Some(store.clone()))
     }
 
     fn leave(mut self) {
@@ -205,7 +248,7 @@ impl<'a> Queued<'a> {
     }
 }
 
-impl Drop for Queued<'_> {
+impl Drop for Queued {
     fn drop(&mut self) {
         if let Some(store) = self.0.take() {
             store.batches.queue.fetch_sub(1, Ordering::SeqCst);
@@ -219,7 +262,7 @@ mod tests {
     use super::*;
     use crate::{Act, FrontdoorSpec};
     use jiff::Timestamp;
-    use sqlx::Row;
+    use sqlx::{Executor as _, Row};
     use tempfile::TempDir;
     use tokio::task::{JoinHandle, yield_now};
     use uuid::Uuid;

@@ -8,9 +8,10 @@ use crate::{
     Result, Store, StoreError,
     agent::shown,
     columns::{big, number, parsed, status, text, time},
+    transaction::Transaction,
 };
 use jiff::Timestamp;
-use sqlx::{Any, AnyConnection, Row, Transaction, any::AnyRow};
+use sqlx::{AnyConnection, Row, any::AnyRow};
 use wicketgate_model::{Detail, EnvironmentId, FrontdoorId, Reason};
 
 /// Events that are kept: a day of a large site.
@@ -194,11 +195,7 @@ pub(crate) fn of_environment(
 
 impl Store {
     /// Commits what told something.
-    pub(crate) async fn commit_telling(
-        &self,
-        mut tx: Transaction<'static, Any>,
-        events: Vec<NewEvent>,
-    ) -> Result<()> {
+    pub(crate) async fn commit_telling(&self, mut tx: Transaction, events: Vec<NewEvent>) -> Result<()> {
         tell(&mut tx, &events).await?;
         tx.commit().await?;
         if !events.is_empty() {

@@ -24,6 +24,7 @@ mod previous_keys;
 mod reconcile;
 mod share;
 mod traffic;
+mod transaction;
 mod tunnel;
 mod window;
 

@@ -6,9 +6,10 @@
 use crate::{
     Result, StoreError,
     batch::{Batches, MOST},
+    transaction::Transaction,
 };
 use sqlx::{
-    Any, AnyConnection, AnyPool, ConnectOptions, Connection, Executor, Transaction,
+    AnyConnection, AnyPool, ConnectOptions, Connection, Executor,
     any::AnyPoolOptions,
     migrate::{MigrateError, Migrator},
     sqlite::SqliteConnectOptions,
@@ -129,21 +130,13 @@ impl Store {
         })
     }
 
-    pub(crate) async fn begin(&self) -> Result<Transaction<'static, Any>> {
-        match self.writers.begin_with(self.begin).await {
-            // A transaction that SQLite ended by itself, as on a full disk, leaves a connection that can't begin
-            // another one.
-            Err(sqlx::Error::InvalidSavePointStatement) => {
-                self.writers.acquire().await?.close().await?;
-                Ok(self.writers.begin_with(self.begin).await?)
-            }
-            begun => Ok(begun?),
-        }
+    pub(crate) async fn begin(&self) -> Result<Transaction> {
+        Ok(Transaction::begin(&self.writers, self.begin).await?)
     }
 
     /// A transaction that reads, and sees nothing that is committed after its first statement.
-    pub(crate) async fn snapshot(&self) -> Result<Transaction<'static, Any>> {
-        Ok(self.readers.begin_with(self.begin_snapshot).await?)
+    pub(crate) async fn snapshot(&self) -> Result<Transaction> {
+        Ok(Transaction::begin(&self.readers, self.begin_snapshot).await?)
     }
 
     /// Whether the database answers.

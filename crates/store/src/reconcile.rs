@@ -6,9 +6,10 @@ use crate::{
     columns::{big, parsed},
     event::{Before, NewEvent},
     share::select,
+    transaction::Transaction,
 };
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use sqlx::{Any, Row, Transaction};
+use sqlx::Row;
 use std::fmt;
 use wicketgate_model::{AgentId, Generation, ShareId, Standing, Status, TunnelId};
 
@@ -118,7 +119,7 @@ macro_rules! update {
 }
 
 /// Answers what there is to tell of it.
-async fn settle_one(tx: &mut Transaction<'static, Any>, settlement: &Settlement) -> Result<Option<NewEvent>> {
+async fn settle_one(tx: &mut Transaction, settlement: &Settlement) -> Result<Option<NewEvent>> {
     let Settlement { resource, generation, standing } = settlement;
     let (id, kind, before, update) = match resource {
         Resource::Tunnel(id) => {
