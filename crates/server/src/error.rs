@@ -241,7 +241,8 @@ impl From<StoreError> for ApiError {
             StoreError::Open(_)
             | StoreError::Files { .. }
             | StoreError::Corrupt { .. }
-            | StoreError::Database(_) => {
+            | StoreError::Database(_)
+            | StoreError::Late => {
                 error!(error = %e, source = ?std::error::Error::source(&e).map(ToString::to_string), "database failed");
                 Self::unavailable("The database does not answer")
             }

@@ -24,6 +24,8 @@ const PERIOD: Duration = Duration::from_secs(1);
 const BEHIND: usize = 4096;
 /// Rows of one read.
 const READ: u32 = 1000;
+/// For one look at the table. What is longer hangs at a database that is gone.
+const READ_WITHIN: Duration = Duration::from_secs(30);
 /// For the first look at the table after a start.
 const BEGIN_WITHIN: Duration = Duration::from_secs(5);
 /// Who follows at one time: each is a connection and some kilobytes.
@@ -97,7 +99,8 @@ impl Feed {
         let mut seen = None;
         let mut failing = false;
         while !self.over.is_cancelled() {
-            let fed = self.feed(&store, &mut seen).await;
+            let fed = timeout(READ_WITHIN, self.feed(&store, &mut seen)).await;
+            let fed = fed.unwrap_or(Err(StoreError::Late));
             if let (Err(error), false) = (&fed, failing) {
                 warn!(%error, "could not read events; trying again every second");
             }

@@ -13,19 +13,25 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::timeout,
+};
 use tracing::{info, warn};
 use wicketgate_model::{Observed, ShareId, TunnelId};
 use wicketgate_session::{
     ca::Ca,
     link::{ConnectedAgent, FromGateway, GatewayHello},
 };
-use wicketgate_store::Store;
+use wicketgate_store::{Store, StoreError};
 
 use crate::{state::GatewayStatus, telemetry::Metrics};
 
 /// Between two tries to write what has to be written.
 const INSIST_EVERY: Duration = Duration::from_secs(1);
+
+/// One try: longer than any of these writes takes. What is longer hangs at a database that is gone.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(30);
 
 /// What is known of one gateway: written by its link, read by the reconciler.
 #[derive(Debug)]
@@ -182,7 +188,7 @@ where
     F: Future<Output = wicketgate_store::Result<T>>,
 {
     let mut failing = false;
-    while let Err(error) = write().await {
+    while let Err(error) = timeout(WRITTEN_WITHIN, write()).await.unwrap_or(Err(StoreError::Late)) {
         if !failing {
             warn!(%error, "could not {what}: trying on");
         }

@@ -7,12 +7,16 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem,
     sync::Arc,
     time::Duration,
 };
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use wicketgate_model::{
@@ -34,6 +38,10 @@ const PERIOD: Duration = Duration::from_secs(1);
 
 /// Rows settled in one transaction: callers' writes wait for it, and after a start there may be very many.
 const SETTLED_AT_ONCE: usize = 500;
+
+/// One run, which settles that many shares at most: far longer than it takes. What is longer hangs at a database that
+/// is gone.
+const RUN_WITHIN: Duration = Duration::from_secs(30);
 
 /// When the reconciler last ran, and with what result: for `/readyz`.
 #[derive(Debug, Clone, Default)]
@@ -81,6 +89,18 @@ pub(crate) struct Reconciler {
     undecided: Touched,
     /// Rows that wait for something, so that a deadline may pass.
     waiting: Touched,
+    /// When rows were last looked at because of the time.
+    swept_at: Option<Timestamp>,
+    /// The newest delta that the gateway had answered at the last run.
+    heard: u64,
+}
+
+/// Whether a run has left something to the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    Nothing,
+    /// Rows to settle: so many at a time, and between them whatever was written meanwhile.
+    More,
 }
 
 impl Reconciler {
@@ -112,6 +132,8 @@ impl Reconciler {
             untold: Touched::default(),
             undecided: Touched::default(),
             waiting: Touched::default(),
+            swept_at: None,
+            heard: 0,
         }
     }
 
@@ -125,15 +147,21 @@ impl Reconciler {
         let mut failing = false;
         loop {
             let now = Timestamp::now();
-            let result = self.activate(now).await;
+            // A run that is cut is as one that failed: what it has not written down, the next one does again.
+            let run = timeout(RUN_WITHIN, self.activate(now)).await;
+            let result = run.map_err(|_| StoreError::Late).and_then(|done| done);
             match &result {
-                Ok(()) if failing => info!("reconciler works again"),
+                Ok(_) if failing => info!("reconciler works again"),
                 Err(error) if !failing => error!(%error, "reconciler failed; it tries again every second"),
-                Ok(()) | Err(_) => {}
+                Ok(_) | Err(_) => {}
             }
             failing = result.is_err();
             self.metrics.reconciled(now, failing);
+            let left = result.as_ref().copied().unwrap_or(Left::Nothing);
             last_run.send_replace(LastRun { at: Some(now), error: result.err().map(|e| e.to_string()) });
+            if left == Left::More && !stop.is_cancelled() {
+                continue;
+            }
             tokio::select! {
                 () = wake.notified() => {}
                 () = tokio::time::sleep(PERIOD) => {}
@@ -142,7 +170,7 @@ impl Reconciler {
         }
     }
 
-    async fn activate(&mut self, now: Timestamp) -> Result<(), StoreError> {
+    async fn activate(&mut self, now: Timestamp) -> Result<Left, StoreError> {
         let changes = self.store.changes(self.revision).await?;
         self.take(changes, now);
         self.expire_keys(now);
@@ -273,8 +301,8 @@ impl Reconciler {
     }
 
     /// Decides where rows stand, and writes what changed.
-    async fn decide(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        let (settlements, connections) = {
+    async fn decide(&mut self, now: Timestamp) -> Result<Left, StoreError> {
+        let (tunnels, (shares, down_to), connections) = {
             let sight = Arc::clone(&self.sight);
             let mut seen = sight.lock();
             let touched = seen.take_touched();
@@ -282,46 +310,77 @@ impl Reconciler {
             self.undecided.shares.extend(touched.shares);
             self.removed_tunnels.retain(|_, sequence| *sequence > seen.heard);
             self.removed_shares.retain(|_, sequence| *sequence > seen.heard);
-            // What waits for a deadline is looked at every time, and everything while the gateway is silent or has
-            // only just begun to report.
-            let settling = now.duration_since(seen.reporting_since) < self.deadlines.silence * 2;
-            if touched.all || settling || seen.silent_since.is_some() {
+            // Deadlines are in seconds: what waits for one is looked at that often, and everything while the gateway
+            // is silent or has only just begun to report. To look at very many rows at every signal finds no more.
+            let by_time = seen.silent_since.is_some()
+                || now.duration_since(seen.reporting_since) < self.deadlines.silence * 2;
+            let is_due = self.swept_at.is_none_or(|at| now.duration_since(at).unsigned_abs() >= PERIOD);
+            if touched.all || (by_time && is_due) {
                 self.undecided.tunnels.extend(self.tunnels.keys());
                 self.undecided.shares.extend(self.shares.keys());
-            } else {
+            } else if is_due || seen.heard != self.heard {
                 self.undecided.tunnels.extend(&self.waiting.tunnels);
                 self.undecided.shares.extend(&self.waiting.shares);
             }
-            (self.settlements(&seen, now), self.new_connections(&seen, now))
-        };
-        for part in settlements.chunks(SETTLED_AT_ONCE) {
-            self.store.settle(part).await?;
-            for settlement in part {
-                self.settled(settlement.clone());
+            if is_due {
+                self.swept_at = Some(now);
             }
+            self.heard = seen.heard;
+            (
+                self.tunnel_settlements(&seen, now),
+                self.share_settlements(&seen, now),
+                self.new_connections(&seen, now),
+            )
+        };
+        for part in tunnels.chunks(SETTLED_AT_ONCE) {
+            self.settle(part).await?;
         }
+        self.settle(&shares).await?;
         if !connections.is_empty() {
             self.store.record_connections(&connections).await?;
         }
-        self.undecided = Touched::default();
+        self.undecided.tunnels = BTreeSet::new();
         self.connections.extend(connections);
+        match down_to {
+            Some(last) => self.undecided.shares.split_off(&last),
+            None => mem::take(&mut self.undecided.shares),
+        };
+        Ok(if self.undecided.shares.is_empty() { Left::Nothing } else { Left::More })
+    }
+
+    async fn settle(&mut self, settlements: &[Settlement]) -> Result<(), StoreError> {
+        self.store.settle(settlements).await?;
+        for settlement in settlements {
+            self.settled(settlement.clone());
+        }
         Ok(())
     }
 
-    fn settlements(&self, seen: &Seen, now: Timestamp) -> Vec<Settlement> {
-        let tunnels = self.undecided.tunnels.iter().filter_map(|id| {
+    fn tunnel_settlements(&self, seen: &Seen, now: Timestamp) -> Vec<Settlement> {
+        let settlements = self.undecided.tunnels.iter().filter_map(|id| {
             let row = self.tunnels.get(id)?;
             let entry = seen.observed.tunnels.get(id).map(|t| (t.ready, t.problem.clone()));
             let told = self.told.tunnels.contains_key(id) || self.removed_tunnels.contains_key(id);
             self.settlement(Resource::Tunnel(*id), row, &observation(seen, entry, told), now)
         });
-        let shares = self.undecided.shares.iter().filter_map(|id| {
-            let row = self.shares.get(id)?;
+        settlements.collect()
+    }
+
+    /// Those of the newest shares, so that whoever has just made one does not wait for all the others after a restart;
+    /// and, if that is as many as are settled at once, down to which share they go.
+    fn share_settlements(&self, seen: &Seen, now: Timestamp) -> (Vec<Settlement>, Option<ShareId>) {
+        let mut settlements = Vec::new();
+        for id in self.undecided.shares.iter().rev() {
+            let Some(row) = self.shares.get(id) else { continue };
             let entry = seen.observed.shares.get(id).map(|s| (s.ready, s.problem.clone()));
             let told = self.told.shares.contains_key(id) || self.removed_shares.contains_key(id);
-            self.settlement(Resource::Share(*id), row, &observation(seen, entry, told), now)
-        });
-        tunnels.chain(shares).collect()
+            let settlement = self.settlement(Resource::Share(*id), row, &observation(seen, entry, told), now);
+            settlements.extend(settlement);
+            if settlements.len() == SETTLED_AT_ONCE {
+                return (settlements, Some(*id));
+            }
+        }
+        (settlements, None)
     }
 
     fn settlement(

@@ -12,7 +12,6 @@
 
 use crate::{Result, Store, StoreError, transaction::Transaction};
 use std::{
-    io,
     ops::{Deref, DerefMut},
     sync::{
         Arc,
@@ -84,10 +83,10 @@ impl Store {
     pub(crate) async fn turn(&self) -> Result<Turn> {
         let queued = Queued::enter(self);
         let lock = timeout(TURN, Arc::clone(&self.batches.open).lock_owned()).await;
-        let open = lock.map_err(|_| too_late())?;
+        let open = lock.map_err(|_| StoreError::Late)?;
         // What is done to a batch is done to its end, although this caller may go away: the writes of others are in it.
         let begun = tokio::spawn(begin_turn(self.clone(), open, queued)).await;
-        begun.map_err(|_| too_late())?
+        begun.map_err(|_| StoreError::Database(sqlx::Error::WorkerCrashed))?
     }
 
     /// Ends the batch that is open, if there is one: what was written so far is then seen by readers, or never was.
@@ -144,7 +143,7 @@ impl Turn {
         let (tell, told) = oneshot::channel();
         // See `Store::turn`.
         tokio::spawn(self.end(tell));
-        let result = timeout(DURABLE, told).await.map_err(|_| too_late())?;
+        let result = timeout(DURABLE, told).await.map_err(|_| StoreError::Late)?;
         let result = result.unwrap_or_else(|_| Err("the commit was not carried out".to_owned()));
         result.map_err(|text| StoreError::Database(sqlx::Error::Protocol(text)))
     }
@@ -228,10 +227,6 @@ async fn commit(mut batch: Batch, has_savepoints: bool) {
     }
 }
 
-fn too_late() -> StoreError {
-    StoreError::Database(sqlx::Error::Io(io::ErrorKind::TimedOut.into()))
-}
-
 /// A place in the queue. Whoever gives it up may have been the one that the open batch was left to.
 struct Queued(Option<Store>);
 
@@ -261,6 +256,7 @@ impl Drop for Queued {
 mod tests {
     use super::*;
     use crate::{Act, FrontdoorSpec};
+    use futures_util::FutureExt as _;
     use jiff::Timestamp;
     use sqlx::{Executor as _, Row};
     use tempfile::TempDir;
@@ -348,6 +344,29 @@ mod tests {
         drop(store.turn().await.unwrap());
         timeout(BOUND, write(&store, 2, false)).await.unwrap().unwrap().unwrap();
         assert!(written(&store).await.contains(&2));
+    }
+
+    #[tokio::test]
+    async fn who_goes_away_at_its_end_takes_nothing_from_the_others() {
+        let (_dir, store) = store().await;
+        let first = store.turn().await.unwrap();
+        let second = write(&store, 1, false);
+        queued(&store, 1).await;
+        let gone = store.clone();
+        let gone = tokio::spawn(async move {
+            let turn = gone.turn().await.unwrap();
+            // Begun, and no more looked at.
+            let _ = turn.commit().now_or_never();
+        });
+        queued(&store, 2).await;
+        let last = write(&store, 2, false);
+        queued(&store, 3).await;
+        let first = tokio::spawn(first.commit());
+        timeout(BOUND, gone).await.unwrap().unwrap();
+        for write in [first, second, last] {
+            timeout(BOUND, write).await.unwrap().unwrap().unwrap();
+        }
+        assert_eq!(written(&store).await, [1, 2]);
     }
 
     #[tokio::test]

@@ -41,6 +41,9 @@ pub enum StoreError {
     Corrupt { column: &'static str },
     #[error("the database does not answer")]
     Database(#[source] sqlx::Error),
+    /// Whoever asked has stopped to wait.
+    #[error("the database did not answer in time")]
+    Late,
 }
 
 impl From<sqlx::Error> for StoreError {

@@ -193,6 +193,21 @@ mod tests {
     use super::*;
 
     #[tokio::test]
+    async fn the_database_of_a_newer_program_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("wicketgate.db").display().to_string();
+        let store = Store::open(&file).await.unwrap();
+        let mut tx = store.begin().await.unwrap();
+        let later = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+                     VALUES (9999, 'later', TRUE, x'00', 0)";
+        sqlx::query(later).execute(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap();
+        store.close().await;
+        let error = Store::open(&file).await.err().map(|e| e.to_string()).unwrap();
+        assert!(error.contains("newer version of this program (schema 9999)"), "{error}");
+    }
+
+    #[tokio::test]
     async fn a_password_is_never_shown() {
         for url in [
             "postgres://u:geheim@127.0.0.1:1/wicketgate",

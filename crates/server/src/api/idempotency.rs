@@ -1,12 +1,16 @@
 //! `Idempotency-Key` on a POST: however often the same request is sent, it is carried out once, and answered alike.
 //!
-//! A key is its caller's own, and good for a day. A request that was refused has changed nothing, and leaves its key
+//! A key is its caller's own, with the scopes that it had, and good for a day. A request that was refused has changed nothing, and leaves its key
 //! free. An answer that holds a secret (an enrolment code, a client secret) says `no-store` and is not kept: sent
 //! again, its request is refused with a 409, since the secret was shown the one time that it is shown. A request
 //! goes on to its end although its caller hangs up, so that there is an answer to be kept.
 
 use super::wire::body::{LARGEST, read};
-use crate::{auth::authenticate, error::ApiError, state::AppState, state::now};
+use crate::{
+    auth::{Principal, Scope, authenticate},
+    error::ApiError,
+    state::{AppState, now},
+};
 use axum::{
     body::{Body, Bytes, to_bytes},
     extract::{Request, State},
@@ -20,14 +24,17 @@ use axum::{
 };
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+use tokio::time::timeout;
 use tracing::warn;
 use uuid::Uuid;
-use wicketgate_store::{Claim, Claimed, KeptAnswer};
+use wicketgate_store::{Claim, Claimed, KeptAnswer, Reach};
 
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Set on an answer that was kept.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+/// For what is carried out, whoever waits for it. Less than the minute for which a claim is held.
+const LONGEST: Duration = Duration::from_secs(50);
 /// Keys are UUIDs or like them.
 const LONGEST_KEY: usize = 255;
 /// What an answer says beside its body.
@@ -60,12 +67,24 @@ async fn carry_out(state: AppState, request: Request, next: Next) -> Result<Resp
     };
     let (parts, body) = request.into_parts();
     let bytes = read(body).await?;
-    let claim = Arc::new(Claim {
-        principal: principal.actor,
+    let claim = Claim {
         key: key(&parts.headers)?,
-        fingerprint: fingerprint(&parts, &bytes),
+        fingerprint: fingerprint(&principal, &parts, &bytes),
+        principal: principal.actor,
         token: Uuid::now_v7(),
-    });
+    };
+    // From the claim on: what is claimed is carried out, or let go of.
+    let task =
+        tokio::spawn(claimed(state, Arc::new(claim), Request::from_parts(parts, Body::from(bytes)), next));
+    task.await.map_err(|_| ApiError::unavailable("The request could not be carried out"))?
+}
+
+async fn claimed(
+    state: AppState,
+    claim: Arc<Claim>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
     match state.store.claim(&claim, now()).await? {
         Claimed::Fresh => {}
         Claimed::Running => {
@@ -75,7 +94,7 @@ async fn carry_out(state: AppState, request: Request, next: Next) -> Result<Resp
         }
         Claimed::Other => {
             return Err(ApiError::conflict(
-                "Idempotency-Key was used for another request within the last day",
+                "Idempotency-Key was used for another request, or with other scopes, within the last day",
             ));
         }
         Claimed::Answered(answer) => return replay(answer),
@@ -85,10 +104,10 @@ async fn carry_out(state: AppState, request: Request, next: Next) -> Result<Resp
             )));
         }
     }
-    let request = Request::from_parts(parts, Body::from(bytes));
-    let work = CLAIM.scope(Arc::clone(&claim), next.run(request));
-    let task = tokio::spawn(async move { keep(&state, &claim, work.await).await });
-    task.await.map_err(|_| ApiError::unavailable("The request could not be carried out"))
+    let work = timeout(LONGEST, CLAIM.scope(Arc::clone(&claim), next.run(request))).await;
+    let response =
+        work.unwrap_or_else(|_| ApiError::unavailable("The request took too long").into_response());
+    Ok(keep(&state, &claim, response).await)
 }
 
 fn key(headers: &HeaderMap) -> Result<String, ApiError> {
@@ -102,10 +121,21 @@ fn key(headers: &HeaderMap) -> Result<String, ApiError> {
     })
 }
 
-/// Path, query and body; a JSON body by what it says, however it is written.
-fn fingerprint(parts: &Parts, body: &Bytes) -> String {
+/// Path, query and body; a JSON body by what it says, however it is written. And what the caller may do: of two tokens
+/// of one account, the narrower one must not be shown what the other was answered.
+fn fingerprint(principal: &Principal, parts: &Parts, body: &Bytes) -> String {
     let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
     let mut digest = Sha256::new();
+    for scope in Scope::ALL.into_iter().filter(|s| principal.scopes.contains(s)) {
+        digest.update(scope.as_str());
+        digest.update(" ");
+    }
+    match &principal.reach {
+        Reach::All => digest.update("all"),
+        Reach::Organization(own) => digest.update(format!("organization {own:?}")),
+        Reach::Named(named) => digest.update(format!("named {named:?}")),
+    }
+    digest.update("\n");
     digest.update(path);
     digest.update("\n");
     match serde_json::from_slice::<Value>(body) {

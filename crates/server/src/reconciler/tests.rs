@@ -232,6 +232,26 @@ async fn a_share_is_told_seen_and_deployed() {
 }
 
 #[tokio::test]
+async fn the_newest_share_does_not_wait_for_all_the_others() {
+    let mut b = Bench::new().await;
+    let mut ids = Vec::new();
+    for _ in 0..=SETTLED_AT_ONCE {
+        ids.push(b.create().await);
+    }
+    b.activate().await;
+    b.gateway.hear();
+    b.gateway.report(&b.reconciler).await;
+    assert_eq!(b.reconciler.activate(b.now).await.unwrap(), Left::More);
+    let (oldest, newest) = (ids[0], ids[SETTLED_AT_ONCE]);
+    assert_eq!(b.share(newest).await.standing.status, Status::Deployed);
+    assert_eq!(b.share(oldest).await.standing.status, Status::New);
+    assert_eq!(b.reconciler.activate(b.now).await.unwrap(), Left::Nothing);
+    for id in ids {
+        assert_eq!(b.share(id).await.standing.status, Status::Deployed);
+    }
+}
+
+#[tokio::test]
 async fn an_agent_is_told_what_the_server_signed() {
     let mut b = Bench::new().await;
     let id = b.create().await;

@@ -3,8 +3,12 @@ use axum::http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 
 async fn post(app: &TestApp, key: &str, path: &str, body: impl ToString) -> Answer {
+    post_as(app, TOKEN, key, path, body).await
+}
+
+async fn post_as(app: &TestApp, token: &str, key: &str, path: &str, body: impl ToString) -> Answer {
     let request = Request::post(app.path(path))
-        .header("authorization", format!("Bearer {TOKEN}"))
+        .header("authorization", format!("Bearer {token}"))
         .header("content-type", "application/json")
         .header("idempotency-key", key);
     app.send(request.body(body.to_string().into()).unwrap()).await
@@ -133,4 +137,20 @@ async fn a_secret_is_shown_once_and_kept_nowhere() {
             assert!(!bytes.windows(code.len()).any(|w| w == code.as_bytes()), "{}", path.display());
         }
     }
+}
+
+#[tokio::test]
+async fn a_narrower_token_is_not_shown_what_a_wider_one_was_answered() {
+    let app = TestApp::new().await;
+    let account = app.account(json!({"scopes": ["frontdoor.read", "frontdoor.write"]})).await;
+    let secret = account["clientSecret"].as_str().unwrap();
+    let made = post_as(&app, secret, "k", "ipsec-tunnels", tunnel("a", 1)).await;
+    assert_eq!(made.status, StatusCode::ACCEPTED);
+    let asked = json!({"grant_type": "client_credentials", "client_id": account["clientId"],
+        "client_secret": secret, "scope": "frontdoor.read"});
+    let token = app.call(Method::POST, "/oauth/token", Some(asked)).await;
+    let token = token.body["access_token"].as_str().unwrap();
+    let refused = post_as(&app, token, "k", "ipsec-tunnels", tunnel("a", 1)).await;
+    assert_eq!((refused.status, is_replay(&refused)), (StatusCode::CONFLICT, false), "{}", refused.text);
+    assert!(is_replay(&post_as(&app, secret, "k", "ipsec-tunnels", tunnel("a", 1)).await));
 }

@@ -6,6 +6,7 @@ mod api_accounts;
 mod database;
 mod events;
 mod lists;
+mod outage;
 
 use database::on_each;
 use jiff::{SignedDuration, Timestamp};

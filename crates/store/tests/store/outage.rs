@@ -1,0 +1,80 @@
+//! A PostgreSQL host that goes away, and says nothing any more.
+
+use crate::{ALL, act};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+use std::time::Duration;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, UnixStream},
+    time::timeout,
+};
+use wicketgate_lab::postgres;
+use wicketgate_store::{FrontdoorSpec, Reach, Store, StoreError};
+
+/// What is answered by then was not left to TCP.
+const BOUND: Duration = Duration::from_secs(30);
+
+fn spec(organization: &str) -> FrontdoorSpec {
+    FrontdoorSpec {
+        organization: organization.to_owned(),
+        default_namespace: "default".parse().unwrap(),
+        ipsec_shares_enabled: true,
+    }
+}
+
+/// Passes on what is said, until a COMMIT is said while the host is to go.
+async fn line(listener: TcpListener, socket: String, goes: Arc<AtomicBool>) {
+    while let Ok((mut client, _)) = listener.accept().await {
+        let mut server = UnixStream::connect(&socket).await.unwrap();
+        let goes = Arc::clone(&goes);
+        tokio::spawn(async move {
+            let (mut there, mut back) = ([0; 8192], [0; 8192]);
+            loop {
+                tokio::select! {
+                    n = client.read(&mut there) => match n {
+                        Ok(n) if n > 0 => {
+                            let is_commit = there[..n].windows(6).any(|w| w == b"COMMIT");
+                            if is_commit && goes.load(Ordering::SeqCst) {
+                                return std::future::pending().await;
+                            }
+                            server.write_all(&there[..n]).await.unwrap();
+                        }
+                        _ => return,
+                    },
+                    n = server.read(&mut back) => match n {
+                        Ok(n) if n > 0 => client.write_all(&back[..n]).await.unwrap(),
+                        _ => return,
+                    },
+                }
+            }
+        });
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_dies_during_a_commit_is_not_waited_for() {
+    let Some(url) = postgres::fresh().unwrap() else { return };
+    let (socket, database) = url.split_once('@').unwrap().1.split_once('/').unwrap();
+    let socket = format!("{}/.s.PGSQL.5432", socket.replace("%2F", "/"));
+    let (listener, goes) =
+        (TcpListener::bind("127.0.0.1:0").await.unwrap(), Arc::new(AtomicBool::new(false)));
+    let place = format!("postgres://postgres@{}/{database}", listener.local_addr().unwrap());
+    tokio::spawn(line(listener, socket, Arc::clone(&goes)));
+    let store = Store::open(&place).await.unwrap();
+    store.create_frontdoor(&spec("before"), &act()).await.unwrap();
+
+    goes.store(true, Ordering::SeqCst);
+    let (frontdoor, during) = (spec("during"), act());
+    let refused = timeout(BOUND, store.create_frontdoor(&frontdoor, &during)).await.unwrap();
+    assert!(matches!(refused, Err(StoreError::Database(_) | StoreError::Late)), "{refused:?}");
+
+    // It is back, on another connection than the one that hangs.
+    goes.store(false, Ordering::SeqCst);
+    timeout(BOUND, store.create_frontdoor(&spec("after"), &act())).await.unwrap().unwrap();
+    let all = store.frontdoors(&Reach::All, &ALL).await.unwrap();
+    let organizations: Vec<_> = all.rows.iter().map(|f| f.organization.as_str()).collect();
+    assert_eq!(organizations, ["before", "after"]);
+}
