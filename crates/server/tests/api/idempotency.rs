@@ -148,7 +148,8 @@ async fn a_narrower_token_is_not_shown_what_a_wider_one_was_answered() {
     assert_eq!(made.status, StatusCode::ACCEPTED);
     let asked = json!({"grant_type": "client_credentials", "client_id": account["clientId"],
         "client_secret": secret, "scope": "frontdoor.read"});
-    let token = app.call(Method::POST, "/oauth/token", Some(asked)).await;
+    let token = Request::post("/oauth/token").header("content-type", "application/json");
+    let token = app.send(token.body(asked.to_string().into()).unwrap()).await;
     let token = token.body["access_token"].as_str().unwrap();
     let refused = post_as(&app, token, "k", "ipsec-tunnels", tunnel("a", 1)).await;
     assert_eq!((refused.status, is_replay(&refused)), (StatusCode::CONFLICT, false), "{}", refused.text);
