@@ -96,6 +96,7 @@ CREATE UNIQUE INDEX ipsec_tunnel_name ON ipsec_tunnel (frontdoor, name) WHERE st
 CREATE UNIQUE INDEX ipsec_tunnel_peer_address ON ipsec_tunnel (location, peer_address) WHERE status <> 'DELETED';
 CREATE UNIQUE INDEX ipsec_tunnel_slot ON ipsec_tunnel (location, slot) WHERE status <> 'DELETED';
 CREATE INDEX ipsec_tunnel_frontdoor ON ipsec_tunnel (frontdoor, id);
+CREATE INDEX ipsec_tunnel_location ON ipsec_tunnel (location, id);
 CREATE INDEX ipsec_tunnel_revision ON ipsec_tunnel (revision);
 
 CREATE TABLE ipsec_share (
@@ -132,6 +133,8 @@ CREATE INDEX ipsec_share_status ON ipsec_share (frontdoor, status, id);
 CREATE INDEX ipsec_share_created ON ipsec_share (frontdoor, created_at, id);
 CREATE INDEX ipsec_share_deleted ON ipsec_share (frontdoor, deleted_at, id) WHERE status = 'DELETED';
 CREATE INDEX ipsec_share_environment ON ipsec_share (environment, id);
+-- Pages of one environment's shares are counted and found in it alone, in the order of names.
+CREATE INDEX ipsec_share_page ON ipsec_share (frontdoor, environment, status, name, id);
 CREATE INDEX ipsec_share_revision ON ipsec_share (revision);
 
 -- A program's credentials. `scopes` and `frontdoors` are separated by spaces; NULL names all of the organization.

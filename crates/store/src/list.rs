@@ -38,16 +38,33 @@ pub struct Property {
     /// May be absent. An absent value sorts before all others.
     pub optional: bool,
     sql: &'static str,
+    /// Of a property that another row has: how that row is found.
+    by: Option<By>,
 }
 
 impl Property {
     pub const fn new(name: &'static str, kind: PropertyType, sql: &'static str) -> Self {
-        Self { name, kind, optional: false, sql }
+        Self { name, kind, optional: false, sql, by: None }
+    }
+
+    pub(crate) const fn found_by(self, by: By) -> Self {
+        Self { by: Some(by), ..self }
     }
 
     pub(crate) const fn optional(self) -> Self {
         Self { optional: true, ..self }
     }
+}
+
+/// How a row is filtered by what another row has, without a join.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct By {
+    /// Names the other row.
+    pub(crate) column: &'static str,
+    /// Finds it: the value follows.
+    pub(crate) find: &'static str,
+    /// Each value is of one row at most.
+    pub(crate) is_unique: bool,
 }
 
 /// What can be listed, and how. Every property can be filtered and sorted by.
@@ -57,6 +74,9 @@ pub struct Listing {
     /// Columns, tables and joins.
     select: &'static str,
     from: &'static str,
+    /// The table of the rows themselves, where there are joins: what is counted, and what a page is found in. To join
+    /// all rows before a page would take many times as long.
+    table: Option<&'static str>,
     /// The expression that ties are broken on.
     id: &'static str,
     /// Holds for all rows that there are for the API; empty if all do.
@@ -76,7 +96,7 @@ struct Hidden {
 impl Listing {
     /// Of what is kept in memory.
     pub const fn in_memory(properties: &'static [Property]) -> Self {
-        Self { properties, select: "", from: "", id: "", only: "", hidden: None }
+        Self { properties, select: "", from: "", table: None, id: "", only: "", hidden: None }
     }
 
     pub(crate) const fn new(
@@ -85,7 +105,11 @@ impl Listing {
         from: &'static str,
         id: &'static str,
     ) -> Self {
-        Self { properties, select, from, id, only: "", hidden: None }
+        Self { properties, select, from, table: None, id, only: "", hidden: None }
+    }
+
+    pub(crate) const fn of_table(self, table: &'static str) -> Self {
+        Self { table: Some(table), ..self }
     }
 
     pub(crate) const fn only(self, only: &'static str) -> Self {

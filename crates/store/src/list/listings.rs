@@ -1,7 +1,7 @@
 //! What each resource's list knows: data only.
 
 use super::{
-    Filter, ListRequest, Listing, Property,
+    By, Filter, ListRequest, Listing, Property,
     PropertyType::{Boolean, Enum, Id, Integer, List, Tags, Text, Timestamp},
     Scope, Wanted,
 };
@@ -218,14 +218,22 @@ pub static SHARES: Listing = Listing::new(
         Property::new("name", Text, "s.name"),
         Property::new("frontdoorId", Id(""), "s.frontdoor"),
         Property::new("ipsecTunnelId", Id("tnl-"), "s.tunnel"),
-        Property::new("envZId", Text, "e.z_id"),
+        Property::new("envZId", Text, "e.z_id").found_by(By {
+            column: "s.environment",
+            find: "SELECT e.id FROM environment e WHERE e.z_id",
+            is_unique: true,
+        }),
         Property::new("target", Text, "s.target"),
         Property::new("ingressPort", Integer, "s.ingress_port"),
         Property::new("status", Enum(&STATUSES), "s.status"),
         Property::new("statusDetail.reason", Enum(&REASONS), reason!("s")).optional(),
         Property::new("statusDetail.message", Text, message!("s")).optional(),
         Property::new("statusDetail.since", Timestamp, since!("s")).optional(),
-        Property::new("locationId", Text, "t.location"),
+        Property::new("locationId", Text, "t.location").found_by(By {
+            column: "s.tunnel",
+            find: "SELECT t.id FROM ipsec_tunnel t WHERE t.location",
+            is_unique: false,
+        }),
         Property::new("proxyProtocol", Enum(&["v2"]), "s.proxy_protocol").optional(),
         Property::new("allowedSources", List, "s.allowed_sources").optional(),
         Property::new("maxConnections", Integer, "s.max_connections").optional(),
@@ -240,6 +248,7 @@ pub static SHARES: Listing = Listing::new(
     "ipsec_share s JOIN ipsec_tunnel t ON t.id = s.tunnel JOIN environment e ON e.id = s.environment",
     "s.id",
 )
+.of_table("ipsec_share s")
 .hiding_deleted("s.status <> 'DELETED'", "s.deleted_at");
 
 pub static EXECUTIONS: Listing = Listing::new(

@@ -21,7 +21,8 @@ enum Value {
 
 impl Sql {
     pub(super) fn count(listing: &Listing, scope: Option<&Owner>, request: &ListRequest) -> Self {
-        let mut sql = Self { text: format!("SELECT COUNT(*) FROM {}", listing.from), values: Vec::new() };
+        let from = listing.table.unwrap_or(listing.from);
+        let mut sql = Self { text: format!("SELECT COUNT(*) FROM {from}"), values: Vec::new() };
         sql.conditions(listing, scope, request);
         sql
     }
@@ -29,8 +30,26 @@ impl Sql {
     pub(super) fn page(listing: &Listing, scope: Option<&Owner>, request: &ListRequest) -> Self {
         let text = format!("SELECT {} FROM {}", listing.select, listing.from);
         let mut sql = Self { text, values: Vec::new() };
+        // What another row is asked for is not in the table itself.
+        let table = listing.table.filter(|_| request.sort.iter().all(|s| s.property.by.is_none()));
+        if let Some(table) = table {
+            sql.text.push_str(&format!(" WHERE {0} IN (SELECT {0} FROM {table}", listing.id));
+        }
         sql.conditions(listing, scope, request);
-        sql.text.push_str(" ORDER BY ");
+        sql.order(listing, request);
+        sql.text.push_str(" LIMIT ");
+        sql.bind(Value::Integer(request.page.size.into()));
+        sql.text.push_str(" OFFSET ");
+        sql.bind(Value::Integer(request.page.offset()));
+        if table.is_some() {
+            sql.text.push(')');
+            sql.order(listing, request);
+        }
+        sql
+    }
+
+    fn order(&mut self, listing: &Listing, request: &ListRequest) {
+        self.text.push_str(" ORDER BY ");
         for sort in &request.sort {
             // SQLite has NULL first, PostgreSQL last. Said only where it matters: an index has no such word.
             let order = match (sort.descending, sort.property.optional) {
@@ -39,14 +58,9 @@ impl Sql {
                 (true, false) => "DESC",
                 (true, true) => "DESC NULLS LAST",
             };
-            sql.text.push_str(&format!("{} {order}, ", sort.property.sql));
+            self.text.push_str(&format!("{} {order}, ", sort.property.sql));
         }
-        sql.text.push_str(listing.id);
-        sql.text.push_str(" LIMIT ");
-        sql.bind(Value::Integer(request.page.size.into()));
-        sql.text.push_str(" OFFSET ");
-        sql.bind(Value::Integer(request.page.offset()));
-        sql
+        self.text.push_str(listing.id);
     }
 
     fn bind(&mut self, value: Value) {
@@ -99,7 +113,17 @@ impl Sql {
         let simple: Vec<_> = simple.into_iter().filter_map(Wanted::simple).collect();
         if !simple.is_empty() {
             is_first = false;
-            self.one_of(column, simple.into_iter());
+            match filter.property.by {
+                // Where it is one row, it is said so: only then an index keeps the order of what follows.
+                Some(by) => {
+                    let is_one = by.is_unique && simple.len() == 1;
+                    let equals = if is_one { "=" } else { "IN" };
+                    self.text.push_str(&format!("{} {equals} ({}", by.column, by.find));
+                    self.one_of("", simple.into_iter());
+                    self.text.push(')');
+                }
+                None => self.one_of(column, simple.into_iter()),
+            }
         }
         for value in others {
             if !std::mem::take(&mut is_first) {
@@ -121,6 +145,10 @@ impl Sql {
     fn one_of(&mut self, column: &str, values: impl ExactSizeIterator<Item = Value>) {
         if values.len() == 0 {
             return self.text.push_str("1 = 0");
+        }
+        if values.len() == 1 {
+            self.text.push_str(&format!("{column} = "));
+            return values.into_iter().for_each(|value| self.bind(value));
         }
         self.text.push_str(&format!("{column} IN ("));
         for (i, value) in values.enumerate() {

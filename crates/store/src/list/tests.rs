@@ -97,6 +97,9 @@ async fn what_is_asked_for_most_needs_no_sorting() {
         let sql = Sql::page(listing, Some(&scope), &request(&filters, sort, listing));
         let plan = plan(&store, sql).await;
         assert!(plan.iter().any(|step| step.contains(index)), "{index}: {plan:?}");
-        assert!(!plan.iter().any(|step| step.starts_with("USE TEMP B-TREE")), "{index}: {plan:?}");
+        // A page that was found in the table alone is put into order once more, after the joins: its rows only.
+        let found =
+            plan.split_last().filter(|_| listing.table.is_some()).map_or(&plan[..], |(_, found)| found);
+        assert!(!found.iter().any(|step| step.starts_with("USE TEMP B-TREE")), "{index}: {plan:?}");
     }
 }
