@@ -15,3 +15,4 @@ mod problems;
 mod rotation;
 mod secrets;
 mod selectors;
+mod share_options;

@@ -2,12 +2,16 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream},
     thread,
     time::Duration,
 };
 
 use anyhow::{Result, ensure};
+use rustix::net::{
+    AddressFamily, SocketType, bind, socket,
+    sockopt::{Timeout, set_socket_timeout},
+};
 use wicketgate_lab::Namespace;
 
 use super::PATIENCE;
@@ -62,6 +66,26 @@ pub(crate) fn connect(from: &Namespace, to: SocketAddr, bound: Duration) -> Resu
     let stream = from.connect(to, bound)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+/// The same from one of the namespace's addresses.
+pub(crate) fn connect_as(
+    from: &Namespace,
+    source: Ipv4Addr,
+    to: SocketAddr,
+    bound: Duration,
+) -> Result<TcpStream> {
+    let fd = from.enter(|| -> Result<_> {
+        let fd = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+        // Bounds the connect, too.
+        set_socket_timeout(&fd, Timeout::Send, Some(bound))?;
+        bind(&fd, &SocketAddr::from((source, 0)))?;
+        rustix::net::connect(&fd, &to)?;
+        Ok(fd)
+    })??;
+    let stream = TcpStream::from(fd);
+    stream.set_read_timeout(Some(PATIENCE))?;
     Ok(stream)
 }
 

@@ -4,6 +4,7 @@
 //! goes through an agent of the share's environment that has acknowledged the share and is not barred.
 
 mod announce;
+mod balancer;
 mod control;
 mod doorway;
 mod enrol;

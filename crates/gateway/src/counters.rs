@@ -1,40 +1,46 @@
-//! What each share has carried: one set of atomic counters per share, written by its connections.
+//! What each share has carried: one set of atomic counters per share, written by its connections, that both metric
+//! buckets and Prometheus are fed from.
 
 use std::{
+    array,
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
-use wicketgate_model::{ShareId, TrafficDelta, TunnelId};
+use wicketgate_model::{DialTimes, FailureReason, ShareId, TrafficDelta, TunnelId};
 
 /// The counters of one share on one tunnel. They only grow, save `active` and its peak.
 #[derive(Debug, Default)]
 pub(crate) struct ShareCounters {
     /// Payload bytes from the remote site to the target.
-    pub(crate) rx: Arc<AtomicU64>,
+    pub(crate) rx: AtomicU64,
     /// Payload bytes from the target to the remote site.
-    pub(crate) tx: Arc<AtomicU64>,
-    opened: AtomicU64,
-    failed: AtomicU64,
+    pub(crate) tx: AtomicU64,
+    /// Connections opened, by how long it took.
+    opened: [AtomicU64; DialTimes::BUCKETS],
+    dial_micros: AtomicU64,
+    failed: [AtomicU64; FailureReason::ALL.len()],
     active: AtomicU64,
     active_peak: AtomicU64,
 }
 
 impl ShareCounters {
     /// A connection reached its target. It counts as active until the value is dropped.
-    pub(crate) fn open(self: &Arc<Self>) -> ActiveConnection {
-        self.opened.fetch_add(1, Relaxed);
+    pub(crate) fn open(self: &Arc<Self>, took: Duration) -> ActiveConnection {
+        self.opened[DialTimes::bucket(took)].fetch_add(1, Relaxed);
+        self.dial_micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
         let active = self.active.fetch_add(1, Relaxed) + 1;
         self.active_peak.fetch_max(active, Relaxed);
         ActiveConnection(Arc::clone(self))
     }
 
     /// A connection could not be served.
-    pub(crate) fn fail(&self) {
-        self.failed.fetch_add(1, Relaxed);
+    pub(crate) fn fail(&self, reason: FailureReason) {
+        self.failed[reason as usize].fetch_add(1, Relaxed);
     }
 }
 
@@ -57,8 +63,38 @@ struct Entry {
     counters: Arc<ShareCounters>,
     rx: u64,
     tx: u64,
-    opened: u64,
-    failed: u64,
+    dials: DialTimes,
+    failed: [u64; FailureReason::ALL.len()],
+}
+
+impl Entry {
+    /// What was counted since the last call.
+    fn take(&mut self, share: ShareId, tunnel: TunnelId) -> TrafficDelta {
+        let c = &self.counters;
+        let since = |now: &AtomicU64, told: &mut u64| {
+            let now = now.load(Relaxed);
+            now - std::mem::replace(told, now)
+        };
+        let dials = DialTimes {
+            counts: array::from_fn(|n| since(&c.opened[n], &mut self.dials.counts[n])),
+            micros: since(&c.dial_micros, &mut self.dials.micros),
+        };
+        let failures = FailureReason::ALL.into_iter().filter_map(|reason| {
+            let n = reason as usize;
+            let failed = since(&c.failed[n], &mut self.failed[n]);
+            (failed > 0).then_some((reason, failed))
+        });
+        TrafficDelta {
+            failures: failures.collect(),
+            rx: since(&c.rx, &mut self.rx),
+            tx: since(&c.tx, &mut self.tx),
+            connections: dials.count(),
+            dials,
+            // The next peak starts from what is open now.
+            active: c.active_peak.swap(c.active.load(Relaxed), Relaxed),
+            ..TrafficDelta::new(share, tunnel)
+        }
+    }
 }
 
 impl Counters {
@@ -71,25 +107,11 @@ impl Counters {
     pub(crate) fn take(&self) -> Vec<TrafficDelta> {
         let mut deltas = Vec::new();
         self.lock().retain(|&(share, tunnel), entry| {
-            let c = &entry.counters;
             // Looked at before the counters are: whoever still writes to them keeps the entry for another report.
-            let in_use = Arc::strong_count(c) > 1;
-            let since = |now: &AtomicU64, told: &mut u64| {
-                let now = now.load(Relaxed);
-                now - std::mem::replace(told, now)
-            };
-            let delta = TrafficDelta {
-                share,
-                tunnel,
-                rx: since(&c.rx, &mut entry.rx),
-                tx: since(&c.tx, &mut entry.tx),
-                connections: since(&c.opened, &mut entry.opened),
-                failures: since(&c.failed, &mut entry.failed),
-                // The next peak starts from what is open now.
-                active: c.active_peak.swap(c.active.load(Relaxed), Relaxed),
-            };
+            let in_use = Arc::strong_count(&entry.counters) > 1;
+            let delta = entry.take(share, tunnel);
             // A client that stays connected is worth a bucket even while it is silent.
-            if delta.rx + delta.tx + delta.connections + delta.failures + delta.active > 0 {
+            if !delta.is_empty() {
                 deltas.push(delta);
             }
             in_use
@@ -112,20 +134,33 @@ mod tests {
         let counters = Counters::default();
         let (share, tunnel) = (ShareId::new(Uuid::nil()), TunnelId::new(Uuid::nil()));
         let mine = counters.of(share, tunnel);
-        let first = mine.open();
-        drop(mine.open());
+        let (quick, slow) = (Duration::from_micros(700), Duration::from_secs(9));
+        let first = mine.open(quick);
+        drop(mine.open(slow));
         mine.rx.fetch_add(10, Relaxed);
-        mine.fail();
+        mine.fail(FailureReason::ShareFull);
+        mine.fail(FailureReason::ShareFull);
+        mine.fail(FailureReason::NoAgent);
         let [delta] = &counters.take()[..] else { panic!("one share carried something") };
-        assert_eq!((delta.rx, delta.tx, delta.connections, delta.failures, delta.active), (10, 0, 2, 1, 2));
+        assert_eq!((delta.rx, delta.tx, delta.connections, delta.failed(), delta.active), (10, 0, 2, 3, 2));
+        assert_eq!(delta.failures, [(FailureReason::ShareFull, 2), (FailureReason::NoAgent, 1)].into());
+        assert_eq!((delta.dials.counts[1], delta.dials.counts[11], delta.dials.micros), (1, 1, 9_000_700));
         mine.tx.fetch_add(5, Relaxed);
         let [delta] = &counters.take()[..] else { panic!("one share carried something") };
-        assert_eq!((delta.rx, delta.tx, delta.connections, delta.failures, delta.active), (0, 5, 0, 0, 1));
+        assert_eq!((delta.rx, delta.tx, delta.connections, delta.failed(), delta.active), (0, 5, 0, 0, 1));
+        assert_eq!(delta.dials, DialTimes::default());
         // A share that is gone keeps its counters until its last connection is.
         drop(mine);
         assert_eq!(counters.take().len(), 1);
         drop(first);
         counters.take();
         assert!(counters.take().is_empty() && counters.lock().is_empty());
+    }
+
+    #[test]
+    fn every_reason_has_a_place_of_its_own() {
+        for (n, reason) in FailureReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, n);
+        }
     }
 }

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     net::TcpListener,
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{mpsc, oneshot},
     time::MissedTickBehavior,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -26,7 +26,7 @@ use crate::{
     check::check,
     counters::Counters,
     ipsec::Backend,
-    listener::Served,
+    listener::{Limits, Served},
     tunnel::{Surroundings, TunnelTask, Wish},
 };
 
@@ -83,8 +83,13 @@ impl Gateway {
         link.send.send(FromGateway::Hello(hello)).await.context("the server's end of the link is gone")?;
 
         let left_over = backend.left_over().await.context("could not look for what an earlier run left")?;
-        let connections = connections();
-        info!(connections, "connections at a time, by the limit of open files");
+        let limits = Limits::of(connections());
+        info!(
+            connections = limits.gateway,
+            tunnel = limits.tunnel,
+            share = limits.share,
+            "connections at a time, by the limit of open files"
+        );
         let board = Arc::new(Board::default());
         let counters = Arc::new(Counters::default());
         let around = Surroundings {
@@ -92,8 +97,8 @@ impl Gateway {
             agents: agents.clone(),
             board: Arc::clone(&board),
             counters: Arc::clone(&counters),
-            connections: Arc::new(Semaphore::new(connections)),
-            connections_each: connections.div_ceil(2),
+            connections: Arc::default(),
+            limits,
             tasks: tasks.clone(),
             stop: stop.clone(),
         };
@@ -149,7 +154,7 @@ fn connections() -> usize {
     }
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::from(u32::MAX));
     let room = files.saturating_sub(DESCRIPTORS_KEPT).max(files / 2) / DESCRIPTORS_EACH;
-    usize::try_from(room).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS)
+    usize::try_from(room).unwrap_or(usize::MAX).max(1)
 }
 
 /// Sends what the board has to tell, as often as the link takes it.
@@ -296,7 +301,9 @@ impl Serving {
         self.around.board.expect_share(share.id, share.tunnel);
         self.around.agents.assign(share);
         let stop = &self.around.stop;
-        self.served.entry(share.id).or_insert_with(|| Served::new(share.id, stop));
+        let served = self.served.entry(share.id).or_insert_with(|| Served::new(share.id, stop));
+        // Before the board can say that this generation is served.
+        served.set_options(&share.options);
         if let Some(old) = self.desired.shares.get(&share.id).filter(|old| old.tunnel != share.tunnel)
             && let Some(wish) = self.tunnels.get(&old.tunnel)
         {

@@ -10,6 +10,8 @@ mod gateway;
 pub mod ipsec;
 mod listener;
 mod netns;
+mod proxy_protocol;
+mod room;
 mod tunnel;
 
 pub use gateway::{Gateway, GatewayConfig};

@@ -1,21 +1,31 @@
-//! A share's listener, and the way of a connection through the gateway: accept, open a stream through an agent,
-//! relay.
+//! A share's listener, and the way of a connection through the gateway: accept, admit or refuse, open a stream through
+//! an agent, relay.
 //!
-//! Invariant: the accept loop only accepts; whatever may wait happens in the connection's own task.
+//! Invariants: the accept loop accepts and refuses; whatever may wait happens in the connection's own task. Each
+//! connection that is not served is counted, and reset.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
 
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     task::JoinHandle,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{Instrument, debug, debug_span, warn};
-use wicketgate_model::{Generation, IngressPort, ShareId};
+use tracing::{Instrument, debug, debug_span, info, warn};
+use wicketgate_model::{FailureReason, Generation, IngressPort, ProxyProtocol, ShareId, ShareOptions};
 use wicketgate_session::{carrier::Early, unended::Unended};
 
-use crate::{agents::Agents, counters::ShareCounters};
+use crate::{
+    agents::Agents,
+    counters::ShareCounters,
+    proxy_protocol,
+    room::{Room, Taken},
+};
 
 /// When `accept` fails for want of descriptors or memory, trying again at once would only burn a core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -27,6 +37,9 @@ const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(crate) struct Served {
     pub(crate) share: ShareId,
+    /// As they are for connections from now on.
+    options: RwLock<Arc<ShareOptions>>,
+    connections: Arc<Room>,
     /// Ends all of the share's connections: it was deleted.
     cut: CancellationToken,
 }
@@ -34,11 +47,42 @@ pub(crate) struct Served {
 impl Served {
     /// Its connections end with `stop`, too.
     pub(crate) fn new(share: ShareId, stop: &CancellationToken) -> Arc<Self> {
-        Arc::new(Self { share, cut: stop.child_token() })
+        Arc::new(Self {
+            share,
+            options: RwLock::default(),
+            connections: Arc::default(),
+            cut: stop.child_token(),
+        })
+    }
+
+    /// Connections that were admitted go on with the options of their time.
+    pub(crate) fn set_options(&self, options: &ShareOptions) {
+        *self.options.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(options.clone());
+    }
+
+    fn options(&self) -> Arc<ShareOptions> {
+        Arc::clone(&self.options.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(crate) fn cut(&self) {
         self.cut.cancel();
+    }
+}
+
+/// How many connections there may be at a time: of the gateway, by what it has descriptors for, and of each tunnel and
+/// share, so that one can't take all that the others need.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) gateway: usize,
+    pub(crate) tunnel: usize,
+    /// Of a share that says nothing of it.
+    pub(crate) share: usize,
+}
+
+impl Limits {
+    pub(crate) fn of(gateway: usize) -> Self {
+        let tunnel = gateway.div_ceil(2);
+        Self { gateway, tunnel, share: tunnel.div_ceil(2) }
     }
 }
 
@@ -48,10 +92,38 @@ pub(crate) struct Serving {
     pub(crate) served: Arc<Served>,
     pub(crate) counters: Arc<ShareCounters>,
     pub(crate) agents: Agents,
-    /// One of each is held by a connection: its tunnel's and its gateway's. Whoever gets none waits, and others
-    /// behind it in the kernel's queue, so that one site can't take all that the others need.
-    pub(crate) permits: [Arc<Semaphore>; 2],
+    pub(crate) limits: Limits,
+    pub(crate) tunnel: Arc<Room>,
+    pub(crate) gateway: Arc<Room>,
     pub(crate) tasks: TaskTracker,
+}
+
+/// What an admitted connection holds.
+struct Admitted {
+    options: Arc<ShareOptions>,
+    _places: [Taken; 3],
+}
+
+impl Serving {
+    /// Whether a connection from `address` is served, by what is known without waiting.
+    fn admit(&self, address: SocketAddr) -> Result<Admitted, FailureReason> {
+        let options = self.served.options();
+        if let Some(sources) = &options.allowed_sources {
+            let admitted = match address.ip().to_canonical() {
+                IpAddr::V4(ip) => sources.admit(ip),
+                IpAddr::V6(_) => false,
+            };
+            if !admitted {
+                return Err(FailureReason::SourceNotAllowed);
+            }
+        }
+        let most = options.max_connections.and_then(|most| usize::try_from(most.get()).ok());
+        let share = self.served.connections.enter(most.unwrap_or(self.limits.share));
+        let share = share.ok_or(FailureReason::ShareFull)?;
+        let tunnel = self.tunnel.enter(self.limits.tunnel).ok_or(FailureReason::TunnelFull)?;
+        let gateway = self.gateway.enter(self.limits.gateway).ok_or(FailureReason::GatewayFull)?;
+        Ok(Admitted { options, _places: [share, tunnel, gateway] })
+    }
 }
 
 /// A bound listener. Dropped, it stops accepting soon; connections that were accepted go on.
@@ -98,23 +170,26 @@ impl Drop for Listener {
 async fn accept(socket: TcpListener, serving: Serving) {
     let mut starved = false;
     loop {
-        let [tunnel, gateway] = serving.permits.clone();
-        let (Ok(of_tunnel), Ok(of_gateway)) = (tunnel.acquire_owned().await, gateway.acquire_owned().await)
-        else {
-            return;
-        };
         match socket.accept().await {
             Ok((client, address)) => {
-                starved = false;
-                let cut = serving.served.cut.clone();
-                let connection = cut.run_until_cancelled_owned(connection(client, address, serving.clone()));
-                serving.tasks.spawn(
-                    async move {
-                        connection.await;
-                        drop((of_tunnel, of_gateway));
+                if std::mem::take(&mut starved) {
+                    info!("connections are accepted again");
+                }
+                let client = Unended::new(client);
+                match serving.admit(address) {
+                    Ok(admitted) => {
+                        let cut = serving.served.cut.clone();
+                        let connection = connection(client, address, admitted, serving.clone());
+                        let connection = cut.run_until_cancelled_owned(connection).in_current_span();
+                        serving.tasks.spawn(async move {
+                            connection.await;
+                        });
                     }
-                    .in_current_span(),
-                );
+                    Err(reason) => {
+                        serving.counters.fail(reason);
+                        debug!(reason = reason.as_str(), "a connection was refused");
+                    }
+                }
             }
             Err(error) if is_of_the_connection(&error) => {
                 debug!(%error, "a connection ended before it was accepted");
@@ -141,22 +216,28 @@ fn is_of_the_connection(error: &io::Error) -> bool {
     )
 }
 
-async fn connection(client: TcpStream, address: SocketAddr, serving: Serving) {
+async fn connection(mut client: Unended, address: SocketAddr, admitted: Admitted, serving: Serving) {
     let Serving { served, counters, agents, .. } = serving;
-    let mut client = Unended::new(client);
-    if let Err(error) = prepare(client.tcp()) {
-        debug!(%error, "a connection ended before it was served");
-        return;
-    }
-    match agents.open(served.share, address, Early::new(Vec::new(), client.tcp())).await {
+    let Admitted { options, _places } = admitted;
+    let accepted = Instant::now();
+    let preface = prepare(client.tcp()).and_then(|()| match options.proxy_protocol {
+        Some(ProxyProtocol::V2) => Ok(proxy_protocol::header(address, client.tcp().local_addr()?)),
+        None => Ok(Vec::new()),
+    });
+    let preface = match preface {
+        Ok(preface) => preface,
+        Err(error) => return debug!(%error, "a connection ended before it was served"),
+    };
+    match agents.open(served.share, address, Early::new(preface, client.tcp())).await {
         Ok(stream) => {
-            let active = counters.open();
-            let end = stream.relay(client, &counters.rx, &counters.tx, None).await;
+            let active = counters.open(accepted.elapsed());
+            let idle = options.idle_timeout_seconds.map(|idle| Duration::from_secs(idle.get().into()));
+            let end = stream.relay(client, &counters.rx, &counters.tx, idle).await;
             debug!(?end, "connection ended");
             drop(active);
         }
         Err(failure) => {
-            counters.fail();
+            counters.fail(failure.reason.counted());
             debug!(reason = %failure, "connection could not be served");
         }
     }

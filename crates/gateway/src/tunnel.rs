@@ -11,10 +11,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::{
-    sync::{Notify, Semaphore},
-    time::Instant,
-};
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 use wicketgate_model::{
@@ -26,7 +23,8 @@ use crate::{
     board::{Board, ListenerSeen},
     counters::Counters,
     ipsec::{Backend, Tunnel},
-    listener::{Listener, Served, Serving},
+    listener::{Limits, Listener, Served, Serving},
+    room::Room,
 };
 
 /// How often what is is compared with the wish although nothing was heard: somebody may have removed it.
@@ -73,9 +71,9 @@ pub(crate) struct Surroundings {
     pub(crate) agents: Agents,
     pub(crate) board: Arc<Board>,
     pub(crate) counters: Arc<Counters>,
-    /// The connections that the gateway may have at a time, and how many of them one tunnel may have.
-    pub(crate) connections: Arc<Semaphore>,
-    pub(crate) connections_each: usize,
+    /// The connections of all tunnels.
+    pub(crate) connections: Arc<Room>,
+    pub(crate) limits: Limits,
     /// Connections run here; it outlives the tunnel's own task.
     pub(crate) tasks: TaskTracker,
     /// The gateway is stopping: the task ends, and leaves what is.
@@ -109,7 +107,7 @@ pub(crate) struct TunnelTask {
     id: TunnelId,
     wish: Arc<Wish>,
     around: Surroundings,
-    permits: Arc<Semaphore>,
+    connections: Arc<Room>,
     /// What the wish said when it was last read.
     shares: BTreeMap<ShareId, ShareWish>,
     /// What the back end was last asked for, and when it is asked for it again.
@@ -128,7 +126,7 @@ impl TunnelTask {
         Self {
             id,
             wish,
-            permits: Arc::new(Semaphore::new(around.connections_each)),
+            connections: Arc::default(),
             around,
             shares: BTreeMap::new(),
             asked: None,
@@ -332,7 +330,9 @@ impl TunnelTask {
             served: Arc::clone(served),
             counters: self.around.counters.of(id, self.id),
             agents: self.around.agents.clone(),
-            permits: [Arc::clone(&self.permits), Arc::clone(&self.around.connections)],
+            limits: self.around.limits,
+            tunnel: Arc::clone(&self.connections),
+            gateway: Arc::clone(&self.around.connections),
             tasks: self.around.tasks.clone(),
         };
         let port = share.ingress_port;

@@ -15,6 +15,7 @@ mod secret;
 mod status;
 mod target;
 mod text;
+mod traffic;
 
 pub use assignment::{Assignment, SignedAssignment};
 pub use connection::{Algorithms, Connection, ConnectionState};
@@ -24,13 +25,14 @@ pub use ids::{
     TunnelId, ZId,
 };
 pub use network::{IngressPort, LoadBalancerPools, PeerAddress, PeerCidr};
-pub use observed::{Observed, ObservedDelta, ShareObserved, TrafficDelta, TunnelObserved};
+pub use observed::{Observed, ObservedDelta, ShareObserved, TunnelObserved};
 pub use options::{AllowedSources, IdleTimeout, MaxConnections, ProxyProtocol, ShareOptions, SourceCidr};
 pub use proposal::{Encryption, EspProposal, EspProposals, Group, Hash, IkeProposal, IkeProposals};
 pub use secret::PreSharedKey;
 pub use status::{Deadlines, Detail, Generation, Observation, Problem, Reason, Standing, Status, next};
 pub use target::{Host, Target};
 pub use text::{LocationId, NamespaceName, PeerId, ResourceName};
+pub use traffic::{DialTimes, FailureReason, TrafficDelta};
 
 /// Why a text is not a value of a type: the rule, worded to follow the property's name
 /// (`ingressPort` + ` must be between 1 and 65535`).

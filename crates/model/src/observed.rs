@@ -67,21 +67,3 @@ impl Observed {
         }
     }
 }
-
-/// What a share carried since the last report. Deltas, so that a restart of either side never counts twice.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct TrafficDelta {
-    pub share: ShareId,
-    pub tunnel: TunnelId,
-    /// Payload bytes from the remote site to the target.
-    pub rx: u64,
-    /// Payload bytes from the target to the remote site.
-    pub tx: u64,
-    /// Connections opened.
-    pub connections: u64,
-    /// Connections that could not be served.
-    pub failures: u64,
-    /// The most connections open at one time since the last report.
-    pub active: u64,
-}

@@ -234,6 +234,10 @@ impl From<StoreError> for ApiError {
             StoreError::NoFrontdoor(id) => Self::frontdoor_not_found(id),
             StoreError::NoSlot => Self::conflict("The location has no room for another tunnel"),
             StoreError::InUse { with } => Self::conflict(format!("In use by {with}")),
+            StoreError::SourceOutside { with, source_cidr, peer_cidr } => Self::conflict(format!(
+                "peerCidr can't be {peer_cidr}: allowedSources of IPsec share {with} has {source_cidr}, \
+                 which is not within it"
+            )),
             StoreError::Stale
             | StoreError::Conflict { .. }
             | StoreError::NotLive(_)

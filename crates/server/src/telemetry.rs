@@ -1,8 +1,9 @@
 //! What operators measure, for Prometheus. The registry is an argument: whoever starts the server may have counted
 //! something of its own in it.
 //!
-//! Invariant: labels have few values. A route is a template and never a path; only shares that carried something, and
-//! are not deleted, have series of their own.
+//! Invariant: labels have few values. A route is a template and never a path; what shares carried is below.
+
+mod carried;
 
 use std::sync::Arc;
 
@@ -25,6 +26,7 @@ use wicketgate_model::{LocationId, ShareId, Status, TrafficDelta};
 use wicketgate_store::Store;
 
 use crate::state::GatewayStatus;
+use carried::Carried;
 
 /// What Prometheus calls the text that OpenMetrics 1.0 is.
 const OPEN_METRICS: HeaderValue =
@@ -51,11 +53,6 @@ struct ByStatus {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByShare {
-    share: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByGateway {
     location: String,
     esp: String,
@@ -74,11 +71,7 @@ pub struct Metrics {
     tunnels: Family<ByStatus, Gauge>,
     shares: Family<ByStatus, Gauge>,
     agents: Gauge,
-    received: Family<ByShare, Counter>,
-    sent: Family<ByShare, Counter>,
-    connections: Family<ByShare, Counter>,
-    failures: Family<ByShare, Counter>,
-    active: Family<ByShare, Gauge>,
+    carried: Carried,
     gateways: Family<ByGateway, Gauge>,
 }
 
@@ -94,11 +87,7 @@ impl Metrics {
             tunnels: Family::default(),
             shares: Family::default(),
             agents: Gauge::default(),
-            received: Family::default(),
-            sent: Family::default(),
-            connections: Family::default(),
-            failures: Family::default(),
-            active: Family::default(),
+            carried: Carried::default(),
             gateways: Family::default(),
         };
         metrics.register(registry.sub_registry_with_prefix("wicketgate"));
@@ -125,19 +114,7 @@ impl Metrics {
         registry.register("tunnels", "Tunnels that are not deleted", self.tunnels.clone());
         registry.register("shares", "Shares that are not deleted", self.shares.clone());
         registry.register("agents_connected", "Agents that are connected", self.agents.clone());
-        registry.register(
-            "share_received_bytes",
-            "From remote sites to the share's target",
-            self.received.clone(),
-        );
-        registry.register("share_sent_bytes", "From the share's target to remote sites", self.sent.clone());
-        registry.register("share_connections", "Connections that were opened", self.connections.clone());
-        registry.register("share_failures", "Connections that could not be served", self.failures.clone());
-        registry.register(
-            "share_active_connections",
-            "The most connections at one time, in the gateway's last report",
-            self.active.clone(),
-        );
+        self.carried.register(registry);
         registry.register("gateway", "1 while the gateway is linked", self.gateways.clone());
     }
 
@@ -156,23 +133,12 @@ impl Metrics {
     }
 
     pub(crate) fn carried(&self, deltas: &[TrafficDelta]) {
-        for delta in deltas {
-            let share = ByShare { share: delta.share.to_string() };
-            self.received.get_or_create(&share).inc_by(delta.rx);
-            self.sent.get_or_create(&share).inc_by(delta.tx);
-            self.connections.get_or_create(&share).inc_by(delta.connections);
-            self.failures.get_or_create(&share).inc_by(delta.failures);
-            self.active.get_or_create(&share).set(i64::try_from(delta.active).unwrap_or(i64::MAX));
-        }
+        self.carried.add(deltas);
     }
 
     /// A share that is deleted has no series any more.
     pub(crate) fn forget(&self, share: ShareId) {
-        let share = ByShare { share: share.to_string() };
-        for counters in [&self.received, &self.sent, &self.connections, &self.failures] {
-            counters.remove(&share);
-        }
-        self.active.remove(&share);
+        self.carried.forget(share);
     }
 }
 
@@ -238,7 +204,7 @@ mod tests {
     use tempfile::TempDir;
     use tower::ServiceExt as _;
     use uuid::Uuid;
-    use wicketgate_model::TunnelId;
+    use wicketgate_model::{DialTimes, FailureReason, TunnelId};
 
     #[tokio::test]
     async fn what_was_counted_is_told() {
@@ -265,7 +231,18 @@ mod tests {
         };
 
         let (share, tunnel) = (ShareId::new(Uuid::now_v7()), TunnelId::new(Uuid::now_v7()));
-        let delta = TrafficDelta { share, tunnel, rx: 5, tx: 7, connections: 2, failures: 1, active: 1 };
+        let mut dials = DialTimes { micros: 1_500_000, ..DialTimes::default() };
+        (dials.counts[0], dials.counts[10]) = (1, 1);
+        let failures = [(FailureReason::ShareFull, 1), (FailureReason::NoAgent, 3)].into();
+        let delta = TrafficDelta {
+            rx: 5,
+            tx: 7,
+            connections: 2,
+            failures,
+            active: 1,
+            dials,
+            ..TrafficDelta::new(share, tunnel)
+        };
         metrics.carried(std::slice::from_ref(&delta));
         metrics.carried(&[delta]);
         metrics.answered("GET", "/livez", 200, Duration::from_millis(2));
@@ -285,7 +262,14 @@ mod tests {
             format!("wicketgate_share_received_bytes_total{{share=\"{share}\"}} 10"),
             format!("wicketgate_share_sent_bytes_total{{share=\"{share}\"}} 14"),
             format!("wicketgate_share_connections_total{{share=\"{share}\"}} 4"),
-            format!("wicketgate_share_failures_total{{share=\"{share}\"}} 2"),
+            format!("wicketgate_share_failures_total{{share=\"{share}\",reason=\"share-full\"}} 2"),
+            format!("wicketgate_share_failures_total{{share=\"{share}\",reason=\"no-agent\"}} 6"),
+            format!("wicketgate_share_dial_duration_seconds_sum{{share=\"{share}\"}} 3.0"),
+            format!("wicketgate_share_dial_duration_seconds_count{{share=\"{share}\"}} 4"),
+            format!("wicketgate_share_dial_duration_seconds_bucket{{le=\"0.0005\",share=\"{share}\"}} 2"),
+            format!("wicketgate_share_dial_duration_seconds_bucket{{le=\"1.0\",share=\"{share}\"}} 2"),
+            format!("wicketgate_share_dial_duration_seconds_bucket{{le=\"5.0\",share=\"{share}\"}} 4"),
+            format!("wicketgate_share_dial_duration_seconds_bucket{{le=\"+Inf\",share=\"{share}\"}} 4"),
             format!("wicketgate_share_active_connections{{share=\"{share}\"}} 1"),
             "wicketgate_gateway{location=\"local\",esp=\"kernel\"} 1".to_owned(),
         ] {

@@ -1,7 +1,7 @@
 //! What can go wrong in the store, and how the two databases' words for a broken uniqueness become one.
 
 use std::path::PathBuf;
-use wicketgate_model::{FrontdoorId, Status};
+use wicketgate_model::{FrontdoorId, PeerCidr, ShareId, SourceCidr, Status};
 
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
@@ -19,6 +19,9 @@ pub enum StoreError {
     /// What was to be made belongs to a Frontdoor that was deleted.
     #[error("the Frontdoor {0} was deleted")]
     NoFrontdoor(FrontdoorId),
+    /// A live share admits `source_cidr`, which would be outside of its tunnel's network.
+    #[error("{source_cidr} of {with} is outside of {peer_cidr}")]
+    SourceOutside { with: ShareId, source_cidr: SourceCidr, peer_cidr: PeerCidr },
     /// A row that the new one names is not there or not live.
     #[error("{property} names nothing live")]
     Reference { property: &'static str },

@@ -11,8 +11,8 @@ use crate::{
 use jiff::Timestamp;
 use sqlx::{Row, any::AnyRow};
 use wicketgate_model::{
-    EnvironmentId, FrontdoorId, Generation, IngressPort, LocationId, ProxyProtocol, ResourceName, ShareId,
-    ShareOptions, Standing, Status, Target, TunnelId, ZId,
+    EnvironmentId, FrontdoorId, Generation, IngressPort, LocationId, PeerCidr, ProxyProtocol, ResourceName,
+    ShareId, ShareOptions, SourceCidr, Standing, Status, Target, TunnelId, ZId,
 };
 
 #[derive(Debug, Clone)]
@@ -241,7 +241,8 @@ impl Write {
     /// transaction ends, since writers follow one another.
     async fn check_references(&mut self, frontdoor: FrontdoorId, spec: &ShareSpec) -> Result<()> {
         let tunnel = sqlx::query(
-            "SELECT 1 FROM ipsec_tunnel WHERE id = $1 AND frontdoor = $2 AND status NOT IN ('DELETING', 'DELETED')",
+            "SELECT peer_cidr FROM ipsec_tunnel \
+             WHERE id = $1 AND frontdoor = $2 AND status NOT IN ('DELETING', 'DELETED')",
         )
         .bind(spec.tunnel.to_string())
         .bind(frontdoor.to_string())
@@ -256,8 +257,30 @@ impl Write {
         match (tunnel, environment) {
             (None, _) => Err(StoreError::Reference { property: "ipsecTunnelId" }),
             (_, None) => Err(StoreError::Reference { property: "envZId" }),
+            // The network was another one when the caller was told that its sources are in order.
+            (Some(tunnel), _) if outside(&spec.options, parsed(&tunnel, "peer_cidr")?).is_some() => {
+                Err(StoreError::Stale)
+            }
             _ => Ok(()),
         }
+    }
+
+    /// No live share of the tunnel admits sources that are not in this network.
+    pub(crate) async fn check_sources(&mut self, tunnel: TunnelId, peer_cidr: PeerCidr) -> Result<()> {
+        let rows = sqlx::query(
+            "SELECT id, allowed_sources, max_connections, idle_timeout_seconds, proxy_protocol FROM ipsec_share \
+             WHERE tunnel = $1 AND allowed_sources IS NOT NULL AND status NOT IN ('DELETING', 'DELETED') \
+             ORDER BY id",
+        )
+        .bind(tunnel.to_string())
+        .fetch_all(self.db())
+        .await?;
+        for row in &rows {
+            if let Some(source_cidr) = outside(&options(row)?, peer_cidr) {
+                return Err(StoreError::SourceOutside { with: parsed(row, "id")?, source_cidr, peer_cidr });
+            }
+        }
+        Ok(())
     }
 
     async fn live_share(&mut self, frontdoor: FrontdoorId, id: ShareId) -> Result<ShareRow> {
@@ -314,6 +337,12 @@ impl Write {
             Execution { resource_type: ResourceType::Share, resource: &id, generation: Some(generation) };
         self.record(act, frontdoor, action, on).await
     }
+}
+
+/// The first of the allowed sources that is not in the tunnel's network.
+fn outside(options: &ShareOptions, peer_cidr: PeerCidr) -> Option<SourceCidr> {
+    let sources = options.allowed_sources.as_ref()?;
+    sources.networks().iter().find(|net| !net.is_within(peer_cidr)).copied()
 }
 
 fn options(row: &AnyRow) -> Result<ShareOptions> {

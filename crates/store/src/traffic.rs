@@ -60,7 +60,7 @@ impl Store {
                 rx: delta.rx,
                 tx: delta.tx,
                 connections: delta.connections,
-                failures: delta.failures,
+                failures: delta.failed(),
                 active: delta.active,
             };
             for scope in [delta.share.to_string(), delta.tunnel.to_string()] {

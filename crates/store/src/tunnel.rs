@@ -199,6 +199,9 @@ impl Store {
         if old.generation != expected {
             return Err(StoreError::Stale);
         }
+        if old.peer_cidr != spec.peer_cidr {
+            write.check_sources(id, spec.peer_cidr).await?;
+        }
         let address = if spec.peer_cidr.contains(old.load_balancer_ip) {
             pools.address(old.slot, spec.peer_cidr).ok_or(StoreError::NoSlot)?
         } else {

@@ -40,7 +40,7 @@ impl Agents {
             name: name.clone(),
             address,
         };
-        let Some(place) = self.with(|roster| roster.connect(about)) else {
+        let Some(place) = self.with(|roster| roster.connect(about, std::time::Instant::now())) else {
             return debug!(agent.id = %agent, "a barred agent was turned away");
         };
         drop(permit);
@@ -143,7 +143,7 @@ impl Agents {
                     Health::Ok => Health::Ok,
                     Health::Unreachable(cause) => Health::Unreachable(plain(&cause)),
                 };
-                self.with(|roster| roster.health(agent, session, share, health));
+                self.with(|roster| roster.health(agent, session, share, health, std::time::Instant::now()));
             }
             FromAgent::Hello { .. } | FromAgent::Renew { .. } | FromAgent::Pong => {}
         }

@@ -3,7 +3,7 @@
 
 use super::{
     Agents,
-    roster::{Pick, Seat},
+    roster::{Pick, Seat, Shown},
 };
 use std::{
     fmt, io,
@@ -17,7 +17,7 @@ use std::{
 };
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
-use wicketgate_model::{AgentId, Problem, Reason, ShareId};
+use wicketgate_model::{AgentId, FailureReason, Problem, Reason, ShareId};
 use wicketgate_session::{
     carrier::{Carrier, Early},
     frame::{Open, RefusalReason},
@@ -57,6 +57,32 @@ pub enum DialFailureReason {
 }
 
 impl DialFailureReason {
+    /// As it is counted.
+    pub(crate) fn counted(self) -> FailureReason {
+        match self {
+            Self::NoAgent | Self::Refused(RefusalReason::Draining) => FailureReason::NoAgent,
+            Self::NoCarrier => FailureReason::NoCarrier,
+            Self::Timeout => FailureReason::AgentTimeout,
+            Self::Refused(RefusalReason::NotAssigned | RefusalReason::NotAllowed) => {
+                FailureReason::AgentRefused
+            }
+            Self::Refused(RefusalReason::NameNotFound) => FailureReason::NameNotFound,
+            Self::Refused(RefusalReason::ConnectionRefused) => FailureReason::ConnectionRefused,
+            Self::Refused(RefusalReason::TimedOut) => FailureReason::DialTimeout,
+            Self::Refused(RefusalReason::Unreachable) => FailureReason::TargetUnreachable,
+        }
+    }
+
+    /// What it shows of the replica.
+    fn shows(self) -> Shown {
+        match self {
+            Self::NoAgent => Shown::Gone,
+            Self::Refused(RefusalReason::Draining) => Shown::Draining,
+            Self::NoCarrier | Self::Timeout => Shown::AgentFails,
+            Self::Refused(_) => Shown::TargetFails,
+        }
+    }
+
     fn shown(self) -> Reason {
         match self {
             Self::Refused(reason) if reason.is_of_the_target() => Reason::TargetUnreachable,
@@ -159,19 +185,26 @@ impl Agents {
         let mut tried = Vec::new();
         let mut last = None;
         loop {
-            let Some(pick) = self.with(|roster| roster.pick(share, &tried)) else {
+            let Some(pick) = self.with(|roster| roster.pick(share, &tried, std::time::Instant::now())) else {
                 return Err(last.unwrap_or_else(|| {
                     failure(DialFailureReason::NoAgent, "no connected agent has acknowledged the share")
                 }));
             };
-            let agent = pick.agent;
-            tried.push(agent);
-            match self.open_through(pick, share, client, &mut early, deadline).await {
+            tried.push(pick.agent);
+            let opened = self.open_through(&pick, share, client, &mut early, deadline).await;
+            let shown = match &opened {
+                Ok(_) => Shown::Well,
+                Err(failure) => failure.reason.shows(),
+            };
+            if !pick.is_well || shown != Shown::Well {
+                self.with(|roster| roster.shown(&pick, share, shown, std::time::Instant::now()));
+            }
+            match opened {
                 Ok((carrier, active)) => {
                     return Ok(Stream { carrier, early: early.end(), agents: self.clone(), active });
                 }
                 Err(failure) => {
-                    debug!(agent.id = %agent, reason = %failure, "an agent did not open a stream");
+                    debug!(agent.id = %pick.agent, reason = %failure, "an agent did not open a stream");
                     last = Some(failure);
                 }
             }
@@ -192,7 +225,7 @@ impl Agents {
 
     async fn open_through(
         &self,
-        pick: Pick,
+        pick: &Pick,
         share: ShareId,
         client: SocketAddr,
         early: &mut Early<'_>,
@@ -201,7 +234,7 @@ impl Agents {
         let open = Open { share, generation: pick.generation, client };
         let active = Active::new(pick.agent, Arc::clone(&pick.seat));
         for _ in 0..DEAD_CARRIERS {
-            let mut carrier = self.take_carrier(&pick, deadline).await?;
+            let mut carrier = self.take_carrier(pick, deadline).await?;
             let until = deadline.min(Instant::now() + ANSWER_WITHIN);
             let answer = tokio::select! {
                 () = active.seat.cut.cancelled() => {

@@ -3,7 +3,14 @@
 //! Invariants: the two indexes of an environment name exactly the shares assigned and agents connected of it; what
 //! an agent has said is kept only for shares assigned now, so no agent can make the roster grow.
 
-use super::pool::{self, Pool};
+mod pick;
+
+pub(super) use pick::{Pick, Shown};
+
+use super::{
+    balancer::Record,
+    pool::{self, Pool},
+};
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     mem,
@@ -11,12 +18,13 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use wicketgate_model::{
-    AgentId, EnvironmentId, Generation, Problem, Reason, ShareDesired, ShareId, SignedAssignment,
+    AgentId, Assignment, EnvironmentId, Generation, Problem, Reason, ShareDesired, ShareId, SignedAssignment,
+    Target,
 };
 use wicketgate_session::{
     carrier::Carrier,
@@ -46,6 +54,7 @@ pub(super) struct Roster {
     changed: BTreeSet<ShareId>,
     moved: BTreeSet<AgentId>,
     last_session: u64,
+    picks: u64,
 }
 
 /// A share as it is assigned.
@@ -53,6 +62,10 @@ struct Wanted {
     environment: EnvironmentId,
     generation: Generation,
     assignment: SignedAssignment,
+    /// `None`: the assignment can't be read.
+    target: Option<Target>,
+    /// From this generation on, the target has been the same.
+    same_target_since: Generation,
 }
 
 #[derive(Default)]
@@ -76,6 +89,10 @@ struct Connected {
     seat: Arc<Seat>,
     /// There and back, when it last answered.
     way: Option<Duration>,
+    record: Record,
+    last_picked: u64,
+    /// It is about to end, and takes no new streams.
+    draining: bool,
 }
 
 /// What an agent has said about a share since it connected.
@@ -86,6 +103,8 @@ struct Said {
     unreachable: Option<String>,
     /// The newest generation that the agent has refused.
     newest_refused: Option<Generation>,
+    /// What dials of this generation's target have shown, once one has failed.
+    record: Option<Record>,
 }
 
 /// What lives on over an agent's connections: its streams.
@@ -118,24 +137,24 @@ pub(super) struct Place {
     pub(super) outbox_filled: Arc<Notify>,
 }
 
-/// An agent for one stream.
-pub(super) struct Pick {
-    pub(super) agent: AgentId,
-    session: u64,
-    pub(super) generation: Generation,
-    pub(super) carrier_parked: Arc<Notify>,
-    pub(super) seat: Arc<Seat>,
-}
-
 impl Roster {
     pub(super) fn assign(&mut self, share: &ShareDesired) {
         if self.shares.get(&share.id).is_some_and(|w| w.environment != share.environment) {
             self.withdraw(share.id);
         }
+        // Only to see whether it is the same one: what it leads to is the agents' business.
+        let assignment = serde_json::from_str::<Assignment>(&share.assignment.body);
+        let target = assignment.ok().map(|a| a.target);
+        let same_target_since = match self.shares.get(&share.id) {
+            Some(old) if target.is_some() && old.target == target => old.same_target_since,
+            _ => share.generation,
+        };
         let wanted = Wanted {
             environment: share.environment,
             generation: share.generation,
             assignment: share.assignment.clone(),
+            target,
+            same_target_since,
         };
         self.shares.insert(share.id, wanted);
         self.environments.entry(share.environment).or_default().shares.insert(share.id);
@@ -184,7 +203,7 @@ impl Roster {
     }
 
     /// A control connection has come up; an older one of the same agent ends. `None`: the agent is barred.
-    pub(super) fn connect(&mut self, about: ConnectedAgent) -> Option<Place> {
+    pub(super) fn connect(&mut self, about: ConnectedAgent, now: Instant) -> Option<Place> {
         let agent = about.agent;
         if self.barred.contains(&agent) {
             return None;
@@ -216,6 +235,9 @@ impl Roster {
             carrier_parked: Arc::new(Notify::new()),
             seat: Arc::clone(self.seats.entry(agent).or_default()),
             way: None,
+            record: Record::new(now),
+            last_picked: 0,
+            draining: false,
         };
         self.connected.insert(agent, connected);
         Some(place)
@@ -237,6 +259,15 @@ impl Roster {
             self.changed.extend(&environment.shares);
         }
         self.forget_if_empty(id);
+    }
+
+    /// The agent is about to end: new streams go elsewhere, and those that it has go on.
+    pub(super) fn draining(&mut self, agent: AgentId, session: u64) {
+        if let Some(connected) = self.connected.get_mut(&agent).filter(|c| c.session == session) {
+            connected.draining = true;
+            let environment = self.environments.get(&connected.about.environment);
+            self.changed.extend(environment.into_iter().flat_map(|e| &e.shares));
+        }
     }
 
     fn forget_if_empty(&mut self, id: EnvironmentId) {
@@ -307,10 +338,23 @@ impl Roster {
         is_news
     }
 
-    pub(super) fn health(&mut self, agent: AgentId, session: u64, share: ShareId, health: Health) {
+    pub(super) fn health(
+        &mut self,
+        agent: AgentId,
+        session: u64,
+        share: ShareId,
+        health: Health,
+        now: Instant,
+    ) {
         if let Some((said, _)) = self.said(agent, session, share) {
             said.unreachable = match health {
-                Health::Ok => None,
+                Health::Ok => {
+                    // It has looked itself, and often does.
+                    if let Some(record) = &mut said.record {
+                        record.worked(now);
+                    }
+                    None
+                }
                 Health::Unreachable(cause) => Some(cause),
             };
         }
@@ -357,15 +401,17 @@ impl Roster {
         let Some(wanted) = self.shares.get(&share) else {
             return not_ready(Reason::AgentPending, "the share is not assigned to agents yet");
         };
-        let mut nobody = true;
-        let mut said = Vec::new();
-        for agent in self.environments.get(&wanted.environment).into_iter().flat_map(|e| &e.agents) {
-            nobody = false;
-            said.extend(self.connected.get(agent).and_then(|c| c.said.get(&share)));
+        let agents = self.environments.get(&wanted.environment).into_iter().flat_map(|e| &e.agents);
+        let (ending, staying): (Vec<_>, Vec<_>) =
+            agents.filter_map(|agent| self.connected.get(agent)).partition(|c| c.draining);
+        if staying.is_empty() {
+            let message = match ending.len() {
+                0 => "no agent of the environment is connected",
+                _ => "the environment's agents are about to end, and take no new connections",
+            };
+            return not_ready(Reason::AgentOffline, message);
         }
-        if nobody {
-            return not_ready(Reason::AgentOffline, "no agent of the environment is connected");
-        }
+        let said: Vec<_> = staying.iter().filter_map(|c| c.said.get(&share)).collect();
         let ready = said.iter().filter_map(|s| s.acknowledged).max();
         let problem = if ready == Some(wanted.generation) {
             let serving = || said.iter().filter(|s| s.acknowledged == ready);
@@ -382,32 +428,6 @@ impl Roster {
             })
         };
         AgentStanding { ready, problem }
-    }
-
-    /// The agent for a stream: of those that have acknowledged the share's newest acknowledged generation and were
-    /// not tried, one that reaches the target if there is one, and of these the one with the fewest streams. An
-    /// agent that is behind would still dial the former target.
-    pub(super) fn pick(&self, share: ShareId, tried: &[AgentId]) -> Option<Pick> {
-        let wanted = self.shares.get(&share)?;
-        let agents = &self.environments.get(&wanted.environment)?.agents;
-        let able = || {
-            agents.iter().filter_map(|a| {
-                let connected = self.connected.get(a)?;
-                let said = connected.said.get(&share)?;
-                Some((said.acknowledged?, said, connected))
-            })
-        };
-        let newest = able().map(|(generation, ..)| generation).max()?;
-        let current = able().filter(|(g, _, c)| *g == newest && !tried.contains(&c.about.agent));
-        let rank =
-            |said: &Said, c: &Connected| (said.unreachable.is_some(), c.seat.active.load(Ordering::Relaxed));
-        current.min_by_key(|(_, said, c)| rank(said, c)).map(|(generation, _, connected)| Pick {
-            agent: connected.about.agent,
-            session: connected.session,
-            generation,
-            carrier_parked: Arc::clone(&connected.carrier_parked),
-            seat: Arc::clone(&connected.seat),
-        })
     }
 
     /// Parks a carrier; one of an agent that is not connected, or one too many, comes back. Streams take the carrier
@@ -480,23 +500,36 @@ mod tests {
     use uuid::Uuid;
     use wicketgate_model::{IngressPort, TunnelId};
 
-    fn agent(n: u128) -> AgentId {
+    pub(super) fn agent(n: u128) -> AgentId {
         AgentId::new(Uuid::from_u128(n))
     }
 
-    fn share(generation: u64) -> ShareDesired {
-        ShareDesired {
-            id: ShareId::new(Uuid::nil()),
-            generation: Generation::new(generation),
-            tunnel: TunnelId::new(Uuid::nil()),
+    pub(super) fn share(generation: u64) -> ShareDesired {
+        share_to(generation, "10.0.0.1:1")
+    }
+
+    pub(super) fn share_to(generation: u64, target: &str) -> ShareDesired {
+        let assignment = Assignment {
             environment: EnvironmentId::new(Uuid::nil()),
+            share: ShareId::new(Uuid::nil()),
+            generation: Generation::new(generation),
+            target: target.parse().unwrap(),
+        };
+        ShareDesired {
+            id: assignment.share,
+            generation: assignment.generation,
+            tunnel: TunnelId::new(Uuid::nil()),
+            environment: assignment.environment,
             ingress_port: IngressPort::try_from(1).unwrap(),
-            assignment: SignedAssignment { body: String::new(), signature: Vec::new() },
+            assignment: SignedAssignment {
+                body: serde_json::to_string(&assignment).unwrap(),
+                signature: Vec::new(),
+            },
             options: wicketgate_model::ShareOptions::default(),
         }
     }
 
-    fn connect(roster: &mut Roster, n: u128) -> Place {
+    pub(super) fn connect(roster: &mut Roster, n: u128) -> Place {
         let about = ConnectedAgent {
             agent: agent(n),
             environment: share(1).environment,
@@ -504,26 +537,7 @@ mod tests {
             name: String::new(),
             address: std::net::Ipv4Addr::LOCALHOST.into(),
         };
-        roster.connect(about).unwrap()
-    }
-
-    #[test]
-    fn new_streams_go_to_agents_at_the_newest_acknowledged_generation() {
-        let mut roster = Roster::default();
-        roster.assign(&share(1));
-        let id = share(1).id;
-        let (slow, quick) = (connect(&mut roster, 1), connect(&mut roster, 2));
-        for (n, place) in [(1, &slow), (2, &quick)] {
-            roster.acknowledged(agent(n), place.session, id, Generation::new(1));
-        }
-        roster.assign(&share(2));
-        assert_eq!(roster.pick(id, &[]).unwrap().agent, agent(1), "nobody has the newer one yet");
-        roster.acknowledged(agent(2), quick.session, id, Generation::new(2));
-        let pick = roster.pick(id, &[]).unwrap();
-        assert_eq!((pick.agent, pick.generation), (agent(2), Generation::new(2)));
-        assert!(roster.pick(id, &[agent(2)]).is_none(), "not even after a failed dial");
-        roster.acknowledged(agent(1), slow.session, id, Generation::new(2));
-        assert_eq!(roster.pick(id, &[agent(2)]).unwrap().agent, agent(1));
+        roster.connect(about, Instant::now()).unwrap()
     }
 
     #[test]
@@ -551,7 +565,8 @@ mod tests {
         assert_eq!(told(&roster), [(id, ShareSight::Pending)], "an older one is not the newest");
         roster.acknowledged(agent(1), place.session, id, two);
         assert_eq!(told(&roster), [(id, ShareSight::Serving)]);
-        roster.health(agent(1), place.session, id, Health::Unreachable("refused".to_owned()));
+        let now = Instant::now();
+        roster.health(agent(1), place.session, id, Health::Unreachable("refused".to_owned()), now);
         assert_eq!(told(&roster), [(id, ShareSight::Unreachable("refused".to_owned()))]);
         roster.refused(agent(1), place.session, id, two, "not allowed".to_owned());
         assert_eq!(told(&roster), [(id, ShareSight::Refused("not allowed".to_owned()))]);

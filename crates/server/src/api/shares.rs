@@ -67,12 +67,23 @@ pub(super) async fn create(
     body: Body,
 ) -> Result<Response, ApiError> {
     at.need_shares(Scope::Write)?;
-    let spec = share::spec(&state.store, at.id(), body.object()?).await?;
-    let made = state.store.create_share(at.id(), &spec, &state.act(&at.principal)).await;
-    let row = made.map_err(refused(Kind::Share, ""))?;
+    let body = body.object()?;
+    let mut last = StoreError::Stale;
+    for _ in 0..TRIES {
+        let spec = share::spec(&state.store, at.id(), body.clone()).await?;
+        match state.store.create_share(at.id(), &spec, &state.act(&at.principal)).await {
+            // Its tunnel was changed since it was looked at.
+            Err(stale @ StoreError::Stale) => last = stale,
+            made => return Ok(created(&state, &at, format, made.map_err(refused(Kind::Share, ""))?)),
+        }
+    }
+    Err(refused(Kind::Share, "")(last))
+}
+
+fn created(state: &AppState, at: &InFrontdoor, format: Format, row: ShareRow) -> Response {
     state.wake.notify_one();
     let location = Share::path(at.id(), row.id);
-    Ok(([(LOCATION, location)], answer(format, StatusCode::ACCEPTED, row)).into_response())
+    ([(LOCATION, location)], answer(format, StatusCode::ACCEPTED, row)).into_response()
 }
 
 pub(super) async fn put(

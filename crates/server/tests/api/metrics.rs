@@ -2,20 +2,20 @@ use crate::harness::{TestApp, at};
 use axum::http::StatusCode;
 use insta::assert_json_snapshot;
 use jiff::Timestamp;
-use wicketgate_model::TrafficDelta;
+use wicketgate_model::{FailureReason, TrafficDelta};
 
 #[tokio::test]
 async fn samples_add_up_and_zeros_are_there() {
     let (app, tunnel, site) = TestApp::with_site().await;
     let share = app.share(&tunnel, &site.z_id, "app-db", 8443).await;
+    let (share_id, tunnel_id) = (share["id"].as_str().unwrap(), tunnel["id"].as_str().unwrap());
     let delta = TrafficDelta {
-        share: share["id"].as_str().unwrap().parse().unwrap(),
-        tunnel: tunnel["id"].as_str().unwrap().parse().unwrap(),
         rx: 8331,
         tx: 1321,
         connections: 2,
-        failures: 1,
+        failures: [(FailureReason::NoAgent, 1)].into(),
         active: 2,
+        ..TrafficDelta::new(share_id.parse().unwrap(), tunnel_id.parse().unwrap())
     };
     app.store.record_traffic(Timestamp::now(), &[delta]).await.unwrap();
     for path in [at("ipsec-shares", &share), at("ipsec-tunnels", &tunnel)] {

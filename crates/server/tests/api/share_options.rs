@@ -71,6 +71,29 @@ async fn all_faults_of_options_are_told_at_once() {
 }
 
 #[tokio::test]
+async fn a_tunnels_network_holds_what_its_shares_admit() {
+    let (app, tunnel, site) = TestApp::with_site().await;
+    let body = with(share(&tunnel, &site.z_id, "app-db", 8443), options());
+    let made = app.post("ipsec-shares", body).await.body;
+    let path = at("ipsec-tunnels", &tunnel);
+    let refused = app.patch(&path, json!({"peerCidr": "172.31.8.0/24"})).await;
+    assert_eq!(refused.status, StatusCode::CONFLICT);
+    let message = format!(
+        "peerCidr can't be 172.31.8.0/24: allowedSources of IPsec share {} has 172.31.0.9/32, which is not within it",
+        made["id"].as_str().unwrap()
+    );
+    assert_eq!(refused.body, json!({"error": "conflict", "message": message}));
+    assert_eq!(app.get(&path).await.body["peerCidr"], tunnel["peerCidr"]);
+    // Wider, or as the shares allow it.
+    assert_eq!(app.patch(&path, json!({"peerCidr": "172.16.0.0/12"})).await.status, StatusCode::ACCEPTED);
+    let share = at("ipsec-shares", &made);
+    app.patch(&share, json!({"allowedSources": ["172.31.8.128/25"]})).await;
+    assert_eq!(app.patch(&path, json!({"peerCidr": "172.31.8.0/24"})).await.status, StatusCode::ACCEPTED);
+    app.delete(&share).await;
+    assert_eq!(app.patch(&path, json!({"peerCidr": "10.0.0.0/8"})).await.status, StatusCode::ACCEPTED);
+}
+
+#[tokio::test]
 async fn tags_have_a_number_and_lengths() {
     let (app, tunnel, site) = TestApp::with_site().await;
     let tags = |n: usize, value: &str| -> Value {

@@ -413,13 +413,11 @@ fn traffic_adds_up_at_every_resolution() {
         let tunnel = TunnelId::new(Uuid::now_v7());
         let (a, b) = (ShareId::new(Uuid::now_v7()), ShareId::new(Uuid::now_v7()));
         let delta = |share, rx, active| TrafficDelta {
-            share,
-            tunnel,
             rx,
             tx: 2 * rx,
             connections: 1,
-            failures: 0,
             active,
+            ..TrafficDelta::new(share, tunnel)
         };
         for (second, deltas) in [
             (-3000, vec![delta(a, 7, 4)]),

@@ -1,0 +1,279 @@
+//! Which replica a new stream goes through: the one with the fewest streams among those that do well.
+//!
+//! Pure: time is an argument. A replica that fails is ejected for a time that doubles with each failure, and tried again
+//! by one stream once that is over; a newcomer, and one that is back, gets its part little by little. Invariant: as long
+//! as there is a replica, one is chosen: where none does well, a client is still better served by a try.
+
+use std::time::{Duration, Instant};
+
+/// For the first failure: a target that restarts is back in about so long.
+const EJECTED_FIRST: Duration = Duration::from_secs(1);
+/// A replica that comes back is of use within so long.
+const EJECTED_LONGEST: Duration = Duration::from_secs(60);
+/// The one stream that tries an ejected replica has an answer by then: as long as a client waits.
+const TRIAL: Duration = Duration::from_secs(15);
+/// How long a newcomer takes to get as much as the others.
+const SLOW_START: Duration = Duration::from_secs(30);
+/// What it gets at first, in thousandths: it has to get something to show what it can do.
+const SLOWEST: u64 = 100;
+
+/// What dials have shown of a replica, or of one share's target behind it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Record {
+    /// Since when it has been doing well.
+    well_since: Instant,
+    ejected: Option<Ejected>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Ejected {
+    /// How long it was ejected for.
+    pause: Duration,
+    until: Instant,
+    /// One stream is trying it, and has until then.
+    on_trial: bool,
+}
+
+/// Whether a stream should go there; the best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Fitness {
+    /// It was ejected for long enough: one stream may try it.
+    Due,
+    Well,
+    Ejected,
+}
+
+impl Fitness {
+    /// Of a replica, by what is known of its parts.
+    pub(super) fn of(parts: impl IntoIterator<Item = Self>) -> Self {
+        parts.into_iter().fold(Self::Well, |all, part| match (all, part) {
+            (Self::Ejected, _) | (_, Self::Ejected) => Self::Ejected,
+            (Self::Due, _) | (_, Self::Due) => Self::Due,
+            (Self::Well, Self::Well) => Self::Well,
+        })
+    }
+}
+
+impl Record {
+    /// Of something that nothing is known of yet.
+    pub(super) fn new(now: Instant) -> Self {
+        Self { well_since: now, ejected: None }
+    }
+
+    pub(super) fn worked(&mut self, now: Instant) {
+        if self.ejected.take().is_some() {
+            self.well_since = now;
+        }
+    }
+
+    pub(super) fn failed(&mut self, now: Instant) {
+        let pause = match self.ejected {
+            None => EJECTED_FIRST,
+            // A stream that was on its way there already, or had nowhere else to go, tells nothing new.
+            Some(Ejected { until, on_trial: false, .. }) if now < until => return,
+            Some(Ejected { pause, .. }) => (pause * 2).min(EJECTED_LONGEST),
+        };
+        self.ejected = Some(Ejected { pause, until: now + pause, on_trial: false });
+    }
+
+    /// A stream is about to try it: others wait for what becomes of that one.
+    pub(super) fn try_it(&mut self, now: Instant) {
+        if let Some(ejected) = self.ejected.as_mut().filter(|e| e.until <= now) {
+            (ejected.until, ejected.on_trial) = (now + TRIAL, true);
+        }
+    }
+
+    pub(super) fn fitness(&self, now: Instant) -> Fitness {
+        match self.ejected {
+            None => Fitness::Well,
+            Some(ejected) if ejected.until <= now => Fitness::Due,
+            Some(_) => Fitness::Ejected,
+        }
+    }
+
+    pub(super) fn well_since(&self) -> Instant {
+        self.well_since
+    }
+}
+
+/// A replica that a stream could go through.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Candidate<T> {
+    pub(super) replica: T,
+    pub(super) fitness: Fitness,
+    /// Streams that it has now.
+    pub(super) streams: usize,
+    pub(super) well_since: Instant,
+    /// Counts the choices: when it was last chosen.
+    pub(super) last_chosen: u64,
+}
+
+impl<T> Candidate<T> {
+    /// How busy it would be with one stream more, as a newcomer is to see it.
+    fn load(&self, now: Instant) -> u64 {
+        let age = now.saturating_duration_since(self.well_since).min(SLOW_START);
+        let part = 1000 * u64::try_from(age.as_millis()).unwrap_or(0) / SLOW_START.as_millis() as u64;
+        (self.streams as u64 + 1) * 1_000_000 / part.max(SLOWEST)
+    }
+}
+
+/// The best of them: the fittest, of these the least busy, of these the one that has waited longest.
+pub(super) fn choose<T>(
+    candidates: impl IntoIterator<Item = Candidate<T>>,
+    now: Instant,
+) -> Option<Candidate<T>> {
+    candidates.into_iter().min_by_key(|c| (c.fitness, c.load(now), c.last_chosen))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    /// What is done to a record, and how long after the last thing.
+    #[derive(Debug, Clone, Copy)]
+    enum Act {
+        Work,
+        Fail,
+        Try,
+    }
+
+    /// The same in other words: the whole history, looked through each time.
+    fn reference(history: &[(u64, Act)], now: u64) -> Fitness {
+        let mut failures = 0u32;
+        let (mut out_until, mut trial) = (0, false);
+        for (at, act) in history {
+            match act {
+                Act::Work => (failures, out_until, trial) = (0, 0, false),
+                Act::Fail if failures > 0 && *at < out_until && !trial => {}
+                Act::Fail => {
+                    failures += 1;
+                    out_until = at + 1000 * 2u64.pow((failures - 1).min(6)).min(60);
+                    trial = false;
+                }
+                Act::Try if failures > 0 && *at >= out_until => (out_until, trial) = (at + 15_000, true),
+                Act::Try => {}
+            }
+        }
+        match failures {
+            0 => Fitness::Well,
+            _ if now >= out_until => Fitness::Due,
+            _ => Fitness::Ejected,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_record_is_what_its_history_makes_it(
+            acts in proptest::collection::vec(
+                (0u64..20_000, prop_oneof![Just(Act::Work), Just(Act::Fail), Just(Act::Fail), Just(Act::Try)]), 0..40),
+            after in 0u64..70_000,
+        ) {
+            let start = Instant::now();
+            let mut record = Record::new(start);
+            let (mut at, mut history) = (0, Vec::new());
+            for (pause, act) in acts {
+                at += pause;
+                let now = start + ms(at);
+                prop_assert_eq!(record.fitness(now), reference(&history, at));
+                history.push((at, act));
+                match act {
+                    Act::Work => record.worked(now),
+                    Act::Fail => record.failed(now),
+                    Act::Try => record.try_it(now),
+                }
+            }
+            prop_assert_eq!(record.fitness(start + ms(at + after)), reference(&history, at + after));
+        }
+
+        #[test]
+        fn none_that_could_be_chosen_is_better(
+            all in proptest::collection::vec((0u8..3, 0usize..50, 0u64..60_000, any::<u64>()), 0..12),
+        ) {
+            let now = Instant::now() + ms(60_000);
+            let candidates: Vec<_> = all.iter().enumerate().map(|(n, (fitness, streams, age, last_chosen))| Candidate {
+                replica: n,
+                fitness: [Fitness::Due, Fitness::Well, Fitness::Ejected][usize::from(*fitness)],
+                streams: *streams,
+                well_since: now - ms(*age),
+                last_chosen: *last_chosen,
+            }).collect();
+            let Some(chosen) = choose(candidates.clone(), now) else { return Ok(prop_assert!(all.is_empty())) };
+            let part = |c: &Candidate<usize>| ((now - c.well_since).as_secs_f64() / 30.0).clamp(0.1, 1.0);
+            for other in &candidates {
+                prop_assert!(chosen.fitness <= other.fitness);
+                if other.fitness == chosen.fitness {
+                    let (mine, theirs) = (
+                        (chosen.streams + 1) as f64 / part(&chosen),
+                        (other.streams + 1) as f64 / part(other),
+                    );
+                    // But for what whole numbers lose.
+                    prop_assert!(mine <= theirs * 1.01 + 0.01, "{chosen:?} and not {other:?}");
+                }
+            }
+        }
+
+        /// Streams that last: a newcomer beside others never has more than its part of theirs.
+        #[test]
+        fn a_newcomer_does_not_take_all_at_once(before in 1usize..2000, streams in 1usize..500, age in 0u64..30_000) {
+            let start = Instant::now();
+            let now = start + SLOW_START + ms(age);
+            let newcomer = now - ms(age);
+            let mut of = [before, 0];
+            for last_chosen in 0..streams as u64 {
+                let candidate = |n: usize| Candidate {
+                    replica: n,
+                    fitness: Fitness::Well,
+                    streams: of[n],
+                    well_since: [start, newcomer][n],
+                    last_chosen,
+                };
+                of[choose([candidate(0), candidate(1)], now).unwrap().replica] += 1;
+            }
+            let part = (age as f64 / 30_000.0).max(0.1);
+            prop_assert!(of[1] as f64 <= (of[0] + 1) as f64 * part + 1.0, "{of:?}");
+            // Nor does it starve.
+            prop_assert!(of[1] as f64 + 2.0 >= (streams as f64).min(of[0] as f64 * part * 0.98), "{of:?}");
+        }
+    }
+
+    #[test]
+    fn equals_take_turns() {
+        let now = Instant::now();
+        let mut last = [0, 0, 0];
+        let mut chosen = Vec::new();
+        for turn in 1..=6 {
+            let candidate = |n: usize| Candidate {
+                replica: n,
+                fitness: Fitness::Well,
+                streams: 0,
+                well_since: now,
+                last_chosen: last[n],
+            };
+            let n = choose([candidate(0), candidate(1), candidate(2)], now).unwrap().replica;
+            last[n] = turn;
+            chosen.push(n);
+        }
+        assert_eq!(chosen, [0, 1, 2, 0, 1, 2]);
+    }
+
+    #[test]
+    fn one_stream_at_a_time_tries_what_was_ejected() {
+        let start = Instant::now();
+        let mut record = Record::new(start);
+        record.failed(start);
+        assert_eq!(record.fitness(start), Fitness::Ejected);
+        let due = start + EJECTED_FIRST;
+        assert_eq!(record.fitness(due), Fitness::Due);
+        record.try_it(due);
+        assert_eq!(record.fitness(due), Fitness::Ejected, "another one does not");
+        // Nothing was heard of that one.
+        assert_eq!(record.fitness(due + TRIAL), Fitness::Due);
+        record.worked(due + ms(5));
+        assert_eq!((record.fitness(due), record.well_since()), (Fitness::Well, due + ms(5)));
+    }
+}

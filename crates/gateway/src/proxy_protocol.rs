@@ -1,0 +1,92 @@
+//! The header by which a target learns who its client is: the PROXY protocol, version 2 (HAProxy's `proxy-protocol.txt`,
+//! §2.2), its binary form, for a connection over TCP.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+/// What no other protocol begins with.
+const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
+/// Version 2, and `PROXY`: a connection on somebody's behalf.
+const VERSION_AND_COMMAND: u8 = 0x21;
+const TCP_OVER_IPV4: u8 = 0x11;
+const TCP_OVER_IPV6: u8 = 0x21;
+
+/// The header for a connection of `client`'s to `server`, the load balancer's address that it connected to.
+pub(crate) fn header(client: SocketAddr, server: SocketAddr) -> Vec<u8> {
+    let mut addresses = Vec::with_capacity(36);
+    let family = match (client.ip().to_canonical(), server.ip().to_canonical()) {
+        (IpAddr::V4(client), IpAddr::V4(server)) => {
+            addresses.extend(client.octets());
+            addresses.extend(server.octets());
+            TCP_OVER_IPV4
+        }
+        (client, server) => {
+            addresses.extend(v6(client).octets());
+            addresses.extend(v6(server).octets());
+            TCP_OVER_IPV6
+        }
+    };
+    for port in [client.port(), server.port()] {
+        addresses.extend(port.to_be_bytes());
+    }
+    let mut header = SIGNATURE.to_vec();
+    header.extend([VERSION_AND_COMMAND, family, 0, u8::try_from(addresses.len()).unwrap_or(u8::MAX)]);
+    header.extend(addresses);
+    header
+}
+
+fn v6(ip: IpAddr) -> Ipv6Addr {
+    match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// As the specification has a receiver do it: by offsets, and nothing of the code above.
+    fn read(bytes: &[u8]) -> Option<(SocketAddr, SocketAddr, &[u8])> {
+        let (fixed, rest) = bytes.split_at_checked(16)?;
+        if fixed[..12] != [0x0D, 0x0A, 0x0D, 0x0A, 0x00, 0x0D, 0x0A, 0x51, 0x55, 0x49, 0x54, 0x0A]
+            || fixed[12] >> 4 != 2
+            || fixed[12] & 0xF != 1
+        {
+            return None;
+        }
+        let length = usize::from(u16::from_be_bytes([fixed[14], fixed[15]]));
+        let (block, payload) = rest.split_at_checked(length)?;
+        let port = |at: usize| u16::from_be_bytes([block[at], block[at + 1]]);
+        let v4 = |at: usize| -> IpAddr { <[u8; 4]>::try_from(&block[at..at + 4]).unwrap().into() };
+        let v6 = |at: usize| -> IpAddr { <[u8; 16]>::try_from(&block[at..at + 16]).unwrap().into() };
+        match (fixed[13], length) {
+            (0x11, 12) => Some(((v4(0), port(8)).into(), (v4(4), port(10)).into(), payload)),
+            (0x21, 36) => Some(((v6(0), port(32)).into(), (v6(16), port(34)).into(), payload)),
+            _ => None,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whoever_reads_by_the_specification_reads_both_ends(
+            client: (IpAddr, u16), server: (IpAddr, u16), payload: Vec<u8>,
+        ) {
+            let (client, server) = (SocketAddr::from(client), SocketAddr::from(server));
+            let bytes = [header(client, server), payload.clone()].concat();
+            let (read_client, read_server, rest) = read(&bytes).unwrap();
+            prop_assert_eq!(rest, &payload[..]);
+            for (was, is) in [(client, read_client), (server, read_server)] {
+                prop_assert_eq!((was.ip().to_canonical(), was.port()), (is.ip().to_canonical(), is.port()));
+            }
+            prop_assert_eq!(read_client.is_ipv4(), client.ip().to_canonical().is_ipv4() && server.ip().to_canonical().is_ipv4());
+        }
+    }
+
+    #[test]
+    fn a_header_is_these_bytes() {
+        let bytes = header("172.31.8.9:4000".parse().unwrap(), "100.64.0.1:9000".parse().unwrap());
+        let text: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(text, "0d0a0d0a000d0a515549540a2111000cac1f0809644000010fa02328");
+    }
+}

@@ -1,0 +1,45 @@
+//! Places for connections: taken or refused, never waited for. A client that waits in a queue learns nothing, and holds
+//! up those behind it.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+/// How many places are taken. What there is at most is the business of whoever asks: a share's limit may change.
+#[derive(Debug, Default)]
+pub(crate) struct Room(AtomicUsize);
+
+/// A place, free again when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Taken(Arc<Room>);
+
+impl Room {
+    /// A place, if fewer than `most` are taken.
+    pub(crate) fn enter(self: &Arc<Self>, most: usize) -> Option<Taken> {
+        let room = self.0.fetch_update(Relaxed, Relaxed, |taken| (taken < most).then_some(taken + 1));
+        room.is_ok().then(|| Taken(Arc::clone(self)))
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_smaller_limit_takes_no_place_from_those_inside() {
+        let room = Arc::new(Room::default());
+        let mut inside: Vec<_> = std::iter::from_fn(|| room.enter(3)).collect();
+        assert_eq!(inside.len(), 3);
+        inside.pop();
+        assert!(room.enter(2).is_none());
+        inside.pop();
+        assert!(room.enter(2).is_some());
+    }
+}

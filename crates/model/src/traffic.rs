@@ -1,0 +1,166 @@
+//! What shares carried, as a gateway reports it: differences since its last report, so that a restart of either side
+//! never counts twice.
+
+use crate::{ShareId, TunnelId};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, time::Duration};
+
+/// What one share carried on one tunnel since the last report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrafficDelta {
+    pub share: ShareId,
+    pub tunnel: TunnelId,
+    /// Payload bytes from the remote site to the target.
+    pub rx: u64,
+    /// Payload bytes from the target to the remote site.
+    pub tx: u64,
+    /// Connections opened.
+    pub connections: u64,
+    /// Connections that could not be served, by their reasons; only those that there were.
+    pub failures: BTreeMap<FailureReason, u64>,
+    /// The most connections open at one time since the last report.
+    pub active: u64,
+    /// Of the connections opened: from their acceptance to their target's.
+    pub dials: DialTimes,
+}
+
+impl TrafficDelta {
+    /// Nothing yet.
+    pub fn new(share: ShareId, tunnel: TunnelId) -> Self {
+        Self {
+            share,
+            tunnel,
+            rx: 0,
+            tx: 0,
+            connections: 0,
+            failures: BTreeMap::new(),
+            active: 0,
+            dials: DialTimes::default(),
+        }
+    }
+
+    /// Connections that could not be served.
+    pub fn failed(&self) -> u64 {
+        self.failures.values().sum()
+    }
+
+    /// Whether there is nothing to report.
+    pub fn is_empty(&self) -> bool {
+        self.rx + self.tx + self.connections + self.active == 0 && self.failures.is_empty()
+    }
+}
+
+/// Why a connection could not be served: a closed list, which labels a metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailureReason {
+    /// It came from outside of the share's `allowedSources`.
+    SourceNotAllowed,
+    /// The share had as many connections as it may have.
+    ShareFull,
+    /// Its tunnel had.
+    TunnelFull,
+    /// The gateway had.
+    GatewayFull,
+    /// No connected agent serves the share.
+    NoAgent,
+    /// The agents had no carrier to give, or their carriers broke.
+    NoCarrier,
+    /// The agent has not answered.
+    AgentTimeout,
+    /// The agent does not serve the share, or its allow list has no place for the target.
+    AgentRefused,
+    NameNotFound,
+    ConnectionRefused,
+    DialTimeout,
+    TargetUnreachable,
+}
+
+impl FailureReason {
+    pub const ALL: [Self; 12] = [
+        Self::SourceNotAllowed,
+        Self::ShareFull,
+        Self::TunnelFull,
+        Self::GatewayFull,
+        Self::NoAgent,
+        Self::NoCarrier,
+        Self::AgentTimeout,
+        Self::AgentRefused,
+        Self::NameNotFound,
+        Self::ConnectionRefused,
+        Self::DialTimeout,
+        Self::TargetUnreachable,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SourceNotAllowed => "source-not-allowed",
+            Self::ShareFull => "share-full",
+            Self::TunnelFull => "tunnel-full",
+            Self::GatewayFull => "gateway-full",
+            Self::NoAgent => "no-agent",
+            Self::NoCarrier => "no-carrier",
+            Self::AgentTimeout => "agent-timeout",
+            Self::AgentRefused => "agent-refused",
+            Self::NameNotFound => "name-not-found",
+            Self::ConnectionRefused => "connection-refused",
+            Self::DialTimeout => "dial-timeout",
+            Self::TargetUnreachable => "target-unreachable",
+        }
+    }
+}
+
+/// How long dials took, in buckets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DialTimes {
+    /// How many took no longer than each of [`DialTimes::BOUNDS`], and longer than the one before; the last one is of
+    /// those that took longer than all.
+    pub counts: [u64; DialTimes::BUCKETS],
+    /// The sum of all, in microseconds.
+    pub micros: u64,
+}
+
+impl DialTimes {
+    /// In microseconds: from a target beside the agent to the longest that a client waits.
+    pub const BOUNDS: [u64; 11] =
+        [500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 5_000_000];
+    pub const BUCKETS: usize = Self::BOUNDS.len() + 1;
+
+    /// The bucket that a dial belongs to.
+    pub fn bucket(took: Duration) -> usize {
+        Self::BOUNDS.partition_point(|bound| took > Duration::from_micros(*bound))
+    }
+
+    pub fn add(&mut self, other: &Self) {
+        for (count, more) in self.counts.iter_mut().zip(other.counts) {
+            *count += more;
+        }
+        self.micros += other.micros;
+    }
+
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_called_the_same_everywhere() {
+        for reason in FailureReason::ALL {
+            assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
+        }
+    }
+
+    #[test]
+    fn a_dial_belongs_to_the_first_bucket_that_holds_it() {
+        let bucket = |micros| DialTimes::bucket(Duration::from_micros(micros));
+        assert_eq!(
+            [bucket(0), bucket(500), bucket(501), bucket(5_000_000), bucket(5_000_001)],
+            [0, 0, 1, 10, 11]
+        );
+    }
+}

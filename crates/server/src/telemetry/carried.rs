@@ -1,0 +1,187 @@
+//! What shares carried, one set of series for each.
+//!
+//! Invariant: only shares that carried something, and are not deleted, have series of their own, and at most
+//! [`SHARES`] of them; what the others carry is added up under the label `other`.
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder, NoLabelSet},
+    metrics::{MetricType, TypedMetric, counter::Counter, family::Family, gauge::Gauge},
+    registry::{Registry, Unit},
+};
+use wicketgate_model::{DialTimes, FailureReason, ShareId, TrafficDelta};
+
+/// Each has some 20 lines in every scrape.
+const SHARES: usize = 5000;
+/// The label of all that come after them.
+const OTHER: &str = "other";
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByShare {
+    share: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByReason {
+    share: String,
+    reason: &'static str,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Carried {
+    /// Those that have series of their own.
+    shares: Mutex<BTreeSet<ShareId>>,
+    received: Family<ByShare, Counter>,
+    sent: Family<ByShare, Counter>,
+    connections: Family<ByShare, Counter>,
+    failures: Family<ByReason, Counter>,
+    active: Family<ByShare, Gauge>,
+    dials: Family<ByShare, Dials>,
+}
+
+impl Carried {
+    pub(super) fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "share_received_bytes",
+            "From remote sites to the share's target",
+            self.received.clone(),
+        );
+        registry.register("share_sent_bytes", "From the share's target to remote sites", self.sent.clone());
+        registry.register("share_connections", "Connections that were opened", self.connections.clone());
+        registry.register("share_failures", "Connections that could not be served", self.failures.clone());
+        registry.register(
+            "share_active_connections",
+            "The most connections at one time, in the gateway's last report",
+            self.active.clone(),
+        );
+        registry.register_with_unit(
+            "share_dial_duration",
+            "From a connection's acceptance at the gateway to its target's",
+            Unit::Seconds,
+            self.dials.clone(),
+        );
+    }
+
+    pub(super) fn add(&self, deltas: &[TrafficDelta]) {
+        let mut shares = self.shares();
+        for delta in deltas {
+            let has_own = shares.contains(&delta.share) || {
+                let room = shares.len() < SHARES;
+                room && shares.insert(delta.share)
+            };
+            let share = if has_own { delta.share.to_string() } else { OTHER.to_owned() };
+            for (reason, count) in &delta.failures {
+                let label = ByReason { share: share.clone(), reason: reason.as_str() };
+                self.failures.get_or_create(&label).inc_by(*count);
+            }
+            let label = ByShare { share };
+            self.received.get_or_create(&label).inc_by(delta.rx);
+            self.sent.get_or_create(&label).inc_by(delta.tx);
+            self.connections.get_or_create(&label).inc_by(delta.connections);
+            self.dials.get_or_create(&label).add(&delta.dials);
+            // What several shares have at a time is no sum of their peaks.
+            if has_own {
+                self.active.get_or_create(&label).set(i64::try_from(delta.active).unwrap_or(i64::MAX));
+            }
+        }
+    }
+
+    pub(super) fn forget(&self, share: ShareId) {
+        let mut shares = self.shares();
+        if !shares.remove(&share) {
+            return;
+        }
+        let label = ByShare { share: share.to_string() };
+        for counters in [&self.received, &self.sent, &self.connections] {
+            counters.remove(&label);
+        }
+        self.active.remove(&label);
+        self.dials.remove(&label);
+        for reason in FailureReason::ALL {
+            self.failures.remove(&ByReason { share: label.share.clone(), reason: reason.as_str() });
+        }
+    }
+
+    fn shares(&self) -> MutexGuard<'_, BTreeSet<ShareId>> {
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A histogram that was counted elsewhere.
+#[derive(Debug, Clone, Default)]
+struct Dials(Arc<Mutex<DialTimes>>);
+
+impl Dials {
+    fn add(&self, more: &DialTimes) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).add(more);
+    }
+}
+
+impl TypedMetric for Dials {
+    const TYPE: MetricType = MetricType::Histogram;
+}
+
+impl EncodeMetric for Dials {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), fmt::Error> {
+        let times = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let bounds = DialTimes::BOUNDS.into_iter().map(seconds).chain([f64::INFINITY]);
+        let buckets: Vec<(f64, u64)> = bounds.zip(times.counts).collect();
+        encoder.encode_histogram::<NoLabelSet>(seconds(times.micros), times.count(), &buckets, None)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        Self::TYPE
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "the sum of a century of dials is still exact to the millisecond"
+)]
+fn seconds(micros: u64) -> f64 {
+    micros as f64 / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prometheus_client::encoding::text::encode;
+    use uuid::Uuid;
+    use wicketgate_model::TunnelId;
+
+    #[test]
+    fn the_shares_that_are_one_too_many_are_added_up() {
+        let mut registry = Registry::default();
+        let carried = Carried::default();
+        carried.register(&mut registry);
+        let delta = |n: u128| TrafficDelta {
+            rx: 1,
+            ..TrafficDelta::new(ShareId::new(Uuid::from_u128(n)), TunnelId::new(Uuid::nil()))
+        };
+        let most = SHARES as u128;
+        for n in 0..most + 3 {
+            carried.add(&[delta(n)]);
+        }
+        let received = || {
+            let mut text = String::new();
+            encode(&mut text, &registry).unwrap();
+            let lines = text.lines().filter(|l| l.starts_with("share_received_bytes_total"));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let lines = received();
+        assert_eq!(lines.len(), SHARES + 1);
+        assert!(lines.iter().any(|l| l.ends_with("{share=\"other\"} 3")));
+        // A place that is free again is given to the next.
+        carried.forget(ShareId::new(Uuid::from_u128(0)));
+        carried.forget(ShareId::new(Uuid::from_u128(most + 1)));
+        carried.add(&[delta(most + 1)]);
+        let own = ShareId::new(Uuid::from_u128(most + 1)).to_string();
+        assert!(received().iter().any(|l| l.contains(&own)));
+    }
+}

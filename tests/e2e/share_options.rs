@@ -1,0 +1,198 @@
+//! What a share may ask for: who comes, how many, for how long, and what the target learns of them.
+
+use std::{
+    fs,
+    io::{ErrorKind, Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+use wicketgate_lab::{Namespace, Process};
+
+use crate::harness::{
+    PATIENCE, SITE_CLIENT, World, door,
+    targets::{connect, connect_as, echo, exchange},
+    text,
+};
+
+/// Another client of the site's.
+const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 11);
+
+#[test]
+fn a_target_learns_the_sites_address_and_others_than_those_allowed_are_reset() -> Result<()> {
+    let world = World::with_sites(1)?;
+    let target = world.target(7001);
+    web_server(&world, target)?;
+    let (_agent, zid) = world.agent("agent")?;
+    let tunnel = world.tunnel(0)?;
+    let share = world.share("web", &tunnel, &zid, target, 9000)?;
+    let door = door(&tunnel, 9000)?;
+    patch(&world, &share, &json!({"proxyProtocol": "v2", "allowedSources": [format!("{SITE_CLIENT}/32")]}))?;
+    let site = world.connected_site(0, &tunnel)?;
+    site.namespace.ip(&format!("addr add {NEIGHBOUR}/32 dev lo"))?;
+
+    let mut stream = connect_as(&site.namespace, SITE_CLIENT, door, PATIENCE)?;
+    let client = stream.local_addr()?;
+    let request = "GET / HTTP/1.0\r\n\r\n";
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let told = answer.lines().last().unwrap_or_default();
+    assert_eq!(told, format!("{} {} {} {}", client.ip(), client.port(), door.ip(), door.port()), "{answer}");
+
+    let stranger = connect_as(&site.namespace, NEIGHBOUR, door, PATIENCE)?;
+    is_reset(stranger)?;
+    // What the gateway says to the target is not the share's.
+    let (rx, tx) = (request.len() as u64, answer.len() as u64);
+    carried(&world, &share, |sum| {
+        (sum("rx"), sum("tx"), sum("connections"), sum("failures")) == (rx, tx, 1, 1)
+    })?;
+    world.end()
+}
+
+#[test]
+fn a_full_share_refuses_at_once_and_a_change_leaves_those_inside_alone() -> Result<()> {
+    let world = World::loopback()?;
+    echo(&world.private, world.target(7001))?;
+    let (_agent, zid) = world.agent("agent")?;
+    let tunnel = world.tunnel(0)?;
+    let share = world.share("echo", &tunnel, &zid, world.target(7001), 9000)?;
+    let door = door(&tunnel, 9000)?;
+    let listener = listener(&world.outside, door)?;
+    let client = || connect(&world.outside, door, PATIENCE);
+
+    patch(&world, &share, &json!({"maxConnections": 2}))?;
+    let mut inside = [client()?, client()?];
+    for stream in &mut inside {
+        exchange(stream, b"inside")?;
+    }
+    is_reset(client()?)?;
+    patch(&world, &share, &json!({"maxConnections": 1, "idleTimeoutSeconds": 3600, "proxyProtocol": "v2"}))?;
+    is_reset(client()?)?;
+    for stream in &mut inside {
+        exchange(stream, b"still inside")?;
+    }
+    drop(inside);
+    patch(&world, &share, &json!({"proxyProtocol": null, "idleTimeoutSeconds": null}))?;
+    world.lab.until("there is room again", PATIENCE, || {
+        let mut stream = client()?;
+        Ok(exchange(&mut stream, b"inside again").is_ok().then_some(()))
+    })?;
+    ensure!(self::listener(&world.outside, door)? == listener, "the port was bound anew");
+    carried(&world, &share, |sum| sum("failures") >= 2 && sum("connections") >= 3)?;
+    world.end()
+}
+
+#[test]
+fn a_connection_that_rests_too_long_is_reset_on_both_sides() -> Result<()> {
+    let world = World::loopback()?;
+    let (target, ends) = (world.target(7001), witness(&world.private, world.target(7001))?);
+    let (_agent, zid) = world.agent("agent")?;
+    let tunnel = world.tunnel(0)?;
+    let share = world.share("echo", &tunnel, &zid, target, 9000)?;
+    let door = door(&tunnel, 9000)?;
+    let mut unlimited = connect(&world.outside, door, PATIENCE)?;
+    exchange(&mut unlimited, b"before")?;
+    patch(&world, &share, &json!({"idleTimeoutSeconds": 1}))?;
+    let mut limited = connect(&world.outside, door, PATIENCE)?;
+    exchange(&mut limited, b"after")?;
+    is_reset(limited)?;
+    let end = ends.recv_timeout(PATIENCE).context("the target's connection goes on")?;
+    ensure!(end == Some(ErrorKind::ConnectionReset), "the target's connection ended with {end:?}");
+    // It has rested as long.
+    exchange(&mut unlimited, b"as it was promised")?;
+    world.end()
+}
+
+/// An nginx that asks for the header, and answers with what it read there.
+fn web_server(world: &World, on: SocketAddr) -> Result<()> {
+    let dir = world.lab.dir("nginx")?;
+    let at = dir.display();
+    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .iter()
+        .map(|kind| format!("{kind}_temp_path {at}/{kind};\n"))
+        .collect();
+    let told =
+        "$proxy_protocol_addr $proxy_protocol_port $proxy_protocol_server_addr $proxy_protocol_server_port";
+    let config = format!(
+        "daemon off;\nmaster_process off;\npid {at}/pid;\nerror_log stderr;\nevents {{ worker_connections 64; }}\n\
+         http {{ {temporary} access_log off;\n server {{ listen {on} proxy_protocol;\n\
+         location / {{ return 200 \"{told}\"; }} }} }}\n"
+    );
+    let file = dir.join("nginx.conf");
+    fs::write(&file, config)?;
+    let mut command = world.private.command("nginx");
+    command.args(["-e", "stderr", "-p"]).arg(&dir).arg("-c").arg(&file);
+    let mut server =
+        Process::start(&world.lab, "nginx", &mut command, &world.lab.dir("log")?.join("nginx.log"))?;
+    world.lab.until("nginx listens", PATIENCE, || {
+        server.alive()?;
+        world.private.connect(on, PATIENCE).map(Some)
+    })?;
+    Ok(())
+}
+
+/// An echo that tells how its connections end: with an error, or in order. Those that say nothing are probes.
+fn witness(namespace: &Namespace, on: SocketAddr) -> Result<mpsc::Receiver<Option<ErrorKind>>> {
+    let listener = namespace.listen(on)?;
+    let (tell, ends) = mpsc::channel();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let tell = tell.clone();
+            thread::spawn(move || {
+                let (mut piece, mut all) = ([0; 4096], 0);
+                let end = loop {
+                    match stream.read(&mut piece).and_then(|n| stream.write_all(&piece[..n]).map(|()| n)) {
+                        Ok(0) => break None,
+                        Ok(n) => all += n,
+                        Err(error) => break Some(error.kind()),
+                    }
+                };
+                if all > 0 {
+                    let _ = tell.send(end);
+                }
+            });
+        }
+    });
+    Ok(ends)
+}
+
+/// Changes the share, and waits until the change is in force.
+fn patch(world: &World, share: &Value, change: &Value) -> Result<()> {
+    let id = text(share, "id")?;
+    world.gateway.api.patch(&world.gateway.at(&format!("ipsec-shares/{id}")), change)?;
+    world.gateway.deployed(&world.lab, "ipsec-shares", id).map(drop)
+}
+
+/// That the connection is reset, and brings nothing before.
+fn is_reset(mut stream: TcpStream) -> Result<()> {
+    match stream.read(&mut [0; 1]) {
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(()),
+        other => bail!("{other:?} in place of a reset"),
+    }
+}
+
+/// Waits until the sums over the share's samples are as `wanted`.
+fn carried(world: &World, share: &Value, wanted: impl Fn(&dyn Fn(&str) -> u64) -> bool) -> Result<()> {
+    let path = format!("ipsec-shares/{}/metrics?duration=15m", text(share, "id")?);
+    world.gateway.wait(&world.lab, &path, "counted", PATIENCE, |metrics| {
+        let samples = metrics["samples"].as_array().cloned().unwrap_or_default();
+        wanted(&|key: &str| samples.iter().filter_map(|s| s[key].as_u64()).sum())
+    })?;
+    Ok(())
+}
+
+/// The inode of the socket that listens at `door`.
+fn listener(namespace: &Namespace, door: SocketAddr) -> Result<String> {
+    let SocketAddr::V4(v4) = door else { bail!("{door} is no IPv4 address") };
+    let (ip, port) = (u32::from_ne_bytes(v4.ip().octets()), v4.port());
+    let local = format!("{ip:08X}:{port:04X}");
+    let table = namespace.enter(|| fs::read_to_string("/proc/thread-self/net/tcp"))??;
+    let fields = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let mut lines = table.lines().map(fields).filter(|f| f.len() > 9 && f[1] == local && f[3] == "0A");
+    lines.next().map(|f| f[9].clone()).with_context(|| format!("nobody listens at {door}:\n{table}"))
+}
