@@ -155,6 +155,22 @@ impl World {
         self.gateway.share(&self.lab, name, tunnel, zid, &target.to_string(), port)
     }
 
+    /// Changes a share, and waits until the change is in force.
+    pub(crate) fn patch(&self, share: &Value, change: &Value) -> Result<Value> {
+        let id = text(share, "id")?;
+        self.gateway.api.patch(&self.gateway.at(&format!("ipsec-shares/{id}")), change)?;
+        self.gateway.deployed(&self.lab, "ipsec-shares", id)
+    }
+
+    /// One more agent of the one environment that there is.
+    pub(crate) fn replica(&self, name: &str) -> Result<Agent> {
+        let environments = self.gateway.list("environments")?;
+        let environment = environments.first().context("no environment")?;
+        let body = json!({"environmentId": environment["id"]});
+        let made = self.gateway.api.post(&self.gateway.at("agents/enrollments"), &body)?;
+        self.start_agent(name, Some(text(&made, "enrollmentCode")?))
+    }
+
     /// What the product gives out for a strongSwan at the tunnel's other end.
     pub(crate) fn vpn_config(&self, tunnel: &Value) -> Result<String> {
         let path = format!("ipsec-tunnels/{}/vpn-config?format=strongswan", text(tunnel, "id")?);

@@ -3,10 +3,7 @@
 use std::{
     fs,
     io::{ErrorKind, Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
-    sync::mpsc,
-    thread,
-    time::Duration,
+    net::{Ipv4Addr, SocketAddr},
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -15,7 +12,7 @@ use wicketgate_lab::{Namespace, Process};
 
 use crate::harness::{
     PATIENCE, SITE_CLIENT, World, door,
-    targets::{connect, connect_as, echo, exchange},
+    targets::{connect, connect_as, echo, exchange, is_reset, witness},
     text,
 };
 
@@ -31,7 +28,7 @@ fn a_target_learns_the_sites_address_and_others_than_those_allowed_are_reset() -
     let tunnel = world.tunnel(0)?;
     let share = world.share("web", &tunnel, &zid, target, 9000)?;
     let door = door(&tunnel, 9000)?;
-    patch(&world, &share, &json!({"proxyProtocol": "v2", "allowedSources": [format!("{SITE_CLIENT}/32")]}))?;
+    world.patch(&share, &json!({"proxyProtocol": "v2", "allowedSources": [format!("{SITE_CLIENT}/32")]}))?;
     let site = world.connected_site(0, &tunnel)?;
     site.namespace.ip(&format!("addr add {NEIGHBOUR}/32 dev lo"))?;
 
@@ -65,19 +62,19 @@ fn a_full_share_refuses_at_once_and_a_change_leaves_those_inside_alone() -> Resu
     let listener = listener(&world.outside, door)?;
     let client = || connect(&world.outside, door, PATIENCE);
 
-    patch(&world, &share, &json!({"maxConnections": 2}))?;
+    world.patch(&share, &json!({"maxConnections": 2}))?;
     let mut inside = [client()?, client()?];
     for stream in &mut inside {
         exchange(stream, b"inside")?;
     }
     is_reset(client()?)?;
-    patch(&world, &share, &json!({"maxConnections": 1, "idleTimeoutSeconds": 3600, "proxyProtocol": "v2"}))?;
+    world.patch(&share, &json!({"maxConnections": 1, "idleTimeoutSeconds": 3600, "proxyProtocol": "v2"}))?;
     is_reset(client()?)?;
     for stream in &mut inside {
         exchange(stream, b"still inside")?;
     }
     drop(inside);
-    patch(&world, &share, &json!({"proxyProtocol": null, "idleTimeoutSeconds": null}))?;
+    world.patch(&share, &json!({"proxyProtocol": null, "idleTimeoutSeconds": null}))?;
     world.lab.until("there is room again", PATIENCE, || {
         let mut stream = client()?;
         Ok(exchange(&mut stream, b"inside again").is_ok().then_some(()))
@@ -97,7 +94,7 @@ fn a_connection_that_rests_too_long_is_reset_on_both_sides() -> Result<()> {
     let door = door(&tunnel, 9000)?;
     let mut unlimited = connect(&world.outside, door, PATIENCE)?;
     exchange(&mut unlimited, b"before")?;
-    patch(&world, &share, &json!({"idleTimeoutSeconds": 1}))?;
+    world.patch(&share, &json!({"idleTimeoutSeconds": 1}))?;
     let mut limited = connect(&world.outside, door, PATIENCE)?;
     exchange(&mut limited, b"after")?;
     is_reset(limited)?;
@@ -134,46 +131,6 @@ fn web_server(world: &World, on: SocketAddr) -> Result<()> {
         world.private.connect(on, PATIENCE).map(Some)
     })?;
     Ok(())
-}
-
-/// An echo that tells how its connections end: with an error, or in order. Those that say nothing are probes.
-fn witness(namespace: &Namespace, on: SocketAddr) -> Result<mpsc::Receiver<Option<ErrorKind>>> {
-    let listener = namespace.listen(on)?;
-    let (tell, ends) = mpsc::channel();
-    thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            let tell = tell.clone();
-            thread::spawn(move || {
-                let (mut piece, mut all) = ([0; 4096], 0);
-                let end = loop {
-                    match stream.read(&mut piece).and_then(|n| stream.write_all(&piece[..n]).map(|()| n)) {
-                        Ok(0) => break None,
-                        Ok(n) => all += n,
-                        Err(error) => break Some(error.kind()),
-                    }
-                };
-                if all > 0 {
-                    let _ = tell.send(end);
-                }
-            });
-        }
-    });
-    Ok(ends)
-}
-
-/// Changes the share, and waits until the change is in force.
-fn patch(world: &World, share: &Value, change: &Value) -> Result<()> {
-    let id = text(share, "id")?;
-    world.gateway.api.patch(&world.gateway.at(&format!("ipsec-shares/{id}")), change)?;
-    world.gateway.deployed(&world.lab, "ipsec-shares", id).map(drop)
-}
-
-/// That the connection is reset, and brings nothing before.
-fn is_reset(mut stream: TcpStream) -> Result<()> {
-    match stream.read(&mut [0; 1]) {
-        Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(()),
-        other => bail!("{other:?} in place of a reset"),
-    }
 }
 
 /// Waits until the sums over the share's samples are as `wanted`.

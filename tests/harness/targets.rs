@@ -1,13 +1,14 @@
 //! What shares lead to, and the clients that use them. A target serves until the test's process ends.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{ErrorKind, Read as _, Write as _},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream},
+    sync::mpsc,
     thread,
     time::Duration,
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use rustix::net::{
     AddressFamily, SocketType, bind, socket,
     sockopt::{Timeout, set_socket_timeout},
@@ -43,6 +44,31 @@ pub(crate) fn echo_after_end(namespace: &Namespace, on: SocketAddr) -> Result<()
             let _ = stream.write_all(&all);
         }
     })
+}
+
+/// An echo that tells how its connections end: with an error, or in order. Those that say nothing are probes.
+pub(crate) fn witness(namespace: &Namespace, on: SocketAddr) -> Result<mpsc::Receiver<Option<ErrorKind>>> {
+    let listener = namespace.listen(on)?;
+    let (tell, ends) = mpsc::channel();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let tell = tell.clone();
+            thread::spawn(move || {
+                let (mut piece, mut all) = ([0; 4096], 0);
+                let end = loop {
+                    match stream.read(&mut piece).and_then(|n| stream.write_all(&piece[..n]).map(|()| n)) {
+                        Ok(0) => break None,
+                        Ok(n) => all += n,
+                        Err(error) => break Some(error.kind()),
+                    }
+                };
+                if all > 0 {
+                    let _ = tell.send(end);
+                }
+            });
+        }
+    });
+    Ok(ends)
 }
 
 fn serve(
@@ -114,4 +140,12 @@ pub(crate) fn send_and_end(mut stream: TcpStream, all: &[u8]) -> Result<Vec<u8>>
     let mut back = Vec::with_capacity(all.len());
     stream.read_to_end(&mut back)?;
     Ok(back)
+}
+
+/// That the connection is reset, and brings nothing before.
+pub(crate) fn is_reset(mut stream: TcpStream) -> Result<()> {
+    match stream.read(&mut [0; 1]) {
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(()),
+        other => bail!("{other:?} in place of a reset"),
+    }
 }

@@ -57,18 +57,19 @@ fn turned_away(error: ControlError) -> anyhow::Error {
 }
 
 impl Agent {
-    /// Connects, and again when the connection is lost, until `stop`.
-    pub(crate) async fn stay_connected(self: Arc<Self>, stop: &CancellationToken) {
+    /// Connects, and again when the connection is lost, until `stop`. Then the connection goes on for as long as there
+    /// are streams, so that the gateway knows about them what it has to.
+    pub(crate) async fn stay_connected(self: Arc<Self>, stop: CancellationToken) {
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         let mut said: Option<(String, Instant)> = None;
         while !stop.is_cancelled() {
             let started = Instant::now();
             // What lives with this connection: parked carriers and probes.
-            let end = stop.child_token();
+            let end = CancellationToken::new();
             let mut welcomed = false;
-            let lost = stop.run_until_cancelled(self.connection(&end, &mut welcomed)).await;
+            let lost = self.connection(&end, &mut welcomed, &stop).await;
             end.cancel();
-            if let Some(Err(error)) = lost {
+            if let Err(error) = lost {
                 let error = format!("{error:#}");
                 if welcomed {
                     info!(error, "disconnected from the gateway");
@@ -91,21 +92,10 @@ impl Agent {
         self: &Arc<Self>,
         end: &CancellationToken,
         welcomed: &mut bool,
+        stop: &CancellationToken,
     ) -> anyhow::Result<()> {
-        let tcp = self.server.connect().await.context("can't connect")?;
-        let stream = timeout(CONNECT_WITHIN, self.tls.connect_control(tcp)).await.context("no handshake")?;
-        let mut control = Control::new(stream.map_err(|error| self.server.explain(error))?);
-        let version = env!("CARGO_PKG_VERSION").to_owned();
-        let hello = FromAgent::Hello { version, name: self.name.clone() };
-        let welcome = async {
-            control.send(&hello).await?;
-            control.receive().await
-        };
-        match timeout(SILENCE, welcome).await {
-            Ok(Ok(ToAgent::Welcome)) => {}
-            Ok(Err(error)) => return Err(turned_away(error)),
-            _ => bail!("the gateway did not say welcome"),
-        }
+        let Some(control) = stop.run_until_cancelled(self.be_welcomed()).await else { return Ok(()) };
+        let control = control?;
         *welcomed = true;
         info!(server = %self.server, "connected to the gateway");
         self.assignments.clear();
@@ -116,13 +106,46 @@ impl Agent {
         let rounds = Arc::clone(self).make_rounds(end.clone());
         tokio::spawn(end.clone().run_until_cancelled_owned(rounds));
         let renew_at = self.state.renew_at();
-        self.converse(Conversation { control, want, renew_at, end: end.clone() }).await
+        self.converse(Conversation { control, want, renew_at, end: end.clone() }, stop).await
     }
 
-    async fn converse(self: &Arc<Self>, mut talk: Conversation) -> anyhow::Result<()> {
+    async fn be_welcomed(&self) -> anyhow::Result<Control<TlsStream>> {
+        let tcp = self.server.connect().await.context("can't connect")?;
+        let stream = timeout(CONNECT_WITHIN, self.tls.connect_control(tcp)).await.context("no handshake")?;
+        let mut control = Control::new(stream.map_err(|error| self.server.explain(error))?);
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let hello = FromAgent::Hello { version, name: self.name.clone() };
+        let welcome = async {
+            control.send(&hello).await?;
+            control.receive().await
+        };
+        match timeout(SILENCE, welcome).await {
+            Ok(Ok(ToAgent::Welcome)) => Ok(control),
+            Ok(Err(error)) => Err(turned_away(error)),
+            _ => bail!("the gateway did not say welcome"),
+        }
+    }
+
+    async fn converse(
+        self: &Arc<Self>,
+        mut talk: Conversation,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<()> {
         let mut heard = Instant::now();
+        let mut draining = false;
         loop {
             tokio::select! {
+                () = stop.cancelled(), if !draining => {
+                    draining = true;
+                    // The carriers only then: who hears it in time asks for nothing in vain.
+                    talk.control.send(&FromAgent::Draining).await?;
+                    talk.end.cancel();
+                    info!("taking no new streams; those that are running may end");
+                }
+                () = self.streams.wait(), if draining => {
+                    talk.control.close().await;
+                    return Ok(());
+                }
                 message = timeout_at(heard + SILENCE, talk.control.receive()) => {
                     let message = message.context("the gateway was silent for too long")??;
                     heard = Instant::now();
@@ -140,6 +163,7 @@ impl Agent {
     async fn act(self: &Arc<Self>, talk: &mut Conversation, message: ToAgent) -> anyhow::Result<()> {
         match message {
             ToAgent::Welcome => {}
+            ToAgent::Draining => bail!("the gateway is stopping"),
             ToAgent::Ping => {
                 talk.control.send(&FromAgent::Pong).await?;
                 let now = Timestamp::now();

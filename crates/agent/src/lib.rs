@@ -27,7 +27,7 @@ use anyhow::Context;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use wicketgate_session::{enrolment_code::EnrolmentCode, tls::AgentTls};
 
 /// How long running streams may go on after the agent was told to end.
@@ -72,9 +72,9 @@ struct Agent {
     cut: CancellationToken,
 }
 
-/// Enrols if need be, then serves until `stop` is cancelled and the running streams have ended. An error is final:
-/// what it says has to be done by a person.
-pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+/// Enrols if need be, then serves until `stop` is cancelled and the running streams have ended, within 30 s or until
+/// `cut` is cancelled. An error is final: what it says has to be done by a person.
+pub async fn run(config: Config, stop: CancellationToken, cut: CancellationToken) -> anyhow::Result<()> {
     let dir = StateDir::lock(&config.state_dir)?;
     let state = match dir.load()? {
         Ok(state) => {
@@ -95,7 +95,6 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let tls = state.tls().context("the identity in the state directory can't be used")?;
     let assignments = Assignments::new(&state, config.allow)?;
     info!(agent.id = %state.agent(), environment.id = %state.environment(), server = %config.server, "agent started");
-    let cut = CancellationToken::new();
     let agent = Arc::new(Agent {
         server: config.server,
         name: config.name,
@@ -104,18 +103,21 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         assignments,
         health: Health::default(),
         streams: TaskTracker::new(),
-        cut,
+        cut: cut.clone(),
     });
     let floors = tokio::spawn(Arc::clone(&agent).keep_floors(stop.clone()));
-    Arc::clone(&agent).stay_connected(&stop).await;
+    let connected = tokio::spawn(Arc::clone(&agent).stay_connected(stop.clone()));
+    stop.cancelled().await;
     agent.streams.close();
-    if !agent.streams.is_empty() {
-        info!(streams = agent.streams.len(), "waiting for running streams to end");
-    }
-    if timeout(DRAIN, agent.streams.wait()).await.is_err() {
-        warn!(streams = agent.streams.len(), "streams were cut");
-        agent.cut.cancel();
+    let drained = timeout(DRAIN, agent.streams.wait());
+    if !matches!(cut.run_until_cancelled(drained).await, Some(Ok(()))) {
+        warn!("streams were cut");
+        cut.cancel();
         let _ = timeout(CUT, agent.streams.wait()).await;
+    }
+    // The connection ends with the last stream.
+    if timeout(CUT, connected).await.is_err() {
+        debug!("the connection to the gateway did not end in time");
     }
     let _ = floors.await;
     info!("agent stopped");

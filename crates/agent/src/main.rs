@@ -18,8 +18,8 @@ fn main() -> ExitCode {
     let outcome = start.into_config().and_then(|config| {
         let runtime = tokio::runtime::Runtime::new()?;
         let ended = runtime.block_on(async {
-            let stop = stop_on_signal()?;
-            wicketgate_agent::run(config, stop).await
+            let (stop, cut) = stop_on_signal()?;
+            wicketgate_agent::run(config, stop, cut).await
         });
         runtime.shutdown_background();
         ended
@@ -36,15 +36,19 @@ fn main() -> ExitCode {
     }
 }
 
-/// SIGTERM and SIGINT end the agent in order.
-fn stop_on_signal() -> io::Result<CancellationToken> {
-    let stop = CancellationToken::new();
-    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
-        let (mut signals, stop) = (signal(kind)?, stop.clone());
-        tokio::spawn(async move {
-            signals.recv().await;
-            stop.cancel();
-        });
-    }
-    Ok(stop)
+/// SIGTERM and SIGINT end the agent in order, a second one at once.
+fn stop_on_signal() -> io::Result<(CancellationToken, CancellationToken)> {
+    let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let tokens = [stop.clone(), cut.clone()];
+    tokio::spawn(async move {
+        for token in tokens {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+            token.cancel();
+        }
+    });
+    Ok((stop, cut))
 }

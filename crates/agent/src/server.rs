@@ -93,7 +93,8 @@ impl ServerAddress {
 /// Small writes leave at once, and a dead peer is noticed.
 pub(crate) fn tune(tcp: &TcpStream) -> io::Result<()> {
     tcp.set_nodelay(true)?;
-    let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 3);
+    let keepalive =
+        socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 3).with_retries(3);
     socket2::SockRef::from(tcp).set_tcp_keepalive(&keepalive)
 }
 

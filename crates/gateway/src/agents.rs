@@ -33,7 +33,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::debug;
+use tracing::{debug, info, warn};
 use wicketgate_model::{AgentId, ShareDesired, ShareId};
 use wicketgate_session::{
     carrier::Carrier,
@@ -159,20 +159,27 @@ impl Agents {
     }
 
     async fn accept(self, listener: TcpListener) {
+        let mut starved = false;
         loop {
             let accepted = tokio::select! {
                 () = self.0.drain.cancelled() => return,
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((tcp, address)) => match self.0.doorway.enter(address.ip()) {
-                    Some(permit) => {
-                        self.0.tasks.spawn(self.clone().connection(tcp, address, permit));
+                Ok((tcp, address)) => {
+                    if std::mem::take(&mut starved) {
+                        info!("agents are accepted again");
                     }
-                    None => debug!(%address, "too many in their handshake: one was turned away"),
-                },
+                    let permit = self.0.doorway.enter(address.ip());
+                    let lost = permit.lost.clone();
+                    let connection = self.clone().connection(tcp, address, permit);
+                    self.0.tasks.spawn(lost.run_until_cancelled_owned(connection));
+                }
                 Err(error) => {
-                    debug!(%error, "accepting an agent failed");
+                    if !starved {
+                        warn!(%error, "could not accept an agent: pausing until there is room");
+                    }
+                    starved = true;
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -181,7 +188,8 @@ impl Agents {
 
     async fn connection(self, tcp: TcpStream, address: SocketAddr, mut permit: Permit) {
         let _ = tcp.set_nodelay(true);
-        let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 3);
+        let keepalive =
+            socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 3).with_retries(3);
         let _ = socket2::SockRef::from(&tcp).set_tcp_keepalive(&keepalive);
         let handshake = timeout(HANDSHAKE_WITHIN, self.0.identity.accept(tcp));
         let accepted = tokio::select! {

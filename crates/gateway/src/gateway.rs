@@ -39,6 +39,8 @@ const AGENTS_BACK_WITHIN: Duration = Duration::from_secs(2);
 const DESCRIPTORS_KEPT: u64 = 512;
 /// A connection has its own descriptor and a carrier's.
 const DESCRIPTORS_EACH: u64 = 2;
+/// How long established connections may go on after the gateway was told to stop.
+const DRAIN: Duration = Duration::from_secs(30);
 /// How long a stopping gateway waits for its connections to end after they were cut.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
@@ -57,8 +59,13 @@ pub struct GatewayConfig {
 pub struct Gateway {
     agent_address: SocketAddr,
     backend: Arc<Backend>,
+    link: mpsc::Sender<FromGateway>,
     tasks: TaskTracker,
+    /// Nothing new is served.
     stop: CancellationToken,
+    connections: TaskTracker,
+    /// Connections end at once.
+    cut: CancellationToken,
 }
 
 impl Gateway {
@@ -69,6 +76,7 @@ impl Gateway {
     /// The link is gone already, or what an earlier run left can't be looked at.
     pub async fn start(config: GatewayConfig, link: GatewayEnd) -> anyhow::Result<Self> {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let (connections, cut) = (TaskTracker::new(), CancellationToken::new());
         let backend = Arc::new(config.backend);
         let agent_address = config.agent_listener.local_addr().context("cannot tell where agents dial in")?;
         let agents = Agents::start(
@@ -83,7 +91,7 @@ impl Gateway {
         link.send.send(FromGateway::Hello(hello)).await.context("the server's end of the link is gone")?;
 
         let left_over = backend.left_over().await.context("could not look for what an earlier run left")?;
-        let limits = Limits::of(connections());
+        let limits = Limits::of(room());
         info!(
             connections = limits.gateway,
             tunnel = limits.tunnel,
@@ -97,10 +105,12 @@ impl Gateway {
             agents: agents.clone(),
             board: Arc::clone(&board),
             counters: Arc::clone(&counters),
-            connections: Arc::default(),
+            taken: Arc::default(),
             limits,
             tasks: tasks.clone(),
             stop: stop.clone(),
+            connections: connections.clone(),
+            cut: cut.clone(),
         };
         let serving = Serving {
             around,
@@ -117,8 +127,8 @@ impl Gateway {
             }
         }));
         tasks.spawn(stop.clone().run_until_cancelled_owned(report(board, agents, link.send.clone())));
-        tasks.spawn(report_traffic(counters, link.send, stop.clone()));
-        Ok(Self { agent_address, backend, tasks, stop })
+        tasks.spawn(report_traffic(counters, link.send.clone(), cut.clone()));
+        Ok(Self { agent_address, backend, link: link.send, tasks, stop, connections, cut })
     }
 
     /// Where agents dial in, with the port that the system chose if it was asked to.
@@ -131,12 +141,32 @@ impl Gateway {
         self.backend.public_address()
     }
 
-    /// Stops serving. Namespaces and IKE daemons live on: the next start adopts them. Without any, nothing is left.
-    pub async fn stop(self) {
+    /// Stops serving: nothing new is taken, what is established may end within 30 s or until `at_once` is ready, and
+    /// the rest is cut. Namespaces and IKE daemons live on: the next start adopts them. Without any, nothing is left.
+    pub async fn stop(self, at_once: impl Future<Output = ()>) {
         self.stop.cancel();
+        // A server that is gone as well needs no telling.
+        let _ = tokio::time::timeout(STOP_WITHIN, self.link.send(FromGateway::Draining)).await;
         self.tasks.close();
-        if tokio::time::timeout(STOP_WITHIN, self.tasks.wait()).await.is_err() {
+        self.connections.close();
+        if !self.connections.is_empty() {
+            info!(connections = self.connections.len(), "waiting for established connections to end");
+        }
+        tokio::select! {
+            () = self.connections.wait() => {}
+            () = tokio::time::sleep(DRAIN) => {}
+            () = at_once => {}
+        }
+        if !self.connections.is_empty() {
+            warn!(connections = self.connections.len(), "connections were cut");
+        }
+        self.cut.cancel();
+        if tokio::time::timeout(STOP_WITHIN, self.connections.wait()).await.is_err() {
             warn!("some connections did not end in time");
+        }
+        drop(self.link);
+        if tokio::time::timeout(STOP_WITHIN, self.tasks.wait()).await.is_err() {
+            warn!("some tasks did not end in time");
         }
         match self.backend.rest().await {
             Ok(0) => info!("gateway stopped"),
@@ -147,7 +177,7 @@ impl Gateway {
 }
 
 /// How many connections may be open at a time. The limit of open files is raised as far as it goes first.
-fn connections() -> usize {
+fn room() -> usize {
     let limit = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
         warn!(%error, "could not raise the limit of open files");
@@ -172,13 +202,13 @@ async fn report(board: Arc<Board>, agents: Agents, send: mpsc::Sender<FromGatewa
 }
 
 /// Reports what was carried, and once more at the very end.
-async fn report_traffic(counters: Arc<Counters>, send: mpsc::Sender<FromGateway>, stop: CancellationToken) {
+async fn report_traffic(counters: Arc<Counters>, send: mpsc::Sender<FromGateway>, end: CancellationToken) {
     let mut tick = tokio::time::interval(TRAFFIC_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let stopping = tokio::select! {
             _ = tick.tick() => false,
-            () = stop.cancelled() => true,
+            () = end.cancelled() => true,
         };
         // Only what is sure to be sent is taken.
         let Ok(place) = send.reserve().await else { return };
@@ -300,8 +330,8 @@ impl Serving {
     fn set_share(&mut self, share: &Arc<ShareDesired>) {
         self.around.board.expect_share(share.id, share.tunnel);
         self.around.agents.assign(share);
-        let stop = &self.around.stop;
-        let served = self.served.entry(share.id).or_insert_with(|| Served::new(share.id, stop));
+        let cut = &self.around.cut;
+        let served = self.served.entry(share.id).or_insert_with(|| Served::new(share.id, cut));
         // Before the board can say that this generation is served.
         served.set_options(&share.options);
         if let Some(old) = self.desired.shares.get(&share.id).filter(|old| old.tunnel != share.tunnel)

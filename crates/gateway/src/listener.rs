@@ -45,13 +45,13 @@ pub(crate) struct Served {
 }
 
 impl Served {
-    /// Its connections end with `stop`, too.
-    pub(crate) fn new(share: ShareId, stop: &CancellationToken) -> Arc<Self> {
+    /// Its connections end with `cut`, too.
+    pub(crate) fn new(share: ShareId, cut: &CancellationToken) -> Arc<Self> {
         Arc::new(Self {
             share,
             options: RwLock::default(),
             connections: Arc::default(),
-            cut: stop.child_token(),
+            cut: cut.child_token(),
         })
     }
 
@@ -82,7 +82,7 @@ pub(crate) struct Limits {
 impl Limits {
     pub(crate) fn of(gateway: usize) -> Self {
         let tunnel = gateway.div_ceil(2);
-        Self { gateway, tunnel, share: tunnel.div_ceil(2) }
+        Self { gateway, tunnel, share: tunnel - tunnel / 4 }
     }
 }
 
@@ -96,6 +96,7 @@ pub(crate) struct Serving {
     pub(crate) tunnel: Arc<Room>,
     pub(crate) gateway: Arc<Room>,
     pub(crate) tasks: TaskTracker,
+    pub(crate) connections: TaskTracker,
 }
 
 /// What an admitted connection holds.
@@ -181,7 +182,7 @@ async fn accept(socket: TcpListener, serving: Serving) {
                         let cut = serving.served.cut.clone();
                         let connection = connection(client, address, admitted, serving.clone());
                         let connection = cut.run_until_cancelled_owned(connection).in_current_span();
-                        serving.tasks.spawn(async move {
+                        serving.connections.spawn(async move {
                             connection.await;
                         });
                     }

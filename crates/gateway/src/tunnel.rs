@@ -71,13 +71,16 @@ pub(crate) struct Surroundings {
     pub(crate) agents: Agents,
     pub(crate) board: Arc<Board>,
     pub(crate) counters: Arc<Counters>,
-    /// The connections of all tunnels.
-    pub(crate) connections: Arc<Room>,
+    /// How many connections all tunnels have.
+    pub(crate) taken: Arc<Room>,
     pub(crate) limits: Limits,
-    /// Connections run here; it outlives the tunnel's own task.
     pub(crate) tasks: TaskTracker,
     /// The gateway is stopping: the task ends, and leaves what is.
     pub(crate) stop: CancellationToken,
+    /// Connections run here; they outlive the tunnel's own task.
+    pub(crate) connections: TaskTracker,
+    /// Ends them.
+    pub(crate) cut: CancellationToken,
 }
 
 /// When to try again. Each failure in a row doubles the pause.
@@ -107,7 +110,7 @@ pub(crate) struct TunnelTask {
     id: TunnelId,
     wish: Arc<Wish>,
     around: Surroundings,
-    connections: Arc<Room>,
+    taken: Arc<Room>,
     /// What the wish said when it was last read.
     shares: BTreeMap<ShareId, ShareWish>,
     /// What the back end was last asked for, and when it is asked for it again.
@@ -126,7 +129,7 @@ impl TunnelTask {
         Self {
             id,
             wish,
-            connections: Arc::default(),
+            taken: Arc::default(),
             around,
             shares: BTreeMap::new(),
             asked: None,
@@ -331,9 +334,10 @@ impl TunnelTask {
             counters: self.around.counters.of(id, self.id),
             agents: self.around.agents.clone(),
             limits: self.around.limits,
-            tunnel: Arc::clone(&self.connections),
-            gateway: Arc::clone(&self.around.connections),
+            tunnel: Arc::clone(&self.taken),
+            gateway: Arc::clone(&self.around.taken),
             tasks: self.around.tasks.clone(),
+            connections: self.around.connections.clone(),
         };
         let port = share.ingress_port;
         Some(

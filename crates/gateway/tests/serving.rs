@@ -142,7 +142,7 @@ async fn shares_may_exchange_their_ports() {
         told.until("both are bound again", |s| s.values().all(is_bound)).await;
         assert!(told.accepts(18_001).await && told.accepts(18_002).await);
     }
-    told.gateway.stop().await;
+    told.gateway.stop(std::future::pending()).await;
 }
 
 #[tokio::test]
@@ -160,7 +160,7 @@ async fn a_taken_port_is_named_and_served_once_it_is_free() {
     told.until("the port is in use", |s| s.values().any(in_use)).await;
     drop(other);
     told.until("the port is bound", |s| s.values().all(is_bound)).await;
-    told.gateway.stop().await;
+    told.gateway.stop(std::future::pending()).await;
 }
 
 #[tokio::test]
@@ -177,5 +177,5 @@ async fn a_share_that_comes_before_its_tunnel_is_served_when_that_comes() {
     told.tell(DesiredDelta { removed_shares, ..DesiredDelta::default() }).await;
     told.until("it is gone", BTreeMap::is_empty).await;
     assert!(!told.accepts(18_004).await);
-    told.gateway.stop().await;
+    told.gateway.stop(std::future::pending()).await;
 }

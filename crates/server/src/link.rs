@@ -121,16 +121,21 @@ impl Link {
             }
         }
         info!("the gateway's link ended");
+        self.gone();
+        let seen = Timestamp::now();
+        insist("clear the list of connected agents", || self.store.all_agents_disconnected(seen, Some(seen)))
+            .await;
+    }
+
+    /// What the gateway served is not served any more, or about to be gone.
+    fn gone(&self) {
         self.status.send_modify(|s| s.connected = false);
         self.sight.write(|seen| {
-            seen.silent_since = Some(Timestamp::now());
+            seen.silent_since.get_or_insert(Timestamp::now());
             seen.heard = 0;
             seen.observed = Observed::default();
             seen.touched_all = true;
         });
-        let seen = Timestamp::now();
-        insist("clear the list of connected agents", || self.store.all_agents_disconnected(seen, Some(seen)))
-            .await;
     }
 
     /// Takes a report.
@@ -174,6 +179,10 @@ impl Link {
                 self.metrics.carried(&carried);
                 let now = Timestamp::now();
                 insist("record what shares carried", || self.store.record_traffic(now, &carried)).await;
+            }
+            FromGateway::Draining => {
+                info!("the gateway is stopping");
+                self.gone();
             }
             // For the desk.
             FromGateway::Enrol(..) | FromGateway::Renew(..) => {}

@@ -62,6 +62,8 @@ pub enum FromAgent {
         #[serde(with = "base64_text")]
         public_key: Vec<u8>,
     },
+    /// The agent is about to end: it takes no new streams, and lets those that it has end.
+    Draining,
     Pong,
 }
 
@@ -99,6 +101,8 @@ pub enum ToAgent {
         refusal: Option<EnrolRefusal>,
     },
     Ping,
+    /// The gateway is about to end: the connection ends right after this, and running streams go on.
+    Draining,
 }
 
 /// The one message of an agent that enrols.

@@ -105,6 +105,8 @@ pub struct ShareCheck {
 
 #[derive(Debug)]
 pub enum FromGateway {
+    /// The gateway is about to end: it serves nothing new from now on, and still tells what it carries.
+    Draining,
     /// The first message of a link.
     Hello(GatewayHello),
     /// What changed in what the gateway sees. The answer to a `reset` has `reset` set.

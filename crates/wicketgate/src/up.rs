@@ -17,7 +17,7 @@ use prometheus_client::registry::Registry;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
 };
 use tracing::{error, info};
 use uuid::Uuid;
@@ -129,11 +129,14 @@ impl Up {
             self.agent_url.or_else(|| agent_url(gateway.agent_address(), gateway.public_address()));
         let server = server.start(ca, server_end, agent_url, Registry::default())?;
 
-        let signal = stop_signal().await?;
-        info!(signal, "stopping");
+        let mut signals = Signals::new()?;
+        info!(signal = signals.next().await, "stopping; once more, and connections are cut at once");
         renewal.abort();
         // The gateway first: what it has to report at its end is recorded.
-        gateway.stop().await;
+        let again = async {
+            info!(signal = signals.next().await, "stopping at once");
+        };
+        gateway.stop(again).await;
         server.stop().await;
         Ok(())
     }
@@ -204,11 +207,22 @@ fn print_token(token: &SecretString, file: &Path) {
     }
 }
 
-async fn stop_signal() -> anyhow::Result<&'static str> {
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        got = term.recv() => got.map(|()| "SIGTERM"),
-        got = int.recv() => got.map(|()| "SIGINT"),
+/// What tells the process to stop.
+struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let receive = |kind| signal(kind).context("no signals can be received");
+        Ok(Self { term: receive(SignalKind::terminate())?, int: receive(SignalKind::interrupt())? })
     }
-    .context("no signals can be received")
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.term.recv() => "SIGTERM",
+            _ = self.int.recv() => "SIGINT",
+        }
+    }
 }

@@ -57,6 +57,9 @@ impl Agents {
             Some(error) => info!(agent.id = %agent, error = %error, "agent disconnected"),
             None => {
                 info!(agent.id = %agent, "agent was disconnected");
+                if self.0.drain.is_cancelled() {
+                    let _ = control.send(&ToAgent::Draining).await;
+                }
                 control.close().await;
             }
         }
@@ -144,6 +147,10 @@ impl Agents {
                     Health::Unreachable(cause) => Health::Unreachable(plain(&cause)),
                 };
                 self.with(|roster| roster.health(agent, session, share, health, std::time::Instant::now()));
+            }
+            FromAgent::Draining => {
+                info!(agent.id = %agent, "agent is about to end");
+                self.with(|roster| roster.draining(agent, session));
             }
             FromAgent::Hello { .. } | FromAgent::Renew { .. } | FromAgent::Pong => {}
         }

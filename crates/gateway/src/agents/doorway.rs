@@ -1,12 +1,15 @@
 //! The doorway of the agent port: connections that have not proved yet that they are of use.
 //!
-//! Invariant: neither one address nor one agent can fill it, so that whoever does has to come from many places.
+//! Invariants: whoever comes gets in, and nobody fills it: where there is no place left, the one that has stood there
+//! longest goes. A handshake takes milliseconds, so that a good one is through long before those who stall have pushed
+//! it out.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+use tokio_util::sync::CancellationToken;
 use wicketgate_model::AgentId;
 
 /// In the doorway at once: each holds a socket and a handshake's buffers.
@@ -17,80 +20,104 @@ const OF_ADDRESS: usize = 64;
 const OF_AGENT: usize = 4;
 
 #[derive(Clone, Default)]
-pub(super) struct Doorway(Arc<Mutex<Counts>>);
+pub(super) struct Doorway(Arc<Mutex<Standing>>);
 
 #[derive(Default)]
-struct Counts {
-    all: usize,
-    of: HashMap<Who, usize>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Who {
-    Address(IpAddr),
-    Agent(AgentId),
+struct Standing {
+    /// Those that are nobody yet, the oldest first.
+    nobodies: HashMap<IpAddr, BTreeMap<u64, CancellationToken>>,
+    /// How many these are.
+    count: usize,
+    agents: HashMap<AgentId, usize>,
+    last: u64,
 }
 
 /// A place in the doorway, free again when it is dropped.
 pub(super) struct Permit {
     doorway: Doorway,
-    who: Who,
+    address: IpAddr,
+    number: u64,
     agent: Option<AgentId>,
+    /// The place is another one's now: the connection is to end.
+    pub(super) lost: CancellationToken,
 }
 
 impl Doorway {
-    /// A place for a connection from the address, if there is one.
-    pub(super) fn enter(&self, address: IpAddr) -> Option<Permit> {
-        let who = Who::Address(network(address));
-        let mut counts = self.counts();
-        if counts.all >= MOST || !counts.add(who, OF_ADDRESS) {
-            return None;
+    /// A place for a connection from the address.
+    pub(super) fn enter(&self, address: IpAddr) -> Permit {
+        let address = network(address);
+        let lost = CancellationToken::new();
+        let mut standing = self.standing();
+        if standing.nobodies.get(&address).is_some_and(|of_it| of_it.len() >= OF_ADDRESS) {
+            standing.push_out(address);
+        } else if standing.count >= MOST {
+            // Of those who take most of it.
+            let busiest = standing.nobodies.iter().max_by_key(|(_, of_it)| of_it.len());
+            if let Some(busiest) = busiest.map(|(address, _)| *address) {
+                standing.push_out(busiest);
+            }
         }
-        counts.all += 1;
-        Some(Permit { doorway: self.clone(), who, agent: None })
+        standing.last += 1;
+        standing.count += 1;
+        let number = standing.last;
+        standing.nobodies.entry(address).or_default().insert(number, lost.clone());
+        drop(standing);
+        Permit { doorway: self.clone(), address, number, agent: None, lost }
     }
 
-    fn counts(&self) -> MutexGuard<'_, Counts> {
+    fn standing(&self) -> MutexGuard<'_, Standing> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Counts {
-    fn add(&mut self, who: Who, most: usize) -> bool {
-        let count = self.of.entry(who).or_default();
-        let room = *count < most;
-        *count += usize::from(room);
-        room
+impl Standing {
+    fn push_out(&mut self, address: IpAddr) {
+        let oldest = self.nobodies.get(&address).and_then(|of_it| of_it.keys().next().copied());
+        if let Some(lost) = oldest.and_then(|number| self.remove(address, number)) {
+            lost.cancel();
+        }
     }
 
-    fn sub(&mut self, who: Who) {
-        if let Some(count) = self.of.get_mut(&who) {
-            *count -= 1;
-            if *count == 0 {
-                self.of.remove(&who);
-            }
+    fn remove(&mut self, address: IpAddr, number: u64) -> Option<CancellationToken> {
+        let of_it = self.nobodies.get_mut(&address)?;
+        let lost = of_it.remove(&number)?;
+        if of_it.is_empty() {
+            self.nobodies.remove(&address);
         }
+        self.count -= 1;
+        Some(lost)
     }
 }
 
 impl Permit {
-    /// The connection has proved to be of the agent. Answers whether the agent has a place for it.
+    /// The connection has proved to be of the agent, and is pushed out by nobody. Answers whether the agent has a place
+    /// for it.
     pub(super) fn is_of(&mut self, agent: AgentId) -> bool {
-        let room = self.agent.is_none() && self.doorway.counts().add(Who::Agent(agent), OF_AGENT);
-        if room {
-            self.agent = Some(agent);
+        let mut standing = self.doorway.standing();
+        let count = standing.agents.entry(agent).or_default();
+        if self.agent.is_some() || *count >= OF_AGENT {
+            return false;
         }
-        room
+        *count += 1;
+        self.agent = Some(agent);
+        standing.remove(self.address, self.number);
+        true
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut counts = self.doorway.counts();
-        counts.all -= 1;
-        counts.sub(self.who);
-        if let Some(agent) = self.agent {
-            counts.sub(Who::Agent(agent));
+        let mut standing = self.doorway.standing();
+        match self.agent {
+            Some(agent) => {
+                if let Some(count) = standing.agents.get_mut(&agent) {
+                    *count -= 1;
+                    if *count == 0 {
+                        standing.agents.remove(&agent);
+                    }
+                }
+            }
+            None => drop(standing.remove(self.address, self.number)),
         }
     }
 }
@@ -109,44 +136,64 @@ mod tests {
     use super::*;
     use uuid::Uuid;
 
-    #[test]
-    fn nobody_fills_the_doorway_alone() {
-        let doorway = Doorway::default();
-        let v4 = |n: u8| IpAddr::from([192, 0, 2, n]);
-        let mut of_one: Vec<_> = std::iter::from_fn(|| doorway.enter(v4(1))).collect();
-        assert_eq!(of_one.len(), OF_ADDRESS);
-        assert!(doorway.enter("::ffff:192.0.2.1".parse().unwrap()).is_none(), "the same address");
-        let of_another = doorway.enter(v4(2));
-        assert!(of_another.is_some());
-        of_one.pop();
-        assert!(doorway.enter(v4(1)).is_some());
+    fn v4(n: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, n])
+    }
 
-        let v6 = |n: u16| IpAddr::from([0x2001, 0xdb8, 0, 0, n, 0, 0, 1]);
-        let of_network: Vec<_> = (0..100).filter_map(|n| doorway.enter(v6(n))).collect();
-        assert_eq!(of_network.len(), OF_ADDRESS);
-        drop((of_one, of_another, of_network));
-
-        let all: Vec<_> = (0..=255)
-            .flat_map(|n| std::iter::repeat_with(move || v4(n)).take(8))
-            .map_while(|a| doorway.enter(a))
-            .collect();
-        assert_eq!(all.len(), MOST);
-        drop(all);
-        assert!(doorway.counts().of.is_empty(), "nothing is kept of those that have gone");
+    fn staying(permits: &[Permit]) -> usize {
+        permits.iter().filter(|p| !p.lost.is_cancelled()).count()
     }
 
     #[test]
-    fn an_agent_has_few_places() {
+    fn who_is_one_too_many_pushes_out_the_oldest_of_its_own_address() {
+        let doorway = Doorway::default();
+        let elsewhere = doorway.enter(v4(2));
+        let of_one: Vec<_> = (0..=OF_ADDRESS).map(|_| doorway.enter(v4(1))).collect();
+        assert_eq!(staying(&of_one), OF_ADDRESS);
+        assert!(of_one[0].lost.is_cancelled() && !elsewhere.lost.is_cancelled());
+        let mapped = doorway.enter("::ffff:192.0.2.1".parse().unwrap());
+        assert!(of_one[1].lost.is_cancelled() && !mapped.lost.is_cancelled(), "the same address");
+        drop(mapped);
+        drop(doorway.enter(v4(1)));
+        assert_eq!(staying(&of_one), OF_ADDRESS - 1, "there was a place");
+
+        let v6 = |n: u16| IpAddr::from([0x2001, 0xdb8, 0, 0, n, 0, 0, 1]);
+        let of_network: Vec<_> = (0..100).map(|n| doorway.enter(v6(n))).collect();
+        assert_eq!(staying(&of_network), OF_ADDRESS);
+        drop((of_one, of_network, elsewhere));
+        let standing = doorway.standing();
+        assert!(
+            standing.nobodies.is_empty() && standing.count == 0,
+            "nothing is kept of those that have gone"
+        );
+    }
+
+    #[test]
+    fn a_full_doorway_lets_in_whoever_comes_and_puts_out_those_who_take_most_of_it() {
+        let doorway = Doorway::default();
+        let all: Vec<_> = (0..MOST).map(|n| doorway.enter(v4(u8::try_from(n / 32).unwrap()))).collect();
+        assert_eq!(staying(&all), MOST);
+        let more: Vec<_> = (0..33).map(|_| doorway.enter(v4(200))).collect();
+        assert_eq!((staying(&all), staying(&more)), (MOST - 33, 33));
+        assert_eq!(doorway.standing().count, MOST);
+    }
+
+    #[test]
+    fn an_agent_has_few_places_and_keeps_them() {
         let (doorway, agent) = (Doorway::default(), AgentId::new(Uuid::nil()));
         let enter = || {
-            let mut permit = doorway.enter(IpAddr::from([192, 0, 2, 1])).unwrap();
+            let mut permit = doorway.enter(v4(1));
             permit.is_of(agent).then_some(permit)
         };
         let mut places: Vec<_> = std::iter::from_fn(enter).collect();
         assert_eq!(places.len(), OF_AGENT);
         places.pop();
-        assert!(enter().is_some());
-        drop(places);
-        assert!(doorway.counts().of.is_empty() && doorway.counts().all == 0);
+        places.extend(enter());
+        assert_eq!(places.len(), OF_AGENT);
+        let flood: Vec<_> = (0..2 * MOST).map(|_| doorway.enter(v4(1))).collect();
+        assert_eq!(staying(&places), OF_AGENT);
+        drop((places, flood));
+        let standing = doorway.standing();
+        assert!(standing.nobodies.is_empty() && standing.count == 0 && standing.agents.is_empty());
     }
 }

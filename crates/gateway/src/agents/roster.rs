@@ -265,6 +265,8 @@ impl Roster {
     pub(super) fn draining(&mut self, agent: AgentId, session: u64) {
         if let Some(connected) = self.connected.get_mut(&agent).filter(|c| c.session == session) {
             connected.draining = true;
+            // Whoever waits for a carrier of it looks again, and finds that there will be none.
+            connected.carrier_parked.notify_waiters();
             let environment = self.environments.get(&connected.about.environment);
             self.changed.extend(environment.into_iter().flat_map(|e| &e.shares));
         }

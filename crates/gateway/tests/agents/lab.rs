@@ -102,7 +102,11 @@ impl Lab {
 
     pub(crate) fn start(&self, state: &Path, code: Option<&EnrolmentCode>, allow: &[&str]) -> RunningAgent {
         let stop = CancellationToken::new();
-        let task = tokio::spawn(wicketgate_agent::run(self.config(state, code, allow), stop.clone()));
+        let task = tokio::spawn(wicketgate_agent::run(
+            self.config(state, code, allow),
+            stop.clone(),
+            CancellationToken::new(),
+        ));
         RunningAgent { stop, task }
     }
 

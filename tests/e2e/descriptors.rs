@@ -1,0 +1,72 @@
+//! A gateway that runs out of descriptors pauses, says so once, and recovers.
+
+use std::{fs, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+
+use crate::harness::{
+    PATIENCE, World, door,
+    targets::{connect, echo, exchange},
+};
+
+const CLIENTS: usize = 20;
+/// More than a pause of the accept loop.
+const SEVERAL_PAUSES: Duration = Duration::from_millis(500);
+
+#[test]
+fn a_shortage_is_said_once_and_ends_when_there_are_descriptors_again() -> Result<()> {
+    let world = World::loopback()?;
+    echo(&world.private, world.target(7001))?;
+    let (_agent, zid) = world.agent("agent")?;
+    let tunnel = world.tunnel(0)?;
+    world.share("echo", &tunnel, &zid, world.target(7001), 9000)?;
+    let door = door(&tunnel, 9000)?;
+    let mut before = connect(&world.outside, door, PATIENCE)?;
+    exchange(&mut before, b"before")?;
+
+    let pid = world.gateway.process.pid();
+    let all = limit(pid, None)?;
+    // As few as it has, and two more.
+    let highest = fs::read_dir(format!("/proc/{pid}/fd"))?
+        .filter_map(|fd| fd.ok()?.file_name().to_str()?.parse::<u64>().ok())
+        .max()
+        .context("it has no descriptors")?;
+    limit(pid, Some(Rlimit { current: Some(highest + 3), ..all.clone() }))?;
+    let mut clients =
+        (0..CLIENTS).map(|_| connect(&world.outside, door, PATIENCE)).collect::<Result<Vec<_>>>()?;
+    let said = |words: &str| world.gateway.process.said().matches(words).count();
+    world
+        .lab
+        .until("it says so", PATIENCE, || Ok((said("could not accept connections") > 0).then_some(())))?;
+    std::thread::sleep(SEVERAL_PAUSES);
+    ensure!(said("could not accept connections") == 1, "{}", world.gateway.process.tail());
+    exchange(&mut before, b"as if nothing were")?;
+
+    limit(pid, Some(all))?;
+    for client in &mut clients {
+        // Those that were refused meanwhile, for want of a carrier, may try again; those that waited are served.
+        if exchange(client, b"after").is_err() {
+            *client = connect(&world.outside, door, PATIENCE)?;
+            exchange(client, b"after")?;
+        }
+    }
+    world.lab.until("it says that it goes on", PATIENCE, || {
+        Ok((said("connections are accepted again") > 0).then_some(()))
+    })?;
+    world.end()
+}
+
+/// The process's limit of open files as it was, and its new one.
+fn limit(pid: u32, to: Option<Rlimit>) -> Result<Rlimit> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("no process id")?;
+    match to {
+        Some(to) => Ok(prlimit(Some(pid), Resource::Nofile, to)?),
+        None => {
+            let text = fs::read_to_string(format!("/proc/{}/limits", pid.as_raw_nonzero()))?;
+            let line = text.lines().find(|l| l.starts_with("Max open files")).context("no limit of files")?;
+            let mut numbers = line.split_whitespace().filter_map(|w| w.parse().ok());
+            Ok(Rlimit { current: numbers.next(), maximum: numbers.next() })
+        }
+    }
+}
