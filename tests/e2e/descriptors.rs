@@ -1,6 +1,6 @@
 //! A gateway that runs out of descriptors pauses, says so once, and recovers.
 
-use std::{fs, time::Duration};
+use std::{collections::BTreeSet, fs, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
@@ -27,12 +27,12 @@ fn a_shortage_is_said_once_and_ends_when_there_are_descriptors_again() -> Result
 
     let pid = world.gateway.process.pid();
     let all = limit(pid, None)?;
-    // As few as it has, and two more.
-    let highest = fs::read_dir(format!("/proc/{pid}/fd"))?
-        .filter_map(|fd| fd.ok()?.file_name().to_str()?.parse::<u64>().ok())
-        .max()
-        .context("it has no descriptors")?;
-    limit(pid, Some(Rlimit { current: Some(highest + 3), ..all.clone() }))?;
+    // Those that it has stay; of those that are free, it may use two.
+    let used: BTreeSet<u64> = fs::read_dir(format!("/proc/{pid}/fd"))?
+        .filter_map(|fd| fd.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    let free = (0..).filter(|fd| !used.contains(fd)).nth(2).context("no descriptor is free")?;
+    limit(pid, Some(Rlimit { current: Some(free), ..all.clone() }))?;
     let mut clients =
         (0..CLIENTS).map(|_| connect(&world.outside, door, PATIENCE)).collect::<Result<Vec<_>>>()?;
     let said = |words: &str| world.gateway.process.said().matches(words).count();

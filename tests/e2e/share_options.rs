@@ -12,7 +12,7 @@ use wicketgate_lab::{Namespace, Process};
 
 use crate::harness::{
     PATIENCE, SITE_CLIENT, World, door,
-    targets::{connect, connect_as, echo, exchange, is_reset, witness},
+    targets::{connect, connect_as, echo, exchange, is_refused, is_reset, witness},
     text,
 };
 
@@ -41,8 +41,7 @@ fn a_target_learns_the_sites_address_and_others_than_those_allowed_are_reset() -
     let told = answer.lines().last().unwrap_or_default();
     assert_eq!(told, format!("{} {} {} {}", client.ip(), client.port(), door.ip(), door.port()), "{answer}");
 
-    let stranger = connect_as(&site.namespace, NEIGHBOUR, door, PATIENCE)?;
-    is_reset(stranger)?;
+    is_refused(connect_as(&site.namespace, NEIGHBOUR, door, PATIENCE))?;
     // What the gateway says to the target is not the share's.
     let (rx, tx) = (request.len() as u64, answer.len() as u64);
     carried(&world, &share, |sum| {
@@ -67,9 +66,9 @@ fn a_full_share_refuses_at_once_and_a_change_leaves_those_inside_alone() -> Resu
     for stream in &mut inside {
         exchange(stream, b"inside")?;
     }
-    is_reset(client()?)?;
+    is_refused(client())?;
     world.patch(&share, &json!({"maxConnections": 1, "idleTimeoutSeconds": 3600, "proxyProtocol": "v2"}))?;
-    is_reset(client()?)?;
+    is_refused(client())?;
     for stream in &mut inside {
         exchange(stream, b"still inside")?;
     }

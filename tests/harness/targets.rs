@@ -149,3 +149,12 @@ pub(crate) fn is_reset(mut stream: TcpStream) -> Result<()> {
         other => bail!("{other:?} in place of a reset"),
     }
 }
+
+/// The same of one that may have been reset before its client could look.
+pub(crate) fn is_refused(connected: Result<TcpStream>) -> Result<()> {
+    match connected {
+        Ok(stream) => is_reset(stream),
+        Err(error) if error.root_cause().to_string().contains("reset") => Ok(()),
+        Err(error) => Err(error.context("an error in place of a reset")),
+    }
+}
