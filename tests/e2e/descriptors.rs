@@ -32,7 +32,7 @@ fn a_shortage_is_said_once_and_ends_when_there_are_descriptors_again() -> Result
         .filter_map(|fd| fd.ok()?.file_name().to_str()?.parse().ok())
         .collect();
     let free = (0..).filter(|fd| !used.contains(fd)).nth(2).context("no descriptor is free")?;
-    limit(pid, Some(Rlimit { current: Some(free), ..all.clone() }))?;
+    limit(pid, Some(Rlimit { current: Some(free), ..all }))?;
     let mut clients =
         (0..CLIENTS).map(|_| connect(&world.outside, door, PATIENCE)).collect::<Result<Vec<_>>>()?;
     let said = |words: &str| world.gateway.process.said().matches(words).count();

@@ -202,7 +202,10 @@ mod tests {
                 well_since: now - ms(*age),
                 last_chosen: *last_chosen,
             }).collect();
-            let Some(chosen) = choose(candidates.clone(), now) else { return Ok(prop_assert!(all.is_empty())) };
+            let Some(chosen) = choose(candidates.clone(), now) else {
+                prop_assert!(all.is_empty());
+                return Ok(());
+            };
             let part = |c: &Candidate<usize>| ((now - c.well_since).as_secs_f64() / 30.0).clamp(0.1, 1.0);
             for other in &candidates {
                 prop_assert!(chosen.fitness <= other.fitness);
