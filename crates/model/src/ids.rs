@@ -48,7 +48,13 @@ macro_rules! id {
                 // One spelling only: an id is compared as text in URLs, logs and the database.
                 uuid.map(Self)
                     .filter(|id| id.to_string() == s)
-                    .ok_or_else(|| Invalid::new(concat!("must be an id like ", $prefix, "…")))
+                    .ok_or_else(|| {
+                        Invalid::new(if $prefix.is_empty() {
+                            "must be a UUID"
+                        } else {
+                            concat!("must be an id like ", $prefix, "…")
+                        })
+                    })
             }
         }
 

@@ -55,9 +55,7 @@ impl FromStr for Scope {
 
     fn from_str(s: &str) -> Result<Self, Invalid> {
         let found = Self::ALL.into_iter().find(|scope| scope.as_str() == s);
-        found.ok_or_else(|| {
-            Invalid("must be of frontdoor.read, frontdoor.write and frontdoor.admin".to_owned())
-        })
+        found.ok_or_else(|| Invalid("must be frontdoor.read, frontdoor.write or frontdoor.admin".to_owned()))
     }
 }
 

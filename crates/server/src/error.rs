@@ -38,6 +38,8 @@ const LACKS: [(Scope, &str); 3] = [
 ];
 /// Seconds: what is too much at one time is mostly over by then.
 const RETRY_AFTER: &str = "5";
+/// Characters of a path that are said back: more than any path of ours has.
+const SHOWN_PATH: usize = 200;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ApiError {
@@ -139,14 +141,15 @@ impl ApiError {
     }
 
     pub(crate) fn no_such_path(path: &str) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not_found", format!("There is nothing at {path}"))
+        let message = format!("There is nothing at {}", shown(path));
+        Self::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 
     pub(crate) fn no_such_method(path: &str) -> Self {
         Self::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "method_not_allowed",
-            format!("{path} does not know this method; see the Allow header"),
+            format!("{} does not know this method; see the Allow header", shown(path)),
         )
     }
 
@@ -201,6 +204,10 @@ impl ApiError {
     pub(crate) fn unavailable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
     }
+}
+
+fn shown(path: &str) -> String {
+    path.chars().take(SHOWN_PATH).collect()
 }
 
 /// What the store's refusal means to the caller who wrote to, or asked for, `kind` with `id`.

@@ -1,5 +1,6 @@
 //! What a handler starts from: a caller who may be here, the Frontdoor of the path, the id in it.
 
+use super::wire::fields::printable;
 use crate::{
     auth::{Principal, Scope, authenticate},
     error::{ApiError, Kind},
@@ -38,7 +39,7 @@ impl FromRequestParts<AppState> for InFrontdoor {
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let principal = authenticate(&parts.headers, state).await?;
         let text = parameter(parts, "frontdoorId").await?;
-        let not_found = || ApiError::frontdoor_not_found(&text);
+        let not_found = || ApiError::frontdoor_not_found(printable(&text));
         let id: FrontdoorId = text.parse().map_err(|_| not_found())?;
         let frontdoor = state.store.frontdoor(id).await?.ok_or_else(not_found)?;
         if principal.sees(&frontdoor) { Ok(Self { principal, frontdoor }) } else { Err(not_found()) }
@@ -85,7 +86,7 @@ impl FromRequestParts<AppState> for PathId {
 impl PathId {
     /// What can't be an id is the id of nothing.
     pub(super) fn parse<T: FromStr>(&self, kind: Kind) -> Result<T, ApiError> {
-        self.0.parse().map_err(|_| ApiError::not_found(kind, &self.0))
+        self.0.parse().map_err(|_| ApiError::not_found(kind, printable(&self.0)))
     }
 }
 

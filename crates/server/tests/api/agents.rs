@@ -1,7 +1,7 @@
 use crate::harness::{Answer, TestApp};
 use axum::http::{Method, StatusCode};
 use insta::assert_json_snapshot;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use uuid::Uuid;
 use wicketgate_model::ShareId;
@@ -74,6 +74,9 @@ async fn a_code_is_shown_once() {
     let made = app.call(Method::POST, "agents/enrollments", None).await;
     assert_json_snapshot!("code", app.shown(&made));
     assert_eq!(made.headers["cache-control"], "no-store");
+    let end: Timestamp = made.body["expiresAt"].as_str().unwrap().parse().unwrap();
+    let left = end.duration_since(Timestamp::now());
+    assert!(left <= SignedDuration::from_hours(1) && left > SignedDuration::from_mins(59), "{left}");
     let code: EnrolmentCode = made.body["enrollmentCode"].as_str().unwrap().parse().unwrap();
     assert_ne!(code.secret(), &[0; 16]);
     let site = app.enrol().await;

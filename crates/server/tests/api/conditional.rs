@@ -54,6 +54,7 @@ async fn what_is_known_is_not_sent_again() {
         format!("agents/{}", site.agent),
         format!("/frontdoor/v2/{}", app.frontdoor),
         at("executions", &app.get("executions").await.body["content"][0]),
+        format!("/frontdoor/v2/api-accounts/{}", app.account(json!({})).await["clientId"].as_str().unwrap()),
     ];
     for path in &paths {
         let first = app.get(path).await;

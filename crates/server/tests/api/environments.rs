@@ -34,3 +34,15 @@ async fn deleting_one_takes_its_shares_and_agents_with_it() {
     assert_json_snapshot!("gone", app.shown(&app.get(&path).await));
     assert_eq!(app.delete(&path).await.status, StatusCode::NOT_FOUND);
 }
+
+#[tokio::test]
+async fn one_is_made_by_an_agent_and_never_by_a_post() {
+    let app = TestApp::new().await;
+    let refused = app.post("environments", json!({"name": "dc-1"})).await;
+    assert_json_snapshot!("no_post", app.shown(&refused));
+    assert_eq!(app.get("environments").await.body["totalElements"], 0);
+    let site = app.enrol().await;
+    let path = format!("environments/{}", site.environment);
+    assert_eq!(app.put(&path, json!({"name": "a"})).await.status, StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(app.post("agents", json!({})).await.status, StatusCode::METHOD_NOT_ALLOWED);
+}

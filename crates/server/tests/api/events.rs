@@ -98,6 +98,13 @@ async fn readers_are_many_and_see_their_own_frontdoor_only() {
     for _ in 0..32 {
         readers.push(Reader::new(&app, None).await);
     }
+    let one_more = refused(&app, "accept", "text/event-stream").await;
+    assert_eq!(
+        (one_more.status, &one_more.headers["retry-after"]),
+        (StatusCode::TOO_MANY_REQUESTS, &"5".parse().unwrap())
+    );
+    let message = "Too many follow the events already";
+    assert_eq!(one_more.body, json!({"error": "too_many_requests", "message": message}));
     let body = json!({"organizationId": "acme", "defaultNamespaceName": "prod", "ipsecSharesEnabled": true});
     let other = app.post("/frontdoor/v2", body).await.body;
     let path = format!("/frontdoor/v2/{}/ipsec-tunnels", other["id"].as_str().unwrap());

@@ -1,7 +1,7 @@
-use crate::harness::{TestApp, at};
+use crate::harness::{TestApp, at, tunnel};
 use axum::http::StatusCode;
 use insta::assert_json_snapshot;
-use serde_json::json;
+use serde_json::{Value, json};
 use wicketgate_model::Status;
 
 #[tokio::test]
@@ -32,4 +32,78 @@ async fn one_request_is_one_process() {
     let process = &all["content"].as_array().unwrap().last().unwrap()["processId"];
     let of_process = app.get(&format!("executions?processId={}", process.as_str().unwrap())).await;
     assert_eq!(of_process.body["totalElements"], 3);
+}
+
+/// Each write of the API, and what its record says of it.
+#[tokio::test]
+async fn no_write_is_without_a_record() {
+    let (app, made, site) = TestApp::with_site().await;
+    let share = app.share(&made, &site.z_id, "app-db", 8443).await;
+    let (share, site_tunnel) = (at("ipsec-shares", &share), at("ipsec-tunnels", &made));
+    let frontdoor = format!("/frontdoor/v2/{}", app.frontdoor);
+    let environment = format!("environments/{}", site.environment);
+    let agent = format!("agents/{}", site.agent);
+    let account = app.account(json!({})).await;
+    let account = format!("/frontdoor/v2/api-accounts/{}", account["clientId"].as_str().unwrap());
+    let whole = app.get(&site_tunnel).await.body;
+    for (method, path, body, action, kind) in [
+        ("PATCH", &*share, json!({"ingressPort": 1}), "UPDATE", "ipsec-share"),
+        ("PUT", &*site_tunnel, whole, "UPDATE", "ipsec-tunnel"),
+        ("PATCH", &*site_tunnel, json!({"name": "b"}), "UPDATE", "ipsec-tunnel"),
+        ("POST", &format!("{site_tunnel}/psk"), json!({}), "ROTATE_KEY", "ipsec-tunnel"),
+        ("DELETE", &*share, json!({}), "DELETE", "ipsec-share"),
+        ("POST", "ipsec-tunnels", tunnel("c", 3), "CREATE", "ipsec-tunnel"),
+        ("DELETE", &*site_tunnel, json!({}), "DELETE", "ipsec-tunnel"),
+        ("PATCH", &*environment, json!({"name": "b"}), "UPDATE", "environment"),
+        ("POST", "agents/enrollments", json!({}), "CREATE", "enrollment"),
+        ("DELETE", &*agent, json!({}), "DELETE", "agent"),
+        ("DELETE", &*environment, json!({}), "DELETE", "environment"),
+        ("PATCH", &*frontdoor, json!({"defaultNamespaceName": "b"}), "UPDATE", "frontdoor"),
+        (
+            "POST",
+            "/frontdoor/v2/api-accounts",
+            json!({"name": "a", "scopes": ["frontdoor.read"]}),
+            "CREATE",
+            "api-account",
+        ),
+        ("DELETE", &*account, json!({}), "DELETE", "api-account"),
+    ] {
+        let before = app.get("executions").await.body["totalElements"].clone();
+        let answer = app.call(method.parse().unwrap(), path, Some(body)).await;
+        assert!(answer.status.is_success(), "{method} {path}: {}", answer.text);
+        let last = &app.get("executions?sort=id,desc&size=1").await.body;
+        assert!(last["totalElements"].as_u64() > before.as_u64(), "{method} {path} left no record");
+        let last = &last["content"][0];
+        assert_eq!(
+            (&last["action"], &last["resourceType"]),
+            (&json!(action), &json!(kind)),
+            "{method} {path}"
+        );
+        assert_eq!(last["actor"], "admin");
+    }
+}
+
+#[tokio::test]
+async fn a_record_tells_how_the_write_ended_and_why() {
+    let (app, tunnel, site) = TestApp::with_site().await;
+    for (name, port, status) in
+        [("a", 1, Status::Deployed), ("b", 2, Status::Error), ("c", 3, Status::Deleted)]
+    {
+        let share = app.share(&tunnel, &site.z_id, name, port).await;
+        app.settle(&share, status).await;
+    }
+    app.share(&tunnel, &site.z_id, "d", 4).await;
+    let all = app.get("executions?resourceType=ipsec-share").await.body;
+    let told = |e: &Value| json!([e["status"], e["message"], e["finishedAt"].is_string()]);
+    let told: Vec<_> = all["content"].as_array().unwrap().iter().map(told).collect();
+    let cause = "deleted before it was deployed";
+    assert_eq!(
+        told,
+        [
+            json!(["SUCCESS", null, true]),
+            json!(["FAILED", null, true]),
+            json!(["FAILED", cause, true]),
+            json!(["RUNNING", null, false]),
+        ]
+    );
 }

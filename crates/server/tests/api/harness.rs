@@ -249,6 +249,10 @@ impl TestApp {
 
     /// What the reconciler would find out.
     pub(crate) async fn settle(&self, resource: &Value, status: Status) {
+        self.settle_at(resource, status, Timestamp::now()).await;
+    }
+
+    pub(crate) async fn settle_at(&self, resource: &Value, status: Status, since: Timestamp) {
         let id = resource["id"].as_str().unwrap();
         let resource = match id.parse() {
             Ok(id) => Resource::Share(id),
@@ -260,7 +264,7 @@ impl TestApp {
         };
         let standing = Standing {
             status,
-            since: Timestamp::now(),
+            since,
             observed_generation: Some(Generation::new(generation.get())),
             detail: None,
         };

@@ -1,4 +1,4 @@
-//! Bodies that are made to break something: each is a 4xx that names its fault, and a short one.
+//! Requests that are made to break something: each is a 4xx that names its fault, and a short one.
 
 use crate::harness::{Answer, TOKEN, TestApp, at, share, tunnel, with};
 use axum::{
@@ -54,8 +54,9 @@ async fn depth_numbers_and_bytes_have_bounds() {
         assert!(said.contains("ingressPort must be") || said.contains("number out of range"), "{said}");
     }
     for number in ["18446744073709551615", "-9223372036854775808", "1e308", "5e-324", "-0.0"] {
-        let body = format!("{{\"ingressPort\": {number}}}");
-        refused(&app, body, bad, "ingressPort").await;
+        for property in ["ingressPort", "maxConnections", "idleTimeoutSeconds"] {
+            refused(&app, format!("{{\"{property}\": {number}}}"), bad, property).await;
+        }
     }
     for bytes in [&b"{\"name\": \"\xff\"}"[..], b"{\"name\": \"\xed\xa0\x80\"}", b"{\"\xc0\x80\": 1}"] {
         refused(&app, bytes.to_vec(), bad, "unicode").await;
@@ -69,15 +70,19 @@ async fn depth_numbers_and_bytes_have_bounds() {
 async fn what_is_too_much_is_named_and_not_repeated() {
     let app = TestApp::new().await;
     let huge = "x".repeat((1 << 20) - 100);
-    for body in [
-        json!({"name": huge}),
-        json!({"target": huge}),
-        json!({ (huge.clone()): 1 }),
-        json!({"tags": {(huge.clone()): "a"}}),
+    for (body, fault) in [
+        (json!({"name": huge}), "name must be 1 to 63"),
+        (json!({"target": huge}), "target must be host:port"),
+        (json!({ (huge.clone()): 1 }), "xxx is not a known property"),
+        (json!({"tags": {(huge.clone()): "a"}}), "tags must have names of 1 to 63"),
+        (json!({"tags": {"a": huge}}), "tags must have values of at most 255"),
+        (json!({"allowedSources": [huge]}), "allowedSources must be"),
     ] {
-        let answer = send(&app, Method::POST, "ipsec-shares", body.to_string()).await;
-        assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+        refused(&app, body.to_string(), StatusCode::BAD_REQUEST, fault).await;
     }
+    // A name that takes the body beyond what is read.
+    let larger = json!({"name": "x".repeat(1 << 20)}).to_string();
+    refused(&app, larger, StatusCode::PAYLOAD_TOO_LARGE, "1048576 bytes").await;
     let many: serde_json::Map<_, _> = (0..50_000).map(|n| (format!("p{n}"), json!(n))).collect();
     refused(&app, Value::Object(many).to_string(), StatusCode::BAD_REQUEST, "is not a known property").await;
     let list = json!({"allowedSources": vec!["x"; 100_000]});
@@ -120,5 +125,113 @@ async fn no_text_takes_a_nul_or_a_megabyte() {
                 assert!(said.contains(property), "{path} {property}: {said}");
             }
         }
+    }
+}
+
+/// And every list of texts.
+#[tokio::test]
+async fn no_text_of_a_list_takes_a_nul() {
+    let (app, made, site) = TestApp::with_site().await;
+    let share = share(&made, &site.z_id, "app-db", 8443);
+    let account = json!({"name": "a", "scopes": ["frontdoor.read"]});
+    for (path, body, change, property) in [
+        ("ipsec-shares", &share, json!({"tags": {"a": "b\u{0}"}}), "tags"),
+        ("ipsec-shares", &share, json!({"tags": {"a\u{0}": "b"}}), "tags"),
+        ("ipsec-shares", &share, json!({"allowedSources": ["172.31.0.0/24\u{0}"]}), "allowedSources"),
+        ("ipsec-tunnels", &tunnel("b", 2), json!({"tags": {"a": "\u{0}"}}), "tags"),
+        ("/frontdoor/v2/api-accounts", &account, json!({"scopes": ["frontdoor.read\u{0}"]}), "scopes"),
+        ("/frontdoor/v2/api-accounts", &account, json!({"frontdoorIds": ["\u{0}"]}), "frontdoorIds"),
+        (
+            "/frontdoor/v2/api-accounts",
+            &account,
+            json!({"expiresAt": "2100-01-01T00:00:00Z\u{0}"}),
+            "expiresAt",
+        ),
+        ("/frontdoor/v2/api-accounts", &account, json!({"organizationId": "a\u{0}"}), "organizationId"),
+    ] {
+        let answer = send(&app, Method::POST, path, with(body.clone(), change).to_string()).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{path} {property}: {}", answer.text);
+        let said = answer.body["message"].as_str().unwrap();
+        assert!(said.starts_with(property) && !said.contains('\0'), "{path} {property}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn paths_and_queries_have_bounds_too() {
+    let (app, made, site) = TestApp::with_site().await;
+    let share = app.share(&made, &site.z_id, "app-db", 8443).await;
+    app.settle(&made, wicketgate_model::Status::Deployed).await;
+    let (long, many) = ("x".repeat(60_000), "a=1&".repeat(10_000));
+    let metrics = format!("{}/metrics", at("ipsec-shares", &share));
+    let config = format!("{}/vpn-config", at("ipsec-tunnels", &made));
+    let most = "The query must not have more than 200 parameters";
+    let utf8 = "The query must be UTF-8, percent-encoded";
+    let bad = StatusCode::BAD_REQUEST;
+    for (path, status, message) in [
+        (format!("ipsec-shares?{many}"), bad, most),
+        (format!("{metrics}?{many}"), bad, most),
+        (format!("{config}?{many}"), bad, most),
+        (format!("/frontdoor/v2?{many}"), bad, most),
+        (format!("ipsec-shares?{long}=1"), bad, "xxx is not a known parameter"),
+        (format!("ipsec-shares?sort={long}"), bad, "sort must name a property of the list"),
+        (format!("ipsec-shares?sort=name,{long}"), bad, "sort must be name, name,asc or name,desc"),
+        (format!("ipsec-shares?page=1{}", "0".repeat(60_000)), bad, "page must be 0 or more"),
+        (format!("ipsec-shares?status={long}"), bad, "Value for status must be of type enum"),
+        (format!("{metrics}?duration={long}"), bad, "duration must be like"),
+        (format!("{metrics}?duration={}d", "9".repeat(60_000)), bad, "duration must be"),
+        (format!("{metrics}?{long}=1"), bad, "xxx is not a known parameter"),
+        (format!("{config}?format={long}"), bad, "format must be"),
+        ("ipsec-shares?name=%ff".to_owned(), bad, utf8),
+        ("ipsec-shares?%c0%80=1".to_owned(), bad, utf8),
+        ("executions?actor=%ed%a0%80".to_owned(), bad, utf8),
+        ("ipsec-shares?name=a%00".to_owned(), bad, "Value for name must be of type string"),
+        ("ipsec-shares?name%00=a".to_owned(), bad, "name is not a known parameter"),
+        ("ipsec-shares/%ff".to_owned(), bad, "The path must be UTF-8, percent-encoded"),
+        ("ipsec-shares/shr-%00".to_owned(), StatusCode::NOT_FOUND, "IPsec share shr- not found"),
+        (format!("ipsec-shares/{long}"), StatusCode::NOT_FOUND, "xxx not found"),
+        (format!("environments/{long}"), StatusCode::NOT_FOUND, "xxx not found"),
+        (long.clone(), StatusCode::NOT_FOUND, "There is nothing at /"),
+        (format!("/frontdoor/v2/{long}/ipsec-shares"), StatusCode::FORBIDDEN, "xxx not found"),
+    ] {
+        let shown = &path[..path.len().min(60)];
+        let answer = app.get(&path).await;
+        assert_eq!(answer.status, status, "{shown}: {}", answer.text);
+        let said = answer.body["message"].as_str().unwrap();
+        assert!(said.contains(message) && said.len() < 500, "{shown}: {said}");
+    }
+    // What can be read as UTF-8 is, the character that stands for what can't included.
+    for name in ["%ef%bf%bd", "%C3%BC", "100%25", "50%"] {
+        assert_eq!(app.get(&format!("ipsec-shares?name={name}")).await.status, StatusCode::OK, "{name}");
+    }
+    let put = app.put(&format!("ipsec-shares/{long}/check"), json!({})).await;
+    assert_eq!(put.status, StatusCode::METHOD_NOT_ALLOWED);
+    assert!(put.text.len() < 500, "{} bytes", put.text.len());
+}
+
+#[tokio::test]
+async fn a_token_is_not_got_by_force_either() {
+    let app = TestApp::new().await;
+    let (json, form) = ("application/json", "application/x-www-form-urlencoded");
+    for (content_type, body) in [
+        (json, format!("{{\"grant_type\": {}", "[".repeat(50_000)).into_bytes()),
+        (json, br#"{"grant_type": "client_credentials", "grant_type": "client_credentials"}"#.to_vec()),
+        (json, br#"{"grant_type": "client_credentials", "client_id": 1e999}"#.to_vec()),
+        (
+            json,
+            br#"{"grant_type": "client_credentials", "client_id": "a\u0000", "client_secret": "\u0000"}"#
+                .to_vec(),
+        ),
+        (json, b"{\"grant_type\": \"\xff\"}".to_vec()),
+        (form, b"grant_type=client_credentials&client_id=%ff&client_secret=%00".to_vec()),
+        (form, "grant_type=client_credentials&".repeat(10_000).into_bytes()),
+        (form, "x=y&".repeat(10_000).into_bytes()),
+        (form, format!("grant_type=client_credentials&client_id={}", "x".repeat(1 << 19)).into_bytes()),
+        (form, vec![b'x'; (1 << 20) + 1]),
+    ] {
+        let request = Request::post("/oauth/token").header("content-type", content_type);
+        let shown = String::from_utf8_lossy(&body[..body.len().min(60)]).into_owned();
+        let answer = app.send(request.body(body.into()).unwrap()).await;
+        assert!(answer.status.is_client_error(), "{shown}: {}", answer.status);
+        assert!(answer.body["error"].is_string() && answer.text.len() < 500, "{shown}: {}", answer.text);
     }
 }

@@ -130,6 +130,14 @@ async fn a_secret_is_shown_once_and_kept_nowhere() {
     assert_eq!(again.status, StatusCode::CONFLICT);
     assert!(again.body["message"].as_str().unwrap().contains("shown once"), "{}", again.text);
     assert_eq!(app.get("executions").await.body["totalElements"], 2);
+    // Nor is an account made twice, or its secret shown again.
+    let account = json!({"name": "a", "scopes": ["frontdoor.read"]});
+    let accounts = "/frontdoor/v2/api-accounts";
+    let made = post(&app, "a", accounts, &account).await;
+    assert_eq!(made.status, StatusCode::CREATED);
+    let again = post(&app, "a", accounts, &account).await;
+    assert_eq!((again.status, again.body["clientSecret"].as_str()), (StatusCode::CONFLICT, None));
+    assert_eq!(app.get(accounts).await.body["totalElements"], 1);
     for file in std::fs::read_dir(app.dir()).unwrap() {
         let path = file.unwrap().path();
         if path.is_file() {

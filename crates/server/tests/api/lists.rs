@@ -34,11 +34,11 @@ async fn a_parameter_that_is_wrong_is_named() {
     let app = TestApp::new().await;
     for (query, message) in [
         ("page=-1", "page must be 0 or more"),
-        ("page=x", "Value for page must be of integer"),
+        ("page=x", "Value for page must be of type integer"),
         ("page=99999999999999999999", "page must be 0 or more"),
         ("size=0", "size must be between 1 and 1000"),
         ("size=1001", "size must be between 1 and 1000"),
-        ("size=", "Value for size must be of integer"),
+        ("size=", "Value for size must be of type integer"),
         ("size=1&size=2", "size must be given once"),
         ("pgae=1", "pgae is not a known parameter"),
     ] {
@@ -208,12 +208,15 @@ async fn all_faults_of_a_query_are_told() {
                  &tags=x&tag.=x&name=%00";
     assert_json_snapshot!("faults", app.shown(&app.get(&format!("ipsec-shares?{query}")).await));
     for (query, message) in [
-        ("sort=", "sort must name a property of the list:  is none"),
+        ("sort=", "sort must name a property of the list"),
         ("sort=name,sideways", "sort must be name, name,asc or name,desc"),
         ("colour=red", "colour is not a known parameter"),
         ("Status=NEW", "Status is not a known parameter"),
-        ("ingressPort=1.5", "Value for ingressPort must be of integer"),
-        ("deletedAt=..", "Value for deletedAt must be of timestamp: RFC 3339, or a range from..to of two"),
+        ("ingressPort=1.5", "Value for ingressPort must be of type integer"),
+        (
+            "deletedAt=..",
+            "Value for deletedAt must be of type timestamp: RFC 3339, or a range from..to of two",
+        ),
     ] {
         let answer = app.get(&format!("ipsec-shares?{query}")).await;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST);

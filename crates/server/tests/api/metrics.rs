@@ -50,3 +50,22 @@ async fn samples_add_up_and_zeros_are_there() {
         assert_eq!(answer.body["error"], "invalid_request");
     }
 }
+
+#[tokio::test]
+async fn what_never_carried_a_byte_has_zeros() {
+    let (app, tunnel, site) = TestApp::with_site().await;
+    let share = app.share(&tunnel, &site.z_id, "app-db", 8443).await;
+    for path in [at("ipsec-shares", &share), at("ipsec-tunnels", &tunnel)] {
+        for (duration, period) in
+            [("15m", 900), ("1h30m", 5400), ("PT1H", 3600), ("7d", 604_800), ("30d", 2_592_000)]
+        {
+            let answer = app.get(&format!("{path}/metrics?duration={duration}")).await.body;
+            let samples = answer["samples"].as_array().unwrap();
+            assert_eq!(answer["period"], period, "{duration}");
+            assert!((30..=120).contains(&samples.len()), "{duration}: {} samples", samples.len());
+            for name in ["rx", "tx", "connections", "failures", "active"] {
+                assert!(samples.iter().all(|s| s[name] == 0), "{duration}: {name}");
+            }
+        }
+    }
+}

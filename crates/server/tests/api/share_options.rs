@@ -41,8 +41,11 @@ async fn all_faults_of_options_are_told_at_once() {
             json!({"allowedSources": []}),
             "allowedSources must be 1 to 64 networks; left out, all of peerCidr is admitted",
         ),
-        (json!({"allowedSources": "172.31.0.0/16"}), "Value for allowedSources must be of array of strings"),
-        (json!({"allowedSources": [7]}), "Value for allowedSources must be of array of strings"),
+        (
+            json!({"allowedSources": "172.31.0.0/16"}),
+            "Value for allowedSources must be of type array of strings",
+        ),
+        (json!({"allowedSources": [7]}), "Value for allowedSources must be of type array of strings"),
         (
             json!({"allowedSources": ["172.31.0.1/16"]}),
             "allowedSources must have no host bits set: 172.31.0.0/16 is the network, not 172.31.0.1/16",
@@ -55,11 +58,11 @@ async fn all_faults_of_options_are_told_at_once() {
             json!({"allowedSources": ["172.31.0.1", "172.31.0.1/32"]}),
             "allowedSources must not name 172.31.0.1/32 twice",
         ),
-        (json!({"maxConnections": "9"}), "Value for maxConnections must be of integer"),
-        (json!({"maxConnections": 1.5}), "Value for maxConnections must be of integer"),
+        (json!({"maxConnections": "9"}), "Value for maxConnections must be of type integer"),
+        (json!({"maxConnections": 1.5}), "Value for maxConnections must be of type integer"),
         (json!({"maxConnections": 1e300}), "maxConnections must be between 1 and 1000000"),
         (json!({"idleTimeoutSeconds": -1}), "idleTimeoutSeconds must be between 1 and 604800"),
-        (json!({"proxyProtocol": true}), "Value for proxyProtocol must be of string"),
+        (json!({"proxyProtocol": true}), "Value for proxyProtocol must be of type string"),
     ] {
         let body = with(share(&tunnel, &site.z_id, "app-db", 8443), change.clone());
         let answer = app.post("ipsec-shares", body).await;

@@ -1,6 +1,7 @@
-use crate::harness::{TestApp, at, share, with};
-use axum::http::StatusCode;
+use crate::harness::{TOKEN, TestApp, at, share, with};
+use axum::http::{Request, StatusCode};
 use insta::assert_json_snapshot;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use tokio::time::{Duration, timeout};
 use wicketgate_model::Status;
@@ -92,10 +93,10 @@ async fn all_faults_are_told_at_once() {
         (json!({"ingressPort": 0}), "ingressPort must be between 1 and 65535"),
         (json!({"ingressPort": 65536}), "ingressPort must be between 1 and 65535"),
         (json!({"ingressPort": 1e99}), "ingressPort must be between 1 and 65535"),
-        (json!({"ingressPort": 1.5}), "Value for ingressPort must be of integer"),
-        (json!({"ingressPort": "8443"}), "Value for ingressPort must be of integer"),
-        (json!({"name": 5}), "Value for name must be of string"),
-        (json!({"tags": []}), "Value for tags must be of object"),
+        (json!({"ingressPort": 1.5}), "Value for ingressPort must be of type integer"),
+        (json!({"ingressPort": "8443"}), "Value for ingressPort must be of type integer"),
+        (json!({"name": 5}), "Value for name must be of type string"),
+        (json!({"tags": []}), "Value for tags must be of type object"),
         (json!({"locationId": "elsewhere"}), "locationId must be the tunnel's location, local"),
         (json!({"ipsecTunnelId": "tnl-1"}), "ipsecTunnelId must be an id like tnl-…"),
         (json!({"colour": "red"}), "colour is not a known property"),
@@ -103,5 +104,118 @@ async fn all_faults_are_told_at_once() {
         let body = with(share(&tunnel, &site.z_id, "app-db", 8443), change.clone());
         let answer = app.post("ipsec-shares", body).await;
         assert_eq!(answer.body, json!({"error": "invalid_request", "message": message}), "{change}");
+    }
+}
+
+#[tokio::test]
+async fn a_write_comes_too_late_for_what_is_deleted() {
+    let (app, tunnel, site) = TestApp::with_site().await;
+    let made = app.share(&tunnel, &site.z_id, "app-db", 8443).await;
+    let path = at("ipsec-shares", &made);
+    app.settle(&made, Status::Deployed).await;
+    app.delete(&path).await;
+    // Its name and its port are taken until it is gone, and free at once then.
+    assert_eq!(
+        app.post("ipsec-shares", share(&tunnel, &site.z_id, "app-db", 1)).await.status,
+        StatusCode::CONFLICT
+    );
+    app.settle(&made, Status::Deleted).await;
+    let mut shown = Vec::new();
+    for refused in [
+        app.put(&path, share(&tunnel, &site.z_id, "app-db", 8443)).await,
+        app.patch(&path, json!({"name": "other"})).await,
+        app.delete(&path).await,
+    ] {
+        shown.push(app.shown(&refused));
+    }
+    assert_json_snapshot!("too_late", shown);
+    let again = app.share(&tunnel, &site.z_id, "app-db", 8443).await;
+    assert_ne!(again["id"], made["id"]);
+}
+
+#[tokio::test]
+async fn what_was_deleted_long_ago_is_not_found() {
+    let (app, tunnel, site) = TestApp::with_site().await;
+    for (days, status) in [(29, StatusCode::OK), (31, StatusCode::NOT_FOUND)] {
+        let made = app.share(&tunnel, &site.z_id, "app-db", 8443).await;
+        let path = at("ipsec-shares", &made);
+        app.settle_at(&made, Status::Deleted, Timestamp::now() - SignedDuration::from_hours(24 * days)).await;
+        assert_eq!(app.get(&path).await.status, status, "{days} days");
+        assert_eq!(app.get(&format!("{path}/metrics")).await.status, status, "{days} days");
+    }
+    assert_eq!(app.get("ipsec-shares?status=DELETED").await.body["totalElements"], 1);
+}
+
+#[tokio::test]
+async fn a_share_names_what_is_live_and_of_its_frontdoor() {
+    let (app, tunnel, site) = TestApp::with_site().await;
+    let body = json!({"organizationId": "default", "defaultNamespaceName": "x", "ipsecSharesEnabled": true});
+    let other = app.post("/frontdoor/v2", body).await.body;
+    let there = |rest: &str| format!("/frontdoor/v2/{}/{rest}", other["id"].as_str().unwrap());
+    let theirs = app.post(&there("ipsec-tunnels"), crate::harness::tunnel("theirs", 7)).await.body;
+    let gone = app.post("ipsec-tunnels", crate::harness::tunnel("gone", 8)).await.body;
+    app.delete(&at("ipsec-tunnels", &gone)).await;
+    let mut shown = Vec::new();
+    for (path, body) in [
+        ("ipsec-shares", share(&theirs, &site.z_id, "a", 1)),
+        ("ipsec-shares", share(&gone, &site.z_id, "a", 1)),
+        (&there("ipsec-shares"), share(&theirs, &site.z_id, "a", 1)),
+    ] {
+        shown.push(app.shown(&app.post(path, body).await));
+    }
+    assert_json_snapshot!("elsewhere", shown);
+    // The same port of another tunnel is another port, and a name is its Frontdoor's.
+    app.share(&tunnel, &site.z_id, "a", 1).await;
+    let second = app.post("ipsec-tunnels", crate::harness::tunnel("b", 2)).await.body;
+    app.share(&second, &site.z_id, "b", 1).await;
+}
+
+#[tokio::test]
+async fn an_optional_property_may_be_null() {
+    let (app, tunnel, site) = TestApp::with_site().await;
+    let nothing = json!({"locationId": null, "allowedSources": null, "maxConnections": null, "idleTimeoutSeconds": null,
+                         "proxyProtocol": null, "tags": null, "envId": null});
+    let mut body = share(&tunnel, &site.z_id, "app-db", 8443);
+    body.as_object_mut().unwrap().extend(nothing.as_object().unwrap().clone());
+    let made = app.post("ipsec-shares", body.clone()).await;
+    assert_eq!(made.status, StatusCode::ACCEPTED, "{}", made.text);
+    assert!(
+        nothing.as_object().unwrap().keys().all(|name| name == "locationId" || made.body.get(name).is_none())
+    );
+    let put = app.put(&at("ipsec-shares", &made.body), body).await;
+    assert_eq!(put.status, StatusCode::ACCEPTED, "{}", put.text);
+    // What has to be there has to be there.
+    for required in ["name", "ipsecTunnelId", "envZId", "envId", "target", "ingressPort"] {
+        let refused = app.patch(&at("ipsec-shares", &made.body), json!({required: null})).await;
+        let name = if required == "envId" { "envZId" } else { required };
+        assert_eq!(refused.body["message"], format!("{name} is required"));
+    }
+}
+
+/// Nothing is written for who can't read the answer.
+#[tokio::test]
+async fn an_answer_that_is_not_wanted_is_refused_before_anything_is_done() {
+    let (app, tunnel, site) = TestApp::with_site().await;
+    let body = share(&tunnel, &site.z_id, "app-db", 8443).to_string();
+    let request = Request::post(app.path("ipsec-shares"))
+        .header("authorization", format!("Bearer {TOKEN}"))
+        .header("content-type", "application/json")
+        .header("accept", "application/xml");
+    assert_eq!(app.send(request.body(body.into()).unwrap()).await.status, StatusCode::NOT_ACCEPTABLE);
+    assert_eq!(app.get("ipsec-shares").await.body["totalElements"], 0);
+}
+
+#[tokio::test]
+async fn a_changed_share_is_new_until_it_is_deployed_again() {
+    let (app, tunnel, site) = TestApp::with_site().await;
+    let made = app.share(&tunnel, &site.z_id, "app-db", 8443).await;
+    let path = at("ipsec-shares", &made);
+    app.settle(&made, Status::Error).await;
+    for status in [Status::Deployed, Status::Error] {
+        app.settle(&made, status).await;
+        assert_eq!(app.get(&path).await.body["status"], status.as_str());
+        let changed = app.patch(&path, json!({"target": "10.0.0.9:1"})).await;
+        assert_eq!((changed.status, &changed.body["status"]), (StatusCode::ACCEPTED, &json!("NEW")));
+        assert_eq!(changed.body["statusDetail"]["reason"], "Pending");
     }
 }

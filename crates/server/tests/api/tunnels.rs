@@ -3,7 +3,7 @@ use axum::http::{Method, StatusCode};
 use insta::assert_json_snapshot;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use wicketgate_model::{Status, TunnelId};
+use wicketgate_model::{Algorithms, Connection, ConnectionState, Status, TunnelId};
 use wicketgate_store::{PreviousKeys, TunnelRow};
 
 async fn row(app: &TestApp, tunnel: &Value) -> TunnelRow {
@@ -194,4 +194,97 @@ async fn what_ipv6_can_not_do_yet_is_said_when_a_tunnel_is_made() {
     // As an identity it is as good as any other text.
     let made = app.post("ipsec-tunnels", with(tunnel("a", 1), json!({"peerId": "2001:db8::1"}))).await;
     assert_eq!(made.status, StatusCode::ACCEPTED);
+}
+
+#[tokio::test]
+async fn a_put_says_all_that_a_post_says() {
+    let app = TestApp::new().await;
+    let made = app.post("ipsec-tunnels", tunnel("a", 1)).await.body;
+    let path = at("ipsec-tunnels", &made);
+    assert_json_snapshot!("put_without_all", app.shown(&app.put(&path, json!({"name": "a"})).await));
+    app.settle(&made, Status::Deployed).await;
+    let put = app.put(&path, with(tunnel("b", 1), json!({"peerCidr": "10.9.0.0/16"}))).await;
+    assert_json_snapshot!("put", app.shown(&put));
+    let moved = app.put(&path, with(tunnel("b", 1), json!({"locationId": "mars"}))).await;
+    let message = "locationId can't be changed: delete the tunnel and create another one";
+    assert_eq!((moved.status, &moved.body["message"]), (StatusCode::BAD_REQUEST, &json!(message)));
+}
+
+#[tokio::test]
+async fn a_write_comes_too_late_for_what_is_deleted() {
+    let app = TestApp::new().await;
+    let made = app.post("ipsec-tunnels", tunnel("a", 1)).await.body;
+    let path = at("ipsec-tunnels", &made);
+    app.delete(&path).await;
+    for status in [Status::Deleting, Status::Deleted] {
+        app.settle(&made, status).await;
+        for refused in [
+            app.put(&path, tunnel("a", 1)).await,
+            app.patch(&path, json!({"name": "other"})).await,
+            app.delete(&path).await,
+            app.post(&format!("{path}/psk"), json!({})).await,
+            app.get(&format!("{path}/vpn-config")).await,
+        ] {
+            assert_eq!((refused.status, &refused.body["error"]), (StatusCode::CONFLICT, &json!("conflict")));
+        }
+    }
+    // Its name and its peer's address are free at once.
+    assert_eq!(app.post("ipsec-tunnels", tunnel("a", 1)).await.status, StatusCode::ACCEPTED);
+}
+
+#[tokio::test]
+async fn a_key_is_random_unless_it_is_given_and_then_of_20_to_128_characters() {
+    let app = TestApp::new().await;
+    let mut keys = Vec::new();
+    for n in 1..=2 {
+        let made =
+            app.post("ipsec-tunnels", with(tunnel(&format!("t{n}"), n), json!({"tags": {}}))).await.body;
+        keys.push(row(&app, &made).await.key.expose().to_owned());
+    }
+    // 256 bits take 43 letters of base64, and two are never the same.
+    assert!(keys[0] != keys[1] && keys.iter().all(|key| key.len() >= 43), "of {} characters", keys[0].len());
+    for (n, key, status) in [
+        (3, "k".repeat(19), StatusCode::BAD_REQUEST),
+        (3, "k".repeat(20), StatusCode::ACCEPTED),
+        (4, "k".repeat(128), StatusCode::ACCEPTED),
+        (5, "k".repeat(129), StatusCode::BAD_REQUEST),
+        (5, "ü".repeat(30), StatusCode::BAD_REQUEST),
+        (5, "a key\nof several lines".to_owned(), StatusCode::BAD_REQUEST),
+    ] {
+        let body = with(tunnel(&format!("t{n}"), n), json!({"preSharedKey": key}));
+        let answer = app.post("ipsec-tunnels", body).await;
+        assert_eq!(answer.status, status, "{} characters: {}", key.len(), answer.text);
+        assert!(!answer.text.contains(&key), "a key is not said back");
+    }
+}
+
+/// What the peer does is one thing, how far the gateway is another.
+#[tokio::test]
+async fn a_connection_is_told_beside_the_status() {
+    let app = TestApp::new().await;
+    let made = app.post("ipsec-tunnels", tunnel("a", 1)).await.body;
+    app.settle(&made, Status::Deployed).await;
+    let path = at("ipsec-tunnels", &made);
+    let id: TunnelId = made["id"].as_str().unwrap().parse().unwrap();
+    let mut shown = Vec::new();
+    for (state, algorithms, last_error) in [
+        (ConnectionState::Down, None, Some("AUTHENTICATION_FAILED")),
+        (ConnectionState::Connecting, None, None),
+        (ConnectionState::Up, Some(("AES_GCM_16-256/PRF_HMAC_SHA2_384/ECP_384", "AES_GCM_16-256")), None),
+    ] {
+        let algorithms = algorithms.map(|(ike, esp)| Algorithms { ike: ike.to_owned(), esp: esp.to_owned() });
+        let connection = Connection {
+            state,
+            algorithms,
+            bytes_in: 7,
+            bytes_out: 8,
+            last_error: last_error.map(str::to_owned),
+            ..Connection::down(Timestamp::now())
+        };
+        app.store.record_connections(&[(id, connection)]).await.unwrap();
+        let read = app.get(&path).await.body;
+        assert_eq!(read["status"], "DEPLOYED");
+        shown.push(read["connection"].clone());
+    }
+    assert_json_snapshot!("connections", shown, {"[].since" => "[time]"});
 }

@@ -57,7 +57,7 @@ impl Body {
         }
         match serde_json::from_slice(&self.bytes) {
             Ok(Strict(Value::Object(object))) => Ok(object),
-            Ok(_) => Err(ApiError::bad_request("Value for the body must be of object")),
+            Ok(_) => Err(ApiError::bad_request("Value for the body must be of type object")),
             Err(e) if e.is_data() => Err(ApiError::bad_request(e.to_string())),
             Err(e) => Err(ApiError::bad_request(format!("The body is not JSON: {e}"))),
         }

@@ -5,7 +5,6 @@ use serde_json::{Map, Value};
 use std::{collections::BTreeMap, str::FromStr};
 use wicketgate_model::Invalid;
 
-/// Keys and values of tags, RFC-less: room for a label and a sentence.
 /// More of a list is not looked at: it is too long already.
 const MOST_LISTED: usize = 256;
 /// Faults of one list that are named.
@@ -13,6 +12,7 @@ const MOST_ITEM_FAULTS: usize = 16;
 /// Unknown properties of one body that are named.
 const MOST_UNKNOWN: usize = 32;
 const MOST_TAGS: usize = 16;
+/// Names and values of tags: room for a label and a sentence.
 const LONGEST_TAG: usize = 63;
 const LONGEST_TAG_VALUE: usize = 255;
 
@@ -53,7 +53,7 @@ impl Fields {
     }
 
     fn wrong_type(&mut self, property: &str, kind: &str) {
-        let message = format!("Value for {property} must be of {kind}");
+        let message = format!("Value for {property} must be of type {kind}");
         self.faults.push(Fault { property: property.to_owned(), message });
     }
 
@@ -159,7 +159,7 @@ impl Fields {
             return BTreeMap::new();
         };
         if object.len() > MOST_TAGS {
-            self.fault("tags", format!("must be {MOST_TAGS} at most"));
+            self.fault("tags", format!("must have {MOST_TAGS} names at most"));
         }
         let mut tags = BTreeMap::new();
         for (name, value) in object.into_iter().take(MOST_TAGS) {
@@ -203,7 +203,7 @@ fn integer(value: &Value) -> Option<i64> {
 }
 
 /// A caller's own text, short enough to be shown to it.
-pub(super) fn printable(text: &str) -> String {
+pub(in crate::api) fn printable(text: &str) -> String {
     const SHOWN: usize = 64;
     text.chars().filter(|c| !c.is_control()).take(SHOWN).collect()
 }

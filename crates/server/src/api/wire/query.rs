@@ -30,6 +30,9 @@ impl FromRequestParts<AppState> for Query {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
+        if !is_utf8(parts.uri.query().unwrap_or_default()) {
+            return Err(ApiError::bad_request("The query must be UTF-8, percent-encoded"));
+        }
         let Pairs(pairs) = Pairs::<Vec<_>>::try_from_uri(&parts.uri)
             .map_err(|_| ApiError::bad_request("The query must be name=value pairs, percent-encoded"))?;
         if pairs.len() > MOST_PARAMETERS {
@@ -151,6 +154,25 @@ impl Reading {
     }
 }
 
+/// Whether its percent-encoded bytes are: what decodes them puts U+FFFD in the place of those that are not.
+fn is_utf8(query: &str) -> bool {
+    let mut rest = query.as_bytes();
+    let mut decoded = Vec::with_capacity(rest.len());
+    while let Some((&first, after)) = rest.split_first() {
+        let hex = |b: &u8| char::from(*b).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        let (byte, after) = match (first, after) {
+            (b'%', [high, low, after @ ..]) => match (hex(high), hex(low)) {
+                (Some(high), Some(low)) => (high << 4 | low, after),
+                _ => (first, rest.get(1..).unwrap_or_default()),
+            },
+            _ => (first, after),
+        };
+        decoded.push(byte);
+        rest = after;
+    }
+    std::str::from_utf8(&decoded).is_ok()
+}
+
 fn unknown(name: &str) -> String {
     format!("{} is not a known parameter", printable(name))
 }
@@ -166,7 +188,7 @@ fn once<T: TryFrom<i64>>(name: &str, slot: &mut Option<T>, value: i64) -> Result
 }
 
 fn whole(name: &str, text: &str, least: i64, most: i64) -> Result<i64, String> {
-    let n = integer(text).ok_or_else(|| format!("Value for {name} must be of integer"))?;
+    let n = integer(text).ok_or_else(|| format!("Value for {name} must be of type integer"))?;
     match n {
         Integer::Fits(n) if (least..=most).contains(&n) => Ok(n),
         _ if most == i64::MAX => Err(format!("{name} must be {least} or more")),
@@ -188,13 +210,14 @@ fn integer(text: &str) -> Option<Integer> {
 /// `property`, `property,asc` or `property,desc`.
 fn sort(listing: &Listing, text: &str) -> Result<Sort, String> {
     let (name, direction) = text.split_once(',').unwrap_or((text, "asc"));
-    let property = listing
-        .property(name.trim())
-        .ok_or_else(|| format!("sort must name a property of the list: {} is none", printable(name)))?;
+    let property = listing.property(name.trim()).ok_or_else(|| match printable(name).as_str() {
+        "" => "sort must name a property of the list".to_owned(),
+        name => format!("sort must name a property of the list, not {name}"),
+    })?;
     let descending = match direction.trim() {
         d if d.eq_ignore_ascii_case("asc") => false,
         d if d.eq_ignore_ascii_case("desc") => true,
-        _ => return Err(format!("sort must be {name}, {name},asc or {name},desc")),
+        _ => return Err(format!("sort must be {name}, {name},asc or {name},desc", name = property.name)),
     };
     Ok(Sort { property, descending })
 }
@@ -256,11 +279,11 @@ fn wrong_type(property: &Property) -> String {
         PropertyType::Id(prefix) => format!("id: {prefix} and 32 hexadecimal digits"),
         PropertyType::Integer => "integer".to_owned(),
         PropertyType::Boolean => "boolean: true or false".to_owned(),
-        PropertyType::Enum(names) => format!("enum: {}", names.join(", ")),
+        PropertyType::Enum(names) => format!("enum: one of {}", names.join(", ")),
         PropertyType::Timestamp => "timestamp: RFC 3339, or a range from..to of two".to_owned(),
         PropertyType::Tags => "object".to_owned(),
     };
-    format!("Value for {} must be of {kind}", property.name)
+    format!("Value for {} must be of type {kind}", property.name)
 }
 
 #[cfg(test)]

@@ -170,7 +170,7 @@ pub(in crate::api) async fn spec(
 
 /// What a body of PATCH makes of the share as it is: what a PUT would have to say.
 pub(in crate::api) fn patched(row: &ShareRow, mut patch: Map<String, Value>) -> Map<String, Value> {
-    let contradiction = patch.get("envId").is_some() && patch.get("envZId").is_some();
+    let contradiction = patch.get("envId").is_some_and(|v| !v.is_null()) && patch.contains_key("envZId");
     if !contradiction {
         one_environment(&mut patch);
     }
@@ -205,7 +205,7 @@ fn options(fields: &mut Fields) -> ShareOptions {
 fn one_environment(body: &mut Map<String, Value>) -> bool {
     let Some(alias) = body.remove("envId") else { return false };
     match body.get("envZId") {
-        Some(value) => *value != alias,
+        Some(value) => !alias.is_null() && *value != alias,
         None => {
             body.insert("envZId".to_owned(), alias);
             false
