@@ -158,15 +158,14 @@ pub(crate) fn executables() -> Result<(PathBuf, PathBuf)> {
     Ok((executable, agent))
 }
 
-/// Debian's package, in TCP mode. It takes as many threads as there are cores by itself.
+/// Debian's package, in TCP mode. By itself it takes as many threads as there are cores, and as many connections as it
+/// may have descriptors for.
 fn haproxy(lab: &Lab, namespace: &Namespace, targets: &Targets) -> Result<(Process, Peer)> {
     let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let ports = [("sink", at(9101), targets.sink), ("source", at(9102), targets.source)];
     let ports = [ports[0], ports[1], ("echo", at(9103), targets.echo)];
     let mut config =
-        "global\n  maxconn 30000\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1h\n  \
-        timeout server 1h\n"
-            .to_owned();
+        "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n".to_owned();
     for (name, on, to) in ports {
         config += &format!("listen {name}\n  bind {on} backlog 4096\n  server target {to}\n");
     }
