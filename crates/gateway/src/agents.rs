@@ -138,6 +138,11 @@ impl Agents {
         }
     }
 
+    /// Carriers that are parked at this moment.
+    pub(crate) fn parked(&self) -> usize {
+        self.with(|roster| roster.parked())
+    }
+
     /// TLS handshakes that succeeded since the start.
     pub fn handshakes(&self) -> u64 {
         self.0.handshakes.load(Ordering::Relaxed)

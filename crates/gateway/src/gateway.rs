@@ -126,8 +126,8 @@ impl Gateway {
                 board.agents_are_due();
             }
         }));
-        tasks.spawn(stop.clone().run_until_cancelled_owned(report(board, agents, link.send.clone())));
-        tasks.spawn(report_traffic(counters, link.send.clone(), cut.clone()));
+        tasks.spawn(stop.clone().run_until_cancelled_owned(report(board, agents.clone(), link.send.clone())));
+        tasks.spawn(report_traffic(counters, agents, link.send.clone(), cut.clone()));
         Ok(Self { agent_address, backend, link: link.send, tasks, stop, connections, cut })
     }
 
@@ -202,7 +202,13 @@ async fn report(board: Arc<Board>, agents: Agents, send: mpsc::Sender<FromGatewa
 }
 
 /// Reports what was carried, and once more at the very end.
-async fn report_traffic(counters: Arc<Counters>, send: mpsc::Sender<FromGateway>, end: CancellationToken) {
+async fn report_traffic(
+    counters: Arc<Counters>,
+    agents: Agents,
+    send: mpsc::Sender<FromGateway>,
+    end: CancellationToken,
+) {
+    let mut told = None;
     let mut tick = tokio::time::interval(TRAFFIC_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -215,6 +221,14 @@ async fn report_traffic(counters: Arc<Counters>, send: mpsc::Sender<FromGateway>
         let carried = counters.take();
         if !carried.is_empty() {
             place.send(FromGateway::Traffic(carried));
+        }
+        let parked = agents.parked();
+        // The next one says the same, where there is no place for this.
+        if told != Some(parked)
+            && let Ok(place) = send.try_reserve()
+        {
+            place.send(FromGateway::Carriers { parked });
+            told = Some(parked);
         }
         if stopping {
             return;

@@ -180,6 +180,7 @@ impl Link {
                 let now = Timestamp::now();
                 insist("record what shares carried", || self.store.record_traffic(now, &carried)).await;
             }
+            FromGateway::Carriers { parked } => self.metrics.parked(parked),
             FromGateway::Draining => {
                 info!("the gateway is stopping");
                 self.gone();

@@ -72,6 +72,7 @@ pub struct Metrics {
     shares: Family<ByStatus, Gauge>,
     agents: Gauge,
     carried: Carried,
+    parked: Gauge,
     gateways: Family<ByGateway, Gauge>,
 }
 
@@ -88,6 +89,7 @@ impl Metrics {
             shares: Family::default(),
             agents: Gauge::default(),
             carried: Carried::default(),
+            parked: Gauge::default(),
             gateways: Family::default(),
         };
         metrics.register(registry.sub_registry_with_prefix("wicketgate"));
@@ -115,6 +117,7 @@ impl Metrics {
         registry.register("shares", "Shares that are not deleted", self.shares.clone());
         registry.register("agents_connected", "Agents that are connected", self.agents.clone());
         self.carried.register(registry);
+        registry.register("carriers_parked", "Agents' carriers that wait for a stream", self.parked.clone());
         registry.register("gateway", "1 while the gateway is linked", self.gateways.clone());
     }
 
@@ -130,6 +133,10 @@ impl Metrics {
             self.failed_runs.inc();
         }
         self.last_run.set(at.as_second());
+    }
+
+    pub(crate) fn parked(&self, carriers: usize) {
+        self.parked.set(i64::try_from(carriers).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn carried(&self, deltas: &[TrafficDelta]) {
@@ -245,6 +252,7 @@ mod tests {
         };
         metrics.carried(std::slice::from_ref(&delta));
         metrics.carried(&[delta]);
+        metrics.parked(8);
         metrics.answered("GET", "/livez", 200, Duration::from_millis(2));
         metrics.reconciled(Timestamp::from_second(1_800_000_000).unwrap(), true);
         let text = told().await;
@@ -259,6 +267,7 @@ mod tests {
             "wicketgate_tunnels{status=\"DEPLOYED\"} 0".to_owned(),
             "wicketgate_shares{status=\"ERROR\"} 0".to_owned(),
             "wicketgate_agents_connected 0".to_owned(),
+            "wicketgate_carriers_parked 8".to_owned(),
             format!("wicketgate_share_received_bytes_total{{share=\"{share}\"}} 10"),
             format!("wicketgate_share_sent_bytes_total{{share=\"{share}\"}} 14"),
             format!("wicketgate_share_connections_total{{share=\"{share}\"}} 4"),

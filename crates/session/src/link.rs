@@ -105,6 +105,8 @@ pub struct ShareCheck {
 
 #[derive(Debug)]
 pub enum FromGateway {
+    /// How many carriers are parked at the gateway now.
+    Carriers { parked: usize },
     /// The gateway is about to end: it serves nothing new from now on, and still tells what it carries.
     Draining,
     /// The first message of a link.

@@ -1,0 +1,203 @@
+//! What agents say about shares, and how the shares stand by it.
+//!
+//! Invariant: what is said by an older connection than the agent's newest, or about a share that is not assigned to its
+//! environment, is not heard.
+
+use super::{AgentStanding, Roster};
+use crate::agents::balancer::Record;
+use std::time::{Duration, Instant};
+use wicketgate_model::{AgentId, Generation, Problem, Reason, ShareId};
+use wicketgate_session::{
+    control::Health,
+    link::{AgentSight, SHARES_TOLD, ShareSight},
+};
+
+/// What an agent has said about a share since it connected.
+#[derive(Default)]
+pub(super) struct Said {
+    pub(super) acknowledged: Option<Generation>,
+    refused: Option<(Generation, String)>,
+    pub(super) unreachable: Option<String>,
+    /// The newest generation that the agent has refused.
+    newest_refused: Option<Generation>,
+    /// What dials of this generation's target have shown, once one has failed.
+    pub(super) record: Option<Record>,
+}
+
+impl Roster {
+    fn said(&mut self, agent: AgentId, session: u64, share: ShareId) -> Option<(&mut Said, Generation)> {
+        let connected = self.connected.get_mut(&agent).filter(|c| c.session == session)?;
+        let wanted = self.shares.get(&share).filter(|w| w.environment == connected.about.environment)?;
+        self.changed.insert(share);
+        Some((connected.said.entry(share).or_default(), wanted.generation))
+    }
+
+    pub(in crate::agents) fn acknowledged(
+        &mut self,
+        agent: AgentId,
+        session: u64,
+        share: ShareId,
+        g: Generation,
+    ) {
+        if let Some((said, newest)) = self.said(agent, session, share)
+            && g <= newest
+        {
+            *said = Said { acknowledged: Some(g), newest_refused: said.newest_refused, ..Said::default() };
+        }
+    }
+
+    /// Answers whether it is news: no generation of the share as new as this one was refused before.
+    pub(in crate::agents) fn refused(
+        &mut self,
+        agent: AgentId,
+        session: u64,
+        share: ShareId,
+        g: Generation,
+        why: String,
+    ) -> bool {
+        let Some((said, newest)) = self.said(agent, session, share) else { return false };
+        if g > newest {
+            return false;
+        }
+        let is_news = said.newest_refused < Some(g);
+        let newest_refused = said.newest_refused.max(Some(g));
+        *said = Said { refused: Some((g, why)), newest_refused, ..Said::default() };
+        is_news
+    }
+
+    pub(in crate::agents) fn health(
+        &mut self,
+        agent: AgentId,
+        session: u64,
+        share: ShareId,
+        health: Health,
+        now: Instant,
+    ) {
+        if let Some((said, _)) = self.said(agent, session, share) {
+            said.unreachable = match health {
+                Health::Ok => {
+                    // It has looked itself, and often does.
+                    if let Some(record) = &mut said.record {
+                        record.worked(now);
+                    }
+                    None
+                }
+                Health::Unreachable(cause) => Some(cause),
+            };
+        }
+    }
+
+    /// The agent has answered after so long.
+    pub(in crate::agents) fn answered(&mut self, agent: AgentId, session: u64, way: Duration) {
+        if let Some(connected) = self.connected.get_mut(&agent).filter(|c| c.session == session) {
+            connected.way = Some(way);
+        }
+    }
+
+    pub(in crate::agents) fn nearest(&self, share: ShareId) -> Option<Duration> {
+        let environment = self.environments.get(&self.shares.get(&share)?.environment)?;
+        environment.agents.iter().filter_map(|agent| self.connected.get(agent)?.way).min()
+    }
+
+    /// `None`: it is not connected here.
+    pub(in crate::agents) fn sight(&self, agent: AgentId) -> Option<AgentSight> {
+        let connected = self.connected.get(&agent)?;
+        let environment = self.environments.get(&connected.about.environment);
+        let shares = environment.into_iter().flat_map(|e| &e.shares).take(SHARES_TOLD);
+        let shares = shares.filter_map(|share| {
+            let newest = self.shares.get(share)?.generation;
+            let sight = match connected.said.get(share) {
+                Some(Said { refused: Some((g, why)), .. }) if *g == newest => {
+                    ShareSight::Refused(why.clone())
+                }
+                Some(Said { acknowledged, unreachable, .. }) if *acknowledged == Some(newest) => {
+                    unreachable.clone().map_or(ShareSight::Serving, ShareSight::Unreachable)
+                }
+                _ => ShareSight::Pending,
+            };
+            Some((*share, sight))
+        });
+        Some(AgentSight { agent, shares: shares.collect() })
+    }
+
+    pub(in crate::agents) fn standing(&self, share: ShareId) -> AgentStanding {
+        let not_ready = |reason, message: &str| AgentStanding {
+            ready: None,
+            problem: Some(Problem::new(reason, message)),
+        };
+        let Some(wanted) = self.shares.get(&share) else {
+            return not_ready(Reason::AgentPending, "the share is not assigned to agents yet");
+        };
+        let agents = self.environments.get(&wanted.environment).into_iter().flat_map(|e| &e.agents);
+        let (ending, staying): (Vec<_>, Vec<_>) =
+            agents.filter_map(|agent| self.connected.get(agent)).partition(|c| c.draining);
+        if staying.is_empty() {
+            let message = match ending.len() {
+                0 => "no agent of the environment is connected",
+                _ => "the environment's agents are about to end, and take no new connections",
+            };
+            return not_ready(Reason::AgentOffline, message);
+        }
+        let said: Vec<_> = staying.iter().filter_map(|c| c.said.get(&share)).collect();
+        let ready = said.iter().filter_map(|s| s.acknowledged).max();
+        let problem = if ready == Some(wanted.generation) {
+            let serving = || said.iter().filter(|s| s.acknowledged == ready);
+            serving()
+                .all(|s| s.unreachable.is_some())
+                .then(|| serving().find_map(|s| s.unreachable.as_deref()))
+                .flatten()
+                .map(|cause| Problem::new(Reason::TargetUnreachable, cause))
+        } else {
+            let refused = said.iter().find_map(|s| s.refused.as_ref().filter(|r| r.0 == wanted.generation));
+            Some(match refused {
+                Some((_, why)) => Problem::new(Reason::AgentRefused, why),
+                None => Problem::new(Reason::AgentPending, "no agent has acknowledged the share yet"),
+            })
+        };
+        AgentStanding { ready, problem }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::tests::{agent, connect, share},
+        *,
+    };
+
+    #[test]
+    fn a_refusal_is_news_once() {
+        let mut roster = Roster::default();
+        roster.assign(&share(2));
+        let (id, place) = (share(2).id, connect(&mut roster, 1));
+        let [one, two, three] = [1, 2, 3].map(Generation::new);
+        let mut refuse = |g| roster.refused(agent(1), place.session, id, g, "no".to_owned());
+        assert_eq!([refuse(one), refuse(one), refuse(two), refuse(one)], [true, false, true, false]);
+        assert!(!refuse(three), "never assigned");
+        roster.acknowledged(agent(1), place.session, id, two);
+        assert!(!roster.refused(agent(1), place.session, id, two, "no".to_owned()));
+    }
+
+    #[test]
+    fn what_an_agent_says_of_its_shares_is_told() {
+        let mut roster = Roster::default();
+        roster.assign(&share(2));
+        let (id, place) = (share(2).id, connect(&mut roster, 1));
+        let [one, two] = [1, 2].map(Generation::new);
+        let told = |roster: &Roster| roster.sight(agent(1)).unwrap().shares;
+        assert_eq!(told(&roster), [(id, ShareSight::Pending)]);
+        roster.acknowledged(agent(1), place.session, id, one);
+        assert_eq!(told(&roster), [(id, ShareSight::Pending)], "an older one is not the newest");
+        roster.acknowledged(agent(1), place.session, id, two);
+        assert_eq!(told(&roster), [(id, ShareSight::Serving)]);
+        let now = Instant::now();
+        roster.health(agent(1), place.session, id, Health::Unreachable("refused".to_owned()), now);
+        assert_eq!(told(&roster), [(id, ShareSight::Unreachable("refused".to_owned()))]);
+        roster.refused(agent(1), place.session, id, two, "not allowed".to_owned());
+        assert_eq!(told(&roster), [(id, ShareSight::Refused("not allowed".to_owned()))]);
+        roster.answered(agent(1), place.session, Duration::from_millis(3));
+        assert_eq!(roster.nearest(id), Some(Duration::from_millis(3)));
+        roster.disconnect(agent(1), place.session);
+        assert_eq!((roster.sight(agent(1)), roster.nearest(id)), (None, None));
+    }
+}
