@@ -14,8 +14,8 @@ use crate::{
     usage::memory,
 };
 
-/// A connection has two sockets in each process.
-const DESCRIPTORS_EACH: u64 = 2;
+/// A connection has two sockets in each process, and a share may have a quarter of what its gateway has room for.
+const DESCRIPTORS_EACH: u64 = 2 * 4;
 const MARGIN: u64 = 1500;
 /// Opened side by side.
 const AT_ONCE: usize = 100;
