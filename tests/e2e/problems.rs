@@ -43,8 +43,8 @@ fn a_wrong_key_at_the_site_is_named_as_such() -> Result<()> {
     ensure!(!site.try_connect()?, "a wrong key was accepted");
 
     let path = format!("ipsec-tunnels/{}", text(&tunnel, "id")?);
-    let seen = world.gateway.wait(&world.lab, &path, "AUTHENTICATION_FAILED", PATIENCE, |t| {
-        t["connection"]["lastError"] == "AUTHENTICATION_FAILED"
+    let seen = world.gateway.wait(&world.lab, &path, "PreSharedKeysDiffer", PATIENCE, |t| {
+        t["connection"]["lastError"]["reason"] == "PreSharedKeysDiffer"
     })?;
     // A peer that can't come up is no fault of the tunnel.
     assert_eq!(seen["status"], "DEPLOYED");

@@ -13,7 +13,7 @@ use std::{
 use jiff::Timestamp;
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use wicketgate_model::{
     Connection, ConnectionState, Problem, Reason, ShareDesired, ShareId, TunnelDesired, TunnelId,
 };
@@ -268,13 +268,16 @@ impl TunnelTask {
             match now.state {
                 ConnectionState::Up => info!(tunnel.id = %id, tunnel.name = %name, "site connected"),
                 ConnectionState::Down => {
-                    warn!(tunnel.id = %id, tunnel.name = %name, error = now.last_error, "site disconnected");
+                    let error = now.last_error.as_ref().map(|e| e.reason.as_str());
+                    warn!(tunnel.id = %id, tunnel.name = %name, error, "site disconnected");
                 }
                 ConnectionState::Connecting => {}
             }
         } else if let Some(error) = now.last_error.as_ref().filter(|e| before.last_error.as_ref() != Some(e))
         {
-            warn!(tunnel.id = %id, tunnel.name = %name, error, "site could not connect");
+            // The sentence may have the customer's addresses in it.
+            warn!(tunnel.id = %id, tunnel.name = %name, error = error.reason.as_str(), "site could not connect");
+            debug!(tunnel.id = %id, message = error.message, "site could not connect");
         }
     }
 

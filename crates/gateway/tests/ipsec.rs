@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 use wicketgate_gateway::ipsec::{Backend, IpsecConfig, IpsecMode, Tunnel};
 use wicketgate_lab::{End, Lab, Namespace, Site};
-use wicketgate_model::{Connection, ConnectionState, Generation, TunnelDesired, TunnelId};
+use wicketgate_model::{Connection, ConnectionState, Fault, Generation, TunnelDesired, TunnelId};
 
 const PUBLIC: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 const PORT: u16 = 8443;
@@ -331,7 +331,7 @@ fn a_wrong_key_says_so_and_the_right_one_heals_it() {
         world.sites[0].start(&world.lab, &vpn_config(0, &key(7))).unwrap();
         assert!(!world.sites[0].try_connect().unwrap());
         let failed = wait_for(&tunnel, "the failure", |c| c.last_error.is_some()).await;
-        assert_eq!(failed.last_error.as_deref(), Some("AUTHENTICATION_FAILED"));
+        assert_eq!(failed.last_error.unwrap().reason, Fault::PreSharedKeysDiffer);
         assert_eq!(failed.state, ConnectionState::Down);
 
         // The newest key is the site's; the one before stays valid.
@@ -351,6 +351,95 @@ fn a_wrong_key_says_so_and_the_right_one_heals_it() {
         backend.purge().await.unwrap();
     });
 }
+
+/// Each fault that a site's device can have, provoked, and what is said of it. docs/OPERATIONS.md has the same words.
+#[test]
+fn each_fault_at_the_site_is_told_in_words_with_its_cure() {
+    if !is_root() {
+        return;
+    }
+    World::new("faults", 1).tell(|mut world| async move {
+        let backend = world.backend().await;
+        let tunnel = backend.ensure(&desired(0, &[&key(0)])).await.unwrap();
+        let good = vpn_config(0, &key(0));
+        let suite = "aes256gcm16-prfsha384-ecp384";
+        let at_start = [
+            (Fault::PreSharedKeysDiffer, vpn_config(0, &key(7)), KEYS_DIFFER),
+            (Fault::PeerIdentityDiffers, good.replace("site-0.example", "site-9.example"), OTHER_PEER),
+            (
+                Fault::GatewayIdentityDiffers,
+                good.replace(&format!("= {PUBLIC}\n  }}"), "= gw.example\n  }")
+                    .replace(&format!("id-b = {PUBLIC}"), "id-b = gw.example"),
+                OTHER_GATEWAY,
+            ),
+            (Fault::NoCommonIkeProposal, vpn_config_of("aes128-sha1-modp2048", "aes256gcm16-ecp384"), NO_IKE),
+            (Fault::NoCommonEspProposal, vpn_config_of(suite, "aes128-sha1"), NO_ESP),
+            (Fault::TrafficSelectorsDiffer, good.replace(SITE, "10.1.0.0/16"), OTHER_SITE),
+            (
+                Fault::TrafficSelectorsDiffer,
+                good.replace(&format!("{LOAD_BALANCER}/32"), "100.65.0.0/16"),
+                OTHER_BEHIND,
+            ),
+            (
+                Fault::IkeVersionDiffers,
+                good.replace("version = 2", "version = 1").replace(suite, "aes256-sha256-ecp256"),
+                OTHER_VERSION,
+            ),
+        ];
+        let said = |c: &Connection, reason, message| {
+            c.last_error.as_ref().is_some_and(|e| e.reason == reason && e.message == message)
+        };
+        world.sites[0].start(&world.lab, &good).unwrap();
+        for (reason, config, message) in at_start {
+            world.sites[0].load(&config).unwrap();
+            let _ = world.sites[0].swanctl(&["--terminate", "--ike", "wg", "--force"]);
+            assert!(!world.sites[0].try_connect().unwrap(), "{reason:?}");
+            let seen = wait_for(&tunnel, message, |c| said(c, reason, message)).await;
+            assert_ne!(seen.state, ConnectionState::Up);
+        }
+
+        // The group of a CHILD SA shows at its first rekey: what is up stays up, and says so.
+        world.sites[0].load(&vpn_config_of(suite, "aes256gcm16-ecp521")).unwrap();
+        assert!(world.sites[0].try_again().unwrap());
+        let up = wait_for(&tunnel, "it is up", |c| c.state == ConnectionState::Up).await;
+        assert_eq!(up.last_error, None);
+        world.sites[0].swanctl(&["--rekey", "--child", "net"]).unwrap();
+        let seen = wait_for(&tunnel, NO_GROUP, |c| said(c, Fault::NoCommonEspProposal, NO_GROUP)).await;
+        assert_eq!(seen.state, ConnectionState::Up);
+
+        // The key is being changed, and the device has the old one.
+        backend.ensure(&desired(0, &[&key(8), &key(0)])).await.unwrap();
+        world.sites[0].load(&good).unwrap();
+        let _ = world.sites[0].try_again().unwrap();
+        wait_for(&tunnel, REFUSED, |c| said(c, Fault::PeerRefusedGateway, REFUSED)).await;
+        world.connect(0);
+        let up = wait_for(&tunnel, "it is up again", |c| c.state == ConnectionState::Up).await;
+        assert_eq!(up.last_error, None);
+        backend.purge().await.unwrap();
+    });
+}
+
+const KEYS_DIFFER: &str = "the pre-shared keys differ: put the key of the tunnel's vpn-config into the site's device, \
+    or give the tunnel the device's key with POST …/psk";
+const OTHER_PEER: &str = "the peer calls itself site-9.example, but the tunnel's peerId is site-0.example: change \
+    either the device's local identity or peerId";
+const OTHER_GATEWAY: &str = "the peer asks for the identity gw.example, but the gateway's is 198.51.100.1: set that on \
+    the site's device as the remote one";
+const NO_IKE: &str = "the peer offered AES_CBC_128/HMAC_SHA1_96/PRF_HMAC_SHA1/MODP_2048 for the IKE SA, which is none \
+    of ikeProposals: set one of the tunnel's vpn-config on the site's device, or name what it offers in ikeProposals, \
+    unless it is weak";
+const NO_ESP: &str = "the peer offered AES_CBC_128/HMAC_SHA1_96 for the CHILD SA, which is none of espProposals: set \
+    one of the tunnel's vpn-config on the site's device, or name what it offers in espProposals, unless it is weak";
+const NO_GROUP: &str = "the peer offered AES_GCM_16_256/ECP_521 for the CHILD SA, which is none of espProposals: set \
+    one of the tunnel's vpn-config on the site's device, or name what it offers in espProposals, unless it is weak";
+const OTHER_SITE: &str = "the peer's traffic selector 10.1.0.0/16 is outside peerCidr, 10.0.0.0/16: change either the \
+    device's local network or peerCidr";
+const OTHER_BEHIND: &str = "the peer asks for 100.65.0.0/16, but behind the tunnel there is loadBalancerIp alone: set \
+    100.64.0.1/32 as the remote network on the site's device";
+const OTHER_VERSION: &str = "the peer speaks IKEv1: set its device to IKEv2";
+const REFUSED: &str = "the peer does not take the gateway's key, or its identity, 198.51.100.1: put both from the \
+    tunnel's vpn-config into the site's device; while two keys are valid, the gateway proves the other one at the next \
+    try";
 
 /// A device that knows one suite only: each of what is offered, and what a tunnel can ask for beside it. The group of
 /// a CHILD SA shows once it is rekeyed.
@@ -433,8 +522,9 @@ fn each_proposal_is_negotiated_and_no_other() {
             let is_offered = n < SUITES.len() - OTHERS;
             if !is_offered {
                 assert!(!world.sites[0].try_again().unwrap(), "{ike} was not offered");
-                let refused =
-                    |c: &Connection| c.last_error.as_ref().is_some_and(|e| e.contains("NO_PROPOSAL_CHOSEN"));
+                let refused = |c: &Connection| {
+                    c.last_error.as_ref().is_some_and(|e| e.reason == Fault::NoCommonIkeProposal)
+                };
                 wait_for(&tunnel, "no proposal is chosen", refused).await;
                 let asked = TunnelDesired {
                     ike_proposals: vec![ike.parse().unwrap()].try_into().unwrap(),

@@ -38,10 +38,9 @@ pub struct Connection {
     /// CHILD SAs.
     pub bytes_in: u64,
     pub bytes_out: u64,
-    /// The last failure, as IKE names it (`AUTHENTICATION_FAILED`, `NO_PROPOSAL_CHOSEN`, `TS_UNACCEPTABLE`);
-    /// cleared when the connection comes up.
+    /// Why the peer could not connect, or rekey, when it last tried; cleared when it could.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_error: Option<String>,
+    pub last_error: Option<ConnectionError>,
 }
 
 impl Connection {
@@ -62,4 +61,64 @@ impl Connection {
 pub struct Algorithms {
     pub ike: String,
     pub esp: String,
+}
+
+/// What stands between the peer and a connection. A closed set: what to do depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Fault {
+    /// The peer proved another pre-shared key than any that is valid.
+    PreSharedKeysDiffer,
+    /// The peer's IKE identity is another than `peerId`.
+    PeerIdentityDiffers,
+    /// The peer asks for another IKE identity than the gateway's.
+    GatewayIdentityDiffers,
+    /// None of the peer's proposals for the IKE SA is one of `ikeProposals`.
+    NoCommonIkeProposal,
+    /// None of the peer's proposals for the CHILD SA is one of `espProposals`.
+    NoCommonEspProposal,
+    /// The traffic selectors that the peer asks for have nothing in common with the tunnel's.
+    TrafficSelectorsDiffer,
+    /// The peer did not take what the gateway proved to it: another key, or another identity.
+    PeerRefusedGateway,
+    /// The peer speaks IKEv1.
+    IkeVersionDiffers,
+    /// Another failure, which the message names as IKE does.
+    NegotiationFailed,
+}
+
+impl Fault {
+    pub const ALL: [Self; 9] = [
+        Self::PreSharedKeysDiffer,
+        Self::PeerIdentityDiffers,
+        Self::GatewayIdentityDiffers,
+        Self::NoCommonIkeProposal,
+        Self::NoCommonEspProposal,
+        Self::TrafficSelectorsDiffer,
+        Self::PeerRefusedGateway,
+        Self::IkeVersionDiffers,
+        Self::NegotiationFailed,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::PreSharedKeysDiffer => "PreSharedKeysDiffer",
+            Self::PeerIdentityDiffers => "PeerIdentityDiffers",
+            Self::GatewayIdentityDiffers => "GatewayIdentityDiffers",
+            Self::NoCommonIkeProposal => "NoCommonIkeProposal",
+            Self::NoCommonEspProposal => "NoCommonEspProposal",
+            Self::TrafficSelectorsDiffer => "TrafficSelectorsDiffer",
+            Self::PeerRefusedGateway => "PeerRefusedGateway",
+            Self::IkeVersionDiffers => "IkeVersionDiffers",
+            Self::NegotiationFailed => "NegotiationFailed",
+        }
+    }
+}
+
+/// A fault, and the sentence for the person who reads it: what was seen, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionError {
+    pub reason: Fault,
+    pub message: String,
+    /// Since when every try has failed like this.
+    pub since: Timestamp,
 }

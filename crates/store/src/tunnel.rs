@@ -318,7 +318,8 @@ impl Store {
             sqlx::query(
                 "UPDATE ipsec_tunnel SET connection = $1, connection_state = $2, connection_since = $3, \
                  connection_ike = $4, connection_esp = $5, connection_bytes_in = $6, connection_bytes_out = $7, \
-                 connection_error = $8 WHERE id = $9 AND status <> 'DELETED'",
+                 connection_error = $8, connection_error_message = $10, connection_error_since = $11 \
+                 WHERE id = $9 AND status <> 'DELETED'",
             )
             .bind(json)
             .bind(connection.state.as_str())
@@ -327,8 +328,10 @@ impl Store {
             .bind(connection.algorithms.as_ref().map(|a| a.esp.clone()))
             .bind(big(connection.bytes_in))
             .bind(big(connection.bytes_out))
-            .bind(connection.last_error.clone())
+            .bind(connection.last_error.as_ref().map(|e| e.reason.as_str()))
             .bind(id.to_string())
+            .bind(connection.last_error.as_ref().map(|e| e.message.clone()))
+            .bind(connection.last_error.as_ref().map(|e| e.since.as_microsecond()))
             .execute(&mut *tx)
             .await?;
         }

@@ -6,6 +6,7 @@
 mod charon;
 mod conf;
 mod daemon;
+mod fault;
 mod sight;
 mod suite;
 

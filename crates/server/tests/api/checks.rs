@@ -3,7 +3,9 @@ use axum::http::{Method, StatusCode};
 use insta::assert_json_snapshot;
 use serde_json::{Value, json};
 use std::time::Duration;
-use wicketgate_model::{AgentId, Connection, ConnectionState, Generation, Problem, Reason, Status};
+use wicketgate_model::{
+    AgentId, Connection, ConnectionError, ConnectionState, Fault, Generation, Problem, Reason, Status,
+};
 use wicketgate_session::link::{ShareCheck, ToGateway};
 
 fn all_well(agent: AgentId) -> ShareCheck {
@@ -61,7 +63,11 @@ async fn a_share_is_looked_at_hop_by_hop() {
     app.settle(&tunnel, Status::Deployed).await;
     let id = tunnel["id"].as_str().unwrap().parse().unwrap();
     let mut connection = Connection::down("2026-01-01T00:00:00Z".parse().unwrap());
-    connection.last_error = Some("AUTHENTICATION_FAILED".to_owned());
+    connection.last_error = Some(ConnectionError {
+        reason: Fault::PreSharedKeysDiffer,
+        message: "the pre-shared keys differ: change one".to_owned(),
+        since: connection.since,
+    });
     app.store.record_connections(&[(id, connection.clone())]).await.unwrap();
     assert_json_snapshot!("peer_is_down", app.shown(&check(&app, &share, Some(well.clone())).await));
     connection.state = ConnectionState::Up;

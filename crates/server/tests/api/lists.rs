@@ -6,7 +6,7 @@ use axum::{
 use insta::assert_json_snapshot;
 use jiff::Timestamp;
 use serde_json::json;
-use wicketgate_model::{Algorithms, Connection, ConnectionState, Status};
+use wicketgate_model::{Algorithms, Connection, ConnectionError, ConnectionState, Fault, Status};
 
 #[tokio::test]
 async fn pages_follow_one_another() {
@@ -139,7 +139,7 @@ async fn every_list_takes_the_filters_of_its_properties() {
         ("ipsec-tunnels?gatewayPublicIp=198.51.100.7&gatewayPublicIp=198.51.100.8&locationId=local", 1),
         ("ipsec-tunnels?gatewayPublicIp=198.51.100.8&sort=gatewayPublicIp,desc", 0),
         ("ipsec-tunnels?connection.bytesIn=0&connection.bytesOut=0&sort=connection.bytesIn,desc", 1),
-        ("ipsec-tunnels?connection.lastError=AUTHENTICATION_FAILED&sort=connection.lastError", 0),
+        ("ipsec-tunnels?connection.lastError.reason=PreSharedKeysDiffer&sort=connection.lastError.since", 0),
         ("ipsec-tunnels?connection.algorithms.ike=x&connection.algorithms.esp=y", 0),
         ("ipsec-tunnels?statusDetail.message=the+gateway+has+not+reported+this+change+yet", 1),
         ("ipsec-tunnels?statusDetail.reason=Pending&sort=statusDetail.message,desc", 1),
@@ -165,7 +165,11 @@ async fn every_list_takes_the_filters_of_its_properties() {
         algorithms: Some(Algorithms { ike: "AES/ECP 384".to_owned(), esp: "AES".to_owned() }),
         bytes_in: 7,
         bytes_out: 8,
-        last_error: Some("TS_UNACCEPTABLE".to_owned()),
+        last_error: Some(ConnectionError {
+            reason: Fault::TrafficSelectorsDiffer,
+            message: "outside".to_owned(),
+            since: Timestamp::now(),
+        }),
         ..Connection::down(Timestamp::now())
     };
     app.store.record_connections(&[(id, up)]).await.unwrap();
@@ -176,7 +180,7 @@ async fn every_list_takes_the_filters_of_its_properties() {
     for (list, total) in [
         ("ipsec-tunnels?connection.algorithms.ike=AES/ECP+384&connection.algorithms.esp=AES".to_owned(), 1),
         (
-            "ipsec-tunnels?connection.bytesIn=7&connection.bytesOut=8&connection.lastError=TS_UNACCEPTABLE"
+            "ipsec-tunnels?connection.bytesIn=7&connection.bytesOut=8&connection.lastError.reason=TrafficSelectorsDiffer&connection.lastError.message=outside"
                 .to_owned(),
             1,
         ),

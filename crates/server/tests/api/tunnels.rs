@@ -3,7 +3,7 @@ use axum::http::{Method, StatusCode};
 use insta::assert_json_snapshot;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use wicketgate_model::{Algorithms, Connection, ConnectionState, Status, TunnelId};
+use wicketgate_model::{Algorithms, Connection, ConnectionError, ConnectionState, Fault, Status, TunnelId};
 use wicketgate_store::{PreviousKeys, TunnelRow};
 
 async fn row(app: &TestApp, tunnel: &Value) -> TunnelRow {
@@ -268,7 +268,7 @@ async fn a_connection_is_told_beside_the_status() {
     let id: TunnelId = made["id"].as_str().unwrap().parse().unwrap();
     let mut shown = Vec::new();
     for (state, algorithms, last_error) in [
-        (ConnectionState::Down, None, Some("AUTHENTICATION_FAILED")),
+        (ConnectionState::Down, None, Some("the peer speaks IKEv1: set its device to IKEv2")),
         (ConnectionState::Connecting, None, None),
         (ConnectionState::Up, Some(("AES_GCM_16-256/PRF_HMAC_SHA2_384/ECP_384", "AES_GCM_16-256")), None),
     ] {
@@ -278,7 +278,11 @@ async fn a_connection_is_told_beside_the_status() {
             algorithms,
             bytes_in: 7,
             bytes_out: 8,
-            last_error: last_error.map(str::to_owned),
+            last_error: last_error.map(|message: &str| ConnectionError {
+                reason: Fault::IkeVersionDiffers,
+                message: message.to_owned(),
+                since: Timestamp::now(),
+            }),
             ..Connection::down(Timestamp::now())
         };
         app.store.record_connections(&[(id, connection)]).await.unwrap();
@@ -286,5 +290,5 @@ async fn a_connection_is_told_beside_the_status() {
         assert_eq!(read["status"], "DEPLOYED");
         shown.push(read["connection"].clone());
     }
-    assert_json_snapshot!("connections", shown, {"[].since" => "[time]"});
+    assert_json_snapshot!("connections", shown, {"[].since" => "[time]", "[].lastError.since" => "[time]"});
 }

@@ -9,7 +9,7 @@ use crate::{
     Action, AgentRow, ApiAccountRow, EnvironmentRow, ExecutionRow, ExecutionStatus, FrontdoorRow, Page,
     PageRequest, Reach, ResourceType, Result, ShareRow, Store, TunnelRow,
 };
-use wicketgate_model::{ConnectionState, EnvironmentId, FrontdoorId, Reason, Status};
+use wicketgate_model::{ConnectionState, EnvironmentId, Fault, FrontdoorId, Reason, Status};
 
 /// The closed list of a status, a reason, …
 macro_rules! names {
@@ -27,6 +27,7 @@ macro_rules! names {
 static STATUSES: [&str; Status::ALL.len()] = names!(Status::ALL);
 static REASONS: [&str; Reason::ALL.len()] = names!(Reason::ALL);
 static CONNECTIONS: [&str; ConnectionState::ALL.len()] = names!(ConnectionState::ALL);
+static FAULTS: [&str; Fault::ALL.len()] = names!(Fault::ALL);
 
 /// What `statusDetail` says, as [`Detail::waiting`] has it where a row has no reason of its own: `$waiting` while the
 /// gateway has not reported, `$deleted` once it is gone.
@@ -199,7 +200,9 @@ pub static TUNNELS: Listing = Listing::new(
         Property::new("connection.algorithms.esp", Text, "t.connection_esp").optional(),
         Property::new("connection.bytesIn", Integer, "COALESCE(t.connection_bytes_in, 0)"),
         Property::new("connection.bytesOut", Integer, "COALESCE(t.connection_bytes_out, 0)"),
-        Property::new("connection.lastError", Text, "t.connection_error").optional(),
+        Property::new("connection.lastError.reason", Enum(&FAULTS), "t.connection_error").optional(),
+        Property::new("connection.lastError.message", Text, "t.connection_error_message").optional(),
+        Property::new("connection.lastError.since", Timestamp, "t.connection_error_since").optional(),
         Property::new("tags", Tags, "t.tags"),
         Property::new("createdAt", Timestamp, "t.created_at"),
         Property::new("updatedAt", Timestamp, "t.updated_at"),

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use wicketgate_model::{EspProposals, IkeProposals, PreSharedKey, TunnelDesired};
+use wicketgate_model::{EspProposals, IkeProposals, PeerCidr, PreSharedKey, TunnelDesired};
 use wicketgate_vici::{Client, Error, Message};
 
 use super::suite;
@@ -52,12 +52,20 @@ pub(super) fn file(esp: EspPath) -> String {
     )
 }
 
+/// What the two ends are to each other: the peer may ask for nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Ends {
+    pub(super) gateway_id: String,
+    pub(super) peer_id: String,
+    pub(super) load_balancer: Ipv4Addr,
+    pub(super) peer_cidr: PeerCidr,
+}
+
 /// What one charon should have loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wanted {
     pub(super) connection: Message,
-    pub(super) local_id: String,
-    pub(super) peer_id: String,
+    pub(super) ends: Ends,
     pub(super) keys: Vec<PreSharedKey>,
     ike_proposals: IkeProposals,
     esp_proposals: EspProposals,
@@ -65,8 +73,12 @@ pub(super) struct Wanted {
 
 impl Wanted {
     pub(super) fn new(tunnel: &TunnelDesired, esp: EspPath, public: Ipv4Addr, inside: Ipv4Addr) -> Self {
-        let local_id = public.to_string();
-        let peer_id = tunnel.peer_id.to_string();
+        let ends = Ends {
+            gateway_id: public.to_string(),
+            peer_id: tunnel.peer_id.to_string(),
+            load_balancer: tunnel.load_balancer_ip,
+            peer_cidr: tunnel.peer_cidr,
+        };
         let encap = match esp {
             EspPath::Userland => "yes",
             EspPath::Kernel => "no",
@@ -90,13 +102,12 @@ impl Wanted {
             .set("dpd_delay", DPD_DELAY)
             .set("rekey_time", IKE_REKEY)
             .set("unique", "replace")
-            .section("local-1", end(&local_id))
-            .section("remote-1", end(&peer_id))
+            .section("local-1", end(&ends.gateway_id))
+            .section("remote-1", end(&ends.peer_id))
             .section("children", Message::new().section(CHILD, child));
         Self {
             connection: Message::new().section(CONNECTION, connection),
-            local_id,
-            peer_id,
+            ends,
             keys: tunnel.keys.clone(),
             ike_proposals: tunnel.ike_proposals.clone(),
             esp_proposals: tunnel.esp_proposals.clone(),
@@ -164,7 +175,7 @@ impl Wanted {
             .set("id", format!("key-{place}"))
             .set("type", "IKE")
             .set("data", key.expose())
-            .list("owners", [self.local_id.as_str(), self.peer_id.as_str()]);
+            .list("owners", [self.ends.gateway_id.as_str(), self.ends.peer_id.as_str()]);
         client.request("load-shared", message).await.map(|_| ())
     }
 }

@@ -17,7 +17,8 @@ use wicketgate_vici::{Client, Events, Message};
 use super::{
     charon::{Charon, Home},
     conf::{Wanted, initiate},
-    sight::{Sight, peer_refuses},
+    fault::peer_refuses,
+    sight::Sight,
 };
 use crate::ipsec::Report;
 
@@ -289,7 +290,8 @@ impl Task {
         }
         let line = message.text("msg").unwrap_or_default();
         debug!(dir = %self.home.dir.display(), group = message.text("group"), line, "IKE daemon");
-        self.sight.log(line)
+        let ends = self.wanted.as_ref().map(|w| &w.ends);
+        self.sight.log(line, ends, Timestamp::now())
     }
 
     async fn look(&mut self, client: &Client) -> Result<(), wicketgate_vici::Error> {

@@ -3,18 +3,10 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use wicketgate_model::{Algorithms, Connection, ConnectionState};
+use wicketgate_model::{Algorithms, Connection, ConnectionError, ConnectionState};
 use wicketgate_vici::Message;
 
-/// The notifies of a failure, as charon abbreviates them in its log, and as RFC 7296 §3.10.1 names them.
-const FAILURES: [(&str, &str); 6] = [
-    ("AUTH_FAILED", "AUTHENTICATION_FAILED"),
-    ("NO_PROP", "NO_PROPOSAL_CHOSEN"),
-    ("TS_UNACCEPT", "TS_UNACCEPTABLE"),
-    ("INVAL_SYN", "INVALID_SYNTAX"),
-    ("INT_ADDR_FAIL", "INTERNAL_ADDRESS_FAILURE"),
-    ("US_CRIT_PAYLOAD", "UNSUPPORTED_CRITICAL_PAYLOAD"),
-];
+use super::{conf::Ends, fault::Faults};
 
 /// CHILD SAs that are gone and still remembered. The last event of one may come after a look that no longer has it:
 /// were it forgotten by then, its whole totals would be added again. Ids only grow, and the events lag by a few.
@@ -26,11 +18,19 @@ pub(super) struct Sight {
     connection: Connection,
     /// What each CHILD SA had carried when it was last seen, by its unique id. Counters start at 0 with each.
     children: BTreeMap<u64, (u64, u64)>,
+    /// The newest CHILD SA that was installed at the last look.
+    newest: Option<u64>,
+    faults: Faults,
 }
 
 impl Sight {
     pub(super) fn new(now: Timestamp) -> Self {
-        Self { connection: Connection::down(now), children: BTreeMap::new() }
+        Self {
+            connection: Connection::down(now),
+            children: BTreeMap::new(),
+            newest: None,
+            faults: Faults::default(),
+        }
     }
 
     pub(super) fn connection(&self) -> &Connection {
@@ -40,14 +40,19 @@ impl Sight {
     /// The daemon is gone, and all SAs with it; the next one counts unique ids from 1 again.
     pub(super) fn lost(&mut self, now: Timestamp) {
         self.children.clear();
+        (self.newest, self.faults) = (None, Faults::default());
         self.connection.algorithms = None;
         self.enter(ConnectionState::Down, now);
     }
 
     /// A log line. Answers whether the SAs may be others than before.
-    pub(super) fn log(&mut self, line: &str) -> bool {
-        if let Some(failure) = failure(line) {
-            self.connection.last_error = Some(failure.to_owned());
+    pub(super) fn log(&mut self, line: &str, ends: Option<&Ends>, now: Timestamp) -> bool {
+        if let Some((reason, message)) = self.faults.log(line, ends) {
+            // A device that tries every few seconds fails in the same way since its first try.
+            let same = |e: &&ConnectionError| e.reason == reason && e.message == message;
+            let since = self.connection.last_error.as_ref().filter(same).map_or(now, |e| e.since);
+            self.connection.last_error = Some(ConnectionError { reason, message, since });
+            return true;
         }
         line.starts_with("parsed IKE_") || line.starts_with("generating IKE_")
     }
@@ -64,6 +69,7 @@ impl Sight {
         let mut state = ConnectionState::Down;
         let mut algorithms = None;
         let mut seen = Vec::new();
+        let mut newest = None;
         for (_, ike) in parts.iter().flat_map(Message::sections) {
             // One that is being deleted carries no more, and its children are still to be told apart.
             seen.extend(self.count(ike));
@@ -75,6 +81,7 @@ impl Sight {
             match child {
                 Some(child) => {
                     state = ConnectionState::Up;
+                    newest = newest.max(child.number("uniqueid"));
                     algorithms =
                         Some(Algorithms { ike: proposal(ike, &IKE_PARTS), esp: proposal(child, &ESP_PARTS) });
                 }
@@ -85,8 +92,12 @@ impl Sight {
         if let Some(oldest) = self.children.keys().rev().nth(REMEMBERED).copied() {
             self.children.retain(|id, _| *id > oldest || seen.contains(id));
         }
-        if state == ConnectionState::Up {
+        // A rekey that fails leaves what was there before: only a new CHILD SA says that all is well.
+        if newest > self.newest {
             self.connection.last_error = None;
+        }
+        if newest.is_some() {
+            self.newest = newest;
         }
         self.connection.algorithms = algorithms;
         self.enter(state, now);
@@ -138,27 +149,9 @@ fn proposal(sa: &Message, parts: &[(&str, Option<&str>)]) -> String {
     parts.iter().filter_map(part).collect::<Vec<_>>().join("/")
 }
 
-/// Whether the peer, which has proved that it knows a key, does not take what we proved to it: it has another one
-/// of the tunnel's keys (RFC 7296 §2.21.2).
-pub(super) fn peer_refuses(line: &str) -> bool {
-    line.starts_with("parsed INFORMATIONAL request") && failure(line) == Some("AUTHENTICATION_FAILED")
-}
-
-/// The failure that a message which came or went carries: `generating IKE_AUTH response 1 [ N(AUTH_FAILED) ]`.
-fn failure(line: &str) -> Option<&'static str> {
-    if !(line.starts_with("parsed ") || line.starts_with("generating ")) {
-        return None;
-    }
-    let notifies = line.split_once('[')?.1.split_whitespace();
-    notifies
-        .filter_map(|word| word.strip_prefix("N(")?.strip_suffix(')'))
-        .find_map(|name| FAILURES.iter().find(|(short, _)| *short == name).map(|(_, long)| *long))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -253,25 +246,32 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_kept_until_the_connection_is_up() {
+    fn a_failure_is_kept_until_a_new_child_is_there() {
+        const REFUSED: &str = "generating CREATE_CHILD_SA response 2 [ N(NO_PROP) ]";
         let mut sight = Sight::new(at(0));
-        assert!(sight.log("generating IKE_AUTH response 1 [ N(AUTH_FAILED) ]"));
+        let since = |s: &Sight| s.connection().last_error.as_ref().map(|e| e.since);
+        assert!(sight.log("generating IKE_AUTH response 1 [ N(AUTH_FAILED) ]", None, at(1)));
         sight.look(&[], at(1));
-        assert_eq!(sight.connection().last_error.as_deref(), Some("AUTHENTICATION_FAILED"));
-        sight.log("parsed IKE_AUTH response 1 [ IDr AUTH N(MOBIKE_SUP) N(NO_PROP) ]");
-        assert_eq!(sight.connection().last_error.as_deref(), Some("NO_PROPOSAL_CHOSEN"));
-        assert!(!peer_refuses("parsed IKE_AUTH response 1 [ N(AUTH_FAILED) ]"));
-        assert!(peer_refuses("parsed INFORMATIONAL request 2 [ N(AUTH_FAILED) ]"));
-        sight.look(&sa(vec![]), at(2));
-        assert_eq!(sight.connection().state, ConnectionState::Connecting);
-        sight.look(&sa(vec![child(1, "INSTALLED", 0, 0)]), at(3));
-        assert_eq!(sight.connection().last_error, None);
-    }
+        sight.log("generating IKE_AUTH response 1 [ N(AUTH_FAILED) ]", None, at(2));
+        assert_eq!(since(&sight), Some(at(1)));
+        sight.log(REFUSED, None, at(3));
+        assert_eq!(since(&sight), Some(at(3)));
+        sight.look(&sa(vec![]), at(4));
+        assert_eq!((sight.connection().state, since(&sight)), (ConnectionState::Connecting, Some(at(3))));
+        sight.look(&sa(vec![child(1, "INSTALLED", 0, 0)]), at(5));
+        assert_eq!(since(&sight), None);
 
-    proptest! {
-        #[test]
-        fn no_line_panics(line in "(parsed |generating )?.{0,60}") {
-            Sight::new(at(0)).log(&line);
-        }
+        // A rekey fails, and the one that works.
+        sight.log(REFUSED, None, at(6));
+        sight.look(&sa(vec![child(1, "INSTALLED", 0, 0)]), at(7));
+        assert_eq!((sight.connection().state, since(&sight)), (ConnectionState::Up, Some(at(6))));
+        sight.look(&sa(vec![child(1, "REKEYED", 0, 0), child(2, "INSTALLED", 0, 0)]), at(8));
+        assert_eq!(since(&sight), None);
+
+        // The next charon counts from 1 again.
+        sight.lost(at(9));
+        sight.log(REFUSED, None, at(9));
+        sight.look(&sa(vec![child(1, "INSTALLED", 0, 0)]), at(10));
+        assert_eq!(since(&sight), None);
     }
 }

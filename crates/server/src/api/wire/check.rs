@@ -125,7 +125,7 @@ fn ike_sa(walked: &Walked<'_>) -> Hop {
     if walked.seen.is_none() {
         return Hop::new(HOP, State::Unknown, "the gateway does not answer");
     }
-    let cause = connection.last_error.map(|e| format!(": {e}")).unwrap_or_default();
+    let cause = connection.last_error.map(|e| format!(": {}", e.message)).unwrap_or_default();
     let hop = match connection.state {
         ConnectionState::Up => Hop::new(HOP, State::Ok, format!("up since {}", connection.since)),
         ConnectionState::Connecting => Hop::failed(HOP, Reason::TunnelNotReady, format!("being made{cause}")),

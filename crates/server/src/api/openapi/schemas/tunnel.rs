@@ -85,7 +85,16 @@ pub(super) fn connection() -> Value {
                 "properties": {"ike": text("AES_GCM_16-256/PRF_HMAC_SHA2_384/ECP_384"), "esp": text("AES_GCM_16-256")}},
             "bytesIn": {"type": "integer", "minimum": 0},
             "bytesOut": {"type": "integer", "minimum": 0},
-            "lastError": text("AUTHENTICATION_FAILED"),
+            "lastError": {
+                "type": "object", "additionalProperties": false, "required": ["reason", "message", "since"],
+                "description": "Why the peer could not connect, or rekey, when it last tried; gone when it could",
+                "properties": {
+                    "reason": one_of(&TUNNELS, "connection.lastError.reason"),
+                    "message": {"type": "string", "description": "What was seen, and what to do",
+                        "example": "the peer speaks IKEv1: set its device to IKEv2"},
+                    "since": time("Since when every try has failed like this"),
+                },
+            },
         },
     })
 }
