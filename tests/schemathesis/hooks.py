@@ -43,12 +43,12 @@ def before_call(context, case, kwargs):
     body = case.body
     if not isinstance(body, dict):
         return
-    if body.get("ipsecSharesEnabled") is False and method == "PATCH":
+    if not body.get("ipsecSharesEnabled", True) and method == "PATCH":
         # Of the Frontdoor that all the others are tried in.
         body["ipsecSharesEnabled"] = True
     if not is_valid:
         return
-    body.update({name: PRESENT[name] for name in PRESENT.keys() & body.keys()})
+    body.update({name: present for name, present in PRESENT.items() if body.get(name) is not None})
     if case.path.endswith("/api-accounts"):
         # There are several by now, made with Frontdoors.
         body["organizationId"] = PRESENT["organizationId"]
@@ -59,10 +59,9 @@ def before_call(context, case, kwargs):
 
 
 # A tag is a text, and in a query all is text: what breaks the schema before it is written there is right after.
-# And an optional property of a body that is null is taken as one that is left out: more than the document promises.
-NO_FAULTS = ("parameter `tag` in query - violates `patternProperties`", "became null)")
+NO_FAULT = "parameter `tag` in query - violates `patternProperties`"
 
 
 @schemathesis.hook
 def filter_failure(context, failure, case, response):
-    return not any(told in failure.message for told in NO_FAULTS)
+    return NO_FAULT not in failure.message

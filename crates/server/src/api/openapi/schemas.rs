@@ -80,8 +80,14 @@ pub(super) fn all() -> Value {
         ("Enrollment", agent::properties(), &wire::agent::PROPERTIES, &[]),
     ] {
         let Properties { writable, read_only } = known;
-        all.insert(format!("{name}Request"), request(&properties, writable, read_only, required));
-        all.insert(format!("{name}Patch"), request(&properties, writable, read_only, &[]));
+        let whole = request(&properties, writable, read_only, required);
+        let mut patch = whole.clone();
+        patch["required"] = json!([]);
+        if patch["properties"].get("tags").is_some() {
+            patch["properties"]["tags"] = or_null(&changed_tags());
+        }
+        all.insert(format!("{name}Request"), whole);
+        all.insert(format!("{name}Patch"), patch);
     }
     let mut made = resource(&api_account::properties(), api_account::REQUIRED);
     made["properties"]["clientSecret"] = json!({"type": "string", "description": "Shown this once"});
@@ -101,16 +107,31 @@ fn resource(properties: &Value, required: &[&str]) -> Value {
     json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
 }
 
-/// What a request may say: what is writable, and what a client has read and sends back, which is ignored.
+/// What a request may say: what is writable, and what a client has read and sends back, which is ignored. A property
+/// that is not required may be `null`, which is as if it were left out, and in a merge patch takes it away.
 fn request(properties: &Value, writable: &[&str], read_only: &[&str], required: &[&str]) -> Value {
     let mut all = Map::new();
     for name in writable {
-        all.insert((*name).to_owned(), properties.get(*name).cloned().unwrap_or_else(|| json!({})));
+        let property = properties.get(*name).cloned().unwrap_or_else(|| json!({}));
+        let property = if required.contains(name) { property } else { or_null(&property) };
+        all.insert((*name).to_owned(), property);
     }
     for name in read_only {
         all.insert((*name).to_owned(), json!({"readOnly": true, "description": "Ignored"}));
     }
     json!({"type": "object", "properties": all, "required": required, "additionalProperties": false})
+}
+
+fn or_null(schema: &Value) -> Value {
+    let mut schema = schema.clone();
+    let Some(kind) = schema.get("type").cloned() else {
+        return json!({"anyOf": [schema, {"type": "null"}]});
+    };
+    schema["type"] = json!([kind, "null"]);
+    if let Some(Value::Array(values)) = schema.get_mut("enum") {
+        values.push(Value::Null);
+    }
+    schema
 }
 
 fn page(name: &str) -> Value {
@@ -181,6 +202,13 @@ fn tags() -> Value {
         "propertyNames": {"pattern": "^[A-Za-z0-9_.-]{1,63}$"},
         "additionalProperties": text::printable(0, 255, "payments"),
     })
+}
+
+/// In a merge patch: a tag that is `null` is taken away.
+fn changed_tags() -> Value {
+    let mut tags = tags();
+    tags["additionalProperties"] = or_null(&tags["additionalProperties"]);
+    tags
 }
 
 fn error() -> Value {
