@@ -47,6 +47,8 @@ pub fn router(state: AppState) -> Router {
         .route("/.well-known/jwks.json", get(oauth::keys))
         .route("/frontdoor/v2/api-accounts", get(api_accounts::list).post(api_accounts::create))
         .route("/frontdoor/v2/api-accounts/{id}", get(api_accounts::get).delete(api_accounts::delete))
+        .route("/frontdoor/v2/executions", get(executions::list_of_organization))
+        .route("/frontdoor/v2/executions/{id}", get(executions::get_of_organization))
         .route("/frontdoor/v2", get(frontdoors::list).post(frontdoors::create))
         .route(
             "/frontdoor/v2/{frontdoorId}",

@@ -78,6 +78,17 @@ impl Principal {
         self.reach.sees(frontdoor)
     }
 
+    /// The organization that it is the admin of; `None` for all.
+    pub(crate) fn administered(&self) -> Result<Option<&str>, ApiError> {
+        self.need(Scope::Admin)?;
+        match &self.reach {
+            Reach::All => Ok(None),
+            Reach::Organization(own) => Ok(Some(own)),
+            // Else it could make itself an account for more than it sees.
+            Reach::Named(_) => Err(ApiError::not_authorized("The token is for named Frontdoors only")),
+        }
+    }
+
     /// For what is an organization's, and no single Frontdoor's.
     pub(crate) fn need_organization(&self, organization: &str) -> Result<(), ApiError> {
         match &self.reach {

@@ -4,7 +4,7 @@ use crate::{
     Action, Claim, EventKind, ResourceType, Result, Store,
     batch::Turn,
     event::{self, NewEvent},
-    execution::Execution,
+    execution::{Execution, Owner},
     idempotency,
 };
 use jiff::Timestamp;
@@ -135,6 +135,6 @@ impl Write {
             let resource = on.resource.to_string();
             self.tell(NewEvent { frontdoor, at: act.at, kind, resource, status, detail });
         }
-        on.insert(&mut self.turn, act, frontdoor, action).await
+        on.insert(&mut self.turn, act, Owner::Frontdoor(frontdoor), action).await
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     act::Write,
     columns::{parsed, text, time, time_option},
     enrollment::hex,
-    execution::Execution,
+    execution::{Execution, Owner},
 };
 use jiff::Timestamp;
 use sqlx::{Row, any::AnyRow};
@@ -72,7 +72,7 @@ impl ApiAccountRow {
 }
 
 impl Store {
-    /// Recorded in every Frontdoor that the account reaches: each has the trail of who was let in.
+    /// Recorded in its organization, and in every Frontdoor that it reaches: each has the trail of who was let in.
     pub async fn create_api_account(&self, new: &NewApiAccount, act: &Act) -> Result<ApiAccountRow> {
         let mut write = self.write().await?;
         let frontdoors = new.frontdoors.as_ref();
@@ -133,8 +133,11 @@ impl Store {
 
 impl Write {
     async fn record_account(&mut self, act: &Act, account: &ApiAccountRow, action: Action) -> Result<()> {
-        // Also where no Frontdoor is reached, and so nothing recorded.
+        // Also where no Frontdoor is reached.
         crate::idempotency::mark(self.db(), act).await?;
+        let on =
+            || Execution { resource_type: ResourceType::ApiAccount, resource: &account.id, generation: None };
+        on().insert(self.db(), act, Owner::Organization(&account.organization), action).await?;
         let reached = match &account.frontdoors {
             Some(named) => named.clone(),
             None => {
@@ -148,12 +151,7 @@ impl Write {
             }
         };
         for frontdoor in reached {
-            let on = Execution {
-                resource_type: ResourceType::ApiAccount,
-                resource: &account.id,
-                generation: None,
-            };
-            self.record(act, frontdoor, action, on).await?;
+            self.record(act, frontdoor, action, on()).await?;
         }
         Ok(())
     }

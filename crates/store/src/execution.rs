@@ -56,7 +56,10 @@ pub struct ExecutionRow {
     pub id: ExecutionId,
     /// The same for all executions of one request.
     pub process: ExecutionId,
-    pub frontdoor: FrontdoorId,
+    /// `None` of what is an organization's only.
+    pub frontdoor: Option<FrontdoorId>,
+    /// Of what is an organization's.
+    pub organization: Option<String>,
     pub actor: String,
     pub action: Action,
     pub resource_type: ResourceType,
@@ -74,7 +77,11 @@ impl ExecutionRow {
         Ok(Self {
             id: parsed(row, "id")?,
             process: parsed(row, "process")?,
-            frontdoor: parsed(row, "frontdoor")?,
+            frontdoor: match text(row, "frontdoor")?.as_str() {
+                NO_FRONTDOOR => None,
+                _ => Some(parsed(row, "frontdoor")?),
+            },
+            organization: row.try_get("organization")?,
             actor: text(row, "actor")?,
             action: Action::from_text(&text(row, "action")?).ok_or_else(|| bad("action"))?,
             resource_type: ResourceType::from_text(&text(row, "resource_type")?)
@@ -86,6 +93,15 @@ impl ExecutionRow {
             finished_at: time_option(row, "finished_at")?,
         })
     }
+}
+
+const NO_FRONTDOOR: &str = "";
+
+/// Whose record an execution is in. A Frontdoor's record of itself is its organization's too.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Owner<'a> {
+    Frontdoor(FrontdoorId),
+    Organization(&'a str),
 }
 
 /// What an execution is about. Work that a gateway does runs until it is settled; all else is done at once.
@@ -101,18 +117,23 @@ impl Execution<'_> {
         self,
         db: &mut AnyConnection,
         act: &Act,
-        frontdoor: FrontdoorId,
+        owner: Owner<'_>,
         action: Action,
     ) -> Result<()> {
+        let (frontdoor, organization) = match owner {
+            Owner::Frontdoor(id) => (id.to_string(), None),
+            Owner::Organization(name) => (NO_FRONTDOOR.to_owned(), Some(name.to_owned())),
+        };
         let status =
             if self.generation.is_some() { ExecutionStatus::Running } else { ExecutionStatus::Success };
         sqlx::query(
             "INSERT INTO execution (id, process, frontdoor, actor, action, resource_type, resource, generation, \
-             status, created_at, finished_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+             status, created_at, finished_at, organization) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, \
+             CASE WHEN $6 = 'frontdoor' THEN (SELECT f.organization FROM frontdoor f WHERE f.id = $3) ELSE $12 END)",
         )
         .bind(ExecutionId::new((act.fresh)()).to_string())
         .bind(act.process.to_string())
-        .bind(frontdoor.to_string())
+        .bind(frontdoor)
         .bind(act.actor.clone())
         .bind(action.as_str())
         .bind(self.resource_type.as_str())
@@ -121,6 +142,7 @@ impl Execution<'_> {
         .bind(status.as_str())
         .bind(act.at.as_microsecond())
         .bind(self.generation.is_none().then(|| act.at.as_microsecond()))
+        .bind(organization)
         .execute(db)
         .await?;
         Ok(())
@@ -135,5 +157,19 @@ impl Store {
             .fetch_optional(&self.readers)
             .await?;
         row.as_ref().map(ExecutionRow::read).transpose()
+    }
+
+    /// Of the record of this organization, or of any.
+    pub async fn organization_execution(
+        &self,
+        organization: Option<&str>,
+        id: ExecutionId,
+    ) -> Result<Option<ExecutionRow>> {
+        let row = sqlx::query("SELECT * FROM execution WHERE id = $1 AND organization IS NOT NULL")
+            .bind(id.to_string())
+            .fetch_optional(&self.readers)
+            .await?;
+        let row = row.as_ref().map(ExecutionRow::read).transpose()?;
+        Ok(row.filter(|e| organization.is_none_or(|own| e.organization.as_deref() == Some(own))))
     }
 }

@@ -40,8 +40,8 @@ pub use execution::{Action, ExecutionRow, ExecutionStatus, ResourceType};
 pub use frontdoor::{FrontdoorRow, FrontdoorSpec, Reach};
 pub use idempotency::{Claim, Claimed, KeptAnswer};
 pub use list::{
-    AGENTS, API_ACCOUNTS, ENVIRONMENTS, EXECUTIONS, FRONTDOORS, Filter, ListRequest, Listing, Property,
-    PropertyType, SHARES, Sort, TUNNELS, Wanted,
+    AGENTS, API_ACCOUNTS, ENVIRONMENTS, EXECUTIONS, FRONTDOORS, Filter, ListRequest, Listing,
+    ORGANIZATION_EXECUTIONS, Property, PropertyType, SHARES, Sort, TUNNELS, Wanted,
 };
 pub use open::Store;
 pub use page::{Page, PageRequest};

@@ -9,7 +9,9 @@ mod sql;
 
 use crate::{Page, PageRequest, Result, Store};
 use jiff::Timestamp;
-pub use listings::{AGENTS, API_ACCOUNTS, ENVIRONMENTS, EXECUTIONS, FRONTDOORS, SHARES, TUNNELS};
+pub use listings::{
+    AGENTS, API_ACCOUNTS, ENVIRONMENTS, EXECUTIONS, FRONTDOORS, ORGANIZATION_EXECUTIONS, SHARES, TUNNELS,
+};
 use sql::Sql;
 use sqlx::{Row, any::AnyRow};
 

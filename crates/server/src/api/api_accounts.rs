@@ -11,7 +11,7 @@ use super::{
     },
 };
 use crate::{
-    auth::{Principal, Scope, client_secret::ClientSecret},
+    auth::{Principal, client_secret::ClientSecret},
     error::{ApiError, Fault, Kind, refused},
     state::{AppState, now},
 };
@@ -32,7 +32,7 @@ pub(super) async fn list(
     format: Format,
     query: Query,
 ) -> Result<Response, ApiError> {
-    let organization = administered(&caller)?;
+    let organization = caller.administered()?;
     let query = query.list(&API_ACCOUNTS)?;
     let page = state.store.api_accounts(organization, &query.request).await?;
     let rows = page.rows.into_iter().map(ApiAccount::of).map(|a| {
@@ -49,7 +49,7 @@ pub(super) async fn create(
     format: Format,
     body: Body,
 ) -> Result<Response, ApiError> {
-    administered(&caller)?;
+    caller.administered()?;
     let asked = asked(body.object()?, now())?;
     let organization = organization(&state, &caller, &asked).await?;
     let secret =
@@ -95,19 +95,8 @@ pub(super) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The organization whose accounts the caller may administer; `None` for all.
-fn administered(caller: &Principal) -> Result<Option<&str>, ApiError> {
-    caller.need(Scope::Admin)?;
-    match &caller.reach {
-        Reach::All => Ok(None),
-        Reach::Organization(own) => Ok(Some(own)),
-        // Else it could make itself an account for more than it sees.
-        Reach::Named(_) => Err(ApiError::not_authorized("The token is for named Frontdoors only")),
-    }
-}
-
 async fn find(state: &AppState, caller: &Principal, id: &PathId) -> Result<ApiAccountRow, ApiError> {
-    let organization = administered(caller)?;
+    let organization = caller.administered()?;
     let id: ApiAccountId = id.parse(Kind::ApiAccount)?;
     let row = state.store.api_account(id).await?;
     row.filter(|a| organization.is_none_or(|own| own == a.organization))

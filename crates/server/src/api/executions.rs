@@ -1,8 +1,9 @@
-//! `/{frontdoorId}/executions`: what was written, by whom, and how it ended.
+//! `/{frontdoorId}/executions`: what was written, by whom, and how it ended; and `/frontdoor/v2/executions`, the same of
+//! what is an organization's: its API accounts and its Frontdoors.
 
 use super::{
-    access::{InFrontdoor, PathId},
-    wire::{answer::Format, execution::Execution, query::Query},
+    access::{Caller, InFrontdoor, PathId},
+    wire::{answer::Format, execution::Execution, query::ListQuery, query::Query},
 };
 use crate::{
     auth::Scope,
@@ -11,6 +12,9 @@ use crate::{
 };
 use axum::{extract::State, http::StatusCode, response::Response};
 use wicketgate_model::ExecutionId;
+use wicketgate_store::{ExecutionRow, Page};
+
+const OF_ORGANIZATION: &str = "/frontdoor/v2/executions";
 
 pub(super) async fn list(
     State(state): State<AppState>,
@@ -21,11 +25,7 @@ pub(super) async fn list(
     at.need(Scope::Read)?;
     let query = query.list(&wicketgate_store::EXECUTIONS)?;
     let page = state.store.executions(at.id(), &query.request).await?;
-    let rows = page.rows.into_iter().map(Execution::of).map(|e| {
-        let links = e.links();
-        (e, links)
-    });
-    Ok(format.page("executionList", &at.path("executions"), &query, page.total, rows.collect()))
+    Ok(listed(format, &at.path("executions"), &query, page))
 }
 
 pub(super) async fn get(
@@ -37,7 +37,48 @@ pub(super) async fn get(
     at.need(Scope::Read)?;
     let id: ExecutionId = id.parse(Kind::Execution)?;
     let row = state.store.execution(at.id(), id).await?;
+    answer(format, &at.path("executions"), id, row)
+}
+
+pub(super) async fn list_of_organization(
+    State(state): State<AppState>,
+    Caller(caller): Caller,
+    format: Format,
+    query: Query,
+) -> Result<Response, ApiError> {
+    let organization = caller.administered()?;
+    let query = query.list(&wicketgate_store::ORGANIZATION_EXECUTIONS)?;
+    let page = state.store.organization_executions(organization, &query.request).await?;
+    Ok(listed(format, OF_ORGANIZATION, &query, page))
+}
+
+pub(super) async fn get_of_organization(
+    State(state): State<AppState>,
+    Caller(caller): Caller,
+    id: PathId,
+    format: Format,
+) -> Result<Response, ApiError> {
+    let organization = caller.administered()?;
+    let id: ExecutionId = id.parse(Kind::Execution)?;
+    let row = state.store.organization_execution(organization, id).await?;
+    answer(format, OF_ORGANIZATION, id, row)
+}
+
+fn listed(format: Format, path: &str, query: &ListQuery, page: Page<ExecutionRow>) -> Response {
+    let rows = page.rows.into_iter().map(Execution::of).map(|e| {
+        let links = e.links(path);
+        (e, links)
+    });
+    format.page("executionList", path, query, page.total, rows.collect())
+}
+
+fn answer(
+    format: Format,
+    path: &str,
+    id: ExecutionId,
+    row: Option<ExecutionRow>,
+) -> Result<Response, ApiError> {
     let execution = Execution::of(row.ok_or_else(|| ApiError::not_found(Kind::Execution, id))?);
-    let links = execution.links();
+    let links = execution.links(path);
     Ok(format.one(StatusCode::OK, &execution, links))
 }

@@ -107,3 +107,59 @@ async fn a_record_tells_how_the_write_ended_and_why() {
         ]
     );
 }
+
+/// What is no Frontdoor's, and what a Frontdoor's own record can't show once it is deleted.
+#[tokio::test]
+async fn an_organization_has_a_record_of_its_own() {
+    const RECORD: &str = "/frontdoor/v2/executions";
+    let app = TestApp::new().await;
+    let scopes = json!(["frontdoor.read", "frontdoor.write", "frontdoor.admin"]);
+    // Nobody has made a Frontdoor for this one.
+    let admin = app.account(json!({"organizationId": "acme", "scopes": scopes})).await;
+    let token = admin["clientSecret"].as_str().unwrap();
+    let call = async |method: &str, path: &str, body: Value| {
+        let answer = app.call_as(token, method.parse().unwrap(), path, Some(body)).await;
+        assert!(answer.status.is_success(), "{method} {path}: {}", answer.text);
+        answer.body
+    };
+    let account = json!({"name": "a", "scopes": ["frontdoor.read"], "organizationId": "acme"});
+    let account = call("POST", "/frontdoor/v2/api-accounts", account).await;
+    let path = format!("/frontdoor/v2/api-accounts/{}", account["clientId"].as_str().unwrap());
+    call("DELETE", &path, json!({})).await;
+    let body = json!({"organizationId": "acme", "defaultNamespaceName": "prod"});
+    let frontdoor = call("POST", "/frontdoor/v2", body).await;
+    let frontdoor = format!("/frontdoor/v2/{}", frontdoor["id"].as_str().unwrap());
+    call("PATCH", &frontdoor, json!({"defaultNamespaceName": "test"})).await;
+    let own = app.get_as(token, &format!("{frontdoor}/executions")).await.body;
+    assert_eq!((&own["totalElements"], &own["content"][0]["organizationId"]), (&json!(2), &json!("acme")));
+    call("DELETE", &frontdoor, json!({})).await;
+
+    let record = app.get_as(token, RECORD).await;
+    assert_json_snapshot!("organization", app.shown(&record));
+    for one in record.body["content"].as_array().unwrap() {
+        let path = format!("{RECORD}/{}", one["id"].as_str().unwrap());
+        assert_eq!(app.get_as(token, &path).await.body, *one);
+        assert_eq!(app.get_hal(&path).await.body["_links"]["self"]["href"], path);
+    }
+    let filtered =
+        format!("{RECORD}?actor={}&action=DELETE&sort=createdAt,desc", admin["clientId"].as_str().unwrap());
+    assert_eq!(app.get_as(token, &filtered).await.body["totalElements"], 2);
+
+    // Another organization's is another one, and a Frontdoor's is none; the operator's token sees all.
+    let here = app.account(json!({"organizationId": "default", "scopes": scopes})).await;
+    let token = here["clientSecret"].as_str().unwrap();
+    let theirs = app.get_as(token, RECORD).await.body;
+    let organizations: Vec<_> =
+        theirs["content"].as_array().unwrap().iter().map(|e| &e["organizationId"]).collect();
+    assert_eq!(organizations, ["default", "default"]);
+    let one = format!("{RECORD}/{}", record.body["content"][0]["id"].as_str().unwrap());
+    assert_eq!(app.get_as(token, &one).await.status, StatusCode::NOT_FOUND);
+    app.post("ipsec-tunnels", tunnel("a", 1)).await;
+    let of_tunnel = &app.get("executions?resourceType=ipsec-tunnel").await.body["content"][0];
+    let of_tunnel = format!("{RECORD}/{}", of_tunnel["id"].as_str().unwrap());
+    assert_eq!(app.get(&of_tunnel).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(app.get(RECORD).await.body["totalElements"], 8);
+    let named = app.account(json!({"frontdoorIds": [app.frontdoor], "scopes": scopes})).await;
+    let refused = app.get_as(named["clientSecret"].as_str().unwrap(), RECORD).await;
+    assert_eq!((refused.status, &refused.body["error"]), (StatusCode::FORBIDDEN, &json!("not_authorized")));
+}

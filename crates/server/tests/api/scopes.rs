@@ -18,6 +18,8 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("POST", "/frontdoor/v2/api-accounts", ADMIN),
     ("GET", "/frontdoor/v2/api-accounts/{id}", ADMIN),
     ("DELETE", "/frontdoor/v2/api-accounts/{id}", ADMIN),
+    ("GET", "/frontdoor/v2/executions", ADMIN),
+    ("GET", "/frontdoor/v2/executions/{id}", ADMIN),
     ("GET", "/frontdoor/v2/{frontdoorId}", READ),
     ("PATCH", "/frontdoor/v2/{frontdoorId}", WRITE),
     ("DELETE", "/frontdoor/v2/{frontdoorId}", WRITE),

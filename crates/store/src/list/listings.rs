@@ -254,24 +254,26 @@ pub static SHARES: Listing = Listing::new(
 .of_table("ipsec_share s")
 .hiding_deleted("s.status <> 'DELETED'", "s.deleted_at");
 
-pub static EXECUTIONS: Listing = Listing::new(
-    &[
-        Property::new("id", Id("exe-"), "x.id"),
-        Property::new("processId", Id("exe-"), "x.process"),
-        Property::new("frontdoorId", Id(""), "x.frontdoor"),
-        Property::new("actor", Text, "x.actor"),
-        Property::new("action", Enum(Action::NAMES), "x.action"),
-        Property::new("resourceType", Enum(ResourceType::NAMES), "x.resource_type"),
-        Property::new("resourceId", Text, "x.resource"),
-        Property::new("status", Enum(ExecutionStatus::NAMES), "x.status"),
-        Property::new("message", Text, "x.message").optional(),
-        Property::new("createdAt", Timestamp, "x.created_at"),
-        Property::new("finishedAt", Timestamp, "x.finished_at").optional(),
-    ],
-    "x.*",
-    "execution x",
-    "x.id",
-);
+static RECORD: [Property; 12] = [
+    Property::new("id", Id("exe-"), "x.id"),
+    Property::new("processId", Id("exe-"), "x.process"),
+    Property::new("frontdoorId", Id(""), "x.frontdoor"),
+    Property::new("organizationId", Text, "x.organization").optional(),
+    Property::new("actor", Text, "x.actor"),
+    Property::new("action", Enum(Action::NAMES), "x.action"),
+    Property::new("resourceType", Enum(ResourceType::NAMES), "x.resource_type"),
+    Property::new("resourceId", Text, "x.resource"),
+    Property::new("status", Enum(ExecutionStatus::NAMES), "x.status"),
+    Property::new("message", Text, "x.message").optional(),
+    Property::new("createdAt", Timestamp, "x.created_at"),
+    Property::new("finishedAt", Timestamp, "x.finished_at").optional(),
+];
+
+pub static EXECUTIONS: Listing = Listing::new(&RECORD, "x.*", "execution x", "x.id");
+
+/// The record of what is an organization's.
+pub static ORGANIZATION_EXECUTIONS: Listing =
+    Listing::new(&RECORD, "x.*", "execution x", "x.id").only("x.organization IS NOT NULL");
 
 /// Rows of one Frontdoor.
 fn of(column: &'static str, frontdoor: FrontdoorId) -> Scope {
@@ -345,5 +347,15 @@ impl Store {
         request: &ListRequest,
     ) -> Result<Page<ExecutionRow>> {
         self.list(&EXECUTIONS, of("x.frontdoor", frontdoor), request, ExecutionRow::read).await
+    }
+
+    /// Of one organization, or all.
+    pub async fn organization_executions(
+        &self,
+        organization: Option<&str>,
+        request: &ListRequest,
+    ) -> Result<Page<ExecutionRow>> {
+        let scope = organization.map(|o| ("x.organization", vec![o.to_owned()]));
+        self.list(&ORGANIZATION_EXECUTIONS, scope, request, ExecutionRow::read).await
     }
 }

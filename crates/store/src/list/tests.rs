@@ -35,6 +35,7 @@ async fn no_list_of_a_frontdoor_scans_a_table() {
         (&TUNNELS, "t.frontdoor"),
         (&SHARES, "s.frontdoor"),
         (&EXECUTIONS, "x.frontdoor"),
+        (&ORGANIZATION_EXECUTIONS, "x.organization"),
     ] {
         let scope = (owner, vec!["x".to_owned()]);
         for property in listing.properties {

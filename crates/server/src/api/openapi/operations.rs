@@ -2,7 +2,8 @@
 
 use crate::api::{locations::LOCATIONS, wire::vpn_config::FORMATS};
 use wicketgate_store::{
-    AGENTS, API_ACCOUNTS, ENVIRONMENTS, EXECUTIONS, FRONTDOORS, Listing, SHARES, TUNNELS,
+    AGENTS, API_ACCOUNTS, ENVIRONMENTS, EXECUTIONS, FRONTDOORS, Listing, ORGANIZATION_EXECUTIONS, SHARES,
+    TUNNELS,
 };
 
 pub(super) struct Operation {
@@ -126,6 +127,8 @@ pub(super) static OPERATIONS: &[Operation] = &[
     op("get", below!("/locations"), "listLocations", READ).about("Locations", "List the sites that have gateways").with(List(&LOCATIONS)).answers(&[(200, "LocationPage")]),
     op("get", below!("/executions"), "listExecutions", READ).about("Executions", "List what was written and which keys were read, by whom, and how it ended").with(List(&EXECUTIONS)).answers(&[(200, "ExecutionPage")]),
     op("get", below!("/executions/{id}"), "getExecution", READ).about("Executions", "Read the record of a write").answers(&[(200, "Execution")]),
+    op("get", "/frontdoor/v2/executions", "listOrganizationExecutions", ADMIN).about("Executions", "List who made and revoked API accounts, and who made, changed and deleted Frontdoors").with(List(&ORGANIZATION_EXECUTIONS)).answers(&[(200, "ExecutionPage")]),
+    op("get", "/frontdoor/v2/executions/{id}", "getOrganizationExecution", ADMIN).about("Executions", "Read the record of a write to an API account or a Frontdoor").answers(&[(200, "Execution")]),
     op("get", "/frontdoor/v2", "listFrontdoors", READ).about("Frontdoors", "List the Frontdoors that the token sees").with(List(&FRONTDOORS)).answers(&[(200, "FrontdoorPage")]),
     op("post", "/frontdoor/v2", "createFrontdoor", WRITE).about("Frontdoors", "Create a Frontdoor").body("FrontdoorRequest").answers(&[(201, "Frontdoor")]).located(),
     op("get", below!(""), "getFrontdoor", READ).about("Frontdoors", "Read a Frontdoor").answers(&[(200, "Frontdoor")]),

@@ -12,7 +12,10 @@ pub(in crate::api) struct Execution {
     id: ExecutionId,
     /// The same for all that one request set off.
     process_id: ExecutionId,
-    frontdoor_id: FrontdoorId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frontdoor_id: Option<FrontdoorId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    organization_id: Option<String>,
     actor: String,
     action: &'static str,
     resource_type: &'static str,
@@ -31,6 +34,7 @@ impl Execution {
             id: row.id,
             process_id: row.process,
             frontdoor_id: row.frontdoor,
+            organization_id: row.organization,
             actor: row.actor,
             action: row.action.as_str(),
             resource_type: row.resource_type.as_str(),
@@ -42,7 +46,8 @@ impl Execution {
         }
     }
 
-    pub(in crate::api) fn links(&self) -> Links {
-        vec![("self", format!("/frontdoor/v2/{}/executions/{}", self.frontdoor_id, self.id))]
+    /// In the record at `path`.
+    pub(in crate::api) fn links(&self, path: &str) -> Links {
+        vec![("self", format!("{path}/{}", self.id))]
     }
 }

@@ -7,23 +7,15 @@ use super::{
 use serde_json::{Value, json};
 use wicketgate_store::EXECUTIONS;
 
-pub(super) const REQUIRED: &[&str] = &[
-    "id",
-    "processId",
-    "frontdoorId",
-    "actor",
-    "action",
-    "resourceType",
-    "resourceId",
-    "status",
-    "createdAt",
-];
+pub(super) const REQUIRED: &[&str] =
+    &["id", "processId", "actor", "action", "resourceType", "resourceId", "status", "createdAt"];
 
 pub(super) fn properties() -> Value {
     json!({
         "id": id("exe-"),
         "processId": id("exe-"),
         "frontdoorId": reference("Uuid"),
+        "organizationId": {"type": "string", "example": "default", "description": "Of what is an organization's: its API accounts and Frontdoors"},
         "actor": text("admin"),
         "action": one_of(&EXECUTIONS, "action"),
         "resourceType": one_of(&EXECUTIONS, "resourceType"),
