@@ -130,11 +130,14 @@ impl Up {
         let server = server.start(ca, server_end, agent_url, Registry::default())?;
 
         let mut signals = Signals::new()?;
-        info!(signal = signals.next().await, "stopping; once more, and connections are cut at once");
+        // Not in the event itself: what a log leaves out is not waited for.
+        let signal = signals.next().await;
+        info!(signal, "stopping; once more, and connections are cut at once");
         renewal.abort();
         // The gateway first: what it has to report at its end is recorded.
         let again = async {
-            info!(signal = signals.next().await, "stopping at once");
+            let signal = signals.next().await;
+            info!(signal, "stopping at once");
         };
         gateway.stop(again).await;
         server.stop().await;
