@@ -192,6 +192,12 @@ fn keep_private(path: &Path) -> Result<()> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn migrations_are_numbered_one_after_the_other() {
+        let versions: Vec<i64> = MIGRATIONS.iter().map(|m| m.version).collect();
+        assert_eq!(versions, (1..).take(versions.len()).collect::<Vec<i64>>());
+    }
+
     #[tokio::test]
     async fn the_database_of_a_newer_program_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
