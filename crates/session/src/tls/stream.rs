@@ -70,6 +70,8 @@ pub(crate) struct Incoming {
     end: usize,
     /// Opened.
     plain: Range<usize>,
+    /// The other end has said that nothing follows. Its record stays where it is, and is not opened again.
+    closed: bool,
 }
 
 /// The next record.
@@ -85,7 +87,7 @@ pub(crate) enum Next {
 
 impl Incoming {
     fn new(open: Open) -> Self {
-        Self { open, buffer: Buffer::default(), start: 0, end: 0, plain: 0..0 }
+        Self { open, buffer: Buffer::default(), start: 0, end: 0, plain: 0..0, closed: false }
     }
 
     pub(crate) fn bytes(&self, range: Range<usize>) -> &[u8] {
@@ -113,12 +115,15 @@ impl Incoming {
         }
         loop {
             let start = self.start;
+            if self.closed {
+                return Ok(Next::Closed);
+            }
             if start == self.end {
                 return Ok(Next::Wanting);
             }
             match self.open.open(&mut self.buffer.bytes_mut()[start..self.end], keys)? {
                 Opened::Partial => return Ok(Next::Wanting),
-                Opened::Closed => return Ok(Next::Closed),
+                Opened::Closed => self.closed = true,
                 Opened::Handled { record } => self.start += record,
                 Opened::Data { plain, record } => {
                     self.start += record;

@@ -114,6 +114,7 @@ async fn the_librarys_client_understands_us_and_we_its_end() {
         let done = handshake(end, &mut b).await.unwrap();
         let mut stream = TlsStream::new(b, done).unwrap();
         let end = echo(&mut stream).await;
+        assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 0, "an end is an end, however often one asks");
         stream.shutdown().await.unwrap();
         end
     });
