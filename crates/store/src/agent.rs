@@ -3,8 +3,7 @@
 
 use crate::{
     Act, Action, ResourceType, Result, Store, StoreError,
-    columns::{parsed, parsed_option, text, time, time_option},
-    enrollment::hex,
+    columns::{hex, parsed, parsed_option, shown, text, time, time_option},
     event,
     execution::Execution,
 };
@@ -201,12 +200,4 @@ async fn environment_of(db: &mut AnyConnection, id: AgentId) -> Result<Environme
         .fetch_optional(db)
         .await?;
     parsed(&row.ok_or(StoreError::Missing)?, "environment")
-}
-
-/// Somebody else's words, short and printable: they end up in pages and terminals, and PostgreSQL's TEXT holds no
-/// NUL.
-pub(crate) fn shown(text: &str) -> String {
-    /// Longer than any host name (RFC 1035 §2.3.4) and any sentence.
-    const LONGEST: usize = 1000;
-    text.chars().filter(|c| !c.is_control()).take(LONGEST).collect()
 }

@@ -4,8 +4,7 @@
 use crate::{
     Act, Action, Reach, ResourceType, Result, Store, StoreError,
     act::Write,
-    columns::{parsed, text, time, time_option},
-    enrollment::hex,
+    columns::{hex, parsed, text, time, time_option, unhex},
     execution::{Execution, Owner},
 };
 use jiff::Timestamp;
@@ -154,35 +153,5 @@ impl Write {
             self.record(act, frontdoor, action, on()).await?;
         }
         Ok(())
-    }
-}
-
-fn unhex(text: &str) -> Option<[u8; 32]> {
-    let mut bytes = [0; 32];
-    let digits = text.as_bytes();
-    if digits.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(bytes)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn a_hash_reads_back(bytes: [u8; 32]) {
-            prop_assert_eq!(unhex(&hex(&bytes)), Some(bytes));
-        }
-
-        #[test]
-        fn no_text_panics(text in ".{0,70}|[0-9a-f+ä]{64}") {
-            let _ = unhex(&text);
-        }
     }
 }

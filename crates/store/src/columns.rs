@@ -1,4 +1,4 @@
-//! From columns to the domain's types, and back for times.
+//! From columns to the domain's types, and back.
 
 use crate::{Result, StoreError, Tags};
 use jiff::Timestamp;
@@ -90,4 +90,47 @@ pub(crate) fn standing(row: &AnyRow) -> Result<Standing> {
         observed_generation: observed.and_then(|n| u64::try_from(n).ok()).map(Generation::new),
         detail,
     })
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// What [`hex`] wrote.
+pub(crate) fn unhex(text: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    let digits = text.as_bytes();
+    if digits.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
+/// Somebody else's words, short and printable: they end up in pages and terminals, and PostgreSQL's TEXT holds no
+/// NUL.
+pub(crate) fn shown(text: &str) -> String {
+    /// Longer than any host name (RFC 1035 §2.3.4) and any sentence.
+    const LONGEST: usize = 1000;
+    text.chars().filter(|c| !c.is_control()).take(LONGEST).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_hash_reads_back(bytes: [u8; 32]) {
+            prop_assert_eq!(unhex(&hex(&bytes)), Some(bytes));
+        }
+
+        #[test]
+        fn no_text_panics(text in ".{0,70}|[0-9a-f+ä]{64}") {
+            let _ = unhex(&text);
+        }
+    }
 }

@@ -6,8 +6,7 @@
 use crate::{
     Act, Action, ResourceType, Result, Store, StoreError,
     act::Write,
-    agent::shown,
-    columns::{number, parsed, parsed_option, text, time},
+    columns::{hex, number, parsed, parsed_option, shown, text, time},
     execution::Execution,
 };
 use jiff::Timestamp;
@@ -256,10 +255,6 @@ fn environment_name(host: &str) -> String {
     let kept: String = label.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(63).collect();
     let name = kept.trim_matches('-');
     if name.parse::<ResourceName>().is_ok() { name.to_owned() } else { "environment".to_owned() }
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 #[cfg(test)]

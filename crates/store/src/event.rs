@@ -6,8 +6,7 @@
 
 use crate::{
     Result, Store, StoreError,
-    agent::shown,
-    columns::{big, number, parsed, status, text, time},
+    columns::{big, number, parsed, shown, status, text, time},
     transaction::Transaction,
 };
 use jiff::Timestamp;

@@ -2,8 +2,7 @@
 
 use crate::{
     EventKind, Result, ShareRow, Store, TunnelRow,
-    agent::shown,
-    columns::{big, parsed},
+    columns::{big, parsed, shown},
     event::{Before, NewEvent},
     share::select,
     transaction::Transaction,
