@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// What is sent and comes back. At 1 % loss and 40 ms a connection makes some 400 kB a second.
-const TRANSFER: usize = 2 << 20;
+const TRANSFER: usize = 6 << 20;
 
 /// For the transfer and what happens beside it, in a machine whose processor is emulated.
 const LONG: Duration = Duration::from_secs(120);
@@ -95,13 +95,12 @@ fn a_transfer_is_whole_over_a_slow_and_lossy_link_while_all_is_rekeyed() -> Resu
         ensure!(back == sent, "{} bytes came back of {}, or others", back.len(), sent.len());
         Ok(rekeys)
     })?;
-    let after = States::of(&inside)?;
-    after.are_in_order(true)?;
-    ensure!(
-        after.spis().iter().all(|spi| !before.spis().contains(spi)),
-        "an old SPI is still used:\n{}",
-        after.0
-    );
+    // A replaced SA stays for some seconds, for what is still on its way.
+    world.lab.until("nothing of the first SAs is left", PATIENCE, || {
+        let after = States::of(&inside)?;
+        after.are_in_order(true)?;
+        Ok(after.spis().iter().all(|spi| !before.spis().contains(spi)).then_some(()))
+    })?;
     eprintln!("{TRANSFER} bytes there and back, {rekeys} rekeys meanwhile");
     ensure!(rekeys >= 2, "only {rekeys} rekeys");
     world.end()
