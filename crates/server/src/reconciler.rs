@@ -25,7 +25,7 @@ use wicketgate_model::{
 };
 use wicketgate_session::{ca::Ca, link::ToGateway};
 use wicketgate_store::{
-    Changes, PreviousKeys, Resource, Revision, Settlement, ShareRow, Store, StoreError, TunnelRow,
+    Change, PreviousKeys, Resource, Revision, Settlement, ShareRow, Store, StoreError, TunnelRow,
 };
 
 use crate::{
@@ -171,66 +171,71 @@ impl Reconciler {
     }
 
     async fn activate(&mut self, now: Timestamp) -> Result<Left, StoreError> {
-        let changes = self.store.changes(self.revision).await?;
-        self.take(changes, now);
+        let (store, since) = (self.store.clone(), self.revision);
+        self.revision = store.changes(since, |change| self.take(change, now)).await?;
         self.expire_keys(now);
         self.tell();
         self.decide(now).await
     }
 
-    /// Takes in rows that are new or were changed.
-    fn take(&mut self, changes: Changes, now: Timestamp) {
-        for row in changes.tunnels {
-            let id = row.id;
-            self.untold.tunnels.insert(id);
-            self.undecided.tunnels.insert(id);
-            if row.standing.status == Status::Deleted {
-                self.forget_tunnel(id);
-                continue;
+    /// Takes in a row that is new or was changed.
+    fn take(&mut self, change: Change, now: Timestamp) {
+        match change {
+            Change::Tunnel(row) => self.take_tunnel(*row, now),
+            Change::Share(row) => self.take_share(*row),
+            Change::Barred(agent) => {
+                self.desired.barred.insert(agent);
             }
-            match row.previous_keys.valid(now).next() {
-                Some(_) => self.expiring_keys.insert(id, row.previous_keys.clone()),
-                None => self.expiring_keys.remove(&id),
-            };
-            if row.standing.status.is_live() {
-                self.desired.tunnels.insert(id, Arc::new(tunnel_desired(&row, now)));
-            } else {
-                self.desired.tunnels.remove(&id);
+            Change::Unbarred(agent) => {
+                self.desired.barred.remove(&agent);
             }
-            if let Some(connection) = row.connection {
-                self.connections.entry(id).or_insert(connection);
-            }
-            keep(&mut self.waiting.tunnels, id, row.standing.status);
-            let row = Row { name: row.name, generation: row.generation, standing: row.standing };
-            self.tunnels.insert(id, row);
         }
-        for row in changes.shares {
-            let id = row.id;
-            self.untold.shares.insert(id);
-            self.undecided.shares.insert(id);
-            if row.standing.status == Status::Deleted {
-                self.forget_share(id);
-                continue;
-            }
-            if row.standing.status.is_live() {
-                match self.share_desired(&row) {
-                    Ok(share) => {
-                        self.desired.shares.insert(id, Arc::new(share));
-                    }
-                    Err(error) => error!(share.id = %id, %error, "could not sign a share's assignment"),
+    }
+
+    fn take_tunnel(&mut self, row: TunnelRow, now: Timestamp) {
+        let id = row.id;
+        self.untold.tunnels.insert(id);
+        self.undecided.tunnels.insert(id);
+        if row.standing.status == Status::Deleted {
+            return self.forget_tunnel(id);
+        }
+        match row.previous_keys.valid(now).next() {
+            Some(_) => self.expiring_keys.insert(id, row.previous_keys.clone()),
+            None => self.expiring_keys.remove(&id),
+        };
+        if row.standing.status.is_live() {
+            self.desired.tunnels.insert(id, Arc::new(tunnel_desired(&row, now)));
+        } else {
+            self.desired.tunnels.remove(&id);
+        }
+        if let Some(connection) = row.connection {
+            self.connections.entry(id).or_insert(connection);
+        }
+        keep(&mut self.waiting.tunnels, id, row.standing.status);
+        let row = Row { name: row.name, generation: row.generation, standing: row.standing };
+        self.tunnels.insert(id, row);
+    }
+
+    fn take_share(&mut self, row: ShareRow) {
+        let id = row.id;
+        self.untold.shares.insert(id);
+        self.undecided.shares.insert(id);
+        if row.standing.status == Status::Deleted {
+            return self.forget_share(id);
+        }
+        if row.standing.status.is_live() {
+            match self.share_desired(&row) {
+                Ok(share) => {
+                    self.desired.shares.insert(id, Arc::new(share));
                 }
-            } else {
-                self.desired.shares.remove(&id);
+                Err(error) => error!(share.id = %id, %error, "could not sign a share's assignment"),
             }
-            keep(&mut self.waiting.shares, id, row.standing.status);
-            let row = Row { name: row.name, generation: row.generation, standing: row.standing };
-            self.shares.insert(id, row);
+        } else {
+            self.desired.shares.remove(&id);
         }
-        self.desired.barred.extend(changes.barred);
-        for agent in changes.unbarred {
-            self.desired.barred.remove(&agent);
-        }
-        self.revision = changes.revision;
+        keep(&mut self.waiting.shares, id, row.standing.status);
+        let row = Row { name: row.name, generation: row.generation, standing: row.standing };
+        self.shares.insert(id, row);
     }
 
     fn forget_tunnel(&mut self, id: TunnelId) {

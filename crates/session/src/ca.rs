@@ -120,9 +120,12 @@ impl Ca {
         self.sign(serde_json::to_string(assignment).map_err(CaError::Json)?)
     }
 
-    fn sign(&self, body: String) -> Result<SignedAssignment, CaError> {
-        let signature =
+    fn sign(&self, mut body: String) -> Result<SignedAssignment, CaError> {
+        let mut signature =
             self.key.pair().sign(&SignedAssignment::signed_bytes(&body)).map_err(CaError::Sign)?;
+        // There may be very many, which are kept.
+        body.shrink_to_fit();
+        signature.shrink_to_fit();
         Ok(SignedAssignment { body, signature })
     }
 }

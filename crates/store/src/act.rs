@@ -3,12 +3,13 @@
 use crate::{
     Action, Claim, EventKind, ResourceType, Result, Store,
     batch::Turn,
-    event::{self, NewEvent},
+    ending::Ending,
+    event::NewEvent,
     execution::{Execution, Owner},
     idempotency,
 };
 use jiff::Timestamp;
-use sqlx::{AnyConnection, Row};
+use sqlx::AnyConnection;
 use std::sync::Arc;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -57,18 +58,17 @@ impl Act {
 /// [`Write::commit`], it never was.
 pub(crate) struct Write {
     turn: Turn,
+    /// Of all writes that share its commit: whoever sees one of them sees all.
     pub(crate) revision: i64,
-    events: Vec<NewEvent>,
+    pub(crate) ending: Ending,
     told: Arc<Notify>,
 }
 
 impl Store {
     pub(crate) async fn write(&self) -> Result<Write> {
-        let mut turn = self.turn().await?;
-        let row = sqlx::query("UPDATE revision SET value = value + 1 WHERE id = 1 RETURNING value")
-            .fetch_one(&mut **turn)
-            .await?;
-        Ok(Write { revision: row.try_get(0)?, turn, events: Vec::new(), told: Arc::clone(&self.told) })
+        let turn = self.turn().await?;
+        let revision = turn.revision();
+        Ok(Write { turn, revision, ending: Ending::default(), told: Arc::clone(&self.told) })
     }
 }
 
@@ -78,10 +78,10 @@ impl Write {
     }
 
     /// Returns when the write is durable.
-    pub(crate) async fn commit(mut self) -> Result<()> {
-        event::tell(&mut self.turn, &self.events).await?;
-        self.turn.commit().await?;
-        if !self.events.is_empty() {
+    pub(crate) async fn commit(self) -> Result<()> {
+        let tells = !self.ending.events.is_empty();
+        self.turn.commit(self.ending).await?;
+        if tells {
             self.told.notify_one();
         }
         Ok(())
@@ -89,17 +89,7 @@ impl Write {
 
     /// Told when the write is committed.
     pub(crate) fn tell(&mut self, event: NewEvent) {
-        self.events.push(event);
-    }
-
-    /// Nothing comes into a Frontdoor that was deleted meanwhile: nobody could ever remove it again.
-    async fn need_frontdoor(&mut self, frontdoor: FrontdoorId) -> Result<()> {
-        sqlx::query("SELECT 1 FROM frontdoor WHERE id = $1 AND deleted_at IS NULL")
-            .bind(frontdoor.to_string())
-            .fetch_optional(&mut **self.turn)
-            .await?
-            .map(|_| ())
-            .ok_or(crate::StoreError::NoFrontdoor(frontdoor))
+        self.ending.events.push(event);
     }
 
     /// The record of the write, the event of the status that it sets, and the mark on the request's key.
@@ -111,10 +101,8 @@ impl Write {
         on: Execution<'_>,
     ) -> Result<()> {
         idempotency::mark(&mut self.turn, act).await?;
-        let is_new = matches!(action, Action::Create | Action::Enrol);
-        if is_new && !matches!(on.resource_type, ResourceType::Frontdoor | ResourceType::ApiAccount) {
-            self.need_frontdoor(frontdoor).await?;
-        }
+        self.ending.forgets |=
+            matches!(on.resource_type, ResourceType::Frontdoor | ResourceType::ApiAccount);
         let status = match (on.resource_type, action) {
             (_, Action::ReadKey) => None,
             (ResourceType::Tunnel | ResourceType::Share, Action::Delete) => Some(Status::Deleting.as_str()),

@@ -98,20 +98,26 @@ impl Store {
 
     /// `None` once it is revoked. It may have expired.
     pub async fn api_account(&self, id: ApiAccountId) -> Result<Option<ApiAccountRow>> {
-        let row = sqlx::query("SELECT * FROM api_account WHERE id = $1 AND revoked_at IS NULL")
-            .bind(id.to_string())
-            .fetch_optional(&self.readers)
-            .await?;
-        row.as_ref().map(ApiAccountRow::read).transpose()
+        let read = async {
+            let row = sqlx::query("SELECT * FROM api_account WHERE id = $1 AND revoked_at IS NULL")
+                .bind(id.to_string())
+                .fetch_optional(&self.readers)
+                .await?;
+            row.as_ref().map(ApiAccountRow::read).transpose()
+        };
+        self.remembered.accounts.get(id, read).await
     }
 
     /// As [`Store::api_account`]. What the lookup's time tells is about a hash, of which nobody can choose the letters.
     pub async fn api_account_with_secret(&self, secret_sha256: &[u8; 32]) -> Result<Option<ApiAccountRow>> {
-        let row = sqlx::query("SELECT * FROM api_account WHERE secret_sha256 = $1 AND revoked_at IS NULL")
-            .bind(hex(secret_sha256))
-            .fetch_optional(&self.readers)
-            .await?;
-        row.as_ref().map(ApiAccountRow::read).transpose()
+        let read = async {
+            let row = sqlx::query("SELECT * FROM api_account WHERE secret_sha256 = $1 AND revoked_at IS NULL")
+                .bind(hex(secret_sha256))
+                .fetch_optional(&self.readers)
+                .await?;
+            row.as_ref().map(ApiAccountRow::read).transpose()
+        };
+        self.remembered.secrets.get(*secret_sha256, read).await
     }
 
     /// From the next request on, its secret and all its tokens open nothing.
@@ -134,6 +140,7 @@ impl Write {
     async fn record_account(&mut self, act: &Act, account: &ApiAccountRow, action: Action) -> Result<()> {
         // Also where no Frontdoor is reached.
         crate::idempotency::mark(self.db(), act).await?;
+        self.ending.forgets = true;
         let on =
             || Execution { resource_type: ResourceType::ApiAccount, resource: &account.id, generation: None };
         on().insert(self.db(), act, Owner::Organization(&account.organization), action).await?;

@@ -1,16 +1,18 @@
 //! Group commit: writes that come while another is being committed share the next commit, so that a disk's
 //! sync is paid once for all of them.
 //!
-//! A write has the connection for itself, between a savepoint and its release, and then gives it to the next one that
-//! waits; when nobody waits, the batch is committed. A lone write never waits for company. PostgreSQL groups commits by
-//! itself, and its locks would be held for longer: there a batch is one write.
+//! A write has the connection for itself, from a savepoint on, and then gives it to the next one that waits; when nobody
+//! waits, the batch is committed. A lone write never waits for company. PostgreSQL groups commits by itself, and its
+//! locks would be held for longer: there a batch is one write. What every write has to do, the writes of a batch do
+//! once: take a revision at its beginning, tell events and keep numbers at its end.
 //!
 //! Invariants: a write is answered after the commit that holds it, and with that commit's result. A write that was
 //! dropped is rolled back by whoever comes next, alone. A batch that is open has somebody who will end it. What is done
 //! to a batch is done to its end by a task of its own, and in bounded time: no caller that goes away, and no host that
 //! is gone, holds up the writes of others.
 
-use crate::{Result, Store, StoreError, transaction::Transaction};
+use crate::{Result, Store, StoreError, ending::Ending, transaction::Transaction};
+use sqlx::Row;
 use std::{
     ops::{Deref, DerefMut},
     sync::{
@@ -32,6 +34,8 @@ const TURN: Duration = Duration::from_secs(10);
 /// From the end of a turn to the end of the commit: those before it in the batch are waited for, and each statement
 /// has a bound of its own. Beyond that, nobody knows what became of the write.
 const DURABLE: Duration = Duration::from_secs(25);
+/// For the statements that a batch has of its own: a host that is gone says nothing, see [`crate::transaction`].
+const OWN: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(crate) struct Batches {
@@ -46,8 +50,13 @@ pub(crate) struct Batches {
 #[derive(Debug)]
 struct Batch {
     tx: Transaction,
+    revision: i64,
     /// Those whose writes are in it.
     waiters: Vec<oneshot::Sender<Result<(), String>>>,
+    /// Of all their writes.
+    ending: Ending,
+    /// The last write's savepoint is not released yet: the next write does it on its way, or the commit.
+    has_savepoint: bool,
     state: State,
 }
 
@@ -110,7 +119,7 @@ impl Store {
             return error!("a batch is held for too long");
         };
         if let Some(batch) = open.take() {
-            commit(batch, self.batches.has_savepoints()).await;
+            commit(self, batch).await;
         }
     }
 }
@@ -121,48 +130,42 @@ async fn begin_turn(store: Store, mut open: OwnedMutexGuard<Option<Batch>>, queu
         torn.mend().await;
     }
     if let Some(over) = open.take_if(|b| b.waiters.len() >= most || b.state != State::Whole) {
-        commit(over, has_savepoints).await;
+        commit(&store, over).await;
     }
     if open.is_none() {
-        *open = Some(Batch { tx: store.begin().await?, waiters: Vec::new(), state: State::Whole });
+        *open = Some(Batch::begin(&store).await?);
     }
     let batch = OwnedMutexGuard::try_map(open, Option::as_mut);
     let batch = batch.map_err(|_| StoreError::Database(sqlx::Error::PoolClosed))?;
     let mut turn = Turn { batch, store, is_over: false };
     queued.leave();
-    if has_savepoints && let Err(error) = turn.batch.tx.carry_out("SAVEPOINT turn").await {
-        turn.batch.state = State::Broken;
-        return Err(error.into());
+    if has_savepoints {
+        turn.batch.set_savepoint().await?;
     }
     Ok(turn)
 }
 
 impl Turn {
-    /// Ends the turn, and waits until the write is durable.
-    pub(crate) async fn commit(self) -> Result<()> {
-        let (tell, told) = oneshot::channel();
-        // See `Store::turn`.
-        tokio::spawn(self.end(tell));
-        let result = timeout(DURABLE, told).await.map_err(|_| StoreError::Late)?;
-        let result = result.unwrap_or_else(|_| Err("the commit was not carried out".to_owned()));
-        result.map_err(|text| StoreError::Database(sqlx::Error::Protocol(text)))
+    /// What the writes of its batch are stamped with.
+    pub(crate) fn revision(&self) -> i64 {
+        self.batch.revision
     }
 
-    async fn end(mut self, tell: oneshot::Sender<Result<(), String>>) {
-        let has_savepoints = self.store.batches.has_savepoints();
-        if has_savepoints && let Err(error) = self.batch.tx.carry_out("RELEASE SAVEPOINT turn").await {
-            self.batch.state = State::Broken;
-            // Whoever waits for it has heard by then.
-            let _ = tell.send(Err(error.to_string()));
-            return;
-        }
+    /// Ends the turn, and waits until the write and its ending are durable.
+    pub(crate) async fn commit(mut self, ending: Ending) -> Result<()> {
+        let (tell, told) = oneshot::channel();
         self.batch.waiters.push(tell);
+        self.batch.ending.extend(ending);
         self.is_over = true;
         let store = self.store.clone();
         drop(self);
-        if store.batches.queue.load(Ordering::SeqCst) == 0 || !has_savepoints {
-            store.end_batch().await;
+        if store.batches.queue.load(Ordering::SeqCst) == 0 || !store.batches.has_savepoints() {
+            // See `Store::turn`.
+            tokio::spawn(async move { store.end_batch().await });
         }
+        let result = timeout(DURABLE, told).await.map_err(|_| StoreError::Late)?;
+        let result = result.unwrap_or_else(|_| Err("the commit was not carried out".to_owned()));
+        result.map_err(|text| StoreError::Database(sqlx::Error::Protocol(text)))
     }
 }
 
@@ -192,8 +195,34 @@ impl Drop for Turn {
 }
 
 impl Batch {
-    /// Rolls back the write that was dropped. Its savepoint stays: no other write is rolled back to it, since each sets
-    /// its own first.
+    async fn begin(store: &Store) -> Result<Self> {
+        let mut tx = store.begin().await?;
+        let next = sqlx::query("UPDATE revision SET value = value + 1 WHERE id = 1 RETURNING value");
+        let row = timeout(OWN, next.fetch_one(&mut *tx)).await.map_err(|_| StoreError::Late)??;
+        Ok(Self {
+            revision: row.try_get(0)?,
+            tx,
+            waiters: Vec::new(),
+            ending: Ending::default(),
+            has_savepoint: false,
+            state: State::Whole,
+        })
+    }
+
+    /// For one more write. That the last one's savepoint is still there also shows that its transaction is: a database
+    /// may have rolled it back by itself.
+    async fn set_savepoint(&mut self) -> Result<()> {
+        let statement =
+            if self.has_savepoint { "RELEASE SAVEPOINT turn; SAVEPOINT turn" } else { "SAVEPOINT turn" };
+        let set = self.tx.carry_out(statement).await;
+        match set {
+            Ok(()) => self.has_savepoint = true,
+            Err(_) => self.state = State::Broken,
+        }
+        Ok(set?)
+    }
+
+    /// Rolls back the write that was dropped. Its savepoint stays.
     async fn mend(&mut self) {
         self.state = match self.tx.carry_out("ROLLBACK TO SAVEPOINT turn").await {
             Ok(()) => State::Whole,
@@ -205,26 +234,37 @@ impl Batch {
     }
 }
 
-async fn commit(mut batch: Batch, has_savepoints: bool) {
-    if batch.state == State::Torn && has_savepoints {
+async fn commit(store: &Store, mut batch: Batch) {
+    if batch.state == State::Torn && store.batches.has_savepoints() {
         batch.mend().await;
     }
-    let Batch { tx, waiters, state } = batch;
+    let Batch { tx, waiters, ending, state, .. } = batch;
+    let forgets = ending.forgets;
     let result = match state {
-        State::Whole => tx.commit().await,
+        State::Whole => end(tx, ending).await,
         State::Torn | State::Broken => {
             // Else it is rolled back by the end of its connection.
             let _ = tx.rollback().await;
-            Err(sqlx::Error::Protocol("the transaction was rolled back".to_owned()))
+            Err(StoreError::Database(sqlx::Error::Protocol("the transaction was rolled back".to_owned())))
         }
     };
     if let (Err(error), false) = (&result, waiters.is_empty()) {
         error!(%error, writes = waiters.len(), "a commit failed");
     }
+    if forgets {
+        store.remembered.forget();
+    }
     for waiter in waiters {
         // Who has gone does not want to know.
-        let _ = waiter.send(result.as_ref().copied().map_err(ToString::to_string));
+        let _ = waiter.send(result.as_ref().map(|()| ()).map_err(ToString::to_string));
     }
+}
+
+/// COMMIT releases the savepoints that there are.
+async fn end(mut tx: Transaction, ending: Ending) -> Result<()> {
+    let written = timeout(OWN, ending.write(&mut tx)).await;
+    written.map_err(|_| StoreError::Late)??;
+    Ok(tx.commit().await?)
 }
 
 /// A place in the queue. Whoever gives it up may have been the one that the open batch was left to.
@@ -260,7 +300,7 @@ mod tests {
     use jiff::Timestamp;
     use sqlx::{Executor as _, Row};
     use tempfile::TempDir;
-    use tokio::task::{JoinHandle, yield_now};
+    use tokio::task::{JoinHandle, JoinSet, yield_now};
     use uuid::Uuid;
 
     const BOUND: Duration = Duration::from_secs(5);
@@ -278,7 +318,7 @@ mod tests {
             let mut turn = store.turn().await?;
             let sql = "INSERT INTO traffic VALUES ('x', 1, $1, 0, 0, 0, 0, 0)";
             sqlx::query(sql).bind(slot).execute(&mut **turn).await?;
-            if fails { Err(StoreError::Stale) } else { turn.commit().await }
+            if fails { Err(StoreError::Stale) } else { turn.commit(Ending::default()).await }
         })
     }
 
@@ -305,7 +345,7 @@ mod tests {
             writes.push(write(&store, n, n % 3 == 2));
             queued(&store, writes.len()).await;
         }
-        let first = tokio::spawn(first.commit());
+        let first = tokio::spawn(first.commit(Ending::default()));
         queued(&store, 9).await;
         for (n, write) in writes.into_iter().enumerate() {
             let done = timeout(BOUND, write).await.unwrap().unwrap();
@@ -322,7 +362,7 @@ mod tests {
         let count = i64::try_from(MOST).unwrap() * 2;
         let writes: Vec<_> = (0..count).map(|n| write(&store, n, false)).collect();
         queued(&store, writes.len()).await;
-        timeout(BOUND, first.commit()).await.unwrap().unwrap();
+        timeout(BOUND, first.commit(Ending::default())).await.unwrap().unwrap();
         assert!(store.batches.queue.load(Ordering::SeqCst) > 0);
         for write in writes {
             timeout(BOUND, write).await.unwrap().unwrap().unwrap();
@@ -337,7 +377,7 @@ mod tests {
         let gone = write(&store, 1, false);
         queued(&store, 1).await;
         // It gives its turn to the one that waits, which goes away without taking it.
-        let first = tokio::spawn(first.commit());
+        let first = tokio::spawn(first.commit(Ending::default()));
         gone.abort();
         timeout(BOUND, first).await.unwrap().unwrap().unwrap();
         // A turn that is dropped, too.
@@ -356,12 +396,12 @@ mod tests {
         let gone = tokio::spawn(async move {
             let turn = gone.turn().await.unwrap();
             // Begun, and no more looked at.
-            let _ = turn.commit().now_or_never();
+            let _ = turn.commit(Ending::default()).now_or_never();
         });
         queued(&store, 2).await;
         let last = write(&store, 2, false);
         queued(&store, 3).await;
-        let first = tokio::spawn(first.commit());
+        let first = tokio::spawn(first.commit(Ending::default()));
         timeout(BOUND, gone).await.unwrap().unwrap();
         for write in [first, second, last] {
             timeout(BOUND, write).await.unwrap().unwrap().unwrap();
@@ -377,33 +417,37 @@ mod tests {
         queued(&store, 1).await;
         // As SQLite does by itself when the disk is full.
         first.execute("ROLLBACK").await.unwrap();
-        assert!(timeout(BOUND, first.commit()).await.unwrap().is_err());
+        assert!(timeout(BOUND, first.commit(Ending::default())).await.unwrap().is_err());
         let _ = timeout(BOUND, second).await.unwrap().unwrap();
         timeout(BOUND, write(&store, 3, false)).await.unwrap().unwrap().unwrap();
         assert_eq!(written(&store).await.last(), Some(&3));
     }
 
+    async fn revision(store: &Store) -> i64 {
+        sqlx::query("SELECT value FROM revision").fetch_one(&store.readers).await.unwrap().get(0)
+    }
+
     #[tokio::test]
-    async fn revisions_follow_one_another_within_a_batch() {
+    async fn writes_of_a_batch_share_its_revision_and_its_ending() {
         let (_dir, store) = store().await;
+        let before = revision(&store).await;
+        let first = store.turn().await.unwrap();
         let spec = FrontdoorSpec {
             organization: "o".to_owned(),
             default_namespace: "d".parse().unwrap(),
             ipsec_shares_enabled: true,
         };
         let act = Act::new("a", Timestamp::UNIX_EPOCH, Uuid::now_v7);
-        let made = futures(&store, &spec, &act).await;
-        assert_eq!(made, 20);
-        let row = sqlx::query("SELECT value FROM revision").fetch_one(&store.readers).await.unwrap();
-        assert_eq!(row.get::<i64, _>(0), 20);
-    }
-
-    async fn futures(store: &Store, spec: &FrontdoorSpec, act: &Act) -> usize {
-        let mut writes = tokio::task::JoinSet::new();
+        let mut writes = JoinSet::new();
         for _ in 0..20 {
             let (store, spec, act) = (store.clone(), spec.clone(), act.clone());
             writes.spawn(async move { store.create_frontdoor(&spec, &act).await.unwrap() });
         }
-        timeout(BOUND, writes.join_all()).await.unwrap().len()
+        queued(&store, 20).await;
+        timeout(BOUND, first.commit(Ending::default())).await.unwrap().unwrap();
+        assert_eq!(timeout(BOUND, writes.join_all()).await.unwrap().len(), 20);
+        assert_eq!(revision(&store).await, before + 1);
+        store.create_frontdoor(&spec, &act).await.unwrap();
+        assert_eq!(revision(&store).await, before + 2);
     }
 }

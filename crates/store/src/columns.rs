@@ -66,8 +66,13 @@ pub(crate) fn status(name: &str) -> Option<Status> {
     Status::ALL.into_iter().find(|s| s.as_str() == name)
 }
 
+/// Of a row, from its column of that name.
+pub(crate) fn status_of(row: &AnyRow) -> Result<Status> {
+    status(&text(row, "status")?).ok_or(StoreError::Corrupt { column: "status" })
+}
+
 pub(crate) fn standing(row: &AnyRow) -> Result<Standing> {
-    let status = status(&text(row, "status")?).ok_or(StoreError::Corrupt { column: "status" })?;
+    let status = status_of(row)?;
     let observed: Option<i64> = row.try_get("observed_generation")?;
     let since = time(row, "status_since")?;
     let reason: Option<String> = row.try_get("reason")?;

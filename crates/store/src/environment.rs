@@ -5,10 +5,11 @@ use crate::{
     act::Write,
     columns::{generation, number, parsed, time},
     execution::Execution,
+    share_count::Counted,
 };
 use jiff::Timestamp;
 use sqlx::any::AnyRow;
-use wicketgate_model::{EnvironmentId, FrontdoorId, Generation, ResourceName, ShareId, ZId};
+use wicketgate_model::{EnvironmentId, FrontdoorId, Generation, ResourceName, ShareId, Status, ZId};
 
 #[derive(Debug, Clone)]
 pub struct EnvironmentRow {
@@ -122,7 +123,7 @@ impl Store {
         }
         write.record(act, frontdoor, Action::Delete, execution(&id)).await?;
         let shares = sqlx::query(
-            "SELECT id, generation FROM ipsec_share WHERE environment = $1 \
+            "SELECT id, generation, frontdoor, environment, status FROM ipsec_share WHERE environment = $1 \
              AND status NOT IN ('DELETING', 'DELETED') ORDER BY id",
         )
         .bind(id.to_string())
@@ -131,7 +132,10 @@ impl Store {
         for row in &shares {
             let share: ShareId = parsed(row, "id")?;
             let next = Generation::new(generation(row)?.get() + 1);
+            let before = Counted::read(row)?;
             write.mark_share_deleting(share, act).await?;
+            write.ending.counts.remove(before);
+            write.ending.counts.add(Counted { status: Status::Deleting, ..before });
             write.record_share(frontdoor, share, next, Action::Delete, act).await?;
         }
         let revision = write.revision;

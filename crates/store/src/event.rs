@@ -6,12 +6,14 @@
 
 use crate::{
     Result, Store, StoreError,
-    columns::{big, number, parsed, shown, status, text, time},
+    columns::{big, number, parsed, shown, status_of, text, time},
+    ending::Ending,
+    rows::{parts, places},
     transaction::Transaction,
 };
 use jiff::Timestamp;
-use sqlx::{AnyConnection, Row, any::AnyRow};
-use wicketgate_model::{Detail, EnvironmentId, FrontdoorId, Reason};
+use sqlx::{AnyConnection, AssertSqlSafe, Row, any::AnyRow};
+use wicketgate_model::{Detail, EnvironmentId, FrontdoorId, Reason, Status};
 
 /// Events that are kept: a day of a large site.
 pub(crate) const MOST: i64 = 100_000;
@@ -99,25 +101,32 @@ impl EventRow {
 
 /// Writes what a transaction has to tell. The last thing before its commit.
 pub(crate) async fn tell(db: &mut AnyConnection, events: &[NewEvent]) -> Result<()> {
-    for event in events {
-        let row = sqlx::query("UPDATE event_sequence SET newest = newest + 1 WHERE id = 1 RETURNING newest")
-            .fetch_one(&mut *db)
-            .await?;
-        let problem = event.detail.as_ref().map(|d| &d.problem);
-        sqlx::query(
-            "INSERT INTO event (id, frontdoor, at, kind, resource, status, reason, message) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-        )
-        .bind(number::<i64>(&row, "newest")?)
-        .bind(event.frontdoor.to_string())
-        .bind(event.at.as_microsecond())
-        .bind(event.kind.as_str())
-        .bind(event.resource.clone())
-        .bind(event.status)
-        .bind(problem.map(|p| p.reason.as_str()))
-        .bind(problem.map(|p| shown(&p.message)))
-        .execute(&mut *db)
+    let Some(count) = i64::try_from(events.len()).ok().filter(|count| *count > 0) else { return Ok(()) };
+    let row = sqlx::query("UPDATE event_sequence SET newest = newest + $1 WHERE id = 1 RETURNING newest")
+        .bind(count)
+        .fetch_one(&mut *db)
         .await?;
+    let mut id = number::<i64>(&row, "newest")? - count;
+    for part in parts(events) {
+        let insert = format!(
+            "INSERT INTO event (id, frontdoor, at, kind, resource, status, reason, message) VALUES {}",
+            places(part.len(), 8)
+        );
+        let mut query = sqlx::query(AssertSqlSafe(insert));
+        for event in part {
+            id += 1;
+            let problem = event.detail.as_ref().map(|d| &d.problem);
+            query = query
+                .bind(id)
+                .bind(event.frontdoor.to_string())
+                .bind(event.at.as_microsecond())
+                .bind(event.kind.as_str())
+                .bind(event.resource.clone())
+                .bind(event.status)
+                .bind(problem.map(|p| p.reason.as_str()))
+                .bind(problem.map(|p| shown(&p.message)));
+        }
+        query.execute(&mut *db).await?;
     }
     Ok(())
 }
@@ -125,26 +134,25 @@ pub(crate) async fn tell(db: &mut AnyConnection, events: &[NewEvent]) -> Result<
 /// How a tunnel or a share stood, to be compared with how it stands now.
 pub(crate) struct Before {
     pub(crate) frontdoor: FrontdoorId,
-    status: String,
+    pub(crate) status: Status,
     reason: Option<String>,
 }
 
 impl Before {
     pub(crate) fn read(row: &AnyRow) -> Result<Self> {
         let reason: Option<String> = row.try_get("reason")?;
-        let name = text(row, "status")?;
-        let stands = status(&name).ok_or(StoreError::Corrupt { column: "status" })?;
+        let status = status_of(row)?;
         // What waits has said so when it was written, without a reason in its row.
-        let waiting = || Detail::waiting(stands, Timestamp::UNIX_EPOCH).map(|d| d.problem.reason.as_str());
+        let waiting = || Detail::waiting(status, Timestamp::UNIX_EPOCH).map(|d| d.problem.reason.as_str());
         Ok(Self {
             frontdoor: parsed(row, "frontdoor")?,
             reason: reason.or_else(|| waiting().map(str::to_owned)),
-            status: name,
+            status,
         })
     }
 
     /// The message may change without an event: its reason is what counts.
-    pub(crate) fn differs(&self, status: &str, detail: Option<&Detail>) -> bool {
+    pub(crate) fn differs(&self, status: Status, detail: Option<&Detail>) -> bool {
         self.status != status || self.reason.as_deref() != detail.map(|d| d.problem.reason.as_str())
     }
 }
@@ -194,10 +202,14 @@ pub(crate) fn of_environment(
 
 impl Store {
     /// Commits what told something.
-    pub(crate) async fn commit_telling(&self, mut tx: Transaction, events: Vec<NewEvent>) -> Result<()> {
-        tell(&mut tx, &events).await?;
+    pub(crate) async fn commit_telling(&self, tx: Transaction, events: Vec<NewEvent>) -> Result<()> {
+        self.commit_with(tx, Ending { events, ..Ending::default() }).await
+    }
+
+    pub(crate) async fn commit_with(&self, mut tx: Transaction, ending: Ending) -> Result<()> {
+        ending.write(&mut tx).await?;
         tx.commit().await?;
-        if !events.is_empty() {
+        if !ending.events.is_empty() {
             self.told.notify_one();
         }
         Ok(())

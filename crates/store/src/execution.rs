@@ -112,6 +112,19 @@ pub(crate) struct Execution<'a> {
     pub(crate) generation: Option<Generation>,
 }
 
+/// Ten values, and then Frontdoor and organization: `$11` is the one that owns it.
+macro_rules! insert {
+    ($values:literal, $owner:literal) => {
+        concat!(
+            "INSERT INTO execution (id, process, actor, action, resource_type, resource, generation, status, \
+             created_at, finished_at, frontdoor, organization) ",
+            $values,
+            " $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, ",
+            $owner
+        )
+    };
+}
+
 impl Execution<'_> {
     pub(crate) async fn insert(
         self,
@@ -120,32 +133,42 @@ impl Execution<'_> {
         owner: Owner<'_>,
         action: Action,
     ) -> Result<()> {
-        let (frontdoor, organization) = match owner {
-            Owner::Frontdoor(id) => (id.to_string(), None),
-            Owner::Organization(name) => (NO_FRONTDOOR.to_owned(), Some(name.to_owned())),
+        let (insert, whose) = match owner {
+            Owner::Frontdoor(id) if self.is_new_in_its_frontdoor(action) => {
+                (insert!("SELECT", "$11, NULL FROM frontdoor f WHERE f.id = $11 AND f.deleted_at IS NULL"), id.to_string())
+            }
+            Owner::Frontdoor(id) if self.resource_type == ResourceType::Frontdoor => {
+                (insert!("SELECT", "$11, f.organization FROM frontdoor f WHERE f.id = $11"), id.to_string())
+            }
+            Owner::Frontdoor(id) => (insert!("VALUES (", "$11, NULL)"), id.to_string()),
+            Owner::Organization(name) => (insert!("VALUES (", "'', $11)"), name.to_owned()),
         };
         let status =
             if self.generation.is_some() { ExecutionStatus::Running } else { ExecutionStatus::Success };
-        sqlx::query(
-            "INSERT INTO execution (id, process, frontdoor, actor, action, resource_type, resource, generation, \
-             status, created_at, finished_at, organization) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, \
-             CASE WHEN $6 = 'frontdoor' THEN (SELECT f.organization FROM frontdoor f WHERE f.id = $3) ELSE $12 END)",
-        )
-        .bind(ExecutionId::new((act.fresh)()).to_string())
-        .bind(act.process.to_string())
-        .bind(frontdoor)
-        .bind(act.actor.clone())
-        .bind(action.as_str())
-        .bind(self.resource_type.as_str())
-        .bind(self.resource.to_string())
-        .bind(big(self.generation.map_or(0, Generation::get)))
-        .bind(status.as_str())
-        .bind(act.at.as_microsecond())
-        .bind(self.generation.is_none().then(|| act.at.as_microsecond()))
-        .bind(organization)
-        .execute(db)
-        .await?;
-        Ok(())
+        let done = sqlx::query(insert)
+            .bind(ExecutionId::new((act.fresh)()).to_string())
+            .bind(act.process.to_string())
+            .bind(act.actor.clone())
+            .bind(action.as_str())
+            .bind(self.resource_type.as_str())
+            .bind(self.resource.to_string())
+            .bind(big(self.generation.map_or(0, Generation::get)))
+            .bind(status.as_str())
+            .bind(act.at.as_microsecond())
+            .bind(self.generation.is_none().then(|| act.at.as_microsecond()))
+            .bind(whose)
+            .execute(db)
+            .await?;
+        match owner {
+            Owner::Frontdoor(id) if done.rows_affected() == 0 => Err(StoreError::NoFrontdoor(id)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Nothing comes into a Frontdoor that was deleted meanwhile: nobody could ever remove it again.
+    fn is_new_in_its_frontdoor(&self, action: Action) -> bool {
+        matches!(action, Action::Create | Action::Enrol)
+            && !matches!(self.resource_type, ResourceType::Frontdoor | ResourceType::ApiAccount)
     }
 }
 

@@ -159,11 +159,14 @@ impl Store {
     }
 
     pub async fn frontdoor(&self, id: FrontdoorId) -> Result<Option<FrontdoorRow>> {
-        let row = sqlx::query("SELECT * FROM frontdoor WHERE id = $1 AND deleted_at IS NULL")
-            .bind(id.to_string())
-            .fetch_optional(&self.readers)
-            .await?;
-        row.as_ref().map(FrontdoorRow::read).transpose()
+        let read = async {
+            let row = sqlx::query("SELECT * FROM frontdoor WHERE id = $1 AND deleted_at IS NULL")
+                .bind(id.to_string())
+                .fetch_optional(&self.readers)
+                .await?;
+            row.as_ref().map(FrontdoorRow::read).transpose()
+        };
+        self.remembered.frontdoors.get(id, read).await
     }
 }
 

@@ -13,7 +13,7 @@ pub use listings::{
     AGENTS, API_ACCOUNTS, ENVIRONMENTS, EXECUTIONS, FRONTDOORS, ORGANIZATION_EXECUTIONS, SHARES, TUNNELS,
 };
 use sql::Sql;
-use sqlx::{Row, any::AnyRow};
+use sqlx::{Any, Row, any::AnyRow};
 
 /// What a property holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +85,18 @@ pub struct Listing {
     only: &'static str,
     /// What is left out unless it is asked for.
     hidden: Option<Hidden>,
+    /// Where it stands how many rows there are.
+    numbers: Option<Numbers>,
+}
+
+/// A table that has, for each set of values of some columns, how many rows have them. The columns are called as in the
+/// table of the rows.
+#[derive(Debug)]
+struct Numbers {
+    table: &'static str,
+    number: &'static str,
+    /// Those that only these columns are asked for.
+    properties: &'static [&'static str],
 }
 
 /// Rows that were deleted stay readable for a time; lists have them only if `status=DELETED` or `deletedAt` is asked
@@ -98,7 +110,7 @@ struct Hidden {
 impl Listing {
     /// Of what is kept in memory.
     pub const fn in_memory(properties: &'static [Property]) -> Self {
-        Self { properties, select: "", from: "", table: None, id: "", only: "", hidden: None }
+        Self { properties, select: "", from: "", table: None, id: "", only: "", hidden: None, numbers: None }
     }
 
     pub(crate) const fn new(
@@ -107,7 +119,7 @@ impl Listing {
         from: &'static str,
         id: &'static str,
     ) -> Self {
-        Self { properties, select, from, table: None, id, only: "", hidden: None }
+        Self { properties, select, from, table: None, id, only: "", hidden: None, numbers: None }
     }
 
     pub(crate) const fn of_table(self, table: &'static str) -> Self {
@@ -120,6 +132,15 @@ impl Listing {
 
     pub(crate) const fn hiding_deleted(self, live: &'static str, deleted_at: &'static str) -> Self {
         Self { hidden: Some(Hidden { live, deleted_at }), ..self }
+    }
+
+    pub(crate) const fn numbered(
+        self,
+        table: &'static str,
+        number: &'static str,
+        properties: &'static [&'static str],
+    ) -> Self {
+        Self { numbers: Some(Numbers { table, number, properties }), ..self }
     }
 
     pub fn property(&self, name: &str) -> Option<&'static Property> {
@@ -185,12 +206,44 @@ impl Store {
         request: &ListRequest,
         read: fn(&AnyRow) -> Result<T>,
     ) -> Result<Page<T>> {
-        let total: i64 =
-            Sql::count(listing, scope.as_ref(), request).fetch_one(&self.readers).await?.try_get(0)?;
-        let total = u64::try_from(total).unwrap_or(0);
-        let rows = Sql::page(listing, scope.as_ref(), request).fetch_all(&self.readers).await?;
-        Ok(Page { rows: rows.iter().map(read).collect::<Result<_>>()?, total })
+        let scope = scope.as_ref();
+        let total = total(Sql::count(listing, scope, request), &self.readers).await?;
+        let offset = request.page.offset();
+        if offset >= total {
+            return page(Vec::new(), total, read);
+        }
+        if offset <= total / 2 {
+            let rows = Sql::page(listing, scope, request, Offset::Start(offset)).fetch_all(&self.readers).await?;
+            return page(rows, total, read);
+        }
+        // To pass over very many rows takes longer than all else. From the end, a page is where it is only as long as no
+        // row comes or goes.
+        let mut tx = self.snapshot().await?;
+        let total = self::total(Sql::count(listing, scope, request), &mut *tx).await?;
+        let sql = Sql::page(listing, scope, request, Offset::End(total - offset));
+        let mut rows = sql.fetch_all(&mut *tx).await?;
+        tx.commit().await?;
+        rows.reverse();
+        page(rows, total, read)
     }
+}
+
+/// Where a page begins.
+#[derive(Debug, Clone, Copy)]
+enum Offset {
+    /// After so many rows.
+    Start(i64),
+    /// With so many rows to the end.
+    End(i64),
+}
+
+async fn total<'a>(count: Sql, db: impl sqlx::Executor<'a, Database = Any>) -> Result<i64> {
+    Ok(count.fetch_one(db).await?.try_get(0)?)
+}
+
+fn page<T>(rows: Vec<AnyRow>, total: i64, read: fn(&AnyRow) -> Result<T>) -> Result<Page<T>> {
+    let rows = rows.iter().map(read).collect::<Result<_>>()?;
+    Ok(Page { rows, total: u64::try_from(total).unwrap_or(0) })
 }
 
 #[cfg(test)]

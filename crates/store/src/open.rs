@@ -6,6 +6,7 @@
 use crate::{
     Result, StoreError,
     batch::{Batches, MOST},
+    remembered::Remembered,
     transaction::Transaction,
 };
 use sqlx::{
@@ -38,10 +39,13 @@ pub struct Store {
     pub(crate) readers: AnyPool,
     writers: AnyPool,
     pub(crate) batches: Arc<Batches>,
+    pub(crate) remembered: Arc<Remembered>,
     /// Events were committed.
     pub(crate) told: Arc<Notify>,
     begin: &'static str,
     begin_snapshot: &'static str,
+    /// Behind a SELECT of rows that are to be changed. SQLite locks everything when a write begins.
+    pub(crate) for_update: &'static str,
 }
 
 impl Store {
@@ -60,9 +64,11 @@ impl Store {
                 readers: pool.clone(),
                 writers: pool,
                 batches: Batches::of(1),
+                remembered: Arc::new(Remembered::new(false)),
                 told: Arc::default(),
                 begin: "BEGIN",
                 begin_snapshot: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+                for_update: " FOR UPDATE",
             }
         } else {
             Self::open_sqlite(Path::new(place)).await?
@@ -110,9 +116,11 @@ impl Store {
             readers,
             writers,
             batches: Batches::of(MOST),
+            remembered: Arc::new(Remembered::new(true)),
             told: Arc::default(),
             begin: "BEGIN IMMEDIATE",
             begin_snapshot: "BEGIN",
+            for_update: "",
         })
     }
 

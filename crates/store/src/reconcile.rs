@@ -2,29 +2,30 @@
 
 use crate::{
     EventKind, Result, ShareRow, Store, TunnelRow,
-    columns::{big, parsed, shown},
+    columns::{big, generation, parsed, shown, text},
+    ending::Ending,
     event::{Before, NewEvent},
+    rows::{list, parts, places},
     share::select,
+    share_count::Counted,
     transaction::Transaction,
 };
-use futures_util::{StreamExt as _, TryStreamExt as _};
-use sqlx::Row;
-use std::fmt;
+use futures_util::TryStreamExt as _;
+use sqlx::{AssertSqlSafe, Row};
+use std::{collections::HashMap, fmt};
 use wicketgate_model::{AgentId, Generation, ShareId, Standing, Status, TunnelId};
 
 /// A point in the sequence of writes. The default is before the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Revision(i64);
 
-/// The rows that changed after a revision. A row may be reported again by the next call, but none is ever missed.
+/// A row that was written after a revision, as it is now.
 #[derive(Debug, Clone)]
-pub struct Changes {
-    /// What to pass to the next call.
-    pub revision: Revision,
-    pub tunnels: Vec<TunnelRow>,
-    pub shares: Vec<ShareRow>,
-    pub barred: Vec<AgentId>,
-    pub unbarred: Vec<AgentId>,
+pub enum Change {
+    Tunnel(Box<TunnelRow>),
+    Share(Box<ShareRow>),
+    Barred(AgentId),
+    Unbarred(AgentId),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,43 +51,46 @@ pub struct Settlement {
     pub standing: Standing,
 }
 
+// In the order that an index has: in another one, SQLite would look at every row there is.
+const CHANGED_TUNNELS: &str =
+    "SELECT * FROM ipsec_tunnel WHERE revision > $1 AND ($1 > 0 OR status <> 'DELETED') ORDER BY revision";
+const CHANGED_SHARES: &str =
+    select!("WHERE s.revision > $1 AND ($1 > 0 OR s.status <> 'DELETED') ORDER BY s.revision");
+const CHANGED_AGENTS: &str = "SELECT id, barred_at FROM agent WHERE revision > $1 \
+    AND ($1 > 0 OR barred_at IS NOT NULL) ORDER BY revision";
+
 impl Store {
-    /// All rows that were written after `since`. From the beginning, those that are `DELETED` are left out; later
-    /// they are there, so that the caller drops them.
-    pub async fn changes(&self, since: Revision) -> Result<Changes> {
+    /// Hands over all rows that were written after `since`, tunnels first, and answers what to pass to the next call. A
+    /// row may be handed over again by the next call, but none is ever missed. From the beginning, those that are
+    /// `DELETED` are left out; later they are there, so that the caller drops them.
+    pub async fn changes(&self, since: Revision, mut take: impl FnMut(Change) + Send) -> Result<Revision> {
+        // Mostly there are none.
+        let newest = "SELECT value FROM revision";
+        let seen: i64 = sqlx::query(newest).fetch_one(&self.readers).await?.try_get(0)?;
+        if seen == since.0 {
+            return Ok(since);
+        }
         // One snapshot: a share is never seen without its tunnel.
         let mut tx = self.snapshot().await?;
-        let revision: i64 =
-            sqlx::query("SELECT value FROM revision").fetch_one(&mut *tx).await?.try_get(0)?;
-        // A row of the database takes several times what is read from it: at the start there may be very many.
-        let tunnels: Vec<TunnelRow> = sqlx::query(
-            "SELECT * FROM ipsec_tunnel WHERE revision > $1 AND ($1 > 0 OR status <> 'DELETED') ORDER BY id",
-        )
-        .bind(since.0)
-        .fetch(&mut *tx)
-        .map(|row| TunnelRow::read(&row?))
-        .try_collect()
-        .await?;
-        let shares: Vec<ShareRow> =
-            sqlx::query(select!("WHERE s.revision > $1 AND ($1 > 0 OR s.status <> 'DELETED') ORDER BY s.id"))
-                .bind(since.0)
-                .fetch(&mut *tx)
-                .map(|row| ShareRow::read(&row?))
-                .try_collect()
-                .await?;
-        let agents = sqlx::query(
-            "SELECT id, barred_at FROM agent WHERE revision > $1 AND ($1 > 0 OR barred_at IS NOT NULL) ORDER BY id",
-        )
-        .bind(since.0)
-        .fetch_all(&mut *tx)
-        .await?;
-        tx.commit().await?;
-        let (mut barred, mut unbarred) = (Vec::new(), Vec::new());
-        for row in &agents {
-            let at: Option<i64> = row.try_get("barred_at")?;
-            if at.is_some() { &mut barred } else { &mut unbarred }.push(parsed(row, "id")?);
+        let revision: i64 = sqlx::query(newest).fetch_one(&mut *tx).await?.try_get(0)?;
+        // One after the other: at the start there may be very many, and a row takes several times what is kept of it.
+        let mut tunnels = sqlx::query(CHANGED_TUNNELS).bind(since.0).fetch(&mut *tx);
+        while let Some(row) = tunnels.try_next().await? {
+            take(Change::Tunnel(Box::new(TunnelRow::read(&row)?)));
         }
-        Ok(Changes { revision: Revision(revision), tunnels, shares, barred, unbarred })
+        drop(tunnels);
+        let mut shares = sqlx::query(CHANGED_SHARES).bind(since.0).fetch(&mut *tx);
+        while let Some(row) = shares.try_next().await? {
+            take(Change::Share(Box::new(ShareRow::read(&row)?)));
+        }
+        drop(shares);
+        let agents = sqlx::query(CHANGED_AGENTS).bind(since.0).fetch_all(&mut *tx).await?;
+        tx.commit().await?;
+        for row in &agents {
+            let (id, at): (_, Option<i64>) = (parsed(row, "id")?, row.try_get("barred_at")?);
+            take(if at.is_some() { Change::Barred(id) } else { Change::Unbarred(id) });
+        }
+        Ok(Revision(revision))
     }
 
     /// Writes how rows stand, all or none, and ends their executions. A row that has another generation by now, or
@@ -96,95 +100,175 @@ impl Store {
             return Ok(());
         }
         let mut tx = self.begin().await?;
-        let mut events = Vec::new();
-        for settlement in settlements {
-            events.extend(settle_one(&mut tx, settlement).await?);
+        let mut ending = Ending::default();
+        let (tunnels, shares): (Vec<_>, Vec<_>) =
+            settlements.iter().partition(|s| matches!(s.resource, Resource::Tunnel(_)));
+        for (table, settlements) in [(&TUNNELS, &tunnels), (&SHARES, &shares)] {
+            for part in parts(settlements) {
+                let standing = self.lock(&mut tx, table, part).await?;
+                settle(&mut tx, table, &standing, &mut ending).await?;
+            }
         }
-        self.commit_telling(tx, events).await
+        self.commit_with(tx, ending).await
+    }
+
+    /// Those of the settlements that hold: their rows have the same generation still, and nothing leaves `DELETED`, and
+    /// nothing but `DELETED` follows `DELETING`. Each with how its row stands until then.
+    async fn lock<'a>(
+        &self,
+        tx: &mut Transaction,
+        table: &Table,
+        part: &[&'a Settlement],
+    ) -> Result<Vec<(&'a Settlement, Before, Option<Counted>)>> {
+        let find = format!("{}{}) ORDER BY id{}", table.find, list(part.len()), self.for_update);
+        let mut query = sqlx::query(AssertSqlSafe(find));
+        for settlement in part {
+            query = query.bind(settlement.resource.to_string());
+        }
+        let rows = query.fetch_all(&mut **tx).await?;
+        let mut found = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            let counted = table.is_counted.then(|| Counted::read(row)).transpose()?;
+            found.insert(text(row, "id")?, (generation(row)?, Before::read(row)?, counted));
+        }
+        let held = part.iter().filter_map(|settlement| {
+            let (generation, before, counted) = found.remove(&settlement.resource.to_string())?;
+            let is_end = matches!(settlement.standing.status, Status::Deleting | Status::Deleted);
+            let holds = generation == settlement.generation
+                && before.status != Status::Deleted
+                && (before.status != Status::Deleting || is_end);
+            holds.then_some((*settlement, before, counted))
+        });
+        Ok(held.collect())
     }
 }
 
-/// Nothing leaves `DELETED`, and nothing but `DELETED` follows `DELETING`.
+/// Where settlements of one kind are written.
+struct Table {
+    kind: EventKind,
+    /// Ids and a parenthesis follow.
+    find: &'static str,
+    is_counted: bool,
+    update: &'static str,
+}
+
+/// `VALUES` calls its columns `column1`, `column2`, … in both databases.
 macro_rules! update {
     ($table:literal) => {
         concat!(
             "UPDATE ",
             $table,
-            " SET status = $1, status_since = $2, observed_generation = $3, reason = $4, message = $5, \
-             detail_since = $6, deleted_at = $7 WHERE id = $8 AND generation = $9 AND status <> 'DELETED' \
-             AND (status <> 'DELETING' OR $1 IN ('DELETING', 'DELETED'))"
+            " SET status = v.column2, status_since = v.column3, observed_generation = v.column4, \
+             reason = v.column5, message = v.column6, detail_since = v.column7, deleted_at = v.column8 FROM (VALUES "
         )
     };
 }
 
-/// Answers what there is to tell of it.
-async fn settle_one(tx: &mut Transaction, settlement: &Settlement) -> Result<Option<NewEvent>> {
-    let Settlement { resource, generation, standing } = settlement;
-    let (id, kind, before, update) = match resource {
-        Resource::Tunnel(id) => {
-            let before = "SELECT frontdoor, status, reason FROM ipsec_tunnel WHERE id = $1";
-            (id.to_string(), EventKind::Tunnel, before, update!("ipsec_tunnel"))
+static TUNNELS: Table = Table {
+    kind: EventKind::Tunnel,
+    find: "SELECT id, generation, frontdoor, status, reason FROM ipsec_tunnel WHERE id IN (",
+    is_counted: false,
+    update: update!("ipsec_tunnel"),
+};
+
+static SHARES: Table = Table {
+    kind: EventKind::Share,
+    find: "SELECT id, generation, frontdoor, environment, status, reason FROM ipsec_share WHERE id IN (",
+    is_counted: true,
+    update: update!("ipsec_share"),
+};
+
+/// Writes settlements of locked rows, and adds what there is to tell of them.
+async fn settle(
+    tx: &mut Transaction,
+    table: &Table,
+    held: &[(&Settlement, Before, Option<Counted>)],
+    ending: &mut Ending,
+) -> Result<()> {
+    for part in parts(held) {
+        let update = format!("{}{}) v WHERE id = v.column1", table.update, places(part.len(), 8));
+        let mut query = sqlx::query(AssertSqlSafe(update));
+        for (Settlement { resource, standing, .. }, before, counted) in part {
+            let (id, since) = (resource.to_string(), standing.since.as_microsecond());
+            let detail = standing.detail.as_ref();
+            query = query
+                .bind(id.clone())
+                .bind(standing.status.as_str())
+                .bind(since)
+                .bind(standing.observed_generation.map(|g| big(g.get())))
+                .bind(detail.map(|d| d.problem.reason.as_str()))
+                .bind(detail.map(|d| shown(&d.problem.message)))
+                .bind(detail.map(|d| d.since.as_microsecond()))
+                .bind((standing.status == Status::Deleted).then_some(since));
+            if before.differs(standing.status, detail) {
+                ending.events.push(NewEvent {
+                    frontdoor: before.frontdoor,
+                    at: detail.map_or(standing.since, |d| d.since.max(standing.since)),
+                    kind: table.kind,
+                    resource: id,
+                    status: standing.status.as_str(),
+                    detail: standing.detail.clone(),
+                });
+            }
+            if let Some(counted) = counted {
+                ending.counts.remove(*counted);
+                ending.counts.add(Counted { status: standing.status, ..*counted });
+            }
         }
-        Resource::Share(id) => {
-            let before = "SELECT frontdoor, status, reason FROM ipsec_share WHERE id = $1";
-            (id.to_string(), EventKind::Share, before, update!("ipsec_share"))
-        }
-    };
-    let before = sqlx::query(before).bind(id.clone()).fetch_optional(&mut **tx).await?;
-    let Some(before) = before.as_ref().map(Before::read).transpose()? else { return Ok(None) };
-    let since = standing.since.as_microsecond();
-    let detail = standing.detail.as_ref();
-    let done = sqlx::query(update)
-        .bind(standing.status.as_str())
-        .bind(since)
-        .bind(standing.observed_generation.map(|g| big(g.get())))
-        .bind(detail.map(|d| d.problem.reason.as_str()))
-        .bind(detail.map(|d| shown(&d.problem.message)))
-        .bind(detail.map(|d| d.since.as_microsecond()))
-        .bind((standing.status == Status::Deleted).then_some(since))
-        .bind(id.clone())
-        .bind(big(generation.get()))
-        .execute(&mut **tx)
-        .await?;
-    if done.rows_affected() == 0 {
-        return Ok(None);
+        query.execute(&mut **tx).await?;
     }
-    let event = before.differs(standing.status.as_str(), detail).then(|| NewEvent {
-        frontdoor: before.frontdoor,
-        at: detail.map_or(standing.since, |d| d.since.max(standing.since)),
-        kind,
-        resource: id.clone(),
-        status: standing.status.as_str(),
-        detail: standing.detail.clone(),
-    });
-    let end = match standing.status {
-        Status::Deployed => {
-            "UPDATE execution SET status = 'SUCCESS', message = $4, finished_at = $1 \
-             WHERE resource = $2 AND status = 'RUNNING' AND generation <= $3"
+    let ended = held.iter().map(|(settlement, ..)| *settlement);
+    let ended: Vec<_> =
+        ended.filter(|s| !matches!(s.standing.status, Status::New | Status::Deleting)).collect();
+    for part in parts(&ended) {
+        end_executions(tx, part).await?;
+    }
+    Ok(())
+}
+
+/// What was asked for before a deletion never came about.
+async fn end_executions(tx: &mut Transaction, part: &[&Settlement]) -> Result<()> {
+    let update = format!(
+        "UPDATE execution SET finished_at = v.column3, \
+         status = CASE WHEN v.column4 = 'DEPLOYED' OR (v.column4 = 'DELETED' AND action = 'DELETE') \
+         THEN 'SUCCESS' ELSE 'FAILED' END, \
+         message = CASE WHEN v.column4 = 'DELETED' AND action = 'DELETE' THEN NULL ELSE v.column5 END \
+         FROM (VALUES {}) v WHERE resource = v.column1 AND generation <= v.column2 \
+         AND execution.status = 'RUNNING'",
+        places(part.len(), 5)
+    );
+    let mut query = sqlx::query(AssertSqlSafe(update));
+    for Settlement { resource, generation, standing } in part {
+        let detail = standing.detail.as_ref();
+        query = query
+            .bind(resource.to_string())
+            .bind(big(generation.get()))
+            .bind(standing.since.as_microsecond())
+            .bind(standing.status.as_str())
+            .bind(match standing.status {
+                Status::Deployed => None,
+                Status::Deleted => Some("deleted before it was deployed".to_owned()),
+                _ => detail.map(|d| format!("{}: {}", d.problem.reason.as_str(), shown(&d.problem.message))),
+            });
+    }
+    query.execute(&mut **tx).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_did_not_change_is_not_looked_at() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path().join("wicketgate.db").to_str().unwrap()).await.unwrap();
+        for statement in [CHANGED_TUNNELS, CHANGED_SHARES, CHANGED_AGENTS] {
+            let explained = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"))).bind(1_i64);
+            let plan = explained.fetch_all(&store.readers).await.unwrap();
+            let plan: Vec<String> = plan.iter().map(|row| row.get("detail")).collect();
+            let found = plan.iter().all(|step| step.starts_with("SEARCH"));
+            assert!(found && plan[0].contains("_revision"), "{plan:?}");
         }
-        // What was asked for before the deletion never came about.
-        Status::Deleted => {
-            "UPDATE execution SET status = CASE WHEN action = 'DELETE' THEN 'SUCCESS' ELSE 'FAILED' END, \
-             message = CASE WHEN action = 'DELETE' THEN NULL ELSE $4 END, finished_at = $1 \
-             WHERE resource = $2 AND status = 'RUNNING' AND generation <= $3"
-        }
-        Status::Error => {
-            "UPDATE execution SET status = 'FAILED', message = $4, finished_at = $1 \
-             WHERE resource = $2 AND status = 'RUNNING' AND generation <= $3"
-        }
-        Status::New | Status::Deleting => return Ok(event),
-    };
-    let message = match standing.status {
-        Status::Deployed => None,
-        Status::Deleted => Some("deleted before it was deployed".to_owned()),
-        _ => detail.map(|d| format!("{}: {}", d.problem.reason.as_str(), shown(&d.problem.message))),
-    };
-    sqlx::query(end)
-        .bind(since)
-        .bind(id)
-        .bind(big(generation.get()))
-        .bind(message)
-        .execute(&mut **tx)
-        .await?;
-    Ok(event)
+    }
 }

@@ -7,6 +7,7 @@ use crate::{
         generation, number, parsed, parsed_option, standing, tags, tags_text, text, time, time_option,
     },
     execution::Execution,
+    share_count::Counted,
 };
 use jiff::Timestamp;
 use sqlx::{Row, any::AnyRow};
@@ -75,6 +76,10 @@ impl ShareRow {
         }
     }
 
+    fn counted(&self) -> Counted {
+        Counted { frontdoor: self.frontdoor, environment: self.environment, status: self.standing.status }
+    }
+
     pub(crate) fn read(row: &AnyRow) -> Result<Self> {
         Ok(Self {
             id: parsed(row, "id")?,
@@ -116,13 +121,21 @@ impl Store {
         act: &Act,
     ) -> Result<ShareRow> {
         let mut write = self.write().await?;
-        write.check_references(frontdoor, spec).await?;
+        if spec.options.allowed_sources.is_some() {
+            write.check_references(frontdoor, spec).await?;
+        }
         let id = ShareId::new((act.fresh)());
-        sqlx::query(
+        // What it refers to is asked for on the way: where something is missing, no row is made.
+        let row = sqlx::query(
             "INSERT INTO ipsec_share (id, frontdoor, tunnel, environment, name, target, ingress_port, tags, \
              generation, status, status_since, created_at, updated_at, created_by, revision, allowed_sources, \
              max_connections, idle_timeout_seconds, proxy_protocol) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, 'NEW', $9, $9, $9, $10, $11, $12, $13, $14, $15)",
+             SELECT $1, t.frontdoor, t.id, e.id, $5, $6, $7, $8, 1, 'NEW', $9, $9, $9, $10, $11, $12, $13, $14, $15 \
+             FROM ipsec_tunnel t JOIN environment e ON e.id = $4 \
+             WHERE t.id = $3 AND t.frontdoor = $2 AND t.status NOT IN ('DELETING', 'DELETED') \
+             AND e.frontdoor = $2 AND e.deleted_at IS NULL \
+             RETURNING *, (SELECT l.location FROM ipsec_tunnel l WHERE l.id = tunnel) AS location, \
+             (SELECT z.z_id FROM environment z WHERE z.id = environment) AS z_id",
         )
         .bind(id.to_string())
         .bind(frontdoor.to_string())
@@ -139,9 +152,15 @@ impl Store {
         .bind(spec.options.max_connections.map(|n| i64::from(n.get())))
         .bind(spec.options.idle_timeout_seconds.map(|n| i64::from(n.get())))
         .bind(spec.options.proxy_protocol.map(ProxyProtocol::as_str))
-        .execute(write.db())
+        .fetch_optional(write.db())
         .await?;
-        write.finish_share(frontdoor, id, Action::Create, act).await
+        let Some(row) = row else {
+            write.check_references(frontdoor, spec).await?;
+            return Err(StoreError::Stale);
+        };
+        let share = ShareRow::read(&row)?;
+        write.ending.counts.add(share.counted());
+        write.finish_share(share, Action::Create, act).await
     }
 
     /// Changes the share that was read at generation `expected`.
@@ -166,7 +185,8 @@ impl Store {
         act: &Act,
     ) -> Result<ShareRow> {
         let mut write = self.write().await?;
-        if write.live_share(frontdoor, id).await?.generation != expected {
+        let before = write.live_share(frontdoor, id).await?;
+        if before.generation != expected {
             return Err(StoreError::Stale);
         }
         write.check_references(frontdoor, spec).await?;
@@ -191,14 +211,15 @@ impl Store {
         .bind(spec.options.proxy_protocol.map(ProxyProtocol::as_str))
         .execute(write.db())
         .await?;
-        write.finish_share(frontdoor, id, Action::Update, act).await
+        write.finish_change(&before, Action::Update, act).await
     }
 
     pub async fn delete_share(&self, frontdoor: FrontdoorId, id: ShareId, act: &Act) -> Result<ShareRow> {
         let mut write = self.write().await?;
-        act.check(write.live_share(frontdoor, id).await?.updated_at)?;
+        let before = write.live_share(frontdoor, id).await?;
+        act.check(before.updated_at)?;
         write.mark_share_deleting(id, act).await?;
-        write.finish_share(frontdoor, id, Action::Delete, act).await
+        write.finish_change(&before, Action::Delete, act).await
     }
 
     pub async fn share(&self, frontdoor: FrontdoorId, id: ShareId) -> Result<Option<ShareRow>> {
@@ -311,16 +332,18 @@ impl Write {
         Ok(())
     }
 
-    async fn finish_share(
-        mut self,
-        frontdoor: FrontdoorId,
-        id: ShareId,
-        action: Action,
-        act: &Act,
-    ) -> Result<ShareRow> {
-        let row = sqlx::query(select!("WHERE s.id = $1")).bind(id.to_string()).fetch_one(self.db()).await?;
+    /// Of a share that was as `before`.
+    async fn finish_change(mut self, before: &ShareRow, action: Action, act: &Act) -> Result<ShareRow> {
+        let id = before.id.to_string();
+        let row = sqlx::query(select!("WHERE s.id = $1")).bind(id).fetch_one(self.db()).await?;
         let share = ShareRow::read(&row)?;
-        self.record_share(frontdoor, id, share.generation, action, act).await?;
+        self.ending.counts.remove(before.counted());
+        self.ending.counts.add(share.counted());
+        self.finish_share(share, action, act).await
+    }
+
+    async fn finish_share(mut self, share: ShareRow, action: Action, act: &Act) -> Result<ShareRow> {
+        self.record_share(share.frontdoor, share.id, share.generation, action, act).await?;
         self.commit().await?;
         Ok(share)
     }

@@ -5,6 +5,7 @@ use crate::{
     Result, Store, Window,
     columns::{big, number},
     event, idempotency,
+    share_count::{Counted, ShareCounts},
     window::RESOLUTIONS,
 };
 use jiff::Timestamp;
@@ -149,8 +150,16 @@ impl Store {
                 .await?;
         }
         let old = now.as_microsecond() - RETENTION;
+        let mut counts = ShareCounts::default();
+        let forgotten = sqlx::query(
+            "DELETE FROM ipsec_share WHERE status = 'DELETED' AND deleted_at < $1 \
+             RETURNING frontdoor, environment, status",
+        );
+        for row in forgotten.bind(old).fetch_all(&mut *tx).await? {
+            counts.remove(Counted::read(&row)?);
+        }
+        counts.write(&mut tx).await?;
         for sql in [
-            "DELETE FROM ipsec_share WHERE status = 'DELETED' AND deleted_at < $1",
             "DELETE FROM ipsec_tunnel WHERE status = 'DELETED' AND deleted_at < $1 \
              AND NOT EXISTS (SELECT 1 FROM ipsec_share s WHERE s.tunnel = ipsec_tunnel.id)",
             "DELETE FROM enrollment WHERE expires_at < $1 AND agent IS NULL",

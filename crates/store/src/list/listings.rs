@@ -252,6 +252,7 @@ pub static SHARES: Listing = Listing::new(
     "s.id",
 )
 .of_table("ipsec_share s")
+.numbered("ipsec_share_count s", "s.shares", &["frontdoorId", "envZId", "status"])
 .hiding_deleted("s.status <> 'DELETED'", "s.deleted_at");
 
 static RECORD: [Property; 12] = [

@@ -1,9 +1,9 @@
 //! The statements of lists, and their bound values.
 
-use super::{Filter, ListRequest, Listing, Owner, PropertyType, Wanted};
+use super::{Filter, ListRequest, Listing, Numbers, Offset, Owner, PropertyType, Wanted};
 use crate::Result;
 use jiff::Timestamp;
-use sqlx::{Any, AnyPool, AssertSqlSafe, any::AnyArguments, any::AnyRow, query::Query};
+use sqlx::{Any, AssertSqlSafe, Executor, any::AnyArguments, any::AnyRow, query::Query};
 use wicketgate_model::Status;
 
 /// A statement under construction. Its text is made of this program's own words only.
@@ -21,13 +21,34 @@ enum Value {
 
 impl Sql {
     pub(super) fn count(listing: &Listing, scope: Option<&Owner>, request: &ListRequest) -> Self {
-        let from = listing.table.unwrap_or(listing.from);
-        let mut sql = Self { text: format!("SELECT COUNT(*) FROM {from}"), values: Vec::new() };
+        let numbers = listing.numbers.as_ref().filter(|numbers| {
+            let stands = |f: &Filter| numbers.properties.contains(&f.property.name) && !asks_for_deleted(f);
+            request.filters.iter().all(stands)
+        });
+        let text = match numbers {
+            // PostgreSQL's sum of integers is a decimal.
+            Some(Numbers { table, number, .. }) => {
+                format!("SELECT CAST(COALESCE(SUM({number}), 0) AS BIGINT) FROM {table}")
+            }
+            None => format!("SELECT COUNT(*) FROM {}", listing.table.unwrap_or(listing.from)),
+        };
+        let mut sql = Self { text, values: Vec::new() };
         sql.conditions(listing, scope, request);
         sql
     }
 
-    pub(super) fn page(listing: &Listing, scope: Option<&Owner>, request: &ListRequest) -> Self {
+    /// From the end, the rows are in the opposite order.
+    pub(super) fn page(
+        listing: &Listing,
+        scope: Option<&Owner>,
+        request: &ListRequest,
+        offset: Offset,
+    ) -> Self {
+        let size = i64::from(request.page.size);
+        let (is_backwards, size, skipped) = match offset {
+            Offset::Start(offset) => (false, size, offset),
+            Offset::End(left) => (true, size.min(left), (left - size).max(0)),
+        };
         let text = format!("SELECT {} FROM {}", listing.select, listing.from);
         let mut sql = Self { text, values: Vec::new() };
         // What another row is asked for is not in the table itself.
@@ -36,23 +57,23 @@ impl Sql {
             sql.text.push_str(&format!(" WHERE {0} IN (SELECT {0} FROM {table}", listing.id));
         }
         sql.conditions(listing, scope, request);
-        sql.order(listing, request);
+        sql.order(listing, request, is_backwards);
         sql.text.push_str(" LIMIT ");
-        sql.bind(Value::Integer(request.page.size.into()));
+        sql.bind(Value::Integer(size));
         sql.text.push_str(" OFFSET ");
-        sql.bind(Value::Integer(request.page.offset()));
+        sql.bind(Value::Integer(skipped));
         if table.is_some() {
             sql.text.push(')');
-            sql.order(listing, request);
+            sql.order(listing, request, is_backwards);
         }
         sql
     }
 
-    fn order(&mut self, listing: &Listing, request: &ListRequest) {
+    fn order(&mut self, listing: &Listing, request: &ListRequest, is_backwards: bool) {
         self.text.push_str(" ORDER BY ");
         for sort in &request.sort {
             // SQLite has NULL first, PostgreSQL last. Said only where it matters: an index has no such word.
-            let order = match (sort.descending, sort.property.optional) {
+            let order = match (sort.descending != is_backwards, sort.property.optional) {
                 (false, false) => "ASC",
                 (false, true) => "ASC NULLS FIRST",
                 (true, false) => "DESC",
@@ -61,6 +82,7 @@ impl Sql {
             self.text.push_str(&format!("{} {order}, ", sort.property.sql));
         }
         self.text.push_str(listing.id);
+        self.text.push_str(if is_backwards { " DESC" } else { "" });
     }
 
     fn bind(&mut self, value: Value) {
@@ -192,11 +214,11 @@ impl Sql {
         Self { text: format!("EXPLAIN QUERY PLAN {}", self.text), ..self }
     }
 
-    pub(super) async fn fetch_one(self, db: &AnyPool) -> Result<AnyRow> {
+    pub(super) async fn fetch_one<'a>(self, db: impl Executor<'a, Database = Any>) -> Result<AnyRow> {
         Ok(self.query().fetch_one(db).await?)
     }
 
-    pub(super) async fn fetch_all(self, db: &AnyPool) -> Result<Vec<AnyRow>> {
+    pub(super) async fn fetch_all<'a>(self, db: impl Executor<'a, Database = Any>) -> Result<Vec<AnyRow>> {
         Ok(self.query().fetch_all(db).await?)
     }
 }

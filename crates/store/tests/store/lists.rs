@@ -1,9 +1,10 @@
 //! The same lists in both databases.
 
-use crate::{Site, act, after, database::on_each, now, settled};
+use crate::{Site, act, after, database::on_each, enrolled, now, settled};
 use wicketgate_model::Status;
 use wicketgate_store::{
-    Act, Filter, ListRequest, Listing, PageRequest, PropertyType, SHARES, Sort, Store, TUNNELS, Wanted,
+    Act, Filter, ListRequest, Listing, PageRequest, PropertyType, SHARES, ShareRow, ShareSpec, Sort, Store,
+    StoreError, TUNNELS, Wanted,
 };
 
 fn filter(listing: &Listing, name: &str, values: Vec<Wanted>) -> Filter {
@@ -114,13 +115,19 @@ fn a_filter_takes_what_it_says() {
 fn every_property_sorts_and_pages_neither_repeat_nor_skip() {
     on_each(|store| async move {
         let site = five(&store).await;
+        // Pages are looked for from the end that is nearer.
         let sorted = async |name: &str, descending| {
             let mut found = Vec::new();
-            for number in 0..4 {
-                let sort = vec![Sort { property: SHARES.property(name).unwrap(), descending }];
-                let page = PageRequest { number, size: 2 };
-                found
-                    .extend(names(&store, &site, ListRequest { page, sort, ..ListRequest::default() }).await);
+            for size in [1, 2, 3, 4] {
+                let mut paged = Vec::new();
+                for number in 0..5 {
+                    let sort = vec![Sort { property: SHARES.property(name).unwrap(), descending }];
+                    let page = PageRequest { number, size };
+                    let request = ListRequest { page, sort, ..ListRequest::default() };
+                    paged.extend(names(&store, &site, request).await);
+                }
+                assert!(size == 1 || paged == found, "{name}: {paged:?} in pages of {size}, {found:?} in ones");
+                found = paged;
             }
             found
         };
@@ -141,6 +148,76 @@ fn every_property_sorts_and_pages_neither_repeat_nor_skip() {
             let request = ListRequest { sort, ..ListRequest::default() };
             assert_eq!(store.tunnels(site.frontdoor, &request).await.unwrap().rows.len(), 1);
         }
+    });
+}
+
+/// Totals are not counted anew each time: they must be what is there, whatever was done.
+#[test]
+fn totals_are_as_many_rows_as_there_are() {
+    on_each(|store| async move {
+        let site = Site::new(&store).await;
+        let environments = [site.enrolled.clone(), enrolled(&store, site.frontdoor, 2).await];
+        let mut shares: Vec<ShareRow> = Vec::new();
+        // Some fixed numbers that look like chance.
+        let mut state = 7_u32;
+        let mut pick = |of: usize| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            usize::try_from(state >> 8).unwrap() % of
+        };
+        for n in 0..=60_u16 {
+            let spec = |n: u16, environment: usize| ShareSpec {
+                environment: environments[environment].environment,
+                ..site.share(&format!("share-{n}"), 1000 + n)
+            };
+            let at = Act { at: after(n.into()), ..act() };
+            let chosen = (!shares.is_empty()).then(|| pick(shares.len()));
+            match (pick(5), chosen) {
+                (0 | 1, _) | (_, None) => {
+                    shares.push(store.create_share(site.frontdoor, &spec(n, pick(2)), &at).await.unwrap());
+                }
+                (2, Some(i)) => {
+                    let (id, generation) = (shares[i].id, shares[i].generation);
+                    let changed =
+                        store.replace_share(site.frontdoor, id, generation, &spec(n, pick(2)), &at).await;
+                    shares[i] = changed.unwrap();
+                }
+                (3, Some(i)) => {
+                    let gone = shares.swap_remove(i);
+                    let gone = store.delete_share(site.frontdoor, gone.id, &at).await.unwrap();
+                    if n % 2 == 0 {
+                        let deleted = settled(gone.id, gone.generation.get(), Status::Deleted);
+                        store.settle(&[deleted]).await.unwrap();
+                    }
+                }
+                (_, Some(i)) => {
+                    let status = [Status::Deployed, Status::Error][pick(2)];
+                    // One that is out of date among them.
+                    let old = settled(shares[i].id, shares[i].generation.get() + 1, Status::Deleted);
+                    let new = settled(shares[i].id, shares[i].generation.get(), status);
+                    store.settle(&[old, new]).await.unwrap();
+                }
+            }
+            if n == 60 {
+                store.delete_environment(site.frontdoor, environments[1].environment, &at).await.unwrap();
+                // Nothing may come into it any more.
+                let refused = store.create_share(site.frontdoor, &spec(n + 1000, 1), &at).await;
+                assert!(matches!(refused, Err(StoreError::Reference { property: "envZId" })), "{refused:?}");
+            }
+        }
+        store.prune(after(31 * 24 * 3600)).await.unwrap();
+        let statuses = Status::ALL.map(|s| vec![filter(&SHARES, "status", vec![text(s.as_str())])]);
+        let places = environments.map(|e| vec![filter(&SHARES, "envZId", vec![text(e.z_id.as_str())])]);
+        let both = statuses.iter().flat_map(|s| places.iter().map(|p| [s.clone(), p.clone()].concat()));
+        let mut some = 0;
+        for filters in both.chain(statuses.clone()).chain(places.clone()).chain([vec![]]) {
+            let shown = format!("{filters:?}");
+            let page = PageRequest { number: 0, size: 1000 };
+            let request = ListRequest { page, filters, ..ListRequest::default() };
+            let page = store.shares(site.frontdoor, &request).await.unwrap();
+            assert_eq!(page.total, u64::try_from(page.rows.len()).unwrap(), "{shown}");
+            some += usize::from(page.total > 0);
+        }
+        assert!(some > 8, "{some}");
     });
 }
 

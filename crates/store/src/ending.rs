@@ -1,0 +1,30 @@
+//! What a transaction writes last, just before its commit: the events that it tells, and how the numbers of shares
+//! changed by it. Writes that share a commit share its ending, so that it is paid for once.
+
+use crate::{
+    Result,
+    event::{self, NewEvent},
+    share_count::ShareCounts,
+};
+use sqlx::AnyConnection;
+
+#[derive(Debug, Default)]
+pub(crate) struct Ending {
+    pub(crate) events: Vec<NewEvent>,
+    pub(crate) counts: ShareCounts,
+    /// A row that is remembered was changed.
+    pub(crate) forgets: bool,
+}
+
+impl Ending {
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.events.extend(other.events);
+        self.counts.extend(other.counts);
+        self.forgets |= other.forgets;
+    }
+
+    pub(crate) async fn write(&self, db: &mut AnyConnection) -> Result<()> {
+        self.counts.write(db).await?;
+        event::tell(db, &self.events).await
+    }
+}

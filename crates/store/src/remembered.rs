@@ -1,0 +1,114 @@
+//! Rows that every request asks for, and that hardly ever change: Frontdoors and API accounts. Kept in memory, so that a
+//! request need not ask the database whose it is.
+//!
+//! Invariant: only where no other process writes, which is SQLite; and forgotten after every commit that changed one, before
+//! the write is answered. Rows that are not there are not remembered.
+
+use crate::{ApiAccountRow, FrontdoorRow, Result};
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+use wicketgate_model::{ApiAccountId, FrontdoorId};
+
+/// Rows of one kind: far more than a site has in use at a time, and little memory.
+const MOST: usize = 10_000;
+
+#[derive(Debug)]
+pub(crate) struct Remembered {
+    pub(crate) frontdoors: Rows<FrontdoorId, FrontdoorRow>,
+    pub(crate) accounts: Rows<ApiAccountId, ApiAccountRow>,
+    /// By the hash of the secret.
+    pub(crate) secrets: Rows<[u8; 32], ApiAccountRow>,
+}
+
+impl Remembered {
+    /// `is_alone`: no other process writes.
+    pub(crate) fn new(is_alone: bool) -> Self {
+        let most = if is_alone { MOST } else { 0 };
+        Self { frontdoors: Rows::new(most), accounts: Rows::new(most), secrets: Rows::new(most) }
+    }
+
+    /// Some of the rows have changed.
+    pub(crate) fn forget(&self) {
+        self.frontdoors.forget();
+        self.accounts.forget();
+        self.secrets.forget();
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Rows<K, V>(Mutex<Kept<K, V>>);
+
+#[derive(Debug)]
+struct Kept<K, V> {
+    most: usize,
+    /// How often all was forgotten. What was read before that may be out of date.
+    forgotten: u64,
+    rows: HashMap<K, V>,
+}
+
+impl<K: Eq + Hash, V: Clone> Rows<K, V> {
+    /// The row of this key, from the database if it is not remembered.
+    pub(crate) async fn get(
+        &self,
+        key: K,
+        read: impl Future<Output = Result<Option<V>>>,
+    ) -> Result<Option<V>> {
+        let forgotten = {
+            let kept = self.kept();
+            if let Some(row) = kept.rows.get(&key) {
+                return Ok(Some(row.clone()));
+            }
+            kept.forgotten
+        };
+        let row = read.await?;
+        let mut kept = self.kept();
+        if kept.forgotten == forgotten && kept.most > 0 {
+            if kept.rows.len() >= kept.most {
+                kept.rows.clear();
+            }
+            kept.rows.extend(row.clone().map(|row| (key, row)));
+        }
+        Ok(row)
+    }
+}
+
+impl<K, V> Rows<K, V> {
+    fn new(most: usize) -> Self {
+        Self(Mutex::new(Kept { most, forgotten: 0, rows: HashMap::new() }))
+    }
+
+    fn forget(&self) {
+        let mut kept = self.kept();
+        kept.forgotten += 1;
+        kept.rows.clear();
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept<K, V>> {
+        // What it holds is whole at any time.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_read_before_a_change_is_not_remembered() {
+        let rows = Rows::<u8, &str>::new(1);
+        assert_eq!(rows.get(1, async { Ok(Some("old")) }).await.unwrap(), Some("old"));
+        assert_eq!(rows.get(1, async { unreachable!() }).await.unwrap(), Some("old"));
+        rows.forget();
+        let late = rows.get(1, async {
+            rows.forget();
+            Ok(Some("old"))
+        });
+        assert_eq!(late.await.unwrap(), Some("old"));
+        assert_eq!(rows.get(1, async { Ok(Some("new")) }).await.unwrap(), Some("new"));
+        assert_eq!(rows.get(2, async { Ok(None) }).await.unwrap(), None);
+        assert_eq!(rows.get(2, async { Ok(Some("there by now")) }).await.unwrap(), Some("there by now"));
+    }
+}

@@ -1,0 +1,68 @@
+//! How many shares of each status an environment has, for the totals of lists.
+//!
+//! Invariant: in every snapshot of the database, `ipsec_share_count` says what `COUNT(*)` would.
+
+use crate::{
+    Result,
+    columns::{parsed, status_of},
+};
+use sqlx::{AnyConnection, any::AnyRow};
+use std::collections::BTreeMap;
+use wicketgate_model::{EnvironmentId, FrontdoorId, Status};
+
+/// What is counted together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Counted {
+    pub(crate) frontdoor: FrontdoorId,
+    pub(crate) environment: EnvironmentId,
+    pub(crate) status: Status,
+}
+
+impl Counted {
+    /// Of a row that has these three columns.
+    pub(crate) fn read(row: &AnyRow) -> Result<Self> {
+        Ok(Self {
+            frontdoor: parsed(row, "frontdoor")?,
+            environment: parsed(row, "environment")?,
+            status: status_of(row)?,
+        })
+    }
+}
+
+/// By how much the numbers change.
+#[derive(Debug, Default)]
+pub(crate) struct ShareCounts(BTreeMap<Counted, i64>);
+
+impl ShareCounts {
+    pub(crate) fn add(&mut self, to: Counted) {
+        *self.0.entry(to).or_default() += 1;
+    }
+
+    pub(crate) fn remove(&mut self, from: Counted) {
+        *self.0.entry(from).or_default() -= 1;
+    }
+
+    pub(crate) fn extend(&mut self, other: Self) {
+        for (counted, change) in other.0 {
+            *self.0.entry(counted).or_default() += change;
+        }
+    }
+
+    /// In one order in all transactions, so that on PostgreSQL no two wait for each other.
+    pub(crate) async fn write(&self, db: &mut AnyConnection) -> Result<()> {
+        for (counted, change) in self.0.iter().filter(|(_, change)| **change != 0) {
+            sqlx::query(
+                "INSERT INTO ipsec_share_count (frontdoor, environment, status, shares) VALUES ($1, $2, $3, $4) \
+                 ON CONFLICT (frontdoor, environment, status) \
+                 DO UPDATE SET shares = ipsec_share_count.shares + excluded.shares",
+            )
+            .bind(counted.frontdoor.to_string())
+            .bind(counted.environment.to_string())
+            .bind(counted.status.as_str())
+            .bind(*change)
+            .execute(&mut *db)
+            .await?;
+        }
+        Ok(())
+    }
+}
