@@ -5,6 +5,7 @@
 
 use std::{
     env, fs,
+    net::TcpListener,
     os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio, id},
@@ -75,10 +76,47 @@ pub fn rerun(own: &str) -> Result<bool> {
     Ok(true)
 }
 
+/// A server on loopback that speaks only TLS. It ends with this value.
+#[derive(Debug)]
+pub struct TlsPostgres {
+    _postgres: Postgres,
+    pub port: u16,
+}
+
+impl TlsPostgres {
+    /// `certificate` and `key` are PEM; `None` if PostgreSQL is not installed.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start(certificate: &str, key: &str) -> Result<Option<Self>> {
+        // Free until the server binds it.
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let configure = |dir: &Path, (uid, gid): (u32, u32)| {
+            for (name, text) in [("server.crt", certificate), ("server.key", key)] {
+                let path = dir.join("data").join(name);
+                fs::write(&path, text)?;
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+                chown(&path, Some(uid), Some(gid))?;
+            }
+            fs::write(dir.join("data/pg_hba.conf"), "local all all trust\nhostssl all all 127.0.0.1/32 trust\n")?;
+            Ok(vec!["listen_addresses=127.0.0.1".to_owned(), format!("port={port}"), "ssl=on".to_owned()])
+        };
+        Ok(Postgres::start_with("tls", configure)?.map(|postgres| Self { _postgres: postgres, port }))
+    }
+}
+
 impl Postgres {
     fn start() -> Result<Option<Self>> {
+        Self::start_with("socket", |_, _| Ok(vec!["listen_addresses=".to_owned()]))
+    }
+
+    /// `configure` gets the directory and its owner, and answers settings.
+    fn start_with(
+        kind: &str,
+        configure: impl FnOnce(&Path, (u32, u32)) -> Result<Vec<String>>,
+    ) -> Result<Option<Self>> {
         let Some((bin, uid, gid)) = installed() else { return Ok(None) };
-        let dir = env::temp_dir().join(format!("wicketgate-postgres-{}", id()));
+        let dir = env::temp_dir().join(format!("wicketgate-postgres-{kind}-{}", id()));
         fs::create_dir(&dir)?;
         let mut postgres = Self { dir: dir.clone(), server: None };
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o700))?;
@@ -90,8 +128,12 @@ impl Postgres {
             .stdout(Stdio::null())
             .status()?;
         ensure!(made.success(), "initdb failed");
+        let mut settings = configure(&dir, (uid, gid))?;
+        settings.extend(["fsync=off", "max_connections=300"].map(str::to_owned));
+        let port = settings.iter().find_map(|s| s.strip_prefix("port=")).unwrap_or("5432").to_owned();
         let server = as_postgres(&bin.join("postgres"))
-            .args(["-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=300", "-k"])
+            .args(settings.iter().flat_map(|setting| ["-c", setting]))
+            .arg("-k")
             .arg(&dir)
             .arg("-D")
             .arg(dir.join("data"))
@@ -100,7 +142,7 @@ impl Postgres {
             .spawn()?;
         postgres.server = Some(server);
         let since = Instant::now();
-        while !Command::new(bin.join("pg_isready")).args(["-q", "-h"]).arg(&dir).status()?.success() {
+        while !Command::new(bin.join("pg_isready")).args(["-q", "-p", &port, "-h"]).arg(&dir).status()?.success() {
             if since.elapsed() > START {
                 bail!("PostgreSQL does not start:\n{}", fs::read_to_string(dir.join("log"))?);
             }

@@ -2,9 +2,10 @@
 //! changed by it. Writes that share a commit share its ending, so that it is paid for once.
 
 use crate::{
-    Result,
+    Result, Store,
     event::{self, NewEvent},
     share_count::ShareCounts,
+    transaction::Transaction,
 };
 use sqlx::AnyConnection;
 
@@ -26,5 +27,21 @@ impl Ending {
     pub(crate) async fn write(&self, db: &mut AnyConnection) -> Result<()> {
         self.counts.write(db).await?;
         event::tell(db, &self.events).await
+    }
+}
+
+impl Store {
+    /// Commits what told something.
+    pub(crate) async fn commit_telling(&self, tx: Transaction, events: Vec<NewEvent>) -> Result<()> {
+        self.commit_with(tx, Ending { events, ..Ending::default() }).await
+    }
+
+    pub(crate) async fn commit_with(&self, mut tx: Transaction, ending: Ending) -> Result<()> {
+        ending.write(&mut tx).await?;
+        tx.commit().await?;
+        if !ending.events.is_empty() {
+            self.told.notify_one();
+        }
+        Ok(())
     }
 }

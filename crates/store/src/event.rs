@@ -7,9 +7,7 @@
 use crate::{
     Result, Store, StoreError,
     columns::{big, number, parsed, shown, status_of, text, time},
-    ending::Ending,
     rows::{parts, places},
-    transaction::Transaction,
 };
 use jiff::Timestamp;
 use sqlx::{AnyConnection, AssertSqlSafe, Row, any::AnyRow};
@@ -201,20 +199,6 @@ pub(crate) fn of_environment(
 }
 
 impl Store {
-    /// Commits what told something.
-    pub(crate) async fn commit_telling(&self, tx: Transaction, events: Vec<NewEvent>) -> Result<()> {
-        self.commit_with(tx, Ending { events, ..Ending::default() }).await
-    }
-
-    pub(crate) async fn commit_with(&self, mut tx: Transaction, ending: Ending) -> Result<()> {
-        ending.write(&mut tx).await?;
-        tx.commit().await?;
-        if !ending.events.is_empty() {
-            self.told.notify_one();
-        }
-        Ok(())
-    }
-
     /// Events after `after`, oldest first; of one Frontdoor or of all.
     pub async fn events(
         &self,

@@ -7,6 +7,7 @@ mod database;
 mod events;
 mod lists;
 mod outage;
+mod tls;
 
 use database::on_each;
 use jiff::{SignedDuration, Timestamp};
