@@ -1,5 +1,7 @@
 //! A tunnel's live connection, apart from its provisioning status: a peer that is down is no error of the tunnel.
 
+use std::net::Ipv4Addr;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +36,15 @@ pub struct Connection {
     pub since: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub algorithms: Option<Algorithms>,
+    /// Who is at the other end, from when an IKE SA is being made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<Peer>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nat: Option<Nat>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ike_sa: Option<SaTimes>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub child_sa: Option<SaTimes>,
     /// Inner bytes from and to the peer since this gateway started, or made the tunnel if that was later, over all its
     /// CHILD SAs.
     pub bytes_in: u64,
@@ -49,11 +60,44 @@ impl Connection {
             state: ConnectionState::Down,
             since,
             algorithms: None,
+            peer: None,
+            nat: None,
+            ike_sa: None,
+            child_sa: None,
             bytes_in: 0,
             bytes_out: 0,
             last_error: None,
         }
     }
+}
+
+/// The peer as its packets show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// What its packets come from: behind a NAT, the NAT's.
+    pub address: Ipv4Addr,
+    pub port: u16,
+    /// The IKE identity that it has proved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+}
+
+/// Who is behind a translation, as IKE finds it out (RFC 7296 §2.23). The gateway's side always is where each tunnel's
+/// daemon has an address of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nat {
+    pub gateway: bool,
+    pub peer: bool,
+}
+
+/// The life of an SA. Points in time, so that nothing changes while nothing happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SaTimes {
+    pub established_at: Timestamp,
+    /// When the gateway rekeys it, unless the peer does before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rekey_at: Option<Timestamp>,
 }
 
 /// The negotiated proposals, in strongSwan's notation (`AES_GCM_16-256/PRF_HMAC_SHA2_384/ECP_384`).

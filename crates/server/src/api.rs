@@ -8,6 +8,7 @@ mod agents;
 mod api_accounts;
 mod checks;
 mod conditional;
+mod connection_history;
 mod enrollments;
 mod environments;
 mod events;
@@ -71,6 +72,10 @@ pub fn router(state: AppState) -> Router {
         .route("/frontdoor/v2/{frontdoorId}/ipsec-tunnels/{id}/vpn-config", get(vpn_config::get))
         .route("/frontdoor/v2/{frontdoorId}/ipsec-tunnels/{id}/psk", post(tunnels::rotate_key))
         .route("/frontdoor/v2/{frontdoorId}/ipsec-tunnels/{id}/metrics", get(metrics::of_tunnel))
+        .route(
+            "/frontdoor/v2/{frontdoorId}/ipsec-tunnels/{id}/connection-history",
+            get(connection_history::list),
+        )
         .route("/frontdoor/v2/{frontdoorId}/ipsec-shares", get(shares::list).post(shares::create))
         .route(
             "/frontdoor/v2/{frontdoorId}/ipsec-shares/{id}",

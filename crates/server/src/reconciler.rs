@@ -342,7 +342,7 @@ impl Reconciler {
         }
         self.settle(&shares).await?;
         if !connections.is_empty() {
-            self.store.record_connections(&connections).await?;
+            self.store.record_connections(&connections, now).await?;
         }
         self.undecided.tunnels = BTreeSet::new();
         self.connections.extend(connections);

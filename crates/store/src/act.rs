@@ -121,7 +121,14 @@ impl Write {
             let stands = crate::columns::status(status).filter(|_| kind != EventKind::Environment);
             let detail = stands.and_then(|s| Detail::waiting(s, act.at));
             let resource = on.resource.to_string();
-            self.tell(NewEvent { frontdoor, at: act.at, kind, resource, status, detail });
+            self.tell(NewEvent {
+                frontdoor,
+                at: act.at,
+                kind,
+                resource,
+                status,
+                why: detail.as_ref().map(Into::into),
+            });
         }
         on.insert(&mut self.turn, act, Owner::Frontdoor(frontdoor), action).await
     }

@@ -11,7 +11,9 @@ use crate::{
 };
 use jiff::Timestamp;
 use sqlx::{AnyConnection, AssertSqlSafe, Row, any::AnyRow};
-use wicketgate_model::{Detail, EnvironmentId, FrontdoorId, Reason, Status};
+use wicketgate_model::{
+    ConnectionError, Detail, EnvironmentId, Fault, FrontdoorId, Problem, Reason, Status,
+};
 
 /// Events that are kept: a day of a large site.
 pub(crate) const MOST: i64 = 100_000;
@@ -53,7 +55,8 @@ pub struct EventRow {
     /// The id of the share, tunnel or environment.
     pub resource: String,
     pub status: String,
-    pub reason: Option<Reason>,
+    /// Of [`Reason`], or of a connection's [`Fault`].
+    pub reason: Option<&'static str>,
     pub message: Option<String>,
 }
 
@@ -74,13 +77,39 @@ pub(crate) struct NewEvent {
     pub(crate) kind: EventKind,
     pub(crate) resource: String,
     pub(crate) status: &'static str,
-    pub(crate) detail: Option<Detail>,
+    pub(crate) why: Option<Why>,
+}
+
+/// A reason of a closed set, and the sentence that goes with it.
+#[derive(Debug)]
+pub(crate) struct Why {
+    reason: &'static str,
+    message: String,
+}
+
+impl From<&Detail> for Why {
+    fn from(detail: &Detail) -> Self {
+        let Problem { reason, message } = &detail.problem;
+        Self { reason: reason.as_str(), message: message.clone() }
+    }
+}
+
+impl From<&ConnectionError> for Why {
+    fn from(error: &ConnectionError) -> Self {
+        Self { reason: error.reason.as_str(), message: error.message.clone() }
+    }
+}
+
+/// A reason by its name, of either set.
+fn reason(name: &str) -> Option<&'static str> {
+    let reasons = Reason::ALL.into_iter().map(Reason::as_str);
+    reasons.chain(Fault::ALL.into_iter().map(Fault::as_str)).find(|known| *known == name)
 }
 
 impl EventRow {
     fn read(row: &AnyRow) -> Result<Self> {
         let kind = text(row, "kind")?;
-        let reason: Option<String> = row.try_get("reason")?;
+        let why: Option<String> = row.try_get("reason")?;
         Ok(Self {
             id: number(row, "id")?,
             frontdoor: parsed(row, "frontdoor")?,
@@ -91,7 +120,7 @@ impl EventRow {
                 .ok_or(StoreError::Corrupt { column: "kind" })?,
             resource: text(row, "resource")?,
             status: text(row, "status")?,
-            reason: reason.and_then(|name| Reason::ALL.into_iter().find(|r| r.as_str() == name)),
+            reason: why.as_deref().and_then(reason),
             message: row.try_get("message")?,
         })
     }
@@ -113,7 +142,6 @@ pub(crate) async fn tell(db: &mut AnyConnection, events: &[NewEvent]) -> Result<
         let mut query = sqlx::query(AssertSqlSafe(insert));
         for event in part {
             id += 1;
-            let problem = event.detail.as_ref().map(|d| &d.problem);
             query = query
                 .bind(id)
                 .bind(event.frontdoor.to_string())
@@ -121,8 +149,8 @@ pub(crate) async fn tell(db: &mut AnyConnection, events: &[NewEvent]) -> Result<
                 .bind(event.kind.as_str())
                 .bind(event.resource.clone())
                 .bind(event.status)
-                .bind(problem.map(|p| p.reason.as_str()))
-                .bind(problem.map(|p| shown(&p.message)));
+                .bind(event.why.as_ref().map(|why| why.reason))
+                .bind(event.why.as_ref().map(|why| shown(&why.message)));
         }
         query.execute(&mut *db).await?;
     }
@@ -194,7 +222,7 @@ pub(crate) fn of_environment(
         kind: EventKind::Environment,
         resource: environment.to_string(),
         status: if is { "ACTIVE" } else { "OFFLINE" },
-        detail: None,
+        why: None,
     })
 }
 

@@ -10,6 +10,8 @@ mod api_account;
 mod batch;
 mod census;
 mod columns;
+mod connection;
+mod connection_change;
 mod ending;
 mod enrollment;
 mod environment;
@@ -36,6 +38,7 @@ pub use act::Act;
 pub use agent::AgentRow;
 pub use api_account::{ApiAccountRow, NewApiAccount};
 pub use census::Census;
+pub use connection_change::ConnectionChange;
 pub use enrollment::{Enrol, Enrolled, NewEnrollment, Refusal};
 pub use environment::EnvironmentRow;
 pub use error::{Result, StoreError};
@@ -44,8 +47,8 @@ pub use execution::{Action, ExecutionRow, ExecutionStatus, ResourceType};
 pub use frontdoor::{FrontdoorRow, FrontdoorSpec, Reach};
 pub use idempotency::{Claim, Claimed, KeptAnswer};
 pub use list::{
-    AGENTS, API_ACCOUNTS, ENVIRONMENTS, EXECUTIONS, FRONTDOORS, Filter, ListRequest, Listing,
-    ORGANIZATION_EXECUTIONS, Property, PropertyType, SHARES, Sort, TUNNELS, Wanted,
+    AGENTS, API_ACCOUNTS, CONNECTION_CHANGES, ENVIRONMENTS, EXECUTIONS, FRONTDOORS, Filter, ListRequest,
+    Listing, ORGANIZATION_EXECUTIONS, Property, PropertyType, SHARES, Sort, TUNNELS, Wanted,
 };
 pub use open::Store;
 pub use page::{Page, PageRequest};

@@ -10,7 +10,8 @@ mod sql;
 use crate::{Page, PageRequest, Result, Store};
 use jiff::Timestamp;
 pub use listings::{
-    AGENTS, API_ACCOUNTS, ENVIRONMENTS, EXECUTIONS, FRONTDOORS, ORGANIZATION_EXECUTIONS, SHARES, TUNNELS,
+    AGENTS, API_ACCOUNTS, CONNECTION_CHANGES, ENVIRONMENTS, EXECUTIONS, FRONTDOORS, ORGANIZATION_EXECUTIONS,
+    SHARES, TUNNELS,
 };
 use sql::Sql;
 use sqlx::{Any, Row, any::AnyRow};

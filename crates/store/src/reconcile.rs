@@ -207,7 +207,7 @@ async fn settle(
                     kind: table.kind,
                     resource: id,
                     status: standing.status.as_str(),
-                    detail: standing.detail.clone(),
+                    why: standing.detail.as_ref().map(Into::into),
                 });
             }
             if let Some(counted) = counted {

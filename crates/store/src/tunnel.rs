@@ -4,17 +4,16 @@ use crate::{
     Act, Action, PreviousKeys, ResourceType, Result, Store, StoreError, Tags,
     act::Write,
     columns::{
-        big, generation, json_option, json_text, number, parsed, standing, tags, tags_text, text, time,
+        generation, json_option, json_text, number, parsed, standing, tags, tags_text, text, time,
         time_option,
     },
-    event::{EventKind, NewEvent},
     execution::Execution,
 };
 use jiff::Timestamp;
 use sqlx::{Row, any::AnyRow};
 use std::net::Ipv4Addr;
 use wicketgate_model::{
-    Connection, ConnectionState, EspProposals, FrontdoorId, Generation, IkeProposals, LoadBalancerPools,
+    Connection, EspProposals, FrontdoorId, Generation, IkeProposals, LoadBalancerPools,
     LocationId, PeerAddress, PeerCidr, PeerId, PreSharedKey, ResourceName, Standing, Status, TunnelId,
 };
 
@@ -284,58 +283,6 @@ impl Store {
         let on = Execution { resource_type: ResourceType::Tunnel, resource: &id, generation: None };
         write.record(act, frontdoor, Action::ReadKey, on).await?;
         write.commit().await
-    }
-
-    /// What the gateways report of the peers. Not a change of the tunnels: it stamps no revision.
-    pub async fn record_connections(&self, connections: &[(TunnelId, Connection)]) -> Result<()> {
-        if connections.is_empty() {
-            return Ok(());
-        }
-        let mut tx = self.begin().await?;
-        let mut events = Vec::new();
-        for (id, connection) in connections {
-            let before = sqlx::query(
-                "SELECT frontdoor, connection_state FROM ipsec_tunnel WHERE id = $1 AND status <> 'DELETED'",
-            )
-            .bind(id.to_string())
-            .fetch_optional(&mut *tx)
-            .await?;
-            let Some(before) = before else { continue };
-            let state: Option<String> = before.try_get("connection_state")?;
-            // Until a gateway has reported it, a tunnel's connection is shown as down.
-            if state.as_deref().unwrap_or(ConnectionState::Down.as_str()) != connection.state.as_str() {
-                events.push(NewEvent {
-                    frontdoor: parsed(&before, "frontdoor")?,
-                    at: connection.since,
-                    kind: EventKind::Connection,
-                    resource: id.to_string(),
-                    status: connection.state.as_str(),
-                    detail: None,
-                });
-            }
-            let json = serde_json::to_string(connection)
-                .map_err(|_| StoreError::Corrupt { column: "connection" })?;
-            sqlx::query(
-                "UPDATE ipsec_tunnel SET connection = $1, connection_state = $2, connection_since = $3, \
-                 connection_ike = $4, connection_esp = $5, connection_bytes_in = $6, connection_bytes_out = $7, \
-                 connection_error = $8, connection_error_message = $10, connection_error_since = $11 \
-                 WHERE id = $9 AND status <> 'DELETED'",
-            )
-            .bind(json)
-            .bind(connection.state.as_str())
-            .bind(connection.since.as_microsecond())
-            .bind(connection.algorithms.as_ref().map(|a| a.ike.clone()))
-            .bind(connection.algorithms.as_ref().map(|a| a.esp.clone()))
-            .bind(big(connection.bytes_in))
-            .bind(big(connection.bytes_out))
-            .bind(connection.last_error.as_ref().map(|e| e.reason.as_str()))
-            .bind(id.to_string())
-            .bind(connection.last_error.as_ref().map(|e| e.message.clone()))
-            .bind(connection.last_error.as_ref().map(|e| e.since.as_microsecond()))
-            .execute(&mut *tx)
-            .await?;
-        }
-        self.commit_telling(tx, events).await
     }
 
     /// Adds to a conflict which tunnel is in the way: one of the same Frontdoor only, others are not told of.

@@ -68,10 +68,10 @@ async fn a_share_is_looked_at_hop_by_hop() {
         message: "the pre-shared keys differ: change one".to_owned(),
         since: connection.since,
     });
-    app.store.record_connections(&[(id, connection.clone())]).await.unwrap();
+    app.store.record_connections(&[(id, connection.clone())], jiff::Timestamp::now()).await.unwrap();
     assert_json_snapshot!("peer_is_down", app.shown(&check(&app, &share, Some(well.clone())).await));
     connection.state = ConnectionState::Up;
-    app.store.record_connections(&[(id, connection)]).await.unwrap();
+    app.store.record_connections(&[(id, connection)], jiff::Timestamp::now()).await.unwrap();
     let good = check(&app, &share, Some(well.clone())).await;
     assert_json_snapshot!("well", app.shown(&good));
 

@@ -6,7 +6,9 @@ use axum::{
 use insta::assert_json_snapshot;
 use jiff::Timestamp;
 use serde_json::json;
-use wicketgate_model::{Algorithms, Connection, ConnectionError, ConnectionState, Fault, Status};
+use wicketgate_model::{
+    Algorithms, Connection, ConnectionError, ConnectionState, Fault, Nat, Peer, SaTimes, Status,
+};
 
 #[tokio::test]
 async fn pages_follow_one_another() {
@@ -162,9 +164,18 @@ async fn every_list_takes_the_filters_of_its_properties() {
         assert_eq!((answer.status, &answer.body["totalElements"]), (StatusCode::OK, &json!(total)), "{list}");
     }
     let id = tunnel["id"].as_str().unwrap().parse().unwrap();
+    let later: Timestamp = "2030-01-01T00:00:00Z".parse().unwrap();
     let up = Connection {
         state: ConnectionState::Up,
         algorithms: Some(Algorithms { ike: "AES/ECP 384".to_owned(), esp: "AES".to_owned() }),
+        peer: Some(Peer {
+            address: [203, 0, 113, 1].into(),
+            port: 4500,
+            id: Some("site.example".to_owned()),
+        }),
+        nat: Some(Nat { gateway: true, peer: false }),
+        ike_sa: Some(SaTimes { established_at: later, rekey_at: Some(later) }),
+        child_sa: Some(SaTimes { established_at: later, rekey_at: None }),
         bytes_in: 7,
         bytes_out: 8,
         last_error: Some(ConnectionError {
@@ -174,7 +185,7 @@ async fn every_list_takes_the_filters_of_its_properties() {
         }),
         ..Connection::down(Timestamp::now())
     };
-    app.store.record_connections(&[(id, up)]).await.unwrap();
+    app.store.record_connections(&[(id, up)], Timestamp::now()).await.unwrap();
     let one = app
         .account(json!({"frontdoorIds": [app.frontdoor], "scopes": ["frontdoor.read", "frontdoor.write"]}))
         .await;
@@ -187,6 +198,18 @@ async fn every_list_takes_the_filters_of_its_properties() {
             1,
         ),
         ("ipsec-tunnels?connection.bytesIn=8".to_owned(), 0),
+        (
+            "ipsec-tunnels?connection.peer.address=203.0.113.1&connection.peer.port=4500&connection.peer.id=site.example&connection.nat.gateway=true&connection.nat.peer=false"
+                .to_owned(),
+            1,
+        ),
+        (
+            "ipsec-tunnels?connection.ikeSa.establishedAt=2030-01-01T00:00:00Z&connection.ikeSa.rekeyAt=2029-12-31T00:00:00Z..&connection.childSa.establishedAt=2030-01-01T00:00:00Z&sort=connection.childSa.rekeyAt"
+                .to_owned(),
+            1,
+        ),
+        ("ipsec-tunnels?connection.childSa.rekeyAt=2029-12-31T00:00:00Z..".to_owned(), 0),
+        ("ipsec-tunnels?connection.nat.peer=true".to_owned(), 0),
         ("/frontdoor/v2/api-accounts?scopes=frontdoor.write&scopes=frontdoor.admin".to_owned(), 2),
         ("/frontdoor/v2/api-accounts?scopes=frontdoor.writ".to_owned(), 0),
         (

@@ -3,7 +3,9 @@ use axum::http::{Method, StatusCode};
 use insta::assert_json_snapshot;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use wicketgate_model::{Algorithms, Connection, ConnectionError, ConnectionState, Fault, Status, TunnelId};
+use wicketgate_model::{
+    Algorithms, Connection, ConnectionError, ConnectionState, Fault, Nat, Peer, SaTimes, Status, TunnelId,
+};
 use wicketgate_store::{PreviousKeys, TunnelRow};
 
 async fn row(app: &TestApp, tunnel: &Value) -> TunnelRow {
@@ -267,6 +269,8 @@ async fn a_connection_is_told_beside_the_status() {
     let path = at("ipsec-tunnels", &made);
     let id: TunnelId = made["id"].as_str().unwrap().parse().unwrap();
     let mut shown = Vec::new();
+    let established_at = "2026-01-01T00:00:00Z".parse().unwrap();
+    let times = SaTimes { established_at, rekey_at: Some("2026-01-01T08:00:00Z".parse().unwrap()) };
     for (state, algorithms, last_error) in [
         (ConnectionState::Down, None, Some("the peer speaks IKEv1: set its device to IKEv2")),
         (ConnectionState::Connecting, None, None),
@@ -275,7 +279,15 @@ async fn a_connection_is_told_beside_the_status() {
         let algorithms = algorithms.map(|(ike, esp)| Algorithms { ike: ike.to_owned(), esp: esp.to_owned() });
         let connection = Connection {
             state,
-            algorithms,
+            algorithms: algorithms.clone(),
+            peer: (state != ConnectionState::Down).then(|| Peer {
+                address: [203, 0, 113, 1].into(),
+                port: 4500,
+                id: algorithms.is_some().then(|| "site.example".to_owned()),
+            }),
+            nat: algorithms.is_some().then_some(Nat { gateway: true, peer: false }),
+            ike_sa: algorithms.is_some().then_some(times),
+            child_sa: algorithms.is_some().then_some(SaTimes { rekey_at: None, ..times }),
             bytes_in: 7,
             bytes_out: 8,
             last_error: last_error.map(|message: &str| ConnectionError {
@@ -285,10 +297,21 @@ async fn a_connection_is_told_beside_the_status() {
             }),
             ..Connection::down(Timestamp::now())
         };
-        app.store.record_connections(&[(id, connection)]).await.unwrap();
+        app.store.record_connections(&[(id, connection)], Timestamp::now()).await.unwrap();
         let read = app.get(&path).await.body;
         assert_eq!(read["status"], "DEPLOYED");
         shown.push(read["connection"].clone());
     }
+    // A peer that is tried with again is no change, until it succeeds.
+    let history = app.get(&format!("{path}/connection-history")).await;
+    assert_json_snapshot!("history", app.shown(&history), {".body.content[].at" => "[time]"});
+    let filtered = app.get_hal(&format!("{path}/connection-history?state=UP&sort=at,desc&size=1")).await.body;
+    assert_eq!(filtered["page"]["totalElements"], 1);
+    assert_eq!(filtered["_embedded"]["connectionChangeList"][0]["peer"]["id"], "site.example");
+    let unknown = app.get(&format!("{path}/connection-history?error=x")).await;
+    assert_eq!(unknown.status, StatusCode::BAD_REQUEST);
+    let nowhere =
+        app.get(&format!("{}/connection-history", path.replace(&path[path.len() - 4..], "0000"))).await;
+    assert_eq!(nowhere.status, StatusCode::NOT_FOUND);
     assert_json_snapshot!("connections", shown, {"[].since" => "[time]", "[].lastError.since" => "[time]"});
 }

@@ -6,10 +6,10 @@ use super::{
     Scope, Wanted,
 };
 use crate::{
-    Action, AgentRow, ApiAccountRow, EnvironmentRow, ExecutionRow, ExecutionStatus, FrontdoorRow, Page,
+    Action, AgentRow, ApiAccountRow, ConnectionChange, EnvironmentRow, ExecutionRow, ExecutionStatus, FrontdoorRow, Page,
     PageRequest, Reach, ResourceType, Result, ShareRow, Store, TunnelRow,
 };
-use wicketgate_model::{ConnectionState, EnvironmentId, Fault, FrontdoorId, Reason, Status};
+use wicketgate_model::{ConnectionState, EnvironmentId, Fault, FrontdoorId, Reason, Status, TunnelId};
 
 /// The closed list of a status, a reason, …
 macro_rules! names {
@@ -198,6 +198,16 @@ pub static TUNNELS: Listing = Listing::new(
         Property::new("connection.since", Timestamp, "COALESCE(t.connection_since, t.created_at)"),
         Property::new("connection.algorithms.ike", Text, "t.connection_ike").optional(),
         Property::new("connection.algorithms.esp", Text, "t.connection_esp").optional(),
+        Property::new("connection.peer.address", Text, "t.connection_peer_address").optional(),
+        Property::new("connection.peer.port", Integer, "t.connection_peer_port").optional(),
+        Property::new("connection.peer.id", Text, "t.connection_peer_id").optional(),
+        Property::new("connection.nat.gateway", Boolean, "t.connection_nat_gateway").optional(),
+        Property::new("connection.nat.peer", Boolean, "t.connection_nat_peer").optional(),
+        Property::new("connection.ikeSa.establishedAt", Timestamp, "t.connection_ike_established").optional(),
+        Property::new("connection.ikeSa.rekeyAt", Timestamp, "t.connection_ike_rekey").optional(),
+        Property::new("connection.childSa.establishedAt", Timestamp, "t.connection_child_established")
+            .optional(),
+        Property::new("connection.childSa.rekeyAt", Timestamp, "t.connection_child_rekey").optional(),
         Property::new("connection.bytesIn", Integer, "COALESCE(t.connection_bytes_in, 0)"),
         Property::new("connection.bytesOut", Integer, "COALESCE(t.connection_bytes_out, 0)"),
         Property::new("connection.lastError.reason", Enum(&FAULTS), "t.connection_error").optional(),
@@ -254,6 +264,25 @@ pub static SHARES: Listing = Listing::new(
 .of_table("ipsec_share s")
 .numbered("ipsec_share_count s", "s.shares", &["frontdoorId", "envZId", "status"])
 .hiding_deleted("s.status <> 'DELETED'", "s.deleted_at");
+
+/// The history of a tunnel's connection.
+pub static CONNECTION_CHANGES: Listing = Listing::new(
+    &[
+        Property::new("number", Integer, "h.number"),
+        Property::new("at", Timestamp, "h.at"),
+        Property::new("state", Enum(&CONNECTIONS), "h.state"),
+        Property::new("peer.address", Text, "h.peer_address").optional(),
+        Property::new("peer.port", Integer, "h.peer_port").optional(),
+        Property::new("peer.id", Text, "h.peer_id").optional(),
+        Property::new("algorithms.ike", Text, "h.ike").optional(),
+        Property::new("algorithms.esp", Text, "h.esp").optional(),
+        Property::new("lastError.reason", Enum(&FAULTS), "h.error").optional(),
+        Property::new("lastError.message", Text, "h.error_message").optional(),
+    ],
+    "h.*",
+    "connection_change h",
+    "h.number",
+);
 
 static RECORD: [Property; 12] = [
     Property::new("id", Id("exe-"), "x.id"),
@@ -340,6 +369,16 @@ impl Store {
     /// Without those that are `DELETED`, unless they are asked for.
     pub async fn shares(&self, frontdoor: FrontdoorId, request: &ListRequest) -> Result<Page<ShareRow>> {
         self.list(&SHARES, of("s.frontdoor", frontdoor), request, ShareRow::read).await
+    }
+
+    /// The last changes of a tunnel's connection.
+    pub async fn connection_changes(
+        &self,
+        tunnel: TunnelId,
+        request: &ListRequest,
+    ) -> Result<Page<ConnectionChange>> {
+        let scope = Some(("h.tunnel", vec![tunnel.to_string()]));
+        self.list(&CONNECTION_CHANGES, scope, request, ConnectionChange::read).await
     }
 
     pub async fn executions(

@@ -34,6 +34,7 @@ async fn no_list_of_a_frontdoor_scans_a_table() {
         (&AGENTS, "a.frontdoor"),
         (&TUNNELS, "t.frontdoor"),
         (&SHARES, "s.frontdoor"),
+        (&CONNECTION_CHANGES, "h.tunnel"),
         (&EXECUTIONS, "x.frontdoor"),
         (&ORGANIZATION_EXECUTIONS, "x.organization"),
     ] {

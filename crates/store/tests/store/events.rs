@@ -3,8 +3,10 @@
 use crate::{ALL, Site, act, after, database::on_each, now, settled, tunnel_spec};
 use std::sync::Arc;
 use uuid::Uuid;
-use wicketgate_model::{Connection, ConnectionState, FrontdoorId, LoadBalancerPools, Reason, Status};
-use wicketgate_store::{Act, Claim, Claimed, EventKind, KeptAnswer, Store, StoreError};
+use wicketgate_model::{
+    Connection, ConnectionError, ConnectionState, Fault, FrontdoorId, LoadBalancerPools, ShareId, Status,
+};
+use wicketgate_store::{Act, Claim, Claimed, EventKind, KeptAnswer, Resource, Settlement, Store, StoreError};
 
 async fn told(store: &Store, since: u64) -> Vec<(EventKind, String, String)> {
     let events = store.events(None, since, 1000).await.unwrap();
@@ -38,7 +40,14 @@ fn every_change_of_status_is_told_once() {
         for (state, bytes) in [(ConnectionState::Down, 0), (ConnectionState::Up, 0), (ConnectionState::Up, 9)]
         {
             (connection.state, connection.bytes_in) = (state, bytes);
-            store.record_connections(&[(site.tunnel, connection.clone())]).await.unwrap();
+            store.record_connections(&[(site.tunnel, connection.clone())], after(5)).await.unwrap();
+        }
+        let since = after(6);
+        for message in ["one", "two", "two"] {
+            let reason = Fault::NegotiationFailed;
+            connection.last_error = Some(ConnectionError { reason, message: message.to_owned(), since });
+            connection.bytes_in += 1;
+            store.record_connections(&[(site.tunnel, connection.clone())], after(7)).await.unwrap();
         }
         store.delete_environment(site.frontdoor, site.enrolled.environment, &act()).await.unwrap();
         store.settle(&[settled(share.id, 2, Status::Deleted)]).await.unwrap();
@@ -54,13 +63,20 @@ fn every_change_of_status_is_told_once() {
                 (EventKind::Environment, &environment, "ACTIVE"),
                 (EventKind::Environment, &environment, "OFFLINE"),
                 (EventKind::Connection, &tunnel, "UP"),
+                (EventKind::Connection, &tunnel, "UP"),
+                (EventKind::Connection, &tunnel, "UP"),
                 (EventKind::Environment, &environment, "DELETED"),
                 (EventKind::Share, &share, "DELETING"),
                 (EventKind::Share, &share, "DELETED"),
             ]
         );
         let error = &store.events(Some(site.frontdoor), begin + 1, 1).await.unwrap()[0];
-        assert_eq!((error.status.as_str(), error.reason), ("ERROR", Some(Reason::AgentOffline)));
+        assert_eq!((error.status.as_str(), error.reason), ("ERROR", Some("AgentOffline")));
+        let failed = &store.events(Some(site.frontdoor), begin + 6, 1).await.unwrap()[0];
+        assert_eq!(
+            (failed.reason, failed.message.as_deref(), failed.at),
+            (Some("NegotiationFailed"), Some("one"), after(6))
+        );
         let other = crate::frontdoor(&store).await;
         assert_eq!(store.events(Some(other), 0, 10).await.unwrap(), []);
     });
@@ -178,5 +194,62 @@ fn an_act_may_expect_a_state() {
         let stale = store.delete_tunnel(frontdoor, site.tunnel, &act().expecting(after(9))).await;
         assert!(matches!(stale, Err(StoreError::Stale)));
         store.delete_tunnel(frontdoor, site.tunnel, &act().expecting(tunnel.updated_at)).await.unwrap();
+    });
+}
+
+#[test]
+fn the_last_hundred_changes_of_a_connection_are_kept() {
+    on_each(|store| async move {
+        let site = Site::new(&store).await;
+        let other = store
+            .create_tunnel(site.frontdoor, &tunnel_spec(2), &LoadBalancerPools::ipsec(), &act())
+            .await
+            .unwrap();
+        let record = async |tunnel, connection: &Connection| {
+            store.record_connections(&[(tunnel, connection.clone())], after(9)).await.unwrap();
+        };
+        let history = async |tunnel| store.connection_changes(tunnel, &ALL).await.unwrap();
+        let mut connection = Connection::down(after(4));
+        record(site.tunnel, &connection).await;
+        record(other.id, &Connection { state: ConnectionState::Up, ..connection.clone() }).await;
+        assert_eq!(history(site.tunnel).await.total, 0);
+        // A peer that fails, and tries again: once.
+        let error = |message: &str| ConnectionError {
+            reason: Fault::PreSharedKeysDiffer,
+            message: message.to_owned(),
+            since: after(5),
+        };
+        for state in [ConnectionState::Connecting, ConnectionState::Down].repeat(20) {
+            (connection.state, connection.since) = (state, after(6));
+            connection.last_error = Some(error("the keys differ"));
+            record(site.tunnel, &connection).await;
+        }
+        let changes = history(site.tunnel).await.rows;
+        assert_eq!((changes.len(), changes[0].number, changes[0].at), (1, 1, after(5)));
+        assert_eq!(changes[0].last_error.as_ref().unwrap().0, Fault::PreSharedKeysDiffer);
+        // It comes and goes, and what only counts is no change.
+        for n in 0..75 {
+            for state in [ConnectionState::Up, ConnectionState::Up, ConnectionState::Down] {
+                connection = Connection { state, since: after(10 + n), ..connection };
+                connection.bytes_in += 1;
+                connection.last_error = None;
+                record(site.tunnel, &connection).await;
+            }
+        }
+        let changes = history(site.tunnel).await;
+        assert_eq!((changes.total, changes.rows[0].number, changes.rows[99].number), (100, 52, 151));
+        assert_eq!((changes.rows[99].state, changes.rows[99].at), (ConnectionState::Down, after(84)));
+        assert_eq!(history(other.id).await.total, 1);
+        // They go with the tunnel.
+        store.delete_tunnel(site.frontdoor, other.id, &act()).await.unwrap();
+        let gone = Settlement {
+            resource: Resource::Tunnel(other.id),
+            ..settled(ShareId::new(Uuid::nil()), 2, Status::Deleted)
+        };
+        store.settle(&[gone]).await.unwrap();
+        assert_eq!(history(other.id).await.total, 1);
+        store.prune(after(31 * 86_400)).await.unwrap();
+        assert_eq!(history(other.id).await.total, 0);
+        assert_eq!(history(site.tunnel).await.total, 100);
     });
 }

@@ -273,7 +273,7 @@ fn a_new_key_leaves_the_old_one_for_a_while() {
         assert!(matches!(change(1).await, Err(StoreError::Stale)));
         assert_eq!(change(2).await.unwrap().previous_keys, tunnel.previous_keys);
         let connection = Connection::down(after(5));
-        store.record_connections(&[(site.tunnel, connection.clone())]).await.unwrap();
+        store.record_connections(&[(site.tunnel, connection.clone())], after(5)).await.unwrap();
         let read = store.tunnel(site.frontdoor, site.tunnel).await.unwrap().unwrap();
         assert_eq!(read.connection, Some(connection));
     });

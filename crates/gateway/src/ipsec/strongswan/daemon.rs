@@ -42,7 +42,8 @@ const ORDER_TIMEOUT: Duration = Duration::from_secs(15);
 /// A charon that was killed ends in milliseconds, unless the kernel holds it.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(3);
 
-const EVENTS: [&str; 5] = ["ike-updown", "child-updown", "ike-rekey", "child-rekey", "log"];
+const EVENTS: [&str; 6] =
+    ["ike-updown", "child-updown", "ike-rekey", "child-rekey", "ike-update", "log"];
 
 /// The way to a running task. Dropping it ends the task, and leaves charon.
 #[derive(Debug)]

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
-use wicketgate_model::{Algorithms, Connection, ConnectionError, ConnectionState};
+use jiff::{SignedDuration, Timestamp};
+use wicketgate_model::{Algorithms, Connection, ConnectionError, ConnectionState, Nat, Peer, SaTimes};
 use wicketgate_vici::Message;
 
 use super::{conf::Ends, fault::Faults};
@@ -11,6 +11,9 @@ use super::{conf::Ends, fault::Faults};
 /// CHILD SAs that are gone and still remembered. The last event of one may come after a look that no longer has it:
 /// were it forgotten by then, its whole totals would be added again. Ids only grow, and the events lag by a few.
 const REMEMBERED: usize = 64;
+
+/// How far two readings of one point in time may be apart.
+const SAME_TIME: SignedDuration = SignedDuration::from_secs(2);
 
 /// What was seen of the SAs so far.
 #[derive(Debug)]
@@ -20,6 +23,8 @@ pub(super) struct Sight {
     children: BTreeMap<u64, (u64, u64)>,
     /// The newest CHILD SA that was installed at the last look.
     newest: Option<u64>,
+    /// The SAs whose times are shown, by their unique ids.
+    timed: (Option<u64>, Option<u64>),
     faults: Faults,
 }
 
@@ -29,6 +34,7 @@ impl Sight {
             connection: Connection::down(now),
             children: BTreeMap::new(),
             newest: None,
+            timed: (None, None),
             faults: Faults::default(),
         }
     }
@@ -41,8 +47,7 @@ impl Sight {
     pub(super) fn lost(&mut self, now: Timestamp) {
         self.children.clear();
         (self.newest, self.faults) = (None, Faults::default());
-        self.connection.algorithms = None;
-        self.enter(ConnectionState::Down, now);
+        self.show(None, now);
     }
 
     /// A log line. Answers whether the SAs may be others than before.
@@ -66,10 +71,8 @@ impl Sight {
 
     /// All that `list-sas` told.
     pub(super) fn look(&mut self, parts: &[Message], now: Timestamp) {
-        let mut state = ConnectionState::Down;
-        let mut algorithms = None;
+        let mut shown: Option<(&Message, Option<&Message>)> = None;
         let mut seen = Vec::new();
-        let mut newest = None;
         for (_, ike) in parts.iter().flat_map(Message::sections) {
             // One that is being deleted carries no more, and its children are still to be told apart.
             seen.extend(self.count(ike));
@@ -77,21 +80,16 @@ impl Sight {
                 continue;
             }
             let children = ike.sub("child-sas").into_iter().flat_map(Message::sections);
-            let child = children.map(|(_, child)| child).filter(|c| is_installed(c)).last();
-            match child {
-                Some(child) => {
-                    state = ConnectionState::Up;
-                    newest = newest.max(child.number("uniqueid"));
-                    algorithms =
-                        Some(Algorithms { ike: proposal(ike, &IKE_PARTS), esp: proposal(child, &ESP_PARTS) });
-                }
-                None if state == ConnectionState::Down => state = ConnectionState::Connecting,
-                None => {}
+            let child = children.map(|(_, child)| child).filter(|c| is_installed(c)).max_by_key(|c| id(c));
+            // The newest CHILD SA is the one that traffic takes.
+            if shown.is_none_or(|(_, best)| child.map(id) >= best.map(id)) {
+                shown = Some((ike, child));
             }
         }
         if let Some(oldest) = self.children.keys().rev().nth(REMEMBERED).copied() {
             self.children.retain(|id, _| *id > oldest || seen.contains(id));
         }
+        let newest = shown.and_then(|(_, child)| id(child?));
         // A rekey that fails leaves what was there before: only a new CHILD SA says that all is well.
         if newest > self.newest {
             self.connection.last_error = None;
@@ -99,7 +97,34 @@ impl Sight {
         if newest.is_some() {
             self.newest = newest;
         }
-        self.connection.algorithms = algorithms;
+        self.show(shown, now);
+    }
+
+    /// Shows an IKE SA and its CHILD SA, if they are there.
+    fn show(&mut self, shown: Option<(&Message, Option<&Message>)>, now: Timestamp) {
+        let (ike, child) = (shown.map(|(ike, _)| ike), shown.and_then(|(_, child)| child));
+        let timed = (ike.and_then(id), child.and_then(id));
+        let of = |sa: Option<&Message>, age, is_same, before: Option<SaTimes>| {
+            let times = times(sa?, age, now)?;
+            Some(before.filter(|_| is_same).map_or(times, |before| steady(before, times)))
+        };
+        self.connection.ike_sa = of(ike, "established", timed.0 == self.timed.0, self.connection.ike_sa);
+        self.connection.child_sa = of(child, "install-time", timed.1 == self.timed.1, self.connection.child_sa);
+        self.timed = timed;
+        self.connection.algorithms = ike.zip(child).map(|(ike, child)| Algorithms {
+            ike: proposal(ike, &IKE_PARTS),
+            esp: proposal(child, &ESP_PARTS),
+        });
+        self.connection.peer = ike.and_then(peer);
+        self.connection.nat = ike.filter(|ike| is_established(ike)).map(|ike| Nat {
+            gateway: ike.text("nat-local") == Some("yes"),
+            peer: ike.text("nat-remote") == Some("yes"),
+        });
+        let state = match (ike, child) {
+            (_, Some(_)) => ConnectionState::Up,
+            (Some(_), None) => ConnectionState::Connecting,
+            (None, None) => ConnectionState::Down,
+        };
         self.enter(state, now);
     }
 
@@ -125,6 +150,49 @@ impl Sight {
             self.connection.bytes_out += bytes_out.saturating_sub(before.1);
         }
         ids
+    }
+}
+
+fn id(sa: &Message) -> Option<u64> {
+    sa.number("uniqueid")
+}
+
+/// Both ends have proved who they are.
+fn is_established(ike: &Message) -> bool {
+    ike.text("established").is_some()
+}
+
+fn peer(ike: &Message) -> Option<Peer> {
+    Some(Peer {
+        address: ike.text("remote-host")?.parse().ok()?,
+        port: ike.text("remote-port")?.parse().ok()?,
+        id: ike.text("remote-id").filter(|_| is_established(ike)).map(str::to_owned),
+    })
+}
+
+/// charon tells whole seconds: since `age` and until its rekey.
+fn times(sa: &Message, age: &str, now: Timestamp) -> Option<SaTimes> {
+    let seconds = |key: &str| Some(SignedDuration::from_secs(i64::try_from(sa.number(key)?).ok()?));
+    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    Some(SaTimes {
+        established_at: now.checked_sub(seconds(age)?).ok()?,
+        rekey_at: seconds("rekey-time").and_then(|left| now.checked_add(left).ok()),
+    })
+}
+
+/// Two clocks that are read in whole seconds differ by one now and then: that is no change.
+fn steady(before: SaTimes, now: SaTimes) -> SaTimes {
+    let close = |a: Timestamp, b: Timestamp| a.duration_since(b).abs() <= SAME_TIME;
+    SaTimes {
+        established_at: match now.established_at {
+            new if close(new, before.established_at) => before.established_at,
+            new => new,
+        },
+        rekey_at: match (before.rekey_at, now.rekey_at) {
+            (Some(old), Some(new)) if close(old, new) => Some(old),
+            // While it is rekeyed, charon has no time for that any more.
+            (old, new) => new.or(old),
+        },
     }
 }
 
@@ -243,6 +311,66 @@ mod tests {
         let algorithms = sight.connection().algorithms.clone().unwrap();
         assert_eq!(algorithms.ike, "AES_GCM_16-256/PRF_HMAC_SHA2_384/ECP_384");
         assert_eq!(algorithms.esp, "AES_GCM_16-256/ECP_384");
+    }
+
+    #[test]
+    fn who_and_since_when_is_told_and_stays_while_nothing_happens() {
+        let ike = |ike_id: &str, age: i64, child: &str, child_age: i64| -> Vec<Message> {
+            let child = Message::new()
+                .set("uniqueid", child)
+                .set("state", "INSTALLED")
+                .set("install-time", child_age.to_string())
+                .set("rekey-time", (3600 - child_age).to_string());
+            let ike = Message::new()
+                .set("uniqueid", ike_id)
+                .set("state", "ESTABLISHED")
+                .set("remote-host", "203.0.113.2")
+                .set("remote-port", "4500")
+                .set("remote-id", "site.example")
+                .set("nat-local", "yes")
+                .set("established", age.to_string())
+                .set("rekey-time", (28_800 - age).to_string())
+                .section("child-sas", Message::new().section("site-1", child));
+            vec![Message::new().section("tunnel", ike)]
+        };
+        let mut sight = Sight::new(at(0));
+        sight.look(&ike("1", 10, "1", 10), at(100));
+        let first = sight.connection().clone();
+        let peer = first.peer.as_ref().unwrap();
+        assert_eq!(
+            (peer.address.to_string().as_str(), peer.port, peer.id.as_deref()),
+            ("203.0.113.2", 4500, Some("site.example"))
+        );
+        assert_eq!(first.nat, Some(Nat { gateway: true, peer: false }));
+        assert_eq!(first.ike_sa, Some(SaTimes { established_at: at(90), rekey_at: Some(at(28_890)) }));
+        assert_eq!(first.child_sa, Some(SaTimes { established_at: at(90), rekey_at: Some(at(3690)) }));
+        // Half a second of difference shows as a whole one.
+        sight.look(&ike("1", 61, "1", 60), at(150));
+        assert_eq!(*sight.connection(), first);
+        // A rekey is seen, however soon it comes.
+        sight.look(&ike("1", 62, "2", 0), at(152));
+        assert_eq!(sight.connection().child_sa.unwrap().established_at, at(152));
+        assert_eq!(sight.connection().ike_sa, first.ike_sa);
+        sight.look(&ike("2", 0, "2", 1), at(153));
+        assert_eq!(sight.connection().ike_sa.unwrap().established_at, at(153));
+        assert_eq!(sight.connection().since, first.since);
+        // A NAT gives the peer another port.
+        let mut moved = ike("2", 1, "2", 2);
+        moved[0] = Message::new().section(
+            "tunnel",
+            Message::new()
+                .set("uniqueid", "2")
+                .set("state", "CONNECTING")
+                .set("remote-host", "203.0.113.2")
+                .set("remote-port", "60001")
+                .set("remote-id", "%any"),
+        );
+        sight.look(&moved, at(154));
+        let seen = sight.connection();
+        assert_eq!(seen.peer.as_ref().map(|p| (p.port, p.id.clone())), Some((60001, None)));
+        assert_eq!((seen.nat, seen.ike_sa, seen.child_sa), (None, None, None));
+        sight.look(&[], at(155));
+        assert_eq!(sight.connection().peer, None);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::api::{locations::LOCATIONS, wire::vpn_config::FORMATS};
 use wicketgate_store::{
-    AGENTS, API_ACCOUNTS, ENVIRONMENTS, EXECUTIONS, FRONTDOORS, Listing, ORGANIZATION_EXECUTIONS, SHARES,
+    AGENTS, API_ACCOUNTS, CONNECTION_CHANGES, ENVIRONMENTS, EXECUTIONS, FRONTDOORS, Listing, ORGANIZATION_EXECUTIONS, SHARES,
     TUNNELS,
 };
 
@@ -116,6 +116,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
     op("get", below!("/ipsec-tunnels/{id}/metrics"), "getIpsecTunnelMetrics", READ).about("IPsec tunnels", "What the shares of a tunnel carried").with(METRICS).answers(&[(200, "Metrics")]),
     op("get", below!("/ipsec-tunnels/{id}/vpn-config"), "getVpnConfig", WRITE).about("IPsec tunnels", "What the device of the remote site has to know, its key included; who reads it is recorded").with(One("format", &FORMATS)).answers(&[(200, "VpnConfig")]).fails(&[409]),
     op("post", below!("/ipsec-tunnels/{id}/psk"), "rotatePreSharedKey", WRITE).about("IPsec tunnels", "Change the pre-shared key; the old one works for another day, or as long as is asked for").maybe_body("PreSharedKeyRequest").answers(&[(202, "IpsecTunnel")]),
+    op("get", below!("/ipsec-tunnels/{id}/connection-history"), "listConnectionChanges", READ).about("IPsec tunnels", "List the last 100 changes of a tunnel's connection: each time it came up or went down, failed in another way, or had another peer or algorithms").with(List(&CONNECTION_CHANGES)).answers(&[(200, "ConnectionChangePage")]),
     op("get", below!("/environments"), "listEnvironments", READ).about("Environments", "List the environments of a Frontdoor").with(List(&ENVIRONMENTS)).answers(&[(200, "EnvironmentPage")]),
     op("get", below!("/environments/{id}"), "getEnvironment", READ).about("Environments", "Read an environment").answers(&[(200, "Environment")]),
     op("patch", below!("/environments/{id}"), "renameEnvironment", WRITE).about("Environments", "Name an environment").with(IF_MATCH).body("EnvironmentPatch").answers(&[(200, "Environment")]),

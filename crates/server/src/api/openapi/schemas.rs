@@ -45,6 +45,12 @@ pub(super) fn all() -> Value {
     for (name, list, properties, required) in [
         ("IpsecShare", "ipsecShareList", share::properties(), share::REQUIRED),
         ("IpsecTunnel", "ipsecTunnelList", tunnel::properties(), tunnel::REQUIRED),
+        (
+            "ConnectionChange",
+            "connectionChangeList",
+            tunnel::connection_change(),
+            &["number", "at", "state"][..],
+        ),
         ("Environment", "environmentList", environment::properties(), environment::REQUIRED),
         ("Agent", "agentList", agent::properties(), agent::REQUIRED),
         ("Frontdoor", "frontdoorList", frontdoor::properties(), frontdoor::REQUIRED),

@@ -46,7 +46,7 @@ pub(in crate::api) fn event(row: &EventRow) -> String {
         id: &row.resource,
         status: &row.status,
         status_detail: row.reason.map(|reason| Detail {
-            reason: reason.as_str(),
+            reason,
             message: row.message.as_deref().unwrap_or_default(),
         }),
         at: row.at,

@@ -112,7 +112,12 @@ impl Tunnel {
 
     pub(in crate::api) fn links(&self) -> Links {
         let own = Self::path(self.frontdoor_id, self.id);
-        vec![("metrics", format!("{own}/metrics")), ("vpnConfig", format!("{own}/vpn-config")), ("self", own)]
+        vec![
+            ("metrics", format!("{own}/metrics")),
+            ("vpnConfig", format!("{own}/vpn-config")),
+            ("connectionHistory", format!("{own}/connection-history")),
+            ("self", own),
+        ]
     }
 }
 

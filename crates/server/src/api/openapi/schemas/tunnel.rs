@@ -83,6 +83,23 @@ pub(super) fn connection() -> Value {
             "since": time(""),
             "algorithms": {"type": "object", "additionalProperties": false, "required": ["ike", "esp"],
                 "properties": {"ike": text("AES_GCM_16-256/PRF_HMAC_SHA2_384/ECP_384"), "esp": text("AES_GCM_16-256")}},
+            "peer": {
+                "type": "object", "additionalProperties": false, "required": ["address", "port"],
+                "description": "The other end, from when it is negotiated with",
+                "properties": {
+                    "address": ipv4("What its packets come from; behind a NAT, the NAT's"),
+                    "port": {"type": "integer", "minimum": 0, "maximum": 65535},
+                    "id": {"type": "string", "description": "The IKE identity that it has proved"},
+                },
+            },
+            "nat": {
+                "type": "object", "additionalProperties": false, "required": ["gateway", "peer"],
+                "description": "Which side is behind a translation, as IKE sees it (RFC 7296 §2.23). The gateway's always \
+                    is: each tunnel has an address of its own behind the host's",
+                "properties": {"gateway": {"type": "boolean"}, "peer": {"type": "boolean"}},
+            },
+            "ikeSa": sa("IKE SA"),
+            "childSa": sa("CHILD SA that traffic takes"),
             "bytesIn": {"type": "integer", "minimum": 0},
             "bytesOut": {"type": "integer", "minimum": 0},
             "lastError": {
@@ -95,6 +112,36 @@ pub(super) fn connection() -> Value {
                     "since": time("Since when every try has failed like this"),
                 },
             },
+        },
+    })
+}
+
+/// A change says how the connection was from then on.
+pub(super) fn connection_change() -> Value {
+    let connection = connection();
+    let mut error = connection["properties"]["lastError"].clone();
+    error["required"] = json!(["reason", "message"]);
+    error["description"] = json!("What stood in the way then");
+    if let Some(Value::Object(properties)) = error.get_mut("properties") {
+        properties.remove("since");
+    }
+    json!({
+        "number": {"type": "integer", "minimum": 1, "description": "Counts the tunnel's changes, those that are forgotten too"},
+        "at": time(""),
+        "state": one_of(&TUNNELS, "connection.state"),
+        "peer": connection["properties"]["peer"],
+        "algorithms": connection["properties"]["algorithms"],
+        "lastError": error,
+    })
+}
+
+fn sa(of: &str) -> Value {
+    json!({
+        "type": "object", "additionalProperties": false, "required": ["establishedAt"],
+        "description": format!("The {of}; a rekey makes a new one"),
+        "properties": {
+            "establishedAt": time(""),
+            "rekeyAt": time("When the gateway rekeys it, if the peer does not do so before"),
         },
     })
 }

@@ -1,0 +1,30 @@
+//! `/{frontdoorId}/ipsec-tunnels/{id}/connection-history`: what became of a tunnel's connection.
+
+use super::{
+    access::{InFrontdoor, PathId},
+    tunnels,
+    wire::{answer::Format, connection_change::ConnectionChange, query::Query, tunnel::Tunnel},
+};
+use crate::{
+    auth::Scope,
+    error::{ApiError, Kind},
+    state::AppState,
+};
+use axum::{extract::State, response::Response};
+use wicketgate_store::CONNECTION_CHANGES;
+
+pub(super) async fn list(
+    State(state): State<AppState>,
+    at: InFrontdoor,
+    id: PathId,
+    format: Format,
+    query: Query,
+) -> Result<Response, ApiError> {
+    at.need_shares(Scope::Read)?;
+    let query = query.list(&CONNECTION_CHANGES)?;
+    let tunnel = tunnels::find(&state, &at, id.parse(Kind::Tunnel)?).await?.id;
+    let page = state.store.connection_changes(tunnel, &query.request).await?;
+    let rows = page.rows.into_iter().map(|row| (ConnectionChange::of(row), Vec::new())).collect();
+    let path = format!("{}/connection-history", Tunnel::path(at.id(), tunnel));
+    Ok(format.page("connectionChangeList", &path, &query, page.total, rows))
+}

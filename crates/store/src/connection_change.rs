@@ -1,0 +1,128 @@
+//! What became of tunnels' connections: the last changes of each.
+//!
+//! Invariants: a change is written in the transaction that writes the connection. A peer that tries every few seconds,
+//! and fails as it did before, changes nothing: else its tries would soon be all that is kept.
+
+use crate::{
+    Result, StoreError,
+    columns::{number, parsed_option, shown, text, time},
+    transaction::Transaction,
+};
+use jiff::Timestamp;
+use sqlx::{Row, any::AnyRow};
+use wicketgate_model::{Algorithms, Connection, ConnectionError, ConnectionState, Fault, Peer, TunnelId};
+
+/// Changes that are kept of each tunnel.
+pub(crate) const MOST: i64 = 100;
+
+/// One change: how the connection was from then on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionChange {
+    /// Counts the tunnel's changes from 1.
+    pub number: u64,
+    pub at: Timestamp,
+    pub state: ConnectionState,
+    pub peer: Option<Peer>,
+    pub algorithms: Option<Algorithms>,
+    pub last_error: Option<(Fault, String)>,
+}
+
+impl ConnectionChange {
+    pub(crate) fn read(row: &AnyRow) -> Result<Self> {
+        let state = text(row, "state")?;
+        let error: Option<String> = row.try_get("error")?;
+        let message: Option<String> = row.try_get("error_message")?;
+        let (ike, esp): (Option<String>, Option<String>) = (row.try_get("ike")?, row.try_get("esp")?);
+        let port: Option<i64> = row.try_get("peer_port")?;
+        let address = parsed_option(row, "peer_address")?;
+        Ok(Self {
+            number: number(row, "number")?,
+            at: time(row, "at")?,
+            state: ConnectionState::ALL
+                .into_iter()
+                .find(|s| s.as_str() == state)
+                .ok_or(StoreError::Corrupt { column: "state" })?,
+            peer: match (address, port.and_then(|p| u16::try_from(p).ok())) {
+                (Some(address), Some(port)) => Some(Peer { address, port, id: row.try_get("peer_id")? }),
+                _ => None,
+            },
+            algorithms: ike.zip(esp).map(|(ike, esp)| Algorithms { ike, esp }),
+            last_error: error
+                .and_then(|name| Fault::ALL.into_iter().find(|f| f.as_str() == name))
+                .zip(message),
+        })
+    }
+}
+
+/// What counts as a change if it differs: whether traffic can flow, and with whom and how; and what is wrong.
+#[derive(PartialEq)]
+struct Essence<'a> {
+    is_up: bool,
+    with: Option<(Option<&'a Peer>, Option<&'a Algorithms>)>,
+    error: Option<(Fault, &'a str)>,
+}
+
+impl<'a> Essence<'a> {
+    fn of(connection: Option<&'a Connection>) -> Self {
+        let up = connection.filter(|c| c.state == ConnectionState::Up);
+        Self {
+            is_up: up.is_some(),
+            with: up.map(|c| (c.peer.as_ref(), c.algorithms.as_ref())),
+            error: connection.and_then(|c| error(c.last_error.as_ref())),
+        }
+    }
+}
+
+/// Of an error, what is no change while it stays.
+pub(crate) fn error(error: Option<&ConnectionError>) -> Option<(Fault, &str)> {
+    error.map(|e| (e.reason, e.message.as_str()))
+}
+
+/// Keeps what changed from `before` to `after`, if something did, and forgets what is too old.
+pub(crate) async fn keep(
+    tx: &mut Transaction,
+    tunnel: TunnelId,
+    before: Option<&Connection>,
+    after: &Connection,
+    now: Timestamp,
+) -> Result<()> {
+    let (was, is) = (Essence::of(before), Essence::of(Some(after)));
+    if was == is {
+        return Ok(());
+    }
+    let at = match &after.last_error {
+        _ if was.is_up != is.is_up => after.since,
+        Some(error) if was.error != is.error => error.since,
+        _ => now,
+    };
+    let row = sqlx::query(
+        "UPDATE ipsec_tunnel SET connection_changes = connection_changes + 1 WHERE id = $1 RETURNING connection_changes",
+    )
+    .bind(tunnel.to_string())
+    .fetch_one(&mut **tx)
+    .await?;
+    let newest: i64 = number(&row, "connection_changes")?;
+    sqlx::query(
+        "INSERT INTO connection_change (tunnel, number, at, state, peer_address, peer_port, peer_id, ike, esp, error, \
+         error_message) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+    )
+    .bind(tunnel.to_string())
+    .bind(newest)
+    .bind(at.as_microsecond())
+    .bind(after.state.as_str())
+    .bind(after.peer.as_ref().map(|p| p.address.to_string()))
+    .bind(after.peer.as_ref().map(|p| i64::from(p.port)))
+    .bind(after.peer.as_ref().and_then(|p| p.id.clone()))
+    .bind(after.algorithms.as_ref().map(|a| a.ike.clone()))
+    .bind(after.algorithms.as_ref().map(|a| a.esp.clone()))
+    .bind(after.last_error.as_ref().map(|e| e.reason.as_str()))
+    .bind(after.last_error.as_ref().map(|e| shown(&e.message)))
+    .execute(&mut **tx)
+    .await?;
+    sqlx::query("DELETE FROM connection_change WHERE tunnel = $1 AND number <= $2")
+        .bind(tunnel.to_string())
+        .bind(newest - MOST)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
