@@ -237,6 +237,7 @@ async fn fill(home: &Path) -> Result<Stock> {
             key: PreSharedKey::from_random([4; 32]),
             ike_proposals: None,
             esp_proposals: None,
+            initiate: false,
             tags: Default::default(),
         };
         tunnels.push(store.create_tunnel(frontdoor, &spec, &LoadBalancerPools::loopback(), &act).await?.id);

@@ -12,6 +12,7 @@ mod entry_point;
 mod first_failures;
 mod half_close;
 mod honest_ends;
+mod initiate;
 mod kernel_esp;
 mod overlapping;
 mod problems;

@@ -175,6 +175,7 @@ fn desired(n: u8, keys: &[&str]) -> TunnelDesired {
         keys: keys.iter().map(|k| k.parse().unwrap()).collect(),
         ike_proposals: Default::default(),
         esp_proposals: Default::default(),
+        initiate: false,
     }
 }
 

@@ -94,6 +94,7 @@ impl Told {
             keys: vec![PreSharedKey::from_random([1; 32])],
             ike_proposals: Default::default(),
             esp_proposals: Default::default(),
+            initiate: false,
         })
     }
 

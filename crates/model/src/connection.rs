@@ -126,12 +126,14 @@ pub enum Fault {
     PeerRefusedGateway,
     /// The peer speaks IKEv1.
     IkeVersionDiffers,
+    /// Nothing comes back from the peer.
+    PeerDoesNotAnswer,
     /// Another failure, which the message names as IKE does.
     NegotiationFailed,
 }
 
 impl Fault {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::PreSharedKeysDiffer,
         Self::PeerIdentityDiffers,
         Self::GatewayIdentityDiffers,
@@ -140,6 +142,7 @@ impl Fault {
         Self::TrafficSelectorsDiffer,
         Self::PeerRefusedGateway,
         Self::IkeVersionDiffers,
+        Self::PeerDoesNotAnswer,
         Self::NegotiationFailed,
     ];
 
@@ -153,6 +156,7 @@ impl Fault {
             Self::TrafficSelectorsDiffer => "TrafficSelectorsDiffer",
             Self::PeerRefusedGateway => "PeerRefusedGateway",
             Self::IkeVersionDiffers => "IkeVersionDiffers",
+            Self::PeerDoesNotAnswer => "PeerDoesNotAnswer",
             Self::NegotiationFailed => "NegotiationFailed",
         }
     }

@@ -33,6 +33,9 @@ pub struct TunnelDesired {
     pub ike_proposals: IkeProposals,
     #[serde(default)]
     pub esp_proposals: EspProposals,
+    /// The gateway starts the connection, and again whenever it is down; else it waits for the peer to do so.
+    #[serde(default)]
+    pub initiate: bool,
 }
 
 /// A share as its gateway should serve it. Its target is in the assignment, which only agents act on.

@@ -488,6 +488,7 @@ fn tunnel_desired(row: &TunnelRow, now: Timestamp) -> TunnelDesired {
         keys: std::iter::once(row.key.clone()).chain(previous).collect(),
         ike_proposals: row.ike_proposals.clone().unwrap_or_default(),
         esp_proposals: row.esp_proposals.clone().unwrap_or_default(),
+        initiate: row.initiate,
     }
 }
 

@@ -54,6 +54,12 @@ impl AppState {
         Act { claim, ..Act::new(principal.actor.clone(), now(), Uuid::now_v7) }
     }
 
+    /// Whether the gateway has ESP in UDP only (RFC 3948).
+    pub(crate) fn needs_udp_encapsulation(&self) -> bool {
+        // What gateways call it: the kernel's ESP is the other one.
+        self.gateway.borrow().esp == "userland"
+    }
+
     pub(crate) fn gateway_address(&self) -> Option<Ipv4Addr> {
         self.gateway.borrow().public_address
     }

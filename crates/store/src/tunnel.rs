@@ -13,8 +13,8 @@ use jiff::Timestamp;
 use sqlx::{Row, any::AnyRow};
 use std::net::Ipv4Addr;
 use wicketgate_model::{
-    Connection, EspProposals, FrontdoorId, Generation, IkeProposals, LoadBalancerPools,
-    LocationId, PeerAddress, PeerCidr, PeerId, PreSharedKey, ResourceName, Standing, Status, TunnelId,
+    Connection, EspProposals, FrontdoorId, Generation, IkeProposals, LoadBalancerPools, LocationId,
+    PeerAddress, PeerCidr, PeerId, PreSharedKey, ResourceName, Standing, Status, TunnelId,
 };
 
 #[derive(Debug, Clone)]
@@ -35,6 +35,8 @@ pub struct TunnelRow {
     /// `None`: what the gateway offers by itself.
     pub ike_proposals: Option<IkeProposals>,
     pub esp_proposals: Option<EspProposals>,
+    /// The gateway starts the connection.
+    pub initiate: bool,
     pub generation: Generation,
     pub standing: Standing,
     /// `None` until a gateway has reported it.
@@ -59,6 +61,8 @@ pub struct TunnelSpec {
     /// `None`: what the gateway offers by itself.
     pub ike_proposals: Option<IkeProposals>,
     pub esp_proposals: Option<EspProposals>,
+    /// The gateway starts the connection; else it only answers.
+    pub initiate: bool,
     pub tags: Tags,
 }
 
@@ -73,6 +77,7 @@ impl TunnelRow {
             key: self.key.clone(),
             ike_proposals: self.ike_proposals.clone(),
             esp_proposals: self.esp_proposals.clone(),
+            initiate: self.initiate,
             tags: self.tags.clone(),
         }
     }
@@ -92,6 +97,7 @@ impl TunnelRow {
             previous_keys: PreviousKeys::read(&text(row, "previous_keys")?)?,
             ike_proposals: json_option(row, "ike_proposals")?,
             esp_proposals: json_option(row, "esp_proposals")?,
+            initiate: number::<i64>(row, "initiate")? != 0,
             generation: generation(row)?,
             standing: standing(row)?,
             connection: json_option(row, "connection")?,
@@ -132,8 +138,9 @@ impl Store {
         let row = sqlx::query(
             "INSERT INTO ipsec_tunnel (id, frontdoor, name, location, peer_address, peer_cidr, peer_id, \
              load_balancer_ip, slot, pre_shared_key, tags, generation, status, status_since, created_at, updated_at, \
-             created_by, revision, ike_proposals, esp_proposals) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 1, 'NEW', $12, $12, $12, $13, $14, $15, $16) RETURNING *",
+             created_by, revision, ike_proposals, esp_proposals, initiate) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 1, 'NEW', $12, $12, $12, $13, $14, $15, $16, $17) \
+             RETURNING *",
         )
         .bind(id.to_string())
         .bind(frontdoor.to_string())
@@ -151,6 +158,7 @@ impl Store {
         .bind(write.revision)
         .bind(json_text("ike_proposals", spec.ike_proposals.as_ref())?)
         .bind(json_text("esp_proposals", spec.esp_proposals.as_ref())?)
+        .bind(i64::from(spec.initiate))
         .fetch_one(write.db())
         .await?;
         let tunnel = TunnelRow::read(&row)?;
@@ -214,7 +222,7 @@ impl Store {
         let row = sqlx::query(
             "UPDATE ipsec_tunnel SET name = $1, peer_address = $2, peer_cidr = $3, peer_id = $4, \
              load_balancer_ip = $5, pre_shared_key = $6, previous_keys = $7, ike_proposals = $8, \
-             esp_proposals = $13, tags = $9, \
+             esp_proposals = $13, initiate = $14, tags = $9, \
              generation = generation + 1, status = 'NEW', status_since = $10, updated_at = $10, reason = NULL, \
              message = NULL, detail_since = NULL, revision = $11 WHERE id = $12 RETURNING *",
         )
@@ -231,6 +239,7 @@ impl Store {
         .bind(write.revision)
         .bind(id.to_string())
         .bind(json_text("esp_proposals", spec.esp_proposals.as_ref())?)
+        .bind(i64::from(spec.initiate))
         .fetch_one(write.db())
         .await?;
         let tunnel = TunnelRow::read(&row)?;

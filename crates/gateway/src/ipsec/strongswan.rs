@@ -3,6 +3,7 @@
 //! What belongs to a tunnel is named after the instance and the tunnel's slot, and its directory is made first and
 //! removed last: whatever happens in between, the next run finds all that is left by the directories.
 
+mod calls;
 mod charon;
 mod conf;
 mod daemon;

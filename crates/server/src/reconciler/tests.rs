@@ -76,6 +76,7 @@ impl Bench {
             key: PreSharedKey::from_random([4; 32]),
             ike_proposals: None,
             esp_proposals: None,
+            initiate: false,
             tags: Default::default(),
         };
         let pools = wicketgate_model::LoadBalancerPools::ipsec();

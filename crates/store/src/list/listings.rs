@@ -6,8 +6,8 @@ use super::{
     Scope, Wanted,
 };
 use crate::{
-    Action, AgentRow, ApiAccountRow, ConnectionChange, EnvironmentRow, ExecutionRow, ExecutionStatus, FrontdoorRow, Page,
-    PageRequest, Reach, ResourceType, Result, ShareRow, Store, TunnelRow,
+    Action, AgentRow, ApiAccountRow, ConnectionChange, EnvironmentRow, ExecutionRow, ExecutionStatus,
+    FrontdoorRow, Page, PageRequest, Reach, ResourceType, Result, ShareRow, Store, TunnelRow,
 };
 use wicketgate_model::{ConnectionState, EnvironmentId, Fault, FrontdoorId, Reason, Status, TunnelId};
 
@@ -194,6 +194,7 @@ pub static TUNNELS: Listing = Listing::new(
         Property::new("gatewayPublicIp", Text, "t.location").optional(),
         Property::new("ikeProposals", List, "t.ike_proposals").optional(),
         Property::new("espProposals", List, "t.esp_proposals").optional(),
+        Property::new("initiate", Boolean, "t.initiate"),
         Property::new("connection.state", Enum(&CONNECTIONS), "COALESCE(t.connection_state, 'DOWN')"),
         Property::new("connection.since", Timestamp, "COALESCE(t.connection_since, t.created_at)"),
         Property::new("connection.algorithms.ike", Text, "t.connection_ike").optional(),

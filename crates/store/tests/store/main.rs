@@ -51,6 +51,7 @@ fn tunnel_spec(n: u8) -> TunnelSpec {
         key: PreSharedKey::from_random([n; 32]),
         ike_proposals: None,
         esp_proposals: None,
+        initiate: false,
         tags: Tags::new(),
     }
 }

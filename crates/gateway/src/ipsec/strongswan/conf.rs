@@ -67,6 +67,9 @@ pub(super) struct Wanted {
     pub(super) connection: Message,
     pub(super) ends: Ends,
     pub(super) keys: Vec<PreSharedKey>,
+    /// The gateway starts the connection. Not by charon's own start actions, which end what is up when the connection is
+    /// loaded again, as for another key.
+    pub(super) initiate: bool,
     ike_proposals: IkeProposals,
     esp_proposals: EspProposals,
 }
@@ -109,6 +112,7 @@ impl Wanted {
             connection: Message::new().section(CONNECTION, connection),
             ends,
             keys: tunnel.keys.clone(),
+            initiate: tunnel.initiate,
             ike_proposals: tunnel.ike_proposals.clone(),
             esp_proposals: tunnel.esp_proposals.clone(),
         }
@@ -189,8 +193,11 @@ async fn terminate(client: &Client) -> Result<(), Error> {
     }
 }
 
-/// Makes charon try to reach the peer once, without waiting for how that goes.
+/// Makes charon try to reach the peer once, without waiting for how that goes. It may refuse: while another try is on.
 pub(super) async fn initiate(client: &Client) -> Result<(), Error> {
     let child = Message::new().set("ike", CONNECTION).set("child", CHILD).set("timeout", "-1");
-    client.request("initiate", child).await.map(|_| ())
+    match client.request("initiate", child).await {
+        Ok(_) | Err(Error::Failed { .. }) => Ok(()),
+        Err(e) => Err(e),
+    }
 }

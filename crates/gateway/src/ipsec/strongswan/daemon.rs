@@ -8,13 +8,14 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 use tracing::{debug, info, warn};
 use wicketgate_model::{ConnectionState, Problem, Reason};
 use wicketgate_vici::{Client, Events, Message};
 
 use super::{
+    calls::Calls,
     charon::{Charon, Home},
     conf::{Wanted, initiate},
     fault::peer_refuses,
@@ -22,8 +23,10 @@ use super::{
 };
 use crate::ipsec::Report;
 
-/// Byte counters grow without an event.
+/// Byte counters grow without an event: while they do, they are looked at this often, and while they rest, more and more
+/// rarely. A gateway may have hundreds of tunnels, and most of them rest.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+const LOOK_RARELY: Duration = Duration::from_secs(30);
 
 /// A burst of events is answered by one look.
 const LOOK_AFTER: Duration = Duration::from_millis(50);
@@ -42,8 +45,7 @@ const ORDER_TIMEOUT: Duration = Duration::from_secs(15);
 /// A charon that was killed ends in milliseconds, unless the kernel holds it.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(3);
 
-const EVENTS: [&str; 6] =
-    ["ike-updown", "child-updown", "ike-rekey", "child-rekey", "ike-update", "log"];
+const EVENTS: [&str; 6] = ["ike-updown", "child-updown", "ike-rekey", "child-rekey", "ike-update", "log"];
 
 /// The way to a running task. Dropping it ends the task, and leaves charon.
 #[derive(Debug)]
@@ -68,6 +70,7 @@ impl Daemon {
             wanted: None,
             sight: Sight::new(Timestamp::now()),
             was_up: false,
+            calls: Calls::default(),
             proved: 0,
         };
         tokio::spawn(task.run());
@@ -114,6 +117,7 @@ struct Task {
     sight: Sight,
     /// The peer was connected to a charon that died: the peer does not know yet.
     was_up: bool,
+    calls: Calls,
     /// The place of the key that charon proves to the peer.
     proved: usize,
 }
@@ -207,11 +211,10 @@ impl Task {
                 initiate(&client).await?;
             }
         }
-        let mut look_every = interval(LOOK_EVERY);
-        look_every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut look_soon = None;
+        let mut look_at = Instant::now();
+        let mut pause = LOOK_EVERY;
         loop {
-            let look_at = look_soon;
+            let call_at = self.calls.at();
             tokio::select! {
                 () = charon.exited() => return Ok(End::Died("the IKE daemon ended".to_owned())),
                 order = self.orders.recv() => match order {
@@ -223,22 +226,31 @@ impl Task {
                         }
                         return Ok(End::Stopped);
                     }
-                    Some(Order::Configure(wanted, done)) => self.configure(&client, wanted, done).await?,
+                    Some(Order::Configure(wanted, done)) => {
+                        self.configure(&client, wanted, done).await?;
+                        look_at = look_at.min(Instant::now() + LOOK_AFTER);
+                    }
                 },
                 event = events.receive() => {
                     let (name, message) = event?;
                     if message.text("msg").is_some_and(peer_refuses) {
                         self.prove_another(&client).await?;
                     }
-                    if self.take(&name, &message) && look_soon.is_none() {
-                        look_soon = Some(Instant::now() + LOOK_AFTER);
+                    if self.take(&name, &message) {
+                        look_at = look_at.min(Instant::now() + LOOK_AFTER);
                     }
                 }
-                () = at(look_at) => {
-                    look_soon = None;
-                    self.look(&client).await?;
+                () = sleep_until(look_at) => {
+                    let is_still = !self.look(&client).await?;
+                    pause = if is_still { (pause * 2).min(LOOK_RARELY) } else { LOOK_EVERY };
+                    look_at = Instant::now() + pause;
                 }
-                _ = look_every.tick() => self.look(&client).await?,
+                () = at(call_at) => {
+                    self.calls.called();
+                    debug!(dir = %self.home.dir.display(), "the peer is called");
+                    initiate(&client).await?;
+                    look_at = look_at.min(Instant::now() + LOOK_AFTER);
+                }
             }
         }
     }
@@ -295,11 +307,16 @@ impl Task {
         self.sight.log(line, ends, Timestamp::now())
     }
 
-    async fn look(&mut self, client: &Client) -> Result<(), wicketgate_vici::Error> {
+    /// Looks at the SAs; answers whether anything is as it was not before, or is about to be.
+    async fn look(&mut self, client: &Client) -> Result<bool, wicketgate_vici::Error> {
         let parts = client.stream_request("list-sas", "list-sa", Message::new()).await?;
+        let before = self.sight.connection().clone();
         self.sight.look(&parts, Timestamp::now());
         self.publish();
-        Ok(())
+        let is_wanted = self.wanted.as_ref().is_some_and(|w| w.initiate);
+        self.calls.look(is_wanted, self.sight.line(), Instant::now());
+        let now = self.sight.connection();
+        Ok(*now != before || now.state == ConnectionState::Connecting)
     }
 
     fn publish(&self) {
@@ -309,7 +326,7 @@ impl Task {
 
 async fn at(due: Option<Instant>) {
     match due {
-        Some(due) => sleep(due.saturating_duration_since(Instant::now())).await,
+        Some(due) => sleep_until(due).await,
         None => std::future::pending().await,
     }
 }

@@ -49,6 +49,10 @@ impl Faults {
             let before = std::mem::take(self);
             return Some(before.cause.unwrap_or_else(|| from_notify(line, notify, before.offered, ends)));
         }
+        if line.starts_with("giving up after ") && line.contains("retransmit") {
+            *self = Self::default();
+            return Some((Fault::PeerDoesNotAnswer, SILENCE.to_owned()));
+        }
         if let Some(ids) = line.strip_prefix("looking for peer configs matching ") {
             self.ids = identities(ids);
         } else if line == "no matching peer config found" {
@@ -74,12 +78,15 @@ impl Faults {
 
 const KEYS: &str = "the pre-shared keys differ: put the key of the tunnel's vpn-config into the site's device, or \
     give the tunnel the device's key with POST …/psk";
+const SILENCE: &str = "the peer does not answer: make sure that the site's device is up, that it has the address \
+    peerPublicIp, and that UDP 500 and 4500 get through both ways";
 const VERSION: &str = "the peer speaks IKEv1: set its device to IKEv2";
 
-/// Whether the peer, which has proved that it knows a key, does not take what we proved to it: it has another one
-/// of the tunnel's keys (RFC 7296 §2.21.2).
+/// Whether the peer does not take what we proved to it: it has another one of the tunnel's keys. It says so after it has
+/// proved itself (RFC 7296 §2.21.2), or, where the gateway called, in its answer.
 pub(super) fn peer_refuses(line: &str) -> bool {
-    line.starts_with("parsed INFORMATIONAL request") && failure(line) == Some("AUTHENTICATION_FAILED")
+    (line.starts_with("parsed INFORMATIONAL request") || line.starts_with("parsed IKE_AUTH response"))
+        && failure(line) == Some("AUTHENTICATION_FAILED")
 }
 
 /// The failure that a message which came or went carries: `generating IKE_AUTH response 1 [ N(AUTH_FAILED) ]`.
@@ -249,8 +256,16 @@ mod tests {
         ] {
             assert_eq!(last(&[refusal]).unwrap().0, Fault::PeerRefusedGateway);
         }
-        assert!(!peer_refuses("parsed IKE_AUTH response 1 [ N(AUTH_FAILED) ]"));
+        assert!(!peer_refuses(REFUSED));
+        assert!(peer_refuses("parsed IKE_AUTH response 1 [ N(AUTH_FAILED) ]"));
         assert!(peer_refuses("parsed INFORMATIONAL request 2 [ N(AUTH_FAILED) ]"));
+    }
+
+    #[test]
+    fn silence_has_a_name() {
+        let (fault, message) = last(&[CAME, "giving up after 4 retransmits"]).unwrap();
+        assert_eq!(fault, Fault::PeerDoesNotAnswer);
+        assert!(message.contains("UDP 500 and 4500"));
     }
 
     #[test]

@@ -25,7 +25,18 @@ pub(super) struct Sight {
     newest: Option<u64>,
     /// The SAs whose times are shown, by their unique ids.
     timed: (Option<u64>, Option<u64>),
+    line: Line,
     faults: Faults,
+}
+
+/// Whether there is a reason to call the peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Line {
+    /// A CHILD SA is installed.
+    Up,
+    /// An IKE SA is being made, by either side.
+    Busy,
+    Free,
 }
 
 impl Sight {
@@ -35,6 +46,7 @@ impl Sight {
             children: BTreeMap::new(),
             newest: None,
             timed: (None, None),
+            line: Line::Free,
             faults: Faults::default(),
         }
     }
@@ -43,9 +55,14 @@ impl Sight {
         &self.connection
     }
 
+    pub(super) fn line(&self) -> Line {
+        self.line
+    }
+
     /// The daemon is gone, and all SAs with it; the next one counts unique ids from 1 again.
     pub(super) fn lost(&mut self, now: Timestamp) {
         self.children.clear();
+        self.line = Line::Free;
         (self.newest, self.faults) = (None, Faults::default());
         self.show(None, now);
     }
@@ -73,6 +90,7 @@ impl Sight {
     pub(super) fn look(&mut self, parts: &[Message], now: Timestamp) {
         let mut shown: Option<(&Message, Option<&Message>)> = None;
         let mut seen = Vec::new();
+        let mut is_busy = false;
         for (_, ike) in parts.iter().flat_map(Message::sections) {
             // One that is being deleted carries no more, and its children are still to be told apart.
             seen.extend(self.count(ike));
@@ -81,6 +99,7 @@ impl Sight {
             }
             let children = ike.sub("child-sas").into_iter().flat_map(Message::sections);
             let child = children.map(|(_, child)| child).filter(|c| is_installed(c)).max_by_key(|c| id(c));
+            is_busy |= ike.text("state") == Some("CONNECTING");
             // The newest CHILD SA is the one that traffic takes.
             if shown.is_none_or(|(_, best)| child.map(id) >= best.map(id)) {
                 shown = Some((ike, child));
@@ -97,6 +116,11 @@ impl Sight {
         if newest.is_some() {
             self.newest = newest;
         }
+        self.line = match shown {
+            Some((_, Some(_))) => Line::Up,
+            _ if is_busy => Line::Busy,
+            _ => Line::Free,
+        };
         self.show(shown, now);
     }
 
@@ -109,7 +133,8 @@ impl Sight {
             Some(before.filter(|_| is_same).map_or(times, |before| steady(before, times)))
         };
         self.connection.ike_sa = of(ike, "established", timed.0 == self.timed.0, self.connection.ike_sa);
-        self.connection.child_sa = of(child, "install-time", timed.1 == self.timed.1, self.connection.child_sa);
+        self.connection.child_sa =
+            of(child, "install-time", timed.1 == self.timed.1, self.connection.child_sa);
         self.timed = timed;
         self.connection.algorithms = ike.zip(child).map(|(ike, child)| Algorithms {
             ike: proposal(ike, &IKE_PARTS),

@@ -28,6 +28,7 @@ pub(in crate::api) const PROPERTIES: Properties = Properties {
         "preSharedKey",
         "ikeProposals",
         "espProposals",
+        "initiate",
         "tags",
     ],
     read_only: &[
@@ -68,6 +69,7 @@ pub(in crate::api) struct Tunnel {
     ike_proposals: Option<IkeProposals>,
     #[serde(skip_serializing_if = "Option::is_none")]
     esp_proposals: Option<EspProposals>,
+    initiate: bool,
     /// Until then, a key before the present one works, too.
     #[serde(skip_serializing_if = "Option::is_none")]
     previous_key_until: Option<Timestamp>,
@@ -97,6 +99,7 @@ impl Tunnel {
             connection: row.connection.unwrap_or_else(|| Connection::down(row.created_at)),
             ike_proposals: row.ike_proposals,
             esp_proposals: row.esp_proposals,
+            initiate: row.initiate,
             previous_key_until: row.previous_keys.valid(now()).map(|(_, until)| *until).max(),
             tags: row.tags,
             created_at: row.created_at,
@@ -153,6 +156,7 @@ pub(in crate::api) fn spec(
     let key = fields.optional::<PreSharedKey>("preSharedKey").unwrap_or(key);
     let ike_proposals = fields.optional_list::<IkeProposal, IkeProposals>("ikeProposals");
     let esp_proposals = fields.optional_list::<EspProposal, EspProposals>("espProposals");
+    let initiate = fields.optional_boolean("initiate").unwrap_or(false);
     let tags = fields.tags();
     match (&location, old) {
         (Some(location), Some(old)) if *location != old.location => {
@@ -177,6 +181,7 @@ pub(in crate::api) fn spec(
             key,
             ike_proposals,
             esp_proposals,
+            initiate,
             tags,
         })
     };
@@ -195,6 +200,7 @@ pub(in crate::api) fn patched(row: &TunnelRow, patch: Map<String, Value>) -> Map
         ("peerCidr", json!(row.peer_cidr)),
         ("ikeProposals", json!(row.ike_proposals)),
         ("espProposals", json!(row.esp_proposals)),
+        ("initiate", json!(row.initiate)),
         ("tags", json!(row.tags)),
     ] {
         whole.insert(name.to_owned(), value);

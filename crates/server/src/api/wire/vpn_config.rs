@@ -55,9 +55,10 @@ pub(in crate::api) struct VpnConfig {
     mss: u16,
     /// What the site sends into the tunnel.
     routes: [Ipv4Net; 1],
-    /// ESP is wrapped in UDP port 4500, whether there is a NAT or not (RFC 3948).
+    /// ESP has to be wrapped in UDP port 4500, whether there is a NAT or not (RFC 3948): the gateway has no other. If not, it
+    /// is wrapped for a device that offers NAT traversal, and else goes as it is.
     udp_encapsulation: bool,
-    /// The side that starts the connection.
+    /// The side that starts the connection; a device always may.
     initiator: &'static str,
 }
 
@@ -103,7 +104,7 @@ impl End {
 }
 
 impl VpnConfig {
-    pub(in crate::api) fn new(tunnel: &TunnelRow, gateway: Ipv4Addr) -> Self {
+    pub(in crate::api) fn new(tunnel: &TunnelRow, gateway: Ipv4Addr, udp_encapsulation: bool) -> Self {
         let load_balancer = Ipv4Net::from(tunnel.load_balancer_ip);
         Self {
             name: tunnel.name.clone(),
@@ -127,8 +128,8 @@ impl VpnConfig {
             mtu: MTU,
             mss: MSS,
             routes: [load_balancer],
-            udp_encapsulation: true,
-            initiator: "peer",
+            udp_encapsulation,
+            initiator: if tunnel.initiate { "both" } else { "peer" },
         }
     }
 

@@ -19,6 +19,7 @@ pub(super) const REQUIRED: &[&str] = &[
     "peerCidr",
     "peerId",
     "loadBalancerIp",
+    "initiate",
     "connection",
     "createdAt",
     "updatedAt",
@@ -42,6 +43,8 @@ pub(super) fn properties() -> Value {
         "gatewayPublicIp": ipv4("What the remote device dials"),
         "ikeProposals": proposals(IKE, "aes256gcm16-prfsha384-ecp384", IkeProposals::MOST, "IKE SA"),
         "espProposals": proposals(ESP, "aes256gcm16-ecp384", EspProposals::MOST, "CHILD SA"),
+        "initiate": {"type": "boolean", "default": false,
+            "description": "The gateway starts the connection, and again whenever it is down; else it only answers"},
         "previousKeyUntil": time("While it is there, a key before the present one works, too"),
         "connection": reference("Connection"),
         "tags": reference("Tags"),
@@ -166,7 +169,8 @@ pub(super) fn vpn_config() -> Value {
             "mtu": {"type": "integer", "description": "Of packets inside the tunnel"},
             "mss": {"type": "integer", "description": "What the site has to clamp TCP segments to"},
             "routes": {"type": "array", "items": text("10.255.0.1/32"), "description": "What the site sends into the tunnel"},
-            "udpEncapsulation": {"type": "boolean"}, "initiator": {"type": "string", "enum": ["peer"]},
+            "udpEncapsulation": {"type": "boolean", "description": "Whether ESP has to be wrapped in UDP port 4500 (RFC 3948): the \
+                device must offer NAT traversal, or no data passes. If not, one without it sends ESP as it is"}, "initiator": {"type": "string", "enum": ["peer", "both"], "description": "Which side starts the connection; `both` with `initiate`"},
             "_links": reference("Links"),
         },
     })

@@ -1,0 +1,164 @@
+//! `initiate: true`: the gateway starts a connection and keeps it up, also where the device starts it at the same time.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use wicketgate_lab::Site;
+
+use crate::harness::{
+    PATIENCE, SITE_CIDR, World, door,
+    targets::{ask, greeting},
+    text,
+};
+
+/// A try that nobody answers goes on for 22 s, its packets up to 10 s apart.
+const CALLED: Duration = Duration::from_secs(60);
+
+/// For what must not happen meanwhile.
+const STILL: Duration = Duration::from_secs(3);
+
+const ROUNDS: usize = 3;
+
+/// No IKE gets through between the two.
+const CUT: &str = "table ip cut {
+  chain forward {
+    type filter hook forward priority 0;
+    udp dport { 500, 4500 } drop
+  }
+}
+";
+const MENDED: &str = "delete table ip cut";
+
+#[test]
+fn the_gateway_connects_to_a_device_that_only_answers_and_again_when_it_is_down() -> Result<()> {
+    let world = World::with_sites(1)?;
+    greeting(&world.private, world.target(7001), "here")?;
+    let (_agent, zid) = world.agent("agent")?;
+    let tunnel = initiated(&world)?;
+    world.share("greeting", &tunnel, &zid, world.target(7001), 9000)?;
+    let door = door(&tunnel, 9000)?;
+
+    // It is called while there is nobody yet.
+    connection(&world, &tunnel, "CONNECTING", |c| c["state"] == "CONNECTING")?;
+    let mut site = world.site(0)?;
+    site.start(&world.lab, &only_answers(&world.vpn_config(&tunnel)?))?;
+    let up = connection(&world, &tunnel, "UP", |c| c["state"] == "UP")?;
+    ensure!(up["peer"]["address"] == World::peer(0).to_string(), "{up}");
+    ensure!(up["peer"]["id"] == World::peer(0).to_string(), "{up}");
+    ensure!(up["nat"]["gateway"] == true, "{up}");
+    for sa in ["ikeSa", "childSa"] {
+        let time = |name: &str| up[sa][name].as_str().map(str::to_owned);
+        ensure!(time("establishedAt") < time("rekeyAt") && time("rekeyAt").is_some(), "{up}");
+    }
+    ensure!(up["lastError"].is_null(), "{up}");
+    ensure!(ask(&site.namespace, door, PATIENCE)? == "here");
+
+    // Whatever ends it at the other end.
+    for whole in [true, false] {
+        let before = connection(&world, &tunnel, "UP", |c| c["state"] == "UP")?;
+        let what = if whole { "--ike" } else { "--child" };
+        site.swanctl(&["--terminate", what, &name(&tunnel)?])?;
+        connection(&world, &tunnel, "UP again", |c| {
+            c["state"] == "UP" && c["childSa"] != Value::Null && c["since"] != before["since"]
+        })?;
+        ensure!(ask(&site.namespace, door, PATIENCE)? == "here");
+    }
+    let history = world.gateway.api.get(&at(&world, &tunnel, "/connection-history")?)?;
+    let states: Vec<_> = history["content"].as_array().into_iter().flatten().map(|c| &c["state"]).collect();
+    ensure!(states.iter().filter(|s| **s == "UP").count() == 3, "{history}");
+
+    // From now on, it only answers.
+    world.gateway.api.patch(&at(&world, &tunnel, "")?, &json!({"initiate": false}))?;
+    world.gateway.deployed(&world.lab, "ipsec-tunnels", text(&tunnel, "id")?)?;
+    ensure!(ask(&site.namespace, door, PATIENCE)? == "here", "a change of `initiate` ends nothing");
+    site.swanctl(&["--terminate", "--ike", &name(&tunnel)?])?;
+    connection(&world, &tunnel, "DOWN", |c| c["state"] == "DOWN")?;
+    let until = Instant::now() + STILL;
+    while Instant::now() < until {
+        connection(&world, &tunnel, "DOWN still", |c| c["state"] == "DOWN")?;
+    }
+    site.stop()?;
+    world.end()
+}
+
+#[test]
+fn two_ends_that_start_at_once_settle_on_traffic() -> Result<()> {
+    let world = World::with_sites(1)?;
+    greeting(&world.private, world.target(7001), "here")?;
+    let (_agent, zid) = world.agent("agent")?;
+    let tunnel = initiated(&world)?;
+    world.share("greeting", &tunnel, &zid, world.target(7001), 9000)?;
+    let door = door(&tunnel, 9000)?;
+    let mut site = world.connected_site(0, &tunnel)?;
+    let (name, internet) = (name(&tunnel)?, world.internet.as_ref().context("no internet")?);
+    let mut twice = 0;
+    for _ in 0..ROUNDS {
+        site.swanctl(&["--terminate", "--ike", &name])?;
+        internet.nft(CUT)?;
+        // Both call, neither is heard, and both try on.
+        ensure!(site.swanctl(&["--initiate", "--child", &name, "--timeout", "1"]).is_err());
+        connection(&world, &tunnel, "CONNECTING", |c| c["state"] == "CONNECTING")?;
+        internet.nft(MENDED)?;
+        connection(&world, &tunnel, "UP", |c| c["state"] == "UP")?;
+        twice = twice.max(sas(&site)?);
+        settled(&world, &site, &tunnel, door)?;
+        twice = twice.max(sas(&site)?);
+    }
+    ensure!(twice == 2, "the two have never met: there was one IKE SA at a time");
+    site.stop()?;
+    world.end()
+}
+
+/// Traffic passes, and goes on passing without a change of the connection.
+fn settled(world: &World, site: &Site, tunnel: &Value, door: std::net::SocketAddr) -> Result<()> {
+    world.lab.until("traffic", PATIENCE, || ask(&site.namespace, door, PATIENCE).map(Some))?;
+    let history = at(world, tunnel, "/connection-history")?;
+    let changes = || -> Result<Value> { Ok(world.gateway.api.get(&history)?["totalElements"].clone()) };
+    world.lab.until("a connection that stays as it is", CALLED, || {
+        let before = changes()?;
+        let until = Instant::now() + STILL;
+        while Instant::now() < until {
+            if ask(&site.namespace, door, PATIENCE).is_err() {
+                return Ok(None);
+            }
+        }
+        Ok((changes()? == before).then_some(()))
+    })
+}
+
+/// How many IKE SAs the site has.
+fn sas(site: &Site) -> Result<usize> {
+    Ok(site.swanctl(&["--list-sas"])?.lines().filter(|l| l.contains("ESTABLISHED")).count())
+}
+
+fn initiated(world: &World) -> Result<Value> {
+    let body = json!({"name": "site-0", "locationId": "local", "peerPublicIp": World::peer(0).to_string(),
+        "peerCidr": SITE_CIDR, "initiate": true});
+    let made = world.gateway.api.post(&world.gateway.at("ipsec-tunnels"), &body)?;
+    ensure!(made["initiate"] == true, "{made}");
+    world.gateway.deployed(&world.lab, "ipsec-tunnels", text(&made, "id")?)
+}
+
+/// The device's configuration, for one that starts nothing by itself.
+fn only_answers(vpn_config: &str) -> String {
+    ["start_action = start", "dpd_action = restart", "close_action = start"]
+        .iter()
+        .zip(["start_action = none", "dpd_action = clear", "close_action = none"])
+        .fold(vpn_config.to_owned(), |text, (from, to)| text.replace(from, to))
+}
+
+/// What the device calls the connection, and its child.
+fn name(tunnel: &Value) -> Result<String> {
+    Ok(format!("wicketgate-{}", text(tunnel, "name")?))
+}
+
+fn at(world: &World, tunnel: &Value, rest: &str) -> Result<String> {
+    Ok(world.gateway.at(&format!("ipsec-tunnels/{}{rest}", text(tunnel, "id")?)))
+}
+
+fn connection(world: &World, tunnel: &Value, what: &str, is: impl Fn(&Value) -> bool) -> Result<Value> {
+    let path = format!("ipsec-tunnels/{}", text(tunnel, "id")?);
+    let seen = world.gateway.wait(&world.lab, &path, what, CALLED, |t| is(&t["connection"]))?;
+    Ok(seen["connection"].clone())
+}
