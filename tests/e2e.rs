@@ -16,6 +16,7 @@ mod initiate;
 mod kernel_esp;
 mod overlapping;
 mod problems;
+mod restart;
 mod rotation;
 mod secrets;
 mod selectors;

@@ -134,8 +134,13 @@ impl World {
 
     /// Starts `wicketgate up` again, after it was stopped or killed, with the same data.
     pub(crate) fn restart(&mut self) -> Result<()> {
-        self.gateway = start(&self.lab, &self.outside, self.ipsec, self.log)?;
+        self.gateway = self.start_again()?;
         Ok(())
+    }
+
+    /// As [`World::restart`], for whoever has to look at the world meanwhile.
+    pub(crate) fn start_again(&self) -> Result<Gateway> {
+        start(&self.lab, &self.outside, self.ipsec, self.log)
     }
 
     /// A tunnel for site `n`, `DEPLOYED`.

@@ -9,10 +9,9 @@ use std::{
 
 use anyhow::Context;
 use jiff::Timestamp;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     net::TcpListener,
-    sync::{mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot},
     time::MissedTickBehavior,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -23,6 +22,7 @@ use wicketgate_session::link::{FromGateway, GatewayEnd, GatewayHello, ShareCheck
 use crate::{
     agents::Agents,
     board::Board,
+    capacity::Capacity,
     check::check,
     counters::Counters,
     ipsec::Backend,
@@ -35,12 +35,6 @@ const TRAFFIC_EVERY: Duration = Duration::from_secs(1);
 /// How long agents have to come back after the gateway's start before they are reported as offline. Less than the
 /// time for which a server takes a silent gateway's shares to be as they were.
 const AGENTS_BACK_WITHIN: Duration = Duration::from_secs(2);
-/// Descriptors that no connection may take: for the database, agents' carriers, IKE daemons and programs.
-const DESCRIPTORS_KEPT: u64 = 512;
-/// A connection has its own descriptor and a carrier's.
-const DESCRIPTORS_EACH: u64 = 2;
-/// How long established connections may go on after the gateway was told to stop.
-const DRAIN: Duration = Duration::from_secs(30);
 /// How long a stopping gateway waits for its connections to end after they were cut.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
@@ -52,6 +46,10 @@ pub struct GatewayConfig {
     pub agent_listener: TcpListener,
     /// The gateway's certificate and the CA that agents' certificates come from.
     pub identity: wicketgate_session::tls::GatewayIdentity,
+    /// How many tunnels it may hold; `None` for what the machine has room for.
+    pub max_tunnels: Option<u32>,
+    /// How long established connections may go on after the gateway was told to stop.
+    pub drain: Duration,
 }
 
 /// A running gateway.
@@ -66,6 +64,7 @@ pub struct Gateway {
     connections: TaskTracker,
     /// Connections end at once.
     cut: CancellationToken,
+    drain: Duration,
 }
 
 impl Gateway {
@@ -86,18 +85,27 @@ impl Gateway {
             stop.clone(),
             tasks.clone(),
         );
-        let hello = GatewayHello { esp: backend.esp().to_owned(), public_address: backend.public_address() };
+        let capacity = Capacity::find(backend.public_address().is_some(), config.max_tunnels);
+        let hello = GatewayHello {
+            esp: backend.esp().to_owned(),
+            public_address: backend.public_address(),
+            max_tunnels: capacity.tunnels,
+        };
         info!(esp = hello.esp, public_address = ?hello.public_address, agents = %agent_address, "gateway started");
         link.send.send(FromGateway::Hello(hello)).await.context("the server's end of the link is gone")?;
 
         let left_over = backend.left_over().await.context("could not look for what an earlier run left")?;
-        let limits = Limits::of(room());
+        let limits = Limits::of(capacity.connections);
         info!(
             connections = limits.gateway,
             tunnel = limits.tunnel,
             share = limits.share,
             "connections at a time, by the limit of open files"
         );
+        if let Some(tunnels) = capacity.tunnels {
+            info!(tunnels, "tunnels at most, by memory and the limit of open files, or as it was told");
+        }
+        let most = capacity.tunnels.and_then(|t| usize::try_from(t).ok()).unwrap_or(Semaphore::MAX_PERMITS);
         let board = Arc::new(Board::default());
         let counters = Arc::new(Counters::default());
         let around = Surroundings {
@@ -106,6 +114,8 @@ impl Gateway {
             board: Arc::clone(&board),
             counters: Arc::clone(&counters),
             taken: Arc::default(),
+            places: Arc::new(Semaphore::new(most)),
+            most_tunnels: most,
             limits,
             tasks: tasks.clone(),
             stop: stop.clone(),
@@ -128,7 +138,8 @@ impl Gateway {
         }));
         tasks.spawn(stop.clone().run_until_cancelled_owned(report(board, agents.clone(), link.send.clone())));
         tasks.spawn(report_traffic(counters, agents, link.send.clone(), cut.clone()));
-        Ok(Self { agent_address, backend, link: link.send, tasks, stop, connections, cut })
+        let drain = config.drain;
+        Ok(Self { agent_address, backend, link: link.send, tasks, stop, connections, cut, drain })
     }
 
     /// Where agents dial in, with the port that the system chose if it was asked to.
@@ -141,8 +152,8 @@ impl Gateway {
         self.backend.public_address()
     }
 
-    /// Stops serving: nothing new is taken, what is established may end within 30 s or until `at_once` is ready, and
-    /// the rest is cut. Namespaces and IKE daemons live on: the next start adopts them. Without any, nothing is left.
+    /// Stops serving: nothing new is taken, what is established may end within the time for that or until `at_once` is
+    /// ready, and the rest is cut. Namespaces and IKE daemons live on: the next start adopts them. Without any, nothing is left.
     pub async fn stop(self, at_once: impl Future<Output = ()>) {
         self.stop.cancel();
         // A server that is gone as well needs no telling.
@@ -154,7 +165,7 @@ impl Gateway {
         }
         tokio::select! {
             () = self.connections.wait() => {}
-            () = tokio::time::sleep(DRAIN) => {}
+            () = tokio::time::sleep(self.drain) => {}
             () = at_once => {}
         }
         if !self.connections.is_empty() {
@@ -174,17 +185,6 @@ impl Gateway {
             Err(error) => warn!(%error, "gateway stopped, and could not remove its firewall rules"),
         }
     }
-}
-
-/// How many connections may be open at a time. The limit of open files is raised as far as it goes first.
-fn room() -> usize {
-    let limit = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
-        warn!(%error, "could not raise the limit of open files");
-    }
-    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::from(u32::MAX));
-    let room = files.saturating_sub(DESCRIPTORS_KEPT).max(files / 2) / DESCRIPTORS_EACH;
-    usize::try_from(room).unwrap_or(usize::MAX).max(1)
 }
 
 /// Sends what the board has to tell, as often as the link takes it.
@@ -330,10 +330,13 @@ impl Serving {
             wish.set_tunnel(tunnel);
             return;
         }
+        // Places are taken in the order in which tunnels are heard of: after a restart, the oldest first. What is only to
+        // be removed needs none.
+        let place = tunnel.as_ref().and_then(|_| Arc::clone(&self.around.places).try_acquire_owned().ok());
         // The wish is there before its task: an empty one means that nothing is to be left.
         let wish = Arc::new(Wish::default());
         wish.set_tunnel(tunnel);
-        self.around.tasks.spawn(TunnelTask::new(id, Arc::clone(&wish), self.around.clone()).run());
+        self.around.tasks.spawn(TunnelTask::new(id, Arc::clone(&wish), self.around.clone(), place).run());
         self.tunnels.insert(id, wish);
         // Shares that were heard of before their tunnel.
         for share in self.desired.shares.values().filter(|share| share.tunnel == id) {

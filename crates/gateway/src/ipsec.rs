@@ -168,6 +168,15 @@ impl Backend {
         }
     }
 
+    /// The tunnel as an earlier run left it, if it stands: listeners may be bound in it at once. [`Backend::ensure`] is still
+    /// to be asked for it, and answers with the same.
+    pub fn found(&self, tunnel: &TunnelDesired) -> Option<Arc<Tunnel>> {
+        match self {
+            Self::Strongswan(strongswan) => strongswan.found(tunnel),
+            Self::Off(_) => None,
+        }
+    }
+
     /// Brings a tunnel to what it should be, from whatever is there. The same tunnel comes back for as long as what
     /// is bound in it stays valid.
     ///

@@ -4,6 +4,7 @@
 
 pub mod agents;
 mod board;
+mod capacity;
 mod check;
 mod counters;
 mod gateway;

@@ -6,7 +6,9 @@
 pub(crate) mod conntrack;
 pub(crate) mod guard;
 pub(crate) mod link;
+mod nfnetlink;
 pub(crate) mod nft;
+pub(crate) mod ruleset;
 pub(crate) mod steering;
 pub(crate) mod sysctl;
 

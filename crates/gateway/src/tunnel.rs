@@ -11,7 +11,10 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 use wicketgate_model::{
@@ -73,6 +76,9 @@ pub(crate) struct Surroundings {
     pub(crate) counters: Arc<Counters>,
     /// How many connections all tunnels have.
     pub(crate) taken: Arc<Room>,
+    /// For tunnels, and how many there are in all.
+    pub(crate) places: Arc<Semaphore>,
+    pub(crate) most_tunnels: usize,
     pub(crate) limits: Limits,
     pub(crate) tasks: TaskTracker,
     /// The gateway is stopping: the task ends, and leaves what is.
@@ -110,6 +116,8 @@ pub(crate) struct TunnelTask {
     id: TunnelId,
     wish: Arc<Wish>,
     around: Surroundings,
+    /// Without a place, nothing is set up.
+    place: Option<OwnedSemaphorePermit>,
     taken: Arc<Room>,
     /// What the wish said when it was last read.
     shares: BTreeMap<ShareId, ShareWish>,
@@ -125,9 +133,15 @@ pub(crate) struct TunnelTask {
 }
 
 impl TunnelTask {
-    pub(crate) fn new(id: TunnelId, wish: Arc<Wish>, around: Surroundings) -> Self {
+    pub(crate) fn new(
+        id: TunnelId,
+        wish: Arc<Wish>,
+        around: Surroundings,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> Self {
         Self {
             id,
+            place,
             wish,
             taken: Arc::default(),
             around,
@@ -153,7 +167,16 @@ impl TunnelTask {
                 };
                 self.take(changes).await;
                 match tunnel {
-                    Some(tunnel) => self.serve(tunnel).await,
+                    Some(tunnel) if self.has_place() => self.serve(tunnel).await,
+                    Some(tunnel) => {
+                        self.say_it_is_full(&tunnel);
+                        let places = Arc::clone(&self.around.places);
+                        tokio::select! {
+                            place = places.acquire_owned() => self.place = place.ok(),
+                            () = self.wish.woken.notified() => {}
+                        }
+                        continue;
+                    }
                     None if self.remove().await => return,
                     None => {}
                 }
@@ -197,11 +220,46 @@ impl TunnelTask {
         }
     }
 
+    fn has_place(&mut self) -> bool {
+        if self.place.is_none() {
+            self.place = Arc::clone(&self.around.places).try_acquire_owned().ok();
+        }
+        self.place.is_some()
+    }
+
+    fn say_it_is_full(&self, wish: &TunnelDesired) {
+        let most = self.around.most_tunnels;
+        let full = format!(
+            "the gateway holds {most} tunnels, and can't hold more: delete one, or give the gateway more memory, open \
+             files, or --max-tunnels"
+        );
+        warn!(tunnel.id = %self.id, tunnel.name = %wish.name, most, "no room for a tunnel");
+        self.refuse(wish, Problem::new(Reason::GatewayFull, full));
+    }
+
+    /// Shows what stands in the way of the tunnel, and with it of its shares.
+    fn refuse(&self, wish: &TunnelDesired, problem: Problem) {
+        let why = format!("the share's tunnel is not ready: {}", problem.message);
+        self.show(wish, Some(problem));
+        for id in self.shares.keys() {
+            let problem = Some(Problem::new(Reason::TunnelNotReady, why.clone()));
+            self.around.board.set_share(*id, ListenerSeen { tunnel: self.id, bound: None, problem });
+        }
+    }
+
     async fn serve(&mut self, wish: Arc<TunnelDesired>) {
         let now = Instant::now();
         // Compared as a whole: a key that expired is no new generation.
         let is_new = self.asked.as_ref() != Some(&wish);
         let is_due = self.retry.at().unwrap_or(self.check_at) <= now;
+        if self.asked.is_none()
+            && self.tunnel.is_none()
+            && let Some(found) = self.around.backend.found(&wish)
+        {
+            debug!(tunnel.id = %self.id, "tunnel was found standing");
+            self.tunnel = Some(found);
+            self.listen().await;
+        }
         if is_new || is_due {
             self.check_at = now + CHECK_EVERY;
             match self.around.backend.ensure(&wish).await {
@@ -219,16 +277,14 @@ impl TunnelTask {
             self.asked = Some(Arc::clone(&wish));
         }
         let problem = self.failure.clone().or_else(|| self.tunnel.as_ref().and_then(|t| t.problem()));
-        self.show(&wish, problem.clone());
         match problem {
-            None => self.listen().await,
+            None => {
+                self.show(&wish, None);
+                self.listen().await;
+            }
             Some(problem) => {
                 self.rebind.worked();
-                let why = format!("the share's tunnel is not ready: {}", problem.message);
-                for id in self.shares.keys() {
-                    let problem = Some(Problem::new(Reason::TunnelNotReady, why.clone()));
-                    self.around.board.set_share(*id, ListenerSeen { tunnel: self.id, bound: None, problem });
-                }
+                self.refuse(&wish, problem);
             }
         }
     }

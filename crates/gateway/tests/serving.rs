@@ -18,7 +18,7 @@ use uuid::Uuid;
 use wicketgate_gateway::{Backend, Gateway, GatewayConfig, IpsecConfig, IpsecMode};
 use wicketgate_model::{
     DesiredDelta, EnvironmentId, GatewayId, Generation, PreSharedKey, Reason, ShareDesired, ShareId,
-    ShareObserved, SignedAssignment, TunnelDesired, TunnelId,
+    ShareObserved, SignedAssignment, TunnelDesired, TunnelId, TunnelObserved,
 };
 use wicketgate_session::{
     ca::Ca,
@@ -37,11 +37,16 @@ struct Told {
     sequence: u64,
     heard: u64,
     shares: BTreeMap<ShareId, ShareObserved>,
+    tunnels: BTreeMap<TunnelId, TunnelObserved>,
     load_balancer: Ipv4Addr,
 }
 
 impl Told {
     async fn start(load_balancer: Ipv4Addr) -> Self {
+        Self::start_with(load_balancer, None).await
+    }
+
+    async fn start_with(load_balancer: Ipv4Addr, max_tunnels: Option<u32>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let now = Timestamp::now();
         let ca = Ca::load_or_create(dir.path(), now).unwrap();
@@ -51,13 +56,24 @@ impl Told {
         let ipsec =
             IpsecConfig { mode: IpsecMode::Off, state_dir: dir.path().to_owned(), public_address: None };
         let config = GatewayConfig {
+            max_tunnels,
+            drain: Duration::from_secs(30),
             backend: Backend::start(ipsec).await.unwrap(),
             agent_listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
             identity: GatewayIdentity::new(ca.certificate(), key, certificate).unwrap(),
         };
         let (link, end) = link::in_process(id, "local".parse().unwrap());
         let gateway = Gateway::start(config, end).await.unwrap();
-        Self { _dir: dir, gateway, link, sequence: 0, heard: 0, shares: BTreeMap::new(), load_balancer }
+        Self {
+            _dir: dir,
+            gateway,
+            link,
+            sequence: 0,
+            heard: 0,
+            shares: BTreeMap::new(),
+            tunnels: BTreeMap::new(),
+            load_balancer,
+        }
     }
 
     async fn tell(&mut self, delta: DesiredDelta) {
@@ -67,10 +83,22 @@ impl Told {
 
     /// Takes reports until the last delta was heard and `done` holds.
     async fn until(&mut self, what: &str, done: impl Fn(&BTreeMap<ShareId, ShareObserved>) -> bool) {
+        self.until_both(what, |_, shares| done(shares)).await;
+    }
+
+    async fn until_both(
+        &mut self,
+        what: &str,
+        done: impl Fn(&BTreeMap<TunnelId, TunnelObserved>, &BTreeMap<ShareId, ShareObserved>) -> bool,
+    ) {
         let wait = async {
-            while self.heard < self.sequence || !done(&self.shares) {
+            while self.heard < self.sequence || !done(&self.tunnels, &self.shares) {
                 if let FromGateway::Observed { heard, delta } = self.link.receive.recv().await.unwrap() {
                     self.heard = heard;
+                    self.tunnels.extend(delta.tunnels);
+                    for id in delta.gone_tunnels {
+                        self.tunnels.remove(&id);
+                    }
                     self.shares.extend(delta.shares);
                     for id in delta.gone_shares {
                         self.shares.remove(&id);
@@ -178,5 +206,42 @@ async fn a_share_that_comes_before_its_tunnel_is_served_when_that_comes() {
     told.tell(DesiredDelta { removed_shares, ..DesiredDelta::default() }).await;
     told.until("it is gone", BTreeMap::is_empty).await;
     assert!(!told.accepts(18_004).await);
+    told.gateway.stop(std::future::pending()).await;
+}
+
+#[tokio::test]
+async fn a_tunnel_too_many_is_refused_and_served_once_there_is_room() {
+    let mut told = Told::start_with(Ipv4Addr::new(127, 77, 1, 5), Some(2)).await;
+    let id = |n| TunnelId::new(Uuid::from_u128(n));
+    let first = DesiredDelta {
+        reset: true,
+        tunnels: vec![told.tunnel(1), told.tunnel(2), told.tunnel(3)],
+        shares: vec![share(3, 3, 1, 18_005)],
+        ..DesiredDelta::default()
+    };
+    told.tell(first).await;
+    let is = |seen: &BTreeMap<TunnelId, TunnelObserved>, n, reason| {
+        seen.get(&id(n)).is_some_and(|t| t.problem.as_ref().map(|p| p.reason) == reason)
+    };
+    told.until_both("the last one is refused", |tunnels, shares| {
+        is(tunnels, 1, None)
+            && is(tunnels, 2, None)
+            && is(tunnels, 3, Some(Reason::GatewayFull))
+            && shares.values().any(|s| s.problem.as_ref().is_some_and(|p| p.reason == Reason::TunnelNotReady))
+    })
+    .await;
+    assert!(told.tunnels[&id(3)].ready.is_none());
+    assert!(!told.accepts(18_005).await);
+    told.tell(DesiredDelta { removed_tunnels: vec![id(1)], ..DesiredDelta::default() }).await;
+    told.until_both("it is served", |tunnels, shares| {
+        !tunnels.contains_key(&id(1)) && is(tunnels, 3, None) && shares.values().all(is_bound)
+    })
+    .await;
+    assert!(told.accepts(18_005).await);
+    // The next one is refused again, and nothing is left of one that goes while it waits.
+    told.tell(DesiredDelta { tunnels: vec![told.tunnel(4)], ..DesiredDelta::default() }).await;
+    told.until_both("another is refused", |tunnels, _| is(tunnels, 4, Some(Reason::GatewayFull))).await;
+    told.tell(DesiredDelta { removed_tunnels: vec![id(4)], ..DesiredDelta::default() }).await;
+    told.until_both("it is gone", |tunnels, _| !tunnels.contains_key(&id(4))).await;
     told.gateway.stop(std::future::pending()).await;
 }

@@ -18,9 +18,7 @@ mod text;
 mod traffic;
 
 pub use assignment::{Assignment, SignedAssignment};
-pub use connection::{
-    Algorithms, Connection, ConnectionError, ConnectionState, Fault, Nat, Peer, SaTimes,
-};
+pub use connection::{Algorithms, Connection, ConnectionError, ConnectionState, Fault, Nat, Peer, SaTimes};
 pub use desired::{Desired, DesiredDelta, ShareDesired, Touched, TunnelDesired};
 pub use ids::{
     AgentId, ApiAccountId, EnrollmentId, EnvironmentId, ExecutionId, FrontdoorId, GatewayId, ShareId,

@@ -68,6 +68,8 @@ pub enum Reason {
     Pending,
     /// No gateway of the location is linked to the server.
     GatewayOffline,
+    /// The gateway has as many tunnels as it can hold.
+    GatewayFull,
     /// The gateway can't bring up the tunnel's namespace, addresses or IKE daemon.
     TunnelFailed,
     /// The share's tunnel is not ready at the gateway.
@@ -89,9 +91,10 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Pending,
         Self::GatewayOffline,
+        Self::GatewayFull,
         Self::TunnelFailed,
         Self::TunnelNotReady,
         Self::PortInUse,
@@ -107,6 +110,7 @@ impl Reason {
         match self {
             Self::Pending => "Pending",
             Self::GatewayOffline => "GatewayOffline",
+            Self::GatewayFull => "GatewayFull",
             Self::TunnelFailed => "TunnelFailed",
             Self::TunnelNotReady => "TunnelNotReady",
             Self::PortInUse => "PortInUse",

@@ -143,8 +143,8 @@ impl Link {
         match message {
             FromGateway::Hello(hello) => {
                 info!(esp = hello.esp, "gateway linked");
-                let GatewayHello { esp, public_address } = hello;
-                self.status.send_replace(GatewayStatus { connected: true, esp, public_address });
+                let GatewayHello { esp, public_address, max_tunnels } = hello;
+                self.status.send_replace(GatewayStatus { connected: true, esp, public_address, max_tunnels });
             }
             FromGateway::Observed { heard, delta } => self.sight.write(|seen| {
                 seen.heard = heard;

@@ -45,6 +45,8 @@ pub struct GatewayStatus {
     pub esp: String,
     /// What remote sites dial; `None` without IPsec.
     pub public_address: Option<Ipv4Addr>,
+    /// How many tunnels it can hold, if that is known.
+    pub max_tunnels: Option<u32>,
 }
 
 impl AppState {

@@ -220,8 +220,11 @@ mod tests {
         ensure_first_frontdoor(&store).await.unwrap();
         let mut registry = Registry::default();
         let metrics = Metrics::new(&mut registry);
-        let (_status, gateway) =
-            watch::channel(GatewayStatus { connected: true, esp: "kernel".to_owned(), public_address: None });
+        let (_status, gateway) = watch::channel(GatewayStatus {
+            esp: "kernel".to_owned(),
+            connected: true,
+            ..GatewayStatus::default()
+        });
         let scrape = Scrape {
             metrics: Arc::clone(&metrics),
             registry: Arc::new(registry),

@@ -137,6 +137,8 @@ pub struct GatewayHello {
     pub esp: String,
     /// The address that remote sites dial; `None` without IPsec.
     pub public_address: Option<Ipv4Addr>,
+    /// How many tunnels it can hold; `None`: as many as there are addresses for.
+    pub max_tunnels: Option<u32>,
 }
 
 /// An agent whose control connection is up.

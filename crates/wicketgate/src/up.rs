@@ -74,6 +74,14 @@ pub(crate) struct Up {
     /// How long a change may take before its status becomes ERROR, in seconds. It is tried on after that.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     provisioning_deadline: u64,
+    /// How many tunnels it may hold [default: what memory and the limit of open files have room for]. One more is
+    /// refused, and said to be, until there is room.
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=16_000))]
+    max_tunnels: Option<u32>,
+    /// How long established connections may go on after a signal to stop, in seconds, while no new ones are taken. With 0
+    /// they are cut at once, and a restart takes a second.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(..=86_400))]
+    drain: u64,
     #[command(flatten)]
     database: Database,
     #[command(flatten)]
@@ -118,7 +126,13 @@ impl Up {
             provisioning_deadline: Duration::from_secs(self.provisioning_deadline),
         })
         .await?;
-        let config = GatewayConfig { backend, agent_listener, identity: identity.clone() };
+        let config = GatewayConfig {
+            backend,
+            agent_listener,
+            identity: identity.clone(),
+            max_tunnels: self.max_tunnels,
+            drain: Duration::from_secs(self.drain),
+        };
         let gateway = Gateway::start(config, gateway_end).await?;
         let renewal = tokio::spawn(renew(Arc::clone(&ca), gateway_id, identity));
 

@@ -8,6 +8,7 @@ mod charon;
 mod conf;
 mod daemon;
 mod fault;
+mod found;
 mod sight;
 mod suite;
 
@@ -25,7 +26,10 @@ use std::{
 use rtnetlink::Handle;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
-use tokio::{sync::Mutex, time::Instant};
+use tokio::{
+    sync::{Mutex, Semaphore},
+    time::Instant,
+};
 use tracing::{debug, info, warn};
 use wicketgate_model::{Problem, Reason, TunnelDesired, TunnelId};
 
@@ -35,11 +39,13 @@ use crate::netns::{
     guard::{self, EspPath},
     link::{self, LinkAddresses},
     nft,
+    ruleset::{self, RulesetGeneration},
     steering::{Steering, SteeringConfig, is_no_router},
 };
 use charon::Home;
 use conf::Wanted;
 use daemon::Daemon;
+use found::Found;
 
 /// In the state directory: the instance's name, what the host's forwarding was before the first start (`off` or
 /// `on`), a lock, and a directory for each tunnel, named after its slot.
@@ -55,6 +61,10 @@ const RECORD: &str = "tunnel.json";
 const SLOT_WAIT: Duration = Duration::from_secs(5);
 const SLOT_POLL: Duration = Duration::from_millis(20);
 
+/// Tunnels that are brought up at a time for the first time in a run. Each takes a tenth of a second of a processor, and
+/// a daemon has some seconds to start: hundreds at once would all be late.
+const STARTED_AT_ONCE: usize = 4;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Strongswan {
@@ -68,6 +78,8 @@ pub struct Strongswan {
     steering: Steering,
     /// An entry is locked while its tunnel is worked on, so that tunnels don't wait for each other.
     tunnels: Mutex<BTreeMap<TunnelId, Arc<Mutex<Option<Served>>>>>,
+    starts: Semaphore,
+    found: Found,
 }
 
 /// A tunnel of this run.
@@ -78,6 +90,8 @@ struct Served {
     namespace: Namespace,
     report: Arc<Report>,
     daemon: Daemon,
+    /// The rules of the guard, and the generation that they made: while that is the newest, they are as they were.
+    guard: Option<(String, RulesetGeneration)>,
 }
 
 /// What a tunnel's directory says of it. No secret.
@@ -87,6 +101,12 @@ struct Record {
     id: TunnelId,
     slot: u16,
     peer_address: Ipv4Addr,
+}
+
+impl Record {
+    fn of(desired: &TunnelDesired) -> Self {
+        Self { id: desired.id, slot: desired.slot, peer_address: desired.peer_address.get() }
+    }
 }
 
 impl Strongswan {
@@ -131,6 +151,8 @@ impl Strongswan {
             netlink: link::handle()?,
             steering,
             tunnels: Mutex::default(),
+            starts: Semaphore::new(STARTED_AT_ONCE),
+            found: Found::default(),
         };
         this.clear_unrecorded().await?;
         Ok(this)
@@ -150,9 +172,17 @@ impl Strongswan {
         Ok(found.filter(|id| !tunnels.contains_key(id)).collect())
     }
 
+    pub(super) fn found(&self, desired: &TunnelDesired) -> Option<Arc<Tunnel>> {
+        let record = read_record(&self.dir(desired.slot)).filter(|record| *record == Record::of(desired))?;
+        let namespace = Namespace::open(&self.namespace(record.slot)).ok()??;
+        self.found.stand(record.id, namespace, desired.load_balancer_ip)
+    }
+
     pub(super) async fn ensure(&self, desired: &TunnelDesired) -> Result<Arc<Tunnel>, Problem> {
         let entry = Arc::clone(self.tunnels.lock().await.entry(desired.id).or_default());
         let mut entry = entry.lock().await;
+        // Nobody closes it.
+        let _turn = if entry.is_none() { self.starts.acquire().await.ok() } else { None };
         let started = Instant::now();
         let result = self.bring_up(&mut entry, desired).await;
         debug!(tunnel.id = %desired.id, elapsed_ms = started.elapsed().as_millis(), ok = result.is_ok(), "tunnel was brought up");
@@ -231,7 +261,7 @@ impl Strongswan {
         let peer = desired.peer_address.get();
         let rules = guard::rules(self.esp, peer, desired.peer_cidr.get(), desired.load_balancer_ip);
         // The guard first: nothing reaches the namespace before it.
-        nft::apply(Some(&namespace), rules).await.map_err(|e| e.to_string())?;
+        served.keep_guard(&namespace, rules).await.map_err(|e| e.to_string())?;
         link::ensure(&self.netlink, &namespace, &self.link(slot), addresses, desired.load_balancer_ip)
             .await
             .map_err(|e| e.to_string())?;
@@ -247,14 +277,20 @@ impl Strongswan {
     }
 
     fn served(&self, desired: &TunnelDesired, namespace: &Namespace) -> Served {
-        let report = Arc::new(Report::new(jiff::Timestamp::now()));
         let home = self.home(desired.slot, namespace.clone());
+        let found = self.found.take(desired.id, namespace, desired.load_balancer_ip);
+        let (report, tunnel) = found.unwrap_or_else(|| {
+            let report = Arc::new(Report::new(jiff::Timestamp::now()));
+            let tunnel = report.tunnel(Place::Namespace(namespace.clone()), desired.load_balancer_ip);
+            (report, tunnel)
+        });
         Served {
             slot: desired.slot,
-            tunnel: report.tunnel(Place::Namespace(namespace.clone()), desired.load_balancer_ip),
+            tunnel,
             namespace: namespace.clone(),
             daemon: Daemon::start(home, Arc::clone(&report)),
             report,
+            guard: None,
         }
     }
 
@@ -277,7 +313,7 @@ impl Strongswan {
                 _ => break record,
             }
         };
-        let record = Record { id: desired.id, slot: desired.slot, peer_address: desired.peer_address.get() };
+        let record = Record::of(desired);
         if before.as_ref() != Some(&record) {
             write_record(&dir, &record).map_err(|e| format!("can't write to the state directory: {e}"))?;
         }
@@ -330,6 +366,20 @@ impl Strongswan {
     /// At most 12 of the 15 bytes that a link's name may have.
     fn link(&self, slot: u16) -> String {
         format!("wg{:04x}-{slot}", self.instance)
+    }
+}
+
+impl Served {
+    /// Applies the guard's rules, unless they are there and nobody has changed any since.
+    async fn keep_guard(&mut self, namespace: &Namespace, rules: String) -> Result<(), NetnsError> {
+        let before = ruleset::generation_in(namespace).await?;
+        if self.guard.as_ref().is_some_and(|(has, made)| *has == rules && *made == before) {
+            return Ok(());
+        }
+        nft::apply(Some(namespace), rules.clone()).await?;
+        let made = ruleset::generation_in(namespace).await?;
+        self.guard = made.follows(before).then_some((rules, made));
+        Ok(())
     }
 }
 

@@ -5,18 +5,17 @@
 
 use std::{io, net::Ipv4Addr};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Socket;
 
-// Numbers of the kernel's netlink.h, nfnetlink.h and nfnetlink_conntrack.h.
-const AF_NETLINK: i32 = 16;
-const NETLINK_NETFILTER: i32 = 12;
+use super::nfnetlink::{self, HEADER, LENGTH_AND_KIND, NESTED, attribute, find, message, u16_at, u32_at};
+
+// Numbers of the kernel's netlink.h and nfnetlink_conntrack.h.
 const GET_CONNTRACK: u16 = 1 << 8 | 1;
 const DELETE_CONNTRACK: u16 = 1 << 8 | 2;
 const REQUEST_ACK: u16 = 1 | 4;
 const REQUEST_DUMP: u16 = 1 | 0x300;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
-const NESTED: u16 = 1 << 15;
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_IP_V4_SRC: u16 = 1;
@@ -28,7 +27,6 @@ const CTA_FILTER: u16 = 25;
 const CTA_FILTER_ORIG_FLAGS: u16 = 1;
 const FILTER_IP_SRC: u32 = 1;
 const FILTER_PROTO_NUM: u32 = 1 << 3;
-const AF_INET: u8 = 2;
 
 const PROTOCOL_UDP: u8 = 17;
 const PROTOCOL_ESP: u8 = 50;
@@ -36,18 +34,9 @@ const PROTOCOL_ESP: u8 = 50;
 /// The kernel fills at most 32 KiB at once.
 const BUFFER: usize = 1 << 16;
 
-/// struct nlmsghdr, and with it struct nfgenmsg.
-const HEADER: usize = 16;
-const FLOW_HEADER: usize = HEADER + 4;
-
 /// Forgets the UDP and ESP flows that came from `peer`, in this process's own namespace. Blocks for a moment.
 pub(crate) fn forget(peer: Ipv4Addr) -> io::Result<()> {
-    let socket = Socket::new(
-        Domain::from(AF_NETLINK),
-        Type::DGRAM.cloexec(),
-        Some(Protocol::from(NETLINK_NETFILTER)),
-    )?;
-    socket.set_read_timeout(Some(super::TOOL_TIMEOUT))?;
+    let socket = nfnetlink::socket()?;
     for protocol in [PROTOCOL_UDP, PROTOCOL_ESP] {
         // Kernels before 6.12 delete by a whole tuple only, so that it is asked for first.
         for flow in list(&socket, peer, protocol)? {
@@ -73,12 +62,12 @@ fn list(socket: &Socket, peer: Ipv4Addr, protocol: u8) -> io::Result<Vec<Vec<u8>
     loop {
         let length = io::Read::read(&mut &*socket, &mut buffer)?;
         let mut rest = &buffer[..length];
-        while let Some(length) = u32_at(rest, 0).filter(|&l| l >= HEADER && l <= rest.len()) {
+        while let Some(length) = u32_at(rest, 0).filter(|&l| l >= LENGTH_AND_KIND && l <= rest.len()) {
             let (one, next) = rest.split_at(length);
             match u16_at(one, 4) {
                 Some(NLMSG_DONE) => return Ok(flows),
                 Some(NLMSG_ERROR) => acknowledged(one)?,
-                _ => flows.extend(identity(one.get(FLOW_HEADER..).unwrap_or_default(), peer, protocol)),
+                _ => flows.extend(identity(one.get(HEADER..).unwrap_or_default(), peer, protocol)),
             }
             rest = next.get(length.next_multiple_of(4) - length..).unwrap_or_default();
         }
@@ -100,36 +89,16 @@ fn identity(flow: &[u8], peer: Ipv4Addr, protocol: u8) -> Option<Vec<u8>> {
     Some(identity)
 }
 
-/// The value of the first attribute of this kind.
-fn find(mut attributes: &[u8], kind: u16) -> Option<&[u8]> {
-    while let Some(length) = u16_at(attributes, 0).map(usize::from) {
-        let value = attributes.get(4..length)?;
-        if u16_at(attributes, 2)? & !NESTED == kind {
-            return Some(value);
-        }
-        attributes = attributes.get(length.next_multiple_of(4)..)?;
-    }
-    None
-}
-
 /// After its header an acknowledgement has the negated errno, which is 0 if it is no error.
 fn acknowledged(answer: &[u8]) -> io::Result<()> {
-    match (u16_at(answer, 4), u32_at(answer, HEADER)) {
+    match (u16_at(answer, 4), u32_at(answer, LENGTH_AND_KIND)) {
         (Some(NLMSG_ERROR), Some(0)) => Ok(()),
         (Some(NLMSG_ERROR), Some(_)) => {
-            let errno = answer[HEADER..].first_chunk().map_or(0, |b| -i32::from_ne_bytes(*b));
+            let errno = answer[LENGTH_AND_KIND..].first_chunk().map_or(0, |b| -i32::from_ne_bytes(*b));
             Err(io::Error::from_raw_os_error(errno))
         }
         _ => Err(io::Error::other("the kernel's answer is no acknowledgement")),
     }
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    bytes.get(at..)?.first_chunk().map(|b| u16::from_ne_bytes(*b))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<usize> {
-    usize::try_from(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?)).ok()
 }
 
 /// All flows whose first packet came from `peer`.
@@ -139,29 +108,6 @@ fn filter(peer: Ipv4Addr, protocol: u8) -> Vec<u8> {
     let flags = attribute(CTA_FILTER_ORIG_FLAGS, &(FILTER_IP_SRC | FILTER_PROTO_NUM).to_ne_bytes());
     [attribute(CTA_TUPLE_ORIG | NESTED, &[ip, proto].concat()), attribute(CTA_FILTER | NESTED, &flags)]
         .concat()
-}
-
-fn message(kind: u16, flags: u16, attributes: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(FLOW_HEADER + attributes.len()).unwrap_or_default();
-    [
-        &length.to_ne_bytes()[..],
-        &kind.to_ne_bytes(),
-        &flags.to_ne_bytes(),
-        &1u32.to_ne_bytes(),
-        &0u32.to_ne_bytes(),
-        // struct nfgenmsg: family, version, resource.
-        &[AF_INET, 0, 0, 0],
-        attributes,
-    ]
-    .concat()
-}
-
-/// A netlink attribute: length, type, value, padded to four bytes.
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(4 + value.len()).unwrap_or_default();
-    let mut out = [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), value].concat();
-    out.resize(out.len().next_multiple_of(4), 0);
-    out
 }
 
 #[cfg(test)]

@@ -12,7 +12,11 @@ use std::{
 
 use tokio::sync::Mutex;
 
-use super::{NetnsError, conntrack, nft, sysctl};
+use super::{
+    NetnsError, conntrack, nft,
+    ruleset::{self, RulesetGeneration},
+    sysctl,
+};
 
 /// What the names of all instances' tables begin with.
 const TABLES: &str = "wicketgate-";
@@ -39,8 +43,16 @@ pub(crate) struct SteeringConfig {
 #[derive(Debug)]
 pub(crate) struct Steering {
     config: SteeringConfig,
-    /// The inner address for each peer, as it is in the kernel. The lock is held over each transaction.
-    peers: Mutex<BTreeMap<Ipv4Addr, Ipv4Addr>>,
+    /// What is in the kernel. The lock is held over each transaction.
+    peers: Mutex<Steered>,
+}
+
+#[derive(Debug, Default)]
+struct Steered {
+    /// The inner address for each peer.
+    peers: BTreeMap<Ipv4Addr, Ipv4Addr>,
+    /// The rules in whose generation the table was there.
+    seen: Option<RulesetGeneration>,
 }
 
 impl Steering {
@@ -51,35 +63,35 @@ impl Steering {
     ) -> Result<Self, NetnsError> {
         nft::apply(None, config.table(&peers)).await?;
         sysctl::set("ip_forward", "1").map_err(NetnsError::io("turn on forwarding"))?;
-        Ok(Self { config, peers: Mutex::new(peers) })
+        Ok(Self { config, peers: Mutex::new(Steered { peers, seen: None }) })
     }
 
     /// Steers `peer` to `inner`, and to nowhere else; whatever was steered to `inner` before is no more.
     pub(crate) async fn steer(&self, peer: Ipv4Addr, inner: Ipv4Addr) -> Result<(), NetnsError> {
-        let mut peers = self.peers.lock().await;
-        self.restore(&peers).await?;
-        if peers.get(&peer) == Some(&inner) {
+        let mut steered = self.peers.lock().await;
+        self.restore(&mut steered).await?;
+        if steered.peers.get(&peer) == Some(&inner) {
             return Ok(());
         }
-        let mut wanted = peers.clone();
+        let mut wanted = steered.peers.clone();
         wanted.retain(|_, to| *to != inner);
         wanted.insert(peer, inner);
-        self.change(&mut peers, wanted).await
+        self.change(&mut steered, wanted).await
     }
 
     /// Steers nobody to `inner`.
     pub(crate) async fn release(&self, inner: Ipv4Addr) -> Result<(), NetnsError> {
-        let mut peers = self.peers.lock().await;
-        self.restore(&peers).await?;
-        let mut wanted = peers.clone();
+        let mut steered = self.peers.lock().await;
+        self.restore(&mut steered).await?;
+        let mut wanted = steered.peers.clone();
         wanted.retain(|_, to| *to != inner);
-        self.change(&mut peers, wanted).await
+        self.change(&mut steered, wanted).await
     }
 
     /// Removes the table. A host that did not forward before does no longer, unless another instance needs it to;
     /// answers whether it is as it was.
     pub(crate) async fn purge(&self) -> Result<bool, NetnsError> {
-        let mut peers = self.peers.lock().await;
+        let mut steered = self.peers.lock().await;
         let table = self.config.name();
         let is_last = !nft::tables().await?.iter().any(|name| name.starts_with(TABLES) && *name != table);
         if self.config.was_no_router && is_last {
@@ -87,36 +99,51 @@ impl Steering {
             sysctl::set("ip_forward", "0").map_err(NetnsError::io("turn off forwarding"))?;
         }
         nft::apply(None, format!("table ip {table} {{}}\ndelete table ip {table}\n")).await?;
-        peers.clear();
+        *steered = Steered::default();
         Ok(!self.config.was_no_router || is_last)
     }
 
     async fn change(
         &self,
-        peers: &mut BTreeMap<Ipv4Addr, Ipv4Addr>,
+        steered: &mut Steered,
         wanted: BTreeMap<Ipv4Addr, Ipv4Addr>,
     ) -> Result<(), NetnsError> {
+        let peers = &steered.peers;
         let changed: Vec<_> = differing(peers, &wanted).chain(differing(&wanted, peers)).collect();
         if changed.is_empty() {
             return Ok(());
         }
         nft::apply(None, self.config.difference(peers, &wanted)).await?;
-        *peers = wanted;
+        steered.peers = wanted;
+        // Ours was the one change since the table was there, or it is looked for once more.
+        let now = generation()?;
+        steered.seen = steered.seen.filter(|seen| now.follows(*seen)).map(|_| now);
         forget(changed.into_iter().map(|(peer, _)| peer)).await;
         Ok(())
     }
 
     /// Makes the table anew if somebody removed it: a firewall of the host that flushes all rules takes it, too.
-    async fn restore(&self, peers: &BTreeMap<Ipv4Addr, Ipv4Addr>) -> Result<(), NetnsError> {
+    async fn restore(&self, steered: &mut Steered) -> Result<(), NetnsError> {
+        // Asked before the tables are listed: whatever changes from here on is seen the next time.
+        let now = generation()?;
+        if steered.seen == Some(now) {
+            return Ok(());
+        }
         if nft::tables().await?.contains(&self.config.name()) {
+            steered.seen = Some(now);
             return Ok(());
         }
         tracing::warn!("the steering rules were gone, and are made anew");
-        nft::apply(None, self.config.table(peers)).await?;
+        nft::apply(None, self.config.table(&steered.peers)).await?;
         // What came meanwhile was taken for the host's own, and would be for as long as the peer goes on.
-        forget(peers.keys().copied()).await;
+        forget(steered.peers.keys().copied()).await;
         Ok(())
     }
+}
+
+/// Of the rules of this process's own namespace.
+fn generation() -> Result<RulesetGeneration, NetnsError> {
+    ruleset::generation().map_err(NetnsError::io("look whether the host's packet rules were changed"))
 }
 
 /// Has the kernel decide anew where these peers' packets go.

@@ -72,6 +72,7 @@ impl TestApp {
             connected: true,
             esp: "userland".to_owned(),
             public_address: Some([198, 51, 100, 7].into()),
+            max_tunnels: Some(200),
         });
         let (last_run, runs) = watch::channel(LastRun::default());
         let wake = Arc::new(Notify::new());

@@ -24,7 +24,11 @@ async fn a_remote_site_gets_all_it_needs() {
     for bad in ["format=cisco", "fromat=strongswan", "format=json&format=json", "format="] {
         assert_eq!(app.get(&format!("{path}?{bad}")).await.status, StatusCode::BAD_REQUEST, "{bad}");
     }
-    app.gateway.send_replace(GatewayStatus { connected: true, esp: "off".to_owned(), public_address: None });
+    app.gateway.send_replace(GatewayStatus {
+        esp: "off".to_owned(),
+        connected: true,
+        ..GatewayStatus::default()
+    });
     assert_eq!(app.get(&path).await.status, StatusCode::CONFLICT);
     assert!(app.get(&at("ipsec-tunnels", &made)).await.body.get("gatewayPublicIp").is_none());
 }

@@ -54,7 +54,13 @@ pub(super) fn all() -> Value {
         ("Environment", "environmentList", environment::properties(), environment::REQUIRED),
         ("Agent", "agentList", agent::properties(), agent::REQUIRED),
         ("Frontdoor", "frontdoorList", frontdoor::properties(), frontdoor::REQUIRED),
-        ("Location", "locationList", json!({"id": location()}), &["id"]),
+        (
+            "Location",
+            "locationList",
+            json!({"id": location(), "maxTunnels": {"type": "integer", "minimum": 1, "description":
+                "How many tunnels its gateway can hold. One more is ERROR with GatewayFull, until there is room"}}),
+            &["id"],
+        ),
         ("Execution", "executionList", execution::properties(), execution::REQUIRED),
         ("ApiAccount", "apiAccountList", api_account::properties(), api_account::REQUIRED),
     ] {

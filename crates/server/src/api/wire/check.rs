@@ -206,6 +206,9 @@ fn advice(hop: &Hop, walked: &Walked<'_>) -> String {
         (_, Some(Reason::GatewayOffline)) => {
             "Start the gateway of the tunnel's location, or see its log".to_owned()
         }
+        (_, Some(Reason::GatewayFull)) => {
+            "Delete a tunnel, or give the gateway more memory, open files, or --max-tunnels".to_owned()
+        }
         (_, Some(Reason::PortInUse)) => format!(
             "Choose another ingressPort than {}, or end the program that holds it at the gateway",
             share.ingress_port

@@ -45,10 +45,9 @@ pub(in crate::api) fn event(row: &EventRow) -> String {
         r#type: kind,
         id: &row.resource,
         status: &row.status,
-        status_detail: row.reason.map(|reason| Detail {
-            reason,
-            message: row.message.as_deref().unwrap_or_default(),
-        }),
+        status_detail: row
+            .reason
+            .map(|reason| Detail { reason, message: row.message.as_deref().unwrap_or_default() }),
         at: row.at,
     };
     // JSON has no line ends in it.

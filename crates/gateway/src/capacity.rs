@@ -1,0 +1,88 @@
+//! What this machine has room for: tunnels, by its memory and its limit of open files, and connections, by what open
+//! files the tunnels leave.
+//!
+//! Invariant: tunnels take half of either at most, so that what they carry has the rest.
+
+use std::{fs, path::Path};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tracing::warn;
+
+/// A tunnel's own memory: of its IKE daemon, and of this process.
+const TUNNEL_MEMORY: u64 = 6 << 20;
+/// A tunnel's descriptors: its namespace, its daemon, two connections to that and its directory, and some listeners.
+const TUNNEL_FILES: u64 = 8;
+/// Descriptors that no connection may take: for the database, agents' carriers, IKE daemons and programs.
+const FILES_KEPT: u64 = 512;
+/// A connection has its own descriptor and a carrier's.
+const CONNECTION_FILES: u64 = 2;
+
+/// See the module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Capacity {
+    /// `None`: as many as there may be addresses for. A tunnel without IPsec is an address only.
+    pub(crate) tunnels: Option<u32>,
+    pub(crate) connections: usize,
+}
+
+impl Capacity {
+    /// Raises the limit of open files as far as it goes. `tunnels` is what whoever runs the gateway has said.
+    pub(crate) fn find(is_ipsec: bool, tunnels: Option<u32>) -> Self {
+        let limit = getrlimit(Resource::Nofile);
+        if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+            warn!(%error, "could not raise the limit of open files");
+        }
+        let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::from(u32::MAX));
+        Self::of(is_ipsec, tunnels, memory(), files)
+    }
+
+    fn of(is_ipsec: bool, tunnels: Option<u32>, memory: Option<u64>, files: u64) -> Self {
+        let by_files = files / 4 / TUNNEL_FILES;
+        let by_memory = memory.map_or(by_files, |m| m / 2 / TUNNEL_MEMORY);
+        let found = || u32::try_from(by_files.min(by_memory).max(1)).unwrap_or(u32::MAX);
+        let tunnels = tunnels.or_else(|| is_ipsec.then(found));
+        let for_tunnels = if is_ipsec { u64::from(tunnels.unwrap_or_default()) * TUNNEL_FILES } else { 0 };
+        let room = files.saturating_sub(FILES_KEPT + for_tunnels).max(files / 2) / CONNECTION_FILES;
+        Self { tunnels, connections: usize::try_from(room).unwrap_or(usize::MAX).max(1) }
+    }
+}
+
+/// Bytes that this process and its daemons may have: the machine's, or its control group's, if that has fewer.
+fn memory() -> Option<u64> {
+    let read = |path: &Path| fs::read_to_string(path).ok();
+    let own = read(Path::new("/proc/self/cgroup")).and_then(|groups| {
+        let group = groups.lines().find_map(|line| line.strip_prefix("0::/").map(str::to_owned))?;
+        read(&Path::new("/sys/fs/cgroup").join(group).join("memory.max"))?.trim().parse().ok()
+    });
+    [total(&read(Path::new("/proc/meminfo")).unwrap_or_default()), own].into_iter().flatten().min()
+}
+
+/// `MemTotal:       24689764 kB`
+fn total(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scarcer_of_memory_and_files_counts() {
+        let of = |memory: u64, files| Capacity::of(true, None, Some(memory << 20), files);
+        assert_eq!(of(24 << 10, 20_000), Capacity { tunnels: Some(625), connections: 7244 });
+        assert_eq!(of(1 << 10, 1 << 20).tunnels, Some(85));
+        assert_eq!(of(1, 1024), Capacity { tunnels: Some(1), connections: 256 });
+        assert_eq!(Capacity::of(true, Some(7), None, 20_000).tunnels, Some(7));
+        // Without IPsec, a tunnel costs nothing.
+        let off = Capacity::of(false, None, None, 20_000);
+        assert_eq!(off, Capacity { tunnels: None, connections: 9744 });
+    }
+
+    #[test]
+    fn memory_is_read_as_the_kernel_writes_it() {
+        assert_eq!(total("MemFree: 1 kB\nMemTotal:       2048 kB\n"), Some(2 << 20));
+        assert_eq!(total("MemTotal: much"), None);
+        assert!(memory().is_some());
+    }
+}

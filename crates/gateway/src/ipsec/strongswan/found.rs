@@ -1,0 +1,61 @@
+//! Tunnels that an earlier run left standing. Their listeners need not wait until everything about them was looked at:
+//! with hundreds of tunnels that takes seconds, in which nothing has to be shut.
+//!
+//! Invariant: what is found has its namespace and the load balancer's address, and with them the guard that was applied
+//! before either was of use.
+
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use wicketgate_model::TunnelId;
+
+use crate::{
+    ipsec::{Place, Report, Tunnel},
+    netns::Namespace,
+};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Found(Mutex<BTreeMap<TunnelId, Standing>>);
+
+#[derive(Debug)]
+struct Standing {
+    namespace: Namespace,
+    report: Arc<Report>,
+    tunnel: Arc<Tunnel>,
+}
+
+impl Found {
+    /// The tunnel that stands in `namespace`, if its address is there.
+    pub(super) fn stand(
+        &self,
+        id: TunnelId,
+        namespace: Namespace,
+        load_balancer: Ipv4Addr,
+    ) -> Option<Arc<Tunnel>> {
+        let report = Arc::new(Report::new(jiff::Timestamp::now()));
+        let tunnel = report.tunnel(Place::Namespace(namespace.clone()), load_balancer);
+        tunnel.bind(0).ok()?;
+        self.lock().insert(id, Standing { namespace, report, tunnel: Arc::clone(&tunnel) });
+        Some(tunnel)
+    }
+
+    /// What was found before, if it is what is wished for.
+    pub(super) fn take(
+        &self,
+        id: TunnelId,
+        namespace: &Namespace,
+        load_balancer: Ipv4Addr,
+    ) -> Option<(Arc<Report>, Arc<Tunnel>)> {
+        let found = self.lock().remove(&id)?;
+        let is_same = found.namespace.is_same(namespace) && found.tunnel.load_balancer() == load_balancer;
+        is_same.then_some((found.report, found.tunnel))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<TunnelId, Standing>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,79 @@
+//! The gateway is restarted: its tunnels don't notice, and its listeners are back at once.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+
+use crate::harness::{
+    PATIENCE, World, door,
+    targets::{ask, connect, greeting},
+    text,
+};
+
+/// From the process's start to a listener, on a machine that others use as well. Alone on one it is under a second:
+/// `make bench` measures it, with 200 tunnels.
+const LISTENS: Duration = Duration::from_secs(5);
+
+/// For one try meanwhile.
+const TRY: Duration = Duration::from_secs(1);
+
+#[test]
+fn listeners_are_back_at_once_and_tunnels_do_not_notice() -> Result<()> {
+    let mut world = World::with_sites(2)?;
+    greeting(&world.private, world.target(7001), "here")?;
+    let (_agent, zid) = world.agent("agent")?;
+    let tunnels = [world.tunnel(0)?, world.tunnel(1)?];
+    let mut doors = Vec::new();
+    let mut sites = Vec::new();
+    for (n, tunnel) in (0..).zip(&tunnels) {
+        world.share(&format!("greeting-{n}"), tunnel, &zid, world.target(7001), 9000)?;
+        sites.push(world.connected_site(n, tunnel)?);
+        doors.push(door(tunnel, 9000)?);
+    }
+    let before: Vec<_> = sites.iter().map(|s| s.swanctl(&["--list-sas", "--raw"])).collect::<Result<_>>()?;
+    ensure!(ask(&sites[0].namespace, doors[0], PATIENCE)? == "here");
+
+    for is_killed in [false, true] {
+        if is_killed {
+            world.gateway.process.kill()?;
+        } else {
+            ensure!(world.gateway.process.stop(PATIENCE)?.success());
+        }
+        // Somebody at the site tries all the time.
+        let begin = Instant::now();
+        let back = std::thread::scope(|scope| {
+            let client = scope.spawn(|| {
+                world.lab.until("the listeners are back", PATIENCE, || {
+                    for (site, door) in sites.iter().zip(&doors) {
+                        connect(&site.namespace, *door, TRY)?;
+                    }
+                    Ok(Some(begin.elapsed()))
+                })
+            });
+            let started = world.start_again();
+            let back = client.join().map_err(|_| anyhow::anyhow!("the client panicked"))?;
+            started.and_then(|gateway| Ok((gateway, back?)))
+        });
+        let (gateway, took) = back?;
+        world.gateway = gateway;
+        ensure!(took < LISTENS, "listeners were back after {took:?}\n{}", world.gateway.process.tail());
+        world.lab.until("traffic", PATIENCE, || ask(&sites[1].namespace, doors[1], TRY).map(Some))?;
+    }
+    let unique = |sas: &str| -> Vec<String> {
+        sas.split_whitespace()
+            .filter(|w| w.contains("uniqueid=") || w.contains("spi"))
+            .map(str::to_owned)
+            .collect()
+    };
+    for (site, before) in sites.iter().zip(&before) {
+        let after = site.swanctl(&["--list-sas", "--raw"])?;
+        ensure!(unique(&after) == unique(before), "other SAs than before:\n{before}\n{after}");
+    }
+    for tunnel in &tunnels {
+        let path = format!("ipsec-tunnels/{}", text(tunnel, "id")?);
+        let up = |t: &Value| t["connection"]["state"] == "UP";
+        world.gateway.wait(&world.lab, &path, "UP", PATIENCE, up)?;
+    }
+    world.end()
+}
