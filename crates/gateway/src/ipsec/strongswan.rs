@@ -23,7 +23,6 @@ use std::{
     time::Duration,
 };
 
-use rtnetlink::Handle;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -74,7 +73,6 @@ pub struct Strongswan {
     instance: u16,
     esp: EspPath,
     public_address: Ipv4Addr,
-    netlink: Handle,
     steering: Steering,
     /// An entry is locked while its tunnel is worked on, so that tunnels don't wait for each other.
     tunnels: Mutex<BTreeMap<TunnelId, Arc<Mutex<Option<Served>>>>>,
@@ -148,7 +146,6 @@ impl Strongswan {
             instance,
             esp,
             public_address,
-            netlink: link::handle()?,
             steering,
             tunnels: Mutex::default(),
             starts: Semaphore::new(STARTED_AT_ONCE),
@@ -262,7 +259,7 @@ impl Strongswan {
         let rules = guard::rules(self.esp, peer, desired.peer_cidr.get(), desired.load_balancer_ip);
         // The guard first: nothing reaches the namespace before it.
         served.keep_guard(&namespace, rules).await.map_err(|e| e.to_string())?;
-        link::ensure(&self.netlink, &namespace, &self.link(slot), addresses, desired.load_balancer_ip)
+        link::ensure(&namespace, &self.link(slot), addresses, desired.load_balancer_ip)
             .await
             .map_err(|e| e.to_string())?;
         if served.tunnel.load_balancer() != desired.load_balancer_ip {
@@ -327,7 +324,7 @@ impl Strongswan {
             self.home(slot, namespace).stop().await?;
         }
         self.steering.release(LinkAddresses::of(self.instance, slot).inside).await?;
-        link::remove(&self.netlink, &self.link(slot)).await?;
+        link::remove(&self.link(slot)).await?;
         Namespace::remove(&name).await?;
         match std::fs::remove_dir_all(self.dir(slot)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {

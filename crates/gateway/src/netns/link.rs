@@ -46,8 +46,9 @@ impl LinkAddresses {
     }
 }
 
-/// Routing netlink in this process's own namespace. Must be called within a Tokio runtime.
-pub(crate) fn handle() -> Result<Handle, NetnsError> {
+/// Routing netlink in this process's own namespace. For one after the other: the kernel refuses (EBUSY) to list anything
+/// over a socket that is listing already.
+fn handle() -> Result<Handle, NetnsError> {
     let (connection, handle, _) =
         rtnetlink::new_connection().map_err(NetnsError::io("open a netlink socket"))?;
     tokio::spawn(connection);
@@ -68,18 +69,17 @@ async fn handle_inside(namespace: &Namespace) -> Result<Handle, NetnsError> {
 
 /// Brings the link `outside` and the inside of `namespace` to what they should be, from whatever they are.
 pub(crate) async fn ensure(
-    own: &Handle,
     namespace: &Namespace,
     outside: &str,
     addresses: LinkAddresses,
     on_lo: Ipv4Addr,
 ) -> Result<(), NetnsError> {
-    in_time("set up a link", set_up(own, namespace, outside, addresses, on_lo)).await
+    in_time("set up a link", set_up(&handle()?, namespace, outside, addresses, on_lo)).await
 }
 
 /// Removes the link, if it is there.
-pub(crate) async fn remove(own: &Handle, outside: &str) -> Result<(), NetnsError> {
-    in_time("remove a link", take_down(own, outside)).await
+pub(crate) async fn remove(outside: &str) -> Result<(), NetnsError> {
+    in_time("remove a link", take_down(&handle()?, outside)).await
 }
 
 /// An answer of netlink may be lost where its queue overflows; then it never comes.
