@@ -10,6 +10,7 @@ mod descriptors;
 mod drain;
 mod entry_point;
 mod first_failures;
+mod guard;
 mod half_close;
 mod honest_ends;
 mod initiate;

@@ -2,6 +2,7 @@
 
 pub(crate) mod esp;
 pub(crate) mod packets;
+pub(crate) mod ping;
 pub(crate) mod targets;
 
 use std::{

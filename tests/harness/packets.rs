@@ -1,5 +1,5 @@
-//! Inner packets, made by hand: IPv4 (RFC 791) with an echo request (RFC 792) or the first segment of a TCP
-//! connection (RFC 9293). Every checksum is right, so that nothing but a rule has a reason to drop one.
+//! Inner packets, made by hand: IPv4 (RFC 791) with an echo request (RFC 792), a datagram (RFC 768) or the first
+//! segment of a TCP connection (RFC 9293). Every checksum is right, so that nothing but a rule has a reason to drop one.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
+const UDP: u8 = 17;
 
 const ECHO_REPLY: u8 = 0;
 const ECHO_REQUEST: u8 = 8;
@@ -20,11 +21,16 @@ const FIRST_SEQUENCE: u32 = 1;
 
 /// An echo request, told from others by `mark`.
 pub(crate) fn echo_request(from: Ipv4Addr, to: Ipv4Addr, mark: u16) -> Vec<u8> {
+    ipv4(ICMP, from, to, &echo_message(mark))
+}
+
+/// The same without its IP header.
+pub(crate) fn echo_message(mark: u16) -> Vec<u8> {
     let mut message = vec![ECHO_REQUEST, 0, 0, 0, 0x77, 0x67];
     message.extend(mark.to_be_bytes());
     let sum = checksum(&[&message]);
     message[2..4].copy_from_slice(&sum.to_be_bytes());
-    ipv4(ICMP, from, to, &message)
+    message
 }
 
 /// A segment without data: [`SYN`], or [`RST`] after it.
@@ -41,6 +47,13 @@ pub(crate) fn segment(from: SocketAddrV4, to: SocketAddrV4, flags: u8) -> Vec<u8
     let sum = checksum(&[&pseudo_header, &segment]);
     segment[16..18].copy_from_slice(&sum.to_be_bytes());
     ipv4(TCP, *from.ip(), *to.ip(), &segment)
+}
+
+/// UDP (RFC 768), without a checksum, as it may be.
+pub(crate) fn datagram(from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(8 + payload.len()).unwrap_or(u16::MAX);
+    let header = [from.port(), to.port(), length, 0].map(u16::to_be_bytes).concat();
+    ipv4(UDP, *from.ip(), *to.ip(), &[&header, payload].concat())
 }
 
 fn ipv4(protocol: u8, from: Ipv4Addr, to: Ipv4Addr, payload: &[u8]) -> Vec<u8> {

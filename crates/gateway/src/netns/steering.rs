@@ -1,7 +1,8 @@
 //! Which peer goes to which tunnel: the rules in the gateway's own namespace.
 //!
 //! One table of one's own, named after the instance. IKE and ESP that come for the gateway's address go to the
-//! namespace of the tunnel whose peer sent them. Nothing else goes to or comes from a tunnel's link, and where the
+//! namespace of the tunnel whose peer sent them; those of anybody else are dropped without a word, where the host itself
+//! would say that nobody listens. Nothing else goes to or comes from a tunnel's link, and where the
 //! host did not forward packets before Wicketgate made it do so, it still forwards none of anybody else's.
 
 use std::{
@@ -222,6 +223,11 @@ table ip {name} {{
     udp sport {{ 500, 4500 }} accept
 {esp}    ct state related icmp type {{ destination-unreachable, time-exceeded, parameter-problem }} accept
     drop
+  }}
+  chain strangers {{
+    type filter hook input priority filter; policy accept;
+    ip daddr {here} udp dport {{ 500, 4500 }} drop
+    ip daddr {here} ip protocol esp drop
   }}
   chain forward {{
     type filter hook forward priority filter; policy accept;

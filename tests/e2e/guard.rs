@@ -1,0 +1,235 @@
+//! What comes from outside to the gateway's addresses, and out of a tunnel to what was not published: it is dropped,
+//! and nobody is told.
+
+use std::{
+    io::ErrorKind,
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use socket2::{Domain, Protocol, Socket, Type};
+use wicketgate_lab::Namespace;
+
+use crate::{
+    e2e::entry_point::uplink_address,
+    harness::{
+        GATEWAY, PATIENCE, SITE_CLIENT, World, door,
+        packets::{SYN, datagram, echo_request, segment},
+        ping::ping,
+        targets::{ask, greeting},
+        text,
+    },
+};
+
+const IKE: u16 = 500;
+const NAT_T: u16 = 4500;
+
+/// An IKE header of a version that nobody speaks, which who speaks IKE says so to (RFC 7296 §2.5).
+const HELLO: [u8; 28] =
+    [1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x30, 34, 8, 0, 0, 0, 0, 0, 0, 0, 28];
+
+/// Counts in a namespace with rules before and after which there are others'.
+struct Onlooker<'a>(&'a Namespace);
+
+impl<'a> Onlooker<'a> {
+    /// One counter for each rule; the rules stand in a chain of this hook and priority.
+    fn watch(namespace: &'a Namespace, hook: &str, rules: &[(&str, String)]) -> Result<Self> {
+        let counters: String = rules.iter().map(|(name, _)| format!("counter {name} {{ }}\n")).collect();
+        let rules: String =
+            rules.iter().map(|(name, rule)| format!("{rule} counter name {name}\n")).collect();
+        namespace.nft(&format!(
+            "table ip onlooker {{
+               {counters}
+               chain seen {{
+                 type filter hook {hook}; policy accept;
+                 {rules}
+               }}
+             }}"
+        ))?;
+        Ok(Self(namespace))
+    }
+
+    fn count(&self, name: &str) -> Result<u64> {
+        let out = self.0.command("nft").args(["list", "counter", "ip", "onlooker", name]).output()?;
+        let said = String::from_utf8_lossy(&out.stdout);
+        let packets = said.split_whitespace().skip_while(|w| *w != "packets").nth(1);
+        packets.and_then(|p| p.parse().ok()).with_context(|| format!("no count of {name}: {said:?}"))
+    }
+}
+
+/// Sends packets with whatever header they have.
+fn send(from: &Namespace, packets: &[Vec<u8>]) -> Result<()> {
+    let raw = from.enter(|| Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255))))??;
+    for packet in packets {
+        let to = packet.get(16..20).and_then(|to| <[u8; 4]>::try_from(to).ok()).context("no IPv4 packet")?;
+        raw.send_to(packet, &SocketAddr::from((Ipv4Addr::from(to), 0)).into())?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_scan_shows_ike_to_known_peers_and_nothing_to_others() -> Result<()> {
+    let world = World::with_sites(2)?;
+    let tunnel = world.tunnel(0)?;
+    let (known, stranger) = (world.site(0)?, world.site(1)?);
+
+    // To the known peer, whose device is not there, the gateway speaks IKE.
+    for (port, marker) in [(IKE, &[][..]), (NAT_T, &[0; 4][..])] {
+        let socket = known.namespace.enter(|| UdpSocket::bind((World::peer(0), port)))??;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.send_to(&[marker, &HELLO].concat(), (GATEWAY, port))?;
+        let mut answer = [0; 128];
+        let length = socket.recv(&mut answer).with_context(|| format!("no answer of port {port}"))?;
+        ensure!(answer[..length].starts_with(&[marker, &HELLO[..8]].concat()), "{:02x?}", &answer[..length]);
+    }
+
+    let from_gateway = format!("ip saddr {GATEWAY} meta l4proto");
+    let rules = [("told", format!("{from_gateway} != tcp")), ("last", format!("{from_gateway} tcp"))];
+    let seen = Onlooker::watch(&stranger.namespace, "prerouting priority raw", &rules)?;
+    let probe = || -> Result<()> {
+        let to = |port| SocketAddrV4::new(GATEWAY, port);
+        let from = |port| SocketAddrV4::new(World::peer(1), port);
+        let mut packets = Vec::new();
+        for source in [IKE, NAT_T, 40_000] {
+            packets.push(datagram(from(source), to(IKE), &HELLO));
+            packets.push(datagram(from(source), to(NAT_T), &[&[0; 4], &HELLO[..]].concat()));
+            // ESP in UDP, and a keepalive.
+            packets.push(datagram(from(source), to(NAT_T), &[0x5a; 64]));
+            packets.push(datagram(from(source), to(NAT_T), &[0xff]));
+        }
+        send(&stranger.namespace, &packets)?;
+        // ESP as it is.
+        let esp =
+            stranger.namespace.enter(|| Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(50))))??;
+        esp.send_to(&[0x5a; 64], &SocketAddr::from((GATEWAY, 0)).into())?;
+        // Agents' port is open to all; what it answers comes after whatever was said to the others.
+        stranger.namespace.connect(world.agents_dial(), PATIENCE).map(drop)
+    };
+    probe()?;
+    ensure!(seen.count("last")? > 0, "the counter counts nothing");
+    assert_eq!(seen.count("told")?, 0, "packets that a stranger was answered with");
+
+    // A peer whose tunnel is gone is a stranger again; and a host without the gateway's rules would have said something.
+    world.gateway.clear(&world.lab, PATIENCE)?;
+    probe()?;
+    assert_eq!(seen.count("told")?, 0, "packets that a stranger was answered with");
+    let flushed = world.outside.command("nft").args(["flush", "ruleset"]).status()?;
+    ensure!(flushed.success(), "can't take the rules away");
+    probe()?;
+    ensure!(seen.count("told")? > 0, "these would never have been answered");
+    drop(tunnel);
+    world.end()
+}
+
+#[test]
+fn a_tunnels_namespace_is_entered_by_the_public_address_and_by_its_peer_only() -> Result<()> {
+    let world = World::with_sites(2)?;
+    greeting(&world.private, world.target(7001), "here")?;
+    let (_agent, zid) = world.agent("agent")?;
+    let tunnels = [world.tunnel(0)?, world.tunnel(1)?];
+    world.share("greeting", &tunnels[0], &zid, world.target(7001), 9000)?;
+    let site = world.connected_site(0, &tunnels[0])?;
+    let neighbour = world.site(1)?;
+    let load_balancer: Ipv4Addr = text(&tunnels[0], "loadBalancerIp")?.parse()?;
+    let inside = world.tunnel_namespace(&tunnels[0])?;
+    let uplink: Ipv4Addr = uplink_address(&inside)?.parse()?;
+
+    // Everybody on the internet was talked into sending the gateway what is for its inner addresses.
+    let internet = world.internet.as_ref().context("no internet")?;
+    for network in ["169.254.0.0/16", "100.64.0.0/10"] {
+        internet.ip(&format!("route add {network} via {GATEWAY}"))?;
+    }
+    world.outside.ip(&format!("route add {load_balancer}/32 via {uplink}"))?;
+    // The neighbour's packets have a source port that nobody else's have; what is dropped is still seen by the host.
+    let mark = 40_444;
+    let rules = [
+        ("wrong", format!("iifname uplink ip saddr != {} meta l4proto {{ tcp, udp, icmp }}", World::peer(0))),
+        ("spoofed", format!("iifname uplink udp sport {mark} udp dport {IKE}")),
+        ("last", format!("iifname uplink udp sport {mark} udp dport {NAT_T}")),
+    ];
+    let seen = Onlooker::watch(&inside, "prerouting priority -301", &rules)?;
+    let to_all = |from: Ipv4Addr| -> Vec<Vec<u8>> {
+        let source = SocketAddrV4::new(from, mark);
+        let to = |address: Ipv4Addr| {
+            let at = |port| SocketAddrV4::new(address, port);
+            [
+                datagram(source, at(IKE), &HELLO),
+                datagram(source, at(NAT_T), &[0x5a; 64]),
+                segment(source, at(9000), SYN),
+                echo_request(from, address, 1),
+            ]
+        };
+        [uplink, load_balancer].into_iter().flat_map(to).collect()
+    };
+    // With its own address, with one of the site's network, and with the site's public one, but for the last port.
+    send(&neighbour.namespace, &to_all(World::peer(1)))?;
+    send(&neighbour.namespace, &to_all(SITE_CLIENT))?;
+    let as_peer = to_all(World::peer(0));
+    send(&neighbour.namespace, &as_peer)?;
+    // Its own public address leads a packet to its own tunnel; only the peer's leads to the peer's, and is no use
+    // without its keys.
+    let own = SocketAddrV4::new(World::peer(1), mark);
+    let spoofed = SocketAddrV4::new(World::peer(0), mark);
+    let public = SocketAddrV4::new(GATEWAY, NAT_T);
+    send(
+        &neighbour.namespace,
+        &[datagram(own, public, &[0x5a; 64]), datagram(spoofed, public, &[0x5a; 64])],
+    )?;
+    let came = || Ok((seen.count("last")? > 0).then_some(()));
+    world.lab.until("what has the peer's address comes to its tunnel", PATIENCE, came)?;
+    assert_eq!((seen.count("last")?, seen.count("wrong")?, seen.count("spoofed")?), (1, 0, 0));
+    assert_eq!(ask(&site.namespace, door(&tunnels[0], 9000)?, PATIENCE)?, "here");
+
+    // They would come as far without the host's rules.
+    let flushed = world.outside.command("nft").args(["flush", "ruleset"]).status()?;
+    ensure!(flushed.success(), "can't take the rules away");
+    send(&neighbour.namespace, &[to_all(World::peer(1)), as_peer].concat())?;
+    let came = || Ok((seen.count("wrong")? > 0 && seen.count("spoofed")? > 0).then_some(()));
+    world.lab.until("they come without the rules", PATIENCE, came)?;
+    world.end()
+}
+
+#[test]
+fn a_peer_reaches_ports_of_shares_and_an_echo_and_nothing_else_of_its_load_balancer() -> Result<()> {
+    let world = World::with_sites(1)?;
+    greeting(&world.private, world.target(7001), "here")?;
+    let (_agent, zid) = world.agent("agent")?;
+    let tunnel = world.tunnel(0)?;
+    world.share("greeting", &tunnel, &zid, world.target(7001), 9000)?;
+    let site = world.connected_site(0, &tunnel)?;
+    let inside = world.tunnel_namespace(&tunnel)?;
+    let load_balancer: Ipv4Addr = text(&tunnel, "loadBalancerIp")?.parse()?;
+    // Before the product's rules, and behind them.
+    let udp = format!("ip daddr {load_balancer} meta l4proto udp");
+    let come = Onlooker::watch(&inside, "prerouting priority raw", &[("came", udp.clone())])?;
+    inside.nft(&format!(
+        "table ip behind {{
+           counter past {{ }}
+           chain seen {{ type filter hook input priority 10; policy accept; {udp} counter name past; }}
+         }}"
+    ))?;
+
+    // Ports that are open to the peer on the uplink, that the daemon listens on, and that nobody does.
+    for port in [IKE, NAT_T, 53, 9000] {
+        let socket = site.namespace.enter(|| UdpSocket::bind((SITE_CLIENT, 0)))??;
+        socket.send_to(&[&[0; 4], &HELLO[..]].concat(), (load_balancer, port))?;
+    }
+    // Packets keep their order: once an echo is answered, all of them have been dealt with.
+    let done = true.into();
+    let (_, lost) = ping(&site.namespace, SITE_CLIENT, load_balancer, 1, &done)?;
+    ensure!(lost.is_empty(), "an echo is not answered");
+    assert_eq!(come.count("came")?, 4);
+    let out = inside.command("nft").args(["list", "counter", "ip", "behind", "past"]).output()?;
+    let past = String::from_utf8_lossy(&out.stdout).into_owned();
+    ensure!(past.contains("packets 0 "), "UDP from the tunnel came past the rules: {past}");
+
+    // A closed port of TCP says so at once: that is no secret from the peer, whose device shows it as it is.
+    for port in [22, 80, 8001, 9001, 65_535] {
+        let refused = site.namespace.connect((load_balancer, port).into(), PATIENCE);
+        let kind = refused.err().and_then(|e| e.downcast::<std::io::Error>().ok()).map(|e| e.kind());
+        assert_eq!(kind, Some(ErrorKind::ConnectionRefused), "port {port}");
+    }
+    assert_eq!(ask(&site.namespace, door(&tunnel, 9000)?, Duration::from_secs(30))?, "here");
+    world.end()
+}
