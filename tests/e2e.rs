@@ -6,6 +6,7 @@ mod charon_crash;
 mod checks;
 mod crash;
 mod crash_ipsec;
+mod dead_peer;
 mod descriptors;
 mod drain;
 mod entry_point;

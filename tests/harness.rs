@@ -3,6 +3,7 @@
 pub(crate) mod esp;
 pub(crate) mod packets;
 pub(crate) mod ping;
+pub(crate) mod sas;
 pub(crate) mod targets;
 
 use std::{

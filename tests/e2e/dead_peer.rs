@@ -1,0 +1,103 @@
+//! Peers that go without a word: one that starts again at once, and one that is not heard of any more.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::harness::{
+    PATIENCE, World, door,
+    sas::Sas,
+    targets::{ask, greeting},
+    text,
+};
+
+/// From a rebooted device's start to traffic.
+const BACK: Duration = Duration::from_secs(5);
+
+/// For one try meanwhile.
+const TRY: Duration = Duration::from_secs(1);
+
+/// A peer that is dead is `DOWN` by then.
+const DEAD: Duration = Duration::from_secs(30);
+
+#[test]
+fn a_device_that_reboots_is_back_at_once_and_its_old_sas_are_gone() -> Result<()> {
+    let world = World::with_sites(1)?;
+    greeting(&world.private, world.target(7001), "here")?;
+    let (_agent, zid) = world.agent("agent")?;
+    let tunnel = world.tunnel(0)?;
+    world.share("greeting", &tunnel, &zid, world.target(7001), 9000)?;
+    let mut site = world.connected_site(0, &tunnel)?;
+    let (door, before) = (door(&tunnel, 9000)?, Sas::of_gateway(&world, 0)?);
+    assert_eq!(ask(&site.namespace, door, PATIENCE)?, "here");
+    ensure!(before.ike.len() == 1 && before.child.len() == 1, "{before:?}");
+
+    // The gateway has no word of the end, and still has what was negotiated.
+    site.kill()?;
+    assert_eq!(Sas::of_gateway(&world, 0)?, before);
+    site.start(&world.lab, &world.vpn_config(&tunnel)?)?;
+    let back = || ask(&site.namespace, door, TRY).map(Some);
+    assert_eq!(world.lab.until("traffic of the device that has rebooted", BACK, back)?, "here");
+    world.lab.until("the gateway has the new SAs alone", PATIENCE, || {
+        let after = Sas::of_gateway(&world, 0)?;
+        let is_new = |old: &[String], new: &[String]| new.len() == 1 && new != old;
+        Ok((is_new(&before.ike, &after.ike) && is_new(&before.child, &after.child)).then_some(()))
+    })?;
+    world.end()
+}
+
+#[test]
+fn a_peer_that_is_not_heard_of_any_more_is_down_within_half_a_minute_and_comes_back() -> Result<()> {
+    let world = World::with_sites(1)?;
+    greeting(&world.private, world.target(7001), "here")?;
+    let (_agent, zid) = world.agent("agent")?;
+    let tunnel = world.tunnel(0)?;
+    world.share("greeting", &tunnel, &zid, world.target(7001), 9000)?;
+    let site = world.connected_site(0, &tunnel)?;
+    let door = door(&tunnel, 9000)?;
+    assert_eq!(ask(&site.namespace, door, PATIENCE)?, "here");
+
+    // The line is cut: nothing comes, and nobody says so.
+    let internet = world.internet.as_ref().context("no internet")?;
+    internet.nft(
+        "table ip cut {
+           chain forward {
+             type filter hook forward priority -10; policy accept;
+             iifname site0 drop
+             oifname site0 drop
+           }
+         }",
+    )?;
+    let cut = Instant::now();
+    let id = text(&tunnel, "id")?;
+    let path = format!("ipsec-tunnels/{id}");
+    let down = world.gateway.wait(&world.lab, &path, "DOWN", DEAD, |t| t["connection"]["state"] == "DOWN")?;
+    eprintln!("DOWN after {:?}", cut.elapsed());
+    // That is no fault of the tunnel's.
+    ensure!(down["status"] == "DEPLOYED" && down["connection"]["algorithms"].is_null(), "{down}");
+    internet.nft("delete table ip cut")?;
+    // The device finds out by itself, and begins anew.
+    world.gateway.wait(&world.lab, &path, "UP", PATIENCE, |t| t["connection"]["state"] == "UP")?;
+    assert_eq!(ask(&site.namespace, door, PATIENCE)?, "here");
+
+    // Whoever follows the events was told of each change.
+    let told = connections(&world, id)?;
+    ensure!(told.ends_with(&["UP".to_owned(), "DOWN".to_owned(), "UP".to_owned()]), "{told:?}");
+    world.end()
+}
+
+/// What the events have said of a tunnel's connection, in their order, but for what is between up and down.
+fn connections(world: &World, id: &str) -> Result<Vec<String>> {
+    let token = std::fs::read_to_string(world.gateway.data.join("admin.token"))?;
+    let header = world.lab.dir("events")?.join("header");
+    std::fs::write(&header, format!("Authorization: Bearer {}\nLast-Event-ID: 0\n", token.trim()))?;
+    // All that there is comes at once; the stream has no end.
+    let mut curl = world.outside.command("curl");
+    curl.args(["-q", "-sSN", "-m", "3", "-H", &format!("@{}", header.display())]);
+    let out = curl.arg(world.url() + &world.gateway.at("events")).output()?;
+    let said = String::from_utf8(out.stdout)?;
+    let events = said.lines().filter_map(|l| serde_json::from_str(l.strip_prefix("data: ")?).ok());
+    let of_it = events.filter(|e: &serde_json::Value| e["type"] == "connection" && e["id"] == id);
+    let states = of_it.filter_map(|e| e["status"].as_str().map(str::to_owned));
+    Ok(states.filter(|s| s != "CONNECTING").collect())
+}
