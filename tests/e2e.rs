@@ -13,6 +13,7 @@ mod entry_point;
 mod first_failures;
 mod guard;
 mod half_close;
+mod holding;
 mod honest_ends;
 mod initiate;
 mod kernel_esp;

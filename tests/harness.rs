@@ -1,5 +1,6 @@
 //! A [`World`] is one installation of the product with all that is around it, in network namespaces of its own.
 
+pub(crate) mod bulk;
 pub(crate) mod esp;
 pub(crate) mod packets;
 pub(crate) mod ping;

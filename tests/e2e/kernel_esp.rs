@@ -8,12 +8,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
-use wicketgate_lab::{Namespace, Site, Wire};
+use wicketgate_lab::{Namespace, Wire};
 
 use crate::{
     e2e::entry_point::uplink_address,
     harness::{
         GATEWAY, PATIENCE, World, door,
+        sas::{By, Kind, rekey},
         targets::{ask, connect, echo_after_end, greeting, send_and_end},
     },
 };
@@ -24,8 +25,9 @@ const TRANSFER: usize = 6 << 20;
 /// For the transfer and what happens beside it, in a machine whose processor is emulated.
 const LONG: Duration = Duration::from_secs(120);
 
-/// What the configuration of the first site calls its connection and that one's child.
-const NAME: &str = "wicketgate-site-0";
+/// What is replaced meanwhile, one after the other.
+const REKEYS: [(By, Kind); 4] =
+    [(By::Site, Kind::Child), (By::Site, Kind::Ike), (By::Gateway, Kind::Child), (By::Gateway, Kind::Ike)];
 
 /// The states of the two directions, as the kernel lists them, with the bytes that each has carried.
 struct States(String);
@@ -87,7 +89,8 @@ fn a_transfer_is_whole_over_a_slow_and_lossy_link_while_all_is_rekeyed() -> Resu
         let begin = Instant::now();
         let mut rekeys = 0;
         while !transfer.is_finished() && begin.elapsed() < LONG {
-            rekey(&world, &sites[0], rekeys % 2 == 1)?;
+            let (by, kind) = REKEYS[rekeys % REKEYS.len()];
+            rekey(&world, &sites[0], by, kind)?;
             rekeys += 1;
             assert_eq!(ask(&sites[1].namespace, door(&tunnels[1], 9000)?, PATIENCE)?, "the other customer");
         }
@@ -104,32 +107,6 @@ fn a_transfer_is_whole_over_a_slow_and_lossy_link_while_all_is_rekeyed() -> Resu
     eprintln!("{TRANSFER} bytes there and back, {rekeys} rekeys meanwhile");
     ensure!(rekeys >= 2, "only {rekeys} rekeys");
     world.end()
-}
-
-/// Has the site replace its IKE SA or its CHILD SA, and waits until a new one is there in its place.
-fn rekey(world: &World, site: &Site, ike: bool) -> Result<()> {
-    let kind = if ike { "--ike" } else { "--child" };
-    let before = established(site)?;
-    // While one is being replaced there is none to replace.
-    let begun = || Ok(site.swanctl(&["--rekey", kind, NAME]).is_ok().then_some(()));
-    world.lab.until("a rekey has begun", LONG, begun)?;
-    world.lab.until("a rekey has ended", LONG, || {
-        let (ikes, children) = established(site)?;
-        let (now, then) = if ike { (&ikes, &before.0) } else { (&children, &before.1) };
-        Ok((ikes.len() == 1 && children.len() == 1 && now != then).then_some(()))
-    })
-}
-
-/// The numbers of a site's IKE SAs and CHILD SAs that are there and not on their way out.
-fn established(site: &Site) -> Result<(Vec<String>, Vec<String>)> {
-    let said = site.swanctl(&["--list-sas"])?;
-    // Those of an IKE SA are below it.
-    let of = |indent: &str, state: &str| {
-        let lines = said.lines().filter_map(|line| line.strip_prefix(&format!("{indent}{NAME}: #")));
-        let lines = lines.filter(|line| line.contains(state));
-        lines.filter_map(|line| line.split(',').next().map(str::to_owned)).collect()
-    };
-    Ok((of("", "ESTABLISHED"), of("  ", "INSTALLED")))
 }
 
 #[test]

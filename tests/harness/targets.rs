@@ -27,7 +27,7 @@ pub(crate) fn greeting(namespace: &Namespace, on: SocketAddr, words: &'static st
 /// Answers each piece as it comes, until the client ends.
 pub(crate) fn echo(namespace: &Namespace, on: SocketAddr) -> Result<()> {
     serve(namespace, on, |mut stream| {
-        let mut piece = [0; 4096];
+        let mut piece = vec![0; 1 << 16];
         while let Ok(n @ 1..) = stream.read(&mut piece) {
             if stream.write_all(&piece[..n]).is_err() {
                 return;
@@ -71,7 +71,7 @@ pub(crate) fn witness(namespace: &Namespace, on: SocketAddr) -> Result<mpsc::Rec
     Ok(ends)
 }
 
-fn serve(
+pub(super) fn serve(
     namespace: &Namespace,
     on: SocketAddr,
     each: impl Fn(TcpStream) + Send + Sync + 'static,

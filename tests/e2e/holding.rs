@@ -1,0 +1,98 @@
+//! A tunnel holds for years: its SAs are replaced, by either end and by both at once, and nobody notices.
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+
+use crate::harness::{
+    PATIENCE, SITE_CLIENT, World,
+    bulk::there_and_back,
+    door,
+    ping::ping,
+    sas::{By, Kind, Sas, rekey, rekey_by_both},
+    targets::{connect, echo},
+    text,
+};
+
+const PINGS: u16 = 1000;
+
+/// What a transfer moves there and back, in MiB; `WICKETGATE_TEST_TRANSFER_MIB` names another.
+const TRANSFER: u64 = 96;
+
+/// From one rekey of a transfer to the next: as many bytes as there are of it, on a machine of any speed.
+const LONG: Duration = Duration::from_secs(120);
+
+#[test]
+fn a_thousand_pings_are_all_answered_while_both_ends_rekey_everything() -> Result<()> {
+    let world = World::with_sites(1)?;
+    let tunnel = world.tunnel(0)?;
+    let site = world.connected_site(0, &tunnel)?;
+    let load_balancer = text(&tunnel, "loadBalancerIp")?.parse()?;
+    let before = Sas::of(&site)?;
+    let done = AtomicBool::new(false);
+    let (sent, lost) = thread::scope(|scope| {
+        let pings = scope.spawn(|| ping(&site.namespace, SITE_CLIENT, load_balancer, PINGS, &done));
+        let rekeyed = (|| {
+            for by in [By::Site, By::Gateway] {
+                for kind in [Kind::Child, Kind::Ike, Kind::Child] {
+                    rekey(&world, &site, by, kind).with_context(|| format!("{kind:?} by {by:?}"))?;
+                }
+            }
+            for kind in [Kind::Child, Kind::Ike] {
+                rekey_by_both(&world, &site, kind).with_context(|| format!("{kind:?} by both"))?;
+            }
+            anyhow::Ok(())
+        })();
+        done.store(true, Ordering::Release);
+        let pings = pings.join().map_err(|_| anyhow!("the pings panicked"))?;
+        rekeyed.and(pings)
+    })?;
+    ensure!(lost.is_empty(), "{} of {sent} pings were lost: {lost:?}", lost.len());
+    let after = Sas::of(&site)?;
+    ensure!(after.ike != before.ike && after.child != before.child, "{before:?}, {after:?}");
+    // Nor does the tunnel look as if it had been down.
+    let path = format!("ipsec-tunnels/{}", text(&tunnel, "id")?);
+    let seen = world.gateway.api.get(&world.gateway.at(&path))?;
+    ensure!(seen["connection"]["state"] == "UP" && seen["connection"]["lastError"].is_null(), "{seen}");
+    world.end()
+}
+
+#[test]
+fn a_transfer_is_whole_over_six_rekeys() -> Result<()> {
+    let mib = std::env::var("WICKETGATE_TEST_TRANSFER_MIB").map_or(Ok(TRANSFER), |mib| mib.parse())?;
+    let size = mib << 20;
+    let world = World::with_sites(1)?;
+    echo(&world.private, world.target(7001))?;
+    let (_agent, zid) = world.agent("agent")?;
+    let tunnel = world.tunnel(0)?;
+    world.share("echo", &tunnel, &zid, world.target(7001), 9000)?;
+    let site = world.connected_site(0, &tunnel)?;
+    let stream = connect(&site.namespace, door(&tunnel, 9000)?, PATIENCE)?;
+    let back = AtomicU64::new(0);
+    let begin = std::time::Instant::now();
+    thread::scope(|scope| {
+        let transfer = scope.spawn(|| there_and_back(&stream, size, &back));
+        let rekeyed = (|| {
+            let ends = [By::Site, By::Gateway].into_iter().cycle();
+            let kinds = [Kind::Child, Kind::Child, Kind::Ike].into_iter().cycle();
+            for (n, (by, kind)) in (1..=6).zip(ends.zip(kinds)) {
+                let due = || Ok((back.load(Ordering::Acquire) >= size / 8 * n).then_some(()));
+                world.lab.until("enough came back for the next rekey", LONG, due)?;
+                rekey(&world, &site, by, kind).with_context(|| format!("{kind:?} by {by:?}"))?;
+            }
+            ensure!(back.load(Ordering::Acquire) < size, "the transfer was over before the rekeys");
+            Ok(())
+        })();
+        if rekeyed.is_err() {
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        }
+        let transfer = transfer.join().map_err(|_| anyhow!("the client panicked"))?;
+        rekeyed.and(transfer)
+    })?;
+    eprintln!("{mib} MiB there and back over six rekeys in {:?}", begin.elapsed());
+    world.end()
+}
