@@ -2,6 +2,7 @@
 
 pub(crate) mod bulk;
 pub(crate) mod esp;
+pub(crate) mod home;
 pub(crate) mod packets;
 pub(crate) mod ping;
 pub(crate) mod sas;
@@ -20,6 +21,8 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use wicketgate_lab::{Agent, AgentOptions, End, Gateway, GatewayOptions, Lab, Namespace, Site, sweep};
+
+use home::Home;
 
 /// Where tests keep their files. Only root may write here, so that what stands in a ledger can be trusted.
 const HOME: &str = "/var/lib/wicketgate-tests";
@@ -79,24 +82,29 @@ impl World {
         let (internet, outside, private) =
             (lab.namespace("net")?, lab.namespace("gw")?, lab.namespace("private")?);
         internet.sysctl("net/ipv4/ip_forward", "1")?;
-        let join = |namespace: &Namespace, interface: &str, address: Ipv4Addr| {
-            let [a, b, c, _] = address.octets();
-            let hop = Ipv4Addr::new(a, b, c, 1);
-            let (near, far) = (format!("{hop}/24"), format!("{address}/24"));
-            Namespace::link(End(&internet, interface, &near), End(namespace, "wan", &far))?;
-            namespace.ip(&format!("route add default via {hop}"))
-        };
-        join(&outside, "gw", GATEWAY)?;
-        join(&private, "private", PRIVATE)?;
+        join(&internet, &outside, "gw", GATEWAY)?;
+        join(&internet, &private, "private", PRIVATE)?;
         let mut sites = Vec::new();
         for n in 0..count {
             let site = lab.namespace(&format!("site{n}"))?;
-            join(&site, &format!("site{n}"), Self::peer(n))?;
+            join(&internet, &site, &format!("site{n}"), Self::peer(n))?;
             sites.push(site);
         }
         let ipsec = if is_kernel_lane() { "kernel" } else { "auto" };
         let gateway = start(&lab, &outside, ipsec, log)?;
         Ok(Self { lab, gateway, outside, private, internet: Some(internet), sites, ipsec, log })
+    }
+
+    /// One more site, behind a router that translates. The router has the site's public address.
+    pub(crate) fn add_home(&mut self) -> Result<Home> {
+        let n = u8::try_from(self.sites.len())?;
+        let (peer, outside) = (Self::peer(n), format!("site{n}"));
+        let internet = self.internet.as_ref().context("no internet")?;
+        let router = self.lab.namespace(&format!("home{n}"))?;
+        let hop = join(internet, &router, &outside, peer)?;
+        let (home, device) = Home::furnish(&self.lab, &outside, router, internet, &outside, hop)?;
+        self.sites.push(device);
+        Ok(home)
     }
 
     /// The public address of site `n`.
@@ -244,6 +252,16 @@ impl World {
         ensure!(status.success(), "wicketgate up: {status}\n{}", self.gateway.process.tail());
         self.lab.remove()
     }
+}
+
+/// Puts a namespace on the internet, whose interface to it gets a name, and returns its next hop there.
+fn join(internet: &Namespace, namespace: &Namespace, name: &str, address: Ipv4Addr) -> Result<Ipv4Addr> {
+    let [a, b, c, _] = address.octets();
+    let hop = Ipv4Addr::new(a, b, c, 1);
+    let (near, far) = (format!("{hop}/24"), format!("{address}/24"));
+    Namespace::link(End(internet, name, &near), End(namespace, "wan", &far))?;
+    namespace.ip(&format!("route add default via {hop}"))?;
+    Ok(hop)
 }
 
 /// Whether ESP is to be done by the kernel, which is then one that can: `make test-kernel` says so.
