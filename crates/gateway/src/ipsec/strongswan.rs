@@ -90,6 +90,8 @@ struct Served {
     daemon: Daemon,
     /// The rules of the guard, and the generation that they made: while that is the newest, they are as they were.
     guard: Option<(String, RulesetGeneration)>,
+    /// The largest packet that comes to the peer whole, as far as it is known.
+    path_mtu: u32,
 }
 
 /// What a tunnel's directory says of it. No secret.
@@ -256,12 +258,19 @@ impl Strongswan {
         };
         let addresses = LinkAddresses::of(self.instance, slot);
         let peer = desired.peer_address.get();
-        let rules = guard::rules(self.esp, peer, desired.peer_cidr.get(), desired.load_balancer_ip);
+        let load_balancer = desired.load_balancer_ip;
+        let rules = |path_mtu| guard::rules(self.esp, peer, desired.peer_cidr.get(), load_balancer, path_mtu);
         // The guard first: nothing reaches the namespace before it.
-        served.keep_guard(&namespace, rules).await.map_err(|e| e.to_string())?;
-        link::ensure(&namespace, &self.link(slot), addresses, desired.load_balancer_ip)
+        served.keep_guard(&namespace, rules(served.path_mtu)).await.map_err(|e| e.to_string())?;
+        let link = self.link(slot);
+        let path_mtu = link::ensure(&namespace, &link, addresses, load_balancer, peer)
             .await
             .map_err(|e| e.to_string())?;
+        if path_mtu != served.path_mtu {
+            info!(tunnel.id = %desired.id, path_mtu, "the path to the peer bears other packets than before");
+            served.keep_guard(&namespace, rules(path_mtu)).await.map_err(|e| e.to_string())?;
+            served.path_mtu = path_mtu;
+        }
         if served.tunnel.load_balancer() != desired.load_balancer_ip {
             served.tunnel = served.report.tunnel(Place::Namespace(namespace), desired.load_balancer_ip);
         }
@@ -288,6 +297,7 @@ impl Strongswan {
             daemon: Daemon::start(home, Arc::clone(&report)),
             report,
             guard: None,
+            path_mtu: link::MTU,
         }
     }
 

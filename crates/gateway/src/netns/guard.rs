@@ -21,10 +21,35 @@ pub(crate) enum EspPath {
 const TUN: &str = "ipsec0";
 
 /// The largest TCP segment inside the tunnel: 1,400 bytes inside leave room for ESP in UDP on a path of 1,500.
-const MAX_SEGMENT: u16 = 1360;
+const MAX_SEGMENT: u32 = 1360;
 
-/// The table, in place of the one that may be there.
-pub(crate) fn rules(esp: EspPath, peer: Ipv4Addr, site: Ipv4Net, load_balancer: Ipv4Addr) -> String {
+/// What ESP adds at the most, with AES-CBC and HMAC-SHA-512: the outer IP header, UDP, its own header, the IV and the
+/// tag. What is encrypted is a multiple of a block, and ends with a trailer.
+const AROUND: u32 = 20 + 8 + 8 + 16 + 32;
+const BLOCK: u32 = 16;
+const TRAILER: u32 = 2;
+
+/// Of IP and TCP, without options.
+const HEADERS: u32 = 20 + 20;
+
+/// No path is taken for a narrower one: whoever forges ICMP does not get segments that are all headers. What is larger
+/// than its path is sent in fragments.
+const NARROWEST: u32 = 1000;
+
+/// The largest TCP segment inside a tunnel whose outer path bears packets of `path` bytes.
+fn max_segment(path: u32) -> u32 {
+    let encrypted = (path.max(NARROWEST) - AROUND) / BLOCK * BLOCK;
+    (encrypted - TRAILER - HEADERS).min(MAX_SEGMENT)
+}
+
+/// The table, in place of the one that may be there. The peer's path bears packets of `path` bytes.
+pub(crate) fn rules(
+    esp: EspPath,
+    peer: Ipv4Addr,
+    site: Ipv4Net,
+    load_balancer: Ipv4Addr,
+    path: u32,
+) -> String {
     let uplink = super::link::UPLINK;
     let (from_tunnel, to_tunnel, esp_in, esp_out) = match esp {
         EspPath::Userland => {
@@ -41,7 +66,7 @@ pub(crate) fn rules(esp: EspPath, peer: Ipv4Addr, site: Ipv4Net, load_balancer: 
         format!("{from_tunnel} ip saddr {site} ip daddr {load_balancer}"),
         format!("{to_tunnel} ip saddr {load_balancer} ip daddr {site}"),
     );
-    let clamp = format!("tcp flags syn tcp option maxseg size set {MAX_SEGMENT}");
+    let clamp = format!("tcp flags syn tcp option maxseg size set {}", max_segment(path));
     // Of ICMP errors only the one that path MTU discovery needs; the kernel checks that it is about a socket.
     format!(
         r#"table inet wicketgate {{}}
@@ -77,6 +102,12 @@ mod tests {
     };
 
     #[test]
+    fn segments_fit_their_path() {
+        assert_eq!([1500, 1501, 9000].map(max_segment), [1360; 3]);
+        assert_eq!([1480, 1400, 1000, 999, 68].map(max_segment), [1350, 1270, 870, 870, 870]);
+    }
+
+    #[test]
     fn nft_understands_both_rule_sets() {
         if !rustix::process::geteuid().is_root() {
             eprintln!("SKIPPED: nft checks rules for root only");
@@ -88,6 +119,7 @@ mod tests {
                 Ipv4Addr::new(203, 0, 113, 1),
                 Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 16),
                 Ipv4Addr::new(100, 64, 0, 1),
+                1500,
             );
             let mut nft = Command::new("nft").args(["-c", "-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
             nft.stdin.take().unwrap().write_all(rules.as_bytes()).unwrap();

@@ -12,6 +12,7 @@ use futures_util::TryStreamExt as _;
 use netlink_packet_route::{
     address::AddressAttribute,
     link::{InfoData, InfoVeth, LinkAttribute},
+    route::{RouteAttribute, RouteMetric},
 };
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use tokio::time::timeout;
@@ -22,7 +23,7 @@ use super::{Namespace, NetnsError, TOOL_TIMEOUT, sysctl};
 pub(crate) const UPLINK: &str = "uplink";
 
 /// The largest packet between the namespaces: that of the network that nearly every peer is behind.
-const MTU: u32 = 1500;
+pub(crate) const MTU: u32 = 1500;
 
 /// Link-local /30 networks from 169.254.4.0 upward, without the one where clouds serve metadata.
 const FIRST: u32 = 0xa9fe_0400;
@@ -67,14 +68,21 @@ async fn handle_inside(namespace: &Namespace) -> Result<Handle, NetnsError> {
     Ok(handle)
 }
 
-/// Brings the link `outside` and the inside of `namespace` to what they should be, from whatever they are.
+/// Brings the link `outside` and the inside of `namespace` to what they should be, from whatever they are. Answers how
+/// large a packet to `peer` may be, as far as ICMP has taught the namespace.
 pub(crate) async fn ensure(
     namespace: &Namespace,
     outside: &str,
     addresses: LinkAddresses,
     on_lo: Ipv4Addr,
-) -> Result<(), NetnsError> {
-    in_time("set up a link", set_up(&handle()?, namespace, outside, addresses, on_lo)).await
+    peer: Ipv4Addr,
+) -> Result<u32, NetnsError> {
+    let own = handle()?;
+    let steps = async {
+        let inside = set_up(&own, namespace, outside, addresses, on_lo).await?;
+        path_mtu(&inside, peer).await
+    };
+    in_time("set up a link", steps).await
 }
 
 /// Removes the link, if it is there.
@@ -83,7 +91,7 @@ pub(crate) async fn remove(outside: &str) -> Result<(), NetnsError> {
 }
 
 /// An answer of netlink may be lost where its queue overflows; then it never comes.
-async fn in_time(what: &str, steps: impl Future<Output = Result<(), NetnsError>>) -> Result<(), NetnsError> {
+async fn in_time<T>(what: &str, steps: impl Future<Output = Result<T, NetnsError>>) -> Result<T, NetnsError> {
     timeout(TOOL_TIMEOUT, steps).await.unwrap_or_else(|_| {
         Err(NetnsError::Tool { what: what.to_owned(), message: "the kernel took too long".to_owned() })
     })
@@ -95,7 +103,7 @@ async fn set_up(
     outside: &str,
     addresses: LinkAddresses,
     on_lo: Ipv4Addr,
-) -> Result<(), NetnsError> {
+) -> Result<Handle, NetnsError> {
     namespace.run_blocking("set what is forwarded and filtered", settings).await?;
     let inside = handle_inside(namespace).await?;
     set_lo(&inside, on_lo).await?;
@@ -114,7 +122,23 @@ async fn set_up(
         .gateway(addresses.outside)
         .output_interface(inside_index)
         .build();
-    inside.route().add(route).replace().execute().await.map_err(netlink("add the default route"))
+    inside.route().add(route).replace().execute().await.map_err(netlink("add the default route"))?;
+    Ok(inside)
+}
+
+/// What the route to `peer` bears. The kernel forgets what it has learned after ten minutes, and learns it again.
+async fn path_mtu(inside: &Handle, peer: Ipv4Addr) -> Result<u32, NetnsError> {
+    let to = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(peer, 32).build();
+    let mut routes = Box::pin(inside.route().get(to).execute());
+    let route = routes.try_next().await.map_err(netlink("look up the route to a peer"))?;
+    let learned = route.into_iter().flat_map(|r| r.attributes).find_map(|attribute| match attribute {
+        RouteAttribute::Metrics(metrics) => metrics.into_iter().find_map(|metric| match metric {
+            RouteMetric::Mtu(mtu) => Some(mtu),
+            _ => None,
+        }),
+        _ => None,
+    });
+    Ok(learned.unwrap_or(MTU).min(MTU))
 }
 
 async fn take_down(own: &Handle, outside: &str) -> Result<(), NetnsError> {
@@ -133,6 +157,8 @@ fn settings() -> io::Result<()> {
     sysctl::set("conf.all.rp_filter", "0")?;
     sysctl::set("conf.default.rp_filter", "0")?;
     sysctl::set("conf.all.accept_redirects", "0")?;
+    // Where a path swallows what is too large for it and says nothing, a connection tries smaller segments by itself.
+    sysctl::set("tcp_mtu_probing", "1")?;
     sysctl::set("conf.default.accept_redirects", "0")
 }
 

@@ -1,0 +1,118 @@
+//! Paths that bear less than the networks at their ends.
+
+use std::{
+    net::TcpStream,
+    sync::atomic::AtomicU64,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+use wicketgate_lab::{Namespace, Site};
+
+use crate::harness::{
+    PATIENCE, World,
+    bulk::{receive, source, there_and_back},
+    door,
+    home::Home,
+    targets::{connect, echo},
+    text,
+};
+
+/// As some mobile and PPP networks have it, with a tunnel below them.
+const NARROW: u32 = 1400;
+
+const TRANSFER: u64 = 100 << 20;
+const SMALL: u64 = 1 << 20;
+
+/// What gets through a black hole in this time gets through: a connection's first repetitions take less.
+const STUCK: Duration = Duration::from_secs(8);
+
+struct Scene {
+    world: World,
+    home: Home,
+    tunnel: Value,
+    site: Site,
+}
+
+impl Scene {
+    fn set() -> Result<Self> {
+        let mut world = World::with_sites(0)?;
+        let home = world.add_home()?;
+        echo(&world.private, world.target(7001))?;
+        let (_agent, zid) = world.agent("agent")?;
+        let tunnel = world.tunnel(0)?;
+        world.share("echo", &tunnel, &zid, world.target(7001), 9000)?;
+        source(&world.private, world.target(7002), SMALL)?;
+        world.share("source", &tunnel, &zid, world.target(7002), 9001)?;
+        home.narrow(NARROW)?;
+        let site = world.connected_site(0, &tunnel)?;
+        Ok(Self { world, home, tunnel, site })
+    }
+
+    fn connect(&self, port: u16) -> Result<TcpStream> {
+        connect(&self.site.namespace, door(&self.tunnel, port)?, PATIENCE)
+    }
+}
+
+#[test]
+fn a_hundred_mib_go_both_ways_over_a_path_of_1400_bytes_and_segments_come_to_fit() -> Result<()> {
+    let scene = Scene::set()?;
+    let begin = Instant::now();
+    let stream = scene.connect(9000)?;
+    there_and_back(&stream, TRANSFER, &AtomicU64::new(0))?;
+    eprintln!("{TRANSFER} bytes both ways in {:?}", begin.elapsed());
+    ensure!(
+        outer(&stream)? > NARROW && scene.home.too_large()? > 0,
+        "nothing was too large: the path was never narrow"
+    );
+
+    // Packets that say so came through to the gateway's daemon. It looks at what they taught it every half a minute, and
+    // whenever the tunnel changes: from then on new connections have smaller segments.
+    let id = text(&scene.tunnel, "id")?;
+    let path = scene.world.gateway.at(&format!("ipsec-tunnels/{id}"));
+    scene.world.gateway.api.patch(&path, &json!({"name": "narrow"}))?;
+    scene.world.gateway.deployed(&scene.world.lab, "ipsec-tunnels", id)?;
+    let stream = scene.connect(9000)?;
+    ensure!(outer(&stream)? <= NARROW, "packets of {} bytes", outer(&stream)?);
+    scene.world.end()
+}
+
+/// How large the packet is that carries a connection's largest segment, by the default proposal: with the headers of
+/// TCP and its timestamps, and those of two IPs, UDP and ESP; AES-GCM has 8 octets of IV and 16 of tag.
+fn outer(stream: &TcpStream) -> Result<u32> {
+    let inner = socket2::SockRef::from(stream).tcp_mss()? + 12 + 20 + 20;
+    Ok(20 + 8 + 8 + 8 + (inner + 2).next_multiple_of(4) + 16)
+}
+
+#[test]
+fn where_nobody_says_what_was_too_large_smaller_segments_at_the_device_are_the_cure() -> Result<()> {
+    let scene = Scene::set()?;
+    scene.home.keep_silent()?;
+    // What the gateway sends it finds out by itself; a site's device may not.
+    receive(&scene.connect(9001)?, SMALL, &AtomicU64::new(0))?;
+    let stream = scene.connect(9000)?;
+    stream.set_read_timeout(Some(STUCK))?;
+    stream.set_write_timeout(Some(STUCK))?;
+    ensure!(there_and_back(&stream, SMALL, &AtomicU64::new(0)).is_err(), "there is no black hole here");
+    drop(stream);
+    clamp(&scene.site.namespace, NARROW - 130)?;
+    there_and_back(&scene.connect(9000)?, SMALL, &AtomicU64::new(0))?;
+    scene.world.end()
+}
+
+/// What docs/OPERATIONS.md tells a site to do, for a device that is the end of its connections itself.
+fn clamp(device: &Namespace, mss: u32) -> Result<()> {
+    device.nft(&format!(
+        "table ip clamp {{
+           chain output {{
+             type filter hook output priority filter; policy accept;
+             tcp flags syn tcp option maxseg size set {mss}
+           }}
+           chain input {{
+             type filter hook input priority filter; policy accept;
+             tcp flags syn tcp option maxseg size set {mss}
+           }}
+         }}"
+    ))
+}
