@@ -38,11 +38,13 @@ test: install ## Run every test (as root: they make network namespaces); also un
 
 test-kernel: install ## Run the end-to-end tests of ESP in the kernel, under Debian's kernel in qemu
 	$(CARGO) test --locked --workspace --test it --test command_line --no-run
-	GUEST_FILES="$(abspath $(BIN))/wicketgate $(abspath $(BIN))/wicketgate-agent" \
-	GUEST_ENV="WICKETGATE_TEST_ESP RUST_BACKTRACE" WICKETGATE_TEST_ESP=kernel \
+	set -e; export WICKETGATE_TEST_LIBRESWAN; \
+	WICKETGATE_TEST_LIBRESWAN=$$(tests/libreswan/fetch.sh) || [ -z "$$CI" ]; \
+	GUEST_FILES="$(abspath $(BIN))/wicketgate $(abspath $(BIN))/wicketgate-agent $$WICKETGATE_TEST_LIBRESWAN" \
+	GUEST_ENV="WICKETGATE_TEST_ESP WICKETGATE_TEST_LIBRESWAN RUST_BACKTRACE" WICKETGATE_TEST_ESP=kernel \
 	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=$(abspath tests/kernel/run.sh) \
 	  $(CARGO) test --locked --workspace --test it -- \
-	  --include-ignored --test-threads 1 kernel_esp overlapping entry_point
+	  --include-ignored --test-threads 1 kernel_esp overlapping entry_point libreswan guard
 
 lint: ## Check the formatting and the lints
 	$(CARGO) fmt --all --check

@@ -17,6 +17,7 @@ mod holding;
 mod honest_ends;
 mod initiate;
 mod kernel_esp;
+mod libreswan;
 mod mtu;
 mod nat;
 mod overlapping;

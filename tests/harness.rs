@@ -20,7 +20,9 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
-use wicketgate_lab::{Agent, AgentOptions, End, Gateway, GatewayOptions, Lab, Namespace, Site, sweep};
+use wicketgate_lab::{
+    Agent, AgentOptions, End, Gateway, GatewayOptions, Lab, Libreswan, Namespace, Site, libreswan, sweep,
+};
 
 use home::Home;
 
@@ -189,7 +191,12 @@ impl World {
 
     /// What the product gives out for a strongSwan at the tunnel's other end.
     pub(crate) fn vpn_config(&self, tunnel: &Value) -> Result<String> {
-        let path = format!("ipsec-tunnels/{}/vpn-config?format=strongswan", text(tunnel, "id")?);
+        self.vpn_config_for(tunnel, "strongswan")
+    }
+
+    /// What it gives out for another device.
+    pub(crate) fn vpn_config_for(&self, tunnel: &Value, device: &str) -> Result<String> {
+        let path = format!("ipsec-tunnels/{}/vpn-config?format={device}", text(tunnel, "id")?);
         self.gateway.api.text(&self.gateway.at(&path))
     }
 
@@ -201,6 +208,28 @@ impl World {
             site.use_kernel_esp();
         }
         Ok(site)
+    }
+
+    /// Site `n`, with a Libreswan that is not started yet; `None` where there is none to be had.
+    ///
+    /// # Errors
+    /// In CI, too, when there is none.
+    pub(crate) fn libreswan(&self, n: u8) -> Result<Option<Libreswan>> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/libreswan/fetch.sh");
+        let unpacked = match std::env::var_os("WICKETGATE_TEST_LIBRESWAN").filter(|root| !root.is_empty()) {
+            Some(root) => Ok(root.into()),
+            None => libreswan::unpacked(&script),
+        };
+        let root = match unpacked {
+            Ok(root) => root,
+            Err(error) if std::env::var_os("CI").is_none() => {
+                eprintln!("SKIPPED: {error:#}");
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let namespace = self.sites.get(usize::from(n)).context("no such site")?;
+        Libreswan::new(&self.lab, &format!("pluto{n}"), namespace, SITE_CLIENT, &root).map(Some)
     }
 
     /// Site `n`, connected to its tunnel.

@@ -15,7 +15,7 @@ work=${CARGO_TARGET_DIR:-$here/../../target}/kernel
 # Everything in the guest is copied from this machine: what the product runs, and what the tests run.
 packages="bash coreutils util-linux mount procps grep sed findutils iproute2 nftables tcpdump curl
  libstrongswan libstrongswan-standard-plugins libstrongswan-extra-plugins libcharon-extra-plugins strongswan-libcharon
- strongswan-charon strongswan-swanctl"
+ strongswan-charon strongswan-swanctl libnss3 libnss3-tools"
 
 die() { echo "kernel: $*" >&2; exit 125; }
 [ $# -gt 0 ] || die "name a program"
@@ -58,7 +58,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 # The guest's root is an initramfs: no disk, no driver for one, no loop mount on this side.
-mkdir -p "$root"/{usr/{bin,sbin,lib,lib64},proc,sys,dev,run,tmp,root,etc,var/lib,guest}
+mkdir -p "$root"/{usr/{bin,sbin,lib,lib64,libexec},proc,sys,dev,run,tmp,root,etc,var/lib,guest}
 chmod 1777 "$root/tmp"
 ln -s /run "$root/var/run"
 for dir in bin sbin lib lib64; do ln -s "usr/$dir" "$root/$dir"; done

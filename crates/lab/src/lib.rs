@@ -8,6 +8,7 @@
 mod api;
 mod lab;
 mod ledger;
+pub mod libreswan;
 mod namespace;
 pub mod npm;
 mod place;
@@ -20,6 +21,7 @@ mod wire;
 pub use api::{Api, Reply};
 pub use lab::{Lab, Stopped};
 pub use ledger::Swept;
+pub use libreswan::Libreswan;
 pub use namespace::{End, Namespace};
 pub use place::{Place, Running, sweep};
 pub use process::Process;

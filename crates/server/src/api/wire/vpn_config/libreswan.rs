@@ -52,6 +52,7 @@ pub(super) fn render(config: &VpnConfig) -> Result<String, Inexpressible> {
         Identity::HostName(name) => format!("@{name}"),
         Identity::Address(_) | Identity::Mail(_) => peer.id.clone(),
     };
+    // Without quotes: what stands in them is taken as it is, and not for base64.
     let secret = quote::base64(&config.pre_shared_key);
     let header = config.header(
         "#",
@@ -81,14 +82,13 @@ conn {name}
     ikelifetime={ike_lifetime}s
     salifetime={esp_lifetime}s
     dpddelay={dpd_delay}
-    dpdtimeout={dpd_timeout}
     dpdaction=restart
     encapsulation=yes
     mobike=no
     mtu={mtu}
     auto=start
 
-# {id} {gateway_id} : PSK \"{secret}\"
+# {id} {gateway_id} : PSK {secret}
 ",
         name = config.object(63),
         left_out = left_out("#", &ike_choice, &esp_choice),
@@ -101,6 +101,5 @@ conn {name}
         ike_lifetime = ike.lifetime_seconds,
         esp_lifetime = esp.lifetime_seconds,
         dpd_delay = dpd.delay_seconds,
-        dpd_timeout = dpd.delay_seconds * 4,
     ))
 }

@@ -1,0 +1,89 @@
+//! Another maker's IKE and ESP at the site, with the configuration that the product gives out for it.
+
+use std::{sync::atomic::AtomicU64, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use wicketgate_lab::{Libreswan, Wire};
+
+use crate::harness::{
+    PATIENCE, SITE_CIDR, World,
+    bulk::there_and_back,
+    door,
+    sas::{Sas, gateways_swanctl},
+    targets::{connect, echo},
+    text,
+};
+
+/// For a daemon that tests its algorithms when it starts, on a processor that may be emulated.
+const LONG: Duration = Duration::from_secs(120);
+
+const TRANSFER: u64 = 2 << 20;
+
+/// Starts it with what is given out for it, and waits until it says `said`.
+fn start(world: &World, site: &mut Libreswan, tunnel: &Value, said: &str) -> Result<()> {
+    site.start(&world.lab, &world.vpn_config_for(tunnel, "libreswan")?)?;
+    let up = world.lab.until(said, LONG, || Ok(site.log().contains(said).then_some(())));
+    up.with_context(|| site.log_tail())
+}
+
+#[test]
+fn libreswan_negotiates_ike_and_child_sas_with_the_configuration_that_is_given_out_for_it() -> Result<()> {
+    let world = World::with_sites(1)?;
+    let Some(mut site) = world.libreswan(0)? else { return world.end() };
+    let tunnel = world.tunnel(0)?;
+    start(&world, &mut site, &tunnel, "established IKE SA; authenticated peer using authby=secret")?;
+
+    // Where the kernel has no ESP, Libreswan can't use what it has negotiated. The gateway can, and has it.
+    let path = format!("ipsec-tunnels/{}", text(&tunnel, "id")?);
+    let up = world.gateway.wait(&world.lab, &path, "UP", PATIENCE, |t| t["connection"]["state"] == "UP")?;
+    let algorithms = &up["connection"]["algorithms"];
+    assert_eq!(algorithms["ike"], "AES_GCM_16-256/PRF_HMAC_SHA2_384/ECP_384");
+    ensure!(text(algorithms, "esp")?.starts_with("AES_GCM_16-256"), "{algorithms}");
+    let seen = gateways_swanctl(&world, 0, &["--list-sas"])?;
+    for selector in [format!("local  {}/32", text(&tunnel, "loadBalancerIp")?), format!("remote {SITE_CIDR}")]
+    {
+        ensure!(seen.contains(&selector), "no {selector}:\n{seen}");
+    }
+    world.end()
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP: make test-kernel"]
+fn libreswan_carries_data_while_either_end_rekeys() -> Result<()> {
+    let world = World::with_sites(1)?;
+    let Some(mut site) = world.libreswan(0)? else { return world.end() };
+    echo(&world.private, world.target(7001))?;
+    let (_agent, zid) = world.agent("agent")?;
+    let tunnel = world.tunnel(0)?;
+    world.share("echo", &tunnel, &zid, world.target(7001), 9000)?;
+    let internet = world.internet.as_ref().context("no internet")?;
+    let wire = Wire::watch(&world.lab, internet, &[World::peer(0)], "10.0.0.0/8, 100.64.0.0/10")?;
+    start(&world, &mut site, &tunnel, "IPsec SA established")?;
+
+    let transfer = || -> Result<()> {
+        let stream = connect(&site.namespace, door(&tunnel, 9000)?, PATIENCE)?;
+        there_and_back(&stream, TRANSFER, &AtomicU64::new(0))
+    };
+    transfer()?;
+    let replaced = |begin: &dyn Fn() -> Result<String>, ike: bool| -> Result<()> {
+        let before = Sas::of_gateway(&world, 0)?;
+        begin()?;
+        let done = || {
+            let now = Sas::of_gateway(&world, 0)?;
+            let alone = now.ike.len() == 1 && now.child.len() == 1;
+            let is_new = if ike { now.ike != before.ike } else { now.child != before.child };
+            Ok((alone && is_new).then_some(()))
+        };
+        world.lab.until("the SA has been replaced", LONG, done).with_context(|| site.log_tail())?;
+        transfer()
+    };
+    let whack = |what: &str| site.whack(&[what, "--name", "wg-site-0"]);
+    replaced(&|| whack("--rekey-ipsec"), false)?;
+    replaced(&|| whack("--rekey-ike"), true)?;
+    replaced(&|| gateways_swanctl(&world, 0, &["--rekey", "--child", "site"]), false)?;
+    replaced(&|| gateways_swanctl(&world, 0, &["--rekey", "--ike", "tunnel"]), true)?;
+
+    ensure!(wire.esp(World::peer(0))? > 1000 && wire.inner()? == 0, "it did not go through ESP");
+    world.end()
+}
