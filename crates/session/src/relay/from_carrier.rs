@@ -1,0 +1,129 @@
+//! The direction from a carrier to a TCP connection.
+//!
+//! Invariant: what was opened is written before anything more is read, so that a slow reader holds one buffer.
+
+use super::{Broken, Pace, lost};
+use crate::{
+    buffer::SLOTS,
+    carrier::{CarrierError, poll_frame},
+    frame::Kind,
+    tls::{Incoming, Keys, Next},
+};
+use socket2::SockRef;
+use std::{
+    array,
+    future::poll_fn,
+    io::{self, IoSlice},
+    net::Shutdown,
+    ops::Range,
+    pin::Pin,
+    sync::atomic::{AtomicU64, Ordering},
+};
+use tokio::{
+    io::AsyncWrite,
+    net::tcp::{ReadHalf, WriteHalf},
+};
+
+/// Records whose payload is written at once.
+const GATHER: usize = 2 * SLOTS;
+
+/// From a carrier until `END`, which becomes a FIN.
+pub(super) async fn from_carrier(
+    carrier: &mut ReadHalf<'_>,
+    input: &mut Incoming,
+    keys: &Keys,
+    tcp: &mut WriteHalf<'_>,
+    counter: &AtomicU64,
+    pace: &Pace,
+) -> Result<(), Broken> {
+    loop {
+        let (mut payloads, mut count, mut last) = ([const { 0..0 }; GATHER], 0, None);
+        while count < GATHER && last.is_none() {
+            let frame = match input.next(keys).map_err(lost)? {
+                Next::Plain(frame) => frame,
+                Next::Wanting => break,
+                Next::Closed => return Err(Broken::Carrier(CarrierError::Closed)),
+            };
+            match Kind::of(input.bytes(frame.clone())).map_err(|e| Broken::Carrier(e.into()))? {
+                (Kind::Data, []) => {}
+                (Kind::Data, _) => {
+                    payloads[count] = frame.start + 1..frame.end;
+                    count += 1;
+                }
+                (other, _) => last = Some(other),
+            }
+        }
+        write_all(tcp, input, &mut payloads[..count], counter, pace).await.map_err(Broken::Tcp)?;
+        match last {
+            None if count > 0 => {}
+            None => {
+                let n = poll_fn(|cx| input.poll_fill(carrier, cx)).await.map_err(lost)?;
+                if n == 0 {
+                    return Err(Broken::Carrier(CarrierError::Closed));
+                }
+            }
+            Some(Kind::End) => {
+                input.give_back();
+                return SockRef::from(tcp.as_ref()).shutdown(Shutdown::Write).map_err(Broken::Tcp);
+            }
+            Some(Kind::Reset) => return Err(Broken::Reset),
+            Some(other) => return Err(Broken::Carrier(CarrierError::Unexpected(other))),
+        }
+    }
+}
+
+/// Writes what is at these places of the input.
+async fn write_all(
+    tcp: &mut WriteHalf<'_>,
+    input: &Incoming,
+    payloads: &mut [Range<usize>],
+    counter: &AtomicU64,
+    pace: &Pace,
+) -> io::Result<()> {
+    let mut at = 0;
+    while at < payloads.len() {
+        let written = poll_fn(|cx| match &payloads[at..] {
+            [one] => Pin::new(&mut *tcp).poll_write(cx, input.bytes(one.clone())),
+            many => {
+                let slices: [IoSlice<'_>; GATHER] = array::from_fn(|n| {
+                    IoSlice::new(many.get(n).map_or(&[][..], |payload| input.bytes(payload.clone())))
+                });
+                Pin::new(&mut *tcp).poll_write_vectored(cx, &slices[..many.len()])
+            }
+        });
+        let mut n = written.await?;
+        if n == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        counter.fetch_add(n as u64, Ordering::Relaxed);
+        pace.moved();
+        for payload in &mut payloads[at..] {
+            let of_this = n.min(payload.len());
+            payload.start += of_this;
+            n -= of_this;
+            if payload.start < payload.end {
+                break;
+            }
+            at += 1;
+        }
+    }
+    Ok(())
+}
+
+/// Ends when the other end, which has sent `END`, resets the stream or is lost. An `OPEN`, which may follow as soon
+/// as both have sent `END`, stays for the next stream.
+pub(super) async fn watch_carrier(carrier: &mut ReadHalf<'_>, input: &mut Incoming, keys: &Keys) -> Broken {
+    let frame = match poll_fn(|cx| poll_frame(carrier, keys, input, cx)).await {
+        Ok(frame) => frame,
+        Err(error) => return Broken::Carrier(error),
+    };
+    match Kind::of(input.bytes(frame.clone())) {
+        Ok((Kind::Reset, _)) => Broken::Reset,
+        Ok((Kind::Open, _)) => {
+            input.put_back(frame);
+            std::future::pending().await
+        }
+        Ok((kind, _)) => Broken::Carrier(CarrierError::Unexpected(kind)),
+        Err(error) => Broken::Carrier(error.into()),
+    }
+}

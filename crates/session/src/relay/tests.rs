@@ -1,0 +1,209 @@
+//! A relay between real sockets.
+
+use super::*;
+use crate::{
+    carrier::{BARE, poll_frame},
+    frame::Kind,
+    tls::{
+        RECORD_HEADER,
+        tests::{connected, pair},
+    },
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    task::JoinHandle,
+    time::timeout,
+};
+
+static COUNTED: AtomicU64 = AtomicU64::new(0);
+
+type Relay = JoinHandle<Result<Carrier, Broken>>;
+
+/// The far end of a carrier.
+struct Far(Carrier);
+
+impl Far {
+    /// Frames as they are sent.
+    fn seal(&mut self, frames: &[(Kind, &[u8])]) -> Vec<u8> {
+        let mut all = Vec::new();
+        for (kind, payload) in frames {
+            let mut record = vec![0; BARE + payload.len()];
+            record[RECORD_HEADER] = *kind as u8;
+            record[RECORD_HEADER + 1..][..payload.len()].copy_from_slice(payload);
+            self.0.stream.seal.data(&mut record, 1 + payload.len()).unwrap();
+            all.extend(record);
+        }
+        all
+    }
+
+    async fn send_bytes(&mut self, bytes: &[u8]) {
+        self.0.stream.tcp.write_all(bytes).await.unwrap();
+    }
+
+    async fn send(&mut self, frames: &[(Kind, &[u8])]) {
+        let bytes = self.seal(frames);
+        self.send_bytes(&bytes).await;
+    }
+
+    async fn expect(&mut self, kind: Kind, payload: &[u8]) {
+        let TlsStream { tcp, keys, input, .. } = &mut *self.0.stream;
+        let frame = poll_fn(|cx| poll_frame(tcp, keys, input, cx)).await.unwrap();
+        assert_eq!(Kind::of(input.bytes(frame)).unwrap(), (kind, payload));
+    }
+}
+
+/// A client, the far end of a carrier, and the relay between them.
+async fn relayed() -> (TcpStream, Far, Relay) {
+    relayed_with(None).await
+}
+
+async fn relayed_with(idle: Option<Duration>) -> (TcpStream, Far, Relay) {
+    let (client, inner) = connected().await;
+    let (near, far) = pair().await;
+    let counters = Counters { to_carrier: &COUNTED, from_carrier: &COUNTED };
+    let relay = tokio::spawn(relay(Unended::new(inner), near, counters, idle, std::future::pending()));
+    (client, Far(far), relay)
+}
+
+#[tokio::test]
+async fn an_end_without_end_is_a_reset() {
+    let (whole, ended) = ([(Kind::Data, &b"hello"[..])], [(Kind::End, &b""[..])]);
+    // Cut before a frame, in a header, in a payload; after a frame, after END of one side only.
+    for (frames, length) in [(&whole, 0), (&whole, 3), (&whole, 12), (&whole, 28), (&ended, BARE)] {
+        let (mut client, mut far, relay) = relayed().await;
+        let bytes = far.seal(frames);
+        far.send_bytes(&bytes[..length]).await;
+        drop(far);
+        let end = relay.await.unwrap();
+        assert!(matches!(end, Err(Broken::Carrier(_))), "{end:?} after {length} bytes of {frames:?}");
+        let mut got = Vec::new();
+        let read = client.read_to_end(&mut got).await;
+        // After END the client has its FIN already; the reset shows where it sends.
+        let reset = read.is_err() || {
+            let mut writes = 0;
+            while client.write_all(b"x").await.is_ok() && writes < 100 {
+                writes += 1;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            writes < 100 && frames[0].0 == Kind::End
+        };
+        assert!(reset, "after {length} bytes of {frames:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_follows_the_end_stays_for_the_next_stream() {
+    let (mut client, mut far, relay) = relayed().await;
+    client.write_all(b"hi").await.unwrap();
+    far.expect(Kind::Data, b"hi").await;
+    client.shutdown().await.unwrap();
+    far.expect(Kind::End, b"").await;
+    let open = crate::frame::Open {
+        share: wicketgate_model::ShareId::new(uuid::Uuid::nil()),
+        generation: wicketgate_model::Generation::FIRST,
+        client: "127.0.0.1:1".parse().unwrap(),
+    };
+    let next = serde_json::to_vec(&open).unwrap();
+    far.send(&[(Kind::Data, b"yo"), (Kind::End, b""), (Kind::Open, &next)]).await;
+    let mut got = Vec::new();
+    client.read_to_end(&mut got).await.unwrap();
+    assert_eq!(got, b"yo");
+    let mut carrier = relay.await.unwrap().unwrap();
+    assert_eq!(carrier.next_open().await.unwrap(), open);
+}
+
+#[tokio::test]
+async fn a_carrier_may_be_closed_right_behind_the_last_end() {
+    let (mut client, mut far, relay) = relayed().await;
+    client.shutdown().await.unwrap();
+    far.expect(Kind::End, b"").await;
+    far.send(&[(Kind::Data, b"bye"), (Kind::End, b"")]).await;
+    drop(far);
+    let mut got = Vec::new();
+    client.read_to_end(&mut got).await.unwrap();
+    assert_eq!(got, b"bye");
+    let end = relay.await.unwrap();
+    assert!(end.is_ok(), "{end:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_idle_limit_counts_once_one_side_has_ended() {
+    let (_client, mut far, mut relay) = relayed().await;
+    let hour = Duration::from_secs(3600);
+    assert!(timeout(hour, &mut relay).await.is_err(), "both are open: for ever");
+    far.send(&[(Kind::End, b"")]).await;
+    let from = Instant::now();
+    let end = timeout(hour, relay).await.unwrap().unwrap();
+    assert!(matches!(end, Err(Broken::Idle(_))), "{end:?}");
+    let rested = from.elapsed();
+    assert!(rested >= HALF_CLOSED_IDLE && rested < HALF_CLOSED_IDLE + Duration::from_secs(1), "{rested:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_with_a_limit_rests_no_longer_and_both_sides_are_reset() {
+    let limit = Duration::from_secs(900);
+    let (mut client, mut far, mut relay) = relayed_with(Some(limit)).await;
+    let almost = limit - Duration::from_secs(1);
+    // A byte either way begins it anew.
+    assert!(timeout(almost, &mut relay).await.is_err());
+    client.write_all(b"up").await.unwrap();
+    far.expect(Kind::Data, b"up").await;
+    assert!(timeout(almost, &mut relay).await.is_err());
+    far.send(&[(Kind::Data, b"down")]).await;
+    client.read_exact(&mut [0; 4]).await.unwrap();
+    assert!(timeout(almost, &mut relay).await.is_err());
+    let end = timeout(Duration::from_secs(2), relay).await.unwrap().unwrap();
+    assert!(matches!(end, Err(Broken::Idle(l)) if l == limit), "{end:?}");
+    far.expect(Kind::Reset, b"").await;
+    let error = client.read(&mut [0; 1]).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+
+    // Once one side has ended, no longer than any other stream.
+    let (_client, mut far, mut relay) = relayed_with(Some(limit)).await;
+    assert!(timeout(almost, &mut relay).await.is_err());
+    far.send(&[(Kind::End, b"")]).await;
+    let end = timeout(HALF_CLOSED_IDLE + Duration::from_secs(1), relay).await.unwrap().unwrap();
+    assert!(matches!(end, Err(Broken::Idle(HALF_CLOSED_IDLE))), "{end:?}");
+}
+
+#[tokio::test]
+async fn a_relay_that_is_dropped_resets() {
+    let (mut client, mut far, relay) = relayed().await;
+    far.send(&[(Kind::Data, b"part")]).await;
+    client.read_exact(&mut [0; 4]).await.unwrap();
+    relay.abort();
+    let error = client.read(&mut [0; 1]).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn a_stream_at_rest_holds_no_buffer_and_a_long_one_arrives_whole() {
+    let (client, inner) = connected().await;
+    let (near, far) = pair().await;
+    let (target, outer) = connected().await;
+    let counters = Counters { to_carrier: &COUNTED, from_carrier: &COUNTED };
+    let near = tokio::spawn(relay(Unended::new(inner), near, counters, None, std::future::pending()));
+    let far = tokio::spawn(relay(Unended::new(outer), far, counters, None, std::future::pending()));
+    // Of a length that fills records and buffers and leaves a rest; no two blocks alike.
+    let bytes: Vec<u8> =
+        (0..3_000_017u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()).collect();
+    let both = [(client, &bytes), (target, &bytes)].map(|(tcp, bytes)| async move {
+        let (mut read, mut write) = tcp.into_split();
+        let mut got = Vec::new();
+        let send = async {
+            for piece in bytes.chunks(77_777) {
+                write.write_all(piece).await.unwrap();
+            }
+            write.shutdown().await.unwrap();
+        };
+        let (_, n) = tokio::join!(send, read.read_to_end(&mut got));
+        n.unwrap();
+        assert!(got == *bytes, "{} of {} bytes", got.len(), bytes.len());
+    });
+    let [a, b] = both;
+    tokio::join!(a, b);
+    for relay in [near, far] {
+        let carrier = relay.await.unwrap().unwrap();
+        assert!(carrier.stream.input.is_empty() && carrier.stream.input.holds_nothing());
+    }
+}

@@ -1,0 +1,110 @@
+//! The direction from a TCP connection to a carrier.
+//!
+//! Invariant: a record that was begun is written whole, or the carrier is of no use any more; `mid_record` says when.
+
+use super::{Broken, Pace, lost};
+use crate::{
+    buffer::{Buffer, SLOTS},
+    carrier::BARE,
+    frame::{Kind, MAX_DATA},
+    tls::{Keys, RECORD_HEADER, SLOT, Seal},
+};
+use std::{
+    array,
+    future::poll_fn,
+    io::{self, IoSliceMut},
+    ops::Range,
+    pin::Pin,
+    sync::atomic::{AtomicU64, Ordering},
+    task::{Context, Poll},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWriteExt, Interest, ReadBuf},
+    net::tcp::{ReadHalf, WriteHalf},
+};
+
+/// From a TCP connection until its FIN, which becomes `END`.
+pub(super) async fn to_carrier(
+    tcp: &mut ReadHalf<'_>,
+    carrier: &mut WriteHalf<'_>,
+    seal: &mut Seal,
+    keys: &Keys,
+    counter: &AtomicU64,
+    pace: &Pace,
+) -> Result<(), Broken> {
+    let mut buffer = Buffer::default();
+    let mut slots = 1;
+    loop {
+        let n = poll_fn(|cx| poll_slots(tcp, &mut buffer, slots, cx)).await.map_err(Broken::Tcp)?;
+        pace.mid_record.store(true, Ordering::Relaxed);
+        if let Some(update) = seal.key_update(keys).map_err(lost)? {
+            carrier.write_all(&update).await.map_err(lost)?;
+        }
+        if n == 0 {
+            let mut end = [0; BARE];
+            end[RECORD_HEADER] = Kind::End as u8;
+            seal.data(&mut end, 1).map_err(lost)?;
+            carrier.write_all(&end).await.map_err(lost)?;
+            pace.mid_record.store(false, Ordering::Relaxed);
+            return Ok(());
+        }
+        let (mut left, mut length) = (n, 0);
+        for slot in buffer.bytes_mut().chunks_mut(SLOT) {
+            if left == 0 {
+                break;
+            }
+            let of_slot = left.min(MAX_DATA);
+            slot[RECORD_HEADER] = Kind::Data as u8;
+            // All but the last are full, and leave no gap behind them.
+            length += seal.data(slot, 1 + of_slot).map_err(lost)?;
+            left -= of_slot;
+        }
+        carrier.write_all(&buffer.bytes()[..length]).await.map_err(lost)?;
+        pace.mid_record.store(false, Ordering::Relaxed);
+        counter.fetch_add(n as u64, Ordering::Relaxed);
+        pace.moved();
+        slots = if n < MAX_DATA { 1 } else { SLOTS };
+    }
+}
+
+/// Reads into so many slots, each where its frame's payload belongs. The buffer is given back where there is nothing
+/// to read.
+fn poll_slots(
+    tcp: &mut ReadHalf<'_>,
+    buffer: &mut Buffer,
+    slots: usize,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    const PAYLOAD: Range<usize> = RECORD_HEADER + 1..RECORD_HEADER + 1 + MAX_DATA;
+    let read = if slots == 1 {
+        let mut room = ReadBuf::new(&mut buffer.take()[PAYLOAD]);
+        Pin::new(tcp).poll_read(cx, &mut room).map_ok(|()| room.filled().len())
+    } else {
+        loop {
+            match tcp.as_ref().poll_read_ready(cx) {
+                Poll::Pending => break Poll::Pending,
+                Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
+                Poll::Ready(Ok(())) => {}
+            }
+            let mut slots = buffer.take().chunks_mut(SLOT);
+            let mut room: [IoSliceMut<'_>; SLOTS] =
+                array::from_fn(|_| IoSliceMut::new(slots.next().map_or(&mut [], |slot| &mut slot[PAYLOAD])));
+            match tcp.try_read_vectored(&mut room) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => break Poll::Ready(read),
+            }
+        }
+    };
+    if read.is_pending() {
+        buffer.give_back();
+    }
+    read
+}
+
+/// Ends when a connection that has sent its FIN is reset.
+pub(super) async fn watch_tcp(tcp: &ReadHalf<'_>) -> Broken {
+    match tcp.ready(Interest::ERROR).await {
+        Ok(_) => Broken::Tcp(io::ErrorKind::ConnectionReset.into()),
+        Err(e) => Broken::Tcp(e),
+    }
+}
