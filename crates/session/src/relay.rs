@@ -106,6 +106,11 @@ impl Pace {
         self.began + Duration::from_millis(self.last.load(Ordering::Relaxed))
     }
 
+    /// Whether one direction has ended already.
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed) > 0
+    }
+
     /// One direction has ended. Answers whether it was the second: then nothing that follows on the carrier, its
     /// end either, belongs to this stream.
     fn end(&self) -> bool {
@@ -151,7 +156,7 @@ async fn both_ways(
                 return Poll::Ready(end);
             }
         }
-        if !half_closed && pace.ended.load(Ordering::Relaxed) > 0 {
+        if !half_closed && pace.has_ended() {
             half_closed = true;
             rest.as_mut().reset(pace.last() + half_closed_idle);
         }

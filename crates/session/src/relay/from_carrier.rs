@@ -64,6 +64,10 @@ pub(super) async fn from_carrier(
             }
             Some(Kind::End) => {
                 input.give_back();
+                // Where the connection has said its last, too, closing it is the FIN.
+                if pace.has_ended() {
+                    return Ok(());
+                }
                 return SockRef::from(tcp.as_ref()).shutdown(Shutdown::Write).map_err(Broken::Tcp);
             }
             Some(Kind::Reset) => return Err(Broken::Reset),
