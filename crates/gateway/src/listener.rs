@@ -11,14 +11,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{
-    net::{TcpListener, TcpStream},
-    task::JoinHandle,
-};
+use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, debug, debug_span, info, warn};
 use wicketgate_model::{FailureReason, Generation, IngressPort, ProxyProtocol, ShareId, ShareOptions};
-use wicketgate_session::{carrier::Early, unended::Unended};
+use wicketgate_session::{
+    carrier::Early,
+    unended::{self, Unended},
+};
 
 use crate::{
     agents::Agents,
@@ -144,6 +144,7 @@ impl Listener {
         generation: Generation,
         serving: Serving,
     ) -> io::Result<Self> {
+        prepare(&socket)?;
         let socket = TcpListener::from_std(socket)?;
         let accepting = serving.served.cut.child_token();
         let span = debug_span!("share", share.id = %serving.served.share, port = %port);
@@ -176,7 +177,7 @@ async fn accept(socket: TcpListener, serving: Serving) {
                 if std::mem::take(&mut starved) {
                     info!("connections are accepted again");
                 }
-                let client = Unended::new(client);
+                let client = Unended::accepted(client);
                 match serving.admit(address) {
                     Ok(admitted) => {
                         let cut = serving.served.cut.clone();
@@ -221,10 +222,12 @@ async fn connection(mut client: Unended, address: SocketAddr, admitted: Admitted
     let Serving { served, counters, agents, .. } = serving;
     let Admitted { options, _places } = admitted;
     let accepted = Instant::now();
-    let preface = prepare(client.tcp()).and_then(|()| match options.proxy_protocol {
-        Some(ProxyProtocol::V2) => Ok(proxy_protocol::header(address, client.tcp().local_addr()?)),
+    let preface = match options.proxy_protocol {
+        Some(ProxyProtocol::V2) => {
+            client.tcp().local_addr().map(|local| proxy_protocol::header(address, local))
+        }
         None => Ok(Vec::new()),
-    });
+    };
     let preface = match preface {
         Ok(preface) => preface,
         Err(error) => return debug!(%error, "a connection ended before it was served"),
@@ -244,11 +247,14 @@ async fn connection(mut client: Unended, address: SocketAddr, admitted: Admitted
     }
 }
 
-fn prepare(client: &TcpStream) -> io::Result<()> {
-    client.set_nodelay(true)?;
+/// How the listener's connections are to be: Linux has them inherit it, and six calls for each are saved.
+fn prepare(listener: &std::net::TcpListener) -> io::Result<()> {
+    unended::listens(listener)?;
+    let listener = socket2::SockRef::from(listener);
+    listener.set_tcp_nodelay(true)?;
     let keepalive = socket2::TcpKeepalive::new()
         .with_time(KEEPALIVE_AFTER)
         .with_interval(KEEPALIVE_EVERY)
         .with_retries(3);
-    socket2::SockRef::from(client).set_tcp_keepalive(&keepalive)
+    listener.set_tcp_keepalive(&keepalive)
 }

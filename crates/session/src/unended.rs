@@ -4,14 +4,24 @@
 //! [`Unended::end`] makes a clean end of it: a peer never takes what it has for the whole.
 
 use socket2::SockRef;
-use std::time::Duration;
+use std::{io, net::TcpListener, time::Duration};
 use tokio::net::TcpStream;
 
 /// See the module.
 #[derive(Debug)]
 pub struct Unended(TcpStream);
 
+/// Lets all connections of the listener begin as [`Unended`], so that it takes no call for each of them.
+pub fn listens(listener: &TcpListener) -> io::Result<()> {
+    SockRef::from(listener).set_linger(Some(Duration::ZERO))
+}
+
 impl Unended {
+    /// A connection of a listener that [`listens`] was told of: Linux has it inherit what the listener was set to.
+    pub fn accepted(tcp: TcpStream) -> Self {
+        Self(tcp)
+    }
+
     pub fn new(tcp: TcpStream) -> Self {
         // Fails only where the connection is gone already.
         let _ = SockRef::from(&tcp).set_linger(Some(Duration::ZERO));
@@ -25,5 +35,34 @@ impl Unended {
     /// Both sides have ended: what is still to be sent is sent, and then it is closed.
     pub fn end(self) {
         let _ = SockRef::from(&self.0).set_linger(None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::{io::AsyncReadExt, net::TcpListener};
+
+    #[tokio::test]
+    async fn a_listener_hands_it_down_to_its_connections() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listens(&listener).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let listener = TcpListener::from_std(listener).unwrap();
+        for ends in [false, true] {
+            let client = TcpStream::connect(listener.local_addr().unwrap());
+            let (client, accepted) = tokio::join!(client, listener.accept());
+            let accepted = Unended::accepted(accepted.unwrap().0);
+            if ends {
+                accepted.end()
+            } else {
+                drop(accepted)
+            }
+            let got = client.unwrap().read(&mut [0]).await;
+            assert_eq!(
+                got.map_err(|e| e.kind()),
+                if ends { Ok(0) } else { Err(io::ErrorKind::ConnectionReset) }
+            );
+        }
     }
 }
