@@ -89,7 +89,8 @@ impl Agent {
 
     /// A carrier, from its handshake to its end; counted as parked when it is called.
     async fn one_carrier(self: Arc<Self>, parked: Arc<Parked>, end: CancellationToken) {
-        let connected = end.run_until_cancelled(self.connect_carrier()).await;
+        // Boxed: a handshake is large, and what follows it goes on for ever.
+        let connected = end.run_until_cancelled(Box::pin(self.connect_carrier())).await;
         parked.connected();
         let mut carrier = match connected {
             Some(Ok(carrier)) => carrier,

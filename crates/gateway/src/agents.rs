@@ -177,7 +177,8 @@ impl Agents {
                     }
                     let permit = self.0.doorway.enter(address.ip());
                     let lost = permit.lost.clone();
-                    let connection = self.clone().connection(tcp, address, permit);
+                    // Boxed, since each future around it holds it twice, and a handshake is large.
+                    let connection = Box::pin(self.clone().connection(tcp, address, permit));
                     self.0.tasks.spawn(lost.run_until_cancelled_owned(connection));
                 }
                 Err(error) => {

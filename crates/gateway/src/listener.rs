@@ -181,11 +181,11 @@ async fn accept(socket: TcpListener, serving: Serving) {
                 match serving.admit(address) {
                     Ok(admitted) => {
                         let cut = serving.served.cut.clone();
-                        let connection = connection(client, address, admitted, serving.clone());
+                        // Boxed, since each future around it holds it twice: as it was given, and as it is run. That
+                        // would be 10 KiB of every connection.
+                        let connection = Box::pin(connection(client, address, admitted, serving.clone()));
                         let connection = cut.run_until_cancelled_owned(connection).in_current_span();
-                        serving.connections.spawn(async move {
-                            connection.await;
-                        });
+                        serving.connections.spawn(connection);
                     }
                     Err(reason) => {
                         serving.counters.fail(reason);
