@@ -14,8 +14,9 @@ use crate::{
     usage::memory,
 };
 
-/// A connection has two sockets in each process, and a share may have a quarter of what its gateway has room for.
-const DESCRIPTORS_EACH: u64 = 2 * 4;
+/// A connection has two sockets in each process, the benchmark's own too.
+const DESCRIPTORS_EACH: u64 = 2;
+/// What a process has besides: carriers that a burst leaves parked, for the most part.
 const MARGIN: u64 = 1500;
 /// Opened side by side.
 const AT_ONCE: usize = 100;
@@ -34,6 +35,9 @@ pub(crate) fn idle(plan: &Plan, peers: &[Peer], runtime: &Handle, report: &mut R
         report.note(&name, &[Aim::Most(24.0)], peer.name, each / 1024.0);
         if peer.name == OURS {
             thread::sleep(plan.idle_time);
+            let each = memory(&peer.pids)?.saturating_sub(before) as f64 / count as f64;
+            let name = format!("{name}, after {} s", plan.idle_time.as_secs());
+            report.note(&name, &[Aim::Most(24.0)], peer.name, each / 1024.0);
         }
         let works = runtime.block_on(all_work(&mut open));
         let name = format!("idle connections that still work after {} s", plan.idle_time.as_secs());
@@ -48,10 +52,10 @@ pub(crate) fn idle(plan: &Plan, peers: &[Peer], runtime: &Handle, report: &mut R
 }
 
 async fn open(peer: &Peer, count: usize) -> Result<Vec<TcpStream>> {
-    let to = peer.echo;
     let mut all = Vec::with_capacity(count);
     while all.len() < count {
-        let some: Vec<_> = (all.len()..count).take(AT_ONCE).map(|_| tokio::spawn(opened(to))).collect();
+        let to = |n: usize| peer.echoes[n % peer.echoes.len()];
+        let some: Vec<_> = (all.len()..count).take(AT_ONCE).map(|n| tokio::spawn(opened(to(n)))).collect();
         for one in some {
             all.push(one.await?.with_context(|| format!("{} of {count} are open", all.len()))?);
         }

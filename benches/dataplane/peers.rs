@@ -9,10 +9,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
 use wicketgate_lab::{Agent, AgentOptions, Gateway, GatewayOptions, Lab, Namespace, Process};
 
 use crate::{load, target::Targets};
 
+/// Connections that a share of ours may have: without it, a part of what its tunnel may have.
+const MANY: u32 = 20_000;
 /// For a peer's ports to answer.
 const START: Duration = Duration::from_secs(20);
 
@@ -28,6 +31,8 @@ pub(crate) struct Peer {
     pub(crate) sink: SocketAddr,
     pub(crate) source: SocketAddr,
     pub(crate) echo: SocketAddr,
+    /// Where many connections at rest are spread over, evenly.
+    pub(crate) echoes: Vec<SocketAddr>,
     /// Of its processes.
     pub(crate) pids: Vec<u32>,
 }
@@ -77,6 +82,7 @@ impl Peers {
                     sink: targets.sink,
                     source: targets.source,
                     echo: targets.echo,
+                    echoes: vec![targets.echo],
                     pids: Vec::new(),
                 }),
                 HAPROXY => {
@@ -127,16 +133,24 @@ impl Ours {
         };
         let (agent, zid) = Agent::enrol(lab, &options, &gateway)?;
         let tunnel = gateway.tunnel(lab, "bench", Ipv4Addr::new(203, 0, 113, 2), "10.0.0.0/16")?;
-        let ip: Ipv4Addr = tunnel["loadBalancerIp"].as_str().context("no loadBalancerIp")?.parse()?;
-        let share = |name, target: SocketAddr, port| -> Result<SocketAddr> {
-            gateway.share(lab, name, &tunnel, &zid, &target.to_string(), port)?;
+        let second = gateway.tunnel(lab, "second", Ipv4Addr::new(203, 0, 113, 3), "10.0.0.0/16")?;
+        let share = |name, tunnel: &Value, target: SocketAddr, port| -> Result<SocketAddr> {
+            let made = gateway.share(lab, name, tunnel, &zid, &target.to_string(), port)?;
+            let id = made["id"].as_str().context("no id")?;
+            let many = json!({ "maxConnections": MANY });
+            gateway.api.patch(&gateway.at(&format!("ipsec-shares/{id}")), &many)?;
+            gateway.deployed(lab, "ipsec-shares", id)?;
+            let ip: Ipv4Addr = tunnel["loadBalancerIp"].as_str().context("no loadBalancerIp")?.parse()?;
             Ok((ip, port).into())
         };
+        let echo = share("echo", &tunnel, targets.echo, 9003)?;
         let peer = Peer {
             name: OURS,
-            sink: share("sink", targets.sink, 9001)?,
-            source: share("source", targets.source, 9002)?,
-            echo: share("echo", targets.echo, 9003)?,
+            sink: share("sink", &tunnel, targets.sink, 9001)?,
+            source: share("source", &tunnel, targets.source, 9002)?,
+            echo,
+            // A tunnel may have half of what its gateway has room for.
+            echoes: vec![echo, share("second", &second, targets.echo, 9003)?],
             pids: vec![gateway.process.pid(), agent.process.pid()],
         };
         Ok((Self { _gateway: gateway, _agent: agent, agents }, peer))
@@ -177,7 +191,7 @@ fn haproxy(lab: &Lab, namespace: &Namespace, targets: &Targets) -> Result<(Proce
         .context("haproxy is needed: packaging/install-packages.sh bench")?;
     let [(_, sink, _), (_, source, _), (_, echo, _)] = ports;
     let pids = vec![process.pid()];
-    Ok((process, Peer { name: HAPROXY, sink, source, echo, pids }))
+    Ok((process, Peer { name: HAPROXY, sink, source, echo, echoes: vec![echo], pids }))
 }
 
 /// As `make bench` has installed it, TLS by OpenSSL, `TCP_NODELAY` on.
@@ -235,7 +249,7 @@ fn rathole(lab: &Lab, namespace: &Namespace, targets: &Targets) -> Result<(Vec<P
     }
     let [(_, sink, _), (_, source, _), (_, echo, _)] = ports;
     let pids = processes.iter().map(Process::pid).collect();
-    Ok((processes, Peer { name: RATHOLE, sink, source, echo, pids }))
+    Ok((processes, Peer { name: RATHOLE, sink, source, echo, echoes: vec![echo], pids }))
 }
 
 fn openssl(args: &[&[&str]]) -> Result<()> {
