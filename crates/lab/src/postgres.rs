@@ -98,7 +98,10 @@ impl TlsPostgres {
                 fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
                 chown(&path, Some(uid), Some(gid))?;
             }
-            fs::write(dir.join("data/pg_hba.conf"), "local all all trust\nhostssl all all 127.0.0.1/32 trust\n")?;
+            fs::write(
+                dir.join("data/pg_hba.conf"),
+                "local all all trust\nhostssl all all 127.0.0.1/32 trust\n",
+            )?;
             Ok(vec!["listen_addresses=127.0.0.1".to_owned(), format!("port={port}"), "ssl=on".to_owned()])
         };
         Ok(Postgres::start_with("tls", configure)?.map(|postgres| Self { _postgres: postgres, port }))
@@ -142,7 +145,12 @@ impl Postgres {
             .spawn()?;
         postgres.server = Some(server);
         let since = Instant::now();
-        while !Command::new(bin.join("pg_isready")).args(["-q", "-p", &port, "-h"]).arg(&dir).status()?.success() {
+        while !Command::new(bin.join("pg_isready"))
+            .args(["-q", "-p", &port, "-h"])
+            .arg(&dir)
+            .status()?
+            .success()
+        {
             if since.elapsed() > START {
                 bail!("PostgreSQL does not start:\n{}", fs::read_to_string(dir.join("log"))?);
             }

@@ -8,56 +8,23 @@ pub mod admin_token;
 pub mod client_secret;
 mod credentials;
 pub mod oidc;
+pub(crate) mod scope;
 pub mod token_key;
 
-use crate::{error::ApiError, state::AppState};
+use crate::error::ApiError;
 use axum::http::HeaderMap;
 use client_secret::ClientSecret;
 use jiff::Timestamp;
 use oidc::Provider;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{fmt, sync::Arc};
 use subtle::ConstantTimeEq;
 use token_key::TokenKey;
-use wicketgate_model::Invalid;
 use wicketgate_store::{ApiAccountRow, FrontdoorRow, Reach, Store};
 
 pub(crate) use credentials::{Credentials, basic};
-
-/// What a caller may do. No scope holds another one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
-    Read,
-    Write,
-    Admin,
-}
-
-impl Scope {
-    pub const ALL: [Self; 3] = [Self::Read, Self::Write, Self::Admin];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Read => "frontdoor.read",
-            Self::Write => "frontdoor.write",
-            Self::Admin => "frontdoor.admin",
-        }
-    }
-
-    /// Those among the names; others are another program's.
-    fn among<'a>(names: impl Iterator<Item = &'a str>) -> Vec<Self> {
-        names.filter_map(|name| name.parse().ok()).collect()
-    }
-}
-
-impl FromStr for Scope {
-    type Err = Invalid;
-
-    fn from_str(s: &str) -> Result<Self, Invalid> {
-        let found = Self::ALL.into_iter().find(|scope| scope.as_str() == s);
-        found.ok_or_else(|| Invalid("must be frontdoor.read, frontdoor.write or frontdoor.admin".to_owned()))
-    }
-}
+pub use scope::Scope;
 
 /// An authenticated caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,20 +124,24 @@ impl From<Refused> for ApiError {
 }
 
 /// A malformed header is a 400, a missing or wrong token a 401.
-pub(crate) async fn authenticate(headers: &HeaderMap, state: &AppState) -> Result<Principal, ApiError> {
+pub(crate) async fn authenticate(
+    headers: &HeaderMap,
+    auth: &Auth,
+    store: &Store,
+) -> Result<Principal, ApiError> {
     let token = Credentials::of(headers)?.ok_or_else(ApiError::token_missing)?;
     let token = token.expose();
-    if state.auth.admin.is(token) {
+    if auth.admin.is(token) {
         return Ok(Principal { actor: "admin".to_owned(), reach: Reach::All, scopes: Scope::ALL.to_vec() });
     }
     if ClientSecret::is_like(token) {
-        let account = account_of(&state.store, token).await?.ok_or(Refused::Invalid)?;
+        let account = account_of(store, token).await?.ok_or(Refused::Invalid)?;
         return Ok(principal(&account, None)?);
     }
-    match (issuer(token), &state.auth.provider) {
+    match (issuer(token), &auth.provider) {
         (Some(issuer), _) if issuer == token_key::ISSUER => {
-            let granted = state.auth.tokens.verify(token)?;
-            let account = state.store.api_account(granted.account).await?.ok_or(Refused::Invalid)?;
+            let granted = auth.tokens.verify(token)?;
+            let account = store.api_account(granted.account).await?.ok_or(Refused::Invalid)?;
             Ok(principal(&account, Some(&granted.scopes))?)
         }
         (Some(issuer), Some(provider)) if issuer == provider.issuer() => Ok(provider.verify(token).await?),

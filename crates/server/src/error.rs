@@ -7,7 +7,7 @@
 //! says goes through [`refused`], which knows what it was about. A message never holds a secret, nor the inside of
 //! the server.
 
-use crate::auth::Scope;
+use crate::auth::scope::Scope;
 use axum::{
     Json,
     http::{HeaderValue, StatusCode, header},

@@ -2,8 +2,10 @@
 
 pub mod api;
 pub mod auth;
+mod claim;
 mod error;
 pub mod feed;
+pub mod gateway_status;
 mod link;
 pub mod questions;
 mod reconciler;

@@ -25,7 +25,7 @@ use wicketgate_session::{
 };
 use wicketgate_store::{Store, StoreError};
 
-use crate::{state::GatewayStatus, telemetry::Metrics};
+use crate::{gateway_status::GatewayStatus, telemetry::Metrics};
 
 /// Between two tries to write what has to be written.
 const INSIST_EVERY: Duration = Duration::from_secs(1);

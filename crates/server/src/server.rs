@@ -28,11 +28,12 @@ use crate::{
         token_key::TokenKey,
     },
     feed::Feed,
+    gateway_status::GatewayStatus,
     link::{Link, Sight},
     questions::Questions,
     reconciler::{self, LastRun, Reconciler},
     serve::Http,
-    state::{AppState, GatewayStatus, ensure_first_frontdoor},
+    state::{AppState, ensure_first_frontdoor},
     telemetry::{self, Metrics, Scrape},
 };
 

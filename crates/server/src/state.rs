@@ -2,7 +2,9 @@
 
 use crate::{
     auth::{Auth, Principal},
+    claim,
     feed::Feed,
+    gateway_status::GatewayStatus,
     questions::Questions,
     reconciler::LastRun,
     telemetry::Metrics,
@@ -37,23 +39,10 @@ pub struct AppState {
     pub auth: Auth,
 }
 
-/// What the server knows of its gateway.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct GatewayStatus {
-    pub connected: bool,
-    /// Where ESP is done, in the gateway's words.
-    pub esp: String,
-    /// What remote sites dial; `None` without IPsec.
-    pub public_address: Option<Ipv4Addr>,
-    /// How many tunnels it can hold, if that is known.
-    pub max_tunnels: Option<u32>,
-}
-
 impl AppState {
     /// One accepted request of `principal`, now.
     pub(crate) fn act(&self, principal: &Principal) -> Act {
-        let claim = crate::api::idempotency::claim();
-        Act { claim, ..Act::new(principal.actor.clone(), now(), Uuid::now_v7) }
+        Act { claim: claim::held(), ..Act::new(principal.actor.clone(), now(), Uuid::now_v7) }
     }
 
     /// Whether the gateway has ESP in UDP only (RFC 3948).

@@ -25,7 +25,7 @@ use tracing::warn;
 use wicketgate_model::{LocationId, ShareId, Status, TrafficDelta};
 use wicketgate_store::Store;
 
-use crate::state::GatewayStatus;
+use crate::gateway_status::GatewayStatus;
 use carried::Carried;
 
 /// What Prometheus calls the text that OpenMetrics 1.0 is.

@@ -101,8 +101,7 @@ impl Write {
         on: Execution<'_>,
     ) -> Result<()> {
         idempotency::mark(&mut self.turn, act).await?;
-        self.ending.forgets |=
-            matches!(on.resource_type, ResourceType::Frontdoor | ResourceType::ApiAccount);
+        self.ending.forgets |= matches!(on.resource_type, ResourceType::Frontdoor | ResourceType::ApiAccount);
         let status = match (on.resource_type, action) {
             (_, Action::ReadKey) => None,
             (ResourceType::Tunnel | ResourceType::Share, Action::Delete) => Some(Status::Deleting.as_str()),

@@ -111,10 +111,11 @@ impl Store {
     /// As [`Store::api_account`]. What the lookup's time tells is about a hash, of which nobody can choose the letters.
     pub async fn api_account_with_secret(&self, secret_sha256: &[u8; 32]) -> Result<Option<ApiAccountRow>> {
         let read = async {
-            let row = sqlx::query("SELECT * FROM api_account WHERE secret_sha256 = $1 AND revoked_at IS NULL")
-                .bind(hex(secret_sha256))
-                .fetch_optional(&self.readers)
-                .await?;
+            let row =
+                sqlx::query("SELECT * FROM api_account WHERE secret_sha256 = $1 AND revoked_at IS NULL")
+                    .bind(hex(secret_sha256))
+                    .fetch_optional(&self.readers)
+                    .await?;
             row.as_ref().map(ApiAccountRow::read).transpose()
         };
         self.remembered.secrets.get(*secret_sha256, read).await

@@ -11,9 +11,7 @@ use crate::{
 };
 use jiff::Timestamp;
 use sqlx::{AnyConnection, AssertSqlSafe, Row, any::AnyRow};
-use wicketgate_model::{
-    ConnectionError, Detail, EnvironmentId, Fault, FrontdoorId, Problem, Reason, Status,
-};
+use wicketgate_model::{ConnectionError, Detail, EnvironmentId, Fault, FrontdoorId, Problem, Reason, Status};
 
 /// Events that are kept: a day of a large site.
 pub(crate) const MOST: i64 = 100_000;

@@ -134,9 +134,10 @@ impl Execution<'_> {
         action: Action,
     ) -> Result<()> {
         let (insert, whose) = match owner {
-            Owner::Frontdoor(id) if self.is_new_in_its_frontdoor(action) => {
-                (insert!("SELECT", "$11, NULL FROM frontdoor f WHERE f.id = $11 AND f.deleted_at IS NULL"), id.to_string())
-            }
+            Owner::Frontdoor(id) if self.is_new_in_its_frontdoor(action) => (
+                insert!("SELECT", "$11, NULL FROM frontdoor f WHERE f.id = $11 AND f.deleted_at IS NULL"),
+                id.to_string(),
+            ),
             Owner::Frontdoor(id) if self.resource_type == ResourceType::Frontdoor => {
                 (insert!("SELECT", "$11, f.organization FROM frontdoor f WHERE f.id = $11"), id.to_string())
             }

@@ -214,7 +214,8 @@ impl Store {
             return page(Vec::new(), total, read);
         }
         if offset <= total / 2 {
-            let rows = Sql::page(listing, scope, request, Offset::Start(offset)).fetch_all(&self.readers).await?;
+            let rows =
+                Sql::page(listing, scope, request, Offset::Start(offset)).fetch_all(&self.readers).await?;
             return page(rows, total, read);
         }
         // To pass over very many rows takes longer than all else. From the end, a page is where it is only as long as no

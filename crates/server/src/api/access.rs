@@ -22,7 +22,7 @@ impl FromRequestParts<AppState> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        authenticate(&parts.headers, state).await.map(Self)
+        authenticate(&parts.headers, &state.auth, &state.store).await.map(Self)
     }
 }
 
@@ -37,7 +37,7 @@ impl FromRequestParts<AppState> for InFrontdoor {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        let principal = authenticate(&parts.headers, state).await?;
+        let principal = authenticate(&parts.headers, &state.auth, &state.store).await?;
         let text = parameter(parts, "frontdoorId").await?;
         let not_found = || ApiError::frontdoor_not_found(printable(&text));
         let id: FrontdoorId = text.parse().map_err(|_| not_found())?;

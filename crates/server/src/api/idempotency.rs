@@ -8,6 +8,7 @@
 use super::wire::body::{LARGEST, read};
 use crate::{
     auth::{Principal, Scope, authenticate},
+    claim,
     error::ApiError,
     state::{AppState, now},
 };
@@ -42,15 +43,6 @@ const KEPT: [HeaderName; 3] = [CONTENT_TYPE, LOCATION, ETAG];
 /// Seconds after which to ask again while the first one is being carried out.
 const AGAIN: HeaderValue = HeaderValue::from_static("1");
 
-tokio::task_local! {
-    static CLAIM: Arc<Claim>;
-}
-
-/// The claim of the request that this task carries out, for its write to mark.
-pub(crate) fn claim() -> Option<Arc<Claim>> {
-    CLAIM.try_with(Arc::clone).ok()
-}
-
 /// Around every request.
 pub(super) async fn once(State(state): State<AppState>, request: Request, next: Next) -> Response {
     // Tokens are asked for anew: `/oauth/token` is none of ours.
@@ -62,7 +54,7 @@ pub(super) async fn once(State(state): State<AppState>, request: Request, next: 
 }
 
 async fn carry_out(state: AppState, request: Request, next: Next) -> Result<Response, ApiError> {
-    let Ok(principal) = authenticate(request.headers(), &state).await else {
+    let Ok(principal) = authenticate(request.headers(), &state.auth, &state.store).await else {
         return Ok(next.run(request).await);
     };
     let (parts, body) = request.into_parts();
@@ -104,7 +96,7 @@ async fn claimed(
             )));
         }
     }
-    let work = timeout(LONGEST, CLAIM.scope(Arc::clone(&claim), next.run(request))).await;
+    let work = timeout(LONGEST, claim::hold(Arc::clone(&claim), next.run(request))).await;
     let response =
         work.unwrap_or_else(|_| ApiError::unavailable("The request took too long").into_response());
     Ok(keep(&state, &claim, response).await)

@@ -10,7 +10,7 @@ use wicketgate_model::{
     Problem, Reason, ShareObserved, TunnelObserved, ZId,
 };
 use wicketgate_session::link::{FromGateway, GatewayEnd, ServerEnd};
-use wicketgate_store::{Act, Enrol, FrontdoorSpec, NewEnrollment, ShareSpec, TunnelSpec};
+use wicketgate_store::{Act, Enrol, FrontdoorSpec, NewEnrollment, ShareRow, ShareSpec, TunnelSpec};
 
 /// A server without its tasks: a test activates by hand, at times of its choice.
 struct Bench {

@@ -27,8 +27,9 @@ use wicketgate_server::{
     api::router,
     auth::{AdminToken, Auth, oidc::Provider, token_key::TokenKey},
     feed::Feed,
+    gateway_status::GatewayStatus,
     questions::Questions,
-    state::{AppState, GatewayStatus, ensure_first_frontdoor},
+    state::{AppState, ensure_first_frontdoor},
     telemetry::Metrics,
 };
 use wicketgate_session::{link::ToGateway, trust::Fingerprint};

@@ -1,7 +1,7 @@
 use crate::harness::TestApp;
 use axum::{body::Body, http::Request};
 use insta::assert_json_snapshot;
-use wicketgate_server::state::GatewayStatus;
+use wicketgate_server::gateway_status::GatewayStatus;
 
 #[tokio::test]
 async fn a_server_is_ready_when_it_can_do_its_work() {

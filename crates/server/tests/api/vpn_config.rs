@@ -3,7 +3,7 @@ use axum::http::StatusCode;
 use insta::{assert_json_snapshot, assert_snapshot};
 use serde_json::json;
 use wicketgate_model::Status;
-use wicketgate_server::state::GatewayStatus;
+use wicketgate_server::gateway_status::GatewayStatus;
 
 const KEY: &str = "0x\"}quoted # and \\ more";
 

@@ -126,7 +126,10 @@ fn every_property_sorts_and_pages_neither_repeat_nor_skip() {
                     let request = ListRequest { page, sort, ..ListRequest::default() };
                     paged.extend(names(&store, &site, request).await);
                 }
-                assert!(size == 1 || paged == found, "{name}: {paged:?} in pages of {size}, {found:?} in ones");
+                assert!(
+                    size == 1 || paged == found,
+                    "{name}: {paged:?} in pages of {size}, {found:?} in ones"
+                );
                 found = paged;
             }
             found

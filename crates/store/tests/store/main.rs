@@ -14,12 +14,13 @@ use jiff::{SignedDuration, Timestamp};
 use std::os::unix::fs::PermissionsExt;
 use uuid::Uuid;
 use wicketgate_model::{
-    AgentId, Connection, Detail, EnrollmentId, FrontdoorId, Generation, IngressPort, LoadBalancerPools, PreSharedKey,
-    Problem, Reason, ShareId, ShareOptions, Standing, Status, TrafficDelta, TunnelId, ZId,
+    AgentId, Connection, Detail, EnrollmentId, FrontdoorId, Generation, IngressPort, LoadBalancerPools,
+    PreSharedKey, Problem, Reason, ShareId, ShareOptions, Standing, Status, TrafficDelta, TunnelId, ZId,
 };
 use wicketgate_store::{
-    Act, Action, Change, Enrol, Enrolled, FrontdoorSpec, ListRequest, NewEnrollment, PageRequest, Reach, Refusal,
-    Resource, Revision, Settlement, ShareSpec, Store, StoreError, Tags, TrafficScope, TunnelSpec, Window,
+    Act, Action, Change, Enrol, Enrolled, FrontdoorSpec, ListRequest, NewEnrollment, PageRequest, Reach,
+    Refusal, Resource, Revision, Settlement, ShareSpec, Store, StoreError, Tags, TrafficScope, TunnelSpec,
+    Window,
 };
 
 static ALL: ListRequest = ListRequest {

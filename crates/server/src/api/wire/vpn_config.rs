@@ -8,6 +8,7 @@ mod aws;
 mod cisco_asa;
 mod cisco_ios;
 mod device;
+mod devices;
 mod fortinet;
 mod juniper;
 mod libreswan;
@@ -25,7 +26,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use wicketgate_model::{EspProposals, IkeProposals, PreSharedKey, ResourceName};
 use wicketgate_store::TunnelRow;
 
-pub(in crate::api) use device::{FORMATS, render};
+pub(in crate::api) use devices::{FORMATS, render};
 
 /// The remote site rekeys before the gateway would (8 h and 1 h): two ends that rekey at once make an SA too many.
 const IKE_LIFETIME: u32 = 4 * 3600;

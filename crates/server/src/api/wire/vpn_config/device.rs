@@ -1,43 +1,8 @@
-//! What all devices' files have in common: which there are, the choice of proposals, and what can't be said.
+//! What all devices' files have in common: the choice of proposals, and what can't be said.
 
-use super::{
-    Identity, VpnConfig, aws, cisco_asa, cisco_ios, fortinet, juniper, libreswan, mikrotik, paloalto,
-    pfsense, strongswan, vyos,
-};
+use super::{Identity, VpnConfig};
 use std::net::Ipv4Addr;
 use wicketgate_model::{Encryption, Group, Hash};
-
-type Render = fn(&VpnConfig) -> Result<String, Inexpressible>;
-
-pub(super) const DEVICES: [(&str, Render); 11] = [
-    ("strongswan", strongswan::render),
-    ("libreswan", libreswan::render),
-    ("cisco-ios", cisco_ios::render),
-    ("cisco-asa", cisco_asa::render),
-    ("fortinet", fortinet::render),
-    ("paloalto", paloalto::render),
-    ("juniper", juniper::render),
-    ("mikrotik", mikrotik::render),
-    ("pfsense", pfsense::render),
-    ("vyos", vyos::render),
-    ("aws", aws::render),
-];
-
-/// The formats of a VPN configuration.
-pub(in crate::api) const FORMATS: [&str; DEVICES.len() + 1] = {
-    let mut all = ["json"; DEVICES.len() + 1];
-    let mut n = 0;
-    while n < DEVICES.len() {
-        all[n + 1] = DEVICES[n].0;
-        n += 1;
-    }
-    all
-};
-
-/// The configuration in the words of a device; `None` for a device that nobody knows.
-pub(in crate::api) fn render(format: &str, config: &VpnConfig) -> Option<Result<String, Inexpressible>> {
-    DEVICES.iter().find(|(name, _)| *name == format).map(|(_, render)| render(config))
-}
 
 /// What of a tunnel a device has no words for, as a sentence. Never shows the key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

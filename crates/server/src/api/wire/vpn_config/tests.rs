@@ -1,9 +1,6 @@
 //! Each device's file as it is, and that no key gets out of its place in any of them.
 
-use super::{
-    device::{DEVICES, Inexpressible},
-    *,
-};
+use super::{device::Inexpressible, devices::DEVICES, *};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use proptest::prelude::*;
 use std::{

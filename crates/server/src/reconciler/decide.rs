@@ -1,0 +1,170 @@
+//! Where rows stand, by what is seen of them.
+
+use std::{collections::BTreeSet, mem, sync::Arc};
+
+use jiff::Timestamp;
+use tracing::{info, warn};
+use wicketgate_model::{
+    Connection, Generation, Observation, Problem, Reason, ShareId, Status, TunnelId, next,
+};
+use wicketgate_store::{Resource, Settlement, StoreError};
+
+use super::{Left, PERIOD, Reconciler, Row, SETTLED_AT_ONCE, keep};
+use crate::link::Seen;
+
+impl Reconciler {
+    /// Decides where rows stand, and writes what changed.
+    pub(super) async fn decide(&mut self, now: Timestamp) -> Result<Left, StoreError> {
+        let (tunnels, (shares, down_to), connections) = {
+            let sight = Arc::clone(&self.sight);
+            let mut seen = sight.lock();
+            let touched = seen.take_touched();
+            self.undecided.tunnels.extend(touched.tunnels);
+            self.undecided.shares.extend(touched.shares);
+            self.removed_tunnels.retain(|_, sequence| *sequence > seen.heard);
+            self.removed_shares.retain(|_, sequence| *sequence > seen.heard);
+            // Deadlines are in seconds: what waits for one is looked at that often, and everything while the gateway
+            // is silent or has only just begun to report. To look at very many rows at every signal finds no more.
+            let by_time = seen.silent_since.is_some()
+                || now.duration_since(seen.reporting_since) < self.deadlines.silence * 2;
+            let is_due = self.swept_at.is_none_or(|at| now.duration_since(at).unsigned_abs() >= PERIOD);
+            if touched.all || (by_time && is_due) {
+                self.undecided.tunnels.extend(self.tunnels.keys());
+                self.undecided.shares.extend(self.shares.keys());
+            } else if is_due || seen.heard != self.heard {
+                self.undecided.tunnels.extend(&self.waiting.tunnels);
+                self.undecided.shares.extend(&self.waiting.shares);
+            }
+            if is_due {
+                self.swept_at = Some(now);
+            }
+            self.heard = seen.heard;
+            (
+                self.tunnel_settlements(&seen, now),
+                self.share_settlements(&seen, now),
+                self.new_connections(&seen, now),
+            )
+        };
+        for part in tunnels.chunks(SETTLED_AT_ONCE) {
+            self.settle(part).await?;
+        }
+        self.settle(&shares).await?;
+        if !connections.is_empty() {
+            self.store.record_connections(&connections, now).await?;
+        }
+        self.undecided.tunnels = BTreeSet::new();
+        self.connections.extend(connections);
+        match down_to {
+            Some(last) => self.undecided.shares.split_off(&last),
+            None => mem::take(&mut self.undecided.shares),
+        };
+        Ok(if self.undecided.shares.is_empty() { Left::Nothing } else { Left::More })
+    }
+
+    async fn settle(&mut self, settlements: &[Settlement]) -> Result<(), StoreError> {
+        self.store.settle(settlements).await?;
+        for settlement in settlements {
+            self.settled(settlement.clone());
+        }
+        Ok(())
+    }
+
+    fn tunnel_settlements(&self, seen: &Seen, now: Timestamp) -> Vec<Settlement> {
+        let settlements = self.undecided.tunnels.iter().filter_map(|id| {
+            let row = self.tunnels.get(id)?;
+            let entry = seen.observed.tunnels.get(id).map(|t| (t.ready, t.problem.clone()));
+            let told = self.told.tunnels.contains_key(id) || self.removed_tunnels.contains_key(id);
+            self.settlement(Resource::Tunnel(*id), row, &observation(seen, entry, told), now)
+        });
+        settlements.collect()
+    }
+
+    /// Those of the newest shares, so that whoever has just made one does not wait for all the others after a restart;
+    /// and, if that is as many as are settled at once, down to which share they go.
+    fn share_settlements(&self, seen: &Seen, now: Timestamp) -> (Vec<Settlement>, Option<ShareId>) {
+        let mut settlements = Vec::new();
+        for id in self.undecided.shares.iter().rev() {
+            let Some(row) = self.shares.get(id) else { continue };
+            let entry = seen.observed.shares.get(id).map(|s| (s.ready, s.problem.clone()));
+            let told = self.told.shares.contains_key(id) || self.removed_shares.contains_key(id);
+            let settlement = self.settlement(Resource::Share(*id), row, &observation(seen, entry, told), now);
+            settlements.extend(settlement);
+            if settlements.len() == SETTLED_AT_ONCE {
+                return (settlements, Some(*id));
+            }
+        }
+        (settlements, None)
+    }
+
+    fn settlement(
+        &self,
+        resource: Resource,
+        row: &Row,
+        seen: &Observation,
+        now: Timestamp,
+    ) -> Option<Settlement> {
+        let standing = next(&row.standing, row.generation, seen, self.deadlines, now);
+        (standing != row.standing).then_some(Settlement { resource, generation: row.generation, standing })
+    }
+
+    fn settled(&mut self, settlement: Settlement) {
+        let Settlement { resource, standing, .. } = settlement;
+        let row = match resource {
+            Resource::Tunnel(id) => self.tunnels.get_mut(&id),
+            Resource::Share(id) => self.shares.get_mut(&id),
+        };
+        let Some(row) = row else { return };
+        if row.standing.status != standing.status {
+            match standing.status {
+                Status::Error => {
+                    let problem = standing.detail.as_ref().map(|d| d.problem.message.as_str());
+                    warn!(resource = %resource, name = %row.name, status = %standing.status, problem, "status changed");
+                }
+                _ => {
+                    info!(resource = %resource, name = %row.name, status = %standing.status, "status changed")
+                }
+            }
+        }
+        let status = standing.status;
+        let deleted = status == Status::Deleted;
+        row.standing = standing;
+        match resource {
+            Resource::Tunnel(id) if deleted => self.forget_tunnel(id),
+            Resource::Share(id) if deleted => self.forget_share(id),
+            Resource::Tunnel(id) => keep(&mut self.waiting.tunnels, id, status),
+            Resource::Share(id) => keep(&mut self.waiting.shares, id, status),
+        }
+    }
+
+    /// Connections that are not as they were last recorded. A silent gateway's are not known to be up.
+    fn new_connections(&self, seen: &Seen, now: Timestamp) -> Vec<(TunnelId, Connection)> {
+        let lost = seen.silent_since.is_some_and(|since| now.duration_since(since) >= self.deadlines.silence);
+        let looked_at = self.undecided.tunnels.iter().filter(|id| self.tunnels.contains_key(id));
+        let changed = looked_at.filter_map(|id| {
+            let recorded = self.connections.get(id);
+            let current = match seen.observed.tunnels.get(id) {
+                Some(tunnel) => tunnel.connection.clone(),
+                None if lost && recorded.is_some_and(|c| c.state != Default::default()) => {
+                    Connection::down(now)
+                }
+                None => return None,
+            };
+            (recorded != Some(&current)).then_some((*id, current))
+        });
+        changed.collect()
+    }
+}
+
+/// What is known of a row. Without an entry it is gone only if the gateway has heard of its removal, or never
+/// heard of the row at all.
+fn observation(seen: &Seen, entry: Option<(Option<Generation>, Option<Problem>)>, told: bool) -> Observation {
+    match (seen.silent_since, entry) {
+        (Some(since), _) => Observation::Silent { since },
+        (None, Some((None, Some(problem)))) if problem.reason == Reason::Pending => {
+            Observation::Looking { since: seen.reporting_since }
+        }
+        (None, Some((ready, problem))) => Observation::Seen { ready, problem },
+        (None, None) if told => Observation::Seen { ready: None, problem: None },
+        (None, None) => Observation::Gone,
+    }
+}
