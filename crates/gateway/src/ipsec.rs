@@ -111,7 +111,7 @@ pub enum IpsecError {
 /// A back end.
 #[derive(Debug)]
 pub enum Backend {
-    Strongswan(Strongswan),
+    Strongswan(Box<Strongswan>),
     Off(Off),
 }
 
@@ -135,7 +135,7 @@ impl Backend {
         if config.mode == IpsecMode::Off {
             return Ok(Self::Off(Off::default()));
         }
-        Strongswan::start(config).await.map(Self::Strongswan)
+        Ok(Self::Strongswan(Box::new(Strongswan::start(config).await?)))
     }
 
     /// Where ESP is done: `kernel`, `userland` or `off`.
