@@ -64,8 +64,9 @@ RATHOLE_ROOT = $(or $(CARGO_TARGET_DIR),target)/bench/rathole-$(RATHOLE_VERSION)
 # For one: `make bench-dataplane BENCH="short ping-pong --quick"`.
 BENCH ?=
 
-bench: bench-dataplane ## Measure the data plane beside others, how long a share takes, and what the API bears
+bench: bench-dataplane ## Measure the data plane beside others, how long a share takes, what 200 tunnels cost, and what the API bears
 	$(CARGO) bench --locked -p wicketgate --bench provision
+	$(CARGO) bench --locked -p wicketgate --bench tunnels
 	$(CARGO) bench --locked -p wicketgate --bench contract
 
 bench-dataplane: ## Measure the data plane only; BENCH="short ping-pong --quick" for a part of it
