@@ -1,16 +1,17 @@
 //! A tunnel holds for years: its SAs are replaced, by either end and by both at once, and nobody notices.
 
 use std::{
+    net::Shutdown,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 
 use crate::harness::{
     PATIENCE, SITE_CLIENT, World,
-    bulk::there_and_back,
+    bulk::there_and_back_while,
     door,
     ping::ping,
     sas::{By, Kind, Sas, rekey, rekey_by_both},
@@ -20,8 +21,8 @@ use crate::harness::{
 
 const PINGS: u16 = 1000;
 
-/// What a transfer moves there and back, in MiB; `WICKETGATE_TEST_TRANSFER_MIB` names another.
-const TRANSFER: u64 = 96;
+/// What a transfer moves there and back at the least, in MiB; `WICKETGATE_TEST_TRANSFER_MIB` names another.
+const TRANSFER: u64 = 64;
 
 /// From one rekey of a transfer to the next: as many bytes as there are of it, on a machine of any speed.
 const LONG: Duration = Duration::from_secs(120);
@@ -72,10 +73,10 @@ fn a_transfer_is_whole_over_six_rekeys() -> Result<()> {
     world.share("echo", &tunnel, &zid, world.target(7001), 9000)?;
     let site = world.connected_site(0, &tunnel)?;
     let stream = connect(&site.namespace, door(&tunnel, 9000)?, PATIENCE)?;
-    let back = AtomicU64::new(0);
-    let begin = std::time::Instant::now();
-    thread::scope(|scope| {
-        let transfer = scope.spawn(|| there_and_back(&stream, size, &back));
+    let (more, back) = (AtomicBool::new(true), AtomicU64::new(0));
+    let begin = Instant::now();
+    let moved = thread::scope(|scope| {
+        let transfer = scope.spawn(|| there_and_back_while(&stream, size, &more, &back));
         let rekeyed = (|| {
             let ends = [By::Site, By::Gateway].into_iter().cycle();
             let kinds = [Kind::Child, Kind::Child, Kind::Ike].into_iter().cycle();
@@ -84,15 +85,16 @@ fn a_transfer_is_whole_over_six_rekeys() -> Result<()> {
                 world.lab.until("enough came back for the next rekey", LONG, due)?;
                 rekey(&world, &site, by, kind).with_context(|| format!("{kind:?} by {by:?}"))?;
             }
-            ensure!(back.load(Ordering::Acquire) < size, "the transfer was over before the rekeys");
-            Ok(())
+            anyhow::Ok(())
         })();
+        // So that something is on its way at each of them, on a machine of any speed.
+        more.store(false, Ordering::Release);
         if rekeyed.is_err() {
-            let _ = stream.shutdown(std::net::Shutdown::Both);
+            let _ = stream.shutdown(Shutdown::Both);
         }
         let transfer = transfer.join().map_err(|_| anyhow!("the client panicked"))?;
         rekeyed.and(transfer)
     })?;
-    eprintln!("{mib} MiB there and back over six rekeys in {:?}", begin.elapsed());
+    eprintln!("{} MiB there and back over six rekeys in {:?}", moved >> 20, begin.elapsed());
     world.end()
 }

@@ -1,17 +1,17 @@
 //! Another maker's IKE and ESP at the site, with the configuration that the product gives out for it.
 
-use std::{sync::atomic::AtomicU64, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use wicketgate_lab::{Libreswan, Wire};
 
 use crate::harness::{
-    PATIENCE, SITE_CIDR, World,
+    PATIENCE, SITE_CIDR, SITE_CLIENT, World,
     bulk::there_and_back,
     door,
     sas::{Sas, gateways_swanctl},
-    targets::{connect, echo},
+    targets::{connect_as, echo},
     text,
 };
 
@@ -59,11 +59,12 @@ fn libreswan_carries_data_while_either_end_rekeys() -> Result<()> {
     world.share("echo", &tunnel, &zid, world.target(7001), 9000)?;
     let internet = world.internet.as_ref().context("no internet")?;
     let wire = Wire::watch(&world.lab, internet, &[World::peer(0)], "10.0.0.0/8, 100.64.0.0/10")?;
-    start(&world, &mut site, &tunnel, "IPsec SA established")?;
+    start(&world, &mut site, &tunnel, "initiator established Child SA")?;
 
     let transfer = || -> Result<()> {
-        let stream = connect(&site.namespace, door(&tunnel, 9000)?, PATIENCE)?;
-        there_and_back(&stream, TRANSFER, &AtomicU64::new(0))
+        // A device's own packets have its public address, unless they are told otherwise.
+        let stream = connect_as(&site.namespace, SITE_CLIENT, door(&tunnel, 9000)?, PATIENCE)?;
+        there_and_back(&stream, TRANSFER)
     };
     transfer()?;
     let replaced = |begin: &dyn Fn() -> Result<String>, ike: bool| -> Result<()> {

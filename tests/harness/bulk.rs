@@ -3,7 +3,7 @@
 use std::{
     io::{Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpStream},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
 };
 
@@ -15,38 +15,51 @@ use super::targets::serve;
 /// One read or write. A multiple of a word's eight octets.
 const PIECE: usize = 1 << 16;
 
-/// Sends `size` bytes to an echo and has them come back at the same time, whole and in order. `back` counts them.
-pub(crate) fn there_and_back(stream: &TcpStream, size: u64, back: &AtomicU64) -> Result<()> {
+/// Sends `size` bytes to an echo and has them come back at the same time, whole and in order.
+pub(crate) fn there_and_back(stream: &TcpStream, size: u64) -> Result<()> {
+    there_and_back_while(stream, size, &AtomicBool::new(false), &AtomicU64::new(0)).map(drop)
+}
+
+/// The same with more bytes for as long as `more` is so. `back` counts them, and all of them are returned.
+pub(crate) fn there_and_back_while(
+    stream: &TcpStream,
+    size: u64,
+    more: &AtomicBool,
+    back: &AtomicU64,
+) -> Result<u64> {
     thread::scope(|scope| {
-        let sender = scope.spawn(|| send(stream, size));
-        let received = receive(stream, size, back);
+        let sender = scope.spawn(|| send(stream, size, more));
+        let received = receive(stream, back);
         if received.is_err() {
             // Nobody else ends the sender.
             let _ = stream.shutdown(Shutdown::Both);
         }
         let sent = sender.join().map_err(|_| anyhow!("the sender panicked"))?;
-        received.and(sent)
+        let (received, sent) = (received?, sent?);
+        ensure!(received == sent, "{received} bytes came back of {sent}");
+        Ok(sent)
     })
 }
 
 /// Sends `size` bytes to whoever connects, and closes.
 pub(crate) fn source(namespace: &Namespace, on: SocketAddr, size: u64) -> Result<()> {
-    serve(namespace, on, move |stream| drop(send(&stream, size)))
+    serve(namespace, on, move |stream| drop(send(&stream, size, &AtomicBool::new(false))))
 }
 
-fn send(mut stream: &TcpStream, size: u64) -> Result<()> {
+/// `size` bytes, which are a multiple of a piece, and more pieces.
+fn send(mut stream: &TcpStream, size: u64, more: &AtomicBool) -> Result<u64> {
     let (mut at, mut piece) = (0, vec![0; PIECE]);
-    while at < size {
+    while at < size || more.load(Ordering::Acquire) {
         fill(&mut piece, at);
-        let length = usize::try_from(size - at).unwrap_or(PIECE).min(PIECE);
-        stream.write_all(&piece[..length]).with_context(|| format!("after {at} bytes"))?;
-        at += u64::try_from(length)?;
+        stream.write_all(&piece).with_context(|| format!("after {at} bytes"))?;
+        at += u64::try_from(PIECE)?;
     }
-    Ok(stream.shutdown(Shutdown::Write)?)
+    stream.shutdown(Shutdown::Write)?;
+    Ok(at)
 }
 
-/// That `size` bytes come, in order, and then the end. `back` counts them.
-pub(crate) fn receive(mut stream: &TcpStream, size: u64, back: &AtomicU64) -> Result<()> {
+/// That what comes is in order until its end; how much it was. `back` counts it.
+pub(crate) fn receive(mut stream: &TcpStream, back: &AtomicU64) -> Result<u64> {
     let (mut piece, mut wanted) = (vec![0; PIECE], vec![0; PIECE]);
     let (mut at, mut filled) = (0_u64, 0);
     loop {
@@ -61,8 +74,7 @@ pub(crate) fn receive(mut stream: &TcpStream, size: u64, back: &AtomicU64) -> Re
         at += u64::try_from(filled)?;
         back.store(at, Ordering::Release);
         if length == 0 {
-            ensure!(at == size, "{at} bytes came back of {size}");
-            return Ok(());
+            return Ok(at);
         }
         filled = 0;
     }

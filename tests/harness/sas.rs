@@ -74,8 +74,9 @@ pub(crate) fn gateways_swanctl(world: &World, slot: u16, args: &[&str]) -> Resul
     Ok(said)
 }
 
-/// Has site 0 or the gateway (its tunnel is in slot 0) replace an SA, and waits until there is another one alone in its
-/// place.
+/// Has site 0 or the gateway (its tunnel is in slot 0) replace an SA, and waits until both have another one alone in its
+/// place: what one of them begins while the other is still at it, with a message on its way or lost, can end with SAs
+/// that only one of them has.
 pub(crate) fn rekey(world: &World, site: &Site, by: By, kind: Kind) -> Result<()> {
     rekeyed(world, site, kind, || begin(world, site, by, kind))
 }
@@ -94,13 +95,17 @@ pub(crate) fn rekey_by_both(world: &World, site: &Site, kind: Kind) -> Result<()
 }
 
 fn rekeyed(world: &World, site: &Site, kind: Kind, mut begin: impl FnMut() -> Result<()>) -> Result<()> {
-    let before = Sas::of(site)?;
+    let both = || anyhow::Ok([Sas::of(site)?, Sas::of_gateway(world, 0)?]);
+    let before = both()?;
     // While one is being replaced there is none to replace.
     world.lab.until("a rekey has begun", BOUND, || begin().map(Some))?;
     world.lab.until("a rekey has ended", BOUND, || {
-        let now = Sas::of(site)?;
-        let alone = now.ike.len() == 1 && now.child.len() == 1;
-        Ok((alone && now.numbers(kind) != before.numbers(kind)).then_some(()))
+        let is_done = |(now, before): (&Sas, &Sas)| {
+            let alone = now.ike.len() == 1 && now.child.len() == 1;
+            alone && now.numbers(kind) != before.numbers(kind)
+        };
+        let now = both()?;
+        Ok(now.iter().zip(&before).all(is_done).then_some(()))
     })
 }
 
