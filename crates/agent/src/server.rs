@@ -3,7 +3,10 @@
 use anyhow::anyhow;
 use std::{fmt, io, str::FromStr, time::Duration};
 use tokio::{net::TcpStream, time::timeout};
-use wicketgate_session::tls::{Distrust, Fault, TlsError};
+use wicketgate_session::{
+    keepalive::keepalive,
+    tls::{Distrust, Fault, TlsError},
+};
 
 /// A TCP connection and a handshake over a bad line take a few seconds.
 pub(crate) const CONNECT_WITHIN: Duration = Duration::from_secs(10);
@@ -93,9 +96,7 @@ impl ServerAddress {
 /// Small writes leave at once, and a dead peer is noticed.
 pub(crate) fn tune(tcp: &TcpStream) -> io::Result<()> {
     tcp.set_nodelay(true)?;
-    let keepalive =
-        socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 3).with_retries(3);
-    socket2::SockRef::from(tcp).set_tcp_keepalive(&keepalive)
+    keepalive(tcp, KEEPALIVE, KEEPALIVE / 3)
 }
 
 #[cfg(test)]

@@ -38,6 +38,7 @@ use wicketgate_model::{AgentId, ShareDesired, ShareId};
 use wicketgate_session::{
     carrier::Carrier,
     identity::AgentIdentity,
+    keepalive::keepalive,
     link::{AgentSight, FromGateway},
     tls::{Accepted, GatewayIdentity},
 };
@@ -194,9 +195,7 @@ impl Agents {
 
     async fn connection(self, tcp: TcpStream, address: SocketAddr, mut permit: Permit) {
         let _ = tcp.set_nodelay(true);
-        let keepalive =
-            socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 3).with_retries(3);
-        let _ = socket2::SockRef::from(&tcp).set_tcp_keepalive(&keepalive);
+        let _ = keepalive(&tcp, KEEPALIVE, KEEPALIVE / 3);
         let handshake = timeout(HANDSHAKE_WITHIN, self.0.identity.accept(tcp));
         let accepted = tokio::select! {
             () = self.0.drain.cancelled() => return,

@@ -17,6 +17,7 @@ use tracing::{Instrument, debug, debug_span, info, warn};
 use wicketgate_model::{FailureReason, Generation, IngressPort, ProxyProtocol, ShareId, ShareOptions};
 use wicketgate_session::{
     carrier::Early,
+    keepalive::{keepalive, spread},
     unended::{self, Unended},
 };
 
@@ -29,7 +30,7 @@ use crate::{
 
 /// When `accept` fails for want of descriptors or memory, trying again at once would only burn a core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// A client whose host has vanished is found by probes: the first after a minute of silence, then three.
+/// A client whose host has vanished is found by probes: the first after a minute or two of silence, then some more.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
 
@@ -222,12 +223,10 @@ async fn connection(mut client: Unended, address: SocketAddr, admitted: Admitted
     let Serving { served, counters, agents, .. } = serving;
     let Admitted { options, _places } = admitted;
     let accepted = Instant::now();
-    let preface = match options.proxy_protocol {
-        Some(ProxyProtocol::V2) => {
-            client.tcp().local_addr().map(|local| proxy_protocol::header(address, local))
-        }
+    let preface = spread(client.tcp(), KEEPALIVE_AFTER).and_then(|()| match options.proxy_protocol {
+        Some(ProxyProtocol::V2) => Ok(proxy_protocol::header(address, client.tcp().local_addr()?)),
         None => Ok(Vec::new()),
-    };
+    });
     let preface = match preface {
         Ok(preface) => preface,
         Err(error) => return debug!(%error, "a connection ended before it was served"),
@@ -247,14 +246,9 @@ async fn connection(mut client: Unended, address: SocketAddr, admitted: Admitted
     }
 }
 
-/// How the listener's connections are to be: Linux has them inherit it, and six calls for each are saved.
+/// How the listener's connections are to be: Linux has them inherit it, and five calls for each are saved.
 fn prepare(listener: &std::net::TcpListener) -> io::Result<()> {
     unended::listens(listener)?;
-    let listener = socket2::SockRef::from(listener);
-    listener.set_tcp_nodelay(true)?;
-    let keepalive = socket2::TcpKeepalive::new()
-        .with_time(KEEPALIVE_AFTER)
-        .with_interval(KEEPALIVE_EVERY)
-        .with_retries(3);
-    listener.set_tcp_keepalive(&keepalive)
+    socket2::SockRef::from(listener).set_tcp_nodelay(true)?;
+    keepalive(listener, KEEPALIVE_AFTER, KEEPALIVE_EVERY)
 }

@@ -11,6 +11,7 @@ pub mod control;
 pub mod enrolment_code;
 pub mod frame;
 pub mod identity;
+pub mod keepalive;
 pub mod key;
 pub mod link;
 pub mod private_file;
