@@ -9,7 +9,7 @@ use crate::{
     idempotency,
 };
 use jiff::Timestamp;
-use sqlx::AnyConnection;
+use sqlx::{AnyConnection, AssertSqlSafe};
 use std::sync::Arc;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -73,6 +73,11 @@ impl Store {
 }
 
 impl Write {
+    /// See [`Store::locking`].
+    pub(crate) fn locking(&self, select: &str, table: &str) -> AssertSqlSafe<String> {
+        self.turn.store().locking(select, table)
+    }
+
     pub(crate) fn db(&mut self) -> &mut AnyConnection {
         &mut self.turn
     }

@@ -146,6 +146,10 @@ async fn begin_turn(store: Store, mut open: OwnedMutexGuard<Option<Batch>>, queu
 }
 
 impl Turn {
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// What the writes of its batch are stamped with.
     pub(crate) fn revision(&self) -> i64 {
         self.batch.revision
@@ -238,10 +242,10 @@ async fn commit(store: &Store, mut batch: Batch) {
     if batch.state == State::Torn && store.batches.has_savepoints() {
         batch.mend().await;
     }
-    let Batch { tx, waiters, ending, state, .. } = batch;
+    let Batch { tx, waiters, ending, has_savepoint, state, .. } = batch;
     let forgets = ending.forgets;
     let result = match state {
-        State::Whole => end(tx, ending).await,
+        State::Whole => end(tx, ending, has_savepoint).await,
         State::Torn | State::Broken => {
             // Else it is rolled back by the end of its connection.
             let _ = tx.rollback().await;
@@ -251,8 +255,11 @@ async fn commit(store: &Store, mut batch: Batch) {
     if let (Err(error), false) = (&result, waiters.is_empty()) {
         error!(%error, writes = waiters.len(), "a commit failed");
     }
-    if forgets {
-        store.remembered.forget();
+    match &result {
+        Ok(()) if forgets => store.remembered.forget(),
+        // It may be carried out yet.
+        Err(_) if forgets => store.remembered.give_up(),
+        _ => {}
     }
     for waiter in waiters {
         // Who has gone does not want to know.
@@ -260,8 +267,11 @@ async fn commit(store: &Store, mut batch: Batch) {
     }
 }
 
-/// COMMIT releases the savepoints that there are.
-async fn end(mut tx: Transaction, ending: Ending) -> Result<()> {
+/// The savepoint is there as long as the transaction is.
+async fn end(mut tx: Transaction, ending: Ending, has_savepoint: bool) -> Result<()> {
+    if has_savepoint {
+        tx.carry_out("RELEASE SAVEPOINT turn").await?;
+    }
     let written = timeout(OWN, ending.write(&mut tx)).await;
     written.map_err(|_| StoreError::Late)??;
     Ok(tx.commit().await?)

@@ -122,10 +122,11 @@ impl Store {
             return Err(StoreError::Missing);
         }
         write.record(act, frontdoor, Action::Delete, execution(&id)).await?;
-        let shares = sqlx::query(
+        let shares = sqlx::query(write.locking(
             "SELECT id, generation, frontdoor, environment, status FROM ipsec_share WHERE environment = $1 \
              AND status NOT IN ('DELETING', 'DELETED') ORDER BY id",
-        )
+            "ipsec_share",
+        ))
         .bind(id.to_string())
         .fetch_all(write.db())
         .await?;

@@ -222,8 +222,11 @@ impl Store {
         // row comes or goes.
         let mut tx = self.snapshot().await?;
         let total = self::total(Sql::count(listing, scope, request), &mut *tx).await?;
-        let sql = Sql::page(listing, scope, request, Offset::End(total - offset));
-        let mut rows = sql.fetch_all(&mut *tx).await?;
+        let mut rows = match total - offset {
+            left @ 1.. => Sql::page(listing, scope, request, Offset::End(left)).fetch_all(&mut *tx).await?,
+            // They have gone meanwhile.
+            _ => Vec::new(),
+        };
         tx.commit().await?;
         rows.reverse();
         page(rows, total, read)

@@ -10,7 +10,7 @@ use crate::{
     transaction::Transaction,
 };
 use sqlx::{
-    AnyConnection, AnyPool, ConnectOptions, Connection, Executor,
+    AnyConnection, AnyPool, AssertSqlSafe, ConnectOptions, Connection, Executor,
     any::AnyPoolOptions,
     migrate::{MigrateError, Migrator},
     sqlite::SqliteConnectOptions,
@@ -44,8 +44,8 @@ pub struct Store {
     pub(crate) told: Arc<Notify>,
     begin: &'static str,
     begin_snapshot: &'static str,
-    /// Behind a SELECT of rows that are to be changed. SQLite locks everything when a write begins.
-    pub(crate) for_update: &'static str,
+    /// Rows that are read to be changed have to be locked. SQLite locks everything when a write begins.
+    locks_rows: bool,
 }
 
 impl Store {
@@ -68,7 +68,7 @@ impl Store {
                 told: Arc::default(),
                 begin: "BEGIN",
                 begin_snapshot: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
-                for_update: " FOR UPDATE",
+                locks_rows: true,
             }
         } else {
             Self::open_sqlite(Path::new(place)).await?
@@ -120,7 +120,7 @@ impl Store {
             told: Arc::default(),
             begin: "BEGIN IMMEDIATE",
             begin_snapshot: "BEGIN",
-            for_update: "",
+            locks_rows: false,
         })
     }
 
@@ -140,6 +140,15 @@ impl Store {
 
     pub(crate) async fn begin(&self) -> Result<Transaction> {
         Ok(Transaction::begin(&self.writers, self.begin).await?)
+    }
+
+    /// A SELECT of rows of `table` that stay as they are until the transaction ends.
+    pub(crate) fn locking(&self, select: &str, table: &str) -> AssertSqlSafe<String> {
+        // The program's own words.
+        AssertSqlSafe(match self.locks_rows {
+            true => format!("{select} FOR UPDATE OF {table}"),
+            false => select.to_owned(),
+        })
     }
 
     /// A transaction that reads, and sees nothing that is committed after its first statement.

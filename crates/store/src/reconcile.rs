@@ -28,7 +28,7 @@ pub enum Change {
     Unbarred(AgentId),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Resource {
     Tunnel(TunnelId),
     Share(ShareId),
@@ -103,8 +103,10 @@ impl Store {
         let mut ending = Ending::default();
         let (tunnels, shares): (Vec<_>, Vec<_>) =
             settlements.iter().partition(|s| matches!(s.resource, Resource::Tunnel(_)));
-        for (table, settlements) in [(&TUNNELS, &tunnels), (&SHARES, &shares)] {
-            for part in parts(settlements) {
+        for (table, mut settlements) in [(&TUNNELS, tunnels), (&SHARES, shares)] {
+            // In the order in which all lock them.
+            settlements.sort_unstable_by_key(|s| s.resource);
+            for part in parts(&settlements) {
                 let standing = self.lock(&mut tx, table, part).await?;
                 settle(&mut tx, table, &standing, &mut ending).await?;
             }
@@ -120,8 +122,8 @@ impl Store {
         table: &Table,
         part: &[&'a Settlement],
     ) -> Result<Vec<(&'a Settlement, Before, Option<Counted>)>> {
-        let find = format!("{}{}) ORDER BY id{}", table.find, list(part.len()), self.for_update);
-        let mut query = sqlx::query(AssertSqlSafe(find));
+        let find = format!("{}{}) ORDER BY id", table.find, list(part.len()));
+        let mut query = sqlx::query(self.locking(&find, table.name));
         for settlement in part {
             query = query.bind(settlement.resource.to_string());
         }
@@ -145,6 +147,7 @@ impl Store {
 
 /// Where settlements of one kind are written.
 struct Table {
+    name: &'static str,
     kind: EventKind,
     /// Ids and a parenthesis follow.
     find: &'static str,
@@ -165,6 +168,7 @@ macro_rules! update {
 }
 
 static TUNNELS: Table = Table {
+    name: "ipsec_tunnel",
     kind: EventKind::Tunnel,
     find: "SELECT id, generation, frontdoor, status, reason FROM ipsec_tunnel WHERE id IN (",
     is_counted: false,
@@ -172,6 +176,7 @@ static TUNNELS: Table = Table {
 };
 
 static SHARES: Table = Table {
+    name: "ipsec_share",
     kind: EventKind::Share,
     find: "SELECT id, generation, frontdoor, environment, status, reason FROM ipsec_share WHERE id IN (",
     is_counted: true,

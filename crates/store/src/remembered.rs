@@ -36,6 +36,13 @@ impl Remembered {
         self.accounts.forget();
         self.secrets.forget();
     }
+
+    /// Some of the rows may change, and nobody knows when: from now on, the database is asked each time.
+    pub(crate) fn give_up(&self) {
+        self.frontdoors.give_up();
+        self.accounts.give_up();
+        self.secrets.give_up();
+    }
 }
 
 #[derive(Debug)]
@@ -86,6 +93,11 @@ impl<K, V> Rows<K, V> {
         kept.rows.clear();
     }
 
+    fn give_up(&self) {
+        self.kept().most = 0;
+        self.forget();
+    }
+
     fn kept(&self) -> MutexGuard<'_, Kept<K, V>> {
         // What it holds is whole at any time.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -108,6 +120,13 @@ mod tests {
         });
         assert_eq!(late.await.unwrap(), Some("old"));
         assert_eq!(rows.get(1, async { Ok(Some("new")) }).await.unwrap(), Some("new"));
+        rows.give_up();
+        assert_eq!(rows.get(1, async { Ok(Some("old")) }).await.unwrap(), Some("old"));
+        assert_eq!(
+            rows.get(1, async { Ok(Some("changed at last")) }).await.unwrap(),
+            Some("changed at last")
+        );
+        let rows = Rows::<u8, &str>::new(1);
         assert_eq!(rows.get(2, async { Ok(None) }).await.unwrap(), None);
         assert_eq!(rows.get(2, async { Ok(Some("there by now")) }).await.unwrap(), Some("there by now"));
     }

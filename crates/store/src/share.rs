@@ -305,7 +305,8 @@ impl Write {
     }
 
     async fn live_share(&mut self, frontdoor: FrontdoorId, id: ShareId) -> Result<ShareRow> {
-        let row = sqlx::query(select!("WHERE s.id = $1 AND s.frontdoor = $2"))
+        // A settlement must not change it meanwhile: what it is changed from is counted.
+        let row = sqlx::query(self.locking(select!("WHERE s.id = $1 AND s.frontdoor = $2"), "s"))
             .bind(id.to_string())
             .bind(frontdoor.to_string())
             .fetch_optional(self.db())

@@ -12,6 +12,9 @@ use wicketgate_store::{Resource, Settlement, StoreError};
 use super::{Left, PERIOD, Reconciler, Row, SETTLED_AT_ONCE, keep};
 use crate::link::Seen;
 
+/// Recorded in one transaction, some statements each: callers' writes wait for it.
+const CONNECTIONS_AT_ONCE: usize = 50;
+
 impl Reconciler {
     /// Decides where rows stand, and writes what changed.
     pub(super) async fn decide(&mut self, now: Timestamp) -> Result<Left, StoreError> {
@@ -49,11 +52,11 @@ impl Reconciler {
             self.settle(part).await?;
         }
         self.settle(&shares).await?;
-        if !connections.is_empty() {
-            self.store.record_connections(&connections, now).await?;
+        for part in connections.chunks(CONNECTIONS_AT_ONCE) {
+            self.store.record_connections(part, now).await?;
+            self.connections.extend(part.iter().cloned());
         }
         self.undecided.tunnels = BTreeSet::new();
-        self.connections.extend(connections);
         match down_to {
             Some(last) => self.undecided.shares.split_off(&last),
             None => mem::take(&mut self.undecided.shares),

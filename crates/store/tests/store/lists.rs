@@ -1,10 +1,11 @@
 //! The same lists in both databases.
 
 use crate::{Site, act, after, database::on_each, enrolled, now, settled};
-use wicketgate_model::Status;
+use tokio::task::JoinSet;
+use wicketgate_model::{Generation, Status};
 use wicketgate_store::{
-    Act, Filter, ListRequest, Listing, PageRequest, PropertyType, SHARES, ShareRow, ShareSpec, Sort, Store,
-    StoreError, TUNNELS, Wanted,
+    Act, Enrolled, Filter, ListRequest, Listing, PageRequest, PropertyType, SHARES, ShareRow, ShareSpec,
+    Sort, Store, StoreError, TUNNELS, Wanted,
 };
 
 fn filter(listing: &Listing, name: &str, values: Vec<Wanted>) -> Filter {
@@ -208,19 +209,76 @@ fn totals_are_as_many_rows_as_there_are() {
             }
         }
         store.prune(after(31 * 24 * 3600)).await.unwrap();
-        let statuses = Status::ALL.map(|s| vec![filter(&SHARES, "status", vec![text(s.as_str())])]);
-        let places = environments.map(|e| vec![filter(&SHARES, "envZId", vec![text(e.z_id.as_str())])]);
-        let both = statuses.iter().flat_map(|s| places.iter().map(|p| [s.clone(), p.clone()].concat()));
-        let mut some = 0;
-        for filters in both.chain(statuses.clone()).chain(places.clone()).chain([vec![]]) {
-            let shown = format!("{filters:?}");
-            let page = PageRequest { number: 0, size: 1000 };
-            let request = ListRequest { page, filters, ..ListRequest::default() };
-            let page = store.shares(site.frontdoor, &request).await.unwrap();
-            assert_eq!(page.total, u64::try_from(page.rows.len()).unwrap(), "{shown}");
-            some += usize::from(page.total > 0);
-        }
+        let some = check_totals(&store, &site, &environments).await;
         assert!(some > 8, "{some}");
+    });
+}
+
+/// Answers how many of the lists were not empty.
+async fn check_totals(store: &Store, site: &Site, environments: &[Enrolled]) -> usize {
+    let statuses = Status::ALL.map(|s| vec![filter(&SHARES, "status", vec![text(s.as_str())])]);
+    let places: Vec<_> =
+        environments.iter().map(|e| vec![filter(&SHARES, "envZId", vec![text(e.z_id.as_str())])]).collect();
+    let both = statuses.iter().flat_map(|s| places.iter().map(|p| [s.clone(), p.clone()].concat()));
+    let mut some = 0;
+    for filters in both.chain(statuses.clone()).chain(places.clone()).chain([vec![]]) {
+        let shown = format!("{filters:?}");
+        let page = PageRequest { number: 0, size: 1000 };
+        let request = ListRequest { page, filters, ..ListRequest::default() };
+        let page = store.shares(site.frontdoor, &request).await.unwrap();
+        assert_eq!(page.total, u64::try_from(page.rows.len()).unwrap(), "{shown}");
+        some += usize::from(page.total > 0);
+    }
+    some
+}
+
+#[test]
+fn totals_stay_true_while_all_write_at_once() {
+    on_each(|store| async move {
+        let site = Site::new(&store).await;
+        let mut shares = Vec::new();
+        for n in 0..24 {
+            let spec = site.share(&format!("share-{n}"), 1000 + n);
+            shares.push(store.create_share(site.frontdoor, &spec, &act()).await.unwrap());
+        }
+        let (mut writes, frontdoor) = (JoinSet::new(), site.frontdoor);
+        for (n, share) in shares.iter().enumerate() {
+            let (id, spec) = (share.id, share.spec());
+            let settling = store.clone();
+            writes.spawn(async move {
+                // The newest first, as the reconciler has them.
+                let status = [Status::Deployed, Status::Error][n % 2];
+                settling.settle(&[settled(id, 1, status)]).await.unwrap();
+            });
+            let changing = store.clone();
+            writes.spawn(async move {
+                let done = match n % 3 {
+                    0 => changing.delete_share(frontdoor, id, &act()).await.map(|_| ()),
+                    1 => changing
+                        .replace_share(frontdoor, id, Generation::new(1), &spec, &act())
+                        .await
+                        .map(|_| ()),
+                    _ => Ok(()),
+                };
+                done.unwrap();
+            });
+        }
+        let all: Vec<_> = shares.iter().rev().map(|s| settled(s.id, 1, Status::Deployed)).collect();
+        let settling = store.clone();
+        writes.spawn(async move { settling.settle(&all).await.unwrap() });
+        let (removing, environment) = (store.clone(), site.enrolled.environment);
+        writes.spawn(async move {
+            removing.delete_environment(frontdoor, environment, &act()).await.unwrap();
+        });
+        // Whoever finds its share being deleted is told so.
+        while let Some(done) = writes.join_next().await {
+            if let Err(failed) = done {
+                let why = failed.into_panic();
+                let why = why.downcast_ref::<String>().unwrap();
+                assert!(why.contains("NotLive") || why.contains("Reference"), "{why}");
+            }
+        }
+        check_totals(&store, &site, &[site.enrolled.clone()]).await;
     });
 }
 
