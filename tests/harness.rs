@@ -214,6 +214,7 @@ impl World {
     ///
     /// # Errors
     /// In CI, too, when there is none.
+    #[expect(clippy::print_stderr, reason = "whoever runs the tests should know what was left out")]
     pub(crate) fn libreswan(&self, n: u8) -> Result<Option<Libreswan>> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/libreswan/fetch.sh");
         let unpacked = match std::env::var_os("WICKETGATE_TEST_LIBRESWAN").filter(|root| !root.is_empty()) {

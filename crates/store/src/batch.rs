@@ -263,7 +263,7 @@ async fn commit(store: &Store, mut batch: Batch) {
     }
     for waiter in waiters {
         // Who has gone does not want to know.
-        let _ = waiter.send(result.as_ref().map(|()| ()).map_err(ToString::to_string));
+        let _ = waiter.send(result.as_ref().copied().map_err(ToString::to_string));
     }
 }
 

@@ -211,12 +211,12 @@ impl Store {
         let total = total(Sql::count(listing, scope, request), &self.readers).await?;
         let offset = request.page.offset();
         if offset >= total {
-            return page(Vec::new(), total, read);
+            return page(&[], total, read);
         }
         if offset <= total / 2 {
             let rows =
                 Sql::page(listing, scope, request, Offset::Start(offset)).fetch_all(&self.readers).await?;
-            return page(rows, total, read);
+            return page(&rows, total, read);
         }
         // To pass over very many rows takes longer than all else. From the end, a page is where it is only as long as no
         // row comes or goes.
@@ -229,7 +229,7 @@ impl Store {
         };
         tx.commit().await?;
         rows.reverse();
-        page(rows, total, read)
+        page(&rows, total, read)
     }
 }
 
@@ -246,7 +246,7 @@ async fn total<'a>(count: Sql, db: impl sqlx::Executor<'a, Database = Any>) -> R
     Ok(count.fetch_one(db).await?.try_get(0)?)
 }
 
-fn page<T>(rows: Vec<AnyRow>, total: i64, read: fn(&AnyRow) -> Result<T>) -> Result<Page<T>> {
+fn page<T>(rows: &[AnyRow], total: i64, read: fn(&AnyRow) -> Result<T>) -> Result<Page<T>> {
     let rows = rows.iter().map(read).collect::<Result<_>>()?;
     Ok(Page { rows, total: u64::try_from(total).unwrap_or(0) })
 }
