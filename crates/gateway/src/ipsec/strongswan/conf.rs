@@ -87,6 +87,10 @@ impl Wanted {
             EspPath::Userland => "yes",
             EspPath::Kernel => "no",
         };
+        // Where both ends call, both may get through. charon would end the older of the two SAs after 10 s, the device would
+        // start it again, and so on for ever: both stay. What a device that has rebooted left goes with INITIAL_CONTACT
+        // all the same, and otherwise when it gives no sign of life.
+        let unique = if tunnel.initiate { "no" } else { "replace" };
         let end = |id: &str| Message::new().set("auth", "psk").set("id", id);
         let child = Message::new()
             .list("local_ts", [format!("{}/32", tunnel.load_balancer_ip)])
@@ -105,7 +109,7 @@ impl Wanted {
             .set("mobike", "no")
             .set("dpd_delay", DPD_DELAY)
             .set("rekey_time", IKE_REKEY)
-            .set("unique", "replace")
+            .set("unique", unique)
             .section("local-1", end(&ends.gateway_id))
             .section("remote-1", end(&ends.peer_id))
             .section("children", Message::new().section(CHILD, child));
