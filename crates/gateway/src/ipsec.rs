@@ -19,7 +19,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{Notify, watch};
 use wicketgate_model::{Connection, Problem, TunnelDesired, TunnelId};
 
-use crate::netns::{Namespace, NetnsError, guard::EspPath};
+use crate::{
+    listener::prepare,
+    netns::{Namespace, NetnsError, guard::EspPath},
+};
 use off::Off;
 use strongswan::Strongswan;
 
@@ -255,6 +258,8 @@ impl Tunnel {
             socket.set_reuse_address(true)?;
             socket.set_nonblocking(true)?;
             socket.bind(&SocketAddrV4::new(self.load_balancer, port).into())?;
+            // Before the first connection: each has what the listener had when it came.
+            prepare(&socket)?;
             socket.listen(BACKLOG)?;
             Ok(socket.into())
         };

@@ -138,14 +138,13 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// Takes a bound, non-blocking socket.
+    /// Takes a non-blocking socket that was [prepared](prepare) before it listened.
     pub(crate) fn start(
         socket: std::net::TcpListener,
         port: IngressPort,
         generation: Generation,
         serving: Serving,
     ) -> io::Result<Self> {
-        prepare(&socket)?;
         let socket = TcpListener::from_std(socket)?;
         let accepting = serving.served.cut.child_token();
         let span = debug_span!("share", share.id = %serving.served.share, port = %port);
@@ -246,9 +245,10 @@ async fn connection(mut client: Unended, address: SocketAddr, admitted: Admitted
     }
 }
 
-/// How the listener's connections are to be: Linux has them inherit it, and five calls for each are saved.
-fn prepare(listener: &std::net::TcpListener) -> io::Result<()> {
+/// How the connections of a socket that is about to listen are to be: Linux has them inherit it, and five calls for each are
+/// saved.
+pub(crate) fn prepare(listener: &socket2::Socket) -> io::Result<()> {
     unended::listens(listener)?;
-    socket2::SockRef::from(listener).set_tcp_nodelay(true)?;
+    listener.set_tcp_nodelay(true)?;
     keepalive(listener, KEEPALIVE_AFTER, KEEPALIVE_EVERY)
 }

@@ -224,6 +224,8 @@ fn serve(tunnel: &Tunnel, answer: &'static str) {
     let listener = tokio::net::TcpListener::from_std(listener).unwrap();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
+            // What is closed before its end is reset; here all that was said is to come.
+            socket2::SockRef::from(&stream).set_linger(None).unwrap();
             let mut hello = [0; 5];
             let _ = tokio::io::AsyncReadExt::read_exact(&mut stream, &mut hello).await;
             let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, answer.as_bytes()).await;
@@ -860,6 +862,13 @@ async fn off_is_a_loopback_address() {
     assert!(Arc::ptr_eq(&tunnel, &backend.ensure(&desired).await.unwrap()));
     let listener: TcpListener = tunnel.bind(0).unwrap();
     assert_eq!(listener.local_addr().unwrap().ip(), Ipv4Addr::new(127, 77, 3, 9));
+    // A connection that came before anybody has looked at the listener is as all others.
+    listener.set_nonblocking(false).unwrap();
+    let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (accepted, _) = listener.accept().unwrap();
+    let accepted = socket2::SockRef::from(&accepted);
+    assert_eq!(accepted.linger().unwrap(), Some(Duration::ZERO));
+    assert!(accepted.tcp_nodelay().unwrap() && accepted.keepalive().unwrap());
     assert_eq!(tunnel.connection().borrow().state, ConnectionState::Down);
     assert_eq!((backend.esp(), backend.public_address()), ("off", None));
     backend.remove(desired.id).await.unwrap();

@@ -4,15 +4,16 @@
 //! [`Unended::end`] makes a clean end of it: a peer never takes what it has for the whole.
 
 use socket2::SockRef;
-use std::{io, net::TcpListener, time::Duration};
+use std::{io, os::fd::AsFd, time::Duration};
 use tokio::net::TcpStream;
 
 /// See the module.
 #[derive(Debug)]
 pub struct Unended(TcpStream);
 
-/// Lets all connections of the listener begin as [`Unended`], so that it takes no call for each of them.
-pub fn listens(listener: &TcpListener) -> io::Result<()> {
+/// Lets all connections of the listener begin as [`Unended`], so that it takes no call for each of them. Those that came
+/// before, also into its queue, do not.
+pub fn listens(listener: &impl AsFd) -> io::Result<()> {
     SockRef::from(listener).set_linger(Some(Duration::ZERO))
 }
 
