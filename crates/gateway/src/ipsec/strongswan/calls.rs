@@ -1,8 +1,9 @@
 //! When the gateway calls a peer that it is to keep the tunnel up with. Pure: time is an argument.
 //!
-//! A call that fails is made again, after pauses that grow; the peer's own calls are answered meanwhile. While an IKE SA
-//! is being made, by whomever, nobody is called: two ends that call each other at once end up with one SA each and stay
-//! with them, since neither calls while it has one.
+//! A call that fails is made again, after pauses that grow, and so is one whose connection does not last; the peer's own
+//! calls are answered meanwhile. While an IKE SA is being made, by whomever, nobody is called: two ends that call each
+//! other at once end up with one SA each and stay with them, since neither calls while it has one. But anybody can begin an
+//! IKE SA with a forged address and leave it: what the peer seems to begin holds a call off for a moment only.
 
 use std::time::Duration;
 
@@ -12,15 +13,21 @@ use super::sight::Line;
 
 /// Before the first call: the way to the peer is opened right after the daemon was configured.
 const FIRST: Duration = Duration::from_millis(200);
-/// After a call that failed, and at most. A call itself tries for 22 s while nobody answers.
+/// After a call that failed, and at most. A call itself tries for 22 s while nobody answers. A connection that lasts for as
+/// long as the longest is one that works.
 const AGAIN: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(15);
+/// What the peer begins is done by then, over two round trips of a slow line and with a packet lost.
+const BEGUN: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
 pub(super) struct Calls {
     at: Option<Instant>,
     /// What the next call waits for; `None` for the first one.
     pause: Option<Duration>,
+    up_since: Option<Instant>,
+    /// Since when the peer has seemed to be at it.
+    called_since: Option<Instant>,
 }
 
 impl Calls {
@@ -31,16 +38,25 @@ impl Calls {
 
     /// The SAs were looked at.
     pub(super) fn look(&mut self, is_wanted: bool, line: Line, now: Instant) {
+        if !is_wanted {
+            *self = Self::default();
+            return;
+        }
+        if line == Line::Up {
+            self.at = None;
+            self.up_since.get_or_insert(now);
+        } else if self.up_since.take().is_some_and(|since| now.duration_since(since) >= LONGEST) {
+            self.pause = None;
+        }
+        let called_since = (line == Line::Called).then(|| *self.called_since.get_or_insert(now));
+        self.called_since = called_since;
         match line {
-            _ if !is_wanted => *self = Self::default(),
-            Line::Up => *self = Self::default(),
-            Line::Busy => self.at = None,
-            Line::Free if self.at.is_none() => {
-                let pause = self.pause.unwrap_or(FIRST);
-                self.at = Some(now + pause);
-                self.pause = Some((pause * 2).clamp(AGAIN, LONGEST));
+            Line::Up => {}
+            Line::Calling => self.at = None,
+            Line::Called if called_since.is_some_and(|since| now.duration_since(since) < BEGUN) => {
+                self.at = None;
             }
-            Line::Free => {}
+            Line::Called | Line::Free => self.plan(now),
         }
     }
 
@@ -48,33 +64,52 @@ impl Calls {
     pub(super) fn called(&mut self) {
         self.at = None;
     }
+
+    fn plan(&mut self, now: Instant) {
+        if self.at.is_none() {
+            let pause = self.pause.unwrap_or(FIRST);
+            self.at = Some(now + pause);
+            self.pause = Some((pause * 2).clamp(AGAIN, LONGEST));
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn pauses_grow_until_it_is_up() {
-        let mut calls = Calls::default();
-        let mut now = Instant::now();
-        let mut pauses = Vec::new();
-        for _ in 0..7 {
-            calls.look(true, Line::Free, now);
+    /// The pauses before calls that go as `call` tells.
+    fn pauses(calls: &mut Calls, now: &mut Instant, call: impl Fn(&mut Calls, &mut Instant)) -> Vec<u128> {
+        let pause = |_| {
+            calls.look(true, Line::Free, *now);
             let at = calls.at().unwrap();
             // Looking again puts nothing off.
-            calls.look(true, Line::Free, now + Duration::from_millis(1));
+            calls.look(true, Line::Free, *now + Duration::from_millis(1));
             assert_eq!(calls.at(), Some(at));
-            pauses.push((at - now).as_millis());
-            now = at;
+            let pause = at - *now;
+            *now = at;
             calls.called();
-            calls.look(true, Line::Busy, now);
+            calls.look(true, Line::Calling, *now);
             assert_eq!(calls.at(), None);
-        }
-        assert_eq!(pauses, [200, 1000, 2000, 4000, 8000, 15_000, 15_000]);
+            call(calls, now);
+            pause.as_millis()
+        };
+        (0..7).map(pause).collect()
+    }
+
+    #[test]
+    fn pauses_grow_until_it_is_up_and_stays_so() {
+        let (mut calls, mut now) = (Calls::default(), Instant::now());
+        let grown = [200, 1000, 2000, 4000, 8000, 15_000, 15_000];
+        assert_eq!(pauses(&mut calls, &mut now, |_, _| {}), grown);
         calls.look(true, Line::Up, now);
-        calls.look(true, Line::Free, now);
-        assert_eq!(calls.at(), Some(now + FIRST));
+        now += LONGEST;
+        // It is dropped as soon as it is up, again and again.
+        let dropped = |calls: &mut Calls, now: &mut Instant| {
+            calls.look(true, Line::Up, *now);
+            *now += Duration::from_millis(300);
+        };
+        assert_eq!(pauses(&mut calls, &mut now, dropped), grown);
     }
 
     #[test]
@@ -84,10 +119,31 @@ mod tests {
         calls.look(false, Line::Free, now);
         assert_eq!(calls.at(), None);
         calls.look(true, Line::Free, now);
-        calls.look(true, Line::Busy, now);
+        calls.look(true, Line::Called, now);
         assert_eq!(calls.at(), None);
         calls.look(true, Line::Free, now);
         calls.look(false, Line::Free, now);
         assert_eq!(calls.at(), None);
+    }
+
+    #[test]
+    fn what_the_peer_begins_and_does_not_end_holds_nothing_off() {
+        let mut calls = Calls::default();
+        let mut now = Instant::now();
+        let begun = now;
+        while now < begun + BEGUN {
+            calls.look(true, Line::Called, now);
+            assert_eq!(calls.at(), None);
+            now += Duration::from_secs(1);
+        }
+        calls.look(true, Line::Called, now);
+        let at = calls.at().unwrap();
+        calls.called();
+        calls.look(true, Line::Calling, at);
+        // The call has failed, and the other one is still there, or another one.
+        calls.look(true, Line::Called, at);
+        assert_eq!(calls.at(), None);
+        calls.look(true, Line::Called, at + BEGUN);
+        assert_eq!(calls.at(), Some(at + BEGUN + AGAIN));
     }
 }

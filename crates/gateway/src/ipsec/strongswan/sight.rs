@@ -34,8 +34,10 @@ pub(super) struct Sight {
 pub(super) enum Line {
     /// A CHILD SA is installed.
     Up,
-    /// An IKE SA is being made, by either side.
-    Busy,
+    /// An IKE SA is being made, by this side at least.
+    Calling,
+    /// One is being made by the peer, or by whoever forges its address.
+    Called,
     Free,
 }
 
@@ -90,7 +92,7 @@ impl Sight {
     pub(super) fn look(&mut self, parts: &[Message], now: Timestamp) {
         let mut shown: Option<(&Message, Option<&Message>)> = None;
         let mut seen = Vec::new();
-        let mut is_busy = false;
+        let (mut is_calling, mut is_called) = (false, false);
         for (_, ike) in parts.iter().flat_map(Message::sections) {
             // One that is being deleted carries no more, and its children are still to be told apart.
             seen.extend(self.count(ike));
@@ -99,7 +101,11 @@ impl Sight {
             }
             let children = ike.sub("child-sas").into_iter().flat_map(Message::sections);
             let child = children.map(|(_, child)| child).filter(|c| is_installed(c)).max_by_key(|c| id(c));
-            is_busy |= ike.text("state") == Some("CONNECTING");
+            if ike.text("state") == Some("CONNECTING") {
+                let is_own = ike.text("initiator") == Some("yes");
+                is_calling |= is_own;
+                is_called |= !is_own;
+            }
             // The newest CHILD SA is the one that traffic takes.
             if shown.is_none_or(|(_, best)| child.map(id) >= best.map(id)) {
                 shown = Some((ike, child));
@@ -118,7 +124,8 @@ impl Sight {
         }
         self.line = match shown {
             Some((_, Some(_))) => Line::Up,
-            _ if is_busy => Line::Busy,
+            _ if is_calling => Line::Calling,
+            _ if is_called => Line::Called,
             _ => Line::Free,
         };
         self.show(shown, now);
@@ -396,6 +403,24 @@ mod tests {
         assert_eq!((seen.nat, seen.ike_sa, seen.child_sa), (None, None, None));
         sight.look(&[], at(155));
         assert_eq!(sight.connection().peer, None);
+    }
+
+    #[test]
+    fn a_call_of_ones_own_is_told_from_the_peers() {
+        let connecting = |initiator: Option<&str>| {
+            let ike = Message::new().set("state", "CONNECTING");
+            Message::new().section("tunnel", initiator.into_iter().fold(ike, |m, i| m.set("initiator", i)))
+        };
+        let mut sight = Sight::new(at(0));
+        for (ikes, line) in [
+            (vec![], Line::Free),
+            (vec![connecting(None)], Line::Called),
+            (vec![connecting(Some("yes")), connecting(None)], Line::Calling),
+            ([sa(vec![child(1, "INSTALLED", 0, 0)]), vec![connecting(None)]].concat(), Line::Up),
+        ] {
+            sight.look(&ikes, at(1));
+            assert_eq!(sight.line(), line);
+        }
     }
 
     #[test]
