@@ -10,7 +10,8 @@ use wicketgate_session::{
 
 /// A TCP connection and a handshake over a bad line take a few seconds.
 pub(crate) const CONNECT_WITHIN: Duration = Duration::from_secs(10);
-/// A peer whose machine vanished is found this late where nothing is sent; also keeps the way open in middle boxes.
+/// A peer whose machine vanished is found within three times this where nothing is sent; also keeps the way open in
+/// middle boxes.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// `https://host:port`.
@@ -96,7 +97,7 @@ impl ServerAddress {
 /// Small writes leave at once, and a dead peer is noticed.
 pub(crate) fn tune(tcp: &TcpStream) -> io::Result<()> {
     tcp.set_nodelay(true)?;
-    keepalive(tcp, KEEPALIVE, KEEPALIVE / 3)
+    keepalive(tcp, KEEPALIVE)
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ use wicketgate_session::{
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 /// When no file descriptor is left, accepting at once again would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// An agent whose machine vanished is found this late where nothing is sent.
+/// An agent whose machine vanished is found within three times this where nothing is sent.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// The connected agents. Cheap to clone.
@@ -195,7 +195,7 @@ impl Agents {
 
     async fn connection(self, tcp: TcpStream, address: SocketAddr, mut permit: Permit) {
         let _ = tcp.set_nodelay(true);
-        let _ = keepalive(&tcp, KEEPALIVE, KEEPALIVE / 3);
+        let _ = keepalive(&tcp, KEEPALIVE);
         let handshake = timeout(HANDSHAKE_WITHIN, self.0.identity.accept(tcp));
         let accepted = tokio::select! {
             () = self.0.drain.cancelled() => return,

@@ -30,9 +30,8 @@ use crate::{
 
 /// When `accept` fails for want of descriptors or memory, trying again at once would only burn a core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// A client whose host has vanished is found by probes: the first after a minute or two of silence, then some more.
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
+/// A client whose host has vanished is found within three times this.
+const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// A share that is served, whichever tunnel serves it: the same over all its updates.
 #[derive(Debug)]
@@ -222,7 +221,7 @@ async fn connection(mut client: Unended, address: SocketAddr, admitted: Admitted
     let Serving { served, counters, agents, .. } = serving;
     let Admitted { options, _places } = admitted;
     let accepted = Instant::now();
-    let preface = spread(client.tcp(), KEEPALIVE_AFTER).and_then(|()| match options.proxy_protocol {
+    let preface = spread(client.tcp(), KEEPALIVE).and_then(|()| match options.proxy_protocol {
         Some(ProxyProtocol::V2) => Ok(proxy_protocol::header(address, client.tcp().local_addr()?)),
         None => Ok(Vec::new()),
     });
@@ -250,5 +249,5 @@ async fn connection(mut client: Unended, address: SocketAddr, admitted: Admitted
 pub(crate) fn prepare(listener: &socket2::Socket) -> io::Result<()> {
     unended::listens(listener)?;
     listener.set_tcp_nodelay(true)?;
-    keepalive(listener, KEEPALIVE_AFTER, KEEPALIVE_EVERY)
+    keepalive(listener, KEEPALIVE)
 }

@@ -1,8 +1,9 @@
 //! Finding peers whose host has vanished, by TCP's keepalive probes.
 //!
-//! Invariant: connections that were made together are not probed together. The kernel fires the timers of some seconds
-//! at once, and of thousands of probes in one burst a queue on their way drops what it has no room for (1,000 packets
-//! on the loopback interface): their connections would be taken for dead while nothing is wrong.
+//! Invariant: connections that were made together are not probed together, and no few lost probes end one. The kernel
+//! fires the timers of some seconds at once, and of thousands of probes in one burst a queue on their way drops what it
+//! has no room for (1,000 packets on the loopback interface): their connections would be taken for dead while nothing
+//! is wrong.
 
 use socket2::{SockRef, TcpKeepalive};
 use std::{
@@ -12,16 +13,16 @@ use std::{
     time::Duration,
 };
 
-/// Probes without an answer until a peer is taken for dead.
-const PROBES: u32 = 4;
+/// Probes without an answer until a peer is taken for dead: Linux's own number.
+const PROBES: u32 = 9;
 
 /// Connections so far.
 static TURN: AtomicU64 = AtomicU64::new(0);
 
-/// Probes begin after a silence between `after` and twice that, and come `every` so often. A listener hands all of it
-/// down to its connections, which then have to be [`spread`].
-pub fn keepalive(tcp: &impl AsFd, after: Duration, every: Duration) -> io::Result<()> {
-    let keepalive = TcpKeepalive::new().with_interval(every).with_retries(PROBES);
+/// Probes begin after a silence between `after` and twice that; whoever has not answered within three times `after` is
+/// taken for dead. A listener hands all of it down to its connections, which then have to be [`spread`].
+pub fn keepalive(tcp: &impl AsFd, after: Duration) -> io::Result<()> {
+    let keepalive = TcpKeepalive::new().with_interval(after / (PROBES + 1)).with_retries(PROBES);
     SockRef::from(tcp).set_tcp_keepalive(&keepalive)?;
     spread(tcp, after)
 }
@@ -45,7 +46,7 @@ mod tests {
         let mut times = BTreeSet::new();
         for _ in 0..10 {
             let (tcp, _) = connected().await;
-            keepalive(&tcp, after, Duration::from_secs(10)).unwrap();
+            keepalive(&tcp, after).unwrap();
             let tcp = SockRef::from(&tcp);
             assert!(tcp.keepalive().unwrap());
             times.insert(tcp.tcp_keepalive_time().unwrap());
