@@ -123,6 +123,29 @@ fn a_scan_shows_ike_to_known_peers_and_nothing_to_others() -> Result<()> {
 }
 
 #[test]
+fn what_the_host_itself_begins_is_answered_and_nobody_else_is_let_in_for_it() -> Result<()> {
+    let world = World::with_sites(1)?;
+    let stranger = world.site(0)?;
+    let own = world.outside.enter(|| UdpSocket::bind((GATEWAY, IKE)))??;
+    let other = stranger.namespace.enter(|| UdpSocket::bind((World::peer(0), IKE)))??;
+    for socket in [&own, &other] {
+        socket.set_read_timeout(Some(PATIENCE))?;
+    }
+    own.send_to(&HELLO, (World::peer(0), IKE))?;
+    let mut said = [0; 128];
+    let (length, from) = other.recv_from(&mut said).context("the host's own IKE does not get out")?;
+    other.send_to(&said[..length], from)?;
+    ensure!(own.recv(&mut said).context("the host's own IKE is not answered")? == HELLO.len());
+    let third = stranger.namespace.enter(|| UdpSocket::bind((World::peer(0), 40_001)))??;
+    third.send_to(&HELLO, (GATEWAY, IKE))?;
+    // Agents' port comes after it.
+    stranger.namespace.connect(world.agents_dial(), PATIENCE).map(drop)?;
+    own.set_nonblocking(true)?;
+    ensure!(own.recv(&mut said).is_err(), "a stranger's was let in");
+    world.end()
+}
+
+#[test]
 fn a_tunnels_namespace_is_entered_by_the_public_address_and_by_its_peer_only() -> Result<()> {
     let world = World::with_sites(2)?;
     greeting(&world.private, world.target(7001), "here")?;

@@ -21,6 +21,11 @@ const REQUEST: u16 = 1;
 pub(crate) struct RulesetGeneration(u32);
 
 impl RulesetGeneration {
+    #[cfg(test)]
+    pub(crate) fn of(number: u32) -> Self {
+        Self(number)
+    }
+
     /// Whether `self` is one transaction after `before`: that of whoever asked in between.
     pub(crate) fn follows(self, before: Self) -> bool {
         before.0.wrapping_add(1) == self.0

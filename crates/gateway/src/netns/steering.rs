@@ -2,7 +2,8 @@
 //!
 //! One table of one's own, named after the instance. IKE and ESP that come for the gateway's address go to the
 //! namespace of the tunnel whose peer sent them; those of anybody else are dropped without a word, where the host itself
-//! would say that nobody listens. Nothing else goes to or comes from a tunnel's link, and where the
+//! would say that nobody listens. What answers the host's own is let in: a stranger's, being dropped, never becomes a flow
+//! that the kernel knows. Nothing else goes to or comes from a tunnel's link, and where the
 //! host did not forward packets before Wicketgate made it do so, it still forwards none of anybody else's.
 
 use std::{
@@ -117,8 +118,8 @@ impl Steering {
         nft::apply(None, self.config.difference(peers, &wanted)).await?;
         steered.peers = wanted;
         // Ours was the one change since the table was there, or it is looked for once more.
-        let now = generation()?;
-        steered.seen = steered.seen.filter(|seen| now.follows(*seen)).map(|_| now);
+        steered.seen = seen_after(steered.seen, generation());
+        // Whatever the generation: the rules are in force, and old flows go by the ones before.
         forget(changed.into_iter().map(|(peer, _)| peer)).await;
         Ok(())
     }
@@ -145,6 +146,17 @@ impl Steering {
 /// Of the rules of this process's own namespace.
 fn generation() -> Result<RulesetGeneration, NetnsError> {
     ruleset::generation().map_err(NetnsError::io("look whether the host's packet rules were changed"))
+}
+
+/// In which generation the table is known to be there, after one transaction of ours.
+fn seen_after(
+    seen: Option<RulesetGeneration>,
+    now: Result<RulesetGeneration, NetnsError>,
+) -> Option<RulesetGeneration> {
+    let now = now
+        .inspect_err(|error| tracing::warn!(%error, "the steering rules are looked for once more"))
+        .ok()?;
+    seen.filter(|seen| now.follows(*seen)).map(|_| now)
 }
 
 /// Has the kernel decide anew where these peers' packets go.
@@ -226,6 +238,7 @@ table ip {name} {{
   }}
   chain strangers {{
     type filter hook input priority filter; policy accept;
+    ct state established,related accept
     ip daddr {here} udp dport {{ 500, 4500 }} drop
     ip daddr {here} ip protocol esp drop
   }}
@@ -270,6 +283,16 @@ fn join(items: impl Iterator<Item = impl ToString>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_the_generation_is_not_known_the_table_is_looked_for() {
+        let [before, now, later] = [7, 8, 9].map(RulesetGeneration::of);
+        assert_eq!(seen_after(Some(before), Ok(now)), Some(now));
+        assert_eq!(seen_after(Some(before), Ok(later)), None);
+        assert_eq!(seen_after(None, Ok(now)), None);
+        let failed = NetnsError::io("ask")(std::io::ErrorKind::TimedOut.into());
+        assert_eq!(seen_after(Some(before), Err(failed)), None);
+    }
 
     #[test]
     fn a_difference_removes_before_it_adds() {
