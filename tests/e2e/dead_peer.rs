@@ -73,6 +73,8 @@ fn a_peer_that_is_not_heard_of_any_more_is_down_within_half_a_minute_and_comes_b
     let path = format!("ipsec-tunnels/{id}");
     let down = world.gateway.wait(&world.lab, &path, "DOWN", DEAD, |t| t["connection"]["state"] == "DOWN")?;
     eprintln!("DOWN after {:?}", cut.elapsed());
+    let error = &down["connection"]["lastError"];
+    ensure!(error["reason"] == "PeerDoesNotAnswer" && error["since"].is_string(), "{down}");
     // That is no fault of the tunnel's.
     ensure!(down["status"] == "DEPLOYED" && down["connection"]["algorithms"].is_null(), "{down}");
     internet.nft("delete table ip cut")?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use wicketgate_model::{Algorithms, Connection, ConnectionError, ConnectionState, Nat, Peer, SaTimes};
+use wicketgate_model::{Algorithms, Connection, ConnectionError, ConnectionState, Fault, Nat, Peer, SaTimes};
 use wicketgate_vici::Message;
 
 use super::{conf::Ends, fault::Faults};
@@ -11,6 +11,9 @@ use super::{conf::Ends, fault::Faults};
 /// CHILD SAs that are gone and still remembered. The last event of one may come after a look that no longer has it:
 /// were it forgotten by then, its whole totals would be added again. Ids only grow, and the events lag by a few.
 const REMEMBERED: usize = 64;
+
+/// For how long a peer that does not answer is no news: it said what it does not like.
+const SAID: SignedDuration = SignedDuration::from_mins(10);
 
 /// How far two readings of one point in time may be apart.
 const SAME_TIME: SignedDuration = SignedDuration::from_secs(2);
@@ -27,6 +30,10 @@ pub(super) struct Sight {
     timed: (Option<u64>, Option<u64>),
     line: Line,
     faults: Faults,
+    /// An IKE SA was given up since the last look: no fault of the connection's where there is another.
+    silence: Option<(Fault, String)>,
+    /// When anything but silence was last the fault.
+    said_at: Option<Timestamp>,
 }
 
 /// Whether there is a reason to call the peer.
@@ -50,6 +57,8 @@ impl Sight {
             timed: (None, None),
             line: Line::Free,
             faults: Faults::default(),
+            silence: None,
+            said_at: None,
         }
     }
 
@@ -65,17 +74,19 @@ impl Sight {
     pub(super) fn lost(&mut self, now: Timestamp) {
         self.children.clear();
         self.line = Line::Free;
-        (self.newest, self.faults) = (None, Faults::default());
+        (self.newest, self.faults, self.silence) = (None, Faults::default(), None);
         self.show(None, now);
     }
 
     /// A log line. Answers whether the SAs may be others than before.
     pub(super) fn log(&mut self, line: &str, ends: Option<&Ends>, now: Timestamp) -> bool {
         if let Some((reason, message)) = self.faults.log(line, ends) {
-            // A device that tries every few seconds fails in the same way since its first try.
-            let same = |e: &&ConnectionError| e.reason == reason && e.message == message;
-            let since = self.connection.last_error.as_ref().filter(same).map_or(now, |e| e.since);
-            self.connection.last_error = Some(ConnectionError { reason, message, since });
+            if reason == Fault::PeerDoesNotAnswer {
+                self.silence = Some((reason, message));
+            } else {
+                self.said_at = Some(now);
+                self.fail(reason, message, now);
+            }
             return true;
         }
         line.starts_with("parsed IKE_") || line.starts_with("generating IKE_")
@@ -128,7 +139,28 @@ impl Sight {
             _ if is_called => Line::Called,
             _ => Line::Free,
         };
+        // Of two ends that call at once, the calls of one may end in silence; and a peer that refuses is one that answers.
+        if let Some((reason, message)) = self.silence.take()
+            && self.line != Line::Up
+            && !self.has_said(now)
+        {
+            self.fail(reason, message, now);
+        }
         self.show(shown, now);
+    }
+
+    /// Whether something else than silence is the fault, and was so a short while ago.
+    fn has_said(&self, now: Timestamp) -> bool {
+        let is_fault = |e: &ConnectionError| e.reason != Fault::PeerDoesNotAnswer;
+        self.connection.last_error.as_ref().is_some_and(is_fault)
+            && self.said_at.is_some_and(|at| now.duration_since(at) < SAID)
+    }
+
+    fn fail(&mut self, reason: Fault, message: String, now: Timestamp) {
+        // A device that tries every few seconds fails in the same way since its first try.
+        let same = |e: &&ConnectionError| e.reason == reason && e.message == message;
+        let since = self.connection.last_error.as_ref().filter(same).map_or(now, |e| e.since);
+        self.connection.last_error = Some(ConnectionError { reason, message, since });
     }
 
     /// Shows an IKE SA and its CHILD SA, if they are there.
@@ -421,6 +453,41 @@ mod tests {
             sight.look(&ikes, at(1));
             assert_eq!(sight.line(), line);
         }
+    }
+
+    #[test]
+    fn silence_is_a_fault_where_nothing_else_is_up_or_was_said() {
+        const SILENCE: &str = "giving up after 4 retransmits";
+        const REFUSED: &str = "generating IKE_AUTH response 1 [ N(AUTH_FAILED) ]";
+        let fault = |s: &Sight| s.connection().last_error.as_ref().map(|e| (e.reason, e.since));
+        let mut sight = Sight::new(at(0));
+        // A second IKE SA, or an old one, is given up after the new one is there.
+        sight.look(&sa(vec![child(1, "INSTALLED", 0, 0)]), at(1));
+        assert!(sight.log(SILENCE, None, at(2)));
+        sight.look(&sa(vec![child(1, "INSTALLED", 0, 0)]), at(2));
+        assert_eq!(fault(&sight), None);
+        // It was the last one.
+        sight.log(SILENCE, None, at(3));
+        sight.look(&[], at(3));
+        assert_eq!(fault(&sight), Some((Fault::PeerDoesNotAnswer, at(3))));
+        // The peer calls and is refused, the gateway calls and is not answered: one thing is wrong, and it was said.
+        for second in [4, 5, 6] {
+            sight.log(REFUSED, None, at(second));
+            sight.look(&[], at(second));
+            sight.log(SILENCE, None, at(second));
+            sight.look(&[], at(second));
+            assert_eq!(fault(&sight), Some((Fault::NegotiationFailed, at(4))));
+        }
+        let later = at(6).checked_add(SAID).unwrap();
+        sight.log(SILENCE, None, later);
+        sight.look(&[], later);
+        assert_eq!(fault(&sight), Some((Fault::PeerDoesNotAnswer, later)));
+        // Once it was up, nothing that was said before counts.
+        sight.log(REFUSED, None, later);
+        sight.look(&sa(vec![child(2, "INSTALLED", 0, 0)]), later);
+        sight.log(SILENCE, None, later);
+        sight.look(&[], later);
+        assert_eq!(fault(&sight), Some((Fault::PeerDoesNotAnswer, later)));
     }
 
     #[test]
