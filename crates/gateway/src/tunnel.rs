@@ -116,8 +116,9 @@ pub(crate) struct TunnelTask {
     id: TunnelId,
     wish: Arc<Wish>,
     around: Surroundings,
-    /// Without a place, nothing is set up.
+    /// Without a place, nothing is set up, and what an earlier run set up is removed.
     place: Option<OwnedSemaphorePermit>,
+    is_cleared: bool,
     taken: Arc<Room>,
     /// What the wish said when it was last read.
     shares: BTreeMap<ShareId, ShareWish>,
@@ -142,6 +143,7 @@ impl TunnelTask {
         Self {
             id,
             place,
+            is_cleared: false,
             wish,
             taken: Arc::default(),
             around,
@@ -170,11 +172,7 @@ impl TunnelTask {
                     Some(tunnel) if self.has_place() => self.serve(tunnel).await,
                     Some(tunnel) => {
                         self.say_it_is_full(&tunnel);
-                        let places = Arc::clone(&self.around.places);
-                        tokio::select! {
-                            place = places.acquire_owned() => self.place = place.ok(),
-                            () = self.wish.woken.notified() => {}
-                        }
+                        self.wait_for_a_place().await;
                         continue;
                     }
                     None if self.remove().await => return,
@@ -225,6 +223,30 @@ impl TunnelTask {
             self.place = Arc::clone(&self.around.places).try_acquire_owned().ok();
         }
         self.place.is_some()
+    }
+
+    /// Waits for a place or a new wish, until it is time to try again to remove what is there: an earlier run may have had
+    /// more places. Nobody would keep it as it is wished for, not even without the keys that are no more.
+    async fn wait_for_a_place(&mut self) {
+        if !self.is_cleared && self.retry.at().is_none_or(|at| at <= Instant::now()) {
+            match self.around.backend.remove(self.id).await {
+                Ok(()) => {
+                    self.is_cleared = true;
+                    self.retry.worked();
+                }
+                Err(error) => {
+                    warn!(tunnel.id = %self.id, %error, "tunnel without a place could not be removed yet");
+                    self.retry.failed();
+                }
+            }
+        }
+        let again = self.retry.at();
+        let places = Arc::clone(&self.around.places);
+        tokio::select! {
+            place = places.acquire_owned() => self.place = place.ok(),
+            () = self.wish.woken.notified() => {}
+            () = tokio::time::sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {}
+        }
     }
 
     fn say_it_is_full(&self, wish: &TunnelDesired) {

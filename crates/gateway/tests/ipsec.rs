@@ -24,6 +24,10 @@ use wicketgate_gateway::ipsec::{Backend, IpsecConfig, IpsecMode, Tunnel};
 use wicketgate_lab::{End, Lab, Namespace, Site};
 use wicketgate_model::{Connection, ConnectionState, Fault, Generation, TunnelDesired, TunnelId};
 
+mod ipsec {
+    mod places;
+}
+
 const PUBLIC: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 const PORT: u16 = 8443;
 /// The same for every tunnel and every site: that it may be is what the namespaces are for.

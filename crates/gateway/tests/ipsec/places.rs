@@ -1,0 +1,85 @@
+//! A gateway that is started again with room for fewer tunnels than it left.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use tokio::{net::TcpListener, time::timeout};
+use uuid::Uuid;
+use wicketgate_gateway::{Gateway, GatewayConfig};
+use wicketgate_model::{DesiredDelta, GatewayId, Reason, TunnelId, TunnelObserved};
+use wicketgate_session::{
+    ca::Ca,
+    identity::Identity,
+    key::PrivateKey,
+    link::{self, FromGateway, ServerEnd, ToGateway},
+    tls::GatewayIdentity,
+};
+
+use crate::{PUBLIC, SOON, World, charon_of, desired, is_root, key};
+
+/// A gateway for the world's tunnels, with `most` places.
+async fn start(world: &World, most: u32) -> (Gateway, ServerEnd) {
+    let (dir, now) = (tempfile::tempdir().unwrap(), Timestamp::now());
+    let ca = Ca::load_or_create(dir.path(), now).unwrap();
+    let id = GatewayId::new(Uuid::now_v7());
+    let key = PrivateKey::generate().unwrap();
+    let certificate = ca.issue(&Identity::Gateway { gateway: id }, &key.public_point(), now).unwrap();
+    let config = GatewayConfig {
+        max_tunnels: Some(most),
+        drain: Duration::ZERO,
+        backend: world.backend().await,
+        agent_listener: TcpListener::bind((PUBLIC, 0)).await.unwrap(),
+        identity: GatewayIdentity::new(ca.certificate(), key, certificate).unwrap(),
+    };
+    let (link, end) = link::in_process(id, "local".parse().unwrap());
+    (Gateway::start(config, end).await.unwrap(), link)
+}
+
+/// Takes reports until a tunnel is as it should be.
+async fn until(link: &mut ServerEnd, id: TunnelId, what: &str, is: impl Fn(&TunnelObserved) -> bool) {
+    let mut seen = BTreeMap::new();
+    let wait = async {
+        while !seen.get(&id).is_some_and(&is) {
+            if let FromGateway::Observed { delta, .. } = link.receive.recv().await.unwrap() {
+                seen.extend(delta.tunnels);
+            }
+        }
+    };
+    timeout(SOON, wait).await.unwrap_or_else(|_| panic!("{what}"));
+}
+
+#[test]
+fn what_has_no_place_any_more_is_removed_and_comes_back_with_one() {
+    if !is_root() {
+        return;
+    }
+    World::new("places", 0).tell(|world| async move {
+        let tunnels = [0, 1].map(|n| Arc::new(desired(n, &[&key(n)])));
+        let ids = tunnels.each_ref().map(|tunnel| tunnel.id);
+        let backend = world.backend().await;
+        for tunnel in &tunnels {
+            backend.ensure(tunnel).await.unwrap();
+        }
+        let charon = charon_of(&world, 0);
+        drop(backend);
+
+        let (gateway, mut link) = start(&world, 1).await;
+        let delta = DesiredDelta { reset: true, tunnels: tunnels.to_vec(), ..DesiredDelta::default() };
+        link.send.send(ToGateway::Desired { sequence: 1, delta }).await.unwrap();
+        let is_full =
+            |t: &TunnelObserved| t.problem.as_ref().is_some_and(|p| p.reason == Reason::GatewayFull);
+        until(&mut link, ids[1], "the second is refused", is_full).await;
+        let is_of_it = |trace: &String| trace.ends_with("-1") || trace.ends_with("/1");
+        let gone = || Ok((!world.traces().iter().any(is_of_it)).then_some(()));
+        world.lab.until("nothing is left of what was refused", SOON, gone).unwrap();
+        assert_eq!(charon_of(&world, 0), charon);
+
+        let delta = DesiredDelta { removed_tunnels: vec![ids[0]], ..DesiredDelta::default() };
+        link.send.send(ToGateway::Desired { sequence: 2, delta }).await.unwrap();
+        until(&mut link, ids[1], "the second has the place", |t| t.ready.is_some()).await;
+        assert!(world.traces().iter().any(is_of_it));
+        gateway.stop(std::future::pending()).await;
+        world.backend().await.purge().await.unwrap();
+        assert_eq!(world.traces(), Vec::<String>::new());
+    });
+}
