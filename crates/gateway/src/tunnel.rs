@@ -3,6 +3,8 @@
 //!
 //! Invariant: a wake-up carries no data. The task reads the wish, whatever woke it.
 
+mod peer_log;
+
 use std::{
     collections::BTreeMap,
     io, mem,
@@ -20,6 +22,8 @@ use tracing::{debug, info, warn};
 use wicketgate_model::{
     Connection, ConnectionState, Problem, Reason, ShareDesired, ShareId, TunnelDesired, TunnelId,
 };
+
+use peer_log::PeerLog;
 
 use crate::{
     agents::Agents,
@@ -131,6 +135,7 @@ pub(crate) struct TunnelTask {
     failure: Option<Problem>,
     listeners: BTreeMap<ShareId, Listener>,
     rebind: Retry,
+    log: PeerLog,
 }
 
 impl TunnelTask {
@@ -155,6 +160,7 @@ impl TunnelTask {
             failure: None,
             listeners: BTreeMap::new(),
             rebind: Retry::default(),
+            log: PeerLog::default(),
         }
     }
 
@@ -249,7 +255,7 @@ impl TunnelTask {
         }
     }
 
-    fn say_it_is_full(&self, wish: &TunnelDesired) {
+    fn say_it_is_full(&mut self, wish: &TunnelDesired) {
         let most = self.around.most_tunnels;
         let full = format!(
             "the gateway holds {most} tunnels, and can't hold more: delete one, or give the gateway more memory, open \
@@ -260,7 +266,7 @@ impl TunnelTask {
     }
 
     /// Shows what stands in the way of the tunnel, and with it of its shares.
-    fn refuse(&self, wish: &TunnelDesired, problem: Problem) {
+    fn refuse(&mut self, wish: &TunnelDesired, problem: Problem) {
         let why = format!("the share's tunnel is not ready: {}", problem.message);
         self.show(wish, Some(problem));
         for id in self.shares.keys() {
@@ -323,11 +329,11 @@ impl TunnelTask {
     }
 
     /// Writes the tunnel's entry on the board.
-    fn show(&self, wish: &TunnelDesired, problem: Option<Problem>) {
+    fn show(&mut self, wish: &TunnelDesired, problem: Option<Problem>) {
         let connection = self.tunnel.as_ref().map(|tunnel| tunnel.connection().borrow().clone());
         self.around.board.update_tunnel(self.id, |seen| {
             if let Some(connection) = &connection {
-                self.tell(wish, &seen.connection, connection);
+                self.log.tell(self.id, &wish.name, &seen.connection, connection);
             }
             seen.ready = problem.is_none().then_some(wish.generation);
             seen.problem = problem;
@@ -337,26 +343,6 @@ impl TunnelTask {
                 None => seen.connection = Connection::down(Timestamp::now()),
             }
         });
-    }
-
-    /// What whoever runs the gateway wants to find in its log about a peer.
-    fn tell(&self, wish: &TunnelDesired, before: &Connection, now: &Connection) {
-        let (id, name) = (self.id, &wish.name);
-        if now.state != before.state {
-            match now.state {
-                ConnectionState::Up => info!(tunnel.id = %id, tunnel.name = %name, "site connected"),
-                ConnectionState::Down => {
-                    let error = now.last_error.as_ref().map(|e| e.reason.as_str());
-                    warn!(tunnel.id = %id, tunnel.name = %name, error, "site disconnected");
-                }
-                ConnectionState::Connecting => {}
-            }
-        } else if let Some(error) = now.last_error.as_ref().filter(|e| before.last_error.as_ref() != Some(e))
-        {
-            // The sentence may have the customer's addresses in it.
-            warn!(tunnel.id = %id, tunnel.name = %name, error = error.reason.as_str(), "site could not connect");
-            debug!(tunnel.id = %id, message = error.message, "site could not connect");
-        }
     }
 
     /// Binds what is not bound yet. A changed port is bound before the old one is released, unless shares exchange
