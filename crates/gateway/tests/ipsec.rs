@@ -689,6 +689,10 @@ fn the_next_run_adopts_what_is_there_and_removes_what_is_not_wished_for() {
         let mut left_over = backend.left_over().await.unwrap();
         left_over.sort();
         assert_eq!(left_over, [first.id, second.id]);
+        // Another network behind the peer is for the guard first.
+        let narrowed = TunnelDesired { peer_cidr: "10.0.1.0/24".parse().unwrap(), ..first.clone() };
+        assert!(backend.found(&narrowed).is_none());
+        assert!(backend.found(&first).is_some());
         let tunnel = backend.ensure(&first).await.unwrap();
         assert_eq!(charon_of(&world, 0), charon);
         wait_for(&tunnel, "the adopted tunnel is up", |c| c.state == ConnectionState::Up).await;

@@ -30,7 +30,7 @@ use tokio::{
     time::Instant,
 };
 use tracing::{debug, info, warn};
-use wicketgate_model::{Problem, Reason, TunnelDesired, TunnelId};
+use wicketgate_model::{PeerCidr, Problem, Reason, TunnelDesired, TunnelId};
 
 use super::{IpsecConfig, IpsecError, Place, Report, Tunnel, probe};
 use crate::netns::{
@@ -101,11 +101,15 @@ struct Record {
     id: TunnelId,
     slot: u16,
     peer_address: Ipv4Addr,
+    /// Whose packets the guard lets in; `None` while that is not sure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    guarded: Option<PeerCidr>,
 }
 
 impl Record {
     fn of(desired: &TunnelDesired) -> Self {
-        Self { id: desired.id, slot: desired.slot, peer_address: desired.peer_address.get() }
+        let guarded = Some(desired.peer_cidr);
+        Self { id: desired.id, slot: desired.slot, peer_address: desired.peer_address.get(), guarded }
     }
 }
 
@@ -236,7 +240,7 @@ impl Strongswan {
             *entry = None;
         }
         let slot = desired.slot;
-        self.claim(desired).await?;
+        let is_guarded = self.claim(desired).await?;
         let namespace = Namespace::ensure(&self.namespace(slot)).await.map_err(|e| e.to_string())?;
         if entry.as_ref().is_some_and(|s| !s.namespace.is_same(&namespace)) {
             // Somebody removed the namespace's name; its processes and sockets are out of anybody's reach.
@@ -262,6 +266,9 @@ impl Strongswan {
         let rules = |path_mtu| guard::rules(self.esp, peer, desired.peer_cidr.get(), load_balancer, path_mtu);
         // The guard first: nothing reaches the namespace before it.
         served.keep_guard(&namespace, rules(served.path_mtu)).await.map_err(|e| e.to_string())?;
+        if !is_guarded {
+            write_record(&self.dir(slot), &Record::of(desired))?;
+        }
         let link = self.link(slot);
         let path_mtu = link::ensure(&namespace, &link, addresses, load_balancer, peer)
             .await
@@ -301,8 +308,8 @@ impl Strongswan {
         }
     }
 
-    /// Writes down whose the slot is, before there is anything of it.
-    async fn claim(&self, desired: &TunnelDesired) -> Result<(), String> {
+    /// Writes down whose the slot is, before there is anything of it. Answers whether the guard is known to be the tunnel's.
+    async fn claim(&self, desired: &TunnelDesired) -> Result<bool, String> {
         let dir = self.dir(desired.slot);
         let deadline = Instant::now() + SLOT_WAIT;
         let before = loop {
@@ -321,10 +328,12 @@ impl Strongswan {
             }
         };
         let record = Record::of(desired);
-        if before.as_ref() != Some(&record) {
-            write_record(&dir, &record).map_err(|e| format!("can't write to the state directory: {e}"))?;
+        let is_guarded = before.as_ref() == Some(&record);
+        let record = Record { guarded: None, ..record };
+        if !is_guarded && before.as_ref() != Some(&record) {
+            write_record(&dir, &record)?;
         }
-        Ok(())
+        Ok(is_guarded)
     }
 
     /// Leaves nothing of a slot.
@@ -454,10 +463,13 @@ fn read_record(dir: &Path) -> Option<Record> {
     serde_json::from_slice(&std::fs::read(dir.join(RECORD)).ok()?).ok()
 }
 
-fn write_record(dir: &Path, record: &Record) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    DirBuilder::new().recursive(true).mode(0o700).create(dir.join("run"))?;
-    replace(&dir.join(RECORD), &serde_json::to_vec(record)?)
+fn write_record(dir: &Path, record: &Record) -> Result<(), String> {
+    let write = || {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(dir.join("run"))?;
+        replace(&dir.join(RECORD), &serde_json::to_vec(record)?)
+    };
+    write().map_err(|e: io::Error| format!("can't write to the state directory: {e}"))
 }
 
 /// Writes a file whole or not at all.

@@ -2,7 +2,7 @@
 //! with hundreds of tunnels that takes seconds, in which nothing has to be shut.
 //!
 //! Invariant: what is found has its namespace and the load balancer's address, and with them the guard that was applied
-//! before either was of use.
+//! before either was of use, for the site's network that is wished for now.
 
 use std::{
     collections::BTreeMap,
