@@ -9,6 +9,7 @@ mod conf;
 mod daemon;
 mod fault;
 mod found;
+mod path;
 mod sight;
 mod suite;
 
@@ -30,7 +31,7 @@ use tokio::{
     time::Instant,
 };
 use tracing::{debug, info, warn};
-use wicketgate_model::{PeerCidr, Problem, Reason, TunnelDesired, TunnelId};
+use wicketgate_model::{ConnectionState, PeerCidr, Problem, Reason, TunnelDesired, TunnelId};
 
 use super::{IpsecConfig, IpsecError, Place, Report, Tunnel, probe};
 use crate::netns::{
@@ -45,6 +46,7 @@ use charon::Home;
 use conf::Wanted;
 use daemon::Daemon;
 use found::Found;
+use path::PathToPeer;
 
 /// In the state directory: the instance's name, what the host's forwarding was before the first start (`off` or
 /// `on`), a lock, and a directory for each tunnel, named after its slot.
@@ -90,8 +92,7 @@ struct Served {
     daemon: Daemon,
     /// The rules of the guard, and the generation that they made: while that is the newest, they are as they were.
     guard: Option<(String, RulesetGeneration)>,
-    /// The largest packet that comes to the peer whole, as far as it is known.
-    path_mtu: u32,
+    path: PathToPeer,
 }
 
 /// What a tunnel's directory says of it. No secret.
@@ -265,18 +266,19 @@ impl Strongswan {
         let load_balancer = desired.load_balancer_ip;
         let rules = |path_mtu| guard::rules(self.esp, peer, desired.peer_cidr.get(), load_balancer, path_mtu);
         // The guard first: nothing reaches the namespace before it.
-        served.keep_guard(&namespace, rules(served.path_mtu)).await.map_err(|e| e.to_string())?;
+        served.keep_guard(&namespace, rules(served.path.bears())).await.map_err(|e| e.to_string())?;
         if !is_guarded {
             write_record(&self.dir(slot), &Record::of(desired))?;
         }
         let link = self.link(slot);
-        let path_mtu = link::ensure(&namespace, &link, addresses, load_balancer, peer)
+        let learned = link::ensure(&namespace, &link, addresses, load_balancer, peer)
             .await
             .map_err(|e| e.to_string())?;
-        if path_mtu != served.path_mtu {
-            info!(tunnel.id = %desired.id, path_mtu, "the path to the peer bears other packets than before");
-            served.keep_guard(&namespace, rules(path_mtu)).await.map_err(|e| e.to_string())?;
-            served.path_mtu = path_mtu;
+        let is_up = served.tunnel.connection().borrow().state == ConnectionState::Up;
+        if served.path.look(learned, is_up, Instant::now()) {
+            let bears = served.path.bears();
+            info!(tunnel.id = %desired.id, bears, "the path to the peer bears other packets than before");
+            served.keep_guard(&namespace, rules(bears)).await.map_err(|e| e.to_string())?;
         }
         if served.tunnel.load_balancer() != desired.load_balancer_ip {
             served.tunnel = served.report.tunnel(Place::Namespace(namespace), desired.load_balancer_ip);
@@ -304,7 +306,7 @@ impl Strongswan {
             daemon: Daemon::start(home, Arc::clone(&report)),
             report,
             guard: None,
-            path_mtu: link::MTU,
+            path: PathToPeer::default(),
         }
     }
 

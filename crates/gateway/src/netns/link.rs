@@ -126,7 +126,7 @@ async fn set_up(
     Ok(inside)
 }
 
-/// What the route to `peer` bears. The kernel forgets what it has learned after ten minutes, and learns it again.
+/// What the route to `peer` bears. The kernel forgets what it has learned after ten minutes.
 async fn path_mtu(inside: &Handle, peer: Ipv4Addr) -> Result<u32, NetnsError> {
     let to = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(peer, 32).build();
     let mut routes = Box::pin(inside.route().get(to).execute());
