@@ -10,7 +10,10 @@ use std::{
     future::Future,
     io::{ErrorKind, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener},
-    os::{fd::AsFd as _, unix::fs::PermissionsExt as _},
+    os::{
+        fd::AsFd as _,
+        unix::fs::{MetadataExt as _, PermissionsExt as _},
+    },
     path::PathBuf,
     process::Command,
     sync::Arc,
@@ -697,8 +700,18 @@ fn the_next_run_adopts_what_is_there_and_removes_what_is_not_wished_for() {
         assert_eq!(charon_of(&world, 0), charon);
         wait_for(&tunnel, "the adopted tunnel is up", |c| c.state == ConnectionState::Up).await;
         assert_eq!(backend.left_over().await.unwrap(), [second.id]);
+        // Found, and then not wished for: nobody holds its namespace.
+        let inode = |path: PathBuf| fs::metadata(path).map(|file| file.ino()).ok();
+        let instance = fs::read_to_string(world.state_dir.join("instance")).unwrap();
+        let namespace = inode(format!("/run/netns/wicketgate-{}-1", instance.trim()).into());
+        let holders = || {
+            let open = fs::read_dir("/proc/self/fd").unwrap().flatten();
+            open.filter(|fd| inode(fd.path()) == namespace).count()
+        };
+        assert!(backend.found(&second).is_some() && namespace.is_some() && holders() > 0);
         backend.remove(second.id).await.unwrap();
         assert_eq!(backend.left_over().await.unwrap(), []);
+        assert_eq!(holders(), 0);
         assert!(
             !world.traces().iter().any(|t| t.ends_with("-1") || t.ends_with("/1")),
             "{:?}",

@@ -203,6 +203,7 @@ impl Strongswan {
         for record in records(&self.state_dir)?.into_iter().filter(|r| r.id == id) {
             self.clear(record.slot).await.map_err(io::Error::other)?;
         }
+        self.found.forget(id);
         self.tunnels.lock().await.remove(&id);
         Ok(())
     }
@@ -288,6 +289,7 @@ impl Strongswan {
             .configure(Wanted::new(desired, self.esp, self.public_address, addresses.inside))
             .await?;
         self.steering.steer(peer, addresses.inside).await.map_err(|e| e.to_string())?;
+        self.found.forget(desired.id);
         Ok(Arc::clone(&served.tunnel))
     }
 

@@ -55,6 +55,11 @@ impl Found {
         is_same.then_some((found.report, found.tunnel))
     }
 
+    /// Nobody takes it any more; its namespace would live for as long as it is kept.
+    pub(super) fn forget(&self, id: TunnelId) {
+        self.lock().remove(&id);
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<TunnelId, Standing>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
