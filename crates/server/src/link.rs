@@ -48,6 +48,8 @@ pub(crate) struct Seen {
     pub(crate) heard: u64,
     /// Since when the gateway has said nothing; `None` once it has reported.
     pub(crate) silent_since: Option<Timestamp>,
+    /// The gateway has said that it stops, and leaves its tunnels as they are.
+    pub(crate) is_draining: bool,
     /// When the gateway's first report on this link came.
     pub(crate) reporting_since: Timestamp,
     touched_tunnels: BTreeSet<TunnelId>,
@@ -70,6 +72,7 @@ impl Sight {
             observed: Observed::default(),
             heard: 0,
             silent_since: Some(now),
+            is_draining: false,
             reporting_since: now,
             touched_tunnels: BTreeSet::new(),
             touched_shares: BTreeSet::new(),
@@ -150,7 +153,7 @@ impl Link {
                 seen.heard = heard;
                 // Only the answer to the first delta says how everything stands.
                 if delta.reset {
-                    seen.silent_since = None;
+                    (seen.silent_since, seen.is_draining) = (None, false);
                     seen.reporting_since = Timestamp::now();
                     seen.touched_all = true;
                 }
@@ -183,6 +186,7 @@ impl Link {
             FromGateway::Carriers { parked } => self.metrics.parked(parked),
             FromGateway::Draining => {
                 info!("the gateway is stopping");
+                self.sight.write(|seen| seen.is_draining = true);
                 self.gone();
             }
             // For the desk.

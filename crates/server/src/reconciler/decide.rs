@@ -139,13 +139,19 @@ impl Reconciler {
         }
     }
 
-    /// Connections that are not as they were last recorded. A silent gateway's are not known to be up.
+    /// Connections that are not as they were last recorded. Of a silent gateway's none is known to be up, unless it has said
+    /// that it stops: then its tunnels live on, and what became of them is seen when it is back. Nothing is known of a
+    /// tunnel that it has not looked at yet.
     fn new_connections(&self, seen: &Seen, now: Timestamp) -> Vec<(TunnelId, Connection)> {
-        let lost = seen.silent_since.is_some_and(|since| now.duration_since(since) >= self.deadlines.silence);
+        let lost = !seen.is_draining
+            && seen.silent_since.is_some_and(|since| now.duration_since(since) >= self.deadlines.silence);
+        let is_pending =
+            |problem: &Option<Problem>| problem.as_ref().is_some_and(|p| p.reason == Reason::Pending);
         let looked_at = self.undecided.tunnels.iter().filter(|id| self.tunnels.contains_key(id));
         let changed = looked_at.filter_map(|id| {
             let recorded = self.connections.get(id);
             let current = match seen.observed.tunnels.get(id) {
+                Some(tunnel) if is_pending(&tunnel.problem) => return None,
                 Some(tunnel) => tunnel.connection.clone(),
                 None if lost && recorded.is_some_and(|c| c.state != Default::default()) => {
                     Connection::down(now)

@@ -6,8 +6,8 @@ use proptest::{prelude::*, sample::Index, test_runner::TestCaseError};
 use std::collections::BTreeSet;
 use uuid::Uuid;
 use wicketgate_model::{
-    AgentId, DesiredDelta, EnrollmentId, EnvironmentId, FrontdoorId, LocationId, ObservedDelta, PreSharedKey,
-    Problem, Reason, ShareObserved, TunnelObserved, ZId,
+    AgentId, ConnectionState, DesiredDelta, EnrollmentId, EnvironmentId, FrontdoorId, LocationId,
+    ObservedDelta, PreSharedKey, Problem, Reason, ShareObserved, TunnelObserved, ZId,
 };
 use wicketgate_session::link::{FromGateway, GatewayEnd, ServerEnd};
 use wicketgate_store::{Act, Enrol, FrontdoorSpec, NewEnrollment, ShareRow, ShareSpec, TunnelSpec};
@@ -36,6 +36,9 @@ struct FakeGateway {
     reported: bool,
     /// What stands in the way of shares.
     problem: Option<Problem>,
+    /// What stands in the way of tunnels, and how their connections are.
+    tunnels_problem: Option<Problem>,
+    connection: Connection,
 }
 
 impl Bench {
@@ -166,6 +169,8 @@ fn restarted(store: &Store, ca: &Arc<Ca>, now: Timestamp) -> (Reconciler, FakeGa
         heard: 0,
         reported: false,
         problem: None,
+        tunnels_problem: None,
+        connection: Connection::down("2026-01-01T00:00:00Z".parse().unwrap()),
     };
     (reconciler, gateway)
 }
@@ -191,8 +196,9 @@ impl FakeGateway {
         }
         let before: BTreeSet<_> = reconciler.sight.lock().observed.shares.keys().copied().collect();
         let tunnels = self.desired.tunnels.values().map(|t| {
-            let connection = Connection::down("2026-01-01T00:00:00Z".parse().unwrap());
-            (t.id, TunnelObserved { ready: Some(t.generation), problem: None, connection })
+            let problem = self.tunnels_problem.clone();
+            let ready = problem.is_none().then_some(t.generation);
+            (t.id, TunnelObserved { ready, problem, connection: self.connection.clone() })
         });
         let shares = self.desired.shares.values().map(|s| {
             let ready = self.problem.is_none().then_some(s.generation);
@@ -206,7 +212,11 @@ impl FakeGateway {
             gone_shares: before.into_iter().filter(|id| !self.desired.shares.contains_key(id)).collect(),
         };
         self.reported = true;
-        self.link.send.send(FromGateway::Observed { heard: self.heard, delta }).await.unwrap();
+        self.say(FromGateway::Observed { heard: self.heard, delta }).await;
+    }
+
+    async fn say(&mut self, message: FromGateway) {
+        self.link.send.send(message).await.unwrap();
         let message = self.from_gateway.recv().await.unwrap();
         self.link_task.take(message).await;
     }
@@ -333,6 +343,35 @@ async fn after_a_restart_a_status_holds_for_a_moment_and_is_then_seen_or_lost() 
     assert_eq!(row.standing.detail.unwrap().problem.reason, Reason::GatewayOffline);
     b.settle().await;
     assert_eq!(b.share(id).await.standing.status, Status::Deployed);
+}
+
+#[tokio::test]
+async fn a_restart_changes_no_connection_that_is_as_it_was() {
+    let mut b = Bench::new().await;
+    let up = Connection { state: ConnectionState::Up, ..Connection::down(b.now) };
+    b.gateway.connection = up.clone();
+    b.settle().await;
+    let recorded = async |b: &Bench| b.store.tunnel(b.frontdoor, b.tunnel).await.unwrap().unwrap().connection;
+    assert_eq!(recorded(&b).await, Some(up.clone()));
+    // It stops in order, and its connections take their time to end.
+    b.gateway.say(FromGateway::Draining).await;
+    b.now += 10.seconds();
+    b.activate().await;
+    assert_eq!(recorded(&b).await, Some(up.clone()));
+    b.restart();
+    // It has heard of the tunnel, and not looked at it yet.
+    b.gateway.tunnels_problem = Some(Problem::new(Reason::Pending, "soon"));
+    b.settle().await;
+    assert_eq!(recorded(&b).await, Some(up.clone()));
+    b.gateway.tunnels_problem = None;
+    b.gateway.connection = up.clone();
+    b.settle().await;
+    assert_eq!(recorded(&b).await, Some(up));
+    // One that says nothing may be dead, and its tunnels with it.
+    b.restart();
+    b.now += 10.seconds();
+    b.activate().await;
+    assert_eq!(recorded(&b).await.map(|c| c.state), Some(ConnectionState::Down));
 }
 
 #[tokio::test]

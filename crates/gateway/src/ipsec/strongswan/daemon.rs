@@ -211,7 +211,9 @@ impl Task {
                 initiate(&client).await?;
             }
         }
-        let mut look_at = Instant::now();
+        // Before any order is answered: whoever was answered takes what is reported for what is.
+        self.look(&client).await?;
+        let mut look_at = Instant::now() + LOOK_EVERY;
         let mut pause = LOOK_EVERY;
         loop {
             let call_at = self.calls.at();
