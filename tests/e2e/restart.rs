@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::harness::{
@@ -60,6 +61,13 @@ fn listeners_are_back_at_once_and_tunnels_do_not_notice() -> Result<()> {
         ensure!(took < LISTENS, "listeners were back after {took:?}\n{}", world.gateway.process.tail());
         world.lab.until("traffic", PATIENCE, || ask(&sites[1].namespace, doors[1], TRY).map(Some))?;
     }
+    // What a restart is to those who read the history: nothing.
+    for tunnel in &tunnels {
+        let path = world.gateway.at(&format!("ipsec-tunnels/{}/connection-history", text(tunnel, "id")?));
+        let history = world.gateway.api.get(&path)?;
+        let states = history["content"].as_array().into_iter().flatten().map(|c| &c["state"]);
+        ensure!(states.filter(|s| **s != "CONNECTING").collect::<Vec<_>>() == ["UP"], "{history}");
+    }
     let unique = |sas: &str| -> Vec<String> {
         sas.split_whitespace()
             .filter(|w| w.contains("uniqueid=") || w.contains("spi"))
@@ -70,10 +78,49 @@ fn listeners_are_back_at_once_and_tunnels_do_not_notice() -> Result<()> {
         let after = site.swanctl(&["--list-sas", "--raw"])?;
         ensure!(unique(&after) == unique(before), "other SAs than before:\n{before}\n{after}");
     }
+    listeners_wait_for_no_daemon(&mut world, &tunnels)?;
     for tunnel in &tunnels {
         let path = format!("ipsec-tunnels/{}", text(tunnel, "id")?);
         let up = |t: &Value| t["connection"]["state"] == "UP";
         world.gateway.wait(&world.lab, &path, "UP", PATIENCE, up)?;
     }
     world.end()
+}
+
+/// Starts the gateway again while the tunnels' daemons stand still: it listens before any of them has answered.
+fn listeners_wait_for_no_daemon(world: &mut World, tunnels: &[Value]) -> Result<()> {
+    let daemons = || -> Result<Vec<i32>> {
+        let pid = |slot| world.gateway.data.join(format!("gateway/tunnels/{slot}/pid"));
+        (0..tunnels.len()).map(|slot| Ok(std::fs::read_to_string(pid(slot))?.trim().parse()?)).collect()
+    };
+    let before = daemons()?;
+    let tell = |signal| -> Result<()> {
+        for pid in before.iter().filter_map(|pid| Pid::from_raw(*pid)) {
+            kill_process(pid, signal)?;
+        }
+        Ok(())
+    };
+    let namespaces = tunnels.iter().map(|t| world.tunnel_namespace(t)).collect::<Result<Vec<_>>>()?;
+    world.gateway.process.kill()?;
+    tell(Signal::STOP)?;
+    let listens = || -> Result<Option<()>> {
+        for namespace in &namespaces {
+            let sockets = namespace.enter(|| std::fs::read_to_string("/proc/thread-self/net/tcp"))??;
+            let is_listener = |l: &str| l.contains(":2328 00000000:0000 0A ");
+            if !sockets.lines().any(is_listener) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(()))
+    };
+    ensure!(listens()?.is_none(), "somebody listens while there is no gateway");
+    let started = world.start_again();
+    let listened = world.lab.until("listeners", PATIENCE, listens);
+    // One that did not answer for too long was replaced, and listeners that waited for that came later.
+    let after = daemons();
+    tell(Signal::CONT)?;
+    world.gateway = started?;
+    listened?;
+    ensure!(after? == before, "the listeners were back with other daemons only");
+    Ok(())
 }
