@@ -855,18 +855,25 @@ fn a_peer_whose_tunnel_is_made_anew_is_steered_to_the_new_one() {
     }
     World::new("anew", 1).tell(|mut world| async move {
         let backend = world.backend().await;
-        let old = desired(0, &[&key(0)]);
-        backend.ensure(&old).await.unwrap();
         world.sites[0].start(&world.lab, &vpn_config(0, &key(0))).unwrap();
-        world.connect(0);
-        backend.remove(old.id).await.unwrap();
-        // Another tunnel for the same peer, in another slot, while the kernel still knows the old flows.
-        let new = TunnelDesired { id: desired(7, &[]).id, slot: 7, ..old };
-        let tunnel = backend.ensure(&new).await.unwrap();
-        serve(&tunnel, "anew");
-        world.connect(0);
-        wait_for(&tunnel, "the new tunnel is up", |c| c.state == ConnectionState::Up).await;
-        assert_eq!(world.talk(0, SOON).unwrap(), "anew");
+        // Whoever has called, and whose flows they are.
+        for initiate in [false, true] {
+            let old = TunnelDesired { initiate, ..desired(0, &[&key(0)]) };
+            let tunnel = backend.ensure(&old).await.unwrap();
+            if !initiate {
+                world.connect(0);
+            }
+            wait_for(&tunnel, "the old tunnel is up", |c| c.state == ConnectionState::Up).await;
+            backend.remove(old.id).await.unwrap();
+            // Another tunnel for the same peer, in another slot, while the kernel still knows the old flows.
+            let new = TunnelDesired { id: desired(7, &[]).id, slot: 7, initiate: false, ..old };
+            let tunnel = backend.ensure(&new).await.unwrap();
+            serve(&tunnel, "anew");
+            world.connect(0);
+            wait_for(&tunnel, "the new tunnel is up", |c| c.state == ConnectionState::Up).await;
+            assert_eq!(world.talk(0, SOON).unwrap(), "anew");
+            backend.remove(new.id).await.unwrap();
+        }
         backend.purge().await.unwrap();
         assert_eq!(world.traces(), Vec::<String>::new());
     });

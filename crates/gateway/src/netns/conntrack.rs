@@ -17,6 +17,7 @@ const REQUEST_DUMP: u16 = 1 | 0x300;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const CTA_TUPLE_ORIG: u16 = 1;
+const CTA_TUPLE_REPLY: u16 = 2;
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_IP_V4_SRC: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
@@ -25,6 +26,7 @@ const CTA_ID: u16 = 12;
 const CTA_ZONE: u16 = 18;
 const CTA_FILTER: u16 = 25;
 const CTA_FILTER_ORIG_FLAGS: u16 = 1;
+const CTA_FILTER_REPLY_FLAGS: u16 = 2;
 const FILTER_IP_SRC: u32 = 1;
 const FILTER_PROTO_NUM: u32 = 1 << 3;
 
@@ -34,12 +36,25 @@ const PROTOCOL_ESP: u8 = 50;
 /// The kernel fills at most 32 KiB at once.
 const BUFFER: usize = 1 << 16;
 
-/// Forgets the UDP and ESP flows that came from `peer`, in this process's own namespace. Blocks for a moment.
+/// Who began a flow: where its packets from the peer are described, and what a filter for those is called.
+#[derive(Debug, Clone, Copy)]
+struct Begun {
+    tuple: u16,
+    flags: u16,
+}
+
+const BY_PEER: Begun = Begun { tuple: CTA_TUPLE_ORIG, flags: CTA_FILTER_ORIG_FLAGS };
+const BY_GATEWAY: Begun = Begun { tuple: CTA_TUPLE_REPLY, flags: CTA_FILTER_REPLY_FLAGS };
+
+/// Forgets the UDP and ESP flows with `peer`, in this process's own namespace: those that it began, and those of a gateway
+/// that called it. Blocks for a moment.
 pub(crate) fn forget(peer: Ipv4Addr) -> io::Result<()> {
     let socket = nfnetlink::socket()?;
     for protocol in [PROTOCOL_UDP, PROTOCOL_ESP] {
         // Kernels before 6.12 delete by a whole tuple only, so that it is asked for first.
-        for flow in list(&socket, peer, protocol)? {
+        let mut flows = list(&socket, BY_PEER, peer, protocol)?;
+        flows.extend(list(&socket, BY_GATEWAY, peer, protocol)?);
+        for flow in flows {
             socket.send(&message(DELETE_CONNTRACK, REQUEST_ACK, &flow))?;
             let mut answer = [0u8; 128];
             let length = io::Read::read(&mut &socket, &mut answer)?;
@@ -53,10 +68,10 @@ pub(crate) fn forget(peer: Ipv4Addr) -> io::Result<()> {
     Ok(())
 }
 
-/// What identifies each flow whose first packet came from `peer`, as the kernel wrote it.
-fn list(socket: &Socket, peer: Ipv4Addr, protocol: u8) -> io::Result<Vec<Vec<u8>>> {
+/// What identifies each flow with `peer`, as the kernel wrote it.
+fn list(socket: &Socket, begun: Begun, peer: Ipv4Addr, protocol: u8) -> io::Result<Vec<Vec<u8>>> {
     // Kernels before 5.8 don't know the filter, and tell of all flows.
-    socket.send(&message(GET_CONNTRACK, REQUEST_DUMP, &filter(peer, protocol)))?;
+    socket.send(&message(GET_CONNTRACK, REQUEST_DUMP, &filter(begun, peer, protocol)))?;
     let mut flows = Vec::new();
     let mut buffer = vec![0u8; BUFFER];
     loop {
@@ -67,22 +82,22 @@ fn list(socket: &Socket, peer: Ipv4Addr, protocol: u8) -> io::Result<Vec<Vec<u8>
             match u16_at(one, 4) {
                 Some(NLMSG_DONE) => return Ok(flows),
                 Some(NLMSG_ERROR) => acknowledged(one)?,
-                _ => flows.extend(identity(one.get(HEADER..).unwrap_or_default(), peer, protocol)),
+                _ => flows.extend(identity(one.get(HEADER..).unwrap_or_default(), begun, peer, protocol)),
             }
             rest = next.get(length.next_multiple_of(4) - length..).unwrap_or_default();
         }
     }
 }
 
-/// Of a flow's attributes those that a deletion names it by, if it is one from `peer`.
-fn identity(flow: &[u8], peer: Ipv4Addr, protocol: u8) -> Option<Vec<u8>> {
-    let tuple = find(flow, CTA_TUPLE_ORIG)?;
+/// Of a flow's attributes those that a deletion names it by, if it is one with `peer`.
+fn identity(flow: &[u8], begun: Begun, peer: Ipv4Addr, protocol: u8) -> Option<Vec<u8>> {
+    let tuple = find(flow, begun.tuple)?;
     let source = find(find(tuple, CTA_TUPLE_IP)?, CTA_IP_V4_SRC)?;
     let proto = find(find(tuple, CTA_TUPLE_PROTO)?, CTA_PROTO_NUM)?;
     if source != peer.octets() || proto != [protocol] {
         return None;
     }
-    let mut identity = attribute(CTA_TUPLE_ORIG | NESTED, tuple);
+    let mut identity = attribute(CTA_TUPLE_ORIG | NESTED, find(flow, CTA_TUPLE_ORIG)?);
     for kind in [CTA_ID, CTA_ZONE] {
         identity.extend(find(flow, kind).map(|value| attribute(kind, value)).unwrap_or_default());
     }
@@ -101,13 +116,12 @@ fn acknowledged(answer: &[u8]) -> io::Result<()> {
     }
 }
 
-/// All flows whose first packet came from `peer`.
-fn filter(peer: Ipv4Addr, protocol: u8) -> Vec<u8> {
+/// All flows with packets from `peer` on that side.
+fn filter(begun: Begun, peer: Ipv4Addr, protocol: u8) -> Vec<u8> {
     let ip = attribute(CTA_TUPLE_IP | NESTED, &attribute(CTA_IP_V4_SRC, &peer.octets()));
     let proto = attribute(CTA_TUPLE_PROTO | NESTED, &attribute(CTA_PROTO_NUM, &[protocol]));
-    let flags = attribute(CTA_FILTER_ORIG_FLAGS, &(FILTER_IP_SRC | FILTER_PROTO_NUM).to_ne_bytes());
-    [attribute(CTA_TUPLE_ORIG | NESTED, &[ip, proto].concat()), attribute(CTA_FILTER | NESTED, &flags)]
-        .concat()
+    let flags = attribute(begun.flags, &(FILTER_IP_SRC | FILTER_PROTO_NUM).to_ne_bytes());
+    [attribute(begun.tuple | NESTED, &[ip, proto].concat()), attribute(CTA_FILTER | NESTED, &flags)].concat()
 }
 
 #[cfg(test)]
@@ -124,15 +138,20 @@ mod tests {
         let tuple = [ip, attribute(CTA_TUPLE_PROTO | NESTED, &ports)].concat();
         let (tuple, id) = (attribute(CTA_TUPLE_ORIG | NESTED, &tuple), attribute(CTA_ID, &[1, 2, 3, 4]));
         let flow = [attribute(3, &[0; 3]), id.clone(), tuple.clone()].concat();
-        assert_eq!(identity(&flow, PEER, PROTOCOL_UDP), Some([tuple, id].concat()));
-        assert_eq!(identity(&flow, PEER, PROTOCOL_ESP), None);
-        assert_eq!(identity(&flow, Ipv4Addr::new(203, 0, 113, 2), PROTOCOL_UDP), None);
+        assert_eq!(identity(&flow, BY_PEER, PEER, PROTOCOL_UDP), Some([&tuple[..], &id].concat()));
+        assert_eq!(identity(&flow, BY_PEER, PEER, PROTOCOL_ESP), None);
+        assert_eq!(identity(&flow, BY_PEER, Ipv4Addr::new(203, 0, 113, 2), PROTOCOL_UDP), None);
+        assert_eq!(identity(&flow, BY_GATEWAY, PEER, PROTOCOL_UDP), None);
+        // The gateway's own is named by its first packet, too, and known by the answers.
+        let own = attribute(CTA_TUPLE_ORIG | NESTED, &[1, 2, 3, 4]);
+        let answers = [&attribute(CTA_TUPLE_REPLY | NESTED, &tuple[4..])[..], &own, &id].concat();
+        assert_eq!(identity(&answers, BY_GATEWAY, PEER, PROTOCOL_UDP), Some([own, id].concat()));
     }
 
     proptest! {
         #[test]
         fn nothing_that_is_read_panics(bytes: Vec<u8>) {
-            identity(&bytes, PEER, PROTOCOL_UDP);
+            identity(&bytes, BY_PEER, PEER, PROTOCOL_UDP);
             let _ = acknowledged(&bytes);
         }
     }
