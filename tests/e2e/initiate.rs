@@ -132,7 +132,6 @@ fn settled(world: &World, site: &Site, door: std::net::SocketAddr) -> Result<()>
         let carries = ask(&site.namespace, door, PATIENCE).is_ok();
         let now = carries.then_some([Sas::of(site)?, Sas::of_gateway(world, 0)?]);
         if now.is_none() || now != last.1 {
-            eprintln!("after {:?}: {now:?}", last.0.elapsed());
             last = (Instant::now(), now);
         }
         Ok((last.0.elapsed() >= STAYS).then_some(()))
