@@ -355,6 +355,8 @@ async fn a_restart_changes_no_connection_that_is_as_it_was() {
     assert_eq!(recorded(&b).await, Some(up.clone()));
     // It stops in order, and its connections take their time to end.
     b.gateway.say(FromGateway::Draining).await;
+    // By this test's clock.
+    b.reconciler.sight.lock().silent_since = Some(b.now);
     b.now += 10.seconds();
     b.activate().await;
     assert_eq!(recorded(&b).await, Some(up.clone()));
