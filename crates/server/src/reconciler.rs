@@ -19,7 +19,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 use wicketgate_model::{
-    Connection, Deadlines, Desired, Generation, ResourceName, ShareId, Standing, Status, Touched, TunnelId,
+    Connection, Deadlines, Desired, Generation, ShareId, Standing, Status, Touched, TunnelId,
 };
 use wicketgate_session::{ca::Ca, link::ToGateway};
 use wicketgate_store::{PreviousKeys, Revision, Store, StoreError};
@@ -47,11 +47,9 @@ pub struct LastRun {
     pub error: Option<String>,
 }
 
-/// What the reconciler keeps of a row.
+/// What the reconciler keeps of a row: of each, and there may be very many.
 #[derive(Debug)]
 struct Row {
-    /// For logs.
-    name: ResourceName,
     generation: Generation,
     standing: Standing,
 }

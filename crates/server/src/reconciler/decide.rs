@@ -121,10 +121,10 @@ impl Reconciler {
             match standing.status {
                 Status::Error => {
                     let problem = standing.detail.as_ref().map(|d| d.problem.message.as_str());
-                    warn!(resource = %resource, name = %row.name, status = %standing.status, problem, "status changed");
+                    warn!(resource = %resource, status = %standing.status, problem, "status changed");
                 }
                 _ => {
-                    info!(resource = %resource, name = %row.name, status = %standing.status, "status changed")
+                    info!(resource = %resource, status = %standing.status, "status changed")
                 }
             }
         }

@@ -44,7 +44,7 @@ impl Reconciler {
             self.connections.entry(id).or_insert(connection);
         }
         keep(&mut self.waiting.tunnels, id, row.standing.status);
-        let row = Row { name: row.name, generation: row.generation, standing: row.standing };
+        let row = Row { generation: row.generation, standing: row.standing };
         self.tunnels.insert(id, row);
     }
 
@@ -66,7 +66,7 @@ impl Reconciler {
             self.desired.shares.remove(&id);
         }
         keep(&mut self.waiting.shares, id, row.standing.status);
-        let row = Row { name: row.name, generation: row.generation, standing: row.standing };
+        let row = Row { generation: row.generation, standing: row.standing };
         self.shares.insert(id, row);
     }
 
