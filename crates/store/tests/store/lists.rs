@@ -278,7 +278,7 @@ fn totals_stay_true_while_all_write_at_once() {
                 assert!(why.contains("NotLive") || why.contains("Reference"), "{why}");
             }
         }
-        check_totals(&store, &site, &[site.enrolled.clone()]).await;
+        check_totals(&store, &site, std::slice::from_ref(&site.enrolled)).await;
     });
 }
 
