@@ -97,6 +97,8 @@ impl Store {
                         // A 202 says that the row is durable: every commit is synced to the disk.
                         for pragma in [
                             "PRAGMA busy_timeout = 5000",
+                            // KiB of pages, of each connection; the system keeps the file in memory anyway.
+                            "PRAGMA cache_size = -512",
                             "PRAGMA journal_mode = WAL",
                             "PRAGMA synchronous = FULL",
                             "PRAGMA foreign_keys = ON",
