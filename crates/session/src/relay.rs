@@ -5,6 +5,7 @@
 //! was seen, so that a cut transfer never looks like a whole one.
 
 mod from_carrier;
+mod gather;
 #[cfg(test)]
 mod tests;
 mod to_carrier;
@@ -85,6 +86,8 @@ struct Pace {
     last: AtomicU64,
     ended: AtomicU8,
     mid_record: AtomicBool,
+    /// Something was written to the connection since it was last read from.
+    answered: AtomicBool,
 }
 
 impl Pace {
@@ -94,12 +97,15 @@ impl Pace {
             last: AtomicU64::new(0),
             ended: AtomicU8::new(0),
             mid_record: AtomicBool::new(false),
+            answered: AtomicBool::new(false),
         }
     }
 
-    fn moved(&self) {
+    /// Something was handed on, so many milliseconds after the beginning.
+    fn moved(&self) -> u64 {
         let at = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last.store(at, Ordering::Relaxed);
+        at
     }
 
     fn last(&self) -> Instant {

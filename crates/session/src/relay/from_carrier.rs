@@ -101,6 +101,7 @@ async fn write_all(
         }
         counter.fetch_add(n as u64, Ordering::Relaxed);
         pace.moved();
+        pace.answered.store(true, Ordering::Relaxed);
         for payload in &mut payloads[at..] {
             let of_this = n.min(payload.len());
             payload.start += of_this;

@@ -2,7 +2,11 @@
 //!
 //! Invariant: a record that was begun is written whole, or the carrier is of no use any more; `mid_record` says when.
 
-use super::{Broken, Pace, lost};
+use super::{
+    Broken, Pace,
+    gather::{GATHER, Gather},
+    lost,
+};
 use crate::{
     buffer::{Buffer, SLOTS},
     carrier::BARE,
@@ -21,6 +25,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWriteExt, Interest, ReadBuf},
     net::tcp::{ReadHalf, WriteHalf},
+    time::sleep,
 };
 
 /// From a TCP connection until its FIN, which becomes `END`.
@@ -33,7 +38,7 @@ pub(super) async fn to_carrier(
     pace: &Pace,
 ) -> Result<(), Broken> {
     let mut buffer = Buffer::default();
-    let mut slots = 1;
+    let (mut slots, mut gather) = (1, Gather::default());
     loop {
         let n = poll_fn(|cx| poll_slots(tcp, &mut buffer, slots, cx)).await.map_err(Broken::Tcp)?;
         pace.mid_record.store(true, Ordering::Relaxed);
@@ -62,8 +67,14 @@ pub(super) async fn to_carrier(
         carrier.write_all(&buffer.bytes()[..length]).await.map_err(lost)?;
         pace.mid_record.store(false, Ordering::Relaxed);
         counter.fetch_add(n as u64, Ordering::Relaxed);
-        pace.moved();
-        slots = if n < MAX_DATA { 1 } else { SLOTS };
+        let at = pace.moved();
+        if gather.read(n, at, pace.answered.swap(false, Ordering::Relaxed)) {
+            buffer.give_back();
+            sleep(GATHER).await;
+            slots = SLOTS;
+        } else {
+            slots = if n < MAX_DATA { 1 } else { SLOTS };
+        }
     }
 }
 
