@@ -142,7 +142,7 @@ impl Agent {
         mut carrier: Carrier,
         end: &CancellationToken,
     ) -> Option<Carrier> {
-        let target = match self.dial_for(&open, end).await {
+        let target = match self.dial_for(&open, carrier.has_more(), end).await {
             Ok(target) => target,
             Err(refusal) => {
                 debug!(share.id = %open.share, reason = %refusal, "a stream was refused");
@@ -155,7 +155,7 @@ impl Agent {
         }
         let (to_carrier, from_carrier) = (AtomicU64::new(0), AtomicU64::new(0));
         let counters = Counters { to_carrier: &to_carrier, from_carrier: &from_carrier };
-        match relay(target, carrier, counters, None, self.cut.cancelled()).await {
+        match relay(target, carrier, counters, None, &self.cut).await {
             Ok(carrier) => Some(carrier),
             Err(broken) => {
                 debug!(share.id = %open.share, reason = ?broken, "a stream broke");
@@ -164,12 +164,17 @@ impl Agent {
         }
     }
 
-    async fn dial_for(self: &Arc<Self>, open: &Open, end: &CancellationToken) -> Result<Unended, Refusal> {
+    async fn dial_for(
+        self: &Arc<Self>,
+        open: &Open,
+        speaks: bool,
+        end: &CancellationToken,
+    ) -> Result<Unended, Refusal> {
         let Some((generation, target)) = self.assignments.target(open.share, open.generation) else {
             let text = "the agent does not serve the share".to_owned();
             return Err(Refusal { reason: RefusalReason::NotAssigned, text });
         };
-        let dialled = dial(&target, &self.assignments.allow).await;
+        let dialled = dial(&target, &self.assignments.allow, speaks).await;
         self.learn(open.share, generation, dialled.as_ref().map(|_| ()), end);
         dialled.map(Unended::new)
     }

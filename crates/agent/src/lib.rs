@@ -28,7 +28,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
-use wicketgate_session::{enrolment_code::EnrolmentCode, tls::AgentTls};
+use wicketgate_session::{cut::Cut, enrolment_code::EnrolmentCode, tls::AgentTls};
 
 /// How long running streams may go on after the agent was told to end.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -69,12 +69,12 @@ struct Agent {
     health: Health,
     streams: TaskTracker,
     /// Running streams end at once.
-    cut: CancellationToken,
+    cut: Cut,
 }
 
 /// Enrols if need be, then serves until `stop` is cancelled and the running streams have ended, within 30 s or until
 /// `cut` is cancelled. An error is final: what it says has to be done by a person.
-pub async fn run(config: Config, stop: CancellationToken, cut: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(config: Config, stop: CancellationToken, cut: Cut) -> anyhow::Result<()> {
     let dir = StateDir::lock(&config.state_dir)?;
     let state = match dir.load()? {
         Ok(state) => {
@@ -110,9 +110,9 @@ pub async fn run(config: Config, stop: CancellationToken, cut: CancellationToken
     stop.cancelled().await;
     agent.streams.close();
     let drained = timeout(DRAIN, agent.streams.wait());
-    if !matches!(cut.run_until_cancelled(drained).await, Some(Ok(()))) {
+    if !matches!(cut.token().run_until_cancelled(drained).await, Some(Ok(()))) {
         warn!("streams were cut");
-        cut.cancel();
+        cut.make();
         let _ = timeout(CUT, agent.streams.wait()).await;
     }
     // The connection ends with the last stream.

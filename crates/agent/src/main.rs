@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 use wicketgate_agent::options::{Command, Options};
+use wicketgate_session::cut::Cut;
 
 fn main() -> ExitCode {
     let Options { command: Command::Start(start) } = Options::parse();
@@ -37,18 +38,21 @@ fn main() -> ExitCode {
 }
 
 /// SIGTERM and SIGINT end the agent in order, a second one at once.
-fn stop_on_signal() -> io::Result<(CancellationToken, CancellationToken)> {
-    let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
+fn stop_on_signal() -> io::Result<(CancellationToken, Cut)> {
+    let (stop, cut) = (CancellationToken::new(), Cut::default());
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let tokens = [stop.clone(), cut.clone()];
-    tokio::spawn(async move {
-        for token in tokens {
-            tokio::select! {
-                _ = term.recv() => {}
-                _ = int.recv() => {}
-            }
-            token.cancel();
+    let mut signalled = async move || {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
         }
+    };
+    let (first, second) = (stop.clone(), cut.clone());
+    tokio::spawn(async move {
+        signalled().await;
+        first.cancel();
+        signalled().await;
+        second.make();
     });
     Ok((stop, cut))
 }

@@ -65,7 +65,8 @@ impl ServerAddress {
     pub(crate) async fn connect(&self) -> io::Result<TcpStream> {
         let connect = TcpStream::connect((self.host.as_str(), self.port));
         let tcp = timeout(CONNECT_WITHIN, connect).await.map_err(|_| io::ErrorKind::TimedOut)??;
-        tune(&tcp)?;
+        tcp.set_nodelay(true)?;
+        keepalive(&tcp, KEEPALIVE)?;
         Ok(tcp)
     }
 }
@@ -92,12 +93,6 @@ impl ServerAddress {
             _ => error.into(),
         }
     }
-}
-
-/// Small writes leave at once, and a dead peer is noticed.
-pub(crate) fn tune(tcp: &TcpStream) -> io::Result<()> {
-    tcp.set_nodelay(true)?;
-    keepalive(tcp, KEEPALIVE)
 }
 
 #[cfg(test)]

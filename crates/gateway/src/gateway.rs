@@ -17,7 +17,10 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 use wicketgate_model::{Desired, DesiredDelta, ShareDesired, ShareId, Touched, TunnelDesired, TunnelId};
-use wicketgate_session::link::{FromGateway, GatewayEnd, GatewayHello, ShareCheck, ToGateway};
+use wicketgate_session::{
+    cut::Cut,
+    link::{FromGateway, GatewayEnd, GatewayHello, ShareCheck, ToGateway},
+};
 
 use crate::{
     agents::Agents,
@@ -63,7 +66,7 @@ pub struct Gateway {
     stop: CancellationToken,
     connections: TaskTracker,
     /// Connections end at once.
-    cut: CancellationToken,
+    cut: Cut,
     drain: Duration,
 }
 
@@ -75,7 +78,7 @@ impl Gateway {
     /// The link is gone already, or what an earlier run left can't be looked at.
     pub async fn start(config: GatewayConfig, link: GatewayEnd) -> anyhow::Result<Self> {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let (connections, cut) = (TaskTracker::new(), CancellationToken::new());
+        let (connections, cut) = (TaskTracker::new(), Cut::default());
         let backend = Arc::new(config.backend);
         let agent_address = config.agent_listener.local_addr().context("cannot tell where agents dial in")?;
         let agents = Agents::start(
@@ -137,7 +140,7 @@ impl Gateway {
             }
         }));
         tasks.spawn(stop.clone().run_until_cancelled_owned(report(board, agents.clone(), link.send.clone())));
-        tasks.spawn(report_traffic(counters, agents, link.send.clone(), cut.clone()));
+        tasks.spawn(report_traffic(counters, agents, link.send.clone(), cut.token().clone()));
         let drain = config.drain;
         Ok(Self { agent_address, backend, link: link.send, tasks, stop, connections, cut, drain })
     }
@@ -171,7 +174,7 @@ impl Gateway {
         if !self.connections.is_empty() {
             warn!(connections = self.connections.len(), "connections were cut");
         }
-        self.cut.cancel();
+        self.cut.make();
         if tokio::time::timeout(STOP_WITHIN, self.connections.wait()).await.is_err() {
             warn!("some connections did not end in time");
         }

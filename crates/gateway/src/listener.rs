@@ -17,7 +17,7 @@ use tracing::{Instrument, debug, debug_span, info, warn};
 use wicketgate_model::{FailureReason, Generation, IngressPort, ProxyProtocol, ShareId, ShareOptions};
 use wicketgate_session::{
     carrier::Early,
-    keepalive::{keepalive, spread},
+    cut::Cut,
     unended::{self, Unended},
 };
 
@@ -30,8 +30,6 @@ use crate::{
 
 /// When `accept` fails for want of descriptors or memory, trying again at once would only burn a core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// A client whose host has vanished is found within three times this.
-const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// A share that is served, whichever tunnel serves it: the same over all its updates.
 #[derive(Debug)]
@@ -41,18 +39,13 @@ pub(crate) struct Served {
     options: RwLock<Arc<ShareOptions>>,
     connections: Arc<Room>,
     /// Ends all of the share's connections: it was deleted.
-    cut: CancellationToken,
+    cut: Cut,
 }
 
 impl Served {
     /// Its connections end with `cut`, too.
-    pub(crate) fn new(share: ShareId, cut: &CancellationToken) -> Arc<Self> {
-        Arc::new(Self {
-            share,
-            options: RwLock::default(),
-            connections: Arc::default(),
-            cut: cut.child_token(),
-        })
+    pub(crate) fn new(share: ShareId, cut: &Cut) -> Arc<Self> {
+        Arc::new(Self { share, options: RwLock::default(), connections: Arc::default(), cut: cut.child() })
     }
 
     /// Connections that were admitted go on with the options of their time.
@@ -65,7 +58,7 @@ impl Served {
     }
 
     pub(crate) fn cut(&self) {
-        self.cut.cancel();
+        self.cut.make();
     }
 }
 
@@ -145,7 +138,7 @@ impl Listener {
         serving: Serving,
     ) -> io::Result<Self> {
         let socket = TcpListener::from_std(socket)?;
-        let accepting = serving.served.cut.child_token();
+        let accepting = serving.served.cut.token().child_token();
         let span = debug_span!("share", share.id = %serving.served.share, port = %port);
         let tasks = serving.tasks.clone();
         let accept = accept(socket, serving).instrument(span);
@@ -183,8 +176,14 @@ async fn accept(socket: TcpListener, serving: Serving) {
                         // Boxed, since each future around it holds it twice: as it was given, and as it is run. That
                         // would be 10 KiB of every connection.
                         let connection = Box::pin(connection(client, address, admitted, serving.clone()));
-                        let connection = cut.run_until_cancelled_owned(connection).in_current_span();
-                        serving.connections.spawn(connection);
+                        let connection = async move {
+                            tokio::select! {
+                                biased;
+                                () = cut.made() => {}
+                                () = connection => {}
+                            }
+                        };
+                        serving.connections.spawn(connection.in_current_span());
                     }
                     Err(reason) => {
                         serving.counters.fail(reason);
@@ -221,13 +220,10 @@ async fn connection(mut client: Unended, address: SocketAddr, admitted: Admitted
     let Serving { served, counters, agents, .. } = serving;
     let Admitted { options, _places } = admitted;
     let accepted = Instant::now();
-    let preface = spread(client.tcp(), KEEPALIVE).and_then(|()| match options.proxy_protocol {
-        Some(ProxyProtocol::V2) => Ok(proxy_protocol::header(address, client.tcp().local_addr()?)),
-        None => Ok(Vec::new()),
-    });
-    let preface = match preface {
-        Ok(preface) => preface,
-        Err(error) => return debug!(%error, "a connection ended before it was served"),
+    let preface = match options.proxy_protocol.map(|ProxyProtocol::V2| client.tcp().local_addr()) {
+        None => Vec::new(),
+        Some(Ok(local)) => proxy_protocol::header(address, local),
+        Some(Err(error)) => return debug!(%error, "a connection ended before it was served"),
     };
     match agents.open(served.share, address, Early::new(preface, client.tcp())).await {
         Ok(stream) => {
@@ -244,10 +240,9 @@ async fn connection(mut client: Unended, address: SocketAddr, admitted: Admitted
     }
 }
 
-/// How the connections of a socket that is about to listen are to be: Linux has them inherit it, and five calls for each are
-/// saved.
+/// How the connections of a socket that is about to listen are to be: Linux has them inherit it, and two calls for each
+/// are saved.
 pub(crate) fn prepare(listener: &socket2::Socket) -> io::Result<()> {
     unended::listens(listener)?;
-    listener.set_tcp_nodelay(true)?;
-    keepalive(listener, KEEPALIVE)
+    listener.set_tcp_nodelay(true)
 }

@@ -25,6 +25,8 @@ use wicketgate_model::{
 
 use peer_log::PeerLog;
 
+use wicketgate_session::cut::Cut;
+
 use crate::{
     agents::Agents,
     board::{Board, ListenerSeen},
@@ -90,7 +92,7 @@ pub(crate) struct Surroundings {
     /// Connections run here; they outlive the tunnel's own task.
     pub(crate) connections: TaskTracker,
     /// Ends them.
-    pub(crate) cut: CancellationToken,
+    pub(crate) cut: Cut,
 }
 
 /// When to try again. Each failure in a row doubles the pause.

@@ -20,17 +20,13 @@ const PROBES: u32 = 9;
 static TURN: AtomicU64 = AtomicU64::new(0);
 
 /// Probes begin after a silence between `after` and twice that; whoever has not answered within three times `after` is
-/// taken for dead. A listener hands all of it down to its connections, which then have to be [`spread`].
+/// taken for dead.
 pub fn keepalive(tcp: &impl AsFd, after: Duration) -> io::Result<()> {
-    let keepalive = TcpKeepalive::new().with_interval(after / (PROBES + 1)).with_retries(PROBES);
-    SockRef::from(tcp).set_tcp_keepalive(&keepalive)?;
-    spread(tcp, after)
-}
-
-/// For a connection that has the rest from its listener.
-pub fn spread(tcp: &impl AsFd, after: Duration) -> io::Result<()> {
     let turn = TURN.fetch_add(1, Ordering::Relaxed) % after.as_secs().max(1);
-    let keepalive = TcpKeepalive::new().with_time(after + Duration::from_secs(turn));
+    let keepalive = TcpKeepalive::new()
+        .with_time(after + Duration::from_secs(turn))
+        .with_interval(after / (PROBES + 1))
+        .with_retries(PROBES);
     SockRef::from(tcp).set_tcp_keepalive(&keepalive)
 }
 

@@ -8,6 +8,7 @@ mod buffer;
 pub mod ca;
 pub mod carrier;
 pub mod control;
+pub mod cut;
 pub mod enrolment_code;
 pub mod frame;
 pub mod identity;

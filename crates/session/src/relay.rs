@@ -12,6 +12,7 @@ mod to_carrier;
 
 use crate::{
     carrier::{Carrier, CarrierError},
+    cut::Cut,
     tls::TlsStream,
     unended::Unended,
 };
@@ -33,6 +34,10 @@ use tokio::{
 /// How long a stream may rest once one side has ended. While both are open it may rest for ever, unless it was given
 /// a limit: databases' pools do, and keepalive finds the dead.
 pub const HALF_CLOSED_IDLE: Duration = Duration::from_secs(60);
+/// A connection's peer whose host has vanished is found within three times this.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+/// A connection that has lasted so long is to be probed: for the short ones, setting it would be work in vain.
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// Where a relay counts payload, as it is handed on.
 #[derive(Debug, Clone, Copy)]
@@ -53,20 +58,20 @@ pub enum Broken {
     #[error("nothing came for {}s", .0.as_secs())]
     Idle(Duration),
     #[error("the stream was cut")]
-    Cancelled,
+    Cut,
 }
 
 /// Relays until both sides have ended, and gives the carrier back for the next stream. After `idle` without a byte
-/// either way, and when `cancel` is ready, the stream is cut.
+/// either way, and with `cut`, the stream is cut.
 pub async fn relay(
     mut tcp: Unended,
     mut carrier: Carrier,
     counters: Counters<'_>,
     idle: Option<Duration>,
-    cancel: impl Future<Output = ()>,
+    cut: &Cut,
 ) -> Result<Carrier, Broken> {
     let pace = Pace::new();
-    let end = both_ways(tcp.tcp(), &mut carrier, counters, &pace, idle, cancel).await;
+    let end = both_ways(tcp.tcp(), &mut carrier, counters, &pace, idle, cut).await;
     let Err(broken) = end else {
         tcp.end();
         return Ok(carrier);
@@ -131,7 +136,7 @@ async fn both_ways(
     counters: Counters<'_>,
     pace: &Pace,
     idle: Option<Duration>,
-    cancel: impl Future<Output = ()>,
+    cut: &Cut,
 ) -> Result<(), Broken> {
     let TlsStream { tcp: wire, keys, seal, input, .. } = &mut *carrier.stream;
     let keys = &*keys;
@@ -148,7 +153,7 @@ async fn both_ways(
         from_carrier(&mut carrier_in, input, keys, &mut tcp_out, counters.from_carrier, pace).await?;
         if pace.end() { Ok(()) } else { Err(watch_carrier(&mut carrier_in, input, keys).await) }
     };
-    let (mut up, mut down, mut cancel) = (pin!(up), pin!(down), pin!(cancel));
+    let (mut up, mut down, mut cut) = (pin!(up), pin!(down), pin!(cut.made()));
     let half_closed_idle = idle.map_or(HALF_CLOSED_IDLE, |idle| idle.min(HALF_CLOSED_IDLE));
     let mut rest = pin!(sleep_until(Instant::now() + half_closed_idle));
     let (mut up_first, mut half_closed) = (false, false);
@@ -176,7 +181,7 @@ async fn both_ways(
                 rest.as_mut().reset(until);
             }
         }
-        cancel.as_mut().poll(cx).map(|()| Err(Broken::Cancelled))
+        cut.as_mut().poll(cx).map(|()| Err(Broken::Cut))
     })
     .await
 }

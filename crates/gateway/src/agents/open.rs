@@ -165,8 +165,7 @@ impl Stream {
             return Err(Broken::Tcp(error));
         }
         let counters = Counters { to_carrier: rx, from_carrier: tx };
-        let cut = active.seat.cut.clone();
-        let carrier = relay(client, carrier, counters, idle, cut.cancelled_owned()).await?;
+        let carrier = relay(client, carrier, counters, idle, &active.seat.cut).await?;
         agents.park(active.agent, carrier);
         Ok(())
     }
@@ -237,7 +236,7 @@ impl Agents {
             let mut carrier = self.take_carrier(pick, deadline).await?;
             let until = deadline.min(Instant::now() + ANSWER_WITHIN);
             let answer = tokio::select! {
-                () = active.seat.cut.cancelled() => {
+                () = active.seat.cut.made() => {
                     return Err(failure(DialFailureReason::NoAgent, "the agent was barred"));
                 }
                 answer = timeout_at(until, carrier.open(&open, early)) => answer,

@@ -30,6 +30,7 @@ use wicketgate_model::{
 use wicketgate_session::{
     carrier::Carrier,
     control::{ASSIGNMENTS_PER_MESSAGE, ToAgent},
+    cut::Cut,
     link::ConnectedAgent,
 };
 
@@ -99,7 +100,7 @@ struct Connected {
 /// What lives on over an agent's connections: its streams.
 #[derive(Default)]
 pub(super) struct Seat {
-    pub(super) cut: CancellationToken,
+    pub(super) cut: Cut,
     pub(super) active: AtomicUsize,
     /// The most and the fewest at a time since the pool was tended.
     most: AtomicUsize,
@@ -179,7 +180,7 @@ impl Roster {
             self.disconnect(agent, session);
         }
         if let Some(seat) = self.seats.remove(&agent) {
-            seat.cut.cancel();
+            seat.cut.make();
         }
     }
 

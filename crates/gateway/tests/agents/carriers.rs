@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use wicketgate_session::{
     carrier::Early,
     control::{Control, FromAgent, ToAgent},
+    cut::Cut,
     tls::{Accepted, GatewayIdentity},
 };
 
@@ -76,7 +77,7 @@ async fn a_gateway_that_has_no_place_for_carriers_is_not_stormed() {
     let count = Arc::clone(&ended);
     let gateway = tokio::spawn(async move { refuse_carriers(listener, identity, count).await });
     let stop = CancellationToken::new();
-    let task = tokio::spawn(wicketgate_agent::run(config, stop.clone(), CancellationToken::new()));
+    let task = tokio::spawn(wicketgate_agent::run(config, stop.clone(), Cut::default()));
     soon("the first carriers", async {
         while ended.load(Ordering::Relaxed) < 8 {
             tokio::time::sleep(Duration::from_millis(5)).await;

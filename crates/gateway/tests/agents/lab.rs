@@ -28,6 +28,7 @@ use wicketgate_model::{
 use wicketgate_session::{
     ca::Ca,
     carrier::Early,
+    cut::Cut,
     enrolment_code::{EnrolmentCode, secret_hash},
     identity::{AgentIdentity, Identity},
     key::PrivateKey,
@@ -105,7 +106,7 @@ impl Lab {
         let task = tokio::spawn(wicketgate_agent::run(
             self.config(state, code, allow),
             stop.clone(),
-            CancellationToken::new(),
+            Cut::default(),
         ));
         RunningAgent { stop, task }
     }

@@ -61,7 +61,8 @@ async fn relayed_with(idle: Option<Duration>) -> (TcpStream, Far, Relay) {
     let (client, inner) = connected().await;
     let (near, far) = pair().await;
     let counters = Counters { to_carrier: &COUNTED, from_carrier: &COUNTED };
-    let relay = tokio::spawn(relay(Unended::new(inner), near, counters, idle, std::future::pending()));
+    let relay =
+        tokio::spawn(async move { relay(Unended::new(inner), near, counters, idle, &Cut::default()).await });
     (client, Far(far), relay)
 }
 
@@ -182,8 +183,10 @@ async fn a_stream_at_rest_holds_no_buffer_and_a_long_one_arrives_whole() {
     let (near, far) = pair().await;
     let (target, outer) = connected().await;
     let counters = Counters { to_carrier: &COUNTED, from_carrier: &COUNTED };
-    let near = tokio::spawn(relay(Unended::new(inner), near, counters, None, std::future::pending()));
-    let far = tokio::spawn(relay(Unended::new(outer), far, counters, None, std::future::pending()));
+    let near =
+        tokio::spawn(async move { relay(Unended::new(inner), near, counters, None, &Cut::default()).await });
+    let far =
+        tokio::spawn(async move { relay(Unended::new(outer), far, counters, None, &Cut::default()).await });
     // Of a length that fills records and buffers and leaves a rest; no two blocks alike.
     let bytes: Vec<u8> =
         (0..3_000_017u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()).collect();
@@ -206,4 +209,25 @@ async fn a_stream_at_rest_holds_no_buffer_and_a_long_one_arrives_whole() {
         let carrier = relay.await.unwrap().unwrap();
         assert!(carrier.stream.input.is_empty() && carrier.stream.input.holds_nothing());
     }
+}
+
+/// Its options are those of the relay's end: a clone of the socket shows them.
+#[tokio::test]
+async fn a_connection_that_lasts_is_probed() {
+    let (_client, inner) = connected().await;
+    let (near, _far) = pair().await;
+    let shown = socket2::SockRef::from(&inner).try_clone().unwrap();
+    let relay = tokio::spawn(async move {
+        let counters = Counters { to_carrier: &COUNTED, from_carrier: &COUNTED };
+        relay(Unended::new(inner), near, counters, None, &Cut::default()).await
+    });
+    assert!(!shown.keepalive().unwrap());
+    let probed = async {
+        while !shown.keepalive().unwrap() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(10 * SETTLED, probed).await.unwrap();
+    assert!((KEEPALIVE..2 * KEEPALIVE).contains(&shown.tcp_keepalive_time().unwrap()));
+    relay.abort();
 }

@@ -3,7 +3,7 @@
 //! Invariant: a record that was begun is written whole, or the carrier is of no use any more; `mid_record` says when.
 
 use super::{
-    Broken, Pace,
+    Broken, KEEPALIVE, Pace, SETTLED,
     gather::{GATHER, Gather},
     lost,
 };
@@ -11,6 +11,7 @@ use crate::{
     buffer::{Buffer, SLOTS},
     carrier::BARE,
     frame::{Kind, MAX_DATA},
+    keepalive::keepalive,
     tls::{Keys, RECORD_HEADER, SLOT, Seal},
 };
 use std::{
@@ -18,7 +19,7 @@ use std::{
     future::poll_fn,
     io::{self, IoSliceMut},
     ops::Range,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::atomic::{AtomicU64, Ordering},
     task::{Context, Poll},
 };
@@ -39,8 +40,17 @@ pub(super) async fn to_carrier(
 ) -> Result<(), Broken> {
     let mut buffer = Buffer::default();
     let (mut slots, mut gather) = (1, Gather::default());
+    let (mut settled, mut is_settled) = (pin!(sleep(SETTLED)), false);
     loop {
-        let n = poll_fn(|cx| poll_slots(tcp, &mut buffer, slots, cx)).await.map_err(Broken::Tcp)?;
+        let read = poll_fn(|cx| {
+            if !is_settled && settled.as_mut().poll(cx).is_ready() {
+                is_settled = true;
+                // Fails only where the connection is gone already.
+                let _ = keepalive(tcp.as_ref(), KEEPALIVE);
+            }
+            poll_slots(tcp, &mut buffer, slots, cx)
+        });
+        let n = read.await.map_err(Broken::Tcp)?;
         pace.mid_record.store(true, Ordering::Relaxed);
         if let Some(update) = seal.key_update(keys).map_err(lost)? {
             carrier.write_all(&update).await.map_err(lost)?;

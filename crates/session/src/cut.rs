@@ -1,0 +1,108 @@
+//! Ending many connections at once.
+//!
+//! Invariant: whoever waits for it finds out at every poll by a load, and no connection takes a lock that others take, too:
+//! a [`CancellationToken`] alone would take two, in every one of them, for every byte that it carries.
+
+use std::{
+    future::poll_fn,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Poll, Waker},
+};
+use tokio_util::sync::CancellationToken;
+
+/// See the module. Clones are one and the same.
+#[derive(Debug, Clone, Default)]
+pub struct Cut(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    made: AtomicBool,
+    parent: Option<Cut>,
+    token: CancellationToken,
+}
+
+impl Cut {
+    /// One that is made by itself, and with this one.
+    pub fn child(&self) -> Self {
+        let token = self.token().child_token();
+        Self(Arc::new(Inner { made: AtomicBool::new(false), parent: Some(self.clone()), token }))
+    }
+
+    pub fn make(&self) {
+        self.0.made.store(true, Ordering::Release);
+        self.0.token.cancel();
+    }
+
+    /// For what happens seldom.
+    pub fn token(&self) -> &CancellationToken {
+        &self.0.token
+    }
+
+    fn is_made(&self) -> bool {
+        self.0.made.load(Ordering::Acquire) || self.0.parent.as_ref().is_some_and(Self::is_made)
+    }
+
+    /// Ready once it is made.
+    pub async fn made(&self) {
+        let mut cancelled = pin!(self.0.token.cancelled());
+        let mut waker: Option<Waker> = None;
+        poll_fn(|cx| {
+            if self.is_made() {
+                return Poll::Ready(());
+            }
+            // Who has left its waker is woken, and needs to ask no more.
+            if waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                return Poll::Pending;
+            }
+            waker = Some(cx.waker().clone());
+            cancelled.as_mut().poll(cx)
+        })
+        .await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{task::Context, time::Duration};
+    use tokio::time::timeout;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    #[tokio::test]
+    async fn all_that_wait_are_woken_by_it_or_its_parent() {
+        for by_parent in [false, true] {
+            let parent = Cut::default();
+            let (cut, other) = (parent.child(), parent.child());
+            let waiting: Vec<_> = (0..10)
+                .map(|_| {
+                    let cut = cut.clone();
+                    tokio::spawn(async move { cut.made().await })
+                })
+                .collect();
+            tokio::task::yield_now().await;
+            if by_parent { &parent } else { &cut }.make();
+            for one in waiting {
+                timeout(SOON, one).await.unwrap().unwrap();
+            }
+            timeout(SOON, cut.made()).await.unwrap();
+            assert_eq!((other.is_made(), other.token().is_cancelled()), (by_parent, by_parent));
+        }
+    }
+
+    #[tokio::test]
+    async fn who_moves_to_another_task_is_woken_there() {
+        let cut = Cut::default();
+        let waits = cut.clone();
+        let mut made = Box::pin(async move { waits.made().await });
+        assert!(made.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        let there = tokio::spawn(made);
+        tokio::task::yield_now().await;
+        cut.make();
+        timeout(SOON, there).await.unwrap().unwrap();
+    }
+}
