@@ -20,6 +20,7 @@ mod kernel_esp;
 mod libreswan;
 mod mtu;
 mod nat;
+mod origin;
 mod overlapping;
 mod problems;
 mod restart;

@@ -4,6 +4,7 @@
 //! and adopts what an earlier run of the same instance left. Dropping a [`Backend`] leaves every tunnel as it is.
 
 mod off;
+mod origin;
 mod probe;
 mod strongswan;
 
@@ -89,6 +90,17 @@ pub enum IpsecError {
          for development without IPsec"
     )]
     NotRoot,
+    #[error(
+        "this process has mounts of its own (by `ip netns exec`, `unshare --mount` or a sandbox of a service), where \
+         nobody else would see the tunnels' namespaces: run it in those of the machine; in the network namespace NAME \
+         with `nsenter --net=/run/netns/NAME wicketgate`"
+    )]
+    OwnMounts,
+    #[error(
+        "what the last run left is in another network namespace: run it there, with `nsenter --net={} wicketgate`", 
+        .0.display()
+    )]
+    Elsewhere(PathBuf),
     #[error("{program} is missing: install {package} (Debian: apt-get install {package})")]
     Missing { program: &'static str, package: &'static str },
     #[error(

@@ -118,13 +118,6 @@ impl Namespace {
         std::fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|m| m.ino() == self.inode)
     }
 
-    /// The processes inside, of any thread group.
-    pub(crate) fn processes(&self) -> Vec<i32> {
-        let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-        let pids = entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok());
-        pids.filter(|&pid| self.holds(pid)).collect()
-    }
-
     /// Runs `work` on a thread of its own inside, and waits for it. For quick work: it blocks.
     pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
         std::thread::scope(|scope| {

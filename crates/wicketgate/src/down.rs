@@ -10,7 +10,8 @@ use crate::data_dir::DataDir;
 
 #[derive(Debug, Args)]
 pub(crate) struct Down {
-    /// The data directory of the `up` that is to be undone. It must not be running.
+    /// The data directory of the `up` that is to be undone. It must not be running, and is undone in the network
+    /// namespace that it ran in.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/wicketgate", env = "WICKETGATE_DATA_DIR")]
     data_dir: PathBuf,
 }

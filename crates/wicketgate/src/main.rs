@@ -25,9 +25,11 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Run the server and a gateway in one process, with an embedded database.
+    /// Run the server and a gateway in one process, with an embedded database. In a network namespace: by
+    /// `nsenter --net=/run/netns/NAME`, not `ip netns exec`, which hides the tunnels' namespaces from everybody else.
     Up(Box<up::Up>),
-    /// Remove what `up` left running: IKE daemons, namespaces and firewall rules. The data stays.
+    /// Remove what `up` left running: IKE daemons, namespaces and firewall rules. The data stays. Run it in the network
+    /// namespace that `up` ran in.
     Down(down::Down),
     /// Show the product working on this machine: two sites, real IPsec, real traffic.
     Demo(demo::Demo),

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use super::{IpsecError, IpsecMode};
+use super::{IpsecError, IpsecMode, origin};
 use crate::netns::{Namespace, NetnsError, guard::EspPath, tool};
 
 /// Where Debian and its kin install the IKE daemon.
@@ -23,6 +23,9 @@ const CAP_SYS_ADMIN: u64 = 1 << 21;
 pub(super) fn preflight() -> Result<(), IpsecError> {
     if !is_privileged().unwrap_or(false) {
         return Err(IpsecError::NotRoot);
+    }
+    if origin::has_own_mounts() {
+        return Err(IpsecError::OwnMounts);
     }
     let installed = |program| {
         let path = std::env::var_os("PATH").unwrap_or_default();

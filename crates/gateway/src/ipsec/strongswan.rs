@@ -33,7 +33,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 use wicketgate_model::{ConnectionState, PeerCidr, Problem, Reason, TunnelDesired, TunnelId};
 
-use super::{IpsecConfig, IpsecError, Place, Report, Tunnel, probe};
+use super::{IpsecConfig, IpsecError, Place, Report, Tunnel, origin, probe};
 use crate::netns::{
     Namespace, NetnsError,
     guard::{self, EspPath},
@@ -123,6 +123,7 @@ impl Strongswan {
             io::ErrorKind::WouldBlock => IpsecError::InUse(state_dir.clone()),
             _ => state_dir_error(e),
         })?;
+        origin::settle(&state_dir)?;
         let instance = instance(&state_dir).map_err(state_dir_error)?;
         let esp = probe::esp(mode, &format!("{instance:04x}")).await?;
 
@@ -222,7 +223,9 @@ impl Strongswan {
         for id in left.chain(running) {
             self.remove(id).await?;
         }
-        if self.steering.purge().await.map_err(io::Error::other)? {
+        let is_as_it_was = self.steering.purge().await.map_err(io::Error::other)?;
+        origin::leave(&self.state_dir)?;
+        if is_as_it_was {
             // The next start asks the host again.
             let removed = std::fs::remove_file(self.state_dir.join(FORWARDING));
             return removed.or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) });
@@ -343,8 +346,10 @@ impl Strongswan {
     /// Leaves nothing of a slot.
     async fn clear(&self, slot: u16) -> Result<(), NetnsError> {
         let name = self.namespace(slot);
-        if let Some(namespace) = Namespace::open(&name)? {
-            self.home(slot, namespace).stop().await?;
+        match Namespace::open(&name)? {
+            Some(namespace) => self.home(slot, namespace).stop().await?,
+            // Its name is gone, or was made in mounts that are somebody else's. It goes with its last process.
+            None => charon::end(&self.dir(slot)).await?,
         }
         self.steering.release(LinkAddresses::of(self.instance, slot).inside).await?;
         link::remove(&self.link(slot)).await?;
@@ -477,7 +482,7 @@ fn write_record(dir: &Path, record: &Record) -> Result<(), String> {
 }
 
 /// Writes a file whole or not at all.
-fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
+pub(super) fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("new");
     let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
     file.write_all(contents)?;

@@ -9,7 +9,7 @@ use std::{
     io::{self, Write as _},
     os::{
         fd::{AsRawFd as _, OwnedFd},
-        unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+        unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -60,7 +60,7 @@ pub(super) struct Charon {
 
 impl Home {
     fn run(&self) -> PathBuf {
-        self.dir.join("run")
+        run(&self.dir)
     }
 
     /// The charon that is running here, if it has the configuration that it should have and answers. Any other one
@@ -115,14 +115,7 @@ impl Home {
             Charon { process, child: None, run: self.open_run()? }.stop().await;
         }
         // What no file tells of: a start that was cut short.
-        for pid in self.namespace.processes() {
-            let is_charon =
-                std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == Path::new(CHARON));
-            if is_charon && let Some(process) = open(pid).filter(|_| self.namespace.holds(pid)) {
-                let _ = pidfd_send_signal(&process, Signal::KILL);
-            }
-        }
-        Ok(())
+        end(&self.dir).await
     }
 
     fn process(&self) -> Result<Option<AsyncFd<OwnedFd>>, NetnsError> {
@@ -133,9 +126,7 @@ impl Home {
     }
 
     fn open_run(&self) -> Result<OwnedFd, NetnsError> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::open(self.run(), flags, Mode::empty())
-            .map_err(|e| NetnsError::io("open the IKE daemon's directory")(e.into()))
+        open_run(&self.dir)
     }
 
     /// A stale pid file keeps a charon from starting, and a stale socket looks like one that listens.
@@ -188,6 +179,39 @@ impl Charon {
             tracing::warn!(%error, "could not wait for an IKE daemon that ended");
         }
     }
+}
+
+/// Ends every charon that has a daemon's directory for its `/run`, whatever namespace it is in.
+pub(super) async fn end(dir: &Path) -> Result<(), NetnsError> {
+    let inode = |path: &Path| std::fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
+    // By a directory that is gone, nothing is found.
+    let Some(own) = inode(&run(dir)) else { return Ok(()) };
+    let entries = std::fs::read_dir("/proc").map_err(NetnsError::io("list the processes"))?;
+    for pid in entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()) {
+        let proc = PathBuf::from(format!("/proc/{pid}"));
+        let is_ours = || {
+            std::fs::read_link(proc.join("exe")).is_ok_and(|exe| exe == Path::new(CHARON))
+                && inode(&proc.join("root/run")) == Some(own)
+        };
+        // Looked at again after it was opened: the number may be another process's by then.
+        if is_ours()
+            && let Some(process) = open(pid).filter(|_| is_ours())
+        {
+            let process = watch(process).map_err(NetnsError::io("watch the IKE daemon"))?;
+            Charon { process, child: None, run: open_run(dir)? }.stop().await;
+        }
+    }
+    Ok(())
+}
+
+fn run(dir: &Path) -> PathBuf {
+    dir.join("run")
+}
+
+fn open_run(dir: &Path) -> Result<OwnedFd, NetnsError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(run(dir), flags, Mode::empty())
+        .map_err(|e| NetnsError::io("open the IKE daemon's directory")(e.into()))
 }
 
 /// A pidfd is readable once its process has ended.

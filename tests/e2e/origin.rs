@@ -1,0 +1,67 @@
+//! Where `wicketgate up` ran, `wicketgate down` finds all that it left; elsewhere it removes nothing, and says where.
+
+use std::{
+    path::Path,
+    process::{Command, Output},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::harness::{PATIENCE, World, gateway_options, lab, wicketgate_executable};
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// What of the tunnels can be seen from anywhere.
+fn left(world: &World) -> Result<(String, usize)> {
+    let rules = world.outside.command("nft").args(["list", "tables"]).output()?;
+    Ok((String::from_utf8(rules.stdout)?, world.tunnel_namespaces()?.len()))
+}
+
+#[test]
+fn down_is_for_where_up_ran_and_says_where_that_is() -> Result<()> {
+    let mut world = World::with_sites(2)?;
+    world.tunnel(0)?;
+    let second = world.tunnel(1)?;
+    let lost = world.tunnel_namespace(&second)?;
+    world.gateway.process.stop(PATIENCE)?;
+    let before = left(&world)?;
+    ensure!(before.0.contains("table ip wicketgate-") && before.1 == 2, "{before:?}");
+
+    let data = world.gateway.data.clone();
+    let down = ["down".as_ref(), "--data-dir".as_ref(), data.as_os_str()];
+    let elsewhere = Command::new(wicketgate_executable()).args(down).output()?;
+    let here = format!("`nsenter --net=/run/netns/{} wicketgate`", world.outside.name());
+    ensure!(!elsewhere.status.success() && said(&elsewhere).contains(&here), "{}", said(&elsewhere));
+    ensure!(left(&world)? == before, "something was removed from elsewhere");
+
+    // A namespace that nobody can name any more is found by the daemon in it.
+    let pids = Command::new("ip").args(["netns", "pids", lost.name()]).output()?;
+    let daemon: u32 = String::from_utf8(pids.stdout)?.trim().parse().context("not one daemon")?;
+    ensure!(Command::new("ip").args(["netns", "del", lost.name()]).status()?.success());
+    let path = wicketgate_executable().display().to_string();
+    let there = world.outside.command(&path).args(down).output()?;
+    ensure!(there.status.success(), "{}", said(&there));
+    let exe = format!("/proc/{daemon}/exe");
+    ensure!(Path::new(&exe).read_link().is_err(), "a daemon is left where no name leads to");
+    ensure!(left(&world)? == (String::new(), 0), "{:?}", left(&world)?);
+
+    world.restart()?;
+    world.end()
+}
+
+#[test]
+fn up_does_not_start_where_nobody_else_would_see_its_tunnels() -> Result<()> {
+    let lab = lab()?;
+    let namespace = lab.namespace("gw")?;
+    let options = gateway_options(&namespace, "auto", "info");
+    let data = lab.path("data");
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", namespace.name()]).arg(options.executable);
+    command.args(["up".as_ref(), "--data-dir".as_ref(), data.as_os_str()]);
+    let refused = command.output()?;
+    ensure!(!refused.status.success() && said(&refused).contains("nsenter --net="), "{}", said(&refused));
+    ensure!(!data.exists(), "it wrote something before it looked");
+    lab.remove()
+}
