@@ -60,6 +60,9 @@ pub(super) async fn patch(
     let row = find(&state, &at, id.parse(Kind::Environment)?).await?;
     let name = environment::name(&row, body.object()?)?;
     let act = checked(&state, &at, &wanted, &row).await?;
+    if name == row.name {
+        return answer(&state, format, StatusCode::OK, row).await;
+    }
     let done = state.store.rename_environment(at.id(), row.id, &name, &act).await;
     done.map_err(refused(Kind::Environment, row.id))?;
     let row = find(&state, &at, row.id).await?;

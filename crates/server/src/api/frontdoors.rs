@@ -70,6 +70,9 @@ pub(super) async fn patch(
         at.need(Scope::Admin)?;
     }
     let act = checked(&state, &at, &wanted)?;
+    if spec == at.frontdoor.spec() {
+        return Ok(answer(format, StatusCode::OK, at.frontdoor));
+    }
     let row = state.store.replace_frontdoor(at.id(), &spec, &act).await;
     Ok(answer(format, StatusCode::OK, row.map_err(|e| refused(&at, e))?))
 }

@@ -158,7 +158,11 @@ async fn change(
         must_be_live(&row)?;
         let spec = share::spec(&state.store, at.id(), body(&row)).await?;
         let (act, generation) = (state.act(&at.principal), row.generation);
-        wanted.hold_for(&Share::of(row))?;
+        wanted.hold_for(&Share::of(row.clone()))?;
+        if spec == row.spec() {
+            // It is that already: no write, no record, no event.
+            return Ok(answer(format, StatusCode::ACCEPTED, row));
+        }
         match state.store.replace_share(at.id(), id, generation, &spec, &act).await {
             Err(stale @ StoreError::Stale) => last = stale,
             done => {

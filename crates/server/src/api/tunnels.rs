@@ -168,7 +168,11 @@ async fn change(
         let act = state.act(&at.principal);
         let until = act.at + grace.get();
         let generation = row.generation;
-        wanted.hold_for(&Tunnel::of(row, state.gateway_address()))?;
+        wanted.hold_for(&Tunnel::of(row.clone(), state.gateway_address()))?;
+        if spec == row.spec() && action == Action::Update {
+            // It is that already: no write, no record, no event.
+            return Ok(answer(state, format, StatusCode::ACCEPTED, row));
+        }
         let done = state
             .store
             .replace_tunnel(at.id(), id, generation, &spec, &state.pools, until, action, &act)

@@ -144,6 +144,51 @@ async fn a_write_meets_the_state_that_it_names_or_does_nothing() {
     );
 }
 
+/// No generation, no status, no record, no event: who puts back what was read, or sets what is, has changed nothing.
+#[tokio::test]
+async fn a_write_that_changes_nothing_writes_nothing() {
+    let (app, tunnel, site) = TestApp::with_site().await;
+    let body = with(share(&tunnel, &site.z_id, "app-db", 8443), json!({"tags": {"a": "b"}}));
+    let made = app.post("ipsec-shares", body).await.body;
+    let (share_path, tunnel_path) = (at("ipsec-shares", &made), at("ipsec-tunnels", &tunnel));
+    app.settle(&made, Status::Deployed).await;
+    app.settle(&tunnel, Status::Deployed).await;
+    let env_path = format!("environments/{}", site.environment);
+    let name = app.get(&env_path).await.body["name"].clone();
+    let frontdoor_path = format!("/frontdoor/v2/{}", app.frontdoor);
+    let writes = async || app.get("executions?size=1").await.body["totalElements"].clone();
+    let events = async || app.store.events(None, 0, 1000).await.unwrap().len();
+    let before = (writes().await, events().await);
+    for (path, patch) in [
+        (
+            &share_path,
+            json!({"target": format!("tcp://{}", made["target"].as_str().unwrap()), "tags": {"a": "b", "c": null}}),
+        ),
+        (&share_path, json!({"status": "NEW", "id": "another"})),
+        (&tunnel_path, json!({"peerCidr": tunnel["peerCidr"], "initiate": false})),
+        (&env_path, json!({"name": name})),
+        (&frontdoor_path, json!({"ipsecSharesEnabled": true})),
+        (&share_path, json!({})),
+        (&tunnel_path, json!({})),
+        (&env_path, json!({})),
+        (&frontdoor_path, json!({})),
+    ] {
+        let read = app.get(path).await;
+        let done = ask(&app, Method::PATCH, path, ("if-match", &tag(&read)), Some(patch.clone())).await;
+        assert!(done.status.is_success(), "{path} {patch}: {}", done.text);
+        assert_eq!((tag(&done), &done.body), (tag(&read), &read.body), "{path} {patch}");
+        let refused = ask(&app, Method::PATCH, path, ("if-match", "\"x\""), Some(patch)).await;
+        assert_eq!(refused.status, StatusCode::PRECONDITION_FAILED);
+    }
+    for path in [&share_path, &tunnel_path] {
+        let read = app.get(path).await;
+        let put = app.put(path, read.body.clone()).await;
+        assert_eq!((put.status, tag(&put), &put.body), (StatusCode::ACCEPTED, tag(&read), &read.body));
+    }
+    let after = (writes().await, events().await);
+    assert_eq!(after, before);
+}
+
 #[tokio::test]
 async fn of_two_writers_who_saw_the_same_one_wins() {
     let (app, tunnel, site) = TestApp::with_site().await;

@@ -135,8 +135,8 @@ async fn who_does_not_read_is_cut_and_may_come_back() {
     let made = app.post("ipsec-tunnels", tunnel("a", 1)).await.body;
     let mut slow = Reader::new(&app, None).await;
     let path = at("ipsec-tunnels", &made);
-    for _ in 0..200 {
-        assert_eq!(app.patch(&path, json!({"name": "b"})).await.status, StatusCode::ACCEPTED);
+    for n in 0..200 {
+        assert_eq!(app.patch(&path, json!({"name": format!("b{n}")})).await.status, StatusCode::ACCEPTED);
     }
     tokio::time::pause();
     tokio::time::sleep(Duration::from_secs(60)).await;

@@ -1,4 +1,4 @@
-use crate::harness::{TestApp, at, tunnel};
+use crate::harness::{TestApp, at, tunnel, with};
 use axum::http::StatusCode;
 use insta::assert_json_snapshot;
 use serde_json::{Value, json};
@@ -48,7 +48,7 @@ async fn no_write_is_without_a_record() {
     let whole = app.get(&site_tunnel).await.body;
     for (method, path, body, action, kind) in [
         ("PATCH", &*share, json!({"ingressPort": 1}), "UPDATE", "ipsec-share"),
-        ("PUT", &*site_tunnel, whole, "UPDATE", "ipsec-tunnel"),
+        ("PUT", &*site_tunnel, with(whole, json!({"initiate": true})), "UPDATE", "ipsec-tunnel"),
         ("PATCH", &*site_tunnel, json!({"name": "b"}), "UPDATE", "ipsec-tunnel"),
         ("POST", &format!("{site_tunnel}/psk"), json!({}), "ROTATE_KEY", "ipsec-tunnel"),
         ("DELETE", &*share, json!({}), "DELETE", "ipsec-share"),

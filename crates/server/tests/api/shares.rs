@@ -214,7 +214,7 @@ async fn a_changed_share_is_new_until_it_is_deployed_again() {
     for status in [Status::Deployed, Status::Error] {
         app.settle(&made, status).await;
         assert_eq!(app.get(&path).await.body["status"], status.as_str());
-        let changed = app.patch(&path, json!({"target": "10.0.0.9:1"})).await;
+        let changed = app.patch(&path, json!({"tags": {"was": status.as_str()}})).await;
         assert_eq!((changed.status, &changed.body["status"]), (StatusCode::ACCEPTED, &json!("NEW")));
         assert_eq!(changed.body["statusDetail"]["reason"], "Pending");
     }
