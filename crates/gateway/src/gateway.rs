@@ -302,11 +302,14 @@ impl Serving {
         for agent in &steps.unbarred {
             self.around.agents.unbar(*agent);
         }
-        for tunnel in &steps.tunnels {
-            self.set_tunnel(tunnel.id, Some(Arc::clone(tunnel)));
-        }
+        let new: Vec<_> =
+            steps.tunnels.iter().filter_map(|t| self.set_tunnel(t.id, Some(Arc::clone(t)))).collect();
         for share in &steps.shares {
             self.set_share(share);
+        }
+        // With their shares at hand: one that stands as an earlier run left it listens before its daemon has answered.
+        for task in new {
+            self.around.tasks.spawn(task.run());
         }
         for id in &steps.removed_shares {
             self.around.agents.withdraw(*id);
@@ -327,11 +330,12 @@ impl Serving {
         self.desired.apply(steps);
     }
 
-    fn set_tunnel(&mut self, id: TunnelId, tunnel: Option<Arc<TunnelDesired>>) {
+    /// Answers the task of a tunnel that has none yet, to be started.
+    fn set_tunnel(&mut self, id: TunnelId, tunnel: Option<Arc<TunnelDesired>>) -> Option<TunnelTask> {
         self.around.board.expect_tunnel(id, Timestamp::now());
         if let Some(wish) = self.tunnels.get(&id) {
             wish.set_tunnel(tunnel);
-            return;
+            return None;
         }
         // Places are taken in the order in which tunnels are heard of: after a restart, the oldest first. What is only to
         // be removed needs none.
@@ -339,12 +343,13 @@ impl Serving {
         // The wish is there before its task: an empty one means that nothing is to be left.
         let wish = Arc::new(Wish::default());
         wish.set_tunnel(tunnel);
-        self.around.tasks.spawn(TunnelTask::new(id, Arc::clone(&wish), self.around.clone(), place).run());
+        let task = TunnelTask::new(id, Arc::clone(&wish), self.around.clone(), place);
         self.tunnels.insert(id, wish);
         // Shares that were heard of before their tunnel.
         for share in self.desired.shares.values().filter(|share| share.tunnel == id) {
             self.serve(share);
         }
+        Some(task)
     }
 
     fn set_share(&mut self, share: &Arc<ShareDesired>) {
@@ -375,7 +380,9 @@ impl Serving {
         for id in found {
             if !self.tunnels.contains_key(&id) {
                 info!(tunnel.id = %id, "removing what an earlier run left");
-                self.set_tunnel(id, None);
+                if let Some(task) = self.set_tunnel(id, None) {
+                    self.around.tasks.spawn(task.run());
+                }
                 self.tunnels.remove(&id);
             }
         }
