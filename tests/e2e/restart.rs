@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -21,7 +21,7 @@ const TRY: Duration = Duration::from_secs(1);
 
 #[test]
 fn listeners_are_back_at_once_and_tunnels_do_not_notice() -> Result<()> {
-    let mut world = World::with_sites(2)?;
+    let mut world = World::with_sites(3)?;
     greeting(&world.private, world.target(7001), "here")?;
     let (_agent, zid) = world.agent("agent")?;
     let tunnels = [world.tunnel(0)?, world.tunnel(1)?];
@@ -32,9 +32,25 @@ fn listeners_are_back_at_once_and_tunnels_do_not_notice() -> Result<()> {
         sites.push(world.connected_site(n, tunnel)?);
         doors.push(door(tunnel, 9000)?);
     }
+    // One that does not get in.
+    let shut_out = world.tunnel(2)?;
+    let mut stranger = world.site(2)?;
+    let config = world.vpn_config(&shut_out)?;
+    let key = config.lines().find(|l| l.trim().starts_with("secret =")).context("no key")?;
+    stranger.start(&world.lab, &config.replace(key, "    secret = \"another key than the tunnel's\""))?;
+    let path = format!("ipsec-tunnels/{}", text(&shut_out, "id")?);
+    let failed = |t: &Value| t["connection"]["lastError"]["reason"] == "PreSharedKeysDiffer";
+    world.gateway.wait(&world.lab, &path, "refused", PATIENCE, failed)?;
+    stranger.stop()?;
+    let down = |t: &Value| t["connection"]["state"] == "DOWN";
+    world.gateway.wait(&world.lab, &path, "DOWN", PATIENCE, down)?;
+    let all = || tunnels.iter().chain([&shut_out]);
+    let shown: Vec<_> = all().map(|t| how_it_is(&world, t)).collect::<Result<_>>()?;
     let before: Vec<_> = sites.iter().map(|s| s.swanctl(&["--list-sas", "--raw"])).collect::<Result<_>>()?;
     ensure!(ask(&sites[0].namespace, doors[0], PATIENCE)? == "here");
 
+    let second = format!("ipsec-tunnels/{}", text(&tunnels[1], "id")?);
+    let mut carried = world.gateway.api.get(&world.gateway.at(&second))?["connection"]["bytesIn"].clone();
     for is_killed in [false, true] {
         if is_killed {
             world.gateway.process.kill()?;
@@ -60,13 +76,15 @@ fn listeners_are_back_at_once_and_tunnels_do_not_notice() -> Result<()> {
         world.gateway = gateway;
         ensure!(took < LISTENS, "listeners were back after {took:?}\n{}", world.gateway.process.tail());
         world.lab.until("traffic", PATIENCE, || ask(&sites[1].namespace, doors[1], TRY).map(Some))?;
-    }
-    // What a restart is to those who read the history: nothing.
-    for tunnel in &tunnels {
-        let path = world.gateway.at(&format!("ipsec-tunnels/{}/connection-history", text(tunnel, "id")?));
-        let history = world.gateway.api.get(&path)?;
-        let states = history["content"].as_array().into_iter().flatten().map(|c| &c["state"]);
-        ensure!(states.filter(|s| **s != "CONNECTING").collect::<Vec<_>>() == ["UP"], "{history}");
+        // What a restart is to those who read statuses, connections and their history: nothing.
+        // It has looked at them all when it counts what went through one.
+        let is_new = |t: &Value| t["connection"]["bytesIn"] != carried;
+        let counted = world.gateway.wait(&world.lab, &second, "counted anew", PATIENCE, is_new)?;
+        carried = counted["connection"]["bytesIn"].clone();
+        let now: Vec<_> = all().map(|t| how_it_is(&world, t)).collect::<Result<_>>()?;
+        ensure!(now == shown, "{shown:#?} became {now:#?}");
+        let log = std::fs::read_to_string(world.lab.path("log/wicketgate.log"))?;
+        ensure!(!log.contains("ERROR"), "{log}");
     }
     let unique = |sas: &str| -> Vec<String> {
         sas.split_whitespace()
@@ -85,6 +103,15 @@ fn listeners_are_back_at_once_and_tunnels_do_not_notice() -> Result<()> {
         world.gateway.wait(&world.lab, &path, "UP", PATIENCE, up)?;
     }
     world.end()
+}
+
+/// Of a tunnel's connection what does not change by itself.
+fn how_it_is(world: &World, tunnel: &Value) -> Result<[Value; 4]> {
+    let path = format!("ipsec-tunnels/{}", text(tunnel, "id")?);
+    let connection = world.gateway.api.get(&world.gateway.at(&path))?["connection"].clone();
+    let history = world.gateway.api.get(&world.gateway.at(&format!("{path}/connection-history")))?;
+    let [state, since, error] = ["state", "since", "lastError"].map(|key| connection[key].clone());
+    Ok([state, since, error, history["content"].clone()])
 }
 
 /// Starts the gateway again while the tunnels' daemons stand still: it listens before any of them has answered.

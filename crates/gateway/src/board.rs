@@ -183,10 +183,10 @@ impl Board {
     }
 }
 
-/// Right after the gateway's start every agent is away, and most are back in a moment.
+/// Right after the gateway's start every agent is away, and most are back, and have said what they serve, in a moment.
 fn await_agents(problem: Problem) -> Problem {
     match problem.reason {
-        Reason::AgentOffline => {
+        Reason::AgentOffline | Reason::AgentPending => {
             Problem::new(Reason::Pending, "the gateway has just started, and waits for agents")
         }
         _ => problem,

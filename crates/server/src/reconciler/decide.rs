@@ -152,7 +152,10 @@ impl Reconciler {
             let recorded = self.connections.get(id);
             let current = match seen.observed.tunnels.get(id) {
                 Some(tunnel) if is_pending(&tunnel.problem) => return None,
-                Some(tunnel) => tunnel.connection.clone(),
+                Some(tunnel) => match recorded {
+                    Some(before) => tunnel.connection.clone().following(before),
+                    None => tunnel.connection.clone(),
+                },
                 None if lost && recorded.is_some_and(|c| c.state != Default::default()) => {
                     Connection::down(now)
                 }
