@@ -24,16 +24,17 @@ fn a_walk_and_the_agents_tell_how_a_share_is() -> Result<()> {
     let well = world.lab.until("every hop was measured", PATIENCE, || {
         let check = walk()?;
         let hops = check["hops"].as_array().context("no hops")?;
-        Ok(hops.iter().all(|hop| hop["latencyMs"].is_number()).then_some(check))
+        let is_measured = |hop: &Value| hop["latencyMs"].is_number() || hop["state"] == "SKIPPED";
+        Ok(hops.iter().all(is_measured).then_some(check))
     })?;
     let told = states(&well)?;
     let told: Vec<_> = told.iter().map(|(hop, state)| (hop.as_str(), state.as_str())).collect();
     // No IPsec here, so no peer.
     assert_eq!(
         told,
-        [("tunnel", "OK"), ("ikeSa", "FAILED"), ("listener", "OK"), ("agent", "OK"), ("target", "OK")]
+        [("tunnel", "OK"), ("ikeSa", "SKIPPED"), ("listener", "OK"), ("agent", "OK"), ("target", "OK")]
     );
-    assert_eq!((&well["ok"], &well["hops"][1]["reason"]), (&json!(false), &json!("TunnelNotReady")));
+    assert_eq!(well["ok"], true, "{well}");
 
     let agents = world.gateway.list("agents")?;
     let one = agents.first().context("no agent")?;
@@ -51,7 +52,7 @@ fn a_walk_and_the_agents_tell_how_a_share_is() -> Result<()> {
     })?;
     let failed = walk()?;
     assert_eq!(states(&failed)?.pop(), Some(("target".to_owned(), "FAILED".to_owned())));
-    ensure!(text(&failed["hops"][1], "advice").is_ok(), "the first hop that fails advises: {failed}");
+    ensure!(text(&failed["hops"][4], "advice").is_ok(), "the hop that fails advises: {failed}");
 
     agent.process.kill()?;
     let gone = world.lab.until("the agent is OFFLINE", PATIENCE, || {

@@ -38,7 +38,9 @@ pub(super) async fn walk(
     let begin = Instant::now();
     let seen = state.questions.check(share.id).await;
     let took = begin.elapsed();
-    let walked = check::Walked { share: &share, tunnel: &tunnel, read_took, seen, took, at: now() };
+    let has_ipsec = state.gateway.borrow().esp != "off";
+    let walked =
+        check::Walked { share: &share, tunnel: &tunnel, has_ipsec, read_took, seen, took, at: now() };
     let links = check::links(&share);
     let answer = format.one(StatusCode::OK, &check::Check::of(&walked), links);
     // Of this moment, and of no other.

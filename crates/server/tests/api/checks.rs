@@ -59,21 +59,35 @@ async fn a_share_is_looked_at_hop_by_hop() {
     let well = all_well(site.agent);
     assert_json_snapshot!("silent", app.shown(&check(&app, &share, None).await));
     let not_yet = check(&app, &share, Some(well.clone())).await;
-    assert_eq!(states(&not_yet), ["FAILED", "FAILED", "OK", "OK", "OK"]);
+    assert_eq!(states(&not_yet), ["FAILED", "UNKNOWN", "OK", "OK", "OK"]);
     app.settle(&tunnel, Status::Deployed).await;
     let id = tunnel["id"].as_str().unwrap().parse().unwrap();
     let mut connection = Connection::down("2026-01-01T00:00:00Z".parse().unwrap());
+    let unheard = check(&app, &share, Some(well.clone())).await;
+    let advice = unheard.body["hops"][1]["advice"].as_str().unwrap();
+    assert!(advice.contains("UDP 500 and 4500"), "{advice}");
     connection.last_error = Some(ConnectionError {
         reason: Fault::PreSharedKeysDiffer,
-        message: "the pre-shared keys differ: change one".to_owned(),
+        message: "the pre-shared keys, so to say: these, differ: change one".to_owned(),
         since: connection.since,
     });
     app.store.record_connections(&[(id, connection.clone())], jiff::Timestamp::now()).await.unwrap();
     assert_json_snapshot!("peer_is_down", app.shown(&check(&app, &share, Some(well.clone())).await));
     connection.state = ConnectionState::Up;
+    app.store.record_connections(&[(id, connection.clone())], jiff::Timestamp::now()).await.unwrap();
+    let failing = check(&app, &share, Some(well.clone())).await;
+    let up = &failing.body["hops"][1];
+    assert_eq!((&up["state"], &failing.body["ok"]), (&json!("OK"), &json!(true)));
+    assert!(up["message"].as_str().unwrap().contains("its rekeys fail: the pre-shared keys"), "{up}");
+    connection.last_error = None;
     app.store.record_connections(&[(id, connection)], jiff::Timestamp::now()).await.unwrap();
     let good = check(&app, &share, Some(well.clone())).await;
     assert_json_snapshot!("well", app.shown(&good));
+
+    app.gateway.send_modify(|status| status.esp = "off".to_owned());
+    let off = check(&app, &share, Some(well.clone())).await;
+    assert_eq!((&off.body["hops"][1]["state"], &off.body["ok"]), (&json!("SKIPPED"), &json!(true)));
+    app.gateway.send_modify(|status| status.esp = "userland".to_owned());
 
     let problem = |reason| Problem::new(reason, "as the gateway has it");
     let taken =
@@ -99,7 +113,8 @@ async fn a_share_is_looked_at_hop_by_hop() {
         assert_eq!((states(&answer), &answer.body["ok"]), (expected.to_vec(), &json!(false)));
         let hops = answer.body["hops"].as_array().unwrap();
         let advised: Vec<_> = hops.iter().filter(|hop| hop.get("advice").is_some()).cloned().collect();
-        assert_eq!(advised.len(), 1);
+        assert!(advised.iter().all(|hop| hop["state"] == "FAILED"));
+        assert_eq!(advised.len(), expected.iter().filter(|state| **state == "FAILED").count());
         shown.push(advised);
     }
     let shown = Answer { body: json!(shown), ..good };

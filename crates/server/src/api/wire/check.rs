@@ -1,4 +1,4 @@
-//! A walk along a share's path in JSON. The first hop that fails says what to do about it.
+//! A walk along a share's path in JSON. Each hop that fails says what to do about it.
 
 use super::{
     answer::Links,
@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::time::Duration;
-use wicketgate_model::{AgentId, Connection, ConnectionState, Reason, ShareId, Status};
+use wicketgate_model::{AgentId, Connection, ConnectionError, ConnectionState, Reason, ShareId, Status};
 use wicketgate_session::link::ShareCheck;
 use wicketgate_store::{ShareRow, TunnelRow};
 
@@ -19,6 +19,8 @@ use wicketgate_store::{ShareRow, TunnelRow};
 pub(in crate::api) struct Walked<'a> {
     pub(in crate::api) share: &'a ShareRow,
     pub(in crate::api) tunnel: &'a TunnelRow,
+    /// Not with `--ipsec off`.
+    pub(in crate::api) has_ipsec: bool,
     /// To read what the gateway reported last of the tunnel's connection.
     pub(in crate::api) read_took: Duration,
     /// `None`: the gateway did not answer.
@@ -33,7 +35,7 @@ pub(in crate::api) struct Walked<'a> {
 pub(in crate::api) struct Check {
     share_id: ShareId,
     checked_at: Timestamp,
-    /// All hops are.
+    /// All hops are, as far as there is something to look at.
     ok: bool,
     hops: Vec<Hop>,
 }
@@ -52,7 +54,7 @@ struct Hop {
     latency_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     agent_id: Option<AgentId>,
-    /// Of the first hop that is not `OK`.
+    /// Of one that failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     advice: Option<String>,
 }
@@ -64,6 +66,8 @@ enum State {
     Failed,
     /// A hop before it hides it.
     Unknown,
+    /// There is none to be looked at.
+    Skipped,
 }
 
 impl Hop {
@@ -91,13 +95,13 @@ impl Hop {
 impl Check {
     pub(in crate::api) fn of(walked: &Walked<'_>) -> Self {
         let mut hops = vec![tunnel(walked), ike_sa(walked), listener(walked), agent(walked), target(walked)];
-        if let Some(first) = hops.iter_mut().find(|hop| hop.state != State::Ok) {
-            first.advice = Some(advice(first, walked));
+        for failed in hops.iter_mut().filter(|hop| hop.state == State::Failed) {
+            failed.advice = Some(advice(failed, walked));
         }
         Self {
             share_id: walked.share.id,
             checked_at: walked.at,
-            ok: hops.iter().all(|hop| hop.state == State::Ok),
+            ok: hops.iter().all(|hop| matches!(hop.state, State::Ok | State::Skipped)),
             hops,
         }
     }
@@ -125,15 +129,34 @@ fn ike_sa(walked: &Walked<'_>) -> Hop {
     if walked.seen.is_none() {
         return Hop::new(HOP, State::Unknown, "the gateway does not answer");
     }
-    let cause = connection.last_error.map(|e| format!(": {}", e.message)).unwrap_or_default();
+    if !walked.has_ipsec {
+        return Hop::new(
+            HOP,
+            State::Skipped,
+            "not tried, because the gateway runs without IPsec (--ipsec off)",
+        );
+    }
+    let is_ready = walked.tunnel.standing.status == Status::Deployed;
+    let (cause, _) = connection.last_error.as_ref().map(parts).unzip();
+    let but = |what: &str| cause.map_or_else(|| what.to_owned(), |cause| format!("{what}: {cause}"));
     let hop = match connection.state {
-        ConnectionState::Up => Hop::new(HOP, State::Ok, format!("up since {}", connection.since)),
-        ConnectionState::Connecting => Hop::failed(HOP, Reason::TunnelNotReady, format!("being made{cause}")),
-        ConnectionState::Down => {
-            Hop::failed(HOP, Reason::TunnelNotReady, format!("the peer has not connected{cause}"))
+        ConnectionState::Up if cause.is_some() => {
+            Hop::new(HOP, State::Ok, but(&format!("up since {}, but its rekeys fail", connection.since)))
         }
+        ConnectionState::Up => Hop::new(HOP, State::Ok, format!("up since {}", connection.since)),
+        _ if cause.is_none() && !is_ready => Hop::new(HOP, State::Unknown, "the tunnel is not ready"),
+        ConnectionState::Connecting => Hop::failed(HOP, Reason::TunnelNotReady, but("being made")),
+        ConnectionState::Down => Hop::failed(HOP, Reason::TunnelNotReady, but("the peer has not connected")),
     };
     hop.took(walked.read_took)
+}
+
+/// What was seen, and what to do: the gateway's sentences have both, in this order.
+fn parts(error: &ConnectionError) -> (&str, Option<&str>) {
+    match error.message.rsplit_once(": ") {
+        Some((cause, cure)) => (cause, Some(cure)),
+        None => (&error.message, None),
+    }
 }
 
 fn listener(walked: &Walked<'_>) -> Hop {
@@ -198,11 +221,16 @@ fn target(walked: &Walked<'_>) -> Hop {
 fn advice(hop: &Hop, walked: &Walked<'_>) -> String {
     let (share, tunnel) = (walked.share, walked.tunnel);
     match (hop.hop, hop.reason) {
-        ("ikeSa", _) => format!(
-            "Bring the tunnel up at the remote device, {}. Compare its settings with the tunnel's vpn-config: addresses, \
-             identities, pre-shared key, proposals and traffic selectors",
-            tunnel.peer_address
-        ),
+        ("ikeSa", _) => {
+            let error = tunnel.connection.as_ref().and_then(|c| c.last_error.as_ref());
+            error.and_then(|e| parts(e).1).map(capitalized).unwrap_or_else(|| {
+                format!(
+                    "Bring the tunnel up at the remote device, {}. No packet of a connection has come from there: see to \
+                     it that this is the address that it sends from, and that UDP 500 and 4500 get through both ways",
+                    tunnel.peer_address
+                )
+            })
+        }
         (_, Some(Reason::GatewayOffline)) => {
             "Start the gateway of the tunnel's location, or see its log".to_owned()
         }
@@ -229,6 +257,11 @@ fn advice(hop: &Hop, walked: &Walked<'_>) -> String {
         }
         _ => "See the log of the gateway".to_owned(),
     }
+}
+
+fn capitalized(sentence: &str) -> String {
+    let mut letters = sentence.chars();
+    letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect()
 }
 
 pub(in crate::api) fn links(share: &ShareRow) -> Links {

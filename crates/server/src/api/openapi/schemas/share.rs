@@ -53,15 +53,15 @@ pub(super) fn check() -> Value {
     json!({
         "type": "object", "additionalProperties": false, "required": ["shareId", "checkedAt", "ok", "hops"],
         "properties": {
-            "shareId": id("shr-"), "checkedAt": time(""), "ok": {"type": "boolean", "description": "All hops are"},
+            "shareId": id("shr-"), "checkedAt": time(""), "ok": {"type": "boolean", "description": "No hop has failed or is unknown"},
             "hops": {"type": "array", "items": {
                 "type": "object", "additionalProperties": false, "required": ["hop", "state", "message"],
                 "properties": {
                     "hop": {"type": "string", "enum": ["tunnel", "ikeSa", "listener", "agent", "target"]},
-                    "state": {"type": "string", "enum": ["OK", "FAILED", "UNKNOWN"]},
+                    "state": {"type": "string", "enum": ["OK", "FAILED", "UNKNOWN", "SKIPPED"]},
                     "message": {"type": "string"}, "reason": one_of(&SHARES, "statusDetail.reason"),
                     "latencyMs": {"type": "number", "description": "Left out where nothing could be measured"}, "agentId": id("agt-"),
-                    "advice": {"type": "string", "description": "What to do, of the first hop that is not OK"},
+                    "advice": {"type": "string", "description": "What to do, of a hop that has failed"},
                 },
             }},
             "_links": reference("Links"),
