@@ -24,9 +24,6 @@ pub(super) fn preflight() -> Result<(), IpsecError> {
     if !is_privileged().unwrap_or(false) {
         return Err(IpsecError::NotRoot);
     }
-    if origin::has_own_mounts() {
-        return Err(IpsecError::OwnMounts);
-    }
     let installed = |program| {
         let path = std::env::var_os("PATH").unwrap_or_default();
         std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
@@ -44,6 +41,9 @@ pub(super) fn preflight() -> Result<(), IpsecError> {
         (OPENSSL, "libstrongswan-standard-plugins"),
     ] {
         require(file, package)?;
+    }
+    if origin::has_own_mounts() {
+        return Err(IpsecError::OwnMounts);
     }
     Ok(())
 }

@@ -123,7 +123,6 @@ impl Strongswan {
             io::ErrorKind::WouldBlock => IpsecError::InUse(state_dir.clone()),
             _ => state_dir_error(e),
         })?;
-        origin::settle(&state_dir)?;
         let instance = instance(&state_dir).map_err(state_dir_error)?;
         let esp = probe::esp(mode, &format!("{instance:04x}")).await?;
 
@@ -137,6 +136,7 @@ impl Strongswan {
         // Behind a 1:1 NAT packets come to the host's own address, and leave from it.
         let send_from =
             if is_local { public_address } else { default_source.ok_or(IpsecError::NoPublicAddress)? };
+        origin::settle(&state_dir)?;
         let steering = SteeringConfig {
             instance: format!("{instance:04x}"),
             arrive_at: [public_address, send_from].into(),
