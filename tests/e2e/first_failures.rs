@@ -164,6 +164,18 @@ fn a_kernel_without_esp_is_told_when_it_is_asked_for() -> Result<()> {
 }
 
 #[test]
+fn a_public_address_that_is_not_the_hosts_is_told_with_those_that_are() -> Result<()> {
+    let lab = lab()?;
+    let namespace = lab.namespace("gw")?;
+    let data = lab.path("data").display().to_string();
+    let start = || run(&namespace, &[], wicketgate_executable(), &up(&data, "auto"));
+    one_line(&start()?, &["198.51.100.2 is no address of this host", "none but loopback"])?;
+    namespace.ip("addr add 192.0.2.7/32 dev lo\naddr add 192.0.2.9/32 dev lo")?;
+    one_line(&start()?, &["198.51.100.2 is no address of this host", "192.0.2.7, 192.0.2.9"])?;
+    lab.remove()
+}
+
+#[test]
 fn an_agent_that_can_not_enrol_says_why_and_ends() -> Result<()> {
     let mut world = World::loopback()?;
     let server = format!("https://{}", world.agents_dial());

@@ -115,12 +115,25 @@ pub enum IpsecError {
     NoEsp { kernel: Box<IpsecError>, userland: Box<IpsecError> },
     #[error("the host has no default route to tell its public address by: name it with --public-address")]
     NoPublicAddress,
+    #[error(
+        "{given} is no address of this host, which has {}; nor can it be one that a NAT in front of it translates, since \
+         there is no default route: give --public-address one of its own, or add the route",
+        addresses(has)
+    )]
+    NotAnAddress { given: Ipv4Addr, has: Vec<Ipv4Addr> },
     #[error("another gateway is running with the state directory {0}: stop it, or use another directory")]
     InUse(PathBuf),
     #[error("can't use the state directory {path}: {source}")]
     StateDir { path: PathBuf, source: io::Error },
     #[error("can't prepare the network: {0}")]
     Network(#[from] NetnsError),
+}
+
+fn addresses(all: &[Ipv4Addr]) -> String {
+    if all.is_empty() {
+        return "none but loopback".to_owned();
+    }
+    all.iter().map(Ipv4Addr::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// A back end.

@@ -130,12 +130,18 @@ impl Strongswan {
         let public_address = public_address.or(default_source).ok_or(IpsecError::NoPublicAddress)?;
         let is_local = probe::is_local(public_address)
             .map_err(NetnsError::io(format!("look for the address {public_address}")))?;
-        if !is_local {
+        if !is_local && default_source.is_some() {
             info!(%public_address, "no address of this host: taken for one that a NAT in front of it translates");
         }
         // Behind a 1:1 NAT packets come to the host's own address, and leave from it.
-        let send_from =
-            if is_local { public_address } else { default_source.ok_or(IpsecError::NoPublicAddress)? };
+        let send_from = match default_source {
+            _ if is_local => public_address,
+            Some(source) => source,
+            None => {
+                let has = link::own_addresses().await?.into_iter().collect();
+                return Err(IpsecError::NotAnAddress { given: public_address, has });
+            }
+        };
         origin::settle(&state_dir)?;
         let steering = SteeringConfig {
             instance: format!("{instance:04x}"),

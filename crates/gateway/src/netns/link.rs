@@ -10,7 +10,7 @@ use std::{
 
 use futures_util::TryStreamExt as _;
 use netlink_packet_route::{
-    address::AddressAttribute,
+    address::{AddressAttribute, AddressMessage},
     link::{InfoData, InfoVeth, LinkAttribute},
     route::{RouteAttribute, RouteMetric},
 };
@@ -83,6 +83,28 @@ pub(crate) async fn ensure(
         path_mtu(&inside, peer).await
     };
     in_time("set up a link", steps).await
+}
+
+/// The IPv4 addresses of this process's own namespace, but for 127/8.
+pub(crate) async fn own_addresses() -> Result<BTreeSet<Ipv4Addr>, NetnsError> {
+    let handle = handle()?;
+    let steps = async {
+        let mut addresses = BTreeSet::new();
+        let mut list = handle.address().get().execute();
+        while let Some(message) = list.try_next().await.map_err(netlink("list addresses"))? {
+            addresses.extend(local(&message));
+        }
+        addresses.retain(|ip| !ip.is_loopback());
+        Ok(addresses)
+    };
+    in_time("list addresses", steps).await
+}
+
+fn local(message: &AddressMessage) -> Option<Ipv4Addr> {
+    message.attributes.iter().find_map(|a| match a {
+        AddressAttribute::Local(IpAddr::V4(ip)) => Some(*ip),
+        _ => None,
+    })
 }
 
 /// Removes the link, if it is there.
@@ -194,11 +216,7 @@ async fn set_addresses(handle: &Handle, index: u32, address: Ipv4Addr, prefix: u
     let mut others = Vec::new();
     let mut list = handle.address().get().set_link_index_filter(index).execute();
     while let Some(message) = list.try_next().await.map_err(netlink("list addresses"))? {
-        let local = message.attributes.iter().find_map(|a| match a {
-            AddressAttribute::Local(IpAddr::V4(ip)) => Some(*ip),
-            _ => None,
-        });
-        match local {
+        match local(&message) {
             Some(ip) if ip == address && message.header.prefix_len == prefix => {
                 has.insert(ip);
             }
