@@ -225,8 +225,8 @@ fn advice(hop: &Hop, walked: &Walked<'_>) -> String {
             let error = tunnel.connection.as_ref().and_then(|c| c.last_error.as_ref());
             error.and_then(|e| parts(e).1).map(capitalized).unwrap_or_else(|| {
                 format!(
-                    "Bring the tunnel up at the remote device, {}. No packet of a connection has come from there: see to \
-                     it that this is the address that it sends from, and that UDP 500 and 4500 get through both ways",
+                    "Bring the tunnel up at the remote device, {}. If it tries and nothing comes of it, see to it that \
+                     this is the address that it sends from, and that UDP 500 and 4500 get through both ways",
                     tunnel.peer_address
                 )
             })
