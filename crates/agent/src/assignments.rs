@@ -51,7 +51,9 @@ pub(crate) enum Unfit {
     OtherEnvironment,
     #[error("the assignment is older than generation {0}, seen before")]
     Older(Generation),
-    #[error("{0} is outside of the agent's allow list (--allow)")]
+    #[error(
+        "{0} is outside of the agent's allow list: start the agent with an --allow that covers it, or choose another target"
+    )]
     NotAllowed(Target),
 }
 
