@@ -217,8 +217,16 @@ pub(crate) fn refused(kind: Kind, id: impl Display) -> impl FnOnce(StoreError) -
         StoreError::NotLive(status) => {
             ApiError::conflict(format!("{kind} {id} can't be changed: its status is {status}"))
         }
-        StoreError::InUse { with } => {
-            ApiError::conflict(format!("{kind} {id} can't be deleted: ipsecTunnelId of {with} names it"))
+        StoreError::HasShares { count, first } => {
+            let shares = if count == 1 {
+                format!("the share {first}")
+            } else {
+                format!("{count} shares, {first} and others")
+            };
+            ApiError::conflict(format!(
+                "{kind} {id} can't be deleted before what is on it: delete {shares}; \
+                 ipsec-shares?ipsecTunnelId={id} lists all of them"
+            ))
         }
         StoreError::Stale => {
             ApiError::conflict(format!("{kind} {id} was changed by others at the same time: try again"))
@@ -241,6 +249,7 @@ impl From<StoreError> for ApiError {
             StoreError::NoFrontdoor(id) => Self::frontdoor_not_found(id),
             StoreError::NoSlot => Self::conflict("The location has no room for another tunnel"),
             StoreError::InUse { with } => Self::conflict(format!("In use by {with}")),
+            StoreError::HasShares { count, .. } => Self::conflict(format!("In use by {count} shares")),
             StoreError::SourceOutside { with, source_cidr, peer_cidr } => Self::conflict(format!(
                 "peerCidr can't be {peer_cidr}: allowedSources of IPsec share {with} has {source_cidr}, \
                  which is not within it"

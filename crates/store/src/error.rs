@@ -13,6 +13,9 @@ pub enum StoreError {
     /// Something that is still in use can't be deleted: `with` is the id of what uses it.
     #[error("in use by {with}")]
     InUse { with: String },
+    /// A tunnel with live shares can't be deleted; `first` is the id of the oldest.
+    #[error("in use by {count} shares")]
+    HasShares { count: u64, first: String },
     /// There is no such row.
     #[error("not found")]
     Missing,

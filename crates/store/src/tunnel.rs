@@ -248,18 +248,19 @@ impl Store {
         Ok(tunnel)
     }
 
-    /// Refused with [`StoreError::InUse`] while a live share uses the tunnel.
+    /// Refused with [`StoreError::HasShares`] while a live share uses the tunnel.
     pub async fn delete_tunnel(&self, frontdoor: FrontdoorId, id: TunnelId, act: &Act) -> Result<TunnelRow> {
         let mut write = self.write().await?;
         act.check(write.live_tunnel(frontdoor, id).await?.updated_at)?;
-        let user = sqlx::query(
-            "SELECT id FROM ipsec_share WHERE tunnel = $1 AND status NOT IN ('DELETING', 'DELETED') ORDER BY id LIMIT 1",
+        let users = sqlx::query(
+            "SELECT COUNT(*) AS users, MIN(id) AS first_user FROM ipsec_share \
+             WHERE tunnel = $1 AND status NOT IN ('DELETING', 'DELETED')",
         )
         .bind(id.to_string())
-        .fetch_optional(write.db())
+        .fetch_one(write.db())
         .await?;
-        if let Some(share) = user {
-            return Err(StoreError::InUse { with: share.try_get(0)? });
+        if let Some(first) = users.try_get("first_user")? {
+            return Err(StoreError::HasShares { count: number(&users, "users")?, first });
         }
         let row = sqlx::query(
             "UPDATE ipsec_tunnel SET generation = generation + 1, status = 'DELETING', status_since = $1, \
