@@ -153,6 +153,17 @@ impl VpnConfig {
     }
 
     /// The first lines of a device's file: what it is, and what to know before it is used.
+    /// A command for a Linux that forwards: a table of its own, since no other is sure to be there.
+    fn clamp_segments(&self) -> String {
+        format!(
+            "nft 'table inet wicketgate-{} {{ chain forward {{ type filter hook forward priority mangle; \
+             ip daddr {} tcp flags syn tcp option maxseg size set {}; }}; }}'",
+            self.name,
+            self.load_balancer(),
+            self.mss
+        )
+    }
+
     fn header(&self, comment: &str, device: &str, notes: &[&str]) -> String {
         let mut lines = vec![format!(
             "{comment} {}: a site's end of the IPsec tunnel to {}, for {device}.",

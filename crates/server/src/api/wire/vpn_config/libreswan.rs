@@ -36,7 +36,7 @@ const NAMES: Names = Names {
 };
 
 pub(super) fn render(config: &VpnConfig) -> Result<String, Inexpressible> {
-    let VpnConfig { gateway, peer, ike, esp, dpd, mtu, mss, .. } = config;
+    let VpnConfig { gateway, peer, ike, esp, dpd, mtu, .. } = config;
     // All CHILD SAs of a connection use one group, and it is an error to name several.
     let (ike_choice, (_, esp_choice)) = (NAMES.ike(config)?, NAMES.esp(config)?.of_one_group());
     let suite = |s: &super::device::Suite| {
@@ -61,7 +61,7 @@ pub(super) fn render(config: &VpnConfig) -> Result<String, Inexpressible> {
             "Put it in /etc/ipsec.d/ with a name that ends in .conf, the last line without its # into a file there that",
             "ends in .secrets, both readable by root only; then: ipsec auto --rereadsecrets, and ipsec restart.",
             "TCP segments are clamped by the route's MTU; for what the device forwards as a router:",
-            &format!("nft add rule inet filter forward ip daddr {} tcp flags syn tcp option maxseg size set {mss}", config.load_balancer()),
+            &config.clamp_segments(),
         ],
     );
     Ok(format!(

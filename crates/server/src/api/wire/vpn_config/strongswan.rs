@@ -7,7 +7,7 @@
 use super::{VpnConfig, device::Inexpressible, quote};
 
 pub(super) fn render(config: &VpnConfig) -> Result<String, Inexpressible> {
-    let VpnConfig { name, gateway, peer, ike, esp, dpd, mss, .. } = config;
+    let VpnConfig { name, gateway, peer, ike, esp, dpd, .. } = config;
     let load_balancer = config.load_balancer();
     let header = config.header(
         "#",
@@ -15,8 +15,12 @@ pub(super) fn render(config: &VpnConfig) -> Result<String, Inexpressible> {
         &[
             "Put it in /etc/swanctl/conf.d/, readable by root only, and run: swanctl --load-all",
             "It comes up by itself, and again whenever it was lost; strongSwan sets the routes, too.",
-            &format!("Hosts of {} then reach {load_balancer}. What the device forwards for them needs a", peer.traffic_selector),
-            &format!("smaller TCP segment: nft add rule inet filter forward ip daddr {load_balancer} tcp flags syn tcp option maxseg size set {mss}"),
+            &format!(
+                "Hosts of {} then reach {load_balancer}. What the device forwards for them needs a smaller",
+                peer.traffic_selector
+            ),
+            "TCP segment, which this command sees to until the next boot, whatever rules there are:",
+            &config.clamp_segments(),
         ],
     );
     Ok(format!(
