@@ -5,7 +5,7 @@ use std::{
     net::Ipv4Addr,
     os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
-    process::{Output, Stdio},
+    process::{Command, Output, Stdio},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -105,6 +105,21 @@ fn an_api_in_clear_is_for_this_machine_unless_it_is_said() -> Result<()> {
         one_line(&refused, &[open, "--tls-cert", "--insecure-http"])?;
     }
     lab.remove()
+}
+
+#[test]
+fn an_address_that_is_none_is_told_what_one_looks_like() -> Result<()> {
+    for flag in ["--listen", "--agent-listen", "--admin-listen"] {
+        for wrong in ["8480", "localhost:8480", ":8480"] {
+            let out = Command::new(wicketgate_executable()).args(["up", flag, wrong]).output()?;
+            let said = String::from_utf8_lossy(&out.stderr);
+            ensure!(
+                out.status.code() == Some(2) && said.contains("like 127.0.0.1:8480"),
+                "{flag} {wrong}: {said}"
+            );
+        }
+    }
+    Ok(())
 }
 
 #[test]

@@ -41,7 +41,7 @@ pub(crate) struct Up {
     #[arg(long, value_name = "DIR", default_value = "/var/lib/wicketgate", env = "WICKETGATE_DATA_DIR")]
     data_dir: PathBuf,
     /// Where the REST API listens.
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8480")]
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8480", value_parser = socket_address)]
     listen: SocketAddr,
     /// The API's certificate with its chain, in PEM. A new one is used within seconds, without a restart.
     #[arg(long, value_name = "FILE", requires = "tls_key")]
@@ -53,10 +53,10 @@ pub(crate) struct Up {
     #[arg(long, conflicts_with = "tls_cert")]
     insecure_http: bool,
     /// Where /metrics is answered for Prometheus, in clear [default: nowhere].
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = socket_address)]
     admin_listen: Option<SocketAddr>,
     /// Where hosting agents dial in, with TLS.
-    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:8443")]
+    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:8443", value_parser = socket_address)]
     agent_listen: SocketAddr,
     /// Where ESP is done. `auto` takes the kernel where it can, else userland. `off` is for development: no IPsec,
     /// no root, and a loopback address for each tunnel.
@@ -176,6 +176,10 @@ impl Up {
 async fn listen(address: SocketAddr, who: &str, flag: &str) -> anyhow::Result<TcpListener> {
     let bound = TcpListener::bind(address).await;
     bound.with_context(|| format!("cannot listen for {who} on {address}: choose another address with {flag}"))
+}
+
+fn socket_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "must be an IP address and a port, like 127.0.0.1:8480 or [::1]:8480".to_owned())
 }
 
 /// Agents dial with TLS, always.
