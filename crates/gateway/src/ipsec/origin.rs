@@ -39,16 +39,17 @@ pub(super) fn settle(state_dir: &Path) -> Result<(), IpsecError> {
     let file = state_dir.join(ORIGIN);
     match fs::read_to_string(&file) {
         Ok(last) if last == here => return Ok(()),
-        Ok(last) => match network_of(&last, &here) {
-            Some(network) => match find(network) {
-                Some(found) => return Err(IpsecError::Elsewhere(found)),
-                None => tracing::warn!(
+        // Nothing outlives a boot.
+        Ok(last) => {
+            if let Some(network) = network_of(&last, &here) {
+                if let Some(found) = find(network) {
+                    return Err(IpsecError::Elsewhere(found));
+                }
+                tracing::warn!(
                     "the network namespace of the last run is not found: its packet rules went with it, or are left in it"
-                ),
-            },
-            // Nothing outlives a boot.
-            None => {}
-        },
+                );
+            }
+        }
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(e) => return Err(failed(e)),
     }
