@@ -217,17 +217,13 @@ pub(crate) fn refused(kind: Kind, id: impl Display) -> impl FnOnce(StoreError) -
         StoreError::NotLive(status) => {
             ApiError::conflict(format!("{kind} {id} can't be changed: its status is {status}"))
         }
-        StoreError::HasShares { count, first } => {
-            let shares = if count == 1 {
-                format!("the share {first}")
-            } else {
-                format!("{count} shares, {first} and others")
-            };
-            ApiError::conflict(format!(
-                "{kind} {id} can't be deleted before what is on it: delete {shares}; \
-                 ipsec-shares?ipsecTunnelId={id} lists all of them"
-            ))
+        StoreError::HasShares { count: 1, first } => {
+            ApiError::conflict(format!("{kind} {id} can't be deleted before its share: delete {first} first"))
         }
+        StoreError::HasShares { count, .. } => ApiError::conflict(format!(
+            "{kind} {id} can't be deleted before its {count} shares: delete them first; \
+             ipsec-shares?ipsecTunnelId={id} lists them"
+        )),
         StoreError::Stale => {
             ApiError::conflict(format!("{kind} {id} was changed by others at the same time: try again"))
         }

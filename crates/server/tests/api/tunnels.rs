@@ -35,6 +35,13 @@ async fn a_tunnel_in_use_stays() {
     let share = app.share(&tunnel, &site.z_id, "app-db", 8443).await;
     let path = at("ipsec-tunnels", &tunnel);
     assert_json_snapshot!("in_use", app.shown(&app.delete(&path).await));
+    let second = app.share(&tunnel, &site.z_id, "app-web", 443).await;
+    let refused = app.delete(&path).await;
+    let message = refused.body["message"].as_str().unwrap();
+    let (said, list) = message.split_once("; ").unwrap();
+    assert!(said.ends_with("its 2 shares: delete them first"), "{message}");
+    assert_eq!(app.get(list.strip_suffix(" lists them").unwrap()).await.body["totalElements"], 2);
+    app.delete(&at("ipsec-shares", &second)).await;
     app.delete(&at("ipsec-shares", &share)).await;
     assert_eq!(app.delete(&path).await.status, StatusCode::ACCEPTED);
 }
