@@ -173,6 +173,14 @@ impl World {
         self.gateway.share(&self.lab, name, tunnel, zid, &target.to_string(), port)
     }
 
+    /// An agent with a service that says "here", published at port 9000 of a tunnel: where that is.
+    pub(crate) fn greeting(&self, tunnel: &Value) -> Result<(Agent, SocketAddr)> {
+        targets::greeting(&self.private, self.target(7001), "here")?;
+        let (agent, zid) = self.agent("agent")?;
+        self.share("greeting", tunnel, &zid, self.target(7001), 9000)?;
+        Ok((agent, door(tunnel, 9000)?))
+    }
+
     /// Changes a share, and waits until the change is in force.
     pub(crate) fn patch(&self, share: &Value, change: &Value) -> Result<Value> {
         let id = text(share, "id")?;

@@ -4,12 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::harness::{
-    PATIENCE, World, door,
-    sas::Sas,
-    targets::{ask, greeting},
-    text,
-};
+use crate::harness::{PATIENCE, World, sas::Sas, targets::ask, text};
 
 /// From a rebooted device's start to traffic.
 const BACK: Duration = Duration::from_secs(5);
@@ -23,12 +18,10 @@ const DEAD: Duration = Duration::from_secs(30);
 #[test]
 fn a_device_that_reboots_is_back_at_once_and_its_old_sas_are_gone() -> Result<()> {
     let world = World::with_sites(1)?;
-    greeting(&world.private, world.target(7001), "here")?;
-    let (_agent, zid) = world.agent("agent")?;
     let tunnel = world.tunnel(0)?;
-    world.share("greeting", &tunnel, &zid, world.target(7001), 9000)?;
+    let (_agent, door) = world.greeting(&tunnel)?;
     let mut site = world.connected_site(0, &tunnel)?;
-    let (door, before) = (door(&tunnel, 9000)?, Sas::of_gateway(&world, 0)?);
+    let before = Sas::of_gateway(&world, 0)?;
     assert_eq!(ask(&site.namespace, door, PATIENCE)?, "here");
     ensure!(before.ike.len() == 1 && before.child.len() == 1, "{before:?}");
 
@@ -49,12 +42,9 @@ fn a_device_that_reboots_is_back_at_once_and_its_old_sas_are_gone() -> Result<()
 #[test]
 fn a_peer_that_is_not_heard_of_any_more_is_down_within_half_a_minute_and_comes_back() -> Result<()> {
     let world = World::with_sites(1)?;
-    greeting(&world.private, world.target(7001), "here")?;
-    let (_agent, zid) = world.agent("agent")?;
     let tunnel = world.tunnel(0)?;
-    world.share("greeting", &tunnel, &zid, world.target(7001), 9000)?;
+    let (_agent, door) = world.greeting(&tunnel)?;
     let site = world.connected_site(0, &tunnel)?;
-    let door = door(&tunnel, 9000)?;
     assert_eq!(ask(&site.namespace, door, PATIENCE)?, "here");
 
     // The line is cut: nothing comes, and nobody says so.

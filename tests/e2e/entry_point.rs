@@ -5,11 +5,7 @@ use std::{net::SocketAddr, process::Command, time::Duration};
 use anyhow::{Context, Result, ensure};
 use wicketgate_lab::Namespace;
 
-use crate::harness::{
-    PATIENCE, World, door,
-    targets::{ask, greeting},
-    text,
-};
+use crate::harness::{PATIENCE, World, targets::ask, text};
 
 /// For what is dropped.
 const TRY: Duration = Duration::from_secs(2);
@@ -17,12 +13,9 @@ const TRY: Duration = Duration::from_secs(2);
 #[test]
 fn cleartext_from_the_uplink_to_a_listener_is_dropped_whatever_its_source() -> Result<()> {
     let world = World::with_sites(1)?;
-    greeting(&world.private, world.target(7001), "here")?;
-    let (_agent, zid) = world.agent("agent")?;
     let tunnel = world.tunnel(0)?;
-    world.share("greeting", &tunnel, &zid, world.target(7001), 9000)?;
+    let (_agent, door) = world.greeting(&tunnel)?;
     let site = world.connected_site(0, &tunnel)?;
-    let door = door(&tunnel, 9000)?;
     assert_eq!(ask(&site.namespace, door, PATIENCE)?, "here");
 
     // From the gateway's own namespace, by the tunnel's uplink, as if the host had been talked into routing there.

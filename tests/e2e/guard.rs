@@ -14,10 +14,10 @@ use wicketgate_lab::Namespace;
 use crate::{
     e2e::entry_point::uplink_address,
     harness::{
-        GATEWAY, PATIENCE, SITE_CLIENT, World, door,
+        GATEWAY, PATIENCE, SITE_CLIENT, World,
         packets::{SYN, datagram, echo_request, segment},
         ping::ping,
-        targets::{ask, greeting},
+        targets::ask,
         text,
     },
 };
@@ -148,10 +148,8 @@ fn what_the_host_itself_begins_is_answered_and_nobody_else_is_let_in_for_it() ->
 #[test]
 fn a_tunnels_namespace_is_entered_by_the_public_address_and_by_its_peer_only() -> Result<()> {
     let world = World::with_sites(2)?;
-    greeting(&world.private, world.target(7001), "here")?;
-    let (_agent, zid) = world.agent("agent")?;
     let tunnels = [world.tunnel(0)?, world.tunnel(1)?];
-    world.share("greeting", &tunnels[0], &zid, world.target(7001), 9000)?;
+    let (_agent, door) = world.greeting(&tunnels[0])?;
     let site = world.connected_site(0, &tunnels[0])?;
     let neighbour = world.site(1)?;
     let load_balancer: Ipv4Addr = text(&tunnels[0], "loadBalancerIp")?.parse()?;
@@ -202,7 +200,7 @@ fn a_tunnels_namespace_is_entered_by_the_public_address_and_by_its_peer_only() -
     let came = || Ok((seen.count("last")? > 0).then_some(()));
     world.lab.until("what has the peer's address comes to its tunnel", PATIENCE, came)?;
     assert_eq!((seen.count("last")?, seen.count("wrong")?, seen.count("spoofed")?), (1, 0, 0));
-    assert_eq!(ask(&site.namespace, door(&tunnels[0], 9000)?, PATIENCE)?, "here");
+    assert_eq!(ask(&site.namespace, door, PATIENCE)?, "here");
 
     // They would come as far without the host's rules.
     let flushed = world.outside.command("nft").args(["flush", "ruleset"]).status()?;
@@ -216,10 +214,8 @@ fn a_tunnels_namespace_is_entered_by_the_public_address_and_by_its_peer_only() -
 #[test]
 fn a_peer_reaches_ports_of_shares_and_an_echo_and_nothing_else_of_its_load_balancer() -> Result<()> {
     let world = World::with_sites(1)?;
-    greeting(&world.private, world.target(7001), "here")?;
-    let (_agent, zid) = world.agent("agent")?;
     let tunnel = world.tunnel(0)?;
-    world.share("greeting", &tunnel, &zid, world.target(7001), 9000)?;
+    let (_agent, door) = world.greeting(&tunnel)?;
     let site = world.connected_site(0, &tunnel)?;
     let inside = world.tunnel_namespace(&tunnel)?;
     let load_balancer: Ipv4Addr = text(&tunnel, "loadBalancerIp")?.parse()?;
@@ -253,6 +249,6 @@ fn a_peer_reaches_ports_of_shares_and_an_echo_and_nothing_else_of_its_load_balan
         let kind = refused.err().and_then(|e| e.downcast::<std::io::Error>().ok()).map(|e| e.kind());
         assert_eq!(kind, Some(ErrorKind::ConnectionRefused), "port {port}");
     }
-    assert_eq!(ask(&site.namespace, door(&tunnel, 9000)?, Duration::from_secs(30))?, "here");
+    assert_eq!(ask(&site.namespace, door, Duration::from_secs(30))?, "here");
     world.end()
 }

@@ -6,12 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use wicketgate_lab::Site;
 
-use crate::harness::{
-    PATIENCE, SITE_CIDR, World, door,
-    sas::Sas,
-    targets::{ask, greeting},
-    text,
-};
+use crate::harness::{PATIENCE, SITE_CIDR, World, sas::Sas, targets::ask, text};
 
 /// A try that nobody answers goes on for 22 s, its packets up to 10 s apart.
 const CALLED: Duration = Duration::from_secs(60);
@@ -42,11 +37,8 @@ const MENDED: &str = "delete table ip cut";
 #[test]
 fn the_gateway_connects_to_a_device_that_only_answers_and_again_when_it_is_down() -> Result<()> {
     let world = World::with_sites(1)?;
-    greeting(&world.private, world.target(7001), "here")?;
-    let (_agent, zid) = world.agent("agent")?;
     let tunnel = initiated(&world)?;
-    world.share("greeting", &tunnel, &zid, world.target(7001), 9000)?;
-    let door = door(&tunnel, 9000)?;
+    let (_agent, door) = world.greeting(&tunnel)?;
 
     // It is called while there is nobody yet.
     connection(&world, &tunnel, "CONNECTING", |c| c["state"] == "CONNECTING")?;
@@ -94,11 +86,8 @@ fn the_gateway_connects_to_a_device_that_only_answers_and_again_when_it_is_down(
 #[test]
 fn two_ends_that_start_at_once_settle_on_traffic() -> Result<()> {
     let world = World::with_sites(1)?;
-    greeting(&world.private, world.target(7001), "here")?;
-    let (_agent, zid) = world.agent("agent")?;
     let tunnel = initiated(&world)?;
-    world.share("greeting", &tunnel, &zid, world.target(7001), 9000)?;
-    let door = door(&tunnel, 9000)?;
+    let (_agent, door) = world.greeting(&tunnel)?;
     let mut site = world.connected_site(0, &tunnel)?;
     let (name, internet) = (name(&tunnel)?, world.internet.as_ref().context("no internet")?);
     let mut met = false;

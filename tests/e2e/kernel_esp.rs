@@ -113,10 +113,8 @@ fn a_transfer_is_whole_over_a_slow_and_lossy_link_while_all_is_rekeyed() -> Resu
 #[ignore = "needs a kernel with ESP: make test-kernel"]
 fn a_peer_without_nat_traversal_is_served_by_esp_as_it_is() -> Result<()> {
     let world = World::with_sites(1)?;
-    greeting(&world.private, world.target(7001), "here")?;
-    let (_agent, zid) = world.agent("agent")?;
     let tunnel = world.tunnel(0)?;
-    world.share("greeting", &tunnel, &zid, world.target(7001), 9000)?;
+    let (_agent, door) = world.greeting(&tunnel)?;
     let inside = world.tunnel_namespace(&tunnel)?;
     let internet = world.internet.as_ref().context("no internet")?;
     let wire = Wire::watch(&world.lab, internet, &[World::peer(0)], "10.0.0.0/8, 100.64.0.0/10")?;
@@ -142,7 +140,7 @@ fn a_peer_without_nat_traversal_is_served_by_esp_as_it_is() -> Result<()> {
 
     States::of(&inside)?.are_in_order(false)?;
     for _ in 0..5 {
-        assert_eq!(ask(&site.namespace, door(&tunnel, 9000)?, PATIENCE)?, "here");
+        assert_eq!(ask(&site.namespace, door, PATIENCE)?, "here");
     }
     let packets = wire.esp(World::peer(0))?;
     ensure!(packets >= 30, "{packets} ESP packets");
