@@ -36,28 +36,10 @@ fn main() -> Result<()> {
     let namespace = lab.namespace("gw")?;
     let executable = Path::new(env!("CARGO_BIN_EXE_wicketgate"));
     let agents: SocketAddr = (Ipv4Addr::LOCALHOST, 7443).into();
-    let gateway = Gateway::start(
-        &lab,
-        &GatewayOptions {
-            executable,
-            namespace: &namespace,
-            listen: (Ipv4Addr::LOCALHOST, 8080).into(),
-            agent_listen: agents,
-            ipsec: "off",
-            public_address: None,
-            log: "warn",
-        },
-    )?;
+    let gateway = Gateway::start(&lab, &GatewayOptions::measured(executable, &namespace, agents, None))?;
     let agent = executable.with_file_name("wicketgate-agent");
     ensure!(agent.exists(), "{} is not built: run `make bench`", agent.display());
-    let options = AgentOptions {
-        executable: &agent,
-        namespace: &namespace,
-        name: "agent",
-        server: agents,
-        allow: &[],
-        log: "warn",
-    };
+    let options = AgentOptions::measured(&agent, &namespace, agents);
     let (_agent, zid) = Agent::enrol(&lab, &options, &gateway)?;
     let tunnel = gateway.tunnel(&lab, "bench", Ipv4Addr::new(203, 0, 113, 2), "10.0.0.0/16")?;
     let address: Ipv4Addr = tunnel["loadBalancerIp"].as_str().context("no loadBalancerIp")?.parse()?;

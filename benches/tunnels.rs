@@ -54,15 +54,7 @@ fn main() -> Result<()> {
     sites.ip(&addresses.join("\n"))?;
 
     let executable = Path::new(env!("CARGO_BIN_EXE_wicketgate"));
-    let options = GatewayOptions {
-        executable,
-        namespace: &outside,
-        listen: (Ipv4Addr::LOCALHOST, 8080).into(),
-        agent_listen: AGENTS,
-        ipsec: "userland",
-        public_address: Some(GATEWAY),
-        log: "warn",
-    };
+    let options = GatewayOptions::measured(executable, &outside, AGENTS, Some(GATEWAY));
     let mut gateway = Gateway::start(&lab, &options)?;
     let alone = private_kib(gateway.process.pid())?;
     for n in 0..TUNNELS {
@@ -105,14 +97,7 @@ fn main() -> Result<()> {
     // All sites connect, and one has a share.
     let agent = executable.with_file_name("wicketgate-agent");
     ensure!(agent.exists(), "{} is not built: run `make bench`", agent.display());
-    let agent = AgentOptions {
-        executable: &agent,
-        namespace: &outside,
-        name: "agent",
-        server: AGENTS,
-        allow: &[],
-        log: "warn",
-    };
+    let agent = AgentOptions::measured(&agent, &outside, AGENTS);
     let (_agent, zid) = Agent::enrol(&lab, &agent, &gateway)?;
     let tunnels = gateway.list("ipsec-tunnels")?;
     let first = tunnels.first().context("no tunnel")?;

@@ -113,24 +113,9 @@ impl Ours {
     pub(crate) fn start(lab: &Lab, places: Places<'_>, targets: &Targets) -> Result<(Self, Peer)> {
         let (executable, agent) = executables()?;
         let Places { gateway, agent: far, agents } = places;
-        let options = GatewayOptions {
-            executable: &executable,
-            namespace: gateway,
-            listen: (Ipv4Addr::LOCALHOST, 8080).into(),
-            agent_listen: agents,
-            ipsec: "off",
-            public_address: None,
-            log: "warn",
-        };
+        let options = GatewayOptions::measured(&executable, gateway, agents, None);
         let gateway = Gateway::start(lab, &options)?;
-        let options = AgentOptions {
-            executable: &agent,
-            namespace: far,
-            name: "agent",
-            server: agents,
-            allow: &[],
-            log: "warn",
-        };
+        let options = AgentOptions::measured(&agent, far, agents);
         let (agent, zid) = Agent::enrol(lab, &options, &gateway)?;
         let tunnel = gateway.tunnel(lab, "bench", Ipv4Addr::new(203, 0, 113, 2), "10.0.0.0/16")?;
         let second = gateway.tunnel(lab, "second", Ipv4Addr::new(203, 0, 113, 3), "10.0.0.0/16")?;

@@ -45,26 +45,9 @@ pub(crate) fn tunnel(plan: &Plan, report: &mut Report) -> Result<()> {
         namespace.ip(&format!("route add default via {hop}"))?;
     }
     let (executable, agent) = executables()?;
-    let gateway = Gateway::start(
-        &lab,
-        &GatewayOptions {
-            executable: &executable,
-            namespace: &outside,
-            listen: (Ipv4Addr::LOCALHOST, 8080).into(),
-            agent_listen: AGENTS,
-            ipsec: "userland",
-            public_address: Some(GATEWAY),
-            log: "warn",
-        },
-    )?;
-    let options = AgentOptions {
-        executable: &agent,
-        namespace: &private,
-        name: "agent",
-        server: AGENTS,
-        allow: &[],
-        log: "warn",
-    };
+    let gateway =
+        Gateway::start(&lab, &GatewayOptions::measured(&executable, &outside, AGENTS, Some(GATEWAY)))?;
+    let options = AgentOptions::measured(&agent, &private, AGENTS);
     let (_agent, zid) = Agent::enrol(&lab, &options, &gateway)?;
     let tunnel = gateway.tunnel(&lab, "bench", PEER, "10.0.0.0/16")?;
     let id = tunnel["id"].as_str().context("no id")?;

@@ -34,6 +34,21 @@ pub struct GatewayOptions<'a> {
     pub log: &'a str,
 }
 
+impl<'a> GatewayOptions<'a> {
+    /// One that is measured, and says nothing beside warnings: with a public address by ESP in user space, without one
+    /// it has no IPsec.
+    pub fn measured(
+        executable: &'a Path,
+        namespace: &'a Namespace,
+        agent_listen: SocketAddr,
+        public_address: Option<Ipv4Addr>,
+    ) -> Self {
+        let ipsec = if public_address.is_some() { "userland" } else { "off" };
+        let listen = (Ipv4Addr::LOCALHOST, 8080).into();
+        Self { executable, namespace, listen, agent_listen, ipsec, public_address, log: "warn" }
+    }
+}
+
 /// `wicketgate up`, and a client of its API.
 #[derive(Debug)]
 pub struct Gateway {
@@ -216,6 +231,13 @@ pub struct AgentOptions<'a> {
     pub allow: &'a [&'a str],
     /// `RUST_LOG`.
     pub log: &'a str,
+}
+
+impl<'a> AgentOptions<'a> {
+    /// One that is measured, may reach everything, and says nothing beside warnings.
+    pub fn measured(executable: &'a Path, namespace: &'a Namespace, server: SocketAddr) -> Self {
+        Self { executable, namespace, name: "agent", server, allow: &[], log: "warn" }
+    }
 }
 
 #[derive(Debug)]
