@@ -1,0 +1,222 @@
+//! A reconciler in a test's hands, and a gateway at the other end of a real link.
+
+use crate::reconciler::*;
+use jiff::ToSpan as _;
+use std::collections::BTreeSet;
+use uuid::Uuid;
+use wicketgate_model::{
+    DesiredDelta, EnrollmentId, EnvironmentId, FrontdoorId, LocationId, ObservedDelta, PreSharedKey, Problem,
+    ShareObserved, TunnelObserved, ZId,
+};
+use wicketgate_session::link::{FromGateway, GatewayEnd, ServerEnd};
+use wicketgate_store::{Act, Enrol, FrontdoorSpec, NewEnrollment, ShareRow, ShareSpec, TunnelSpec};
+
+/// A server without its tasks: a test activates by hand, at times of its choice.
+pub(super) struct Bench {
+    _dir: tempfile::TempDir,
+    pub(super) store: Store,
+    pub(super) frontdoor: FrontdoorId,
+    pub(super) environment: EnvironmentId,
+    pub(super) tunnel: TunnelId,
+    pub(super) ca: Arc<Ca>,
+    pub(super) reconciler: Reconciler,
+    pub(super) gateway: FakeGateway,
+    pub(super) now: Timestamp,
+    pub(super) names: u16,
+}
+
+/// A gateway that serves whatever it is told, at once. What it reports is up to the test.
+pub(super) struct FakeGateway {
+    pub(super) link: GatewayEnd,
+    pub(super) link_task: crate::link::Link,
+    pub(super) from_gateway: mpsc::Receiver<FromGateway>,
+    pub(super) desired: Desired,
+    pub(super) heard: u64,
+    pub(super) reported: bool,
+    /// What stands in the way of shares.
+    pub(super) problem: Option<Problem>,
+    /// What stands in the way of tunnels, and how their connections are.
+    pub(super) tunnels_problem: Option<Problem>,
+    pub(super) connection: Connection,
+}
+
+impl Bench {
+    pub(super) async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("db").display().to_string()).await.unwrap();
+        let now = "2026-01-01T00:00:00Z".parse().unwrap();
+        let ca = Arc::new(Ca::load_or_create(&dir.path().join("ca"), now).unwrap());
+        let act = Act::new("test", now, Uuid::now_v7);
+        let spec = FrontdoorSpec {
+            organization: "default".into(),
+            default_namespace: "default".parse().unwrap(),
+            ipsec_shares_enabled: true,
+        };
+        let frontdoor = store.create_frontdoor(&spec, &act).await.unwrap().id;
+        let enrollment = EnrollmentId::new(Uuid::now_v7());
+        let new = NewEnrollment {
+            id: enrollment,
+            environment: None,
+            secret_sha256: [1; 32],
+            expires_at: now + 1.hour(),
+        };
+        store.create_enrollment(frontdoor, &new, &act).await.unwrap();
+        let asked = Enrol {
+            enrollment,
+            secret_sha256: [1; 32],
+            public_key_sha256: [2; 32],
+            name: "dc-1".into(),
+            z_id: ZId::from_random([3; 10]),
+        };
+        let environment = store.enrol(&asked, &act).await.unwrap().unwrap().environment;
+        let tunnel = TunnelSpec {
+            name: "customer-a".parse().unwrap(),
+            location: "local".parse().unwrap(),
+            peer_address: "203.0.113.1".parse().unwrap(),
+            peer_cidr: "10.0.0.0/16".parse().unwrap(),
+            peer_id: "203.0.113.1".parse().unwrap(),
+            key: PreSharedKey::from_random([4; 32]),
+            ike_proposals: None,
+            esp_proposals: None,
+            initiate: false,
+            tags: Default::default(),
+        };
+        let pools = wicketgate_model::LoadBalancerPools::ipsec();
+        let tunnel = store.create_tunnel(frontdoor, &tunnel, &pools, &act).await.unwrap().id;
+        let (reconciler, gateway) = restarted(&store, &ca, now);
+        Self { _dir: dir, store, frontdoor, environment, tunnel, ca, reconciler, gateway, now, names: 0 }
+    }
+
+    pub(super) fn act(&self) -> Act {
+        Act::new("test", self.now, Uuid::now_v7)
+    }
+
+    pub(super) fn spec(&mut self) -> ShareSpec {
+        self.names += 1;
+        ShareSpec {
+            tunnel: self.tunnel,
+            environment: self.environment,
+            name: format!("share-{}", self.names).parse().unwrap(),
+            target: "10.1.2.3:80".parse().unwrap(),
+            ingress_port: i64::from(self.names).try_into().unwrap(),
+            options: Default::default(),
+            tags: Default::default(),
+        }
+    }
+
+    pub(super) async fn create(&mut self) -> ShareId {
+        let spec = self.spec();
+        self.store.create_share(self.frontdoor, &spec, &self.act()).await.unwrap().id
+    }
+
+    pub(super) async fn retarget(&mut self, id: ShareId) {
+        let row = self.share(id).await;
+        let spec =
+            ShareSpec { target: format!("10.9.9.9:{}", row.generation).parse().unwrap(), ..row.spec() };
+        self.store.replace_share(self.frontdoor, id, row.generation, &spec, &self.act()).await.unwrap();
+    }
+
+    pub(super) async fn delete(&mut self, id: ShareId) {
+        self.store.delete_share(self.frontdoor, id, &self.act()).await.unwrap();
+    }
+
+    pub(super) async fn share(&self, id: ShareId) -> ShareRow {
+        self.store.share(self.frontdoor, id).await.unwrap().unwrap()
+    }
+
+    pub(super) async fn activate(&mut self) {
+        self.reconciler.activate(self.now).await.unwrap();
+    }
+
+    /// Both sides say what they have to say, until nothing is left to say.
+    pub(super) async fn settle(&mut self) {
+        for _ in 0..3 {
+            self.activate().await;
+            self.gateway.hear();
+            self.gateway.report(&self.reconciler).await;
+            self.activate().await;
+        }
+    }
+
+    /// The server's process dies and starts anew; a gateway in the same process starts with it.
+    pub(super) fn restart(&mut self) {
+        (self.reconciler, self.gateway) = restarted(&self.store, &self.ca, self.now);
+    }
+}
+
+fn restarted(store: &Store, ca: &Arc<Ca>, now: Timestamp) -> (Reconciler, FakeGateway) {
+    let location: LocationId = "local".parse().unwrap();
+    let id = wicketgate_model::GatewayId::new(Uuid::now_v7());
+    let (ServerEnd { send, receive, .. }, link) = wicketgate_session::link::in_process(id, location);
+    let sight = Sight::new(Arc::new(Notify::new()), now);
+    let (status, _) = watch::channel(Default::default());
+    let metrics = crate::telemetry::Metrics::new(&mut prometheus_client::registry::Registry::default());
+    let link_task = crate::link::Link {
+        store: store.clone(),
+        ca: Arc::clone(ca),
+        sight: Arc::clone(&sight),
+        status,
+        metrics: Arc::clone(&metrics),
+    };
+    let reconciler =
+        Reconciler::new(store.clone(), Arc::clone(ca), sight, metrics, send, Deadlines::default());
+    let gateway = FakeGateway {
+        link,
+        link_task,
+        from_gateway: receive,
+        desired: Desired::default(),
+        heard: 0,
+        reported: false,
+        problem: None,
+        tunnels_problem: None,
+        connection: Connection::down("2026-01-01T00:00:00Z".parse().unwrap()),
+    };
+    (reconciler, gateway)
+}
+
+impl FakeGateway {
+    /// Takes what it was told.
+    pub(super) fn hear(&mut self) -> Vec<DesiredDelta> {
+        let mut heard = Vec::new();
+        while let Ok(ToGateway::Desired { sequence, delta }) = self.link.receive.try_recv() {
+            assert_eq!(sequence, self.heard + 1, "deltas come in order");
+            assert_eq!(delta.reset, sequence == 1, "the first is everything");
+            self.heard = sequence;
+            self.desired.apply(&delta);
+            heard.push(delta);
+        }
+        heard
+    }
+
+    /// Reports all that it serves, or nothing before it was told anything.
+    pub(super) async fn report(&mut self, reconciler: &Reconciler) {
+        if self.heard == 0 {
+            return;
+        }
+        let before: BTreeSet<_> = reconciler.sight.lock().observed.shares.keys().copied().collect();
+        let tunnels = self.desired.tunnels.values().map(|t| {
+            let problem = self.tunnels_problem.clone();
+            let ready = problem.is_none().then_some(t.generation);
+            (t.id, TunnelObserved { ready, problem, connection: self.connection.clone() })
+        });
+        let shares = self.desired.shares.values().map(|s| {
+            let ready = self.problem.is_none().then_some(s.generation);
+            (s.id, ShareObserved { ready, problem: self.problem.clone() })
+        });
+        let delta = ObservedDelta {
+            reset: !self.reported,
+            tunnels: tunnels.collect(),
+            shares: shares.collect(),
+            gone_tunnels: Vec::new(),
+            gone_shares: before.into_iter().filter(|id| !self.desired.shares.contains_key(id)).collect(),
+        };
+        self.reported = true;
+        self.say(FromGateway::Observed { heard: self.heard, delta }).await;
+    }
+
+    pub(super) async fn say(&mut self, message: FromGateway) {
+        self.link.send.send(message).await.unwrap();
+        let message = self.from_gateway.recv().await.unwrap();
+        self.link_task.take(message).await;
+    }
+}
