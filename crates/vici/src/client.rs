@@ -1,6 +1,6 @@
 //! Requests. One actor owns the connection and has one request in flight; who waits may go away at any time.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot},
@@ -101,6 +101,7 @@ impl Client {
 
 /// Serves requests until there are no more clients, or the connection is of no more use.
 async fn serve(mut connection: Connection, mut queue: mpsc::Receiver<Request>) {
+    let mut registered = BTreeSet::new();
     loop {
         let request = tokio::select! {
             request = queue.recv() => request,
@@ -111,7 +112,7 @@ async fn serve(mut connection: Connection, mut queue: mpsc::Receiver<Request>) {
         if answer.is_closed() {
             continue;
         }
-        let exchange = exchange(&mut connection, &command, event.as_deref(), &message);
+        let exchange = exchange(&mut connection, &mut registered, &command, event.as_deref(), &message);
         let result = timeout_at(deadline, exchange).await.unwrap_or(Err(Error::Timeout(command)));
         // After these two the connection is in step; after any other error nobody knows what comes next.
         let is_in_step = matches!(result, Ok(_) | Err(Error::Unknown(_) | Error::TooLarge));
@@ -124,33 +125,32 @@ async fn serve(mut connection: Connection, mut queue: mpsc::Receiver<Request>) {
     }
 }
 
+/// Parts come to whoever asked for them and to nobody else, so that their event stays registered: one that asks again and
+/// again takes one round trip each time, and not three.
 async fn exchange(
     connection: &mut Connection,
+    registered: &mut BTreeSet<String>,
     command: &str,
     event: Option<&str>,
     message: &Message,
 ) -> Result<Answer, Error> {
-    if let Some(event) = event {
+    if let Some(event) = event.filter(|event| !registered.contains(*event)) {
         connection.send(&Outgoing::Register(event)).await?;
         confirm(connection, event).await?;
+        registered.insert(event.to_owned());
     }
     connection.send(&Outgoing::Request(command, message)).await?;
     let mut parts = Vec::new();
-    let result = loop {
+    loop {
         match connection.receive().await? {
             Incoming::Event(name, part) if Some(name.as_str()) == event && parts.len() < MAX_STREAMED => {
                 parts.push(part);
             }
-            Incoming::Response(response) => break Ok(Answer { parts, response }),
-            Incoming::UnknownCommand => break Err(Error::Unknown(command.to_owned())),
+            Incoming::Response(response) => return Ok(Answer { parts, response }),
+            Incoming::UnknownCommand => return Err(Error::Unknown(command.to_owned())),
             _ => return Err(Error::Malformed("a packet came out of turn")),
         }
-    };
-    if let Some(event) = event {
-        connection.send(&Outgoing::Unregister(event)).await?;
-        confirm(connection, event).await?;
     }
-    result
 }
 
 /// Awaits the confirmation of a registration. Events that came before it are of no interest: they are parts of
@@ -193,6 +193,26 @@ mod tests {
         let error = client.request("load", Message::new()).await.unwrap_err();
         assert_eq!(error.to_string(), "load failed: bad");
         assert_eq!(client.request("stats", Message::new()).await.unwrap().text("a"), Some("b"));
+        drop(daemon.await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn an_event_of_parts_is_registered_once() {
+        let (client, mut charon) = pair();
+        let daemon = tokio::spawn(async move {
+            assert_eq!(&charon.next().await.unwrap().unwrap()[..], b"\x03\x04part");
+            charon.send(Bytes::from_static(b"\x05")).await.unwrap();
+            for _ in 0..2 {
+                assert_eq!(&charon.next().await.unwrap().unwrap()[..], b"\x00\x04list");
+                charon.send(Bytes::from_static(b"\x07\x04part\x03\x01a\x00\x01b")).await.unwrap();
+                charon.send(Bytes::from_static(b"\x01")).await.unwrap();
+            }
+            charon
+        });
+        for _ in 0..2 {
+            let parts = client.stream_request("list", "part", Message::new()).await.unwrap();
+            assert_eq!(parts.iter().map(|p| p.text("a")).collect::<Vec<_>>(), [Some("b")]);
+        }
         drop(daemon.await.unwrap());
     }
 

@@ -18,7 +18,6 @@ const CMD_REQUEST: u8 = 0;
 const CMD_RESPONSE: u8 = 1;
 const CMD_UNKNOWN: u8 = 2;
 const EVENT_REGISTER: u8 = 3;
-const EVENT_UNREGISTER: u8 = 4;
 const EVENT_CONFIRM: u8 = 5;
 const EVENT_UNKNOWN: u8 = 6;
 const EVENT: u8 = 7;
@@ -28,7 +27,6 @@ const EVENT: u8 = 7;
 pub(crate) enum Outgoing<'a> {
     Request(&'a str, &'a Message),
     Register(&'a str),
-    Unregister(&'a str),
 }
 
 /// What charon sends.
@@ -90,7 +88,6 @@ impl Outgoing<'_> {
         let (kind, name) = match self {
             Self::Request(name, _) => (CMD_REQUEST, name),
             Self::Register(name) => (EVENT_REGISTER, name),
-            Self::Unregister(name) => (EVENT_UNREGISTER, name),
         };
         out.put_u8(kind);
         out.put_u8(u8::try_from(name.len()).map_err(|_| Error::TooLarge)?);
