@@ -29,8 +29,9 @@ const LISTENS: Duration = Duration::from_secs(1);
 /// Whatever takes longer has failed.
 const BOUND: Duration = Duration::from_secs(180);
 const LOOK: Duration = Duration::from_millis(5);
-/// For daemons to come to rest, and how long they are looked at then.
-const SETTLE: Duration = Duration::from_secs(5);
+/// For all to come to rest after the last change: a tunnel that was changed is compared once more within 30 s. And how long
+/// it is looked at then.
+const SETTLE: Duration = Duration::from_secs(40);
 const IDLE: Duration = Duration::from_secs(30);
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);

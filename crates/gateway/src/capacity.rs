@@ -10,8 +10,9 @@ use tracing::warn;
 
 /// A tunnel's own memory: of its IKE daemon, and of this process.
 const TUNNEL_MEMORY: u64 = 6 << 20;
-/// A tunnel's descriptors: its namespace, its daemon, two connections to that and its directory, and some listeners.
-const TUNNEL_FILES: u64 = 8;
+/// A tunnel's descriptors: its namespace and two sockets in it, its daemon, two connections to that and its directory, and
+/// some listeners.
+const TUNNEL_FILES: u64 = 10;
 /// Descriptors that no connection may take: for the database, agents' carriers, IKE daemons and programs.
 const FILES_KEPT: u64 = 512;
 /// A connection has its own descriptor and a carrier's.
@@ -70,7 +71,7 @@ mod tests {
     #[test]
     fn the_scarcer_of_memory_and_files_counts() {
         let of = |memory: u64, files| Capacity::of(true, None, Some(memory << 20), files);
-        assert_eq!(of(24 << 10, 20_000), Capacity { tunnels: Some(625), connections: 7244 });
+        assert_eq!(of(24 << 10, 20_000), Capacity { tunnels: Some(500), connections: 7244 });
         assert_eq!(of(1 << 10, 1 << 20).tunnels, Some(85));
         assert_eq!(of(1, 1024), Capacity { tunnels: Some(1), connections: 256 });
         assert_eq!(Capacity::of(true, Some(7), None, 20_000).tunnels, Some(7));

@@ -8,6 +8,7 @@ pub(crate) mod guard;
 pub(crate) mod link;
 mod nfnetlink;
 pub(crate) mod nft;
+pub(crate) mod outpost;
 pub(crate) mod ruleset;
 pub(crate) mod steering;
 pub(crate) mod sysctl;

@@ -10,6 +10,7 @@ mod daemon;
 mod fault;
 mod found;
 mod path;
+mod served;
 mod sight;
 mod suite;
 
@@ -31,22 +32,20 @@ use tokio::{
     time::Instant,
 };
 use tracing::{debug, info, warn};
-use wicketgate_model::{ConnectionState, PeerCidr, Problem, Reason, TunnelDesired, TunnelId};
+use wicketgate_model::{PeerCidr, Problem, Reason, TunnelDesired, TunnelId};
 
 use super::{IpsecConfig, IpsecError, Place, Report, Tunnel, origin, probe};
 use crate::netns::{
     Namespace, NetnsError,
-    guard::{self, EspPath},
+    guard::EspPath,
     link::{self, LinkAddresses},
-    nft,
-    ruleset::{self, RulesetGeneration},
     steering::{Steering, SteeringConfig, is_no_router},
 };
 use charon::Home;
 use conf::Wanted;
 use daemon::Daemon;
 use found::Found;
-use path::PathToPeer;
+use served::Served;
 
 /// In the state directory: the instance's name, what the host's forwarding was before the first start (`off` or
 /// `on`), a lock, and a directory for each tunnel, named after its slot.
@@ -80,19 +79,6 @@ pub struct Strongswan {
     tunnels: Mutex<BTreeMap<TunnelId, Arc<Mutex<Option<Served>>>>>,
     starts: Semaphore,
     found: Found,
-}
-
-/// A tunnel of this run.
-#[derive(Debug)]
-struct Served {
-    slot: u16,
-    tunnel: Arc<Tunnel>,
-    namespace: Namespace,
-    report: Arc<Report>,
-    daemon: Daemon,
-    /// The rules of the guard, and the generation that they made: while that is the newest, they are as they were.
-    guard: Option<(String, RulesetGeneration)>,
-    path: PathToPeer,
 }
 
 /// What a tunnel's directory says of it. No secret.
@@ -269,26 +255,20 @@ impl Strongswan {
                 served
             }
             // charon starts while the links are made: it finds the addresses by itself.
-            none => none.insert(self.served(desired, &namespace)),
+            none => none.insert(self.served(desired, &namespace).await.map_err(|e| e.to_string())?),
         };
         let addresses = LinkAddresses::of(self.instance, slot);
         let peer = desired.peer_address.get();
         let load_balancer = desired.load_balancer_ip;
-        let rules = |path_mtu| guard::rules(self.esp, peer, desired.peer_cidr.get(), load_balancer, path_mtu);
         // The guard first: nothing reaches the namespace before it.
-        served.keep_guard(&namespace, rules(served.path.bears())).await.map_err(|e| e.to_string())?;
+        served.keep_guard(desired, self.esp).await.map_err(|e| e.to_string())?;
         if !is_guarded {
             write_record(&self.dir(slot), &Record::of(desired))?;
         }
-        let link = self.link(slot);
-        let learned = link::ensure(&namespace, &link, addresses, load_balancer, peer)
-            .await
-            .map_err(|e| e.to_string())?;
-        let is_up = served.tunnel.connection().borrow().state == ConnectionState::Up;
-        if served.path.look(learned, is_up, Instant::now()) {
-            let bears = served.path.bears();
+        served.keep_link(&self.link(slot), addresses, load_balancer).await.map_err(|e| e.to_string())?;
+        if let Some(bears) = served.look_at_path(peer).map_err(|e| e.to_string())? {
             info!(tunnel.id = %desired.id, bears, "the path to the peer bears other packets than before");
-            served.keep_guard(&namespace, rules(bears)).await.map_err(|e| e.to_string())?;
+            served.keep_guard(desired, self.esp).await.map_err(|e| e.to_string())?;
         }
         if served.tunnel.load_balancer() != desired.load_balancer_ip {
             served.tunnel = served.report.tunnel(Place::Namespace(namespace), desired.load_balancer_ip);
@@ -302,7 +282,7 @@ impl Strongswan {
         Ok(Arc::clone(&served.tunnel))
     }
 
-    fn served(&self, desired: &TunnelDesired, namespace: &Namespace) -> Served {
+    async fn served(&self, desired: &TunnelDesired, namespace: &Namespace) -> Result<Served, NetnsError> {
         let home = self.home(desired.slot, namespace.clone());
         let found = self.found.take(desired.id, namespace, desired.load_balancer_ip);
         let (report, tunnel) = found.unwrap_or_else(|| {
@@ -310,15 +290,7 @@ impl Strongswan {
             let tunnel = report.tunnel(Place::Namespace(namespace.clone()), desired.load_balancer_ip);
             (report, tunnel)
         });
-        Served {
-            slot: desired.slot,
-            tunnel,
-            namespace: namespace.clone(),
-            daemon: Daemon::start(home, Arc::clone(&report)),
-            report,
-            guard: None,
-            path: PathToPeer::default(),
-        }
+        Served::start(desired.slot, home, report, tunnel).await
     }
 
     /// Writes down whose the slot is, before there is anything of it. Answers whether the guard is known to be the tunnel's.
@@ -397,20 +369,6 @@ impl Strongswan {
     /// At most 12 of the 15 bytes that a link's name may have.
     fn link(&self, slot: u16) -> String {
         format!("wg{:04x}-{slot}", self.instance)
-    }
-}
-
-impl Served {
-    /// Applies the guard's rules, unless they are there and nobody has changed any since.
-    async fn keep_guard(&mut self, namespace: &Namespace, rules: String) -> Result<(), NetnsError> {
-        let before = ruleset::generation_in(namespace).await?;
-        if self.guard.as_ref().is_some_and(|(has, made)| *has == rules && *made == before) {
-            return Ok(());
-        }
-        nft::apply(Some(namespace), rules.clone()).await?;
-        let made = ruleset::generation_in(namespace).await?;
-        self.guard = made.follows(before).then_some((rules, made));
-        Ok(())
     }
 }
 

@@ -4,15 +4,16 @@ use std::{
     collections::BTreeSet,
     future::Future,
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, UdpSocket},
     os::fd::AsRawFd as _,
 };
 
 use futures_util::TryStreamExt as _;
 use netlink_packet_route::{
+    AddressFamily,
     address::{AddressAttribute, AddressMessage},
-    link::{InfoData, InfoVeth, LinkAttribute},
-    route::{RouteAttribute, RouteMetric},
+    link::{InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkMessage},
+    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage},
 };
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use tokio::time::timeout;
@@ -48,41 +49,45 @@ impl LinkAddresses {
 }
 
 /// Routing netlink in this process's own namespace. For one after the other: the kernel refuses (EBUSY) to list anything
-/// over a socket that is listing already.
+/// over a socket that is listing already. It has the kernel list what is asked for only: in this namespace, every other
+/// tunnel's would be listed, too.
 fn handle() -> Result<Handle, NetnsError> {
     let (connection, handle, _) =
-        rtnetlink::new_connection().map_err(NetnsError::io("open a netlink socket"))?;
+        rtnetlink::new_connection_with_strict_check().map_err(NetnsError::io("open a netlink socket"))?;
     tokio::spawn(connection);
     Ok(handle)
 }
 
-/// Routing netlink inside `namespace`: a socket stays in the namespace of the thread that opened it.
-async fn handle_inside(namespace: &Namespace) -> Result<Handle, NetnsError> {
+/// Routing netlink inside `namespace`, whose settings are made on the way: a socket stays in the namespace of the thread
+/// that opened it.
+async fn enter(namespace: &Namespace) -> Result<Handle, NetnsError> {
     let runtime = tokio::runtime::Handle::current();
     let open = move || {
+        settings()?;
         let _entered = runtime.enter();
-        rtnetlink::new_connection()
+        rtnetlink::new_connection_with_strict_check()
     };
-    let (connection, handle, _) = namespace.run_blocking("open a netlink socket", open).await?;
+    let what = "set what is forwarded and filtered";
+    let (connection, handle, _) = namespace.run_blocking(what, open).await?;
     tokio::spawn(connection);
     Ok(handle)
 }
 
-/// Brings the link `outside` and the inside of `namespace` to what they should be, from whatever they are. Answers how
-/// large a packet to `peer` may be, as far as ICMP has taught the namespace.
+/// Brings the link `outside` and the inside of `namespace` to what they should be, from whatever they are. What is as it
+/// should be is not written: that it was would be news to whoever listens.
 pub(crate) async fn ensure(
     namespace: &Namespace,
     outside: &str,
     addresses: LinkAddresses,
     on_lo: Ipv4Addr,
-    peer: Ipv4Addr,
-) -> Result<u32, NetnsError> {
+) -> Result<(), NetnsError> {
     let own = handle()?;
-    let steps = async {
-        let inside = set_up(&own, namespace, outside, addresses, on_lo).await?;
-        path_mtu(&inside, peer).await
-    };
-    in_time("set up a link", steps).await
+    in_time("set up a link", set_up(&own, namespace, outside, addresses, on_lo)).await
+}
+
+/// Whether the link's outer end has its address, as far as that can be seen at a glance.
+pub(crate) fn has_outer_address(addresses: LinkAddresses) -> bool {
+    UdpSocket::bind((addresses.outside, 0)).is_ok()
 }
 
 /// The IPv4 addresses of this process's own namespace, but for 127/8.
@@ -125,9 +130,8 @@ async fn set_up(
     outside: &str,
     addresses: LinkAddresses,
     on_lo: Ipv4Addr,
-) -> Result<Handle, NetnsError> {
-    namespace.run_blocking("set what is forwarded and filtered", settings).await?;
-    let inside = handle_inside(namespace).await?;
+) -> Result<(), NetnsError> {
+    let inside = enter(namespace).await?;
     set_lo(&inside, on_lo).await?;
 
     // Either end goes with the other, so that a pair is whole or not there; a lone name is somebody's leftover.
@@ -139,28 +143,33 @@ async fn set_up(
     let inside_index = bring_up(&inside, UPLINK).await?;
     set_addresses(own, own_index, addresses.outside, 30).await?;
     set_addresses(&inside, inside_index, addresses.inside, 30).await?;
-    let route = RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(Ipv4Addr::UNSPECIFIED, 0)
-        .gateway(addresses.outside)
-        .output_interface(inside_index)
-        .build();
-    inside.route().add(route).replace().execute().await.map_err(netlink("add the default route"))?;
-    Ok(inside)
+    set_default_route(&inside, inside_index, addresses.outside).await
 }
 
-/// What the route to `peer` bears. The kernel forgets what it has learned after ten minutes.
-async fn path_mtu(inside: &Handle, peer: Ipv4Addr) -> Result<u32, NetnsError> {
-    let to = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(peer, 32).build();
-    let mut routes = Box::pin(inside.route().get(to).execute());
-    let route = routes.try_next().await.map_err(netlink("look up the route to a peer"))?;
-    let learned = route.into_iter().flat_map(|r| r.attributes).find_map(|attribute| match attribute {
-        RouteAttribute::Metrics(metrics) => metrics.into_iter().find_map(|metric| match metric {
-            RouteMetric::Mtu(mtu) => Some(mtu),
-            _ => None,
-        }),
-        _ => None,
-    });
-    Ok(learned.unwrap_or(MTU).min(MTU))
+async fn set_default_route(handle: &Handle, index: u32, gateway: Ipv4Addr) -> Result<(), NetnsError> {
+    let all = RouteMessageBuilder::<Ipv4Addr>::new().build();
+    let mut list = Box::pin(handle.route().get(all).execute());
+    let mut is_there = false;
+    while let Some(route) = list.try_next().await.map_err(netlink("list routes"))? {
+        is_there |= is_default(&route, index, gateway);
+    }
+    if is_there {
+        return Ok(());
+    }
+    let route = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(Ipv4Addr::UNSPECIFIED, 0)
+        .gateway(gateway)
+        .output_interface(index)
+        .build();
+    handle.route().add(route).replace().execute().await.map_err(netlink("add the default route"))
+}
+
+fn is_default(route: &RouteMessage, index: u32, gateway: Ipv4Addr) -> bool {
+    let has = |attribute| route.attributes.contains(&attribute);
+    route.header.destination_prefix_length == 0
+        && has(RouteAttribute::Table(RouteHeader::RT_TABLE_MAIN.into()))
+        && has(RouteAttribute::Oif(index))
+        && has(RouteAttribute::Gateway(RouteAddress::Inet(gateway)))
 }
 
 async fn take_down(own: &Handle, outside: &str) -> Result<(), NetnsError> {
@@ -196,12 +205,15 @@ async fn create(own: &Handle, namespace: &Namespace, outside: &str) -> Result<()
 }
 
 async fn bring_up(handle: &Handle, name: &str) -> Result<u32, NetnsError> {
-    let index = index(handle, name).await?.ok_or_else(|| NetnsError::Tool {
+    let link = get(handle, name).await?.ok_or_else(|| NetnsError::Tool {
         what: format!("bring up {name}"),
         message: "it is gone".to_owned(),
     })?;
-    let up = LinkUnspec::new_with_index(index).up().build();
-    handle.link().set(up).execute().await.map_err(netlink("bring up a link"))?;
+    let index = link.header.index;
+    if !link.header.flags.contains(LinkFlags::Up) {
+        let up = LinkUnspec::new_with_index(index).up().build();
+        handle.link().set(up).execute().await.map_err(netlink("bring up a link"))?;
+    }
     Ok(index)
 }
 
@@ -214,7 +226,10 @@ async fn set_lo(inside: &Handle, address: Ipv4Addr) -> Result<(), NetnsError> {
 async fn set_addresses(handle: &Handle, index: u32, address: Ipv4Addr, prefix: u8) -> Result<(), NetnsError> {
     let mut has = BTreeSet::new();
     let mut others = Vec::new();
-    let mut list = handle.address().get().set_link_index_filter(index).execute();
+    let mut list = handle.address().get().set_link_index_filter(index);
+    // For the kernel, too, which says no more than that.
+    (list.message_mut().header.family, list.message_mut().header.index) = (AddressFamily::Inet, index);
+    let mut list = list.execute();
     while let Some(message) = list.try_next().await.map_err(netlink("list addresses"))? {
         match local(&message) {
             Some(ip) if ip == address && message.header.prefix_len == prefix => {
@@ -234,10 +249,14 @@ async fn set_addresses(handle: &Handle, index: u32, address: Ipv4Addr, prefix: u
     Ok(())
 }
 
-/// The index of the link of this name.
-pub(crate) async fn index(handle: &Handle, name: &str) -> Result<Option<u32>, NetnsError> {
+async fn index(handle: &Handle, name: &str) -> Result<Option<u32>, NetnsError> {
+    Ok(get(handle, name).await?.map(|link| link.header.index))
+}
+
+/// The link of this name.
+async fn get(handle: &Handle, name: &str) -> Result<Option<LinkMessage>, NetnsError> {
     match handle.link().get().match_name(name).execute().try_next().await {
-        Ok(link) => Ok(link.map(|l| l.header.index)),
+        Ok(link) => Ok(link),
         Err(e) if is(&e, rustix::io::Errno::NODEV) => Ok(None),
         Err(e) => Err(netlink("look up a link")(e)),
     }

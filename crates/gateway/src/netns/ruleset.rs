@@ -5,10 +5,9 @@
 
 use std::io;
 
-use super::{
-    Namespace, NetnsError,
-    nfnetlink::{self, find, message},
-};
+use socket2::Socket;
+
+use super::nfnetlink::{self, find, message};
 
 // Numbers of the kernel's nf_tables.h.
 const GET_GENERATION: u16 = 10 << 8 | 16;
@@ -34,17 +33,16 @@ impl RulesetGeneration {
 
 /// That of the calling thread's namespace.
 pub(crate) fn generation() -> io::Result<RulesetGeneration> {
-    let socket = nfnetlink::socket()?;
-    socket.send(&message(GET_GENERATION, REQUEST, &[]))?;
-    let mut answer = [0u8; 256];
-    let length = io::Read::read(&mut &socket, &mut answer)?;
-    read(answer.get(..length).unwrap_or_default())
-        .ok_or_else(|| io::Error::other("the kernel does not say which generation its rules are"))
+    generation_by(&nfnetlink::socket()?)
 }
 
-/// That of another namespace.
-pub(crate) async fn generation_in(namespace: &Namespace) -> Result<RulesetGeneration, NetnsError> {
-    namespace.run_blocking("look whether packet rules were changed", generation).await
+/// That of the namespace that the socket is of.
+pub(super) fn generation_by(socket: &Socket) -> io::Result<RulesetGeneration> {
+    socket.send(&message(GET_GENERATION, REQUEST, &[]))?;
+    let mut answer = [0u8; 256];
+    let length = io::Read::read(&mut &*socket, &mut answer)?;
+    read(answer.get(..length).unwrap_or_default())
+        .ok_or_else(|| io::Error::other("the kernel does not say which generation its rules are"))
 }
 
 fn read(answer: &[u8]) -> Option<RulesetGeneration> {

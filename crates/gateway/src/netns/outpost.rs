@@ -1,0 +1,205 @@
+//! Two sockets left inside a namespace: what is asked for again and again is asked over them, without a thread that enters,
+//! and the kernel keeps in one of them that something was changed.
+//!
+//! Invariant: nothing here waits. The kernel answers a request of these before it lets its sender go on.
+
+use std::{io, net::Ipv4Addr, os::fd::OwnedFd};
+
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    route::{RouteAttribute, RouteMessage, RouteMetric},
+};
+use rtnetlink::{
+    RouteMessageBuilder,
+    packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
+};
+use rustix::{
+    io::Errno,
+    net::{
+        AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, netlink::SocketAddrNetlink,
+        recvfrom, send, socket_with,
+    },
+};
+use socket2::Socket;
+
+use super::{
+    Namespace, NetnsError,
+    link::MTU,
+    nfnetlink,
+    ruleset::{self, RulesetGeneration},
+};
+
+// Multicast groups of the kernel's rtnetlink.h, as the bits that a socket is bound to.
+const LINKS: u32 = 1;
+const IPV4_ADDRESSES: u32 = 1 << 4;
+const IPV4_ROUTES: u32 = 1 << 6;
+/// Whether a link forwards, and whether it filters by the way back.
+const IPV4_SETTINGS: u32 = 1 << 23;
+
+/// The kernel's messages about one link are below 2 KiB. What is cut off is of no interest.
+const BUFFER: usize = 1 << 13;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Outpost {
+    routing: OwnedFd,
+    rules: Socket,
+    /// News that came with an answer.
+    has_news: bool,
+}
+
+/// What came out of the routing socket.
+enum Came {
+    Nothing,
+    News,
+    Answer(Vec<u8>),
+}
+
+impl Outpost {
+    pub(crate) async fn set_up(namespace: &Namespace) -> Result<Self, NetnsError> {
+        let open = || {
+            let routing = socket_with(
+                AddressFamily::NETLINK,
+                SocketType::RAW,
+                SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+                // Number 0: routing.
+                None,
+            )?;
+            let groups = LINKS | IPV4_ADDRESSES | IPV4_ROUTES | IPV4_SETTINGS;
+            bind(&routing, &SocketAddrNetlink::new(0, groups))?;
+            Ok(Self { routing, rules: nfnetlink::socket()?, has_news: false })
+        };
+        namespace.run_blocking("open netlink sockets", open).await
+    }
+
+    /// Whether links, addresses, routes or settings may be others than when this was last asked.
+    pub(crate) fn has_news(&mut self) -> bool {
+        let mut has_news = std::mem::take(&mut self.has_news);
+        loop {
+            match self.receive() {
+                Came::Nothing => return has_news,
+                // An answer that nobody has taken is as good a reason to look.
+                Came::News | Came::Answer(_) => has_news = true,
+            }
+        }
+    }
+
+    /// Which generation the namespace's packet rules are.
+    pub(crate) fn rules(&self) -> Result<RulesetGeneration, NetnsError> {
+        ruleset::generation_by(&self.rules).map_err(NetnsError::io("look whether packet rules were changed"))
+    }
+
+    /// How large a packet to `peer` may be, as far as ICMP has taught the namespace. The kernel forgets that after ten
+    /// minutes.
+    pub(crate) fn path_mtu(&mut self, peer: Ipv4Addr) -> Result<u32, NetnsError> {
+        let route = self.route(peer).map_err(NetnsError::io("look up the route to a peer"))?;
+        let learned = route.attributes.into_iter().find_map(|attribute| match attribute {
+            RouteAttribute::Metrics(metrics) => metrics.into_iter().find_map(|metric| match metric {
+                RouteMetric::Mtu(mtu) => Some(mtu),
+                _ => None,
+            }),
+            _ => None,
+        });
+        Ok(learned.unwrap_or(MTU).min(MTU))
+    }
+
+    fn route(&mut self, to: Ipv4Addr) -> io::Result<RouteMessage> {
+        let to = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(to, 32).build();
+        let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetRoute(to));
+        request.header.flags = NLM_F_REQUEST;
+        request.finalize();
+        let mut bytes = vec![0; request.buffer_len()];
+        request.serialize(&mut bytes);
+        send(&self.routing, &bytes, SendFlags::empty())?;
+        loop {
+            let answer = match self.receive() {
+                Came::News => {
+                    self.has_news = true;
+                    continue;
+                }
+                Came::Nothing => return Err(io::Error::other("the kernel did not answer")),
+                Came::Answer(answer) => answer,
+            };
+            let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer);
+            return match answer.map_err(io::Error::other)?.payload {
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)) => Ok(route),
+                NetlinkPayload::Error(error) => Err(error.to_io()),
+                _ => Err(io::Error::other("the kernel's answer is no route")),
+            };
+        }
+    }
+
+    fn receive(&self) -> Came {
+        let mut buffer = vec![0; BUFFER];
+        match recvfrom(&self.routing, &mut buffer, RecvFlags::empty()) {
+            Ok((length, _, from)) => {
+                let from = from.and_then(|from| SocketAddrNetlink::try_from(from).ok());
+                // What is said to one only is an answer.
+                if from.is_some_and(|from| from.groups() == 0) {
+                    buffer.truncate(length);
+                    Came::Answer(buffer)
+                } else {
+                    Came::News
+                }
+            }
+            // There was more than the socket holds, and it is empty again soon.
+            Err(Errno::NOBUFS | Errno::INTR) => Came::News,
+            Err(_) => Came::Nothing,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netns::tool;
+
+    const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+
+    #[tokio::test]
+    async fn what_is_changed_is_told_once_and_what_is_asked_is_no_news() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: namespaces need root");
+            return;
+        }
+        let name = format!("wgoutpost-{}", std::process::id());
+        let namespace = Namespace::ensure(&name).await.unwrap();
+        let mut outpost = Outpost::set_up(&namespace).await.unwrap();
+        let change = async |arguments: &str| {
+            let arguments: Vec<_> = ["-n", &name].into_iter().chain(arguments.split(' ')).collect();
+            tool("ip", &arguments).await.unwrap();
+        };
+        assert!(!outpost.has_news());
+        assert!(outpost.path_mtu(PEER).is_err(), "there is no route");
+        change("link add there type veth peer name here").await;
+        assert!(outpost.has_news() && !outpost.has_news());
+        for step in ["addr add 192.0.2.1/24 dev here", "link set here up", "link set there up"] {
+            change(step).await;
+            assert!(outpost.has_news(), "{step}");
+        }
+        assert_eq!(outpost.path_mtu(PEER).unwrap(), MTU);
+        for (step, mtu) in
+            [("route add 192.0.2.2/32 dev here mtu 1400", 1400), ("route del 192.0.2.2/32 dev here", MTU)]
+        {
+            change(step).await;
+            // The news that came before the answer is not lost.
+            assert_eq!(outpost.path_mtu(PEER).unwrap(), mtu);
+            assert!(outpost.has_news() && !outpost.has_news(), "{step}");
+        }
+        // More than the socket holds.
+        for _ in 0..4 {
+            let add = (0..250).map(|n| format!("addr add 198.51.100.{n}/32 dev here\n"));
+            let del = (0..250).map(|n| format!("addr del 198.51.100.{n}/32 dev here\n"));
+            let batch: String = add.chain(del).collect();
+            let file = std::env::temp_dir().join(&name);
+            std::fs::write(&file, batch).unwrap();
+            change(&format!("-batch {}", file.display())).await;
+            std::fs::remove_file(file).unwrap();
+        }
+        assert!(outpost.has_news() && !outpost.has_news());
+        let before = outpost.rules().unwrap();
+        crate::netns::nft::apply(Some(&namespace), "table ip x {}\n".to_owned()).await.unwrap();
+        assert!(outpost.rules().unwrap().follows(before));
+        Namespace::remove(&name).await.unwrap();
+    }
+}

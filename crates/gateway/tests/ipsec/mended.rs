@@ -1,0 +1,103 @@
+//! Somebody takes a part of a tunnel away, or adds one. The next check puts it right, and looks closer only where something
+//! was changed.
+
+use std::{fs, process::Command};
+
+use crate::{SOON, World, desired, is_root, key, output};
+
+/// What a tunnel consists of below its IKE, as tools of the host tell it.
+struct Parts {
+    inside: String,
+    outside: String,
+}
+
+impl Parts {
+    fn of(world: &World) -> Self {
+        let instance = fs::read_to_string(world.state_dir.join("instance")).unwrap();
+        let instance = instance.trim();
+        Self { inside: format!("wicketgate-{instance}-0"), outside: format!("wg{instance}-0") }
+    }
+
+    /// Runs a command in the tunnel's namespace, or in the gateway's own.
+    fn run(&self, world: &World, command: &str) -> String {
+        let command = command.replace("OUTSIDE", &self.outside);
+        let (is_inside, command) = match command.strip_prefix("inside: ") {
+            Some(command) => (true, command),
+            None => (false, command.as_str()),
+        };
+        let inside = format!("--net=/run/netns/{}", self.inside);
+        if is_inside {
+            output(Command::new("nsenter").args([&inside, "sh", "-c", command]))
+        } else {
+            output(world.gateway.command("sh").args(["-c", command]))
+        }
+    }
+
+    fn all(&self, world: &World) -> String {
+        let commands = [
+            "inside: ip -4 -brief addr",
+            "inside: ip -4 route",
+            "inside: nft list ruleset",
+            "inside: cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf/all/rp_filter",
+            "ip -4 -brief addr show dev OUTSIDE",
+        ];
+        let told = commands.map(|command| self.run(world, command)).concat();
+        // The number of the other end, which a link that is made anew does not keep.
+        told.split_inclusive('\n')
+            .map(|line| match line.split_once("@if") {
+                Some((name, rest)) => name.to_owned() + rest.trim_start_matches(|c: char| c.is_ascii_digit()),
+                None => line.to_owned(),
+            })
+            .collect()
+    }
+}
+
+#[test]
+fn a_part_that_somebody_took_away_is_back_after_the_next_check() {
+    if !is_root() {
+        return;
+    }
+    World::new("mended", 0).tell(|world| async move {
+        let backend = world.backend().await;
+        let wanted = desired(0, &[&key(0)]);
+        let tunnel = backend.ensure(&wanted).await.unwrap();
+        let parts = Parts::of(&world);
+        let whole = parts.all(&world);
+        for part in ["100.64.0.1/32", "169.254.", "default via", "table inet wicketgate"] {
+            assert!(whole.contains(part), "{part}: {whole}");
+        }
+        for harm in [
+            "inside: ip addr del 100.64.0.1/32 dev lo",
+            "inside: ip addr add 100.64.0.2/32 dev lo",
+            "inside: ip link set lo down",
+            "inside: ip -4 addr flush dev uplink",
+            "inside: ip route del default",
+            "inside: ip link set uplink down",
+            "inside: ip link del uplink",
+            "inside: nft flush ruleset",
+            "inside: nft delete chain inet wicketgate forward",
+            "inside: echo 1 > /proc/sys/net/ipv4/ip_forward",
+            "inside: echo 1 > /proc/sys/net/ipv4/conf/all/rp_filter",
+            "ip -4 addr flush dev OUTSIDE",
+            "ip link set OUTSIDE down",
+            "ip link del OUTSIDE",
+        ] {
+            // At rest, as long after the last change.
+            for _ in 0..2 {
+                backend.ensure(&wanted).await.unwrap();
+            }
+            parts.run(&world, harm);
+            assert_ne!(parts.all(&world), whole, "{harm}: no harm was done");
+            let again = backend.ensure(&wanted).await.unwrap();
+            // That a link is up, it says a moment later.
+            let is_whole = || Ok((parts.all(&world) == whole).then_some(()));
+            if world.lab.until("all is as it was", SOON, is_whole).is_err() {
+                assert_eq!(parts.all(&world), whole, "{harm}");
+            }
+            // Listeners stay.
+            assert!(std::sync::Arc::ptr_eq(&again, &tunnel), "{harm}");
+        }
+        backend.purge().await.unwrap();
+        assert_eq!(world.traces(), Vec::<String>::new());
+    });
+}
