@@ -191,6 +191,16 @@ fn a_public_address_that_is_not_the_hosts_is_told_with_those_that_are() -> Resul
 }
 
 #[test]
+fn a_receive_buffer_that_is_small_for_esp_in_userland_is_told() -> Result<()> {
+    let world = World::with_sites(0)?;
+    let bytes: u64 = fs::read_to_string("/proc/sys/net/core/rmem_default")?.trim().parse()?;
+    let is_small = bytes < 4 << 20 && world.gateway.api.get("/readyz")?["esp"] == "userland";
+    let told = world.gateway.process.said().contains("sysctl");
+    ensure!(told == is_small, "{bytes}: {}", world.gateway.process.tail());
+    world.end()
+}
+
+#[test]
 fn an_agent_that_can_not_enrol_says_why_and_ends() -> Result<()> {
     let mut world = World::loopback()?;
     let server = format!("https://{}", world.agents_dial());

@@ -123,6 +123,12 @@ async fn userland(scratch: &str) -> Result<EspPath, IpsecError> {
     }
 }
 
+/// What a socket's queue holds unless it asks for more, in bytes; charon's asks for nothing. `None` where the kernel does not
+/// tell, as in some containers.
+pub(super) fn receive_buffer() -> Option<u64> {
+    std::fs::read_to_string("/proc/sys/net/core/rmem_default").ok()?.trim().parse().ok()
+}
+
 /// The source address of the default route. Sends nothing.
 pub(super) fn default_source() -> Option<Ipv4Addr> {
     let socket = UdpSocket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)).ok()?;

@@ -61,6 +61,9 @@ const RECORD: &str = "tunnel.json";
 const SLOT_WAIT: Duration = Duration::from_secs(5);
 const SLOT_POLL: Duration = Duration::from_millis(20);
 
+/// What a daemon's UDP socket should hold where ESP is in userland: a burst of a TCP window's length on a fast line.
+const RECEIVE_BUFFER: u64 = 4 << 20;
+
 /// Tunnels that are brought up at a time for the first time in a run. Each takes a tenth of a second of a processor, and
 /// a daemon has some seconds to start: hundreds at once would all be late.
 const STARTED_AT_ONCE: usize = 4;
@@ -111,6 +114,9 @@ impl Strongswan {
         })?;
         let instance = instance(&state_dir).map_err(state_dir_error)?;
         let esp = probe::esp(mode, &format!("{instance:04x}")).await?;
+        if esp == EspPath::Userland {
+            advise(probe::receive_buffer());
+        }
 
         let default_source = probe::default_source();
         let public_address = public_address.or(default_source).ok_or(IpsecError::NoPublicAddress)?;
@@ -369,6 +375,17 @@ impl Strongswan {
     /// At most 12 of the 15 bytes that a link's name may have.
     fn link(&self, slot: u16) -> String {
         format!("wg{:04x}-{slot}", self.instance)
+    }
+}
+
+/// charon has no setting for its sockets' queues, in which IKE waits behind all of the tunnel's ESP.
+fn advise(receive_buffer: Option<u64>) {
+    if let Some(bytes) = receive_buffer.filter(|bytes| *bytes < RECEIVE_BUFFER) {
+        warn!(
+            bytes,
+            "net.core.rmem_default is small for ESP in userland, where bursts are dropped, and IKE with them: set it to \
+             {RECEIVE_BUFFER} with sysctl; tunnels that stand take it over after `wicketgate down`"
+        );
     }
 }
 
