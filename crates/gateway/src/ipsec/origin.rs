@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{IpsecError, strongswan::replace};
+use super::{IpsecError, strongswan::state_dir::replace};
 
 /// In the state directory: the boot and the network namespace that the last run was in.
 const ORIGIN: &str = "network-namespace";

@@ -12,50 +12,31 @@ mod found;
 mod path;
 mod served;
 mod sight;
+pub(super) mod state_dir;
 mod suite;
 
-use std::{
-    collections::BTreeMap,
-    fs::{DirBuilder, File, OpenOptions},
-    io::{self, Write as _},
-    net::Ipv4Addr,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, io, net::Ipv4Addr, sync::Arc, time::Duration};
 
-use rustix::fs::{FlockOperation, flock};
-use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{Mutex, Semaphore},
     time::Instant,
 };
 use tracing::{debug, info, warn};
-use wicketgate_model::{PeerCidr, Problem, Reason, TunnelDesired, TunnelId};
+use wicketgate_model::{Problem, Reason, TunnelDesired, TunnelId};
 
 use super::{IpsecConfig, IpsecError, Place, Report, Tunnel, origin, probe};
 use crate::netns::{
     Namespace, NetnsError,
     guard::EspPath,
     link::{self, LinkAddresses},
-    steering::{Steering, SteeringConfig, is_no_router},
+    steering::{Steering, SteeringConfig},
 };
 use charon::Home;
 use conf::Wanted;
 use daemon::Daemon;
 use found::Found;
 use served::Served;
-
-/// In the state directory: the instance's name, what the host's forwarding was before the first start (`off` or
-/// `on`), a lock, and a directory for each tunnel, named after its slot.
-const FORWARDING: &str = "forwarding";
-const INSTANCE: &str = "instance";
-const LOCK: &str = "lock";
-const TUNNELS: &str = "tunnels";
-
-/// In a tunnel's directory: what it belongs to.
-const RECORD: &str = "tunnel.json";
+use state_dir::{Record, StateDir};
 
 /// A slot's last tunnel is being removed while the next one is wished for.
 const SLOT_WAIT: Duration = Duration::from_secs(5);
@@ -71,9 +52,7 @@ const STARTED_AT_ONCE: usize = 4;
 /// See the module.
 #[derive(Debug)]
 pub struct Strongswan {
-    state_dir: PathBuf,
-    /// Held for as long as this gateway runs.
-    _lock: File,
+    state: StateDir,
     instance: u16,
     esp: EspPath,
     public_address: Ipv4Addr,
@@ -84,35 +63,12 @@ pub struct Strongswan {
     found: Found,
 }
 
-/// What a tunnel's directory says of it. No secret.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Record {
-    id: TunnelId,
-    slot: u16,
-    peer_address: Ipv4Addr,
-    /// Whose packets the guard lets in; `None` while that is not sure.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    guarded: Option<PeerCidr>,
-}
-
-impl Record {
-    fn of(desired: &TunnelDesired) -> Self {
-        let guarded = Some(desired.peer_cidr);
-        Self { id: desired.id, slot: desired.slot, peer_address: desired.peer_address.get(), guarded }
-    }
-}
-
 impl Strongswan {
     pub(super) async fn start(config: IpsecConfig) -> Result<Self, IpsecError> {
         probe::preflight()?;
         let IpsecConfig { mode, state_dir, public_address } = config;
-        let state_dir_error = |source| IpsecError::StateDir { path: state_dir.clone(), source };
-        let lock = take_possession(&state_dir).map_err(|e| match e.kind() {
-            io::ErrorKind::WouldBlock => IpsecError::InUse(state_dir.clone()),
-            _ => state_dir_error(e),
-        })?;
-        let instance = instance(&state_dir).map_err(state_dir_error)?;
+        let state = StateDir::take(state_dir)?;
+        let instance = state.instance().map_err(|e| state.error(e))?;
         let esp = probe::esp(mode, &format!("{instance:04x}")).await?;
         if esp == EspPath::Userland {
             advise(probe::receive_buffer());
@@ -134,21 +90,20 @@ impl Strongswan {
                 return Err(IpsecError::NotAnAddress { given: public_address, has });
             }
         };
-        origin::settle(&state_dir)?;
+        origin::settle(state.path())?;
         let steering = SteeringConfig {
             instance: format!("{instance:04x}"),
             arrive_at: [public_address, send_from].into(),
             send_from,
             raw_esp: esp == EspPath::Kernel,
-            was_no_router: was_no_router(&state_dir).await?,
+            was_no_router: state.was_no_router().await?,
         };
-        let records = records(&state_dir).map_err(state_dir_error)?;
+        let records = state.records().map_err(|e| state.error(e))?;
         let peers =
             records.iter().map(|r| (r.peer_address, LinkAddresses::of(instance, r.slot).inside)).collect();
         let steering = Steering::start(steering, peers).await?;
         let this = Self {
-            state_dir,
-            _lock: lock,
+            state,
             instance,
             esp,
             public_address,
@@ -171,12 +126,12 @@ impl Strongswan {
 
     pub(super) async fn left_over(&self) -> io::Result<Vec<TunnelId>> {
         let tunnels = self.tunnels.lock().await;
-        let found = records(&self.state_dir)?.into_iter().map(|r| r.id);
+        let found = self.state.records()?.into_iter().map(|r| r.id);
         Ok(found.filter(|id| !tunnels.contains_key(id)).collect())
     }
 
     pub(super) fn found(&self, desired: &TunnelDesired) -> Option<Arc<Tunnel>> {
-        let record = read_record(&self.dir(desired.slot)).filter(|record| *record == Record::of(desired))?;
+        let record = self.state.record(desired.slot).filter(|record| *record == Record::of(desired))?;
         let namespace = Namespace::open(&self.namespace(record.slot)).ok()??;
         self.found.stand(record.id, namespace, desired.load_balancer_ip)
     }
@@ -199,7 +154,7 @@ impl Strongswan {
             served.daemon.stop().await.map_err(io::Error::other)?;
         }
         *entry = None;
-        for record in records(&self.state_dir)?.into_iter().filter(|r| r.id == id) {
+        for record in self.state.records()?.into_iter().filter(|r| r.id == id) {
             self.clear(record.slot).await.map_err(io::Error::other)?;
         }
         self.found.forget(id);
@@ -208,7 +163,7 @@ impl Strongswan {
     }
 
     pub(super) async fn rest(&self) -> io::Result<usize> {
-        let tunnels = records(&self.state_dir)?.len();
+        let tunnels = self.state.records()?.len();
         if tunnels == 0 {
             self.purge().await?;
         }
@@ -217,16 +172,14 @@ impl Strongswan {
 
     pub(super) async fn purge(&self) -> io::Result<()> {
         let running: Vec<_> = self.tunnels.lock().await.keys().copied().collect();
-        let left = records(&self.state_dir)?.into_iter().map(|r| r.id);
+        let left = self.state.records()?.into_iter().map(|r| r.id);
         for id in left.chain(running) {
             self.remove(id).await?;
         }
         let is_as_it_was = self.steering.purge().await.map_err(io::Error::other)?;
-        origin::leave(&self.state_dir)?;
+        origin::leave(self.state.path())?;
         if is_as_it_was {
-            // The next start asks the host again.
-            let removed = std::fs::remove_file(self.state_dir.join(FORWARDING));
-            return removed.or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) });
+            self.state.forget_forwarding()?;
         }
         Ok(())
     }
@@ -269,7 +222,7 @@ impl Strongswan {
         // The guard first: nothing reaches the namespace before it.
         served.keep_guard(desired, self.esp).await.map_err(|e| e.to_string())?;
         if !is_guarded {
-            write_record(&self.dir(slot), &Record::of(desired))?;
+            self.state.write(&Record::of(desired))?;
         }
         served.keep_link(&self.link(slot), addresses, load_balancer).await.map_err(|e| e.to_string())?;
         if let Some(bears) = served.look_at_path(peer).map_err(|e| e.to_string())? {
@@ -301,10 +254,9 @@ impl Strongswan {
 
     /// Writes down whose the slot is, before there is anything of it. Answers whether the guard is known to be the tunnel's.
     async fn claim(&self, desired: &TunnelDesired) -> Result<bool, String> {
-        let dir = self.dir(desired.slot);
         let deadline = Instant::now() + SLOT_WAIT;
         let before = loop {
-            let record = read_record(&dir);
+            let record = self.state.record(desired.slot);
             match &record {
                 Some(other) if other.id != desired.id && Instant::now() < deadline => {
                     tokio::time::sleep(SLOT_POLL).await;
@@ -322,7 +274,7 @@ impl Strongswan {
         let is_guarded = before.as_ref() == Some(&record);
         let record = Record { guarded: None, ..record };
         if !is_guarded && before.as_ref() != Some(&record) {
-            write_record(&dir, &record)?;
+            self.state.write(&record)?;
         }
         Ok(is_guarded)
     }
@@ -333,27 +285,21 @@ impl Strongswan {
         match Namespace::open(&name)? {
             Some(namespace) => self.home(slot, namespace).stop().await?,
             // Its name is gone, or was made in mounts that are somebody else's. It goes with its last process.
-            None => charon::end(&self.dir(slot)).await?,
+            None => charon::end(&self.state.of_slot(slot)).await?,
         }
         self.steering.release(LinkAddresses::of(self.instance, slot).inside).await?;
         link::remove(&self.link(slot)).await?;
         Namespace::remove(&name).await?;
-        match std::fs::remove_dir_all(self.dir(slot)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                Err(NetnsError::io("remove a tunnel's directory")(e))
-            }
-            _ => {
-                info!(slot, "nothing is left of a tunnel");
-                Ok(())
-            }
-        }
+        self.state.clear(slot).map_err(NetnsError::io("remove a tunnel's directory"))?;
+        info!(slot, "nothing is left of a tunnel");
+        Ok(())
     }
 
     /// Directories without a record: a start or a removal that was cut short. Nobody can ask for them by an id.
     async fn clear_unrecorded(&self) -> Result<(), NetnsError> {
         let listing = NetnsError::io("list the state directory");
-        for slot in slots(&self.state_dir).map_err(listing)? {
-            if read_record(&self.dir(slot)).is_none() {
+        for slot in self.state.slots().map_err(listing)? {
+            if self.state.record(slot).is_none() {
                 self.clear(slot).await?;
             }
         }
@@ -361,11 +307,7 @@ impl Strongswan {
     }
 
     fn home(&self, slot: u16, namespace: Namespace) -> Home {
-        Home { dir: self.dir(slot), namespace, conf: conf::file(self.esp) }
-    }
-
-    fn dir(&self, slot: u16) -> PathBuf {
-        self.state_dir.join(TUNNELS).join(slot.to_string())
+        Home { dir: self.state.of_slot(slot), namespace, conf: conf::file(self.esp) }
     }
 
     fn namespace(&self, slot: u16) -> String {
@@ -387,86 +329,4 @@ fn advise(receive_buffer: Option<u64>) {
              {RECEIVE_BUFFER} with sysctl; tunnels that stand take it over after `wicketgate down`"
         );
     }
-}
-
-fn take_possession(state_dir: &Path) -> io::Result<File> {
-    DirBuilder::new().recursive(true).mode(0o700).create(state_dir.join(TUNNELS))?;
-    let lock =
-        OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(state_dir.join(LOCK))?;
-    flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-    Ok(lock)
-}
-
-/// The instance's number: random at the first start, and kept.
-fn instance(state_dir: &Path) -> io::Result<u16> {
-    let path = state_dir.join(INSTANCE);
-    match std::fs::read_to_string(&path) {
-        Ok(text) => u16::from_str_radix(text.trim(), 16)
-            .map_err(|_| io::Error::other(format!("{} must be four hexadecimal digits", path.display()))),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            let mut bytes = [0; 2];
-            getrandom::fill(&mut bytes).map_err(io::Error::other)?;
-            let instance = u16::from_be_bytes(bytes);
-            replace(&path, format!("{instance:04x}\n").as_bytes())?;
-            Ok(instance)
-        }
-        Err(e) => Err(e),
-    }
-}
-
-/// Whether the host forwarded no packets before the first start, which writes it down. What can't be read is taken for
-/// yes: it is the answer that shuts the host.
-async fn was_no_router(state_dir: &Path) -> Result<bool, IpsecError> {
-    let path = state_dir.join(FORWARDING);
-    match std::fs::read_to_string(&path) {
-        Ok(was) => Ok(was.trim() != "on"),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            let off = is_no_router().await?;
-            replace(&path, if off { b"off\n" } else { b"on\n" })
-                .map_err(|source| IpsecError::StateDir { path: state_dir.to_owned(), source })?;
-            Ok(off)
-        }
-        Err(error) => {
-            warn!(%error, "what the host's forwarding was can't be read, and is taken for off");
-            Ok(true)
-        }
-    }
-}
-
-fn slots(state_dir: &Path) -> io::Result<Vec<u16>> {
-    let mut slots = Vec::new();
-    for entry in std::fs::read_dir(state_dir.join(TUNNELS))? {
-        slots.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u16>().ok()));
-    }
-    Ok(slots)
-}
-
-fn records(state_dir: &Path) -> io::Result<Vec<Record>> {
-    let dir = |slot: u16| state_dir.join(TUNNELS).join(slot.to_string());
-    Ok(slots(state_dir)?
-        .into_iter()
-        .filter_map(|slot| read_record(&dir(slot)).filter(|r| r.slot == slot))
-        .collect())
-}
-
-fn read_record(dir: &Path) -> Option<Record> {
-    serde_json::from_slice(&std::fs::read(dir.join(RECORD)).ok()?).ok()
-}
-
-fn write_record(dir: &Path, record: &Record) -> Result<(), String> {
-    let write = || {
-        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        DirBuilder::new().recursive(true).mode(0o700).create(dir.join("run"))?;
-        replace(&dir.join(RECORD), &serde_json::to_vec(record)?)
-    };
-    write().map_err(|e: io::Error| format!("can't write to the state directory: {e}"))
-}
-
-/// Writes a file whole or not at all.
-pub(super) fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("new");
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
-    file.write_all(contents)?;
-    file.sync_all()?;
-    std::fs::rename(temporary, path)
 }

@@ -1,0 +1,174 @@
+//! What of a gateway's tunnels outlives it: the instance's name, what the host's forwarding was before the first start (`off`
+//! or `on`), a lock, and a directory for each tunnel, named after its slot.
+//!
+//! Invariant: a tunnel's directory is made before there is anything else of it, and removed after all of it.
+
+use std::{
+    fs::{DirBuilder, File, OpenOptions},
+    io::{self, Write as _},
+    net::Ipv4Addr,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+use wicketgate_model::{PeerCidr, TunnelDesired, TunnelId};
+
+use crate::ipsec::IpsecError;
+use crate::netns::steering::is_no_router;
+
+const FORWARDING: &str = "forwarding";
+const INSTANCE: &str = "instance";
+const LOCK: &str = "lock";
+const TUNNELS: &str = "tunnels";
+
+/// In a tunnel's directory: what it belongs to.
+const RECORD: &str = "tunnel.json";
+
+/// The state directory, which this process has to itself for as long as this value lives.
+#[derive(Debug)]
+pub(super) struct StateDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+/// What a tunnel's directory says of it. No secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Record {
+    pub(super) id: TunnelId,
+    pub(super) slot: u16,
+    pub(super) peer_address: Ipv4Addr,
+    /// Whose packets the guard lets in; `None` while that is not sure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) guarded: Option<PeerCidr>,
+}
+
+impl Record {
+    pub(super) fn of(desired: &TunnelDesired) -> Self {
+        let guarded = Some(desired.peer_cidr);
+        Self { id: desired.id, slot: desired.slot, peer_address: desired.peer_address.get(), guarded }
+    }
+}
+
+impl StateDir {
+    pub(super) fn take(path: PathBuf) -> Result<Self, IpsecError> {
+        match lock(&path) {
+            Ok(lock) => Ok(Self { path, _lock: lock }),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Err(IpsecError::InUse(path)),
+            Err(source) => Err(IpsecError::StateDir { path, source }),
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What went wrong with the directory, for whoever starts the gateway.
+    pub(super) fn error(&self, source: io::Error) -> IpsecError {
+        IpsecError::StateDir { path: self.path.clone(), source }
+    }
+
+    /// The instance's number: random at the first start, and kept.
+    pub(super) fn instance(&self) -> io::Result<u16> {
+        let path = self.path.join(INSTANCE);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => u16::from_str_radix(text.trim(), 16)
+                .map_err(|_| io::Error::other(format!("{} must be four hexadecimal digits", path.display()))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let mut bytes = [0; 2];
+                getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+                let instance = u16::from_be_bytes(bytes);
+                replace(&path, format!("{instance:04x}\n").as_bytes())?;
+                Ok(instance)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Whether the host forwarded no packets before the first start, which writes it down. What can't be read is taken for
+    /// yes: it is the answer that shuts the host.
+    pub(super) async fn was_no_router(&self) -> Result<bool, IpsecError> {
+        let path = self.path.join(FORWARDING);
+        match std::fs::read_to_string(&path) {
+            Ok(was) => Ok(was.trim() != "on"),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let off = is_no_router().await?;
+                replace(&path, if off { b"off\n" } else { b"on\n" }).map_err(|source| self.error(source))?;
+                Ok(off)
+            }
+            Err(error) => {
+                warn!(%error, "what the host's forwarding was can't be read, and is taken for off");
+                Ok(true)
+            }
+        }
+    }
+
+    /// The host is as it was: the next start asks it again.
+    pub(super) fn forget_forwarding(&self) -> io::Result<()> {
+        absent(std::fs::remove_file(self.path.join(FORWARDING)))
+    }
+
+    /// Where a slot's tunnel has its files.
+    pub(super) fn of_slot(&self, slot: u16) -> PathBuf {
+        self.path.join(TUNNELS).join(slot.to_string())
+    }
+
+    /// The slots of which there is something.
+    pub(super) fn slots(&self) -> io::Result<Vec<u16>> {
+        let mut slots = Vec::new();
+        for entry in std::fs::read_dir(self.path.join(TUNNELS))? {
+            slots.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u16>().ok()));
+        }
+        Ok(slots)
+    }
+
+    pub(super) fn records(&self) -> io::Result<Vec<Record>> {
+        let slots = self.slots()?.into_iter();
+        Ok(slots.filter_map(|slot| self.record(slot).filter(|r| r.slot == slot)).collect())
+    }
+
+    pub(super) fn record(&self, slot: u16) -> Option<Record> {
+        serde_json::from_slice(&std::fs::read(self.of_slot(slot).join(RECORD)).ok()?).ok()
+    }
+
+    /// Writes a slot's record, and makes its directory first.
+    pub(super) fn write(&self, record: &Record) -> Result<(), String> {
+        let dir = self.of_slot(record.slot);
+        let write = || {
+            DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+            DirBuilder::new().recursive(true).mode(0o700).create(dir.join("run"))?;
+            replace(&dir.join(RECORD), &serde_json::to_vec(record)?)
+        };
+        write().map_err(|e: io::Error| format!("can't write to the state directory: {e}"))
+    }
+
+    /// Removes a slot's directory.
+    pub(super) fn clear(&self, slot: u16) -> io::Result<()> {
+        absent(std::fs::remove_dir_all(self.of_slot(slot)))
+    }
+}
+
+fn lock(path: &Path) -> io::Result<File> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path.join(TUNNELS))?;
+    let lock =
+        OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path.join(LOCK))?;
+    flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(lock)
+}
+
+/// What was not there is removed.
+fn absent(removed: io::Result<()>) -> io::Result<()> {
+    removed.or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) })
+}
+
+/// Writes a file whole or not at all.
+pub(in crate::ipsec) fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("new");
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+    file.write_all(contents)?;
+    file.sync_all()?;
+    std::fs::rename(temporary, path)
+}
