@@ -4,17 +4,14 @@
 //! Invariant: a wake-up carries no data. The task reads the wish, whatever woke it.
 
 mod peer_log;
+mod retry;
+mod wish;
 
-use std::{
-    collections::BTreeMap,
-    io, mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, io, mem, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -24,6 +21,9 @@ use wicketgate_model::{
 };
 
 use peer_log::PeerLog;
+use retry::Retry;
+pub(crate) use wish::Wish;
+use wish::{Change, ShareWish};
 
 use wicketgate_session::cut::Cut;
 
@@ -32,46 +32,12 @@ use crate::{
     board::{Board, ListenerSeen},
     counters::Counters,
     ipsec::{Backend, Tunnel},
-    listener::{Limits, Listener, Served, Serving},
+    listener::{Limits, Listener, Serving},
     room::Room,
 };
 
 /// How often what is is compared with the wish although nothing was heard: somebody may have removed it.
 const CHECK_EVERY: Duration = Duration::from_secs(30);
-
-/// What one tunnel should be, as far as it was heard. Written by the gateway, read by the tunnel's task.
-#[derive(Debug, Default)]
-pub(crate) struct Wish {
-    inner: Mutex<WishInner>,
-    woken: Notify,
-}
-
-#[derive(Debug, Default)]
-struct WishInner {
-    tunnel: Option<Arc<TunnelDesired>>,
-    /// Changes that the task has not taken yet; `None`: the tunnel is not to serve the share.
-    shares: BTreeMap<ShareId, Option<ShareWish>>,
-}
-
-type ShareWish = (Arc<ShareDesired>, Arc<Served>);
-
-impl Wish {
-    /// `None`: nothing of the tunnel is to be left.
-    pub(crate) fn set_tunnel(&self, tunnel: Option<Arc<TunnelDesired>>) {
-        self.lock().tunnel = tunnel;
-        self.woken.notify_one();
-    }
-
-    /// `None`: the tunnel is not to serve the share.
-    pub(crate) fn set_share(&self, id: ShareId, wish: Option<ShareWish>) {
-        self.lock().shares.insert(id, wish);
-        self.woken.notify_one();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, WishInner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// What a tunnel's task works with.
 #[derive(Debug, Clone)]
@@ -93,28 +59,6 @@ pub(crate) struct Surroundings {
     pub(crate) connections: TaskTracker,
     /// Ends them.
     pub(crate) cut: Cut,
-}
-
-/// When to try again. Each failure in a row doubles the pause.
-#[derive(Debug, Default)]
-struct Retry(Option<(Instant, Duration)>);
-
-impl Retry {
-    const FIRST: Duration = Duration::from_secs(1);
-    const LONGEST: Duration = Duration::from_secs(15);
-
-    fn failed(&mut self) {
-        let pause = self.0.map_or(Self::FIRST, |(_, last)| (last * 2).min(Self::LONGEST));
-        self.0 = Some((Instant::now() + pause, pause));
-    }
-
-    fn worked(&mut self) {
-        self.0 = None;
-    }
-
-    fn at(&self) -> Option<Instant> {
-        self.0.map(|(at, _)| at)
-    }
 }
 
 /// See the module.
@@ -171,10 +115,7 @@ impl TunnelTask {
         let stop = self.around.stop.clone();
         stop.run_until_cancelled(async {
             loop {
-                let (tunnel, changes) = {
-                    let mut wish = self.wish.lock();
-                    (wish.tunnel.clone(), mem::take(&mut wish.shares))
-                };
+                let (tunnel, changes) = self.wish.read();
                 self.take(changes).await;
                 match tunnel {
                     Some(tunnel) if self.has_place() => self.serve(tunnel).await,
@@ -202,14 +143,14 @@ impl TunnelTask {
             }
         };
         tokio::select! {
-            () = self.wish.woken.notified() => {}
+            () = self.wish.woken() => {}
             () = changed => {}
             () = tokio::time::sleep_until(due.unwrap_or(self.check_at)) => {}
         }
     }
 
     /// Takes in the changes of the wish; what is not wished for any more is not listened for.
-    async fn take(&mut self, changes: BTreeMap<ShareId, Option<ShareWish>>) {
+    async fn take(&mut self, changes: BTreeMap<ShareId, Change>) {
         for (id, wish) in changes {
             match wish {
                 Some(wish) => {
@@ -252,7 +193,7 @@ impl TunnelTask {
         let places = Arc::clone(&self.around.places);
         tokio::select! {
             place = places.acquire_owned() => self.place = place.ok(),
-            () = self.wish.woken.notified() => {}
+            () = self.wish.woken() => {}
             () = tokio::time::sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {}
         }
     }

@@ -1,29 +1,24 @@
 //! What a charon's SAs and log lines say of the tunnel's connection. Pure: messages go in, a [`Connection`] comes out.
 
-use std::collections::BTreeMap;
+mod carried;
+mod sa;
 
 use jiff::{SignedDuration, Timestamp};
-use wicketgate_model::{Algorithms, Connection, ConnectionError, ConnectionState, Fault, Nat, Peer, SaTimes};
+use wicketgate_model::{Algorithms, Connection, ConnectionError, ConnectionState, Fault, Nat, SaTimes};
 use wicketgate_vici::Message;
 
 use super::{conf::Ends, fault::Faults};
-
-/// CHILD SAs that are gone and still remembered. The last event of one may come after a look that no longer has it:
-/// were it forgotten by then, its whole totals would be added again. Ids only grow, and the events lag by a few.
-const REMEMBERED: usize = 64;
+use carried::Carried;
+use sa::{ESP_PARTS, IKE_PARTS, id, is_established, is_installed, peer, proposal, steady, times};
 
 /// For how long a peer that does not answer is no news: it said what it does not like.
 const SAID: SignedDuration = SignedDuration::from_mins(10);
-
-/// How far two readings of one point in time may be apart.
-const SAME_TIME: SignedDuration = SignedDuration::from_secs(2);
 
 /// What was seen of the SAs so far.
 #[derive(Debug)]
 pub(super) struct Sight {
     connection: Connection,
-    /// What each CHILD SA had carried when it was last seen, by its unique id. Counters start at 0 with each.
-    children: BTreeMap<u64, (u64, u64)>,
+    carried: Carried,
     /// The newest CHILD SA that was installed at the last look.
     newest: Option<u64>,
     /// The SAs whose times are shown, by their unique ids.
@@ -52,7 +47,7 @@ impl Sight {
     pub(super) fn new(now: Timestamp) -> Self {
         Self {
             connection: Connection::down(now),
-            children: BTreeMap::new(),
+            carried: Carried::default(),
             newest: None,
             timed: (None, None),
             line: Line::Free,
@@ -72,7 +67,7 @@ impl Sight {
 
     /// The daemon is gone, and all SAs with it; the next one counts unique ids from 1 again.
     pub(super) fn lost(&mut self, now: Timestamp) {
-        self.children.clear();
+        self.carried.lost();
         self.line = Line::Free;
         (self.newest, self.faults, self.silence) = (None, Faults::default(), None);
         self.show(None, now);
@@ -95,8 +90,9 @@ impl Sight {
     /// An event with an IKE SA in it: a CHILD SA that ends is counted here for the last time.
     pub(super) fn event(&mut self, message: &Message) {
         for (_, ike) in message.sections() {
-            self.count(ike);
+            self.carried.count(ike);
         }
+        self.carried.show(&mut self.connection);
     }
 
     /// All that `list-sas` told.
@@ -106,7 +102,7 @@ impl Sight {
         let (mut is_calling, mut is_called) = (false, false);
         for (_, ike) in parts.iter().flat_map(Message::sections) {
             // One that is being deleted carries no more, and its children are still to be told apart.
-            seen.extend(self.count(ike));
+            seen.extend(self.carried.count(ike));
             if ike.text("state") == Some("DELETING") {
                 continue;
             }
@@ -122,9 +118,8 @@ impl Sight {
                 shown = Some((ike, child));
             }
         }
-        if let Some(oldest) = self.children.keys().rev().nth(REMEMBERED).copied() {
-            self.children.retain(|id, _| *id > oldest || seen.contains(id));
-        }
+        self.carried.forget(&seen);
+        self.carried.show(&mut self.connection);
         let newest = shown.and_then(|(_, child)| id(child?));
         // A rekey that fails leaves what was there before: only a new CHILD SA says that all is well.
         if newest > self.newest {
@@ -198,87 +193,6 @@ impl Sight {
             self.connection.since = now;
         }
     }
-
-    /// Adds what the CHILD SAs carried since they were last seen, and returns their ids.
-    fn count(&mut self, ike: &Message) -> Vec<u64> {
-        let mut ids = Vec::new();
-        for (_, child) in ike.sub("child-sas").into_iter().flat_map(Message::sections) {
-            let Some(id) = child.number("uniqueid") else { continue };
-            ids.push(id);
-            let (Some(bytes_in), Some(bytes_out)) = (child.number("bytes-in"), child.number("bytes-out"))
-            else {
-                continue;
-            };
-            let before = self.children.insert(id, (bytes_in, bytes_out)).unwrap_or_default();
-            self.connection.bytes_in += bytes_in.saturating_sub(before.0);
-            self.connection.bytes_out += bytes_out.saturating_sub(before.1);
-        }
-        ids
-    }
-}
-
-fn id(sa: &Message) -> Option<u64> {
-    sa.number("uniqueid")
-}
-
-/// Both ends have proved who they are.
-fn is_established(ike: &Message) -> bool {
-    ike.text("established").is_some()
-}
-
-fn peer(ike: &Message) -> Option<Peer> {
-    Some(Peer {
-        address: ike.text("remote-host")?.parse().ok()?,
-        port: ike.text("remote-port")?.parse().ok()?,
-        id: ike.text("remote-id").filter(|_| is_established(ike)).map(str::to_owned),
-    })
-}
-
-/// charon tells whole seconds: since `age` and until its rekey.
-fn times(sa: &Message, age: &str, now: Timestamp) -> Option<SaTimes> {
-    let seconds = |key: &str| Some(SignedDuration::from_secs(i64::try_from(sa.number(key)?).ok()?));
-    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
-    Some(SaTimes {
-        established_at: now.checked_sub(seconds(age)?).ok()?,
-        rekey_at: seconds("rekey-time").and_then(|left| now.checked_add(left).ok()),
-    })
-}
-
-/// Two clocks that are read in whole seconds differ by one now and then: that is no change.
-fn steady(before: SaTimes, now: SaTimes) -> SaTimes {
-    let close = |a: Timestamp, b: Timestamp| a.duration_since(b).abs() <= SAME_TIME;
-    SaTimes {
-        established_at: match now.established_at {
-            new if close(new, before.established_at) => before.established_at,
-            new => new,
-        },
-        rekey_at: match (before.rekey_at, now.rekey_at) {
-            (Some(old), Some(new)) if close(old, new) => Some(old),
-            // While it is rekeyed, charon has no time for that any more.
-            (old, new) => new.or(old),
-        },
-    }
-}
-
-fn is_installed(child: &Message) -> bool {
-    // While it is rekeyed, a CHILD SA still carries.
-    matches!(child.text("state"), Some("INSTALLED" | "UPDATING" | "REKEYING" | "REKEYED"))
-}
-
-const IKE_PARTS: [(&str, Option<&str>); 4] =
-    [("encr-alg", Some("encr-keysize")), ("integ-alg", None), ("prf-alg", None), ("dh-group", None)];
-const ESP_PARTS: [(&str, Option<&str>); 3] =
-    [("encr-alg", Some("encr-keysize")), ("integ-alg", None), ("dh-group", None)];
-
-fn proposal(sa: &Message, parts: &[(&str, Option<&str>)]) -> String {
-    let part = |(name, size): &(&str, Option<&str>)| {
-        let algorithm = sa.text(name)?;
-        Some(match size.and_then(|s| sa.text(s)) {
-            Some(size) => format!("{algorithm}-{size}"),
-            None => algorithm.to_owned(),
-        })
-    };
-    parts.iter().filter_map(part).collect::<Vec<_>>().join("/")
 }
 
 #[cfg(test)]
@@ -355,17 +269,6 @@ mod tests {
             sight.event(&sa(vec![child(1, "DELETED", 130, 13)])[0]);
             assert_eq!((sight.connection().bytes_in, sight.connection().bytes_out), (130, 13), "{looks:?}");
         }
-    }
-
-    #[test]
-    fn what_is_remembered_is_bounded_and_what_is_there_is_remembered() {
-        let mut sight = Sight::new(at(0));
-        let old = || child(1, "INSTALLED", 100, 10);
-        for id in 2..1000 {
-            sight.look(&sa(vec![old(), child(id, "INSTALLED", 1, 0)]), at(1));
-        }
-        assert!(sight.children.len() <= REMEMBERED + 1, "{}", sight.children.len());
-        assert_eq!(sight.connection().bytes_in, 100 + 998);
     }
 
     #[test]

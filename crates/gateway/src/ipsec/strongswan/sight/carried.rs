@@ -1,0 +1,76 @@
+//! What a tunnel's CHILD SAs carried, added up over their rekeys.
+//!
+//! Invariant: nothing is counted twice. Counters start at 0 with each CHILD SA, while the old one lingers.
+
+use std::collections::BTreeMap;
+
+use wicketgate_model::Connection;
+use wicketgate_vici::Message;
+
+/// CHILD SAs that are gone and still remembered. The last event of one may come after a look that no longer has it:
+/// were it forgotten by then, its whole totals would be added again. Ids only grow, and the events lag by a few.
+const REMEMBERED: usize = 64;
+
+/// See the module. Bytes in and out.
+#[derive(Debug, Default)]
+pub(super) struct Carried {
+    /// What each CHILD SA had carried when it was last seen, by its unique id.
+    children: BTreeMap<u64, (u64, u64)>,
+    total: (u64, u64),
+}
+
+impl Carried {
+    /// Adds what the CHILD SAs carried since they were last seen, and returns their ids.
+    pub(super) fn count(&mut self, ike: &Message) -> Vec<u64> {
+        let mut ids = Vec::new();
+        for (_, child) in ike.sub("child-sas").into_iter().flat_map(Message::sections) {
+            let Some(id) = child.number("uniqueid") else { continue };
+            ids.push(id);
+            let (Some(bytes_in), Some(bytes_out)) = (child.number("bytes-in"), child.number("bytes-out"))
+            else {
+                continue;
+            };
+            let before = self.children.insert(id, (bytes_in, bytes_out)).unwrap_or_default();
+            self.total.0 += bytes_in.saturating_sub(before.0);
+            self.total.1 += bytes_out.saturating_sub(before.1);
+        }
+        ids
+    }
+
+    /// Forgets all but the newest CHILD SAs, and those that are `seen`.
+    pub(super) fn forget(&mut self, seen: &[u64]) {
+        if let Some(oldest) = self.children.keys().rev().nth(REMEMBERED).copied() {
+            self.children.retain(|id, _| *id > oldest || seen.contains(id));
+        }
+    }
+
+    /// The daemon is gone; the next one counts unique ids from 1 again.
+    pub(super) fn lost(&mut self) {
+        self.children.clear();
+    }
+
+    pub(super) fn show(&self, connection: &mut Connection) {
+        (connection.bytes_in, connection.bytes_out) = self.total;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_is_bounded_and_what_is_there_is_remembered() {
+        let child = |id: u64, bytes: u64| {
+            let (bytes, none) = (bytes.to_string(), "0");
+            Message::new().set("uniqueid", id.to_string()).set("bytes-in", bytes).set("bytes-out", none)
+        };
+        let mut carried = Carried::default();
+        for id in 2..1000 {
+            let both = Message::new().section("old", child(1, 100)).section("new", child(id, 1));
+            let seen = carried.count(&Message::new().section("child-sas", both));
+            carried.forget(&seen);
+        }
+        assert!(carried.children.len() <= REMEMBERED + 1, "{}", carried.children.len());
+        assert_eq!(carried.total, (100 + 998, 0));
+    }
+}

@@ -1,0 +1,72 @@
+//! What a message of charon's says of one SA.
+
+use jiff::{SignedDuration, Timestamp};
+use wicketgate_model::{Peer, SaTimes};
+use wicketgate_vici::Message;
+
+/// How far two readings of one point in time may be apart.
+const SAME_TIME: SignedDuration = SignedDuration::from_secs(2);
+
+pub(super) fn id(sa: &Message) -> Option<u64> {
+    sa.number("uniqueid")
+}
+
+/// Both ends have proved who they are.
+pub(super) fn is_established(ike: &Message) -> bool {
+    ike.text("established").is_some()
+}
+
+pub(super) fn peer(ike: &Message) -> Option<Peer> {
+    Some(Peer {
+        address: ike.text("remote-host")?.parse().ok()?,
+        port: ike.text("remote-port")?.parse().ok()?,
+        id: ike.text("remote-id").filter(|_| is_established(ike)).map(str::to_owned),
+    })
+}
+
+/// charon tells whole seconds: since `age` and until its rekey.
+pub(super) fn times(sa: &Message, age: &str, now: Timestamp) -> Option<SaTimes> {
+    let seconds = |key: &str| Some(SignedDuration::from_secs(i64::try_from(sa.number(key)?).ok()?));
+    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    Some(SaTimes {
+        established_at: now.checked_sub(seconds(age)?).ok()?,
+        rekey_at: seconds("rekey-time").and_then(|left| now.checked_add(left).ok()),
+    })
+}
+
+/// Two clocks that are read in whole seconds differ by one now and then: that is no change.
+pub(super) fn steady(before: SaTimes, now: SaTimes) -> SaTimes {
+    let close = |a: Timestamp, b: Timestamp| a.duration_since(b).abs() <= SAME_TIME;
+    SaTimes {
+        established_at: match now.established_at {
+            new if close(new, before.established_at) => before.established_at,
+            new => new,
+        },
+        rekey_at: match (before.rekey_at, now.rekey_at) {
+            (Some(old), Some(new)) if close(old, new) => Some(old),
+            // While it is rekeyed, charon has no time for that any more.
+            (old, new) => new.or(old),
+        },
+    }
+}
+
+pub(super) fn is_installed(child: &Message) -> bool {
+    // While it is rekeyed, a CHILD SA still carries.
+    matches!(child.text("state"), Some("INSTALLED" | "UPDATING" | "REKEYING" | "REKEYED"))
+}
+
+pub(super) const IKE_PARTS: [(&str, Option<&str>); 4] =
+    [("encr-alg", Some("encr-keysize")), ("integ-alg", None), ("prf-alg", None), ("dh-group", None)];
+pub(super) const ESP_PARTS: [(&str, Option<&str>); 3] =
+    [("encr-alg", Some("encr-keysize")), ("integ-alg", None), ("dh-group", None)];
+
+pub(super) fn proposal(sa: &Message, parts: &[(&str, Option<&str>)]) -> String {
+    let part = |(name, size): &(&str, Option<&str>)| {
+        let algorithm = sa.text(name)?;
+        Some(match size.and_then(|s| sa.text(s)) {
+            Some(size) => format!("{algorithm}-{size}"),
+            None => algorithm.to_owned(),
+        })
+    };
+    parts.iter().filter_map(part).collect::<Vec<_>>().join("/")
+}

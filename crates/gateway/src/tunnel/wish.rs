@@ -1,0 +1,61 @@
+//! What one tunnel should be, as far as it was heard. Written by the gateway, read by the tunnel's task.
+
+use std::{
+    collections::BTreeMap,
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::Notify;
+use wicketgate_model::{ShareDesired, ShareId, TunnelDesired};
+
+use crate::listener::Served;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Wish {
+    inner: Mutex<WishInner>,
+    woken: Notify,
+}
+
+#[derive(Debug, Default)]
+struct WishInner {
+    tunnel: Option<Arc<TunnelDesired>>,
+    /// Changes that the task has not taken yet.
+    shares: BTreeMap<ShareId, Change>,
+}
+
+/// A share, and what its connections are served with.
+pub(super) type ShareWish = (Arc<ShareDesired>, Arc<Served>);
+
+/// What a share is to be from now on; `None`: the tunnel is not to serve it.
+pub(super) type Change = Option<ShareWish>;
+
+impl Wish {
+    /// `None`: nothing of the tunnel is to be left.
+    pub(crate) fn set_tunnel(&self, tunnel: Option<Arc<TunnelDesired>>) {
+        self.lock().tunnel = tunnel;
+        self.woken.notify_one();
+    }
+
+    /// `None`: the tunnel is not to serve the share.
+    pub(crate) fn set_share(&self, id: ShareId, wish: Change) {
+        self.lock().shares.insert(id, wish);
+        self.woken.notify_one();
+    }
+
+    /// The tunnel, and what changed since this was last read.
+    pub(super) fn read(&self) -> (Option<Arc<TunnelDesired>>, BTreeMap<ShareId, Change>) {
+        let mut inner = self.lock();
+        (inner.tunnel.clone(), mem::take(&mut inner.shares))
+    }
+
+    /// Waits until something is written. Cancel-safe, and what is written while nobody waits is not missed.
+    pub(super) async fn woken(&self) {
+        self.woken.notified().await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, WishInner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
