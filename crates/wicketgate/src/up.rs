@@ -3,11 +3,11 @@
 mod oidc;
 
 use std::{
-    io::IsTerminal as _,
+    io::{self, IsTerminal as _},
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
@@ -34,6 +34,9 @@ use wicketgate_session::{
 
 use crate::{data_dir::DataDir, database::Database};
 use oidc::Oidc;
+
+/// A gateway that is killed while it starts a daemon leaves its ports to the daemon's process for a moment.
+const FREE_WITHIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 pub(crate) struct Up {
@@ -174,7 +177,15 @@ impl Up {
 }
 
 async fn listen(address: SocketAddr, who: &str, flag: &str) -> anyhow::Result<TcpListener> {
-    let bound = TcpListener::bind(address).await;
+    let end = Instant::now() + FREE_WITHIN;
+    let bound = loop {
+        match TcpListener::bind(address).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < end => {
+                tokio::time::sleep(FREE_WITHIN / 20).await;
+            }
+            bound => break bound,
+        }
+    };
     bound.with_context(|| format!("cannot listen for {who} on {address}: choose another address with {flag}"))
 }
 
