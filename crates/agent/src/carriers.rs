@@ -142,7 +142,7 @@ impl Agent {
         mut carrier: Carrier,
         end: &CancellationToken,
     ) -> Option<Carrier> {
-        let target = match self.dial_for(&open, carrier.has_more(), end).await {
+        let target = match self.dial_for(&open, end).await {
             Ok(target) => target,
             Err(refusal) => {
                 debug!(share.id = %open.share, reason = %refusal, "a stream was refused");
@@ -164,17 +164,12 @@ impl Agent {
         }
     }
 
-    async fn dial_for(
-        self: &Arc<Self>,
-        open: &Open,
-        speaks: bool,
-        end: &CancellationToken,
-    ) -> Result<Unended, Refusal> {
+    async fn dial_for(self: &Arc<Self>, open: &Open, end: &CancellationToken) -> Result<Unended, Refusal> {
         let Some((generation, target)) = self.assignments.target(open.share, open.generation) else {
             let text = "the agent does not serve the share".to_owned();
             return Err(Refusal { reason: RefusalReason::NotAssigned, text });
         };
-        let dialled = dial(&target, &self.assignments.allow, speaks).await;
+        let dialled = dial(&target, &self.assignments.allow).await;
         self.learn(open.share, generation, dialled.as_ref().map(|_| ()), end);
         dialled.map(Unended::new)
     }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    net::{TcpSocket, TcpStream, lookup_host},
+    net::{TcpStream, lookup_host},
     time::{Instant, timeout, timeout_at},
 };
 use wicketgate_model::{Host, Target};
@@ -16,8 +16,8 @@ use wicketgate_session::frame::{Refusal, RefusalReason};
 /// For the name and all of its addresses. The gateway waits 10 s for the answer.
 const DIAL_WITHIN: Duration = Duration::from_secs(5);
 
-/// Connects, or says why not in words that name the target. `speaks`: something is to be sent to it at once.
-pub(crate) async fn dial(target: &Target, allow: &AllowList, speaks: bool) -> Result<TcpStream, Refusal> {
+/// Connects, or says why not in words that name the target.
+pub(crate) async fn dial(target: &Target, allow: &AllowList) -> Result<TcpStream, Refusal> {
     let deadline = Instant::now() + DIAL_WITHIN;
     let refusal = |reason, text: &str| Refusal { reason, text: format!("{target}: {text}") };
     let addresses: Vec<SocketAddr> = match &target.host {
@@ -34,7 +34,7 @@ pub(crate) async fn dial(target: &Target, allow: &AllowList, speaks: bool) -> Re
     }
     let mut last = refusal(RefusalReason::NotAllowed, "outside of the agent's allow list");
     for address in addresses.into_iter().filter(|a| allow.permits(*a)) {
-        match timeout_at(deadline, connect(address, speaks)).await {
+        match timeout_at(deadline, connect(address)).await {
             Err(_) => return Err(refusal(RefusalReason::TimedOut, "timed out")),
             Ok(Ok(tcp)) => return Ok(tcp),
             Ok(Err(e)) => {
@@ -50,14 +50,10 @@ pub(crate) async fn dial(target: &Target, allow: &AllowList, speaks: bool) -> Re
     Err(last)
 }
 
-async fn connect(address: SocketAddr, speaks: bool) -> io::Result<TcpStream> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    socket.set_nodelay(true)?;
-    if speaks {
-        // What is said first takes the handshake's last acknowledgement along.
-        rustix::net::sockopt::set_tcp_quickack(&socket, false)?;
-    }
-    socket.connect(address).await
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let tcp = TcpStream::connect(address).await?;
+    tcp.set_nodelay(true)?;
+    Ok(tcp)
 }
 
 fn cause(e: &io::Error) -> String {
@@ -78,15 +74,15 @@ mod tests {
     async fn a_refused_dial_says_so_and_a_forbidden_one_is_not_made() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target: Target = listener.local_addr().unwrap().to_string().parse().unwrap();
-        assert!(dial(&target, &AllowList::default(), true).await.is_ok());
+        assert!(dial(&target, &AllowList::default()).await.is_ok());
         let named: Target = format!("localhost:{}", target.port).parse().unwrap();
         let elsewhere = AllowList::new(vec!["10.0.0.0/8:*".parse().unwrap()]);
         for target in [&target, &named] {
-            let refusal = dial(target, &elsewhere, false).await.unwrap_err();
+            let refusal = dial(target, &elsewhere).await.unwrap_err();
             assert_eq!(refusal.reason, RefusalReason::NotAllowed, "{refusal}");
         }
         drop(listener);
-        let refusal = dial(&target, &AllowList::default(), false).await.unwrap_err();
+        let refusal = dial(&target, &AllowList::default()).await.unwrap_err();
         assert_eq!(refusal.reason, RefusalReason::ConnectionRefused);
         assert_eq!(refusal.text, format!("{target}: connection refused"));
     }

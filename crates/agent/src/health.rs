@@ -198,7 +198,7 @@ impl Agent {
                 return;
             }
             let Ok(permit) = self.health.probes.acquire().await else { return };
-            let dialled = dial(&target, &self.assignments.allow, false).await;
+            let dialled = dial(&target, &self.assignments.allow).await;
             drop(permit);
             if !self.health.probed(share, generation, dialled.as_ref().map(|_| ())) {
                 return;

@@ -153,11 +153,6 @@ impl Carrier {
         }
     }
 
-    /// Whether something has come behind the `OPEN`: the client speaks first.
-    pub fn has_more(&self) -> bool {
-        !self.stream.input.is_empty()
-    }
-
     /// The agent's answer. After a refusal the carrier is parked.
     pub async fn answer(&mut self, answer: Result<(), &Refusal>) -> Result<(), CarrierError> {
         self.refused = answer.is_err();
