@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -69,38 +69,6 @@ impl Connection {
             last_error: None,
         }
     }
-}
-
-/// Two readings of one point in time: a daemon tells whole seconds, and before and after a restart its clock is read anew.
-const SAME_TIME: SignedDuration = SignedDuration::from_secs(2);
-
-impl Connection {
-    /// What was reported, after `before`. A gateway that was started again finds connections as they are, and tells them
-    /// from its own start on: what has not changed since is as it was.
-    #[must_use]
-    pub fn following(mut self, before: &Self) -> Self {
-        let (is_up, was_up) = (self.state == ConnectionState::Up, before.state == ConnectionState::Up);
-        let goes_on = if is_up { is_same(self.ike_sa, before.ike_sa) } else { true };
-        if self.state == before.state && goes_on {
-            self.since = self.since.min(before.since);
-        }
-        // An error stays until there is a new CHILD SA.
-        let has_new_child = is_up && !(was_up && is_same(self.child_sa, before.child_sa));
-        match (&mut self.last_error, &before.last_error) {
-            _ if has_new_child => {}
-            (Some(error), Some(old)) if (error.reason, &error.message) == (old.reason, &old.message) => {
-                error.since = error.since.min(old.since);
-            }
-            (error @ None, old) => error.clone_from(old),
-            (Some(_), _) => {}
-        }
-        self
-    }
-}
-
-fn is_same(a: Option<SaTimes>, b: Option<SaTimes>) -> bool {
-    let apart = |(a, b): (SaTimes, SaTimes)| a.established_at.duration_since(b.established_at).abs();
-    a.zip(b).is_some_and(|both| apart(both) <= SAME_TIME)
 }
 
 /// The peer as its packets show it.
@@ -201,67 +169,4 @@ pub struct ConnectionError {
     pub message: String,
     /// Since when every try has failed like this.
     pub since: Timestamp,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).unwrap()
-    }
-
-    fn connection(
-        state: ConnectionState,
-        since: i64,
-        ike: i64,
-        child: i64,
-        failed: Option<i64>,
-    ) -> Connection {
-        let sa = |second| SaTimes { established_at: at(second), rekey_at: None };
-        let up = state == ConnectionState::Up;
-        let error = |since| ConnectionError {
-            reason: Fault::PreSharedKeysDiffer,
-            message: "why".to_owned(),
-            since: at(since),
-        };
-        Connection {
-            state,
-            ike_sa: up.then(|| sa(ike)),
-            child_sa: up.then(|| sa(child)),
-            last_error: failed.map(error),
-            ..Connection::down(at(since))
-        }
-    }
-
-    #[test]
-    fn what_a_restart_finds_as_it_was_is_as_it_was() {
-        use self::connection as is;
-        use ConnectionState::{Connecting, Down, Up};
-        for (before, told, shown) in [
-            // The same SAs, whose age is read in whole seconds.
-            (is(Up, 10, 9, 9, None), is(Up, 100, 10, 8, None), is(Up, 10, 10, 8, None)),
-            // Others: it was away meanwhile.
-            (is(Up, 10, 9, 9, None), is(Up, 100, 90, 90, None), is(Up, 100, 90, 90, None)),
-            // A rekey fails, and still has.
-            (is(Up, 10, 9, 9, Some(50)), is(Up, 100, 9, 9, None), is(Up, 10, 9, 9, Some(50))),
-            (is(Up, 10, 9, 9, Some(50)), is(Up, 100, 9, 95, None), is(Up, 10, 9, 95, None)),
-            (is(Down, 10, 0, 0, Some(5)), is(Down, 100, 0, 0, None), is(Down, 10, 0, 0, Some(5))),
-            (is(Down, 10, 0, 0, Some(5)), is(Down, 100, 0, 0, Some(110)), is(Down, 10, 0, 0, Some(5))),
-            (
-                is(Down, 10, 0, 0, Some(5)),
-                is(Connecting, 100, 0, 0, None),
-                is(Connecting, 100, 0, 0, Some(5)),
-            ),
-            (is(Down, 10, 0, 0, Some(5)), is(Up, 100, 99, 99, None), is(Up, 100, 99, 99, None)),
-            (is(Up, 10, 9, 9, None), is(Down, 100, 0, 0, None), is(Down, 100, 0, 0, None)),
-        ] {
-            assert_eq!(told.clone().following(&before), shown, "{told:?} after {before:?}");
-        }
-        // Another error is another one.
-        let mut other = is(Down, 100, 0, 0, Some(110));
-        other.last_error.as_mut().unwrap().reason = Fault::IkeVersionDiffers;
-        let shown = other.clone().following(&is(Down, 10, 0, 0, Some(5)));
-        assert_eq!((shown.since, shown.last_error), (at(10), other.last_error));
-    }
 }

@@ -19,7 +19,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 use wicketgate_model::{
-    Connection, Deadlines, Desired, Generation, ShareId, Standing, Status, Touched, TunnelId,
+    Connection, Deadlines, Desired, Generation, Resumed, ShareId, Standing, Status, Touched, TunnelId,
 };
 use wicketgate_session::{ca::Ca, link::ToGateway};
 use wicketgate_store::{PreviousKeys, Revision, Store, StoreError};
@@ -68,6 +68,8 @@ pub(crate) struct Reconciler {
     shares: BTreeMap<ShareId, Row>,
     /// Connections as they were last recorded.
     connections: BTreeMap<TunnelId, Connection>,
+    /// Those that were told since the gateway began to report at that time, with how they stood before.
+    resumed: (Timestamp, BTreeMap<TunnelId, Option<Resumed>>),
     /// Keys that still work beside a newer one.
     expiring_keys: BTreeMap<TunnelId, PreviousKeys>,
     desired: Desired,
@@ -117,6 +119,7 @@ impl Reconciler {
             tunnels: BTreeMap::new(),
             shares: BTreeMap::new(),
             connections: BTreeMap::new(),
+            resumed: (Timestamp::MIN, BTreeMap::new()),
             expiring_keys: BTreeMap::new(),
             desired: Desired::default(),
             told: Desired::default(),

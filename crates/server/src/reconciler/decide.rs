@@ -1,11 +1,16 @@
 //! Where rows stand, by what is seen of them.
 
-use std::{collections::BTreeSet, mem, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use tracing::{info, warn};
 use wicketgate_model::{
-    Connection, Generation, Observation, Problem, Reason, ShareId, Status, TunnelId, next,
+    Connection, Generation, Observation, Problem, Reason, Resumed, ShareId, Status, TunnelId, TunnelObserved,
+    next,
 };
 use wicketgate_store::{Resource, Settlement, StoreError};
 
@@ -142,20 +147,25 @@ impl Reconciler {
     /// Connections that are not as they were last recorded. Of a silent gateway's none is known to be up, unless it has said
     /// that it stops: then its tunnels live on, and what became of them is seen when it is back. Nothing is known of a
     /// tunnel that it has not looked at yet.
-    fn new_connections(&self, seen: &Seen, now: Timestamp) -> Vec<(TunnelId, Connection)> {
+    fn new_connections(&mut self, seen: &Seen, now: Timestamp) -> Vec<(TunnelId, Connection)> {
         let lost = !seen.is_draining
             && seen.silent_since.is_some_and(|since| now.duration_since(since) >= self.deadlines.silence);
         let is_pending =
             |problem: &Option<Problem>| problem.as_ref().is_some_and(|p| p.reason == Reason::Pending);
+        if self.resumed.0 != seen.reporting_since {
+            self.resumed = (seen.reporting_since, BTreeMap::new());
+        }
         let looked_at = self.undecided.tunnels.iter().filter(|id| self.tunnels.contains_key(id));
         let changed = looked_at.filter_map(|id| {
             let recorded = self.connections.get(id);
             let current = match seen.observed.tunnels.get(id) {
                 Some(tunnel) if is_pending(&tunnel.problem) => return None,
-                Some(tunnel) => match recorded {
-                    Some(before) => tunnel.connection.clone().following(before),
-                    None => tunnel.connection.clone(),
-                },
+                Some(TunnelObserved { connection: told, .. }) => {
+                    let resumed = self.resumed.1.entry(*id);
+                    let resumed =
+                        resumed.or_insert_with(|| Some(Resumed::new(recorded?.clone(), told.clone())));
+                    resumed.as_mut().map_or_else(|| told.clone(), |r| r.shown(told.clone()))
+                }
                 None if lost && recorded.is_some_and(|c| c.state != Default::default()) => {
                     Connection::down(now)
                 }

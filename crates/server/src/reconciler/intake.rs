@@ -75,6 +75,7 @@ impl Reconciler {
         self.waiting.tunnels.remove(&id);
         self.desired.tunnels.remove(&id);
         self.connections.remove(&id);
+        self.resumed.1.remove(&id);
         self.expiring_keys.remove(&id);
     }
 
