@@ -91,16 +91,17 @@ pub enum IpsecError {
     )]
     NotRoot,
     #[error(
-        "this process has mounts of its own (by `ip netns exec`, `unshare --mount` or a sandbox of a service), where \
-         nobody else would see the tunnels' namespaces: run it in those of the machine; in the network namespace NAME \
-         with `nsenter --net=/run/netns/NAME wicketgate`"
+        "what this process mounts at /run/netns nobody else would see (it was started by `ip netns exec`, or in a sandbox \
+         of a service): start it with the machine's own mounts; in the network namespace NAME with `nsenter \
+         --net=/run/netns/NAME wicketgate`, in a unit without PrivateTmp=, ProtectSystem= and the like"
     )]
-    OwnMounts,
+    HiddenNames,
     #[error(
-        "what the last run left is in another network namespace: run it there, with `nsenter --net={} wicketgate`", 
-        .0.display()
+        "what the last run left is in another network namespace: run it there, with `nsenter --net={} wicketgate`, or end \
+         it there with `wicketgate down`; if that one is a stranger's, nothing is left: remove {}", 
+        .found.display(), .file.display()
     )]
-    Elsewhere(PathBuf),
+    Elsewhere { found: PathBuf, file: PathBuf },
     #[error("{program} is missing: install {package} (Debian: apt-get install {package})")]
     Missing { program: &'static str, package: &'static str },
     #[error(

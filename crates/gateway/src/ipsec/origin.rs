@@ -4,7 +4,7 @@
 //! where everybody sees them, and which network it was is written down for as long as anything may be in it.
 
 use std::{
-    fs, io, iter,
+    fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
@@ -17,16 +17,23 @@ const ORIGIN: &str = "network-namespace";
 /// Named namespaces, the first place to look for one: what is there can be said as it is.
 const NAMED: &str = "/run/netns";
 
-/// No process has so many ancestors; a bound for a table that changes while it is read.
-const MOST_ANCESTORS: usize = 1000;
+/// Whether the names that this process gives are for itself: it sees the mounts of others there, and they do not see its
+/// own, as `ip netns exec` and a service's sandbox make it (mount_namespaces(7), "slave"). In a container that has all to
+/// itself it is not so.
+pub(super) fn hides_names() -> bool {
+    fs::read_to_string("/proc/self/mountinfo").is_ok_and(|mounts| is_slave(&mounts, Path::new(NAMED)))
+}
 
-/// Whether this process has mounts of its own, as `ip netns exec` makes them: then nobody else sees what it mounts.
-/// Compared with its first ancestor that it may look at, which on most machines is process 1.
-pub(super) fn has_own_mounts() -> bool {
-    let mounts = |pid: &str| inode(format!("/proc/{pid}/ns/mnt"));
-    let ancestors = iter::successors(parent("self"), |pid| parent(pid)).take(MOST_ANCESTORS);
-    let first = ancestors.filter_map(|pid| mounts(&pid)).last();
-    first.is_some_and(|first| mounts("self").is_some_and(|own| own != first))
+/// proc_pid_mountinfo(5): the fifth field is the mount's place; optional ones are between the sixth and a dash.
+fn is_slave(mounts: &str, place: &Path) -> bool {
+    let mounts = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(4);
+        let at = fields.next().filter(|at| place.starts_with(at))?;
+        let is_slave = fields.skip(1).take_while(|field| *field != "-").any(|f| f.starts_with("master:"));
+        Some((at.len(), is_slave))
+    });
+    // Of those at one place, the last one hides the others.
+    mounts.max_by_key(|(length, _)| *length).is_some_and(|(_, is_slave)| is_slave)
 }
 
 /// Notes that this run is here.
@@ -43,7 +50,7 @@ pub(super) fn settle(state_dir: &Path) -> Result<(), IpsecError> {
         Ok(last) => {
             if let Some(network) = network_of(&last, &here) {
                 if let Some(found) = find(network) {
-                    return Err(IpsecError::Elsewhere(found));
+                    return Err(IpsecError::Elsewhere { found, file });
                 }
                 tracing::warn!(
                     "the network namespace of the last run is not found: its packet rules went with it, or are left in it"
@@ -88,13 +95,6 @@ fn inode(path: impl AsRef<Path>) -> Option<u64> {
     fs::metadata(path).ok().map(|file| file.ino())
 }
 
-/// proc_pid_stat(5): after the name, in parentheses of which it may itself have some, come the state and the parent.
-fn parent(pid: &str) -> Option<String> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let parent = stat.rsplit_once(") ")?.1.split(' ').nth(1)?;
-    (parent != "0").then(|| parent.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,9 +120,21 @@ mod tests {
     }
 
     #[test]
-    fn this_process_has_the_mounts_of_its_ancestors() {
-        assert!(parent("self").is_some());
-        assert!(!has_own_mounts());
+    fn names_are_hidden_where_the_mount_they_are_in_follows_another() {
+        let is_slave = |mounts: &str| is_slave(mounts, Path::new("/run/netns"));
+        let root = "27 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n";
+        let run = "30 27 0:9 / /run rw shared:2 master:7 - tmpfs tmpfs rw\n";
+        let named = |tags: &str| format!("31 30 0:9 /netns /run/netns rw{tags} - tmpfs tmpfs rw\n");
+        assert!(!is_slave(root) && !is_slave(""));
+        assert!(is_slave(&(root.to_owned() + run)), "a service's sandbox");
+        assert!(is_slave(&(root.to_owned() + &named(" shared:5 master:3"))), "`ip netns exec`");
+        assert!(!is_slave(&(run.to_owned() + &named(" shared:5"))), "what is nearest counts");
+        assert!(!is_slave(&(named(" master:3") + &named(""))), "what is on top counts");
+        assert!(!is_slave(&(root.to_owned() + "32 27 0:9 / /run/netnsx rw master:7 - tmpfs tmpfs rw\n")));
+    }
+
+    #[test]
+    fn only_a_namespace_of_this_boot_is_looked_for() {
         assert_eq!(network_of("b 12\n", "b 13\n"), Some(12));
         assert_eq!(network_of("a 12\n", "b 12\n"), None);
     }

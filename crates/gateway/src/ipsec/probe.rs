@@ -42,8 +42,8 @@ pub(super) fn preflight() -> Result<(), IpsecError> {
     ] {
         require(file, package)?;
     }
-    if origin::has_own_mounts() {
-        return Err(IpsecError::OwnMounts);
+    if origin::hides_names() {
+        return Err(IpsecError::HiddenNames);
     }
     Ok(())
 }
