@@ -159,8 +159,8 @@ async fn change(
         let spec = share::spec(&state.store, at.id(), body(&row)).await?;
         let (act, generation) = (state.act(&at.principal), row.generation);
         wanted.hold_for(&Share::of(row.clone()))?;
-        if spec == row.spec() {
-            // It is that already: no write, no record, no event.
+        if spec == row.spec() && row.standing.status != Status::Error {
+            // It is that already: no write, no record, no event. What failed is tried anew.
             return Ok(answer(format, StatusCode::ACCEPTED, row));
         }
         match state.store.replace_share(at.id(), id, generation, &spec, &act).await {

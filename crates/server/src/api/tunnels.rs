@@ -169,8 +169,8 @@ async fn change(
         let until = act.at + grace.get();
         let generation = row.generation;
         wanted.hold_for(&Tunnel::of(row.clone(), state.gateway_address()))?;
-        if spec == row.spec() && action == Action::Update {
-            // It is that already: no write, no record, no event.
+        if spec == row.spec() && action == Action::Update && row.standing.status != Status::Error {
+            // It is that already: no write, no record, no event. What failed is tried anew.
             return Ok(answer(state, format, StatusCode::ACCEPTED, row));
         }
         let done = state

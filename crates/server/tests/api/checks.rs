@@ -78,7 +78,7 @@ async fn a_share_is_looked_at_hop_by_hop() {
     let failing = check(&app, &share, Some(well.clone())).await;
     let up = &failing.body["hops"][1];
     assert_eq!((&up["state"], &failing.body["ok"]), (&json!("OK"), &json!(true)));
-    assert!(up["message"].as_str().unwrap().contains("its rekeys fail: the pre-shared keys"), "{up}");
+    assert!(up["message"].as_str().unwrap().contains("a try failed: the pre-shared keys"), "{up}");
     connection.last_error = None;
     app.store.record_connections(&[(id, connection)], jiff::Timestamp::now()).await.unwrap();
     let good = check(&app, &share, Some(well.clone())).await;

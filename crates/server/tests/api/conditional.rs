@@ -187,6 +187,11 @@ async fn a_write_that_changes_nothing_writes_nothing() {
     }
     let after = (writes().await, events().await);
     assert_eq!(after, before);
+    for (path, of) in [(&share_path, &made), (&tunnel_path, &tunnel)] {
+        app.settle(of, Status::Error).await;
+        let again = app.put(path, app.get(path).await.body).await;
+        assert_eq!((again.status, &again.body["status"]), (StatusCode::ACCEPTED, &json!("NEW")), "{path}");
+    }
 }
 
 #[tokio::test]

@@ -141,7 +141,7 @@ fn ike_sa(walked: &Walked<'_>) -> Hop {
     let but = |what: &str| cause.map_or_else(|| what.to_owned(), |cause| format!("{what}: {cause}"));
     let hop = match connection.state {
         ConnectionState::Up if cause.is_some() => {
-            Hop::new(HOP, State::Ok, but(&format!("up since {}, but its rekeys fail", connection.since)))
+            Hop::new(HOP, State::Ok, but(&format!("up since {}, but a try failed", connection.since)))
         }
         ConnectionState::Up => Hop::new(HOP, State::Ok, format!("up since {}", connection.since)),
         _ if cause.is_none() && !is_ready => Hop::new(HOP, State::Unknown, "the tunnel is not ready"),

@@ -152,7 +152,6 @@ impl VpnConfig {
         format!("{}-{hash}", kept.trim_end_matches('-'))
     }
 
-    /// The first lines of a device's file: what it is, and what to know before it is used.
     /// A command for a Linux that forwards: a table of its own, since no other is sure to be there.
     fn clamp_segments(&self) -> String {
         format!(
@@ -164,6 +163,7 @@ impl VpnConfig {
         )
     }
 
+    /// The first lines of a device's file: what it is, and what to know before it is used.
     fn header(&self, comment: &str, device: &str, notes: &[&str]) -> String {
         let mut lines = vec![format!(
             "{comment} {}: a site's end of the IPsec tunnel to {}, for {device}.",
