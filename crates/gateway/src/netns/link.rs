@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     future::Future,
     io,
-    net::{IpAddr, Ipv4Addr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     os::fd::AsRawFd as _,
 };
 
@@ -85,9 +85,16 @@ pub(crate) async fn ensure(
     in_time("set up a link", set_up(&own, namespace, outside, addresses, on_lo)).await
 }
 
-/// Whether the link's outer end has its address, as far as that can be seen at a glance.
+/// Whether the link's outer end has its address, as far as that can be seen at a glance. To an address of its own this
+/// namespace sends from that address, to any other one from another. Sends nothing. That a socket could be bound to it would
+/// say nothing where `ip_nonlocal_bind` is set, as it is beside keepalived.
 pub(crate) fn has_outer_address(addresses: LinkAddresses) -> bool {
-    UdpSocket::bind((addresses.outside, 0)).is_ok()
+    let sends_from = || -> io::Result<SocketAddr> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect((addresses.outside, 9))?;
+        socket.local_addr()
+    };
+    sends_from().is_ok_and(|from| from.ip() == addresses.outside)
 }
 
 /// The IPv4 addresses of this process's own namespace, but for 127/8.
@@ -156,17 +163,24 @@ async fn set_default_route(handle: &Handle, index: u32, gateway: Ipv4Addr) -> Re
     if is_there {
         return Ok(());
     }
-    let route = RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(Ipv4Addr::UNSPECIFIED, 0)
-        .gateway(gateway)
-        .output_interface(index)
-        .build();
+    let route = default_route(index, gateway);
     handle.route().add(route).replace().execute().await.map_err(netlink("add the default route"))
 }
 
+fn default_route(index: u32, gateway: Ipv4Addr) -> RouteMessage {
+    RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(Ipv4Addr::UNSPECIFIED, 0)
+        .gateway(gateway)
+        .output_interface(index)
+        .build()
+}
+
+/// Whether it is the route as it is made here. The kernel does not list a priority of 0, nor metrics where there are none.
 fn is_default(route: &RouteMessage, index: u32, gateway: Ipv4Addr) -> bool {
     let has = |attribute| route.attributes.contains(&attribute);
+    let is_other = |a: &RouteAttribute| matches!(a, RouteAttribute::Priority(_) | RouteAttribute::Metrics(_));
     route.header.destination_prefix_length == 0
+        && !route.attributes.iter().any(is_other)
         && has(RouteAttribute::Table(RouteHeader::RT_TABLE_MAIN.into()))
         && has(RouteAttribute::Oif(index))
         && has(RouteAttribute::Gateway(RouteAddress::Inet(gateway)))
@@ -273,6 +287,7 @@ fn netlink(what: &'static str) -> impl FnOnce(rtnetlink::Error) -> NetnsError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use netlink_packet_route::route::RouteMetric;
     use proptest::prelude::*;
 
     proptest! {
@@ -288,6 +303,20 @@ mod tests {
         #[test]
         fn no_two_slots_share_a_link(instance: u16, a in 0u16..16_000, b in 0u16..16_000) {
             prop_assert_eq!(a == b, LinkAddresses::of(instance, a) == LinkAddresses::of(instance, b));
+        }
+    }
+
+    #[test]
+    fn a_default_route_with_a_priority_or_metrics_is_somebody_elses() {
+        let gateway = Ipv4Addr::new(169, 254, 4, 1);
+        let mut route = default_route(7, gateway);
+        // As the kernel lists it.
+        route.attributes.push(RouteAttribute::Table(RouteHeader::RT_TABLE_MAIN.into()));
+        assert!(is_default(&route, 7, gateway) && !is_default(&route, 8, gateway));
+        for other in [RouteAttribute::Priority(5), RouteAttribute::Metrics(vec![RouteMetric::Mtu(1400)])] {
+            route.attributes.push(other);
+            assert!(!is_default(&route, 7, gateway), "{route:?}");
+            route.attributes.pop();
         }
     }
 
