@@ -21,11 +21,11 @@ use rustix::{
     },
 };
 use socket2::Socket;
+use tracing::warn;
 
 use super::{
     Namespace, NetnsError,
     link::MTU,
-    nfnetlink,
     ruleset::{self, RulesetGeneration},
 };
 
@@ -48,11 +48,17 @@ pub(crate) struct Outpost {
     has_news: bool,
 }
 
+/// Messages that are taken from the routing socket at a time. It holds a few hundred by the kernel's default; what comes
+/// meanwhile must not keep a thread here.
+const AT_ONCE: usize = 2000;
+
 /// What came out of the routing socket.
 enum Came {
     Nothing,
     News,
     Answer(Vec<u8>),
+    /// What is news can't be told any more.
+    Error(Errno),
 }
 
 impl Outpost {
@@ -67,7 +73,7 @@ impl Outpost {
             )?;
             let groups = LINKS | IPV4_ADDRESSES | IPV4_ROUTES | IPV4_SETTINGS;
             bind(&routing, &SocketAddrNetlink::new(0, groups))?;
-            Ok(Self { routing, rules: nfnetlink::socket()?, has_news: false })
+            Ok(Self { routing, rules: ruleset::socket()?, has_news: false })
         };
         namespace.run_blocking("open netlink sockets", open).await
     }
@@ -75,13 +81,19 @@ impl Outpost {
     /// Whether links, addresses, routes or settings may be others than when this was last asked.
     pub(crate) fn has_news(&mut self) -> bool {
         let mut has_news = std::mem::take(&mut self.has_news);
-        loop {
+        for _ in 0..AT_ONCE {
             match self.receive() {
                 Came::Nothing => return has_news,
                 // An answer that nobody has taken is as good a reason to look.
                 Came::News | Came::Answer(_) => has_news = true,
+                Came::Error(error) => {
+                    warn!(%error, "the kernel does not say whether a tunnel's network was changed: it is compared");
+                    return true;
+                }
             }
         }
+        // The rest is news the next time.
+        true
     }
 
     /// Which generation the namespace's packet rules are.
@@ -93,6 +105,8 @@ impl Outpost {
     /// minutes.
     pub(crate) fn path_mtu(&mut self, peer: Ipv4Addr) -> Result<u32, NetnsError> {
         let route = self.route(peer).map_err(NetnsError::io("look up the route to a peer"))?;
+        // Where there is no answer, nothing was learned.
+        let Some(route) = route else { return Ok(MTU) };
         let learned = route.attributes.into_iter().find_map(|attribute| match attribute {
             RouteAttribute::Metrics(metrics) => metrics.into_iter().find_map(|metric| match metric {
                 RouteMetric::Mtu(mtu) => Some(mtu),
@@ -103,7 +117,8 @@ impl Outpost {
         Ok(learned.unwrap_or(MTU).min(MTU))
     }
 
-    fn route(&mut self, to: Ipv4Addr) -> io::Result<RouteMessage> {
+    /// `None` where the socket was so full of news that the kernel's answer had no place in it.
+    fn route(&mut self, to: Ipv4Addr) -> io::Result<Option<RouteMessage>> {
         let to = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(to, 32).build();
         let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetRoute(to));
         request.header.flags = NLM_F_REQUEST;
@@ -111,22 +126,24 @@ impl Outpost {
         let mut bytes = vec![0; request.buffer_len()];
         request.serialize(&mut bytes);
         send(&self.routing, &bytes, SendFlags::empty())?;
-        loop {
+        for _ in 0..AT_ONCE {
             let answer = match self.receive() {
                 Came::News => {
                     self.has_news = true;
                     continue;
                 }
-                Came::Nothing => return Err(io::Error::other("the kernel did not answer")),
+                Came::Nothing | Came::Error(_) => break,
                 Came::Answer(answer) => answer,
             };
             let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer);
             return match answer.map_err(io::Error::other)?.payload {
-                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)) => Ok(route),
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)) => Ok(Some(route)),
                 NetlinkPayload::Error(error) => Err(error.to_io()),
                 _ => Err(io::Error::other("the kernel's answer is no route")),
             };
         }
+        self.has_news = true;
+        Ok(None)
     }
 
     fn receive(&self) -> Came {
@@ -144,7 +161,8 @@ impl Outpost {
             }
             // There was more than the socket holds, and it is empty again soon.
             Err(Errno::NOBUFS | Errno::INTR) => Came::News,
-            Err(_) => Came::Nothing,
+            Err(Errno::AGAIN) => Came::Nothing,
+            Err(error) => Came::Error(error),
         }
     }
 }
@@ -186,7 +204,8 @@ mod tests {
             assert_eq!(outpost.path_mtu(PEER).unwrap(), mtu);
             assert!(outpost.has_news() && !outpost.has_news(), "{step}");
         }
-        // More than the socket holds.
+        change("route add 192.0.2.2/32 dev here mtu 1400").await;
+        // More than the socket holds, an answer included.
         for _ in 0..4 {
             let add = (0..250).map(|n| format!("addr add 198.51.100.{n}/32 dev here\n"));
             let del = (0..250).map(|n| format!("addr del 198.51.100.{n}/32 dev here\n"));
@@ -196,7 +215,9 @@ mod tests {
             change(&format!("-batch {}", file.display())).await;
             std::fs::remove_file(file).unwrap();
         }
+        assert_eq!(outpost.path_mtu(PEER).unwrap(), MTU);
         assert!(outpost.has_news() && !outpost.has_news());
+        assert_eq!(outpost.path_mtu(PEER).unwrap(), 1400);
         let before = outpost.rules().unwrap();
         crate::netns::nft::apply(Some(&namespace), "table ip x {}\n".to_owned()).await.unwrap();
         assert!(outpost.rules().unwrap().follows(before));

@@ -3,7 +3,7 @@
 //! A question of microseconds, where a program that lists the rules takes milliseconds: hundreds of tunnels are looked
 //! at again and again, and nearly always nothing has changed.
 
-use std::io;
+use std::io::{self, Read as _};
 
 use socket2::Socket;
 
@@ -33,14 +33,24 @@ impl RulesetGeneration {
 
 /// That of the calling thread's namespace.
 pub(crate) fn generation() -> io::Result<RulesetGeneration> {
-    generation_by(&nfnetlink::socket()?)
+    generation_by(&socket()?)
+}
+
+/// A socket of the calling thread's namespace, for [`generation_by`]. It never waits: the kernel answers before it lets the
+/// sender of a question go on.
+pub(super) fn socket() -> io::Result<Socket> {
+    let socket = nfnetlink::socket()?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
 }
 
 /// That of the namespace that the socket is of.
-pub(super) fn generation_by(socket: &Socket) -> io::Result<RulesetGeneration> {
-    socket.send(&message(GET_GENERATION, REQUEST, &[]))?;
+pub(super) fn generation_by(mut socket: &Socket) -> io::Result<RulesetGeneration> {
     let mut answer = [0u8; 256];
-    let length = io::Read::read(&mut &*socket, &mut answer)?;
+    // An answer that was not taken would be taken for this one's, and this one's for the next.
+    while socket.read(&mut answer).is_ok() {}
+    socket.send(&message(GET_GENERATION, REQUEST, &[]))?;
+    let length = socket.read(&mut answer)?;
     read(answer.get(..length).unwrap_or_default())
         .ok_or_else(|| io::Error::other("the kernel does not say which generation its rules are"))
 }
@@ -56,6 +66,7 @@ fn read(answer: &[u8]) -> Option<RulesetGeneration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::netns::{Namespace, nft};
     use proptest::prelude::*;
 
     #[test]
@@ -64,6 +75,23 @@ mod tests {
         assert_eq!(read(&message(NEW_GENERATION, 0, &attribute)), Some(RulesetGeneration(7)));
         assert_eq!(read(&message(GET_GENERATION, 0, &attribute)), None);
         assert!(RulesetGeneration(0).follows(RulesetGeneration(u32::MAX)));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_nobody_took_is_not_the_next_ones() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: namespaces need root");
+            return;
+        }
+        let name = format!("wgruleset-{}", std::process::id());
+        let namespace = Namespace::ensure(&name).await.unwrap();
+        let socket = namespace.run(socket).unwrap();
+        let before = generation_by(&socket).unwrap();
+        socket.send(&message(GET_GENERATION, REQUEST, &[])).unwrap();
+        nft::apply(Some(&namespace), "table ip x {}\n".to_owned()).await.unwrap();
+        assert!(generation_by(&socket).unwrap().follows(before));
+        assert_eq!((&socket).read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        Namespace::remove(&name).await.unwrap();
     }
 
     proptest! {
