@@ -28,6 +28,7 @@ use wicketgate_lab::{End, Lab, Namespace, Site};
 use wicketgate_model::{Connection, ConnectionState, Fault, Generation, TunnelDesired, TunnelId};
 
 mod ipsec {
+    mod lost;
     mod mended;
     mod places;
 }

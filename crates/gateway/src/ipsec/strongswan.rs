@@ -285,7 +285,7 @@ impl Strongswan {
         match Namespace::open(&name)? {
             Some(namespace) => self.home(slot, namespace).stop().await?,
             // Its name is gone, or was made in mounts that are somebody else's. It goes with its last process.
-            None => charon::end(&self.state.of_slot(slot)).await?,
+            None => charon::end(&self.state.of_slot(slot), None).await?,
         }
         self.steering.release(LinkAddresses::of(self.instance, slot).inside).await?;
         link::remove(&self.link(slot)).await?;

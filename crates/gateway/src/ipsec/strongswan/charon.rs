@@ -9,6 +9,7 @@ use std::{
     io::{self, Write as _},
     os::{
         fd::{AsRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
         unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     },
     path::{Path, PathBuf},
@@ -77,8 +78,10 @@ impl Home {
         Ok(None)
     }
 
-    /// Starts one where none is, and waits until it listens.
+    /// Starts one in the place of any that is running here, and waits until it listens.
     pub(super) async fn start(&self) -> Result<Charon, NetnsError> {
+        // No file tells of it any more soon, or its namespace is another one than it was.
+        end(&self.dir, Some(&self.namespace)).await?;
         self.prepare().map_err(NetnsError::io("prepare the IKE daemon's directory"))?;
         let (dir, run) = (self.dir.clone(), self.open_run()?);
         let (process, child) =
@@ -112,10 +115,10 @@ impl Home {
     /// Ends whatever runs here.
     pub(super) async fn stop(&self) -> Result<(), NetnsError> {
         if let Some(process) = self.process()? {
-            Charon { process, child: None, run: self.open_run()? }.stop().await;
+            stop(&process).await;
         }
         // What no file tells of: a start that was cut short.
-        end(&self.dir).await
+        end(&self.dir, Some(&self.namespace)).await
     }
 
     fn process(&self) -> Result<Option<AsyncFd<OwnedFd>>, NetnsError> {
@@ -126,7 +129,9 @@ impl Home {
     }
 
     fn open_run(&self) -> Result<OwnedFd, NetnsError> {
-        open_run(&self.dir)
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(self.run(), flags, Mode::empty())
+            .map_err(|e| NetnsError::io("open the IKE daemon's directory")(e.into()))
     }
 
     /// A stale pid file keeps a charon from starting, and a stale socket looks like one that listens.
@@ -156,13 +161,7 @@ impl Charon {
 
     /// Asks it to end, and makes it.
     pub(super) async fn stop(mut self) {
-        for signal in [Signal::TERM, Signal::KILL] {
-            // It may have ended by itself: then the wait is over at once.
-            let _ = pidfd_send_signal(self.process.get_ref(), signal);
-            if timeout(STOP_TIMEOUT, ended(&self.process)).await.is_ok() {
-                break;
-            }
-        }
+        stop(&self.process).await;
         self.reap();
     }
 
@@ -181,37 +180,47 @@ impl Charon {
     }
 }
 
-/// Ends every charon that has a daemon's directory for its `/run`, whatever namespace it is in.
-pub(super) async fn end(dir: &Path) -> Result<(), NetnsError> {
+/// Ends every charon that has a daemon's directory for its `/run`, whatever namespace it is in, and every one that is in
+/// `namespace`, whatever directory it has: either may have been made anew since.
+pub(super) async fn end(dir: &Path, namespace: Option<&Namespace>) -> Result<(), NetnsError> {
     let inode = |path: &Path| std::fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
     // By a directory that is gone, nothing is found.
-    let Some(own) = inode(&run(dir)) else { return Ok(()) };
+    let own = inode(&run(dir));
     let entries = std::fs::read_dir("/proc").map_err(NetnsError::io("list the processes"))?;
     for pid in entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()) {
-        let proc = PathBuf::from(format!("/proc/{pid}"));
-        let is_ours = || {
-            std::fs::read_link(proc.join("exe")).is_ok_and(|exe| exe == Path::new(CHARON))
-                && inode(&proc.join("root/run")) == Some(own)
-        };
+        let has_dir = || own.is_some() && inode(&PathBuf::from(format!("/proc/{pid}/root/run"))) == own;
+        let is_inside = || namespace.is_some_and(|namespace| namespace.holds(pid));
+        let is_ours = || runs(pid, Path::new(CHARON)) && (has_dir() || is_inside());
         // Looked at again after it was opened: the number may be another process's by then.
         if is_ours()
             && let Some(process) = open(pid).filter(|_| is_ours())
         {
-            let process = watch(process).map_err(NetnsError::io("watch the IKE daemon"))?;
-            Charon { process, child: None, run: open_run(dir)? }.stop().await;
+            stop(&watch(process).map_err(NetnsError::io("watch the IKE daemon"))?).await;
         }
     }
     Ok(())
+}
+
+/// Whether the process runs `program`, or what had this name before another version took its place.
+fn runs(pid: i32, program: &Path) -> bool {
+    let Ok(executable) = std::fs::read_link(format!("/proc/{pid}/exe")) else { return false };
+    let executable = executable.as_os_str().as_bytes();
+    executable.strip_suffix(b" (deleted)").unwrap_or(executable) == program.as_os_str().as_bytes()
 }
 
 fn run(dir: &Path) -> PathBuf {
     dir.join("run")
 }
 
-fn open_run(dir: &Path) -> Result<OwnedFd, NetnsError> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::open(run(dir), flags, Mode::empty())
-        .map_err(|e| NetnsError::io("open the IKE daemon's directory")(e.into()))
+/// Asks a process to end, and makes it.
+async fn stop(process: &AsyncFd<OwnedFd>) {
+    for signal in [Signal::TERM, Signal::KILL] {
+        // It may have ended by itself: then the wait is over at once.
+        let _ = pidfd_send_signal(process.get_ref(), signal);
+        if timeout(STOP_TIMEOUT, ended(process)).await.is_ok() {
+            break;
+        }
+    }
 }
 
 /// A pidfd is readable once its process has ended.
@@ -261,4 +270,27 @@ fn spawn(dir: &Path) -> io::Result<(OwnedFd, Child)> {
 
 fn create(path: &Path) -> io::Result<std::fs::File> {
     OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_known_by_its_name_after_it_was_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let [program, newer] =
+            ["charon", "charon.new"].map(|name| dir.path().canonicalize().unwrap().join(name));
+        for file in [&program, &newer] {
+            std::fs::copy("/bin/sleep", file).unwrap();
+        }
+        let mut child = Command::new(&program).arg("60").spawn().unwrap();
+        let pid = child.id().try_into().unwrap();
+        let before = runs(pid, &program);
+        std::fs::rename(&newer, &program).unwrap();
+        let after = [&program, &newer].map(|program| runs(pid, program));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!((before, after), (true, [true, false]));
+    }
 }
