@@ -29,6 +29,7 @@ use crate::netns::{
     Namespace, NetnsError,
     guard::EspPath,
     link::{self, LinkAddresses},
+    outpost::Outpost,
     steering::{Steering, SteeringConfig},
 };
 use charon::Home;
@@ -243,13 +244,15 @@ impl Strongswan {
 
     async fn served(&self, desired: &TunnelDesired, namespace: &Namespace) -> Result<Served, NetnsError> {
         let home = self.home(desired.slot, namespace.clone());
+        // It may fail; what was found is taken once, and listeners are bound by it.
+        let outpost = Outpost::set_up(namespace).await?;
         let found = self.found.take(desired.id, namespace, desired.load_balancer_ip);
         let (report, tunnel) = found.unwrap_or_else(|| {
             let report = Arc::new(Report::new(jiff::Timestamp::now()));
             let tunnel = report.tunnel(Place::Namespace(namespace.clone()), desired.load_balancer_ip);
             (report, tunnel)
         });
-        Served::start(desired.slot, home, report, tunnel).await
+        Ok(Served::start(desired.slot, home, outpost, report, tunnel))
     }
 
     /// Writes down whose the slot is, before there is anything of it. Answers whether the guard is known to be the tunnel's.

@@ -43,25 +43,25 @@ pub(super) struct Served {
 }
 
 impl Served {
-    /// A tunnel of which nothing but the namespace may be there yet. Its charon is started, or adopted.
-    pub(super) async fn start(
+    /// A tunnel of which nothing but the namespace, where the outpost is, may be there yet. Its charon is started, or adopted.
+    pub(super) fn start(
         slot: u16,
         home: Home,
+        outpost: Outpost,
         report: Arc<Report>,
         tunnel: Arc<Tunnel>,
-    ) -> Result<Self, NetnsError> {
-        let namespace = home.namespace.clone();
-        Ok(Self {
+    ) -> Self {
+        Self {
             slot,
             tunnel,
-            outpost: Outpost::set_up(&namespace).await?,
-            namespace,
+            namespace: home.namespace.clone(),
             daemon: Daemon::start(home, Arc::clone(&report)),
             report,
+            outpost,
             guard: None,
             linked: None,
             path: PathToPeer::default(),
-        })
+        }
     }
 
     /// Applies the guard's rules, unless they are there and nobody has changed any since.
