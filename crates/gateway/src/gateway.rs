@@ -95,6 +95,7 @@ impl Gateway {
             max_tunnels: capacity.tunnels,
         };
         info!(esp = hello.esp, public_address = ?hello.public_address, agents = %agent_address, "gateway started");
+        backend.advise();
         link.send.send(FromGateway::Hello(hello)).await.context("the server's end of the link is gone")?;
 
         let left_over = backend.left_over().await.context("could not look for what an earlier run left")?;

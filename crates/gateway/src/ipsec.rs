@@ -186,6 +186,13 @@ impl Backend {
         }
     }
 
+    /// Warns of what the machine is not well set up for, for a run that serves tunnels.
+    pub(crate) fn advise(&self) {
+        if let Self::Strongswan(strongswan) = self {
+            strongswan.advise();
+        }
+    }
+
     /// The tunnels that are on this machine and that nobody has asked for since the start.
     ///
     /// # Errors

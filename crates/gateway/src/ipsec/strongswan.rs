@@ -71,9 +71,6 @@ impl Strongswan {
         let state = StateDir::take(state_dir)?;
         let instance = state.instance().map_err(|e| state.error(e))?;
         let esp = probe::esp(mode, &format!("{instance:04x}")).await?;
-        if esp == EspPath::Userland {
-            advise(probe::receive_buffer());
-        }
 
         let default_source = probe::default_source();
         let public_address = public_address.or(default_source).ok_or(IpsecError::NoPublicAddress)?;
@@ -119,6 +116,19 @@ impl Strongswan {
 
     pub(super) fn esp(&self) -> EspPath {
         self.esp
+    }
+
+    /// charon has no setting for its sockets' queues, in which IKE waits behind all of the tunnel's ESP.
+    pub(super) fn advise(&self) {
+        if self.esp == EspPath::Userland
+            && let Some(bytes) = probe::receive_buffer().filter(|bytes| *bytes < RECEIVE_BUFFER)
+        {
+            warn!(
+                bytes,
+                "net.core.rmem_default is small for ESP in userland, where bursts are dropped, and IKE with them: set it \
+                 to {RECEIVE_BUFFER} with sysctl; tunnels that stand take it over after `wicketgate down`"
+            );
+        }
     }
 
     pub(super) fn public_address(&self) -> Ipv4Addr {
@@ -320,16 +330,5 @@ impl Strongswan {
     /// At most 12 of the 15 bytes that a link's name may have.
     fn link(&self, slot: u16) -> String {
         format!("wg{:04x}-{slot}", self.instance)
-    }
-}
-
-/// charon has no setting for its sockets' queues, in which IKE waits behind all of the tunnel's ESP.
-fn advise(receive_buffer: Option<u64>) {
-    if let Some(bytes) = receive_buffer.filter(|bytes| *bytes < RECEIVE_BUFFER) {
-        warn!(
-            bytes,
-            "net.core.rmem_default is small for ESP in userland, where bursts are dropped, and IKE with them: set it to \
-             {RECEIVE_BUFFER} with sysctl; tunnels that stand take it over after `wicketgate down`"
-        );
     }
 }
