@@ -1,13 +1,9 @@
 //! What this machine can do. Asked by doing it, in a namespace made for that and removed again.
 
-use std::{
-    io,
-    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
-    path::Path,
-};
+use std::{net::Ipv4Addr, path::Path};
 
 use super::{IpsecError, IpsecMode, origin};
-use crate::netns::{Namespace, NetnsError, guard::EspPath, tool};
+use crate::netns::{Namespace, NetnsError, guard::EspPath, link::source_towards, tool};
 
 /// Where Debian and its kin install the IKE daemon.
 pub(super) const CHARON: &str = "/usr/lib/ipsec/charon";
@@ -129,22 +125,8 @@ pub(super) fn receive_buffer() -> Option<u64> {
     std::fs::read_to_string("/proc/sys/net/core/rmem_default").ok()?.trim().parse().ok()
 }
 
-/// The source address of the default route. Sends nothing.
+/// The source address of the default route.
 pub(super) fn default_source() -> Option<Ipv4Addr> {
-    let socket = UdpSocket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)).ok()?;
     // TEST-NET-1 (RFC 5737): in no routing table but by the default route.
-    socket.connect(SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
-    match socket.local_addr().ok()? {
-        std::net::SocketAddr::V4(address) => Some(*address.ip()),
-        std::net::SocketAddr::V6(_) => None,
-    }
-}
-
-/// Whether `ip` is an address of this host.
-pub(super) fn is_local(ip: Ipv4Addr) -> io::Result<bool> {
-    match UdpSocket::bind(SocketAddrV4::new(ip, 0)) {
-        Ok(_) => Ok(true),
-        Err(e) if e.kind() == io::ErrorKind::AddrNotAvailable => Ok(false),
-        Err(e) => Err(e),
-    }
+    source_towards(Ipv4Addr::new(192, 0, 2, 1))
 }

@@ -74,8 +74,7 @@ impl Strongswan {
 
         let default_source = probe::default_source();
         let public_address = public_address.or(default_source).ok_or(IpsecError::NoPublicAddress)?;
-        let is_local = probe::is_local(public_address)
-            .map_err(NetnsError::io(format!("look for the address {public_address}")))?;
+        let is_local = link::is_own(public_address);
         if !is_local && default_source.is_some() {
             info!(%public_address, "no address of this host: taken for one that a NAT in front of it translates");
         }

@@ -85,16 +85,20 @@ pub(crate) async fn ensure(
     in_time("set up a link", set_up(&own, namespace, outside, addresses, on_lo)).await
 }
 
-/// Whether the link's outer end has its address, as far as that can be seen at a glance. To an address of its own this
-/// namespace sends from that address, to any other one from another. Sends nothing. That a socket could be bound to it would
-/// say nothing where `ip_nonlocal_bind` is set, as it is beside keepalived.
-pub(crate) fn has_outer_address(addresses: LinkAddresses) -> bool {
-    let sends_from = || -> io::Result<SocketAddr> {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        socket.connect((addresses.outside, 9))?;
-        socket.local_addr()
-    };
-    sends_from().is_ok_and(|from| from.ip() == addresses.outside)
+/// From which address this thread's namespace would send to `ip`. Sends nothing.
+pub(crate) fn source_towards(ip: Ipv4Addr) -> Option<Ipv4Addr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect((ip, 9)).ok()?;
+    match socket.local_addr().ok()? {
+        SocketAddr::V4(address) => Some(*address.ip()),
+        SocketAddr::V6(_) => None,
+    }
+}
+
+/// Whether this thread's namespace has the address, as far as that can be seen at a glance: to its own it sends from there.
+/// That a socket could be bound to it would say nothing where `ip_nonlocal_bind` is set, as it is beside keepalived.
+pub(crate) fn is_own(ip: Ipv4Addr) -> bool {
+    source_towards(ip) == Some(ip)
 }
 
 /// The IPv4 addresses of this process's own namespace, but for 127/8.

@@ -95,7 +95,7 @@ impl Served {
         let is_known = self
             .linked
             .is_some_and(|(has, at)| has == load_balancer && now.duration_since(at) < COMPARE_EVERY);
-        if is_known && !has_news && link::has_outer_address(addresses) {
+        if is_known && !has_news && link::is_own(addresses.outside) {
             return Ok(());
         }
         self.linked = None;
