@@ -35,6 +35,11 @@ impl Resumed {
         }
     }
 
+    /// The tunnel is another one: what was wrong with it accuses it no more.
+    pub fn changed(&mut self) {
+        self.last_error = None;
+    }
+
     /// What is to be shown for what is told.
     pub fn shown(&mut self, told: Connection) -> Connection {
         if (told.state, told.since) != (self.first.state, self.first.since) {
@@ -142,6 +147,10 @@ mod tests {
         // It fails again, and there is a second CHILD SA right behind the first: the gateway says that all is well.
         assert_eq!(resumed.shown(is(Up, 100, 9, 9, Some(120))), is(Up, 10, 9, 9, Some(50)));
         assert_eq!(resumed.shown(is(Up, 100, 9, 10, None)), is(Up, 10, 9, 10, None));
+        // The tunnel was corrected.
+        let mut resumed = Resumed::new(is(Down, 10, 0, 0, Some(5)), is(Down, 100, 0, 0, None));
+        resumed.changed();
+        assert_eq!(resumed.shown(is(Down, 100, 0, 0, None)), is(Down, 10, 0, 0, None));
         // Up and down again between two looks.
         let mut resumed = Resumed::new(is(Down, 10, 0, 0, None), is(Down, 100, 0, 0, None));
         assert_eq!(resumed.shown(is(Down, 100, 0, 0, None)), is(Down, 10, 0, 0, None));

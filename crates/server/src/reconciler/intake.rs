@@ -43,6 +43,11 @@ impl Reconciler {
         if let Some(connection) = row.connection {
             self.connections.entry(id).or_insert(connection);
         }
+        if self.tunnels.get(&id).is_some_and(|before| before.generation != row.generation)
+            && let Some(Some(resumed)) = self.resumed.1.get_mut(&id)
+        {
+            resumed.changed();
+        }
         keep(&mut self.waiting.tunnels, id, row.standing.status);
         let row = Row { generation: row.generation, standing: row.standing };
         self.tunnels.insert(id, row);

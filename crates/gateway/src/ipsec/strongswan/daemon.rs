@@ -269,7 +269,10 @@ impl Task {
         }
         match wanted.load(client).await {
             Ok(()) => {
-                self.wanted = Some(wanted);
+                if self.wanted.replace(wanted).is_some() {
+                    self.sight.changed();
+                    self.publish();
+                }
                 self.proved = 0;
                 self.report.set_problem(None);
                 let _ = done.send(Ok(()));

@@ -151,6 +151,12 @@ impl Sight {
             && self.said_at.is_some_and(|at| now.duration_since(at) < SAID)
     }
 
+    /// The daemon works by other values now: what was wrong with the old ones accuses none of these.
+    pub(super) fn changed(&mut self) {
+        self.connection.last_error = None;
+        self.said_at = None;
+    }
+
     fn fail(&mut self, reason: Fault, message: String, now: Timestamp) {
         // A device that tries every few seconds fails in the same way since its first try.
         let same = |e: &&ConnectionError| e.reason == reason && e.message == message;
@@ -415,6 +421,11 @@ mod tests {
         assert_eq!((sight.connection().state, since(&sight)), (ConnectionState::Up, Some(at(6))));
         sight.look(&sa(vec![child(1, "REKEYED", 0, 0), child(2, "INSTALLED", 0, 0)]), at(8));
         assert_eq!(since(&sight), None);
+
+        // The tunnel is corrected.
+        sight.log(REFUSED, None, at(9));
+        sight.changed();
+        assert_eq!((sight.connection().state, since(&sight)), (ConnectionState::Up, None));
 
         // The next charon counts from 1 again.
         sight.lost(at(9));
