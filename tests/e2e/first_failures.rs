@@ -123,6 +123,19 @@ fn an_address_that_is_none_is_told_what_one_looks_like() -> Result<()> {
 }
 
 #[test]
+fn a_public_address_that_nobody_can_dial_is_refused() -> Result<()> {
+    for wrong in ["0.0.0.0", "224.0.0.1", "255.255.255.255", "gw.example"] {
+        let out = Command::new(wicketgate_executable()).args(["up", "--public-address", wrong]).output()?;
+        let said = String::from_utf8_lossy(&out.stderr);
+        ensure!(
+            out.status.code() == Some(2) && said.contains(wrong) && said.contains("must be an"),
+            "{said}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
 fn an_identity_provider_that_can_not_be_used_is_named() -> Result<()> {
     let lab = lab()?;
     let namespace = lab.namespace("gw")?;

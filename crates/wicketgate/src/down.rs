@@ -4,6 +4,7 @@ use std::{net::Ipv4Addr, path::PathBuf};
 
 use anyhow::Context;
 use clap::Args;
+use tracing::info;
 use wicketgate_gateway::{Backend, IpsecConfig, IpsecMode};
 
 use crate::data_dir::DataDir;
@@ -27,11 +28,15 @@ impl Down {
         let state_dir = data_dir.subdirectory("gateway")?;
         if std::fs::read_dir(&state_dir)?.next().is_none() {
             // It ran without IPsec only, and never on a machine that may have no IKE daemon at all.
+            info!("there was nothing to remove");
             return Ok(());
         }
         // What is removed needs no address to be dialled at, and the host may have no default route to tell one by.
         let config =
             IpsecConfig { mode: IpsecMode::Auto, state_dir, public_address: Some(Ipv4Addr::LOCALHOST) };
-        Backend::start(config).await?.purge().await.context("not everything could be removed: try again")
+        let purged = Backend::start(config).await?.purge().await;
+        purged.context("not everything could be removed: try again")?;
+        info!("no tunnel is left on this machine; the data stays");
+        Ok(())
     }
 }

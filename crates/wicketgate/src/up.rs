@@ -69,7 +69,7 @@ pub(crate) struct Up {
     #[arg(long, value_name = "NAME", default_value = "local")]
     location: LocationId,
     /// The IPv4 address that remote sites dial [default: the source address of the default route].
-    #[arg(long, value_name = "IPV4")]
+    #[arg(long, value_name = "IPV4", value_parser = public_address)]
     public_address: Option<Ipv4Addr>,
     /// The URL that agents are told to dial [default: https:// and the agents' listen address].
     #[arg(long, value_name = "URL", value_parser = https_url)]
@@ -191,6 +191,13 @@ async fn listen(address: SocketAddr, who: &str, flag: &str) -> anyhow::Result<Tc
 
 fn socket_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "must be an IP address and a port, like 127.0.0.1:8480 or [::1]:8480".to_owned())
+}
+
+fn public_address(text: &str) -> Result<Ipv4Addr, String> {
+    let address: Ipv4Addr =
+        text.parse().map_err(|_| "must be an IPv4 address, like 198.51.100.1".to_owned())?;
+    let is_none_to_dial = address.is_unspecified() || address.is_multicast() || address.is_broadcast();
+    if is_none_to_dial { Err("must be an address that sites can dial".to_owned()) } else { Ok(address) }
 }
 
 /// Agents dial with TLS, always.

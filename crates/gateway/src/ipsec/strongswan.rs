@@ -76,7 +76,7 @@ impl Strongswan {
         let public_address = public_address.or(default_source).ok_or(IpsecError::NoPublicAddress)?;
         let is_local = link::is_own(public_address);
         if !is_local && default_source.is_some() {
-            info!(%public_address, "no address of this host: taken for one that a NAT in front of it translates");
+            warn!(%public_address, "no address of this host: taken for one that a NAT in front of it translates; sites are told to dial it");
         }
         // Behind a 1:1 NAT packets come to the host's own address, and leave from it.
         let send_from = match default_source {
