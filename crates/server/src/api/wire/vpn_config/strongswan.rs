@@ -14,7 +14,9 @@ pub(super) fn render(config: &VpnConfig) -> Result<String, Inexpressible> {
         "strongSwan 5.9 and later",
         &[
             "Put it in /etc/swanctl/conf.d/, readable by root only, and run: swanctl --load-all",
-            "It comes up by itself, and again whenever it was lost; strongSwan sets the routes, too.",
+            "It comes up by itself, and again whenever it was lost. After a refusal it does not try again by itself:",
+            &format!("swanctl --initiate --child wicketgate-{name}"),
+            "strongSwan sets the routes, too.",
             &format!(
                 "Hosts of {} then reach {load_balancer}. What the device forwards for them needs a smaller",
                 peer.traffic_selector
