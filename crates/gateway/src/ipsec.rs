@@ -98,7 +98,7 @@ pub enum IpsecError {
     HiddenNames,
     #[error(
         "what the last run left is in another network namespace: run it there, with `nsenter --net={} wicketgate`, or end \
-         it there with `wicketgate down`; if that one is a stranger's, nothing is left: remove {}", 
+         it there with `wicketgate down`; if that one is a stranger's, nothing is left: remove {}",
         .found.display(), .file.display()
     )]
     Elsewhere { found: PathBuf, file: PathBuf },
