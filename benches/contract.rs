@@ -26,15 +26,13 @@ use tokio::{
     time::{sleep, timeout},
 };
 use uuid::Uuid;
+use wicketgate_authority::Ca;
+use wicketgate_link::{self as link, FromGateway, GatewayEnd, ToGateway};
 use wicketgate_model::{
     Connection, EnrollmentId, FrontdoorId, GatewayId, LoadBalancerPools, ObservedDelta, PreSharedKey,
     ShareId, ShareObserved, TunnelId, TunnelObserved, ZId,
 };
 use wicketgate_server::{Server, ServerConfig, state::ensure_first_frontdoor};
-use wicketgate_session::{
-    ca::Ca,
-    link::{self, FromGateway, GatewayEnd, ToGateway},
-};
 use wicketgate_store::{Act, Enrol, NewEnrollment, ShareSpec, Store, TunnelSpec};
 
 const TUNNELS: u32 = 1000;

@@ -10,8 +10,9 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
+use wicketgate_authority::Ca;
 use wicketgate_lab::{Lab, Namespace, Process};
-use wicketgate_session::{ca::Ca, enrolment_code::EnrolmentCode};
+use wicketgate_transport::enrolment_code::EnrolmentCode;
 
 use crate::harness::{PATIENCE, World, agent_executable, lab, wicketgate_executable};
 

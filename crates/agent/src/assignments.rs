@@ -14,7 +14,7 @@ use tokio::{sync::Notify, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use wicketgate_model::{Assignment, EnvironmentId, Generation, ShareId, SignedAssignment, Target};
-use wicketgate_session::trust::{CaCertificate, TrustError};
+use wicketgate_transport::trust::{CaCertificate, TrustError};
 
 /// Floors are written together, at most so often. What a crash in between forgets is what the agent has just seen.
 const FLOORS_EVERY: Duration = Duration::from_secs(1);

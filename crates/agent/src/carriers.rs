@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
-use wicketgate_session::{
+use wicketgate_transport::{
     carrier::Carrier,
     frame::{Open, Refusal, RefusalReason},
     relay::{Counters, relay},

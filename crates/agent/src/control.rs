@@ -11,7 +11,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use wicketgate_model::SignedAssignment;
-use wicketgate_session::{
+use wicketgate_transport::{
     control::{Control, ControlError, FromAgent, SILENCE, ToAgent},
     tls::{Fault, TlsStream},
 };

@@ -11,7 +11,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 use wicketgate_model::{Host, Target};
-use wicketgate_session::frame::{Refusal, RefusalReason};
+use wicketgate_transport::frame::{Refusal, RefusalReason};
 
 /// For the name and all of its addresses. The gateway waits 10 s for the answer.
 const DIAL_WITHIN: Duration = Duration::from_secs(5);

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
-use wicketgate_session::{
+use wicketgate_transport::{
     control::{Control, EnrolAnswer, EnrolAsk},
     enrolment_code::EnrolmentCode,
     tls::{Distrust, Fault, connect_enrol},

@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use wicketgate_model::{Generation, ShareId};
-use wicketgate_session::{
+use wicketgate_transport::{
     control::{FromAgent, Health as State},
     frame::Refusal,
 };
@@ -214,7 +214,7 @@ impl Agent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wicketgate_session::frame::RefusalReason;
+    use wicketgate_transport::frame::RefusalReason;
 
     #[test]
     fn a_dial_that_fails_after_the_probes_end_begins_another() {

@@ -28,7 +28,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
-use wicketgate_session::{cut::Cut, enrolment_code::EnrolmentCode, tls::AgentTls};
+use wicketgate_transport::{cut::Cut, enrolment_code::EnrolmentCode, tls::AgentTls};
 
 /// How long running streams may go on after the agent was told to end.
 const DRAIN: Duration = Duration::from_secs(30);

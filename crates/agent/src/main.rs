@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 use wicketgate_agent::options::{Command, Options};
-use wicketgate_session::cut::Cut;
+use wicketgate_transport::cut::Cut;
 
 fn main() -> ExitCode {
     let Options { command: Command::Start(start) } = Options::parse();

@@ -8,7 +8,7 @@ use crate::{
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use std::{fmt, path::PathBuf};
-use wicketgate_session::enrolment_code::EnrolmentCode;
+use wicketgate_transport::enrolment_code::EnrolmentCode;
 
 /// Wicketgate's hosting agent: connects private targets to the gateway that it dials. Opens no port, needs no root.
 #[derive(Debug, Parser)]

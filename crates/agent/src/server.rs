@@ -3,7 +3,7 @@
 use anyhow::anyhow;
 use std::{fmt, io, str::FromStr, time::Duration};
 use tokio::{net::TcpStream, time::timeout};
-use wicketgate_session::{
+use wicketgate_transport::{
     keepalive::keepalive,
     tls::{Distrust, Fault, TlsError},
 };

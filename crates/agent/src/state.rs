@@ -15,11 +15,11 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 use wicketgate_model::{AgentId, EnvironmentId, FrontdoorId, Generation, ShareId, ZId};
-use wicketgate_session::{
-    ca::RENEW_AFTER,
+use wicketgate_system::private_file;
+use wicketgate_transport::{
     control::base64_text,
+    identity::RENEW_AFTER,
     key::PrivateKey,
-    private_file,
     tls::{AgentTls, TlsError},
     trust::CaCertificate,
 };

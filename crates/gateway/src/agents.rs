@@ -34,12 +34,12 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
+use wicketgate_link::{AgentSight, FromGateway};
 use wicketgate_model::{AgentId, ShareDesired, ShareId};
-use wicketgate_session::{
+use wicketgate_transport::{
     carrier::Carrier,
     identity::AgentIdentity,
     keepalive::keepalive,
-    link::{AgentSight, FromGateway},
     tls::{Accepted, GatewayIdentity},
 };
 

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
+use wicketgate_link::ShareCheck;
 use wicketgate_model::ShareId;
-use wicketgate_session::link::ShareCheck;
 
 use crate::{agents::Agents, board::Board};
 

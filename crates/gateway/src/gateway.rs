@@ -16,11 +16,9 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
+use wicketgate_link::{FromGateway, GatewayEnd, GatewayHello, ShareCheck, ToGateway};
 use wicketgate_model::{Desired, DesiredDelta, ShareDesired, ShareId, Touched, TunnelDesired, TunnelId};
-use wicketgate_session::{
-    cut::Cut,
-    link::{FromGateway, GatewayEnd, GatewayHello, ShareCheck, ToGateway},
-};
+use wicketgate_transport::cut::Cut;
 
 use crate::{
     agents::Agents,
@@ -48,7 +46,7 @@ pub struct GatewayConfig {
     /// Where agents dial in.
     pub agent_listener: TcpListener,
     /// The gateway's certificate and the CA that agents' certificates come from.
-    pub identity: wicketgate_session::tls::GatewayIdentity,
+    pub identity: wicketgate_transport::tls::GatewayIdentity,
     /// How many tunnels it may hold; `None` for what the machine has room for.
     pub max_tunnels: Option<u32>,
     /// How long established connections may go on after the gateway was told to stop.

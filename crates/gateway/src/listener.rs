@@ -15,7 +15,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, debug, debug_span, info, warn};
 use wicketgate_model::{FailureReason, Generation, IngressPort, ProxyProtocol, ShareId, ShareOptions};
-use wicketgate_session::{
+use wicketgate_transport::{
     carrier::Early,
     cut::Cut,
     unended::{self, Unended},

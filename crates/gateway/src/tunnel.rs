@@ -25,7 +25,7 @@ use retry::Retry;
 pub(crate) use wish::Wish;
 use wish::{Change, ShareWish};
 
-use wicketgate_session::cut::Cut;
+use wicketgate_transport::cut::Cut;
 
 use crate::{
     agents::Agents,

@@ -15,18 +15,14 @@ use tokio::{
     time::timeout,
 };
 use uuid::Uuid;
+use wicketgate_authority::Ca;
 use wicketgate_gateway::{Backend, Gateway, GatewayConfig, IpsecConfig, IpsecMode};
+use wicketgate_link::{self as link, FromGateway, ServerEnd, ToGateway};
 use wicketgate_model::{
     DesiredDelta, EnvironmentId, GatewayId, Generation, PreSharedKey, Reason, ShareDesired, ShareId,
     ShareObserved, SignedAssignment, TunnelDesired, TunnelId, TunnelObserved,
 };
-use wicketgate_session::{
-    ca::Ca,
-    identity::Identity,
-    key::PrivateKey,
-    link::{self, FromGateway, ServerEnd, ToGateway},
-    tls::GatewayIdentity,
-};
+use wicketgate_transport::{identity::Identity, key::PrivateKey, tls::GatewayIdentity};
 
 const WITHIN: Duration = Duration::from_secs(10);
 

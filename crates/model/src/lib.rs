@@ -6,6 +6,7 @@
 mod assignment;
 mod connection;
 mod desired;
+mod enrolment;
 mod ids;
 mod network;
 mod observed;
@@ -21,6 +22,7 @@ mod traffic;
 pub use assignment::{Assignment, SignedAssignment};
 pub use connection::{Algorithms, Connection, ConnectionError, ConnectionState, Fault, Nat, Peer, SaTimes};
 pub use desired::{Desired, DesiredDelta, ShareDesired, Touched, TunnelDesired};
+pub use enrolment::EnrolRefusal;
 pub use ids::{
     AgentId, ApiAccountId, EnrollmentId, EnvironmentId, ExecutionId, FrontdoorId, GatewayId, ShareId,
     TunnelId, ZId,

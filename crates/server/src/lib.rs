@@ -15,4 +15,5 @@ pub mod state;
 pub mod telemetry;
 
 pub use reconciler::LastRun;
+pub use serve::tls::{ApiTls, ApiTlsError};
 pub use server::{Prepared, Server, ServerConfig};

@@ -18,11 +18,9 @@ use tokio::{
     time::timeout,
 };
 use tracing::{info, warn};
+use wicketgate_authority::Ca;
+use wicketgate_link::{ConnectedAgent, FromGateway, GatewayHello};
 use wicketgate_model::{Observed, ShareId, TunnelId};
-use wicketgate_session::{
-    ca::Ca,
-    link::{ConnectedAgent, FromGateway, GatewayHello},
-};
 use wicketgate_store::{Store, StoreError};
 
 use crate::{gateway_status::GatewayStatus, telemetry::Metrics};

@@ -6,8 +6,8 @@ use tokio::{
     sync::{Semaphore, mpsc, oneshot},
     time::timeout,
 };
+use wicketgate_link::{AgentSight, ShareCheck, ToGateway};
 use wicketgate_model::{AgentId, ShareId};
-use wicketgate_session::link::{AgentSight, ShareCheck, ToGateway};
 
 /// A gateway answers after a dial, which has 15 s.
 const CHECK_WITHIN: Duration = Duration::from_secs(20);

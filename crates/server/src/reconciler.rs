@@ -18,10 +18,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
+use wicketgate_authority::Ca;
+use wicketgate_link::ToGateway;
 use wicketgate_model::{
     Connection, Deadlines, Desired, Generation, Resumed, ShareId, Standing, Status, Touched, TunnelId,
 };
-use wicketgate_session::{ca::Ca, link::ToGateway};
 use wicketgate_store::{PreviousKeys, Revision, Store, StoreError};
 
 use crate::{link::Sight, telemetry::Metrics};

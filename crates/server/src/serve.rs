@@ -5,6 +5,7 @@
 //! end of the server all have bounds. A stream of events ends when the server stops.
 
 mod patience;
+pub(crate) mod tls;
 
 use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -13,6 +14,7 @@ use futures_util::StreamExt as _;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use patience::Patient;
+use tls::ApiTls;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -22,7 +24,6 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service as _;
 use tracing::{debug, info, warn};
-use wicketgate_session::tls::ApiTls;
 
 /// Connections at one time: far more than a server of an API needs, and few enough for the usual 1024 descriptors
 /// beside the database's and the gateway's.

@@ -16,8 +16,9 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
+use wicketgate_authority::Ca;
+use wicketgate_link::ServerEnd;
 use wicketgate_model::LoadBalancerPools;
-use wicketgate_session::{ca::Ca, link::ServerEnd, tls::ApiTls};
 use wicketgate_store::Store;
 
 use crate::{
@@ -32,7 +33,7 @@ use crate::{
     link::{Link, Sight},
     questions::Questions,
     reconciler::{self, LastRun, Reconciler},
-    serve::Http,
+    serve::{Http, tls::ApiTls},
     state::{AppState, ensure_first_frontdoor},
     telemetry::{self, Metrics, Scrape},
 };

@@ -14,8 +14,8 @@ use std::{net::Ipv4Addr, sync::Arc};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 use wicketgate_model::{LoadBalancerPools, LocationId};
-use wicketgate_session::trust::Fingerprint;
 use wicketgate_store::{Act, FrontdoorRow, FrontdoorSpec, Store, StoreError};
+use wicketgate_transport::trust::Fingerprint;
 
 /// Cheap to clone.
 #[derive(Debug, Clone)]

@@ -21,15 +21,15 @@ use tokio::{
 };
 use tracing::{error, info};
 use uuid::Uuid;
+use wicketgate_authority::Ca;
 use wicketgate_gateway::{Backend, Gateway, GatewayConfig, IpsecConfig, IpsecMode};
+use wicketgate_link as link;
 use wicketgate_model::{GatewayId, LoadBalancerPools, LocationId};
-use wicketgate_server::{Server, ServerConfig};
-use wicketgate_session::{
-    ca::{Ca, RENEW_AFTER},
-    identity::Identity,
+use wicketgate_server::{ApiTls, Server, ServerConfig};
+use wicketgate_transport::{
+    identity::{Identity, RENEW_AFTER},
     key::PrivateKey,
-    link,
-    tls::{ApiTls, GatewayIdentity},
+    tls::GatewayIdentity,
 };
 
 use crate::{data_dir::DataDir, database::Database};

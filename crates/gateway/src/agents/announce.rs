@@ -5,8 +5,8 @@
 
 use super::{Agents, Roster};
 use std::collections::HashMap;
+use wicketgate_link::FromGateway;
 use wicketgate_model::AgentId;
-use wicketgate_session::link::FromGateway;
 
 impl Agents {
     pub(super) async fn announce(self) {

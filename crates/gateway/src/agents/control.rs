@@ -7,10 +7,10 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
 use tracing::{debug, info};
-use wicketgate_session::{
+use wicketgate_link::ConnectedAgent;
+use wicketgate_transport::{
     control::{Control, ControlError, FromAgent, Health, PING_EVERY, SILENCE, ToAgent},
     identity::AgentIdentity,
-    link::ConnectedAgent,
     tls::TlsStream,
 };
 

@@ -7,10 +7,10 @@ use tokio::{
     time::timeout,
 };
 use tracing::debug;
+use wicketgate_link::{EnrolRequest, FromGateway, RenewRequest};
 use wicketgate_model::AgentId;
-use wicketgate_session::{
+use wicketgate_transport::{
     control::{Control, ControlError, EnrolAnswer, EnrolAsk, ToAgent},
-    link::{EnrolRequest, FromGateway, RenewRequest},
     tls::TlsStream,
 };
 

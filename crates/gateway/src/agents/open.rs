@@ -18,7 +18,7 @@ use std::{
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 use wicketgate_model::{AgentId, FailureReason, Problem, Reason, ShareId};
-use wicketgate_session::{
+use wicketgate_transport::{
     carrier::{Carrier, Early},
     frame::{Open, RefusalReason},
     relay::{Broken, Counters, relay},

@@ -24,14 +24,14 @@ use std::{
 };
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use wicketgate_link::ConnectedAgent;
 use wicketgate_model::{
     AgentId, Assignment, EnvironmentId, Generation, Problem, ShareDesired, ShareId, SignedAssignment, Target,
 };
-use wicketgate_session::{
+use wicketgate_transport::{
     carrier::Carrier,
     control::{ASSIGNMENTS_PER_MESSAGE, ToAgent},
     cut::Cut,
-    link::ConnectedAgent,
 };
 
 /// The part of a surplus of carriers that is ended each second: the next burst may be near.

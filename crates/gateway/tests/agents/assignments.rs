@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 use wicketgate_gateway::agents::{AgentStanding, DialFailureReason};
 use wicketgate_model::{Assignment, EnvironmentId, Generation, Reason, SignedAssignment};
-use wicketgate_session::frame::RefusalReason;
+use wicketgate_transport::frame::RefusalReason;
 
 fn refused(standing: &AgentStanding) -> Option<&str> {
     standing.problem.as_ref().filter(|p| p.reason == Reason::AgentRefused).map(|p| p.message.as_str())

@@ -13,7 +13,7 @@ use std::{
 };
 use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::CancellationToken;
-use wicketgate_session::{
+use wicketgate_transport::{
     carrier::Early,
     control::{Control, FromAgent, ToAgent},
     cut::Cut,

@@ -10,7 +10,7 @@ use tokio::{
     net::{TcpSocket, TcpStream},
     time::timeout,
 };
-use wicketgate_session::control::{FromAgent, ToAgent};
+use wicketgate_transport::control::{FromAgent, ToAgent};
 
 /// A connection that says nothing, from an address of the loopback network.
 async fn idle(lab: &Lab, from: [u8; 4]) -> TcpStream {

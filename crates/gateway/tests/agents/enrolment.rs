@@ -5,9 +5,9 @@ use jiff::Timestamp;
 use std::{fs, sync::atomic::Ordering};
 use tokio::io::AsyncWriteExt;
 use uuid::Uuid;
+use wicketgate_authority::Ca;
 use wicketgate_model::{AgentId, EnrollmentId, FrontdoorId, Reason};
-use wicketgate_session::{
-    ca::Ca,
+use wicketgate_transport::{
     control::{Control, FromAgent, ToAgent},
     enrolment_code::EnrolmentCode,
     identity::{AgentIdentity, Identity},

@@ -20,19 +20,19 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 use wicketgate_agent::{Config, NoCode, allow::AllowList};
+use wicketgate_authority::Ca;
 use wicketgate_gateway::agents::{AgentStanding, Agents, DialFailure};
+use wicketgate_link::{EnrolGrant, FromGateway};
 use wicketgate_model::{
-    AgentId, Assignment, EnrollmentId, EnvironmentId, FrontdoorId, GatewayId, Generation, IngressPort,
-    ShareDesired, ShareId, SignedAssignment, TunnelId, ZId,
+    AgentId, Assignment, EnrolRefusal, EnrollmentId, EnvironmentId, FrontdoorId, GatewayId, Generation,
+    IngressPort, ShareDesired, ShareId, SignedAssignment, TunnelId, ZId,
 };
-use wicketgate_session::{
-    ca::Ca,
+use wicketgate_transport::{
     carrier::Early,
     cut::Cut,
     enrolment_code::{EnrolmentCode, secret_hash},
     identity::{AgentIdentity, Identity},
     key::PrivateKey,
-    link::{EnrolGrant, EnrolRefusal, FromGateway},
     relay::Broken,
     tls::GatewayIdentity,
     unended::Unended,

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use tokio::net::TcpStream;
 use uuid::Uuid;
 use wicketgate_model::{AgentId, FrontdoorId, Generation, ShareId};
-use wicketgate_session::{
+use wicketgate_transport::{
     carrier::Carrier,
     control::{Control, FromAgent, ToAgent},
     identity::{AgentIdentity, Identity},

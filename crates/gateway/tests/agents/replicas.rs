@@ -10,7 +10,7 @@ use std::sync::{
 };
 use wicketgate_gateway::agents::DialFailureReason;
 use wicketgate_model::{AgentId, Generation};
-use wicketgate_session::{
+use wicketgate_transport::{
     control::{FromAgent, Health, ToAgent},
     frame::{Refusal, RefusalReason},
 };

@@ -8,7 +8,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 use wicketgate_model::AgentId;
-use wicketgate_session::relay::Broken;
+use wicketgate_transport::relay::Broken;
 
 async fn with_target(target: std::net::SocketAddr) -> (Lab, RunningAgent, TempDir) {
     let (lab, state) = (Lab::new().await, tempfile::tempdir().unwrap());

@@ -5,15 +5,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use tokio::{net::TcpListener, time::timeout};
 use uuid::Uuid;
+use wicketgate_authority::Ca;
 use wicketgate_gateway::{Gateway, GatewayConfig};
+use wicketgate_link::{self as link, FromGateway, ServerEnd, ToGateway};
 use wicketgate_model::{DesiredDelta, GatewayId, Reason, TunnelId, TunnelObserved};
-use wicketgate_session::{
-    ca::Ca,
-    identity::Identity,
-    key::PrivateKey,
-    link::{self, FromGateway, ServerEnd, ToGateway},
-    tls::GatewayIdentity,
-};
+use wicketgate_transport::{identity::Identity, key::PrivateKey, tls::GatewayIdentity};
 
 use crate::{PUBLIC, SOON, World, charon_of, desired, is_root, key};
 

@@ -16,8 +16,8 @@ use axum::{
 };
 use jiff::SignedDuration;
 use wicketgate_model::EnrollmentId;
-use wicketgate_session::enrolment_code::EnrolmentCode;
 use wicketgate_store::NewEnrollment;
+use wicketgate_transport::enrolment_code::EnrolmentCode;
 
 /// How long a code is good for.
 const LIFETIME: SignedDuration = SignedDuration::from_hours(1);

@@ -4,7 +4,7 @@ use anyhow::{Context, bail};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::SecretString;
 use std::{fs, io, path::Path};
-use wicketgate_session::private_file;
+use wicketgate_system::private_file;
 
 /// Its name in the data directory.
 pub const FILE: &str = "admin.token";

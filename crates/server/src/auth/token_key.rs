@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 use std::{fmt, fs, io, path::Path};
 use uuid::Uuid;
 use wicketgate_model::ApiAccountId;
-use wicketgate_session::private_file;
 use wicketgate_store::ApiAccountRow;
+use wicketgate_system::private_file;
 
 /// Its name in the data directory: PKCS #8 (RFC 5958), DER.
 const FILE: &str = "token.key";

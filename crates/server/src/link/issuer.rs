@@ -11,13 +11,11 @@ use sha2::{Digest, Sha256};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
-use wicketgate_model::ZId;
-use wicketgate_session::{
-    ca::Ca,
-    identity::{AgentIdentity, Identity},
-    link::{EnrolGrant, EnrolRefusal, EnrolRequest, FromGateway, RenewRequest},
-};
+use wicketgate_authority::Ca;
+use wicketgate_link::{EnrolGrant, EnrolRequest, FromGateway, RenewRequest};
+use wicketgate_model::{EnrolRefusal, ZId};
 use wicketgate_store::{Act, Enrol, Enrolled, Refusal, Store};
+use wicketgate_transport::identity::{AgentIdentity, Identity};
 
 /// Of either kind, being answered at once: more than the database can write at a time.
 const AT_ONCE: usize = 16;
@@ -147,8 +145,8 @@ mod tests {
     use std::time::Duration;
     use tokio::{sync::oneshot, time::timeout};
     use wicketgate_model::{AgentId, EnrollmentId};
-    use wicketgate_session::key::PrivateKey;
     use wicketgate_store::{FrontdoorSpec, NewEnrollment};
+    use wicketgate_transport::key::PrivateKey;
 
     const SOON: Duration = Duration::from_secs(20);
 

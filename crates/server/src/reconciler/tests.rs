@@ -6,8 +6,8 @@ mod bench;
 use super::*;
 use bench::Bench;
 use jiff::ToSpan as _;
+use wicketgate_link::FromGateway;
 use wicketgate_model::{AgentId, ConnectionState, Problem, Reason};
-use wicketgate_session::link::FromGateway;
 
 #[tokio::test]
 async fn a_share_is_told_seen_and_deployed() {

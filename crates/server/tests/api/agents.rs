@@ -4,11 +4,9 @@ use insta::assert_json_snapshot;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use uuid::Uuid;
+use wicketgate_link::{AgentSight, ShareSight, ToGateway};
 use wicketgate_model::ShareId;
-use wicketgate_session::{
-    enrolment_code::EnrolmentCode,
-    link::{AgentSight, ShareSight, ToGateway},
-};
+use wicketgate_transport::enrolment_code::EnrolmentCode;
 
 #[tokio::test]
 async fn an_agent_is_listed_until_it_is_barred() {

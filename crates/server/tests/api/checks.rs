@@ -3,10 +3,10 @@ use axum::http::{Method, StatusCode};
 use insta::assert_json_snapshot;
 use serde_json::{Value, json};
 use std::time::Duration;
+use wicketgate_link::{ShareCheck, ToGateway};
 use wicketgate_model::{
     AgentId, Connection, ConnectionError, ConnectionState, Fault, Generation, Problem, Reason, Status,
 };
-use wicketgate_session::link::{ShareCheck, ToGateway};
 
 fn all_well(agent: AgentId) -> ShareCheck {
     ShareCheck {

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use uuid::Uuid;
 use wicketgate_lab::postgres;
+use wicketgate_link::ToGateway;
 use wicketgate_model::{EnrollmentId, FrontdoorId, Generation, LoadBalancerPools, Standing, Status, ZId};
 use wicketgate_server::{
     LastRun,
@@ -32,8 +33,8 @@ use wicketgate_server::{
     state::{AppState, ensure_first_frontdoor},
     telemetry::Metrics,
 };
-use wicketgate_session::{link::ToGateway, trust::Fingerprint};
 use wicketgate_store::{Act, Enrol, Enrolled, NewEnrollment, Resource, Settlement, Store};
+use wicketgate_transport::trust::Fingerprint;
 
 pub(crate) const TOKEN: &str = "wga_the-token-of-these-tests";
 

@@ -136,7 +136,7 @@ mod tests {
         *,
     };
     use std::time::Duration;
-    use wicketgate_session::control::Health;
+    use wicketgate_transport::control::Health;
 
     struct Scene {
         roster: Roster,

@@ -6,11 +6,9 @@
 use super::{AgentStanding, Roster};
 use crate::agents::balancer::Record;
 use std::time::{Duration, Instant};
+use wicketgate_link::{AgentSight, SHARES_TOLD, ShareSight};
 use wicketgate_model::{AgentId, Generation, Problem, Reason, ShareId};
-use wicketgate_session::{
-    control::Health,
-    link::{AgentSight, SHARES_TOLD, ShareSight},
-};
+use wicketgate_transport::control::Health;
 
 /// What an agent has said about a share since it connected.
 #[derive(Default)]

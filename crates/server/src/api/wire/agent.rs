@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::net::IpAddr;
+use wicketgate_link::{AgentSight, ShareSight};
 use wicketgate_model::{AgentId, EnvironmentId, FrontdoorId, ShareId, ZId};
-use wicketgate_session::link::{AgentSight, ShareSight};
 use wicketgate_store::AgentRow;
 
 #[derive(Debug, Serialize)]

@@ -11,8 +11,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::time::Duration;
+use wicketgate_link::ShareCheck;
 use wicketgate_model::{AgentId, Connection, ConnectionError, ConnectionState, Reason, ShareId, Status};
-use wicketgate_session::link::ShareCheck;
 use wicketgate_store::{ShareRow, TunnelRow};
 
 /// What was found on the way.

@@ -4,11 +4,11 @@ use crate::reconciler::*;
 use jiff::ToSpan as _;
 use std::collections::BTreeSet;
 use uuid::Uuid;
+use wicketgate_link::{FromGateway, GatewayEnd, ServerEnd};
 use wicketgate_model::{
     DesiredDelta, EnrollmentId, EnvironmentId, FrontdoorId, LocationId, ObservedDelta, PreSharedKey, Problem,
     ShareObserved, TunnelObserved, ZId,
 };
-use wicketgate_session::link::{FromGateway, GatewayEnd, ServerEnd};
 use wicketgate_store::{Act, Enrol, FrontdoorSpec, NewEnrollment, ShareRow, ShareSpec, TunnelSpec};
 
 /// A server without its tasks: a test activates by hand, at times of its choice.
@@ -147,7 +147,7 @@ impl Bench {
 fn restarted(store: &Store, ca: &Arc<Ca>, now: Timestamp) -> (Reconciler, FakeGateway) {
     let location: LocationId = "local".parse().unwrap();
     let id = wicketgate_model::GatewayId::new(Uuid::now_v7());
-    let (ServerEnd { send, receive, .. }, link) = wicketgate_session::link::in_process(id, location);
+    let (ServerEnd { send, receive, .. }, link) = wicketgate_link::in_process(id, location);
     let sight = Sight::new(Arc::new(Notify::new()), now);
     let (status, _) = watch::channel(Default::default());
     let metrics = crate::telemetry::Metrics::new(&mut prometheus_client::registry::Registry::default());

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::api::wire::agent::SHARE_STATES;
 use serde_json::{Value, json};
-use wicketgate_session::link::SHARES_TOLD;
+use wicketgate_link::SHARES_TOLD;
 use wicketgate_store::AGENTS;
 
 pub(super) const REQUIRED: &[&str] =

@@ -2,10 +2,7 @@
 //!
 //! Reading is cancel-safe: what has arrived of a message stays in the buffer.
 
-use crate::{
-    link::EnrolRefusal,
-    tls::{Fault, fault::plainly},
-};
+use crate::tls::{Fault, fault::plainly};
 use bytes::{Buf, BytesMut};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
@@ -15,7 +12,8 @@ use std::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use wicketgate_model::{
-    AgentId, EnrollmentId, EnvironmentId, FrontdoorId, Generation, ShareId, SignedAssignment, ZId,
+    AgentId, EnrolRefusal, EnrollmentId, EnvironmentId, FrontdoorId, Generation, ShareId, SignedAssignment,
+    ZId,
 };
 
 /// The longest message. Assignments are sent in batches well below it.

@@ -1,7 +1,6 @@
 //! The link between a server and a gateway: what each tells the other.
 //!
-//! `wicketgate up` joins the two ends in one process. The messages hold no references into either side, so that
-//! a link over TLS carries the same ones.
+//! `wicketgate up` joins the two ends in one process.
 
 use std::{
     fmt,
@@ -11,8 +10,8 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot};
 use wicketgate_model::{
-    AgentId, DesiredDelta, EnrollmentId, EnvironmentId, FrontdoorId, GatewayId, Generation, LocationId,
-    ObservedDelta, Problem, ShareId, TrafficDelta, ZId,
+    AgentId, DesiredDelta, EnrolRefusal, EnrollmentId, EnvironmentId, FrontdoorId, GatewayId, Generation,
+    LocationId, ObservedDelta, Problem, ShareId, TrafficDelta, ZId,
 };
 
 /// Messages that may wait on either end. A gateway that is slow to take the next delta makes the server wait;
@@ -187,21 +186,6 @@ pub struct RenewRequest {
     pub agent: AgentId,
     /// As in [`EnrolRequest`]: the key that the agent enrolled with.
     pub public_key: Vec<u8>,
-}
-
-/// Why an agent gets no certificate. The text is for whoever started the agent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
-pub enum EnrolRefusal {
-    #[error("the enrolment code is wrong: copy it whole, or ask for a new one")]
-    WrongCode,
-    #[error("the enrolment code has expired: ask for a new one")]
-    Expired,
-    #[error("the enrolment code was used already: each code enrols one agent, ask for a new one")]
-    Used,
-    #[error("the enrolment code was tried too often with a wrong secret: ask for a new one")]
-    TooManyTries,
-    #[error("the agent was barred: enrol it anew")]
-    Barred,
 }
 
 #[cfg(test)]

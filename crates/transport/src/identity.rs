@@ -3,8 +3,11 @@
 //! `wicketgate://agent/<frontdoor>/<environment>/<agent>` or `wicketgate://gateway/<gateway>`, as a URI
 //! subjectAltName (RFC 5280 §4.2.1.6). A certificate with any other names, or several, is nobody's.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::Duration};
 use wicketgate_model::{AgentId, EnvironmentId, FrontdoorId, GatewayId};
+
+/// When a certificate is renewed, after it was issued: at a third of its lifetime.
+pub const RENEW_AFTER: Duration = Duration::from_secs(10 * 24 * 3600);
 
 const SCHEME: &str = "wicketgate://";
 
@@ -28,7 +31,7 @@ pub struct NotAnIdentity;
 
 impl Identity {
     /// The identity in an end entity's certificate (DER), which somebody else has verified.
-    pub(crate) fn of_certificate(der: &rustls::pki_types::CertificateDer<'_>) -> Result<Self, NotAnIdentity> {
+    pub fn of_certificate(der: &rustls::pki_types::CertificateDer<'_>) -> Result<Self, NotAnIdentity> {
         let certificate = webpki::EndEntityCert::try_from(der).map_err(|_| NotAnIdentity)?;
         let mut names = certificate.valid_uri_names();
         let identity = names.next().ok_or(NotAnIdentity)?.parse()?;

@@ -3,28 +3,26 @@
 //! Invariant: a certificate's one name is the [`Identity`] that the server decided on; from a request it takes
 //! the public key and nothing else.
 
-use crate::{
-    identity::Identity,
-    key::{KeyError, PrivateKey},
-    private_file,
-    trust::{CaCertificate, Fingerprint},
-};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ParsedPublicKey};
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber, SignatureAlgorithm,
-    SigningKey,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber,
+    SignatureAlgorithm, SigningKey,
 };
-use rustls::pki_types::{CertificateDer, pem::PemObject};
-use std::{fs, io, path::Path, time::Duration};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject};
+use std::{fmt, fs, io, path::Path, time::Duration};
 use wicketgate_model::{Assignment, SignedAssignment};
+use wicketgate_system::private_file;
+use wicketgate_transport::{
+    identity::Identity,
+    key::{KeyError, PrivateKey},
+    trust::{CaCertificate, Fingerprint, TrustError},
+};
 
 /// How long a certificate of an agent or a gateway is valid: they renew it at a third, so that a server may be
 /// down for twenty days and nobody loses their identity.
 pub const LEAF_LIFETIME: SignedDuration = SignedDuration::from_hours(30 * 24);
-/// When a certificate is renewed, after it was issued.
-pub const RENEW_AFTER: Duration = Duration::from_secs(10 * 24 * 3600);
 /// How far the clock of another machine may be behind.
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_hours(1);
 /// The CA is replaced by hand, if ever.
@@ -36,8 +34,26 @@ const CERTIFICATE_FILE: &str = "ca.crt";
 /// The authority. Kept by the server alone.
 #[derive(Debug)]
 pub struct Ca {
-    key: PrivateKey,
+    key: SigningPair,
     certificate: CaCertificate,
+}
+
+/// The authority's key, as the certificate library takes it.
+struct SigningPair(KeyPair);
+
+impl SigningPair {
+    fn of(key: &PrivateKey) -> Result<Self, CaError> {
+        let pkcs8 = PrivatePkcs8KeyDer::from(key.pkcs8());
+        KeyPair::from_pkcs8_der_and_sign_algo(&pkcs8, &PKCS_ECDSA_P256_SHA256)
+            .map(Self)
+            .map_err(CaError::Sign)
+    }
+}
+
+impl fmt::Debug for SigningPair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SigningPair(…)")
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -66,10 +82,10 @@ impl Ca {
             move |e| CaError::Io(path, e)
         };
         private_file::private_dir(dir).map_err(failed(dir))?;
-        let key = PrivateKey::load_or_create(&dir.join(KEY_FILE))?;
+        let key = SigningPair::of(&PrivateKey::load_or_create(&dir.join(KEY_FILE))?)?;
         let path = dir.join(CERTIFICATE_FILE);
         if !path.try_exists().map_err(failed(&path))? {
-            let pem = ca_params(now)?.self_signed(key.pair()).map_err(CaError::Sign)?.pem();
+            let pem = ca_params(now)?.self_signed(&key.0).map_err(CaError::Sign)?.pem();
             match private_file::create(&path, pem.as_bytes()) {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
                 other => other.map_err(failed(&path))?,
@@ -83,7 +99,7 @@ impl Ca {
         // A certificate of another key would make every identity worthless, and show it only at the first agent.
         let probe = ca.sign("".to_owned())?;
         match ca.certificate.verify(&probe) {
-            Err(crate::trust::TrustError::NotAnAssignment) => Ok(ca),
+            Err(TrustError::NotAnAssignment) => Ok(ca),
             _ => Err(wrong()),
         }
     }
@@ -112,7 +128,7 @@ impl Ca {
         }];
         params.use_authority_key_identifier_extension = true;
         validity(&mut params, now, LEAF_LIFETIME)?;
-        let issuer = Issuer::new(ca_params(now)?, self.key.pair());
+        let issuer = Issuer::new(ca_params(now)?, &self.key.0);
         Ok(params.signed_by(&public_key, &issuer).map_err(CaError::Sign)?.der().to_vec())
     }
 
@@ -121,8 +137,7 @@ impl Ca {
     }
 
     fn sign(&self, mut body: String) -> Result<SignedAssignment, CaError> {
-        let mut signature =
-            self.key.pair().sign(&SignedAssignment::signed_bytes(&body)).map_err(CaError::Sign)?;
+        let mut signature = self.key.0.sign(&SignedAssignment::signed_bytes(&body)).map_err(CaError::Sign)?;
         // There may be very many, which are kept.
         body.shrink_to_fit();
         signature.shrink_to_fit();
@@ -185,7 +200,6 @@ impl PublicKeyData for Point<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trust::TrustError;
     use std::os::unix::fs::PermissionsExt;
     use uuid::Uuid;
     use wicketgate_model::{EnvironmentId, GatewayId, Generation, ShareId};
@@ -235,8 +249,9 @@ mod tests {
         let identity = Identity::Gateway { gateway: GatewayId::new(Uuid::nil()) };
         let der = CertificateDer::from(ca.issue(&identity, &key.public_point(), now).unwrap());
         assert_eq!(Identity::of_certificate(&der), Ok(identity));
+        let ca_der = CertificateDer::from(ca.certificate().der());
         let leaf = webpki::EndEntityCert::try_from(&der).unwrap();
-        let anchor = webpki::anchor_from_trusted_cert(ca.certificate().certificate()).unwrap();
+        let anchor = webpki::anchor_from_trusted_cert(&ca_der).unwrap();
         let valid_at = |t: Timestamp| {
             let t = Duration::from_secs(u64::try_from(t.as_second()).unwrap());
             leaf.verify_for_usage(

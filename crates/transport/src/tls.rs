@@ -1,10 +1,9 @@
-//! TLS 1.3 on the agent port: a gateway's end and an agent's end. The API's own is [`ApiTls`].
+//! TLS 1.3 on the agent port: a gateway's end and an agent's end.
 //!
 //! The protocol name (ALPN, RFC 7301) says what a connection is for. Invariant: a control connection or a carrier
 //! that leaves this module has an agent of this CA on one end and a gateway of it on the other; only an
 //! enrolment has a nameless client.
 
-mod api;
 pub(crate) mod fault;
 mod handshake;
 mod record;
@@ -12,8 +11,6 @@ mod stream;
 #[cfg(test)]
 pub(crate) mod tests;
 mod verifier;
-
-pub use api::{ApiTls, ApiTlsError};
 
 use crate::{
     identity::{AgentIdentity, Identity},

@@ -3,9 +3,9 @@
 //!
 //! Invariant: a pair of files that can't be used never replaces one that can.
 
-use super::provider;
 use rustls::{
     ServerConfig,
+    crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
@@ -46,6 +46,11 @@ pub struct ApiTls {
 struct Files {
     certificate: Vec<u8>,
     key: Zeroizing<Vec<u8>>,
+}
+
+/// The only provider of cryptography that is linked.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
 struct Live(RwLock<Arc<CertifiedKey>>);

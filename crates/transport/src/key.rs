@@ -2,27 +2,37 @@
 //!
 //! Invariant: the key leaves this type only to a file of mode 0600 and to the TLS library; `Debug` never shows it.
 
-use crate::private_file;
-use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use aws_lc_rs::{
+    error::{KeyRejected, Unspecified},
+    signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair},
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
 use std::{fmt, fs, io, path::Path};
+use wicketgate_system::private_file;
 use zeroize::Zeroizing;
 
-pub struct PrivateKey(KeyPair);
+pub struct PrivateKey {
+    pair: EcdsaKeyPair,
+    /// RFC 5208, DER.
+    pkcs8: Zeroizing<Vec<u8>>,
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    #[error("can't make a key")]
-    Generate(#[source] rcgen::Error),
+    #[error("cannot generate a key")]
+    Generate(#[source] Unspecified),
     #[error("{0} is not a P-256 key in PEM")]
     Parse(String),
-    #[error("can't read or write {0}")]
+    #[error("cannot read or write {0}")]
     Io(String, #[source] io::Error),
 }
 
 impl PrivateKey {
     pub fn generate() -> Result<Self, KeyError> {
-        KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map(Self).map_err(KeyError::Generate)
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).map_err(KeyError::Generate)?;
+        let pkcs8 = pair.to_pkcs8v1().map_err(KeyError::Generate)?;
+        Ok(Self { pair, pkcs8: Zeroizing::new(pkcs8.as_ref().to_vec()) })
     }
 
     /// The key in the file, or a fresh one, in the file (0600) before it is returned.
@@ -36,7 +46,7 @@ impl PrivateKey {
             Err(e) => return Err(failed(e)),
         }
         let key = Self::generate()?;
-        let pem = Zeroizing::new(key.0.serialize_pem());
+        let pem = key.to_pem();
         match private_file::create(path, pem.as_bytes()) {
             Ok(()) => Ok(key),
             // Another process was first: its key is the key.
@@ -49,21 +59,40 @@ impl PrivateKey {
     }
 
     fn from_pem(pem: &str) -> Option<Self> {
-        let key = KeyPair::from_pem(pem).ok()?;
-        key.is_compatible(&PKCS_ECDSA_P256_SHA256).then_some(Self(key))
+        let der = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes()).ok()?;
+        let pkcs8 = Zeroizing::new(der.secret_pkcs8_der().to_vec());
+        let pair: Result<_, KeyRejected> = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &pkcs8);
+        Some(Self { pair: pair.ok()?, pkcs8 })
+    }
+
+    fn to_pem(&self) -> Zeroizing<String> {
+        let body = Zeroizing::new(STANDARD.encode(&*self.pkcs8));
+        let mut pem = Zeroizing::new(String::with_capacity(body.len() + 64));
+        pem.push_str("-----BEGIN PRIVATE KEY-----\n");
+        let mut rest = body.as_str();
+        while !rest.is_empty() {
+            // RFC 7468 §2: lines of 64 characters.
+            let (line, left) = rest.split_at(rest.len().min(64));
+            pem.push_str(line);
+            pem.push('\n');
+            rest = left;
+        }
+        pem.push_str("-----END PRIVATE KEY-----\n");
+        pem
     }
 
     /// The public key: an uncompressed point (SEC 1 §2.3.3), 65 bytes.
     pub fn public_point(&self) -> Vec<u8> {
-        self.0.der_bytes().to_vec()
+        self.pair.public_key().as_ref().to_vec()
     }
 
-    pub(crate) fn pair(&self) -> &KeyPair {
-        &self.0
+    /// PKCS #8 (RFC 5208), DER: for a certificate authority that signs with the key.
+    pub fn pkcs8(&self) -> &[u8] {
+        &self.pkcs8
     }
 
     pub(crate) fn to_rustls(&self) -> PrivateKeyDer<'static> {
-        PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.0.serialize_der()))
+        PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.pkcs8.to_vec()))
     }
 }
 

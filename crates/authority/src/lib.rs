@@ -1,0 +1,5 @@
+//! The certificate authority: issues certificates to gateways and agents, and signs assignments. Only servers link it.
+
+mod ca;
+
+pub use ca::{Ca, CaError, LEAF_LIFETIME};

@@ -1,0 +1,18 @@
+//! Connections between an agent and a gateway: who may speak to whom, and in which frames.
+//!
+//! Invariant: a connection that leaves this crate is TLS 1.3 (RFC 8446) with both ends authenticated by the server's
+//! certificate authority, except the one on which an agent asks for its first certificate.
+
+mod buffer;
+pub mod carrier;
+pub mod control;
+pub mod cut;
+pub mod enrolment_code;
+pub mod frame;
+pub mod identity;
+pub mod keepalive;
+pub mod key;
+pub mod relay;
+pub mod tls;
+pub mod trust;
+pub mod unended;
