@@ -25,7 +25,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 use wicketgate_gateway::ipsec::{Backend, IpsecConfig, IpsecMode, Tunnel};
 use wicketgate_lab::{End, Lab, Namespace, Site};
-use wicketgate_model::{Connection, ConnectionState, Fault, Generation, TunnelDesired, TunnelId};
+use wicketgate_model::{Connection, ConnectionFault, ConnectionState, Generation, TunnelDesired, TunnelId};
 
 mod ipsec {
     mod lost;
@@ -343,7 +343,7 @@ fn a_wrong_key_says_so_and_the_right_one_heals_it() {
         world.sites[0].start(&world.lab, &vpn_config(0, &key(7))).unwrap();
         assert!(!world.sites[0].try_connect().unwrap());
         let failed = wait_for(&tunnel, "the failure", |c| c.last_error.is_some()).await;
-        assert_eq!(failed.last_error.unwrap().reason, Fault::PreSharedKeysDiffer);
+        assert_eq!(failed.last_error.unwrap().reason, ConnectionFault::PreSharedKeysDiffer);
         assert_eq!(failed.state, ConnectionState::Down);
 
         // The newest key is the site's; the one before stays valid.
@@ -376,24 +376,32 @@ fn each_fault_at_the_site_is_told_in_words_with_its_cure() {
         let good = vpn_config(0, &key(0));
         let suite = "aes256gcm16-prfsha384-ecp384";
         let at_start = [
-            (Fault::PreSharedKeysDiffer, vpn_config(0, &key(7)), KEYS_DIFFER),
-            (Fault::PeerIdentityDiffers, good.replace("site-0.example", "site-9.example"), OTHER_PEER),
+            (ConnectionFault::PreSharedKeysDiffer, vpn_config(0, &key(7)), KEYS_DIFFER),
             (
-                Fault::GatewayIdentityDiffers,
+                ConnectionFault::PeerIdentityDiffers,
+                good.replace("site-0.example", "site-9.example"),
+                OTHER_PEER,
+            ),
+            (
+                ConnectionFault::GatewayIdentityDiffers,
                 good.replace(&format!("= {PUBLIC}\n  }}"), "= gw.example\n  }")
                     .replace(&format!("id-b = {PUBLIC}"), "id-b = gw.example"),
                 OTHER_GATEWAY,
             ),
-            (Fault::NoCommonIkeProposal, vpn_config_of("aes128-sha1-modp2048", "aes256gcm16-ecp384"), NO_IKE),
-            (Fault::NoCommonEspProposal, vpn_config_of(suite, "aes128-sha1"), NO_ESP),
-            (Fault::TrafficSelectorsDiffer, good.replace(SITE, "10.1.0.0/16"), OTHER_SITE),
             (
-                Fault::TrafficSelectorsDiffer,
+                ConnectionFault::NoCommonIkeProposal,
+                vpn_config_of("aes128-sha1-modp2048", "aes256gcm16-ecp384"),
+                NO_IKE,
+            ),
+            (ConnectionFault::NoCommonEspProposal, vpn_config_of(suite, "aes128-sha1"), NO_ESP),
+            (ConnectionFault::TrafficSelectorsDiffer, good.replace(SITE, "10.1.0.0/16"), OTHER_SITE),
+            (
+                ConnectionFault::TrafficSelectorsDiffer,
                 good.replace(&format!("{LOAD_BALANCER}/32"), "100.65.0.0/16"),
                 OTHER_BEHIND,
             ),
             (
-                Fault::IkeVersionDiffers,
+                ConnectionFault::IkeVersionDiffers,
                 good.replace("version = 2", "version = 1").replace(suite, "aes256-sha256-ecp256"),
                 OTHER_VERSION,
             ),
@@ -416,14 +424,15 @@ fn each_fault_at_the_site_is_told_in_words_with_its_cure() {
         let up = wait_for(&tunnel, "it is up", |c| c.state == ConnectionState::Up).await;
         assert_eq!(up.last_error, None);
         world.sites[0].swanctl(&["--rekey", "--child", "net"]).unwrap();
-        let seen = wait_for(&tunnel, NO_GROUP, |c| said(c, Fault::NoCommonEspProposal, NO_GROUP)).await;
+        let seen =
+            wait_for(&tunnel, NO_GROUP, |c| said(c, ConnectionFault::NoCommonEspProposal, NO_GROUP)).await;
         assert_eq!(seen.state, ConnectionState::Up);
 
         // The key is being changed, and the device has the old one.
         backend.ensure(&desired(0, &[&key(8), &key(0)])).await.unwrap();
         world.sites[0].load(&good).unwrap();
         let _ = world.sites[0].try_again().unwrap();
-        wait_for(&tunnel, REFUSED, |c| said(c, Fault::PeerRefusedGateway, REFUSED)).await;
+        wait_for(&tunnel, REFUSED, |c| said(c, ConnectionFault::PeerRefusedGateway, REFUSED)).await;
         world.connect(0);
         let up = wait_for(&tunnel, "it is up again", |c| c.state == ConnectionState::Up).await;
         assert_eq!(up.last_error, None);
@@ -535,7 +544,7 @@ fn each_proposal_is_negotiated_and_no_other() {
             if !is_offered {
                 assert!(!world.sites[0].try_again().unwrap(), "{ike} was not offered");
                 let refused = |c: &Connection| {
-                    c.last_error.as_ref().is_some_and(|e| e.reason == Fault::NoCommonIkeProposal)
+                    c.last_error.as_ref().is_some_and(|e| e.reason == ConnectionFault::NoCommonIkeProposal)
                 };
                 wait_for(&tunnel, "no proposal is chosen", refused).await;
                 let asked = TunnelDesired {

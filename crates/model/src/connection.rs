@@ -109,7 +109,7 @@ pub struct Algorithms {
 
 /// What stands between the peer and a connection. A closed set: what to do depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Fault {
+pub enum ConnectionFault {
     /// The peer proved another pre-shared key than any that is valid.
     PreSharedKeysDiffer,
     /// The peer's IKE identity is another than `peerId`.
@@ -132,7 +132,7 @@ pub enum Fault {
     NegotiationFailed,
 }
 
-impl Fault {
+impl ConnectionFault {
     pub const ALL: [Self; 10] = [
         Self::PreSharedKeysDiffer,
         Self::PeerIdentityDiffers,
@@ -165,7 +165,7 @@ impl Fault {
 /// A fault, and the sentence for the person who reads it: what was seen, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionError {
-    pub reason: Fault,
+    pub reason: ConnectionFault,
     pub message: String,
     /// Since when every try has failed like this.
     pub since: Timestamp,

@@ -5,6 +5,7 @@
 
 mod assignment;
 mod connection;
+mod continuity;
 mod desired;
 mod enrolment;
 mod ids;
@@ -12,7 +13,6 @@ mod network;
 mod observed;
 mod options;
 mod proposal;
-mod resumed;
 mod secret;
 mod status;
 mod target;
@@ -20,7 +20,10 @@ mod text;
 mod traffic;
 
 pub use assignment::{Assignment, SignedAssignment};
-pub use connection::{Algorithms, Connection, ConnectionError, ConnectionState, Fault, Nat, Peer, SaTimes};
+pub use connection::{
+    Algorithms, Connection, ConnectionError, ConnectionFault, ConnectionState, Nat, Peer, SaTimes,
+};
+pub use continuity::ConnectionContinuity;
 pub use desired::{Desired, DesiredDelta, ShareDesired, Touched, TunnelDesired};
 pub use enrolment::EnrolRefusal;
 pub use ids::{
@@ -31,7 +34,6 @@ pub use network::{IngressPort, LoadBalancerPools, PeerAddress, PeerCidr};
 pub use observed::{Observed, ObservedDelta, ShareObserved, TunnelObserved};
 pub use options::{AllowedSources, IdleTimeout, MaxConnections, ProxyProtocol, ShareOptions, SourceCidr};
 pub use proposal::{Encryption, EspProposal, EspProposals, Group, Hash, IkeProposal, IkeProposals};
-pub use resumed::Resumed;
 pub use secret::PreSharedKey;
 pub use status::{Deadlines, Detail, Generation, Observation, Problem, Reason, Standing, Status, next};
 pub use target::{Host, Target};

@@ -21,7 +21,8 @@ use tracing::{error, info};
 use wicketgate_authority::Ca;
 use wicketgate_link::ToGateway;
 use wicketgate_model::{
-    Connection, Deadlines, Desired, Generation, Resumed, ShareId, Standing, Status, Touched, TunnelId,
+    Connection, ConnectionContinuity, Deadlines, Desired, Generation, ShareId, Standing, Status, Touched,
+    TunnelId,
 };
 use wicketgate_store::{PreviousKeys, Revision, Store, StoreError};
 
@@ -70,7 +71,7 @@ pub(crate) struct Reconciler {
     /// Connections as they were last recorded.
     connections: BTreeMap<TunnelId, Connection>,
     /// Those that were told since the gateway began to report at that time, with how they stood before.
-    resumed: (Timestamp, BTreeMap<TunnelId, Option<Resumed>>),
+    resumed: (Timestamp, BTreeMap<TunnelId, Option<ConnectionContinuity>>),
     /// Keys that still work beside a newer one.
     expiring_keys: BTreeMap<TunnelId, PreviousKeys>,
     desired: Desired,

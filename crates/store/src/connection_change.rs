@@ -10,7 +10,9 @@ use crate::{
 };
 use jiff::Timestamp;
 use sqlx::{Row, any::AnyRow};
-use wicketgate_model::{Algorithms, Connection, ConnectionError, ConnectionState, Fault, Peer, TunnelId};
+use wicketgate_model::{
+    Algorithms, Connection, ConnectionError, ConnectionFault, ConnectionState, Peer, TunnelId,
+};
 
 /// Changes that are kept of each tunnel.
 pub(crate) const MOST: i64 = 100;
@@ -24,7 +26,7 @@ pub struct ConnectionChange {
     pub state: ConnectionState,
     pub peer: Option<Peer>,
     pub algorithms: Option<Algorithms>,
-    pub last_error: Option<(Fault, String)>,
+    pub last_error: Option<(ConnectionFault, String)>,
 }
 
 impl ConnectionChange {
@@ -48,7 +50,7 @@ impl ConnectionChange {
             },
             algorithms: ike.zip(esp).map(|(ike, esp)| Algorithms { ike, esp }),
             last_error: error
-                .and_then(|name| Fault::ALL.into_iter().find(|f| f.as_str() == name))
+                .and_then(|name| ConnectionFault::ALL.into_iter().find(|f| f.as_str() == name))
                 .zip(message),
         })
     }
@@ -59,7 +61,7 @@ impl ConnectionChange {
 struct Essence<'a> {
     is_up: bool,
     with: Option<(Option<&'a Peer>, Option<&'a Algorithms>)>,
-    error: Option<(Fault, &'a str)>,
+    error: Option<(ConnectionFault, &'a str)>,
 }
 
 impl<'a> Essence<'a> {
@@ -74,7 +76,7 @@ impl<'a> Essence<'a> {
 }
 
 /// Of an error, what is no change while it stays.
-pub(crate) fn error(error: Option<&ConnectionError>) -> Option<(Fault, &str)> {
+pub(crate) fn error(error: Option<&ConnectionError>) -> Option<(ConnectionFault, &str)> {
     error.map(|e| (e.reason, e.message.as_str()))
 }
 

@@ -11,7 +11,9 @@ use crate::{
 };
 use jiff::Timestamp;
 use sqlx::{AnyConnection, AssertSqlSafe, Row, any::AnyRow};
-use wicketgate_model::{ConnectionError, Detail, EnvironmentId, Fault, FrontdoorId, Problem, Reason, Status};
+use wicketgate_model::{
+    ConnectionError, ConnectionFault, Detail, EnvironmentId, FrontdoorId, Problem, Reason, Status,
+};
 
 /// Events that are kept: a day of a large site.
 pub(crate) const MOST: i64 = 100_000;
@@ -53,7 +55,7 @@ pub struct EventRow {
     /// The id of the share, tunnel or environment.
     pub resource: String,
     pub status: String,
-    /// Of [`Reason`], or of a connection's [`Fault`].
+    /// Of [`Reason`], or of a connection's [`ConnectionFault`].
     pub reason: Option<&'static str>,
     pub message: Option<String>,
 }
@@ -101,7 +103,7 @@ impl From<&ConnectionError> for Why {
 /// A reason by its name, of either set.
 fn reason(name: &str) -> Option<&'static str> {
     let reasons = Reason::ALL.into_iter().map(Reason::as_str);
-    reasons.chain(Fault::ALL.into_iter().map(Fault::as_str)).find(|known| *known == name)
+    reasons.chain(ConnectionFault::ALL.into_iter().map(ConnectionFault::as_str)).find(|known| *known == name)
 }
 
 impl EventRow {

@@ -56,12 +56,12 @@ impl PeerLog {
 mod tests {
     use super::*;
     use jiff::Timestamp;
-    use wicketgate_model::Fault;
+    use wicketgate_model::ConnectionFault;
 
     #[test]
     fn a_call_that_fails_again_is_no_news() {
         let failed = |second| ConnectionError {
-            reason: Fault::PeerDoesNotAnswer,
+            reason: ConnectionFault::PeerDoesNotAnswer,
             message: String::new(),
             since: Timestamp::from_second(second).unwrap(),
         };

@@ -9,8 +9,8 @@ use std::{
 use jiff::Timestamp;
 use tracing::{info, warn};
 use wicketgate_model::{
-    Connection, Generation, Observation, Problem, Reason, Resumed, ShareId, Status, TunnelId, TunnelObserved,
-    next,
+    Connection, ConnectionContinuity, Generation, Observation, Problem, Reason, ShareId, Status, TunnelId,
+    TunnelObserved, next,
 };
 use wicketgate_store::{Resource, Settlement, StoreError};
 
@@ -162,8 +162,8 @@ impl Reconciler {
                 Some(tunnel) if is_pending(&tunnel.problem) => return None,
                 Some(TunnelObserved { connection: told, .. }) => {
                     let resumed = self.resumed.1.entry(*id);
-                    let resumed =
-                        resumed.or_insert_with(|| Some(Resumed::new(recorded?.clone(), told.clone())));
+                    let resumed = resumed
+                        .or_insert_with(|| Some(ConnectionContinuity::new(recorded?.clone(), told.clone())));
                     resumed.as_mut().map_or_else(|| told.clone(), |r| r.shown(told.clone()))
                 }
                 None if lost && recorded.is_some_and(|c| c.state != Default::default()) => {

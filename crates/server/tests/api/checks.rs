@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use wicketgate_link::{ShareCheck, ToGateway};
 use wicketgate_model::{
-    AgentId, Connection, ConnectionError, ConnectionState, Fault, Generation, Problem, Reason, Status,
+    AgentId, Connection, ConnectionError, ConnectionFault, ConnectionState, Generation, Problem, Reason,
+    Status,
 };
 
 fn all_well(agent: AgentId) -> ShareCheck {
@@ -67,7 +68,7 @@ async fn a_share_is_looked_at_hop_by_hop() {
     let advice = unheard.body["hops"][1]["advice"].as_str().unwrap();
     assert!(advice.contains("UDP 500 and 4500"), "{advice}");
     connection.last_error = Some(ConnectionError {
-        reason: Fault::PreSharedKeysDiffer,
+        reason: ConnectionFault::PreSharedKeysDiffer,
         message: "the pre-shared keys, so to say: these, differ: change one".to_owned(),
         since: connection.since,
     });

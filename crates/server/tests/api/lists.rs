@@ -7,7 +7,7 @@ use insta::assert_json_snapshot;
 use jiff::Timestamp;
 use serde_json::json;
 use wicketgate_model::{
-    Algorithms, Connection, ConnectionError, ConnectionState, Fault, Nat, Peer, SaTimes, Status,
+    Algorithms, Connection, ConnectionError, ConnectionFault, ConnectionState, Nat, Peer, SaTimes, Status,
 };
 
 #[tokio::test]
@@ -179,7 +179,7 @@ async fn every_list_takes_the_filters_of_its_properties() {
         bytes_in: 7,
         bytes_out: 8,
         last_error: Some(ConnectionError {
-            reason: Fault::TrafficSelectorsDiffer,
+            reason: ConnectionFault::TrafficSelectorsDiffer,
             message: "outside".to_owned(),
             since: Timestamp::now(),
         }),

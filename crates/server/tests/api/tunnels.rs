@@ -4,7 +4,8 @@ use insta::assert_json_snapshot;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use wicketgate_model::{
-    Algorithms, Connection, ConnectionError, ConnectionState, Fault, Nat, Peer, SaTimes, Status, TunnelId,
+    Algorithms, Connection, ConnectionError, ConnectionFault, ConnectionState, Nat, Peer, SaTimes, Status,
+    TunnelId,
 };
 use wicketgate_store::{PreviousKeys, TunnelRow};
 
@@ -298,7 +299,7 @@ async fn a_connection_is_told_beside_the_status() {
             bytes_in: 7,
             bytes_out: 8,
             last_error: last_error.map(|message: &str| ConnectionError {
-                reason: Fault::IkeVersionDiffers,
+                reason: ConnectionFault::IkeVersionDiffers,
                 message: message.to_owned(),
                 since: Timestamp::now(),
             }),

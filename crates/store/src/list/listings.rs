@@ -9,7 +9,9 @@ use crate::{
     Action, AgentRow, ApiAccountRow, ConnectionChange, EnvironmentRow, ExecutionRow, ExecutionStatus,
     FrontdoorRow, Page, PageRequest, Reach, ResourceType, Result, ShareRow, Store, TunnelRow,
 };
-use wicketgate_model::{ConnectionState, EnvironmentId, Fault, FrontdoorId, Reason, Status, TunnelId};
+use wicketgate_model::{
+    ConnectionFault, ConnectionState, EnvironmentId, FrontdoorId, Reason, Status, TunnelId,
+};
 
 /// The closed list of a status, a reason, …
 macro_rules! names {
@@ -27,7 +29,7 @@ macro_rules! names {
 static STATUSES: [&str; Status::ALL.len()] = names!(Status::ALL);
 static REASONS: [&str; Reason::ALL.len()] = names!(Reason::ALL);
 static CONNECTIONS: [&str; ConnectionState::ALL.len()] = names!(ConnectionState::ALL);
-static FAULTS: [&str; Fault::ALL.len()] = names!(Fault::ALL);
+static FAULTS: [&str; ConnectionFault::ALL.len()] = names!(ConnectionFault::ALL);
 
 /// What `statusDetail` says, as [`Detail::waiting`] has it where a row has no reason of its own: `$waiting` while the
 /// gateway has not reported, `$deleted` once it is gone.

@@ -4,7 +4,8 @@ use crate::{ALL, Site, act, after, database::on_each, now, settled, tunnel_spec}
 use std::sync::Arc;
 use uuid::Uuid;
 use wicketgate_model::{
-    Connection, ConnectionError, ConnectionState, Fault, FrontdoorId, LoadBalancerPools, ShareId, Status,
+    Connection, ConnectionError, ConnectionFault, ConnectionState, FrontdoorId, LoadBalancerPools, ShareId,
+    Status,
 };
 use wicketgate_store::{Act, Claim, Claimed, EventKind, KeptAnswer, Resource, Settlement, Store, StoreError};
 
@@ -44,7 +45,7 @@ fn every_change_of_status_is_told_once() {
         }
         let since = after(6);
         for message in ["one", "two", "two"] {
-            let reason = Fault::NegotiationFailed;
+            let reason = ConnectionFault::NegotiationFailed;
             connection.last_error = Some(ConnectionError { reason, message: message.to_owned(), since });
             connection.bytes_in += 1;
             store.record_connections(&[(site.tunnel, connection.clone())], after(7)).await.unwrap();
@@ -215,7 +216,7 @@ fn the_last_hundred_changes_of_a_connection_are_kept() {
         assert_eq!(history(site.tunnel).await.total, 0);
         // A peer that fails, and tries again: once.
         let error = |message: &str| ConnectionError {
-            reason: Fault::PreSharedKeysDiffer,
+            reason: ConnectionFault::PreSharedKeysDiffer,
             message: message.to_owned(),
             since: after(5),
         };
@@ -226,7 +227,7 @@ fn the_last_hundred_changes_of_a_connection_are_kept() {
         }
         let changes = history(site.tunnel).await.rows;
         assert_eq!((changes.len(), changes[0].number, changes[0].at), (1, 1, after(5)));
-        assert_eq!(changes[0].last_error.as_ref().unwrap().0, Fault::PreSharedKeysDiffer);
+        assert_eq!(changes[0].last_error.as_ref().unwrap().0, ConnectionFault::PreSharedKeysDiffer);
         // It comes and goes, and what only counts is no change.
         for n in 0..75 {
             for state in [ConnectionState::Up, ConnectionState::Up, ConnectionState::Down] {

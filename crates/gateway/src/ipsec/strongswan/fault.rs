@@ -5,7 +5,7 @@
 //! in the sentence, no more than a bound of them, and without control characters.
 
 use ipnet::Ipv4Net;
-use wicketgate_model::Fault;
+use wicketgate_model::ConnectionFault;
 
 use super::conf::Ends;
 
@@ -29,7 +29,7 @@ pub(super) struct Faults {
     /// What charon looked for: the identity that the peer asks for, and the peer's own.
     ids: Option<(String, String)>,
     offered: Option<Offer>,
-    cause: Option<(Fault, String)>,
+    cause: Option<(ConnectionFault, String)>,
 }
 
 #[derive(Debug)]
@@ -41,7 +41,7 @@ struct Offer {
 impl Faults {
     /// Takes a line; answers with a fault when it is the one that says that something failed. `ends` is what the peer
     /// should ask for, if that is known.
-    pub(super) fn log(&mut self, line: &str, ends: Option<&Ends>) -> Option<(Fault, String)> {
+    pub(super) fn log(&mut self, line: &str, ends: Option<&Ends>) -> Option<(ConnectionFault, String)> {
         if line.starts_with("parsed ") {
             *self = Self::default();
         }
@@ -51,26 +51,26 @@ impl Faults {
         }
         if line.starts_with("giving up after ") && line.contains("retransmit") {
             *self = Self::default();
-            return Some((Fault::PeerDoesNotAnswer, SILENCE.to_owned()));
+            return Some((ConnectionFault::PeerDoesNotAnswer, SILENCE.to_owned()));
         }
         if let Some(ids) = line.strip_prefix("looking for peer configs matching ") {
             self.ids = identities(ids);
         } else if line == "no matching peer config found" {
             self.cause = self.ids.take().and_then(|(asked, own)| identity(&asked, &own, ends?));
         } else if line.starts_with("tried ") && line.ends_with("but MAC mismatched") {
-            self.cause = Some((Fault::PreSharedKeysDiffer, KEYS.to_owned()));
+            self.cause = Some((ConnectionFault::PreSharedKeysDiffer, KEYS.to_owned()));
         } else if let Some(offered) = line.strip_prefix("received proposals: ") {
             self.offered = Some(offer(offered));
         } else if let Some(selectors) =
             line.strip_prefix("traffic selectors ").and_then(|l| l.strip_suffix(" unacceptable"))
         {
             self.cause = selectors.split_once(" === ").and_then(|(ours, theirs)| {
-                Some((Fault::TrafficSelectorsDiffer, selector(ours, theirs, ends?)))
+                Some((ConnectionFault::TrafficSelectorsDiffer, selector(ours, theirs, ends?)))
             });
         } else if line.starts_with("no IKE config found for ") && line.ends_with("sending NO_PROPOSAL_CHOSEN")
         {
             // There is one, for this peer and for IKEv2: charon finds none only for a peer that speaks IKEv1.
-            self.cause = Some((Fault::IkeVersionDiffers, VERSION.to_owned()));
+            self.cause = Some((ConnectionFault::IkeVersionDiffers, VERSION.to_owned()));
         }
         None
     }
@@ -101,7 +101,12 @@ fn failure(line: &str) -> Option<&'static str> {
 }
 
 /// What a notify says when charon said nothing else, as when it is the peer that refuses.
-fn from_notify(line: &str, notify: &str, offered: Option<Offer>, ends: Option<&Ends>) -> (Fault, String) {
+fn from_notify(
+    line: &str,
+    notify: &str,
+    offered: Option<Offer>,
+    ends: Option<&Ends>,
+) -> (ConnectionFault, String) {
     match (notify, offered) {
         ("AUTHENTICATION_FAILED", _) if line.starts_with("parsed ") => {
             let id = ends.map(|e| format!(", {}", e.gateway_id)).unwrap_or_default();
@@ -110,13 +115,13 @@ fn from_notify(line: &str, notify: &str, offered: Option<Offer>, ends: Option<&E
                  vpn-config into the site's device; while two keys are valid, the gateway proves the other one at \
                  the next try"
             );
-            (Fault::PeerRefusedGateway, message)
+            (ConnectionFault::PeerRefusedGateway, message)
         }
         ("NO_PROPOSAL_CHOSEN", Some(Offer { is_esp, proposals })) => {
             let (fault, sa, property) = if is_esp {
-                (Fault::NoCommonEspProposal, "CHILD SA", "espProposals")
+                (ConnectionFault::NoCommonEspProposal, "CHILD SA", "espProposals")
             } else {
-                (Fault::NoCommonIkeProposal, "IKE SA", "ikeProposals")
+                (ConnectionFault::NoCommonIkeProposal, "IKE SA", "ikeProposals")
             };
             let message = format!(
                 "the peer offered {proposals} for the {sa}, which is none of {property}: set one of the tunnel's \
@@ -125,7 +130,7 @@ fn from_notify(line: &str, notify: &str, offered: Option<Offer>, ends: Option<&E
             (fault, message)
         }
         _ => (
-            Fault::NegotiationFailed,
+            ConnectionFault::NegotiationFailed,
             format!("IKE failed with {notify}: compare the site's device with the tunnel's vpn-config"),
         ),
     }
@@ -139,7 +144,7 @@ fn identities(text: &str) -> Option<(String, String)> {
     Some((asked.to_owned(), own.to_owned()))
 }
 
-fn identity(asked: &str, own: &str, ends: &Ends) -> Option<(Fault, String)> {
+fn identity(asked: &str, own: &str, ends: &Ends) -> Option<(ConnectionFault, String)> {
     if own != ends.peer_id {
         let message = format!(
             "the peer calls itself {}, but the tunnel's peerId is {}: change either the device's local identity or \
@@ -147,14 +152,15 @@ fn identity(asked: &str, own: &str, ends: &Ends) -> Option<(Fault, String)> {
             quoted(own),
             ends.peer_id
         );
-        return Some((Fault::PeerIdentityDiffers, message));
+        return Some((ConnectionFault::PeerIdentityDiffers, message));
     }
     let message = format!(
         "the peer asks for the identity {}, but the gateway's is {}: set that on the site's device as the remote one",
         quoted(asked),
         ends.gateway_id
     );
-    (asked != ends.gateway_id && asked != "%any").then_some((Fault::GatewayIdentityDiffers, message))
+    (asked != ends.gateway_id && asked != "%any")
+        .then_some((ConnectionFault::GatewayIdentityDiffers, message))
 }
 
 /// `IKE:AES_CBC_128/HMAC_SHA1_96/PRF_HMAC_SHA1/MODP_2048, IKE:…`
@@ -230,7 +236,7 @@ mod tests {
         }
     }
 
-    fn last(lines: &[&str]) -> Option<(Fault, String)> {
+    fn last(lines: &[&str]) -> Option<(ConnectionFault, String)> {
         let mut faults = Faults::default();
         lines.iter().map(|line| faults.log(line, Some(&ends()))).last().flatten()
     }
@@ -242,19 +248,19 @@ mod tests {
     fn a_cause_belongs_to_its_own_message() {
         const MISMATCH: &str = "tried 2 shared keys for '198.51.100.1' - 'site.example', but MAC mismatched";
         assert_eq!(last(&[CAME, MISMATCH]), None);
-        assert_eq!(last(&[CAME, MISMATCH, REFUSED]).unwrap().0, Fault::PreSharedKeysDiffer);
-        assert_eq!(last(&[MISMATCH, CAME, REFUSED]).unwrap().0, Fault::NegotiationFailed);
-        assert_eq!(last(&[CAME, MISMATCH, REFUSED, REFUSED]).unwrap().0, Fault::NegotiationFailed);
+        assert_eq!(last(&[CAME, MISMATCH, REFUSED]).unwrap().0, ConnectionFault::PreSharedKeysDiffer);
+        assert_eq!(last(&[MISMATCH, CAME, REFUSED]).unwrap().0, ConnectionFault::NegotiationFailed);
+        assert_eq!(last(&[CAME, MISMATCH, REFUSED, REFUSED]).unwrap().0, ConnectionFault::NegotiationFailed);
     }
 
     #[test]
     fn only_the_peer_refuses_the_gateway() {
-        assert_eq!(last(&[REFUSED]).unwrap().0, Fault::NegotiationFailed);
+        assert_eq!(last(&[REFUSED]).unwrap().0, ConnectionFault::NegotiationFailed);
         for refusal in [
             "parsed INFORMATIONAL request 2 [ N(AUTH_FAILED) ]",
             "parsed IKE_AUTH response 1 [ N(AUTH_FAILED) ]",
         ] {
-            assert_eq!(last(&[refusal]).unwrap().0, Fault::PeerRefusedGateway);
+            assert_eq!(last(&[refusal]).unwrap().0, ConnectionFault::PeerRefusedGateway);
         }
         assert!(!peer_refuses(REFUSED));
         assert!(peer_refuses("parsed IKE_AUTH response 1 [ N(AUTH_FAILED) ]"));
@@ -264,7 +270,7 @@ mod tests {
     #[test]
     fn silence_has_a_name() {
         let (fault, message) = last(&[CAME, "giving up after 4 retransmits"]).unwrap();
-        assert_eq!(fault, Fault::PeerDoesNotAnswer);
+        assert_eq!(fault, ConnectionFault::PeerDoesNotAnswer);
         assert!(message.contains("UDP 500 and 4500"));
     }
 
@@ -273,12 +279,12 @@ mod tests {
         let id = "a".repeat(2000);
         let looked = format!("looking for peer configs matching 169.254.1.2[198.51.100.1]...203.0.0.2[{id}]");
         let (fault, message) = last(&[CAME, &looked, "no matching peer config found", REFUSED]).unwrap();
-        assert_eq!(fault, Fault::PeerIdentityDiffers);
+        assert_eq!(fault, ConnectionFault::PeerIdentityDiffers);
         assert!(message.len() < 300 && message.contains("aaa…"), "{message}");
         let many =
             format!("received proposals: {}", ["ESP:AES_CBC_128/HMAC_SHA1_96/NO_EXT_SEQ"; 9].join(", "));
         let (fault, message) = last(&[CAME, &many, "generating IKE_AUTH response 1 [ N(NO_PROP) ]"]).unwrap();
-        assert_eq!(fault, Fault::NoCommonEspProposal);
+        assert_eq!(fault, ConnectionFault::NoCommonEspProposal);
         assert!(message.contains("AES_CBC_128/HMAC_SHA1_96, AES_CBC_128") && message.contains(" and 6 more"));
     }
 

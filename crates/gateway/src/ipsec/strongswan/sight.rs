@@ -4,7 +4,9 @@ mod carried;
 mod sa;
 
 use jiff::{SignedDuration, Timestamp};
-use wicketgate_model::{Algorithms, Connection, ConnectionError, ConnectionState, Fault, Nat, SaTimes};
+use wicketgate_model::{
+    Algorithms, Connection, ConnectionError, ConnectionFault, ConnectionState, Nat, SaTimes,
+};
 use wicketgate_vici::Message;
 
 use super::{conf::Ends, fault::Faults};
@@ -26,7 +28,7 @@ pub(super) struct Sight {
     line: Line,
     faults: Faults,
     /// An IKE SA was given up since the last look: no fault of the connection's where there is another.
-    silence: Option<(Fault, String)>,
+    silence: Option<(ConnectionFault, String)>,
     /// When anything but silence was last the fault.
     said_at: Option<Timestamp>,
 }
@@ -76,7 +78,7 @@ impl Sight {
     /// A log line. Answers whether the SAs may be others than before.
     pub(super) fn log(&mut self, line: &str, ends: Option<&Ends>, now: Timestamp) -> bool {
         if let Some((reason, message)) = self.faults.log(line, ends) {
-            if reason == Fault::PeerDoesNotAnswer {
+            if reason == ConnectionFault::PeerDoesNotAnswer {
                 self.silence = Some((reason, message));
             } else {
                 self.said_at = Some(now);
@@ -146,7 +148,7 @@ impl Sight {
 
     /// Whether something else than silence is the fault, and was so a short while ago.
     fn has_said(&self, now: Timestamp) -> bool {
-        let is_fault = |e: &ConnectionError| e.reason != Fault::PeerDoesNotAnswer;
+        let is_fault = |e: &ConnectionError| e.reason != ConnectionFault::PeerDoesNotAnswer;
         self.connection.last_error.as_ref().is_some_and(is_fault)
             && self.said_at.is_some_and(|at| now.duration_since(at) < SAID)
     }
@@ -157,7 +159,7 @@ impl Sight {
         self.said_at = None;
     }
 
-    fn fail(&mut self, reason: Fault, message: String, now: Timestamp) {
+    fn fail(&mut self, reason: ConnectionFault, message: String, now: Timestamp) {
         // A device that tries every few seconds fails in the same way since its first try.
         let same = |e: &&ConnectionError| e.reason == reason && e.message == message;
         let since = self.connection.last_error.as_ref().filter(same).map_or(now, |e| e.since);
@@ -378,25 +380,25 @@ mod tests {
         // It was the last one.
         sight.log(SILENCE, None, at(3));
         sight.look(&[], at(3));
-        assert_eq!(fault(&sight), Some((Fault::PeerDoesNotAnswer, at(3))));
+        assert_eq!(fault(&sight), Some((ConnectionFault::PeerDoesNotAnswer, at(3))));
         // The peer calls and is refused, the gateway calls and is not answered: one thing is wrong, and it was said.
         for second in [4, 5, 6] {
             sight.log(REFUSED, None, at(second));
             sight.look(&[], at(second));
             sight.log(SILENCE, None, at(second));
             sight.look(&[], at(second));
-            assert_eq!(fault(&sight), Some((Fault::NegotiationFailed, at(4))));
+            assert_eq!(fault(&sight), Some((ConnectionFault::NegotiationFailed, at(4))));
         }
         let later = at(6).checked_add(SAID).unwrap();
         sight.log(SILENCE, None, later);
         sight.look(&[], later);
-        assert_eq!(fault(&sight), Some((Fault::PeerDoesNotAnswer, later)));
+        assert_eq!(fault(&sight), Some((ConnectionFault::PeerDoesNotAnswer, later)));
         // Once it was up, nothing that was said before counts.
         sight.log(REFUSED, None, later);
         sight.look(&sa(vec![child(2, "INSTALLED", 0, 0)]), later);
         sight.log(SILENCE, None, later);
         sight.look(&[], later);
-        assert_eq!(fault(&sight), Some((Fault::PeerDoesNotAnswer, later)));
+        assert_eq!(fault(&sight), Some((ConnectionFault::PeerDoesNotAnswer, later)));
     }
 
     #[test]

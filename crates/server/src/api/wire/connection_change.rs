@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use serde::Serialize;
-use wicketgate_model::{Algorithms, ConnectionState, Fault, Peer};
+use wicketgate_model::{Algorithms, ConnectionFault, ConnectionState, Peer};
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -20,7 +20,7 @@ pub(in crate::api) struct ConnectionChange {
 
 #[derive(Debug, Serialize)]
 struct Error {
-    reason: Fault,
+    reason: ConnectionFault,
     message: String,
 }
 

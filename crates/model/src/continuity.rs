@@ -12,7 +12,7 @@ const SAME_TIME: SignedDuration = SignedDuration::from_secs(2);
 
 /// How a connection stood before the restart, for as long as nothing has changed.
 #[derive(Debug)]
-pub struct Resumed {
+pub struct ConnectionContinuity {
     /// What was told first after the restart.
     first: Connection,
     since: Option<Timestamp>,
@@ -22,7 +22,7 @@ pub struct Resumed {
     has_failed_again: bool,
 }
 
-impl Resumed {
+impl ConnectionContinuity {
     pub fn new(before: Connection, first: Connection) -> Self {
         let (is_up, was_up) = (first.state == ConnectionState::Up, before.state == ConnectionState::Up);
         let goes_on = first.state == before.state && (!is_up || is_same(first.ike_sa, before.ike_sa));
@@ -75,7 +75,7 @@ fn is_same(a: Option<SaTimes>, b: Option<SaTimes>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ConnectionState, Fault};
+    use crate::{ConnectionFault, ConnectionState};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -91,7 +91,7 @@ mod tests {
         let sa = |second| SaTimes { established_at: at(second), rekey_at: None };
         let up = state == ConnectionState::Up;
         let error = |since| ConnectionError {
-            reason: Fault::PreSharedKeysDiffer,
+            reason: ConnectionFault::PreSharedKeysDiffer,
             message: "why".to_owned(),
             since: at(since),
         };
@@ -126,15 +126,16 @@ mod tests {
             (is(Down, 10, 0, 0, Some(5)), is(Up, 100, 99, 99, None), is(Up, 100, 99, 99, None)),
             (is(Up, 10, 9, 9, None), is(Down, 100, 0, 0, None), is(Down, 100, 0, 0, None)),
         ] {
-            let mut resumed = Resumed::new(before.clone(), told.clone());
+            let mut resumed = ConnectionContinuity::new(before.clone(), told.clone());
             for _ in 0..2 {
                 assert_eq!(resumed.shown(told.clone()), shown, "{told:?} after {before:?}");
             }
         }
         // Another error is another one.
         let mut other = is(Down, 100, 0, 0, Some(110));
-        other.last_error.as_mut().unwrap().reason = Fault::IkeVersionDiffers;
-        let shown = Resumed::new(is(Down, 10, 0, 0, Some(5)), other.clone()).shown(other.clone());
+        other.last_error.as_mut().unwrap().reason = ConnectionFault::IkeVersionDiffers;
+        let shown =
+            ConnectionContinuity::new(is(Down, 10, 0, 0, Some(5)), other.clone()).shown(other.clone());
         assert_eq!((shown.since, shown.last_error), (at(10), other.last_error));
     }
 
@@ -142,17 +143,17 @@ mod tests {
     fn what_is_told_anew_later_is_shown_as_it_is() {
         use self::connection as is;
         use ConnectionState::{Down, Up};
-        let mut resumed = Resumed::new(is(Up, 10, 9, 9, Some(50)), is(Up, 100, 9, 9, None));
+        let mut resumed = ConnectionContinuity::new(is(Up, 10, 9, 9, Some(50)), is(Up, 100, 9, 9, None));
         assert_eq!(resumed.shown(is(Up, 100, 9, 9, None)), is(Up, 10, 9, 9, Some(50)));
         // It fails again, and there is a second CHILD SA right behind the first: the gateway says that all is well.
         assert_eq!(resumed.shown(is(Up, 100, 9, 9, Some(120))), is(Up, 10, 9, 9, Some(50)));
         assert_eq!(resumed.shown(is(Up, 100, 9, 10, None)), is(Up, 10, 9, 10, None));
         // The tunnel was corrected.
-        let mut resumed = Resumed::new(is(Down, 10, 0, 0, Some(5)), is(Down, 100, 0, 0, None));
+        let mut resumed = ConnectionContinuity::new(is(Down, 10, 0, 0, Some(5)), is(Down, 100, 0, 0, None));
         resumed.changed();
         assert_eq!(resumed.shown(is(Down, 100, 0, 0, None)), is(Down, 10, 0, 0, None));
         // Up and down again between two looks.
-        let mut resumed = Resumed::new(is(Down, 10, 0, 0, None), is(Down, 100, 0, 0, None));
+        let mut resumed = ConnectionContinuity::new(is(Down, 10, 0, 0, None), is(Down, 100, 0, 0, None));
         assert_eq!(resumed.shown(is(Down, 100, 0, 0, None)), is(Down, 10, 0, 0, None));
         assert_eq!(resumed.shown(is(Down, 160, 0, 0, None)), is(Down, 160, 0, 0, None));
         assert_eq!(resumed.shown(is(Down, 160, 0, 0, None)), is(Down, 160, 0, 0, None));
