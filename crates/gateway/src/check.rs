@@ -5,12 +5,12 @@ use std::time::Instant;
 use wicketgate_link::ShareCheck;
 use wicketgate_model::ShareId;
 
-use crate::{agents::Agents, board::Board};
+use crate::{agents::Agents, observations::Observations};
 
 /// Answers within the time that a client's connection may take to be opened.
-pub(crate) async fn check(board: &Board, agents: &Agents, share: ShareId) -> ShareCheck {
+pub(crate) async fn check(observations: &Observations, agents: &Agents, share: ShareId) -> ShareCheck {
     let begin = Instant::now();
-    let (bound, listener_problem) = board.listener(share);
+    let (bound, listener_problem) = observations.listener(share);
     let listener_took = begin.elapsed();
     let standing = agents.standing(share);
     let agent_took = agents.nearest(share);

@@ -22,13 +22,13 @@ use wicketgate_transport::cut::Cut;
 
 use crate::{
     agents::Agents,
-    board::Board,
     capacity::Capacity,
     check::check,
     counters::Counters,
     ipsec::Backend,
-    listener::{Limits, Served},
-    tunnel::{Surroundings, TunnelTask, Wish},
+    listener::{Limits, ShareState},
+    observations::Observations,
+    tunnel::{GatewayParts, TunnelInbox, TunnelTask},
 };
 
 /// How often what was carried is reported: what a crash can lose.
@@ -60,7 +60,7 @@ pub struct Gateway {
     backend: Arc<Backend>,
     link: mpsc::Sender<FromGateway>,
     tasks: TaskTracker,
-    /// Nothing new is served.
+    /// Cancelled when the gateway stops accepting new work.
     stop: CancellationToken,
     connections: TaskTracker,
     /// Connections end at once.
@@ -108,12 +108,12 @@ impl Gateway {
             info!(tunnels, "tunnels at most, by memory and the limit of open files, or as it was told");
         }
         let most = capacity.tunnels.and_then(|t| usize::try_from(t).ok()).unwrap_or(Semaphore::MAX_PERMITS);
-        let board = Arc::new(Board::default());
+        let observations = Arc::new(Observations::default());
         let counters = Arc::new(Counters::default());
-        let around = Surroundings {
+        let parts = GatewayParts {
             backend: Arc::clone(&backend),
             agents: agents.clone(),
-            board: Arc::clone(&board),
+            observations: Arc::clone(&observations),
             counters: Arc::clone(&counters),
             taken: Arc::default(),
             places: Arc::new(Semaphore::new(most)),
@@ -124,21 +124,25 @@ impl Gateway {
             connections: connections.clone(),
             cut: cut.clone(),
         };
-        let serving = Serving {
-            around,
+        let applier = DesiredApplier {
+            parts,
             desired: Desired::default(),
             tunnels: BTreeMap::new(),
-            served: BTreeMap::new(),
+            share_states: BTreeMap::new(),
         };
-        tasks.spawn(stop.clone().run_until_cancelled_owned(serving.run(link.receive, left_over)));
+        tasks.spawn(stop.clone().run_until_cancelled_owned(applier.run(link.receive, left_over)));
         tasks.spawn(stop.clone().run_until_cancelled_owned({
-            let board = Arc::clone(&board);
+            let observations = Arc::clone(&observations);
             async move {
                 tokio::time::sleep(AGENTS_BACK_WITHIN).await;
-                board.agents_are_due();
+                observations.agents_expected();
             }
         }));
-        tasks.spawn(stop.clone().run_until_cancelled_owned(report(board, agents.clone(), link.send.clone())));
+        tasks.spawn(stop.clone().run_until_cancelled_owned(report(
+            observations,
+            agents.clone(),
+            link.send.clone(),
+        )));
         tasks.spawn(report_traffic(counters, agents, link.send.clone(), cut.token().clone()));
         let drain = config.drain;
         Ok(Self { agent_address, backend, link: link.send, tasks, stop, connections, cut, drain })
@@ -189,16 +193,16 @@ impl Gateway {
     }
 }
 
-/// Sends what the board has to tell, as often as the link takes it.
-async fn report(board: Arc<Board>, agents: Agents, send: mpsc::Sender<FromGateway>) {
+/// Sends what the observations has to tell, as often as the link takes it.
+async fn report(observations: Arc<Observations>, agents: Agents, send: mpsc::Sender<FromGateway>) {
     loop {
         let changed = tokio::select! {
-            () = board.changed() => BTreeSet::new(),
+            () = observations.changed() => BTreeSet::new(),
             changed = agents.changed() => changed,
         };
         // A place in the link first: what changes while it is full is in the same report.
         let Ok(place) = send.reserve().await else { return };
-        let (heard, delta) = board.report(&agents, changed);
+        let (heard, delta) = observations.report(&agents, changed);
         place.send(FromGateway::Observed { heard, delta });
     }
 }
@@ -239,14 +243,14 @@ async fn report_traffic(
 }
 
 /// Applies what comes over the link.
-struct Serving {
-    around: Surroundings,
+struct DesiredApplier {
+    parts: GatewayParts,
     desired: Desired,
-    tunnels: BTreeMap<TunnelId, Arc<Wish>>,
-    served: BTreeMap<ShareId, Arc<Served>>,
+    tunnels: BTreeMap<TunnelId, Arc<TunnelInbox>>,
+    share_states: BTreeMap<ShareId, Arc<ShareState>>,
 }
 
-impl Serving {
+impl DesiredApplier {
     async fn run(mut self, mut receive: mpsc::Receiver<ToGateway>, left_over: Vec<TunnelId>) {
         let mut left_over = Some(left_over);
         while let Some(message) = receive.recv().await {
@@ -258,7 +262,7 @@ impl Serving {
                 }
                 ToGateway::Agents(agents, reply) => {
                     // Whoever asked may have gone.
-                    let _ = reply.send(self.around.agents.sight(&agents));
+                    let _ = reply.send(self.parts.agents.sight(&agents));
                     continue;
                 }
             };
@@ -268,7 +272,7 @@ impl Serving {
             if let Some(found) = reset.then(|| left_over.take()).flatten() {
                 self.remove_left_over(found);
             }
-            self.around.board.heard(sequence, reset);
+            self.parts.observations.heard(sequence, reset);
         }
         // The data plane does not need the control plane: what is served stays served.
         warn!("the link to the server ended; serving what was heard last");
@@ -276,10 +280,10 @@ impl Serving {
     }
 
     fn check(&self, share: ShareId, reply: oneshot::Sender<ShareCheck>) {
-        let (board, agents) = (Arc::clone(&self.around.board), self.around.agents.clone());
-        let stop = self.around.stop.clone();
-        self.around.tasks.spawn(stop.run_until_cancelled_owned(async move {
-            let _ = reply.send(check(&board, &agents, share).await);
+        let (observations, agents) = (Arc::clone(&self.parts.observations), self.parts.agents.clone());
+        let stop = self.parts.stop.clone();
+        self.parts.tasks.spawn(stop.run_until_cancelled_owned(async move {
+            let _ = reply.send(check(&observations, &agents, share).await);
         }));
     }
 
@@ -296,10 +300,10 @@ impl Serving {
 
     fn apply(&mut self, steps: &DesiredDelta) {
         for agent in &steps.barred {
-            self.around.agents.bar(*agent);
+            self.parts.agents.bar(*agent);
         }
         for agent in &steps.unbarred {
-            self.around.agents.unbar(*agent);
+            self.parts.agents.unbar(*agent);
         }
         let new: Vec<_> =
             steps.tunnels.iter().filter_map(|t| self.set_tunnel(t.id, Some(Arc::clone(t)))).collect();
@@ -308,22 +312,22 @@ impl Serving {
         }
         // With their shares at hand: one that stands as an earlier run left it listens before its daemon has answered.
         for task in new {
-            self.around.tasks.spawn(task.run());
+            self.parts.tasks.spawn(task.run());
         }
         for id in &steps.removed_shares {
-            self.around.agents.withdraw(*id);
-            if let Some(served) = self.served.remove(id) {
-                served.cut();
+            self.parts.agents.withdraw(*id);
+            if let Some(state) = self.share_states.remove(id) {
+                state.cut();
             }
             match self.desired.shares.get(id).map(|old| (old.tunnel, self.tunnels.get(&old.tunnel))) {
-                Some((_, Some(wish))) => wish.set_share(*id, None),
-                Some((tunnel, None)) => self.around.board.remove_share(*id, tunnel),
+                Some((_, Some(inbox))) => inbox.set_share(*id, None),
+                Some((tunnel, None)) => self.parts.observations.remove_share(*id, tunnel),
                 None => {}
             }
         }
         for id in &steps.removed_tunnels {
-            if let Some(wish) = self.tunnels.remove(id) {
-                wish.set_tunnel(None);
+            if let Some(inbox) = self.tunnels.remove(id) {
+                inbox.set_tunnel(None);
             }
         }
         self.desired.apply(steps);
@@ -331,19 +335,19 @@ impl Serving {
 
     /// Answers the task of a tunnel that has none yet, to be started.
     fn set_tunnel(&mut self, id: TunnelId, tunnel: Option<Arc<TunnelDesired>>) -> Option<TunnelTask> {
-        self.around.board.expect_tunnel(id, Timestamp::now());
-        if let Some(wish) = self.tunnels.get(&id) {
-            wish.set_tunnel(tunnel);
+        self.parts.observations.expect_tunnel(id, Timestamp::now());
+        if let Some(inbox) = self.tunnels.get(&id) {
+            inbox.set_tunnel(tunnel);
             return None;
         }
         // Places are taken in the order in which tunnels are heard of: after a restart, the oldest first. What is only to
         // be removed needs none.
-        let place = tunnel.as_ref().and_then(|_| Arc::clone(&self.around.places).try_acquire_owned().ok());
-        // The wish is there before its task: an empty one means that nothing is to be left.
-        let wish = Arc::new(Wish::default());
-        wish.set_tunnel(tunnel);
-        let task = TunnelTask::new(id, Arc::clone(&wish), self.around.clone(), place);
-        self.tunnels.insert(id, wish);
+        let place = tunnel.as_ref().and_then(|_| Arc::clone(&self.parts.places).try_acquire_owned().ok());
+        // The inbox is there before its task: an empty one means that nothing is to be left.
+        let inbox = Arc::new(TunnelInbox::default());
+        inbox.set_tunnel(tunnel);
+        let task = TunnelTask::new(id, Arc::clone(&inbox), self.parts.clone(), place);
+        self.tunnels.insert(id, inbox);
         // Shares that were heard of before their tunnel.
         for share in self.desired.shares.values().filter(|share| share.tunnel == id) {
             self.serve(share);
@@ -352,25 +356,27 @@ impl Serving {
     }
 
     fn set_share(&mut self, share: &Arc<ShareDesired>) {
-        self.around.board.expect_share(share.id, share.tunnel);
-        self.around.agents.assign(share);
-        let cut = &self.around.cut;
-        let served = self.served.entry(share.id).or_insert_with(|| Served::new(share.id, cut));
-        // Before the board can say that this generation is served.
-        served.set_options(&share.options);
+        self.parts.observations.expect_share(share.id, share.tunnel);
+        self.parts.agents.assign(share);
+        let cut = &self.parts.cut;
+        let state = self.share_states.entry(share.id).or_insert_with(|| ShareState::new(share.id, cut));
+        // Before the observations can say that this generation is served.
+        state.set_options(&share.options);
         if let Some(old) = self.desired.shares.get(&share.id).filter(|old| old.tunnel != share.tunnel)
-            && let Some(wish) = self.tunnels.get(&old.tunnel)
+            && let Some(inbox) = self.tunnels.get(&old.tunnel)
         {
             // Its connections go on: they end with the share, or by themselves.
-            wish.set_share(share.id, None);
+            inbox.set_share(share.id, None);
         }
         self.serve(share);
     }
 
     /// Hands a share to its tunnel's task; one that comes before its tunnel waits for it.
     fn serve(&self, share: &Arc<ShareDesired>) {
-        if let (Some(wish), Some(served)) = (self.tunnels.get(&share.tunnel), self.served.get(&share.id)) {
-            wish.set_share(share.id, Some((Arc::clone(share), Arc::clone(served))));
+        if let (Some(inbox), Some(state)) =
+            (self.tunnels.get(&share.tunnel), self.share_states.get(&share.id))
+        {
+            inbox.set_share(share.id, Some((Arc::clone(share), Arc::clone(state))));
         }
     }
 
@@ -380,7 +386,7 @@ impl Serving {
             if !self.tunnels.contains_key(&id) {
                 info!(tunnel.id = %id, "removing what an earlier run left");
                 if let Some(task) = self.set_tunnel(id, None) {
-                    self.around.tasks.spawn(task.run());
+                    self.parts.tasks.spawn(task.run());
                 }
                 self.tunnels.remove(&id);
             }

@@ -3,8 +3,8 @@
 //! Everything here compares what should be with what is: [`Backend::ensure`] may be called at any time and again,
 //! and adopts what an earlier run of the same instance left. Dropping a [`Backend`] leaves every tunnel as it is.
 
+mod home_netns;
 mod off;
-mod origin;
 mod probe;
 mod strongswan;
 
@@ -325,13 +325,13 @@ impl Tunnel {
 
 /// The writing side of a [`Tunnel`].
 #[derive(Debug)]
-struct Report {
+struct TunnelReporter {
     connection: watch::Sender<Connection>,
     problem: watch::Sender<Option<Problem>>,
     changed: Arc<Notify>,
 }
 
-impl Report {
+impl TunnelReporter {
     fn new(now: jiff::Timestamp) -> Self {
         Self {
             connection: watch::Sender::new(Connection::down(now)),

@@ -3,7 +3,6 @@
 //! Invariant: it needs the control plane only to be told of changes. What it serves, it goes on serving.
 
 pub mod agents;
-mod board;
 mod capacity;
 mod check;
 mod counters;
@@ -11,8 +10,9 @@ mod gateway;
 pub mod ipsec;
 mod listener;
 mod netns;
+mod observations;
 mod proxy_protocol;
-mod room;
+mod quota;
 mod tunnel;
 
 pub use gateway::{Gateway, GatewayConfig};

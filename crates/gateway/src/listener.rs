@@ -2,7 +2,7 @@
 //! an agent, relay.
 //!
 //! Invariants: the accept loop accepts and refuses; whatever may wait happens in the connection's own task. Each
-//! connection that is not served is counted, and reset.
+//! connection that is not state is counted, and reset.
 
 use std::{
     io,
@@ -25,24 +25,24 @@ use crate::{
     agents::Agents,
     counters::ShareCounters,
     proxy_protocol,
-    room::{Room, Taken},
+    quota::{ConnectionPermit, ConnectionQuota},
 };
 
 /// When `accept` fails for want of descriptors or memory, trying again at once would only burn a core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// A share that is served, whichever tunnel serves it: the same over all its updates.
+/// A share that is state, whichever tunnel serves it: the same over all its updates.
 #[derive(Debug)]
-pub(crate) struct Served {
+pub(crate) struct ShareState {
     pub(crate) share: ShareId,
     /// As they are for connections from now on.
     options: RwLock<Arc<ShareOptions>>,
-    connections: Arc<Room>,
+    connections: Arc<ConnectionQuota>,
     /// Ends all of the share's connections: it was deleted.
     cut: Cut,
 }
 
-impl Served {
+impl ShareState {
     /// Its connections end with `cut`, too.
     pub(crate) fn new(share: ShareId, cut: &Cut) -> Arc<Self> {
         Arc::new(Self { share, options: RwLock::default(), connections: Arc::default(), cut: cut.child() })
@@ -79,15 +79,15 @@ impl Limits {
     }
 }
 
-/// What a connection is served with.
+/// What a connection is state with.
 #[derive(Debug, Clone)]
-pub(crate) struct Serving {
-    pub(crate) served: Arc<Served>,
+pub(crate) struct ConnectionContext {
+    pub(crate) state: Arc<ShareState>,
     pub(crate) counters: Arc<ShareCounters>,
     pub(crate) agents: Agents,
     pub(crate) limits: Limits,
-    pub(crate) tunnel: Arc<Room>,
-    pub(crate) gateway: Arc<Room>,
+    pub(crate) tunnel: Arc<ConnectionQuota>,
+    pub(crate) gateway: Arc<ConnectionQuota>,
     pub(crate) tasks: TaskTracker,
     pub(crate) connections: TaskTracker,
 }
@@ -95,13 +95,13 @@ pub(crate) struct Serving {
 /// What an admitted connection holds.
 struct Admitted {
     options: Arc<ShareOptions>,
-    _places: [Taken; 3],
+    _places: [ConnectionPermit; 3],
 }
 
-impl Serving {
-    /// Whether a connection from `address` is served, by what is known without waiting.
+impl ConnectionContext {
+    /// Whether a connection from `address` is state, by what is known without waiting.
     fn admit(&self, address: SocketAddr) -> Result<Admitted, FailureReason> {
-        let options = self.served.options();
+        let options = self.state.options();
         if let Some(sources) = &options.allowed_sources {
             let admitted = match address.ip().to_canonical() {
                 IpAddr::V4(ip) => sources.admit(ip),
@@ -112,7 +112,7 @@ impl Serving {
             }
         }
         let most = options.max_connections.and_then(|most| usize::try_from(most.get()).ok());
-        let share = self.served.connections.enter(most.unwrap_or(self.limits.share));
+        let share = self.state.connections.enter(most.unwrap_or(self.limits.share));
         let share = share.ok_or(FailureReason::ShareFull)?;
         let tunnel = self.tunnel.enter(self.limits.tunnel).ok_or(FailureReason::TunnelFull)?;
         let gateway = self.gateway.enter(self.limits.gateway).ok_or(FailureReason::GatewayFull)?;
@@ -135,13 +135,13 @@ impl Listener {
         socket: std::net::TcpListener,
         port: IngressPort,
         generation: Generation,
-        serving: Serving,
+        context: ConnectionContext,
     ) -> io::Result<Self> {
         let socket = TcpListener::from_std(socket)?;
-        let accepting = serving.served.cut.token().child_token();
-        let span = debug_span!("share", share.id = %serving.served.share, port = %port);
-        let tasks = serving.tasks.clone();
-        let accept = accept(socket, serving).instrument(span);
+        let accepting = context.state.cut.token().child_token();
+        let span = debug_span!("share", share.id = %context.state.share, port = %port);
+        let tasks = context.tasks.clone();
+        let accept = accept(socket, context).instrument(span);
         let task = tasks.spawn(accepting.clone().run_until_cancelled_owned(accept));
         Ok(Self { port, generation, accepting, task })
     }
@@ -161,7 +161,7 @@ impl Drop for Listener {
     }
 }
 
-async fn accept(socket: TcpListener, serving: Serving) {
+async fn accept(socket: TcpListener, context: ConnectionContext) {
     let mut starved = false;
     loop {
         match socket.accept().await {
@@ -170,12 +170,12 @@ async fn accept(socket: TcpListener, serving: Serving) {
                     info!("connections are accepted again");
                 }
                 let client = Unended::accepted(client);
-                match serving.admit(address) {
+                match context.admit(address) {
                     Ok(admitted) => {
-                        let cut = serving.served.cut.clone();
+                        let cut = context.state.cut.clone();
                         // Boxed, since each future around it holds it twice: as it was given, and as it is run. That
                         // would be 10 KiB of every connection.
-                        let connection = Box::pin(connection(client, address, admitted, serving.clone()));
+                        let connection = Box::pin(connection(client, address, admitted, context.clone()));
                         let connection = async move {
                             tokio::select! {
                                 biased;
@@ -183,10 +183,10 @@ async fn accept(socket: TcpListener, serving: Serving) {
                                 () = connection => {}
                             }
                         };
-                        serving.connections.spawn(connection.in_current_span());
+                        context.connections.spawn(connection.in_current_span());
                     }
                     Err(reason) => {
-                        serving.counters.fail(reason);
+                        context.counters.fail(reason);
                         debug!(reason = reason.as_str(), "a connection was refused");
                     }
                 }
@@ -216,16 +216,21 @@ fn is_of_the_connection(error: &io::Error) -> bool {
     )
 }
 
-async fn connection(mut client: Unended, address: SocketAddr, admitted: Admitted, serving: Serving) {
-    let Serving { served, counters, agents, .. } = serving;
+async fn connection(
+    mut client: Unended,
+    address: SocketAddr,
+    admitted: Admitted,
+    context: ConnectionContext,
+) {
+    let ConnectionContext { state, counters, agents, .. } = context;
     let Admitted { options, _places } = admitted;
     let accepted = Instant::now();
     let preface = match options.proxy_protocol.map(|ProxyProtocol::V2| client.tcp().local_addr()) {
         None => Vec::new(),
         Some(Ok(local)) => proxy_protocol::header(address, local),
-        Some(Err(error)) => return debug!(%error, "a connection ended before it was served"),
+        Some(Err(error)) => return debug!(%error, "a connection ended before it was state"),
     };
-    match agents.open(served.share, address, Early::new(preface, client.tcp())).await {
+    match agents.open(state.share, address, Early::new(preface, client.tcp())).await {
         Ok(stream) => {
             let active = counters.open(accepted.elapsed());
             let idle = options.idle_timeout_seconds.map(|idle| Duration::from_secs(idle.get().into()));
@@ -235,7 +240,7 @@ async fn connection(mut client: Unended, address: SocketAddr, admitted: Admitted
         }
         Err(failure) => {
             counters.fail(failure.reason.counted());
-            debug!(reason = %failure, "connection could not be served");
+            debug!(reason = %failure, "connection could not be state");
         }
     }
 }

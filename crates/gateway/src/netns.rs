@@ -6,9 +6,9 @@
 pub(crate) mod conntrack;
 pub(crate) mod guard;
 pub(crate) mod link;
+pub(crate) mod namespace_monitor;
 mod nfnetlink;
 pub(crate) mod nft;
-pub(crate) mod outpost;
 pub(crate) mod ruleset;
 pub(crate) mod steering;
 pub(crate) mod sysctl;

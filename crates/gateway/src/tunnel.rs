@@ -1,11 +1,11 @@
 //! One task per tunnel keeps what is as it is wished for: the IPsec side by its back end, the listeners of the
 //! tunnel's shares itself. It compares, takes the steps that are missing, and tries again what failed.
 //!
-//! Invariant: a wake-up carries no data. The task reads the wish, whatever woke it.
+//! Invariant: a wake-up carries no data. The task reads the desired, whatever woke it.
 
+mod inbox;
 mod peer_log;
 mod retry;
-mod wish;
 
 use std::{collections::BTreeMap, io, mem, sync::Arc, time::Duration};
 
@@ -20,20 +20,20 @@ use wicketgate_model::{
     Connection, ConnectionState, Problem, Reason, ShareDesired, ShareId, TunnelDesired, TunnelId,
 };
 
+pub(crate) use inbox::TunnelInbox;
+use inbox::{Change, ShareEntry};
 use peer_log::PeerLog;
 use retry::Retry;
-pub(crate) use wish::Wish;
-use wish::{Change, ShareWish};
 
 use wicketgate_transport::cut::Cut;
 
 use crate::{
     agents::Agents,
-    board::{Board, ListenerSeen},
     counters::Counters,
     ipsec::{Backend, Tunnel},
-    listener::{Limits, Listener, Serving},
-    room::Room,
+    listener::{ConnectionContext, Limits, Listener},
+    observations::{ListenerState, Observations},
+    quota::ConnectionQuota,
 };
 
 /// How often what is is compared with the wish although nothing was heard: somebody may have removed it.
@@ -41,13 +41,13 @@ const CHECK_EVERY: Duration = Duration::from_secs(30);
 
 /// What a tunnel's task works with.
 #[derive(Debug, Clone)]
-pub(crate) struct Surroundings {
+pub(crate) struct GatewayParts {
     pub(crate) backend: Arc<Backend>,
     pub(crate) agents: Agents,
-    pub(crate) board: Arc<Board>,
+    pub(crate) observations: Arc<Observations>,
     pub(crate) counters: Arc<Counters>,
     /// How many connections all tunnels have.
-    pub(crate) taken: Arc<Room>,
+    pub(crate) taken: Arc<ConnectionQuota>,
     /// For tunnels, and how many there are in all.
     pub(crate) places: Arc<Semaphore>,
     pub(crate) most_tunnels: usize,
@@ -64,14 +64,14 @@ pub(crate) struct Surroundings {
 /// See the module.
 pub(crate) struct TunnelTask {
     id: TunnelId,
-    wish: Arc<Wish>,
-    around: Surroundings,
+    inbox: Arc<TunnelInbox>,
+    parts: GatewayParts,
     /// Without a place, nothing is set up, and what an earlier run set up is removed.
     place: Option<OwnedSemaphorePermit>,
     is_cleared: bool,
-    taken: Arc<Room>,
+    taken: Arc<ConnectionQuota>,
     /// What the wish said when it was last read.
-    shares: BTreeMap<ShareId, ShareWish>,
+    shares: BTreeMap<ShareId, ShareEntry>,
     /// What the back end was last asked for, and when it is asked for it again.
     asked: Option<Arc<TunnelDesired>>,
     check_at: Instant,
@@ -87,17 +87,17 @@ pub(crate) struct TunnelTask {
 impl TunnelTask {
     pub(crate) fn new(
         id: TunnelId,
-        wish: Arc<Wish>,
-        around: Surroundings,
+        inbox: Arc<TunnelInbox>,
+        parts: GatewayParts,
         place: Option<OwnedSemaphorePermit>,
     ) -> Self {
         Self {
             id,
             place,
             is_cleared: false,
-            wish,
+            inbox,
             taken: Arc::default(),
-            around,
+            parts,
             shares: BTreeMap::new(),
             asked: None,
             check_at: Instant::now(),
@@ -112,10 +112,10 @@ impl TunnelTask {
 
     /// Runs until nothing is left of the tunnel, or the gateway stops.
     pub(crate) async fn run(mut self) {
-        let stop = self.around.stop.clone();
+        let stop = self.parts.stop.clone();
         stop.run_until_cancelled(async {
             loop {
-                let (tunnel, changes) = self.wish.read();
+                let (tunnel, changes) = self.inbox.read();
                 self.take(changes).await;
                 match tunnel {
                     Some(tunnel) if self.has_place() => self.serve(tunnel).await,
@@ -143,7 +143,7 @@ impl TunnelTask {
             }
         };
         tokio::select! {
-            () = self.wish.woken() => {}
+            () = self.inbox.woken() => {}
             () = changed => {}
             () = tokio::time::sleep_until(due.unwrap_or(self.check_at)) => {}
         }
@@ -151,17 +151,17 @@ impl TunnelTask {
 
     /// Takes in the changes of the wish; what is not wished for any more is not listened for.
     async fn take(&mut self, changes: BTreeMap<ShareId, Change>) {
-        for (id, wish) in changes {
-            match wish {
-                Some(wish) => {
-                    self.shares.insert(id, wish);
+        for (id, change) in changes {
+            match change {
+                Some(entry) => {
+                    self.shares.insert(id, entry);
                 }
                 None => {
                     self.shares.remove(&id);
                     if let Some(listener) = self.listeners.remove(&id) {
                         listener.close().await;
                     }
-                    self.around.board.remove_share(id, self.id);
+                    self.parts.observations.remove_share(id, self.id);
                 }
             }
         }
@@ -169,16 +169,16 @@ impl TunnelTask {
 
     fn has_place(&mut self) -> bool {
         if self.place.is_none() {
-            self.place = Arc::clone(&self.around.places).try_acquire_owned().ok();
+            self.place = Arc::clone(&self.parts.places).try_acquire_owned().ok();
         }
         self.place.is_some()
     }
 
-    /// Waits for a place or a new wish, until it is time to try again to remove what is there: an earlier run may have had
+    /// Waits for a place or a new desired, until it is time to try again to remove what is there: an earlier run may have had
     /// more places. Nobody would keep it as it is wished for, not even without the keys that are no more.
     async fn wait_for_a_place(&mut self) {
         if !self.is_cleared && self.retry.at().is_none_or(|at| at <= Instant::now()) {
-            match self.around.backend.remove(self.id).await {
+            match self.parts.backend.remove(self.id).await {
                 Ok(()) => {
                     self.is_cleared = true;
                     self.retry.worked();
@@ -190,42 +190,42 @@ impl TunnelTask {
             }
         }
         let again = self.retry.at();
-        let places = Arc::clone(&self.around.places);
+        let places = Arc::clone(&self.parts.places);
         tokio::select! {
             place = places.acquire_owned() => self.place = place.ok(),
-            () = self.wish.woken() => {}
+            () = self.inbox.woken() => {}
             () = tokio::time::sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {}
         }
     }
 
-    fn say_it_is_full(&mut self, wish: &TunnelDesired) {
-        let most = self.around.most_tunnels;
+    fn say_it_is_full(&mut self, desired: &TunnelDesired) {
+        let most = self.parts.most_tunnels;
         let full = format!(
             "the gateway holds {most} tunnels, and can't hold more: delete one, or give the gateway more memory, open \
              files, or --max-tunnels"
         );
-        warn!(tunnel.id = %self.id, tunnel.name = %wish.name, most, "no room for a tunnel");
-        self.refuse(wish, Problem::new(Reason::GatewayFull, full));
+        warn!(tunnel.id = %self.id, tunnel.name = %desired.name, most, "no room for a tunnel");
+        self.refuse(desired, Problem::new(Reason::GatewayFull, full));
     }
 
     /// Shows what stands in the way of the tunnel, and with it of its shares.
-    fn refuse(&mut self, wish: &TunnelDesired, problem: Problem) {
+    fn refuse(&mut self, desired: &TunnelDesired, problem: Problem) {
         let why = format!("the share's tunnel is not ready: {}", problem.message);
-        self.show(wish, Some(problem));
+        self.show(desired, Some(problem));
         for id in self.shares.keys() {
             let problem = Some(Problem::new(Reason::TunnelNotReady, why.clone()));
-            self.around.board.set_share(*id, ListenerSeen { tunnel: self.id, bound: None, problem });
+            self.parts.observations.set_share(*id, ListenerState { tunnel: self.id, bound: None, problem });
         }
     }
 
-    async fn serve(&mut self, wish: Arc<TunnelDesired>) {
+    async fn serve(&mut self, desired: Arc<TunnelDesired>) {
         let now = Instant::now();
         // Compared as a whole: a key that expired is no new generation.
-        let is_new = self.asked.as_ref() != Some(&wish);
+        let is_new = self.asked.as_ref() != Some(&desired);
         let is_due = self.retry.at().unwrap_or(self.check_at) <= now;
         if self.asked.is_none()
             && self.tunnel.is_none()
-            && let Some(found) = self.around.backend.found(&wish)
+            && let Some(found) = self.parts.backend.found(&desired)
         {
             debug!(tunnel.id = %self.id, "tunnel was found standing");
             self.tunnel = Some(found);
@@ -233,11 +233,11 @@ impl TunnelTask {
         }
         if is_new || is_due {
             self.check_at = now + CHECK_EVERY;
-            match self.around.backend.ensure(&wish).await {
+            match self.parts.backend.ensure(&desired).await {
                 Ok(tunnel) => {
                     self.retry.worked();
                     self.failure = None;
-                    self.use_tunnel(tunnel, &wish).await;
+                    self.use_tunnel(tunnel, &desired).await;
                 }
                 Err(problem) => {
                     warn!(tunnel.id = %self.id, problem = problem.message, "tunnel could not be set up");
@@ -245,40 +245,40 @@ impl TunnelTask {
                     self.failure = Some(problem);
                 }
             }
-            self.asked = Some(Arc::clone(&wish));
+            self.asked = Some(Arc::clone(&desired));
         }
         let problem = self.failure.clone().or_else(|| self.tunnel.as_ref().and_then(|t| t.problem()));
         match problem {
             None => {
-                self.show(&wish, None);
+                self.show(&desired, None);
                 self.listen().await;
             }
             Some(problem) => {
                 self.rebind.worked();
-                self.refuse(&wish, problem);
+                self.refuse(&desired, problem);
             }
         }
     }
 
-    async fn use_tunnel(&mut self, tunnel: Arc<Tunnel>, wish: &TunnelDesired) {
+    async fn use_tunnel(&mut self, tunnel: Arc<Tunnel>, desired: &TunnelDesired) {
         if self.tunnel.as_ref().is_none_or(|old| !Arc::ptr_eq(old, &tunnel)) {
             // Another namespace or address: listeners at the old one hear nothing any more.
             for listener in mem::take(&mut self.listeners).into_values() {
                 listener.close().await;
             }
-            info!(tunnel.id = %self.id, tunnel.name = %wish.name, "tunnel is ready");
+            info!(tunnel.id = %self.id, tunnel.name = %desired.name, "tunnel is ready");
         }
         self.tunnel = Some(tunnel);
     }
 
-    /// Writes the tunnel's entry on the board.
-    fn show(&mut self, wish: &TunnelDesired, problem: Option<Problem>) {
+    /// Writes the tunnel's entry on the observations.
+    fn show(&mut self, desired: &TunnelDesired, problem: Option<Problem>) {
         let connection = self.tunnel.as_ref().map(|tunnel| tunnel.connection().borrow().clone());
-        self.around.board.update_tunnel(self.id, |seen| {
+        self.parts.observations.update_tunnel(self.id, |seen| {
             if let Some(connection) = &connection {
-                self.log.tell(self.id, &wish.name, &seen.connection, connection);
+                self.log.tell(self.id, &desired.name, &seen.connection, connection);
             }
-            seen.ready = problem.is_none().then_some(wish.generation);
+            seen.ready = problem.is_none().then_some(desired.generation);
             seen.problem = problem;
             match connection {
                 Some(connection) => seen.connection = connection,
@@ -333,27 +333,27 @@ impl TunnelTask {
             if let Some(problem) = &problem {
                 warn!(share.id = %id, problem = problem.message, "share could not be bound");
             }
-            self.around.board.set_share(*id, ListenerSeen { tunnel: self.id, bound, problem });
+            self.parts.observations.set_share(*id, ListenerState { tunnel: self.id, bound, problem });
         }
     }
 
     fn bind(&self, tunnel: &Tunnel, id: ShareId) -> Option<io::Result<Listener>> {
-        let (share, served) = self.shares.get(&id)?;
-        let serving = Serving {
-            served: Arc::clone(served),
-            counters: self.around.counters.of(id, self.id),
-            agents: self.around.agents.clone(),
-            limits: self.around.limits,
+        let (share, state) = self.shares.get(&id)?;
+        let context = ConnectionContext {
+            state: Arc::clone(state),
+            counters: self.parts.counters.of(id, self.id),
+            agents: self.parts.agents.clone(),
+            limits: self.parts.limits,
             tunnel: Arc::clone(&self.taken),
-            gateway: Arc::clone(&self.around.taken),
-            tasks: self.around.tasks.clone(),
-            connections: self.around.connections.clone(),
+            gateway: Arc::clone(&self.parts.taken),
+            tasks: self.parts.tasks.clone(),
+            connections: self.parts.connections.clone(),
         };
         let port = share.ingress_port;
         Some(
             tunnel
                 .bind(port.get())
-                .and_then(|socket| Listener::start(socket, port, share.generation, serving)),
+                .and_then(|socket| Listener::start(socket, port, share.generation, context)),
         )
     }
 
@@ -374,7 +374,7 @@ impl TunnelTask {
             listener.close().await;
         }
         for id in mem::take(&mut self.shares).into_keys() {
-            self.around.board.remove_share(id, self.id);
+            self.parts.observations.remove_share(id, self.id);
         }
         (self.tunnel, self.asked) = (None, None);
         self.rebind.worked();
@@ -382,16 +382,16 @@ impl TunnelTask {
             return false;
         }
         self.check_at = Instant::now() + CHECK_EVERY;
-        match self.around.backend.remove(self.id).await {
+        match self.parts.backend.remove(self.id).await {
             Ok(()) => {
                 info!(tunnel.id = %self.id, "tunnel was removed");
-                self.around.board.remove_tunnel(self.id);
+                self.parts.observations.remove_tunnel(self.id);
                 true
             }
             Err(error) => {
                 warn!(tunnel.id = %self.id, %error, "tunnel could not be removed yet");
                 let problem = Problem::new(Reason::TunnelFailed, error.to_string());
-                self.around.board.update_tunnel(self.id, |seen| {
+                self.parts.observations.update_tunnel(self.id, |seen| {
                     seen.ready = None;
                     seen.problem = Some(problem);
                 });

@@ -8,12 +8,12 @@ use std::{
 
 use wicketgate_model::{TunnelDesired, TunnelId};
 
-use super::{Place, Report, Tunnel};
+use super::{Place, Tunnel, TunnelReporter};
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Off {
-    tunnels: Mutex<BTreeMap<TunnelId, (Report, Arc<Tunnel>)>>,
+    tunnels: Mutex<BTreeMap<TunnelId, (TunnelReporter, Arc<Tunnel>)>>,
 }
 
 impl Off {
@@ -24,7 +24,7 @@ impl Off {
         {
             return Arc::clone(tunnel);
         }
-        let report = Report::new(jiff::Timestamp::now());
+        let report = TunnelReporter::new(jiff::Timestamp::now());
         let tunnel = report.tunnel(Place::Host, desired.load_balancer_ip);
         tunnels.insert(desired.id, (report, Arc::clone(&tunnel)));
         tunnel
@@ -34,7 +34,7 @@ impl Off {
         self.lock().remove(&tunnel);
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<TunnelId, (Report, Arc<Tunnel>)>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<TunnelId, (TunnelReporter, Arc<Tunnel>)>> {
         self.tunnels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

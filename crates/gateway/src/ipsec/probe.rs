@@ -2,7 +2,7 @@
 
 use std::{net::Ipv4Addr, path::Path};
 
-use super::{IpsecError, IpsecMode, origin};
+use super::{IpsecError, IpsecMode, home_netns};
 use crate::netns::{Namespace, NetnsError, guard::EspPath, link::source_towards, tool};
 
 /// Where Debian and its kin install the IKE daemon.
@@ -38,7 +38,7 @@ pub(super) fn preflight() -> Result<(), IpsecError> {
     ] {
         require(file, package)?;
     }
-    if origin::hides_names() {
+    if home_netns::hides_names() {
         return Err(IpsecError::HiddenNames);
     }
     Ok(())

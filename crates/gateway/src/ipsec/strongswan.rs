@@ -3,15 +3,15 @@
 //! What belongs to a tunnel is named after the instance and the tunnel's slot, and its directory is made first and
 //! removed last: whatever happens in between, the next run finds all that is left by the directories.
 
-mod calls;
+mod adopted;
 mod charon;
 mod conf;
+mod connection_view;
 mod daemon;
 mod fault;
-mod found;
-mod path;
-mod served;
-mod sight;
+mod initiation;
+mod path_mtu;
+mod running_tunnel;
 pub(super) mod state_dir;
 mod suite;
 
@@ -24,20 +24,20 @@ use tokio::{
 use tracing::{debug, info, warn};
 use wicketgate_model::{Problem, Reason, TunnelDesired, TunnelId};
 
-use super::{IpsecConfig, IpsecError, Place, Report, Tunnel, origin, probe};
+use super::{IpsecConfig, IpsecError, Place, Tunnel, TunnelReporter, home_netns, probe};
 use crate::netns::{
     Namespace, NetnsError,
     guard::EspPath,
     link::{self, LinkAddresses},
-    outpost::Outpost,
+    namespace_monitor::NamespaceMonitor,
     steering::{Steering, SteeringConfig},
 };
-use charon::Home;
-use conf::Wanted;
+use adopted::AdoptedTunnels;
+use charon::CharonHome;
+use conf::CharonConfig;
 use daemon::Daemon;
-use found::Found;
-use served::Served;
-use state_dir::{Record, StateDir};
+use running_tunnel::RunningTunnel;
+use state_dir::{StateDir, TunnelRecord};
 
 /// A slot's last tunnel is being removed while the next one is wished for.
 const SLOT_WAIT: Duration = Duration::from_secs(5);
@@ -59,9 +59,9 @@ pub struct Strongswan {
     public_address: Ipv4Addr,
     steering: Steering,
     /// An entry is locked while its tunnel is worked on, so that tunnels don't wait for each other.
-    tunnels: Mutex<BTreeMap<TunnelId, Arc<Mutex<Option<Served>>>>>,
+    tunnels: Mutex<BTreeMap<TunnelId, Arc<Mutex<Option<RunningTunnel>>>>>,
     starts: Semaphore,
-    found: Found,
+    found: AdoptedTunnels,
 }
 
 impl Strongswan {
@@ -87,7 +87,7 @@ impl Strongswan {
                 return Err(IpsecError::NotAnAddress { given: public_address, has });
             }
         };
-        origin::settle(state.path())?;
+        home_netns::settle(state.path())?;
         let steering = SteeringConfig {
             instance: format!("{instance:04x}"),
             arrive_at: [public_address, send_from].into(),
@@ -107,7 +107,7 @@ impl Strongswan {
             steering,
             tunnels: Mutex::default(),
             starts: Semaphore::new(STARTED_AT_ONCE),
-            found: Found::default(),
+            found: AdoptedTunnels::default(),
         };
         this.clear_unrecorded().await?;
         Ok(this)
@@ -141,7 +141,7 @@ impl Strongswan {
     }
 
     pub(super) fn found(&self, desired: &TunnelDesired) -> Option<Arc<Tunnel>> {
-        let record = self.state.record(desired.slot).filter(|record| *record == Record::of(desired))?;
+        let record = self.state.record(desired.slot).filter(|record| *record == TunnelRecord::of(desired))?;
         let namespace = Namespace::open(&self.namespace(record.slot)).ok()??;
         self.found.stand(record.id, namespace, desired.load_balancer_ip)
     }
@@ -160,8 +160,8 @@ impl Strongswan {
     pub(super) async fn remove(&self, id: TunnelId) -> io::Result<()> {
         let entry = Arc::clone(self.tunnels.lock().await.entry(id).or_default());
         let mut entry = entry.lock().await;
-        if let Some(served) = &*entry {
-            served.daemon.stop().await.map_err(io::Error::other)?;
+        if let Some(running) = &*entry {
+            running.daemon.stop().await.map_err(io::Error::other)?;
         }
         *entry = None;
         for record in self.state.records()?.into_iter().filter(|r| r.id == id) {
@@ -187,7 +187,7 @@ impl Strongswan {
             self.remove(id).await?;
         }
         let is_as_it_was = self.steering.purge().await.map_err(io::Error::other)?;
-        origin::leave(self.state.path())?;
+        home_netns::leave(self.state.path())?;
         if is_as_it_was {
             self.state.forget_forwarding()?;
         }
@@ -197,12 +197,12 @@ impl Strongswan {
     /// The steps of [`Strongswan::ensure`]. An error is a sentence for whoever made the tunnel.
     async fn bring_up(
         &self,
-        entry: &mut Option<Served>,
+        entry: &mut Option<RunningTunnel>,
         desired: &TunnelDesired,
     ) -> Result<Arc<Tunnel>, String> {
-        if let Some(served) = entry.as_ref().filter(|s| s.slot != desired.slot) {
-            served.daemon.stop().await?;
-            self.clear(served.slot).await.map_err(|e| e.to_string())?;
+        if let Some(running) = entry.as_ref().filter(|s| s.slot != desired.slot) {
+            running.daemon.stop().await?;
+            self.clear(running.slot).await.map_err(|e| e.to_string())?;
             *entry = None;
         }
         let slot = desired.slot;
@@ -210,58 +210,62 @@ impl Strongswan {
         let namespace = Namespace::ensure(&self.namespace(slot)).await.map_err(|e| e.to_string())?;
         if entry.as_ref().is_some_and(|s| !s.namespace.is_same(&namespace)) {
             // Somebody removed the namespace's name; its processes and sockets are out of anybody's reach.
-            if let Some(served) = entry.take() {
-                served.daemon.stop().await?;
+            if let Some(running) = entry.take() {
+                running.daemon.stop().await?;
             }
         }
-        let served = match entry {
-            Some(served) => {
+        let running = match entry {
+            Some(running) => {
                 // It was told to stop by somebody who did not wait for it. What is bound stays as it is.
-                if served.daemon.has_ended() {
-                    served.daemon =
-                        Daemon::start(self.home(slot, namespace.clone()), Arc::clone(&served.report));
+                if running.daemon.has_ended() {
+                    running.daemon =
+                        Daemon::start(self.home(slot, namespace.clone()), Arc::clone(&running.report));
                 }
-                served
+                running
             }
             // charon starts while the links are made: it finds the addresses by itself.
-            none => none.insert(self.served(desired, &namespace).await.map_err(|e| e.to_string())?),
+            none => none.insert(self.running(desired, &namespace).await.map_err(|e| e.to_string())?),
         };
         let addresses = LinkAddresses::of(self.instance, slot);
         let peer = desired.peer_address.get();
         let load_balancer = desired.load_balancer_ip;
         // The guard first: nothing reaches the namespace before it.
-        served.keep_guard(desired, self.esp).await.map_err(|e| e.to_string())?;
+        running.keep_guard(desired, self.esp).await.map_err(|e| e.to_string())?;
         if !is_guarded {
-            self.state.write(&Record::of(desired))?;
+            self.state.write(&TunnelRecord::of(desired))?;
         }
-        served.keep_link(&self.link(slot), addresses, load_balancer).await.map_err(|e| e.to_string())?;
-        if let Some(bears) = served.look_at_path(peer).map_err(|e| e.to_string())? {
+        running.keep_link(&self.link(slot), addresses, load_balancer).await.map_err(|e| e.to_string())?;
+        if let Some(bears) = running.look_at_path(peer).map_err(|e| e.to_string())? {
             info!(tunnel.id = %desired.id, bears, "the path to the peer bears other packets than before");
-            served.keep_guard(desired, self.esp).await.map_err(|e| e.to_string())?;
+            running.keep_guard(desired, self.esp).await.map_err(|e| e.to_string())?;
         }
-        if served.tunnel.load_balancer() != desired.load_balancer_ip {
-            served.tunnel = served.report.tunnel(Place::Namespace(namespace), desired.load_balancer_ip);
+        if running.tunnel.load_balancer() != desired.load_balancer_ip {
+            running.tunnel = running.report.tunnel(Place::Namespace(namespace), desired.load_balancer_ip);
         }
-        served
+        running
             .daemon
-            .configure(Wanted::new(desired, self.esp, self.public_address, addresses.inside))
+            .configure(CharonConfig::new(desired, self.esp, self.public_address, addresses.inside))
             .await?;
         self.steering.steer(peer, addresses.inside).await.map_err(|e| e.to_string())?;
         self.found.forget(desired.id);
-        Ok(Arc::clone(&served.tunnel))
+        Ok(Arc::clone(&running.tunnel))
     }
 
-    async fn served(&self, desired: &TunnelDesired, namespace: &Namespace) -> Result<Served, NetnsError> {
+    async fn running(
+        &self,
+        desired: &TunnelDesired,
+        namespace: &Namespace,
+    ) -> Result<RunningTunnel, NetnsError> {
         let home = self.home(desired.slot, namespace.clone());
         // It may fail; what was found is taken once, and listeners are bound by it.
-        let outpost = Outpost::set_up(namespace).await?;
+        let monitor = NamespaceMonitor::set_up(namespace).await?;
         let found = self.found.take(desired.id, namespace, desired.load_balancer_ip);
         let (report, tunnel) = found.unwrap_or_else(|| {
-            let report = Arc::new(Report::new(jiff::Timestamp::now()));
+            let report = Arc::new(TunnelReporter::new(jiff::Timestamp::now()));
             let tunnel = report.tunnel(Place::Namespace(namespace.clone()), desired.load_balancer_ip);
             (report, tunnel)
         });
-        Ok(Served::start(desired.slot, home, outpost, report, tunnel))
+        Ok(RunningTunnel::start(desired.slot, home, monitor, report, tunnel))
     }
 
     /// Writes down whose the slot is, before there is anything of it. Answers whether the guard is known to be the tunnel's.
@@ -282,9 +286,9 @@ impl Strongswan {
                 _ => break record,
             }
         };
-        let record = Record::of(desired);
+        let record = TunnelRecord::of(desired);
         let is_guarded = before.as_ref() == Some(&record);
-        let record = Record { guarded: None, ..record };
+        let record = TunnelRecord { guarded: None, ..record };
         if !is_guarded && before.as_ref() != Some(&record) {
             self.state.write(&record)?;
         }
@@ -318,8 +322,8 @@ impl Strongswan {
         Ok(())
     }
 
-    fn home(&self, slot: u16, namespace: Namespace) -> Home {
-        Home { dir: self.state.of_slot(slot), namespace, conf: conf::file(self.esp) }
+    fn home(&self, slot: u16, namespace: Namespace) -> CharonHome {
+        CharonHome { dir: self.state.of_slot(slot), namespace, conf: conf::file(self.esp) }
     }
 
     fn namespace(&self, slot: u16) -> String {

@@ -42,7 +42,7 @@ const START: &str = r#"umask 077; echo $$ >"$1/pid" && mount --bind "$1/run" /ru
 
 /// Where a charon's files are.
 #[derive(Debug, Clone)]
-pub(super) struct Home {
+pub(super) struct CharonHome {
     pub(super) dir: PathBuf,
     pub(super) namespace: Namespace,
     /// What its configuration file should say.
@@ -59,7 +59,7 @@ pub(super) struct Charon {
     run: OwnedFd,
 }
 
-impl Home {
+impl CharonHome {
     fn run(&self) -> PathBuf {
         run(&self.dir)
     }

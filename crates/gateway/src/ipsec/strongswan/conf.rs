@@ -64,7 +64,7 @@ pub(super) struct Ends {
 
 /// What one charon should have loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(super) struct CharonConfig {
     pub(super) connection: Message,
     pub(super) ends: Ends,
     pub(super) keys: Vec<PreSharedKey>,
@@ -75,7 +75,7 @@ pub(super) struct Wanted {
     esp_proposals: EspProposals,
 }
 
-impl Wanted {
+impl CharonConfig {
     pub(super) fn new(tunnel: &TunnelDesired, esp: EspPath, public: Ipv4Addr, inside: Ipv4Addr) -> Self {
         let ends = Ends {
             gateway_id: public.to_string(),

@@ -15,13 +15,13 @@ use wicketgate_model::{ConnectionState, Problem, Reason};
 use wicketgate_vici::{Client, Events, Message};
 
 use super::{
-    calls::Calls,
-    charon::{Charon, Home},
-    conf::{Wanted, initiate},
+    charon::{Charon, CharonHome},
+    conf::{CharonConfig, initiate},
+    connection_view::ConnectionView,
     fault::peer_refuses,
-    sight::Sight,
+    initiation::Initiation,
 };
-use crate::ipsec::Report;
+use crate::ipsec::TunnelReporter;
 
 /// Byte counters grow without an event: while they do, they are looked at this often, and while they rest, more and more
 /// rarely. A gateway may have hundreds of tunnels, and most of them rest.
@@ -55,22 +55,22 @@ pub(super) struct Daemon {
 
 #[derive(Debug)]
 enum Order {
-    Configure(Wanted, oneshot::Sender<Result<(), String>>),
+    Configure(CharonConfig, oneshot::Sender<Result<(), String>>),
     Stop(oneshot::Sender<Result<(), String>>),
 }
 
 impl Daemon {
     /// Starts the task, and the task charon, or adopts it.
-    pub(super) fn start(home: Home, report: Arc<Report>) -> Self {
+    pub(super) fn start(home: CharonHome, report: Arc<TunnelReporter>) -> Self {
         let (orders, receive) = mpsc::channel(ORDERS);
         let task = Task {
             home,
             report,
             orders: receive,
             wanted: None,
-            sight: Sight::new(Timestamp::now()),
+            view: ConnectionView::new(Timestamp::now()),
             was_up: false,
-            calls: Calls::default(),
+            initiation: Initiation::default(),
             proved: 0,
         };
         tokio::spawn(task.run());
@@ -78,13 +78,13 @@ impl Daemon {
     }
 
     /// Has charon configured as `wanted`, and waits for it.
-    pub(super) async fn configure(&self, wanted: Wanted) -> Result<(), String> {
+    pub(super) async fn configure(&self, wanted: CharonConfig) -> Result<(), String> {
         let configured = self.order(|done| Order::Configure(wanted, done)).await;
         configured.unwrap_or_else(|| Err("the IKE daemon's task has ended".to_owned()))
     }
 
     /// Ends charon and the task. A task that has ended is stopped: it was told so before, by somebody who did not
-    /// wait for long enough. Whether its charon has ended, too, is for [`Home::stop`].
+    /// wait for long enough. Whether its charon has ended, too, is for [`CharonHome::stop`].
     pub(super) async fn stop(&self) -> Result<(), String> {
         self.order(Order::Stop).await.unwrap_or(Ok(()))
     }
@@ -110,19 +110,19 @@ impl Daemon {
 }
 
 struct Task {
-    home: Home,
-    report: Arc<Report>,
+    home: CharonHome,
+    report: Arc<TunnelReporter>,
     orders: mpsc::Receiver<Order>,
-    wanted: Option<Wanted>,
-    sight: Sight,
+    wanted: Option<CharonConfig>,
+    view: ConnectionView,
     /// The peer was connected to a charon that died: the peer does not know yet.
     was_up: bool,
-    calls: Calls,
+    initiation: Initiation,
     /// The place of the key that charon proves to the peer.
     proved: usize,
 }
 
-/// Why a charon is served no longer.
+/// Why a charon is running no longer.
 enum End {
     /// It was asked for, or there is nobody left to ask.
     Stopped,
@@ -136,8 +136,8 @@ impl Task {
             let started = Instant::now();
             let End::Died(why) = self.serve().await else { return };
             warn!(dir = %self.home.dir.display(), why, "IKE daemon died");
-            self.was_up |= self.sight.connection().state == ConnectionState::Up;
-            self.sight.lost(Timestamp::now());
+            self.was_up |= self.view.connection().state == ConnectionState::Up;
+            self.view.lost(Timestamp::now());
             self.publish();
             self.report.set_problem(Some(Problem::new(Reason::TunnelFailed, why.clone())));
             pause = if started.elapsed() > LIVED_LONG { PAUSE_FIRST } else { pause };
@@ -216,7 +216,7 @@ impl Task {
         let mut look_at = Instant::now() + LOOK_EVERY;
         let mut pause = LOOK_EVERY;
         loop {
-            let call_at = self.calls.at();
+            let call_at = self.initiation.at();
             tokio::select! {
                 () = charon.exited() => return Ok(End::Died("the IKE daemon ended".to_owned())),
                 order = self.orders.recv() => match order {
@@ -248,7 +248,7 @@ impl Task {
                     look_at = Instant::now() + pause;
                 }
                 () = at(call_at) => {
-                    self.calls.called();
+                    self.initiation.called();
                     debug!(dir = %self.home.dir.display(), "the peer is called");
                     initiate(&client).await?;
                     look_at = look_at.min(Instant::now() + LOOK_AFTER);
@@ -260,7 +260,7 @@ impl Task {
     async fn configure(
         &mut self,
         client: &Client,
-        wanted: Wanted,
+        wanted: CharonConfig,
         done: oneshot::Sender<Result<(), String>>,
     ) -> Result<(), wicketgate_vici::Error> {
         if self.wanted.as_ref() == Some(&wanted) {
@@ -270,7 +270,7 @@ impl Task {
         match wanted.load(client).await {
             Ok(()) => {
                 if self.wanted.replace(wanted).is_some() {
-                    self.sight.changed();
+                    self.view.changed();
                     self.publish();
                 }
                 self.proved = 0;
@@ -303,29 +303,29 @@ impl Task {
     /// Takes an event in; answers whether to look at the SAs.
     fn take(&mut self, name: &str, message: &Message) -> bool {
         if name != "log" {
-            self.sight.event(message);
+            self.view.event(message);
             return true;
         }
         let line = message.text("msg").unwrap_or_default();
         debug!(dir = %self.home.dir.display(), group = message.text("group"), line, "IKE daemon");
         let ends = self.wanted.as_ref().map(|w| &w.ends);
-        self.sight.log(line, ends, Timestamp::now())
+        self.view.log(line, ends, Timestamp::now())
     }
 
     /// Looks at the SAs; answers whether anything is as it was not before, or is about to be.
     async fn look(&mut self, client: &Client) -> Result<bool, wicketgate_vici::Error> {
         let parts = client.stream_request("list-sas", "list-sa", Message::new()).await?;
-        let before = self.sight.connection().clone();
-        self.sight.look(&parts, Timestamp::now());
+        let before = self.view.connection().clone();
+        self.view.look(&parts, Timestamp::now());
         self.publish();
         let is_wanted = self.wanted.as_ref().is_some_and(|w| w.initiate);
-        self.calls.look(is_wanted, self.sight.line(), Instant::now());
-        let now = self.sight.connection();
+        self.initiation.look(is_wanted, self.view.line(), Instant::now());
+        let now = self.view.connection();
         Ok(*now != before || now.state == ConnectionState::Connecting)
     }
 
     fn publish(&self) {
-        self.report.set_connection(self.sight.connection().clone());
+        self.report.set_connection(self.view.connection().clone());
     }
 }
 

@@ -147,7 +147,7 @@ fn identities(text: &str) -> Option<(String, String)> {
 fn identity(asked: &str, own: &str, ends: &Ends) -> Option<(ConnectionFault, String)> {
     if own != ends.peer_id {
         let message = format!(
-            "the peer calls itself {}, but the tunnel's peerId is {}: change either the device's local identity or \
+            "the peer initiation itself {}, but the tunnel's peerId is {}: change either the device's local identity or \
              peerId",
             quoted(own),
             ends.peer_id

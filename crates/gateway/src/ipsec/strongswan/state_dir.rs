@@ -37,7 +37,7 @@ pub(super) struct StateDir {
 /// What a tunnel's directory says of it. No secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Record {
+pub(super) struct TunnelRecord {
     pub(super) id: TunnelId,
     pub(super) slot: u16,
     pub(super) peer_address: Ipv4Addr,
@@ -46,7 +46,7 @@ pub(super) struct Record {
     pub(super) guarded: Option<PeerCidr>,
 }
 
-impl Record {
+impl TunnelRecord {
     pub(super) fn of(desired: &TunnelDesired) -> Self {
         let guarded = Some(desired.peer_cidr);
         Self { id: desired.id, slot: desired.slot, peer_address: desired.peer_address.get(), guarded }
@@ -125,17 +125,17 @@ impl StateDir {
         Ok(slots)
     }
 
-    pub(super) fn records(&self) -> io::Result<Vec<Record>> {
+    pub(super) fn records(&self) -> io::Result<Vec<TunnelRecord>> {
         let slots = self.slots()?.into_iter();
         Ok(slots.filter_map(|slot| self.record(slot).filter(|r| r.slot == slot)).collect())
     }
 
-    pub(super) fn record(&self, slot: u16) -> Option<Record> {
+    pub(super) fn record(&self, slot: u16) -> Option<TunnelRecord> {
         serde_json::from_slice(&std::fs::read(self.of_slot(slot).join(RECORD)).ok()?).ok()
     }
 
     /// Writes a slot's record, and makes its directory first.
-    pub(super) fn write(&self, record: &Record) -> Result<(), String> {
+    pub(super) fn write(&self, record: &TunnelRecord) -> Result<(), String> {
         let dir = self.of_slot(record.slot);
         let write = || {
             DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;

@@ -15,12 +15,12 @@ const KEPT: Duration = Duration::from_secs(8 * 60 * 60);
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct PathToPeer {
+pub(super) struct PathMtu {
     /// What was learned, and when it was last heard of.
     learned: Option<(u32, Instant)>,
 }
 
-impl PathToPeer {
+impl PathMtu {
     /// The largest packet that comes to the peer whole, as far as it is known.
     pub(super) fn bears(&self) -> u32 {
         self.learned.map_or(MTU, |(mtu, _)| mtu)
@@ -44,7 +44,7 @@ mod tests {
 
     #[test]
     fn what_was_learned_outlives_the_kernels_memory() {
-        let mut path = PathToPeer::default();
+        let mut path = PathMtu::default();
         let start = Instant::now();
         let mut look = |mtu, is_up, after| (path.look(mtu, is_up, start + after), path.bears());
         let minutes = |n: u64| Duration::from_secs(n * 60);

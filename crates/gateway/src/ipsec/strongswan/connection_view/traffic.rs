@@ -13,13 +13,13 @@ const REMEMBERED: usize = 64;
 
 /// See the module. Bytes in and out.
 #[derive(Debug, Default)]
-pub(super) struct Carried {
+pub(super) struct ChildTraffic {
     /// What each CHILD SA had carried when it was last seen, by its unique id.
     children: BTreeMap<u64, (u64, u64)>,
     total: (u64, u64),
 }
 
-impl Carried {
+impl ChildTraffic {
     /// Adds what the CHILD SAs carried since they were last seen, and returns their ids.
     pub(super) fn count(&mut self, ike: &Message) -> Vec<u64> {
         let mut ids = Vec::new();
@@ -64,7 +64,7 @@ mod tests {
             let (bytes, none) = (bytes.to_string(), "0");
             Message::new().set("uniqueid", id.to_string()).set("bytes-in", bytes).set("bytes-out", none)
         };
-        let mut carried = Carried::default();
+        let mut carried = ChildTraffic::default();
         for id in 2..1000 {
             let both = Message::new().section("old", child(1, 100)).section("new", child(id, 1));
             let seen = carried.count(&Message::new().section("child-sas", both));

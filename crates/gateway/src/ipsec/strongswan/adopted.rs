@@ -13,22 +13,22 @@ use std::{
 use wicketgate_model::TunnelId;
 
 use crate::{
-    ipsec::{Place, Report, Tunnel},
+    ipsec::{Place, Tunnel, TunnelReporter},
     netns::Namespace,
 };
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Found(Mutex<BTreeMap<TunnelId, Standing>>);
+pub(super) struct AdoptedTunnels(Mutex<BTreeMap<TunnelId, AdoptedTunnel>>);
 
 #[derive(Debug)]
-struct Standing {
+struct AdoptedTunnel {
     namespace: Namespace,
-    report: Arc<Report>,
+    report: Arc<TunnelReporter>,
     tunnel: Arc<Tunnel>,
 }
 
-impl Found {
+impl AdoptedTunnels {
     /// The tunnel that stands in `namespace`, if its address is there.
     pub(super) fn stand(
         &self,
@@ -36,10 +36,10 @@ impl Found {
         namespace: Namespace,
         load_balancer: Ipv4Addr,
     ) -> Option<Arc<Tunnel>> {
-        let report = Arc::new(Report::new(jiff::Timestamp::now()));
+        let report = Arc::new(TunnelReporter::new(jiff::Timestamp::now()));
         let tunnel = report.tunnel(Place::Namespace(namespace.clone()), load_balancer);
         tunnel.bind(0).ok()?;
-        self.lock().insert(id, Standing { namespace, report, tunnel: Arc::clone(&tunnel) });
+        self.lock().insert(id, AdoptedTunnel { namespace, report, tunnel: Arc::clone(&tunnel) });
         Some(tunnel)
     }
 
@@ -49,7 +49,7 @@ impl Found {
         id: TunnelId,
         namespace: &Namespace,
         load_balancer: Ipv4Addr,
-    ) -> Option<(Arc<Report>, Arc<Tunnel>)> {
+    ) -> Option<(Arc<TunnelReporter>, Arc<Tunnel>)> {
         let found = self.lock().remove(&id)?;
         let is_same = found.namespace.is_same(namespace) && found.tunnel.load_balancer() == load_balancer;
         is_same.then_some((found.report, found.tunnel))
@@ -60,7 +60,7 @@ impl Found {
         self.lock().remove(&id);
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<TunnelId, Standing>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<TunnelId, AdoptedTunnel>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

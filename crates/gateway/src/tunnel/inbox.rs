@@ -9,29 +9,29 @@ use std::{
 use tokio::sync::Notify;
 use wicketgate_model::{ShareDesired, ShareId, TunnelDesired};
 
-use crate::listener::Served;
+use crate::listener::ShareState;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(crate) struct Wish {
-    inner: Mutex<WishInner>,
+pub(crate) struct TunnelInbox {
+    inner: Mutex<InboxInner>,
     woken: Notify,
 }
 
 #[derive(Debug, Default)]
-struct WishInner {
+struct InboxInner {
     tunnel: Option<Arc<TunnelDesired>>,
     /// Changes that the task has not taken yet.
     shares: BTreeMap<ShareId, Change>,
 }
 
-/// A share, and what its connections are served with.
-pub(super) type ShareWish = (Arc<ShareDesired>, Arc<Served>);
+/// A share, and what its connections are state with.
+pub(super) type ShareEntry = (Arc<ShareDesired>, Arc<ShareState>);
 
 /// What a share is to be from now on; `None`: the tunnel is not to serve it.
-pub(super) type Change = Option<ShareWish>;
+pub(super) type Change = Option<ShareEntry>;
 
-impl Wish {
+impl TunnelInbox {
     /// `None`: nothing of the tunnel is to be left.
     pub(crate) fn set_tunnel(&self, tunnel: Option<Arc<TunnelDesired>>) {
         self.lock().tunnel = tunnel;
@@ -55,7 +55,7 @@ impl Wish {
         self.woken.notified().await;
     }
 
-    fn lock(&self) -> MutexGuard<'_, WishInner> {
+    fn lock(&self) -> MutexGuard<'_, InboxInner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,6 +1,6 @@
 //! What this gateway sees, in one place: the parts that serve write on it, the report reads it.
 //!
-//! Invariant: an entry is on the board from the moment its wish was heard until nothing of it is left. So a
+//! Invariant: an entry is on the observations from the moment its wish was heard until nothing of it is left. So a
 //! server that knows which delta was heard may take an absent entry for a gone one.
 
 use std::{
@@ -19,7 +19,7 @@ use crate::agents::{AgentStanding, Agents};
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(crate) struct Board {
+pub(crate) struct Observations {
     inner: Mutex<Inner>,
     changed: Notify,
 }
@@ -29,16 +29,16 @@ struct Inner {
     /// The newest delta whose entries are all here.
     heard: u64,
     reset: bool,
-    agents_are_due: bool,
+    agents_expected: bool,
     tunnels: BTreeMap<TunnelId, TunnelObserved>,
-    shares: BTreeMap<ShareId, ListenerSeen>,
+    shares: BTreeMap<ShareId, ListenerState>,
     touched_tunnels: BTreeSet<TunnelId>,
     touched_shares: BTreeSet<ShareId>,
 }
 
 /// A share's listener. Whether the share works also depends on the agents.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ListenerSeen {
+pub(crate) struct ListenerState {
     /// The tunnel that serves it, or is about to.
     pub(crate) tunnel: TunnelId,
     /// The newest generation that is served.
@@ -46,8 +46,8 @@ pub(crate) struct ListenerSeen {
     pub(crate) problem: Option<Problem>,
 }
 
-impl Board {
-    /// Waits until something was written since the last [`Board::report`].
+impl Observations {
+    /// Waits until something was written since the last [`Observations::report`].
     pub(crate) async fn changed(&self) {
         self.changed.notified().await;
     }
@@ -98,12 +98,12 @@ impl Board {
         inner.touched_shares.insert(id);
         if inner.shares.get(&id).is_none_or(|seen| seen.tunnel != tunnel) {
             let problem = Problem::new(Reason::Pending, "the gateway is setting the share up");
-            inner.shares.insert(id, ListenerSeen { tunnel, bound: None, problem: Some(problem) });
+            inner.shares.insert(id, ListenerState { tunnel, bound: None, problem: Some(problem) });
         }
     }
 
     /// Writes a share's entry, unless the share has moved on to another tunnel.
-    pub(crate) fn set_share(&self, id: ShareId, seen: ListenerSeen) {
+    pub(crate) fn set_share(&self, id: ShareId, seen: ListenerState) {
         let mut inner = self.lock();
         match inner.shares.get_mut(&id) {
             Some(old) if old.tunnel == seen.tunnel && *old != seen => *old = seen,
@@ -115,9 +115,9 @@ impl Board {
     }
 
     /// Agents have had the time to come back after a start: from now on, one that is not here is offline.
-    pub(crate) fn agents_are_due(&self) {
+    pub(crate) fn agents_expected(&self) {
         let mut inner = self.lock();
-        inner.agents_are_due = true;
+        inner.agents_expected = true;
         let all: Vec<_> = inner.shares.keys().copied().collect();
         inner.touched_shares.extend(all);
         drop(inner);
@@ -166,7 +166,7 @@ impl Board {
             match inner.shares.get(&id) {
                 Some(seen) => {
                     let mut agents = agents.standing(id);
-                    if !inner.agents_are_due {
+                    if !inner.agents_expected {
                         agents.problem = agents.problem.map(await_agents);
                     }
                     delta.shares.push((id, share_observed(seen, agents)));
@@ -195,7 +195,7 @@ fn await_agents(problem: Problem) -> Problem {
 
 /// A share works when its listener is bound and an agent has acknowledged it; the older of the two generations is
 /// the one that works as a whole. What the client meets first is named first.
-fn share_observed(listener: &ListenerSeen, agents: AgentStanding) -> ShareObserved {
+fn share_observed(listener: &ListenerState, agents: AgentStanding) -> ShareObserved {
     ShareObserved {
         ready: listener.bound.zip(agents.ready).map(|(l, a)| l.min(a)),
         problem: listener.problem.clone().or(agents.problem),

@@ -10,15 +10,15 @@ use tokio::time::Instant;
 use tracing::debug;
 use wicketgate_model::{ConnectionState, TunnelDesired};
 
-use super::{charon::Home, daemon::Daemon, path::PathToPeer};
+use super::{charon::CharonHome, daemon::Daemon, path_mtu::PathMtu};
 use crate::{
-    ipsec::{Report, Tunnel},
+    ipsec::{Tunnel, TunnelReporter},
     netns::{
         Namespace, NetnsError,
         guard::{self, EspPath},
         link::{self, LinkAddresses},
+        namespace_monitor::NamespaceMonitor,
         nft,
-        outpost::Outpost,
         ruleset::RulesetGeneration,
     },
 };
@@ -28,27 +28,27 @@ const COMPARE_EVERY: Duration = Duration::from_secs(10 * 60);
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Served {
+pub(super) struct RunningTunnel {
     pub(super) slot: u16,
     pub(super) tunnel: Arc<Tunnel>,
     pub(super) namespace: Namespace,
-    pub(super) report: Arc<Report>,
+    pub(super) report: Arc<TunnelReporter>,
     pub(super) daemon: Daemon,
-    outpost: Outpost,
+    monitor: NamespaceMonitor,
     /// The rules of the guard, and the generation that they made: while that is the newest, they are as they were.
     guard: Option<(String, RulesetGeneration)>,
     /// The load balancer that is on the link, and when it was seen there.
     linked: Option<(Ipv4Addr, Instant)>,
-    path: PathToPeer,
+    path: PathMtu,
 }
 
-impl Served {
-    /// A tunnel of which nothing but the namespace, where the outpost is, may be there yet. Its charon is started, or adopted.
+impl RunningTunnel {
+    /// A tunnel of which nothing but the namespace, where the monitor is, may be there yet. Its charon is started, or adopted.
     pub(super) fn start(
         slot: u16,
-        home: Home,
-        outpost: Outpost,
-        report: Arc<Report>,
+        home: CharonHome,
+        monitor: NamespaceMonitor,
+        report: Arc<TunnelReporter>,
         tunnel: Arc<Tunnel>,
     ) -> Self {
         Self {
@@ -57,10 +57,10 @@ impl Served {
             namespace: home.namespace.clone(),
             daemon: Daemon::start(home, Arc::clone(&report)),
             report,
-            outpost,
+            monitor,
             guard: None,
             linked: None,
-            path: PathToPeer::default(),
+            path: PathMtu::default(),
         }
     }
 
@@ -72,12 +72,12 @@ impl Served {
     ) -> Result<(), NetnsError> {
         let (peer, site) = (desired.peer_address.get(), desired.peer_cidr.get());
         let rules = guard::rules(esp, peer, site, desired.load_balancer_ip, self.path.bears());
-        let before = self.outpost.rules()?;
+        let before = self.monitor.rules()?;
         if self.guard.as_ref().is_some_and(|(has, made)| *has == rules && *made == before) {
             return Ok(());
         }
         nft::apply(Some(&self.namespace), rules.clone()).await?;
-        let made = self.outpost.rules()?;
+        let made = self.monitor.rules()?;
         self.guard = made.follows(before).then_some((rules, made));
         Ok(())
     }
@@ -91,11 +91,11 @@ impl Served {
     ) -> Result<(), NetnsError> {
         let now = Instant::now();
         // Asked before it is looked at: whatever changes from here on is news the next time.
-        let has_news = self.outpost.has_news();
+        let has_changed = self.monitor.has_changed();
         let is_known = self
             .linked
             .is_some_and(|(has, at)| has == load_balancer && now.duration_since(at) < COMPARE_EVERY);
-        if is_known && !has_news && link::is_own(addresses.outside) {
+        if is_known && !has_changed && link::is_own(addresses.outside) {
             return Ok(());
         }
         self.linked = None;
@@ -107,7 +107,7 @@ impl Served {
 
     /// Asks the kernel what the path to `peer` bears; answers `Some` where that is something else than before.
     pub(super) fn look_at_path(&mut self, peer: Ipv4Addr) -> Result<Option<u32>, NetnsError> {
-        let learned = self.outpost.path_mtu(peer)?;
+        let learned = self.monitor.path_mtu(peer)?;
         let is_up = self.tunnel.connection().borrow().state == ConnectionState::Up;
         Ok(self.path.look(learned, is_up, Instant::now()).then(|| self.path.bears()))
     }

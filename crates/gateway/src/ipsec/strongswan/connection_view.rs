@@ -1,7 +1,7 @@
 //! What a charon's SAs and log lines say of the tunnel's connection. Pure: messages go in, a [`Connection`] comes out.
 
-mod carried;
 mod sa;
+mod traffic;
 
 use jiff::{SignedDuration, Timestamp};
 use wicketgate_model::{
@@ -10,22 +10,22 @@ use wicketgate_model::{
 use wicketgate_vici::Message;
 
 use super::{conf::Ends, fault::Faults};
-use carried::Carried;
 use sa::{ESP_PARTS, IKE_PARTS, id, is_established, is_installed, peer, proposal, steady, times};
+use traffic::ChildTraffic;
 
 /// For how long a peer that does not answer is no news: it said what it does not like.
 const SAID: SignedDuration = SignedDuration::from_mins(10);
 
 /// What was seen of the SAs so far.
 #[derive(Debug)]
-pub(super) struct Sight {
+pub(super) struct ConnectionView {
     connection: Connection,
-    carried: Carried,
+    traffic: ChildTraffic,
     /// The newest CHILD SA that was installed at the last look.
     newest: Option<u64>,
     /// The SAs whose times are shown, by their unique ids.
     timed: (Option<u64>, Option<u64>),
-    line: Line,
+    line: Negotiation,
     faults: Faults,
     /// An IKE SA was given up since the last look: no fault of the connection's where there is another.
     silence: Option<(ConnectionFault, String)>,
@@ -35,24 +35,24 @@ pub(super) struct Sight {
 
 /// Whether there is a reason to call the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Line {
+pub(super) enum Negotiation {
     /// A CHILD SA is installed.
     Up,
     /// An IKE SA is being made, by this side at least.
-    Calling,
+    Initiating,
     /// One is being made by the peer, or by whoever forges its address.
-    Called,
-    Free,
+    Responding,
+    Idle,
 }
 
-impl Sight {
+impl ConnectionView {
     pub(super) fn new(now: Timestamp) -> Self {
         Self {
             connection: Connection::down(now),
-            carried: Carried::default(),
+            traffic: ChildTraffic::default(),
             newest: None,
             timed: (None, None),
-            line: Line::Free,
+            line: Negotiation::Idle,
             faults: Faults::default(),
             silence: None,
             said_at: None,
@@ -63,14 +63,14 @@ impl Sight {
         &self.connection
     }
 
-    pub(super) fn line(&self) -> Line {
+    pub(super) fn line(&self) -> Negotiation {
         self.line
     }
 
     /// The daemon is gone, and all SAs with it; the next one counts unique ids from 1 again.
     pub(super) fn lost(&mut self, now: Timestamp) {
-        self.carried.lost();
-        self.line = Line::Free;
+        self.traffic.lost();
+        self.line = Negotiation::Idle;
         (self.newest, self.faults, self.silence) = (None, Faults::default(), None);
         self.show(None, now);
     }
@@ -92,9 +92,9 @@ impl Sight {
     /// An event with an IKE SA in it: a CHILD SA that ends is counted here for the last time.
     pub(super) fn event(&mut self, message: &Message) {
         for (_, ike) in message.sections() {
-            self.carried.count(ike);
+            self.traffic.count(ike);
         }
-        self.carried.show(&mut self.connection);
+        self.traffic.show(&mut self.connection);
     }
 
     /// All that `list-sas` told.
@@ -104,7 +104,7 @@ impl Sight {
         let (mut is_calling, mut is_called) = (false, false);
         for (_, ike) in parts.iter().flat_map(Message::sections) {
             // One that is being deleted carries no more, and its children are still to be told apart.
-            seen.extend(self.carried.count(ike));
+            seen.extend(self.traffic.count(ike));
             if ike.text("state") == Some("DELETING") {
                 continue;
             }
@@ -120,8 +120,8 @@ impl Sight {
                 shown = Some((ike, child));
             }
         }
-        self.carried.forget(&seen);
-        self.carried.show(&mut self.connection);
+        self.traffic.forget(&seen);
+        self.traffic.show(&mut self.connection);
         let newest = shown.and_then(|(_, child)| id(child?));
         // A rekey that fails leaves what was there before: only a new CHILD SA says that all is well.
         if newest > self.newest {
@@ -131,14 +131,14 @@ impl Sight {
             self.newest = newest;
         }
         self.line = match shown {
-            Some((_, Some(_))) => Line::Up,
-            _ if is_calling => Line::Calling,
-            _ if is_called => Line::Called,
-            _ => Line::Free,
+            Some((_, Some(_))) => Negotiation::Up,
+            _ if is_calling => Negotiation::Initiating,
+            _ if is_called => Negotiation::Responding,
+            _ => Negotiation::Idle,
         };
-        // Of two ends that call at once, the calls of one may end in silence; and a peer that refuses is one that answers.
+        // Of two ends that call at once, the initiation of one may end in silence; and a peer that refuses is one that answers.
         if let Some((reason, message)) = self.silence.take()
-            && self.line != Line::Up
+            && self.line != Negotiation::Up
             && !self.has_said(now)
         {
             self.fail(reason, message, now);
@@ -237,27 +237,27 @@ mod tests {
 
     #[test]
     fn bytes_add_up_over_a_rekey() {
-        let mut sight = Sight::new(at(0));
-        sight.look(&sa(vec![child(1, "INSTALLED", 100, 10)]), at(1));
-        sight.look(&sa(vec![child(1, "REKEYED", 150, 15), child(2, "INSTALLED", 0, 0)]), at(2));
-        sight.look(&sa(vec![child(1, "REKEYED", 160, 15), child(2, "INSTALLED", 40, 4)]), at(3));
-        sight.look(&sa(vec![child(2, "INSTALLED", 50, 5)]), at(4));
-        let seen = sight.connection();
+        let mut view = ConnectionView::new(at(0));
+        view.look(&sa(vec![child(1, "INSTALLED", 100, 10)]), at(1));
+        view.look(&sa(vec![child(1, "REKEYED", 150, 15), child(2, "INSTALLED", 0, 0)]), at(2));
+        view.look(&sa(vec![child(1, "REKEYED", 160, 15), child(2, "INSTALLED", 40, 4)]), at(3));
+        view.look(&sa(vec![child(2, "INSTALLED", 50, 5)]), at(4));
+        let seen = view.connection();
         assert_eq!((seen.bytes_in, seen.bytes_out), (210, 20));
         assert_eq!((seen.state, seen.since), (ConnectionState::Up, at(1)));
-        sight.lost(at(5));
-        sight.look(&sa(vec![child(1, "INSTALLED", 7, 0)]), at(6));
-        assert_eq!((sight.connection().bytes_in, sight.connection().since), (217, at(6)));
+        view.lost(at(5));
+        view.look(&sa(vec![child(1, "INSTALLED", 7, 0)]), at(6));
+        assert_eq!((view.connection().bytes_in, view.connection().since), (217, at(6)));
     }
 
     #[test]
     fn what_ended_is_counted_from_its_last_event() {
-        let mut sight = Sight::new(at(0));
-        sight.look(&sa(vec![child(1, "INSTALLED", 100, 10)]), at(1));
-        sight.event(&sa(vec![child(1, "DELETED", 130, 13)])[0]);
-        sight.look(&[], at(2));
-        assert_eq!((sight.connection().bytes_in, sight.connection().state), (130, ConnectionState::Down));
-        assert_eq!(sight.connection().algorithms, None);
+        let mut view = ConnectionView::new(at(0));
+        view.look(&sa(vec![child(1, "INSTALLED", 100, 10)]), at(1));
+        view.event(&sa(vec![child(1, "DELETED", 130, 13)])[0]);
+        view.look(&[], at(2));
+        assert_eq!((view.connection().bytes_in, view.connection().state), (130, ConnectionState::Down));
+        assert_eq!(view.connection().algorithms, None);
     }
 
     #[test]
@@ -268,22 +268,22 @@ mod tests {
             vec![Message::new().section("tunnel", ike)]
         };
         for looks in [vec![deleting(120, 12)], vec![deleting(120, 12), vec![]], vec![vec![]]] {
-            let mut sight = Sight::new(at(0));
-            sight.look(&sa(vec![child(1, "INSTALLED", 100, 10)]), at(1));
+            let mut view = ConnectionView::new(at(0));
+            view.look(&sa(vec![child(1, "INSTALLED", 100, 10)]), at(1));
             for look in &looks {
-                sight.look(look, at(2));
-                assert_eq!(sight.connection().state, ConnectionState::Down);
+                view.look(look, at(2));
+                assert_eq!(view.connection().state, ConnectionState::Down);
             }
-            sight.event(&sa(vec![child(1, "DELETED", 130, 13)])[0]);
-            assert_eq!((sight.connection().bytes_in, sight.connection().bytes_out), (130, 13), "{looks:?}");
+            view.event(&sa(vec![child(1, "DELETED", 130, 13)])[0]);
+            assert_eq!((view.connection().bytes_in, view.connection().bytes_out), (130, 13), "{looks:?}");
         }
     }
 
     #[test]
     fn algorithms_are_in_strongswans_notation() {
-        let mut sight = Sight::new(at(0));
-        sight.look(&sa(vec![child(1, "INSTALLED", 0, 0)]), at(1));
-        let algorithms = sight.connection().algorithms.clone().unwrap();
+        let mut view = ConnectionView::new(at(0));
+        view.look(&sa(vec![child(1, "INSTALLED", 0, 0)]), at(1));
+        let algorithms = view.connection().algorithms.clone().unwrap();
         assert_eq!(algorithms.ike, "AES_GCM_16-256/PRF_HMAC_SHA2_384/ECP_384");
         assert_eq!(algorithms.esp, "AES_GCM_16-256/ECP_384");
     }
@@ -308,9 +308,9 @@ mod tests {
                 .section("child-sas", Message::new().section("site-1", child));
             vec![Message::new().section("tunnel", ike)]
         };
-        let mut sight = Sight::new(at(0));
-        sight.look(&ike("1", 10, "1", 10), at(100));
-        let first = sight.connection().clone();
+        let mut view = ConnectionView::new(at(0));
+        view.look(&ike("1", 10, "1", 10), at(100));
+        let first = view.connection().clone();
         let peer = first.peer.as_ref().unwrap();
         assert_eq!(
             (peer.address.to_string().as_str(), peer.port, peer.id.as_deref()),
@@ -320,15 +320,15 @@ mod tests {
         assert_eq!(first.ike_sa, Some(SaTimes { established_at: at(90), rekey_at: Some(at(28_890)) }));
         assert_eq!(first.child_sa, Some(SaTimes { established_at: at(90), rekey_at: Some(at(3690)) }));
         // Half a second of difference shows as a whole one.
-        sight.look(&ike("1", 61, "1", 60), at(150));
-        assert_eq!(*sight.connection(), first);
+        view.look(&ike("1", 61, "1", 60), at(150));
+        assert_eq!(*view.connection(), first);
         // A rekey is seen, however soon it comes.
-        sight.look(&ike("1", 62, "2", 0), at(152));
-        assert_eq!(sight.connection().child_sa.unwrap().established_at, at(152));
-        assert_eq!(sight.connection().ike_sa, first.ike_sa);
-        sight.look(&ike("2", 0, "2", 1), at(153));
-        assert_eq!(sight.connection().ike_sa.unwrap().established_at, at(153));
-        assert_eq!(sight.connection().since, first.since);
+        view.look(&ike("1", 62, "2", 0), at(152));
+        assert_eq!(view.connection().child_sa.unwrap().established_at, at(152));
+        assert_eq!(view.connection().ike_sa, first.ike_sa);
+        view.look(&ike("2", 0, "2", 1), at(153));
+        assert_eq!(view.connection().ike_sa.unwrap().established_at, at(153));
+        assert_eq!(view.connection().since, first.since);
         // A NAT gives the peer another port.
         let mut moved = ike("2", 1, "2", 2);
         moved[0] = Message::new().section(
@@ -340,12 +340,12 @@ mod tests {
                 .set("remote-port", "60001")
                 .set("remote-id", "%any"),
         );
-        sight.look(&moved, at(154));
-        let seen = sight.connection();
+        view.look(&moved, at(154));
+        let seen = view.connection();
         assert_eq!(seen.peer.as_ref().map(|p| (p.port, p.id.clone())), Some((60001, None)));
         assert_eq!((seen.nat, seen.ike_sa, seen.child_sa), (None, None, None));
-        sight.look(&[], at(155));
-        assert_eq!(sight.connection().peer, None);
+        view.look(&[], at(155));
+        assert_eq!(view.connection().peer, None);
     }
 
     #[test]
@@ -354,15 +354,15 @@ mod tests {
             let ike = Message::new().set("state", "CONNECTING");
             Message::new().section("tunnel", initiator.into_iter().fold(ike, |m, i| m.set("initiator", i)))
         };
-        let mut sight = Sight::new(at(0));
+        let mut view = ConnectionView::new(at(0));
         for (ikes, line) in [
-            (vec![], Line::Free),
-            (vec![connecting(None)], Line::Called),
-            (vec![connecting(Some("yes")), connecting(None)], Line::Calling),
-            ([sa(vec![child(1, "INSTALLED", 0, 0)]), vec![connecting(None)]].concat(), Line::Up),
+            (vec![], Negotiation::Idle),
+            (vec![connecting(None)], Negotiation::Responding),
+            (vec![connecting(Some("yes")), connecting(None)], Negotiation::Initiating),
+            ([sa(vec![child(1, "INSTALLED", 0, 0)]), vec![connecting(None)]].concat(), Negotiation::Up),
         ] {
-            sight.look(&ikes, at(1));
-            assert_eq!(sight.line(), line);
+            view.look(&ikes, at(1));
+            assert_eq!(view.line(), line);
         }
     }
 
@@ -370,69 +370,69 @@ mod tests {
     fn silence_is_a_fault_where_nothing_else_is_up_or_was_said() {
         const SILENCE: &str = "giving up after 4 retransmits";
         const REFUSED: &str = "generating IKE_AUTH response 1 [ N(AUTH_FAILED) ]";
-        let fault = |s: &Sight| s.connection().last_error.as_ref().map(|e| (e.reason, e.since));
-        let mut sight = Sight::new(at(0));
+        let fault = |s: &ConnectionView| s.connection().last_error.as_ref().map(|e| (e.reason, e.since));
+        let mut view = ConnectionView::new(at(0));
         // A second IKE SA, or an old one, is given up after the new one is there.
-        sight.look(&sa(vec![child(1, "INSTALLED", 0, 0)]), at(1));
-        assert!(sight.log(SILENCE, None, at(2)));
-        sight.look(&sa(vec![child(1, "INSTALLED", 0, 0)]), at(2));
-        assert_eq!(fault(&sight), None);
+        view.look(&sa(vec![child(1, "INSTALLED", 0, 0)]), at(1));
+        assert!(view.log(SILENCE, None, at(2)));
+        view.look(&sa(vec![child(1, "INSTALLED", 0, 0)]), at(2));
+        assert_eq!(fault(&view), None);
         // It was the last one.
-        sight.log(SILENCE, None, at(3));
-        sight.look(&[], at(3));
-        assert_eq!(fault(&sight), Some((ConnectionFault::PeerDoesNotAnswer, at(3))));
-        // The peer calls and is refused, the gateway calls and is not answered: one thing is wrong, and it was said.
+        view.log(SILENCE, None, at(3));
+        view.look(&[], at(3));
+        assert_eq!(fault(&view), Some((ConnectionFault::PeerDoesNotAnswer, at(3))));
+        // The peer initiation and is refused, the gateway initiation and is not answered: one thing is wrong, and it was said.
         for second in [4, 5, 6] {
-            sight.log(REFUSED, None, at(second));
-            sight.look(&[], at(second));
-            sight.log(SILENCE, None, at(second));
-            sight.look(&[], at(second));
-            assert_eq!(fault(&sight), Some((ConnectionFault::NegotiationFailed, at(4))));
+            view.log(REFUSED, None, at(second));
+            view.look(&[], at(second));
+            view.log(SILENCE, None, at(second));
+            view.look(&[], at(second));
+            assert_eq!(fault(&view), Some((ConnectionFault::NegotiationFailed, at(4))));
         }
         let later = at(6).checked_add(SAID).unwrap();
-        sight.log(SILENCE, None, later);
-        sight.look(&[], later);
-        assert_eq!(fault(&sight), Some((ConnectionFault::PeerDoesNotAnswer, later)));
+        view.log(SILENCE, None, later);
+        view.look(&[], later);
+        assert_eq!(fault(&view), Some((ConnectionFault::PeerDoesNotAnswer, later)));
         // Once it was up, nothing that was said before counts.
-        sight.log(REFUSED, None, later);
-        sight.look(&sa(vec![child(2, "INSTALLED", 0, 0)]), later);
-        sight.log(SILENCE, None, later);
-        sight.look(&[], later);
-        assert_eq!(fault(&sight), Some((ConnectionFault::PeerDoesNotAnswer, later)));
+        view.log(REFUSED, None, later);
+        view.look(&sa(vec![child(2, "INSTALLED", 0, 0)]), later);
+        view.log(SILENCE, None, later);
+        view.look(&[], later);
+        assert_eq!(fault(&view), Some((ConnectionFault::PeerDoesNotAnswer, later)));
     }
 
     #[test]
     fn a_failure_is_kept_until_a_new_child_is_there() {
         const REFUSED: &str = "generating CREATE_CHILD_SA response 2 [ N(NO_PROP) ]";
-        let mut sight = Sight::new(at(0));
-        let since = |s: &Sight| s.connection().last_error.as_ref().map(|e| e.since);
-        assert!(sight.log("generating IKE_AUTH response 1 [ N(AUTH_FAILED) ]", None, at(1)));
-        sight.look(&[], at(1));
-        sight.log("generating IKE_AUTH response 1 [ N(AUTH_FAILED) ]", None, at(2));
-        assert_eq!(since(&sight), Some(at(1)));
-        sight.log(REFUSED, None, at(3));
-        assert_eq!(since(&sight), Some(at(3)));
-        sight.look(&sa(vec![]), at(4));
-        assert_eq!((sight.connection().state, since(&sight)), (ConnectionState::Connecting, Some(at(3))));
-        sight.look(&sa(vec![child(1, "INSTALLED", 0, 0)]), at(5));
-        assert_eq!(since(&sight), None);
+        let mut view = ConnectionView::new(at(0));
+        let since = |s: &ConnectionView| s.connection().last_error.as_ref().map(|e| e.since);
+        assert!(view.log("generating IKE_AUTH response 1 [ N(AUTH_FAILED) ]", None, at(1)));
+        view.look(&[], at(1));
+        view.log("generating IKE_AUTH response 1 [ N(AUTH_FAILED) ]", None, at(2));
+        assert_eq!(since(&view), Some(at(1)));
+        view.log(REFUSED, None, at(3));
+        assert_eq!(since(&view), Some(at(3)));
+        view.look(&sa(vec![]), at(4));
+        assert_eq!((view.connection().state, since(&view)), (ConnectionState::Connecting, Some(at(3))));
+        view.look(&sa(vec![child(1, "INSTALLED", 0, 0)]), at(5));
+        assert_eq!(since(&view), None);
 
         // A rekey fails, and the one that works.
-        sight.log(REFUSED, None, at(6));
-        sight.look(&sa(vec![child(1, "INSTALLED", 0, 0)]), at(7));
-        assert_eq!((sight.connection().state, since(&sight)), (ConnectionState::Up, Some(at(6))));
-        sight.look(&sa(vec![child(1, "REKEYED", 0, 0), child(2, "INSTALLED", 0, 0)]), at(8));
-        assert_eq!(since(&sight), None);
+        view.log(REFUSED, None, at(6));
+        view.look(&sa(vec![child(1, "INSTALLED", 0, 0)]), at(7));
+        assert_eq!((view.connection().state, since(&view)), (ConnectionState::Up, Some(at(6))));
+        view.look(&sa(vec![child(1, "REKEYED", 0, 0), child(2, "INSTALLED", 0, 0)]), at(8));
+        assert_eq!(since(&view), None);
 
         // The tunnel is corrected.
-        sight.log(REFUSED, None, at(9));
-        sight.changed();
-        assert_eq!((sight.connection().state, since(&sight)), (ConnectionState::Up, None));
+        view.log(REFUSED, None, at(9));
+        view.changed();
+        assert_eq!((view.connection().state, since(&view)), (ConnectionState::Up, None));
 
         // The next charon counts from 1 again.
-        sight.lost(at(9));
-        sight.log(REFUSED, None, at(9));
-        sight.look(&sa(vec![child(1, "INSTALLED", 0, 0)]), at(10));
-        assert_eq!(since(&sight), None);
+        view.lost(at(9));
+        view.log(REFUSED, None, at(9));
+        view.look(&sa(vec![child(1, "INSTALLED", 0, 0)]), at(10));
+        assert_eq!(since(&view), None);
     }
 }

@@ -41,11 +41,11 @@ const BUFFER: usize = 1 << 13;
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Outpost {
+pub(crate) struct NamespaceMonitor {
     routing: OwnedFd,
     rules: Socket,
     /// News that came with an answer.
-    has_news: bool,
+    has_changed: bool,
 }
 
 /// Messages that are taken from the routing socket at a time. It holds a few hundred by the kernel's default; what comes
@@ -61,7 +61,7 @@ enum Came {
     Error(Errno),
 }
 
-impl Outpost {
+impl NamespaceMonitor {
     pub(crate) async fn set_up(namespace: &Namespace) -> Result<Self, NetnsError> {
         let open = || {
             let routing = socket_with(
@@ -73,19 +73,19 @@ impl Outpost {
             )?;
             let groups = LINKS | IPV4_ADDRESSES | IPV4_ROUTES | IPV4_SETTINGS;
             bind(&routing, &SocketAddrNetlink::new(0, groups))?;
-            Ok(Self { routing, rules: ruleset::socket()?, has_news: false })
+            Ok(Self { routing, rules: ruleset::socket()?, has_changed: false })
         };
         namespace.run_blocking("open netlink sockets", open).await
     }
 
     /// Whether links, addresses, routes or settings may be others than when this was last asked.
-    pub(crate) fn has_news(&mut self) -> bool {
-        let mut has_news = std::mem::take(&mut self.has_news);
+    pub(crate) fn has_changed(&mut self) -> bool {
+        let mut has_changed = std::mem::take(&mut self.has_changed);
         for _ in 0..AT_ONCE {
             match self.receive() {
-                Came::Nothing => return has_news,
+                Came::Nothing => return has_changed,
                 // An answer that nobody has taken is as good a reason to look.
-                Came::News | Came::Answer(_) => has_news = true,
+                Came::News | Came::Answer(_) => has_changed = true,
                 Came::Error(error) => {
                     warn!(%error, "the kernel does not say whether a tunnel's network was changed: it is compared");
                     return true;
@@ -129,7 +129,7 @@ impl Outpost {
         for _ in 0..AT_ONCE {
             let answer = match self.receive() {
                 Came::News => {
-                    self.has_news = true;
+                    self.has_changed = true;
                     continue;
                 }
                 Came::Nothing | Came::Error(_) => break,
@@ -142,7 +142,7 @@ impl Outpost {
                 _ => Err(io::Error::other("the kernel's answer is no route")),
             };
         }
-        self.has_news = true;
+        self.has_changed = true;
         Ok(None)
     }
 
@@ -182,27 +182,27 @@ mod tests {
         }
         let name = format!("wgoutpost-{}", std::process::id());
         let namespace = Namespace::ensure(&name).await.unwrap();
-        let mut outpost = Outpost::set_up(&namespace).await.unwrap();
+        let mut monitor = NamespaceMonitor::set_up(&namespace).await.unwrap();
         let change = async |arguments: &str| {
             let arguments: Vec<_> = ["-n", &name].into_iter().chain(arguments.split(' ')).collect();
             tool("ip", &arguments).await.unwrap();
         };
-        assert!(!outpost.has_news());
-        assert!(outpost.path_mtu(PEER).is_err(), "there is no route");
+        assert!(!monitor.has_changed());
+        assert!(monitor.path_mtu(PEER).is_err(), "there is no route");
         change("link add there type veth peer name here").await;
-        assert!(outpost.has_news() && !outpost.has_news());
+        assert!(monitor.has_changed() && !monitor.has_changed());
         for step in ["addr add 192.0.2.1/24 dev here", "link set here up", "link set there up"] {
             change(step).await;
-            assert!(outpost.has_news(), "{step}");
+            assert!(monitor.has_changed(), "{step}");
         }
-        assert_eq!(outpost.path_mtu(PEER).unwrap(), MTU);
+        assert_eq!(monitor.path_mtu(PEER).unwrap(), MTU);
         for (step, mtu) in
             [("route add 192.0.2.2/32 dev here mtu 1400", 1400), ("route del 192.0.2.2/32 dev here", MTU)]
         {
             change(step).await;
             // The news that came before the answer is not lost.
-            assert_eq!(outpost.path_mtu(PEER).unwrap(), mtu);
-            assert!(outpost.has_news() && !outpost.has_news(), "{step}");
+            assert_eq!(monitor.path_mtu(PEER).unwrap(), mtu);
+            assert!(monitor.has_changed() && !monitor.has_changed(), "{step}");
         }
         change("route add 192.0.2.2/32 dev here mtu 1400").await;
         // More than the socket holds, an answer included.
@@ -215,12 +215,12 @@ mod tests {
             change(&format!("-batch {}", file.display())).await;
             std::fs::remove_file(file).unwrap();
         }
-        assert_eq!(outpost.path_mtu(PEER).unwrap(), MTU);
-        assert!(outpost.has_news() && !outpost.has_news());
-        assert_eq!(outpost.path_mtu(PEER).unwrap(), 1400);
-        let before = outpost.rules().unwrap();
+        assert_eq!(monitor.path_mtu(PEER).unwrap(), MTU);
+        assert!(monitor.has_changed() && !monitor.has_changed());
+        assert_eq!(monitor.path_mtu(PEER).unwrap(), 1400);
+        let before = monitor.rules().unwrap();
         crate::netns::nft::apply(Some(&namespace), "table ip x {}\n".to_owned()).await.unwrap();
-        assert!(outpost.rules().unwrap().follows(before));
+        assert!(monitor.rules().unwrap().follows(before));
         Namespace::remove(&name).await.unwrap();
     }
 }

@@ -8,21 +8,21 @@ use std::sync::{
 
 /// How many places are taken. What there is at most is the business of whoever asks: a share's limit may change.
 #[derive(Debug, Default)]
-pub(crate) struct Room(AtomicUsize);
+pub(crate) struct ConnectionQuota(AtomicUsize);
 
 /// A place, free again when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Taken(Arc<Room>);
+pub(crate) struct ConnectionPermit(Arc<ConnectionQuota>);
 
-impl Room {
+impl ConnectionQuota {
     /// A place, if fewer than `most` are taken.
-    pub(crate) fn enter(self: &Arc<Self>, most: usize) -> Option<Taken> {
+    pub(crate) fn enter(self: &Arc<Self>, most: usize) -> Option<ConnectionPermit> {
         let room = self.0.fetch_update(Relaxed, Relaxed, |taken| (taken < most).then_some(taken + 1));
-        room.is_ok().then(|| Taken(Arc::clone(self)))
+        room.is_ok().then(|| ConnectionPermit(Arc::clone(self)))
     }
 }
 
-impl Drop for Taken {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.0.0.fetch_sub(1, Relaxed);
     }
@@ -34,7 +34,7 @@ mod tests {
 
     #[test]
     fn a_smaller_limit_takes_no_place_from_those_inside() {
-        let room = Arc::new(Room::default());
+        let room = Arc::new(ConnectionQuota::default());
         let mut inside: Vec<_> = std::iter::from_fn(|| room.enter(3)).collect();
         assert_eq!(inside.len(), 3);
         inside.pop();

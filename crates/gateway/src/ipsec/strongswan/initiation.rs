@@ -1,0 +1,155 @@
+//! When the gateway initiation a peer that it is to keep the tunnel up with. Pure: time is an argument.
+//!
+//! A call that fails is made again, after pauses that grow, and so is one whose connection does not last; the peer's own
+//! initiation are answered meanwhile. While an IKE SA is being made, by whomever, nobody is called: two ends that call each
+//! other at once end up with one SA each and stay with them, since neither initiation while it has one. But anybody can begin an
+//! IKE SA with a forged address and leave it: what the peer seems to begin holds a call off for a moment only.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::connection_view::Negotiation;
+
+/// Before the first call: the way to the peer is opened right after the daemon was configured.
+const FIRST: Duration = Duration::from_millis(200);
+/// After a call that failed, and at most. A call itself tries for 22 s while nobody answers. A connection that lasts for as
+/// long as the longest is one that works.
+const AGAIN: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(15);
+/// What the peer begins is done by then, over two round trips of a slow line and with a packet lost.
+const BEGUN: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Default)]
+pub(super) struct Initiation {
+    at: Option<Instant>,
+    /// What the next call waits for; `None` for the first one.
+    pause: Option<Duration>,
+    up_since: Option<Instant>,
+    /// Since when the peer has seemed to be at it.
+    called_since: Option<Instant>,
+}
+
+impl Initiation {
+    /// When to call; `None`: not before something else happens.
+    pub(super) fn at(&self) -> Option<Instant> {
+        self.at
+    }
+
+    /// The SAs were looked at.
+    pub(super) fn look(&mut self, is_wanted: bool, line: Negotiation, now: Instant) {
+        if !is_wanted {
+            *self = Self::default();
+            return;
+        }
+        if line == Negotiation::Up {
+            self.at = None;
+            self.up_since.get_or_insert(now);
+        } else if self.up_since.take().is_some_and(|since| now.duration_since(since) >= LONGEST) {
+            self.pause = None;
+        }
+        let called_since = (line == Negotiation::Responding).then(|| *self.called_since.get_or_insert(now));
+        self.called_since = called_since;
+        match line {
+            Negotiation::Up => {}
+            Negotiation::Initiating => self.at = None,
+            Negotiation::Responding
+                if called_since.is_some_and(|since| now.duration_since(since) < BEGUN) =>
+            {
+                self.at = None;
+            }
+            Negotiation::Responding | Negotiation::Idle => self.plan(now),
+        }
+    }
+
+    /// It is called now.
+    pub(super) fn called(&mut self) {
+        self.at = None;
+    }
+
+    fn plan(&mut self, now: Instant) {
+        if self.at.is_none() {
+            let pause = self.pause.unwrap_or(FIRST);
+            self.at = Some(now + pause);
+            self.pause = Some((pause * 2).clamp(AGAIN, LONGEST));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The pauses before initiation that go as `call` tells.
+    fn pauses(
+        initiation: &mut Initiation,
+        now: &mut Instant,
+        call: impl Fn(&mut Initiation, &mut Instant),
+    ) -> Vec<u128> {
+        let pause = |_| {
+            initiation.look(true, Negotiation::Idle, *now);
+            let at = initiation.at().unwrap();
+            // Looking again puts nothing off.
+            initiation.look(true, Negotiation::Idle, *now + Duration::from_millis(1));
+            assert_eq!(initiation.at(), Some(at));
+            let pause = at - *now;
+            *now = at;
+            initiation.called();
+            initiation.look(true, Negotiation::Initiating, *now);
+            assert_eq!(initiation.at(), None);
+            call(initiation, now);
+            pause.as_millis()
+        };
+        (0..7).map(pause).collect()
+    }
+
+    #[test]
+    fn pauses_grow_until_it_is_up_and_stays_so() {
+        let (mut initiation, mut now) = (Initiation::default(), Instant::now());
+        let grown = [200, 1000, 2000, 4000, 8000, 15_000, 15_000];
+        assert_eq!(pauses(&mut initiation, &mut now, |_, _| {}), grown);
+        initiation.look(true, Negotiation::Up, now);
+        now += LONGEST;
+        // It is dropped as soon as it is up, again and again.
+        let dropped = |initiation: &mut Initiation, now: &mut Instant| {
+            initiation.look(true, Negotiation::Up, *now);
+            *now += Duration::from_millis(300);
+        };
+        assert_eq!(pauses(&mut initiation, &mut now, dropped), grown);
+    }
+
+    #[test]
+    fn nobody_is_called_unless_it_is_wanted_or_while_the_peer_calls() {
+        let mut initiation = Initiation::default();
+        let now = Instant::now();
+        initiation.look(false, Negotiation::Idle, now);
+        assert_eq!(initiation.at(), None);
+        initiation.look(true, Negotiation::Idle, now);
+        initiation.look(true, Negotiation::Responding, now);
+        assert_eq!(initiation.at(), None);
+        initiation.look(true, Negotiation::Idle, now);
+        initiation.look(false, Negotiation::Idle, now);
+        assert_eq!(initiation.at(), None);
+    }
+
+    #[test]
+    fn what_the_peer_begins_and_does_not_end_holds_nothing_off() {
+        let mut initiation = Initiation::default();
+        let mut now = Instant::now();
+        let begun = now;
+        while now < begun + BEGUN {
+            initiation.look(true, Negotiation::Responding, now);
+            assert_eq!(initiation.at(), None);
+            now += Duration::from_secs(1);
+        }
+        initiation.look(true, Negotiation::Responding, now);
+        let at = initiation.at().unwrap();
+        initiation.called();
+        initiation.look(true, Negotiation::Initiating, at);
+        // The call has failed, and the other one is still there, or another one.
+        initiation.look(true, Negotiation::Responding, at);
+        assert_eq!(initiation.at(), None);
+        initiation.look(true, Negotiation::Responding, at + BEGUN);
+        assert_eq!(initiation.at(), Some(at + BEGUN + AGAIN));
+    }
+}
