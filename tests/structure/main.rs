@@ -1,0 +1,9 @@
+//! What docs/ARCHITECTURE.md says about the code, held by tests: crate edges, circles between files, names, and rules
+//! that no crate edge can hold. These tests read the sources and run nothing.
+
+mod circles;
+mod debt;
+mod edges;
+mod names;
+mod rules;
+mod source;
