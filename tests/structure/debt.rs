@@ -19,3 +19,13 @@ pub(crate) const NAMES: &[&str] = &["Gateway", "Metrics", "Open", "Refusal"];
 pub(crate) const PROPERTY_NAMES: &[&str] = &["crates/gateway/src/ipsec", "crates/store/src"];
 
 pub(crate) const LONG_FILES: &[&str] = &["crates/gateway/tests/ipsec.rs", "crates/store/tests/store/main.rs"];
+
+pub(crate) const UNUSED: &[&str] = &[
+    "wicketgate does not use wicketgate-system",
+    "wicketgate-gateway does not use wicketgate-system",
+    "wicketgate-link does not use serde",
+    "wicketgate-link does not use thiserror",
+    "wicketgate-transport does not use jiff",
+    "wicketgate-transport does not use tracing",
+    "wicketgate-transport does not use wicketgate-authority",
+];

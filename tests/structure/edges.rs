@@ -1,11 +1,14 @@
 //! Which crate may know which.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 
-use crate::source::root;
+use crate::debt::UNUSED;
+use crate::source::{files_below, root};
 
 /// Of each crate, the crates of the workspace that it may be built from. Tests may use more.
 const EDGES: &[(&str, &[&str])] = &[
@@ -69,13 +72,56 @@ fn the_model_depends_on_nothing_that_acts() {
     assert!(forbidden.is_empty(), "model is pure: {forbidden:?}");
 }
 
+/// No tool that has to be installed is needed for it: a crate's name is in the text of whatever uses it.
+#[test]
+fn every_dependency_is_used() {
+    let mut unused = Vec::new();
+    for package in metadata()["packages"].as_array().unwrap() {
+        let targets = package["targets"].as_array().unwrap().iter();
+        let mut dirs: Vec<_> =
+            targets.map(|target| Path::new(text(target, "src_path")).parent().unwrap()).collect();
+        dirs.dedup();
+        let sources: String = dirs.iter().flat_map(|dir| files_below(dir)).map(|file| read(&file)).collect();
+        let words: BTreeSet<_> = sources.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+        for used in package["dependencies"].as_array().unwrap() {
+            let name = used["rename"].as_str().unwrap_or(text(used, "name"));
+            let name = if name == "rustls-webpki" { "webpki" } else { name };
+            if !words.contains(&*name.replace('-', "_")) {
+                unused.push(format!("{} does not use {name}", text(package, "name")));
+            }
+        }
+    }
+    unused.retain(|line| !UNUSED.contains(&line.as_str()));
+    assert!(unused.is_empty(), "{}", unused.join("\n"));
+}
+
 /// The folder of a crate of this workspace.
 fn folder(package: &str) -> Option<&str> {
     if package == "wicketgate" { Some(package) } else { package.strip_prefix("wicketgate-") }
 }
 
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap()
+}
+
+fn read(file: &Path) -> String {
+    fs::read_to_string(file).unwrap()
+}
+
 /// Of each crate, by the name of its folder: what it is built from, without what only its tests need.
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
+    let metadata = metadata();
+    let packages = metadata["packages"].as_array().unwrap().iter().map(|package| {
+        let built_from =
+            package["dependencies"].as_array().unwrap().iter().filter(|used| used["kind"] != "dev");
+        let names = built_from.map(|used| text(used, "name").to_owned()).collect();
+        (folder(text(package, "name")).unwrap().to_owned(), names)
+    });
+    packages.collect()
+}
+
+/// What cargo knows of the workspace's own packages.
+fn metadata() -> Value {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let output = Command::new(cargo)
         .args(["metadata", "--offline", "--no-deps", "--format-version", "1"])
@@ -83,12 +129,5 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
         .output()
         .unwrap();
     assert!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
-    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let packages = metadata["packages"].as_array().unwrap().iter().map(|package| {
-        let built_from =
-            package["dependencies"].as_array().unwrap().iter().filter(|used| used["kind"] != "dev");
-        let names = built_from.map(|used| used["name"].as_str().unwrap().to_owned()).collect();
-        (folder(package["name"].as_str().unwrap()).unwrap().to_owned(), names)
-    });
-    packages.collect()
+    serde_json::from_slice(&output.stdout).unwrap()
 }

@@ -23,25 +23,25 @@ pub(crate) fn root() -> PathBuf {
 
 /// Every Rust file of the repository outside `target`, relative to its root, sorted.
 pub(crate) fn rust_files() -> Vec<String> {
-    fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(dir).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                walk(&path, found);
-            } else if path.extension().is_some_and(|ext| ext == "rs") {
-                found.push(path);
-            }
-        }
-    }
     let root = root();
-    let mut found = Vec::new();
-    for dir in ["crates", "tests", "benches"] {
-        walk(&root.join(dir), &mut found);
-    }
+    let found = ["crates", "tests", "benches"].iter().flat_map(|dir| files_below(&root.join(dir)));
     let mut files: Vec<_> =
-        found.iter().map(|path| path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned()).collect();
+        found.map(|path| path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned()).collect();
     files.sort();
     files
+}
+
+pub(crate) fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files_below(&path));
+        } else if path.extension().is_some_and(|ext| ext == "rs") {
+            found.push(path);
+        }
+    }
+    found
 }
 
 /// The files of all crates' `src` folders, without test modules.
