@@ -33,7 +33,7 @@ use wicketgate_model::{
     ShareId, ShareObserved, TunnelId, TunnelObserved, ZId,
 };
 use wicketgate_server::{Server, ServerConfig, state::ensure_first_frontdoor};
-use wicketgate_store::{Act, Enrol, NewEnrollment, ShareSpec, Store, TunnelSpec};
+use wicketgate_store::{EnrolAttempt, NewEnrollment, ShareSpec, Store, TunnelSpec, WriteContext};
 
 const TUNNELS: u32 = 1000;
 const SHARES_EACH: u16 = 100;
@@ -209,13 +209,13 @@ async fn measure(home: &Path) -> Result<()> {
 /// Writes what is there from the beginning, as the API would.
 async fn fill(home: &Path) -> Result<Stock> {
     let store = Store::open(&home.join("wicketgate.db").display().to_string()).await?;
-    let act = Act::new("bench", Timestamp::now(), Uuid::now_v7);
+    let act = WriteContext::new("bench", Timestamp::now(), Uuid::now_v7);
     let frontdoor = ensure_first_frontdoor(&store).await?.context("a database from another run")?.id;
     let (enrollment, z_id) = (EnrollmentId::new(Uuid::now_v7()), ZId::from_random([3; 10]));
     let expires_at = Timestamp::now() + SignedDuration::from_hours(1);
     let new = NewEnrollment { id: enrollment, environment: None, secret_sha256: [1; 32], expires_at };
     store.create_enrollment(frontdoor, &new, &act).await?;
-    let asked = Enrol {
+    let asked = EnrolAttempt {
         enrollment,
         secret_sha256: [1; 32],
         public_key_sha256: [2; 32],

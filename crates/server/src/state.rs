@@ -14,7 +14,7 @@ use std::{net::Ipv4Addr, sync::Arc};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 use wicketgate_model::{LoadBalancerPools, LocationId};
-use wicketgate_store::{Act, FrontdoorRow, FrontdoorSpec, Store, StoreError};
+use wicketgate_store::{FrontdoorRow, FrontdoorSpec, Store, StoreError, WriteContext};
 use wicketgate_transport::trust::Fingerprint;
 
 /// Cheap to clone.
@@ -41,8 +41,11 @@ pub struct AppState {
 
 impl AppState {
     /// One accepted request of `principal`, now.
-    pub(crate) fn act(&self, principal: &Principal) -> Act {
-        Act { claim: claim::held(), ..Act::new(principal.actor.clone(), now(), Uuid::now_v7) }
+    pub(crate) fn act(&self, principal: &Principal) -> WriteContext {
+        WriteContext {
+            claim: claim::held(),
+            ..WriteContext::new(principal.actor.clone(), now(), Uuid::now_v7)
+        }
     }
 
     /// Whether the gateway has ESP in UDP only (RFC 3948).
@@ -67,5 +70,5 @@ pub async fn ensure_first_frontdoor(store: &Store) -> Result<Option<FrontdoorRow
     let Ok(default_namespace) = "default".parse() else { return Ok(None) };
     let spec =
         FrontdoorSpec { organization: "default".to_owned(), default_namespace, ipsec_shares_enabled: true };
-    store.ensure_first_frontdoor(&spec, &Act::new("server", now(), Uuid::now_v7)).await
+    store.ensure_first_frontdoor(&spec, &WriteContext::new("server", now(), Uuid::now_v7)).await
 }

@@ -177,18 +177,18 @@ impl Scrape {
     /// What is counted where it is kept, and not as it changes: several servers may share a database.
     async fn look(&self) {
         let Self { metrics, location, .. } = self;
-        match self.store.census().await {
-            Ok(census) => {
+        match self.store.counts().await {
+            Ok(counts) => {
                 let live = Status::ALL.into_iter().filter(|s| *s != Status::Deleted);
                 for status in live {
                     let label = ByStatus { status: status.as_str() };
                     let of = |counts: &[(Status, i64)]| {
                         counts.iter().find(|(s, _)| *s == status).map_or(0, |(_, count)| *count)
                     };
-                    metrics.tunnels.get_or_create(&label).set(of(&census.tunnels));
-                    metrics.shares.get_or_create(&label).set(of(&census.shares));
+                    metrics.tunnels.get_or_create(&label).set(of(&counts.tunnels));
+                    metrics.shares.get_or_create(&label).set(of(&counts.shares));
                 }
-                metrics.agents.set(census.agents_connected);
+                metrics.agents.set(counts.agents_connected);
             }
             // The rest is true all the same.
             Err(error) => warn!(%error, "tunnels and shares could not be counted"),

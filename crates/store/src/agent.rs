@@ -2,7 +2,7 @@
 //! gateways refuse a certificate that is still valid.
 
 use crate::{
-    Act, Action, ResourceType, Result, Store, StoreError,
+    Action, ResourceType, Result, Store, StoreError, WriteContext,
     columns::{hex, parsed, parsed_option, shown, text, time, time_option},
     event,
     execution::Execution,
@@ -69,7 +69,7 @@ impl Store {
     }
 
     /// Bars the agent: its connections are cut and its certificate is refused.
-    pub async fn bar_agent(&self, frontdoor: FrontdoorId, id: AgentId, act: &Act) -> Result<()> {
+    pub async fn bar_agent(&self, frontdoor: FrontdoorId, id: AgentId, context: &WriteContext) -> Result<()> {
         let mut write = self.write().await?;
         let revision = write.revision;
         let environment = environment_of(write.db(), id).await?;
@@ -78,7 +78,7 @@ impl Store {
             "UPDATE agent SET barred_at = $1, connected_since = NULL, revision = $2 \
              WHERE id = $3 AND frontdoor = $4 AND barred_at IS NULL",
         )
-        .bind(act.at.as_microsecond())
+        .bind(context.at.as_microsecond())
         .bind(revision)
         .bind(id.to_string())
         .bind(frontdoor.to_string())
@@ -88,11 +88,11 @@ impl Store {
             return Err(StoreError::Missing);
         }
         let after = event::is_active(write.db(), environment).await?;
-        if let Some(event) = event::of_environment(environment, before, after, act.at) {
+        if let Some(event) = event::of_environment(environment, before, after, context.at) {
             write.tell(event);
         }
         let on = Execution { resource_type: ResourceType::Agent, resource: &id, generation: None };
-        write.record(act, frontdoor, Action::Delete, on).await?;
+        write.record(context, frontdoor, Action::Delete, on).await?;
         write.commit().await
     }
 

@@ -2,10 +2,10 @@
 //! API, and kept for the record.
 
 use crate::{
-    Act, Action, Reach, ResourceType, Result, Store, StoreError,
-    act::Write,
+    Action, Reach, ResourceType, Result, Store, StoreError, WriteContext,
     columns::{hex, parsed, text, time, time_option, unhex},
     execution::{Execution, Owner},
+    write::Write,
 };
 use jiff::Timestamp;
 use sqlx::{Row, any::AnyRow};
@@ -72,26 +72,30 @@ impl ApiAccountRow {
 
 impl Store {
     /// Recorded in its organization, and in every Frontdoor that it reaches: each has the trail of who was let in.
-    pub async fn create_api_account(&self, new: &NewApiAccount, act: &Act) -> Result<ApiAccountRow> {
+    pub async fn create_api_account(
+        &self,
+        new: &NewApiAccount,
+        context: &WriteContext,
+    ) -> Result<ApiAccountRow> {
         let mut write = self.write().await?;
         let frontdoors = new.frontdoors.as_ref();
         let row = sqlx::query(
             "INSERT INTO api_account (id, organization, name, scopes, frontdoors, secret_sha256, expires_at, \
              created_at, created_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING *",
         )
-        .bind(ApiAccountId::new((act.fresh)()).to_string())
+        .bind(ApiAccountId::new((context.fresh)()).to_string())
         .bind(new.organization.clone())
         .bind(new.name.clone())
         .bind(new.scopes.join(" "))
         .bind(frontdoors.map(|f| f.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")))
         .bind(hex(&new.secret_sha256))
         .bind(new.expires_at.map(Timestamp::as_microsecond))
-        .bind(act.at.as_microsecond())
-        .bind(act.actor.clone())
+        .bind(context.at.as_microsecond())
+        .bind(context.actor.clone())
         .fetch_one(write.db())
         .await?;
         let account = ApiAccountRow::read(&row)?;
-        write.record_account(act, &account, Action::Create).await?;
+        write.record_account(context, &account, Action::Create).await?;
         write.commit().await?;
         Ok(account)
     }
@@ -105,7 +109,7 @@ impl Store {
                 .await?;
             row.as_ref().map(ApiAccountRow::read).transpose()
         };
-        self.remembered.accounts.get(id, read).await
+        self.cache.accounts.get(id, read).await
     }
 
     /// As [`Store::api_account`]. What the lookup's time tells is about a hash, of which nobody can choose the letters.
@@ -118,33 +122,38 @@ impl Store {
                     .await?;
             row.as_ref().map(ApiAccountRow::read).transpose()
         };
-        self.remembered.secrets.get(*secret_sha256, read).await
+        self.cache.secrets.get(*secret_sha256, read).await
     }
 
     /// From the next request on, its secret and all its tokens open nothing.
-    pub async fn revoke_api_account(&self, id: ApiAccountId, act: &Act) -> Result<()> {
+    pub async fn revoke_api_account(&self, id: ApiAccountId, context: &WriteContext) -> Result<()> {
         let mut write = self.write().await?;
         let row = sqlx::query(
             "UPDATE api_account SET revoked_at = $1 WHERE id = $2 AND revoked_at IS NULL RETURNING *",
         )
-        .bind(act.at.as_microsecond())
+        .bind(context.at.as_microsecond())
         .bind(id.to_string())
         .fetch_optional(write.db())
         .await?;
         let account = ApiAccountRow::read(&row.ok_or(StoreError::Missing)?)?;
-        write.record_account(act, &account, Action::Delete).await?;
+        write.record_account(context, &account, Action::Delete).await?;
         write.commit().await
     }
 }
 
 impl Write {
-    async fn record_account(&mut self, act: &Act, account: &ApiAccountRow, action: Action) -> Result<()> {
+    async fn record_account(
+        &mut self,
+        context: &WriteContext,
+        account: &ApiAccountRow,
+        action: Action,
+    ) -> Result<()> {
         // Also where no Frontdoor is reached.
-        crate::idempotency::mark(self.db(), act).await?;
-        self.ending.forgets = true;
+        crate::idempotency::mark(self.db(), context).await?;
+        self.deferred.forgets = true;
         let on =
             || Execution { resource_type: ResourceType::ApiAccount, resource: &account.id, generation: None };
-        on().insert(self.db(), act, Owner::Organization(&account.organization), action).await?;
+        on().insert(self.db(), context, Owner::Organization(&account.organization), action).await?;
         let reached = match &account.frontdoors {
             Some(named) => named.clone(),
             None => {
@@ -158,7 +167,7 @@ impl Write {
             }
         };
         for frontdoor in reached {
-            self.record(act, frontdoor, action, on()).await?;
+            self.record(context, frontdoor, action, on()).await?;
         }
         Ok(())
     }

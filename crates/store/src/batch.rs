@@ -13,7 +13,7 @@
 
 mod turn;
 
-use crate::{Result, Store, StoreError, ending::Ending, transaction::Transaction};
+use crate::{Result, Store, StoreError, deferred::Deferred, transaction::Transaction};
 use sqlx::Row;
 use std::{
     sync::{Arc, atomic::AtomicUsize},
@@ -48,7 +48,7 @@ struct Batch {
     /// Those whose writes are in it.
     waiters: Vec<oneshot::Sender<Result<(), String>>>,
     /// Of all their writes.
-    ending: Ending,
+    deferred: Deferred,
     /// The last write's savepoint is not released yet: the next write does it on its way, or the commit.
     has_savepoint: bool,
     state: State,
@@ -82,7 +82,7 @@ impl Batch {
             revision: row.try_get(0)?,
             tx,
             waiters: Vec::new(),
-            ending: Ending::default(),
+            deferred: Deferred::default(),
             has_savepoint: false,
             state: State::Whole,
         })
@@ -117,10 +117,10 @@ async fn commit(store: &Store, mut batch: Batch) {
     if batch.state == State::Torn && store.batches.has_savepoints() {
         batch.mend().await;
     }
-    let Batch { tx, waiters, ending, has_savepoint, state, .. } = batch;
-    let forgets = ending.forgets;
+    let Batch { tx, waiters, deferred, has_savepoint, state, .. } = batch;
+    let forgets = deferred.forgets;
     let result = match state {
-        State::Whole => end(tx, ending, has_savepoint).await,
+        State::Whole => end(tx, deferred, has_savepoint).await,
         State::Torn | State::Broken => {
             // Else it is rolled back by the end of its connection.
             let _ = tx.rollback().await;
@@ -131,9 +131,9 @@ async fn commit(store: &Store, mut batch: Batch) {
         error!(%error, writes = waiters.len(), "a commit failed");
     }
     match &result {
-        Ok(()) if forgets => store.remembered.forget(),
+        Ok(()) if forgets => store.cache.forget(),
         // It may be carried out yet.
-        Err(_) if forgets => store.remembered.give_up(),
+        Err(_) if forgets => store.cache.give_up(),
         _ => {}
     }
     for waiter in waiters {
@@ -143,11 +143,11 @@ async fn commit(store: &Store, mut batch: Batch) {
 }
 
 /// The savepoint is there as long as the transaction is.
-async fn end(mut tx: Transaction, ending: Ending, has_savepoint: bool) -> Result<()> {
+async fn end(mut tx: Transaction, deferred: Deferred, has_savepoint: bool) -> Result<()> {
     if has_savepoint {
         tx.carry_out("RELEASE SAVEPOINT turn").await?;
     }
-    let written = timeout(OWN, ending.write(&mut tx)).await;
+    let written = timeout(OWN, deferred.write(&mut tx)).await;
     written.map_err(|_| StoreError::Late)??;
     Ok(tx.commit().await?)
 }

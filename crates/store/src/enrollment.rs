@@ -4,14 +4,14 @@
 //! first request was lost, gets the same answer. Invariant: whoever has no code can't make the database write.
 
 use crate::{
-    Act, Action, ResourceType, Result, Store, StoreError,
-    act::Write,
+    Action, ResourceType, Result, Store, StoreError, WriteContext,
     columns::{hex, number, parsed, parsed_option, shown, text, time},
     execution::Execution,
+    write::Write,
 };
 use jiff::Timestamp;
 use sqlx::any::AnyRow;
-use wicketgate_model::{AgentId, EnrollmentId, EnvironmentId, FrontdoorId, ResourceName, ZId};
+use wicketgate_model::{AgentId, EnrolRefusal, EnrollmentId, EnvironmentId, FrontdoorId, ResourceName, ZId};
 
 /// Wrong secrets that a code bears: its secret can't be guessed, and nobody mistypes what is pasted more often.
 const TRIES: i64 = 5;
@@ -28,7 +28,7 @@ pub struct NewEnrollment {
 
 /// An agent that shows a code.
 #[derive(Debug, Clone)]
-pub struct Enrol {
+pub struct EnrolAttempt {
     pub enrollment: EnrollmentId,
     pub secret_sha256: [u8; 32],
     pub public_key_sha256: [u8; 32],
@@ -40,21 +40,11 @@ pub struct Enrol {
 
 /// Who the agent is from now on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Enrolled {
+pub struct EnrolledAgent {
     pub agent: AgentId,
     pub environment: EnvironmentId,
     pub frontdoor: FrontdoorId,
     pub z_id: ZId,
-}
-
-/// Why there is nothing for the code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    WrongCode,
-    Expired,
-    Used,
-    TooManyTries,
-    Barred,
 }
 
 impl Store {
@@ -62,7 +52,7 @@ impl Store {
         &self,
         frontdoor: FrontdoorId,
         new: &NewEnrollment,
-        act: &Act,
+        context: &WriteContext,
     ) -> Result<()> {
         let mut write = self.write().await?;
         if let Some(environment) = new.environment {
@@ -82,42 +72,50 @@ impl Store {
         .bind(new.environment.map(|e| e.to_string()))
         .bind(hex(&new.secret_sha256))
         .bind(new.expires_at.as_microsecond())
-        .bind(act.at.as_microsecond())
-        .bind(act.actor.clone())
+        .bind(context.at.as_microsecond())
+        .bind(context.actor.clone())
         .execute(write.db())
         .await?;
         let on = Execution { resource_type: ResourceType::Enrollment, resource: &new.id, generation: None };
-        write.record(act, frontdoor, Action::Create, on).await?;
+        write.record(context, frontdoor, Action::Create, on).await?;
         write.commit().await
     }
 
     /// Spends the code: makes the agent, and its environment unless the code names one. The inner result is the
     /// answer to the agent. A wrong secret is written too: a try is counted.
-    pub async fn enrol(&self, asked: &Enrol, act: &Act) -> Result<std::result::Result<Enrolled, Refusal>> {
+    pub async fn enrol(
+        &self,
+        asked: &EnrolAttempt,
+        context: &WriteContext,
+    ) -> Result<std::result::Result<EnrolledAgent, EnrolRefusal>> {
         // Anybody may ask: the one writer is for those who could get something, and for a code's few tries.
         let found =
             sqlx::query(BY_ID).bind(asked.enrollment.to_string()).fetch_optional(&self.readers).await?;
-        if let Verdict::Refused(refusal) = verdict(found.as_ref(), asked, act.at)? {
+        if let Verdict::Refused(refusal) = verdict(found.as_ref(), asked, context.at)? {
             return Ok(Err(refusal));
         }
         let mut write = self.write().await?;
-        let answer = write.enrol(asked, act).await?;
+        let answer = write.enrol(asked, context).await?;
         write.commit().await?;
         Ok(answer)
     }
 }
 
 impl Write {
-    async fn enrol(&mut self, asked: &Enrol, act: &Act) -> Result<std::result::Result<Enrolled, Refusal>> {
+    async fn enrol(
+        &mut self,
+        asked: &EnrolAttempt,
+        context: &WriteContext,
+    ) -> Result<std::result::Result<EnrolledAgent, EnrolRefusal>> {
         let found = sqlx::query(BY_ID).bind(asked.enrollment.to_string()).fetch_optional(self.db()).await?;
-        let row = match verdict(found.as_ref(), asked, act.at)? {
+        let row = match verdict(found.as_ref(), asked, context.at)? {
             Verdict::Refused(refusal) => return Ok(Err(refusal)),
             Verdict::WrongSecret => {
                 sqlx::query("UPDATE enrollment SET tries = tries + 1 WHERE id = $1")
                     .bind(asked.enrollment.to_string())
                     .execute(self.db())
                     .await?;
-                return Ok(Err(Refusal::WrongCode));
+                return Ok(Err(EnrolRefusal::WrongCode));
             }
             Verdict::EnrolledBefore(agent) => return self.enrolled_before(agent).await,
             Verdict::Good(row) => row,
@@ -126,25 +124,28 @@ impl Write {
         let existing = match parsed_option::<EnvironmentId>(row, "environment")? {
             Some(id) => match self.environment_z_id(id).await? {
                 Some(z_id) => Some((id, z_id)),
-                None => return Ok(Err(Refusal::WrongCode)),
+                None => return Ok(Err(EnrolRefusal::WrongCode)),
             },
             None => None,
         };
         let (environment, z_id) = match existing {
             Some(existing) => existing,
-            None => (self.insert_environment(frontdoor, asked, act).await?, asked.z_id.clone()),
+            None => (self.insert_environment(frontdoor, asked, context).await?, asked.z_id.clone()),
         };
-        let agent = self.insert_agent(frontdoor, environment, asked, act).await?;
+        let agent = self.insert_agent(frontdoor, environment, asked, context).await?;
         sqlx::query("UPDATE enrollment SET agent = $1, public_key_sha256 = $2 WHERE id = $3")
             .bind(agent.to_string())
             .bind(hex(&asked.public_key_sha256))
             .bind(asked.enrollment.to_string())
             .execute(self.db())
             .await?;
-        Ok(Ok(Enrolled { agent, environment, frontdoor, z_id }))
+        Ok(Ok(EnrolledAgent { agent, environment, frontdoor, z_id }))
     }
 
-    async fn enrolled_before(&mut self, agent: AgentId) -> Result<std::result::Result<Enrolled, Refusal>> {
+    async fn enrolled_before(
+        &mut self,
+        agent: AgentId,
+    ) -> Result<std::result::Result<EnrolledAgent, EnrolRefusal>> {
         let found = sqlx::query(
             "SELECT a.environment, a.frontdoor, e.z_id FROM agent a JOIN environment e ON e.id = a.environment \
              WHERE a.id = $1 AND a.barred_at IS NULL",
@@ -152,8 +153,8 @@ impl Write {
         .bind(agent.to_string())
         .fetch_optional(self.db())
         .await?;
-        let Some(row) = found else { return Ok(Err(Refusal::Barred)) };
-        Ok(Ok(Enrolled {
+        let Some(row) = found else { return Ok(Err(EnrolRefusal::Barred)) };
+        Ok(Ok(EnrolledAgent {
             agent,
             environment: parsed(&row, "environment")?,
             frontdoor: parsed(&row, "frontdoor")?,
@@ -172,10 +173,10 @@ impl Write {
     async fn insert_environment(
         &mut self,
         frontdoor: FrontdoorId,
-        asked: &Enrol,
-        act: &Act,
+        asked: &EnrolAttempt,
+        context: &WriteContext,
     ) -> Result<EnvironmentId> {
-        let id = EnvironmentId::new((act.fresh)());
+        let id = EnvironmentId::new((context.fresh)());
         sqlx::query(
             "INSERT INTO environment (id, frontdoor, z_id, name, created_at, updated_at) \
              VALUES ($1, $2, $3, $4, $5, $5)",
@@ -184,11 +185,11 @@ impl Write {
         .bind(frontdoor.to_string())
         .bind(asked.z_id.as_str())
         .bind(environment_name(&asked.name))
-        .bind(act.at.as_microsecond())
+        .bind(context.at.as_microsecond())
         .execute(self.db())
         .await?;
         let on = Execution { resource_type: ResourceType::Environment, resource: &id, generation: None };
-        self.record(act, frontdoor, Action::Create, on).await?;
+        self.record(context, frontdoor, Action::Create, on).await?;
         Ok(id)
     }
 
@@ -196,10 +197,10 @@ impl Write {
         &mut self,
         frontdoor: FrontdoorId,
         environment: EnvironmentId,
-        asked: &Enrol,
-        act: &Act,
+        asked: &EnrolAttempt,
+        context: &WriteContext,
     ) -> Result<AgentId> {
-        let id = AgentId::new((act.fresh)());
+        let id = AgentId::new((context.fresh)());
         let revision = self.revision;
         sqlx::query(
             "INSERT INTO agent (id, frontdoor, environment, name, created_at, revision) \
@@ -209,12 +210,12 @@ impl Write {
         .bind(frontdoor.to_string())
         .bind(environment.to_string())
         .bind(shown(&asked.name))
-        .bind(act.at.as_microsecond())
+        .bind(context.at.as_microsecond())
         .bind(revision)
         .execute(self.db())
         .await?;
         let on = Execution { resource_type: ResourceType::Agent, resource: &id, generation: None };
-        self.record(act, frontdoor, Action::Enrol, on).await?;
+        self.record(context, frontdoor, Action::Enrol, on).await?;
         Ok(id)
     }
 }
@@ -223,17 +224,17 @@ const BY_ID: &str = "SELECT * FROM enrollment WHERE id = $1";
 
 /// What a code's row says to an agent that shows the code.
 enum Verdict<'a> {
-    Refused(Refusal),
+    Refused(EnrolRefusal),
     /// Refused, and counted.
     WrongSecret,
     EnrolledBefore(AgentId),
     Good(&'a AnyRow),
 }
 
-fn verdict<'a>(found: Option<&'a AnyRow>, asked: &Enrol, at: Timestamp) -> Result<Verdict<'a>> {
-    let Some(row) = found else { return Ok(Verdict::Refused(Refusal::WrongCode)) };
+fn verdict<'a>(found: Option<&'a AnyRow>, asked: &EnrolAttempt, at: Timestamp) -> Result<Verdict<'a>> {
+    let Some(row) = found else { return Ok(Verdict::Refused(EnrolRefusal::WrongCode)) };
     if number::<i64>(row, "tries")? >= TRIES {
-        return Ok(Verdict::Refused(Refusal::TooManyTries));
+        return Ok(Verdict::Refused(EnrolRefusal::TooManyTries));
     }
     // Both are hashes of 256 random bits: how long the comparison takes tells nothing about the secret.
     if text(row, "secret_sha256")? != hex(&asked.secret_sha256) {
@@ -241,10 +242,14 @@ fn verdict<'a>(found: Option<&'a AnyRow>, asked: &Enrol, at: Timestamp) -> Resul
     }
     if let Some(agent) = parsed_option::<AgentId>(row, "agent")? {
         let same_key = text(row, "public_key_sha256")? == hex(&asked.public_key_sha256);
-        return Ok(if same_key { Verdict::EnrolledBefore(agent) } else { Verdict::Refused(Refusal::Used) });
+        return Ok(if same_key {
+            Verdict::EnrolledBefore(agent)
+        } else {
+            Verdict::Refused(EnrolRefusal::Used)
+        });
     }
     if time(row, "expires_at")? <= at {
-        return Ok(Verdict::Refused(Refusal::Expired));
+        return Ok(Verdict::Refused(EnrolRefusal::Expired));
     }
     Ok(Verdict::Good(row))
 }

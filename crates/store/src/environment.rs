@@ -1,11 +1,11 @@
 //! Environments: private networks that hosting agents serve. Made by an enrolment, never directly.
 
 use crate::{
-    Act, Action, ResourceType, Result, Store, StoreError,
-    act::Write,
+    Action, ResourceType, Result, Store, StoreError, WriteContext,
     columns::{generation, number, parsed, time},
     execution::Execution,
     share_count::Counted,
+    write::Write,
 };
 use jiff::Timestamp;
 use sqlx::any::AnyRow;
@@ -79,16 +79,16 @@ impl Store {
         frontdoor: FrontdoorId,
         id: EnvironmentId,
         name: &ResourceName,
-        act: &Act,
+        context: &WriteContext,
     ) -> Result<()> {
         let mut write = self.write().await?;
-        write.check_environment(frontdoor, id, act).await?;
+        write.check_environment(frontdoor, id, context).await?;
         let done = sqlx::query(
             "UPDATE environment SET name = $1, updated_at = $2 \
              WHERE id = $3 AND frontdoor = $4 AND deleted_at IS NULL",
         )
         .bind(name.as_str())
-        .bind(act.at.as_microsecond())
+        .bind(context.at.as_microsecond())
         .bind(id.to_string())
         .bind(frontdoor.to_string())
         .execute(write.db())
@@ -96,7 +96,7 @@ impl Store {
         if done.rows_affected() == 0 {
             return Err(StoreError::Missing);
         }
-        write.record(act, frontdoor, Action::Update, execution(&id)).await?;
+        write.record(context, frontdoor, Action::Update, execution(&id)).await?;
         write.commit().await
     }
 
@@ -105,15 +105,15 @@ impl Store {
         &self,
         frontdoor: FrontdoorId,
         id: EnvironmentId,
-        act: &Act,
+        context: &WriteContext,
     ) -> Result<()> {
         let mut write = self.write().await?;
-        write.check_environment(frontdoor, id, act).await?;
+        write.check_environment(frontdoor, id, context).await?;
         let done = sqlx::query(
             "UPDATE environment SET deleted_at = $1, updated_at = $1 \
              WHERE id = $2 AND frontdoor = $3 AND deleted_at IS NULL",
         )
-        .bind(act.at.as_microsecond())
+        .bind(context.at.as_microsecond())
         .bind(id.to_string())
         .bind(frontdoor.to_string())
         .execute(write.db())
@@ -121,7 +121,7 @@ impl Store {
         if done.rows_affected() == 0 {
             return Err(StoreError::Missing);
         }
-        write.record(act, frontdoor, Action::Delete, execution(&id)).await?;
+        write.record(context, frontdoor, Action::Delete, execution(&id)).await?;
         let shares = sqlx::query(write.locking(
             "SELECT id, generation, frontdoor, environment, status FROM ipsec_share WHERE environment = $1 \
              AND status NOT IN ('DELETING', 'DELETED') ORDER BY id",
@@ -134,17 +134,17 @@ impl Store {
             let share: ShareId = parsed(row, "id")?;
             let next = Generation::new(generation(row)?.get() + 1);
             let before = Counted::read(row)?;
-            write.mark_share_deleting(share, act).await?;
-            write.ending.counts.remove(before);
-            write.ending.counts.add(Counted { status: Status::Deleting, ..before });
-            write.record_share(frontdoor, share, next, Action::Delete, act).await?;
+            write.mark_share_deleting(share, context).await?;
+            write.deferred.counts.remove(before);
+            write.deferred.counts.add(Counted { status: Status::Deleting, ..before });
+            write.record_share(frontdoor, share, next, Action::Delete, context).await?;
         }
         let revision = write.revision;
         sqlx::query(
             "UPDATE agent SET barred_at = $1, connected_since = NULL, revision = $2 \
              WHERE environment = $3 AND barred_at IS NULL",
         )
-        .bind(act.at.as_microsecond())
+        .bind(context.at.as_microsecond())
         .bind(revision)
         .bind(id.to_string())
         .execute(write.db())
@@ -158,7 +158,7 @@ impl Write {
         &mut self,
         frontdoor: FrontdoorId,
         id: EnvironmentId,
-        act: &Act,
+        context: &WriteContext,
     ) -> Result<()> {
         let row = sqlx::query(
             "SELECT updated_at FROM environment WHERE id = $1 AND frontdoor = $2 AND deleted_at IS NULL",
@@ -167,7 +167,7 @@ impl Write {
         .bind(frontdoor.to_string())
         .fetch_optional(self.db())
         .await?;
-        act.check(time(&row.ok_or(StoreError::Missing)?, "updated_at")?)
+        context.check(time(&row.ok_or(StoreError::Missing)?, "updated_at")?)
     }
 }
 

@@ -6,8 +6,8 @@
 
 use crate::{
     Result, Store, StoreError,
+    bulk::{parts, places},
     columns::{big, number, parsed, shown, status_of, text, time},
-    rows::{parts, places},
 };
 use jiff::Timestamp;
 use sqlx::{AnyConnection, AssertSqlSafe, Row, any::AnyRow};
@@ -254,7 +254,7 @@ impl Store {
 
     /// Waits until this process has written events since it was last asked; others may have written more.
     pub async fn events_written(&self) {
-        self.told.notified().await;
+        self.events_committed.notified().await;
     }
 }
 

@@ -2,7 +2,7 @@
 //! audit trail too.
 
 use crate::{
-    Act, Result, Store, StoreError,
+    Result, Store, StoreError, WriteContext,
     columns::{big, parsed, text, time, time_option},
 };
 use jiff::Timestamp;
@@ -129,7 +129,7 @@ impl Execution<'_> {
     pub(crate) async fn insert(
         self,
         db: &mut AnyConnection,
-        act: &Act,
+        context: &WriteContext,
         owner: Owner<'_>,
         action: Action,
     ) -> Result<()> {
@@ -147,16 +147,16 @@ impl Execution<'_> {
         let status =
             if self.generation.is_some() { ExecutionStatus::Running } else { ExecutionStatus::Success };
         let done = sqlx::query(insert)
-            .bind(ExecutionId::new((act.fresh)()).to_string())
-            .bind(act.process.to_string())
-            .bind(act.actor.clone())
+            .bind(ExecutionId::new((context.fresh)()).to_string())
+            .bind(context.process.to_string())
+            .bind(context.actor.clone())
             .bind(action.as_str())
             .bind(self.resource_type.as_str())
             .bind(self.resource.to_string())
             .bind(big(self.generation.map_or(0, Generation::get)))
             .bind(status.as_str())
-            .bind(act.at.as_microsecond())
-            .bind(self.generation.is_none().then(|| act.at.as_microsecond()))
+            .bind(context.at.as_microsecond())
+            .bind(self.generation.is_none().then(|| context.at.as_microsecond()))
             .bind(whose)
             .execute(db)
             .await?;

@@ -1,10 +1,10 @@
 //! Frontdoors: each a customer's collection of tunnels, environments and shares.
 
 use crate::{
-    Act, Action, ResourceType, Result, Store, StoreError,
-    act::Write,
+    Action, ResourceType, Result, Store, StoreError, WriteContext,
     columns::{number, parsed, text, time},
     execution::Execution,
+    write::Write,
 };
 use jiff::Timestamp;
 use sqlx::{Row, any::AnyRow};
@@ -71,9 +71,13 @@ impl FrontdoorRow {
 }
 
 impl Store {
-    pub async fn create_frontdoor(&self, spec: &FrontdoorSpec, act: &Act) -> Result<FrontdoorRow> {
+    pub async fn create_frontdoor(
+        &self,
+        spec: &FrontdoorSpec,
+        context: &WriteContext,
+    ) -> Result<FrontdoorRow> {
         let mut write = self.write().await?;
-        let row = write.insert_frontdoor(spec, act).await?;
+        let row = write.insert_frontdoor(spec, context).await?;
         write.commit().await?;
         Ok(row)
     }
@@ -82,46 +86,46 @@ impl Store {
     pub async fn ensure_first_frontdoor(
         &self,
         spec: &FrontdoorSpec,
-        act: &Act,
+        context: &WriteContext,
     ) -> Result<Option<FrontdoorRow>> {
         let mut write = self.write().await?;
         if sqlx::query("SELECT 1 FROM frontdoor LIMIT 1").fetch_optional(write.db()).await?.is_some() {
             return Ok(None);
         }
-        let row = write.insert_frontdoor(spec, act).await?;
+        let row = write.insert_frontdoor(spec, context).await?;
         write.commit().await?;
         Ok(Some(row))
     }
 
-    /// The last write wins, unless the act expects a state.
+    /// The last write wins, unless the context expects a state.
     pub async fn replace_frontdoor(
         &self,
         id: FrontdoorId,
         spec: &FrontdoorSpec,
-        act: &Act,
+        context: &WriteContext,
     ) -> Result<FrontdoorRow> {
         let mut write = self.write().await?;
-        write.check_frontdoor(id, act).await?;
+        write.check_frontdoor(id, context).await?;
         let row = sqlx::query(
             "UPDATE frontdoor SET default_namespace = $1, ipsec_shares_enabled = $2, updated_at = $3 \
              WHERE id = $4 AND deleted_at IS NULL RETURNING *",
         )
         .bind(spec.default_namespace.as_str())
         .bind(i64::from(spec.ipsec_shares_enabled))
-        .bind(act.at.as_microsecond())
+        .bind(context.at.as_microsecond())
         .bind(id.to_string())
         .fetch_optional(write.db())
         .await?
         .ok_or(StoreError::Missing)?;
-        write.record(act, id, Action::Update, execution(&id)).await?;
+        write.record(context, id, Action::Update, execution(&id)).await?;
         write.commit().await?;
         FrontdoorRow::read(&row)
     }
 
     /// Refused with [`StoreError::InUse`] while it has tunnels, shares or environments.
-    pub async fn delete_frontdoor(&self, id: FrontdoorId, act: &Act) -> Result<()> {
+    pub async fn delete_frontdoor(&self, id: FrontdoorId, context: &WriteContext) -> Result<()> {
         let mut write = self.write().await?;
-        write.check_frontdoor(id, act).await?;
+        write.check_frontdoor(id, context).await?;
         let user = sqlx::query(
             "SELECT id FROM ipsec_share WHERE frontdoor = $1 AND status <> 'DELETED' \
              UNION ALL SELECT id FROM ipsec_tunnel WHERE frontdoor = $1 AND status <> 'DELETED' \
@@ -136,14 +140,14 @@ impl Store {
         let done = sqlx::query(
             "UPDATE frontdoor SET deleted_at = $1, updated_at = $1 WHERE id = $2 AND deleted_at IS NULL",
         )
-        .bind(act.at.as_microsecond())
+        .bind(context.at.as_microsecond())
         .bind(id.to_string())
         .execute(write.db())
         .await?;
         if done.rows_affected() == 0 {
             return Err(StoreError::Missing);
         }
-        write.record(act, id, Action::Delete, execution(&id)).await?;
+        write.record(context, id, Action::Delete, execution(&id)).await?;
         write.commit().await
     }
 
@@ -166,21 +170,25 @@ impl Store {
                 .await?;
             row.as_ref().map(FrontdoorRow::read).transpose()
         };
-        self.remembered.frontdoors.get(id, read).await
+        self.cache.frontdoors.get(id, read).await
     }
 }
 
 impl Write {
-    async fn check_frontdoor(&mut self, id: FrontdoorId, act: &Act) -> Result<()> {
+    async fn check_frontdoor(&mut self, id: FrontdoorId, context: &WriteContext) -> Result<()> {
         let row = sqlx::query("SELECT updated_at FROM frontdoor WHERE id = $1 AND deleted_at IS NULL")
             .bind(id.to_string())
             .fetch_optional(self.db())
             .await?;
-        act.check(time(&row.ok_or(StoreError::Missing)?, "updated_at")?)
+        context.check(time(&row.ok_or(StoreError::Missing)?, "updated_at")?)
     }
 
-    async fn insert_frontdoor(&mut self, spec: &FrontdoorSpec, act: &Act) -> Result<FrontdoorRow> {
-        let id = FrontdoorId::new((act.fresh)());
+    async fn insert_frontdoor(
+        &mut self,
+        spec: &FrontdoorSpec,
+        context: &WriteContext,
+    ) -> Result<FrontdoorRow> {
+        let id = FrontdoorId::new((context.fresh)());
         let row = sqlx::query(
             "INSERT INTO frontdoor (id, organization, default_namespace, ipsec_shares_enabled, created_at, \
              updated_at, created_by) VALUES ($1, $2, $3, $4, $5, $5, $6) RETURNING *",
@@ -189,11 +197,11 @@ impl Write {
         .bind(spec.organization.clone())
         .bind(spec.default_namespace.as_str())
         .bind(i64::from(spec.ipsec_shares_enabled))
-        .bind(act.at.as_microsecond())
-        .bind(act.actor.clone())
+        .bind(context.at.as_microsecond())
+        .bind(context.actor.clone())
         .fetch_one(self.db())
         .await?;
-        self.record(act, id, Action::Create, execution(&id)).await?;
+        self.record(context, id, Action::Create, execution(&id)).await?;
         FrontdoorRow::read(&row)
     }
 }

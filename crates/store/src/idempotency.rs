@@ -5,7 +5,7 @@
 //! ends in between, the mark says that the write was made.
 
 use crate::{
-    Act, Result, Store, StoreError,
+    Result, Store, StoreError, WriteContext,
     columns::{number, parsed_option, text, time},
 };
 use jiff::Timestamp;
@@ -143,12 +143,12 @@ fn known(row: &AnyRow, claim: &Claim, now: Timestamp) -> Result<Claimed> {
     })
 }
 
-/// Marks the act's claim, in the transaction of its write. A claim that somebody else has by now undoes the write.
-pub(crate) async fn mark(db: &mut AnyConnection, act: &Act) -> Result<()> {
-    let Some(claim) = &act.claim else { return Ok(()) };
+/// Marks the request's claim, in the transaction of its write. A claim that somebody else has by now undoes the write.
+pub(crate) async fn mark(db: &mut AnyConnection, context: &WriteContext) -> Result<()> {
+    let Some(claim) = &context.claim else { return Ok(()) };
     let done =
         sqlx::query("UPDATE idempotency SET process = $1 WHERE principal = $2 AND key = $3 AND token = $4")
-            .bind(act.process.to_string())
+            .bind(context.process.to_string())
             .bind(claim.principal.clone())
             .bind(claim.key.clone())
             .bind(claim.token.to_string())

@@ -2,17 +2,18 @@
 //!
 //! Invariants: a write and the record of its execution are one transaction; unique indexes are the arbiter of names,
 //! ports, slots and peer addresses; values are bound and never part of a statement's text. Time and fresh ids come
-//! from the caller, in an [`Act`].
+//! from the caller, in an [`WriteContext`].
 
-mod act;
 mod agent;
 mod api_account;
 mod batch;
-mod census;
+mod bulk;
+mod cache;
 mod columns;
 mod connection;
 mod connection_change;
-mod ending;
+mod counts;
+mod deferred;
 mod enrollment;
 mod environment;
 mod error;
@@ -21,25 +22,23 @@ mod execution;
 mod frontdoor;
 mod idempotency;
 mod list;
-mod open;
+mod metrics_window;
 mod page;
 mod previous_keys;
 mod reconcile;
-mod remembered;
-mod rows;
 mod share;
 mod share_count;
+mod store;
 mod traffic;
 mod transaction;
 mod tunnel;
-mod window;
+mod write;
 
-pub use act::Act;
 pub use agent::AgentRow;
 pub use api_account::{ApiAccountRow, NewApiAccount};
-pub use census::Census;
 pub use connection_change::ConnectionChange;
-pub use enrollment::{Enrol, Enrolled, NewEnrollment, Refusal};
+pub use counts::Counts;
+pub use enrollment::{EnrolAttempt, EnrolledAgent, NewEnrollment};
 pub use environment::EnvironmentRow;
 pub use error::{Result, StoreError};
 pub use event::{EventKind, EventRow, EventSpan};
@@ -50,14 +49,15 @@ pub use list::{
     AGENTS, API_ACCOUNTS, CONNECTION_CHANGES, ENVIRONMENTS, EXECUTIONS, FRONTDOORS, Filter, ListRequest,
     Listing, ORGANIZATION_EXECUTIONS, Property, PropertyType, SHARES, Sort, TUNNELS, Wanted,
 };
-pub use open::Store;
+pub use metrics_window::{InvalidWindow, MetricsWindow};
 pub use page::{Page, PageRequest};
 pub use previous_keys::PreviousKeys;
-pub use reconcile::{Change, Resource, Revision, Settlement};
+pub use reconcile::{Change, Resource, Revision, StatusUpdate};
 pub use share::{ShareRow, ShareSpec};
+pub use store::Store;
 pub use traffic::{Sample, TrafficScope};
 pub use tunnel::{TunnelRow, TunnelSpec};
-pub use window::{BadWindow, Window};
+pub use write::WriteContext;
 
 /// Labels and notes that a caller keeps with a share or a tunnel.
 pub type Tags = std::collections::BTreeMap<String, String>;

@@ -2,10 +2,10 @@
 
 use crate::{
     EventKind, Result, ShareRow, Store, TunnelRow,
+    bulk::{list, parts, places},
     columns::{big, generation, parsed, shown, text},
-    ending::Ending,
+    deferred::Deferred,
     event::{Before, NewEvent},
-    rows::{list, parts, places},
     share::select,
     share_count::Counted,
     transaction::Transaction,
@@ -45,7 +45,7 @@ impl fmt::Display for Resource {
 
 /// How a row of a generation stands, as the status machine has decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settlement {
+pub struct StatusUpdate {
     pub resource: Resource,
     pub generation: Generation,
     pub standing: Standing,
@@ -95,37 +95,37 @@ impl Store {
 
     /// Writes how rows stand, all or none, and ends their executions. A row that has another generation by now, or
     /// is `DELETED`, is left alone. This is no change of what gateways should serve: it stamps no revision.
-    pub async fn settle(&self, settlements: &[Settlement]) -> Result<()> {
-        if settlements.is_empty() {
+    pub async fn update_statuses(&self, updates: &[StatusUpdate]) -> Result<()> {
+        if updates.is_empty() {
             return Ok(());
         }
         let mut tx = self.begin().await?;
-        let mut ending = Ending::default();
+        let mut deferred = Deferred::default();
         let (tunnels, shares): (Vec<_>, Vec<_>) =
-            settlements.iter().partition(|s| matches!(s.resource, Resource::Tunnel(_)));
-        for (table, mut settlements) in [(&TUNNELS, tunnels), (&SHARES, shares)] {
+            updates.iter().partition(|s| matches!(s.resource, Resource::Tunnel(_)));
+        for (table, mut updates) in [(&TUNNELS, tunnels), (&SHARES, shares)] {
             // In the order in which all lock them.
-            settlements.sort_unstable_by_key(|s| s.resource);
-            for part in parts(&settlements) {
+            updates.sort_unstable_by_key(|s| s.resource);
+            for part in parts(&updates) {
                 let standing = self.lock(&mut tx, table, part).await?;
-                settle(&mut tx, table, &standing, &mut ending).await?;
+                write_statuses(&mut tx, table, &standing, &mut deferred).await?;
             }
         }
-        self.commit_with(tx, ending).await
+        self.commit_with(tx, deferred).await
     }
 
-    /// Those of the settlements that hold: their rows have the same generation still, and nothing leaves `DELETED`, and
+    /// Those of the updates that hold: their rows have the same generation still, and nothing leaves `DELETED`, and
     /// nothing but `DELETED` follows `DELETING`. Each with how its row stands until then.
     async fn lock<'a>(
         &self,
         tx: &mut Transaction,
         table: &Table,
-        part: &[&'a Settlement],
-    ) -> Result<Vec<(&'a Settlement, Before, Option<Counted>)>> {
+        part: &[&'a StatusUpdate],
+    ) -> Result<Vec<(&'a StatusUpdate, Before, Option<Counted>)>> {
         let find = format!("{}{}) ORDER BY id", table.find, list(part.len()));
         let mut query = sqlx::query(self.locking(&find, table.name));
-        for settlement in part {
-            query = query.bind(settlement.resource.to_string());
+        for update in part {
+            query = query.bind(update.resource.to_string());
         }
         let rows = query.fetch_all(&mut **tx).await?;
         let mut found = HashMap::with_capacity(rows.len());
@@ -133,19 +133,19 @@ impl Store {
             let counted = table.is_counted.then(|| Counted::read(row)).transpose()?;
             found.insert(text(row, "id")?, (generation(row)?, Before::read(row)?, counted));
         }
-        let held = part.iter().filter_map(|settlement| {
-            let (generation, before, counted) = found.remove(&settlement.resource.to_string())?;
-            let is_end = matches!(settlement.standing.status, Status::Deleting | Status::Deleted);
-            let holds = generation == settlement.generation
+        let held = part.iter().filter_map(|update| {
+            let (generation, before, counted) = found.remove(&update.resource.to_string())?;
+            let is_end = matches!(update.standing.status, Status::Deleting | Status::Deleted);
+            let holds = generation == update.generation
                 && before.status != Status::Deleted
                 && (before.status != Status::Deleting || is_end);
-            holds.then_some((*settlement, before, counted))
+            holds.then_some((*update, before, counted))
         });
         Ok(held.collect())
     }
 }
 
-/// Where settlements of one kind are written.
+/// Where updates of one kind are written.
 struct Table {
     name: &'static str,
     kind: EventKind,
@@ -183,17 +183,17 @@ static SHARES: Table = Table {
     update: update!("ipsec_share"),
 };
 
-/// Writes settlements of locked rows, and adds what there is to tell of them.
-async fn settle(
+/// Writes updates of locked rows, and adds what there is to tell of them.
+async fn write_statuses(
     tx: &mut Transaction,
     table: &Table,
-    held: &[(&Settlement, Before, Option<Counted>)],
-    ending: &mut Ending,
+    held: &[(&StatusUpdate, Before, Option<Counted>)],
+    deferred: &mut Deferred,
 ) -> Result<()> {
     for part in parts(held) {
         let update = format!("{}{}) v WHERE id = v.column1", table.update, places(part.len(), 8));
         let mut query = sqlx::query(AssertSqlSafe(update));
-        for (Settlement { resource, standing, .. }, before, counted) in part {
+        for (StatusUpdate { resource, standing, .. }, before, counted) in part {
             let (id, since) = (resource.to_string(), standing.since.as_microsecond());
             let detail = standing.detail.as_ref();
             query = query
@@ -206,7 +206,7 @@ async fn settle(
                 .bind(detail.map(|d| d.since.as_microsecond()))
                 .bind((standing.status == Status::Deleted).then_some(since));
             if before.differs(standing.status, detail) {
-                ending.events.push(NewEvent {
+                deferred.events.push(NewEvent {
                     frontdoor: before.frontdoor,
                     at: detail.map_or(standing.since, |d| d.since.max(standing.since)),
                     kind: table.kind,
@@ -216,13 +216,13 @@ async fn settle(
                 });
             }
             if let Some(counted) = counted {
-                ending.counts.remove(*counted);
-                ending.counts.add(Counted { status: standing.status, ..*counted });
+                deferred.counts.remove(*counted);
+                deferred.counts.add(Counted { status: standing.status, ..*counted });
             }
         }
         query.execute(&mut **tx).await?;
     }
-    let ended = held.iter().map(|(settlement, ..)| *settlement);
+    let ended = held.iter().map(|(update, ..)| *update);
     let ended: Vec<_> =
         ended.filter(|s| !matches!(s.standing.status, Status::New | Status::Deleting)).collect();
     for part in parts(&ended) {
@@ -232,7 +232,7 @@ async fn settle(
 }
 
 /// What was asked for before a deletion never came about.
-async fn end_executions(tx: &mut Transaction, part: &[&Settlement]) -> Result<()> {
+async fn end_executions(tx: &mut Transaction, part: &[&StatusUpdate]) -> Result<()> {
     let update = format!(
         "UPDATE execution SET finished_at = v.column3, \
          status = CASE WHEN v.column4 = 'DEPLOYED' OR (v.column4 = 'DELETED' AND action = 'DELETE') \
@@ -243,7 +243,7 @@ async fn end_executions(tx: &mut Transaction, part: &[&Settlement]) -> Result<()
         places(part.len(), 5)
     );
     let mut query = sqlx::query(AssertSqlSafe(update));
-    for Settlement { resource, generation, standing } in part {
+    for StatusUpdate { resource, generation, standing } in part {
         let detail = standing.detail.as_ref();
         query = query
             .bind(resource.to_string())

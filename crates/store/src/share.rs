@@ -1,13 +1,13 @@
 //! IPsec shares.
 
 use crate::{
-    Act, Action, ResourceType, Result, Store, StoreError, Tags,
-    act::Write,
+    Action, ResourceType, Result, Store, StoreError, Tags, WriteContext,
     columns::{
         generation, number, parsed, parsed_option, standing, tags, tags_text, text, time, time_option,
     },
     execution::Execution,
     share_count::Counted,
+    write::Write,
 };
 use jiff::Timestamp;
 use sqlx::{Row, any::AnyRow};
@@ -108,9 +108,9 @@ impl Store {
         &self,
         frontdoor: FrontdoorId,
         spec: &ShareSpec,
-        act: &Act,
+        context: &WriteContext,
     ) -> Result<ShareRow> {
-        let made = self.try_create_share(frontdoor, spec, act).await;
+        let made = self.try_create_share(frontdoor, spec, context).await;
         self.name_share_in_the_way(made, frontdoor, spec).await
     }
 
@@ -118,13 +118,13 @@ impl Store {
         &self,
         frontdoor: FrontdoorId,
         spec: &ShareSpec,
-        act: &Act,
+        context: &WriteContext,
     ) -> Result<ShareRow> {
         let mut write = self.write().await?;
         if spec.options.allowed_sources.is_some() {
             write.check_references(frontdoor, spec).await?;
         }
-        let id = ShareId::new((act.fresh)());
+        let id = ShareId::new((context.fresh)());
         // What it refers to is asked for on the way: where something is missing, no row is made.
         let row = sqlx::query(
             "INSERT INTO ipsec_share (id, frontdoor, tunnel, environment, name, target, ingress_port, tags, \
@@ -145,8 +145,8 @@ impl Store {
         .bind(spec.target.to_string())
         .bind(i64::from(spec.ingress_port.get()))
         .bind(tags_text(&spec.tags)?)
-        .bind(act.at.as_microsecond())
-        .bind(act.actor.clone())
+        .bind(context.at.as_microsecond())
+        .bind(context.actor.clone())
         .bind(write.revision)
         .bind(sources_text(&spec.options)?)
         .bind(spec.options.max_connections.map(|n| i64::from(n.get())))
@@ -159,8 +159,8 @@ impl Store {
             return Err(StoreError::Stale);
         };
         let share = ShareRow::read(&row)?;
-        write.ending.counts.add(share.counted());
-        write.finish_share(share, Action::Create, act).await
+        write.deferred.counts.add(share.counted());
+        write.finish_share(share, Action::Create, context).await
     }
 
     /// Changes the share that was read at generation `expected`.
@@ -170,9 +170,9 @@ impl Store {
         id: ShareId,
         expected: Generation,
         spec: &ShareSpec,
-        act: &Act,
+        context: &WriteContext,
     ) -> Result<ShareRow> {
-        let made = self.try_replace_share(frontdoor, id, expected, spec, act).await;
+        let made = self.try_replace_share(frontdoor, id, expected, spec, context).await;
         self.name_share_in_the_way(made, frontdoor, spec).await
     }
 
@@ -182,7 +182,7 @@ impl Store {
         id: ShareId,
         expected: Generation,
         spec: &ShareSpec,
-        act: &Act,
+        context: &WriteContext,
     ) -> Result<ShareRow> {
         let mut write = self.write().await?;
         let before = write.live_share(frontdoor, id).await?;
@@ -202,7 +202,7 @@ impl Store {
         .bind(spec.target.to_string())
         .bind(i64::from(spec.ingress_port.get()))
         .bind(tags_text(&spec.tags)?)
-        .bind(act.at.as_microsecond())
+        .bind(context.at.as_microsecond())
         .bind(write.revision)
         .bind(id.to_string())
         .bind(sources_text(&spec.options)?)
@@ -211,15 +211,20 @@ impl Store {
         .bind(spec.options.proxy_protocol.map(ProxyProtocol::as_str))
         .execute(write.db())
         .await?;
-        write.finish_change(&before, Action::Update, act).await
+        write.finish_change(&before, Action::Update, context).await
     }
 
-    pub async fn delete_share(&self, frontdoor: FrontdoorId, id: ShareId, act: &Act) -> Result<ShareRow> {
+    pub async fn delete_share(
+        &self,
+        frontdoor: FrontdoorId,
+        id: ShareId,
+        context: &WriteContext,
+    ) -> Result<ShareRow> {
         let mut write = self.write().await?;
         let before = write.live_share(frontdoor, id).await?;
-        act.check(before.updated_at)?;
-        write.mark_share_deleting(id, act).await?;
-        write.finish_change(&before, Action::Delete, act).await
+        context.check(before.updated_at)?;
+        write.mark_share_deleting(id, context).await?;
+        write.finish_change(&before, Action::Delete, context).await
     }
 
     pub async fn share(&self, frontdoor: FrontdoorId, id: ShareId) -> Result<Option<ShareRow>> {
@@ -305,7 +310,7 @@ impl Write {
     }
 
     async fn live_share(&mut self, frontdoor: FrontdoorId, id: ShareId) -> Result<ShareRow> {
-        // A settlement must not change it meanwhile: what it is changed from is counted.
+        // A status update must not change it meanwhile: what it is changed from is counted.
         let row = sqlx::query(self.locking(select!("WHERE s.id = $1 AND s.frontdoor = $2"), "s"))
             .bind(id.to_string())
             .bind(frontdoor.to_string())
@@ -318,14 +323,14 @@ impl Write {
         }
     }
 
-    /// A new generation, so that a settlement of the one before can't bring it back.
-    pub(crate) async fn mark_share_deleting(&mut self, id: ShareId, act: &Act) -> Result<()> {
+    /// A new generation, so that a status update of the one before can't bring it back.
+    pub(crate) async fn mark_share_deleting(&mut self, id: ShareId, context: &WriteContext) -> Result<()> {
         let revision = self.revision;
         sqlx::query(
             "UPDATE ipsec_share SET generation = generation + 1, status = 'DELETING', status_since = $1, \
              updated_at = $1, reason = NULL, message = NULL, detail_since = NULL, revision = $2 WHERE id = $3",
         )
-        .bind(act.at.as_microsecond())
+        .bind(context.at.as_microsecond())
         .bind(revision)
         .bind(id.to_string())
         .execute(self.db())
@@ -334,17 +339,27 @@ impl Write {
     }
 
     /// Of a share that was as `before`.
-    async fn finish_change(mut self, before: &ShareRow, action: Action, act: &Act) -> Result<ShareRow> {
+    async fn finish_change(
+        mut self,
+        before: &ShareRow,
+        action: Action,
+        context: &WriteContext,
+    ) -> Result<ShareRow> {
         let id = before.id.to_string();
         let row = sqlx::query(select!("WHERE s.id = $1")).bind(id).fetch_one(self.db()).await?;
         let share = ShareRow::read(&row)?;
-        self.ending.counts.remove(before.counted());
-        self.ending.counts.add(share.counted());
-        self.finish_share(share, action, act).await
+        self.deferred.counts.remove(before.counted());
+        self.deferred.counts.add(share.counted());
+        self.finish_share(share, action, context).await
     }
 
-    async fn finish_share(mut self, share: ShareRow, action: Action, act: &Act) -> Result<ShareRow> {
-        self.record_share(share.frontdoor, share.id, share.generation, action, act).await?;
+    async fn finish_share(
+        mut self,
+        share: ShareRow,
+        action: Action,
+        context: &WriteContext,
+    ) -> Result<ShareRow> {
+        self.record_share(share.frontdoor, share.id, share.generation, action, context).await?;
         self.commit().await?;
         Ok(share)
     }
@@ -355,11 +370,11 @@ impl Write {
         id: ShareId,
         generation: Generation,
         action: Action,
-        act: &Act,
+        context: &WriteContext,
     ) -> Result<()> {
         let on =
             Execution { resource_type: ResourceType::Share, resource: &id, generation: Some(generation) };
-        self.record(act, frontdoor, action, on).await
+        self.record(context, frontdoor, action, on).await
     }
 }
 

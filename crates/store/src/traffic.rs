@@ -2,11 +2,11 @@
 //! that totals agree to the byte, whichever resolution is read.
 
 use crate::{
-    Result, Store, Window,
+    MetricsWindow, Result, Store,
     columns::{big, number},
     event, idempotency,
+    metrics_window::RESOLUTIONS,
     share_count::{Counted, ShareCounts},
-    window::RESOLUTIONS,
 };
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -102,7 +102,7 @@ impl Store {
     }
 
     /// One sample for every step of the window, oldest first, zeros included.
-    pub async fn traffic(&self, scope: TrafficScope, window: &Window) -> Result<Vec<Sample>> {
+    pub async fn traffic(&self, scope: TrafficScope, window: &MetricsWindow) -> Result<Vec<Sample>> {
         let scope = match scope {
             TrafficScope::Share(id) => id.to_string(),
             TrafficScope::Tunnel(id) => id.to_string(),

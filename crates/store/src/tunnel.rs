@@ -1,13 +1,13 @@
 //! IPsec tunnels.
 
 use crate::{
-    Act, Action, PreviousKeys, ResourceType, Result, Store, StoreError, Tags,
-    act::Write,
+    Action, PreviousKeys, ResourceType, Result, Store, StoreError, Tags, WriteContext,
     columns::{
         generation, json_option, json_text, number, parsed, standing, tags, tags_text, text, time,
         time_option,
     },
     execution::Execution,
+    write::Write,
 };
 use jiff::Timestamp;
 use sqlx::{Row, any::AnyRow};
@@ -117,9 +117,9 @@ impl Store {
         frontdoor: FrontdoorId,
         spec: &TunnelSpec,
         pools: &LoadBalancerPools,
-        act: &Act,
+        context: &WriteContext,
     ) -> Result<TunnelRow> {
-        let made = self.try_create_tunnel(frontdoor, spec, pools, act).await;
+        let made = self.try_create_tunnel(frontdoor, spec, pools, context).await;
         self.name_tunnel_in_the_way(made, frontdoor, spec).await
     }
 
@@ -128,13 +128,13 @@ impl Store {
         frontdoor: FrontdoorId,
         spec: &TunnelSpec,
         pools: &LoadBalancerPools,
-        act: &Act,
+        context: &WriteContext,
     ) -> Result<TunnelRow> {
         let mut write = self.write().await?;
         let slot = write.free_slot(&spec.location).await?;
         let address = pools.address(slot, spec.peer_cidr).ok_or(StoreError::NoSlot)?;
-        let id = TunnelId::new((act.fresh)());
-        let now = act.at.as_microsecond();
+        let id = TunnelId::new((context.fresh)());
+        let now = context.at.as_microsecond();
         let row = sqlx::query(
             "INSERT INTO ipsec_tunnel (id, frontdoor, name, location, peer_address, peer_cidr, peer_id, \
              load_balancer_ip, slot, pre_shared_key, tags, generation, status, status_since, created_at, updated_at, \
@@ -154,7 +154,7 @@ impl Store {
         .bind(spec.key.expose())
         .bind(tags_text(&spec.tags)?)
         .bind(now)
-        .bind(act.actor.clone())
+        .bind(context.actor.clone())
         .bind(write.revision)
         .bind(json_text("ike_proposals", spec.ike_proposals.as_ref())?)
         .bind(json_text("esp_proposals", spec.esp_proposals.as_ref())?)
@@ -162,7 +162,7 @@ impl Store {
         .fetch_one(write.db())
         .await?;
         let tunnel = TunnelRow::read(&row)?;
-        write.record(act, frontdoor, Action::Create, execution(&tunnel)).await?;
+        write.record(context, frontdoor, Action::Create, execution(&tunnel)).await?;
         write.commit().await?;
         Ok(tunnel)
     }
@@ -182,10 +182,11 @@ impl Store {
         pools: &LoadBalancerPools,
         previous_until: Timestamp,
         action: Action,
-        act: &Act,
+        context: &WriteContext,
     ) -> Result<TunnelRow> {
-        let made =
-            self.try_replace_tunnel(frontdoor, id, expected, spec, pools, previous_until, action, act).await;
+        let made = self
+            .try_replace_tunnel(frontdoor, id, expected, spec, pools, previous_until, action, context)
+            .await;
         self.name_tunnel_in_the_way(made, frontdoor, spec).await
     }
 
@@ -199,7 +200,7 @@ impl Store {
         pools: &LoadBalancerPools,
         previous_until: Timestamp,
         action: Action,
-        act: &Act,
+        context: &WriteContext,
     ) -> Result<TunnelRow> {
         let mut write = self.write().await?;
         let old = write.live_tunnel(frontdoor, id).await?;
@@ -217,7 +218,7 @@ impl Store {
         let previous = if old.key == spec.key {
             old.previous_keys
         } else {
-            old.previous_keys.rotated(&old.key, &spec.key, previous_until, act.at)
+            old.previous_keys.rotated(&old.key, &spec.key, previous_until, context.at)
         };
         let row = sqlx::query(
             "UPDATE ipsec_tunnel SET name = $1, peer_address = $2, peer_cidr = $3, peer_id = $4, \
@@ -235,7 +236,7 @@ impl Store {
         .bind(previous.text())
         .bind(json_text("ike_proposals", spec.ike_proposals.as_ref())?)
         .bind(tags_text(&spec.tags)?)
-        .bind(act.at.as_microsecond())
+        .bind(context.at.as_microsecond())
         .bind(write.revision)
         .bind(id.to_string())
         .bind(json_text("esp_proposals", spec.esp_proposals.as_ref())?)
@@ -243,15 +244,20 @@ impl Store {
         .fetch_one(write.db())
         .await?;
         let tunnel = TunnelRow::read(&row)?;
-        write.record(act, frontdoor, action, execution(&tunnel)).await?;
+        write.record(context, frontdoor, action, execution(&tunnel)).await?;
         write.commit().await?;
         Ok(tunnel)
     }
 
     /// Refused with [`StoreError::HasShares`] while a live share uses the tunnel.
-    pub async fn delete_tunnel(&self, frontdoor: FrontdoorId, id: TunnelId, act: &Act) -> Result<TunnelRow> {
+    pub async fn delete_tunnel(
+        &self,
+        frontdoor: FrontdoorId,
+        id: TunnelId,
+        context: &WriteContext,
+    ) -> Result<TunnelRow> {
         let mut write = self.write().await?;
-        act.check(write.live_tunnel(frontdoor, id).await?.updated_at)?;
+        context.check(write.live_tunnel(frontdoor, id).await?.updated_at)?;
         let users = sqlx::query(
             "SELECT COUNT(*) AS users, MIN(id) AS first_user FROM ipsec_share \
              WHERE tunnel = $1 AND status NOT IN ('DELETING', 'DELETED')",
@@ -267,13 +273,13 @@ impl Store {
              updated_at = $1, reason = NULL, message = NULL, detail_since = NULL, revision = $2 \
              WHERE id = $3 RETURNING *",
         )
-        .bind(act.at.as_microsecond())
+        .bind(context.at.as_microsecond())
         .bind(write.revision)
         .bind(id.to_string())
         .fetch_one(write.db())
         .await?;
         let tunnel = TunnelRow::read(&row)?;
-        write.record(act, frontdoor, Action::Delete, execution(&tunnel)).await?;
+        write.record(context, frontdoor, Action::Delete, execution(&tunnel)).await?;
         write.commit().await?;
         Ok(tunnel)
     }
@@ -288,10 +294,15 @@ impl Store {
     }
 
     /// Writes down that somebody is given the tunnel's key. Whoever can't be written down is not to be given it.
-    pub async fn record_key_read(&self, frontdoor: FrontdoorId, id: TunnelId, act: &Act) -> Result<()> {
+    pub async fn record_key_read(
+        &self,
+        frontdoor: FrontdoorId,
+        id: TunnelId,
+        context: &WriteContext,
+    ) -> Result<()> {
         let mut write = self.write().await?;
         let on = Execution { resource_type: ResourceType::Tunnel, resource: &id, generation: None };
-        write.record(act, frontdoor, Action::ReadKey, on).await?;
+        write.record(context, frontdoor, Action::ReadKey, on).await?;
         write.commit().await
     }
 

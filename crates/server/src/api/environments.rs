@@ -17,7 +17,7 @@ use crate::{
 };
 use axum::{extract::State, http::StatusCode, response::Response};
 use wicketgate_model::EnvironmentId;
-use wicketgate_store::{Act, EnvironmentRow};
+use wicketgate_store::{EnvironmentRow, WriteContext};
 
 pub(super) async fn list(
     State(state): State<AppState>,
@@ -93,7 +93,7 @@ async fn checked(
     at: &InFrontdoor,
     wanted: &Preconditions,
     row: &EnvironmentRow,
-) -> Result<Act, ApiError> {
+) -> Result<WriteContext, ApiError> {
     let act = state.act(&at.principal);
     if !wanted.are_given() {
         return Ok(act);

@@ -16,7 +16,7 @@ use axum::{
     http::{StatusCode, header::LOCATION},
     response::{IntoResponse, Response},
 };
-use wicketgate_store::{Act, FrontdoorRow, StoreError};
+use wicketgate_store::{FrontdoorRow, StoreError, WriteContext};
 
 pub(super) async fn list(
     State(state): State<AppState>,
@@ -90,7 +90,7 @@ pub(super) async fn delete(
 }
 
 /// The act, if the Frontdoor is in the state that the caller wants it in, and then for that state only.
-fn checked(state: &AppState, at: &InFrontdoor, wanted: &Preconditions) -> Result<Act, ApiError> {
+fn checked(state: &AppState, at: &InFrontdoor, wanted: &Preconditions) -> Result<WriteContext, ApiError> {
     let act = state.act(&at.principal);
     wanted.hold_for(&Frontdoor::of(at.frontdoor.clone()))?;
     Ok(if wanted.are_given() { act.expecting(at.frontdoor.updated_at) } else { act })

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use wicketgate_authority::Ca;
 use wicketgate_link::{EnrolGrant, EnrolRequest, FromGateway, RenewRequest};
 use wicketgate_model::{EnrolRefusal, ZId};
-use wicketgate_store::{Act, Enrol, Enrolled, Refusal, Store};
+use wicketgate_store::{EnrolAttempt, EnrolledAgent, Store, WriteContext};
 use wicketgate_transport::identity::{AgentIdentity, Identity};
 
 /// Of either kind, being answered at once: more than the database can write at a time.
@@ -80,28 +80,28 @@ impl Issuer {
         let now = Timestamp::now();
         let mut random = [0; 10];
         getrandom::fill(&mut random)?;
-        let asked = Enrol {
+        let asked = EnrolAttempt {
             enrollment: request.enrollment,
             secret_sha256: Sha256::digest(&request.secret).into(),
             public_key_sha256: Sha256::digest(&request.public_key).into(),
             name: request.name,
             z_id: ZId::from_random(random),
         };
-        let act = Act::new(format!("enrollment {}", request.enrollment), now, Uuid::now_v7);
+        let act = WriteContext::new(format!("enrollment {}", request.enrollment), now, Uuid::now_v7);
         let answer = match self.store.enrol(&asked, &act).await {
-            Err(wicketgate_store::StoreError::NoFrontdoor(_)) => Err(Refusal::WrongCode),
+            Err(wicketgate_store::StoreError::NoFrontdoor(_)) => Err(EnrolRefusal::WrongCode),
             answer => answer?,
         };
-        let Enrolled { agent, environment, frontdoor, z_id } = match answer {
+        let EnrolledAgent { agent, environment, frontdoor, z_id } = match answer {
             Ok(enrolled) => enrolled,
             Err(refusal) => {
                 // Anybody can make one up.
-                if refusal == Refusal::WrongCode {
+                if refusal == EnrolRefusal::WrongCode {
                     debug!(enrollment.id = %request.enrollment, ?refusal, "enrolment refused");
                 } else {
                     info!(enrollment.id = %request.enrollment, ?refusal, "enrolment refused");
                 }
-                return Ok(Err(refused(refusal)));
+                return Ok(Err(refusal));
             }
         };
         info!(agent.id = %agent, environment.id = %environment, "agent enrolled");
@@ -125,16 +125,6 @@ impl Issuer {
         let identity = Identity::Agent(AgentIdentity { frontdoor, environment, agent });
         info!(agent.id = %agent, "agent's certificate renewed");
         Ok(Ok(self.ca.issue(&identity, public_key, Timestamp::now())?))
-    }
-}
-
-fn refused(refusal: Refusal) -> EnrolRefusal {
-    match refusal {
-        Refusal::WrongCode => EnrolRefusal::WrongCode,
-        Refusal::Expired => EnrolRefusal::Expired,
-        Refusal::Used => EnrolRefusal::Used,
-        Refusal::TooManyTries => EnrolRefusal::TooManyTries,
-        Refusal::Barred => EnrolRefusal::Barred,
     }
 }
 
@@ -162,7 +152,7 @@ mod tests {
             let store = Store::open(&dir.path().join("db").display().to_string()).await.unwrap();
             let now = Timestamp::now();
             let ca = Arc::new(Ca::load_or_create(&dir.path().join("ca"), now).unwrap());
-            let act = Act::new("test", now, Uuid::now_v7);
+            let act = WriteContext::new("test", now, Uuid::now_v7);
             let spec = FrontdoorSpec {
                 organization: "default".into(),
                 default_namespace: "default".parse().unwrap(),

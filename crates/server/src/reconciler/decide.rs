@@ -12,7 +12,7 @@ use wicketgate_model::{
     Connection, ConnectionContinuity, Generation, Observation, Problem, Reason, ShareId, Status, TunnelId,
     TunnelObserved, next,
 };
-use wicketgate_store::{Resource, Settlement, StoreError};
+use wicketgate_store::{Resource, StatusUpdate, StoreError};
 
 use super::{Left, PERIOD, Reconciler, Row, SETTLED_AT_ONCE, keep};
 use crate::link::Seen;
@@ -69,15 +69,15 @@ impl Reconciler {
         Ok(if self.undecided.shares.is_empty() { Left::Nothing } else { Left::More })
     }
 
-    async fn settle(&mut self, settlements: &[Settlement]) -> Result<(), StoreError> {
-        self.store.settle(settlements).await?;
+    async fn settle(&mut self, settlements: &[StatusUpdate]) -> Result<(), StoreError> {
+        self.store.update_statuses(settlements).await?;
         for settlement in settlements {
             self.settled(settlement.clone());
         }
         Ok(())
     }
 
-    fn tunnel_settlements(&self, seen: &Seen, now: Timestamp) -> Vec<Settlement> {
+    fn tunnel_settlements(&self, seen: &Seen, now: Timestamp) -> Vec<StatusUpdate> {
         let settlements = self.undecided.tunnels.iter().filter_map(|id| {
             let row = self.tunnels.get(id)?;
             let entry = seen.observed.tunnels.get(id).map(|t| (t.ready, t.problem.clone()));
@@ -89,7 +89,7 @@ impl Reconciler {
 
     /// Those of the newest shares, so that whoever has just made one does not wait for all the others after a restart;
     /// and, if that is as many as are settled at once, down to which share they go.
-    fn share_settlements(&self, seen: &Seen, now: Timestamp) -> (Vec<Settlement>, Option<ShareId>) {
+    fn share_settlements(&self, seen: &Seen, now: Timestamp) -> (Vec<StatusUpdate>, Option<ShareId>) {
         let mut settlements = Vec::new();
         for id in self.undecided.shares.iter().rev() {
             let Some(row) = self.shares.get(id) else { continue };
@@ -110,13 +110,13 @@ impl Reconciler {
         row: &Row,
         seen: &Observation,
         now: Timestamp,
-    ) -> Option<Settlement> {
+    ) -> Option<StatusUpdate> {
         let standing = next(&row.standing, row.generation, seen, self.deadlines, now);
-        (standing != row.standing).then_some(Settlement { resource, generation: row.generation, standing })
+        (standing != row.standing).then_some(StatusUpdate { resource, generation: row.generation, standing })
     }
 
-    fn settled(&mut self, settlement: Settlement) {
-        let Settlement { resource, standing, .. } = settlement;
+    fn settled(&mut self, settlement: StatusUpdate) {
+        let StatusUpdate { resource, standing, .. } = settlement;
         let row = match resource {
             Resource::Tunnel(id) => self.tunnels.get_mut(&id),
             Resource::Share(id) => self.shares.get_mut(&id),

@@ -33,7 +33,9 @@ use wicketgate_server::{
     state::{AppState, ensure_first_frontdoor},
     telemetry::Metrics,
 };
-use wicketgate_store::{Act, Enrol, Enrolled, NewEnrollment, Resource, Settlement, Store};
+use wicketgate_store::{
+    EnrolAttempt, EnrolledAgent, NewEnrollment, Resource, StatusUpdate, Store, WriteContext,
+};
 use wicketgate_transport::trust::Fingerprint;
 
 pub(crate) const TOKEN: &str = "wga_the-token-of-these-tests";
@@ -116,7 +118,7 @@ impl TestApp {
     }
 
     /// With a tunnel and an environment: the bodies of shares name them.
-    pub(crate) async fn with_site() -> (Self, Value, Enrolled) {
+    pub(crate) async fn with_site() -> (Self, Value, EnrolledAgent) {
         let app = Self::new().await;
         let made = app.post("ipsec-tunnels", tunnel("customer-a", 1)).await;
         assert_eq!(made.status, StatusCode::ACCEPTED, "{}", made.text);
@@ -228,7 +230,7 @@ impl TestApp {
     }
 
     /// Enrols an agent of an environment `env000000N`.
-    pub(crate) async fn enrol(&self) -> Enrolled {
+    pub(crate) async fn enrol(&self) -> EnrolledAgent {
         let n = self.enrolled.fetch_add(1, Ordering::Relaxed) + 1;
         let act = self.act();
         let enrollment = EnrollmentId::new(Uuid::now_v7());
@@ -240,7 +242,7 @@ impl TestApp {
             expires_at: Timestamp::now() + jiff::SignedDuration::from_hours(1),
         };
         self.store.create_enrollment(self.frontdoor, &new, &act).await.unwrap();
-        let asked = Enrol {
+        let asked = EnrolAttempt {
             enrollment,
             secret_sha256,
             public_key_sha256: [8; 32],
@@ -271,11 +273,11 @@ impl TestApp {
             observed_generation: Some(Generation::new(generation.get())),
             detail: None,
         };
-        self.store.settle(&[Settlement { resource, generation, standing }]).await.unwrap();
+        self.store.update_statuses(&[StatusUpdate { resource, generation, standing }]).await.unwrap();
     }
 
-    pub(crate) fn act(&self) -> Act {
-        Act::new("test", Timestamp::now(), Uuid::now_v7)
+    pub(crate) fn act(&self) -> WriteContext {
+        WriteContext::new("test", Timestamp::now(), Uuid::now_v7)
     }
 
     /// Status, telling headers and body, ready for a snapshot.

@@ -1,7 +1,7 @@
 //! Writes at the same time, on a real database.
 
 use super::*;
-use crate::{Act, FrontdoorSpec};
+use crate::{FrontdoorSpec, WriteContext};
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use sqlx::{Executor as _, Row};
@@ -25,7 +25,7 @@ fn write(store: &Store, slot: i64, fails: bool) -> JoinHandle<Result<()>> {
         let mut turn = store.turn().await?;
         let sql = "INSERT INTO traffic VALUES ('x', 1, $1, 0, 0, 0, 0, 0)";
         sqlx::query(sql).bind(slot).execute(&mut **turn).await?;
-        if fails { Err(StoreError::Stale) } else { turn.commit(Ending::default()).await }
+        if fails { Err(StoreError::Stale) } else { turn.commit(Deferred::default()).await }
     })
 }
 
@@ -52,7 +52,7 @@ async fn those_who_wait_share_a_commit_and_one_that_fails_fails_alone() {
         writes.push(write(&store, n, n % 3 == 2));
         queued(&store, writes.len()).await;
     }
-    let first = tokio::spawn(first.commit(Ending::default()));
+    let first = tokio::spawn(first.commit(Deferred::default()));
     queued(&store, 9).await;
     for (n, write) in writes.into_iter().enumerate() {
         let done = timeout(BOUND, write).await.unwrap().unwrap();
@@ -69,7 +69,7 @@ async fn a_full_batch_is_committed_although_others_wait() {
     let count = i64::try_from(MOST).unwrap() * 2;
     let writes: Vec<_> = (0..count).map(|n| write(&store, n, false)).collect();
     queued(&store, writes.len()).await;
-    timeout(BOUND, first.commit(Ending::default())).await.unwrap().unwrap();
+    timeout(BOUND, first.commit(Deferred::default())).await.unwrap().unwrap();
     assert!(store.batches.queue.load(Ordering::SeqCst) > 0);
     for write in writes {
         timeout(BOUND, write).await.unwrap().unwrap().unwrap();
@@ -84,7 +84,7 @@ async fn who_goes_away_leaves_nobody_waiting() {
     let gone = write(&store, 1, false);
     queued(&store, 1).await;
     // It gives its turn to the one that waits, which goes away without taking it.
-    let first = tokio::spawn(first.commit(Ending::default()));
+    let first = tokio::spawn(first.commit(Deferred::default()));
     gone.abort();
     timeout(BOUND, first).await.unwrap().unwrap().unwrap();
     // A turn that is dropped, too.
@@ -103,12 +103,12 @@ async fn who_goes_away_at_its_end_takes_nothing_from_the_others() {
     let gone = tokio::spawn(async move {
         let turn = gone.turn().await.unwrap();
         // Begun, and no more looked at.
-        let _ = turn.commit(Ending::default()).now_or_never();
+        let _ = turn.commit(Deferred::default()).now_or_never();
     });
     queued(&store, 2).await;
     let last = write(&store, 2, false);
     queued(&store, 3).await;
-    let first = tokio::spawn(first.commit(Ending::default()));
+    let first = tokio::spawn(first.commit(Deferred::default()));
     timeout(BOUND, gone).await.unwrap().unwrap();
     for write in [first, second, last] {
         timeout(BOUND, write).await.unwrap().unwrap().unwrap();
@@ -124,7 +124,7 @@ async fn a_batch_that_breaks_is_told_to_all_of_it() {
     queued(&store, 1).await;
     // As SQLite does by itself when the disk is full.
     first.execute("ROLLBACK").await.unwrap();
-    assert!(timeout(BOUND, first.commit(Ending::default())).await.unwrap().is_err());
+    assert!(timeout(BOUND, first.commit(Deferred::default())).await.unwrap().is_err());
     let _ = timeout(BOUND, second).await.unwrap().unwrap();
     timeout(BOUND, write(&store, 3, false)).await.unwrap().unwrap().unwrap();
     assert_eq!(written(&store).await.last(), Some(&3));
@@ -144,16 +144,16 @@ async fn writes_of_a_batch_share_its_revision_and_its_ending() {
         default_namespace: "d".parse().unwrap(),
         ipsec_shares_enabled: true,
     };
-    let act = Act::new("a", Timestamp::UNIX_EPOCH, Uuid::now_v7);
+    let context = WriteContext::new("a", Timestamp::UNIX_EPOCH, Uuid::now_v7);
     let mut writes = JoinSet::new();
     for _ in 0..20 {
-        let (store, spec, act) = (store.clone(), spec.clone(), act.clone());
-        writes.spawn(async move { store.create_frontdoor(&spec, &act).await.unwrap() });
+        let (store, spec, context) = (store.clone(), spec.clone(), context.clone());
+        writes.spawn(async move { store.create_frontdoor(&spec, &context).await.unwrap() });
     }
     queued(&store, 20).await;
-    timeout(BOUND, first.commit(Ending::default())).await.unwrap().unwrap();
+    timeout(BOUND, first.commit(Deferred::default())).await.unwrap().unwrap();
     assert_eq!(timeout(BOUND, writes.join_all()).await.unwrap().len(), 20);
     assert_eq!(revision(&store).await, before + 1);
-    store.create_frontdoor(&spec, &act).await.unwrap();
+    store.create_frontdoor(&spec, &context).await.unwrap();
     assert_eq!(revision(&store).await, before + 2);
 }

@@ -3,7 +3,7 @@
 //! Invariant: whoever gives up a turn, or a place in the queue, leaves no batch open that nobody will end.
 
 use super::{Batch, State, commit};
-use crate::{Result, Store, StoreError, ending::Ending, transaction::Transaction};
+use crate::{Result, Store, StoreError, deferred::Deferred, transaction::Transaction};
 use std::{
     ops::{Deref, DerefMut},
     sync::{Arc, atomic::Ordering},
@@ -97,11 +97,11 @@ impl Turn {
         self.batch.revision
     }
 
-    /// Ends the turn, and waits until the write and its ending are durable.
-    pub(crate) async fn commit(mut self, ending: Ending) -> Result<()> {
+    /// Ends the turn, and waits until the write and its deferred are durable.
+    pub(crate) async fn commit(mut self, deferred: Deferred) -> Result<()> {
         let (tell, told) = oneshot::channel();
         self.batch.waiters.push(tell);
-        self.batch.ending.extend(ending);
+        self.batch.deferred.extend(deferred);
         self.is_over = true;
         let store = self.store.clone();
         drop(self);

@@ -1,4 +1,4 @@
-use crate::{ALL, act, after, database::on_each};
+use crate::{ALL, after, context, database::on_each};
 use wicketgate_model::FrontdoorId;
 use wicketgate_store::{Action, FrontdoorSpec, NewApiAccount, Reach, ResourceType, Store, StoreError};
 
@@ -8,7 +8,7 @@ async fn frontdoor(store: &Store, organization: &str) -> FrontdoorId {
         default_namespace: "default".parse().unwrap(),
         ipsec_shares_enabled: true,
     };
-    store.create_frontdoor(&spec, &act()).await.unwrap().id
+    store.create_frontdoor(&spec, &context()).await.unwrap().id
 }
 
 fn account(organization: &str, secret: u8, frontdoors: Option<Vec<FrontdoorId>>) -> NewApiAccount {
@@ -27,9 +27,10 @@ fn an_account_is_there_until_it_is_revoked() {
     on_each(|store| async move {
         let (a, b) = (frontdoor(&store, "acme").await, frontdoor(&store, "acme").await);
         let other = frontdoor(&store, "other").await;
-        let whole = store.create_api_account(&account("acme", 1, None), &act()).await.unwrap();
-        let named = store.create_api_account(&account("acme", 2, Some(vec![b, a])), &act()).await.unwrap();
-        store.create_api_account(&account("other", 3, Some(vec![other])), &act()).await.unwrap();
+        let whole = store.create_api_account(&account("acme", 1, None), &context()).await.unwrap();
+        let named =
+            store.create_api_account(&account("acme", 2, Some(vec![b, a])), &context()).await.unwrap();
+        store.create_api_account(&account("other", 3, Some(vec![other])), &context()).await.unwrap();
         assert_eq!(store.api_account(named.id).await.unwrap().unwrap(), named);
         assert_eq!(store.api_account_with_secret(&[1; 32]).await.unwrap().unwrap(), whole);
         assert_eq!(store.api_account_with_secret(&[9; 32]).await.unwrap(), None);
@@ -39,11 +40,11 @@ fn an_account_is_there_until_it_is_revoked() {
             [whole.clone(), named.clone()]
         );
 
-        store.revoke_api_account(whole.id, &act()).await.unwrap();
+        store.revoke_api_account(whole.id, &context()).await.unwrap();
         assert_eq!(store.api_account(whole.id).await.unwrap(), None);
         assert_eq!(store.api_account_with_secret(&[1; 32]).await.unwrap(), None);
         assert_eq!(store.api_accounts(Some("acme"), &ALL).await.unwrap().total, 1);
-        let again = store.revoke_api_account(whole.id, &act()).await;
+        let again = store.revoke_api_account(whole.id, &context()).await;
         assert!(matches!(again, Err(StoreError::Missing)));
     });
 }
@@ -53,9 +54,9 @@ fn each_frontdoor_has_the_record_of_who_was_let_in() {
     on_each(|store| async move {
         let (a, b) = (frontdoor(&store, "acme").await, frontdoor(&store, "acme").await);
         let other = frontdoor(&store, "other").await;
-        let whole = store.create_api_account(&account("acme", 1, None), &act()).await.unwrap();
-        store.create_api_account(&account("acme", 2, Some(vec![b])), &act()).await.unwrap();
-        store.revoke_api_account(whole.id, &act()).await.unwrap();
+        let whole = store.create_api_account(&account("acme", 1, None), &context()).await.unwrap();
+        store.create_api_account(&account("acme", 2, Some(vec![b])), &context()).await.unwrap();
+        store.revoke_api_account(whole.id, &context()).await.unwrap();
         for (frontdoor, expected) in [
             (a, &[Action::Create, Action::Delete][..]),
             (b, &[Action::Create, Action::Create, Action::Delete]),

@@ -1,13 +1,15 @@
 //! Events of status, and keys of requests.
 
-use crate::{ALL, Site, act, after, database::on_each, now, settled, tunnel_spec};
+use crate::{ALL, Site, after, context, database::on_each, now, settled, tunnel_spec};
 use std::sync::Arc;
 use uuid::Uuid;
 use wicketgate_model::{
     Connection, ConnectionError, ConnectionFault, ConnectionState, FrontdoorId, LoadBalancerPools, ShareId,
     Status,
 };
-use wicketgate_store::{Act, Claim, Claimed, EventKind, KeptAnswer, Resource, Settlement, Store, StoreError};
+use wicketgate_store::{
+    Claim, Claimed, EventKind, KeptAnswer, Resource, StatusUpdate, Store, StoreError, WriteContext,
+};
 
 async fn told(store: &Store, since: u64) -> Vec<(EventKind, String, String)> {
     let events = store.events(None, since, 1000).await.unwrap();
@@ -26,12 +28,12 @@ fn every_change_of_status_is_told_once() {
         let site = Site::new(&store).await;
         let environment = site.enrolled.environment.to_string();
         let begin = store.event_span().await.unwrap().newest;
-        let share = store.create_share(site.frontdoor, &site.share("a", 1), &act()).await.unwrap();
-        store.settle(&[settled(share.id, 1, Status::Error)]).await.unwrap();
+        let share = store.create_share(site.frontdoor, &site.share("a", 1), &context()).await.unwrap();
+        store.update_statuses(&[settled(share.id, 1, Status::Error)]).await.unwrap();
         // Again, and late: nothing changes.
-        store.settle(&[settled(share.id, 1, Status::Error)]).await.unwrap();
-        store.settle(&[settled(share.id, 7, Status::Deployed)]).await.unwrap();
-        store.settle(&[settled(share.id, 1, Status::Deployed)]).await.unwrap();
+        store.update_statuses(&[settled(share.id, 1, Status::Error)]).await.unwrap();
+        store.update_statuses(&[settled(share.id, 7, Status::Deployed)]).await.unwrap();
+        store.update_statuses(&[settled(share.id, 1, Status::Deployed)]).await.unwrap();
         let agent = site.enrolled.agent;
         for _ in 0..2 {
             store.agent_connected(agent, "dc-1", "0.1.0", [10, 0, 0, 1].into(), after(2)).await.unwrap();
@@ -50,8 +52,8 @@ fn every_change_of_status_is_told_once() {
             connection.bytes_in += 1;
             store.record_connections(&[(site.tunnel, connection.clone())], after(7)).await.unwrap();
         }
-        store.delete_environment(site.frontdoor, site.enrolled.environment, &act()).await.unwrap();
-        store.settle(&[settled(share.id, 2, Status::Deleted)]).await.unwrap();
+        store.delete_environment(site.frontdoor, site.enrolled.environment, &context()).await.unwrap();
+        store.update_statuses(&[settled(share.id, 2, Status::Deleted)]).await.unwrap();
         let (share, tunnel) = (share.id.to_string(), site.tunnel.to_string());
         let told = told(&store, begin).await;
         let told: Vec<_> = told.iter().map(|(k, r, s)| (*k, r.as_str(), s.as_str())).collect();
@@ -87,10 +89,10 @@ fn every_change_of_status_is_told_once() {
 fn what_was_refused_is_not_told() {
     on_each(|store| async move {
         let site = Site::new(&store).await;
-        store.create_share(site.frontdoor, &site.share("a", 1), &act()).await.unwrap();
+        store.create_share(site.frontdoor, &site.share("a", 1), &context()).await.unwrap();
         let before = store.event_span().await.unwrap();
-        assert!(store.create_share(site.frontdoor, &site.share("a", 2), &act()).await.is_err());
-        assert!(store.delete_tunnel(site.frontdoor, site.tunnel, &act()).await.is_err());
+        assert!(store.create_share(site.frontdoor, &site.share("a", 2), &context()).await.is_err());
+        assert!(store.delete_tunnel(site.frontdoor, site.tunnel, &context()).await.is_err());
         assert_eq!(store.event_span().await.unwrap(), before);
     });
 }
@@ -99,9 +101,9 @@ fn what_was_refused_is_not_told() {
 fn old_events_records_and_rows_are_forgotten() {
     on_each(|store| async move {
         let site = Site::new(&store).await;
-        let share = store.create_share(site.frontdoor, &site.share("a", 1), &act()).await.unwrap();
-        store.delete_share(site.frontdoor, share.id, &act()).await.unwrap();
-        store.settle(&[settled(share.id, 2, Status::Deleted)]).await.unwrap();
+        let share = store.create_share(site.frontdoor, &site.share("a", 1), &context()).await.unwrap();
+        store.delete_share(site.frontdoor, share.id, &context()).await.unwrap();
+        store.update_statuses(&[settled(share.id, 2, Status::Deleted)]).await.unwrap();
         let newest = store.event_span().await.unwrap().newest;
         store.prune(after(6 * 86_400)).await.unwrap();
         assert_eq!(store.event_span().await.unwrap().forgotten, 0);
@@ -139,7 +141,7 @@ fn a_key_is_for_one_request() {
         assert_eq!(store.claim(&claim("k", "b"), now()).await.unwrap(), Claimed::Other);
         let other = Claim { principal: "other".to_owned(), ..claim("k", "b") };
         assert_eq!(store.claim(&other, now()).await.unwrap(), Claimed::Fresh);
-        let acting = Act { claim: Some(Arc::new(first.clone())), ..act() };
+        let acting = WriteContext { claim: Some(Arc::new(first.clone())), ..context() };
         store.create_share(site.frontdoor, &site.share("a", 1), &acting).await.unwrap();
         // Its write is made: the key can't be released any more, and its answer is not yet known.
         store.release(&first).await.unwrap();
@@ -164,10 +166,10 @@ fn a_claim_that_was_left_is_taken_over_and_its_write_undone() {
         assert_eq!(store.claim(&left, now()).await.unwrap(), Claimed::Fresh);
         let next = claim("k", "a");
         assert_eq!(store.claim(&next, after(61)).await.unwrap(), Claimed::Fresh);
-        let late = Act { claim: Some(Arc::new(left)), ..act() };
+        let late = WriteContext { claim: Some(Arc::new(left)), ..context() };
         let made = store.create_share(site.frontdoor, &site.share("a", 1), &late).await;
         assert!(matches!(made, Err(StoreError::Stale)));
-        let in_time = Act { claim: Some(Arc::new(next.clone())), ..act() };
+        let in_time = WriteContext { claim: Some(Arc::new(next.clone())), ..context() };
         store.create_share(site.frontdoor, &site.share("a", 1), &in_time).await.unwrap();
         let refused = claim("l", "a");
         assert_eq!(store.claim(&refused, now()).await.unwrap(), Claimed::Fresh);
@@ -175,7 +177,7 @@ fn a_claim_that_was_left_is_taken_over_and_its_write_undone() {
         assert_eq!(store.claim(&claim("l", "b"), now()).await.unwrap(), Claimed::Fresh);
         store.prune(after(3 * 86_400)).await.unwrap();
         let pools = LoadBalancerPools::ipsec();
-        let gone = Act { claim: Some(Arc::new(next)), ..act() };
+        let gone = WriteContext { claim: Some(Arc::new(next)), ..context() };
         assert!(store.create_tunnel(site.frontdoor, &tunnel_spec(2), &pools, &gone).await.is_err());
     });
 }
@@ -186,15 +188,15 @@ fn an_act_may_expect_a_state() {
         let site = Site::new(&store).await;
         let (id, frontdoor) = (site.enrolled.environment, site.frontdoor);
         let before = store.environment(frontdoor, id).await.unwrap().unwrap().updated_at;
-        let late = Act { at: after(9), ..act() };
+        let late = WriteContext { at: after(9), ..context() };
         store.rename_environment(frontdoor, id, &"b".parse().unwrap(), &late).await.unwrap();
-        let stale = store.delete_environment(frontdoor, id, &act().expecting(before)).await;
+        let stale = store.delete_environment(frontdoor, id, &context().expecting(before)).await;
         assert!(matches!(stale, Err(StoreError::Stale)));
-        store.delete_environment(frontdoor, id, &act().expecting(after(9))).await.unwrap();
+        store.delete_environment(frontdoor, id, &context().expecting(after(9))).await.unwrap();
         let tunnel = store.tunnel(frontdoor, site.tunnel).await.unwrap().unwrap();
-        let stale = store.delete_tunnel(frontdoor, site.tunnel, &act().expecting(after(9))).await;
+        let stale = store.delete_tunnel(frontdoor, site.tunnel, &context().expecting(after(9))).await;
         assert!(matches!(stale, Err(StoreError::Stale)));
-        store.delete_tunnel(frontdoor, site.tunnel, &act().expecting(tunnel.updated_at)).await.unwrap();
+        store.delete_tunnel(frontdoor, site.tunnel, &context().expecting(tunnel.updated_at)).await.unwrap();
     });
 }
 
@@ -203,7 +205,7 @@ fn the_last_hundred_changes_of_a_connection_are_kept() {
     on_each(|store| async move {
         let site = Site::new(&store).await;
         let other = store
-            .create_tunnel(site.frontdoor, &tunnel_spec(2), &LoadBalancerPools::ipsec(), &act())
+            .create_tunnel(site.frontdoor, &tunnel_spec(2), &LoadBalancerPools::ipsec(), &context())
             .await
             .unwrap();
         let record = async |tunnel, connection: &Connection| {
@@ -242,12 +244,12 @@ fn the_last_hundred_changes_of_a_connection_are_kept() {
         assert_eq!((changes.rows[99].state, changes.rows[99].at), (ConnectionState::Down, after(84)));
         assert_eq!(history(other.id).await.total, 1);
         // They go with the tunnel.
-        store.delete_tunnel(site.frontdoor, other.id, &act()).await.unwrap();
-        let gone = Settlement {
+        store.delete_tunnel(site.frontdoor, other.id, &context()).await.unwrap();
+        let gone = StatusUpdate {
             resource: Resource::Tunnel(other.id),
             ..settled(ShareId::new(Uuid::nil()), 2, Status::Deleted)
         };
-        store.settle(&[gone]).await.unwrap();
+        store.update_statuses(&[gone]).await.unwrap();
         assert_eq!(history(other.id).await.total, 1);
         store.prune(after(31 * 86_400)).await.unwrap();
         assert_eq!(history(other.id).await.total, 0);

@@ -1,11 +1,11 @@
 //! The same lists in both databases.
 
-use crate::{Site, act, after, database::on_each, enrolled, now, settled};
+use crate::{Site, after, context, database::on_each, enrolled, now, settled};
 use tokio::task::JoinSet;
 use wicketgate_model::{Generation, Status};
 use wicketgate_store::{
-    Act, Enrolled, Filter, ListRequest, Listing, PageRequest, PropertyType, SHARES, ShareRow, ShareSpec,
-    Sort, Store, StoreError, TUNNELS, Wanted,
+    EnrolledAgent, Filter, ListRequest, Listing, PageRequest, PropertyType, SHARES, ShareRow, ShareSpec,
+    Sort, Store, StoreError, TUNNELS, Wanted, WriteContext,
 };
 
 fn filter(listing: &Listing, name: &str, values: Vec<Wanted>) -> Filter {
@@ -30,14 +30,14 @@ async fn five(store: &Store) -> Site {
             spec.tags.insert("team".to_owned(), "pay\"ments%".to_owned());
             spec.tags.insert("a".to_owned(), "\"team\":\"x\"".to_owned());
         }
-        let at = Act { at: after(i64::try_from(n).unwrap()), ..act() };
+        let at = WriteContext { at: after(i64::try_from(n).unwrap()), ..context() };
         let share = store.create_share(site.frontdoor, &spec, &at).await.unwrap();
         let status = match n {
             4 => Status::Deleted,
             3 => Status::Error,
             _ => continue,
         };
-        store.settle(&[settled(share.id, 1, status)]).await.unwrap();
+        store.update_statuses(&[settled(share.id, 1, status)]).await.unwrap();
     }
     site
 }
@@ -173,7 +173,7 @@ fn totals_are_as_many_rows_as_there_are() {
                 environment: environments[environment].environment,
                 ..site.share(&format!("share-{n}"), 1000 + n)
             };
-            let at = Act { at: after(n.into()), ..act() };
+            let at = WriteContext { at: after(n.into()), ..context() };
             let chosen = (!shares.is_empty()).then(|| pick(shares.len()));
             match (pick(5), chosen) {
                 (0 | 1, _) | (_, None) => {
@@ -190,7 +190,7 @@ fn totals_are_as_many_rows_as_there_are() {
                     let gone = store.delete_share(site.frontdoor, gone.id, &at).await.unwrap();
                     if n % 2 == 0 {
                         let deleted = settled(gone.id, gone.generation.get(), Status::Deleted);
-                        store.settle(&[deleted]).await.unwrap();
+                        store.update_statuses(&[deleted]).await.unwrap();
                     }
                 }
                 (_, Some(i)) => {
@@ -198,7 +198,7 @@ fn totals_are_as_many_rows_as_there_are() {
                     // One that is out of date among them.
                     let old = settled(shares[i].id, shares[i].generation.get() + 1, Status::Deleted);
                     let new = settled(shares[i].id, shares[i].generation.get(), status);
-                    store.settle(&[old, new]).await.unwrap();
+                    store.update_statuses(&[old, new]).await.unwrap();
                 }
             }
             if n == 60 {
@@ -215,7 +215,7 @@ fn totals_are_as_many_rows_as_there_are() {
 }
 
 /// Answers how many of the lists were not empty.
-async fn check_totals(store: &Store, site: &Site, environments: &[Enrolled]) -> usize {
+async fn check_totals(store: &Store, site: &Site, environments: &[EnrolledAgent]) -> usize {
     let statuses = Status::ALL.map(|s| vec![filter(&SHARES, "status", vec![text(s.as_str())])]);
     let places: Vec<_> =
         environments.iter().map(|e| vec![filter(&SHARES, "envZId", vec![text(e.z_id.as_str())])]).collect();
@@ -239,7 +239,7 @@ fn totals_stay_true_while_all_write_at_once() {
         let mut shares = Vec::new();
         for n in 0..24 {
             let spec = site.share(&format!("share-{n}"), 1000 + n);
-            shares.push(store.create_share(site.frontdoor, &spec, &act()).await.unwrap());
+            shares.push(store.create_share(site.frontdoor, &spec, &context()).await.unwrap());
         }
         let (mut writes, frontdoor) = (JoinSet::new(), site.frontdoor);
         for (n, share) in shares.iter().enumerate() {
@@ -248,14 +248,14 @@ fn totals_stay_true_while_all_write_at_once() {
             writes.spawn(async move {
                 // The newest first, as the reconciler has them.
                 let status = [Status::Deployed, Status::Error][n % 2];
-                settling.settle(&[settled(id, 1, status)]).await.unwrap();
+                settling.update_statuses(&[settled(id, 1, status)]).await.unwrap();
             });
             let changing = store.clone();
             writes.spawn(async move {
                 let done = match n % 3 {
-                    0 => changing.delete_share(frontdoor, id, &act()).await.map(|_| ()),
+                    0 => changing.delete_share(frontdoor, id, &context()).await.map(|_| ()),
                     1 => changing
-                        .replace_share(frontdoor, id, Generation::new(1), &spec, &act())
+                        .replace_share(frontdoor, id, Generation::new(1), &spec, &context())
                         .await
                         .map(|_| ()),
                     _ => Ok(()),
@@ -265,10 +265,10 @@ fn totals_stay_true_while_all_write_at_once() {
         }
         let all: Vec<_> = shares.iter().rev().map(|s| settled(s.id, 1, Status::Deployed)).collect();
         let settling = store.clone();
-        writes.spawn(async move { settling.settle(&all).await.unwrap() });
+        writes.spawn(async move { settling.update_statuses(&all).await.unwrap() });
         let (removing, environment) = (store.clone(), site.enrolled.environment);
         writes.spawn(async move {
-            removing.delete_environment(frontdoor, environment, &act()).await.unwrap();
+            removing.delete_environment(frontdoor, environment, &context()).await.unwrap();
         });
         // Whoever finds its share being deleted is told so.
         while let Some(done) = writes.join_next().await {

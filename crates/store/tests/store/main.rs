@@ -14,13 +14,14 @@ use jiff::{SignedDuration, Timestamp};
 use std::os::unix::fs::PermissionsExt;
 use uuid::Uuid;
 use wicketgate_model::{
-    AgentId, Connection, Detail, EnrollmentId, FrontdoorId, Generation, IngressPort, LoadBalancerPools,
-    PreSharedKey, Problem, Reason, ShareId, ShareOptions, Standing, Status, TrafficDelta, TunnelId, ZId,
+    AgentId, Connection, Detail, EnrolRefusal, EnrollmentId, FrontdoorId, Generation, IngressPort,
+    LoadBalancerPools, PreSharedKey, Problem, Reason, ShareId, ShareOptions, Standing, Status, TrafficDelta,
+    TunnelId, ZId,
 };
 use wicketgate_store::{
-    Act, Action, Change, Enrol, Enrolled, FrontdoorSpec, ListRequest, NewEnrollment, PageRequest, Reach,
-    Refusal, Resource, Revision, Settlement, ShareSpec, Store, StoreError, Tags, TrafficScope, TunnelSpec,
-    Window,
+    Action, Change, EnrolAttempt, EnrolledAgent, FrontdoorSpec, ListRequest, MetricsWindow, NewEnrollment,
+    PageRequest, Reach, Resource, Revision, ShareSpec, StatusUpdate, Store, StoreError, Tags, TrafficScope,
+    TunnelSpec, WriteContext,
 };
 
 static ALL: ListRequest = ListRequest {
@@ -38,8 +39,8 @@ fn after(seconds: i64) -> Timestamp {
     now() + SignedDuration::from_secs(seconds)
 }
 
-fn act() -> Act {
-    Act::new("admin", now(), Uuid::now_v7)
+fn context() -> WriteContext {
+    WriteContext::new("admin", now(), Uuid::now_v7)
 }
 
 fn tunnel_spec(n: u8) -> TunnelSpec {
@@ -63,18 +64,18 @@ async fn frontdoor(store: &Store) -> FrontdoorId {
         default_namespace: "default".parse().unwrap(),
         ipsec_shares_enabled: true,
     };
-    store.create_frontdoor(&spec, &act()).await.unwrap().id
+    store.create_frontdoor(&spec, &context()).await.unwrap().id
 }
 
-async fn enrolled(store: &Store, frontdoor: FrontdoorId, n: u8) -> Enrolled {
+async fn enrolled(store: &Store, frontdoor: FrontdoorId, n: u8) -> EnrolledAgent {
     let id = EnrollmentId::new(Uuid::now_v7());
     let new = NewEnrollment { id, environment: None, secret_sha256: [n; 32], expires_at: after(3600) };
-    store.create_enrollment(frontdoor, &new, &act()).await.unwrap();
-    store.enrol(&asked(id, n, n), &act()).await.unwrap().unwrap()
+    store.create_enrollment(frontdoor, &new, &context()).await.unwrap();
+    store.enrol(&asked(id, n, n), &context()).await.unwrap().unwrap()
 }
 
-fn asked(enrollment: EnrollmentId, secret: u8, key: u8) -> Enrol {
-    Enrol {
+fn asked(enrollment: EnrollmentId, secret: u8, key: u8) -> EnrolAttempt {
+    EnrolAttempt {
         enrollment,
         secret_sha256: [secret; 32],
         public_key_sha256: [key; 32],
@@ -107,14 +108,14 @@ async fn changes(store: &Store, since: Revision) -> Changes {
 struct Site {
     frontdoor: FrontdoorId,
     tunnel: TunnelId,
-    enrolled: Enrolled,
+    enrolled: EnrolledAgent,
 }
 
 impl Site {
     async fn new(store: &Store) -> Self {
         let frontdoor = frontdoor(store).await;
         let pools = LoadBalancerPools::ipsec();
-        let tunnel = store.create_tunnel(frontdoor, &tunnel_spec(1), &pools, &act()).await.unwrap();
+        let tunnel = store.create_tunnel(frontdoor, &tunnel_spec(1), &pools, &context()).await.unwrap();
         Self { frontdoor, tunnel: tunnel.id, enrolled: enrolled(store, frontdoor, 1).await }
     }
 
@@ -131,9 +132,9 @@ impl Site {
     }
 }
 
-fn settled(id: ShareId, generation: u64, status: Status) -> Settlement {
+fn settled(id: ShareId, generation: u64, status: Status) -> StatusUpdate {
     let problem = Problem::new(Reason::AgentOffline, "no agent is connected");
-    Settlement {
+    StatusUpdate {
         resource: Resource::Share(id),
         generation: Generation::new(generation),
         standing: Standing {
@@ -153,7 +154,7 @@ fn one_of_many_gets_a_port() {
             .map(|n| {
                 let (store, spec) = (store.clone(), site.share(&format!("share-{n}"), 8443));
                 let frontdoor = site.frontdoor;
-                tokio::spawn(async move { store.create_share(frontdoor, &spec, &act()).await })
+                tokio::spawn(async move { store.create_share(frontdoor, &spec, &context()).await })
             })
             .collect();
         let mut won = Vec::new();
@@ -180,21 +181,21 @@ fn names_ports_and_peers_are_taken_until_deleted() {
         let site = Site::new(&store).await;
         let create = |spec| {
             let (store, frontdoor) = (&store, site.frontdoor);
-            async move { store.create_share(frontdoor, &spec, &act()).await }
+            async move { store.create_share(frontdoor, &spec, &context()).await }
         };
         let first = create(site.share("a", 1)).await.unwrap();
         let id = Some(first.id.to_string());
         assert!(
             matches!(create(site.share("a", 2)).await, Err(StoreError::Conflict { property: "name", with }) if with == id)
         );
-        store.delete_share(site.frontdoor, first.id, &act()).await.unwrap();
+        store.delete_share(site.frontdoor, first.id, &context()).await.unwrap();
         // The gateway may still serve it.
         assert!(matches!(create(site.share("a", 2)).await, Err(StoreError::Conflict { .. })));
         assert!(matches!(
-            store.delete_share(site.frontdoor, first.id, &act()).await,
+            store.delete_share(site.frontdoor, first.id, &context()).await,
             Err(StoreError::NotLive(Status::Deleting))
         ));
-        store.settle(&[settled(first.id, 2, Status::Deleted)]).await.unwrap();
+        store.update_statuses(&[settled(first.id, 2, Status::Deleted)]).await.unwrap();
         create(site.share("a", 1)).await.unwrap();
         let gone = store.share(site.frontdoor, first.id).await.unwrap().unwrap();
         assert_eq!((gone.standing.status, gone.deleted_at), (Status::Deleted, Some(after(1))));
@@ -203,12 +204,12 @@ fn names_ports_and_peers_are_taken_until_deleted() {
         let pools = LoadBalancerPools::ipsec();
         let mut same_peer = tunnel_spec(2);
         same_peer.peer_address = tunnel_spec(1).peer_address;
-        let taken = store.create_tunnel(site.frontdoor, &same_peer, &pools, &act()).await;
+        let taken = store.create_tunnel(site.frontdoor, &same_peer, &pools, &context()).await;
         let own = Some(site.tunnel.to_string());
         assert!(matches!(taken, Err(StoreError::Conflict { property: "peerPublicIp", with }) if with == own));
         // Another Frontdoor learns that the address is taken, and not by whom.
         let other = frontdoor(&store).await;
-        let taken = store.create_tunnel(other, &same_peer, &pools, &act()).await;
+        let taken = store.create_tunnel(other, &same_peer, &pools, &context()).await;
         assert!(matches!(taken, Err(StoreError::Conflict { property: "peerPublicIp", with: None })));
     });
 }
@@ -220,19 +221,19 @@ fn a_slot_is_the_lowest_that_is_free() {
         let pools = LoadBalancerPools::ipsec();
         let mut ids = Vec::new();
         for n in 1..=3 {
-            let tunnel = store.create_tunnel(frontdoor, &tunnel_spec(n), &pools, &act()).await.unwrap();
+            let tunnel = store.create_tunnel(frontdoor, &tunnel_spec(n), &pools, &context()).await.unwrap();
             assert_eq!(u8::try_from(tunnel.slot).unwrap(), n - 1);
             ids.push(tunnel.id);
         }
         for id in &ids[..2] {
-            let tunnel = store.delete_tunnel(frontdoor, *id, &act()).await.unwrap();
+            let tunnel = store.delete_tunnel(frontdoor, *id, &context()).await.unwrap();
             let standing = Standing { status: Status::Deleted, ..tunnel.standing };
             let settlement =
-                Settlement { resource: Resource::Tunnel(*id), generation: tunnel.generation, standing };
-            store.settle(&[settlement]).await.unwrap();
+                StatusUpdate { resource: Resource::Tunnel(*id), generation: tunnel.generation, standing };
+            store.update_statuses(&[settlement]).await.unwrap();
         }
         for (n, slot) in [(4, 0), (5, 1), (6, 3)] {
-            let tunnel = store.create_tunnel(frontdoor, &tunnel_spec(n), &pools, &act()).await.unwrap();
+            let tunnel = store.create_tunnel(frontdoor, &tunnel_spec(n), &pools, &context()).await.unwrap();
             assert_eq!(tunnel.slot, slot);
             assert_eq!(pools.address(slot, tunnel.peer_cidr), Some(tunnel.load_balancer_ip));
         }
@@ -261,7 +262,7 @@ fn a_new_key_leaves_the_old_one_for_a_while() {
                         pools,
                         until,
                         Action::Update,
-                        &act(),
+                        &context(),
                     )
                     .await
             }
@@ -285,25 +286,25 @@ fn a_new_key_leaves_the_old_one_for_a_while() {
 fn a_settlement_counts_for_its_generation_only() {
     on_each(|store| async move {
         let site = Site::new(&store).await;
-        let share = store.create_share(site.frontdoor, &site.share("a", 1), &act()).await.unwrap();
+        let share = store.create_share(site.frontdoor, &site.share("a", 1), &context()).await.unwrap();
         let status = async || store.share(site.frontdoor, share.id).await.unwrap().unwrap().standing.status;
-        store.settle(&[settled(share.id, 1, Status::Error)]).await.unwrap();
+        store.update_statuses(&[settled(share.id, 1, Status::Error)]).await.unwrap();
         assert_eq!(status().await, Status::Error);
         store
-            .replace_share(site.frontdoor, share.id, share.generation, &site.share("a", 2), &act())
+            .replace_share(site.frontdoor, share.id, share.generation, &site.share("a", 2), &context())
             .await
             .unwrap();
-        store.settle(&[settled(share.id, 1, Status::Deployed)]).await.unwrap();
+        store.update_statuses(&[settled(share.id, 1, Status::Deployed)]).await.unwrap();
         assert_eq!(status().await, Status::New);
-        store.settle(&[settled(share.id, 2, Status::Deployed)]).await.unwrap();
+        store.update_statuses(&[settled(share.id, 2, Status::Deployed)]).await.unwrap();
         assert_eq!(status().await, Status::Deployed);
-        store.delete_share(site.frontdoor, share.id, &act()).await.unwrap();
+        store.delete_share(site.frontdoor, share.id, &context()).await.unwrap();
         for generation in [2, 3] {
-            store.settle(&[settled(share.id, generation, Status::Deployed)]).await.unwrap();
+            store.update_statuses(&[settled(share.id, generation, Status::Deployed)]).await.unwrap();
             assert_eq!(status().await, Status::Deleting);
         }
-        store.settle(&[settled(share.id, 3, Status::Deleted)]).await.unwrap();
-        store.settle(&[settled(share.id, 3, Status::Error)]).await.unwrap();
+        store.update_statuses(&[settled(share.id, 3, Status::Deleted)]).await.unwrap();
+        store.update_statuses(&[settled(share.id, 3, Status::Error)]).await.unwrap();
         assert_eq!(status().await, Status::Deleted);
         let executions = store.executions(site.frontdoor, &ALL).await.unwrap().rows;
         let of_share: Vec<_> = executions
@@ -326,16 +327,16 @@ fn a_settlement_counts_for_its_generation_only() {
 fn changes_are_all_that_was_written_since() {
     on_each(|store| async move {
         let site = Site::new(&store).await;
-        let share = store.create_share(site.frontdoor, &site.share("a", 1), &act()).await.unwrap();
+        let share = store.create_share(site.frontdoor, &site.share("a", 1), &context()).await.unwrap();
         let all = changes(&store, Revision::default()).await;
         assert_eq!((all.tunnels, all.shares.len(), all.barred.len()), (1, 1, 0));
         let none = changes(&store, all.revision).await;
         assert_eq!((none.tunnels, none.shares.len(), none.revision), (0, 0, all.revision));
-        store.settle(&[settled(share.id, 1, Status::Deployed)]).await.unwrap();
+        store.update_statuses(&[settled(share.id, 1, Status::Deployed)]).await.unwrap();
         assert_eq!(changes(&store, all.revision).await.shares.len(), 0);
 
-        store.delete_environment(site.frontdoor, site.enrolled.environment, &act()).await.unwrap();
-        store.settle(&[settled(share.id, 2, Status::Deleted)]).await.unwrap();
+        store.delete_environment(site.frontdoor, site.enrolled.environment, &context()).await.unwrap();
+        store.update_statuses(&[settled(share.id, 2, Status::Deleted)]).await.unwrap();
         let since = changes(&store, all.revision).await;
         assert_eq!(since.barred, [site.enrolled.agent]);
         assert_eq!(since.shares, [Status::Deleted]);
@@ -349,18 +350,18 @@ fn changes_are_all_that_was_written_since() {
 fn nothing_live_may_be_named_or_taken_away() {
     on_each(|store| async move {
         let site = Site::new(&store).await;
-        let share = store.create_share(site.frontdoor, &site.share("a", 1), &act()).await.unwrap();
-        let used = store.delete_tunnel(site.frontdoor, site.tunnel, &act()).await;
+        let share = store.create_share(site.frontdoor, &site.share("a", 1), &context()).await.unwrap();
+        let used = store.delete_tunnel(site.frontdoor, site.tunnel, &context()).await;
         let is_first = |first: &str| first == share.id.to_string();
         assert!(matches!(used, Err(StoreError::HasShares { count: 1, first }) if is_first(&first)));
         let other = frontdoor(&store).await;
-        let foreign = store.create_share(other, &site.share("a", 1), &act()).await;
+        let foreign = store.create_share(other, &site.share("a", 1), &context()).await;
         assert!(matches!(foreign, Err(StoreError::Reference { property: "ipsecTunnelId" })));
         assert!(matches!(store.share(other, share.id).await, Ok(None)));
-        assert!(matches!(store.delete_share(other, share.id, &act()).await, Err(StoreError::Missing)));
-        store.delete_share(site.frontdoor, share.id, &act()).await.unwrap();
-        store.delete_tunnel(site.frontdoor, site.tunnel, &act()).await.unwrap();
-        let late = store.create_share(site.frontdoor, &site.share("b", 2), &act()).await;
+        assert!(matches!(store.delete_share(other, share.id, &context()).await, Err(StoreError::Missing)));
+        store.delete_share(site.frontdoor, share.id, &context()).await.unwrap();
+        store.delete_tunnel(site.frontdoor, site.tunnel, &context()).await.unwrap();
+        let late = store.create_share(site.frontdoor, &site.share("b", 2), &context()).await;
         assert!(matches!(late, Err(StoreError::Reference { property: "ipsecTunnelId" })));
     });
 }
@@ -372,11 +373,12 @@ fn a_deleted_frontdoor_gains_nothing() {
         let id = EnrollmentId::new(Uuid::now_v7());
         let new =
             |id| NewEnrollment { id, environment: None, secret_sha256: [1; 32], expires_at: after(3600) };
-        store.create_enrollment(frontdoor, &new(id), &act()).await.unwrap();
-        store.delete_frontdoor(frontdoor, &act()).await.unwrap();
-        let enrolled = store.enrol(&asked(id, 1, 1), &act()).await;
+        store.create_enrollment(frontdoor, &new(id), &context()).await.unwrap();
+        store.delete_frontdoor(frontdoor, &context()).await.unwrap();
+        let enrolled = store.enrol(&asked(id, 1, 1), &context()).await;
         assert!(matches!(enrolled, Err(StoreError::NoFrontdoor(f)) if f == frontdoor), "{enrolled:?}");
-        let code = store.create_enrollment(frontdoor, &new(EnrollmentId::new(Uuid::now_v7())), &act()).await;
+        let code =
+            store.create_enrollment(frontdoor, &new(EnrollmentId::new(Uuid::now_v7())), &context()).await;
         assert!(matches!(code, Err(StoreError::NoFrontdoor(_))));
     });
 }
@@ -388,40 +390,40 @@ fn a_code_enrols_one_agent() {
         let code = async |environment| {
             let id = EnrollmentId::new(Uuid::now_v7());
             let new = NewEnrollment { id, environment, secret_sha256: [1; 32], expires_at: after(3600) };
-            store.create_enrollment(frontdoor, &new, &act()).await.map(|()| id)
+            store.create_enrollment(frontdoor, &new, &context()).await.map(|()| id)
         };
         let enrol = async |id, secret, key, at| {
-            store.enrol(&asked(id, secret, key), &Act { at, ..act() }).await.unwrap()
+            store.enrol(&asked(id, secret, key), &WriteContext { at, ..context() }).await.unwrap()
         };
         let first = code(None).await.unwrap();
-        assert_eq!(enrol(first, 2, 1, now()).await, Err(Refusal::WrongCode));
+        assert_eq!(enrol(first, 2, 1, now()).await, Err(EnrolRefusal::WrongCode));
         // Anybody may ask: without a code that gets something, nothing is written.
         let before = changes(&store, Revision::default()).await.revision;
-        assert_eq!(enrol(EnrollmentId::new(Uuid::now_v7()), 1, 1, now()).await, Err(Refusal::WrongCode));
-        assert_eq!(enrol(first, 1, 1, after(3600)).await, Err(Refusal::Expired));
+        assert_eq!(enrol(EnrollmentId::new(Uuid::now_v7()), 1, 1, now()).await, Err(EnrolRefusal::WrongCode));
+        assert_eq!(enrol(first, 1, 1, after(3600)).await, Err(EnrolRefusal::Expired));
         assert_eq!(changes(&store, Revision::default()).await.revision, before);
         let agent = enrol(first, 1, 1, now()).await.unwrap();
         // The answer was lost: the same agent asks again, even late. Another one gets nothing.
         assert_eq!(enrol(first, 1, 1, after(7200)).await, Ok(agent.clone()));
-        assert_eq!(enrol(first, 1, 2, now()).await, Err(Refusal::Used));
+        assert_eq!(enrol(first, 1, 2, now()).await, Err(EnrolRefusal::Used));
         let row = store.environment_by_z_id(frontdoor, &agent.z_id).await.unwrap().unwrap();
         assert_eq!((row.name.as_str(), row.active), ("dc-1", false));
         store.agent_connected(agent.agent, "dc-1", "0.1.0", [10, 0, 0, 1].into(), after(2)).await.unwrap();
         assert!(store.environment(frontdoor, agent.environment).await.unwrap().unwrap().active);
 
         let late = code(None).await.unwrap();
-        assert_eq!(enrol(late, 1, 3, after(3600)).await, Err(Refusal::Expired));
+        assert_eq!(enrol(late, 1, 3, after(3600)).await, Err(EnrolRefusal::Expired));
         let guessed = code(None).await.unwrap();
         for _ in 0..5 {
-            assert_eq!(enrol(guessed, 2, 3, now()).await, Err(Refusal::WrongCode));
+            assert_eq!(enrol(guessed, 2, 3, now()).await, Err(EnrolRefusal::WrongCode));
         }
-        assert_eq!(enrol(guessed, 1, 3, now()).await, Err(Refusal::TooManyTries));
+        assert_eq!(enrol(guessed, 1, 3, now()).await, Err(EnrolRefusal::TooManyTries));
         let replica = code(Some(agent.environment)).await.unwrap();
         let second = enrol(replica, 1, 4, now()).await.unwrap();
         assert_eq!((second.environment, second.z_id), (agent.environment, agent.z_id));
         assert_ne!(second.agent, agent.agent);
-        store.bar_agent(frontdoor, agent.agent, &act()).await.unwrap();
-        assert_eq!(enrol(first, 1, 1, now()).await, Err(Refusal::Barred));
+        store.bar_agent(frontdoor, agent.agent, &context()).await.unwrap();
+        assert_eq!(enrol(first, 1, 1, now()).await, Err(EnrolRefusal::Barred));
         assert_eq!(store.agent_with_key(agent.agent, &[1; 32]).await.unwrap(), None);
         // As long as the agent lives its key is known, however old the code.
         store.prune(after(365 * 24 * 3600)).await.unwrap();
@@ -452,7 +454,7 @@ fn traffic_adds_up_at_every_resolution() {
             store.record_traffic(after(second), &deltas).await.unwrap();
         }
         for period in [3600, 12 * 3600, 7 * 86_400] {
-            let window = Window::new(period, None, now()).unwrap();
+            let window = MetricsWindow::new(period, None, now()).unwrap();
             let sum = async |scope| {
                 let samples = store.traffic(scope, &window).await.unwrap();
                 assert_eq!(samples.len(), (period / window.step) as usize);
@@ -465,7 +467,7 @@ fn traffic_adds_up_at_every_resolution() {
             assert_eq!(sum(TrafficScope::Tunnel(tunnel)).await, (21, 42, Some(4)));
         }
         store.prune(after(7 * 3600)).await.unwrap();
-        let old = Window::new(86_400, None, after(7 * 3600)).unwrap();
+        let old = MetricsWindow::new(86_400, None, after(7 * 3600)).unwrap();
         let kept = store.traffic(TrafficScope::Share(a), &old).await.unwrap();
         assert_eq!(kept.iter().map(|s| s.rx).sum::<u64>(), 20);
     });
@@ -479,16 +481,16 @@ fn the_first_frontdoor_is_made_once() {
             default_namespace: "default".parse().unwrap(),
             ipsec_shares_enabled: true,
         };
-        let first = store.ensure_first_frontdoor(&spec, &act()).await.unwrap().unwrap();
-        assert!(store.ensure_first_frontdoor(&spec, &act()).await.unwrap().is_none());
+        let first = store.ensure_first_frontdoor(&spec, &context()).await.unwrap().unwrap();
+        assert!(store.ensure_first_frontdoor(&spec, &context()).await.unwrap().is_none());
         assert_eq!(
             store.frontdoors(&Reach::Organization("default".to_owned()), &ALL).await.unwrap().total,
             1
         );
         assert_eq!(store.frontdoors(&Reach::Organization("other".to_owned()), &ALL).await.unwrap().total, 0);
-        store.delete_frontdoor(first.id, &act()).await.unwrap();
+        store.delete_frontdoor(first.id, &context()).await.unwrap();
         assert!(store.frontdoor(first.id).await.unwrap().is_none());
-        assert!(store.ensure_first_frontdoor(&spec, &act()).await.unwrap().is_none());
+        assert!(store.ensure_first_frontdoor(&spec, &context()).await.unwrap().is_none());
     });
 }
 

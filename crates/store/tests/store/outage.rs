@@ -1,6 +1,6 @@
 //! A PostgreSQL host that goes away, and says nothing any more.
 
-use crate::{ALL, act};
+use crate::{ALL, context};
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
@@ -66,16 +66,16 @@ async fn a_host_that_dies_during_a_commit_is_not_waited_for() {
     let place = format!("postgres://postgres@{}/{database}", listener.local_addr().unwrap());
     tokio::spawn(line(listener, socket, Arc::clone(&goes)));
     let store = Store::open(&place).await.unwrap();
-    store.create_frontdoor(&spec("before"), &act()).await.unwrap();
+    store.create_frontdoor(&spec("before"), &context()).await.unwrap();
 
     goes.store(true, Ordering::SeqCst);
-    let (frontdoor, during) = (spec("during"), act());
+    let (frontdoor, during) = (spec("during"), context());
     let refused = timeout(BOUND, store.create_frontdoor(&frontdoor, &during)).await.unwrap();
     assert!(matches!(refused, Err(StoreError::Database(_) | StoreError::Late)), "{refused:?}");
 
     // It is back, on another connection than the one that hangs.
     goes.store(false, Ordering::SeqCst);
-    timeout(BOUND, store.create_frontdoor(&spec("after"), &act())).await.unwrap().unwrap();
+    timeout(BOUND, store.create_frontdoor(&spec("after"), &context())).await.unwrap().unwrap();
     let all = store.frontdoors(&Reach::All, &ALL).await.unwrap();
     let organizations: Vec<_> = all.rows.iter().map(|f| f.organization.as_str()).collect();
     assert_eq!(organizations, ["before", "after"]);

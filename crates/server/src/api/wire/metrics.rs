@@ -4,7 +4,7 @@ use super::{duration, query::Query};
 use crate::error::ApiError;
 use jiff::Timestamp;
 use serde::Serialize;
-use wicketgate_store::{BadWindow, Sample, Window};
+use wicketgate_store::{InvalidWindow, MetricsWindow, Sample};
 
 #[derive(Debug, Serialize)]
 pub(in crate::api) struct Metrics {
@@ -30,7 +30,12 @@ struct Carried {
 }
 
 impl Metrics {
-    pub(in crate::api) fn new(scope: &'static str, id: String, window: &Window, samples: &[Sample]) -> Self {
+    pub(in crate::api) fn new(
+        scope: &'static str,
+        id: String,
+        window: &MetricsWindow,
+        samples: &[Sample],
+    ) -> Self {
         let carried = |s: &Sample| Carried {
             rx: s.rx,
             tx: s.tx,
@@ -50,16 +55,16 @@ impl Metrics {
 }
 
 /// `duration` and `step`.
-pub(in crate::api) fn window(query: Query, now: Timestamp) -> Result<Window, ApiError> {
+pub(in crate::api) fn window(query: Query, now: Timestamp) -> Result<MetricsWindow, ApiError> {
     let [duration, step] = query.values(["duration", "step"])?;
     let read = |name: &str, text: Option<String>| {
         let like = || ApiError::bad_request(format!("{name} must be like 15m, 1h, 1h30m, 7d or PT1H"));
         text.map(|t| duration::seconds(&t).ok_or_else(like)).transpose()
     };
-    let period = read("duration", duration)?.unwrap_or(Window::DEFAULT);
+    let period = read("duration", duration)?.unwrap_or(MetricsWindow::DEFAULT);
     let step = read("step", step)?;
-    Window::new(period, step, now).map_err(|rule| {
-        let name = if rule == BadWindow::Duration { "duration" } else { "step" };
+    MetricsWindow::new(period, step, now).map_err(|rule| {
+        let name = if rule == InvalidWindow::Duration { "duration" } else { "step" };
         ApiError::bad_request(format!("{name} {rule}"))
     })
 }

@@ -9,7 +9,9 @@ use wicketgate_model::{
     DesiredDelta, EnrollmentId, EnvironmentId, FrontdoorId, LocationId, ObservedDelta, PreSharedKey, Problem,
     ShareObserved, TunnelObserved, ZId,
 };
-use wicketgate_store::{Act, Enrol, FrontdoorSpec, NewEnrollment, ShareRow, ShareSpec, TunnelSpec};
+use wicketgate_store::{
+    EnrolAttempt, FrontdoorSpec, NewEnrollment, ShareRow, ShareSpec, TunnelSpec, WriteContext,
+};
 
 /// A server without its tasks: a test activates by hand, at times of its choice.
 pub(super) struct Bench {
@@ -46,7 +48,7 @@ impl Bench {
         let store = Store::open(&dir.path().join("db").display().to_string()).await.unwrap();
         let now = "2026-01-01T00:00:00Z".parse().unwrap();
         let ca = Arc::new(Ca::load_or_create(&dir.path().join("ca"), now).unwrap());
-        let act = Act::new("test", now, Uuid::now_v7);
+        let act = WriteContext::new("test", now, Uuid::now_v7);
         let spec = FrontdoorSpec {
             organization: "default".into(),
             default_namespace: "default".parse().unwrap(),
@@ -61,7 +63,7 @@ impl Bench {
             expires_at: now + 1.hour(),
         };
         store.create_enrollment(frontdoor, &new, &act).await.unwrap();
-        let asked = Enrol {
+        let asked = EnrolAttempt {
             enrollment,
             secret_sha256: [1; 32],
             public_key_sha256: [2; 32],
@@ -87,8 +89,8 @@ impl Bench {
         Self { _dir: dir, store, frontdoor, environment, tunnel, ca, reconciler, gateway, now, names: 0 }
     }
 
-    pub(super) fn act(&self) -> Act {
-        Act::new("test", self.now, Uuid::now_v7)
+    pub(super) fn act(&self) -> WriteContext {
+        WriteContext::new("test", self.now, Uuid::now_v7)
     }
 
     pub(super) fn spec(&mut self) -> ShareSpec {

@@ -27,7 +27,7 @@ const MOST_ASKED: u32 = 1440;
 
 /// A window of time that ends now, in samples of one width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Window {
+pub struct MetricsWindow {
     /// Seconds.
     pub period: u32,
     /// Seconds of one sample.
@@ -40,7 +40,7 @@ pub struct Window {
 
 /// Why there is no such window; worded to follow the parameter's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum BadWindow {
+pub enum InvalidWindow {
     #[error("must be between 10 s and 30 days")]
     Duration,
     #[error("must be a multiple of 10 s, not longer than the duration")]
@@ -51,31 +51,31 @@ pub enum BadWindow {
     TooFine,
 }
 
-impl Window {
+impl MetricsWindow {
     /// Seconds: what is asked for if the caller does not say.
     pub const DEFAULT: u32 = DAY;
     /// Seconds: the retention.
     pub const LONGEST: u32 = 30 * DAY;
 
-    pub fn new(period: u32, step: Option<u32>, now: Timestamp) -> Result<Self, BadWindow> {
+    pub fn new(period: u32, step: Option<u32>, now: Timestamp) -> Result<Self, InvalidWindow> {
         if !(RESOLUTIONS[0].seconds..=Self::LONGEST).contains(&period) {
-            return Err(BadWindow::Duration);
+            return Err(InvalidWindow::Duration);
         }
         let chosen = STEPS.into_iter().find(|s| period.div_ceil(*s) <= MOST).unwrap_or(DAY);
         let step = step.unwrap_or(chosen);
         if step == 0 || !step.is_multiple_of(RESOLUTIONS[0].seconds) || step > period {
-            return Err(BadWindow::Step);
+            return Err(InvalidWindow::Step);
         }
         let samples = period.div_ceil(step);
         if samples > MOST_ASKED {
-            return Err(BadWindow::TooMany);
+            return Err(InvalidWindow::TooMany);
         }
         let resolution = RESOLUTIONS
             .iter()
             .rev()
             .find(|r| step.is_multiple_of(r.seconds))
             .filter(|r| period <= r.kept)
-            .ok_or(BadWindow::TooFine)?
+            .ok_or(InvalidWindow::TooFine)?
             .seconds;
         let wide = i64::from(step);
         // The last sample is the one that now falls into.
@@ -91,8 +91,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_window_has_a_readable_number_of_samples(period in 10u32..=Window::LONGEST, now in 0i64..4_000_000_000) {
-            let window = Window::new(period, None, Timestamp::from_second(now).unwrap()).unwrap();
+        fn a_window_has_a_readable_number_of_samples(period in 10u32..=MetricsWindow::LONGEST, now in 0i64..4_000_000_000) {
+            let window = MetricsWindow::new(period, None, Timestamp::from_second(now).unwrap()).unwrap();
             prop_assert!(window.samples <= MOST);
             prop_assert!(period < 300 || window.samples >= 30, "{:?}", window);
             let end = window.first + i64::from(window.samples * window.step);
@@ -104,12 +104,12 @@ mod tests {
     #[test]
     fn a_step_has_bounds() {
         let now = Timestamp::from_second(1_800_000_000).unwrap();
-        assert_eq!(Window::new(3600, None, now).map(|w| (w.step, w.samples)), Ok((30, 120)));
-        assert_eq!(Window::new(86_400, Some(60), now), Err(BadWindow::TooFine));
-        assert_eq!(Window::new(86_400, Some(300), now).map(|w| w.samples), Ok(288));
-        assert_eq!(Window::new(3600, Some(15), now), Err(BadWindow::Step));
-        assert_eq!(Window::new(3600, Some(0), now), Err(BadWindow::Step));
-        assert_eq!(Window::new(6 * 3600, Some(10), now), Err(BadWindow::TooMany));
-        assert_eq!(Window::new(31 * 86_400, None, now), Err(BadWindow::Duration));
+        assert_eq!(MetricsWindow::new(3600, None, now).map(|w| (w.step, w.samples)), Ok((30, 120)));
+        assert_eq!(MetricsWindow::new(86_400, Some(60), now), Err(InvalidWindow::TooFine));
+        assert_eq!(MetricsWindow::new(86_400, Some(300), now).map(|w| w.samples), Ok(288));
+        assert_eq!(MetricsWindow::new(3600, Some(15), now), Err(InvalidWindow::Step));
+        assert_eq!(MetricsWindow::new(3600, Some(0), now), Err(InvalidWindow::Step));
+        assert_eq!(MetricsWindow::new(6 * 3600, Some(10), now), Err(InvalidWindow::TooMany));
+        assert_eq!(MetricsWindow::new(31 * 86_400, None, now), Err(InvalidWindow::Duration));
     }
 }

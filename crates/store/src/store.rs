@@ -6,7 +6,7 @@
 use crate::{
     Result, StoreError,
     batch::{Batches, MOST},
-    remembered::Remembered,
+    cache::Cache,
     transaction::Transaction,
 };
 use sqlx::{
@@ -39,9 +39,9 @@ pub struct Store {
     pub(crate) readers: AnyPool,
     writers: AnyPool,
     pub(crate) batches: Arc<Batches>,
-    pub(crate) remembered: Arc<Remembered>,
+    pub(crate) cache: Arc<Cache>,
     /// Events were committed.
-    pub(crate) told: Arc<Notify>,
+    pub(crate) events_committed: Arc<Notify>,
     begin: &'static str,
     begin_snapshot: &'static str,
     /// Rows that are read to be changed have to be locked. SQLite locks everything when a write begins.
@@ -64,8 +64,8 @@ impl Store {
                 readers: pool.clone(),
                 writers: pool,
                 batches: Batches::of(1),
-                remembered: Arc::new(Remembered::new(false)),
-                told: Arc::default(),
+                cache: Arc::new(Cache::new(false)),
+                events_committed: Arc::default(),
                 begin: "BEGIN",
                 begin_snapshot: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
                 locks_rows: true,
@@ -118,8 +118,8 @@ impl Store {
             readers,
             writers,
             batches: Batches::of(MOST),
-            remembered: Arc::new(Remembered::new(true)),
-            told: Arc::default(),
+            cache: Arc::new(Cache::new(true)),
+            events_committed: Arc::default(),
             begin: "BEGIN IMMEDIATE",
             begin_snapshot: "BEGIN",
             locks_rows: false,

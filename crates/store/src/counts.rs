@@ -6,18 +6,18 @@ use wicketgate_model::Status;
 
 /// What is in the database at one time. `DELETED` rows are not counted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Census {
+pub struct Counts {
     pub tunnels: Vec<(Status, i64)>,
     pub shares: Vec<(Status, i64)>,
     pub agents_connected: i64,
 }
 
 impl Store {
-    pub async fn census(&self) -> Result<Census> {
+    pub async fn counts(&self) -> Result<Counts> {
         let tunnels = "SELECT status, COUNT(*) FROM ipsec_tunnel WHERE status <> 'DELETED' GROUP BY status";
         let shares = "SELECT status, COUNT(*) FROM ipsec_share WHERE status <> 'DELETED' GROUP BY status";
         let agents = "SELECT COUNT(*) FROM agent WHERE connected_since IS NOT NULL AND barred_at IS NULL";
-        Ok(Census {
+        Ok(Counts {
             tunnels: self.by_status(tunnels).await?,
             shares: self.by_status(shares).await?,
             agents_connected: sqlx::query(agents).fetch_one(&self.readers).await?.try_get(0)?,

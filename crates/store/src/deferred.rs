@@ -1,5 +1,5 @@
 //! What a transaction writes last, just before its commit: the events that it tells, and how the numbers of shares
-//! changed by it. Writes that share a commit share its ending, so that it is paid for once.
+//! changed by it. Writes that share a commit share its deferred, so that it is paid for once.
 
 use crate::{
     Result, Store,
@@ -10,14 +10,14 @@ use crate::{
 use sqlx::AnyConnection;
 
 #[derive(Debug, Default)]
-pub(crate) struct Ending {
+pub(crate) struct Deferred {
     pub(crate) events: Vec<NewEvent>,
     pub(crate) counts: ShareCounts,
     /// A row that is remembered was changed.
     pub(crate) forgets: bool,
 }
 
-impl Ending {
+impl Deferred {
     pub(crate) fn extend(&mut self, other: Self) {
         self.events.extend(other.events);
         self.counts.extend(other.counts);
@@ -33,14 +33,14 @@ impl Ending {
 impl Store {
     /// Commits what told something.
     pub(crate) async fn commit_telling(&self, tx: Transaction, events: Vec<NewEvent>) -> Result<()> {
-        self.commit_with(tx, Ending { events, ..Ending::default() }).await
+        self.commit_with(tx, Deferred { events, ..Deferred::default() }).await
     }
 
-    pub(crate) async fn commit_with(&self, mut tx: Transaction, ending: Ending) -> Result<()> {
-        ending.write(&mut tx).await?;
+    pub(crate) async fn commit_with(&self, mut tx: Transaction, deferred: Deferred) -> Result<()> {
+        deferred.write(&mut tx).await?;
         tx.commit().await?;
-        if !ending.events.is_empty() {
-            self.told.notify_one();
+        if !deferred.events.is_empty() {
+            self.events_committed.notify_one();
         }
         Ok(())
     }

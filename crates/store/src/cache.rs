@@ -16,14 +16,14 @@ use wicketgate_model::{ApiAccountId, FrontdoorId};
 const MOST: usize = 10_000;
 
 #[derive(Debug)]
-pub(crate) struct Remembered {
+pub(crate) struct Cache {
     pub(crate) frontdoors: Rows<FrontdoorId, FrontdoorRow>,
     pub(crate) accounts: Rows<ApiAccountId, ApiAccountRow>,
     /// By the hash of the secret.
     pub(crate) secrets: Rows<[u8; 32], ApiAccountRow>,
 }
 
-impl Remembered {
+impl Cache {
     /// `is_alone`: no other process writes.
     pub(crate) fn new(is_alone: bool) -> Self {
         let most = if is_alone { MOST } else { 0 };

@@ -3,7 +3,7 @@
 use crate::{
     Action, Claim, EventKind, ResourceType, Result, Store,
     batch::Turn,
-    ending::Ending,
+    deferred::Deferred,
     event::NewEvent,
     execution::{Execution, Owner},
     idempotency,
@@ -15,9 +15,9 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 use wicketgate_model::{Detail, ExecutionId, FrontdoorId, Status};
 
-/// Who writes, and when. Executions of one act share its process id.
+/// Who writes, and when. Executions of one request share its process id.
 #[derive(Debug, Clone)]
-pub struct Act {
+pub struct WriteContext {
     pub process: ExecutionId,
     /// As it stands in `createdBy` and in the record of executions.
     pub actor: String,
@@ -25,14 +25,14 @@ pub struct Act {
     pub at: Timestamp,
     /// Makes fresh version 7 UUIDs.
     pub fresh: fn() -> Uuid,
-    /// The row that is to be changed or deleted was last changed then; if it was changed since, the act is refused as
+    /// The row that is to be changed or deleted was last changed then; if it was changed since, the write is refused as
     /// [`StoreError::Stale`](crate::StoreError::Stale). A change of status is none.
     pub expected: Option<Timestamp>,
     /// Marked in the write's transaction.
     pub claim: Option<Arc<Claim>>,
 }
 
-impl Act {
+impl WriteContext {
     pub fn new(actor: impl Into<String>, at: Timestamp, fresh: fn() -> Uuid) -> Self {
         Self {
             process: ExecutionId::new(fresh()),
@@ -60,15 +60,20 @@ pub(crate) struct Write {
     turn: Turn,
     /// Of all writes that share its commit: whoever sees one of them sees all.
     pub(crate) revision: i64,
-    pub(crate) ending: Ending,
-    told: Arc<Notify>,
+    pub(crate) deferred: Deferred,
+    events_committed: Arc<Notify>,
 }
 
 impl Store {
     pub(crate) async fn write(&self) -> Result<Write> {
         let turn = self.turn().await?;
         let revision = turn.revision();
-        Ok(Write { turn, revision, ending: Ending::default(), told: Arc::clone(&self.told) })
+        Ok(Write {
+            turn,
+            revision,
+            deferred: Deferred::default(),
+            events_committed: Arc::clone(&self.events_committed),
+        })
     }
 }
 
@@ -84,29 +89,30 @@ impl Write {
 
     /// Returns when the write is durable.
     pub(crate) async fn commit(self) -> Result<()> {
-        let tells = !self.ending.events.is_empty();
-        self.turn.commit(self.ending).await?;
+        let tells = !self.deferred.events.is_empty();
+        self.turn.commit(self.deferred).await?;
         if tells {
-            self.told.notify_one();
+            self.events_committed.notify_one();
         }
         Ok(())
     }
 
     /// Told when the write is committed.
     pub(crate) fn tell(&mut self, event: NewEvent) {
-        self.ending.events.push(event);
+        self.deferred.events.push(event);
     }
 
     /// The record of the write, the event of the status that it sets, and the mark on the request's key.
     pub(crate) async fn record(
         &mut self,
-        act: &Act,
+        context: &WriteContext,
         frontdoor: FrontdoorId,
         action: Action,
         on: Execution<'_>,
     ) -> Result<()> {
-        idempotency::mark(&mut self.turn, act).await?;
-        self.ending.forgets |= matches!(on.resource_type, ResourceType::Frontdoor | ResourceType::ApiAccount);
+        idempotency::mark(&mut self.turn, context).await?;
+        self.deferred.forgets |=
+            matches!(on.resource_type, ResourceType::Frontdoor | ResourceType::ApiAccount);
         let status = match (on.resource_type, action) {
             (_, Action::ReadKey) => None,
             (ResourceType::Tunnel | ResourceType::Share, Action::Delete) => Some(Status::Deleting.as_str()),
@@ -123,17 +129,17 @@ impl Write {
         if let Some(status) = status {
             // An environment that is deleted waits for nothing; its shares say for themselves how far they are.
             let stands = crate::columns::status(status).filter(|_| kind != EventKind::Environment);
-            let detail = stands.and_then(|s| Detail::waiting(s, act.at));
+            let detail = stands.and_then(|s| Detail::waiting(s, context.at));
             let resource = on.resource.to_string();
             self.tell(NewEvent {
                 frontdoor,
-                at: act.at,
+                at: context.at,
                 kind,
                 resource,
                 status,
                 why: detail.as_ref().map(Into::into),
             });
         }
-        on.insert(&mut self.turn, act, Owner::Frontdoor(frontdoor), action).await
+        on.insert(&mut self.turn, context, Owner::Frontdoor(frontdoor), action).await
     }
 }
