@@ -4,7 +4,7 @@ use std::{
     io::{Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpStream},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     thread,
@@ -16,6 +16,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     runtime::Handle,
 };
+use wicketgate_system::Mutex;
 
 use crate::{
     peers::Peer,
@@ -258,7 +259,7 @@ impl Beside {
                 thread::spawn(move || {
                     while !stop.load(Relaxed) {
                         if let Err(error) = step() {
-                            failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                            failed.lock().get_or_insert(error);
                             return;
                         }
                     }
@@ -276,7 +277,7 @@ impl Beside {
                 bail!("a load thread panicked");
             }
         }
-        match self.failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        match self.failed.lock().take() {
             Some(error) => Err(error),
             None => Ok(()),
         }

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
@@ -15,6 +15,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use wicketgate_lab::{Api, Reply};
+use wicketgate_system::Mutex;
 
 use crate::harness::{
     World, door, share_body,
@@ -84,7 +85,7 @@ fn every_accepted_write_survives_ten_kills_and_every_status_is_true_within_five_
         })?;
         world.gateway.process.kill()?;
         next_port = writing.join().map_err(|_| anyhow::anyhow!("the writer panicked"))??;
-        book = std::mem::take(&mut *shared.lock().unwrap_or_else(PoisonError::into_inner));
+        book = std::mem::take(&mut *shared.lock());
 
         world.restart()?;
         agent.process.alive()?;
@@ -109,7 +110,7 @@ impl Writer {
     fn write(&self, book: &Mutex<Book>, accepted: &AtomicUsize, next_port: &mut u16) -> Result<()> {
         for n in 0..WRITES {
             let target = n % self.targets.len();
-            let mut book = book.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut book = book.lock();
             let old = book.shares.iter().find(|(_, s)| !s.deleted).map(|(n, s)| (n.clone(), s.clone()));
             let (name, new, reply) = match (n % 4, old) {
                 (2, Some((name, old))) => {

@@ -36,11 +36,15 @@ fn a_shortage_is_said_once_and_ends_when_there_are_descriptors_again() -> Result
     let mut clients =
         (0..CLIENTS).map(|_| connect(&world.outside, door, PATIENCE)).collect::<Result<Vec<_>>>()?;
     let said = |words: &str| world.gateway.process.said().matches(words).count();
-    world
-        .lab
-        .until("it says so", PATIENCE, || Ok((said("could not accept connections") > 0).then_some(())))?;
+    world.lab.until("it says so", PATIENCE, || {
+        Ok((said("cannot accept connections from the clients of a share") > 0).then_some(()))
+    })?;
     std::thread::sleep(SEVERAL_PAUSES);
-    ensure!(said("could not accept connections") == 1, "{}", world.gateway.process.tail());
+    ensure!(
+        said("cannot accept connections from the clients of a share") == 1,
+        "{}",
+        world.gateway.process.tail()
+    );
     exchange(&mut before, b"as if nothing were")?;
 
     limit(pid, Some(all))?;
@@ -52,7 +56,7 @@ fn a_shortage_is_said_once_and_ends_when_there_are_descriptors_again() -> Result
         }
     }
     world.lab.until("it says that it goes on", PATIENCE, || {
-        Ok((said("connections are accepted again") > 0).then_some(()))
+        Ok((said("connections from the clients of a share are accepted again") > 0).then_some(()))
     })?;
     world.end()
 }

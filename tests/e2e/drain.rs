@@ -3,18 +3,16 @@
 use std::{
     io::Read as _,
     net::{Shutdown, SocketAddr},
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     thread,
     time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use wicketgate_lab::{Agent, Process};
+use wicketgate_system::Mutex;
 
 use crate::harness::{
     AT_ONCE, PATIENCE, World, door,
@@ -53,7 +51,7 @@ fn two_hundred_ping_pongs_do_not_notice_that_the_agents_are_exchanged() -> Resul
                     Ok(())
                 });
                 if let Err(error) = played.and_then(|played: Result<()>| played) {
-                    failed.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{error:#}"));
+                    failed.lock().push(format!("{error:#}"));
                 }
             });
         }
@@ -75,7 +73,7 @@ fn two_hundred_ping_pongs_do_not_notice_that_the_agents_are_exchanged() -> Resul
         stop.store(true, Relaxed);
         exchanged
     })?;
-    let failed = failed.into_inner().map_err(|_| anyhow!("a ping-pong panicked"))?;
+    let failed = std::mem::take(&mut *failed.lock());
     ensure!(failed.is_empty(), "{} of {PING_PONGS} failed: {}", failed.len(), failed[0]);
     world.end()
 }

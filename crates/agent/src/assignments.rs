@@ -7,13 +7,14 @@
 use crate::{Agent, allow::AllowList, state::State};
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 use tokio::{sync::Notify, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use wicketgate_model::{Assignment, EnvironmentId, Generation, ShareId, SignedAssignment, Target};
+use wicketgate_system::{Mutex, Outage};
 use wicketgate_transport::trust::{CaCertificate, TrustError};
 
 /// Floors are written together, at most so often. What a crash in between forgets is what the agent has just seen.
@@ -99,7 +100,7 @@ impl Assignments {
     }
 
     fn place(&self, share: ShareId, generation: Generation, target: Target) -> Result<Target, Unfit> {
-        let mut table = self.table();
+        let mut table = self.table.lock();
         let Table { shares, floors } = &mut *table;
         match floors.get(&share) {
             Some(floor) if generation < *floor => {
@@ -123,45 +124,37 @@ impl Assignments {
     }
 
     pub(crate) fn withdraw(&self, share: ShareId) {
-        self.table().shares.remove(&share);
+        self.table.lock().shares.remove(&share);
     }
 
     /// A new connection tells them all again.
     pub(crate) fn clear(&self) {
-        self.table().shares.clear();
+        self.table.lock().shares.clear();
     }
 
     /// The target of the share, if the agent knows it at this generation or a newer one.
     pub(crate) fn target(&self, share: ShareId, at_least: Generation) -> Option<(Generation, Target)> {
-        self.table().shares.get(&share).filter(|(g, _)| *g >= at_least).cloned()
-    }
-
-    fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().shares.get(&share).filter(|(g, _)| *g >= at_least).cloned()
     }
 }
 
 impl Agent {
     /// Writes the floors after they have moved, and a last time when the agent ends.
     pub(crate) async fn keep_floors(self: Arc<Self>, stop: CancellationToken) {
-        let mut failing = false;
+        let mut outage = Outage::default();
         loop {
             let moved = stop.run_until_cancelled(self.assignments.floors_moved.notified()).await;
-            let floors = self.assignments.table().floors.clone();
+            let floors = self.assignments.table.lock().floors.clone();
             let agent = Arc::clone(&self);
             let saved = tokio::task::spawn_blocking(move || agent.state.save_floors(&floors)).await;
             match saved {
                 Ok(Err(error)) => {
                     self.assignments.floors_moved.notify_one();
-                    if !failing {
-                        warn!(%error, "could not write the state directory");
+                    if outage.failed() {
+                        warn!(%error, "cannot write the state directory; retrying every second");
                     }
-                    failing = true;
                 }
-                _ if failing => {
-                    info!("wrote the state directory again");
-                    failing = false;
-                }
+                Ok(Ok(())) if outage.recovered() => info!("the state directory is written again"),
                 _ => {}
             }
             if moved.is_none() {

@@ -4,7 +4,7 @@
 //! but cleanly is not used again. A carrier that brings nothing before it ends counts as one that could not be made:
 //! a gateway that has no place for it is not dialled again without a pause.
 
-use crate::{Agent, backoff::Backoff, dial::dial, server::CONNECT_WITHIN};
+use crate::{Agent, dial::dial, server::CONNECT_WITHIN};
 use std::{
     sync::{
         Arc,
@@ -18,6 +18,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
+use wicketgate_system::backoff::Backoff;
 use wicketgate_transport::{
     carrier::Carrier,
     frame::{Open, Refusal, RefusalReason},
@@ -68,7 +69,7 @@ impl Agent {
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         loop {
             if parked.failed.swap(false, Ordering::Relaxed) {
-                sleep(backoff.next()).await;
+                sleep(backoff.randomized()).await;
             } else if parked.count.load(Ordering::Relaxed) > 0 {
                 backoff.reset();
             }

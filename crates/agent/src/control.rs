@@ -1,6 +1,6 @@
 //! The agent's control connection: made anew for ever, with everything that hangs on it.
 
-use crate::{Agent, backoff::Backoff, server::CONNECT_WITHIN};
+use crate::{Agent, server::CONNECT_WITHIN};
 use anyhow::{Context, anyhow, bail};
 use jiff::{SignedDuration, Timestamp};
 use std::{sync::Arc, time::Duration};
@@ -11,6 +11,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use wicketgate_model::SignedAssignment;
+use wicketgate_system::backoff::Backoff;
 use wicketgate_transport::{
     control::{Control, ControlError, FromAgent, SILENCE, ToAgent},
     tls::{Fault, TlsStream},
@@ -84,7 +85,7 @@ impl Agent {
             if welcomed && started.elapsed() >= STABLE {
                 backoff.reset();
             }
-            stop.run_until_cancelled(tokio::time::sleep(backoff.next())).await;
+            stop.run_until_cancelled(tokio::time::sleep(backoff.randomized())).await;
         }
     }
 

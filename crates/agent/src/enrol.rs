@@ -1,7 +1,6 @@
 //! The first contact: an enrolment code and a public key for a certificate.
 
 use crate::{
-    backoff::Backoff,
     server::{CONNECT_WITHIN, ServerAddress},
     state::{Enrolled, State, StateDir},
 };
@@ -10,6 +9,7 @@ use jiff::Timestamp;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
+use wicketgate_system::backoff::Backoff;
 use wicketgate_transport::{
     control::{Control, EnrolAnswer, EnrolAsk},
     enrolment_code::EnrolmentCode,
@@ -68,7 +68,7 @@ pub(crate) async fn enrol(
             warn!(%server, error = format!("{error:#}"), "can't enrol yet: trying again");
             said = Some(Instant::now());
         }
-        sleep(backoff.next()).await;
+        sleep(backoff.randomized()).await;
     }
 }
 

@@ -4,14 +4,10 @@
 //! while it fails. Streams' own dials count as well; a target that none has reached for a while is probed again, so
 //! that it is not called well for ever because nobody asks for it.
 
-use crate::{
-    Agent,
-    backoff::{Backoff, up_to},
-    dial::dial,
-};
+use crate::{Agent, dial::dial};
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
@@ -21,6 +17,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use wicketgate_model::{Generation, ShareId};
+use wicketgate_system::{
+    Mutex,
+    backoff::{Backoff, spread},
+};
 use wicketgate_transport::{
     control::{FromAgent, Health as State},
     frame::Refusal,
@@ -70,16 +70,16 @@ impl Default for Health {
 impl Health {
     /// A new connection knows nothing.
     pub(crate) fn clear(&self) {
-        *self.known() = Known::default();
+        *self.known.lock() = Known::default();
     }
 
     pub(crate) fn withdraw(&self, share: ShareId) {
-        self.known().shares.remove(&share);
+        self.known.lock().shares.remove(&share);
     }
 
     /// What the gateway has not been told yet.
     pub(crate) fn take_untold(&self) -> Vec<FromAgent> {
-        let mut known = self.known();
+        let mut known = self.known.lock();
         let Known { shares, untold } = &mut *known;
         let told = std::mem::take(untold)
             .into_iter()
@@ -89,7 +89,7 @@ impl Health {
 
     /// Takes what a stream's dial has shown. Answers whether somebody should begin to probe.
     fn learn(&self, share: ShareId, generation: Generation, dialled: Result<(), &Refusal>) -> bool {
-        let mut known = self.known();
+        let mut known = self.known.lock();
         let Some(entry) = self.entry(&mut known, share, generation, dialled) else { return false };
         let begin = dialled.is_err() && !entry.probing;
         entry.probing |= begin;
@@ -99,7 +99,7 @@ impl Health {
     /// Takes what a probe has shown. Answers whether it should go on; if not, the next failed dial begins another,
     /// from the same moment on.
     fn probed(&self, share: ShareId, generation: Generation, dialled: Result<(), &Refusal>) -> bool {
-        let mut known = self.known();
+        let mut known = self.known.lock();
         let Some(entry) = self.entry(&mut known, share, generation, dialled) else { return false };
         entry.probing = dialled.is_err();
         entry.probing
@@ -107,7 +107,7 @@ impl Health {
 
     /// Targets that nothing has reached for a while. Whoever asks begins to probe them.
     fn take_due(&self, now: Instant) -> Vec<(ShareId, Generation)> {
-        let mut known = self.known();
+        let mut known = self.known.lock();
         let due = known.shares.iter_mut().filter(|(_, e)| !e.probing && e.look_at <= now);
         due.map(|(share, entry)| {
             entry.probing = true;
@@ -131,7 +131,7 @@ impl Health {
             Err(refusal) => State::Unreachable(refusal.text.clone()),
         };
         if dialled.is_ok() {
-            entry.look_at = Instant::now() + up_to(LOOK_EVERY);
+            entry.look_at = Instant::now() + spread(LOOK_EVERY);
         }
         if entry.state != state {
             match dialled {
@@ -148,16 +148,12 @@ impl Health {
         }
         Some(entry)
     }
-
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Agent {
     /// Watches a target from now on, until `end`.
     pub(crate) fn watch(self: &Arc<Self>, share: ShareId, generation: Generation, end: &CancellationToken) {
-        self.health.known().shares.insert(share, Entry::new(generation));
+        self.health.known.lock().shares.insert(share, Entry::new(generation));
         self.spawn_probe(share, generation, end);
     }
 
@@ -206,7 +202,7 @@ impl Agent {
             if let Err(refusal) = dialled {
                 debug!(share.id = %share, reason = %refusal, "a probe failed");
             }
-            sleep(backoff.next()).await;
+            sleep(backoff.randomized()).await;
         }
     }
 }
@@ -221,7 +217,7 @@ mod tests {
         let (health, share, generation): (_, ShareId, _) =
             (Health::default(), "shr-00000000000070008000000000000001".parse().unwrap(), Generation::FIRST);
         let refusal = Refusal { reason: RefusalReason::ConnectionRefused, text: "no".to_owned() };
-        health.known().shares.insert(share, Entry::new(generation));
+        health.known.lock().shares.insert(share, Entry::new(generation));
         assert!(!health.learn(share, generation, Err(&refusal)), "one is running");
         assert!(health.probed(share, generation, Err(&refusal)), "it goes on while it fails");
         assert!(!health.probed(share, generation, Ok(())));
@@ -230,22 +226,22 @@ mod tests {
         assert!(!health.learn(share, generation, Err(&refusal)));
         // A probe of an older generation ends, and leaves the newer one's alone.
         let next = Generation::new(2);
-        health.known().shares.insert(share, Entry::new(next));
+        health.known.lock().shares.insert(share, Entry::new(next));
         assert!(!health.probed(share, generation, Err(&refusal)));
-        assert!(health.known().shares[&share].probing);
+        assert!(health.known.lock().shares[&share].probing);
     }
 
     #[test]
     fn a_target_that_nothing_reaches_is_due_for_a_look_and_one_that_streams_reach_is_not() {
         let (health, share, generation): (_, ShareId, _) =
             (Health::default(), "shr-00000000000070008000000000000001".parse().unwrap(), Generation::FIRST);
-        health.known().shares.insert(share, Entry::new(generation));
+        health.known.lock().shares.insert(share, Entry::new(generation));
         let far = Instant::now() + 2 * LOOK_EVERY;
         assert_eq!(health.take_due(far), [], "the first probe is running");
         assert!(!health.probed(share, generation, Ok(())));
         assert_eq!(health.take_due(Instant::now() + LOOK_EVERY / 2), []);
         // A stream's dial puts the look off.
-        health.known().shares.get_mut(&share).unwrap().look_at = Instant::now();
+        health.known.lock().shares.get_mut(&share).unwrap().look_at = Instant::now();
         assert!(!health.learn(share, generation, Ok(())));
         assert_eq!(health.take_due(Instant::now() + LOOK_EVERY / 2), []);
         let refusal = Refusal { reason: RefusalReason::ConnectionRefused, text: "no".to_owned() };

@@ -6,7 +6,6 @@
 
 pub mod allow;
 mod assignments;
-mod backoff;
 mod carriers;
 mod control;
 mod dial;

@@ -3,19 +3,16 @@
 //! Invariants: one process has the directory at a time; the key is on disk before anybody hears of it, so that an
 //! enrolment whose answer was lost is repeated with the same key.
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
-    fs::{File, OpenOptions, TryLockError},
     io::{self, ErrorKind},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
 };
 use wicketgate_model::{AgentId, EnvironmentId, FrontdoorId, Generation, ShareId, ZId};
-use wicketgate_system::private_file;
+use wicketgate_system::{Mutex, directory_lock::DirectoryLock, private_file};
 use wicketgate_transport::{
     control::base64_text,
     identity::RENEW_AFTER,
@@ -27,13 +24,11 @@ use wicketgate_transport::{
 const KEY_FILE: &str = "agent.key";
 const IDENTITY_FILE: &str = "identity.json";
 const FLOORS_FILE: &str = "floors.json";
-const LOCK_FILE: &str = "lock";
 
 /// The state directory, held by this process.
 pub(crate) struct StateDir {
     path: PathBuf,
-    /// Unlocked when it is closed.
-    _lock: File,
+    _lock: DirectoryLock,
 }
 
 /// Who the agent is, as the server has said.
@@ -63,20 +58,13 @@ impl StateDir {
     pub(crate) fn lock(path: &Path) -> anyhow::Result<Self> {
         let shown = path.display();
         private_file::private_dir(path).with_context(|| format!("can't make the state directory {shown}"))?;
-        let lock = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path.join(LOCK_FILE))
-            .with_context(|| format!("can't write in {shown}"))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
-            Err(TryLockError::WouldBlock) => {
-                bail!("another agent is running with the state directory {shown}: give each its own")
+        let lock = DirectoryLock::take(path).map_err(|e| match e.kind() {
+            ErrorKind::WouldBlock => {
+                anyhow!("another agent is using the state directory {shown}: give each agent its own")
             }
-            Err(TryLockError::Error(e)) => Err(e).with_context(|| format!("can't lock {shown}")),
-        }
+            _ => anyhow!(e).context(format!("can't lock the state directory {shown}")),
+        })?;
+        Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
     /// The agent's key, made when it is first asked for.
@@ -140,12 +128,12 @@ impl State {
     pub(crate) fn renewed(&self, certificate: Vec<u8>, now: Timestamp) -> io::Result<()> {
         let fresh = Enrolled { certificate, issued_at: now, ..self.current() };
         self.save(&fresh)?;
-        *self.enrolled.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
+        *self.enrolled.lock() = fresh;
         Ok(())
     }
 
     fn current(&self) -> Enrolled {
-        self.enrolled.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.enrolled.lock().clone()
     }
 
     fn save(&self, enrolled: &Enrolled) -> io::Result<()> {

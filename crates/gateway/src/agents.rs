@@ -22,7 +22,7 @@ use std::{
     fmt,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -30,12 +30,13 @@ use std::{
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Notify, mpsc},
-    time::{sleep, timeout},
+    time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{debug, info, warn};
+use tracing::debug;
 use wicketgate_link::{AgentSight, FromGateway};
 use wicketgate_model::{AgentId, ShareDesired, ShareId};
+use wicketgate_system::{Mutex, accept::Acceptor};
 use wicketgate_transport::{
     carrier::Carrier,
     identity::AgentIdentity,
@@ -45,8 +46,6 @@ use wicketgate_transport::{
 
 /// For a handshake: a round trip and a half, and a loaded agent.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
-/// When no file descriptor is left, accepting at once again would only spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// An agent whose machine vanished is found within three times this where nothing is sent.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
@@ -151,7 +150,7 @@ impl Agents {
 
     /// The one way to the roster. Whoever waits for what was changed in it is woken.
     fn with<T>(&self, act: impl FnOnce(&mut Roster) -> T) -> T {
-        let mut roster = self.0.roster.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut roster = self.0.roster.lock();
         let result = act(&mut roster);
         let (changed, moved) = (roster.has_changed(), roster.has_moved());
         drop(roster);
@@ -165,31 +164,13 @@ impl Agents {
     }
 
     async fn accept(self, listener: TcpListener) {
-        let mut starved = false;
-        loop {
-            let accepted = tokio::select! {
-                () = self.0.drain.cancelled() => return,
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((tcp, address)) => {
-                    if std::mem::take(&mut starved) {
-                        info!("agents are accepted again");
-                    }
-                    let permit = self.0.doorway.enter(address.ip());
-                    let lost = permit.lost.clone();
-                    // Boxed, since each future around it holds it twice, and a handshake is large.
-                    let connection = Box::pin(self.clone().connection(tcp, address, permit));
-                    self.0.tasks.spawn(lost.run_until_cancelled_owned(connection));
-                }
-                Err(error) => {
-                    if !starved {
-                        warn!(%error, "could not accept an agent: pausing until there is room");
-                    }
-                    starved = true;
-                    sleep(ACCEPT_PAUSE).await;
-                }
-            }
+        let mut listener = Acceptor::new(listener, "agents");
+        while let Some((tcp, address)) = self.0.drain.run_until_cancelled(listener.next()).await {
+            let permit = self.0.doorway.enter(address.ip());
+            let lost = permit.lost.clone();
+            // Boxed, since each future around it holds it twice, and a handshake is large.
+            let connection = Box::pin(self.clone().connection(tcp, address, permit));
+            self.0.tasks.spawn(lost.run_until_cancelled_owned(connection));
         }
     }
 

@@ -5,13 +5,14 @@ use std::{
     array,
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use wicketgate_model::{DialTimes, FailureReason, ShareId, TrafficDelta, TunnelId};
+use wicketgate_system::Mutex;
 
 /// The counters of one share on one tunnel. They only grow, save `active` and its peak.
 #[derive(Debug, Default)]
@@ -99,14 +100,14 @@ impl Entry {
 
 impl Counters {
     pub(crate) fn of(&self, share: ShareId, tunnel: TunnelId) -> Arc<ShareCounters> {
-        Arc::clone(&self.lock().entry((share, tunnel)).or_default().counters)
+        Arc::clone(&self.0.lock().entry((share, tunnel)).or_default().counters)
     }
 
     /// What was carried since the last call. Shares that nobody serves any more are forgotten with their last
     /// report.
     pub(crate) fn take(&self) -> Vec<TrafficDelta> {
         let mut deltas = Vec::new();
-        self.lock().retain(|&(share, tunnel), entry| {
+        self.0.lock().retain(|&(share, tunnel), entry| {
             // Looked at before the counters are: whoever still writes to them keeps the entry for another report.
             let in_use = Arc::strong_count(&entry.counters) > 1;
             let delta = entry.take(share, tunnel);
@@ -117,10 +118,6 @@ impl Counters {
             in_use
         });
         deltas
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<(ShareId, TunnelId), Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -154,7 +151,7 @@ mod tests {
         assert_eq!(counters.take().len(), 1);
         drop(first);
         counters.take();
-        assert!(counters.take().is_empty() && counters.lock().is_empty());
+        assert!(counters.take().is_empty() && counters.0.lock().is_empty());
     }
 
     #[test]

@@ -7,14 +7,15 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{Instrument, debug, debug_span, info, warn};
+use tracing::{Instrument, debug, debug_span, warn};
 use wicketgate_model::{FailureReason, Generation, IngressPort, ProxyProtocol, ShareId, ShareOptions};
+use wicketgate_system::{Latest, accept::Acceptor};
 use wicketgate_transport::{
     carrier::Early,
     cut::Cut,
@@ -28,15 +29,12 @@ use crate::{
     quota::{ConnectionPermit, ConnectionQuota},
 };
 
-/// When `accept` fails for want of descriptors or memory, trying again at once would only burn a core.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
 /// A share that is state, whichever tunnel serves it: the same over all its updates.
 #[derive(Debug)]
 pub(crate) struct ShareState {
     pub(crate) share: ShareId,
     /// As they are for connections from now on.
-    options: RwLock<Arc<ShareOptions>>,
+    options: Latest<ShareOptions>,
     connections: Arc<ConnectionQuota>,
     /// Ends all of the share's connections: it was deleted.
     cut: Cut,
@@ -45,16 +43,12 @@ pub(crate) struct ShareState {
 impl ShareState {
     /// Its connections end with `cut`, too.
     pub(crate) fn new(share: ShareId, cut: &Cut) -> Arc<Self> {
-        Arc::new(Self { share, options: RwLock::default(), connections: Arc::default(), cut: cut.child() })
+        Arc::new(Self { share, options: Latest::default(), connections: Arc::default(), cut: cut.child() })
     }
 
     /// Connections that were admitted go on with the options of their time.
     pub(crate) fn set_options(&self, options: &ShareOptions) {
-        *self.options.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(options.clone());
-    }
-
-    fn options(&self) -> Arc<ShareOptions> {
-        Arc::clone(&self.options.read().unwrap_or_else(PoisonError::into_inner))
+        self.options.set(options.clone());
     }
 
     pub(crate) fn cut(&self) {
@@ -101,7 +95,7 @@ struct Admitted {
 impl ConnectionContext {
     /// Whether a connection from `address` is state, by what is known without waiting.
     fn admit(&self, address: SocketAddr) -> Result<Admitted, FailureReason> {
-        let options = self.state.options();
+        let options = self.state.options.get();
         if let Some(sources) = &options.allowed_sources {
             let admitted = match address.ip().to_canonical() {
                 IpAddr::V4(ip) => sources.admit(ip),
@@ -137,7 +131,7 @@ impl Listener {
         generation: Generation,
         context: ConnectionContext,
     ) -> io::Result<Self> {
-        let socket = TcpListener::from_std(socket)?;
+        let socket = Acceptor::new(TcpListener::from_std(socket)?, "the clients of a share");
         let accepting = context.state.cut.token().child_token();
         let span = debug_span!("share", share.id = %context.state.share, port = %port);
         let tasks = context.tasks.clone();
@@ -161,59 +155,31 @@ impl Drop for Listener {
     }
 }
 
-async fn accept(socket: TcpListener, context: ConnectionContext) {
-    let mut starved = false;
+async fn accept(mut socket: Acceptor, context: ConnectionContext) {
     loop {
-        match socket.accept().await {
-            Ok((client, address)) => {
-                if std::mem::take(&mut starved) {
-                    info!("connections are accepted again");
-                }
-                let client = Unended::accepted(client);
-                match context.admit(address) {
-                    Ok(admitted) => {
-                        let cut = context.state.cut.clone();
-                        // Boxed, since each future around it holds it twice: as it was given, and as it is run. That
-                        // would be 10 KiB of every connection.
-                        let connection = Box::pin(connection(client, address, admitted, context.clone()));
-                        let connection = async move {
-                            tokio::select! {
-                                biased;
-                                () = cut.made() => {}
-                                () = connection => {}
-                            }
-                        };
-                        context.connections.spawn(connection.in_current_span());
-                    }
-                    Err(reason) => {
-                        context.counters.fail(reason);
-                        debug!(reason = reason.as_str(), "a connection was refused");
-                    }
-                }
+        let (client, address) = socket.next().await;
+        let client = Unended::accepted(client);
+        let admitted = match context.admit(address) {
+            Ok(admitted) => admitted,
+            Err(reason) => {
+                context.counters.fail(reason);
+                debug!(reason = reason.as_str(), "a connection was refused");
+                continue;
             }
-            Err(error) if is_of_the_connection(&error) => {
-                debug!(%error, "a connection ended before it was accepted");
+        };
+        let cut = context.state.cut.clone();
+        // Boxed, since each future around it holds it twice: as it was given, and as it is run. That would be 10 KiB
+        // of every connection.
+        let connection = Box::pin(connection(client, address, admitted, context.clone()));
+        let connection = async move {
+            tokio::select! {
+                biased;
+                () = cut.made() => {}
+                () = connection => {}
             }
-            Err(error) => {
-                if !starved {
-                    warn!(%error, "could not accept connections: pausing until there is room");
-                }
-                starved = true;
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
+        };
+        context.connections.spawn(connection.in_current_span());
     }
-}
-
-/// Errors that `accept` passes on from the connection at the head of its queue (accept(2), "Error handling").
-fn is_of_the_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{
-        ConnectionAborted, ConnectionReset, HostUnreachable, NetworkDown, NetworkUnreachable,
-    };
-    matches!(
-        error.kind(),
-        ConnectionAborted | ConnectionReset | HostUnreachable | NetworkDown | NetworkUnreachable
-    )
 }
 
 async fn connection(

@@ -6,7 +6,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
-    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use jiff::Timestamp;
@@ -14,6 +13,7 @@ use tokio::sync::Notify;
 use wicketgate_model::{
     Connection, Generation, ObservedDelta, Problem, Reason, ShareId, ShareObserved, TunnelId, TunnelObserved,
 };
+use wicketgate_system::Mutex;
 
 use crate::agents::{AgentStanding, Agents};
 
@@ -54,7 +54,7 @@ impl Observations {
 
     /// All entries of the delta are here. With `reset`, the next report is of everything.
     pub(crate) fn heard(&self, sequence: u64, reset: bool) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         inner.heard = sequence;
         inner.reset |= reset;
         drop(inner);
@@ -63,7 +63,7 @@ impl Observations {
 
     /// A tunnel is wished for, or its remains were found: it has an entry from now on.
     pub(crate) fn expect_tunnel(&self, id: TunnelId, now: Timestamp) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         inner.touched_tunnels.insert(id);
         inner.tunnels.entry(id).or_insert_with(|| TunnelObserved {
             ready: None,
@@ -73,7 +73,7 @@ impl Observations {
     }
 
     pub(crate) fn update_tunnel(&self, id: TunnelId, change: impl FnOnce(&mut TunnelObserved)) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         let Some(seen) = inner.tunnels.get_mut(&id) else { return };
         let before = seen.clone();
         change(seen);
@@ -85,7 +85,7 @@ impl Observations {
     }
 
     pub(crate) fn remove_tunnel(&self, id: TunnelId) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         inner.tunnels.remove(&id);
         inner.touched_tunnels.insert(id);
         drop(inner);
@@ -94,7 +94,7 @@ impl Observations {
 
     /// A share is wished for on `tunnel`: it has an entry from now on, which that tunnel writes.
     pub(crate) fn expect_share(&self, id: ShareId, tunnel: TunnelId) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         inner.touched_shares.insert(id);
         if inner.shares.get(&id).is_none_or(|seen| seen.tunnel != tunnel) {
             let problem = Problem::new(Reason::Pending, "the gateway is setting the share up");
@@ -104,7 +104,7 @@ impl Observations {
 
     /// Writes a share's entry, unless the share has moved on to another tunnel.
     pub(crate) fn set_share(&self, id: ShareId, seen: ListenerState) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         match inner.shares.get_mut(&id) {
             Some(old) if old.tunnel == seen.tunnel && *old != seen => *old = seen,
             Some(_) | None => return,
@@ -116,7 +116,7 @@ impl Observations {
 
     /// Agents have had the time to come back after a start: from now on, one that is not here is offline.
     pub(crate) fn agents_expected(&self) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         inner.agents_expected = true;
         let all: Vec<_> = inner.shares.keys().copied().collect();
         inner.touched_shares.extend(all);
@@ -126,7 +126,7 @@ impl Observations {
 
     /// Nothing of the share is left on `tunnel`.
     pub(crate) fn remove_share(&self, id: ShareId, tunnel: TunnelId) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         if inner.shares.get(&id).is_some_and(|seen| seen.tunnel == tunnel) {
             inner.shares.remove(&id);
             inner.touched_shares.insert(id);
@@ -137,7 +137,7 @@ impl Observations {
 
     /// The generation that is served at the share's port, and what is in the way of a newer one.
     pub(crate) fn listener(&self, share: ShareId) -> (Option<Generation>, Option<Problem>) {
-        match self.lock().shares.get(&share) {
+        match self.inner.lock().shares.get(&share) {
             Some(seen) => (seen.bound, seen.problem.clone()),
             None => (None, Some(Problem::new(Reason::Pending, "the gateway has not heard of the share yet"))),
         }
@@ -146,7 +146,7 @@ impl Observations {
     /// What changed since the last report, and the delta that it answers. `agents_changed` names shares whose
     /// agents' side may have changed.
     pub(crate) fn report(&self, agents: &Agents, agents_changed: BTreeSet<ShareId>) -> (u64, ObservedDelta) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         let reset = mem::take(&mut inner.reset);
         let mut tunnels = mem::take(&mut inner.touched_tunnels);
         let mut shares = mem::take(&mut inner.touched_shares);
@@ -175,11 +175,6 @@ impl Observations {
             }
         }
         (inner.heard, delta)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        // No code that holds the lock can leave the entries half written.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -3,20 +3,17 @@
 //! Invariant: a reader that subscribes and then reads the table misses nothing: what the feed skips while nobody
 //! follows is in the table by then.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, broadcast},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 use wicketgate_model::FrontdoorId;
 use wicketgate_store::{EventRow, Store, StoreError};
+use wicketgate_system::{Mutex, Outage};
 
 /// Other servers of the same database are noticed this late.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -56,7 +53,7 @@ pub(crate) struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut following = self.following.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut following = self.following.lock();
         if let Some(count) = following.get_mut(&self.frontdoor) {
             *count -= 1;
             if *count == 0 {
@@ -75,7 +72,7 @@ impl Feed {
     /// `None`: too many follow already, this Frontdoor or all together.
     pub(crate) fn enter(&self, frontdoor: FrontdoorId) -> Option<Place> {
         let place = Arc::clone(&self.readers).try_acquire_owned().ok()?;
-        let mut following = self.following.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut following = self.following.lock();
         let count = following.entry(frontdoor).or_default();
         if *count == READERS_EACH {
             return None;
@@ -97,14 +94,16 @@ impl Feed {
     /// Feeds until the server stops.
     pub async fn run(self, store: Store) {
         let mut seen = None;
-        let mut failing = false;
+        let mut outage = Outage::default();
         while !self.over.is_cancelled() {
             let fed = timeout(READ_WITHIN, self.feed(&store, &mut seen)).await;
             let fed = fed.unwrap_or(Err(StoreError::Late));
-            if let (Err(error), false) = (&fed, failing) {
-                warn!(%error, "could not read events; trying again every second");
+            match fed {
+                Err(error) if outage.failed() => warn!(%error, "cannot read events; retrying every second"),
+                Err(_) => {}
+                Ok(()) if outage.recovered() => info!("events are read again"),
+                Ok(()) => {}
             }
-            failing = fed.is_err();
             tokio::select! {
                 () = store.events_written() => {}
                 () = tokio::time::sleep(PERIOD) => {}
@@ -154,6 +153,6 @@ mod tests {
         }
         assert_eq!(places.len(), READERS);
         drop(places);
-        assert!(feed.following.lock().unwrap().is_empty());
+        assert!(feed.following.lock().is_empty());
     }
 }

@@ -8,7 +8,7 @@ mod issuer;
 use std::{
     collections::BTreeSet,
     mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, MutexGuard},
     time::Duration,
 };
 
@@ -22,6 +22,7 @@ use wicketgate_authority::Ca;
 use wicketgate_link::{ConnectedAgent, FromGateway, GatewayHello};
 use wicketgate_model::{Observed, ShareId, TunnelId};
 use wicketgate_store::{Store, StoreError};
+use wicketgate_system::{Mutex, Outage};
 
 use crate::{gateway_status::GatewayStatus, telemetry::Metrics};
 
@@ -80,7 +81,7 @@ impl Sight {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Seen> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 
     fn write(&self, change: impl FnOnce(&mut Seen)) {
@@ -199,12 +200,11 @@ async fn insist<T, F>(what: &str, mut write: impl FnMut() -> F)
 where
     F: Future<Output = wicketgate_store::Result<T>>,
 {
-    let mut failing = false;
+    let mut outage = Outage::default();
     while let Err(error) = timeout(WRITTEN_WITHIN, write()).await.unwrap_or(Err(StoreError::Late)) {
-        if !failing {
-            warn!(%error, "could not {what}: trying on");
+        if outage.failed() {
+            warn!(%error, "cannot {what}; retrying every second");
         }
-        failing = true;
         tokio::time::sleep(INSIST_EVERY).await;
     }
 }

@@ -25,6 +25,7 @@ use wicketgate_model::{
     TunnelId,
 };
 use wicketgate_store::{PreviousKeys, Revision, Store, StoreError};
+use wicketgate_system::Outage;
 
 use crate::{link::Sight, telemetry::Metrics};
 
@@ -143,19 +144,20 @@ impl Reconciler {
         last_run: watch::Sender<LastRun>,
         stop: CancellationToken,
     ) {
-        let mut failing = false;
+        let mut outage = Outage::default();
         loop {
             let now = Timestamp::now();
             // A run that is cut is as one that failed: what it has not written down, the next one does again.
             let run = timeout(RUN_WITHIN, self.activate(now)).await;
             let result = run.map_err(|_| StoreError::Late).and_then(|done| done);
             match &result {
-                Ok(_) if failing => info!("reconciler works again"),
-                Err(error) if !failing => error!(%error, "reconciler failed; it tries again every second"),
+                Ok(_) if outage.recovered() => info!("the reconciler works again"),
+                Err(error) if outage.failed() => {
+                    error!(%error, "the reconciler failed; retrying every second")
+                }
                 Ok(_) | Err(_) => {}
             }
-            failing = result.is_err();
-            self.metrics.reconciled(now, failing);
+            self.metrics.reconciled(now, result.is_err());
             let left = result.as_ref().copied().unwrap_or(Left::Nothing);
             last_run.send_replace(LastRun { at: Some(now), error: result.err().map(|e| e.to_string()) });
             if left == Left::More && !stop.is_cancelled() {

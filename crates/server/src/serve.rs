@@ -14,7 +14,7 @@ use futures_util::StreamExt as _;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use patience::Patient;
-use tls::ApiTls;
+use tls::{ApiTls, ApiTlsError};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -24,6 +24,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service as _;
 use tracing::{debug, info, warn};
+use wicketgate_system::{Outage, accept::Acceptor};
 
 /// Connections at one time: far more than a server of an API needs, and few enough for the usual 1024 descriptors
 /// beside the database's and the gateway's.
@@ -36,8 +37,6 @@ const HEAD: Duration = Duration::from_secs(30);
 const LARGEST_HEAD: usize = 64 * 1024;
 /// What is being answered when the server stops has this long. Less than the whole server has.
 const DRAIN: Duration = Duration::from_secs(8);
-/// After a failed accept, which is mostly a lack of descriptors: trying at once would only turn the processor.
-const BREATH: Duration = Duration::from_millis(100);
 /// How often the certificate's files are looked at.
 const RELOAD_EVERY: Duration = Duration::from_secs(5);
 
@@ -66,24 +65,18 @@ impl Http {
         if let Some(tls) = &tls {
             connections.spawn(stop.clone().run_until_cancelled_owned(reload(Arc::clone(tls))));
         }
+        let mut listener = Acceptor::new(listener, "API clients");
         let accepting = async {
             loop {
                 // The semaphore is never closed.
                 let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-                match listener.accept().await {
-                    Ok((tcp, client)) => {
-                        let served =
-                            connection(tcp, ClientAddress(client), tls.clone(), router.clone(), stop.clone());
-                        connections.spawn(async move {
-                            served.await;
-                            drop(place);
-                        });
-                    }
-                    Err(error) => {
-                        warn!(%error, "a connection to the API could not be accepted");
-                        sleep(BREATH).await;
-                    }
-                }
+                let (tcp, client) = listener.next().await;
+                let served =
+                    connection(tcp, ClientAddress(client), tls.clone(), router.clone(), stop.clone());
+                connections.spawn(async move {
+                    served.await;
+                    drop(place);
+                });
             }
         };
         stop.run_until_cancelled(accepting).await;
@@ -153,25 +146,26 @@ fn until(stop: CancellationToken, response: Response) -> Response {
 }
 
 async fn reload(tls: Arc<ApiTls>) {
-    let mut failing = None;
+    let mut unreadable = Outage::default();
     loop {
         sleep(RELOAD_EVERY).await;
         let tls = Arc::clone(&tls);
         // Files may be on a slow network.
         let Ok(reloaded) = tokio::task::spawn_blocking(move || tls.reload()).await else { return };
         match reloaded {
-            Ok(true) => info!("the API's certificate was replaced"),
-            Ok(false) => {}
-            Err(error) => {
-                let error = format!("{:#}", anyhow::Error::new(error));
-                if failing.as_ref() != Some(&error) {
-                    warn!(error, "the API's new certificate can't be used: the one from before stays in use");
+            Ok(is_new) => {
+                unreadable.recovered();
+                if is_new {
+                    info!("the API's certificate was replaced");
                 }
-                failing = Some(error);
-                continue;
             }
+            // Files that were read are judged once, until they change.
+            Err(error) if unreadable.failed() || !matches!(error, ApiTlsError::Read(..)) => {
+                let error = format!("{:#}", anyhow::Error::new(error));
+                warn!(error, "the API's new certificate cannot be used; the previous one stays in use");
+            }
+            Err(_) => {}
         }
-        failing = None;
     }
 }
 

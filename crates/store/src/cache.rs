@@ -5,12 +5,9 @@
 //! the write is answered. Rows that are not there are not remembered.
 
 use crate::{ApiAccountRow, FrontdoorRow, Result};
-use std::{
-    collections::HashMap,
-    hash::Hash,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, hash::Hash};
 use wicketgate_model::{ApiAccountId, FrontdoorId};
+use wicketgate_system::Mutex;
 
 /// Rows of one kind: far more than a site has in use at a time, and little memory.
 const MOST: usize = 10_000;
@@ -64,14 +61,14 @@ impl<K: Eq + Hash, V: Clone> Rows<K, V> {
         read: impl Future<Output = Result<Option<V>>>,
     ) -> Result<Option<V>> {
         let forgotten = {
-            let kept = self.kept();
+            let kept = self.0.lock();
             if let Some(row) = kept.rows.get(&key) {
                 return Ok(Some(row.clone()));
             }
             kept.forgotten
         };
         let row = read.await?;
-        let mut kept = self.kept();
+        let mut kept = self.0.lock();
         if kept.forgotten == forgotten && kept.most > 0 {
             if kept.rows.len() >= kept.most {
                 kept.rows.clear();
@@ -88,19 +85,14 @@ impl<K, V> Rows<K, V> {
     }
 
     fn forget(&self) {
-        let mut kept = self.kept();
+        let mut kept = self.0.lock();
         kept.forgotten += 1;
         kept.rows.clear();
     }
 
     fn give_up(&self) {
-        self.kept().most = 0;
+        self.0.lock().most = 0;
         self.forget();
-    }
-
-    fn kept(&self) -> MutexGuard<'_, Kept<K, V>> {
-        // What it holds is whole at any time.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,3 +1,13 @@
-//! What a process asks of its operating system, once for all crates.
+//! What every process needs from its operating system and runtime, once for all crates.
 
+pub mod accept;
+pub mod backoff;
+pub mod directory_lock;
+mod latest;
+mod mutex;
+mod outage;
 pub mod private_file;
+
+pub use latest::Latest;
+pub use mutex::Mutex;
+pub use outage::Outage;

@@ -36,12 +36,13 @@ use rustls::{
 };
 use std::{
     fmt, io,
-    sync::{Arc, LazyLock, PoisonError, RwLock},
+    sync::{Arc, LazyLock},
 };
 pub use stream::TlsStream;
 pub(crate) use stream::{Incoming, Next};
 use tokio::net::TcpStream;
 use verifier::GatewayVerifier;
+use wicketgate_system::Latest;
 
 /// What a record is longer than its plaintext.
 pub(crate) const MARGIN: usize = SLOT - MAX_PLAIN;
@@ -106,13 +107,13 @@ pub struct LiveCertificate {
     key: PrivateKey,
     /// Follows the leaf, so that an enrolling agent can compare the CA's fingerprint with its code's.
     ca: Option<CertificateDer<'static>>,
-    current: RwLock<Arc<CertifiedKey>>,
+    current: Latest<CertifiedKey>,
 }
 
 impl LiveCertificate {
     fn new(key: PrivateKey, leaf: Vec<u8>, ca: Option<&CaCertificate>) -> Result<Self, TlsError> {
         let ca = ca.map(|c| c.certificate().clone());
-        let current = RwLock::new(Arc::new(certified(&key, leaf, ca.as_ref())?));
+        let current = Latest::new(certified(&key, leaf, ca.as_ref())?);
         Ok(Self { key, ca, current })
     }
 
@@ -123,13 +124,8 @@ impl LiveCertificate {
 
     /// Uses the certificate (DER) from now on. One that is not for the key is an error, and nothing changes.
     pub fn replace(&self, leaf: Vec<u8>) -> Result<(), TlsError> {
-        let fresh = Arc::new(certified(&self.key, leaf, self.ca.as_ref())?);
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        self.current.set(certified(&self.key, leaf, self.ca.as_ref())?);
         Ok(())
-    }
-
-    fn get(&self) -> Arc<CertifiedKey> {
-        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -153,13 +149,13 @@ impl fmt::Debug for LiveCertificate {
 
 impl ResolvesServerCert for LiveCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.get())
+        Some(self.current.get())
     }
 }
 
 impl ResolvesClientCert for LiveCertificate {
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        Some(self.get())
+        Some(self.current.get())
     }
 
     fn has_certs(&self) -> bool {

@@ -1,26 +1,20 @@
 //! The data directory: private, and used by one process at a time.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder},
     io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, bail};
-use rustix::{
-    fs::{FlockOperation, flock},
-    io::Errno,
-};
-
-/// Locked while a process uses the directory; it also tells that the directory is one of ours.
-const LOCK: &str = "lock";
+use anyhow::{Context, anyhow, bail};
+use wicketgate_system::directory_lock::{DirectoryLock, LOCK_FILE};
 
 /// Held until it is dropped.
 #[derive(Debug)]
 pub(crate) struct DataDir {
     path: PathBuf,
-    _lock: File,
+    _lock: DirectoryLock,
 }
 
 impl DataDir {
@@ -35,26 +29,15 @@ impl DataDir {
         let path =
             fs::canonicalize(path).with_context(|| format!("cannot use the data directory {shown}"))?;
         keep_private(&path)?;
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(path.join(LOCK))
-            .with_context(|| {
-                format!("cannot write to the data directory {shown}: choose another with --data-dir, or run as its owner")
-            })?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { path, _lock: lock }),
-            Err(Errno::WOULDBLOCK) => {
-                bail!(
-                    "another wicketgate is using the data directory {shown}: stop it first, or choose another with --data-dir"
-                )
-            }
-            Err(error) => {
-                Err(io::Error::from(error)).with_context(|| format!("cannot lock the data directory {shown}"))
-            }
-        }
+        let lock = DirectoryLock::take(&path).map_err(|e| match e.kind() {
+            io::ErrorKind::WouldBlock => anyhow!(
+                "another wicketgate is using the data directory {shown}: stop it first, or choose another with --data-dir"
+            ),
+            _ => anyhow!(e).context(format!(
+                "cannot write to the data directory {shown}: choose another with --data-dir, or run as its owner"
+            )),
+        })?;
+        Ok(Self { path, _lock: lock })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -79,7 +62,7 @@ fn keep_private(path: &Path) -> anyhow::Result<()> {
     let unreadable = || {
         format!("cannot read the data directory {shown}: choose another with --data-dir, or run as its owner")
     };
-    let ours = path.join(LOCK).try_exists().with_context(unreadable)?
+    let ours = path.join(LOCK_FILE).try_exists().with_context(unreadable)?
         || fs::read_dir(path).with_context(unreadable)?.next().is_none();
     if !ours {
         bail!("the directory {shown} has other files in it: choose another with --data-dir");

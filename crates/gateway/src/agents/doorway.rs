@@ -7,10 +7,11 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::{IpAddr, Ipv6Addr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 use tokio_util::sync::CancellationToken;
 use wicketgate_model::AgentId;
+use wicketgate_system::Mutex;
 
 /// In the doorway at once: each holds a socket and a handshake's buffers.
 const MOST: usize = 1024;
@@ -47,7 +48,7 @@ impl Doorway {
     pub(super) fn enter(&self, address: IpAddr) -> Permit {
         let address = network(address);
         let lost = CancellationToken::new();
-        let mut standing = self.standing();
+        let mut standing = self.0.lock();
         if standing.nobodies.get(&address).is_some_and(|of_it| of_it.len() >= OF_ADDRESS) {
             standing.push_out(address);
         } else if standing.count >= MOST {
@@ -63,10 +64,6 @@ impl Doorway {
         standing.nobodies.entry(address).or_default().insert(number, lost.clone());
         drop(standing);
         Permit { doorway: self.clone(), address, number, agent: None, lost }
-    }
-
-    fn standing(&self) -> MutexGuard<'_, Standing> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -93,7 +90,7 @@ impl Permit {
     /// The connection has proved to be of the agent, and is pushed out by nobody. Answers whether the agent has a place
     /// for it.
     pub(super) fn is_of(&mut self, agent: AgentId) -> bool {
-        let mut standing = self.doorway.standing();
+        let mut standing = self.doorway.0.lock();
         let count = standing.agents.entry(agent).or_default();
         if self.agent.is_some() || *count >= OF_AGENT {
             return false;
@@ -107,7 +104,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut standing = self.doorway.standing();
+        let mut standing = self.doorway.0.lock();
         match self.agent {
             Some(agent) => {
                 if let Some(count) = standing.agents.get_mut(&agent) {
@@ -161,7 +158,7 @@ mod tests {
         let of_network: Vec<_> = (0..100).map(|n| doorway.enter(v6(n))).collect();
         assert_eq!(staying(&of_network), OF_ADDRESS);
         drop((of_one, of_network, elsewhere));
-        let standing = doorway.standing();
+        let standing = doorway.0.lock();
         assert!(
             standing.nobodies.is_empty() && standing.count == 0,
             "nothing is kept of those that have gone"
@@ -175,7 +172,7 @@ mod tests {
         assert_eq!(staying(&all), MOST);
         let more: Vec<_> = (0..20).map(|_| doorway.enter(v4(200))).collect();
         assert_eq!((staying(&all), staying(&more)), (MOST - 20, 20));
-        assert_eq!(doorway.standing().count, MOST);
+        assert_eq!(doorway.0.lock().count, MOST);
     }
 
     #[test]
@@ -193,7 +190,7 @@ mod tests {
         let flood: Vec<_> = (0..2 * MOST).map(|_| doorway.enter(v4(1))).collect();
         assert_eq!(staying(&places), OF_AGENT);
         drop((places, flood));
-        let standing = doorway.standing();
+        let standing = doorway.0.lock();
         assert!(standing.nobodies.is_empty() && standing.count == 0 && standing.agents.is_empty());
     }
 }

@@ -9,7 +9,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{IpsecError, strongswan::state_dir::replace};
+use wicketgate_system::private_file::replace;
+
+use super::IpsecError;
 
 /// In the state directory: the boot and the network namespace that the last run was in.
 const ORIGIN: &str = "network-namespace";

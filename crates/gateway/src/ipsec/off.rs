@@ -1,12 +1,10 @@
 //! No IPsec, for development and benchmarks: a tunnel is a loopback address, which anybody on the host can connect
 //! to. Its connection is always down, without an error: there is no peer.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use wicketgate_model::{TunnelDesired, TunnelId};
+use wicketgate_system::Mutex;
 
 use super::{Place, Tunnel, TunnelReporter};
 
@@ -18,7 +16,7 @@ pub struct Off {
 
 impl Off {
     pub(super) fn ensure(&self, desired: &TunnelDesired) -> Arc<Tunnel> {
-        let mut tunnels = self.lock();
+        let mut tunnels = self.tunnels.lock();
         if let Some((_, tunnel)) = tunnels.get(&desired.id)
             && tunnel.load_balancer() == desired.load_balancer_ip
         {
@@ -31,10 +29,6 @@ impl Off {
     }
 
     pub(super) fn remove(&self, tunnel: TunnelId) {
-        self.lock().remove(&tunnel);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<TunnelId, (TunnelReporter, Arc<Tunnel>)>> {
-        self.tunnels.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tunnels.lock().remove(&tunnel);
     }
 }

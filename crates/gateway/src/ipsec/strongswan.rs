@@ -12,7 +12,7 @@ mod fault;
 mod initiation;
 mod path_mtu;
 mod running_tunnel;
-pub(super) mod state_dir;
+mod state_dir;
 mod suite;
 
 use std::{collections::BTreeMap, io, net::Ipv4Addr, sync::Arc, time::Duration};

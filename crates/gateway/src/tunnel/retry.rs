@@ -1,27 +1,36 @@
-//! When to try again. Each failure in a row doubles the pause.
+//! When a failed step is tried again. Each failure in a row doubles the pause.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
+use wicketgate_system::backoff::Backoff;
+
+const FIRST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(15);
 
 /// See the module.
-#[derive(Debug, Default)]
-pub(super) struct Retry(Option<(Instant, Duration)>);
+#[derive(Debug)]
+pub(super) struct Retry {
+    backoff: Backoff,
+    at: Option<Instant>,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { backoff: Backoff::new(FIRST, LONGEST), at: None }
+    }
+}
 
 impl Retry {
-    const FIRST: Duration = Duration::from_secs(1);
-    const LONGEST: Duration = Duration::from_secs(15);
-
     pub(super) fn failed(&mut self) {
-        let pause = self.0.map_or(Self::FIRST, |(_, last)| (last * 2).min(Self::LONGEST));
-        self.0 = Some((Instant::now() + pause, pause));
+        self.at = Some(Instant::now() + self.backoff.doubled());
     }
 
     pub(super) fn worked(&mut self) {
-        self.0 = None;
+        *self = Self::default();
     }
 
     pub(super) fn at(&self) -> Option<Instant> {
-        self.0.map(|(at, _)| at)
+        self.at
     }
 }

@@ -14,15 +14,13 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use keys::Keys;
 use serde_json::{Map, Value};
 use std::{
-    sync::{
-        PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 use tokio::{sync::Mutex, time::Instant};
 use tracing::{info, warn};
 use wicketgate_store::Reach;
+use wicketgate_system::Latest;
 
 /// Seconds by which its clock and ours may differ.
 const LEEWAY: u64 = 60;
@@ -56,7 +54,7 @@ pub struct ProviderConfig {
 pub struct Provider {
     config: ProviderConfig,
     fetch: Fetch,
-    keys: RwLock<Keys>,
+    keys: Latest<Keys>,
     asked: Mutex<Asked>,
     /// How often it was asked: whoever waited for another's question need not ask again.
     questions: AtomicU64,
@@ -87,7 +85,7 @@ impl Provider {
         let provider = Self {
             config,
             fetch,
-            keys: RwLock::default(),
+            keys: Latest::default(),
             asked: Mutex::new(asked),
             questions: AtomicU64::new(0),
         };
@@ -168,11 +166,11 @@ impl Provider {
     async fn key(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<DecodingKey, Refused> {
         let seen = self.questions.load(Ordering::Acquire);
         let known = |keys: &Keys| keys.find(kid, algorithm).cloned();
-        if let Some(key) = known(&self.keys.read().unwrap_or_else(PoisonError::into_inner)) {
+        if let Some(key) = known(&self.keys.get()) {
             return Ok(key);
         }
         let answered = self.ask_for_unknown(seen).await;
-        match known(&self.keys.read().unwrap_or_else(PoisonError::into_inner)) {
+        match known(&self.keys.get()) {
             Some(key) => Ok(key),
             None if answered => Err(Refused::Invalid),
             None => Err(Refused::ProviderDown),
@@ -207,7 +205,7 @@ impl Provider {
         if keys.is_empty() {
             warn!(issuer = self.issuer(), "the identity provider has no key for RS256, ES256 or EdDSA");
         }
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        self.keys.set(keys);
         Ok(())
     }
 }

@@ -13,10 +13,11 @@ use rustls::{
 use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::Arc,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use wicketgate_system::{Latest, Mutex};
 use zeroize::Zeroizing;
 
 /// Why a certificate and its key can't be used.
@@ -53,7 +54,7 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-struct Live(RwLock<Arc<CertifiedKey>>);
+struct Live(Latest<CertifiedKey>);
 
 impl ApiTls {
     /// Reads the certificate with its chain, leaf first, and the key (PKCS #8, SEC 1 or PKCS #1), both PEM.
@@ -61,7 +62,7 @@ impl ApiTls {
         let (certificate, key) = (certificate.to_owned(), key.to_owned());
         let files = Files::read(&certificate, &key)?;
         let pair = files.pair(&certificate, &key)?;
-        let live = Arc::new(Live(RwLock::new(Arc::new(pair))));
+        let live = Arc::new(Live(Latest::new(pair)));
         let no_pair =
             |source| ApiTlsError::NoPair { certificate: certificate.clone(), key: key.clone(), source };
         let mut config = ServerConfig::builder_with_provider(provider())
@@ -78,13 +79,13 @@ impl ApiTls {
     /// pair from before stays in use, and the same files are no error again.
     pub fn reload(&self) -> Result<bool, ApiTlsError> {
         let files = Files::read(&self.certificate, &self.key)?;
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         if *seen == files {
             return Ok(false);
         }
         let pair = files.pair(&self.certificate, &self.key);
         *seen = files;
-        *self.live.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(pair?);
+        self.live.0.set(pair?);
         Ok(true)
     }
 
@@ -121,7 +122,7 @@ impl Files {
 
 impl ResolvesServerCert for Live {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)))
+        Some(self.0.get())
     }
 }
 

@@ -3,11 +3,7 @@
 //! Invariant: only shares that carried something, and are not deleted, have series of their own, and at most
 //! [`SHARES`] of them; what the others carry is added up under the label `other`.
 
-use std::{
-    collections::BTreeSet,
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder, NoLabelSet},
@@ -15,6 +11,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 use wicketgate_model::{DialTimes, FailureReason, ShareId, TrafficDelta};
+use wicketgate_system::Mutex;
 
 /// Each has some 20 lines in every scrape.
 const SHARES: usize = 5000;
@@ -69,7 +66,7 @@ impl Carried {
     }
 
     pub(super) fn add(&self, deltas: &[TrafficDelta]) {
-        let mut shares = self.shares();
+        let mut shares = self.shares.lock();
         for delta in deltas {
             let has_own = shares.contains(&delta.share) || {
                 let room = shares.len() < SHARES;
@@ -93,7 +90,7 @@ impl Carried {
     }
 
     pub(super) fn forget(&self, share: ShareId) {
-        let mut shares = self.shares();
+        let mut shares = self.shares.lock();
         if !shares.remove(&share) {
             return;
         }
@@ -107,10 +104,6 @@ impl Carried {
             self.failures.remove(&ByReason { share: label.share.clone(), reason: reason.as_str() });
         }
     }
-
-    fn shares(&self) -> MutexGuard<'_, BTreeSet<ShareId>> {
-        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// A histogram that was counted elsewhere.
@@ -119,7 +112,7 @@ struct Dials(Arc<Mutex<DialTimes>>);
 
 impl Dials {
     fn add(&self, more: &DialTimes) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).add(more);
+        self.0.lock().add(more);
     }
 }
 
@@ -129,7 +122,7 @@ impl TypedMetric for Dials {
 
 impl EncodeMetric for Dials {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), fmt::Error> {
-        let times = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let times = *self.0.lock();
         let bounds = DialTimes::BOUNDS.into_iter().map(seconds).chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> = bounds.zip(times.counts).collect();
         encoder.encode_histogram::<NoLabelSet>(seconds(times.micros), times.count(), &buckets, None)

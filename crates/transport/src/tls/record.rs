@@ -15,11 +15,9 @@ use rustls::{
 use std::{
     io,
     ops::Range,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
 };
+use wicketgate_system::Mutex;
 
 /// Type, version, length.
 pub(crate) const HEADER: usize = 5;
@@ -63,7 +61,7 @@ impl Keys {
     }
 
     fn update(&self, transmit: bool) -> Result<Key, Error> {
-        let mut kernel = self.kernel.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kernel = self.kernel.lock();
         let (sequence, secrets) = match (&mut *kernel, transmit) {
             (Kernel::Client(kernel), true) => kernel.update_tx_secret(),
             (Kernel::Client(kernel), false) => kernel.update_rx_secret(),

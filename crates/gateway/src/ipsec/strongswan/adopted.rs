@@ -4,13 +4,10 @@
 //! Invariant: what is found has its namespace and the load balancer's address, and with them the guard that was applied
 //! before either was of use, for the site's network that is wished for now.
 
-use std::{
-    collections::BTreeMap,
-    net::Ipv4Addr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 
 use wicketgate_model::TunnelId;
+use wicketgate_system::Mutex;
 
 use crate::{
     ipsec::{Place, Tunnel, TunnelReporter},
@@ -39,7 +36,7 @@ impl AdoptedTunnels {
         let report = Arc::new(TunnelReporter::new(jiff::Timestamp::now()));
         let tunnel = report.tunnel(Place::Namespace(namespace.clone()), load_balancer);
         tunnel.bind(0).ok()?;
-        self.lock().insert(id, AdoptedTunnel { namespace, report, tunnel: Arc::clone(&tunnel) });
+        self.0.lock().insert(id, AdoptedTunnel { namespace, report, tunnel: Arc::clone(&tunnel) });
         Some(tunnel)
     }
 
@@ -50,17 +47,13 @@ impl AdoptedTunnels {
         namespace: &Namespace,
         load_balancer: Ipv4Addr,
     ) -> Option<(Arc<TunnelReporter>, Arc<Tunnel>)> {
-        let found = self.lock().remove(&id)?;
+        let found = self.0.lock().remove(&id)?;
         let is_same = found.namespace.is_same(namespace) && found.tunnel.load_balancer() == load_balancer;
         is_same.then_some((found.report, found.tunnel))
     }
 
     /// Nobody takes it any more; its namespace would live for as long as it is kept.
     pub(super) fn forget(&self, id: TunnelId) {
-        self.lock().remove(&id);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<TunnelId, AdoptedTunnel>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().remove(&id);
     }
 }

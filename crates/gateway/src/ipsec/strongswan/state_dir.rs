@@ -4,24 +4,23 @@
 //! Invariant: a tunnel's directory is made before there is anything else of it, and removed after all of it.
 
 use std::{
-    fs::{DirBuilder, File, OpenOptions},
-    io::{self, Write as _},
+    fs::DirBuilder,
+    io,
     net::Ipv4Addr,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 use wicketgate_model::{PeerCidr, TunnelDesired, TunnelId};
+use wicketgate_system::{directory_lock::DirectoryLock, private_file::replace};
 
 use crate::ipsec::IpsecError;
 use crate::netns::steering::is_no_router;
 
 const FORWARDING: &str = "forwarding";
 const INSTANCE: &str = "instance";
-const LOCK: &str = "lock";
 const TUNNELS: &str = "tunnels";
 
 /// In a tunnel's directory: what it belongs to.
@@ -31,7 +30,7 @@ const RECORD: &str = "tunnel.json";
 #[derive(Debug)]
 pub(super) struct StateDir {
     path: PathBuf,
-    _lock: File,
+    _lock: DirectoryLock,
 }
 
 /// What a tunnel's directory says of it. No secret.
@@ -55,7 +54,8 @@ impl TunnelRecord {
 
 impl StateDir {
     pub(super) fn take(path: PathBuf) -> Result<Self, IpsecError> {
-        match lock(&path) {
+        let make = DirBuilder::new().recursive(true).mode(0o700).create(path.join(TUNNELS));
+        match make.and_then(|()| DirectoryLock::take(&path)) {
             Ok(lock) => Ok(Self { path, _lock: lock }),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Err(IpsecError::InUse(path)),
             Err(source) => Err(IpsecError::StateDir { path, source }),
@@ -151,24 +151,7 @@ impl StateDir {
     }
 }
 
-fn lock(path: &Path) -> io::Result<File> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path.join(TUNNELS))?;
-    let lock =
-        OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path.join(LOCK))?;
-    flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-    Ok(lock)
-}
-
 /// What was not there is removed.
 fn absent(removed: io::Result<()>) -> io::Result<()> {
     removed.or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) })
-}
-
-/// Writes a file whole or not at all.
-pub(in crate::ipsec) fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("new");
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
-    file.write_all(contents)?;
-    file.sync_all()?;
-    std::fs::rename(temporary, path)
 }
