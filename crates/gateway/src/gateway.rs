@@ -88,11 +88,11 @@ impl Gateway {
         );
         let capacity = Capacity::find(backend.public_address().is_some(), config.max_tunnels);
         let hello = GatewayHello {
-            esp: backend.esp().to_owned(),
+            esp: backend.esp(),
             public_address: backend.public_address(),
             max_tunnels: capacity.tunnels,
         };
-        info!(esp = hello.esp, public_address = ?hello.public_address, agents = %agent_address, "gateway started");
+        info!(esp = %hello.esp, public_address = ?hello.public_address, agents = %agent_address, "gateway started");
         backend.advise();
         link.send.send(FromGateway::Hello(hello)).await.context("the server's end of the link is gone")?;
 

@@ -18,7 +18,7 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{Notify, watch};
-use wicketgate_model::{Connection, Problem, TunnelDesired, TunnelId};
+use wicketgate_model::{Connection, EspMode, Problem, TunnelDesired, TunnelId};
 
 use crate::{
     listener::prepare,
@@ -167,14 +167,13 @@ impl Backend {
         Ok(Self::Strongswan(Box::new(Strongswan::start(config).await?)))
     }
 
-    /// Where ESP is done: `kernel`, `userland` or `off`.
-    pub fn esp(&self) -> &'static str {
+    pub fn esp(&self) -> EspMode {
         match self {
             Self::Strongswan(strongswan) => match strongswan.esp() {
-                EspPath::Kernel => "kernel",
-                EspPath::Userland => "userland",
+                EspPath::Kernel => EspMode::Kernel,
+                EspPath::Userland => EspMode::Userland,
             },
-            Self::Off(_) => "off",
+            Self::Off(_) => EspMode::Off,
         }
     }
 

@@ -25,7 +25,9 @@ use tokio::time::timeout;
 use uuid::Uuid;
 use wicketgate_gateway::ipsec::{Backend, IpsecConfig, IpsecMode, Tunnel};
 use wicketgate_lab::{End, Lab, Namespace, Site};
-use wicketgate_model::{Connection, ConnectionFault, ConnectionState, Generation, TunnelDesired, TunnelId};
+use wicketgate_model::{
+    Connection, ConnectionFault, ConnectionState, EspMode, Generation, TunnelDesired, TunnelId,
+};
 
 mod ipsec {
     mod lost;
@@ -407,7 +409,7 @@ fn each_fault_at_the_site_is_told_in_words_with_its_cure() {
             ),
         ];
         let said = |c: &Connection, reason, message| {
-            c.last_error.as_ref().is_some_and(|e| e.reason == reason && e.message == message)
+            c.last_error.as_ref().is_some_and(|e| e.reason == reason && e.to_string() == message)
         };
         world.sites[0].start(&world.lab, &good).unwrap();
         for (reason, config, message) in at_start {
@@ -440,27 +442,16 @@ fn each_fault_at_the_site_is_told_in_words_with_its_cure() {
     });
 }
 
-const KEYS_DIFFER: &str = "the pre-shared keys differ: put the key of the tunnel's vpn-config into the site's device, \
-    or give the tunnel the device's key with POST …/psk";
-const OTHER_PEER: &str = "the peer calls itself site-9.example, but the tunnel's peerId is site-0.example: change \
-    either the device's local identity or peerId";
-const OTHER_GATEWAY: &str = "the peer asks for the identity gw.example, but the gateway's is 198.51.100.1: set that on \
-    the site's device as the remote one";
-const NO_IKE: &str = "the peer offered AES_CBC_128/HMAC_SHA1_96/PRF_HMAC_SHA1/MODP_2048 for the IKE SA, which is none \
-    of ikeProposals: set one of the tunnel's vpn-config on the site's device, or name what it offers in ikeProposals, \
-    unless it is weak";
-const NO_ESP: &str = "the peer offered AES_CBC_128/HMAC_SHA1_96 for the CHILD SA, which is none of espProposals: set \
-    one of the tunnel's vpn-config on the site's device, or name what it offers in espProposals, unless it is weak";
-const NO_GROUP: &str = "the peer offered AES_GCM_16_256/ECP_521 for the CHILD SA, which is none of espProposals: set \
-    one of the tunnel's vpn-config on the site's device, or name what it offers in espProposals, unless it is weak";
-const OTHER_SITE: &str = "the peer's traffic selector 10.1.0.0/16 is outside peerCidr, 10.0.0.0/16: change either the \
-    device's local network or peerCidr";
-const OTHER_BEHIND: &str = "the peer asks for 100.65.0.0/16, but behind the tunnel there is loadBalancerIp alone: set \
-    100.64.0.1/32 as the remote network on the site's device";
+const KEYS_DIFFER: &str = "the pre-shared keys differ: put the key from the tunnel's vpn-config into the site's device, or set the device's key on the tunnel with POST …/psk";
+const OTHER_PEER: &str = "the peer identifies itself as site-9.example, but the tunnel's peerId is site-0.example: change the device's local identity or peerId";
+const OTHER_GATEWAY: &str = "the peer asks for the identity gw.example, but the gateway's is 198.51.100.1: set 198.51.100.1 as the remote identity on the site's device";
+const NO_IKE: &str = "the peer offered AES_CBC_128/HMAC_SHA1_96/PRF_HMAC_SHA1/MODP_2048 for the IKE SA, which is none of ikeProposals: set a proposal from the tunnel's vpn-config on the site's device, or add what it offers to ikeProposals unless it is weak";
+const NO_ESP: &str = "the peer offered AES_CBC_128/HMAC_SHA1_96 for the CHILD SA, which is none of espProposals: set a proposal from the tunnel's vpn-config on the site's device, or add what it offers to espProposals unless it is weak";
+const NO_GROUP: &str = "the peer offered AES_GCM_16_256/ECP_521 for the CHILD SA, which is none of espProposals: set a proposal from the tunnel's vpn-config on the site's device, or add what it offers to espProposals unless it is weak";
+const OTHER_SITE: &str = "the peer's traffic selector 10.1.0.0/16 is outside peerCidr, 10.0.0.0/16: change the device's local network or peerCidr";
+const OTHER_BEHIND: &str = "the peer asks for 100.65.0.0/16, but the tunnel only offers loadBalancerIp: set 100.64.0.1/32 as the remote network on the site's device";
 const OTHER_VERSION: &str = "the peer speaks IKEv1: set its device to IKEv2";
-const REFUSED: &str = "the peer does not take the gateway's key, or its identity, 198.51.100.1: put both from the \
-    tunnel's vpn-config into the site's device; while two keys are valid, the gateway proves the other one at the next \
-    try";
+const REFUSED: &str = "the peer rejects the gateway's key or its identity, 198.51.100.1: copy both from the tunnel's vpn-config to the site's device; while two keys are valid, the gateway uses the other one for the next attempt";
 
 /// A device that knows one suite only: each of what is offered, and what a tunnel can ask for beside it. The group of
 /// a CHILD SA shows once it is rekeyed.
@@ -751,7 +742,7 @@ fn esp_without_udp_comes_to_its_own_tunnel_only() {
     }
     World::new("raw", 2).tell(|world| async move {
         let backend = world.backend().await;
-        if backend.esp() != "kernel" {
+        if backend.esp() != EspMode::Kernel {
             eprintln!("SKIPPED: ESP without UDP needs ESP in the kernel");
             return backend.purge().await.unwrap();
         }
@@ -909,6 +900,6 @@ async fn off_is_a_loopback_address() {
     assert_eq!(accepted.linger().unwrap(), Some(Duration::ZERO));
     assert!(accepted.tcp_nodelay().unwrap());
     assert_eq!(tunnel.connection().borrow().state, ConnectionState::Down);
-    assert_eq!((backend.esp(), backend.public_address()), ("off", None));
+    assert_eq!((backend.esp(), backend.public_address()), (EspMode::Off, None));
     backend.remove(desired.id).await.unwrap();
 }

@@ -10,8 +10,8 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot};
 use wicketgate_model::{
-    AgentId, DesiredDelta, EnrolRefusal, EnrollmentId, EnvironmentId, FrontdoorId, GatewayId, Generation,
-    LocationId, ObservedDelta, Problem, ShareId, TrafficDelta, ZId,
+    AgentId, DesiredDelta, EnrolRefusal, EnrollmentId, EnvironmentId, EspMode, FrontdoorId, GatewayId,
+    Generation, LocationId, ObservedDelta, Problem, ShareId, TrafficDelta, ZId,
 };
 
 /// Messages that may wait on either end. A gateway that is slow to take the next delta makes the server wait;
@@ -133,7 +133,7 @@ pub enum FromGateway {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GatewayHello {
     /// Where ESP is done: `kernel`, `userland` or `off`.
-    pub esp: String,
+    pub esp: EspMode,
     /// The address that remote sites dial; `None` without IPsec.
     pub public_address: Option<Ipv4Addr>,
     /// How many tunnels it can hold; `None`: as many as there are addresses for.

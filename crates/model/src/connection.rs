@@ -1,6 +1,6 @@
 //! A tunnel's live connection, apart from its provisioning status: a peer that is down is no error of the tunnel.
 
-use std::net::Ipv4Addr;
+use std::{fmt, net::Ipv4Addr};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -128,7 +128,7 @@ pub enum ConnectionFault {
     IkeVersionDiffers,
     /// Nothing comes back from the peer.
     PeerDoesNotAnswer,
-    /// Another failure, which the message names as IKE does.
+    /// Any other failure; the cause has its name in IKE.
     NegotiationFailed,
 }
 
@@ -162,11 +162,44 @@ impl ConnectionFault {
     }
 }
 
-/// A fault, and the sentence for the person who reads it: what was seen, and what to do.
+/// Why the peer cannot connect. Its text (`Display`) is `cause: cure`, for a reader; no code parses it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionError {
     pub reason: ConnectionFault,
-    pub message: String,
-    /// Since when every try has failed like this.
+    /// What was observed. A connection stored by an older version has the whole text here, as `message`.
+    #[serde(alias = "message")]
+    pub cause: String,
+    /// What to do about it; empty if unknown.
+    #[serde(default)]
+    pub cure: String,
+    /// The first of the consecutive attempts that failed in this way.
     pub since: Timestamp,
+}
+
+impl ConnectionError {
+    /// Whether both report the same failure, whenever it began.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (self.reason, &self.cause, &self.cure) == (other.reason, &other.cause, &other.cure)
+    }
+}
+
+impl fmt::Display for ConnectionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.cause)?;
+        if self.cure.is_empty() { Ok(()) } else { write!(f, ": {}", self.cure) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_an_older_version_is_shown_unchanged() {
+        let old = r#"{"reason": "IkeVersionDiffers", "message": "why: what to do", "since": "2026-01-01T00:00:00Z"}"#;
+        let error: ConnectionError = serde_json::from_str(old).unwrap();
+        assert_eq!(error.to_string(), "why: what to do");
+        let new = ConnectionError { cause: "why".to_owned(), cure: "what to do".to_owned(), ..error };
+        assert_eq!(new.to_string(), "why: what to do");
+    }
 }

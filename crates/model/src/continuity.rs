@@ -55,7 +55,7 @@ impl ConnectionContinuity {
                 self.last_error.clone_from(&old);
                 old
             }
-            (Some(error), Some(old)) if (error.reason, &error.message) == (old.reason, &old.message) => {
+            (Some(error), Some(old)) if error.is_same(&old) => {
                 let error = ConnectionError { since: error.since.min(old.since), ..error };
                 self.has_failed_again = true;
                 self.last_error = Some(old);
@@ -92,7 +92,8 @@ mod tests {
         let up = state == ConnectionState::Up;
         let error = |since| ConnectionError {
             reason: ConnectionFault::PreSharedKeysDiffer,
-            message: "why".to_owned(),
+            cause: "why".to_owned(),
+            cure: String::new(),
             since: at(since),
         };
         Connection {

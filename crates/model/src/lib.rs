@@ -8,6 +8,7 @@ mod connection;
 mod continuity;
 mod desired;
 mod enrolment;
+mod esp_mode;
 mod ids;
 mod network;
 mod observed;
@@ -26,6 +27,7 @@ pub use connection::{
 pub use continuity::ConnectionContinuity;
 pub use desired::{Desired, DesiredDelta, ShareDesired, Touched, TunnelDesired};
 pub use enrolment::EnrolRefusal;
+pub use esp_mode::EspMode;
 pub use ids::{
     AgentId, ApiAccountId, EnrollmentId, EnvironmentId, ExecutionId, FrontdoorId, GatewayId, ShareId,
     TunnelId, ZId,

@@ -144,9 +144,14 @@ impl Link {
     pub(crate) async fn take(&self, message: FromGateway) {
         match message {
             FromGateway::Hello(hello) => {
-                info!(esp = hello.esp, "gateway linked");
+                info!(esp = %hello.esp, "gateway linked");
                 let GatewayHello { esp, public_address, max_tunnels } = hello;
-                self.status.send_replace(GatewayStatus { connected: true, esp, public_address, max_tunnels });
+                self.status.send_replace(GatewayStatus {
+                    connected: true,
+                    esp: Some(esp),
+                    public_address,
+                    max_tunnels,
+                });
             }
             FromGateway::Observed { heard, delta } => self.sight.write(|seen| {
                 seen.heard = heard;

@@ -13,7 +13,7 @@ use jiff::{Timestamp, TimestampRound, Unit};
 use std::{net::Ipv4Addr, sync::Arc};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
-use wicketgate_model::{LoadBalancerPools, LocationId};
+use wicketgate_model::{EspMode, LoadBalancerPools, LocationId};
 use wicketgate_store::{FrontdoorRow, FrontdoorSpec, Store, StoreError, WriteContext};
 use wicketgate_transport::trust::Fingerprint;
 
@@ -50,8 +50,7 @@ impl AppState {
 
     /// Whether the gateway has ESP in UDP only (RFC 3948).
     pub(crate) fn needs_udp_encapsulation(&self) -> bool {
-        // What gateways call it: the kernel's ESP is the other one.
-        self.gateway.borrow().esp == "userland"
+        self.gateway.borrow().esp == Some(EspMode::Userland)
     }
 
     pub(crate) fn gateway_address(&self) -> Option<Ipv4Addr> {

@@ -195,7 +195,10 @@ impl Scrape {
         }
         let gateway = self.gateway.borrow().clone();
         metrics.gateways.clear();
-        let label = ByGateway { location: location.to_string(), esp: gateway.esp };
+        let label = ByGateway {
+            location: location.to_string(),
+            esp: gateway.esp.map(|esp| esp.to_string()).unwrap_or_default(),
+        };
         metrics.gateways.get_or_create(&label).set(gateway.connected.into());
     }
 }
@@ -211,6 +214,7 @@ mod tests {
     use tempfile::TempDir;
     use tower::ServiceExt as _;
     use uuid::Uuid;
+    use wicketgate_model::EspMode;
     use wicketgate_model::{DialTimes, FailureReason, TunnelId};
 
     #[tokio::test]
@@ -221,7 +225,7 @@ mod tests {
         let mut registry = Registry::default();
         let metrics = Metrics::new(&mut registry);
         let (_status, gateway) = watch::channel(GatewayStatus {
-            esp: "kernel".to_owned(),
+            esp: Some(EspMode::Kernel),
             connected: true,
             ..GatewayStatus::default()
         });

@@ -94,7 +94,7 @@ async fn write(tx: &mut Transaction, id: TunnelId, connection: &Connection) -> R
     .bind(big(*bytes_in))
     .bind(big(*bytes_out))
     .bind(last_error.as_ref().map(|e| e.reason.as_str()))
-    .bind(last_error.as_ref().map(|e| e.message.clone()))
+    .bind(last_error.as_ref().map(|e| e.to_string()))
     .bind(last_error.as_ref().map(|e| e.since.as_microsecond()))
     .bind(peer.as_ref().map(|p| p.address.to_string()))
     .bind(peer.as_ref().map(|p| i64::from(p.port)))

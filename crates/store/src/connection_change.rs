@@ -61,7 +61,7 @@ impl ConnectionChange {
 struct Essence<'a> {
     is_up: bool,
     with: Option<(Option<&'a Peer>, Option<&'a Algorithms>)>,
-    error: Option<(ConnectionFault, &'a str)>,
+    error: Option<Failure<'a>>,
 }
 
 impl<'a> Essence<'a> {
@@ -75,9 +75,12 @@ impl<'a> Essence<'a> {
     }
 }
 
-/// Of an error, what is no change while it stays.
-pub(crate) fn error(error: Option<&ConnectionError>) -> Option<(ConnectionFault, &str)> {
-    error.map(|e| (e.reason, e.message.as_str()))
+/// An error without its time.
+type Failure<'a> = (ConnectionFault, &'a str, &'a str);
+
+/// The part of an error that makes it another one when it changes.
+pub(crate) fn error(error: Option<&ConnectionError>) -> Option<Failure<'_>> {
+    error.map(|e| (e.reason, e.cause.as_str(), e.cure.as_str()))
 }
 
 /// Keeps what changed from `before` to `after`, if something did, and forgets what is too old.
@@ -118,7 +121,7 @@ pub(crate) async fn keep(
     .bind(after.algorithms.as_ref().map(|a| a.ike.clone()))
     .bind(after.algorithms.as_ref().map(|a| a.esp.clone()))
     .bind(after.last_error.as_ref().map(|e| e.reason.as_str()))
-    .bind(after.last_error.as_ref().map(|e| shown(&e.message)))
+    .bind(after.last_error.as_ref().map(|e| shown(&e.to_string())))
     .execute(&mut **tx)
     .await?;
     sqlx::query("DELETE FROM connection_change WHERE tunnel = $1 AND number <= $2")

@@ -96,7 +96,7 @@ impl From<&Detail> for Why {
 
 impl From<&ConnectionError> for Why {
     fn from(error: &ConnectionError) -> Self {
-        Self { reason: error.reason.as_str(), message: error.message.clone() }
+        Self { reason: error.reason.as_str(), message: error.to_string() }
     }
 }
 

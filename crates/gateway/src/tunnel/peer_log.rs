@@ -29,7 +29,7 @@ impl PeerLog {
             Some(News::CouldNotConnect(error)) => {
                 // The sentence may have the customer's addresses in it.
                 warn!(tunnel.id = %id, tunnel.name = %name, error = error.reason.as_str(), "site could not connect");
-                debug!(tunnel.id = %id, message = error.message, "site could not connect");
+                debug!(tunnel.id = %id, %error, "site could not connect");
             }
             None => {}
         }
@@ -62,7 +62,8 @@ mod tests {
     fn a_call_that_fails_again_is_no_news() {
         let failed = |second| ConnectionError {
             reason: ConnectionFault::PeerDoesNotAnswer,
-            message: String::new(),
+            cause: String::new(),
+            cure: String::new(),
             since: Timestamp::from_second(second).unwrap(),
         };
         let is =

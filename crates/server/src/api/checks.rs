@@ -16,6 +16,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use std::time::Instant;
+use wicketgate_model::EspMode;
 use wicketgate_store::StoreError;
 
 /// Changes nothing; how many dials are made on request has a bound.
@@ -38,7 +39,7 @@ pub(super) async fn walk(
     let begin = Instant::now();
     let seen = state.questions.check(share.id).await;
     let took = begin.elapsed();
-    let has_ipsec = state.gateway.borrow().esp != "off";
+    let has_ipsec = state.gateway.borrow().esp != Some(EspMode::Off);
     let walked =
         check::Walked { share: &share, tunnel: &tunnel, has_ipsec, read_took, seen, took, at: now() };
     let links = check::links(&share);

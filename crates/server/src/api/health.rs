@@ -5,6 +5,7 @@ use crate::state::{AppState, now};
 use axum::{Json, extract::State, http::StatusCode};
 use jiff::SignedDuration;
 use serde::Serialize;
+use wicketgate_model::EspMode;
 
 /// The reconciler runs every second; a run over very many rows takes some.
 const RUNS_WITHIN: SignedDuration = SignedDuration::from_secs(60);
@@ -17,8 +18,8 @@ pub(super) async fn livez() -> &'static str {
 pub(super) struct Readiness {
     ready: bool,
     /// Where ESP is done; left out until a gateway has said it.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    esp: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    esp: Option<EspMode>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     reasons: Vec<&'static str>,
 }

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use wicketgate_link::{ShareCheck, ToGateway};
 use wicketgate_model::{
-    AgentId, Connection, ConnectionError, ConnectionFault, ConnectionState, Generation, Problem, Reason,
-    Status,
+    AgentId, Connection, ConnectionError, ConnectionFault, ConnectionState, EspMode, Generation, Problem,
+    Reason, Status,
 };
 
 fn all_well(agent: AgentId) -> ShareCheck {
@@ -69,7 +69,8 @@ async fn a_share_is_looked_at_hop_by_hop() {
     assert!(advice.contains("UDP 500 and 4500"), "{advice}");
     connection.last_error = Some(ConnectionError {
         reason: ConnectionFault::PreSharedKeysDiffer,
-        message: "the pre-shared keys, so to say: these, differ: change one".to_owned(),
+        cause: "the pre-shared keys, so to say: these, differ".to_owned(),
+        cure: "change one".to_owned(),
         since: connection.since,
     });
     app.store.record_connections(&[(id, connection.clone())], jiff::Timestamp::now()).await.unwrap();
@@ -79,16 +80,16 @@ async fn a_share_is_looked_at_hop_by_hop() {
     let failing = check(&app, &share, Some(well.clone())).await;
     let up = &failing.body["hops"][1];
     assert_eq!((&up["state"], &failing.body["ok"]), (&json!("OK"), &json!(true)));
-    assert!(up["message"].as_str().unwrap().contains("a try failed: the pre-shared keys"), "{up}");
+    assert!(up["message"].as_str().unwrap().contains("an attempt failed: the pre-shared keys"), "{up}");
     connection.last_error = None;
     app.store.record_connections(&[(id, connection)], jiff::Timestamp::now()).await.unwrap();
     let good = check(&app, &share, Some(well.clone())).await;
     assert_json_snapshot!("well", app.shown(&good));
 
-    app.gateway.send_modify(|status| status.esp = "off".to_owned());
+    app.gateway.send_modify(|status| status.esp = Some(EspMode::Off));
     let off = check(&app, &share, Some(well.clone())).await;
     assert_eq!((&off.body["hops"][1]["state"], &off.body["ok"]), (&json!("SKIPPED"), &json!(true)));
-    app.gateway.send_modify(|status| status.esp = "userland".to_owned());
+    app.gateway.send_modify(|status| status.esp = Some(EspMode::Userland));
 
     let problem = |reason| Problem::new(reason, "as the gateway has it");
     let taken =

@@ -22,7 +22,9 @@ use tower::ServiceExt;
 use uuid::Uuid;
 use wicketgate_lab::postgres;
 use wicketgate_link::ToGateway;
-use wicketgate_model::{EnrollmentId, FrontdoorId, Generation, LoadBalancerPools, Standing, Status, ZId};
+use wicketgate_model::{
+    EnrollmentId, EspMode, FrontdoorId, Generation, LoadBalancerPools, Standing, Status, ZId,
+};
 use wicketgate_server::{
     LastRun,
     api::router,
@@ -74,7 +76,7 @@ impl TestApp {
         let frontdoor = ensure_first_frontdoor(&store).await.unwrap().unwrap().id;
         let (gateway, status) = watch::channel(GatewayStatus {
             connected: true,
-            esp: "userland".to_owned(),
+            esp: Some(EspMode::Userland),
             public_address: Some([198, 51, 100, 7].into()),
             max_tunnels: Some(200),
         });

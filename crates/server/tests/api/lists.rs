@@ -180,7 +180,8 @@ async fn every_list_takes_the_filters_of_its_properties() {
         bytes_out: 8,
         last_error: Some(ConnectionError {
             reason: ConnectionFault::TrafficSelectorsDiffer,
-            message: "outside".to_owned(),
+            cause: "outside".to_owned(),
+            cure: "widen it".to_owned(),
             since: Timestamp::now(),
         }),
         ..Connection::down(Timestamp::now())
@@ -193,7 +194,7 @@ async fn every_list_takes_the_filters_of_its_properties() {
     for (list, total) in [
         ("ipsec-tunnels?connection.algorithms.ike=AES/ECP+384&connection.algorithms.esp=AES".to_owned(), 1),
         (
-            "ipsec-tunnels?connection.bytesIn=7&connection.bytesOut=8&connection.lastError.reason=TrafficSelectorsDiffer&connection.lastError.message=outside"
+            "ipsec-tunnels?connection.bytesIn=7&connection.bytesOut=8&connection.lastError.reason=TrafficSelectorsDiffer&connection.lastError.message=outside:+widen+it"
                 .to_owned(),
             1,
         ),

@@ -280,7 +280,7 @@ async fn a_connection_is_told_beside_the_status() {
     let established_at = "2026-01-01T00:00:00Z".parse().unwrap();
     let times = SaTimes { established_at, rekey_at: Some("2026-01-01T08:00:00Z".parse().unwrap()) };
     for (state, algorithms, last_error) in [
-        (ConnectionState::Down, None, Some("the peer speaks IKEv1: set its device to IKEv2")),
+        (ConnectionState::Down, None, Some(("the peer speaks IKEv1", "set its device to IKEv2"))),
         (ConnectionState::Connecting, None, None),
         (ConnectionState::Up, Some(("AES_GCM_16-256/PRF_HMAC_SHA2_384/ECP_384", "AES_GCM_16-256")), None),
     ] {
@@ -298,9 +298,10 @@ async fn a_connection_is_told_beside_the_status() {
             child_sa: algorithms.is_some().then_some(SaTimes { rekey_at: None, ..times }),
             bytes_in: 7,
             bytes_out: 8,
-            last_error: last_error.map(|message: &str| ConnectionError {
+            last_error: last_error.map(|(cause, cure): (&str, &str)| ConnectionError {
                 reason: ConnectionFault::IkeVersionDiffers,
-                message: message.to_owned(),
+                cause: cause.to_owned(),
+                cure: cure.to_owned(),
                 since: Timestamp::now(),
             }),
             ..Connection::down(Timestamp::now())

@@ -25,7 +25,7 @@ async fn a_remote_site_gets_all_it_needs() {
         assert_eq!(app.get(&format!("{path}?{bad}")).await.status, StatusCode::BAD_REQUEST, "{bad}");
     }
     app.gateway.send_replace(GatewayStatus {
-        esp: "off".to_owned(),
+        esp: Some(wicketgate_model::EspMode::Off),
         connected: true,
         ..GatewayStatus::default()
     });

@@ -48,7 +48,8 @@ fn every_change_of_status_is_told_once() {
         let since = after(6);
         for message in ["one", "two", "two"] {
             let reason = ConnectionFault::NegotiationFailed;
-            connection.last_error = Some(ConnectionError { reason, message: message.to_owned(), since });
+            connection.last_error =
+                Some(ConnectionError { reason, cause: message.to_owned(), cure: String::new(), since });
             connection.bytes_in += 1;
             store.record_connections(&[(site.tunnel, connection.clone())], after(7)).await.unwrap();
         }
@@ -219,7 +220,8 @@ fn the_last_hundred_changes_of_a_connection_are_kept() {
         // A peer that fails, and tries again: once.
         let error = |message: &str| ConnectionError {
             reason: ConnectionFault::PreSharedKeysDiffer,
-            message: message.to_owned(),
+            cause: message.to_owned(),
+            cure: String::new(),
             since: after(5),
         };
         for state in [ConnectionState::Connecting, ConnectionState::Down].repeat(20) {

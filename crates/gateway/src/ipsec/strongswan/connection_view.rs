@@ -9,7 +9,10 @@ use wicketgate_model::{
 };
 use wicketgate_vici::Message;
 
-use super::{conf::Ends, fault::Faults};
+use super::{
+    conf::Ends,
+    fault::{Faults, PeerFault},
+};
 use sa::{ESP_PARTS, IKE_PARTS, id, is_established, is_installed, peer, proposal, steady, times};
 use traffic::ChildTraffic;
 
@@ -28,7 +31,7 @@ pub(super) struct ConnectionView {
     line: Negotiation,
     faults: Faults,
     /// An IKE SA was given up since the last look: no fault of the connection's where there is another.
-    silence: Option<(ConnectionFault, String)>,
+    silence: Option<PeerFault>,
     /// When anything but silence was last the fault.
     said_at: Option<Timestamp>,
 }
@@ -77,12 +80,12 @@ impl ConnectionView {
 
     /// A log line. Answers whether the SAs may be others than before.
     pub(super) fn log(&mut self, line: &str, ends: Option<&Ends>, now: Timestamp) -> bool {
-        if let Some((reason, message)) = self.faults.log(line, ends) {
-            if reason == ConnectionFault::PeerDoesNotAnswer {
-                self.silence = Some((reason, message));
+        if let Some(fault) = self.faults.log(line, ends) {
+            if fault.reason == ConnectionFault::PeerDoesNotAnswer {
+                self.silence = Some(fault);
             } else {
                 self.said_at = Some(now);
-                self.fail(reason, message, now);
+                self.fail(fault, now);
             }
             return true;
         }
@@ -137,11 +140,11 @@ impl ConnectionView {
             _ => Negotiation::Idle,
         };
         // Of two ends that call at once, the initiation of one may end in silence; and a peer that refuses is one that answers.
-        if let Some((reason, message)) = self.silence.take()
+        if let Some(fault) = self.silence.take()
             && self.line != Negotiation::Up
             && !self.has_said(now)
         {
-            self.fail(reason, message, now);
+            self.fail(fault, now);
         }
         self.show(shown, now);
     }
@@ -159,11 +162,13 @@ impl ConnectionView {
         self.said_at = None;
     }
 
-    fn fail(&mut self, reason: ConnectionFault, message: String, now: Timestamp) {
-        // A device that tries every few seconds fails in the same way since its first try.
-        let same = |e: &&ConnectionError| e.reason == reason && e.message == message;
-        let since = self.connection.last_error.as_ref().filter(same).map_or(now, |e| e.since);
-        self.connection.last_error = Some(ConnectionError { reason, message, since });
+    /// Records a fault; a device that retries every few seconds fails in the same way since its first attempt.
+    fn fail(&mut self, fault: PeerFault, now: Timestamp) {
+        let PeerFault { reason, cause, cure } = fault;
+        let error = ConnectionError { reason, cause, cure, since: now };
+        let before = self.connection.last_error.as_ref().filter(|before| before.is_same(&error));
+        let since = before.map_or(now, |before| before.since);
+        self.connection.last_error = Some(ConnectionError { since, ..error });
     }
 
     /// Shows an IKE SA and its CHILD SA, if they are there.

@@ -1,8 +1,8 @@
-//! Why a peer can't connect, from what charon's log says of it. Pure: lines go in, a reason and a sentence come out.
+//! Why a peer cannot connect, derived from charon's log. Pure: log lines in, a [`PeerFault`] out.
 //!
-//! One message of IKE is answered at a time: charon logs what came (`parsed …`), what it thinks of it, and the answer
-//! (`generating …`), whose notify says that it failed. What it thought is the cause. The peer's own words are quoted
-//! in the sentence, no more than a bound of them, and without control characters.
+//! charon handles one IKE message at a time. It logs the message (`parsed …`), its findings, and the answer
+//! (`generating …`), whose notify payload reports the failure. The findings give the cause. Text that comes from the
+//! peer is quoted without control characters and up to a limit.
 
 use ipnet::Ipv4Net;
 use wicketgate_model::ConnectionFault;
@@ -19,17 +19,31 @@ const FAILURES: [(&str, &str); 6] = [
     ("US_CRIT_PAYLOAD", "UNSUPPORTED_CRITICAL_PAYLOAD"),
 ];
 
-/// Of what the peer said, for a person to read: characters of a word, and how many proposals or networks.
+/// Limits of quoted text from the peer: characters of a word, and proposals or networks of a list.
 const QUOTED: usize = 100;
 const LISTED: usize = 3;
 
-/// What the lines since the last message say.
+/// Why the peer could not connect: see [`wicketgate_model::ConnectionError`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PeerFault {
+    pub(super) reason: ConnectionFault,
+    pub(super) cause: String,
+    pub(super) cure: String,
+}
+
+impl PeerFault {
+    fn new(reason: ConnectionFault, cause: impl Into<String>, cure: impl Into<String>) -> Self {
+        Self { reason, cause: cause.into(), cure: cure.into() }
+    }
+}
+
+/// The findings about the current IKE message.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
-    /// What charon looked for: the identity that the peer asks for, and the peer's own.
+    /// The identity that the peer asks for, and the peer's own.
     ids: Option<(String, String)>,
     offered: Option<Offer>,
-    cause: Option<(ConnectionFault, String)>,
+    cause: Option<PeerFault>,
 }
 
 #[derive(Debug)]
@@ -39,9 +53,8 @@ struct Offer {
 }
 
 impl Faults {
-    /// Takes a line; answers with a fault when it is the one that says that something failed. `ends` is what the peer
-    /// should ask for, if that is known.
-    pub(super) fn log(&mut self, line: &str, ends: Option<&Ends>) -> Option<(ConnectionFault, String)> {
+    /// Processes a log line. Returns a fault if the line reports a failure. `ends` is what the peer should ask for.
+    pub(super) fn log(&mut self, line: &str, ends: Option<&Ends>) -> Option<PeerFault> {
         if line.starts_with("parsed ") {
             *self = Self::default();
         }
@@ -51,45 +64,55 @@ impl Faults {
         }
         if line.starts_with("giving up after ") && line.contains("retransmit") {
             *self = Self::default();
-            return Some((ConnectionFault::PeerDoesNotAnswer, SILENCE.to_owned()));
+            return Some(PeerFault::new(
+                ConnectionFault::PeerDoesNotAnswer,
+                "the peer does not answer",
+                SILENCE_CURE,
+            ));
         }
         if let Some(ids) = line.strip_prefix("looking for peer configs matching ") {
             self.ids = identities(ids);
         } else if line == "no matching peer config found" {
             self.cause = self.ids.take().and_then(|(asked, own)| identity(&asked, &own, ends?));
         } else if line.starts_with("tried ") && line.ends_with("but MAC mismatched") {
-            self.cause = Some((ConnectionFault::PreSharedKeysDiffer, KEYS.to_owned()));
+            self.cause = Some(PeerFault::new(
+                ConnectionFault::PreSharedKeysDiffer,
+                "the pre-shared keys differ",
+                KEYS_CURE,
+            ));
         } else if let Some(offered) = line.strip_prefix("received proposals: ") {
             self.offered = Some(offer(offered));
         } else if let Some(selectors) =
             line.strip_prefix("traffic selectors ").and_then(|l| l.strip_suffix(" unacceptable"))
         {
-            self.cause = selectors.split_once(" === ").and_then(|(ours, theirs)| {
-                Some((ConnectionFault::TrafficSelectorsDiffer, selector(ours, theirs, ends?)))
-            });
+            self.cause =
+                selectors.split_once(" === ").and_then(|(ours, theirs)| Some(selector(ours, theirs, ends?)));
         } else if line.starts_with("no IKE config found for ") && line.ends_with("sending NO_PROPOSAL_CHOSEN")
         {
-            // There is one, for this peer and for IKEv2: charon finds none only for a peer that speaks IKEv1.
-            self.cause = Some((ConnectionFault::IkeVersionDiffers, VERSION.to_owned()));
+            // The one configuration is for this peer and IKEv2, so only IKEv1 finds none.
+            self.cause = Some(PeerFault::new(
+                ConnectionFault::IkeVersionDiffers,
+                "the peer speaks IKEv1",
+                "set its device to IKEv2",
+            ));
         }
         None
     }
 }
 
-const KEYS: &str = "the pre-shared keys differ: put the key of the tunnel's vpn-config into the site's device, or \
-    give the tunnel the device's key with POST …/psk";
-const SILENCE: &str = "the peer does not answer: make sure that the site's device is up, that it has the address \
-    peerPublicIp, and that UDP 500 and 4500 get through both ways";
-const VERSION: &str = "the peer speaks IKEv1: set its device to IKEv2";
+const KEYS_CURE: &str = "put the key from the tunnel's vpn-config into the site's device, or set the device's key on the \
+    tunnel with POST …/psk";
+const SILENCE_CURE: &str = "check that the site's device is up and has the address peerPublicIp, and that UDP 500 and 4500 \
+    pass in both directions";
 
-/// Whether the peer does not take what we proved to it: it has another one of the tunnel's keys. It says so after it has
-/// proved itself (RFC 7296 §2.21.2), or, where the gateway called, in its answer.
+/// Whether the peer rejects the gateway's authentication: it has another of the tunnel's keys. It reports this after its
+/// own authentication (RFC 7296 §2.21.2), or in its response if the gateway initiated.
 pub(super) fn peer_refuses(line: &str) -> bool {
     (line.starts_with("parsed INFORMATIONAL request") || line.starts_with("parsed IKE_AUTH response"))
         && failure(line) == Some("AUTHENTICATION_FAILED")
 }
 
-/// The failure that a message which came or went carries: `generating IKE_AUTH response 1 [ N(AUTH_FAILED) ]`.
+/// The failure in a received or sent message: `generating IKE_AUTH response 1 [ N(AUTH_FAILED) ]`.
 fn failure(line: &str) -> Option<&'static str> {
     if !(line.starts_with("parsed ") || line.starts_with("generating ")) {
         return None;
@@ -100,22 +123,17 @@ fn failure(line: &str) -> Option<&'static str> {
         .find_map(|name| FAILURES.iter().find(|(short, _)| *short == name).map(|(_, long)| *long))
 }
 
-/// What a notify says when charon said nothing else, as when it is the peer that refuses.
-fn from_notify(
-    line: &str,
-    notify: &str,
-    offered: Option<Offer>,
-    ends: Option<&Ends>,
-) -> (ConnectionFault, String) {
+/// The fault for a notify without findings, for example if it is the peer that refuses.
+fn from_notify(line: &str, notify: &str, offered: Option<Offer>, ends: Option<&Ends>) -> PeerFault {
     match (notify, offered) {
         ("AUTHENTICATION_FAILED", _) if line.starts_with("parsed ") => {
             let id = ends.map(|e| format!(", {}", e.gateway_id)).unwrap_or_default();
-            let message = format!(
-                "the peer does not take the gateway's key, or its identity{id}: put both from the tunnel's \
-                 vpn-config into the site's device; while two keys are valid, the gateway proves the other one at \
-                 the next try"
-            );
-            (ConnectionFault::PeerRefusedGateway, message)
+            PeerFault::new(
+                ConnectionFault::PeerRefusedGateway,
+                format!("the peer rejects the gateway's key or its identity{id}"),
+                "copy both from the tunnel's vpn-config to the site's device; while two keys are valid, the gateway uses \
+                 the other one for the next attempt",
+            )
         }
         ("NO_PROPOSAL_CHOSEN", Some(Offer { is_esp, proposals })) => {
             let (fault, sa, property) = if is_esp {
@@ -123,15 +141,19 @@ fn from_notify(
             } else {
                 (ConnectionFault::NoCommonIkeProposal, "IKE SA", "ikeProposals")
             };
-            let message = format!(
-                "the peer offered {proposals} for the {sa}, which is none of {property}: set one of the tunnel's \
-                 vpn-config on the site's device, or name what it offers in {property}, unless it is weak"
-            );
-            (fault, message)
+            PeerFault::new(
+                fault,
+                format!("the peer offered {proposals} for the {sa}, which is none of {property}"),
+                format!(
+                    "set a proposal from the tunnel's vpn-config on the site's device, or add what it offers to \
+                     {property} unless it is weak"
+                ),
+            )
         }
-        _ => (
+        _ => PeerFault::new(
             ConnectionFault::NegotiationFailed,
-            format!("IKE failed with {notify}: compare the site's device with the tunnel's vpn-config"),
+            format!("IKE failed with {notify}"),
+            "compare the site's device with the tunnel's vpn-config",
         ),
     }
 }
@@ -144,23 +166,26 @@ fn identities(text: &str) -> Option<(String, String)> {
     Some((asked.to_owned(), own.to_owned()))
 }
 
-fn identity(asked: &str, own: &str, ends: &Ends) -> Option<(ConnectionFault, String)> {
+fn identity(asked: &str, own: &str, ends: &Ends) -> Option<PeerFault> {
     if own != ends.peer_id {
-        let message = format!(
-            "the peer initiation itself {}, but the tunnel's peerId is {}: change either the device's local identity or \
-             peerId",
-            quoted(own),
-            ends.peer_id
-        );
-        return Some((ConnectionFault::PeerIdentityDiffers, message));
+        return Some(PeerFault::new(
+            ConnectionFault::PeerIdentityDiffers,
+            format!(
+                "the peer identifies itself as {}, but the tunnel's peerId is {}",
+                quoted(own),
+                ends.peer_id
+            ),
+            "change the device's local identity or peerId",
+        ));
     }
-    let message = format!(
-        "the peer asks for the identity {}, but the gateway's is {}: set that on the site's device as the remote one",
-        quoted(asked),
-        ends.gateway_id
-    );
-    (asked != ends.gateway_id && asked != "%any")
-        .then_some((ConnectionFault::GatewayIdentityDiffers, message))
+    let id = &ends.gateway_id;
+    (asked != id && asked != "%any").then(|| {
+        PeerFault::new(
+            ConnectionFault::GatewayIdentityDiffers,
+            format!("the peer asks for the identity {}, but the gateway's is {id}", quoted(asked)),
+            format!("set {id} as the remote identity on the site's device"),
+        )
+    })
 }
 
 /// `IKE:AES_CBC_128/HMAC_SHA1_96/PRF_HMAC_SHA1/MODP_2048, IKE:…`
@@ -173,29 +198,31 @@ fn offer(text: &str) -> Offer {
     Offer { is_esp: text.starts_with("ESP:"), proposals: listed(all.iter().map(proposal).collect()) }
 }
 
-/// The traffic selectors that the peer proposes for our side, and for its own.
-fn selector(ours: &str, theirs: &str, ends: &Ends) -> String {
+/// `ours` and `theirs` are the traffic selectors that the peer proposes for each side.
+fn selector(ours: &str, theirs: &str, ends: &Ends) -> PeerFault {
+    let fault =
+        |cause: String, cure: String| PeerFault::new(ConnectionFault::TrafficSelectorsDiffer, cause, cure);
     let all = |text: &str| listed(text.split_whitespace().map(quoted).collect());
-    if has_none(theirs, ends.peer_cidr.get()) {
-        return format!(
-            "the peer's traffic selector {} is outside peerCidr, {}: change either the device's local network or \
-             peerCidr",
-            all(theirs),
-            ends.peer_cidr.get()
+    let peer_cidr = ends.peer_cidr.get();
+    if has_none(theirs, peer_cidr) {
+        return fault(
+            format!("the peer's traffic selector {} is outside peerCidr, {peer_cidr}", all(theirs)),
+            "change the device's local network or peerCidr".to_owned(),
         );
     }
     let load_balancer = Ipv4Net::from(ends.load_balancer);
     if has_none(ours, load_balancer) {
-        return format!(
-            "the peer asks for {}, but behind the tunnel there is loadBalancerIp alone: set {load_balancer} as the \
-             remote network on the site's device",
-            all(ours)
+        return fault(
+            format!("the peer asks for {}, but the tunnel only offers loadBalancerIp", all(ours)),
+            format!("set {load_balancer} as the remote network on the site's device"),
         );
     }
-    format!(
-        "the peer's traffic selectors can't be used: set {} as the local and {load_balancer} as the remote network, \
-         with all protocols and ports, on the site's device",
-        ends.peer_cidr.get()
+    fault(
+        "the peer's traffic selectors cannot be used".to_owned(),
+        format!(
+            "set {peer_cidr} as the local and {load_balancer} as the remote network, with all protocols and ports, on \
+             the site's device"
+        ),
     )
 }
 
@@ -236,7 +263,7 @@ mod tests {
         }
     }
 
-    fn last(lines: &[&str]) -> Option<(ConnectionFault, String)> {
+    fn last(lines: &[&str]) -> Option<PeerFault> {
         let mut faults = Faults::default();
         lines.iter().map(|line| faults.log(line, Some(&ends()))).last().flatten()
     }
@@ -248,19 +275,22 @@ mod tests {
     fn a_cause_belongs_to_its_own_message() {
         const MISMATCH: &str = "tried 2 shared keys for '198.51.100.1' - 'site.example', but MAC mismatched";
         assert_eq!(last(&[CAME, MISMATCH]), None);
-        assert_eq!(last(&[CAME, MISMATCH, REFUSED]).unwrap().0, ConnectionFault::PreSharedKeysDiffer);
-        assert_eq!(last(&[MISMATCH, CAME, REFUSED]).unwrap().0, ConnectionFault::NegotiationFailed);
-        assert_eq!(last(&[CAME, MISMATCH, REFUSED, REFUSED]).unwrap().0, ConnectionFault::NegotiationFailed);
+        assert_eq!(last(&[CAME, MISMATCH, REFUSED]).unwrap().reason, ConnectionFault::PreSharedKeysDiffer);
+        assert_eq!(last(&[MISMATCH, CAME, REFUSED]).unwrap().reason, ConnectionFault::NegotiationFailed);
+        assert_eq!(
+            last(&[CAME, MISMATCH, REFUSED, REFUSED]).unwrap().reason,
+            ConnectionFault::NegotiationFailed
+        );
     }
 
     #[test]
     fn only_the_peer_refuses_the_gateway() {
-        assert_eq!(last(&[REFUSED]).unwrap().0, ConnectionFault::NegotiationFailed);
+        assert_eq!(last(&[REFUSED]).unwrap().reason, ConnectionFault::NegotiationFailed);
         for refusal in [
             "parsed INFORMATIONAL request 2 [ N(AUTH_FAILED) ]",
             "parsed IKE_AUTH response 1 [ N(AUTH_FAILED) ]",
         ] {
-            assert_eq!(last(&[refusal]).unwrap().0, ConnectionFault::PeerRefusedGateway);
+            assert_eq!(last(&[refusal]).unwrap().reason, ConnectionFault::PeerRefusedGateway);
         }
         assert!(!peer_refuses(REFUSED));
         assert!(peer_refuses("parsed IKE_AUTH response 1 [ N(AUTH_FAILED) ]"));
@@ -269,38 +299,42 @@ mod tests {
 
     #[test]
     fn silence_has_a_name() {
-        let (fault, message) = last(&[CAME, "giving up after 4 retransmits"]).unwrap();
-        assert_eq!(fault, ConnectionFault::PeerDoesNotAnswer);
-        assert!(message.contains("UDP 500 and 4500"));
+        let fault = last(&[CAME, "giving up after 4 retransmits"]).unwrap();
+        assert_eq!(fault.reason, ConnectionFault::PeerDoesNotAnswer);
+        assert!(fault.cure.contains("UDP 500 and 4500"));
     }
 
     #[test]
     fn long_words_and_lists_are_cut() {
         let id = "a".repeat(2000);
         let looked = format!("looking for peer configs matching 169.254.1.2[198.51.100.1]...203.0.0.2[{id}]");
-        let (fault, message) = last(&[CAME, &looked, "no matching peer config found", REFUSED]).unwrap();
-        assert_eq!(fault, ConnectionFault::PeerIdentityDiffers);
-        assert!(message.len() < 300 && message.contains("aaa…"), "{message}");
+        let PeerFault { reason, cause, .. } =
+            last(&[CAME, &looked, "no matching peer config found", REFUSED]).unwrap();
+        assert_eq!(reason, ConnectionFault::PeerIdentityDiffers);
+        assert!(cause.len() < 300 && cause.contains("aaa…"), "{cause}");
         let many =
             format!("received proposals: {}", ["ESP:AES_CBC_128/HMAC_SHA1_96/NO_EXT_SEQ"; 9].join(", "));
-        let (fault, message) = last(&[CAME, &many, "generating IKE_AUTH response 1 [ N(NO_PROP) ]"]).unwrap();
-        assert_eq!(fault, ConnectionFault::NoCommonEspProposal);
-        assert!(message.contains("AES_CBC_128/HMAC_SHA1_96, AES_CBC_128") && message.contains(" and 6 more"));
+        let PeerFault { reason, cause, .. } =
+            last(&[CAME, &many, "generating IKE_AUTH response 1 [ N(NO_PROP) ]"]).unwrap();
+        assert_eq!(reason, ConnectionFault::NoCommonEspProposal);
+        assert!(cause.contains("AES_CBC_128/HMAC_SHA1_96, AES_CBC_128") && cause.contains(" and 6 more"));
     }
 
     #[test]
     fn what_is_in_common_is_not_blamed() {
-        let said =
-            |ts: &str| last(&[CAME, ts, "generating IKE_AUTH response 1 [ N(TS_UNACCEPT) ]"]).unwrap().1;
+        let said = |ts: &str| last(&[CAME, ts, "generating IKE_AUTH response 1 [ N(TS_UNACCEPT) ]"]).unwrap();
         assert!(
             said("traffic selectors 100.64.0.1/32 === 10.1.0.0/16 10.2.0.0/16 unacceptable")
+                .cause
                 .contains("peerCidr, ")
         );
         assert!(
-            said("traffic selectors 100.65.0.0/16 === 10.0.7.0/24 unacceptable").contains("asks for 100.65.")
+            said("traffic selectors 100.65.0.0/16 === 10.0.7.0/24 unacceptable")
+                .cause
+                .contains("asks for 100.65.")
         );
         let ports = said("traffic selectors 0.0.0.0/0[tcp/443] === 10.0.0.0/16 unacceptable");
-        assert!(ports.contains("all protocols and ports"), "{ports}");
+        assert!(ports.cure.contains("all protocols and ports"), "{ports:?}");
     }
 
     proptest! {

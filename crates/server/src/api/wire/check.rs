@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use std::time::Duration;
 use wicketgate_link::ShareCheck;
-use wicketgate_model::{AgentId, Connection, ConnectionError, ConnectionState, Reason, ShareId, Status};
+use wicketgate_model::{AgentId, Connection, ConnectionState, Reason, ShareId, Status};
 use wicketgate_store::{ShareRow, TunnelRow};
 
 /// What was found on the way.
@@ -122,41 +122,38 @@ fn tunnel(walked: &Walked<'_>) -> Hop {
     hop.took(there_and_back)
 }
 
+const IKE_SA: &str = "ikeSa";
+
 fn ike_sa(walked: &Walked<'_>) -> Hop {
-    const HOP: &str = "ikeSa";
     let never = || Connection::down(walked.tunnel.created_at);
     let connection = walked.tunnel.connection.clone().unwrap_or_else(never);
     if walked.seen.is_none() {
-        return Hop::new(HOP, State::Unknown, "the gateway does not answer");
+        return Hop::new(IKE_SA, State::Unknown, "the gateway does not answer");
     }
     if !walked.has_ipsec {
         return Hop::new(
-            HOP,
+            IKE_SA,
             State::Skipped,
             "not tried, because the gateway runs without IPsec (--ipsec off)",
         );
     }
     let is_ready = walked.tunnel.standing.status == Status::Deployed;
-    let (cause, _) = connection.last_error.as_ref().map(parts).unzip();
+    let cause = connection.last_error.as_ref().map(|error| &error.cause);
     let but = |what: &str| cause.map_or_else(|| what.to_owned(), |cause| format!("{what}: {cause}"));
     let hop = match connection.state {
         ConnectionState::Up if cause.is_some() => {
-            Hop::new(HOP, State::Ok, but(&format!("up since {}, but a try failed", connection.since)))
+            Hop::new(IKE_SA, State::Ok, but(&format!("up since {}, but an attempt failed", connection.since)))
         }
-        ConnectionState::Up => Hop::new(HOP, State::Ok, format!("up since {}", connection.since)),
-        _ if cause.is_none() && !is_ready => Hop::new(HOP, State::Unknown, "the tunnel is not ready"),
-        ConnectionState::Connecting => Hop::failed(HOP, Reason::TunnelNotReady, but("being made")),
-        ConnectionState::Down => Hop::failed(HOP, Reason::TunnelNotReady, but("the peer has not connected")),
+        ConnectionState::Up => Hop::new(IKE_SA, State::Ok, format!("up since {}", connection.since)),
+        _ if cause.is_none() && !is_ready => Hop::new(IKE_SA, State::Unknown, "the tunnel is not ready"),
+        ConnectionState::Connecting => {
+            Hop::failed(IKE_SA, Reason::TunnelNotReady, but("the IKE SA is being negotiated"))
+        }
+        ConnectionState::Down => {
+            Hop::failed(IKE_SA, Reason::TunnelNotReady, but("the peer has not connected"))
+        }
     };
     hop.took(walked.read_took)
-}
-
-/// What was seen, and what to do: the gateway's sentences have both, in this order.
-fn parts(error: &ConnectionError) -> (&str, Option<&str>) {
-    match error.message.rsplit_once(": ") {
-        Some((cause, cure)) => (cause, Some(cure)),
-        None => (&error.message, None),
-    }
 }
 
 fn listener(walked: &Walked<'_>) -> Hop {
@@ -221,9 +218,9 @@ fn target(walked: &Walked<'_>) -> Hop {
 fn advice(hop: &Hop, walked: &Walked<'_>) -> String {
     let (share, tunnel) = (walked.share, walked.tunnel);
     match (hop.hop, hop.reason) {
-        ("ikeSa", _) => {
+        (IKE_SA, _) => {
             let error = tunnel.connection.as_ref().and_then(|c| c.last_error.as_ref());
-            error.and_then(|e| parts(e).1).map(capitalized).unwrap_or_else(|| {
+            error.map(|e| &*e.cure).filter(|cure| !cure.is_empty()).map(capitalized).unwrap_or_else(|| {
                 format!(
                     "Bring the tunnel up at the remote device, {}. If it tries and nothing comes of it, see to it that \
                      this is the address that it sends from, and that UDP 500 and 4500 get through both ways",

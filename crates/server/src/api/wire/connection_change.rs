@@ -15,11 +15,11 @@ pub(in crate::api) struct ConnectionChange {
     #[serde(skip_serializing_if = "Option::is_none")]
     algorithms: Option<Algorithms>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    last_error: Option<Error>,
+    last_error: Option<RecordedError>,
 }
 
 #[derive(Debug, Serialize)]
-struct Error {
+struct RecordedError {
     reason: ConnectionFault,
     message: String,
 }
@@ -32,7 +32,7 @@ impl ConnectionChange {
             state: row.state,
             peer: row.peer,
             algorithms: row.algorithms,
-            last_error: row.last_error.map(|(reason, message)| Error { reason, message }),
+            last_error: row.last_error.map(|(reason, message)| RecordedError { reason, message }),
         }
     }
 }

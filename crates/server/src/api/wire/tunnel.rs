@@ -2,6 +2,7 @@
 
 use super::{
     answer::Links,
+    connection::LiveConnection,
     fields::{Fields, Properties, merge},
     standing::StatusDetail,
 };
@@ -64,7 +65,7 @@ pub(in crate::api) struct Tunnel {
     load_balancer_ip: Ipv4Addr,
     #[serde(skip_serializing_if = "Option::is_none")]
     gateway_public_ip: Option<Ipv4Addr>,
-    connection: Connection,
+    connection: LiveConnection,
     #[serde(skip_serializing_if = "Option::is_none")]
     ike_proposals: Option<IkeProposals>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -96,7 +97,7 @@ impl Tunnel {
             peer_id: row.peer_id,
             load_balancer_ip: row.load_balancer_ip,
             gateway_public_ip: gateway,
-            connection: row.connection.unwrap_or_else(|| Connection::down(row.created_at)),
+            connection: row.connection.unwrap_or_else(|| Connection::down(row.created_at)).into(),
             ike_proposals: row.ike_proposals,
             esp_proposals: row.esp_proposals,
             initiate: row.initiate,
