@@ -1,4 +1,4 @@
-//! Which database `up` uses: its own file, or a PostgreSQL that is named to it.
+//! Which database `up` uses: its own file, or a PostgreSQL server.
 //!
 //! Invariant: a password is never taken from the command line, where every user of the machine can read it.
 
@@ -6,13 +6,13 @@ use anyhow::ensure;
 use clap::Args;
 use secrecy::SecretString;
 
-/// Takes the same URL, and is the place for one with a password.
+/// An alternative to the flag, and the only place for a URL with a password.
 const VARIABLE: &str = "WICKETGATE_DATABASE";
 
 #[derive(Debug, Args)]
 pub(crate) struct Database {
     /// A PostgreSQL database, postgres://USER@HOST/NAME [default: a SQLite file in the data directory]. A URL with a
-    /// password is taken from the environment variable WICKETGATE_DATABASE only.
+    /// password is accepted in the environment variable WICKETGATE_DATABASE only.
     #[arg(long, value_name = "URL")]
     database: Option<String>,
 }
@@ -27,13 +27,13 @@ impl Database {
         if let Some(url) = &self.database {
             ensure!(
                 !has_password(url),
-                "the password in --database could be read by every user of this machine: \
+                "every user of this host could read the password in --database: \
                  set {VARIABLE} to the URL instead"
             );
         }
         let from = if self.database.is_some() { "--database" } else { VARIABLE };
         let url = self.database.clone().or(environment.filter(|e| !e.is_empty()));
-        // Never shown: it may be a password that was put in the wrong place.
+        // Never shown: it may be a misplaced password.
         ensure!(
             url.as_deref().is_none_or(is_postgres),
             "{from} must be a URL like postgres://USER@HOST/NAME"

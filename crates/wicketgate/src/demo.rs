@@ -26,21 +26,21 @@ use wicketgate_lab::{Lab, Place, Running, Swept, sweep};
 
 use self::report::{Report, say};
 
-/// Where the demo is unless it was told another place.
+/// The demo's default directory.
 const DIR: &str = "/var/lib/wicketgate-demo";
 
-/// Begins the name of every namespace that the demo makes.
+/// Prefix of the names of all namespaces of the demo.
 const PREFIX: &str = "wgdemo-";
 
 #[derive(Debug, Args)]
 pub(crate) struct Demo {
-    /// Leave it running, and say how to use it.
+    /// Leave the demo running and print how to use it.
     #[arg(long, conflicts_with = "down")]
     keep: bool,
-    /// End a demo that was left running, and remove what it made.
+    /// End a demo that was left running and remove everything it created.
     #[arg(long)]
     down: bool,
-    /// Where the demo keeps its files: a directory that is absent or empty. Removed at the end.
+    /// Directory for the demo's files; must not exist or must be empty. Removed at the end.
     #[arg(long, value_name = "DIR", default_value = DIR)]
     dir: PathBuf,
 }
@@ -54,7 +54,7 @@ impl Demo {
             .collect::<Result<Vec<_>, _>>()
             .context("no signals can be received")?
             .into_iter();
-        // The story itself blocks: it waits for programs and sockets in other namespaces, step by step.
+        // The demo itself blocks: it waits for programs and sockets in other namespaces, step by step.
         let mut story = tokio::task::spawn_blocking({
             let stop = Arc::clone(&stop);
             move || self.play(&stop)
@@ -70,42 +70,42 @@ impl Demo {
             }
         }
         stop.store(true, Ordering::Relaxed);
-        say("\ninterrupted: removing what was made");
+        say("\ninterrupted: removing everything");
         story.await?
     }
 
     fn play(mut self, stop: &Arc<AtomicBool>) -> Result<()> {
-        ensure!(rustix::process::geteuid().is_root(), "run the demo as root: it makes network namespaces");
-        // The commands that are printed work from anywhere.
-        self.dir = std::path::absolute(&self.dir).context("the demo's directory is no path")?;
+        ensure!(rustix::process::geteuid().is_root(), "run the demo as root: it creates network namespaces");
+        // The printed commands work from any directory.
+        self.dir = std::path::absolute(&self.dir).context("the demo's directory is not a valid path")?;
         if self.down {
             return end(&self.dir);
         }
         programs()?;
-        let executable = std::env::current_exe().context("can't find this program")?;
+        let executable = std::env::current_exe().context("cannot find this program's file")?;
         let agent = executable.with_file_name("wicketgate-agent");
-        ensure!(agent.exists(), "{} is not there: run `make build`", agent.display());
+        ensure!(agent.exists(), "{} does not exist: run `make build`", agent.display());
 
         let mut report = Report::new();
         let place = Place::take(&self.dir).map_err(running)?;
         if place.left() {
-            say("ending the demo that was left running");
+            say("ending an earlier demo");
         }
         let mut lab =
-            Lab::at(PREFIX, place, Arc::clone(stop)).context("what an earlier demo left is in the way")?;
+            Lab::at(PREFIX, place, Arc::clone(stop)).context("cannot remove an earlier demo")?;
         let told = match story::tell(&lab, &executable, &agent, &mut report) {
             Ok(told) => told,
             Err(e) => {
                 drop(lab);
                 ensure!(
                     !self.dir.exists(),
-                    "{} is still there: end it with {}",
+                    "{} still exists: remove it with {}",
                     self.dir.display(),
                     ending(&self.dir)
                 );
-                // What went wrong after an interrupt is the interrupt's doing.
-                ensure!(!stop.load(Ordering::Relaxed), "interrupted; what was made is removed");
-                return Err(e.context("the demo did not get through; what it made is removed"));
+                // An error after an interrupt is a consequence of the interrupt.
+                ensure!(!stop.load(Ordering::Relaxed), "interrupted; everything is removed");
+                return Err(e.context("the demo failed; everything it created is removed"));
             }
         };
         let passed = report.end();
@@ -115,8 +115,8 @@ impl Demo {
         } else {
             told.end(&lab, &report)?;
             drop(lab);
-            ensure!(!self.dir.exists(), "{} is still there", self.dir.display());
-            report.step("all removed: tunnels, processes, namespaces, files");
+            ensure!(!self.dir.exists(), "{} still exists", self.dir.display());
+            report.step("removed all tunnels, processes, namespaces and files");
         }
         if passed { Ok(()) } else { bail!("a check failed") }
     }
@@ -127,14 +127,14 @@ fn end(dir: &Path) -> Result<()> {
     let place = dir.display();
     match sweep(dir).map_err(running)? {
         Some(Swept { processes, namespaces }) => say(format_args!(
-            "ended the demo that was left running: {processes} processes, {namespaces} namespaces and {place} removed"
+            "ended the running demo: removed {processes} processes, {namespaces} namespaces and {place}"
         )),
-        None => say(format_args!("there is no demo in {place}")),
+        None => say(format_args!("no demo in {place}")),
     }
     Ok(())
 }
 
-/// A demo that runs is its own terminal's to end: its story would go on without its networks.
+/// A demo that is in progress must be ended in its own terminal: it would continue without its networks.
 fn running(error: Error) -> Error {
     match error.downcast_ref::<Running>() {
         Some(Running { pid: Some(pid), .. }) => anyhow!("a demo is running (pid {pid}): end it first"),
@@ -143,7 +143,7 @@ fn running(error: Error) -> Error {
     }
 }
 
-/// What ends a demo that was left in `dir`.
+/// The command that ends a demo in `dir`.
 fn ending(dir: &Path) -> String {
     if dir == Path::new(DIR) {
         "`make demo-down` or `wicketgate demo --down`".to_owned()
@@ -156,7 +156,7 @@ fn ending(dir: &Path) -> String {
 /// When a program that the demo runs is not installed, with the command that installs it.
 fn programs() -> Result<()> {
     let path = std::env::var("PATH").unwrap_or_default();
-    // An administrator's programs are not in everybody's PATH.
+    // Administrators' programs are not in every user's PATH.
     let dirs: Vec<&Path> = path.split(':').chain(["/usr/sbin", "/usr/lib/ipsec"]).map(Path::new).collect();
     let there = |program: &&&str| dirs.iter().any(|d| fs::metadata(d.join(program)).is_ok());
     let needed = [

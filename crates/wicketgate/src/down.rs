@@ -1,4 +1,4 @@
-//! `wicketgate down`: removes what `up` left running.
+//! `wicketgate down`: removes what `up` leaves running.
 
 use std::{net::Ipv4Addr, path::PathBuf};
 
@@ -11,8 +11,7 @@ use crate::data_dir::DataDir;
 
 #[derive(Debug, Args)]
 pub(crate) struct Down {
-    /// The data directory of the `up` that is to be undone. It must not be running, and is undone in the network
-    /// namespace that it ran in.
+    /// The data directory of a stopped `up`.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/wicketgate", env = "WICKETGATE_DATA_DIR")]
     data_dir: PathBuf,
 }
@@ -21,22 +20,22 @@ impl Down {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         anyhow::ensure!(
             self.data_dir.is_dir(),
-            "there is no data directory {}: name it with --data-dir",
+            "data directory {} does not exist: set --data-dir",
             self.data_dir.display()
         );
         let data_dir = DataDir::open(&self.data_dir)?;
         let state_dir = data_dir.subdirectory("gateway")?;
         if std::fs::read_dir(&state_dir)?.next().is_none() {
-            // It ran without IPsec only, and never on a machine that may have no IKE daemon at all.
-            info!("there was nothing to remove");
+            // `up` ran without IPsec only; this host may not even have an IKE daemon.
+            info!("nothing to remove");
             return Ok(());
         }
-        // What is removed needs no address to be dialled at, and the host may have no default route to tell one by.
+        // Removing tunnels needs no public address, and the host may have no default route to derive one from.
         let config =
             IpsecConfig { mode: IpsecMode::Auto, state_dir, public_address: Some(Ipv4Addr::LOCALHOST) };
         let purged = Backend::start(config).await?.purge().await;
-        purged.context("not everything could be removed: try again")?;
-        info!("no tunnel is left on this machine; the data stays");
+        purged.context("could not remove everything: run `wicketgate down` again")?;
+        info!("all tunnels are removed; data is kept");
         Ok(())
     }
 }

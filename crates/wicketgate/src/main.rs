@@ -16,7 +16,7 @@ use tracing_subscriber::EnvFilter;
 #[command(
     version,
     about,
-    after_help = "Exit status: 0 success, 1 failure, 2 wrong usage. RUST_LOG=debug says more."
+    after_help = "Exit status: 0 success, 1 failure, 2 wrong usage. RUST_LOG=debug logs more."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -25,13 +25,13 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Run the server and a gateway in one process, with an embedded database. In a network namespace: by
-    /// `nsenter --net=/run/netns/NAME`, not `ip netns exec`, which hides the tunnels' namespaces from everybody else.
+    /// Run the server and a gateway in one process, with an embedded database. To run it inside a network namespace,
+    /// use `nsenter --net=/run/netns/NAME`: `ip netns exec` would hide the tunnels' namespaces from other processes.
     Up(Box<up::Up>),
-    /// Remove what `up` left running: IKE daemons, namespaces and firewall rules. The data stays. Run it in the network
+    /// Remove what `up` leaves running: IKE daemons, namespaces and firewall rules. Data is kept. Run it in the network
     /// namespace that `up` ran in.
     Down(down::Down),
-    /// Show the product working on this machine: two sites, real IPsec, real traffic.
+    /// Demonstrate the product on this machine: two sites, real IPsec, real traffic.
     Demo(demo::Demo),
 }
 
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
 
 /// One line, with its causes: what happened and what to do.
 fn failed(error: &anyhow::Error) -> ExitCode {
-    #[expect(clippy::print_stderr, reason = "the last word to whoever started the program")]
+    #[expect(clippy::print_stderr, reason = "the final message of the program")]
     {
         eprintln!("wicketgate: {error:#}");
     }

@@ -35,53 +35,53 @@ use wicketgate_transport::{
 use crate::{data_dir::DataDir, database::Database};
 use oidc::Oidc;
 
-/// A gateway that is killed while it starts a daemon leaves its ports to the daemon's process for a moment.
+/// Time for a port to become free: the daemon that a killed gateway was just starting may hold it for a moment.
 const FREE_WITHIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 pub(crate) struct Up {
-    /// Where the database, the authority's key and the admin token are kept. Made if it is not there.
+    /// Directory for the database, the CA key and the admin token. Created if it does not exist.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/wicketgate", env = "WICKETGATE_DATA_DIR")]
     data_dir: PathBuf,
-    /// Where the REST API listens.
+    /// Address of the REST API.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8480", value_parser = socket_address)]
     listen: SocketAddr,
-    /// The API's certificate with its chain, in PEM. A new one is used within seconds, without a restart.
+    /// The API's certificate with its chain, in PEM. A renewed file is used within seconds, without a restart.
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
-    /// The key of the API's certificate, in PEM.
+    /// The private key of the API's certificate, in PEM.
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// Serve the API in clear on an address that others can reach. Tokens and keys can then be read on the way.
+    /// Serve the API without TLS on an address that other hosts can reach. Tokens and keys can then be intercepted.
     #[arg(long, conflicts_with = "tls_cert")]
     insecure_http: bool,
-    /// Where /metrics is answered for Prometheus, in clear [default: nowhere].
+    /// Address of /metrics for Prometheus, without TLS [default: none].
     #[arg(long, value_name = "ADDR:PORT", value_parser = socket_address)]
     admin_listen: Option<SocketAddr>,
-    /// Where hosting agents dial in, with TLS.
+    /// Address that hosting agents connect to, with TLS.
     #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:8443", value_parser = socket_address)]
     agent_listen: SocketAddr,
-    /// Where ESP is done. `auto` takes the kernel where it can, else userland. `off` is for development: no IPsec,
-    /// no root, and a loopback address for each tunnel.
+    /// Where ESP is processed. `auto` uses the kernel if it supports ESP, else userland. `off` is for development: no
+    /// IPsec, no root, and a loopback address for each tunnel.
     #[arg(long, value_name = "auto|kernel|userland|off", default_value = "auto")]
     ipsec: IpsecMode,
-    /// The site that this gateway is at; tunnels name it.
+    /// The name of this gateway's location, which tunnels refer to.
     #[arg(long, value_name = "NAME", default_value = "local")]
     location: LocationId,
-    /// The IPv4 address that remote sites dial [default: the source address of the default route].
+    /// The IPv4 address that remote sites connect to [default: the source address of the default route].
     #[arg(long, value_name = "IPV4", value_parser = public_address)]
     public_address: Option<Ipv4Addr>,
-    /// The URL that agents are told to dial [default: https:// and the agents' listen address].
+    /// The URL that agents are told to connect to [default: https:// and the address of --agent-listen].
     #[arg(long, value_name = "URL", value_parser = https_url)]
     agent_url: Option<String>,
-    /// How long a change may take before its status becomes ERROR, in seconds. It is tried on after that.
+    /// Seconds until a change that has not taken effect becomes ERROR. Retries continue after that.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     provisioning_deadline: u64,
-    /// How many tunnels it may hold [default: what memory and the limit of open files have room for]. One more is
-    /// refused, and said to be, until there is room.
+    /// Maximum number of tunnels [default: from memory and the open-file limit]. Further tunnels have the reason
+    /// GatewayFull until there is room.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=16_000))]
     max_tunnels: Option<u32>,
-    /// How long established connections may go on after a signal to stop, in seconds, while no new ones are taken. With 0
+    /// Seconds that established connections may continue after a signal to stop, while new ones are refused. With 0
     /// they are cut at once, and a restart takes a second.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(..=86_400))]
     drain: u64,
@@ -93,7 +93,7 @@ pub(crate) struct Up {
 
 impl Up {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        // What can be told before anything is written or changed.
+        // These checks write and change nothing.
         self.ipsec.preflight()?;
         let (tls, database) = (self.tls()?, self.database.url()?);
         let api_listener = listen(self.listen, "the API", "--listen").await?;
@@ -149,9 +149,9 @@ impl Up {
         let mut signals = Signals::new()?;
         // Not in the event itself: what a log leaves out is not waited for.
         let signal = signals.next().await;
-        info!(signal, "stopping; once more, and connections are cut at once");
+        info!(signal, "stopping; a second signal cuts all connections at once");
         renewal.abort();
-        // The gateway first: what it has to report at its end is recorded.
+        // The gateway stops first, so that its last reports are recorded.
         let again = async {
             let signal = signals.next().await;
             info!(signal, "stopping at once");
@@ -161,15 +161,15 @@ impl Up {
         Ok(())
     }
 
-    /// The API's certificate. Without one, only this machine may be let in.
+    /// The API's certificate. Without one, the API must be on a loopback address.
     fn tls(&self) -> anyhow::Result<Option<ApiTls>> {
         if let (Some(certificate), Some(key)) = (&self.tls_cert, &self.tls_key) {
             return Ok(Some(ApiTls::load(certificate, key)?));
         }
         anyhow::ensure!(
             self.insecure_http || self.listen.ip().is_loopback(),
-            "the API would be served in clear on {}, where others can reach it: \
-             give --tls-cert and --tls-key, or say --insecure-http",
+            "the API would be served without TLS on {}, which other hosts can reach: \
+             set --tls-cert and --tls-key, or --insecure-http",
             self.listen
         );
         Ok(None)
@@ -196,11 +196,11 @@ fn socket_address(text: &str) -> Result<SocketAddr, String> {
 fn public_address(text: &str) -> Result<Ipv4Addr, String> {
     let address: Ipv4Addr =
         text.parse().map_err(|_| "must be an IPv4 address, like 198.51.100.1".to_owned())?;
-    let is_none_to_dial = address.is_unspecified() || address.is_multicast() || address.is_broadcast();
-    if is_none_to_dial { Err("must be an address that sites can dial".to_owned()) } else { Ok(address) }
+    let is_unusable = address.is_unspecified() || address.is_multicast() || address.is_broadcast();
+    if is_unusable { Err("must be an address that sites can connect to".to_owned()) } else { Ok(address) }
 }
 
-/// Agents dial with TLS, always.
+/// Agents always use TLS.
 fn https_url(text: &str) -> Result<String, String> {
     let host = text.strip_prefix("https://").filter(|rest| !rest.is_empty());
     host.map(|_| text.to_owned()).ok_or_else(|| "must begin with https:// and name a host".to_owned())
@@ -212,7 +212,7 @@ fn gateway_identity(ca: &Ca, gateway: GatewayId) -> anyhow::Result<GatewayIdenti
     Ok(GatewayIdentity::new(ca.certificate(), key, certificate)?)
 }
 
-/// The gateway's certificate is short-lived, as an agent's is.
+/// Renews the gateway's certificate, which is short-lived like an agent's.
 async fn renew(ca: Arc<Ca>, gateway: GatewayId, identity: GatewayIdentity) {
     loop {
         tokio::time::sleep(RENEW_AFTER).await;
@@ -230,23 +230,23 @@ async fn renew(ca: Arc<Ca>, gateway: GatewayId, identity: GatewayIdentity) {
     }
 }
 
-/// What agents are to dial, as far as it can be told from where the gateway listens.
+/// The URL for agents, if it can be derived from the address the gateway listens on.
 fn agent_url(listen: SocketAddr, public: Option<Ipv4Addr>) -> Option<String> {
     let ip = if listen.ip().is_unspecified() { public?.into() } else { listen.ip() };
     Some(format!("https://{}", SocketAddr::new(ip, listen.port())))
 }
 
-/// The one time that the token is shown: to a terminal only, since what a service writes is kept in a log.
-#[expect(clippy::print_stdout, reason = "for whoever starts it for the first time")]
+/// Shows the token once, on a terminal only: a service's output would keep it in a log.
+#[expect(clippy::print_stdout, reason = "for the operator at the first start")]
 fn print_token(token: &SecretString, file: &Path) {
     if std::io::stdout().is_terminal() {
-        println!("admin token, shown this once and kept in {}: {}", file.display(), token.expose_secret());
+        println!("admin token, shown only once and stored in {}: {}", file.display(), token.expose_secret());
     } else {
         println!("the admin token is in {}", file.display());
     }
 }
 
-/// What tells the process to stop.
+/// The signals that stop the process.
 struct Signals {
     term: Signal,
     int: Signal,
@@ -254,7 +254,7 @@ struct Signals {
 
 impl Signals {
     fn new() -> anyhow::Result<Self> {
-        let receive = |kind| signal(kind).context("no signals can be received");
+        let receive = |kind| signal(kind).context("cannot receive signals");
         Ok(Self { term: receive(SignalKind::terminate())?, int: receive(SignalKind::interrupt())? })
     }
 

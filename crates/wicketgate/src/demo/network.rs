@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use anyhow::Result;
 use wicketgate_lab::{End, Lab, Namespace};
 
-/// What both sites call their own network, and their client's address in it: the same, on purpose.
+/// The network of both sites, and their client's address in it: the same, on purpose.
 pub(super) const SITE_CIDR: &str = "10.0.0.0/16";
 pub(super) const SITE_CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
 

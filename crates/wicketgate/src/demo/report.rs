@@ -17,12 +17,12 @@ impl Report {
         Self { began: Instant::now(), passed: 0, failed: 0 }
     }
 
-    /// Something was done.
+    /// A step that was done.
     pub(super) fn step(&self, what: impl Display) {
         say(format_args!("{:6.2} s  {what}", self.began.elapsed().as_secs_f32()));
     }
 
-    /// Something was tried, and went as it should or not.
+    /// A check and its result.
     pub(super) fn check(&mut self, ok: bool, what: impl Display) {
         if ok {
             self.passed += 1;
@@ -41,7 +41,7 @@ impl Report {
     }
 }
 
-/// A line for the person who runs the demo. A closed pipe is no reason to leave things behind.
+/// Prints a line. A closed pipe must not stop the demo from cleaning up.
 pub(super) fn say(line: impl Display) {
     let _ = writeln!(io::stdout(), "{line}");
 }

@@ -1,4 +1,4 @@
-//! The demo's story, step by step.
+//! The demo, step by step.
 
 use std::{net::Ipv4Addr, path::Path, thread, time::Duration};
 
@@ -16,22 +16,22 @@ use super::{
 /// The port that both customers use, each on its own tunnel.
 const INGRESS: u16 = 9000;
 
-/// Addresses that may be seen inside tunnels only: the sites', and those that load balancers get.
+/// Addresses that may occur inside tunnels only: the sites' and the load balancers'.
 const INNER: &str = "10.0.0.0/8, 100.64.0.0/10";
 
-/// What the product's processes write to their logs.
+/// The product's log level.
 const LOG: &str = "info";
 
-/// For a tunnel to come up from the site: an IKE exchange of four messages.
+/// Time for a site to bring up its tunnel: an IKE exchange of four messages.
 const TUNNEL_UP: Duration = Duration::from_secs(15);
 
-/// For traffic to be seen in the metrics, whose buckets are 10 s.
+/// Time for traffic to appear in the metrics, whose buckets are 10 s.
 const METRICS: Duration = Duration::from_secs(20);
 
-/// For tunnels to be removed at the end.
+/// Time for tunnels to be removed.
 const REMOVAL: Duration = Duration::from_secs(15);
 
-/// What is running once the story was told.
+/// Everything that runs at the end of the demo.
 pub(super) struct Told {
     network: Network,
     gateway: Gateway,
@@ -90,7 +90,7 @@ pub(super) fn tell(lab: &Lab, executable: &Path, agent: &Path, report: &mut Repo
 
     let tunnel_a = gateway.tunnel(lab, "customer-a", SITE_A, SITE_CIDR)?;
     let tunnel_b = gateway.tunnel(lab, "customer-b", SITE_B, SITE_CIDR)?;
-    report.step("two tunnels made over the API: DEPLOYED");
+    report.step("two tunnels created over the API: DEPLOYED");
     let share_a = gateway.share(lab, "database", &tunnel_a, &zid, &format!("{DATABASE}:5432"), INGRESS)?;
     let share_b = gateway.share(lab, "web", &tunnel_b, &zid, &format!("{WEB}:80"), INGRESS)?;
     report
@@ -104,7 +104,7 @@ pub(super) fn tell(lab: &Lab, executable: &Path, agent: &Path, report: &mut Repo
     };
     let (esp_a, esp_b) = (algorithms(&tunnel_a)?, algorithms(&tunnel_b)?);
     report
-        .step(format_args!("both sites' strongSwan connected with the configuration given out: ESP {esp_a}"));
+        .step(format_args!("both sites' strongSwan connected with the downloaded configuration: ESP {esp_a}"));
     report.check(esp_a == esp_b && esp_a != "unknown", "both tunnels negotiated the same ESP proposal");
 
     let a = Customer::new("site A", site_a, &tunnel_a, share_a)?;
@@ -139,7 +139,7 @@ pub(super) fn tell(lab: &Lab, executable: &Path, agent: &Path, report: &mut Repo
     }
 
     lab.go_on()?;
-    report.step("what must not be possible, tried");
+    report.step("connections that must not be possible");
     checks::isolation(report, &network, &a, &b, INGRESS)?;
     Ok(Told { network, gateway, _agent: agent, a, b })
 }
@@ -152,7 +152,7 @@ impl Told {
         Ok(())
     }
 
-    /// `end` is the command that ends it.
+    /// Prints how to use the running demo; `end` is the command that ends it.
     pub(super) fn how_to_use(&self, dir: &Path, end: &str) {
         let token = self.gateway.data.join("admin.token");
         let (token, dir) = (token.display(), dir.display());
@@ -161,7 +161,7 @@ impl Told {
         let (lb_a, lb_b) = (self.a.load_balancer, self.b.load_balancer);
         say(format_args!(
             "
-It is left running. Its API is {at}, its token in {token}.
+The demo keeps running. Its API is {at}, its token is in {token}.
 
   curl -H \"Authorization: Bearer $(cat {token})\" {at}/ipsec-shares
   nsenter --net=/run/netns/{a} psql -h {lb_a} -p {INGRESS} -U demo postgres -c 'select * from greeting'
@@ -174,7 +174,7 @@ End it with {end}."
     }
 }
 
-/// A site's strongSwan, with exactly the configuration that the product gives out.
+/// A site's strongSwan, with exactly the configuration that the product generates.
 fn site(
     lab: &Lab,
     name: &str,

@@ -7,20 +7,20 @@ use wicketgate_lab::{Lab, Namespace, Process};
 
 use super::network::{DATABASE, Network, WEB};
 
-/// What each customer is to read through its tunnel: the words must not be seen on the wire.
+/// What each customer reads through its tunnel. The words must not appear on the wire.
 pub(super) const ROW: &str = "a row for customer A";
 pub(super) const PAGE: &str = "a page for customer B";
 
-/// For a server to come up on a loaded machine.
+/// Time for a server to start on a loaded machine.
 const START: Duration = Duration::from_secs(15);
 
-/// Starts both. Everything they write is below the lab's directory.
+/// Starts both servers. Everything they write is below the lab's directory.
 pub(super) fn start(lab: &Lab, network: &Network) -> Result<()> {
     web(lab, &network.web)?;
     database(lab, &network.database)
 }
 
-/// Where Debian keeps PostgreSQL's server programs, newest version last.
+/// Debian's directory of PostgreSQL's server programs, of the newest version.
 pub(super) fn postgresql() -> Option<PathBuf> {
     let mut versions: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
         .ok()?
@@ -47,7 +47,7 @@ fn database(lab: &Lab, namespace: &Namespace) -> Result<()> {
             .current_dir(&dir);
         command
     };
-    // Nothing of it outlives the demo, so nothing is synced to disk.
+    // The data does not outlive the demo, so nothing is synced to disk.
     run(as_postgres("initdb").args(["-U", "demo", "-A", "trust", "-N", "-E", "UTF8", "--locale=C"]))?;
     let access = dir.join("data/pg_hba.conf");
     fs::write(&access, "host all demo 10.20.0.0/24 trust\n").context("can't write pg_hba.conf")?;
@@ -72,7 +72,7 @@ fn web(lab: &Lab, namespace: &Namespace) -> Result<()> {
     fs::create_dir_all(dir.join("www"))?;
     fs::write(dir.join("www/index.html"), format!("{PAGE}\n"))?;
     let at = dir.display();
-    // Every path that the package compiled in is set to one of the demo's own.
+    // Every path compiled into the package is replaced by one of the demo's own.
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .iter()
         .map(|kind| format!("  {kind}_temp_path {at}/{kind};\n"))
@@ -113,7 +113,7 @@ pub(super) fn curl(from: &Namespace, to: std::net::Ipv4Addr, port: u16) -> Comma
     command
 }
 
-/// What a program prints, or why it failed.
+/// Returns what the program prints.
 pub(super) fn run(command: &mut Command) -> Result<String> {
     let out = command.output().with_context(|| format!("can't run {}", command.get_program().display()))?;
     if out.status.success() {

@@ -1,20 +1,20 @@
-//! The flags that name an identity provider of the operator's own.
+//! The flags for an identity provider of the operator.
 
 use clap::Args;
 use wicketgate_server::auth::oidc::ProviderConfig;
 
 #[derive(Debug, Args)]
 pub(super) struct Oidc {
-    /// An OpenID provider whose tokens open the API, as it stands in their `iss`. API accounts work beside it.
+    /// Issuer of an OpenID provider whose tokens the API accepts, exactly as in their `iss`. API accounts remain valid.
     #[arg(long, value_name = "URL", requires = "oidc_audience")]
     oidc_issuer: Option<String>,
-    /// What a token's `aud` must have to be for this server. May be given several times.
+    /// The value that a token's `aud` must contain. May be repeated.
     #[arg(long, value_name = "AUDIENCE", requires = "oidc_issuer")]
     oidc_audience: Vec<String>,
-    /// The claim that names the caller's organization.
+    /// The claim with the caller's organization.
     #[arg(long, value_name = "CLAIM", default_value = "organization")]
     oidc_organization_claim: String,
-    /// The claim that has the caller's scopes: a text with spaces, or an array.
+    /// The claim with the caller's scopes: a space-separated string or an array.
     #[arg(long, value_name = "CLAIM", default_value = "scope")]
     oidc_scope_claim: String,
 }
