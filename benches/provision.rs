@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use wicketgate_lab::{Agent, AgentOptions, Gateway, GatewayOptions, Lab};
+use wicketgate_lab::{Agent, AgentOptions, GatewayOptions, GatewayProcess, Lab};
 
 const SHARES: u16 = 200;
 const MEDIAN: Duration = Duration::from_millis(100);
@@ -36,7 +36,8 @@ fn main() -> Result<()> {
     let namespace = lab.namespace("gw")?;
     let executable = Path::new(env!("CARGO_BIN_EXE_wicketgate"));
     let agents: SocketAddr = (Ipv4Addr::LOCALHOST, 7443).into();
-    let gateway = Gateway::start(&lab, &GatewayOptions::measured(executable, &namespace, agents, None))?;
+    let gateway =
+        GatewayProcess::start(&lab, &GatewayOptions::measured(executable, &namespace, agents, None))?;
     let agent = executable.with_file_name("wicketgate-agent");
     ensure!(agent.exists(), "{} is not built: run `make bench`", agent.display());
     let options = AgentOptions::measured(&agent, &namespace, agents);
@@ -68,7 +69,13 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn share(gateway: &Gateway, tunnel: &Value, zid: &str, address: Ipv4Addr, port: u16) -> Result<Duration> {
+fn share(
+    gateway: &GatewayProcess,
+    tunnel: &Value,
+    zid: &str,
+    address: Ipv4Addr,
+    port: u16,
+) -> Result<Duration> {
     let target = SocketAddr::from(TARGET).to_string();
     let body = json!({"name": format!("share-{port}"), "ipsecTunnelId": tunnel["id"], "envZId": zid,
         "target": target, "ingressPort": port});

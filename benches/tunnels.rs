@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use wicketgate_lab::{Agent, AgentOptions, End, Gateway, GatewayOptions, Lab, Namespace, Site};
+use wicketgate_lab::{Agent, AgentOptions, End, GatewayOptions, GatewayProcess, Lab, Namespace, Site};
 
 const TUNNELS: u16 = 200;
 /// Made one after the other beyond them.
@@ -56,7 +56,7 @@ fn main() -> Result<()> {
 
     let executable = Path::new(env!("CARGO_BIN_EXE_wicketgate"));
     let options = GatewayOptions::measured(executable, &outside, AGENTS, Some(GATEWAY));
-    let mut gateway = Gateway::start(&lab, &options)?;
+    let mut gateway = GatewayProcess::start(&lab, &options)?;
     let alone = private_kib(gateway.process.pid())?;
     for n in 0..TUNNELS {
         create(&gateway, n)?;
@@ -74,7 +74,7 @@ fn main() -> Result<()> {
     ensure!(down.status.success(), "wicketgate down: {}", String::from_utf8_lossy(&down.stderr));
     ensure!(daemons(&gateway.data)?.is_empty(), "daemons are left");
     let begin = Instant::now();
-    gateway = Gateway::start(&lab, &options)?;
+    gateway = GatewayProcess::start(&lab, &options)?;
     all_are_deployed(&lab, &gateway)?;
     let cold = begin.elapsed();
 
@@ -118,7 +118,7 @@ fn main() -> Result<()> {
 
     let door: SocketAddr = (address(first, "loadBalancerIp")?, PORT).into();
     gateway.process.stop(BOUND)?;
-    let (mut command, _) = Gateway::command(&lab, &options)?;
+    let (mut command, _) = GatewayProcess::command(&lab, &options)?;
     let begin = Instant::now();
     let mut again = wicketgate_lab::Process::start(&lab, "again", &mut command, &lab.path("again.log"))?;
     let listens = sites.enter(|| -> Result<Duration> {
@@ -160,13 +160,13 @@ fn peer(n: u16) -> Ipv4Addr {
     Ipv4Addr::new(203, 0, 112 + high, low)
 }
 
-fn create(gateway: &Gateway, n: u16) -> Result<Value> {
+fn create(gateway: &GatewayProcess, n: u16) -> Result<Value> {
     let body = json!({"name": format!("site-{n}"), "locationId": "local", "peerPublicIp": peer(n).to_string(),
         "peerCidr": "10.0.0.0/16", "peerId": format!("site-{n}.example.org")});
     gateway.api.post(&gateway.at("ipsec-tunnels"), &body)
 }
 
-fn all_are_deployed(lab: &Lab, gateway: &Gateway) -> Result<()> {
+fn all_are_deployed(lab: &Lab, gateway: &GatewayProcess) -> Result<()> {
     let deployed = gateway.at("ipsec-tunnels?status=DEPLOYED&size=1");
     lab.until("all are deployed", BOUND, || {
         // Right after a start, what the database says may be of the time before.
@@ -177,7 +177,7 @@ fn all_are_deployed(lab: &Lab, gateway: &Gateway) -> Result<()> {
 }
 
 /// What the sites' strongSwan is configured with: of each tunnel, what is given out for it, from its own address.
-fn configuration(gateway: &Gateway, tunnels: &[Value]) -> Result<String> {
+fn configuration(gateway: &GatewayProcess, tunnels: &[Value]) -> Result<String> {
     let mut whole = String::new();
     for tunnel in tunnels.iter().take(usize::from(TUNNELS)) {
         let id = tunnel["id"].as_str().context("no id")?;
@@ -233,7 +233,7 @@ impl std::fmt::Display for Cost {
 }
 
 /// What the gateway and its daemons take of a processor in a minute, from half of one.
-fn idle(gateway: &Gateway) -> Result<Cost> {
+fn idle(gateway: &GatewayProcess) -> Result<Cost> {
     let pids = daemons(&gateway.data)?;
     let read = || -> Result<(f64, f64)> {
         Ok((seconds(gateway.process.pid())?, pids.iter().map(|pid| seconds(*pid)).sum::<Result<f64>>()?))

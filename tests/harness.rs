@@ -21,7 +21,8 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use wicketgate_lab::{
-    Agent, AgentOptions, End, Gateway, GatewayOptions, Lab, Libreswan, Namespace, Site, libreswan, sweep,
+    Agent, AgentOptions, End, GatewayOptions, GatewayProcess, Lab, Libreswan, Namespace, Site, libreswan,
+    sweep,
 };
 
 use home::Home;
@@ -48,7 +49,7 @@ pub(crate) const AT_ONCE: Duration = Duration::from_secs(4);
 
 pub(crate) struct World {
     pub(crate) lab: Lab,
-    pub(crate) gateway: Gateway,
+    pub(crate) gateway: GatewayProcess,
     /// Where `wicketgate up` runs.
     pub(crate) outside: Namespace,
     /// Where agents and targets are; without IPsec the same.
@@ -152,7 +153,7 @@ impl World {
     }
 
     /// As [`World::restart`], for whoever has to look at the world meanwhile.
-    pub(crate) fn start_again(&self) -> Result<Gateway> {
+    pub(crate) fn start_again(&self) -> Result<GatewayProcess> {
         start(&self.lab, &self.outside, self.ipsec, self.log)
     }
 
@@ -335,8 +336,8 @@ pub(crate) fn agent_executable() -> Result<PathBuf> {
     Ok(path)
 }
 
-fn start(lab: &Lab, namespace: &Namespace, ipsec: &str, log: &str) -> Result<Gateway> {
-    Gateway::start(lab, &gateway_options(namespace, ipsec, log))
+fn start(lab: &Lab, namespace: &Namespace, ipsec: &str, log: &str) -> Result<GatewayProcess> {
+    GatewayProcess::start(lab, &gateway_options(namespace, ipsec, log))
 }
 
 /// How a world starts `wicketgate up`.

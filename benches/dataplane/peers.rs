@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
-use wicketgate_lab::{Agent, AgentOptions, Gateway, GatewayOptions, Lab, Namespace, Process};
+use wicketgate_lab::{Agent, AgentOptions, GatewayOptions, GatewayProcess, Lab, Namespace, Process};
 
 use crate::{load, target::Targets};
 
@@ -56,7 +56,7 @@ pub(crate) struct Places<'a> {
 
 /// The product's processes.
 pub(crate) struct Ours {
-    _gateway: Gateway,
+    _gateway: GatewayProcess,
     _agent: Agent,
     /// Where agents dial.
     pub(crate) agents: SocketAddr,
@@ -114,7 +114,7 @@ impl Ours {
         let (executable, agent) = executables()?;
         let Places { gateway, agent: far, agents } = places;
         let options = GatewayOptions::measured(&executable, gateway, agents, None);
-        let gateway = Gateway::start(lab, &options)?;
+        let gateway = GatewayProcess::start(lab, &options)?;
         let options = AgentOptions::measured(&agent, far, agents);
         let (agent, zid) = Agent::enrol(lab, &options, &gateway)?;
         let tunnel = gateway.tunnel(lab, "bench", Ipv4Addr::new(203, 0, 113, 2), "10.0.0.0/16")?;

@@ -11,7 +11,9 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use wicketgate_lab::{Agent, AgentOptions, End, Gateway, GatewayOptions, Lab, Namespace, Process, Site};
+use wicketgate_lab::{
+    Agent, AgentOptions, End, GatewayOptions, GatewayProcess, Lab, Namespace, Process, Site,
+};
 
 use crate::{
     HOME, Plan,
@@ -46,7 +48,7 @@ pub(crate) fn tunnel(plan: &Plan, report: &mut Report) -> Result<()> {
     }
     let (executable, agent) = executables()?;
     let gateway =
-        Gateway::start(&lab, &GatewayOptions::measured(&executable, &outside, AGENTS, Some(GATEWAY)))?;
+        GatewayProcess::start(&lab, &GatewayOptions::measured(&executable, &outside, AGENTS, Some(GATEWAY)))?;
     let options = AgentOptions::measured(&agent, &private, AGENTS);
     let (_agent, zid) = Agent::enrol(&lab, &options, &gateway)?;
     let tunnel = gateway.tunnel(&lab, "bench", PEER, "10.0.0.0/16")?;

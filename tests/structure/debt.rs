@@ -14,7 +14,7 @@ pub(crate) const CIRCLES: &[&str] = &[
     "crates/transport/src/tls.rs",
 ];
 
-pub(crate) const NAMES: &[&str] = &["Gateway", "Metrics", "Open", "Refusal"];
+pub(crate) const NAMES: &[&str] = &["Metrics", "Open", "Refusal"];
 
 pub(crate) const PROPERTY_NAMES: &[&str] = &["crates/gateway/src/ipsec", "crates/store/src"];
 

@@ -14,9 +14,9 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
+    directory::LabDirectory,
     ledger::{Ledger, namespace_path},
     namespace::{End, Namespace, batch},
-    place::Place,
 };
 
 /// Between two looks at something that is waited for: short, since tests measure times with it.
@@ -26,7 +26,7 @@ const LOOK: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Lab {
     prefix: String,
-    place: Place,
+    place: LabDirectory,
     ledger: Ledger,
     stop: Arc<AtomicBool>,
     leave: bool,
@@ -48,9 +48,9 @@ impl Lab {
     /// A lab in `dir`, which must be absent, empty, or an earlier lab's. Else as [`Lab::at`].
     ///
     /// # Errors
-    /// As [`Place::take`] and [`Lab::at`].
+    /// As [`LabDirectory::take`] and [`Lab::at`].
     pub fn new(prefix: &str, dir: &Path, stop: Arc<AtomicBool>) -> Result<Self> {
-        Self::at(prefix, Place::take(dir)?, stop)
+        Self::at(prefix, LabDirectory::take(dir)?, stop)
     }
 
     /// A lab in `place`, after what an earlier one left there was removed. Namespaces are named `prefix` and a short
@@ -58,7 +58,7 @@ impl Lab {
     ///
     /// # Errors
     /// When what was left there can't be removed.
-    pub fn at(prefix: &str, place: Place, stop: Arc<AtomicBool>) -> Result<Self> {
+    pub fn at(prefix: &str, place: LabDirectory, stop: Arc<AtomicBool>) -> Result<Self> {
         place.clear()?;
         let ledger = Ledger::create(place.dir())?;
         Ok(Self { prefix: prefix.to_owned(), place, ledger, stop, leave: false })

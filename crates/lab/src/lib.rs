@@ -3,15 +3,15 @@
 //!
 //! Invariant: everything that a [`Lab`] makes outside its directory (a namespace, a process) is written into its
 //! ledger *before* it exists, so that it can be removed however the program that made it ended, and nothing else
-//! is ever removed. Its directory is its own from the start: a [`Place`].
+//! is ever removed. Its directory is its own from the start: a [`LabDirectory`].
 
 mod api;
+mod directory;
 mod lab;
 mod ledger;
 pub mod libreswan;
 mod namespace;
 pub mod npm;
-mod place;
 pub mod postgres;
 mod process;
 mod product;
@@ -19,12 +19,12 @@ mod site;
 mod wire;
 
 pub use api::{Api, Reply};
+pub use directory::{LabDirectory, Running, sweep};
 pub use lab::{Lab, Stopped};
 pub use ledger::Swept;
 pub use libreswan::Libreswan;
 pub use namespace::{End, Namespace};
-pub use place::{Place, Running, sweep};
 pub use process::Process;
-pub use product::{Agent, AgentOptions, Gateway, GatewayOptions};
+pub use product::{Agent, AgentOptions, GatewayOptions, GatewayProcess};
 pub use site::Site;
 pub use wire::Wire;

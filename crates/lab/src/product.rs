@@ -51,7 +51,7 @@ impl<'a> GatewayOptions<'a> {
 
 /// `wicketgate up`, and a client of its API.
 #[derive(Debug)]
-pub struct Gateway {
+pub struct GatewayProcess {
     pub process: Process,
     pub api: Api,
     /// `/frontdoor/v2/{id}` of the Frontdoor that exists from the first start.
@@ -59,7 +59,7 @@ pub struct Gateway {
     pub data: PathBuf,
 }
 
-impl Gateway {
+impl GatewayProcess {
     /// The command, for a start that is meant to fail.
     ///
     /// # Errors
@@ -274,7 +274,7 @@ impl Agent {
     ///
     /// # Errors
     /// When it ends, or does not get there.
-    pub fn enrol(lab: &Lab, options: &AgentOptions<'_>, gateway: &Gateway) -> Result<(Self, String)> {
+    pub fn enrol(lab: &Lab, options: &AgentOptions<'_>, gateway: &GatewayProcess) -> Result<(Self, String)> {
         let known: Vec<Value> = gateway.list("environments")?.iter().map(|e| e["zId"].clone()).collect();
         let mut agent = Self::start(lab, options, Some(&gateway.enrollment_code()?))?;
         let zid = lab.until("the agent's environment is ACTIVE", START, || {

@@ -22,7 +22,7 @@ use std::{
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
-use wicketgate_lab::{Lab, Place, Running, Swept, sweep};
+use wicketgate_lab::{Lab, LabDirectory, Running, Swept, sweep};
 
 use self::report::{Report, say};
 
@@ -87,12 +87,11 @@ impl Demo {
         ensure!(agent.exists(), "{} does not exist: run `make build`", agent.display());
 
         let mut report = Report::new();
-        let place = Place::take(&self.dir).map_err(running)?;
+        let place = LabDirectory::take(&self.dir).map_err(running)?;
         if place.left() {
             say("ending an earlier demo");
         }
-        let mut lab =
-            Lab::at(PREFIX, place, Arc::clone(stop)).context("cannot remove an earlier demo")?;
+        let mut lab = Lab::at(PREFIX, place, Arc::clone(stop)).context("cannot remove an earlier demo")?;
         let told = match story::tell(&lab, &executable, &agent, &mut report) {
             Ok(told) => told,
             Err(e) => {

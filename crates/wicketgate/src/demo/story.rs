@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, path::Path, thread, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
 use serde_json::Value;
-use wicketgate_lab::{Agent, AgentOptions, Gateway, GatewayOptions, Lab, Site, Wire};
+use wicketgate_lab::{Agent, AgentOptions, GatewayOptions, GatewayProcess, Lab, Site, Wire};
 
 use super::{
     checks::{self, Customer},
@@ -34,7 +34,7 @@ const REMOVAL: Duration = Duration::from_secs(15);
 /// Everything that runs at the end of the demo.
 pub(super) struct Told {
     network: Network,
-    gateway: Gateway,
+    gateway: GatewayProcess,
     _agent: Agent,
     a: Customer,
     b: Customer,
@@ -52,7 +52,7 @@ pub(super) fn tell(lab: &Lab, executable: &Path, agent: &Path, report: &mut Repo
     // The services take the longest to start, and need nothing else.
     let (gateway, services) = thread::scope(|scope| {
         let services = scope.spawn(|| targets::start(lab, &network));
-        let gateway = Gateway::start(
+        let gateway = GatewayProcess::start(
             lab,
             &GatewayOptions {
                 executable,
@@ -103,8 +103,9 @@ pub(super) fn tell(lab: &Lab, executable: &Path, agent: &Path, report: &mut Repo
         Ok::<_, anyhow::Error>(it["connection"]["algorithms"]["esp"].as_str().unwrap_or("unknown").to_owned())
     };
     let (esp_a, esp_b) = (algorithms(&tunnel_a)?, algorithms(&tunnel_b)?);
-    report
-        .step(format_args!("both sites' strongSwan connected with the downloaded configuration: ESP {esp_a}"));
+    report.step(format_args!(
+        "both sites' strongSwan connected with the downloaded configuration: ESP {esp_a}"
+    ));
     report.check(esp_a == esp_b && esp_a != "unknown", "both tunnels negotiated the same ESP proposal");
 
     let a = Customer::new("site A", site_a, &tunnel_a, share_a)?;
@@ -180,7 +181,7 @@ fn site(
     name: &str,
     namespace: &wicketgate_lab::Namespace,
     public: Ipv4Addr,
-    gateway: &Gateway,
+    gateway: &GatewayProcess,
     tunnel: &Value,
 ) -> Result<Site> {
     let config = gateway.api.text(&gateway.at(&format!("{}/vpn-config?format=strongswan", path(tunnel))))?;
@@ -202,7 +203,7 @@ fn answer(report: &mut Report, what: &str, got: Result<String>, wanted: &str) {
 }
 
 /// Bytes in and out and connections over the last quarter of an hour, once they are there.
-fn metrics(lab: &Lab, gateway: &Gateway, share: &Value) -> Result<(u64, u64, u64)> {
+fn metrics(lab: &Lab, gateway: &GatewayProcess, share: &Value) -> Result<(u64, u64, u64)> {
     let id = share["id"].as_str().context("a share without an id")?;
     let path = format!("ipsec-shares/{id}/metrics?duration=15m");
     let sum = |m: &Value, key: &str| -> u64 {

@@ -26,7 +26,7 @@ const TRIES: usize = 10;
 
 /// A lab's directory, held until this is dropped. It stays where it is.
 #[derive(Debug)]
-pub struct Place {
+pub struct LabDirectory {
     dir: PathBuf,
     mark: File,
     left: bool,
@@ -49,7 +49,7 @@ impl fmt::Display for Running {
 
 impl std::error::Error for Running {}
 
-impl Place {
+impl LabDirectory {
     /// Holds `dir`, made if it is absent. Its parent must exist and be nobody else's to write to.
     ///
     /// # Errors
@@ -84,7 +84,7 @@ impl Place {
     /// Holds `dir` if it is a lab's; `None` if it is absent or empty.
     ///
     /// # Errors
-    /// As [`Place::take`].
+    /// As [`LabDirectory::take`].
     pub(crate) fn find(dir: &Path) -> Result<Option<Self>> {
         let dir = plain(dir)?;
         let at = || format!("can't look at {}", dir.display());
@@ -176,7 +176,7 @@ impl Place {
         Ok(swept)
     }
 
-    /// As [`Place::clear`], and removes the directory.
+    /// As [`LabDirectory::clear`], and removes the directory.
     pub(crate) fn remove(&self) -> Result<Swept> {
         let swept = self.clear()?;
         let gone = fs::remove_file(self.dir.join(MARK)).and_then(|()| fs::remove_dir(&self.dir));
@@ -185,7 +185,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for LabDirectory {
     fn drop(&mut self) {
         // A child between fork and exec shares the lock: closing the file alone would leave it locked for a moment.
         let _ = self.mark.unlock();
@@ -204,7 +204,7 @@ fn plain(dir: &Path) -> Result<PathBuf> {
 /// [`Running`] when the lab's process is still there; when `dir` is no lab's; and when something can't be removed
 /// (the rest is removed all the same).
 pub fn sweep(dir: &Path) -> Result<Option<Swept>> {
-    Place::find(dir)?.map(|place| place.remove()).transpose()
+    LabDirectory::find(dir)?.map(|place| place.remove()).transpose()
 }
 
 #[cfg(test)]
@@ -275,7 +275,7 @@ mod tests {
             lab.leave();
         };
         leave();
-        let place = Place::take(&dir).unwrap();
+        let place = LabDirectory::take(&dir).unwrap();
         assert!(place.left());
         let lab = Lab::at("place-", place, Arc::default()).unwrap();
         assert!(!dir.join("old").exists());
