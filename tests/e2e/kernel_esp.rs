@@ -26,12 +26,8 @@ const TRANSFER: usize = 6 << 20;
 const LONG: Duration = Duration::from_secs(120);
 
 /// What is replaced meanwhile, one after the other.
-const REKEYS: [(By, Kind); 4] = [
-    (By::Site, Kind::Child),
-    (By::Site, Kind::Ike),
-    (By::Gateway, Kind::Child),
-    (By::Gateway, Kind::Ike),
-];
+const REKEYS: [(By, Kind); 4] =
+    [(By::Site, Kind::Child), (By::Site, Kind::Ike), (By::Gateway, Kind::Child), (By::Gateway, Kind::Ike)];
 
 /// The states of the two directions, as the kernel lists them, with the bytes that each has carried.
 struct States(String);
