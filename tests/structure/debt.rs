@@ -14,18 +14,11 @@ pub(crate) const CIRCLES: &[&str] = &[
     "crates/transport/src/tls.rs",
 ];
 
-pub(crate) const NAMES: &[&str] = &["Metrics", "Open", "Refusal"];
+pub(crate) const NAMES: &[&str] = &["Metrics"];
 
 pub(crate) const PROPERTY_NAMES: &[&str] = &["crates/gateway/src/ipsec", "crates/store/src"];
 
 pub(crate) const LONG_FILES: &[&str] = &["crates/gateway/tests/ipsec.rs", "crates/store/tests/store/main.rs"];
 
-pub(crate) const UNUSED: &[&str] = &[
-    "wicketgate does not use wicketgate-system",
-    "wicketgate-gateway does not use wicketgate-system",
-    "wicketgate-link does not use serde",
-    "wicketgate-link does not use thiserror",
-    "wicketgate-transport does not use jiff",
-    "wicketgate-transport does not use tracing",
-    "wicketgate-transport does not use wicketgate-authority",
-];
+pub(crate) const UNUSED: &[&str] =
+    &["wicketgate-link does not use serde", "wicketgate-link does not use thiserror"];

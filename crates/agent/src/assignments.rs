@@ -18,21 +18,21 @@ use wicketgate_system::{Mutex, Outage};
 use wicketgate_transport::trust::{CaCertificate, TrustError};
 
 /// Floors are written together, at most so often. What a crash in between forgets is what the agent has just seen.
-const FLOORS_EVERY: Duration = Duration::from_secs(1);
+const WRITE_EVERY: Duration = Duration::from_secs(1);
 /// Floors that are kept; beyond it those of the oldest shares go. Ids are in the order of creation.
-const FLOORS_MOST: usize = 100_000;
+const MOST_GENERATIONS: usize = 100_000;
 
 pub(crate) struct Assignments {
     environment: EnvironmentId,
     ca: CaCertificate,
     pub(crate) allow: AllowList,
     table: Mutex<Table>,
-    floors_moved: Notify,
+    generations_changed: Notify,
 }
 
 struct Table {
     shares: HashMap<ShareId, (Generation, Target)>,
-    floors: BTreeMap<ShareId, Generation>,
+    newest_generations: BTreeMap<ShareId, Generation>,
 }
 
 /// What became of an assignment that came.
@@ -71,13 +71,13 @@ impl Unfit {
 
 impl Assignments {
     pub(crate) fn new(state: &State, allow: AllowList) -> anyhow::Result<Self> {
-        let table = Table { shares: HashMap::new(), floors: state.floors()? };
+        let table = Table { shares: HashMap::new(), newest_generations: state.newest_generations()? };
         Ok(Self {
             environment: state.environment(),
             ca: state.ca()?,
             allow,
             table: Mutex::new(table),
-            floors_moved: Notify::new(),
+            generations_changed: Notify::new(),
         })
     }
 
@@ -101,18 +101,18 @@ impl Assignments {
 
     fn place(&self, share: ShareId, generation: Generation, target: Target) -> Result<Target, Unfit> {
         let mut table = self.table.lock();
-        let Table { shares, floors } = &mut *table;
-        match floors.get(&share) {
-            Some(floor) if generation < *floor => {
-                return Err(Unfit::Older(*floor));
+        let Table { shares, newest_generations } = &mut *table;
+        match newest_generations.get(&share) {
+            Some(newest) if generation < *newest => {
+                return Err(Unfit::Older(*newest));
             }
-            Some(floor) if generation == *floor => {}
+            Some(newest) if generation == *newest => {}
             _ => {
-                floors.insert(share, generation);
-                while floors.len() > FLOORS_MOST {
-                    floors.pop_first();
+                newest_generations.insert(share, generation);
+                while newest_generations.len() > MOST_GENERATIONS {
+                    newest_generations.pop_first();
                 }
-                self.floors_moved.notify_one();
+                self.generations_changed.notify_one();
             }
         }
         if !self.allow.may_permit(&target) {
@@ -139,17 +139,19 @@ impl Assignments {
 }
 
 impl Agent {
-    /// Writes the floors after they have moved, and a last time when the agent ends.
-    pub(crate) async fn keep_floors(self: Arc<Self>, stop: CancellationToken) {
+    /// Writes the newest_generations after they have moved, and a last time when the agent ends.
+    pub(crate) async fn keep_newest_generations(self: Arc<Self>, stop: CancellationToken) {
         let mut outage = Outage::default();
         loop {
-            let moved = stop.run_until_cancelled(self.assignments.floors_moved.notified()).await;
-            let floors = self.assignments.table.lock().floors.clone();
+            let moved = stop.run_until_cancelled(self.assignments.generations_changed.notified()).await;
+            let newest_generations = self.assignments.table.lock().newest_generations.clone();
             let agent = Arc::clone(&self);
-            let saved = tokio::task::spawn_blocking(move || agent.state.save_floors(&floors)).await;
+            let saved =
+                tokio::task::spawn_blocking(move || agent.state.save_newest_generations(&newest_generations))
+                    .await;
             match saved {
                 Ok(Err(error)) => {
-                    self.assignments.floors_moved.notify_one();
+                    self.assignments.generations_changed.notify_one();
                     if outage.failed() {
                         warn!(%error, "cannot write the state directory; retrying every second");
                     }
@@ -160,7 +162,7 @@ impl Agent {
             if moved.is_none() {
                 return;
             }
-            stop.run_until_cancelled(sleep(FLOORS_EVERY)).await;
+            stop.run_until_cancelled(sleep(WRITE_EVERY)).await;
         }
     }
 }

@@ -4,7 +4,7 @@
 //! but cleanly is not used again. A carrier that brings nothing before it ends counts as one that could not be made:
 //! a gateway that has no place for it is not dialled again without a pause.
 
-use crate::{Agent, dial::dial, server::CONNECT_WITHIN};
+use crate::{Agent, dial::dial, server_address::CONNECT_WITHIN};
 use std::{
     sync::{
         Arc,
@@ -21,9 +21,9 @@ use tracing::debug;
 use wicketgate_system::backoff::Backoff;
 use wicketgate_transport::{
     carrier::Carrier,
-    frame::{Open, Refusal, RefusalReason},
+    frame::{OpenRequest, RefusalReason, StreamRefusal},
     relay::{Counters, relay},
-    unended::Unended,
+    reset_on_drop::ResetOnDrop,
 };
 
 /// Between carriers that could not be made.
@@ -139,7 +139,7 @@ impl Agent {
     /// One stream. The carrier comes back if it can take another.
     async fn stream(
         self: &Arc<Self>,
-        open: Open,
+        open: OpenRequest,
         mut carrier: Carrier,
         end: &CancellationToken,
     ) -> Option<Carrier> {
@@ -156,7 +156,7 @@ impl Agent {
         }
         let (to_carrier, from_carrier) = (AtomicU64::new(0), AtomicU64::new(0));
         let counters = Counters { to_carrier: &to_carrier, from_carrier: &from_carrier };
-        match relay(target, carrier, counters, None, &self.cut).await {
+        match relay(target, carrier, counters, None, &self.abort).await {
             Ok(carrier) => Some(carrier),
             Err(broken) => {
                 debug!(share.id = %open.share, reason = ?broken, "a stream broke");
@@ -165,13 +165,17 @@ impl Agent {
         }
     }
 
-    async fn dial_for(self: &Arc<Self>, open: &Open, end: &CancellationToken) -> Result<Unended, Refusal> {
+    async fn dial_for(
+        self: &Arc<Self>,
+        open: &OpenRequest,
+        end: &CancellationToken,
+    ) -> Result<ResetOnDrop, StreamRefusal> {
         let Some((generation, target)) = self.assignments.target(open.share, open.generation) else {
             let text = "the agent does not serve the share".to_owned();
-            return Err(Refusal { reason: RefusalReason::NotAssigned, text });
+            return Err(StreamRefusal { reason: RefusalReason::NotAssigned, text });
         };
         let dialled = dial(&target, &self.assignments.allow).await;
         self.learn(open.share, generation, dialled.as_ref().map(|_| ()), end);
-        dialled.map(Unended::new)
+        dialled.map(ResetOnDrop::new)
     }
 }

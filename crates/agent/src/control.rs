@@ -1,6 +1,6 @@
 //! The agent's control connection: made anew for ever, with everything that hangs on it.
 
-use crate::{Agent, server::CONNECT_WITHIN};
+use crate::{Agent, server_address::CONNECT_WITHIN};
 use anyhow::{Context, anyhow, bail};
 use jiff::{SignedDuration, Timestamp};
 use std::{sync::Arc, time::Duration};
@@ -14,7 +14,7 @@ use wicketgate_model::SignedAssignment;
 use wicketgate_system::backoff::Backoff;
 use wicketgate_transport::{
     control::{Control, ControlError, FromAgent, SILENCE, ToAgent},
-    tls::{Fault, TlsStream},
+    tls::{Diagnosis, TlsStream},
 };
 
 /// The longest wait is what a gateway's restart costs at worst: shares are to work again within five seconds of it.
@@ -40,12 +40,12 @@ struct Conversation {
 /// What it means that the gateway shut the door right after the handshake. With TLS 1.3 a certificate that it does
 /// not take shows here as well.
 fn turned_away(error: ControlError) -> anyhow::Error {
-    match error.fault() {
-        Some(Fault::Expired) => anyhow!(
+    match error.diagnosis() {
+        Some(Diagnosis::Expired) => anyhow!(
             "this agent was away for too long, and its certificate has expired: enrol it again with a new code and \
              an empty --state-dir"
         ),
-        Some(Fault::Refused) => anyhow!(
+        Some(Diagnosis::Refused) => anyhow!(
             "the gateway does not take this agent's certificate: enrol it again with a new code and an empty \
              --state-dir"
         ),

@@ -11,15 +11,15 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 use wicketgate_model::{Host, Target};
-use wicketgate_transport::frame::{Refusal, RefusalReason};
+use wicketgate_transport::frame::{RefusalReason, StreamRefusal};
 
 /// For the name and all of its addresses. The gateway waits 10 s for the answer.
 const DIAL_WITHIN: Duration = Duration::from_secs(5);
 
 /// Connects, or says why not in words that name the target.
-pub(crate) async fn dial(target: &Target, allow: &AllowList) -> Result<TcpStream, Refusal> {
+pub(crate) async fn dial(target: &Target, allow: &AllowList) -> Result<TcpStream, StreamRefusal> {
     let deadline = Instant::now() + DIAL_WITHIN;
-    let refusal = |reason, text: &str| Refusal { reason, text: format!("{target}: {text}") };
+    let refusal = |reason, text: &str| StreamRefusal { reason, text: format!("{target}: {text}") };
     let addresses: Vec<SocketAddr> = match &target.host {
         Host::V4(ip) => vec![(*ip, target.port).into()],
         Host::V6(ip) => vec![(*ip, target.port).into()],

@@ -1,7 +1,7 @@
 //! The first contact: an enrolment code and a public key for a certificate.
 
 use crate::{
-    server::{CONNECT_WITHIN, ServerAddress},
+    server_address::{CONNECT_WITHIN, ServerAddress},
     state::{Enrolled, State, StateDir},
 };
 use anyhow::{Context, anyhow, bail};
@@ -13,7 +13,7 @@ use wicketgate_system::backoff::Backoff;
 use wicketgate_transport::{
     control::{Control, EnrolAnswer, EnrolAsk},
     enrolment_code::EnrolmentCode,
-    tls::{Distrust, Fault, connect_enrol},
+    tls::{Diagnosis, Distrust, connect_enrol},
     trust::{CaCertificate, Fingerprint},
 };
 
@@ -81,11 +81,11 @@ async fn enrol_once(
     let stream = timeout(CONNECT_WITHIN, connect_enrol(code.ca(), tcp))
         .await
         .map_err(|_| Failure::NotNow(anyhow!("the TLS handshake timed out")))?
-        .map_err(|error| match error.fault() {
-            Some(Fault::Distrust(Distrust::Stranger)) => Failure::Final(anyhow!(
+        .map_err(|error| match error.diagnosis() {
+            Some(Diagnosis::Distrust(Distrust::Stranger)) => Failure::Final(anyhow!(
                 "{server} is not the server that the enrolment code is from: check the address and the code"
             )),
-            Some(Fault::Distrust(Distrust::Clock)) => Failure::Final(server.explain(error)),
+            Some(Diagnosis::Distrust(Distrust::Clock)) => Failure::Final(server.explain(error)),
             _ => Failure::NotNow(server.explain(error)),
         })?;
     let mut control = Control::new(stream);

@@ -22,8 +22,8 @@ use wicketgate_system::{
     backoff::{Backoff, spread},
 };
 use wicketgate_transport::{
-    control::{FromAgent, Health as State},
-    frame::Refusal,
+    control::{FromAgent, TargetHealth as State},
+    frame::StreamRefusal,
 };
 
 const PROBE_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -35,7 +35,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// How often it is seen which targets are due: fine enough to spread the probes of many.
 const ROUND: Duration = Duration::from_secs(1);
 
-pub(crate) struct Health {
+pub(crate) struct TargetProbes {
     known: Mutex<Known>,
     pub(crate) changed: Notify,
     probes: Semaphore,
@@ -61,13 +61,13 @@ impl Entry {
     }
 }
 
-impl Default for Health {
+impl Default for TargetProbes {
     fn default() -> Self {
         Self { known: Mutex::default(), changed: Notify::new(), probes: Semaphore::new(PROBES) }
     }
 }
 
-impl Health {
+impl TargetProbes {
     /// A new connection knows nothing.
     pub(crate) fn clear(&self) {
         *self.known.lock() = Known::default();
@@ -88,7 +88,7 @@ impl Health {
     }
 
     /// Takes what a stream's dial has shown. Answers whether somebody should begin to probe.
-    fn learn(&self, share: ShareId, generation: Generation, dialled: Result<(), &Refusal>) -> bool {
+    fn learn(&self, share: ShareId, generation: Generation, dialled: Result<(), &StreamRefusal>) -> bool {
         let mut known = self.known.lock();
         let Some(entry) = self.entry(&mut known, share, generation, dialled) else { return false };
         let begin = dialled.is_err() && !entry.probing;
@@ -98,7 +98,7 @@ impl Health {
 
     /// Takes what a probe has shown. Answers whether it should go on; if not, the next failed dial begins another,
     /// from the same moment on.
-    fn probed(&self, share: ShareId, generation: Generation, dialled: Result<(), &Refusal>) -> bool {
+    fn probed(&self, share: ShareId, generation: Generation, dialled: Result<(), &StreamRefusal>) -> bool {
         let mut known = self.known.lock();
         let Some(entry) = self.entry(&mut known, share, generation, dialled) else { return false };
         entry.probing = dialled.is_err();
@@ -122,7 +122,7 @@ impl Health {
         known: &'a mut Known,
         share: ShareId,
         generation: Generation,
-        dialled: Result<(), &Refusal>,
+        dialled: Result<(), &StreamRefusal>,
     ) -> Option<&'a mut Entry> {
         let Known { shares, untold } = known;
         let entry = shares.get_mut(&share).filter(|e| e.generation == generation)?;
@@ -136,7 +136,7 @@ impl Health {
         if entry.state != state {
             match dialled {
                 Ok(()) => info!(share.id = %share, "target is reachable again"),
-                Err(Refusal { reason, .. }) if entry.state == State::Ok => {
+                Err(StreamRefusal { reason, .. }) if entry.state == State::Ok => {
                     warn!(share.id = %share, ?reason, "target became unreachable");
                 }
                 Err(_) => {}
@@ -162,7 +162,7 @@ impl Agent {
         self: &Arc<Self>,
         share: ShareId,
         generation: Generation,
-        dialled: Result<(), &Refusal>,
+        dialled: Result<(), &StreamRefusal>,
         end: &CancellationToken,
     ) {
         // After the connection's end there is nobody to tell, and the next one starts anew.
@@ -214,9 +214,12 @@ mod tests {
 
     #[test]
     fn a_dial_that_fails_after_the_probes_end_begins_another() {
-        let (health, share, generation): (_, ShareId, _) =
-            (Health::default(), "shr-00000000000070008000000000000001".parse().unwrap(), Generation::FIRST);
-        let refusal = Refusal { reason: RefusalReason::ConnectionRefused, text: "no".to_owned() };
+        let (health, share, generation): (_, ShareId, _) = (
+            TargetProbes::default(),
+            "shr-00000000000070008000000000000001".parse().unwrap(),
+            Generation::FIRST,
+        );
+        let refusal = StreamRefusal { reason: RefusalReason::ConnectionRefused, text: "no".to_owned() };
         health.known.lock().shares.insert(share, Entry::new(generation));
         assert!(!health.learn(share, generation, Err(&refusal)), "one is running");
         assert!(health.probed(share, generation, Err(&refusal)), "it goes on while it fails");
@@ -233,8 +236,11 @@ mod tests {
 
     #[test]
     fn a_target_that_nothing_reaches_is_due_for_a_look_and_one_that_streams_reach_is_not() {
-        let (health, share, generation): (_, ShareId, _) =
-            (Health::default(), "shr-00000000000070008000000000000001".parse().unwrap(), Generation::FIRST);
+        let (health, share, generation): (_, ShareId, _) = (
+            TargetProbes::default(),
+            "shr-00000000000070008000000000000001".parse().unwrap(),
+            Generation::FIRST,
+        );
         health.known.lock().shares.insert(share, Entry::new(generation));
         let far = Instant::now() + 2 * LOOK_EVERY;
         assert_eq!(health.take_due(far), [], "the first probe is running");
@@ -244,7 +250,7 @@ mod tests {
         health.known.lock().shares.get_mut(&share).unwrap().look_at = Instant::now();
         assert!(!health.learn(share, generation, Ok(())));
         assert_eq!(health.take_due(Instant::now() + LOOK_EVERY / 2), []);
-        let refusal = Refusal { reason: RefusalReason::ConnectionRefused, text: "no".to_owned() };
+        let refusal = StreamRefusal { reason: RefusalReason::ConnectionRefused, text: "no".to_owned() };
         assert_eq!(health.take_due(Instant::now() + LOOK_EVERY), [(share, generation)]);
         assert_eq!(health.take_due(far), [], "one probe at a time");
         assert!(health.probed(share, generation, Err(&refusal)), "it goes on while it fails");

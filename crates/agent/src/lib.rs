@@ -12,14 +12,14 @@ mod dial;
 mod enrol;
 mod health;
 pub mod options;
-pub mod server;
+pub mod server_address;
 mod state;
 
 use crate::{
     allow::AllowList,
     assignments::Assignments,
-    health::Health,
-    server::ServerAddress,
+    health::TargetProbes,
+    server_address::ServerAddress,
     state::{State, StateDir},
 };
 use anyhow::Context;
@@ -27,7 +27,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
-use wicketgate_transport::{cut::Cut, enrolment_code::EnrolmentCode, tls::AgentTls};
+use wicketgate_transport::{abort::Abort, enrolment_code::EnrolmentCode, tls::AgentTls};
 
 /// How long running streams may go on after the agent was told to end.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -65,15 +65,15 @@ struct Agent {
     tls: AgentTls,
     state: State,
     assignments: Assignments,
-    health: Health,
+    health: TargetProbes,
     streams: TaskTracker,
     /// Running streams end at once.
-    cut: Cut,
+    abort: Abort,
 }
 
 /// Enrols if need be, then serves until `stop` is cancelled and the running streams have ended, within 30 s or until
 /// `cut` is cancelled. An error is final: what it says has to be done by a person.
-pub async fn run(config: Config, stop: CancellationToken, cut: Cut) -> anyhow::Result<()> {
+pub async fn run(config: Config, stop: CancellationToken, abort: Abort) -> anyhow::Result<()> {
     let dir = StateDir::lock(&config.state_dir)?;
     let state = match dir.load()? {
         Ok(state) => {
@@ -100,18 +100,18 @@ pub async fn run(config: Config, stop: CancellationToken, cut: Cut) -> anyhow::R
         tls,
         state,
         assignments,
-        health: Health::default(),
+        health: TargetProbes::default(),
         streams: TaskTracker::new(),
-        cut: cut.clone(),
+        abort: abort.clone(),
     });
-    let floors = tokio::spawn(Arc::clone(&agent).keep_floors(stop.clone()));
+    let floors = tokio::spawn(Arc::clone(&agent).keep_newest_generations(stop.clone()));
     let connected = tokio::spawn(Arc::clone(&agent).stay_connected(stop.clone()));
     stop.cancelled().await;
     agent.streams.close();
     let drained = timeout(DRAIN, agent.streams.wait());
-    if !matches!(cut.token().run_until_cancelled(drained).await, Some(Ok(()))) {
+    if !matches!(abort.token().run_until_cancelled(drained).await, Some(Ok(()))) {
         warn!("streams were cut");
-        cut.make();
+        abort.trigger();
         let _ = timeout(CUT, agent.streams.wait()).await;
     }
     // The connection ends with the last stream.

@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 use wicketgate_agent::options::{Command, Options};
-use wicketgate_transport::cut::Cut;
+use wicketgate_transport::abort::Abort;
 
 fn main() -> ExitCode {
     let Options { command: Command::Start(start) } = Options::parse();
@@ -19,8 +19,8 @@ fn main() -> ExitCode {
     let outcome = start.into_config().and_then(|config| {
         let runtime = tokio::runtime::Runtime::new()?;
         let ended = runtime.block_on(async {
-            let (stop, cut) = stop_on_signal()?;
-            wicketgate_agent::run(config, stop, cut).await
+            let (stop, abort) = stop_on_signal()?;
+            wicketgate_agent::run(config, stop, abort).await
         });
         runtime.shutdown_background();
         ended
@@ -38,8 +38,8 @@ fn main() -> ExitCode {
 }
 
 /// SIGTERM and SIGINT end the agent in order, a second one at once.
-fn stop_on_signal() -> io::Result<(CancellationToken, Cut)> {
-    let (stop, cut) = (CancellationToken::new(), Cut::default());
+fn stop_on_signal() -> io::Result<(CancellationToken, Abort)> {
+    let (stop, abort) = (CancellationToken::new(), Abort::default());
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut signalled = async move || {
         tokio::select! {
@@ -47,12 +47,12 @@ fn stop_on_signal() -> io::Result<(CancellationToken, Cut)> {
             _ = int.recv() => {}
         }
     };
-    let (first, second) = (stop.clone(), cut.clone());
+    let (first, second) = (stop.clone(), abort.clone());
     tokio::spawn(async move {
         signalled().await;
         first.cancel();
         signalled().await;
-        second.make();
+        second.trigger();
     });
-    Ok((stop, cut))
+    Ok((stop, abort))
 }

@@ -3,7 +3,7 @@
 use crate::{
     Config, NoCode,
     allow::{AllowList, AllowRule},
-    server::ServerAddress,
+    server_address::ServerAddress,
 };
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};

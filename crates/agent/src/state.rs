@@ -23,7 +23,7 @@ use wicketgate_transport::{
 
 const KEY_FILE: &str = "agent.key";
 const IDENTITY_FILE: &str = "identity.json";
-const FLOORS_FILE: &str = "floors.json";
+const NEWEST_GENERATIONS_FILE: &str = "floors.json";
 
 /// The state directory, held by this process.
 pub(crate) struct StateDir {
@@ -140,8 +140,8 @@ impl State {
         private_file::replace(&self.dir.path.join(IDENTITY_FILE), &serde_json::to_vec_pretty(enrolled)?)
     }
 
-    pub(crate) fn floors(&self) -> anyhow::Result<BTreeMap<ShareId, Generation>> {
-        let path = self.dir.path.join(FLOORS_FILE);
+    pub(crate) fn newest_generations(&self) -> anyhow::Result<BTreeMap<ShareId, Generation>> {
+        let path = self.dir.path.join(NEWEST_GENERATIONS_FILE);
         match std::fs::read(&path) {
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(BTreeMap::new()),
             Err(e) => Err(e).with_context(|| format!("can't read {}", path.display())),
@@ -150,7 +150,13 @@ impl State {
         }
     }
 
-    pub(crate) fn save_floors(&self, floors: &BTreeMap<ShareId, Generation>) -> io::Result<()> {
-        private_file::replace(&self.dir.path.join(FLOORS_FILE), &serde_json::to_vec(floors)?)
+    pub(crate) fn save_newest_generations(
+        &self,
+        newest_generations: &BTreeMap<ShareId, Generation>,
+    ) -> io::Result<()> {
+        private_file::replace(
+            &self.dir.path.join(NEWEST_GENERATIONS_FILE),
+            &serde_json::to_vec(newest_generations)?,
+        )
     }
 }

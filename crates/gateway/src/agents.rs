@@ -6,8 +6,8 @@
 mod announce;
 mod balancer;
 mod control;
-mod doorway;
 mod enrol;
+mod handshake_limits;
 mod open;
 mod pool;
 mod roster;
@@ -15,7 +15,7 @@ mod roster;
 pub use open::{DialFailure, DialFailureReason, Stream};
 pub use roster::AgentStanding;
 
-use doorway::{Doorway, Permit};
+use handshake_limits::{HandshakeLimits, Permit};
 use roster::Roster;
 use std::{
     collections::BTreeSet,
@@ -61,7 +61,7 @@ struct Inner {
     moved: Notify,
     identity: GatewayIdentity,
     link: mpsc::Sender<FromGateway>,
-    doorway: Doorway,
+    handshake_limits: HandshakeLimits,
     drain: CancellationToken,
     tasks: TaskTracker,
     handshakes: AtomicU64,
@@ -82,7 +82,7 @@ impl Agents {
             moved: Notify::new(),
             identity,
             link,
-            doorway: Doorway::default(),
+            handshake_limits: HandshakeLimits::default(),
             drain,
             tasks,
             handshakes: AtomicU64::new(0),
@@ -166,7 +166,7 @@ impl Agents {
     async fn accept(self, listener: TcpListener) {
         let mut listener = Acceptor::new(listener, "agents");
         while let Some((tcp, address)) = self.0.drain.run_until_cancelled(listener.next()).await {
-            let permit = self.0.doorway.enter(address.ip());
+            let permit = self.0.handshake_limits.enter(address.ip());
             let lost = permit.lost.clone();
             // Boxed, since each future around it holds it twice, and a handshake is large.
             let connection = Box::pin(self.clone().connection(tcp, address, permit));

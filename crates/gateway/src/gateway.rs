@@ -18,7 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 use wicketgate_link::{FromGateway, GatewayEnd, GatewayHello, ShareCheck, ToGateway};
 use wicketgate_model::{Desired, DesiredDelta, ShareDesired, ShareId, Touched, TunnelDesired, TunnelId};
-use wicketgate_transport::cut::Cut;
+use wicketgate_transport::abort::Abort;
 
 use crate::{
     agents::Agents,
@@ -64,7 +64,7 @@ pub struct Gateway {
     stop: CancellationToken,
     connections: TaskTracker,
     /// Connections end at once.
-    cut: Cut,
+    abort: Abort,
     drain: Duration,
 }
 
@@ -76,7 +76,7 @@ impl Gateway {
     /// The link is gone already, or what an earlier run left can't be looked at.
     pub async fn start(config: GatewayConfig, link: GatewayEnd) -> anyhow::Result<Self> {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let (connections, cut) = (TaskTracker::new(), Cut::default());
+        let (connections, abort) = (TaskTracker::new(), Abort::default());
         let backend = Arc::new(config.backend);
         let agent_address = config.agent_listener.local_addr().context("cannot tell where agents dial in")?;
         let agents = Agents::start(
@@ -122,7 +122,7 @@ impl Gateway {
             tasks: tasks.clone(),
             stop: stop.clone(),
             connections: connections.clone(),
-            cut: cut.clone(),
+            abort: abort.clone(),
         };
         let applier = DesiredApplier {
             parts,
@@ -143,9 +143,9 @@ impl Gateway {
             agents.clone(),
             link.send.clone(),
         )));
-        tasks.spawn(report_traffic(counters, agents, link.send.clone(), cut.token().clone()));
+        tasks.spawn(report_traffic(counters, agents, link.send.clone(), abort.token().clone()));
         let drain = config.drain;
-        Ok(Self { agent_address, backend, link: link.send, tasks, stop, connections, cut, drain })
+        Ok(Self { agent_address, backend, link: link.send, tasks, stop, connections, abort, drain })
     }
 
     /// Where agents dial in, with the port that the system chose if it was asked to.
@@ -177,7 +177,7 @@ impl Gateway {
         if !self.connections.is_empty() {
             warn!(connections = self.connections.len(), "connections were cut");
         }
-        self.cut.make();
+        self.abort.trigger();
         if tokio::time::timeout(STOP_WITHIN, self.connections.wait()).await.is_err() {
             warn!("some connections did not end in time");
         }
@@ -317,7 +317,7 @@ impl DesiredApplier {
         for id in &steps.removed_shares {
             self.parts.agents.withdraw(*id);
             if let Some(state) = self.share_states.remove(id) {
-                state.cut();
+                state.abort();
             }
             match self.desired.shares.get(id).map(|old| (old.tunnel, self.tunnels.get(&old.tunnel))) {
                 Some((_, Some(inbox))) => inbox.set_share(*id, None),
@@ -358,8 +358,8 @@ impl DesiredApplier {
     fn set_share(&mut self, share: &Arc<ShareDesired>) {
         self.parts.observations.expect_share(share.id, share.tunnel);
         self.parts.agents.assign(share);
-        let cut = &self.parts.cut;
-        let state = self.share_states.entry(share.id).or_insert_with(|| ShareState::new(share.id, cut));
+        let abort = &self.parts.abort;
+        let state = self.share_states.entry(share.id).or_insert_with(|| ShareState::new(share.id, abort));
         // Before the observations can say that this generation is served.
         state.set_options(&share.options);
         if let Some(old) = self.desired.shares.get(&share.id).filter(|old| old.tunnel != share.tunnel)

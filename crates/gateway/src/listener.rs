@@ -17,9 +17,9 @@ use tracing::{Instrument, debug, debug_span, warn};
 use wicketgate_model::{FailureReason, Generation, IngressPort, ProxyProtocol, ShareId, ShareOptions};
 use wicketgate_system::{Latest, accept::Acceptor};
 use wicketgate_transport::{
-    carrier::Early,
-    cut::Cut,
-    unended::{self, Unended},
+    abort::Abort,
+    carrier::EarlyData,
+    reset_on_drop::{self, ResetOnDrop},
 };
 
 use crate::{
@@ -37,13 +37,18 @@ pub(crate) struct ShareState {
     options: Latest<ShareOptions>,
     connections: Arc<ConnectionQuota>,
     /// Ends all of the share's connections: it was deleted.
-    cut: Cut,
+    abort: Abort,
 }
 
 impl ShareState {
     /// Its connections end with `cut`, too.
-    pub(crate) fn new(share: ShareId, cut: &Cut) -> Arc<Self> {
-        Arc::new(Self { share, options: Latest::default(), connections: Arc::default(), cut: cut.child() })
+    pub(crate) fn new(share: ShareId, abort: &Abort) -> Arc<Self> {
+        Arc::new(Self {
+            share,
+            options: Latest::default(),
+            connections: Arc::default(),
+            abort: abort.child(),
+        })
     }
 
     /// Connections that were admitted go on with the options of their time.
@@ -51,8 +56,8 @@ impl ShareState {
         self.options.set(options.clone());
     }
 
-    pub(crate) fn cut(&self) {
-        self.cut.make();
+    pub(crate) fn abort(&self) {
+        self.abort.trigger();
     }
 }
 
@@ -132,7 +137,7 @@ impl Listener {
         context: ConnectionContext,
     ) -> io::Result<Self> {
         let socket = Acceptor::new(TcpListener::from_std(socket)?, "the clients of a share");
-        let accepting = context.state.cut.token().child_token();
+        let accepting = context.state.abort.token().child_token();
         let span = debug_span!("share", share.id = %context.state.share, port = %port);
         let tasks = context.tasks.clone();
         let accept = accept(socket, context).instrument(span);
@@ -158,7 +163,7 @@ impl Drop for Listener {
 async fn accept(mut socket: Acceptor, context: ConnectionContext) {
     loop {
         let (client, address) = socket.next().await;
-        let client = Unended::accepted(client);
+        let client = ResetOnDrop::accepted(client);
         let admitted = match context.admit(address) {
             Ok(admitted) => admitted,
             Err(reason) => {
@@ -167,14 +172,14 @@ async fn accept(mut socket: Acceptor, context: ConnectionContext) {
                 continue;
             }
         };
-        let cut = context.state.cut.clone();
+        let abort = context.state.abort.clone();
         // Boxed, since each future around it holds it twice: as it was given, and as it is run. That would be 10 KiB
         // of every connection.
         let connection = Box::pin(connection(client, address, admitted, context.clone()));
         let connection = async move {
             tokio::select! {
                 biased;
-                () = cut.made() => {}
+                () = abort.triggered() => {}
                 () = connection => {}
             }
         };
@@ -183,7 +188,7 @@ async fn accept(mut socket: Acceptor, context: ConnectionContext) {
 }
 
 async fn connection(
-    mut client: Unended,
+    mut client: ResetOnDrop,
     address: SocketAddr,
     admitted: Admitted,
     context: ConnectionContext,
@@ -196,7 +201,7 @@ async fn connection(
         Some(Ok(local)) => proxy_protocol::header(address, local),
         Some(Err(error)) => return debug!(%error, "a connection ended before it was state"),
     };
-    match agents.open(state.share, address, Early::new(preface, client.tcp())).await {
+    match agents.open(state.share, address, EarlyData::new(preface, client.tcp())).await {
         Ok(stream) => {
             let active = counters.open(accepted.elapsed());
             let idle = options.idle_timeout_seconds.map(|idle| Duration::from_secs(idle.get().into()));
@@ -214,6 +219,6 @@ async fn connection(
 /// How the connections of a socket that is about to listen are to be: Linux has them inherit it, and two calls for each
 /// are saved.
 pub(crate) fn prepare(listener: &socket2::Socket) -> io::Result<()> {
-    unended::listens(listener)?;
+    reset_on_drop::prepare_listener(listener)?;
     listener.set_tcp_nodelay(true)
 }

@@ -25,7 +25,7 @@ use inbox::{Change, ShareEntry};
 use peer_log::PeerLog;
 use retry::Retry;
 
-use wicketgate_transport::cut::Cut;
+use wicketgate_transport::abort::Abort;
 
 use crate::{
     agents::Agents,
@@ -58,7 +58,7 @@ pub(crate) struct GatewayParts {
     /// Connections run here; they outlive the tunnel's own task.
     pub(crate) connections: TaskTracker,
     /// Ends them.
-    pub(crate) cut: Cut,
+    pub(crate) abort: Abort,
 }
 
 /// See the module.

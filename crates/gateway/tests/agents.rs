@@ -4,8 +4,8 @@
 mod agents {
     mod assignments;
     mod carriers;
-    mod doorway;
     mod enrolment;
+    mod handshake_limits;
     pub(crate) mod lab;
     pub(crate) mod puppet;
     mod replicas;

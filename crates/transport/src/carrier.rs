@@ -6,8 +6,8 @@
 
 use crate::{
     buffer::Buffer,
-    frame::{FrameError, Kind, MAX_DATA, MAX_MESSAGE, Open, Refusal},
-    tls::{Incoming, Keys, MARGIN, Next, RECORD_HEADER, TlsStream},
+    frame::{FrameError, FrameKind, MAX_DATA, MAX_MESSAGE, OpenRequest, StreamRefusal},
+    tls::{Incoming, MARGIN, Next, RECORD_HEADER, TlsStream, TrafficKeys},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
@@ -40,7 +40,7 @@ pub struct Carrier {
 /// `OPEN`, so that a target has it a round trip sooner, and held until the stream is open, so that another agent can
 /// be asked.
 #[derive(Debug, Default)]
-pub struct Early<'a> {
+pub struct EarlyData<'a> {
     /// Read once: what comes later is the relay's.
     client: Option<&'a mut TcpStream>,
     bytes: Vec<u8>,
@@ -48,7 +48,7 @@ pub struct Early<'a> {
     broken: Option<io::Error>,
 }
 
-impl<'a> Early<'a> {
+impl<'a> EarlyData<'a> {
     /// `preface`: no longer than a frame.
     pub fn new(preface: Vec<u8>, client: &'a mut TcpStream) -> Self {
         Self { client: Some(client), bytes: preface, ..Self::default() }
@@ -91,7 +91,7 @@ pub enum CarrierError {
     #[error("the carrier carried nonsense")]
     Frame(#[from] FrameError),
     #[error("the other end sent a frame that has no place here: {0:?}")]
-    Unexpected(Kind),
+    Unexpected(FrameKind),
 }
 
 impl Carrier {
@@ -103,15 +103,15 @@ impl Carrier {
     /// the carrier on an error.
     pub async fn open(
         &mut self,
-        open: &Open,
-        early: &mut Early<'_>,
-    ) -> Result<Result<(), Refusal>, CarrierError> {
+        open: &OpenRequest,
+        early: &mut EarlyData<'_>,
+    ) -> Result<Result<(), StreamRefusal>, CarrierError> {
         // What is there now leaves in the same write.
         let _ = early.poll_read(&mut Context::from_waker(Waker::noop()));
         let open = serde_json::to_vec(open).map_err(|_| FrameError::Message)?;
-        let mut records = self.seal(Kind::Open, &open)?;
+        let mut records = self.seal(FrameKind::Open, &open)?;
         if !early.bytes.is_empty() {
-            records.extend(self.seal(Kind::Data, &early.bytes)?);
+            records.extend(self.seal(FrameKind::Data, &early.bytes)?);
         }
         self.stream.tcp.write_all(&records).await?;
         let frame = loop {
@@ -124,14 +124,14 @@ impl Carrier {
                 Some(frame) => break frame?,
                 None => {
                     let said = &early.bytes[early.bytes.len() - early.of_client..];
-                    let record = self.seal(Kind::Data, said)?;
+                    let record = self.seal(FrameKind::Data, said)?;
                     self.stream.tcp.write_all(&record).await?;
                 }
             }
         };
-        let answer = match Kind::of(self.stream.input.bytes(frame))? {
-            (Kind::Opened, _) => Ok(()),
-            (Kind::Refused, refusal) => Err(message(refusal)?),
+        let answer = match FrameKind::of(self.stream.input.bytes(frame))? {
+            (FrameKind::Opened, _) => Ok(()),
+            (FrameKind::Refused, refusal) => Err(message(refusal)?),
             (other, _) => return Err(CarrierError::Unexpected(other)),
         };
         self.stream.input.give_back();
@@ -139,12 +139,12 @@ impl Carrier {
     }
 
     /// The agent's side: waits for a stream. Cancel-safe.
-    pub async fn next_open(&mut self) -> Result<Open, CarrierError> {
+    pub async fn next_open(&mut self) -> Result<OpenRequest, CarrierError> {
         loop {
             let frame = self.frame().await?;
-            let open = match Kind::of(self.stream.input.bytes(frame))? {
-                (Kind::Open, open) => message(open)?,
-                (Kind::Data, _) if self.refused => continue,
+            let open = match FrameKind::of(self.stream.input.bytes(frame))? {
+                (FrameKind::Open, open) => message(open)?,
+                (FrameKind::Data, _) if self.refused => continue,
                 (other, _) => return Err(CarrierError::Unexpected(other)),
             };
             self.stream.input.give_back();
@@ -154,11 +154,11 @@ impl Carrier {
     }
 
     /// The agent's answer. After a refusal the carrier is parked.
-    pub async fn answer(&mut self, answer: Result<(), &Refusal>) -> Result<(), CarrierError> {
+    pub async fn answer(&mut self, answer: Result<(), &StreamRefusal>) -> Result<(), CarrierError> {
         self.refused = answer.is_err();
         match answer {
-            Ok(()) => self.send::<()>(Kind::Opened, None).await,
-            Err(refusal) => self.send(Kind::Refused, Some(refusal)).await,
+            Ok(()) => self.send::<()>(FrameKind::Opened, None).await,
+            Err(refusal) => self.send(FrameKind::Refused, Some(refusal)).await,
         }
     }
 
@@ -176,21 +176,21 @@ impl Carrier {
     /// Tells the other end that the stream broke, and ends the carrier.
     pub async fn reset(mut self) {
         let tell = async {
-            self.send::<()>(Kind::Reset, None).await?;
+            self.send::<()>(FrameKind::Reset, None).await?;
             self.stream.shutdown().await.map_err(CarrierError::from)
         };
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, tell).await;
     }
 
-    async fn send<T: Serialize>(&mut self, kind: Kind, message: Option<&T>) -> Result<(), CarrierError> {
+    async fn send<T: Serialize>(&mut self, kind: FrameKind, message: Option<&T>) -> Result<(), CarrierError> {
         let message = message.map(serde_json::to_vec).transpose().map_err(|_| FrameError::Message)?;
         let record = self.seal(kind, &message.unwrap_or_default())?;
         Ok(self.stream.tcp.write_all(&record).await?)
     }
 
     /// A frame, as it is sent.
-    fn seal(&mut self, kind: Kind, payload: &[u8]) -> Result<Vec<u8>, CarrierError> {
-        if payload.len() > if kind == Kind::Data { MAX_DATA } else { MAX_MESSAGE } {
+    fn seal(&mut self, kind: FrameKind, payload: &[u8]) -> Result<Vec<u8>, CarrierError> {
+        if payload.len() > if kind == FrameKind::Data { MAX_DATA } else { MAX_MESSAGE } {
             return Err(FrameError::Length(payload.len()).into());
         }
         let TlsStream { keys, seal, .. } = &mut *self.stream;
@@ -213,7 +213,7 @@ impl Carrier {
 /// The next frame's place in the input.
 pub(crate) fn poll_frame<R: AsyncRead + Unpin>(
     tcp: &mut R,
-    keys: &Keys,
+    keys: &TrafficKeys,
     input: &mut Incoming,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Range<usize>, CarrierError>> {
@@ -243,16 +243,16 @@ mod tests {
     };
     use wicketgate_model::{Generation, ShareId};
 
-    fn an_open() -> Open {
-        Open {
+    fn an_open() -> OpenRequest {
+        OpenRequest {
             share: ShareId::new(uuid::Uuid::from_u128(1)),
             generation: Generation::FIRST,
             client: "172.31.0.9:4000".parse().unwrap(),
         }
     }
 
-    async fn ask(carrier: &mut Carrier) -> Result<Result<(), Refusal>, CarrierError> {
-        carrier.open(&an_open(), &mut Early::default()).await
+    async fn ask(carrier: &mut Carrier) -> Result<Result<(), StreamRefusal>, CarrierError> {
+        carrier.open(&an_open(), &mut EarlyData::default()).await
     }
 
     #[tokio::test]
@@ -260,8 +260,9 @@ mod tests {
         let (mut gateway, mut agent) = pair().await;
         let (mut client, mut inner) = connected().await;
         client.write_all(b"hello").await.unwrap();
-        let mut early = Early::new(b"preface, ".to_vec(), &mut inner);
-        let refusal = Refusal { reason: RefusalReason::ConnectionRefused, text: "connection refused".into() };
+        let mut early = EarlyData::new(b"preface, ".to_vec(), &mut inner);
+        let refusal =
+            StreamRefusal { reason: RefusalReason::ConnectionRefused, text: "connection refused".into() };
         let ask = async {
             let first = gateway.open(&an_open(), &mut early).await.unwrap();
             (first, gateway.open(&an_open(), &mut early).await.unwrap())
@@ -274,8 +275,8 @@ mod tests {
             let mut got = Vec::new();
             while got.len() < b"preface, hello".len() {
                 let frame = agent.frame().await.unwrap();
-                let (kind, payload) = Kind::of(agent.stream.input.bytes(frame)).unwrap();
-                assert_eq!(kind, Kind::Data);
+                let (kind, payload) = FrameKind::of(agent.stream.input.bytes(frame)).unwrap();
+                assert_eq!(kind, FrameKind::Data);
                 got.extend_from_slice(payload);
             }
             assert_eq!(got, b"preface, hello");
@@ -289,7 +290,8 @@ mod tests {
     #[tokio::test]
     async fn a_stream_is_asked_for_and_refused_and_asked_for_again() {
         let (mut gateway, mut agent) = pair().await;
-        let refusal = Refusal { reason: RefusalReason::ConnectionRefused, text: "connection refused".into() };
+        let refusal =
+            StreamRefusal { reason: RefusalReason::ConnectionRefused, text: "connection refused".into() };
         assert!(gateway.is_quiet());
         let both = async { (ask(&mut gateway).await.unwrap(), ask(&mut gateway).await.unwrap()) };
         let answer = async {
@@ -323,7 +325,7 @@ mod tests {
         let TlsStream { mut tcp, mut seal, .. } = *stream;
         let body = serde_json::to_vec(&an_open()).unwrap();
         let mut bytes = vec![0; BARE + body.len()];
-        bytes[RECORD_HEADER] = Kind::Open as u8;
+        bytes[RECORD_HEADER] = FrameKind::Open as u8;
         bytes[RECORD_HEADER + 1..][..body.len()].copy_from_slice(&body);
         seal.data(&mut bytes, 1 + body.len()).unwrap();
         for part in bytes.chunks(11) {

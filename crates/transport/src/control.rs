@@ -2,7 +2,7 @@
 //!
 //! Reading is cancel-safe: what has arrived of a message stays in the buffer.
 
-use crate::tls::{Fault, fault::plainly};
+use crate::tls::{Diagnosis, diagnosis::describe};
 use bytes::{Buf, BytesMut};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
@@ -53,7 +53,7 @@ pub enum FromAgent {
     /// What the agent knows of the share's target has changed.
     Health {
         share: ShareId,
-        health: Health,
+        health: TargetHealth,
     },
     /// Asks for a fresh certificate for the identity of this connection.
     Renew {
@@ -68,7 +68,7 @@ pub enum FromAgent {
 /// What an agent knows of a target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", content = "cause", rename_all = "camelCase")]
-pub enum Health {
+pub enum TargetHealth {
     Ok,
     Unreachable(String),
 }
@@ -145,7 +145,7 @@ pub enum EnrolAnswer {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    #[error("the connection broke: {}", plainly(.0))]
+    #[error("the connection broke: {}", describe(.0))]
     Io(io::Error),
     #[error("the other end closed the connection")]
     Closed,
@@ -168,9 +168,9 @@ impl From<io::Error> for ControlError {
 
 impl ControlError {
     /// `None`: TLS has nothing to do with it.
-    pub fn fault(&self) -> Option<Fault> {
+    pub fn diagnosis(&self) -> Option<Diagnosis> {
         match self {
-            Self::Io(error) => Fault::of(error),
+            Self::Io(error) => Diagnosis::of(error),
             _ => None,
         }
     }

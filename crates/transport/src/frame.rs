@@ -21,7 +21,7 @@ pub const MAX_MESSAGE: usize = 4 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Kind {
+pub enum FrameKind {
     Open = 1,
     Opened = 2,
     Refused = 3,
@@ -42,7 +42,7 @@ pub enum FrameError {
     Message,
 }
 
-impl Kind {
+impl FrameKind {
     /// A frame's type and payload.
     #[inline]
     pub fn of(frame: &[u8]) -> Result<(Self, &[u8]), FrameError> {
@@ -61,7 +61,7 @@ impl Kind {
 }
 /// What an `OPEN` asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Open {
+pub struct OpenRequest {
     pub share: ShareId,
     /// The newest generation that the agent has acknowledged; it may have a newer one by now.
     pub generation: Generation,
@@ -72,7 +72,7 @@ pub struct Open {
 /// Why an agent does not open a stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{text}")]
-pub struct Refusal {
+pub struct StreamRefusal {
     pub reason: RefusalReason,
     pub text: String,
 }
@@ -107,20 +107,20 @@ mod tests {
     proptest! {
         #[test]
         fn a_frame_is_its_type_and_the_rest_or_is_refused(frame in proptest::collection::vec(0u8..9, 0..6000)) {
-            if let Ok((kind, payload)) = Kind::of(&frame) {
+            if let Ok((kind, payload)) = FrameKind::of(&frame) {
                 prop_assert_eq!((kind as u8, payload), (frame[0], &frame[1..]));
-                prop_assert!(payload.is_empty() || matches!(kind, Kind::Open | Kind::Refused | Kind::Data));
-                prop_assert!(payload.len() <= MAX_MESSAGE || kind == Kind::Data);
+                prop_assert!(payload.is_empty() || matches!(kind, FrameKind::Open | FrameKind::Refused | FrameKind::Data));
+                prop_assert!(payload.len() <= MAX_MESSAGE || kind == FrameKind::Data);
             }
         }
     }
 
     #[test]
     fn what_is_too_long_is_refused() {
-        assert_eq!(Kind::of(&[]), Err(FrameError::Empty));
-        assert_eq!(Kind::of(&[9]), Err(FrameError::Kind(9)));
-        assert_eq!(Kind::of(&[5, 0]), Err(FrameError::Length(1)));
-        assert_eq!(Kind::of(&[1; MAX_MESSAGE + 2]), Err(FrameError::Length(MAX_MESSAGE + 1)));
-        assert!(Kind::of(&[4; MAX_DATA + 1]).is_ok());
+        assert_eq!(FrameKind::of(&[]), Err(FrameError::Empty));
+        assert_eq!(FrameKind::of(&[9]), Err(FrameError::Kind(9)));
+        assert_eq!(FrameKind::of(&[5, 0]), Err(FrameError::Length(1)));
+        assert_eq!(FrameKind::of(&[1; MAX_MESSAGE + 2]), Err(FrameError::Length(MAX_MESSAGE + 1)));
+        assert!(FrameKind::of(&[4; MAX_DATA + 1]).is_ok());
     }
 }

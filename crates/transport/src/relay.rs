@@ -11,10 +11,10 @@ mod tests;
 mod to_carrier;
 
 use crate::{
+    abort::Abort,
     carrier::{Carrier, CarrierError},
-    cut::Cut,
+    reset_on_drop::ResetOnDrop,
     tls::TlsStream,
-    unended::Unended,
 };
 use from_carrier::{from_carrier, watch_carrier};
 use std::{
@@ -64,28 +64,28 @@ pub enum Broken {
 /// Relays until both sides have ended, and gives the carrier back for the next stream. After `idle` without a byte
 /// either way, and with `cut`, the stream is cut.
 pub async fn relay(
-    mut tcp: Unended,
+    mut tcp: ResetOnDrop,
     mut carrier: Carrier,
     counters: Counters<'_>,
     idle: Option<Duration>,
-    cut: &Cut,
+    abort: &Abort,
 ) -> Result<Carrier, Broken> {
-    let pace = Pace::new();
-    let end = both_ways(tcp.tcp(), &mut carrier, counters, &pace, idle, cut).await;
+    let state = RelayState::new();
+    let end = both_ways(tcp.tcp(), &mut carrier, counters, &state, idle, abort).await;
     let Err(broken) = end else {
         tcp.end();
         return Ok(carrier);
     };
     drop(tcp);
     // In the middle of a record there is no place for a RESET; the missing END says the same.
-    if !pace.mid_record.load(Ordering::Relaxed) && !matches!(broken, Broken::Carrier(_) | Broken::Reset) {
+    if !state.mid_record.load(Ordering::Relaxed) && !matches!(broken, Broken::Carrier(_) | Broken::Reset) {
         carrier.reset().await;
     }
     Err(broken)
 }
 
 /// What the two directions tell each other.
-struct Pace {
+struct RelayState {
     began: Instant,
     /// Milliseconds from the beginning to the last byte.
     last: AtomicU64,
@@ -95,7 +95,7 @@ struct Pace {
     answered: AtomicBool,
 }
 
-impl Pace {
+impl RelayState {
     fn new() -> Self {
         Self {
             began: Instant::now(),
@@ -134,9 +134,9 @@ async fn both_ways(
     tcp: &mut TcpStream,
     carrier: &mut Carrier,
     counters: Counters<'_>,
-    pace: &Pace,
+    state: &RelayState,
     idle: Option<Duration>,
-    cut: &Cut,
+    abort: &Abort,
 ) -> Result<(), Broken> {
     let TlsStream { tcp: wire, keys, seal, input, .. } = &mut *carrier.stream;
     let keys = &*keys;
@@ -146,14 +146,14 @@ async fn both_ways(
     // Each direction, once it has ended, keeps watching its source for a break while the other goes on. The second
     // one to end is the end of all: a carrier may be closed right behind it.
     let up = async {
-        to_carrier(&mut tcp_in, &mut carrier_out, seal, keys, counters.to_carrier, pace).await?;
-        if pace.end() { Ok(()) } else { Err(watch_tcp(&tcp_in).await) }
+        to_carrier(&mut tcp_in, &mut carrier_out, seal, keys, counters.to_carrier, state).await?;
+        if state.end() { Ok(()) } else { Err(watch_tcp(&tcp_in).await) }
     };
     let down = async {
-        from_carrier(&mut carrier_in, input, keys, &mut tcp_out, counters.from_carrier, pace).await?;
-        if pace.end() { Ok(()) } else { Err(watch_carrier(&mut carrier_in, input, keys).await) }
+        from_carrier(&mut carrier_in, input, keys, &mut tcp_out, counters.from_carrier, state).await?;
+        if state.end() { Ok(()) } else { Err(watch_carrier(&mut carrier_in, input, keys).await) }
     };
-    let (mut up, mut down, mut cut) = (pin!(up), pin!(down), pin!(cut.made()));
+    let (mut up, mut down, mut abort) = (pin!(up), pin!(down), pin!(abort.triggered()));
     let half_closed_idle = idle.map_or(HALF_CLOSED_IDLE, |idle| idle.min(HALF_CLOSED_IDLE));
     let mut rest = pin!(sleep_until(Instant::now() + half_closed_idle));
     let (mut up_first, mut half_closed) = (false, false);
@@ -167,21 +167,21 @@ async fn both_ways(
                 return Poll::Ready(end);
             }
         }
-        if !half_closed && pace.has_ended() {
+        if !half_closed && state.has_ended() {
             half_closed = true;
-            rest.as_mut().reset(pace.last() + half_closed_idle);
+            rest.as_mut().reset(state.last() + half_closed_idle);
         }
         if let Some(limit) = if half_closed { Some(half_closed_idle) } else { idle } {
             // The clock is the moment of the last byte, looked at when the timer goes off.
             while rest.as_mut().poll(cx).is_ready() {
-                let until = pace.last() + limit;
+                let until = state.last() + limit;
                 if until <= Instant::now() {
                     return Poll::Ready(Err(Broken::Idle(limit)));
                 }
                 rest.as_mut().reset(until);
             }
         }
-        cut.as_mut().poll(cx).map(|()| Err(Broken::Cut))
+        abort.as_mut().poll(cx).map(|()| Err(Broken::Cut))
     })
     .await
 }

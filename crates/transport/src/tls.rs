@@ -4,7 +4,7 @@
 //! that leaves this module has an agent of this CA on one end and a gateway of it on the other; only an
 //! enrolment has a nameless client.
 
-pub(crate) mod fault;
+pub(crate) mod diagnosis;
 mod handshake;
 mod record;
 mod stream;
@@ -17,10 +17,10 @@ use crate::{
     key::PrivateKey,
     trust::{CaCertificate, Fingerprint},
 };
-pub use fault::Fault;
-use fault::plainly;
+pub use diagnosis::Diagnosis;
+use diagnosis::describe;
 use handshake::handshake;
-pub(crate) use record::{HEADER as RECORD_HEADER, Keys, MAX_PLAIN, SLOT, Seal};
+pub(crate) use record::{HEADER as RECORD_HEADER, MAX_PLAIN, RecordSealer, SLOT, TrafficKeys};
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig, SignatureScheme,
     client::{ResolvesClientCert, Resumption, UnbufferedClientConnection},
@@ -73,7 +73,7 @@ pub enum TlsError {
     OwnCertificate(rustls::Error),
     #[error("the CA's certificate can't be used")]
     Ca,
-    #[error("the TLS handshake failed: {}", plainly(.0))]
+    #[error("the TLS handshake failed: {}", describe(.0))]
     Handshake(io::Error),
     #[error("the other end speaks another protocol")]
     Protocol,
@@ -93,10 +93,10 @@ pub enum Distrust {
 
 impl TlsError {
     /// `None`: it has nothing to do with what the other end sent.
-    pub fn fault(&self) -> Option<Fault> {
+    pub fn diagnosis(&self) -> Option<Diagnosis> {
         match self {
-            Self::Handshake(error) => Fault::of(error),
-            Self::Protocol => Some(Fault::NothingInCommon),
+            Self::Handshake(error) => Diagnosis::of(error),
+            Self::Protocol => Some(Diagnosis::NothingInCommon),
             _ => None,
         }
     }

@@ -1,6 +1,6 @@
 //! An agent's control connection, at the gateway's end.
 
-use super::{Agents, doorway::Permit, enrol::plain, pool, roster::Place};
+use super::{Agents, enrol::plain, handshake_limits::Permit, pool, roster::Session};
 use std::{net::IpAddr, time::Duration};
 use tokio::{
     sync::mpsc,
@@ -9,7 +9,7 @@ use tokio::{
 use tracing::{debug, info};
 use wicketgate_link::ConnectedAgent;
 use wicketgate_transport::{
-    control::{Control, ControlError, FromAgent, Health, PING_EVERY, SILENCE, ToAgent},
+    control::{Control, ControlError, FromAgent, PING_EVERY, SILENCE, TargetHealth, ToAgent},
     identity::AgentIdentity,
     tls::TlsStream,
 };
@@ -69,7 +69,7 @@ impl Agents {
         &self,
         identity: AgentIdentity,
         control: &mut Control<TlsStream>,
-        place: &Place,
+        place: &Session,
     ) -> Result<(), ControlError> {
         control.send(&ToAgent::Welcome).await?;
         let mut want = pool::LEAST;
@@ -98,8 +98,8 @@ impl Agents {
                             self.renew(identity.agent, public_key, renewed.clone());
                         }
                         FromAgent::Pong => {
-                            if let Some(way) = asked.take().map(|at: Instant| at.elapsed()) {
-                                self.with(|roster| roster.answered(identity.agent, place.session, way));
+                            if let Some(rtt) = asked.take().map(|at: Instant| at.elapsed()) {
+                                self.with(|roster| roster.answered(identity.agent, place.session, rtt));
                             }
                         }
                         message => self.heard(identity, place, message),
@@ -127,7 +127,7 @@ impl Agents {
         }
     }
 
-    fn heard(&self, AgentIdentity { agent, .. }: AgentIdentity, place: &Place, message: FromAgent) {
+    fn heard(&self, AgentIdentity { agent, .. }: AgentIdentity, place: &Session, message: FromAgent) {
         let session = place.session;
         match message {
             FromAgent::Ack { share, generation } => {
@@ -143,8 +143,8 @@ impl Agents {
             }
             FromAgent::Health { share, health } => {
                 let health = match health {
-                    Health::Ok => Health::Ok,
-                    Health::Unreachable(cause) => Health::Unreachable(plain(&cause)),
+                    TargetHealth::Ok => TargetHealth::Ok,
+                    TargetHealth::Unreachable(cause) => TargetHealth::Unreachable(plain(&cause)),
                 };
                 self.with(|roster| roster.health(agent, session, share, health, std::time::Instant::now()));
             }

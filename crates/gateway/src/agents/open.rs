@@ -3,7 +3,7 @@
 
 use super::{
     Agents,
-    roster::{Pick, Seat, Shown},
+    roster::{AgentStreams, Pick, Shown},
 };
 use std::{
     fmt, io,
@@ -19,10 +19,10 @@ use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 use wicketgate_model::{AgentId, FailureReason, Problem, Reason, ShareId};
 use wicketgate_transport::{
-    carrier::{Carrier, Early},
-    frame::{Open, RefusalReason},
+    carrier::{Carrier, EarlyData},
+    frame::{OpenRequest, RefusalReason},
     relay::{Broken, Counters, relay},
-    unended::Unended,
+    reset_on_drop::ResetOnDrop,
 };
 
 /// For all of it: what a client's own connect timeout would bear.
@@ -119,19 +119,19 @@ pub struct Stream {
 /// Counts as one of its agent's streams.
 struct Active {
     agent: AgentId,
-    seat: Arc<Seat>,
+    streams: Arc<AgentStreams>,
 }
 
 impl Active {
-    fn new(agent: AgentId, seat: Arc<Seat>) -> Self {
-        seat.begin();
-        Self { agent, seat }
+    fn new(agent: AgentId, streams: Arc<AgentStreams>) -> Self {
+        streams.begin();
+        Self { agent, streams }
     }
 }
 
 impl Drop for Active {
     fn drop(&mut self) {
-        self.seat.end();
+        self.streams.end();
     }
 }
 
@@ -152,7 +152,7 @@ impl Stream {
     /// client's connection.
     pub async fn relay(
         self,
-        client: Unended,
+        client: ResetOnDrop,
         rx: &AtomicU64,
         tx: &AtomicU64,
         idle: Option<Duration>,
@@ -165,7 +165,7 @@ impl Stream {
             return Err(Broken::Tcp(error));
         }
         let counters = Counters { to_carrier: rx, from_carrier: tx };
-        let carrier = relay(client, carrier, counters, idle, &active.seat.cut).await?;
+        let carrier = relay(client, carrier, counters, idle, &active.streams.abort).await?;
         agents.park(active.agent, carrier);
         Ok(())
     }
@@ -178,7 +178,7 @@ impl Agents {
         &self,
         share: ShareId,
         client: SocketAddr,
-        mut early: Early<'_>,
+        mut early: EarlyData<'_>,
     ) -> Result<Stream, DialFailure> {
         let deadline = Instant::now() + OPEN_WITHIN;
         let mut tried = Vec::new();
@@ -212,7 +212,7 @@ impl Agents {
 
     /// Opens a stream as a client's connection would, and ends it: answers the agent that has reached the target.
     pub async fn dial(&self, share: ShareId) -> Result<AgentId, Problem> {
-        match self.open(share, NOBODY, Early::default()).await {
+        match self.open(share, NOBODY, EarlyData::default()).await {
             Ok(Stream { carrier, active, .. }) => {
                 // Ending is a goodbye of a second at most; nobody waits for it.
                 self.0.tasks.spawn(carrier.close());
@@ -227,16 +227,16 @@ impl Agents {
         pick: &Pick,
         share: ShareId,
         client: SocketAddr,
-        early: &mut Early<'_>,
+        early: &mut EarlyData<'_>,
         deadline: Instant,
     ) -> Result<(Carrier, Active), DialFailure> {
-        let open = Open { share, generation: pick.generation, client };
-        let active = Active::new(pick.agent, Arc::clone(&pick.seat));
+        let open = OpenRequest { share, generation: pick.generation, client };
+        let active = Active::new(pick.agent, Arc::clone(&pick.streams));
         for _ in 0..DEAD_CARRIERS {
             let mut carrier = self.take_carrier(pick, deadline).await?;
             let until = deadline.min(Instant::now() + ANSWER_WITHIN);
             let answer = tokio::select! {
-                () = active.seat.cut.made() => {
+                () = active.streams.abort.triggered() => {
                     return Err(failure(DialFailureReason::NoAgent, "the agent was barred"));
                 }
                 answer = timeout_at(until, carrier.open(&open, early)) => answer,

@@ -3,8 +3,8 @@
 //! Invariants: the two indexes of an environment name exactly the shares assigned and agents connected of it; what
 //! an agent has said is kept only for shares assigned now, so no agent can make the roster grow.
 
+mod acknowledgements;
 mod pick;
-mod said;
 
 pub(super) use pick::{Pick, Shown};
 
@@ -12,7 +12,7 @@ use super::{
     balancer::Record,
     pool::{self, Pool},
 };
-use said::Said;
+use acknowledgements::Acknowledgement;
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     mem,
@@ -29,9 +29,9 @@ use wicketgate_model::{
     AgentId, Assignment, EnvironmentId, Generation, Problem, ShareDesired, ShareId, SignedAssignment, Target,
 };
 use wicketgate_transport::{
+    abort::Abort,
     carrier::Carrier,
     control::{ASSIGNMENTS_PER_MESSAGE, ToAgent},
-    cut::Cut,
 };
 
 /// The part of a surplus of carriers that is ended each second: the next burst may be near.
@@ -48,10 +48,10 @@ pub struct AgentStanding {
 
 #[derive(Default)]
 pub(super) struct Roster {
-    shares: HashMap<ShareId, Wanted>,
+    shares: HashMap<ShareId, AssignedShare>,
     environments: HashMap<EnvironmentId, Environment>,
     connected: HashMap<AgentId, Connected>,
-    seats: HashMap<AgentId, Arc<Seat>>,
+    streams: HashMap<AgentId, Arc<AgentStreams>>,
     barred: HashSet<AgentId>,
     changed: BTreeSet<ShareId>,
     moved: BTreeSet<AgentId>,
@@ -60,7 +60,7 @@ pub(super) struct Roster {
 }
 
 /// A share as it is assigned.
-struct Wanted {
+struct AssignedShare {
     environment: EnvironmentId,
     generation: Generation,
     assignment: SignedAssignment,
@@ -83,14 +83,14 @@ struct Connected {
     /// Shares that the agent is to be told of, as they are when it is told.
     outbox: BTreeSet<ShareId>,
     outbox_filled: Arc<Notify>,
-    said: HashMap<ShareId, Said>,
+    said: HashMap<ShareId, Acknowledgement>,
     /// The oldest first.
     parked: Vec<Carrier>,
     pool: Pool,
     carrier_parked: Arc<Notify>,
-    seat: Arc<Seat>,
+    streams: Arc<AgentStreams>,
     /// There and back, when it last answered.
-    way: Option<Duration>,
+    rtt: Option<Duration>,
     record: Record,
     last_picked: u64,
     /// It is about to end, and takes no new streams.
@@ -99,15 +99,15 @@ struct Connected {
 
 /// What lives on over an agent's connections: its streams.
 #[derive(Default)]
-pub(super) struct Seat {
-    pub(super) cut: Cut,
+pub(super) struct AgentStreams {
+    pub(super) abort: Abort,
     pub(super) active: AtomicUsize,
     /// The most and the fewest at a time since the pool was tended.
     most: AtomicUsize,
     fewest: AtomicUsize,
 }
 
-impl Seat {
+impl AgentStreams {
     pub(super) fn begin(&self) {
         let active = self.active.fetch_add(1, Ordering::Relaxed) + 1;
         self.most.fetch_max(active, Ordering::Relaxed);
@@ -120,7 +120,7 @@ impl Seat {
 }
 
 /// A control connection's place in the roster.
-pub(super) struct Place {
+pub(super) struct Session {
     pub(super) session: u64,
     /// The connection is to end: the agent was barred, or has a newer one.
     pub(super) end: CancellationToken,
@@ -139,7 +139,7 @@ impl Roster {
             Some(old) if target.is_some() && old.target == target => old.same_target_since,
             _ => share.generation,
         };
-        let wanted = Wanted {
+        let wanted = AssignedShare {
             environment: share.environment,
             generation: share.generation,
             assignment: share.assignment.clone(),
@@ -179,8 +179,8 @@ impl Roster {
         if let Some(session) = self.connected.get(&agent).map(|c| c.session) {
             self.disconnect(agent, session);
         }
-        if let Some(seat) = self.seats.remove(&agent) {
-            seat.cut.make();
+        if let Some(streams) = self.streams.remove(&agent) {
+            streams.abort.trigger();
         }
     }
 
@@ -193,7 +193,7 @@ impl Roster {
     }
 
     /// A control connection has come up; an older one of the same agent ends. `None`: the agent is barred.
-    pub(super) fn connect(&mut self, about: ConnectedAgent, now: Instant) -> Option<Place> {
+    pub(super) fn connect(&mut self, about: ConnectedAgent, now: Instant) -> Option<Session> {
         let agent = about.agent;
         if self.barred.contains(&agent) {
             return None;
@@ -201,13 +201,13 @@ impl Roster {
         if let Some(session) = self.connected.get(&agent).map(|c| c.session) {
             self.disconnect(agent, session);
         }
-        self.seats.retain(|id, s| s.active.load(Ordering::Relaxed) > 0 || self.connected.contains_key(id));
+        self.streams.retain(|id, s| s.active.load(Ordering::Relaxed) > 0 || self.connected.contains_key(id));
         self.last_session += 1;
         let environment = self.environments.entry(about.environment).or_default();
         environment.agents.insert(agent);
         self.changed.extend(&environment.shares);
         self.moved.insert(agent);
-        let place = Place {
+        let place = Session {
             session: self.last_session,
             end: CancellationToken::new(),
             outbox_filled: Arc::new(Notify::new()),
@@ -223,8 +223,8 @@ impl Roster {
             parked: Vec::new(),
             pool: Pool::default(),
             carrier_parked: Arc::new(Notify::new()),
-            seat: Arc::clone(self.seats.entry(agent).or_default()),
-            way: None,
+            streams: Arc::clone(self.streams.entry(agent).or_default()),
+            rtt: None,
             record: Record::new(now),
             last_picked: 0,
             draining: false,
@@ -306,7 +306,7 @@ impl Roster {
     pub(super) fn park(&mut self, agent: AgentId, carrier: Carrier) -> Result<(), Carrier> {
         let Some(connected) = self.connected.get_mut(&agent) else { return Err(carrier) };
         // A peak that is just ending counts, though the pool has not been tended since.
-        let ending = (2 * connected.seat.most.load(Ordering::Relaxed)).min(2 * usize::from(pool::MOST));
+        let ending = (2 * connected.streams.most.load(Ordering::Relaxed)).min(2 * usize::from(pool::MOST));
         let most = connected.pool.keep().max(ending);
         if connected.parked.len() >= most {
             connected.parked.retain_mut(Carrier::is_quiet);
@@ -323,10 +323,10 @@ impl Roster {
     /// longest, and answers how many the agent is to have parked.
     pub(super) fn tend_pool(&mut self, agent: AgentId, session: u64) -> Option<u16> {
         let connected = self.connected.get_mut(&agent).filter(|c| c.session == session)?;
-        let seat = &connected.seat;
-        let active = seat.active.load(Ordering::Relaxed);
-        let fewest = seat.fewest.swap(active, Ordering::Relaxed).min(active);
-        let most = seat.most.swap(active, Ordering::Relaxed).max(active);
+        let streams = &connected.streams;
+        let active = streams.active.load(Ordering::Relaxed);
+        let fewest = streams.fewest.swap(active, Ordering::Relaxed).min(active);
+        let most = streams.most.swap(active, Ordering::Relaxed).max(active);
         connected.pool.second(fewest, most);
         let surplus = connected.parked.len().saturating_sub(connected.pool.keep());
         connected.parked.drain(..surplus.div_ceil(TEND));
@@ -400,7 +400,7 @@ mod tests {
         }
     }
 
-    pub(super) fn connect(roster: &mut Roster, n: u128) -> Place {
+    pub(super) fn connect(roster: &mut Roster, n: u128) -> Session {
         let about = ConnectedAgent {
             agent: agent(n),
             environment: share(1).environment,

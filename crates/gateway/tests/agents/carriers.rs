@@ -14,9 +14,9 @@ use std::{
 use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::CancellationToken;
 use wicketgate_transport::{
-    carrier::Early,
+    abort::Abort,
+    carrier::EarlyData,
     control::{Control, FromAgent, ToAgent},
-    cut::Cut,
     tls::{Accepted, GatewayIdentity},
 };
 
@@ -45,7 +45,7 @@ async fn dead_carriers_take_no_live_ones_place() {
         }
     }
     let mut carrier = carrier.expect("each fresh carrier was one too many");
-    let stream = lab.agents.open(share_id(1), "127.0.0.1:1".parse().unwrap(), Early::default());
+    let stream = lab.agents.open(share_id(1), "127.0.0.1:1".parse().unwrap(), EarlyData::default());
     let answer = async {
         assert_eq!(carrier.next_open().await.unwrap().share, share_id(1));
         carrier.answer(Ok(())).await.unwrap();
@@ -77,7 +77,7 @@ async fn a_gateway_that_has_no_place_for_carriers_is_not_stormed() {
     let count = Arc::clone(&ended);
     let gateway = tokio::spawn(async move { refuse_carriers(listener, identity, count).await });
     let stop = CancellationToken::new();
-    let task = tokio::spawn(wicketgate_agent::run(config, stop.clone(), Cut::default()));
+    let task = tokio::spawn(wicketgate_agent::run(config, stop.clone(), Abort::default()));
     soon("the first carriers", async {
         while ended.load(Ordering::Relaxed) < 8 {
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -12,7 +12,7 @@ use wicketgate_transport::{
     enrolment_code::EnrolmentCode,
     identity::{AgentIdentity, Identity},
     key::PrivateKey,
-    tls::{AgentTls, Distrust, Fault},
+    tls::{AgentTls, Diagnosis, Distrust},
 };
 
 #[tokio::test]
@@ -118,7 +118,7 @@ async fn an_agent_knows_a_stranger_and_another_protocol() {
     let (lab, other) = (Lab::new().await, Lab::new().await);
     let agent = super::puppet::Puppet::new(&lab, 5);
     let error = agent.handshake(other.address).await.unwrap_err();
-    assert_eq!(error.fault(), Some(Fault::Distrust(Distrust::Stranger)), "{error:?}");
+    assert_eq!(error.diagnosis(), Some(Diagnosis::Distrust(Distrust::Stranger)), "{error:?}");
 
     let http = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = http.local_addr().unwrap();
@@ -129,7 +129,7 @@ async fn an_agent_knows_a_stranger_and_another_protocol() {
     };
     let (outcome, _tcp) = tokio::join!(agent.handshake(address), serve);
     let error = outcome.unwrap_err();
-    assert_eq!(error.fault(), Some(Fault::NotTls), "{error:?}");
+    assert_eq!(error.diagnosis(), Some(Diagnosis::NotTls), "{error:?}");
     assert_eq!(error.to_string(), "the TLS handshake failed: the other end does not speak TLS");
 }
 

@@ -28,14 +28,14 @@ use wicketgate_model::{
     IngressPort, ShareDesired, ShareId, SignedAssignment, TunnelId, ZId,
 };
 use wicketgate_transport::{
-    carrier::Early,
-    cut::Cut,
+    abort::Abort,
+    carrier::EarlyData,
     enrolment_code::{EnrolmentCode, secret_hash},
     identity::{AgentIdentity, Identity},
     key::PrivateKey,
     relay::Broken,
+    reset_on_drop::ResetOnDrop,
     tls::GatewayIdentity,
-    unended::Unended,
 };
 
 /// Longer than anything here may take; reached only when a test fails.
@@ -106,7 +106,7 @@ impl Lab {
         let task = tokio::spawn(wicketgate_agent::run(
             self.config(state, code, allow),
             stop.clone(),
-            Cut::default(),
+            Abort::default(),
         ));
         RunningAgent { stop, task }
     }
@@ -152,8 +152,8 @@ impl Lab {
         let address = listener.local_addr().unwrap();
         let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
         let (inner, from) = accepted.unwrap();
-        let mut inner = Unended::new(inner);
-        let stream = self.agents.open(share_id(n), from, Early::new(Vec::new(), inner.tcp())).await?;
+        let mut inner = ResetOnDrop::new(inner);
+        let stream = self.agents.open(share_id(n), from, EarlyData::new(Vec::new(), inner.tcp())).await?;
         let bytes = Arc::new((AtomicU64::new(0), AtomicU64::new(0)));
         let counted = Arc::clone(&bytes);
         let relay = tokio::spawn(async move { stream.relay(inner, &counted.0, &counted.1, None).await });

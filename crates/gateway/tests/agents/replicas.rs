@@ -11,8 +11,8 @@ use std::sync::{
 use wicketgate_gateway::agents::DialFailureReason;
 use wicketgate_model::{AgentId, Generation};
 use wicketgate_transport::{
-    control::{FromAgent, Health, ToAgent},
-    frame::{Refusal, RefusalReason},
+    control::{FromAgent, TargetHealth, ToAgent},
+    frame::{RefusalReason, StreamRefusal},
 };
 
 #[tokio::test]
@@ -32,7 +32,8 @@ async fn a_connection_falls_over_to_the_next_replica_when_a_dial_fails() {
     let refuse = async {
         let open = carrier.next_open().await.unwrap();
         assert_eq!((open.share, open.generation), (share_id(1), Generation::new(1)));
-        let refusal = Refusal { reason: RefusalReason::ConnectionRefused, text: "not from here".into() };
+        let refusal =
+            StreamRefusal { reason: RefusalReason::ConnectionRefused, text: "not from here".into() };
         carrier.answer(Err(&refusal)).await.unwrap();
         carrier
     };
@@ -41,7 +42,7 @@ async fn a_connection_falls_over_to_the_next_replica_when_a_dial_fails() {
     assert_eq!(failure.reason, DialFailureReason::Refused(RefusalReason::ConnectionRefused));
 
     // Said to reach nothing, it is asked last: with the other agent's word the share is well.
-    let health = Health::Unreachable("not from here".into());
+    let health = TargetHealth::Unreachable("not from here".into());
     control.send(&FromAgent::Health { share: share_id(1), health }).await.unwrap();
     lab.standing(1, "unreachable", |s| s.problem.is_some()).await;
     let agent = lab.start(state.path(), Some(&lab.code), &[]);
@@ -53,11 +54,11 @@ async fn a_connection_falls_over_to_the_next_replica_when_a_dial_fails() {
     let puppet_carrier = tokio::spawn(async move {
         while carrier.next_open().await.is_ok() {
             count.fetch_add(1, Ordering::Relaxed);
-            let refusal = Refusal { reason: RefusalReason::TimedOut, text: "not from here".into() };
+            let refusal = StreamRefusal { reason: RefusalReason::TimedOut, text: "not from here".into() };
             carrier.answer(Err(&refusal)).await.unwrap();
         }
     });
-    control.send(&FromAgent::Health { share: share_id(1), health: Health::Ok }).await.unwrap();
+    control.send(&FromAgent::Health { share: share_id(1), health: TargetHealth::Ok }).await.unwrap();
     soon("the puppet to be asked", async {
         while asked.load(Ordering::Relaxed) < 3 {
             let mut client = lab.connect(1).await.unwrap();

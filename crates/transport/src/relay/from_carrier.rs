@@ -2,12 +2,12 @@
 //!
 //! Invariant: what was opened is written before anything more is read, so that a slow reader holds one buffer.
 
-use super::{Broken, Pace, lost};
+use super::{Broken, RelayState, lost};
 use crate::{
     buffer::SLOTS,
     carrier::{CarrierError, poll_frame},
-    frame::Kind,
-    tls::{Incoming, Keys, Next},
+    frame::FrameKind,
+    tls::{Incoming, Next, TrafficKeys},
 };
 use socket2::SockRef;
 use std::{
@@ -31,10 +31,10 @@ const GATHER: usize = 2 * SLOTS;
 pub(super) async fn from_carrier(
     carrier: &mut ReadHalf<'_>,
     input: &mut Incoming,
-    keys: &Keys,
+    keys: &TrafficKeys,
     tcp: &mut WriteHalf<'_>,
     counter: &AtomicU64,
-    pace: &Pace,
+    state: &RelayState,
 ) -> Result<(), Broken> {
     loop {
         let (mut payloads, mut count, mut last) = ([const { 0..0 }; GATHER], 0, None);
@@ -44,16 +44,16 @@ pub(super) async fn from_carrier(
                 Next::Wanting => break,
                 Next::Closed => return Err(Broken::Carrier(CarrierError::Closed)),
             };
-            match Kind::of(input.bytes(frame.clone())).map_err(|e| Broken::Carrier(e.into()))? {
-                (Kind::Data, []) => {}
-                (Kind::Data, _) => {
+            match FrameKind::of(input.bytes(frame.clone())).map_err(|e| Broken::Carrier(e.into()))? {
+                (FrameKind::Data, []) => {}
+                (FrameKind::Data, _) => {
                     payloads[count] = frame.start + 1..frame.end;
                     count += 1;
                 }
                 (other, _) => last = Some(other),
             }
         }
-        write_all(tcp, input, &mut payloads[..count], counter, pace).await.map_err(Broken::Tcp)?;
+        write_all(tcp, input, &mut payloads[..count], counter, state).await.map_err(Broken::Tcp)?;
         match last {
             None if count > 0 => {}
             None => {
@@ -62,15 +62,15 @@ pub(super) async fn from_carrier(
                     return Err(Broken::Carrier(CarrierError::Closed));
                 }
             }
-            Some(Kind::End) => {
+            Some(FrameKind::End) => {
                 input.give_back();
                 // Where the connection has said its last, too, closing it is the FIN.
-                if pace.has_ended() {
+                if state.has_ended() {
                     return Ok(());
                 }
                 return SockRef::from(tcp.as_ref()).shutdown(Shutdown::Write).map_err(Broken::Tcp);
             }
-            Some(Kind::Reset) => return Err(Broken::Reset),
+            Some(FrameKind::Reset) => return Err(Broken::Reset),
             Some(other) => return Err(Broken::Carrier(CarrierError::Unexpected(other))),
         }
     }
@@ -82,7 +82,7 @@ async fn write_all(
     input: &Incoming,
     payloads: &mut [Range<usize>],
     counter: &AtomicU64,
-    pace: &Pace,
+    state: &RelayState,
 ) -> io::Result<()> {
     let mut at = 0;
     while at < payloads.len() {
@@ -100,8 +100,8 @@ async fn write_all(
             return Err(io::ErrorKind::WriteZero.into());
         }
         counter.fetch_add(n as u64, Ordering::Relaxed);
-        pace.moved();
-        pace.answered.store(true, Ordering::Relaxed);
+        state.moved();
+        state.answered.store(true, Ordering::Relaxed);
         for payload in &mut payloads[at..] {
             let of_this = n.min(payload.len());
             payload.start += of_this;
@@ -117,14 +117,18 @@ async fn write_all(
 
 /// Ends when the other end, which has sent `END`, resets the stream or is lost. An `OPEN`, which may follow as soon
 /// as both have sent `END`, stays for the next stream.
-pub(super) async fn watch_carrier(carrier: &mut ReadHalf<'_>, input: &mut Incoming, keys: &Keys) -> Broken {
+pub(super) async fn watch_carrier(
+    carrier: &mut ReadHalf<'_>,
+    input: &mut Incoming,
+    keys: &TrafficKeys,
+) -> Broken {
     let frame = match poll_fn(|cx| poll_frame(carrier, keys, input, cx)).await {
         Ok(frame) => frame,
         Err(error) => return Broken::Carrier(error),
     };
-    match Kind::of(input.bytes(frame.clone())) {
-        Ok((Kind::Reset, _)) => Broken::Reset,
-        Ok((Kind::Open, _)) => {
+    match FrameKind::of(input.bytes(frame.clone())) {
+        Ok((FrameKind::Reset, _)) => Broken::Reset,
+        Ok((FrameKind::Open, _)) => {
             input.put_back(frame);
             std::future::pending().await
         }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     carrier::{BARE, poll_frame},
-    frame::Kind,
+    frame::FrameKind,
     tls::{
         RECORD_HEADER,
         tests::{connected, pair},
@@ -24,7 +24,7 @@ struct Far(Carrier);
 
 impl Far {
     /// Frames as they are sent.
-    fn seal(&mut self, frames: &[(Kind, &[u8])]) -> Vec<u8> {
+    fn seal(&mut self, frames: &[(FrameKind, &[u8])]) -> Vec<u8> {
         let mut all = Vec::new();
         for (kind, payload) in frames {
             let mut record = vec![0; BARE + payload.len()];
@@ -40,15 +40,15 @@ impl Far {
         self.0.stream.tcp.write_all(bytes).await.unwrap();
     }
 
-    async fn send(&mut self, frames: &[(Kind, &[u8])]) {
+    async fn send(&mut self, frames: &[(FrameKind, &[u8])]) {
         let bytes = self.seal(frames);
         self.send_bytes(&bytes).await;
     }
 
-    async fn expect(&mut self, kind: Kind, payload: &[u8]) {
+    async fn expect(&mut self, kind: FrameKind, payload: &[u8]) {
         let TlsStream { tcp, keys, input, .. } = &mut *self.0.stream;
         let frame = poll_fn(|cx| poll_frame(tcp, keys, input, cx)).await.unwrap();
-        assert_eq!(Kind::of(input.bytes(frame)).unwrap(), (kind, payload));
+        assert_eq!(FrameKind::of(input.bytes(frame)).unwrap(), (kind, payload));
     }
 }
 
@@ -62,13 +62,15 @@ async fn relayed_with(idle: Option<Duration>) -> (TcpStream, Far, Relay) {
     let (near, far) = pair().await;
     let counters = Counters { to_carrier: &COUNTED, from_carrier: &COUNTED };
     let relay =
-        tokio::spawn(async move { relay(Unended::new(inner), near, counters, idle, &Cut::default()).await });
+        tokio::spawn(
+            async move { relay(ResetOnDrop::new(inner), near, counters, idle, &Abort::default()).await },
+        );
     (client, Far(far), relay)
 }
 
 #[tokio::test]
 async fn an_end_without_end_is_a_reset() {
-    let (whole, ended) = ([(Kind::Data, &b"hello"[..])], [(Kind::End, &b""[..])]);
+    let (whole, ended) = ([(FrameKind::Data, &b"hello"[..])], [(FrameKind::End, &b""[..])]);
     // Cut before a frame, in a header, in a payload; after a frame, after END of one side only.
     for (frames, length) in [(&whole, 0), (&whole, 3), (&whole, 12), (&whole, 28), (&ended, BARE)] {
         let (mut client, mut far, relay) = relayed().await;
@@ -86,7 +88,7 @@ async fn an_end_without_end_is_a_reset() {
                 writes += 1;
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
-            writes < 100 && frames[0].0 == Kind::End
+            writes < 100 && frames[0].0 == FrameKind::End
         };
         assert!(reset, "after {length} bytes of {frames:?}");
     }
@@ -96,16 +98,16 @@ async fn an_end_without_end_is_a_reset() {
 async fn what_follows_the_end_stays_for_the_next_stream() {
     let (mut client, mut far, relay) = relayed().await;
     client.write_all(b"hi").await.unwrap();
-    far.expect(Kind::Data, b"hi").await;
+    far.expect(FrameKind::Data, b"hi").await;
     client.shutdown().await.unwrap();
-    far.expect(Kind::End, b"").await;
-    let open = crate::frame::Open {
+    far.expect(FrameKind::End, b"").await;
+    let open = crate::frame::OpenRequest {
         share: wicketgate_model::ShareId::new(uuid::Uuid::nil()),
         generation: wicketgate_model::Generation::FIRST,
         client: "127.0.0.1:1".parse().unwrap(),
     };
     let next = serde_json::to_vec(&open).unwrap();
-    far.send(&[(Kind::Data, b"yo"), (Kind::End, b""), (Kind::Open, &next)]).await;
+    far.send(&[(FrameKind::Data, b"yo"), (FrameKind::End, b""), (FrameKind::Open, &next)]).await;
     let mut got = Vec::new();
     client.read_to_end(&mut got).await.unwrap();
     assert_eq!(got, b"yo");
@@ -117,8 +119,8 @@ async fn what_follows_the_end_stays_for_the_next_stream() {
 async fn a_carrier_may_be_closed_right_behind_the_last_end() {
     let (mut client, mut far, relay) = relayed().await;
     client.shutdown().await.unwrap();
-    far.expect(Kind::End, b"").await;
-    far.send(&[(Kind::Data, b"bye"), (Kind::End, b"")]).await;
+    far.expect(FrameKind::End, b"").await;
+    far.send(&[(FrameKind::Data, b"bye"), (FrameKind::End, b"")]).await;
     drop(far);
     let mut got = Vec::new();
     client.read_to_end(&mut got).await.unwrap();
@@ -132,7 +134,7 @@ async fn the_idle_limit_counts_once_one_side_has_ended() {
     let (_client, mut far, mut relay) = relayed().await;
     let hour = Duration::from_secs(3600);
     assert!(timeout(hour, &mut relay).await.is_err(), "both are open: for ever");
-    far.send(&[(Kind::End, b"")]).await;
+    far.send(&[(FrameKind::End, b"")]).await;
     let from = Instant::now();
     let end = timeout(hour, relay).await.unwrap().unwrap();
     assert!(matches!(end, Err(Broken::Idle(_))), "{end:?}");
@@ -148,21 +150,21 @@ async fn a_stream_with_a_limit_rests_no_longer_and_both_sides_are_reset() {
     // A byte either way begins it anew.
     assert!(timeout(almost, &mut relay).await.is_err());
     client.write_all(b"up").await.unwrap();
-    far.expect(Kind::Data, b"up").await;
+    far.expect(FrameKind::Data, b"up").await;
     assert!(timeout(almost, &mut relay).await.is_err());
-    far.send(&[(Kind::Data, b"down")]).await;
+    far.send(&[(FrameKind::Data, b"down")]).await;
     client.read_exact(&mut [0; 4]).await.unwrap();
     assert!(timeout(almost, &mut relay).await.is_err());
     let end = timeout(Duration::from_secs(2), relay).await.unwrap().unwrap();
     assert!(matches!(end, Err(Broken::Idle(l)) if l == limit), "{end:?}");
-    far.expect(Kind::Reset, b"").await;
+    far.expect(FrameKind::Reset, b"").await;
     let error = client.read(&mut [0; 1]).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
 
     // Once one side has ended, no longer than any other stream.
     let (_client, mut far, mut relay) = relayed_with(Some(limit)).await;
     assert!(timeout(almost, &mut relay).await.is_err());
-    far.send(&[(Kind::End, b"")]).await;
+    far.send(&[(FrameKind::End, b"")]).await;
     let end = timeout(HALF_CLOSED_IDLE + Duration::from_secs(1), relay).await.unwrap().unwrap();
     assert!(matches!(end, Err(Broken::Idle(HALF_CLOSED_IDLE))), "{end:?}");
 }
@@ -170,7 +172,7 @@ async fn a_stream_with_a_limit_rests_no_longer_and_both_sides_are_reset() {
 #[tokio::test]
 async fn a_relay_that_is_dropped_resets() {
     let (mut client, mut far, relay) = relayed().await;
-    far.send(&[(Kind::Data, b"part")]).await;
+    far.send(&[(FrameKind::Data, b"part")]).await;
     client.read_exact(&mut [0; 4]).await.unwrap();
     relay.abort();
     let error = client.read(&mut [0; 1]).await.unwrap_err();
@@ -184,9 +186,13 @@ async fn a_stream_at_rest_holds_no_buffer_and_a_long_one_arrives_whole() {
     let (target, outer) = connected().await;
     let counters = Counters { to_carrier: &COUNTED, from_carrier: &COUNTED };
     let near =
-        tokio::spawn(async move { relay(Unended::new(inner), near, counters, None, &Cut::default()).await });
+        tokio::spawn(
+            async move { relay(ResetOnDrop::new(inner), near, counters, None, &Abort::default()).await },
+        );
     let far =
-        tokio::spawn(async move { relay(Unended::new(outer), far, counters, None, &Cut::default()).await });
+        tokio::spawn(
+            async move { relay(ResetOnDrop::new(outer), far, counters, None, &Abort::default()).await },
+        );
     // Of a length that fills records and buffers and leaves a rest; no two blocks alike.
     let bytes: Vec<u8> =
         (0..3_000_017u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()).collect();
@@ -219,7 +225,7 @@ async fn a_connection_that_lasts_is_probed() {
     let shown = socket2::SockRef::from(&inner).try_clone().unwrap();
     let relay = tokio::spawn(async move {
         let counters = Counters { to_carrier: &COUNTED, from_carrier: &COUNTED };
-        relay(Unended::new(inner), near, counters, None, &Cut::default()).await
+        relay(ResetOnDrop::new(inner), near, counters, None, &Abort::default()).await
     });
     assert!(!shown.keepalive().unwrap());
     let probed = async {

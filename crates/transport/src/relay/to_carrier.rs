@@ -3,16 +3,16 @@
 //! Invariant: a record that was begun is written whole, or the carrier is of no use any more; `mid_record` says when.
 
 use super::{
-    Broken, KEEPALIVE, Pace, SETTLED,
+    Broken, KEEPALIVE, RelayState, SETTLED,
     gather::{GATHER, Gather},
     lost,
 };
 use crate::{
     buffer::{Buffer, SLOTS},
     carrier::BARE,
-    frame::{Kind, MAX_DATA},
+    frame::{FrameKind, MAX_DATA},
     keepalive::keepalive,
-    tls::{Keys, RECORD_HEADER, SLOT, Seal},
+    tls::{RECORD_HEADER, RecordSealer, SLOT, TrafficKeys},
 };
 use std::{
     array,
@@ -33,10 +33,10 @@ use tokio::{
 pub(super) async fn to_carrier(
     tcp: &mut ReadHalf<'_>,
     carrier: &mut WriteHalf<'_>,
-    seal: &mut Seal,
-    keys: &Keys,
+    seal: &mut RecordSealer,
+    keys: &TrafficKeys,
     counter: &AtomicU64,
-    pace: &Pace,
+    state: &RelayState,
 ) -> Result<(), Broken> {
     let mut buffer = Buffer::default();
     let (mut slots, mut gather) = (1, Gather::default());
@@ -51,16 +51,16 @@ pub(super) async fn to_carrier(
             poll_slots(tcp, &mut buffer, slots, cx)
         });
         let n = read.await.map_err(Broken::Tcp)?;
-        pace.mid_record.store(true, Ordering::Relaxed);
+        state.mid_record.store(true, Ordering::Relaxed);
         if let Some(update) = seal.key_update(keys).map_err(lost)? {
             carrier.write_all(&update).await.map_err(lost)?;
         }
         if n == 0 {
             let mut end = [0; BARE];
-            end[RECORD_HEADER] = Kind::End as u8;
+            end[RECORD_HEADER] = FrameKind::End as u8;
             seal.data(&mut end, 1).map_err(lost)?;
             carrier.write_all(&end).await.map_err(lost)?;
-            pace.mid_record.store(false, Ordering::Relaxed);
+            state.mid_record.store(false, Ordering::Relaxed);
             return Ok(());
         }
         let (mut left, mut length) = (n, 0);
@@ -69,16 +69,16 @@ pub(super) async fn to_carrier(
                 break;
             }
             let of_slot = left.min(MAX_DATA);
-            slot[RECORD_HEADER] = Kind::Data as u8;
+            slot[RECORD_HEADER] = FrameKind::Data as u8;
             // All but the last are full, and leave no gap behind them.
             length += seal.data(slot, 1 + of_slot).map_err(lost)?;
             left -= of_slot;
         }
         carrier.write_all(&buffer.bytes()[..length]).await.map_err(lost)?;
-        pace.mid_record.store(false, Ordering::Relaxed);
+        state.mid_record.store(false, Ordering::Relaxed);
         counter.fetch_add(n as u64, Ordering::Relaxed);
-        let at = pace.moved();
-        if gather.read(n, at, pace.answered.swap(false, Ordering::Relaxed)) {
+        let at = state.moved();
+        if gather.read(n, at, state.answered.swap(false, Ordering::Relaxed)) {
             buffer.give_back();
             sleep(GATHER).await;
             slots = SLOTS;

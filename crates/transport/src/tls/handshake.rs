@@ -2,7 +2,7 @@
 
 use super::{
     broken,
-    record::{Kernel, Key, Keys, Open, Seal},
+    record::{Kernel, RecordKey, RecordOpener, RecordSealer, TrafficKeys},
 };
 use rustls::{
     Error,
@@ -23,9 +23,9 @@ const MOST: usize = 64 * 1024;
 
 /// What comes out of it.
 pub(super) struct Done {
-    pub(super) seal: Seal,
-    pub(super) open: Open,
-    pub(super) keys: Keys,
+    pub(super) seal: RecordSealer,
+    pub(super) open: RecordOpener,
+    pub(super) keys: TrafficKeys,
     /// Bytes that followed: plaintext, and records that were not opened.
     pub(super) plain: Vec<u8>,
     pub(super) sealed: Vec<u8>,
@@ -157,11 +157,12 @@ pub(super) async fn handshake<E: End>(mut end: E, tcp: &mut TcpStream) -> io::Re
     let leaf = end.common().peer_certificates().and_then(<[_]>::first).cloned();
     let (secrets, kernel) = end.secrets().map_err(broken)?;
     input.truncate(filled);
-    let key = |(sequence, secrets): (u64, rustls::ConnectionTrafficSecrets)| Key::new(sequence, &secrets);
+    let key =
+        |(sequence, secrets): (u64, rustls::ConnectionTrafficSecrets)| RecordKey::new(sequence, &secrets);
     Ok(Done {
-        seal: Seal::new(key(secrets.tx).map_err(broken)?),
-        open: Open::new(key(secrets.rx).map_err(broken)?),
-        keys: Keys::new(kernel),
+        seal: RecordSealer::new(key(secrets.tx).map_err(broken)?),
+        open: RecordOpener::new(key(secrets.rx).map_err(broken)?),
+        keys: TrafficKeys::new(kernel),
         plain,
         sealed: input,
         alpn,

@@ -49,18 +49,18 @@ pub(super) enum Kernel {
 }
 
 /// What both directions of a connection share.
-pub(crate) struct Keys {
+pub(crate) struct TrafficKeys {
     kernel: Mutex<Kernel>,
     /// The other end has asked for a new key of ours.
     asked: AtomicBool,
 }
 
-impl Keys {
+impl TrafficKeys {
     pub(super) fn new(kernel: Kernel) -> Self {
         Self { kernel: Mutex::new(kernel), asked: AtomicBool::new(false) }
     }
 
-    fn update(&self, transmit: bool) -> Result<Key, Error> {
+    fn update(&self, transmit: bool) -> Result<RecordKey, Error> {
         let mut kernel = self.kernel.lock();
         let (sequence, secrets) = match (&mut *kernel, transmit) {
             (Kernel::Client(kernel), true) => kernel.update_tx_secret(),
@@ -70,18 +70,18 @@ impl Keys {
             #[cfg(test)]
             (Kernel::None, _) => Err(Error::HandshakeNotComplete),
         }?;
-        Key::new(sequence, &secrets)
+        RecordKey::new(sequence, &secrets)
     }
 }
 
 /// One direction's key.
-pub(super) struct Key {
+pub(super) struct RecordKey {
     key: LessSafeKey,
     iv: [u8; NONCE_LEN],
     sequence: u64,
 }
 
-impl Key {
+impl RecordKey {
     pub(super) fn new(sequence: u64, secrets: &ConnectionTrafficSecrets) -> Result<Self, Error> {
         let (algorithm, key, iv) = match secrets {
             ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, key, iv),
@@ -106,10 +106,10 @@ impl Key {
 }
 
 /// The direction to the other end.
-pub(crate) struct Seal(Key);
+pub(crate) struct RecordSealer(RecordKey);
 
-impl Seal {
-    pub(super) fn new(key: Key) -> Self {
+impl RecordSealer {
+    pub(super) fn new(key: RecordKey) -> Self {
         Self(key)
     }
 
@@ -125,7 +125,7 @@ impl Seal {
     }
 
     /// The record that replaces the key, if it is time to: it must go before any other.
-    pub(crate) fn key_update(&mut self, keys: &Keys) -> io::Result<Option<Vec<u8>>> {
+    pub(crate) fn key_update(&mut self, keys: &TrafficKeys) -> io::Result<Option<Vec<u8>>> {
         if self.0.sequence < KEY_LIMIT && !keys.asked.load(Ordering::Relaxed) {
             return Ok(None);
         }
@@ -155,7 +155,7 @@ impl Seal {
 }
 
 /// The direction from the other end.
-pub(crate) struct Open(Key);
+pub(crate) struct RecordOpener(RecordKey);
 
 /// What came.
 #[derive(Debug, PartialEq, Eq)]
@@ -170,13 +170,13 @@ pub(crate) enum Opened {
     Closed,
 }
 
-impl Open {
-    pub(super) fn new(key: Key) -> Self {
+impl RecordOpener {
+    pub(super) fn new(key: RecordKey) -> Self {
         Self(key)
     }
 
     /// Opens the record at the beginning of `bytes`, in place.
-    pub(crate) fn open(&mut self, bytes: &mut [u8], keys: &Keys) -> io::Result<Opened> {
+    pub(crate) fn open(&mut self, bytes: &mut [u8], keys: &TrafficKeys) -> io::Result<Opened> {
         let Some((&header, rest)) = bytes.split_first_chunk_mut::<HEADER>().map(|(h, r)| (&*h, r)) else {
             return Ok(Opened::Partial);
         };
@@ -212,7 +212,7 @@ impl Open {
         }
     }
 
-    fn handshake(&mut self, mut messages: &[u8], keys: &Keys) -> io::Result<()> {
+    fn handshake(&mut self, mut messages: &[u8], keys: &TrafficKeys) -> io::Result<()> {
         let unexpected = || broken(Error::General("an unexpected handshake message".to_owned()));
         while let [kind, a, b, c, rest @ ..] = messages {
             let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;

@@ -6,7 +6,7 @@
 use super::{
     broken,
     handshake::Done,
-    record::{HEADER, Keys, MAX_PLAIN, Open, Opened, SLOT, Seal},
+    record::{HEADER, MAX_PLAIN, Opened, RecordOpener, RecordSealer, SLOT, TrafficKeys},
 };
 use crate::buffer::Buffer;
 use rustls::InvalidMessage;
@@ -26,8 +26,8 @@ use tokio::{
 /// An established connection, either end of it.
 pub struct TlsStream {
     pub(crate) tcp: TcpStream,
-    pub(crate) keys: Keys,
-    pub(crate) seal: Seal,
+    pub(crate) keys: TrafficKeys,
+    pub(crate) seal: RecordSealer,
     pub(crate) input: Incoming,
     /// Sealed, and not sent yet.
     output: Vec<u8>,
@@ -63,7 +63,7 @@ impl TlsStream {
 
 /// What has come of a connection, and was not handed on yet.
 pub(crate) struct Incoming {
-    open: Open,
+    open: RecordOpener,
     buffer: Buffer,
     /// Not opened yet.
     start: usize,
@@ -86,7 +86,7 @@ pub(crate) enum Next {
 }
 
 impl Incoming {
-    fn new(open: Open) -> Self {
+    fn new(open: RecordOpener) -> Self {
         Self { open, buffer: Buffer::default(), start: 0, end: 0, plain: 0..0, closed: false }
     }
 
@@ -109,7 +109,7 @@ impl Incoming {
     }
 
     /// Opens the next record, if all of it has come.
-    pub(crate) fn next(&mut self, keys: &Keys) -> io::Result<Next> {
+    pub(crate) fn next(&mut self, keys: &TrafficKeys) -> io::Result<Next> {
         if !self.plain.is_empty() {
             return Ok(Next::Plain(mem::take(&mut self.plain)));
         }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::carrier::Carrier;
 use handshake::Done;
-use record::{Kernel, Key, Open};
+use record::{Kernel, RecordKey, RecordOpener};
 use rustls::ConnectionTrafficSecrets;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -22,11 +22,11 @@ pub(crate) async fn pair() -> (Carrier, Carrier) {
     let (a, b) = connected().await;
     let key = |n: u8| {
         let (key, iv) = ([n; 32].into(), [n; 12].into());
-        Key::new(0, &ConnectionTrafficSecrets::Aes256Gcm { key, iv }).unwrap()
+        RecordKey::new(0, &ConnectionTrafficSecrets::Aes256Gcm { key, iv }).unwrap()
     };
     let end = |tcp, seal, open| {
-        let (seal, open) = (Seal::new(key(seal)), Open::new(key(open)));
-        let keys = Keys::new(Kernel::None);
+        let (seal, open) = (RecordSealer::new(key(seal)), RecordOpener::new(key(open)));
+        let keys = TrafficKeys::new(Kernel::None);
         let done = Done { seal, open, keys, plain: Vec::new(), sealed: Vec::new(), alpn: None, leaf: None };
         Carrier::new(Box::new(TlsStream::new(tcp, done).unwrap()))
     };

@@ -3,7 +3,7 @@
 //! Invariant: a stream never goes to a former target once some agent has acknowledged the newer one. Agents that are
 //! behind by a change of anything but the target serve on.
 
-use super::{Connected, Roster, Said, Seat};
+use super::{Acknowledgement, AgentStreams, Connected, Roster};
 use crate::agents::balancer::{Candidate, Fitness, Record, choose};
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -18,7 +18,7 @@ pub(in crate::agents) struct Pick {
     pub(super) session: u64,
     pub(in crate::agents) generation: Generation,
     pub(in crate::agents) carrier_parked: Arc<Notify>,
-    pub(in crate::agents) seat: Arc<Seat>,
+    pub(in crate::agents) streams: Arc<AgentStreams>,
     /// Nothing is known against it: a stream that opens is no news.
     pub(in crate::agents) is_well: bool,
 }
@@ -36,7 +36,7 @@ pub(in crate::agents) enum Shown {
     Gone,
 }
 
-impl Said {
+impl Acknowledgement {
     /// What is known of the target. Where the agent itself says that it is out of reach, it goes on looking, and says
     /// when it is back.
     fn fitness(&self, now: Instant) -> Fitness {
@@ -74,7 +74,7 @@ impl Roster {
                 Candidate {
                     replica: c.about.agent,
                     fitness: Fitness::of([c.record.fitness(now), said.fitness(now)]),
-                    streams: c.seat.active.load(Ordering::Relaxed),
+                    streams: c.streams.active.load(Ordering::Relaxed),
                     well_since: well_since.map(Record::well_since).max().unwrap_or(now),
                     last_chosen: c.last_picked,
                 }
@@ -93,7 +93,7 @@ impl Roster {
             session: connected.session,
             generation: said.acknowledged?,
             carrier_parked: Arc::clone(&connected.carrier_parked),
-            seat: Arc::clone(&connected.seat),
+            streams: Arc::clone(&connected.streams),
             is_well: fitness == Fitness::Well,
         })
     }
@@ -130,19 +130,19 @@ impl Roster {
 mod tests {
     use super::{
         super::{
-            Place,
+            Session,
             tests::{agent, connect, share, share_to},
         },
         *,
     };
     use std::time::Duration;
-    use wicketgate_transport::control::Health;
+    use wicketgate_transport::control::TargetHealth;
 
     struct Scene {
         roster: Roster,
         share: ShareId,
         now: Instant,
-        places: Vec<Place>,
+        places: Vec<Session>,
     }
 
     /// Two agents that have acknowledged generation 1.
@@ -234,10 +234,10 @@ mod tests {
         let health = |scene: &mut Scene, health| {
             scene.roster.health(agent(1), session, scene.share, health, scene.now);
         };
-        health(&mut scene, Health::Unreachable("no".to_owned()));
+        health(&mut scene, TargetHealth::Unreachable("no".to_owned()));
         scene.now += Duration::from_secs(3600);
         assert_eq!(scene.picked(), [agent(2)]);
-        health(&mut scene, Health::Ok);
+        health(&mut scene, TargetHealth::Ok);
         scene.now += Duration::from_secs(60);
         assert_eq!(scene.picked(), [agent(1), agent(2)]);
     }

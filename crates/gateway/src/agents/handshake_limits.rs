@@ -1,4 +1,4 @@
-//! The doorway of the agent port: connections that have not proved yet that they are of use.
+//! The limits of the agent port: connections that have not proved yet that they are of use.
 //!
 //! Invariants: whoever comes gets in, and nobody fills it: where there is no place left, the one that has stood there
 //! longest goes. A handshake takes milliseconds, so that a good one is through long before those who stall have pushed
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use wicketgate_model::AgentId;
 use wicketgate_system::Mutex;
 
-/// In the doorway at once: each holds a socket and a handshake's buffers.
+/// In the limits at once: each holds a socket and a handshake's buffers.
 const MOST: usize = 1024;
 /// Of one address: some agents behind one translated address, each with its carriers.
 const OF_ADDRESS: usize = 64;
@@ -21,10 +21,10 @@ const OF_ADDRESS: usize = 64;
 const OF_AGENT: usize = 4;
 
 #[derive(Clone, Default)]
-pub(super) struct Doorway(Arc<Mutex<Standing>>);
+pub(super) struct HandshakeLimits(Arc<Mutex<Unproven>>);
 
 #[derive(Default)]
-struct Standing {
+struct Unproven {
     /// Those that are nobody yet, the oldest first.
     nobodies: HashMap<IpAddr, BTreeMap<u64, CancellationToken>>,
     /// How many these are.
@@ -33,9 +33,9 @@ struct Standing {
     last: u64,
 }
 
-/// A place in the doorway, free again when it is dropped.
+/// A place in the limits, free again when it is dropped.
 pub(super) struct Permit {
-    doorway: Doorway,
+    limits: HandshakeLimits,
     address: IpAddr,
     number: u64,
     agent: Option<AgentId>,
@@ -43,7 +43,7 @@ pub(super) struct Permit {
     pub(super) lost: CancellationToken,
 }
 
-impl Doorway {
+impl HandshakeLimits {
     /// A place for a connection from the address.
     pub(super) fn enter(&self, address: IpAddr) -> Permit {
         let address = network(address);
@@ -63,11 +63,11 @@ impl Doorway {
         let number = standing.last;
         standing.nobodies.entry(address).or_default().insert(number, lost.clone());
         drop(standing);
-        Permit { doorway: self.clone(), address, number, agent: None, lost }
+        Permit { limits: self.clone(), address, number, agent: None, lost }
     }
 }
 
-impl Standing {
+impl Unproven {
     fn push_out(&mut self, address: IpAddr) {
         let oldest = self.nobodies.get(&address).and_then(|of_it| of_it.keys().next().copied());
         if let Some(lost) = oldest.and_then(|number| self.remove(address, number)) {
@@ -90,7 +90,7 @@ impl Permit {
     /// The connection has proved to be of the agent, and is pushed out by nobody. Answers whether the agent has a place
     /// for it.
     pub(super) fn is_of(&mut self, agent: AgentId) -> bool {
-        let mut standing = self.doorway.0.lock();
+        let mut standing = self.limits.0.lock();
         let count = standing.agents.entry(agent).or_default();
         if self.agent.is_some() || *count >= OF_AGENT {
             return false;
@@ -104,7 +104,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut standing = self.doorway.0.lock();
+        let mut standing = self.limits.0.lock();
         match self.agent {
             Some(agent) => {
                 if let Some(count) = standing.agents.get_mut(&agent) {
@@ -143,22 +143,22 @@ mod tests {
 
     #[test]
     fn who_is_one_too_many_pushes_out_the_oldest_of_its_own_address() {
-        let doorway = Doorway::default();
-        let elsewhere = doorway.enter(v4(2));
-        let of_one: Vec<_> = (0..=OF_ADDRESS).map(|_| doorway.enter(v4(1))).collect();
+        let limits = HandshakeLimits::default();
+        let elsewhere = limits.enter(v4(2));
+        let of_one: Vec<_> = (0..=OF_ADDRESS).map(|_| limits.enter(v4(1))).collect();
         assert_eq!(staying(&of_one), OF_ADDRESS);
         assert!(of_one[0].lost.is_cancelled() && !elsewhere.lost.is_cancelled());
-        let mapped = doorway.enter("::ffff:192.0.2.1".parse().unwrap());
+        let mapped = limits.enter("::ffff:192.0.2.1".parse().unwrap());
         assert!(of_one[1].lost.is_cancelled() && !mapped.lost.is_cancelled(), "the same address");
         drop(mapped);
-        drop(doorway.enter(v4(1)));
+        drop(limits.enter(v4(1)));
         assert_eq!(staying(&of_one), OF_ADDRESS - 1, "there was a place");
 
         let v6 = |n: u16| IpAddr::from([0x2001, 0xdb8, 0, 0, n, 0, 0, 1]);
-        let of_network: Vec<_> = (0..100).map(|n| doorway.enter(v6(n))).collect();
+        let of_network: Vec<_> = (0..100).map(|n| limits.enter(v6(n))).collect();
         assert_eq!(staying(&of_network), OF_ADDRESS);
         drop((of_one, of_network, elsewhere));
-        let standing = doorway.0.lock();
+        let standing = limits.0.lock();
         assert!(
             standing.nobodies.is_empty() && standing.count == 0,
             "nothing is kept of those that have gone"
@@ -167,19 +167,19 @@ mod tests {
 
     #[test]
     fn a_full_doorway_lets_in_whoever_comes_and_puts_out_those_who_take_most_of_it() {
-        let doorway = Doorway::default();
-        let all: Vec<_> = (0..MOST).map(|n| doorway.enter(v4(u8::try_from(n / 32).unwrap()))).collect();
+        let limits = HandshakeLimits::default();
+        let all: Vec<_> = (0..MOST).map(|n| limits.enter(v4(u8::try_from(n / 32).unwrap()))).collect();
         assert_eq!(staying(&all), MOST);
-        let more: Vec<_> = (0..20).map(|_| doorway.enter(v4(200))).collect();
+        let more: Vec<_> = (0..20).map(|_| limits.enter(v4(200))).collect();
         assert_eq!((staying(&all), staying(&more)), (MOST - 20, 20));
-        assert_eq!(doorway.0.lock().count, MOST);
+        assert_eq!(limits.0.lock().count, MOST);
     }
 
     #[test]
     fn an_agent_has_few_places_and_keeps_them() {
-        let (doorway, agent) = (Doorway::default(), AgentId::new(Uuid::nil()));
+        let (limits, agent) = (HandshakeLimits::default(), AgentId::new(Uuid::nil()));
         let enter = || {
-            let mut permit = doorway.enter(v4(1));
+            let mut permit = limits.enter(v4(1));
             permit.is_of(agent).then_some(permit)
         };
         let mut places: Vec<_> = std::iter::from_fn(enter).collect();
@@ -187,10 +187,10 @@ mod tests {
         places.pop();
         places.extend(enter());
         assert_eq!(places.len(), OF_AGENT);
-        let flood: Vec<_> = (0..2 * MOST).map(|_| doorway.enter(v4(1))).collect();
+        let flood: Vec<_> = (0..2 * MOST).map(|_| limits.enter(v4(1))).collect();
         assert_eq!(staying(&places), OF_AGENT);
         drop((places, flood));
-        let standing = doorway.0.lock();
+        let standing = limits.0.lock();
         assert!(standing.nobodies.is_empty() && standing.count == 0 && standing.agents.is_empty());
     }
 }

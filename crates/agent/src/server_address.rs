@@ -5,7 +5,7 @@ use std::{fmt, io, str::FromStr, time::Duration};
 use tokio::{net::TcpStream, time::timeout};
 use wicketgate_transport::{
     keepalive::keepalive,
-    tls::{Distrust, Fault, TlsError},
+    tls::{Diagnosis, Distrust, TlsError},
 };
 
 /// A TCP connection and a handshake over a bad line take a few seconds.
@@ -74,19 +74,19 @@ impl ServerAddress {
 impl ServerAddress {
     /// What a failed handshake means to whoever wrote the address, where it means something.
     pub(crate) fn explain(&self, error: TlsError) -> anyhow::Error {
-        match error.fault() {
-            Some(Fault::NotTls) => anyhow!(
+        match error.diagnosis() {
+            Some(Diagnosis::NotTls) => anyhow!(
                 "what answers there does not speak TLS: is it the API's port? Use the port of --agent-listen \
                  (default 8443)"
             ),
-            Some(Fault::NothingInCommon) => anyhow!(
+            Some(Diagnosis::NothingInCommon) => anyhow!(
                 "what answers there is no gateway that this agent understands: use the port of --agent-listen \
                  (default 8443)"
             ),
-            Some(Fault::Distrust(Distrust::Clock)) => {
+            Some(Diagnosis::Distrust(Distrust::Clock)) => {
                 anyhow!("the certificate of {self} is not valid at this machine's time: check the clock")
             }
-            Some(Fault::Distrust(Distrust::Stranger)) => anyhow!(
+            Some(Diagnosis::Distrust(Distrust::Stranger)) => anyhow!(
                 "{self} is not the server that this agent enrolled with: check the address; to move the agent \
                  there, enrol it again with a new code and an empty --state-dir"
             ),

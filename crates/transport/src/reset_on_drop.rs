@@ -1,7 +1,7 @@
 //! A TCP connection whose stream has not ended in order yet.
 //!
 //! Invariant: however it goes, be it dropped or be it that its process is killed, the kernel closes it with a reset. Only
-//! [`Unended::end`] makes a clean end of it: a peer never takes what it has for the whole.
+//! [`ResetOnDrop::end`] makes a clean end of it: a peer never takes what it has for the whole.
 
 use socket2::SockRef;
 use std::{io, os::fd::AsFd, time::Duration};
@@ -9,16 +9,16 @@ use tokio::net::TcpStream;
 
 /// See the module.
 #[derive(Debug)]
-pub struct Unended(TcpStream);
+pub struct ResetOnDrop(TcpStream);
 
-/// Lets all connections of the listener begin as [`Unended`], so that it takes no call for each of them. Those that came
+/// Lets all connections of the listener begin as [`ResetOnDrop`], so that it takes no call for each of them. Those that came
 /// before, also into its queue, do not.
-pub fn listens(listener: &impl AsFd) -> io::Result<()> {
+pub fn prepare_listener(listener: &impl AsFd) -> io::Result<()> {
     SockRef::from(listener).set_linger(Some(Duration::ZERO))
 }
 
-impl Unended {
-    /// A connection of a listener that [`listens`] was told of: Linux has it inherit what the listener was set to.
+impl ResetOnDrop {
+    /// A connection of a listener that [`prepare_listener`] was told of: Linux has it inherit what the listener was set to.
     pub fn accepted(tcp: TcpStream) -> Self {
         Self(tcp)
     }
@@ -47,13 +47,13 @@ mod tests {
     #[tokio::test]
     async fn a_listener_hands_it_down_to_its_connections() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listens(&listener).unwrap();
+        prepare_listener(&listener).unwrap();
         listener.set_nonblocking(true).unwrap();
         let listener = TcpListener::from_std(listener).unwrap();
         for ends in [false, true] {
             let client = TcpStream::connect(listener.local_addr().unwrap());
             let (client, accepted) = tokio::join!(client, listener.accept());
-            let accepted = Unended::accepted(accepted.unwrap().0);
+            let accepted = ResetOnDrop::accepted(accepted.unwrap().0);
             if ends {
                 accepted.end()
             } else {

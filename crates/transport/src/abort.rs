@@ -16,24 +16,24 @@ use tokio_util::sync::CancellationToken;
 
 /// See the module. Clones are one and the same.
 #[derive(Debug, Clone, Default)]
-pub struct Cut(Arc<Inner>);
+pub struct Abort(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    made: AtomicBool,
-    parent: Option<Cut>,
+    triggered: AtomicBool,
+    parent: Option<Abort>,
     token: CancellationToken,
 }
 
-impl Cut {
+impl Abort {
     /// One that is made by itself, and with this one.
     pub fn child(&self) -> Self {
         let token = self.token().child_token();
-        Self(Arc::new(Inner { made: AtomicBool::new(false), parent: Some(self.clone()), token }))
+        Self(Arc::new(Inner { triggered: AtomicBool::new(false), parent: Some(self.clone()), token }))
     }
 
-    pub fn make(&self) {
-        self.0.made.store(true, Ordering::Release);
+    pub fn trigger(&self) {
+        self.0.triggered.store(true, Ordering::Release);
         self.0.token.cancel();
     }
 
@@ -42,16 +42,16 @@ impl Cut {
         &self.0.token
     }
 
-    fn is_made(&self) -> bool {
-        self.0.made.load(Ordering::Acquire) || self.0.parent.as_ref().is_some_and(Self::is_made)
+    fn is_triggered(&self) -> bool {
+        self.0.triggered.load(Ordering::Acquire) || self.0.parent.as_ref().is_some_and(Self::is_triggered)
     }
 
     /// Ready once it is made.
-    pub async fn made(&self) {
+    pub async fn triggered(&self) {
         let mut cancelled = pin!(self.0.token.cancelled());
         let mut waker: Option<Waker> = None;
         poll_fn(|cx| {
-            if self.is_made() {
+            if self.is_triggered() {
                 return Poll::Ready(());
             }
             // Who has left its waker is woken, and needs to ask no more.
@@ -76,33 +76,33 @@ mod tests {
     #[tokio::test]
     async fn all_that_wait_are_woken_by_it_or_its_parent() {
         for by_parent in [false, true] {
-            let parent = Cut::default();
-            let (cut, other) = (parent.child(), parent.child());
+            let parent = Abort::default();
+            let (abort, other) = (parent.child(), parent.child());
             let waiting: Vec<_> = (0..10)
                 .map(|_| {
-                    let cut = cut.clone();
-                    tokio::spawn(async move { cut.made().await })
+                    let abort = abort.clone();
+                    tokio::spawn(async move { abort.triggered().await })
                 })
                 .collect();
             tokio::task::yield_now().await;
-            if by_parent { &parent } else { &cut }.make();
+            if by_parent { &parent } else { &abort }.trigger();
             for one in waiting {
                 timeout(SOON, one).await.unwrap().unwrap();
             }
-            timeout(SOON, cut.made()).await.unwrap();
-            assert_eq!((other.is_made(), other.token().is_cancelled()), (by_parent, by_parent));
+            timeout(SOON, abort.triggered()).await.unwrap();
+            assert_eq!((other.is_triggered(), other.token().is_cancelled()), (by_parent, by_parent));
         }
     }
 
     #[tokio::test]
     async fn who_moves_to_another_task_is_woken_there() {
-        let cut = Cut::default();
-        let waits = cut.clone();
-        let mut made = Box::pin(async move { waits.made().await });
+        let abort = Abort::default();
+        let waits = abort.clone();
+        let mut made = Box::pin(async move { waits.triggered().await });
         assert!(made.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
         let there = tokio::spawn(made);
         tokio::task::yield_now().await;
-        cut.make();
+        abort.trigger();
         timeout(SOON, there).await.unwrap().unwrap();
     }
 }

@@ -8,11 +8,11 @@ use crate::agents::balancer::Record;
 use std::time::{Duration, Instant};
 use wicketgate_link::{AgentSight, SHARES_TOLD, ShareSight};
 use wicketgate_model::{AgentId, Generation, Problem, Reason, ShareId};
-use wicketgate_transport::control::Health;
+use wicketgate_transport::control::TargetHealth;
 
 /// What an agent has said about a share since it connected.
 #[derive(Default)]
-pub(super) struct Said {
+pub(super) struct Acknowledgement {
     pub(super) acknowledged: Option<Generation>,
     refused: Option<(Generation, String)>,
     pub(super) unreachable: Option<String>,
@@ -23,7 +23,12 @@ pub(super) struct Said {
 }
 
 impl Roster {
-    fn said(&mut self, agent: AgentId, session: u64, share: ShareId) -> Option<(&mut Said, Generation)> {
+    fn said(
+        &mut self,
+        agent: AgentId,
+        session: u64,
+        share: ShareId,
+    ) -> Option<(&mut Acknowledgement, Generation)> {
         let connected = self.connected.get_mut(&agent).filter(|c| c.session == session)?;
         let wanted = self.shares.get(&share).filter(|w| w.environment == connected.about.environment)?;
         self.changed.insert(share);
@@ -40,7 +45,11 @@ impl Roster {
         if let Some((said, newest)) = self.said(agent, session, share)
             && g <= newest
         {
-            *said = Said { acknowledged: Some(g), newest_refused: said.newest_refused, ..Said::default() };
+            *said = Acknowledgement {
+                acknowledged: Some(g),
+                newest_refused: said.newest_refused,
+                ..Acknowledgement::default()
+            };
         }
     }
 
@@ -59,7 +68,7 @@ impl Roster {
         }
         let is_news = said.newest_refused < Some(g);
         let newest_refused = said.newest_refused.max(Some(g));
-        *said = Said { refused: Some((g, why)), newest_refused, ..Said::default() };
+        *said = Acknowledgement { refused: Some((g, why)), newest_refused, ..Acknowledgement::default() };
         is_news
     }
 
@@ -68,33 +77,33 @@ impl Roster {
         agent: AgentId,
         session: u64,
         share: ShareId,
-        health: Health,
+        health: TargetHealth,
         now: Instant,
     ) {
         if let Some((said, _)) = self.said(agent, session, share) {
             said.unreachable = match health {
-                Health::Ok => {
+                TargetHealth::Ok => {
                     // It has looked itself, and often does.
                     if let Some(record) = &mut said.record {
                         record.worked(now);
                     }
                     None
                 }
-                Health::Unreachable(cause) => Some(cause),
+                TargetHealth::Unreachable(cause) => Some(cause),
             };
         }
     }
 
     /// The agent has answered after so long.
-    pub(in crate::agents) fn answered(&mut self, agent: AgentId, session: u64, way: Duration) {
+    pub(in crate::agents) fn answered(&mut self, agent: AgentId, session: u64, rtt: Duration) {
         if let Some(connected) = self.connected.get_mut(&agent).filter(|c| c.session == session) {
-            connected.way = Some(way);
+            connected.rtt = Some(rtt);
         }
     }
 
     pub(in crate::agents) fn nearest(&self, share: ShareId) -> Option<Duration> {
         let environment = self.environments.get(&self.shares.get(&share)?.environment)?;
-        environment.agents.iter().filter_map(|agent| self.connected.get(agent)?.way).min()
+        environment.agents.iter().filter_map(|agent| self.connected.get(agent)?.rtt).min()
     }
 
     /// `None`: it is not connected here.
@@ -105,10 +114,10 @@ impl Roster {
         let shares = shares.filter_map(|share| {
             let newest = self.shares.get(share)?.generation;
             let sight = match connected.said.get(share) {
-                Some(Said { refused: Some((g, why)), .. }) if *g == newest => {
+                Some(Acknowledgement { refused: Some((g, why)), .. }) if *g == newest => {
                     ShareSight::Refused(why.clone())
                 }
-                Some(Said { acknowledged, unreachable, .. }) if *acknowledged == Some(newest) => {
+                Some(Acknowledgement { acknowledged, unreachable, .. }) if *acknowledged == Some(newest) => {
                     unreachable.clone().map_or(ShareSight::Serving, ShareSight::Unreachable)
                 }
                 _ => ShareSight::Pending,
@@ -189,7 +198,7 @@ mod tests {
         roster.acknowledged(agent(1), place.session, id, two);
         assert_eq!(told(&roster), [(id, ShareSight::Serving)]);
         let now = Instant::now();
-        roster.health(agent(1), place.session, id, Health::Unreachable("refused".to_owned()), now);
+        roster.health(agent(1), place.session, id, TargetHealth::Unreachable("refused".to_owned()), now);
         assert_eq!(told(&roster), [(id, ShareSight::Unreachable("refused".to_owned()))]);
         roster.refused(agent(1), place.session, id, two, "not allowed".to_owned());
         assert_eq!(told(&roster), [(id, ShareSight::Refused("not allowed".to_owned()))]);

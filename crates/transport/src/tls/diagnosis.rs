@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind};
 
 /// What went wrong, as far as it matters to a person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
+pub enum Diagnosis {
     #[error("the other end does not speak TLS")]
     NotTls,
     #[error("{0}")]
@@ -25,7 +25,7 @@ pub enum Fault {
     Garbled,
 }
 
-impl Fault {
+impl Diagnosis {
     /// `None`: it was the operating system's error, not one of TLS.
     pub fn of(error: &io::Error) -> Option<Self> {
         let Some(tls) = error.get_ref().and_then(|e| e.downcast_ref::<Error>()) else {
@@ -66,8 +66,8 @@ impl Fault {
 }
 
 /// The error in plain words.
-pub(crate) fn plainly(error: &io::Error) -> String {
-    Fault::of(error).map_or_else(|| error.to_string(), |fault| fault.to_string())
+pub(crate) fn describe(error: &io::Error) -> String {
+    Diagnosis::of(error).map_or_else(|| error.to_string(), |fault| fault.to_string())
 }
 
 #[cfg(test)]
@@ -77,21 +77,21 @@ mod tests {
     #[test]
     fn no_word_of_the_library_is_repeated() {
         for (tls, fault) in [
-            (Error::InvalidMessage(InvalidMessage::InvalidContentType), Fault::NotTls),
-            (Certificate::BadSignature.into(), Fault::Distrust(Distrust::Stranger)),
-            (Certificate::Expired.into(), Fault::Distrust(Distrust::Clock)),
-            (Error::AlertReceived(Alert::CertificateExpired), Fault::Expired),
-            (Error::AlertReceived(Alert::UnknownCA), Fault::Refused),
-            (Error::AlertReceived(Alert::NoApplicationProtocol), Fault::NothingInCommon),
-            (Error::General("https://docs.rs/".to_owned()), Fault::Garbled),
+            (Error::InvalidMessage(InvalidMessage::InvalidContentType), Diagnosis::NotTls),
+            (Certificate::BadSignature.into(), Diagnosis::Distrust(Distrust::Stranger)),
+            (Certificate::Expired.into(), Diagnosis::Distrust(Distrust::Clock)),
+            (Error::AlertReceived(Alert::CertificateExpired), Diagnosis::Expired),
+            (Error::AlertReceived(Alert::UnknownCA), Diagnosis::Refused),
+            (Error::AlertReceived(Alert::NoApplicationProtocol), Diagnosis::NothingInCommon),
+            (Error::General("https://docs.rs/".to_owned()), Diagnosis::Garbled),
         ] {
             let error = io::Error::new(ErrorKind::InvalidData, tls.clone());
-            assert_eq!(Fault::of(&error), Some(fault));
-            assert!(!plainly(&error).contains(&tls.to_string()), "{tls}");
+            assert_eq!(Diagnosis::of(&error), Some(fault));
+            assert!(!describe(&error).contains(&tls.to_string()), "{tls}");
         }
         let eof = io::Error::new(ErrorKind::UnexpectedEof, "see https://docs.rs/");
-        assert_eq!(plainly(&eof), Fault::Cut.to_string());
+        assert_eq!(describe(&eof), Diagnosis::Cut.to_string());
         let refused = io::Error::from(ErrorKind::ConnectionRefused);
-        assert_eq!((Fault::of(&refused), plainly(&refused)), (None, refused.to_string()));
+        assert_eq!((Diagnosis::of(&refused), describe(&refused)), (None, refused.to_string()));
     }
 }
