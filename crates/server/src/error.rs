@@ -258,6 +258,7 @@ impl From<StoreError> for ApiError {
             | StoreError::Files { .. }
             | StoreError::Corrupt { .. }
             | StoreError::Database(_)
+            | StoreError::Commit(_)
             | StoreError::Late => {
                 error!(error = %e, source = ?std::error::Error::source(&e).map(ToString::to_string), "database failed");
                 Self::unavailable("The database does not answer")

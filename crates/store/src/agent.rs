@@ -7,6 +7,7 @@ use crate::{
     event,
     execution::Execution,
 };
+use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use sqlx::{AnyConnection, Row, any::AnyRow};
 use std::net::IpAddr;
@@ -70,30 +71,34 @@ impl Store {
 
     /// Bars the agent: its connections are cut and its certificate is refused.
     pub async fn bar_agent(&self, frontdoor: FrontdoorId, id: AgentId, context: &WriteContext) -> Result<()> {
-        let mut write = self.write().await?;
-        let revision = write.revision;
-        let environment = environment_of(write.db(), id).await?;
-        let before = event::is_active(write.db(), environment).await?;
-        let done = sqlx::query(
-            "UPDATE agent SET barred_at = $1, connected_since = NULL, revision = $2 \
+        self.write(context, move |write| {
+            async move {
+                let environment = environment_of(write.db(), id).await?;
+                let before = event::is_active(write.db(), environment).await?;
+                let done = sqlx::query(
+                    "UPDATE agent SET barred_at = $1, connected_since = NULL, revision = $2 \
              WHERE id = $3 AND frontdoor = $4 AND barred_at IS NULL",
-        )
-        .bind(context.at.as_microsecond())
-        .bind(revision)
-        .bind(id.to_string())
-        .bind(frontdoor.to_string())
-        .execute(write.db())
-        .await?;
-        if done.rows_affected() == 0 {
-            return Err(StoreError::Missing);
-        }
-        let after = event::is_active(write.db(), environment).await?;
-        if let Some(event) = event::of_environment(environment, before, after, context.at) {
-            write.tell(event);
-        }
-        let on = Execution { resource_type: ResourceType::Agent, resource: &id, generation: None };
-        write.record(context, frontdoor, Action::Delete, on).await?;
-        write.commit().await
+                )
+                .bind(write.at())
+                .bind(write.revision)
+                .bind(id.to_string())
+                .bind(frontdoor.to_string())
+                .execute(write.db())
+                .await?;
+                if done.rows_affected() == 0 {
+                    return Err(StoreError::Missing);
+                }
+                let after = event::is_active(write.db(), environment).await?;
+                if let Some(event) = event::of_environment(environment, before, after, write.context.at) {
+                    write.tell(event);
+                }
+                let on = Execution { resource_type: ResourceType::Agent, resource: &id, generation: None };
+                write.record(frontdoor, Action::Delete, on).await?;
+                Ok(())
+            }
+            .boxed()
+        })
+        .await
     }
 
     /// Whose the agent is, if it may have another certificate for the key: it is known, not barred, and enrolled

@@ -5,8 +5,10 @@ use crate::{
     Action, Reach, ResourceType, Result, Store, StoreError, WriteContext,
     columns::{hex, parsed, text, time, time_option, unhex},
     execution::{Execution, Owner},
+    idempotency,
     write::Write,
 };
+use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use sqlx::{Row, any::AnyRow};
 use wicketgate_model::{ApiAccountId, FrontdoorId};
@@ -77,27 +79,32 @@ impl Store {
         new: &NewApiAccount,
         context: &WriteContext,
     ) -> Result<ApiAccountRow> {
-        let mut write = self.write().await?;
-        let frontdoors = new.frontdoors.as_ref();
-        let row = sqlx::query(
+        let new = new.clone();
+        self.write(context, move |write| {
+            async move {
+                let frontdoors = new.frontdoors.as_ref();
+                let row = sqlx::query(
             "INSERT INTO api_account (id, organization, name, scopes, frontdoors, secret_sha256, expires_at, \
              created_at, created_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING *",
         )
-        .bind(ApiAccountId::new((context.fresh)()).to_string())
+        .bind(ApiAccountId::new((write.context.fresh)()).to_string())
         .bind(new.organization.clone())
         .bind(new.name.clone())
         .bind(new.scopes.join(" "))
         .bind(frontdoors.map(|f| f.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")))
         .bind(hex(&new.secret_sha256))
         .bind(new.expires_at.map(Timestamp::as_microsecond))
-        .bind(context.at.as_microsecond())
-        .bind(context.actor.clone())
+        .bind(write.at())
+        .bind(write.context.actor.clone())
         .fetch_one(write.db())
         .await?;
-        let account = ApiAccountRow::read(&row)?;
-        write.record_account(context, &account, Action::Create).await?;
-        write.commit().await?;
-        Ok(account)
+                let account = ApiAccountRow::read(&row)?;
+                write.record_account(&account, Action::Create).await?;
+                Ok(account)
+            }
+            .boxed()
+        })
+        .await
     }
 
     /// `None` once it is revoked. It may have expired.
@@ -127,33 +134,33 @@ impl Store {
 
     /// From the next request on, its secret and all its tokens open nothing.
     pub async fn revoke_api_account(&self, id: ApiAccountId, context: &WriteContext) -> Result<()> {
-        let mut write = self.write().await?;
-        let row = sqlx::query(
-            "UPDATE api_account SET revoked_at = $1 WHERE id = $2 AND revoked_at IS NULL RETURNING *",
-        )
-        .bind(context.at.as_microsecond())
-        .bind(id.to_string())
-        .fetch_optional(write.db())
-        .await?;
-        let account = ApiAccountRow::read(&row.ok_or(StoreError::Missing)?)?;
-        write.record_account(context, &account, Action::Delete).await?;
-        write.commit().await
+        self.write(context, move |write| {
+            async move {
+                let row = sqlx::query(
+                    "UPDATE api_account SET revoked_at = $1 WHERE id = $2 AND revoked_at IS NULL RETURNING *",
+                )
+                .bind(write.at())
+                .bind(id.to_string())
+                .fetch_optional(write.db())
+                .await?;
+                let account = ApiAccountRow::read(&row.ok_or(StoreError::Missing)?)?;
+                write.record_account(&account, Action::Delete).await?;
+                Ok(())
+            }
+            .boxed()
+        })
+        .await
     }
 }
 
 impl Write {
-    async fn record_account(
-        &mut self,
-        context: &WriteContext,
-        account: &ApiAccountRow,
-        action: Action,
-    ) -> Result<()> {
+    async fn record_account(&mut self, account: &ApiAccountRow, action: Action) -> Result<()> {
         // Also where no Frontdoor is reached.
-        crate::idempotency::mark(self.db(), context).await?;
+        idempotency::mark(&mut self.tx, &self.context).await?;
         self.deferred.forgets = true;
         let on =
             || Execution { resource_type: ResourceType::ApiAccount, resource: &account.id, generation: None };
-        on().insert(self.db(), context, Owner::Organization(&account.organization), action).await?;
+        on().insert(&mut self.tx, &self.context, Owner::Organization(&account.organization), action).await?;
         let reached = match &account.frontdoors {
             Some(named) => named.clone(),
             None => {
@@ -167,7 +174,7 @@ impl Write {
             }
         };
         for frontdoor in reached {
-            self.record(context, frontdoor, action, on()).await?;
+            self.record(frontdoor, action, on()).await?;
         }
         Ok(())
     }

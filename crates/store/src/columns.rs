@@ -3,9 +3,23 @@
 use crate::{Result, StoreError, Tags};
 use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
-use sqlx::{Row, any::AnyRow};
+use sqlx::{
+    Any, Row,
+    any::{AnyArguments, AnyRow},
+};
 use std::str::FromStr;
 use wicketgate_model::{Detail, Generation, Problem, Reason, Standing, Status};
+
+pub(crate) type Query = sqlx::query::Query<'static, Any, AnyArguments>;
+
+/// Assignments that mark a tunnel or a share `DELETING` at `$1`, in the revision `$2`.
+macro_rules! deleting {
+    () => {
+        "generation = generation + 1, status = 'DELETING', status_since = $1, updated_at = $1, reason = NULL, \
+         message = NULL, detail_since = NULL, revision = $2"
+    };
+}
+pub(crate) use deleting;
 
 pub(crate) fn parsed<T: FromStr>(row: &AnyRow, column: &'static str) -> Result<T> {
     let text: String = row.try_get(column)?;
@@ -20,6 +34,11 @@ pub(crate) fn parsed_option<T: FromStr>(row: &AnyRow, column: &'static str) -> R
 pub(crate) fn number<T: TryFrom<i64>>(row: &AnyRow, column: &'static str) -> Result<T> {
     let n: i64 = row.try_get(column)?;
     n.try_into().map_err(|_| StoreError::Corrupt { column })
+}
+
+pub(crate) fn number_option<T: TryFrom<i64>>(row: &AnyRow, column: &'static str) -> Result<Option<T>> {
+    let n: Option<i64> = row.try_get(column)?;
+    n.map(|n| n.try_into().map_err(|_| StoreError::Corrupt { column })).transpose()
 }
 
 pub(crate) fn text(row: &AnyRow, column: &'static str) -> Result<String> {

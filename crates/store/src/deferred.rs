@@ -1,5 +1,5 @@
-//! What a transaction writes last, just before its commit: the events that it tells, and how the numbers of shares
-//! changed by it. Writes that share a commit share its deferred, so that it is paid for once.
+//! What a transaction writes last, just before its commit: its events, and how the numbers of shares
+//! changed. Writes that share a commit share it, so that it is paid for once.
 
 use crate::{
     Result, Store,
@@ -13,7 +13,7 @@ use sqlx::AnyConnection;
 pub(crate) struct Deferred {
     pub(crate) events: Vec<NewEvent>,
     pub(crate) counts: ShareCounts,
-    /// A row that is remembered was changed.
+    /// A row that is cached was changed.
     pub(crate) forgets: bool,
 }
 
@@ -31,7 +31,7 @@ impl Deferred {
 }
 
 impl Store {
-    /// Commits what told something.
+    /// Commits a transaction with its events.
     pub(crate) async fn commit_telling(&self, tx: Transaction, events: Vec<NewEvent>) -> Result<()> {
         self.commit_with(tx, Deferred { events, ..Deferred::default() }).await
     }

@@ -9,6 +9,7 @@ use crate::{
     execution::Execution,
     write::Write,
 };
+use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use sqlx::any::AnyRow;
 use wicketgate_model::{AgentId, EnrolRefusal, EnrollmentId, EnvironmentId, FrontdoorId, ResourceName, ZId};
@@ -54,31 +55,8 @@ impl Store {
         new: &NewEnrollment,
         context: &WriteContext,
     ) -> Result<()> {
-        let mut write = self.write().await?;
-        if let Some(environment) = new.environment {
-            sqlx::query("SELECT 1 FROM environment WHERE id = $1 AND frontdoor = $2 AND deleted_at IS NULL")
-                .bind(environment.to_string())
-                .bind(frontdoor.to_string())
-                .fetch_optional(write.db())
-                .await?
-                .ok_or(StoreError::Reference { property: "environmentId" })?;
-        }
-        sqlx::query(
-            "INSERT INTO enrollment (id, frontdoor, environment, secret_sha256, expires_at, tries, created_at, \
-             created_by) VALUES ($1, $2, $3, $4, $5, 0, $6, $7)",
-        )
-        .bind(new.id.to_string())
-        .bind(frontdoor.to_string())
-        .bind(new.environment.map(|e| e.to_string()))
-        .bind(hex(&new.secret_sha256))
-        .bind(new.expires_at.as_microsecond())
-        .bind(context.at.as_microsecond())
-        .bind(context.actor.clone())
-        .execute(write.db())
-        .await?;
-        let on = Execution { resource_type: ResourceType::Enrollment, resource: &new.id, generation: None };
-        write.record(context, frontdoor, Action::Create, on).await?;
-        write.commit().await
+        let new = new.clone();
+        self.write(context, move |write| write.create_enrollment(frontdoor, new).boxed()).await
     }
 
     /// Spends the code: makes the agent, and its environment unless the code names one. The inner result is the
@@ -94,21 +72,44 @@ impl Store {
         if let Verdict::Refused(refusal) = verdict(found.as_ref(), asked, context.at)? {
             return Ok(Err(refusal));
         }
-        let mut write = self.write().await?;
-        let answer = write.enrol(asked, context).await?;
-        write.commit().await?;
-        Ok(answer)
+        let asked = asked.clone();
+        self.write(context, |write| write.enrol(asked).boxed()).await
     }
 }
 
 impl Write {
+    async fn create_enrollment(&mut self, frontdoor: FrontdoorId, new: NewEnrollment) -> Result<()> {
+        if let Some(environment) = new.environment {
+            sqlx::query("SELECT 1 FROM environment WHERE id = $1 AND frontdoor = $2 AND deleted_at IS NULL")
+                .bind(environment.to_string())
+                .bind(frontdoor.to_string())
+                .fetch_optional(self.db())
+                .await?
+                .ok_or(StoreError::Reference { property: "environmentId" })?;
+        }
+        sqlx::query(
+            "INSERT INTO enrollment (id, frontdoor, environment, secret_sha256, expires_at, tries, created_at, \
+             created_by) VALUES ($1, $2, $3, $4, $5, 0, $6, $7)",
+        )
+        .bind(new.id.to_string())
+        .bind(frontdoor.to_string())
+        .bind(new.environment.map(|e| e.to_string()))
+        .bind(hex(&new.secret_sha256))
+        .bind(new.expires_at.as_microsecond())
+        .bind(self.at())
+        .bind(self.context.actor.clone())
+        .execute(self.db())
+        .await?;
+        let on = Execution { resource_type: ResourceType::Enrollment, resource: &new.id, generation: None };
+        self.record(frontdoor, Action::Create, on).await
+    }
+
     async fn enrol(
         &mut self,
-        asked: &EnrolAttempt,
-        context: &WriteContext,
+        asked: EnrolAttempt,
     ) -> Result<std::result::Result<EnrolledAgent, EnrolRefusal>> {
         let found = sqlx::query(BY_ID).bind(asked.enrollment.to_string()).fetch_optional(self.db()).await?;
-        let row = match verdict(found.as_ref(), asked, context.at)? {
+        let row = match verdict(found.as_ref(), &asked, self.context.at)? {
             Verdict::Refused(refusal) => return Ok(Err(refusal)),
             Verdict::WrongSecret => {
                 sqlx::query("UPDATE enrollment SET tries = tries + 1 WHERE id = $1")
@@ -130,9 +131,9 @@ impl Write {
         };
         let (environment, z_id) = match existing {
             Some(existing) => existing,
-            None => (self.insert_environment(frontdoor, asked, context).await?, asked.z_id.clone()),
+            None => (self.insert_environment(frontdoor, &asked).await?, asked.z_id.clone()),
         };
-        let agent = self.insert_agent(frontdoor, environment, asked, context).await?;
+        let agent = self.insert_agent(frontdoor, environment, &asked).await?;
         sqlx::query("UPDATE enrollment SET agent = $1, public_key_sha256 = $2 WHERE id = $3")
             .bind(agent.to_string())
             .bind(hex(&asked.public_key_sha256))
@@ -174,9 +175,8 @@ impl Write {
         &mut self,
         frontdoor: FrontdoorId,
         asked: &EnrolAttempt,
-        context: &WriteContext,
     ) -> Result<EnvironmentId> {
-        let id = EnvironmentId::new((context.fresh)());
+        let id = EnvironmentId::new((self.context.fresh)());
         sqlx::query(
             "INSERT INTO environment (id, frontdoor, z_id, name, created_at, updated_at) \
              VALUES ($1, $2, $3, $4, $5, $5)",
@@ -185,11 +185,11 @@ impl Write {
         .bind(frontdoor.to_string())
         .bind(asked.z_id.as_str())
         .bind(environment_name(&asked.name))
-        .bind(context.at.as_microsecond())
+        .bind(self.at())
         .execute(self.db())
         .await?;
         let on = Execution { resource_type: ResourceType::Environment, resource: &id, generation: None };
-        self.record(context, frontdoor, Action::Create, on).await?;
+        self.record(frontdoor, Action::Create, on).await?;
         Ok(id)
     }
 
@@ -198,10 +198,8 @@ impl Write {
         frontdoor: FrontdoorId,
         environment: EnvironmentId,
         asked: &EnrolAttempt,
-        context: &WriteContext,
     ) -> Result<AgentId> {
-        let id = AgentId::new((context.fresh)());
-        let revision = self.revision;
+        let id = AgentId::new((self.context.fresh)());
         sqlx::query(
             "INSERT INTO agent (id, frontdoor, environment, name, created_at, revision) \
              VALUES ($1, $2, $3, $4, $5, $6)",
@@ -210,12 +208,12 @@ impl Write {
         .bind(frontdoor.to_string())
         .bind(environment.to_string())
         .bind(shown(&asked.name))
-        .bind(context.at.as_microsecond())
-        .bind(revision)
+        .bind(self.at())
+        .bind(self.revision)
         .execute(self.db())
         .await?;
         let on = Execution { resource_type: ResourceType::Agent, resource: &id, generation: None };
-        self.record(context, frontdoor, Action::Enrol, on).await?;
+        self.record(frontdoor, Action::Enrol, on).await?;
         Ok(id)
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     share_count::Counted,
     write::Write,
 };
+use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use sqlx::any::AnyRow;
 use wicketgate_model::{EnvironmentId, FrontdoorId, Generation, ResourceName, ShareId, Status, ZId};
@@ -81,23 +82,29 @@ impl Store {
         name: &ResourceName,
         context: &WriteContext,
     ) -> Result<()> {
-        let mut write = self.write().await?;
-        write.check_environment(frontdoor, id, context).await?;
-        let done = sqlx::query(
-            "UPDATE environment SET name = $1, updated_at = $2 \
+        let name = name.clone();
+        self.write(context, move |write| {
+            async move {
+                write.check_environment(frontdoor, id).await?;
+                let done = sqlx::query(
+                    "UPDATE environment SET name = $1, updated_at = $2 \
              WHERE id = $3 AND frontdoor = $4 AND deleted_at IS NULL",
-        )
-        .bind(name.as_str())
-        .bind(context.at.as_microsecond())
-        .bind(id.to_string())
-        .bind(frontdoor.to_string())
-        .execute(write.db())
-        .await?;
-        if done.rows_affected() == 0 {
-            return Err(StoreError::Missing);
-        }
-        write.record(context, frontdoor, Action::Update, execution(&id)).await?;
-        write.commit().await
+                )
+                .bind(name.as_str())
+                .bind(write.at())
+                .bind(id.to_string())
+                .bind(frontdoor.to_string())
+                .execute(write.db())
+                .await?;
+                if done.rows_affected() == 0 {
+                    return Err(StoreError::Missing);
+                }
+                write.record(frontdoor, Action::Update, execution(&id)).await?;
+                Ok(())
+            }
+            .boxed()
+        })
+        .await
     }
 
     /// Marks its live shares `DELETING` and bars its agents, in one transaction with its own end.
@@ -107,22 +114,23 @@ impl Store {
         id: EnvironmentId,
         context: &WriteContext,
     ) -> Result<()> {
-        let mut write = self.write().await?;
-        write.check_environment(frontdoor, id, context).await?;
-        let done = sqlx::query(
-            "UPDATE environment SET deleted_at = $1, updated_at = $1 \
+        self.write(context, move |write| {
+            async move {
+                write.check_environment(frontdoor, id).await?;
+                let done = sqlx::query(
+                    "UPDATE environment SET deleted_at = $1, updated_at = $1 \
              WHERE id = $2 AND frontdoor = $3 AND deleted_at IS NULL",
-        )
-        .bind(context.at.as_microsecond())
-        .bind(id.to_string())
-        .bind(frontdoor.to_string())
-        .execute(write.db())
-        .await?;
-        if done.rows_affected() == 0 {
-            return Err(StoreError::Missing);
-        }
-        write.record(context, frontdoor, Action::Delete, execution(&id)).await?;
-        let shares = sqlx::query(write.locking(
+                )
+                .bind(write.at())
+                .bind(id.to_string())
+                .bind(frontdoor.to_string())
+                .execute(write.db())
+                .await?;
+                if done.rows_affected() == 0 {
+                    return Err(StoreError::Missing);
+                }
+                write.record(frontdoor, Action::Delete, execution(&id)).await?;
+                let shares = sqlx::query(write.locking(
             "SELECT id, generation, frontdoor, environment, status FROM ipsec_share WHERE environment = $1 \
              AND status NOT IN ('DELETING', 'DELETED') ORDER BY id",
             "ipsec_share",
@@ -130,36 +138,34 @@ impl Store {
         .bind(id.to_string())
         .fetch_all(write.db())
         .await?;
-        for row in &shares {
-            let share: ShareId = parsed(row, "id")?;
-            let next = Generation::new(generation(row)?.get() + 1);
-            let before = Counted::read(row)?;
-            write.mark_share_deleting(share, context).await?;
-            write.deferred.counts.remove(before);
-            write.deferred.counts.add(Counted { status: Status::Deleting, ..before });
-            write.record_share(frontdoor, share, next, Action::Delete, context).await?;
-        }
-        let revision = write.revision;
-        sqlx::query(
-            "UPDATE agent SET barred_at = $1, connected_since = NULL, revision = $2 \
+                for row in &shares {
+                    let share: ShareId = parsed(row, "id")?;
+                    let next = Generation::new(generation(row)?.get() + 1);
+                    let before = Counted::read(row)?;
+                    write.mark_share_deleting(share).await?;
+                    write.deferred.counts.remove(before);
+                    write.deferred.counts.add(Counted { status: Status::Deleting, ..before });
+                    write.record_share(frontdoor, share, next, Action::Delete).await?;
+                }
+                sqlx::query(
+                    "UPDATE agent SET barred_at = $1, connected_since = NULL, revision = $2 \
              WHERE environment = $3 AND barred_at IS NULL",
-        )
-        .bind(context.at.as_microsecond())
-        .bind(revision)
-        .bind(id.to_string())
-        .execute(write.db())
-        .await?;
-        write.commit().await
+                )
+                .bind(write.at())
+                .bind(write.revision)
+                .bind(id.to_string())
+                .execute(write.db())
+                .await?;
+                Ok(())
+            }
+            .boxed()
+        })
+        .await
     }
 }
 
 impl Write {
-    async fn check_environment(
-        &mut self,
-        frontdoor: FrontdoorId,
-        id: EnvironmentId,
-        context: &WriteContext,
-    ) -> Result<()> {
+    async fn check_environment(&mut self, frontdoor: FrontdoorId, id: EnvironmentId) -> Result<()> {
         let row = sqlx::query(
             "SELECT updated_at FROM environment WHERE id = $1 AND frontdoor = $2 AND deleted_at IS NULL",
         )
@@ -167,7 +173,7 @@ impl Write {
         .bind(frontdoor.to_string())
         .fetch_optional(self.db())
         .await?;
-        context.check(time(&row.ok_or(StoreError::Missing)?, "updated_at")?)
+        self.context.check(time(&row.ok_or(StoreError::Missing)?, "updated_at")?)
     }
 }
 

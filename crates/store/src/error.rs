@@ -1,6 +1,6 @@
 //! What can go wrong in the store, and how the two databases' words for a broken uniqueness become one.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 use wicketgate_model::{FrontdoorId, PeerCidr, ShareId, SourceCidr, Status};
 
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
@@ -47,7 +47,10 @@ pub enum StoreError {
     Corrupt { column: &'static str },
     #[error("the database does not answer")]
     Database(#[source] sqlx::Error),
-    /// Whoever asked has stopped to wait.
+    /// The transaction that held the write did not commit; other writes may have shared it.
+    #[error("the database did not commit the write: {0}")]
+    Commit(#[source] Arc<StoreError>),
+    /// The caller has stopped waiting.
     #[error("the database did not answer in time")]
     Late,
 }

@@ -6,6 +6,7 @@ use crate::{
     execution::Execution,
     write::Write,
 };
+use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use sqlx::{Row, any::AnyRow};
 use wicketgate_model::{FrontdoorId, NamespaceName};
@@ -76,10 +77,8 @@ impl Store {
         spec: &FrontdoorSpec,
         context: &WriteContext,
     ) -> Result<FrontdoorRow> {
-        let mut write = self.write().await?;
-        let row = write.insert_frontdoor(spec, context).await?;
-        write.commit().await?;
-        Ok(row)
+        let spec = spec.clone();
+        self.write(context, move |write| write.insert_frontdoor(spec).boxed()).await
     }
 
     /// Creates a Frontdoor if there has never been one.
@@ -88,13 +87,15 @@ impl Store {
         spec: &FrontdoorSpec,
         context: &WriteContext,
     ) -> Result<Option<FrontdoorRow>> {
-        let mut write = self.write().await?;
-        if sqlx::query("SELECT 1 FROM frontdoor LIMIT 1").fetch_optional(write.db()).await?.is_some() {
-            return Ok(None);
-        }
-        let row = write.insert_frontdoor(spec, context).await?;
-        write.commit().await?;
-        Ok(Some(row))
+        let spec = spec.clone();
+        self.write(context, move |write| {
+            async move {
+                let any = sqlx::query("SELECT 1 FROM frontdoor LIMIT 1").fetch_optional(write.db()).await?;
+                if any.is_some() { Ok(None) } else { write.insert_frontdoor(spec).await.map(Some) }
+            }
+            .boxed()
+        })
+        .await
     }
 
     /// The last write wins, unless the context expects a state.
@@ -104,51 +105,61 @@ impl Store {
         spec: &FrontdoorSpec,
         context: &WriteContext,
     ) -> Result<FrontdoorRow> {
-        let mut write = self.write().await?;
-        write.check_frontdoor(id, context).await?;
-        let row = sqlx::query(
-            "UPDATE frontdoor SET default_namespace = $1, ipsec_shares_enabled = $2, updated_at = $3 \
+        let spec = spec.clone();
+        self.write(context, move |write| {
+            async move {
+                write.check_frontdoor(id).await?;
+                let row = sqlx::query(
+                    "UPDATE frontdoor SET default_namespace = $1, ipsec_shares_enabled = $2, updated_at = $3 \
              WHERE id = $4 AND deleted_at IS NULL RETURNING *",
-        )
-        .bind(spec.default_namespace.as_str())
-        .bind(i64::from(spec.ipsec_shares_enabled))
-        .bind(context.at.as_microsecond())
-        .bind(id.to_string())
-        .fetch_optional(write.db())
-        .await?
-        .ok_or(StoreError::Missing)?;
-        write.record(context, id, Action::Update, execution(&id)).await?;
-        write.commit().await?;
-        FrontdoorRow::read(&row)
+                )
+                .bind(spec.default_namespace.as_str())
+                .bind(i64::from(spec.ipsec_shares_enabled))
+                .bind(write.at())
+                .bind(id.to_string())
+                .fetch_optional(write.db())
+                .await?
+                .ok_or(StoreError::Missing)?;
+                write.record(id, Action::Update, execution(&id)).await?;
+                FrontdoorRow::read(&row)
+            }
+            .boxed()
+        })
+        .await
     }
 
     /// Refused with [`StoreError::InUse`] while it has tunnels, shares or environments.
     pub async fn delete_frontdoor(&self, id: FrontdoorId, context: &WriteContext) -> Result<()> {
-        let mut write = self.write().await?;
-        write.check_frontdoor(id, context).await?;
-        let user = sqlx::query(
-            "SELECT id FROM ipsec_share WHERE frontdoor = $1 AND status <> 'DELETED' \
+        self.write(context, move |write| {
+            async move {
+                write.check_frontdoor(id).await?;
+                let user = sqlx::query(
+                    "SELECT id FROM ipsec_share WHERE frontdoor = $1 AND status <> 'DELETED' \
              UNION ALL SELECT id FROM ipsec_tunnel WHERE frontdoor = $1 AND status <> 'DELETED' \
              UNION ALL SELECT id FROM environment WHERE frontdoor = $1 AND deleted_at IS NULL LIMIT 1",
-        )
-        .bind(id.to_string())
-        .fetch_optional(write.db())
-        .await?;
-        if let Some(user) = user {
-            return Err(StoreError::InUse { with: user.try_get(0)? });
-        }
-        let done = sqlx::query(
+                )
+                .bind(id.to_string())
+                .fetch_optional(write.db())
+                .await?;
+                if let Some(user) = user {
+                    return Err(StoreError::InUse { with: user.try_get(0)? });
+                }
+                let done = sqlx::query(
             "UPDATE frontdoor SET deleted_at = $1, updated_at = $1 WHERE id = $2 AND deleted_at IS NULL",
         )
-        .bind(context.at.as_microsecond())
+        .bind(write.at())
         .bind(id.to_string())
         .execute(write.db())
         .await?;
-        if done.rows_affected() == 0 {
-            return Err(StoreError::Missing);
-        }
-        write.record(context, id, Action::Delete, execution(&id)).await?;
-        write.commit().await
+                if done.rows_affected() == 0 {
+                    return Err(StoreError::Missing);
+                }
+                write.record(id, Action::Delete, execution(&id)).await?;
+                Ok(())
+            }
+            .boxed()
+        })
+        .await
     }
 
     /// The organizations that have a Frontdoor: `most` of them.
@@ -175,20 +186,16 @@ impl Store {
 }
 
 impl Write {
-    async fn check_frontdoor(&mut self, id: FrontdoorId, context: &WriteContext) -> Result<()> {
+    async fn check_frontdoor(&mut self, id: FrontdoorId) -> Result<()> {
         let row = sqlx::query("SELECT updated_at FROM frontdoor WHERE id = $1 AND deleted_at IS NULL")
             .bind(id.to_string())
             .fetch_optional(self.db())
             .await?;
-        context.check(time(&row.ok_or(StoreError::Missing)?, "updated_at")?)
+        self.context.check(time(&row.ok_or(StoreError::Missing)?, "updated_at")?)
     }
 
-    async fn insert_frontdoor(
-        &mut self,
-        spec: &FrontdoorSpec,
-        context: &WriteContext,
-    ) -> Result<FrontdoorRow> {
-        let id = FrontdoorId::new((context.fresh)());
+    async fn insert_frontdoor(&mut self, spec: FrontdoorSpec) -> Result<FrontdoorRow> {
+        let id = FrontdoorId::new((self.context.fresh)());
         let row = sqlx::query(
             "INSERT INTO frontdoor (id, organization, default_namespace, ipsec_shares_enabled, created_at, \
              updated_at, created_by) VALUES ($1, $2, $3, $4, $5, $5, $6) RETURNING *",
@@ -197,11 +204,11 @@ impl Write {
         .bind(spec.organization.clone())
         .bind(spec.default_namespace.as_str())
         .bind(i64::from(spec.ipsec_shares_enabled))
-        .bind(context.at.as_microsecond())
-        .bind(context.actor.clone())
+        .bind(self.at())
+        .bind(self.context.actor.clone())
         .fetch_one(self.db())
         .await?;
-        self.record(context, id, Action::Create, execution(&id)).await?;
+        self.record(id, Action::Create, execution(&id)).await?;
         FrontdoorRow::read(&row)
     }
 }

@@ -6,7 +6,6 @@
 
 mod agent;
 mod api_account;
-mod batch;
 mod bulk;
 mod cache;
 mod columns;
@@ -33,6 +32,7 @@ mod traffic;
 mod transaction;
 mod tunnel;
 mod write;
+mod writer;
 
 pub use agent::AgentRow;
 pub use api_account::{ApiAccountRow, NewApiAccount};
@@ -56,7 +56,7 @@ pub use reconcile::{Change, Resource, Revision, StatusUpdate};
 pub use share::{ShareRow, ShareSpec};
 pub use store::Store;
 pub use traffic::{Sample, TrafficScope};
-pub use tunnel::{TunnelRow, TunnelSpec};
+pub use tunnel::{TunnelChange, TunnelRow, TunnelSpec};
 pub use write::WriteContext;
 
 /// Labels and notes that a caller keeps with a share or a tunnel.

@@ -3,12 +3,14 @@
 use crate::{
     Action, ResourceType, Result, Store, StoreError, Tags, WriteContext,
     columns::{
-        generation, number, parsed, parsed_option, standing, tags, tags_text, text, time, time_option,
+        Query, deleting, generation, json_option, json_text, number, number_option, parsed, parsed_option,
+        standing, tags, tags_text, text, time, time_option,
     },
     execution::Execution,
     share_count::Counted,
     write::Write,
 };
+use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use sqlx::{Row, any::AnyRow};
 use wicketgate_model::{
@@ -110,57 +112,9 @@ impl Store {
         spec: &ShareSpec,
         context: &WriteContext,
     ) -> Result<ShareRow> {
-        let made = self.try_create_share(frontdoor, spec, context).await;
-        self.name_share_in_the_way(made, frontdoor, spec).await
-    }
-
-    async fn try_create_share(
-        &self,
-        frontdoor: FrontdoorId,
-        spec: &ShareSpec,
-        context: &WriteContext,
-    ) -> Result<ShareRow> {
-        let mut write = self.write().await?;
-        if spec.options.allowed_sources.is_some() {
-            write.check_references(frontdoor, spec).await?;
-        }
-        let id = ShareId::new((context.fresh)());
-        // What it refers to is asked for on the way: where something is missing, no row is made.
-        let row = sqlx::query(
-            "INSERT INTO ipsec_share (id, frontdoor, tunnel, environment, name, target, ingress_port, tags, \
-             generation, status, status_since, created_at, updated_at, created_by, revision, allowed_sources, \
-             max_connections, idle_timeout_seconds, proxy_protocol) \
-             SELECT $1, t.frontdoor, t.id, e.id, $5, $6, $7, $8, 1, 'NEW', $9, $9, $9, $10, $11, $12, $13, $14, $15 \
-             FROM ipsec_tunnel t JOIN environment e ON e.id = $4 \
-             WHERE t.id = $3 AND t.frontdoor = $2 AND t.status NOT IN ('DELETING', 'DELETED') \
-             AND e.frontdoor = $2 AND e.deleted_at IS NULL \
-             RETURNING *, (SELECT l.location FROM ipsec_tunnel l WHERE l.id = tunnel) AS location, \
-             (SELECT z.z_id FROM environment z WHERE z.id = environment) AS z_id",
-        )
-        .bind(id.to_string())
-        .bind(frontdoor.to_string())
-        .bind(spec.tunnel.to_string())
-        .bind(spec.environment.to_string())
-        .bind(spec.name.as_str())
-        .bind(spec.target.to_string())
-        .bind(i64::from(spec.ingress_port.get()))
-        .bind(tags_text(&spec.tags)?)
-        .bind(context.at.as_microsecond())
-        .bind(context.actor.clone())
-        .bind(write.revision)
-        .bind(sources_text(&spec.options)?)
-        .bind(spec.options.max_connections.map(|n| i64::from(n.get())))
-        .bind(spec.options.idle_timeout_seconds.map(|n| i64::from(n.get())))
-        .bind(spec.options.proxy_protocol.map(ProxyProtocol::as_str))
-        .fetch_optional(write.db())
-        .await?;
-        let Some(row) = row else {
-            write.check_references(frontdoor, spec).await?;
-            return Err(StoreError::Stale);
-        };
-        let share = ShareRow::read(&row)?;
-        write.deferred.counts.add(share.counted());
-        write.finish_share(share, Action::Create, context).await
+        let new = spec.clone();
+        let made = self.write(context, move |write| write.create_share(frontdoor, new).boxed()).await;
+        self.name_conflicting_share(made, frontdoor, spec).await
     }
 
     /// Changes the share that was read at generation `expected`.
@@ -172,46 +126,10 @@ impl Store {
         spec: &ShareSpec,
         context: &WriteContext,
     ) -> Result<ShareRow> {
-        let made = self.try_replace_share(frontdoor, id, expected, spec, context).await;
-        self.name_share_in_the_way(made, frontdoor, spec).await
-    }
-
-    async fn try_replace_share(
-        &self,
-        frontdoor: FrontdoorId,
-        id: ShareId,
-        expected: Generation,
-        spec: &ShareSpec,
-        context: &WriteContext,
-    ) -> Result<ShareRow> {
-        let mut write = self.write().await?;
-        let before = write.live_share(frontdoor, id).await?;
-        if before.generation != expected {
-            return Err(StoreError::Stale);
-        }
-        write.check_references(frontdoor, spec).await?;
-        sqlx::query(
-            "UPDATE ipsec_share SET tunnel = $1, environment = $2, name = $3, target = $4, ingress_port = $5, \
-             tags = $6, generation = generation + 1, status = 'NEW', status_since = $7, updated_at = $7, \
-             reason = NULL, message = NULL, detail_since = NULL, revision = $8, allowed_sources = $10, \
-             max_connections = $11, idle_timeout_seconds = $12, proxy_protocol = $13 WHERE id = $9",
-        )
-        .bind(spec.tunnel.to_string())
-        .bind(spec.environment.to_string())
-        .bind(spec.name.as_str())
-        .bind(spec.target.to_string())
-        .bind(i64::from(spec.ingress_port.get()))
-        .bind(tags_text(&spec.tags)?)
-        .bind(context.at.as_microsecond())
-        .bind(write.revision)
-        .bind(id.to_string())
-        .bind(sources_text(&spec.options)?)
-        .bind(spec.options.max_connections.map(|n| i64::from(n.get())))
-        .bind(spec.options.idle_timeout_seconds.map(|n| i64::from(n.get())))
-        .bind(spec.options.proxy_protocol.map(ProxyProtocol::as_str))
-        .execute(write.db())
-        .await?;
-        write.finish_change(&before, Action::Update, context).await
+        let new = spec.clone();
+        let made =
+            self.write(context, move |write| write.replace_share(frontdoor, id, expected, new).boxed()).await;
+        self.name_conflicting_share(made, frontdoor, spec).await
     }
 
     pub async fn delete_share(
@@ -220,11 +138,16 @@ impl Store {
         id: ShareId,
         context: &WriteContext,
     ) -> Result<ShareRow> {
-        let mut write = self.write().await?;
-        let before = write.live_share(frontdoor, id).await?;
-        context.check(before.updated_at)?;
-        write.mark_share_deleting(id, context).await?;
-        write.finish_change(&before, Action::Delete, context).await
+        self.write(context, move |write| {
+            async move {
+                let before = write.live_share(frontdoor, id).await?;
+                write.context.check(before.updated_at)?;
+                write.mark_share_deleting(id).await?;
+                write.finish_share_change(&before, Action::Delete).await
+            }
+            .boxed()
+        })
+        .await
     }
 
     pub async fn share(&self, frontdoor: FrontdoorId, id: ShareId) -> Result<Option<ShareRow>> {
@@ -236,16 +159,14 @@ impl Store {
         row.as_ref().map(ShareRow::read).transpose()
     }
 
-    /// Adds to a conflict which share is in the way.
-    async fn name_share_in_the_way<T>(
+    /// Adds to a conflict the id of the share that has the name or the port.
+    async fn name_conflicting_share<T>(
         &self,
         made: Result<T>,
         frontdoor: FrontdoorId,
         spec: &ShareSpec,
     ) -> Result<T> {
         let Err(StoreError::Conflict { property, .. }) = made else { return made };
-        // What is in the way may have been written a moment ago.
-        self.flush().await;
         let row = sqlx::query(
             "SELECT id FROM ipsec_share WHERE status <> 'DELETED' \
              AND (($1 = 'name' AND frontdoor = $2 AND name = $3) \
@@ -263,6 +184,68 @@ impl Store {
 }
 
 impl Write {
+    async fn create_share(&mut self, frontdoor: FrontdoorId, spec: ShareSpec) -> Result<ShareRow> {
+        if spec.options.allowed_sources.is_some() {
+            self.check_references(frontdoor, &spec).await?;
+        }
+        let id = ShareId::new((self.context.fresh)());
+        // The insert looks up what the share refers to, and makes no row where something is missing.
+        let row = sqlx::query(
+            "INSERT INTO ipsec_share (tunnel, environment, name, target, ingress_port, tags, allowed_sources, \
+             max_connections, idle_timeout_seconds, proxy_protocol, id, frontdoor, generation, status, status_since, \
+             created_at, updated_at, created_by, revision) \
+             SELECT t.id, e.id, $3, $4, $5, $6, $7, $8, $9, $10, $11, t.frontdoor, 1, 'NEW', $13, $13, $13, $14, $15 \
+             FROM ipsec_tunnel t JOIN environment e ON e.id = $2 \
+             WHERE t.id = $1 AND t.frontdoor = $12 AND t.status NOT IN ('DELETING', 'DELETED') \
+             AND e.frontdoor = $12 AND e.deleted_at IS NULL \
+             RETURNING *, (SELECT l.location FROM ipsec_tunnel l WHERE l.id = tunnel) AS location, \
+             (SELECT z.z_id FROM environment z WHERE z.id = environment) AS z_id",
+        );
+        let row = bind(row, &spec)?
+            .bind(id.to_string())
+            .bind(frontdoor.to_string())
+            .bind(self.at())
+            .bind(self.context.actor.clone())
+            .bind(self.revision)
+            .fetch_optional(self.db())
+            .await?;
+        let Some(row) = row else {
+            self.check_references(frontdoor, &spec).await?;
+            return Err(StoreError::Stale);
+        };
+        let share = ShareRow::read(&row)?;
+        self.deferred.counts.add(share.counted());
+        self.record_share(frontdoor, share.id, share.generation, Action::Create).await?;
+        Ok(share)
+    }
+
+    async fn replace_share(
+        &mut self,
+        frontdoor: FrontdoorId,
+        id: ShareId,
+        expected: Generation,
+        spec: ShareSpec,
+    ) -> Result<ShareRow> {
+        let before = self.live_share(frontdoor, id).await?;
+        if before.generation != expected {
+            return Err(StoreError::Stale);
+        }
+        self.check_references(frontdoor, &spec).await?;
+        let update = sqlx::query(
+            "UPDATE ipsec_share SET tunnel = $1, environment = $2, name = $3, target = $4, ingress_port = $5, \
+             tags = $6, allowed_sources = $7, max_connections = $8, idle_timeout_seconds = $9, proxy_protocol = $10, \
+             generation = generation + 1, status = 'NEW', status_since = $12, updated_at = $12, reason = NULL, \
+             message = NULL, detail_since = NULL, revision = $13 WHERE id = $11",
+        );
+        bind(update, &spec)?
+            .bind(id.to_string())
+            .bind(self.at())
+            .bind(self.revision)
+            .execute(self.db())
+            .await?;
+        self.finish_share_change(&before, Action::Update).await
+    }
+
     /// The share's tunnel is live and its environment is there, both in the same Frontdoor. They stay so until the
     /// transaction ends, since writers follow one another.
     async fn check_references(&mut self, frontdoor: FrontdoorId, spec: &ShareSpec) -> Result<()> {
@@ -323,44 +306,25 @@ impl Write {
         }
     }
 
-    /// A new generation, so that a status update of the one before can't bring it back.
-    pub(crate) async fn mark_share_deleting(&mut self, id: ShareId, context: &WriteContext) -> Result<()> {
-        let revision = self.revision;
-        sqlx::query(
-            "UPDATE ipsec_share SET generation = generation + 1, status = 'DELETING', status_since = $1, \
-             updated_at = $1, reason = NULL, message = NULL, detail_since = NULL, revision = $2 WHERE id = $3",
-        )
-        .bind(context.at.as_microsecond())
-        .bind(revision)
-        .bind(id.to_string())
-        .execute(self.db())
-        .await?;
+    /// Gives it a new generation, so that a status update of the previous one can't bring it back.
+    pub(crate) async fn mark_share_deleting(&mut self, id: ShareId) -> Result<()> {
+        sqlx::query(concat!("UPDATE ipsec_share SET ", deleting!(), " WHERE id = $3"))
+            .bind(self.at())
+            .bind(self.revision)
+            .bind(id.to_string())
+            .execute(self.db())
+            .await?;
         Ok(())
     }
 
-    /// Of a share that was as `before`.
-    async fn finish_change(
-        mut self,
-        before: &ShareRow,
-        action: Action,
-        context: &WriteContext,
-    ) -> Result<ShareRow> {
+    /// Counts and records the change of a share that was `before`.
+    async fn finish_share_change(&mut self, before: &ShareRow, action: Action) -> Result<ShareRow> {
         let id = before.id.to_string();
         let row = sqlx::query(select!("WHERE s.id = $1")).bind(id).fetch_one(self.db()).await?;
         let share = ShareRow::read(&row)?;
         self.deferred.counts.remove(before.counted());
         self.deferred.counts.add(share.counted());
-        self.finish_share(share, action, context).await
-    }
-
-    async fn finish_share(
-        mut self,
-        share: ShareRow,
-        action: Action,
-        context: &WriteContext,
-    ) -> Result<ShareRow> {
-        self.record_share(share.frontdoor, share.id, share.generation, action, context).await?;
-        self.commit().await?;
+        self.record_share(share.frontdoor, share.id, share.generation, action).await?;
         Ok(share)
     }
 
@@ -370,12 +334,28 @@ impl Write {
         id: ShareId,
         generation: Generation,
         action: Action,
-        context: &WriteContext,
     ) -> Result<()> {
         let on =
             Execution { resource_type: ResourceType::Share, resource: &id, generation: Some(generation) };
-        self.record(context, frontdoor, action, on).await
+        self.record(frontdoor, action, on).await
     }
+}
+
+/// Binds what a caller decides about a share, as `$1` to `$10`.
+fn bind(query: Query, spec: &ShareSpec) -> Result<Query> {
+    let ShareSpec { tunnel, environment, name, target, ingress_port, options, tags } = spec;
+    let ShareOptions { allowed_sources, max_connections, idle_timeout_seconds, proxy_protocol } = options;
+    Ok(query
+        .bind(tunnel.to_string())
+        .bind(environment.to_string())
+        .bind(name.to_string())
+        .bind(target.to_string())
+        .bind(i64::from(ingress_port.get()))
+        .bind(tags_text(tags)?)
+        .bind(json_text("allowed_sources", allowed_sources.as_ref())?)
+        .bind(max_connections.map(|n| i64::from(n.get())))
+        .bind(idle_timeout_seconds.map(|n| i64::from(n.get())))
+        .bind(proxy_protocol.map(ProxyProtocol::as_str)))
 }
 
 /// The first of the allowed sources that is not in the tunnel's network.
@@ -385,23 +365,10 @@ fn outside(options: &ShareOptions, peer_cidr: PeerCidr) -> Option<SourceCidr> {
 }
 
 fn options(row: &AnyRow) -> Result<ShareOptions> {
-    let corrupt = |column| StoreError::Corrupt { column };
-    let sources: Option<String> = row.try_get("allowed_sources")?;
-    let (most, idle): (Option<i64>, Option<i64>) =
-        (row.try_get("max_connections")?, row.try_get("idle_timeout_seconds")?);
     Ok(ShareOptions {
-        allowed_sources: sources
-            .map(|s| serde_json::from_str(&s).map_err(|_| corrupt("allowed_sources")))
-            .transpose()?,
-        max_connections: most.map(|n| n.try_into().map_err(|_| corrupt("max_connections"))).transpose()?,
-        idle_timeout_seconds: idle
-            .map(|n| n.try_into().map_err(|_| corrupt("idle_timeout_seconds")))
-            .transpose()?,
+        allowed_sources: json_option(row, "allowed_sources")?,
+        max_connections: number_option(row, "max_connections")?,
+        idle_timeout_seconds: number_option(row, "idle_timeout_seconds")?,
         proxy_protocol: parsed_option(row, "proxy_protocol")?,
     })
-}
-
-fn sources_text(options: &ShareOptions) -> Result<Option<String>> {
-    let text = options.allowed_sources.as_ref().map(serde_json::to_string).transpose();
-    text.map_err(|_| StoreError::Corrupt { column: "allowed_sources" })
 }

@@ -3,12 +3,7 @@
 //! SQLite has one connection that writes and several that read; PostgreSQL has one pool. A SQLite database is
 //! readable by its owner only: it holds pre-shared keys.
 
-use crate::{
-    Result, StoreError,
-    batch::{Batches, MOST},
-    cache::Cache,
-    transaction::Transaction,
-};
+use crate::{Result, StoreError, cache::Cache, transaction::Transaction, writer::Queue};
 use sqlx::{
     AnyConnection, AnyPool, AssertSqlSafe, ConnectOptions, Connection, Executor,
     any::AnyPoolOptions,
@@ -38,7 +33,8 @@ static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 pub struct Store {
     pub(crate) readers: AnyPool,
     writers: AnyPool,
-    pub(crate) batches: Arc<Batches>,
+    /// `None`: each write has a transaction of its own.
+    pub(crate) queue: Option<Queue>,
     pub(crate) cache: Arc<Cache>,
     /// Events were committed.
     pub(crate) events_committed: Arc<Notify>,
@@ -63,7 +59,7 @@ impl Store {
             Self {
                 readers: pool.clone(),
                 writers: pool,
-                batches: Batches::of(1),
+                queue: None,
                 cache: Arc::new(Cache::new(false)),
                 events_committed: Arc::default(),
                 begin: "BEGIN",
@@ -114,16 +110,18 @@ impl Store {
         // The writer first: it creates the file and its journal.
         let writers = pool(1).await.map_err(failed)?;
         let readers = pool(SQLITE_READERS).await.map_err(failed)?;
-        Ok(Self {
+        let mut store = Self {
             readers,
             writers,
-            batches: Batches::of(MOST),
+            queue: None,
             cache: Arc::new(Cache::new(true)),
             events_committed: Arc::default(),
             begin: "BEGIN IMMEDIATE",
             begin_snapshot: "BEGIN",
             locks_rows: false,
-        })
+        };
+        store.start_writer();
+        Ok(store)
     }
 
     async fn migrate(&self) -> Result<()> {

@@ -3,12 +3,13 @@
 use crate::{
     Action, PreviousKeys, ResourceType, Result, Store, StoreError, Tags, WriteContext,
     columns::{
-        generation, json_option, json_text, number, parsed, standing, tags, tags_text, text, time,
-        time_option,
+        Query, deleting, generation, json_option, json_text, number, parsed, standing, tags, tags_text, text,
+        time, time_option,
     },
     execution::Execution,
     write::Write,
 };
+use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use sqlx::{Row, any::AnyRow};
 use std::net::Ipv4Addr;
@@ -66,6 +67,18 @@ pub struct TunnelSpec {
     pub tags: Tags,
 }
 
+/// A change of a tunnel.
+#[derive(Debug, Clone)]
+pub struct TunnelChange {
+    /// The generation of the row that the change was made from: a later one makes it [`StoreError::Stale`].
+    pub expected: Generation,
+    pub spec: TunnelSpec,
+    /// A key that `spec` replaces stays valid until then.
+    pub previous_until: Timestamp,
+    /// As it is recorded.
+    pub action: Action,
+}
+
 impl TunnelRow {
     pub fn spec(&self) -> TunnelSpec {
         TunnelSpec {
@@ -119,169 +132,34 @@ impl Store {
         pools: &LoadBalancerPools,
         context: &WriteContext,
     ) -> Result<TunnelRow> {
-        let made = self.try_create_tunnel(frontdoor, spec, pools, context).await;
-        self.name_tunnel_in_the_way(made, frontdoor, spec).await
+        let (new, pools) = (spec.clone(), pools.clone());
+        let made = self.write(context, move |write| write.create_tunnel(frontdoor, new, pools).boxed()).await;
+        self.name_conflicting_tunnel(made, frontdoor, spec).await
     }
 
-    async fn try_create_tunnel(
-        &self,
-        frontdoor: FrontdoorId,
-        spec: &TunnelSpec,
-        pools: &LoadBalancerPools,
-        context: &WriteContext,
-    ) -> Result<TunnelRow> {
-        let mut write = self.write().await?;
-        let slot = write.free_slot(&spec.location).await?;
-        let address = pools.address(slot, spec.peer_cidr).ok_or(StoreError::NoSlot)?;
-        let id = TunnelId::new((context.fresh)());
-        let now = context.at.as_microsecond();
-        let row = sqlx::query(
-            "INSERT INTO ipsec_tunnel (id, frontdoor, name, location, peer_address, peer_cidr, peer_id, \
-             load_balancer_ip, slot, pre_shared_key, tags, generation, status, status_since, created_at, updated_at, \
-             created_by, revision, ike_proposals, esp_proposals, initiate) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 1, 'NEW', $12, $12, $12, $13, $14, $15, $16, $17) \
-             RETURNING *",
-        )
-        .bind(id.to_string())
-        .bind(frontdoor.to_string())
-        .bind(spec.name.as_str())
-        .bind(spec.location.as_str())
-        .bind(spec.peer_address.to_string())
-        .bind(spec.peer_cidr.to_string())
-        .bind(spec.peer_id.as_str())
-        .bind(address.to_string())
-        .bind(i64::from(slot))
-        .bind(spec.key.expose())
-        .bind(tags_text(&spec.tags)?)
-        .bind(now)
-        .bind(context.actor.clone())
-        .bind(write.revision)
-        .bind(json_text("ike_proposals", spec.ike_proposals.as_ref())?)
-        .bind(json_text("esp_proposals", spec.esp_proposals.as_ref())?)
-        .bind(i64::from(spec.initiate))
-        .fetch_one(write.db())
-        .await?;
-        let tunnel = TunnelRow::read(&row)?;
-        write.record(context, frontdoor, Action::Create, execution(&tunnel)).await?;
-        write.commit().await?;
-        Ok(tunnel)
-    }
-
-    /// Changes the tunnel that was read at generation `expected`. A new key leaves the old one valid until
-    /// `previous_until`. The load balancer keeps its address, unless the remote site's network now covers it.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each says one thing, and a struct of them would be used once"
-    )]
+    /// The load balancer keeps its address, unless the remote site's network now covers it.
     pub async fn replace_tunnel(
         &self,
         frontdoor: FrontdoorId,
         id: TunnelId,
-        expected: Generation,
-        spec: &TunnelSpec,
+        change: &TunnelChange,
         pools: &LoadBalancerPools,
-        previous_until: Timestamp,
-        action: Action,
         context: &WriteContext,
     ) -> Result<TunnelRow> {
-        let made = self
-            .try_replace_tunnel(frontdoor, id, expected, spec, pools, previous_until, action, context)
-            .await;
-        self.name_tunnel_in_the_way(made, frontdoor, spec).await
+        let (new, pools) = (change.clone(), pools.clone());
+        let made =
+            self.write(context, move |write| write.replace_tunnel(frontdoor, id, new, pools).boxed()).await;
+        self.name_conflicting_tunnel(made, frontdoor, &change.spec).await
     }
 
-    #[expect(clippy::too_many_arguments, reason = "as its caller")]
-    async fn try_replace_tunnel(
-        &self,
-        frontdoor: FrontdoorId,
-        id: TunnelId,
-        expected: Generation,
-        spec: &TunnelSpec,
-        pools: &LoadBalancerPools,
-        previous_until: Timestamp,
-        action: Action,
-        context: &WriteContext,
-    ) -> Result<TunnelRow> {
-        let mut write = self.write().await?;
-        let old = write.live_tunnel(frontdoor, id).await?;
-        if old.generation != expected {
-            return Err(StoreError::Stale);
-        }
-        if old.peer_cidr != spec.peer_cidr {
-            write.check_sources(id, spec.peer_cidr).await?;
-        }
-        let address = if spec.peer_cidr.contains(old.load_balancer_ip) {
-            pools.address(old.slot, spec.peer_cidr).ok_or(StoreError::NoSlot)?
-        } else {
-            old.load_balancer_ip
-        };
-        let previous = if old.key == spec.key {
-            old.previous_keys
-        } else {
-            old.previous_keys.rotated(&old.key, &spec.key, previous_until, context.at)
-        };
-        let row = sqlx::query(
-            "UPDATE ipsec_tunnel SET name = $1, peer_address = $2, peer_cidr = $3, peer_id = $4, \
-             load_balancer_ip = $5, pre_shared_key = $6, previous_keys = $7, ike_proposals = $8, \
-             esp_proposals = $13, initiate = $14, tags = $9, \
-             generation = generation + 1, status = 'NEW', status_since = $10, updated_at = $10, reason = NULL, \
-             message = NULL, detail_since = NULL, revision = $11 WHERE id = $12 RETURNING *",
-        )
-        .bind(spec.name.as_str())
-        .bind(spec.peer_address.to_string())
-        .bind(spec.peer_cidr.to_string())
-        .bind(spec.peer_id.as_str())
-        .bind(address.to_string())
-        .bind(spec.key.expose())
-        .bind(previous.text())
-        .bind(json_text("ike_proposals", spec.ike_proposals.as_ref())?)
-        .bind(tags_text(&spec.tags)?)
-        .bind(context.at.as_microsecond())
-        .bind(write.revision)
-        .bind(id.to_string())
-        .bind(json_text("esp_proposals", spec.esp_proposals.as_ref())?)
-        .bind(i64::from(spec.initiate))
-        .fetch_one(write.db())
-        .await?;
-        let tunnel = TunnelRow::read(&row)?;
-        write.record(context, frontdoor, action, execution(&tunnel)).await?;
-        write.commit().await?;
-        Ok(tunnel)
-    }
-
-    /// Refused with [`StoreError::HasShares`] while a live share uses the tunnel.
+    /// Fails with [`StoreError::HasShares`] while a live share uses the tunnel.
     pub async fn delete_tunnel(
         &self,
         frontdoor: FrontdoorId,
         id: TunnelId,
         context: &WriteContext,
     ) -> Result<TunnelRow> {
-        let mut write = self.write().await?;
-        context.check(write.live_tunnel(frontdoor, id).await?.updated_at)?;
-        let users = sqlx::query(
-            "SELECT COUNT(*) AS users, MIN(id) AS first_user FROM ipsec_share \
-             WHERE tunnel = $1 AND status NOT IN ('DELETING', 'DELETED')",
-        )
-        .bind(id.to_string())
-        .fetch_one(write.db())
-        .await?;
-        if let Some(first) = users.try_get("first_user")? {
-            return Err(StoreError::HasShares { count: number(&users, "users")?, first });
-        }
-        let row = sqlx::query(
-            "UPDATE ipsec_tunnel SET generation = generation + 1, status = 'DELETING', status_since = $1, \
-             updated_at = $1, reason = NULL, message = NULL, detail_since = NULL, revision = $2 \
-             WHERE id = $3 RETURNING *",
-        )
-        .bind(context.at.as_microsecond())
-        .bind(write.revision)
-        .bind(id.to_string())
-        .fetch_one(write.db())
-        .await?;
-        let tunnel = TunnelRow::read(&row)?;
-        write.record(context, frontdoor, Action::Delete, execution(&tunnel)).await?;
-        write.commit().await?;
-        Ok(tunnel)
+        self.write(context, move |write| write.delete_tunnel(frontdoor, id).boxed()).await
     }
 
     pub async fn tunnel(&self, frontdoor: FrontdoorId, id: TunnelId) -> Result<Option<TunnelRow>> {
@@ -293,29 +171,31 @@ impl Store {
         row.as_ref().map(TunnelRow::read).transpose()
     }
 
-    /// Writes down that somebody is given the tunnel's key. Whoever can't be written down is not to be given it.
+    /// Records that the tunnel's key is handed out. Without this record it must not be.
     pub async fn record_key_read(
         &self,
         frontdoor: FrontdoorId,
         id: TunnelId,
         context: &WriteContext,
     ) -> Result<()> {
-        let mut write = self.write().await?;
-        let on = Execution { resource_type: ResourceType::Tunnel, resource: &id, generation: None };
-        write.record(context, frontdoor, Action::ReadKey, on).await?;
-        write.commit().await
+        self.write(context, move |write| {
+            async move {
+                let on = Execution { resource_type: ResourceType::Tunnel, resource: &id, generation: None };
+                write.record(frontdoor, Action::ReadKey, on).await
+            }
+            .boxed()
+        })
+        .await
     }
 
-    /// Adds to a conflict which tunnel is in the way: one of the same Frontdoor only, others are not told of.
-    async fn name_tunnel_in_the_way<T>(
+    /// Adds to a conflict the id of the tunnel that has the name or the address, if it is in the same Frontdoor.
+    async fn name_conflicting_tunnel<T>(
         &self,
         made: Result<T>,
         frontdoor: FrontdoorId,
         spec: &TunnelSpec,
     ) -> Result<T> {
         let Err(StoreError::Conflict { property, .. }) = made else { return made };
-        // What is in the way may have been written a moment ago.
-        self.flush().await;
         let row = sqlx::query(
             "SELECT id FROM ipsec_tunnel WHERE frontdoor = $1 AND status <> 'DELETED' \
              AND (($2 = 'name' AND name = $3) OR ($2 = 'peerPublicIp' AND location = $4 AND peer_address = $5))",
@@ -332,6 +212,113 @@ impl Store {
 }
 
 impl Write {
+    async fn create_tunnel(
+        &mut self,
+        frontdoor: FrontdoorId,
+        spec: TunnelSpec,
+        pools: LoadBalancerPools,
+    ) -> Result<TunnelRow> {
+        let slot = self.free_slot(&spec.location).await?;
+        let address = pools.address(slot, spec.peer_cidr).ok_or(StoreError::NoSlot)?;
+        let id = TunnelId::new((self.context.fresh)());
+        let insert = sqlx::query(
+            "INSERT INTO ipsec_tunnel (name, peer_address, peer_cidr, peer_id, pre_shared_key, ike_proposals, \
+             esp_proposals, initiate, tags, load_balancer_ip, id, frontdoor, location, slot, generation, status, \
+             status_since, created_at, updated_at, created_by, revision) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 1, 'NEW', $15, $15, $15, $16, $17) \
+             RETURNING *",
+        );
+        let row = bind(insert, &spec)?
+            .bind(address.to_string())
+            .bind(id.to_string())
+            .bind(frontdoor.to_string())
+            .bind(spec.location.to_string())
+            .bind(i64::from(slot))
+            .bind(self.at())
+            .bind(self.context.actor.clone())
+            .bind(self.revision)
+            .fetch_one(self.db())
+            .await?;
+        self.finish_tunnel(&row, Action::Create).await
+    }
+
+    async fn replace_tunnel(
+        &mut self,
+        frontdoor: FrontdoorId,
+        id: TunnelId,
+        change: TunnelChange,
+        pools: LoadBalancerPools,
+    ) -> Result<TunnelRow> {
+        let old = self.live_tunnel(frontdoor, id).await?;
+        let TunnelChange { expected, spec, previous_until, action } = change;
+        if old.generation != expected {
+            return Err(StoreError::Stale);
+        }
+        if old.peer_cidr != spec.peer_cidr {
+            self.check_sources(id, spec.peer_cidr).await?;
+        }
+        let address = if spec.peer_cidr.contains(old.load_balancer_ip) {
+            pools.address(old.slot, spec.peer_cidr).ok_or(StoreError::NoSlot)?
+        } else {
+            old.load_balancer_ip
+        };
+        let previous = if old.key == spec.key {
+            old.previous_keys
+        } else {
+            old.previous_keys.rotated(&old.key, &spec.key, previous_until, self.context.at)
+        };
+        let update = sqlx::query(
+            "UPDATE ipsec_tunnel SET name = $1, peer_address = $2, peer_cidr = $3, peer_id = $4, \
+             pre_shared_key = $5, ike_proposals = $6, esp_proposals = $7, initiate = $8, tags = $9, \
+             load_balancer_ip = $10, previous_keys = $11, generation = generation + 1, status = 'NEW', \
+             status_since = $12, updated_at = $12, reason = NULL, message = NULL, detail_since = NULL, \
+             revision = $13 WHERE id = $14 RETURNING *",
+        );
+        let row = bind(update, &spec)?
+            .bind(address.to_string())
+            .bind(previous.text())
+            .bind(self.at())
+            .bind(self.revision)
+            .bind(id.to_string())
+            .fetch_one(self.db())
+            .await?;
+        self.finish_tunnel(&row, action).await
+    }
+
+    async fn delete_tunnel(&mut self, frontdoor: FrontdoorId, id: TunnelId) -> Result<TunnelRow> {
+        let old = self.live_tunnel(frontdoor, id).await?;
+        self.context.check(old.updated_at)?;
+        let users = sqlx::query(
+            "SELECT COUNT(*) AS users, MIN(id) AS first_user FROM ipsec_share \
+             WHERE tunnel = $1 AND status NOT IN ('DELETING', 'DELETED')",
+        )
+        .bind(id.to_string())
+        .fetch_one(self.db())
+        .await?;
+        if let Some(first) = users.try_get("first_user")? {
+            return Err(StoreError::HasShares { count: number(&users, "users")?, first });
+        }
+        let row = sqlx::query(concat!("UPDATE ipsec_tunnel SET ", deleting!(), " WHERE id = $3 RETURNING *"))
+            .bind(self.at())
+            .bind(self.revision)
+            .bind(id.to_string())
+            .fetch_one(self.db())
+            .await?;
+        self.finish_tunnel(&row, Action::Delete).await
+    }
+
+    /// Records the write that made this row.
+    async fn finish_tunnel(&mut self, row: &AnyRow, action: Action) -> Result<TunnelRow> {
+        let tunnel = TunnelRow::read(row)?;
+        let on = Execution {
+            resource_type: ResourceType::Tunnel,
+            resource: &tunnel.id,
+            generation: Some(tunnel.generation),
+        };
+        self.record(tunnel.frontdoor, action, on).await?;
+        Ok(tunnel)
+    }
+
     /// The lowest slot that no tunnel of the location has. Writers follow one another, so it stays free.
     async fn free_slot(&mut self, location: &LocationId) -> Result<u16> {
         let row = sqlx::query(
@@ -363,10 +350,16 @@ impl Write {
     }
 }
 
-fn execution(tunnel: &TunnelRow) -> Execution<'_> {
-    Execution {
-        resource_type: ResourceType::Tunnel,
-        resource: &tunnel.id,
-        generation: Some(tunnel.generation),
-    }
+/// Binds what a caller decides about a tunnel, but for its location, as `$1` to `$9`.
+fn bind(query: Query, spec: &TunnelSpec) -> Result<Query> {
+    Ok(query
+        .bind(spec.name.to_string())
+        .bind(spec.peer_address.to_string())
+        .bind(spec.peer_cidr.to_string())
+        .bind(spec.peer_id.to_string())
+        .bind(spec.key.expose().to_owned())
+        .bind(json_text("ike_proposals", spec.ike_proposals.as_ref())?)
+        .bind(json_text("esp_proposals", spec.esp_proposals.as_ref())?)
+        .bind(i64::from(spec.initiate))
+        .bind(tags_text(&spec.tags)?))
 }

@@ -1,19 +1,22 @@
 //! One accepted request: who, when, and where its ids come from; and the write transaction that it runs in.
 
 use crate::{
-    Action, Claim, EventKind, ResourceType, Result, Store,
-    batch::Turn,
+    Action, Claim, EventKind, ResourceType, Result, Store, StoreError,
     deferred::Deferred,
     event::NewEvent,
     execution::{Execution, Owner},
     idempotency,
+    transaction::Transaction,
 };
 use jiff::Timestamp;
-use sqlx::{AnyConnection, AssertSqlSafe};
-use std::sync::Arc;
-use tokio::sync::Notify;
+use sqlx::{AnyConnection, AssertSqlSafe, Row};
+use std::{sync::Arc, time::Duration};
+use tokio::time::timeout;
 use uuid::Uuid;
 use wicketgate_model::{Detail, ExecutionId, FrontdoorId, Status};
+
+/// For one statement. On PostgreSQL it waits for the write before, whose row lock it needs.
+const REVISION: Duration = Duration::from_secs(10);
 
 /// Who writes, and when. Executions of one request share its process id.
 #[derive(Debug, Clone)]
@@ -26,7 +29,7 @@ pub struct WriteContext {
     /// Makes fresh version 7 UUIDs.
     pub fresh: fn() -> Uuid,
     /// The row that is to be changed or deleted was last changed then; if it was changed since, the write is refused as
-    /// [`StoreError::Stale`](crate::StoreError::Stale). A change of status is none.
+    /// [`StoreError::Stale`](StoreError::Stale). A change of status is none.
     pub expected: Option<Timestamp>,
     /// Marked in the write's transaction.
     pub claim: Option<Arc<Claim>>,
@@ -50,54 +53,44 @@ impl WriteContext {
     }
 
     pub(crate) fn check(&self, updated_at: Timestamp) -> Result<()> {
-        if self.expected.is_none_or(|at| at == updated_at) { Ok(()) } else { Err(crate::StoreError::Stale) }
+        if self.expected.is_none_or(|at| at == updated_at) { Ok(()) } else { Err(StoreError::Stale) }
     }
 }
 
-/// A transaction that changes what gateways should serve. Stamped with a revision of its own; dropped without
-/// [`Write::commit`], it never was.
+/// The transaction that a unit of work writes in: it changes what gateways should serve.
 pub(crate) struct Write {
-    turn: Turn,
-    /// Of all writes that share its commit: whoever sees one of them sees all.
+    pub(crate) tx: Transaction,
+    /// The same for all writes of the transaction: a reader that sees one of them sees all.
     pub(crate) revision: i64,
+    pub(crate) context: WriteContext,
     pub(crate) deferred: Deferred,
-    events_committed: Arc<Notify>,
-}
-
-impl Store {
-    pub(crate) async fn write(&self) -> Result<Write> {
-        let turn = self.turn().await?;
-        let revision = turn.revision();
-        Ok(Write {
-            turn,
-            revision,
-            deferred: Deferred::default(),
-            events_committed: Arc::clone(&self.events_committed),
-        })
-    }
+    store: Store,
 }
 
 impl Write {
+    pub(crate) async fn begin(store: &Store, context: &WriteContext) -> Result<Self> {
+        let mut tx = store.begin().await?;
+        let next = sqlx::query("UPDATE revision SET value = value + 1 WHERE id = 1 RETURNING value");
+        let row = timeout(REVISION, next.fetch_one(&mut *tx)).await.map_err(|_| StoreError::Late)??;
+        let (revision, context) = (row.try_get(0)?, context.clone());
+        Ok(Self { tx, revision, context, deferred: Deferred::default(), store: store.clone() })
+    }
+
     /// See [`Store::locking`].
     pub(crate) fn locking(&self, select: &str, table: &str) -> AssertSqlSafe<String> {
-        self.turn.store().locking(select, table)
+        self.store.locking(select, table)
     }
 
     pub(crate) fn db(&mut self) -> &mut AnyConnection {
-        &mut self.turn
+        &mut self.tx
     }
 
-    /// Returns when the write is durable.
-    pub(crate) async fn commit(self) -> Result<()> {
-        let tells = !self.deferred.events.is_empty();
-        self.turn.commit(self.deferred).await?;
-        if tells {
-            self.events_committed.notify_one();
-        }
-        Ok(())
+    /// When, for the columns that say so.
+    pub(crate) fn at(&self) -> i64 {
+        self.context.at.as_microsecond()
     }
 
-    /// Told when the write is committed.
+    /// Written at the end of the transaction.
     pub(crate) fn tell(&mut self, event: NewEvent) {
         self.deferred.events.push(event);
     }
@@ -105,12 +98,11 @@ impl Write {
     /// The record of the write, the event of the status that it sets, and the mark on the request's key.
     pub(crate) async fn record(
         &mut self,
-        context: &WriteContext,
         frontdoor: FrontdoorId,
         action: Action,
         on: Execution<'_>,
     ) -> Result<()> {
-        idempotency::mark(&mut self.turn, context).await?;
+        idempotency::mark(&mut self.tx, &self.context).await?;
         self.deferred.forgets |=
             matches!(on.resource_type, ResourceType::Frontdoor | ResourceType::ApiAccount);
         let status = match (on.resource_type, action) {
@@ -129,17 +121,17 @@ impl Write {
         if let Some(status) = status {
             // An environment that is deleted waits for nothing; its shares say for themselves how far they are.
             let stands = crate::columns::status(status).filter(|_| kind != EventKind::Environment);
-            let detail = stands.and_then(|s| Detail::waiting(s, context.at));
+            let detail = stands.and_then(|s| Detail::waiting(s, self.context.at));
             let resource = on.resource.to_string();
             self.tell(NewEvent {
                 frontdoor,
-                at: context.at,
+                at: self.context.at,
                 kind,
                 resource,
                 status,
                 why: detail.as_ref().map(Into::into),
             });
         }
-        on.insert(&mut self.turn, context, Owner::Frontdoor(frontdoor), action).await
+        on.insert(&mut self.tx, &self.context, Owner::Frontdoor(frontdoor), action).await
     }
 }

@@ -22,7 +22,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use wicketgate_model::{PreSharedKey, Status, TunnelId};
-use wicketgate_store::{Action, StoreError, TunnelRow, TunnelSpec};
+use wicketgate_store::{Action, StoreError, TunnelChange, TunnelRow, TunnelSpec};
 
 pub(super) async fn list(
     State(state): State<AppState>,
@@ -166,18 +166,14 @@ async fn change(
         must_be_live(&row)?;
         let spec = spec(&row)?;
         let act = state.act(&at.principal);
-        let until = act.at + grace.get();
-        let generation = row.generation;
         wanted.hold_for(&Tunnel::of(row.clone(), state.gateway_address()))?;
         if spec == row.spec() && action == Action::Update && row.standing.status != Status::Error {
             // It is that already: no write, no record, no event. What failed is tried anew.
             return Ok(answer(state, format, StatusCode::ACCEPTED, row));
         }
-        let done = state
-            .store
-            .replace_tunnel(at.id(), id, generation, &spec, &state.pools, until, action, &act)
-            .await;
-        match done {
+        let change =
+            TunnelChange { expected: row.generation, spec, previous_until: act.at + grace.get(), action };
+        match state.store.replace_tunnel(at.id(), id, &change, &state.pools, &act).await {
             Err(stale @ StoreError::Stale) => last = stale,
             done => {
                 let row = done.map_err(refused(Kind::Tunnel, id))?;

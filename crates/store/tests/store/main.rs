@@ -21,7 +21,7 @@ use wicketgate_model::{
 use wicketgate_store::{
     Action, Change, EnrolAttempt, EnrolledAgent, FrontdoorSpec, ListRequest, MetricsWindow, NewEnrollment,
     PageRequest, Reach, Resource, Revision, ShareSpec, StatusUpdate, Store, StoreError, Tags, TrafficScope,
-    TunnelSpec, WriteContext,
+    TunnelChange, TunnelSpec, WriteContext,
 };
 
 static ALL: ListRequest = ListRequest {
@@ -249,23 +249,14 @@ fn a_new_key_leaves_the_old_one_for_a_while() {
         spec.key = PreSharedKey::from_random([9; 32]);
         spec.peer_cidr = "100.64.0.0/10".parse().unwrap();
         let change = |expected| {
-            let (store, spec, pools) = (&store, &spec, &pools);
-            async move {
-                let expected = Generation::new(expected);
-                let until = after(60);
-                store
-                    .replace_tunnel(
-                        site.frontdoor,
-                        site.tunnel,
-                        expected,
-                        spec,
-                        pools,
-                        until,
-                        Action::Update,
-                        &context(),
-                    )
-                    .await
-            }
+            let change = TunnelChange {
+                expected: Generation::new(expected),
+                spec: spec.clone(),
+                previous_until: after(60),
+                action: Action::Update,
+            };
+            let (store, pools) = (&store, &pools);
+            async move { store.replace_tunnel(site.frontdoor, site.tunnel, &change, pools, &context()).await }
         };
         let tunnel = change(1).await.unwrap();
         let previous: Vec<_> = tunnel.previous_keys.valid(after(59)).cloned().collect();

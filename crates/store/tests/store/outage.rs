@@ -71,7 +71,7 @@ async fn a_host_that_dies_during_a_commit_is_not_waited_for() {
     goes.store(true, Ordering::SeqCst);
     let (frontdoor, during) = (spec("during"), context());
     let refused = timeout(BOUND, store.create_frontdoor(&frontdoor, &during)).await.unwrap();
-    assert!(matches!(refused, Err(StoreError::Database(_) | StoreError::Late)), "{refused:?}");
+    assert!(matches!(refused, Err(StoreError::Commit(_) | StoreError::Late)), "{refused:?}");
 
     // It is back, on another connection than the one that hangs.
     goes.store(false, Ordering::SeqCst);

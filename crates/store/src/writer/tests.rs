@@ -1,0 +1,319 @@
+//! Units of work at the same time, on a real database.
+
+use super::*;
+use crate::FrontdoorSpec;
+use jiff::Timestamp;
+use proptest::prelude::*;
+use sqlx::{Executor as _, Row};
+use tempfile::TempDir;
+use tokio::task::{JoinHandle, JoinSet, yield_now};
+use uuid::Uuid;
+
+const BOUND: Duration = Duration::from_secs(5);
+
+async fn store() -> (TempDir, Store) {
+    let dir = TempDir::new().unwrap();
+    let store = Store::open(dir.path().join("test.db").to_str().unwrap()).await.unwrap();
+    (dir, store)
+}
+
+fn context() -> WriteContext {
+    WriteContext::new("a", Timestamp::UNIX_EPOCH, Uuid::now_v7)
+}
+
+async fn insert(write: &mut Write, bucket: i64) -> Result<()> {
+    let insert = sqlx::query("INSERT INTO traffic VALUES ('x', 1, $1, 0, 0, 0, 0, 0)").bind(bucket);
+    insert.execute(write.db()).await?;
+    Ok(())
+}
+
+/// Writes one bucket, and then fails or not.
+fn spawn_write(store: &Store, bucket: i64, fails: bool) -> JoinHandle<Result<()>> {
+    let store = store.clone();
+    tokio::spawn(async move {
+        let context = context();
+        let made = store.write(&context, move |write| {
+            async move {
+                insert(write, bucket).await?;
+                if fails { Err(StoreError::Stale) } else { Ok(()) }
+            }
+            .boxed()
+        });
+        made.await
+    })
+}
+
+/// A unit that runs until it is let go.
+struct Held {
+    release: oneshot::Sender<()>,
+    done: JoinHandle<Result<()>>,
+}
+
+impl Held {
+    async fn new(store: &Store) -> Self {
+        let (begin, begun) = oneshot::channel();
+        let (release, released) = oneshot::channel();
+        let store = store.clone();
+        let done = tokio::spawn(async move {
+            let context = context();
+            let made = store.write(&context, move |_| {
+                async move {
+                    begin.send(()).unwrap();
+                    let _ = released.await;
+                    Ok(())
+                }
+                .boxed()
+            });
+            made.await
+        });
+        timeout(BOUND, begun).await.unwrap().unwrap();
+        Self { release, done }
+    }
+
+    async fn release(self) -> Result<()> {
+        self.release.send(()).unwrap();
+        timeout(BOUND, self.done).await.unwrap().unwrap()
+    }
+}
+
+async fn queued(store: &Store, count: usize) {
+    let queue = store.queue.as_ref().unwrap();
+    let wait = async {
+        while queue.max_capacity() - queue.capacity() < count {
+            yield_now().await;
+        }
+    };
+    timeout(BOUND, wait).await.unwrap();
+}
+
+async fn written(store: &Store) -> Vec<i64> {
+    let rows = sqlx::query("SELECT bucket FROM traffic ORDER BY bucket").fetch_all(&store.readers).await;
+    rows.unwrap().iter().map(|r| r.get(0)).collect()
+}
+
+async fn revision(store: &Store) -> i64 {
+    sqlx::query("SELECT value FROM revision").fetch_one(&store.readers).await.unwrap().get(0)
+}
+
+#[tokio::test]
+async fn waiting_units_share_a_commit_and_one_that_fails_is_rolled_back_alone() {
+    let (_dir, store) = store().await;
+    let before = revision(&store).await;
+    let held = Held::new(&store).await;
+    let mut writes = Vec::new();
+    for n in 0..10 {
+        writes.push(spawn_write(&store, n, n % 3 == 2));
+        queued(&store, writes.len()).await;
+    }
+    held.release().await.unwrap();
+    for (n, write) in writes.into_iter().enumerate() {
+        let done = timeout(BOUND, write).await.unwrap().unwrap();
+        assert!(
+            matches!((n % 3 == 2, &done), (false, Ok(())) | (true, Err(StoreError::Stale))),
+            "{n} {done:?}"
+        );
+    }
+    assert_eq!(written(&store).await, [0, 1, 3, 4, 6, 7, 9]);
+    assert_eq!(revision(&store).await, before + 1);
+}
+
+#[tokio::test]
+async fn a_full_transaction_is_committed_although_others_wait() {
+    let (_dir, store) = store().await;
+    let before = revision(&store).await;
+    let held = Held::new(&store).await;
+    let count = MOST * 2;
+    let writes: Vec<_> = (0..count).map(|n| spawn_write(&store, i64::try_from(n).unwrap(), false)).collect();
+    queued(&store, count).await;
+    held.release().await.unwrap();
+    for write in writes {
+        timeout(BOUND, write).await.unwrap().unwrap().unwrap();
+    }
+    assert_eq!(written(&store).await.len(), count);
+    assert_eq!(revision(&store).await, before + 3);
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_takes_nothing_from_the_others() {
+    let (_dir, store) = store().await;
+    let held = Held::new(&store).await;
+    let first = spawn_write(&store, 1, false);
+    queued(&store, 1).await;
+    let gone = spawn_write(&store, 2, false);
+    queued(&store, 2).await;
+    let last = spawn_write(&store, 3, false);
+    queued(&store, 3).await;
+    // It has not begun, and never will.
+    gone.abort();
+    assert!(timeout(BOUND, gone).await.unwrap().is_err());
+    // This one has begun, and is carried out.
+    held.done.abort();
+    held.release.send(()).unwrap();
+    for write in [first, last] {
+        timeout(BOUND, write).await.unwrap().unwrap().unwrap();
+    }
+    assert_eq!(written(&store).await, [1, 3]);
+}
+
+#[tokio::test]
+async fn a_transaction_that_is_lost_is_an_error_for_all_its_units() {
+    let (_dir, store) = store().await;
+    let held = Held::new(&store).await;
+    let first = spawn_write(&store, 1, false);
+    queued(&store, 1).await;
+    let breaking = store.clone();
+    let breaking = tokio::spawn(async move {
+        // As SQLite does by itself when the disk is full.
+        let context = context();
+        let made = breaking.write(&context, |write| {
+            async move { Ok(write.db().execute("ROLLBACK").await.map(|_| ())?) }.boxed()
+        });
+        made.await
+    });
+    queued(&store, 2).await;
+    let last = spawn_write(&store, 3, false);
+    queued(&store, 3).await;
+    let mut errors = vec![held.release().await];
+    for write in [first, breaking, last] {
+        errors.push(timeout(BOUND, write).await.unwrap().unwrap());
+    }
+    let causes = errors.into_iter().map(|error| match error {
+        Err(StoreError::Commit(cause)) => cause,
+        other => panic!("{other:?}"),
+    });
+    assert!(causes.map(|cause| matches!(*cause, StoreError::Database(_))).all(|typed| typed));
+    assert_eq!(written(&store).await, [0; 0]);
+    timeout(BOUND, spawn_write(&store, 4, false)).await.unwrap().unwrap().unwrap();
+    assert_eq!(written(&store).await, [4]);
+}
+
+#[tokio::test]
+async fn a_unit_that_panics_ends_no_later_one() {
+    let (_dir, store) = store().await;
+    let context = context();
+    let made = store.write::<()>(&context, |_| async { panic!("a fault") }.boxed());
+    let made = timeout(BOUND, made).await.unwrap();
+    assert!(matches!(made, Err(StoreError::Database(sqlx::Error::WorkerCrashed))), "{made:?}");
+    timeout(BOUND, spawn_write(&store, 1, false)).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_unit_that_does_not_end_is_given_up() {
+    let (_dir, store) = store().await;
+    let held = Held::new(&store).await;
+    // Nothing else is going on: the clock jumps to the next timeout.
+    tokio::time::pause();
+    let done = held.done.await.unwrap();
+    tokio::time::resume();
+    assert!(
+        matches!(&done, Err(StoreError::Commit(cause)) if matches!(**cause, StoreError::Late)),
+        "{done:?}"
+    );
+    timeout(BOUND, spawn_write(&store, 1, false)).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn units_of_a_transaction_share_its_revision_and_its_end() {
+    let (_dir, store) = store().await;
+    let before = revision(&store).await;
+    let held = Held::new(&store).await;
+    let spec = FrontdoorSpec {
+        organization: "o".to_owned(),
+        default_namespace: "d".parse().unwrap(),
+        ipsec_shares_enabled: true,
+    };
+    let mut writes = JoinSet::new();
+    for _ in 0..20 {
+        let (store, spec) = (store.clone(), spec.clone());
+        writes.spawn(async move { store.create_frontdoor(&spec, &context()).await.unwrap() });
+    }
+    queued(&store, 20).await;
+    held.release().await.unwrap();
+    assert_eq!(timeout(BOUND, writes.join_all()).await.unwrap().len(), 20);
+    assert_eq!(revision(&store).await, before + 1);
+    store.create_frontdoor(&spec, &context()).await.unwrap();
+    assert_eq!(revision(&store).await, before + 2);
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Writer {
+    Succeeds,
+    /// After its first row.
+    Fails,
+    /// With an error of the database.
+    Repeats,
+    /// Its caller goes away after so many turns of the scheduler.
+    GoesAway(u8),
+}
+
+fn writer() -> impl Strategy<Value = Writer> {
+    prop_oneof![
+        4 => Just(Writer::Succeeds),
+        1 => Just(Writer::Fails),
+        1 => Just(Writer::Repeats),
+        2 => any::<u8>().prop_map(Writer::GoesAway),
+    ]
+}
+
+/// Writes two rows, of which the database has both or none.
+async fn two_rows(store: Store, n: i64, writer: Writer) -> Result<()> {
+    let context = context();
+    let made = store.write(&context, move |write| {
+        async move {
+            insert(write, 2 * n).await?;
+            match writer {
+                Writer::Fails => return Err(StoreError::Stale),
+                Writer::Repeats => insert(write, 2 * n).await?,
+                Writer::Succeeds | Writer::GoesAway(_) => {}
+            }
+            insert(write, 2 * n + 1).await
+        }
+        .boxed()
+    });
+    made.await
+}
+
+async fn all_at_once(writers: Vec<Writer>) {
+    let (_dir, store) = store().await;
+    let mut tasks = Vec::new();
+    for (n, writer) in (0..).zip(&writers) {
+        let task = tokio::spawn(two_rows(store.clone(), n, *writer));
+        if let Writer::GoesAway(turns) = writer {
+            let abort = task.abort_handle();
+            let turns = *turns;
+            tokio::spawn(async move {
+                for _ in 0..turns {
+                    yield_now().await;
+                }
+                abort.abort();
+            });
+        }
+        tasks.push(task);
+    }
+    let mut answers = Vec::new();
+    for task in tasks {
+        answers.push(timeout(BOUND, task).await.unwrap().ok());
+    }
+    // What callers left behind is behind this one in no queue.
+    timeout(BOUND, spawn_write(&store, -1, false)).await.unwrap().unwrap().unwrap();
+    let rows = written(&store).await;
+    for ((n, writer), answer) in (0..).zip(&writers).zip(answers) {
+        let found = [2 * n, 2 * n + 1].map(|bucket| rows.contains(&bucket));
+        match (writer, answer) {
+            (Writer::Succeeds | Writer::GoesAway(_), Some(Ok(()))) => assert_eq!(found, [true; 2], "{n}"),
+            (Writer::GoesAway(_), None) => assert_eq!(found[0], found[1], "{n}"),
+            (Writer::Fails | Writer::Repeats, Some(Err(_))) => assert_eq!(found, [false; 2], "{n}"),
+            other => panic!("{n}: {other:?}"),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn each_of_many_writers_gets_what_became_of_its_rows(writers in prop::collection::vec(writer(), 1..150)) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(all_at_once(writers));
+    }
+}
