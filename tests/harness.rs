@@ -1,5 +1,6 @@
 //! A [`World`] is one installation of the product with all that is around it, in network namespaces of its own.
 
+pub(crate) mod builder;
 pub(crate) mod bulk;
 pub(crate) mod esp;
 pub(crate) mod home;
@@ -25,6 +26,7 @@ use wicketgate_lab::{
     sweep,
 };
 
+use builder::WorldBuilder;
 use home::Home;
 
 /// Where tests keep their files. Only root may write here, so that what stands in a ledger can be trusted.
@@ -63,39 +65,13 @@ pub(crate) struct World {
 
 impl World {
     /// No IPsec: everything on the loopback interface of one namespace.
-    pub(crate) fn loopback() -> Result<Self> {
-        Self::loopback_with_log("info")
-    }
-
-    pub(crate) fn loopback_with_log(log: &'static str) -> Result<Self> {
-        let lab = lab()?;
-        let outside = lab.namespace("gw")?;
-        let gateway = start(&lab, &outside, "off", log)?;
-        let private = outside.clone();
-        Ok(Self { lab, gateway, outside, private, internet: None, sites: Vec::new(), ipsec: "off", log })
+    pub(crate) fn loopback() -> WorldBuilder {
+        WorldBuilder::new(None)
     }
 
     /// Real IPsec, and `count` sites with their namespaces, not connected yet.
-    pub(crate) fn with_sites(count: u8) -> Result<Self> {
-        Self::with_sites_and_log(count, "info")
-    }
-
-    pub(crate) fn with_sites_and_log(count: u8, log: &'static str) -> Result<Self> {
-        let lab = lab()?;
-        let (internet, outside, private) =
-            (lab.namespace("net")?, lab.namespace("gw")?, lab.namespace("private")?);
-        internet.sysctl("net/ipv4/ip_forward", "1")?;
-        join(&internet, &outside, "gw", GATEWAY)?;
-        join(&internet, &private, "private", PRIVATE)?;
-        let mut sites = Vec::new();
-        for n in 0..count {
-            let site = lab.namespace(&format!("site{n}"))?;
-            join(&internet, &site, &format!("site{n}"), Self::peer(n))?;
-            sites.push(site);
-        }
-        let ipsec = if is_kernel_lane() { "kernel" } else { "auto" };
-        let gateway = start(&lab, &outside, ipsec, log)?;
-        Ok(Self { lab, gateway, outside, private, internet: Some(internet), sites, ipsec, log })
+    pub(crate) fn with_sites(count: u8) -> WorldBuilder {
+        WorldBuilder::new(Some(count))
     }
 
     /// One more site, behind a router that translates. The router has the site's public address.
@@ -176,7 +152,7 @@ impl World {
 
     /// An agent with a service that says "here", published at port 9000 of a tunnel: where that is.
     pub(crate) fn greeting(&self, tunnel: &Value) -> Result<(Agent, SocketAddr)> {
-        targets::greeting(&self.private, self.target(7001), "here")?;
+        targets::here(&self.private, self.target(7001))?;
         let (agent, zid) = self.agent("agent")?;
         self.share("greeting", tunnel, &zid, self.target(7001), 9000)?;
         Ok((agent, door(tunnel, 9000)?))

@@ -15,7 +15,7 @@ use crate::harness::World;
 fn a_generated_client_makes_changes_and_removes_a_share() -> Result<()> {
     let client = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/client");
     npm::install(&client, Some("build")).context("the generated client does not compile")?;
-    let world = World::loopback()?;
+    let world = World::loopback().start()?;
     let (_agent, _) = world.agent("agent")?;
     let mut command = world.outside.command("node");
     command.arg(client.join("dist/client.js")).arg(world.url());

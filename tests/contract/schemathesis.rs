@@ -27,7 +27,7 @@ const SEEDS: [u32; 4] = [20_260_101, 20_260_102, 20_260_103, 20_260_104];
 fn every_answer_is_as_the_document_says() -> Result<()> {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/schemathesis");
     let schemathesis = installed(&sources.join("requirements.txt"))?;
-    let world = World::loopback_with_log("warn")?;
+    let world = World::loopback().log("warn").start()?;
     let (_agent, zid) = world.agent("agent")?;
     let environment = world.gateway.list("environments")?.first().cloned().context("no environment")?;
     let tunnel = world.gateway.tunnel(&world.lab, "kept", World::peer(0), "172.31.0.0/16")?;

@@ -8,8 +8,8 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::harness::{
-    AT_ONCE, PATIENCE, World, door,
-    targets::{ask, connect, echo, exchange, greeting},
+    AT_ONCE, PATIENCE, World,
+    targets::{ask, connect, echo, exchange, here},
     text,
 };
 
@@ -18,46 +18,37 @@ const TRY: Duration = Duration::from_secs(2);
 
 #[test]
 fn an_agent_remembers_its_environment_and_comes_back_after_either_side_was_restarted() -> Result<()> {
-    let mut world = World::loopback()?;
-    greeting(&world.private, world.target(7001), "here")?;
-    let (mut agent, zid) = world.agent("agent")?;
-    let tunnel = world.tunnel(0)?;
-    world.share("greeting", &tunnel, &zid, world.target(7001), 9000)?;
-    let door = door(&tunnel, 9000)?;
-    assert_eq!(ask(&world.outside, door, PATIENCE)?, "here");
+    let (mut world, mut published) = World::loopback().publish(here)?;
+    assert_eq!(ask(&world.outside, published.door, PATIENCE)?, "here");
 
-    agent.process.kill()?;
+    published.agent.process.kill()?;
     world.lab.until("the environment is OFFLINE", PATIENCE, || {
         Ok(world.gateway.list("environments")?.iter().any(|e| e["status"] == "OFFLINE").then_some(()))
     })?;
     // No code: it has its identity on disk.
-    let mut agent = world.start_agent("agent", None)?;
+    published.agent = world.start_agent("agent", None)?;
     let served = |world: &World| {
         world.lab.until("the share is served again", PATIENCE, || {
-            Ok((ask(&world.outside, door, TRY)? == "here").then_some(()))
+            Ok((ask(&world.outside, published.door, TRY)? == "here").then_some(()))
         })
     };
-    served(&world).map_err(|e| e.context(agent.process.tail()))?;
+    served(&world).map_err(|e| e.context(published.agent.process.tail()))?;
 
     world.gateway.process.kill()?;
     world.restart()?;
-    served(&world).map_err(|e| e.context(agent.process.tail()))?;
-    agent.process.alive()?;
+    served(&world).map_err(|e| e.context(published.agent.process.tail()))?;
+    published.agent.process.alive()?;
 
     let environments = world.gateway.list("environments")?;
     assert_eq!(environments.len(), 1, "{environments:?}");
-    assert_eq!(environments[0]["zId"], zid.as_str());
+    assert_eq!(environments[0]["zId"], published.zid.as_str());
     world.end()
 }
 
 #[test]
 fn a_barred_agent_is_cut_at_once() -> Result<()> {
-    let world = World::loopback()?;
-    echo(&world.private, world.target(7001))?;
-    let (_agent, zid) = world.agent("agent")?;
-    let tunnel = world.tunnel(0)?;
-    world.share("echo", &tunnel, &zid, world.target(7001), 9000)?;
-    let mut stream = connect(&world.outside, door(&tunnel, 9000)?, PATIENCE)?;
+    let (world, published) = World::loopback().publish(echo)?;
+    let mut stream = connect(&world.outside, published.door, PATIENCE)?;
     exchange(&mut stream, b"before")?;
 
     let agents = world.gateway.list("agents")?;

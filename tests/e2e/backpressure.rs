@@ -27,7 +27,7 @@ const MOST: u64 = 8 << 20;
 
 #[test]
 fn a_client_that_reads_a_kilobyte_a_second_costs_no_memory_without_end() -> Result<()> {
-    let world = World::loopback()?;
+    let world = World::loopback().start()?;
     let sent = Arc::new(AtomicU64::new(0));
     let listener = world.private.listen(world.target(7001))?;
     let count = Arc::clone(&sent);

@@ -30,7 +30,7 @@ const UNDISTURBED: Duration = Duration::from_secs(3);
 
 #[test]
 fn a_killed_charon_is_replaced_within_five_seconds_and_the_other_tunnel_goes_on() -> Result<()> {
-    let world = World::with_sites(2)?;
+    let world = World::with_sites(2).start()?;
     greeting(&world.private, world.target(7001), "here")?;
     echo(&world.private, world.target(7002))?;
     let (_agent, zid) = world.agent("agent")?;

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::harness::{PATIENCE, World, targets::greeting, text};
+use crate::harness::{PATIENCE, World, targets::here, text};
 
 /// The states of a walk's hops, by hop.
 fn states(check: &Value) -> Result<Vec<(String, String)>> {
@@ -13,12 +13,8 @@ fn states(check: &Value) -> Result<Vec<(String, String)>> {
 
 #[test]
 fn a_walk_and_the_agents_tell_how_a_share_is() -> Result<()> {
-    let world = World::loopback()?;
-    greeting(&world.private, world.target(7001), "here")?;
-    let (mut agent, zid) = world.agent("agent")?;
-    let tunnel = world.tunnel(0)?;
-    let share = world.share("greeting", &tunnel, &zid, world.target(7001), 9000)?;
-    let path = world.gateway.at(&format!("ipsec-shares/{}/check", text(&share, "id")?));
+    let (world, mut published) = World::loopback().publish(here)?;
+    let path = world.gateway.at(&format!("ipsec-shares/{}/check", text(&published.share, "id")?));
     let walk = || world.gateway.api.post(&path, &json!({}));
     // An agent is asked every few seconds, and then the way to it is known too.
     let well = world.lab.until("every hop was measured", PATIENCE, || {
@@ -39,12 +35,15 @@ fn a_walk_and_the_agents_tell_how_a_share_is() -> Result<()> {
     let agents = world.gateway.list("agents")?;
     let one = agents.first().context("no agent")?;
     assert_eq!((&one["status"], one.get("lastSeen")), (&json!("CONNECTED"), None));
-    assert_eq!(one["shares"], json!([{"id": share["id"], "state": "SERVING"}]));
+    assert_eq!(one["shares"], json!([{"id": published.share["id"], "state": "SERVING"}]));
     assert_eq!(well["hops"][3]["agentId"], one["id"], "the agent that dialled");
 
     // A target that nobody serves: the agent says so itself.
     let change = json!({"target": world.target(7002).to_string()});
-    world.gateway.api.patch(&world.gateway.at(&format!("ipsec-shares/{}", text(&share, "id")?)), &change)?;
+    world
+        .gateway
+        .api
+        .patch(&world.gateway.at(&format!("ipsec-shares/{}", text(&published.share, "id")?)), &change)?;
     world.lab.until("the agent tells that it can't reach the target", PATIENCE, || {
         let _ = walk()?;
         let agents = world.gateway.list("agents")?;
@@ -54,7 +53,7 @@ fn a_walk_and_the_agents_tell_how_a_share_is() -> Result<()> {
     assert_eq!(states(&failed)?.pop(), Some(("target".to_owned(), "FAILED".to_owned())));
     ensure!(text(&failed["hops"][4], "advice").is_ok(), "the hop that fails advises: {failed}");
 
-    agent.process.kill()?;
+    published.agent.process.kill()?;
     let gone = world.lab.until("the agent is OFFLINE", PATIENCE, || {
         let agents = world.gateway.list("agents")?;
         Ok(agents.into_iter().find(|a| a["status"] == "OFFLINE"))

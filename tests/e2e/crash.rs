@@ -54,7 +54,7 @@ struct Book {
 
 #[test]
 fn every_accepted_write_survives_ten_kills_and_every_status_is_true_within_five_seconds() -> Result<()> {
-    let mut world = World::loopback()?;
+    let mut world = World::loopback().start()?;
     for (port, words) in TARGETS {
         greeting(&world.private, world.target(port), words)?;
     }

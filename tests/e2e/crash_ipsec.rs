@@ -15,7 +15,7 @@ const TRUE_AGAIN: Duration = Duration::from_secs(30);
 
 #[test]
 fn nothing_is_left_of_tunnels_deleted_around_a_kill() -> Result<()> {
-    let mut world = World::with_sites(0)?;
+    let mut world = World::with_sites(0).start()?;
     for round in 0..ROUNDS {
         let first = round * 4;
         let kept = world.tunnel(first)?;

@@ -4,7 +4,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::harness::{PATIENCE, World, sas::Sas, targets::ask, text};
+use crate::harness::{
+    PATIENCE, World,
+    sas::Sas,
+    targets::{ask, here},
+    text,
+};
 
 /// From a rebooted device's start to traffic.
 const BACK: Duration = Duration::from_secs(5);
@@ -17,19 +22,17 @@ const DEAD: Duration = Duration::from_secs(30);
 
 #[test]
 fn a_device_that_reboots_is_back_at_once_and_its_old_sas_are_gone() -> Result<()> {
-    let world = World::with_sites(1)?;
-    let tunnel = world.tunnel(0)?;
-    let (_agent, door) = world.greeting(&tunnel)?;
-    let mut site = world.connected_site(0, &tunnel)?;
+    let (world, published) = World::with_sites(1).publish(here)?;
+    let mut site = world.connected_site(0, &published.tunnel)?;
     let before = Sas::of_gateway(&world, 0)?;
-    assert_eq!(ask(&site.namespace, door, PATIENCE)?, "here");
+    assert_eq!(ask(&site.namespace, published.door, PATIENCE)?, "here");
     ensure!(before.ike.len() == 1 && before.child.len() == 1, "{before:?}");
 
     // The gateway has no word of the end, and still has what was negotiated.
     site.kill()?;
     assert_eq!(Sas::of_gateway(&world, 0)?, before);
-    site.start(&world.lab, &world.vpn_config(&tunnel)?)?;
-    let back = || ask(&site.namespace, door, TRY).map(Some);
+    site.start(&world.lab, &world.vpn_config(&published.tunnel)?)?;
+    let back = || ask(&site.namespace, published.door, TRY).map(Some);
     assert_eq!(world.lab.until("traffic of the device that has rebooted", BACK, back)?, "here");
     world.lab.until("the gateway has the new SAs alone", PATIENCE, || {
         let after = Sas::of_gateway(&world, 0)?;
@@ -41,11 +44,9 @@ fn a_device_that_reboots_is_back_at_once_and_its_old_sas_are_gone() -> Result<()
 
 #[test]
 fn a_peer_that_is_not_heard_of_any_more_is_down_within_half_a_minute_and_comes_back() -> Result<()> {
-    let world = World::with_sites(1)?;
-    let tunnel = world.tunnel(0)?;
-    let (_agent, door) = world.greeting(&tunnel)?;
-    let site = world.connected_site(0, &tunnel)?;
-    assert_eq!(ask(&site.namespace, door, PATIENCE)?, "here");
+    let (world, published) = World::with_sites(1).publish(here)?;
+    let site = world.connected_site(0, &published.tunnel)?;
+    assert_eq!(ask(&site.namespace, published.door, PATIENCE)?, "here");
 
     // The line is cut: nothing comes, and nobody says so.
     let internet = world.internet.as_ref().context("no internet")?;
@@ -59,7 +60,7 @@ fn a_peer_that_is_not_heard_of_any_more_is_down_within_half_a_minute_and_comes_b
          }",
     )?;
     let cut = Instant::now();
-    let id = text(&tunnel, "id")?;
+    let id = text(&published.tunnel, "id")?;
     let path = format!("ipsec-tunnels/{id}");
     let down = world.gateway.wait(&world.lab, &path, "DOWN", DEAD, |t| t["connection"]["state"] == "DOWN")?;
     eprintln!("DOWN after {:?}", cut.elapsed());
@@ -70,7 +71,7 @@ fn a_peer_that_is_not_heard_of_any_more_is_down_within_half_a_minute_and_comes_b
     internet.nft("delete table ip cut")?;
     // The device finds out by itself, and begins anew.
     world.gateway.wait(&world.lab, &path, "UP", PATIENCE, |t| t["connection"]["state"] == "UP")?;
-    assert_eq!(ask(&site.namespace, door, PATIENCE)?, "here");
+    assert_eq!(ask(&site.namespace, published.door, PATIENCE)?, "here");
 
     // Whoever follows the events was told of each change.
     let told = connections(&world, id)?;

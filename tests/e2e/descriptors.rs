@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use crate::harness::{
-    PATIENCE, World, door,
+    PATIENCE, World,
     targets::{connect, echo, exchange},
 };
 
@@ -16,13 +16,8 @@ const SEVERAL_PAUSES: Duration = Duration::from_millis(500);
 
 #[test]
 fn a_shortage_is_said_once_and_ends_when_there_are_descriptors_again() -> Result<()> {
-    let world = World::loopback()?;
-    echo(&world.private, world.target(7001))?;
-    let (_agent, zid) = world.agent("agent")?;
-    let tunnel = world.tunnel(0)?;
-    world.share("echo", &tunnel, &zid, world.target(7001), 9000)?;
-    let door = door(&tunnel, 9000)?;
-    let mut before = connect(&world.outside, door, PATIENCE)?;
+    let (world, published) = World::loopback().publish(echo)?;
+    let mut before = connect(&world.outside, published.door, PATIENCE)?;
     exchange(&mut before, b"before")?;
 
     let pid = world.gateway.process.pid();
@@ -33,8 +28,9 @@ fn a_shortage_is_said_once_and_ends_when_there_are_descriptors_again() -> Result
         .collect();
     let free = (0..).filter(|fd| !used.contains(fd)).nth(2).context("no descriptor is free")?;
     limit(pid, Some(Rlimit { current: Some(free), ..all }))?;
-    let mut clients =
-        (0..CLIENTS).map(|_| connect(&world.outside, door, PATIENCE)).collect::<Result<Vec<_>>>()?;
+    let mut clients = (0..CLIENTS)
+        .map(|_| connect(&world.outside, published.door, PATIENCE))
+        .collect::<Result<Vec<_>>>()?;
     let said = |words: &str| world.gateway.process.said().matches(words).count();
     world.lab.until("it says so", PATIENCE, || {
         Ok((said("cannot accept connections from the clients of a share") > 0).then_some(()))
@@ -51,7 +47,7 @@ fn a_shortage_is_said_once_and_ends_when_there_are_descriptors_again() -> Result
     for client in &mut clients {
         // Those that were refused meanwhile, for want of a carrier, may try again; those that waited are served.
         if exchange(client, b"after").is_err() {
-            *client = connect(&world.outside, door, PATIENCE)?;
+            *client = connect(&world.outside, published.door, PATIENCE)?;
             exchange(client, b"after")?;
         }
     }

@@ -30,7 +30,7 @@ const TRY: Duration = Duration::from_secs(2);
 
 #[test]
 fn two_hundred_ping_pongs_do_not_notice_that_the_agents_are_exchanged() -> Result<()> {
-    let world = World::loopback()?;
+    let world = World::loopback().start()?;
     echo(&world.private, world.target(7001))?;
     let (first, zid) = world.agent("first")?;
     let second = world.replica("second")?;
@@ -103,7 +103,7 @@ fn both_are_connected(world: &World) -> Result<()> {
 
 #[test]
 fn a_share_that_changes_its_target_and_port_keeps_its_connections() -> Result<()> {
-    let world = World::loopback()?;
+    let world = World::loopback().start()?;
     echo(&world.private, world.target(7001))?;
     greeting(&world.private, world.target(7002), "the new one")?;
     let (_agent, zid) = world.agent("agent")?;
@@ -124,18 +124,13 @@ fn a_share_that_changes_its_target_and_port_keeps_its_connections() -> Result<()
 
 #[test]
 fn a_gateway_that_is_stopped_lets_connections_end_and_at_the_second_signal_does_not() -> Result<()> {
-    let mut world = World::loopback()?;
-    echo(&world.private, world.target(7001))?;
-    let (_agent, zid) = world.agent("agent")?;
-    let tunnel = world.tunnel(0)?;
-    world.share("echo", &tunnel, &zid, world.target(7001), 9000)?;
-    let door = door(&tunnel, 9000)?;
+    let (mut world, published) = World::loopback().publish(echo)?;
 
-    let mut inside = connect(&world.outside, door, PATIENCE)?;
+    let mut inside = connect(&world.outside, published.door, PATIENCE)?;
     exchange(&mut inside, b"before")?;
     terminate(&world.gateway.process)?;
     world.lab.until("nothing new is taken", PATIENCE, || {
-        Ok(world.outside.connect(door, TRY).is_err().then_some(()))
+        Ok(world.outside.connect(published.door, TRY).is_err().then_some(()))
     })?;
     exchange(&mut inside, b"while it drains")?;
     inside.shutdown(Shutdown::Write)?;
@@ -145,13 +140,13 @@ fn a_gateway_that_is_stopped_lets_connections_end_and_at_the_second_signal_does_
 
     world.restart()?;
     let mut inside = world.lab.until("the share is served again", PATIENCE, || {
-        let mut stream = connect(&world.outside, door, TRY)?;
+        let mut stream = connect(&world.outside, published.door, TRY)?;
         exchange(&mut stream, b"before")?;
         Ok(Some(stream))
     })?;
     terminate(&world.gateway.process)?;
     world.lab.until("nothing new is taken", PATIENCE, || {
-        Ok(world.outside.connect(door, TRY).is_err().then_some(()))
+        Ok(world.outside.connect(published.door, TRY).is_err().then_some(()))
     })?;
     exchange(&mut inside, b"while it drains")?;
     terminate(&world.gateway.process)?;

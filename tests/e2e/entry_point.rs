@@ -5,28 +5,33 @@ use std::{net::SocketAddr, process::Command, time::Duration};
 use anyhow::{Context, Result, ensure};
 use wicketgate_lab::Namespace;
 
-use crate::harness::{PATIENCE, World, targets::ask, text};
+use crate::harness::{
+    PATIENCE, World,
+    targets::{ask, here},
+    text,
+};
 
 /// For what is dropped.
 const TRY: Duration = Duration::from_secs(2);
 
 #[test]
 fn cleartext_from_the_uplink_to_a_listener_is_dropped_whatever_its_source() -> Result<()> {
-    let world = World::with_sites(1)?;
-    let tunnel = world.tunnel(0)?;
-    let (_agent, door) = world.greeting(&tunnel)?;
-    let site = world.connected_site(0, &tunnel)?;
-    assert_eq!(ask(&site.namespace, door, PATIENCE)?, "here");
+    let (world, published) = World::with_sites(1).publish(here)?;
+    let site = world.connected_site(0, &published.tunnel)?;
+    assert_eq!(ask(&site.namespace, published.door, PATIENCE)?, "here");
 
     // From the gateway's own namespace, by the tunnel's uplink, as if the host had been talked into routing there.
-    let inside = world.tunnel_namespace(&tunnel)?;
-    let lb = text(&tunnel, "loadBalancerIp")?;
+    let inside = world.tunnel_namespace(&published.tunnel)?;
+    let lb = text(&published.tunnel, "loadBalancerIp")?;
     world.outside.ip(&format!("route add {lb}/32 via {}", uplink_address(&inside)?))?;
     world.outside.ip("addr add 10.0.0.77/32 dev lo")?;
     world.outside.ip("addr add 172.16.9.9/32 dev lo")?;
     let before = segments_in(&inside)?;
     for source in [None, Some("10.0.0.77"), Some("172.16.9.9")] {
-        ensure!(!reaches(&world.outside, source, door, TRY)?, "cleartext from {source:?} was served");
+        ensure!(
+            !reaches(&world.outside, source, published.door, TRY)?,
+            "cleartext from {source:?} was served"
+        );
     }
     // Not slowly either: not a segment came to the stack.
     assert_eq!(segments_in(&inside)?, before);
@@ -34,7 +39,10 @@ fn cleartext_from_the_uplink_to_a_listener_is_dropped_whatever_its_source() -> R
     // The same packets are served once the rules are gone: what was seen above was the rules' work.
     let flushed = inside.command("nft").args(["flush", "ruleset"]).status()?;
     ensure!(flushed.success(), "can't take the rules away");
-    ensure!(reaches(&world.outside, None, door, PATIENCE)?, "these packets would never have come through");
+    ensure!(
+        reaches(&world.outside, None, published.door, PATIENCE)?,
+        "these packets would never have come through"
+    );
     world.end()
 }
 

@@ -17,7 +17,7 @@ use crate::{
         GATEWAY, PATIENCE, SITE_CLIENT, World,
         packets::{SYN, datagram, echo_request, segment},
         ping::ping,
-        targets::ask,
+        targets::{ask, here},
         text,
     },
 };
@@ -70,7 +70,7 @@ fn send(from: &Namespace, packets: &[Vec<u8>]) -> Result<()> {
 
 #[test]
 fn a_scan_shows_ike_to_known_peers_and_nothing_to_others() -> Result<()> {
-    let world = World::with_sites(2)?;
+    let world = World::with_sites(2).start()?;
     let tunnel = world.tunnel(0)?;
     let (known, stranger) = (world.site(0)?, world.site(1)?);
 
@@ -124,7 +124,7 @@ fn a_scan_shows_ike_to_known_peers_and_nothing_to_others() -> Result<()> {
 
 #[test]
 fn what_the_host_itself_begins_is_answered_and_nobody_else_is_let_in_for_it() -> Result<()> {
-    let world = World::with_sites(1)?;
+    let world = World::with_sites(1).start()?;
     let stranger = world.site(0)?;
     let own = world.outside.enter(|| UdpSocket::bind((GATEWAY, IKE)))??;
     let other = stranger.namespace.enter(|| UdpSocket::bind((World::peer(0), IKE)))??;
@@ -147,7 +147,7 @@ fn what_the_host_itself_begins_is_answered_and_nobody_else_is_let_in_for_it() ->
 
 #[test]
 fn a_tunnels_namespace_is_entered_by_the_public_address_and_by_its_peer_only() -> Result<()> {
-    let world = World::with_sites(2)?;
+    let world = World::with_sites(2).start()?;
     let tunnels = [world.tunnel(0)?, world.tunnel(1)?];
     let (_agent, door) = world.greeting(&tunnels[0])?;
     let site = world.connected_site(0, &tunnels[0])?;
@@ -213,12 +213,10 @@ fn a_tunnels_namespace_is_entered_by_the_public_address_and_by_its_peer_only() -
 
 #[test]
 fn a_peer_reaches_ports_of_shares_and_an_echo_and_nothing_else_of_its_load_balancer() -> Result<()> {
-    let world = World::with_sites(1)?;
-    let tunnel = world.tunnel(0)?;
-    let (_agent, door) = world.greeting(&tunnel)?;
-    let site = world.connected_site(0, &tunnel)?;
-    let inside = world.tunnel_namespace(&tunnel)?;
-    let load_balancer: Ipv4Addr = text(&tunnel, "loadBalancerIp")?.parse()?;
+    let (world, published) = World::with_sites(1).publish(here)?;
+    let site = world.connected_site(0, &published.tunnel)?;
+    let inside = world.tunnel_namespace(&published.tunnel)?;
+    let load_balancer: Ipv4Addr = text(&published.tunnel, "loadBalancerIp")?.parse()?;
     // Before the product's rules, and behind them.
     let udp = format!("ip daddr {load_balancer} meta l4proto udp");
     let come = Onlooker::watch(&inside, "prerouting priority raw", &[("came", udp.clone())])?;
@@ -249,6 +247,6 @@ fn a_peer_reaches_ports_of_shares_and_an_echo_and_nothing_else_of_its_load_balan
         let kind = refused.err().and_then(|e| e.downcast::<std::io::Error>().ok()).map(|e| e.kind());
         assert_eq!(kind, Some(ErrorKind::ConnectionRefused), "port {port}");
     }
-    assert_eq!(ask(&site.namespace, door, Duration::from_secs(30))?, "here");
+    assert_eq!(ask(&site.namespace, published.door, Duration::from_secs(30))?, "here");
     world.end()
 }

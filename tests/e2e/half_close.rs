@@ -5,7 +5,7 @@ use std::thread;
 use anyhow::{Result, anyhow, ensure};
 
 use crate::harness::{
-    PATIENCE, World, door,
+    PATIENCE, World,
     targets::{connect, echo_after_end, send_and_end},
 };
 
@@ -14,12 +14,7 @@ const LENGTH: usize = 8 << 20;
 
 #[test]
 fn eight_mebibytes_come_back_byte_for_byte_after_the_client_has_ended_its_side() -> Result<()> {
-    let world = World::loopback()?;
-    echo_after_end(&world.private, world.target(7001))?;
-    let (_agent, zid) = world.agent("agent")?;
-    let tunnel = world.tunnel(0)?;
-    world.share("echo", &tunnel, &zid, world.target(7001), 9000)?;
-    let door = door(&tunnel, 9000)?;
+    let (world, published) = World::loopback().publish(echo_after_end)?;
 
     thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS)
@@ -27,7 +22,7 @@ fn eight_mebibytes_come_back_byte_for_byte_after_the_client_has_ended_its_side()
                 let from = &world.outside;
                 scope.spawn(move || -> Result<()> {
                     let sent = noise(n);
-                    let back = send_and_end(connect(from, door, PATIENCE)?, &sent)?;
+                    let back = send_and_end(connect(from, published.door, PATIENCE)?, &sent)?;
                     ensure!(back.len() == sent.len(), "{} of {} bytes came back", back.len(), sent.len());
                     ensure!(back == sent, "the bytes that came back differ");
                     Ok(())

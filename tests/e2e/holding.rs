@@ -12,7 +12,6 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use crate::harness::{
     PATIENCE, SITE_CLIENT, World,
     bulk::there_and_back_while,
-    door,
     ping::ping,
     sas::{By, Kind, Sas, rekey, rekey_by_both},
     targets::{connect, echo},
@@ -29,7 +28,7 @@ const LONG: Duration = Duration::from_secs(120);
 
 #[test]
 fn a_thousand_pings_are_all_answered_while_both_ends_rekey_everything() -> Result<()> {
-    let world = World::with_sites(1)?;
+    let world = World::with_sites(1).start()?;
     let tunnel = world.tunnel(0)?;
     let site = world.connected_site(0, &tunnel)?;
     let load_balancer = text(&tunnel, "loadBalancerIp")?.parse()?;
@@ -66,13 +65,9 @@ fn a_thousand_pings_are_all_answered_while_both_ends_rekey_everything() -> Resul
 fn a_transfer_is_whole_over_six_rekeys() -> Result<()> {
     let mib = std::env::var("WICKETGATE_TEST_TRANSFER_MIB").map_or(Ok(TRANSFER), |mib| mib.parse())?;
     let size = mib << 20;
-    let world = World::with_sites(1)?;
-    echo(&world.private, world.target(7001))?;
-    let (_agent, zid) = world.agent("agent")?;
-    let tunnel = world.tunnel(0)?;
-    world.share("echo", &tunnel, &zid, world.target(7001), 9000)?;
-    let site = world.connected_site(0, &tunnel)?;
-    let stream = connect(&site.namespace, door(&tunnel, 9000)?, PATIENCE)?;
+    let (world, published) = World::with_sites(1).publish(echo)?;
+    let site = world.connected_site(0, &published.tunnel)?;
+    let stream = connect(&site.namespace, published.door, PATIENCE)?;
     let (more, back) = (AtomicBool::new(true), AtomicU64::new(0));
     let begin = Instant::now();
     let moved = thread::scope(|scope| {

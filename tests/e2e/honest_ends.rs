@@ -5,52 +5,43 @@ use std::io::ErrorKind;
 use anyhow::{Context, Result, ensure};
 
 use crate::harness::{
-    PATIENCE, World, door,
+    PATIENCE, World,
     targets::{connect, exchange, is_reset, witness},
 };
 
 #[test]
 fn a_killed_agent_or_gateway_is_a_reset_at_both_ends() -> Result<()> {
-    let mut world = World::loopback()?;
-    let ends = witness(&world.private, world.target(7001))?;
-    let (mut agent, zid) = world.agent("agent")?;
-    let tunnel = world.tunnel(0)?;
-    world.share("echo", &tunnel, &zid, world.target(7001), 9000)?;
-    let door = door(&tunnel, 9000)?;
+    let (mut world, mut published) = World::loopback().publish(witness)?;
     let target_was_reset = || -> Result<()> {
-        let end = ends.recv_timeout(PATIENCE).context("the target's connection goes on")?;
+        let end = published.target.recv_timeout(PATIENCE).context("the target's connection goes on")?;
         ensure!(end == Some(ErrorKind::ConnectionReset), "the target's connection ended with {end:?}");
         Ok(())
     };
 
-    let mut stream = connect(&world.outside, door, PATIENCE)?;
+    let mut stream = connect(&world.outside, published.door, PATIENCE)?;
     exchange(&mut stream, b"half of it")?;
-    agent.process.kill()?;
+    published.agent.process.kill()?;
     is_reset(stream)?;
     target_was_reset()?;
 
-    let mut agent = world.start_agent("agent", None)?;
+    published.agent = world.start_agent("agent", None)?;
     let mut stream = world.lab.until("the share is served again", PATIENCE, || {
-        let mut stream = connect(&world.outside, door, PATIENCE)?;
+        let mut stream = connect(&world.outside, published.door, PATIENCE)?;
         Ok(exchange(&mut stream, b"half of it").is_ok().then_some(stream))
     })?;
     exchange(&mut stream, b"another half")?;
     world.gateway.process.kill()?;
     is_reset(stream)?;
     target_was_reset()?;
-    agent.process.alive()?;
+    published.agent.process.alive()?;
     world.restart()?;
     world.end()
 }
 
 #[test]
 fn both_sides_are_watched_for_hosts_that_vanish() -> Result<()> {
-    let world = World::loopback()?;
-    let _ends = witness(&world.private, world.target(7001))?;
-    let (_agent, zid) = world.agent("agent")?;
-    let tunnel = world.tunnel(0)?;
-    world.share("echo", &tunnel, &zid, world.target(7001), 9000)?;
-    let mut stream = connect(&world.outside, door(&tunnel, 9000)?, PATIENCE)?;
+    let (world, published) = World::loopback().publish(witness)?;
+    let mut stream = connect(&world.outside, published.door, PATIENCE)?;
     exchange(&mut stream, b"here")?;
     // The gateway's end of the client's connection, and the agent's of the target's.
     for filter in ["( sport = :9000 )", "( dport = :7001 )"] {

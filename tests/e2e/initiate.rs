@@ -36,7 +36,7 @@ const MENDED: &str = "delete table ip cut";
 
 #[test]
 fn the_gateway_connects_to_a_device_that_only_answers_and_again_when_it_is_down() -> Result<()> {
-    let world = World::with_sites(1)?;
+    let world = World::with_sites(1).start()?;
     let tunnel = initiated(&world)?;
     let (_agent, door) = world.greeting(&tunnel)?;
 
@@ -85,7 +85,7 @@ fn the_gateway_connects_to_a_device_that_only_answers_and_again_when_it_is_down(
 
 #[test]
 fn two_ends_that_start_at_once_settle_on_traffic() -> Result<()> {
-    let world = World::with_sites(1)?;
+    let world = World::with_sites(1).start()?;
     let tunnel = initiated(&world)?;
     let (_agent, door) = world.greeting(&tunnel)?;
     let mut site = world.connected_site(0, &tunnel)?;

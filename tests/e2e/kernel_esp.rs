@@ -15,7 +15,7 @@ use crate::{
     harness::{
         GATEWAY, PATIENCE, World, door,
         sas::{By, Kind, rekey},
-        targets::{ask, connect, echo_after_end, greeting, send_and_end},
+        targets::{ask, connect, echo_after_end, greeting, here, send_and_end},
     },
 };
 
@@ -64,7 +64,7 @@ impl States {
 #[test]
 #[ignore = "needs a kernel with ESP and netem: make test-kernel"]
 fn a_transfer_is_whole_over_a_slow_and_lossy_link_while_all_is_rekeyed() -> Result<()> {
-    let world = World::with_sites(2)?;
+    let world = World::with_sites(2).start()?;
     echo_after_end(&world.private, world.target(7001))?;
     greeting(&world.private, world.target(7002), "the other customer")?;
     let (_agent, zid) = world.agent("agent")?;
@@ -112,10 +112,8 @@ fn a_transfer_is_whole_over_a_slow_and_lossy_link_while_all_is_rekeyed() -> Resu
 #[test]
 #[ignore = "needs a kernel with ESP: make test-kernel"]
 fn a_peer_without_nat_traversal_is_served_by_esp_as_it_is() -> Result<()> {
-    let world = World::with_sites(1)?;
-    let tunnel = world.tunnel(0)?;
-    let (_agent, door) = world.greeting(&tunnel)?;
-    let inside = world.tunnel_namespace(&tunnel)?;
+    let (world, published) = World::with_sites(1).publish(here)?;
+    let inside = world.tunnel_namespace(&published.tunnel)?;
     let internet = world.internet.as_ref().context("no internet")?;
     let wire = Wire::watch(&world.lab, internet, &[World::peer(0)], "10.0.0.0/8, 100.64.0.0/10")?;
 
@@ -131,16 +129,16 @@ fn a_peer_without_nat_traversal_is_served_by_esp_as_it_is() -> Result<()> {
            }}
          }}"
     ))?;
-    let config = world.vpn_config(&tunnel)?;
+    let config = world.vpn_config(&published.tunnel)?;
     let direct = config
         .replace(&format!("remote_addrs = {GATEWAY}"), &format!("remote_addrs = {daemon}"))
         .replace("encap = yes", "encap = no");
     ensure!(direct != config && !direct.contains("encap = yes"), "another configuration: {config}");
-    world.connect(&mut site, &tunnel, &direct)?;
+    world.connect(&mut site, &published.tunnel, &direct)?;
 
     States::of(&inside)?.are_in_order(false)?;
     for _ in 0..5 {
-        assert_eq!(ask(&site.namespace, door, PATIENCE)?, "here");
+        assert_eq!(ask(&site.namespace, published.door, PATIENCE)?, "here");
     }
     let packets = wire.esp(World::peer(0))?;
     ensure!(packets >= 30, "{packets} ESP packets");

@@ -29,7 +29,7 @@ fn start(world: &World, site: &mut Libreswan, tunnel: &Value, said: &str) -> Res
 
 #[test]
 fn libreswan_negotiates_ike_and_child_sas_with_the_configuration_that_is_given_out_for_it() -> Result<()> {
-    let world = World::with_sites(1)?;
+    let world = World::with_sites(1).start()?;
     let Some(mut site) = world.libreswan(0)? else { return world.end() };
     let tunnel = world.tunnel(0)?;
     start(&world, &mut site, &tunnel, "established IKE SA; authenticated peer using authby=secret")?;
@@ -51,7 +51,7 @@ fn libreswan_negotiates_ike_and_child_sas_with_the_configuration_that_is_given_o
 #[test]
 #[ignore = "needs a kernel with ESP: make test-kernel"]
 fn libreswan_carries_data_while_either_end_rekeys() -> Result<()> {
-    let world = World::with_sites(1)?;
+    let world = World::with_sites(1).start()?;
     let Some(mut site) = world.libreswan(0)? else { return world.end() };
     echo(&world.private, world.target(7001))?;
     let (_agent, zid) = world.agent("agent")?;

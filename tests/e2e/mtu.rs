@@ -37,7 +37,7 @@ struct Scene {
 
 impl Scene {
     fn set() -> Result<Self> {
-        let mut world = World::with_sites(0)?;
+        let mut world = World::with_sites(0).start()?;
         let home = world.add_home()?;
         echo(&world.private, world.target(7001))?;
         let (_agent, zid) = world.agent("agent")?;

@@ -20,7 +20,7 @@ const BACK: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_device_behind_nat_is_served_and_goes_on_when_its_port_changes() -> Result<()> {
-    let mut world = World::with_sites(0)?;
+    let mut world = World::with_sites(0).start()?;
     let home = world.add_home()?;
     greeting(&world.private, world.target(7001), "here")?;
     echo(&world.private, world.target(7002))?;

@@ -21,7 +21,7 @@ fn left(world: &World) -> Result<(String, usize)> {
 
 #[test]
 fn down_is_for_where_up_ran_and_says_where_that_is() -> Result<()> {
-    let mut world = World::with_sites(2)?;
+    let mut world = World::with_sites(2).start()?;
     world.tunnel(0)?;
     let second = world.tunnel(1)?;
     let lost = world.tunnel_namespace(&second)?;

@@ -14,7 +14,7 @@ const TRY: Duration = Duration::from_secs(3);
 
 #[test]
 fn two_customers_with_the_same_subnet_use_the_same_port_over_esp() -> Result<()> {
-    let world = World::with_sites(2)?;
+    let world = World::with_sites(2).start()?;
     let internet = world.internet.as_ref().ok_or_else(|| anyhow::anyhow!("no internet"))?;
     let peers = [World::peer(0), World::peer(1)];
     let wire = wicketgate_lab::Wire::watch(&world.lab, internet, &peers, "10.0.0.0/8, 100.64.0.0/10")?;

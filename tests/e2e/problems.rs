@@ -8,7 +8,7 @@ use crate::harness::{AT_ONCE, PATIENCE, World, door, targets::connect, text};
 
 #[test]
 fn a_target_that_refuses_is_named_and_its_client_is_closed_at_once() -> Result<()> {
-    let world = World::loopback()?;
+    let world = World::loopback().start()?;
     let (_agent, zid) = world.agent("agent")?;
     let tunnel = world.tunnel(0)?;
     // Nobody listens there.
@@ -31,7 +31,7 @@ fn a_target_that_refuses_is_named_and_its_client_is_closed_at_once() -> Result<(
 
 #[test]
 fn a_wrong_key_at_the_site_is_named_as_such() -> Result<()> {
-    let world = World::with_sites(1)?;
+    let world = World::with_sites(1).start()?;
     let tunnel = world.tunnel(0)?;
     let config = world.vpn_config(&tunnel)?;
     let begin = config.find("secret = ").context("no secret in the configuration")?;

@@ -21,7 +21,7 @@ const TRY: Duration = Duration::from_secs(1);
 
 #[test]
 fn listeners_are_back_at_once_and_tunnels_do_not_notice() -> Result<()> {
-    let mut world = World::with_sites(3)?;
+    let mut world = World::with_sites(3).start()?;
     greeting(&world.private, world.target(7001), "here")?;
     let (_agent, zid) = world.agent("agent")?;
     let tunnels = [world.tunnel(0)?, world.tunnel(1)?];

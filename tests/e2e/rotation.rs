@@ -34,7 +34,7 @@ fn sa(site: &Site) -> Result<String> {
 
 #[test]
 fn both_keys_work_for_a_while_and_the_tunnel_stays_up() -> Result<()> {
-    let world = World::with_sites(1)?;
+    let world = World::with_sites(1).start()?;
     let tunnel = world.tunnel(0)?;
     let first = world.vpn_config(&tunnel)?;
     let site = world.connected_site(0, &tunnel)?;

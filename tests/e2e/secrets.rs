@@ -15,7 +15,7 @@ const KEY: &str = "a-key-that-nobody-else-has-0123456789";
 
 #[test]
 fn secrets_are_in_no_log_no_process_list_and_no_file_that_others_can_read() -> Result<()> {
-    let mut world = World::with_sites_and_log(1, "trace")?;
+    let mut world = World::with_sites(1).log("trace").start()?;
     greeting(&world.private, world.target(7001), "here")?;
     let code = world.gateway.enrollment_code()?;
     let mut agent = world.start_agent("agent", Some(&code))?;

@@ -54,7 +54,7 @@ struct Scene {
 
 impl Scene {
     fn set() -> Result<Self> {
-        let world = World::with_sites(1)?;
+        let world = World::with_sites(1).start()?;
         greeting(&world.private, world.target(7001), "here")?;
         let (_agent, zid) = world.agent("agent")?;
         let tunnel = world.tunnel(0)?;

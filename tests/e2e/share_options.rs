@@ -21,7 +21,7 @@ const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 11);
 
 #[test]
 fn a_target_learns_the_sites_address_and_others_than_those_allowed_are_reset() -> Result<()> {
-    let world = World::with_sites(1)?;
+    let world = World::with_sites(1).start()?;
     let target = world.target(7001);
     web_server(&world, target)?;
     let (_agent, zid) = world.agent("agent")?;
@@ -52,40 +52,38 @@ fn a_target_learns_the_sites_address_and_others_than_those_allowed_are_reset() -
 
 #[test]
 fn a_full_share_refuses_at_once_and_a_change_leaves_those_inside_alone() -> Result<()> {
-    let world = World::loopback()?;
-    echo(&world.private, world.target(7001))?;
-    let (_agent, zid) = world.agent("agent")?;
-    let tunnel = world.tunnel(0)?;
-    let share = world.share("echo", &tunnel, &zid, world.target(7001), 9000)?;
-    let door = door(&tunnel, 9000)?;
-    let listener = listener(&world.outside, door)?;
-    let client = || connect(&world.outside, door, PATIENCE);
+    let (world, published) = World::loopback().publish(echo)?;
+    let listener = listener(&world.outside, published.door)?;
+    let client = || connect(&world.outside, published.door, PATIENCE);
 
-    world.patch(&share, &json!({"maxConnections": 2}))?;
+    world.patch(&published.share, &json!({"maxConnections": 2}))?;
     let mut inside = [client()?, client()?];
     for stream in &mut inside {
         exchange(stream, b"inside")?;
     }
     is_refused(client())?;
-    world.patch(&share, &json!({"maxConnections": 1, "idleTimeoutSeconds": 3600, "proxyProtocol": "v2"}))?;
+    world.patch(
+        &published.share,
+        &json!({"maxConnections": 1, "idleTimeoutSeconds": 3600, "proxyProtocol": "v2"}),
+    )?;
     is_refused(client())?;
     for stream in &mut inside {
         exchange(stream, b"still inside")?;
     }
     drop(inside);
-    world.patch(&share, &json!({"proxyProtocol": null, "idleTimeoutSeconds": null}))?;
+    world.patch(&published.share, &json!({"proxyProtocol": null, "idleTimeoutSeconds": null}))?;
     world.lab.until("there is room again", PATIENCE, || {
         let mut stream = client()?;
         Ok(exchange(&mut stream, b"inside again").is_ok().then_some(()))
     })?;
-    ensure!(self::listener(&world.outside, door)? == listener, "the port was bound anew");
-    carried(&world, &share, |sum| sum("failures") >= 2 && sum("connections") >= 3)?;
+    ensure!(self::listener(&world.outside, published.door)? == listener, "the port was bound anew");
+    carried(&world, &published.share, |sum| sum("failures") >= 2 && sum("connections") >= 3)?;
     world.end()
 }
 
 #[test]
 fn a_connection_that_rests_too_long_is_reset_on_both_sides() -> Result<()> {
-    let world = World::loopback()?;
+    let world = World::loopback().start()?;
     let (target, ends) = (world.target(7001), witness(&world.private, world.target(7001))?);
     let (_agent, zid) = world.agent("agent")?;
     let tunnel = world.tunnel(0)?;

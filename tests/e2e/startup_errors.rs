@@ -206,7 +206,7 @@ fn a_public_address_that_is_not_the_hosts_is_told_with_those_that_are() -> Resul
 
 #[test]
 fn a_receive_buffer_that_is_small_for_esp_in_userland_is_told() -> Result<()> {
-    let mut world = World::with_sites(0)?;
+    let mut world = World::with_sites(0).start()?;
     // Many kernels tell it in the first namespace only.
     let setting = world.outside.command("cat").arg("/proc/sys/net/core/rmem_default").output()?;
     let bytes: Option<u64> = String::from_utf8(setting.stdout)?.trim().parse().ok();
@@ -227,7 +227,7 @@ fn a_receive_buffer_that_is_small_for_esp_in_userland_is_told() -> Result<()> {
 
 #[test]
 fn an_agent_that_can_not_enrol_says_why_and_ends() -> Result<()> {
-    let mut world = World::loopback()?;
+    let mut world = World::loopback().start()?;
     let server = format!("https://{}", world.agents_dial());
     let attempt = |world: &World, name: &str, server: &str, code: &str| -> Result<Output> {
         let file = world.lab.dir("codes")?.join(name);
@@ -285,7 +285,7 @@ fn expire_all(data: &Path) -> Result<()> {
 
 #[test]
 fn an_agent_that_can_not_reach_its_server_says_so_at_once() -> Result<()> {
-    let world = World::loopback()?;
+    let world = World::loopback().start()?;
     let file = world.lab.path("code");
     fs::write(&file, world.gateway.enrollment_code()?)?;
     let mut command = world.private.command(&agent_executable()?.display().to_string());
@@ -304,7 +304,7 @@ fn an_agent_that_can_not_reach_its_server_says_so_at_once() -> Result<()> {
 
 #[test]
 fn the_server_says_what_is_wrong_with_a_request_and_names_the_property() -> Result<()> {
-    let world = World::loopback()?;
+    let world = World::loopback().start()?;
     let body = json!({"name": "t", "locationId": "local", "peerPublicIp": Ipv4Addr::LOCALHOST.to_string(),
         "peerCidr": "10.0.0.1/16"});
     let reply = world.gateway.api.call("POST", &world.gateway.at("ipsec-tunnels"), Some(&body))?;

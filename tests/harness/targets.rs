@@ -17,6 +17,11 @@ use wicketgate_lab::Namespace;
 
 use super::PATIENCE;
 
+/// A service that says "here".
+pub(crate) fn here(namespace: &Namespace, on: SocketAddr) -> Result<()> {
+    greeting(namespace, on, "here")
+}
+
 /// Says `words` to whoever connects, and closes.
 pub(crate) fn greeting(namespace: &Namespace, on: SocketAddr, words: &'static str) -> Result<()> {
     serve(namespace, on, move |mut stream| {

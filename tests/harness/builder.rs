@@ -1,0 +1,95 @@
+//! What a test starts from: `World::loopback().publish(echo)?`, `World::with_sites(2).start()?`.
+
+use std::net::SocketAddr;
+
+use anyhow::Result;
+use serde_json::Value;
+use wicketgate_lab::{Agent, Namespace};
+
+use super::{GATEWAY, PRIVATE, World, door, is_kernel_lane, join, lab, start};
+
+/// Without sites there is no IPsec, and everything is on the loopback interface of one namespace.
+pub(crate) struct WorldBuilder {
+    pub(super) sites: Option<u8>,
+    log: &'static str,
+}
+
+/// A service behind an agent, published at port 9000 of the tunnel of site 0.
+pub(crate) struct Published<T> {
+    pub(crate) agent: Agent,
+    pub(crate) zid: String,
+    pub(crate) tunnel: Value,
+    pub(crate) share: Value,
+    /// Where clients connect to.
+    pub(crate) door: SocketAddr,
+    /// What starting the service returned.
+    pub(crate) target: T,
+}
+
+impl WorldBuilder {
+    pub(super) fn new(sites: Option<u8>) -> Self {
+        Self { sites, log: "info" }
+    }
+
+    /// Sets `RUST_LOG` of the product's processes.
+    pub(crate) fn log(self, log: &'static str) -> Self {
+        Self { log, ..self }
+    }
+
+    pub(crate) fn start(self) -> Result<World> {
+        let (lab, log) = (lab()?, self.log);
+        let outside = lab.namespace("gw")?;
+        let Some(count) = self.sites else {
+            let gateway = start(&lab, &outside, "off", log)?;
+            let private = outside.clone();
+            return Ok(World {
+                lab,
+                gateway,
+                outside,
+                private,
+                internet: None,
+                sites: Vec::new(),
+                ipsec: "off",
+                log,
+            });
+        };
+        let (internet, private) = (lab.namespace("net")?, lab.namespace("private")?);
+        internet.sysctl("net/ipv4/ip_forward", "1")?;
+        join(&internet, &outside, "gw", GATEWAY)?;
+        join(&internet, &private, "private", PRIVATE)?;
+        let mut sites = Vec::new();
+        for n in 0..count {
+            let site = lab.namespace(&format!("site{n}"))?;
+            join(&internet, &site, &format!("site{n}"), World::peer(n))?;
+            sites.push(site);
+        }
+        let ipsec = if is_kernel_lane() { "kernel" } else { "auto" };
+        let gateway = start(&lab, &outside, ipsec, log)?;
+        Ok(World { lab, gateway, outside, private, internet: Some(internet), sites, ipsec, log })
+    }
+
+    /// Starts the product, one agent and a service, and publishes the service at port 9000 of the tunnel of site 0.
+    pub(crate) fn publish<T>(
+        self,
+        service: impl FnOnce(&Namespace, SocketAddr) -> Result<T>,
+    ) -> Result<(World, Published<T>)> {
+        let world = self.start()?;
+        let published = world.publish(service)?;
+        Ok((world, published))
+    }
+}
+
+impl World {
+    /// As [`WorldBuilder::publish`], in a world that has no agent yet.
+    pub(crate) fn publish<T>(
+        &self,
+        service: impl FnOnce(&Namespace, SocketAddr) -> Result<T>,
+    ) -> Result<Published<T>> {
+        let target = service(&self.private, self.target(7001))?;
+        let (agent, zid) = self.agent("agent")?;
+        let tunnel = self.tunnel(0)?;
+        let share = self.share("published", &tunnel, &zid, self.target(7001), 9000)?;
+        let door = door(&tunnel, 9000)?;
+        Ok(Published { agent, zid, tunnel, share, door, target })
+    }
+}
