@@ -7,5 +7,6 @@ mod circles;
 mod debt;
 mod edges;
 mod names;
+mod pages;
 mod rules;
 mod source;
