@@ -8,7 +8,7 @@ pub(crate) const CIRCLES: &[&str] = &[
     "crates/model/src/proposal.rs",
     "crates/server/src/api/openapi/schemas.rs",
     "crates/server/src/auth.rs",
-    "crates/store/src/act.rs",
+    "crates/store/src/store.rs",
     "crates/store/src/list.rs",
     "crates/transport/src/relay.rs",
     "crates/transport/src/tls.rs",

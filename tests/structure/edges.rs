@@ -16,7 +16,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("system", &[]),
     ("vici", &[]),
     ("link", &["model"]),
-    ("store", &["model"]),
+    ("store", &["model", "system"]),
     ("transport", &["model", "system"]),
     ("authority", &["model", "system", "transport"]),
     ("agent", &["model", "system", "transport"]),
