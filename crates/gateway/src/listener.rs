@@ -16,11 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, debug, debug_span, warn};
 use wicketgate_model::{FailureReason, Generation, IngressPort, ProxyProtocol, ShareId, ShareOptions};
 use wicketgate_system::{Latest, accept::Acceptor};
-use wicketgate_transport::{
-    abort::Abort,
-    carrier::EarlyData,
-    reset_on_drop::{self, ResetOnDrop},
-};
+use wicketgate_transport::{abort::Abort, carrier::EarlyData, reset_on_drop::ResetOnDrop};
 
 use crate::{
     agents::Agents,
@@ -129,7 +125,7 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// Takes a non-blocking socket that was [prepared](prepare) before it listened.
+    /// Takes a non-blocking socket that was bound by [`crate::ipsec::TunnelHandle::bind`].
     pub(crate) fn start(
         socket: std::net::TcpListener,
         port: IngressPort,
@@ -214,11 +210,4 @@ async fn connection(
             debug!(reason = %failure, "connection could not be state");
         }
     }
-}
-
-/// How the connections of a socket that is about to listen are to be: Linux has them inherit it, and two calls for each
-/// are saved.
-pub(crate) fn prepare(listener: &socket2::Socket) -> io::Result<()> {
-    reset_on_drop::prepare_listener(listener)?;
-    listener.set_tcp_nodelay(true)
 }

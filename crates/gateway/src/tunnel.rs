@@ -30,7 +30,7 @@ use wicketgate_transport::abort::Abort;
 use crate::{
     agents::Agents,
     counters::Counters,
-    ipsec::{Backend, Tunnel},
+    ipsec::{Backend, TunnelHandle},
     listener::{ConnectionContext, Limits, Listener},
     observations::{ListenerState, Observations},
     quota::ConnectionQuota,
@@ -77,7 +77,7 @@ pub(crate) struct TunnelTask {
     check_at: Instant,
     retry: Retry,
     /// The back end's tunnel, once it was there, and what stands in its way now.
-    tunnel: Option<Arc<Tunnel>>,
+    tunnel: Option<Arc<TunnelHandle>>,
     failure: Option<Problem>,
     listeners: BTreeMap<ShareId, Listener>,
     rebind: Retry,
@@ -260,7 +260,7 @@ impl TunnelTask {
         }
     }
 
-    async fn use_tunnel(&mut self, tunnel: Arc<Tunnel>, desired: &TunnelDesired) {
+    async fn use_tunnel(&mut self, tunnel: Arc<TunnelHandle>, desired: &TunnelDesired) {
         if self.tunnel.as_ref().is_none_or(|old| !Arc::ptr_eq(old, &tunnel)) {
             // Another namespace or address: listeners at the old one hear nothing any more.
             for listener in mem::take(&mut self.listeners).into_values() {
@@ -337,7 +337,7 @@ impl TunnelTask {
         }
     }
 
-    fn bind(&self, tunnel: &Tunnel, id: ShareId) -> Option<io::Result<Listener>> {
+    fn bind(&self, tunnel: &TunnelHandle, id: ShareId) -> Option<io::Result<Listener>> {
         let (share, state) = self.shares.get(&id)?;
         let context = ConnectionContext {
             state: Arc::clone(state),

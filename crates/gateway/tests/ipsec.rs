@@ -23,7 +23,7 @@ use std::{
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::time::timeout;
 use uuid::Uuid;
-use wicketgate_gateway::ipsec::{Backend, IpsecConfig, IpsecMode, Tunnel};
+use wicketgate_gateway::ipsec::{Backend, IpsecConfig, IpsecMode, TunnelHandle};
 use wicketgate_lab::{End, Lab, Namespace, Site};
 use wicketgate_model::{
     Connection, ConnectionFault, ConnectionState, EspMode, Generation, TunnelDesired, TunnelId,
@@ -229,7 +229,7 @@ fn vpn_config_of(ike: &str, esp: &str) -> String {
 }
 
 /// Answers every connection with `answer`, for as long as the listener's tunnel is there.
-fn serve(tunnel: &Tunnel, answer: &'static str) {
+fn serve(tunnel: &TunnelHandle, answer: &'static str) {
     let listener = tunnel.bind(PORT).unwrap();
     listener.set_nonblocking(true).unwrap();
     let listener = tokio::net::TcpListener::from_std(listener).unwrap();
@@ -244,7 +244,7 @@ fn serve(tunnel: &Tunnel, answer: &'static str) {
     });
 }
 
-async fn wait_for(tunnel: &Tunnel, what: &str, is: impl FnMut(&Connection) -> bool) -> Connection {
+async fn wait_for(tunnel: &TunnelHandle, what: &str, is: impl FnMut(&Connection) -> bool) -> Connection {
     let mut connection = tunnel.connection();
     match timeout(SOON, connection.wait_for(is)).await {
         Ok(seen) => seen.unwrap().clone(),

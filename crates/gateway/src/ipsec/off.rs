@@ -6,16 +6,16 @@ use std::{collections::BTreeMap, sync::Arc};
 use wicketgate_model::{TunnelDesired, TunnelId};
 use wicketgate_system::Mutex;
 
-use super::{Place, Tunnel, TunnelReporter};
+use crate::ground::{TunnelHandle, TunnelReporter};
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Off {
-    tunnels: Mutex<BTreeMap<TunnelId, (TunnelReporter, Arc<Tunnel>)>>,
+    tunnels: Mutex<BTreeMap<TunnelId, (TunnelReporter, Arc<TunnelHandle>)>>,
 }
 
 impl Off {
-    pub(super) fn ensure(&self, desired: &TunnelDesired) -> Arc<Tunnel> {
+    pub(super) fn ensure(&self, desired: &TunnelDesired) -> Arc<TunnelHandle> {
         let mut tunnels = self.tunnels.lock();
         if let Some((_, tunnel)) = tunnels.get(&desired.id)
             && tunnel.load_balancer() == desired.load_balancer_ip
@@ -23,7 +23,7 @@ impl Off {
             return Arc::clone(tunnel);
         }
         let report = TunnelReporter::new(jiff::Timestamp::now());
-        let tunnel = report.tunnel(Place::Host, desired.load_balancer_ip);
+        let tunnel = report.tunnel(None, desired.load_balancer_ip);
         tunnels.insert(desired.id, (report, Arc::clone(&tunnel)));
         tunnel
     }

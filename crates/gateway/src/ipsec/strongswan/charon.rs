@@ -27,8 +27,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::super::probe::CHARON;
-use crate::netns::{Namespace, NetnsError};
+use super::installation::CHARON;
+use crate::ground::{Namespace, NetworkError};
 
 /// A charon listens 60 to 110 ms after its start, on a busy machine much later.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -66,7 +66,7 @@ impl CharonHome {
 
     /// The charon that is running here, if it has the configuration that it should have and answers. Any other one
     /// is ended.
-    pub(super) async fn adopt(&self) -> Result<Option<Charon>, NetnsError> {
+    pub(super) async fn adopt(&self) -> Result<Option<Charon>, NetworkError> {
         let Some(process) = self.process()? else { return Ok(None) };
         let charon = Charon { process, child: None, run: self.open_run()? };
         let has_conf =
@@ -79,14 +79,14 @@ impl CharonHome {
     }
 
     /// Starts one in the place of any that is running here, and waits until it listens.
-    pub(super) async fn start(&self) -> Result<Charon, NetnsError> {
+    pub(super) async fn start(&self) -> Result<Charon, NetworkError> {
         // No file tells of it any more soon, or its namespace is another one than it was.
         end(&self.dir, Some(&self.namespace)).await?;
-        self.prepare().map_err(NetnsError::io("prepare the IKE daemon's directory"))?;
+        self.prepare().map_err(NetworkError::io("prepare the IKE daemon's directory"))?;
         let (dir, run) = (self.dir.clone(), self.open_run()?);
         let (process, child) =
             self.namespace.run_blocking("start the IKE daemon", move || spawn(&dir)).await?;
-        let process = watch(process).map_err(NetnsError::io("watch the IKE daemon"))?;
+        let process = watch(process).map_err(NetworkError::io("watch the IKE daemon"))?;
         let mut charon = Charon { process, child: Some(child), run };
         let listens = async {
             tokio::select! {
@@ -104,7 +104,7 @@ impl CharonHome {
                 }
                 let message = if answer.is_ok() { "it ended at once" } else { "it does not listen" };
                 let log = self.run().join("charon.log");
-                Err(NetnsError::Tool {
+                Err(NetworkError::Tool {
                     what: "start the IKE daemon".to_owned(),
                     message: format!("{message}: see {}", log.display()),
                 })
@@ -113,7 +113,7 @@ impl CharonHome {
     }
 
     /// Ends whatever runs here.
-    pub(super) async fn stop(&self) -> Result<(), NetnsError> {
+    pub(super) async fn stop(&self) -> Result<(), NetworkError> {
         if let Some(process) = self.process()? {
             stop(&process).await;
         }
@@ -121,17 +121,17 @@ impl CharonHome {
         end(&self.dir, Some(&self.namespace)).await
     }
 
-    fn process(&self) -> Result<Option<AsyncFd<OwnedFd>>, NetnsError> {
+    fn process(&self) -> Result<Option<AsyncFd<OwnedFd>>, NetworkError> {
         let pid = std::fs::read_to_string(self.dir.join("pid")).ok().and_then(|p| p.trim().parse().ok());
         // Looked at after it was opened: another process that took the number since is not in the namespace.
         let process = pid.and_then(|pid| open(pid).filter(|_| self.namespace.holds(pid)));
-        process.map(watch).transpose().map_err(NetnsError::io("watch the IKE daemon"))
+        process.map(watch).transpose().map_err(NetworkError::io("watch the IKE daemon"))
     }
 
-    fn open_run(&self) -> Result<OwnedFd, NetnsError> {
+    fn open_run(&self) -> Result<OwnedFd, NetworkError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         rustix::fs::open(self.run(), flags, Mode::empty())
-            .map_err(|e| NetnsError::io("open the IKE daemon's directory")(e.into()))
+            .map_err(|e| NetworkError::io("open the IKE daemon's directory")(e.into()))
     }
 
     /// A stale pid file keeps a charon from starting, and a stale socket looks like one that listens.
@@ -182,11 +182,11 @@ impl Charon {
 
 /// Ends every charon that has a daemon's directory for its `/run`, whatever namespace it is in, and every one that is in
 /// `namespace`, whatever directory it has: either may have been made anew since.
-pub(super) async fn end(dir: &Path, namespace: Option<&Namespace>) -> Result<(), NetnsError> {
+pub(super) async fn end(dir: &Path, namespace: Option<&Namespace>) -> Result<(), NetworkError> {
     let inode = |path: &Path| std::fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
     // By a directory that is gone, nothing is found.
     let own = inode(&run(dir));
-    let entries = std::fs::read_dir("/proc").map_err(NetnsError::io("list the processes"))?;
+    let entries = std::fs::read_dir("/proc").map_err(NetworkError::io("list the processes"))?;
     for pid in entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()) {
         let has_dir = || own.is_some() && inode(&PathBuf::from(format!("/proc/{pid}/root/run"))) == own;
         let is_inside = || namespace.is_some_and(|namespace| namespace.holds(pid));
@@ -195,7 +195,7 @@ pub(super) async fn end(dir: &Path, namespace: Option<&Namespace>) -> Result<(),
         if is_ours()
             && let Some(process) = open(pid).filter(|_| is_ours())
         {
-            stop(&watch(process).map_err(NetnsError::io("watch the IKE daemon"))?).await;
+            stop(&watch(process).map_err(NetworkError::io("watch the IKE daemon"))?).await;
         }
     }
     Ok(())

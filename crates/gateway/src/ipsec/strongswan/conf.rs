@@ -2,11 +2,10 @@
 
 use std::net::Ipv4Addr;
 
-use wicketgate_model::{EspProposals, IkeProposals, PeerCidr, PreSharedKey, TunnelDesired};
+use wicketgate_model::{EspMode, EspProposals, IkeProposals, PeerCidr, PreSharedKey, TunnelDesired};
 use wicketgate_vici::{Client, Error, Message};
 
 use super::suite;
-use crate::netns::guard::EspPath;
 
 /// The one connection of a tunnel's charon, and its one child.
 pub(super) const CONNECTION: &str = "tunnel";
@@ -21,11 +20,8 @@ const CHILD_REKEY: &str = "1h";
 /// kernel-netlink, which is still needed for addresses and routes. Paths are as charon sees them, see
 /// [`super::charon`]. Eight threads are too few: kernel-libipsec and the sockets keep that many. The log has what
 /// charon says when it starts; the rest goes out as events.
-pub(super) fn file(esp: EspPath) -> String {
-    let libipsec = match esp {
-        EspPath::Userland => "kernel-libipsec ",
-        EspPath::Kernel => "",
-    };
+pub(super) fn file(esp: EspMode) -> String {
+    let libipsec = if esp == EspMode::Userland { "kernel-libipsec " } else { "" };
     format!(
         "charon {{
   load = random nonce openssl pem pkcs1 kdf pubkey {libipsec}kernel-netlink socket-default vici
@@ -76,17 +72,14 @@ pub(super) struct CharonConfig {
 }
 
 impl CharonConfig {
-    pub(super) fn new(tunnel: &TunnelDesired, esp: EspPath, public: Ipv4Addr, inside: Ipv4Addr) -> Self {
+    pub(super) fn new(tunnel: &TunnelDesired, esp: EspMode, public: Ipv4Addr, inside: Ipv4Addr) -> Self {
         let ends = Ends {
             gateway_id: public.to_string(),
             peer_id: tunnel.peer_id.to_string(),
             load_balancer: tunnel.load_balancer_ip,
             peer_cidr: tunnel.peer_cidr,
         };
-        let encap = match esp {
-            EspPath::Userland => "yes",
-            EspPath::Kernel => "no",
-        };
+        let encap = if esp == EspMode::Userland { "yes" } else { "no" };
         // Where both ends call, both may get through. charon would end the older of the two SAs after 10 s, the device would
         // start it again, and so on for ever: both stay. What a device that has rebooted left goes with INITIAL_CONTACT
         // all the same, and otherwise when it gives no sign of life.

@@ -21,7 +21,7 @@ use super::{
     fault::peer_refuses,
     initiation::Initiation,
 };
-use crate::ipsec::TunnelReporter;
+use crate::ground::{NetworkError, TunnelReporter};
 
 /// Byte counters grow without an event: while they do, they are looked at this often, and while they rest, more and more
 /// rarely. A gateway may have hundreds of tunnels, and most of them rest.
@@ -186,7 +186,7 @@ impl Task {
         end
     }
 
-    async fn bring_up(&self) -> Result<Charon, crate::netns::NetnsError> {
+    async fn bring_up(&self) -> Result<Charon, NetworkError> {
         if let Some(charon) = self.home.adopt().await? {
             info!(dir = %self.home.dir.display(), "IKE daemon was adopted");
             return Ok(charon);

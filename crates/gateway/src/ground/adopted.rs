@@ -9,10 +9,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 use wicketgate_model::TunnelId;
 use wicketgate_system::Mutex;
 
-use crate::{
-    ipsec::{Place, Tunnel, TunnelReporter},
-    netns::Namespace,
-};
+use super::{Namespace, TunnelHandle, TunnelReporter};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -22,19 +19,19 @@ pub(super) struct AdoptedTunnels(Mutex<BTreeMap<TunnelId, AdoptedTunnel>>);
 struct AdoptedTunnel {
     namespace: Namespace,
     report: Arc<TunnelReporter>,
-    tunnel: Arc<Tunnel>,
+    tunnel: Arc<TunnelHandle>,
 }
 
 impl AdoptedTunnels {
     /// The tunnel that stands in `namespace`, if its address is there.
-    pub(super) fn stand(
+    pub(super) fn adopt(
         &self,
         id: TunnelId,
         namespace: Namespace,
         load_balancer: Ipv4Addr,
-    ) -> Option<Arc<Tunnel>> {
+    ) -> Option<Arc<TunnelHandle>> {
         let report = Arc::new(TunnelReporter::new(jiff::Timestamp::now()));
-        let tunnel = report.tunnel(Place::Namespace(namespace.clone()), load_balancer);
+        let tunnel = report.tunnel(Some(namespace.clone()), load_balancer);
         tunnel.bind(0).ok()?;
         self.0.lock().insert(id, AdoptedTunnel { namespace, report, tunnel: Arc::clone(&tunnel) });
         Some(tunnel)
@@ -46,7 +43,7 @@ impl AdoptedTunnels {
         id: TunnelId,
         namespace: &Namespace,
         load_balancer: Ipv4Addr,
-    ) -> Option<(Arc<TunnelReporter>, Arc<Tunnel>)> {
+    ) -> Option<(Arc<TunnelReporter>, Arc<TunnelHandle>)> {
         let found = self.0.lock().remove(&id)?;
         let is_same = found.namespace.is_same(namespace) && found.tunnel.load_balancer() == load_balancer;
         is_same.then_some((found.report, found.tunnel))

@@ -66,7 +66,7 @@ fn read(answer: &[u8]) -> Option<RulesetGeneration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::netns::{Namespace, nft};
+    use crate::ground::{Namespace, nft};
     use proptest::prelude::*;
 
     #[test]

@@ -14,12 +14,15 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Namespace, NetnsError, TOOL_TIMEOUT, tool};
+use super::{
+    Namespace, NetworkError,
+    tool::{TOOL_TIMEOUT, tool},
+};
 
 const WHAT: &str = "apply packet rules";
 
 /// Applies `rules` in `namespace`, or where there is none in this process's own.
-pub(crate) async fn apply(namespace: Option<&Namespace>, rules: String) -> Result<(), NetnsError> {
+pub(crate) async fn apply(namespace: Option<&Namespace>, rules: String) -> Result<(), NetworkError> {
     let child = match namespace {
         // A child inherits the namespace of the thread that starts it.
         Some(namespace) => {
@@ -30,25 +33,25 @@ pub(crate) async fn apply(namespace: Option<&Namespace>, rules: String) -> Resul
             };
             namespace.run_blocking("start nft", start).await?
         }
-        None => start("nft", &["-f", "-"]).map_err(NetnsError::io("start nft"))?,
+        None => start("nft", &["-f", "-"]).map_err(NetworkError::io("start nft"))?,
     };
-    let output = feed(child, &rules, TOOL_TIMEOUT).await.map_err(NetnsError::io(WHAT))?;
+    let output = feed(child, &rules, TOOL_TIMEOUT).await.map_err(NetworkError::io(WHAT))?;
     if output.status.success() {
         return Ok(());
     }
     let complaint = String::from_utf8_lossy(&output.stderr);
     let message = complaint.lines().next().unwrap_or("nft failed").to_owned();
-    Err(NetnsError::Tool { what: WHAT.to_owned(), message })
+    Err(NetworkError::Tool { what: WHAT.to_owned(), message })
 }
 
 /// The names of the IPv4 tables in this process's own namespace.
-pub(crate) async fn tables() -> Result<BTreeSet<String>, NetnsError> {
+pub(crate) async fn tables() -> Result<BTreeSet<String>, NetworkError> {
     let listing = tool("nft", &["list", "tables", "ip"]).await?;
     Ok(listing.lines().filter_map(|line| line.strip_prefix("table ip ")).map(str::to_owned).collect())
 }
 
 /// The rules of a chain of an IPv4 table, as `nft` writes them.
-pub(crate) async fn chain(table: &str, chain: &str) -> Result<String, NetnsError> {
+pub(crate) async fn chain(table: &str, chain: &str) -> Result<String, NetworkError> {
     tool("nft", &["list", "chain", "ip", table, chain]).await
 }
 

@@ -8,19 +8,16 @@ use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tracing::debug;
-use wicketgate_model::{ConnectionState, TunnelDesired};
+use wicketgate_model::TunnelDesired;
 
-use super::{charon::CharonHome, daemon::Daemon, path_mtu::PathMtu};
-use crate::{
-    ipsec::{Tunnel, TunnelReporter},
-    netns::{
-        Namespace, NetnsError,
-        guard::{self, EspPath},
-        link::{self, LinkAddresses},
-        namespace_monitor::NamespaceMonitor,
-        nft,
-        ruleset::RulesetGeneration,
-    },
+use super::{
+    AdoptedTunnels, LinkAddresses, Namespace, NetworkError, TunnelHandle, TunnelReporter,
+    guard::{self, InnerPackets},
+    host_addresses, link,
+    namespace_monitor::NamespaceMonitor,
+    nft,
+    path_mtu::PathMtu,
+    ruleset::RulesetGeneration,
 };
 
 /// How often the link is compared although nobody is known to have changed anything.
@@ -28,12 +25,11 @@ const COMPARE_EVERY: Duration = Duration::from_secs(10 * 60);
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct RunningTunnel {
-    pub(super) slot: u16,
-    pub(super) tunnel: Arc<Tunnel>,
-    pub(super) namespace: Namespace,
-    pub(super) report: Arc<TunnelReporter>,
-    pub(super) daemon: Daemon,
+pub(crate) struct RunningTunnel {
+    pub(crate) slot: u16,
+    pub(crate) handle: Arc<TunnelHandle>,
+    pub(crate) namespace: Namespace,
+    pub(crate) reporter: Arc<TunnelReporter>,
     monitor: NamespaceMonitor,
     /// The rules of the guard, and the generation that they made: while that is the newest, they are as they were.
     guard: Option<(String, RulesetGeneration)>,
@@ -43,35 +39,40 @@ pub(super) struct RunningTunnel {
 }
 
 impl RunningTunnel {
-    /// A tunnel of which nothing but the namespace, where the monitor is, may be there yet. Its charon is started, or adopted.
-    pub(super) fn start(
-        slot: u16,
-        home: CharonHome,
-        monitor: NamespaceMonitor,
-        report: Arc<TunnelReporter>,
-        tunnel: Arc<Tunnel>,
-    ) -> Self {
-        Self {
-            slot,
-            tunnel,
-            namespace: home.namespace.clone(),
-            daemon: Daemon::start(home, Arc::clone(&report)),
-            report,
+    /// The tunnel in `namespace`, of which nothing else may be there yet. What was adopted keeps its listeners.
+    pub(super) async fn start(
+        desired: &TunnelDesired,
+        namespace: &Namespace,
+        adopted: &AdoptedTunnels,
+    ) -> Result<Self, NetworkError> {
+        // Before the adopted tunnel is taken: this may fail, and that can be taken once.
+        let monitor = NamespaceMonitor::set_up(namespace).await?;
+        let adopted = adopted.take(desired.id, namespace, desired.load_balancer_ip);
+        let (reporter, handle) = adopted.unwrap_or_else(|| {
+            let reporter = Arc::new(TunnelReporter::new(jiff::Timestamp::now()));
+            let handle = reporter.tunnel(Some(namespace.clone()), desired.load_balancer_ip);
+            (reporter, handle)
+        });
+        Ok(Self {
+            slot: desired.slot,
+            handle,
+            namespace: namespace.clone(),
+            reporter,
             monitor,
             guard: None,
             linked: None,
             path: PathMtu::default(),
-        }
+        })
     }
 
     /// Applies the guard's rules, unless they are there and nobody has changed any since.
     pub(super) async fn keep_guard(
         &mut self,
         desired: &TunnelDesired,
-        esp: EspPath,
-    ) -> Result<(), NetnsError> {
+        packets: InnerPackets,
+    ) -> Result<(), NetworkError> {
         let (peer, site) = (desired.peer_address.get(), desired.peer_cidr.get());
-        let rules = guard::rules(esp, peer, site, desired.load_balancer_ip, self.path.bears());
+        let rules = guard::rules(packets, peer, site, desired.load_balancer_ip, self.path.bears());
         let before = self.monitor.rules()?;
         if self.guard.as_ref().is_some_and(|(has, made)| *has == rules && *made == before) {
             return Ok(());
@@ -88,14 +89,14 @@ impl RunningTunnel {
         outside: &str,
         addresses: LinkAddresses,
         load_balancer: Ipv4Addr,
-    ) -> Result<(), NetnsError> {
+    ) -> Result<(), NetworkError> {
         let now = Instant::now();
         // Asked before it is looked at: whatever changes from here on is news the next time.
         let has_changed = self.monitor.has_changed();
         let is_known = self
             .linked
             .is_some_and(|(has, at)| has == load_balancer && now.duration_since(at) < COMPARE_EVERY);
-        if is_known && !has_changed && link::is_own(addresses.outside) {
+        if is_known && !has_changed && host_addresses::is_own(addresses.outside) {
             return Ok(());
         }
         self.linked = None;
@@ -105,10 +106,16 @@ impl RunningTunnel {
         Ok(())
     }
 
-    /// Asks the kernel what the path to `peer` bears; answers `Some` where that is something else than before.
-    pub(super) fn look_at_path(&mut self, peer: Ipv4Addr) -> Result<Option<u32>, NetnsError> {
+    /// Reads the path MTU to `peer` from the kernel; `Some` where it differs from before.
+    pub(super) fn look_at_path(&mut self, peer: Ipv4Addr, is_up: bool) -> Result<Option<u32>, NetworkError> {
         let learned = self.monitor.path_mtu(peer)?;
-        let is_up = self.tunnel.connection().borrow().state == ConnectionState::Up;
         Ok(self.path.look(learned, is_up, Instant::now()).then(|| self.path.bears()))
+    }
+
+    /// Makes a new handle if the load balancer's address changed: listeners at the old address are deaf.
+    pub(super) fn move_to(&mut self, load_balancer: Ipv4Addr) {
+        if self.handle.load_balancer() != load_balancer {
+            self.handle = self.reporter.tunnel(Some(self.namespace.clone()), load_balancer);
+        }
     }
 }

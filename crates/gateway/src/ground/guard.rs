@@ -8,17 +8,14 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-/// What a tunnel's packets are told apart by.
+/// How the guard recognises packets inside the tunnel, which depends on where the engine does ESP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum EspPath {
-    /// Decrypted packets come from the uplink and carry a security path.
-    Kernel,
-    /// Decrypted packets come from a TUN device.
-    Userland,
+pub(crate) enum InnerPackets {
+    /// They use the uplink and carry a security path: ESP in the kernel.
+    SecurityPath,
+    /// They use this TUN device of the engine.
+    Device(&'static str),
 }
-
-/// The device of strongSwan's kernel-libipsec.
-const TUN: &str = "ipsec0";
 
 /// The largest TCP segment inside the tunnel: 1,400 bytes inside leave room for ESP in UDP on a path of 1,500.
 const MAX_SEGMENT: u32 = 1360;
@@ -44,18 +41,18 @@ fn max_segment(path: u32) -> u32 {
 
 /// The table, in place of the one that may be there. The peer's path bears packets of `path` bytes.
 pub(crate) fn rules(
-    esp: EspPath,
+    packets: InnerPackets,
     peer: Ipv4Addr,
     site: Ipv4Net,
     load_balancer: Ipv4Addr,
     path: u32,
 ) -> String {
     let uplink = super::link::UPLINK;
-    let (from_tunnel, to_tunnel, esp_in, esp_out) = match esp {
-        EspPath::Userland => {
-            (format!("iifname \"{TUN}\""), format!("oifname \"{TUN}\""), String::new(), String::new())
+    let (from_tunnel, to_tunnel, esp_in, esp_out) = match packets {
+        InnerPackets::Device(tun) => {
+            (format!("iifname \"{tun}\""), format!("oifname \"{tun}\""), String::new(), String::new())
         }
-        EspPath::Kernel => (
+        InnerPackets::SecurityPath => (
             format!("iifname \"{uplink}\" meta ipsec exists"),
             format!("oifname \"{uplink}\" rt ipsec exists"),
             format!("    iifname \"{uplink}\" ip saddr {peer} ip protocol esp accept\n"),
@@ -113,9 +110,9 @@ mod tests {
             eprintln!("SKIPPED: nft checks rules for root only");
             return;
         }
-        for esp in [EspPath::Kernel, EspPath::Userland] {
+        for packets in [InnerPackets::SecurityPath, InnerPackets::Device("ipsec0")] {
             let rules = rules(
-                esp,
+                packets,
                 Ipv4Addr::new(203, 0, 113, 1),
                 Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 16),
                 Ipv4Addr::new(100, 64, 0, 1),

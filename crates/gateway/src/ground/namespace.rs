@@ -1,30 +1,20 @@
-//! Network namespaces: what a tunnel consists of below its IKE daemon, and the packets that may enter it.
+//! Named network namespaces.
 //!
-//! A [`Namespace`] is named in `/run/netns`, so that it outlives this process. Nothing in here ever changes the
-//! namespace of a thread that does anything else: work inside one is done on a thread of its own that ends with it.
-
-pub(crate) mod conntrack;
-pub(crate) mod guard;
-pub(crate) mod link;
-pub(crate) mod namespace_monitor;
-mod nfnetlink;
-pub(crate) mod nft;
-pub(crate) mod ruleset;
-pub(crate) mod steering;
-pub(crate) mod sysctl;
+//! A [`Namespace`] is named in `/run/netns`, so that it outlives this process. Invariant: no thread that does other work
+//! changes its namespace; work inside one runs on a thread of its own that ends with it.
 
 use std::{
     fs::File,
     io,
     os::{fd::AsFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
-    process::Stdio,
     sync::Arc,
-    time::Duration,
 };
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use tokio::{process::Command, sync::Mutex, time::timeout};
+use tokio::sync::Mutex;
+
+use super::{NetworkError, tool::tool};
 
 /// Where iproute2 keeps named namespaces.
 const DIRECTORY: &str = "/run/netns";
@@ -32,28 +22,8 @@ const DIRECTORY: &str = "/run/netns";
 /// `NSFS_MAGIC` of the kernel's `linux/magic.h`: what a mounted namespace's file system says it is.
 const NSFS_MAGIC: u64 = 0x6e73_6673;
 
-/// `ip` and `nft` answer in milliseconds, or wait for a kernel lock that others hold.
-pub(crate) const TOOL_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// The first `ip netns add` on a host makes its directory a mount of its own; two at once would do that twice.
 static CREATING: Mutex<()> = Mutex::const_new(());
-
-/// A step on a namespace, a link or a rule set failed.
-#[derive(Debug, thiserror::Error)]
-pub enum NetnsError {
-    #[error("can't {what}: {source}")]
-    Io { what: String, source: io::Error },
-    #[error("can't {what}: {message}")]
-    Tool { what: String, message: String },
-    #[error("can't {what}: {source}")]
-    Netlink { what: String, source: rtnetlink::Error },
-}
-
-impl NetnsError {
-    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io { what: what.into(), source }
-    }
-}
 
 /// A named network namespace, open: it can be entered for as long as this value lives, whatever becomes of its name.
 #[derive(Debug, Clone)]
@@ -66,14 +36,14 @@ pub(crate) struct Namespace {
 impl Namespace {
     /// Opens the namespace of this name, and makes it where there is none. A file of this name that is no
     /// namespace is what another mount namespace, or a host that went down, left: it is replaced.
-    pub(crate) async fn ensure(name: &str) -> Result<Self, NetnsError> {
+    pub(crate) async fn ensure(name: &str) -> Result<Self, NetworkError> {
         if let Some(namespace) = Self::open(name)? {
             return Ok(namespace);
         }
         let _one_at_a_time = CREATING.lock().await;
         remove_stale(name)?;
         tool("ip", &["netns", "add", name]).await?;
-        Self::open(name)?.ok_or_else(|| NetnsError::Tool {
+        Self::open(name)?.ok_or_else(|| NetworkError::Tool {
             what: format!("open the namespace {name}"),
             message: "it is not mounted where it was made: start the gateway in the host's mount namespace \
                       (nsenter --net, not ip netns exec)"
@@ -82,23 +52,23 @@ impl Namespace {
     }
 
     /// Opens the namespace of this name, or answers `None` where there is none.
-    pub(crate) fn open(name: &str) -> Result<Option<Self>, NetnsError> {
+    pub(crate) fn open(name: &str) -> Result<Option<Self>, NetworkError> {
         let opening = || format!("open the namespace {name}");
         let file = match File::open(path(name)) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(NetnsError::io(opening())(e)),
+            Err(e) => return Err(NetworkError::io(opening())(e)),
         };
-        let stat = rustix::fs::fstatfs(&file).map_err(|e| NetnsError::io(opening())(e.into()))?;
+        let stat = rustix::fs::fstatfs(&file).map_err(|e| NetworkError::io(opening())(e.into()))?;
         if u64::try_from(stat.f_type).unwrap_or_default() != NSFS_MAGIC {
             return Ok(None);
         }
-        let inode = file.metadata().map_err(NetnsError::io(opening()))?.ino();
+        let inode = file.metadata().map_err(NetworkError::io(opening()))?.ino();
         Ok(Some(Self { name: name.into(), file: Arc::new(file), inode }))
     }
 
     /// Removes the name; the namespace is gone when its last process and open file are.
-    pub(crate) async fn remove(name: &str) -> Result<(), NetnsError> {
+    pub(crate) async fn remove(name: &str) -> Result<(), NetworkError> {
         if Self::open(name)?.is_some() {
             tool("ip", &["netns", "del", name]).await?;
         }
@@ -135,11 +105,11 @@ impl Namespace {
         &self,
         what: &str,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
-    ) -> Result<T, NetnsError> {
+    ) -> Result<T, NetworkError> {
         let this = self.clone();
         let done = tokio::task::spawn_blocking(move || this.run(work)).await;
         let what = || format!("{what} in the namespace {}", self.name);
-        done.map_err(|e| NetnsError::io(what())(io::Error::other(e)))?.map_err(NetnsError::io(what()))
+        done.map_err(|e| NetworkError::io(what())(io::Error::other(e)))?.map_err(NetworkError::io(what()))
     }
 }
 
@@ -148,29 +118,14 @@ fn path(name: &str) -> PathBuf {
 }
 
 /// Removes the file of this name if it is not a namespace.
-fn remove_stale(name: &str) -> Result<(), NetnsError> {
+fn remove_stale(name: &str) -> Result<(), NetworkError> {
     if Namespace::open(name)?.is_some() {
         return Ok(());
     }
     match std::fs::remove_file(path(name)) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            Err(NetnsError::io(format!("remove the stale {DIRECTORY}/{name}"))(e))
+            Err(NetworkError::io(format!("remove the stale {DIRECTORY}/{name}"))(e))
         }
         _ => Ok(()),
     }
-}
-
-/// Runs a program of iproute2, in this process's own namespace, and returns what it printed.
-pub(crate) async fn tool(program: &str, arguments: &[&str]) -> Result<String, NetnsError> {
-    let what = || format!("run {program} {}", arguments.join(" "));
-    let child = Command::new(program).args(arguments).stdin(Stdio::null()).kill_on_drop(true).output();
-    let output = timeout(TOOL_TIMEOUT, child)
-        .await
-        .map_err(|_| NetnsError::Tool { what: what(), message: "it took too long".to_owned() })?
-        .map_err(NetnsError::io(what()))?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(NetnsError::Tool { what: what(), message })
 }

@@ -21,7 +21,7 @@ pub(super) fn socket() -> io::Result<Socket> {
         Type::DGRAM.cloexec(),
         Some(Protocol::from(NETLINK_NETFILTER)),
     )?;
-    socket.set_read_timeout(Some(super::TOOL_TIMEOUT))?;
+    socket.set_read_timeout(Some(super::tool::TOOL_TIMEOUT))?;
     Ok(socket)
 }
 

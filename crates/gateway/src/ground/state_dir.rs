@@ -16,8 +16,7 @@ use tracing::warn;
 use wicketgate_model::{PeerCidr, TunnelDesired, TunnelId};
 use wicketgate_system::{directory_lock::DirectoryLock, private_file::replace};
 
-use crate::ipsec::IpsecError;
-use crate::netns::steering::is_no_router;
+use super::{GroundError, steering::is_no_router};
 
 const FORWARDING: &str = "forwarding";
 const INSTANCE: &str = "instance";
@@ -28,7 +27,7 @@ const RECORD: &str = "tunnel.json";
 
 /// The state directory, which this process has to itself for as long as this value lives.
 #[derive(Debug)]
-pub(super) struct StateDir {
+pub(crate) struct StateDir {
     path: PathBuf,
     _lock: DirectoryLock,
 }
@@ -36,43 +35,43 @@ pub(super) struct StateDir {
 /// What a tunnel's directory says of it. No secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct TunnelRecord {
-    pub(super) id: TunnelId,
-    pub(super) slot: u16,
-    pub(super) peer_address: Ipv4Addr,
+pub(crate) struct TunnelRecord {
+    pub(crate) id: TunnelId,
+    pub(crate) slot: u16,
+    pub(crate) peer_address: Ipv4Addr,
     /// Whose packets the guard lets in; `None` while that is not sure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) guarded: Option<PeerCidr>,
+    pub(crate) guarded: Option<PeerCidr>,
 }
 
 impl TunnelRecord {
-    pub(super) fn of(desired: &TunnelDesired) -> Self {
+    pub(crate) fn of(desired: &TunnelDesired) -> Self {
         let guarded = Some(desired.peer_cidr);
         Self { id: desired.id, slot: desired.slot, peer_address: desired.peer_address.get(), guarded }
     }
 }
 
 impl StateDir {
-    pub(super) fn take(path: PathBuf) -> Result<Self, IpsecError> {
+    pub(crate) fn take(path: PathBuf) -> Result<Self, GroundError> {
         let make = DirBuilder::new().recursive(true).mode(0o700).create(path.join(TUNNELS));
         match make.and_then(|()| DirectoryLock::take(&path)) {
             Ok(lock) => Ok(Self { path, _lock: lock }),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Err(IpsecError::InUse(path)),
-            Err(source) => Err(IpsecError::StateDir { path, source }),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Err(GroundError::InUse(path)),
+            Err(source) => Err(GroundError::StateDir { path, source }),
         }
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// What went wrong with the directory, for whoever starts the gateway.
-    pub(super) fn error(&self, source: io::Error) -> IpsecError {
-        IpsecError::StateDir { path: self.path.clone(), source }
+    pub(crate) fn error(&self, source: io::Error) -> GroundError {
+        GroundError::StateDir { path: self.path.clone(), source }
     }
 
     /// The instance's number: random at the first start, and kept.
-    pub(super) fn instance(&self) -> io::Result<u16> {
+    pub(crate) fn instance(&self) -> io::Result<u16> {
         let path = self.path.join(INSTANCE);
         match std::fs::read_to_string(&path) {
             Ok(text) => u16::from_str_radix(text.trim(), 16)
@@ -90,7 +89,7 @@ impl StateDir {
 
     /// Whether the host forwarded no packets before the first start, which writes it down. What can't be read is taken for
     /// yes: it is the answer that shuts the host.
-    pub(super) async fn was_no_router(&self) -> Result<bool, IpsecError> {
+    pub(crate) async fn was_no_router(&self) -> Result<bool, GroundError> {
         let path = self.path.join(FORWARDING);
         match std::fs::read_to_string(&path) {
             Ok(was) => Ok(was.trim() != "on"),
@@ -107,17 +106,17 @@ impl StateDir {
     }
 
     /// The host is as it was: the next start asks it again.
-    pub(super) fn forget_forwarding(&self) -> io::Result<()> {
+    pub(crate) fn forget_forwarding(&self) -> io::Result<()> {
         absent(std::fs::remove_file(self.path.join(FORWARDING)))
     }
 
     /// Where a slot's tunnel has its files.
-    pub(super) fn of_slot(&self, slot: u16) -> PathBuf {
+    pub(crate) fn of_slot(&self, slot: u16) -> PathBuf {
         self.path.join(TUNNELS).join(slot.to_string())
     }
 
     /// The slots of which there is something.
-    pub(super) fn slots(&self) -> io::Result<Vec<u16>> {
+    pub(crate) fn slots(&self) -> io::Result<Vec<u16>> {
         let mut slots = Vec::new();
         for entry in std::fs::read_dir(self.path.join(TUNNELS))? {
             slots.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u16>().ok()));
@@ -125,17 +124,17 @@ impl StateDir {
         Ok(slots)
     }
 
-    pub(super) fn records(&self) -> io::Result<Vec<TunnelRecord>> {
+    pub(crate) fn records(&self) -> io::Result<Vec<TunnelRecord>> {
         let slots = self.slots()?.into_iter();
         Ok(slots.filter_map(|slot| self.record(slot).filter(|r| r.slot == slot)).collect())
     }
 
-    pub(super) fn record(&self, slot: u16) -> Option<TunnelRecord> {
+    pub(crate) fn record(&self, slot: u16) -> Option<TunnelRecord> {
         serde_json::from_slice(&std::fs::read(self.of_slot(slot).join(RECORD)).ok()?).ok()
     }
 
     /// Writes a slot's record, and makes its directory first.
-    pub(super) fn write(&self, record: &TunnelRecord) -> Result<(), String> {
+    pub(crate) fn write(&self, record: &TunnelRecord) -> Result<(), String> {
         let dir = self.of_slot(record.slot);
         let write = || {
             DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
@@ -146,7 +145,7 @@ impl StateDir {
     }
 
     /// Removes a slot's directory.
-    pub(super) fn clear(&self, slot: u16) -> io::Result<()> {
+    pub(crate) fn clear(&self, slot: u16) -> io::Result<()> {
         absent(std::fs::remove_dir_all(self.of_slot(slot)))
     }
 }

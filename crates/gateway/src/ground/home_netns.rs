@@ -11,7 +11,7 @@ use std::{
 
 use wicketgate_system::private_file::replace;
 
-use super::IpsecError;
+use super::GroundError;
 
 /// In the state directory: the boot and the network namespace that the last run was in.
 const ORIGIN: &str = "network-namespace";
@@ -42,8 +42,8 @@ fn is_slave(mounts: &str, place: &Path) -> bool {
 ///
 /// # Errors
 /// The last run was in another network namespace, which is still there, and left something in it.
-pub(super) fn settle(state_dir: &Path) -> Result<(), IpsecError> {
-    let failed = |source| IpsecError::StateDir { path: state_dir.to_owned(), source };
+pub(super) fn settle(state_dir: &Path) -> Result<(), GroundError> {
+    let failed = |source| GroundError::StateDir { path: state_dir.to_owned(), source };
     let here = here().map_err(failed)?;
     let file = state_dir.join(ORIGIN);
     match fs::read_to_string(&file) {
@@ -52,7 +52,7 @@ pub(super) fn settle(state_dir: &Path) -> Result<(), IpsecError> {
         Ok(last) => {
             if let Some(network) = network_of(&last, &here) {
                 if let Some(found) = find(network) {
-                    return Err(IpsecError::Elsewhere { found, file });
+                    return Err(GroundError::Elsewhere { found, file });
                 }
                 tracing::warn!(
                     "the network namespace of the last run is not found: its packet rules went with it, or are left in it"

@@ -15,7 +15,7 @@ use std::{
 use tokio::sync::Mutex;
 
 use super::{
-    NetnsError, conntrack, nft,
+    NetworkError, conntrack, nft,
     ruleset::{self, RulesetGeneration},
     sysctl,
 };
@@ -62,14 +62,14 @@ impl Steering {
     pub(crate) async fn start(
         config: SteeringConfig,
         peers: BTreeMap<Ipv4Addr, Ipv4Addr>,
-    ) -> Result<Self, NetnsError> {
+    ) -> Result<Self, NetworkError> {
         nft::apply(None, config.table(&peers)).await?;
-        sysctl::set("ip_forward", "1").map_err(NetnsError::io("turn on forwarding"))?;
+        sysctl::set("ip_forward", "1").map_err(NetworkError::io("turn on forwarding"))?;
         Ok(Self { config, peers: Mutex::new(Steered { peers, seen: None }) })
     }
 
     /// Steers `peer` to `inner`, and to nowhere else; whatever was steered to `inner` before is no more.
-    pub(crate) async fn steer(&self, peer: Ipv4Addr, inner: Ipv4Addr) -> Result<(), NetnsError> {
+    pub(crate) async fn steer(&self, peer: Ipv4Addr, inner: Ipv4Addr) -> Result<(), NetworkError> {
         let mut steered = self.peers.lock().await;
         self.restore(&mut steered).await?;
         if steered.peers.get(&peer) == Some(&inner) {
@@ -82,7 +82,7 @@ impl Steering {
     }
 
     /// Steers nobody to `inner`.
-    pub(crate) async fn release(&self, inner: Ipv4Addr) -> Result<(), NetnsError> {
+    pub(crate) async fn release(&self, inner: Ipv4Addr) -> Result<(), NetworkError> {
         let mut steered = self.peers.lock().await;
         self.restore(&mut steered).await?;
         let mut wanted = steered.peers.clone();
@@ -92,13 +92,13 @@ impl Steering {
 
     /// Removes the table. A host that did not forward before does no longer, unless another instance needs it to;
     /// answers whether it is as it was.
-    pub(crate) async fn purge(&self) -> Result<bool, NetnsError> {
+    pub(crate) async fn purge(&self) -> Result<bool, NetworkError> {
         let mut steered = self.peers.lock().await;
         let table = self.config.name();
         let is_last = !nft::tables().await?.iter().any(|name| name.starts_with(TABLES) && *name != table);
         if self.config.was_no_router && is_last {
             // Before the table, which keeps the host from routing for everybody.
-            sysctl::set("ip_forward", "0").map_err(NetnsError::io("turn off forwarding"))?;
+            sysctl::set("ip_forward", "0").map_err(NetworkError::io("turn off forwarding"))?;
         }
         nft::apply(None, format!("table ip {table} {{}}\ndelete table ip {table}\n")).await?;
         *steered = Steered::default();
@@ -109,7 +109,7 @@ impl Steering {
         &self,
         steered: &mut Steered,
         wanted: BTreeMap<Ipv4Addr, Ipv4Addr>,
-    ) -> Result<(), NetnsError> {
+    ) -> Result<(), NetworkError> {
         let peers = &steered.peers;
         let changed: Vec<_> = differing(peers, &wanted).chain(differing(&wanted, peers)).collect();
         if changed.is_empty() {
@@ -125,7 +125,7 @@ impl Steering {
     }
 
     /// Makes the table anew if somebody removed it: a firewall of the host that flushes all rules takes it, too.
-    async fn restore(&self, steered: &mut Steered) -> Result<(), NetnsError> {
+    async fn restore(&self, steered: &mut Steered) -> Result<(), NetworkError> {
         // Asked before the tables are listed: whatever changes from here on is seen the next time.
         let now = generation()?;
         if steered.seen == Some(now) {
@@ -144,14 +144,14 @@ impl Steering {
 }
 
 /// Of the rules of this process's own namespace.
-fn generation() -> Result<RulesetGeneration, NetnsError> {
-    ruleset::generation().map_err(NetnsError::io("look whether the host's packet rules were changed"))
+fn generation() -> Result<RulesetGeneration, NetworkError> {
+    ruleset::generation().map_err(NetworkError::io("look whether the host's packet rules were changed"))
 }
 
 /// In which generation the table is known to be there, after one transaction of ours.
 fn seen_after(
     seen: Option<RulesetGeneration>,
-    now: Result<RulesetGeneration, NetnsError>,
+    now: Result<RulesetGeneration, NetworkError>,
 ) -> Option<RulesetGeneration> {
     let now = now
         .inspect_err(|error| tracing::warn!(%error, "the steering rules are looked for once more"))
@@ -172,8 +172,8 @@ async fn forget(peers: impl Iterator<Item = Ipv4Addr>) {
 }
 
 /// Whether the host forwards no packets but Wicketgate's: none at all, or only since another instance made it do so.
-pub(crate) async fn is_no_router() -> Result<bool, NetnsError> {
-    if sysctl::get("ip_forward").map_err(NetnsError::io("look whether the host forwards"))? == "0" {
+pub(crate) async fn is_no_router() -> Result<bool, NetworkError> {
+    if sysctl::get("ip_forward").map_err(NetworkError::io("look whether the host forwards"))? == "0" {
         return Ok(true);
     }
     for table in nft::tables().await?.iter().filter(|name| name.starts_with(TABLES)) {
@@ -290,7 +290,7 @@ mod tests {
         assert_eq!(seen_after(Some(before), Ok(now)), Some(now));
         assert_eq!(seen_after(Some(before), Ok(later)), None);
         assert_eq!(seen_after(None, Ok(now)), None);
-        let failed = NetnsError::io("ask")(std::io::ErrorKind::TimedOut.into());
+        let failed = NetworkError::io("ask")(std::io::ErrorKind::TimedOut.into());
         assert_eq!(seen_after(Some(before), Err(failed)), None);
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::netns::link::MTU;
+use super::link::MTU;
 
 /// After this long the larger packets are tried again: the way of a connection that is up seldom changes for the better.
 const KEPT: Duration = Duration::from_secs(8 * 60 * 60);

@@ -24,7 +24,7 @@ use socket2::Socket;
 use tracing::warn;
 
 use super::{
-    Namespace, NetnsError,
+    Namespace, NetworkError,
     link::MTU,
     ruleset::{self, RulesetGeneration},
 };
@@ -62,7 +62,7 @@ enum Came {
 }
 
 impl NamespaceMonitor {
-    pub(crate) async fn set_up(namespace: &Namespace) -> Result<Self, NetnsError> {
+    pub(crate) async fn set_up(namespace: &Namespace) -> Result<Self, NetworkError> {
         let open = || {
             let routing = socket_with(
                 AddressFamily::NETLINK,
@@ -97,14 +97,15 @@ impl NamespaceMonitor {
     }
 
     /// Which generation the namespace's packet rules are.
-    pub(crate) fn rules(&self) -> Result<RulesetGeneration, NetnsError> {
-        ruleset::generation_by(&self.rules).map_err(NetnsError::io("look whether packet rules were changed"))
+    pub(crate) fn rules(&self) -> Result<RulesetGeneration, NetworkError> {
+        ruleset::generation_by(&self.rules)
+            .map_err(NetworkError::io("look whether packet rules were changed"))
     }
 
     /// How large a packet to `peer` may be, as far as ICMP has taught the namespace. The kernel forgets that after ten
     /// minutes.
-    pub(crate) fn path_mtu(&mut self, peer: Ipv4Addr) -> Result<u32, NetnsError> {
-        let route = self.route(peer).map_err(NetnsError::io("look up the route to a peer"))?;
+    pub(crate) fn path_mtu(&mut self, peer: Ipv4Addr) -> Result<u32, NetworkError> {
+        let route = self.route(peer).map_err(NetworkError::io("look up the route to a peer"))?;
         // Where there is no answer, nothing was learned.
         let Some(route) = route else { return Ok(MTU) };
         let learned = route.attributes.into_iter().find_map(|attribute| match attribute {
@@ -170,7 +171,7 @@ impl NamespaceMonitor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::netns::tool;
+    use crate::ground::tool::tool;
 
     const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 
@@ -219,7 +220,7 @@ mod tests {
         assert!(monitor.has_changed() && !monitor.has_changed());
         assert_eq!(monitor.path_mtu(PEER).unwrap(), 1400);
         let before = monitor.rules().unwrap();
-        crate::netns::nft::apply(Some(&namespace), "table ip x {}\n".to_owned()).await.unwrap();
+        crate::ground::nft::apply(Some(&namespace), "table ip x {}\n".to_owned()).await.unwrap();
         assert!(monitor.rules().unwrap().follows(before));
         Namespace::remove(&name).await.unwrap();
     }

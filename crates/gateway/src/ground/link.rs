@@ -1,24 +1,20 @@
 //! The link between the gateway's own namespace and a tunnel's: a veth pair with a /30 network, and what is on `lo`.
 
-use std::{
-    collections::BTreeSet,
-    future::Future,
-    io,
-    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
-    os::fd::AsRawFd as _,
-};
+use std::{collections::BTreeSet, io, net::Ipv4Addr, os::fd::AsRawFd as _};
 
 use futures_util::TryStreamExt as _;
 use netlink_packet_route::{
     AddressFamily,
-    address::{AddressAttribute, AddressMessage},
     link::{InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkMessage},
     route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage},
 };
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
-use tokio::time::timeout;
 
-use super::{Namespace, NetnsError, TOOL_TIMEOUT, sysctl};
+use super::{
+    LinkAddresses, Namespace, NetworkError,
+    rtnetlink_handle::{handle, in_time, local, netlink},
+    sysctl,
+};
 
 /// The link's name inside a tunnel's namespace.
 pub(crate) const UPLINK: &str = "uplink";
@@ -26,41 +22,9 @@ pub(crate) const UPLINK: &str = "uplink";
 /// The largest packet between the namespaces: that of the network that nearly every peer is behind.
 pub(crate) const MTU: u32 = 1500;
 
-/// Link-local /30 networks from 169.254.4.0 upward, without the one where clouds serve metadata.
-const FIRST: u32 = 0xa9fe_0400;
-const METADATA: u32 = 0xa9fe_a900;
-const NETWORKS: u32 = (252 - 1) * 64;
-
-/// The addresses of one tunnel's link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LinkAddresses {
-    pub(crate) outside: Ipv4Addr,
-    pub(crate) inside: Ipv4Addr,
-}
-
-impl LinkAddresses {
-    /// Derived from the tunnel's slot, and shifted by the instance so that two gateways on one host differ.
-    pub(crate) fn of(instance: u16, slot: u16) -> Self {
-        let n = (u32::from(instance) + u32::from(slot)) % NETWORKS;
-        let low = FIRST + n * 4;
-        let network = if low < METADATA { low } else { low + 256 };
-        Self { outside: Ipv4Addr::from(network + 1), inside: Ipv4Addr::from(network + 2) }
-    }
-}
-
-/// Routing netlink in this process's own namespace. For one after the other: the kernel refuses (EBUSY) to list anything
-/// over a socket that is listing already. It has the kernel list what is asked for only: in this namespace, every other
-/// tunnel's would be listed, too.
-fn handle() -> Result<Handle, NetnsError> {
-    let (connection, handle, _) =
-        rtnetlink::new_connection_with_strict_check().map_err(NetnsError::io("open a netlink socket"))?;
-    tokio::spawn(connection);
-    Ok(handle)
-}
-
 /// Routing netlink inside `namespace`, whose settings are made on the way: a socket stays in the namespace of the thread
 /// that opened it.
-async fn enter(namespace: &Namespace) -> Result<Handle, NetnsError> {
+async fn enter(namespace: &Namespace) -> Result<Handle, NetworkError> {
     let runtime = tokio::runtime::Handle::current();
     let open = move || {
         settings()?;
@@ -80,59 +44,14 @@ pub(crate) async fn ensure(
     outside: &str,
     addresses: LinkAddresses,
     on_lo: Ipv4Addr,
-) -> Result<(), NetnsError> {
+) -> Result<(), NetworkError> {
     let own = handle()?;
     in_time("set up a link", set_up(&own, namespace, outside, addresses, on_lo)).await
 }
 
-/// From which address this thread's namespace would send to `ip`. Sends nothing.
-pub(crate) fn source_towards(ip: Ipv4Addr) -> Option<Ipv4Addr> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    socket.connect((ip, 9)).ok()?;
-    match socket.local_addr().ok()? {
-        SocketAddr::V4(address) => Some(*address.ip()),
-        SocketAddr::V6(_) => None,
-    }
-}
-
-/// Whether this thread's namespace has the address, as far as that can be seen at a glance: to its own it sends from there.
-/// That a socket could be bound to it would say nothing where `ip_nonlocal_bind` is set, as it is beside keepalived.
-pub(crate) fn is_own(ip: Ipv4Addr) -> bool {
-    source_towards(ip) == Some(ip)
-}
-
-/// The IPv4 addresses of this process's own namespace, but for 127/8.
-pub(crate) async fn own_addresses() -> Result<BTreeSet<Ipv4Addr>, NetnsError> {
-    let handle = handle()?;
-    let steps = async {
-        let mut addresses = BTreeSet::new();
-        let mut list = handle.address().get().execute();
-        while let Some(message) = list.try_next().await.map_err(netlink("list addresses"))? {
-            addresses.extend(local(&message));
-        }
-        addresses.retain(|ip| !ip.is_loopback());
-        Ok(addresses)
-    };
-    in_time("list addresses", steps).await
-}
-
-fn local(message: &AddressMessage) -> Option<Ipv4Addr> {
-    message.attributes.iter().find_map(|a| match a {
-        AddressAttribute::Local(IpAddr::V4(ip)) => Some(*ip),
-        _ => None,
-    })
-}
-
 /// Removes the link, if it is there.
-pub(crate) async fn remove(outside: &str) -> Result<(), NetnsError> {
+pub(crate) async fn remove(outside: &str) -> Result<(), NetworkError> {
     in_time("remove a link", take_down(&handle()?, outside)).await
-}
-
-/// An answer of netlink may be lost where its queue overflows; then it never comes.
-async fn in_time<T>(what: &str, steps: impl Future<Output = Result<T, NetnsError>>) -> Result<T, NetnsError> {
-    timeout(TOOL_TIMEOUT, steps).await.unwrap_or_else(|_| {
-        Err(NetnsError::Tool { what: what.to_owned(), message: "the kernel took too long".to_owned() })
-    })
 }
 
 async fn set_up(
@@ -141,7 +60,7 @@ async fn set_up(
     outside: &str,
     addresses: LinkAddresses,
     on_lo: Ipv4Addr,
-) -> Result<(), NetnsError> {
+) -> Result<(), NetworkError> {
     let inside = enter(namespace).await?;
     set_lo(&inside, on_lo).await?;
 
@@ -157,7 +76,7 @@ async fn set_up(
     set_default_route(&inside, inside_index, addresses.outside).await
 }
 
-async fn set_default_route(handle: &Handle, index: u32, gateway: Ipv4Addr) -> Result<(), NetnsError> {
+async fn set_default_route(handle: &Handle, index: u32, gateway: Ipv4Addr) -> Result<(), NetworkError> {
     let all = RouteMessageBuilder::<Ipv4Addr>::new().build();
     let mut list = Box::pin(handle.route().get(all).execute());
     let mut is_there = false;
@@ -190,7 +109,7 @@ fn is_default(route: &RouteMessage, index: u32, gateway: Ipv4Addr) -> bool {
         && has(RouteAttribute::Gateway(RouteAddress::Inet(gateway)))
 }
 
-async fn take_down(own: &Handle, outside: &str) -> Result<(), NetnsError> {
+async fn take_down(own: &Handle, outside: &str) -> Result<(), NetworkError> {
     let Some(index) = index(own, outside).await? else { return Ok(()) };
     match own.link().del(index).execute().await {
         // It went by itself, with the namespace that its other end was in.
@@ -211,7 +130,7 @@ fn settings() -> io::Result<()> {
     sysctl::set("conf.default.accept_redirects", "0")
 }
 
-async fn create(own: &Handle, namespace: &Namespace, outside: &str) -> Result<(), NetnsError> {
+async fn create(own: &Handle, namespace: &Namespace, outside: &str) -> Result<(), NetworkError> {
     let peer = LinkMessageBuilder::<LinkUnspec>::new()
         .name(UPLINK)
         .mtu(MTU)
@@ -222,8 +141,8 @@ async fn create(own: &Handle, namespace: &Namespace, outside: &str) -> Result<()
     own.link().add(link).execute().await.map_err(netlink("make a veth pair"))
 }
 
-async fn bring_up(handle: &Handle, name: &str) -> Result<u32, NetnsError> {
-    let link = get(handle, name).await?.ok_or_else(|| NetnsError::Tool {
+async fn bring_up(handle: &Handle, name: &str) -> Result<u32, NetworkError> {
+    let link = get(handle, name).await?.ok_or_else(|| NetworkError::Tool {
         what: format!("bring up {name}"),
         message: "it is gone".to_owned(),
     })?;
@@ -235,13 +154,18 @@ async fn bring_up(handle: &Handle, name: &str) -> Result<u32, NetnsError> {
     Ok(index)
 }
 
-async fn set_lo(inside: &Handle, address: Ipv4Addr) -> Result<(), NetnsError> {
+async fn set_lo(inside: &Handle, address: Ipv4Addr) -> Result<(), NetworkError> {
     let lo = bring_up(inside, "lo").await?;
     set_addresses(inside, lo, address, 32).await
 }
 
 /// Gives the link `address` and takes all others, but for 127/8, away.
-async fn set_addresses(handle: &Handle, index: u32, address: Ipv4Addr, prefix: u8) -> Result<(), NetnsError> {
+async fn set_addresses(
+    handle: &Handle,
+    index: u32,
+    address: Ipv4Addr,
+    prefix: u8,
+) -> Result<(), NetworkError> {
     let mut has = BTreeSet::new();
     let mut others = Vec::new();
     let mut list = handle.address().get().set_link_index_filter(index);
@@ -267,12 +191,12 @@ async fn set_addresses(handle: &Handle, index: u32, address: Ipv4Addr, prefix: u
     Ok(())
 }
 
-async fn index(handle: &Handle, name: &str) -> Result<Option<u32>, NetnsError> {
+async fn index(handle: &Handle, name: &str) -> Result<Option<u32>, NetworkError> {
     Ok(get(handle, name).await?.map(|link| link.header.index))
 }
 
 /// The link of this name.
-async fn get(handle: &Handle, name: &str) -> Result<Option<LinkMessage>, NetnsError> {
+async fn get(handle: &Handle, name: &str) -> Result<Option<LinkMessage>, NetworkError> {
     match handle.link().get().match_name(name).execute().try_next().await {
         Ok(link) => Ok(link),
         Err(e) if is(&e, rustix::io::Errno::NODEV) => Ok(None),
@@ -284,31 +208,10 @@ fn is(error: &rtnetlink::Error, errno: rustix::io::Errno) -> bool {
     matches!(error, rtnetlink::Error::NetlinkError(e) if e.raw_code() == -errno.raw_os_error())
 }
 
-fn netlink(what: &'static str) -> impl FnOnce(rtnetlink::Error) -> NetnsError {
-    move |source| NetnsError::Netlink { what: what.to_owned(), source }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use netlink_packet_route::route::RouteMetric;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn links_are_link_local_and_never_the_metadata_service(instance: u16, slot in 0u16..16_000) {
-            let LinkAddresses { outside, inside } = LinkAddresses::of(instance, slot);
-            for ip in [outside, inside] {
-                prop_assert!(ip.is_link_local() && ip.octets()[2] != 169 && ip.octets()[2] >= 4, "{ip}");
-            }
-            prop_assert_eq!(u32::from(outside) & !3, u32::from(inside) & !3);
-        }
-
-        #[test]
-        fn no_two_slots_share_a_link(instance: u16, a in 0u16..16_000, b in 0u16..16_000) {
-            prop_assert_eq!(a == b, LinkAddresses::of(instance, a) == LinkAddresses::of(instance, b));
-        }
-    }
 
     #[test]
     fn a_default_route_with_a_priority_or_metrics_is_somebody_elses() {
@@ -322,10 +225,5 @@ mod tests {
             assert!(!is_default(&route, 7, gateway), "{route:?}");
             route.attributes.pop();
         }
-    }
-
-    #[test]
-    fn the_first_is_where_it_should_be() {
-        assert_eq!(LinkAddresses::of(0, 0).inside, Ipv4Addr::new(169, 254, 4, 2));
     }
 }

@@ -1,0 +1,258 @@
+//! What every IPsec engine stands on: namespaces, firewall guard, steering, links, path MTU, state directory, adoption.
+//!
+//! Netlink and nftables are used here and nowhere else, and nothing here knows which engine runs in a namespace. What
+//! belongs to a tunnel is named after the instance and the tunnel's slot. Invariant: a tunnel's directory is made first and
+//! removed last, so that after any interruption the next run finds all remains by the directories.
+
+mod adopted;
+mod conntrack;
+mod error;
+mod guard;
+mod home_netns;
+mod host_addresses;
+mod link;
+mod link_addresses;
+mod namespace;
+mod namespace_monitor;
+mod nfnetlink;
+mod nft;
+mod path_mtu;
+pub(crate) mod probe;
+mod rtnetlink_handle;
+mod ruleset;
+mod running_tunnel;
+mod state_dir;
+mod steering;
+mod sysctl;
+mod tool;
+mod tunnel_handle;
+
+use std::{io, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+use tracing::{info, warn};
+use wicketgate_model::{ConnectionState, TunnelDesired, TunnelId};
+
+use adopted::AdoptedTunnels;
+pub use error::GroundError;
+pub(crate) use error::NetworkError;
+pub(crate) use guard::InnerPackets;
+use link_addresses::LinkAddresses;
+pub(crate) use namespace::Namespace;
+pub(crate) use running_tunnel::RunningTunnel;
+pub(crate) use state_dir::{StateDir, TunnelRecord};
+use steering::{Steering, SteeringConfig};
+pub use tunnel_handle::TunnelHandle;
+pub(crate) use tunnel_handle::TunnelReporter;
+
+/// How long a new tunnel waits for its slot while the previous tunnel is being removed from it.
+const SLOT_WAIT: Duration = Duration::from_secs(5);
+const SLOT_POLL: Duration = Duration::from_millis(20);
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Ground {
+    state: StateDir,
+    instance: u16,
+    public_address: Ipv4Addr,
+    packets: InnerPackets,
+    steering: Steering,
+    adopted: AdoptedTunnels,
+}
+
+/// A slot that is recorded as a tunnel's, with its namespace.
+#[derive(Debug)]
+pub(crate) struct ClaimedSlot {
+    pub(crate) namespace: Namespace,
+    /// The guard in the namespace is known to be this tunnel's.
+    is_guarded: bool,
+}
+
+impl Ground {
+    /// Finds the addresses, and replaces the steering rules of an earlier run.
+    ///
+    /// # Errors
+    /// See [`GroundError`].
+    pub(crate) async fn start(
+        state: StateDir,
+        instance: u16,
+        public_address: Option<Ipv4Addr>,
+        packets: InnerPackets,
+    ) -> Result<Self, GroundError> {
+        let default_source = probe::default_source();
+        let public_address = public_address.or(default_source).ok_or(GroundError::NoPublicAddress)?;
+        let is_local = host_addresses::is_own(public_address);
+        if !is_local && default_source.is_some() {
+            warn!(%public_address, "the public address is not on this host: assuming a NAT that translates it");
+        }
+        // Behind a 1:1 NAT, packets arrive at the host's own address and leave from it.
+        let send_from = match default_source {
+            _ if is_local => public_address,
+            Some(source) => source,
+            None => {
+                let has = host_addresses::own_addresses().await?.into_iter().collect();
+                return Err(GroundError::NotAnAddress { given: public_address, has });
+            }
+        };
+        home_netns::settle(state.path())?;
+        let steering = SteeringConfig {
+            instance: format!("{instance:04x}"),
+            arrive_at: [public_address, send_from].into(),
+            send_from,
+            raw_esp: packets == InnerPackets::SecurityPath,
+            was_no_router: state.was_no_router().await?,
+        };
+        let records = state.records().map_err(|e| state.error(e))?;
+        let inside = |record: &TunnelRecord| LinkAddresses::of(instance, record.slot).inside;
+        let peers = records.iter().map(|record| (record.peer_address, inside(record))).collect();
+        let steering = Steering::start(steering, peers).await?;
+        Ok(Self { state, instance, public_address, packets, steering, adopted: AdoptedTunnels::default() })
+    }
+
+    pub(crate) fn public_address(&self) -> Ipv4Addr {
+        self.public_address
+    }
+
+    /// The engine's own address in the namespace of a slot.
+    pub(crate) fn inside(&self, slot: u16) -> Ipv4Addr {
+        self.addresses(slot).inside
+    }
+
+    /// Where a slot's tunnel has its files.
+    pub(crate) fn directory(&self, slot: u16) -> PathBuf {
+        self.state.of_slot(slot)
+    }
+
+    /// The tunnels on this host.
+    pub(crate) fn records(&self) -> io::Result<Vec<TunnelRecord>> {
+        self.state.records()
+    }
+
+    /// Slots with a directory and no record: a start or a removal was interrupted. No id leads to them.
+    pub(crate) fn unrecorded(&self) -> Result<Vec<u16>, NetworkError> {
+        let slots = self.state.slots().map_err(NetworkError::io("list the state directory"))?;
+        Ok(slots.into_iter().filter(|slot| self.state.record(*slot).is_none()).collect())
+    }
+
+    /// The tunnel as an earlier run left it, if it is complete and unchanged.
+    pub(crate) fn adopt(&self, desired: &TunnelDesired) -> Option<Arc<TunnelHandle>> {
+        let record = self.state.record(desired.slot).filter(|r| *r == TunnelRecord::of(desired))?;
+        let namespace = self.namespace(record.slot).ok()??;
+        self.adopted.adopt(record.id, namespace, desired.load_balancer_ip)
+    }
+
+    /// Releases an adopted tunnel that its engine took over, or that is gone.
+    pub(crate) fn forget_adopted(&self, id: TunnelId) {
+        self.adopted.forget(id);
+    }
+
+    /// Records the tunnel as the slot's, and makes its namespace.
+    ///
+    /// # Errors
+    /// A sentence for `statusDetail`: another tunnel still has the slot, or the host refused a step.
+    pub(crate) async fn claim(&self, desired: &TunnelDesired) -> Result<ClaimedSlot, String> {
+        let deadline = Instant::now() + SLOT_WAIT;
+        let before = loop {
+            let record = self.state.record(desired.slot);
+            match &record {
+                Some(other) if other.id != desired.id && Instant::now() < deadline => {
+                    tokio::time::sleep(SLOT_POLL).await;
+                }
+                Some(other) if other.id != desired.id => {
+                    return Err(format!(
+                        "slot {} still belongs to {}: waiting for its removal",
+                        other.slot, other.id
+                    ));
+                }
+                _ => break record,
+            }
+        };
+        let record = TunnelRecord::of(desired);
+        let is_guarded = before.as_ref() == Some(&record);
+        let record = TunnelRecord { guarded: None, ..record };
+        if !is_guarded && before.as_ref() != Some(&record) {
+            self.state.write(&record)?;
+        }
+        let namespace =
+            Namespace::ensure(&self.namespace_name(desired.slot)).await.map_err(|e| e.to_string())?;
+        Ok(ClaimedSlot { namespace, is_guarded })
+    }
+
+    /// The running tunnel in a claimed slot. Its engine may be started before [`Ground::keep`].
+    pub(crate) async fn tunnel(
+        &self,
+        desired: &TunnelDesired,
+        slot: &ClaimedSlot,
+    ) -> Result<RunningTunnel, NetworkError> {
+        RunningTunnel::start(desired, &slot.namespace, &self.adopted).await
+    }
+
+    /// Brings guard, link and path MTU of a tunnel to what they should be.
+    ///
+    /// # Errors
+    /// A sentence for `statusDetail`.
+    pub(crate) async fn keep(
+        &self,
+        tunnel: &mut RunningTunnel,
+        slot: &ClaimedSlot,
+        desired: &TunnelDesired,
+    ) -> Result<(), String> {
+        // The guard first: nothing reaches the namespace before it.
+        tunnel.keep_guard(desired, self.packets).await.map_err(|e| e.to_string())?;
+        if !slot.is_guarded {
+            self.state.write(&TunnelRecord::of(desired))?;
+        }
+        let (link, addresses) = (self.link_name(desired.slot), self.addresses(desired.slot));
+        let linked = tunnel.keep_link(&link, addresses, desired.load_balancer_ip).await;
+        linked.map_err(|e| e.to_string())?;
+        let is_up = tunnel.handle.connection().borrow().state == ConnectionState::Up;
+        let path = tunnel.look_at_path(desired.peer_address.get(), is_up).map_err(|e| e.to_string())?;
+        if let Some(mtu) = path {
+            info!(tunnel.id = %desired.id, mtu, "path MTU to the peer changed");
+            tunnel.keep_guard(desired, self.packets).await.map_err(|e| e.to_string())?;
+        }
+        tunnel.move_to(desired.load_balancer_ip);
+        Ok(())
+    }
+
+    /// Steers the peer's packets to its tunnel.
+    pub(crate) async fn steer(&self, desired: &TunnelDesired) -> Result<(), NetworkError> {
+        self.steering.steer(desired.peer_address.get(), self.inside(desired.slot)).await
+    }
+
+    /// The namespace of a slot, if it is there.
+    pub(crate) fn namespace(&self, slot: u16) -> Result<Option<Namespace>, NetworkError> {
+        Namespace::open(&self.namespace_name(slot))
+    }
+
+    /// Removes everything of a slot whose engine has ended.
+    pub(crate) async fn clear(&self, slot: u16) -> Result<(), NetworkError> {
+        self.steering.release(self.inside(slot)).await?;
+        link::remove(&self.link_name(slot)).await?;
+        Namespace::remove(&self.namespace_name(slot)).await?;
+        self.state.clear(slot).map_err(NetworkError::io("remove a tunnel's directory"))?;
+        info!(slot, "slot cleared");
+        Ok(())
+    }
+
+    /// Removes the gateway's own rules, when no tunnel is left. A host that did not forward packets before stops forwarding,
+    /// unless another gateway on it needs it.
+    pub(crate) async fn purge(&self) -> io::Result<()> {
+        let is_restored = self.steering.purge().await.map_err(io::Error::other)?;
+        home_netns::leave(self.state.path())?;
+        if is_restored { self.state.forget_forwarding() } else { Ok(()) }
+    }
+
+    fn addresses(&self, slot: u16) -> LinkAddresses {
+        LinkAddresses::of(self.instance, slot)
+    }
+
+    fn namespace_name(&self, slot: u16) -> String {
+        format!("wicketgate-{:04x}-{slot}", self.instance)
+    }
+
+    /// At most 12 of the 15 bytes that a link's name may have.
+    fn link_name(&self, slot: u16) -> String {
+        format!("wg{:04x}-{slot}", self.instance)
+    }
+}

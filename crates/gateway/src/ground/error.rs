@@ -1,0 +1,73 @@
+//! Why a step on the host's network fails, and why a host cannot carry tunnels.
+
+use std::{io, net::Ipv4Addr, path::PathBuf};
+
+/// A step on a namespace, a link or a rule set failed.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    #[error("can't {what}: {source}")]
+    Io { what: String, source: io::Error },
+    #[error("can't {what}: {message}")]
+    Tool { what: String, message: String },
+    #[error("can't {what}: {source}")]
+    Netlink { what: String, source: rtnetlink::Error },
+}
+
+impl NetworkError {
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { what: what.into(), source }
+    }
+}
+
+/// Why this host cannot carry tunnels. Each text is one line that says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum GroundError {
+    #[error(
+        "IPsec needs root (CAP_NET_ADMIN and CAP_SYS_ADMIN): start the gateway as root, or with --ipsec off \
+         for development without IPsec"
+    )]
+    NotRoot,
+    #[error(
+        "what this process mounts at /run/netns nobody else would see (it was started by `ip netns exec`, or in a sandbox \
+         of a service): start it with the machine's own mounts; in the network namespace NAME with `nsenter \
+         --net=/run/netns/NAME wicketgate`, in a unit without PrivateTmp=, ProtectSystem= and the like"
+    )]
+    HiddenNames,
+    #[error(
+        "what the last run left is in another network namespace: run it there, with `nsenter --net={} wicketgate`, or end \
+         it there with `wicketgate down`; if that one is a stranger's, nothing is left: remove {}",
+        .found.display(), .file.display()
+    )]
+    Elsewhere { found: PathBuf, file: PathBuf },
+    #[error("{program} is missing: install {package} (Debian: apt-get install {package})")]
+    Missing { program: &'static str, package: &'static str },
+    #[error(
+        "the kernel has no ESP (modules esp4 and xfrm_user): use --ipsec userland, or a kernel with CONFIG_INET_ESP"
+    )]
+    NoKernelEsp,
+    #[error(
+        "there is no TUN device for ESP in userland: load the module tun, or give the container /dev/net/tun ({0})"
+    )]
+    NoTun(String),
+    #[error("the host has no default route to tell its public address by: name it with --public-address")]
+    NoPublicAddress,
+    #[error(
+        "{given} is no address of this host, which has {}; nor can it be one that a NAT in front of it translates, since \
+         there is no default route: give --public-address one of its own, or add the route",
+        addresses(has)
+    )]
+    NotAnAddress { given: Ipv4Addr, has: Vec<Ipv4Addr> },
+    #[error("another gateway is running with the state directory {0}: stop it, or use another directory")]
+    InUse(PathBuf),
+    #[error("can't use the state directory {path}: {source}")]
+    StateDir { path: PathBuf, source: io::Error },
+    #[error("can't prepare the network: {0}")]
+    Network(#[from] NetworkError),
+}
+
+fn addresses(all: &[Ipv4Addr]) -> String {
+    if all.is_empty() {
+        return "none but loopback".to_owned();
+    }
+    all.iter().map(Ipv4Addr::to_string).collect::<Vec<_>>().join(", ")
+}
