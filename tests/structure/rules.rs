@@ -8,7 +8,7 @@ use crate::source::{Mentions, root, rust_files, sources};
 /// Libraries, and the only files that may name them.
 const PLACES: &[(&[&str], &[&str])] = &[
     (&["wicketgate_vici"], &["crates/gateway/src/ipsec/strongswan"]),
-    (&["rtnetlink", "netlink_packet_route"], &["crates/gateway/src/netns"]),
+    (&["rtnetlink", "netlink_packet_route"], &["crates/gateway/src/ground"]),
     (&["reqwest"], &["crates/server/src/auth/oidc/fetch.rs"]),
     (
         &["rustls", "tokio_rustls", "webpki"],
