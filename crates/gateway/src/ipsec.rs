@@ -25,6 +25,14 @@ pub enum Backend {
 }
 
 impl Backend {
+    /// Whether this process has the rights and this machine the programs that a mode needs. Changes nothing.
+    ///
+    /// # Errors
+    /// See [`IpsecError`].
+    pub fn preflight(mode: IpsecMode) -> Result<(), IpsecError> {
+        if mode == IpsecMode::Off { Ok(()) } else { strongswan::preflight() }
+    }
+
     /// Looks at what the machine can do, and takes possession of the state directory.
     ///
     /// # Errors

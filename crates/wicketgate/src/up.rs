@@ -94,7 +94,7 @@ pub(crate) struct Up {
 impl Up {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         // These checks write and change nothing.
-        self.ipsec.preflight()?;
+        Backend::preflight(self.ipsec)?;
         let (tls, database) = (self.tls()?, self.database.url()?);
         let api_listener = listen(self.listen, "the API", "--listen").await?;
         let agent_listener = listen(self.agent_listen, "agents", "--agent-listen").await?;

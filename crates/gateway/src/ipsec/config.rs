@@ -2,7 +2,6 @@
 
 use std::{fmt, net::Ipv4Addr, path::PathBuf, str::FromStr};
 
-use super::strongswan;
 use crate::ground::GroundError;
 
 /// Which back end to use, as the command line has it.
@@ -27,17 +26,6 @@ impl IpsecMode {
             Self::Userland => "userland",
             Self::Off => "off",
         }
-    }
-}
-
-impl IpsecMode {
-    /// Whether this process and this machine have what it takes at all. Changes nothing; [`super::Backend::start`] looks
-    /// closer.
-    ///
-    /// # Errors
-    /// One clear line each, see [`IpsecError`].
-    pub fn preflight(self) -> Result<(), IpsecError> {
-        if self == Self::Off { Ok(()) } else { strongswan::preflight() }
     }
 }
 

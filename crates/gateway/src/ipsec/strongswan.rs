@@ -18,7 +18,7 @@ use tokio::{
 use tracing::{debug, warn};
 use wicketgate_model::{EspMode, Problem, Reason, TunnelDesired, TunnelId};
 
-use super::{IpsecConfig, IpsecError};
+use super::config::{IpsecConfig, IpsecError};
 use crate::ground::{
     ClaimedSlot, Ground, GroundError, InnerPackets, Namespace, NetworkError, RunningTunnel, StateDir,
     TunnelHandle, probe,

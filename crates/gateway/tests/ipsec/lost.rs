@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, process::Command};
 
-use crate::{World, charon_of, desired, is_root, key};
+use super::world::{World, charon_of, desired, is_root, key};
 
 /// Whether a daemon has ended; one that has not is ended now.
 fn has_ended(charon: i32) -> bool {

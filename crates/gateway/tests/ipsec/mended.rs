@@ -3,7 +3,7 @@
 
 use std::{fs, process::Command};
 
-use crate::{SOON, World, desired, is_root, key, output};
+use super::world::{SOON, World, desired, is_root, key, output};
 
 /// What a tunnel consists of below its IKE, as tools of the host tell it.
 struct Parts {

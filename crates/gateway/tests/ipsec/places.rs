@@ -11,7 +11,7 @@ use wicketgate_link::{self as link, FromGateway, ServerEnd, ToGateway};
 use wicketgate_model::{DesiredDelta, GatewayId, Reason, TunnelId, TunnelObserved};
 use wicketgate_transport::{identity::Identity, key::PrivateKey, tls::GatewayIdentity};
 
-use crate::{PUBLIC, SOON, World, charon_of, desired, is_root, key};
+use super::world::{PUBLIC, SOON, World, charon_of, desired, is_root, key};
 
 /// A gateway for the world's tunnels, with `most` places.
 async fn start(world: &World, most: u32) -> (Gateway, ServerEnd) {

@@ -4,7 +4,7 @@ use wicketgate_model::EspMode;
 
 use crate::{
     ground::{GroundError, Namespace, probe},
-    ipsec::{IpsecError, IpsecMode},
+    ipsec::config::{IpsecError, IpsecMode},
 };
 
 /// Where Debian and its kin install the IKE daemon.

@@ -1,0 +1,62 @@
+//! The guard: only packets that came through the tunnel reach a listener.
+
+use super::world::{
+    LOAD_BALANCER, PORT, SOON, World, desired, is_root, key, output, segments_in, serve, vpn_config,
+};
+use std::fs;
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+#[test]
+fn nothing_but_the_tunnel_reaches_a_listener() {
+    if !is_root() {
+        return;
+    }
+    World::new("clear", 2).tell(|mut world| async move {
+        let backend = world.backend().await;
+        let tunnel = backend.ensure(&desired(0, &[&key(0)])).await.unwrap();
+        serve(&tunnel, "first");
+        let to = SocketAddr::from((LOAD_BALANCER, PORT));
+        let short = Duration::from_millis(600);
+
+        // In clear, before there is a tunnel: from the and from the gateway's host, which routes to the link.
+        let instance = fs::read_to_string(world.state_dir.join("instance")).unwrap();
+        let link = format!("wg{}-0", instance.trim());
+        world.gateway.ip(&format!("route add {LOAD_BALANCER}/32 dev {link}")).unwrap();
+        assert!(world.gateway.connect(to, short).is_err(), "the gateway's host got through in clear");
+        assert!(world.talk(0, short).is_err(), "the site got through in clear");
+        assert_eq!(
+            segments_in(&link.replace("wg", "wicketgate-")),
+            0,
+            "a segment in clear came past the guard"
+        );
+        // The host is no router for anybody else.
+        let stranger = SocketAddr::from((Ipv4Addr::new(203, 0, 1, 2), PORT));
+        let _open = world.sites[1].namespace.listen(stranger).unwrap();
+        assert!(
+            world.sites[0].namespace.connect(stranger, short).is_err(),
+            "the gateway routed between sites"
+        );
+
+        world.sites[0].start(&world.lab, &vpn_config(0, &key(0))).unwrap();
+        world.connect(0);
+        assert_eq!(world.talk(0, SOON).unwrap(), "first");
+        assert!(world.gateway.connect(to, short).is_err(), "the gateway's host got through in clear");
+
+        // Through the site's own daemon, from outside what was negotiated: a source that is not the site's.
+        let site = &world.sites[0].namespace;
+        site.ip("addr add 10.9.9.9/32 dev lo").unwrap();
+        site.ip(&format!("route add {LOAD_BALANCER}/32 dev ipsec0 src 10.9.9.9 table 219")).unwrap();
+        output(
+            site.command("ip").args(["rule", "add", "from", "10.9.9.9", "table", "219", "priority", "10"]),
+        );
+        let outside = site.enter(|| {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+            socket.bind(&SocketAddr::from((Ipv4Addr::new(10, 9, 9, 9), 0)).into())?;
+            socket.connect_timeout(&to.into(), short)
+        });
+        assert!(outside.unwrap().is_err(), "a source outside the selectors got through");
+        backend.purge().await.unwrap();
+    });
+}

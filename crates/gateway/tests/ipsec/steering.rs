@@ -1,0 +1,156 @@
+//! Steering: which packets reach which tunnel, and what the host forwards.
+
+use super::world::{
+    FORWARDING, PUBLIC, SOON, World, desired, is_root, key, output, serve, vpn_config, wait_for, xfrm_counter,
+};
+use std::fs;
+use std::net::SocketAddr;
+use wicketgate_gateway::ipsec::{Backend, IpsecConfig, IpsecMode};
+use wicketgate_model::{ConnectionState, EspMode, TunnelDesired};
+
+/// A peer that knows no NAT traversal, or believes that there is no NAT, sends protocol 50.
+#[test]
+fn esp_without_udp_comes_to_its_own_tunnel_only() {
+    if !is_root() {
+        return;
+    }
+    World::new("raw", 2).tell(|world| async move {
+        let backend = world.backend().await;
+        if backend.esp() != EspMode::Kernel {
+            eprintln!("SKIPPED: ESP without UDP needs ESP in the kernel");
+            return backend.purge().await.unwrap();
+        }
+        backend.ensure(&desired(0, &[&key(0)])).await.unwrap();
+        let instance = fs::read_to_string(world.state_dir.join("instance")).unwrap();
+        let namespace = format!("wicketgate-{}-0", instance.trim());
+        let unknown = || xfrm_counter(&namespace, "XfrmInNoStates");
+        // No SA has this index: the tunnel's kernel says that it looked for one.
+        let send = |site: usize| {
+            world.sites[site].namespace.enter(|| {
+                let protocol = Some(socket2::Protocol::from(50));
+                let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::RAW, protocol)?;
+                socket.send_to(&[0x5a; 64], &SocketAddr::from((PUBLIC, 0)).into())
+            })
+        };
+        assert_eq!(unknown(), 0);
+        send(1).unwrap().unwrap();
+        send(0).unwrap().unwrap();
+        let come = || Ok((unknown() > 0).then_some(()));
+        world.lab.until("ESP has come to the tunnel", SOON, come).unwrap();
+        assert_eq!(unknown(), 1, "another peer's came, too");
+        backend.purge().await.unwrap();
+    });
+}
+
+#[test]
+fn rules_that_the_hosts_firewall_flushed_come_back() {
+    if !is_root() {
+        return;
+    }
+    World::new("flush", 1).tell(|mut world| async move {
+        let backend = world.backend().await;
+        let wanted = desired(0, &[&key(0)]);
+        let tunnel = backend.ensure(&wanted).await.unwrap();
+        serve(&tunnel, "first");
+        world.sites[0].start(&world.lab, &vpn_config(0, &key(0))).unwrap();
+        world.connect(0);
+        let steering = || output(world.gateway.command("nft").args(["list", "ruleset"]));
+        let before = steering();
+        assert!(before.contains("203.0.0.2"), "{before}");
+        output(world.gateway.command("nft").args(["flush", "ruleset"]));
+        assert_eq!(steering(), "");
+
+        // The next check, in which nothing of the tunnel has changed.
+        backend.ensure(&wanted).await.unwrap();
+        assert_eq!(steering(), before);
+        assert_eq!(world.talk(0, SOON).unwrap(), "first");
+        world.sites[0].swanctl(&["--terminate", "--ike", "wg"]).unwrap();
+        world.connect(0);
+        assert_eq!(world.talk(0, SOON).unwrap(), "first");
+
+        output(world.gateway.command("nft").args(["flush", "ruleset"]));
+        backend.remove(wanted.id).await.unwrap();
+        assert!(!steering().contains("203.0.0.2"));
+        backend.purge().await.unwrap();
+        assert_eq!(world.traces(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn the_last_one_out_leaves_no_router() {
+    if !is_root() {
+        return;
+    }
+    World::new("last", 0).tell(|world| async move {
+        let forwards = || fs::read_to_string(FORWARDING).unwrap().trim().to_owned();
+        let remembered = || fs::read_to_string(world.state_dir.join("forwarding"));
+        let rules = || output(world.gateway.command("nft").args(["list", "ruleset"]));
+        assert_eq!(forwards(), "0");
+        let backend = world.backend().await;
+        assert_eq!((forwards().as_str(), remembered().unwrap().as_str()), ("1", "off\n"));
+
+        // The next one finds a host that forwards, but only since the first one came.
+        let dir = tempfile::tempdir().unwrap();
+        let config = IpsecConfig {
+            mode: IpsecMode::Auto,
+            state_dir: dir.path().to_owned(),
+            public_address: Some(PUBLIC),
+        };
+        let other = Backend::start(config).await.unwrap();
+        backend.purge().await.unwrap();
+        assert_eq!((forwards().as_str(), remembered().unwrap().as_str()), ("1", "off\n"));
+        assert!(rules().contains("\t\tdrop\n\t}\n}"), "the other one opened the host: {}", rules());
+        other.purge().await.unwrap();
+        assert_eq!((forwards().as_str(), rules().as_str()), ("0", ""));
+        drop(backend);
+
+        // A crash in an older version left it empty.
+        fs::write(FORWARDING, "1").unwrap();
+        fs::write(world.state_dir.join("forwarding"), "").unwrap();
+        let backend = world.backend().await;
+        assert!(rules().contains("\t\tdrop\n\t}\n}"), "the host was opened: {}", rules());
+        backend.purge().await.unwrap();
+        assert_eq!(forwards(), "0");
+        assert!(remembered().is_err());
+
+        // A router stays one.
+        fs::write(FORWARDING, "1").unwrap();
+        drop(backend);
+        let backend = world.backend().await;
+        assert!(!rules().contains("\t\tdrop\n\t}\n}"), "{}", rules());
+        backend.purge().await.unwrap();
+        backend.purge().await.unwrap();
+        assert_eq!(forwards(), "1");
+    });
+}
+
+#[test]
+fn a_peer_whose_tunnel_is_made_anew_is_steered_to_the_new_one() {
+    if !is_root() {
+        return;
+    }
+    World::new("anew", 1).tell(|mut world| async move {
+        let backend = world.backend().await;
+        world.sites[0].start(&world.lab, &vpn_config(0, &key(0))).unwrap();
+        // Whoever has called, and whose flows they are.
+        for initiate in [false, true] {
+            let old = TunnelDesired { initiate, ..desired(0, &[&key(0)]) };
+            let tunnel = backend.ensure(&old).await.unwrap();
+            if !initiate {
+                world.connect(0);
+            }
+            wait_for(&tunnel, "the old tunnel is up", |c| c.state == ConnectionState::Up).await;
+            backend.remove(old.id).await.unwrap();
+            // Another tunnel for the same peer, in another slot, while the kernel still knows the old flows.
+            let new = TunnelDesired { id: desired(7, &[]).id, slot: 7, initiate: false, ..old };
+            let tunnel = backend.ensure(&new).await.unwrap();
+            serve(&tunnel, "anew");
+            world.connect(0);
+            wait_for(&tunnel, "the new tunnel is up", |c| c.state == ConnectionState::Up).await;
+            assert_eq!(world.talk(0, SOON).unwrap(), "anew");
+            backend.remove(new.id).await.unwrap();
+        }
+        backend.purge().await.unwrap();
+        assert_eq!(world.traces(), Vec::<String>::new());
+    });
+}
