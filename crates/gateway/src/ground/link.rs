@@ -11,7 +11,8 @@ use netlink_packet_route::{
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 use super::{
-    LinkAddresses, Namespace, NetworkError,
+    Namespace, NetworkError,
+    link_addresses::LinkAddresses,
     rtnetlink_handle::{handle, in_time, local, netlink},
     sysctl,
 };

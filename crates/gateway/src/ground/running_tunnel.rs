@@ -11,9 +11,11 @@ use tracing::debug;
 use wicketgate_model::TunnelDesired;
 
 use super::{
-    AdoptedTunnels, LinkAddresses, Namespace, NetworkError, TunnelHandle, TunnelReporter,
+    Namespace, NetworkError, TunnelHandle, TunnelReporter,
+    adopted::AdoptedTunnels,
     guard::{self, InnerPackets},
     host_addresses, link,
+    link_addresses::LinkAddresses,
     namespace_monitor::NamespaceMonitor,
     nft,
     path_mtu::PathMtu,
