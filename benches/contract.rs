@@ -32,7 +32,7 @@ use wicketgate_model::{
     Connection, EnrollmentId, FrontdoorId, GatewayId, LoadBalancerPools, ObservedDelta, PreSharedKey,
     ShareId, ShareObserved, TunnelId, TunnelObserved, ZId,
 };
-use wicketgate_server::{Server, ServerConfig, state::ensure_first_frontdoor};
+use wicketgate_server::{Server, ServerConfig, ensure_first_frontdoor};
 use wicketgate_store::{EnrolAttempt, NewEnrollment, ShareSpec, Store, TunnelSpec, WriteContext};
 
 const TUNNELS: u32 = 1000;

@@ -34,7 +34,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
-use wicketgate_link::{AgentSight, FromGateway};
+use wicketgate_link::{AgentShares, FromGateway};
 use wicketgate_model::{AgentId, ShareDesired, ShareId};
 use wicketgate_system::{Mutex, accept::Acceptor};
 use wicketgate_transport::{
@@ -61,6 +61,7 @@ struct Inner {
     moved: Notify,
     identity: GatewayIdentity,
     link: mpsc::Sender<FromGateway>,
+    requests: enrol::CertificateRequests,
     handshake_limits: HandshakeLimits,
     drain: CancellationToken,
     tasks: TaskTracker,
@@ -82,6 +83,7 @@ impl Agents {
             moved: Notify::new(),
             identity,
             link,
+            requests: enrol::CertificateRequests::default(),
             handshake_limits: HandshakeLimits::default(),
             drain,
             tasks,
@@ -116,9 +118,9 @@ impl Agents {
     }
 
     /// What these agents have said of their shares; of those that are connected.
-    pub fn sight(&self, agents: &[AgentId]) -> Vec<AgentSight> {
+    pub fn shares(&self, agents: &[AgentId]) -> Vec<AgentShares> {
         // The roster is for streams too: it is not kept for longer than one agent takes.
-        agents.iter().filter_map(|agent| self.with(|roster| roster.sight(*agent))).collect()
+        agents.iter().filter_map(|agent| self.with(|roster| roster.agent_shares(*agent))).collect()
     }
 
     /// The shortest way to an agent of the share's environment and back, as it was last measured.

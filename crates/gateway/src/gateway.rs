@@ -11,12 +11,12 @@ use anyhow::Context;
 use jiff::Timestamp;
 use tokio::{
     net::TcpListener,
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{Semaphore, mpsc},
     time::MissedTickBehavior,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{info, warn};
-use wicketgate_link::{FromGateway, GatewayEnd, GatewayHello, ShareCheck, ToGateway};
+use tracing::{error, info, warn};
+use wicketgate_link::{FromGateway, GatewayEnd, GatewayHello, LinkReceiver, RequestId, ToGateway, VERSIONS};
 use wicketgate_model::{Desired, DesiredDelta, ShareDesired, ShareId, Touched, TunnelDesired, TunnelId};
 use wicketgate_transport::abort::Abort;
 
@@ -88,6 +88,7 @@ impl Gateway {
         );
         let capacity = Capacity::find(backend.public_address().is_some(), config.max_tunnels);
         let hello = GatewayHello {
+            versions: VERSIONS,
             esp: backend.esp(),
             public_address: backend.public_address(),
             max_tunnels: capacity.tunnels,
@@ -126,6 +127,7 @@ impl Gateway {
         };
         let applier = DesiredApplier {
             parts,
+            link: link.send.clone(),
             desired: Desired::default(),
             tunnels: BTreeMap::new(),
             share_states: BTreeMap::new(),
@@ -245,45 +247,54 @@ async fn report_traffic(
 /// Applies what comes over the link.
 struct DesiredApplier {
     parts: GatewayParts,
+    /// For answers.
+    link: mpsc::Sender<FromGateway>,
     desired: Desired,
     tunnels: BTreeMap<TunnelId, Arc<TunnelInbox>>,
     share_states: BTreeMap<ShareId, Arc<ShareState>>,
 }
 
 impl DesiredApplier {
-    async fn run(mut self, mut receive: mpsc::Receiver<ToGateway>, left_over: Vec<TunnelId>) {
+    async fn run(mut self, mut receive: LinkReceiver<ToGateway>, left_over: Vec<TunnelId>) {
         let mut left_over = Some(left_over);
         while let Some(message) = receive.recv().await {
-            let (sequence, delta) = match message {
-                ToGateway::Desired { sequence, delta } => (sequence, delta),
-                ToGateway::Check(share, reply) => {
-                    self.check(share, reply);
-                    continue;
+            match message {
+                ToGateway::Hello(versions) => {
+                    if let Err(error) = VERSIONS.common(versions) {
+                        error!(%error, "the link to the server is refused");
+                        break;
+                    }
                 }
-                ToGateway::Agents(agents, reply) => {
-                    // Whoever asked may have gone.
-                    let _ = reply.send(self.parts.agents.sight(&agents));
-                    continue;
+                ToGateway::Desired { sequence, delta } => {
+                    let reset = delta.reset;
+                    let steps = if reset { self.steps_to(&delta) } else { delta };
+                    self.apply(&steps);
+                    if let Some(found) = reset.then(|| left_over.take()).flatten() {
+                        self.remove_left_over(found);
+                    }
+                    self.parts.observations.heard(sequence, reset);
                 }
-            };
-            let reset = delta.reset;
-            let steps = if reset { self.steps_to(&delta) } else { delta };
-            self.apply(&steps);
-            if let Some(found) = reset.then(|| left_over.take()).flatten() {
-                self.remove_left_over(found);
+                ToGateway::Check { request, share } => self.check(request, share),
+                ToGateway::Agents { request, agents } => {
+                    let agents = self.parts.agents.shares(&agents);
+                    // A full link means that the server is busy; it stops waiting by itself.
+                    let _ = self.link.try_send(FromGateway::Agents { request, agents });
+                }
+                ToGateway::Enrolled { request, answer } => self.parts.agents.enrolled(request, answer),
+                ToGateway::Renewed { request, answer } => self.parts.agents.renewed(request, answer),
             }
-            self.parts.observations.heard(sequence, reset);
         }
         // The data plane does not need the control plane: what is served stays served.
-        warn!("the link to the server ended; serving what was heard last");
+        warn!("the link to the server ended; the gateway keeps serving its last desired state");
         std::future::pending::<()>().await;
     }
 
-    fn check(&self, share: ShareId, reply: oneshot::Sender<ShareCheck>) {
+    fn check(&self, request: RequestId, share: ShareId) {
         let (observations, agents) = (Arc::clone(&self.parts.observations), self.parts.agents.clone());
-        let stop = self.parts.stop.clone();
+        let (stop, link) = (self.parts.stop.clone(), self.link.clone());
         self.parts.tasks.spawn(stop.run_until_cancelled_owned(async move {
-            let _ = reply.send(check(&observations, &agents, share).await);
+            let check = check(&observations, &agents, share).await;
+            let _ = link.send(FromGateway::Checked { request, check }).await;
         }));
     }
 

@@ -58,7 +58,7 @@ impl Told {
             agent_listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
             identity: GatewayIdentity::new(ca.certificate(), key, certificate).unwrap(),
         };
-        let (link, end) = link::in_process(id, "local".parse().unwrap());
+        let (link, end) = link::in_process_encoded(id, "local".parse().unwrap());
         let gateway = Gateway::start(config, end).await.unwrap();
         Self {
             _dir: dir,

@@ -57,7 +57,7 @@ impl fmt::Debug for PreSharedKey {
     }
 }
 
-/// For the authenticated link to a gateway, and nothing else.
+/// For the authenticated link to a gateway and for the configuration of a device.
 impl Serialize for PreSharedKey {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         s.serialize_str(self.expose())

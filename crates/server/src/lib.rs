@@ -1,19 +1,21 @@
-//! The control plane: the REST API, who may use it, and the reconciler that makes true what was asked for.
+//! The control plane: the REST API, authentication, and the reconciler that brings gateways to the desired state.
 
-pub mod api;
+mod api;
 pub mod auth;
+mod background;
 mod claim;
 mod error;
-pub mod feed;
-pub mod gateway_status;
-mod link;
-pub mod questions;
-mod reconciler;
+mod event_feed;
+mod gateways;
+mod retention;
 mod serve;
 mod server;
-pub mod state;
-pub mod telemetry;
+mod state;
+mod telemetry;
 
-pub use reconciler::LastRun;
+pub use api::{document, router};
+pub use background::{BackgroundTask, BackgroundTasks, LastRun, Outcome};
+pub use gateways::{GatewayRpc, Gateways, LinkedGateway, SharedView};
 pub use serve::tls::{ApiTls, ApiTlsError};
 pub use server::{Prepared, Server, ServerConfig};
+pub use state::{AppState, StateConfig, ensure_first_frontdoor};

@@ -14,17 +14,17 @@ use futures_util::StreamExt as _;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use patience::Patient;
-use tls::{ApiTls, ApiTlsError};
+use tls::ApiTls;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
-    time::{sleep, timeout},
+    time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service as _;
-use tracing::{debug, info, warn};
-use wicketgate_system::{Outage, accept::Acceptor};
+use tracing::debug;
+use wicketgate_system::accept::Acceptor;
 
 /// Connections at one time: far more than a server of an API needs, and few enough for the usual 1024 descriptors
 /// beside the database's and the gateway's.
@@ -37,8 +37,6 @@ const HEAD: Duration = Duration::from_secs(30);
 const LARGEST_HEAD: usize = 64 * 1024;
 /// What is being answered when the server stops has this long. Less than the whole server has.
 const DRAIN: Duration = Duration::from_secs(8);
-/// How often the certificate's files are looked at.
-const RELOAD_EVERY: Duration = Duration::from_secs(5);
 
 /// Where a request comes from.
 #[derive(Debug, Clone, Copy)]
@@ -62,9 +60,6 @@ impl Http {
     async fn run_with(self, most: usize, stop: CancellationToken) {
         let Self { listener, tls, router } = self;
         let (places, connections) = (Arc::new(Semaphore::new(most)), TaskTracker::new());
-        if let Some(tls) = &tls {
-            connections.spawn(stop.clone().run_until_cancelled_owned(reload(Arc::clone(tls))));
-        }
         let mut listener = Acceptor::new(listener, "API clients");
         let accepting = async {
             loop {
@@ -143,30 +138,6 @@ fn until(stop: CancellationToken, response: Response) -> Response {
         return response;
     }
     response.map(|body| Body::from_stream(body.into_data_stream().take_until(stop.cancelled_owned())))
-}
-
-async fn reload(tls: Arc<ApiTls>) {
-    let mut unreadable = Outage::default();
-    loop {
-        sleep(RELOAD_EVERY).await;
-        let tls = Arc::clone(&tls);
-        // Files may be on a slow network.
-        let Ok(reloaded) = tokio::task::spawn_blocking(move || tls.reload()).await else { return };
-        match reloaded {
-            Ok(is_new) => {
-                unreadable.recovered();
-                if is_new {
-                    info!("the API's certificate was replaced");
-                }
-            }
-            // Files that were read are judged once, until they change.
-            Err(error) if unreadable.failed() || !matches!(error, ApiTlsError::Read(..)) => {
-                let error = format!("{:#}", anyhow::Error::new(error));
-                warn!(error, "the API's new certificate cannot be used; the previous one stays in use");
-            }
-            Err(_) => {}
-        }
-    }
 }
 
 #[cfg(test)]

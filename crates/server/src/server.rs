@@ -10,10 +10,7 @@ use anyhow::Context;
 use jiff::Timestamp;
 use prometheus_client::registry::Registry;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::{
-    net::TcpListener,
-    sync::{Notify, watch},
-};
+use tokio::{net::TcpListener, sync::Notify};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 use wicketgate_authority::Ca;
@@ -25,23 +22,26 @@ use crate::{
     api,
     auth::{
         AdminToken, Auth, admin_token,
-        oidc::{Provider, ProviderConfig},
+        oidc::{KeyRefresh, Provider, ProviderConfig},
         token_key::TokenKey,
     },
-    feed::Feed,
-    gateway_status::GatewayStatus,
-    link::{Link, Sight},
-    questions::Questions,
-    reconciler::{self, LastRun, Reconciler},
-    serve::{Http, tls::ApiTls},
-    state::{AppState, ensure_first_frontdoor},
-    telemetry::{self, Metrics, Scrape},
+    background::{Activator, BackgroundTask},
+    gateways::{
+        GatewayRpc, Gateways, LinkedGateway, SharedView,
+        link::GatewayLink,
+        reconciler::{self, Reconciler, ReconcilerParts},
+    },
+    retention::Retention,
+    serve::{
+        Http,
+        tls::{ApiTls, TlsReload},
+    },
+    state::{AppState, StateConfig, ensure_first_frontdoor},
+    telemetry::{self, Scrape},
 };
 
 /// The SQLite database's name in the data directory.
 const DATABASE: &str = "wicketgate.db";
-/// How often what is past its retention is removed.
-const PRUNE_EVERY: Duration = Duration::from_secs(3600);
 /// Requests that are being answered have this long when the server stops.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
@@ -82,6 +82,7 @@ pub struct Server {
     tasks: TaskTracker,
     stop: CancellationToken,
     store: Store,
+    activator: Activator,
 }
 
 impl Server {
@@ -133,68 +134,78 @@ impl Prepared {
     ) -> anyhow::Result<Server> {
         let Self { config, store, auth, .. } = self;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let wake = Arc::new(Notify::new());
-        let (gateway_status, gateway) = watch::channel(GatewayStatus::default());
-        let (last_run_status, last_run) = watch::channel(LastRun::default());
-        let metrics = Metrics::new(&mut registry);
-        let scrape = Scrape {
-            metrics: Arc::clone(&metrics),
-            registry: Arc::new(registry),
-            store: store.clone(),
-            location: link.location.clone(),
-            gateway: gateway.clone(),
-        };
-        let sight = Sight::new(Arc::clone(&wake), Timestamp::now());
         let address = config.listener.local_addr().context("cannot tell where the API listens")?;
-
-        let feed = Feed::new(stop.clone());
-        let state = AppState {
+        let wake = Arc::new(Notify::new());
+        let gateway = LinkedGateway {
+            location: link.location,
+            view: SharedView::new(Arc::clone(&wake), Timestamp::now()),
+            rpc: GatewayRpc::new(link.send.clone()),
+        };
+        let provider = auth.provider.clone();
+        let state_config = StateConfig {
             store: store.clone(),
+            auth,
+            gateways: Gateways::from_iter([(link.gateway, gateway.clone())]),
             wake: Arc::clone(&wake),
             pools: config.pools,
-            locations: Arc::from([link.location]),
-            gateway,
-            last_run,
-            metrics: Arc::clone(&metrics),
-            feed: feed.clone(),
-            questions: Questions::new(link.send.clone()),
             ca: ca.fingerprint(),
             agent_server: agent_url,
-            auth: auth.clone(),
         };
-        let reconciler = Reconciler::new(
-            store.clone(),
-            Arc::clone(&ca),
-            Arc::clone(&sight),
-            Arc::clone(&metrics),
-            link.send,
-            reconciler::deadlines(config.provisioning_deadline),
-        );
-        let link_task = Link { store: store.clone(), ca, sight, status: gateway_status, metrics };
+        let state = AppState::new(state_config, &mut registry, stop.clone());
+        let reconciler = Reconciler::new(ReconcilerParts {
+            store: store.clone(),
+            ca: Arc::clone(&ca),
+            view: Arc::clone(&gateway.view),
+            wake,
+            metrics: Arc::clone(&state.metrics),
+            send: link.send.clone(),
+            deadlines: reconciler::deadlines(config.provisioning_deadline),
+        });
+        let metrics = Arc::clone(&state.metrics);
+        let link_task = GatewayLink { store: store.clone(), ca, gateway, metrics, send: link.send };
 
         // Not cut by a stop: it ends with the gateway's end of the link, and what came before is taken in.
         tasks.spawn(link_task.run(link.receive));
-        tasks.spawn(feed.run(store.clone()));
-        tasks.spawn(reconciler.run(wake, last_run_status, stop.clone()));
-        tasks.spawn(stop.clone().run_until_cancelled_owned(prune(store.clone())));
-        if let Some(provider) = auth.provider {
-            tasks.spawn(stop.clone().run_until_cancelled_owned(async move { provider.keep_fresh().await }));
+        let server = Server { tasks, stop: stop.clone(), store, activator: state.activator() };
+        server.run_in_background(reconciler);
+        server.run_in_background(Retention(server.store.clone()));
+        server.tasks.spawn({
+            let state = state.clone();
+            async move { state.run_event_feed().await }
+        });
+        if let Some(provider) = provider {
+            let activator = server.activator.clone();
+            server.tasks.spawn(async move { activator.run(KeyRefresh::new(provider).await).await });
         }
-        let is_tls = config.tls.is_some();
-        let api =
-            Http { listener: config.listener, tls: config.tls.map(Arc::new), router: api::router(state) };
-        tasks.spawn(api.run(stop.clone()));
+        let tls = config.tls.map(Arc::new);
+        if let Some(tls) = &tls {
+            server.run_in_background(TlsReload(Arc::clone(tls)));
+        }
         if let Some(listener) = config.admin_listener {
+            let scrape = Scrape {
+                metrics: Arc::clone(&state.metrics),
+                registry: Arc::new(registry),
+                store: server.store.clone(),
+                gateways: state.gateways.clone(),
+            };
             let admin = Http { listener, tls: None, router: telemetry::router(scrape) };
-            tasks.spawn(admin.run(stop.clone()));
+            server.tasks.spawn(admin.run(stop.clone()));
         }
+        let is_tls = tls.is_some();
+        let api = Http { listener: config.listener, tls, router: api::router(state) };
+        server.tasks.spawn(api.run(stop));
         info!(api = %address, tls = is_tls, "server started");
-        Ok(Server { tasks, stop, store })
+        Ok(server)
     }
 }
 
 impl Server {
-    /// Answers what is being asked, takes in what the gateway said last, and stops. A gateway in the same process is
+    /// Runs a task until the server stops; it is shown with the server's own.
+    pub fn run_in_background<T: BackgroundTask>(&self, task: T) {
+        self.tasks.spawn(self.activator.clone().run(task));
+    }
+
+    /// Answers running requests, takes in the gateway's last reports, and stops. A gateway in the same process is
     /// stopped before.
     pub async fn stop(self) {
         self.stop.cancel();
@@ -204,15 +215,5 @@ impl Server {
         }
         self.store.close().await;
         info!("server stopped");
-    }
-}
-
-async fn prune(store: Store) {
-    let mut tick = tokio::time::interval(PRUNE_EVERY);
-    loop {
-        tick.tick().await;
-        if let Err(error) = store.prune(Timestamp::now()).await {
-            warn!(%error, "could not remove what is past its retention");
-        }
     }
 }

@@ -2,44 +2,87 @@
 
 use crate::{
     auth::{Auth, Principal},
+    background::{Activator, BackgroundTasks},
     claim,
-    feed::Feed,
-    gateway_status::GatewayStatus,
-    questions::Questions,
-    reconciler::LastRun,
+    event_feed::{EventFeed, EventReader},
+    gateways::Gateways,
     telemetry::Metrics,
 };
 use jiff::{Timestamp, TimestampRound, Unit};
+use prometheus_client::registry::Registry;
 use std::{net::Ipv4Addr, sync::Arc};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use wicketgate_model::{EspMode, LoadBalancerPools, LocationId};
 use wicketgate_store::{FrontdoorRow, FrontdoorSpec, Store, StoreError, WriteContext};
 use wicketgate_transport::trust::Fingerprint;
 
-/// Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct AppState {
+/// What the caller of [`AppState::new`] decides.
+#[derive(Debug)]
+pub struct StateConfig {
     pub store: Store,
-    /// Wakes the reconciler: every accepted write does.
+    pub auth: Auth,
+    pub gateways: Gateways,
+    /// Wakes the reconcilers: every accepted write does.
     pub wake: Arc<Notify>,
     pub pools: LoadBalancerPools,
-    /// The sites that have gateways.
-    pub locations: Arc<[LocationId]>,
-    pub gateway: watch::Receiver<GatewayStatus>,
-    /// When the reconciler last ran.
-    pub last_run: watch::Receiver<LastRun>,
-    pub metrics: Arc<Metrics>,
-    pub feed: Feed,
-    pub questions: Questions,
     /// Of the CA that agents are to trust.
     pub ca: Fingerprint,
     /// The URL that agents dial, if it is known.
     pub agent_server: Option<String>,
-    pub auth: Auth,
+}
+
+/// Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct AppState {
+    pub(crate) store: Store,
+    pub(crate) auth: Auth,
+    pub(crate) gateways: Gateways,
+    pub(crate) wake: Arc<Notify>,
+    pub(crate) pools: LoadBalancerPools,
+    pub(crate) ca: Fingerprint,
+    pub(crate) agent_server: Option<String>,
+    /// The sites that have gateways.
+    pub(crate) locations: Arc<[LocationId]>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) feed: EventFeed,
+    pub(crate) tasks: BackgroundTasks,
 }
 
 impl AppState {
+    /// `registry` is what `/metrics` shows; event streams end with `stop`.
+    pub fn new(config: StateConfig, registry: &mut Registry, stop: CancellationToken) -> Self {
+        let StateConfig { store, auth, gateways, wake, pools, ca, agent_server } = config;
+        Self {
+            locations: gateways.locations().into_iter().cloned().collect(),
+            metrics: Metrics::new(registry),
+            feed: EventFeed::new(store.clone(), stop),
+            tasks: BackgroundTasks::new(registry),
+            store,
+            auth,
+            gateways,
+            wake,
+            pools,
+            ca,
+            agent_server,
+        }
+    }
+
+    /// The last runs of the background tasks.
+    pub fn tasks(&self) -> &BackgroundTasks {
+        &self.tasks
+    }
+
+    /// Reads new events for subscribers, until the server stops.
+    pub async fn run_event_feed(&self) {
+        self.activator().run(EventReader { feed: self.feed.clone(), since: None }).await;
+    }
+
+    pub(crate) fn activator(&self) -> Activator {
+        Activator { tasks: self.tasks.clone(), stop: self.feed.over().clone() }
+    }
+
     /// One accepted request of `principal`, now.
     pub(crate) fn act(&self, principal: &Principal) -> WriteContext {
         WriteContext {
@@ -48,23 +91,28 @@ impl AppState {
         }
     }
 
-    /// Whether the gateway has ESP in UDP only (RFC 3948).
-    pub(crate) fn needs_udp_encapsulation(&self) -> bool {
-        self.gateway.borrow().esp == Some(EspMode::Userland)
+    /// Whether the location's gateway has ESP in UDP only (RFC 3948).
+    pub(crate) fn needs_udp_encapsulation(&self, location: &LocationId) -> bool {
+        self.gateways.esp_at(location) == Some(EspMode::Userland)
     }
 
-    pub(crate) fn gateway_address(&self) -> Option<Ipv4Addr> {
-        self.gateway.borrow().public_address
+    /// What remote sites dial at a location; `None` without IPsec.
+    pub(crate) fn gateway_address(&self, location: &LocationId) -> Option<Ipv4Addr> {
+        self.gateways.public_address_at(location)
     }
 }
 
-/// To the microsecond, as the database keeps times: what a 202 says is what a later GET says.
+/// To the microsecond, as the database keeps times: a 202 shows the same time as a later GET.
 pub(crate) fn now() -> Timestamp {
     let now = Timestamp::now();
     now.round(TimestampRound::new().smallest(Unit::Microsecond).mode(jiff::RoundMode::Trunc)).unwrap_or(now)
 }
 
-/// Makes the Frontdoor that is there from the first start; `None` if there has been one before.
+/// Creates the Frontdoor that is there from the first start; `None` if there has been one before.
+///
+/// # Errors
+///
+/// The database.
 pub async fn ensure_first_frontdoor(store: &Store) -> Result<Option<FrontdoorRow>, StoreError> {
     let Ok(default_namespace) = "default".parse() else { return Ok(None) };
     let spec =

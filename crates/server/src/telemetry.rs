@@ -20,12 +20,13 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
     registry::{Registry, Unit},
 };
-use tokio::{sync::watch, time::Duration};
+use tokio::time::Duration;
 use tracing::warn;
-use wicketgate_model::{LocationId, ShareId, Status, TrafficDelta};
+
+use wicketgate_model::{EspMode, ShareId, Status, TrafficDelta};
 use wicketgate_store::Store;
 
-use crate::gateway_status::GatewayStatus;
+use crate::gateways::Gateways;
 use carried::Carried;
 
 /// What Prometheus calls the text that OpenMetrics 1.0 is.
@@ -55,14 +56,14 @@ struct ByStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByGateway {
     location: String,
-    esp: String,
+    esp: &'static str,
 }
 
 type Histograms = Family<Route, Histogram, fn() -> Histogram>;
 
 /// Counters that the server's parts share.
 #[derive(Debug)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     requests: Family<Asked, Counter>,
     durations: Histograms,
     runs: Counter,
@@ -77,7 +78,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    pub fn new(registry: &mut Registry) -> Arc<Self> {
+    pub(crate) fn new(registry: &mut Registry) -> Arc<Self> {
         let durations: fn() -> Histogram = || Histogram::new(BUCKETS);
         let metrics = Self {
             requests: Family::default(),
@@ -155,8 +156,7 @@ pub(crate) struct Scrape {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) store: Store,
-    pub(crate) location: LocationId,
-    pub(crate) gateway: watch::Receiver<GatewayStatus>,
+    pub(crate) gateways: Gateways,
 }
 
 /// What answers on the admin listener.
@@ -176,7 +176,7 @@ async fn text(State(scrape): State<Scrape>) -> Response {
 impl Scrape {
     /// What is counted where it is kept, and not as it changes: several servers may share a database.
     async fn look(&self) {
-        let Self { metrics, location, .. } = self;
+        let metrics = &self.metrics;
         match self.store.counts().await {
             Ok(counts) => {
                 let live = Status::ALL.into_iter().filter(|s| *s != Status::Deleted);
@@ -193,29 +193,35 @@ impl Scrape {
             // The rest is true all the same.
             Err(error) => warn!(%error, "tunnels and shares could not be counted"),
         }
-        let gateway = self.gateway.borrow().clone();
         metrics.gateways.clear();
-        let label = ByGateway {
-            location: location.to_string(),
-            esp: gateway.esp.map(|esp| esp.to_string()).unwrap_or_default(),
-        };
-        metrics.gateways.get_or_create(&label).set(gateway.connected.into());
+        for gateway in self.gateways.all() {
+            let (esp, is_connected) = {
+                let view = gateway.view.lock();
+                (view.esp().map_or("", EspMode::as_str), view.is_connected)
+            };
+            let label = ByGateway { location: gateway.location.to_string(), esp };
+            metrics.gateways.get_or_create(&label).set(is_connected.into());
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::ensure_first_frontdoor;
+    use crate::{
+        gateways::{GatewayRpc, LinkedGateway, SharedView},
+        state::ensure_first_frontdoor,
+    };
     use axum::{
         body::{Body, to_bytes},
         http::Request,
     };
     use tempfile::TempDir;
+    use tokio::sync::mpsc;
     use tower::ServiceExt as _;
     use uuid::Uuid;
-    use wicketgate_model::EspMode;
-    use wicketgate_model::{DialTimes, FailureReason, TunnelId};
+    use wicketgate_link::{GatewayHello, VERSIONS};
+    use wicketgate_model::{DialTimes, FailureReason, GatewayId, TunnelId};
 
     #[tokio::test]
     async fn what_was_counted_is_told() {
@@ -224,17 +230,20 @@ mod tests {
         ensure_first_frontdoor(&store).await.unwrap();
         let mut registry = Registry::default();
         let metrics = Metrics::new(&mut registry);
-        let (_status, gateway) = watch::channel(GatewayStatus {
-            esp: Some(EspMode::Kernel),
-            connected: true,
-            ..GatewayStatus::default()
+        let (send, _gateway) = mpsc::channel(1);
+        let view = SharedView::new(Arc::default(), Timestamp::now());
+        view.linked(GatewayHello {
+            versions: VERSIONS,
+            esp: EspMode::Kernel,
+            public_address: None,
+            max_tunnels: None,
         });
+        let gateway = LinkedGateway { location: "local".parse().unwrap(), view, rpc: GatewayRpc::new(send) };
         let scrape = Scrape {
             metrics: Arc::clone(&metrics),
             registry: Arc::new(registry),
             store,
-            location: "local".parse().unwrap(),
-            gateway,
+            gateways: Gateways::from_iter([(GatewayId::new(Uuid::now_v7()), gateway)]),
         };
         let router = router(scrape);
         let told = async || {

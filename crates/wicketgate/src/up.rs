@@ -19,13 +19,13 @@ use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
 };
-use tracing::{error, info};
+use tracing::info;
 use uuid::Uuid;
 use wicketgate_authority::Ca;
 use wicketgate_gateway::{Backend, Gateway, GatewayConfig, IpsecConfig, IpsecMode};
 use wicketgate_link as link;
 use wicketgate_model::{GatewayId, LoadBalancerPools, LocationId};
-use wicketgate_server::{ApiTls, Server, ServerConfig};
+use wicketgate_server::{ApiTls, BackgroundTask, Outcome, Server, ServerConfig};
 use wicketgate_transport::{
     identity::{Identity, RENEW_AFTER},
     key::PrivateKey,
@@ -137,7 +137,12 @@ impl Up {
             drain: Duration::from_secs(self.drain),
         };
         let gateway = Gateway::start(config, gateway_end).await?;
-        let renewal = tokio::spawn(renew(Arc::clone(&ca), gateway_id, identity));
+        let renewal = CertificateRenewal {
+            ca: Arc::clone(&ca),
+            gateway: gateway_id,
+            identity,
+            issued_at: Timestamp::now(),
+        };
 
         if let Some(token) = &server.new_admin_token {
             print_token(token, &Server::admin_token_file(data_dir.path()));
@@ -145,12 +150,12 @@ impl Up {
         let agent_url =
             self.agent_url.or_else(|| agent_url(gateway.agent_address(), gateway.public_address()));
         let server = server.start(ca, server_end, agent_url, Registry::default())?;
+        server.run_in_background(renewal);
 
         let mut signals = Signals::new()?;
         // Not in the event itself: what a log leaves out is not waited for.
         let signal = signals.next().await;
         info!(signal, "stopping; a second signal cuts all connections at once");
-        renewal.abort();
         // The gateway stops first, so that its last reports are recorded.
         let again = async {
             let signal = signals.next().await;
@@ -212,21 +217,30 @@ fn gateway_identity(ca: &Ca, gateway: GatewayId) -> anyhow::Result<GatewayIdenti
     Ok(GatewayIdentity::new(ca.certificate(), key, certificate)?)
 }
 
-/// Renews the gateway's certificate, which is short-lived like an agent's.
-async fn renew(ca: Arc<Ca>, gateway: GatewayId, identity: GatewayIdentity) {
-    loop {
-        tokio::time::sleep(RENEW_AFTER).await;
-        let certificate = identity.certificate();
-        let renewed = ca
-            .issue(&Identity::Gateway { gateway }, &certificate.public_point(), Timestamp::now())
-            .map_err(anyhow::Error::from)
-            .and_then(|fresh| Ok(certificate.replace(fresh)?));
-        match renewed {
-            Ok(()) => info!("the gateway's certificate was renewed"),
-            Err(error) => {
-                error!(error = format!("{error:#}"), "the gateway's certificate could not be renewed")
-            }
+/// The gateway's certificate is short-lived, as an agent's is.
+struct CertificateRenewal {
+    ca: Arc<Ca>,
+    gateway: GatewayId,
+    identity: GatewayIdentity,
+    issued_at: Timestamp,
+}
+
+impl BackgroundTask for CertificateRenewal {
+    const NAME: &'static str = "gateway-certificate";
+    /// Far less than what is left of a certificate when it is to be renewed.
+    const PERIOD: Duration = Duration::from_secs(3600);
+    /// One signature.
+    const WITHIN: Duration = Duration::from_secs(10);
+
+    async fn activate(&mut self, now: Timestamp) -> anyhow::Result<Outcome> {
+        if now.duration_since(self.issued_at).unsigned_abs() >= RENEW_AFTER {
+            let certificate = self.identity.certificate();
+            let identity = Identity::Gateway { gateway: self.gateway };
+            certificate.replace(self.ca.issue(&identity, &certificate.public_point(), now)?)?;
+            self.issued_at = now;
+            info!("the gateway's certificate was renewed");
         }
+        Ok(Outcome::Done)
     }
 }
 

@@ -2,12 +2,11 @@
 
 use super::Agents;
 use std::time::Duration;
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::timeout,
-};
+use tokio::{sync::mpsc, time::timeout};
 use tracing::debug;
-use wicketgate_link::{EnrolRequest, FromGateway, RenewRequest};
+use wicketgate_link::{
+    CertificateAnswer, EnrolGrant, EnrolRequest, FromGateway, Pending, RenewRequest, RequestId,
+};
 use wicketgate_model::AgentId;
 use wicketgate_transport::{
     control::{Control, ControlError, EnrolAnswer, EnrolAsk, ToAgent},
@@ -18,6 +17,20 @@ use wicketgate_transport::{
 const ASK_WITHIN: Duration = Duration::from_secs(10);
 /// For the server to answer; an agent that gets no answer asks again.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// Requests of each kind that wait for the server: several times what it answers at a time.
+const WAITING: usize = 256;
+
+/// Requests for certificates that wait for the server's answer.
+pub(super) struct CertificateRequests {
+    enrol: Pending<CertificateAnswer<EnrolGrant>>,
+    renew: Pending<CertificateAnswer<Vec<u8>>>,
+}
+
+impl Default for CertificateRequests {
+    fn default() -> Self {
+        Self { enrol: Pending::new(WAITING), renew: Pending::new(WAITING) }
+    }
+}
 
 impl Agents {
     pub(super) async fn enrol(&self, stream: TlsStream) {
@@ -32,14 +45,15 @@ impl Agents {
     async fn enrol_one(&self, mut control: Control<TlsStream>) -> Result<(), ControlError> {
         let ask: EnrolAsk =
             timeout(ASK_WITHIN, control.receive()).await.map_err(|_| ControlError::Stuck)??;
-        let request = EnrolRequest {
+        let ask = EnrolRequest {
             enrollment: ask.enrollment,
             secret: ask.secret,
             public_key: ask.public_key,
             name: plain(&ask.name),
         };
-        let answer = match self.ask(|reply| FromGateway::Enrol(request, reply)).await {
-            Some(Ok(grant)) => EnrolAnswer::Enrolled {
+        let question = |request| FromGateway::Enrol { request, ask };
+        let answer = match self.ask(&self.0.requests.enrol, question).await {
+            CertificateAnswer::Granted(grant) => EnrolAnswer::Enrolled {
                 agent: grant.agent,
                 environment: grant.environment,
                 frontdoor: grant.frontdoor,
@@ -47,8 +61,8 @@ impl Agents {
                 certificate: grant.certificate,
                 ca_certificate: grant.ca_certificate,
             },
-            Some(Err(refusal)) => EnrolAnswer::Refused { refusal },
-            None => EnrolAnswer::Unavailable,
+            CertificateAnswer::Refused(refusal) => EnrolAnswer::Refused { refusal },
+            CertificateAnswer::Unavailable => EnrolAnswer::Unavailable,
         };
         control.send(&answer).await?;
         control.close().await;
@@ -57,26 +71,41 @@ impl Agents {
 
     /// Asks the server in a task of its own, since the control connection goes on meanwhile.
     pub(super) fn renew(&self, agent: AgentId, public_key: Vec<u8>, answer: mpsc::Sender<ToAgent>) {
-        let request = RenewRequest { agent, public_key };
-        let agents = self.clone();
+        let (ask, agents) = (RenewRequest { agent, public_key }, self.clone());
         self.0.tasks.spawn(async move {
-            let message = match agents.ask(|reply| FromGateway::Renew(request, reply)).await {
-                Some(Ok(certificate)) => ToAgent::Renewed { certificate },
-                Some(Err(refusal)) => ToAgent::RenewRefused { refusal: Some(refusal) },
-                None => ToAgent::RenewRefused { refusal: None },
+            let question = |request| FromGateway::Renew { request, ask };
+            let message = match agents.ask(&agents.0.requests.renew, question).await {
+                CertificateAnswer::Granted(certificate) => ToAgent::Renewed { certificate },
+                CertificateAnswer::Refused(refusal) => ToAgent::RenewRefused { refusal: Some(refusal) },
+                CertificateAnswer::Unavailable => ToAgent::RenewRefused { refusal: None },
             };
             // The connection may have ended meanwhile; the agent asks again on the next one.
             let _ = answer.try_send(message);
         });
     }
 
-    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> FromGateway) -> Option<T> {
-        let (reply, answer) = oneshot::channel();
-        let asked = async {
-            self.0.link.send(question(reply)).await.ok()?;
-            answer.await.ok()
+    /// The server's answer to [`FromGateway::Enrol`].
+    pub fn enrolled(&self, request: RequestId, answer: CertificateAnswer<EnrolGrant>) {
+        self.0.requests.enrol.answer(request, answer);
+    }
+
+    /// The server's answer to [`FromGateway::Renew`].
+    pub fn renewed(&self, request: RequestId, answer: CertificateAnswer<Vec<u8>>) {
+        self.0.requests.renew.answer(request, answer);
+    }
+
+    async fn ask<T>(
+        &self,
+        pending: &Pending<CertificateAnswer<T>>,
+        question: impl FnOnce(RequestId) -> FromGateway,
+    ) -> CertificateAnswer<T> {
+        let Some(call) = pending.call() else { return CertificateAnswer::Unavailable };
+        let asked = timeout(ANSWER_WITHIN, self.0.link.send(question(call.id()))).await;
+        let answer = match asked {
+            Ok(Ok(())) => call.answer(ANSWER_WITHIN).await,
+            Ok(Err(_)) | Err(_) => None,
         };
-        timeout(ANSWER_WITHIN, asked).await.ok().flatten()
+        answer.unwrap_or(CertificateAnswer::Unavailable)
     }
 }
 

@@ -22,7 +22,7 @@ use uuid::Uuid;
 use wicketgate_agent::{Config, NoCode, allow::AllowList};
 use wicketgate_authority::Ca;
 use wicketgate_gateway::agents::{AgentStanding, Agents, DialFailure};
-use wicketgate_link::{EnrolGrant, FromGateway};
+use wicketgate_link::{CertificateAnswer, EnrolGrant, FromGateway};
 use wicketgate_model::{
     AgentId, Assignment, EnrolRefusal, EnrollmentId, EnvironmentId, FrontdoorId, GatewayId, Generation,
     IngressPort, ShareDesired, ShareId, SignedAssignment, TunnelId, ZId,
@@ -84,10 +84,11 @@ impl Lab {
         let code = EnrolmentCode::generate(EnrollmentId::new(Uuid::from_u128(1)), ca.fingerprint()).unwrap();
         let (send, receive) = mpsc::channel(64);
         let seen = Arc::new(Seen::default());
-        tokio::spawn(server(Arc::clone(&ca), code.clone(), receive, Arc::clone(&seen)));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let agents = Agents::start(listener, identity, send, CancellationToken::new(), TaskTracker::new());
+        let answers = agents.clone();
+        tokio::spawn(server(Arc::clone(&ca), code.clone(), receive, answers, Arc::clone(&seen)));
         Self { ca, agents, address, environment: environment(), code, seen, _dir: dir }
     }
 
@@ -206,7 +207,13 @@ pub(crate) fn desired(
     }
 }
 
-async fn server(ca: Arc<Ca>, code: EnrolmentCode, mut link: mpsc::Receiver<FromGateway>, seen: Arc<Seen>) {
+async fn server(
+    ca: Arc<Ca>,
+    code: EnrolmentCode,
+    mut link: mpsc::Receiver<FromGateway>,
+    agents: Agents,
+    seen: Arc<Seen>,
+) {
     let frontdoor = FrontdoorId::new(Uuid::nil());
     let mut used: Option<Vec<u8>> = None;
     let issue = |agent, point: &[u8]| {
@@ -215,18 +222,18 @@ async fn server(ca: Arc<Ca>, code: EnrolmentCode, mut link: mpsc::Receiver<FromG
     };
     while let Some(message) = link.recv().await {
         match message {
-            FromGateway::Enrol(ask, reply) => {
+            FromGateway::Enrol { request, ask } => {
                 let right =
                     ask.enrollment == code.enrollment() && secret_hash(&ask.secret) == code.secret_hash();
                 let answer = if !right {
-                    Err(EnrolRefusal::WrongCode)
+                    CertificateAnswer::Refused(EnrolRefusal::WrongCode)
                 } else if used.as_ref().is_some_and(|key| *key != ask.public_key) {
-                    Err(EnrolRefusal::Used)
+                    CertificateAnswer::Refused(EnrolRefusal::Used)
                 } else {
                     let agent = AgentId::new(Uuid::from_u128(100));
                     seen.enrolled.lock().unwrap().push(agent);
                     used = Some(ask.public_key.clone());
-                    Ok(EnrolGrant {
+                    CertificateAnswer::Granted(EnrolGrant {
                         agent,
                         environment: environment(),
                         frontdoor,
@@ -235,10 +242,11 @@ async fn server(ca: Arc<Ca>, code: EnrolmentCode, mut link: mpsc::Receiver<FromG
                         ca_certificate: ca.certificate().der().to_vec(),
                     })
                 };
-                let _ = reply.send(answer);
+                agents.enrolled(request, answer);
             }
-            FromGateway::Renew(ask, reply) => {
-                let _ = reply.send(Ok(issue(ask.agent, &ask.public_key)));
+            FromGateway::Renew { request, ask } => {
+                let certificate = issue(ask.agent, &ask.public_key);
+                agents.renewed(request, CertificateAnswer::Granted(certificate));
                 seen.renewed.fetch_add(1, Ordering::Relaxed);
             }
             FromGateway::AgentConnected(about) => {

@@ -27,7 +27,7 @@ async fn start(world: &World, most: u32) -> (Gateway, ServerEnd) {
         agent_listener: TcpListener::bind((PUBLIC, 0)).await.unwrap(),
         identity: GatewayIdentity::new(ca.certificate(), key, certificate).unwrap(),
     };
-    let (link, end) = link::in_process(id, "local".parse().unwrap());
+    let (link, end) = link::in_process_encoded(id, "local".parse().unwrap());
     (Gateway::start(config, end).await.unwrap(), link)
 }
 

@@ -49,12 +49,13 @@ pub(super) async fn get(
 
 /// With what the connected ones have said of their shares.
 async fn seen(state: &AppState, rows: Vec<AgentRow>) -> Vec<Agent> {
-    let connected = rows.iter().filter(|row| row.connected_since.is_some()).map(|row| row.id).collect();
-    let mut sights: HashMap<_, _> =
-        state.questions.agents(connected).await.into_iter().map(|sight| (sight.agent, sight)).collect();
+    let connected: Vec<_> =
+        rows.iter().filter(|row| row.connected_since.is_some()).map(|row| row.id).collect();
+    let reported = state.gateways.agent_shares(&connected).await;
+    let mut reported: HashMap<_, _> = reported.into_iter().map(|agent| (agent.agent, agent)).collect();
     let seen = |row: AgentRow| {
-        let sight = sights.remove(&row.id);
-        Agent::seen(row, sight)
+        let shares = reported.remove(&row.id);
+        Agent::seen(row, shares)
     };
     rows.into_iter().map(seen).collect()
 }

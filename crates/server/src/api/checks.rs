@@ -37,9 +37,9 @@ pub(super) async fn walk(
     let tunnel = tunnels::find(&state, &at, share.tunnel).await?;
     let read_took = begin.elapsed();
     let begin = Instant::now();
-    let seen = state.questions.check(share.id).await;
+    let seen = state.gateways.check(&tunnel.location, share.id).await;
     let took = begin.elapsed();
-    let has_ipsec = state.gateway.borrow().esp != Some(EspMode::Off);
+    let has_ipsec = state.gateways.esp_at(&tunnel.location) != Some(EspMode::Off);
     let walked =
         check::Walked { share: &share, tunnel: &tunnel, has_ipsec, read_took, seen, took, at: now() };
     let links = check::links(&share);

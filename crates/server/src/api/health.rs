@@ -1,9 +1,13 @@
 //! `/livez`: the process is up. `/readyz`: what is written now is served soon. Neither needs a token, so neither
-//! tells more than that.
+//! shows more than that; causes of failures are in the log.
 
 use crate::state::{AppState, now};
-use axum::{Json, extract::State, http::StatusCode};
-use jiff::SignedDuration;
+use axum::{
+    Json,
+    extract::{RawQuery, State},
+    http::StatusCode,
+};
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use wicketgate_model::EspMode;
 
@@ -17,30 +21,65 @@ pub(super) async fn livez() -> &'static str {
 #[derive(Debug, Serialize)]
 pub(super) struct Readiness {
     ready: bool,
-    /// Where ESP is done; left out until a gateway has said it.
+    /// Where ESP is done; left out until a gateway has reported it.
     #[serde(skip_serializing_if = "Option::is_none")]
     esp: Option<EspMode>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     reasons: Vec<&'static str>,
+    /// With `?verbose`: every background task that has run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tasks: Option<Vec<TaskRun>>,
 }
 
-pub(super) async fn readyz(State(state): State<AppState>) -> (StatusCode, Json<Readiness>) {
-    let gateway = state.gateway.borrow().clone();
-    let mut reasons = Vec::new();
+/// The last run of a background task.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TaskRun {
+    name: &'static str,
+    last_run_at: Timestamp,
+    duration_ms: f64,
+    result: &'static str,
+}
+
+pub(super) const RESULTS: [&str; 2] = ["OK", "FAILED"];
+
+pub(super) async fn readyz(
+    State(state): State<AppState>,
+    RawQuery(query): RawQuery,
+) -> (StatusCode, Json<Readiness>) {
+    let (mut reasons, mut esp, mut is_linked) = (Vec::new(), None, false);
+    for gateway in state.gateways.all() {
+        let view = gateway.view.lock();
+        esp = esp.or(view.esp());
+        is_linked |= view.is_connected;
+    }
     if state.store.ping().await.is_err() {
         reasons.push("the database does not answer");
     }
-    if !gateway.connected {
+    if !is_linked {
         reasons.push("no gateway is linked");
     }
-    let last_run = state.last_run.borrow().clone();
-    if last_run.error.is_some() {
-        reasons.push("the reconciler's last run failed: see the log");
+    if let Some(run) = state.tasks.last_run("reconciler") {
+        if run.error.is_some() {
+            reasons.push("the reconciler's last run failed: see the log");
+        }
+        if now().duration_since(run.at) > RUNS_WITHIN {
+            reasons.push("the reconciler does not finish a run: is the database stuck?");
+        }
     }
-    if last_run.at.is_some_and(|at| now().duration_since(at) > RUNS_WITHIN) {
-        reasons.push("the reconciler does not get through a run: is the database stuck?");
-    }
+    let is_verbose =
+        query.is_some_and(|q| q.split('&').any(|part| part.split('=').next() == Some("verbose")));
+    let tasks = is_verbose.then(|| {
+        let runs = state.tasks.last_runs().into_iter();
+        runs.map(|(name, run)| TaskRun {
+            name,
+            last_run_at: run.at,
+            duration_ms: run.took.as_secs_f64() * 1000.0,
+            result: RESULTS[usize::from(run.error.is_some())],
+        })
+        .collect()
+    });
     let ready = reasons.is_empty();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Readiness { ready, esp: gateway.esp, reasons }))
+    (status, Json(Readiness { ready, esp, reasons, tasks }))
 }

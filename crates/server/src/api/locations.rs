@@ -39,11 +39,12 @@ pub(super) async fn list(
     let PageRequest { number, size } = query.request.page;
     let size = usize::try_from(size).unwrap_or(usize::MAX);
     let skipped = usize::try_from(number).unwrap_or(usize::MAX).saturating_mul(size);
-    let max_tunnels = state.gateway.borrow().max_tunnels;
+    let max_tunnels =
+        |id: &LocationId| state.gateways.at(id).and_then(|gateway| gateway.view.lock().max_tunnels());
     let wanted = |id: &&LocationId| {
         let is = |wanted: &Wanted| match wanted {
             Wanted::Text(text) => text == id.as_str(),
-            Wanted::Integer(most) => max_tunnels.map(i64::from) == Some(*most),
+            Wanted::Integer(most) => max_tunnels(id).map(i64::from) == Some(*most),
             _ => false,
         };
         query.request.filters.iter().all(|f| f.values.iter().any(is))
@@ -56,6 +57,7 @@ pub(super) async fn list(
         _ => found.sort_unstable(),
     }
     let rows = found.into_iter().skip(skipped).take(size);
-    let rows = rows.map(|id| (Location { id: id.clone(), max_tunnels }, Vec::new())).collect();
+    let rows =
+        rows.map(|id| (Location { id: id.clone(), max_tunnels: max_tunnels(id) }, Vec::new())).collect();
     Ok(format.page("locationList", &at.path("locations"), &query, total, rows))
 }

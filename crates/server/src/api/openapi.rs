@@ -158,6 +158,8 @@ fn common_parameters() -> Value {
             "description": "The ETag of what the client has: 304 if it is that still"},
         "idempotencyKey": {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
             "description": "However often the same request is sent with it within a day, it is carried out once"},
+        "verbose": {"name": "verbose", "in": "query", "allowEmptyValue": true, "schema": {"type": "string"},
+            "description": "Adds the last run of every background task, whatever its value"},
         "lastEventId": {"name": "Last-Event-ID", "in": "header",
             "schema": {"type": "string", "pattern": "^[0-9]{0,18}$"},
             "description": "The id of the last event that was seen: what came after it follows"},

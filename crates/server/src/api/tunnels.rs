@@ -21,7 +21,7 @@ use axum::{
     http::{StatusCode, header::LOCATION},
     response::{IntoResponse, Response},
 };
-use wicketgate_model::{PreSharedKey, Status, TunnelId};
+use wicketgate_model::{LocationId, PreSharedKey, Status, TunnelId};
 use wicketgate_store::{Action, StoreError, TunnelChange, TunnelRow, TunnelSpec};
 
 pub(super) async fn list(
@@ -32,10 +32,10 @@ pub(super) async fn list(
 ) -> Result<Response, ApiError> {
     at.need_shares(Scope::Read)?;
     let query = query.list(&wicketgate_store::TUNNELS)?;
-    let gateway = state.gateway_address();
-    let request = tunnel::resolved(query.request.clone(), &state.locations, gateway);
+    let address = |location: &LocationId| state.gateway_address(location);
+    let request = tunnel::resolved(query.request.clone(), &state.locations, address);
     let page = state.store.tunnels(at.id(), &request).await?;
-    let rows = page.rows.into_iter().map(|row| Tunnel::of(row, gateway)).map(|t| {
+    let rows = page.rows.into_iter().map(|row| shown(&state, row)).map(|t| {
         let links = t.links();
         (t, links)
     });
@@ -137,7 +137,7 @@ pub(super) async fn delete(
         let row = find(&state, &at, id).await?;
         must_be_live(&row)?;
         let act = state.act(&at.principal).expecting(row.updated_at);
-        wanted.hold_for(&Tunnel::of(row, state.gateway_address()))?;
+        wanted.hold_for(&shown(&state, row))?;
         match state.store.delete_tunnel(at.id(), id, &act).await {
             Err(stale @ StoreError::Stale) => last = stale,
             done => {
@@ -166,7 +166,7 @@ async fn change(
         must_be_live(&row)?;
         let spec = spec(&row)?;
         let act = state.act(&at.principal);
-        wanted.hold_for(&Tunnel::of(row.clone(), state.gateway_address()))?;
+        wanted.hold_for(&shown(state, row.clone()))?;
         if spec == row.spec() && action == Action::Update && row.standing.status != Status::Error {
             // It is that already: no write, no record, no event. What failed is tried anew.
             return Ok(answer(state, format, StatusCode::ACCEPTED, row));
@@ -205,8 +205,13 @@ fn random_key() -> Result<PreSharedKey, ApiError> {
     Ok(PreSharedKey::from_random(random))
 }
 
+fn shown(state: &AppState, row: TunnelRow) -> Tunnel {
+    let address = state.gateway_address(&row.location);
+    Tunnel::of(row, address)
+}
+
 fn answer(state: &AppState, format: Format, status: StatusCode, row: TunnelRow) -> Response {
-    let tunnel = Tunnel::of(row, state.gateway_address());
+    let tunnel = shown(state, row);
     let links = tunnel.links();
     format.one(status, &tunnel, links)
 }

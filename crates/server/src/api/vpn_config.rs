@@ -49,9 +49,9 @@ pub(super) async fn get(
         )));
     }
     let gateway = state
-        .gateway_address()
+        .gateway_address(&tunnel.location)
         .ok_or_else(|| ApiError::conflict("The gateway has no public address: it runs without IPsec"))?;
-    let config = VpnConfig::new(&tunnel, gateway, state.needs_udp_encapsulation());
+    let config = VpnConfig::new(&tunnel, gateway, state.needs_udp_encapsulation(&tunnel.location));
     let mut answer = match render(format, &config) {
         None => accepted?.one(StatusCode::OK, &config, vec![("ipsecTunnel", Tunnel::path(at.id(), id))]),
         Some(text) => {

@@ -8,13 +8,18 @@ mod fetch;
 mod keys;
 
 use super::{Principal, Refused, Scope, token_key::refused};
-use anyhow::{Context, bail};
+use crate::background::{BackgroundTask, Outcome};
+use anyhow::{Context, anyhow, bail};
 use fetch::{Fetch, FetchError};
+use jiff::Timestamp;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use keys::Keys;
 use serde_json::{Map, Value};
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::{sync::Mutex, time::Instant};
@@ -68,6 +73,40 @@ struct Asked {
     answered: bool,
 }
 
+/// Refreshes the provider's keys. While it does not answer, those it had stay in use.
+#[derive(Debug)]
+pub(crate) struct KeyRefresh {
+    provider: Arc<Provider>,
+    /// When the keys that are used were read.
+    read_at: Option<Instant>,
+}
+
+impl KeyRefresh {
+    /// The provider was asked a moment ago.
+    pub(crate) async fn new(provider: Arc<Provider>) -> Self {
+        let answered = provider.asked.lock().await.answered;
+        Self { provider, read_at: answered.then(Instant::now) }
+    }
+}
+
+impl BackgroundTask for KeyRefresh {
+    const NAME: &'static str = "identity-provider-keys";
+    const PERIOD: Duration = RETRY;
+    /// Two requests, each with its own bound.
+    const WITHIN: Duration = Duration::from_secs(60);
+
+    async fn activate(&mut self, _now: Timestamp) -> anyhow::Result<Outcome> {
+        if self.read_at.is_none_or(|at| at.elapsed() >= REFRESH) {
+            self.provider.ask().await.map_err(|error| {
+                let issuer = self.provider.issuer();
+                anyhow!("the identity provider {issuer} does not answer; its last keys stay in use: {error}")
+            })?;
+            self.read_at = Some(Instant::now());
+        }
+        Ok(Outcome::Done)
+    }
+}
+
 impl Provider {
     /// Asks the provider for its keys. One that does not answer is asked again later.
     ///
@@ -105,22 +144,6 @@ impl Provider {
 
     pub(super) fn issuer(&self) -> &str {
         &self.config.issuer
-    }
-
-    /// Looks at the provider's keys again and again; never ends.
-    pub(crate) async fn keep_fresh(&self) {
-        loop {
-            let answered = self.asked.lock().await.answered;
-            tokio::time::sleep(if answered { REFRESH } else { RETRY }).await;
-            match self.ask().await {
-                Ok(()) if !answered => info!(issuer = self.issuer(), "the identity provider answers again"),
-                Ok(()) => {}
-                Err(e) if answered => {
-                    warn!(issuer = self.issuer(), error = %e, "the identity provider does not answer: the keys it had are used on");
-                }
-                Err(_) => {}
-            }
-        }
     }
 
     /// Whose the token is, if the provider made it for us.

@@ -3,6 +3,9 @@
 //!
 //! Invariant: a pair of files that can't be used never replaces one that can.
 
+use crate::background::{BackgroundTask, Outcome};
+use anyhow::Context;
+use jiff::Timestamp;
 use rustls::{
     ServerConfig,
     crypto::CryptoProvider,
@@ -14,9 +17,11 @@ use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tracing::info;
 use wicketgate_system::{Latest, Mutex};
 use zeroize::Zeroizing;
 
@@ -39,7 +44,7 @@ pub struct ApiTls {
     certificate: PathBuf,
     key: PathBuf,
     live: Arc<Live>,
-    /// What was looked at last, good or bad: a bad pair is told once.
+    /// What is in use.
     seen: Mutex<Files>,
 }
 
@@ -75,17 +80,17 @@ impl ApiTls {
         Ok(Self { acceptor, certificate, key, live, seen: Mutex::new(files) })
     }
 
-    /// Looks at the files, and uses what they hold from now on: `true` if that is something new. After an error the
-    /// pair from before stays in use, and the same files are no error again.
+    /// Reads the files, and uses what they hold from now on: `true` if that is something new. After an error the pair
+    /// from before stays in use.
     pub fn reload(&self) -> Result<bool, ApiTlsError> {
         let files = Files::read(&self.certificate, &self.key)?;
         let mut seen = self.seen.lock();
         if *seen == files {
             return Ok(false);
         }
-        let pair = files.pair(&self.certificate, &self.key);
+        let pair = files.pair(&self.certificate, &self.key)?;
         *seen = files;
-        self.live.0.set(pair?);
+        self.live.0.set(pair);
         Ok(true)
     }
 
@@ -95,6 +100,26 @@ impl ApiTls {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         self.acceptor.accept(stream).await
+    }
+}
+
+/// Uses new files of the API's certificate. Until they are valid, the certificate before stays in use.
+#[derive(Debug)]
+pub(crate) struct TlsReload(pub(crate) Arc<ApiTls>);
+
+impl BackgroundTask for TlsReload {
+    const NAME: &'static str = "api-certificate";
+    const PERIOD: Duration = Duration::from_secs(5);
+    /// Files may be on a slow network.
+    const WITHIN: Duration = Duration::from_secs(30);
+
+    async fn activate(&mut self, _now: Timestamp) -> anyhow::Result<Outcome> {
+        let tls = Arc::clone(&self.0);
+        let reloaded = tokio::task::spawn_blocking(move || tls.reload()).await?;
+        if reloaded.context("the API's new certificate can't be used; the one before stays in use")? {
+            info!("the API's certificate was replaced");
+        }
+        Ok(Outcome::Done)
     }
 }
 

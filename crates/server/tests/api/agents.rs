@@ -4,7 +4,7 @@ use insta::assert_json_snapshot;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use uuid::Uuid;
-use wicketgate_link::{AgentSight, ShareSight, ToGateway};
+use wicketgate_link::{AgentShareState, AgentShares, ToGateway};
 use wicketgate_model::ShareId;
 use wicketgate_transport::enrolment_code::EnrolmentCode;
 
@@ -19,12 +19,12 @@ async fn an_agent_is_listed_until_it_is_barred() {
     let path = format!("agents/{}", site.agent);
     let share = |n| ShareId::new(Uuid::from_u128(n));
     let shares = vec![
-        (share(1), ShareSight::Serving),
-        (share(2), ShareSight::Pending),
-        (share(3), ShareSight::Refused("10.20.100.1:22 is not in the allow list".to_owned())),
-        (share(4), ShareSight::Unreachable("connection refused".to_owned())),
+        (share(1), AgentShareState::Serving),
+        (share(2), AgentShareState::Pending),
+        (share(3), AgentShareState::Refused("10.20.100.1:22 is not in the allow list".to_owned())),
+        (share(4), AgentShareState::Unreachable("connection refused".to_owned())),
     ];
-    let seen = AgentSight { agent: site.agent, shares };
+    let seen = AgentShares { agent: site.agent, shares };
     let told = told(&app, app.get_hal(&path), Some(seen.clone())).await;
     assert_json_snapshot!("connected", app.shown(&told));
     let list = self::told(&app, app.get("agents"), Some(seen)).await;
@@ -48,14 +48,16 @@ async fn an_agent_is_listed_until_it_is_barred() {
 }
 
 /// Asks, while a gateway tells what it has heard, or is gone.
-async fn told(app: &TestApp, asking: impl Future<Output = Answer>, seen: Option<AgentSight>) -> Answer {
+async fn told(app: &TestApp, asking: impl Future<Output = Answer>, seen: Option<AgentShares>) -> Answer {
     let mut asked = app.asked.lock().unwrap().take().unwrap();
     let gateway = async {
         while let Some(message) = asked.recv().await {
-            if let ToGateway::Agents(agents, reply) = message {
+            if let ToGateway::Agents { request, agents } = message {
                 if let Some(seen) = seen {
                     assert_eq!(agents, [seen.agent]);
-                    reply.send(vec![seen]).unwrap();
+                    app.gateway.rpc.agents_answered(request, vec![seen]);
+                } else {
+                    app.gateway.rpc.abandon();
                 }
                 break;
             }

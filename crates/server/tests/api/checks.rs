@@ -1,4 +1,4 @@
-use crate::harness::{Answer, TestApp, at};
+use crate::harness::{Answer, TestApp, at, hello};
 use axum::http::{Method, StatusCode};
 use insta::assert_json_snapshot;
 use serde_json::{Value, json};
@@ -28,11 +28,11 @@ async fn check(app: &TestApp, share: &Value, seen: Option<ShareCheck>) -> Answer
     let path = format!("{}/check", at("ipsec-shares", share));
     let gateway = async {
         while let Some(message) = asked.recv().await {
-            if let ToGateway::Check(id, reply) = message {
+            if let ToGateway::Check { request, share: id } = message {
                 assert_eq!(json!(id), share["id"]);
                 match &seen {
-                    Some(seen) => reply.send(seen.clone()).unwrap(),
-                    None => drop(reply),
+                    Some(seen) => app.gateway.rpc.checked(request, seen.clone()),
+                    None => app.gateway.rpc.abandon(),
                 }
                 break;
             }
@@ -86,10 +86,10 @@ async fn a_share_is_looked_at_hop_by_hop() {
     let good = check(&app, &share, Some(well.clone())).await;
     assert_json_snapshot!("well", app.shown(&good));
 
-    app.gateway.send_modify(|status| status.esp = Some(EspMode::Off));
+    app.gateway.view.linked(hello(EspMode::Off));
     let off = check(&app, &share, Some(well.clone())).await;
     assert_eq!((&off.body["hops"][1]["state"], &off.body["ok"]), (&json!("SKIPPED"), &json!(true)));
-    app.gateway.send_modify(|status| status.esp = Some(EspMode::Userland));
+    app.gateway.view.linked(hello(EspMode::Userland));
 
     let problem = |reason| Problem::new(reason, "as the gateway has it");
     let taken =

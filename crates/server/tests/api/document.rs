@@ -4,7 +4,7 @@ use axum::http::{HeaderMap, Method};
 use serde_json::Value;
 use std::sync::LazyLock;
 
-static DOCUMENT: LazyLock<Value> = LazyLock::new(wicketgate_server::api::document);
+static DOCUMENT: LazyLock<Value> = LazyLock::new(wicketgate_server::document);
 
 /// Panics unless the document knows the answer. Paths and methods that it does not have are errors of the client.
 pub(crate) fn check(method: &Method, path: &str, status: u16, headers: &HeaderMap, body: &Value) {

@@ -16,24 +16,19 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 use tempfile::TempDir;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use uuid::Uuid;
 use wicketgate_lab::postgres;
-use wicketgate_link::ToGateway;
+use wicketgate_link::{GatewayHello, ToGateway, VERSIONS};
 use wicketgate_model::{
-    EnrollmentId, EspMode, FrontdoorId, Generation, LoadBalancerPools, Standing, Status, ZId,
+    EnrollmentId, EspMode, FrontdoorId, GatewayId, Generation, LoadBalancerPools, Standing, Status, ZId,
 };
 use wicketgate_server::{
-    LastRun,
-    api::router,
+    AppState, BackgroundTasks, GatewayRpc, Gateways, LinkedGateway, SharedView, StateConfig,
     auth::{AdminToken, Auth, oidc::Provider, token_key::TokenKey},
-    feed::Feed,
-    gateway_status::GatewayStatus,
-    questions::Questions,
-    state::{AppState, ensure_first_frontdoor},
-    telemetry::Metrics,
+    ensure_first_frontdoor, router,
 };
 use wicketgate_store::{
     EnrolAttempt, EnrolledAgent, NewEnrollment, Resource, StatusUpdate, Store, WriteContext,
@@ -45,8 +40,8 @@ pub(crate) const TOKEN: &str = "wga_the-token-of-these-tests";
 pub(crate) struct TestApp {
     pub(crate) store: Store,
     pub(crate) frontdoor: FrontdoorId,
-    pub(crate) gateway: watch::Sender<GatewayStatus>,
-    pub(crate) last_run: watch::Sender<LastRun>,
+    pub(crate) gateway: LinkedGateway,
+    pub(crate) tasks: BackgroundTasks,
     pub(crate) wake: Arc<Notify>,
     router: Router,
     redact: Mutex<Redact>,
@@ -74,49 +69,34 @@ impl TestApp {
         let file = || dir.path().join("wicketgate.db").display().to_string();
         let store = Store::open(&postgres::fresh().unwrap().unwrap_or_else(file)).await.unwrap();
         let frontdoor = ensure_first_frontdoor(&store).await.unwrap().unwrap().id;
-        let (gateway, status) = watch::channel(GatewayStatus {
-            connected: true,
-            esp: Some(EspMode::Userland),
-            public_address: Some([198, 51, 100, 7].into()),
-            max_tunnels: Some(200),
-        });
-        let (last_run, runs) = watch::channel(LastRun::default());
-        let wake = Arc::new(Notify::new());
-        let feed = Feed::new(CancellationToken::new());
-        tokio::spawn(feed.clone().run(store.clone()));
         let (to_gateway, asked) = mpsc::channel(64);
-        let state = AppState {
+        let wake = Arc::new(Notify::new());
+        let gateway = LinkedGateway {
+            location: "local".parse().unwrap(),
+            view: SharedView::new(Arc::default(), Timestamp::now()),
+            rpc: GatewayRpc::new(to_gateway),
+        };
+        gateway.view.linked(hello(EspMode::Userland));
+        let config = StateConfig {
             store: store.clone(),
-            wake: Arc::clone(&wake),
-            pools: LoadBalancerPools::ipsec(),
-            locations: Arc::from(["local".parse().unwrap()]),
-            gateway: status,
-            last_run: runs,
-            metrics: Metrics::new(&mut Registry::default()),
-            feed,
-            questions: Questions::new(to_gateway),
-            ca: Fingerprint::of(b"a certificate"),
-            agent_server: Some("https://198.51.100.7:8443".to_owned()),
             auth: Auth {
                 admin: AdminToken::new(TOKEN),
                 tokens: Arc::new(TokenKey::load_or_create(dir.path()).unwrap()),
                 provider,
             },
+            gateways: Gateways::from_iter([(GatewayId::new(Uuid::nil()), gateway.clone())]),
+            wake: Arc::clone(&wake),
+            pools: LoadBalancerPools::ipsec(),
+            ca: Fingerprint::of(b"a certificate"),
+            agent_server: Some("https://198.51.100.7:8443".to_owned()),
         };
+        let state = AppState::new(config, &mut Registry::default(), CancellationToken::new());
+        let (feeding, tasks) = (state.clone(), state.tasks().clone());
+        tokio::spawn(async move { feeding.run_event_feed().await });
         let router = router(state);
         let (redact, enrolled) = (Mutex::default(), AtomicUsize::new(0));
-        Self {
-            store,
-            frontdoor,
-            gateway,
-            last_run,
-            wake,
-            router,
-            redact,
-            enrolled,
-            asked: Mutex::new(Some(asked)),
-            _dir: dir,
-        }
+        let asked = Mutex::new(Some(asked));
+        Self { store, frontdoor, gateway, tasks, wake, router, redact, enrolled, asked, _dir: dir }
     }
 
     /// With a tunnel and an environment: the bodies of shares name them.
@@ -297,6 +277,16 @@ impl TestApp {
         let mut shown = Value::Object(shown);
         self.redact.lock().unwrap().value(&mut shown);
         shown
+    }
+}
+
+/// What the gateway says of itself.
+pub(crate) fn hello(esp: EspMode) -> GatewayHello {
+    GatewayHello {
+        versions: VERSIONS,
+        esp,
+        public_address: Some([198, 51, 100, 7].into()),
+        max_tunnels: Some(200),
     }
 }
 

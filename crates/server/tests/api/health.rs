@@ -1,7 +1,10 @@
 use crate::harness::TestApp;
 use axum::{body::Body, http::Request};
 use insta::assert_json_snapshot;
-use wicketgate_server::gateway_status::GatewayStatus;
+use jiff::Timestamp;
+use serde_json::json;
+use std::time::Duration;
+use wicketgate_server::LastRun;
 
 #[tokio::test]
 async fn a_server_is_ready_when_it_can_do_its_work() {
@@ -9,8 +12,17 @@ async fn a_server_is_ready_when_it_can_do_its_work() {
     let get = async |path: &str| app.send(Request::get(path).body(Body::empty()).unwrap()).await;
     assert_eq!(get("/livez").await.text, "ok\n");
     let ready = get("/readyz").await;
-    app.gateway.send_replace(GatewayStatus::default());
-    app.last_run.send_modify(|run| run.error = Some("why".to_owned()));
+    let run = |error| LastRun { at: Timestamp::now(), took: Duration::from_millis(2), error };
+    app.tasks.record("reconciler", run(None));
+    let verbose = get("/readyz?verbose").await;
+    let [feed, reconciler] = &verbose.body["tasks"].as_array().unwrap()[..] else { panic!("two have run") };
+    assert_eq!((&feed["name"], &reconciler["name"]), (&json!("event-feed"), &json!("reconciler")));
+    assert_eq!((&reconciler["result"], &reconciler["durationMs"]), (&json!("OK"), &json!(2.0)));
+    app.gateway.view.lost(Timestamp::now());
+    app.tasks.record("reconciler", run(Some("a secret".to_owned())));
+    let failed = get("/readyz?verbose").await;
+    assert_eq!(failed.body["tasks"][1]["result"], "FAILED");
+    assert!(!failed.text.contains("secret"));
     let offline = get("/readyz").await;
     app.store.close().await;
     let closed = get("/readyz").await;

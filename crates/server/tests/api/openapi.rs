@@ -4,7 +4,7 @@ use axum::{
     http::{Request, StatusCode},
 };
 use std::collections::BTreeSet;
-use wicketgate_server::api::document;
+use wicketgate_server::document;
 
 #[tokio::test]
 async fn the_document_and_its_page_need_no_token_and_nothing_from_elsewhere() {

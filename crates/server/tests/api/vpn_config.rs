@@ -1,9 +1,9 @@
-use crate::harness::{TestApp, at, tunnel, with};
+use crate::harness::{TestApp, at, hello, tunnel, with};
 use axum::http::StatusCode;
 use insta::{assert_json_snapshot, assert_snapshot};
 use serde_json::json;
-use wicketgate_model::Status;
-use wicketgate_server::gateway_status::GatewayStatus;
+use wicketgate_link::GatewayHello;
+use wicketgate_model::{EspMode, Status};
 
 const KEY: &str = "0x\"}quoted # and \\ more";
 
@@ -24,11 +24,7 @@ async fn a_remote_site_gets_all_it_needs() {
     for bad in ["format=cisco", "fromat=strongswan", "format=json&format=json", "format="] {
         assert_eq!(app.get(&format!("{path}?{bad}")).await.status, StatusCode::BAD_REQUEST, "{bad}");
     }
-    app.gateway.send_replace(GatewayStatus {
-        esp: Some(wicketgate_model::EspMode::Off),
-        connected: true,
-        ..GatewayStatus::default()
-    });
+    app.gateway.view.linked(GatewayHello { public_address: None, ..hello(EspMode::Off) });
     assert_eq!(app.get(&path).await.status, StatusCode::CONFLICT);
     assert!(app.get(&at("ipsec-tunnels", &made)).await.body.get("gatewayPublicIp").is_none());
 }

@@ -6,7 +6,7 @@
 use super::{AgentStanding, Roster};
 use crate::agents::balancer::Record;
 use std::time::{Duration, Instant};
-use wicketgate_link::{AgentSight, SHARES_TOLD, ShareSight};
+use wicketgate_link::{AgentShareState, AgentShares, SHARES_PER_AGENT};
 use wicketgate_model::{AgentId, Generation, Problem, Reason, ShareId};
 use wicketgate_transport::control::TargetHealth;
 
@@ -107,24 +107,24 @@ impl Roster {
     }
 
     /// `None`: it is not connected here.
-    pub(in crate::agents) fn sight(&self, agent: AgentId) -> Option<AgentSight> {
+    pub(in crate::agents) fn agent_shares(&self, agent: AgentId) -> Option<AgentShares> {
         let connected = self.connected.get(&agent)?;
         let environment = self.environments.get(&connected.about.environment);
-        let shares = environment.into_iter().flat_map(|e| &e.shares).take(SHARES_TOLD);
+        let shares = environment.into_iter().flat_map(|e| &e.shares).take(SHARES_PER_AGENT);
         let shares = shares.filter_map(|share| {
             let newest = self.shares.get(share)?.generation;
-            let sight = match connected.said.get(share) {
+            let state = match connected.said.get(share) {
                 Some(Acknowledgement { refused: Some((g, why)), .. }) if *g == newest => {
-                    ShareSight::Refused(why.clone())
+                    AgentShareState::Refused(why.clone())
                 }
                 Some(Acknowledgement { acknowledged, unreachable, .. }) if *acknowledged == Some(newest) => {
-                    unreachable.clone().map_or(ShareSight::Serving, ShareSight::Unreachable)
+                    unreachable.clone().map_or(AgentShareState::Serving, AgentShareState::Unreachable)
                 }
-                _ => ShareSight::Pending,
+                _ => AgentShareState::Pending,
             };
-            Some((*share, sight))
+            Some((*share, state))
         });
-        Some(AgentSight { agent, shares: shares.collect() })
+        Some(AgentShares { agent, shares: shares.collect() })
     }
 
     pub(in crate::agents) fn standing(&self, share: ShareId) -> AgentStanding {
@@ -191,20 +191,20 @@ mod tests {
         roster.assign(&share(2));
         let (id, place) = (share(2).id, connect(&mut roster, 1));
         let [one, two] = [1, 2].map(Generation::new);
-        let told = |roster: &Roster| roster.sight(agent(1)).unwrap().shares;
-        assert_eq!(told(&roster), [(id, ShareSight::Pending)]);
+        let told = |roster: &Roster| roster.agent_shares(agent(1)).unwrap().shares;
+        assert_eq!(told(&roster), [(id, AgentShareState::Pending)]);
         roster.acknowledged(agent(1), place.session, id, one);
-        assert_eq!(told(&roster), [(id, ShareSight::Pending)], "an older one is not the newest");
+        assert_eq!(told(&roster), [(id, AgentShareState::Pending)], "an older one is not the newest");
         roster.acknowledged(agent(1), place.session, id, two);
-        assert_eq!(told(&roster), [(id, ShareSight::Serving)]);
+        assert_eq!(told(&roster), [(id, AgentShareState::Serving)]);
         let now = Instant::now();
         roster.health(agent(1), place.session, id, TargetHealth::Unreachable("refused".to_owned()), now);
-        assert_eq!(told(&roster), [(id, ShareSight::Unreachable("refused".to_owned()))]);
+        assert_eq!(told(&roster), [(id, AgentShareState::Unreachable("refused".to_owned()))]);
         roster.refused(agent(1), place.session, id, two, "not allowed".to_owned());
-        assert_eq!(told(&roster), [(id, ShareSight::Refused("not allowed".to_owned()))]);
+        assert_eq!(told(&roster), [(id, AgentShareState::Refused("not allowed".to_owned()))]);
         roster.answered(agent(1), place.session, Duration::from_millis(3));
         assert_eq!(roster.nearest(id), Some(Duration::from_millis(3)));
         roster.disconnect(agent(1), place.session);
-        assert_eq!((roster.sight(agent(1)), roster.nearest(id)), (None, None));
+        assert_eq!((roster.agent_shares(agent(1)), roster.nearest(id)), (None, None));
     }
 }

@@ -142,7 +142,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
     op("post", "/oauth/token", "createToken", Who::Anybody).about("API accounts and tokens", "A JWT of one hour for the secret of an API account (RFC 6749 §4.4)").body("TokenRequest").answers(&[(200, "Token")]),
     op("get", "/.well-known/jwks.json", "getKeys", Who::Anybody).about("API accounts and tokens", "The keys that JWTs can be checked with (RFC 7517)").answers(&[(200, "any")]),
     op("get", "/livez", "isLive", Who::Anybody).about("Operations", "The process is up").answers(&[(200, "text")]),
-    op("get", "/readyz", "isReady", Who::Anybody).about("Operations", "What is written now is served soon").answers(&[(200, "Readiness"), (503, "Readiness")]),
+    op("get", "/readyz", "isReady", Who::Anybody).about("Operations", "What is written now is served soon").with(Named(&["verbose"])).answers(&[(200, "Readiness"), (503, "Readiness")]),
     op("get", "/openapi.json", "getDocument", Who::Anybody).about("Operations", "This document").answers(&[(200, "any")]),
     op("get", "/docs", "getDocumentPage", Who::Anybody).about("Operations", "This document as a page").answers(&[(200, "html")]),
     op("get", below!("/events"), "followEvents", READ).about("Executions", "Every change of status as it happens, as server-sent events").with(Named(&["lastEventId"])).answers(&[(200, "events")]),

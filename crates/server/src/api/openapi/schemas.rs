@@ -11,7 +11,10 @@ mod share;
 mod text;
 mod tunnel;
 
-use crate::api::wire::{self, fields::Properties};
+use crate::api::{
+    health::RESULTS,
+    wire::{self, fields::Properties},
+};
 use serde_json::{Map, Value, json};
 use text::{location, text, time};
 use wicketgate_store::{Listing, PropertyType, SHARES};
@@ -239,6 +242,19 @@ fn error() -> Value {
 fn readiness() -> Value {
     json!({
         "type": "object", "additionalProperties": false, "required": ["ready"],
-        "properties": {"ready": {"type": "boolean"}, "esp": text("kernel"), "reasons": {"type": "array", "items": {"type": "string"}}},
+        "properties": {
+            "ready": {"type": "boolean"}, "esp": text("kernel"), "reasons": {"type": "array", "items": {"type": "string"}},
+            "tasks": {"type": "array", "description": "With `?verbose`: every background task that has run", "items": task_run()},
+        },
+    })
+}
+
+fn task_run() -> Value {
+    json!({
+        "type": "object", "additionalProperties": false, "required": ["name", "lastRunAt", "durationMs", "result"],
+        "properties": {
+            "name": text("reconciler"), "lastRunAt": time("When it began"), "durationMs": {"type": "number", "minimum": 0},
+            "result": {"type": "string", "enum": RESULTS},
+        },
     })
 }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::net::IpAddr;
-use wicketgate_link::{AgentSight, ShareSight};
+use wicketgate_link::{AgentShareState, AgentShares};
 use wicketgate_model::{AgentId, EnvironmentId, FrontdoorId, ShareId, ZId};
 use wicketgate_store::AgentRow;
 
@@ -50,13 +50,13 @@ struct AgentShare {
 pub(in crate::api) const SHARE_STATES: [&str; 4] = ["SERVING", "PENDING", "REFUSED", "UNREACHABLE"];
 
 impl AgentShare {
-    fn of((id, sight): (ShareId, ShareSight)) -> Self {
+    fn of((id, state): (ShareId, AgentShareState)) -> Self {
         let [serving, pending, refused, unreachable] = SHARE_STATES;
-        let (state, message) = match sight {
-            ShareSight::Serving => (serving, None),
-            ShareSight::Pending => (pending, None),
-            ShareSight::Refused(why) => (refused, Some(why)),
-            ShareSight::Unreachable(why) => (unreachable, Some(why)),
+        let (state, message) = match state {
+            AgentShareState::Serving => (serving, None),
+            AgentShareState::Pending => (pending, None),
+            AgentShareState::Refused(why) => (refused, Some(why)),
+            AgentShareState::Unreachable(why) => (unreachable, Some(why)),
         };
         Self { id, state, message }
     }
@@ -64,8 +64,8 @@ impl AgentShare {
 
 impl Agent {
     /// With what its gateway has heard of it.
-    pub(in crate::api) fn seen(row: AgentRow, sight: Option<AgentSight>) -> Self {
-        let shares = sight.map(|sight| sight.shares.into_iter().map(AgentShare::of).collect());
+    pub(in crate::api) fn seen(row: AgentRow, reported: Option<AgentShares>) -> Self {
+        let shares = reported.map(|agent| agent.shares.into_iter().map(AgentShare::of).collect());
         Self { shares, ..Self::of(row) }
     }
 

@@ -125,18 +125,19 @@ impl Tunnel {
     }
 }
 
-/// The request with the locations in the place of their gateways' addresses, which the database does not know.
+/// The request with locations in place of their gateways' addresses, which the database does not know.
 pub(in crate::api) fn resolved(
     mut request: ListRequest,
     locations: &[LocationId],
-    gateway: Option<Ipv4Addr>,
+    address: impl Fn(&LocationId) -> Option<Ipv4Addr>,
 ) -> ListRequest {
     let Some(location) = TUNNELS.property("locationId") else { return request };
-    let address = gateway.map(|address| Wanted::Text(address.to_string()));
     for filter in request.filters.iter_mut().filter(|f| f.property.name == GATEWAY) {
-        let there = address.as_ref().is_some_and(|address| filter.values.contains(address));
-        let wanted = locations.iter().filter(|_| there).map(|id| Wanted::Text(id.to_string()));
-        *filter = Filter { property: location, values: wanted.collect() };
+        let is_asked = |id: &&LocationId| {
+            address(id).is_some_and(|address| filter.values.contains(&Wanted::Text(address.to_string())))
+        };
+        let values = locations.iter().filter(is_asked).map(|id| Wanted::Text(id.to_string())).collect();
+        *filter = Filter { property: location, values };
     }
     request
 }

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::api::wire::agent::SHARE_STATES;
 use serde_json::{Value, json};
-use wicketgate_link::SHARES_TOLD;
+use wicketgate_link::SHARES_PER_AGENT;
 use wicketgate_store::AGENTS;
 
 pub(super) const REQUIRED: &[&str] =
@@ -24,7 +24,7 @@ pub(super) fn properties() -> Value {
         "address": text("192.0.2.9"),
         "connectedSince": time(""),
         "lastSeen": time("Of one that is not connected"),
-        "shares": {"type": "array", "maxItems": SHARES_TOLD, "description": "Those of its environment as it sees them, \
+        "shares": {"type": "array", "maxItems": SHARES_PER_AGENT, "description": "Those of its environment as it sees them, \
                 while it is connected; the first 200",
             "items": {"type": "object", "additionalProperties": false, "required": ["id", "state"],
                 "properties": {"id": id("shr-"), "state": {"type": "string", "enum": SHARE_STATES},

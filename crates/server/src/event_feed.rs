@@ -1,57 +1,60 @@
-//! The feed: each event that was written reaches everybody who follows, and is read once for all of them.
+//! The event feed: each event that was written reaches every subscriber, and is read once for all of them.
 //!
-//! Invariant: a reader that subscribes and then reads the table misses nothing: what the feed skips while nobody
-//! follows is in the table by then.
+//! Invariant: a reader that subscribes and then reads the table misses nothing: what the feed skips while it has no
+//! subscriber is in the table by then.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, broadcast},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
 use wicketgate_model::FrontdoorId;
 use wicketgate_store::{EventRow, Store, StoreError};
-use wicketgate_system::{Mutex, Outage};
+use wicketgate_system::Mutex;
 
-/// Other servers of the same database are noticed this late.
+use crate::background::{BackgroundTask, Outcome};
+
+/// Events of other servers on the same database arrive this late.
 const PERIOD: Duration = Duration::from_secs(1);
 /// Events that a reader may be behind before it is cut: a burst of a gateway's restart.
 const BEHIND: usize = 4096;
 /// Rows of one read.
 const READ: u32 = 1000;
-/// For one look at the table. What is longer hangs at a database that is gone.
+/// For one read of the table. A longer one hangs at a database that is gone.
 const READ_WITHIN: Duration = Duration::from_secs(30);
-/// For the first look at the table after a start.
+/// For the first read of the table after a start.
 const BEGIN_WITHIN: Duration = Duration::from_secs(5);
-/// Who follows at one time: each is a connection and some kilobytes.
+/// Subscribers at one time: each is a connection and some kilobytes.
 const READERS: usize = 128;
-/// Of them, who follows one Frontdoor: no customer takes all the places.
+/// Of them, for one Frontdoor: no customer takes all the places.
 const READERS_EACH: usize = 32;
 
 /// Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Feed {
+pub(crate) struct EventFeed {
+    store: Store,
     sender: broadcast::Sender<Arc<EventRow>>,
     readers: Arc<Semaphore>,
-    /// How many follow each Frontdoor that is followed.
+    /// Subscribers of each Frontdoor that has any.
     following: Arc<Mutex<HashMap<FrontdoorId, usize>>>,
-    /// The feed knows from where on it tells: whoever subscribes before that could miss what it takes for old.
+    /// The feed knows from which event on it sends: a subscriber before that could miss what it takes for old.
     begun: CancellationToken,
     /// The server stops.
     over: CancellationToken,
 }
 
-/// One reader's place, until it is dropped.
+/// One subscriber's place, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Subscription {
     following: Arc<Mutex<HashMap<FrontdoorId, usize>>>,
     frontdoor: FrontdoorId,
     _place: OwnedSemaphorePermit,
 }
 
-impl Drop for Place {
+impl Drop for Subscription {
     fn drop(&mut self) {
         let mut following = self.following.lock();
         if let Some(count) = following.get_mut(&self.frontdoor) {
@@ -63,14 +66,15 @@ impl Drop for Place {
     }
 }
 
-impl Feed {
-    pub fn new(over: CancellationToken) -> Self {
+impl EventFeed {
+    /// Ends with `over`.
+    pub(crate) fn new(store: Store, over: CancellationToken) -> Self {
         let (sender, readers) = (broadcast::Sender::new(BEHIND), Arc::new(Semaphore::new(READERS)));
-        Self { sender, readers, following: Arc::default(), begun: CancellationToken::new(), over }
+        Self { store, sender, readers, following: Arc::default(), begun: CancellationToken::new(), over }
     }
 
-    /// `None`: too many follow already, this Frontdoor or all together.
-    pub(crate) fn enter(&self, frontdoor: FrontdoorId) -> Option<Place> {
+    /// `None`: there are too many subscribers already, of this Frontdoor or altogether.
+    pub(crate) fn enter(&self, frontdoor: FrontdoorId) -> Option<Subscription> {
         let place = Arc::clone(&self.readers).try_acquire_owned().ok()?;
         let mut following = self.following.lock();
         let count = following.entry(frontdoor).or_default();
@@ -78,7 +82,7 @@ impl Feed {
             return None;
         }
         *count += 1;
-        Some(Place { following: Arc::clone(&self.following), frontdoor, _place: place })
+        Some(Subscription { following: Arc::clone(&self.following), frontdoor, _place: place })
     }
 
     /// `None`: the feed can't begin now, since the database does not answer.
@@ -91,43 +95,45 @@ impl Feed {
         &self.over
     }
 
-    /// Feeds until the server stops.
-    pub async fn run(self, store: Store) {
-        let mut seen = None;
-        let mut outage = Outage::default();
-        while !self.over.is_cancelled() {
-            let fed = timeout(READ_WITHIN, self.feed(&store, &mut seen)).await;
-            let fed = fed.unwrap_or(Err(StoreError::Late));
-            match fed {
-                Err(error) if outage.failed() => warn!(%error, "cannot read events; retrying every second"),
-                Err(_) => {}
-                Ok(()) if outage.recovered() => info!("events are read again"),
-                Ok(()) => {}
-            }
-            tokio::select! {
-                () = store.events_written() => {}
-                () = tokio::time::sleep(PERIOD) => {}
-                () = self.over.cancelled() => return,
-            }
-        }
-    }
-
-    async fn feed(&self, store: &Store, seen: &mut Option<u64>) -> Result<(), StoreError> {
-        // Before the look at who follows: see the module.
-        let newest = store.event_span().await?.newest;
-        let since = seen.get_or_insert(newest);
+    /// Sends what is newer than `since`, the newest event that was sent.
+    async fn feed(&self, since: &mut Option<u64>) -> Result<(), StoreError> {
+        // Before the subscribers are counted: see the module.
+        let newest = self.store.event_span().await?.newest;
+        let since = since.get_or_insert(newest);
         self.begun.cancel();
         if self.sender.receiver_count() == 0 {
             *since = newest;
         }
         while *since < newest {
-            let events = store.events(None, *since, READ).await?;
+            let events = self.store.events(None, *since, READ).await?;
             *since = events.last().map_or(newest, |last| last.id);
             for event in events {
                 let _ = self.sender.send(Arc::new(event));
             }
         }
         Ok(())
+    }
+}
+
+/// Reads for all subscribers.
+#[derive(Debug)]
+pub(crate) struct EventReader {
+    pub(crate) feed: EventFeed,
+    pub(crate) since: Option<u64>,
+}
+
+impl BackgroundTask for EventReader {
+    const NAME: &'static str = "event-feed";
+    const PERIOD: Duration = PERIOD;
+    const WITHIN: Duration = READ_WITHIN;
+
+    async fn signal(&self) {
+        self.feed.store.events_written().await;
+    }
+
+    async fn activate(&mut self, _now: Timestamp) -> anyhow::Result<Outcome> {
+        self.feed.feed(&mut self.since).await?;
+        Ok(Outcome::Done)
     }
 }
 
@@ -138,7 +144,9 @@ mod tests {
 
     #[tokio::test]
     async fn no_frontdoor_takes_the_places_of_others() {
-        let feed = Feed::new(CancellationToken::new());
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("db").display().to_string()).await.unwrap();
+        let feed = EventFeed::new(store, CancellationToken::new());
         let frontdoor = |n| FrontdoorId::new(Uuid::from_u128(n));
         let mut places: Vec<_> = (0..READERS_EACH).map(|_| feed.enter(frontdoor(1)).unwrap()).collect();
         assert!(feed.enter(frontdoor(1)).is_none());

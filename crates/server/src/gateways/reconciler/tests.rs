@@ -39,11 +39,11 @@ async fn the_newest_share_does_not_wait_for_all_the_others() {
     b.activate().await;
     b.gateway.hear();
     b.gateway.report(&b.reconciler).await;
-    assert_eq!(b.reconciler.activate(b.now).await.unwrap(), Left::More);
+    assert_eq!(b.reconciler.reconcile(b.now).await.unwrap(), Outcome::More);
     let (oldest, newest) = (ids[0], ids[SETTLED_AT_ONCE]);
     assert_eq!(b.share(newest).await.standing.status, Status::Deployed);
     assert_eq!(b.share(oldest).await.standing.status, Status::New);
-    assert_eq!(b.reconciler.activate(b.now).await.unwrap(), Left::Nothing);
+    assert_eq!(b.reconciler.reconcile(b.now).await.unwrap(), Outcome::Done);
     for id in ids {
         assert_eq!(b.share(id).await.standing.status, Status::Deployed);
     }
@@ -143,7 +143,7 @@ async fn a_restart_changes_no_connection_that_is_as_it_was() {
     // It stops in order, and its connections take their time to end.
     b.gateway.say(FromGateway::Draining).await;
     // By this test's clock.
-    b.reconciler.sight.lock().silent_since = Some(b.now);
+    b.reconciler.parts.view.lock().silent_since = Some(b.now);
     b.now += 10.seconds();
     b.activate().await;
     assert_eq!(recorded(&b).await, Some(up.clone()));

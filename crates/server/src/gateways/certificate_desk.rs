@@ -1,18 +1,18 @@
-//! Certificates for agents: who asks for one, and whether they get it.
+//! Certificates for agents: decides who gets one, and answers over the gateway's link.
 //!
 //! Invariants: a certificate's identity is read from the database, and its key is the one that the agent enrolled
-//! with, so that a gateway that was broken into gets a certificate for nobody else; however many ask, only so many
-//! are being answered, and nothing else waits for them.
+//! with, so that a compromised gateway can't obtain a certificate for another key; a bounded number of requests is
+//! answered at a time, and nothing else waits for them.
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
-use tokio::task::JoinSet;
+use tokio::{sync::mpsc, task::JoinSet};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 use wicketgate_authority::Ca;
-use wicketgate_link::{EnrolGrant, EnrolRequest, FromGateway, RenewRequest};
+use wicketgate_link::{CertificateAnswer, EnrolGrant, EnrolRequest, RenewRequest, RequestId, ToGateway};
 use wicketgate_model::{EnrolRefusal, ZId};
 use wicketgate_store::{EnrolAttempt, EnrolledAgent, Store, WriteContext};
 use wicketgate_transport::identity::{AgentIdentity, Identity};
@@ -22,9 +22,10 @@ const AT_ONCE: usize = 16;
 
 /// Answers requests for certificates beside the link. Dropped, it answers no more.
 #[derive(Debug)]
-pub(super) struct Desk {
+pub(super) struct CertificateDesk {
     issuer: Issuer,
-    /// Apart, since anybody can ask to enrol: renewals are not kept waiting by that.
+    send: mpsc::Sender<ToGateway>,
+    /// Apart, since anybody can ask to enrol: that must not delay renewals.
     enrolments: JoinSet<()>,
     renewals: JoinSet<()>,
 }
@@ -35,43 +36,59 @@ struct Issuer {
     ca: Arc<Ca>,
 }
 
-impl Desk {
-    pub(super) fn new(store: Store, ca: Arc<Ca>) -> Self {
+impl CertificateDesk {
+    pub(super) fn new(store: Store, ca: Arc<Ca>, send: mpsc::Sender<ToGateway>) -> Self {
         let issuer = Issuer { store, ca };
-        Self { issuer, enrolments: JoinSet::new(), renewals: JoinSet::new() }
+        Self { issuer, send, enrolments: JoinSet::new(), renewals: JoinSet::new() }
     }
 
-    /// Takes a request for a certificate; any other message comes back. A reply that is dropped tells the agent to
-    /// try again: the reason is in this side's log.
-    pub(super) fn take(&mut self, message: FromGateway) -> Option<FromGateway> {
-        let issuer = self.issuer.clone();
-        match message {
-            FromGateway::Enrol(request, reply) => begin(&mut self.enrolments, async move {
-                match issuer.enrol(request).await {
-                    Ok(answer) => drop(reply.send(answer)),
-                    Err(error) => warn!(error = format!("{error:#}"), "could not enrol an agent"),
-                }
-            }),
-            FromGateway::Renew(request, reply) => begin(&mut self.renewals, async move {
-                match issuer.renew(&request).await {
-                    Ok(answer) => drop(reply.send(answer)),
-                    Err(error) => {
-                        warn!(error = format!("{error:#}"), "could not renew an agent's certificate");
-                    }
-                }
-            }),
-            other => return Some(other),
+    pub(super) fn enrol(&mut self, request: RequestId, ask: EnrolRequest) {
+        let (issuer, send) = (self.issuer.clone(), self.send.clone());
+        let is_taken = begin(&mut self.enrolments, async move {
+            let answer = answer("could not enrol an agent", issuer.enrol(ask).await);
+            let _ = send.send(ToGateway::Enrolled { request, answer }).await;
+        });
+        if !is_taken {
+            let answer = CertificateAnswer::Unavailable;
+            // If the link is full, the gateway's own bound ends the wait.
+            let _ = self.send.try_send(ToGateway::Enrolled { request, answer });
         }
-        None
+    }
+
+    pub(super) fn renew(&mut self, request: RequestId, ask: RenewRequest) {
+        let (issuer, send) = (self.issuer.clone(), self.send.clone());
+        let is_taken = begin(&mut self.renewals, async move {
+            let answer = answer("could not renew an agent's certificate", issuer.renew(&ask).await);
+            let _ = send.send(ToGateway::Renewed { request, answer }).await;
+        });
+        if !is_taken {
+            let answer = CertificateAnswer::Unavailable;
+            let _ = self.send.try_send(ToGateway::Renewed { request, answer });
+        }
     }
 }
 
-fn begin(tasks: &mut JoinSet<()>, answer: impl Future<Output = ()> + Send + 'static) {
+/// `false`: too many are being answered.
+fn begin(tasks: &mut JoinSet<()>, answer: impl Future<Output = ()> + Send + 'static) -> bool {
     while tasks.try_join_next().is_some() {}
-    if tasks.len() < AT_ONCE {
+    let is_free = tasks.len() < AT_ONCE;
+    if is_free {
         tasks.spawn(answer);
     } else {
-        debug!("too many ask for certificates: one has to ask again");
+        debug!("too many requests for certificates: one has to be repeated");
+    }
+    is_free
+}
+
+/// The reason of a failure is in this side's log; the agent asks again.
+fn answer<T>(failure: &'static str, result: anyhow::Result<Result<T, EnrolRefusal>>) -> CertificateAnswer<T> {
+    match result {
+        Ok(Ok(granted)) => CertificateAnswer::Granted(granted),
+        Ok(Err(refusal)) => CertificateAnswer::Refused(refusal),
+        Err(error) => {
+            warn!(error = format!("{error:#}"), "{failure}");
+            CertificateAnswer::Unavailable
+        }
     }
 }
 
@@ -133,7 +150,8 @@ mod tests {
     use super::*;
     use jiff::ToSpan as _;
     use std::time::Duration;
-    use tokio::{sync::oneshot, time::timeout};
+    use tokio::time::timeout;
+    use wicketgate_link::Pending;
     use wicketgate_model::{AgentId, EnrollmentId};
     use wicketgate_store::{FrontdoorSpec, NewEnrollment};
     use wicketgate_transport::key::PrivateKey;
@@ -142,7 +160,8 @@ mod tests {
 
     struct Bench {
         _dir: tempfile::TempDir,
-        desk: Desk,
+        desk: CertificateDesk,
+        answers: mpsc::Receiver<ToGateway>,
         enrollment: EnrollmentId,
     }
 
@@ -168,58 +187,61 @@ mod tests {
                 expires_at: now + 1.hour(),
             };
             store.create_enrollment(frontdoor, &new, &act).await.unwrap();
-            Self { _dir: dir, desk: Desk::new(store, ca), enrollment }
+            let (send, answers) = mpsc::channel(4);
+            Self { _dir: dir, desk: CertificateDesk::new(store, ca, send), answers, enrollment }
         }
 
-        async fn enrol(&mut self, key: &PrivateKey) -> EnrolGrant {
-            let request = EnrolRequest {
+        async fn enrol(&mut self, key: &PrivateKey) -> CertificateAnswer<EnrolGrant> {
+            let ask = EnrolRequest {
                 enrollment: self.enrollment,
                 secret: b"secret".to_vec(),
                 public_key: key.public_point(),
                 name: "dc-1".into(),
             };
-            let (reply, answer) = oneshot::channel();
-            assert!(self.desk.take(FromGateway::Enrol(request, reply)).is_none());
-            timeout(SOON, answer).await.unwrap().unwrap().unwrap()
+            let asked = request();
+            self.desk.enrol(asked, ask);
+            match timeout(SOON, self.answers.recv()).await.unwrap().unwrap() {
+                ToGateway::Enrolled { request, answer } if request == asked => answer,
+                other => panic!("{other:?}"),
+            }
         }
 
-        async fn renew(&mut self, agent: AgentId, key: &PrivateKey) -> Result<Vec<u8>, EnrolRefusal> {
-            let (reply, answer) = oneshot::channel();
-            let request = RenewRequest { agent, public_key: key.public_point() };
-            assert!(self.desk.take(FromGateway::Renew(request, reply)).is_none());
-            timeout(SOON, answer).await.unwrap().unwrap()
+        async fn renew(&mut self, agent: AgentId, key: &PrivateKey) -> CertificateAnswer<Vec<u8>> {
+            let asked = request();
+            self.desk.renew(asked, RenewRequest { agent, public_key: key.public_point() });
+            match timeout(SOON, self.answers.recv()).await.unwrap().unwrap() {
+                ToGateway::Renewed { request, answer } if request == asked => answer,
+                other => panic!("{other:?}"),
+            }
         }
     }
+
+    fn request() -> RequestId {
+        Pending::<()>::new(1).call().unwrap().id()
+    }
+
+    const BARRED: CertificateAnswer<Vec<u8>> = CertificateAnswer::Refused(EnrolRefusal::Barred);
 
     #[tokio::test]
     async fn a_certificate_is_renewed_for_the_enrolled_key_only() {
         let mut bench = Bench::new().await;
         let (key, another) = (PrivateKey::generate().unwrap(), PrivateKey::generate().unwrap());
-        let agent = bench.enrol(&key).await.agent;
-        assert!(bench.renew(agent, &key).await.is_ok());
-        // A gateway that was broken into asks in the agent's name, for a key of its own.
-        assert_eq!(bench.renew(agent, &another).await, Err(EnrolRefusal::Barred));
-        assert!(bench.renew(AgentId::new(Uuid::now_v7()), &key).await.is_err());
+        let CertificateAnswer::Granted(grant) = bench.enrol(&key).await else { panic!("it is granted") };
+        assert!(matches!(bench.renew(grant.agent, &key).await, CertificateAnswer::Granted(_)));
+        // A compromised gateway asks in the agent's name, for a key of its own.
+        assert_eq!(bench.renew(grant.agent, &another).await, BARRED);
+        assert_eq!(bench.renew(AgentId::new(Uuid::now_v7()), &key).await, BARRED);
     }
 
     #[tokio::test]
-    async fn no_more_are_answered_than_there_is_room_for() {
+    async fn a_request_beyond_the_bound_is_told_to_come_back() {
         let mut bench = Bench::new().await;
         for _ in 0..AT_ONCE {
             bench.desk.enrolments.spawn(std::future::pending());
         }
         let key = PrivateKey::generate().unwrap();
-        let request = EnrolRequest {
-            enrollment: bench.enrollment,
-            secret: b"secret".to_vec(),
-            public_key: key.public_point(),
-            name: "dc-1".into(),
-        };
-        let (reply, answer) = oneshot::channel();
-        assert!(bench.desk.take(FromGateway::Enrol(request, reply)).is_none());
-        assert!(timeout(SOON, answer).await.unwrap().is_err(), "told to ask again");
+        assert_eq!(bench.enrol(&key).await, CertificateAnswer::Unavailable);
         // Renewals are answered all the same.
-        let unknown = AgentId::new(Uuid::now_v7());
-        assert_eq!(bench.renew(unknown, &key).await, Err(EnrolRefusal::Barred));
+        assert_eq!(bench.renew(AgentId::new(Uuid::now_v7()), &key).await, BARRED);
     }
 }

@@ -1,10 +1,10 @@
 //! A reconciler in a test's hands, and a gateway at the other end of a real link.
 
-use crate::reconciler::*;
+use crate::gateways::{GatewayRpc, LinkedGateway, link::GatewayLink, reconciler::*};
 use jiff::ToSpan as _;
 use std::collections::BTreeSet;
 use uuid::Uuid;
-use wicketgate_link::{FromGateway, GatewayEnd, ServerEnd};
+use wicketgate_link::{FromGateway, GatewayEnd, LinkReceiver, ServerEnd};
 use wicketgate_model::{
     DesiredDelta, EnrollmentId, EnvironmentId, FrontdoorId, LocationId, ObservedDelta, PreSharedKey, Problem,
     ShareObserved, TunnelObserved, ZId,
@@ -30,8 +30,8 @@ pub(super) struct Bench {
 /// A gateway that serves whatever it is told, at once. What it reports is up to the test.
 pub(super) struct FakeGateway {
     pub(super) link: GatewayEnd,
-    pub(super) link_task: crate::link::Link,
-    pub(super) from_gateway: mpsc::Receiver<FromGateway>,
+    pub(super) link_task: GatewayLink,
+    pub(super) from_gateway: LinkReceiver<FromGateway>,
     pub(super) desired: Desired,
     pub(super) heard: u64,
     pub(super) reported: bool,
@@ -127,7 +127,7 @@ impl Bench {
     }
 
     pub(super) async fn activate(&mut self) {
-        self.reconciler.activate(self.now).await.unwrap();
+        self.reconciler.reconcile(self.now).await.unwrap();
     }
 
     /// Both sides say what they have to say, until nothing is left to say.
@@ -149,19 +149,27 @@ impl Bench {
 fn restarted(store: &Store, ca: &Arc<Ca>, now: Timestamp) -> (Reconciler, FakeGateway) {
     let location: LocationId = "local".parse().unwrap();
     let id = wicketgate_model::GatewayId::new(Uuid::now_v7());
-    let (ServerEnd { send, receive, .. }, link) = wicketgate_link::in_process(id, location);
-    let sight = Sight::new(Arc::new(Notify::new()), now);
-    let (status, _) = watch::channel(Default::default());
+    let (ServerEnd { send, receive, location, .. }, link) = wicketgate_link::in_process_encoded(id, location);
+    let wake = Arc::new(Notify::new());
+    let view = SharedView::new(Arc::clone(&wake), now);
     let metrics = crate::telemetry::Metrics::new(&mut prometheus_client::registry::Registry::default());
-    let link_task = crate::link::Link {
+    let gateway = LinkedGateway { location, view: Arc::clone(&view), rpc: GatewayRpc::new(send.clone()) };
+    let link_task = GatewayLink {
         store: store.clone(),
         ca: Arc::clone(ca),
-        sight: Arc::clone(&sight),
-        status,
+        gateway,
         metrics: Arc::clone(&metrics),
+        send: send.clone(),
     };
-    let reconciler =
-        Reconciler::new(store.clone(), Arc::clone(ca), sight, metrics, send, Deadlines::default());
+    let reconciler = Reconciler::new(ReconcilerParts {
+        store: store.clone(),
+        ca: Arc::clone(ca),
+        view,
+        wake,
+        metrics,
+        send,
+        deadlines: Deadlines::default(),
+    });
     let gateway = FakeGateway {
         link,
         link_task,
@@ -180,7 +188,7 @@ impl FakeGateway {
     /// Takes what it was told.
     pub(super) fn hear(&mut self) -> Vec<DesiredDelta> {
         let mut heard = Vec::new();
-        while let Ok(ToGateway::Desired { sequence, delta }) = self.link.receive.try_recv() {
+        while let Some(ToGateway::Desired { sequence, delta }) = self.link.receive.try_recv() {
             assert_eq!(sequence, self.heard + 1, "deltas come in order");
             assert_eq!(delta.reset, sequence == 1, "the first is everything");
             self.heard = sequence;
@@ -195,7 +203,7 @@ impl FakeGateway {
         if self.heard == 0 {
             return;
         }
-        let before: BTreeSet<_> = reconciler.sight.lock().observed.shares.keys().copied().collect();
+        let before: BTreeSet<_> = reconciler.parts.view.lock().observed.shares.keys().copied().collect();
         let tunnels = self.desired.tunnels.values().map(|t| {
             let problem = self.tunnels_problem.clone();
             let ready = problem.is_none().then_some(t.generation);

@@ -14,18 +14,18 @@ use wicketgate_model::{
 };
 use wicketgate_store::{Resource, StatusUpdate, StoreError};
 
-use super::{Left, PERIOD, Reconciler, Row, SETTLED_AT_ONCE, keep};
-use crate::link::Seen;
+use super::{PERIOD, Reconciler, Row, SETTLED_AT_ONCE, keep};
+use crate::{background::Outcome, gateways::GatewayView};
 
 /// Recorded in one transaction, some statements each: callers' writes wait for it.
 const CONNECTIONS_AT_ONCE: usize = 50;
 
 impl Reconciler {
     /// Decides where rows stand, and writes what changed.
-    pub(super) async fn decide(&mut self, now: Timestamp) -> Result<Left, StoreError> {
+    pub(super) async fn decide(&mut self, now: Timestamp) -> Result<Outcome, StoreError> {
         let (tunnels, (shares, down_to), connections) = {
-            let sight = Arc::clone(&self.sight);
-            let mut seen = sight.lock();
+            let view = Arc::clone(&self.parts.view);
+            let mut seen = view.lock();
             let touched = seen.take_touched();
             self.undecided.tunnels.extend(touched.tunnels);
             self.undecided.shares.extend(touched.shares);
@@ -34,7 +34,7 @@ impl Reconciler {
             // Deadlines are in seconds: what waits for one is looked at that often, and everything while the gateway
             // is silent or has only just begun to report. To look at very many rows at every signal finds no more.
             let by_time = seen.silent_since.is_some()
-                || now.duration_since(seen.reporting_since) < self.deadlines.silence * 2;
+                || now.duration_since(seen.reporting_since) < self.parts.deadlines.silence * 2;
             let is_due = self.swept_at.is_none_or(|at| now.duration_since(at).unsigned_abs() >= PERIOD);
             if touched.all || (by_time && is_due) {
                 self.undecided.tunnels.extend(self.tunnels.keys());
@@ -58,7 +58,7 @@ impl Reconciler {
         }
         self.settle(&shares).await?;
         for part in connections.chunks(CONNECTIONS_AT_ONCE) {
-            self.store.record_connections(part, now).await?;
+            self.parts.store.record_connections(part, now).await?;
             self.connections.extend(part.iter().cloned());
         }
         self.undecided.tunnels = BTreeSet::new();
@@ -66,18 +66,18 @@ impl Reconciler {
             Some(last) => self.undecided.shares.split_off(&last),
             None => mem::take(&mut self.undecided.shares),
         };
-        Ok(if self.undecided.shares.is_empty() { Left::Nothing } else { Left::More })
+        Ok(if self.undecided.shares.is_empty() { Outcome::Done } else { Outcome::More })
     }
 
     async fn settle(&mut self, settlements: &[StatusUpdate]) -> Result<(), StoreError> {
-        self.store.update_statuses(settlements).await?;
+        self.parts.store.update_statuses(settlements).await?;
         for settlement in settlements {
             self.settled(settlement.clone());
         }
         Ok(())
     }
 
-    fn tunnel_settlements(&self, seen: &Seen, now: Timestamp) -> Vec<StatusUpdate> {
+    fn tunnel_settlements(&self, seen: &GatewayView, now: Timestamp) -> Vec<StatusUpdate> {
         let settlements = self.undecided.tunnels.iter().filter_map(|id| {
             let row = self.tunnels.get(id)?;
             let entry = seen.observed.tunnels.get(id).map(|t| (t.ready, t.problem.clone()));
@@ -89,7 +89,7 @@ impl Reconciler {
 
     /// Those of the newest shares, so that whoever has just made one does not wait for all the others after a restart;
     /// and, if that is as many as are settled at once, down to which share they go.
-    fn share_settlements(&self, seen: &Seen, now: Timestamp) -> (Vec<StatusUpdate>, Option<ShareId>) {
+    fn share_settlements(&self, seen: &GatewayView, now: Timestamp) -> (Vec<StatusUpdate>, Option<ShareId>) {
         let mut settlements = Vec::new();
         for id in self.undecided.shares.iter().rev() {
             let Some(row) = self.shares.get(id) else { continue };
@@ -111,7 +111,7 @@ impl Reconciler {
         seen: &Observation,
         now: Timestamp,
     ) -> Option<StatusUpdate> {
-        let standing = next(&row.standing, row.generation, seen, self.deadlines, now);
+        let standing = next(&row.standing, row.generation, seen, self.parts.deadlines, now);
         (standing != row.standing).then_some(StatusUpdate { resource, generation: row.generation, standing })
     }
 
@@ -147,9 +147,11 @@ impl Reconciler {
     /// Connections that are not as they were last recorded. Of a silent gateway's none is known to be up, unless it has said
     /// that it stops: then its tunnels live on, and what became of them is seen when it is back. Nothing is known of a
     /// tunnel that it has not looked at yet.
-    fn new_connections(&mut self, seen: &Seen, now: Timestamp) -> Vec<(TunnelId, Connection)> {
+    fn new_connections(&mut self, seen: &GatewayView, now: Timestamp) -> Vec<(TunnelId, Connection)> {
         let lost = !seen.is_draining
-            && seen.silent_since.is_some_and(|since| now.duration_since(since) >= self.deadlines.silence);
+            && seen
+                .silent_since
+                .is_some_and(|since| now.duration_since(since) >= self.parts.deadlines.silence);
         let is_pending =
             |problem: &Option<Problem>| problem.as_ref().is_some_and(|p| p.reason == Reason::Pending);
         if self.resumed.0 != seen.reporting_since {
@@ -179,7 +181,11 @@ impl Reconciler {
 
 /// What is known of a row. Without an entry it is gone only if the gateway has heard of its removal, or never
 /// heard of the row at all.
-fn observation(seen: &Seen, entry: Option<(Option<Generation>, Option<Problem>)>, told: bool) -> Observation {
+fn observation(
+    seen: &GatewayView,
+    entry: Option<(Option<Generation>, Option<Problem>)>,
+    told: bool,
+) -> Observation {
     match (seen.silent_since, entry) {
         (Some(since), _) => Observation::Silent { since },
         (None, Some((None, Some(problem)))) if problem.reason == Reason::Pending => {

@@ -88,7 +88,7 @@ impl Reconciler {
         self.shares.remove(&id);
         self.waiting.shares.remove(&id);
         self.desired.shares.remove(&id);
-        self.metrics.forget(id);
+        self.parts.metrics.forget(id);
     }
 
     fn share_desired(&self, row: &ShareRow) -> anyhow::Result<ShareDesired> {
@@ -105,7 +105,7 @@ impl Reconciler {
             environment: row.environment,
             ingress_port: row.ingress_port,
             options: row.options.clone(),
-            assignment: self.ca.sign_assignment(&assignment)?,
+            assignment: self.parts.ca.sign_assignment(&assignment)?,
         })
     }
 }

@@ -12,12 +12,8 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::{
-    sync::{Notify, mpsc, watch},
-    time::timeout,
-};
-use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tokio::sync::{Notify, mpsc};
+use tracing::info;
 use wicketgate_authority::Ca;
 use wicketgate_link::ToGateway;
 use wicketgate_model::{
@@ -25,9 +21,12 @@ use wicketgate_model::{
     TunnelId,
 };
 use wicketgate_store::{PreviousKeys, Revision, Store, StoreError};
-use wicketgate_system::Outage;
 
-use crate::{link::Sight, telemetry::Metrics};
+use super::SharedView;
+use crate::{
+    background::{BackgroundTask, Outcome},
+    telemetry::Metrics,
+};
 
 mod decide;
 mod intake;
@@ -42,14 +41,6 @@ const SETTLED_AT_ONCE: usize = 500;
 /// is gone.
 const RUN_WITHIN: Duration = Duration::from_secs(30);
 
-/// When the reconciler last ran, and with what result: for `/readyz`.
-#[derive(Debug, Clone, Default)]
-pub struct LastRun {
-    pub at: Option<Timestamp>,
-    /// What went wrong, if something did.
-    pub error: Option<String>,
-}
-
 /// What the reconciler keeps of a row: of each, and there may be very many.
 #[derive(Debug)]
 struct Row {
@@ -57,15 +48,22 @@ struct Row {
     standing: Standing,
 }
 
+/// What a reconciler works with.
+#[derive(Debug)]
+pub(crate) struct ReconcilerParts {
+    pub(crate) store: Store,
+    pub(crate) ca: Arc<Ca>,
+    pub(crate) view: Arc<SharedView>,
+    pub(crate) wake: Arc<Notify>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) send: mpsc::Sender<ToGateway>,
+    pub(crate) deadlines: Deadlines,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Reconciler {
-    store: Store,
-    ca: Arc<Ca>,
-    sight: Arc<Sight>,
-    metrics: Arc<Metrics>,
-    send: mpsc::Sender<ToGateway>,
-    deadlines: Deadlines,
+    parts: ReconcilerParts,
     revision: Revision,
     tunnels: BTreeMap<TunnelId, Row>,
     shares: BTreeMap<ShareId, Row>,
@@ -94,30 +92,10 @@ pub(crate) struct Reconciler {
     heard: u64,
 }
 
-/// Whether a run has left something to the next one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Left {
-    Nothing,
-    /// Rows to settle: so many at a time, and between them whatever was written meanwhile.
-    More,
-}
-
 impl Reconciler {
-    pub(crate) fn new(
-        store: Store,
-        ca: Arc<Ca>,
-        sight: Arc<Sight>,
-        metrics: Arc<Metrics>,
-        send: mpsc::Sender<ToGateway>,
-        deadlines: Deadlines,
-    ) -> Self {
+    pub(crate) fn new(parts: ReconcilerParts) -> Self {
         Self {
-            store,
-            ca,
-            sight,
-            metrics,
-            send,
-            deadlines,
+            parts,
             revision: Revision::default(),
             tunnels: BTreeMap::new(),
             shares: BTreeMap::new(),
@@ -137,42 +115,8 @@ impl Reconciler {
         }
     }
 
-    /// Runs until `stop`. A run that fails is told on `last_run`, and tried again a period later.
-    pub(crate) async fn run(
-        mut self,
-        wake: Arc<Notify>,
-        last_run: watch::Sender<LastRun>,
-        stop: CancellationToken,
-    ) {
-        let mut outage = Outage::default();
-        loop {
-            let now = Timestamp::now();
-            // A run that is cut is as one that failed: what it has not written down, the next one does again.
-            let run = timeout(RUN_WITHIN, self.activate(now)).await;
-            let result = run.map_err(|_| StoreError::Late).and_then(|done| done);
-            match &result {
-                Ok(_) if outage.recovered() => info!("the reconciler works again"),
-                Err(error) if outage.failed() => {
-                    error!(%error, "the reconciler failed; retrying every second")
-                }
-                Ok(_) | Err(_) => {}
-            }
-            self.metrics.reconciled(now, result.is_err());
-            let left = result.as_ref().copied().unwrap_or(Left::Nothing);
-            last_run.send_replace(LastRun { at: Some(now), error: result.err().map(|e| e.to_string()) });
-            if left == Left::More && !stop.is_cancelled() {
-                continue;
-            }
-            tokio::select! {
-                () = wake.notified() => {}
-                () = tokio::time::sleep(PERIOD) => {}
-                () = stop.cancelled() => return,
-            }
-        }
-    }
-
-    async fn activate(&mut self, now: Timestamp) -> Result<Left, StoreError> {
-        let (store, since) = (self.store.clone(), self.revision);
+    async fn reconcile(&mut self, now: Timestamp) -> Result<Outcome, StoreError> {
+        let (store, since) = (self.parts.store.clone(), self.revision);
         self.revision = store.changes(since, |change| self.take(change, now)).await?;
         self.expire_keys(now);
         self.tell();
@@ -203,7 +147,7 @@ impl Reconciler {
             self.desired.since(&self.told, &self.untold)
         };
         if !delta.is_empty() {
-            let Ok(place) = self.send.try_reserve() else { return };
+            let Ok(place) = self.parts.send.try_reserve() else { return };
             self.sequence += 1;
             self.removed_tunnels.extend(delta.removed_tunnels.iter().map(|id| (*id, self.sequence)));
             self.removed_shares.extend(delta.removed_shares.iter().map(|id| (*id, self.sequence)));
@@ -211,6 +155,23 @@ impl Reconciler {
             place.send(ToGateway::Desired { sequence: self.sequence, delta });
         }
         self.untold = Touched::default();
+    }
+}
+
+impl BackgroundTask for Reconciler {
+    const NAME: &'static str = "reconciler";
+    const PERIOD: Duration = PERIOD;
+    const WITHIN: Duration = RUN_WITHIN;
+
+    async fn signal(&self) {
+        self.parts.wake.notified().await;
+    }
+
+    /// If it is cut, the next run repeats what was not written.
+    async fn activate(&mut self, now: Timestamp) -> anyhow::Result<Outcome> {
+        let result = self.reconcile(now).await;
+        self.parts.metrics.reconciled(now, result.is_err());
+        Ok(result?)
     }
 }
 

@@ -1,0 +1,226 @@
+//! Every message, with every field set, through the codec.
+
+use super::*;
+use crate::{Pending, VERSIONS, codec};
+use jiff::Timestamp;
+use std::{collections::BTreeMap, sync::Arc};
+use uuid::Uuid;
+use wicketgate_model::{
+    Connection, DialTimes, FailureReason, PreSharedKey, Reason, ShareDesired, ShareObserved, ShareOptions,
+    SignedAssignment, TunnelDesired, TunnelId, TunnelObserved,
+};
+
+const KEY: &str = "a pre-shared key that nobody guesses";
+
+fn uuid(n: u128) -> Uuid {
+    Uuid::from_u128(n)
+}
+
+fn request() -> RequestId {
+    Pending::<()>::new(1).call().unwrap().id()
+}
+
+fn problem() -> Problem {
+    Problem::new(Reason::PortInUse, "the port is \"taken\"")
+}
+
+fn tunnel() -> TunnelDesired {
+    TunnelDesired {
+        id: TunnelId::new(uuid(1)),
+        generation: Generation::new(3),
+        name: "customer-a".parse().unwrap(),
+        slot: 7,
+        peer_address: "203.0.113.1".parse().unwrap(),
+        peer_cidr: "172.31.0.0/16".parse().unwrap(),
+        peer_id: "site-a.example".parse().unwrap(),
+        load_balancer_ip: [100, 64, 0, 1].into(),
+        keys: vec![KEY.parse().unwrap()],
+        ike_proposals: Default::default(),
+        esp_proposals: Default::default(),
+        initiate: true,
+    }
+}
+
+fn desired() -> DesiredDelta {
+    let share = ShareDesired {
+        id: ShareId::new(uuid(2)),
+        generation: Generation::FIRST,
+        tunnel: TunnelId::new(uuid(1)),
+        environment: EnvironmentId::new(uuid(3)),
+        ingress_port: 8443.try_into().unwrap(),
+        options: ShareOptions {
+            allowed_sources: Some(vec!["172.31.1.0/24".parse().unwrap()].try_into().unwrap()),
+            max_connections: Some(9.try_into().unwrap()),
+            ..ShareOptions::default()
+        },
+        assignment: SignedAssignment { body: "{}".into(), signature: vec![0, 255] },
+    };
+    DesiredDelta {
+        reset: true,
+        tunnels: vec![Arc::new(tunnel())],
+        shares: vec![Arc::new(share)],
+        removed_tunnels: vec![TunnelId::new(uuid(4))],
+        removed_shares: vec![ShareId::new(uuid(5))],
+        barred: vec![AgentId::new(uuid(6))],
+        unbarred: vec![AgentId::new(uuid(7))],
+    }
+}
+
+fn observed() -> ObservedDelta {
+    let tunnel = TunnelObserved {
+        ready: Some(Generation::FIRST),
+        problem: Some(problem()),
+        connection: Connection::down(Timestamp::UNIX_EPOCH),
+    };
+    ObservedDelta {
+        reset: true,
+        tunnels: vec![(TunnelId::new(uuid(1)), tunnel)],
+        shares: vec![(ShareId::new(uuid(2)), ShareObserved { ready: None, problem: None })],
+        gone_tunnels: vec![TunnelId::new(uuid(3))],
+        gone_shares: vec![ShareId::new(uuid(4))],
+    }
+}
+
+fn check(dialled: Result<AgentId, Problem>) -> ShareCheck {
+    ShareCheck {
+        bound: Some(Generation::FIRST),
+        listener_problem: Some(problem()),
+        acknowledged: None,
+        agent_problem: None,
+        listener_took: Duration::from_nanos(1),
+        agent_took: Some(Duration::from_millis(2)),
+        dialled,
+        dial_took: Duration::from_secs(3),
+    }
+}
+
+fn agent_shares() -> AgentShares {
+    let states = [
+        AgentShareState::Serving,
+        AgentShareState::Pending,
+        AgentShareState::Refused("not allowed".into()),
+        AgentShareState::Unreachable("connection refused".into()),
+    ];
+    let shares = (1..).map(|n| ShareId::new(uuid(n))).zip(states).collect();
+    AgentShares { agent: AgentId::new(uuid(1)), shares }
+}
+
+fn to_gateway() -> Vec<ToGateway> {
+    let (request, agent) = (request(), AgentId::new(uuid(6)));
+    let grant = EnrolGrant {
+        agent,
+        environment: EnvironmentId::new(uuid(3)),
+        frontdoor: FrontdoorId::new(uuid(8)),
+        z_id: ZId::from_random([1; 10]),
+        certificate: vec![1, 2],
+        ca_certificate: vec![3],
+    };
+    vec![
+        ToGateway::Hello(VERSIONS),
+        ToGateway::Desired { sequence: 1, delta: desired() },
+        ToGateway::Desired { sequence: u64::MAX, delta: DesiredDelta::default() },
+        ToGateway::Check { request, share: ShareId::new(uuid(2)) },
+        ToGateway::Agents { request, agents: vec![agent] },
+        ToGateway::Enrolled { request, answer: CertificateAnswer::Granted(grant) },
+        ToGateway::Enrolled { request, answer: CertificateAnswer::Refused(EnrolRefusal::Used) },
+        ToGateway::Enrolled { request, answer: CertificateAnswer::Unavailable },
+        ToGateway::Renewed { request, answer: CertificateAnswer::Granted(vec![0, 9]) },
+    ]
+}
+
+fn from_gateway() -> Vec<FromGateway> {
+    let (request, agent) = (request(), AgentId::new(uuid(6)));
+    let failures = BTreeMap::from([(FailureReason::ShareFull, 2)]);
+    let mut dials = DialTimes { micros: 5, ..DialTimes::default() };
+    dials.counts[0] = 1;
+    let carried = TrafficDelta {
+        rx: u64::MAX,
+        failures,
+        dials,
+        ..TrafficDelta::new(ShareId::new(uuid(2)), TunnelId::new(uuid(1)))
+    };
+    let hello = |esp| GatewayHello {
+        versions: VERSIONS,
+        esp,
+        public_address: Some([198, 51, 100, 7].into()),
+        max_tunnels: Some(200),
+    };
+    let connected = ConnectedAgent {
+        agent,
+        environment: EnvironmentId::new(uuid(3)),
+        version: "0.1.0".into(),
+        name: "dc-1".into(),
+        address: "2001:db8::1".parse().unwrap(),
+    };
+    vec![
+        FromGateway::Hello(hello(EspMode::Kernel)),
+        FromGateway::Hello(hello(EspMode::Userland)),
+        FromGateway::Hello(hello(EspMode::Off)),
+        FromGateway::Observed { heard: 2, delta: observed() },
+        FromGateway::AgentConnected(connected),
+        FromGateway::AgentDisconnected(agent),
+        FromGateway::Traffic(vec![carried]),
+        FromGateway::Carriers { parked: 8 },
+        FromGateway::Draining,
+        FromGateway::Enrol { request, ask: enrol() },
+        FromGateway::Renew { request, ask: RenewRequest { agent, public_key: vec![4] } },
+        FromGateway::Checked { request, check: check(Ok(agent)) },
+        FromGateway::Checked { request, check: check(Err(problem())) },
+        FromGateway::Agents { request, agents: vec![agent_shares()] },
+    ]
+}
+
+fn enrol() -> EnrolRequest {
+    EnrolRequest {
+        enrollment: EnrollmentId::new(uuid(9)),
+        secret: vec![201, 202, 203],
+        public_key: vec![4; 65],
+        name: "dc-1".into(),
+    }
+}
+
+#[test]
+fn every_message_survives_the_codec() {
+    for message in to_gateway() {
+        // A new message without an example is an error here.
+        match message {
+            ToGateway::Hello(_)
+            | ToGateway::Desired { .. }
+            | ToGateway::Check { .. }
+            | ToGateway::Agents { .. }
+            | ToGateway::Enrolled { .. }
+            | ToGateway::Renewed { .. } => {}
+        }
+        let bytes = codec::encode(&message).unwrap();
+        assert_eq!(codec::decode::<ToGateway>(&bytes).unwrap(), message);
+    }
+    for message in from_gateway() {
+        match message {
+            FromGateway::Hello(_)
+            | FromGateway::Observed { .. }
+            | FromGateway::AgentConnected(_)
+            | FromGateway::AgentDisconnected(_)
+            | FromGateway::Traffic(_)
+            | FromGateway::Carriers { .. }
+            | FromGateway::Draining
+            | FromGateway::Enrol { .. }
+            | FromGateway::Renew { .. }
+            | FromGateway::Checked { .. }
+            | FromGateway::Agents { .. } => {}
+        }
+        let bytes = codec::encode(&message).unwrap();
+        assert_eq!(codec::decode::<FromGateway>(&bytes).unwrap(), message);
+    }
+    assert!(codec::decode::<FromGateway>(b"{\"Draining\":").is_err());
+}
+
+#[test]
+fn secrets_are_sent_and_never_shown() {
+    let key: PreSharedKey = KEY.parse().unwrap();
+    let told = ToGateway::Desired { sequence: 1, delta: desired() };
+    assert!(String::from_utf8(codec::encode(&told).unwrap()).unwrap().contains(key.expose()));
+    assert!(!format!("{told:?}").contains(KEY));
+    let asked = FromGateway::Enrol { request: request(), ask: enrol() };
+    let shown = format!("{asked:?}");
+    assert!(shown.contains("EnrolRequest") && !shown.contains("201"), "{shown}");
+}

@@ -1,0 +1,130 @@
+//! Requests that wait for their answers.
+//!
+//! Invariant: a request is forgotten when its answer arrives, when its time is over or when its caller goes away, so
+//! there are never more entries than callers.
+
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::HashMap,
+    sync::{Arc, MutexGuard},
+    time::Duration,
+};
+use tokio::{sync::oneshot, time::timeout};
+use wicketgate_system::Mutex;
+
+/// Names a request among those of one kind that an end has sent over a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct RequestId(u64);
+
+/// Requests of one kind whose answers are an `A`. Cheap to clone.
+#[derive(Debug)]
+pub struct Pending<A>(Arc<Mutex<Waiting<A>>>);
+
+#[derive(Debug)]
+struct Waiting<A> {
+    callers: HashMap<RequestId, oneshot::Sender<A>>,
+    most: usize,
+    next: u64,
+}
+
+/// One request's place in [`Pending`]. Dropped, the request is forgotten and a late answer is ignored.
+#[derive(Debug)]
+pub struct Call<A> {
+    id: RequestId,
+    answer: oneshot::Receiver<A>,
+    pending: Pending<A>,
+}
+
+impl<A> Pending<A> {
+    /// At most `most` requests wait at one time.
+    pub fn new(most: usize) -> Self {
+        Self(Arc::new(Mutex::new(Waiting { callers: HashMap::new(), most, next: 0 })))
+    }
+
+    /// Takes a place for a request that is about to be sent; `None` if there is none.
+    pub fn call(&self) -> Option<Call<A>> {
+        let mut waiting = self.lock();
+        if waiting.callers.len() >= waiting.most {
+            return None;
+        }
+        waiting.next += 1;
+        let id = RequestId(waiting.next);
+        let (reply, answer) = oneshot::channel();
+        waiting.callers.insert(id, reply);
+        Some(Call { id, answer, pending: self.clone() })
+    }
+
+    /// Hands an answer to its caller. An answer that nothing waits for is dropped.
+    pub fn answer(&self, id: RequestId, answer: A) {
+        let caller = self.lock().callers.remove(&id);
+        if let Some(caller) = caller {
+            let _ = caller.send(answer);
+        }
+    }
+
+    /// The link is gone: no answer comes any more.
+    pub fn abandon(&self) {
+        self.lock().callers.clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting<A>> {
+        self.0.lock()
+    }
+}
+
+impl<A> Clone for Pending<A> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<A> Call<A> {
+    /// What the request carries, and its answer.
+    pub fn id(&self) -> RequestId {
+        self.id
+    }
+
+    /// `None`: the time is over, or the link is gone.
+    pub async fn answer(mut self, within: Duration) -> Option<A> {
+        timeout(within, &mut self.answer).await.ok()?.ok()
+    }
+}
+
+impl<A> Drop for Call<A> {
+    fn drop(&mut self) {
+        self.pending.lock().callers.remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(5);
+
+    #[tokio::test(start_paused = true)]
+    async fn each_answer_reaches_its_own_caller() {
+        let pending = Pending::new(2);
+        let (first, second) = (pending.call().unwrap(), pending.call().unwrap());
+        assert!(pending.call().is_none(), "both places are taken");
+        pending.answer(second.id(), "second");
+        pending.answer(first.id(), "first");
+        assert_eq!(first.answer(SOON).await, Some("first"));
+        assert_eq!(second.answer(SOON).await, Some("second"));
+        assert!(pending.lock().callers.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_without_an_answer_frees_its_place() {
+        let pending = Pending::new(1);
+        let late = pending.call().unwrap();
+        let id = late.id();
+        assert_eq!(late.answer(SOON).await, None);
+        pending.answer(id, 1);
+        drop(pending.call().unwrap());
+        let call = pending.call().unwrap();
+        assert_ne!(call.id(), id, "an id is never used twice");
+        pending.abandon();
+        assert_eq!(call.answer(SOON * 1000).await, None);
+    }
+}

@@ -1,0 +1,81 @@
+//! The gateways that are linked to this server: one view, one link and one reconciler each.
+//!
+//! `wicketgate up` has one gateway. What asks for "the" gateway of a tunnel or a share goes through [`Gateways`] with
+//! a location, so that nothing outside of this folder depends on their number.
+
+mod certificate_desk;
+pub(crate) mod link;
+pub(crate) mod reconciler;
+mod rpc;
+mod view;
+
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
+
+use futures_util::future;
+use wicketgate_link::{AgentShares, ShareCheck};
+use wicketgate_model::{AgentId, EspMode, GatewayId, LocationId, ShareId};
+
+pub use rpc::GatewayRpc;
+pub use view::SharedView;
+pub(crate) use view::{GatewayView, retry_until_written};
+
+/// One gateway, for the API and the metrics. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct LinkedGateway {
+    pub location: LocationId,
+    pub view: Arc<SharedView>,
+    pub rpc: GatewayRpc,
+}
+
+/// All gateways of this server, by id. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Gateways(Arc<BTreeMap<GatewayId, LinkedGateway>>);
+
+impl FromIterator<(GatewayId, LinkedGateway)> for Gateways {
+    fn from_iter<T: IntoIterator<Item = (GatewayId, LinkedGateway)>>(gateways: T) -> Self {
+        Self(Arc::new(gateways.into_iter().collect()))
+    }
+}
+
+impl Gateways {
+    pub(crate) fn all(&self) -> impl Iterator<Item = &LinkedGateway> {
+        self.0.values()
+    }
+
+    /// The sites that have gateways, in alphabetical order.
+    pub(crate) fn locations(&self) -> Vec<&LocationId> {
+        let mut locations: Vec<_> = self.all().map(|gateway| &gateway.location).collect();
+        locations.sort_unstable();
+        locations.dedup();
+        locations
+    }
+
+    /// What serves a location.
+    pub(crate) fn at(&self, location: &LocationId) -> Option<&LinkedGateway> {
+        self.all().find(|gateway| gateway.location == *location)
+    }
+
+    /// Where ESP is done at a location; `None` until its gateway has reported it.
+    pub(crate) fn esp_at(&self, location: &LocationId) -> Option<EspMode> {
+        self.at(location)?.view.lock().esp()
+    }
+
+    /// What remote sites dial at a location; `None` without IPsec.
+    pub(crate) fn public_address_at(&self, location: &LocationId) -> Option<Ipv4Addr> {
+        self.at(location)?.view.lock().public_address()
+    }
+
+    /// Inspects a share's path at the gateway of its location; `None`: no gateway answers, or too many checks run.
+    pub(crate) async fn check(&self, location: &LocationId, share: ShareId) -> Option<ShareCheck> {
+        self.at(location)?.rpc.check(share).await
+    }
+
+    /// The shares of these agents as their gateways report them; without those of which none knows anything.
+    pub(crate) async fn agent_shares(&self, agents: &[AgentId]) -> Vec<AgentShares> {
+        if agents.is_empty() {
+            return Vec::new();
+        }
+        let answers = self.all().map(|gateway| gateway.rpc.agent_shares(agents.to_vec()));
+        future::join_all(answers).await.concat()
+    }
+}

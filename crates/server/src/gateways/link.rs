@@ -1,0 +1,99 @@
+//! The server's end of a link to a gateway: takes in what the gateway reports, and answers its requests.
+//!
+//! Invariant: reports are taken in order, so that an agent that came and went is never left as connected; requests
+//! for certificates are answered beside them.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tracing::{error, info};
+use wicketgate_authority::Ca;
+use wicketgate_link::{ConnectedAgent, FromGateway, LinkReceiver, ToGateway, VERSIONS};
+use wicketgate_store::Store;
+
+use super::{LinkedGateway, certificate_desk::CertificateDesk, retry_until_written};
+use crate::telemetry::Metrics;
+use tokio::sync::mpsc;
+
+/// Serves the link until the gateway closes its end.
+#[derive(Debug)]
+pub(crate) struct GatewayLink {
+    pub(crate) store: Store,
+    pub(crate) ca: Arc<Ca>,
+    pub(crate) gateway: LinkedGateway,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) send: mpsc::Sender<ToGateway>,
+}
+
+impl GatewayLink {
+    pub(crate) async fn run(self, mut receive: LinkReceiver<FromGateway>) {
+        retry_until_written("clear the list of connected agents", || {
+            self.store.all_agents_disconnected(Timestamp::now(), None)
+        })
+        .await;
+        // A gateway that is gone already is noticed below.
+        let _ = self.send.send(ToGateway::Hello(VERSIONS)).await;
+        let mut desk = CertificateDesk::new(self.store.clone(), Arc::clone(&self.ca), self.send.clone());
+        while let Some(message) = receive.recv().await {
+            match message {
+                FromGateway::Hello(hello) => {
+                    if let Err(error) = VERSIONS.common(hello.versions) {
+                        error!(%error, "the gateway's link is refused");
+                        break;
+                    }
+                    info!(esp = hello.esp.as_str(), "gateway linked");
+                    self.gateway.view.linked(hello);
+                }
+                FromGateway::Enrol { request, ask } => desk.enrol(request, ask),
+                FromGateway::Renew { request, ask } => desk.renew(request, ask),
+                report => self.take(report).await,
+            }
+        }
+        info!("the gateway's link ended");
+        let seen = Timestamp::now();
+        self.gateway.view.lost(seen);
+        self.gateway.rpc.abandon();
+        retry_until_written("clear the list of connected agents", || {
+            self.store.all_agents_disconnected(seen, Some(seen))
+        })
+        .await;
+    }
+
+    /// Takes a report or an answer.
+    pub(crate) async fn take(&self, message: FromGateway) {
+        let now = Timestamp::now();
+        match message {
+            FromGateway::Observed { heard, delta } => self.gateway.view.observe(heard, delta, now),
+            FromGateway::AgentConnected(agent) => {
+                info!(agent.id = %agent.agent, environment.id = %agent.environment, version = agent.version, "agent connected");
+                let ConnectedAgent { agent, name, version, address, .. } = agent;
+                retry_until_written("record that an agent connected", || {
+                    self.store.agent_connected(agent, &name, &version, address, now)
+                })
+                .await;
+            }
+            FromGateway::AgentDisconnected(agent) => {
+                info!(agent.id = %agent, "agent disconnected");
+                retry_until_written("record that an agent disconnected", || {
+                    self.store.agent_disconnected(agent, now)
+                })
+                .await;
+            }
+            FromGateway::Traffic(carried) => {
+                self.metrics.carried(&carried);
+                retry_until_written("record the traffic of shares", || {
+                    self.store.record_traffic(now, &carried)
+                })
+                .await;
+            }
+            FromGateway::Carriers { parked } => self.metrics.parked(parked),
+            FromGateway::Draining => {
+                info!("the gateway is stopping");
+                self.gateway.view.draining(now);
+            }
+            FromGateway::Checked { request, check } => self.gateway.rpc.checked(request, check),
+            FromGateway::Agents { request, agents } => self.gateway.rpc.agents_answered(request, agents),
+            FromGateway::Hello(_) | FromGateway::Enrol { .. } | FromGateway::Renew { .. } => {}
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Requests to a gateway, and how long the server waits for the answers.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::timeout,
+};
+use wicketgate_link::{AgentShares, Pending, RequestId, ShareCheck, ToGateway};
+use wicketgate_model::{AgentId, ShareId};
+
+/// A gateway answers after a dial, which takes 15 s at most.
+const CHECK_WITHIN: Duration = Duration::from_secs(20);
+/// A gateway answers at once what it knows already.
+const SHARES_WITHIN: Duration = Duration::from_secs(2);
+/// Dials on request at one time: they must not crowd out the connections of sites.
+const CHECKS: usize = 8;
+/// Requests that wait for an answer at one time: as many as the API has connections.
+const WAITING: usize = 512;
+
+/// Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct GatewayRpc {
+    send: mpsc::Sender<ToGateway>,
+    checking: Arc<Semaphore>,
+    checks: Pending<ShareCheck>,
+    shares: Pending<Vec<AgentShares>>,
+}
+
+impl GatewayRpc {
+    pub fn new(send: mpsc::Sender<ToGateway>) -> Self {
+        let checking = Arc::new(Semaphore::new(CHECKS));
+        Self { send, checking, checks: Pending::new(WAITING), shares: Pending::new(WAITING) }
+    }
+
+    /// `None`: the gateway does not answer, or too many checks run.
+    pub(crate) async fn check(&self, share: ShareId) -> Option<ShareCheck> {
+        let ask = async {
+            let _permit = self.checking.acquire().await.ok()?;
+            self.ask(&self.checks, CHECK_WITHIN, |request| ToGateway::Check { request, share }).await
+        };
+        timeout(CHECK_WITHIN, ask).await.ok().flatten()
+    }
+
+    /// Empty if the gateway does not answer.
+    pub(crate) async fn agent_shares(&self, agents: Vec<AgentId>) -> Vec<AgentShares> {
+        let ask = self.ask(&self.shares, SHARES_WITHIN, |request| ToGateway::Agents { request, agents });
+        timeout(SHARES_WITHIN, ask).await.ok().flatten().unwrap_or_default()
+    }
+
+    async fn ask<A>(
+        &self,
+        pending: &Pending<A>,
+        within: Duration,
+        question: impl FnOnce(RequestId) -> ToGateway,
+    ) -> Option<A> {
+        let call = pending.call()?;
+        self.send.send(question(call.id())).await.ok()?;
+        call.answer(within).await
+    }
+
+    /// The gateway's answer to a check.
+    pub fn checked(&self, request: RequestId, check: ShareCheck) {
+        self.checks.answer(request, check);
+    }
+
+    /// The gateway's answer about its agents.
+    pub fn agents_answered(&self, request: RequestId, agents: Vec<AgentShares>) {
+        self.shares.answer(request, agents);
+    }
+
+    /// The link is gone: whatever waits gets no answer.
+    pub fn abandon(&self) {
+        self.checks.abandon();
+        self.shares.abandon();
+    }
+}

@@ -1,0 +1,159 @@
+//! What is known of one gateway: its link writes it; the reconciler, the API and the metrics read it.
+
+use std::{
+    collections::BTreeSet,
+    mem,
+    net::Ipv4Addr,
+    sync::{Arc, MutexGuard},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use tokio::{sync::Notify, time::timeout};
+use tracing::warn;
+use wicketgate_link::GatewayHello;
+use wicketgate_model::{EspMode, Observed, ObservedDelta, ShareId, TunnelId};
+use wicketgate_store::StoreError;
+use wicketgate_system::{Mutex, Outage};
+
+/// Between two attempts to write what has to be written.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
+
+/// One attempt: longer than any of these writes takes. A longer one hangs at a database that is gone.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(30);
+
+/// A [`GatewayView`] that its readers share.
+#[derive(Debug)]
+pub struct SharedView {
+    inner: Mutex<GatewayView>,
+    /// Wakes the reconciler; accepted writes wake it too.
+    wake: Arc<Notify>,
+}
+
+/// One gateway as its reports show it.
+#[derive(Debug)]
+pub(crate) struct GatewayView {
+    /// What the gateway last said of itself.
+    hello: Option<GatewayHello>,
+    pub(crate) is_connected: bool,
+    pub(crate) observed: Observed,
+    /// The newest delta that the gateway has answered; 0 before its first report on this link.
+    pub(crate) heard: u64,
+    /// Since when the gateway has said nothing; `None` once it has reported.
+    pub(crate) silent_since: Option<Timestamp>,
+    /// The gateway has announced that it stops, and leaves its tunnels as they are.
+    pub(crate) is_draining: bool,
+    /// When the gateway's first report on this link arrived.
+    pub(crate) reporting_since: Timestamp,
+    touched: TouchedRows,
+}
+
+/// Rows whose observation may have changed since they were last taken.
+#[derive(Debug, Default)]
+pub(crate) struct TouchedRows {
+    /// A reset or the end of the link touched everything.
+    pub(crate) all: bool,
+    pub(crate) tunnels: BTreeSet<TunnelId>,
+    pub(crate) shares: BTreeSet<ShareId>,
+}
+
+impl SharedView {
+    /// Of a gateway that has not said anything yet.
+    pub fn new(wake: Arc<Notify>, now: Timestamp) -> Arc<Self> {
+        let view = GatewayView {
+            hello: None,
+            is_connected: false,
+            observed: Observed::default(),
+            heard: 0,
+            silent_since: Some(now),
+            is_draining: false,
+            reporting_since: now,
+            touched: TouchedRows { all: true, ..TouchedRows::default() },
+        };
+        Arc::new(Self { inner: Mutex::new(view), wake })
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, GatewayView> {
+        self.inner.lock()
+    }
+
+    fn write(&self, change: impl FnOnce(&mut GatewayView)) {
+        change(&mut self.lock());
+        self.wake.notify_one();
+    }
+
+    /// The gateway is linked and has introduced itself.
+    pub fn linked(&self, hello: GatewayHello) {
+        let mut view = self.lock();
+        (view.is_connected, view.hello) = (true, Some(hello));
+    }
+
+    /// The gateway serves nothing any more, or is about to stop.
+    pub fn lost(&self, now: Timestamp) {
+        self.write(|view| {
+            view.is_connected = false;
+            view.silent_since.get_or_insert(now);
+            view.heard = 0;
+            view.observed = Observed::default();
+            view.touched.all = true;
+        });
+    }
+
+    pub(crate) fn draining(&self, now: Timestamp) {
+        self.lock().is_draining = true;
+        self.lost(now);
+    }
+
+    pub(crate) fn observe(&self, heard: u64, delta: ObservedDelta, now: Timestamp) {
+        self.write(|view| {
+            view.heard = heard;
+            // Only the answer to the first delta is complete.
+            if delta.reset {
+                (view.silent_since, view.is_draining) = (None, false);
+                view.reporting_since = now;
+                view.touched.all = true;
+            }
+            view.touched.tunnels.extend(delta.tunnels.iter().map(|(id, _)| id));
+            view.touched.tunnels.extend(&delta.gone_tunnels);
+            view.touched.shares.extend(delta.shares.iter().map(|(id, _)| id));
+            view.touched.shares.extend(&delta.gone_shares);
+            view.observed.apply(delta);
+        });
+    }
+}
+
+impl GatewayView {
+    pub(crate) fn take_touched(&mut self) -> TouchedRows {
+        mem::take(&mut self.touched)
+    }
+
+    /// Where ESP is done; `None` until the gateway has reported it.
+    pub(crate) fn esp(&self) -> Option<EspMode> {
+        Some(self.hello.as_ref()?.esp)
+    }
+
+    /// What remote sites dial; `None` without IPsec.
+    pub(crate) fn public_address(&self) -> Option<Ipv4Addr> {
+        self.hello.as_ref()?.public_address
+    }
+
+    /// How many tunnels it can hold, if that is known.
+    pub(crate) fn max_tunnels(&self) -> Option<u32> {
+        self.hello.as_ref()?.max_tunnels
+    }
+}
+
+/// Writes what a gateway reports only once, however long the database does not answer. Later reports wait at the
+/// gateway's end of the link, where they are merged.
+pub(crate) async fn retry_until_written<T, F>(what: &str, mut write: impl FnMut() -> F)
+where
+    F: Future<Output = wicketgate_store::Result<T>>,
+{
+    let mut outage = Outage::default();
+    while let Err(error) = timeout(WRITTEN_WITHIN, write()).await.unwrap_or(Err(StoreError::Late)) {
+        if outage.failed() {
+            warn!(%error, "cannot {what}; retrying every second");
+        }
+        tokio::time::sleep(RETRY_EVERY).await;
+    }
+}

@@ -1,0 +1,25 @@
+//! Removes what is past its retention.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use wicketgate_store::Store;
+
+use crate::background::{BackgroundTask, Outcome};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Retention(pub(crate) Store);
+
+impl BackgroundTask for Retention {
+    const NAME: &'static str = "retention";
+    /// Retention times are days and weeks.
+    const PERIOD: Duration = Duration::from_secs(3600);
+    /// A day's rows of a large site, on a slow disk.
+    const WITHIN: Duration = Duration::from_secs(300);
+
+    async fn activate(&mut self, now: Timestamp) -> anyhow::Result<Outcome> {
+        self.0.prune(now).await?;
+        Ok(Outcome::Done)
+    }
+}
