@@ -248,8 +248,7 @@ mod tests {
         let good = fs::read(&certificate).unwrap();
         fs::write(&certificate, "not a certificate").unwrap();
         assert!(matches!(tls.reload(), Err(ApiTlsError::NoCertificate(_))));
-        // Told once.
-        assert!(!tls.reload().unwrap());
+        assert!(tls.reload().is_err(), "it stays an error until the files are good");
         fs::write(&certificate, good).unwrap();
         fs::write(&key, KeyPair::generate().unwrap().serialize_pem()).unwrap();
         assert!(matches!(tls.reload(), Err(ApiTlsError::NoPair { .. })));
