@@ -13,7 +13,9 @@ async fn a_server_is_ready_when_it_can_do_its_work() {
     assert_eq!(get("/livez").await.text, "ok\n");
     let ready = get("/readyz").await;
     let run = |error| LastRun { at: Timestamp::now(), took: Duration::from_millis(2), error };
-    app.tasks.record("reconciler", run(None));
+    for task in ["event-feed", "reconciler"] {
+        app.tasks.record(task, run(None));
+    }
     let verbose = get("/readyz?verbose").await;
     let [feed, reconciler] = &verbose.body["tasks"].as_array().unwrap()[..] else { panic!("two have run") };
     assert_eq!((&feed["name"], &reconciler["name"]), (&json!("event-feed"), &json!("reconciler")));
