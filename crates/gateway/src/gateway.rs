@@ -116,9 +116,9 @@ impl Gateway {
             agents: agents.clone(),
             observations: Arc::clone(&observations),
             counters: Arc::clone(&counters),
-            taken: Arc::default(),
-            places: Arc::new(Semaphore::new(most)),
-            most_tunnels: most,
+            quota: Arc::default(),
+            tunnel_permits: Arc::new(Semaphore::new(most)),
+            max_tunnels: most,
             limits,
             tasks: tasks.clone(),
             stop: stop.clone(),
@@ -353,7 +353,8 @@ impl DesiredApplier {
         }
         // Places are taken in the order in which tunnels are heard of: after a restart, the oldest first. What is only to
         // be removed needs none.
-        let place = tunnel.as_ref().and_then(|_| Arc::clone(&self.parts.places).try_acquire_owned().ok());
+        let place =
+            tunnel.as_ref().and_then(|_| Arc::clone(&self.parts.tunnel_permits).try_acquire_owned().ok());
         // The inbox is there before its task: an empty one means that nothing is to be left.
         let inbox = Arc::new(TunnelInbox::default());
         inbox.set_tunnel(tunnel);

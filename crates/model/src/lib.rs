@@ -10,6 +10,7 @@ mod desired;
 mod enrolment;
 mod esp_mode;
 mod ids;
+mod invalid;
 mod network;
 mod observed;
 mod options;
@@ -32,6 +33,7 @@ pub use ids::{
     AgentId, ApiAccountId, EnrollmentId, EnvironmentId, ExecutionId, FrontdoorId, GatewayId, ShareId,
     TunnelId, ZId,
 };
+pub use invalid::Invalid;
 pub use network::{IngressPort, LoadBalancerPools, PeerAddress, PeerCidr};
 pub use observed::{Observed, ObservedDelta, ShareObserved, TunnelObserved};
 pub use options::{AllowedSources, IdleTimeout, MaxConnections, ProxyProtocol, ShareOptions, SourceCidr};
@@ -41,15 +43,3 @@ pub use status::{Deadlines, Detail, Generation, Observation, Problem, Reason, St
 pub use target::{Host, Target};
 pub use text::{LocationId, NamespaceName, PeerId, ResourceName};
 pub use traffic::{DialTimes, FailureReason, TrafficDelta};
-
-/// Why a text is not a value of a type: the rule, worded to follow the property's name
-/// (`ingressPort` + ` must be between 1 and 65535`).
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Invalid(pub String);
-
-impl Invalid {
-    pub(crate) fn new(rule: impl Into<String>) -> Self {
-        Self(rule.into())
-    }
-}

@@ -1,4 +1,4 @@
-//! What one tunnel should be, as far as it was heard. Written by the gateway, read by the tunnel's task.
+//! The desired state of one tunnel. The gateway writes it, the tunnel's task reads it.
 
 use std::{collections::BTreeMap, mem, sync::Arc};
 
@@ -22,32 +22,32 @@ struct InboxInner {
     shares: BTreeMap<ShareId, Change>,
 }
 
-/// A share, and what its connections are state with.
+/// A share, and the state that its connections share.
 pub(super) type ShareEntry = (Arc<ShareDesired>, Arc<ShareState>);
 
-/// What a share is to be from now on; `None`: the tunnel is not to serve it.
+/// The new state of a share; `None`: the tunnel no longer serves it.
 pub(super) type Change = Option<ShareEntry>;
 
 impl TunnelInbox {
-    /// `None`: nothing of the tunnel is to be left.
+    /// `None`: the tunnel is removed.
     pub(crate) fn set_tunnel(&self, tunnel: Option<Arc<TunnelDesired>>) {
         self.inner.lock().tunnel = tunnel;
         self.woken.notify_one();
     }
 
-    /// `None`: the tunnel is not to serve the share.
-    pub(crate) fn set_share(&self, id: ShareId, wish: Change) {
-        self.inner.lock().shares.insert(id, wish);
+    /// `None`: the tunnel no longer serves the share.
+    pub(crate) fn set_share(&self, id: ShareId, change: Change) {
+        self.inner.lock().shares.insert(id, change);
         self.woken.notify_one();
     }
 
-    /// The tunnel, and what changed since this was last read.
+    /// The tunnel, and the changes since the last call.
     pub(super) fn read(&self) -> (Option<Arc<TunnelDesired>>, BTreeMap<ShareId, Change>) {
         let mut inner = self.inner.lock();
         (inner.tunnel.clone(), mem::take(&mut inner.shares))
     }
 
-    /// Waits until something is written. Cancel-safe, and what is written while nobody waits is not missed.
+    /// Waits until something is written. Cancel-safe; a write while nothing waits is not missed.
     pub(super) async fn woken(&self) {
         self.woken.notified().await;
     }

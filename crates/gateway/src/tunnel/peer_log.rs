@@ -1,5 +1,5 @@
-//! What whoever runs the gateway wants to find in its log about a peer: that it came, that it went, and once why it can't
-//! come. That a call has failed again is no news.
+//! Log events about a peer: it connected, it disconnected, and once why it cannot connect. A repeated failure is not logged
+//! again.
 
 use tracing::{debug, info, warn};
 use wicketgate_model::{Connection, ConnectionError, ConnectionState, ResourceName, TunnelId};
@@ -7,27 +7,27 @@ use wicketgate_model::{Connection, ConnectionError, ConnectionState, ResourceNam
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct PeerLog {
-    /// It came, and nobody was told that it went.
+    /// Its connect event was logged, and no disconnect event since.
     is_connected: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum News<'a> {
+enum PeerEvent<'a> {
     Connected,
     Disconnected,
     CouldNotConnect(&'a ConnectionError),
 }
 
 impl PeerLog {
-    pub(super) fn tell(&mut self, id: TunnelId, name: &ResourceName, before: &Connection, now: &Connection) {
-        match self.hear(before, now) {
-            Some(News::Connected) => info!(tunnel.id = %id, tunnel.name = %name, "site connected"),
-            Some(News::Disconnected) => {
+    pub(super) fn write(&mut self, id: TunnelId, name: &ResourceName, before: &Connection, now: &Connection) {
+        match self.event(before, now) {
+            Some(PeerEvent::Connected) => info!(tunnel.id = %id, tunnel.name = %name, "site connected"),
+            Some(PeerEvent::Disconnected) => {
                 let error = now.last_error.as_ref().map(|e| e.reason.as_str());
                 warn!(tunnel.id = %id, tunnel.name = %name, error, "site disconnected");
             }
-            Some(News::CouldNotConnect(error)) => {
-                // The sentence may have the customer's addresses in it.
+            Some(PeerEvent::CouldNotConnect(error)) => {
+                // The text may contain the customer's addresses.
                 warn!(tunnel.id = %id, tunnel.name = %name, error = error.reason.as_str(), "site could not connect");
                 debug!(tunnel.id = %id, %error, "site could not connect");
             }
@@ -35,20 +35,20 @@ impl PeerLog {
         }
     }
 
-    fn hear<'a>(&mut self, before: &Connection, now: &'a Connection) -> Option<News<'a>> {
+    fn event<'a>(&mut self, before: &Connection, now: &'a Connection) -> Option<PeerEvent<'a>> {
         match now.state {
             ConnectionState::Up if before.state != ConnectionState::Up => {
                 self.is_connected = true;
-                return Some(News::Connected);
+                return Some(PeerEvent::Connected);
             }
             ConnectionState::Down if self.is_connected => {
                 self.is_connected = false;
-                return Some(News::Disconnected);
+                return Some(PeerEvent::Disconnected);
             }
             _ => {}
         }
         let error = now.last_error.as_ref().filter(|error| before.last_error.as_ref() != Some(error));
-        error.map(News::CouldNotConnect)
+        error.map(PeerEvent::CouldNotConnect)
     }
 }
 
@@ -59,7 +59,7 @@ mod tests {
     use wicketgate_model::ConnectionFault;
 
     #[test]
-    fn a_call_that_fails_again_is_no_news() {
+    fn a_repeated_failure_is_logged_once() {
         let failed = |second| ConnectionError {
             reason: ConnectionFault::PeerDoesNotAnswer,
             cause: String::new(),
@@ -74,18 +74,18 @@ mod tests {
         let (first, second) = (failed(1), failed(2));
         for (state, error, news) in [
             (calls, None, None),
-            (down, Some(&first), Some(News::CouldNotConnect(&first))),
+            (down, Some(&first), Some(PeerEvent::CouldNotConnect(&first))),
             (calls, Some(&first), None),
             (down, Some(&first), None),
-            (up, None, Some(News::Connected)),
-            // By way of an IKE SA without a CHILD SA.
+            (up, None, Some(PeerEvent::Connected)),
+            // Through an IKE SA without a CHILD SA.
             (calls, None, None),
-            (down, Some(&second), Some(News::Disconnected)),
+            (down, Some(&second), Some(PeerEvent::Disconnected)),
             (calls, Some(&second), None),
             (down, Some(&second), None),
         ] {
             let now = is(state, error.cloned());
-            assert_eq!(log.hear(&before, &now), news, "{state:?}");
+            assert_eq!(log.event(&before, &now), news, "{state:?}");
             before = now;
         }
     }

@@ -1,0 +1,232 @@
+//! A connection as charon's SAs, events and log lines show it.
+
+use super::*;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn child(id: u64, state: &str, bytes_in: u64, bytes_out: u64) -> (String, Message) {
+    let child = Message::new()
+        .set("uniqueid", id.to_string())
+        .set("state", state)
+        .set("encr-alg", "AES_GCM_16")
+        .set("encr-keysize", "256")
+        .set("dh-group", "ECP_384")
+        .set("bytes-in", bytes_in.to_string())
+        .set("bytes-out", bytes_out.to_string());
+    (format!("site-{id}"), child)
+}
+
+fn sa(children: Vec<(String, Message)>) -> Vec<Message> {
+    let children = children.into_iter().fold(Message::new(), |m, (name, child)| m.section(name, child));
+    let ike = Message::new()
+        .set("state", "ESTABLISHED")
+        .set("encr-alg", "AES_GCM_16")
+        .set("encr-keysize", "256")
+        .set("prf-alg", "PRF_HMAC_SHA2_384")
+        .set("dh-group", "ECP_384")
+        .section("child-sas", children);
+    vec![Message::new().section("tunnel", ike)]
+}
+
+#[test]
+fn bytes_add_up_over_a_rekey() {
+    let mut view = ConnectionView::new(at(0));
+    view.look(&sa(vec![child(1, "INSTALLED", 100, 10)]), at(1));
+    view.look(&sa(vec![child(1, "REKEYED", 150, 15), child(2, "INSTALLED", 0, 0)]), at(2));
+    view.look(&sa(vec![child(1, "REKEYED", 160, 15), child(2, "INSTALLED", 40, 4)]), at(3));
+    view.look(&sa(vec![child(2, "INSTALLED", 50, 5)]), at(4));
+    let seen = view.connection();
+    assert_eq!((seen.bytes_in, seen.bytes_out), (210, 20));
+    assert_eq!((seen.state, seen.since), (ConnectionState::Up, at(1)));
+    view.lost(at(5));
+    view.look(&sa(vec![child(1, "INSTALLED", 7, 0)]), at(6));
+    assert_eq!((view.connection().bytes_in, view.connection().since), (217, at(6)));
+}
+
+#[test]
+fn what_ended_is_counted_from_its_last_event() {
+    let mut view = ConnectionView::new(at(0));
+    view.look(&sa(vec![child(1, "INSTALLED", 100, 10)]), at(1));
+    view.event(&sa(vec![child(1, "DELETED", 130, 13)])[0]);
+    view.look(&[], at(2));
+    assert_eq!((view.connection().bytes_in, view.connection().state), (130, ConnectionState::Down));
+    assert_eq!(view.connection().algorithms, None);
+}
+
+#[test]
+fn nothing_is_counted_twice_while_an_sa_is_deleted() {
+    let deleting = |bytes_in, bytes_out| -> Vec<Message> {
+        let child = Message::new().section("site-1", child(1, "INSTALLED", bytes_in, bytes_out).1);
+        let ike = Message::new().set("state", "DELETING").section("child-sas", child);
+        vec![Message::new().section("tunnel", ike)]
+    };
+    for looks in [vec![deleting(120, 12)], vec![deleting(120, 12), vec![]], vec![vec![]]] {
+        let mut view = ConnectionView::new(at(0));
+        view.look(&sa(vec![child(1, "INSTALLED", 100, 10)]), at(1));
+        for look in &looks {
+            view.look(look, at(2));
+            assert_eq!(view.connection().state, ConnectionState::Down);
+        }
+        view.event(&sa(vec![child(1, "DELETED", 130, 13)])[0]);
+        assert_eq!((view.connection().bytes_in, view.connection().bytes_out), (130, 13), "{looks:?}");
+    }
+}
+
+#[test]
+fn algorithms_are_in_strongswans_notation() {
+    let mut view = ConnectionView::new(at(0));
+    view.look(&sa(vec![child(1, "INSTALLED", 0, 0)]), at(1));
+    let algorithms = view.connection().algorithms.clone().unwrap();
+    assert_eq!(algorithms.ike, "AES_GCM_16-256/PRF_HMAC_SHA2_384/ECP_384");
+    assert_eq!(algorithms.esp, "AES_GCM_16-256/ECP_384");
+}
+
+#[test]
+fn who_and_since_when_is_told_and_stays_while_nothing_happens() {
+    let ike = |ike_id: &str, age: i64, child: &str, child_age: i64| -> Vec<Message> {
+        let child = Message::new()
+            .set("uniqueid", child)
+            .set("state", "INSTALLED")
+            .set("install-time", child_age.to_string())
+            .set("rekey-time", (3600 - child_age).to_string());
+        let ike = Message::new()
+            .set("uniqueid", ike_id)
+            .set("state", "ESTABLISHED")
+            .set("remote-host", "203.0.113.2")
+            .set("remote-port", "4500")
+            .set("remote-id", "site.example")
+            .set("nat-local", "yes")
+            .set("established", age.to_string())
+            .set("rekey-time", (28_800 - age).to_string())
+            .section("child-sas", Message::new().section("site-1", child));
+        vec![Message::new().section("tunnel", ike)]
+    };
+    let mut view = ConnectionView::new(at(0));
+    view.look(&ike("1", 10, "1", 10), at(100));
+    let first = view.connection().clone();
+    let peer = first.peer.as_ref().unwrap();
+    assert_eq!(
+        (peer.address.to_string().as_str(), peer.port, peer.id.as_deref()),
+        ("203.0.113.2", 4500, Some("site.example"))
+    );
+    assert_eq!(first.nat, Some(Nat { gateway: true, peer: false }));
+    assert_eq!(first.ike_sa, Some(SaTimes { established_at: at(90), rekey_at: Some(at(28_890)) }));
+    assert_eq!(first.child_sa, Some(SaTimes { established_at: at(90), rekey_at: Some(at(3690)) }));
+    // Half a second of difference shows as a whole one.
+    view.look(&ike("1", 61, "1", 60), at(150));
+    assert_eq!(*view.connection(), first);
+    // A rekey is seen, however soon it comes.
+    view.look(&ike("1", 62, "2", 0), at(152));
+    assert_eq!(view.connection().child_sa.unwrap().established_at, at(152));
+    assert_eq!(view.connection().ike_sa, first.ike_sa);
+    view.look(&ike("2", 0, "2", 1), at(153));
+    assert_eq!(view.connection().ike_sa.unwrap().established_at, at(153));
+    assert_eq!(view.connection().since, first.since);
+    // A NAT gives the peer another port.
+    let mut moved = ike("2", 1, "2", 2);
+    moved[0] = Message::new().section(
+        "tunnel",
+        Message::new()
+            .set("uniqueid", "2")
+            .set("state", "CONNECTING")
+            .set("remote-host", "203.0.113.2")
+            .set("remote-port", "60001")
+            .set("remote-id", "%any"),
+    );
+    view.look(&moved, at(154));
+    let seen = view.connection();
+    assert_eq!(seen.peer.as_ref().map(|p| (p.port, p.id.clone())), Some((60001, None)));
+    assert_eq!((seen.nat, seen.ike_sa, seen.child_sa), (None, None, None));
+    view.look(&[], at(155));
+    assert_eq!(view.connection().peer, None);
+}
+
+#[test]
+fn a_call_of_ones_own_is_told_from_the_peers() {
+    let connecting = |initiator: Option<&str>| {
+        let ike = Message::new().set("state", "CONNECTING");
+        Message::new().section("tunnel", initiator.into_iter().fold(ike, |m, i| m.set("initiator", i)))
+    };
+    let mut view = ConnectionView::new(at(0));
+    for (ikes, line) in [
+        (vec![], Negotiation::Idle),
+        (vec![connecting(None)], Negotiation::Responding),
+        (vec![connecting(Some("yes")), connecting(None)], Negotiation::Initiating),
+        ([sa(vec![child(1, "INSTALLED", 0, 0)]), vec![connecting(None)]].concat(), Negotiation::Up),
+    ] {
+        view.look(&ikes, at(1));
+        assert_eq!(view.line(), line);
+    }
+}
+
+#[test]
+fn silence_is_a_fault_where_nothing_else_is_up_or_was_said() {
+    const SILENCE: &str = "giving up after 4 retransmits";
+    const REFUSED: &str = "generating IKE_AUTH response 1 [ N(AUTH_FAILED) ]";
+    let fault = |s: &ConnectionView| s.connection().last_error.as_ref().map(|e| (e.reason, e.since));
+    let mut view = ConnectionView::new(at(0));
+    // A second IKE SA, or an old one, is given up after the new one is there.
+    view.look(&sa(vec![child(1, "INSTALLED", 0, 0)]), at(1));
+    assert!(view.log(SILENCE, None, at(2)));
+    view.look(&sa(vec![child(1, "INSTALLED", 0, 0)]), at(2));
+    assert_eq!(fault(&view), None);
+    // It was the last one.
+    view.log(SILENCE, None, at(3));
+    view.look(&[], at(3));
+    assert_eq!(fault(&view), Some((ConnectionFault::PeerDoesNotAnswer, at(3))));
+    // The peer initiation and is refused, the gateway initiation and is not answered: one thing is wrong, and it was said.
+    for second in [4, 5, 6] {
+        view.log(REFUSED, None, at(second));
+        view.look(&[], at(second));
+        view.log(SILENCE, None, at(second));
+        view.look(&[], at(second));
+        assert_eq!(fault(&view), Some((ConnectionFault::NegotiationFailed, at(4))));
+    }
+    let later = at(6).checked_add(SAID).unwrap();
+    view.log(SILENCE, None, later);
+    view.look(&[], later);
+    assert_eq!(fault(&view), Some((ConnectionFault::PeerDoesNotAnswer, later)));
+    // Once it was up, nothing that was said before counts.
+    view.log(REFUSED, None, later);
+    view.look(&sa(vec![child(2, "INSTALLED", 0, 0)]), later);
+    view.log(SILENCE, None, later);
+    view.look(&[], later);
+    assert_eq!(fault(&view), Some((ConnectionFault::PeerDoesNotAnswer, later)));
+}
+
+#[test]
+fn a_failure_is_kept_until_a_new_child_is_there() {
+    const REFUSED: &str = "generating CREATE_CHILD_SA response 2 [ N(NO_PROP) ]";
+    let mut view = ConnectionView::new(at(0));
+    let since = |s: &ConnectionView| s.connection().last_error.as_ref().map(|e| e.since);
+    assert!(view.log("generating IKE_AUTH response 1 [ N(AUTH_FAILED) ]", None, at(1)));
+    view.look(&[], at(1));
+    view.log("generating IKE_AUTH response 1 [ N(AUTH_FAILED) ]", None, at(2));
+    assert_eq!(since(&view), Some(at(1)));
+    view.log(REFUSED, None, at(3));
+    assert_eq!(since(&view), Some(at(3)));
+    view.look(&sa(vec![]), at(4));
+    assert_eq!((view.connection().state, since(&view)), (ConnectionState::Connecting, Some(at(3))));
+    view.look(&sa(vec![child(1, "INSTALLED", 0, 0)]), at(5));
+    assert_eq!(since(&view), None);
+
+    // A rekey fails, and the one that works.
+    view.log(REFUSED, None, at(6));
+    view.look(&sa(vec![child(1, "INSTALLED", 0, 0)]), at(7));
+    assert_eq!((view.connection().state, since(&view)), (ConnectionState::Up, Some(at(6))));
+    view.look(&sa(vec![child(1, "REKEYED", 0, 0), child(2, "INSTALLED", 0, 0)]), at(8));
+    assert_eq!(since(&view), None);
+
+    // The tunnel is corrected.
+    view.log(REFUSED, None, at(9));
+    view.changed();
+    assert_eq!((view.connection().state, since(&view)), (ConnectionState::Up, None));
+
+    // The next charon counts from 1 again.
+    view.lost(at(9));
+    view.log(REFUSED, None, at(9));
+    view.look(&sa(vec![child(1, "INSTALLED", 0, 0)]), at(10));
+    assert_eq!(since(&view), None);
+}

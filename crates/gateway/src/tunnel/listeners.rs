@@ -1,0 +1,173 @@
+//! The listeners of one tunnel's shares: one for each share, bound inside the tunnel at its ingress port.
+
+use std::{collections::BTreeMap, io, mem, sync::Arc};
+
+use tokio::time::Instant;
+use tracing::warn;
+use wicketgate_model::{Problem, Reason, ShareDesired, ShareId, TunnelId};
+
+use super::{
+    inbox::{Change, ShareEntry},
+    parts::GatewayParts,
+    retry::Retry,
+};
+use crate::{
+    ipsec::TunnelHandle,
+    listener::{ConnectionContext, Listener},
+    observations::{ListenerState, Observations},
+    quota::ConnectionQuota,
+};
+
+/// See the module.
+pub(super) struct TunnelListeners {
+    tunnel: TunnelId,
+    /// Of the connections of all the tunnel's shares.
+    quota: Arc<ConnectionQuota>,
+    shares: BTreeMap<ShareId, ShareEntry>,
+    bound: BTreeMap<ShareId, Listener>,
+    retry: Retry,
+}
+
+impl TunnelListeners {
+    pub(super) fn new(tunnel: TunnelId) -> Self {
+        Self {
+            tunnel,
+            quota: Arc::default(),
+            shares: BTreeMap::new(),
+            bound: BTreeMap::new(),
+            retry: Retry::default(),
+        }
+    }
+
+    /// When to call [`TunnelListeners::listen`] again after a failure.
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        self.retry.at()
+    }
+
+    /// Applies changes of the desired shares. The listener of a removed share is closed.
+    pub(super) async fn apply(&mut self, changes: BTreeMap<ShareId, Change>, observations: &Observations) {
+        for (id, change) in changes {
+            if let Some(entry) = change {
+                self.shares.insert(id, entry);
+                continue;
+            }
+            self.shares.remove(&id);
+            if let Some(listener) = self.bound.remove(&id) {
+                listener.close().await;
+            }
+            observations.remove_share(id, self.tunnel);
+        }
+    }
+
+    /// Reports the tunnel's problem as the problem of every share.
+    pub(super) fn refuse(&mut self, problem: &Problem, observations: &Observations) {
+        self.retry.worked();
+        let message = format!("the share's tunnel is not ready: {}", problem.message);
+        for id in self.shares.keys() {
+            let problem = Some(Problem::new(Reason::TunnelNotReady, message.clone()));
+            observations.set_share(*id, ListenerState { tunnel: self.tunnel, bound: None, problem });
+        }
+    }
+
+    /// Closes all listeners: they are bound in a namespace, or to an address, that is no longer used.
+    pub(super) async fn close(&mut self) {
+        for listener in mem::take(&mut self.bound).into_values() {
+            listener.close().await;
+        }
+    }
+
+    /// Closes all listeners and forgets the shares.
+    pub(super) async fn remove(&mut self, observations: &Observations) {
+        self.close().await;
+        for id in mem::take(&mut self.shares).into_keys() {
+            observations.remove_share(id, self.tunnel);
+        }
+        self.retry.worked();
+    }
+
+    /// Binds what is not bound yet. The new port of a share is bound before the old one is released. If shares exchange
+    /// ports, one of them has to release first.
+    pub(super) async fn listen(&mut self, tunnel: &TunnelHandle, parts: &GatewayParts) {
+        let mut waiting = BTreeMap::new();
+        for (id, (share, _)) in &self.shares {
+            match self.bound.get_mut(id) {
+                Some(listener) if listener.port == share.ingress_port => {
+                    listener.generation = share.generation;
+                }
+                _ => {
+                    waiting.insert(*id, None);
+                }
+            }
+        }
+        loop {
+            let before = waiting.len();
+            for id in mem::take(&mut waiting).into_keys() {
+                match self.bind(tunnel, id, parts) {
+                    Some(Ok(listener)) => {
+                        if let Some(old) = self.bound.insert(id, listener) {
+                            old.close().await;
+                        }
+                    }
+                    Some(Err(error)) => {
+                        waiting.insert(id, Some(error));
+                    }
+                    None => {}
+                }
+            }
+            if waiting.is_empty() || (waiting.len() == before && !self.release_one(&waiting).await) {
+                break;
+            }
+        }
+        if waiting.is_empty() {
+            self.retry.worked();
+        } else {
+            self.retry.failed();
+        }
+        for (id, (share, _)) in &self.shares {
+            let bound = self.bound.get(id).map(|listener| listener.generation);
+            let problem = waiting.remove(id).flatten().map(|error| bind_problem(share, &error));
+            if let Some(problem) = &problem {
+                warn!(share.id = %id, problem = problem.message, "share could not be bound");
+            }
+            parts.observations.set_share(*id, ListenerState { tunnel: self.tunnel, bound, problem });
+        }
+    }
+
+    fn bind(&self, tunnel: &TunnelHandle, id: ShareId, parts: &GatewayParts) -> Option<io::Result<Listener>> {
+        let (share, state) = self.shares.get(&id)?;
+        let context = ConnectionContext {
+            state: Arc::clone(state),
+            counters: parts.counters.of(id, self.tunnel),
+            agents: parts.agents.clone(),
+            limits: parts.limits,
+            tunnel: Arc::clone(&self.quota),
+            gateway: Arc::clone(&parts.quota),
+            tasks: parts.tasks.clone(),
+            connections: parts.connections.clone(),
+        };
+        let port = share.ingress_port;
+        let socket = tunnel.bind(port.get());
+        Some(socket.and_then(|socket| Listener::start(socket, port, share.generation, context)))
+    }
+
+    /// Among shares that wait for each other's ports, makes one release its old port.
+    async fn release_one(&mut self, waiting: &BTreeMap<ShareId, Option<io::Error>>) -> bool {
+        let is_wanted = |listener: &Listener| {
+            waiting.keys().any(|id| self.shares.get(id).is_some_and(|(s, _)| s.ingress_port == listener.port))
+        };
+        let holder = waiting.keys().find(|id| self.bound.get(id).is_some_and(is_wanted)).copied();
+        let Some(listener) = holder.and_then(|id| self.bound.remove(&id)) else { return false };
+        listener.close().await;
+        true
+    }
+}
+
+fn bind_problem(share: &ShareDesired, error: &io::Error) -> Problem {
+    let port = share.ingress_port;
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            Problem::new(Reason::PortInUse, format!("another program holds port {port} of the load balancer"))
+        }
+        _ => Problem::new(Reason::ListenerFailed, format!("port {port} could not be bound: {error}")),
+    }
+}
