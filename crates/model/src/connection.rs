@@ -100,7 +100,7 @@ pub struct SaTimes {
     pub rekey_at: Option<Timestamp>,
 }
 
-/// The negotiated proposals, in strongSwan's notation (`AES_GCM_16-256/PRF_HMAC_SHA2_384/ECP_384`).
+/// The negotiated algorithms, as the gateway's IPsec engine names them (`AES_GCM_16-256/PRF_HMAC_SHA2_384/ECP_384`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Algorithms {
     pub ike: String,

@@ -1,7 +1,8 @@
-//! What a gateway and a remote site may agree on: the gateway offers it, and devices' configurations name it.
+//! Proposals: the suites of algorithms that a gateway offers a remote site.
 //!
-//! A proposal is one suite of algorithms, in strongSwan's notation. Those that parse are strong; a weak algorithm is
-//! refused by its name.
+//! The notation, such as `aes256gcm16-prfsha384-ecp384`, is part of the API's contract, so it is parsed and written here. An
+//! IPsec engine and a device's configuration have notations of their own, which are theirs to write. Invariant: a proposal
+//! that parses is strong; a weak algorithm is refused by its name.
 
 mod algorithm;
 
@@ -38,8 +39,7 @@ const fn esp(encryption: Encryption, integrity: Option<Hash>, group: Group) -> E
     EspProposal { encryption, integrity, group }
 }
 
-/// What is offered unless a tunnel asks for something else, the best first. The first one is what modern devices
-/// share, the last one what nearly all have.
+/// The default offer, best first. Modern devices have the first one in common, nearly all devices have the last one.
 const IKE_OFFER: [IkeProposal; 7] = [
     ike(Encryption::Aes256Gcm, Hash::Sha384, Group::Ecp384),
     ike(Encryption::Aes256Gcm, Hash::Sha256, Group::Ecp256),
@@ -58,7 +58,7 @@ const ESP_OFFER: [EspProposal; 6] = [
     esp(Encryption::Aes256Cbc, Some(Hash::Sha256), Group::Modp2048),
 ];
 
-/// The words of a proposal, each kind once.
+/// The words of a proposal, at most one of each kind.
 #[derive(Default)]
 struct Words {
     encryption: Option<Encryption>,
@@ -168,7 +168,7 @@ macro_rules! proposals {
         pub struct $name(Vec<$one>);
 
         impl $name {
-            /// A first message with more of them may not pass an old router.
+            /// A longer first message might be fragmented, and old routers drop fragments.
             pub const MOST: usize = 10;
 
             pub fn all(&self) -> &[$one] {

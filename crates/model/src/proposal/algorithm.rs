@@ -1,4 +1,4 @@
-//! The algorithms that a tunnel may use, by strongSwan's keywords, and those that it may not, each with the reason.
+//! The algorithms that a tunnel may use, by the API's keywords, and the known weak ones, each with the reason.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ macro_rules! algorithms {
         impl $name {
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-            /// As strongSwan writes it.
+            /// As the API writes it.
             pub fn keyword(self) -> &'static str {
                 match self { $(Self::$variant => $keyword),+ }
             }
@@ -30,7 +30,7 @@ macro_rules! algorithms {
 }
 
 algorithms!(
-    /// What encrypts (RFC 8247 §2.1, RFC 8221 §5). GCM with its tag of 16 bytes authenticates, too.
+    /// The cipher (RFC 8247 §2.1, RFC 8221 §5). GCM, with a tag of 16 bytes, also authenticates.
     Encryption {
         Aes256Gcm = "aes256gcm16" | "aes256gcm" | "aes256gcm128",
         Aes128Gcm = "aes128gcm16" | "aes128gcm" | "aes128gcm128",
@@ -39,7 +39,7 @@ algorithms!(
     }
 );
 algorithms!(
-    /// SHA-2: as HMAC what authenticates beside CBC, and the pseudo-random function of IKE.
+    /// SHA-2 in HMAC: the integrity check beside CBC, and the pseudo-random function of IKE.
     Hash {
         Sha256 = "sha256" | "sha2_256",
         Sha384 = "sha384" | "sha2_384",
@@ -60,13 +60,13 @@ algorithms!(
 );
 
 impl Encryption {
-    /// Whether it authenticates what it encrypts, so that nothing else must.
+    /// Whether it also authenticates, so that a proposal has no integrity algorithm.
     pub fn is_aead(self) -> bool {
         matches!(self, Self::Aes256Gcm | Self::Aes128Gcm)
     }
 }
 
-/// What is refused by name: how the word begins or what it is, and why.
+/// Refused keywords, each with the reason.
 const WEAK: [(&str, &str); 17] = [
     ("3des", "with its blocks of 64 bits it leaks after some gigabytes under one key"),
     ("des", "its 56-bit key is found by trying all"),
@@ -87,7 +87,7 @@ const WEAK: [(&str, &str); 17] = [
     ("ecp192", "96 bits of strength are too few: take ecp256"),
 ];
 
-/// Why the algorithm of this name is refused, if it is one that is known to be weak.
+/// Why the algorithm is refused, if it is known to be weak.
 pub(super) fn weakness(word: &str) -> Option<&'static str> {
     WEAK.iter().find(|(weak, _)| *weak == word).map(|(_, why)| *why)
 }
