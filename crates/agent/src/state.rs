@@ -60,7 +60,7 @@ impl StateDir {
         private_file::private_dir(path).with_context(|| format!("can't make the state directory {shown}"))?;
         let lock = DirectoryLock::take(path).map_err(|e| match e.kind() {
             ErrorKind::WouldBlock => {
-                anyhow!("another agent is using the state directory {shown}: give each agent its own")
+                anyhow!("another agent is running with the state directory {shown}: give each agent its own")
             }
             _ => anyhow!(e).context(format!("can't lock the state directory {shown}")),
         })?;
@@ -81,7 +81,7 @@ impl StateDir {
             Err(e) => Err(e).with_context(|| format!("can't read {shown}")),
             Ok(bytes) => {
                 let enrolled = serde_json::from_slice(&bytes).with_context(|| {
-                    format!("{shown} can't be read: remove the state directory, enrol anew")
+                    format!("{shown} can't be read: remove the state directory and enrol again")
                 })?;
                 Ok(Ok(self.state(enrolled)))
             }

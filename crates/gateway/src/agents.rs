@@ -5,11 +5,12 @@
 
 mod announce;
 mod balancer;
+mod carrier_pool;
 mod control;
 mod enrol;
 mod handshake_limits;
 mod open;
-mod pool;
+mod pool_size;
 mod roster;
 
 pub use open::{DialFailure, DialFailureReason, Stream};
@@ -142,7 +143,7 @@ impl Agents {
 
     /// Carriers that are parked at this moment.
     pub(crate) fn parked(&self) -> usize {
-        self.with(|roster| roster.parked())
+        self.with(|roster| roster.pools()).iter().map(|pool| pool.len()).sum()
     }
 
     /// TLS handshakes that succeeded since the start.

@@ -1,6 +1,6 @@
 //! An agent's control connection, at the gateway's end.
 
-use super::{Agents, enrol::plain, handshake_limits::Permit, pool, roster::Session};
+use super::{Agents, enrol::plain, handshake_limits::Permit, pool_size, roster::Session};
 use std::{net::IpAddr, time::Duration};
 use tokio::{
     sync::mpsc,
@@ -40,7 +40,7 @@ impl Agents {
             name: name.clone(),
             address,
         };
-        let Some(place) = self.with(|roster| roster.connect(about, std::time::Instant::now())) else {
+        let Some(session) = self.with(|roster| roster.connect(about, std::time::Instant::now())) else {
             return debug!(agent.id = %agent, "a barred agent was turned away");
         };
         drop(permit);
@@ -48,11 +48,12 @@ impl Agents {
         let end = tokio::select! {
             // First: whoever is barred is not served once more.
             biased;
-            () = place.end.cancelled() => None,
+            () = session.end.cancelled() => None,
             () = self.0.drain.cancelled() => None,
-            end = self.converse(identity, &mut control, &place) => end.err(),
+            end = self.converse(identity, &mut control, &session) => end.err(),
         };
-        self.with(|roster| roster.disconnect(agent, place.session));
+        self.with(|roster| roster.disconnect(agent, session.number));
+        session.carriers.close();
         match end {
             Some(error) => info!(agent.id = %agent, error = %error, "agent disconnected"),
             None => {
@@ -69,10 +70,10 @@ impl Agents {
         &self,
         identity: AgentIdentity,
         control: &mut Control<TlsStream>,
-        place: &Session,
+        session: &Session,
     ) -> Result<(), ControlError> {
         control.send(&ToAgent::Welcome).await?;
-        let mut want = pool::LEAST;
+        let mut want = pool_size::LEAST;
         control.send(&ToAgent::Carriers { want }).await?;
         let mut second = interval(POOL_EVERY);
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -85,8 +86,8 @@ impl Agents {
         let mut asked = None;
         loop {
             tokio::select! {
-                () = place.outbox_filled.notified() => {
-                    for message in self.with(|roster| roster.take_outbox(identity.agent, place.session)) {
+                () = session.outbox_filled.notified() => {
+                    for message in self.with(|roster| roster.take_outbox(identity.agent, session.number)) {
                         control.send(&message).await?;
                     }
                 }
@@ -99,10 +100,10 @@ impl Agents {
                         }
                         FromAgent::Pong => {
                             if let Some(rtt) = asked.take().map(|at: Instant| at.elapsed()) {
-                                self.with(|roster| roster.answered(identity.agent, place.session, rtt));
+                                self.with(|roster| roster.answered(identity.agent, session.number, rtt));
                             }
                         }
-                        message => self.heard(identity, place, message),
+                        message => self.heard(identity, session, message),
                     }
                 }
                 Some(message) = renewal.recv() => {
@@ -110,8 +111,8 @@ impl Agents {
                     control.send(&message).await?;
                 }
                 _ = second.tick() => {
-                    let wanted = self.with(|roster| roster.tend_pool(identity.agent, place.session));
-                    if let Some(wanted) = wanted.filter(|wanted| *wanted != want) {
+                    let wanted = session.carriers.tend();
+                    if wanted != want {
                         want = wanted;
                         control.send(&ToAgent::Carriers { want }).await?;
                     }
@@ -127,17 +128,17 @@ impl Agents {
         }
     }
 
-    fn heard(&self, AgentIdentity { agent, .. }: AgentIdentity, place: &Session, message: FromAgent) {
-        let session = place.session;
+    fn heard(&self, AgentIdentity { agent, .. }: AgentIdentity, session: &Session, message: FromAgent) {
+        let number = session.number;
         match message {
             FromAgent::Ack { share, generation } => {
-                self.with(|roster| roster.acknowledged(agent, session, share, generation));
+                self.with(|roster| roster.acknowledged(agent, number, share, generation));
             }
             FromAgent::Refused { share, generation, reason } => {
                 let reason = plain(&reason);
                 // The reason may name a target.
                 debug!(agent.id = %agent, share.id = %share, %generation, reason, "agent refused a share");
-                if self.with(|roster| roster.refused(agent, session, share, generation, reason)) {
+                if self.with(|roster| roster.refused(agent, number, share, generation, reason)) {
                     info!(agent.id = %agent, share.id = %share, %generation, "agent refused a share");
                 }
             }
@@ -146,11 +147,11 @@ impl Agents {
                     TargetHealth::Ok => TargetHealth::Ok,
                     TargetHealth::Unreachable(cause) => TargetHealth::Unreachable(plain(&cause)),
                 };
-                self.with(|roster| roster.health(agent, session, share, health, std::time::Instant::now()));
+                self.with(|roster| roster.health(agent, number, share, health, std::time::Instant::now()));
             }
             FromAgent::Draining => {
                 info!(agent.id = %agent, "agent is about to end");
-                self.with(|roster| roster.draining(agent, session));
+                self.with(|roster| roster.draining(agent, number));
             }
             FromAgent::Hello { .. } | FromAgent::Renew { .. } | FromAgent::Pong => {}
         }

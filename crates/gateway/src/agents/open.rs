@@ -1,9 +1,12 @@
-//! Opening a stream: an agent, a carrier of it, its answer. On a failure the next agent is asked, since no byte of
-//! the client's was read yet.
+//! Opening a stream: pick an agent, take one of its carriers, wait for its answer.
+//!
+//! Invariant: what the client has sent so far is kept until an agent has opened the stream, so after a failure the
+//! next agent gets all of it.
 
 use super::{
     Agents,
-    roster::{AgentStreams, Pick, Shown},
+    carrier_pool::{AgentStreams, CarrierPool, PoolClosed},
+    roster::{Pick, Shown},
 };
 use std::{
     fmt, io,
@@ -231,9 +234,9 @@ impl Agents {
         deadline: Instant,
     ) -> Result<(Carrier, Active), DialFailure> {
         let open = OpenRequest { share, generation: pick.generation, client };
-        let active = Active::new(pick.agent, Arc::clone(&pick.streams));
+        let active = Active::new(pick.agent, Arc::clone(&pick.carriers.streams));
         for _ in 0..DEAD_CARRIERS {
-            let mut carrier = self.take_carrier(pick, deadline).await?;
+            let mut carrier = take_carrier(&pick.carriers, deadline).await?;
             let until = deadline.min(Instant::now() + ANSWER_WITHIN);
             let answer = tokio::select! {
                 () = active.streams.abort.triggered() => {
@@ -256,27 +259,34 @@ impl Agents {
         Err(failure(DialFailureReason::NoCarrier, "the agent's carriers break"))
     }
 
-    async fn take_carrier(&self, pick: &Pick, deadline: Instant) -> Result<Carrier, DialFailure> {
-        let until = deadline.min(Instant::now() + CARRIER_WITHIN);
-        loop {
-            let mut parked = pin!(pick.carrier_parked.notified());
-            // Before the look, so that a carrier parked right after it wakes this one.
-            parked.as_mut().enable();
-            match self.with(|roster| roster.take_carrier(pick)) {
-                Ok(Some(carrier)) => return Ok(carrier),
-                Ok(None) => {}
-                Err(()) => return Err(failure(DialFailureReason::NoAgent, "the agent has gone")),
-            }
-            if timeout_at(until, parked).await.is_err() {
-                return Err(failure(DialFailureReason::NoCarrier, "the agent has no free carrier"));
-            }
+    /// Parks a carrier, or closes it if it is not needed.
+    pub(super) fn park(&self, agent: AgentId, carrier: Carrier) {
+        let parked = match self.with(|roster| roster.pool(agent)) {
+            Some(pool) => pool.park(carrier),
+            None => Err(carrier),
+        };
+        if let Err(surplus) = parked {
+            self.0.tasks.spawn(surplus.close());
         }
     }
+}
 
-    /// Parks a carrier, or ends it where it is of no use.
-    pub(super) fn park(&self, agent: AgentId, carrier: Carrier) {
-        if let Err(surplus) = self.with(|roster| roster.park(agent, carrier)) {
-            self.0.tasks.spawn(surplus.close());
+/// A parked carrier of the agent, once there is one.
+async fn take_carrier(pool: &CarrierPool, deadline: Instant) -> Result<Carrier, DialFailure> {
+    let until = deadline.min(Instant::now() + CARRIER_WITHIN);
+    loop {
+        let mut changed = pin!(pool.changed.notified());
+        // Before the look, so that a carrier that is parked right after it wakes this task.
+        changed.as_mut().enable();
+        match pool.take() {
+            Ok(Some(carrier)) => return Ok(carrier),
+            Ok(None) => {}
+            Err(PoolClosed) => {
+                return Err(failure(DialFailureReason::NoAgent, "the agent has disconnected"));
+            }
+        }
+        if timeout_at(until, changed).await.is_err() {
+            return Err(failure(DialFailureReason::NoCarrier, "the agent has no free carrier"));
         }
     }
 }

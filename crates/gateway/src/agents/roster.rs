@@ -1,4 +1,4 @@
-//! Who is connected, what is assigned, and who has acknowledged what: the state, without IO.
+//! Which agents are connected, what is assigned, and which agent has acknowledged what. Pure: the roster does no IO.
 //!
 //! Invariants: the two indexes of an environment name exactly the shares assigned and agents connected of it; what
 //! an agent has said is kept only for shares assigned now, so no agent can make the roster grow.
@@ -10,16 +10,13 @@ pub(super) use pick::{Pick, Shown};
 
 use super::{
     balancer::Record,
-    pool::{self, Pool},
+    carrier_pool::{AgentStreams, CarrierPool},
 };
 use acknowledgements::Acknowledgement;
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     mem,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::sync::Notify;
@@ -28,14 +25,7 @@ use wicketgate_link::ConnectedAgent;
 use wicketgate_model::{
     AgentId, Assignment, EnvironmentId, Generation, Problem, ShareDesired, ShareId, SignedAssignment, Target,
 };
-use wicketgate_transport::{
-    abort::Abort,
-    carrier::Carrier,
-    control::{ASSIGNMENTS_PER_MESSAGE, ToAgent},
-};
-
-/// The part of a surplus of carriers that is ended each second: the next burst may be near.
-const TEND: usize = 4;
+use wicketgate_transport::control::{ASSIGNMENTS_PER_MESSAGE, ToAgent};
 
 /// How a share stands with the agents of its environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,11 +74,7 @@ struct Connected {
     outbox: BTreeSet<ShareId>,
     outbox_filled: Arc<Notify>,
     said: HashMap<ShareId, Acknowledgement>,
-    /// The oldest first.
-    parked: Vec<Carrier>,
-    pool: Pool,
-    carrier_parked: Arc<Notify>,
-    streams: Arc<AgentStreams>,
+    carriers: Arc<CarrierPool>,
     /// There and back, when it last answered.
     rtt: Option<Duration>,
     record: Record,
@@ -97,34 +83,14 @@ struct Connected {
     draining: bool,
 }
 
-/// What lives on over an agent's connections: its streams.
-#[derive(Default)]
-pub(super) struct AgentStreams {
-    pub(super) abort: Abort,
-    pub(super) active: AtomicUsize,
-    /// The most and the fewest at a time since the pool was tended.
-    most: AtomicUsize,
-    fewest: AtomicUsize,
-}
-
-impl AgentStreams {
-    pub(super) fn begin(&self) {
-        let active = self.active.fetch_add(1, Ordering::Relaxed) + 1;
-        self.most.fetch_max(active, Ordering::Relaxed);
-    }
-
-    pub(super) fn end(&self) {
-        let active = self.active.fetch_sub(1, Ordering::Relaxed) - 1;
-        self.fewest.fetch_min(active, Ordering::Relaxed);
-    }
-}
-
-/// A control connection's place in the roster.
+/// A control connection, as the roster knows it.
 pub(super) struct Session {
-    pub(super) session: u64,
+    pub(super) number: u64,
     /// The connection is to end: the agent was barred, or has a newer one.
     pub(super) end: CancellationToken,
     pub(super) outbox_filled: Arc<Notify>,
+    /// Closed by the control connection's task when it ends.
+    pub(super) carriers: Arc<CarrierPool>,
 }
 
 impl Roster {
@@ -201,47 +167,43 @@ impl Roster {
         if let Some(session) = self.connected.get(&agent).map(|c| c.session) {
             self.disconnect(agent, session);
         }
-        self.streams.retain(|id, s| s.active.load(Ordering::Relaxed) > 0 || self.connected.contains_key(id));
+        self.streams.retain(|id, s| s.active() > 0 || self.connected.contains_key(id));
         self.last_session += 1;
         let environment = self.environments.entry(about.environment).or_default();
         environment.agents.insert(agent);
         self.changed.extend(&environment.shares);
         self.moved.insert(agent);
-        let place = Session {
-            session: self.last_session,
+        let session = Session {
+            number: self.last_session,
             end: CancellationToken::new(),
             outbox_filled: Arc::new(Notify::new()),
+            carriers: Arc::new(CarrierPool::new(Arc::clone(self.streams.entry(agent).or_default()))),
         };
-        place.outbox_filled.notify_one();
+        session.outbox_filled.notify_one();
         let connected = Connected {
-            session: place.session,
+            session: session.number,
             about,
-            end: place.end.clone(),
+            end: session.end.clone(),
             outbox: environment.shares.clone(),
-            outbox_filled: Arc::clone(&place.outbox_filled),
+            outbox_filled: Arc::clone(&session.outbox_filled),
             said: HashMap::new(),
-            parked: Vec::new(),
-            pool: Pool::default(),
-            carrier_parked: Arc::new(Notify::new()),
-            streams: Arc::clone(self.streams.entry(agent).or_default()),
+            carriers: Arc::clone(&session.carriers),
             rtt: None,
             record: Record::new(now),
             last_picked: 0,
             draining: false,
         };
         self.connected.insert(agent, connected);
-        Some(place)
+        Some(session)
     }
 
-    /// The control connection is gone, and with it the parked carriers. Running streams go on.
+    /// The control connection is gone. Running streams go on.
     pub(super) fn disconnect(&mut self, agent: AgentId, session: u64) {
         if self.connected.get(&agent).is_none_or(|c| c.session != session) {
             return;
         }
         let Some(connected) = self.connected.remove(&agent) else { return };
         connected.end.cancel();
-        // Whoever waits for a carrier looks again, and finds nobody.
-        connected.carrier_parked.notify_waiters();
         self.moved.insert(agent);
         let id = connected.about.environment;
         if let Some(environment) = self.environments.get_mut(&id) {
@@ -255,8 +217,6 @@ impl Roster {
     pub(super) fn draining(&mut self, agent: AgentId, session: u64) {
         if let Some(connected) = self.connected.get_mut(&agent).filter(|c| c.session == session) {
             connected.draining = true;
-            // Whoever waits for a carrier of it looks again, and finds that there will be none.
-            connected.carrier_parked.notify_waiters();
             let environment = self.environments.get(&connected.about.environment);
             self.changed.extend(environment.into_iter().flat_map(|e| &e.shares));
         }
@@ -296,52 +256,14 @@ impl Roster {
         messages
     }
 
-    /// Carriers that are parked here, of all agents.
-    pub(super) fn parked(&self) -> usize {
-        self.connected.values().map(|c| c.parked.len()).sum()
+    /// The pools of all connected agents.
+    pub(super) fn pools(&self) -> Vec<Arc<CarrierPool>> {
+        self.connected.values().map(|c| Arc::clone(&c.carriers)).collect()
     }
 
-    /// Parks a carrier; one of an agent that is not connected, or one too many, comes back. Streams take the carrier
-    /// that was parked last: those that died below it are found here, before they take a live one's place.
-    pub(super) fn park(&mut self, agent: AgentId, carrier: Carrier) -> Result<(), Carrier> {
-        let Some(connected) = self.connected.get_mut(&agent) else { return Err(carrier) };
-        // A peak that is just ending counts, though the pool has not been tended since.
-        let ending = (2 * connected.streams.most.load(Ordering::Relaxed)).min(2 * usize::from(pool::MOST));
-        let most = connected.pool.keep().max(ending);
-        if connected.parked.len() >= most {
-            connected.parked.retain_mut(Carrier::is_quiet);
-        }
-        if connected.parked.len() >= most {
-            return Err(carrier);
-        }
-        connected.parked.push(carrier);
-        connected.carrier_parked.notify_one();
-        Ok(())
-    }
-
-    /// To be called each second: ends some of the carriers that are not needed any more, those that were parked
-    /// longest, and answers how many the agent is to have parked.
-    pub(super) fn tend_pool(&mut self, agent: AgentId, session: u64) -> Option<u16> {
-        let connected = self.connected.get_mut(&agent).filter(|c| c.session == session)?;
-        let streams = &connected.streams;
-        let active = streams.active.load(Ordering::Relaxed);
-        let fewest = streams.fewest.swap(active, Ordering::Relaxed).min(active);
-        let most = streams.most.swap(active, Ordering::Relaxed).max(active);
-        connected.pool.second(fewest, most);
-        let surplus = connected.parked.len().saturating_sub(connected.pool.keep());
-        connected.parked.drain(..surplus.div_ceil(TEND));
-        Some(connected.pool.want())
-    }
-
-    /// The carrier that was parked last, `Ok(None)` if there is none now, `Err` if the agent has gone since the pick.
-    pub(super) fn take_carrier(&mut self, pick: &Pick) -> Result<Option<Carrier>, ()> {
-        let connected = self.connected.get_mut(&pick.agent).filter(|c| c.session == pick.session).ok_or(())?;
-        while let Some(mut carrier) = connected.parked.pop() {
-            if carrier.is_quiet() {
-                return Ok(Some(carrier));
-            }
-        }
-        Ok(None)
+    /// The pool of the agent, if it is connected.
+    pub(super) fn pool(&self, agent: AgentId) -> Option<Arc<CarrierPool>> {
+        self.connected.get(&agent).map(|c| Arc::clone(&c.carriers))
     }
 
     pub(super) fn about(&self, agent: AgentId) -> Option<(u64, ConnectedAgent)> {

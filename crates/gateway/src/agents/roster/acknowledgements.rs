@@ -176,35 +176,35 @@ mod tests {
     fn a_refusal_is_news_once() {
         let mut roster = Roster::default();
         roster.assign(&share(2));
-        let (id, place) = (share(2).id, connect(&mut roster, 1));
+        let (id, session) = (share(2).id, connect(&mut roster, 1));
         let [one, two, three] = [1, 2, 3].map(Generation::new);
-        let mut refuse = |g| roster.refused(agent(1), place.session, id, g, "no".to_owned());
+        let mut refuse = |g| roster.refused(agent(1), session.number, id, g, "no".to_owned());
         assert_eq!([refuse(one), refuse(one), refuse(two), refuse(one)], [true, false, true, false]);
         assert!(!refuse(three), "never assigned");
-        roster.acknowledged(agent(1), place.session, id, two);
-        assert!(!roster.refused(agent(1), place.session, id, two, "no".to_owned()));
+        roster.acknowledged(agent(1), session.number, id, two);
+        assert!(!roster.refused(agent(1), session.number, id, two, "no".to_owned()));
     }
 
     #[test]
     fn what_an_agent_says_of_its_shares_is_told() {
         let mut roster = Roster::default();
         roster.assign(&share(2));
-        let (id, place) = (share(2).id, connect(&mut roster, 1));
+        let (id, session) = (share(2).id, connect(&mut roster, 1));
         let [one, two] = [1, 2].map(Generation::new);
         let told = |roster: &Roster| roster.agent_shares(agent(1)).unwrap().shares;
         assert_eq!(told(&roster), [(id, AgentShareState::Pending)]);
-        roster.acknowledged(agent(1), place.session, id, one);
+        roster.acknowledged(agent(1), session.number, id, one);
         assert_eq!(told(&roster), [(id, AgentShareState::Pending)], "an older one is not the newest");
-        roster.acknowledged(agent(1), place.session, id, two);
+        roster.acknowledged(agent(1), session.number, id, two);
         assert_eq!(told(&roster), [(id, AgentShareState::Serving)]);
         let now = Instant::now();
-        roster.health(agent(1), place.session, id, TargetHealth::Unreachable("refused".to_owned()), now);
+        roster.health(agent(1), session.number, id, TargetHealth::Unreachable("refused".to_owned()), now);
         assert_eq!(told(&roster), [(id, AgentShareState::Unreachable("refused".to_owned()))]);
-        roster.refused(agent(1), place.session, id, two, "not allowed".to_owned());
+        roster.refused(agent(1), session.number, id, two, "not allowed".to_owned());
         assert_eq!(told(&roster), [(id, AgentShareState::Refused("not allowed".to_owned()))]);
-        roster.answered(agent(1), place.session, Duration::from_millis(3));
+        roster.answered(agent(1), session.number, Duration::from_millis(3));
         assert_eq!(roster.nearest(id), Some(Duration::from_millis(3)));
-        roster.disconnect(agent(1), place.session);
+        roster.disconnect(agent(1), session.number);
         assert_eq!((roster.agent_shares(agent(1)), roster.nearest(id)), (None, None));
     }
 }

@@ -3,13 +3,9 @@
 //! Invariant: a stream never goes to a former target once some agent has acknowledged the newer one. Agents that are
 //! behind by a change of anything but the target serve on.
 
-use super::{Acknowledgement, AgentStreams, Connected, Roster};
+use super::{Acknowledgement, CarrierPool, Connected, Roster};
 use crate::agents::balancer::{Candidate, Fitness, Record, choose};
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Instant,
-};
-use tokio::sync::Notify;
+use std::{sync::Arc, time::Instant};
 use wicketgate_model::{AgentId, Generation, ShareId};
 
 /// An agent for one stream.
@@ -17,8 +13,7 @@ pub(in crate::agents) struct Pick {
     pub(in crate::agents) agent: AgentId,
     pub(super) session: u64,
     pub(in crate::agents) generation: Generation,
-    pub(in crate::agents) carrier_parked: Arc<Notify>,
-    pub(in crate::agents) streams: Arc<AgentStreams>,
+    pub(in crate::agents) carriers: Arc<CarrierPool>,
     /// Nothing is known against it: a stream that opens is no news.
     pub(in crate::agents) is_well: bool,
 }
@@ -74,7 +69,7 @@ impl Roster {
                 Candidate {
                     replica: c.about.agent,
                     fitness: Fitness::of([c.record.fitness(now), said.fitness(now)]),
-                    streams: c.streams.active.load(Ordering::Relaxed),
+                    streams: c.carriers.streams.active(),
                     well_since: well_since.map(Record::well_since).max().unwrap_or(now),
                     last_chosen: c.last_picked,
                 }
@@ -92,8 +87,7 @@ impl Roster {
             agent: replica,
             session: connected.session,
             generation: said.acknowledged?,
-            carrier_parked: Arc::clone(&connected.carrier_parked),
-            streams: Arc::clone(&connected.streams),
+            carriers: Arc::clone(&connected.carriers),
             is_well: fitness == Fitness::Well,
         })
     }
@@ -142,15 +136,15 @@ mod tests {
         roster: Roster,
         share: ShareId,
         now: Instant,
-        places: Vec<Session>,
+        sessions: Vec<Session>,
     }
 
     /// Two agents that have acknowledged generation 1.
     fn scene() -> Scene {
         let mut roster = Roster::default();
         roster.assign(&share(1));
-        let places: Vec<_> = (1..3).map(|n| connect(&mut roster, n)).collect();
-        let mut scene = Scene { roster, share: share(1).id, now: Instant::now(), places };
+        let sessions: Vec<_> = (1..3).map(|n| connect(&mut roster, n)).collect();
+        let mut scene = Scene { roster, share: share(1).id, now: Instant::now(), sessions };
         scene.acknowledge(1, 1);
         scene.acknowledge(2, 1);
         scene
@@ -158,7 +152,7 @@ mod tests {
 
     impl Scene {
         fn acknowledge(&mut self, n: u128, generation: u64) {
-            let session = self.places[usize::try_from(n - 1).unwrap()].session;
+            let session = self.sessions[usize::try_from(n - 1).unwrap()].number;
             self.roster.acknowledged(agent(n), session, self.share, Generation::new(generation));
         }
 
@@ -230,7 +224,7 @@ mod tests {
         scene.now += Duration::from_secs(60);
         assert_eq!(scene.picked(), [agent(1), agent(2)]);
         // What the agent sees itself counts as well.
-        let session = scene.places[0].session;
+        let session = scene.sessions[0].number;
         let health = |scene: &mut Scene, health| {
             scene.roster.health(agent(1), session, scene.share, health, scene.now);
         };
@@ -248,7 +242,7 @@ mod tests {
         let first = scene.pick(&[2]).unwrap();
         scene.shown(&first, Shown::AgentFails);
         assert_eq!(scene.picked(), [agent(2)]);
-        scene.roster.draining(agent(2), scene.places[1].session);
+        scene.roster.draining(agent(2), scene.sessions[1].number);
         assert_eq!(scene.picked(), [agent(1)]);
         scene.shown(&first, Shown::Draining);
         assert!(scene.pick(&[]).is_none());

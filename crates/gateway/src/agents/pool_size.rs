@@ -1,43 +1,44 @@
-//! How many carriers an agent keeps parked: as many again as its streams have lately come and gone by.
+//! How many carriers an agent keeps parked: the difference between the fewest and the most streams that it had at a
+//! time lately.
 //!
-//! What counts is the swing between the fewest and the most streams at a time: connections that stay open for hours
-//! have their carriers, and need no others waiting. Invariant: pure, and always between [`LEAST`] and [`MOST`].
+//! Streams that stay open for hours have their carriers and need no parked ones. Invariant: pure, and always between
+//! [`LEAST`] and [`MOST`].
 
-/// So that a first burst waits for no handshake.
+/// A first burst waits for no handshake.
 pub(super) const LEAST: u16 = 8;
 /// Each is a socket and some memory at both ends.
 pub(super) const MOST: u16 = 512;
-/// How long a peak is remembered, in seconds.
+/// Seconds for which a peak counts.
 const WINDOW: usize = 30;
 
 #[derive(Debug)]
-pub(super) struct Pool {
+pub(super) struct PoolSize {
     /// The fewest and the most streams of each second.
     seconds: [(usize, usize); WINDOW],
     next: usize,
 }
 
-impl Default for Pool {
+impl Default for PoolSize {
     fn default() -> Self {
         Self { seconds: [(0, 0); WINDOW], next: 0 }
     }
 }
 
-impl Pool {
-    /// Another second has gone by, with so many streams at a time.
+impl PoolSize {
+    /// Records the fewest and the most concurrent streams of another second.
     pub(super) fn second(&mut self, fewest: usize, most: usize) {
         self.seconds[self.next] = (fewest, most);
         self.next = (self.next + 1) % WINDOW;
     }
 
-    /// How many the agent is to have parked, whatever is in use besides.
+    /// How many carriers the agent should have parked, besides those in use.
     pub(super) fn want(&self) -> u16 {
         let fewest = self.seconds.iter().map(|s| s.0).min().unwrap_or_default();
         let most = self.seconds.iter().map(|s| s.1).max().unwrap_or_default();
         u16::try_from(most.saturating_sub(fewest)).unwrap_or(MOST).clamp(LEAST, MOST)
     }
 
-    /// How many may stay parked: twice what is wanted, which is what a peak leaves when it ends.
+    /// How many may stay parked: twice [`Self::want`], which is what a peak leaves when it ends.
     pub(super) fn keep(&self) -> usize {
         2 * usize::from(self.want())
     }
@@ -49,7 +50,7 @@ mod tests {
 
     #[test]
     fn a_pool_follows_its_peaks_and_forgets_them() {
-        let mut pool = Pool::default();
+        let mut pool = PoolSize::default();
         assert_eq!((pool.want(), pool.keep()), (LEAST, 16));
         pool.second(0, 50);
         assert_eq!((pool.want(), pool.keep()), (50, 100));
@@ -59,7 +60,7 @@ mod tests {
         }
         pool.second(10, 20);
         assert_eq!(pool.want(), 10);
-        // What only stays open needs nothing.
+        // Streams that stay open need no parked carriers.
         for _ in 0..WINDOW {
             pool.second(10_000, 10_000);
         }

@@ -1,0 +1,131 @@
+//! The parked carriers of one agent, for as long as its control connection lasts.
+//!
+//! Invariant: a pool has its own lock, so looking at an agent's sockets delays no stream of another agent. The roster
+//! refers to pools and never touches a socket.
+
+use super::pool_size::{self, PoolSize};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+use tokio::sync::Notify;
+use wicketgate_system::Mutex;
+use wicketgate_transport::{abort::Abort, carrier::Carrier};
+
+/// The part of the surplus that is closed each second: the next burst may be near.
+const TEND: usize = 4;
+
+/// See the module.
+pub(super) struct CarrierPool {
+    pub(super) streams: Arc<AgentStreams>,
+    /// The one parked longest first; `None` once the control connection has ended.
+    parked: Mutex<Option<Vec<Carrier>>>,
+    size: Mutex<PoolSize>,
+    /// A carrier was parked, or the pool was closed.
+    pub(super) changed: Notify,
+}
+
+/// The pool was closed: its agent has disconnected.
+#[derive(Debug)]
+pub(super) struct PoolClosed;
+
+impl CarrierPool {
+    pub(super) fn new(streams: Arc<AgentStreams>) -> Self {
+        Self { streams, parked: Mutex::new(Some(Vec::new())), size: Mutex::default(), changed: Notify::new() }
+    }
+
+    /// Parks a carrier. Returns it if the pool is full or closed.
+    ///
+    /// Streams take the carrier that was parked last, so dead ones collect below it. They are removed here, before a
+    /// live carrier is turned away.
+    pub(super) fn park(&self, carrier: Carrier) -> Result<(), Carrier> {
+        // A peak that is just ending counts, although it is not in the pool's size yet.
+        let ending = (2 * self.streams.most.load(Ordering::Relaxed)).min(2 * usize::from(pool_size::MOST));
+        let most = self.size.lock().keep().max(ending);
+        let mut parked = self.parked.lock();
+        let Some(carriers) = &mut *parked else { return Err(carrier) };
+        if carriers.len() >= most {
+            carriers.retain_mut(Carrier::is_quiet);
+        }
+        if carriers.len() >= most {
+            return Err(carrier);
+        }
+        carriers.push(carrier);
+        drop(parked);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Takes the live carrier that was parked last; `None`: none is parked.
+    pub(super) fn take(&self) -> Result<Option<Carrier>, PoolClosed> {
+        loop {
+            let last = self.parked.lock().as_mut().ok_or(PoolClosed)?.pop();
+            let Some(mut carrier) = last else { return Ok(None) };
+            if carrier.is_quiet() {
+                return Ok(Some(carrier));
+            }
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.parked.lock().as_ref().map_or(0, Vec::len)
+    }
+
+    /// Adapts the pool's size to the last second's streams and closes a part of the surplus, the carriers parked
+    /// longest. Returns how many carriers the agent should have parked.
+    pub(super) fn tend(&self) -> u16 {
+        let (fewest, most) = self.streams.take_extremes();
+        let mut size = self.size.lock();
+        size.second(fewest, most);
+        let (want, keep) = (size.want(), size.keep());
+        drop(size);
+        let surplus: Vec<_> = match &mut *self.parked.lock() {
+            Some(carriers) => {
+                let surplus = carriers.len().saturating_sub(keep);
+                carriers.drain(..surplus.div_ceil(TEND)).collect()
+            }
+            None => Vec::new(),
+        };
+        drop(surplus);
+        want
+    }
+
+    /// Closes the parked carriers and takes no more.
+    pub(super) fn close(&self) {
+        let parked = self.parked.lock().take();
+        drop(parked);
+        self.changed.notify_waiters();
+    }
+}
+
+/// An agent's streams. They outlive its connections.
+#[derive(Default)]
+pub(super) struct AgentStreams {
+    pub(super) abort: Abort,
+    active: AtomicUsize,
+    /// The most and the fewest at a time since the pool was tended.
+    most: AtomicUsize,
+    fewest: AtomicUsize,
+}
+
+impl AgentStreams {
+    pub(super) fn active(&self) -> usize {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn begin(&self) {
+        let active = self.active.fetch_add(1, Ordering::Relaxed) + 1;
+        self.most.fetch_max(active, Ordering::Relaxed);
+    }
+
+    pub(super) fn end(&self) {
+        let active = self.active.fetch_sub(1, Ordering::Relaxed) - 1;
+        self.fewest.fetch_min(active, Ordering::Relaxed);
+    }
+
+    fn take_extremes(&self) -> (usize, usize) {
+        let active = self.active();
+        let fewest = self.fewest.swap(active, Ordering::Relaxed).min(active);
+        (fewest, self.most.swap(active, Ordering::Relaxed).max(active))
+    }
+}
