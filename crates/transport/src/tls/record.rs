@@ -26,9 +26,11 @@ const TRAILER: usize = 1 + TAG;
 const TAG: usize = 16;
 /// The most plaintext of one record.
 pub(crate) const MAX_PLAIN: usize = 16 * 1024;
-/// Room for a record of ours. What a peer may add to its own (padding) is not more than 256 bytes in all.
-pub(crate) const SLOT: usize = HEADER + MAX_PLAIN + TRAILER;
-const MAX_SEALED: usize = MAX_PLAIN + 256;
+/// The longest encrypted record. Its inner plaintext (content, type and padding) has at most 2^14 + 1 bytes
+/// (RFC 8446 §5.4), and the ciphers in use add the tag.
+const MAX_SEALED: usize = MAX_PLAIN + TRAILER;
+/// Room for a record.
+pub(crate) const SLOT: usize = HEADER + MAX_SEALED;
 /// Records under one key: half of what AES-GCM allows (RFC 8446 §5.5).
 const KEY_LIMIT: u64 = 1 << 23;
 
@@ -184,8 +186,11 @@ impl RecordOpener {
         if header[0] != APPLICATION_DATA {
             return Err(broken(InvalidMessage::InvalidContentType.into()));
         }
-        if !(TRAILER..=MAX_SEALED).contains(&length) {
-            return Err(broken(InvalidMessage::MessageTooLarge.into()));
+        if length > MAX_SEALED {
+            return Err(broken(Error::PeerSentOversizedRecord));
+        }
+        if length < TRAILER {
+            return Err(broken(InvalidMessage::MessageTooShort.into()));
         }
         let Some(sealed) = rest.get_mut(..length) else {
             return Ok(Opened::Partial);
@@ -237,4 +242,33 @@ impl RecordOpener {
 fn header(length: usize) -> [u8; HEADER] {
     let [a, b] = u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes();
     [APPLICATION_DATA, 3, 3, a, b]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> RecordKey {
+        let (key, iv) = ([1; 32].into(), [1; 12].into());
+        RecordKey::new(0, &ConnectionTrafficSecrets::Aes256Gcm { key, iv }).unwrap()
+    }
+
+    /// Opens a record whose inner plaintext has this length: three bytes, their type, and padding.
+    fn open_padded(inner: usize) -> io::Result<Opened> {
+        let mut record = vec![0; HEADER + inner + TAG];
+        record[HEADER..HEADER + 4].copy_from_slice(&[1, 2, 3, APPLICATION_DATA]);
+        // The last byte of the padding stands where the type would be.
+        RecordSealer::new(key()).seal(&mut record, inner - 1, 0).unwrap();
+        RecordOpener::new(key()).open(&mut record, &TrafficKeys::new(Kernel::None))
+    }
+
+    #[test]
+    fn an_inner_plaintext_above_the_limit_is_a_record_overflow() {
+        let record = HEADER + MAX_PLAIN + 1 + TAG;
+        let longest = open_padded(MAX_PLAIN + 1).unwrap();
+        assert_eq!(longest, Opened::Data { plain: HEADER..HEADER + 3, record });
+        let error = open_padded(MAX_PLAIN + 2).unwrap_err();
+        let tls = error.get_ref().and_then(|e| e.downcast_ref::<Error>());
+        assert_eq!(tls, Some(&Error::PeerSentOversizedRecord));
+    }
 }
