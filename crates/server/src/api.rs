@@ -21,6 +21,7 @@ mod metrics;
 mod oauth;
 mod openapi;
 mod request;
+mod retry;
 mod shares;
 mod tunnels;
 mod vpn_config;

@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 use std::{fmt, sync::Arc};
 use subtle::ConstantTimeEq;
 use token_key::TokenKey;
-use wicketgate_store::{ApiAccountRow, FrontdoorRow, Reach, Store};
+use wicketgate_store::{ApiAccountRow, Claim, FrontdoorRow, Reach, Store};
 
 pub(crate) use credentials::{Credentials, basic};
 pub use scope::Scope;
@@ -34,6 +34,8 @@ pub struct Principal {
     /// Which Frontdoors it sees.
     pub reach: Reach,
     pub scopes: Vec<Scope>,
+    /// The claim on its idempotency key that this request holds: its write marks it.
+    pub(crate) claim: Option<Arc<Claim>>,
 }
 
 impl Principal {
@@ -132,7 +134,12 @@ pub(crate) async fn authenticate(
     let token = Credentials::of(headers)?.ok_or_else(ApiError::token_missing)?;
     let token = token.expose();
     if auth.admin.is(token) {
-        return Ok(Principal { actor: "admin".to_owned(), reach: Reach::All, scopes: Scope::ALL.to_vec() });
+        return Ok(Principal {
+            actor: "admin".to_owned(),
+            reach: Reach::All,
+            scopes: Scope::ALL.to_vec(),
+            claim: None,
+        });
     }
     if ClientSecret::is_like(token) {
         let account = account_of(store, token).await?.ok_or(Refused::Invalid)?;
@@ -163,7 +170,7 @@ fn principal(account: &ApiAccountRow, granted: Option<&[Scope]>) -> Result<Princ
     }
     let mut scopes = scopes(account);
     scopes.retain(|scope| granted.is_none_or(|granted| granted.contains(scope)));
-    Ok(Principal { actor: account.id.to_string(), reach: account.reach(), scopes })
+    Ok(Principal { actor: account.id.to_string(), reach: account.reach(), scopes, claim: None })
 }
 
 pub(crate) fn scopes(account: &ApiAccountRow) -> Vec<Scope> {

@@ -3,7 +3,6 @@
 mod api;
 pub mod auth;
 mod background;
-mod claim;
 mod error;
 mod event_feed;
 mod gateways;

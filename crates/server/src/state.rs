@@ -3,7 +3,6 @@
 use crate::{
     auth::{Auth, Principal},
     background::{Activator, BackgroundTasks},
-    claim,
     event_feed::{EventFeed, EventReader},
     gateways::Gateways,
     telemetry::Metrics,
@@ -83,10 +82,10 @@ impl AppState {
         Activator { tasks: self.tasks.clone(), stop: self.feed.over().clone() }
     }
 
-    /// One accepted request of `principal`, now.
-    pub(crate) fn act(&self, principal: &Principal) -> WriteContext {
+    /// For a write of `principal`, now.
+    pub(crate) fn write_context(&self, principal: &Principal) -> WriteContext {
         WriteContext {
-            claim: claim::held(),
+            claim: principal.claim.clone(),
             ..WriteContext::new(principal.actor.clone(), now(), Uuid::now_v7)
         }
     }

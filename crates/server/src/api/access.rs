@@ -22,7 +22,7 @@ impl FromRequestParts<AppState> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        authenticate(&parts.headers, &state.auth, &state.store).await.map(Self)
+        principal(parts, state).await.map(Self)
     }
 }
 
@@ -37,12 +37,20 @@ impl FromRequestParts<AppState> for InFrontdoor {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        let principal = authenticate(&parts.headers, &state.auth, &state.store).await?;
+        let principal = principal(parts, state).await?;
         let text = parameter(parts, "frontdoorId").await?;
         let not_found = || ApiError::frontdoor_not_found(printable(&text));
         let id: FrontdoorId = text.parse().map_err(|_| not_found())?;
         let frontdoor = state.store.frontdoor(id).await?.ok_or_else(not_found)?;
         if principal.sees(&frontdoor) { Ok(Self { principal, frontdoor }) } else { Err(not_found()) }
+    }
+}
+
+/// The layer that keeps answers has authenticated a request with an idempotency key.
+async fn principal(parts: &mut Parts, state: &AppState) -> Result<Principal, ApiError> {
+    match parts.extensions.remove::<Principal>() {
+        Some(principal) => Ok(principal),
+        None => authenticate(&parts.headers, &state.auth, &state.store).await,
     }
 }
 

@@ -71,7 +71,7 @@ pub(super) async fn delete(
     let id: AgentId = id.parse(Kind::Agent)?;
     let row = state.store.agent(at.id(), id).await?;
     wanted.hold_for(&Agent::of(row.ok_or_else(|| ApiError::not_found(Kind::Agent, id))?))?;
-    let done = state.store.bar_agent(at.id(), id, &state.act(&at.principal)).await;
+    let done = state.store.bar_agent(at.id(), id, &state.write_context(&at.principal)).await;
     done.map_err(refused(Kind::Agent, id))?;
     state.wake.notify_one();
     Ok(StatusCode::NO_CONTENT)

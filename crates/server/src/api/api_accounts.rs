@@ -62,7 +62,7 @@ pub(super) async fn create(
         secret_sha256: secret.sha256(),
         expires_at: asked.expires_at,
     };
-    let row = state.store.create_api_account(&new, &state.act(&caller)).await?;
+    let row = state.store.create_api_account(&new, &state.write_context(&caller)).await?;
     let location = ApiAccount::path(row.id);
     let account = ApiAccount::of(row);
     let shown = NewAccount { client_secret: secret.expose(), account: &account };
@@ -90,7 +90,7 @@ pub(super) async fn delete(
 ) -> Result<StatusCode, ApiError> {
     let account = find(&state, &caller, &id).await?;
     wanted.hold_for(&ApiAccount::of(account.clone()))?;
-    let done = state.store.revoke_api_account(account.id, &state.act(&caller)).await;
+    let done = state.store.revoke_api_account(account.id, &state.write_context(&caller)).await;
     done.map_err(refused(Kind::ApiAccount, account.id))?;
     Ok(StatusCode::NO_CONTENT)
 }

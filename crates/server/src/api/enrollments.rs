@@ -31,16 +31,16 @@ pub(super) async fn create(
 ) -> Result<Response, ApiError> {
     at.need(Scope::Write)?;
     let environment = enrollment(body.object_or_nothing()?)?;
-    let act = state.act(&at.principal);
-    let code = EnrolmentCode::generate(EnrollmentId::new((act.fresh)()), state.ca)
+    let context = state.write_context(&at.principal);
+    let code = EnrolmentCode::generate(EnrollmentId::new((context.fresh)()), state.ca)
         .map_err(|_| ApiError::unavailable("The server has no random bytes"))?;
     let new = NewEnrollment {
         id: code.enrollment(),
         environment,
         secret_sha256: code.secret_hash(),
-        expires_at: act.at + LIFETIME,
+        expires_at: context.at + LIFETIME,
     };
-    state.store.create_enrollment(at.id(), &new, &act).await?;
+    state.store.create_enrollment(at.id(), &new, &context).await?;
     let answer = Enrollment {
         frontdoor_id: at.id(),
         enrollment_code: &code.expose(),

@@ -59,11 +59,11 @@ pub(super) async fn patch(
     at.need(Scope::Write)?;
     let row = find(&state, &at, id.parse(Kind::Environment)?).await?;
     let name = environment::name(&row, body.object()?)?;
-    let act = checked(&state, &at, &wanted, &row).await?;
+    let context = checked(&state, &at, &wanted, &row).await?;
     if name == row.name {
         return answer(&state, format, StatusCode::OK, row).await;
     }
-    let done = state.store.rename_environment(at.id(), row.id, &name, &act).await;
+    let done = state.store.rename_environment(at.id(), row.id, &name, &context).await;
     done.map_err(refused(Kind::Environment, row.id))?;
     let row = find(&state, &at, row.id).await?;
     answer(&state, format, StatusCode::OK, row).await
@@ -79,28 +79,28 @@ pub(super) async fn delete(
 ) -> Result<Response, ApiError> {
     at.need(Scope::Write)?;
     let row = find(&state, &at, id.parse(Kind::Environment)?).await?;
-    let act = checked(&state, &at, &wanted, &row).await?;
-    let done = state.store.delete_environment(at.id(), row.id, &act).await;
+    let context = checked(&state, &at, &wanted, &row).await?;
+    let done = state.store.delete_environment(at.id(), row.id, &context).await;
     done.map_err(refused(Kind::Environment, row.id))?;
     state.wake.notify_one();
     let gone = EnvironmentRow { active: false, ..row };
     answer(&state, format, StatusCode::ACCEPTED, gone).await
 }
 
-/// The act, if the row is in the state that the caller wants it in, and then for that state only.
+/// The write's context, if the row is in the state that the caller wants it in, and then for that state only.
 async fn checked(
     state: &AppState,
     at: &InFrontdoor,
     wanted: &Preconditions,
     row: &EnvironmentRow,
 ) -> Result<WriteContext, ApiError> {
-    let act = state.act(&at.principal);
+    let context = state.write_context(&at.principal);
     if !wanted.are_given() {
-        return Ok(act);
+        return Ok(context);
     }
     let agents = state.store.agents_of(row.frontdoor, &[row.id]).await?;
     wanted.hold_for(&Environment::of(row.clone(), &agents))?;
-    Ok(act.expecting(row.updated_at))
+    Ok(context.expecting(row.updated_at))
 }
 
 async fn find(state: &AppState, at: &InFrontdoor, id: EnvironmentId) -> Result<EnvironmentRow, ApiError> {

@@ -51,7 +51,7 @@ pub(super) async fn create(
         caller.need(Scope::Admin)?;
     }
     caller.need_organization(&spec.organization)?;
-    let row = state.store.create_frontdoor(&spec, &state.act(&caller)).await?;
+    let row = state.store.create_frontdoor(&spec, &state.write_context(&caller)).await?;
     let location = Frontdoor::path(row.id);
     Ok(([(LOCATION, location)], answer(format, StatusCode::CREATED, row)).into_response())
 }
@@ -69,11 +69,11 @@ pub(super) async fn patch(
     if spec.ipsec_shares_enabled != at.frontdoor.ipsec_shares_enabled {
         at.need(Scope::Admin)?;
     }
-    let act = checked(&state, &at, &wanted)?;
+    let context = checked(&state, &at, &wanted)?;
     if spec == at.frontdoor.spec() {
         return Ok(answer(format, StatusCode::OK, at.frontdoor));
     }
-    let row = state.store.replace_frontdoor(at.id(), &spec, &act).await;
+    let row = state.store.replace_frontdoor(at.id(), &spec, &context).await;
     Ok(answer(format, StatusCode::OK, row.map_err(|e| refused(&at, e))?))
 }
 
@@ -83,17 +83,17 @@ pub(super) async fn delete(
     wanted: Preconditions,
 ) -> Result<StatusCode, ApiError> {
     at.need(Scope::Write)?;
-    let act = checked(&state, &at, &wanted)?;
-    let done = state.store.delete_frontdoor(at.id(), &act).await;
+    let context = checked(&state, &at, &wanted)?;
+    let done = state.store.delete_frontdoor(at.id(), &context).await;
     done.map_err(|e| refused(&at, e))?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The act, if the Frontdoor is in the state that the caller wants it in, and then for that state only.
+/// The write's context, if the Frontdoor is in the state that the caller wants it in, and then for that state only.
 fn checked(state: &AppState, at: &InFrontdoor, wanted: &Preconditions) -> Result<WriteContext, ApiError> {
-    let act = state.act(&at.principal);
+    let context = state.write_context(&at.principal);
     wanted.hold_for(&Frontdoor::of(at.frontdoor.clone()))?;
-    Ok(if wanted.are_given() { act.expecting(at.frontdoor.updated_at) } else { act })
+    Ok(if wanted.are_given() { context.expecting(at.frontdoor.updated_at) } else { context })
 }
 
 fn refused(at: &InFrontdoor, e: StoreError) -> ApiError {

@@ -8,7 +8,6 @@
 use super::wire::body::{LARGEST, read};
 use crate::{
     auth::{Principal, Scope, authenticate},
-    claim,
     error::ApiError,
     state::{AppState, now},
 };
@@ -57,17 +56,18 @@ async fn carry_out(state: AppState, request: Request, next: Next) -> Result<Resp
     let Ok(principal) = authenticate(request.headers(), &state.auth, &state.store).await else {
         return Ok(next.run(request).await);
     };
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let bytes = read(body).await?;
-    let claim = Claim {
+    let claim = Arc::new(Claim {
         key: key(&parts.headers)?,
         fingerprint: fingerprint(&principal, &parts, &bytes),
-        principal: principal.actor,
+        principal: principal.actor.clone(),
         token: Uuid::now_v7(),
-    };
-    // From the claim on: what is claimed is carried out, or let go of.
-    let task =
-        tokio::spawn(claimed(state, Arc::new(claim), Request::from_parts(parts, Body::from(bytes)), next));
+    });
+    // The handler's extractor takes both from here, and hands the claim to the store with its write.
+    parts.extensions.insert(Principal { claim: Some(Arc::clone(&claim)), ..principal });
+    // A task of its own: once the key is claimed, the request is carried out or the key is released.
+    let task = tokio::spawn(claimed(state, claim, Request::from_parts(parts, Body::from(bytes)), next));
     task.await.map_err(|_| ApiError::unavailable("The request could not be carried out"))?
 }
 
@@ -96,7 +96,7 @@ async fn claimed(
             )));
         }
     }
-    let work = timeout(LONGEST, claim::hold(Arc::clone(&claim), next.run(request))).await;
+    let work = timeout(LONGEST, next.run(request)).await;
     let response =
         work.unwrap_or_else(|_| ApiError::unavailable("The request took too long").into_response());
     Ok(keep(&state, &claim, response).await)

@@ -3,9 +3,11 @@
 use super::{
     access::{InFrontdoor, PathId},
     conditional::Preconditions,
+    retry::retry_stale,
     wire::{
         answer::Format,
         body::Body,
+        is_past_retention,
         query::Query,
         share::{self, Share},
     },
@@ -13,25 +15,16 @@ use super::{
 use crate::{
     auth::Scope,
     error::{ApiError, Kind, refused},
-    state::{AppState, now},
+    state::AppState,
 };
 use axum::{
     extract::State,
     http::{StatusCode, header::LOCATION},
     response::{IntoResponse, Response},
 };
-use jiff::Timestamp;
 use serde_json::{Map, Value};
 use wicketgate_model::{ShareId, Status};
 use wicketgate_store::{ShareRow, StoreError};
-
-/// How often a change is made anew on top of somebody else's before the caller is told.
-pub(super) const TRIES: usize = 5;
-
-/// Whether it is past its retention.
-pub(super) fn is_forgotten(deleted_at: Option<Timestamp>) -> bool {
-    deleted_at.is_some_and(|at| now().duration_since(at) > super::wire::RETENTION)
-}
 
 pub(super) async fn list(
     State(state): State<AppState>,
@@ -68,22 +61,15 @@ pub(super) async fn create(
 ) -> Result<Response, ApiError> {
     at.need_shares(Scope::Write)?;
     let body = body.object()?;
-    let mut last = StoreError::Stale;
-    for _ in 0..TRIES {
+    // It is stale if its tunnel has changed since its sources were checked.
+    let made = retry_stale(|| async {
         let spec = share::spec(&state.store, at.id(), body.clone()).await?;
-        match state.store.create_share(at.id(), &spec, &state.act(&at.principal)).await {
-            // Its tunnel was changed since it was looked at.
-            Err(stale @ StoreError::Stale) => last = stale,
-            made => return Ok(created(&state, &at, format, made.map_err(refused(Kind::Share, ""))?)),
-        }
-    }
-    Err(refused(Kind::Share, "")(last))
-}
-
-fn created(state: &AppState, at: &InFrontdoor, format: Format, row: ShareRow) -> Response {
+        Ok(state.store.create_share(at.id(), &spec, &state.write_context(&at.principal)).await)
+    });
+    let row = made.await?.map_err(refused(Kind::Share, ""))?;
     state.wake.notify_one();
     let location = Share::path(at.id(), row.id);
-    ([(LOCATION, location)], answer(format, StatusCode::ACCEPTED, row)).into_response()
+    Ok(([(LOCATION, location)], answer(format, StatusCode::ACCEPTED, row)).into_response())
 }
 
 pub(super) async fn put(
@@ -95,10 +81,10 @@ pub(super) async fn put(
     body: Body,
 ) -> Result<Response, ApiError> {
     at.need_shares(Scope::Write)?;
-    let id = id.parse(Kind::Share)?;
-    find(&state, &at, id).await?;
+    let row = find(&state, &at, id.parse(Kind::Share)?).await?;
     let body = body.object()?;
-    change(&state, &at, id, format, &wanted, |_| body.clone()).await
+    let row = change(&state, &at, row, &wanted, |_| body.clone()).await?;
+    Ok(answer(format, StatusCode::ACCEPTED, row))
 }
 
 pub(super) async fn patch(
@@ -110,10 +96,10 @@ pub(super) async fn patch(
     body: Body,
 ) -> Result<Response, ApiError> {
     at.need_shares(Scope::Write)?;
-    let id = id.parse(Kind::Share)?;
-    find(&state, &at, id).await?;
+    let row = find(&state, &at, id.parse(Kind::Share)?).await?;
     let patch = body.object()?;
-    change(&state, &at, id, format, &wanted, |row| share::patched(row, patch.clone())).await
+    let row = change(&state, &at, row, &wanted, |row| share::patched(row, patch.clone())).await?;
+    Ok(answer(format, StatusCode::ACCEPTED, row))
 }
 
 pub(super) async fn delete(
@@ -125,54 +111,48 @@ pub(super) async fn delete(
 ) -> Result<Response, ApiError> {
     at.need_shares(Scope::Write)?;
     let id: ShareId = id.parse(Kind::Share)?;
-    let mut last = StoreError::Stale;
-    for _ in 0..TRIES {
+    let done = retry_stale(|| async {
         let row = find(&state, &at, id).await?;
         must_be_live(&row)?;
-        let act = state.act(&at.principal).expecting(row.updated_at);
+        let context = state.write_context(&at.principal).expecting(row.updated_at);
         wanted.hold_for(&Share::of(row))?;
-        match state.store.delete_share(at.id(), id, &act).await {
-            Err(stale @ StoreError::Stale) => last = stale,
-            done => {
-                let row = done.map_err(refused(Kind::Share, id))?;
-                state.wake.notify_one();
-                return Ok(answer(format, StatusCode::ACCEPTED, row));
-            }
-        }
-    }
-    Err(refused(Kind::Share, id)(last))
+        Ok(state.store.delete_share(at.id(), id, &context).await)
+    });
+    let row = done.await?.map_err(refused(Kind::Share, id))?;
+    state.wake.notify_one();
+    Ok(answer(format, StatusCode::ACCEPTED, row))
 }
 
-/// Replaces the share by what `body` makes of it, and again if somebody else was faster.
+/// Replaces the share `read` by what `body` makes of it, and of later states of it while others are faster.
 async fn change(
     state: &AppState,
     at: &InFrontdoor,
-    id: ShareId,
-    format: Format,
+    read: ShareRow,
     wanted: &Preconditions,
     body: impl Fn(&ShareRow) -> Map<String, Value>,
-) -> Result<Response, ApiError> {
-    let mut last = StoreError::Stale;
-    for _ in 0..TRIES {
-        let row = find(state, at, id).await?;
-        must_be_live(&row)?;
-        let spec = share::spec(&state.store, at.id(), body(&row)).await?;
-        let (act, generation) = (state.act(&at.principal), row.generation);
-        wanted.hold_for(&Share::of(row.clone()))?;
-        if spec == row.spec() && row.standing.status != Status::Error {
-            // It is that already: no write, no record, no event. What failed is tried anew.
-            return Ok(answer(format, StatusCode::ACCEPTED, row));
-        }
-        match state.store.replace_share(at.id(), id, generation, &spec, &act).await {
-            Err(stale @ StoreError::Stale) => last = stale,
-            done => {
-                let row = done.map_err(refused(Kind::Share, id))?;
-                state.wake.notify_one();
-                return Ok(answer(format, StatusCode::ACCEPTED, row));
+) -> Result<ShareRow, ApiError> {
+    let (id, body, mut read) = (read.id, &body, Some(read));
+    let done = retry_stale(|| {
+        let read = read.take();
+        async move {
+            let row = match read {
+                Some(row) => row,
+                None => find(state, at, id).await?,
+            };
+            must_be_live(&row)?;
+            let spec = share::spec(&state.store, at.id(), body(&row)).await?;
+            wanted.hold_for(&Share::of(row.clone()))?;
+            if spec == row.spec() && row.standing.status != Status::Error {
+                // Nothing changes: no write, no record, no event. A share in `ERROR` is retried.
+                return Ok(Ok(row));
             }
+            let context = state.write_context(&at.principal);
+            Ok(state.store.replace_share(at.id(), id, row.generation, &spec, &context).await)
         }
-    }
-    Err(refused(Kind::Share, id)(last))
+    });
+    let row = done.await?.map_err(refused(Kind::Share, id))?;
+    state.wake.notify_one();
+    Ok(row)
 }
 
 fn must_be_live(row: &ShareRow) -> Result<(), ApiError> {
@@ -186,7 +166,7 @@ fn must_be_live(row: &ShareRow) -> Result<(), ApiError> {
 
 pub(super) async fn find(state: &AppState, at: &InFrontdoor, id: ShareId) -> Result<ShareRow, ApiError> {
     let row = state.store.share(at.id(), id).await?;
-    row.filter(|s| !is_forgotten(s.deleted_at)).ok_or_else(|| ApiError::not_found(Kind::Share, id))
+    row.filter(|s| !is_past_retention(s.deleted_at)).ok_or_else(|| ApiError::not_found(Kind::Share, id))
 }
 
 fn answer(format: Format, status: StatusCode, row: ShareRow) -> Response {

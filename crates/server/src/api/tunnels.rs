@@ -3,10 +3,11 @@
 use super::{
     access::{InFrontdoor, PathId},
     conditional::Preconditions,
-    shares::{TRIES, is_forgotten},
+    retry::retry_stale,
     wire::{
         answer::Format,
         body::Body,
+        is_past_retention,
         query::Query,
         tunnel::{self, Grace, Tunnel},
     },
@@ -14,7 +15,7 @@ use super::{
 use crate::{
     auth::Scope,
     error::{ApiError, Kind, refused},
-    state::AppState,
+    state::{AppState, now},
 };
 use axum::{
     extract::State,
@@ -61,7 +62,8 @@ pub(super) async fn create(
 ) -> Result<Response, ApiError> {
     at.need_shares(Scope::Write)?;
     let spec = tunnel::spec(body.object()?, &state.locations, random_key()?, None)?;
-    let made = state.store.create_tunnel(at.id(), &spec, &state.pools, &state.act(&at.principal)).await;
+    let made =
+        state.store.create_tunnel(at.id(), &spec, &state.pools, &state.write_context(&at.principal)).await;
     let row = made.map_err(refused(Kind::Tunnel, ""))?;
     state.wake.notify_one();
     let location = Tunnel::path(at.id(), row.id);
@@ -77,11 +79,13 @@ pub(super) async fn put(
     body: Body,
 ) -> Result<Response, ApiError> {
     at.need_shares(Scope::Write)?;
-    let id = id.parse(Kind::Tunnel)?;
-    find(&state, &at, id).await?;
+    let row = find(&state, &at, id.parse(Kind::Tunnel)?).await?;
     let body = body.object()?;
-    let spec = |row: &TunnelRow| tunnel::spec(body.clone(), &state.locations, row.key.clone(), Some(row));
-    change(&state, &at, id, format, &wanted, (Action::Update, Grace::default()), spec).await
+    let row = change(&state, &at, row, &wanted, |row| {
+        let spec = tunnel::spec(body.clone(), &state.locations, row.key.clone(), Some(row))?;
+        Ok(of(row, spec, Action::Update, Grace::default()))
+    });
+    Ok(answer(&state, format, StatusCode::ACCEPTED, row.await?))
 }
 
 pub(super) async fn patch(
@@ -93,14 +97,14 @@ pub(super) async fn patch(
     body: Body,
 ) -> Result<Response, ApiError> {
     at.need_shares(Scope::Write)?;
-    let id = id.parse(Kind::Tunnel)?;
-    find(&state, &at, id).await?;
+    let row = find(&state, &at, id.parse(Kind::Tunnel)?).await?;
     let patch = body.object()?;
-    let spec = |row: &TunnelRow| {
+    let row = change(&state, &at, row, &wanted, |row| {
         let whole = tunnel::patched(row, patch.clone());
-        tunnel::spec(whole, &state.locations, row.key.clone(), Some(row))
-    };
-    change(&state, &at, id, format, &wanted, (Action::Update, Grace::default()), spec).await
+        let spec = tunnel::spec(whole, &state.locations, row.key.clone(), Some(row))?;
+        Ok(of(row, spec, Action::Update, Grace::default()))
+    });
+    Ok(answer(&state, format, StatusCode::ACCEPTED, row.await?))
 }
 
 pub(super) async fn rotate_key(
@@ -112,15 +116,17 @@ pub(super) async fn rotate_key(
     body: Body,
 ) -> Result<Response, ApiError> {
     at.need_shares(Scope::Write)?;
-    let id = id.parse(Kind::Tunnel)?;
-    find(&state, &at, id).await?;
+    let row = find(&state, &at, id.parse(Kind::Tunnel)?).await?;
     let (key, grace) = tunnel::new_key(body.object_or_nothing()?)?;
     let key = match key {
         Some(key) => key,
         None => random_key()?,
     };
-    let spec = |row: &TunnelRow| Ok(TunnelSpec { key: key.clone(), ..row.spec() });
-    change(&state, &at, id, format, &wanted, (Action::RotateKey, grace), spec).await
+    let row = change(&state, &at, row, &wanted, |row| {
+        let spec = TunnelSpec { key: key.clone(), ..row.spec() };
+        Ok(of(row, spec, Action::RotateKey, grace))
+    });
+    Ok(answer(&state, format, StatusCode::ACCEPTED, row.await?))
 }
 
 pub(super) async fn delete(
@@ -132,57 +138,54 @@ pub(super) async fn delete(
 ) -> Result<Response, ApiError> {
     at.need_shares(Scope::Write)?;
     let id: TunnelId = id.parse(Kind::Tunnel)?;
-    let mut last = StoreError::Stale;
-    for _ in 0..TRIES {
+    let done = retry_stale(|| async {
         let row = find(&state, &at, id).await?;
         must_be_live(&row)?;
-        let act = state.act(&at.principal).expecting(row.updated_at);
+        let context = state.write_context(&at.principal).expecting(row.updated_at);
         wanted.hold_for(&shown(&state, row))?;
-        match state.store.delete_tunnel(at.id(), id, &act).await {
-            Err(stale @ StoreError::Stale) => last = stale,
-            done => {
-                let row = done.map_err(refused(Kind::Tunnel, id))?;
-                state.wake.notify_one();
-                return Ok(answer(&state, format, StatusCode::ACCEPTED, row));
-            }
-        }
-    }
-    Err(refused(Kind::Tunnel, id)(last))
+        Ok(state.store.delete_tunnel(at.id(), id, &context).await)
+    });
+    let row = done.await?.map_err(refused(Kind::Tunnel, id))?;
+    state.wake.notify_one();
+    Ok(answer(&state, format, StatusCode::ACCEPTED, row))
 }
 
-/// Replaces the tunnel by what `spec` makes of it, and again if somebody else was faster.
+/// The change of this row to `spec`.
+fn of(row: &TunnelRow, spec: TunnelSpec, action: Action, grace: Grace) -> TunnelChange {
+    TunnelChange { expected: row.generation, spec, previous_until: now() + grace.get(), action }
+}
+
+/// Changes the tunnel `read` by what `make` answers for it, and for later states of it while others are faster.
 async fn change(
     state: &AppState,
     at: &InFrontdoor,
-    id: TunnelId,
-    format: Format,
+    read: TunnelRow,
     wanted: &Preconditions,
-    (action, grace): (Action, Grace),
-    spec: impl Fn(&TunnelRow) -> Result<TunnelSpec, ApiError>,
-) -> Result<Response, ApiError> {
-    let mut last = StoreError::Stale;
-    for _ in 0..TRIES {
-        let row = find(state, at, id).await?;
-        must_be_live(&row)?;
-        let spec = spec(&row)?;
-        let act = state.act(&at.principal);
-        wanted.hold_for(&shown(state, row.clone()))?;
-        if spec == row.spec() && action == Action::Update && row.standing.status != Status::Error {
-            // It is that already: no write, no record, no event. What failed is tried anew.
-            return Ok(answer(state, format, StatusCode::ACCEPTED, row));
-        }
-        let change =
-            TunnelChange { expected: row.generation, spec, previous_until: act.at + grace.get(), action };
-        match state.store.replace_tunnel(at.id(), id, &change, &state.pools, &act).await {
-            Err(stale @ StoreError::Stale) => last = stale,
-            done => {
-                let row = done.map_err(refused(Kind::Tunnel, id))?;
-                state.wake.notify_one();
-                return Ok(answer(state, format, StatusCode::ACCEPTED, row));
+    make: impl Fn(&TunnelRow) -> Result<TunnelChange, ApiError>,
+) -> Result<TunnelRow, ApiError> {
+    let (id, make, mut read) = (read.id, &make, Some(read));
+    let done = retry_stale(|| {
+        let read = read.take();
+        async move {
+            let row = match read {
+                Some(row) => row,
+                None => find(state, at, id).await?,
+            };
+            must_be_live(&row)?;
+            let change = make(&row)?;
+            wanted.hold_for(&shown(state, row.clone()))?;
+            let is_update = change.action == Action::Update;
+            if is_update && change.spec == row.spec() && row.standing.status != Status::Error {
+                // Nothing changes: no write, no record, no event. A tunnel in `ERROR` is retried.
+                return Ok(Ok(row));
             }
+            let context = state.write_context(&at.principal);
+            Ok(state.store.replace_tunnel(at.id(), id, &change, &state.pools, &context).await)
         }
-    }
-    Err(refused(Kind::Tunnel, id)(last))
+    });
+    let row = done.await?.map_err(refused(Kind::Tunnel, id))?;
+    state.wake.notify_one();
+    Ok(row)
 }
 
 fn must_be_live(row: &TunnelRow) -> Result<(), ApiError> {
@@ -196,7 +199,7 @@ fn must_be_live(row: &TunnelRow) -> Result<(), ApiError> {
 
 pub(super) async fn find(state: &AppState, at: &InFrontdoor, id: TunnelId) -> Result<TunnelRow, ApiError> {
     let row = state.store.tunnel(at.id(), id).await?;
-    row.filter(|t| !is_forgotten(t.deleted_at)).ok_or_else(|| ApiError::not_found(Kind::Tunnel, id))
+    row.filter(|t| !is_past_retention(t.deleted_at)).ok_or_else(|| ApiError::not_found(Kind::Tunnel, id))
 }
 
 fn random_key() -> Result<PreSharedKey, ApiError> {

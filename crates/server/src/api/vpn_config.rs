@@ -61,7 +61,7 @@ pub(super) async fn get(
     };
     answer.headers_mut().insert(CACHE_CONTROL, axum::http::HeaderValue::from_static("no-store"));
     answer.headers_mut().remove(ETAG);
-    let recorded = state.store.record_key_read(at.id(), id, &state.act(&at.principal)).await;
+    let recorded = state.store.record_key_read(at.id(), id, &state.write_context(&at.principal)).await;
     recorded.map_err(refused(Kind::Tunnel, id))?;
     Ok(answer)
 }

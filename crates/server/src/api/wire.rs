@@ -1,9 +1,14 @@
 //! The formats: JSON and HAL, query strings, durations, device configurations. Nothing else knows a property's name.
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 /// How long what was deleted stays readable.
 pub(super) const RETENTION: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+/// Whether a row that was deleted then is past its retention.
+pub(super) fn is_past_retention(deleted_at: Option<Timestamp>) -> bool {
+    deleted_at.is_some_and(|at| crate::state::now().duration_since(at) > RETENTION)
+}
 
 pub(super) mod agent;
 pub(super) mod answer;

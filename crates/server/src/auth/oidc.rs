@@ -183,6 +183,7 @@ impl Provider {
             actor: format!("oidc:{subject}"),
             reach: Reach::Organization(organization.to_owned()),
             scopes,
+            claim: None,
         })
     }
 
