@@ -20,9 +20,9 @@ pub struct AgentRow {
     pub environment: EnvironmentId,
     /// The environment's.
     pub z_id: ZId,
-    /// Its host name, as it gave it.
+    /// Its host name, as it reported it.
     pub name: String,
-    /// As it gave it when it was last connected.
+    /// As it reported when it last connected.
     pub version: Option<String>,
     /// Where it last connected from.
     pub address: Option<IpAddr>,
@@ -101,8 +101,8 @@ impl Store {
         .await
     }
 
-    /// Whose the agent is, if it may have another certificate for the key: it is known, not barred, and enrolled
-    /// with this key.
+    /// The agent's Frontdoor and environment, if it may get another certificate for the key: it is known, not barred,
+    /// and enrolled with this key.
     pub async fn agent_with_key(
         &self,
         id: AgentId,
@@ -119,7 +119,7 @@ impl Store {
         row.as_ref().map(|r| Ok((parsed(r, "frontdoor")?, parsed(r, "environment")?))).transpose()
     }
 
-    /// Its control connection came up. Its name is refreshed too.
+    /// Its control connection is up. Updates its name too.
     pub async fn agent_connected(
         &self,
         id: AgentId,
@@ -130,7 +130,7 @@ impl Store {
     ) -> Result<()> {
         let mut tx = self.begin().await?;
         let environment = match environment_of(&mut tx, id).await {
-            // It was never enrolled here.
+            // It was never enrolled with this server.
             Err(StoreError::Missing) => return Ok(()),
             found => found?,
         };
@@ -154,7 +154,7 @@ impl Store {
     pub async fn agent_disconnected(&self, id: AgentId, at: Timestamp) -> Result<()> {
         let mut tx = self.begin().await?;
         let environment = match environment_of(&mut tx, id).await {
-            // It was never enrolled here.
+            // It was never enrolled with this server.
             Err(StoreError::Missing) => return Ok(()),
             found => found?,
         };
@@ -172,8 +172,8 @@ impl Store {
         self.commit_telling(tx, event.into_iter().collect()).await
     }
 
-    /// For the end of a gateway's link, and for the start of one: whoever is connected says so anew. `seen` is when they
-    /// were last known to be connected; without it, only that they were when they came is known.
+    /// For the start and the end of a gateway's link: agents that are connected are reported again. `seen` is when they
+    /// were last known to be connected; without it, that is when they connected.
     pub async fn all_agents_disconnected(&self, at: Timestamp, seen: Option<Timestamp>) -> Result<()> {
         let mut tx = self.begin().await?;
         let active = sqlx::query(

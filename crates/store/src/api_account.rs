@@ -1,5 +1,5 @@
-//! API accounts: programs' own credentials. Of a secret only its SHA-256 is kept; a revoked account is gone for the
-//! API, and kept for the record.
+//! API accounts: credentials of programs. Only the SHA-256 of a secret is stored. A revoked account is hidden from the
+//! API, and kept for the audit trail.
 
 use crate::{
     Action, Reach, ResourceType, Result, Store, StoreError, WriteContext,
@@ -31,7 +31,7 @@ pub struct ApiAccountRow {
     pub created_by: String,
 }
 
-/// An account to be.
+/// An account to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewApiAccount {
     pub organization: String,
@@ -73,7 +73,7 @@ impl ApiAccountRow {
 }
 
 impl Store {
-    /// Recorded in its organization, and in every Frontdoor that it reaches: each has the trail of who was let in.
+    /// Recorded in its organization, and in every Frontdoor that it reaches: each has an audit trail of its accesses.
     pub async fn create_api_account(
         &self,
         new: &NewApiAccount,
@@ -119,7 +119,7 @@ impl Store {
         self.cache.accounts.get(id, read).await
     }
 
-    /// As [`Store::api_account`]. What the lookup's time tells is about a hash, of which nobody can choose the letters.
+    /// As [`Store::api_account`]. The lookup's time depends on a hash, whose digits a caller cannot choose.
     pub async fn api_account_with_secret(&self, secret_sha256: &[u8; 32]) -> Result<Option<ApiAccountRow>> {
         let read = async {
             let row =
@@ -132,7 +132,7 @@ impl Store {
         self.cache.secrets.get(*secret_sha256, read).await
     }
 
-    /// From the next request on, its secret and all its tokens open nothing.
+    /// From the next request on, its secret and all its tokens are refused.
     pub async fn revoke_api_account(&self, id: ApiAccountId, context: &WriteContext) -> Result<()> {
         self.write(context, move |write| {
             async move {
@@ -155,7 +155,7 @@ impl Store {
 
 impl Write {
     async fn record_account(&mut self, account: &ApiAccountRow, action: Action) -> Result<()> {
-        // Also where no Frontdoor is reached.
+        // Also if the account reaches no Frontdoor.
         idempotency::mark(&mut self.tx, &self.context).await?;
         self.deferred.forgets = true;
         let on =

@@ -1,7 +1,6 @@
-//! Statements about many rows at once: a trip to the database is paid for all of them together.
+//! Statements about many rows: one round trip to the database for all of them.
 //!
-//! Rows are taken in parts of a few sizes only, so that there are as few texts of a statement, and each is prepared
-//! once.
+//! Rows are split into parts of a few sizes only, so that each statement has few texts, and each text is prepared once.
 
 /// The sizes of parts, largest first. The largest is bounded by PostgreSQL's 65,535 values of a statement, with many to
 /// spare.
@@ -23,7 +22,7 @@ pub(crate) fn places(rows: usize, columns: usize) -> String {
     (0..rows).map(row).collect::<Vec<_>>().join(", ")
 }
 
-/// `$1, $2` for two values: what stands in the parentheses of `IN`.
+/// `$1, $2` for two values: the list in the parentheses of `IN`.
 pub(crate) fn list(values: usize) -> String {
     numbered(0, values)
 }

@@ -1,15 +1,14 @@
-//! Rows that every request asks for, and that hardly ever change: Frontdoors and API accounts. Kept in memory, so that a
-//! request need not ask the database whose it is.
+//! A cache of rows that every request reads and that hardly ever change: Frontdoors and API accounts.
 //!
-//! Invariant: only where no other process writes, which is SQLite; and forgotten after every commit that changed one, before
-//! the write is answered. Rows that are not there are not remembered.
+//! Invariants: it is used on SQLite only, where no other process writes. It is cleared after every commit that changed
+//! such a row, before the write is answered. Missing rows are not cached.
 
 use crate::{ApiAccountRow, FrontdoorRow, Result};
 use std::{collections::HashMap, hash::Hash};
 use wicketgate_model::{ApiAccountId, FrontdoorId};
 use wicketgate_system::Mutex;
 
-/// Rows of one kind: far more than a site has in use at a time, and little memory.
+/// Rows of one kind: far more than an installation uses at a time, in little memory.
 const MOST: usize = 10_000;
 
 #[derive(Debug)]
@@ -27,14 +26,14 @@ impl Cache {
         Self { frontdoors: Rows::new(most), accounts: Rows::new(most), secrets: Rows::new(most) }
     }
 
-    /// Some of the rows have changed.
+    /// Clears it: some of the rows have changed.
     pub(crate) fn forget(&self) {
         self.frontdoors.forget();
         self.accounts.forget();
         self.secrets.forget();
     }
 
-    /// Some of the rows may change, and nobody knows when: from now on, the database is asked each time.
+    /// Stops caching: some of the rows may change at an unknown time.
     pub(crate) fn give_up(&self) {
         self.frontdoors.give_up();
         self.accounts.give_up();
@@ -48,13 +47,13 @@ pub(crate) struct Rows<K, V>(Mutex<Kept<K, V>>);
 #[derive(Debug)]
 struct Kept<K, V> {
     most: usize,
-    /// How often all was forgotten. What was read before that may be out of date.
+    /// How often it was cleared. A row that was read before may be out of date.
     forgotten: u64,
     rows: HashMap<K, V>,
 }
 
 impl<K: Eq + Hash, V: Clone> Rows<K, V> {
-    /// The row of this key, from the database if it is not remembered.
+    /// The row of this key, from the database if it is not cached.
     pub(crate) async fn get(
         &self,
         key: K,
@@ -101,7 +100,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_was_read_before_a_change_is_not_remembered() {
+    async fn a_row_read_before_a_change_is_not_cached() {
         let rows = Rows::<u8, &str>::new(1);
         assert_eq!(rows.get(1, async { Ok(Some("old")) }).await.unwrap(), Some("old"));
         assert_eq!(rows.get(1, async { unreachable!() }).await.unwrap(), Some("old"));

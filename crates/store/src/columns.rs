@@ -1,4 +1,4 @@
-//! From columns to the domain's types, and back.
+//! Conversion between columns and the domain's types.
 
 use crate::{Result, StoreError, Tags};
 use jiff::Timestamp;
@@ -85,7 +85,7 @@ pub(crate) fn status(name: &str) -> Option<Status> {
     Status::ALL.into_iter().find(|s| s.as_str() == name)
 }
 
-/// Of a row, from its column of that name.
+/// The status of a row, from its column of that name.
 pub(crate) fn status_of(row: &AnyRow) -> Result<Status> {
     status(&text(row, "status")?).ok_or(StoreError::Corrupt { column: "status" })
 }
@@ -120,7 +120,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// What [`hex`] wrote.
+/// The inverse of [`hex`].
 pub(crate) fn unhex(text: &str) -> Option<[u8; 32]> {
     let mut bytes = [0; 32];
     let digits = text.as_bytes();
@@ -133,10 +133,9 @@ pub(crate) fn unhex(text: &str) -> Option<[u8; 32]> {
     Some(bytes)
 }
 
-/// Somebody else's words, short and printable: they end up in pages and terminals, and PostgreSQL's TEXT holds no
-/// NUL.
+/// Text from outside, short and printable: it is shown in pages and terminals, and PostgreSQL's TEXT holds no NUL.
 pub(crate) fn shown(text: &str) -> String {
-    /// Longer than any host name (RFC 1035 §2.3.4) and any sentence.
+    /// Characters. Longer than any host name (RFC 1035 §2.3.4) and any sentence.
     const LONGEST: usize = 1000;
     text.chars().filter(|c| !c.is_control()).take(LONGEST).collect()
 }

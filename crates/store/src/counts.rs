@@ -1,10 +1,10 @@
-//! How many there are of what, for whoever watches.
+//! Numbers of tunnels, shares and agents, for metrics.
 
 use crate::{Result, Store, StoreError, columns::status};
 use sqlx::Row;
 use wicketgate_model::Status;
 
-/// What is in the database at one time. `DELETED` rows are not counted.
+/// Numbers of rows at one time. `DELETED` rows are not counted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Counts {
     pub tunnels: Vec<(Status, i64)>,

@@ -1,7 +1,7 @@
-//! Enrolment codes, and what an agent gets for one.
+//! Enrolment codes, and the enrolment of agents.
 //!
-//! A code is good for one agent, one hour and five tries. The same agent that asks again, because the answer to its
-//! first request was lost, gets the same answer. Invariant: whoever has no code can't make the database write.
+//! A code is valid for one agent, one hour and five tries. An agent that repeats its request, because the answer was
+//! lost, gets the same answer. Invariant: without a code, no request makes the database write.
 
 use crate::{
     Action, ResourceType, Result, Store, StoreError, WriteContext,
@@ -14,10 +14,10 @@ use jiff::Timestamp;
 use sqlx::any::AnyRow;
 use wicketgate_model::{AgentId, EnrolRefusal, EnrollmentId, EnvironmentId, FrontdoorId, ResourceName, ZId};
 
-/// Wrong secrets that a code bears: its secret can't be guessed, and nobody mistypes what is pasted more often.
+/// Wrong secrets that a code accepts: too few to guess it, and enough for mistakes in copying.
 const TRIES: i64 = 5;
 
-/// A code to be.
+/// A code to create.
 #[derive(Debug, Clone)]
 pub struct NewEnrollment {
     pub id: EnrollmentId,
@@ -27,19 +27,19 @@ pub struct NewEnrollment {
     pub expires_at: Timestamp,
 }
 
-/// An agent that shows a code.
+/// An agent's request to enrol.
 #[derive(Debug, Clone)]
 pub struct EnrolAttempt {
     pub enrollment: EnrollmentId,
     pub secret_sha256: [u8; 32],
     pub public_key_sha256: [u8; 32],
-    /// The agent's host name, as it gave it.
+    /// The agent's host name, as it reported it.
     pub name: String,
-    /// A fresh one, for the case that an environment is made.
+    /// A fresh one, in case an environment is created.
     pub z_id: ZId,
 }
 
-/// Who the agent is from now on.
+/// The identity that an agent is enrolled with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EnrolledAgent {
     pub agent: AgentId,
@@ -59,14 +59,14 @@ impl Store {
         self.write(context, move |write| write.create_enrollment(frontdoor, new).boxed()).await
     }
 
-    /// Spends the code: makes the agent, and its environment unless the code names one. The inner result is the
-    /// answer to the agent. A wrong secret is written too: a try is counted.
+    /// Uses the code: creates the agent, and its environment unless the code names one. The inner result is the answer
+    /// to the agent. A wrong secret is counted.
     pub async fn enrol(
         &self,
         asked: &EnrolAttempt,
         context: &WriteContext,
     ) -> Result<std::result::Result<EnrolledAgent, EnrolRefusal>> {
-        // Anybody may ask: the one writer is for those who could get something, and for a code's few tries.
+        // Anyone may send this: only a request that may succeed, or that counts as a try, occupies the writer.
         let found =
             sqlx::query(BY_ID).bind(asked.enrollment.to_string()).fetch_optional(&self.readers).await?;
         if let Verdict::Refused(refusal) = verdict(found.as_ref(), asked, context.at)? {
@@ -220,10 +220,10 @@ impl Write {
 
 const BY_ID: &str = "SELECT * FROM enrollment WHERE id = $1";
 
-/// What a code's row says to an agent that shows the code.
+/// How a request to enrol is to be answered.
 enum Verdict<'a> {
     Refused(EnrolRefusal),
-    /// Refused, and counted.
+    /// Refused, and counted as a try.
     WrongSecret,
     EnrolledBefore(AgentId),
     Good(&'a AnyRow),
@@ -234,7 +234,7 @@ fn verdict<'a>(found: Option<&'a AnyRow>, asked: &EnrolAttempt, at: Timestamp) -
     if number::<i64>(row, "tries")? >= TRIES {
         return Ok(Verdict::Refused(EnrolRefusal::TooManyTries));
     }
-    // Both are hashes of 256 random bits: how long the comparison takes tells nothing about the secret.
+    // Both are hashes of 256 random bits: the time of the comparison reveals nothing about the secret.
     if text(row, "secret_sha256")? != hex(&asked.secret_sha256) {
         return Ok(Verdict::WrongSecret);
     }
@@ -252,7 +252,7 @@ fn verdict<'a>(found: Option<&'a AnyRow>, asked: &EnrolAttempt, at: Timestamp) -
     Ok(Verdict::Good(row))
 }
 
-/// What an environment is called until somebody names it: the agent's host name, as far as it is a name.
+/// The name of an environment until a user changes it: the agent's host name, as far as it is a valid name.
 fn environment_name(host: &str) -> String {
     let label = host.split('.').next().unwrap_or_default();
     let kept: String = label.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(63).collect();

@@ -1,4 +1,4 @@
-//! Environments: private networks that hosting agents serve. Made by an enrolment, never directly.
+//! Environments: private networks that hosting agents serve. Only an enrolment creates one.
 
 use crate::{
     Action, ResourceType, Result, Store, StoreError, WriteContext,
@@ -107,7 +107,7 @@ impl Store {
         .await
     }
 
-    /// Marks its live shares `DELETING` and bars its agents, in one transaction with its own end.
+    /// Marks its live shares `DELETING` and bars its agents, in the same transaction.
     pub async fn delete_environment(
         &self,
         frontdoor: FrontdoorId,

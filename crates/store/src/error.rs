@@ -1,4 +1,4 @@
-//! What can go wrong in the store, and how the two databases' words for a broken uniqueness become one.
+//! Errors of the store, and the mapping of both databases' uniqueness errors to properties.
 
 use std::{path::PathBuf, sync::Arc};
 use wicketgate_model::{FrontdoorId, PeerCidr, ShareId, SourceCidr, Status};
@@ -7,10 +7,10 @@ pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Another row holds what must be unique. `with` is its id, unless it is of another Frontdoor.
+    /// Another row has the same value of a unique property. `with` is its id, unless it is of another Frontdoor.
     #[error("{property} is taken")]
     Conflict { property: &'static str, with: Option<String> },
-    /// Something that is still in use can't be deleted: `with` is the id of what uses it.
+    /// A row that is in use can't be deleted: `with` is the id of a row that uses it.
     #[error("in use by {with}")]
     InUse { with: String },
     /// A tunnel with live shares can't be deleted; `first` is the id of the oldest.
@@ -19,31 +19,31 @@ pub enum StoreError {
     /// There is no such row.
     #[error("not found")]
     Missing,
-    /// What was to be made belongs to a Frontdoor that was deleted.
+    /// The new row would belong to a Frontdoor that was deleted.
     #[error("the Frontdoor {0} was deleted")]
     NoFrontdoor(FrontdoorId),
-    /// A live share admits `source_cidr`, which would be outside of its tunnel's network.
+    /// A live share allows `source_cidr`, which would be outside of its tunnel's network.
     #[error("{source_cidr} of {with} is outside of {peer_cidr}")]
     SourceOutside { with: ShareId, source_cidr: SourceCidr, peer_cidr: PeerCidr },
-    /// A row that the new one names is not there or not live.
-    #[error("{property} names nothing live")]
+    /// A row that the new one refers to is missing or not live.
+    #[error("{property} refers to nothing live")]
     Reference { property: &'static str },
-    /// A DELETE was accepted for the row before.
+    /// The row is being deleted, or is deleted.
     #[error("the status is {0}")]
     NotLive(Status),
     /// The row was changed since it was read: read it again.
-    #[error("changed by somebody else")]
+    #[error("the row has changed since it was read")]
     Stale,
     /// All slots of the location are taken.
-    #[error("the location has no room for another tunnel")]
+    #[error("the location has no free slot for another tunnel")]
     NoSlot,
-    /// The database can't be used as it is; the text is for whoever starts the server.
+    /// The database can't be used. The text is for the operator.
     #[error("{0}")]
     Open(String),
     #[error("can't make {} private to this user", path.display())]
     Files { path: PathBuf, source: std::io::Error },
-    /// A row that this version did not write.
-    #[error("column {column} does not hold what it should")]
+    /// A row has a value that this version does not write.
+    #[error("column {column} has an invalid value")]
     Corrupt { column: &'static str },
     #[error("the database does not answer")]
     Database(#[source] sqlx::Error),
@@ -68,7 +68,7 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// A unique index: PostgreSQL names the index that was broken, SQLite its columns.
+/// A unique index: PostgreSQL's error names the index, SQLite's its columns.
 struct Unique {
     index: &'static str,
     columns: &'static str,

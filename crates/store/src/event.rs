@@ -1,8 +1,8 @@
-//! Changes of status, in the order in which they were committed: what callers follow instead of asking again.
+//! Changes of status, in the order of their commits, which callers follow instead of polling.
 //!
-//! Invariants: an event is written in the transaction that changes the status, so none is lost and none is told that
-//! did not happen. Its number is taken last in that transaction, from one row: on PostgreSQL that row's lock makes the
-//! order of numbers the order of commits, and whoever has seen event n has missed nothing before it.
+//! Invariants: an event is written in the transaction that changes the status, so that there is one for each change and
+//! for no other. Its number is taken last in that transaction, from one row: on PostgreSQL that row's lock makes the order
+//! of numbers the order of commits, and a reader that has seen event n has missed nothing before it.
 
 use crate::{
     Result, Store, StoreError,
@@ -17,10 +17,10 @@ use wicketgate_model::{
 
 /// Events that are kept: a day of a large site.
 pub(crate) const MOST: i64 = 100_000;
-/// For a week at most, in microseconds: who has been away for longer reads everything anew.
+/// How long an event is kept, in microseconds: a week. A reader that was away for longer reads everything again.
 pub(crate) const KEPT: i64 = 7 * 24 * 3600 * 1_000_000;
 
-/// What changed.
+/// The kind of resource that changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventKind {
     Share,
@@ -33,7 +33,7 @@ pub enum EventKind {
 impl EventKind {
     const ALL: [Self; 4] = [Self::Share, Self::Tunnel, Self::Environment, Self::Connection];
 
-    /// As it stands in the database and in the API.
+    /// Its name in the database and in the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Share => "ipsec-share",
@@ -47,7 +47,7 @@ impl EventKind {
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventRow {
-    /// Grows with every event of the database.
+    /// Increases with every event of the database.
     pub id: u64,
     pub frontdoor: FrontdoorId,
     pub at: Timestamp,
@@ -60,16 +60,16 @@ pub struct EventRow {
     pub message: Option<String>,
 }
 
-/// Where the sequence of events stands.
+/// The state of the sequence of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct EventSpan {
     /// The newest event; 0 before the first.
     pub newest: u64,
-    /// The newest event that is not kept any more.
+    /// The newest event that was deleted.
     pub forgotten: u64,
 }
 
-/// A change that its transaction has yet to tell.
+/// An event to be written at the end of its transaction.
 #[derive(Debug)]
 pub(crate) struct NewEvent {
     pub(crate) frontdoor: FrontdoorId,
@@ -80,7 +80,7 @@ pub(crate) struct NewEvent {
     pub(crate) why: Option<Why>,
 }
 
-/// A reason of a closed set, and the sentence that goes with it.
+/// A reason of a closed set, and its message.
 #[derive(Debug)]
 pub(crate) struct Why {
     reason: &'static str,
@@ -126,7 +126,7 @@ impl EventRow {
     }
 }
 
-/// Writes what a transaction has to tell. The last thing before its commit.
+/// Writes the events of a transaction, just before its commit.
 pub(crate) async fn tell(db: &mut AnyConnection, events: &[NewEvent]) -> Result<()> {
     let Some(count) = i64::try_from(events.len()).ok().filter(|count| *count > 0) else { return Ok(()) };
     let row = sqlx::query("UPDATE event_sequence SET newest = newest + $1 WHERE id = 1 RETURNING newest")
@@ -157,7 +157,7 @@ pub(crate) async fn tell(db: &mut AnyConnection, events: &[NewEvent]) -> Result<
     Ok(())
 }
 
-/// How a tunnel or a share stood, to be compared with how it stands now.
+/// The status of a tunnel or a share before a change.
 pub(crate) struct Before {
     pub(crate) frontdoor: FrontdoorId,
     pub(crate) status: Status,
@@ -168,7 +168,7 @@ impl Before {
     pub(crate) fn read(row: &AnyRow) -> Result<Self> {
         let reason: Option<String> = row.try_get("reason")?;
         let status = status_of(row)?;
-        // What waits has said so when it was written, without a reason in its row.
+        // A waiting row has no reason in its columns; its event had one.
         let waiting = || Detail::waiting(status, Timestamp::UNIX_EPOCH).map(|d| d.problem.reason.as_str());
         Ok(Self {
             frontdoor: parsed(row, "frontdoor")?,
@@ -177,19 +177,19 @@ impl Before {
         })
     }
 
-    /// The message may change without an event: its reason is what counts.
+    /// A changed message alone is no event.
     pub(crate) fn differs(&self, status: Status, detail: Option<&Detail>) -> bool {
         self.status != status || self.reason.as_deref() != detail.map(|d| d.problem.reason.as_str())
     }
 }
 
-/// Locks the environment until the transaction ends, and answers whether an agent of it is connected. To be asked
-/// before and after a change of its agents.
+/// Locks the environment until the transaction ends, and returns whether an agent of it is connected. Called before and
+/// after a change of its agents.
 pub(crate) async fn is_active(
     db: &mut AnyConnection,
     environment: EnvironmentId,
 ) -> Result<Option<(FrontdoorId, bool)>> {
-    // On PostgreSQL, two agents that leave at once must see each other.
+    // On PostgreSQL, two agents that disconnect at the same time must see each other's change.
     let row = sqlx::query(
         "UPDATE environment SET name = name WHERE id = $1 AND deleted_at IS NULL RETURNING frontdoor",
     )
@@ -252,13 +252,13 @@ impl Store {
         Ok(EventSpan { newest: number(&row, "newest")?, forgotten: number(&row, "forgotten")? })
     }
 
-    /// Waits until this process has written events since it was last asked; others may have written more.
+    /// Waits until this process has written events since the last call; other processes may have written more.
     pub async fn events_written(&self) {
         self.events_committed.notified().await;
     }
 }
 
-/// Forgets events that are too many or too old.
+/// Deletes events that are too many or too old.
 pub(crate) async fn prune(db: &mut AnyConnection, now: Timestamp) -> Result<()> {
     sqlx::query(
         "UPDATE event_sequence SET forgotten = COALESCE((SELECT MAX(id) FROM event \

@@ -1,5 +1,4 @@
-//! The record of every write, and of everybody who was given a key: who asked for what, and how it ended. It is the
-//! audit trail too.
+//! The record of every write and of every read of a key: its actor, action, resource and result. It is the audit trail.
 
 use crate::{
     Result, Store, StoreError, WriteContext,
@@ -18,7 +17,7 @@ macro_rules! names {
         impl $name {
             pub(crate) const NAMES: &'static [&'static str] = &[$($text),+];
 
-            /// As it stands in the database and in the API.
+            /// Its name in the database and in the API.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text),+ }
             }
@@ -31,11 +30,11 @@ macro_rules! names {
 }
 
 names!(
-    /// What was asked for.
+    /// The recorded action.
     Action { Create = "CREATE", Update = "UPDATE", Delete = "DELETE", RotateKey = "ROTATE_KEY", ReadKey = "READ_KEY", Enrol = "ENROL" }
 );
 names!(
-    /// On what.
+    /// The type of the resource that an action is about.
     ResourceType {
         Frontdoor = "frontdoor",
         Environment = "environment",
@@ -47,7 +46,7 @@ names!(
     }
 );
 names!(
-    /// How it stands.
+    /// The state of an execution.
     ExecutionStatus { Running = "RUNNING", Success = "SUCCESS", Failed = "FAILED" }
 );
 
@@ -56,9 +55,9 @@ pub struct ExecutionRow {
     pub id: ExecutionId,
     /// The same for all executions of one request.
     pub process: ExecutionId,
-    /// `None` of what is an organization's only.
+    /// `None` for an organization's own resources.
     pub frontdoor: Option<FrontdoorId>,
-    /// Of what is an organization's.
+    /// Of an organization's own resources.
     pub organization: Option<String>,
     pub actor: String,
     pub action: Action,
@@ -97,14 +96,15 @@ impl ExecutionRow {
 
 const NO_FRONTDOOR: &str = "";
 
-/// Whose record an execution is in. A Frontdoor's record of itself is its organization's too.
+/// The owner of an execution's record. A Frontdoor's record of itself is its organization's too.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Owner<'a> {
     Frontdoor(FrontdoorId),
     Organization(&'a str),
 }
 
-/// What an execution is about. Work that a gateway does runs until it is settled; all else is done at once.
+/// The subject of an execution. Work for a gateway is `RUNNING` until its status is decided; all other work is done at
+/// once.
 pub(crate) struct Execution<'a> {
     pub(crate) resource_type: ResourceType,
     pub(crate) resource: &'a (dyn std::fmt::Display + Sync),
@@ -112,7 +112,7 @@ pub(crate) struct Execution<'a> {
     pub(crate) generation: Option<Generation>,
 }
 
-/// Ten values, and then Frontdoor and organization: `$11` is the one that owns it.
+/// Ten values, and then Frontdoor and organization: `$11` is the owner.
 macro_rules! insert {
     ($values:literal, $owner:literal) => {
         concat!(
@@ -166,7 +166,7 @@ impl Execution<'_> {
         }
     }
 
-    /// Nothing comes into a Frontdoor that was deleted meanwhile: nobody could ever remove it again.
+    /// Nothing is created in a deleted Frontdoor: no request could remove it.
     fn is_new_in_its_frontdoor(&self, action: Action) -> bool {
         matches!(action, Action::Create | Action::Enrol)
             && !matches!(self.resource_type, ResourceType::Frontdoor | ResourceType::ApiAccount)
@@ -183,7 +183,7 @@ impl Store {
         row.as_ref().map(ExecutionRow::read).transpose()
     }
 
-    /// Of the record of this organization, or of any.
+    /// From the record of this organization, or of any.
     pub async fn organization_execution(
         &self,
         organization: Option<&str>,

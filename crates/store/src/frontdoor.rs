@@ -1,4 +1,4 @@
-//! Frontdoors: each a customer's collection of tunnels, environments and shares.
+//! Frontdoors. A Frontdoor is a customer's collection of tunnels, environments and shares.
 
 use crate::{
     Action, ResourceType, Result, Store, StoreError, WriteContext,
@@ -30,7 +30,7 @@ pub struct FrontdoorSpec {
     pub ipsec_shares_enabled: bool,
 }
 
-/// Which Frontdoors a caller sees.
+/// The Frontdoors that a caller may see.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reach {
     All,
@@ -128,7 +128,7 @@ impl Store {
         .await
     }
 
-    /// Refused with [`StoreError::InUse`] while it has tunnels, shares or environments.
+    /// Fails with [`StoreError::InUse`] while it has tunnels, shares or environments.
     pub async fn delete_frontdoor(&self, id: FrontdoorId, context: &WriteContext) -> Result<()> {
         self.write(context, move |write| {
             async move {
@@ -162,7 +162,7 @@ impl Store {
         .await
     }
 
-    /// The organizations that have a Frontdoor: `most` of them.
+    /// The organizations that have a Frontdoor, `most` at most.
     pub async fn organizations(&self, most: u32) -> Result<Vec<String>> {
         let rows = sqlx::query(
             "SELECT DISTINCT organization FROM frontdoor WHERE deleted_at IS NULL ORDER BY organization LIMIT $1",

@@ -1,8 +1,8 @@
-//! Requests that are carried out once, however often they are sent: the key of a request, and what was answered.
+//! Idempotency keys of requests, and their answers: a request is carried out once, however often it is sent.
 //!
-//! A request takes a claim on its key before anything else. The transaction of its write marks the claim, so that
-//! there is no write without the mark and no mark without the write; then its answer is kept beside it. If the process
-//! ends in between, the mark says that the write was made.
+//! A request claims its key before anything else. The transaction of its write marks the claim, so that there is no write
+//! without the mark and no mark without the write; then its answer is kept with it. If the process ends in between, the
+//! mark shows that the write was made.
 
 use crate::{
     Result, Store, StoreError, WriteContext,
@@ -13,24 +13,24 @@ use sqlx::{AnyConnection, Row, any::AnyRow};
 use uuid::Uuid;
 use wicketgate_model::ExecutionId;
 
-/// How long an answer is kept: a day, in microseconds.
+/// How long an answer is kept, in microseconds: a day.
 const KEPT: i64 = 24 * 3600 * 1_000_000;
-/// A claim without a mark that is older was left by a process that is gone: no request takes so long. Microseconds.
+/// Microseconds. An older claim without a mark is abandoned, since no request takes so long.
 const LEFT: i64 = 60 * 1_000_000;
 
 /// A request with a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    /// Whose key it is.
+    /// The owner of the key.
     pub principal: String,
     pub key: String,
-    /// What tells its request from another one.
+    /// Tells its request from another one.
     pub fingerprint: String,
     /// Of this attempt alone.
     pub token: Uuid,
 }
 
-/// What was answered. Without a body, it held a secret, and is not kept.
+/// The answer to a request. It has no body if that held a secret, which is not kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptAnswer {
     pub status: u16,
@@ -38,10 +38,10 @@ pub struct KeptAnswer {
     pub body: Option<String>,
 }
 
-/// What is known of a key.
+/// The state of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claimed {
-    /// Nothing: it is the caller's now, which must keep an answer or release it.
+    /// It was free, and is claimed by the caller, which must keep an answer or release it.
     Fresh,
     /// Its request is being carried out.
     Running,
@@ -55,7 +55,7 @@ pub enum Claimed {
 impl Store {
     pub async fn claim(&self, claim: &Claim, now: Timestamp) -> Result<Claimed> {
         let mut tx = self.begin().await?;
-        // Lets go of what is too old, and of what a process that is gone has left without a write.
+        // Deletes an expired key, and an abandoned claim without a write.
         sqlx::query(
             "DELETE FROM idempotency WHERE principal = $1 AND key = $2 AND (claimed_at < $3 \
              OR (claimed_at < $4 AND process IS NULL AND status IS NULL))",
@@ -108,7 +108,7 @@ impl Store {
         Ok(tx.commit().await?)
     }
 
-    /// The request changed nothing: its key is free again.
+    /// Frees the key of a request that changed nothing.
     pub async fn release(&self, claim: &Claim) -> Result<()> {
         let mut tx = self.begin().await?;
         sqlx::query(
@@ -143,7 +143,7 @@ fn known(row: &AnyRow, claim: &Claim, now: Timestamp) -> Result<Claimed> {
     })
 }
 
-/// Marks the request's claim, in the transaction of its write. A claim that somebody else has by now undoes the write.
+/// Marks the request's claim, in the transaction of its write. If the claim was taken over, the write is undone.
 pub(crate) async fn mark(db: &mut AnyConnection, context: &WriteContext) -> Result<()> {
     let Some(claim) = &context.claim else { return Ok(()) };
     let done =
@@ -157,7 +157,7 @@ pub(crate) async fn mark(db: &mut AnyConnection, context: &WriteContext) -> Resu
     if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Stale) }
 }
 
-/// Forgets keys that are too old.
+/// Deletes keys that are too old.
 pub(crate) async fn prune(db: &mut AnyConnection, now: Timestamp) -> Result<()> {
     sqlx::query("DELETE FROM idempotency WHERE claimed_at < $1")
         .bind(now.as_microsecond() - KEPT)

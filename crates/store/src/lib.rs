@@ -2,7 +2,7 @@
 //!
 //! Invariants: a write and the record of its execution are one transaction; unique indexes are the arbiter of names,
 //! ports, slots and peer addresses; values are bound and never part of a statement's text. Time and fresh ids come
-//! from the caller, in an [`WriteContext`].
+//! from the caller, in a [`WriteContext`].
 
 mod agent;
 mod api_account;
@@ -59,5 +59,5 @@ pub use traffic::{Sample, TrafficScope};
 pub use tunnel::{TunnelChange, TunnelRow, TunnelSpec};
 pub use write::WriteContext;
 
-/// Labels and notes that a caller keeps with a share or a tunnel.
+/// Labels that a caller attaches to a share or a tunnel.
 pub type Tags = std::collections::BTreeMap<String, String>;

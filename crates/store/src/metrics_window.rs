@@ -1,8 +1,8 @@
-//! Which buckets of traffic a question means.
+//! Windows of time for metrics, and the buckets of traffic that they cover.
 
 use jiff::Timestamp;
 
-/// A resolution that traffic is kept at, and for how long.
+/// A resolution of stored traffic, and how long it is kept, in seconds.
 pub(crate) struct Resolution {
     pub(crate) seconds: u32,
     pub(crate) kept: u32,
@@ -18,11 +18,11 @@ pub(crate) const RESOLUTIONS: [Resolution; 3] = [
     Resolution { seconds: HOUR, kept: 31 * DAY },
 ];
 
-/// Sample widths to choose from, in seconds: with the first one that gives at most [`MOST`] samples, every window of
-/// five minutes and more has 30 or more.
+/// Sample widths to choose from, in seconds. With the first one that gives at most [`MOST`] samples, every window of
+/// five minutes and more has at least 30.
 const STEPS: [u32; 12] = [10, 30, 60, 120, 300, 900, 1800, HOUR, 2 * HOUR, 6 * HOUR, 12 * HOUR, DAY];
 const MOST: u32 = 120;
-/// With a step of the caller's own choice: a day by the minute.
+/// With a step that the caller chooses: a day in minutes.
 const MOST_ASKED: u32 = 1440;
 
 /// A window of time that ends now, in samples of one width.
@@ -38,7 +38,7 @@ pub struct MetricsWindow {
     pub(crate) resolution: u32,
 }
 
-/// Why there is no such window; worded to follow the parameter's name.
+/// The rule that a window breaks. The text follows the parameter's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidWindow {
     #[error("must be between 10 s and 30 days")]
@@ -52,7 +52,7 @@ pub enum InvalidWindow {
 }
 
 impl MetricsWindow {
-    /// Seconds: what is asked for if the caller does not say.
+    /// Seconds: the default.
     pub const DEFAULT: u32 = DAY;
     /// Seconds: the retention.
     pub const LONGEST: u32 = 30 * DAY;
@@ -78,7 +78,7 @@ impl MetricsWindow {
             .ok_or(InvalidWindow::TooFine)?
             .seconds;
         let wide = i64::from(step);
-        // The last sample is the one that now falls into.
+        // The last sample contains `now`.
         let last = now.as_second().div_euclid(wide) * wide;
         Ok(Self { period, step, first: last - (i64::from(samples) - 1) * wide, samples, resolution })
     }

@@ -1,6 +1,6 @@
 //! A page of a list.
 
-/// Which page: `number` from 0, `size` rows each. Bounds are the caller's matter.
+/// A page's `number`, from 0, of `size` rows each. The caller checks the bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageRequest {
     pub number: u64,

@@ -1,24 +1,24 @@
-//! The keys of a tunnel that still work beside its present one, each until its own time.
+//! The previous keys of a tunnel that are still valid, each until its own time.
 
 use crate::{Result, StoreError};
 use jiff::Timestamp;
 use wicketgate_model::PreSharedKey;
 
-/// The newest first; none of them is the present one.
+/// The newest first; none of them is the current one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PreviousKeys(Vec<(PreSharedKey, Timestamp)>);
 
 impl PreviousKeys {
-    /// A peer that proves one of them costs the daemon a try with each: of more, the oldest stops working.
+    /// The IKE daemon tries each of them. With more, the oldest becomes invalid.
     pub const MOST: usize = 3;
 
-    /// Those that work at `now`, and until when.
+    /// Those that are valid at `now`, and until when.
     pub fn valid(&self, now: Timestamp) -> impl Iterator<Item = &(PreSharedKey, Timestamp)> {
         self.0.iter().filter(move |(_, until)| *until > now)
     }
 
-    /// After `old` made place for `new`. No older key works for longer than `old` does: whoever gives it no time at
-    /// all wants the new one only.
+    /// After `new` replaced `old`. No older key is valid for longer than `old`: a caller that gives `old` no time wants
+    /// only the new one.
     pub(crate) fn rotated(
         &self,
         old: &PreSharedKey,

@@ -1,4 +1,4 @@
-//! What the reconciler reads and writes: the rows that changed, and how they stand.
+//! Reads and writes of the reconciler: the rows that changed, and their statuses.
 
 use crate::{
     EventKind, Result, ShareRow, Store, TunnelRow,
@@ -43,7 +43,7 @@ impl fmt::Display for Resource {
     }
 }
 
-/// How a row of a generation stands, as the status machine has decided.
+/// The status of a row at a generation, as the status machine decided it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatusUpdate {
     pub resource: Resource,
@@ -60,11 +60,11 @@ const CHANGED_AGENTS: &str = "SELECT id, barred_at FROM agent WHERE revision > $
     AND ($1 > 0 OR barred_at IS NOT NULL) ORDER BY revision";
 
 impl Store {
-    /// Hands over all rows that were written after `since`, tunnels first, and answers what to pass to the next call. A
-    /// row may be handed over again by the next call, but none is ever missed. From the beginning, those that are
-    /// `DELETED` are left out; later they are there, so that the caller drops them.
+    /// Passes all rows that were written after `since` to `take`, tunnels first, and returns the revision for the next
+    /// call. The next call may pass a row again, but none is ever missed. `DELETED` rows are passed only after the first
+    /// call, so that the caller drops them.
     pub async fn changes(&self, since: Revision, mut take: impl FnMut(Change) + Send) -> Result<Revision> {
-        // Mostly there are none.
+        // Usually there are none.
         let newest = "SELECT value FROM revision";
         let seen: i64 = sqlx::query(newest).fetch_one(&self.readers).await?.try_get(0)?;
         if seen == since.0 {
@@ -73,7 +73,7 @@ impl Store {
         // One snapshot: a share is never seen without its tunnel.
         let mut tx = self.snapshot().await?;
         let revision: i64 = sqlx::query(newest).fetch_one(&mut *tx).await?.try_get(0)?;
-        // One after the other: at the start there may be very many, and a row takes several times what is kept of it.
+        // Streamed: at the start there may be very many rows, and a row takes several times the memory of its result.
         let mut tunnels = sqlx::query(CHANGED_TUNNELS).bind(since.0).fetch(&mut *tx);
         while let Some(row) = tunnels.try_next().await? {
             take(Change::Tunnel(Box::new(TunnelRow::read(&row)?)));
@@ -93,8 +93,8 @@ impl Store {
         Ok(Revision(revision))
     }
 
-    /// Writes how rows stand, all or none, and ends their executions. A row that has another generation by now, or
-    /// is `DELETED`, is left alone. This is no change of what gateways should serve: it stamps no revision.
+    /// Writes statuses, all or none, and ends their executions. A row that has another generation or is `DELETED` is left
+    /// unchanged. The desired state of gateways does not change: the rows get no new revision.
     pub async fn update_statuses(&self, updates: &[StatusUpdate]) -> Result<()> {
         if updates.is_empty() {
             return Ok(());
@@ -104,7 +104,7 @@ impl Store {
         let (tunnels, shares): (Vec<_>, Vec<_>) =
             updates.iter().partition(|s| matches!(s.resource, Resource::Tunnel(_)));
         for (table, mut updates) in [(&TUNNELS, tunnels), (&SHARES, shares)] {
-            // In the order in which all lock them.
+            // All transactions lock rows in this order.
             updates.sort_unstable_by_key(|s| s.resource);
             for part in parts(&updates) {
                 let standing = self.lock(&mut tx, table, part).await?;
@@ -114,8 +114,8 @@ impl Store {
         self.commit_with(tx, deferred).await
     }
 
-    /// Those of the updates that hold: their rows have the same generation still, and nothing leaves `DELETED`, and
-    /// nothing but `DELETED` follows `DELETING`. Each with how its row stands until then.
+    /// The updates that apply: their rows still have the same generation, nothing leaves `DELETED`, and only `DELETED`
+    /// follows `DELETING`. Each comes with the row's status before it.
     async fn lock<'a>(
         &self,
         tx: &mut Transaction,
@@ -145,7 +145,7 @@ impl Store {
     }
 }
 
-/// Where updates of one kind are written.
+/// The table that updates of one kind are written to.
 struct Table {
     name: &'static str,
     kind: EventKind,
@@ -183,7 +183,7 @@ static SHARES: Table = Table {
     update: update!("ipsec_share"),
 };
 
-/// Writes updates of locked rows, and adds what there is to tell of them.
+/// Writes updates of locked rows, and defers their events and counts.
 async fn write_statuses(
     tx: &mut Transaction,
     table: &Table,
@@ -231,7 +231,7 @@ async fn write_statuses(
     Ok(())
 }
 
-/// What was asked for before a deletion never came about.
+/// Ends the executions of these rows. What was requested before a deletion has failed.
 async fn end_executions(tx: &mut Transaction, part: &[&StatusUpdate]) -> Result<()> {
     let update = format!(
         "UPDATE execution SET finished_at = v.column3, \
@@ -265,7 +265,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_did_not_change_is_not_looked_at() {
+    async fn reading_changes_scans_no_unchanged_rows() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path().join("wicketgate.db").to_str().unwrap()).await.unwrap();
         for statement in [CHANGED_TUNNELS, CHANGED_SHARES, CHANGED_AGENTS] {

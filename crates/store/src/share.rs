@@ -53,7 +53,7 @@ pub struct ShareSpec {
     pub tags: Tags,
 }
 
-/// Shares with what their tunnel and environment say of them; the rest of the statement follows.
+/// Shares with columns of their tunnel and environment; the rest of the statement follows.
 macro_rules! select {
     ($rest:literal) => {
         concat!(
@@ -246,8 +246,8 @@ impl Write {
         self.finish_share_change(&before, Action::Update).await
     }
 
-    /// The share's tunnel is live and its environment is there, both in the same Frontdoor. They stay so until the
-    /// transaction ends, since writers follow one another.
+    /// Checks that the share's tunnel is live and its environment exists, both in the same Frontdoor. This holds until the
+    /// transaction ends, since writes follow one another.
     async fn check_references(&mut self, frontdoor: FrontdoorId, spec: &ShareSpec) -> Result<()> {
         let tunnel = sqlx::query(
             "SELECT peer_cidr FROM ipsec_tunnel \
@@ -266,7 +266,7 @@ impl Write {
         match (tunnel, environment) {
             (None, _) => Err(StoreError::Reference { property: "ipsecTunnelId" }),
             (_, None) => Err(StoreError::Reference { property: "envZId" }),
-            // The network was another one when the caller was told that its sources are in order.
+            // The network has changed since the caller checked the sources against it.
             (Some(tunnel), _) if outside(&spec.options, parsed(&tunnel, "peer_cidr")?).is_some() => {
                 Err(StoreError::Stale)
             }
@@ -274,7 +274,7 @@ impl Write {
         }
     }
 
-    /// No live share of the tunnel admits sources that are not in this network.
+    /// Checks that no live share of the tunnel allows sources outside of this network.
     pub(crate) async fn check_sources(&mut self, tunnel: TunnelId, peer_cidr: PeerCidr) -> Result<()> {
         let rows = sqlx::query(
             "SELECT id, allowed_sources, max_connections, idle_timeout_seconds, proxy_protocol FROM ipsec_share \
@@ -293,7 +293,7 @@ impl Write {
     }
 
     async fn live_share(&mut self, frontdoor: FrontdoorId, id: ShareId) -> Result<ShareRow> {
-        // A status update must not change it meanwhile: what it is changed from is counted.
+        // Locked against status updates: the counts depend on its status before the change.
         let row = sqlx::query(self.locking(select!("WHERE s.id = $1 AND s.frontdoor = $2"), "s"))
             .bind(id.to_string())
             .bind(frontdoor.to_string())
@@ -358,7 +358,7 @@ fn bind(query: Query, spec: &ShareSpec) -> Result<Query> {
         .bind(proxy_protocol.map(ProxyProtocol::as_str)))
 }
 
-/// The first of the allowed sources that is not in the tunnel's network.
+/// The first of the allowed sources outside of the tunnel's network.
 fn outside(options: &ShareOptions, peer_cidr: PeerCidr) -> Option<SourceCidr> {
     let sources = options.allowed_sources.as_ref()?;
     sources.networks().iter().find(|net| !net.is_within(peer_cidr)).copied()

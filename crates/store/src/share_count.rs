@@ -1,6 +1,6 @@
-//! How many shares of each status an environment has, for the totals of lists.
+//! Numbers of shares by environment and status, for the totals of lists.
 //!
-//! Invariant: in every snapshot of the database, `ipsec_share_count` says what `COUNT(*)` would.
+//! Invariant: in every snapshot of the database, `ipsec_share_count` equals `COUNT(*)`.
 
 use crate::{
     Result,
@@ -10,7 +10,7 @@ use sqlx::{AnyConnection, any::AnyRow};
 use std::collections::BTreeMap;
 use wicketgate_model::{EnvironmentId, FrontdoorId, Status};
 
-/// What is counted together.
+/// Shares that are counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Counted {
     pub(crate) frontdoor: FrontdoorId,
@@ -19,7 +19,7 @@ pub(crate) struct Counted {
 }
 
 impl Counted {
-    /// Of a row that has these three columns.
+    /// From a row that has these three columns.
     pub(crate) fn read(row: &AnyRow) -> Result<Self> {
         Ok(Self {
             frontdoor: parsed(row, "frontdoor")?,
@@ -29,7 +29,7 @@ impl Counted {
     }
 }
 
-/// By how much the numbers change.
+/// Changes of the numbers.
 #[derive(Debug, Default)]
 pub(crate) struct ShareCounts(BTreeMap<Counted, i64>);
 

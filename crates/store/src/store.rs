@@ -1,7 +1,7 @@
-//! Opening a database, and making it what this version expects.
+//! Opens a database and migrates it to this version's schema.
 //!
-//! SQLite has one connection that writes and several that read; PostgreSQL has one pool. A SQLite database is
-//! readable by its owner only: it holds pre-shared keys.
+//! SQLite has one connection that writes and several that read; PostgreSQL has one pool. Only its owner can read a SQLite
+//! database: it contains pre-shared keys.
 
 use crate::{Result, StoreError, cache::Cache, transaction::Transaction, writer::Queue};
 use sqlx::{
@@ -19,7 +19,7 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// Readers beside SQLite's one writer: more than cores never help.
+/// Connections that read, besides SQLite's one that writes: no more than cores help.
 const SQLITE_READERS: u32 = 4;
 /// PostgreSQL's default of 100 connections is shared by all servers.
 const POSTGRES_CONNECTIONS: u32 = 16;
@@ -40,7 +40,7 @@ pub struct Store {
     pub(crate) events_committed: Arc<Notify>,
     begin: &'static str,
     begin_snapshot: &'static str,
-    /// Rows that are read to be changed have to be locked. SQLite locks everything when a write begins.
+    /// Rows that are read to be changed must be locked. SQLite locks everything when a write begins.
     locks_rows: bool,
 }
 
@@ -52,7 +52,7 @@ impl Store {
         let store = if place.starts_with("postgres://") || place.starts_with("postgresql://") {
             let pool = open_postgres(place).await.map_err(|e| {
                 StoreError::Open(format!(
-                    "can't open the PostgreSQL database {}: {e}",
+                    "cannot open the PostgreSQL database {}: {e}",
                     without_password(place)
                 ))
             })?;
@@ -85,12 +85,12 @@ impl Store {
                 .min_connections(1)
                 .idle_timeout(None)
                 .max_lifetime(None)
-                // A file does not go away: asking each time would double a read's cost.
+                // A file does not disconnect: a test before each use would double a read's cost.
                 .test_before_acquire(false)
                 .acquire_timeout(ACQUIRE)
                 .after_connect(|connection, _| {
                     Box::pin(async move {
-                        // A 202 says that the row is durable: every commit is synced to the disk.
+                        // A 202 promises a durable row: every commit is synced to the disk.
                         for pragma in [
                             "PRAGMA busy_timeout = 5000",
                             // KiB of pages, of each connection; the system keeps the file in memory anyway.
@@ -106,7 +106,7 @@ impl Store {
                 })
                 .connect(url.as_str())
         };
-        let failed = |e| StoreError::Open(format!("can't open the SQLite database {shown}: {e}"));
+        let failed = |e| StoreError::Open(format!("cannot open the SQLite database {shown}: {e}"));
         // The writer first: it creates the file and its journal.
         let writers = pool(1).await.map_err(failed)?;
         let readers = pool(SQLITE_READERS).await.map_err(failed)?;
@@ -142,9 +142,9 @@ impl Store {
         Ok(Transaction::begin(&self.writers, self.begin).await?)
     }
 
-    /// A SELECT of rows of `table` that stay as they are until the transaction ends.
+    /// A SELECT that locks its rows of `table` until the transaction ends.
     pub(crate) fn locking(&self, select: &str, table: &str) -> AssertSqlSafe<String> {
-        // The program's own words.
+        // Both are constants of this program.
         AssertSqlSafe(match self.locks_rows {
             true => format!("{select} FOR UPDATE OF {table}"),
             false => select.to_owned(),
@@ -162,7 +162,7 @@ impl Store {
         Ok(())
     }
 
-    /// Waits for what is running, and lets go of the database.
+    /// Waits for running statements, and closes all connections.
     pub async fn close(&self) {
         self.readers.close().await;
         self.writers.close().await;
@@ -170,24 +170,24 @@ impl Store {
 }
 
 async fn open_postgres(url: &str) -> sqlx::Result<AnyPool> {
-    // The pool would try until its time is over, and then say only that it is over.
+    // The pool would retry until its timeout, and then report only the timeout.
     let first = tokio::time::timeout(ACQUIRE, AnyConnection::connect(url)).await;
     first.map_err(|_| sqlx::Error::Io(io::ErrorKind::TimedOut.into()))??.close().await?;
     AnyPoolOptions::new().max_connections(POSTGRES_CONNECTIONS).acquire_timeout(ACQUIRE).connect(url).await
 }
 
-/// Host and name: enough to know which database is meant.
+/// Host and database of a URL, without user and password.
 fn without_password(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let rest = rest.split('?').next().unwrap_or_default();
     rest.rsplit_once('@').map_or(rest, |(_, place)| place)
 }
 
-/// Sees to it that the file is there with mode 0600; SQLite gives its journals the mode of the database.
+/// Creates the file, or changes it to mode 0600. SQLite gives its journals the mode of the database.
 fn keep_private(path: &Path) -> Result<()> {
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            StoreError::Open(format!("can't write the SQLite database {}: {source}", path.display()))
+            StoreError::Open(format!("cannot write the SQLite database {}: {source}", path.display()))
         }
         _ => StoreError::Files { path: path.to_owned(), source },
     };
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_database_of_a_newer_program_is_left_alone() {
+    async fn the_database_of_a_newer_version_is_left_unchanged() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("wicketgate.db").display().to_string();
         let store = Store::open(&file).await.unwrap();

@@ -1,5 +1,5 @@
-//! What shares and tunnels carried, in buckets at three resolutions. Each delta is added to one bucket of each, so
-//! that totals agree to the byte, whichever resolution is read.
+//! Traffic of shares and tunnels, in buckets at three resolutions. Each delta is added to one bucket of each resolution, so
+//! that totals are the same at all of them.
 
 use crate::{
     MetricsWindow, Result, Store,
@@ -12,20 +12,20 @@ use jiff::Timestamp;
 use std::collections::BTreeMap;
 use wicketgate_model::{ShareId, TrafficDelta, TunnelId};
 
-/// How long a deleted row stays readable: 30 days, in microseconds.
+/// How long a deleted row stays readable, in microseconds: 30 days.
 const RETENTION: i64 = 30 * 24 * 3600 * 1_000_000;
 
-/// How long the record of a write is kept after it ended: a year, in microseconds. It is the audit trail.
+/// How long an execution is kept after its end, in microseconds: a year. It is the audit trail.
 const RECORDS: i64 = 365 * 24 * 3600 * 1_000_000;
 
-/// Whose traffic.
+/// The resource whose traffic is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TrafficScope {
     Share(ShareId),
     Tunnel(TunnelId),
 }
 
-/// What was carried in one bucket.
+/// The traffic of one bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sample {
     /// The start of the bucket, Unix milliseconds.
@@ -52,7 +52,7 @@ impl Sample {
 }
 
 impl Store {
-    /// Adds what was carried up to `at` since the report before.
+    /// Adds the traffic since the previous report, at `at`.
     pub async fn record_traffic(&self, at: Timestamp, deltas: &[TrafficDelta]) -> Result<()> {
         let mut scopes: BTreeMap<String, Sample> = BTreeMap::new();
         for delta in deltas {
@@ -67,7 +67,7 @@ impl Store {
             for scope in [delta.share.to_string(), delta.tunnel.to_string()] {
                 let sum = scopes.entry(scope).or_default();
                 sum.add(&carried);
-                // Peaks of one report are taken to be at the same time.
+                // Peaks of one report are assumed to coincide.
                 sum.active = sum.active.saturating_add(carried.active);
             }
         }
@@ -122,7 +122,7 @@ impl Store {
             .collect();
         for row in &rows {
             let index = (number::<i64>(row, "bucket")? - first) / step;
-            // A bucket that began after the question was asked belongs to the next one.
+            // A bucket that began after the window's end.
             let Some(sample) = usize::try_from(index).ok().and_then(|i| samples.get_mut(i)) else { continue };
             let read = Sample {
                 timestamp: 0,
@@ -138,8 +138,8 @@ impl Store {
         Ok(samples)
     }
 
-    /// Removes what is past its retention: buckets, deleted shares and tunnels, records, keys, events, and codes that
-    /// nobody used: a used one says with which key its agent enrolled. To be called now and then.
+    /// Deletes rows past their retention: buckets, deleted shares and tunnels, executions, idempotency keys, events and
+    /// unused enrolment codes (a used one has the key that its agent enrolled with). To be called periodically.
     pub async fn prune(&self, now: Timestamp) -> Result<()> {
         let mut tx = self.begin().await?;
         for resolution in &RESOLUTIONS {

@@ -1,7 +1,7 @@
-//! A transaction that waits for nothing without a bound, its beginning and its end included.
+//! A transaction whose beginning and end are bounded in time.
 //!
-//! Invariant: a connection is used again only after its transaction was seen to end. Any other one is closed, and
-//! what its transaction wrote was never there, unless it had ended after all.
+//! Invariant: a connection is used again only after its transaction has ended. Otherwise it is closed, which rolls the
+//! transaction back unless its COMMIT was carried out.
 
 use sqlx::{Any, AnyConnection, AnyPool, Executor as _, pool::PoolConnection};
 use std::{
@@ -11,11 +11,11 @@ use std::{
 };
 use tokio::time::timeout;
 
-/// For a statement that takes a disk's sync at most. A host that is gone says nothing at all: it would be waited for
-/// until TCP gives up, a quarter of an hour.
+/// For a statement that takes a disk's sync at most. A host that is gone does not answer: TCP would wait for a quarter
+/// of an hour.
 const STATEMENT: Duration = Duration::from_secs(10);
 
-/// Dropped, it was never there.
+/// Dropped, it is rolled back.
 pub(crate) struct Transaction {
     connection: PoolConnection<Any>,
     is_open: bool,
@@ -23,7 +23,7 @@ pub(crate) struct Transaction {
 
 impl Transaction {
     pub(crate) async fn begin(pool: &AnyPool, statement: &'static str) -> sqlx::Result<Self> {
-        // Before the statement: it may be carried out although nobody waits for it any more.
+        // Open from before the statement, which may be carried out after its timeout.
         let mut begun = Self { connection: pool.acquire().await?, is_open: true };
         begun.carry_out(statement).await?;
         Ok(begun)

@@ -31,9 +31,9 @@ pub struct TunnelRow {
     /// Unique among the live tunnels of the location.
     pub slot: u16,
     pub key: PreSharedKey,
-    /// The keys before this one that the peer may still use.
+    /// Previous keys that the peer may still use.
     pub previous_keys: PreviousKeys,
-    /// `None`: what the gateway offers by itself.
+    /// `None`: the gateway's default.
     pub ike_proposals: Option<IkeProposals>,
     pub esp_proposals: Option<EspProposals>,
     /// The gateway starts the connection.
@@ -49,7 +49,7 @@ pub struct TunnelRow {
     pub created_by: String,
 }
 
-/// What a caller decides about a tunnel.
+/// The properties of a tunnel that a caller decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TunnelSpec {
     pub name: ResourceName,
@@ -59,10 +59,10 @@ pub struct TunnelSpec {
     pub peer_cidr: PeerCidr,
     pub peer_id: PeerId,
     pub key: PreSharedKey,
-    /// `None`: what the gateway offers by itself.
+    /// `None`: the gateway's default.
     pub ike_proposals: Option<IkeProposals>,
     pub esp_proposals: Option<EspProposals>,
-    /// The gateway starts the connection; else it only answers.
+    /// The gateway starts the connection; otherwise it only answers.
     pub initiate: bool,
     pub tags: Tags,
 }
@@ -319,7 +319,7 @@ impl Write {
         Ok(tunnel)
     }
 
-    /// The lowest slot that no tunnel of the location has. Writers follow one another, so it stays free.
+    /// The lowest slot that no tunnel of the location has. It stays free, since writes follow one another.
     async fn free_slot(&mut self, location: &LocationId) -> Result<u16> {
         let row = sqlx::query(
             "SELECT CASE \

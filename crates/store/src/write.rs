@@ -1,4 +1,4 @@
-//! One accepted request: who, when, and where its ids come from; and the write transaction that it runs in.
+//! The context of a write (its actor, its time, the source of its ids), and the transaction that it runs in.
 
 use crate::{
     Action, Claim, EventKind, ResourceType, Result, Store, StoreError,
@@ -18,20 +18,20 @@ use wicketgate_model::{Detail, ExecutionId, FrontdoorId, Status};
 /// For one statement. On PostgreSQL it waits for the write before, whose row lock it needs.
 const REVISION: Duration = Duration::from_secs(10);
 
-/// Who writes, and when. Executions of one request share its process id.
+/// The context of the writes of one request. Their executions share its process id.
 #[derive(Debug, Clone)]
 pub struct WriteContext {
     pub process: ExecutionId,
-    /// As it stands in `createdBy` and in the record of executions.
+    /// As shown in `createdBy` and in executions.
     pub actor: String,
     /// Kept to the microsecond.
     pub at: Timestamp,
     /// Makes fresh version 7 UUIDs.
     pub fresh: fn() -> Uuid,
-    /// The row that is to be changed or deleted was last changed then; if it was changed since, the write is refused as
-    /// [`StoreError::Stale`](StoreError::Stale). A change of status is none.
+    /// When the row to be changed or deleted was last changed. If it has changed since, the write is refused as
+    /// [`StoreError::Stale`]. A change of status does not count.
     pub expected: Option<Timestamp>,
-    /// Marked in the write's transaction.
+    /// The claim on the request's idempotency key, which the write's transaction marks.
     pub claim: Option<Arc<Claim>>,
 }
 
@@ -47,7 +47,7 @@ impl WriteContext {
         }
     }
 
-    /// For the row that was last changed at `updated_at`, and for no later state of it.
+    /// For the row as it was at `updated_at`, and for no later state of it.
     pub fn expecting(self, updated_at: Timestamp) -> Self {
         Self { expected: Some(updated_at), ..self }
     }
@@ -85,7 +85,7 @@ impl Write {
         &mut self.tx
     }
 
-    /// When, for the columns that say so.
+    /// The time of the write, for its columns.
     pub(crate) fn at(&self) -> i64 {
         self.context.at.as_microsecond()
     }
@@ -95,7 +95,7 @@ impl Write {
         self.deferred.events.push(event);
     }
 
-    /// The record of the write, the event of the status that it sets, and the mark on the request's key.
+    /// Records the write, with the event of the status that it sets and the mark on the request's key.
     pub(crate) async fn record(
         &mut self,
         frontdoor: FrontdoorId,
@@ -119,7 +119,7 @@ impl Write {
             _ => EventKind::Environment,
         };
         if let Some(status) = status {
-            // An environment that is deleted waits for nothing; its shares say for themselves how far they are.
+            // A deleted environment waits for nothing; its shares have events of their own.
             let stands = crate::columns::status(status).filter(|_| kind != EventKind::Environment);
             let detail = stands.and_then(|s| Detail::waiting(s, self.context.at));
             let resource = on.resource.to_string();

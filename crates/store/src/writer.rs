@@ -32,15 +32,15 @@ const ANSWER: Duration = Duration::from_secs(25);
 
 /// A unit of work and its caller.
 pub(crate) trait Unit: Send {
-    /// Nobody waits for it any more.
+    /// Whether its caller has stopped waiting.
     fn is_abandoned(&self) -> bool;
 
     fn context(&self) -> &WriteContext;
 
-    /// Answers whether what it wrote is to be kept.
+    /// Returns whether it succeeded.
     fn run<'a>(&'a mut self, write: &'a mut Write) -> BoxFuture<'a, bool>;
 
-    /// Answers the caller: with what [`Unit::run`] made, unless the transaction failed.
+    /// Answers the caller with the result of [`Unit::run`], unless the transaction failed.
     fn answer(self: Box<Self>, ended: Result<(), Arc<StoreError>>);
 }
 
@@ -180,8 +180,7 @@ impl Batch {
 
     async fn try_run(&mut self, unit: &mut dyn Unit) -> Result<()> {
         if self.has_savepoints {
-            // That the last one is still there shows that the transaction is: SQLite rolls back by itself when its disk
-            // is full.
+            // Releasing the last one fails if the transaction is gone: SQLite rolls back by itself when its disk is full.
             let statement =
                 if self.has_savepoint { "RELEASE SAVEPOINT unit; SAVEPOINT unit" } else { "SAVEPOINT unit" };
             self.write.tx.carry_out(statement).await?;

@@ -1,4 +1,7 @@
-use crate::{ALL, after, context, database::on_each};
+use crate::{
+    database::on_each,
+    site::{ALL, after, context},
+};
 use wicketgate_model::FrontdoorId;
 use wicketgate_store::{Action, FrontdoorSpec, NewApiAccount, Reach, ResourceType, Store, StoreError};
 

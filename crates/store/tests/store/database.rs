@@ -1,18 +1,23 @@
 //! Databases to test against: SQLite, and the same tests once more on PostgreSQL where Debian's is installed.
 
-use std::future::Future;
+use crate::site::Site;
+use std::{future::Future, os::unix::fs::PermissionsExt as _};
 use tempfile::TempDir;
 use wicketgate_lab::postgres;
 use wicketgate_store::Store;
+
+/// Where a fresh database is: on PostgreSQL, or in `data/` of this directory.
+pub(crate) fn place(dir: &TempDir) -> String {
+    let file = || dir.path().join("data").join("wicketgate.db").display().to_string();
+    postgres::fresh().unwrap().unwrap_or_else(file)
+}
 
 /// Runs a test on a fresh database.
 pub(crate) fn on_each<F: Future<Output = ()>>(test: impl Fn(Store) -> F) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let dir = TempDir::new().unwrap();
-    let file = || dir.path().join("data").join("wicketgate.db").display().to_string();
-    let place = postgres::fresh().unwrap().unwrap_or_else(file);
     runtime.block_on(async {
-        let store = Store::open(&place).await.unwrap();
+        let store = Store::open(&place(&dir)).await.unwrap();
         test(store.clone()).await;
         store.close().await;
     });
@@ -23,4 +28,22 @@ fn everything_on_postgresql() {
     if !postgres::rerun("everything_on_postgresql").unwrap() {
         eprintln!("skipped: PostgreSQL, or its user, is not installed (apt-get install postgresql)");
     }
+}
+
+#[tokio::test]
+async fn a_sqlite_database_is_private_and_outlives_the_process() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let path = dir.path().join("data with #signs?").join("wicketgate.db");
+    let place = path.to_str().unwrap();
+    let store = Store::open(place).await.unwrap();
+    let site = Site::new(&store).await;
+    let mode = |p: &std::path::Path| std::fs::metadata(p).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(path.parent().unwrap()), 0o700);
+    for file in std::fs::read_dir(path.parent().unwrap()).unwrap() {
+        assert_eq!(mode(&file.unwrap().path()), 0o600);
+    }
+    store.close().await;
+    let again = Store::open(place).await.unwrap();
+    assert!(again.tunnel(site.frontdoor, site.tunnel).await.unwrap().is_some());
+    again.close().await;
 }

@@ -1,6 +1,9 @@
 //! Events of status, and keys of requests.
 
-use crate::{ALL, Site, after, context, database::on_each, now, settled, tunnel_spec};
+use crate::{
+    database::on_each,
+    site::{ALL, Site, after, context, now, settled, tunnel_spec},
+};
 use std::sync::Arc;
 use uuid::Uuid;
 use wicketgate_model::{
@@ -81,7 +84,7 @@ fn every_change_of_status_is_told_once() {
             (failed.reason, failed.message.as_deref(), failed.at),
             (Some("NegotiationFailed"), Some("one"), after(6))
         );
-        let other = crate::frontdoor(&store).await;
+        let other = crate::site::frontdoor(&store).await;
         assert_eq!(store.events(Some(other), 0, 10).await.unwrap(), []);
     });
 }

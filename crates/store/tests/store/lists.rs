@@ -1,6 +1,9 @@
 //! The same lists in both databases.
 
-use crate::{Site, after, context, database::on_each, enrolled, now, settled};
+use crate::{
+    database::on_each,
+    site::{Site, after, context, enrolled, now, settled},
+};
 use tokio::task::JoinSet;
 use wicketgate_model::{Generation, Status};
 use wicketgate_store::{

@@ -1,6 +1,6 @@
 //! A PostgreSQL host that goes away, and says nothing any more.
 
-use crate::{ALL, context};
+use crate::site::{ALL, context};
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},

@@ -1,0 +1,77 @@
+//! Enrolment codes.
+
+use crate::{
+    database::on_each,
+    site::{after, asked, changes, context, frontdoor, now},
+};
+use uuid::Uuid;
+use wicketgate_model::{EnrolRefusal, EnrollmentId};
+use wicketgate_store::{NewEnrollment, Revision, StoreError, WriteContext};
+
+#[test]
+fn a_code_enrols_one_agent() {
+    on_each(|store| async move {
+        let frontdoor = frontdoor(&store).await;
+        let code = async |environment| {
+            let id = EnrollmentId::new(Uuid::now_v7());
+            let new = NewEnrollment { id, environment, secret_sha256: [1; 32], expires_at: after(3600) };
+            store.create_enrollment(frontdoor, &new, &context()).await.map(|()| id)
+        };
+        let enrol = async |id, secret, key, at| {
+            store.enrol(&asked(id, secret, key), &WriteContext { at, ..context() }).await.unwrap()
+        };
+        let first = code(None).await.unwrap();
+        assert_eq!(enrol(first, 2, 1, now()).await, Err(EnrolRefusal::WrongCode));
+        // Anybody may ask: without a code that gets something, nothing is written.
+        let before = changes(&store, Revision::default()).await.revision;
+        assert_eq!(enrol(EnrollmentId::new(Uuid::now_v7()), 1, 1, now()).await, Err(EnrolRefusal::WrongCode));
+        assert_eq!(enrol(first, 1, 1, after(3600)).await, Err(EnrolRefusal::Expired));
+        assert_eq!(changes(&store, Revision::default()).await.revision, before);
+        let agent = enrol(first, 1, 1, now()).await.unwrap();
+        // The answer was lost: the same agent asks again, even late. Another one gets nothing.
+        assert_eq!(enrol(first, 1, 1, after(7200)).await, Ok(agent.clone()));
+        assert_eq!(enrol(first, 1, 2, now()).await, Err(EnrolRefusal::Used));
+        let row = store.environment_by_z_id(frontdoor, &agent.z_id).await.unwrap().unwrap();
+        assert_eq!((row.name.as_str(), row.active), ("dc-1", false));
+        store.agent_connected(agent.agent, "dc-1", "0.1.0", [10, 0, 0, 1].into(), after(2)).await.unwrap();
+        assert!(store.environment(frontdoor, agent.environment).await.unwrap().unwrap().active);
+
+        let late = code(None).await.unwrap();
+        assert_eq!(enrol(late, 1, 3, after(3600)).await, Err(EnrolRefusal::Expired));
+        let guessed = code(None).await.unwrap();
+        for _ in 0..5 {
+            assert_eq!(enrol(guessed, 2, 3, now()).await, Err(EnrolRefusal::WrongCode));
+        }
+        assert_eq!(enrol(guessed, 1, 3, now()).await, Err(EnrolRefusal::TooManyTries));
+        let replica = code(Some(agent.environment)).await.unwrap();
+        let second = enrol(replica, 1, 4, now()).await.unwrap();
+        assert_eq!((second.environment, second.z_id), (agent.environment, agent.z_id));
+        assert_ne!(second.agent, agent.agent);
+        store.bar_agent(frontdoor, agent.agent, &context()).await.unwrap();
+        assert_eq!(enrol(first, 1, 1, now()).await, Err(EnrolRefusal::Barred));
+        assert_eq!(store.agent_with_key(agent.agent, &[1; 32]).await.unwrap(), None);
+        // As long as the agent lives its key is known, however old the code.
+        store.prune(after(365 * 24 * 3600)).await.unwrap();
+        let whose = store.agent_with_key(second.agent, &[4; 32]).await.unwrap();
+        assert_eq!(whose, Some((frontdoor, agent.environment)));
+        assert_eq!(store.agent_with_key(second.agent, &[1; 32]).await.unwrap(), None);
+        assert!(!store.environment(frontdoor, agent.environment).await.unwrap().unwrap().active);
+    });
+}
+
+#[test]
+fn a_deleted_frontdoor_gains_nothing() {
+    on_each(|store| async move {
+        let frontdoor = frontdoor(&store).await;
+        let id = EnrollmentId::new(Uuid::now_v7());
+        let new =
+            |id| NewEnrollment { id, environment: None, secret_sha256: [1; 32], expires_at: after(3600) };
+        store.create_enrollment(frontdoor, &new(id), &context()).await.unwrap();
+        store.delete_frontdoor(frontdoor, &context()).await.unwrap();
+        let enrolled = store.enrol(&asked(id, 1, 1), &context()).await;
+        assert!(matches!(enrolled, Err(StoreError::NoFrontdoor(f)) if f == frontdoor), "{enrolled:?}");
+        let code =
+            store.create_enrollment(frontdoor, &new(EnrollmentId::new(Uuid::now_v7())), &context()).await;
+        assert!(matches!(code, Err(StoreError::NoFrontdoor(_))));
+    });
+}

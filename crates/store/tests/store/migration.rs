@@ -1,0 +1,183 @@
+//! A database of an older version keeps everything.
+
+use crate::{database, site::ALL};
+use jiff::Timestamp;
+use sqlx::{AnyConnection, Connection as _, Executor as _, migrate::Migrator};
+use std::borrow::Cow;
+use wicketgate_model::{ConnectionFault, ConnectionState, FrontdoorId, Reason, Status};
+use wicketgate_store::{
+    Action, Claim, Claimed, ExecutionStatus, KeptAnswer, MetricsWindow, Reach, Revision, Store, TrafficScope,
+};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+const ROWS_OF_0009: &str = include_str!("migration/rows_of_0009.sql");
+
+/// Makes a database of the version with so many migrations.
+async fn make(place: &str, migrations: i64, rows: &'static str) {
+    sqlx::any::install_default_drivers();
+    let mut db = AnyConnection::connect(place).await.unwrap();
+    let old = MIGRATIONS.iter().filter(|m| m.version <= migrations).cloned();
+    let old = Migrator { migrations: Cow::Owned(old.collect()), ..Migrator::DEFAULT };
+    old.run(&mut db).await.unwrap();
+    db.execute(rows).await.unwrap();
+    db.close().await.unwrap();
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_790_000_000 + seconds).unwrap()
+}
+
+fn frontdoor(n: u8) -> FrontdoorId {
+    format!("01900000-0000-7000-8000-00000000000{n}").parse().unwrap()
+}
+
+fn id<T: std::str::FromStr<Err: std::fmt::Debug>>(prefix: &str, n: u8) -> T {
+    format!("{prefix}-019000000000700080000000000000{n}").parse().unwrap()
+}
+
+#[test]
+fn a_database_of_an_older_version_keeps_everything() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let dir = tempfile::TempDir::new().unwrap();
+    let place = database::place(&dir);
+    let url = if place.contains("://") { place.clone() } else { format!("sqlite://{place}?mode=rwc") };
+    std::fs::create_dir_all(dir.path().join("data")).unwrap();
+    runtime.block_on(async {
+        make(&url, 9, ROWS_OF_0009).await;
+        let store = Store::open(&place).await.unwrap();
+        tunnels(&store).await;
+        shares(&store).await;
+        environments_and_agents(&store).await;
+        frontdoors_and_accounts(&store).await;
+        history(&store).await;
+        requests_and_traffic(&store).await;
+        store.close().await;
+    });
+}
+
+async fn tunnels(store: &Store) {
+    let up = store.tunnel(frontdoor(1), id("tnl", 41)).await.unwrap().unwrap();
+    assert_eq!((up.name.as_str(), up.slot, up.initiate), ("site-1", 0, true));
+    assert_eq!((up.generation.get(), up.standing.status), (2, Status::Deployed));
+    assert_eq!(up.standing.observed_generation, Some(up.generation));
+    assert_eq!(
+        (up.key.expose(), up.load_balancer_ip.to_string().as_str()),
+        ("the first key of sixty", "100.64.0.1")
+    );
+    let previous: Vec<_> = up.previous_keys.valid(at(0)).map(|(key, until)| (key.expose(), *until)).collect();
+    assert_eq!(previous, [("the key before that one", at(86_400))]);
+    assert_eq!(serde_json::to_string(&up.ike_proposals).unwrap(), r#"["aes256-sha256-modp2048"]"#);
+    assert_eq!(serde_json::to_string(&up.esp_proposals).unwrap(), r#"["aes256gcm16-modp2048"]"#);
+    assert_eq!(up.tags["team"], "payments");
+    let connection = up.connection.unwrap();
+    assert_eq!((connection.state, connection.since), (ConnectionState::Up, at(31)));
+    let peer = connection.peer.unwrap();
+    assert_eq!((peer.address.to_string().as_str(), peer.port), ("198.51.100.7", 4500));
+    assert_eq!(connection.nat.map(|nat| (nat.gateway, nat.peer)), Some((false, true)));
+    assert_eq!(connection.ike_sa.unwrap().rekey_at, Some(at(14_431)));
+    assert_eq!(connection.child_sa.map(|sa| (sa.established_at, sa.rekey_at)), Some((at(32), None)));
+    assert_eq!(connection.algorithms.unwrap().esp, "AES_GCM_16-256");
+    assert_eq!((connection.bytes_in, connection.bytes_out), (8331, 1321));
+
+    let failing = store.tunnel(frontdoor(1), id("tnl", 42)).await.unwrap().unwrap();
+    assert_eq!((failing.peer_id.as_str(), failing.initiate), ("site-2.example.org", false));
+    let error = failing.connection.unwrap().last_error.unwrap();
+    assert_eq!((error.reason, error.since), (ConnectionFault::PreSharedKeysDiffer, at(35)));
+    assert_eq!(error.to_string(), "the keys differ: set the same key on both sides");
+    let unknown = store.tunnel(frontdoor(2), id("tnl", 43)).await.unwrap().unwrap();
+    assert_eq!(unknown.connection, None);
+    let detail = unknown.standing.detail.unwrap();
+    assert_eq!((detail.problem.reason, detail.since), (Reason::GatewayOffline, at(60)));
+    assert_eq!(store.tunnels(frontdoor(1), &ALL).await.unwrap().total, 2);
+
+    let mut seen = 0;
+    store.changes(Revision::default(), |_| seen += 1).await.unwrap();
+    // Three tunnels, the live share and the barred agent.
+    assert_eq!(seen, 5);
+}
+
+async fn shares(store: &Store) {
+    let share = store.share(frontdoor(1), id("shr", 51)).await.unwrap().unwrap();
+    assert_eq!((share.name.as_str(), share.target.to_string().as_str()), ("app-db", "10.20.100.1:8443"));
+    assert_eq!((share.ingress_port.get(), share.z_id.as_str()), (8443, "ijcrWb-ZOq"));
+    assert_eq!((share.generation.get(), share.standing.status), (3, Status::Deployed));
+    let options = serde_json::to_value(&share.options).unwrap();
+    assert_eq!(options["allowedSources"], serde_json::json!(["172.31.4.0/24"]));
+    assert_eq!(share.options.max_connections.map(|n| n.get()), Some(100));
+    assert_eq!(share.options.idle_timeout_seconds.map(|n| n.get()), Some(600));
+    assert!(share.options.proxy_protocol.is_some());
+    let deleted = store.share(frontdoor(1), id("shr", 52)).await.unwrap().unwrap();
+    assert_eq!((deleted.standing.status, deleted.deleted_at), (Status::Deleted, Some(at(43))));
+    let live = store.shares(frontdoor(1), &ALL).await.unwrap();
+    assert_eq!((live.total, live.rows.len()), (1, 1));
+}
+
+async fn environments_and_agents(store: &Store) {
+    let environment = store.environment(frontdoor(1), id("env", 11)).await.unwrap().unwrap();
+    assert_eq!((environment.name.as_str(), environment.active), ("dc-1", true));
+    assert_eq!((environment.created_at, environment.updated_at), (at(10), at(11)));
+    let connected = store.agent(frontdoor(1), id("agt", 21)).await.unwrap().unwrap();
+    assert_eq!((connected.connected_since, connected.last_seen), (Some(at(20)), None));
+    assert_eq!(connected.address, Some([10, 0, 0, 1].into()));
+    let away = store.agent(frontdoor(1), id("agt", 22)).await.unwrap().unwrap();
+    assert_eq!((away.connected_since, away.last_seen), (None, Some(at(21))));
+    assert!(store.agent(frontdoor(1), id("agt", 23)).await.unwrap().is_none());
+    let whose = store.agent_with_key(id("agt", 21), &[2; 32]).await.unwrap();
+    assert_eq!(whose, Some((frontdoor(1), environment.id)));
+}
+
+async fn frontdoors_and_accounts(store: &Store) {
+    let frontdoors = store.frontdoors(&Reach::All, &ALL).await.unwrap().rows;
+    let found: Vec<_> = frontdoors.iter().map(|f| (f.id, f.ipsec_shares_enabled, f.updated_at)).collect();
+    assert_eq!(found, [(frontdoor(1), true, at(0)), (frontdoor(2), false, at(2))]);
+    let account = store.api_account_with_secret(&[4; 32]).await.unwrap().unwrap();
+    assert_eq!((account.id, account.reach()), (id("acc", 61), Reach::Named(vec![frontdoor(1)])));
+    assert_eq!(account.scopes, ["frontdoor.read", "frontdoor.write"]);
+    assert_eq!(store.api_account_with_secret(&[5; 32]).await.unwrap(), None);
+}
+
+async fn history(store: &Store) {
+    let changes = store.connection_changes(id("tnl", 41), &ALL).await.unwrap();
+    let kept: Vec<_> = changes.rows.iter().map(|c| (c.number, c.state, c.last_error.clone())).collect();
+    let error = (ConnectionFault::PeerDoesNotAnswer, "nothing comes back: look at the firewall".to_owned());
+    assert!(kept.contains(&(1, ConnectionState::Connecting, Some(error))), "{kept:?}");
+    assert!(kept.contains(&(2, ConnectionState::Up, None)), "{kept:?}");
+    let executions = store.executions(frontdoor(1), &ALL).await.unwrap().rows;
+    let found: Vec<_> = executions.iter().map(|e| (e.id, e.action, e.status)).collect();
+    assert_eq!(
+        found,
+        [
+            (id("exe", 71), Action::Create, ExecutionStatus::Success),
+            (id("exe", 73), Action::Update, ExecutionStatus::Failed)
+        ]
+    );
+    let of_acme = store.organization_execution(Some("acme"), id("exe", 72)).await.unwrap().unwrap();
+    assert_eq!((of_acme.frontdoor, of_acme.actor.as_str()), (None, "admin"));
+    let span = store.event_span().await.unwrap();
+    assert_eq!((span.newest, span.forgotten), (5, 3));
+    let events = store.events(None, 3, 10).await.unwrap();
+    let found: Vec<_> = events.iter().map(|e| (e.id, e.status.as_str(), e.reason)).collect();
+    assert_eq!(found, [(4, "DOWN", Some("PreSharedKeysDiffer")), (5, "DEPLOYED", None)]);
+}
+
+async fn requests_and_traffic(store: &Store) {
+    let claim = |key: &str, fingerprint: &str| Claim {
+        principal: "admin".to_owned(),
+        key: key.to_owned(),
+        fingerprint: fingerprint.to_owned(),
+        token: uuid::Uuid::now_v7(),
+    };
+    let answer = KeptAnswer {
+        status: 202,
+        headers: vec![("location".to_owned(), "/x".to_owned())],
+        body: Some("{}".to_owned()),
+    };
+    assert_eq!(store.claim(&claim("answered", "a"), at(200)).await.unwrap(), Claimed::Answered(answer));
+    assert_eq!(store.claim(&claim("lost", "b"), at(200)).await.unwrap(), Claimed::Lost(id("exe", 73)));
+    for period in [900, 43_200, 604_800] {
+        let window = MetricsWindow::new(period, None, at(60)).unwrap();
+        let samples = store.traffic(TrafficScope::Share(id("shr", 51)), &window).await.unwrap();
+        let sum = |of: fn(&wicketgate_store::Sample) -> u64| samples.iter().map(of).sum::<u64>();
+        assert_eq!((sum(|s| s.rx), sum(|s| s.tx), sum(|s| s.failures)), (8331, 1321, 1), "{period}");
+    }
+}

@@ -1,0 +1,134 @@
+//! What tests start from: a Frontdoor with a tunnel and an agent.
+
+use jiff::{SignedDuration, Timestamp};
+use uuid::Uuid;
+use wicketgate_model::{
+    AgentId, Detail, EnrollmentId, FrontdoorId, Generation, IngressPort, LoadBalancerPools, PreSharedKey,
+    Problem, Reason, ShareId, ShareOptions, Standing, Status, TunnelId, ZId,
+};
+use wicketgate_store::{
+    Change, EnrolAttempt, EnrolledAgent, FrontdoorSpec, ListRequest, NewEnrollment, PageRequest, Resource,
+    Revision, ShareSpec, StatusUpdate, Store, Tags, TunnelSpec, WriteContext,
+};
+
+pub(crate) static ALL: ListRequest = ListRequest {
+    page: PageRequest { number: 0, size: 1000 },
+    sort: Vec::new(),
+    filters: Vec::new(),
+    kept_since: None,
+};
+
+pub(crate) fn now() -> Timestamp {
+    Timestamp::from_second(1_800_000_000).unwrap()
+}
+
+pub(crate) fn after(seconds: i64) -> Timestamp {
+    now() + SignedDuration::from_secs(seconds)
+}
+
+pub(crate) fn context() -> WriteContext {
+    WriteContext::new("admin", now(), Uuid::now_v7)
+}
+
+pub(crate) fn tunnel_spec(n: u8) -> TunnelSpec {
+    TunnelSpec {
+        name: format!("site-{n}").parse().unwrap(),
+        location: "local".parse().unwrap(),
+        peer_address: format!("203.0.113.{n}").parse().unwrap(),
+        peer_cidr: "172.31.0.0/16".parse().unwrap(),
+        peer_id: format!("203.0.113.{n}").parse().unwrap(),
+        key: PreSharedKey::from_random([n; 32]),
+        ike_proposals: None,
+        esp_proposals: None,
+        initiate: false,
+        tags: Tags::new(),
+    }
+}
+
+pub(crate) async fn frontdoor(store: &Store) -> FrontdoorId {
+    let spec = FrontdoorSpec {
+        organization: "default".to_owned(),
+        default_namespace: "default".parse().unwrap(),
+        ipsec_shares_enabled: true,
+    };
+    store.create_frontdoor(&spec, &context()).await.unwrap().id
+}
+
+pub(crate) async fn enrolled(store: &Store, frontdoor: FrontdoorId, n: u8) -> EnrolledAgent {
+    let id = EnrollmentId::new(Uuid::now_v7());
+    let new = NewEnrollment { id, environment: None, secret_sha256: [n; 32], expires_at: after(3600) };
+    store.create_enrollment(frontdoor, &new, &context()).await.unwrap();
+    store.enrol(&asked(id, n, n), &context()).await.unwrap().unwrap()
+}
+
+pub(crate) fn asked(enrollment: EnrollmentId, secret: u8, key: u8) -> EnrolAttempt {
+    EnrolAttempt {
+        enrollment,
+        secret_sha256: [secret; 32],
+        public_key_sha256: [key; 32],
+        name: "dc-1.example.org".to_owned(),
+        z_id: ZId::from_random(*Uuid::now_v7().as_bytes().last_chunk().unwrap()),
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    pub(crate) revision: Revision,
+    pub(crate) tunnels: usize,
+    /// How they stand.
+    pub(crate) shares: Vec<Status>,
+    pub(crate) barred: Vec<AgentId>,
+}
+
+pub(crate) async fn changes(store: &Store, since: Revision) -> Changes {
+    let mut seen = Changes::default();
+    let take = |change| match change {
+        Change::Tunnel(_) => seen.tunnels += 1,
+        Change::Share(share) => seen.shares.push(share.standing.status),
+        Change::Barred(agent) => seen.barred.push(agent),
+        Change::Unbarred(_) => {}
+    };
+    let revision = store.changes(since, take).await.unwrap();
+    Changes { revision, ..seen }
+}
+
+pub(crate) struct Site {
+    pub(crate) frontdoor: FrontdoorId,
+    pub(crate) tunnel: TunnelId,
+    pub(crate) enrolled: EnrolledAgent,
+}
+
+impl Site {
+    pub(crate) async fn new(store: &Store) -> Self {
+        let frontdoor = frontdoor(store).await;
+        let pools = LoadBalancerPools::ipsec();
+        let tunnel = store.create_tunnel(frontdoor, &tunnel_spec(1), &pools, &context()).await.unwrap();
+        Self { frontdoor, tunnel: tunnel.id, enrolled: enrolled(store, frontdoor, 1).await }
+    }
+
+    pub(crate) fn share(&self, name: &str, port: u16) -> ShareSpec {
+        ShareSpec {
+            tunnel: self.tunnel,
+            environment: self.enrolled.environment,
+            name: name.parse().unwrap(),
+            target: "10.20.100.1:8443".parse().unwrap(),
+            ingress_port: IngressPort::try_from(i64::from(port)).unwrap(),
+            options: ShareOptions::default(),
+            tags: Tags::new(),
+        }
+    }
+}
+
+pub(crate) fn settled(id: ShareId, generation: u64, status: Status) -> StatusUpdate {
+    let problem = Problem::new(Reason::AgentOffline, "no agent is connected");
+    StatusUpdate {
+        resource: Resource::Share(id),
+        generation: Generation::new(generation),
+        standing: Standing {
+            status,
+            since: after(1),
+            observed_generation: Some(Generation::new(generation)),
+            detail: (status == Status::Error).then(|| Detail { problem, since: after(1) }),
+        },
+    }
+}

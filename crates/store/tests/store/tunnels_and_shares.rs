@@ -1,0 +1,155 @@
+//! Tunnels and shares: what is unique, what is in use, what changes.
+
+use crate::{
+    database::on_each,
+    site::{ALL, Site, after, context, frontdoor, settled, tunnel_spec},
+};
+use wicketgate_model::{Connection, Generation, LoadBalancerPools, PreSharedKey, Standing, Status};
+use wicketgate_store::{Action, Resource, StatusUpdate, StoreError, TunnelChange};
+
+#[test]
+fn one_of_many_gets_a_port() {
+    on_each(|store| async move {
+        let site = Site::new(&store).await;
+        let tries: Vec<_> = (0..32)
+            .map(|n| {
+                let (store, spec) = (store.clone(), site.share(&format!("share-{n}"), 8443));
+                let frontdoor = site.frontdoor;
+                tokio::spawn(async move { store.create_share(frontdoor, &spec, &context()).await })
+            })
+            .collect();
+        let mut won = Vec::new();
+        let mut lost = Vec::new();
+        for each in tries {
+            match each.await.unwrap() {
+                Ok(share) => won.push(share.id.to_string()),
+                Err(StoreError::Conflict { property: "ingressPort", with }) => lost.extend(with),
+                Err(e) => panic!("{e:?}"),
+            }
+        }
+        assert_eq!((won.len(), lost.len()), (1, 31));
+        assert!(lost.iter().all(|id| *id == won[0]));
+        // What lost left nothing: no row, no execution.
+        let executions = store.executions(site.frontdoor, &ALL).await.unwrap();
+        let creates = executions.rows.iter().filter(|e| e.resource.starts_with("shr-")).count();
+        assert_eq!(creates, 1);
+    });
+}
+
+#[test]
+fn names_ports_and_peers_are_taken_until_deleted() {
+    on_each(|store| async move {
+        let site = Site::new(&store).await;
+        let create = |spec| {
+            let (store, frontdoor) = (&store, site.frontdoor);
+            async move { store.create_share(frontdoor, &spec, &context()).await }
+        };
+        let first = create(site.share("a", 1)).await.unwrap();
+        let id = Some(first.id.to_string());
+        assert!(
+            matches!(create(site.share("a", 2)).await, Err(StoreError::Conflict { property: "name", with }) if with == id)
+        );
+        store.delete_share(site.frontdoor, first.id, &context()).await.unwrap();
+        // The gateway may still serve it.
+        assert!(matches!(create(site.share("a", 2)).await, Err(StoreError::Conflict { .. })));
+        assert!(matches!(
+            store.delete_share(site.frontdoor, first.id, &context()).await,
+            Err(StoreError::NotLive(Status::Deleting))
+        ));
+        store.update_statuses(&[settled(first.id, 2, Status::Deleted)]).await.unwrap();
+        create(site.share("a", 1)).await.unwrap();
+        let gone = store.share(site.frontdoor, first.id).await.unwrap().unwrap();
+        assert_eq!((gone.standing.status, gone.deleted_at), (Status::Deleted, Some(after(1))));
+        assert_eq!(store.shares(site.frontdoor, &ALL).await.unwrap().total, 1);
+
+        let pools = LoadBalancerPools::ipsec();
+        let mut same_peer = tunnel_spec(2);
+        same_peer.peer_address = tunnel_spec(1).peer_address;
+        let taken = store.create_tunnel(site.frontdoor, &same_peer, &pools, &context()).await;
+        let own = Some(site.tunnel.to_string());
+        assert!(matches!(taken, Err(StoreError::Conflict { property: "peerPublicIp", with }) if with == own));
+        // Another Frontdoor learns that the address is taken, and not by whom.
+        let other = frontdoor(&store).await;
+        let taken = store.create_tunnel(other, &same_peer, &pools, &context()).await;
+        assert!(matches!(taken, Err(StoreError::Conflict { property: "peerPublicIp", with: None })));
+    });
+}
+
+#[test]
+fn a_slot_is_the_lowest_that_is_free() {
+    on_each(|store| async move {
+        let frontdoor = frontdoor(&store).await;
+        let pools = LoadBalancerPools::ipsec();
+        let mut ids = Vec::new();
+        for n in 1..=3 {
+            let tunnel = store.create_tunnel(frontdoor, &tunnel_spec(n), &pools, &context()).await.unwrap();
+            assert_eq!(u8::try_from(tunnel.slot).unwrap(), n - 1);
+            ids.push(tunnel.id);
+        }
+        for id in &ids[..2] {
+            let tunnel = store.delete_tunnel(frontdoor, *id, &context()).await.unwrap();
+            let standing = Standing { status: Status::Deleted, ..tunnel.standing };
+            let settlement =
+                StatusUpdate { resource: Resource::Tunnel(*id), generation: tunnel.generation, standing };
+            store.update_statuses(&[settlement]).await.unwrap();
+        }
+        for (n, slot) in [(4, 0), (5, 1), (6, 3)] {
+            let tunnel = store.create_tunnel(frontdoor, &tunnel_spec(n), &pools, &context()).await.unwrap();
+            assert_eq!(tunnel.slot, slot);
+            assert_eq!(pools.address(slot, tunnel.peer_cidr), Some(tunnel.load_balancer_ip));
+        }
+    });
+}
+
+#[test]
+fn a_new_key_leaves_the_old_one_for_a_while() {
+    on_each(|store| async move {
+        let site = Site::new(&store).await;
+        let pools = LoadBalancerPools::ipsec();
+        let mut spec = tunnel_spec(1);
+        spec.key = PreSharedKey::from_random([9; 32]);
+        spec.peer_cidr = "100.64.0.0/10".parse().unwrap();
+        let change = |expected| {
+            let change = TunnelChange {
+                expected: Generation::new(expected),
+                spec: spec.clone(),
+                previous_until: after(60),
+                action: Action::Update,
+            };
+            let (store, pools) = (&store, &pools);
+            async move { store.replace_tunnel(site.frontdoor, site.tunnel, &change, pools, &context()).await }
+        };
+        let tunnel = change(1).await.unwrap();
+        let previous: Vec<_> = tunnel.previous_keys.valid(after(59)).cloned().collect();
+        assert_eq!(previous, [(tunnel_spec(1).key, after(60))]);
+        assert_eq!(tunnel.generation, Generation::new(2));
+        // The site's network came to cover the load balancer's old address.
+        assert_eq!(tunnel.load_balancer_ip.to_string(), "10.255.0.1");
+        assert!(matches!(change(1).await, Err(StoreError::Stale)));
+        assert_eq!(change(2).await.unwrap().previous_keys, tunnel.previous_keys);
+        let connection = Connection::down(after(5));
+        store.record_connections(&[(site.tunnel, connection.clone())], after(5)).await.unwrap();
+        let read = store.tunnel(site.frontdoor, site.tunnel).await.unwrap().unwrap();
+        assert_eq!(read.connection, Some(connection));
+    });
+}
+
+#[test]
+fn nothing_live_may_be_named_or_taken_away() {
+    on_each(|store| async move {
+        let site = Site::new(&store).await;
+        let share = store.create_share(site.frontdoor, &site.share("a", 1), &context()).await.unwrap();
+        let used = store.delete_tunnel(site.frontdoor, site.tunnel, &context()).await;
+        let is_first = |first: &str| first == share.id.to_string();
+        assert!(matches!(used, Err(StoreError::HasShares { count: 1, first }) if is_first(&first)));
+        let other = frontdoor(&store).await;
+        let foreign = store.create_share(other, &site.share("a", 1), &context()).await;
+        assert!(matches!(foreign, Err(StoreError::Reference { property: "ipsecTunnelId" })));
+        assert!(matches!(store.share(other, share.id).await, Ok(None)));
+        assert!(matches!(store.delete_share(other, share.id, &context()).await, Err(StoreError::Missing)));
+        store.delete_share(site.frontdoor, share.id, &context()).await.unwrap();
+        store.delete_tunnel(site.frontdoor, site.tunnel, &context()).await.unwrap();
+        let late = store.create_share(site.frontdoor, &site.share("b", 2), &context()).await;
+        assert!(matches!(late, Err(StoreError::Reference { property: "ipsecTunnelId" })));
+    });
+}
