@@ -4,7 +4,6 @@
 pub(crate) const CIRCLES: &[&str] = &[
     "crates/agent/src/lib.rs",
     "crates/gateway/src/agents/roster.rs",
-    "crates/model/src/proposal.rs",
     "crates/server/src/api/openapi/schemas.rs",
     "crates/server/src/auth.rs",
     "crates/store/src/store.rs",

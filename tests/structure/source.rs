@@ -139,14 +139,14 @@ impl Mentions {
             match token {
                 TokenTree::Ident(name) => {
                     if colons != 2 && !path.is_empty() {
-                        self.path(std::mem::take(&mut path));
+                        self.path_in_macro(std::mem::take(&mut path));
                     }
                     path.push(name.to_string());
                     colons = 0;
                 }
                 TokenTree::Punct(punct) if punct.as_char() == ':' => colons += 1,
                 other => {
-                    self.path(std::mem::take(&mut path));
+                    self.path_in_macro(std::mem::take(&mut path));
                     colons = 0;
                     match other {
                         TokenTree::Group(group) => self.tokens(group.stream()),
@@ -160,7 +160,14 @@ impl Mentions {
                 }
             }
         }
-        self.path(path);
+        self.path_in_macro(path);
+    }
+
+    /// A lone word is no path: it may be the `super` of `pub(super)`.
+    fn path_in_macro(&mut self, path: Vec<String>) {
+        if path.len() > 1 {
+            self.path(path);
+        }
     }
 
     fn item(&mut self, name: &syn::Ident, vis: &syn::Visibility, is_type: bool) {
