@@ -15,7 +15,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("system", &[]),
     ("vici", &[]),
-    ("link", &["model"]),
+    ("link", &["model", "system"]),
     ("store", &["model", "system"]),
     ("transport", &["model", "system"]),
     ("authority", &["model", "system", "transport"]),

@@ -6,6 +6,7 @@
 mod announce;
 mod balancer;
 mod carrier_pool;
+mod certificate_requests;
 mod control;
 mod enrol;
 mod handshake_limits;
@@ -62,7 +63,7 @@ struct Inner {
     moved: Notify,
     identity: GatewayIdentity,
     link: mpsc::Sender<FromGateway>,
-    requests: enrol::CertificateRequests,
+    requests: certificate_requests::CertificateRequests,
     handshake_limits: HandshakeLimits,
     drain: CancellationToken,
     tasks: TaskTracker,
@@ -84,7 +85,7 @@ impl Agents {
             moved: Notify::new(),
             identity,
             link,
-            requests: enrol::CertificateRequests::default(),
+            requests: certificate_requests::CertificateRequests::default(),
             handshake_limits: HandshakeLimits::default(),
             drain,
             tasks,

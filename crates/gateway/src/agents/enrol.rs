@@ -17,21 +17,6 @@ use wicketgate_transport::{
 const ASK_WITHIN: Duration = Duration::from_secs(10);
 /// For the server to answer; an agent that gets no answer asks again.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// Requests of each kind that wait for the server: several times what it answers at a time.
-const WAITING: usize = 256;
-
-/// Requests for certificates that wait for the server's answer.
-pub(super) struct CertificateRequests {
-    enrol: Pending<CertificateAnswer<EnrolGrant>>,
-    renew: Pending<CertificateAnswer<Vec<u8>>>,
-}
-
-impl Default for CertificateRequests {
-    fn default() -> Self {
-        Self { enrol: Pending::new(WAITING), renew: Pending::new(WAITING) }
-    }
-}
-
 impl Agents {
     pub(super) async fn enrol(&self, stream: TlsStream) {
         tokio::select! {
