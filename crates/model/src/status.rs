@@ -137,8 +137,28 @@ impl Problem {
     }
 
     fn deleted() -> Self {
-        Self::new(Reason::Deleted, "it was deleted, and nothing of it is left at the gateway")
+        Self::new(Reason::Deleted, crate::deletion_complete!())
     }
+}
+
+/// Messages of [`Detail::waiting`], as literals: lists sort and filter by them in SQL.
+#[macro_export]
+macro_rules! pending_change {
+    () => {
+        "the gateway has not reported this change yet"
+    };
+}
+#[macro_export]
+macro_rules! pending_removal {
+    () => {
+        "the gateway has not reported the removal yet"
+    };
+}
+#[macro_export]
+macro_rules! deletion_complete {
+    () => {
+        "it was deleted, and nothing of it is left at the gateway"
+    };
 }
 
 /// A problem, and since when its reason has been the same.
@@ -152,8 +172,8 @@ impl Detail {
     /// What a row says that was just written, before anything was seen of it, or that is gone.
     pub fn waiting(status: Status, since: Timestamp) -> Option<Self> {
         let message = match status {
-            Status::New => "the gateway has not reported this change yet",
-            Status::Deleting => "the gateway has not reported the removal yet",
+            Status::New => crate::pending_change!(),
+            Status::Deleting => crate::pending_removal!(),
             Status::Deleted => return Some(Self { problem: Problem::deleted(), since }),
             Status::Deployed | Status::Error => return None,
         };
@@ -259,7 +279,7 @@ pub fn next(
                 Observation::Silent { .. } => offline("start it, or see its log"),
                 Observation::Seen { problem: Some(problem), .. } => problem.clone(),
                 Observation::Seen { problem: None, .. } | Observation::Looking { .. } | Observation::Gone => {
-                    Problem::new(Reason::Pending, "the gateway has not reported this change yet")
+                    Problem::new(Reason::Pending, crate::pending_change!())
                 }
             };
             let ready = match seen {

@@ -1,4 +1,4 @@
-//! The REST API: what is at which path, in one flat list. Each resource has a file of its own; formats are in
+//! The REST API: all paths in one flat list. Each resource has a file of its own; formats are in
 //! `wire`.
 //!
 //! Every answer of a path below `/frontdoor/v2` needs a token; [`access`] asks for it before anything else.
@@ -19,8 +19,9 @@ pub(crate) mod idempotency;
 mod locations;
 mod metrics;
 mod oauth;
+mod observe;
 mod openapi;
-mod request;
+mod refusal;
 mod retry;
 mod shares;
 mod tunnels;
@@ -91,6 +92,6 @@ pub fn router(state: AppState) -> Router {
         .method_not_allowed_fallback(async |uri: Uri| ApiError::no_such_method(uri.path()))
         .layer(from_fn_with_state(state.clone(), idempotency::once))
         .layer(from_fn(conditional::reads))
-        .layer(from_fn_with_state(Arc::clone(&state.metrics), request::observe))
+        .layer(from_fn_with_state(Arc::clone(&state.metrics), observe::observe))
         .with_state(state)
 }

@@ -3,8 +3,8 @@
 //! Which to use: [`ApiError::bad_request`] for one fault of a request, [`ApiError::faults`] for those of a body, all
 //! at once; [`ApiError::not_found`] for a resource in a path that is not there, but [`ApiError::frontdoor_not_found`]
 //! for a Frontdoor, which answers alike whether it is unknown or somebody else's; a body that names something that
-//! is not there is a bad request. [`ApiError::conflict`] is for what would be right at another time. What the store
-//! says goes through [`refused`], which knows what it was about. A message never holds a secret, nor the inside of
+//! is not there is a bad request. [`ApiError::conflict`] is for what would be right at another time. A refusal of
+//! the store goes through `api::refusal`, which knows the resource. A message never holds a secret, nor the inside of
 //! the server.
 
 use crate::auth::scope::Scope;
@@ -46,7 +46,7 @@ pub(crate) struct ApiError {
     status: StatusCode,
     error: &'static str,
     message: String,
-    details: Vec<Fault>,
+    details: Vec<PropertyFault>,
     header: Option<Header>,
 }
 
@@ -59,14 +59,14 @@ enum Header {
 
 /// One fault of a request. The message names the property too, so that it stands for itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Fault {
+pub(crate) struct PropertyFault {
     pub(crate) property: String,
     pub(crate) message: String,
 }
 
 /// What a path can name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum ResourceKind {
     Agent,
     ApiAccount,
     Environment,
@@ -75,7 +75,7 @@ pub(crate) enum Kind {
     Tunnel,
 }
 
-impl Display for Kind {
+impl Display for ResourceKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Agent => "Agent",
@@ -98,7 +98,7 @@ impl ApiError {
     }
 
     /// All that is wrong with a body.
-    pub(crate) fn faults(faults: Vec<Fault>) -> Self {
+    pub(crate) fn faults(faults: Vec<PropertyFault>) -> Self {
         let message = faults.iter().map(|f| f.message.as_str()).collect::<Vec<_>>().join("; ");
         let details = if faults.len() > 1 { faults } else { Vec::new() };
         Self { details, ..Self::bad_request(message) }
@@ -136,7 +136,7 @@ impl ApiError {
         Self { header: challenge.map(Header::Challenge), ..error }
     }
 
-    pub(crate) fn not_found(kind: Kind, id: impl Display) -> Self {
+    pub(crate) fn not_found(kind: ResourceKind, id: impl Display) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", format!("{kind} {id} not found"))
     }
 
@@ -210,38 +210,9 @@ fn shown(path: &str) -> String {
     path.chars().take(SHOWN_PATH).collect()
 }
 
-/// What the store's refusal means to the caller who wrote to, or asked for, `kind` with `id`.
-pub(crate) fn refused(kind: Kind, id: impl Display) -> impl FnOnce(StoreError) -> ApiError {
-    move |e| match e {
-        StoreError::Missing => ApiError::not_found(kind, id),
-        StoreError::NotLive(status) => {
-            ApiError::conflict(format!("{kind} {id} can't be changed: its status is {status}"))
-        }
-        StoreError::HasShares { count: 1, first } => {
-            ApiError::conflict(format!("{kind} {id} can't be deleted before its share: delete {first} first"))
-        }
-        StoreError::HasShares { count, .. } => ApiError::conflict(format!(
-            "{kind} {id} can't be deleted before its {count} shares: delete them first; \
-             ipsec-shares?ipsecTunnelId={id} lists them"
-        )),
-        StoreError::Stale => {
-            ApiError::conflict(format!("{kind} {id} was changed by others at the same time: try again"))
-        }
-        StoreError::Conflict { property, with } => ApiError::conflict(match with {
-            Some(with) => format!("{property} is taken by {kind} {with}"),
-            None => format!("{property} is taken by another {kind}"),
-        }),
-        other => ApiError::from(other),
-    }
-}
-
 impl From<StoreError> for ApiError {
     fn from(e: StoreError) -> Self {
         match e {
-            StoreError::Reference { property } => Self::faults(vec![Fault {
-                property: property.to_owned(),
-                message: format!("{property} must name something live of this Frontdoor"),
-            }]),
             StoreError::NoFrontdoor(id) => Self::frontdoor_not_found(id),
             StoreError::NoSlot => Self::conflict("The location has no room for another tunnel"),
             StoreError::InUse { with } => Self::conflict(format!("In use by {with}")),
@@ -252,6 +223,7 @@ impl From<StoreError> for ApiError {
             )),
             StoreError::Stale
             | StoreError::Conflict { .. }
+            | StoreError::Reference { .. }
             | StoreError::NotLive(_)
             | StoreError::Missing => Self::conflict("Changed by others at the same time: try again"),
             StoreError::Open(_)
@@ -272,7 +244,7 @@ struct Body<'a> {
     error: &'static str,
     message: &'a str,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    details: &'a [Fault],
+    details: &'a [PropertyFault],
 }
 
 impl IntoResponse for ApiError {

@@ -4,8 +4,8 @@
 //! client does or leaves undone, its connection ends: a handshake, a request's head, a write that gets nowhere and the
 //! end of the server all have bounds. A stream of events ends when the server stops.
 
-mod patience;
 pub(crate) mod tls;
+mod write_timeout;
 
 use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -13,7 +13,6 @@ use axum::{Router, body::Body, extract::Request, http::header::CONTENT_TYPE, res
 use futures_util::StreamExt as _;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use patience::Patient;
 use tls::ApiTls;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -25,6 +24,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service as _;
 use tracing::debug;
 use wicketgate_system::accept::Acceptor;
+use write_timeout::WriteTimeout;
 
 /// Connections at one time: far more than a server of an API needs, and few enough for the usual 1024 descriptors
 /// beside the database's and the gateway's.
@@ -90,7 +90,7 @@ async fn connection(
 ) {
     // Without it an answer of two packets waits for an acknowledgement.
     let _ = tcp.set_nodelay(true);
-    let tcp = Patient::new(tcp);
+    let tcp = WriteTimeout::new(tcp);
     let Some(tls) = tls else { return requests(tcp, client, router, stop).await };
     match stop.run_until_cancelled(timeout(HANDSHAKE, tls.accept(tcp))).await {
         Some(Ok(Ok(stream))) => requests(stream, client, router, stop).await,
@@ -248,7 +248,7 @@ mod tests {
         // There is one place, and the deaf one has it, until it is given up.
         let mut next = ask(server.address, "/quick").await;
         let mut head = [0; 12];
-        timeout(patience::PATIENCE * 2, next.read_exact(&mut head)).await.unwrap().unwrap();
+        timeout(write_timeout::PATIENCE * 2, next.read_exact(&mut head)).await.unwrap().unwrap();
         assert_eq!(&head, b"HTTP/1.1 200");
         let mut read = Vec::new();
         let _ = timeout(BOUND, deaf.read_to_end(&mut read)).await.unwrap();

@@ -2,10 +2,12 @@
 //! gateways refuse a certificate that is still valid.
 
 use crate::{
-    Action, ResourceType, Result, Store, StoreError, WriteContext,
+    Action, Filter, FilterValue, ListRequest, Page, PageRequest, ResourceType, Result, Store, StoreError,
+    WriteContext,
     columns::{hex, parsed, parsed_option, shown, text, time, time_option},
     event,
     execution::Execution,
+    list::{Listing, of},
 };
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
@@ -59,6 +61,28 @@ impl AgentRow {
 }
 
 impl Store {
+    pub async fn agents(&self, frontdoor: FrontdoorId, request: &ListRequest) -> Result<Page<AgentRow>> {
+        self.list(&LISTING, of(&columns::FRONTDOOR, frontdoor), request, AgentRow::read).await
+    }
+
+    /// All agents of these environments.
+    pub async fn agents_of(
+        &self,
+        frontdoor: FrontdoorId,
+        environments: &[EnvironmentId],
+    ) -> Result<Vec<AgentRow>> {
+        if environments.is_empty() {
+            return Ok(Vec::new());
+        }
+        let values = environments.iter().map(|e| FilterValue::Text(e.to_string())).collect();
+        let request = ListRequest {
+            page: PageRequest { number: 0, size: u32::MAX },
+            filters: vec![Filter { column: &columns::ENVIRONMENT, values }],
+            ..ListRequest::default()
+        };
+        Ok(self.agents(frontdoor, &request).await?.rows)
+    }
+
     /// `None` once it is barred.
     pub async fn agent(&self, frontdoor: FrontdoorId, id: AgentId) -> Result<Option<AgentRow>> {
         let row = sqlx::query(select!("WHERE a.id = $1 AND a.frontdoor = $2 AND a.barred_at IS NULL"))
@@ -205,4 +229,24 @@ async fn environment_of(db: &mut AnyConnection, id: AgentId) -> Result<Environme
         .fetch_optional(db)
         .await?;
     parsed(&row.ok_or(StoreError::Missing)?, "environment")
+}
+
+pub(crate) static LISTING: Listing =
+    Listing::new("a.*, e.z_id AS z_id", "agent a JOIN environment e ON e.id = a.environment", "a.id")
+        .only("a.barred_at IS NULL");
+
+pub mod columns {
+    crate::list_column::columns! {
+        ID = Text("a.id");
+        FRONTDOOR = Text("a.frontdoor");
+        ENVIRONMENT = Text("a.environment");
+        Z_ID = Text("e.z_id");
+        NAME = Text("a.name");
+        STATUS = Text("CASE WHEN a.connected_since IS NULL THEN 'OFFLINE' ELSE 'CONNECTED' END");
+        VERSION = Text("a.version").optional();
+        ADDRESS = Text("a.address").optional();
+        CONNECTED_SINCE = Time("a.connected_since").optional();
+        LAST_SEEN = Time("a.last_seen").optional();
+        CREATED_AT = Time("a.created_at");
+    }
 }

@@ -2,10 +2,11 @@
 //! API, and kept for the audit trail.
 
 use crate::{
-    Action, Reach, ResourceType, Result, Store, StoreError, WriteContext,
+    Action, ListRequest, Page, Reach, ResourceType, Result, Store, StoreError, WriteContext,
     columns::{hex, parsed, text, time, time_option, unhex},
     execution::{Execution, Owner},
     idempotency,
+    list::Listing,
     write::Write,
 };
 use futures_util::FutureExt as _;
@@ -73,6 +74,16 @@ impl ApiAccountRow {
 }
 
 impl Store {
+    /// The accounts of one organization, or all; without revoked ones.
+    pub async fn api_accounts(
+        &self,
+        organization: Option<&str>,
+        request: &ListRequest,
+    ) -> Result<Page<ApiAccountRow>> {
+        let scope = organization.map(|o| (&columns::ORGANIZATION, vec![o.to_owned()]));
+        self.list(&LISTING, scope, request, ApiAccountRow::read).await
+    }
+
     /// Recorded in its organization, and in every Frontdoor that it reaches: each has an audit trail of its accesses.
     pub async fn create_api_account(
         &self,
@@ -177,5 +188,28 @@ impl Write {
             self.record(frontdoor, action, on()).await?;
         }
         Ok(())
+    }
+}
+
+pub(crate) static LISTING: Listing =
+    Listing::new("c.*", "api_account c", "c.id").only("c.revoked_at IS NULL");
+
+pub mod columns {
+    /// Words separated by spaces, as a JSON list without its brackets.
+    macro_rules! words {
+        ($column:literal) => {
+            concat!("('\"' || REPLACE(", $column, ", ' ', '\",\"') || '\"')")
+        };
+    }
+
+    crate::list_column::columns! {
+        ID = Text("c.id");
+        NAME = Text("c.name");
+        ORGANIZATION = Text("c.organization");
+        SCOPES = List(words!("c.scopes"));
+        FRONTDOORS = List(words!("c.frontdoors")).optional();
+        EXPIRES_AT = Time("c.expires_at").optional();
+        CREATED_AT = Time("c.created_at");
+        CREATED_BY = Text("c.created_by");
     }
 }

@@ -110,3 +110,27 @@ async fn write(tx: &mut Transaction, id: TunnelId, connection: &Connection) -> R
     .await?;
     Ok(())
 }
+
+/// Columns of a tunnel's connection, in its tunnel's row.
+pub mod columns {
+    crate::list_column::columns! {
+        STATE = Text("COALESCE(t.connection_state, 'DOWN')");
+        SINCE = Time("COALESCE(t.connection_since, t.created_at)");
+        IKE_ALGORITHMS = Text("t.connection_ike").optional();
+        ESP_ALGORITHMS = Text("t.connection_esp").optional();
+        PEER_ADDRESS = Text("t.connection_peer_address").optional();
+        PEER_PORT = Integer("t.connection_peer_port").optional();
+        PEER_ID = Text("t.connection_peer_id").optional();
+        NAT_GATEWAY = Boolean("t.connection_nat_gateway").optional();
+        NAT_PEER = Boolean("t.connection_nat_peer").optional();
+        IKE_ESTABLISHED = Time("t.connection_ike_established").optional();
+        IKE_REKEY = Time("t.connection_ike_rekey").optional();
+        CHILD_ESTABLISHED = Time("t.connection_child_established").optional();
+        CHILD_REKEY = Time("t.connection_child_rekey").optional();
+        BYTES_IN = Integer("COALESCE(t.connection_bytes_in, 0)");
+        BYTES_OUT = Integer("COALESCE(t.connection_bytes_out, 0)");
+        ERROR_REASON = Text("t.connection_error").optional();
+        ERROR_MESSAGE = Text("t.connection_error_message").optional();
+        ERROR_SINCE = Time("t.connection_error_since").optional();
+    }
+}

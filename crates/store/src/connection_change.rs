@@ -4,8 +4,9 @@
 //! and fails as it did before, changes nothing: else its tries would soon be all that is kept.
 
 use crate::{
-    Result, StoreError,
+    Column, ColumnType, ListRequest, Page, Result, Store, StoreError,
     columns::{number, parsed_option, shown, text, time},
+    list::Listing,
     transaction::Transaction,
 };
 use jiff::Timestamp;
@@ -130,4 +131,34 @@ pub(crate) async fn keep(
         .execute(&mut **tx)
         .await?;
     Ok(())
+}
+
+impl Store {
+    /// The latest changes of a tunnel's connection.
+    pub async fn connection_changes(
+        &self,
+        tunnel: TunnelId,
+        request: &ListRequest,
+    ) -> Result<Page<ConnectionChange>> {
+        let scope = Some((&TUNNEL, vec![tunnel.to_string()]));
+        self.list(&LISTING, scope, request, ConnectionChange::read).await
+    }
+}
+
+pub(crate) static LISTING: Listing = Listing::new("h.*", "connection_change h", "h.number");
+pub(crate) static TUNNEL: Column = Column::new(ColumnType::Text, "h.tunnel");
+
+pub mod columns {
+    crate::list_column::columns! {
+        NUMBER = Integer("h.number");
+        AT = Time("h.at");
+        STATE = Text("h.state");
+        PEER_ADDRESS = Text("h.peer_address").optional();
+        PEER_PORT = Integer("h.peer_port").optional();
+        PEER_ID = Text("h.peer_id").optional();
+        IKE_ALGORITHMS = Text("h.ike").optional();
+        ESP_ALGORITHMS = Text("h.esp").optional();
+        ERROR_REASON = Text("h.error").optional();
+        ERROR_MESSAGE = Text("h.error_message").optional();
+    }
 }

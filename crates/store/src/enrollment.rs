@@ -4,7 +4,7 @@
 //! lost, gets the same answer. Invariant: without a code, no request makes the database write.
 
 use crate::{
-    Action, ResourceType, Result, Store, StoreError, WriteContext,
+    Action, ResourceType, Result, Store, StoreError, WriteContext, agent,
     columns::{hex, number, parsed, parsed_option, shown, text, time},
     execution::Execution,
     write::Write,
@@ -85,7 +85,7 @@ impl Write {
                 .bind(frontdoor.to_string())
                 .fetch_optional(self.db())
                 .await?
-                .ok_or(StoreError::Reference { property: "environmentId" })?;
+                .ok_or(StoreError::Reference { column: &agent::columns::ENVIRONMENT })?;
         }
         sqlx::query(
             "INSERT INTO enrollment (id, frontdoor, environment, secret_sha256, expires_at, tries, created_at, \

@@ -1,9 +1,10 @@
 //! Environments: private networks that hosting agents serve. Only an enrolment creates one.
 
 use crate::{
-    Action, ResourceType, Result, Store, StoreError, WriteContext,
+    Action, ListRequest, Page, ResourceType, Result, Store, StoreError, WriteContext,
     columns::{generation, number, parsed, time},
     execution::Execution,
+    list::{Listing, of},
     share_count::Counted,
     write::Write,
 };
@@ -49,6 +50,14 @@ impl EnvironmentRow {
 }
 
 impl Store {
+    pub async fn environments(
+        &self,
+        frontdoor: FrontdoorId,
+        request: &ListRequest,
+    ) -> Result<Page<EnvironmentRow>> {
+        self.list(&LISTING, of(&columns::FRONTDOOR, frontdoor), request, EnvironmentRow::read).await
+    }
+
     pub async fn environment(
         &self,
         frontdoor: FrontdoorId,
@@ -179,4 +188,28 @@ impl Write {
 
 fn execution(id: &EnvironmentId) -> Execution<'_> {
     Execution { resource_type: ResourceType::Environment, resource: id, generation: None }
+}
+
+/// How many agents of an environment are connected.
+macro_rules! connected {
+    () => {
+        "(SELECT COUNT(*) FROM agent a WHERE a.environment = e.id AND a.barred_at IS NULL \
+         AND a.connected_since IS NOT NULL)"
+    };
+}
+
+pub(crate) static LISTING: Listing =
+    Listing::new(concat!("e.*, ", connected!(), " AS connected"), "environment e", "e.id")
+        .only("e.deleted_at IS NULL");
+
+pub mod columns {
+    crate::list_column::columns! {
+        ID = Text("e.id");
+        Z_ID = Text("e.z_id");
+        FRONTDOOR = Text("e.frontdoor");
+        NAME = Text("e.name");
+        STATUS = Text(concat!("CASE WHEN ", connected!(), " > 0 THEN 'ACTIVE' ELSE 'OFFLINE' END"));
+        CREATED_AT = Time("e.created_at");
+        UPDATED_AT = Time("e.updated_at");
+    }
 }

@@ -1,5 +1,9 @@
-//! Errors of the store, and the mapping of both databases' uniqueness errors to properties.
+//! Errors of the store, and the mapping of both databases' uniqueness errors to columns.
 
+use crate::{
+    Column,
+    column::{share, tunnel},
+};
 use std::{path::PathBuf, sync::Arc};
 use wicketgate_model::{FrontdoorId, PeerCidr, ShareId, SourceCidr, Status};
 
@@ -7,9 +11,9 @@ pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Another row has the same value of a unique property. `with` is its id, unless it is of another Frontdoor.
-    #[error("{property} is taken")]
-    Conflict { property: &'static str, with: Option<String> },
+    /// Another row has the same value of a unique column. `with` is its id, unless it is of another Frontdoor.
+    #[error("the value of {column} is taken")]
+    Conflict { column: &'static Column, with: Option<String> },
     /// A row that is in use can't be deleted: `with` is the id of a row that uses it.
     #[error("in use by {with}")]
     InUse { with: String },
@@ -26,8 +30,8 @@ pub enum StoreError {
     #[error("{source_cidr} of {with} is outside of {peer_cidr}")]
     SourceOutside { with: ShareId, source_cidr: SourceCidr, peer_cidr: PeerCidr },
     /// A row that the new one refers to is missing or not live.
-    #[error("{property} refers to nothing live")]
-    Reference { property: &'static str },
+    #[error("{column} refers to no live row")]
+    Reference { column: &'static Column },
     /// The row is being deleted, or is deleted.
     #[error("the status is {0}")]
     NotLive(Status),
@@ -62,7 +66,7 @@ impl From<sqlx::Error> for StoreError {
             UNIQUE.iter().find(|u| text == u.index || text.ends_with(u.columns))
         });
         match taken {
-            Some(unique) => Self::Conflict { property: unique.property, with: None },
+            Some(unique) => Self::Conflict { column: unique.column, with: None },
             None => Self::Database(error),
         }
     }
@@ -72,33 +76,33 @@ impl From<sqlx::Error> for StoreError {
 struct Unique {
     index: &'static str,
     columns: &'static str,
-    property: &'static str,
+    column: &'static Column,
 }
 
-const UNIQUE: [Unique; 5] = [
+static UNIQUE: [Unique; 5] = [
     Unique {
         index: "ipsec_share_name",
         columns: "ipsec_share.frontdoor, ipsec_share.name",
-        property: "name",
+        column: &share::NAME,
     },
     Unique {
         index: "ipsec_share_ingress_port",
         columns: "ipsec_share.tunnel, ipsec_share.ingress_port",
-        property: "ingressPort",
+        column: &share::INGRESS_PORT,
     },
     Unique {
         index: "ipsec_tunnel_name",
         columns: "ipsec_tunnel.frontdoor, ipsec_tunnel.name",
-        property: "name",
+        column: &tunnel::NAME,
     },
     Unique {
         index: "ipsec_tunnel_peer_address",
         columns: "ipsec_tunnel.location, ipsec_tunnel.peer_address",
-        property: "peerPublicIp",
+        column: &tunnel::PEER_ADDRESS,
     },
     Unique {
         index: "ipsec_tunnel_slot",
         columns: "ipsec_tunnel.location, ipsec_tunnel.slot",
-        property: "slot",
+        column: &crate::tunnel::SLOT,
     },
 ];

@@ -1,8 +1,9 @@
 //! The record of every write and of every read of a key: its actor, action, resource and result. It is the audit trail.
 
 use crate::{
-    Result, Store, StoreError, WriteContext,
+    ListRequest, Page, Result, Store, StoreError, WriteContext,
     columns::{big, parsed, text, time, time_option},
+    list::{Listing, of},
 };
 use jiff::Timestamp;
 use sqlx::{AnyConnection, Row, any::AnyRow};
@@ -15,7 +16,7 @@ macro_rules! names {
         pub enum $name { $($variant),+ }
 
         impl $name {
-            pub(crate) const NAMES: &'static [&'static str] = &[$($text),+];
+            pub const NAMES: &'static [&'static str] = &[$($text),+];
 
             /// Its name in the database and in the API.
             pub fn as_str(self) -> &'static str {
@@ -195,5 +196,47 @@ impl Store {
             .await?;
         let row = row.as_ref().map(ExecutionRow::read).transpose()?;
         Ok(row.filter(|e| organization.is_none_or(|own| e.organization.as_deref() == Some(own))))
+    }
+}
+
+impl Store {
+    pub async fn executions(
+        &self,
+        frontdoor: FrontdoorId,
+        request: &ListRequest,
+    ) -> Result<Page<ExecutionRow>> {
+        self.list(&LISTING, of(&columns::FRONTDOOR, frontdoor), request, ExecutionRow::read).await
+    }
+
+    /// The executions of one organization, or of all.
+    pub async fn organization_executions(
+        &self,
+        organization: Option<&str>,
+        request: &ListRequest,
+    ) -> Result<Page<ExecutionRow>> {
+        let scope = organization.map(|o| (&columns::ORGANIZATION, vec![o.to_owned()]));
+        self.list(&ORGANIZATION_LISTING, scope, request, ExecutionRow::read).await
+    }
+}
+
+pub(crate) static LISTING: Listing = Listing::new("x.*", "execution x", "x.id");
+/// The record of organizations: their API accounts and their Frontdoors.
+pub(crate) static ORGANIZATION_LISTING: Listing =
+    Listing::new("x.*", "execution x", "x.id").only("x.organization IS NOT NULL");
+
+pub mod columns {
+    crate::list_column::columns! {
+        ID = Text("x.id");
+        PROCESS = Text("x.process");
+        FRONTDOOR = Text("x.frontdoor");
+        ORGANIZATION = Text("x.organization").optional();
+        ACTOR = Text("x.actor");
+        ACTION = Text("x.action");
+        RESOURCE_TYPE = Text("x.resource_type");
+        RESOURCE = Text("x.resource");
+        STATUS = Text("x.status");
+        MESSAGE = Text("x.message").optional();
+        CREATED_AT = Time("x.created_at");
+        FINISHED_AT = Time("x.finished_at").optional();
     }
 }

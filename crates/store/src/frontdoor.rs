@@ -1,9 +1,10 @@
 //! Frontdoors. A Frontdoor is a customer's collection of tunnels, environments and shares.
 
 use crate::{
-    Action, ResourceType, Result, Store, StoreError, WriteContext,
+    Action, ListRequest, Page, ResourceType, Result, Store, StoreError, WriteContext,
     columns::{number, parsed, text, time},
     execution::Execution,
+    list::Listing,
     write::Write,
 };
 use futures_util::FutureExt as _;
@@ -72,6 +73,16 @@ impl FrontdoorRow {
 }
 
 impl Store {
+    /// The Frontdoors within reach.
+    pub async fn frontdoors(&self, reach: &Reach, request: &ListRequest) -> Result<Page<FrontdoorRow>> {
+        let scope = match reach {
+            Reach::All => None,
+            Reach::Organization(own) => Some((&columns::ORGANIZATION, vec![own.clone()])),
+            Reach::Named(ids) => Some((&columns::ID, ids.iter().map(ToString::to_string).collect())),
+        };
+        self.list(&LISTING, scope, request, FrontdoorRow::read).await
+    }
+
     pub async fn create_frontdoor(
         &self,
         spec: &FrontdoorSpec,
@@ -215,4 +226,18 @@ impl Write {
 
 fn execution(id: &FrontdoorId) -> Execution<'_> {
     Execution { resource_type: ResourceType::Frontdoor, resource: id, generation: None }
+}
+
+pub(crate) static LISTING: Listing = Listing::new("f.*", "frontdoor f", "f.id").only("f.deleted_at IS NULL");
+
+pub mod columns {
+    crate::list_column::columns! {
+        ID = Text("f.id");
+        ORGANIZATION = Text("f.organization");
+        DEFAULT_NAMESPACE = Text("f.default_namespace");
+        IPSEC_SHARES_ENABLED = Boolean("f.ipsec_shares_enabled");
+        CREATED_AT = Time("f.created_at");
+        UPDATED_AT = Time("f.updated_at");
+        CREATED_BY = Text("f.created_by");
+    }
 }

@@ -21,6 +21,7 @@ mod execution;
 mod frontdoor;
 mod idempotency;
 mod list;
+mod list_column;
 mod metrics_window;
 mod page;
 mod previous_keys;
@@ -45,10 +46,8 @@ pub use event::{EventKind, EventRow, EventSpan};
 pub use execution::{Action, ExecutionRow, ExecutionStatus, ResourceType};
 pub use frontdoor::{FrontdoorRow, FrontdoorSpec, Reach};
 pub use idempotency::{Claim, Claimed, KeptAnswer};
-pub use list::{
-    AGENTS, API_ACCOUNTS, CONNECTION_CHANGES, ENVIRONMENTS, EXECUTIONS, FRONTDOORS, Filter, ListRequest,
-    Listing, ORGANIZATION_EXECUTIONS, Property, PropertyType, SHARES, Sort, TUNNELS, Wanted,
-};
+pub use list::{Filter, FilterValue, ListRequest, Sort};
+pub use list_column::{Column, ColumnType};
 pub use metrics_window::{InvalidWindow, MetricsWindow};
 pub use page::{Page, PageRequest};
 pub use previous_keys::PreviousKeys;
@@ -61,3 +60,13 @@ pub use write::WriteContext;
 
 /// Labels that a caller attaches to a share or a tunnel.
 pub type Tags = std::collections::BTreeMap<String, String>;
+
+/// The columns of lists, by resource.
+pub mod column {
+    pub use crate::{
+        agent::columns as agent, api_account::columns as api_account, connection::columns as connection,
+        connection_change::columns as connection_change, environment::columns as environment,
+        execution::columns as execution, frontdoor::columns as frontdoor, share::columns as share,
+        tunnel::columns as tunnel,
+    };
+}

@@ -1,12 +1,13 @@
 //! IPsec shares.
 
 use crate::{
-    Action, ResourceType, Result, Store, StoreError, Tags, WriteContext,
+    Action, ListRequest, Page, ResourceType, Result, Store, StoreError, Tags, WriteContext,
     columns::{
         Query, deleting, generation, json_option, json_text, number, number_option, parsed, parsed_option,
         standing, tags, tags_text, text, time, time_option,
     },
     execution::Execution,
+    list::{CountTable, Hidden, Listing, of},
     share_count::Counted,
     write::Write,
 };
@@ -106,6 +107,11 @@ impl ShareRow {
 }
 
 impl Store {
+    /// Without those that are `DELETED`, unless a filter asks for them.
+    pub async fn shares(&self, frontdoor: FrontdoorId, request: &ListRequest) -> Result<Page<ShareRow>> {
+        self.list(&LISTING, of(&columns::FRONTDOOR, frontdoor), request, ShareRow::read).await
+    }
+
     pub async fn create_share(
         &self,
         frontdoor: FrontdoorId,
@@ -166,20 +172,20 @@ impl Store {
         frontdoor: FrontdoorId,
         spec: &ShareSpec,
     ) -> Result<T> {
-        let Err(StoreError::Conflict { property, .. }) = made else { return made };
+        let Err(StoreError::Conflict { column, .. }) = made else { return made };
         let row = sqlx::query(
             "SELECT id FROM ipsec_share WHERE status <> 'DELETED' \
-             AND (($1 = 'name' AND frontdoor = $2 AND name = $3) \
-               OR ($1 = 'ingressPort' AND tunnel = $4 AND ingress_port = $5))",
+             AND (($1 = 's.name' AND frontdoor = $2 AND name = $3) \
+               OR ($1 = 's.ingress_port' AND tunnel = $4 AND ingress_port = $5))",
         )
-        .bind(property)
+        .bind(column.sql)
         .bind(frontdoor.to_string())
         .bind(spec.name.as_str())
         .bind(spec.tunnel.to_string())
         .bind(i64::from(spec.ingress_port.get()))
         .fetch_optional(&self.readers)
         .await?;
-        Err(StoreError::Conflict { property, with: row.map(|r| r.try_get(0)).transpose()? })
+        Err(StoreError::Conflict { column, with: row.map(|r| r.try_get(0)).transpose()? })
     }
 }
 
@@ -264,8 +270,8 @@ impl Write {
                 .fetch_optional(self.db())
                 .await?;
         match (tunnel, environment) {
-            (None, _) => Err(StoreError::Reference { property: "ipsecTunnelId" }),
-            (_, None) => Err(StoreError::Reference { property: "envZId" }),
+            (None, _) => Err(StoreError::Reference { column: &columns::TUNNEL }),
+            (_, None) => Err(StoreError::Reference { column: &columns::Z_ID }),
             // The network has changed since the caller checked the sources against it.
             (Some(tunnel), _) if outside(&spec.options, parsed(&tunnel, "peer_cidr")?).is_some() => {
                 Err(StoreError::Stale)
@@ -371,4 +377,62 @@ fn options(row: &AnyRow) -> Result<ShareOptions> {
         idle_timeout_seconds: number_option(row, "idle_timeout_seconds")?,
         proxy_protocol: parsed_option(row, "proxy_protocol")?,
     })
+}
+
+pub(crate) static LISTING: Listing = Listing {
+    table: Some("ipsec_share s"),
+    counts: Some(CountTable {
+        table: "ipsec_share_count s",
+        count: "s.shares",
+        columns: &[&columns::FRONTDOOR, &columns::Z_ID, &columns::STATUS],
+    }),
+    hidden: Some(Hidden {
+        live: "s.status <> 'DELETED'",
+        status: &columns::STATUS,
+        deleted_at: &columns::DELETED_AT,
+    }),
+    ..Listing::new(
+        "s.*, t.location AS location, e.z_id AS z_id",
+        "ipsec_share s JOIN ipsec_tunnel t ON t.id = s.tunnel JOIN environment e ON e.id = s.environment",
+        "s.id",
+    )
+};
+
+pub mod columns {
+    use crate::list_column::{Lookup, detail};
+
+    const ENVIRONMENT: Lookup = Lookup {
+        column: "s.environment",
+        find: "SELECT e.id FROM environment e WHERE e.z_id",
+        is_unique: true,
+    };
+    const TUNNEL_OF_LOCATION: Lookup = Lookup {
+        column: "s.tunnel",
+        find: "SELECT t.id FROM ipsec_tunnel t WHERE t.location",
+        is_unique: false,
+    };
+
+    crate::list_column::columns! {
+        ID = Text("s.id");
+        NAME = Text("s.name");
+        FRONTDOOR = Text("s.frontdoor");
+        TUNNEL = Text("s.tunnel");
+        Z_ID = Text("e.z_id").found_by(ENVIRONMENT);
+        TARGET = Text("s.target");
+        INGRESS_PORT = Integer("s.ingress_port");
+        STATUS = Text("s.status");
+        DETAIL_REASON = Text(detail!("s", reason)).optional();
+        DETAIL_MESSAGE = Text(detail!("s", message)).optional();
+        DETAIL_SINCE = Time(detail!("s", since)).optional();
+        LOCATION = Text("t.location").found_by(TUNNEL_OF_LOCATION);
+        PROXY_PROTOCOL = Text("s.proxy_protocol").optional();
+        ALLOWED_SOURCES = List("s.allowed_sources").optional();
+        MAX_CONNECTIONS = Integer("s.max_connections").optional();
+        IDLE_TIMEOUT_SECONDS = Integer("s.idle_timeout_seconds").optional();
+        TAGS = Tags("s.tags");
+        CREATED_AT = Time("s.created_at");
+        UPDATED_AT = Time("s.updated_at");
+        DELETED_AT = Time("s.deleted_at").optional();
+        CREATED_BY = Text("s.created_by");
+    }
 }

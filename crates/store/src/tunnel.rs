@@ -1,12 +1,14 @@
 //! IPsec tunnels.
 
 use crate::{
-    Action, PreviousKeys, ResourceType, Result, Store, StoreError, Tags, WriteContext,
+    Action, Column, ColumnType, ListRequest, Page, PreviousKeys, ResourceType, Result, Store, StoreError,
+    Tags, WriteContext,
     columns::{
         Query, deleting, generation, json_option, json_text, number, parsed, standing, tags, tags_text, text,
         time, time_option,
     },
     execution::Execution,
+    list::{Hidden, Listing, of},
     write::Write,
 };
 use futures_util::FutureExt as _;
@@ -124,6 +126,11 @@ impl TunnelRow {
 }
 
 impl Store {
+    /// Without those that are `DELETED`, unless a filter asks for them.
+    pub async fn tunnels(&self, frontdoor: FrontdoorId, request: &ListRequest) -> Result<Page<TunnelRow>> {
+        self.list(&LISTING, of(&columns::FRONTDOOR, frontdoor), request, TunnelRow::read).await
+    }
+
     /// Creates a tunnel in the lowest free slot of its location.
     pub async fn create_tunnel(
         &self,
@@ -195,19 +202,19 @@ impl Store {
         frontdoor: FrontdoorId,
         spec: &TunnelSpec,
     ) -> Result<T> {
-        let Err(StoreError::Conflict { property, .. }) = made else { return made };
+        let Err(StoreError::Conflict { column, .. }) = made else { return made };
         let row = sqlx::query(
             "SELECT id FROM ipsec_tunnel WHERE frontdoor = $1 AND status <> 'DELETED' \
-             AND (($2 = 'name' AND name = $3) OR ($2 = 'peerPublicIp' AND location = $4 AND peer_address = $5))",
+             AND (($2 = 't.name' AND name = $3) OR ($2 = 't.peer_address' AND location = $4 AND peer_address = $5))",
         )
         .bind(frontdoor.to_string())
-        .bind(property)
+        .bind(column.sql)
         .bind(spec.name.as_str())
         .bind(spec.location.as_str())
         .bind(spec.peer_address.to_string())
         .fetch_optional(&self.readers)
         .await?;
-        Err(StoreError::Conflict { property, with: row.map(|r| r.try_get(0)).transpose()? })
+        Err(StoreError::Conflict { column, with: row.map(|r| r.try_get(0)).transpose()? })
     }
 }
 
@@ -362,4 +369,44 @@ fn bind(query: Query, spec: &TunnelSpec) -> Result<Query> {
         .bind(json_text("esp_proposals", spec.esp_proposals.as_ref())?)
         .bind(i64::from(spec.initiate))
         .bind(tags_text(&spec.tags)?))
+}
+
+pub(crate) static LISTING: Listing = Listing {
+    hidden: Some(Hidden {
+        live: "t.status <> 'DELETED'",
+        status: &columns::STATUS,
+        deleted_at: &columns::DELETED_AT,
+    }),
+    ..Listing::new("t.*", "ipsec_tunnel t", "t.id")
+};
+
+pub(crate) static SLOT: Column = Column::new(ColumnType::Integer, "t.slot");
+
+pub mod columns {
+    use crate::list_column::detail;
+
+    crate::list_column::columns! {
+        ID = Text("t.id");
+        NAME = Text("t.name");
+        FRONTDOOR = Text("t.frontdoor");
+        LOCATION = Text("t.location");
+        STATUS = Text("t.status");
+        DETAIL_REASON = Text(detail!("t", reason)).optional();
+        DETAIL_MESSAGE = Text(detail!("t", message)).optional();
+        DETAIL_SINCE = Time(detail!("t", since)).optional();
+        PEER_ADDRESS = Text("t.peer_address");
+        PEER_CIDR = Text("t.peer_cidr");
+        PEER_ID = Text("t.peer_id");
+        LOAD_BALANCER_IP = Text("t.load_balancer_ip");
+        // A gateway's address follows from the location. The caller replaces filters by it with filters by LOCATION.
+        GATEWAY_ADDRESS = Text("t.location").optional();
+        IKE_PROPOSALS = List("t.ike_proposals").optional();
+        ESP_PROPOSALS = List("t.esp_proposals").optional();
+        INITIATE = Boolean("t.initiate");
+        TAGS = Tags("t.tags");
+        CREATED_AT = Time("t.created_at");
+        UPDATED_AT = Time("t.updated_at");
+        DELETED_AT = Time("t.deleted_at").optional();
+        CREATED_BY = Text("t.created_by");
+    }
 }

@@ -3,7 +3,7 @@
 use super::wire::fields::printable;
 use crate::{
     auth::{Principal, Scope, authenticate},
-    error::{ApiError, Kind},
+    error::{ApiError, ResourceKind},
     state::AppState,
 };
 use axum::{
@@ -93,7 +93,7 @@ impl FromRequestParts<AppState> for PathId {
 
 impl PathId {
     /// What can't be an id is the id of nothing.
-    pub(super) fn parse<T: FromStr>(&self, kind: Kind) -> Result<T, ApiError> {
+    pub(super) fn parse<T: FromStr>(&self, kind: ResourceKind) -> Result<T, ApiError> {
         self.0.parse().map_err(|_| ApiError::not_found(kind, printable(&self.0)))
     }
 }

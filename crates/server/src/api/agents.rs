@@ -3,11 +3,16 @@
 use super::{
     access::{InFrontdoor, PathId},
     conditional::Preconditions,
-    wire::{agent::Agent, answer::Format, query::Query},
+    refusal::refused,
+    wire::{
+        agent::{self, Agent},
+        answer::Format,
+        query::Query,
+    },
 };
 use crate::{
     auth::Scope,
-    error::{ApiError, Kind, refused},
+    error::{ApiError, ResourceKind},
     state::AppState,
 };
 use axum::{extract::State, http::StatusCode, response::Response};
@@ -22,13 +27,10 @@ pub(super) async fn list(
     query: Query,
 ) -> Result<Response, ApiError> {
     at.need(Scope::Read)?;
-    let query = query.list(&wicketgate_store::AGENTS)?;
+    let query = query.list(agent::PROPERTIES)?;
     let page = state.store.agents(at.id(), &query.request).await?;
-    let rows = seen(&state, page.rows).await.into_iter().map(|a| {
-        let links = a.links();
-        (a, links)
-    });
-    Ok(format.page("agentList", &at.path("agents"), &query, page.total, rows.collect()))
+    let rows = seen(&state, page.rows).await.into_iter();
+    Ok(format.page(&at.path("agents"), &query, page.total, rows))
 }
 
 pub(super) async fn get(
@@ -38,13 +40,12 @@ pub(super) async fn get(
     format: Format,
 ) -> Result<Response, ApiError> {
     at.need(Scope::Read)?;
-    let id: AgentId = id.parse(Kind::Agent)?;
+    let id: AgentId = id.parse(ResourceKind::Agent)?;
     let row = state.store.agent(at.id(), id).await?;
-    let row = row.ok_or_else(|| ApiError::not_found(Kind::Agent, id))?;
+    let row = row.ok_or_else(|| ApiError::not_found(ResourceKind::Agent, id))?;
     let agent = seen(&state, vec![row]).await.pop();
-    let agent = agent.ok_or_else(|| ApiError::not_found(Kind::Agent, id))?;
-    let links = agent.links();
-    Ok(format.one(StatusCode::OK, &agent, links))
+    let agent = agent.ok_or_else(|| ApiError::not_found(ResourceKind::Agent, id))?;
+    Ok(format.resource(StatusCode::OK, &agent))
 }
 
 /// With what the connected ones have said of their shares.
@@ -68,11 +69,11 @@ pub(super) async fn delete(
     wanted: Preconditions,
 ) -> Result<StatusCode, ApiError> {
     at.need(Scope::Write)?;
-    let id: AgentId = id.parse(Kind::Agent)?;
+    let id: AgentId = id.parse(ResourceKind::Agent)?;
     let row = state.store.agent(at.id(), id).await?;
-    wanted.hold_for(&Agent::of(row.ok_or_else(|| ApiError::not_found(Kind::Agent, id))?))?;
+    wanted.hold_for(&Agent::of(row.ok_or_else(|| ApiError::not_found(ResourceKind::Agent, id))?))?;
     let done = state.store.bar_agent(at.id(), id, &state.write_context(&at.principal)).await;
-    done.map_err(refused(Kind::Agent, id))?;
+    done.map_err(refused(ResourceKind::Agent, id))?;
     state.wake.notify_one();
     Ok(StatusCode::NO_CONTENT)
 }

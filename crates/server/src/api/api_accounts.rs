@@ -3,16 +3,18 @@
 use super::{
     access::{Caller, PathId},
     conditional::Preconditions,
+    refusal::refused,
     wire::{
         answer::Format,
-        api_account::{ApiAccount, Asked, NewAccount, asked},
+        answer::Representation as _,
+        api_account::{self, AccountRequest, ApiAccount, NewAccount, account_request},
         body::Body,
         query::Query,
     },
 };
 use crate::{
     auth::{Principal, client_secret::ClientSecret},
-    error::{ApiError, Fault, Kind, refused},
+    error::{ApiError, PropertyFault, ResourceKind},
     state::{AppState, now},
 };
 use axum::{
@@ -24,7 +26,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use wicketgate_model::ApiAccountId;
-use wicketgate_store::{API_ACCOUNTS, ApiAccountRow, NewApiAccount, Reach};
+use wicketgate_store::{ApiAccountRow, NewApiAccount, Reach};
 
 pub(super) async fn list(
     State(state): State<AppState>,
@@ -33,13 +35,10 @@ pub(super) async fn list(
     query: Query,
 ) -> Result<Response, ApiError> {
     let organization = caller.administered()?;
-    let query = query.list(&API_ACCOUNTS)?;
+    let query = query.list(api_account::PROPERTIES)?;
     let page = state.store.api_accounts(organization, &query.request).await?;
-    let rows = page.rows.into_iter().map(ApiAccount::of).map(|a| {
-        let links = a.links();
-        (a, links)
-    });
-    Ok(format.page("apiAccountList", "/frontdoor/v2/api-accounts", &query, page.total, rows.collect()))
+    let rows = page.rows.into_iter().map(ApiAccount::of);
+    Ok(format.page("/frontdoor/v2/api-accounts", &query, page.total, rows))
 }
 
 /// The secret is in this one answer only: the server keeps its hash.
@@ -50,7 +49,7 @@ pub(super) async fn create(
     body: Body,
 ) -> Result<Response, ApiError> {
     caller.administered()?;
-    let asked = asked(body.object()?, now())?;
+    let asked = account_request(body.object()?, now())?;
     let organization = organization(&state, &caller, &asked).await?;
     let secret =
         ClientSecret::generate().map_err(|_| ApiError::unavailable("The server has no random bytes"))?;
@@ -77,8 +76,7 @@ pub(super) async fn get(
     format: Format,
 ) -> Result<Response, ApiError> {
     let account = ApiAccount::of(find(&state, &caller, &id).await?);
-    let links = account.links();
-    Ok(format.one(StatusCode::OK, &account, links))
+    Ok(format.resource(StatusCode::OK, &account))
 }
 
 /// From the next request on, its secret and its tokens open nothing.
@@ -91,23 +89,30 @@ pub(super) async fn delete(
     let account = find(&state, &caller, &id).await?;
     wanted.hold_for(&ApiAccount::of(account.clone()))?;
     let done = state.store.revoke_api_account(account.id, &state.write_context(&caller)).await;
-    done.map_err(refused(Kind::ApiAccount, account.id))?;
+    done.map_err(refused(ResourceKind::ApiAccount, account.id))?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 async fn find(state: &AppState, caller: &Principal, id: &PathId) -> Result<ApiAccountRow, ApiError> {
     let organization = caller.administered()?;
-    let id: ApiAccountId = id.parse(Kind::ApiAccount)?;
+    let id: ApiAccountId = id.parse(ResourceKind::ApiAccount)?;
     let row = state.store.api_account(id).await?;
     row.filter(|a| organization.is_none_or(|own| own == a.organization))
-        .ok_or_else(|| ApiError::not_found(Kind::ApiAccount, id))
+        .ok_or_else(|| ApiError::not_found(ResourceKind::ApiAccount, id))
 }
 
 /// Whose the account is to be: as asked for, or the caller's, or that of the Frontdoors that are named, or the only
 /// one there is. The Frontdoors have to be of it.
-async fn organization(state: &AppState, caller: &Principal, asked: &Asked) -> Result<String, ApiError> {
+async fn organization(
+    state: &AppState,
+    caller: &Principal,
+    asked: &AccountRequest,
+) -> Result<String, ApiError> {
     let fault = |property: &str, rule: &str| {
-        ApiError::faults(vec![Fault { property: property.to_owned(), message: format!("{property} {rule}") }])
+        ApiError::faults(vec![PropertyFault {
+            property: property.to_owned(),
+            message: format!("{property} {rule}"),
+        }])
     };
     if let Some(organization) = &asked.organization {
         caller.need_organization(organization)?;

@@ -2,12 +2,13 @@
 
 use super::{
     access::{InFrontdoor, PathId},
+    refusal::refused,
     shares, tunnels,
     wire::{answer::Format, body::Body, check},
 };
 use crate::{
     auth::Scope,
-    error::{ApiError, Kind, refused},
+    error::{ApiError, ResourceKind},
     state::{AppState, now},
 };
 use axum::{
@@ -28,10 +29,10 @@ pub(super) async fn walk(
     body: Body,
 ) -> Result<Response, ApiError> {
     at.need_shares(Scope::Read)?;
-    let share = shares::find(&state, &at, id.parse(Kind::Share)?).await?;
+    let share = shares::find(&state, &at, id.parse(ResourceKind::Share)?).await?;
     check::nothing(body.object_or_nothing()?)?;
     if !share.standing.status.is_live() {
-        return Err(refused(Kind::Share, share.id)(StoreError::NotLive(share.standing.status)));
+        return Err(refused(ResourceKind::Share, share.id)(StoreError::NotLive(share.standing.status)));
     }
     let begin = Instant::now();
     let tunnel = tunnels::find(&state, &at, share.tunnel).await?;

@@ -3,15 +3,19 @@
 use super::{
     access::{InFrontdoor, PathId},
     tunnels,
-    wire::{answer::Format, connection_change::ConnectionChange, query::Query, tunnel::Tunnel},
+    wire::{
+        answer::Format,
+        connection_change::{self, ConnectionChange},
+        query::Query,
+        tunnel::Tunnel,
+    },
 };
 use crate::{
     auth::Scope,
-    error::{ApiError, Kind},
+    error::{ApiError, ResourceKind},
     state::AppState,
 };
 use axum::{extract::State, response::Response};
-use wicketgate_store::CONNECTION_CHANGES;
 
 pub(super) async fn list(
     State(state): State<AppState>,
@@ -21,10 +25,10 @@ pub(super) async fn list(
     query: Query,
 ) -> Result<Response, ApiError> {
     at.need_shares(Scope::Read)?;
-    let query = query.list(&CONNECTION_CHANGES)?;
-    let tunnel = tunnels::find(&state, &at, id.parse(Kind::Tunnel)?).await?.id;
+    let query = query.list(connection_change::PROPERTIES)?;
+    let tunnel = tunnels::find(&state, &at, id.parse(ResourceKind::Tunnel)?).await?.id;
     let page = state.store.connection_changes(tunnel, &query.request).await?;
-    let rows = page.rows.into_iter().map(|row| (ConnectionChange::of(row), Vec::new())).collect();
+    let rows = page.rows.into_iter().map(ConnectionChange::of);
     let path = format!("{}/connection-history", Tunnel::path(at.id(), tunnel));
-    Ok(format.page("connectionChangeList", &path, &query, page.total, rows))
+    Ok(format.page(&path, &query, page.total, rows))
 }

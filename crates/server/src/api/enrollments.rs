@@ -2,13 +2,18 @@
 
 use super::{
     access::InFrontdoor,
+    refusal::not_created,
     wire::{
         agent::{Enrollment, enrollment},
         answer::Format,
         body::Body,
     },
 };
-use crate::{auth::Scope, error::ApiError, state::AppState};
+use crate::{
+    auth::Scope,
+    error::{ApiError, ResourceKind},
+    state::AppState,
+};
 use axum::{
     extract::State,
     http::{StatusCode, header::CACHE_CONTROL},
@@ -40,7 +45,11 @@ pub(super) async fn create(
         secret_sha256: code.secret_hash(),
         expires_at: context.at + LIFETIME,
     };
-    state.store.create_enrollment(at.id(), &new, &context).await?;
+    state
+        .store
+        .create_enrollment(at.id(), &new, &context)
+        .await
+        .map_err(not_created(ResourceKind::Environment))?;
     let answer = Enrollment {
         frontdoor_id: at.id(),
         enrollment_code: &code.expose(),

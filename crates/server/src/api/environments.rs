@@ -3,6 +3,7 @@
 use super::{
     access::{InFrontdoor, PathId},
     conditional::Preconditions,
+    refusal::refused,
     wire::{
         answer::Format,
         body::Body,
@@ -12,7 +13,7 @@ use super::{
 };
 use crate::{
     auth::Scope,
-    error::{ApiError, Kind, refused},
+    error::{ApiError, ResourceKind},
     state::AppState,
 };
 use axum::{extract::State, http::StatusCode, response::Response};
@@ -26,15 +27,12 @@ pub(super) async fn list(
     query: Query,
 ) -> Result<Response, ApiError> {
     at.need(Scope::Read)?;
-    let query = query.list(&wicketgate_store::ENVIRONMENTS)?;
+    let query = query.list(environment::PROPERTIES)?;
     let page = state.store.environments(at.id(), &query.request).await?;
     let ids: Vec<_> = page.rows.iter().map(|row| row.id).collect();
     let agents = state.store.agents_of(at.id(), &ids).await?;
-    let rows = page.rows.into_iter().map(|row| Environment::of(row, &agents)).map(|e| {
-        let links = e.links();
-        (e, links)
-    });
-    Ok(format.page("environmentList", &at.path("environments"), &query, page.total, rows.collect()))
+    let rows = page.rows.into_iter().map(|row| Environment::of(row, &agents));
+    Ok(format.page(&at.path("environments"), &query, page.total, rows))
 }
 
 pub(super) async fn get(
@@ -44,7 +42,7 @@ pub(super) async fn get(
     format: Format,
 ) -> Result<Response, ApiError> {
     at.need(Scope::Read)?;
-    let row = find(&state, &at, id.parse(Kind::Environment)?).await?;
+    let row = find(&state, &at, id.parse(ResourceKind::Environment)?).await?;
     answer(&state, format, StatusCode::OK, row).await
 }
 
@@ -57,14 +55,14 @@ pub(super) async fn patch(
     body: Body,
 ) -> Result<Response, ApiError> {
     at.need(Scope::Write)?;
-    let row = find(&state, &at, id.parse(Kind::Environment)?).await?;
+    let row = find(&state, &at, id.parse(ResourceKind::Environment)?).await?;
     let name = environment::name(&row, body.object()?)?;
     let context = checked(&state, &at, &wanted, &row).await?;
     if name == row.name {
         return answer(&state, format, StatusCode::OK, row).await;
     }
     let done = state.store.rename_environment(at.id(), row.id, &name, &context).await;
-    done.map_err(refused(Kind::Environment, row.id))?;
+    done.map_err(refused(ResourceKind::Environment, row.id))?;
     let row = find(&state, &at, row.id).await?;
     answer(&state, format, StatusCode::OK, row).await
 }
@@ -78,10 +76,10 @@ pub(super) async fn delete(
     wanted: Preconditions,
 ) -> Result<Response, ApiError> {
     at.need(Scope::Write)?;
-    let row = find(&state, &at, id.parse(Kind::Environment)?).await?;
+    let row = find(&state, &at, id.parse(ResourceKind::Environment)?).await?;
     let context = checked(&state, &at, &wanted, &row).await?;
     let done = state.store.delete_environment(at.id(), row.id, &context).await;
-    done.map_err(refused(Kind::Environment, row.id))?;
+    done.map_err(refused(ResourceKind::Environment, row.id))?;
     state.wake.notify_one();
     let gone = EnvironmentRow { active: false, ..row };
     answer(&state, format, StatusCode::ACCEPTED, gone).await
@@ -105,7 +103,7 @@ async fn checked(
 
 async fn find(state: &AppState, at: &InFrontdoor, id: EnvironmentId) -> Result<EnvironmentRow, ApiError> {
     let row = state.store.environment(at.id(), id).await?;
-    row.ok_or_else(|| ApiError::not_found(Kind::Environment, id))
+    row.ok_or_else(|| ApiError::not_found(ResourceKind::Environment, id))
 }
 
 async fn answer(
@@ -116,6 +114,5 @@ async fn answer(
 ) -> Result<Response, ApiError> {
     let agents = state.store.agents_of(row.frontdoor, &[row.id]).await?;
     let environment = Environment::of(row, &agents);
-    let links = environment.links();
-    Ok(format.one(status, &environment, links))
+    Ok(format.resource(status, &environment))
 }

@@ -3,11 +3,16 @@
 
 use super::{
     access::{Caller, InFrontdoor, PathId},
-    wire::{answer::Format, execution::Execution, query::ListQuery, query::Query},
+    wire::{
+        answer::Format,
+        execution::{self, Execution},
+        query::ListQuery,
+        query::Query,
+    },
 };
 use crate::{
     auth::Scope,
-    error::{ApiError, Kind},
+    error::{ApiError, ResourceKind},
     state::AppState,
 };
 use axum::{extract::State, http::StatusCode, response::Response};
@@ -23,7 +28,7 @@ pub(super) async fn list(
     query: Query,
 ) -> Result<Response, ApiError> {
     at.need(Scope::Read)?;
-    let query = query.list(&wicketgate_store::EXECUTIONS)?;
+    let query = query.list(execution::PROPERTIES)?;
     let page = state.store.executions(at.id(), &query.request).await?;
     Ok(listed(format, &at.path("executions"), &query, page))
 }
@@ -35,7 +40,7 @@ pub(super) async fn get(
     format: Format,
 ) -> Result<Response, ApiError> {
     at.need(Scope::Read)?;
-    let id: ExecutionId = id.parse(Kind::Execution)?;
+    let id: ExecutionId = id.parse(ResourceKind::Execution)?;
     let row = state.store.execution(at.id(), id).await?;
     answer(format, &at.path("executions"), id, row)
 }
@@ -47,7 +52,7 @@ pub(super) async fn list_of_organization(
     query: Query,
 ) -> Result<Response, ApiError> {
     let organization = caller.administered()?;
-    let query = query.list(&wicketgate_store::ORGANIZATION_EXECUTIONS)?;
+    let query = query.list(execution::PROPERTIES)?;
     let page = state.store.organization_executions(organization, &query.request).await?;
     Ok(listed(format, OF_ORGANIZATION, &query, page))
 }
@@ -59,17 +64,14 @@ pub(super) async fn get_of_organization(
     format: Format,
 ) -> Result<Response, ApiError> {
     let organization = caller.administered()?;
-    let id: ExecutionId = id.parse(Kind::Execution)?;
+    let id: ExecutionId = id.parse(ResourceKind::Execution)?;
     let row = state.store.organization_execution(organization, id).await?;
     answer(format, OF_ORGANIZATION, id, row)
 }
 
 fn listed(format: Format, path: &str, query: &ListQuery, page: Page<ExecutionRow>) -> Response {
-    let rows = page.rows.into_iter().map(Execution::of).map(|e| {
-        let links = e.links(path);
-        (e, links)
-    });
-    format.page("executionList", path, query, page.total, rows.collect())
+    let rows = page.rows.into_iter().map(|row| Execution::of(row, path));
+    format.page(path, query, page.total, rows)
 }
 
 fn answer(
@@ -78,7 +80,6 @@ fn answer(
     id: ExecutionId,
     row: Option<ExecutionRow>,
 ) -> Result<Response, ApiError> {
-    let execution = Execution::of(row.ok_or_else(|| ApiError::not_found(Kind::Execution, id))?);
-    let links = execution.links(path);
-    Ok(format.one(StatusCode::OK, &execution, links))
+    let execution = Execution::of(row.ok_or_else(|| ApiError::not_found(ResourceKind::Execution, id))?, path);
+    Ok(format.resource(StatusCode::OK, &execution))
 }

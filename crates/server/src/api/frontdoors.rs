@@ -25,13 +25,10 @@ pub(super) async fn list(
     query: Query,
 ) -> Result<Response, ApiError> {
     caller.need(Scope::Read)?;
-    let query = query.list(&wicketgate_store::FRONTDOORS)?;
+    let query = query.list(frontdoor::PROPERTIES)?;
     let page = state.store.frontdoors(&caller.reach, &query.request).await?;
-    let rows = page.rows.into_iter().map(Frontdoor::of).map(|f| {
-        let links = f.links();
-        (f, links)
-    });
-    Ok(format.page("frontdoorList", "/frontdoor/v2", &query, page.total, rows.collect()))
+    let rows = page.rows.into_iter().map(Frontdoor::of);
+    Ok(format.page("/frontdoor/v2", &query, page.total, rows))
 }
 
 pub(super) async fn get(at: InFrontdoor, format: Format) -> Result<Response, ApiError> {
@@ -64,7 +61,7 @@ pub(super) async fn patch(
     body: Body,
 ) -> Result<Response, ApiError> {
     at.need(Scope::Write)?;
-    let whole = frontdoor::patched(&at.frontdoor, body.object()?);
+    let whole = frontdoor::merged(&at.frontdoor, body.object()?);
     let spec = frontdoor::spec(whole, Some(&at.frontdoor))?;
     if spec.ipsec_shares_enabled != at.frontdoor.ipsec_shares_enabled {
         at.need(Scope::Admin)?;
@@ -108,6 +105,5 @@ fn refused(at: &InFrontdoor, e: StoreError) -> ApiError {
 
 fn answer(format: Format, status: StatusCode, row: FrontdoorRow) -> Response {
     let frontdoor = Frontdoor::of(row);
-    let links = frontdoor.links();
-    format.one(status, &frontdoor, links)
+    format.resource(status, &frontdoor)
 }

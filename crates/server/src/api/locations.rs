@@ -2,29 +2,47 @@
 
 use super::{
     access::InFrontdoor,
-    wire::{answer::Format, query::Query},
+    wire::{
+        answer::{Format, Links, Representation},
+        property::{LINKS, Property, PropertyType},
+        query::Query,
+        schema,
+    },
 };
 use crate::{auth::Scope, error::ApiError, state::AppState};
 use axum::{extract::State, response::Response};
 use serde::Serialize;
+use serde_json::json;
 use wicketgate_model::LocationId;
-use wicketgate_store::{Listing, PageRequest, Property, PropertyType, Wanted};
+use wicketgate_store::{Column, ColumnType, FilterValue, PageRequest};
 
-const MAX_TUNNELS: &str = "maxTunnels";
+static ID: Column = Column::new(ColumnType::Text, "id");
+static MAX_TUNNELS: Column = Column::new(ColumnType::Integer, "max_tunnels");
 
-/// All that there is to know of one.
-pub(super) static LOCATIONS: Listing = Listing::in_memory(&[
-    Property::new("id", PropertyType::Text, ""),
-    Property::new(MAX_TUNNELS, PropertyType::Integer, ""),
-]);
+pub(super) static PROPERTIES: &[Property] = &[
+    Property::new("id", PropertyType::Text).column(&ID).schema(schema::location),
+    Property::new("maxTunnels", PropertyType::Integer).column(&MAX_TUNNELS).optional().schema(|| {
+        json!({"type": "integer", "minimum": 1, "description": "How many tunnels its gateway has room for. Further \
+            ones are ERROR with GatewayFull until there is room"})
+    }),
+    LINKS,
+];
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Location {
+pub(super) struct Location {
     id: LocationId,
-    /// How many tunnels its gateway can hold; left out where that is not known, or not limited.
+    /// How many tunnels its gateway has room for; absent if unknown or unlimited.
     #[serde(skip_serializing_if = "Option::is_none")]
     max_tunnels: Option<u32>,
+}
+
+impl Representation for Location {
+    const LIST: &'static str = "locationList";
+
+    fn links(&self) -> Links {
+        Vec::new()
+    }
 }
 
 /// The sites that have gateways: few, and in memory.
@@ -35,29 +53,28 @@ pub(super) async fn list(
     query: Query,
 ) -> Result<Response, ApiError> {
     at.need(Scope::Read)?;
-    let query = query.list(&LOCATIONS)?;
+    let query = query.list(PROPERTIES)?;
     let PageRequest { number, size } = query.request.page;
     let size = usize::try_from(size).unwrap_or(usize::MAX);
     let skipped = usize::try_from(number).unwrap_or(usize::MAX).saturating_mul(size);
     let max_tunnels =
         |id: &LocationId| state.gateways.at(id).and_then(|gateway| gateway.view.lock().max_tunnels());
-    let wanted = |id: &&LocationId| {
-        let is = |wanted: &Wanted| match wanted {
-            Wanted::Text(text) => text == id.as_str(),
-            Wanted::Integer(most) => max_tunnels(id).map(i64::from) == Some(*most),
+    let matches = |id: &&LocationId| {
+        let is = |value: &FilterValue| match value {
+            FilterValue::Text(text) => text == id.as_str(),
+            FilterValue::Integer(most) => max_tunnels(id).map(i64::from) == Some(*most),
             _ => false,
         };
         query.request.filters.iter().all(|f| f.values.iter().any(is))
     };
-    let mut found: Vec<_> = state.locations.iter().filter(wanted).collect();
+    let mut found: Vec<_> = state.locations.iter().filter(matches).collect();
     let total = found.len().try_into().unwrap_or(u64::MAX);
-    // They all have one gateway, and so the same number.
-    match query.request.sort.iter().find(|sort| sort.property.name != MAX_TUNNELS) {
+    // All locations have the same gateway and the same number of tunnels.
+    match query.request.sort.iter().find(|sort| *sort.column != MAX_TUNNELS) {
         Some(sort) if sort.descending => found.sort_unstable_by(|a, b| b.cmp(a)),
         _ => found.sort_unstable(),
     }
     let rows = found.into_iter().skip(skipped).take(size);
-    let rows =
-        rows.map(|id| (Location { id: id.clone(), max_tunnels: max_tunnels(id) }, Vec::new())).collect();
-    Ok(format.page("locationList", &at.path("locations"), &query, total, rows))
+    let rows = rows.map(|id| Location { id: id.clone(), max_tunnels: max_tunnels(id) });
+    Ok(format.page(&at.path("locations"), &query, total, rows))
 }

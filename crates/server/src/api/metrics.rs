@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     auth::Scope,
-    error::{ApiError, Kind},
+    error::{ApiError, ResourceKind},
     state::{AppState, now},
 };
 use axum::{extract::State, http::StatusCode, response::Response};
@@ -26,7 +26,7 @@ pub(super) async fn of_share(
 ) -> Result<Response, ApiError> {
     at.need_shares(Scope::Read)?;
     let window = window(query, now())?;
-    let share = shares::find(&state, &at, id.parse(Kind::Share)?).await?.id;
+    let share = shares::find(&state, &at, id.parse(ResourceKind::Share)?).await?.id;
     let samples = state.store.traffic(TrafficScope::Share(share), &window).await?;
     let metrics = Metrics::new("ipsec-share", share.to_string(), &window, &samples);
     let links = vec![("self", format!("{}/{share}/metrics", at.path("ipsec-shares")))];
@@ -42,7 +42,7 @@ pub(super) async fn of_tunnel(
 ) -> Result<Response, ApiError> {
     at.need_shares(Scope::Read)?;
     let window = window(query, now())?;
-    let tunnel = tunnels::find(&state, &at, id.parse(Kind::Tunnel)?).await?.id;
+    let tunnel = tunnels::find(&state, &at, id.parse(ResourceKind::Tunnel)?).await?.id;
     let samples = state.store.traffic(TrafficScope::Tunnel(tunnel), &window).await?;
     let metrics = Metrics::new("ipsec-tunnel", tunnel.to_string(), &window, &samples);
     let links = vec![("self", format!("{}/{tunnel}/metrics", at.path("ipsec-tunnels")))];

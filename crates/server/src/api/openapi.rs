@@ -7,6 +7,7 @@
 mod operations;
 mod schemas;
 
+use super::wire::property::{Property, PropertyType};
 use axum::{
     http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE},
     response::IntoResponse,
@@ -14,7 +15,6 @@ use axum::{
 use operations::{OPERATIONS, Operation, Parameters, Who};
 use serde_json::{Map, Value, json};
 use std::sync::LazyLock;
-use wicketgate_store::{Listing, Property, PropertyType};
 
 static DOCUMENT: LazyLock<String> = LazyLock::new(|| format!("{:#}\n", document()));
 /// Without anything from elsewhere: it works in a network without the internet.
@@ -212,9 +212,9 @@ fn parameters(operation: &Operation) -> Vec<Value> {
         Parameters::One(name, values) => all.push(json!({
             "name": name, "in": "query", "schema": {"type": "string", "enum": values}
         })),
-        Parameters::List(listing) => {
-            all.extend([common("page"), common("size"), sort(listing)]);
-            all.extend(listing.properties.iter().map(filter));
+        Parameters::List(properties) => {
+            all.extend([common("page"), common("size"), sort(properties)]);
+            all.extend(properties.iter().filter(|p| p.column.is_some()).map(filter));
         }
     }
     all
@@ -230,8 +230,9 @@ fn is_tagged(operation: &Operation) -> bool {
     matches!(operation.who, Who::Scope(_)) && operation.answers.iter().any(|(_, schema)| is_resource(schema))
 }
 
-fn sort(listing: &Listing) -> Value {
-    let names: Vec<_> = listing.properties.iter().map(|p| p.name.replace('.', "\\.")).collect();
+fn sort(properties: &[Property]) -> Value {
+    let listed = properties.iter().filter(|p| p.column.is_some());
+    let names: Vec<_> = listed.map(|p| p.name.replace('.', "\\.")).collect();
     json!({
         "name": "sort", "in": "query", "explode": true,
         "description": "A property, and `,asc` or `,desc`. May be repeated; ties break on `id`",
@@ -252,7 +253,7 @@ fn filter(property: &Property) -> Value {
         });
     }
     let items = match property.kind {
-        PropertyType::Text | PropertyType::List | PropertyType::Tags => {
+        PropertyType::Text | PropertyType::List | PropertyType::Tags | PropertyType::Object => {
             json!({"type": "string", "pattern": "^[^\\u0000]*$"})
         }
         PropertyType::Id("") => json!({"$ref": "#/components/schemas/Uuid"}),
@@ -260,7 +261,7 @@ fn filter(property: &Property) -> Value {
         PropertyType::Integer => json!({"type": "integer"}),
         PropertyType::Boolean => json!({"type": "boolean"}),
         PropertyType::Enum(names) => json!({"type": "string", "enum": names}),
-        PropertyType::Timestamp => json!({"anyOf": [
+        PropertyType::Time => json!({"anyOf": [
             {"type": "string", "format": "date-time"},
             {"type": "string", "pattern": format!("^({TIME}\\.\\.({TIME})?|\\.\\.{TIME})$"),
                 "description": "from..to, either end open"},

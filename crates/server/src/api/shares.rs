@@ -3,18 +3,19 @@
 use super::{
     access::{InFrontdoor, PathId},
     conditional::Preconditions,
+    refusal::{not_created, refused},
     retry::retry_stale,
     wire::{
         answer::Format,
         body::Body,
         is_past_retention,
         query::Query,
-        share::{self, Share},
+        share::{self, Share, ShareRequest},
     },
 };
 use crate::{
     auth::Scope,
-    error::{ApiError, Kind, refused},
+    error::{ApiError, ResourceKind},
     state::AppState,
 };
 use axum::{
@@ -24,7 +25,7 @@ use axum::{
 };
 use serde_json::{Map, Value};
 use wicketgate_model::{ShareId, Status};
-use wicketgate_store::{ShareRow, StoreError};
+use wicketgate_store::{ShareRow, ShareSpec, StoreError};
 
 pub(super) async fn list(
     State(state): State<AppState>,
@@ -33,13 +34,10 @@ pub(super) async fn list(
     query: Query,
 ) -> Result<Response, ApiError> {
     at.need_shares(Scope::Read)?;
-    let query = query.list(&wicketgate_store::SHARES)?;
+    let query = query.list(share::PROPERTIES)?;
     let page = state.store.shares(at.id(), &query.request).await?;
-    let rows = page.rows.into_iter().map(Share::of).map(|s| {
-        let links = s.links();
-        (s, links)
-    });
-    Ok(format.page("ipsecShareList", &at.path("ipsec-shares"), &query, page.total, rows.collect()))
+    let rows = page.rows.into_iter().map(Share::of);
+    Ok(format.page(&at.path("ipsec-shares"), &query, page.total, rows))
 }
 
 pub(super) async fn get(
@@ -49,7 +47,7 @@ pub(super) async fn get(
     format: Format,
 ) -> Result<Response, ApiError> {
     at.need_shares(Scope::Read)?;
-    let row = find(&state, &at, id.parse(Kind::Share)?).await?;
+    let row = find(&state, &at, id.parse(ResourceKind::Share)?).await?;
     Ok(answer(format, StatusCode::OK, row))
 }
 
@@ -63,10 +61,10 @@ pub(super) async fn create(
     let body = body.object()?;
     // It is stale if its tunnel has changed since its sources were checked.
     let made = retry_stale(|| async {
-        let spec = share::spec(&state.store, at.id(), body.clone()).await?;
+        let spec = spec(&state, &at, body.clone()).await?;
         Ok(state.store.create_share(at.id(), &spec, &state.write_context(&at.principal)).await)
     });
-    let row = made.await?.map_err(refused(Kind::Share, ""))?;
+    let row = made.await?.map_err(not_created(ResourceKind::Share))?;
     state.wake.notify_one();
     let location = Share::path(at.id(), row.id);
     Ok(([(LOCATION, location)], answer(format, StatusCode::ACCEPTED, row)).into_response())
@@ -81,7 +79,7 @@ pub(super) async fn put(
     body: Body,
 ) -> Result<Response, ApiError> {
     at.need_shares(Scope::Write)?;
-    let row = find(&state, &at, id.parse(Kind::Share)?).await?;
+    let row = find(&state, &at, id.parse(ResourceKind::Share)?).await?;
     let body = body.object()?;
     let row = change(&state, &at, row, &wanted, |_| body.clone()).await?;
     Ok(answer(format, StatusCode::ACCEPTED, row))
@@ -96,9 +94,9 @@ pub(super) async fn patch(
     body: Body,
 ) -> Result<Response, ApiError> {
     at.need_shares(Scope::Write)?;
-    let row = find(&state, &at, id.parse(Kind::Share)?).await?;
+    let row = find(&state, &at, id.parse(ResourceKind::Share)?).await?;
     let patch = body.object()?;
-    let row = change(&state, &at, row, &wanted, |row| share::patched(row, patch.clone())).await?;
+    let row = change(&state, &at, row, &wanted, |row| share::merged(row, patch.clone())).await?;
     Ok(answer(format, StatusCode::ACCEPTED, row))
 }
 
@@ -110,7 +108,7 @@ pub(super) async fn delete(
     wanted: Preconditions,
 ) -> Result<Response, ApiError> {
     at.need_shares(Scope::Write)?;
-    let id: ShareId = id.parse(Kind::Share)?;
+    let id: ShareId = id.parse(ResourceKind::Share)?;
     let done = retry_stale(|| async {
         let row = find(&state, &at, id).await?;
         must_be_live(&row)?;
@@ -118,9 +116,23 @@ pub(super) async fn delete(
         wanted.hold_for(&Share::of(row))?;
         Ok(state.store.delete_share(at.id(), id, &context).await)
     });
-    let row = done.await?.map_err(refused(Kind::Share, id))?;
+    let row = done.await?.map_err(refused(ResourceKind::Share, id))?;
     state.wake.notify_one();
     Ok(answer(format, StatusCode::ACCEPTED, row))
+}
+
+/// The share that a body describes, with the tunnel and the environment that it names.
+async fn spec(state: &AppState, at: &InFrontdoor, body: Map<String, Value>) -> Result<ShareSpec, ApiError> {
+    let request = ShareRequest::parse(body);
+    let tunnel = match request.tunnel {
+        Some(id) => state.store.tunnel(at.id(), id).await?,
+        None => None,
+    };
+    let environment = match &request.z_id {
+        Some(z_id) => state.store.environment_by_z_id(at.id(), z_id).await?,
+        None => None,
+    };
+    request.resolve(tunnel.as_ref(), environment.map(|e| e.id))
 }
 
 /// Replaces the share `read` by what `body` makes of it, and of later states of it while others are faster.
@@ -140,7 +152,7 @@ async fn change(
                 None => find(state, at, id).await?,
             };
             must_be_live(&row)?;
-            let spec = share::spec(&state.store, at.id(), body(&row)).await?;
+            let spec = spec(state, at, body(&row)).await?;
             wanted.hold_for(&Share::of(row.clone()))?;
             if spec == row.spec() && row.standing.status != Status::Error {
                 // Nothing changes: no write, no record, no event. A share in `ERROR` is retried.
@@ -150,7 +162,7 @@ async fn change(
             Ok(state.store.replace_share(at.id(), id, row.generation, &spec, &context).await)
         }
     });
-    let row = done.await?.map_err(refused(Kind::Share, id))?;
+    let row = done.await?.map_err(refused(ResourceKind::Share, id))?;
     state.wake.notify_one();
     Ok(row)
 }
@@ -158,7 +170,7 @@ async fn change(
 fn must_be_live(row: &ShareRow) -> Result<(), ApiError> {
     match row.standing.status {
         status @ (Status::Deleting | Status::Deleted) => {
-            Err(refused(Kind::Share, row.id)(StoreError::NotLive(status)))
+            Err(refused(ResourceKind::Share, row.id)(StoreError::NotLive(status)))
         }
         _ => Ok(()),
     }
@@ -166,11 +178,11 @@ fn must_be_live(row: &ShareRow) -> Result<(), ApiError> {
 
 pub(super) async fn find(state: &AppState, at: &InFrontdoor, id: ShareId) -> Result<ShareRow, ApiError> {
     let row = state.store.share(at.id(), id).await?;
-    row.filter(|s| !is_past_retention(s.deleted_at)).ok_or_else(|| ApiError::not_found(Kind::Share, id))
+    row.filter(|s| !is_past_retention(s.deleted_at))
+        .ok_or_else(|| ApiError::not_found(ResourceKind::Share, id))
 }
 
 fn answer(format: Format, status: StatusCode, row: ShareRow) -> Response {
     let share = Share::of(row);
-    let links = share.links();
-    format.one(status, &share, links)
+    format.resource(status, &share)
 }

@@ -3,6 +3,7 @@
 use super::{
     access::{InFrontdoor, PathId},
     conditional::Preconditions,
+    refusal::{not_created, refused},
     retry::retry_stale,
     wire::{
         answer::Format,
@@ -14,7 +15,7 @@ use super::{
 };
 use crate::{
     auth::Scope,
-    error::{ApiError, Kind, refused},
+    error::{ApiError, ResourceKind},
     state::{AppState, now},
 };
 use axum::{
@@ -32,15 +33,12 @@ pub(super) async fn list(
     query: Query,
 ) -> Result<Response, ApiError> {
     at.need_shares(Scope::Read)?;
-    let query = query.list(&wicketgate_store::TUNNELS)?;
+    let query = query.list(tunnel::PROPERTIES)?;
     let address = |location: &LocationId| state.gateway_address(location);
     let request = tunnel::resolved(query.request.clone(), &state.locations, address);
     let page = state.store.tunnels(at.id(), &request).await?;
-    let rows = page.rows.into_iter().map(|row| shown(&state, row)).map(|t| {
-        let links = t.links();
-        (t, links)
-    });
-    Ok(format.page("ipsecTunnelList", &at.path("ipsec-tunnels"), &query, page.total, rows.collect()))
+    let rows = page.rows.into_iter().map(|row| shown(&state, row));
+    Ok(format.page(&at.path("ipsec-tunnels"), &query, page.total, rows))
 }
 
 pub(super) async fn get(
@@ -50,7 +48,7 @@ pub(super) async fn get(
     format: Format,
 ) -> Result<Response, ApiError> {
     at.need_shares(Scope::Read)?;
-    let row = find(&state, &at, id.parse(Kind::Tunnel)?).await?;
+    let row = find(&state, &at, id.parse(ResourceKind::Tunnel)?).await?;
     Ok(answer(&state, format, StatusCode::OK, row))
 }
 
@@ -64,7 +62,7 @@ pub(super) async fn create(
     let spec = tunnel::spec(body.object()?, &state.locations, random_key()?, None)?;
     let made =
         state.store.create_tunnel(at.id(), &spec, &state.pools, &state.write_context(&at.principal)).await;
-    let row = made.map_err(refused(Kind::Tunnel, ""))?;
+    let row = made.map_err(not_created(ResourceKind::Tunnel))?;
     state.wake.notify_one();
     let location = Tunnel::path(at.id(), row.id);
     Ok(([(LOCATION, location)], answer(&state, format, StatusCode::ACCEPTED, row)).into_response())
@@ -79,7 +77,7 @@ pub(super) async fn put(
     body: Body,
 ) -> Result<Response, ApiError> {
     at.need_shares(Scope::Write)?;
-    let row = find(&state, &at, id.parse(Kind::Tunnel)?).await?;
+    let row = find(&state, &at, id.parse(ResourceKind::Tunnel)?).await?;
     let body = body.object()?;
     let row = change(&state, &at, row, &wanted, |row| {
         let spec = tunnel::spec(body.clone(), &state.locations, row.key.clone(), Some(row))?;
@@ -97,10 +95,10 @@ pub(super) async fn patch(
     body: Body,
 ) -> Result<Response, ApiError> {
     at.need_shares(Scope::Write)?;
-    let row = find(&state, &at, id.parse(Kind::Tunnel)?).await?;
+    let row = find(&state, &at, id.parse(ResourceKind::Tunnel)?).await?;
     let patch = body.object()?;
     let row = change(&state, &at, row, &wanted, |row| {
-        let whole = tunnel::patched(row, patch.clone());
+        let whole = tunnel::merged(row, patch.clone());
         let spec = tunnel::spec(whole, &state.locations, row.key.clone(), Some(row))?;
         Ok(of(row, spec, Action::Update, Grace::default()))
     });
@@ -116,7 +114,7 @@ pub(super) async fn rotate_key(
     body: Body,
 ) -> Result<Response, ApiError> {
     at.need_shares(Scope::Write)?;
-    let row = find(&state, &at, id.parse(Kind::Tunnel)?).await?;
+    let row = find(&state, &at, id.parse(ResourceKind::Tunnel)?).await?;
     let (key, grace) = tunnel::new_key(body.object_or_nothing()?)?;
     let key = match key {
         Some(key) => key,
@@ -137,7 +135,7 @@ pub(super) async fn delete(
     wanted: Preconditions,
 ) -> Result<Response, ApiError> {
     at.need_shares(Scope::Write)?;
-    let id: TunnelId = id.parse(Kind::Tunnel)?;
+    let id: TunnelId = id.parse(ResourceKind::Tunnel)?;
     let done = retry_stale(|| async {
         let row = find(&state, &at, id).await?;
         must_be_live(&row)?;
@@ -145,7 +143,7 @@ pub(super) async fn delete(
         wanted.hold_for(&shown(&state, row))?;
         Ok(state.store.delete_tunnel(at.id(), id, &context).await)
     });
-    let row = done.await?.map_err(refused(Kind::Tunnel, id))?;
+    let row = done.await?.map_err(refused(ResourceKind::Tunnel, id))?;
     state.wake.notify_one();
     Ok(answer(&state, format, StatusCode::ACCEPTED, row))
 }
@@ -183,7 +181,7 @@ async fn change(
             Ok(state.store.replace_tunnel(at.id(), id, &change, &state.pools, &context).await)
         }
     });
-    let row = done.await?.map_err(refused(Kind::Tunnel, id))?;
+    let row = done.await?.map_err(refused(ResourceKind::Tunnel, id))?;
     state.wake.notify_one();
     Ok(row)
 }
@@ -191,7 +189,7 @@ async fn change(
 fn must_be_live(row: &TunnelRow) -> Result<(), ApiError> {
     match row.standing.status {
         status @ (Status::Deleting | Status::Deleted) => {
-            Err(refused(Kind::Tunnel, row.id)(StoreError::NotLive(status)))
+            Err(refused(ResourceKind::Tunnel, row.id)(StoreError::NotLive(status)))
         }
         _ => Ok(()),
     }
@@ -199,7 +197,8 @@ fn must_be_live(row: &TunnelRow) -> Result<(), ApiError> {
 
 pub(super) async fn find(state: &AppState, at: &InFrontdoor, id: TunnelId) -> Result<TunnelRow, ApiError> {
     let row = state.store.tunnel(at.id(), id).await?;
-    row.filter(|t| !is_past_retention(t.deleted_at)).ok_or_else(|| ApiError::not_found(Kind::Tunnel, id))
+    row.filter(|t| !is_past_retention(t.deleted_at))
+        .ok_or_else(|| ApiError::not_found(ResourceKind::Tunnel, id))
 }
 
 fn random_key() -> Result<PreSharedKey, ApiError> {
@@ -214,7 +213,5 @@ fn shown(state: &AppState, row: TunnelRow) -> Tunnel {
 }
 
 fn answer(state: &AppState, format: Format, status: StatusCode, row: TunnelRow) -> Response {
-    let tunnel = shown(state, row);
-    let links = tunnel.links();
-    format.one(status, &tunnel, links)
+    format.resource(status, &shown(state, row))
 }

@@ -2,6 +2,7 @@
 
 use super::{
     access::{InFrontdoor, PathId},
+    refusal::refused,
     tunnels::find,
     wire::{
         answer::Format,
@@ -12,7 +13,7 @@ use super::{
 };
 use crate::{
     auth::Scope,
-    error::{ApiError, Kind, refused},
+    error::{ApiError, ResourceKind},
     state::AppState,
 };
 use axum::{
@@ -35,7 +36,7 @@ pub(super) async fn get(
     query: Query,
 ) -> Result<Response, ApiError> {
     at.need_shares(Scope::Write)?;
-    let id = id.parse(Kind::Tunnel)?;
+    let id = id.parse(ResourceKind::Tunnel)?;
     let [format] = query.values(["format"])?;
     let format = format.as_deref().unwrap_or("json");
     if !FORMATS.contains(&format) {
@@ -62,7 +63,7 @@ pub(super) async fn get(
     answer.headers_mut().insert(CACHE_CONTROL, axum::http::HeaderValue::from_static("no-store"));
     answer.headers_mut().remove(ETAG);
     let recorded = state.store.record_key_read(at.id(), id, &state.write_context(&at.principal)).await;
-    recorded.map_err(refused(Kind::Tunnel, id))?;
+    recorded.map_err(refused(ResourceKind::Tunnel, id))?;
     Ok(answer)
 }
 

@@ -1,8 +1,9 @@
-//! The formats: JSON and HAL, query strings, durations, device configurations. Nothing else knows a property's name.
+//! The formats: JSON and HAL, query strings, durations, device configurations. Only the API knows the names of
+//! properties; each resource's file here has the table of its own.
 
 use jiff::{SignedDuration, Timestamp};
 
-/// How long what was deleted stays readable.
+/// How long deleted resources stay readable.
 pub(super) const RETENTION: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// Whether a row that was deleted then is past its retention.
@@ -25,9 +26,11 @@ pub(super) mod execution;
 pub(super) mod fields;
 pub(super) mod frontdoor;
 pub(super) mod metrics;
+pub(super) mod property;
 pub(super) mod query;
+pub(super) mod schema;
 pub(super) mod share;
-pub(super) mod standing;
+pub(super) mod status_detail;
 pub(super) mod token_request;
 pub(super) mod tunnel;
 pub(super) mod vpn_config;

@@ -1,12 +1,12 @@
 //! The statements of lists, and their bound values.
 
-use super::{Filter, ListRequest, Listing, Numbers, Offset, Owner, PropertyType, Wanted};
+use super::{CountTable, Filter, FilterValue, Hidden, ListRequest, Listing, Offset, Owner};
 use crate::Result;
 use jiff::Timestamp;
 use sqlx::{Any, AssertSqlSafe, Executor, any::AnyArguments, any::AnyRow, query::Query};
 use wicketgate_model::Status;
 
-/// A statement under construction. Its text is made of this program's own words only.
+/// A statement under construction. Its text contains literals of this program only.
 #[derive(Debug, Default)]
 pub(super) struct Sql {
     text: String,
@@ -21,14 +21,14 @@ enum Value {
 
 impl Sql {
     pub(super) fn count(listing: &Listing, scope: Option<&Owner>, request: &ListRequest) -> Self {
-        let numbers = listing.numbers.as_ref().filter(|numbers| {
-            let stands = |f: &Filter| numbers.properties.contains(&f.property.name) && !asks_for_deleted(f);
-            request.filters.iter().all(stands)
+        let counts = listing.counts.as_ref().filter(|counts| {
+            let is_counted = |f: &Filter| counts.columns.contains(&f.column) && !asks_for_deleted(listing, f);
+            request.filters.iter().all(is_counted)
         });
-        let text = match numbers {
+        let text = match counts {
             // PostgreSQL's sum of integers is a decimal.
-            Some(Numbers { table, number, .. }) => {
-                format!("SELECT CAST(COALESCE(SUM({number}), 0) AS BIGINT) FROM {table}")
+            Some(CountTable { table, count, .. }) => {
+                format!("SELECT CAST(COALESCE(SUM({count}), 0) AS BIGINT) FROM {table}")
             }
             None => format!("SELECT COUNT(*) FROM {}", listing.table.unwrap_or(listing.from)),
         };
@@ -37,7 +37,7 @@ impl Sql {
         sql
     }
 
-    /// From the end, the rows are in the opposite order.
+    /// Counted from the end, the rows are in reverse order.
     pub(super) fn page(
         listing: &Listing,
         scope: Option<&Owner>,
@@ -51,8 +51,8 @@ impl Sql {
         };
         let text = format!("SELECT {} FROM {}", listing.select, listing.from);
         let mut sql = Self { text, values: Vec::new() };
-        // What another row is asked for is not in the table itself.
-        let table = listing.table.filter(|_| request.sort.iter().all(|s| s.property.by.is_none()));
+        // A column that is looked up is not in the table itself.
+        let table = listing.table.filter(|_| request.sort.iter().all(|s| s.column.lookup.is_none()));
         if let Some(table) = table {
             sql.text.push_str(&format!(" WHERE {0} IN (SELECT {0} FROM {table}", listing.id));
         }
@@ -72,14 +72,14 @@ impl Sql {
     fn order(&mut self, listing: &Listing, request: &ListRequest, is_backwards: bool) {
         self.text.push_str(" ORDER BY ");
         for sort in &request.sort {
-            // SQLite has NULL first, PostgreSQL last. Said only where it matters: an index has no such word.
-            let order = match (sort.descending != is_backwards, sort.property.optional) {
+            // SQLite sorts NULL first, PostgreSQL last. Stated only where it matters, since an index is not declared with it.
+            let order = match (sort.descending != is_backwards, sort.column.optional) {
                 (false, false) => "ASC",
                 (false, true) => "ASC NULLS FIRST",
                 (true, false) => "DESC",
                 (true, true) => "DESC NULLS LAST",
             };
-            self.text.push_str(&format!("{} {order}, ", sort.property.sql));
+            self.text.push_str(&format!("{} {order}, ", sort.column.sql));
         }
         self.text.push_str(listing.id);
         self.text.push_str(if is_backwards { " DESC" } else { "" });
@@ -100,19 +100,19 @@ impl Sql {
         let mut is_first = true;
         if let Some((column, owners)) = scope {
             self.and(&mut is_first);
-            self.one_of(column, owners.iter().map(|o| Value::Text(o.clone())));
+            self.one_of(column.sql, owners.iter().map(|o| Value::Text(o.clone())));
         }
         if !listing.only.is_empty() {
             self.and(&mut is_first);
             self.text.push_str(listing.only);
         }
         if let Some(hidden) = &listing.hidden {
-            if !request.filters.iter().any(asks_for_deleted) {
+            if !request.filters.iter().any(|filter| asks_for_deleted(listing, filter)) {
                 self.and(&mut is_first);
                 self.text.push_str(hidden.live);
             } else if let Some(since) = request.kept_since {
                 self.and(&mut is_first);
-                self.text.push_str(&format!("({0} IS NULL OR {0} >= ", hidden.deleted_at));
+                self.text.push_str(&format!("({0} IS NULL OR {0} >= ", hidden.deleted_at.sql));
                 self.bind(Value::Integer(since.as_microsecond()));
                 self.text.push(')');
             }
@@ -124,23 +124,23 @@ impl Sql {
     }
 
     fn filter(&mut self, filter: &Filter) {
-        let column = filter.property.sql;
-        // The simple values in one list, which an index serves; the others each for itself.
+        let column = filter.column.sql;
+        // Simple values go into one list, which an index serves; the others get a condition each.
         let (simple, others): (Vec<_>, Vec<_>) = filter.values.iter().partition(|v| v.simple().is_some());
         if filter.values.is_empty() {
             return self.text.push_str("1 = 0");
         }
         self.text.push('(');
         let mut is_first = true;
-        let simple: Vec<_> = simple.into_iter().filter_map(Wanted::simple).collect();
+        let simple: Vec<_> = simple.into_iter().filter_map(FilterValue::simple).collect();
         if !simple.is_empty() {
             is_first = false;
-            match filter.property.by {
-                // Where it is one row, it is said so: only then an index keeps the order of what follows.
-                Some(by) => {
-                    let is_one = by.is_unique && simple.len() == 1;
+            match filter.column.lookup {
+                // With `=` for a single row, an index keeps the order of the rows that refer to it.
+                Some(lookup) => {
+                    let is_one = lookup.is_unique && simple.len() == 1;
                     let equals = if is_one { "=" } else { "IN" };
-                    self.text.push_str(&format!("{} {equals} ({}", by.column, by.find));
+                    self.text.push_str(&format!("{} {equals} ({}", lookup.column, lookup.find));
                     self.one_of("", simple.into_iter());
                     self.text.push(')');
                 }
@@ -152,18 +152,18 @@ impl Sql {
                 self.text.push_str(" OR ");
             }
             match value {
-                Wanted::Times(from, to) => self.times(column, *from, *to),
-                Wanted::Tag { name, value } => {
+                FilterValue::Times(from, to) => self.times(column, *from, *to),
+                FilterValue::Tag { name, value } => {
                     self.part(column, format!("{}:{}", quoted(name), quoted(value)));
                 }
-                Wanted::Item(text) => self.part(column, quoted(text)),
-                Wanted::Text(_) | Wanted::Integer(_) | Wanted::Boolean(_) => {}
+                FilterValue::Item(text) => self.part(column, quoted(text)),
+                FilterValue::Text(_) | FilterValue::Integer(_) | FilterValue::Boolean(_) => {}
             }
         }
         self.text.push(')');
     }
 
-    /// PostgreSQL knows no empty list: it holds nothing.
+    /// PostgreSQL has no empty list; an empty one matches nothing.
     fn one_of(&mut self, column: &str, values: impl ExactSizeIterator<Item = Value>) {
         if values.len() == 0 {
             return self.text.push_str("1 = 0");
@@ -191,8 +191,8 @@ impl Sql {
         self.text.push(')');
     }
 
-    /// Tags and lists are kept as JSON without spaces. Their texts, in quotes, are never part of another text, where
-    /// quotes are escaped; and unlike LIKE, REPLACE minds case in both databases.
+    /// Tags and lists are stored as JSON without spaces. A quoted text in it is never part of another text, where quotes
+    /// are escaped. Unlike LIKE, REPLACE is case-sensitive in both databases.
     fn part(&mut self, column: &str, part: String) {
         self.text.push_str(&format!("REPLACE({column}, "));
         self.bind(Value::Text(part));
@@ -200,7 +200,7 @@ impl Sql {
     }
 
     fn query(self) -> Query<'static, Any, AnyArguments> {
-        // What callers send is in the values.
+        // Callers' input is in the values only.
         let query = sqlx::query(AssertSqlSafe(self.text));
         self.values.into_iter().fold(query, |query, value| match value {
             Value::Text(text) => query.bind(text),
@@ -223,7 +223,7 @@ impl Sql {
     }
 }
 
-impl Wanted {
+impl FilterValue {
     fn simple(&self) -> Option<Value> {
         match self {
             Self::Text(text) => Some(Value::Text(text.clone())),
@@ -239,11 +239,11 @@ fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-fn asks_for_deleted(filter: &Filter) -> bool {
-    let deleted = |v: &Wanted| matches!(v, Wanted::Text(status) if status == Status::Deleted.as_str());
-    match (filter.property.name, filter.property.kind) {
-        ("deletedAt", PropertyType::Timestamp) => true,
-        ("status", PropertyType::Enum(_)) => filter.values.iter().any(deleted),
-        _ => false,
-    }
+/// Whether the filter can only be meant for deleted rows.
+fn asks_for_deleted(listing: &Listing, filter: &Filter) -> bool {
+    let deleted =
+        |v: &FilterValue| matches!(v, FilterValue::Text(status) if status == Status::Deleted.as_str());
+    listing.hidden.as_ref().is_some_and(|Hidden { status, deleted_at, .. }| {
+        filter.column == *deleted_at || (filter.column == *status && filter.values.iter().any(deleted))
+    })
 }

@@ -1,20 +1,24 @@
-//! How SQLite answers lists: by an index, whatever is asked for.
+//! SQLite answers every list by an index.
 
 use super::*;
+use crate::{
+    ColumnType, agent, api_account, column, connection_change, environment, execution, frontdoor, share,
+    tunnel,
+};
 
 async fn plan(store: &Store, sql: Sql) -> Vec<String> {
     let rows = sql.explained().fetch_all(&store.readers).await.unwrap();
     rows.iter().map(|row| row.try_get::<String, _>("detail").unwrap()).collect()
 }
 
-fn wanted(kind: PropertyType) -> Wanted {
+fn value(kind: ColumnType) -> FilterValue {
     match kind {
-        PropertyType::Text | PropertyType::Id(_) | PropertyType::Enum(_) => Wanted::Text("x".to_owned()),
-        PropertyType::Integer => Wanted::Integer(1),
-        PropertyType::Boolean => Wanted::Boolean(true),
-        PropertyType::Timestamp => Wanted::Times(Some(Timestamp::UNIX_EPOCH), None),
-        PropertyType::Tags => Wanted::Tag { name: "a".to_owned(), value: "b".to_owned() },
-        PropertyType::List => Wanted::Item("a".to_owned()),
+        ColumnType::Text => FilterValue::Text("x".to_owned()),
+        ColumnType::Integer => FilterValue::Integer(1),
+        ColumnType::Boolean => FilterValue::Boolean(true),
+        ColumnType::Time => FilterValue::Times(Some(Timestamp::UNIX_EPOCH), None),
+        ColumnType::Tags => FilterValue::Tag { name: "a".to_owned(), value: "b".to_owned() },
+        ColumnType::List => FilterValue::Item("a".to_owned()),
     }
 }
 
@@ -27,25 +31,26 @@ async fn empty() -> (Store, tempfile::TempDir) {
 #[tokio::test]
 async fn no_list_of_a_frontdoor_scans_a_table() {
     let (store, _dir) = empty().await;
-    for (listing, owner) in [
-        (&FRONTDOORS, "f.organization"),
-        (&API_ACCOUNTS, "c.organization"),
-        (&ENVIRONMENTS, "e.frontdoor"),
-        (&AGENTS, "a.frontdoor"),
-        (&TUNNELS, "t.frontdoor"),
-        (&SHARES, "s.frontdoor"),
-        (&CONNECTION_CHANGES, "h.tunnel"),
-        (&EXECUTIONS, "x.frontdoor"),
-        (&ORGANIZATION_EXECUTIONS, "x.organization"),
+    for (listing, owner, columns) in [
+        (&frontdoor::LISTING, &column::frontdoor::ORGANIZATION, column::frontdoor::ALL),
+        (&api_account::LISTING, &column::api_account::ORGANIZATION, column::api_account::ALL),
+        (&environment::LISTING, &column::environment::FRONTDOOR, column::environment::ALL),
+        (&agent::LISTING, &column::agent::FRONTDOOR, column::agent::ALL),
+        (&tunnel::LISTING, &column::tunnel::FRONTDOOR, column::tunnel::ALL),
+        (&tunnel::LISTING, &column::tunnel::FRONTDOOR, column::connection::ALL),
+        (&share::LISTING, &column::share::FRONTDOOR, column::share::ALL),
+        (&connection_change::LISTING, &connection_change::TUNNEL, column::connection_change::ALL),
+        (&execution::LISTING, &column::execution::FRONTDOOR, column::execution::ALL),
+        (&execution::ORGANIZATION_LISTING, &column::execution::ORGANIZATION, column::execution::ALL),
     ] {
         let scope = (owner, vec!["x".to_owned()]);
-        for property in listing.properties {
+        for &column in columns {
             let filtered = ListRequest {
-                filters: vec![Filter { property, values: vec![wanted(property.kind)] }],
+                filters: vec![Filter { column, values: vec![value(column.kind)] }],
                 ..ListRequest::default()
             };
             let sorted =
-                ListRequest { sort: vec![Sort { property, descending: true }], ..ListRequest::default() };
+                ListRequest { sort: vec![Sort { column, descending: true }], ..ListRequest::default() };
             for request in [filtered, sorted] {
                 for sql in [
                     Sql::page(listing, Some(&scope), &request, Offset::Start(0)),
@@ -53,7 +58,7 @@ async fn no_list_of_a_frontdoor_scans_a_table() {
                     Sql::count(listing, Some(&scope), &request),
                 ] {
                     let plan = plan(&store, sql).await;
-                    assert!(plan.iter().all(|step| !step.starts_with("SCAN")), "{}: {plan:?}", property.name);
+                    assert!(plan.iter().all(|step| !step.starts_with("SCAN")), "{column}: {plan:?}");
                 }
             }
         }
@@ -61,45 +66,87 @@ async fn no_list_of_a_frontdoor_scans_a_table() {
 }
 
 #[tokio::test]
-async fn what_is_asked_for_most_needs_no_sorting() {
+async fn frequent_requests_need_no_sorting() {
     let (store, _dir) = empty().await;
-    let request = |filters: &[(&str, Wanted)], sort: &str, listing: &Listing| ListRequest {
+    type Filters = Vec<(&'static Column, FilterValue)>;
+    let request = |filters: &Filters, sort: Option<&'static Column>| ListRequest {
         filters: filters
             .iter()
-            .map(|(name, value)| Filter {
-                property: listing.property(name).unwrap(),
-                values: vec![value.clone()],
-            })
+            .map(|(column, value)| Filter { column, values: vec![value.clone()] })
             .collect(),
-        sort: listing
-            .property(sort)
-            .map(|property| Sort { property, descending: false })
-            .into_iter()
-            .collect(),
+        sort: sort.map(|column| Sort { column, descending: false }).into_iter().collect(),
         ..ListRequest::default()
     };
-    let text = |text: &str| Wanted::Text(text.to_owned());
-    let since = Wanted::Times(Some(Timestamp::UNIX_EPOCH), None);
+    let text = |text: &str| FilterValue::Text(text.to_owned());
+    let since = FilterValue::Times(Some(Timestamp::UNIX_EPOCH), None);
     for (listing, owner, filters, sort, index) in [
-        (&SHARES, "s.frontdoor", vec![], "", "ipsec_share_live"),
-        (&SHARES, "s.frontdoor", vec![], "name", "ipsec_share_name"),
-        (&SHARES, "s.frontdoor", vec![], "createdAt", "ipsec_share_created"),
-        (&SHARES, "s.frontdoor", vec![("status", text("ERROR"))], "", "ipsec_share_status"),
-        (&SHARES, "s.frontdoor", vec![("status", text("DELETED"))], "", "ipsec_share_status"),
-        (&TUNNELS, "t.frontdoor", vec![], "", "ipsec_tunnel_frontdoor"),
-        (&TUNNELS, "t.frontdoor", vec![], "name", "ipsec_tunnel_name"),
-        (&ENVIRONMENTS, "e.frontdoor", vec![], "", "environment_frontdoor"),
-        (&AGENTS, "a.frontdoor", vec![], "", "agent_frontdoor"),
-        (&EXECUTIONS, "x.frontdoor", vec![], "", "execution_frontdoor"),
-        (&EXECUTIONS, "x.frontdoor", vec![("processId", text("exe-1"))], "", "execution_process"),
-        (&EXECUTIONS, "x.frontdoor", vec![("resourceId", text("shr-1"))], "", "execution_resource"),
-        (&EXECUTIONS, "x.frontdoor", vec![("status", text("FAILED"))], "", "execution_status"),
-        (&EXECUTIONS, "x.frontdoor", vec![("createdAt", since)], "createdAt", "execution_created"),
-        (&FRONTDOORS, "f.organization", vec![], "", "frontdoor_organization"),
+        (&share::LISTING, &column::share::FRONTDOOR, vec![], None, "ipsec_share_live"),
+        (&share::LISTING, &column::share::FRONTDOOR, vec![], Some(&column::share::NAME), "ipsec_share_name"),
+        (
+            &share::LISTING,
+            &column::share::FRONTDOOR,
+            vec![],
+            Some(&column::share::CREATED_AT),
+            "ipsec_share_created",
+        ),
+        (
+            &share::LISTING,
+            &column::share::FRONTDOOR,
+            vec![(&column::share::STATUS, text("ERROR"))],
+            None,
+            "ipsec_share_status",
+        ),
+        (
+            &share::LISTING,
+            &column::share::FRONTDOOR,
+            vec![(&column::share::STATUS, text("DELETED"))],
+            None,
+            "ipsec_share_status",
+        ),
+        (&tunnel::LISTING, &column::tunnel::FRONTDOOR, vec![], None, "ipsec_tunnel_frontdoor"),
+        (
+            &tunnel::LISTING,
+            &column::tunnel::FRONTDOOR,
+            vec![],
+            Some(&column::tunnel::NAME),
+            "ipsec_tunnel_name",
+        ),
+        (&environment::LISTING, &column::environment::FRONTDOOR, vec![], None, "environment_frontdoor"),
+        (&agent::LISTING, &column::agent::FRONTDOOR, vec![], None, "agent_frontdoor"),
+        (&execution::LISTING, &column::execution::FRONTDOOR, vec![], None, "execution_frontdoor"),
+        (
+            &execution::LISTING,
+            &column::execution::FRONTDOOR,
+            vec![(&column::execution::PROCESS, text("exe-1"))],
+            None,
+            "execution_process",
+        ),
+        (
+            &execution::LISTING,
+            &column::execution::FRONTDOOR,
+            vec![(&column::execution::RESOURCE, text("shr-1"))],
+            None,
+            "execution_resource",
+        ),
+        (
+            &execution::LISTING,
+            &column::execution::FRONTDOOR,
+            vec![(&column::execution::STATUS, text("FAILED"))],
+            None,
+            "execution_status",
+        ),
+        (
+            &execution::LISTING,
+            &column::execution::FRONTDOOR,
+            vec![(&column::execution::CREATED_AT, since)],
+            Some(&column::execution::CREATED_AT),
+            "execution_created",
+        ),
+        (&frontdoor::LISTING, &column::frontdoor::ORGANIZATION, vec![], None, "frontdoor_organization"),
     ] {
         let scope = (owner, vec!["x".to_owned()]);
         for offset in [Offset::Start(0), Offset::End(100)] {
-            let sql = Sql::page(listing, Some(&scope), &request(&filters, sort, listing), offset);
+            let sql = Sql::page(listing, Some(&scope), &request(&filters, sort), offset);
             let plan = plan(&store, sql).await;
             assert!(plan.iter().any(|step| step.contains(index)), "{index}: {plan:?}");
             // A page that was found in the table alone is put into order once more, after the joins: its rows only.

@@ -7,20 +7,21 @@ use crate::{
 use tokio::task::JoinSet;
 use wicketgate_model::{Generation, Status};
 use wicketgate_store::{
-    EnrolledAgent, Filter, ListRequest, Listing, PageRequest, PropertyType, SHARES, ShareRow, ShareSpec,
-    Sort, Store, StoreError, TUNNELS, Wanted, WriteContext,
+    Column, ColumnType, EnrolledAgent, Filter, FilterValue, ListRequest, PageRequest, ShareRow, ShareSpec,
+    Sort, Store, StoreError, WriteContext,
+    column::{agent, api_account, connection, environment, execution, frontdoor, share, tunnel},
 };
 
-fn filter(listing: &Listing, name: &str, values: Vec<Wanted>) -> Filter {
-    Filter { property: listing.property(name).unwrap(), values }
+fn filter(column: &'static Column, values: Vec<FilterValue>) -> Filter {
+    Filter { column, values }
 }
 
-fn text(text: &str) -> Wanted {
-    Wanted::Text(text.to_owned())
+fn text(text: &str) -> FilterValue {
+    FilterValue::Text(text.to_owned())
 }
 
-fn tag(name: &str, value: &str) -> Wanted {
-    Wanted::Tag { name: name.to_owned(), value: value.to_owned() }
+fn tag(name: &str, value: &str) -> FilterValue {
+    FilterValue::Tag { name: name.to_owned(), value: value.to_owned() }
 }
 
 /// Five shares, a second apart; the last one is `DELETED`.
@@ -58,46 +59,42 @@ fn a_filter_takes_what_it_says() {
         let all = ["delta", "alpha", "echo", "bravo"];
         for (filters, wanted) in [
             (vec![], &all[..]),
-            (
-                vec![filter(&SHARES, "name", vec![text("echo"), text("alpha"), text("none")])],
-                &["alpha", "echo"],
-            ),
+            (vec![filter(&share::NAME, vec![text("echo"), text("alpha"), text("none")])], &["alpha", "echo"]),
             (
                 vec![
-                    filter(&SHARES, "name", vec![text("echo"), text("alpha")]),
-                    filter(&SHARES, "ingressPort", vec![Wanted::Integer(9002)]),
+                    filter(&share::NAME, vec![text("echo"), text("alpha")]),
+                    filter(&share::INGRESS_PORT, vec![FilterValue::Integer(9002)]),
                 ],
                 &["echo"],
             ),
-            (vec![filter(&SHARES, "status", vec![text("DELETED")])], &["charlie"]),
-            (vec![filter(&SHARES, "status", vec![text("DELETED"), text("ERROR")])], &["bravo", "charlie"]),
-            (vec![filter(&SHARES, "status", vec![text("NEW")])], &["delta", "alpha", "echo"]),
-            (vec![filter(&SHARES, "deletedAt", vec![Wanted::Times(Some(now()), None)])], &["charlie"]),
-            (vec![filter(&SHARES, "deletedAt", vec![Wanted::Times(None, Some(now()))])], &[]),
+            (vec![filter(&share::STATUS, vec![text("DELETED")])], &["charlie"]),
+            (vec![filter(&share::STATUS, vec![text("DELETED"), text("ERROR")])], &["bravo", "charlie"]),
+            (vec![filter(&share::STATUS, vec![text("NEW")])], &["delta", "alpha", "echo"]),
+            (vec![filter(&share::DELETED_AT, vec![FilterValue::Times(Some(now()), None)])], &["charlie"]),
+            (vec![filter(&share::DELETED_AT, vec![FilterValue::Times(None, Some(now()))])], &[]),
             (
-                vec![filter(&SHARES, "createdAt", vec![Wanted::Times(Some(after(1)), Some(after(2)))])],
+                vec![filter(&share::CREATED_AT, vec![FilterValue::Times(Some(after(1)), Some(after(2)))])],
                 &["alpha", "echo"],
             ),
             (
                 vec![filter(
-                    &SHARES,
-                    "createdAt",
-                    vec![Wanted::Times(Some(after(3)), None), Wanted::Times(Some(now()), Some(now()))],
+                    &share::CREATED_AT,
+                    vec![
+                        FilterValue::Times(Some(after(3)), None),
+                        FilterValue::Times(Some(now()), Some(now())),
+                    ],
                 )],
                 &["delta", "bravo"],
             ),
-            (vec![filter(&SHARES, "statusDetail.reason", vec![text("AgentOffline")])], &["bravo"]),
-            (
-                vec![filter(&SHARES, "statusDetail.reason", vec![text("Pending")])],
-                &["delta", "alpha", "echo"],
-            ),
-            (vec![filter(&SHARES, "envZId", vec![text(site.enrolled.z_id.as_str())])], &all),
-            (vec![filter(&SHARES, "envZId", vec![text("elsewhere0")])], &[]),
-            (vec![filter(&SHARES, "locationId", vec![text("local")])], &all),
-            (vec![filter(&SHARES, "tags", vec![tag("team", "pay\"ments%")])], &["delta"]),
-            (vec![filter(&SHARES, "tags", vec![tag("team", "PAY\"MENTS%")])], &[]),
-            (vec![filter(&SHARES, "tags", vec![tag("team", "x")])], &[]),
-            (vec![filter(&SHARES, "name", vec![text("' OR 1=1 --")])], &[]),
+            (vec![filter(&share::DETAIL_REASON, vec![text("AgentOffline")])], &["bravo"]),
+            (vec![filter(&share::DETAIL_REASON, vec![text("Pending")])], &["delta", "alpha", "echo"]),
+            (vec![filter(&share::Z_ID, vec![text(site.enrolled.z_id.as_str())])], &all),
+            (vec![filter(&share::Z_ID, vec![text("elsewhere0")])], &[]),
+            (vec![filter(&share::LOCATION, vec![text("local")])], &all),
+            (vec![filter(&share::TAGS, vec![tag("team", "pay\"ments%")])], &["delta"]),
+            (vec![filter(&share::TAGS, vec![tag("team", "PAY\"MENTS%")])], &[]),
+            (vec![filter(&share::TAGS, vec![tag("team", "x")])], &[]),
+            (vec![filter(&share::NAME, vec![text("' OR 1=1 --")])], &[]),
         ] {
             let shown = format!("{filters:?}");
             assert_eq!(
@@ -107,7 +104,7 @@ fn a_filter_takes_what_it_says() {
             );
         }
         let kept_since = Some(after(1));
-        let filters = vec![filter(&SHARES, "status", vec![text("DELETED")])];
+        let filters = vec![filter(&share::STATUS, vec![text("DELETED")])];
         let request = ListRequest { filters: filters.clone(), kept_since, ..ListRequest::default() };
         assert_eq!(names(&store, &site, request).await, ["charlie"]);
         let request = ListRequest { filters, kept_since: Some(after(99)), ..ListRequest::default() };
@@ -116,42 +113,42 @@ fn a_filter_takes_what_it_says() {
 }
 
 #[test]
-fn every_property_sorts_and_pages_neither_repeat_nor_skip() {
+fn every_column_sorts_and_pages_neither_repeat_nor_skip() {
     on_each(|store| async move {
         let site = five(&store).await;
         // Pages are looked for from the end that is nearer.
-        let sorted = async |name: &str, descending| {
+        let sorted = async |column: &'static Column, descending| {
             let mut found = Vec::new();
             for size in [1, 2, 3, 4] {
                 let mut paged = Vec::new();
                 for number in 0..5 {
-                    let sort = vec![Sort { property: SHARES.property(name).unwrap(), descending }];
+                    let sort = vec![Sort { column, descending }];
                     let page = PageRequest { number, size };
                     let request = ListRequest { page, sort, ..ListRequest::default() };
                     paged.extend(names(&store, &site, request).await);
                 }
                 assert!(
                     size == 1 || paged == found,
-                    "{name}: {paged:?} in pages of {size}, {found:?} in ones"
+                    "{column}: {paged:?} in pages of {size}, {found:?} in ones"
                 );
                 found = paged;
             }
             found
         };
-        assert_eq!(sorted("name", false).await, ["alpha", "bravo", "delta", "echo"]);
-        assert_eq!(sorted("name", true).await, ["echo", "delta", "bravo", "alpha"]);
-        assert_eq!(sorted("createdAt", true).await, ["bravo", "echo", "alpha", "delta"]);
-        assert_eq!(sorted("status", true).await, ["delta", "alpha", "echo", "bravo"]);
-        assert_eq!(sorted("deletedAt", false).await, ["delta", "alpha", "echo", "bravo"]);
-        for property in SHARES.properties {
+        assert_eq!(sorted(&share::NAME, false).await, ["alpha", "bravo", "delta", "echo"]);
+        assert_eq!(sorted(&share::NAME, true).await, ["echo", "delta", "bravo", "alpha"]);
+        assert_eq!(sorted(&share::CREATED_AT, true).await, ["bravo", "echo", "alpha", "delta"]);
+        assert_eq!(sorted(&share::STATUS, true).await, ["delta", "alpha", "echo", "bravo"]);
+        assert_eq!(sorted(&share::DELETED_AT, false).await, ["delta", "alpha", "echo", "bravo"]);
+        for &column in share::ALL {
             for descending in [false, true] {
-                let mut all = sorted(property.name, descending).await;
+                let mut all = sorted(column, descending).await;
                 all.sort();
-                assert_eq!(all, ["alpha", "bravo", "delta", "echo"], "{}", property.name);
+                assert_eq!(all, ["alpha", "bravo", "delta", "echo"], "{column}");
             }
         }
-        for property in TUNNELS.properties {
-            let sort = vec![Sort { property, descending: true }];
+        for &column in tunnel::ALL.iter().chain(connection::ALL) {
+            let sort = vec![Sort { column, descending: true }];
             let request = ListRequest { sort, ..ListRequest::default() };
             assert_eq!(store.tunnels(site.frontdoor, &request).await.unwrap().rows.len(), 1);
         }
@@ -208,7 +205,10 @@ fn totals_are_as_many_rows_as_there_are() {
                 store.delete_environment(site.frontdoor, environments[1].environment, &at).await.unwrap();
                 // Nothing may come into it any more.
                 let refused = store.create_share(site.frontdoor, &spec(n + 1000, 1), &at).await;
-                assert!(matches!(refused, Err(StoreError::Reference { property: "envZId" })), "{refused:?}");
+                assert!(
+                    matches!(refused, Err(StoreError::Reference { column }) if *column == share::Z_ID),
+                    "{refused:?}"
+                );
             }
         }
         store.prune(after(31 * 24 * 3600)).await.unwrap();
@@ -219,9 +219,9 @@ fn totals_are_as_many_rows_as_there_are() {
 
 /// Answers how many of the lists were not empty.
 async fn check_totals(store: &Store, site: &Site, environments: &[EnrolledAgent]) -> usize {
-    let statuses = Status::ALL.map(|s| vec![filter(&SHARES, "status", vec![text(s.as_str())])]);
+    let statuses = Status::ALL.map(|s| vec![filter(&share::STATUS, vec![text(s.as_str())])]);
     let places: Vec<_> =
-        environments.iter().map(|e| vec![filter(&SHARES, "envZId", vec![text(e.z_id.as_str())])]).collect();
+        environments.iter().map(|e| vec![filter(&share::Z_ID, vec![text(e.z_id.as_str())])]).collect();
     let both = statuses.iter().flat_map(|s| places.iter().map(|p| [s.clone(), p.clone()].concat()));
     let mut some = 0;
     for filters in both.chain(statuses.clone()).chain(places.clone()).chain([vec![]]) {
@@ -286,48 +286,48 @@ fn totals_stay_true_while_all_write_at_once() {
 }
 
 #[test]
-fn every_property_of_every_list_filters() {
+fn every_column_of_every_list_filters() {
     on_each(|store| async move {
         let site = five(&store).await;
-        for listing in [
-            &wicketgate_store::FRONTDOORS,
-            &wicketgate_store::API_ACCOUNTS,
-            &wicketgate_store::ENVIRONMENTS,
-            &wicketgate_store::AGENTS,
-            &TUNNELS,
-            &SHARES,
-            &wicketgate_store::EXECUTIONS,
+        for columns in [
+            frontdoor::ALL,
+            api_account::ALL,
+            environment::ALL,
+            agent::ALL,
+            tunnel::ALL,
+            connection::ALL,
+            share::ALL,
+            execution::ALL,
         ] {
-            for property in listing.properties {
-                let value = match property.kind {
-                    PropertyType::Text | PropertyType::Id(_) | PropertyType::Enum(_) => text("DELETED"),
-                    PropertyType::Integer => Wanted::Integer(i64::MAX),
-                    PropertyType::Boolean => Wanted::Boolean(false),
-                    PropertyType::Timestamp => Wanted::Times(None, Some(now())),
-                    PropertyType::Tags => tag("a", "b"),
-                    PropertyType::List => Wanted::Item("a".to_owned()),
+            for &column in columns {
+                let value = match column.kind {
+                    ColumnType::Text => text("DELETED"),
+                    ColumnType::Integer => FilterValue::Integer(i64::MAX),
+                    ColumnType::Boolean => FilterValue::Boolean(false),
+                    ColumnType::Time => FilterValue::Times(None, Some(now())),
+                    ColumnType::Tags => tag("a", "b"),
+                    ColumnType::List => FilterValue::Item("a".to_owned()),
                 };
                 let request = ListRequest {
-                    sort: vec![Sort { property, descending: false }],
-                    filters: vec![Filter { property, values: vec![value.clone(), value] }],
+                    sort: vec![Sort { column, descending: false }],
+                    filters: vec![Filter { column, values: vec![value.clone(), value] }],
                     ..ListRequest::default()
                 };
                 // Whatever they find: each is a statement that the database takes.
                 let all = wicketgate_store::Reach::All;
-                let done = match listing.properties[0].kind {
-                    _ if std::ptr::eq(listing, &TUNNELS) => {
+                let is = |other: &'static [&'static Column]| std::ptr::eq(columns, other);
+                let done = match () {
+                    () if is(tunnel::ALL) || is(connection::ALL) => {
                         store.tunnels(site.frontdoor, &request).await.map(|p| p.total)
                     }
-                    _ if std::ptr::eq(listing, &SHARES) => {
-                        store.shares(site.frontdoor, &request).await.map(|p| p.total)
-                    }
-                    PropertyType::Id("") => store.frontdoors(&all, &request).await.map(|p| p.total),
-                    PropertyType::Id("acc-") => store.api_accounts(None, &request).await.map(|p| p.total),
-                    PropertyType::Id("env-") => {
+                    () if is(share::ALL) => store.shares(site.frontdoor, &request).await.map(|p| p.total),
+                    () if is(frontdoor::ALL) => store.frontdoors(&all, &request).await.map(|p| p.total),
+                    () if is(api_account::ALL) => store.api_accounts(None, &request).await.map(|p| p.total),
+                    () if is(environment::ALL) => {
                         store.environments(site.frontdoor, &request).await.map(|p| p.total)
                     }
-                    PropertyType::Id("agt-") => store.agents(site.frontdoor, &request).await.map(|p| p.total),
-                    _ => store.executions(site.frontdoor, &request).await.map(|p| p.total),
+                    () if is(agent::ALL) => store.agents(site.frontdoor, &request).await.map(|p| p.total),
+                    () => store.executions(site.frontdoor, &request).await.map(|p| p.total),
                 };
                 done.unwrap();
             }

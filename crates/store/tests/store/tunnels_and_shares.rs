@@ -5,6 +5,7 @@ use crate::{
     site::{ALL, Site, after, context, frontdoor, settled, tunnel_spec},
 };
 use wicketgate_model::{Connection, Generation, LoadBalancerPools, PreSharedKey, Standing, Status};
+use wicketgate_store::column::{share, tunnel};
 use wicketgate_store::{Action, Resource, StatusUpdate, StoreError, TunnelChange};
 
 #[test]
@@ -23,7 +24,9 @@ fn one_of_many_gets_a_port() {
         for each in tries {
             match each.await.unwrap() {
                 Ok(share) => won.push(share.id.to_string()),
-                Err(StoreError::Conflict { property: "ingressPort", with }) => lost.extend(with),
+                Err(StoreError::Conflict { column, with }) if *column == share::INGRESS_PORT => {
+                    lost.extend(with)
+                }
                 Err(e) => panic!("{e:?}"),
             }
         }
@@ -47,7 +50,7 @@ fn names_ports_and_peers_are_taken_until_deleted() {
         let first = create(site.share("a", 1)).await.unwrap();
         let id = Some(first.id.to_string());
         assert!(
-            matches!(create(site.share("a", 2)).await, Err(StoreError::Conflict { property: "name", with }) if with == id)
+            matches!(create(site.share("a", 2)).await, Err(StoreError::Conflict { column, with }) if *column == share::NAME && with == id)
         );
         store.delete_share(site.frontdoor, first.id, &context()).await.unwrap();
         // The gateway may still serve it.
@@ -67,11 +70,15 @@ fn names_ports_and_peers_are_taken_until_deleted() {
         same_peer.peer_address = tunnel_spec(1).peer_address;
         let taken = store.create_tunnel(site.frontdoor, &same_peer, &pools, &context()).await;
         let own = Some(site.tunnel.to_string());
-        assert!(matches!(taken, Err(StoreError::Conflict { property: "peerPublicIp", with }) if with == own));
+        assert!(
+            matches!(taken, Err(StoreError::Conflict { column, with }) if *column == tunnel::PEER_ADDRESS && with == own)
+        );
         // Another Frontdoor learns that the address is taken, and not by whom.
         let other = frontdoor(&store).await;
         let taken = store.create_tunnel(other, &same_peer, &pools, &context()).await;
-        assert!(matches!(taken, Err(StoreError::Conflict { property: "peerPublicIp", with: None })));
+        assert!(
+            matches!(taken, Err(StoreError::Conflict { column, with: None }) if *column == tunnel::PEER_ADDRESS)
+        );
     });
 }
 
@@ -144,12 +151,12 @@ fn nothing_live_may_be_named_or_taken_away() {
         assert!(matches!(used, Err(StoreError::HasShares { count: 1, first }) if is_first(&first)));
         let other = frontdoor(&store).await;
         let foreign = store.create_share(other, &site.share("a", 1), &context()).await;
-        assert!(matches!(foreign, Err(StoreError::Reference { property: "ipsecTunnelId" })));
+        assert!(matches!(foreign, Err(StoreError::Reference { column }) if *column == share::TUNNEL));
         assert!(matches!(store.share(other, share.id).await, Ok(None)));
         assert!(matches!(store.delete_share(other, share.id, &context()).await, Err(StoreError::Missing)));
         store.delete_share(site.frontdoor, share.id, &context()).await.unwrap();
         store.delete_tunnel(site.frontdoor, site.tunnel, &context()).await.unwrap();
         let late = store.create_share(site.frontdoor, &site.share("b", 2), &context()).await;
-        assert!(matches!(late, Err(StoreError::Reference { property: "ipsecTunnelId" })));
+        assert!(matches!(late, Err(StoreError::Reference { column }) if *column == share::TUNNEL));
     });
 }

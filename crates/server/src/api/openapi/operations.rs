@@ -1,9 +1,11 @@
 //! What can be done, one entry each.
 
-use crate::api::{locations::LOCATIONS, wire::vpn_config::FORMATS};
-use wicketgate_store::{
-    AGENTS, API_ACCOUNTS, CONNECTION_CHANGES, ENVIRONMENTS, EXECUTIONS, FRONTDOORS, Listing,
-    ORGANIZATION_EXECUTIONS, SHARES, TUNNELS,
+use crate::api::{
+    locations,
+    wire::{
+        agent, api_account, connection_change, environment, execution, frontdoor, property::Property, share,
+        tunnel, vpn_config::FORMATS,
+    },
 };
 
 pub(super) struct Operation {
@@ -34,7 +36,7 @@ pub(super) enum Parameters {
     Named(&'static [&'static str]),
     /// One of these values.
     One(&'static str, &'static [&'static str]),
-    List(&'static Listing),
+    List(&'static [Property]),
 }
 
 use Parameters::{List, Named, One};
@@ -100,14 +102,14 @@ macro_rules! below {
 
 #[rustfmt::skip]
 pub(super) static OPERATIONS: &[Operation] = &[
-    op("get", below!("/ipsec-shares"), "listIpsecShares", READ).about("IPsec shares", "List the shares of a Frontdoor").with(List(&SHARES)).answers(&[(200, "IpsecSharePage")]),
+    op("get", below!("/ipsec-shares"), "listIpsecShares", READ).about("IPsec shares", "List the shares of a Frontdoor").with(List(share::PROPERTIES)).answers(&[(200, "IpsecSharePage")]),
     op("post", below!("/ipsec-shares"), "createIpsecShare", WRITE).about("IPsec shares", "Create a share").body("IpsecShareRequest").answers(&[(202, "IpsecShare")]).located(),
     op("get", below!("/ipsec-shares/{id}"), "getIpsecShare", READ).about("IPsec shares", "Read a share").answers(&[(200, "IpsecShare")]),
     op("put", below!("/ipsec-shares/{id}"), "replaceIpsecShare", WRITE).about("IPsec shares", "Replace a share").with(IF_MATCH).body("IpsecShareRequest").answers(&[(202, "IpsecShare")]),
     op("patch", below!("/ipsec-shares/{id}"), "changeIpsecShare", WRITE).about("IPsec shares", "Change some properties of a share").with(IF_MATCH).body("IpsecSharePatch").answers(&[(202, "IpsecShare")]),
     op("delete", below!("/ipsec-shares/{id}"), "deleteIpsecShare", WRITE).about("IPsec shares", "Delete a share").with(IF_MATCH).answers(&[(202, "IpsecShare")]),
     op("get", below!("/ipsec-shares/{id}/metrics"), "getIpsecShareMetrics", READ).about("IPsec shares", "What a share carried").with(METRICS).answers(&[(200, "Metrics")]),
-    op("get", below!("/ipsec-tunnels"), "listIpsecTunnels", READ).about("IPsec tunnels", "List the tunnels of a Frontdoor").with(List(&TUNNELS)).answers(&[(200, "IpsecTunnelPage")]),
+    op("get", below!("/ipsec-tunnels"), "listIpsecTunnels", READ).about("IPsec tunnels", "List the tunnels of a Frontdoor").with(List(tunnel::PROPERTIES)).answers(&[(200, "IpsecTunnelPage")]),
     op("post", below!("/ipsec-tunnels"), "createIpsecTunnel", WRITE).about("IPsec tunnels", "Create a tunnel").body("IpsecTunnelRequest").answers(&[(202, "IpsecTunnel")]).located(),
     op("get", below!("/ipsec-tunnels/{id}"), "getIpsecTunnel", READ).about("IPsec tunnels", "Read a tunnel").answers(&[(200, "IpsecTunnel")]),
     op("put", below!("/ipsec-tunnels/{id}"), "replaceIpsecTunnel", WRITE).about("IPsec tunnels", "Replace a tunnel").with(IF_MATCH).body("IpsecTunnelRequest").answers(&[(202, "IpsecTunnel")]),
@@ -116,26 +118,26 @@ pub(super) static OPERATIONS: &[Operation] = &[
     op("get", below!("/ipsec-tunnels/{id}/metrics"), "getIpsecTunnelMetrics", READ).about("IPsec tunnels", "What the shares of a tunnel carried").with(METRICS).answers(&[(200, "Metrics")]),
     op("get", below!("/ipsec-tunnels/{id}/vpn-config"), "getVpnConfig", WRITE).about("IPsec tunnels", "What the device of the remote site has to know, its key included; who reads it is recorded").with(One("format", &FORMATS)).answers(&[(200, "VpnConfig")]).fails(&[409]),
     op("post", below!("/ipsec-tunnels/{id}/psk"), "rotatePreSharedKey", WRITE).about("IPsec tunnels", "Change the pre-shared key; the old one works for another day, or as long as is asked for").maybe_body("PreSharedKeyRequest").answers(&[(202, "IpsecTunnel")]),
-    op("get", below!("/ipsec-tunnels/{id}/connection-history"), "listConnectionChanges", READ).about("IPsec tunnels", "List the last 100 changes of a tunnel's connection: each time it came up or went down, failed in another way, or had another peer or algorithms").with(List(&CONNECTION_CHANGES)).answers(&[(200, "ConnectionChangePage")]),
-    op("get", below!("/environments"), "listEnvironments", READ).about("Environments", "List the environments of a Frontdoor").with(List(&ENVIRONMENTS)).answers(&[(200, "EnvironmentPage")]),
+    op("get", below!("/ipsec-tunnels/{id}/connection-history"), "listConnectionChanges", READ).about("IPsec tunnels", "List the last 100 changes of a tunnel's connection: each time it came up or went down, failed in another way, or had another peer or algorithms").with(List(connection_change::PROPERTIES)).answers(&[(200, "ConnectionChangePage")]),
+    op("get", below!("/environments"), "listEnvironments", READ).about("Environments", "List the environments of a Frontdoor").with(List(environment::PROPERTIES)).answers(&[(200, "EnvironmentPage")]),
     op("get", below!("/environments/{id}"), "getEnvironment", READ).about("Environments", "Read an environment").answers(&[(200, "Environment")]),
     op("patch", below!("/environments/{id}"), "renameEnvironment", WRITE).about("Environments", "Name an environment").with(IF_MATCH).body("EnvironmentPatch").answers(&[(200, "Environment")]),
     op("delete", below!("/environments/{id}"), "deleteEnvironment", WRITE).about("Environments", "Delete an environment with its shares, and bar its agents").with(IF_MATCH).answers(&[(202, "Environment")]),
-    op("get", below!("/agents"), "listAgents", READ).about("Hosting agents", "List the hosting agents of a Frontdoor").with(List(&AGENTS)).answers(&[(200, "AgentPage")]),
+    op("get", below!("/agents"), "listAgents", READ).about("Hosting agents", "List the hosting agents of a Frontdoor").with(List(agent::PROPERTIES)).answers(&[(200, "AgentPage")]),
     op("post", below!("/agents/enrollments"), "createEnrollment", WRITE).about("Hosting agents", "Make an enrolment code, shown this once").maybe_body("EnrollmentRequest").answers(&[(201, "Enrollment")]),
     op("get", below!("/agents/{id}"), "getAgent", READ).about("Hosting agents", "Read a hosting agent").answers(&[(200, "Agent")]),
     op("delete", below!("/agents/{id}"), "barAgent", WRITE).about("Hosting agents", "Bar a hosting agent at once").with(IF_MATCH).answers(&[(204, "")]),
-    op("get", below!("/locations"), "listLocations", READ).about("Locations", "List the sites that have gateways").with(List(&LOCATIONS)).answers(&[(200, "LocationPage")]),
-    op("get", below!("/executions"), "listExecutions", READ).about("Executions", "List what was written and which keys were read, by whom, and how it ended").with(List(&EXECUTIONS)).answers(&[(200, "ExecutionPage")]),
+    op("get", below!("/locations"), "listLocations", READ).about("Locations", "List the sites that have gateways").with(List(locations::PROPERTIES)).answers(&[(200, "LocationPage")]),
+    op("get", below!("/executions"), "listExecutions", READ).about("Executions", "List what was written and which keys were read, by whom, and how it ended").with(List(execution::PROPERTIES)).answers(&[(200, "ExecutionPage")]),
     op("get", below!("/executions/{id}"), "getExecution", READ).about("Executions", "Read the record of a write").answers(&[(200, "Execution")]),
-    op("get", "/frontdoor/v2/executions", "listOrganizationExecutions", ADMIN).about("Executions", "List who made and revoked API accounts, and who made, changed and deleted Frontdoors").with(List(&ORGANIZATION_EXECUTIONS)).answers(&[(200, "ExecutionPage")]),
+    op("get", "/frontdoor/v2/executions", "listOrganizationExecutions", ADMIN).about("Executions", "List who made and revoked API accounts, and who made, changed and deleted Frontdoors").with(List(execution::PROPERTIES)).answers(&[(200, "ExecutionPage")]),
     op("get", "/frontdoor/v2/executions/{id}", "getOrganizationExecution", ADMIN).about("Executions", "Read the record of a write to an API account or a Frontdoor").answers(&[(200, "Execution")]),
-    op("get", "/frontdoor/v2", "listFrontdoors", READ).about("Frontdoors", "List the Frontdoors that the token sees").with(List(&FRONTDOORS)).answers(&[(200, "FrontdoorPage")]),
+    op("get", "/frontdoor/v2", "listFrontdoors", READ).about("Frontdoors", "List the Frontdoors that the token sees").with(List(frontdoor::PROPERTIES)).answers(&[(200, "FrontdoorPage")]),
     op("post", "/frontdoor/v2", "createFrontdoor", WRITE).about("Frontdoors", "Create a Frontdoor").body("FrontdoorRequest").answers(&[(201, "Frontdoor")]).located(),
     op("get", below!(""), "getFrontdoor", READ).about("Frontdoors", "Read a Frontdoor").answers(&[(200, "Frontdoor")]),
     op("patch", below!(""), "changeFrontdoor", WRITE).about("Frontdoors", "Change a Frontdoor").with(IF_MATCH).body("FrontdoorPatch").answers(&[(200, "Frontdoor")]),
     op("delete", below!(""), "deleteFrontdoor", WRITE).about("Frontdoors", "Delete an empty Frontdoor").with(IF_MATCH).answers(&[(204, "")]),
-    op("get", "/frontdoor/v2/api-accounts", "listApiAccounts", ADMIN).about("API accounts and tokens", "List API accounts").with(List(&API_ACCOUNTS)).answers(&[(200, "ApiAccountPage")]),
+    op("get", "/frontdoor/v2/api-accounts", "listApiAccounts", ADMIN).about("API accounts and tokens", "List API accounts").with(List(api_account::PROPERTIES)).answers(&[(200, "ApiAccountPage")]),
     op("post", "/frontdoor/v2/api-accounts", "createApiAccount", ADMIN).about("API accounts and tokens", "Create an API account; its secret is shown this once").body("ApiAccountRequest").answers(&[(201, "NewApiAccount")]).located(),
     op("get", "/frontdoor/v2/api-accounts/{id}", "getApiAccount", ADMIN).about("API accounts and tokens", "Read an API account").answers(&[(200, "ApiAccount")]),
     op("delete", "/frontdoor/v2/api-accounts/{id}", "revokeApiAccount", ADMIN).about("API accounts and tokens", "Revoke an API account at once").with(IF_MATCH).answers(&[(204, "")]),

@@ -1,23 +1,15 @@
-//! The shapes of what is sent and answered. Closed lists come from the lists' descriptions, and what a request may
-//! say from the resources' own [`Properties`].
-
-mod agent;
-mod api_account;
-mod environment;
-mod execution;
-mod frontdoor;
-mod metrics;
-mod share;
-mod text;
-mod tunnel;
+//! The named schemas. Those of resources are made from their tables of properties.
 
 use crate::api::{
     health::RESULTS,
-    wire::{self, fields::Properties},
+    locations,
+    wire::{
+        self, agent, answer::Representation, api_account, connection_change, environment, execution,
+        frontdoor, metrics, property::Property, schema, share, status_detail, token_request, tunnel,
+        vpn_config,
+    },
 };
 use serde_json::{Map, Value, json};
-use text::{location, text, time};
-use wicketgate_store::{Listing, PropertyType, SHARES};
 
 /// All named schemas.
 pub(super) fn all() -> Value {
@@ -28,113 +20,94 @@ pub(super) fn all() -> Value {
             json!({"type": "string", "format": "uuid", "pattern": "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"}),
         ),
         ("Links", links()),
-        ("StatusDetail", status_detail()),
-        ("Connection", tunnel::connection()),
+        ("StatusDetail", status_detail::schema()),
+        ("Connection", wire::connection::schema()),
         ("Tags", tags()),
         ("Error", error()),
-        ("OAuthError", api_account::oauth_error()),
-        ("Token", api_account::token()),
-        ("TokenRequest", api_account::token_request()),
-        ("Metrics", metrics::metrics()),
-        ("VpnConfig", tunnel::vpn_config()),
+        ("OAuthError", token_request::error_schema()),
+        ("Token", token_request::token_schema()),
+        ("TokenRequest", token_request::request_schema()),
+        ("Metrics", metrics::schema()),
+        ("VpnConfig", vpn_config::schema()),
         ("Readiness", readiness()),
-        ("Check", share::check()),
+        ("Check", wire::check::schema()),
         ("Nothing", json!({"type": "object", "additionalProperties": false})),
-        ("Enrollment", agent::enrollment()),
-        ("PreSharedKeyRequest", tunnel::key_request()),
+        ("Enrollment", agent::enrollment_schema()),
+        ("NewApiAccount", new_api_account()),
+        ("EnrollmentRequest", request(agent::ENROLLMENT_PROPERTIES)),
+        ("PreSharedKeyRequest", request(tunnel::KEY_PROPERTIES)),
+        ("IpsecShareRequest", request(share::PROPERTIES)),
+        ("IpsecSharePatch", patch(share::PROPERTIES)),
+        ("IpsecTunnelRequest", request(tunnel::PROPERTIES)),
+        ("IpsecTunnelPatch", patch(tunnel::PROPERTIES)),
+        ("FrontdoorRequest", request(frontdoor::PROPERTIES)),
+        ("FrontdoorPatch", patch(frontdoor::PROPERTIES)),
+        ("EnvironmentPatch", patch(environment::PROPERTIES)),
+        ("ApiAccountRequest", request(api_account::PROPERTIES)),
     ] {
         all.insert(name.to_owned(), schema);
     }
-    for (name, list, properties, required) in [
-        ("IpsecShare", "ipsecShareList", share::properties(), share::REQUIRED),
-        ("IpsecTunnel", "ipsecTunnelList", tunnel::properties(), tunnel::REQUIRED),
-        (
-            "ConnectionChange",
-            "connectionChangeList",
-            tunnel::connection_change(),
-            &["number", "at", "state"][..],
-        ),
-        ("Environment", "environmentList", environment::properties(), environment::REQUIRED),
-        ("Agent", "agentList", agent::properties(), agent::REQUIRED),
-        ("Frontdoor", "frontdoorList", frontdoor::properties(), frontdoor::REQUIRED),
-        (
-            "Location",
-            "locationList",
-            json!({"id": location(), "maxTunnels": {"type": "integer", "minimum": 1, "description":
-                "How many tunnels its gateway can hold. One more is ERROR with GatewayFull, until there is room"}}),
-            &["id"],
-        ),
-        ("Execution", "executionList", execution::properties(), execution::REQUIRED),
-        ("ApiAccount", "apiAccountList", api_account::properties(), api_account::REQUIRED),
+    for (name, list, properties) in [
+        listed::<share::Share>("IpsecShare", share::PROPERTIES),
+        listed::<tunnel::Tunnel>("IpsecTunnel", tunnel::PROPERTIES),
+        listed::<connection_change::ConnectionChange>("ConnectionChange", connection_change::PROPERTIES),
+        listed::<environment::Environment>("Environment", environment::PROPERTIES),
+        listed::<agent::Agent>("Agent", agent::PROPERTIES),
+        listed::<frontdoor::Frontdoor>("Frontdoor", frontdoor::PROPERTIES),
+        listed::<locations::Location>("Location", locations::PROPERTIES),
+        listed::<execution::Execution<'_>>("Execution", execution::PROPERTIES),
+        listed::<api_account::ApiAccount>("ApiAccount", api_account::PROPERTIES),
     ] {
-        all.insert(name.to_owned(), resource(&properties, required));
+        all.insert(name.to_owned(), resource(properties));
         all.insert(format!("{name}Page"), page(name));
         all.insert(format!("{name}PageHal"), page_hal(name, list));
     }
-    for (name, properties, known, required) in [
-        (
-            "IpsecShare",
-            share::properties(),
-            &wire::share::PROPERTIES,
-            &["name", "ipsecTunnelId", "envZId", "target", "ingressPort"][..],
-        ),
-        (
-            "IpsecTunnel",
-            tunnel::properties(),
-            &wire::tunnel::PROPERTIES,
-            &["name", "locationId", "peerPublicIp", "peerCidr"],
-        ),
-        (
-            "Frontdoor",
-            frontdoor::properties(),
-            &wire::frontdoor::PROPERTIES,
-            &["organizationId", "defaultNamespaceName"],
-        ),
-        ("Environment", environment::properties(), &wire::environment::PROPERTIES, &["name"]),
-        ("ApiAccount", api_account::properties(), &wire::api_account::PROPERTIES, &["name", "scopes"]),
-        ("Enrollment", agent::properties(), &wire::agent::PROPERTIES, &[]),
-    ] {
-        let Properties { writable, read_only } = known;
-        let whole = request(&properties, writable, read_only, required);
-        let mut patch = whole.clone();
-        patch["required"] = json!([]);
-        if patch["properties"].get("tags").is_some() {
-            patch["properties"]["tags"] = or_null(&changed_tags());
-        }
-        all.insert(format!("{name}Request"), whole);
-        all.insert(format!("{name}Patch"), patch);
-    }
-    let mut made = resource(&api_account::properties(), api_account::REQUIRED);
-    made["properties"]["clientSecret"] = json!({"type": "string", "description": "Shown this once"});
-    all.insert("NewApiAccount".to_owned(), made);
-    all.retain(|name, _| {
-        !["EnrollmentPatch", "ApiAccountPatch", "EnvironmentRequest"].contains(&name.as_str())
-    });
     Value::Object(all)
 }
 
-fn resource(properties: &Value, required: &[&str]) -> Value {
-    let mut properties = properties.clone();
-    if let Value::Object(properties) = &mut properties {
-        properties.retain(|_, schema| schema.get("writeOnly").is_none());
-        properties.insert("_links".to_owned(), reference("Links"));
-    }
-    json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
+fn listed<T: Representation>(
+    name: &'static str,
+    properties: &'static [Property],
+) -> (&'static str, &'static str, &'static [Property]) {
+    (name, T::LIST, properties)
 }
 
-/// What a request may say: what is writable, and what a client has read and sends back, which is ignored. A property
-/// that is not required may be `null`, which is as if it were left out, and in a merge patch takes it away.
-fn request(properties: &Value, writable: &[&str], read_only: &[&str], required: &[&str]) -> Value {
+fn resource(properties: &[Property]) -> Value {
+    let shown = || properties.iter().filter(|p| p.is_shown() && !p.is_nested());
+    let schemas: Map<_, _> = shown().map(|p| (p.name.to_owned(), p.described())).collect();
+    let required: Vec<_> = shown().filter(|p| p.is_always_shown()).map(|p| p.name).collect();
+    json!({"type": "object", "properties": schemas, "required": required, "additionalProperties": false})
+}
+
+fn new_api_account() -> Value {
+    let mut made = resource(api_account::PROPERTIES);
+    made["properties"]["clientSecret"] = json!({"type": "string", "description": "Returned only once"});
+    made
+}
+
+/// A body has writable properties, and read-only ones that a client sends back, which are ignored. A property that is
+/// not required may be `null`, which counts as absent, and in a merge patch removes it.
+fn request(properties: &[Property]) -> Value {
     let mut all = Map::new();
-    for name in writable {
-        let property = properties.get(*name).cloned().unwrap_or_else(|| json!({}));
-        let property = if required.contains(name) { property } else { or_null(&property) };
-        all.insert((*name).to_owned(), property);
+    for property in properties.iter().filter(|p| !p.is_nested()) {
+        let schema = match property {
+            p if p.is_required() => p.described(),
+            p if p.is_writable() => or_null(&p.described()),
+            _ => json!({"readOnly": true, "description": "Ignored"}),
+        };
+        all.insert(property.name.to_owned(), schema);
     }
-    for name in read_only {
-        all.insert((*name).to_owned(), json!({"readOnly": true, "description": "Ignored"}));
-    }
+    let required: Vec<_> = properties.iter().filter(|p| p.is_required()).map(|p| p.name).collect();
     json!({"type": "object", "properties": all, "required": required, "additionalProperties": false})
+}
+
+fn patch(properties: &[Property]) -> Value {
+    let mut patch = request(properties);
+    patch["required"] = json!([]);
+    if patch["properties"].get("tags").is_some() {
+        patch["properties"]["tags"] = or_null(&changed_tags());
+    }
+    patch
 }
 
 fn or_null(schema: &Value) -> Value {
@@ -155,7 +128,7 @@ fn page(name: &str) -> Value {
         "type": "object", "additionalProperties": false,
         "required": ["content", "pageable", "totalElements", "totalPages"],
         "properties": {
-            "content": {"type": "array", "items": reference(name)},
+            "content": {"type": "array", "items": schema::reference(name)},
             "pageable": {"type": "object", "additionalProperties": false, "required": ["pageNumber", "pageSize"],
                 "properties": {"pageNumber": count, "pageSize": count}},
             "totalElements": count, "totalPages": count,
@@ -169,9 +142,9 @@ fn page_hal(name: &str, list: &str) -> Value {
         "type": "object", "additionalProperties": false, "required": ["_links", "page"],
         "properties": {
             "_embedded": {"type": "object", "additionalProperties": false, "required": [list],
-                "description": "Left out when empty",
-                "properties": {list: {"type": "array", "items": reference(name)}}},
-            "_links": reference("Links"),
+                "description": "Absent when empty",
+                "properties": {list: {"type": "array", "items": schema::reference(name)}}},
+            "_links": schema::reference("Links"),
             "page": {"type": "object", "additionalProperties": false,
                 "required": ["size", "totalElements", "totalPages", "number"],
                 "properties": {"size": count, "totalElements": count, "totalPages": count, "number": count}},
@@ -179,35 +152,11 @@ fn page_hal(name: &str, list: &str) -> Value {
     })
 }
 
-fn reference(name: &str) -> Value {
-    json!({"$ref": format!("#/components/schemas/{name}")})
-}
-
-/// One of the values that the list's property may have.
-fn one_of(listing: &Listing, property: &str) -> Value {
-    match listing.property(property).map(|p| p.kind) {
-        Some(PropertyType::Enum(names)) => json!({"type": "string", "enum": names}),
-        _ => json!({"type": "string"}),
-    }
-}
-
 fn links() -> Value {
     json!({
         "type": "object", "description": "In application/hal+json",
         "additionalProperties": {"type": "object", "required": ["href"], "additionalProperties": false,
-            "properties": {"href": text("/frontdoor/v2/3d6d2b6e-6c7a-4a7f-8c3d-9a9d2e1f0b1c")}},
-    })
-}
-
-fn status_detail() -> Value {
-    json!({
-        "type": "object", "additionalProperties": false, "required": ["reason", "message", "since"],
-        "description": "Why the status is not DEPLOYED, or what impairs what is",
-        "properties": {
-            "reason": one_of(&SHARES, "statusDetail.reason"),
-            "message": text("no agent of the environment is connected"),
-            "since": time(""),
-        },
+            "properties": {"href": schema::text("/frontdoor/v2/3d6d2b6e-6c7a-4a7f-8c3d-9a9d2e1f0b1c")}},
     })
 }
 
@@ -215,11 +164,11 @@ fn tags() -> Value {
     json!({
         "type": "object", "maxProperties": 16, "example": {"team": "payments"},
         "propertyNames": {"pattern": "^[A-Za-z0-9_.-]{1,63}$"},
-        "additionalProperties": text::printable(0, 255, "payments"),
+        "additionalProperties": schema::printable(0, 255, "payments"),
     })
 }
 
-/// In a merge patch: a tag that is `null` is taken away.
+/// In a merge patch, `null` removes a tag.
 fn changed_tags() -> Value {
     let mut tags = tags();
     tags["additionalProperties"] = or_null(&tags["additionalProperties"]);
@@ -232,7 +181,7 @@ fn error() -> Value {
         "properties": {
             "error": {"type": "string", "example": "invalid_request"},
             "message": {"type": "string", "example": "ingressPort must be between 1 and 65535"},
-            "details": {"type": "array", "description": "One entry a fault, where there are several",
+            "details": {"type": "array", "description": "One entry for each fault, if there are several",
                 "items": {"type": "object", "additionalProperties": false, "required": ["property", "message"],
                     "properties": {"property": {"type": "string"}, "message": {"type": "string"}}}},
         },
@@ -243,7 +192,7 @@ fn readiness() -> Value {
     json!({
         "type": "object", "additionalProperties": false, "required": ["ready"],
         "properties": {
-            "ready": {"type": "boolean"}, "esp": text("kernel"), "reasons": {"type": "array", "items": {"type": "string"}},
+            "ready": {"type": "boolean"}, "esp": schema::text("kernel"), "reasons": {"type": "array", "items": {"type": "string"}},
             "tasks": {"type": "array", "description": "With `?verbose`: every background task that has run", "items": task_run()},
         },
     })
@@ -253,7 +202,7 @@ fn task_run() -> Value {
     json!({
         "type": "object", "additionalProperties": false, "required": ["name", "lastRunAt", "durationMs", "result"],
         "properties": {
-            "name": text("reconciler"), "lastRunAt": time("When it began"), "durationMs": {"type": "number", "minimum": 0},
+            "name": schema::text("reconciler"), "lastRunAt": schema::time("When the run started"), "durationMs": {"type": "number", "minimum": 0},
             "result": {"type": "string", "enum": RESULTS},
         },
     })

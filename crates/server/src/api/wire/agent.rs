@@ -1,17 +1,49 @@
-//! A hosting agent in JSON, and the answer to whoever enrols one.
+//! A hosting agent in JSON, and the code that enrols one.
 
 use super::{
-    answer::Links,
-    fields::{Fields, Properties},
+    answer::{Links, Representation},
+    fields::Fields,
+    property::{
+        LINKS, Property,
+        PropertyType::{Enum, Id, Object, Text, Time},
+    },
+    schema,
 };
 use crate::error::ApiError;
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::net::IpAddr;
-use wicketgate_link::{AgentShareState, AgentShares};
+use wicketgate_link::{AgentShareState, AgentShares, SHARES_PER_AGENT};
 use wicketgate_model::{AgentId, EnvironmentId, FrontdoorId, ShareId, ZId};
-use wicketgate_store::AgentRow;
+use wicketgate_store::{AgentRow, column::agent as column};
+
+pub(in crate::api) static PROPERTIES: &[Property] = &[
+    Property::new("id", Id("agt-")).column(&column::ID),
+    Property::new("frontdoorId", Id("")).column(&column::FRONTDOOR),
+    Property::new("environmentId", Id("env-")).column(&column::ENVIRONMENT),
+    Property::new("envZId", Text).column(&column::Z_ID).schema(schema::z_id),
+    Property::new("name", Text).column(&column::NAME).schema(|| schema::text("dc-1.example.org")),
+    Property::new("status", Enum(&[CONNECTED, OFFLINE])).column(&column::STATUS),
+    Property::new("version", Text).column(&column::VERSION).schema(|| schema::text("0.1.0")),
+    Property::new("address", Text).column(&column::ADDRESS).schema(|| schema::text("192.0.2.9")),
+    Property::new("connectedSince", Time).column(&column::CONNECTED_SINCE),
+    Property::new("lastSeen", Time)
+        .column(&column::LAST_SEEN)
+        .schema(|| schema::time("When an agent that is offline was last connected")),
+    Property::new("shares", Object).optional().schema(|| {
+        json!({"type": "array", "maxItems": SHARES_PER_AGENT, "description": "The shares of its environment as the agent \
+                sees them, while it is connected; the first 200",
+            "items": {"type": "object", "additionalProperties": false, "required": ["id", "state"],
+                "properties": {"id": schema::id("shr-"), "state": schema::one_of(&SHARE_STATES),
+                    "message": {"type": "string",
+                        "description": "Why the agent refuses the share, or can't reach the target"}}}})
+    }),
+    Property::new("createdAt", Time).column(&column::CREATED_AT),
+    LINKS,
+];
+const CONNECTED: &str = "CONNECTED";
+const OFFLINE: &str = "OFFLINE";
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -29,10 +61,10 @@ pub(in crate::api) struct Agent {
     address: Option<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     connected_since: Option<Timestamp>,
-    /// Of one that is not connected, and has been.
+    /// When it was last connected, unless it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_seen: Option<Timestamp>,
-    /// Its own view of them, while it is connected.
+    /// As the agent sees them, while it is connected.
     #[serde(skip_serializing_if = "Option::is_none")]
     shares: Option<Vec<AgentShare>>,
     created_at: Timestamp,
@@ -46,8 +78,8 @@ struct AgentShare {
     message: Option<String>,
 }
 
-/// How an agent can have a share.
-pub(in crate::api) const SHARE_STATES: [&str; 4] = ["SERVING", "PENDING", "REFUSED", "UNREACHABLE"];
+/// The states of a share at an agent.
+const SHARE_STATES: [&str; 4] = ["SERVING", "PENDING", "REFUSED", "UNREACHABLE"];
 
 impl AgentShare {
     fn of((id, state): (ShareId, AgentShareState)) -> Self {
@@ -63,7 +95,7 @@ impl AgentShare {
 }
 
 impl Agent {
-    /// With what its gateway has heard of it.
+    /// With what its gateway knows of its shares.
     pub(in crate::api) fn seen(row: AgentRow, reported: Option<AgentShares>) -> Self {
         let shares = reported.map(|agent| agent.shares.into_iter().map(AgentShare::of).collect());
         Self { shares, ..Self::of(row) }
@@ -76,7 +108,7 @@ impl Agent {
             environment_id: row.environment,
             env_z_id: row.z_id,
             name: row.name,
-            status: if row.connected_since.is_some() { "CONNECTED" } else { "OFFLINE" },
+            status: if row.connected_since.is_some() { CONNECTED } else { OFFLINE },
             version: row.version,
             address: row.address,
             connected_since: row.connected_since,
@@ -85,8 +117,12 @@ impl Agent {
             created_at: row.created_at,
         }
     }
+}
 
-    pub(in crate::api) fn links(&self) -> Links {
+impl Representation for Agent {
+    const LIST: &'static str = "agentList";
+
+    fn links(&self) -> Links {
         let base = format!("/frontdoor/v2/{}", self.frontdoor_id);
         vec![
             ("self", format!("{base}/agents/{}", self.id)),
@@ -95,7 +131,7 @@ impl Agent {
     }
 }
 
-/// A code, shown this once.
+/// An enrolment code, which is returned only once.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::api) struct Enrollment<'a> {
@@ -108,11 +144,24 @@ pub(in crate::api) struct Enrollment<'a> {
     pub(in crate::api) agent_server: Option<String>,
 }
 
-pub(in crate::api) const PROPERTIES: Properties = Properties { writable: &["environmentId"], read_only: &[] };
+pub(in crate::api) static ENROLLMENT_PROPERTIES: &[Property] =
+    &[Property::new("environmentId", Id("env-")).column(&column::ENVIRONMENT).writable()];
 
-/// The environment that is to get one more replica, if the body names one.
+/// The environment that gets one more agent, if the body names one.
 pub(in crate::api) fn enrollment(body: Map<String, Value>) -> Result<Option<EnvironmentId>, ApiError> {
-    let mut fields = Fields::new(body, &PROPERTIES);
-    let environment = fields.optional("environmentId");
-    fields.finish(Some(environment))
+    let mut fields = Fields::new(body, ENROLLMENT_PROPERTIES);
+    let environment = fields.text("environmentId");
+    fields.finish(|| Some(environment))
+}
+
+pub(in crate::api) fn enrollment_schema() -> Value {
+    json!({
+        "type": "object", "additionalProperties": false, "required": ["frontdoorId", "enrollmentCode", "expiresAt"],
+        "properties": {
+            "frontdoorId": schema::reference("Uuid"), "enrollmentCode": schema::text("ENR-…"), "expiresAt": schema::time(""),
+            "environmentId": schema::id("env-"),
+            "agentServer": {"type": "string", "description": "The URL that the agent connects to"},
+            "_links": schema::reference("Links"),
+        },
+    })
 }

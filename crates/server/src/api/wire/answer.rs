@@ -1,4 +1,4 @@
-//! What is answered: one resource or a page, as plain JSON or as HAL, as the client accepts.
+//! Answers: one resource or a page, as plain JSON or as HAL, as the client accepts.
 
 use crate::{
     api::wire::{etag::ETag, query::ListQuery},
@@ -20,7 +20,7 @@ use serde_json::{Map, Value, json};
 
 const HAL: HeaderValue = HeaderValue::from_static("application/hal+json");
 
-/// The format that the client accepts; plain JSON if it does not care.
+/// The format that the client accepts; plain JSON if it accepts both equally.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::api) enum Format {
     Json,
@@ -30,12 +30,20 @@ pub(in crate::api) enum Format {
 /// Links of a resource, by relation.
 pub(in crate::api) type Links = Vec<(&'static str, String)>;
 
+/// A resource as it is answered.
+pub(in crate::api) trait Representation: Serialize {
+    /// The name of a list of them in HAL.
+    const LIST: &'static str;
+
+    fn links(&self) -> Links;
+}
+
 impl FromRequestParts<AppState> for Format {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
         let values: Vec<_> = parts.headers.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok()).collect();
-        // Nothing but empty values says nothing (RFC 9110 §5.6.1.2).
+        // Empty values count as absent (RFC 9110 §5.6.1.2).
         if values.iter().all(|v| v.trim().is_empty()) {
             return Ok(Self::Json);
         }
@@ -83,20 +91,26 @@ impl Format {
         }
     }
 
-    /// A page at `path`; `relation` names its content in HAL.
-    pub(in crate::api) fn page<T: Serialize>(
+    pub(in crate::api) fn resource(self, status: StatusCode, it: &impl Representation) -> Response {
+        match self {
+            Self::Json => self.one(status, it, Links::new()),
+            Self::Hal => self.one(status, it, it.links()),
+        }
+    }
+
+    /// A page of the list at `path`.
+    pub(in crate::api) fn page<T: Representation>(
         self,
-        relation: &'static str,
         path: &str,
         query: &ListQuery,
         total: u64,
-        rows: Vec<(T, Links)>,
+        rows: impl Iterator<Item = T>,
     ) -> Response {
         let size = u64::from(query.request.page.size);
         let pages = total.div_ceil(size);
         match self {
             Self::Json => Json(Page {
-                content: rows.into_iter().map(|(it, _)| it).collect(),
+                content: rows.collect::<Vec<_>>(),
                 pageable: Pageable { page_number: query.request.page.number, page_size: size },
                 total_elements: total,
                 total_pages: pages,
@@ -104,9 +118,9 @@ impl Format {
             .into_response(),
             Self::Hal => {
                 let mut body = Map::new();
-                let rows: Vec<_> = rows.into_iter().map(|(it, links)| with_links(&it, links)).collect();
+                let rows: Vec<_> = rows.map(|it| with_links(&it, it.links())).collect();
                 if !rows.is_empty() {
-                    body.insert("_embedded".to_owned(), json!({ relation: rows }));
+                    body.insert("_embedded".to_owned(), json!({ T::LIST: rows }));
                 }
                 body.insert("_links".to_owned(), page_links(path, query, pages));
                 let page = json!({"size": size, "totalElements": total, "totalPages": pages, "number": query.request.page.number});
@@ -152,7 +166,7 @@ fn page_links(path: &str, query: &ListQuery, pages: u64) -> Value {
     links.insert("first".to_owned(), link(0));
     links.insert("last".to_owned(), link(last));
     if number > 0 {
-        // From beyond the end, one gets back to the last page.
+        // A page beyond the end links back to the last page.
         links.insert("prev".to_owned(), link((number - 1).min(last)));
     }
     if number < last {

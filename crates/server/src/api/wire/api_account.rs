@@ -1,25 +1,51 @@
 //! An API account in JSON.
 
 use super::{
-    answer::Links,
-    fields::{Fields, Properties},
+    answer::{Links, Representation},
+    fields::Fields,
     frontdoor::Organization,
+    property::{
+        LINKS, Property,
+        PropertyType::{Id, List, Text, Time},
+    },
+    schema,
 };
 use crate::{auth::Scope, error::ApiError};
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::{collections::BTreeSet, str::FromStr};
 use wicketgate_model::{ApiAccountId, FrontdoorId, Invalid};
-use wicketgate_store::ApiAccountRow;
+use wicketgate_store::{ApiAccountRow, column::api_account as column};
 
 const MOST_FRONTDOORS: usize = 100;
-const LONGEST_NAME: usize = 63;
+const LONGEST_NAME: u32 = 63;
 
-pub(in crate::api) const PROPERTIES: Properties = Properties {
-    writable: &["name", "scopes", "frontdoorIds", "expiresAt", "organizationId"],
-    read_only: &["clientId", "createdAt", "createdBy", "_links"],
-};
+pub(in crate::api) static PROPERTIES: &[Property] = &[
+    Property::new("clientId", Id("acc-")).column(&column::ID),
+    Property::new("name", Text)
+        .column(&column::NAME)
+        .required()
+        .schema(|| schema::printable(1, LONGEST_NAME, "deploy")),
+    Property::new("organizationId", Text)
+        .column(&column::ORGANIZATION)
+        .writable()
+        .schema(schema::organization),
+    Property::new("scopes", List).column(&column::SCOPES).required().schema(|| {
+        json!({"type": "array", "minItems": 1, "items": schema::one_of(&Scope::ALL.map(Scope::as_str))})
+    }),
+    Property::new("frontdoorIds", List).column(&column::FRONTDOORS).writable().schema(|| {
+        json!({"type": "array", "minItems": 1, "maxItems": MOST_FRONTDOORS, "items": schema::reference("Uuid"),
+            "description": "If left out, the account reaches all Frontdoors of its organization"})
+    }),
+    Property::new("expiresAt", Time)
+        .column(&column::EXPIRES_AT)
+        .writable()
+        .schema(|| schema::time("The account never expires if left out")),
+    Property::new("createdAt", Time).column(&column::CREATED_AT),
+    Property::new("createdBy", Text).column(&column::CREATED_BY).schema(schema::actor),
+    LINKS,
+];
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -36,7 +62,7 @@ pub(in crate::api) struct ApiAccount {
     created_by: String,
 }
 
-/// With its secret, shown this once.
+/// With its secret, which is returned only once.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::api) struct NewAccount<'a> {
@@ -62,15 +88,19 @@ impl ApiAccount {
     pub(in crate::api) fn path(id: ApiAccountId) -> String {
         format!("/frontdoor/v2/api-accounts/{id}")
     }
+}
 
-    pub(in crate::api) fn links(&self) -> Links {
+impl Representation for ApiAccount {
+    const LIST: &'static str = "apiAccountList";
+
+    fn links(&self) -> Links {
         vec![("self", Self::path(self.client_id))]
     }
 }
 
-/// What a body asks for.
+/// An account as a body describes it.
 #[derive(Debug)]
-pub(in crate::api) struct Asked {
+pub(in crate::api) struct AccountRequest {
     pub(in crate::api) name: String,
     pub(in crate::api) scopes: Vec<Scope>,
     pub(in crate::api) frontdoors: Option<Vec<FrontdoorId>>,
@@ -78,23 +108,22 @@ pub(in crate::api) struct Asked {
     pub(in crate::api) organization: Option<String>,
 }
 
-pub(in crate::api) fn asked(body: Map<String, Value>, now: Timestamp) -> Result<Asked, ApiError> {
-    let has_scopes = body.get("scopes").is_some_and(|v| !v.is_null());
-    let mut fields = Fields::new(body, &PROPERTIES);
-    let name = fields.required::<Name>("name").map(|n| n.0);
-    let scopes = fields.optional_list::<Scope, Scopes>("scopes").map(|s| s.0);
-    if !has_scopes {
-        fields.fault("scopes", "is required");
-    }
-    let frontdoors = fields.optional_list::<FrontdoorId, Frontdoors>("frontdoorIds").map(|f| f.0);
-    let expires_at = fields.optional::<Time>("expiresAt").map(|t| t.0);
+pub(in crate::api) fn account_request(
+    body: Map<String, Value>,
+    now: Timestamp,
+) -> Result<AccountRequest, ApiError> {
+    let mut fields = Fields::new(body, PROPERTIES);
+    let name = fields.text::<Name>("name").map(|n| n.0);
+    let scopes = fields.list::<Scope, Scopes>("scopes").map(|s| s.0);
+    let frontdoors = fields.list::<FrontdoorId, Frontdoors>("frontdoorIds").map(|f| f.0);
+    let expires_at = fields.text::<Expiry>("expiresAt").map(|t| t.0);
     if expires_at.is_some_and(|end| end <= now) {
         fields.fault("expiresAt", "must be in the future");
     }
-    let organization = fields.optional::<Organization>("organizationId").map(|o| o.0);
-    let made = || Some(Asked { name: name?, scopes: scopes?, frontdoors, expires_at, organization });
-    let made = made();
-    fields.finish(made)
+    let organization = fields.text::<Organization>("organizationId").map(|o| o.0);
+    fields.finish(|| {
+        Some(AccountRequest { name: name?, scopes: scopes?, frontdoors, expires_at, organization })
+    })
 }
 
 struct Name(String);
@@ -103,7 +132,7 @@ impl FromStr for Name {
     type Err = Invalid;
 
     fn from_str(s: &str) -> Result<Self, Invalid> {
-        if (1..=LONGEST_NAME).contains(&s.chars().count()) && !s.chars().any(char::is_control) {
+        if !s.is_empty() && s.chars().count() <= LONGEST_NAME as usize && !s.chars().any(char::is_control) {
             Ok(Self(s.to_owned()))
         } else {
             Err(Invalid(format!("must be 1 to {LONGEST_NAME} printable characters")))
@@ -111,9 +140,9 @@ impl FromStr for Name {
     }
 }
 
-struct Time(Timestamp);
+struct Expiry(Timestamp);
 
-impl FromStr for Time {
+impl FromStr for Expiry {
     type Err = Invalid;
 
     fn from_str(s: &str) -> Result<Self, Invalid> {
@@ -142,7 +171,7 @@ struct Frontdoors(Vec<FrontdoorId>);
 impl TryFrom<Vec<FrontdoorId>> for Frontdoors {
     type Error = Invalid;
 
-    /// None at all could be taken for "of no Frontdoor", and for "of all".
+    /// An empty list could mean no Frontdoor or all of them.
     fn try_from(frontdoors: Vec<FrontdoorId>) -> Result<Self, Invalid> {
         let frontdoors: BTreeSet<_> = frontdoors.into_iter().collect();
         if (1..=MOST_FRONTDOORS).contains(&frontdoors.len()) {

@@ -1,8 +1,37 @@
 //! A change of a tunnel's connection in JSON.
 
+use super::{
+    answer::{Links, Representation},
+    connection::{algorithms, last_error, peer},
+    property::{
+        CONNECTION_FAULTS, CONNECTION_STATES, LINKS, Property,
+        PropertyType::{Enum, Integer, Object, Text, Time},
+    },
+};
 use jiff::Timestamp;
 use serde::Serialize;
+use serde_json::json;
 use wicketgate_model::{Algorithms, ConnectionFault, ConnectionState, Peer};
+use wicketgate_store::column::connection_change as column;
+
+pub(in crate::api) static PROPERTIES: &[Property] = &[
+    Property::new("number", Integer).column(&column::NUMBER).schema(|| {
+        json!({"type": "integer", "minimum": 1, "description": "Counts the tunnel's changes, including those no longer kept"})
+    }),
+    Property::new("at", Time).column(&column::AT),
+    Property::new("state", Enum(&CONNECTION_STATES)).column(&column::STATE),
+    Property::new("peer", Object).optional().schema(peer),
+    Property::new("peer.address", Text).column(&column::PEER_ADDRESS),
+    Property::new("peer.port", Integer).column(&column::PEER_PORT),
+    Property::new("peer.id", Text).column(&column::PEER_ID),
+    Property::new("algorithms", Object).optional().schema(algorithms),
+    Property::new("algorithms.ike", Text).column(&column::IKE_ALGORITHMS),
+    Property::new("algorithms.esp", Text).column(&column::ESP_ALGORITHMS),
+    Property::new("lastError", Object).optional().schema(|| last_error("Why the connection failed then")),
+    Property::new("lastError.reason", Enum(&CONNECTION_FAULTS)).column(&column::ERROR_REASON),
+    Property::new("lastError.message", Text).column(&column::ERROR_MESSAGE),
+    LINKS,
+];
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -34,5 +63,13 @@ impl ConnectionChange {
             algorithms: row.algorithms,
             last_error: row.last_error.map(|(reason, message)| RecordedError { reason, message }),
         }
+    }
+}
+
+impl Representation for ConnectionChange {
+    const LIST: &'static str = "connectionChangeList";
+
+    fn links(&self) -> Links {
+        Vec::new()
     }
 }

@@ -2,20 +2,34 @@
 
 use super::{
     agent::Agent,
-    answer::Links,
-    fields::{Fields, Properties},
+    answer::{Links, Representation},
+    fields::{Fields, patched},
+    property::{
+        LINKS, Property,
+        PropertyType::{Enum, Id, Object, Text, Time},
+    },
+    schema,
 };
 use crate::error::ApiError;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use wicketgate_model::{EnvironmentId, FrontdoorId, ResourceName, ZId};
-use wicketgate_store::{AgentRow, EnvironmentRow};
+use wicketgate_store::{AgentRow, EnvironmentRow, column::environment as column};
 
-pub(in crate::api) const PROPERTIES: Properties = Properties {
-    writable: &["name"],
-    read_only: &["id", "zId", "frontdoorId", "status", "agents", "createdAt", "updatedAt", "_links"],
-};
+pub(in crate::api) static PROPERTIES: &[Property] = &[
+    Property::new("id", Id("env-")).column(&column::ID),
+    Property::new("zId", Text).column(&column::Z_ID).schema(schema::z_id),
+    Property::new("frontdoorId", Id("")).column(&column::FRONTDOOR),
+    Property::new("name", Text).column(&column::NAME).required().schema(schema::name),
+    Property::new("status", Enum(&[ACTIVE, OFFLINE])).column(&column::STATUS),
+    Property::new("agents", Object).schema(|| json!({"type": "array", "items": schema::reference("Agent")})),
+    Property::new("createdAt", Time).column(&column::CREATED_AT),
+    Property::new("updatedAt", Time).column(&column::UPDATED_AT),
+    LINKS,
+];
+const ACTIVE: &str = "ACTIVE";
+const OFFLINE: &str = "OFFLINE";
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -32,7 +46,7 @@ pub(in crate::api) struct Environment {
 }
 
 impl Environment {
-    /// Of `agents`, it takes its own.
+    /// Takes its own of `agents`.
     pub(in crate::api) fn of(row: EnvironmentRow, agents: &[AgentRow]) -> Self {
         let own = agents.iter().filter(|a| a.environment == row.id);
         Self {
@@ -40,14 +54,18 @@ impl Environment {
             z_id: row.z_id,
             frontdoor_id: row.frontdoor,
             name: row.name,
-            status: if row.active { "ACTIVE" } else { "OFFLINE" },
+            status: if row.active { ACTIVE } else { OFFLINE },
             agents: own.cloned().map(Agent::of).collect(),
             created_at: row.created_at,
             updated_at: row.updated_at,
         }
     }
+}
 
-    pub(in crate::api) fn links(&self) -> Links {
+impl Representation for Environment {
+    const LIST: &'static str = "environmentList";
+
+    fn links(&self) -> Links {
         vec![("self", format!("/frontdoor/v2/{}/environments/{}", self.frontdoor_id, self.id))]
     }
 }
@@ -55,10 +73,10 @@ impl Environment {
 /// The name after a merge patch.
 pub(in crate::api) fn name(
     row: &EnvironmentRow,
-    mut patch: Map<String, Value>,
+    patch: Map<String, Value>,
 ) -> Result<ResourceName, ApiError> {
-    patch.entry("name").or_insert_with(|| json!(row.name));
-    let mut fields = Fields::new(patch, &PROPERTIES);
-    let name = fields.required("name");
-    fields.finish(name)
+    let whole = patched(&Environment::of(row.clone(), &[]), PROPERTIES, patch);
+    let mut fields = Fields::new(whole, PROPERTIES);
+    let name = fields.text("name");
+    fields.finish(|| name)
 }

@@ -1,16 +1,50 @@
 //! The record of a write in JSON.
 
-use super::answer::Links;
+use super::{
+    answer::{Links, Representation},
+    property::{
+        LINKS, Property,
+        PropertyType::{Enum, Id, Text, Time},
+    },
+    schema,
+};
 use jiff::Timestamp;
 use serde::Serialize;
+use serde_json::json;
 use wicketgate_model::{ExecutionId, FrontdoorId};
-use wicketgate_store::ExecutionRow;
+use wicketgate_store::{Action, ExecutionRow, ExecutionStatus, ResourceType, column::execution as column};
+
+pub(in crate::api) static PROPERTIES: &[Property] = &[
+    Property::new("id", Id("exe-")).column(&column::ID),
+    Property::new("processId", Id("exe-")).column(&column::PROCESS),
+    Property::new("frontdoorId", Id("")).column(&column::FRONTDOOR).optional(),
+    Property::new("organizationId", Text).column(&column::ORGANIZATION).schema(|| {
+        json!({"type": "string", "example": "default",
+            "description": "Set for resources of an organization: its API accounts and Frontdoors"})
+    }),
+    Property::new("actor", Text).column(&column::ACTOR).schema(schema::actor),
+    Property::new("action", Enum(Action::NAMES)).column(&column::ACTION),
+    Property::new("resourceType", Enum(ResourceType::NAMES)).column(&column::RESOURCE_TYPE),
+    Property::new("resourceId", Text)
+        .column(&column::RESOURCE)
+        .schema(|| schema::text("shr-0190f3a4c0de7000800000000000abcd")),
+    Property::new("status", Enum(ExecutionStatus::NAMES)).column(&column::STATUS),
+    Property::new("message", Text)
+        .column(&column::MESSAGE)
+        .schema(|| json!({"type": "string", "description": "Why it failed"})),
+    Property::new("createdAt", Time).column(&column::CREATED_AT),
+    Property::new("finishedAt", Time).column(&column::FINISHED_AT),
+    LINKS,
+];
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(in crate::api) struct Execution {
+pub(in crate::api) struct Execution<'a> {
+    /// The path of the list that it is in.
+    #[serde(skip)]
+    list: &'a str,
     id: ExecutionId,
-    /// The same for all that one request set off.
+    /// The same for all executions of one request.
     process_id: ExecutionId,
     #[serde(skip_serializing_if = "Option::is_none")]
     frontdoor_id: Option<FrontdoorId>,
@@ -28,9 +62,10 @@ pub(in crate::api) struct Execution {
     finished_at: Option<Timestamp>,
 }
 
-impl Execution {
-    pub(in crate::api) fn of(row: ExecutionRow) -> Self {
+impl<'a> Execution<'a> {
+    pub(in crate::api) fn of(row: ExecutionRow, list: &'a str) -> Self {
         Self {
+            list,
             id: row.id,
             process_id: row.process,
             frontdoor_id: row.frontdoor,
@@ -45,9 +80,12 @@ impl Execution {
             finished_at: row.finished_at,
         }
     }
+}
 
-    /// In the record at `path`.
-    pub(in crate::api) fn links(&self, path: &str) -> Links {
-        vec![("self", format!("{path}/{}", self.id))]
+impl Representation for Execution<'_> {
+    const LIST: &'static str = "executionList";
+
+    fn links(&self) -> Links {
+        vec![("self", format!("{}/{}", self.list, self.id))]
     }
 }

@@ -1,105 +1,75 @@
-//! The properties of a request's body. Reading goes on after a fault, so that all are reported at once.
+//! The properties of a request's body. Parsing continues after a fault, so that all faults are reported at once.
 
-use crate::error::{ApiError, Fault};
+use super::property::Property;
+use crate::error::{ApiError, PropertyFault};
+use serde::Serialize;
 use serde_json::{Map, Value};
 use std::{collections::BTreeMap, str::FromStr};
 use wicketgate_model::Invalid;
 
-/// More of a list is not looked at: it is too long already.
+/// Items of a list that are parsed; a longer list is refused for its length.
 const MOST_LISTED: usize = 256;
-/// Faults of one list that are named.
+/// Faults of one list that are reported.
 const MOST_ITEM_FAULTS: usize = 16;
-/// Unknown properties of one body that are named.
+/// Unknown properties of one body that are reported.
 const MOST_UNKNOWN: usize = 32;
 const MOST_TAGS: usize = 16;
 /// Names and values of tags: room for a label and a sentence.
 const LONGEST_TAG: usize = 63;
 const LONGEST_TAG_VALUE: usize = 255;
 
-/// What a resource's bodies may hold.
-#[derive(Debug)]
-pub(in crate::api) struct Properties {
-    pub(in crate::api) writable: &'static [&'static str],
-    /// Ignored, so that a client may send back what it read.
-    pub(in crate::api) read_only: &'static [&'static str],
-}
-
 #[derive(Debug)]
 pub(super) struct Fields {
+    properties: &'static [Property],
     object: Map<String, Value>,
-    faults: Vec<Fault>,
+    faults: Vec<PropertyFault>,
 }
 
 impl Fields {
-    pub(super) fn new(object: Map<String, Value>, properties: &Properties) -> Self {
-        let unknown = |name: &&String| {
-            !properties.writable.contains(&name.as_str()) && !properties.read_only.contains(&name.as_str())
-        };
+    pub(super) fn new(object: Map<String, Value>, properties: &'static [Property]) -> Self {
+        let is_known = |name: &str| properties.iter().any(|p| p.name == name && !p.is_nested());
         let faults = object
             .keys()
-            .filter(unknown)
+            .filter(|name| !is_known(name))
             .take(MOST_UNKNOWN)
-            .map(|name| Fault {
+            .map(|name| PropertyFault {
                 property: printable(name),
                 message: format!("{} is not a known property", printable(name)),
             })
             .collect();
-        Self { object, faults }
+        Self { properties, object, faults }
     }
 
-    /// Notes that `property` breaks a rule; the rule is worded to follow its name.
+    /// Records that `property` breaks a rule; the rule is worded to follow the property's name.
     pub(super) fn fault(&mut self, property: &str, rule: impl std::fmt::Display) {
-        self.faults.push(Fault { property: property.to_owned(), message: format!("{property} {rule}") });
+        self.faults
+            .push(PropertyFault { property: property.to_owned(), message: format!("{property} {rule}") });
     }
 
     fn wrong_type(&mut self, property: &str, kind: &str) {
         let message = format!("Value for {property} must be of type {kind}");
-        self.faults.push(Fault { property: property.to_owned(), message });
+        self.faults.push(PropertyFault { property: property.to_owned(), message });
     }
 
-    /// A value that is there and not `null`.
+    /// The value, unless it is absent or `null`; then it is a fault if the property is required.
     fn given(&mut self, property: &str) -> Option<Value> {
-        self.object.remove(property).filter(|v| !v.is_null())
-    }
-
-    fn needed(&mut self, property: &str) -> Option<Value> {
-        let value = self.given(property);
-        if value.is_none() {
+        let value = self.object.remove(property).filter(|v| !v.is_null());
+        if value.is_none() && self.properties.iter().any(|p| p.name == property && p.is_required()) {
             self.fault(property, "is required");
         }
         value
     }
 
-    fn parse<T: FromStr<Err = Invalid>>(&mut self, property: &str, value: Value) -> Option<T> {
-        let Value::String(text) = value else {
+    pub(super) fn text<T: FromStr<Err = Invalid>>(&mut self, property: &str) -> Option<T> {
+        let Value::String(text) = self.given(property)? else {
             self.wrong_type(property, "string");
             return None;
         };
         text.parse().map_err(|rule| self.fault(property, rule)).ok()
     }
 
-    pub(super) fn required<T: FromStr<Err = Invalid>>(&mut self, property: &str) -> Option<T> {
-        let value = self.needed(property)?;
-        self.parse(property, value)
-    }
-
-    pub(super) fn optional<T: FromStr<Err = Invalid>>(&mut self, property: &str) -> Option<T> {
-        let value = self.given(property)?;
-        self.parse(property, value)
-    }
-
-    pub(super) fn required_integer<T: TryFrom<i64, Error = Invalid>>(&mut self, property: &str) -> Option<T> {
-        let value = self.needed(property)?;
-        self.integer(property, &value)
-    }
-
-    pub(super) fn optional_integer<T: TryFrom<i64, Error = Invalid>>(&mut self, property: &str) -> Option<T> {
-        let value = self.given(property)?;
-        self.integer(property, &value)
-    }
-
-    fn integer<T: TryFrom<i64, Error = Invalid>>(&mut self, property: &str, value: &Value) -> Option<T> {
-        match integer(value) {
+    pub(super) fn integer<T: TryFrom<i64, Error = Invalid>>(&mut self, property: &str) -> Option<T> {
+        match integer(&self.given(property)?) {
             Some(n) => T::try_from(n).map_err(|rule| self.fault(property, rule)).ok(),
             None => {
                 self.wrong_type(property, "integer");
@@ -108,8 +78,8 @@ impl Fields {
         }
     }
 
-    /// A list of texts that keep a rule each, and one together.
-    pub(super) fn optional_list<T, L>(&mut self, property: &str) -> Option<L>
+    /// A list of texts that have one rule each, and one together.
+    pub(super) fn list<T, L>(&mut self, property: &str) -> Option<L>
     where
         T: FromStr<Err = Invalid>,
         L: TryFrom<Vec<T>, Error = Invalid>,
@@ -141,7 +111,7 @@ impl Fields {
         L::try_from(list).map_err(|rule| self.fault(property, rule)).ok()
     }
 
-    pub(super) fn optional_boolean(&mut self, property: &str) -> Option<bool> {
+    pub(super) fn boolean(&mut self, property: &str) -> Option<bool> {
         match self.given(property)? {
             Value::Bool(b) => Some(b),
             _ => {
@@ -151,7 +121,7 @@ impl Fields {
         }
     }
 
-    /// Names with a text each; none if left out.
+    /// `tags`: names with a text each; none if left out.
     pub(super) fn tags(&mut self) -> BTreeMap<String, String> {
         let Some(value) = self.given("tags") else { return BTreeMap::new() };
         let Value::Object(object) = value else {
@@ -186,30 +156,45 @@ impl Fields {
         tags
     }
 
-    /// What was made of the fields, unless one has a fault.
-    pub(super) fn finish<T>(self, made: Option<T>) -> Result<T, ApiError> {
-        match made {
+    /// What `make` makes of the parsed values, or all faults. It returns `None` only where there is a fault.
+    pub(super) fn finish<T>(self, make: impl FnOnce() -> Option<T>) -> Result<T, ApiError> {
+        match make() {
             Some(made) if self.faults.is_empty() => Ok(made),
             _ => Err(ApiError::faults(self.faults)),
         }
     }
 }
 
-/// A whole number, also when it is written as `8443.0` or beyond what fits: then it breaks the rule, not the type.
+/// A whole number, even if it is written as `8443.0` or does not fit: then it breaks the rule, not the type.
 fn integer(value: &Value) -> Option<i64> {
-    #[expect(clippy::cast_possible_truncation, reason = "saturates, which is what is wanted")]
+    #[expect(clippy::cast_possible_truncation, reason = "the cast saturates")]
     let whole = |f: f64| (f.fract() == 0.0).then_some(f as i64);
     value.as_i64().or_else(|| value.as_f64().and_then(whole))
 }
 
-/// A caller's own text, short enough to be shown to it.
+/// A caller's own text without control characters, short enough to be shown to it.
 pub(in crate::api) fn printable(text: &str) -> String {
     const SHOWN: usize = 64;
     text.chars().filter(|c| !c.is_control()).take(SHOWN).collect()
 }
 
+/// The body of PUT that a merge patch of `it` stands for: its writable properties, patched.
+pub(super) fn patched(
+    it: &impl Serialize,
+    properties: &[Property],
+    patch: Map<String, Value>,
+) -> Map<String, Value> {
+    let mut whole = match serde_json::to_value(it) {
+        Ok(Value::Object(object)) => object,
+        _ => Map::new(),
+    };
+    whole.retain(|name, _| properties.iter().any(|p| p.name == name && p.is_writable()));
+    merge(&mut whole, patch);
+    whole
+}
+
 /// RFC 7396: `null` removes, an object is merged, all else replaces.
-pub(super) fn merge(into: &mut Map<String, Value>, patch: Map<String, Value>) {
+fn merge(into: &mut Map<String, Value>, patch: Map<String, Value>) {
     for (name, value) in patch {
         match value {
             Value::Null => {

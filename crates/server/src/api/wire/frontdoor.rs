@@ -1,8 +1,13 @@
 //! A Frontdoor in JSON.
 
 use super::{
-    answer::Links,
-    fields::{Fields, Properties, merge},
+    answer::{Links, Representation},
+    fields::{Fields, patched},
+    property::{
+        LINKS, Property,
+        PropertyType::{Boolean, Id, Text, Time},
+    },
+    schema,
 };
 use crate::error::ApiError;
 use jiff::Timestamp;
@@ -10,12 +15,25 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::str::FromStr;
 use wicketgate_model::{FrontdoorId, Invalid, NamespaceName};
-use wicketgate_store::{FrontdoorRow, FrontdoorSpec};
+use wicketgate_store::{FrontdoorRow, FrontdoorSpec, column::frontdoor as column};
 
-pub(in crate::api) const PROPERTIES: Properties = Properties {
-    writable: &["organizationId", "defaultNamespaceName", "ipsecSharesEnabled"],
-    read_only: &["id", "createdAt", "updatedAt", "createdBy", "_links"],
-};
+pub(in crate::api) static PROPERTIES: &[Property] = &[
+    Property::new("id", Id("")).column(&column::ID),
+    Property::new("organizationId", Text)
+        .column(&column::ORGANIZATION)
+        .required()
+        .schema(schema::organization),
+    Property::new("defaultNamespaceName", Text).column(&column::DEFAULT_NAMESPACE).required().schema(|| {
+        json!({"type": "string", "pattern": "^[a-z]([a-z0-9-]*[a-z0-9])?$", "maxLength": 63, "example": "default"})
+    }),
+    Property::new("ipsecSharesEnabled", Boolean).column(&column::IPSEC_SHARES_ENABLED).writable().schema(
+        || json!({"type": "boolean", "description": "Changing it requires the scope frontdoor.admin"}),
+    ),
+    Property::new("createdAt", Time).column(&column::CREATED_AT),
+    Property::new("updatedAt", Time).column(&column::UPDATED_AT),
+    Property::new("createdBy", Text).column(&column::CREATED_BY).schema(schema::actor),
+    LINKS,
+];
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -45,8 +63,12 @@ impl Frontdoor {
     pub(in crate::api) fn path(id: FrontdoorId) -> String {
         format!("/frontdoor/v2/{id}")
     }
+}
 
-    pub(in crate::api) fn links(&self) -> Links {
+impl Representation for Frontdoor {
+    const LIST: &'static str = "frontdoorList";
+
+    fn links(&self) -> Links {
         let own = Self::path(self.id);
         vec![
             ("ipsecShares", format!("{own}/ipsec-shares")),
@@ -57,42 +79,35 @@ impl Frontdoor {
     }
 }
 
-/// What a body asks for; `old` is the Frontdoor that it is to replace.
+/// The Frontdoor that a body describes; `old` is the one to be replaced.
 pub(in crate::api) fn spec(
     body: Map<String, Value>,
     old: Option<&FrontdoorRow>,
 ) -> Result<FrontdoorSpec, ApiError> {
-    let mut fields = Fields::new(body, &PROPERTIES);
-    let organization = fields.required::<Organization>("organizationId").map(|o| o.0);
-    let default_namespace = fields.required::<NamespaceName>("defaultNamespaceName");
-    let ipsec_shares_enabled = fields.optional_boolean("ipsecSharesEnabled").unwrap_or(false);
+    let mut fields = Fields::new(body, PROPERTIES);
+    let organization = fields.text::<Organization>("organizationId").map(|o| o.0);
+    let default_namespace = fields.text::<NamespaceName>("defaultNamespaceName");
+    let ipsec_shares_enabled = fields.boolean("ipsecSharesEnabled").unwrap_or(false);
     if let (Some(organization), Some(old)) = (&organization, old)
         && *organization != old.organization
     {
         fields.fault("organizationId", "can't be changed");
     }
-    let made = || {
+    fields.finish(|| {
         Some(FrontdoorSpec {
             organization: organization?,
             default_namespace: default_namespace?,
             ipsec_shares_enabled,
         })
-    };
-    let made = made();
-    fields.finish(made)
+    })
 }
 
-/// What a body of PATCH makes of the Frontdoor as it is.
-pub(in crate::api) fn patched(row: &FrontdoorRow, patch: Map<String, Value>) -> Map<String, Value> {
-    let mut whole = Map::new();
-    whole.insert("organizationId".to_owned(), json!(row.organization));
-    whole.insert("defaultNamespaceName".to_owned(), json!(row.default_namespace));
-    whole.insert("ipsecSharesEnabled".to_owned(), json!(row.ipsec_shares_enabled));
-    merge(&mut whole, patch);
-    whole
+/// The body of PUT that a merge patch of the Frontdoor stands for.
+pub(in crate::api) fn merged(row: &FrontdoorRow, patch: Map<String, Value>) -> Map<String, Value> {
+    patched(&Frontdoor::of(row.clone()), PROPERTIES, patch)
 }
 
-/// Whatever an organization is called where it comes from.
+/// The name of an organization, chosen by the operator or its identity provider.
 #[derive(Debug)]
 pub(super) struct Organization(pub(super) String);
 

@@ -1,9 +1,12 @@
-//! Query strings. A parameter that nobody knows is refused by name: a typo must not pass. What a list can be filtered
-//! and sorted by is what its [`Listing`] describes; all faults of a query are told at once.
+//! Query strings. An unknown parameter is refused by name: a typo must not pass. A list is filtered and sorted by the
+//! properties in its resource's table; all faults of a query are reported at once.
 
-use super::fields::printable;
+use super::{
+    fields::printable,
+    property::{Property, PropertyType, listed},
+};
 use crate::{
-    error::{ApiError, Fault},
+    error::{ApiError, PropertyFault},
     state::{AppState, now},
 };
 use axum::{
@@ -13,13 +16,13 @@ use axum::{
 use form_urlencoded::Serializer;
 use jiff::Timestamp;
 use wicketgate_model::FrontdoorId;
-use wicketgate_store::{Filter, ListRequest, Listing, PageRequest, Property, PropertyType, Sort, Wanted};
+use wicketgate_store::{Filter, FilterValue, ListRequest, PageRequest, Sort};
 
 const SIZE: u32 = 20;
 const LARGEST_SIZE: u32 = 1000;
-/// More than any page of a console asks for, and few enough for one statement.
+/// More than any client needs, and few enough for one SQL statement.
 const MOST_PARAMETERS: usize = 200;
-/// What follows is the name of a tag.
+/// Followed by the name of a tag.
 const TAG: &str = "tag.";
 
 /// The parameters of a request, decoded.
@@ -63,12 +66,12 @@ impl Query {
         Ok(values)
     }
 
-    /// What is asked of a list.
-    pub(in crate::api) fn list(self, listing: &Listing) -> Result<ListQuery, ApiError> {
+    /// Which rows of a list, in which order.
+    pub(in crate::api) fn list(self, properties: &'static [Property]) -> Result<ListQuery, ApiError> {
         let mut reading =
             Reading { page: None, size: None, sort: Vec::new(), filters: Vec::new(), faults: Vec::new() };
         for (name, value) in &self.0 {
-            reading.parameter(listing, name, value);
+            reading.parameter(properties, name, value);
         }
         if !reading.faults.is_empty() {
             return Err(ApiError::faults(reading.faults));
@@ -85,7 +88,7 @@ impl Query {
 #[derive(Debug)]
 pub(in crate::api) struct ListQuery {
     pub(in crate::api) request: ListRequest,
-    /// What a link to another page has to say too.
+    /// The parameters that links to other pages repeat.
     rest: Vec<(String, String)>,
 }
 
@@ -106,55 +109,59 @@ struct Reading {
     size: Option<u32>,
     sort: Vec<Sort>,
     filters: Vec<Filter>,
-    faults: Vec<Fault>,
+    faults: Vec<PropertyFault>,
 }
 
 impl Reading {
-    fn parameter(&mut self, listing: &Listing, name: &str, value: &str) {
+    fn parameter(&mut self, properties: &'static [Property], name: &str, value: &str) {
         let read = match name {
             "page" => whole(name, value, 0, i64::MAX).and_then(|n| once(name, &mut self.page, n)),
             "size" => whole(name, value, 1, LARGEST_SIZE.into()).and_then(|n| once(name, &mut self.size, n)),
-            "sort" => sort(listing, value).map(|sort| {
-                // What was sorted by before is decided already.
-                if !self.sort.iter().any(|s| s.property == sort.property) {
+            "sort" => sort(properties, value).map(|sort| {
+                // Sorting by a column a second time changes nothing.
+                if !self.sort.iter().any(|s| s.column == sort.column) {
                     self.sort.push(sort);
                 }
             }),
-            _ => self.filter(listing, name, value),
+            _ => self.filter(properties, name, value),
         };
         if let Err(message) = read {
-            self.faults.push(Fault { property: printable(name), message });
+            self.faults.push(PropertyFault { property: printable(name), message });
         }
     }
 
-    fn filter(&mut self, listing: &Listing, name: &str, value: &str) -> Result<(), String> {
+    fn filter(&mut self, properties: &'static [Property], name: &str, value: &str) -> Result<(), String> {
         let tag = name.strip_prefix(TAG).filter(|tag| !tag.is_empty());
-        let property = match tag {
-            Some(_) => listing.properties.iter().find(|p| p.kind == PropertyType::Tags),
-            None => listing.property(name).filter(|p| p.kind != PropertyType::Tags),
+        let found = match tag {
+            Some(_) => {
+                properties.iter().find(|p| p.kind == PropertyType::Tags).and_then(|p| Some((p, p.column?)))
+            }
+            None => listed(properties, name).filter(|(p, _)| p.kind != PropertyType::Tags),
         };
-        let property = property.ok_or_else(|| unknown(name))?;
-        let wanted = match tag {
-            Some(tag) => Wanted::Tag { name: tag.to_owned(), value: value.to_owned() },
-            None => wanted(property, value).ok_or_else(|| wrong_type(property))?,
+        let (property, column) = found.ok_or_else(|| unknown(name))?;
+        let value = match tag {
+            Some(tag) => FilterValue::Tag { name: tag.to_owned(), value: value.to_owned() },
+            None => filter_value(property, value).ok_or_else(|| wrong_type(property))?,
         };
         // Values of one property, or of one tag, are alternatives.
         let same = |f: &&mut Filter| {
-            f.property == property
-                && match (f.values.first(), &wanted) {
-                    (Some(Wanted::Tag { name: one, .. }), Wanted::Tag { name: other, .. }) => one == other,
+            f.column == column
+                && match (f.values.first(), &value) {
+                    (Some(FilterValue::Tag { name: one, .. }), FilterValue::Tag { name: other, .. }) => {
+                        one == other
+                    }
                     _ => true,
                 }
         };
         match self.filters.iter_mut().find(same) {
-            Some(filter) => filter.values.push(wanted),
-            None => self.filters.push(Filter { property, values: vec![wanted] }),
+            Some(filter) => filter.values.push(value),
+            None => self.filters.push(Filter { column, values: vec![value] }),
         }
         Ok(())
     }
 }
 
-/// Whether its percent-encoded bytes are: what decodes them puts U+FFFD in the place of those that are not.
+/// Whether the percent-encoded bytes are UTF-8: the decoder replaces invalid ones by U+FFFD.
 fn is_utf8(query: &str) -> bool {
     let mut rest = query.as_bytes();
     let mut decoded = Vec::with_capacity(rest.len());
@@ -208,36 +215,37 @@ fn integer(text: &str) -> Option<Integer> {
 }
 
 /// `property`, `property,asc` or `property,desc`.
-fn sort(listing: &Listing, text: &str) -> Result<Sort, String> {
+fn sort(properties: &'static [Property], text: &str) -> Result<Sort, String> {
     let (name, direction) = text.split_once(',').unwrap_or((text, "asc"));
-    let property = listing.property(name.trim()).ok_or_else(|| match printable(name).as_str() {
-        "" => "sort must name a property of the list".to_owned(),
-        name => format!("sort must name a property of the list, not {name}"),
-    })?;
+    let (property, column) =
+        listed(properties, name.trim()).ok_or_else(|| match printable(name).as_str() {
+            "" => "sort must name a property of the list".to_owned(),
+            name => format!("sort must name a property of the list, not {name}"),
+        })?;
     let descending = match direction.trim() {
         d if d.eq_ignore_ascii_case("asc") => false,
         d if d.eq_ignore_ascii_case("desc") => true,
         _ => return Err(format!("sort must be {name}, {name},asc or {name},desc", name = property.name)),
     };
-    Ok(Sort { property, descending })
+    Ok(Sort { column, descending })
 }
 
-/// A value of the property's type; of a timestamp also a range.
-fn wanted(property: &Property, text: &str) -> Option<Wanted> {
+/// A value of the property's type; for a time also a range.
+fn filter_value(property: &Property, text: &str) -> Option<FilterValue> {
     match property.kind {
-        // No text has a NUL, and PostgreSQL does not even take it as a value.
-        PropertyType::Text => (!text.contains('\0')).then(|| Wanted::Text(text.to_owned())),
-        PropertyType::List => (!text.contains('\0')).then(|| Wanted::Item(text.to_owned())),
-        PropertyType::Id(prefix) => is_id(prefix, text).then(|| Wanted::Text(text.to_owned())),
+        // No text has a NUL, and PostgreSQL refuses it as a value.
+        PropertyType::Text => (!text.contains('\0')).then(|| FilterValue::Text(text.to_owned())),
+        PropertyType::List => (!text.contains('\0')).then(|| FilterValue::Item(text.to_owned())),
+        PropertyType::Id(prefix) => is_id(prefix, text).then(|| FilterValue::Text(text.to_owned())),
         PropertyType::Integer => Some(match integer(text)? {
-            Integer::Fits(n) => Wanted::Integer(n),
+            Integer::Fits(n) => FilterValue::Integer(n),
             // No value is that large.
-            Integer::Beyond => Wanted::Integer(i64::MAX),
+            Integer::Beyond => FilterValue::Integer(i64::MAX),
         }),
-        PropertyType::Boolean => text.parse().ok().map(Wanted::Boolean),
-        PropertyType::Enum(names) => names.contains(&text).then(|| Wanted::Text(text.to_owned())),
-        PropertyType::Timestamp => times(text),
-        PropertyType::Tags => None,
+        PropertyType::Boolean => text.parse().ok().map(FilterValue::Boolean),
+        PropertyType::Enum(names) => names.contains(&text).then(|| FilterValue::Text(text.to_owned())),
+        PropertyType::Time => times(text),
+        PropertyType::Tags | PropertyType::Object => None,
     }
 }
 
@@ -250,19 +258,19 @@ fn is_id(prefix: &str, text: &str) -> bool {
 }
 
 /// A time, or `from..to` with either end open.
-fn times(text: &str) -> Option<Wanted> {
+fn times(text: &str) -> Option<FilterValue> {
     let Some((from, to)) = text.split_once("..") else {
         let at = time(text)?;
-        return Some(Wanted::Times(Some(at), Some(at)));
+        return Some(FilterValue::Times(Some(at), Some(at)));
     };
     let end = |text: &str| if text.is_empty() { Some(None) } else { time(text).map(Some) };
     match (end(from)?, end(to)?) {
         (None, None) => None,
-        (from, to) => Some(Wanted::Times(from, to)),
+        (from, to) => Some(FilterValue::Times(from, to)),
     }
 }
 
-/// RFC 3339. A plus that was not percent-encoded has become a space: no time ends in a space and an offset otherwise.
+/// RFC 3339. A plus that was not percent-encoded arrives as a space; otherwise no time ends in a space and an offset.
 fn time(text: &str) -> Option<Timestamp> {
     let is_rfc3339 = text.bytes().all(|b| b.is_ascii_digit() || b"-:.TtZz+ ".contains(&b));
     let with_plus = || match text.rsplit_once(' ') {
@@ -280,8 +288,8 @@ fn wrong_type(property: &Property) -> String {
         PropertyType::Integer => "integer".to_owned(),
         PropertyType::Boolean => "boolean: true or false".to_owned(),
         PropertyType::Enum(names) => format!("enum: one of {}", names.join(", ")),
-        PropertyType::Timestamp => "timestamp: RFC 3339, or a range from..to of two".to_owned(),
-        PropertyType::Tags => "object".to_owned(),
+        PropertyType::Time => "timestamp: RFC 3339, or a range from..to of two".to_owned(),
+        PropertyType::Tags | PropertyType::Object => "object".to_owned(),
     };
     format!("Value for {} must be of type {kind}", property.name)
 }
@@ -289,12 +297,12 @@ fn wrong_type(property: &Property) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::wire::share::PROPERTIES;
     use proptest::prelude::*;
-    use wicketgate_store::SHARES;
 
     fn read(text: &str) -> Result<ListQuery, ApiError> {
         let pairs = form_urlencoded::parse(text.as_bytes()).into_owned().collect();
-        Query(pairs).list(&SHARES)
+        Query(pairs).list(PROPERTIES)
     }
 
     proptest! {
@@ -303,7 +311,7 @@ mod tests {
             name in "page|size|sort|name|createdAt|deletedAt|ingressPort|status|tags|tag\\.[a-z]{0,2}|id|.{0,9}",
             value in "-?[0-9]{0,25}|[a-z]{0,5},?(asc|desc)?|[0-9TZ:. +-]{0,40}|2026-01-01T00:00:00Z(\\.\\.)?|.{0,20}",
         ) {
-            let _ = Query(vec![(name, value)]).list(&SHARES);
+            let _ = Query(vec![(name, value)]).list(PROPERTIES);
         }
 
         #[test]
@@ -313,7 +321,7 @@ mod tests {
             let mut pairs: Vec<_> = names.into_iter().filter(|n| !n.contains('\0')).map(|n| ("name".to_owned(), n)).collect();
             pairs.push((format!("tag.{tag}"), "a&b=c".to_owned()));
             pairs.push(("sort".to_owned(), "name,desc".to_owned()));
-            let query = Query(pairs).list(&SHARES).unwrap();
+            let query = Query(pairs).list(PROPERTIES).unwrap();
             let again = read(&query.at_page(page)).unwrap();
             prop_assert_eq!(again.request.filters, query.request.filters);
             prop_assert_eq!(again.request.sort, query.request.sort);
@@ -339,7 +347,7 @@ mod tests {
             (format!("{from}[UTC]"), None),
             (format!("{from}...{to}"), None),
         ] {
-            assert_eq!(times(&text), wanted.map(|(from, to)| Wanted::Times(from, to)), "{text}");
+            assert_eq!(times(&text), wanted.map(|(from, to)| FilterValue::Times(from, to)), "{text}");
         }
     }
 }

@@ -1,46 +1,66 @@
 //! An IPsec share in JSON.
 
 use super::{
-    answer::Links,
-    fields::{Fields, Properties, merge},
-    standing::StatusDetail,
+    answer::{Links, Representation},
+    fields::{Fields, patched},
+    property::{
+        LINKS, Property,
+        PropertyType::{Enum, Id, Integer, List, Object, Tags as TagMap, Text, Time},
+        REASONS, STATUSES,
+    },
+    schema,
+    status_detail::StatusDetail,
 };
 use crate::error::ApiError;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use wicketgate_model::{
-    AllowedSources, EnvironmentId, FrontdoorId, IdleTimeout, IngressPort, LocationId, MaxConnections,
-    ProxyProtocol, ResourceName, ShareId, ShareOptions, SourceCidr, Status, Target, TunnelId, ZId,
+    AllowedSources, EnvironmentId, FrontdoorId, IngressPort, LocationId, ResourceName, ShareId, ShareOptions,
+    SourceCidr, Status, Target, TunnelId, ZId,
 };
-use wicketgate_store::{ShareRow, ShareSpec, Store, Tags};
+use wicketgate_store::{ShareRow, ShareSpec, Tags, TunnelRow, column::share as column};
 
-pub(in crate::api) const PROPERTIES: Properties = Properties {
-    writable: &[
-        "name",
-        "ipsecTunnelId",
-        "envZId",
-        "target",
-        "ingressPort",
-        "locationId",
-        "allowedSources",
-        "maxConnections",
-        "idleTimeoutSeconds",
-        "proxyProtocol",
-        "tags",
-    ],
-    read_only: &[
-        "id",
-        "frontdoorId",
-        "status",
-        "statusDetail",
-        "createdAt",
-        "updatedAt",
-        "deletedAt",
-        "createdBy",
-        "_links",
-    ],
-};
+pub(in crate::api) static PROPERTIES: &[Property] = &[
+    Property::new("id", Id("shr-")).column(&column::ID),
+    Property::new("name", Text).column(&column::NAME).required().schema(schema::name),
+    Property::new("frontdoorId", Id("")).column(&column::FRONTDOOR),
+    Property::new("ipsecTunnelId", Id("tnl-")).column(&column::TUNNEL).required(),
+    Property::new("envZId", Text).column(&column::Z_ID).required().schema(|| {
+        json!({"type": "string", "pattern": "^[A-Za-z0-9-]{10}$", "example": "ijcrWb-ZOq",
+            "description": "In requests also `envId`"})
+    }),
+    Property::new("target", Text).column(&column::TARGET).required().schema(schema::target),
+    Property::new("ingressPort", Integer)
+        .column(&column::INGRESS_PORT)
+        .required()
+        .schema(|| json!({"type": "integer", "minimum": 1, "maximum": 65535, "example": 8443})),
+    Property::new("status", Enum(&STATUSES)).column(&column::STATUS),
+    Property::new("statusDetail", Object).optional().schema(|| schema::reference("StatusDetail")),
+    Property::new("statusDetail.reason", Enum(&REASONS)).column(&column::DETAIL_REASON),
+    Property::new("statusDetail.message", Text).column(&column::DETAIL_MESSAGE),
+    Property::new("statusDetail.since", Time).column(&column::DETAIL_SINCE),
+    Property::new("locationId", Text).column(&column::LOCATION).writable().schema(schema::location),
+    Property::new("proxyProtocol", Enum(&["v2"])).column(&column::PROXY_PROTOCOL).writable(),
+    Property::new("allowedSources", List).column(&column::ALLOWED_SOURCES).writable().schema(|| {
+        json!({"type": "array", "minItems": 1, "maxItems": 64, "items": schema::source(), "uniqueItems": true,
+            "description": "Networks of the remote site that may connect; all of it if left out"})
+    }),
+    Property::new("maxConnections", Integer)
+        .column(&column::MAX_CONNECTIONS)
+        .writable()
+        .schema(|| json!({"type": "integer", "minimum": 1, "maximum": 1_000_000})),
+    Property::new("idleTimeoutSeconds", Integer)
+        .column(&column::IDLE_TIMEOUT_SECONDS)
+        .writable()
+        .schema(|| json!({"type": "integer", "minimum": 1, "maximum": 604_800})),
+    Property::new("tags", TagMap).column(&column::TAGS).writable().optional(),
+    Property::new("createdAt", Time).column(&column::CREATED_AT),
+    Property::new("updatedAt", Time).column(&column::UPDATED_AT),
+    Property::new("deletedAt", Time).column(&column::DELETED_AT).schema(schema::deleted_at),
+    Property::new("createdBy", Text).column(&column::CREATED_BY).schema(schema::actor),
+    LINKS,
+];
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -92,8 +112,12 @@ impl Share {
     pub(in crate::api) fn path(frontdoor: FrontdoorId, id: ShareId) -> String {
         format!("/frontdoor/v2/{frontdoor}/ipsec-shares/{id}")
     }
+}
 
-    pub(in crate::api) fn links(&self) -> Links {
+impl Representation for Share {
+    const LIST: &'static str = "ipsecShareList";
+
+    fn links(&self) -> Links {
         let own = Self::path(self.frontdoor_id, self.id);
         vec![
             ("metrics", format!("{own}/metrics")),
@@ -103,105 +127,97 @@ impl Share {
     }
 }
 
-/// What a body of POST or PUT asks for. All its faults are found at once, those that take a look at other rows too.
-pub(in crate::api) async fn spec(
-    store: &Store,
-    frontdoor: FrontdoorId,
-    mut body: Map<String, Value>,
-) -> Result<ShareSpec, ApiError> {
-    let contradiction = one_environment(&mut body);
-    let mut fields = Fields::new(body, &PROPERTIES);
-    if contradiction {
-        fields.fault("envId", "must be the same as envZId, or left out");
-    }
-    let name = fields.required::<ResourceName>("name");
-    let target = fields.required::<Target>("target");
-    let ingress_port = fields.required_integer::<IngressPort>("ingressPort");
-    let options = options(&mut fields);
-    let tags = fields.tags();
-    let location = fields.optional::<LocationId>("locationId");
-    let tunnel = match fields.required::<TunnelId>("ipsecTunnelId") {
-        Some(id) => {
-            let row = store.tunnel(frontdoor, id).await?.filter(|t| t.standing.status.is_live());
-            if row.is_none() {
-                fields.fault("ipsecTunnelId", "must be the id of a live tunnel of this Frontdoor");
-            }
-            row
-        }
-        None => None,
-    };
-    if let (Some(location), Some(tunnel)) = (location, &tunnel)
-        && location != tunnel.location
-    {
-        fields.fault("locationId", format!("must be the tunnel's location, {}", tunnel.location));
-    }
-    if let (Some(sources), Some(tunnel)) = (&options.allowed_sources, &tunnel) {
-        for net in sources.networks().iter().filter(|net| !net.is_within(tunnel.peer_cidr)) {
-            fields.fault(
-                "allowedSources",
-                format!("must be within the tunnel's peerCidr, {}: {net} is not", tunnel.peer_cidr),
-            );
-        }
-    }
-    let environment: Option<EnvironmentId> = match fields.required::<ZId>("envZId") {
-        Some(z_id) => {
-            let row = store.environment_by_z_id(frontdoor, &z_id).await?;
-            if row.is_none() {
-                fields.fault("envZId", "must be the zId of an environment of this Frontdoor");
-            }
-            row.map(|e| e.id)
-        }
-        None => None,
-    };
-    let made = || {
-        Some(ShareSpec {
-            tunnel: tunnel?.id,
-            environment: environment?,
-            name: name?,
-            target: target?,
-            ingress_port: ingress_port?,
-            options,
-            tags,
-        })
-    };
-    let made = made();
-    fields.finish(made)
+/// A share as a body of POST or PUT has it. What it refers to is looked up by the caller and passed to
+/// [`ShareRequest::resolve`], which reports all faults at once.
+#[derive(Debug)]
+pub(in crate::api) struct ShareRequest {
+    pub(in crate::api) tunnel: Option<TunnelId>,
+    pub(in crate::api) z_id: Option<ZId>,
+    name: Option<ResourceName>,
+    target: Option<Target>,
+    ingress_port: Option<IngressPort>,
+    location: Option<LocationId>,
+    options: ShareOptions,
+    tags: Tags,
+    fields: Fields,
 }
 
-/// What a body of PATCH makes of the share as it is: what a PUT would have to say.
-pub(in crate::api) fn patched(row: &ShareRow, mut patch: Map<String, Value>) -> Map<String, Value> {
+impl ShareRequest {
+    pub(in crate::api) fn parse(mut body: Map<String, Value>) -> Self {
+        let contradiction = one_environment(&mut body);
+        let mut fields = Fields::new(body, PROPERTIES);
+        if contradiction {
+            fields.fault("envId", "must be the same as envZId, or left out");
+        }
+        Self {
+            name: fields.text("name"),
+            target: fields.text("target"),
+            ingress_port: fields.integer("ingressPort"),
+            options: ShareOptions {
+                allowed_sources: fields.list::<SourceCidr, AllowedSources>("allowedSources"),
+                max_connections: fields.integer("maxConnections"),
+                idle_timeout_seconds: fields.integer("idleTimeoutSeconds"),
+                proxy_protocol: fields.text("proxyProtocol"),
+            },
+            tags: fields.tags(),
+            location: fields.text("locationId"),
+            tunnel: fields.text("ipsecTunnelId"),
+            z_id: fields.text("envZId"),
+            fields,
+        }
+    }
+
+    /// `tunnel` and `environment` are those of the Frontdoor that the request names, if they exist.
+    pub(in crate::api) fn resolve(
+        self,
+        tunnel: Option<&TunnelRow>,
+        environment: Option<EnvironmentId>,
+    ) -> Result<ShareSpec, ApiError> {
+        let Self { name, target, ingress_port, options, tags, mut fields, .. } = self;
+        let tunnel = tunnel.filter(|t| t.standing.status.is_live());
+        if self.tunnel.is_some() && tunnel.is_none() {
+            fields.fault("ipsecTunnelId", "must be the id of a live tunnel of this Frontdoor");
+        }
+        if let (Some(location), Some(tunnel)) = (self.location, tunnel)
+            && location != tunnel.location
+        {
+            fields.fault("locationId", format!("must be the tunnel's location, {}", tunnel.location));
+        }
+        if let (Some(sources), Some(tunnel)) = (&options.allowed_sources, tunnel) {
+            for net in sources.networks().iter().filter(|net| !net.is_within(tunnel.peer_cidr)) {
+                let rule =
+                    format!("must be within the tunnel's peerCidr, {}: {net} is not", tunnel.peer_cidr);
+                fields.fault("allowedSources", rule);
+            }
+        }
+        if self.z_id.is_some() && environment.is_none() {
+            fields.fault("envZId", "must be the zId of an environment of this Frontdoor");
+        }
+        fields.finish(|| {
+            Some(ShareSpec {
+                tunnel: tunnel?.id,
+                environment: environment?,
+                name: name?,
+                target: target?,
+                ingress_port: ingress_port?,
+                options,
+                tags,
+            })
+        })
+    }
+}
+
+/// The body of PUT that a merge patch of the share stands for. The location follows the tunnel.
+pub(in crate::api) fn merged(row: &ShareRow, mut patch: Map<String, Value>) -> Map<String, Value> {
     let contradiction = patch.get("envId").is_some_and(|v| !v.is_null()) && patch.contains_key("envZId");
     if !contradiction {
         one_environment(&mut patch);
     }
-    let mut whole = Map::new();
-    for (name, value) in [
-        ("name", json!(row.name)),
-        ("ipsecTunnelId", json!(row.tunnel)),
-        ("envZId", json!(row.z_id)),
-        ("target", json!(row.target)),
-        ("ingressPort", json!(row.ingress_port)),
-        ("tags", json!(row.tags)),
-    ] {
-        whole.insert(name.to_owned(), value);
-    }
-    if let Ok(Value::Object(options)) = serde_json::to_value(&row.options) {
-        whole.extend(options);
-    }
-    merge(&mut whole, patch);
-    whole
+    patch.entry("locationId").or_insert(Value::Null);
+    patched(&Share::of(row.clone()), PROPERTIES, patch)
 }
 
-fn options(fields: &mut Fields) -> ShareOptions {
-    ShareOptions {
-        allowed_sources: fields.optional_list::<SourceCidr, AllowedSources>("allowedSources"),
-        max_connections: fields.optional_integer::<MaxConnections>("maxConnections"),
-        idle_timeout_seconds: fields.optional_integer::<IdleTimeout>("idleTimeoutSeconds"),
-        proxy_protocol: fields.optional::<ProxyProtocol>("proxyProtocol"),
-    }
-}
-
-/// `envId` is another name of `envZId`. Answers whether both are there and say different things.
+/// Renames `envId` to `envZId`. Returns whether both are present and differ.
 fn one_environment(body: &mut Map<String, Value>) -> bool {
     let Some(alias) = body.remove("envId") else { return false };
     match body.get("envZId") {

@@ -1,10 +1,16 @@
 //! An IPsec tunnel in JSON. Its key is written, and read through its VPN configuration only.
 
 use super::{
-    answer::Links,
+    answer::{Links, Representation},
     connection::LiveConnection,
-    fields::{Fields, Properties, merge},
-    standing::StatusDetail,
+    fields::{Fields, patched},
+    property::{
+        CONNECTION_FAULTS, CONNECTION_STATES, LINKS, Property,
+        PropertyType::{Boolean, Enum, Id, Integer, List, Object, Tags as TagMap, Text, Time},
+        REASONS, STATUSES,
+    },
+    schema,
+    status_detail::StatusDetail,
 };
 use crate::{error::ApiError, state::now};
 use jiff::{SignedDuration, Timestamp};
@@ -15,39 +21,90 @@ use wicketgate_model::{
     Connection, EspProposal, EspProposals, FrontdoorId, IkeProposal, IkeProposals, Invalid, LocationId,
     PeerAddress, PeerCidr, PeerId, PreSharedKey, ResourceName, Status, TunnelId,
 };
-use wicketgate_store::{Filter, ListRequest, TUNNELS, Tags, TunnelRow, TunnelSpec, Wanted};
-
-const GATEWAY: &str = "gatewayPublicIp";
-
-pub(in crate::api) const PROPERTIES: Properties = Properties {
-    writable: &[
-        "name",
-        "locationId",
-        "peerPublicIp",
-        "peerCidr",
-        "peerId",
-        "preSharedKey",
-        "ikeProposals",
-        "espProposals",
-        "initiate",
-        "tags",
-    ],
-    read_only: &[
-        "id",
-        "frontdoorId",
-        "status",
-        "statusDetail",
-        "loadBalancerIp",
-        GATEWAY,
-        "connection",
-        "previousKeyUntil",
-        "createdAt",
-        "updatedAt",
-        "deletedAt",
-        "createdBy",
-        "_links",
-    ],
+use wicketgate_store::{
+    Filter, FilterValue, ListRequest, Tags, TunnelRow, TunnelSpec,
+    column::{connection, tunnel as column},
 };
+
+pub(in crate::api) static PROPERTIES: &[Property] = &[
+    Property::new("id", Id("tnl-")).column(&column::ID),
+    Property::new("name", Text).column(&column::NAME).required().schema(schema::name),
+    Property::new("frontdoorId", Id("")).column(&column::FRONTDOOR),
+    Property::new("locationId", Text).column(&column::LOCATION).required().schema(schema::location),
+    Property::new("status", Enum(&STATUSES)).column(&column::STATUS),
+    Property::new("statusDetail", Object).optional().schema(|| schema::reference("StatusDetail")),
+    Property::new("statusDetail.reason", Enum(&REASONS)).column(&column::DETAIL_REASON),
+    Property::new("statusDetail.message", Text).column(&column::DETAIL_MESSAGE),
+    Property::new("statusDetail.since", Time).column(&column::DETAIL_SINCE),
+    Property::new("peerPublicIp", Text).column(&column::PEER_ADDRESS).required().schema(schema::peer_address),
+    Property::new("peerCidr", Text).column(&column::PEER_CIDR).required().schema(schema::peer_network),
+    Property::new("peerId", Text).column(&column::PEER_ID).writable().schema(schema::peer_id),
+    PRE_SHARED_KEY,
+    Property::new("loadBalancerIp", Text)
+        .column(&column::LOAD_BALANCER_IP)
+        .schema(|| schema::ipv4("The address that the remote site connects to")),
+    Property::new("gatewayPublicIp", Text)
+        .column(&column::GATEWAY_ADDRESS)
+        .schema(|| schema::ipv4("The address that the remote device dials")),
+    Property::new("ikeProposals", List)
+        .column(&column::IKE_PROPOSALS)
+        .writable()
+        .schema(|| proposals(IKE, "aes256gcm16-prfsha384-ecp384", IkeProposals::MOST, "IKE SA")),
+    Property::new("espProposals", List)
+        .column(&column::ESP_PROPOSALS)
+        .writable()
+        .schema(|| proposals(ESP, "aes256gcm16-ecp384", EspProposals::MOST, "CHILD SA")),
+    Property::new("initiate", Boolean).column(&column::INITIATE).writable().schema(|| {
+        json!({"type": "boolean", "description": "Whether the gateway initiates the connection, and again whenever \
+            it is down. If false or left out, the gateway only responds"})
+    }),
+    Property::new("connection", Object).schema(|| schema::reference("Connection")),
+    Property::new("connection.state", Enum(&CONNECTION_STATES)).column(&connection::STATE),
+    Property::new("connection.since", Time).column(&connection::SINCE),
+    Property::new("connection.algorithms.ike", Text).column(&connection::IKE_ALGORITHMS),
+    Property::new("connection.algorithms.esp", Text).column(&connection::ESP_ALGORITHMS),
+    Property::new("connection.peer.address", Text).column(&connection::PEER_ADDRESS),
+    Property::new("connection.peer.port", Integer).column(&connection::PEER_PORT),
+    Property::new("connection.peer.id", Text).column(&connection::PEER_ID),
+    Property::new("connection.nat.gateway", Boolean).column(&connection::NAT_GATEWAY),
+    Property::new("connection.nat.peer", Boolean).column(&connection::NAT_PEER),
+    Property::new("connection.ikeSa.establishedAt", Time).column(&connection::IKE_ESTABLISHED),
+    Property::new("connection.ikeSa.rekeyAt", Time).column(&connection::IKE_REKEY),
+    Property::new("connection.childSa.establishedAt", Time).column(&connection::CHILD_ESTABLISHED),
+    Property::new("connection.childSa.rekeyAt", Time).column(&connection::CHILD_REKEY),
+    Property::new("connection.bytesIn", Integer).column(&connection::BYTES_IN),
+    Property::new("connection.bytesOut", Integer).column(&connection::BYTES_OUT),
+    Property::new("connection.lastError.reason", Enum(&CONNECTION_FAULTS)).column(&connection::ERROR_REASON),
+    Property::new("connection.lastError.message", Text).column(&connection::ERROR_MESSAGE),
+    Property::new("connection.lastError.since", Time).column(&connection::ERROR_SINCE),
+    Property::new("previousKeyUntil", Time)
+        .optional()
+        .schema(|| schema::time("Until then, an older key works, too; absent when none does")),
+    Property::new("tags", TagMap).column(&column::TAGS).writable().optional(),
+    Property::new("createdAt", Time).column(&column::CREATED_AT),
+    Property::new("updatedAt", Time).column(&column::UPDATED_AT),
+    Property::new("deletedAt", Time).column(&column::DELETED_AT).schema(schema::deleted_at),
+    Property::new("createdBy", Text).column(&column::CREATED_BY).schema(schema::actor),
+    LINKS,
+];
+
+const PRE_SHARED_KEY: Property = Property::new("preSharedKey", Text).write_only().schema(|| {
+    json!({"type": "string", "writeOnly": true, "minLength": 20, "maxLength": 128, "pattern": "^[ -~]*$",
+        "description": "Printable ASCII; 256 random bits if left out"})
+});
+
+/// The canonical notation. Other names of the same algorithms and capital letters are accepted, too.
+const IKE: &str = "^(aes(128|256)gcm16-prfsha(256|384|512)|aes(128|256)-sha(256|384|512))-(ecp(256|384|521)|x25519|modp(2048|3072|4096))$";
+const ESP: &str =
+    "^(aes(128|256)gcm16|aes(128|256)-sha(256|384|512))-(ecp(256|384|521)|x25519|modp(2048|3072|4096))$";
+
+fn proposals(pattern: &str, example: &str, most: usize, of: &str) -> Value {
+    json!({"type": "array", "minItems": 1, "maxItems": most, "uniqueItems": true,
+        "items": {"type": "string", "pattern": pattern, "example": example},
+        "description": format!("The algorithms that the gateway accepts for the {of}, in order of preference, in \
+            strongSwan's notation; all that it supports if left out. Weak algorithms are refused by name. A connection \
+            that uses another suite is closed")})
+}
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -71,7 +128,7 @@ pub(in crate::api) struct Tunnel {
     #[serde(skip_serializing_if = "Option::is_none")]
     esp_proposals: Option<EspProposals>,
     initiate: bool,
-    /// Until then, a key before the present one works, too.
+    /// Until then, an older key works, too.
     #[serde(skip_serializing_if = "Option::is_none")]
     previous_key_until: Option<Timestamp>,
     #[serde(skip_serializing_if = "Tags::is_empty")]
@@ -113,8 +170,12 @@ impl Tunnel {
     pub(in crate::api) fn path(frontdoor: FrontdoorId, id: TunnelId) -> String {
         format!("/frontdoor/v2/{frontdoor}/ipsec-tunnels/{id}")
     }
+}
 
-    pub(in crate::api) fn links(&self) -> Links {
+impl Representation for Tunnel {
+    const LIST: &'static str = "ipsecTunnelList";
+
+    fn links(&self) -> Links {
         let own = Self::path(self.frontdoor_id, self.id);
         vec![
             ("metrics", format!("{own}/metrics")),
@@ -125,40 +186,39 @@ impl Tunnel {
     }
 }
 
-/// The request with locations in place of their gateways' addresses, which the database does not know.
+/// Replaces filters by a gateway's address, which the database does not have, with filters by location.
 pub(in crate::api) fn resolved(
     mut request: ListRequest,
     locations: &[LocationId],
     address: impl Fn(&LocationId) -> Option<Ipv4Addr>,
 ) -> ListRequest {
-    let Some(location) = TUNNELS.property("locationId") else { return request };
-    for filter in request.filters.iter_mut().filter(|f| f.property.name == GATEWAY) {
-        let is_asked = |id: &&LocationId| {
-            address(id).is_some_and(|address| filter.values.contains(&Wanted::Text(address.to_string())))
+    for filter in request.filters.iter_mut().filter(|f| *f.column == column::GATEWAY_ADDRESS) {
+        let matches = |id: &&LocationId| {
+            address(id).is_some_and(|address| filter.values.contains(&FilterValue::Text(address.to_string())))
         };
-        let values = locations.iter().filter(is_asked).map(|id| Wanted::Text(id.to_string())).collect();
-        *filter = Filter { property: location, values };
+        let values = locations.iter().filter(matches).map(|id| FilterValue::Text(id.to_string())).collect();
+        *filter = Filter { column: &column::LOCATION, values };
     }
     request
 }
 
-/// What a body asks for; a key that it leaves out is `key`. `old` is the tunnel that it is to replace.
+/// The tunnel that a body describes; `key` is used if the body has none. `old` is the tunnel to be replaced.
 pub(in crate::api) fn spec(
     body: Map<String, Value>,
     locations: &[LocationId],
     key: PreSharedKey,
     old: Option<&TunnelRow>,
 ) -> Result<TunnelSpec, ApiError> {
-    let mut fields = Fields::new(body, &PROPERTIES);
-    let name = fields.required::<ResourceName>("name");
-    let location = fields.required::<LocationId>("locationId");
-    let peer_address = fields.required::<PeerAddress>("peerPublicIp");
-    let peer_cidr = fields.required::<PeerCidr>("peerCidr");
-    let peer_id = fields.optional::<PeerId>("peerId");
-    let key = fields.optional::<PreSharedKey>("preSharedKey").unwrap_or(key);
-    let ike_proposals = fields.optional_list::<IkeProposal, IkeProposals>("ikeProposals");
-    let esp_proposals = fields.optional_list::<EspProposal, EspProposals>("espProposals");
-    let initiate = fields.optional_boolean("initiate").unwrap_or(false);
+    let mut fields = Fields::new(body, PROPERTIES);
+    let name = fields.text::<ResourceName>("name");
+    let location = fields.text::<LocationId>("locationId");
+    let peer_address = fields.text::<PeerAddress>("peerPublicIp");
+    let peer_cidr = fields.text::<PeerCidr>("peerCidr");
+    let peer_id = fields.text::<PeerId>("peerId");
+    let key = fields.text::<PreSharedKey>("preSharedKey").unwrap_or(key);
+    let ike_proposals = fields.list::<IkeProposal, IkeProposals>("ikeProposals");
+    let esp_proposals = fields.list::<EspProposal, EspProposals>("espProposals");
+    let initiate = fields.boolean("initiate").unwrap_or(false);
     let tags = fields.tags();
     match (&location, old) {
         (Some(location), Some(old)) if *location != old.location => {
@@ -170,7 +230,7 @@ pub(in crate::api) fn spec(
         }
         _ => {}
     }
-    let made = || {
+    fields.finish(|| {
         let peer_address = peer_address?;
         // An address is an identity too, so this never fails.
         let peer_id = peer_id.or_else(|| peer_address.to_string().parse().ok())?;
@@ -186,43 +246,31 @@ pub(in crate::api) fn spec(
             initiate,
             tags,
         })
-    };
-    let made = made();
-    fields.finish(made)
+    })
 }
 
-/// What a body of PATCH makes of the tunnel as it is: what a PUT would have to say. An identity that is the peer's
-/// address follows it.
-pub(in crate::api) fn patched(row: &TunnelRow, patch: Map<String, Value>) -> Map<String, Value> {
-    let mut whole = Map::new();
-    for (name, value) in [
-        ("name", json!(row.name)),
-        ("locationId", json!(row.location)),
-        ("peerPublicIp", json!(row.peer_address)),
-        ("peerCidr", json!(row.peer_cidr)),
-        ("ikeProposals", json!(row.ike_proposals)),
-        ("espProposals", json!(row.esp_proposals)),
-        ("initiate", json!(row.initiate)),
-        ("tags", json!(row.tags)),
-    ] {
-        whole.insert(name.to_owned(), value);
+/// The body of PUT that a merge patch of the tunnel stands for. An identity that is the peer's address follows it.
+pub(in crate::api) fn merged(row: &TunnelRow, mut patch: Map<String, Value>) -> Map<String, Value> {
+    if row.peer_id.as_str() == row.peer_address.to_string() {
+        patch.entry("peerId").or_insert(Value::Null);
     }
-    if row.peer_id.as_str() != row.peer_address.to_string() {
-        whole.insert("peerId".to_owned(), json!(row.peer_id));
-    }
-    merge(&mut whole, patch);
-    whole
+    patched(&Tunnel::of(row.clone(), None), PROPERTIES, patch)
 }
 
-pub(in crate::api) const KEY_PROPERTIES: Properties =
-    Properties { writable: &["preSharedKey", "graceSeconds"], read_only: &[] };
+pub(in crate::api) static KEY_PROPERTIES: &[Property] = &[
+    PRE_SHARED_KEY,
+    Property::new("graceSeconds", Integer).write_only().schema(|| {
+        json!({"type": "integer", "minimum": 0, "maximum": Grace::MOST_SECONDS, "default": 86400,
+            "description": "How long older keys still work; 0 ends them at once"})
+    }),
+];
 
-/// How long the keys before a new one still work. By default a day: time to reach somebody at the other site.
+/// How long older keys still work after a rotation. By default a day, to coordinate with the remote site.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::api) struct Grace(SignedDuration);
 
 impl Grace {
-    /// As long as what was deleted is remembered.
+    /// The retention of deleted resources.
     pub(in crate::api) const MOST_SECONDS: i64 = 30 * 24 * 3600;
 
     pub(in crate::api) fn get(self) -> SignedDuration {
@@ -248,10 +296,10 @@ impl TryFrom<i64> for Grace {
     }
 }
 
-/// The key that a body asks for, if it asks for one, and how long older ones are to work.
+/// The new key, if the body has one, and how long older ones still work.
 pub(in crate::api) fn new_key(body: Map<String, Value>) -> Result<(Option<PreSharedKey>, Grace), ApiError> {
-    let mut fields = Fields::new(body, &KEY_PROPERTIES);
-    let key = fields.optional("preSharedKey");
-    let grace = fields.optional_integer("graceSeconds").unwrap_or_default();
-    fields.finish(Some((key, grace)))
+    let mut fields = Fields::new(body, KEY_PROPERTIES);
+    let key = fields.text("preSharedKey");
+    let grace = fields.integer("graceSeconds").unwrap_or_default();
+    fields.finish(|| Some((key, grace)))
 }

@@ -20,13 +20,13 @@ use tokio::{
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
-pub(super) struct Patient<S> {
+pub(super) struct WriteTimeout<S> {
     stream: S,
     /// Runs since a write began to wait.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Patient<S> {
+impl<S> WriteTimeout<S> {
     pub(super) fn new(stream: S) -> Self {
         Self { stream, waiting: None }
     }
@@ -42,7 +42,7 @@ impl<S> Patient<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -52,7 +52,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.bounded(cx, written)
@@ -94,7 +94,7 @@ mod tests {
     async fn a_reader_that_reads_nothing_is_given_up() {
         let (near, _far) = duplex(10);
         let begin = Instant::now();
-        let failed = Patient::new(near).write_all(&[0; 100]).await.unwrap_err();
+        let failed = WriteTimeout::new(near).write_all(&[0; 100]).await.unwrap_err();
         assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
         assert!((PATIENCE..PATIENCE * 2).contains(&begin.elapsed()));
     }
@@ -109,8 +109,8 @@ mod tests {
                 read += far.read(&mut [0; 10]).await.unwrap();
             }
         });
-        let mut patient = Patient::new(near);
-        timeout(PATIENCE * 20, patient.write_all(&[0; 100])).await.unwrap().unwrap();
+        let mut stream = WriteTimeout::new(near);
+        timeout(PATIENCE * 20, stream.write_all(&[0; 100])).await.unwrap().unwrap();
         reading.await.unwrap();
     }
 }

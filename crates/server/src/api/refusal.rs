@@ -1,0 +1,54 @@
+//! The store's refusals as errors of the API: which resource, which property, and what is in the way.
+
+use super::wire::{agent, property::Property, share, tunnel};
+use crate::error::{ApiError, PropertyFault, ResourceKind};
+use std::fmt::Display;
+use wicketgate_store::{Column, StoreError};
+
+/// For a write to the resource of this id.
+pub(super) fn refused(kind: ResourceKind, id: impl Display) -> impl FnOnce(StoreError) -> ApiError {
+    move |e| match e {
+        StoreError::Missing => ApiError::not_found(kind, id),
+        StoreError::NotLive(status) => {
+            ApiError::conflict(format!("{kind} {id} can't be changed: its status is {status}"))
+        }
+        StoreError::HasShares { count: 1, first } => {
+            ApiError::conflict(format!("{kind} {id} can't be deleted before its share: delete {first} first"))
+        }
+        StoreError::HasShares { count, .. } => ApiError::conflict(format!(
+            "{kind} {id} can't be deleted before its {count} shares: delete them first; \
+             ipsec-shares?ipsecTunnelId={id} lists them"
+        )),
+        StoreError::Stale => {
+            ApiError::conflict(format!("{kind} {id} was changed by others at the same time: try again"))
+        }
+        other => not_created(kind)(other),
+    }
+}
+
+/// For a new resource.
+pub(super) fn not_created(kind: ResourceKind) -> impl FnOnce(StoreError) -> ApiError {
+    move |e| match e {
+        StoreError::Conflict { column, with } => match (name(column), with) {
+            (Some(property), Some(with)) => {
+                ApiError::conflict(format!("{property} is taken by {kind} {with}"))
+            }
+            (Some(property), None) => ApiError::conflict(format!("{property} is taken by another {kind}")),
+            (None, with) => StoreError::Conflict { column, with }.into(),
+        },
+        StoreError::Reference { column } => {
+            let property = name(column).unwrap_or("The body");
+            ApiError::faults(vec![PropertyFault {
+                property: property.to_owned(),
+                message: format!("{property} must name something live of this Frontdoor"),
+            }])
+        }
+        other => ApiError::from(other),
+    }
+}
+
+/// What the API calls a column that is unique or refers to another resource.
+fn name(column: &Column) -> Option<&'static str> {
+    let tables: [&'static [Property]; 3] = [share::PROPERTIES, tunnel::PROPERTIES, agent::PROPERTIES];
+    tables.into_iter().flatten().find(|p| p.column == Some(column)).map(|p| p.name)
+}
