@@ -63,7 +63,7 @@ fn two_hundred_ping_pongs_do_not_notice_that_the_agents_are_exchanged() -> Resul
                 })?;
                 let status = agent.process.stop(PATIENCE)?;
                 ensure!(status.success(), "{status}\n{}", agent.process.tail());
-                ensure!(!agent.process.said().contains("were cut"), "{}", agent.process.tail());
+                ensure!(!agent.process.said().contains("were aborted"), "{}", agent.process.tail());
                 let mut agent: Agent = world.start_agent(name, None)?;
                 both_are_connected(&world).map_err(|e| e.context(agent.process.tail()))?;
                 agent.process.alive()?;

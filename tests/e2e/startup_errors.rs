@@ -294,7 +294,7 @@ fn an_agent_that_can_not_reach_its_server_says_so_at_once() -> Result<()> {
     command.args(["--state-dir".as_ref(), world.lab.path("agent").as_os_str()]);
     let log = world.lab.path("agent.log");
     let mut agent = Process::start(&world.lab, "agent", &mut command, &log)?;
-    world.lab.until("the agent names the server it can't reach", PATIENCE, || {
+    world.lab.until("the agent names the server that it cannot reach", PATIENCE, || {
         Ok(agent.said().contains("127.0.0.1:7444").then_some(()))
     })?;
     // It goes on trying for a while: a server may be starting beside it. Asked to end, it does.

@@ -1,7 +1,7 @@
-//! The agent's own allow list: what it may connect to, whatever the server says.
+//! The agent's own allow list: the targets that it may connect to, whatever the server assigns.
 //!
-//! Invariant: the address that is dialled is the address that was checked; a name is checked by what it leads to,
-//! each time.
+//! Invariant: the address that is dialled is the address that was checked; a host name is resolved and checked for each
+//! connection.
 
 use ipnet::IpNet;
 use std::{
@@ -44,12 +44,12 @@ impl AllowList {
     }
 
     pub(crate) fn permits(&self, address: SocketAddr) -> bool {
-        // An IPv4 address in IPv6 clothes is the IPv4 address.
+        // An IPv4-mapped IPv6 address counts as the IPv4 address.
         let (ip, port) = (address.ip().to_canonical(), address.port());
         self.0.is_empty() || self.0.iter().any(|r| r.has_port(port) && r.has_address(ip))
     }
 
-    /// Whether the target could be dialled: for a name, that depends on where it leads when it is.
+    /// Whether the target can be permitted. A host name can; its addresses are checked when it is dialled.
     pub(crate) fn may_permit(&self, target: &Target) -> bool {
         match target.host {
             Host::V4(ip) => self.permits((ip, target.port).into()),

@@ -1,7 +1,7 @@
-//! What the agent serves: assignments that it has checked itself.
+//! The assignments that the agent has checked and serves.
 //!
 //! Invariants: an assignment in the table was signed by the server's CA for this environment; the generation of a
-//! share never goes back, over restarts too; a share whose newest target the allow list has no place for is not
+//! share never decreases, not even over restarts; a share whose newest target the allow list does not permit is not
 //! served with an older target either.
 
 use crate::{Agent, allow::AllowList, state::State};
@@ -17,9 +17,10 @@ use wicketgate_model::{Assignment, EnvironmentId, Generation, ShareId, SignedAss
 use wicketgate_system::{Mutex, Outage};
 use wicketgate_transport::trust::{CaCertificate, TrustError};
 
-/// Floors are written together, at most so often. What a crash in between forgets is what the agent has just seen.
+/// Newest generations are written together, at most this often. A crash loses those of the last second.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
-/// Floors that are kept; beyond it those of the oldest shares go. Ids are in the order of creation.
+/// Shares whose newest generation is kept. Above it, those of the oldest shares are dropped; ids are in the order of
+/// creation.
 const MOST_GENERATIONS: usize = 100_000;
 
 pub(crate) struct Assignments {
@@ -35,15 +36,14 @@ struct Table {
     newest_generations: BTreeMap<ShareId, Generation>,
 }
 
-/// What became of an assignment that came.
+/// The result of checking an assignment.
 pub(crate) struct Verdict {
     pub(crate) share: ShareId,
     pub(crate) generation: Generation,
     pub(crate) outcome: Result<Target, Unfit>,
 }
 
-/// Why an assignment is not served. The text may name a target: it is for the server, and for nobody's log above
-/// DEBUG.
+/// Why an assignment is not served. The text may name a target, so it goes to the server and to the log at DEBUG only.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unfit {
     #[error("the assignment is {0}")]
@@ -53,7 +53,7 @@ pub(crate) enum Unfit {
     #[error("the assignment is older than generation {0}, seen before")]
     Older(Generation),
     #[error(
-        "{0} is outside of the agent's allow list: start the agent with an --allow that covers it, or choose another target"
+        "{0} is not in the agent's allow list: start the agent with an --allow that covers it, or choose another target"
     )]
     NotAllowed(Target),
 }
@@ -81,13 +81,12 @@ impl Assignments {
         })
     }
 
-    /// Checks an assignment, and serves it from now on or says why not. `None`: it does not even say which share
-    /// it is for.
+    /// Checks an assignment and serves it, or returns why not. `None`: it cannot be parsed.
     pub(crate) fn take(&self, signed: &SignedAssignment) -> Option<Verdict> {
         let verified = self.ca.verify(signed);
         let assignment: Assignment = match &verified {
             Ok(assignment) => assignment.clone(),
-            // Only to say which one is refused.
+            // Only to name the share in the refusal.
             Err(_) => serde_json::from_str(&signed.body).ok()?,
         };
         let Assignment { environment, share, generation, target } = assignment;
@@ -127,19 +126,19 @@ impl Assignments {
         self.table.lock().shares.remove(&share);
     }
 
-    /// A new connection tells them all again.
+    /// Forgets the assignments: a new gateway connection sends all of them.
     pub(crate) fn clear(&self) {
         self.table.lock().shares.clear();
     }
 
-    /// The target of the share, if the agent knows it at this generation or a newer one.
+    /// The target of the share, at this generation or a newer one.
     pub(crate) fn target(&self, share: ShareId, at_least: Generation) -> Option<(Generation, Target)> {
         self.table.lock().shares.get(&share).filter(|(g, _)| *g >= at_least).cloned()
     }
 }
 
 impl Agent {
-    /// Writes the newest_generations after they have moved, and a last time when the agent ends.
+    /// Writes the newest generations after changes, and once more when the agent stops.
     pub(crate) async fn keep_newest_generations(self: Arc<Self>, stop: CancellationToken) {
         let mut outage = Outage::default();
         loop {

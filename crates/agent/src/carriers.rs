@@ -1,8 +1,8 @@
-//! The agent's carriers: as many parked at the gateway as it wants, and the streams that they carry.
+//! The agent's carriers: keeps as many parked at the gateway as it asks for, and runs their streams.
 //!
-//! Invariant: a carrier that was taken is replaced at once, in the background; one whose stream ended in any way
-//! but cleanly is not used again. A carrier that brings nothing before it ends counts as one that could not be made:
-//! a gateway that has no place for it is not dialled again without a pause.
+//! Invariant: a carrier that was taken is replaced at once, in the background; one whose stream did not end cleanly is
+//! not used again. A fresh carrier that ends without a stream counts as a failure, so a gateway that has no room for
+//! it is not dialled again without a pause.
 
 use crate::{Agent, dial::dial, server_address::CONNECT_WITHIN};
 use std::{
@@ -26,22 +26,22 @@ use wicketgate_transport::{
     reset_on_drop::ResetOnDrop,
 };
 
-/// Between carriers that could not be made.
+/// Between failed carriers.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
-/// A fresh carrier that ended within so long of its handshake was not wanted.
+/// A carrier that ends within this time of its handshake was rejected.
 const FRESH: Duration = Duration::from_secs(5);
-/// However many a gateway asks for: each is a socket and some memory of this machine.
+/// The most carriers, whatever a gateway asks for: each is a socket and some memory here.
 pub(crate) const MOST: u16 = 512;
-/// Handshakes side by side: many at once only make each other late, and a gateway has few places for them.
+/// Concurrent handshakes: more only delay each other, and a gateway limits them.
 const AT_ONCE: usize = 16;
 
-/// Those that are parked, or on their way there.
+/// Carriers that are parked or connecting.
 #[derive(Default)]
 struct Parked {
     count: AtomicUsize,
-    /// Of these, on their way.
+    /// Of these, connecting.
     connecting: AtomicUsize,
-    /// Fewer of either than before.
+    /// One of the counts has decreased.
     fewer: Notify,
     failed: AtomicBool,
 }
@@ -88,16 +88,16 @@ impl Agent {
         }
     }
 
-    /// A carrier, from its handshake to its end; counted as parked when it is called.
+    /// One carrier, from its handshake to its end. The caller has counted it as parked.
     async fn one_carrier(self: Arc<Self>, parked: Arc<Parked>, end: CancellationToken) {
-        // Boxed: a handshake is large, and what follows it goes on for ever.
+        // Boxed: the state of a handshake is large, and the carrier lives long after it.
         let connected = end.run_until_cancelled(Box::pin(self.connect_carrier())).await;
         parked.connected();
         let mut carrier = match connected {
             Some(Ok(carrier)) => carrier,
             failed => {
                 if let Some(Err(error)) = failed {
-                    debug!(error = format!("{error:#}"), "could not make a carrier");
+                    debug!(error = format!("{error:#}"), "cannot connect a carrier");
                     parked.failed.store(true, Ordering::Relaxed);
                 }
                 return parked.one_less();
@@ -136,7 +136,7 @@ impl Agent {
         Ok(Carrier::new(Box::new(stream)))
     }
 
-    /// One stream. The carrier comes back if it can take another.
+    /// Runs one stream. Returns the carrier if it can be used again.
     async fn stream(
         self: &Arc<Self>,
         open: OpenRequest,

@@ -1,4 +1,4 @@
-//! The agent's control connection: made anew for ever, with everything that hangs on it.
+//! The agent's control connection: reconnected until the agent stops, with everything that depends on it.
 
 use crate::{Agent, server_address::CONNECT_WITHIN};
 use anyhow::{Context, anyhow, bail};
@@ -17,36 +17,36 @@ use wicketgate_transport::{
     tls::{Diagnosis, TlsStream},
 };
 
-/// The longest wait is what a gateway's restart costs at worst: shares are to work again within five seconds of it.
+/// The longest pause bounds the outage after a gateway's restart: shares work again within five seconds.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
-/// A connection that has lasted this long was a good one: the next try is at once. A gateway that is restarted a few
-/// times in a row is no reason to wait longer each time.
+/// After a connection that lasted this long, the backoff starts again, so that a gateway which restarts a few times in
+/// a row costs no longer pauses.
 const STABLE: Duration = Duration::from_secs(1);
-/// After a renewal that was refused or not answered. Twenty days are left for it.
+/// Between attempts to renew the certificate. Twenty days are left for it.
 const RENEW_AGAIN: SignedDuration = SignedDuration::from_mins(10);
 
-/// How soon another cause of failure is told: two that take turns do not fill the log.
+/// How soon a different cause of failure is logged, so that two alternating ones do not fill the log.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 
-/// What one connection needs besides itself.
+/// The state of one connection.
 struct Conversation {
     control: Control<TlsStream>,
     want: watch::Sender<u16>,
-    /// Not before then is a certificate asked for.
+    /// When the next certificate is requested.
     renew_at: Timestamp,
     end: CancellationToken,
 }
 
-/// What it means that the gateway shut the door right after the handshake. With TLS 1.3 a certificate that it does
-/// not take shows here as well.
+/// Explains why the gateway closed the connection right after the handshake. With TLS 1.3, a rejected client
+/// certificate shows here, too.
 fn turned_away(error: ControlError) -> anyhow::Error {
     match error.diagnosis() {
         Some(Diagnosis::Expired) => anyhow!(
-            "this agent was away for too long, and its certificate has expired: enrol it again with a new code and \
-             an empty --state-dir"
+            "this agent's certificate has expired while it was offline: enrol it again with a new code and an empty \
+             --state-dir"
         ),
         Some(Diagnosis::Refused) => anyhow!(
-            "the gateway does not take this agent's certificate: enrol it again with a new code and an empty \
+            "the gateway rejects this agent's certificate: enrol it again with a new code and an empty \
              --state-dir"
         ),
         _ if error.is_hang_up() => anyhow!(
@@ -58,14 +58,14 @@ fn turned_away(error: ControlError) -> anyhow::Error {
 }
 
 impl Agent {
-    /// Connects, and again when the connection is lost, until `stop`. Then the connection goes on for as long as there
-    /// are streams, so that the gateway knows about them what it has to.
+    /// Keeps the agent connected until `stop`. After that, the connection stays up while streams are running, since the
+    /// gateway aborts them by it.
     pub(crate) async fn stay_connected(self: Arc<Self>, stop: CancellationToken) {
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         let mut said: Option<(String, Instant)> = None;
         while !stop.is_cancelled() {
             let started = Instant::now();
-            // What lives with this connection: parked carriers and probes.
+            // Ends what depends on this connection: parked carriers and probes.
             let end = CancellationToken::new();
             let mut welcomed = false;
             let lost = self.connection(&end, &mut welcomed, &stop).await;
@@ -76,10 +76,10 @@ impl Agent {
                     info!(error, "disconnected from the gateway");
                     said = None;
                 } else if said.as_ref().is_none_or(|(e, at)| *e != error && at.elapsed() >= SAY_EVERY) {
-                    warn!(server = %self.server, error, "can't connect to the gateway: trying again for ever");
+                    warn!(server = %self.server, error, "cannot connect to the gateway; retrying until the agent stops");
                     said = Some((error, Instant::now()));
                 } else {
-                    debug!(error, "can't connect to the gateway");
+                    debug!(error, "cannot connect to the gateway");
                 }
             }
             if welcomed && started.elapsed() >= STABLE {
@@ -111,7 +111,7 @@ impl Agent {
     }
 
     async fn be_welcomed(&self) -> anyhow::Result<Control<TlsStream>> {
-        let tcp = self.server.connect().await.context("can't connect")?;
+        let tcp = self.server.connect().await.context("cannot connect")?;
         let stream = timeout(CONNECT_WITHIN, self.tls.connect_control(tcp)).await.context("no handshake")?;
         let mut control = Control::new(stream.map_err(|error| self.server.explain(error))?);
         let version = env!("CARGO_PKG_VERSION").to_owned();
@@ -123,7 +123,7 @@ impl Agent {
         match timeout(SILENCE, welcome).await {
             Ok(Ok(ToAgent::Welcome)) => Ok(control),
             Ok(Err(error)) => Err(turned_away(error)),
-            _ => bail!("the gateway did not say welcome"),
+            _ => bail!("the gateway did not answer the hello message"),
         }
     }
 
@@ -193,16 +193,18 @@ impl Agent {
             }
             ToAgent::Renewed { certificate } => self.renewed(talk, certificate),
             ToAgent::RenewRefused { refusal: Some(refusal) } => {
-                warn!(%refusal, "the server does not renew the certificate");
+                warn!(%refusal, "the server refused to renew the certificate");
             }
-            ToAgent::RenewRefused { refusal: None } => debug!("the server can't renew the certificate now"),
+            ToAgent::RenewRefused { refusal: None } => {
+                debug!("the server cannot renew the certificate at the moment")
+            }
         }
         Ok(())
     }
 
     fn assigned(self: &Arc<Self>, signed: &SignedAssignment, end: &CancellationToken) -> Option<FromAgent> {
         let Some(verdict) = self.assignments.take(signed) else {
-            warn!("an assignment can't be read: is this agent too old?");
+            warn!("an assignment cannot be parsed; this agent may be too old");
             return None;
         };
         let (share, generation) = (verdict.share, verdict.generation);
@@ -229,7 +231,7 @@ impl Agent {
                 talk.renew_at = self.state.renew_at();
                 info!("certificate renewed");
             }
-            Err(error) => warn!(error = format!("{error:#}"), "a renewed certificate could not be kept"),
+            Err(error) => warn!(error = format!("{error:#}"), "cannot save the renewed certificate"),
         }
     }
 }

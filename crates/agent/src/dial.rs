@@ -1,4 +1,5 @@
-//! Connecting to a target: resolve, check each address against the allow list, connect to the first that answers.
+//! Connects to a target: resolves it, checks each address against the allow list, and connects to the first that
+//! answers.
 
 use crate::allow::AllowList;
 use std::{
@@ -16,7 +17,7 @@ use wicketgate_transport::frame::{RefusalReason, StreamRefusal};
 /// For the name and all of its addresses. The gateway waits 10 s for the answer.
 const DIAL_WITHIN: Duration = Duration::from_secs(5);
 
-/// Connects, or says why not in words that name the target.
+/// Connects. The text of a refusal names the target.
 pub(crate) async fn dial(target: &Target, allow: &AllowList) -> Result<TcpStream, StreamRefusal> {
     let deadline = Instant::now() + DIAL_WITHIN;
     let refusal = |reason, text: &str| StreamRefusal { reason, text: format!("{target}: {text}") };

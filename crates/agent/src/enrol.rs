@@ -1,4 +1,4 @@
-//! The first contact: an enrolment code and a public key for a certificate.
+//! Enrolment: exchanges an enrolment code and a public key for a certificate.
 
 use crate::{
     server_address::{CONNECT_WITHIN, ServerAddress},
@@ -17,17 +17,17 @@ use wicketgate_transport::{
     trust::{CaCertificate, Fingerprint},
 };
 
-/// How long a server that does not answer is waited for: it may be starting beside the agent. A wrong address
-/// must show, too, before whoever typed it has gone.
+/// How long enrolment is retried: long enough for a server that starts at the same time, short enough to report a
+/// wrong address to the operator who typed it.
 const TRY_FOR: Duration = Duration::from_secs(120);
-/// How often it is said that the agent is still trying.
+/// How often a failed attempt is logged.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 /// For the server's answer: the gateway waits 10 s for it.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 
 enum Failure {
-    /// Trying again with the same code can't help.
+    /// A retry with the same code cannot succeed.
     Final(anyhow::Error),
     NotNow(anyhow::Error),
 }
@@ -38,7 +38,7 @@ pub(crate) async fn enrol(
     name: &str,
     dir: StateDir,
 ) -> anyhow::Result<State> {
-    // On disk before it is used: if the answer is lost, the same key asks again, and gets the same identity.
+    // On disk before it is used: if the answer is lost, a retry with the same key gets the same identity.
     let key = dir.key()?;
     let ask = EnrolAsk {
         enrollment: code.enrollment(),
@@ -46,7 +46,7 @@ pub(crate) async fn enrol(
         public_key: key.public_point(),
         name: name.to_owned(),
     };
-    // Before the first try: a name that nobody knows takes a while.
+    // Before the first attempt: resolving an unknown name takes a while.
     info!(%server, "enrolling");
     let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
     let started = Instant::now();
@@ -65,7 +65,7 @@ pub(crate) async fn enrol(
                 .with_context(|| format!("could not enrol at {server} in {}s", TRY_FOR.as_secs()));
         }
         if said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
-            warn!(%server, error = format!("{error:#}"), "can't enrol yet: trying again");
+            warn!(%server, error = format!("{error:#}"), "cannot enrol yet; retrying");
             said = Some(Instant::now());
         }
         sleep(backoff.randomized()).await;
@@ -77,7 +77,7 @@ async fn enrol_once(
     code: &EnrolmentCode,
     ask: &EnrolAsk,
 ) -> Result<Enrolled, Failure> {
-    let tcp = server.connect().await.context("can't connect").map_err(Failure::NotNow)?;
+    let tcp = server.connect().await.context("cannot connect").map_err(Failure::NotNow)?;
     let stream = timeout(CONNECT_WITHIN, connect_enrol(code.ca(), tcp))
         .await
         .map_err(|_| Failure::NotNow(anyhow!("the TLS handshake timed out")))?
@@ -99,7 +99,7 @@ async fn enrol_once(
         .map_err(|e| Failure::NotNow(e.into()))?;
     match answer {
         EnrolAnswer::Refused { refusal } => Err(Failure::Final(refusal.into())),
-        EnrolAnswer::Unavailable => Err(Failure::NotNow(anyhow!("the server can't answer now"))),
+        EnrolAnswer::Unavailable => Err(Failure::NotNow(anyhow!("the server cannot answer at the moment"))),
         EnrolAnswer::Enrolled { agent, environment, frontdoor, z_id, certificate, ca_certificate } => {
             check_ca(code, &ca_certificate).map_err(Failure::Final)?;
             let issued_at = Timestamp::now();
@@ -108,7 +108,7 @@ async fn enrol_once(
     }
 }
 
-/// The CA that assignments are to be signed by is the one in the code, not any that a gateway names.
+/// Assignments must be signed by the CA in the code, not by one that a gateway names.
 fn check_ca(code: &EnrolmentCode, ca: &[u8]) -> anyhow::Result<()> {
     if Fingerprint::of(ca).short() != code.ca() {
         bail!("the server's authority is not the one that the enrolment code is from");

@@ -1,8 +1,8 @@
-//! What the agent knows of its targets, told to the gateway when it changes.
+//! The reachability of targets, reported to the gateway when it changes.
 //!
-//! A target is taken to be well until a dial has failed: one probe looks at it when a share is assigned, and goes on
-//! while it fails. Streams' own dials count as well; a target that none has reached for a while is probed again, so
-//! that it is not called well for ever because nobody asks for it.
+//! A target counts as reachable until a dial fails. It is probed when its share is assigned, and again while probes
+//! fail. Dials of streams count as probes. A target without a successful dial for a while is probed again, so that the
+//! status of an unused share is not stale.
 
 use crate::{Agent, dial::dial};
 use std::{
@@ -27,12 +27,12 @@ use wicketgate_transport::{
 };
 
 const PROBE_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// Probes at a time, so that an agent with very many shares does not storm its network when it starts.
+/// Concurrent probes, so that an agent with very many shares does not flood its network when it starts.
 const PROBES: usize = 32;
-/// A target that was well is looked at again after at most so long: soon enough that its status is no guess, seldom
-/// enough that it is no load to a target nor fills its log. Each wait is a random part of it.
+/// The longest time between two probes of a reachable target: short enough for a true status, long enough to be no
+/// load and to fill no log. Each wait is randomized.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
-/// How often it is seen which targets are due: fine enough to spread the probes of many.
+/// How often due targets are looked for: fine enough to spread many probes.
 const ROUND: Duration = Duration::from_secs(1);
 
 pub(crate) struct TargetProbes {
@@ -51,7 +51,7 @@ struct Entry {
     generation: Generation,
     state: State,
     probing: bool,
-    /// When the target, well and left alone, is due for another look.
+    /// When a reachable target is probed again.
     look_at: Instant,
 }
 
@@ -68,7 +68,7 @@ impl Default for TargetProbes {
 }
 
 impl TargetProbes {
-    /// A new connection knows nothing.
+    /// Forgets everything: a new gateway connection starts without shares.
     pub(crate) fn clear(&self) {
         *self.known.lock() = Known::default();
     }
@@ -77,7 +77,7 @@ impl TargetProbes {
         self.known.lock().shares.remove(&share);
     }
 
-    /// What the gateway has not been told yet.
+    /// Changes that were not reported to the gateway yet.
     pub(crate) fn take_untold(&self) -> Vec<FromAgent> {
         let mut known = self.known.lock();
         let Known { shares, untold } = &mut *known;
@@ -87,7 +87,7 @@ impl TargetProbes {
         told.collect()
     }
 
-    /// Takes what a stream's dial has shown. Answers whether somebody should begin to probe.
+    /// Records the result of a stream's dial. Returns whether a probe should start.
     fn learn(&self, share: ShareId, generation: Generation, dialled: Result<(), &StreamRefusal>) -> bool {
         let mut known = self.known.lock();
         let Some(entry) = self.entry(&mut known, share, generation, dialled) else { return false };
@@ -96,8 +96,8 @@ impl TargetProbes {
         begin
     }
 
-    /// Takes what a probe has shown. Answers whether it should go on; if not, the next failed dial begins another,
-    /// from the same moment on.
+    /// Records the result of a probe. Returns whether it should continue; if not, the next failed dial starts a new
+    /// probe.
     fn probed(&self, share: ShareId, generation: Generation, dialled: Result<(), &StreamRefusal>) -> bool {
         let mut known = self.known.lock();
         let Some(entry) = self.entry(&mut known, share, generation, dialled) else { return false };
@@ -105,7 +105,7 @@ impl TargetProbes {
         entry.probing
     }
 
-    /// Targets that nothing has reached for a while. Whoever asks begins to probe them.
+    /// Targets that are due for a probe. The caller probes them.
     fn take_due(&self, now: Instant) -> Vec<(ShareId, Generation)> {
         let mut known = self.known.lock();
         let due = known.shares.iter_mut().filter(|(_, e)| !e.probing && e.look_at <= now);
@@ -116,7 +116,7 @@ impl TargetProbes {
         .collect()
     }
 
-    /// What is known of the share at this generation, with what a dial has shown of it.
+    /// Records a dial's result at the entry of this share and generation.
     fn entry<'a>(
         &self,
         known: &'a mut Known,
@@ -151,13 +151,13 @@ impl TargetProbes {
 }
 
 impl Agent {
-    /// Watches a target from now on, until `end`.
+    /// Watches a target until `end`.
     pub(crate) fn watch(self: &Arc<Self>, share: ShareId, generation: Generation, end: &CancellationToken) {
         self.health.known.lock().shares.insert(share, Entry::new(generation));
         self.spawn_probe(share, generation, end);
     }
 
-    /// Takes what a stream's dial has shown.
+    /// Records the result of a stream's dial.
     pub(crate) fn learn(
         self: &Arc<Self>,
         share: ShareId,
@@ -165,13 +165,13 @@ impl Agent {
         dialled: Result<(), &StreamRefusal>,
         end: &CancellationToken,
     ) {
-        // After the connection's end there is nobody to tell, and the next one starts anew.
+        // The connection has ended, and the next one starts without shares.
         if !end.is_cancelled() && self.health.learn(share, generation, dialled) {
             self.spawn_probe(share, generation, end);
         }
     }
 
-    /// Looks again at targets that nothing has reached for a while, until it is dropped.
+    /// Probes due targets until it is dropped.
     pub(crate) async fn make_rounds(self: Arc<Self>, end: CancellationToken) {
         loop {
             sleep(ROUND).await;

@@ -1,8 +1,8 @@
-//! The hosting agent: it dials out to a gateway, enrols once, takes assignments that the server has signed, and
-//! connects streams to their targets.
+//! The hosting agent: dials a gateway, enrols once, receives assignments that the server has signed, and connects
+//! streams to their targets.
 //!
-//! It runs in somebody else's network. Invariants: it opens no port; it connects only to targets that the server
-//! has signed for its environment and that its own allow list has a place for.
+//! It runs in the customer's network. Invariants: it opens no port; it connects only to targets that the server has
+//! signed for its environment and that its own allow list permits.
 
 pub mod allow;
 mod assignments;
@@ -29,12 +29,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 use wicketgate_transport::{abort::Abort, enrolment_code::EnrolmentCode, tls::AgentTls};
 
-/// How long running streams may go on after the agent was told to end.
+/// How long running streams may continue after a stop signal.
 const DRAIN: Duration = Duration::from_secs(30);
-/// How long cut streams may take to say so.
+/// How long aborted streams may take to send their reset.
 const CUT: Duration = Duration::from_secs(2);
 
-/// What an agent is started with.
+/// The configuration of an agent.
 #[derive(Debug)]
 pub struct Config {
     pub server: ServerAddress,
@@ -42,11 +42,11 @@ pub struct Config {
     pub code: Result<EnrolmentCode, NoCode>,
     pub state_dir: PathBuf,
     pub allow: AllowList,
-    /// What the agent is called: its host's name.
+    /// The agent's name in the API: its host name.
     pub name: String,
 }
 
-/// Why there is no enrolment code; no fault once the agent has enrolled.
+/// Why there is no enrolment code. An enrolled agent needs none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoCode {
     #[error(
@@ -58,7 +58,7 @@ pub enum NoCode {
     NoFile(PathBuf),
 }
 
-/// What the parts of a running agent share.
+/// State shared by the parts of a running agent.
 struct Agent {
     server: ServerAddress,
     name: String,
@@ -72,13 +72,13 @@ struct Agent {
 }
 
 /// Enrols if need be, then serves until `stop` is cancelled and the running streams have ended, within 30 s or until
-/// `cut` is cancelled. An error is final: what it says has to be done by a person.
+/// `abort` is triggered. An error is final: it needs an operator.
 pub async fn run(config: Config, stop: CancellationToken, abort: Abort) -> anyhow::Result<()> {
     let dir = StateDir::lock(&config.state_dir)?;
     let state = match dir.load()? {
         Ok(state) => {
             if config.code.is_ok() {
-                info!(agent.id = %state.agent(), "already enrolled: the enrolment code is not needed any more");
+                info!(agent.id = %state.agent(), "already enrolled: the enrolment code is no longer needed");
             }
             state
         }
@@ -91,7 +91,7 @@ pub async fn run(config: Config, stop: CancellationToken, abort: Abort) -> anyho
             }
         }
     };
-    let tls = state.tls().context("the identity in the state directory can't be used")?;
+    let tls = state.tls().context("cannot use the identity in the state directory")?;
     let assignments = Assignments::new(&state, config.allow)?;
     info!(agent.id = %state.agent(), environment.id = %state.environment(), server = %config.server, "agent started");
     let agent = Arc::new(Agent {
@@ -110,13 +110,13 @@ pub async fn run(config: Config, stop: CancellationToken, abort: Abort) -> anyho
     agent.streams.close();
     let drained = timeout(DRAIN, agent.streams.wait());
     if !matches!(abort.token().run_until_cancelled(drained).await, Some(Ok(()))) {
-        warn!("streams were cut");
+        warn!("streams were aborted");
         abort.trigger();
         let _ = timeout(CUT, agent.streams.wait()).await;
     }
     // The connection ends with the last stream.
     if timeout(CUT, connected).await.is_err() {
-        debug!("the connection to the gateway did not end in time");
+        debug!("the connection to the gateway did not close in time");
     }
     let _ = floors.await;
     info!("agent stopped");

@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            #[expect(clippy::print_stderr, reason = "the last word to whoever started the program")]
+            #[expect(clippy::print_stderr, reason = "the error message of the program")]
             {
                 eprintln!("wicketgate-agent: {error:#}");
             }
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// SIGTERM and SIGINT end the agent in order, a second one at once.
+/// The first SIGTERM or SIGINT stops the agent in order, the second one at once.
 fn stop_on_signal() -> io::Result<(CancellationToken, Abort)> {
     let (stop, abort) = (CancellationToken::new(), Abort::default());
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

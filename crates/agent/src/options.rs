@@ -10,12 +10,12 @@ use clap::{Args, Parser, Subcommand};
 use std::{fmt, path::PathBuf};
 use wicketgate_transport::enrolment_code::EnrolmentCode;
 
-/// Wicketgate's hosting agent: connects private targets to the gateway that it dials. Opens no port, needs no root.
+/// Wicketgate's hosting agent: dials a gateway and connects its shares to private targets. Opens no port, needs no root.
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "Exit codes: 0 ended in order, 1 failed (one line says why), 2 wrong usage.\n\
-    Logs go to stderr; RUST_LOG sets how much (info if unset)."
+    after_help = "Exit codes: 0 stopped in order, 1 failed (the last line on stderr says why), 2 wrong usage.\n\
+    Logs go to stderr; RUST_LOG sets the level (default: info)."
 )]
 pub struct Options {
     #[command(subcommand)]
@@ -30,12 +30,12 @@ pub enum Command {
 
 #[derive(Debug, Args)]
 pub struct Start {
-    /// Where the server's agent port is: https://HOST:PORT (its --agent-listen)
+    /// The address of the server's agent port: https://HOST:PORT (its --agent-listen)
     #[arg(long, value_name = "URL", env = "WICKETGATE_SERVER")]
     server: ServerAddress,
 
-    /// The enrolment code, ENR-…; needed once. Others on this machine can see command lines: prefer the file or
-    /// the variable
+    /// The enrolment code, ENR-…, for the first start. Command lines are visible to other users: prefer the file or
+    /// the environment variable
     #[arg(
         long,
         value_name = "CODE",
@@ -49,18 +49,18 @@ pub struct Start {
     #[arg(long, value_name = "FILE")]
     enrollment_token_file: Option<PathBuf>,
 
-    /// Where the agent keeps its key, certificate and what it must not forget (made if missing, 0700)
+    /// Directory for the key, the certificate and the newest generations (created with mode 0700)
     #[arg(long, value_name = "DIR", env = "WICKETGATE_STATE_DIR")]
     state_dir: PathBuf,
 
-    /// What the agent may connect to, whatever the server says; may be repeated. Without it: everything.
-    /// 10.20.0.0/16:443,8000-8999 or [fd00::/8]:5432 or *:5432. The target of a name is checked by the addresses
-    /// that it leads to
+    /// Targets that the agent may connect to, whatever the server assigns; repeatable. Default: all targets.
+    /// Examples: 10.20.0.0/16:443,8000-8999, [fd00::/8]:5432, *:5432. A host name is checked by the addresses that
+    /// it resolves to
     #[arg(long, value_name = "CIDR:PORTS")]
     allow: Vec<AllowRule>,
 }
 
-/// A code as it was given: not parsed by the command line's parser, whose errors repeat what they can't read.
+/// The unparsed code: the command line parser would repeat a wrong one in its error.
 #[derive(Clone)]
 struct CodeText(String);
 
@@ -80,7 +80,7 @@ impl Start {
     pub fn into_config(self) -> anyhow::Result<Config> {
         let code = match (self.enrollment_token, self.enrollment_token_file) {
             (Some(CodeText(text)), _) => Ok(text.parse::<EnrolmentCode>()?),
-            // Somebody may remove the file after the enrolment.
+            // The file may be removed after the enrolment.
             (None, Some(path)) => match std::fs::read_to_string(&path) {
                 Ok(text) => Ok(text.parse().with_context(|| path.display().to_string())?),
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(NoCode::NoFile(path)),

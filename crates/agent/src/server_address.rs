@@ -1,4 +1,4 @@
-//! Where the server's agent port is, and the connection to it.
+//! The address of the server's agent port, and TCP connections to it.
 
 use anyhow::anyhow;
 use std::{fmt, io, str::FromStr, time::Duration};
@@ -10,8 +10,7 @@ use wicketgate_transport::{
 
 /// A TCP connection and a handshake over a bad line take a few seconds.
 pub(crate) const CONNECT_WITHIN: Duration = Duration::from_secs(10);
-/// A peer whose machine vanished is found within three times this where nothing is sent; also keeps the way open in
-/// middle boxes.
+/// An idle connection to a vanished host is detected within three times this; also keeps the state of middleboxes alive.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// `https://host:port`.
@@ -72,12 +71,11 @@ impl ServerAddress {
 }
 
 impl ServerAddress {
-    /// What a failed handshake means to whoever wrote the address, where it means something.
+    /// Explains a failed handshake in terms of the configured address, if that may be its cause.
     pub(crate) fn explain(&self, error: TlsError) -> anyhow::Error {
         match error.diagnosis() {
             Some(Diagnosis::NotTls) => anyhow!(
-                "what answers there does not speak TLS: is it the API's port? Use the port of --agent-listen \
-                 (default 8443)"
+                "the server at {self} does not speak TLS; use the port of --agent-listen (default 8443), not the API's"
             ),
             Some(Diagnosis::NothingInCommon) => anyhow!(
                 "what answers there is no gateway that this agent understands: use the port of --agent-listen \

@@ -1,7 +1,7 @@
-//! What an agent must not forget: its key, its identity, and the newest generation of each share that it has seen.
+//! The agent's state directory: its key, its identity, and the newest generation of each share that it has seen.
 //!
-//! Invariants: one process has the directory at a time; the key is on disk before anybody hears of it, so that an
-//! enrolment whose answer was lost is repeated with the same key.
+//! Invariants: one process uses the directory at a time; the key is on disk before it is sent, so that an enrolment
+//! whose answer was lost is repeated with the same key.
 
 use anyhow::{Context, anyhow};
 use jiff::Timestamp;
@@ -31,7 +31,7 @@ pub(crate) struct StateDir {
     _lock: DirectoryLock,
 }
 
-/// Who the agent is, as the server has said.
+/// The identity that the server has given the agent.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Enrolled {
@@ -57,22 +57,23 @@ pub(crate) struct State {
 impl StateDir {
     pub(crate) fn lock(path: &Path) -> anyhow::Result<Self> {
         let shown = path.display();
-        private_file::private_dir(path).with_context(|| format!("can't make the state directory {shown}"))?;
+        private_file::private_dir(path)
+            .with_context(|| format!("cannot create the state directory {shown}"))?;
         let lock = DirectoryLock::take(path).map_err(|e| match e.kind() {
             ErrorKind::WouldBlock => {
                 anyhow!("another agent is running with the state directory {shown}: give each agent its own")
             }
-            _ => anyhow!(e).context(format!("can't lock the state directory {shown}")),
+            _ => anyhow!(e).context(format!("cannot lock the state directory {shown}")),
         })?;
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
-    /// The agent's key, made when it is first asked for.
+    /// The agent's key, generated on the first call.
     pub(crate) fn key(&self) -> anyhow::Result<PrivateKey> {
         Ok(PrivateKey::load_or_create(&self.path.join(KEY_FILE))?)
     }
 
-    /// The directory again if no agent has enrolled in it yet.
+    /// The enrolled state, or the directory if no agent has enrolled in it yet.
     pub(crate) fn load(self) -> anyhow::Result<Result<State, Self>> {
         let path = self.path.join(IDENTITY_FILE);
         let shown = path.display();
@@ -81,17 +82,17 @@ impl StateDir {
             Err(e) => Err(e).with_context(|| format!("can't read {shown}")),
             Ok(bytes) => {
                 let enrolled = serde_json::from_slice(&bytes).with_context(|| {
-                    format!("{shown} can't be read: remove the state directory and enrol again")
+                    format!("cannot parse {shown}: remove the state directory and enrol again")
                 })?;
                 Ok(Ok(self.state(enrolled)))
             }
         }
     }
 
-    /// Keeps who the agent is from now on.
+    /// Saves the identity of an enrolment.
     pub(crate) fn enrolled(self, enrolled: Enrolled) -> anyhow::Result<State> {
         let state = self.state(enrolled);
-        state.save(&state.current()).context("can't keep the identity")?;
+        state.save(&state.current()).context("cannot save the identity")?;
         Ok(state)
     }
 
@@ -120,7 +121,7 @@ impl State {
         Ok(tls?)
     }
 
-    /// When a fresh certificate should be asked for.
+    /// When a new certificate should be requested.
     pub(crate) fn renew_at(&self) -> Timestamp {
         self.current().issued_at.saturating_add(RENEW_AFTER).unwrap_or(Timestamp::MAX)
     }
@@ -146,7 +147,7 @@ impl State {
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(BTreeMap::new()),
             Err(e) => Err(e).with_context(|| format!("can't read {}", path.display())),
             Ok(bytes) => serde_json::from_slice(&bytes)
-                .with_context(|| format!("{} can't be read: remove it", path.display())),
+                .with_context(|| format!("cannot parse {}: remove it", path.display())),
         }
     }
 

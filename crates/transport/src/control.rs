@@ -1,199 +1,42 @@
-//! The control connection of an agent: messages as JSON, each behind its length (u32, big endian).
+//! The control connection of an agent: JSON messages, each preceded by its length (u32, big endian).
 //!
-//! Reading is cancel-safe: what has arrived of a message stays in the buffer.
+//! Receiving is cancel-safe: an incomplete message stays in the buffer.
+
+pub mod base64_text;
+mod enrolment;
+mod messages;
+
+pub use enrolment::{EnrolAnswer, EnrolAsk};
+pub use messages::{FromAgent, TargetHealth, ToAgent};
 
 use crate::tls::{Diagnosis, diagnosis::describe};
 use bytes::{Buf, BytesMut};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
 use std::{
-    fmt,
     io::{self, ErrorKind},
     time::Duration,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use wicketgate_model::{
-    AgentId, EnrolRefusal, EnrollmentId, EnvironmentId, FrontdoorId, Generation, ShareId, SignedAssignment,
-    ZId,
-};
 
 /// The longest message. Assignments are sent in batches well below it.
 pub const MAX_MESSAGE: usize = 1024 * 1024;
-/// The longest message of an agent's: a public key or a sentence. A gateway holds no more than this of whoever
-/// has connected.
+/// The longest message of an agent: a public key or a sentence. A gateway buffers no more than this for any peer.
 pub const MAX_FROM_AGENT: usize = 16 * 1024;
-/// Assignments in one message: some 600 bytes each.
+/// Assignments in one message, of about 600 bytes each.
 pub const ASSIGNMENTS_PER_MESSAGE: usize = 256;
-/// How often a gateway asks whether the agent is still there.
+/// How often a gateway checks that the agent answers.
 pub const PING_EVERY: Duration = Duration::from_secs(5);
-/// A control connection on which nothing came for so long is dead: three pings.
+/// A control connection without a message for this long is dead: three pings.
 pub const SILENCE: Duration = Duration::from_secs(15);
-/// A message that can't be written for so long means that the other end does not read.
+/// A message that cannot be written within this time means that the peer does not read.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// From an agent to a gateway.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "camelCase")]
-pub enum FromAgent {
-    /// The first message.
-    Hello {
-        version: String,
-        name: String,
-    },
-    /// The agent serves this generation of the share from now on.
-    Ack {
-        share: ShareId,
-        generation: Generation,
-    },
-    /// The agent does not serve the share.
-    Refused {
-        share: ShareId,
-        generation: Generation,
-        reason: String,
-    },
-    /// What the agent knows of the share's target has changed.
-    Health {
-        share: ShareId,
-        health: TargetHealth,
-    },
-    /// Asks for a fresh certificate for the identity of this connection.
-    Renew {
-        #[serde(with = "base64_text")]
-        public_key: Vec<u8>,
-    },
-    /// The agent is about to end: it takes no new streams, and lets those that it has end.
-    Draining,
-    Pong,
-}
-
-/// What an agent knows of a target.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "state", content = "cause", rename_all = "camelCase")]
-pub enum TargetHealth {
-    Ok,
-    Unreachable(String),
-}
-
-/// From a gateway to an agent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "camelCase")]
-pub enum ToAgent {
-    /// The answer to `Hello`.
-    Welcome,
-    Assign {
-        assignments: Vec<SignedAssignment>,
-    },
-    Withdraw {
-        shares: Vec<ShareId>,
-    },
-    /// How many carriers should be parked.
-    Carriers {
-        want: u16,
-    },
-    /// DER.
-    Renewed {
-        #[serde(with = "base64_text")]
-        certificate: Vec<u8>,
-    },
-    /// `None`: not now.
-    RenewRefused {
-        refusal: Option<EnrolRefusal>,
-    },
-    Ping,
-    /// The gateway is about to end: the connection ends right after this, and running streams go on.
-    Draining,
-}
-
-/// The one message of an agent that enrols.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct EnrolAsk {
-    pub enrollment: EnrollmentId,
-    #[serde(with = "base64_text")]
-    pub secret: Vec<u8>,
-    #[serde(with = "base64_text")]
-    pub public_key: Vec<u8>,
-    pub name: String,
-}
-
-impl fmt::Debug for EnrolAsk {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "EnrolAsk({}, …)", self.enrollment)
-    }
-}
-
-/// The one answer to it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "camelCase")]
-pub enum EnrolAnswer {
-    #[serde(rename_all = "camelCase")]
-    Enrolled {
-        agent: AgentId,
-        environment: EnvironmentId,
-        frontdoor: FrontdoorId,
-        z_id: ZId,
-        #[serde(with = "base64_text")]
-        certificate: Vec<u8>,
-        #[serde(with = "base64_text")]
-        ca_certificate: Vec<u8>,
-    },
-    Refused {
-        refusal: EnrolRefusal,
-    },
-    /// The gateway can't reach the server now.
-    Unavailable,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum ControlError {
-    #[error("the connection broke: {}", describe(.0))]
-    Io(io::Error),
-    #[error("the other end closed the connection")]
-    Closed,
-    #[error("the other end does not read, or does not say what it should")]
-    Stuck,
-    #[error("the other end has been silent for too long")]
-    Silent,
-    #[error("a message of {0} bytes is too long")]
-    Length(usize),
-    #[error("a message can't be read")]
-    Message(#[source] serde_json::Error),
-}
-
-// Not `#[from]`: that would make it the source as well, which says the same again in the TLS library's words.
-impl From<io::Error> for ControlError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl ControlError {
-    /// `None`: TLS has nothing to do with it.
-    pub fn diagnosis(&self) -> Option<Diagnosis> {
-        match self {
-            Self::Io(error) => Diagnosis::of(error),
-            _ => None,
-        }
-    }
-
-    /// Whether the other end, or something on the way, put an end to the connection and gave no reason.
-    pub fn is_hang_up(&self) -> bool {
-        match self {
-            Self::Closed => true,
-            Self::Io(error) => matches!(
-                error.kind(),
-                ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
-            ),
-            _ => false,
-        }
-    }
-}
 
 /// A connection that carries messages.
 #[derive(Debug)]
 pub struct Control<S> {
     stream: S,
     input: BytesMut,
-    /// The longest message that is taken.
+    /// The longest message that is accepted.
     most: usize,
 }
 
@@ -202,7 +45,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Control<S> {
         Self { stream, input: BytesMut::new(), most: MAX_MESSAGE }
     }
 
-    /// The gateway's end, which takes messages up to [`MAX_FROM_AGENT`].
+    /// The gateway's end, which accepts messages up to [`MAX_FROM_AGENT`].
     pub fn of_agent(stream: S) -> Self {
         Self { most: MAX_FROM_AGENT, ..Self::new(stream) }
     }
@@ -228,7 +71,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Control<S> {
         }
     }
 
-    /// Not cancel-safe: a connection on which it was cancelled is of no more use.
+    /// Not cancel-safe: after a cancelled call the connection is unusable.
     pub async fn send<T: Serialize>(&mut self, message: &T) -> Result<(), ControlError> {
         let mut bytes = vec![0; 4];
         serde_json::to_writer(&mut bytes, message).map_err(ControlError::Message)?;
@@ -245,23 +88,54 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Control<S> {
         Ok(())
     }
 
-    /// Says that nothing follows.
+    /// Ends the connection in order.
     pub async fn close(mut self) {
         let _ = tokio::time::timeout(WRITE_TIMEOUT, self.stream.shutdown()).await;
     }
 }
 
-/// Bytes in JSON, as base64.
-pub mod base64_text {
-    use base64::{Engine, engine::general_purpose::STANDARD};
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    #[error("the connection broke: {}", describe(.0))]
+    Io(io::Error),
+    #[error("the peer closed the connection")]
+    Closed,
+    #[error("the peer does not read, or does not follow the protocol")]
+    Stuck,
+    #[error("the peer did not answer for too long")]
+    Silent,
+    #[error("a message of {0} bytes is too long")]
+    Length(usize),
+    #[error("a message cannot be parsed")]
+    Message(#[source] serde_json::Error),
+}
 
-    pub fn serialize<S: Serializer>(bytes: &[u8], s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_str(&STANDARD.encode(bytes))
+// Not `#[from]`: it would also be the source, which repeats the message in the TLS library's words.
+impl From<io::Error> for ControlError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl ControlError {
+    /// What the TLS error means; `None`: it is not an error of TLS.
+    pub fn diagnosis(&self) -> Option<Diagnosis> {
+        match self {
+            Self::Io(error) => Diagnosis::of(error),
+            _ => None,
+        }
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<u8>, D::Error> {
-        STANDARD.decode(String::deserialize(d)?).map_err(D::Error::custom)
+    /// Whether the peer, or a device on the path, ended the connection without a reason.
+    pub fn is_hang_up(&self) -> bool {
+        match self {
+            Self::Closed => true,
+            Self::Io(error) => matches!(
+                error.kind(),
+                ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+            ),
+            _ => false,
+        }
     }
 }
 
@@ -309,7 +183,7 @@ mod tests {
             a.write_all(&(MAX_MESSAGE as u32 + 1).to_be_bytes()).await.unwrap();
             let got = Control::new(b).receive::<ToAgent>().await;
             assert!(matches!(got, Err(ControlError::Length(_))), "{got:?}");
-            // Nobody can make a gateway hold much.
+            // No peer can make a gateway buffer much.
             let (mut a, b) = tokio::io::duplex(64);
             a.write_all(&(MAX_FROM_AGENT as u32 + 1).to_be_bytes()).await.unwrap();
             let got = Control::of_agent(b).receive::<FromAgent>().await;

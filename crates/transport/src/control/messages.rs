@@ -1,0 +1,78 @@
+//! What agent and gateway tell each other on a control connection.
+
+use super::base64_text;
+use serde::{Deserialize, Serialize};
+use wicketgate_model::{EnrolRefusal, Generation, ShareId, SignedAssignment};
+
+/// From an agent to a gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "camelCase")]
+pub enum FromAgent {
+    /// The first message.
+    Hello {
+        version: String,
+        name: String,
+    },
+    /// The agent serves this generation of the share.
+    Ack {
+        share: ShareId,
+        generation: Generation,
+    },
+    /// The agent does not serve the share.
+    Refused {
+        share: ShareId,
+        generation: Generation,
+        reason: String,
+    },
+    /// The reachability of the share's target has changed.
+    Health {
+        share: ShareId,
+        health: TargetHealth,
+    },
+    /// Requests a new certificate for this connection's identity.
+    Renew {
+        #[serde(with = "base64_text")]
+        public_key: Vec<u8>,
+    },
+    /// The agent is stopping: it accepts no new streams and finishes the running ones.
+    Draining,
+    Pong,
+}
+
+/// Whether an agent reaches a target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", content = "cause", rename_all = "camelCase")]
+pub enum TargetHealth {
+    Ok,
+    Unreachable(String),
+}
+
+/// From a gateway to an agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "camelCase")]
+pub enum ToAgent {
+    /// The answer to `Hello`.
+    Welcome,
+    Assign {
+        assignments: Vec<SignedAssignment>,
+    },
+    Withdraw {
+        shares: Vec<ShareId>,
+    },
+    /// How many carriers the agent should have parked.
+    Carriers {
+        want: u16,
+    },
+    /// DER.
+    Renewed {
+        #[serde(with = "base64_text")]
+        certificate: Vec<u8>,
+    },
+    /// `None`: the server cannot renew it at the moment.
+    RenewRefused {
+        refusal: Option<EnrolRefusal>,
+    },
+    Ping,
+    /// The gateway is stopping: this connection ends right after, running streams continue.
+    Draining,
+}
