@@ -1,33 +1,33 @@
-//! What this machine has room for: tunnels, by its memory and its limit of open files, and connections, by what open
-//! files the tunnels leave.
+//! What this machine has capacity for: tunnels by its memory and limit of open files, connections by the files that
+//! tunnels leave.
 //!
-//! Invariant: tunnels take half of either at most, so that what they carry has the rest.
+//! Invariant: tunnels take at most half of either, so that their traffic has the rest.
 
 use std::{fs, path::Path};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;
 
-/// A tunnel's own memory: of its IKE daemon, and of this process.
+/// Memory of a tunnel: its IKE daemon's own, and this process's share.
 const TUNNEL_MEMORY: u64 = 6 << 20;
-/// A tunnel's descriptors: its namespace and two sockets in it, its daemon, two connections to that and its directory, and
+/// Descriptors of a tunnel: its namespace and two sockets in it, its daemon, two connections to it and its directory,
 /// some listeners.
 const TUNNEL_FILES: u64 = 10;
-/// Descriptors that no connection may take: for the database, agents' carriers, IKE daemons and programs.
+/// Descriptors reserved for the database, agents' carriers, IKE daemons and programs.
 const FILES_KEPT: u64 = 512;
-/// A connection has its own descriptor and a carrier's.
+/// A connection needs its own descriptor and a carrier's.
 const CONNECTION_FILES: u64 = 2;
 
 /// See the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Capacity {
-    /// `None`: as many as there may be addresses for. A tunnel without IPsec is an address only.
+    /// `None`: no limit. Without IPsec, a tunnel is only an address.
     pub(crate) tunnels: Option<u32>,
     pub(crate) connections: usize,
 }
 
 impl Capacity {
-    /// Raises the limit of open files as far as it goes. `tunnels` is what whoever runs the gateway has said.
+    /// Raises the limit of open files as far as allowed. `tunnels` is the operator's limit.
     pub(crate) fn find(is_ipsec: bool, tunnels: Option<u32>) -> Self {
         let limit = getrlimit(Resource::Nofile);
         if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
@@ -48,7 +48,7 @@ impl Capacity {
     }
 }
 
-/// Bytes that this process and its daemons may have: the machine's, or its control group's, if that has fewer.
+/// The memory limit of this process and its daemons in bytes: the machine's or its control group's, whichever is less.
 fn memory() -> Option<u64> {
     let read = |path: &Path| fs::read_to_string(path).ok();
     let own = read(Path::new("/proc/self/cgroup")).and_then(|groups| {

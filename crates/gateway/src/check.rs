@@ -1,4 +1,4 @@
-//! A look along one share's path, and a dial of its target: what the server asks when somebody wants to know why.
+//! A check of one share's path, with a connection to its target: the gateway's part of `/check`.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use wicketgate_model::ShareId;
 
 use crate::{agents::Agents, observations::Observations};
 
-/// Answers within the time that a client's connection may take to be opened.
+/// Returns within the time limit for opening a client's connection.
 pub(crate) async fn check(observations: &Observations, agents: &Agents, share: ShareId) -> ShareCheck {
     let begin = Instant::now();
     let (bound, listener_problem) = observations.listener(share);

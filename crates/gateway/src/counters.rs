@@ -1,5 +1,5 @@
-//! What each share has carried: one set of atomic counters per share, written by its connections, that both metric
-//! buckets and Prometheus are fed from.
+//! Traffic of each share: one set of atomic counters for each share, written by its connections, that feeds metric
+//! buckets and Prometheus.
 
 use std::{
     array,
@@ -14,14 +14,14 @@ use std::{
 use wicketgate_model::{DialTimes, FailureReason, ShareId, TrafficDelta, TunnelId};
 use wicketgate_system::Mutex;
 
-/// The counters of one share on one tunnel. They only grow, save `active` and its peak.
+/// The counters of one share on one tunnel. They only grow, except `active` and its peak.
 #[derive(Debug, Default)]
 pub(crate) struct ShareCounters {
     /// Payload bytes from the remote site to the target.
     pub(crate) rx: AtomicU64,
     /// Payload bytes from the target to the remote site.
     pub(crate) tx: AtomicU64,
-    /// Connections opened, by how long it took.
+    /// Opened connections, by the time it took.
     opened: [AtomicU64; DialTimes::BUCKETS],
     dial_micros: AtomicU64,
     failed: [AtomicU64; FailureReason::ALL.len()],
@@ -39,7 +39,7 @@ impl ShareCounters {
         ActiveConnection(Arc::clone(self))
     }
 
-    /// A connection could not be served.
+    /// Counts a connection that could not be served.
     pub(crate) fn fail(&self, reason: FailureReason) {
         self.failed[reason as usize].fetch_add(1, Relaxed);
     }
@@ -55,7 +55,7 @@ impl Drop for ActiveConnection {
     }
 }
 
-/// The counters of all shares, and what of them was reported already.
+/// The counters of all shares, and the values already reported.
 #[derive(Debug, Default)]
 pub(crate) struct Counters(Mutex<BTreeMap<(ShareId, TunnelId), Entry>>);
 
@@ -103,8 +103,7 @@ impl Counters {
         Arc::clone(&self.0.lock().entry((share, tunnel)).or_default().counters)
     }
 
-    /// What was carried since the last call. Shares that nobody serves any more are forgotten with their last
-    /// report.
+    /// The traffic since the last call. An unused entry is dropped with its last report.
     pub(crate) fn take(&self) -> Vec<TrafficDelta> {
         let mut deltas = Vec::new();
         self.0.lock().retain(|&(share, tunnel), entry| {

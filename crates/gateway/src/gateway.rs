@@ -1,4 +1,4 @@
-//! The gateway: takes what the server wishes for, and hands each part to whoever keeps it so.
+//! The gateway: receives the desired state from the server, and hands each part to the component that maintains it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,15 +31,15 @@ use crate::{
     tunnel::{GatewayParts, TunnelInbox, TunnelTask},
 };
 
-/// How often what was carried is reported: what a crash can lose.
+/// How often traffic is reported. A crash loses at most this much.
 const TRAFFIC_EVERY: Duration = Duration::from_secs(1);
-/// How long agents have to come back after the gateway's start before they are reported as offline. Less than the
-/// time for which a server takes a silent gateway's shares to be as they were.
+/// How long agents may take to reconnect after the gateway's start before they are reported offline. Less than the time
+/// for which a server keeps the status of a silent gateway's shares.
 const AGENTS_BACK_WITHIN: Duration = Duration::from_secs(2);
-/// How long a stopping gateway waits for its connections to end after they were cut.
+/// How long a stopping gateway waits for aborted connections to end.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
-/// What a gateway is started with.
+/// How a gateway starts.
 #[derive(Debug)]
 pub struct GatewayConfig {
     pub backend: Backend,
@@ -47,9 +47,9 @@ pub struct GatewayConfig {
     pub agent_listener: TcpListener,
     /// The gateway's certificate and the CA that agents' certificates come from.
     pub identity: wicketgate_transport::tls::GatewayIdentity,
-    /// How many tunnels it may hold; `None` for what the machine has room for.
+    /// The maximum of tunnels; `None`: as many as the machine has memory and file descriptors for.
     pub max_tunnels: Option<u32>,
-    /// How long established connections may go on after the gateway was told to stop.
+    /// How long established connections may continue after a stop.
     pub drain: Duration,
 }
 
@@ -63,22 +63,23 @@ pub struct Gateway {
     /// Cancelled when the gateway stops accepting new work.
     stop: CancellationToken,
     connections: TaskTracker,
-    /// Connections end at once.
+    /// Ends all connections.
     abort: Abort,
     drain: Duration,
 }
 
 impl Gateway {
-    /// Serves what comes over the link.
+    /// Starts to serve what arrives over the link.
     ///
     /// # Errors
     ///
-    /// The link is gone already, or what an earlier run left can't be looked at.
+    /// The link is closed, or the tunnels of an earlier run cannot be listed.
     pub async fn start(config: GatewayConfig, link: GatewayEnd) -> anyhow::Result<Self> {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let (connections, abort) = (TaskTracker::new(), Abort::default());
         let backend = Arc::new(config.backend);
-        let agent_address = config.agent_listener.local_addr().context("cannot tell where agents dial in")?;
+        let agent_address =
+            config.agent_listener.local_addr().context("cannot read the address of the agents' listener")?;
         let agents = Agents::start(
             config.agent_listener,
             config.identity,
@@ -97,16 +98,16 @@ impl Gateway {
         backend.advise();
         link.send.send(FromGateway::Hello(hello)).await.context("the server's end of the link is gone")?;
 
-        let left_over = backend.left_over().await.context("could not look for what an earlier run left")?;
+        let left_over = backend.left_over().await.context("cannot list the tunnels of an earlier run")?;
         let limits = Limits::of(capacity.connections);
         info!(
             connections = limits.gateway,
             tunnel = limits.tunnel,
             share = limits.share,
-            "connections at a time, by the limit of open files"
+            "limits of connections, from the limit of open files"
         );
         if let Some(tunnels) = capacity.tunnels {
-            info!(tunnels, "tunnels at most, by memory and the limit of open files, or as it was told");
+            info!(tunnels, "maximum of tunnels");
         }
         let most = capacity.tunnels.and_then(|t| usize::try_from(t).ok()).unwrap_or(Semaphore::MAX_PERMITS);
         let observations = Arc::new(Observations::default());
@@ -150,7 +151,7 @@ impl Gateway {
         Ok(Self { agent_address, backend, link: link.send, tasks, stop, connections, abort, drain })
     }
 
-    /// Where agents dial in, with the port that the system chose if it was asked to.
+    /// The address that agents dial, with the port that the system chose if it was 0.
     pub fn agent_address(&self) -> SocketAddr {
         self.agent_address
     }
@@ -160,11 +161,12 @@ impl Gateway {
         self.backend.public_address()
     }
 
-    /// Stops serving: nothing new is taken, what is established may end within the time for that or until `at_once` is
-    /// ready, and the rest is cut. Namespaces and IKE daemons live on: the next start adopts them. Without any, nothing is left.
+    /// Stops serving: refuses new connections, waits for established ones until the drain time ends or `at_once` is
+    /// ready, and aborts the rest. Namespaces and IKE daemons stay for the next start. Without tunnels, nothing is
+    /// left.
     pub async fn stop(self, at_once: impl Future<Output = ()>) {
         self.stop.cancel();
-        // A server that is gone as well needs no telling.
+        // A server that has ended too needs no notice.
         let _ = tokio::time::timeout(STOP_WITHIN, self.link.send(FromGateway::Draining)).await;
         self.tasks.close();
         self.connections.close();
@@ -177,7 +179,7 @@ impl Gateway {
             () = at_once => {}
         }
         if !self.connections.is_empty() {
-            warn!(connections = self.connections.len(), "connections were cut");
+            warn!(connections = self.connections.len(), "connections aborted");
         }
         self.abort.trigger();
         if tokio::time::timeout(STOP_WITHIN, self.connections.wait()).await.is_err() {
@@ -189,27 +191,27 @@ impl Gateway {
         }
         match self.backend.rest().await {
             Ok(0) => info!("gateway stopped"),
-            Ok(tunnels) => info!(tunnels, "gateway stopped; its tunnels live on until `wicketgate down`"),
-            Err(error) => warn!(%error, "gateway stopped, and could not remove its firewall rules"),
+            Ok(tunnels) => info!(tunnels, "gateway stopped; its tunnels stay until `wicketgate down`"),
+            Err(error) => warn!(%error, "gateway stopped; its firewall rules could not be removed"),
         }
     }
 }
 
-/// Sends what the observations has to tell, as often as the link takes it.
+/// Sends reports of the observations, as fast as the link takes them.
 async fn report(observations: Arc<Observations>, agents: Agents, send: mpsc::Sender<FromGateway>) {
     loop {
         let changed = tokio::select! {
             () = observations.changed() => BTreeSet::new(),
             changed = agents.changed() => changed,
         };
-        // A place in the link first: what changes while it is full is in the same report.
+        // Capacity of the link first: changes during the wait are in the same report.
         let Ok(place) = send.reserve().await else { return };
         let (heard, delta) = observations.report(&agents, changed);
         place.send(FromGateway::Observed { heard, delta });
     }
 }
 
-/// Reports what was carried, and once more at the very end.
+/// Reports traffic periodically, and once more at the end.
 async fn report_traffic(
     counters: Arc<Counters>,
     agents: Agents,
@@ -224,14 +226,14 @@ async fn report_traffic(
             _ = tick.tick() => false,
             () = end.cancelled() => true,
         };
-        // Only what is sure to be sent is taken.
+        // Counters are taken only once the link has capacity for them.
         let Ok(place) = send.reserve().await else { return };
         let carried = counters.take();
         if !carried.is_empty() {
             place.send(FromGateway::Traffic(carried));
         }
         let parked = agents.parked();
-        // The next one says the same, where there is no place for this.
+        // Without capacity, the next tick reports it.
         if told != Some(parked)
             && let Ok(place) = send.try_reserve()
         {
@@ -244,7 +246,7 @@ async fn report_traffic(
     }
 }
 
-/// Applies what comes over the link.
+/// Applies the desired state that arrives over the link.
 struct DesiredApplier {
     parts: GatewayParts,
     /// For answers.
@@ -284,7 +286,7 @@ impl DesiredApplier {
                 ToGateway::Renewed { request, answer } => self.parts.agents.renewed(request, answer),
             }
         }
-        // The data plane does not need the control plane: what is served stays served.
+        // The data plane does not need the control plane: it keeps serving.
         warn!("the link to the server ended; the gateway keeps serving its last desired state");
         std::future::pending::<()>().await;
     }
@@ -298,7 +300,7 @@ impl DesiredApplier {
         }));
     }
 
-    /// A reset as the steps from what was wished before.
+    /// Turns a complete desired state into the difference to the current one.
     fn steps_to(&self, reset: &DesiredDelta) -> DesiredDelta {
         let mut after = Desired::default();
         after.apply(reset);
@@ -321,7 +323,7 @@ impl DesiredApplier {
         for share in &steps.shares {
             self.set_share(share);
         }
-        // With their shares at hand: one that stands as an earlier run left it listens before its daemon has answered.
+        // Spawned after their shares are known: a tunnel of an earlier run listens before its daemon has answered.
         for task in new {
             self.parts.tasks.spawn(task.run());
         }
@@ -344,23 +346,23 @@ impl DesiredApplier {
         self.desired.apply(steps);
     }
 
-    /// Answers the task of a tunnel that has none yet, to be started.
+    /// Returns the task of a new tunnel, to be spawned.
     fn set_tunnel(&mut self, id: TunnelId, tunnel: Option<Arc<TunnelDesired>>) -> Option<TunnelTask> {
         self.parts.observations.expect_tunnel(id, Timestamp::now());
         if let Some(inbox) = self.tunnels.get(&id) {
             inbox.set_tunnel(tunnel);
             return None;
         }
-        // Places are taken in the order in which tunnels are heard of: after a restart, the oldest first. What is only to
-        // be removed needs none.
+        // Permits are taken in the order in which tunnels arrive: after a restart, the oldest first. A tunnel that is
+        // only to be removed needs none.
         let place =
             tunnel.as_ref().and_then(|_| Arc::clone(&self.parts.tunnel_permits).try_acquire_owned().ok());
-        // The inbox is there before its task: an empty one means that nothing is to be left.
+        // The inbox is filled before the task starts: an empty one means that the tunnel is to be removed.
         let inbox = Arc::new(TunnelInbox::default());
         inbox.set_tunnel(tunnel);
         let task = TunnelTask::new(id, Arc::clone(&inbox), self.parts.clone(), place);
         self.tunnels.insert(id, inbox);
-        // Shares that were heard of before their tunnel.
+        // Shares that arrived before their tunnel.
         for share in self.desired.shares.values().filter(|share| share.tunnel == id) {
             self.serve(share);
         }
@@ -372,18 +374,18 @@ impl DesiredApplier {
         self.parts.agents.assign(share);
         let abort = &self.parts.abort;
         let state = self.share_states.entry(share.id).or_insert_with(|| ShareState::new(share.id, abort));
-        // Before the observations can say that this generation is served.
+        // Before the observations can report this generation as served.
         state.set_options(&share.options);
         if let Some(old) = self.desired.shares.get(&share.id).filter(|old| old.tunnel != share.tunnel)
             && let Some(inbox) = self.tunnels.get(&old.tunnel)
         {
-            // Its connections go on: they end with the share, or by themselves.
+            // Its connections continue: they end with the share, or by themselves.
             inbox.set_share(share.id, None);
         }
         self.serve(share);
     }
 
-    /// Hands a share to its tunnel's task; one that comes before its tunnel waits for it.
+    /// Hands a share to its tunnel's task. A share that arrives before its tunnel waits for it.
     fn serve(&self, share: &Arc<ShareDesired>) {
         if let (Some(inbox), Some(state)) =
             (self.tunnels.get(&share.tunnel), self.share_states.get(&share.id))
@@ -392,11 +394,11 @@ impl DesiredApplier {
         }
     }
 
-    /// Tunnels of an earlier run that nobody wishes for any more are removed as any other tunnel is.
+    /// Removes tunnels of an earlier run that are no longer desired.
     fn remove_left_over(&mut self, found: Vec<TunnelId>) {
         for id in found {
             if !self.tunnels.contains_key(&id) {
-                info!(tunnel.id = %id, "removing what an earlier run left");
+                info!(tunnel.id = %id, "removing a tunnel of an earlier run");
                 if let Some(task) = self.set_tunnel(id, None) {
                     self.parts.tasks.spawn(task.run());
                 }

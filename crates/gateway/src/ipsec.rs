@@ -33,7 +33,7 @@ impl Backend {
         if mode == IpsecMode::Off { Ok(()) } else { strongswan::preflight() }
     }
 
-    /// Looks at what the machine can do, and takes possession of the state directory.
+    /// Checks what the machine can do, and locks the state directory.
     ///
     /// # Errors
     /// One clear line each, see [`IpsecError`].
@@ -59,14 +59,14 @@ impl Backend {
         }
     }
 
-    /// Warns of what the machine is not well set up for, for a run that serves tunnels.
+    /// Warns about settings of the machine that limit a run with tunnels.
     pub(crate) fn advise(&self) {
         if let Self::Strongswan(strongswan) = self {
             strongswan.advise();
         }
     }
 
-    /// The tunnels that are on this machine and that nobody has asked for since the start.
+    /// The tunnels on this machine that were not asked for since the start.
     ///
     /// # Errors
     /// The state directory can't be read.
@@ -77,8 +77,8 @@ impl Backend {
         }
     }
 
-    /// The tunnel as an earlier run left it, if it stands: listeners may be bound in it at once. [`Backend::ensure`] is still
-    /// to be asked for it, and answers with the same.
+    /// The tunnel as an earlier run left it, if it is complete: listeners may be bound in it at once.
+    /// [`Backend::ensure`] must still be called, and returns the same tunnel.
     pub fn found(&self, tunnel: &TunnelDesired) -> Option<Arc<TunnelHandle>> {
         match self {
             Self::Strongswan(strongswan) => strongswan.found(tunnel),
@@ -86,11 +86,11 @@ impl Backend {
         }
     }
 
-    /// Brings a tunnel to what it should be, from whatever is there. The same tunnel comes back for as long as what
-    /// is bound in it stays valid.
+    /// Brings a tunnel to the desired state, from any state. Returns the same tunnel for as long as listeners bound in
+    /// it stay valid.
     ///
     /// # Errors
-    /// What to tell whoever made the tunnel. Worth another try.
+    /// The problem for `statusDetail`. Worth a retry.
     pub async fn ensure(&self, tunnel: &TunnelDesired) -> Result<Arc<TunnelHandle>, Problem> {
         match self {
             Self::Strongswan(strongswan) => strongswan.ensure(tunnel).await,
@@ -98,10 +98,10 @@ impl Backend {
         }
     }
 
-    /// Leaves nothing of a tunnel. One that is not there is removed already.
+    /// Removes everything of a tunnel. A missing tunnel counts as removed.
     ///
     /// # Errors
-    /// Something is left. Worth another try.
+    /// Something is left. Worth a retry.
     pub async fn remove(&self, tunnel: TunnelId) -> io::Result<()> {
         match self {
             Self::Strongswan(strongswan) => strongswan.remove(tunnel).await,
@@ -112,7 +112,7 @@ impl Backend {
         }
     }
 
-    /// For the end of a run: what is there lives on, and is counted. Where nothing is, the gateway's own rules go.
+    /// For the end of a run: keeps the tunnels and returns their number. Without any, removes the gateway's own rules.
     ///
     /// # Errors
     /// As [`Backend::purge`].
@@ -123,8 +123,8 @@ impl Backend {
         }
     }
 
-    /// Removes every tunnel and the gateway's own rules. A host that forwarded no packets before does not any more,
-    /// unless another gateway on it needs it to.
+    /// Removes every tunnel and the gateway's own rules. A host that did not forward packets before stops forwarding,
+    /// unless another gateway on it needs it.
     ///
     /// # Errors
     /// Something is left.

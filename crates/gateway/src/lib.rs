@@ -1,6 +1,6 @@
 //! The data plane: tunnels, the listeners of shares, and the agents behind them.
 //!
-//! Invariant: it needs the control plane only to be told of changes. What it serves, it goes on serving.
+//! Invariant: it needs the control plane only for changes; what it serves, it keeps serving.
 
 pub mod agents;
 mod capacity;

@@ -1,8 +1,8 @@
-//! A share's listener, and the way of a connection through the gateway: accept, admit or refuse, open a stream through
+//! A share's listener, and the path of a connection through the gateway: accept, admit or refuse, open a stream through
 //! an agent, relay.
 //!
-//! Invariants: the accept loop accepts and refuses; whatever may wait happens in the connection's own task. Each
-//! connection that is not state is counted, and reset.
+//! Invariants: the accept loop only accepts and refuses; anything that may wait runs in the connection's own task. Each
+//! connection that is not served is counted and reset.
 
 use std::{
     io,
@@ -25,19 +25,19 @@ use crate::{
     quota::{ConnectionPermit, ConnectionQuota},
 };
 
-/// A share that is state, whichever tunnel serves it: the same over all its updates.
+/// What the connections of one share have in common, across its updates and tunnels.
 #[derive(Debug)]
 pub(crate) struct ShareState {
     pub(crate) share: ShareId,
-    /// As they are for connections from now on.
+    /// The options for new connections.
     options: Latest<ShareOptions>,
     connections: Arc<ConnectionQuota>,
-    /// Ends all of the share's connections: it was deleted.
+    /// Triggered when the share is deleted: ends all its connections.
     abort: Abort,
 }
 
 impl ShareState {
-    /// Its connections end with `cut`, too.
+    /// `abort` ends its connections too.
     pub(crate) fn new(share: ShareId, abort: &Abort) -> Arc<Self> {
         Arc::new(Self {
             share,
@@ -47,7 +47,7 @@ impl ShareState {
         })
     }
 
-    /// Connections that were admitted go on with the options of their time.
+    /// Admitted connections keep their options.
     pub(crate) fn set_options(&self, options: &ShareOptions) {
         self.options.set(options.clone());
     }
@@ -57,13 +57,13 @@ impl ShareState {
     }
 }
 
-/// How many connections there may be at a time: of the gateway, by what it has descriptors for, and of each tunnel and
-/// share, so that one can't take all that the others need.
+/// Limits of simultaneous connections: of the gateway by its file descriptors, of each tunnel and share so that one
+/// cannot take all.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     pub(crate) gateway: usize,
     pub(crate) tunnel: usize,
-    /// Of a share that says nothing of it.
+    /// Of a share without `maxConnections`.
     pub(crate) share: usize,
 }
 
@@ -74,7 +74,7 @@ impl Limits {
     }
 }
 
-/// What a connection is state with.
+/// What a connection needs to be served.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectionContext {
     pub(crate) state: Arc<ShareState>,
@@ -87,14 +87,14 @@ pub(crate) struct ConnectionContext {
     pub(crate) connections: TaskTracker,
 }
 
-/// What an admitted connection holds.
+/// What an admitted connection holds until it ends.
 struct Admitted {
     options: Arc<ShareOptions>,
     _places: [ConnectionPermit; 3],
 }
 
 impl ConnectionContext {
-    /// Whether a connection from `address` is state, by what is known without waiting.
+    /// Admits or refuses a connection from `address`, without waiting.
     fn admit(&self, address: SocketAddr) -> Result<Admitted, FailureReason> {
         let options = self.state.options.get();
         if let Some(sources) = &options.allowed_sources {
@@ -115,7 +115,7 @@ impl ConnectionContext {
     }
 }
 
-/// A bound listener. Dropped, it stops accepting soon; connections that were accepted go on.
+/// A bound listener. Dropping it stops accepting; accepted connections continue.
 #[derive(Debug)]
 pub(crate) struct Listener {
     pub(crate) port: IngressPort,
@@ -125,7 +125,7 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// Takes a non-blocking socket that was bound by [`crate::ipsec::TunnelHandle::bind`].
+    /// `socket` is a non-blocking socket from [`crate::ipsec::TunnelHandle::bind`].
     pub(crate) fn start(
         socket: std::net::TcpListener,
         port: IngressPort,
@@ -145,7 +145,7 @@ impl Listener {
     pub(crate) async fn close(mut self) {
         self.accepting.cancel();
         if let Err(error) = (&mut self.task).await {
-            warn!(%error, port = %self.port, "a listener's task failed");
+            warn!(%error, port = %self.port, "listener task failed");
         }
     }
 }
@@ -164,13 +164,12 @@ async fn accept(mut socket: Acceptor, context: ConnectionContext) {
             Ok(admitted) => admitted,
             Err(reason) => {
                 context.counters.fail(reason);
-                debug!(reason = reason.as_str(), "a connection was refused");
+                debug!(reason = reason.as_str(), "connection refused");
                 continue;
             }
         };
         let abort = context.state.abort.clone();
-        // Boxed, since each future around it holds it twice: as it was given, and as it is run. That would be 10 KiB
-        // of every connection.
+        // Boxed, because each future around it holds it twice, as argument and as running: 10 KiB for each connection.
         let connection = Box::pin(connection(client, address, admitted, context.clone()));
         let connection = async move {
             tokio::select! {
@@ -195,7 +194,7 @@ async fn connection(
     let preface = match options.proxy_protocol.map(|ProxyProtocol::V2| client.tcp().local_addr()) {
         None => Vec::new(),
         Some(Ok(local)) => proxy_protocol::header(address, local),
-        Some(Err(error)) => return debug!(%error, "a connection ended before it was state"),
+        Some(Err(error)) => return debug!(%error, "connection ended before it was served"),
     };
     match agents.open(state.share, address, EarlyData::new(preface, client.tcp())).await {
         Ok(stream) => {
@@ -207,7 +206,7 @@ async fn connection(
         }
         Err(failure) => {
             counters.fail(failure.reason.counted());
-            debug!(reason = %failure, "connection could not be state");
+            debug!(reason = %failure, "connection could not be served");
         }
     }
 }

@@ -1,7 +1,7 @@
-//! What this gateway sees, in one place: the parts that serve write on it, the report reads it.
+//! What this gateway observes of its tunnels and shares: the serving components write it, the report reads it.
 //!
-//! Invariant: an entry is on the observations from the moment its wish was heard until nothing of it is left. So a
-//! server that knows which delta was heard may take an absent entry for a gone one.
+//! Invariant: an entry exists from the moment its desired state arrived until nothing of it is left. So a server that
+//! knows which delta was applied may treat a missing entry as removed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,7 +26,7 @@ pub(crate) struct Observations {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// The newest delta whose entries are all here.
+    /// The newest delta whose entries are all present.
     heard: u64,
     reset: bool,
     agents_expected: bool,
@@ -36,10 +36,10 @@ struct Inner {
     touched_shares: BTreeSet<ShareId>,
 }
 
-/// A share's listener. Whether the share works also depends on the agents.
+/// The state of a share's listener. Whether the share works also depends on the agents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ListenerState {
-    /// The tunnel that serves it, or is about to.
+    /// The tunnel that serves the share, or will.
     pub(crate) tunnel: TunnelId,
     /// The newest generation that is served.
     pub(crate) bound: Option<Generation>,
@@ -52,7 +52,7 @@ impl Observations {
         self.changed.notified().await;
     }
 
-    /// All entries of the delta are here. With `reset`, the next report is of everything.
+    /// All entries of the delta are present. With `reset`, the next report has everything.
     pub(crate) fn heard(&self, sequence: u64, reset: bool) {
         let mut inner = self.inner.lock();
         inner.heard = sequence;
@@ -61,7 +61,7 @@ impl Observations {
         self.changed.notify_one();
     }
 
-    /// A tunnel is wished for, or its remains were found: it has an entry from now on.
+    /// Adds an entry for a tunnel that is desired, or whose remains were found.
     pub(crate) fn expect_tunnel(&self, id: TunnelId, now: Timestamp) {
         let mut inner = self.inner.lock();
         inner.touched_tunnels.insert(id);
@@ -92,7 +92,7 @@ impl Observations {
         self.changed.notify_one();
     }
 
-    /// A share is wished for on `tunnel`: it has an entry from now on, which that tunnel writes.
+    /// Adds an entry for a share that is desired on `tunnel`, which writes the entry from now on.
     pub(crate) fn expect_share(&self, id: ShareId, tunnel: TunnelId) {
         let mut inner = self.inner.lock();
         inner.touched_shares.insert(id);
@@ -102,7 +102,7 @@ impl Observations {
         }
     }
 
-    /// Writes a share's entry, unless the share has moved on to another tunnel.
+    /// Writes a share's entry, unless the share has moved to another tunnel.
     pub(crate) fn set_share(&self, id: ShareId, seen: ListenerState) {
         let mut inner = self.inner.lock();
         match inner.shares.get_mut(&id) {
@@ -114,7 +114,7 @@ impl Observations {
         self.changed.notify_one();
     }
 
-    /// Agents have had the time to come back after a start: from now on, one that is not here is offline.
+    /// The time for agents to reconnect after a start is over: a missing agent counts as offline from now on.
     pub(crate) fn agents_expected(&self) {
         let mut inner = self.inner.lock();
         inner.agents_expected = true;
@@ -135,16 +135,16 @@ impl Observations {
         }
     }
 
-    /// The generation that is served at the share's port, and what is in the way of a newer one.
+    /// The generation that listens at the share's port, and the problem of a newer one.
     pub(crate) fn listener(&self, share: ShareId) -> (Option<Generation>, Option<Problem>) {
         match self.inner.lock().shares.get(&share) {
             Some(seen) => (seen.bound, seen.problem.clone()),
-            None => (None, Some(Problem::new(Reason::Pending, "the gateway has not heard of the share yet"))),
+            None => (None, Some(Problem::new(Reason::Pending, "the gateway has not received the share yet"))),
         }
     }
 
-    /// What changed since the last report, and the delta that it answers. `agents_changed` names shares whose
-    /// agents' side may have changed.
+    /// The changes since the last report, and the delta that they answer. `agents_changed` names shares whose agents
+    /// may have changed.
     pub(crate) fn report(&self, agents: &Agents, agents_changed: BTreeSet<ShareId>) -> (u64, ObservedDelta) {
         let mut inner = self.inner.lock();
         let reset = mem::take(&mut inner.reset);
@@ -178,18 +178,18 @@ impl Observations {
     }
 }
 
-/// Right after the gateway's start every agent is away, and most are back, and have said what they serve, in a moment.
+/// Right after the gateway's start no agent is connected yet; most reconnect and acknowledge within a moment.
 fn await_agents(problem: Problem) -> Problem {
     match problem.reason {
         Reason::AgentOffline | Reason::AgentPending => {
-            Problem::new(Reason::Pending, "the gateway has just started, and waits for agents")
+            Problem::new(Reason::Pending, "the gateway has just started and waits for agents")
         }
         _ => problem,
     }
 }
 
-/// A share works when its listener is bound and an agent has acknowledged it; the older of the two generations is
-/// the one that works as a whole. What the client meets first is named first.
+/// A share works when its listener is bound and an agent has acknowledged it, at the older of both generations. The
+/// listener's problem comes first, because a client meets it first.
 fn share_observed(listener: &ListenerState, agents: AgentStanding) -> ShareObserved {
     ShareObserved {
         ready: listener.bound.zip(agents.ready).map(|(l, a)| l.min(a)),

@@ -1,16 +1,16 @@
-//! The header by which a target learns who its client is: the PROXY protocol, version 2 (HAProxy's `proxy-protocol.txt`,
-//! §2.2), its binary form, for a connection over TCP.
+//! The PROXY protocol, version 2, binary form, for TCP (HAProxy's `proxy-protocol.txt`, §2.2): tells a target the
+//! client's address.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// What no other protocol begins with.
+/// The start of every header.
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
-/// Version 2, and `PROXY`: a connection on somebody's behalf.
+/// Version 2, command `PROXY`: the connection is relayed for a client.
 const VERSION_AND_COMMAND: u8 = 0x21;
 const TCP_OVER_IPV4: u8 = 0x11;
 const TCP_OVER_IPV6: u8 = 0x21;
 
-/// The header for a connection of `client`'s to `server`, the load balancer's address that it connected to.
+/// The header for a connection from `client` to `server`, the load balancer's address.
 pub(crate) fn header(client: SocketAddr, server: SocketAddr) -> Vec<u8> {
     let mut addresses = Vec::with_capacity(36);
     let family = match (client.ip().to_canonical(), server.ip().to_canonical()) {

@@ -1,21 +1,21 @@
-//! Places for connections: taken or refused, never waited for. A client that waits in a queue learns nothing, and holds
-//! up those behind it.
+//! Permits for connections: granted or refused, never waited for. A queued client would learn nothing, and delay those
+//! behind it.
 
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-/// How many places are taken. What there is at most is the business of whoever asks: a share's limit may change.
+/// The number of permits in use. The caller gives the limit, because a share's limit may change.
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionQuota(AtomicUsize);
 
-/// A place, free again when it is dropped.
+/// A permit, returned when it is dropped.
 #[derive(Debug)]
 pub(crate) struct ConnectionPermit(Arc<ConnectionQuota>);
 
 impl ConnectionQuota {
-    /// A place, if fewer than `most` are taken.
+    /// A permit, if fewer than `most` are in use.
     pub(crate) fn enter(self: &Arc<Self>, most: usize) -> Option<ConnectionPermit> {
         let room = self.0.fetch_update(Relaxed, Relaxed, |taken| (taken < most).then_some(taken + 1));
         room.is_ok().then(|| ConnectionPermit(Arc::clone(self)))

@@ -1,8 +1,8 @@
-//! Tunnels that an earlier run left standing. Their listeners need not wait until everything about them was looked at:
-//! with hundreds of tunnels that takes seconds, in which nothing has to be shut.
+//! Tunnels of an earlier run. Their listeners are bound before everything about them was compared: with hundreds of
+//! tunnels that takes seconds, in which clients need not be refused.
 //!
-//! Invariant: what is found has its namespace and the load balancer's address, and with them the guard that was applied
-//! before either was of use, for the site's network that is wished for now.
+//! Invariant: an adopted tunnel has its namespace and the load balancer's address, and with them the guard that was
+//! applied before either, for the currently desired network of the site.
 
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 
@@ -23,7 +23,7 @@ struct AdoptedTunnel {
 }
 
 impl AdoptedTunnels {
-    /// The tunnel that stands in `namespace`, if its address is there.
+    /// Adopts the tunnel in `namespace`, if its address is there.
     pub(super) fn adopt(
         &self,
         id: TunnelId,
@@ -37,7 +37,7 @@ impl AdoptedTunnels {
         Some(tunnel)
     }
 
-    /// What was found before, if it is what is wished for.
+    /// Hands over an adopted tunnel, if it is the desired one.
     pub(super) fn take(
         &self,
         id: TunnelId,
@@ -49,7 +49,7 @@ impl AdoptedTunnels {
         is_same.then_some((found.report, found.tunnel))
     }
 
-    /// Nobody takes it any more; its namespace would live for as long as it is kept.
+    /// Drops an adopted tunnel, which would keep its namespace alive.
     pub(super) fn forget(&self, id: TunnelId) {
         self.0.lock().remove(&id);
     }

@@ -1,7 +1,7 @@
-//! Forgetting a peer's connections.
+//! Deletes a peer's connection tracking entries.
 //!
-//! Address translation is decided once for each flow, and a peer that retransmits keeps a flow alive for ever. Where
-//! a peer is steered to another namespace, or to none, the kernel has to forget what it decided.
+//! Address translation is decided once for each flow, and a peer that retransmits keeps a flow alive forever. When a
+//! peer is steered to another namespace, or to none, its flows have to go.
 
 use std::{io, net::Ipv4Addr};
 
@@ -36,7 +36,7 @@ const PROTOCOL_ESP: u8 = 50;
 /// The kernel fills at most 32 KiB at once.
 const BUFFER: usize = 1 << 16;
 
-/// Who began a flow: where its packets from the peer are described, and what a filter for those is called.
+/// Who initiated a flow: which tuple describes the peer's packets, and the name of its filter.
 #[derive(Debug, Clone, Copy)]
 struct Begun {
     tuple: u16,
@@ -46,12 +46,12 @@ struct Begun {
 const BY_PEER: Begun = Begun { tuple: CTA_TUPLE_ORIG, flags: CTA_FILTER_ORIG_FLAGS };
 const BY_GATEWAY: Begun = Begun { tuple: CTA_TUPLE_REPLY, flags: CTA_FILTER_REPLY_FLAGS };
 
-/// Forgets the UDP and ESP flows with `peer`, in this process's own namespace: those that it began, and those of a gateway
-/// that called it. Blocks for a moment.
+/// Deletes the UDP and ESP flows with `peer` in this process's own namespace, initiated by either side. Blocks for a
+/// moment.
 pub(crate) fn forget(peer: Ipv4Addr) -> io::Result<()> {
     let socket = nfnetlink::socket()?;
     for protocol in [PROTOCOL_UDP, PROTOCOL_ESP] {
-        // Kernels before 6.12 delete by a whole tuple only, so that it is asked for first.
+        // Kernels before 6.12 delete by a complete tuple only, so it is listed first.
         let mut flows = list(&socket, BY_PEER, peer, protocol)?;
         flows.extend(list(&socket, BY_GATEWAY, peer, protocol)?);
         for flow in flows {
@@ -59,7 +59,7 @@ pub(crate) fn forget(peer: Ipv4Addr) -> io::Result<()> {
             let mut answer = [0u8; 128];
             let length = io::Read::read(&mut &socket, &mut answer)?;
             match acknowledged(&answer[..length]) {
-                // It ended by itself.
+                // It expired in the meantime.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 other => other?,
             }
@@ -68,9 +68,9 @@ pub(crate) fn forget(peer: Ipv4Addr) -> io::Result<()> {
     Ok(())
 }
 
-/// What identifies each flow with `peer`, as the kernel wrote it.
+/// The identity of each flow with `peer`, as the kernel wrote it.
 fn list(socket: &Socket, begun: Begun, peer: Ipv4Addr, protocol: u8) -> io::Result<Vec<Vec<u8>>> {
-    // Kernels before 5.8 don't know the filter, and tell of all flows.
+    // Kernels before 5.8 ignore the filter and list all flows.
     socket.send(&message(GET_CONNTRACK, REQUEST_DUMP, &filter(begun, peer, protocol)))?;
     let mut flows = Vec::new();
     let mut buffer = vec![0u8; BUFFER];
@@ -89,7 +89,7 @@ fn list(socket: &Socket, begun: Begun, peer: Ipv4Addr, protocol: u8) -> io::Resu
     }
 }
 
-/// Of a flow's attributes those that a deletion names it by, if it is one with `peer`.
+/// The attributes that identify a flow for its deletion, if it is one with `peer`.
 fn identity(flow: &[u8], begun: Begun, peer: Ipv4Addr, protocol: u8) -> Option<Vec<u8>> {
     let tuple = find(flow, begun.tuple)?;
     let source = find(find(tuple, CTA_TUPLE_IP)?, CTA_IP_V4_SRC)?;
@@ -104,7 +104,7 @@ fn identity(flow: &[u8], begun: Begun, peer: Ipv4Addr, protocol: u8) -> Option<V
     Some(identity)
 }
 
-/// After its header an acknowledgement has the negated errno, which is 0 if it is no error.
+/// An acknowledgement has the negated errno after its header; 0 is success.
 fn acknowledged(answer: &[u8]) -> io::Result<()> {
     match (u16_at(answer, 4), u32_at(answer, LENGTH_AND_KIND)) {
         (Some(NLMSG_ERROR), Some(0)) => Ok(()),

@@ -1,8 +1,8 @@
-//! The rules in a tunnel's namespace: an entry point that answers one peer, and says nothing in clear.
+//! The packet filter in a tunnel's namespace: it answers one peer, and nothing in clear.
 //!
-//! From the uplink come IKE and ESP of the peer, and nothing else; from the tunnel comes TCP and an echo request
-//! of the remote site's network to the load balancer, and nothing else; nothing is forwarded. Out goes the same,
-//! so that an answer whose SA is gone is dropped here and never sent as it is.
+//! The uplink accepts only IKE and ESP of the peer. The tunnel accepts only TCP and echo requests from the site's
+//! network to the load balancer. Nothing is forwarded. The output mirrors this, so an answer whose SA is gone is
+//! dropped and never sent in clear.
 
 use std::net::Ipv4Addr;
 
@@ -20,8 +20,8 @@ pub(crate) enum InnerPackets {
 /// The largest TCP segment inside the tunnel: 1,400 bytes inside leave room for ESP in UDP on a path of 1,500.
 const MAX_SEGMENT: u32 = 1360;
 
-/// What ESP adds at the most, with AES-CBC and HMAC-SHA-512: the outer IP header, UDP, its own header, the IV and the
-/// tag. What is encrypted is a multiple of a block, and ends with a trailer.
+/// The largest overhead of ESP, with AES-CBC and HMAC-SHA-512: outer IP header, UDP, ESP header, IV and tag. The
+/// payload is a multiple of a block and ends with a trailer.
 const AROUND: u32 = 20 + 8 + 8 + 16 + 32;
 const BLOCK: u32 = 16;
 const TRAILER: u32 = 2;
@@ -29,17 +29,17 @@ const TRAILER: u32 = 2;
 /// Of IP and TCP, without options.
 const HEADERS: u32 = 20 + 20;
 
-/// No path is taken for a narrower one: whoever forges ICMP does not get segments that are all headers. What is larger
-/// than its path is sent in fragments.
+/// The smallest path MTU that is believed: forged ICMP must not shrink segments to headers. Larger packets are
+/// fragmented.
 const NARROWEST: u32 = 1000;
 
-/// The largest TCP segment inside a tunnel whose outer path bears packets of `path` bytes.
+/// The largest TCP segment for an outer path MTU.
 fn max_segment(path: u32) -> u32 {
     let encrypted = (path.max(NARROWEST) - AROUND) / BLOCK * BLOCK;
     (encrypted - TRAILER - HEADERS).min(MAX_SEGMENT)
 }
 
-/// The table, in place of the one that may be there. The peer's path bears packets of `path` bytes.
+/// The table, which replaces an existing one. `path` is the MTU of the path to the peer.
 pub(crate) fn rules(
     packets: InnerPackets,
     peer: Ipv4Addr,
@@ -64,7 +64,7 @@ pub(crate) fn rules(
         format!("{to_tunnel} ip saddr {load_balancer} ip daddr {site}"),
     );
     let clamp = format!("tcp flags syn tcp option maxseg size set {}", max_segment(path));
-    // Of ICMP errors only the one that path MTU discovery needs; the kernel checks that it is about a socket.
+    // Of ICMP errors, path MTU discovery needs only this one; the kernel checks that it belongs to a socket.
     format!(
         r#"table inet wicketgate {{}}
 delete table inet wicketgate

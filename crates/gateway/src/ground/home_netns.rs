@@ -1,7 +1,7 @@
-//! Where a gateway runs: in which mounts its tunnels' namespaces have their names, and in which network its rules are.
+//! Where a gateway runs: the mount namespace of its tunnels' names, and the network namespace of its rules.
 //!
-//! Both outlive the process, and the next run has to find them, `wicketgate down` among them. So names are made only
-//! where everybody sees them, and which network it was is written down for as long as anything may be in it.
+//! Both outlive the process, and the next run has to find them, `wicketgate down` included. So names are made only
+//! where every process sees them, and the network namespace is recorded for as long as anything may be in it.
 
 use std::{
     fs, io,
@@ -13,20 +13,20 @@ use wicketgate_system::private_file::replace;
 
 use super::GroundError;
 
-/// In the state directory: the boot and the network namespace that the last run was in.
+/// In the state directory: boot id and network namespace of the last run.
 const ORIGIN: &str = "network-namespace";
 
-/// Named namespaces, the first place to look for one: what is there can be said as it is.
+/// Named namespaces, searched first because their path is readable.
 const NAMED: &str = "/run/netns";
 
-/// Whether the names that this process gives are for itself: it sees the mounts of others there, and they do not see its
-/// own, as `ip netns exec` and a service's sandbox make it (mount_namespaces(7), "slave"). In a container that has all to
-/// itself it is not so.
+/// Whether names made by this process are invisible to others: its mounts follow those of others, but not the reverse,
+/// as with `ip netns exec` and sandboxed services (mount_namespaces(7), "slave"). A container of its own is not
+/// affected.
 pub(super) fn hides_names() -> bool {
     fs::read_to_string("/proc/self/mountinfo").is_ok_and(|mounts| is_slave(&mounts, Path::new(NAMED)))
 }
 
-/// proc_pid_mountinfo(5): the fifth field is the mount's place; optional ones are between the sixth and a dash.
+/// proc_pid_mountinfo(5): the fifth field is the mount point; optional fields are between the sixth and a dash.
 fn is_slave(mounts: &str, place: &Path) -> bool {
     let mounts = mounts.lines().filter_map(|line| {
         let mut fields = line.split(' ').skip(4);
@@ -34,21 +34,21 @@ fn is_slave(mounts: &str, place: &Path) -> bool {
         let is_slave = fields.skip(1).take_while(|field| *field != "-").any(|f| f.starts_with("master:"));
         Some((at.len(), is_slave))
     });
-    // Of those at one place, the last one hides the others.
+    // Of several mounts at one point, the last one is visible.
     mounts.max_by_key(|(length, _)| *length).is_some_and(|(_, is_slave)| is_slave)
 }
 
-/// Notes that this run is here.
+/// Records the namespace of this run.
 ///
 /// # Errors
-/// The last run was in another network namespace, which is still there, and left something in it.
+/// The last run was in another network namespace, which still exists, and left something in it.
 pub(super) fn settle(state_dir: &Path) -> Result<(), GroundError> {
     let failed = |source| GroundError::StateDir { path: state_dir.to_owned(), source };
     let here = here().map_err(failed)?;
     let file = state_dir.join(ORIGIN);
     match fs::read_to_string(&file) {
         Ok(last) if last == here => return Ok(()),
-        // Nothing outlives a boot.
+        // Nothing survives a reboot.
         Ok(last) => {
             if let Some(network) = network_of(&last, &here) {
                 if let Some(found) = find(network) {
@@ -65,7 +65,7 @@ pub(super) fn settle(state_dir: &Path) -> Result<(), GroundError> {
     replace(&file, here.as_bytes()).map_err(failed)
 }
 
-/// For when nothing is left: the next run may be anywhere.
+/// Removes the record, when nothing is left: the next run may be anywhere.
 pub(super) fn leave(state_dir: &Path) -> io::Result<()> {
     match fs::remove_file(state_dir.join(ORIGIN)) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),

@@ -12,7 +12,7 @@ use super::{
     rtnetlink_handle::{handle, in_time, local, netlink},
 };
 
-/// From which address this thread's namespace would send to `ip`. Sends nothing.
+/// The source address of packets to `ip` from this thread's namespace. Sends nothing.
 pub(crate) fn source_towards(ip: Ipv4Addr) -> Option<Ipv4Addr> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
     socket.connect((ip, 9)).ok()?;
@@ -22,8 +22,8 @@ pub(crate) fn source_towards(ip: Ipv4Addr) -> Option<Ipv4Addr> {
     }
 }
 
-/// Whether this thread's namespace has the address, as far as that can be seen at a glance: to its own it sends from there.
-/// That a socket could be bound to it would say nothing where `ip_nonlocal_bind` is set, as it is beside keepalived.
+/// Whether this thread's namespace has the address: packets to an own address have it as their source. Binding a socket
+/// would prove nothing where `ip_nonlocal_bind` is set, as beside keepalived.
 pub(crate) fn is_own(ip: Ipv4Addr) -> bool {
     source_towards(ip) == Some(ip)
 }

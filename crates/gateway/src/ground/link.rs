@@ -23,8 +23,8 @@ pub(crate) const UPLINK: &str = "uplink";
 /// The largest packet between the namespaces: that of the network that nearly every peer is behind.
 pub(crate) const MTU: u32 = 1500;
 
-/// Routing netlink inside `namespace`, whose settings are made on the way: a socket stays in the namespace of the thread
-/// that opened it.
+/// Routing netlink inside `namespace`, after its sysctls are set: a socket stays in the namespace of the thread that
+/// opened it.
 async fn enter(namespace: &Namespace) -> Result<Handle, NetworkError> {
     let runtime = tokio::runtime::Handle::current();
     let open = move || {
@@ -38,8 +38,8 @@ async fn enter(namespace: &Namespace) -> Result<Handle, NetworkError> {
     Ok(handle)
 }
 
-/// Brings the link `outside` and the inside of `namespace` to what they should be, from whatever they are. What is as it
-/// should be is not written: that it was would be news to whoever listens.
+/// Brings the link `outside` and the inside of `namespace` to the desired state. Correct settings are not written
+/// again: the monitor would report a change.
 pub(crate) async fn ensure(
     namespace: &Namespace,
     outside: &str,
@@ -65,7 +65,7 @@ async fn set_up(
     let inside = enter(namespace).await?;
     set_lo(&inside, on_lo).await?;
 
-    // Either end goes with the other, so that a pair is whole or not there; a lone name is somebody's leftover.
+    // Each end of a pair disappears with the other, so a lone end is a leftover.
     if index(&inside, UPLINK).await?.is_none() || index(own, outside).await?.is_none() {
         take_down(own, outside).await?;
         create(own, namespace, outside).await?;
@@ -99,7 +99,7 @@ fn default_route(index: u32, gateway: Ipv4Addr) -> RouteMessage {
         .build()
 }
 
-/// Whether it is the route as it is made here. The kernel does not list a priority of 0, nor metrics where there are none.
+/// Whether the route is the one that is made here. The kernel lists neither a priority of 0 nor empty metrics.
 fn is_default(route: &RouteMessage, index: u32, gateway: Ipv4Addr) -> bool {
     let has = |attribute| route.attributes.contains(&attribute);
     let is_other = |a: &RouteAttribute| matches!(a, RouteAttribute::Priority(_) | RouteAttribute::Metrics(_));
@@ -113,20 +113,20 @@ fn is_default(route: &RouteMessage, index: u32, gateway: Ipv4Addr) -> bool {
 async fn take_down(own: &Handle, outside: &str) -> Result<(), NetworkError> {
     let Some(index) = index(own, outside).await? else { return Ok(()) };
     match own.link().del(index).execute().await {
-        // It went by itself, with the namespace that its other end was in.
+        // It disappeared with the namespace of its other end.
         Err(e) if is(&e, rustix::io::Errno::NODEV) => Ok(()),
         other => other.map_err(netlink("remove a link")),
     }
 }
 
-/// A new namespace has those of the host's defaults, so that each is set.
+/// A new namespace inherits the host's defaults, so each setting is written.
 fn settings() -> io::Result<()> {
     sysctl::set("ip_forward", "0")?;
-    // An answer leaves by the route of the tunnel, and not by that to where the packet came from.
+    // An answer leaves through the tunnel, not by the route to the packet's source.
     sysctl::set("conf.all.rp_filter", "0")?;
     sysctl::set("conf.default.rp_filter", "0")?;
     sysctl::set("conf.all.accept_redirects", "0")?;
-    // Where a path swallows what is too large for it and says nothing, a connection tries smaller segments by itself.
+    // On a path that drops large packets silently, connections find smaller segments by themselves.
     sysctl::set("tcp_mtu_probing", "1")?;
     sysctl::set("conf.default.accept_redirects", "0")
 }
@@ -160,7 +160,7 @@ async fn set_lo(inside: &Handle, address: Ipv4Addr) -> Result<(), NetworkError> 
     set_addresses(inside, lo, address, 32).await
 }
 
-/// Gives the link `address` and takes all others, but for 127/8, away.
+/// Gives the link `address` and removes all others except 127/8.
 async fn set_addresses(
     handle: &Handle,
     index: u32,
@@ -170,7 +170,7 @@ async fn set_addresses(
     let mut has = BTreeSet::new();
     let mut others = Vec::new();
     let mut list = handle.address().get().set_link_index_filter(index);
-    // For the kernel, too, which says no more than that.
+    // Also filters in the kernel, which returns only this link's addresses.
     (list.message_mut().header.family, list.message_mut().header.index) = (AddressFamily::Inet, index);
     let mut list = list.execute();
     while let Some(message) = list.try_next().await.map_err(netlink("list addresses"))? {

@@ -22,10 +22,10 @@ const DIRECTORY: &str = "/run/netns";
 /// `NSFS_MAGIC` of the kernel's `linux/magic.h`: what a mounted namespace's file system says it is.
 const NSFS_MAGIC: u64 = 0x6e73_6673;
 
-/// The first `ip netns add` on a host makes its directory a mount of its own; two at once would do that twice.
+/// The first `ip netns add` on a host makes its directory a mount; two at once would do so twice.
 static CREATING: Mutex<()> = Mutex::const_new(());
 
-/// A named network namespace, open: it can be entered for as long as this value lives, whatever becomes of its name.
+/// A named network namespace, opened: it can be entered while this value lives, even after its name is removed.
 #[derive(Debug, Clone)]
 pub(crate) struct Namespace {
     name: Arc<str>,
@@ -34,8 +34,8 @@ pub(crate) struct Namespace {
 }
 
 impl Namespace {
-    /// Opens the namespace of this name, and makes it where there is none. A file of this name that is no
-    /// namespace is what another mount namespace, or a host that went down, left: it is replaced.
+    /// Opens the namespace of this name, or makes it. A file of this name that is no namespace is a leftover of another
+    /// mount namespace or of a reboot: it is replaced.
     pub(crate) async fn ensure(name: &str) -> Result<Self, NetworkError> {
         if let Some(namespace) = Self::open(name)? {
             return Ok(namespace);
@@ -51,7 +51,7 @@ impl Namespace {
         })
     }
 
-    /// Opens the namespace of this name, or answers `None` where there is none.
+    /// Opens the namespace of this name; `None` if there is none.
     pub(crate) fn open(name: &str) -> Result<Option<Self>, NetworkError> {
         let opening = || format!("open the namespace {name}");
         let file = match File::open(path(name)) {
@@ -67,7 +67,7 @@ impl Namespace {
         Ok(Some(Self { name: name.into(), file: Arc::new(file), inode }))
     }
 
-    /// Removes the name; the namespace is gone when its last process and open file are.
+    /// Removes the name; the namespace ends with its last process and open file.
     pub(crate) async fn remove(name: &str) -> Result<(), NetworkError> {
         if Self::open(name)?.is_some() {
             tool("ip", &["netns", "del", name]).await?;
@@ -79,7 +79,7 @@ impl Namespace {
         &self.file
     }
 
-    /// Whether both are the same namespace, whatever they are called.
+    /// Whether both are the same namespace.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.inode == other.inode
     }
@@ -89,7 +89,7 @@ impl Namespace {
         std::fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|m| m.ino() == self.inode)
     }
 
-    /// Runs `work` on a thread of its own inside, and waits for it. For quick work: it blocks.
+    /// Runs `work` on a thread of its own inside, and waits for it. Blocks: for quick work only.
     pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
         std::thread::scope(|scope| {
             let inside = std::thread::Builder::new().name("netns".to_owned()).spawn_scoped(scope, || {
@@ -100,7 +100,7 @@ impl Namespace {
         })
     }
 
-    /// As [`Namespace::run`], from a thread that may block.
+    /// As [`Namespace::run`], from a thread that is allowed to block.
     pub(crate) async fn run_blocking<T: Send + 'static>(
         &self,
         what: &str,

@@ -1,7 +1,7 @@
-//! Two sockets left inside a namespace: what is asked for again and again is asked over them, without a thread that enters,
-//! and the kernel keeps in one of them that something was changed.
+//! Two sockets inside a namespace: frequent questions need no thread that enters it, and the kernel reports changes to
+//! one of them.
 //!
-//! Invariant: nothing here waits. The kernel answers a request of these before it lets its sender go on.
+//! Invariant: nothing here waits. The kernel answers these requests before the sender continues.
 
 use std::{io, net::Ipv4Addr, os::fd::OwnedFd};
 
@@ -33,10 +33,10 @@ use super::{
 const LINKS: u32 = 1;
 const IPV4_ADDRESSES: u32 = 1 << 4;
 const IPV4_ROUTES: u32 = 1 << 6;
-/// Whether a link forwards, and whether it filters by the way back.
+/// Forwarding and reverse path filtering of a link.
 const IPV4_SETTINGS: u32 = 1 << 23;
 
-/// The kernel's messages about one link are below 2 KiB. What is cut off is of no interest.
+/// The kernel's messages about one link are below 2 KiB; truncation does no harm.
 const BUFFER: usize = 1 << 13;
 
 /// See the module.
@@ -44,20 +44,20 @@ const BUFFER: usize = 1 << 13;
 pub(crate) struct NamespaceMonitor {
     routing: OwnedFd,
     rules: Socket,
-    /// News that came with an answer.
+    /// A change was reported together with an answer.
     has_changed: bool,
 }
 
-/// Messages that are taken from the routing socket at a time. It holds a few hundred by the kernel's default; what comes
-/// meanwhile must not keep a thread here.
+/// Messages read from the routing socket at a time. It holds a few hundred by default; a burst must not keep a thread
+/// here.
 const AT_ONCE: usize = 2000;
 
-/// What came out of the routing socket.
+/// A message of the routing socket.
 enum Came {
     Nothing,
-    News,
+    Change,
     Answer(Vec<u8>),
-    /// What is news can't be told any more.
+    /// Changes can no longer be read.
     Error(Errno),
 }
 
@@ -78,35 +78,34 @@ impl NamespaceMonitor {
         namespace.run_blocking("open netlink sockets", open).await
     }
 
-    /// Whether links, addresses, routes or settings may be others than when this was last asked.
+    /// Whether links, addresses, routes or settings may have changed since the last call.
     pub(crate) fn has_changed(&mut self) -> bool {
         let mut has_changed = std::mem::take(&mut self.has_changed);
         for _ in 0..AT_ONCE {
             match self.receive() {
                 Came::Nothing => return has_changed,
-                // An answer that nobody has taken is as good a reason to look.
-                Came::News | Came::Answer(_) => has_changed = true,
+                // A late answer also justifies a comparison.
+                Came::Change | Came::Answer(_) => has_changed = true,
                 Came::Error(error) => {
-                    warn!(%error, "the kernel does not say whether a tunnel's network was changed: it is compared");
+                    warn!(%error, "cannot read changes of a tunnel's network: comparing it");
                     return true;
                 }
             }
         }
-        // The rest is news the next time.
+        // The next call reads the rest.
         true
     }
 
-    /// Which generation the namespace's packet rules are.
+    /// The generation of the namespace's packet rules.
     pub(crate) fn rules(&self) -> Result<RulesetGeneration, NetworkError> {
         ruleset::generation_by(&self.rules)
             .map_err(NetworkError::io("look whether packet rules were changed"))
     }
 
-    /// How large a packet to `peer` may be, as far as ICMP has taught the namespace. The kernel forgets that after ten
-    /// minutes.
+    /// The path MTU to `peer` that the kernel learned from ICMP, and forgets after ten minutes.
     pub(crate) fn path_mtu(&mut self, peer: Ipv4Addr) -> Result<u32, NetworkError> {
         let route = self.route(peer).map_err(NetworkError::io("look up the route to a peer"))?;
-        // Where there is no answer, nothing was learned.
+        // Without an answer, nothing was learned.
         let Some(route) = route else { return Ok(MTU) };
         let learned = route.attributes.into_iter().find_map(|attribute| match attribute {
             RouteAttribute::Metrics(metrics) => metrics.into_iter().find_map(|metric| match metric {
@@ -118,7 +117,7 @@ impl NamespaceMonitor {
         Ok(learned.unwrap_or(MTU).min(MTU))
     }
 
-    /// `None` where the socket was so full of news that the kernel's answer had no place in it.
+    /// `None` if the socket was too full of change messages for the kernel's answer.
     fn route(&mut self, to: Ipv4Addr) -> io::Result<Option<RouteMessage>> {
         let to = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(to, 32).build();
         let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetRoute(to));
@@ -129,7 +128,7 @@ impl NamespaceMonitor {
         send(&self.routing, &bytes, SendFlags::empty())?;
         for _ in 0..AT_ONCE {
             let answer = match self.receive() {
-                Came::News => {
+                Came::Change => {
                     self.has_changed = true;
                     continue;
                 }
@@ -152,16 +151,16 @@ impl NamespaceMonitor {
         match recvfrom(&self.routing, &mut buffer, RecvFlags::empty()) {
             Ok((length, _, from)) => {
                 let from = from.and_then(|from| SocketAddrNetlink::try_from(from).ok());
-                // What is said to one only is an answer.
+                // A unicast message is an answer.
                 if from.is_some_and(|from| from.groups() == 0) {
                     buffer.truncate(length);
                     Came::Answer(buffer)
                 } else {
-                    Came::News
+                    Came::Change
                 }
             }
-            // There was more than the socket holds, and it is empty again soon.
-            Err(Errno::NOBUFS | Errno::INTR) => Came::News,
+            // The socket overflowed, and is empty again soon.
+            Err(Errno::NOBUFS | Errno::INTR) => Came::Change,
             Err(Errno::AGAIN) => Came::Nothing,
             Err(error) => Came::Error(error),
         }
@@ -176,7 +175,7 @@ mod tests {
     const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 
     #[tokio::test]
-    async fn what_is_changed_is_told_once_and_what_is_asked_is_no_news() {
+    async fn a_change_is_reported_once_and_a_question_is_no_change() {
         if !rustix::process::geteuid().is_root() {
             eprintln!("SKIPPED: namespaces need root");
             return;

@@ -1,4 +1,4 @@
-//! Rule sets, given to `nft` on its standard input: each one is a transaction, and takes effect whole or not at all.
+//! Rule sets, passed to `nft` on standard input. Each is one transaction: it takes effect completely or not at all.
 
 use std::{
     collections::BTreeSet,
@@ -21,7 +21,7 @@ use super::{
 
 const WHAT: &str = "apply packet rules";
 
-/// Applies `rules` in `namespace`, or where there is none in this process's own.
+/// Applies `rules` in `namespace`, or in this process's own.
 pub(crate) async fn apply(namespace: Option<&Namespace>, rules: String) -> Result<(), NetworkError> {
     let child = match namespace {
         // A child inherits the namespace of the thread that starts it.

@@ -1,8 +1,8 @@
-//! How large packets to a peer may be. Pure: time is an argument.
+//! The path MTU to a peer. Pure: time is an argument.
 //!
-//! The kernel forgets after ten minutes what ICMP has taught it, and learns it again from a packet that was too large. Were
-//! that followed, every connection of the moments in between would have segments that go in fragments for as long as it
-//! lasts. So what is learned is kept while the connection is up, and for some hours.
+//! The kernel forgets a path MTU after ten minutes and learns it again from a packet that was too large. Following it
+//! would give the connections of these moments segments that are fragmented for as long as they last. So a learned
+//! value is kept while the connection is up, for some hours.
 
 use std::time::Duration;
 
@@ -10,23 +10,23 @@ use tokio::time::Instant;
 
 use super::link::MTU;
 
-/// After this long the larger packets are tried again: the way of a connection that is up seldom changes for the better.
+/// After this time larger packets are tried again: a path seldom improves while a connection is up.
 const KEPT: Duration = Duration::from_secs(8 * 60 * 60);
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct PathMtu {
-    /// What was learned, and when it was last heard of.
+    /// The learned MTU, and when it was last confirmed.
     learned: Option<(u32, Instant)>,
 }
 
 impl PathMtu {
-    /// The largest packet that comes to the peer whole, as far as it is known.
+    /// The largest packet that reaches the peer whole, as far as known.
     pub(super) fn bears(&self) -> u32 {
         self.learned.map_or(MTU, |(mtu, _)| mtu)
     }
 
-    /// The kernel was asked, and takes the path for one of packets of `mtu` bytes. Answers whether it bears others than before.
+    /// Processes the kernel's current path MTU. Returns whether the value to use changed.
     pub(super) fn look(&mut self, mtu: u32, is_up: bool, now: Instant) -> bool {
         let before = self.bears();
         let is_kept = |at| is_up && now.duration_since(at) < KEPT;

@@ -8,7 +8,7 @@ use super::{GroundError, NetworkError, home_netns, host_addresses::source_toward
 const CAP_NET_ADMIN: u64 = 1 << 12;
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 
-/// Answers without a change to the machine: the rights and the programs are there.
+/// Checks rights and programs without a change to the machine.
 pub(crate) fn preflight() -> Result<(), GroundError> {
     if !is_privileged().unwrap_or(false) {
         return Err(GroundError::NotRoot);
@@ -64,14 +64,14 @@ pub(crate) async fn tun_device(scratch: &str) -> Result<(), GroundError> {
     }
 }
 
-/// What a socket's queue holds unless it asks for more, in bytes; charon's asks for nothing. `None` where the kernel does not
-/// tell, as in some containers.
+/// The default receive buffer of a socket in bytes; charon uses the default. `None` if the kernel does not tell, as in
+/// some containers.
 pub(crate) fn receive_buffer() -> Option<u64> {
     std::fs::read_to_string("/proc/sys/net/core/rmem_default").ok()?.trim().parse().ok()
 }
 
 /// The source address of the default route.
 pub(crate) fn default_source() -> Option<Ipv4Addr> {
-    // TEST-NET-1 (RFC 5737): in no routing table but by the default route.
+    // TEST-NET-1 (RFC 5737) is reached by the default route only.
     source_towards(Ipv4Addr::new(192, 0, 2, 1))
 }

@@ -11,9 +11,9 @@ use tokio::time::timeout;
 
 use super::{NetworkError, tool::TOOL_TIMEOUT};
 
-/// Routing netlink in this process's own namespace. For one after the other: the kernel refuses (EBUSY) to list anything
-/// over a socket that is listing already. It has the kernel list what is asked for only: in this namespace, every other
-/// tunnel's would be listed, too.
+/// Routing netlink in this process's own namespace, for one request at a time: the kernel refuses (EBUSY) a second
+/// listing over the same socket. Strict checking makes the kernel list only what was asked for, not the links of every
+/// other tunnel.
 pub(super) fn handle() -> Result<Handle, NetworkError> {
     let (connection, handle, _) =
         rtnetlink::new_connection_with_strict_check().map_err(NetworkError::io("open a netlink socket"))?;
@@ -21,7 +21,7 @@ pub(super) fn handle() -> Result<Handle, NetworkError> {
     Ok(handle)
 }
 
-/// An answer of netlink may be lost where its queue overflows; then it never comes.
+/// A netlink answer may be lost when its queue overflows, and then never arrives.
 pub(super) async fn in_time<T>(
     what: &str,
     steps: impl Future<Output = Result<T, NetworkError>>,

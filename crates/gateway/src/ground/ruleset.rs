@@ -1,7 +1,7 @@
-//! Whether anybody has changed the packet rules of a namespace: the kernel counts their transactions.
+//! Whether the packet rules of a namespace were changed: the kernel counts transactions.
 //!
-//! A question of microseconds, where a program that lists the rules takes milliseconds: hundreds of tunnels are looked
-//! at again and again, and nearly always nothing has changed.
+//! The question takes microseconds; listing the rules takes milliseconds, for each of hundreds of tunnels, and nearly
+//! always nothing has changed.
 
 use std::io::{self, Read as _};
 
@@ -25,29 +25,29 @@ impl RulesetGeneration {
         Self(number)
     }
 
-    /// Whether `self` is one transaction after `before`: that of whoever asked in between.
+    /// Whether exactly one transaction lies between: the caller's own.
     pub(crate) fn follows(self, before: Self) -> bool {
         before.0.wrapping_add(1) == self.0
     }
 }
 
-/// That of the calling thread's namespace.
+/// The generation of the calling thread's namespace.
 pub(crate) fn generation() -> io::Result<RulesetGeneration> {
     generation_by(&socket()?)
 }
 
-/// A socket of the calling thread's namespace, for [`generation_by`]. It never waits: the kernel answers before it lets the
-/// sender of a question go on.
+/// A socket of the calling thread's namespace, for [`generation_by`]. It never waits: the kernel answers before the
+/// sender continues.
 pub(super) fn socket() -> io::Result<Socket> {
     let socket = nfnetlink::socket()?;
     socket.set_nonblocking(true)?;
     Ok(socket)
 }
 
-/// That of the namespace that the socket is of.
+/// The generation of the socket's namespace.
 pub(super) fn generation_by(mut socket: &Socket) -> io::Result<RulesetGeneration> {
     let mut answer = [0u8; 256];
-    // An answer that was not taken would be taken for this one's, and this one's for the next.
+    // A leftover answer would be taken for this one.
     while socket.read(&mut answer).is_ok() {}
     socket.send(&message(GET_GENERATION, REQUEST, &[]))?;
     let length = socket.read(&mut answer)?;

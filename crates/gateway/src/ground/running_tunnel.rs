@@ -1,8 +1,9 @@
-//! A tunnel of this run, below its IKE: its namespace, and the guard, the link and the path that are kept as they should be.
+//! A tunnel of this run, without its engine: its namespace, and its guard, link and path MTU, which are kept as
+//! desired.
 //!
-//! Invariant: what may have been changed since it was last compared is compared. The kernel says whether anything was, in a
-//! few microseconds a tunnel, and a whole comparison takes a hundred times that. What it does not say, such as some
-//! settings, is compared every few minutes all the same.
+//! Invariant: whatever may have changed since the last comparison is compared. The kernel reports changes in a few
+//! microseconds for each tunnel; a complete comparison takes a hundred times that. What the kernel does not report,
+//! such as some settings, is compared every few minutes.
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
@@ -22,7 +23,7 @@ use super::{
     ruleset::RulesetGeneration,
 };
 
-/// How often the link is compared although nobody is known to have changed anything.
+/// How often the link is compared without a reported change.
 const COMPARE_EVERY: Duration = Duration::from_secs(10 * 60);
 
 /// See the module.
@@ -33,21 +34,21 @@ pub(crate) struct RunningTunnel {
     pub(crate) namespace: Namespace,
     pub(crate) reporter: Arc<TunnelReporter>,
     monitor: NamespaceMonitor,
-    /// The rules of the guard, and the generation that they made: while that is the newest, they are as they were.
+    /// The guard's rules and their generation: unchanged while that is the newest.
     guard: Option<(String, RulesetGeneration)>,
-    /// The load balancer that is on the link, and when it was seen there.
+    /// The load balancer on the link, and when the link was compared.
     linked: Option<(Ipv4Addr, Instant)>,
     path: PathMtu,
 }
 
 impl RunningTunnel {
-    /// The tunnel in `namespace`, of which nothing else may be there yet. What was adopted keeps its listeners.
+    /// The tunnel in `namespace`, which may be empty. An adopted tunnel keeps its listeners.
     pub(super) async fn start(
         desired: &TunnelDesired,
         namespace: &Namespace,
         adopted: &AdoptedTunnels,
     ) -> Result<Self, NetworkError> {
-        // Before the adopted tunnel is taken: this may fail, and that can be taken once.
+        // Before the adopted tunnel is taken, which is possible once: this may fail.
         let monitor = NamespaceMonitor::set_up(namespace).await?;
         let adopted = adopted.take(desired.id, namespace, desired.load_balancer_ip);
         let (reporter, handle) = adopted.unwrap_or_else(|| {
@@ -67,7 +68,7 @@ impl RunningTunnel {
         })
     }
 
-    /// Applies the guard's rules, unless they are there and nobody has changed any since.
+    /// Applies the guard's rules, unless they are unchanged.
     pub(super) async fn keep_guard(
         &mut self,
         desired: &TunnelDesired,
@@ -85,7 +86,7 @@ impl RunningTunnel {
         Ok(())
     }
 
-    /// Brings the link called `outside` to what it should be, unless it was and nobody has changed anything since.
+    /// Brings the link called `outside` to the desired state, unless it is unchanged.
     pub(super) async fn keep_link(
         &mut self,
         outside: &str,
@@ -93,7 +94,7 @@ impl RunningTunnel {
         load_balancer: Ipv4Addr,
     ) -> Result<(), NetworkError> {
         let now = Instant::now();
-        // Asked before it is looked at: whatever changes from here on is news the next time.
+        // Read before the comparison: a change during it is reported next time.
         let has_changed = self.monitor.has_changed();
         let is_known = self
             .linked

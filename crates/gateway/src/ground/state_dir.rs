@@ -1,7 +1,7 @@
 //! What of a gateway's tunnels outlives it: the instance's name, what the host's forwarding was before the first start (`off`
 //! or `on`), a lock, and a directory for each tunnel, named after its slot.
 //!
-//! Invariant: a tunnel's directory is made before there is anything else of it, and removed after all of it.
+//! Invariant: a tunnel's directory is made before anything else of the tunnel, and removed after everything.
 
 use std::{
     fs::DirBuilder,
@@ -25,21 +25,21 @@ const TUNNELS: &str = "tunnels";
 /// In a tunnel's directory: what it belongs to.
 const RECORD: &str = "tunnel.json";
 
-/// The state directory, which this process has to itself for as long as this value lives.
+/// The state directory, locked by this process while this value lives.
 #[derive(Debug)]
 pub(crate) struct StateDir {
     path: PathBuf,
     _lock: DirectoryLock,
 }
 
-/// What a tunnel's directory says of it. No secret.
+/// The record in a tunnel's directory. It contains no secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct TunnelRecord {
     pub(crate) id: TunnelId,
     pub(crate) slot: u16,
     pub(crate) peer_address: Ipv4Addr,
-    /// Whose packets the guard lets in; `None` while that is not sure.
+    /// The network that the guard admits; `None` while that is uncertain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) guarded: Option<PeerCidr>,
 }
@@ -65,12 +65,12 @@ impl StateDir {
         &self.path
     }
 
-    /// What went wrong with the directory, for whoever starts the gateway.
+    /// An error of the directory.
     pub(crate) fn error(&self, source: io::Error) -> GroundError {
         GroundError::StateDir { path: self.path.clone(), source }
     }
 
-    /// The instance's number: random at the first start, and kept.
+    /// The instance's number: random at the first start, then kept.
     pub(crate) fn instance(&self) -> io::Result<u16> {
         let path = self.path.join(INSTANCE);
         match std::fs::read_to_string(&path) {
@@ -87,8 +87,8 @@ impl StateDir {
         }
     }
 
-    /// Whether the host forwarded no packets before the first start, which writes it down. What can't be read is taken for
-    /// yes: it is the answer that shuts the host.
+    /// Whether the host forwarded no packets before the first start, which records it. An unreadable record counts as
+    /// yes, the safe answer.
     pub(crate) async fn was_no_router(&self) -> Result<bool, GroundError> {
         let path = self.path.join(FORWARDING);
         match std::fs::read_to_string(&path) {
@@ -99,13 +99,13 @@ impl StateDir {
                 Ok(off)
             }
             Err(error) => {
-                warn!(%error, "what the host's forwarding was can't be read, and is taken for off");
+                warn!(%error, "cannot read whether the host forwarded packets before: assuming that it did not");
                 Ok(true)
             }
         }
     }
 
-    /// The host is as it was: the next start asks it again.
+    /// Forgets the record: the host forwards as before the first start.
     pub(crate) fn forget_forwarding(&self) -> io::Result<()> {
         absent(std::fs::remove_file(self.path.join(FORWARDING)))
     }
@@ -115,7 +115,7 @@ impl StateDir {
         self.path.join(TUNNELS).join(slot.to_string())
     }
 
-    /// The slots of which there is something.
+    /// The slots with a directory.
     pub(crate) fn slots(&self) -> io::Result<Vec<u16>> {
         let mut slots = Vec::new();
         for entry in std::fs::read_dir(self.path.join(TUNNELS))? {
@@ -133,7 +133,7 @@ impl StateDir {
         serde_json::from_slice(&std::fs::read(self.of_slot(slot).join(RECORD)).ok()?).ok()
     }
 
-    /// Writes a slot's record, and makes its directory first.
+    /// Makes a slot's directory and writes its record.
     pub(crate) fn write(&self, record: &TunnelRecord) -> Result<(), String> {
         let dir = self.of_slot(record.slot);
         let write = || {
@@ -150,7 +150,7 @@ impl StateDir {
     }
 }
 
-/// What was not there is removed.
+/// A missing file counts as removed.
 fn absent(removed: io::Result<()>) -> io::Result<()> {
     removed.or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) })
 }

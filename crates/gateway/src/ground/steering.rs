@@ -1,10 +1,9 @@
-//! Which peer goes to which tunnel: the rules in the gateway's own namespace.
+//! Steering of peers to tunnels: the rules in the gateway's own namespace.
 //!
-//! One table of one's own, named after the instance. IKE and ESP that come for the gateway's address go to the
-//! namespace of the tunnel whose peer sent them; those of anybody else are dropped without a word, where the host itself
-//! would say that nobody listens. What answers the host's own is let in: a stranger's, being dropped, never becomes a flow
-//! that the kernel knows. Nothing else goes to or comes from a tunnel's link, and where the
-//! host did not forward packets before Wicketgate made it do so, it still forwards none of anybody else's.
+//! One table, named after the instance. IKE and ESP for the gateway's address go to the namespace of the tunnel whose
+//! peer sent them. Packets of strangers are dropped silently, where the host itself would answer that nothing listens.
+//! Answers to the host's own packets are admitted; a stranger's packet is dropped and never becomes a known flow.
+//! Nothing else enters or leaves a tunnel's link. A host that did not forward packets before forwards only these.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,24 +19,24 @@ use super::{
     sysctl,
 };
 
-/// What the names of all instances' tables begin with.
+/// Prefix of the tables of all instances.
 const TABLES: &str = "wicketgate-";
 
-/// The rule before the last one, where the host forwards for nobody else; no other table of ours has it.
+/// The rule before the last one on a host that forwards nothing else. No other table of ours has it.
 const LAST_OF_NO_ROUTER: &str = "ct status dnat accept";
 
-/// Which rules a gateway needs.
+/// What the rules depend on.
 #[derive(Debug, Clone)]
 pub(crate) struct SteeringConfig {
     /// Four hexadecimal digits.
     pub(crate) instance: String,
-    /// The addresses that peers' packets come to: the public one, and behind a 1:1 NAT the host's own.
+    /// The addresses that peers' packets arrive at: the public one, and behind a 1:1 NAT the host's own.
     pub(crate) arrive_at: BTreeSet<Ipv4Addr>,
-    /// What packets of the tunnels are sent from.
+    /// The source address of the tunnels' packets.
     pub(crate) send_from: Ipv4Addr,
-    /// With kernel ESP a peer that is behind no NAT sends protocol 50.
+    /// With kernel ESP, a peer without a NAT sends protocol 50.
     pub(crate) raw_esp: bool,
-    /// The host forwarded no packets before.
+    /// The host forwarded no packets before Wicketgate.
     pub(crate) was_no_router: bool,
 }
 
@@ -45,7 +44,7 @@ pub(crate) struct SteeringConfig {
 #[derive(Debug)]
 pub(crate) struct Steering {
     config: SteeringConfig,
-    /// What is in the kernel. The lock is held over each transaction.
+    /// The state in the kernel, locked during each transaction.
     peers: Mutex<Steered>,
 }
 
@@ -53,12 +52,12 @@ pub(crate) struct Steering {
 struct Steered {
     /// The inner address for each peer.
     peers: BTreeMap<Ipv4Addr, Ipv4Addr>,
-    /// The rules in whose generation the table was there.
+    /// The generation of the rules in which the table was last seen.
     seen: Option<RulesetGeneration>,
 }
 
 impl Steering {
-    /// Replaces what an earlier run left by a table with `peers`, in one step, and lets the host forward.
+    /// Replaces the table of an earlier run by one with `peers`, in one step, and turns on forwarding.
     pub(crate) async fn start(
         config: SteeringConfig,
         peers: BTreeMap<Ipv4Addr, Ipv4Addr>,
@@ -68,7 +67,7 @@ impl Steering {
         Ok(Self { config, peers: Mutex::new(Steered { peers, seen: None }) })
     }
 
-    /// Steers `peer` to `inner`, and to nowhere else; whatever was steered to `inner` before is no more.
+    /// Steers `peer`, and no other peer, to `inner`.
     pub(crate) async fn steer(&self, peer: Ipv4Addr, inner: Ipv4Addr) -> Result<(), NetworkError> {
         let mut steered = self.peers.lock().await;
         self.restore(&mut steered).await?;
@@ -90,14 +89,14 @@ impl Steering {
         self.change(&mut steered, wanted).await
     }
 
-    /// Removes the table. A host that did not forward before does no longer, unless another instance needs it to;
-    /// answers whether it is as it was.
+    /// Removes the table. A host that did not forward before stops forwarding, unless another instance needs it.
+    /// Returns whether forwarding is restored.
     pub(crate) async fn purge(&self) -> Result<bool, NetworkError> {
         let mut steered = self.peers.lock().await;
         let table = self.config.name();
         let is_last = !nft::tables().await?.iter().any(|name| name.starts_with(TABLES) && *name != table);
         if self.config.was_no_router && is_last {
-            // Before the table, which keeps the host from routing for everybody.
+            // Before the table, which keeps the host from routing for others.
             sysctl::set("ip_forward", "0").map_err(NetworkError::io("turn off forwarding"))?;
         }
         nft::apply(None, format!("table ip {table} {{}}\ndelete table ip {table}\n")).await?;
@@ -117,16 +116,16 @@ impl Steering {
         }
         nft::apply(None, self.config.difference(peers, &wanted)).await?;
         steered.peers = wanted;
-        // Ours was the one change since the table was there, or it is looked for once more.
+        // Our transaction was the only one since the table was seen; otherwise it is looked for again.
         steered.seen = seen_after(steered.seen, generation());
-        // Whatever the generation: the rules are in force, and old flows go by the ones before.
+        // In any case the new rules are in force, and old flows still follow the previous ones.
         forget(changed.into_iter().map(|(peer, _)| peer)).await;
         Ok(())
     }
 
-    /// Makes the table anew if somebody removed it: a firewall of the host that flushes all rules takes it, too.
+    /// Restores the table if it was removed, for example by a host firewall that flushes all rules.
     async fn restore(&self, steered: &mut Steered) -> Result<(), NetworkError> {
-        // Asked before the tables are listed: whatever changes from here on is seen the next time.
+        // Read before the tables are listed: a change after this is seen next time.
         let now = generation()?;
         if steered.seen == Some(now) {
             return Ok(());
@@ -135,43 +134,43 @@ impl Steering {
             steered.seen = Some(now);
             return Ok(());
         }
-        tracing::warn!("the steering rules were gone, and are made anew");
+        tracing::warn!("steering rules were removed: restoring them");
         nft::apply(None, self.config.table(&steered.peers)).await?;
-        // What came meanwhile was taken for the host's own, and would be for as long as the peer goes on.
+        // Packets in the meantime became flows of the host itself, which would last as long as the peer sends.
         forget(steered.peers.keys().copied()).await;
         Ok(())
     }
 }
 
-/// Of the rules of this process's own namespace.
+/// The generation of the rules in this process's own namespace.
 fn generation() -> Result<RulesetGeneration, NetworkError> {
     ruleset::generation().map_err(NetworkError::io("look whether the host's packet rules were changed"))
 }
 
-/// In which generation the table is known to be there, after one transaction of ours.
+/// The generation in which the table is known to exist, after one transaction of ours.
 fn seen_after(
     seen: Option<RulesetGeneration>,
     now: Result<RulesetGeneration, NetworkError>,
 ) -> Option<RulesetGeneration> {
     let now = now
-        .inspect_err(|error| tracing::warn!(%error, "the steering rules are looked for once more"))
+        .inspect_err(|error| tracing::warn!(%error, "cannot read the rules' generation: the steering rules are looked for again"))
         .ok()?;
     seen.filter(|seen| now.follows(*seen)).map(|_| now)
 }
 
-/// Has the kernel decide anew where these peers' packets go.
+/// Makes the kernel decide again where these peers' packets go.
 async fn forget(peers: impl Iterator<Item = Ipv4Addr>) {
     for peer in peers {
-        // Not for a tunnel to fail on: without it, flows of a peer that moved end when they are idle.
+        // Not a reason to fail a tunnel: without it, flows of a moved peer end when idle.
         match tokio::task::spawn_blocking(move || conntrack::forget(peer)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "could not forget a peer's flows"),
-            Err(error) => tracing::warn!(%error, "could not forget a peer's flows"),
+            Ok(Err(error)) => tracing::warn!(%error, "could not delete a peer's flows"),
+            Err(error) => tracing::warn!(%error, "could not delete a peer's flows"),
         }
     }
 }
 
-/// Whether the host forwards no packets but Wicketgate's: none at all, or only since another instance made it do so.
+/// Whether the host forwards only Wicketgate's packets: none, or only since another instance turned it on.
 pub(crate) async fn is_no_router() -> Result<bool, NetworkError> {
     if sysctl::get("ip_forward").map_err(NetworkError::io("look whether the host forwards"))? == "0" {
         return Ok(true);
@@ -197,7 +196,7 @@ impl SteeringConfig {
         format!("{TABLES}{}", self.instance)
     }
 
-    /// The whole table, in place of the one that may be there.
+    /// The whole table, which replaces an existing one.
     fn table(&self, peers: &BTreeMap<Ipv4Addr, Ipv4Addr>) -> String {
         let Self { instance, send_from, .. } = self;
         let name = self.name();
@@ -213,7 +212,7 @@ impl SteeringConfig {
             (String::new(), "")
         };
         let elements = |e: &str| if peers.is_empty() { String::new() } else { format!("elements = {e}") };
-        // Another instance's packets are no business of this one's last rule: steered to a tunnel, or an answer.
+        // Packets of another instance pass this last rule: they are steered to a tunnel, or an answer.
         let last =
             if self.was_no_router { format!("    {LAST_OF_NO_ROUTER}\n    drop\n") } else { String::new() };
         format!(

@@ -1,9 +1,9 @@
-//! The kernel's network settings. A thread sees those of the namespace that it is in.
+//! The kernel's network settings, of the calling thread's namespace.
 
 use std::io;
 
-/// Sets `net.ipv4.<key>` (dots or slashes), in the namespace of the calling thread, unless it is set so already:
-/// in a container where the settings can't be written, what is right needs no writing.
+/// Sets `net.ipv4.<key>` (dots or slashes) unless it has the value: a container with read-only settings needs no
+/// writing then.
 pub(crate) fn set(key: &str, value: &str) -> io::Result<()> {
     let path = format!("/proc/sys/net/ipv4/{}", key.replace('.', "/"));
     if std::fs::read_to_string(&path)?.trim() == value {

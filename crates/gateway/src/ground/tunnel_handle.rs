@@ -28,8 +28,8 @@ pub struct TunnelHandle {
 }
 
 impl TunnelHandle {
-    /// Listens on `port` of the load balancer, inside the tunnel. The listener does not block, and works in any
-    /// thread; it is deaf once the tunnel was removed.
+    /// Listens on `port` of the load balancer, inside the tunnel. The listener is non-blocking and works in any thread.
+    /// It receives nothing after the tunnel was removed.
     ///
     /// # Errors
     /// As for any listener; `AddrInUse` where another one has the port.
@@ -60,13 +60,13 @@ impl TunnelHandle {
         self.connection.clone()
     }
 
-    /// Why the tunnel can't answer its peer just now: its daemon died and is not back yet.
+    /// Why the tunnel cannot answer its peer now: its daemon died and is not back yet.
     pub fn problem(&self) -> Option<Problem> {
         self.problem.borrow().clone()
     }
 
-    /// Waits until the connection or the problem is another than before. For one waiter; cancel-safe, and a change
-    /// while nobody waits is not missed.
+    /// Waits until the connection or the problem changes. For one waiter; cancel-safe, and a change while nothing waits
+    /// is not missed.
     pub async fn changed(&self) {
         self.changed.notified().await;
     }

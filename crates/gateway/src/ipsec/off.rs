@@ -1,5 +1,5 @@
-//! No IPsec, for development and benchmarks: a tunnel is a loopback address, which anybody on the host can connect
-//! to. Its connection is always down, without an error: there is no peer.
+//! No IPsec, for development and benchmarks: a tunnel is a loopback address, open to every process on the host. Its
+//! connection is always down without an error, because there is no peer.
 
 use std::{collections::BTreeMap, sync::Arc};
 

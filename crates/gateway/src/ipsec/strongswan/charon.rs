@@ -1,8 +1,8 @@
 //! One charon process: started in its tunnel's namespace, or found there.
 //!
-//! It outlives this process. Which one it is stands in a file of ours that the process itself wrote before it became
-//! charon; that it is the right one is seen from the namespace that it is in, which nobody else's process is. It sees
-//! a `/run` of its own: the pid file's place is compiled in, and there the configuration and the socket are, too.
+//! It outlives this process. A file has its pid, written by the process itself before it became charon, and the pid is
+//! valid if the process is in the tunnel's namespace, where no other runs. charon has a private `/run`, because the
+//! path of its pid file is compiled in; configuration and socket are there too.
 
 use std::{
     fs::{DirBuilder, OpenOptions},
@@ -30,22 +30,22 @@ use tokio::{
 use super::installation::CHARON;
 use crate::ground::{Namespace, NetworkError};
 
-/// A charon listens 60 to 110 ms after its start, on a busy machine much later.
+/// A charon listens 60 to 110 ms after its start, on a busy machine later.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 const START_POLL: Duration = Duration::from_millis(3);
 
-/// charon tells its peers good-bye and ends in some ten milliseconds.
+/// charon notifies its peers and ends within some ten milliseconds.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// `$1` is the daemon's directory, `$2` charon.
 const START: &str = r#"umask 077; echo $$ >"$1/pid" && mount --bind "$1/run" /run && exec "$2""#;
 
-/// Where a charon's files are.
+/// The files of a charon.
 #[derive(Debug, Clone)]
 pub(super) struct CharonHome {
     pub(super) dir: PathBuf,
     pub(super) namespace: Namespace,
-    /// What its configuration file should say.
+    /// The desired content of its configuration file.
     pub(super) conf: String,
 }
 
@@ -53,9 +53,9 @@ pub(super) struct CharonHome {
 #[derive(Debug)]
 pub(super) struct Charon {
     process: AsyncFd<OwnedFd>,
-    /// Our own child has to be waited for once it has ended; an adopted one is somebody else's.
+    /// A child process must be waited for; an adopted one is not ours.
     child: Option<Child>,
-    /// Kept open, since the path of a socket must be short and this one's may be long.
+    /// Kept open, because a socket's path must be short and this one may be long.
     run: OwnedFd,
 }
 
@@ -64,8 +64,7 @@ impl CharonHome {
         run(&self.dir)
     }
 
-    /// The charon that is running here, if it has the configuration that it should have and answers. Any other one
-    /// is ended.
+    /// The charon that runs here, if it has the desired configuration and answers. Any other is ended.
     pub(super) async fn adopt(&self) -> Result<Option<Charon>, NetworkError> {
         let Some(process) = self.process()? else { return Ok(None) };
         let charon = Charon { process, child: None, run: self.open_run()? };
@@ -78,9 +77,9 @@ impl CharonHome {
         Ok(None)
     }
 
-    /// Starts one in the place of any that is running here, and waits until it listens.
+    /// Starts a charon in place of any that runs here, and waits until it listens.
     pub(super) async fn start(&self) -> Result<Charon, NetworkError> {
-        // No file tells of it any more soon, or its namespace is another one than it was.
+        // The file that leads to it is replaced soon, or its namespace is another one now.
         end(&self.dir, Some(&self.namespace)).await?;
         self.prepare().map_err(NetworkError::io("prepare the IKE daemon's directory"))?;
         let (dir, run) = (self.dir.clone(), self.open_run()?);
@@ -117,13 +116,13 @@ impl CharonHome {
         if let Some(process) = self.process()? {
             stop(&process).await;
         }
-        // What no file tells of: a start that was cut short.
+        // A start that was interrupted left no file.
         end(&self.dir, Some(&self.namespace)).await
     }
 
     fn process(&self) -> Result<Option<AsyncFd<OwnedFd>>, NetworkError> {
         let pid = std::fs::read_to_string(self.dir.join("pid")).ok().and_then(|p| p.trim().parse().ok());
-        // Looked at after it was opened: another process that took the number since is not in the namespace.
+        // Checked after it was opened: a process that reused the pid is not in the namespace.
         let process = pid.and_then(|pid| open(pid).filter(|_| self.namespace.holds(pid)));
         process.map(watch).transpose().map_err(NetworkError::io("watch the IKE daemon"))
     }
@@ -134,7 +133,7 @@ impl CharonHome {
             .map_err(|e| NetworkError::io("open the IKE daemon's directory")(e.into()))
     }
 
-    /// A stale pid file keeps a charon from starting, and a stale socket looks like one that listens.
+    /// A stale pid file prevents a start, and a stale socket looks like a listening one.
     fn prepare(&self) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(self.run())?;
         for stale in [self.dir.join("pid"), self.run().join("charon.pid"), self.run().join("charon.vici")] {
@@ -159,7 +158,7 @@ impl Charon {
         self.reap();
     }
 
-    /// Asks it to end, and makes it.
+    /// Terminates it, and kills it if needed.
     pub(super) async fn stop(mut self) {
         stop(&self.process).await;
         self.reap();
@@ -180,18 +179,18 @@ impl Charon {
     }
 }
 
-/// Ends every charon that has a daemon's directory for its `/run`, whatever namespace it is in, and every one that is in
-/// `namespace`, whatever directory it has: either may have been made anew since.
+/// Ends every charon whose `/run` is this daemon's directory, in any namespace, and every one in `namespace`, with any
+/// directory: either may have been replaced.
 pub(super) async fn end(dir: &Path, namespace: Option<&Namespace>) -> Result<(), NetworkError> {
     let inode = |path: &Path| std::fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
-    // By a directory that is gone, nothing is found.
+    // A missing directory matches nothing.
     let own = inode(&run(dir));
     let entries = std::fs::read_dir("/proc").map_err(NetworkError::io("list the processes"))?;
     for pid in entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()) {
         let has_dir = || own.is_some() && inode(&PathBuf::from(format!("/proc/{pid}/root/run"))) == own;
         let is_inside = || namespace.is_some_and(|namespace| namespace.holds(pid));
         let is_ours = || runs(pid, Path::new(CHARON)) && (has_dir() || is_inside());
-        // Looked at again after it was opened: the number may be another process's by then.
+        // Checked again after it was opened: the pid may have been reused.
         if is_ours()
             && let Some(process) = open(pid).filter(|_| is_ours())
         {
@@ -201,7 +200,7 @@ pub(super) async fn end(dir: &Path, namespace: Option<&Namespace>) -> Result<(),
     Ok(())
 }
 
-/// Whether the process runs `program`, or what had this name before another version took its place.
+/// Whether the process runs `program`, or an older version that was replaced on disk.
 fn runs(pid: i32, program: &Path) -> bool {
     let Ok(executable) = std::fs::read_link(format!("/proc/{pid}/exe")) else { return false };
     let executable = executable.as_os_str().as_bytes();
@@ -212,10 +211,10 @@ fn run(dir: &Path) -> PathBuf {
     dir.join("run")
 }
 
-/// Asks a process to end, and makes it.
+/// Terminates a process, and kills it if needed.
 async fn stop(process: &AsyncFd<OwnedFd>) {
     for signal in [Signal::TERM, Signal::KILL] {
-        // It may have ended by itself: then the wait is over at once.
+        // It may have ended: then the wait returns at once.
         let _ = pidfd_send_signal(process.get_ref(), signal);
         if timeout(STOP_TIMEOUT, ended(process)).await.is_ok() {
             break;
@@ -242,8 +241,8 @@ fn open(pid: i32) -> Option<OwnedFd> {
     pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()
 }
 
-/// Runs on a thread inside the namespace, which the child inherits. `setsid` takes it out of our process group and
-/// session, so that no signal of a terminal reaches it; it and `unshare` become the shell, which becomes charon.
+/// Runs on a thread inside the namespace, which the child inherits. `setsid` takes the child out of our process group
+/// and session, so that no terminal signal reaches it; it and `unshare` become the shell, which becomes charon.
 fn spawn(dir: &Path) -> io::Result<(OwnedFd, Child)> {
     let output = create(&dir.join("output"))?;
     let mut child = Command::new("setsid")

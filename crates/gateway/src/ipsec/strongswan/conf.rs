@@ -1,4 +1,4 @@
-//! What a charon is told: its configuration file, which holds no secret, and the connection and keys over VICI.
+//! charon's configuration: its file, which holds no secret, and the connection and keys over VICI.
 
 use std::net::Ipv4Addr;
 
@@ -7,19 +7,18 @@ use wicketgate_vici::{Client, Error, Message};
 
 use super::suite;
 
-/// The one connection of a tunnel's charon, and its one child.
+/// The names of a charon's only connection and its only child.
 pub(super) const CONNECTION: &str = "tunnel";
 pub(super) const CHILD: &str = "site";
 
-/// A dead peer is noticed after this and the retransmissions below, which last 13 s: in less than half a minute.
+/// A dead peer is noticed after this and the retransmissions below (13 s): in less than half a minute.
 const DPD_DELAY: &str = "10s";
 const IKE_REKEY: &str = "8h";
 const CHILD_REKEY: &str = "1h";
 
-/// The file. The order of the plugins is their priority, and there is no other list: kernel-libipsec stands before
-/// kernel-netlink, which is still needed for addresses and routes. Paths are as charon sees them, see
-/// [`super::charon`]. Eight threads are too few: kernel-libipsec and the sockets keep that many. The log has what
-/// charon says when it starts; the rest goes out as events.
+/// The file. The order of plugins is their priority: kernel-libipsec stands before kernel-netlink, which is still
+/// needed for addresses and routes. Paths are as charon sees them, see [`super::charon`]. kernel-libipsec and the
+/// sockets occupy eight threads, so there are more. The log has the start; the rest arrives as events.
 pub(super) fn file(esp: EspMode) -> String {
     let libipsec = if esp == EspMode::Userland { "kernel-libipsec " } else { "" };
     format!(
@@ -49,7 +48,7 @@ pub(super) fn file(esp: EspMode) -> String {
     )
 }
 
-/// What the two ends are to each other: the peer may ask for nothing else.
+/// The identities and traffic selectors of both ends: the peer may ask for nothing else.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Ends {
     pub(super) gateway_id: String,
@@ -58,14 +57,14 @@ pub(super) struct Ends {
     pub(super) peer_cidr: PeerCidr,
 }
 
-/// What one charon should have loaded.
+/// The configuration that one charon should have loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct CharonConfig {
     pub(super) connection: Message,
     pub(super) ends: Ends,
     pub(super) keys: Vec<PreSharedKey>,
-    /// The gateway starts the connection. Not by charon's own start actions, which end what is up when the connection is
-    /// loaded again, as for another key.
+    /// The gateway initiates. Not through charon's start actions, which end an established connection when it is loaded
+    /// again, for example with another key.
     pub(super) initiate: bool,
     ike_proposals: IkeProposals,
     esp_proposals: EspProposals,
@@ -80,9 +79,9 @@ impl CharonConfig {
             peer_cidr: tunnel.peer_cidr,
         };
         let encap = if esp == EspMode::Userland { "yes" } else { "no" };
-        // Where both ends call, both may get through. charon would end the older of the two SAs after 10 s, the device would
-        // start it again, and so on for ever: both stay. What a device that has rebooted left goes with INITIAL_CONTACT
-        // all the same, and otherwise when it gives no sign of life.
+        // If both ends initiate, both SAs may be established. charon would end the older one after 10 s, the device
+        // would start it again, and so on: so both stay. SAs that a rebooted device left go with INITIAL_CONTACT, or by
+        // dead peer detection.
         let unique = if tunnel.initiate { "no" } else { "replace" };
         let end = |id: &str| Message::new().set("auth", "psk").set("id", id);
         let child = Message::new()
@@ -116,8 +115,8 @@ impl CharonConfig {
         }
     }
 
-    /// Brings charon to this. An SA of another peer, identity or network is ended, and one of algorithms that are
-    /// not to be used any more: it would keep them over all its rekeys. A change of keys ends none.
+    /// Loads the configuration. SAs of another peer, identity or network are ended, and SAs with algorithms that are no
+    /// longer allowed, which rekeys would keep. A change of keys ends none.
     pub(super) async fn load(&self, client: &Client) -> Result<(), Error> {
         let is_other = self.differs(client).await?;
         self.load_keys(client).await?;
@@ -128,7 +127,7 @@ impl CharonConfig {
         Ok(())
     }
 
-    /// Whether charon has the connection, and for another peer than this.
+    /// Whether charon has the connection loaded for another peer.
     async fn differs(&self, client: &Client) -> Result<bool, Error> {
         let loaded = client.stream_request("list-conns", "list-conn", Message::new()).await?;
         let Some(has) = loaded.iter().find_map(|part| part.sub(CONNECTION)) else { return Ok(false) };
@@ -153,8 +152,8 @@ impl CharonConfig {
         Ok(sas.any(|sa| !suite::is_within(sa, &self.ike_proposals, &self.esp_proposals)))
     }
 
-    /// Loads the keys, and unloads those that are no more. Their ids are their places: the oldest is loaded first,
-    /// so that no key that stays valid is missing in between.
+    /// Loads the keys and unloads the others. A key's id is its index. The oldest is loaded first, so that no valid key
+    /// is missing in between.
     async fn load_keys(&self, client: &Client) -> Result<(), Error> {
         for place in (0..self.keys.len()).rev() {
             self.load_key(client, place).await?;
@@ -169,8 +168,8 @@ impl CharonConfig {
         Ok(())
     }
 
-    /// Loads the key at `place`, again if it is there. charon lets a peer prove any of the keys; of them it proves
-    /// the one that was loaded last to the peer.
+    /// Loads the key at `place`, again if it is loaded. charon accepts any of the keys from the peer, and authenticates
+    /// itself with the one that was loaded last.
     pub(super) async fn load_key(&self, client: &Client, place: usize) -> Result<(), Error> {
         let Some(key) = self.keys.get(place) else { return Ok(()) };
         let message = Message::new()
@@ -182,7 +181,7 @@ impl CharonConfig {
     }
 }
 
-/// Ends every SA. That there is none is no error.
+/// Ends every SA; none is not an error.
 async fn terminate(client: &Client) -> Result<(), Error> {
     let all = Message::new().set("ike", CONNECTION).set("timeout", "-1");
     match client.request("terminate", all).await {
@@ -191,7 +190,7 @@ async fn terminate(client: &Client) -> Result<(), Error> {
     }
 }
 
-/// Makes charon try to reach the peer once, without waiting for how that goes. It may refuse: while another try is on.
+/// Makes charon initiate once, without waiting for the result. It may refuse during another attempt.
 pub(super) async fn initiate(client: &Client) -> Result<(), Error> {
     let child = Message::new().set("ike", CONNECTION).set("child", CHILD).set("timeout", "-1");
     match client.request("initiate", child).await {

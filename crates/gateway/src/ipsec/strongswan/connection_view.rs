@@ -1,4 +1,4 @@
-//! What a charon's SAs and log lines say of the tunnel's connection. Pure: messages go in, a [`Connection`] comes out.
+//! A tunnel's [`Connection`] as charon's SAs, events and log lines show it. Pure: messages in, a connection out.
 
 mod sa;
 #[cfg(test)]
@@ -18,34 +18,34 @@ use super::{
 use sa::{ESP_PARTS, IKE_PARTS, id, is_established, is_installed, peer, proposal, steady, times};
 use traffic::ChildTraffic;
 
-/// For how long a peer that does not answer is no news: it said what it does not like.
+/// How long a reported fault outranks a peer that does not answer.
 const SAID: SignedDuration = SignedDuration::from_mins(10);
 
-/// What was seen of the SAs so far.
+/// See the module.
 #[derive(Debug)]
 pub(super) struct ConnectionView {
     connection: Connection,
     traffic: ChildTraffic,
-    /// The newest CHILD SA that was installed at the last look.
+    /// The newest CHILD SA that was installed when the SAs were last read.
     newest: Option<u64>,
     /// The SAs whose times are shown, by their unique ids.
     timed: (Option<u64>, Option<u64>),
     line: Negotiation,
     faults: Faults,
-    /// An IKE SA was given up since the last look: no fault of the connection's where there is another.
+    /// charon gave up an IKE SA since the SAs were last read. A fault only if there is no other.
     silence: Option<PeerFault>,
-    /// When anything but silence was last the fault.
+    /// When the peer last reported a fault.
     said_at: Option<Timestamp>,
 }
 
-/// Whether there is a reason to call the peer.
+/// Whether there is a reason to initiate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Negotiation {
     /// A CHILD SA is installed.
     Up,
-    /// An IKE SA is being made, by this side at least.
+    /// An IKE SA is being negotiated, initiated by the gateway.
     Initiating,
-    /// One is being made by the peer, or by whoever forges its address.
+    /// One is being negotiated, initiated by the peer or from its forged address.
     Responding,
     Idle,
 }
@@ -72,7 +72,7 @@ impl ConnectionView {
         self.line
     }
 
-    /// The daemon is gone, and all SAs with it; the next one counts unique ids from 1 again.
+    /// The daemon ended, and all SAs with it; the next one counts unique ids from 1.
     pub(super) fn lost(&mut self, now: Timestamp) {
         self.traffic.lost();
         self.line = Negotiation::Idle;
@@ -80,7 +80,7 @@ impl ConnectionView {
         self.show(None, now);
     }
 
-    /// A log line. Answers whether the SAs may be others than before.
+    /// Processes a log line. Returns whether SAs may have changed.
     pub(super) fn log(&mut self, line: &str, ends: Option<&Ends>, now: Timestamp) -> bool {
         if let Some(fault) = self.faults.log(line, ends) {
             if fault.reason == ConnectionFault::PeerDoesNotAnswer {
@@ -94,7 +94,7 @@ impl ConnectionView {
         line.starts_with("parsed IKE_") || line.starts_with("generating IKE_")
     }
 
-    /// An event with an IKE SA in it: a CHILD SA that ends is counted here for the last time.
+    /// Processes an event with an IKE SA: a CHILD SA that ends is counted here for the last time.
     pub(super) fn event(&mut self, message: &Message) {
         for (_, ike) in message.sections() {
             self.traffic.count(ike);
@@ -102,13 +102,13 @@ impl ConnectionView {
         self.traffic.show(&mut self.connection);
     }
 
-    /// All that `list-sas` told.
+    /// Processes the complete answer to `list-sas`.
     pub(super) fn look(&mut self, parts: &[Message], now: Timestamp) {
         let mut shown: Option<(&Message, Option<&Message>)> = None;
         let mut seen = Vec::new();
         let (mut is_calling, mut is_called) = (false, false);
         for (_, ike) in parts.iter().flat_map(Message::sections) {
-            // One that is being deleted carries no more, and its children are still to be told apart.
+            // A deleted SA carries nothing more, but its children are still counted apart.
             seen.extend(self.traffic.count(ike));
             if ike.text("state") == Some("DELETING") {
                 continue;
@@ -120,7 +120,7 @@ impl ConnectionView {
                 is_calling |= is_own;
                 is_called |= !is_own;
             }
-            // The newest CHILD SA is the one that traffic takes.
+            // Traffic takes the newest CHILD SA.
             if shown.is_none_or(|(_, best)| child.map(id) >= best.map(id)) {
                 shown = Some((ike, child));
             }
@@ -128,7 +128,7 @@ impl ConnectionView {
         self.traffic.forget(&seen);
         self.traffic.show(&mut self.connection);
         let newest = shown.and_then(|(_, child)| id(child?));
-        // A rekey that fails leaves what was there before: only a new CHILD SA says that all is well.
+        // A failed rekey leaves the previous CHILD SA: only a new one clears the error.
         if newest > self.newest {
             self.connection.last_error = None;
         }
@@ -141,7 +141,7 @@ impl ConnectionView {
             _ if is_called => Negotiation::Responding,
             _ => Negotiation::Idle,
         };
-        // Of two ends that call at once, the initiation of one may end in silence; and a peer that refuses is one that answers.
+        // When both ends initiate at once, one attempt may end without an answer; and a peer that refuses does answer.
         if let Some(fault) = self.silence.take()
             && self.line != Negotiation::Up
             && !self.has_said(now)
@@ -151,14 +151,14 @@ impl ConnectionView {
         self.show(shown, now);
     }
 
-    /// Whether something else than silence is the fault, and was so a short while ago.
+    /// Whether the peer reported a fault recently.
     fn has_said(&self, now: Timestamp) -> bool {
         let is_fault = |e: &ConnectionError| e.reason != ConnectionFault::PeerDoesNotAnswer;
         self.connection.last_error.as_ref().is_some_and(is_fault)
             && self.said_at.is_some_and(|at| now.duration_since(at) < SAID)
     }
 
-    /// The daemon works by other values now: what was wrong with the old ones accuses none of these.
+    /// The configuration changed: an error of the previous one no longer applies.
     pub(super) fn changed(&mut self) {
         self.connection.last_error = None;
         self.said_at = None;
@@ -173,7 +173,7 @@ impl ConnectionView {
         self.connection.last_error = Some(ConnectionError { since, ..error });
     }
 
-    /// Shows an IKE SA and its CHILD SA, if they are there.
+    /// Shows an IKE SA and its CHILD SA, if present.
     fn show(&mut self, shown: Option<(&Message, Option<&Message>)>, now: Timestamp) {
         let (ike, child) = (shown.map(|(ike, _)| ike), shown.and_then(|(_, child)| child));
         let timed = (ike.and_then(id), child.and_then(id));

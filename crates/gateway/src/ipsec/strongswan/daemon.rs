@@ -1,7 +1,7 @@
-//! The task that keeps one tunnel's charon running and configured, and reports what it sees.
+//! The task that keeps one tunnel's charon running and configured, and reports its connection.
 //!
-//! charon may die at any time: the task starts another one with the same configuration. The task may end at any
-//! time: charon lives on, and the task of the next run adopts it. The task alone talks to its charon.
+//! charon may die at any time: the task starts another one with the same configuration. The task may end at any time:
+//! charon keeps running, and the task of the next run adopts it. Only the task talks to its charon.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,31 +23,31 @@ use super::{
 };
 use crate::ground::{NetworkError, TunnelReporter};
 
-/// Byte counters grow without an event: while they do, they are looked at this often, and while they rest, more and more
-/// rarely. A gateway may have hundreds of tunnels, and most of them rest.
+/// Byte counters grow without an event: they are read this often while they grow, and less and less often while they
+/// rest. Most of hundreds of tunnels rest.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 const LOOK_RARELY: Duration = Duration::from_secs(30);
 
-/// A burst of events is answered by one look.
+/// A burst of events causes one reading.
 const LOOK_AFTER: Duration = Duration::from_millis(50);
 
-/// Before charon is started again after it died; doubles up to the second while it dies soon after its start.
+/// The pause before a dead charon is started again; doubles up to the second value while it dies soon after its start.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_LONGEST: Duration = Duration::from_secs(30);
 const LIVED_LONG: Duration = Duration::from_secs(60);
 
-/// Orders that wait: there is one, or one and the order to stop.
+/// Waiting orders: one, or one and the order to stop.
 const ORDERS: usize = 4;
 
-/// From an order to its answer, a start of charon included. An order that was given up may still be carried out.
+/// From an order to its answer, including a start of charon. An order may be carried out after its sender gave up.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A charon that was killed ends in milliseconds, unless the kernel holds it.
+/// A killed charon ends in milliseconds, unless the kernel holds it.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(3);
 
 const EVENTS: [&str; 6] = ["ike-updown", "child-updown", "ike-rekey", "child-rekey", "ike-update", "log"];
 
-/// The way to a running task. Dropping it ends the task, and leaves charon.
+/// A handle of the running task. Dropping it ends the task, and leaves charon running.
 #[derive(Debug)]
 pub(super) struct Daemon {
     orders: mpsc::Sender<Order>,
@@ -60,7 +60,7 @@ enum Order {
 }
 
 impl Daemon {
-    /// Starts the task, and the task charon, or adopts it.
+    /// Starts the task, which starts or adopts charon.
     pub(super) fn start(home: CharonHome, report: Arc<TunnelReporter>) -> Self {
         let (orders, receive) = mpsc::channel(ORDERS);
         let task = Task {
@@ -77,19 +77,19 @@ impl Daemon {
         Self { orders }
     }
 
-    /// Has charon configured as `wanted`, and waits for it.
+    /// Configures charon as `wanted`, and waits for the result.
     pub(super) async fn configure(&self, wanted: CharonConfig) -> Result<(), String> {
         let configured = self.order(|done| Order::Configure(wanted, done)).await;
         configured.unwrap_or_else(|| Err("the IKE daemon's task has ended".to_owned()))
     }
 
-    /// Ends charon and the task. A task that has ended is stopped: it was told so before, by somebody who did not
-    /// wait for long enough. Whether its charon has ended, too, is for [`CharonHome::stop`].
+    /// Ends charon and the task. A task that has ended counts as stopped: an earlier caller gave up waiting.
+    /// [`CharonHome::stop`] ends its charon if it still runs.
     pub(super) async fn stop(&self) -> Result<(), String> {
         self.order(Order::Stop).await.unwrap_or(Ok(()))
     }
 
-    /// Whether nobody takes orders any more.
+    /// Whether the task has ended.
     pub(super) fn has_ended(&self) -> bool {
         self.orders.is_closed()
     }
@@ -105,7 +105,7 @@ impl Daemon {
             answer.await.ok()
         };
         let in_time = timeout(ORDER_TIMEOUT, ordered).await;
-        in_time.unwrap_or_else(|_| Some(Err("the IKE daemon did not do what it was told in time".to_owned())))
+        in_time.unwrap_or_else(|_| Some(Err("the IKE daemon did not answer in time".to_owned())))
     }
 }
 
@@ -115,16 +115,16 @@ struct Task {
     orders: mpsc::Receiver<Order>,
     wanted: Option<CharonConfig>,
     view: ConnectionView,
-    /// The peer was connected to a charon that died: the peer does not know yet.
+    /// The peer was connected to a charon that died, and does not know yet.
     was_up: bool,
     initiation: Initiation,
-    /// The place of the key that charon proves to the peer.
+    /// The index of the key that charon uses to authenticate to the peer.
     proved: usize,
 }
 
-/// Why a charon is running no longer.
+/// Why the task stopped talking to a charon.
 enum End {
-    /// It was asked for, or there is nobody left to ask.
+    /// A stop was ordered, or the handle was dropped.
     Stopped,
     Died(String),
 }
@@ -148,7 +148,7 @@ impl Task {
         }
     }
 
-    /// Waits before the next start; who asks for something meanwhile is told why there is no charon.
+    /// Waits before the next start. Orders in the meantime are answered with the reason.
     async fn pause(&mut self, pause: Duration, why: &str) -> End {
         let due = Instant::now() + pause;
         loop {
@@ -180,7 +180,7 @@ impl Task {
             Err(error) => End::Died(error.to_string()),
         };
         if let End::Died(_) = end {
-            // It may be alive and not answer.
+            // It may run without answering.
             charon.stop().await;
         }
         end
@@ -188,7 +188,7 @@ impl Task {
 
     async fn bring_up(&self) -> Result<Charon, NetworkError> {
         if let Some(charon) = self.home.adopt().await? {
-            info!(dir = %self.home.dir.display(), "IKE daemon was adopted");
+            info!(dir = %self.home.dir.display(), "IKE daemon adopted");
             return Ok(charon);
         }
         let started = Instant::now();
@@ -197,7 +197,7 @@ impl Task {
         Ok(charon)
     }
 
-    /// Talks to a charon until one of the two ends.
+    /// Serves a charon until it or the task ends.
     async fn talk(&mut self, charon: &mut Charon) -> Result<End, wicketgate_vici::Error> {
         let socket = charon.socket();
         let client = Client::connect(&socket).await?;
@@ -207,11 +207,11 @@ impl Task {
             self.proved = 0;
             self.report.set_problem(None);
             if std::mem::take(&mut self.was_up) {
-                // The peer notices only by its own dead peer detection; being called it notices at once.
+                // Without this, the peer notices only through its dead peer detection.
                 initiate(&client).await?;
             }
         }
-        // Before any order is answered: whoever was answered takes what is reported for what is.
+        // Before any order is answered: the caller relies on the reported connection.
         self.look(&client).await?;
         let mut look_at = Instant::now() + LOOK_EVERY;
         let mut pause = LOOK_EVERY;
@@ -224,7 +224,7 @@ impl Task {
                     Some(Order::Stop(done)) => {
                         let _ = done.send(self.home.stop().await.map_err(|e| e.to_string()));
                         if timeout(EXIT_TIMEOUT, charon.exited()).await.is_err() {
-                            warn!(dir = %self.home.dir.display(), "IKE daemon was killed and is still there");
+                            warn!(dir = %self.home.dir.display(), "IKE daemon was killed but still runs");
                         }
                         return Ok(End::Stopped);
                     }
@@ -249,7 +249,7 @@ impl Task {
                 }
                 () = at(call_at) => {
                     self.initiation.called();
-                    debug!(dir = %self.home.dir.display(), "the peer is called");
+                    debug!(dir = %self.home.dir.display(), "initiating");
                     initiate(&client).await?;
                     look_at = look_at.min(Instant::now() + LOOK_AFTER);
                 }
@@ -278,7 +278,7 @@ impl Task {
                 let _ = done.send(Ok(()));
                 Ok(())
             }
-            // charon does not like it, and is well.
+            // charon rejected the configuration, and still runs.
             Err(error @ wicketgate_vici::Error::Failed { .. }) => {
                 self.wanted = None;
                 let _ = done.send(Err(error.to_string()));
@@ -291,7 +291,7 @@ impl Task {
         }
     }
 
-    /// While a key is being changed, the peer may have an older one: at its next try it is shown the next of them.
+    /// During a key change the peer may have an older key: its next attempt gets the next key.
     async fn prove_another(&mut self, client: &Client) -> Result<(), wicketgate_vici::Error> {
         if let Some(wanted) = self.wanted.as_ref().filter(|w| w.keys.len() > 1) {
             self.proved = (self.proved + 1) % wanted.keys.len();
@@ -300,7 +300,7 @@ impl Task {
         Ok(())
     }
 
-    /// Takes an event in; answers whether to look at the SAs.
+    /// Processes an event; returns whether to read the SAs.
     fn take(&mut self, name: &str, message: &Message) -> bool {
         if name != "log" {
             self.view.event(message);
@@ -312,7 +312,7 @@ impl Task {
         self.view.log(line, ends, Timestamp::now())
     }
 
-    /// Looks at the SAs; answers whether anything is as it was not before, or is about to be.
+    /// Reads the SAs; returns whether the connection changed or is about to.
     async fn look(&mut self, client: &Client) -> Result<bool, wicketgate_vici::Error> {
         let parts = client.stream_request("list-sas", "list-sa", Message::new()).await?;
         let before = self.view.connection().clone();
@@ -344,7 +344,7 @@ mod tests {
     async fn a_task_that_has_ended_is_stopped_and_takes_no_configuration() {
         let (orders, mut receive) = mpsc::channel(ORDERS);
         let daemon = Daemon { orders };
-        // The task takes the order late, when nobody waits any more, and ends.
+        // The task receives the order after the caller gave up, and ends.
         let gave_up = timeout(Duration::ZERO, daemon.stop()).await;
         assert!(gave_up.is_err() && !daemon.has_ended());
         assert!(matches!(receive.try_recv(), Ok(Order::Stop(_))));

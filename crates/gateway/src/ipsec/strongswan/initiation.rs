@@ -1,9 +1,9 @@
-//! When the gateway initiation a peer that it is to keep the tunnel up with. Pure: time is an argument.
+//! When the gateway initiates an IKE SA to a peer with `initiate`. Pure: time is an argument.
 //!
-//! A call that fails is made again, after pauses that grow, and so is one whose connection does not last; the peer's own
-//! initiation are answered meanwhile. While an IKE SA is being made, by whomever, nobody is called: two ends that call each
-//! other at once end up with one SA each and stay with them, since neither initiation while it has one. But anybody can begin an
-//! IKE SA with a forged address and leave it: what the peer seems to begin holds a call off for a moment only.
+//! A failed attempt is repeated after growing pauses, and so is one whose connection does not last; attempts of the
+//! peer are answered meanwhile. While an IKE SA is being negotiated by either side, the gateway does not initiate: when
+//! both do so at once, each gets an SA and both stay, because neither initiates while it has one. But anyone can begin
+//! an IKE SA from a forged address and leave it, so an attempt of the peer delays the gateway for a moment only.
 
 use std::time::Duration;
 
@@ -11,32 +11,32 @@ use tokio::time::Instant;
 
 use super::connection_view::Negotiation;
 
-/// Before the first call: the way to the peer is opened right after the daemon was configured.
+/// Before the first attempt: the path to the peer opens right after the daemon is configured.
 const FIRST: Duration = Duration::from_millis(200);
-/// After a call that failed, and at most. A call itself tries for 22 s while nobody answers. A connection that lasts for as
-/// long as the longest is one that works.
+/// The pause after a failed attempt, and its limit. An attempt lasts 22 s without an answer. A connection that lasts as
+/// long as the limit counts as working.
 const AGAIN: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(15);
-/// What the peer begins is done by then, over two round trips of a slow line and with a packet lost.
+/// The peer's own negotiation is done by then, with two round trips of a slow line and one lost packet.
 const BEGUN: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
 pub(super) struct Initiation {
     at: Option<Instant>,
-    /// What the next call waits for; `None` for the first one.
+    /// The pause before the next attempt; `None` for the first one.
     pause: Option<Duration>,
     up_since: Option<Instant>,
-    /// Since when the peer has seemed to be at it.
+    /// Since when the peer has been negotiating.
     called_since: Option<Instant>,
 }
 
 impl Initiation {
-    /// When to call; `None`: not before something else happens.
+    /// When to initiate; `None`: not before another event.
     pub(super) fn at(&self) -> Option<Instant> {
         self.at
     }
 
-    /// The SAs were looked at.
+    /// Processes the current state of negotiation.
     pub(super) fn look(&mut self, is_wanted: bool, line: Negotiation, now: Instant) {
         if !is_wanted {
             *self = Self::default();
@@ -62,7 +62,7 @@ impl Initiation {
         }
     }
 
-    /// It is called now.
+    /// An attempt starts now.
     pub(super) fn called(&mut self) {
         self.at = None;
     }
@@ -80,7 +80,7 @@ impl Initiation {
 mod tests {
     use super::*;
 
-    /// The pauses before initiation that go as `call` tells.
+    /// The pauses before attempts that go as `call` says.
     fn pauses(
         initiation: &mut Initiation,
         now: &mut Instant,
@@ -89,7 +89,7 @@ mod tests {
         let pause = |_| {
             initiation.look(true, Negotiation::Idle, *now);
             let at = initiation.at().unwrap();
-            // Looking again puts nothing off.
+            // Another look delays nothing.
             initiation.look(true, Negotiation::Idle, *now + Duration::from_millis(1));
             assert_eq!(initiation.at(), Some(at));
             let pause = at - *now;
@@ -110,7 +110,7 @@ mod tests {
         assert_eq!(pauses(&mut initiation, &mut now, |_, _| {}), grown);
         initiation.look(true, Negotiation::Up, now);
         now += LONGEST;
-        // It is dropped as soon as it is up, again and again.
+        // The connection is dropped as soon as it is up, again and again.
         let dropped = |initiation: &mut Initiation, now: &mut Instant| {
             initiation.look(true, Negotiation::Up, *now);
             *now += Duration::from_millis(300);
@@ -146,7 +146,7 @@ mod tests {
         let at = initiation.at().unwrap();
         initiation.called();
         initiation.look(true, Negotiation::Initiating, at);
-        // The call has failed, and the other one is still there, or another one.
+        // The attempt failed, and the peer's negotiation is still there, or another one.
         initiation.look(true, Negotiation::Responding, at);
         assert_eq!(initiation.at(), None);
         initiation.look(true, Negotiation::Responding, at + BEGUN);

@@ -1,17 +1,17 @@
-//! What a message of charon's says of one SA.
+//! The fields of one SA in charon's messages.
 
 use jiff::{SignedDuration, Timestamp};
 use wicketgate_model::{Peer, SaTimes};
 use wicketgate_vici::Message;
 
-/// How far two readings of one point in time may be apart.
+/// The largest difference between two readings of the same time.
 const SAME_TIME: SignedDuration = SignedDuration::from_secs(2);
 
 pub(super) fn id(sa: &Message) -> Option<u64> {
     sa.number("uniqueid")
 }
 
-/// Both ends have proved who they are.
+/// Both ends are authenticated.
 pub(super) fn is_established(ike: &Message) -> bool {
     ike.text("established").is_some()
 }
@@ -24,7 +24,7 @@ pub(super) fn peer(ike: &Message) -> Option<Peer> {
     })
 }
 
-/// charon tells whole seconds: since `age` and until its rekey.
+/// charon reports whole seconds: the age, and the time until the rekey.
 pub(super) fn times(sa: &Message, age: &str, now: Timestamp) -> Option<SaTimes> {
     let seconds = |key: &str| Some(SignedDuration::from_secs(i64::try_from(sa.number(key)?).ok()?));
     let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
@@ -34,7 +34,7 @@ pub(super) fn times(sa: &Message, age: &str, now: Timestamp) -> Option<SaTimes> 
     })
 }
 
-/// Two clocks that are read in whole seconds differ by one now and then: that is no change.
+/// Readings in whole seconds may differ by one without a change.
 pub(super) fn steady(before: SaTimes, now: SaTimes) -> SaTimes {
     let close = |a: Timestamp, b: Timestamp| a.duration_since(b).abs() <= SAME_TIME;
     SaTimes {
@@ -44,7 +44,7 @@ pub(super) fn steady(before: SaTimes, now: SaTimes) -> SaTimes {
         },
         rekey_at: match (before.rekey_at, now.rekey_at) {
             (Some(old), Some(new)) if close(old, new) => Some(old),
-            // While it is rekeyed, charon has no time for that any more.
+            // During a rekey, charon reports no time for it.
             (old, new) => new.or(old),
         },
     }

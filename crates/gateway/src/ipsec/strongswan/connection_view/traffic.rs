@@ -1,26 +1,26 @@
-//! What a tunnel's CHILD SAs carried, added up over their rekeys.
+//! Bytes carried by a tunnel's CHILD SAs, added up across rekeys.
 //!
-//! Invariant: nothing is counted twice. Counters start at 0 with each CHILD SA, while the old one lingers.
+//! Invariant: nothing is counted twice. Counters start at 0 with each CHILD SA, while the old one still exists.
 
 use std::collections::BTreeMap;
 
 use wicketgate_model::Connection;
 use wicketgate_vici::Message;
 
-/// CHILD SAs that are gone and still remembered. The last event of one may come after a look that no longer has it:
-/// were it forgotten by then, its whole totals would be added again. Ids only grow, and the events lag by a few.
+/// Ended CHILD SAs that are remembered. The last event of one may arrive after a listing without it; if it were
+/// forgotten, its totals would be added again. Ids only grow, and events lag by a few.
 const REMEMBERED: usize = 64;
 
 /// See the module. Bytes in and out.
 #[derive(Debug, Default)]
 pub(super) struct ChildTraffic {
-    /// What each CHILD SA had carried when it was last seen, by its unique id.
+    /// The last known counters of each CHILD SA, by its unique id.
     children: BTreeMap<u64, (u64, u64)>,
     total: (u64, u64),
 }
 
 impl ChildTraffic {
-    /// Adds what the CHILD SAs carried since they were last seen, and returns their ids.
+    /// Adds the growth of the CHILD SAs' counters, and returns their ids.
     pub(super) fn count(&mut self, ike: &Message) -> Vec<u64> {
         let mut ids = Vec::new();
         for (_, child) in ike.sub("child-sas").into_iter().flat_map(Message::sections) {
@@ -44,7 +44,7 @@ impl ChildTraffic {
         }
     }
 
-    /// The daemon is gone; the next one counts unique ids from 1 again.
+    /// The daemon ended; the next one counts unique ids from 1.
     pub(super) fn lost(&mut self) {
         self.children.clear();
     }
