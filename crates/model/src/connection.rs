@@ -1,4 +1,5 @@
-//! A tunnel's live connection, apart from its provisioning status: a peer that is down is no error of the tunnel.
+//! A tunnel's live connection. It is separate from the provisioning status: a peer that is down is not an error of the
+//! tunnel.
 
 use std::{fmt, net::Ipv4Addr};
 
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub enum ConnectionState {
     /// A CHILD SA is installed: traffic can flow.
     Up,
-    /// An IKE SA is being made, or is there without a CHILD SA.
+    /// An IKE SA is being negotiated, or has no CHILD SA.
     Connecting,
     #[default]
     Down,
@@ -36,7 +37,7 @@ pub struct Connection {
     pub since: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub algorithms: Option<Algorithms>,
-    /// Who is at the other end, from when an IKE SA is being made.
+    /// The other end, once an IKE SA is being negotiated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<Peer>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -45,11 +46,11 @@ pub struct Connection {
     pub ike_sa: Option<SaTimes>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub child_sa: Option<SaTimes>,
-    /// Inner bytes from and to the peer since this gateway started, or made the tunnel if that was later, over all its
-    /// CHILD SAs.
+    /// Inner bytes from and to the peer over all CHILD SAs, since this gateway started or made the tunnel, whichever is
+    /// later.
     pub bytes_in: u64,
     pub bytes_out: u64,
-    /// Why the peer could not connect, or rekey, when it last tried; cleared when it could.
+    /// Why the peer could not connect or rekey at its last attempt; cleared on success.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<ConnectionError>,
 }
@@ -74,15 +75,15 @@ impl Connection {
 /// The peer as its packets show it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {
-    /// What its packets come from: behind a NAT, the NAT's.
+    /// The source of its packets: behind a NAT, the NAT's address.
     pub address: Ipv4Addr,
     pub port: u16,
-    /// The IKE identity that it has proved.
+    /// The authenticated IKE identity.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
 }
 
-/// Who is behind a translation, as IKE finds it out (RFC 7296 §2.23). The gateway's side always is where each tunnel's
+/// Which side is behind a NAT, as IKE detects it (RFC 7296 §2.23). The gateway's side always is, if each tunnel's
 /// daemon has an address of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nat {
@@ -90,7 +91,7 @@ pub struct Nat {
     pub peer: bool,
 }
 
-/// The life of an SA. Points in time, so that nothing changes while nothing happens.
+/// The lifetime of an SA, as points in time, so that values stay equal while nothing happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SaTimes {
@@ -107,26 +108,26 @@ pub struct Algorithms {
     pub esp: String,
 }
 
-/// What stands between the peer and a connection. A closed set: what to do depends on it.
+/// Why the peer cannot connect. A closed set: callers act on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum ConnectionFault {
-    /// The peer proved another pre-shared key than any that is valid.
+    /// The peer authenticated with none of the valid pre-shared keys.
     PreSharedKeysDiffer,
-    /// The peer's IKE identity is another than `peerId`.
+    /// The peer's IKE identity is not `peerId`.
     PeerIdentityDiffers,
-    /// The peer asks for another IKE identity than the gateway's.
+    /// The peer asks for an IKE identity that is not the gateway's.
     GatewayIdentityDiffers,
     /// None of the peer's proposals for the IKE SA is one of `ikeProposals`.
     NoCommonIkeProposal,
     /// None of the peer's proposals for the CHILD SA is one of `espProposals`.
     NoCommonEspProposal,
-    /// The traffic selectors that the peer asks for have nothing in common with the tunnel's.
+    /// The peer's traffic selectors have nothing in common with the tunnel's.
     TrafficSelectorsDiffer,
-    /// The peer did not take what the gateway proved to it: another key, or another identity.
+    /// The peer rejected the gateway's authentication: it has another key, or expects another identity.
     PeerRefusedGateway,
     /// The peer speaks IKEv1.
     IkeVersionDiffers,
-    /// Nothing comes back from the peer.
+    /// The peer does not answer.
     PeerDoesNotAnswer,
     /// Any other failure; the cause has its name in IKE.
     NegotiationFailed,

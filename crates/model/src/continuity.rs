@@ -1,24 +1,25 @@
-//! A connection over its gateway's restart.
+//! A tunnel's connection across a restart of its gateway.
 //!
-//! A gateway that was started again finds connections as they are, and tells them from its own start on. Invariant: what
-//! has not changed since its last run is shown as it was; what it tells anew is shown as it tells it.
+//! A restarted gateway finds connections as they are, and reports them from its own start on. Invariant: what did not
+//! change since the last run is shown as before; new reports are shown as they are.
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{Connection, ConnectionError, ConnectionState, SaTimes};
 
-/// Two readings of one point in time: a daemon tells whole seconds, and before and after a restart its clock is read anew.
+/// The largest difference between two readings of the same time: a daemon reports whole seconds, and its clock is read
+/// again after a restart.
 const SAME_TIME: SignedDuration = SignedDuration::from_secs(2);
 
-/// How a connection stood before the restart, for as long as nothing has changed.
+/// The connection before the restart, while nothing has changed.
 #[derive(Debug)]
 pub struct ConnectionContinuity {
-    /// What was told first after the restart.
+    /// The first report after the restart.
     first: Connection,
     since: Option<Timestamp>,
-    /// What a new CHILD SA, or another failure, makes a thing of the past.
+    /// Cleared by a new CHILD SA or another failure.
     last_error: Option<ConnectionError>,
-    /// It was told again: from now on it is over when it is told no more.
+    /// The error was reported again: it ends when it is no longer reported.
     has_failed_again: bool,
 }
 
@@ -35,22 +36,23 @@ impl ConnectionContinuity {
         }
     }
 
-    /// The tunnel is another one: what was wrong with it accuses it no more.
+    /// The tunnel was changed: an error of its previous configuration no longer applies.
     pub fn changed(&mut self) {
         self.last_error = None;
     }
 
-    /// What is to be shown for what is told.
-    pub fn shown(&mut self, told: Connection) -> Connection {
-        if (told.state, told.since) != (self.first.state, self.first.since) {
+    /// The connection to show for a report.
+    pub fn shown(&mut self, reported: Connection) -> Connection {
+        if (reported.state, reported.since) != (self.first.state, self.first.since) {
             self.since = None;
         }
-        let has_new_child = told.state == ConnectionState::Up && !is_same(told.child_sa, self.first.child_sa);
-        if has_new_child || (told.last_error.is_none() && self.has_failed_again) {
+        let has_new_child =
+            reported.state == ConnectionState::Up && !is_same(reported.child_sa, self.first.child_sa);
+        if has_new_child || (reported.last_error.is_none() && self.has_failed_again) {
             self.last_error = None;
         }
-        let since = self.since.map_or(told.since, |before| before.min(told.since));
-        let last_error = match (told.last_error, self.last_error.take()) {
+        let since = self.since.map_or(reported.since, |before| before.min(reported.since));
+        let last_error = match (reported.last_error, self.last_error.take()) {
             (None, old) => {
                 self.last_error.clone_from(&old);
                 old
@@ -63,7 +65,7 @@ impl ConnectionContinuity {
             }
             (error, _) => error,
         };
-        Connection { since, last_error, ..told }
+        Connection { since, last_error, ..reported }
     }
 }
 
@@ -106,15 +108,15 @@ mod tests {
     }
 
     #[test]
-    fn what_a_restart_finds_as_it_was_is_as_it_was() {
+    fn an_unchanged_connection_is_shown_as_before_the_restart() {
         use self::connection as is;
         use ConnectionState::{Connecting, Down, Up};
-        for (before, told, shown) in [
+        for (before, reported, shown) in [
             // The same SAs, whose age is read in whole seconds.
             (is(Up, 10, 9, 9, None), is(Up, 100, 10, 8, None), is(Up, 10, 10, 8, None)),
-            // Others: it was away meanwhile.
+            // Other SAs: it was away in the meantime.
             (is(Up, 10, 9, 9, None), is(Up, 100, 90, 90, None), is(Up, 100, 90, 90, None)),
-            // A rekey fails, and still has.
+            // A rekey failed, and still does.
             (is(Up, 10, 9, 9, Some(50)), is(Up, 100, 9, 9, None), is(Up, 10, 9, 9, Some(50))),
             (is(Up, 10, 9, 9, Some(50)), is(Up, 100, 9, 95, None), is(Up, 10, 9, 95, None)),
             (is(Down, 10, 0, 0, Some(5)), is(Down, 100, 0, 0, None), is(Down, 10, 0, 0, Some(5))),
@@ -127,12 +129,12 @@ mod tests {
             (is(Down, 10, 0, 0, Some(5)), is(Up, 100, 99, 99, None), is(Up, 100, 99, 99, None)),
             (is(Up, 10, 9, 9, None), is(Down, 100, 0, 0, None), is(Down, 100, 0, 0, None)),
         ] {
-            let mut resumed = ConnectionContinuity::new(before.clone(), told.clone());
+            let mut continuity = ConnectionContinuity::new(before.clone(), reported.clone());
             for _ in 0..2 {
-                assert_eq!(resumed.shown(told.clone()), shown, "{told:?} after {before:?}");
+                assert_eq!(continuity.shown(reported.clone()), shown, "{reported:?} after {before:?}");
             }
         }
-        // Another error is another one.
+        // Another error replaces the old one.
         let mut other = is(Down, 100, 0, 0, Some(110));
         other.last_error.as_mut().unwrap().reason = ConnectionFault::IkeVersionDiffers;
         let shown =
@@ -141,22 +143,23 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_anew_later_is_shown_as_it_is() {
+    fn a_later_report_is_shown_unchanged() {
         use self::connection as is;
         use ConnectionState::{Down, Up};
-        let mut resumed = ConnectionContinuity::new(is(Up, 10, 9, 9, Some(50)), is(Up, 100, 9, 9, None));
-        assert_eq!(resumed.shown(is(Up, 100, 9, 9, None)), is(Up, 10, 9, 9, Some(50)));
-        // It fails again, and there is a second CHILD SA right behind the first: the gateway says that all is well.
-        assert_eq!(resumed.shown(is(Up, 100, 9, 9, Some(120))), is(Up, 10, 9, 9, Some(50)));
-        assert_eq!(resumed.shown(is(Up, 100, 9, 10, None)), is(Up, 10, 9, 10, None));
+        let mut continuity = ConnectionContinuity::new(is(Up, 10, 9, 9, Some(50)), is(Up, 100, 9, 9, None));
+        assert_eq!(continuity.shown(is(Up, 100, 9, 9, None)), is(Up, 10, 9, 9, Some(50)));
+        // It fails again, and there is a second CHILD SA right behind the first: the gateway reports no error.
+        assert_eq!(continuity.shown(is(Up, 100, 9, 9, Some(120))), is(Up, 10, 9, 9, Some(50)));
+        assert_eq!(continuity.shown(is(Up, 100, 9, 10, None)), is(Up, 10, 9, 10, None));
         // The tunnel was corrected.
-        let mut resumed = ConnectionContinuity::new(is(Down, 10, 0, 0, Some(5)), is(Down, 100, 0, 0, None));
-        resumed.changed();
-        assert_eq!(resumed.shown(is(Down, 100, 0, 0, None)), is(Down, 10, 0, 0, None));
+        let mut continuity =
+            ConnectionContinuity::new(is(Down, 10, 0, 0, Some(5)), is(Down, 100, 0, 0, None));
+        continuity.changed();
+        assert_eq!(continuity.shown(is(Down, 100, 0, 0, None)), is(Down, 10, 0, 0, None));
         // Up and down again between two looks.
-        let mut resumed = ConnectionContinuity::new(is(Down, 10, 0, 0, None), is(Down, 100, 0, 0, None));
-        assert_eq!(resumed.shown(is(Down, 100, 0, 0, None)), is(Down, 10, 0, 0, None));
-        assert_eq!(resumed.shown(is(Down, 160, 0, 0, None)), is(Down, 160, 0, 0, None));
-        assert_eq!(resumed.shown(is(Down, 160, 0, 0, None)), is(Down, 160, 0, 0, None));
+        let mut continuity = ConnectionContinuity::new(is(Down, 10, 0, 0, None), is(Down, 100, 0, 0, None));
+        assert_eq!(continuity.shown(is(Down, 100, 0, 0, None)), is(Down, 10, 0, 0, None));
+        assert_eq!(continuity.shown(is(Down, 160, 0, 0, None)), is(Down, 160, 0, 0, None));
+        assert_eq!(continuity.shown(is(Down, 160, 0, 0, None)), is(Down, 160, 0, 0, None));
     }
 }

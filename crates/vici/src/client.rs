@@ -1,4 +1,4 @@
-//! Requests. One actor owns the connection and has one request in flight; who waits may go away at any time.
+//! Requests. One actor owns the connection and has one request in flight; a caller may stop waiting at any time.
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
@@ -12,13 +12,13 @@ use crate::{
     packet::{Connection, Incoming, Outgoing},
 };
 
-/// charon answers in milliseconds; a terminate waits for the peer's answer, for as long as its own timeout says.
+/// charon answers in milliseconds; `terminate` waits for the peer's answer, for as long as its own timeout says.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Requests that wait behind the one in flight.
 const QUEUE: usize = 16;
 
-/// What one streamed request may answer in parts: far above the SAs of one tunnel, it bounds memory.
+/// The limit of a streamed answer in parts: far above the SAs of one tunnel, it bounds memory.
 const MAX_STREAMED: usize = 65_536;
 
 /// A connection for requests. Clones share it; it ends with the last one.
@@ -47,7 +47,7 @@ impl Client {
     /// Connects to the socket at `path`. Must be called within a Tokio runtime, which runs the connection.
     ///
     /// # Errors
-    /// [`Error::Connect`] where nobody listens there.
+    /// [`Error::Connect`] if nothing listens there.
     pub async fn connect(path: &Path) -> Result<Self, Error> {
         Ok(Self::over(Connection::open(path).await?))
     }
@@ -61,7 +61,7 @@ impl Client {
     /// Sends a command and returns its answer.
     ///
     /// # Errors
-    /// [`Error::Failed`] with charon's own words for `success = no`; see [`Error`] for the others.
+    /// [`Error::Failed`] with charon's text for `success = no`; see [`Error`] for the others.
     pub async fn request(&self, command: &str, message: Message) -> Result<Message, Error> {
         self.ask(command, None, message).await.map(|answer| answer.response)
     }
@@ -99,13 +99,13 @@ impl Client {
     }
 }
 
-/// Serves requests until there are no more clients, or the connection is of no more use.
+/// Serves requests until no client is left, or the connection fails.
 async fn serve(mut connection: Connection, mut queue: mpsc::Receiver<Request>) {
     let mut registered = BTreeSet::new();
     loop {
         let request = tokio::select! {
             request = queue.recv() => request,
-            // Nothing is awaited: whatever comes, the end of file included, ends the connection.
+            // No answer is due: anything that arrives, including the end of file, ends the connection.
             _ = connection.receive() => return,
         };
         let Some(Request { command, event, message, deadline, answer }) = request else { return };
@@ -114,7 +114,7 @@ async fn serve(mut connection: Connection, mut queue: mpsc::Receiver<Request>) {
         }
         let exchange = exchange(&mut connection, &mut registered, &command, event.as_deref(), &message);
         let result = timeout_at(deadline, exchange).await.unwrap_or(Err(Error::Timeout(command)));
-        // After these two the connection is in step; after any other error nobody knows what comes next.
+        // After these two the connection is in step; after any other error it is not.
         let is_in_step = matches!(result, Ok(_) | Err(Error::Unknown(_) | Error::TooLarge));
         if answer.send(result).is_err() {
             tracing::trace!("nobody waited for an answer");
@@ -125,8 +125,8 @@ async fn serve(mut connection: Connection, mut queue: mpsc::Receiver<Request>) {
     }
 }
 
-/// Parts come to whoever asked for them and to nobody else, so that their event stays registered: one that asks again and
-/// again takes one round trip each time, and not three.
+/// charon sends parts only to the client that asked, so their event stays registered: a repeated request takes one
+/// round trip, not three.
 async fn exchange(
     connection: &mut Connection,
     registered: &mut BTreeSet<String>,
@@ -153,8 +153,7 @@ async fn exchange(
     }
 }
 
-/// Awaits the confirmation of a registration. Events that came before it are of no interest: they are parts of
-/// nothing that was asked.
+/// Waits for the confirmation of a registration. Events before it are parts of no current request.
 pub(crate) async fn confirm(connection: &mut Connection, event: &str) -> Result<(), Error> {
     loop {
         match connection.receive().await? {

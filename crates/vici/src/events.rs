@@ -10,10 +10,10 @@ use crate::{
     packet::{Connection, Incoming, Outgoing},
 };
 
-/// For all registrations together: charon confirms one in well under a millisecond.
+/// Of all registrations together: charon confirms one in well under a millisecond.
 const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A subscription. charon queues what is not received; who subscribes must receive.
+/// A subscription. charon queues events, so the subscriber must receive them.
 #[derive(Debug)]
 pub struct Events {
     connection: Connection,
@@ -39,10 +39,10 @@ impl Events {
         Ok(Self { connection })
     }
 
-    /// The next event and its name. Waits for as long as nothing happens. Cancel-safe.
+    /// The next event and its name. Waits without a limit. Cancel-safe.
     ///
     /// # Errors
-    /// [`Error::Closed`] when the daemon has ended. After any error the subscription is of no more use.
+    /// [`Error::Closed`] when the daemon has ended. After any error the subscription cannot be used.
     pub async fn receive(&mut self) -> Result<(String, Message), Error> {
         match self.connection.receive().await? {
             Incoming::Event(name, message) => Ok((name, message)),

@@ -18,7 +18,7 @@ const LIST_START: u8 = 4;
 const LIST_ITEM: u8 = 5;
 const LIST_END: u8 = 6;
 
-/// What stands under a key.
+/// The value of a key.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Value {
     /// Text, or raw bytes (a key's `data`).
@@ -27,7 +27,7 @@ pub enum Value {
     Section(Message),
 }
 
-/// A message, and a section in one. Keys keep their order; where one stands twice, the first is what is got.
+/// A message, or a section in one. Keys keep their order; of a repeated key, the first is returned.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Message(Vec<(String, Value)>);
 
@@ -81,7 +81,7 @@ impl Message {
         self.iter().find(|(k, _)| *k == key).map(|(_, value)| value)
     }
 
-    /// The text under `key`; `None` where there is none, or it is no UTF-8.
+    /// The text under `key`; `None` if there is none, or it is not UTF-8.
     pub fn text(&self, key: &str) -> Option<&str> {
         match self.get(key)? {
             Value::Text(bytes) => std::str::from_utf8(bytes).ok(),
@@ -94,7 +94,7 @@ impl Message {
         self.text(key)?.parse().ok()
     }
 
-    /// The texts of the list under `key`; empty where there is no such list. Items that are no UTF-8 are left out.
+    /// The texts of the list under `key`; empty if there is none. Items that are not UTF-8 are left out.
     pub fn texts(&self, key: &str) -> Vec<&str> {
         match self.get(key) {
             Some(Value::List(items)) => items.iter().filter_map(|i| std::str::from_utf8(i).ok()).collect(),
@@ -137,7 +137,7 @@ impl Message {
 
     /// Reads all of `bytes`.
     pub(crate) fn decode(mut bytes: &[u8]) -> Result<Self, Error> {
-        // The sections that are open: what the innermost one is called stands beside the one around it.
+        // The open sections: each with its name and the section around it.
         let mut open: Vec<(String, Self)> = Vec::new();
         let mut current = Self::new();
         while bytes.has_remaining() {
@@ -213,7 +213,7 @@ fn take(bytes: &mut &[u8], length: usize) -> Result<Vec<u8>, Error> {
 
 const CUT_SHORT: Error = Error::Malformed("it is cut short");
 
-/// Shows everything but what stands under `data`: key material in every VICI message that carries some.
+/// Hides the value of `data`: it is key material in every VICI message that has it.
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut map = f.debug_map();

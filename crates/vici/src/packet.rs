@@ -1,4 +1,4 @@
-//! The packets of a connection: a message, and what it is for. Each goes behind its length (32 bits, big endian).
+//! The packets of a connection: a message and its purpose, after a length (32 bits, big endian).
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
@@ -8,10 +8,10 @@ use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
 use crate::{Error, Message, message::take_name};
 
-/// charon refuses to send or take more than 512 KiB; a little above it is the bound for what we read.
+/// charon refuses to send or receive more than 512 KiB; the limit for reading is slightly above.
 const MAX_FRAME: usize = 520 * 1024;
 
-/// A local connection is made at once, or the daemon's queue of connections is full.
+/// A local connection is made at once, unless the daemon's queue of connections is full.
 const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 
 const CMD_REQUEST: u8 = 0;
@@ -39,8 +39,8 @@ pub(crate) enum Incoming {
     Event(String, Message),
 }
 
-/// A connection to charon. Both directions can be cancelled at any await without losing or halving a packet,
-/// since what was read or is to be written stays in the codec's buffers.
+/// A connection to charon. Both directions can be cancelled at any await without losing or splitting a packet, because
+/// the codec's buffers keep partial reads and writes.
 #[derive(Debug)]
 pub(crate) struct Connection(Framed<UnixStream, LengthDelimitedCodec>);
 
@@ -72,7 +72,7 @@ impl Connection {
     }
 }
 
-/// A daemon that was killed shows as a reset or a broken pipe, where it did not show as an end of file.
+/// A killed daemon may also show as a reset or a broken pipe.
 fn lost(error: std::io::Error) -> Error {
     use std::io::ErrorKind::{BrokenPipe, ConnectionReset, InvalidData};
     match error.kind() {

@@ -5,11 +5,11 @@ use std::{io, net::Ipv4Addr, path::PathBuf};
 /// A step on a namespace, a link or a rule set failed.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
-    #[error("can't {what}: {source}")]
+    #[error("cannot {what}: {source}")]
     Io { what: String, source: io::Error },
-    #[error("can't {what}: {message}")]
+    #[error("cannot {what}: {message}")]
     Tool { what: String, message: String },
-    #[error("can't {what}: {source}")]
+    #[error("cannot {what}: {source}")]
     Netlink { what: String, source: rtnetlink::Error },
 }
 
@@ -28,14 +28,14 @@ pub enum GroundError {
     )]
     NotRoot,
     #[error(
-        "what this process mounts at /run/netns nobody else would see (it was started by `ip netns exec`, or in a sandbox \
-         of a service): start it with the machine's own mounts; in the network namespace NAME with `nsenter \
-         --net=/run/netns/NAME wicketgate`, in a unit without PrivateTmp=, ProtectSystem= and the like"
+        "network namespaces made by this process would be invisible to other processes, because `ip netns exec` or a \
+         service's sandbox gave it mounts of its own: start it in the machine's mounts, with \
+         `nsenter --net=/run/netns/NAME wicketgate` or in a unit without PrivateTmp=, ProtectSystem= and the like"
     )]
     HiddenNames,
     #[error(
-        "what the last run left is in another network namespace: run it there, with `nsenter --net={} wicketgate`, or end \
-         it there with `wicketgate down`; if that one is a stranger's, nothing is left: remove {}",
+        "the last run's tunnels are in another network namespace: run there with `nsenter --net={} wicketgate`, or remove \
+         them there with `wicketgate down`; if that namespace is unrelated, nothing is left: remove {}",
         .found.display(), .file.display()
     )]
     Elsewhere { found: PathBuf, file: PathBuf },
@@ -49,7 +49,7 @@ pub enum GroundError {
         "there is no TUN device for ESP in userland: load the module tun, or give the container /dev/net/tun ({0})"
     )]
     NoTun(String),
-    #[error("the host has no default route to tell its public address by: name it with --public-address")]
+    #[error("the host has no default route to derive its public address from: set --public-address")]
     NoPublicAddress,
     #[error(
         "{given} is no address of this host, which has {}; nor can it be one that a NAT in front of it translates, since \
@@ -59,9 +59,9 @@ pub enum GroundError {
     NotAnAddress { given: Ipv4Addr, has: Vec<Ipv4Addr> },
     #[error("another gateway is running with the state directory {0}: stop it, or use another directory")]
     InUse(PathBuf),
-    #[error("can't use the state directory {path}: {source}")]
+    #[error("cannot use the state directory {path}: {source}")]
     StateDir { path: PathBuf, source: io::Error },
-    #[error("can't prepare the network: {0}")]
+    #[error("cannot prepare the network: {0}")]
     Network(#[from] NetworkError),
 }
 

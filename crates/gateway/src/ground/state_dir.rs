@@ -141,7 +141,7 @@ impl StateDir {
             DirBuilder::new().recursive(true).mode(0o700).create(dir.join("run"))?;
             replace(&dir.join(RECORD), &serde_json::to_vec(record)?)
         };
-        write().map_err(|e: io::Error| format!("can't write to the state directory: {e}"))
+        write().map_err(|e: io::Error| format!("cannot write to the state directory: {e}"))
     }
 
     /// Removes a slot's directory.

@@ -62,5 +62,5 @@ pub enum IpsecError {
     #[error(transparent)]
     Ground(#[from] GroundError),
     #[error("neither kernel nor userland can do ESP here: {kernel}; {userland}")]
-    NoEsp { kernel: GroundError, userland: GroundError },
+    NoEsp { kernel: Box<GroundError>, userland: Box<GroundError> },
 }

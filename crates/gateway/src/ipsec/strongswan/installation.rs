@@ -46,7 +46,9 @@ async fn choose(mode: IpsecMode, scratch: &str) -> Result<EspMode, IpsecError> {
         Err(kernel) if mode == IpsecMode::Kernel => Err(kernel.into()),
         Err(kernel) => match userland(scratch).await {
             Ok(()) => Ok(EspMode::Userland),
-            Err(userland) => Err(IpsecError::NoEsp { kernel, userland }),
+            Err(userland) => {
+                Err(IpsecError::NoEsp { kernel: Box::new(kernel), userland: Box::new(userland) })
+            }
         },
     }
 }
