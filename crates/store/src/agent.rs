@@ -4,10 +4,11 @@
 use crate::{
     Action, Filter, FilterValue, ListRequest, Page, PageRequest, ResourceType, Result, Store, StoreError,
     WriteContext,
-    columns::{hex, parsed, parsed_option, shown, text, time, time_option},
-    event,
+    columns::{Query, hex, parsed, parsed_option, shown, text, time, time_option},
+    event::{self, NewEvent},
     execution::Execution,
     list::{Listing, of},
+    write::Write,
 };
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
@@ -95,34 +96,7 @@ impl Store {
 
     /// Bars the agent: its connections are cut and its certificate is refused.
     pub async fn bar_agent(&self, frontdoor: FrontdoorId, id: AgentId, context: &WriteContext) -> Result<()> {
-        self.write(context, move |write| {
-            async move {
-                let environment = environment_of(write.db(), id).await?;
-                let before = event::is_active(write.db(), environment).await?;
-                let done = sqlx::query(
-                    "UPDATE agent SET barred_at = $1, connected_since = NULL, revision = $2 \
-             WHERE id = $3 AND frontdoor = $4 AND barred_at IS NULL",
-                )
-                .bind(write.at())
-                .bind(write.revision)
-                .bind(id.to_string())
-                .bind(frontdoor.to_string())
-                .execute(write.db())
-                .await?;
-                if done.rows_affected() == 0 {
-                    return Err(StoreError::Missing);
-                }
-                let after = event::is_active(write.db(), environment).await?;
-                if let Some(event) = event::of_environment(environment, before, after, write.context.at) {
-                    write.tell(event);
-                }
-                let on = Execution { resource_type: ResourceType::Agent, resource: &id, generation: None };
-                write.record(frontdoor, Action::Delete, on).await?;
-                Ok(())
-            }
-            .boxed()
-        })
-        .await
+        self.write(context, move |write| write.bar_agent(frontdoor, id).boxed()).await
     }
 
     /// The agent's Frontdoor and environment, if it may get another certificate for the key: it is known, not barred,
@@ -152,14 +126,7 @@ impl Store {
         address: IpAddr,
         at: Timestamp,
     ) -> Result<()> {
-        let mut tx = self.begin().await?;
-        let environment = match environment_of(&mut tx, id).await {
-            // It was never enrolled with this server.
-            Err(StoreError::Missing) => return Ok(()),
-            found => found?,
-        };
-        let before = event::is_active(&mut tx, environment).await?;
-        sqlx::query(
+        let update = sqlx::query(
             "UPDATE agent SET name = $1, version = $2, address = $3, connected_since = $4, last_seen = NULL \
              WHERE id = $5 AND barred_at IS NULL",
         )
@@ -167,33 +134,27 @@ impl Store {
         .bind(shown(version))
         .bind(address.to_string())
         .bind(at.as_microsecond())
-        .bind(id.to_string())
-        .execute(&mut *tx)
-        .await?;
-        let after = event::is_active(&mut tx, environment).await?;
-        let event = event::of_environment(environment, before, after, at);
-        self.commit_telling(tx, event.into_iter().collect()).await
+        .bind(id.to_string());
+        self.update_agent(id, update, at).await
     }
 
     pub async fn agent_disconnected(&self, id: AgentId, at: Timestamp) -> Result<()> {
-        let mut tx = self.begin().await?;
-        let environment = match environment_of(&mut tx, id).await {
-            // It was never enrolled with this server.
-            Err(StoreError::Missing) => return Ok(()),
-            found => found?,
-        };
-        let before = event::is_active(&mut tx, environment).await?;
-        sqlx::query(
+        let update = sqlx::query(
             "UPDATE agent SET connected_since = NULL, last_seen = $1 \
              WHERE id = $2 AND connected_since IS NOT NULL",
         )
         .bind(at.as_microsecond())
-        .bind(id.to_string())
-        .execute(&mut *tx)
-        .await?;
-        let after = event::is_active(&mut tx, environment).await?;
-        let event = event::of_environment(environment, before, after, at);
-        self.commit_telling(tx, event.into_iter().collect()).await
+        .bind(id.to_string());
+        self.update_agent(id, update, at).await
+    }
+
+    /// Leaves an agent that was never enrolled with this server alone.
+    async fn update_agent(&self, id: AgentId, update: Query, at: Timestamp) -> Result<()> {
+        let mut tx = self.begin().await?;
+        match update_agent(&mut tx, id, update, at).await {
+            Err(StoreError::Missing) => Ok(tx.rollback().await?),
+            event => self.commit_telling(tx, event?.into_iter().collect()).await,
+        }
     }
 
     /// For the start and the end of a gateway's link: agents that are connected are reported again. `seen` is when they
@@ -223,12 +184,41 @@ impl Store {
     }
 }
 
-async fn environment_of(db: &mut AnyConnection, id: AgentId) -> Result<EnvironmentId> {
+impl Write {
+    async fn bar_agent(&mut self, frontdoor: FrontdoorId, id: AgentId) -> Result<()> {
+        let update = sqlx::query(
+            "UPDATE agent SET barred_at = $1, connected_since = NULL, revision = $2 \
+             WHERE id = $3 AND frontdoor = $4 AND barred_at IS NULL",
+        )
+        .bind(self.at())
+        .bind(self.revision)
+        .bind(id.to_string())
+        .bind(frontdoor.to_string());
+        let event = update_agent(&mut self.tx, id, update, self.context.at).await?;
+        self.deferred.events.extend(event);
+        let on = Execution { resource_type: ResourceType::Agent, resource: &id, generation: None };
+        self.record(frontdoor, Action::Delete, on).await
+    }
+}
+
+/// Updates one agent, and returns the event of its environment if that became active or offline by it.
+async fn update_agent(
+    db: &mut AnyConnection,
+    id: AgentId,
+    update: Query,
+    at: Timestamp,
+) -> Result<Option<NewEvent>> {
     let row = sqlx::query("SELECT environment FROM agent WHERE id = $1")
         .bind(id.to_string())
-        .fetch_optional(db)
+        .fetch_optional(&mut *db)
         .await?;
-    parsed(&row.ok_or(StoreError::Missing)?, "environment")
+    let environment = parsed(&row.ok_or(StoreError::Missing)?, "environment")?;
+    let before = event::is_active(db, environment).await?;
+    if update.execute(&mut *db).await?.rows_affected() == 0 {
+        return Err(StoreError::Missing);
+    }
+    let after = event::is_active(db, environment).await?;
+    Ok(event::of_environment(environment, before, after, at))
 }
 
 pub(crate) static LISTING: Listing =

@@ -91,31 +91,7 @@ impl Store {
         context: &WriteContext,
     ) -> Result<ApiAccountRow> {
         let new = new.clone();
-        self.write(context, move |write| {
-            async move {
-                let frontdoors = new.frontdoors.as_ref();
-                let row = sqlx::query(
-            "INSERT INTO api_account (id, organization, name, scopes, frontdoors, secret_sha256, expires_at, \
-             created_at, created_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING *",
-        )
-        .bind(ApiAccountId::new((write.context.fresh)()).to_string())
-        .bind(new.organization.clone())
-        .bind(new.name.clone())
-        .bind(new.scopes.join(" "))
-        .bind(frontdoors.map(|f| f.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")))
-        .bind(hex(&new.secret_sha256))
-        .bind(new.expires_at.map(Timestamp::as_microsecond))
-        .bind(write.at())
-        .bind(write.context.actor.clone())
-        .fetch_one(write.db())
-        .await?;
-                let account = ApiAccountRow::read(&row)?;
-                write.record_account(&account, Action::Create).await?;
-                Ok(account)
-            }
-            .boxed()
-        })
-        .await
+        self.write(context, move |write| write.create_api_account(new).boxed()).await
     }
 
     /// `None` once it is revoked. It may have expired.
@@ -155,8 +131,7 @@ impl Store {
                 .fetch_optional(write.db())
                 .await?;
                 let account = ApiAccountRow::read(&row.ok_or(StoreError::Missing)?)?;
-                write.record_account(&account, Action::Delete).await?;
-                Ok(())
+                write.record_account(&account, Action::Delete).await
             }
             .boxed()
         })
@@ -165,6 +140,28 @@ impl Store {
 }
 
 impl Write {
+    async fn create_api_account(&mut self, new: NewApiAccount) -> Result<ApiAccountRow> {
+        let frontdoors = new.frontdoors.as_ref();
+        let row = sqlx::query(
+            "INSERT INTO api_account (id, organization, name, scopes, frontdoors, secret_sha256, expires_at, \
+             created_at, created_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING *",
+        )
+        .bind(ApiAccountId::new((self.context.fresh)()).to_string())
+        .bind(new.organization)
+        .bind(new.name)
+        .bind(new.scopes.join(" "))
+        .bind(frontdoors.map(|f| f.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")))
+        .bind(hex(&new.secret_sha256))
+        .bind(new.expires_at.map(Timestamp::as_microsecond))
+        .bind(self.at())
+        .bind(self.context.actor.clone())
+        .fetch_one(self.db())
+        .await?;
+        let account = ApiAccountRow::read(&row)?;
+        self.record_account(&account, Action::Create).await?;
+        Ok(account)
+    }
+
     async fn record_account(&mut self, account: &ApiAccountRow, action: Action) -> Result<()> {
         // Also if the account reaches no Frontdoor.
         idempotency::mark(&mut self.tx, &self.context).await?;

@@ -26,7 +26,7 @@ impl Deferred {
 
     pub(crate) async fn write(&self, db: &mut AnyConnection) -> Result<()> {
         self.counts.write(db).await?;
-        event::tell(db, &self.events).await
+        event::insert(db, &self.events).await
     }
 }
 

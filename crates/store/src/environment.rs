@@ -92,28 +92,7 @@ impl Store {
         context: &WriteContext,
     ) -> Result<()> {
         let name = name.clone();
-        self.write(context, move |write| {
-            async move {
-                write.check_environment(frontdoor, id).await?;
-                let done = sqlx::query(
-                    "UPDATE environment SET name = $1, updated_at = $2 \
-             WHERE id = $3 AND frontdoor = $4 AND deleted_at IS NULL",
-                )
-                .bind(name.as_str())
-                .bind(write.at())
-                .bind(id.to_string())
-                .bind(frontdoor.to_string())
-                .execute(write.db())
-                .await?;
-                if done.rows_affected() == 0 {
-                    return Err(StoreError::Missing);
-                }
-                write.record(frontdoor, Action::Update, execution(&id)).await?;
-                Ok(())
-            }
-            .boxed()
-        })
-        .await
+        self.write(context, move |write| write.rename_environment(frontdoor, id, name).boxed()).await
     }
 
     /// Marks its live shares `DELETING` and bars its agents, in the same transaction.
@@ -123,57 +102,65 @@ impl Store {
         id: EnvironmentId,
         context: &WriteContext,
     ) -> Result<()> {
-        self.write(context, move |write| {
-            async move {
-                write.check_environment(frontdoor, id).await?;
-                let done = sqlx::query(
-                    "UPDATE environment SET deleted_at = $1, updated_at = $1 \
-             WHERE id = $2 AND frontdoor = $3 AND deleted_at IS NULL",
-                )
-                .bind(write.at())
-                .bind(id.to_string())
-                .bind(frontdoor.to_string())
-                .execute(write.db())
-                .await?;
-                if done.rows_affected() == 0 {
-                    return Err(StoreError::Missing);
-                }
-                write.record(frontdoor, Action::Delete, execution(&id)).await?;
-                let shares = sqlx::query(write.locking(
+        self.write(context, move |write| write.delete_environment(frontdoor, id).boxed()).await
+    }
+}
+
+impl Write {
+    async fn rename_environment(
+        &mut self,
+        frontdoor: FrontdoorId,
+        id: EnvironmentId,
+        name: ResourceName,
+    ) -> Result<()> {
+        self.check_environment(frontdoor, id).await?;
+        sqlx::query("UPDATE environment SET name = $1, updated_at = $2 WHERE id = $3")
+            .bind(name.as_str().to_owned())
+            .bind(self.at())
+            .bind(id.to_string())
+            .execute(self.db())
+            .await?;
+        self.record(frontdoor, Action::Update, execution(&id)).await
+    }
+
+    async fn delete_environment(&mut self, frontdoor: FrontdoorId, id: EnvironmentId) -> Result<()> {
+        self.check_environment(frontdoor, id).await?;
+        sqlx::query("UPDATE environment SET deleted_at = $1, updated_at = $1 WHERE id = $2")
+            .bind(self.at())
+            .bind(id.to_string())
+            .execute(self.db())
+            .await?;
+        self.record(frontdoor, Action::Delete, execution(&id)).await?;
+        let shares = sqlx::query(self.locking(
             "SELECT id, generation, frontdoor, environment, status FROM ipsec_share WHERE environment = $1 \
              AND status NOT IN ('DELETING', 'DELETED') ORDER BY id",
             "ipsec_share",
         ))
         .bind(id.to_string())
-        .fetch_all(write.db())
+        .fetch_all(self.db())
         .await?;
-                for row in &shares {
-                    let share: ShareId = parsed(row, "id")?;
-                    let next = Generation::new(generation(row)?.get() + 1);
-                    let before = Counted::read(row)?;
-                    write.mark_share_deleting(share).await?;
-                    write.deferred.counts.remove(before);
-                    write.deferred.counts.add(Counted { status: Status::Deleting, ..before });
-                    write.record_share(frontdoor, share, next, Action::Delete).await?;
-                }
-                sqlx::query(
-                    "UPDATE agent SET barred_at = $1, connected_since = NULL, revision = $2 \
+        for row in &shares {
+            let share: ShareId = parsed(row, "id")?;
+            let next = Generation::new(generation(row)?.get() + 1);
+            let before = Counted::read(row)?;
+            self.mark_share_deleting(share).await?;
+            self.deferred.counts.remove(before);
+            self.deferred.counts.add(Counted { status: Status::Deleting, ..before });
+            self.record_share(frontdoor, share, next, Action::Delete).await?;
+        }
+        sqlx::query(
+            "UPDATE agent SET barred_at = $1, connected_since = NULL, revision = $2 \
              WHERE environment = $3 AND barred_at IS NULL",
-                )
-                .bind(write.at())
-                .bind(write.revision)
-                .bind(id.to_string())
-                .execute(write.db())
-                .await?;
-                Ok(())
-            }
-            .boxed()
-        })
-        .await
+        )
+        .bind(self.at())
+        .bind(self.revision)
+        .bind(id.to_string())
+        .execute(self.db())
+        .await?;
+        Ok(())
     }
-}
 
-impl Write {
+    /// The environment is there, and in the state that the context expects. It stays so, since writes follow one another.
     async fn check_environment(&mut self, frontdoor: FrontdoorId, id: EnvironmentId) -> Result<()> {
         let row = sqlx::query(
             "SELECT updated_at FROM environment WHERE id = $1 AND frontdoor = $2 AND deleted_at IS NULL",

@@ -127,7 +127,7 @@ impl EventRow {
 }
 
 /// Writes the events of a transaction, just before its commit.
-pub(crate) async fn tell(db: &mut AnyConnection, events: &[NewEvent]) -> Result<()> {
+pub(crate) async fn insert(db: &mut AnyConnection, events: &[NewEvent]) -> Result<()> {
     let Some(count) = i64::try_from(events.len()).ok().filter(|count| *count > 0) else { return Ok(()) };
     let row = sqlx::query("UPDATE event_sequence SET newest = newest + $1 WHERE id = 1 RETURNING newest")
         .bind(count)

@@ -117,60 +117,12 @@ impl Store {
         context: &WriteContext,
     ) -> Result<FrontdoorRow> {
         let spec = spec.clone();
-        self.write(context, move |write| {
-            async move {
-                write.check_frontdoor(id).await?;
-                let row = sqlx::query(
-                    "UPDATE frontdoor SET default_namespace = $1, ipsec_shares_enabled = $2, updated_at = $3 \
-             WHERE id = $4 AND deleted_at IS NULL RETURNING *",
-                )
-                .bind(spec.default_namespace.as_str())
-                .bind(i64::from(spec.ipsec_shares_enabled))
-                .bind(write.at())
-                .bind(id.to_string())
-                .fetch_optional(write.db())
-                .await?
-                .ok_or(StoreError::Missing)?;
-                write.record(id, Action::Update, execution(&id)).await?;
-                FrontdoorRow::read(&row)
-            }
-            .boxed()
-        })
-        .await
+        self.write(context, move |write| write.replace_frontdoor(id, spec).boxed()).await
     }
 
     /// Fails with [`StoreError::InUse`] while it has tunnels, shares or environments.
     pub async fn delete_frontdoor(&self, id: FrontdoorId, context: &WriteContext) -> Result<()> {
-        self.write(context, move |write| {
-            async move {
-                write.check_frontdoor(id).await?;
-                let user = sqlx::query(
-                    "SELECT id FROM ipsec_share WHERE frontdoor = $1 AND status <> 'DELETED' \
-             UNION ALL SELECT id FROM ipsec_tunnel WHERE frontdoor = $1 AND status <> 'DELETED' \
-             UNION ALL SELECT id FROM environment WHERE frontdoor = $1 AND deleted_at IS NULL LIMIT 1",
-                )
-                .bind(id.to_string())
-                .fetch_optional(write.db())
-                .await?;
-                if let Some(user) = user {
-                    return Err(StoreError::InUse { with: user.try_get(0)? });
-                }
-                let done = sqlx::query(
-            "UPDATE frontdoor SET deleted_at = $1, updated_at = $1 WHERE id = $2 AND deleted_at IS NULL",
-        )
-        .bind(write.at())
-        .bind(id.to_string())
-        .execute(write.db())
-        .await?;
-                if done.rows_affected() == 0 {
-                    return Err(StoreError::Missing);
-                }
-                write.record(id, Action::Delete, execution(&id)).await?;
-                Ok(())
-            }
-            .boxed()
-        })
-        .await
+        self.write(context, move |write| write.delete_frontdoor(id).boxed()).await
     }
 
     /// The organizations that have a Frontdoor, `most` at most.
@@ -197,6 +149,44 @@ impl Store {
 }
 
 impl Write {
+    async fn replace_frontdoor(&mut self, id: FrontdoorId, spec: FrontdoorSpec) -> Result<FrontdoorRow> {
+        self.check_frontdoor(id).await?;
+        let row = sqlx::query(
+            "UPDATE frontdoor SET default_namespace = $1, ipsec_shares_enabled = $2, updated_at = $3 \
+             WHERE id = $4 RETURNING *",
+        )
+        .bind(spec.default_namespace.as_str().to_owned())
+        .bind(i64::from(spec.ipsec_shares_enabled))
+        .bind(self.at())
+        .bind(id.to_string())
+        .fetch_one(self.db())
+        .await?;
+        self.record(id, Action::Update, execution(&id)).await?;
+        FrontdoorRow::read(&row)
+    }
+
+    async fn delete_frontdoor(&mut self, id: FrontdoorId) -> Result<()> {
+        self.check_frontdoor(id).await?;
+        let user = sqlx::query(
+            "SELECT id FROM ipsec_share WHERE frontdoor = $1 AND status <> 'DELETED' \
+             UNION ALL SELECT id FROM ipsec_tunnel WHERE frontdoor = $1 AND status <> 'DELETED' \
+             UNION ALL SELECT id FROM environment WHERE frontdoor = $1 AND deleted_at IS NULL LIMIT 1",
+        )
+        .bind(id.to_string())
+        .fetch_optional(self.db())
+        .await?;
+        if let Some(user) = user {
+            return Err(StoreError::InUse { with: user.try_get(0)? });
+        }
+        sqlx::query("UPDATE frontdoor SET deleted_at = $1, updated_at = $1 WHERE id = $2")
+            .bind(self.at())
+            .bind(id.to_string())
+            .execute(self.db())
+            .await?;
+        self.record(id, Action::Delete, execution(&id)).await
+    }
+
+    /// The Frontdoor is live, and in the state that the context expects. It stays so, since writes follow one another.
     async fn check_frontdoor(&mut self, id: FrontdoorId) -> Result<()> {
         let row = sqlx::query("SELECT updated_at FROM frontdoor WHERE id = $1 AND deleted_at IS NULL")
             .bind(id.to_string())

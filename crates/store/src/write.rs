@@ -90,11 +90,6 @@ impl Write {
         self.context.at.as_microsecond()
     }
 
-    /// Written at the end of the transaction.
-    pub(crate) fn tell(&mut self, event: NewEvent) {
-        self.deferred.events.push(event);
-    }
-
     /// Records the write, with the event of the status that it sets and the mark on the request's key.
     pub(crate) async fn record(
         &mut self,
@@ -123,7 +118,7 @@ impl Write {
             let stands = crate::columns::status(status).filter(|_| kind != EventKind::Environment);
             let detail = stands.and_then(|s| Detail::waiting(s, self.context.at));
             let resource = on.resource.to_string();
-            self.tell(NewEvent {
+            self.deferred.events.push(NewEvent {
                 frontdoor,
                 at: self.context.at,
                 kind,

@@ -177,11 +177,10 @@ async fn a_transaction_that_is_lost_is_an_error_for_all_its_units() {
     for write in [first, breaking, last] {
         errors.push(timeout(BOUND, write).await.unwrap().unwrap());
     }
-    let causes = errors.into_iter().map(|error| match error {
-        Err(StoreError::Commit(cause)) => cause,
-        other => panic!("{other:?}"),
-    });
-    assert!(causes.map(|cause| matches!(*cause, StoreError::Database(_))).all(|typed| typed));
+    for error in errors {
+        let Err(StoreError::Commit(cause)) = error else { panic!("{error:?}") };
+        assert!(matches!(*cause, StoreError::Database(_)), "{cause:?}");
+    }
     assert_eq!(written(&store).await, [0; 0]);
     timeout(BOUND, spawn_write(&store, 4, false)).await.unwrap().unwrap().unwrap();
     assert_eq!(written(&store).await, [4]);
