@@ -3,6 +3,7 @@
 mod api;
 pub mod auth;
 mod background;
+mod database_ownership;
 mod error;
 mod event_feed;
 mod gateways;

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use wicketgate_authority::Ca;
 use wicketgate_link::ServerEnd;
 use wicketgate_model::LoadBalancerPools;
-use wicketgate_store::Store;
+use wicketgate_store::{DatabaseLock, Store};
 
 use crate::{
     api,
@@ -26,6 +26,7 @@ use crate::{
         token_key::TokenKey,
     },
     background::{Activator, BackgroundTask},
+    database_ownership::DatabaseOwnership,
     gateways::{
         GatewayRpc, Gateways, LinkedGateway, SharedView,
         link::GatewayLink,
@@ -71,6 +72,8 @@ pub struct ServerConfig {
 pub struct Prepared {
     config: ServerConfig,
     store: Store,
+    /// Of a PostgreSQL database.
+    lock: Option<DatabaseLock>,
     auth: Auth,
     /// The admin token, if it was made just now: to be printed once.
     pub new_admin_token: Option<secrecy::SecretString>,
@@ -83,6 +86,7 @@ pub struct Server {
     stop: CancellationToken,
     store: Store,
     activator: Activator,
+    superseded: CancellationToken,
 }
 
 impl Server {
@@ -96,9 +100,9 @@ impl Server {
             Some(provider) => Some(Arc::new(Provider::connect(provider).await?)),
             None => None,
         };
-        let store = match &config.database {
-            Some(url) => Store::open(url.expose_secret()).await?,
-            None => Store::open(&config.data_dir.join(DATABASE).display().to_string()).await?,
+        let (store, lock) = match &config.database {
+            Some(url) => Store::open_alone(url.expose_secret()).await?,
+            None => Store::open_alone(&config.data_dir.join(DATABASE).display().to_string()).await?,
         };
         if let Some(frontdoor) = ensure_first_frontdoor(&store).await? {
             info!(frontdoor.id = %frontdoor.id, "made the first Frontdoor");
@@ -109,7 +113,7 @@ impl Server {
             tokens: Arc::new(TokenKey::load_or_create(&config.data_dir)?),
             provider,
         };
-        Ok(Prepared { config, store, auth, new_admin_token: is_new.then_some(token) })
+        Ok(Prepared { config, store, lock, auth, new_admin_token: is_new.then_some(token) })
     }
 
     /// Where the admin token is kept.
@@ -132,7 +136,7 @@ impl Prepared {
         agent_url: Option<String>,
         mut registry: Registry,
     ) -> anyhow::Result<Server> {
-        let Self { config, store, auth, .. } = self;
+        let Self { config, store, lock, auth, .. } = self;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let address = config.listener.local_addr().context("cannot tell where the API listens")?;
         let wake = Arc::new(Notify::new());
@@ -166,7 +170,12 @@ impl Prepared {
 
         // Not cut by a stop: it ends with the gateway's end of the link, and what came before is taken in.
         tasks.spawn(link_task.run(link.receive));
-        let server = Server { tasks, stop: stop.clone(), store, activator: state.activator() };
+        let superseded = CancellationToken::new();
+        let activator = state.activator();
+        let server = Server { tasks, stop: stop.clone(), store, activator, superseded: superseded.clone() };
+        if let Some(lock) = lock {
+            server.run_in_background(DatabaseOwnership { lock, superseded, stop: stop.clone() });
+        }
         server.run_in_background(reconciler);
         server.run_in_background(Retention(server.store.clone()));
         server.tasks.spawn({
@@ -203,6 +212,11 @@ impl Server {
     /// Runs a task until the server stops; it is shown with the server's own.
     pub fn run_in_background<T: BackgroundTask>(&self, task: T) {
         self.tasks.spawn(self.activator.clone().run(task));
+    }
+
+    /// Waits until another server has taken the database: this one has to stop.
+    pub async fn superseded(&self) {
+        self.superseded.cancelled().await;
     }
 
     /// Answers running requests, takes in the gateway's last reports, and stops. A gateway in the same process is

@@ -3,7 +3,13 @@
 //! SQLite has one connection that writes and several that read; PostgreSQL has one pool. Only its owner can read a SQLite
 //! database: it contains pre-shared keys.
 
-use crate::{Result, StoreError, cache::Cache, transaction::Transaction, writer::Queue};
+use crate::{
+    Result, StoreError,
+    cache::Cache,
+    database_lock::{DatabaseLock, is_postgres},
+    transaction::Transaction,
+    writer::Queue,
+};
 use sqlx::{
     AnyConnection, AnyPool, AssertSqlSafe, ConnectOptions, Connection, Executor,
     any::AnyPoolOptions,
@@ -48,29 +54,38 @@ impl Store {
     /// Opens `postgres://…`, or the SQLite file at a path, which is created in a directory of its own if it is not
     /// there; then migrates.
     pub async fn open(place: &str) -> Result<Self> {
-        sqlx::any::install_default_drivers();
-        let store = if place.starts_with("postgres://") || place.starts_with("postgresql://") {
-            let pool = open_postgres(place).await.map_err(|e| {
-                StoreError::Open(format!(
-                    "cannot open the PostgreSQL database {}: {e}",
-                    without_password(place)
-                ))
-            })?;
-            Self {
-                readers: pool.clone(),
-                writers: pool,
-                queue: None,
-                cache: Arc::new(Cache::new(false)),
-                events_committed: Arc::default(),
-                begin: "BEGIN",
-                begin_snapshot: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
-                locks_rows: true,
-            }
-        } else {
-            Self::open_sqlite(Path::new(place)).await?
-        };
+        let store = Self::connect(place).await?;
         store.migrate().await?;
         Ok(store)
+    }
+
+    /// As [`Store::open`], for the only server of the database. A lock that is there has to be checked again and again.
+    pub async fn open_alone(place: &str) -> Result<(Self, Option<DatabaseLock>)> {
+        let store = Self::connect(place).await?;
+        // Before the migrations: they would change the database under the other server.
+        let lock = DatabaseLock::take(place).await?;
+        store.migrate().await?;
+        Ok((store, lock))
+    }
+
+    async fn connect(place: &str) -> Result<Self> {
+        sqlx::any::install_default_drivers();
+        if !is_postgres(place) {
+            return Self::open_sqlite(Path::new(place)).await;
+        }
+        let pool = open_postgres(place).await.map_err(|e| {
+            StoreError::Open(format!("cannot open the PostgreSQL database {}: {e}", without_password(place)))
+        })?;
+        Ok(Self {
+            readers: pool.clone(),
+            writers: pool,
+            queue: None,
+            cache: Arc::new(Cache::new(false)),
+            events_committed: Arc::default(),
+            begin: "BEGIN",
+            begin_snapshot: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+            locks_rows: true,
+        })
     }
 
     async fn open_sqlite(path: &Path) -> Result<Self> {

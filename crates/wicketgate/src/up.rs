@@ -154,7 +154,10 @@ impl Up {
 
         let mut signals = Signals::new()?;
         // Not in the event itself: what a log leaves out is not waited for.
-        let signal = signals.next().await;
+        let (signal, is_superseded) = tokio::select! {
+            signal = signals.next() => (signal, false),
+            () = server.superseded() => ("another server uses the database", true),
+        };
         info!(signal, "stopping; a second signal cuts all connections at once");
         // The gateway stops first, so that its last reports are recorded.
         let again = async {
@@ -163,6 +166,7 @@ impl Up {
         };
         gateway.stop(again).await;
         server.stop().await;
+        anyhow::ensure!(!is_superseded, "another server has taken over the PostgreSQL database");
         Ok(())
     }
 

@@ -1,9 +1,11 @@
 //! The reconciler: the one path from what was written to what is served, and back to a status.
 //!
-//! It is woken by signal and by time, and takes no input, even where somebody knows what changed: it reads the
-//! rows that are newer than the newest it has seen, tells the gateway the difference between what it should serve
-//! and what it was last told, and lets [`wicketgate_model::next`] decide where each row stands. First deploy,
-//! retry, restart and failover are this path.
+//! It is woken by signal and by time; the signal carries no data. A run reads the rows that are newer than the newest one
+//! seen, sends the gateway the difference between its desired state and what it was last told, and lets
+//! [`wicketgate_model::next`] decide the status of each row. First deployment, retry, restart and failover are this path.
+//!
+//! What it keeps in memory is a cache of the database and of the gateway's view: every few minutes it reads all rows
+//! again, so that whatever was missed is repaired.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,7 +22,7 @@ use wicketgate_model::{
     Connection, ConnectionContinuity, Deadlines, Desired, Generation, ShareId, Standing, Status, Touched,
     TunnelId,
 };
-use wicketgate_store::{PreviousKeys, Revision, Store, StoreError};
+use wicketgate_store::{Change, PreviousKeys, Revision, Store, StoreError};
 
 use super::SharedView;
 use crate::{
@@ -33,6 +35,10 @@ mod intake;
 
 /// How often it looks although nobody woke it: deadlines pass, and a signal may have been lost with its process.
 const PERIOD: Duration = Duration::from_secs(1);
+
+/// How often all rows are read, and not only those that are newer than the last revision: a change that was lost, by a
+/// fault of this program or an edit by hand, is repaired after this time. Reading 100,000 rows takes seconds.
+const FULL_READ_EVERY: SignedDuration = SignedDuration::from_mins(5);
 
 /// Rows settled in one transaction: callers' writes wait for it, and after a start there may be very many.
 const SETTLED_AT_ONCE: usize = 500;
@@ -65,6 +71,8 @@ pub(crate) struct ReconcilerParts {
 pub(crate) struct Reconciler {
     parts: ReconcilerParts,
     revision: Revision,
+    /// When all rows were last read.
+    read_all_at: Option<Timestamp>,
     tunnels: BTreeMap<TunnelId, Row>,
     shares: BTreeMap<ShareId, Row>,
     /// Connections as they were last recorded.
@@ -97,6 +105,7 @@ impl Reconciler {
         Self {
             parts,
             revision: Revision::default(),
+            read_all_at: None,
             tunnels: BTreeMap::new(),
             shares: BTreeMap::new(),
             connections: BTreeMap::new(),
@@ -116,11 +125,44 @@ impl Reconciler {
     }
 
     async fn reconcile(&mut self, now: Timestamp) -> Result<Outcome, StoreError> {
-        let (store, since) = (self.parts.store.clone(), self.revision);
-        self.revision = store.changes(since, |change| self.take(change, now)).await?;
+        self.read(now).await?;
         self.expire_keys(now);
         self.tell();
         self.decide(now).await
+    }
+
+    /// Takes in the rows that are newer than the newest one seen; every few minutes all of them, and then those that are
+    /// gone are forgotten.
+    async fn read(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        let store = self.parts.store.clone();
+        if self.read_all_at.is_some_and(|at| now.duration_since(at) < FULL_READ_EVERY) {
+            self.revision = store.changes(self.revision, |change| self.take(change, now)).await?;
+            return Ok(());
+        }
+        let (mut found, mut barred) = (Touched::default(), BTreeSet::new());
+        let revision = store.changes(Revision::default(), |change| {
+            match &change {
+                Change::Tunnel(row) => drop(found.tunnels.insert(row.id)),
+                Change::Share(row) => drop(found.shares.insert(row.id)),
+                Change::Barred(agent) => drop(barred.insert(*agent)),
+                Change::Unbarred(_) => {}
+            }
+            self.take(change, now);
+        });
+        self.revision = revision.await?;
+        self.desired.barred = barred;
+        let gone: Vec<_> = self.tunnels.keys().filter(|id| !found.tunnels.contains(id)).copied().collect();
+        for id in gone {
+            self.untold.tunnels.insert(id);
+            self.forget_tunnel(id);
+        }
+        let gone: Vec<_> = self.shares.keys().filter(|id| !found.shares.contains(id)).copied().collect();
+        for id in gone {
+            self.untold.shares.insert(id);
+            self.forget_share(id);
+        }
+        self.read_all_at = Some(now);
+        Ok(())
     }
 
     /// Keys whose grace time is over stop working.

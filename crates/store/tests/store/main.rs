@@ -4,6 +4,7 @@
 
 mod api_accounts;
 mod database;
+mod database_lock;
 mod enrollments;
 mod events;
 mod frontdoors;

@@ -60,12 +60,16 @@ impl Reconciler {
         if row.standing.status == Status::Deleted {
             return self.forget_share(id);
         }
+        // A signature costs more than all else, and each one is another: a generation is signed once.
+        let is_signed = self.shares.get(&id).is_some_and(|known| known.generation == row.generation)
+            && self.desired.shares.contains_key(&id);
         if row.standing.status.is_live() {
-            match self.share_desired(&row) {
-                Ok(share) => {
+            match (!is_signed).then(|| self.share_desired(&row)) {
+                None => {}
+                Some(Ok(share)) => {
                     self.desired.shares.insert(id, Arc::new(share));
                 }
-                Err(error) => error!(share.id = %id, %error, "could not sign a share's assignment"),
+                Some(Err(error)) => error!(share.id = %id, %error, "could not sign a share's assignment"),
             }
         } else {
             self.desired.shares.remove(&id);

@@ -50,6 +50,29 @@ async fn the_newest_share_does_not_wait_for_all_the_others() {
 }
 
 #[tokio::test]
+async fn a_lost_change_is_repaired_by_the_next_full_read() {
+    let mut b = Bench::new().await;
+    let (deleted, kept) = (b.create().await, b.create().await);
+    b.settle().await;
+    b.delete(deleted).await;
+    let lost = b.create().await;
+    let agents = b.store.agents(b.frontdoor, &wicketgate_store::ListRequest::default()).await.unwrap();
+    b.store.bar_agent(b.frontdoor, agents.rows[0].id, &b.act()).await.unwrap();
+    // The reconciler believes that it has seen these changes.
+    b.reconciler.revision = b.store.changes(b.reconciler.revision, |_| {}).await.unwrap();
+    b.settle().await;
+    assert_eq!(b.gateway.desired.shares.keys().copied().collect::<Vec<_>>(), [deleted, kept]);
+    b.now += FULL_READ_EVERY;
+    b.activate().await;
+    let [delta] = &b.gateway.hear()[..] else { panic!("one delta") };
+    assert_eq!((delta.shares.len(), delta.shares[0].id), (1, lost), "what is unchanged is not sent again");
+    assert_eq!((&delta.removed_shares[..], delta.barred.len()), (&[deleted][..], 1));
+    b.settle().await;
+    assert_eq!(b.share(lost).await.standing.status, Status::Deployed);
+    assert_eq!(b.share(deleted).await.standing.status, Status::Deleted);
+}
+
+#[tokio::test]
 async fn an_agent_is_told_what_the_server_signed() {
     let mut b = Bench::new().await;
     let id = b.create().await;
