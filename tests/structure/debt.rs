@@ -4,7 +4,6 @@
 pub(crate) const CIRCLES: &[&str] = &[
     "crates/agent/src/lib.rs",
     "crates/gateway/src/agents/roster.rs",
-    "crates/server/src/auth.rs",
     "crates/store/src/store.rs",
     "crates/store/src/list.rs",
     "crates/transport/src/relay.rs",

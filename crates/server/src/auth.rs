@@ -8,6 +8,7 @@ pub mod admin_token;
 pub mod client_secret;
 mod credentials;
 pub mod oidc;
+mod principal;
 pub(crate) mod scope;
 pub mod token_key;
 
@@ -21,53 +22,11 @@ use sha2::{Digest, Sha256};
 use std::{fmt, sync::Arc};
 use subtle::ConstantTimeEq;
 use token_key::TokenKey;
-use wicketgate_store::{ApiAccountRow, Claim, FrontdoorRow, Reach, Store};
+use wicketgate_store::{ApiAccountRow, Reach, Store};
 
 pub(crate) use credentials::{Credentials, basic};
+pub use principal::{Principal, Refused};
 pub use scope::Scope;
-
-/// An authenticated caller.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Principal {
-    /// As it stands in `createdBy` and in the record of executions: `admin`, a client id, or `oidc:` and a subject.
-    pub actor: String,
-    /// Which Frontdoors it sees.
-    pub reach: Reach,
-    pub scopes: Vec<Scope>,
-    /// The claim on its idempotency key that this request holds: its write marks it.
-    pub(crate) claim: Option<Arc<Claim>>,
-}
-
-impl Principal {
-    pub(crate) fn need(&self, scope: Scope) -> Result<(), ApiError> {
-        if self.scopes.contains(&scope) { Ok(()) } else { Err(ApiError::lacks_scope(scope)) }
-    }
-
-    pub(crate) fn sees(&self, frontdoor: &FrontdoorRow) -> bool {
-        self.reach.sees(frontdoor)
-    }
-
-    /// The organization that it is the admin of; `None` for all.
-    pub(crate) fn administered(&self) -> Result<Option<&str>, ApiError> {
-        self.need(Scope::Admin)?;
-        match &self.reach {
-            Reach::All => Ok(None),
-            Reach::Organization(own) => Ok(Some(own)),
-            // Else it could make itself an account for more than it sees.
-            Reach::Named(_) => Err(ApiError::not_authorized("The token is for named Frontdoors only")),
-        }
-    }
-
-    /// For what is an organization's, and no single Frontdoor's.
-    pub(crate) fn need_organization(&self, organization: &str) -> Result<(), ApiError> {
-        match &self.reach {
-            Reach::All => Ok(()),
-            Reach::Organization(own) if own == organization => Ok(()),
-            Reach::Organization(_) => Err(ApiError::not_authorized("The token is of another organization")),
-            Reach::Named(_) => Err(ApiError::not_authorized("The token is for named Frontdoors only")),
-        }
-    }
-}
 
 /// The SHA-256 of the token that may do everything. The token itself is in a file of the data directory only.
 #[derive(Clone, Copy)]
@@ -98,31 +57,6 @@ pub struct Auth {
     pub tokens: Arc<TokenKey>,
     /// The operator's identity provider, if there is one.
     pub provider: Option<Arc<Provider>>,
-}
-
-/// Why a token opens nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    #[error("the token is of nobody")]
-    Invalid,
-    #[error("the token has expired")]
-    Expired,
-    /// It is genuine, and says of no organization that it is its.
-    #[error("the token names no organization")]
-    NoOrganization,
-    #[error("the identity provider does not answer")]
-    ProviderDown,
-}
-
-impl From<Refused> for ApiError {
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::Invalid => Self::token_invalid(),
-            Refused::Expired => Self::token_expired(),
-            Refused::NoOrganization => Self::not_authorized("The token names no organization"),
-            Refused::ProviderDown => Self::unavailable("The identity provider does not answer"),
-        }
-    }
 }
 
 /// A malformed header is a 400, a missing or wrong token a 401.

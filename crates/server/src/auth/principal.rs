@@ -1,0 +1,74 @@
+//! An authenticated caller, and the reasons for which a token is refused.
+
+use super::scope::Scope;
+use crate::error::ApiError;
+use std::sync::Arc;
+use wicketgate_store::{Claim, FrontdoorRow, Reach};
+
+/// An authenticated caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    /// As in `createdBy` and in executions: `admin`, a client id, or `oidc:` and a subject.
+    pub actor: String,
+    /// The Frontdoors it sees.
+    pub reach: Reach,
+    pub scopes: Vec<Scope>,
+    /// The claim on its idempotency key that this request holds: its write marks it.
+    pub(crate) claim: Option<Arc<Claim>>,
+}
+
+impl Principal {
+    pub(crate) fn need(&self, scope: Scope) -> Result<(), ApiError> {
+        if self.scopes.contains(&scope) { Ok(()) } else { Err(ApiError::lacks_scope(scope)) }
+    }
+
+    pub(crate) fn sees(&self, frontdoor: &FrontdoorRow) -> bool {
+        self.reach.sees(frontdoor)
+    }
+
+    /// The organization it administers; `None` for all.
+    pub(crate) fn administered(&self) -> Result<Option<&str>, ApiError> {
+        self.need(Scope::Admin)?;
+        match &self.reach {
+            Reach::All => Ok(None),
+            Reach::Organization(own) => Ok(Some(own)),
+            // It could create an account that reaches more than it does.
+            Reach::Named(_) => Err(ApiError::not_authorized("The token is for named Frontdoors only")),
+        }
+    }
+
+    /// Checks access to what belongs to an organization and to no single Frontdoor.
+    pub(crate) fn need_organization(&self, organization: &str) -> Result<(), ApiError> {
+        match &self.reach {
+            Reach::All => Ok(()),
+            Reach::Organization(own) if own == organization => Ok(()),
+            Reach::Organization(_) => Err(ApiError::not_authorized("The token is of another organization")),
+            Reach::Named(_) => Err(ApiError::not_authorized("The token is for named Frontdoors only")),
+        }
+    }
+}
+
+/// Why a token is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error("the token is invalid")]
+    Invalid,
+    #[error("the token has expired")]
+    Expired,
+    /// It is genuine and has no organization.
+    #[error("the token names no organization")]
+    NoOrganization,
+    #[error("the identity provider does not answer")]
+    ProviderDown,
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Invalid => Self::token_invalid(),
+            Refused::Expired => Self::token_expired(),
+            Refused::NoOrganization => Self::not_authorized("The token names no organization"),
+            Refused::ProviderDown => Self::unavailable("The identity provider does not answer"),
+        }
+    }
+}
