@@ -41,5 +41,5 @@ pub use proposal::{Encryption, EspProposal, EspProposals, Group, Hash, IkePropos
 pub use secret::PreSharedKey;
 pub use status::{Deadlines, Detail, Generation, Observation, Problem, Reason, Standing, Status, next};
 pub use target::{Host, Target};
-pub use text::{LocationId, NamespaceName, PeerId, ResourceName};
+pub use text::*;
 pub use traffic::{DialTimes, FailureReason, TrafficDelta};
