@@ -237,6 +237,7 @@ async fn fill(home: &Path) -> Result<Stock> {
             esp_proposals: None,
             initiate: false,
             tags: Default::default(),
+            description: None,
         };
         tunnels.push(store.create_tunnel(frontdoor, &spec, &LoadBalancerPools::loopback(), &act).await?.id);
     }
@@ -256,6 +257,7 @@ async fn fill(home: &Path) -> Result<Stock> {
                     ingress_port: (8000 + i64::from(port)).try_into()?,
                     options: Default::default(),
                     tags: Default::default(),
+                    description: None,
                 };
                 tell.send(store.create_share(frontdoor, &spec, &act).await?.id).await?;
             }

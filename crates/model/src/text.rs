@@ -47,6 +47,12 @@ text!(
     "must be 1 to 63 letters, digits and hyphens, with no hyphen first or last"
 );
 text!(
+    /// A note about a share or a tunnel.
+    Description,
+    |s| s.chars().count() <= 500 && !s.chars().any(char::is_control),
+    "must be at most 500 printable characters"
+);
+text!(
     /// A site that has gateways: `us-east-1`, `local`.
     LocationId,
     |s| hyphenated(s, |b| b.is_ascii_lowercase() || b.is_ascii_digit()),

@@ -15,8 +15,8 @@ use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use sqlx::{Row, any::AnyRow};
 use wicketgate_model::{
-    EnvironmentId, FrontdoorId, Generation, IngressPort, LocationId, PeerCidr, ProxyProtocol, ResourceName,
-    ShareId, ShareOptions, SourceCidr, Standing, Status, Target, TunnelId, ZId,
+    Description, EnvironmentId, FrontdoorId, Generation, IngressPort, LocationId, PeerCidr, ProxyProtocol,
+    ResourceName, ShareId, ShareOptions, SourceCidr, Standing, Status, Target, TunnelId, ZId,
 };
 
 #[derive(Debug, Clone)]
@@ -28,6 +28,7 @@ pub struct ShareRow {
     /// The environment's.
     pub z_id: ZId,
     pub name: ResourceName,
+    pub description: Option<Description>,
     pub target: Target,
     pub ingress_port: IngressPort,
     /// The tunnel's.
@@ -48,6 +49,7 @@ pub struct ShareSpec {
     pub tunnel: TunnelId,
     pub environment: EnvironmentId,
     pub name: ResourceName,
+    pub description: Option<Description>,
     pub target: Target,
     pub ingress_port: IngressPort,
     pub options: ShareOptions,
@@ -72,6 +74,7 @@ impl ShareRow {
             tunnel: self.tunnel,
             environment: self.environment,
             name: self.name.clone(),
+            description: self.description.clone(),
             target: self.target.clone(),
             ingress_port: self.ingress_port,
             options: self.options.clone(),
@@ -91,6 +94,7 @@ impl ShareRow {
             environment: parsed(row, "environment")?,
             z_id: parsed(row, "z_id")?,
             name: parsed(row, "name")?,
+            description: parsed_option(row, "description")?,
             target: parsed(row, "target")?,
             ingress_port: number(row, "ingress_port")?,
             location: parsed(row, "location")?,
@@ -198,12 +202,12 @@ impl Write {
         // The insert looks up what the share refers to, and makes no row where something is missing.
         let row = sqlx::query(
             "INSERT INTO ipsec_share (tunnel, environment, name, target, ingress_port, tags, allowed_sources, \
-             max_connections, idle_timeout_seconds, proxy_protocol, id, frontdoor, generation, status, status_since, \
+             max_connections, idle_timeout_seconds, proxy_protocol, description, id, frontdoor, generation, status, status_since, \
              created_at, updated_at, created_by, revision) \
-             SELECT t.id, e.id, $3, $4, $5, $6, $7, $8, $9, $10, $11, t.frontdoor, 1, 'NEW', $13, $13, $13, $14, $15 \
+             SELECT t.id, e.id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, t.frontdoor, 1, 'NEW', $14, $14, $14, $15, $16 \
              FROM ipsec_tunnel t JOIN environment e ON e.id = $2 \
-             WHERE t.id = $1 AND t.frontdoor = $12 AND t.status NOT IN ('DELETING', 'DELETED') \
-             AND e.frontdoor = $12 AND e.deleted_at IS NULL \
+             WHERE t.id = $1 AND t.frontdoor = $13 AND t.status NOT IN ('DELETING', 'DELETED') \
+             AND e.frontdoor = $13 AND e.deleted_at IS NULL \
              RETURNING *, (SELECT l.location FROM ipsec_tunnel l WHERE l.id = tunnel) AS location, \
              (SELECT z.z_id FROM environment z WHERE z.id = environment) AS z_id",
         );
@@ -239,9 +243,9 @@ impl Write {
         self.check_references(frontdoor, &spec).await?;
         let update = sqlx::query(
             "UPDATE ipsec_share SET tunnel = $1, environment = $2, name = $3, target = $4, ingress_port = $5, \
-             tags = $6, allowed_sources = $7, max_connections = $8, idle_timeout_seconds = $9, proxy_protocol = $10, \
-             generation = generation + 1, status = 'NEW', status_since = $12, updated_at = $12, reason = NULL, \
-             message = NULL, detail_since = NULL, revision = $13 WHERE id = $11",
+             tags = $6, allowed_sources = $7, max_connections = $8, idle_timeout_seconds = $9, proxy_protocol = $10, description = $11, \
+             generation = generation + 1, status = 'NEW', status_since = $13, updated_at = $13, reason = NULL, \
+             message = NULL, detail_since = NULL, revision = $14 WHERE id = $12",
         );
         bind(update, &spec)?
             .bind(id.to_string())
@@ -347,9 +351,9 @@ impl Write {
     }
 }
 
-/// Binds what a caller decides about a share, as `$1` to `$10`.
+/// Binds what a caller decides about a share, as `$1` to `$11`.
 fn bind(query: Query, spec: &ShareSpec) -> Result<Query> {
-    let ShareSpec { tunnel, environment, name, target, ingress_port, options, tags } = spec;
+    let ShareSpec { tunnel, environment, name, description, target, ingress_port, options, tags } = spec;
     let ShareOptions { allowed_sources, max_connections, idle_timeout_seconds, proxy_protocol } = options;
     Ok(query
         .bind(tunnel.to_string())
@@ -361,7 +365,8 @@ fn bind(query: Query, spec: &ShareSpec) -> Result<Query> {
         .bind(json_text("allowed_sources", allowed_sources.as_ref())?)
         .bind(max_connections.map(|n| i64::from(n.get())))
         .bind(idle_timeout_seconds.map(|n| i64::from(n.get())))
-        .bind(proxy_protocol.map(ProxyProtocol::as_str)))
+        .bind(proxy_protocol.map(ProxyProtocol::as_str))
+        .bind(description.as_ref().map(ToString::to_string)))
 }
 
 /// The first of the allowed sources outside of the tunnel's network.
@@ -415,6 +420,7 @@ pub mod columns {
     crate::list_column::columns! {
         ID = Text("s.id");
         NAME = Text("s.name");
+        DESCRIPTION = Text("s.description").optional();
         FRONTDOOR = Text("s.frontdoor");
         TUNNEL = Text("s.tunnel");
         Z_ID = Text("e.z_id").found_by(ENVIRONMENT);

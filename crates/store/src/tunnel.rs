@@ -4,8 +4,8 @@ use crate::{
     Action, Column, ColumnType, ListRequest, Page, PreviousKeys, ResourceType, Result, Store, StoreError,
     Tags, WriteContext,
     columns::{
-        Query, deleting, generation, json_option, json_text, number, parsed, standing, tags, tags_text, text,
-        time, time_option,
+        Query, deleting, generation, json_option, json_text, number, parsed, parsed_option, standing, tags,
+        tags_text, text, time, time_option,
     },
     execution::Execution,
     list::{Hidden, Listing, of},
@@ -16,8 +16,8 @@ use jiff::Timestamp;
 use sqlx::{Row, any::AnyRow};
 use std::net::Ipv4Addr;
 use wicketgate_model::{
-    Connection, EspProposals, FrontdoorId, Generation, IkeProposals, LoadBalancerPools, LocationId,
-    PeerAddress, PeerCidr, PeerId, PreSharedKey, ResourceName, Standing, Status, TunnelId,
+    Connection, Description, EspProposals, FrontdoorId, Generation, IkeProposals, LoadBalancerPools,
+    LocationId, PeerAddress, PeerCidr, PeerId, PreSharedKey, ResourceName, Standing, Status, TunnelId,
 };
 
 #[derive(Debug, Clone)]
@@ -25,6 +25,7 @@ pub struct TunnelRow {
     pub id: TunnelId,
     pub frontdoor: FrontdoorId,
     pub name: ResourceName,
+    pub description: Option<Description>,
     pub location: LocationId,
     pub peer_address: PeerAddress,
     pub peer_cidr: PeerCidr,
@@ -55,6 +56,7 @@ pub struct TunnelRow {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TunnelSpec {
     pub name: ResourceName,
+    pub description: Option<Description>,
     /// Fixed once the tunnel is created.
     pub location: LocationId,
     pub peer_address: PeerAddress,
@@ -85,6 +87,7 @@ impl TunnelRow {
     pub fn spec(&self) -> TunnelSpec {
         TunnelSpec {
             name: self.name.clone(),
+            description: self.description.clone(),
             location: self.location.clone(),
             peer_address: self.peer_address,
             peer_cidr: self.peer_cidr,
@@ -102,6 +105,7 @@ impl TunnelRow {
             id: parsed(row, "id")?,
             frontdoor: parsed(row, "frontdoor")?,
             name: parsed(row, "name")?,
+            description: parsed_option(row, "description")?,
             location: parsed(row, "location")?,
             peer_address: parsed(row, "peer_address")?,
             peer_cidr: parsed(row, "peer_cidr")?,
@@ -230,9 +234,9 @@ impl Write {
         let id = TunnelId::new((self.context.fresh)());
         let insert = sqlx::query(
             "INSERT INTO ipsec_tunnel (name, peer_address, peer_cidr, peer_id, pre_shared_key, ike_proposals, \
-             esp_proposals, initiate, tags, load_balancer_ip, id, frontdoor, location, slot, generation, status, \
+             esp_proposals, initiate, tags, description, load_balancer_ip, id, frontdoor, location, slot, generation, status, \
              status_since, created_at, updated_at, created_by, revision) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 1, 'NEW', $15, $15, $15, $16, $17) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, 1, 'NEW', $16, $16, $16, $17, $18) \
              RETURNING *",
         );
         let row = bind(insert, &spec)?
@@ -276,10 +280,10 @@ impl Write {
         };
         let update = sqlx::query(
             "UPDATE ipsec_tunnel SET name = $1, peer_address = $2, peer_cidr = $3, peer_id = $4, \
-             pre_shared_key = $5, ike_proposals = $6, esp_proposals = $7, initiate = $8, tags = $9, \
-             load_balancer_ip = $10, previous_keys = $11, generation = generation + 1, status = 'NEW', \
-             status_since = $12, updated_at = $12, reason = NULL, message = NULL, detail_since = NULL, \
-             revision = $13 WHERE id = $14 RETURNING *",
+             pre_shared_key = $5, ike_proposals = $6, esp_proposals = $7, initiate = $8, tags = $9, description = $10, \
+             load_balancer_ip = $11, previous_keys = $12, generation = generation + 1, status = 'NEW', \
+             status_since = $13, updated_at = $13, reason = NULL, message = NULL, detail_since = NULL, \
+             revision = $14 WHERE id = $15 RETURNING *",
         );
         let row = bind(update, &spec)?
             .bind(address.to_string())
@@ -357,7 +361,7 @@ impl Write {
     }
 }
 
-/// Binds what a caller decides about a tunnel, but for its location, as `$1` to `$9`.
+/// Binds what a caller decides about a tunnel, but for its location, as `$1` to `$10`.
 fn bind(query: Query, spec: &TunnelSpec) -> Result<Query> {
     Ok(query
         .bind(spec.name.to_string())
@@ -368,7 +372,8 @@ fn bind(query: Query, spec: &TunnelSpec) -> Result<Query> {
         .bind(json_text("ike_proposals", spec.ike_proposals.as_ref())?)
         .bind(json_text("esp_proposals", spec.esp_proposals.as_ref())?)
         .bind(i64::from(spec.initiate))
-        .bind(tags_text(&spec.tags)?))
+        .bind(tags_text(&spec.tags)?)
+        .bind(spec.description.as_ref().map(ToString::to_string)))
 }
 
 pub(crate) static LISTING: Listing = Listing {
@@ -388,6 +393,7 @@ pub mod columns {
     crate::list_column::columns! {
         ID = Text("t.id");
         NAME = Text("t.name");
+        DESCRIPTION = Text("t.description").optional();
         FRONTDOOR = Text("t.frontdoor");
         LOCATION = Text("t.location");
         STATUS = Text("t.status");

@@ -28,6 +28,40 @@ async fn options_are_kept_changed_and_taken_back() {
 }
 
 #[tokio::test]
+async fn a_description_is_kept_listed_changed_and_removed() {
+    let (app, tunnel, site) = TestApp::with_site().await;
+    let note = json!({"description": "Billing, \u{e9}t\u{e9}"});
+    let made = app.post("ipsec-shares", with(share(&tunnel, &site.z_id, "app-db", 8443), note.clone())).await;
+    assert_eq!(made.body["description"], note["description"]);
+    app.post("ipsec-shares", share(&tunnel, &site.z_id, "plain", 8444)).await;
+    for (query, names) in [
+        ("description=Billing%2C%20%C3%A9t%C3%A9", json!(["app-db"])),
+        ("description=other", json!([])),
+        ("sort=description", json!(["plain", "app-db"])),
+        ("sort=description,desc", json!(["app-db", "plain"])),
+    ] {
+        let list = app.get(&format!("ipsec-shares?{query}")).await.body;
+        let found: Vec<_> = list["content"].as_array().unwrap().iter().map(|s| s["name"].clone()).collect();
+        assert_eq!(json!(found), names, "{query}");
+    }
+    for path in [at("ipsec-shares", &made.body), at("ipsec-tunnels", &tunnel)] {
+        let changed = app.patch(&path, json!({"description": ""})).await;
+        assert_eq!(changed.body["description"], json!(""), "{path}");
+        assert_eq!(app.put(&path, changed.body.clone()).await.body["description"], json!(""));
+        assert!(app.patch(&path, json!({"description": null})).await.body.get("description").is_none());
+        for bad in [json!("x".repeat(501)), json!("a\u{7}")] {
+            let refused = app.patch(&path, json!({"description": bad})).await;
+            assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+            assert_eq!(
+                refused.body["message"],
+                json!("description must be at most 500 printable characters")
+            );
+        }
+        assert!(app.get(&path).await.body.get("description").is_none());
+    }
+}
+
+#[tokio::test]
 async fn all_faults_of_options_are_told_at_once() {
     let (app, tunnel, site) = TestApp::with_site().await;
     let bad = json!({

@@ -42,6 +42,7 @@ pub(crate) fn tunnel_spec(n: u8) -> TunnelSpec {
         esp_proposals: None,
         initiate: false,
         tags: Tags::new(),
+        description: None,
     }
 }
 
@@ -115,6 +116,7 @@ impl Site {
             ingress_port: IngressPort::try_from(i64::from(port)).unwrap(),
             options: ShareOptions::default(),
             tags: Tags::new(),
+            description: None,
         }
     }
 }

@@ -16,14 +16,18 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use wicketgate_model::{
-    AllowedSources, EnvironmentId, FrontdoorId, IngressPort, LocationId, ResourceName, ShareId, ShareOptions,
-    SourceCidr, Status, Target, TunnelId, ZId,
+    AllowedSources, Description, EnvironmentId, FrontdoorId, IngressPort, LocationId, ResourceName, ShareId,
+    ShareOptions, SourceCidr, Status, Target, TunnelId, ZId,
 };
 use wicketgate_store::{ShareRow, ShareSpec, Tags, TunnelRow, column::share as column};
 
 pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("id", Id("shr-")).column(&column::ID),
     Property::new("name", Text).column(&column::NAME).required().schema(schema::name),
+    Property::new("description", Text)
+        .column(&column::DESCRIPTION)
+        .writable()
+        .schema(|| schema::printable(0, 500, "Billing exports")),
     Property::new("frontdoorId", Id("")).column(&column::FRONTDOOR),
     Property::new("ipsecTunnelId", Id("tnl-")).column(&column::TUNNEL).required(),
     Property::new("envZId", Text).column(&column::Z_ID).required().schema(|| {
@@ -67,6 +71,8 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
 pub(in crate::api) struct Share {
     id: ShareId,
     name: ResourceName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<Description>,
     frontdoor_id: FrontdoorId,
     ipsec_tunnel_id: TunnelId,
     env_z_id: ZId,
@@ -93,6 +99,7 @@ impl Share {
             status_detail: StatusDetail::of(&row.standing),
             id: row.id,
             name: row.name,
+            description: row.description,
             frontdoor_id: row.frontdoor,
             ipsec_tunnel_id: row.tunnel,
             env_z_id: row.z_id,
@@ -134,6 +141,7 @@ pub(in crate::api) struct ShareRequest {
     pub(in crate::api) tunnel: Option<TunnelId>,
     pub(in crate::api) z_id: Option<ZId>,
     name: Option<ResourceName>,
+    description: Option<Description>,
     target: Option<Target>,
     ingress_port: Option<IngressPort>,
     location: Option<LocationId>,
@@ -151,6 +159,7 @@ impl ShareRequest {
         }
         Self {
             name: fields.text("name"),
+            description: fields.text("description"),
             target: fields.text("target"),
             ingress_port: fields.integer("ingressPort"),
             options: ShareOptions {
@@ -173,7 +182,7 @@ impl ShareRequest {
         tunnel: Option<&TunnelRow>,
         environment: Option<EnvironmentId>,
     ) -> Result<ShareSpec, ApiError> {
-        let Self { name, target, ingress_port, options, tags, mut fields, .. } = self;
+        let Self { name, description, target, ingress_port, options, tags, mut fields, .. } = self;
         let tunnel = tunnel.filter(|t| t.standing.status.is_live());
         if self.tunnel.is_some() && tunnel.is_none() {
             fields.fault("ipsecTunnelId", "must be the id of a live tunnel of this Frontdoor");
@@ -198,6 +207,7 @@ impl ShareRequest {
                 tunnel: tunnel?.id,
                 environment: environment?,
                 name: name?,
+                description,
                 target: target?,
                 ingress_port: ingress_port?,
                 options,

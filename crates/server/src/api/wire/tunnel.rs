@@ -18,8 +18,8 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::net::Ipv4Addr;
 use wicketgate_model::{
-    Connection, EspProposal, EspProposals, FrontdoorId, IkeProposal, IkeProposals, Invalid, LocationId,
-    PeerAddress, PeerCidr, PeerId, PreSharedKey, ResourceName, Status, TunnelId,
+    Connection, Description, EspProposal, EspProposals, FrontdoorId, IkeProposal, IkeProposals, Invalid,
+    LocationId, PeerAddress, PeerCidr, PeerId, PreSharedKey, ResourceName, Status, TunnelId,
 };
 use wicketgate_store::{
     Filter, FilterValue, ListRequest, Tags, TunnelRow, TunnelSpec,
@@ -29,6 +29,7 @@ use wicketgate_store::{
 pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("id", Id("tnl-")).column(&column::ID),
     Property::new("name", Text).column(&column::NAME).required().schema(schema::name),
+    Property::new("description", Text).column(&column::DESCRIPTION).writable().schema(|| schema::printable(0, 500, "Billing exports")),
     Property::new("frontdoorId", Id("")).column(&column::FRONTDOOR),
     Property::new("locationId", Text).column(&column::LOCATION).required().schema(schema::location),
     Property::new("status", Enum(&STATUSES)).column(&column::STATUS),
@@ -111,6 +112,8 @@ fn proposals(pattern: &str, example: &str, most: usize, of: &str) -> Value {
 pub(in crate::api) struct Tunnel {
     id: TunnelId,
     name: ResourceName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<Description>,
     frontdoor_id: FrontdoorId,
     location_id: LocationId,
     status: Status,
@@ -146,6 +149,7 @@ impl Tunnel {
             status_detail: StatusDetail::of(&row.standing),
             id: row.id,
             name: row.name,
+            description: row.description,
             frontdoor_id: row.frontdoor,
             location_id: row.location,
             status: row.standing.status,
@@ -211,6 +215,7 @@ pub(in crate::api) fn spec(
 ) -> Result<TunnelSpec, ApiError> {
     let mut fields = Fields::new(body, PROPERTIES);
     let name = fields.text::<ResourceName>("name");
+    let description = fields.text("description");
     let location = fields.text::<LocationId>("locationId");
     let peer_address = fields.text::<PeerAddress>("peerPublicIp");
     let peer_cidr = fields.text::<PeerCidr>("peerCidr");
@@ -236,6 +241,7 @@ pub(in crate::api) fn spec(
         let peer_id = peer_id.or_else(|| peer_address.to_string().parse().ok())?;
         Some(TunnelSpec {
             name: name?,
+            description,
             location: location?,
             peer_address,
             peer_cidr: peer_cidr?,

@@ -82,6 +82,7 @@ impl Bench {
             esp_proposals: None,
             initiate: false,
             tags: Default::default(),
+            description: None,
         };
         let pools = wicketgate_model::LoadBalancerPools::ipsec();
         let tunnel = store.create_tunnel(frontdoor, &tunnel, &pools, &act).await.unwrap().id;
@@ -103,6 +104,7 @@ impl Bench {
             ingress_port: i64::from(self.names).try_into().unwrap(),
             options: Default::default(),
             tags: Default::default(),
+            description: None,
         }
     }
 
