@@ -1,7 +1,7 @@
-//! The agents' side of a gateway: the port that they dial, the roster of those connected, and their carriers.
+//! The gateway's side of agents: the agent port, the roster of connected agents, and their carriers.
 //!
-//! The rest of the gateway says what is assigned, asks how a share stands, and opens streams. Invariant: a stream
-//! goes through an agent of the share's environment that has acknowledged the share and is not barred.
+//! The rest of the gateway assigns shares, asks for their readiness, and opens streams. Invariant: a stream goes
+//! through an agent of the share's environment that has acknowledged the share and is not barred.
 
 mod announce;
 mod balancer;
@@ -48,7 +48,7 @@ use wicketgate_transport::{
 
 /// For a handshake: a round trip and a half, and a loaded agent.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
-/// An agent whose machine vanished is found within three times this where nothing is sent.
+/// An idle connection to a vanished host is detected within three times this.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// The connected agents. Cheap to clone.
@@ -57,9 +57,9 @@ pub struct Agents(Arc<Inner>);
 
 struct Inner {
     roster: Mutex<Roster>,
-    /// Some share's standing may have changed.
+    /// The readiness of a share may have changed.
     changed: Notify,
-    /// Some agent has come or gone.
+    /// An agent has connected or disconnected.
     moved: Notify,
     identity: GatewayIdentity,
     link: mpsc::Sender<FromGateway>,
@@ -71,7 +71,7 @@ struct Inner {
 }
 
 impl Agents {
-    /// Takes in agents until `drain` is cancelled, in tasks of `tasks`.
+    /// Accepts agents until `drain` is cancelled, in tasks of `tasks`.
     pub fn start(
         listener: TcpListener,
         identity: GatewayIdentity,
@@ -96,7 +96,7 @@ impl Agents {
         agents
     }
 
-    /// Remembers the share, and tells the agents of its environment, now and whenever one connects.
+    /// Assigns the share to the agents of its environment, including those that connect later.
     pub fn assign(&self, share: &ShareDesired) {
         self.with(|roster| roster.assign(share));
     }
@@ -105,7 +105,7 @@ impl Agents {
         self.with(|roster| roster.withdraw(share));
     }
 
-    /// Cuts all that the agent has here, running streams too, and refuses it from now on.
+    /// Ends all connections and streams of the agent, and refuses new ones.
     pub fn bar(&self, agent: AgentId) {
         self.with(|roster| roster.bar(agent));
     }
@@ -114,23 +114,23 @@ impl Agents {
         self.with(|roster| roster.unbar(agent));
     }
 
-    /// How the share stands with the agents, as they have told it.
+    /// The readiness of the share, as its agents have reported it.
     pub fn standing(&self, share: ShareId) -> AgentStanding {
         self.with(|roster| roster.standing(share))
     }
 
-    /// What these agents have said of their shares; of those that are connected.
+    /// What the connected ones of these agents have reported about their shares.
     pub fn shares(&self, agents: &[AgentId]) -> Vec<AgentShares> {
-        // The roster is for streams too: it is not kept for longer than one agent takes.
+        // New streams need the roster, too, so it is locked for one agent at a time.
         agents.iter().filter_map(|agent| self.with(|roster| roster.agent_shares(*agent))).collect()
     }
 
-    /// The shortest way to an agent of the share's environment and back, as it was last measured.
+    /// The shortest round-trip time to an agent of the share's environment, as last measured.
     pub fn nearest(&self, share: ShareId) -> Option<Duration> {
         self.with(|roster| roster.nearest(share))
     }
 
-    /// Waits until the standing of a share may have changed, and answers which ones since the last call.
+    /// Waits until the readiness of shares may have changed, and returns those that changed since the last call.
     /// Cancel-safe; for one caller.
     pub async fn changed(&self) -> BTreeSet<ShareId> {
         loop {
@@ -142,7 +142,7 @@ impl Agents {
         }
     }
 
-    /// Carriers that are parked at this moment.
+    /// The number of parked carriers.
     pub(crate) fn parked(&self) -> usize {
         self.with(|roster| roster.pools()).iter().map(|pool| pool.len()).sum()
     }
@@ -152,7 +152,7 @@ impl Agents {
         self.0.handshakes.load(Ordering::Relaxed)
     }
 
-    /// The one way to the roster. Whoever waits for what was changed in it is woken.
+    /// The only access to the roster. Wakes the tasks that wait for its changes.
     fn with<T>(&self, act: impl FnOnce(&mut Roster) -> T) -> T {
         let mut roster = self.0.roster.lock();
         let result = act(&mut roster);
@@ -172,7 +172,7 @@ impl Agents {
         while let Some((tcp, address)) = self.0.drain.run_until_cancelled(listener.next()).await {
             let permit = self.0.handshake_limits.enter(address.ip());
             let lost = permit.lost.clone();
-            // Boxed, since each future around it holds it twice, and a handshake is large.
+            // Boxed: a handshake is large, and each enclosing future holds it twice.
             let connection = Box::pin(self.clone().connection(tcp, address, permit));
             self.0.tasks.spawn(lost.run_until_cancelled_owned(connection));
         }
@@ -190,24 +190,24 @@ impl Agents {
             self.0.handshakes.fetch_add(1, Ordering::Relaxed);
         }
         match accepted {
-            // The permit is kept: a client that enrols is still nobody.
+            // The permit is kept: a client that enrols has no identity yet.
             Ok(Ok(Accepted::Enrol(stream))) => {
                 self.enrol(*stream).await;
                 drop(permit);
             }
-            // A certificate outlives the bar.
+            // The certificate of a barred agent is still valid.
             Ok(Ok(
                 Accepted::Control(AgentIdentity { agent, .. }, _)
                 | Accepted::Carrier(AgentIdentity { agent, .. }, _),
             )) if self.with(|roster| roster.is_barred(agent)) => {
-                debug!(agent.id = %agent, "a barred agent was turned away");
+                debug!(agent.id = %agent, "rejected a barred agent");
             }
-            // Here it is kept until the agent's hello.
+            // The permit is kept until the agent's hello.
             Ok(Ok(Accepted::Control(identity, stream))) => {
                 if permit.is_of(identity.agent) {
                     self.control(identity, *stream, address.ip(), permit).await;
                 } else {
-                    debug!(agent.id = %identity.agent, "an agent does not say hello, and was turned away");
+                    debug!(agent.id = %identity.agent, "rejected an agent with too many connections without a hello");
                 }
             }
             Ok(Ok(Accepted::Carrier(identity, stream))) => {

@@ -1,7 +1,7 @@
-//! Ending many connections at once.
+//! Aborts many connections at once.
 //!
-//! Invariant: whoever waits for it finds out at every poll by a load, and no connection takes a lock that others take, too:
-//! a [`CancellationToken`] alone would take two, in every one of them, for every byte that it carries.
+//! Invariant: a waiting connection checks an atomic at every poll and takes no lock that other connections take. A
+//! [`CancellationToken`] alone would take two locks at every poll of every connection.
 
 use std::{
     future::poll_fn,
@@ -14,7 +14,7 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// See the module. Clones are one and the same.
+/// See the module. Clones share their state.
 #[derive(Debug, Clone, Default)]
 pub struct Abort(Arc<Inner>);
 
@@ -26,7 +26,7 @@ struct Inner {
 }
 
 impl Abort {
-    /// One that is made by itself, and with this one.
+    /// An `Abort` that is triggered by itself or together with this one.
     pub fn child(&self) -> Self {
         let token = self.token().child_token();
         Self(Arc::new(Inner { triggered: AtomicBool::new(false), parent: Some(self.clone()), token }))
@@ -37,7 +37,7 @@ impl Abort {
         self.0.token.cancel();
     }
 
-    /// For what happens seldom.
+    /// For waits that are polled rarely.
     pub fn token(&self) -> &CancellationToken {
         &self.0.token
     }
@@ -46,7 +46,7 @@ impl Abort {
         self.0.triggered.load(Ordering::Acquire) || self.0.parent.as_ref().is_some_and(Self::is_triggered)
     }
 
-    /// Ready once it is made.
+    /// Ready once it is triggered.
     pub async fn triggered(&self) {
         let mut cancelled = pin!(self.0.token.cancelled());
         let mut waker: Option<Waker> = None;
@@ -54,7 +54,7 @@ impl Abort {
             if self.is_triggered() {
                 return Poll::Ready(());
             }
-            // Who has left its waker is woken, and needs to ask no more.
+            // A task that has left its waker is woken and need not poll the token again.
             if waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
                 return Poll::Pending;
             }

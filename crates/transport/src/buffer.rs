@@ -1,16 +1,15 @@
-//! Buffers of a carrier's streams: taken when there is something to put in, given back as soon as it is gone.
+//! Buffers of streams: taken when there are bytes, returned as soon as they are consumed.
 //!
-//! Invariant: a stream at rest holds none; one that moves bytes, or whose reader is slow, holds at most one in each
-//! direction. Each thread keeps a few free ones, so that taking one is neither an allocation nor a lock.
+//! Invariant: an idle stream holds none; one that moves bytes, or has a slow reader, holds at most one in each
+//! direction. Each thread keeps a few free buffers, so that taking one needs neither an allocation nor a lock.
 
 use crate::tls::SLOT;
 use std::{cell::RefCell, mem};
 
-/// Records in a buffer: with fewer, system calls cost more than they need to; more do not help, and each slow reader
-/// holds them.
+/// Records in a buffer. Fewer cost more system calls; more do not help, and each slow reader holds them.
 pub(crate) const SLOTS: usize = 4;
 const SIZE: usize = SLOTS * SLOT;
-/// What a thread keeps free: 2 MiB.
+/// Free buffers of a thread: 2 MiB.
 const FREE_MOST: usize = 32;
 
 thread_local! {
@@ -30,7 +29,7 @@ impl Buffer {
         &mut self.0
     }
 
-    /// Has room from now on.
+    /// Takes a buffer, if it has none.
     pub(crate) fn take(&mut self) -> &mut [u8] {
         if self.0.is_empty() {
             let free = FREE.try_with(|free| free.borrow_mut().pop()).ok().flatten();
@@ -39,13 +38,13 @@ impl Buffer {
         &mut self.0
     }
 
-    /// What was in it is gone.
+    /// Returns the buffer. Its content is lost.
     pub(crate) fn give_back(&mut self) {
         if self.0.is_empty() {
             return;
         }
         let bytes = mem::take(&mut self.0);
-        // A thread that ends has no list any more.
+        // The list of a thread that is ending is gone.
         let _ = FREE.try_with(|free| {
             let mut free = free.borrow_mut();
             if free.len() < FREE_MOST {

@@ -1,8 +1,8 @@
-//! A carrier: one mutually authenticated connection between a gateway and an agent, for one stream at a time.
+//! A carrier: a mutually authenticated connection between a gateway and an agent, for one stream at a time.
 //!
-//! Parked, it waits for an `OPEN`; then it belongs to a stream until both sides have sent `END`, and is parked
-//! again. Invariant: whatever else happens to a stream, its carrier is dropped with it; [`relay`](crate::relay)
-//! gives a carrier back only after a clean end.
+//! A parked carrier waits for an `OPEN`. Then it belongs to a stream until both sides have sent `END`, and is parked
+//! again. Invariant: a stream that ends in any other way drops its carrier; [`relay`](crate::relay) returns a carrier
+//! only after a clean end.
 
 use crate::{
     buffer::Buffer,
@@ -23,25 +23,24 @@ use tokio::{
     net::TcpStream,
 };
 
-/// Saying goodbye is a courtesy; the other end notices anyway.
+/// For the close message. The peer also notices the end without it.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Bytes of a frame that is nothing but its type.
+/// The length of a frame without payload, as a record.
 pub(crate) const BARE: usize = 1 + MARGIN;
 
 #[derive(Debug)]
 pub struct Carrier {
     pub(crate) stream: Box<TlsStream>,
-    /// The last stream was refused: what was sent for it may still come.
+    /// The last stream was refused: early data that was sent for it may still arrive.
     refused: bool,
 }
 
-/// What goes to a target first: a preface, and what its client says before there is a stream. It is sent behind the
-/// `OPEN`, so that a target has it a round trip sooner, and held until the stream is open, so that another agent can
-/// be asked.
+/// The first bytes for a target: a preface, and what the client sends before the stream is open. They are sent behind
+/// the `OPEN`, which saves a round trip, and kept until the stream is open, so that another agent can get them.
 #[derive(Debug, Default)]
 pub struct EarlyData<'a> {
-    /// Read once: what comes later is the relay's.
+    /// Read once: the relay reads what follows.
     client: Option<&'a mut TcpStream>,
     bytes: Vec<u8>,
     of_client: usize,
@@ -54,12 +53,12 @@ impl<'a> EarlyData<'a> {
         Self { client: Some(client), bytes: preface, ..Self::default() }
     }
 
-    /// How much the client has said, and why it could not be heard, if so: then there is nobody to relay for.
+    /// How many bytes the client has sent, and the error of its connection, if it has broken.
     pub fn end(self) -> (u64, Option<io::Error>) {
         (self.of_client as u64, self.broken)
     }
 
-    /// Ready when the client has said something.
+    /// Ready when the client has sent something.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(client) = &mut self.client else { return Poll::Pending };
         let mut buffer = Buffer::default();
@@ -88,9 +87,9 @@ pub enum CarrierError {
     /// Without an `END`, this is never the end of a stream.
     #[error("the carrier was closed")]
     Closed,
-    #[error("the carrier carried nonsense")]
+    #[error("the carrier received an invalid frame")]
     Frame(#[from] FrameError),
-    #[error("the other end sent a frame that has no place here: {0:?}")]
+    #[error("the peer sent an unexpected frame: {0:?}")]
     Unexpected(FrameKind),
 }
 
@@ -99,14 +98,14 @@ impl Carrier {
         Self { stream, refused: false }
     }
 
-    /// The gateway's side: asks for a stream, and sends what there is for it already. The caller bounds it, and drops
-    /// the carrier on an error.
+    /// The gateway's side: requests a stream and sends its early data. The caller bounds the wait and drops the carrier
+    /// after an error.
     pub async fn open(
         &mut self,
         open: &OpenRequest,
         early: &mut EarlyData<'_>,
     ) -> Result<Result<(), StreamRefusal>, CarrierError> {
-        // What is there now leaves in the same write.
+        // Data that is there already leaves in the same write.
         let _ = early.poll_read(&mut Context::from_waker(Waker::noop()));
         let open = serde_json::to_vec(open).map_err(|_| FrameError::Message)?;
         let mut records = self.seal(FrameKind::Open, &open)?;
@@ -138,7 +137,7 @@ impl Carrier {
         Ok(answer)
     }
 
-    /// The agent's side: waits for a stream. Cancel-safe.
+    /// The agent's side: waits for the next stream. Cancel-safe.
     pub async fn next_open(&mut self) -> Result<OpenRequest, CarrierError> {
         loop {
             let frame = self.frame().await?;
@@ -162,18 +161,18 @@ impl Carrier {
         }
     }
 
-    /// Whether a parked carrier is as it should be at the gateway: nothing has come, no end either.
+    /// The gateway's side: whether a parked carrier is usable, which means that neither data nor an end has arrived.
     pub fn is_quiet(&mut self) -> bool {
         let TlsStream { tcp, input, .. } = &mut *self.stream;
         input.is_empty() && input.poll_fill(tcp, &mut Context::from_waker(Waker::noop())).is_pending()
     }
 
-    /// Ends a parked carrier with a goodbye.
+    /// Closes a parked carrier in order.
     pub async fn close(mut self) {
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.stream.shutdown()).await;
     }
 
-    /// Tells the other end that the stream broke, and ends the carrier.
+    /// Tells the peer that the stream broke, and closes the carrier.
     pub async fn reset(mut self) {
         let tell = async {
             self.send::<()>(FrameKind::Reset, None).await?;
@@ -188,7 +187,7 @@ impl Carrier {
         Ok(self.stream.tcp.write_all(&record).await?)
     }
 
-    /// A frame, as it is sent.
+    /// A frame as an encrypted record.
     fn seal(&mut self, kind: FrameKind, payload: &[u8]) -> Result<Vec<u8>, CarrierError> {
         if payload.len() > if kind == FrameKind::Data { MAX_DATA } else { MAX_MESSAGE } {
             return Err(FrameError::Length(payload.len()).into());

@@ -1,4 +1,4 @@
-//! A carrier's frames: each is a TLS record of its own, and begins with its type.
+//! The frames of a carrier. Each frame is one TLS record and starts with its type.
 //!
 //! ```text
 //! type u8 | payload, to the record's end
@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use wicketgate_model::{Generation, ShareId};
 
-/// The most payload of a `DATA` frame: what a record holds.
+/// The longest payload of a `DATA` frame: the rest of a record.
 pub const MAX_DATA: usize = MAX_PLAIN - 1;
-/// The most payload of any other frame.
+/// The longest payload of any other frame.
 pub const MAX_MESSAGE: usize = 4 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub enum FrameError {
     Kind(u8),
     #[error("a frame of {0} bytes is too long")]
     Length(usize),
-    #[error("a frame's message can't be read")]
+    #[error("the message of a frame cannot be parsed")]
     Message,
 }
 
@@ -59,17 +59,17 @@ impl FrameKind {
         if payload.len() <= most { Ok((kind, payload)) } else { Err(FrameError::Length(payload.len())) }
     }
 }
-/// What an `OPEN` asks for.
+/// The content of an `OPEN`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenRequest {
     pub share: ShareId,
-    /// The newest generation that the agent has acknowledged; it may have a newer one by now.
+    /// The newest generation that the agent has acknowledged. It may have a newer one by now.
     pub generation: Generation,
-    /// Where the remote site's connection comes from.
+    /// The source address of the remote site's connection.
     pub client: SocketAddr,
 }
 
-/// Why an agent does not open a stream.
+/// Why an agent did not open a stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{text}")]
 pub struct StreamRefusal {
@@ -80,20 +80,20 @@ pub struct StreamRefusal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RefusalReason {
-    /// The agent has no assignment for the share, or an older one than asked for.
+    /// The agent has no assignment for the share, or an older one than requested.
     NotAssigned,
-    /// Its allow list has no place for where the target's name leads.
+    /// Its allow list does not permit the addresses of the target.
     NotAllowed,
     NameNotFound,
     ConnectionRefused,
     TimedOut,
     Unreachable,
-    /// The agent is about to end.
+    /// The agent is stopping.
     Draining,
 }
 
 impl RefusalReason {
-    /// Whether it speaks of the target, and not of the agent.
+    /// Whether the cause is the target, not the agent.
     pub fn is_of_the_target(self) -> bool {
         matches!(self, Self::NameNotFound | Self::ConnectionRefused | Self::TimedOut | Self::Unreachable)
     }

@@ -1,12 +1,12 @@
-//! Who stands at the other end of a connection: the one name in a certificate.
+//! The identity of a peer: the one name in its certificate.
 //!
 //! `wicketgate://agent/<frontdoor>/<environment>/<agent>` or `wicketgate://gateway/<gateway>`, as a URI
-//! subjectAltName (RFC 5280 §4.2.1.6). A certificate with any other names, or several, is nobody's.
+//! subjectAltName (RFC 5280 §4.2.1.6). A certificate with another name, or several, has no identity.
 
 use std::{fmt, str::FromStr, time::Duration};
 use wicketgate_model::{AgentId, EnvironmentId, FrontdoorId, GatewayId};
 
-/// When a certificate is renewed, after it was issued: at a third of its lifetime.
+/// The age at which a certificate is renewed: a third of its lifetime.
 pub const RENEW_AFTER: Duration = Duration::from_secs(10 * 24 * 3600);
 
 const SCHEME: &str = "wicketgate://";
@@ -17,7 +17,7 @@ pub enum Identity {
     Gateway { gateway: GatewayId },
 }
 
-/// An agent, and whose it is.
+/// An agent, with its environment and Frontdoor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AgentIdentity {
     pub frontdoor: FrontdoorId,
@@ -26,11 +26,11 @@ pub struct AgentIdentity {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not an identity of Wicketgate's")]
+#[error("not a Wicketgate identity")]
 pub struct NotAnIdentity;
 
 impl Identity {
-    /// The identity in an end entity's certificate (DER), which somebody else has verified.
+    /// The identity in an end entity's certificate (DER). The caller has verified the certificate.
     pub fn of_certificate(der: &rustls::pki_types::CertificateDer<'_>) -> Result<Self, NotAnIdentity> {
         let certificate = webpki::EndEntityCert::try_from(der).map_err(|_| NotAnIdentity)?;
         let mut names = certificate.valid_uri_names();

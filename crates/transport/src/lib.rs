@@ -1,7 +1,7 @@
-//! Connections between an agent and a gateway: who may speak to whom, and in which frames.
+//! Connections between agents and gateways: authentication, encryption, control messages, carriers and the relay.
 //!
-//! Invariant: a connection that leaves this crate is TLS 1.3 (RFC 8446) with both ends authenticated by the server's
-//! certificate authority, except the one on which an agent asks for its first certificate.
+//! Invariant: every connection is TLS 1.3 (RFC 8446) with both ends authenticated by the server's certificate
+//! authority, except the one on which an agent requests its first certificate.
 
 pub mod abort;
 mod buffer;

@@ -1,8 +1,8 @@
 //! Moves bytes between a TCP connection and a carrier, both ways at once, until both sides have ended.
 //!
-//! A FIN becomes `END` and the other way round, so each side may go on after the other has finished; anything else
-//! is a reset on the other side too. Invariant: a connection is closed in order only if its peer's `END` or FIN
-//! was seen, so that a cut transfer never looks like a whole one.
+//! A FIN becomes `END` and vice versa, so each side may continue after the other has finished. Any other end becomes a
+//! reset. Invariant: a connection is closed in order only after the `END` or FIN of its peer, so that an aborted
+//! transfer never looks complete.
 
 mod from_carrier;
 mod gather;
@@ -31,38 +31,38 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// How long a stream may rest once one side has ended. While both are open it may rest for ever, unless it was given
-/// a limit: databases' pools do, and keepalive finds the dead.
+/// How long a half-closed stream may be idle. A stream that is open on both sides may be idle without a limit, unless
+/// its share has one: database pools are, and keepalive detects dead peers.
 pub const HALF_CLOSED_IDLE: Duration = Duration::from_secs(60);
-/// A connection's peer whose host has vanished is found within three times this.
+/// A vanished host is detected within three times this.
 const KEEPALIVE: Duration = Duration::from_secs(60);
-/// A connection that has lasted so long is to be probed: for the short ones, setting it would be work in vain.
+/// The age from which a connection has keepalive: short ones save the system call.
 const SETTLED: Duration = Duration::from_secs(1);
 
-/// Where a relay counts payload, as it is handed on.
+/// Counts the payload that was relayed.
 #[derive(Debug, Clone, Copy)]
 pub struct Counters<'a> {
     pub to_carrier: &'a AtomicU64,
     pub from_carrier: &'a AtomicU64,
 }
 
-/// Why a stream did not end cleanly. Its carrier is gone, its TCP connection was reset.
+/// Why a stream did not end cleanly. Its carrier was closed and its TCP connection reset.
 #[derive(Debug, thiserror::Error)]
 pub enum Broken {
     #[error("the connection broke")]
     Tcp(#[source] io::Error),
-    #[error("the other end reset the stream")]
+    #[error("the peer reset the stream")]
     Reset,
     #[error(transparent)]
     Carrier(CarrierError),
-    #[error("nothing came for {}s", .0.as_secs())]
+    #[error("the stream was idle for {}s", .0.as_secs())]
     Idle(Duration),
-    #[error("the stream was cut")]
-    Cut,
+    #[error("the stream was aborted")]
+    Aborted,
 }
 
-/// Relays until both sides have ended, and gives the carrier back for the next stream. After `idle` without a byte
-/// either way, and with `cut`, the stream is cut.
+/// Relays until both sides have ended, and returns the carrier for the next stream. The stream is aborted after `idle`
+/// without a byte in either direction, and by `abort`.
 pub async fn relay(
     mut tcp: ResetOnDrop,
     mut carrier: Carrier,
@@ -77,21 +77,21 @@ pub async fn relay(
         return Ok(carrier);
     };
     drop(tcp);
-    // In the middle of a record there is no place for a RESET; the missing END says the same.
+    // A RESET cannot follow an incomplete record; the missing END means the same.
     if !state.mid_record.load(Ordering::Relaxed) && !matches!(broken, Broken::Carrier(_) | Broken::Reset) {
         carrier.reset().await;
     }
     Err(broken)
 }
 
-/// What the two directions tell each other.
+/// What the two directions share.
 struct RelayState {
     began: Instant,
-    /// Milliseconds from the beginning to the last byte.
+    /// Milliseconds from the start to the last byte.
     last: AtomicU64,
     ended: AtomicU8,
     mid_record: AtomicBool,
-    /// Something was written to the connection since it was last read from.
+    /// Something was written to the connection since the last read from it.
     answered: AtomicBool,
 }
 
@@ -106,7 +106,7 @@ impl RelayState {
         }
     }
 
-    /// Something was handed on, so many milliseconds after the beginning.
+    /// Records that bytes were relayed. Returns the milliseconds since the start.
     fn moved(&self) -> u64 {
         let at = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last.store(at, Ordering::Relaxed);
@@ -122,8 +122,8 @@ impl RelayState {
         self.ended.load(Ordering::Relaxed) > 0
     }
 
-    /// One direction has ended. Answers whether it was the second: then nothing that follows on the carrier, its
-    /// end either, belongs to this stream.
+    /// One direction has ended. Returns whether it was the second one: then nothing that follows on the carrier, not
+    /// even its end, belongs to this stream.
     fn end(&self) -> bool {
         self.moved();
         self.ended.fetch_add(1, Ordering::Relaxed) > 0
@@ -143,8 +143,8 @@ async fn both_ways(
     let (mut tcp_in, mut tcp_out) = tcp.split();
     let (mut carrier_in, mut carrier_out) = wire.split();
 
-    // Each direction, once it has ended, keeps watching its source for a break while the other goes on. The second
-    // one to end is the end of all: a carrier may be closed right behind it.
+    // A direction that has ended watches its source for a break while the other one continues. When the second has
+    // ended, the stream has ended: a carrier may be closed right after that.
     let up = async {
         to_carrier(&mut tcp_in, &mut carrier_out, seal, keys, counters.to_carrier, state).await?;
         if state.end() { Ok(()) } else { Err(watch_tcp(&tcp_in).await) }
@@ -158,7 +158,7 @@ async fn both_ways(
     let mut rest = pin!(sleep_until(Instant::now() + half_closed_idle));
     let (mut up_first, mut half_closed) = (false, false);
     poll_fn(|cx| {
-        // In turn, since the first may use up the task's budget each time.
+        // In turns, since the first one may use up the task's budget.
         up_first = !up_first;
         for is_up in [up_first, !up_first] {
             let end: Poll<Result<(), Broken>> =
@@ -172,7 +172,7 @@ async fn both_ways(
             rest.as_mut().reset(state.last() + half_closed_idle);
         }
         if let Some(limit) = if half_closed { Some(half_closed_idle) } else { idle } {
-            // The clock is the moment of the last byte, looked at when the timer goes off.
+            // The time of the last byte is checked only when the timer expires.
             while rest.as_mut().poll(cx).is_ready() {
                 let until = state.last() + limit;
                 if until <= Instant::now() {
@@ -181,7 +181,7 @@ async fn both_ways(
                 rest.as_mut().reset(until);
             }
         }
-        abort.as_mut().poll(cx).map(|()| Err(Broken::Cut))
+        abort.as_mut().poll(cx).map(|()| Err(Broken::Aborted))
     })
     .await
 }

@@ -1,7 +1,7 @@
-//! A TCP connection whose stream has not ended in order yet.
+//! A TCP connection that is closed with a reset unless its stream has ended in order.
 //!
-//! Invariant: however it goes, be it dropped or be it that its process is killed, the kernel closes it with a reset. Only
-//! [`ResetOnDrop::end`] makes a clean end of it: a peer never takes what it has for the whole.
+//! Invariant: when it is dropped, or its process is killed, the kernel sends a reset. Only
+//! [`ResetOnDrop::end`] closes it in order, so a peer never takes a part of a transfer for all of it.
 
 use socket2::SockRef;
 use std::{io, os::fd::AsFd, time::Duration};
@@ -11,20 +11,20 @@ use tokio::net::TcpStream;
 #[derive(Debug)]
 pub struct ResetOnDrop(TcpStream);
 
-/// Lets all connections of the listener begin as [`ResetOnDrop`], so that it takes no call for each of them. Those that came
-/// before, also into its queue, do not.
+/// Lets all later connections of the listener start as [`ResetOnDrop`], which saves a system call for each. Connections
+/// that are in its queue already do not.
 pub fn prepare_listener(listener: &impl AsFd) -> io::Result<()> {
     SockRef::from(listener).set_linger(Some(Duration::ZERO))
 }
 
 impl ResetOnDrop {
-    /// A connection of a listener that [`prepare_listener`] was told of: Linux has it inherit what the listener was set to.
+    /// A connection of a [prepared](prepare_listener) listener: on Linux it inherits the listener's option.
     pub fn accepted(tcp: TcpStream) -> Self {
         Self(tcp)
     }
 
     pub fn new(tcp: TcpStream) -> Self {
-        // Fails only where the connection is gone already.
+        // Fails only if the connection has ended already.
         let _ = SockRef::from(&tcp).set_linger(Some(Duration::ZERO));
         Self(tcp)
     }
@@ -33,7 +33,7 @@ impl ResetOnDrop {
         &mut self.0
     }
 
-    /// Both sides have ended: what is still to be sent is sent, and then it is closed.
+    /// Both sides have ended: closes the connection in order, after sending what is left.
     pub fn end(self) {
         let _ = SockRef::from(&self.0).set_linger(None);
     }

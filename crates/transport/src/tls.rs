@@ -1,8 +1,8 @@
-//! TLS 1.3 on the agent port: a gateway's end and an agent's end.
+//! TLS 1.3 on the agent port: the gateway's end and the agent's end.
 //!
-//! The protocol name (ALPN, RFC 7301) says what a connection is for. Invariant: a control connection or a carrier
-//! that leaves this module has an agent of this CA on one end and a gateway of it on the other; only an
-//! enrolment has a nameless client.
+//! The protocol name (ALPN, RFC 7301) states the purpose of a connection. Invariant: a control connection or a carrier
+//! has an agent of this CA on one end and a gateway of this CA on the other; only the client of an enrolment has no
+//! certificate.
 
 pub(crate) mod diagnosis;
 mod handshake;
@@ -44,10 +44,10 @@ use tokio::net::TcpStream;
 use verifier::GatewayVerifier;
 use wicketgate_system::Latest;
 
-/// What a record is longer than its plaintext.
+/// The overhead of a record.
 pub(crate) const MARGIN: usize = SLOT - MAX_PLAIN;
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     Enrol,
@@ -69,30 +69,30 @@ impl Purpose {
 
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    #[error("the certificate and the key can't be used")]
+    #[error("cannot use the certificate and the key")]
     OwnCertificate(rustls::Error),
-    #[error("the CA's certificate can't be used")]
+    #[error("cannot use the certificate of the CA")]
     Ca,
     #[error("the TLS handshake failed: {}", describe(.0))]
     Handshake(io::Error),
-    #[error("the other end speaks another protocol")]
+    #[error("the peer speaks another protocol")]
     Protocol,
-    #[error("the other end did not prove to be what this connection is for")]
+    #[error("the certificate of the peer does not match the purpose of the connection")]
     Peer,
 }
 
 /// Why a gateway was not trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Distrust {
-    #[error("the other end's certificate is not valid at this machine's time")]
+    #[error("the certificate of the peer is not valid at this machine's time")]
     Clock,
-    /// It is not of the CA that it should be of, or is no gateway.
-    #[error("the other end is not who it should be")]
+    /// Its certificate is not from the expected CA, or not a gateway's.
+    #[error("the peer is not the expected gateway")]
     Stranger,
 }
 
 impl TlsError {
-    /// `None`: it has nothing to do with what the other end sent.
+    /// `None`: the peer is not the cause.
     pub fn diagnosis(&self) -> Option<Diagnosis> {
         match self {
             Self::Handshake(error) => Diagnosis::of(error),
@@ -105,7 +105,7 @@ impl TlsError {
 /// A certificate and its key, replaced while connections go on.
 pub struct LiveCertificate {
     key: PrivateKey,
-    /// Follows the leaf, so that an enrolling agent can compare the CA's fingerprint with its code's.
+    /// Sent after the leaf, so that an enrolling agent can compare the CA's fingerprint with its code.
     ca: Option<CertificateDer<'static>>,
     current: Latest<CertifiedKey>,
 }
@@ -122,7 +122,7 @@ impl LiveCertificate {
         self.key.public_point()
     }
 
-    /// Uses the certificate (DER) from now on. One that is not for the key is an error, and nothing changes.
+    /// Uses the certificate (DER) for new connections. One for another key is an error and changes nothing.
     pub fn replace(&self, leaf: Vec<u8>) -> Result<(), TlsError> {
         self.current.set(certified(&self.key, leaf, self.ca.as_ref())?);
         Ok(())
@@ -163,17 +163,17 @@ impl ResolvesClientCert for LiveCertificate {
     }
 }
 
-/// Who a gateway is on the agent port, and whom it takes there. Cheap to clone.
+/// A gateway's identity on the agent port, and the CA whose agents it accepts. Cheap to clone.
 #[derive(Clone)]
 pub struct GatewayIdentity {
     config: Arc<ServerConfig>,
     certificate: Arc<LiveCertificate>,
 }
 
-/// A connection whose client has proved what its purpose asks for.
+/// A connection whose client has presented the certificate that its purpose requires.
 #[derive(Debug)]
 pub enum Accepted {
-    /// The client is nobody yet.
+    /// The client has no identity yet.
     Enrol(Box<TlsStream>),
     Control(AgentIdentity, Box<TlsStream>),
     Carrier(AgentIdentity, Box<TlsStream>),
@@ -196,7 +196,7 @@ impl GatewayIdentity {
             .with_cert_resolver(Arc::clone(&certificate) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = Purpose::ALL.iter().map(|p| p.alpn().to_vec()).collect();
         config.enable_secret_extraction = true;
-        // A carrier is used again and again; a ticket would cost memory, and be one more thing to bar.
+        // Carriers are reused; a ticket would cost memory and would have to be revoked, too.
         config.send_tls13_tickets = 0;
         Ok(Self { config: Arc::new(config), certificate })
     }
@@ -262,13 +262,13 @@ impl AgentTls {
         &self.certificate
     }
 
-    /// The handshake of a control connection. The caller bounds it. That the gateway has taken the agent's own
-    /// certificate shows with its first answer.
+    /// The handshake of a control connection. The caller bounds it. Only the gateway's first message shows that it has
+    /// accepted the agent's certificate.
     pub async fn connect_control(&self, tcp: TcpStream) -> Result<TlsStream, TlsError> {
         connect(&self.control, Purpose::Control, tcp).await
     }
 
-    /// The handshake of a carrier. As [`Self::connect_control`].
+    /// The handshake of a carrier, like [`Self::connect_control`].
     pub async fn connect_carrier(&self, tcp: TcpStream) -> Result<TlsStream, TlsError> {
         connect(&self.carrier, Purpose::Carrier, tcp).await
     }
@@ -280,7 +280,7 @@ impl fmt::Debug for AgentTls {
     }
 }
 
-/// The first connection of an agent: it has no certificate, and trusts the CA whose fingerprint is in its code.
+/// The first connection of an agent, which has no certificate and trusts the CA whose fingerprint is in its code.
 /// `short` is [`Fingerprint::short`]. The caller bounds the handshake.
 pub async fn connect_enrol(short: [u8; Fingerprint::SHORT], tcp: TcpStream) -> Result<TlsStream, TlsError> {
     let mut config = client_builder()?
@@ -292,7 +292,7 @@ pub async fn connect_enrol(short: [u8; Fingerprint::SHORT], tcp: TcpStream) -> R
     connect(&Arc::new(config), Purpose::Enrol, tcp).await
 }
 
-/// What all of an agent's connections have in common.
+/// Settings of all connections of an agent.
 fn prepare(config: &mut ClientConfig) {
     config.enable_sni = false;
     config.enable_secret_extraction = true;
@@ -304,7 +304,7 @@ async fn connect(
     purpose: Purpose,
     mut tcp: TcpStream,
 ) -> Result<TlsStream, TlsError> {
-    // The gateway is known by the URI in its certificate, so this name is neither checked nor sent.
+    // The gateway is identified by the URI in its certificate; this name is neither checked nor sent.
     let name = ServerName::try_from("gateway.invalid").map_err(|_| TlsError::Protocol)?;
     let end = UnbufferedClientConnection::new(Arc::clone(config), name).map_err(failed)?;
     let done = handshake(end, &mut tcp).await.map_err(TlsError::Handshake)?;
@@ -335,11 +335,11 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::clone(&PROVIDER)
 }
 
-/// Of the agent port, where both ends are ours.
+/// For the agent port, where both ends are Wicketgate's.
 fn agent_provider() -> Arc<CryptoProvider> {
     static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
         let mut provider = rustls::crypto::aws_lc_rs::default_provider();
-        // The first is the cheapest where there are instructions for it; TLS 1.3 has no weak one.
+        // The first is the fastest with AES instructions; TLS 1.3 has no weak cipher suite.
         provider.cipher_suites =
             vec![TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256];
         Arc::new(provider)

@@ -1,4 +1,4 @@
-//! The server's authority as everybody else knows it: its certificate, its fingerprint, what it has signed.
+//! The server's authority as agents and gateways see it: its certificate, its fingerprint, its signatures.
 
 use aws_lc_rs::digest;
 use rustls::pki_types::CertificateDer;
@@ -9,7 +9,7 @@ use wicketgate_model::{Assignment, SignedAssignment};
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
-    /// How much of it an enrolment code carries: 160 bits, as nobody can make a second certificate for them.
+    /// The bytes in an enrolment code: 160 bits, which exclude a second certificate with the same ones.
     pub const SHORT: usize = 20;
 
     pub fn of(der: &[u8]) -> Self {
@@ -40,7 +40,7 @@ pub enum TrustError {
 }
 
 impl CaCertificate {
-    /// Takes the certificate in DER from a place that is trusted: the own disk, or an authenticated server.
+    /// Takes the certificate (DER) from a trusted source: the local disk, or an authenticated server.
     pub fn from_der(der: Vec<u8>) -> Result<Self, TrustError> {
         let der = CertificateDer::from(der);
         webpki::anchor_from_trusted_cert(&der).map_err(|_| TrustError::NotACertificate)?;
@@ -61,7 +61,7 @@ impl CaCertificate {
 
     /// The assignment, if this CA has signed it.
     pub fn verify(&self, signed: &SignedAssignment) -> Result<Assignment, TrustError> {
-        // No path is built here: the CA's own key signs assignments, and the certificate is only how we hold it.
+        // No path is built: the CA's own key signs assignments, and the certificate only holds it.
         let ca = webpki::EndEntityCert::try_from(&self.0).map_err(|_| TrustError::NotACertificate)?;
         ca.verify_signature(
             webpki::aws_lc_rs::ECDSA_P256_SHA256,

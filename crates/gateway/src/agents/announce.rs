@@ -1,7 +1,7 @@
-//! Tells the server who is connected.
+//! Reports connected agents to the server.
 //!
-//! One task sends what is, compared with what it has sent, so that the end of an agent's old connection never
-//! overtakes the beginning of its new one, and a server that is slow to listen holds up no agent.
+//! One task compares the roster with what it has sent, so that the end of an old connection never overtakes the start
+//! of its successor, and a slow server delays no agent.
 
 use super::{Agents, Roster};
 use std::collections::HashMap;

@@ -1,50 +1,50 @@
-//! Which replica a new stream goes through: the one with the fewest streams among those that do well.
+//! Chooses the replica for a new stream: the one with the fewest streams among the healthy ones.
 //!
-//! Pure: time is an argument. A replica that fails is ejected for a time that doubles with each failure, and tried again
-//! by one stream once that is over; a newcomer, and one that is back, gets its part little by little. Invariant: as long
-//! as there is a replica, one is chosen: where none does well, a client is still better served by a try.
+//! Pure: time is an argument. A replica that fails is ejected for a time that doubles with each failure; then one stream
+//! tries it. A new or returning replica gets its share of streams gradually. Invariant: while there is a replica, one is
+//! chosen, even if none is healthy.
 
 use std::time::{Duration, Instant};
 
-/// For the first failure: a target that restarts is back in about so long.
+/// After the first failure: about the time in which a target restarts.
 const EJECTED_FIRST: Duration = Duration::from_secs(1);
-/// A replica that comes back is of use within so long.
+/// The longest ejection: a returning replica is used within this time.
 const EJECTED_LONGEST: Duration = Duration::from_secs(60);
-/// The one stream that tries an ejected replica has an answer by then: as long as a client waits.
+/// The time for the one stream that tries an ejected replica: as long as a client waits.
 const TRIAL: Duration = Duration::from_secs(15);
-/// How long a newcomer takes to get as much as the others.
+/// How long a new replica takes to get as many streams as the others.
 const SLOW_START: Duration = Duration::from_secs(30);
-/// What it gets at first, in thousandths: it has to get something to show what it can do.
+/// Its initial part, in thousandths: it needs some streams to prove itself.
 const SLOWEST: u64 = 100;
 
-/// What dials have shown of a replica, or of one share's target behind it.
+/// The results of dials through a replica, or to one share's target behind it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Record {
-    /// Since when it has been doing well.
+    /// Since when it has been healthy.
     well_since: Instant,
     ejected: Option<Ejected>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Ejected {
-    /// How long it was ejected for.
+    /// The length of the ejection.
     pause: Duration,
     until: Instant,
-    /// One stream is trying it, and has until then.
+    /// The deadline of the stream that tries it.
     on_trial: bool,
 }
 
-/// Whether a stream should go there; the best first.
+/// Whether it should get streams; the best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fitness {
-    /// It was ejected for long enough: one stream may try it.
+    /// Its ejection is over: one stream may try it.
     Due,
     Well,
     Ejected,
 }
 
 impl Fitness {
-    /// Of a replica, by what is known of its parts.
+    /// The fitness of a replica from that of its parts.
     pub(super) fn of(parts: impl IntoIterator<Item = Self>) -> Self {
         parts.into_iter().fold(Self::Well, |all, part| match (all, part) {
             (Self::Ejected, _) | (_, Self::Ejected) => Self::Ejected,
@@ -55,7 +55,7 @@ impl Fitness {
 }
 
 impl Record {
-    /// Of something that nothing is known of yet.
+    /// A record without results.
     pub(super) fn new(now: Instant) -> Self {
         Self { well_since: now, ejected: None }
     }
@@ -69,14 +69,14 @@ impl Record {
     pub(super) fn failed(&mut self, now: Instant) {
         let pause = match self.ejected {
             None => EJECTED_FIRST,
-            // A stream that was on its way there already, or had nowhere else to go, tells nothing new.
+            // The result of a stream that started before the ejection is not new.
             Some(Ejected { until, on_trial: false, .. }) if now < until => return,
             Some(Ejected { pause, .. }) => (pause * 2).min(EJECTED_LONGEST),
         };
         self.ejected = Some(Ejected { pause, until: now + pause, on_trial: false });
     }
 
-    /// A stream is about to try it: others wait for what becomes of that one.
+    /// A stream is about to try it; others wait for its result.
     pub(super) fn try_it(&mut self, now: Instant) {
         if let Some(ejected) = self.ejected.as_mut().filter(|e| e.until <= now) {
             (ejected.until, ejected.on_trial) = (now + TRIAL, true);
@@ -96,20 +96,20 @@ impl Record {
     }
 }
 
-/// A replica that a stream could go through.
+/// A replica to choose from.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Candidate<T> {
     pub(super) replica: T,
     pub(super) fitness: Fitness,
-    /// Streams that it has now.
+    /// Its current streams.
     pub(super) streams: usize,
     pub(super) well_since: Instant,
-    /// Counts the choices: when it was last chosen.
+    /// The number of the choice at which it was last chosen.
     pub(super) last_chosen: u64,
 }
 
 impl<T> Candidate<T> {
-    /// How busy it would be with one stream more, as a newcomer is to see it.
+    /// Its load with one more stream, weighted by its age.
     fn load(&self, now: Instant) -> u64 {
         let age = now.saturating_duration_since(self.well_since).min(SLOW_START);
         let part = 1000 * u64::try_from(age.as_millis()).unwrap_or(0) / SLOW_START.as_millis() as u64;
@@ -117,7 +117,7 @@ impl<T> Candidate<T> {
     }
 }
 
-/// The best of them: the fittest, of these the least busy, of these the one that has waited longest.
+/// The fittest candidate; among equals the least loaded, then the one not chosen for longest.
 pub(super) fn choose<T>(
     candidates: impl IntoIterator<Item = Candidate<T>>,
     now: Instant,

@@ -1,4 +1,4 @@
-//! An agent's control connection, at the gateway's end.
+//! The gateway's end of an agent's control connection.
 
 use super::{Agents, enrol::plain, handshake_limits::Permit, pool_size, roster::Session};
 use std::{net::IpAddr, time::Duration};
@@ -16,7 +16,7 @@ use wicketgate_transport::{
 
 /// For the first message after the handshake.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
-/// How often the pool of carriers is looked after. What it remembers is counted in these.
+/// How often the size of the carrier pool is adapted. Its window is counted in these.
 const POOL_EVERY: Duration = Duration::from_secs(1);
 
 impl Agents {
@@ -31,7 +31,7 @@ impl Agents {
         let mut control = Control::of_agent(stream);
         let (version, name) = match timeout(HELLO_WITHIN, control.receive()).await {
             Ok(Ok(FromAgent::Hello { version, name })) => (plain(&version), plain(&name)),
-            other => return debug!(agent.id = %agent, ?other, "an agent did not say hello"),
+            other => return debug!(agent.id = %agent, ?other, "an agent sent no hello"),
         };
         let about = ConnectedAgent {
             agent,
@@ -41,12 +41,12 @@ impl Agents {
             address,
         };
         let Some(session) = self.with(|roster| roster.connect(about, std::time::Instant::now())) else {
-            return debug!(agent.id = %agent, "a barred agent was turned away");
+            return debug!(agent.id = %agent, "rejected a barred agent");
         };
         drop(permit);
         info!(agent.id = %agent, environment.id = %identity.environment, %version, %name, "agent connected");
         let end = tokio::select! {
-            // First: whoever is barred is not served once more.
+            // First: a barred agent gets no further message.
             biased;
             () = session.end.cancelled() => None,
             () = self.0.drain.cancelled() => None,
@@ -77,7 +77,7 @@ impl Agents {
         control.send(&ToAgent::Carriers { want }).await?;
         let mut second = interval(POOL_EVERY);
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // One renewal at a time: an agent that asks again before the answer gets none.
+        // One renewal at a time: further requests before the answer are ignored.
         let (renewed, mut renewal) = mpsc::channel(1);
         let mut renewing = false;
         let mut ping = interval(PING_EVERY);
@@ -150,7 +150,7 @@ impl Agents {
                 self.with(|roster| roster.health(agent, number, share, health, std::time::Instant::now()));
             }
             FromAgent::Draining => {
-                info!(agent.id = %agent, "agent is about to end");
+                info!(agent.id = %agent, "agent is stopping");
                 self.with(|roster| roster.draining(agent, number));
             }
             FromAgent::Hello { .. } | FromAgent::Renew { .. } | FromAgent::Pong => {}

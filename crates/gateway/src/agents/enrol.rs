@@ -1,4 +1,4 @@
-//! Certificates for agents: the gateway carries the question to the server and the answer back.
+//! Certificates for agents: the gateway forwards requests to the server and its answers back.
 
 use super::Agents;
 use std::time::Duration;
@@ -13,9 +13,9 @@ use wicketgate_transport::{
     tls::TlsStream,
 };
 
-/// For an agent to say what it has come for.
+/// For the request of an agent.
 const ASK_WITHIN: Duration = Duration::from_secs(10);
-/// For the server to answer; an agent that gets no answer asks again.
+/// For the answer of the server; an agent without an answer tries again.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 impl Agents {
     pub(super) async fn enrol(&self, stream: TlsStream) {
@@ -54,7 +54,7 @@ impl Agents {
         Ok(())
     }
 
-    /// Asks the server in a task of its own, since the control connection goes on meanwhile.
+    /// Asks the server in a separate task, so that the control connection is served meanwhile.
     pub(super) fn renew(&self, agent: AgentId, public_key: Vec<u8>, answer: mpsc::Sender<ToAgent>) {
         let (ask, agents) = (RenewRequest { agent, public_key }, self.clone());
         self.0.tasks.spawn(async move {
@@ -64,7 +64,7 @@ impl Agents {
                 CertificateAnswer::Refused(refusal) => ToAgent::RenewRefused { refusal: Some(refusal) },
                 CertificateAnswer::Unavailable => ToAgent::RenewRefused { refusal: None },
             };
-            // The connection may have ended meanwhile; the agent asks again on the next one.
+            // The connection may have ended; the agent tries again on the next one.
             let _ = answer.try_send(message);
         });
     }
@@ -94,7 +94,7 @@ impl Agents {
     }
 }
 
-/// A text of an agent's, short and without control characters: it stands in logs and answers.
+/// Text from an agent, shortened and without control characters, for logs and answers.
 pub(super) fn plain(text: &str) -> String {
     /// Longer than any host name (RFC 1035 §2.3.4).
     const LONGEST: usize = 255;

@@ -1,8 +1,7 @@
-//! The limits of the agent port: connections that have not proved yet that they are of use.
+//! Limits of the agent port for connections without an identity yet.
 //!
-//! Invariants: whoever comes gets in, and nobody fills it: where there is no place left, the one that has stood there
-//! longest goes. A handshake takes milliseconds, so that a good one is through long before those who stall have pushed
-//! it out.
+//! Invariant: a new connection is always admitted; above a limit, the oldest one is closed for it. A handshake takes
+//! milliseconds, so a good one is done long before stalled ones displace it.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,11 +12,11 @@ use tokio_util::sync::CancellationToken;
 use wicketgate_model::AgentId;
 use wicketgate_system::Mutex;
 
-/// In the limits at once: each holds a socket and a handshake's buffers.
+/// Concurrent handshakes: each holds a socket and buffers.
 const MOST: usize = 1024;
-/// Of one address: some agents behind one translated address, each with its carriers.
+/// From one address: several agents behind NAT, each with its carriers.
 const OF_ADDRESS: usize = 64;
-/// Control connections of one agent that have not said hello: it has one, or a second while the first one dies.
+/// Control connections of one agent without a hello: it has one, or a second while the first one dies.
 const OF_AGENT: usize = 4;
 
 #[derive(Clone, Default)]
@@ -25,26 +24,26 @@ pub(super) struct HandshakeLimits(Arc<Mutex<Unproven>>);
 
 #[derive(Default)]
 struct Unproven {
-    /// Those that are nobody yet, the oldest first.
+    /// Connections without an identity, the oldest first.
     nobodies: HashMap<IpAddr, BTreeMap<u64, CancellationToken>>,
-    /// How many these are.
+    /// Their number.
     count: usize,
     agents: HashMap<AgentId, usize>,
     last: u64,
 }
 
-/// A place in the limits, free again when it is dropped.
+/// The admission of one connection, released when it is dropped.
 pub(super) struct Permit {
     limits: HandshakeLimits,
     address: IpAddr,
     number: u64,
     agent: Option<AgentId>,
-    /// The place is another one's now: the connection is to end.
+    /// Cancelled when the connection must close for a newer one.
     pub(super) lost: CancellationToken,
 }
 
 impl HandshakeLimits {
-    /// A place for a connection from the address.
+    /// Admits a connection from the address.
     pub(super) fn enter(&self, address: IpAddr) -> Permit {
         let address = network(address);
         let lost = CancellationToken::new();
@@ -52,7 +51,7 @@ impl HandshakeLimits {
         if standing.nobodies.get(&address).is_some_and(|of_it| of_it.len() >= OF_ADDRESS) {
             standing.push_out(address);
         } else if standing.count >= MOST {
-            // Of those who take most of it.
+            // From the address with the most connections.
             let busiest = standing.nobodies.iter().max_by_key(|(_, of_it)| of_it.len());
             if let Some(busiest) = busiest.map(|(address, _)| *address) {
                 standing.push_out(busiest);
@@ -87,8 +86,8 @@ impl Unproven {
 }
 
 impl Permit {
-    /// The connection has proved to be of the agent, and is pushed out by nobody. Answers whether the agent has a place
-    /// for it.
+    /// The connection has authenticated as the agent and can no longer be displaced. Returns whether the agent is below
+    /// its limit.
     pub(super) fn is_of(&mut self, agent: AgentId) -> bool {
         let mut standing = self.limits.0.lock();
         let count = standing.agents.entry(agent).or_default();
@@ -119,8 +118,7 @@ impl Drop for Permit {
     }
 }
 
-/// Whom an address belongs to: with IPv6 the first 64 bits of it, since the rest is its owner's choice (RFC 4291
-/// §2.5.4).
+/// The unit that limits apply to: with IPv6 the first 64 bits, since the owner chooses the rest (RFC 4291 §2.5.4).
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),

@@ -28,16 +28,16 @@ use wicketgate_transport::{
     reset_on_drop::ResetOnDrop,
 };
 
-/// For all of it: what a client's own connect timeout would bear.
+/// For opening a stream: within the usual connect timeout of clients.
 const OPEN_WITHIN: Duration = Duration::from_secs(15);
-/// For a carrier, when none is parked: a handshake, with a queue of others before it.
+/// For a carrier, if none is parked: a handshake behind a queue of others.
 const CARRIER_WITHIN: Duration = Duration::from_secs(5);
-/// For an agent's answer: its own dial ends after half of it.
+/// For an agent's answer: its dial times out after half of this.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// Parked carriers of one agent that may turn out to be dead before the next agent is asked.
+/// Dead carriers of one agent after which the next agent is tried.
 const DEAD_CARRIERS: usize = 4;
 
-/// The client of a dial that is only to see whether it can be done.
+/// The client address of a dial that only checks the target.
 const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// Why no stream was opened.
@@ -51,16 +51,16 @@ pub struct DialFailure {
 pub enum DialFailureReason {
     /// No connected agent has acknowledged the share.
     NoAgent,
-    /// The agent has no carrier to give, or its carriers break.
+    /// The agent has no free carrier, or its carriers break.
     NoCarrier,
-    /// The agent has not answered.
+    /// The agent did not answer.
     Timeout,
-    /// The agent has answered why not.
+    /// The agent refused the stream.
     Refused(RefusalReason),
 }
 
 impl DialFailureReason {
-    /// As it is counted.
+    /// The reason in the metrics.
     pub(crate) fn counted(self) -> FailureReason {
         match self {
             Self::NoAgent | Self::Refused(RefusalReason::Draining) => FailureReason::NoAgent,
@@ -76,7 +76,7 @@ impl DialFailureReason {
         }
     }
 
-    /// What it shows of the replica.
+    /// What it means for the replica.
     fn shows(self) -> Shown {
         match self {
             Self::NoAgent => Shown::Gone,
@@ -91,7 +91,7 @@ impl DialFailureReason {
             Self::Refused(reason) if reason.is_of_the_target() => Reason::TargetUnreachable,
             Self::Refused(RefusalReason::NotAllowed) => Reason::AgentRefused,
             Self::Refused(RefusalReason::NotAssigned) => Reason::AgentPending,
-            // An agent's own dial ends long before its answer is late.
+            // The dial of an agent times out long before its answer is late.
             Self::Refused(_) | Self::NoAgent | Self::NoCarrier | Self::Timeout => Reason::AgentOffline,
         }
     }
@@ -109,17 +109,17 @@ fn failure(reason: DialFailureReason, text: impl Into<String>) -> DialFailure {
     DialFailure { reason, text: text.into() }
 }
 
-/// A stream to a share's target, open at the agent.
+/// A stream that the agent has connected to the target.
 #[derive(Debug)]
 pub struct Stream {
     carrier: Carrier,
-    /// What was sent of the client's before the agent had answered, and why nothing more can be heard of it, if so.
+    /// The client's bytes that were sent as early data, and the error of its connection, if it has broken.
     early: (u64, Option<io::Error>),
     agents: Agents,
     active: Active,
 }
 
-/// Counts as one of its agent's streams.
+/// Counts as a stream of its agent until it is dropped.
 struct Active {
     agent: AgentId,
     streams: Arc<AgentStreams>,
@@ -145,13 +145,13 @@ impl fmt::Debug for Active {
 }
 
 impl Stream {
-    /// The agent that it goes through.
+    /// The agent of the stream.
     pub fn agent(&self) -> AgentId {
         self.active.agent
     }
 
     /// Relays between the client and the target until both have ended; `rx` counts what comes from the client,
-    /// `tx` what goes to it. A stream that breaks, is cut or dropped, or has carried nothing for `idle`, resets the
+    /// `tx` what goes to it. A stream that breaks, is aborted or dropped, or was idle for `idle`, resets the
     /// client's connection.
     pub async fn relay(
         self,
@@ -175,8 +175,7 @@ impl Stream {
 }
 
 impl Agents {
-    /// Opens a stream to the share's target, which gets what is `early` before anything else of the client's. Answers
-    /// within 15 s.
+    /// Opens a stream to the share's target, which gets the early data first. Returns within 15 s.
     pub async fn open(
         &self,
         share: ShareId,
@@ -213,11 +212,11 @@ impl Agents {
         }
     }
 
-    /// Opens a stream as a client's connection would, and ends it: answers the agent that has reached the target.
+    /// Opens a stream as for a client, and closes it. Returns the agent that has reached the target.
     pub async fn dial(&self, share: ShareId) -> Result<AgentId, Problem> {
         match self.open(share, NOBODY, EarlyData::default()).await {
             Ok(Stream { carrier, active, .. }) => {
-                // Ending is a goodbye of a second at most; nobody waits for it.
+                // Closing takes up to a second; the caller does not wait for it.
                 self.0.tasks.spawn(carrier.close());
                 Ok(active.agent)
             }
@@ -271,7 +270,7 @@ impl Agents {
     }
 }
 
-/// A parked carrier of the agent, once there is one.
+/// Takes a parked carrier, or waits for one.
 async fn take_carrier(pool: &CarrierPool, deadline: Instant) -> Result<Carrier, DialFailure> {
     let until = deadline.min(Instant::now() + CARRIER_WITHIN);
     loop {

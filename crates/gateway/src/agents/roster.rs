@@ -1,7 +1,7 @@
 //! Which agents are connected, what is assigned, and which agent has acknowledged what. Pure: the roster does no IO.
 //!
-//! Invariants: the two indexes of an environment name exactly the shares assigned and agents connected of it; what
-//! an agent has said is kept only for shares assigned now, so no agent can make the roster grow.
+//! Invariants: the two indexes of an environment contain exactly its assigned shares and connected agents; reports of
+//! an agent are kept only for assigned shares, so no agent can make the roster grow.
 
 mod acknowledgements;
 mod pick;
@@ -27,12 +27,12 @@ use wicketgate_model::{
 };
 use wicketgate_transport::control::{ASSIGNMENTS_PER_MESSAGE, ToAgent};
 
-/// How a share stands with the agents of its environment.
+/// The readiness of a share at the agents of its environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentStanding {
     /// The newest generation that a connected agent has acknowledged.
     pub ready: Option<Generation>,
-    /// Why the newest generation is not ready; with it ready, what impairs the share.
+    /// Why the newest generation is not ready, or, if it is ready, what impairs the share.
     pub problem: Option<Problem>,
 }
 
@@ -49,14 +49,14 @@ pub(super) struct Roster {
     picks: u64,
 }
 
-/// A share as it is assigned.
+/// A share and its newest assignment.
 struct AssignedShare {
     environment: EnvironmentId,
     generation: Generation,
     assignment: SignedAssignment,
-    /// `None`: the assignment can't be read.
+    /// `None`: the assignment cannot be parsed.
     target: Option<Target>,
-    /// From this generation on, the target has been the same.
+    /// The first generation with this target.
     same_target_since: Generation,
 }
 
@@ -70,23 +70,23 @@ struct Connected {
     session: u64,
     about: ConnectedAgent,
     end: CancellationToken,
-    /// Shares that the agent is to be told of, as they are when it is told.
+    /// Shares to send to the agent. Their state is read when they are sent.
     outbox: BTreeSet<ShareId>,
     outbox_filled: Arc<Notify>,
     said: HashMap<ShareId, Acknowledgement>,
     carriers: Arc<CarrierPool>,
-    /// There and back, when it last answered.
+    /// The round-trip time of its last answer.
     rtt: Option<Duration>,
     record: Record,
     last_picked: u64,
-    /// It is about to end, and takes no new streams.
+    /// It is stopping and accepts no new streams.
     draining: bool,
 }
 
 /// A control connection, as the roster knows it.
 pub(super) struct Session {
     pub(super) number: u64,
-    /// The connection is to end: the agent was barred, or has a newer one.
+    /// Cancelled when the connection must end: the agent was barred, or has a newer one.
     pub(super) end: CancellationToken,
     pub(super) outbox_filled: Arc<Notify>,
     /// Closed by the control connection's task when it ends.
@@ -98,7 +98,7 @@ impl Roster {
         if self.shares.get(&share.id).is_some_and(|w| w.environment != share.environment) {
             self.withdraw(share.id);
         }
-        // Only to see whether it is the same one: what it leads to is the agents' business.
+        // Only to detect a changed target; agents check the assignment.
         let assignment = serde_json::from_str::<Assignment>(&share.assignment.body);
         let target = assignment.ok().map(|a| a.target);
         let same_target_since = match self.shares.get(&share.id) {
@@ -158,7 +158,7 @@ impl Roster {
         self.barred.contains(&agent)
     }
 
-    /// A control connection has come up; an older one of the same agent ends. `None`: the agent is barred.
+    /// Registers a control connection and ends an older one of the same agent. `None`: the agent is barred.
     pub(super) fn connect(&mut self, about: ConnectedAgent, now: Instant) -> Option<Session> {
         let agent = about.agent;
         if self.barred.contains(&agent) {
@@ -197,7 +197,7 @@ impl Roster {
         Some(session)
     }
 
-    /// The control connection is gone. Running streams go on.
+    /// The control connection has ended. Running streams continue.
     pub(super) fn disconnect(&mut self, agent: AgentId, session: u64) {
         if self.connected.get(&agent).is_none_or(|c| c.session != session) {
             return;
@@ -213,7 +213,7 @@ impl Roster {
         self.forget_if_empty(id);
     }
 
-    /// The agent is about to end: new streams go elsewhere, and those that it has go on.
+    /// The agent is stopping: new streams use other agents, running ones continue.
     pub(super) fn draining(&mut self, agent: AgentId, session: u64) {
         if let Some(connected) = self.connected.get_mut(&agent).filter(|c| c.session == session) {
             connected.draining = true;
@@ -228,7 +228,7 @@ impl Roster {
         }
     }
 
-    /// What the agent has not been told yet, in messages that are not too long.
+    /// The messages to send to the agent, each of bounded length.
     pub(super) fn take_outbox(&mut self, agent: AgentId, session: u64) -> Vec<ToAgent> {
         let Some(connected) = self.connected.get_mut(&agent).filter(|c| c.session == session) else {
             return Vec::new();

@@ -130,7 +130,7 @@ async fn an_agent_knows_a_stranger_and_another_protocol() {
     let (outcome, _tcp) = tokio::join!(agent.handshake(address), serve);
     let error = outcome.unwrap_err();
     assert_eq!(error.diagnosis(), Some(Diagnosis::NotTls), "{error:?}");
-    assert_eq!(error.to_string(), "the TLS handshake failed: the other end does not speak TLS");
+    assert_eq!(error.to_string(), "the TLS handshake failed: the peer does not speak TLS");
 }
 
 #[tokio::test]

@@ -153,7 +153,7 @@ async fn a_barred_agent_is_cut_and_stays_out() {
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     let error = soon("the target's reset", target.read(&mut [0; 8])).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-    assert!(matches!(client.relay.await.unwrap(), Err(Broken::Cut)));
+    assert!(matches!(client.relay.await.unwrap(), Err(Broken::Aborted)));
     assert!(lab.connect(1).await.is_err());
     lab.agents.unbar(id);
     lab.ready(1, 1).await;

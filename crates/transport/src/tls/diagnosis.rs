@@ -9,24 +9,24 @@ use std::io::{self, ErrorKind};
 /// What went wrong, as far as it matters to a person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Diagnosis {
-    #[error("the other end does not speak TLS")]
+    #[error("the peer does not speak TLS")]
     NotTls,
     #[error("{0}")]
     Distrust(Distrust),
-    #[error("the other end says that the certificate has expired")]
+    #[error("the peer reports that the certificate has expired")]
     Expired,
-    #[error("the other end does not take the certificate")]
+    #[error("the peer rejects the certificate")]
     Refused,
-    #[error("the other end has no TLS version or protocol in common with this one")]
+    #[error("the peer supports no common TLS version or protocol")]
     NothingInCommon,
-    #[error("the other end closed the connection without a word")]
+    #[error("the peer closed the connection without a reason")]
     Cut,
-    #[error("the other end broke the rules of TLS")]
+    #[error("the peer violated the TLS protocol")]
     Garbled,
 }
 
 impl Diagnosis {
-    /// `None`: it was the operating system's error, not one of TLS.
+    /// `None`: the error is one of the operating system.
     pub fn of(error: &io::Error) -> Option<Self> {
         let Some(tls) = error.get_ref().and_then(|e| e.downcast_ref::<Error>()) else {
             return (error.kind() == ErrorKind::UnexpectedEof).then_some(Self::Cut);
@@ -65,7 +65,7 @@ impl Diagnosis {
     }
 }
 
-/// The error in plain words.
+/// Describes the error without the TLS library's words.
 pub(crate) fn describe(error: &io::Error) -> String {
     Diagnosis::of(error).map_or_else(|| error.to_string(), |fault| fault.to_string())
 }

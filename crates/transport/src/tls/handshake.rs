@@ -1,4 +1,4 @@
-//! A handshake over TCP, driven by hand, so that its secrets can be taken when it is done.
+//! A TLS handshake over TCP, driven through the library's unbuffered API, which hands over the secrets afterwards.
 
 use super::{
     broken,
@@ -17,20 +17,20 @@ use tokio::{
     net::TcpStream,
 };
 
-/// What a handshake of ours takes, and what any may take before it is ended: a chain of a few certificates.
+/// The usual input of a handshake, and its limit: a chain of a few certificates.
 const FIRST: usize = 4 * 1024;
 const MOST: usize = 64 * 1024;
 
-/// What comes out of it.
+/// The result of a handshake.
 pub(super) struct Done {
     pub(super) seal: RecordSealer,
     pub(super) open: RecordOpener,
     pub(super) keys: TrafficKeys,
-    /// Bytes that followed: plaintext, and records that were not opened.
+    /// Input that followed the handshake: plaintext, and encrypted records.
     pub(super) plain: Vec<u8>,
     pub(super) sealed: Vec<u8>,
     pub(super) alpn: Option<Vec<u8>>,
-    /// The other end's leaf certificate, DER.
+    /// The peer's leaf certificate, DER.
     pub(super) leaf: Option<CertificateDer<'static>>,
 }
 
@@ -74,7 +74,7 @@ impl End for UnbufferedServerConnection {
     }
 }
 
-/// What is to be done next.
+/// The next step.
 enum Step {
     Again,
     Read,
@@ -93,7 +93,7 @@ fn encode<Data>(data: &mut EncodeTlsData<'_, Data>, output: &mut Vec<u8>) -> io:
     Ok(())
 }
 
-/// The handshake. When it fails, the other end is told why, as far as TLS has a word for it. The caller bounds it.
+/// Runs the handshake. After a failure, the peer gets an alert. The caller bounds the wait.
 pub(super) async fn handshake<E: End>(mut end: E, tcp: &mut TcpStream) -> io::Result<Done> {
     let (mut input, mut filled) = (vec![0; FIRST], 0);
     let (mut output, mut plain) = (Vec::new(), Vec::new());
@@ -126,7 +126,7 @@ pub(super) async fn handshake<E: End>(mut end: E, tcp: &mut TcpStream) -> io::Re
         match step {
             Step::Again => {}
             Step::Fail(error) => {
-                // Once more, for the alert that tells the other end. It is a courtesy: nobody waits for it.
+                // Once more, for the alert. Sending it is best effort.
                 if let Ok(ConnectionState::EncodeTlsData(mut data)) = end.process(&mut input[..filled]).state
                 {
                     encode(&mut data, &mut output)?;

@@ -1,8 +1,9 @@
-//! The records of an established TLS 1.3 connection (RFC 8446 §5), sealed and opened where they stand.
+//! The records of an established TLS 1.3 connection (RFC 8446 §5), encrypted and decrypted in place.
 //!
-//! The handshake is the TLS library's, and so are the secrets and their updates; what is done here is the AEAD, so
-//! that a stream's bytes are not copied from buffer to buffer and a connection at rest holds no buffer at all.
-//! Invariant: a sequence number is used once; a key is replaced long before its limit.
+//! The TLS library does the handshake and derives the secrets and their updates. This module applies the AEAD, so that
+//! bytes are not copied between buffers and an idle connection holds no buffer. docs/PERFORMANCE.md compares it with
+//! the TLS library's own record layer. Invariant: a sequence number is used once; a key is replaced long before its
+//! limit.
 
 use super::broken;
 use aws_lc_rs::aead::{
@@ -41,7 +42,7 @@ const NEW_SESSION_TICKET: u8 = 4;
 const KEY_UPDATE: u8 = 24;
 const CLOSE_NOTIFY: [u8; 2] = [1, 0];
 
-/// The secrets to come.
+/// Derives the next secrets.
 pub(super) enum Kernel {
     Client(KernelConnection<ClientConnectionData>),
     Server(KernelConnection<ServerConnectionData>),
@@ -50,10 +51,10 @@ pub(super) enum Kernel {
     None,
 }
 
-/// What both directions of a connection share.
+/// State shared by both directions of a connection.
 pub(crate) struct TrafficKeys {
     kernel: Mutex<Kernel>,
-    /// The other end has asked for a new key of ours.
+    /// The peer has requested a key update.
     asked: AtomicBool,
 }
 
@@ -76,7 +77,7 @@ impl TrafficKeys {
     }
 }
 
-/// One direction's key.
+/// The key of one direction.
 pub(super) struct RecordKey {
     key: LessSafeKey,
     iv: [u8; NONCE_LEN],
@@ -107,7 +108,7 @@ impl RecordKey {
     }
 }
 
-/// The direction to the other end.
+/// Encrypts records for the peer.
 pub(crate) struct RecordSealer(RecordKey);
 
 impl RecordSealer {
@@ -115,18 +116,18 @@ impl RecordSealer {
         Self(key)
     }
 
-    /// Seals a record in place: `slot` has room for it, and `n` bytes of plaintext behind [`HEADER`]. Returns the
+    /// Encrypts a record in place: `slot` has room for it, and `n` bytes of plaintext behind [`HEADER`]. Returns the
     /// record's length.
     pub(crate) fn data(&mut self, slot: &mut [u8], n: usize) -> io::Result<usize> {
         self.seal(slot, n, APPLICATION_DATA)
     }
 
-    /// Says that nothing follows.
+    /// The record that ends the connection (RFC 8446 §6.1).
     pub(super) fn close_notify(&mut self) -> io::Result<Vec<u8>> {
         self.small(&CLOSE_NOTIFY, ALERT)
     }
 
-    /// The record that replaces the key, if it is time to: it must go before any other.
+    /// The record of a key update, if one is due. It must be sent before any other record.
     pub(crate) fn key_update(&mut self, keys: &TrafficKeys) -> io::Result<Option<Vec<u8>>> {
         if self.0.sequence < KEY_LIMIT && !keys.asked.load(Ordering::Relaxed) {
             return Ok(None);
@@ -156,19 +157,19 @@ impl RecordSealer {
     }
 }
 
-/// The direction from the other end.
+/// Decrypts records of the peer.
 pub(crate) struct RecordOpener(RecordKey);
 
-/// What came.
+/// A record, or what is there of it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Opened {
-    /// No whole record is there yet.
+    /// The record is incomplete.
     Partial,
-    /// The plaintext's place among the bytes that were given, and the length of all of its record.
+    /// The range of the plaintext in the input, and the length of the whole record.
     Data { plain: Range<usize>, record: usize },
-    /// Something of TLS itself.
+    /// A message of TLS itself.
     Handled { record: usize },
-    /// The other end has said that nothing follows.
+    /// The peer has ended the connection.
     Closed,
 }
 
@@ -177,7 +178,7 @@ impl RecordOpener {
         Self(key)
     }
 
-    /// Opens the record at the beginning of `bytes`, in place.
+    /// Decrypts the record at the start of `bytes`, in place.
     pub(crate) fn open(&mut self, bytes: &mut [u8], keys: &TrafficKeys) -> io::Result<Opened> {
         let Some((&header, rest)) = bytes.split_first_chunk_mut::<HEADER>().map(|(h, r)| (&*h, r)) else {
             return Ok(Opened::Partial);

@@ -1,7 +1,6 @@
-//! An established TLS connection over TCP: a stream of bytes, and for carriers its records themselves.
+//! An established TLS connection over TCP: a byte stream, and for carriers the records themselves.
 //!
-//! Invariant: bytes that were opened are handed on before anything else is read; a connection on which nothing has
-//! come and nothing is to be sent holds no buffer.
+//! Invariant: decrypted bytes are consumed before anything else is read; an idle connection holds no buffer.
 
 use super::{
     broken,
@@ -29,7 +28,7 @@ pub struct TlsStream {
     pub(crate) keys: TrafficKeys,
     pub(crate) seal: RecordSealer,
     pub(crate) input: Incoming,
-    /// Sealed, and not sent yet.
+    /// Encrypted and not sent yet.
     output: Vec<u8>,
     sent: usize,
     closing: bool,
@@ -61,27 +60,27 @@ impl TlsStream {
     }
 }
 
-/// What has come of a connection, and was not handed on yet.
+/// Received bytes that were not consumed yet.
 pub(crate) struct Incoming {
     open: RecordOpener,
     buffer: Buffer,
-    /// Not opened yet.
+    /// Not decrypted yet.
     start: usize,
     end: usize,
-    /// Opened.
+    /// Decrypted.
     plain: Range<usize>,
-    /// The other end has said that nothing follows. Its record stays where it is, and is not opened again.
+    /// The peer has ended the connection. The record of that stays in the buffer and is not decrypted again.
     closed: bool,
 }
 
 /// The next record.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// Its plaintext, to be had from [`Incoming::bytes`] until more is read.
+    /// The range of its plaintext, valid for [`Incoming::bytes`] until more is read.
     Plain(Range<usize>),
-    /// It is not there, or not all of it.
+    /// It is incomplete.
     Wanting,
-    /// There will be none.
+    /// The peer has ended the connection.
     Closed,
 }
 
@@ -103,12 +102,12 @@ impl Incoming {
         self.buffer.bytes().is_empty()
     }
 
-    /// Puts the plaintext of the last record back.
+    /// Returns the plaintext of the last record to the input.
     pub(crate) fn put_back(&mut self, plain: Range<usize>) {
         self.plain = plain;
     }
 
-    /// Opens the next record, if all of it has come.
+    /// Decrypts the next record, if it is complete.
     pub(crate) fn next(&mut self, keys: &TrafficKeys) -> io::Result<Next> {
         if !self.plain.is_empty() {
             return Ok(Next::Plain(mem::take(&mut self.plain)));
@@ -135,7 +134,7 @@ impl Incoming {
         }
     }
 
-    /// Reads what there is, `Ok(0)` at the end. What was opened before must have been used.
+    /// Reads what is available, `Ok(0)` at the end. Earlier plaintext must have been consumed.
     pub(crate) fn poll_fill<R: AsyncRead + Unpin>(
         &mut self,
         tcp: &mut R,
@@ -154,7 +153,7 @@ impl Incoming {
         read.map_ok(|()| n)
     }
 
-    /// Gives the buffer back if there is nothing in it.
+    /// Returns the buffer if it is empty.
     pub(crate) fn give_back(&mut self) {
         if self.is_empty() {
             (self.start, self.end) = (0, 0);
@@ -198,7 +197,7 @@ impl AsyncWrite for TlsStream {
         this.output.resize(at + n + SLOT - MAX_PLAIN, 0);
         this.output[at + HEADER..at + HEADER + n].copy_from_slice(&bytes[..n]);
         this.seal.data(&mut this.output[at..], n)?;
-        // What does not leave now leaves with the flush.
+        // The rest is sent by the flush.
         match this.poll_sent(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             _ => Poll::Ready(Ok(n)),

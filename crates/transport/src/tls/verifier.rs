@@ -1,5 +1,5 @@
-//! How an agent knows a gateway: by the chain to its server's CA and the role in the certificate's URI, never by
-//! a host name. An agent that has not enrolled yet finds the CA in the chain, by the fingerprint in its code.
+//! How an agent verifies a gateway: by the chain to its server's CA and the role in the certificate's URI, never by a
+//! host name. An agent that has not enrolled yet finds the CA in the chain by the fingerprint in its code.
 
 use super::TlsError;
 use crate::{

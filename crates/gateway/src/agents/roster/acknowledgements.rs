@@ -1,7 +1,7 @@
-//! What agents say about shares, and how the shares stand by it.
+//! Reports of agents about shares, and the readiness that follows from them.
 //!
-//! Invariant: what is said by an older connection than the agent's newest, or about a share that is not assigned to its
-//! environment, is not heard.
+//! Invariant: reports of a connection that is not the agent's newest, and reports about shares that are not assigned to
+//! its environment, are ignored.
 
 use super::{AgentStanding, Roster};
 use crate::agents::balancer::Record;
@@ -10,7 +10,7 @@ use wicketgate_link::{AgentShareState, AgentShares, SHARES_PER_AGENT};
 use wicketgate_model::{AgentId, Generation, Problem, Reason, ShareId};
 use wicketgate_transport::control::TargetHealth;
 
-/// What an agent has said about a share since it connected.
+/// What an agent has reported about a share since it connected.
 #[derive(Default)]
 pub(super) struct Acknowledgement {
     pub(super) acknowledged: Option<Generation>,
@@ -18,7 +18,7 @@ pub(super) struct Acknowledgement {
     pub(super) unreachable: Option<String>,
     /// The newest generation that the agent has refused.
     newest_refused: Option<Generation>,
-    /// What dials of this generation's target have shown, once one has failed.
+    /// Results of dials to this generation's target, since the first failure.
     pub(super) record: Option<Record>,
 }
 
@@ -53,7 +53,7 @@ impl Roster {
         }
     }
 
-    /// Answers whether it is news: no generation of the share as new as this one was refused before.
+    /// Returns whether it is new: no generation as new as this one was refused before.
     pub(in crate::agents) fn refused(
         &mut self,
         agent: AgentId,
@@ -83,7 +83,7 @@ impl Roster {
         if let Some((said, _)) = self.said(agent, session, share) {
             said.unreachable = match health {
                 TargetHealth::Ok => {
-                    // It has looked itself, and often does.
+                    // The agent probes the target itself.
                     if let Some(record) = &mut said.record {
                         record.worked(now);
                     }
@@ -94,7 +94,7 @@ impl Roster {
         }
     }
 
-    /// The agent has answered after so long.
+    /// Records the round-trip time of an answer.
     pub(in crate::agents) fn answered(&mut self, agent: AgentId, session: u64, rtt: Duration) {
         if let Some(connected) = self.connected.get_mut(&agent).filter(|c| c.session == session) {
             connected.rtt = Some(rtt);
@@ -106,7 +106,7 @@ impl Roster {
         environment.agents.iter().filter_map(|agent| self.connected.get(agent)?.rtt).min()
     }
 
-    /// `None`: it is not connected here.
+    /// `None`: the agent is not connected.
     pub(in crate::agents) fn agent_shares(&self, agent: AgentId) -> Option<AgentShares> {
         let connected = self.connected.get(&agent)?;
         let environment = self.environments.get(&connected.about.environment);
@@ -141,7 +141,7 @@ impl Roster {
         if staying.is_empty() {
             let message = match ending.len() {
                 0 => "no agent of the environment is connected",
-                _ => "the environment's agents are about to end, and take no new connections",
+                _ => "the agents of the environment are stopping and accept no new connections",
             };
             return not_ready(Reason::AgentOffline, message);
         }

@@ -1,39 +1,38 @@
-//! Which agent a stream goes through, and what streams have shown of the agents.
+//! Picks the agent for a stream, and records the results of streams.
 //!
-//! Invariant: a stream never goes to a former target once some agent has acknowledged the newer one. Agents that are
-//! behind by a change of anything but the target serve on.
+//! Invariant: a stream never goes to a former target once an agent has acknowledged the newer one. Agents with an older
+//! generation of the same target continue to serve.
 
 use super::{Acknowledgement, CarrierPool, Connected, Roster};
 use crate::agents::balancer::{Candidate, Fitness, Record, choose};
 use std::{sync::Arc, time::Instant};
 use wicketgate_model::{AgentId, Generation, ShareId};
 
-/// An agent for one stream.
+/// The agent that was picked for a stream.
 pub(in crate::agents) struct Pick {
     pub(in crate::agents) agent: AgentId,
     pub(super) session: u64,
     pub(in crate::agents) generation: Generation,
     pub(in crate::agents) carriers: Arc<CarrierPool>,
-    /// Nothing is known against it: a stream that opens is no news.
+    /// It has no failures: a successful stream need not be recorded.
     pub(in crate::agents) is_well: bool,
 }
 
-/// What became of a stream, as far as it says something of its agent.
+/// The result of a stream, as far as it concerns its agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::agents) enum Shown {
     Well,
-    /// The agent gives no carriers, or no answers.
+    /// The agent gives no carrier, or no answer.
     AgentFails,
-    /// The agent does not get to the target.
+    /// The agent does not reach the target.
     TargetFails,
     Draining,
-    /// It is not connected any more.
+    /// It has disconnected.
     Gone,
 }
 
 impl Acknowledgement {
-    /// What is known of the target. Where the agent itself says that it is out of reach, it goes on looking, and says
-    /// when it is back.
+    /// The fitness of the target. An agent that reports it unreachable keeps probing it and reports its return.
     fn fitness(&self, now: Instant) -> Fitness {
         match &self.record {
             _ if self.unreachable.is_some() => Fitness::Ejected,
@@ -44,7 +43,7 @@ impl Acknowledgement {
 }
 
 impl Roster {
-    /// The agent for a stream, of those that serve the share and were not tried.
+    /// Picks an agent among those that serve the share and were not tried.
     pub(in crate::agents) fn pick(
         &mut self,
         share: ShareId,
@@ -60,7 +59,7 @@ impl Roster {
                 Some((said.acknowledged?, said, connected))
             })
         };
-        // An agent that is behind would still dial the former target.
+        // An agent with an older generation would dial the former target.
         let newest = able().map(|(generation, ..)| generation).max()?;
         let least = newest.min(wanted.same_target_since);
         let candidates =
@@ -92,7 +91,7 @@ impl Roster {
         })
     }
 
-    /// Takes what a stream has shown of the agent that it was picked for.
+    /// Records the result of a stream at its agent.
     pub(in crate::agents) fn shown(&mut self, pick: &Pick, share: ShareId, shown: Shown, now: Instant) {
         let Some(connected) = self.connected.get_mut(&pick.agent).filter(|c| c.session == pick.session)
         else {
