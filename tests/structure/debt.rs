@@ -5,7 +5,6 @@ pub(crate) const CIRCLES: &[&str] = &[
     "crates/agent/src/lib.rs",
     "crates/gateway/src/agents/roster.rs",
     "crates/store/src/store.rs",
-    "crates/store/src/list.rs",
     "crates/transport/src/relay.rs",
     "crates/transport/src/tls.rs",
 ];
@@ -14,6 +13,6 @@ pub(crate) const NAMES: &[&str] = &["Metrics"];
 
 pub(crate) const PROPERTY_NAMES: &[&str] = &["crates/gateway/src/ipsec"];
 
-pub(crate) const LONG_FILES: &[&str] = &["crates/store/tests/store/main.rs"];
+pub(crate) const LONG_FILES: &[&str] = &[];
 
 pub(crate) const UNUSED: &[&str] = &[];
