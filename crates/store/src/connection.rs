@@ -1,7 +1,6 @@
 //! The connections of tunnels, as gateways report them.
 //!
-//! Invariant: whatever changes of a connection is written together with the event that tells it. What only counts
-//! (bytes, the times of SAs) is no change.
+//! Invariant: a change of a connection is written together with its event. Counters and the times of SAs are no change.
 
 use crate::{
     Result, Store, StoreError,
@@ -14,7 +13,7 @@ use jiff::Timestamp;
 use wicketgate_model::{Connection, ConnectionState, SaTimes, TunnelId};
 
 impl Store {
-    /// What the gateways report of the peers. Not a change of the tunnels: it stamps no revision.
+    /// Writes connections as gateways report them. The tunnels themselves do not change: they get no new revision.
     pub async fn record_connections(
         &self,
         connections: &[(TunnelId, Connection)],
@@ -32,7 +31,7 @@ impl Store {
     }
 }
 
-/// Answers what there is to tell.
+/// Returns the event of the change, if there is one.
 async fn record(
     tx: &mut Transaction,
     id: TunnelId,
@@ -59,8 +58,8 @@ async fn record(
     }))
 }
 
-/// When the state or the last error became another, if it did. Until a gateway has reported it, a tunnel's connection is
-/// shown as down.
+/// The time at which the state or the last error changed, if it did. Until a gateway has reported it, a tunnel's
+/// connection is shown as down.
 fn changed_at(before: Option<&Connection>, now_is: &Connection, now: Timestamp) -> Option<Timestamp> {
     if before.map_or(ConnectionState::Down, |c| c.state) != now_is.state {
         return Some(now_is.since);

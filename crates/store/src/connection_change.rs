@@ -1,7 +1,7 @@
-//! What became of tunnels' connections: the last changes of each.
+//! The history of tunnels' connections: the last changes of each.
 //!
-//! Invariants: a change is written in the transaction that writes the connection. A peer that tries every few seconds,
-//! and fails as it did before, changes nothing: else its tries would soon be all that is kept.
+//! Invariants: a change is written in the transaction that writes the connection. A repeated failure of the same kind is
+//! no change, since repeated attempts would soon replace the rest of the history.
 
 use crate::{
     Column, ColumnType, ListRequest, Page, Result, Store, StoreError,
@@ -18,7 +18,7 @@ use wicketgate_model::{
 /// Changes that are kept of each tunnel.
 pub(crate) const MOST: i64 = 100;
 
-/// One change: how the connection was from then on.
+/// One change: the connection from then on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectionChange {
     /// Counts the tunnel's changes from 1.
@@ -57,7 +57,8 @@ impl ConnectionChange {
     }
 }
 
-/// What counts as a change if it differs: whether traffic can flow, and with whom and how; and what is wrong.
+/// The part of a connection whose difference is a change: whether traffic can flow, the peer and algorithms, and the
+/// error.
 #[derive(PartialEq)]
 struct Essence<'a> {
     is_up: bool,
@@ -84,7 +85,7 @@ pub(crate) fn error(error: Option<&ConnectionError>) -> Option<Failure<'_>> {
     error.map(|e| (e.reason, e.cause.as_str(), e.cure.as_str()))
 }
 
-/// Keeps what changed from `before` to `after`, if something did, and forgets what is too old.
+/// Records the change from `before` to `after`, if there is one, and deletes the oldest changes.
 pub(crate) async fn keep(
     tx: &mut Transaction,
     tunnel: TunnelId,

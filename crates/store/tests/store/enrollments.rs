@@ -28,7 +28,7 @@ fn a_code_enrols_one_agent() {
         assert_eq!(enrol(first, 1, 1, after(3600)).await, Err(EnrolRefusal::Expired));
         assert_eq!(changes(&store, Revision::default()).await.revision, before);
         let agent = enrol(first, 1, 1, now()).await.unwrap();
-        // The answer was lost: the same agent asks again, even late. Another one gets nothing.
+        // The answer was lost: the same agent repeats its request, even late. Another agent is refused.
         assert_eq!(enrol(first, 1, 1, after(7200)).await, Ok(agent.clone()));
         assert_eq!(enrol(first, 1, 2, now()).await, Err(EnrolRefusal::Used));
         let row = store.environment_by_z_id(frontdoor, &agent.z_id).await.unwrap().unwrap();

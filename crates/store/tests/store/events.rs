@@ -14,7 +14,7 @@ use wicketgate_store::{
     Claim, Claimed, EventKind, KeptAnswer, Resource, StatusUpdate, Store, StoreError, WriteContext,
 };
 
-async fn told(store: &Store, since: u64) -> Vec<(EventKind, String, String)> {
+async fn events_since(store: &Store, since: u64) -> Vec<(EventKind, String, String)> {
     let events = store.events(None, since, 1000).await.unwrap();
     assert!(events.windows(2).all(|pair| pair[0].id < pair[1].id));
     events.into_iter().map(|e| (e.kind, e.resource, e.status)).collect()
@@ -26,7 +26,7 @@ async fn records(store: &Store, frontdoor: FrontdoorId, resource: &str) -> usize
 }
 
 #[test]
-fn every_change_of_status_is_told_once() {
+fn every_change_of_status_is_one_event() {
     on_each(|store| async move {
         let site = Site::new(&store).await;
         let environment = site.enrolled.environment.to_string();
@@ -59,7 +59,7 @@ fn every_change_of_status_is_told_once() {
         store.delete_environment(site.frontdoor, site.enrolled.environment, &context()).await.unwrap();
         store.update_statuses(&[settled(share.id, 2, Status::Deleted)]).await.unwrap();
         let (share, tunnel) = (share.id.to_string(), site.tunnel.to_string());
-        let told = told(&store, begin).await;
+        let told = events_since(&store, begin).await;
         let told: Vec<_> = told.iter().map(|(k, r, s)| (*k, r.as_str(), s.as_str())).collect();
         assert_eq!(
             told,
@@ -90,7 +90,7 @@ fn every_change_of_status_is_told_once() {
 }
 
 #[test]
-fn what_was_refused_is_not_told() {
+fn a_refused_write_has_no_event() {
     on_each(|store| async move {
         let site = Site::new(&store).await;
         store.create_share(site.frontdoor, &site.share("a", 1), &context()).await.unwrap();
@@ -125,7 +125,7 @@ fn old_events_records_and_rows_are_forgotten() {
         assert_eq!(records(&store, site.frontdoor, &share.id.to_string()).await, 2);
         store.prune(after(366 * 86_400)).await.unwrap();
         assert_eq!(records(&store, site.frontdoor, &share.id.to_string()).await, 0);
-        // What still runs is kept: the tunnel's creation was never settled.
+        // A running execution is kept: the status of the tunnel's creation was never decided.
         assert_eq!(records(&store, site.frontdoor, &site.tunnel.to_string()).await, 1);
     });
 }
@@ -163,7 +163,7 @@ fn a_key_is_for_one_request() {
 }
 
 #[test]
-fn a_claim_that_was_left_is_taken_over_and_its_write_undone() {
+fn an_abandoned_claim_is_taken_over_and_its_write_undone() {
     on_each(|store| async move {
         let site = Site::new(&store).await;
         let left = claim("k", "a");
@@ -187,7 +187,7 @@ fn a_claim_that_was_left_is_taken_over_and_its_write_undone() {
 }
 
 #[test]
-fn an_act_may_expect_a_state() {
+fn a_write_may_expect_a_state() {
     on_each(|store| async move {
         let site = Site::new(&store).await;
         let (id, frontdoor) = (site.enrolled.environment, site.frontdoor);
@@ -235,7 +235,7 @@ fn the_last_hundred_changes_of_a_connection_are_kept() {
         let changes = history(site.tunnel).await.rows;
         assert_eq!((changes.len(), changes[0].number, changes[0].at), (1, 1, after(5)));
         assert_eq!(changes[0].last_error.as_ref().unwrap().0, ConnectionFault::PreSharedKeysDiffer);
-        // It comes and goes, and what only counts is no change.
+        // The connection goes up and down; counters alone are no change.
         for n in 0..75 {
             for state in [ConnectionState::Up, ConnectionState::Up, ConnectionState::Down] {
                 connection = Connection { state, since: after(10 + n), ..connection };

@@ -155,7 +155,7 @@ fn every_column_sorts_and_pages_neither_repeat_nor_skip() {
     });
 }
 
-/// Totals are not counted anew each time: they must be what is there, whatever was done.
+/// Totals are read from stored counts, which must equal the numbers of rows after any writes.
 #[test]
 fn totals_are_as_many_rows_as_there_are() {
     on_each(|store| async move {
@@ -273,7 +273,7 @@ fn totals_stay_true_while_all_write_at_once() {
         writes.spawn(async move {
             removing.delete_environment(frontdoor, environment, &context()).await.unwrap();
         });
-        // Whoever finds its share being deleted is told so.
+        // A write of a share that is being deleted fails.
         while let Some(done) = writes.join_next().await {
             if let Err(failed) = done {
                 let why = failed.into_panic();

@@ -1,4 +1,4 @@
-//! A PostgreSQL host that goes away, and says nothing any more.
+//! A PostgreSQL host that stops answering.
 
 use crate::site::{ALL, context};
 use std::sync::{
@@ -14,7 +14,7 @@ use tokio::{
 use wicketgate_lab::postgres;
 use wicketgate_store::{FrontdoorSpec, Reach, Store, StoreError};
 
-/// What is answered by then was not left to TCP.
+/// Less than TCP takes to give up.
 const BOUND: Duration = Duration::from_secs(30);
 
 fn spec(organization: &str) -> FrontdoorSpec {
@@ -25,7 +25,7 @@ fn spec(organization: &str) -> FrontdoorSpec {
     }
 }
 
-/// Passes on what is said, until a COMMIT is said while the host is to go.
+/// A proxy that stops forwarding at a COMMIT while `goes` is set.
 async fn line(listener: TcpListener, socket: String, goes: Arc<AtomicBool>) {
     while let Ok((mut client, _)) = listener.accept().await {
         let mut server = UnixStream::connect(&socket).await.unwrap();
@@ -38,7 +38,7 @@ async fn line(listener: TcpListener, socket: String, goes: Arc<AtomicBool>) {
                         Ok(n) if n > 0 => {
                             let is_commit = there[..n].windows(6).any(|w| w == b"COMMIT");
                             if is_commit && goes.load(Ordering::SeqCst) {
-                                // Until whoever waits gives up.
+                                // Until the client gives up.
                                 while client.read(&mut there).await.is_ok_and(|n| n > 0) {}
                                 return;
                             }

@@ -1,4 +1,4 @@
-//! What the reconciler reads and writes.
+//! Reads and writes of the reconciler.
 
 use crate::{
     database::on_each,

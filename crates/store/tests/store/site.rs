@@ -1,4 +1,4 @@
-//! What tests start from: a Frontdoor with a tunnel and an agent.
+//! The starting point of tests: a Frontdoor with a tunnel and an agent.
 
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;

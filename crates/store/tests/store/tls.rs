@@ -1,4 +1,4 @@
-//! A PostgreSQL that is reached over a network: who it is, is looked at.
+//! PostgreSQL over a network: its certificate is verified.
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use std::fs;
@@ -22,7 +22,7 @@ impl Authority {
 }
 
 #[tokio::test]
-async fn a_database_is_asked_for_its_certificate() {
+async fn the_certificate_of_a_database_is_verified() {
     let (ours, other) = (Authority::new(), Authority::new());
     let key = KeyPair::generate().unwrap();
     let params = CertificateParams::new(["localhost".to_owned()]).unwrap();
@@ -43,13 +43,13 @@ async fn a_database_is_asked_for_its_certificate() {
     let store = open("localhost", format!("sslmode=verify-full&sslrootcert={ours}")).await.unwrap();
     store.ping().await.unwrap();
     store.close().await;
-    // Encrypted without asking who it is, if that is what is wanted.
+    // `sslmode=require` encrypts without verifying the certificate.
     open("127.0.0.1", "sslmode=require".to_owned()).await.unwrap().close().await;
     for (host, options) in [
         ("localhost", format!("sslmode=verify-full&sslrootcert={other}")),
-        // The certificate is another name's.
+        // The certificate has another name.
         ("127.0.0.1", format!("sslmode=verify-full&sslrootcert={ours}")),
-        // It takes nobody without TLS.
+        // The server refuses connections without TLS.
         ("localhost", "sslmode=disable".to_owned()),
     ] {
         let refused = open(host, options.clone()).await;

@@ -1,4 +1,4 @@
-//! Tunnels and shares: what is unique, what is in use, what changes.
+//! Tunnels and shares: uniqueness, use and changes.
 
 use crate::{
     database::on_each,
@@ -9,7 +9,7 @@ use wicketgate_store::column::{share, tunnel};
 use wicketgate_store::{Action, Resource, StatusUpdate, StoreError, TunnelChange};
 
 #[test]
-fn one_of_many_gets_a_port() {
+fn one_of_many_concurrent_writers_gets_a_port() {
     on_each(|store| async move {
         let site = Site::new(&store).await;
         let tries: Vec<_> = (0..32)
@@ -32,7 +32,7 @@ fn one_of_many_gets_a_port() {
         }
         assert_eq!((won.len(), lost.len()), (1, 31));
         assert!(lost.iter().all(|id| *id == won[0]));
-        // What lost left nothing: no row, no execution.
+        // The other writers left nothing: no row, no execution.
         let executions = store.executions(site.frontdoor, &ALL).await.unwrap();
         let creates = executions.rows.iter().filter(|e| e.resource.starts_with("shr-")).count();
         assert_eq!(creates, 1);
