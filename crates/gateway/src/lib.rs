@@ -6,6 +6,7 @@ pub mod agents;
 mod capacity;
 mod check;
 mod counters;
+mod desired_applier;
 mod gateway;
 mod ground;
 pub mod ipsec;

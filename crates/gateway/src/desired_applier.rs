@@ -1,0 +1,183 @@
+//! Applies the desired state that arrives over the link: to the agents, the tunnels' tasks and the observations.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use tracing::{error, info, warn};
+use wicketgate_link::{FromGateway, LinkReceiver, RequestId, ToGateway, VERSIONS};
+use wicketgate_model::{Desired, DesiredDelta, ShareDesired, ShareId, Touched, TunnelDesired, TunnelId};
+
+use crate::{
+    check::check,
+    listener::ShareState,
+    tunnel::{GatewayParts, TunnelInbox, TunnelTask},
+};
+
+/// See the module.
+pub(crate) struct DesiredApplier {
+    parts: GatewayParts,
+    /// For answers.
+    link: mpsc::Sender<FromGateway>,
+    desired: Desired,
+    tunnels: BTreeMap<TunnelId, Arc<TunnelInbox>>,
+    share_states: BTreeMap<ShareId, Arc<ShareState>>,
+}
+
+impl DesiredApplier {
+    pub(crate) fn new(parts: GatewayParts, link: mpsc::Sender<FromGateway>) -> Self {
+        let desired = Desired::default();
+        Self { parts, link, desired, tunnels: BTreeMap::new(), share_states: BTreeMap::new() }
+    }
+
+    /// Serves until the link ends. `left_over` are the tunnels of an earlier run.
+    pub(crate) async fn run(mut self, mut receive: LinkReceiver<ToGateway>, left_over: Vec<TunnelId>) {
+        let mut left_over = Some(left_over);
+        while let Some(message) = receive.recv().await {
+            match message {
+                ToGateway::Hello(versions) => {
+                    if let Err(error) = VERSIONS.common(versions) {
+                        error!(%error, "the link to the server is refused");
+                        break;
+                    }
+                }
+                ToGateway::Desired { sequence, delta } => {
+                    let reset = delta.reset;
+                    let steps = if reset { self.steps_to(&delta) } else { delta };
+                    self.apply(&steps);
+                    if let Some(found) = reset.then(|| left_over.take()).flatten() {
+                        self.remove_left_over(found);
+                    }
+                    self.parts.observations.heard(sequence, reset);
+                }
+                ToGateway::Check { request, share } => self.check(request, share),
+                ToGateway::Agents { request, agents } => {
+                    let agents = self.parts.agents.shares(&agents);
+                    // A full link means that the server is busy; it stops waiting by itself.
+                    let _ = self.link.try_send(FromGateway::Agents { request, agents });
+                }
+                ToGateway::Enrolled { request, answer } => self.parts.agents.enrolled(request, answer),
+                ToGateway::Renewed { request, answer } => self.parts.agents.renewed(request, answer),
+            }
+        }
+        // The data plane does not need the control plane: it keeps serving.
+        warn!("the link to the server ended; the gateway keeps serving its last desired state");
+        std::future::pending::<()>().await;
+    }
+
+    fn check(&self, request: RequestId, share: ShareId) {
+        let (observations, agents) = (Arc::clone(&self.parts.observations), self.parts.agents.clone());
+        let (stop, link) = (self.parts.stop.clone(), self.link.clone());
+        self.parts.tasks.spawn(stop.run_until_cancelled_owned(async move {
+            let check = check(&observations, &agents, share).await;
+            let _ = link.send(FromGateway::Checked { request, check }).await;
+        }));
+    }
+
+    /// Turns a complete desired state into the difference to the current one.
+    fn steps_to(&self, reset: &DesiredDelta) -> DesiredDelta {
+        let mut after = Desired::default();
+        after.apply(reset);
+        let touched = Touched {
+            tunnels: self.desired.tunnels.keys().chain(after.tunnels.keys()).copied().collect(),
+            shares: self.desired.shares.keys().chain(after.shares.keys()).copied().collect(),
+        };
+        after.since(&self.desired, &touched)
+    }
+
+    fn apply(&mut self, steps: &DesiredDelta) {
+        for agent in &steps.barred {
+            self.parts.agents.bar(*agent);
+        }
+        for agent in &steps.unbarred {
+            self.parts.agents.unbar(*agent);
+        }
+        let new: Vec<_> =
+            steps.tunnels.iter().filter_map(|t| self.set_tunnel(t.id, Some(Arc::clone(t)))).collect();
+        for share in &steps.shares {
+            self.set_share(share);
+        }
+        // Spawned after their shares are known: a tunnel of an earlier run listens before its daemon has answered.
+        for task in new {
+            self.parts.tasks.spawn(task.run());
+        }
+        for id in &steps.removed_shares {
+            self.parts.agents.withdraw(*id);
+            if let Some(state) = self.share_states.remove(id) {
+                state.abort();
+            }
+            match self.desired.shares.get(id).map(|old| (old.tunnel, self.tunnels.get(&old.tunnel))) {
+                Some((_, Some(inbox))) => inbox.set_share(*id, None),
+                Some((tunnel, None)) => self.parts.observations.remove_share(*id, tunnel),
+                None => {}
+            }
+        }
+        for id in &steps.removed_tunnels {
+            if let Some(inbox) = self.tunnels.remove(id) {
+                inbox.set_tunnel(None);
+            }
+        }
+        self.desired.apply(steps);
+    }
+
+    /// Returns the task of a new tunnel, to be spawned.
+    fn set_tunnel(&mut self, id: TunnelId, tunnel: Option<Arc<TunnelDesired>>) -> Option<TunnelTask> {
+        self.parts.observations.expect_tunnel(id, Timestamp::now());
+        if let Some(inbox) = self.tunnels.get(&id) {
+            inbox.set_tunnel(tunnel);
+            return None;
+        }
+        // Permits are taken in the order in which tunnels arrive: after a restart, the oldest first. A tunnel that is
+        // only to be removed needs none.
+        let place =
+            tunnel.as_ref().and_then(|_| Arc::clone(&self.parts.tunnel_permits).try_acquire_owned().ok());
+        // The inbox is filled before the task starts: an empty one means that the tunnel is to be removed.
+        let inbox = Arc::new(TunnelInbox::default());
+        inbox.set_tunnel(tunnel);
+        let task = TunnelTask::new(id, Arc::clone(&inbox), self.parts.clone(), place);
+        self.tunnels.insert(id, inbox);
+        // Shares that arrived before their tunnel.
+        for share in self.desired.shares.values().filter(|share| share.tunnel == id) {
+            self.serve(share);
+        }
+        Some(task)
+    }
+
+    fn set_share(&mut self, share: &Arc<ShareDesired>) {
+        self.parts.observations.expect_share(share.id, share.tunnel);
+        self.parts.agents.assign(share);
+        let abort = &self.parts.abort;
+        let state = self.share_states.entry(share.id).or_insert_with(|| ShareState::new(share.id, abort));
+        // Before the observations can report this generation as served.
+        state.set_options(&share.options);
+        if let Some(old) = self.desired.shares.get(&share.id).filter(|old| old.tunnel != share.tunnel)
+            && let Some(inbox) = self.tunnels.get(&old.tunnel)
+        {
+            // Its connections continue: they end with the share, or by themselves.
+            inbox.set_share(share.id, None);
+        }
+        self.serve(share);
+    }
+
+    /// Hands a share to its tunnel's task. A share that arrives before its tunnel waits for it.
+    fn serve(&self, share: &Arc<ShareDesired>) {
+        if let (Some(inbox), Some(state)) =
+            (self.tunnels.get(&share.tunnel), self.share_states.get(&share.id))
+        {
+            inbox.set_share(share.id, Some((Arc::clone(share), Arc::clone(state))));
+        }
+    }
+
+    /// Removes tunnels of an earlier run that are no longer desired.
+    fn remove_left_over(&mut self, found: Vec<TunnelId>) {
+        for id in found {
+            if !self.tunnels.contains_key(&id) {
+                info!(tunnel.id = %id, "removing a tunnel of an earlier run");
+                if let Some(task) = self.set_tunnel(id, None) {
+                    self.parts.tasks.spawn(task.run());
+                }
+                self.tunnels.remove(&id);
+            }
+        }
+    }
+}
