@@ -1,4 +1,4 @@
-//! The server: prepares what it keeps, then answers, and reconciles.
+//! The server: opens its database and keys, then serves the API and reconciles.
 
 use std::{
     path::{Path, PathBuf},
@@ -67,7 +67,7 @@ pub struct ServerConfig {
     pub provisioning_deadline: Duration,
 }
 
-/// A server that has all it needs, and answers nobody yet.
+/// A server that has all it needs, and serves nothing yet.
 #[derive(Debug)]
 pub struct Prepared {
     config: ServerConfig,
@@ -123,8 +123,8 @@ impl Server {
 }
 
 impl Prepared {
-    /// Starts to answer and to reconcile. `agent_url` is what agents are told to dial, if it is known; `registry` is
-    /// what `/metrics` tells.
+    /// Starts to serve and to reconcile. `agent_url` is the URL that agents dial, if it is known; `registry` is what
+    /// `/metrics` shows.
     ///
     /// # Errors
     ///

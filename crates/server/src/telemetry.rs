@@ -1,5 +1,4 @@
-//! What operators measure, for Prometheus. The registry is an argument: whoever starts the server may have counted
-//! something of its own in it.
+//! The server's metrics, for Prometheus. The registry is an argument: the caller may have registered its own metrics.
 //!
 //! Invariant: labels have few values. A route is a template and never a path; what shares carried is below.
 
@@ -150,7 +149,7 @@ impl Metrics {
     }
 }
 
-/// What `/metrics` is answered from.
+/// The sources of `/metrics`.
 #[derive(Debug, Clone)]
 pub(crate) struct Scrape {
     pub(crate) metrics: Arc<Metrics>,
@@ -159,7 +158,7 @@ pub(crate) struct Scrape {
     pub(crate) gateways: Gateways,
 }
 
-/// What answers on the admin listener.
+/// The routes of the admin listener.
 pub(crate) fn router(scrape: Scrape) -> Router {
     Router::new().route("/metrics", get(text)).with_state(scrape)
 }
@@ -190,8 +189,8 @@ impl Scrape {
                 }
                 metrics.agents.set(counts.agents_connected);
             }
-            // The rest is true all the same.
-            Err(error) => warn!(%error, "tunnels and shares could not be counted"),
+            // The other metrics are valid all the same.
+            Err(error) => warn!(%error, "cannot count tunnels and shares"),
         }
         metrics.gateways.clear();
         for gateway in self.gateways.all() {

@@ -3,6 +3,7 @@
 mod oidc;
 
 use std::{
+    fs,
     io::{self, IsTerminal as _},
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -26,6 +27,7 @@ use wicketgate_gateway::{Backend, Gateway, GatewayConfig, IpsecConfig, IpsecMode
 use wicketgate_link as link;
 use wicketgate_model::{GatewayId, LoadBalancerPools, LocationId};
 use wicketgate_server::{ApiTls, BackgroundTask, Outcome, Server, ServerConfig};
+use wicketgate_system::private_file;
 use wicketgate_transport::{
     identity::{Identity, RENEW_AFTER},
     key::PrivateKey,
@@ -37,6 +39,9 @@ use oidc::Oidc;
 
 /// Time for a port to become free: the daemon that a killed gateway was just starting may hold it for a moment.
 const FREE_WITHIN: Duration = Duration::from_secs(1);
+
+/// The file in the data directory that holds the gateway's id.
+const GATEWAY_ID: &str = "gateway-id";
 
 #[derive(Debug, Args)]
 pub(crate) struct Up {
@@ -111,7 +116,7 @@ impl Up {
         .await?;
 
         let ca = Arc::new(Ca::load_or_create(&data_dir.subdirectory("ca")?, Timestamp::now())?);
-        let gateway_id = GatewayId::new(Uuid::now_v7());
+        let gateway_id = gateway_id(data_dir.path())?;
         let identity = gateway_identity(&ca, gateway_id)?;
         let (server_end, gateway_end) = link::in_process(gateway_id, self.location);
         let pools = match self.ipsec {
@@ -215,6 +220,23 @@ fn https_url(text: &str) -> Result<String, String> {
     host.map(|_| text.to_owned()).ok_or_else(|| "must begin with https:// and name a host".to_owned())
 }
 
+/// The gateway's lasting id: created at the first start and kept in the data directory.
+fn gateway_id(data_dir: &Path) -> anyhow::Result<GatewayId> {
+    let file = data_dir.join(GATEWAY_ID);
+    match fs::read_to_string(&file) {
+        Ok(text) => text.trim().parse().with_context(|| {
+            format!("{} does not contain a gateway id: restore it, or delete the file", file.display())
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let id = GatewayId::new(Uuid::now_v7());
+            private_file::create(&file, format!("{id}\n").as_bytes())
+                .with_context(|| format!("cannot write {}", file.display()))?;
+            Ok(id)
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", file.display())),
+    }
+}
+
 fn gateway_identity(ca: &Ca, gateway: GatewayId) -> anyhow::Result<GatewayIdentity> {
     let key = PrivateKey::generate()?;
     let certificate = ca.issue(&Identity::Gateway { gateway }, &key.public_point(), Timestamp::now())?;
@@ -281,5 +303,19 @@ impl Signals {
             _ = self.term.recv() => "SIGTERM",
             _ = self.int.recv() => "SIGINT",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_keeps_its_id() {
+        let dir = tempfile::tempdir().unwrap();
+        let id = gateway_id(dir.path()).unwrap();
+        assert_eq!(gateway_id(dir.path()).unwrap(), id);
+        fs::write(dir.path().join(GATEWAY_ID), "gwy-").unwrap();
+        assert!(gateway_id(dir.path()).unwrap_err().to_string().contains("does not contain a gateway id"));
     }
 }

@@ -33,7 +33,7 @@ use crate::{
 mod decide;
 mod intake;
 
-/// How often it looks although nobody woke it: deadlines pass, and a signal may have been lost with its process.
+/// How often it runs without a signal: deadlines pass, and a signal may have been lost with its process.
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// How often all rows are read, and not only those that are newer than the last revision: a change that was lost, by a
@@ -43,8 +43,7 @@ const FULL_READ_EVERY: SignedDuration = SignedDuration::from_mins(5);
 /// Rows settled in one transaction: callers' writes wait for it, and after a start there may be very many.
 const SETTLED_AT_ONCE: usize = 500;
 
-/// One run, which settles that many shares at most: far longer than it takes. What is longer hangs at a database that
-/// is gone.
+/// For one run: far longer than it takes. A longer one hangs at a database that is gone.
 const RUN_WITHIN: Duration = Duration::from_secs(30);
 
 /// What the reconciler keeps of a row: of each, and there may be very many.
@@ -77,20 +76,20 @@ pub(crate) struct Reconciler {
     shares: BTreeMap<ShareId, Row>,
     /// Connections as they were last recorded.
     connections: BTreeMap<TunnelId, Connection>,
-    /// Those that were told since the gateway began to report at that time, with how they stood before.
+    /// Tunnels reported since the gateway began to report at that time, with their continuity over its restart.
     resumed: (Timestamp, BTreeMap<TunnelId, Option<ConnectionContinuity>>),
-    /// Keys that still work beside a newer one.
+    /// Previous keys that are still valid.
     expiring_keys: BTreeMap<TunnelId, PreviousKeys>,
     desired: Desired,
     /// What the gateway was last told, and the number of the last delta.
     told: Desired,
     sequence: u64,
-    /// In which delta a row's removal was told.
+    /// The delta in which a row's removal was sent.
     removed_tunnels: BTreeMap<TunnelId, u64>,
     removed_shares: BTreeMap<ShareId, u64>,
-    /// Rows whose wish may differ from what was told.
+    /// Rows whose desired state may differ from what the gateway was told.
     untold: Touched,
-    /// Rows whose standing has to be decided anew.
+    /// Rows whose status has to be decided again.
     undecided: Touched,
     /// Rows that wait for something, so that a deadline may pass.
     waiting: Touched,
@@ -165,7 +164,7 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Keys whose grace time is over stop working.
+    /// Removes keys whose grace time is over.
     fn expire_keys(&mut self, now: Timestamp) {
         self.expiring_keys.retain(|id, previous| {
             let Some(tunnel) = self.desired.tunnels.get_mut(id) else { return false };
@@ -181,7 +180,7 @@ impl Reconciler {
         });
     }
 
-    /// Tells the gateway what changed. When its link is full, what is untold waits for the next run.
+    /// Sends the gateway what changed. When its link is full, the next run sends it.
     fn tell(&mut self) {
         let delta = if self.sequence == 0 {
             self.desired.snapshot()
@@ -217,7 +216,7 @@ impl BackgroundTask for Reconciler {
     }
 }
 
-/// Only what waits is looked at each time, however many rows there are.
+/// Only rows that wait for something are examined in each run, however many rows there are.
 fn keep<Id: Ord>(waiting: &mut BTreeSet<Id>, id: Id, status: Status) {
     if matches!(status, Status::New | Status::Deleting) {
         waiting.insert(id);
@@ -226,7 +225,7 @@ fn keep<Id: Ord>(waiting: &mut BTreeSet<Id>, id: Id, status: Status) {
     }
 }
 
-/// The provisioning deadline of an operator's choice, the rest as it is by default.
+/// The operator's provisioning deadline; the other deadlines have their defaults.
 pub(crate) fn deadlines(provisioning: Duration) -> Deadlines {
     let provisioning = SignedDuration::try_from(provisioning).unwrap_or(SignedDuration::MAX);
     Deadlines { provisioning, ..Deadlines::default() }

@@ -1,4 +1,4 @@
-//! Where rows stand, by what is seen of them.
+//! Decides the status of rows from what their gateway reports.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +21,7 @@ use crate::{background::Outcome, gateways::GatewayView};
 const CONNECTIONS_AT_ONCE: usize = 50;
 
 impl Reconciler {
-    /// Decides where rows stand, and writes what changed.
+    /// Decides the status of rows, and writes what changed.
     pub(super) async fn decide(&mut self, now: Timestamp) -> Result<Outcome, StoreError> {
         let (tunnels, (shares, down_to), connections) = {
             let view = Arc::clone(&self.parts.view);
@@ -31,8 +31,8 @@ impl Reconciler {
             self.undecided.shares.extend(touched.shares);
             self.removed_tunnels.retain(|_, sequence| *sequence > seen.heard);
             self.removed_shares.retain(|_, sequence| *sequence > seen.heard);
-            // Deadlines are in seconds: what waits for one is looked at that often, and everything while the gateway
-            // is silent or has only just begun to report. To look at very many rows at every signal finds no more.
+            // Deadlines are in seconds: rows that wait for one are examined once a second, and all rows while the gateway
+            // is silent or has only just begun to report. Examining all of them at every signal would find no more.
             let by_time = seen.silent_since.is_some()
                 || now.duration_since(seen.reporting_since) < self.parts.deadlines.silence * 2;
             let is_due = self.swept_at.is_none_or(|at| now.duration_since(at).unsigned_abs() >= PERIOD);
@@ -87,8 +87,8 @@ impl Reconciler {
         settlements.collect()
     }
 
-    /// Those of the newest shares, so that whoever has just made one does not wait for all the others after a restart;
-    /// and, if that is as many as are settled at once, down to which share they go.
+    /// The newest shares first, so that a share that was just created does not wait for all others after a restart. If
+    /// there are more than one run writes, also the oldest share of this run.
     fn share_settlements(&self, seen: &GatewayView, now: Timestamp) -> (Vec<StatusUpdate>, Option<ShareId>) {
         let mut settlements = Vec::new();
         for id in self.undecided.shares.iter().rev() {
@@ -179,8 +179,8 @@ impl Reconciler {
     }
 }
 
-/// What is known of a row. Without an entry it is gone only if the gateway has heard of its removal, or never
-/// heard of the row at all.
+/// What is known of a row. Without an entry it is gone only if the gateway has received its removal, or never
+/// received the row at all.
 fn observation(
     seen: &GatewayView,
     entry: Option<(Option<Generation>, Option<Problem>)>,

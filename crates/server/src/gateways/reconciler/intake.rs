@@ -1,4 +1,4 @@
-//! Rows that were written, and what they wish for.
+//! Takes in rows that were written, and builds the desired state from them.
 
 use std::sync::Arc;
 
@@ -60,7 +60,7 @@ impl Reconciler {
         if row.standing.status == Status::Deleted {
             return self.forget_share(id);
         }
-        // A signature costs more than all else, and each one is another: a generation is signed once.
+        // A generation is signed once: signing is the largest cost, and every signature is different.
         let is_signed = self.shares.get(&id).is_some_and(|known| known.generation == row.generation)
             && self.desired.shares.contains_key(&id);
         if row.standing.status.is_live() {
@@ -69,7 +69,7 @@ impl Reconciler {
                 Some(Ok(share)) => {
                     self.desired.shares.insert(id, Arc::new(share));
                 }
-                Some(Err(error)) => error!(share.id = %id, %error, "could not sign a share's assignment"),
+                Some(Err(error)) => error!(share.id = %id, %error, "cannot sign a share's assignment"),
             }
         } else {
             self.desired.shares.remove(&id);

@@ -1,4 +1,4 @@
-//! Rows in a real database, a gateway's end of a real link: activate, and look at the database.
+//! A real database and a gateway's end of a real link: run the reconciler, and read the database.
 
 mod any_order;
 mod bench;

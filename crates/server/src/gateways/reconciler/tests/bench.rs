@@ -1,4 +1,4 @@
-//! A reconciler in a test's hands, and a gateway at the other end of a real link.
+//! A reconciler that the test runs, and a fake gateway at the other end of a real link.
 
 use crate::gateways::{GatewayRpc, LinkedGateway, link::GatewayLink, reconciler::*};
 use jiff::ToSpan as _;
@@ -27,7 +27,7 @@ pub(super) struct Bench {
     pub(super) names: u16,
 }
 
-/// A gateway that serves whatever it is told, at once. What it reports is up to the test.
+/// A gateway that serves whatever it is sent, at once. The test decides what it reports.
 pub(super) struct FakeGateway {
     pub(super) link: GatewayEnd,
     pub(super) link_task: GatewayLink,
@@ -35,9 +35,9 @@ pub(super) struct FakeGateway {
     pub(super) desired: Desired,
     pub(super) heard: u64,
     pub(super) reported: bool,
-    /// What stands in the way of shares.
+    /// The problem of all shares.
     pub(super) problem: Option<Problem>,
-    /// What stands in the way of tunnels, and how their connections are.
+    /// The problem and the connection of all tunnels.
     pub(super) tunnels_problem: Option<Problem>,
     pub(super) connection: Connection,
 }
@@ -142,7 +142,7 @@ impl Bench {
         }
     }
 
-    /// The server's process dies and starts anew; a gateway in the same process starts with it.
+    /// Restarts the server's process, and with it the gateway in the same process.
     pub(super) fn restart(&mut self) {
         (self.reconciler, self.gateway) = restarted(&self.store, &self.ca, self.now);
     }
