@@ -191,7 +191,7 @@ impl ApiError {
 
     /// A request that panicked; its id is in the log too.
     pub(crate) fn internal(id: &str) -> Self {
-        let message = format!("A fault of the server: its log says more of the request {id}");
+        let message = format!("Internal error; see the server log for request {id}");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
     }
 
@@ -225,7 +225,9 @@ impl From<StoreError> for ApiError {
             | StoreError::Conflict { .. }
             | StoreError::Reference { .. }
             | StoreError::NotLive(_)
-            | StoreError::Missing => Self::conflict("Changed by others at the same time: try again"),
+            | StoreError::Missing => {
+                Self::conflict("The resource was changed by another request at the same time; try again")
+            }
             StoreError::Open(_)
             | StoreError::Files { .. }
             | StoreError::Corrupt { .. }

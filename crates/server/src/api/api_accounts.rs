@@ -51,8 +51,8 @@ pub(super) async fn create(
     caller.administered()?;
     let asked = account_request(body.object()?, now())?;
     let organization = organization(&state, &caller, &asked).await?;
-    let secret =
-        ClientSecret::generate().map_err(|_| ApiError::unavailable("The server has no random bytes"))?;
+    let secret = ClientSecret::generate()
+        .map_err(|_| ApiError::unavailable("The server could not generate random bytes; try again"))?;
     let new = NewApiAccount {
         organization,
         name: asked.name,

@@ -49,10 +49,14 @@ impl Preconditions {
         }
         let current = ETag::of(it);
         if self.if_match.as_ref().is_some_and(|tags| !tags.match_state(&current)) {
-            return Err(ApiError::precondition_failed("If-Match names another state than the present one"));
+            return Err(ApiError::precondition_failed(
+                "The resource has changed: its ETag no longer matches If-Match",
+            ));
         }
         if self.if_none_match.as_ref().is_some_and(|tags| tags.match_state(&current)) {
-            return Err(ApiError::precondition_failed("If-None-Match names the present state"));
+            return Err(ApiError::precondition_failed(
+                "The resource is unchanged: its ETag matches If-None-Match",
+            ));
         }
         Ok(())
     }

@@ -38,7 +38,7 @@ pub(super) async fn create(
     let environment = enrollment(body.object_or_nothing()?)?;
     let context = state.write_context(&at.principal);
     let code = EnrolmentCode::generate(EnrollmentId::new((context.fresh)()), state.ca)
-        .map_err(|_| ApiError::unavailable("The server has no random bytes"))?;
+        .map_err(|_| ApiError::unavailable("The server could not generate random bytes; try again"))?;
     let new = NewEnrollment {
         id: code.enrollment(),
         environment,

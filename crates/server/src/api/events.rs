@@ -56,11 +56,15 @@ pub(super) async fn follow(
     }
     let after = last_event_id(&headers)?;
     let place = state.feed.enter(at.id());
-    let place = place.ok_or_else(|| ApiError::too_many_requests("Too many follow the events already"))?;
+    let place = place
+        .ok_or_else(|| ApiError::too_many_requests("Too many clients follow the events; try again later"))?;
     // First who listens, then where the table stands, and all that before the answer: what is written once the caller
     // has it is told.
-    let live =
-        state.feed.subscribe().await.ok_or_else(|| ApiError::unavailable("The events can't be read now"))?;
+    let live = state
+        .feed
+        .subscribe()
+        .await
+        .ok_or_else(|| ApiError::unavailable("The events can't be read now; try again"))?;
     let span = state.store.event_span().await?;
     let (send, receive) = mpsc::channel(ON_THE_WAY);
     let reader = Reader { state, frontdoor: at.id(), send };

@@ -141,7 +141,7 @@ mod tests {
     async fn a_fault_of_the_server_is_answered_with_the_id_that_its_log_has() {
         let (status, id, body) = ask("/panic").await;
         assert_eq!((status, id.as_str()), (StatusCode::INTERNAL_SERVER_ERROR, "the-id"));
-        let message = "A fault of the server: its log says more of the request the-id";
+        let message = "Internal error; see the server log for request the-id";
         assert_eq!(body, json!({"error": "internal", "message": message}));
     }
 }

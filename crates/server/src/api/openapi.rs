@@ -51,7 +51,7 @@ pub fn document() -> Value {
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
             "description": "Publishes private TCP services to sites that can only speak IPsec. A *share* maps an \
                 ingress port of a *tunnel*'s load balancer to a private target that the hosting agents of an \
-                *environment* reach. Writes are asynchronous: they answer 202, and `status` tells how far they are.",
+                *environment* reach. Writes are asynchronous: they answer 202, and `status` shows the progress.",
         },
         "servers": [{"url": "/"}],
         "tags": tags(),
@@ -120,16 +120,20 @@ fn errors() -> Value {
 const ERRORS: [(u16, &str, &str); 13] = [
     (400, "invalid_request", "Value for <property> must be of <type>, or the rule that was broken"),
     (401, "unauthorized", "Bearer token is missing or invalid"),
-    (403, "not_authorized", "The token lacks the scope, or the Frontdoor is unknown or somebody else's"),
+    (403, "not_authorized", "The token lacks the scope, or the Frontdoor is unknown or not accessible"),
     (404, "not_found", "IPsec share <id> not found"),
     (406, "not_acceptable", "Accept must admit application/json or application/hal+json"),
     (408, "timeout", "The body did not arrive in time"),
-    (409, "conflict", "Something else is in the way: the property and what holds it are named"),
-    (412, "precondition_failed", "If-Match names another state than the present one"),
+    (
+        409,
+        "conflict",
+        "The request conflicts with another resource: the message names the property and the resource",
+    ),
+    (412, "precondition_failed", "The resource has changed: its ETag no longer matches If-Match"),
     (413, "too_large", "The body must not have more than 1048576 bytes"),
     (415, "unsupported_media_type", "Content-Type must be application/json"),
     (429, "too_many_requests", "Too many requests: try again later"),
-    (500, "internal", "A fault of the server: its log says more of the request <id>"),
+    (500, "internal", "Internal error; see the server log for request <id>"),
     (503, "unavailable", "The database does not answer"),
 ];
 
@@ -153,16 +157,16 @@ fn common_parameters() -> Value {
         "step": {"name": "step", "in": "query", "example": "10s", "schema": length,
             "description": "Of one sample, written like `duration`; chosen to give 30 to 120 samples if left out"},
         "ifMatch": {"name": "If-Match", "in": "header", "schema": tags,
-            "description": "ETags of the states that the write may meet; 412 in another one"},
+            "description": "ETags of the states that the write applies to; 412 if the resource is in another one"},
         "ifNoneMatch": {"name": "If-None-Match", "in": "header", "schema": tags,
-            "description": "The ETag of what the client has: 304 if it is that still"},
+            "description": "The ETag of the client's copy: 304 if it is still current"},
         "idempotencyKey": {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
-            "description": "However often the same request is sent with it within a day, it is carried out once"},
+            "description": "Requests with the same key are executed once within a day"},
         "verbose": {"name": "verbose", "in": "query", "allowEmptyValue": true, "schema": {"type": "string"},
             "description": "Adds the last run of every background task, whatever its value"},
         "lastEventId": {"name": "Last-Event-ID", "in": "header",
             "schema": {"type": "string", "pattern": "^[0-9]{0,18}$"},
-            "description": "The id of the last event that was seen: what came after it follows"},
+            "description": "The id of the last event received: the stream continues after it"},
     })
 }
 
@@ -315,12 +319,12 @@ fn responses(operation: &Operation) -> Value {
 
 fn answer(operation: &Operation, status: u16, schema: &str) -> Value {
     let description = match status {
-        200 => "What was asked for",
-        201 => "It is made",
-        202 => "Accepted: `status` tells how far it is",
-        204 => "It is gone",
-        304 => "The state that If-None-Match names is the present one",
-        _ => "It was refused",
+        200 => "The requested resource",
+        201 => "Created",
+        202 => "Accepted: `status` shows the progress",
+        204 => "Deleted",
+        304 => "The resource is unchanged: its ETag matches If-None-Match",
+        _ => "Refused",
     };
     let mut it = json!({"description": description});
     let reference = |name: &str| json!({"schema": {"$ref": format!("#/components/schemas/{name}")}});

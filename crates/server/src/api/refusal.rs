@@ -19,9 +19,9 @@ pub(super) fn refused(kind: ResourceKind, id: impl Display) -> impl FnOnce(Store
             "{kind} {id} can't be deleted before its {count} shares: delete them first; \
              ipsec-shares?ipsecTunnelId={id} lists them"
         )),
-        StoreError::Stale => {
-            ApiError::conflict(format!("{kind} {id} was changed by others at the same time: try again"))
-        }
+        StoreError::Stale => ApiError::conflict(format!(
+            "{kind} {id} was changed by another request at the same time; try again"
+        )),
         other => not_created(kind)(other),
     }
 }

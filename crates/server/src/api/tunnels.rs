@@ -203,7 +203,8 @@ pub(super) async fn find(state: &AppState, at: &InFrontdoor, id: TunnelId) -> Re
 
 fn random_key() -> Result<PreSharedKey, ApiError> {
     let mut random = [0; 32];
-    getrandom::fill(&mut random).map_err(|_| ApiError::unavailable("The server has no random bytes"))?;
+    getrandom::fill(&mut random)
+        .map_err(|_| ApiError::unavailable("The server could not generate random bytes; try again"))?;
     Ok(PreSharedKey::from_random(random))
 }
 

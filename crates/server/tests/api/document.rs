@@ -1,105 +1,37 @@
-//! Holds answers against the OpenAPI document: whatever a test is answered has to be told there.
+use crate::harness::TestApp;
+use axum::{
+    body::Body,
+    http::{Request, StatusCode},
+};
+use std::collections::BTreeSet;
+use wicketgate_server::document;
 
-use axum::http::{HeaderMap, Method};
-use serde_json::Value;
-use std::sync::LazyLock;
-
-static DOCUMENT: LazyLock<Value> = LazyLock::new(wicketgate_server::document);
-
-/// Panics unless the document knows the answer. Paths and methods that it does not have are errors of the client.
-pub(crate) fn check(method: &Method, path: &str, status: u16, headers: &HeaderMap, body: &Value) {
-    let Some(item) = item(path) else {
-        return assert!((400..500).contains(&status), "{path} is not documented");
-    };
-    let Some(operation) = item.get(method.as_str().to_ascii_lowercase()) else {
-        return assert!(
-            [405, 200, 304].contains(&status) || status >= 400,
-            "{method} {path} is not documented"
-        );
-    };
-    let response = &operation["responses"][status.to_string()];
-    assert!(!response.is_null(), "{method} {path}: {status} is not documented");
-    let response = resolved(response);
-    let media_type = headers.get("content-type").map(|v| v.to_str().unwrap().split(';').next().unwrap());
-    match (response.get("content"), media_type) {
-        (None, _) | (_, None) => {
-            assert!(
-                response.get("content").is_none() && body.is_null(),
-                "{method} {path}: {status} has no body"
-            );
-        }
-        (Some(content), Some(media_type)) => {
-            let schema = &content[media_type]["schema"];
-            assert!(!schema.is_null(), "{method} {path}: {status} is not documented as {media_type}");
-            if media_type.ends_with("json") {
-                hold(schema, body, &format!("{method} {path}: {status} $"));
-            }
-        }
-    }
-    if let Some(Value::Object(documented)) = response.get("headers") {
-        for (name, header) in documented {
-            let is_there = headers.contains_key(name) || header["required"] != true;
-            assert!(is_there, "{method} {path}: {status} has no {name}");
-        }
-    }
+#[tokio::test]
+async fn the_document_and_its_page_need_no_token_and_nothing_from_elsewhere() {
+    let app = TestApp::new().await;
+    let get = async |path: &str| app.send(Request::get(path).body(Body::empty()).unwrap()).await;
+    let answer = get("/openapi.json").await;
+    assert_eq!(
+        (answer.status, &answer.headers["content-type"]),
+        (StatusCode::OK, &"application/json".parse().unwrap())
+    );
+    assert_eq!(answer.body, document());
+    let page = get("/docs").await;
+    assert_eq!(page.headers["content-type"], "text/html; charset=utf-8");
+    assert!(!page.text.contains("://"), "the page is to work without the internet");
 }
 
-/// The path item that stands for a path; a literal segment goes before a parameter.
-fn item(path: &str) -> Option<&'static Value> {
-    let given: Vec<_> = path.split('/').collect();
-    let paths = DOCUMENT["paths"].as_object().unwrap();
-    let matching = paths.iter().filter_map(|(template, item)| {
-        let wanted: Vec<_> = template.split('/').collect();
-        let fits = |(w, g): (&&str, &&str)| w.starts_with('{') && !g.is_empty() || w == g;
-        let is = wanted.len() == given.len() && wanted.iter().zip(&given).all(fits);
-        is.then_some((template.matches('{').count(), item))
-    });
-    matching.min_by_key(|(parameters, _)| *parameters).map(|(_, item)| item)
-}
-
-fn resolved(value: &'static Value) -> &'static Value {
-    match value.get("$ref") {
-        Some(Value::String(reference)) => DOCUMENT.pointer(&reference[1..]).unwrap(),
-        _ => value,
-    }
-}
-
-/// The part of JSON Schema that the document's answers use.
-fn hold(schema: &'static Value, value: &Value, at: &str) {
-    let schema = resolved(schema);
-    let right = match schema.get("type").and_then(Value::as_str) {
-        Some("object") => value.is_object(),
-        Some("array") => value.is_array(),
-        Some("string") => value.is_string(),
-        Some("integer") => value.is_i64() || value.is_u64(),
-        Some("number") => value.is_number(),
-        Some("boolean") => value.is_boolean(),
-        None => true,
-        Some(other) => panic!("{at}: type {other} is not known here"),
-    };
-    assert!(right, "{at} is {value}, not of {}", schema["type"]);
-    if let Some(Value::Array(names)) = schema.get("enum") {
-        assert!(names.contains(value), "{at}: {value} is not one of {names:?}");
-    }
-    if schema["format"] == "date-time" {
-        value.as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
-    }
-    for name in schema.get("required").and_then(Value::as_array).into_iter().flatten() {
-        assert!(value.get(name.as_str().unwrap()).is_some(), "{at}.{name} is missing");
-    }
-    for (name, value) in value.as_object().into_iter().flatten() {
-        let at = format!("{at}.{name}");
-        assert!(!value.is_null(), "{at} is null");
-        match (schema["properties"].get(name), schema.get("additionalProperties")) {
-            (Some(property), _) => hold(property, value, &at),
-            (None, Some(Value::Bool(false))) => panic!("{at} is not documented"),
-            (None, Some(others)) => hold(others, value, &at),
-            (None, None) => {}
-        }
-    }
-    if let Some(items) = schema.get("items") {
-        for (i, item) in value.as_array().into_iter().flatten().enumerate() {
-            hold(items, item, &format!("{at}[{i}]"));
-        }
+#[tokio::test]
+async fn it_tells_every_method_and_no_other() {
+    let app = TestApp::new().await;
+    for (path, item) in document()["paths"].as_object().unwrap() {
+        let path = path.replace("{frontdoorId}", &app.frontdoor.to_string()).replace("{id}", "x");
+        let request = Request::builder().method("PROPFIND").uri(&path).body(Body::empty()).unwrap();
+        let answer = app.send(request).await;
+        assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{path}");
+        let allowed = answer.headers["allow"].to_str().unwrap().split(',').filter(|m| *m != "HEAD");
+        let allowed: BTreeSet<_> = allowed.map(str::to_ascii_lowercase).collect();
+        let told: BTreeSet<_> = item.as_object().unwrap().keys().cloned().collect();
+        assert_eq!(told, allowed, "{path}");
     }
 }

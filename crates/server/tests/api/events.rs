@@ -103,7 +103,7 @@ async fn readers_are_many_and_see_their_own_frontdoor_only() {
         (one_more.status, &one_more.headers["retry-after"]),
         (StatusCode::TOO_MANY_REQUESTS, &"5".parse().unwrap())
     );
-    let message = "Too many follow the events already";
+    let message = "Too many clients follow the events; try again later";
     assert_eq!(one_more.body, json!({"error": "too_many_requests", "message": message}));
     let body = json!({"organizationId": "acme", "defaultNamespaceName": "prod", "ipsecSharesEnabled": true});
     let other = app.post("/frontdoor/v2", body).await.body;

@@ -1,6 +1,6 @@
 //! A server in memory: its router, a store in a temporary directory, and requests in one line.
 
-use crate::{document, redact::Redact};
+use crate::{openapi_checker, redact::Redact};
 use axum::{
     Router,
     body::{Body, to_bytes},
@@ -127,7 +127,7 @@ impl TestApp {
         let text = String::from_utf8(bytes.to_vec()).unwrap();
         let body = serde_json::from_str(&text).unwrap_or(Value::Null);
         assert_ne!(parts.status, StatusCode::INTERNAL_SERVER_ERROR);
-        document::check(&method, &path, parts.status.as_u16(), &parts.headers, &body);
+        openapi_checker::check(&method, &path, parts.status.as_u16(), &parts.headers, &body);
         Answer { status: parts.status, headers: parts.headers, body, text }
     }
 

@@ -21,7 +21,7 @@ mod lists;
 mod metrics;
 mod oauth;
 mod oidc;
-mod openapi;
+mod openapi_checker;
 mod provider;
 mod redact;
 mod requests;
