@@ -94,10 +94,9 @@ impl Store {
         keep_private(&path)?;
         let shown = path.display().to_string();
         let url = SqliteConnectOptions::new().filename(&path).create_if_missing(true).to_url_lossy();
-        let pool = |connections| {
+        let options = |connections| {
             AnyPoolOptions::new()
                 .max_connections(connections)
-                .min_connections(1)
                 .idle_timeout(None)
                 .max_lifetime(None)
                 // A file does not disconnect: a test before each use would double a read's cost.
@@ -119,12 +118,13 @@ impl Store {
                         Ok(())
                     })
                 })
-                .connect(url.as_str())
         };
         let failed = |e| StoreError::Open(format!("cannot open the SQLite database {shown}: {e}"));
         // The writer first: it creates the file and its journal.
-        let writers = pool(1).await.map_err(failed)?;
-        let readers = pool(SQLITE_READERS).await.map_err(failed)?;
+        let writers = options(1).connect(url.as_str()).await.map_err(failed)?;
+        // Connected by the first read, after the migrations: a connection that knows the old schema reads rows with new
+        // columns wrongly.
+        let readers = options(SQLITE_READERS).connect_lazy(url.as_str()).map_err(failed)?;
         let mut store = Self {
             readers,
             writers,
