@@ -107,9 +107,10 @@ async fn serve(home: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A gateway to which everything is ready as soon as it is told.
+/// A gateway that reports everything as ready as soon as it receives it.
 async fn agree(mut link: GatewayEnd) {
-    while let Some(ToGateway::Desired { sequence, delta }) = link.receive.recv().await {
+    while let Some(message) = link.receive.recv().await {
+        let ToGateway::Desired { sequence, delta } = message else { continue };
         let connection = Connection::down(Timestamp::now());
         let tunnel = |generation| TunnelObserved {
             ready: Some(generation),
