@@ -7,12 +7,14 @@
 use crate::{Result, StoreError};
 use sqlx::{AnyConnection, Connection as _, Row};
 use std::{io, time::Duration};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// `wicketga` in ASCII: no other program uses it by chance.
 const KEY: i64 = 0x7769_636b_6574_6761;
 /// One step: longer than a database takes that answers.
 const STEP: Duration = Duration::from_secs(5);
+/// A session that was told to end is gone after some milliseconds.
+const RETRY: Duration = Duration::from_millis(50);
 
 /// Released when it is dropped.
 pub struct DatabaseLock {
@@ -73,29 +75,41 @@ impl DatabaseLock {
 
     async fn try_acquire(&mut self) -> Result<Ownership> {
         let mut connection = AnyConnection::connect(&self.url).await?;
-        if self.session != 0 {
-            // A session whose client is unreachable keeps its lock until TCP gives up.
-            sqlx::query(
-                "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted \
-                 AND pid = $1 AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
-                 AND classid::bigint = $2 AND objid::bigint = $3",
-            )
-            .bind(self.session)
-            .bind(KEY >> 32)
-            .bind(KEY & 0xffff_ffff)
-            .execute(&mut connection)
-            .await?;
+        loop {
+            let is_ending = end_session(self.session, &mut connection).await?;
+            let row = sqlx::query("SELECT pg_try_advisory_lock($1) AS taken, pg_backend_pid() AS session")
+                .bind(KEY)
+                .fetch_one(&mut connection)
+                .await?;
+            if row.try_get::<bool, _>("taken")? {
+                (self.session, self.connection) = (row.try_get("session")?, Some(connection));
+                return Ok(Ownership::Held);
+            }
+            if !is_ending {
+                return Ok(Ownership::Lost);
+            }
+            sleep(RETRY).await;
         }
-        let row = sqlx::query("SELECT pg_try_advisory_lock($1) AS taken, pg_backend_pid() AS session")
-            .bind(KEY)
-            .fetch_one(&mut connection)
-            .await?;
-        if !row.try_get::<bool, _>("taken")? {
-            return Ok(Ownership::Lost);
-        }
-        (self.session, self.connection) = (row.try_get("session")?, Some(connection));
-        Ok(Ownership::Held)
     }
+}
+
+/// Whether `session`, which this process had before, still has the lock. It is told to end, which takes a moment: a
+/// session whose client is unreachable keeps its lock until TCP gives up.
+async fn end_session(session: i32, connection: &mut AnyConnection) -> Result<bool> {
+    if session == 0 {
+        return Ok(false);
+    }
+    let told = sqlx::query(
+        "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted \
+             AND pid = $1 AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+             AND classid::bigint = $2 AND objid::bigint = $3",
+    )
+    .bind(session)
+    .bind(KEY >> 32)
+    .bind(KEY & 0xffff_ffff)
+    .fetch_optional(connection)
+    .await?;
+    Ok(told.is_some())
 }
 
 pub(crate) fn is_postgres(place: &str) -> bool {

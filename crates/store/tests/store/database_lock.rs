@@ -1,6 +1,13 @@
 //! One server a PostgreSQL database.
 
 use sqlx::{AnyConnection, Connection};
+use std::{future::pending, sync::Arc};
+use tempfile::TempDir;
+use tokio::{
+    io::copy_bidirectional,
+    net::{UnixListener, UnixStream},
+    sync::Notify,
+};
 use wicketgate_lab::postgres;
 use wicketgate_store::{DatabaseLock, Ownership, Store};
 
@@ -30,4 +37,47 @@ async fn a_second_server_is_refused_until_the_first_is_gone() {
     assert_eq!(lock.check().await.unwrap(), Ownership::Lost);
     drop((lock, second));
     store.close().await;
+}
+
+/// Stands between the server and its database. Connections that it stalls carry nothing more and stay open.
+struct Line {
+    _dir: TempDir,
+    url: String,
+    stall: Arc<Notify>,
+}
+
+impl Line {
+    fn to(url: &str) -> Self {
+        let (socket, database) = url.strip_prefix("postgres://postgres@").unwrap().split_once('/').unwrap();
+        let name = ".s.PGSQL.5432";
+        let socket = format!("{}/{name}", socket.replace("%2F", "/"));
+        let dir = TempDir::new().unwrap();
+        let listener = UnixListener::bind(dir.path().join(name)).unwrap();
+        let stall = Arc::new(Notify::new());
+        let stalls = Arc::clone(&stall);
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let (socket, stalls) = (socket.clone(), Arc::clone(&stalls));
+                tokio::spawn(async move {
+                    let mut server = UnixStream::connect(socket).await.unwrap();
+                    tokio::select! {
+                        _ = copy_bidirectional(&mut client, &mut server) => {}
+                        () = stalls.notified() => pending().await,
+                    }
+                });
+            }
+        });
+        let host = dir.path().to_str().unwrap().replace('/', "%2F");
+        Self { url: format!("postgres://postgres@{host}/{database}"), _dir: dir, stall }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_own_session_hangs_keeps_the_database() {
+    let Some(url) = postgres::fresh().unwrap() else { return };
+    let line = Line::to(&url);
+    let mut lock = DatabaseLock::take(&line.url).await.unwrap().unwrap();
+    line.stall.notify_waiters();
+    assert_eq!(lock.check().await.unwrap(), Ownership::Held);
+    assert!(DatabaseLock::take(&url).await.is_err(), "it is held still");
 }
