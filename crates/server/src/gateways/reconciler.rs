@@ -15,7 +15,7 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, mpsc};
-use tracing::info;
+use tracing::{error, info};
 use wicketgate_authority::Ca;
 use wicketgate_link::ToGateway;
 use wicketgate_model::{
@@ -133,11 +133,30 @@ impl Reconciler {
     /// Takes in the rows that are newer than the newest one seen; every few minutes all of them, and then those that are
     /// gone are forgotten.
     async fn read(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        let store = self.parts.store.clone();
-        if self.read_all_at.is_some_and(|at| now.duration_since(at) < FULL_READ_EVERY) {
-            self.revision = store.changes(self.revision, |change| self.take(change, now)).await?;
-            return Ok(());
+        let is_first = self.read_all_at.is_none();
+        if self.read_all_at.is_none_or(|at| now.duration_since(at) >= FULL_READ_EVERY) {
+            if !is_first {
+                // Before it: a full read that fails or is cut must not hold up what changes meanwhile.
+                self.read_all_at = Some(now);
+            }
+            match self.read_all(now).await {
+                Ok(()) => {
+                    self.read_all_at = Some(now);
+                    return Ok(());
+                }
+                Err(error) if is_first => return Err(error),
+                Err(error) => {
+                    error!(%error, "cannot read all rows, so lost changes are not repaired; new changes are still served");
+                }
+            }
         }
+        let store = self.parts.store.clone();
+        self.revision = store.changes(self.revision, |change| self.take(change, now)).await?;
+        Ok(())
+    }
+
+    async fn read_all(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        let store = self.parts.store.clone();
         let (mut found, mut barred) = (Touched::default(), BTreeSet::new());
         let revision = store.changes(Revision::default(), |change| {
             match &change {
@@ -160,7 +179,6 @@ impl Reconciler {
             self.untold.shares.insert(id);
             self.forget_share(id);
         }
-        self.read_all_at = Some(now);
         Ok(())
     }
 

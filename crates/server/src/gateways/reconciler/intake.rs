@@ -61,8 +61,7 @@ impl Reconciler {
             return self.forget_share(id);
         }
         // A generation is signed once: signing is the largest cost, and every signature is different.
-        let is_signed = self.shares.get(&id).is_some_and(|known| known.generation == row.generation)
-            && self.desired.shares.contains_key(&id);
+        let is_signed = self.desired.shares.get(&id).is_some_and(|s| s.generation == row.generation);
         if row.standing.status.is_live() {
             match (!is_signed).then(|| self.share_desired(&row)) {
                 None => {}

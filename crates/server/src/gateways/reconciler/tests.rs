@@ -73,6 +73,19 @@ async fn a_lost_change_is_repaired_by_the_next_full_read() {
 }
 
 #[tokio::test]
+async fn a_row_that_cannot_be_read_does_not_hold_up_the_others() {
+    let mut b = Bench::new().await;
+    let broken = b.create().await;
+    b.settle().await;
+    b.corrupt(broken);
+    b.now += FULL_READ_EVERY;
+    let new = b.create().await;
+    b.settle().await;
+    assert_eq!(b.share(new).await.standing.status, Status::Deployed);
+    assert!(b.gateway.desired.shares.contains_key(&broken), "it is served as before");
+}
+
+#[tokio::test]
 async fn an_agent_is_told_what_the_server_signed() {
     let mut b = Bench::new().await;
     let id = b.create().await;

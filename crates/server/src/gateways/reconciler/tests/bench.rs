@@ -2,7 +2,7 @@
 
 use crate::gateways::{GatewayRpc, LinkedGateway, link::GatewayLink, reconciler::*};
 use jiff::ToSpan as _;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, process::Command};
 use uuid::Uuid;
 use wicketgate_link::{FromGateway, GatewayEnd, LinkReceiver, ServerEnd};
 use wicketgate_model::{
@@ -15,7 +15,7 @@ use wicketgate_store::{
 
 /// A server without its tasks: a test activates by hand, at times of its choice.
 pub(super) struct Bench {
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     pub(super) store: Store,
     pub(super) frontdoor: FrontdoorId,
     pub(super) environment: EnvironmentId,
@@ -87,7 +87,7 @@ impl Bench {
         let pools = wicketgate_model::LoadBalancerPools::ipsec();
         let tunnel = store.create_tunnel(frontdoor, &tunnel, &pools, &act).await.unwrap().id;
         let (reconciler, gateway) = restarted(&store, &ca, now);
-        Self { _dir: dir, store, frontdoor, environment, tunnel, ca, reconciler, gateway, now, names: 0 }
+        Self { dir, store, frontdoor, environment, tunnel, ca, reconciler, gateway, now, names: 0 }
     }
 
     pub(super) fn act(&self) -> WriteContext {
@@ -122,6 +122,18 @@ impl Bench {
 
     pub(super) async fn delete(&mut self, id: ShareId) {
         self.store.delete_share(self.frontdoor, id, &self.act()).await.unwrap();
+    }
+
+    /// Makes a row unreadable, as an edit of the database by hand can.
+    pub(super) fn corrupt(&self, id: ShareId) {
+        let script = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1], timeout=10)\n\
+                      db.execute(\"UPDATE ipsec_share SET target = '' WHERE id = ?\", (sys.argv[2],)); db.commit()";
+        let run = Command::new("python3")
+            .args(["-c", script])
+            .arg(self.dir.path().join("db"))
+            .arg(id.to_string())
+            .status();
+        assert!(run.unwrap().success());
     }
 
     pub(super) async fn share(&self, id: ShareId) -> ShareRow {
