@@ -16,7 +16,10 @@ async fn break_connections(url: &str) {
     let mut other = AnyConnection::connect(url).await.unwrap();
     let end = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted \
                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-    sqlx::query(end).execute(&mut other).await.unwrap();
+    // Ending takes a moment: a session that has ended holds no lock.
+    while !sqlx::query(end).fetch_all(&mut other).await.unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
