@@ -1,19 +1,25 @@
 //! Keeps the lock by which this server owns its PostgreSQL database, and ends the server when another one has it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::bail;
 use jiff::Timestamp;
+use tokio::{sync::Mutex, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
-use wicketgate_store::{DatabaseLock, Ownership};
+use wicketgate_store::{DatabaseLock, Ownership, Store};
 
 use crate::background::{BackgroundTask, Outcome};
+
+/// For running statements. The store is closed from the beginning of this time.
+const CLOSE: Duration = Duration::from_secs(5);
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct DatabaseOwnership {
-    pub(crate) lock: DatabaseLock,
+    /// Shared with the server, which keeps it until its last write.
+    pub(crate) lock: Arc<Mutex<DatabaseLock>>,
+    pub(crate) store: Store,
     /// Another server has the database.
     pub(crate) superseded: CancellationToken,
     pub(crate) stop: CancellationToken,
@@ -27,8 +33,10 @@ impl BackgroundTask for DatabaseOwnership {
     const WITHIN: Duration = Duration::from_secs(30);
 
     async fn activate(&mut self, _now: Timestamp) -> anyhow::Result<Outcome> {
-        if self.lock.check().await? == Ownership::Lost {
+        if self.lock.lock().await.check().await? == Ownership::Lost {
             error!("another server uses the database: this one stops");
+            // Before anything else: what this server still has to write would overwrite what the other one writes.
+            let _ = timeout(CLOSE, self.store.close()).await;
             self.superseded.cancel();
             self.stop.cancel();
             bail!("another server uses the database");

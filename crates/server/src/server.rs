@@ -10,7 +10,10 @@ use anyhow::Context;
 use jiff::Timestamp;
 use prometheus_client::registry::Registry;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::{net::TcpListener, sync::Notify};
+use tokio::{
+    net::TcpListener,
+    sync::{Mutex, Notify},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 use wicketgate_authority::Ca;
@@ -85,6 +88,7 @@ pub struct Server {
     tasks: TaskTracker,
     stop: CancellationToken,
     store: Store,
+    lock: Option<Arc<Mutex<DatabaseLock>>>,
     activator: Activator,
     superseded: CancellationToken,
 }
@@ -172,9 +176,12 @@ impl Prepared {
         tasks.spawn(link_task.run(link.receive));
         let superseded = CancellationToken::new();
         let activator = state.activator();
-        let server = Server { tasks, stop: stop.clone(), store, activator, superseded: superseded.clone() };
-        if let Some(lock) = lock {
-            server.run_in_background(DatabaseOwnership { lock, superseded, stop: stop.clone() });
+        let lock = lock.map(|lock| Arc::new(Mutex::new(lock)));
+        let server =
+            Server { tasks, stop: stop.clone(), store, lock, activator, superseded: superseded.clone() };
+        if let Some(lock) = server.lock.clone() {
+            let (store, stop) = (server.store.clone(), stop.clone());
+            server.run_in_background(DatabaseOwnership { lock, store, superseded, stop });
         }
         server.run_in_background(reconciler);
         server.run_in_background(Retention(server.store.clone()));
@@ -228,6 +235,8 @@ impl Server {
             warn!("some requests were not answered in time");
         }
         self.store.close().await;
+        // After the last write.
+        drop(self.lock);
         info!("server stopped");
     }
 }

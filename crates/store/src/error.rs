@@ -59,6 +59,13 @@ pub enum StoreError {
     Late,
 }
 
+impl StoreError {
+    /// The store was closed: no later attempt succeeds.
+    pub fn is_closed(&self) -> bool {
+        matches!(self, Self::Database(sqlx::Error::PoolClosed))
+    }
+}
+
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         let taken = error.as_database_error().filter(|e| e.is_unique_violation()).and_then(|e| {

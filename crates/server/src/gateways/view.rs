@@ -144,13 +144,16 @@ impl GatewayView {
 }
 
 /// Writes what a gateway reports only once, however long the database does not answer. Later reports wait at the
-/// gateway's end of the link, where they are merged.
+/// gateway's end of the link, where they are merged. A store that is closed is written to no more.
 pub(crate) async fn retry_until_written<T, F>(what: &str, mut write: impl FnMut() -> F)
 where
     F: Future<Output = wicketgate_store::Result<T>>,
 {
     let mut outage = Outage::default();
     while let Err(error) = timeout(WRITTEN_WITHIN, write()).await.unwrap_or(Err(StoreError::Late)) {
+        if error.is_closed() {
+            return warn!("cannot {what}: the database is closed");
+        }
         if outage.failed() {
             warn!(%error, "cannot {what}; retrying every second");
         }

@@ -28,6 +28,7 @@ mod requests;
 mod scopes;
 mod share_options;
 mod shares;
+mod supersession;
 mod tunnels;
 mod vpn_config;
 

@@ -1,0 +1,79 @@
+//! Another server takes the database.
+
+use jiff::{SignedDuration, Timestamp};
+use prometheus_client::registry::Registry;
+use std::{net::Ipv4Addr, process::Command, sync::Arc, time::Duration};
+use tempfile::TempDir;
+use tokio::{net::TcpListener, time::timeout};
+use uuid::Uuid;
+use wicketgate_authority::Ca;
+use wicketgate_lab::postgres;
+use wicketgate_link::{ToGateway, in_process};
+use wicketgate_model::{EnrollmentId, GatewayId, LoadBalancerPools, ZId};
+use wicketgate_server::{Server, ServerConfig};
+use wicketgate_store::{DatabaseLock, EnrolAttempt, ListRequest, NewEnrollment, Reach, Store, WriteContext};
+
+const BOUND: Duration = Duration::from_secs(30);
+
+/// Takes the lock from the server that has it, as a server that starts while the connection of the other is broken.
+async fn take_over(url: &str) -> DatabaseLock {
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted \
+               AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    loop {
+        assert!(Command::new("psql").args(["-qAt", "-d", url, "-c", end]).output().unwrap().status.success());
+        if let Ok(Some(lock)) = DatabaseLock::take(url).await {
+            return lock;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_superseded_server_stops_and_writes_nothing_more() {
+    let Some(url) = postgres::fresh().unwrap() else { return };
+    let (dir, now) = (TempDir::new().unwrap(), Timestamp::now());
+    let config = ServerConfig {
+        data_dir: dir.path().to_owned(),
+        database: Some(url.clone().into()),
+        listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
+        tls: None,
+        admin_listener: None,
+        provider: None,
+        pools: LoadBalancerPools::ipsec(),
+        provisioning_deadline: BOUND,
+    };
+    let ca = Arc::new(Ca::load_or_create(&dir.path().join("ca"), now).unwrap());
+    let (server_end, mut gateway) = in_process(GatewayId::new(Uuid::nil()), "local".parse().unwrap());
+    let prepared = Server::prepare(config).await.unwrap();
+    let server = prepared.start(ca, server_end, None, Registry::default()).unwrap();
+    // From then on, the link writes only what its gateway reports.
+    while !matches!(timeout(BOUND, gateway.receive.recv()).await.unwrap(), Some(ToGateway::Hello(_))) {}
+
+    let store = Store::open(&url).await.unwrap();
+    let context = WriteContext::new("test", now, Uuid::now_v7);
+    let frontdoor = store.frontdoors(&Reach::All, &ListRequest::default()).await.unwrap().rows[0].id;
+    let enrollment = EnrollmentId::new(Uuid::now_v7());
+    let new = NewEnrollment {
+        id: enrollment,
+        environment: None,
+        secret_sha256: [1; 32],
+        expires_at: now + SignedDuration::from_hours(1),
+    };
+    store.create_enrollment(frontdoor, &new, &context).await.unwrap();
+    let attempt = EnrolAttempt {
+        enrollment,
+        secret_sha256: [1; 32],
+        public_key_sha256: [2; 32],
+        name: "dc-1".into(),
+        z_id: ZId::from_random([3; 10]),
+    };
+    let agent = store.enrol(&attempt, &context).await.unwrap().unwrap().agent;
+
+    let _lock = timeout(BOUND, take_over(&url)).await.unwrap();
+    store.agent_connected(agent, "dc-1", "0.1.0", Ipv4Addr::LOCALHOST.into(), now).await.unwrap();
+    timeout(BOUND, server.superseded()).await.unwrap();
+    drop(gateway);
+    timeout(BOUND, server.stop()).await.unwrap();
+    let agents = store.agents(frontdoor, &ListRequest::default()).await.unwrap().rows;
+    assert!(agents[0].connected_since.is_some(), "the end of the link overwrote what the other server wrote");
+    store.close().await;
+}
