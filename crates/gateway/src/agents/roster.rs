@@ -167,7 +167,8 @@ impl Roster {
         if let Some(session) = self.connected.get(&agent).map(|c| c.session) {
             self.disconnect(agent, session);
         }
-        self.streams.retain(|id, s| s.active() > 0 || self.connected.contains_key(id));
+        // Also a stream that is only about to begin refers to them: barring its agent must abort it.
+        self.streams.retain(|id, s| Arc::strong_count(s) > 1 || self.connected.contains_key(id));
         self.last_session += 1;
         let environment = self.environments.entry(about.environment).or_default();
         environment.agents.insert(agent);

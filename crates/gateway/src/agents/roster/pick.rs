@@ -174,6 +174,15 @@ mod tests {
     }
 
     #[test]
+    fn a_picked_stream_is_aborted_by_a_bar_although_its_agent_has_reconnected() {
+        let mut scene = scene();
+        let pick = scene.pick(&[2]).unwrap();
+        connect(&mut scene.roster, 1);
+        scene.roster.bar(agent(1));
+        assert!(pick.carriers.streams.abort.token().is_cancelled());
+    }
+
+    #[test]
     fn new_streams_never_go_to_a_former_target() {
         let mut scene = scene();
         assert_eq!(scene.picked(), [agent(1), agent(2)]);
