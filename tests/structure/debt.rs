@@ -11,7 +11,7 @@ pub(crate) const CIRCLES: &[&str] = &[
 
 pub(crate) const NAMES: &[&str] = &["Metrics"];
 
-pub(crate) const PROPERTY_NAMES: &[&str] = &["crates/gateway/src/ipsec"];
+pub(crate) const PROPERTY_NAMES: &[&str] = &[];
 
 pub(crate) const LONG_FILES: &[&str] = &[];
 

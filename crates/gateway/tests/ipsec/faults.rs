@@ -117,9 +117,9 @@ fn each_fault_at_the_site_is_told_in_words_with_its_cure() {
 const KEYS_DIFFER: &str = "the pre-shared keys differ: put the key from the tunnel's vpn-config into the site's device, or set the device's key on the tunnel with POST …/psk";
 const OTHER_PEER: &str = "the peer identifies itself as site-9.example, but the tunnel's peerId is site-0.example: change the device's local identity or peerId";
 const OTHER_GATEWAY: &str = "the peer asks for the identity gw.example, but the gateway's is 198.51.100.1: set 198.51.100.1 as the remote identity on the site's device";
-const NO_IKE: &str = "the peer offered AES_CBC_128/HMAC_SHA1_96/PRF_HMAC_SHA1/MODP_2048 for the IKE SA, which is none of ikeProposals: set a proposal from the tunnel's vpn-config on the site's device, or add what it offers to ikeProposals unless it is weak";
-const NO_ESP: &str = "the peer offered AES_CBC_128/HMAC_SHA1_96 for the CHILD SA, which is none of espProposals: set a proposal from the tunnel's vpn-config on the site's device, or add what it offers to espProposals unless it is weak";
-const NO_GROUP: &str = "the peer offered AES_GCM_16_256/ECP_521 for the CHILD SA, which is none of espProposals: set a proposal from the tunnel's vpn-config on the site's device, or add what it offers to espProposals unless it is weak";
+const NO_IKE: &str = "the peer offered AES_CBC_128/HMAC_SHA1_96/PRF_HMAC_SHA1/MODP_2048 for the IKE SA, which is none of the tunnel's IKE proposals: set a proposal from the tunnel's vpn-config on the site's device, or add the device's proposal to the tunnel unless it is weak";
+const NO_ESP: &str = "the peer offered AES_CBC_128/HMAC_SHA1_96 for the CHILD SA, which is none of the tunnel's ESP proposals: set a proposal from the tunnel's vpn-config on the site's device, or add the device's proposal to the tunnel unless it is weak";
+const NO_GROUP: &str = "the peer offered AES_GCM_16_256/ECP_521 for the CHILD SA, which is none of the tunnel's ESP proposals: set a proposal from the tunnel's vpn-config on the site's device, or add the device's proposal to the tunnel unless it is weak";
 const OTHER_SITE: &str = "the peer's traffic selector 10.1.0.0/16 is outside peerCidr, 10.0.0.0/16: change the device's local network or peerCidr";
 const OTHER_BEHIND: &str = "the peer asks for 100.65.0.0/16, but the tunnel only offers loadBalancerIp: set 100.64.0.1/32 as the remote network on the site's device";
 const OTHER_VERSION: &str = "the peer speaks IKEv1: set its device to IKEv2";

@@ -102,6 +102,8 @@ impl Faults {
 
 const KEYS_CURE: &str = "put the key from the tunnel's vpn-config into the site's device, or set the device's key on the \
     tunnel with POST …/psk";
+const PROPOSALS_CURE: &str = "set a proposal from the tunnel's vpn-config on the site's device, or add the device's \
+    proposal to the tunnel unless it is weak";
 const SILENCE_CURE: &str = "check that the site's device is up and has the address peerPublicIp, and that UDP 500 and 4500 \
     pass in both directions";
 
@@ -135,21 +137,36 @@ fn from_notify(line: &str, notify: &str, offered: Option<Offer>, ends: Option<&E
                  the other one for the next attempt",
             )
         }
-        ("NO_PROPOSAL_CHOSEN", Some(Offer { is_esp, proposals })) => {
-            let (fault, sa, property) = if is_esp {
-                (ConnectionFault::NoCommonEspProposal, "CHILD SA", "espProposals")
-            } else {
-                (ConnectionFault::NoCommonIkeProposal, "IKE SA", "ikeProposals")
-            };
-            PeerFault::new(
-                fault,
-                format!("the peer offered {proposals} for the {sa}, which is none of {property}"),
-                format!(
-                    "set a proposal from the tunnel's vpn-config on the site's device, or add what it offers to \
-                     {property} unless it is weak"
-                ),
-            )
-        }
+        ("NO_PROPOSAL_CHOSEN", Some(Offer { is_esp: true, proposals })) => PeerFault::new(
+            ConnectionFault::NoCommonEspProposal,
+            format!(
+                "the peer offered {proposals} for the CHILD SA, which is none of the tunnel's ESP proposals"
+            ),
+            PROPOSALS_CURE,
+        ),
+        ("NO_PROPOSAL_CHOSEN", Some(Offer { is_esp: false, proposals })) => PeerFault::new(
+            ConnectionFault::NoCommonIkeProposal,
+            format!(
+                "the peer offered {proposals} for the IKE SA, which is none of the tunnel's IKE proposals"
+            ),
+            PROPOSALS_CURE,
+        ),
+        // The gateway initiated. IKE_SA_INIT negotiates the IKE SA, every later exchange a CHILD SA.
+        ("NO_PROPOSAL_CHOSEN", None) if line.starts_with("parsed IKE_SA_INIT response") => PeerFault::new(
+            ConnectionFault::NoCommonIkeProposal,
+            "the peer accepts none of the tunnel's IKE proposals",
+            PROPOSALS_CURE,
+        ),
+        ("NO_PROPOSAL_CHOSEN", None) if line.starts_with("parsed ") => PeerFault::new(
+            ConnectionFault::NoCommonEspProposal,
+            "the peer accepts none of the tunnel's ESP proposals",
+            PROPOSALS_CURE,
+        ),
+        ("TS_UNACCEPTABLE", _) if line.starts_with("parsed ") => PeerFault::new(
+            ConnectionFault::TrafficSelectorsDiffer,
+            "the peer rejects the tunnel's traffic selectors",
+            "set the networks from the tunnel's vpn-config on the site's device",
+        ),
         _ => PeerFault::new(
             ConnectionFault::NegotiationFailed,
             format!("IKE failed with {notify}"),
@@ -295,6 +312,19 @@ mod tests {
         assert!(!peer_refuses(REFUSED));
         assert!(peer_refuses("parsed IKE_AUTH response 1 [ N(AUTH_FAILED) ]"));
         assert!(peer_refuses("parsed INFORMATIONAL request 2 [ N(AUTH_FAILED) ]"));
+    }
+
+    #[test]
+    fn a_peer_that_refuses_has_the_reason_of_a_gateway_that_refuses() {
+        for (exchange, reason) in [
+            ("IKE_SA_INIT response 0", ConnectionFault::NoCommonIkeProposal),
+            ("IKE_AUTH response 1", ConnectionFault::NoCommonEspProposal),
+            ("CREATE_CHILD_SA response 2", ConnectionFault::NoCommonEspProposal),
+        ] {
+            assert_eq!(last(&[&format!("parsed {exchange} [ N(NO_PROP) ]")]).unwrap().reason, reason);
+        }
+        let selectors = last(&["parsed IKE_AUTH response 1 [ N(TS_UNACCEPT) ]"]).unwrap();
+        assert_eq!(selectors.reason, ConnectionFault::TrafficSelectorsDiffer);
     }
 
     #[test]
