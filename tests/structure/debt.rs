@@ -6,7 +6,6 @@ pub(crate) const CIRCLES: &[&str] = &[
     "crates/gateway/src/agents/roster.rs",
     "crates/store/src/store.rs",
     "crates/transport/src/relay.rs",
-    "crates/transport/src/tls.rs",
 ];
 
 pub(crate) const NAMES: &[&str] = &["Metrics"];

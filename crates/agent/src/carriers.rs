@@ -132,8 +132,7 @@ impl Agent {
 
     async fn connect_carrier(&self) -> anyhow::Result<Carrier> {
         let tcp = self.server.connect().await?;
-        let stream = timeout(CONNECT_WITHIN, self.tls.connect_carrier(tcp)).await??;
-        Ok(Carrier::new(Box::new(stream)))
+        Ok(timeout(CONNECT_WITHIN, self.tls.connect_carrier(tcp)).await??)
     }
 
     /// Runs one stream. Returns the carrier if it can be used again.

@@ -14,7 +14,7 @@ use wicketgate_model::SignedAssignment;
 use wicketgate_system::backoff::Backoff;
 use wicketgate_transport::{
     control::{Control, ControlError, FromAgent, SILENCE, ToAgent},
-    tls::{Diagnosis, TlsStream},
+    tls::Diagnosis,
 };
 
 /// The longest pause bounds the outage after a gateway's restart: shares work again within five seconds.
@@ -30,7 +30,7 @@ const SAY_EVERY: Duration = Duration::from_secs(10);
 
 /// The state of one connection.
 struct Conversation {
-    control: Control<TlsStream>,
+    control: Control,
     want: watch::Sender<u16>,
     /// When the next certificate is requested.
     renew_at: Timestamp,
@@ -110,10 +110,10 @@ impl Agent {
         self.converse(Conversation { control, want, renew_at, end: end.clone() }, stop).await
     }
 
-    async fn be_welcomed(&self) -> anyhow::Result<Control<TlsStream>> {
+    async fn be_welcomed(&self) -> anyhow::Result<Control> {
         let tcp = self.server.connect().await.context("cannot connect")?;
-        let stream = timeout(CONNECT_WITHIN, self.tls.connect_control(tcp)).await.context("no handshake")?;
-        let mut control = Control::new(stream.map_err(|error| self.server.explain(error))?);
+        let control = timeout(CONNECT_WITHIN, self.tls.connect_control(tcp)).await.context("no handshake")?;
+        let mut control = control.map_err(|error| self.server.explain(error))?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let hello = FromAgent::Hello { version, name: self.name.clone() };
         let welcome = async {

@@ -11,9 +11,9 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 use wicketgate_system::backoff::Backoff;
 use wicketgate_transport::{
-    control::{Control, EnrolAnswer, EnrolAsk},
+    control::{EnrolAnswer, EnrolAsk},
     enrolment_code::EnrolmentCode,
-    tls::{Diagnosis, Distrust, connect_enrol},
+    tls::{Diagnosis, connect_enrol},
     trust::{CaCertificate, Fingerprint},
 };
 
@@ -78,17 +78,16 @@ async fn enrol_once(
     ask: &EnrolAsk,
 ) -> Result<Enrolled, Failure> {
     let tcp = server.connect().await.context("cannot connect").map_err(Failure::NotNow)?;
-    let stream = timeout(CONNECT_WITHIN, connect_enrol(code.ca(), tcp))
+    let mut control = timeout(CONNECT_WITHIN, connect_enrol(code.ca(), tcp))
         .await
         .map_err(|_| Failure::NotNow(anyhow!("the TLS handshake timed out")))?
         .map_err(|error| match error.diagnosis() {
-            Some(Diagnosis::Distrust(Distrust::Stranger)) => Failure::Final(anyhow!(
+            Some(Diagnosis::Stranger) => Failure::Final(anyhow!(
                 "{server} is not the server that the enrolment code is from: check the address and the code"
             )),
-            Some(Diagnosis::Distrust(Distrust::Clock)) => Failure::Final(server.explain(error)),
+            Some(Diagnosis::Clock) => Failure::Final(server.explain(error)),
             _ => Failure::NotNow(server.explain(error)),
         })?;
-    let mut control = Control::new(stream);
     let answer = async {
         control.send(ask).await?;
         control.receive().await

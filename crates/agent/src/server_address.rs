@@ -5,7 +5,7 @@ use std::{fmt, io, str::FromStr, time::Duration};
 use tokio::{net::TcpStream, time::timeout};
 use wicketgate_transport::{
     keepalive::keepalive,
-    tls::{Diagnosis, Distrust, TlsError},
+    tls::{Diagnosis, TlsError},
 };
 
 /// A TCP connection and a handshake over a bad line take a few seconds.
@@ -81,10 +81,10 @@ impl ServerAddress {
                 "what answers there is no gateway that this agent understands: use the port of --agent-listen \
                  (default 8443)"
             ),
-            Some(Diagnosis::Distrust(Distrust::Clock)) => {
+            Some(Diagnosis::Clock) => {
                 anyhow!("the certificate of {self} is not valid at this machine's time: check the clock")
             }
-            Some(Diagnosis::Distrust(Distrust::Stranger)) => anyhow!(
+            Some(Diagnosis::Stranger) => anyhow!(
                 "{self} is not the server that this agent enrolled with: check the address; to move the agent \
                  there, enrol it again with a new code and an empty --state-dir"
             ),

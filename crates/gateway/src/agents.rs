@@ -40,7 +40,6 @@ use wicketgate_link::{AgentShares, FromGateway};
 use wicketgate_model::{AgentId, ShareDesired, ShareId};
 use wicketgate_system::{Mutex, accept::Acceptor};
 use wicketgate_transport::{
-    carrier::Carrier,
     identity::AgentIdentity,
     keepalive::keepalive,
     tls::{Accepted, GatewayIdentity},
@@ -191,8 +190,8 @@ impl Agents {
         }
         match accepted {
             // The permit is kept: a client that enrols has no identity yet.
-            Ok(Ok(Accepted::Enrol(stream))) => {
-                self.enrol(*stream).await;
+            Ok(Ok(Accepted::Enrol(control))) => {
+                self.enrol(control).await;
                 drop(permit);
             }
             // The certificate of a barred agent is still valid.
@@ -203,16 +202,16 @@ impl Agents {
                 debug!(agent.id = %agent, "rejected a barred agent");
             }
             // The permit is kept until the agent's hello.
-            Ok(Ok(Accepted::Control(identity, stream))) => {
+            Ok(Ok(Accepted::Control(identity, control))) => {
                 if permit.is_of(identity.agent) {
-                    self.control(identity, *stream, address.ip(), permit).await;
+                    self.control(identity, control, address.ip(), permit).await;
                 } else {
                     debug!(agent.id = %identity.agent, "rejected an agent with too many connections without a hello");
                 }
             }
-            Ok(Ok(Accepted::Carrier(identity, stream))) => {
+            Ok(Ok(Accepted::Carrier(identity, carrier))) => {
                 drop(permit);
-                self.park(identity.agent, Carrier::new(stream));
+                self.park(identity.agent, carrier);
             }
             Ok(Err(error)) => debug!(%address, error = ?error, "an agent's handshake failed"),
             Err(_) => debug!(%address, "an agent's handshake took too long"),

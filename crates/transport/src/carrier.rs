@@ -7,7 +7,7 @@
 use crate::{
     buffer::Buffer,
     frame::{FrameError, FrameKind, MAX_DATA, MAX_MESSAGE, OpenRequest, StreamRefusal},
-    tls::{Incoming, MARGIN, Next, RECORD_HEADER, TlsStream, TrafficKeys},
+    tls::{Incoming, MARGIN, Next, RECORD_HEADER, RecordStream, TrafficKeys},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
@@ -31,7 +31,7 @@ pub(crate) const BARE: usize = 1 + MARGIN;
 
 #[derive(Debug)]
 pub struct Carrier {
-    pub(crate) stream: Box<TlsStream>,
+    pub(crate) stream: Box<RecordStream>,
     /// The last stream was refused: early data that was sent for it may still arrive.
     refused: bool,
 }
@@ -94,8 +94,8 @@ pub enum CarrierError {
 }
 
 impl Carrier {
-    pub fn new(stream: Box<TlsStream>) -> Self {
-        Self { stream, refused: false }
+    pub(crate) fn new(stream: RecordStream) -> Self {
+        Self { stream: Box::new(stream), refused: false }
     }
 
     /// The gateway's side: requests a stream and sends its early data. The caller bounds the wait and drops the carrier
@@ -114,7 +114,7 @@ impl Carrier {
         }
         self.stream.tcp.write_all(&records).await?;
         let frame = loop {
-            let TlsStream { tcp, keys, input, .. } = &mut *self.stream;
+            let RecordStream { tcp, keys, input, .. } = &mut *self.stream;
             let answer = poll_fn(|cx| match poll_frame(tcp, keys, input, cx) {
                 Poll::Ready(frame) => Poll::Ready(Some(frame)),
                 Poll::Pending => early.poll_read(cx).map(|()| None),
@@ -163,20 +163,20 @@ impl Carrier {
 
     /// The gateway's side: whether a parked carrier is usable, which means that neither data nor an end has arrived.
     pub fn is_quiet(&mut self) -> bool {
-        let TlsStream { tcp, input, .. } = &mut *self.stream;
+        let RecordStream { tcp, input, .. } = &mut *self.stream;
         input.is_empty() && input.poll_fill(tcp, &mut Context::from_waker(Waker::noop())).is_pending()
     }
 
     /// Closes a parked carrier in order.
     pub async fn close(mut self) {
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.stream.shutdown()).await;
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.stream.close()).await;
     }
 
     /// Tells the peer that the stream broke, and closes the carrier.
     pub async fn reset(mut self) {
         let tell = async {
             self.send::<()>(FrameKind::Reset, None).await?;
-            self.stream.shutdown().await.map_err(CarrierError::from)
+            self.stream.close().await.map_err(CarrierError::from)
         };
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, tell).await;
     }
@@ -192,7 +192,7 @@ impl Carrier {
         if payload.len() > if kind == FrameKind::Data { MAX_DATA } else { MAX_MESSAGE } {
             return Err(FrameError::Length(payload.len()).into());
         }
-        let TlsStream { keys, seal, .. } = &mut *self.stream;
+        let RecordStream { keys, seal, .. } = &mut *self.stream;
         let mut bytes = seal.key_update(keys)?.unwrap_or_default();
         let at = bytes.len();
         bytes.resize(at + BARE + payload.len(), 0);
@@ -204,7 +204,7 @@ impl Carrier {
 
     /// The next frame's place in the input. Cancel-safe.
     async fn frame(&mut self) -> Result<Range<usize>, CarrierError> {
-        let TlsStream { tcp, keys, input, .. } = &mut *self.stream;
+        let RecordStream { tcp, keys, input, .. } = &mut *self.stream;
         poll_fn(|cx| poll_frame(tcp, keys, input, cx)).await
     }
 }
@@ -321,7 +321,7 @@ mod tests {
     async fn a_wait_that_was_cancelled_loses_nothing() {
         let (gateway, mut agent) = pair().await;
         let Carrier { stream, .. } = gateway;
-        let TlsStream { mut tcp, mut seal, .. } = *stream;
+        let RecordStream { mut tcp, mut seal, .. } = *stream;
         let body = serde_json::to_vec(&an_open()).unwrap();
         let mut bytes = vec![0; BARE + body.len()];
         bytes[RECORD_HEADER] = FrameKind::Open as u8;

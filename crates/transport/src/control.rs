@@ -13,6 +13,7 @@ use crate::tls::{Diagnosis, diagnosis::describe};
 use bytes::{Buf, BytesMut};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
+    fmt,
     io::{self, ErrorKind},
     time::Duration,
 };
@@ -33,20 +34,25 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection that carries messages.
 #[derive(Debug)]
-pub struct Control<S> {
-    stream: S,
+pub struct Control {
+    stream: Box<dyn ByteStream>,
     input: BytesMut,
     /// The longest message that is accepted.
     most: usize,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Control<S> {
-    pub fn new(stream: S) -> Self {
-        Self { stream, input: BytesMut::new(), most: MAX_MESSAGE }
+/// The connection below: TLS, or a pipe in tests.
+pub(crate) trait ByteStream: AsyncRead + AsyncWrite + fmt::Debug + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + fmt::Debug + Unpin + Send> ByteStream for T {}
+
+impl Control {
+    pub(crate) fn new(stream: impl ByteStream + 'static) -> Self {
+        Self { stream: Box::new(stream), input: BytesMut::new(), most: MAX_MESSAGE }
     }
 
     /// The gateway's end, which accepts messages up to [`MAX_FROM_AGENT`].
-    pub fn of_agent(stream: S) -> Self {
+    pub(crate) fn of_agent(stream: impl ByteStream + 'static) -> Self {
         Self { most: MAX_FROM_AGENT, ..Self::new(stream) }
     }
 

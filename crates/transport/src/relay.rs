@@ -14,7 +14,7 @@ use crate::{
     abort::Abort,
     carrier::{Carrier, CarrierError},
     reset_on_drop::ResetOnDrop,
-    tls::TlsStream,
+    tls::RecordStream,
 };
 use from_carrier::{from_carrier, watch_carrier};
 use std::{
@@ -138,7 +138,7 @@ async fn both_ways(
     idle: Option<Duration>,
     abort: &Abort,
 ) -> Result<(), Broken> {
-    let TlsStream { tcp: wire, keys, seal, input, .. } = &mut *carrier.stream;
+    let RecordStream { tcp: wire, keys, seal, input, .. } = &mut *carrier.stream;
     let keys = &*keys;
     let (mut tcp_in, mut tcp_out) = tcp.split();
     let (mut carrier_in, mut carrier_out) = wire.split();

@@ -11,7 +11,6 @@ use wicketgate_link::ConnectedAgent;
 use wicketgate_transport::{
     control::{Control, ControlError, FromAgent, PING_EVERY, SILENCE, TargetHealth, ToAgent},
     identity::AgentIdentity,
-    tls::TlsStream,
 };
 
 /// For the first message after the handshake.
@@ -23,12 +22,11 @@ impl Agents {
     pub(super) async fn control(
         &self,
         identity: AgentIdentity,
-        stream: TlsStream,
+        mut control: Control,
         address: IpAddr,
         permit: Permit,
     ) {
         let agent = identity.agent;
-        let mut control = Control::of_agent(stream);
         let (version, name) = match timeout(HELLO_WITHIN, control.receive()).await {
             Ok(Ok(FromAgent::Hello { version, name })) => (plain(&version), plain(&name)),
             other => return debug!(agent.id = %agent, ?other, "an agent sent no hello"),
@@ -69,7 +67,7 @@ impl Agents {
     async fn converse(
         &self,
         identity: AgentIdentity,
-        control: &mut Control<TlsStream>,
+        control: &mut Control,
         session: &Session,
     ) -> Result<(), ControlError> {
         control.send(&ToAgent::Welcome).await?;

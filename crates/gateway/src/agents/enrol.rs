@@ -8,26 +8,24 @@ use wicketgate_link::{
     CertificateAnswer, EnrolGrant, EnrolRequest, FromGateway, Pending, RenewRequest, RequestId,
 };
 use wicketgate_model::AgentId;
-use wicketgate_transport::{
-    control::{Control, ControlError, EnrolAnswer, EnrolAsk, ToAgent},
-    tls::TlsStream,
-};
+use wicketgate_transport::control::{Control, ControlError, EnrolAnswer, EnrolAsk, ToAgent};
 
 /// For the request of an agent.
 const ASK_WITHIN: Duration = Duration::from_secs(10);
 /// For the answer of the server; an agent without an answer tries again.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
 impl Agents {
-    pub(super) async fn enrol(&self, stream: TlsStream) {
+    pub(super) async fn enrol(&self, control: Control) {
         tokio::select! {
             () = self.0.drain.cancelled() => {}
-            end = self.enrol_one(Control::of_agent(stream)) => if let Err(error) = end {
+            end = self.enrol_one(control) => if let Err(error) = end {
                 debug!(error = ?error, "an enrolment's connection broke");
             },
         }
     }
 
-    async fn enrol_one(&self, mut control: Control<TlsStream>) -> Result<(), ControlError> {
+    async fn enrol_one(&self, mut control: Control) -> Result<(), ControlError> {
         let ask: EnrolAsk =
             timeout(ASK_WITHIN, control.receive()).await.map_err(|_| ControlError::Stuck)??;
         let ask = EnrolRequest {

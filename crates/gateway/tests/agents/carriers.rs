@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use wicketgate_transport::{
     abort::Abort,
     carrier::EarlyData,
-    control::{Control, FromAgent, ToAgent},
+    control::{FromAgent, ToAgent},
     tls::{Accepted, GatewayIdentity},
 };
 
@@ -97,9 +97,8 @@ async fn refuse_carriers(listener: TcpListener, identity: GatewayIdentity, ended
     loop {
         let (tcp, _) = listener.accept().await.unwrap();
         match identity.accept(tcp).await {
-            Ok(Accepted::Control(_, stream)) => {
+            Ok(Accepted::Control(_, mut control)) => {
                 tokio::spawn(async move {
-                    let mut control = Control::new(*stream);
                     control.send(&ToAgent::Welcome).await.unwrap();
                     control.send(&ToAgent::Carriers { want: 8 }).await.unwrap();
                     while control.receive::<FromAgent>().await.is_ok() {}

@@ -8,11 +8,11 @@ use uuid::Uuid;
 use wicketgate_authority::Ca;
 use wicketgate_model::{AgentId, EnrollmentId, FrontdoorId, Reason};
 use wicketgate_transport::{
-    control::{Control, FromAgent, ToAgent},
+    control::{FromAgent, ToAgent},
     enrolment_code::EnrolmentCode,
     identity::{AgentIdentity, Identity},
     key::PrivateKey,
-    tls::{AgentTls, Diagnosis, Distrust},
+    tls::{AgentTls, Diagnosis},
 };
 
 #[tokio::test]
@@ -104,7 +104,7 @@ async fn a_certificate_of_another_authority_is_refused() {
         let tls = AgentTls::new(lab.ca.certificate(), key, certificate).unwrap();
         let tcp = tokio::net::TcpStream::connect(lab.address).await.unwrap();
         let answer = async {
-            let mut control = Control::new(tls.connect_control(tcp).await.ok()?);
+            let mut control = tls.connect_control(tcp).await.ok()?;
             control.send(&FromAgent::Hello { version: "1".into(), name: "lab".into() }).await.ok()?;
             control.receive::<ToAgent>().await.ok()
         };
@@ -118,7 +118,7 @@ async fn an_agent_knows_a_stranger_and_another_protocol() {
     let (lab, other) = (Lab::new().await, Lab::new().await);
     let agent = super::puppet::Puppet::new(&lab, 5);
     let error = agent.handshake(other.address).await.unwrap_err();
-    assert_eq!(error.diagnosis(), Some(Diagnosis::Distrust(Distrust::Stranger)), "{error:?}");
+    assert_eq!(error.diagnosis(), Some(Diagnosis::Stranger), "{error:?}");
 
     let http = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = http.local_addr().unwrap();

@@ -11,7 +11,7 @@ use wicketgate_transport::{
     control::{Control, FromAgent, ToAgent},
     identity::{AgentIdentity, Identity},
     key::PrivateKey,
-    tls::{AgentTls, TlsError, TlsStream},
+    tls::{AgentTls, TlsError},
 };
 
 /// An agent of the lab's environment, with a certificate and no mind of its own.
@@ -33,19 +33,19 @@ impl Puppet {
     }
 
     /// The handshake of a control connection with whoever is there.
-    pub(crate) async fn handshake(&self, address: SocketAddr) -> Result<TlsStream, TlsError> {
+    pub(crate) async fn handshake(&self, address: SocketAddr) -> Result<Control, TlsError> {
         let tcp = TcpStream::connect(address).await.unwrap();
         soon("a handshake", self.tls.connect_control(tcp)).await
     }
 
     /// A control connection on which nothing was said yet; `None`: the gateway does not want it.
-    pub(crate) async fn control(&self) -> Option<Control<TlsStream>> {
+    pub(crate) async fn control(&self) -> Option<Control> {
         let tcp = TcpStream::connect(self.address).await.ok()?;
-        Some(Control::new(soon("a handshake", self.tls.connect_control(tcp)).await.ok()?))
+        soon("a handshake", self.tls.connect_control(tcp)).await.ok()
     }
 
     /// A control connection that was welcomed.
-    pub(crate) async fn connect(&self) -> Option<Control<TlsStream>> {
+    pub(crate) async fn connect(&self) -> Option<Control> {
         let mut control = self.control().await?;
         control.send(&FromAgent::Hello { version: "1".into(), name: "lab".into() }).await.ok()?;
         match soon("a welcome", control.receive()).await.ok()? {
@@ -56,12 +56,11 @@ impl Puppet {
 
     pub(crate) async fn carrier(&self) -> Option<Carrier> {
         let tcp = TcpStream::connect(self.address).await.ok()?;
-        let stream = soon("a handshake", self.tls.connect_carrier(tcp)).await.ok()?;
-        Some(Carrier::new(Box::new(stream)))
+        soon("a handshake", self.tls.connect_carrier(tcp)).await.ok()
     }
 }
 
-pub(crate) async fn acknowledge(control: &mut Control<TlsStream>, share: ShareId, generation: u64) {
+pub(crate) async fn acknowledge(control: &mut Control, share: ShareId, generation: u64) {
     let generation = Generation::new(generation);
     control.send(&FromAgent::Ack { share, generation }).await.unwrap();
 }

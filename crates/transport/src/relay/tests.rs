@@ -46,7 +46,7 @@ impl Far {
     }
 
     async fn expect(&mut self, kind: FrameKind, payload: &[u8]) {
-        let TlsStream { tcp, keys, input, .. } = &mut *self.0.stream;
+        let RecordStream { tcp, keys, input, .. } = &mut *self.0.stream;
         let frame = poll_fn(|cx| poll_frame(tcp, keys, input, cx)).await.unwrap();
         assert_eq!(FrameKind::of(input.bytes(frame)).unwrap(), (kind, payload));
     }

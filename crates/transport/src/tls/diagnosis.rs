@@ -1,18 +1,20 @@
-//! Why a connection with TLS failed, in words for whoever runs it: the library's own are for programmers.
+//! Why a TLS connection failed, in terms of its operator: the library's messages are for programmers.
 //!
 //! Invariant: no text of the TLS library leaves this crate in a message; Debug still shows it.
 
-use super::Distrust;
 use rustls::{AlertDescription as Alert, CertificateError as Certificate, Error, InvalidMessage};
 use std::io::{self, ErrorKind};
 
-/// What went wrong, as far as it matters to a person.
+/// The cause of a failed TLS connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Diagnosis {
     #[error("the peer does not speak TLS")]
     NotTls,
-    #[error("{0}")]
-    Distrust(Distrust),
+    #[error("the certificate of the peer is not valid at this machine's time")]
+    Clock,
+    /// The certificate of the peer is not from the expected CA, or not a gateway's.
+    #[error("the peer is not the expected gateway")]
+    Stranger,
     #[error("the peer reports that the certificate has expired")]
     Expired,
     #[error("the peer rejects the certificate")]
@@ -37,8 +39,8 @@ impl Diagnosis {
                 | Certificate::ExpiredContext { .. }
                 | Certificate::NotValidYet
                 | Certificate::NotValidYetContext { .. },
-            ) => Self::Distrust(Distrust::Clock),
-            Error::InvalidCertificate(_) => Self::Distrust(Distrust::Stranger),
+            ) => Self::Clock,
+            Error::InvalidCertificate(_) => Self::Stranger,
             // What other protocols' first bytes look like.
             Error::InvalidMessage(
                 InvalidMessage::InvalidContentType
@@ -75,11 +77,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_word_of_the_library_is_repeated() {
+    fn the_librarys_messages_are_not_repeated() {
         for (tls, fault) in [
             (Error::InvalidMessage(InvalidMessage::InvalidContentType), Diagnosis::NotTls),
-            (Certificate::BadSignature.into(), Diagnosis::Distrust(Distrust::Stranger)),
-            (Certificate::Expired.into(), Diagnosis::Distrust(Distrust::Clock)),
+            (Certificate::BadSignature.into(), Diagnosis::Stranger),
+            (Certificate::Expired.into(), Diagnosis::Clock),
             (Error::AlertReceived(Alert::CertificateExpired), Diagnosis::Expired),
             (Error::AlertReceived(Alert::UnknownCA), Diagnosis::Refused),
             (Error::AlertReceived(Alert::NoApplicationProtocol), Diagnosis::NothingInCommon),

@@ -1,17 +1,23 @@
-//! A TLS handshake over TCP, driven through the library's unbuffered API, which hands over the secrets afterwards.
+//! The TLS handshake of a carrier, driven through the library's unbuffered API, which hands over the secrets afterwards.
 
 use super::{
-    broken,
-    record::{Kernel, RecordKey, RecordOpener, RecordSealer, TrafficKeys},
+    error::broken,
+    incoming::Incoming,
+    record::{RecordKey, RecordOpener, RecordSealer, TrafficKeys},
+    stream::RecordStream,
 };
 use rustls::{
     Error,
     client::{ClientConnectionData, UnbufferedClientConnection},
+    kernel::KernelConnection,
     pki_types::CertificateDer,
     server::{ServerConnectionData, UnbufferedServerConnection},
     unbuffered::{ConnectionState, EncodeError, EncodeTlsData, InsufficientSizeError, UnbufferedStatus},
 };
-use std::io::{self, ErrorKind};
+use std::{
+    io::{self, ErrorKind},
+    ops::Deref,
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -23,56 +29,37 @@ const MOST: usize = 64 * 1024;
 
 /// The result of a handshake.
 pub(super) struct Done {
-    pub(super) seal: RecordSealer,
-    pub(super) open: RecordOpener,
-    pub(super) keys: TrafficKeys,
-    /// Input that followed the handshake: plaintext, and encrypted records.
-    pub(super) plain: Vec<u8>,
-    pub(super) sealed: Vec<u8>,
+    pub(super) stream: RecordStream,
     pub(super) alpn: Option<Vec<u8>>,
     /// The peer's leaf certificate, DER.
     pub(super) leaf: Option<CertificateDer<'static>>,
 }
 
 /// Either end.
-pub(super) trait End: Sized {
-    type Data;
+pub(super) trait End: Deref<Target: Deref<Target = rustls::CommonState>> + Sized {
+    type Data: Send + 'static;
     fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
-    fn common(&self) -> &rustls::CommonState;
-    fn secrets(self) -> Result<(rustls::ExtractedSecrets, Kernel), Error>;
+    fn secrets(self) -> Result<(rustls::ExtractedSecrets, KernelConnection<Self::Data>), Error>;
 }
 
-impl End for UnbufferedClientConnection {
-    type Data = ClientConnectionData;
+macro_rules! end {
+    ($connection:ty, $data:ty) => {
+        impl End for $connection {
+            type Data = $data;
 
-    fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
-        self.process_tls_records(input)
-    }
+            fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, $data> {
+                self.process_tls_records(input)
+            }
 
-    fn common(&self) -> &rustls::CommonState {
-        self
-    }
-
-    fn secrets(self) -> Result<(rustls::ExtractedSecrets, Kernel), Error> {
-        self.dangerous_into_kernel_connection().map(|(secrets, kernel)| (secrets, Kernel::Client(kernel)))
-    }
+            fn secrets(self) -> Result<(rustls::ExtractedSecrets, KernelConnection<$data>), Error> {
+                self.dangerous_into_kernel_connection()
+            }
+        }
+    };
 }
 
-impl End for UnbufferedServerConnection {
-    type Data = ServerConnectionData;
-
-    fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
-        self.process_tls_records(input)
-    }
-
-    fn common(&self) -> &rustls::CommonState {
-        self
-    }
-
-    fn secrets(self) -> Result<(rustls::ExtractedSecrets, Kernel), Error> {
-        self.dangerous_into_kernel_connection().map(|(secrets, kernel)| (secrets, Kernel::Server(kernel)))
-    }
-}
+end!(UnbufferedClientConnection, ClientConnectionData);
+end!(UnbufferedServerConnection, ServerConnectionData);
 
 /// The next step.
 enum Step {
@@ -93,12 +80,15 @@ fn encode<Data>(data: &mut EncodeTlsData<'_, Data>, output: &mut Vec<u8>) -> io:
     Ok(())
 }
 
-/// Runs the handshake. After a failure, the peer gets an alert. The caller bounds the wait.
-pub(super) async fn handshake<E: End>(mut end: E, tcp: &mut TcpStream) -> io::Result<Done> {
-    let (mut input, mut filled) = (vec![0; FIRST], 0);
-    let (mut output, mut plain) = (Vec::new(), Vec::new());
+/// Runs the handshake; `input` was received before. After a failure, the peer gets an alert. The caller bounds the wait.
+pub(super) async fn handshake<E: End>(
+    mut end: E,
+    mut input: Vec<u8>,
+    mut tcp: TcpStream,
+) -> io::Result<Done> {
+    let (mut filled, mut output) = (input.len(), Vec::new());
     loop {
-        let UnbufferedStatus { mut discard, state } = end.process(&mut input[..filled]);
+        let UnbufferedStatus { discard, state } = end.process(&mut input[..filled]);
         let step = match state {
             Ok(ConnectionState::EncodeTlsData(mut data)) => {
                 encode(&mut data, &mut output)?;
@@ -110,13 +100,9 @@ pub(super) async fn handshake<E: End>(mut end: E, tcp: &mut TcpStream) -> io::Re
             }
             Ok(ConnectionState::BlockedHandshake) => Step::Read,
             Ok(ConnectionState::WriteTraffic(_)) => Step::Done,
-            Ok(ConnectionState::ReadTraffic(mut data)) => {
-                while let Some(record) = data.next_record() {
-                    let record = record.map_err(broken)?;
-                    discard += record.discard;
-                    plain.extend_from_slice(record.payload);
-                }
-                Step::Again
+            // Neither end of a carrier sends before the gateway's first frame.
+            Ok(ConnectionState::ReadTraffic(_)) => {
+                return Err(broken(Error::General("data in the handshake".to_owned())));
             }
             Ok(_) => return Err(ErrorKind::UnexpectedEof.into()),
             Err(error) => Step::Fail(error),
@@ -138,13 +124,13 @@ pub(super) async fn handshake<E: End>(mut end: E, tcp: &mut TcpStream) -> io::Re
                 tcp.write_all(&output).await?;
                 output.clear();
             }
-            Step::Done if !end.common().is_handshaking() => break,
+            Step::Done if !end.is_handshaking() => break,
             Step::Read | Step::Done => {
                 if filled == input.len() {
                     if filled >= MOST {
-                        return Err(broken(rustls::InvalidMessage::MessageTooLarge.into()));
+                        return Err(broken(rustls::InvalidMessage::MessageTooLarge));
                     }
-                    input.resize(filled * 2, 0);
+                    input.resize((filled * 2).max(FIRST), 0);
                 }
                 match tcp.read(&mut input[filled..]).await? {
                     0 => return Err(ErrorKind::UnexpectedEof.into()),
@@ -153,19 +139,14 @@ pub(super) async fn handshake<E: End>(mut end: E, tcp: &mut TcpStream) -> io::Re
             }
         }
     }
-    let alpn = end.common().alpn_protocol().map(<[u8]>::to_vec);
-    let leaf = end.common().peer_certificates().and_then(<[_]>::first).cloned();
-    let (secrets, kernel) = end.secrets().map_err(broken)?;
-    input.truncate(filled);
-    let key =
-        |(sequence, secrets): (u64, rustls::ConnectionTrafficSecrets)| RecordKey::new(sequence, &secrets);
-    Ok(Done {
-        seal: RecordSealer::new(key(secrets.tx).map_err(broken)?),
-        open: RecordOpener::new(key(secrets.rx).map_err(broken)?),
-        keys: TrafficKeys::new(kernel),
-        plain,
-        sealed: input,
-        alpn,
-        leaf: leaf.map(CertificateDer::into_owned),
-    })
+    let alpn = end.alpn_protocol().map(<[u8]>::to_vec);
+    let leaf = end.peer_certificates().and_then(<[_]>::first).cloned();
+    let (secrets, mut kernel) = end.secrets().map_err(broken)?;
+    let keys = TrafficKeys::new(Box::new(move |transmit| {
+        if transmit { kernel.update_tx_secret() } else { kernel.update_rx_secret() }
+    }));
+    let seal = RecordSealer::new(RecordKey::new(secrets.tx).map_err(broken)?);
+    let open = RecordOpener::new(RecordKey::new(secrets.rx).map_err(broken)?);
+    let input = Incoming::new(open, &input[..filled])?;
+    Ok(Done { stream: RecordStream { tcp, keys, seal, input }, alpn, leaf })
 }

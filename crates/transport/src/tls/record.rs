@@ -5,14 +5,11 @@
 //! the TLS library's own record layer. Invariant: a sequence number is used once; a key is replaced long before its
 //! limit.
 
-use super::broken;
+use super::error::broken;
 use aws_lc_rs::aead::{
     AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey,
 };
-use rustls::{
-    AlertDescription, ConnectionTrafficSecrets, Error, InvalidMessage, client::ClientConnectionData,
-    kernel::KernelConnection, server::ServerConnectionData,
-};
+use rustls::{AlertDescription, ConnectionTrafficSecrets, Error, InvalidMessage};
 use std::{
     io,
     ops::Range,
@@ -32,6 +29,8 @@ pub(crate) const MAX_PLAIN: usize = 16 * 1024;
 const MAX_SEALED: usize = MAX_PLAIN + TRAILER;
 /// Room for a record.
 pub(crate) const SLOT: usize = HEADER + MAX_SEALED;
+/// The overhead of a record.
+pub(crate) const MARGIN: usize = SLOT - MAX_PLAIN;
 /// Records under one key: half of what AES-GCM allows (RFC 8446 §5.5).
 const KEY_LIMIT: u64 = 1 << 23;
 
@@ -42,38 +41,23 @@ const NEW_SESSION_TICKET: u8 = 4;
 const KEY_UPDATE: u8 = 24;
 const CLOSE_NOTIFY: [u8; 2] = [1, 0];
 
-/// Derives the next secrets.
-pub(super) enum Kernel {
-    Client(KernelConnection<ClientConnectionData>),
-    Server(KernelConnection<ServerConnectionData>),
-    /// A connection without a handshake, of tests.
-    #[cfg(test)]
-    None,
-}
+/// Derives the next secrets of a direction, `true` for sending.
+pub(super) type NextSecrets = Box<dyn FnMut(bool) -> Result<(u64, ConnectionTrafficSecrets), Error> + Send>;
 
 /// State shared by both directions of a connection.
 pub(crate) struct TrafficKeys {
-    kernel: Mutex<Kernel>,
+    next: Mutex<NextSecrets>,
     /// The peer has requested a key update.
     asked: AtomicBool,
 }
 
 impl TrafficKeys {
-    pub(super) fn new(kernel: Kernel) -> Self {
-        Self { kernel: Mutex::new(kernel), asked: AtomicBool::new(false) }
+    pub(super) fn new(next: NextSecrets) -> Self {
+        Self { next: Mutex::new(next), asked: AtomicBool::new(false) }
     }
 
     fn update(&self, transmit: bool) -> Result<RecordKey, Error> {
-        let mut kernel = self.kernel.lock();
-        let (sequence, secrets) = match (&mut *kernel, transmit) {
-            (Kernel::Client(kernel), true) => kernel.update_tx_secret(),
-            (Kernel::Client(kernel), false) => kernel.update_rx_secret(),
-            (Kernel::Server(kernel), true) => kernel.update_tx_secret(),
-            (Kernel::Server(kernel), false) => kernel.update_rx_secret(),
-            #[cfg(test)]
-            (Kernel::None, _) => Err(Error::HandshakeNotComplete),
-        }?;
-        RecordKey::new(sequence, &secrets)
+        RecordKey::new((*self.next.lock())(transmit)?)
     }
 }
 
@@ -85,8 +69,8 @@ pub(super) struct RecordKey {
 }
 
 impl RecordKey {
-    pub(super) fn new(sequence: u64, secrets: &ConnectionTrafficSecrets) -> Result<Self, Error> {
-        let (algorithm, key, iv) = match secrets {
+    pub(super) fn new((sequence, secrets): (u64, ConnectionTrafficSecrets)) -> Result<Self, Error> {
+        let (algorithm, key, iv) = match &secrets {
             ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, key, iv),
             ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&AES_256_GCM, key, iv),
             ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (&CHACHA20_POLY1305, key, iv),
@@ -185,13 +169,13 @@ impl RecordOpener {
         };
         let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
         if header[0] != APPLICATION_DATA {
-            return Err(broken(InvalidMessage::InvalidContentType.into()));
+            return Err(broken(InvalidMessage::InvalidContentType));
         }
         if length > MAX_SEALED {
             return Err(broken(Error::PeerSentOversizedRecord));
         }
         if length < TRAILER {
-            return Err(broken(InvalidMessage::MessageTooShort.into()));
+            return Err(broken(InvalidMessage::MessageTooShort));
         }
         let Some(sealed) = rest.get_mut(..length) else {
             return Ok(Opened::Partial);
@@ -201,7 +185,7 @@ impl RecordOpener {
         let plain = plain.map_err(|_| broken(Error::DecryptError))?;
         // Behind the content type there may be padding.
         let end = plain.iter().rposition(|b| *b != 0);
-        let end = end.ok_or_else(|| broken(InvalidMessage::InvalidContentType.into()))?;
+        let end = end.ok_or_else(|| broken(InvalidMessage::InvalidContentType))?;
         let (record, content) = (HEADER + length, &plain[..end]);
         match plain[end] {
             APPLICATION_DATA => Ok(Opened::Data { plain: HEADER..HEADER + end, record }),
@@ -212,9 +196,9 @@ impl RecordOpener {
             ALERT => match content {
                 [_, 0] => Ok(Opened::Closed),
                 [_, alert] => Err(broken(Error::AlertReceived(AlertDescription::from(*alert)))),
-                _ => Err(broken(InvalidMessage::MissingData("alert").into())),
+                _ => Err(broken(InvalidMessage::MissingData("alert"))),
             },
-            _ => Err(broken(InvalidMessage::InvalidContentType.into())),
+            _ => Err(broken(InvalidMessage::InvalidContentType)),
         }
     }
 
@@ -251,7 +235,7 @@ mod tests {
 
     fn key() -> RecordKey {
         let (key, iv) = ([1; 32].into(), [1; 12].into());
-        RecordKey::new(0, &ConnectionTrafficSecrets::Aes256Gcm { key, iv }).unwrap()
+        RecordKey::new((0, ConnectionTrafficSecrets::Aes256Gcm { key, iv })).unwrap()
     }
 
     /// Opens a record whose inner plaintext has this length: three bytes, their type, and padding.
@@ -260,7 +244,8 @@ mod tests {
         record[HEADER..HEADER + 4].copy_from_slice(&[1, 2, 3, APPLICATION_DATA]);
         // The last byte of the padding stands where the type would be.
         RecordSealer::new(key()).seal(&mut record, inner - 1, 0).unwrap();
-        RecordOpener::new(key()).open(&mut record, &TrafficKeys::new(Kernel::None))
+        RecordOpener::new(key())
+            .open(&mut record, &TrafficKeys::new(Box::new(|_| Err(Error::HandshakeNotComplete))))
     }
 
     #[test]

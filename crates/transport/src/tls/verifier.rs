@@ -1,7 +1,7 @@
 //! How an agent verifies a gateway: by the chain to its server's CA and the role in the certificate's URI, never by a
 //! host name. An agent that has not enrolled yet finds the CA in the chain by the fingerprint in its code.
 
-use super::TlsError;
+use super::error::TlsError;
 use crate::{
     identity::Identity,
     trust::{CaCertificate, Fingerprint},

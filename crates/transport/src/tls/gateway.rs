@@ -1,0 +1,153 @@
+//! The gateway's end of the agent port.
+
+use super::{
+    certificate::LiveCertificate,
+    error::{TlsError, broken},
+    handshake::handshake,
+    provider::provider,
+    purpose::Purpose,
+};
+use crate::{
+    carrier::Carrier,
+    control::Control,
+    identity::{AgentIdentity, Identity},
+    key::PrivateKey,
+    trust::CaCertificate,
+};
+use bytes::BufMut as _;
+use rustls::{
+    RootCertStore, ServerConfig,
+    pki_types::CertificateDer,
+    server::{Acceptor, ResolvesServerCert, UnbufferedServerConnection, WebPkiClientVerifier},
+};
+use std::{
+    fmt,
+    io::{self, Cursor, ErrorKind},
+    sync::Arc,
+};
+use tokio::{
+    io::{AsyncReadExt as _, join},
+    net::TcpStream,
+};
+use tokio_rustls::TlsAcceptor;
+
+/// The longest ClientHello. One of an agent has less than 2 KiB.
+const MAX_HELLO: usize = 16 * 1024;
+/// Bytes of a ClientHello that are read at once: as many as the TLS library's reader takes.
+const READ: usize = 4 * 1024;
+
+/// A gateway's identity on the agent port, and the CA whose agents it accepts. Cheap to clone.
+#[derive(Clone)]
+pub struct GatewayIdentity {
+    config: Arc<ServerConfig>,
+    certificate: Arc<LiveCertificate>,
+}
+
+/// A connection whose client has presented the certificate that its purpose requires.
+#[derive(Debug)]
+pub enum Accepted {
+    /// The client has no identity yet.
+    Enrol(Control),
+    Control(AgentIdentity, Control),
+    Carrier(AgentIdentity, Carrier),
+}
+
+impl GatewayIdentity {
+    /// `certificate`: the gateway's own, DER, issued by `ca` for `key`.
+    pub fn new(ca: &CaCertificate, key: PrivateKey, certificate: Vec<u8>) -> Result<Self, TlsError> {
+        let certificate = Arc::new(LiveCertificate::new(key, certificate, Some(ca))?);
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.certificate().clone()).map_err(|_| TlsError::Ca)?;
+        let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
+            .allow_unauthenticated()
+            .build()
+            .map_err(|_| TlsError::Ca)?;
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(TlsError::OwnCertificate)?
+            .with_client_cert_verifier(clients)
+            .with_cert_resolver(Arc::clone(&certificate) as Arc<dyn ResolvesServerCert>);
+        config.alpn_protocols = Purpose::ALL.iter().map(|p| p.alpn().to_vec()).collect();
+        // Of carriers.
+        config.enable_secret_extraction = true;
+        // Carriers are reused; a ticket would cost memory and would have to be revoked, too.
+        config.send_tls13_tickets = 0;
+        Ok(Self { config: Arc::new(config), certificate })
+    }
+
+    /// The gateway's certificate, to be replaced when it is renewed.
+    pub fn certificate(&self) -> &LiveCertificate {
+        &self.certificate
+    }
+
+    /// The handshake. The caller bounds it.
+    pub async fn accept(&self, mut tcp: TcpStream) -> Result<Accepted, TlsError> {
+        let (hello, purpose) = client_hello(&mut tcp).await.map_err(TlsError::Handshake)?;
+        if let Some(purpose @ (Purpose::Enrol | Purpose::Control)) = purpose {
+            return self.accept_control(purpose, hello, tcp).await;
+        }
+        let end = UnbufferedServerConnection::new(Arc::clone(&self.config))
+            .map_err(|error| TlsError::Handshake(broken(error)))?;
+        let done = handshake(end, hello, tcp).await.map_err(TlsError::Handshake)?;
+        match (purpose, identity(done.leaf.as_ref())?) {
+            (Some(Purpose::Carrier), Some(Identity::Agent(agent))) => {
+                Ok(Accepted::Carrier(agent, Carrier::new(done.stream)))
+            }
+            (Some(_), _) => Err(TlsError::Peer),
+            (None, _) => Err(TlsError::Protocol),
+        }
+    }
+
+    async fn accept_control(
+        &self,
+        purpose: Purpose,
+        hello: Vec<u8>,
+        tcp: TcpStream,
+    ) -> Result<Accepted, TlsError> {
+        let (read, write) = tcp.into_split();
+        let tcp = join(Cursor::new(hello).chain(read), write);
+        let stream = TlsAcceptor::from(Arc::clone(&self.config)).accept(tcp).await;
+        let stream = stream.map_err(TlsError::Handshake)?;
+        let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        match (purpose, identity(leaf)?) {
+            (Purpose::Enrol, None) => Ok(Accepted::Enrol(Control::of_agent(stream))),
+            (Purpose::Control, Some(Identity::Agent(agent))) => {
+                Ok(Accepted::Control(agent, Control::of_agent(stream)))
+            }
+            _ => Err(TlsError::Peer),
+        }
+    }
+}
+
+impl fmt::Debug for GatewayIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("GatewayIdentity(…)")
+    }
+}
+
+fn identity(leaf: Option<&CertificateDer<'_>>) -> Result<Option<Identity>, TlsError> {
+    leaf.map(Identity::of_certificate).transpose().map_err(|_| TlsError::Peer)
+}
+
+/// Reads the ClientHello, which states the purpose. No purpose: it names none, or it is no ClientHello; the handshake
+/// with these bytes then fails with the cause and sends the alert.
+async fn client_hello(tcp: &mut TcpStream) -> io::Result<(Vec<u8>, Option<Purpose>)> {
+    let (mut hello, mut acceptor) = (Vec::with_capacity(READ), Acceptor::default());
+    while hello.len() < MAX_HELLO {
+        let before = hello.len();
+        if tcp.read_buf(&mut (&mut hello).limit(READ)).await? == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        acceptor.read_tls(&mut &hello[before..])?;
+        match acceptor.accept() {
+            Ok(None) => {}
+            Ok(Some(accepted)) => {
+                let offered: Vec<_> = accepted.client_hello().alpn().into_iter().flatten().collect();
+                let purpose = Purpose::ALL.into_iter().find(|purpose| offered.contains(&purpose.alpn()));
+                return Ok((hello, purpose));
+            }
+            Err(_) => break,
+        }
+    }
+    Ok((hello, None))
+}

@@ -1,0 +1,165 @@
+//! The gateway's handshake: purposes, certificates, and hellos that are wrong, incomplete or in pieces.
+
+use super::{connected, hello, name};
+use crate::{
+    control::{ControlError, FromAgent},
+    identity::{AgentIdentity, Identity},
+    key::PrivateKey,
+    tls::{
+        Accepted, AgentTls, Diagnosis, GatewayIdentity, TlsError,
+        agent::{builder, of_purpose},
+        connect_enrol,
+        provider::provider,
+        purpose::Purpose,
+        verifier::GatewayVerifier,
+    },
+    trust::CaCertificate,
+};
+use std::{sync::Arc, time::Duration};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use uuid::Uuid;
+use wicketgate_model::{AgentId, EnvironmentId, FrontdoorId, GatewayId};
+
+/// A CA, for its gateway and its agents.
+struct Authority {
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+    ca: CaCertificate,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
+        let ca = params.self_signed(&key).unwrap();
+        let ca = CaCertificate::from_der(ca.der().to_vec()).unwrap();
+        Self { issuer: rcgen::Issuer::new(params, key), ca }
+    }
+
+    fn issue(&self, identity: Identity) -> (PrivateKey, Vec<u8>) {
+        let key = PrivateKey::generate().unwrap();
+        let pair = rcgen::KeyPair::try_from(key.pkcs8()).unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.subject_alt_names = vec![rcgen::SanType::URI(identity.to_string().try_into().unwrap())];
+        (key, params.signed_by(&pair, &self.issuer).unwrap().der().to_vec())
+    }
+
+    fn gateway(&self) -> GatewayIdentity {
+        let (key, leaf) = self.issue(Identity::Gateway { gateway: GatewayId::new(Uuid::nil()) });
+        GatewayIdentity::new(&self.ca, key, leaf).unwrap()
+    }
+
+    /// An agent with a certificate of another authority, which trusts this one's gateway.
+    fn agent(&self, of: &Self) -> AgentTls {
+        let (frontdoor, environment) = (FrontdoorId::new(Uuid::nil()), EnvironmentId::new(Uuid::nil()));
+        let identity = AgentIdentity { frontdoor, environment, agent: AgentId::new(Uuid::nil()) };
+        let (key, leaf) = of.issue(Identity::Agent(identity));
+        AgentTls::new(&self.ca, key, leaf).unwrap()
+    }
+}
+
+/// The gateway's result for a client that sends these bytes and waits, or ends.
+async fn accept_bytes(gateway: &GatewayIdentity, bytes: &[u8], ends: bool) -> Option<TlsError> {
+    let (mut client, accepted) = connected().await;
+    client.write_all(bytes).await.unwrap();
+    if ends {
+        client.shutdown().await.unwrap();
+    }
+    let wait = Duration::from_millis(200);
+    tokio::time::timeout(wait, gateway.accept(accepted)).await.ok().map(|accepted| accepted.unwrap_err())
+}
+
+#[tokio::test]
+async fn a_connection_is_accepted_for_the_purpose_that_it_names() {
+    let authority = Authority::new();
+    let (gateway, agent) = (authority.gateway(), authority.agent(&authority));
+    let (a, b) = connected().await;
+    let (control, accepted) = tokio::join!(agent.connect_control(a), gateway.accept(b));
+    let Ok(Accepted::Control(_, mut end)) = accepted else { panic!("{accepted:?}") };
+    control.unwrap().send(&FromAgent::Pong).await.unwrap();
+    assert_eq!(end.receive::<FromAgent>().await.unwrap(), FromAgent::Pong);
+
+    let (a, b) = connected().await;
+    let (carrier, accepted) = tokio::join!(agent.connect_carrier(a), gateway.accept(b));
+    assert!(carrier.is_ok() && matches!(accepted, Ok(Accepted::Carrier(..))), "{accepted:?}");
+
+    let (a, b) = connected().await;
+    let short = authority.ca.fingerprint().short();
+    let (enrol, accepted) = tokio::join!(connect_enrol(short, a), gateway.accept(b));
+    assert!(enrol.is_ok() && matches!(accepted, Ok(Accepted::Enrol(_))), "{accepted:?}");
+}
+
+#[tokio::test]
+async fn an_agent_of_another_ca_is_refused_for_both_purposes_and_learns_why() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let (gateway, agent) = (authority.gateway(), authority.agent(&other));
+    let (a, b) = connected().await;
+    let (control, accepted) = tokio::join!(agent.connect_control(a), gateway.accept(b));
+    assert_eq!(accepted.unwrap_err().diagnosis(), Some(Diagnosis::Stranger));
+    let refused = control.unwrap().receive::<FromAgent>().await.unwrap_err();
+    assert_eq!(refused.diagnosis(), Some(Diagnosis::Refused), "{refused:?}");
+    assert!(matches!(refused, ControlError::Io(_)));
+
+    let (a, b) = connected().await;
+    let (carrier, accepted) = tokio::join!(agent.connect_carrier(a), gateway.accept(b));
+    assert_eq!(accepted.unwrap_err().diagnosis(), Some(Diagnosis::Stranger));
+    assert!(carrier.unwrap().next_open().await.is_err());
+
+    // A client without a certificate can only enrol.
+    for purpose in [Purpose::Control, Purpose::Carrier] {
+        let gateways = GatewayVerifier::of_ca(&authority.ca, provider()).unwrap();
+        let client = of_purpose(builder(gateways).unwrap().with_no_client_auth(), purpose);
+        let (a, b) = connected().await;
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
+        let (_client, accepted) = tokio::join!(connector.connect(name(), a), gateway.accept(b));
+        assert!(matches!(accepted, Err(TlsError::Peer)), "{accepted:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_first_message_that_is_wrong_incomplete_or_for_another_protocol_is_refused() {
+    let gateway = Authority::new().gateway();
+    let diagnosed = async |bytes: &[u8], ends| {
+        accept_bytes(&gateway, bytes, ends).await.map(|error| error.diagnosis().unwrap())
+    };
+    assert_eq!(diagnosed(&hello(&[b"h2"]), false).await, Some(Diagnosis::NothingInCommon));
+    assert_eq!(diagnosed(b"GET / HTTP/1.1\r\nHost: gateway\r\n\r\n", false).await, Some(Diagnosis::NotTls));
+    for purpose in Purpose::ALL {
+        let hello = hello(&[b"h2", purpose.alpn()]);
+        for length in [0, 1, 6, hello.len() - 1, hello.len()] {
+            assert_eq!(diagnosed(&hello[..length], true).await, Some(Diagnosis::Cut), "{purpose:?} {length}");
+            assert_eq!(diagnosed(&hello[..length], false).await, None, "it waits: {purpose:?} {length}");
+        }
+    }
+    // A hello without an end is not read without one.
+    let endless = [&[22, 3, 1, 0x40, 0][..], &[1, 0xff, 0xff, 0xff], &[0; 100_000]].concat();
+    assert_eq!(diagnosed(&endless, false).await, Some(Diagnosis::Garbled));
+}
+
+#[tokio::test]
+async fn a_hello_in_pieces_is_accepted_for_every_purpose() {
+    let authority = Authority::new();
+    let (gateway, agent) = (authority.gateway(), authority.agent(&authority));
+    for purpose in [Purpose::Control, Purpose::Carrier] {
+        let ((a, mut near), (mut far, b)) = (connected().await, connected().await);
+        far.set_nodelay(true).unwrap();
+        let pieces = tokio::spawn(async move {
+            let mut byte = [0; 1];
+            for _ in 0..40 {
+                near.read_exact(&mut byte).await.unwrap();
+                far.write_all(&byte).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+        });
+        let connect = async {
+            match purpose {
+                Purpose::Carrier => agent.connect_carrier(a).await.map(drop),
+                _ => agent.connect_control(a).await.map(drop),
+            }
+        };
+        let (connected, accepted) = tokio::join!(connect, gateway.accept(b));
+        assert!(connected.is_ok() && accepted.is_ok(), "{accepted:?}");
+        pieces.abort();
+    }
+}
