@@ -1,9 +1,8 @@
-//! Finding peers whose host has vanished, by TCP's keepalive probes.
+//! Detects vanished hosts by TCP keepalive probes.
 //!
-//! Invariant: connections that were made together are not probed together, and no few lost probes end one. The kernel
-//! fires the timers of some seconds at once, and of thousands of probes in one burst a queue on their way drops what it
-//! has no room for (1,000 packets on the loopback interface): their connections would be taken for dead while nothing
-//! is wrong.
+//! Invariant: connections that were made together are not probed together, and a few lost probes do not end a
+//! connection. The kernel fires the timers of some seconds at once. A burst of thousands of probes overflows queues on
+//! the path (1,000 packets on the loopback interface), which would end live connections.
 
 use socket2::{SockRef, TcpKeepalive};
 use std::{
@@ -13,14 +12,14 @@ use std::{
     time::Duration,
 };
 
-/// Probes without an answer until a peer is taken for dead: Linux's own number.
+/// Unanswered probes after which a peer is dead: Linux's default.
 const PROBES: u32 = 9;
 
 /// Connections so far.
 static TURN: AtomicU64 = AtomicU64::new(0);
 
-/// Probes begin after a silence between `after` and twice that; whoever has not answered within three times `after` is
-/// taken for dead.
+/// Probes begin after a silence between `after` and twice that; a peer that does not answer within three times `after`
+/// is dead.
 pub fn keepalive(tcp: &impl AsFd, after: Duration) -> io::Result<()> {
     let turn = TURN.fetch_add(1, Ordering::Relaxed) % after.as_secs().max(1);
     let keepalive = TcpKeepalive::new()
@@ -37,7 +36,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[tokio::test]
-    async fn connections_made_together_are_probed_one_after_the_other() {
+    async fn connections_made_together_are_probed_at_different_times() {
         let after = Duration::from_secs(30);
         let mut times = BTreeSet::new();
         for _ in 0..10 {
@@ -47,7 +46,7 @@ mod tests {
             assert!(tcp.keepalive().unwrap());
             times.insert(tcp.tcp_keepalive_time().unwrap());
         }
-        // Other tests take turns, too.
+        // Other tests advance the turn, too.
         assert!(times.len() > 5, "{times:?}");
         assert!(times.iter().all(|t| (after..2 * after).contains(t)), "{times:?}");
     }

@@ -4,24 +4,23 @@
 //! reset. Invariant: a connection is closed in order only after the `END` or FIN of its peer, so that an aborted
 //! transfer never looks complete.
 
+mod broken;
 mod from_carrier;
 mod gather;
+mod state;
 #[cfg(test)]
 mod tests;
 mod to_carrier;
 
-use crate::{
-    abort::Abort,
-    carrier::{Carrier, CarrierError},
-    reset_on_drop::ResetOnDrop,
-    tls::RecordStream,
-};
+pub use broken::Broken;
+
+use crate::{abort::Abort, carrier::Carrier, reset_on_drop::ResetOnDrop, tls::RecordStream};
 use from_carrier::{from_carrier, watch_carrier};
+use state::RelayState;
 use std::{
     future::poll_fn,
-    io,
     pin::pin,
-    sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+    sync::atomic::{AtomicU64, Ordering},
     task::Poll,
     time::Duration,
 };
@@ -34,31 +33,12 @@ use tokio::{
 /// How long a half-closed stream may be idle. A stream that is open on both sides may be idle without a limit, unless
 /// its share has one: database pools are, and keepalive detects dead peers.
 pub const HALF_CLOSED_IDLE: Duration = Duration::from_secs(60);
-/// A vanished host is detected within three times this.
-const KEEPALIVE: Duration = Duration::from_secs(60);
-/// The age from which a connection has keepalive: short ones save the system call.
-const SETTLED: Duration = Duration::from_secs(1);
 
 /// Counts the payload that was relayed.
 #[derive(Debug, Clone, Copy)]
 pub struct Counters<'a> {
     pub to_carrier: &'a AtomicU64,
     pub from_carrier: &'a AtomicU64,
-}
-
-/// Why a stream did not end cleanly. Its carrier was closed and its TCP connection reset.
-#[derive(Debug, thiserror::Error)]
-pub enum Broken {
-    #[error("the connection broke")]
-    Tcp(#[source] io::Error),
-    #[error("the peer reset the stream")]
-    Reset,
-    #[error(transparent)]
-    Carrier(CarrierError),
-    #[error("the stream was idle for {}s", .0.as_secs())]
-    Idle(Duration),
-    #[error("the stream was aborted")]
-    Aborted,
 }
 
 /// Relays until both sides have ended, and returns the carrier for the next stream. The stream is aborted after `idle`
@@ -82,52 +62,6 @@ pub async fn relay(
         carrier.reset().await;
     }
     Err(broken)
-}
-
-/// What the two directions share.
-struct RelayState {
-    began: Instant,
-    /// Milliseconds from the start to the last byte.
-    last: AtomicU64,
-    ended: AtomicU8,
-    mid_record: AtomicBool,
-    /// Something was written to the connection since the last read from it.
-    answered: AtomicBool,
-}
-
-impl RelayState {
-    fn new() -> Self {
-        Self {
-            began: Instant::now(),
-            last: AtomicU64::new(0),
-            ended: AtomicU8::new(0),
-            mid_record: AtomicBool::new(false),
-            answered: AtomicBool::new(false),
-        }
-    }
-
-    /// Records that bytes were relayed. Returns the milliseconds since the start.
-    fn moved(&self) -> u64 {
-        let at = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last.store(at, Ordering::Relaxed);
-        at
-    }
-
-    fn last(&self) -> Instant {
-        self.began + Duration::from_millis(self.last.load(Ordering::Relaxed))
-    }
-
-    /// Whether one direction has ended already.
-    fn has_ended(&self) -> bool {
-        self.ended.load(Ordering::Relaxed) > 0
-    }
-
-    /// One direction has ended. Returns whether it was the second one: then nothing that follows on the carrier, not
-    /// even its end, belongs to this stream.
-    fn end(&self) -> bool {
-        self.moved();
-        self.ended.fetch_add(1, Ordering::Relaxed) > 0
-    }
 }
 
 async fn both_ways(
@@ -184,8 +118,4 @@ async fn both_ways(
         abort.as_mut().poll(cx).map(|()| Err(Broken::Aborted))
     })
     .await
-}
-
-fn lost(e: io::Error) -> Broken {
-    Broken::Carrier(CarrierError::Io(e))
 }

@@ -1,8 +1,8 @@
 //! The direction from a carrier to a TCP connection.
 //!
-//! Invariant: what was opened is written before anything more is read, so that a slow reader holds one buffer.
+//! Invariant: decrypted bytes are written before anything else is read, so a slow reader holds one buffer.
 
-use super::{Broken, RelayState, lost};
+use super::{broken::Broken, state::RelayState};
 use crate::{
     buffer::SLOTS,
     carrier::{CarrierError, poll_frame},
@@ -24,10 +24,10 @@ use tokio::{
     net::tcp::{ReadHalf, WriteHalf},
 };
 
-/// Records whose payload is written at once.
+/// Payloads that are written with one system call.
 const GATHER: usize = 2 * SLOTS;
 
-/// From a carrier until `END`, which becomes a FIN.
+/// Relays from a carrier until `END`, which becomes a FIN.
 pub(super) async fn from_carrier(
     carrier: &mut ReadHalf<'_>,
     input: &mut Incoming,
@@ -39,7 +39,7 @@ pub(super) async fn from_carrier(
     loop {
         let (mut payloads, mut count, mut last) = ([const { 0..0 }; GATHER], 0, None);
         while count < GATHER && last.is_none() {
-            let frame = match input.next(keys).map_err(lost)? {
+            let frame = match input.next(keys).map_err(Broken::carrier)? {
                 Next::Plain(frame) => frame,
                 Next::Wanting => break,
                 Next::Closed => return Err(Broken::Carrier(CarrierError::Closed)),
@@ -57,14 +57,14 @@ pub(super) async fn from_carrier(
         match last {
             None if count > 0 => {}
             None => {
-                let n = poll_fn(|cx| input.poll_fill(carrier, cx)).await.map_err(lost)?;
+                let n = poll_fn(|cx| input.poll_fill(carrier, cx)).await.map_err(Broken::carrier)?;
                 if n == 0 {
                     return Err(Broken::Carrier(CarrierError::Closed));
                 }
             }
             Some(FrameKind::End) => {
                 input.give_back();
-                // Where the connection has said its last, too, closing it is the FIN.
+                // If the connection has ended, too, closing it sends the FIN.
                 if state.has_ended() {
                     return Ok(());
                 }
@@ -76,7 +76,7 @@ pub(super) async fn from_carrier(
     }
 }
 
-/// Writes what is at these places of the input.
+/// Writes these ranges of the input.
 async fn write_all(
     tcp: &mut WriteHalf<'_>,
     input: &Incoming,
@@ -115,8 +115,8 @@ async fn write_all(
     Ok(())
 }
 
-/// Ends when the other end, which has sent `END`, resets the stream or is lost. An `OPEN`, which may follow as soon
-/// as both have sent `END`, stays for the next stream.
+/// Returns when the other end, which has sent `END`, resets the stream or is lost. An `OPEN`, which may follow as soon
+/// as both have sent `END`, is kept for the next stream.
 pub(super) async fn watch_carrier(
     carrier: &mut ReadHalf<'_>,
     input: &mut Incoming,

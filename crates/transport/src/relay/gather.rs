@@ -1,37 +1,37 @@
-//! When to wait for more before reading on: what comes in many small pieces, one way only, is read a millisecond's worth
-//! at a time.
+//! Batches a one-way flow of many small pieces: decides when to pause before the next read, so that a millisecond's
+//! pieces are read at once.
 //!
-//! A packet of a tunnel is such a piece, and each that is handed on by itself wakes the gateway, the agent and the target;
-//! with ESP in user space that takes the processor from the ESP. Invariant: nobody who waits for an answer waits for
-//! this: a stream on which the other side speaks between the pieces is never held up, and one on which waiting
-//! brought little is not held up again soon.
+//! The packets of a tunnel are such pieces. Each one that is relayed by itself wakes the gateway, the agent and the
+//! target, which with ESP in user space takes CPU time from the ESP. Invariant: a request that waits for an answer is
+//! not delayed: a stream whose other side sends between the pieces never pauses, and one on which a pause gained
+//! little does not pause again soon.
 
 use crate::{buffer::SLOTS, frame::MAX_DATA};
 use std::time::Duration;
 
-/// How long is waited. A link that makes less than a record in that time has no need of it.
+/// The length of a pause. A flow of less than a record in that time needs none.
 pub(super) const GATHER: Duration = Duration::from_millis(1);
-/// Pieces in a row, each less than a record and all together a record for each [`GATHER`], after which is waited.
+/// A pause follows this many pieces in a row, each smaller than a record, and together a record for each [`GATHER`].
 const PIECES: u32 = 16;
-/// So often in vain at most is not forgotten: then it takes 65,536 pieces.
+/// Each pause in vain doubles [`PIECES`], at most this often: to 65,536.
 const VAIN_MOST: u32 = 12;
-/// Waits that were of use, after which those in vain are forgotten.
+/// After this many useful pauses, those in vain are forgotten.
 const USEFUL: u32 = 64;
 
-/// What the last reads of one direction were like.
+/// The pattern of the last reads of one direction.
 #[derive(Debug, Default)]
 pub(super) struct Gather {
     state: State,
-    /// Waits in vain.
+    /// Pauses in vain.
     vain: u32,
     useful: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum State {
-    /// So many pieces in a row, of so many bytes, the first one so many milliseconds after the stream's beginning.
+    /// Pieces in a row, their bytes, and the time of the first one, in milliseconds since the stream's start.
     Pieces { count: u32, bytes: usize, since: u64 },
-    /// `waited`: before the last read.
+    /// `waited`: there was a pause before the last read.
     Gathering { waited: bool },
 }
 
@@ -42,8 +42,8 @@ impl Default for State {
 }
 
 impl Gather {
-    /// So many bytes were read, so many milliseconds after the stream's beginning; `answered`: something has gone the
-    /// other way since the last read. Answers whether to wait before the next one.
+    /// Records a read of `n` bytes, `at` milliseconds after the stream's start; `answered`: bytes were relayed in the
+    /// other direction since the last read. Returns whether to pause before the next one.
     pub(super) fn read(&mut self, n: usize, at: u64, answered: bool) -> bool {
         let is_piece = n < MAX_DATA;
         match self.state {
@@ -64,7 +64,7 @@ impl Gather {
                     return pays;
                 }
             }
-            // All that there was room for, again: it comes fast enough by itself.
+            // The buffer was filled again without a pause: the flow is fast enough.
             State::Gathering { waited: false } if n == SLOTS * MAX_DATA => self.state = State::default(),
             State::Gathering { waited } => {
                 if waited {
@@ -73,7 +73,7 @@ impl Gather {
                         (self.vain, self.useful) = (0, 0);
                     }
                 }
-                // There is more: it is read first.
+                // A full buffer: there may be more, which is read first.
                 let wait = n < SLOTS * MAX_DATA;
                 self.state = State::Gathering { waited: wait };
                 return wait;
@@ -89,7 +89,7 @@ mod tests {
 
     const PIECE: usize = 1400;
 
-    /// How many reads go by until one is to be waited before, at one in so many of a millisecond.
+    /// The number of reads before a pause, with `a_millisecond` reads in each millisecond.
     fn until_it_waits(gather: &mut Gather, a_millisecond: u64) -> Option<u64> {
         (0..100_000).find(|i| gather.read(PIECE, i / a_millisecond, false))
     }
@@ -99,16 +99,16 @@ mod tests {
         let mut gather = Gather::default();
         assert_eq!(until_it_waits(&mut gather, 20), Some(15));
         for _ in 0..100 {
-            assert!(gather.read(2 * MAX_DATA, 1, false), "it goes on");
+            assert!(gather.read(2 * MAX_DATA, 1, false), "the flow continues");
         }
-        assert!(!gather.read(SLOTS * MAX_DATA, 2, false), "there is more, to be read at once");
-        assert!(gather.read(PIECE, 2, false), "what was left is no sign of an end");
-        assert!(!gather.read(PIECE, 3, false), "but that is");
+        assert!(!gather.read(SLOTS * MAX_DATA, 2, false), "a full buffer is followed by a read at once");
+        assert!(gather.read(PIECE, 2, false), "a rest does not end the flow");
+        assert!(!gather.read(PIECE, 3, false), "a piece after a pause ends it");
         assert_eq!(until_it_waits(&mut gather, 20), Some(31));
     }
 
     #[test]
-    fn what_comes_fast_is_left_alone() {
+    fn a_fast_flow_never_pauses() {
         let mut gather = Gather::default();
         for at in 0..1000 {
             assert!(!gather.read(MAX_DATA, at, false));
@@ -116,32 +116,32 @@ mod tests {
         until_it_waits(&mut gather, 20).unwrap();
         assert!(!gather.read(SLOTS * MAX_DATA, 1, false));
         assert!(!gather.read(SLOTS * MAX_DATA, 1, false));
-        assert!(!gather.read(MAX_DATA, 1, false), "it gathers no more");
-        assert_eq!(until_it_waits(&mut gather, 20), Some(15), "and was not in vain");
+        assert!(!gather.read(MAX_DATA, 1, false), "it no longer gathers");
+        assert_eq!(until_it_waits(&mut gather, 20), Some(15), "and no pause was in vain");
     }
 
     #[test]
-    fn who_waits_for_an_answer_is_never_held_up() {
+    fn a_request_that_waits_for_an_answer_is_not_delayed() {
         let mut gather = Gather::default();
         for at in 0..1000 {
             assert!(!gather.read(PIECE, at / 20, at % 10 == 0));
         }
         until_it_waits(&mut gather, 20).unwrap();
-        assert!(!gather.read(2 * MAX_DATA, 1, true), "the other side has begun to speak");
+        assert!(!gather.read(2 * MAX_DATA, 1, true), "the other side has begun to send");
     }
 
     #[test]
-    fn slow_pieces_are_handed_on_as_they_come() {
+    fn slow_pieces_are_relayed_one_by_one() {
         assert_eq!(until_it_waits(&mut Gather::default(), 1), None);
         let mut gather = Gather::default();
         assert!((0..1000).all(|i| !gather.read(MAX_DATA - 1, 2 * i, false)));
     }
 
     #[test]
-    fn messages_of_many_pieces_are_held_up_a_few_times_and_never_again() {
+    fn messages_of_many_pieces_pause_a_few_times_and_never_again() {
         let (mut gather, mut waits) = (Gather::default(), 0);
         for at in 0..1000 {
-            // Each of 50 pieces, and then an answer.
+            // Each has 50 pieces, and is followed by an answer.
             for piece in 0..50 {
                 waits += u32::from(gather.read(PIECE, 4 * at, piece == 0));
             }

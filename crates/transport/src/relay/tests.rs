@@ -1,6 +1,9 @@
 //! A relay between real sockets.
 
-use super::*;
+use super::{
+    to_carrier::{KEEPALIVE, SETTLED},
+    *,
+};
 use crate::{
     carrier::{BARE, poll_frame},
     frame::FrameKind,
@@ -9,6 +12,7 @@ use crate::{
         tests::{connected, pair},
     },
 };
+use std::io;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     task::JoinHandle,
@@ -95,7 +99,7 @@ async fn an_end_without_end_is_a_reset() {
 }
 
 #[tokio::test]
-async fn what_follows_the_end_stays_for_the_next_stream() {
+async fn a_frame_after_the_end_is_kept_for_the_next_stream() {
     let (mut client, mut far, relay) = relayed().await;
     client.write_all(b"hi").await.unwrap();
     far.expect(FrameKind::Data, b"hi").await;
@@ -133,7 +137,7 @@ async fn a_carrier_may_be_closed_right_behind_the_last_end() {
 async fn the_idle_limit_counts_once_one_side_has_ended() {
     let (_client, mut far, mut relay) = relayed().await;
     let hour = Duration::from_secs(3600);
-    assert!(timeout(hour, &mut relay).await.is_err(), "both are open: for ever");
+    assert!(timeout(hour, &mut relay).await.is_err(), "both are open: without a limit");
     far.send(&[(FrameKind::End, b"")]).await;
     let from = Instant::now();
     let end = timeout(hour, relay).await.unwrap().unwrap();
@@ -147,7 +151,7 @@ async fn a_stream_with_a_limit_rests_no_longer_and_both_sides_are_reset() {
     let limit = Duration::from_secs(900);
     let (mut client, mut far, mut relay) = relayed_with(Some(limit)).await;
     let almost = limit - Duration::from_secs(1);
-    // A byte either way begins it anew.
+    // A byte in either direction restarts it.
     assert!(timeout(almost, &mut relay).await.is_err());
     client.write_all(b"up").await.unwrap();
     far.expect(FrameKind::Data, b"up").await;
@@ -180,7 +184,7 @@ async fn a_relay_that_is_dropped_resets() {
 }
 
 #[tokio::test]
-async fn a_stream_at_rest_holds_no_buffer_and_a_long_one_arrives_whole() {
+async fn an_idle_stream_holds_no_buffer_and_a_long_one_arrives_completely() {
     let (client, inner) = connected().await;
     let (near, far) = pair().await;
     let (target, outer) = connected().await;
@@ -193,7 +197,7 @@ async fn a_stream_at_rest_holds_no_buffer_and_a_long_one_arrives_whole() {
         tokio::spawn(
             async move { relay(ResetOnDrop::new(outer), far, counters, None, &Abort::default()).await },
         );
-    // Of a length that fills records and buffers and leaves a rest; no two blocks alike.
+    // A length that fills records and buffers and leaves a rest; no two blocks are equal.
     let bytes: Vec<u8> =
         (0..3_000_017u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()).collect();
     let both = [(client, &bytes), (target, &bytes)].map(|(tcp, bytes)| async move {
@@ -217,9 +221,9 @@ async fn a_stream_at_rest_holds_no_buffer_and_a_long_one_arrives_whole() {
     }
 }
 
-/// Its options are those of the relay's end: a clone of the socket shows them.
+/// A clone of the socket shows the options that the relay sets.
 #[tokio::test]
-async fn a_connection_that_lasts_is_probed() {
+async fn a_long_lived_connection_is_probed() {
     let (_client, inner) = connected().await;
     let (near, _far) = pair().await;
     let shown = socket2::SockRef::from(&inner).try_clone().unwrap();

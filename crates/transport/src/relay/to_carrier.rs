@@ -1,11 +1,11 @@
 //! The direction from a TCP connection to a carrier.
 //!
-//! Invariant: a record that was begun is written whole, or the carrier is of no use any more; `mid_record` says when.
+//! Invariant: a record that was begun is written completely, or the carrier is unusable; `mid_record` is set meanwhile.
 
 use super::{
-    Broken, KEEPALIVE, RelayState, SETTLED,
+    broken::Broken,
     gather::{GATHER, Gather},
-    lost,
+    state::RelayState,
 };
 use crate::{
     buffer::{Buffer, SLOTS},
@@ -22,6 +22,7 @@ use std::{
     pin::{Pin, pin},
     sync::atomic::{AtomicU64, Ordering},
     task::{Context, Poll},
+    time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncWriteExt, Interest, ReadBuf},
@@ -29,7 +30,12 @@ use tokio::{
     time::sleep,
 };
 
-/// From a TCP connection until its FIN, which becomes `END`.
+/// A vanished host is detected within three times this.
+pub(super) const KEEPALIVE: Duration = Duration::from_secs(60);
+/// The age from which a connection has keepalive: short ones save the system call.
+pub(super) const SETTLED: Duration = Duration::from_secs(1);
+
+/// Relays from a TCP connection until its FIN, which becomes `END`.
 pub(super) async fn to_carrier(
     tcp: &mut ReadHalf<'_>,
     carrier: &mut WriteHalf<'_>,
@@ -45,21 +51,21 @@ pub(super) async fn to_carrier(
         let read = poll_fn(|cx| {
             if !is_settled && settled.as_mut().poll(cx).is_ready() {
                 is_settled = true;
-                // Fails only where the connection is gone already.
+                // Fails only if the connection has ended already.
                 let _ = keepalive(tcp.as_ref(), KEEPALIVE);
             }
             poll_slots(tcp, &mut buffer, slots, cx)
         });
         let n = read.await.map_err(Broken::Tcp)?;
         state.mid_record.store(true, Ordering::Relaxed);
-        if let Some(update) = seal.key_update(keys).map_err(lost)? {
-            carrier.write_all(&update).await.map_err(lost)?;
+        if let Some(update) = seal.key_update(keys).map_err(Broken::carrier)? {
+            carrier.write_all(&update).await.map_err(Broken::carrier)?;
         }
         if n == 0 {
             let mut end = [0; BARE];
             end[RECORD_HEADER] = FrameKind::End as u8;
-            seal.data(&mut end, 1).map_err(lost)?;
-            carrier.write_all(&end).await.map_err(lost)?;
+            seal.data(&mut end, 1).map_err(Broken::carrier)?;
+            carrier.write_all(&end).await.map_err(Broken::carrier)?;
             state.mid_record.store(false, Ordering::Relaxed);
             return Ok(());
         }
@@ -70,11 +76,11 @@ pub(super) async fn to_carrier(
             }
             let of_slot = left.min(MAX_DATA);
             slot[RECORD_HEADER] = FrameKind::Data as u8;
-            // All but the last are full, and leave no gap behind them.
-            length += seal.data(slot, 1 + of_slot).map_err(lost)?;
+            // All but the last are full, so there is no gap between records.
+            length += seal.data(slot, 1 + of_slot).map_err(Broken::carrier)?;
             left -= of_slot;
         }
-        carrier.write_all(&buffer.bytes()[..length]).await.map_err(lost)?;
+        carrier.write_all(&buffer.bytes()[..length]).await.map_err(Broken::carrier)?;
         state.mid_record.store(false, Ordering::Relaxed);
         counter.fetch_add(n as u64, Ordering::Relaxed);
         let at = state.moved();
@@ -88,7 +94,7 @@ pub(super) async fn to_carrier(
     }
 }
 
-/// Reads into so many slots, each where its frame's payload belongs. The buffer is given back where there is nothing
+/// Reads into the first `slots` slots, each at the place of its frame's payload. Returns the buffer if there is nothing
 /// to read.
 fn poll_slots(
     tcp: &mut ReadHalf<'_>,
@@ -122,7 +128,7 @@ fn poll_slots(
     read
 }
 
-/// Ends when a connection that has sent its FIN is reset.
+/// Returns when a connection that has sent its FIN is reset.
 pub(super) async fn watch_tcp(tcp: &ReadHalf<'_>) -> Broken {
     match tcp.ready(Interest::ERROR).await {
         Ok(_) => Broken::Tcp(io::ErrorKind::ConnectionReset.into()),
