@@ -6,29 +6,18 @@ use std::{fmt, net::Ipv4Addr};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum ConnectionState {
-    /// A CHILD SA is installed: traffic can flow.
-    Up,
-    /// An IKE SA is being negotiated, or has no CHILD SA.
-    Connecting,
-    #[default]
-    Down,
-}
+use crate::declare::serde_as_text;
 
-impl ConnectionState {
-    pub const ALL: [Self; 3] = [Self::Up, Self::Connecting, Self::Down];
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Up => "UP",
-            Self::Connecting => "CONNECTING",
-            Self::Down => "DOWN",
-        }
+crate::text_enum!(
+    /// Whether a tunnel's peer is connected.
+    ConnectionState {
+        /// A CHILD SA is installed: traffic can flow.
+        Up = "UP",
+        /// An IKE SA is being negotiated, or has no CHILD SA.
+        Connecting = "CONNECTING",
+        Down = "DOWN",
     }
-}
-
+);
 /// What the gateway's IKE daemon reports about a tunnel's peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -108,60 +97,32 @@ pub struct Algorithms {
     pub esp: String,
 }
 
-/// Why the peer cannot connect. A closed set: callers act on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum ConnectionFault {
-    /// The peer authenticated with none of the valid pre-shared keys.
-    PreSharedKeysDiffer,
-    /// The peer's IKE identity is not `peerId`.
-    PeerIdentityDiffers,
-    /// The peer asks for an IKE identity that is not the gateway's.
-    GatewayIdentityDiffers,
-    /// None of the peer's proposals for the IKE SA is one of `ikeProposals`.
-    NoCommonIkeProposal,
-    /// None of the peer's proposals for the CHILD SA is one of `espProposals`.
-    NoCommonEspProposal,
-    /// The peer's traffic selectors have nothing in common with the tunnel's.
-    TrafficSelectorsDiffer,
-    /// The peer rejected the gateway's authentication: it has another key, or expects another identity.
-    PeerRefusedGateway,
-    /// The peer speaks IKEv1.
-    IkeVersionDiffers,
-    /// The peer does not answer.
-    PeerDoesNotAnswer,
-    /// Any other failure; the cause has its name in IKE.
-    NegotiationFailed,
-}
-
-impl ConnectionFault {
-    pub const ALL: [Self; 10] = [
-        Self::PreSharedKeysDiffer,
-        Self::PeerIdentityDiffers,
-        Self::GatewayIdentityDiffers,
-        Self::NoCommonIkeProposal,
-        Self::NoCommonEspProposal,
-        Self::TrafficSelectorsDiffer,
-        Self::PeerRefusedGateway,
-        Self::IkeVersionDiffers,
-        Self::PeerDoesNotAnswer,
-        Self::NegotiationFailed,
-    ];
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::PreSharedKeysDiffer => "PreSharedKeysDiffer",
-            Self::PeerIdentityDiffers => "PeerIdentityDiffers",
-            Self::GatewayIdentityDiffers => "GatewayIdentityDiffers",
-            Self::NoCommonIkeProposal => "NoCommonIkeProposal",
-            Self::NoCommonEspProposal => "NoCommonEspProposal",
-            Self::TrafficSelectorsDiffer => "TrafficSelectorsDiffer",
-            Self::PeerRefusedGateway => "PeerRefusedGateway",
-            Self::IkeVersionDiffers => "IkeVersionDiffers",
-            Self::PeerDoesNotAnswer => "PeerDoesNotAnswer",
-            Self::NegotiationFailed => "NegotiationFailed",
-        }
+crate::text_enum!(
+    /// Why the peer cannot connect. A closed set: callers act on it.
+    ConnectionFault {
+        /// The peer authenticated with none of the valid pre-shared keys.
+        PreSharedKeysDiffer = "PreSharedKeysDiffer",
+        /// The peer's IKE identity is not `peerId`.
+        PeerIdentityDiffers = "PeerIdentityDiffers",
+        /// The peer asks for an IKE identity that is not the gateway's.
+        GatewayIdentityDiffers = "GatewayIdentityDiffers",
+        /// None of the peer's proposals for the IKE SA is one of `ikeProposals`.
+        NoCommonIkeProposal = "NoCommonIkeProposal",
+        /// None of the peer's proposals for the CHILD SA is one of `espProposals`.
+        NoCommonEspProposal = "NoCommonEspProposal",
+        /// The peer's traffic selectors have nothing in common with the tunnel's.
+        TrafficSelectorsDiffer = "TrafficSelectorsDiffer",
+        /// The peer rejected the gateway's authentication: it has another key, or expects another identity.
+        PeerRefusedGateway = "PeerRefusedGateway",
+        /// The peer speaks IKEv1.
+        IkeVersionDiffers = "IkeVersionDiffers",
+        /// The peer does not answer.
+        PeerDoesNotAnswer = "PeerDoesNotAnswer",
+        /// Any other failure; the cause has its name in IKE.
+        NegotiationFailed = "NegotiationFailed",
     }
-}
+);
+serde_as_text!(ConnectionState, ConnectionFault);
 
 /// Why the peer cannot connect. Its text (`Display`) is `cause: cure`, for a reader; no code parses it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

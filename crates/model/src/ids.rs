@@ -1,7 +1,6 @@
 //! Identifiers. Made elsewhere from a version 7 UUID, so that their order is the order of creation.
 
-use crate::Invalid;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use crate::{Invalid, declare::serde_as_text};
 use std::{fmt, str::FromStr};
 use uuid::Uuid;
 
@@ -58,17 +57,7 @@ macro_rules! id {
             }
         }
 
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-                s.collect_str(self)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-                String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
-            }
-        }
+        serde_as_text!($name);
     };
 }
 
@@ -83,8 +72,9 @@ id!(/** An enrolment code, without its secret. */ EnrollmentId, "enr-");
 id!(/** An API account: its client id. */ ApiAccountId, "acc-");
 
 /// An environment's short public name, as shares name it: ten letters, digits and hyphens (`ijcrWb-ZOq`).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ZId(String);
+serde_as_text!(ZId);
 
 impl ZId {
     const LENGTH: usize = 10;
@@ -111,12 +101,6 @@ impl FromStr for ZId {
         let ok = s.len() == Self::LENGTH && s.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         ok.then(|| Self(s.to_owned()))
             .ok_or_else(|| Invalid::new("must be the zId of an environment: ten letters, digits or hyphens"))
-    }
-}
-
-impl<'de> Deserialize<'de> for ZId {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

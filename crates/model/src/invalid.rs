@@ -10,4 +10,13 @@ impl Invalid {
     pub(crate) fn new(rule: impl Into<String>) -> Self {
         Self(rule.into())
     }
+
+    /// For a text that is none of `names`: `must be a, b or c`.
+    pub fn none_of(names: &[&str]) -> Self {
+        match names.split_last() {
+            Some((last, [])) => Self(format!("must be {last}")),
+            Some((last, others)) => Self(format!("must be {} or {last}", others.join(", "))),
+            None => Self(String::new()),
+        }
+    }
 }

@@ -6,6 +6,7 @@
 mod assignment;
 mod connection;
 mod continuity;
+mod declare;
 mod desired;
 mod enrolment;
 mod esp_mode;

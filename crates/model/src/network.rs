@@ -1,53 +1,24 @@
 //! Ports and addresses at a tunnel's two ends.
 
-use crate::Invalid;
+use crate::{
+    Invalid,
+    declare::{bounded, serde_as_text, transparent},
+};
 use ipnet::Ipv4Net;
-use serde::{Deserialize, Deserializer, Serialize};
-use std::{fmt, net::Ipv4Addr, str::FromStr};
+use std::{net::Ipv4Addr, str::FromStr};
 
-/// The port on a tunnel's load balancer that a share listens on: 1–65535.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct IngressPort(u16);
-
-impl IngressPort {
-    pub fn get(self) -> u16 {
-        self.0
-    }
+bounded!(
+    /// The port on a tunnel's load balancer that a share listens on.
+    IngressPort(u16),
+    1..=65_535
+);
+transparent! {
+    /// The public address of a remote site's IPsec device. The gateway tells peers apart by it.
+    PeerAddress(Ipv4Addr);
+    /// The remote site's network behind the tunnel: its traffic selector. `/8` to `/32`, host bits zero.
+    PeerCidr(Ipv4Net);
 }
-
-impl TryFrom<i64> for IngressPort {
-    type Error = Invalid;
-
-    fn try_from(n: i64) -> Result<Self, Invalid> {
-        u16::try_from(n)
-            .ok()
-            .filter(|&p| p != 0)
-            .map(Self)
-            .ok_or_else(|| Invalid::new("must be between 1 and 65535"))
-    }
-}
-
-impl<'de> Deserialize<'de> for IngressPort {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        i64::deserialize(d)?.try_into().map_err(serde::de::Error::custom)
-    }
-}
-
-impl fmt::Display for IngressPort {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// The public address of a remote site's IPsec device. The gateway tells peers apart by it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct PeerAddress(Ipv4Addr);
-
-impl PeerAddress {
-    pub fn get(self) -> Ipv4Addr {
-        self.0
-    }
-}
+serde_as_text!(PeerAddress, PeerCidr);
 
 impl FromStr for PeerAddress {
     type Err = Invalid;
@@ -70,27 +41,7 @@ impl FromStr for PeerAddress {
     }
 }
 
-impl<'de> Deserialize<'de> for PeerAddress {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-impl fmt::Display for PeerAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// The remote site's network behind the tunnel: its traffic selector. `/8` to `/32`, host bits zero.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct PeerCidr(Ipv4Net);
-
 impl PeerCidr {
-    pub fn get(self) -> Ipv4Net {
-        self.0
-    }
-
     pub fn contains(self, ip: Ipv4Addr) -> bool {
         self.0.contains(&ip)
     }
@@ -126,18 +77,6 @@ impl FromStr for PeerCidr {
             ));
         }
         Ok(Self(net))
-    }
-}
-
-impl<'de> Deserialize<'de> for PeerCidr {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-impl fmt::Display for PeerCidr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
     }
 }
 

@@ -1,9 +1,12 @@
 //! What a share may ask for beyond its way: who may come, how many, for how long, and what the target learns.
 
-use crate::{Invalid, PeerCidr};
+use crate::{
+    Invalid, PeerCidr,
+    declare::{bounded, serde_as_text, transparent},
+};
 use ipnet::Ipv4Net;
-use serde::{Deserialize, Deserializer, Serialize};
-use std::{fmt, net::Ipv4Addr, str::FromStr};
+use serde::{Deserialize, Serialize};
+use std::{net::Ipv4Addr, str::FromStr};
 
 /// All left out by default: everybody of the remote site, as many as the gateway bears.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -20,9 +23,11 @@ pub struct ShareOptions {
     pub proxy_protocol: Option<ProxyProtocol>,
 }
 
-/// A network of the remote site's: IPv4, host bits zero, `/8` to `/32`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct SourceCidr(Ipv4Net);
+transparent! {
+    /// A network of the remote site: IPv4, host bits zero, `/8` to `/32`.
+    SourceCidr(Ipv4Net);
+}
+serde_as_text!(SourceCidr);
 
 impl SourceCidr {
     pub fn contains(self, ip: Ipv4Addr) -> bool {
@@ -53,20 +58,9 @@ impl FromStr for SourceCidr {
     }
 }
 
-impl fmt::Display for SourceCidr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl<'de> Deserialize<'de> for SourceCidr {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
 /// One to [`AllowedSources::MOST`] networks, none of them twice.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<SourceCidr>")]
 pub struct AllowedSources(Vec<SourceCidr>);
 
 impl AllowedSources {
@@ -101,76 +95,25 @@ impl TryFrom<Vec<SourceCidr>> for AllowedSources {
     }
 }
 
-impl<'de> Deserialize<'de> for AllowedSources {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        Vec::deserialize(d)?.try_into().map_err(serde::de::Error::custom)
-    }
-}
-
-macro_rules! bounded {
-    ($(#[$doc:meta])* $name:ident, $least:literal ..= $most:literal) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-        pub struct $name(u32);
-
-        impl $name {
-            pub fn get(self) -> u32 {
-                self.0
-            }
-        }
-
-        impl TryFrom<i64> for $name {
-            type Error = Invalid;
-
-            fn try_from(n: i64) -> Result<Self, Invalid> {
-                u32::try_from(n).ok().filter(|n| ($least..=$most).contains(n)).map(Self).ok_or_else(|| {
-                    Invalid::new(concat!("must be between ", $least, " and ", $most))
-                })
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-                i64::deserialize(d)?.try_into().map_err(serde::de::Error::custom)
-            }
-        }
-    };
-}
-
 bounded!(
     /// Connections that a share serves at one time.
-    MaxConnections,
+    MaxConnections(u32),
     1..=1_000_000
 );
 bounded!(
     /// Seconds without a byte either way after which a connection is ended; at most a week.
-    IdleTimeout,
+    IdleTimeout(u32),
     1..=604_800
 );
 
-/// What the target is told of the connection before its first byte.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ProxyProtocol {
-    /// The binary header of the PROXY protocol, version 2.
-    #[serde(rename = "v2")]
-    V2,
-}
-
-impl ProxyProtocol {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::V2 => "v2",
-        }
+crate::text_enum!(
+    /// What the target learns about the connection before its first byte.
+    ProxyProtocol {
+        /// The binary header of the PROXY protocol, version 2.
+        V2 = "v2",
     }
-}
-
-impl FromStr for ProxyProtocol {
-    type Err = Invalid;
-
-    fn from_str(s: &str) -> Result<Self, Invalid> {
-        if s == "v2" { Ok(Self::V2) } else { Err(Invalid::new("must be v2")) }
-    }
-}
+);
+serde_as_text!(ProxyProtocol);
 
 #[cfg(test)]
 mod tests {

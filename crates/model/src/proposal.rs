@@ -6,10 +6,10 @@
 
 mod algorithm;
 
-use crate::Invalid;
+use crate::{Invalid, declare::serde_as_text};
 use algorithm::weakness;
 pub use algorithm::{Encryption, Group, Hash};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
 /// One suite for an IKE SA: `aes256gcm16-prfsha384-ecp384`, `aes256-sha256-modp2048`.
@@ -150,21 +150,12 @@ impl fmt::Display for EspProposal {
 }
 
 macro_rules! proposals {
-    ($(#[$doc:meta])* $name:ident of $one:ident, $offer:ident) => {
-        impl Serialize for $one {
-            fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-                s.collect_str(self)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $one {
-            fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-                String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
-            }
-        }
+    ($(#[$doc:meta])* $name:ident of $one:ident as $list:literal, $offer:ident) => {
+        serde_as_text!($one);
 
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(try_from = $list)]
         pub struct $name(Vec<$one>);
 
         impl $name {
@@ -205,22 +196,16 @@ macro_rules! proposals {
                 f.write_str(&all.join(", "))
             }
         }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-                Vec::deserialize(d)?.try_into().map_err(serde::de::Error::custom)
-            }
-        }
     };
 }
 
 proposals!(
     /// One to [`IkeProposals::MOST`] suites for the IKE SA, the best first.
-    IkeProposals of IkeProposal, IKE_OFFER
+    IkeProposals of IkeProposal as "Vec<IkeProposal>", IKE_OFFER
 );
 proposals!(
     /// One to [`EspProposals::MOST`] suites for the CHILD SA, the best first.
-    EspProposals of EspProposal, ESP_OFFER
+    EspProposals of EspProposal as "Vec<EspProposal>", ESP_OFFER
 );
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
+use crate::declare::serde_as_text;
+
 /// The count of accepted changes of a row, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Generation(u64);
@@ -26,103 +28,48 @@ impl fmt::Display for Generation {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum Status {
-    New,
-    Deployed,
-    Error,
-    Deleting,
-    Deleted,
-}
+crate::text_enum!(
+    /// The provisioning status of a tunnel or a share.
+    Status { New = "NEW", Deployed = "DEPLOYED", Error = "ERROR", Deleting = "DELETING", Deleted = "DELETED" }
+);
 
 impl Status {
-    pub const ALL: [Self; 5] = [Self::New, Self::Deployed, Self::Error, Self::Deleting, Self::Deleted];
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::New => "NEW",
-            Self::Deployed => "DEPLOYED",
-            Self::Error => "ERROR",
-            Self::Deleting => "DELETING",
-            Self::Deleted => "DELETED",
-        }
-    }
-
     /// `false` once a DELETE was accepted.
     pub fn is_live(self) -> bool {
         !matches!(self, Self::Deleting | Self::Deleted)
     }
 }
 
-impl fmt::Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+crate::text_enum!(
+    /// Why something is not as it should be. A closed list: programs act on it.
+    Reason {
+        /// The gateway has not reported yet.
+        Pending = "Pending",
+        /// No gateway of the location is linked to the server.
+        GatewayOffline = "GatewayOffline",
+        /// The gateway has as many tunnels as it can hold.
+        GatewayFull = "GatewayFull",
+        /// The gateway can't bring up the tunnel's namespace, addresses or IKE daemon.
+        TunnelFailed = "TunnelFailed",
+        /// The share's tunnel is not ready at the gateway.
+        TunnelNotReady = "TunnelNotReady",
+        /// Another program holds the ingress port.
+        PortInUse = "PortInUse",
+        /// The listener can't be bound for another reason.
+        ListenerFailed = "ListenerFailed",
+        /// No agent of the environment is connected.
+        AgentOffline = "AgentOffline",
+        /// No connected agent has acknowledged the share yet.
+        AgentPending = "AgentPending",
+        /// The agent's own allow list, or its check of the assignment, refuses the share.
+        AgentRefused = "AgentRefused",
+        /// The agent can't connect to the target.
+        TargetUnreachable = "TargetUnreachable",
+        /// It was deleted, and nothing of it is left at a gateway.
+        Deleted = "Deleted",
     }
-}
-
-/// Why something is not as it should be. A closed list: programs act on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Reason {
-    /// The gateway has not reported yet.
-    Pending,
-    /// No gateway of the location is linked to the server.
-    GatewayOffline,
-    /// The gateway has as many tunnels as it can hold.
-    GatewayFull,
-    /// The gateway can't bring up the tunnel's namespace, addresses or IKE daemon.
-    TunnelFailed,
-    /// The share's tunnel is not ready at the gateway.
-    TunnelNotReady,
-    /// Another program holds the ingress port.
-    PortInUse,
-    /// The listener can't be bound for another reason.
-    ListenerFailed,
-    /// No agent of the environment is connected.
-    AgentOffline,
-    /// No connected agent has acknowledged the share yet.
-    AgentPending,
-    /// The agent's own allow list, or its check of the assignment, refuses the share.
-    AgentRefused,
-    /// The agent can't connect to the target.
-    TargetUnreachable,
-    /// It was deleted, and nothing of it is left at a gateway.
-    Deleted,
-}
-
-impl Reason {
-    pub const ALL: [Self; 12] = [
-        Self::Pending,
-        Self::GatewayOffline,
-        Self::GatewayFull,
-        Self::TunnelFailed,
-        Self::TunnelNotReady,
-        Self::PortInUse,
-        Self::ListenerFailed,
-        Self::AgentOffline,
-        Self::AgentPending,
-        Self::AgentRefused,
-        Self::TargetUnreachable,
-        Self::Deleted,
-    ];
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "Pending",
-            Self::GatewayOffline => "GatewayOffline",
-            Self::GatewayFull => "GatewayFull",
-            Self::TunnelFailed => "TunnelFailed",
-            Self::TunnelNotReady => "TunnelNotReady",
-            Self::PortInUse => "PortInUse",
-            Self::ListenerFailed => "ListenerFailed",
-            Self::AgentOffline => "AgentOffline",
-            Self::AgentPending => "AgentPending",
-            Self::AgentRefused => "AgentRefused",
-            Self::TargetUnreachable => "TargetUnreachable",
-            Self::Deleted => "Deleted",
-        }
-    }
-}
+);
+serde_as_text!(Status, Reason);
 
 /// A reason, and the sentence for the person who reads it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,7 +1,6 @@
 //! A share's target: the private service that an agent dials.
 
-use crate::Invalid;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use crate::{Invalid, declare::serde_as_text};
 use std::{
     fmt,
     net::{Ipv4Addr, Ipv6Addr},
@@ -79,17 +78,7 @@ impl fmt::Display for Target {
     }
 }
 
-impl Serialize for Target {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Target {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
-    }
-}
+serde_as_text!(Target);
 
 #[cfg(test)]
 mod tests {

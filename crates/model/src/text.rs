@@ -1,14 +1,13 @@
 //! Names: short texts with a rule each.
 
-use crate::Invalid;
-use serde::{Deserialize, Deserializer, Serialize};
+use crate::{Invalid, declare::serde_as_text};
 use std::{fmt, net::IpAddr, str::FromStr};
 
 /// A text that keeps a rule. `$check` answers whether it does, `$rule` says it, worded to follow the property.
 macro_rules! text {
     ($(#[$doc:meta])* $name:ident, $check:expr, $rule:literal) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(String);
 
         impl $name {
@@ -32,11 +31,7 @@ macro_rules! text {
             }
         }
 
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-                String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
-            }
-        }
+        serde_as_text!($name);
     };
 }
 

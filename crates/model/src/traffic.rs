@@ -1,7 +1,7 @@
 //! What shares carried, as a gateway reports it: differences since its last report, so that a restart of either side
 //! never counts twice.
 
-use crate::{ShareId, TunnelId};
+use crate::{ShareId, TunnelId, declare::serde_as_text};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
 
@@ -51,65 +51,32 @@ impl TrafficDelta {
     }
 }
 
-/// Why a connection could not be served: a closed list, which labels a metric.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum FailureReason {
-    /// It came from outside of the share's `allowedSources`.
-    SourceNotAllowed,
-    /// The share had as many connections as it may have.
-    ShareFull,
-    /// Its tunnel had.
-    TunnelFull,
-    /// The gateway had.
-    GatewayFull,
-    /// No connected agent serves the share.
-    NoAgent,
-    /// The agents had no carrier to give, or their carriers broke.
-    NoCarrier,
-    /// The agent has not answered.
-    AgentTimeout,
-    /// The agent does not serve the share, or its allow list has no place for the target.
-    AgentRefused,
-    NameNotFound,
-    ConnectionRefused,
-    DialTimeout,
-    TargetUnreachable,
-}
-
-impl FailureReason {
-    pub const ALL: [Self; 12] = [
-        Self::SourceNotAllowed,
-        Self::ShareFull,
-        Self::TunnelFull,
-        Self::GatewayFull,
-        Self::NoAgent,
-        Self::NoCarrier,
-        Self::AgentTimeout,
-        Self::AgentRefused,
-        Self::NameNotFound,
-        Self::ConnectionRefused,
-        Self::DialTimeout,
-        Self::TargetUnreachable,
-    ];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::SourceNotAllowed => "source-not-allowed",
-            Self::ShareFull => "share-full",
-            Self::TunnelFull => "tunnel-full",
-            Self::GatewayFull => "gateway-full",
-            Self::NoAgent => "no-agent",
-            Self::NoCarrier => "no-carrier",
-            Self::AgentTimeout => "agent-timeout",
-            Self::AgentRefused => "agent-refused",
-            Self::NameNotFound => "name-not-found",
-            Self::ConnectionRefused => "connection-refused",
-            Self::DialTimeout => "dial-timeout",
-            Self::TargetUnreachable => "target-unreachable",
-        }
+crate::text_enum!(
+    /// Why a connection could not be served: a closed list, which labels a metric.
+    FailureReason {
+        /// Its source is not in the share's `allowedSources`.
+        SourceNotAllowed = "source-not-allowed",
+        /// The share has reached its limit of connections.
+        ShareFull = "share-full",
+        /// The tunnel has reached its limit.
+        TunnelFull = "tunnel-full",
+        /// The gateway has reached its limit.
+        GatewayFull = "gateway-full",
+        /// No connected agent serves the share.
+        NoAgent = "no-agent",
+        /// The agents had no carrier left, or their carriers broke.
+        NoCarrier = "no-carrier",
+        /// The agent did not answer in time.
+        AgentTimeout = "agent-timeout",
+        /// The agent does not serve the share, or its allow list does not contain the target.
+        AgentRefused = "agent-refused",
+        NameNotFound = "name-not-found",
+        ConnectionRefused = "connection-refused",
+        DialTimeout = "dial-timeout",
+        TargetUnreachable = "target-unreachable",
     }
-}
+);
+serde_as_text!(FailureReason);
 
 /// How long dials took, in buckets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

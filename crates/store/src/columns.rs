@@ -8,7 +8,7 @@ use sqlx::{
     any::{AnyArguments, AnyRow},
 };
 use std::str::FromStr;
-use wicketgate_model::{Detail, Generation, Problem, Reason, Standing, Status};
+use wicketgate_model::{Detail, Generation, Problem, Reason, Standing};
 
 pub(crate) type Query = sqlx::query::Query<'static, Any, AnyArguments>;
 
@@ -81,27 +81,15 @@ pub(crate) fn big(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-pub(crate) fn status(name: &str) -> Option<Status> {
-    Status::ALL.into_iter().find(|s| s.as_str() == name)
-}
-
-/// The status of a row, from its column of that name.
-pub(crate) fn status_of(row: &AnyRow) -> Result<Status> {
-    status(&text(row, "status")?).ok_or(StoreError::Corrupt { column: "status" })
-}
-
 pub(crate) fn standing(row: &AnyRow) -> Result<Standing> {
-    let status = status_of(row)?;
+    let status = parsed(row, "status")?;
     let observed: Option<i64> = row.try_get("observed_generation")?;
     let since = time(row, "status_since")?;
     let reason: Option<String> = row.try_get("reason")?;
     let detail = match reason {
         None => Detail::waiting(status, since),
         Some(name) => {
-            let reason = Reason::ALL
-                .into_iter()
-                .find(|r| r.as_str() == name)
-                .ok_or(StoreError::Corrupt { column: "reason" })?;
+            let reason: Reason = name.parse().map_err(|_| StoreError::Corrupt { column: "reason" })?;
             let message: Option<String> = row.try_get("message")?;
             let since =
                 time_option(row, "detail_since")?.ok_or(StoreError::Corrupt { column: "detail_since" })?;

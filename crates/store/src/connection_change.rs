@@ -4,8 +4,8 @@
 //! no change, since repeated attempts would soon replace the rest of the history.
 
 use crate::{
-    Column, ColumnType, ListRequest, Page, Result, Store, StoreError,
-    columns::{number, parsed_option, shown, text, time},
+    Column, ColumnType, ListRequest, Page, Result, Store,
+    columns::{number, parsed, parsed_option, shown, time},
     list::Listing,
     transaction::Transaction,
 };
@@ -32,7 +32,6 @@ pub struct ConnectionChange {
 
 impl ConnectionChange {
     pub(crate) fn read(row: &AnyRow) -> Result<Self> {
-        let state = text(row, "state")?;
         let error: Option<String> = row.try_get("error")?;
         let message: Option<String> = row.try_get("error_message")?;
         let (ike, esp): (Option<String>, Option<String>) = (row.try_get("ike")?, row.try_get("esp")?);
@@ -41,18 +40,13 @@ impl ConnectionChange {
         Ok(Self {
             number: number(row, "number")?,
             at: time(row, "at")?,
-            state: ConnectionState::ALL
-                .into_iter()
-                .find(|s| s.as_str() == state)
-                .ok_or(StoreError::Corrupt { column: "state" })?,
+            state: parsed(row, "state")?,
             peer: match (address, port.and_then(|p| u16::try_from(p).ok())) {
                 (Some(address), Some(port)) => Some(Peer { address, port, id: row.try_get("peer_id")? }),
                 _ => None,
             },
             algorithms: ike.zip(esp).map(|(ike, esp)| Algorithms { ike, esp }),
-            last_error: error
-                .and_then(|name| ConnectionFault::ALL.into_iter().find(|f| f.as_str() == name))
-                .zip(message),
+            last_error: error.and_then(|name| name.parse().ok()).zip(message),
         })
     }
 }

@@ -1,6 +1,6 @@
 //! Numbers of tunnels, shares and agents, for metrics.
 
-use crate::{Result, Store, StoreError, columns::status};
+use crate::{Result, Store, StoreError};
 use sqlx::Row;
 use wicketgate_model::Status;
 
@@ -28,7 +28,7 @@ impl Store {
         let rows = sqlx::query(sql).fetch_all(&self.readers).await?;
         let counts = rows.iter().map(|row| {
             let name: String = row.try_get(0)?;
-            Ok((status(&name).ok_or(StoreError::Corrupt { column: "status" })?, row.try_get(1)?))
+            Ok((name.parse().map_err(|_| StoreError::Corrupt { column: "status" })?, row.try_get(1)?))
         });
         counts.collect()
     }

@@ -5,9 +5,9 @@
 //! of numbers the order of commits, and a reader that has seen event n has missed nothing before it.
 
 use crate::{
-    Result, Store, StoreError,
+    Result, Store,
     bulk::{parts, places},
-    columns::{big, number, parsed, shown, status_of, text, time},
+    columns::{big, number, parsed, shown, text, time},
 };
 use jiff::Timestamp;
 use sqlx::{AnyConnection, AssertSqlSafe, Row, any::AnyRow};
@@ -20,29 +20,16 @@ pub(crate) const MOST: i64 = 100_000;
 /// How long an event is kept, in microseconds: a week. A reader that was away for longer reads everything again.
 pub(crate) const KEPT: i64 = 7 * 24 * 3600 * 1_000_000;
 
-/// The kind of resource that changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EventKind {
-    Share,
-    Tunnel,
-    Environment,
-    /// A tunnel's connection.
-    Connection,
-}
-
-impl EventKind {
-    const ALL: [Self; 4] = [Self::Share, Self::Tunnel, Self::Environment, Self::Connection];
-
-    /// Its name in the database and in the API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Share => "ipsec-share",
-            Self::Tunnel => "ipsec-tunnel",
-            Self::Environment => "environment",
-            Self::Connection => "connection",
-        }
+wicketgate_model::text_enum!(
+    /// The kind of resource that changed.
+    EventKind {
+        Share = "ipsec-share",
+        Tunnel = "ipsec-tunnel",
+        Environment = "environment",
+        /// A tunnel's connection.
+        Connection = "connection",
     }
-}
+);
 
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,22 +89,17 @@ impl From<&ConnectionError> for Why {
 
 /// A reason by its name, of either set.
 fn reason(name: &str) -> Option<&'static str> {
-    let reasons = Reason::ALL.into_iter().map(Reason::as_str);
-    reasons.chain(ConnectionFault::ALL.into_iter().map(ConnectionFault::as_str)).find(|known| *known == name)
+    Reason::NAMES.iter().chain(ConnectionFault::NAMES).find(|known| **known == name).copied()
 }
 
 impl EventRow {
     fn read(row: &AnyRow) -> Result<Self> {
-        let kind = text(row, "kind")?;
         let why: Option<String> = row.try_get("reason")?;
         Ok(Self {
             id: number(row, "id")?,
             frontdoor: parsed(row, "frontdoor")?,
             at: time(row, "at")?,
-            kind: EventKind::ALL
-                .into_iter()
-                .find(|k| k.as_str() == kind)
-                .ok_or(StoreError::Corrupt { column: "kind" })?,
+            kind: parsed(row, "kind")?,
             resource: text(row, "resource")?,
             status: text(row, "status")?,
             reason: why.as_deref().and_then(reason),
@@ -167,7 +149,7 @@ pub(crate) struct Before {
 impl Before {
     pub(crate) fn read(row: &AnyRow) -> Result<Self> {
         let reason: Option<String> = row.try_get("reason")?;
-        let status = status_of(row)?;
+        let status = parsed(row, "status")?;
         // A waiting row has no reason in its columns; its event had one.
         let waiting = || Detail::waiting(status, Timestamp::UNIX_EPOCH).map(|d| d.problem.reason.as_str());
         Ok(Self {

@@ -7,34 +7,13 @@ use crate::{
 };
 use jiff::Timestamp;
 use sqlx::{AnyConnection, Row, any::AnyRow};
-use wicketgate_model::{ExecutionId, FrontdoorId, Generation};
+use wicketgate_model::{ExecutionId, FrontdoorId, Generation, text_enum};
 
-macro_rules! names {
-    ($(#[$doc:meta])* $name:ident { $($variant:ident = $text:literal),+ $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum $name { $($variant),+ }
-
-        impl $name {
-            pub const NAMES: &'static [&'static str] = &[$($text),+];
-
-            /// Its name in the database and in the API.
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $text),+ }
-            }
-
-            fn from_text(text: &str) -> Option<Self> {
-                match text { $($text => Some(Self::$variant),)+ _ => None }
-            }
-        }
-    };
-}
-
-names!(
+text_enum!(
     /// The recorded action.
     Action { Create = "CREATE", Update = "UPDATE", Delete = "DELETE", RotateKey = "ROTATE_KEY", ReadKey = "READ_KEY", Enrol = "ENROL" }
 );
-names!(
+text_enum!(
     /// The type of the resource that an action is about.
     ResourceType {
         Frontdoor = "frontdoor",
@@ -46,7 +25,7 @@ names!(
         ApiAccount = "api-account",
     }
 );
-names!(
+text_enum!(
     /// The state of an execution.
     ExecutionStatus { Running = "RUNNING", Success = "SUCCESS", Failed = "FAILED" }
 );
@@ -73,7 +52,6 @@ pub struct ExecutionRow {
 
 impl ExecutionRow {
     pub(crate) fn read(row: &AnyRow) -> Result<Self> {
-        let bad = |column| StoreError::Corrupt { column };
         Ok(Self {
             id: parsed(row, "id")?,
             process: parsed(row, "process")?,
@@ -83,11 +61,10 @@ impl ExecutionRow {
             },
             organization: row.try_get("organization")?,
             actor: text(row, "actor")?,
-            action: Action::from_text(&text(row, "action")?).ok_or_else(|| bad("action"))?,
-            resource_type: ResourceType::from_text(&text(row, "resource_type")?)
-                .ok_or_else(|| bad("resource_type"))?,
+            action: parsed(row, "action")?,
+            resource_type: parsed(row, "resource_type")?,
             resource: text(row, "resource")?,
-            status: ExecutionStatus::from_text(&text(row, "status")?).ok_or_else(|| bad("status"))?,
+            status: parsed(row, "status")?,
             message: row.try_get("message")?,
             created_at: time(row, "created_at")?,
             finished_at: time_option(row, "finished_at")?,

@@ -2,10 +2,7 @@
 //!
 //! Invariant: in every snapshot of the database, `ipsec_share_count` equals `COUNT(*)`.
 
-use crate::{
-    Result,
-    columns::{parsed, status_of},
-};
+use crate::{Result, columns::parsed};
 use sqlx::{AnyConnection, any::AnyRow};
 use std::collections::BTreeMap;
 use wicketgate_model::{EnvironmentId, FrontdoorId, Status};
@@ -24,7 +21,7 @@ impl Counted {
         Ok(Self {
             frontdoor: parsed(row, "frontdoor")?,
             environment: parsed(row, "environment")?,
-            status: status_of(row)?,
+            status: parsed(row, "status")?,
         })
     }
 }

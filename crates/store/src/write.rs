@@ -115,7 +115,7 @@ impl Write {
         };
         if let Some(status) = status {
             // A deleted environment waits for nothing; its shares have events of their own.
-            let stands = crate::columns::status(status).filter(|_| kind != EventKind::Environment);
+            let stands = status.parse().ok().filter(|_| kind != EventKind::Environment);
             let detail = stands.and_then(|s| Detail::waiting(s, self.context.at));
             let resource = on.resource.to_string();
             self.deferred.events.push(NewEvent {

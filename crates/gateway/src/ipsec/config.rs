@@ -1,50 +1,20 @@
 //! How a gateway does IPsec, as the command line has it, and why it cannot.
 
-use std::{fmt, net::Ipv4Addr, path::PathBuf, str::FromStr};
+use std::{net::Ipv4Addr, path::PathBuf};
 
 use crate::ground::GroundError;
 
-/// Which back end to use, as the command line has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum IpsecMode {
-    /// ESP in the kernel where it can, else in userland.
-    #[default]
-    Auto,
-    Kernel,
-    Userland,
-    /// No IPsec and no root: for development and benchmarks.
-    Off,
-}
-
-impl IpsecMode {
-    const ALL: [Self; 4] = [Self::Auto, Self::Kernel, Self::Userland, Self::Off];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Kernel => "kernel",
-            Self::Userland => "userland",
-            Self::Off => "off",
-        }
+wicketgate_model::text_enum!(
+    /// Which back end to use, as the command line has it.
+    IpsecMode {
+        /// ESP in the kernel if it supports ESP, else in userland.
+        Auto = "auto",
+        Kernel = "kernel",
+        Userland = "userland",
+        /// No IPsec and no root: for development and benchmarks.
+        Off = "off",
     }
-}
-
-impl fmt::Display for IpsecMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-impl FromStr for IpsecMode {
-    type Err = String;
-
-    fn from_str(s: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|mode| mode.as_str() == s)
-            .ok_or_else(|| "must be auto, kernel, userland or off".to_owned())
-    }
-}
+);
 
 #[derive(Debug, Clone)]
 pub struct IpsecConfig {

@@ -128,22 +128,8 @@ pub(in crate::api) fn listed(
     properties.iter().find(|p| p.name == name).and_then(|p| Some((p, p.column?)))
 }
 
-/// The texts of a closed list of the model.
-macro_rules! names {
-    ($all:expr) => {{
-        let mut names = [""; $all.len()];
-        let mut i = 0;
-        while i < names.len() {
-            names[i] = $all[i].as_str();
-            i += 1;
-        }
-        names
-    }};
-}
-
-pub(in crate::api) static STATUSES: [&str; Status::ALL.len()] = names!(Status::ALL);
-pub(in crate::api) static REASONS: [&str; Reason::ALL.len()] = names!(Reason::ALL);
-pub(in crate::api) static CONNECTION_STATES: [&str; ConnectionState::ALL.len()] =
-    names!(ConnectionState::ALL);
-pub(in crate::api) static CONNECTION_FAULTS: [&str; ConnectionFault::ALL.len()] =
-    names!(ConnectionFault::ALL);
+/// The texts of closed lists of the model.
+pub(in crate::api) const STATUSES: &[&str] = Status::NAMES;
+pub(in crate::api) const REASONS: &[&str] = Reason::NAMES;
+pub(in crate::api) const CONNECTION_STATES: &[&str] = ConnectionState::NAMES;
+pub(in crate::api) const CONNECTION_FAULTS: &[&str] = ConnectionFault::NAMES;

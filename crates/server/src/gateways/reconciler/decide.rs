@@ -168,7 +168,9 @@ impl Reconciler {
                         .or_insert_with(|| Some(ConnectionContinuity::new(recorded?.clone(), told.clone())));
                     resumed.as_mut().map_or_else(|| told.clone(), |r| r.shown(told.clone()))
                 }
-                None if lost && recorded.is_some_and(|c| c.state != Default::default()) => {
+                None if lost
+                    && recorded.is_some_and(|c| c.state != wicketgate_model::ConnectionState::Down) =>
+                {
                     Connection::down(now)
                 }
                 None => return None,
