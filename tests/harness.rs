@@ -4,6 +4,7 @@ pub(crate) mod builder;
 pub(crate) mod bulk;
 pub(crate) mod esp;
 pub(crate) mod home;
+pub(crate) mod libreswan;
 pub(crate) mod packets;
 pub(crate) mod ping;
 pub(crate) mod sas;
@@ -21,13 +22,11 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
-use wicketgate_lab::{
-    Agent, AgentOptions, End, GatewayOptions, GatewayProcess, Lab, Libreswan, Namespace, Site, libreswan,
-    sweep,
-};
+use wicketgate_lab::{Agent, AgentOptions, End, GatewayOptions, GatewayProcess, Lab, Namespace, Site, sweep};
 
 use builder::WorldBuilder;
 use home::Home;
+use libreswan::Libreswan;
 
 /// Where tests keep their files. Only root may write here, so that what stands in a ledger can be trusted.
 const HOME: &str = "/var/lib/wicketgate-tests";
@@ -204,7 +203,7 @@ impl World {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/libreswan/fetch.sh");
         let unpacked = match std::env::var_os("WICKETGATE_TEST_LIBRESWAN").filter(|root| !root.is_empty()) {
             Some(root) => Ok(root.into()),
-            None => libreswan::unpacked(&script),
+            None => wicketgate_lab::libreswan::unpacked(&script),
         };
         let root = match unpacked {
             Ok(root) => root,

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use wicketgate_lab::{Libreswan, Wire};
+use wicketgate_lab::Wire;
 
 use crate::harness::{
     PATIENCE, SITE_CIDR, SITE_CLIENT, World,
     bulk::there_and_back,
     door,
+    libreswan::Libreswan,
     sas::{Sas, gateways_swanctl},
     targets::{connect_as, echo},
     text,

@@ -6,7 +6,7 @@
 use std::{
     fmt,
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
-    io::{ErrorKind, Read as _, Write as _},
+    io::{self, ErrorKind, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
@@ -87,44 +87,27 @@ impl LabDirectory {
     /// As [`LabDirectory::take`].
     pub(crate) fn find(dir: &Path) -> Result<Option<Self>> {
         let dir = plain(dir)?;
-        let at = || format!("can't look at {}", dir.display());
-        for _ in 0..TRIES {
-            let meta = match fs::symlink_metadata(&dir) {
-                Ok(meta) => meta,
-                Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-                Err(e) => return Err(e).with_context(at),
-            };
-            ensure!(meta.is_dir(), "{} is no directory: it was left alone", dir.display());
-            // The ledger in it says what to end and what to run.
-            ensure!(
-                meta.uid() == geteuid().as_raw() && meta.mode() & 0o022 == 0,
-                "{} can be written to by others: it was left alone",
-                dir.display()
-            );
-            let flags = OFlags::NOFOLLOW.bits().cast_signed();
-            match OpenOptions::new().read(true).write(true).custom_flags(flags).open(dir.join(MARK)) {
-                Ok(mark) => {
-                    if let Some(place) = Self::hold(&dir, mark, true)? {
-                        return Ok(Some(place));
-                    }
-                }
-                Err(e) if e.kind() == ErrorKind::NotFound => match fs::read_dir(&dir) {
-                    Ok(mut entries) => {
-                        ensure!(
-                            entries.next().is_none(),
-                            "{} holds files that are not ours and was left alone: name a directory that is \
-                             absent or empty",
-                            dir.display()
-                        );
-                        return Ok(None);
-                    }
-                    Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-                    Err(e) => return Err(e).with_context(at),
-                },
-                Err(e) => return Err(e).with_context(at),
-            }
+        let failed = || format!("can't look at {}", dir.display());
+        let Some(meta) = present(fs::symlink_metadata(&dir)).with_context(failed)? else { return Ok(None) };
+        ensure!(meta.is_dir(), "{} is no directory: it was left alone", dir.display());
+        // The ledger in it says what to end and what to run.
+        ensure!(
+            meta.uid() == geteuid().as_raw() && meta.mode() & 0o022 == 0,
+            "{} can be written to by others: it was left alone",
+            dir.display()
+        );
+        let flags = OFlags::NOFOLLOW.bits().cast_signed();
+        let mark = OpenOptions::new().read(true).write(true).custom_flags(flags).open(dir.join(MARK));
+        if let Some(mark) = present(mark).with_context(failed)? {
+            return Self::hold(&dir, mark, true);
         }
-        bail!("{} comes and goes: another process is at it", dir.display())
+        let mut entries = present(fs::read_dir(&dir)).with_context(failed)?.into_iter().flatten();
+        ensure!(
+            entries.next().is_none(),
+            "{} holds files that are not ours and was left alone: name a directory that is absent or empty",
+            dir.display()
+        );
+        Ok(None)
     }
 
     /// `None` if the mark was removed before it was locked.
@@ -189,6 +172,14 @@ impl Drop for LabDirectory {
     fn drop(&mut self) {
         // A child between fork and exec shares the lock: closing the file alone would leave it locked for a moment.
         let _ = self.mark.unlock();
+    }
+}
+
+/// `None` for a file that does not exist.
+fn present<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
     }
 }
 

@@ -16,6 +16,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::process::run;
+
 const NAME: &str = "ledger";
 
 /// For a process to end after SIGTERM, before SIGKILL: the product drains what it serves.
@@ -179,12 +181,8 @@ fn remove_namespace(name: &str) -> Result<()> {
         }
         thread::sleep(Duration::from_millis(10));
     }
-    let out = Command::new("ip").args(["netns", "del", name]).output().context("can't run ip")?;
-    if out.status.success() || !path.exists() {
-        Ok(())
-    } else {
-        bail!("{}", String::from_utf8_lossy(&out.stderr).trim().to_owned())
-    }
+    let removed = run(Command::new("ip").args(["netns", "del", name]));
+    removed.map(drop).or_else(|e| if path.exists() { Err(e) } else { Ok(()) })
 }
 
 pub(crate) fn namespace_path(name: &str) -> PathBuf {
@@ -204,10 +202,5 @@ fn down(executable: &str, namespace: &str, data: &str) -> Result<()> {
     } else {
         command.args(["unshare", "--net"]);
     }
-    let out = command.args(["--", executable, "down", "--data-dir", data]).output()?;
-    if out.status.success() {
-        Ok(())
-    } else {
-        bail!("{}", String::from_utf8_lossy(&out.stderr).trim().to_owned())
-    }
+    run(command.args(["--", executable, "down", "--data-dir", data])).map(drop)
 }

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::ledger::namespace_path;
+use crate::{ledger::namespace_path, process::run};
 
 /// A handle: clones name the same namespace. The [`Lab`](crate::Lab) that made it removes it.
 #[derive(Debug, Clone)]
@@ -29,13 +29,8 @@ pub struct End<'a>(pub &'a Namespace, pub &'a str, pub &'a str);
 
 impl Namespace {
     pub(crate) fn make(name: &str) -> Result<Self> {
-        let out = Command::new("ip").args(["netns", "add", name]).output().context("can't run ip")?;
-        if !out.status.success() {
-            bail!("can't make namespace {name}: {}", String::from_utf8_lossy(&out.stderr).trim());
-        }
-        let file =
-            File::open(namespace_path(name)).with_context(|| format!("can't open namespace {name}"))?;
-        let this = Self { name: name.to_owned(), file: Arc::new(file) };
+        run(Command::new("ip").args(["netns", "add", name]))?;
+        let this = Self::open(name)?;
         this.ip("link set dev lo up")?;
         // A remote site's routes are asymmetric on purpose: out by the tunnel, in by it, addresses on lo.
         for key in ["net/ipv4/conf/all/rp_filter", "net/ipv4/conf/default/rp_filter"] {
@@ -44,7 +39,7 @@ impl Namespace {
         Ok(this)
     }
 
-    /// A namespace that somebody else made.
+    /// A namespace that another program made.
     ///
     /// # Errors
     /// When there is none of this name.

@@ -2,13 +2,11 @@
 //!
 //! Invariant: a test that needs one never passes without it. What is missing is said in one sentence.
 
-use std::{
-    fs::File,
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{fs::File, path::Path, process::Command};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+
+use crate::process::run;
 
 /// The oldest Node.js that still gets security fixes, and what the packages want.
 const NODE: u32 = 20;
@@ -33,19 +31,14 @@ pub fn install(dir: &Path, script: Option<&str>) -> Result<()> {
 
 fn need_node() -> Result<()> {
     let needed = format!("this test needs Node.js {NODE} or newer, with npm");
-    let out = Command::new("node").arg("--version").output().with_context(|| format!("{needed}: no node"))?;
-    let version = String::from_utf8_lossy(&out.stdout).trim().to_owned();
+    let version = run(Command::new("node").arg("--version")).with_context(|| format!("{needed}: no node"))?;
     let major = version.trim_start_matches('v').split('.').next().and_then(|m| m.parse::<u32>().ok());
     ensure!(major.is_some_and(|major| major >= NODE), "{needed}: this is {version}");
     Ok(())
 }
 
 fn npm(dir: &Path, args: &[&str]) -> Result<()> {
-    let out = Command::new("npm").args(args).current_dir(dir).stdin(Stdio::null()).output();
-    let out = out.with_context(|| format!("this test needs Node.js {NODE} or newer, with npm: no npm"))?;
-    if !out.status.success() {
-        let said = [out.stdout, out.stderr].map(|b| String::from_utf8_lossy(&b).into_owned()).concat();
-        bail!("npm {}: {}\n{said}", args.join(" "), out.status);
-    }
-    Ok(())
+    let ran = run(Command::new("npm").args(args).current_dir(dir));
+    ran.map(drop)
+        .with_context(|| format!("npm {} failed: this test needs Node.js {NODE} with npm", args.join(" ")))
 }

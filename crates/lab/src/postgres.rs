@@ -8,13 +8,15 @@ use std::{
     net::TcpListener,
     os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio, id},
+    process::{Child, Command, id},
     sync::atomic::{AtomicU32, Ordering},
     thread::sleep,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::process::run;
 
 /// Where the server's socket is, for the process that runs the tests once more.
 const SOCKET: &str = "WICKETGATE_TEST_POSTGRES";
@@ -41,8 +43,7 @@ pub fn fresh() -> Result<Option<String>> {
     let Ok(socket) = env::var(SOCKET) else { return Ok(None) };
     let name = format!("test_{}_{}", id(), NEXT.fetch_add(1, Ordering::Relaxed));
     let (bin, ..) = installed().context("PostgreSQL is gone")?;
-    let made = Command::new(bin.join("createdb")).args(["-U", "postgres", "-h", &socket, &name]).output()?;
-    ensure!(made.status.success(), "createdb: {}", String::from_utf8_lossy(&made.stderr));
+    run(Command::new(bin.join("createdb")).args(["-U", "postgres", "-h", &socket, &name]))?;
     Ok(Some(format!("postgres://postgres@{}/{name}", socket.replace('/', "%2F"))))
 }
 
@@ -124,13 +125,9 @@ impl Postgres {
         let mut postgres = Self { dir: dir.clone(), server: None };
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o700))?;
         chown(&dir, Some(uid), Some(gid))?;
-        let made = as_postgres(&bin.join("initdb"))
-            .args(["--auth=trust", "--no-sync", "--username=postgres", "--encoding=UTF8", "--pgdata"])
-            .arg(dir.join("data"))
-            .current_dir(&dir)
-            .stdout(Stdio::null())
-            .status()?;
-        ensure!(made.success(), "initdb failed");
+        let mut initdb = as_postgres(&bin.join("initdb"));
+        initdb.args(["--auth=trust", "--no-sync", "--username=postgres", "--encoding=UTF8", "--pgdata"]);
+        run(initdb.arg(dir.join("data")).current_dir(&dir))?;
         let mut settings = configure(&dir, (uid, gid))?;
         settings.extend(["fsync=off", "max_connections=300"].map(str::to_owned));
         let port = settings.iter().find_map(|s| s.strip_prefix("port=")).unwrap_or("5432").to_owned();
@@ -174,8 +171,9 @@ impl Drop for Postgres {
     }
 }
 
-/// Where its programs are, and whom they run as. It refuses to run as root, and only root may become its user.
-fn installed() -> Option<(PathBuf, u32, u32)> {
+/// The directory of the newest version's programs, and the user and group that they run as: PostgreSQL refuses to run as
+/// root. `None` if it is not installed, or this process may not become that user.
+pub fn installed() -> Option<(PathBuf, u32, u32)> {
     let bin = fs::read_dir("/usr/lib/postgresql").ok()?.flatten().map(|v| v.path().join("bin")).max()?;
     let users = fs::read_to_string("/etc/passwd").ok()?;
     let user = users.lines().find_map(|l| l.strip_prefix("postgres:"))?;

@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -63,10 +63,7 @@ impl Process {
 
     /// The end of what it has said.
     pub fn tail(&self) -> String {
-        let said = self.said();
-        let lines: Vec<&str> = said.lines().collect();
-        let tail = &lines[lines.len().saturating_sub(TAIL)..];
-        format!("--- {} ({})\n{}", self.name, self.log.display(), tail.join("\n"))
+        format!("--- {} ({})\n{}", self.name, self.log.display(), last_lines(&self.said()))
     }
 
     /// # Errors
@@ -120,4 +117,26 @@ impl Process {
             let _ = kill_process(pid, signal);
         }
     }
+}
+
+/// Runs a program to its end, and returns what it printed.
+///
+/// # Errors
+/// It cannot be started, or it fails: then with what it printed.
+pub fn run(command: &mut Command) -> Result<String> {
+    let program = command.get_program().display().to_string();
+    let Output { status, stdout, stderr } =
+        command.stdin(Stdio::null()).output().with_context(|| format!("can't run {program}"))?;
+    let printed = String::from_utf8_lossy(&stdout).trim().to_owned();
+    if status.success() {
+        return Ok(printed);
+    }
+    let complaint = String::from_utf8_lossy(&stderr).trim().to_owned();
+    bail!("{program}: {status}\n{}{complaint}", last_lines(&printed))
+}
+
+/// The end of a log.
+pub(crate) fn last_lines(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(TAIL)..].join("\n")
 }

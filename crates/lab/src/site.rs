@@ -6,13 +6,17 @@ use std::{
     net::Ipv4Addr,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::Command,
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
-use crate::{lab::Lab, namespace::Namespace, process::Process};
+use crate::{
+    lab::Lab,
+    namespace::Namespace,
+    process::{Process, last_lines, run},
+};
 
 /// Where Debian has the daemon.
 const CHARON: &str = "/usr/lib/ipsec/charon";
@@ -156,10 +160,7 @@ impl Site {
     /// # Errors
     /// When it does not end.
     pub fn stop(&mut self) -> Result<()> {
-        match self.charon.take() {
-            Some(mut charon) => charon.stop(Duration::from_secs(10)).map(drop),
-            None => Ok(()),
-        }
+        self.charon.take().map_or(Ok(()), |mut charon| charon.stop(Duration::from_secs(10)).map(drop))
     }
 
     /// Ends the device's daemon at once (SIGKILL): its peer is told nothing, and keeps the SAs until it looks for it.
@@ -167,10 +168,7 @@ impl Site {
     /// # Errors
     /// When it can't be waited for.
     pub fn kill(&mut self) -> Result<()> {
-        match self.charon.take() {
-            Some(mut charon) => charon.kill(),
-            None => Ok(()),
-        }
+        self.charon.take().map_or(Ok(()), |mut charon| charon.kill())
     }
 
     /// All that the device's daemon has written into its log.
@@ -190,20 +188,13 @@ impl Site {
     /// # Errors
     /// When it fails, with what it says.
     pub fn swanctl(&self, args: &[&str]) -> Result<String> {
-        let Output { status, stdout, stderr } = Command::new("timeout")
+        let mut command = Command::new("timeout");
+        command
             .args([SWANCTL_TIMEOUT, "swanctl"])
             .args(args)
             .env("STRONGSWAN_CONF", self.dir.join("strongswan.conf"))
-            .env("SWANCTL_DIR", self.dir.join("swanctl"))
-            .output()
-            .context("can't run swanctl")?;
-        let said = String::from_utf8_lossy(&stdout).into_owned();
-        if status.success() {
-            return Ok(said);
-        }
-        let lines: Vec<&str> = said.lines().collect();
-        let tail = lines[lines.len().saturating_sub(8)..].join("\n");
-        bail!("swanctl {}: {status}\n{tail}\n{}", args.join(" "), String::from_utf8_lossy(&stderr).trim())
+            .env("SWANCTL_DIR", self.dir.join("swanctl"));
+        run(&mut command).with_context(|| format!("swanctl {} failed", args.join(" ")))
     }
 
     fn dir_name(&self) -> String {
@@ -211,9 +202,7 @@ impl Site {
     }
 
     fn log_tail(&self) -> String {
-        let log = self.log();
-        let lines: Vec<&str> = log.lines().collect();
-        format!("--- charon of {}\n{}", self.dir_name(), lines[lines.len().saturating_sub(15)..].join("\n"))
+        format!("--- charon of {}\n{}", self.dir_name(), last_lines(&self.log()))
     }
 
     fn settings(&self) -> String {

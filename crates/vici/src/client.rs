@@ -1,11 +1,8 @@
-//! Requests. One actor owns the connection and has one request in flight; a caller may stop waiting at any time.
+//! Requests and their answers.
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::{Instant, timeout_at},
-};
+use tokio::time::timeout;
 
 use crate::{
     Error, Message,
@@ -15,36 +12,21 @@ use crate::{
 /// charon answers in milliseconds; `terminate` waits for the peer's answer, for as long as its own timeout says.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Requests that wait behind the one in flight.
-const QUEUE: usize = 16;
-
 /// The limit of a streamed answer in parts: far above the SAs of one tunnel, it bounds memory.
 const MAX_STREAMED: usize = 65_536;
 
-/// A connection for requests. Clones share it; it ends with the last one.
-#[derive(Debug, Clone)]
+/// A connection for requests, one at a time.
+#[derive(Debug)]
 pub struct Client {
-    requests: mpsc::Sender<Request>,
-}
-
-#[derive(Debug)]
-struct Request {
-    command: String,
-    /// The event that carries the parts of a streamed answer.
-    event: Option<String>,
-    message: Message,
-    deadline: Instant,
-    answer: oneshot::Sender<Result<Answer, Error>>,
-}
-
-#[derive(Debug)]
-struct Answer {
-    parts: Vec<Message>,
-    response: Message,
+    /// `None` after a timeout, a broken connection or a request that was cancelled: what is read next could be the answer
+    /// to an earlier request.
+    connection: Option<Connection>,
+    /// The events that are registered on the connection.
+    registered: BTreeSet<String>,
 }
 
 impl Client {
-    /// Connects to the socket at `path`. Must be called within a Tokio runtime, which runs the connection.
+    /// Connects to the socket at `path`.
     ///
     /// # Errors
     /// [`Error::Connect`] if nothing listens there.
@@ -53,17 +35,15 @@ impl Client {
     }
 
     fn over(connection: Connection) -> Self {
-        let (requests, queue) = mpsc::channel(QUEUE);
-        tokio::spawn(serve(connection, queue));
-        Self { requests }
+        Self { connection: Some(connection), registered: BTreeSet::new() }
     }
 
-    /// Sends a command and returns its answer.
+    /// Sends a command and returns its answer. A request that is cancelled closes the connection.
     ///
     /// # Errors
     /// [`Error::Failed`] with charon's text for `success = no`; see [`Error`] for the others.
-    pub async fn request(&self, command: &str, message: Message) -> Result<Message, Error> {
-        self.ask(command, None, message).await.map(|answer| answer.response)
+    pub async fn request(&mut self, command: &str, message: Message) -> Result<Message, Error> {
+        self.exchange(command, None, message).await.map(|(_, response)| response)
     }
 
     /// Sends a command that answers in parts (`list-sas`, with the event `list-sa`), and returns these.
@@ -71,56 +51,35 @@ impl Client {
     /// # Errors
     /// As [`Client::request`].
     pub async fn stream_request(
-        &self,
+        &mut self,
         command: &str,
         event: &str,
         message: Message,
     ) -> Result<Vec<Message>, Error> {
-        self.ask(command, Some(event.to_owned()), message).await.map(|answer| answer.parts)
+        self.exchange(command, Some(event), message).await.map(|(parts, _)| parts)
     }
 
-    async fn ask(&self, command: &str, event: Option<String>, message: Message) -> Result<Answer, Error> {
-        let deadline = Instant::now() + REQUEST_TIMEOUT;
-        let (answer, answered) = oneshot::channel();
-        let request = Request { command: command.to_owned(), event, message, deadline, answer };
-        let exchange = async {
-            self.requests.send(request).await.map_err(|_| Error::Closed)?;
-            answered.await.map_err(|_| Error::Closed)?
-        };
-        let answer =
-            timeout_at(deadline, exchange).await.map_err(|_| Error::Timeout(command.to_owned()))??;
-        match answer.response.text("success") {
+    async fn exchange(
+        &mut self,
+        command: &str,
+        event: Option<&str>,
+        message: Message,
+    ) -> Result<(Vec<Message>, Message), Error> {
+        let mut connection = self.connection.take().ok_or(Error::Closed)?;
+        let exchange = exchange(&mut connection, &mut self.registered, command, event, &message);
+        let result = timeout(REQUEST_TIMEOUT, exchange).await;
+        let result = result.unwrap_or_else(|_| Err(Error::Timeout(command.to_owned())));
+        // After these two errors the connection is in step; after any other it is not.
+        if matches!(result, Ok(_) | Err(Error::Unknown(_) | Error::TooLarge)) {
+            self.connection = Some(connection);
+        }
+        let (parts, response) = result?;
+        match response.text("success") {
             Some("no") => Err(Error::Failed {
                 command: command.to_owned(),
-                message: answer.response.text("errmsg").unwrap_or("no reason given").to_owned(),
+                message: response.text("errmsg").unwrap_or("no reason given").to_owned(),
             }),
-            _ => Ok(answer),
-        }
-    }
-}
-
-/// Serves requests until no client is left, or the connection fails.
-async fn serve(mut connection: Connection, mut queue: mpsc::Receiver<Request>) {
-    let mut registered = BTreeSet::new();
-    loop {
-        let request = tokio::select! {
-            request = queue.recv() => request,
-            // No answer is due: anything that arrives, including the end of file, ends the connection.
-            _ = connection.receive() => return,
-        };
-        let Some(Request { command, event, message, deadline, answer }) = request else { return };
-        if answer.is_closed() {
-            continue;
-        }
-        let exchange = exchange(&mut connection, &mut registered, &command, event.as_deref(), &message);
-        let result = timeout_at(deadline, exchange).await.unwrap_or(Err(Error::Timeout(command)));
-        // After these two the connection is in step; after any other error it is not.
-        let is_in_step = matches!(result, Ok(_) | Err(Error::Unknown(_) | Error::TooLarge));
-        if answer.send(result).is_err() {
-            tracing::trace!("nobody waited for an answer");
-        }
-        if !is_in_step {
-            return;
+            _ => Ok((parts, response)),
         }
     }
 }
@@ -133,7 +92,7 @@ async fn exchange(
     command: &str,
     event: Option<&str>,
     message: &Message,
-) -> Result<Answer, Error> {
+) -> Result<(Vec<Message>, Message), Error> {
     if let Some(event) = event.filter(|event| !registered.contains(*event)) {
         connection.send(&Outgoing::Register(event)).await?;
         confirm(connection, event).await?;
@@ -146,7 +105,7 @@ async fn exchange(
             Incoming::Event(name, part) if Some(name.as_str()) == event && parts.len() < MAX_STREAMED => {
                 parts.push(part);
             }
-            Incoming::Response(response) => return Ok(Answer { parts, response }),
+            Incoming::Response(response) => return Ok((parts, response)),
             Incoming::UnknownCommand => return Err(Error::Unknown(command.to_owned())),
             _ => return Err(Error::Malformed("a packet came out of turn")),
         }
@@ -180,7 +139,7 @@ mod tests {
 
     #[tokio::test]
     async fn success_no_is_an_error_and_the_connection_lives() {
-        let (client, mut charon) = pair();
+        let (mut client, mut charon) = pair();
         let daemon = tokio::spawn(async move {
             assert_eq!(&charon.next().await.unwrap().unwrap()[..], b"\x00\x04load");
             let no = b"\x01\x03\x07success\x00\x02no\x03\x06errmsg\x00\x03bad";
@@ -197,7 +156,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_event_of_parts_is_registered_once() {
-        let (client, mut charon) = pair();
+        let (mut client, mut charon) = pair();
         let daemon = tokio::spawn(async move {
             assert_eq!(&charon.next().await.unwrap().unwrap()[..], b"\x03\x04part");
             charon.send(Bytes::from_static(b"\x05")).await.unwrap();
@@ -216,38 +175,34 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_end_of_the_daemon_ends_every_wait() {
-        let (client, mut charon) = pair();
-        let waits = [client.request("a", Message::new()), client.request("b", Message::new())];
-        let waits = futures_util::future::join_all(waits);
+    async fn a_request_fails_when_the_daemon_ends() {
+        let (mut client, mut charon) = pair();
         let daemon = async move {
             charon.next().await.unwrap().unwrap();
             drop(charon);
         };
-        let (results, ()) = tokio::join!(waits, daemon);
-        assert!(results.iter().all(|r| matches!(r, Err(Error::Closed))), "{results:?}");
-        assert!(matches!(client.request("c", Message::new()).await, Err(Error::Closed)));
+        let (result, ()) = tokio::join!(client.request("a", Message::new()), daemon);
+        assert!(matches!(result, Err(Error::Closed)), "{result:?}");
+        assert!(matches!(client.request("b", Message::new()).await, Err(Error::Closed)));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn silence_is_a_timeout() {
-        let (client, _charon) = pair();
+    async fn a_request_without_an_answer_times_out_and_closes_the_connection() {
+        let (mut client, mut charon) = pair();
         assert!(matches!(client.request("a", Message::new()).await, Err(Error::Timeout(_))));
+        assert!(matches!(client.request("b", Message::new()).await, Err(Error::Closed)));
+        assert_eq!(&charon.next().await.unwrap().unwrap()[..], b"\x00\x01a");
+        assert!(charon.next().await.is_none());
     }
 
     #[tokio::test]
-    async fn who_waits_may_go_away() {
-        let (client, mut charon) = pair();
-        let gone = tokio::spawn({
-            let client = client.clone();
-            async move { client.request("first", Message::new()).await }
-        });
+    async fn a_cancelled_request_closes_the_connection() {
+        let (mut client, mut charon) = pair();
+        let cancelled = timeout(Duration::from_millis(20), client.request("first", Message::new())).await;
+        assert!(cancelled.is_err());
         assert_eq!(&charon.next().await.unwrap().unwrap()[2..], b"first");
-        gone.abort();
-        let second = tokio::spawn(async move { client.request("second", Message::new()).await });
-        charon.send(Bytes::from_static(b"\x01\x03\x01n\x00\x011")).await.unwrap();
-        assert_eq!(&charon.next().await.unwrap().unwrap()[2..], b"second");
-        charon.send(Bytes::from_static(b"\x01\x03\x01n\x00\x012")).await.unwrap();
-        assert_eq!(second.await.unwrap().unwrap().number("n"), Some(2));
+        // A late answer must not be taken for the next request's.
+        assert!(matches!(client.request("second", Message::new()).await, Err(Error::Closed)));
+        assert!(charon.next().await.is_none());
     }
 }

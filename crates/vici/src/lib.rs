@@ -1,8 +1,8 @@
 //! A client of VICI, the control protocol of strongSwan: it configures a charon and receives its events.
 //!
 //! A [`Client`] sends requests over one connection, [`Events`] receives events over another, so that a burst of log
-//! lines never delays an answer. Every wait has a bound, and the end of a connection is an error to every waiter, so a
-//! dead charon is noticed.
+//! lines never delays an answer. Every wait for an answer has a bound, and the end of a connection is an
+//! error, so a dead charon is noticed.
 
 mod client;
 mod events;

@@ -22,7 +22,7 @@ use std::{
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
-use wicketgate_lab::{Lab, LabDirectory, Running, Swept, sweep};
+use wicketgate_lab::{Lab, LabDirectory, Running, Swept, postgres, sweep};
 
 use self::report::{Report, say};
 
@@ -48,26 +48,20 @@ pub(crate) struct Demo {
 impl Demo {
     pub(crate) async fn run(self) -> Result<()> {
         let stop = Arc::new(AtomicBool::new(false));
-        let mut signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]
-            .map(signal)
-            .into_iter()
-            .collect::<Result<Vec<_>, _>>()
-            .context("no signals can be received")?
-            .into_iter();
+        let receive = |kind| signal(kind).context("cannot receive signals");
+        let mut interrupt = receive(SignalKind::interrupt())?;
+        let mut terminate = receive(SignalKind::terminate())?;
+        let mut hangup = receive(SignalKind::hangup())?;
         // The demo itself blocks: it waits for programs and sockets in other namespaces, step by step.
         let mut story = tokio::task::spawn_blocking({
             let stop = Arc::clone(&stop);
             move || self.play(&stop)
         });
-        if let (Some(mut int), Some(mut term), Some(mut hup)) =
-            (signals.next(), signals.next(), signals.next())
-        {
-            tokio::select! {
-                done = &mut story => return done?,
-                _ = int.recv() => {}
-                _ = term.recv() => {}
-                _ = hup.recv() => {}
-            }
+        tokio::select! {
+            done = &mut story => return done?,
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
         }
         stop.store(true, Ordering::Relaxed);
         say("\ninterrupted: removing everything");
@@ -163,6 +157,6 @@ fn programs() -> Result<()> {
     ];
     let missing: Vec<&str> = needed.iter().filter(|p| !there(p)).copied().collect();
     ensure!(missing.is_empty(), "not installed: {}; run `make install`", missing.join(", "));
-    ensure!(targets::postgresql().is_some(), "PostgreSQL's server is not installed; run `make install`");
+    ensure!(postgres::installed().is_some(), "PostgreSQL's server is not installed; run `make install`");
     Ok(())
 }

@@ -4,13 +4,13 @@ use std::{net::Ipv4Addr, path::Path, thread, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
 use serde_json::Value;
-use wicketgate_lab::{Agent, AgentOptions, GatewayOptions, GatewayProcess, Lab, Site, Wire};
+use wicketgate_lab::{Agent, AgentOptions, GatewayOptions, GatewayProcess, Lab, Namespace, Site, Wire, run};
 
 use super::{
     checks::{self, Customer},
     network::{self, API_PORT, DATABASE, GATEWAY, Network, SITE_A, SITE_B, SITE_CIDR, SITE_CLIENT, WEB},
     report::{Report, say},
-    targets::{self, PAGE, ROW, curl, psql, run},
+    targets::{self, PAGE, ROW, curl, psql},
 };
 
 /// The port that both customers use, each on its own tunnel.
@@ -179,7 +179,7 @@ End it with {end}."
 fn site(
     lab: &Lab,
     name: &str,
-    namespace: &wicketgate_lab::Namespace,
+    namespace: &Namespace,
     public: Ipv4Addr,
     gateway: &GatewayProcess,
     tunnel: &Value,

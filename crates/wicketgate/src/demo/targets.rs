@@ -1,9 +1,9 @@
 //! The private services behind the shares: a real PostgreSQL server and a real web server.
 
-use std::{fs, os::unix::fs::chown, path::PathBuf, process::Command, time::Duration};
+use std::{fs, os::unix::fs::chown, process::Command, time::Duration};
 
-use anyhow::{Context, Result, bail};
-use wicketgate_lab::{Lab, Namespace, Process};
+use anyhow::{Context, Result};
+use wicketgate_lab::{Lab, Namespace, Process, postgres, run};
 
 use super::network::{DATABASE, Network, WEB};
 
@@ -20,22 +20,11 @@ pub(super) fn start(lab: &Lab, network: &Network) -> Result<()> {
     database(lab, &network.database)
 }
 
-/// Debian's directory of PostgreSQL's server programs, of the newest version.
-pub(super) fn postgresql() -> Option<PathBuf> {
-    let mut versions: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
-        .ok()?
-        .filter_map(|v| Some(v.ok()?.path().join("bin")))
-        .filter(|bin| bin.join("postgres").exists())
-        .collect();
-    versions.sort();
-    versions.pop()
-}
-
 /// PostgreSQL refuses to run as root: it runs as its package's own user, in a data directory of the demo.
 fn database(lab: &Lab, namespace: &Namespace) -> Result<()> {
-    let bin = postgresql().context("PostgreSQL's server is not installed: run `make install`")?;
+    let (bin, uid, gid) =
+        postgres::installed().context("PostgreSQL's server is not installed: run `make install`")?;
     let dir = lab.dir("postgres")?;
-    let (uid, gid) = owner("postgres")?;
     chown(&dir, Some(uid), Some(gid))?;
     let as_postgres = |program: &str| {
         let mut command = namespace.command("setpriv");
@@ -111,22 +100,4 @@ pub(super) fn curl(from: &Namespace, to: std::net::Ipv4Addr, port: u16) -> Comma
     let mut command = from.command("curl");
     command.args(["-q", "-sS", "--fail", "--noproxy", "*", "-m", "10", &format!("http://{to}:{port}/")]);
     command
-}
-
-/// Returns what the program prints.
-pub(super) fn run(command: &mut Command) -> Result<String> {
-    let out = command.output().with_context(|| format!("can't run {}", command.get_program().display()))?;
-    if out.status.success() {
-        Ok(String::from_utf8_lossy(&out.stdout).trim().to_owned())
-    } else {
-        bail!("{}", String::from_utf8_lossy(&out.stderr).trim().to_owned())
-    }
-}
-
-fn owner(user: &str) -> Result<(u32, u32)> {
-    let users = fs::read_to_string("/etc/passwd").context("can't read /etc/passwd")?;
-    let fields = users.lines().map(|l| l.split(':').collect::<Vec<_>>()).find(|f| f.first() == Some(&user));
-    let fields = fields.with_context(|| format!("there is no user {user}"))?;
-    let number = |i: usize| fields.get(i).and_then(|n| n.parse().ok());
-    number(2).zip(number(3)).with_context(|| format!("no ids for user {user}"))
 }

@@ -117,7 +117,7 @@ impl CharonConfig {
 
     /// Loads the configuration. SAs of another peer, identity or network are ended, and SAs with algorithms that are no
     /// longer allowed, which rekeys would keep. A change of keys ends none.
-    pub(super) async fn load(&self, client: &Client) -> Result<(), Error> {
+    pub(super) async fn load(&self, client: &mut Client) -> Result<(), Error> {
         let is_other = self.differs(client).await?;
         self.load_keys(client).await?;
         client.request("load-conn", self.connection.clone()).await?;
@@ -128,7 +128,7 @@ impl CharonConfig {
     }
 
     /// Whether charon has the connection loaded for another peer.
-    async fn differs(&self, client: &Client) -> Result<bool, Error> {
+    async fn differs(&self, client: &mut Client) -> Result<bool, Error> {
         let loaded = client.stream_request("list-conns", "list-conn", Message::new()).await?;
         let Some(has) = loaded.iter().find_map(|part| part.sub(CONNECTION)) else { return Ok(false) };
         let Some(wants) = self.connection.sub(CONNECTION) else { return Ok(true) };
@@ -146,7 +146,7 @@ impl CharonConfig {
         Ok(!same)
     }
 
-    async fn has_other_suites(&self, client: &Client) -> Result<bool, Error> {
+    async fn has_other_suites(&self, client: &mut Client) -> Result<bool, Error> {
         let sas = client.stream_request("list-sas", "list-sa", Message::new()).await?;
         let mut sas = sas.iter().flat_map(Message::sections).map(|(_, sa)| sa);
         Ok(sas.any(|sa| !suite::is_within(sa, &self.ike_proposals, &self.esp_proposals)))
@@ -154,7 +154,7 @@ impl CharonConfig {
 
     /// Loads the keys and unloads the others. A key's id is its index. The oldest is loaded first, so that no valid key
     /// is missing in between.
-    async fn load_keys(&self, client: &Client) -> Result<(), Error> {
+    async fn load_keys(&self, client: &mut Client) -> Result<(), Error> {
         for place in (0..self.keys.len()).rev() {
             self.load_key(client, place).await?;
         }
@@ -170,7 +170,7 @@ impl CharonConfig {
 
     /// Loads the key at `place`, again if it is loaded. charon accepts any of the keys from the peer, and authenticates
     /// itself with the one that was loaded last.
-    pub(super) async fn load_key(&self, client: &Client, place: usize) -> Result<(), Error> {
+    pub(super) async fn load_key(&self, client: &mut Client, place: usize) -> Result<(), Error> {
         let Some(key) = self.keys.get(place) else { return Ok(()) };
         let message = Message::new()
             .set("id", format!("key-{place}"))
@@ -182,7 +182,7 @@ impl CharonConfig {
 }
 
 /// Ends every SA; none is not an error.
-async fn terminate(client: &Client) -> Result<(), Error> {
+async fn terminate(client: &mut Client) -> Result<(), Error> {
     let all = Message::new().set("ike", CONNECTION).set("timeout", "-1");
     match client.request("terminate", all).await {
         Ok(_) | Err(Error::Failed { .. }) => Ok(()),
@@ -191,7 +191,7 @@ async fn terminate(client: &Client) -> Result<(), Error> {
 }
 
 /// Makes charon initiate once, without waiting for the result. It may refuse during another attempt.
-pub(super) async fn initiate(client: &Client) -> Result<(), Error> {
+pub(super) async fn initiate(client: &mut Client) -> Result<(), Error> {
     let child = Message::new().set("ike", CONNECTION).set("child", CHILD).set("timeout", "-1");
     match client.request("initiate", child).await {
         Ok(_) | Err(Error::Failed { .. }) => Ok(()),

@@ -200,19 +200,19 @@ impl Task {
     /// Serves a charon until it or the task ends.
     async fn talk(&mut self, charon: &mut Charon) -> Result<End, wicketgate_vici::Error> {
         let socket = charon.socket();
-        let client = Client::connect(&socket).await?;
+        let mut client = Client::connect(&socket).await?;
         let mut events = Events::subscribe(&socket, &EVENTS).await?;
         if let Some(wanted) = &self.wanted {
-            wanted.load(&client).await?;
+            wanted.load(&mut client).await?;
             self.proved = 0;
             self.report.set_problem(None);
             if std::mem::take(&mut self.was_up) {
                 // Without this, the peer notices only through its dead peer detection.
-                initiate(&client).await?;
+                initiate(&mut client).await?;
             }
         }
         // Before any order is answered: the caller relies on the reported connection.
-        self.look(&client).await?;
+        self.look(&mut client).await?;
         let mut look_at = Instant::now() + LOOK_EVERY;
         let mut pause = LOOK_EVERY;
         loop {
@@ -229,28 +229,28 @@ impl Task {
                         return Ok(End::Stopped);
                     }
                     Some(Order::Configure(wanted, done)) => {
-                        self.configure(&client, wanted, done).await?;
+                        self.configure(&mut client, wanted, done).await?;
                         look_at = look_at.min(Instant::now() + LOOK_AFTER);
                     }
                 },
                 event = events.receive() => {
                     let (name, message) = event?;
                     if message.text("msg").is_some_and(peer_refuses) {
-                        self.prove_another(&client).await?;
+                        self.prove_another(&mut client).await?;
                     }
                     if self.take(&name, &message) {
                         look_at = look_at.min(Instant::now() + LOOK_AFTER);
                     }
                 }
                 () = sleep_until(look_at) => {
-                    let is_still = !self.look(&client).await?;
+                    let is_still = !self.look(&mut client).await?;
                     pause = if is_still { (pause * 2).min(LOOK_RARELY) } else { LOOK_EVERY };
                     look_at = Instant::now() + pause;
                 }
                 () = at(call_at) => {
                     self.initiation.called();
                     debug!(dir = %self.home.dir.display(), "initiating");
-                    initiate(&client).await?;
+                    initiate(&mut client).await?;
                     look_at = look_at.min(Instant::now() + LOOK_AFTER);
                 }
             }
@@ -259,7 +259,7 @@ impl Task {
 
     async fn configure(
         &mut self,
-        client: &Client,
+        client: &mut Client,
         wanted: CharonConfig,
         done: oneshot::Sender<Result<(), String>>,
     ) -> Result<(), wicketgate_vici::Error> {
@@ -292,7 +292,7 @@ impl Task {
     }
 
     /// During a key change the peer may have an older key: its next attempt gets the next key.
-    async fn prove_another(&mut self, client: &Client) -> Result<(), wicketgate_vici::Error> {
+    async fn prove_another(&mut self, client: &mut Client) -> Result<(), wicketgate_vici::Error> {
         if let Some(wanted) = self.wanted.as_ref().filter(|w| w.keys.len() > 1) {
             self.proved = (self.proved + 1) % wanted.keys.len();
             wanted.load_key(client, self.proved).await?;
@@ -313,7 +313,7 @@ impl Task {
     }
 
     /// Reads the SAs; returns whether the connection changed or is about to.
-    async fn look(&mut self, client: &Client) -> Result<bool, wicketgate_vici::Error> {
+    async fn look(&mut self, client: &mut Client) -> Result<bool, wicketgate_vici::Error> {
         let parts = client.stream_request("list-sas", "list-sa", Message::new()).await?;
         let before = self.view.connection().clone();
         self.view.look(&parts, Timestamp::now());

@@ -1,0 +1,118 @@
+//! A remote site's IPsec device of another make: a real Libreswan in a namespace, configured by nothing but the text that
+//! the product gives out for it. It leaves ESP to the kernel; where that has none, it negotiates and carries nothing.
+
+use std::{
+    ffi::OsString,
+    fs,
+    net::Ipv4Addr,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use wicketgate_lab::{Lab, Namespace, Process};
+
+/// Where it expects its programs: compiled in.
+const PROGRAMS: &str = "usr/libexec/ipsec";
+
+/// From its start, with the self-tests of its algorithms, to its control socket.
+const START: Duration = Duration::from_secs(60);
+
+/// For one question to the daemon.
+const WHACK_TIMEOUT: &str = "20";
+
+/// Ends with its lab.
+#[derive(Debug)]
+pub(crate) struct Libreswan {
+    pub(crate) namespace: Namespace,
+    programs: PathBuf,
+    /// Its own `ipsec`, which it runs to set routes, before strongSwan's of the same name.
+    path: OsString,
+    dir: PathBuf,
+    pluto: Option<Process>,
+}
+
+impl Libreswan {
+    /// A device in a namespace that has its public address already. `inside`, in the network behind it, is given to the
+    /// loopback interface. `root` is what [`wicketgate_lab::libreswan::unpacked`] returns.
+    pub(crate) fn new(
+        lab: &Lab,
+        name: &str,
+        namespace: &Namespace,
+        inside: Ipv4Addr,
+        root: &Path,
+    ) -> Result<Self> {
+        namespace.ip(&format!("addr add {inside}/32 dev lo"))?;
+        let (dir, programs) = (lab.dir(name)?, root.join(PROGRAMS));
+        let mut path = root.join("usr/sbin").into_os_string();
+        path.push(":/usr/sbin:/usr/bin:/sbin:/bin");
+        Ok(Self { namespace: namespace.clone(), programs, path, dir, pluto: None })
+    }
+
+    /// Puts `vpn_config` where its first lines say, unchanged, and starts the daemon, which reads it.
+    pub(crate) fn start(&mut self, lab: &Lab, vpn_config: &str) -> Result<()> {
+        let secret = vpn_config.lines().last().and_then(|l| l.strip_prefix("# "));
+        let secret = secret.filter(|l| l.contains(": PSK ")).context("the last line has no key")?;
+        fs::set_permissions(&self.dir, fs::Permissions::from_mode(0o700))?;
+        let at = |name: &str| self.dir.join(name);
+        for dir in ["ipsec.d", "nss", "run"] {
+            fs::create_dir_all(at(dir))?;
+        }
+        fs::write(at("ipsec.d/site.conf"), vpn_config)?;
+        fs::write(at("ipsec.secrets"), format!("{secret}\n"))?;
+        fs::write(at("ipsec.conf"), format!("config setup\ninclude {}/*.conf\n", at("ipsec.d").display()))?;
+        let nss = format!("sql:{}", at("nss").display());
+        let made = Command::new("certutil").args(["-N", "-d", &nss, "--empty-password"]).output()?;
+        ensure!(made.status.success(), "certutil: {}", String::from_utf8_lossy(&made.stderr));
+
+        let mut command = self.namespace.command("unshare");
+        command
+            .env("PATH", &self.path)
+            .args(["--mount", "--propagation", "private", "sh", "-c"])
+            // Its programs' place is compiled in; nobody else sees what is put there.
+            .arg(format!(
+                r#"mount -t tmpfs tmpfs /usr/libexec && mkdir /{PROGRAMS} && mount --bind "$0" /{PROGRAMS} && exec "$@""#
+            ))
+            .args([self.programs.as_path(), Path::new("/usr/libexec/ipsec/pluto")])
+            .args(["--nofork", "--stderrlog"])
+            .args(["--config".as_ref(), at("ipsec.conf").as_os_str()])
+            .args(["--secretsfile".as_ref(), at("ipsec.secrets").as_os_str()])
+            .args(["--nssdir".as_ref(), at("nss").as_os_str()])
+            .args(["--rundir".as_ref(), at("run").as_os_str()])
+            .args(["--dumpdir".as_ref(), at("run").as_os_str()]);
+        let log = at("pluto.log");
+        let mut pluto = Process::start(lab, "pluto", &mut command, &log)?;
+        let socket = at("run/pluto.ctl");
+        let up = lab.until("pluto is up", START, || {
+            pluto.alive()?;
+            Ok(socket.exists().then_some(()))
+        });
+        self.pluto = Some(pluto);
+        up.with_context(|| self.log_tail())
+    }
+
+    /// All that the daemon has said.
+    pub(crate) fn log(&self) -> String {
+        self.pluto.as_ref().map(Process::said).unwrap_or_default()
+    }
+
+    pub(crate) fn log_tail(&self) -> String {
+        self.pluto.as_ref().map(Process::tail).unwrap_or_default()
+    }
+
+    /// Asks the daemon.
+    pub(crate) fn whack(&self, args: &[&str]) -> Result<String> {
+        let mut command = Command::new("timeout");
+        command.arg(WHACK_TIMEOUT).arg(self.programs.join("whack"));
+        command.args(["--ctlsocket".as_ref(), self.dir.join("run/pluto.ctl").as_os_str()]);
+        let out = command.args(args).output().context("can't run whack")?;
+        let said = String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned();
+        if out.status.success() {
+            Ok(said)
+        } else {
+            bail!("whack {}: {}\n{said}", args.join(" "), out.status)
+        }
+    }
+}
