@@ -1,26 +1,25 @@
 //! Accepting TCP connections.
 //!
-//! Invariant: an error of one connection costs nothing, while a lack of descriptors or memory pauses the listener: it
-//! lasts until something is closed, and accepting at once again would only occupy a core.
+//! Invariant: an error of one connection does not delay the next one. A lack of descriptors or memory pauses the
+//! listener: it lasts until something is closed, and an immediate retry would only occupy a core.
 
+use crate::Outage;
+use rustix::io::Errno;
 use std::{io, net::SocketAddr, time::Duration};
-
 use tokio::{
     net::{TcpListener, TcpStream},
     time::sleep,
 };
 use tracing::{debug, info, warn};
 
-use crate::Outage;
-
-/// Short enough that nobody notices it in the rate of new connections, long enough to cost no CPU time.
+/// Short compared to a TCP handshake's retries, long enough to cost no CPU time.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// A listener that returns connections, never errors.
 #[derive(Debug)]
 pub struct Acceptor {
     listener: TcpListener,
-    /// Who connects, in the plural: for log events.
+    /// The name of the clients in log events, in the plural.
     peers: &'static str,
     outage: Outage,
 }
@@ -55,13 +54,39 @@ impl Acceptor {
     }
 }
 
-/// Errors that `accept` passes on from the connection at the head of its queue (accept(2), "Error handling").
+/// Pending errors of the connection itself, after which accept(2) advises to retry ("Error handling").
 fn is_of_the_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{
-        ConnectionAborted, ConnectionReset, HostUnreachable, NetworkDown, NetworkUnreachable,
-    };
     matches!(
-        error.kind(),
-        ConnectionAborted | ConnectionReset | HostUnreachable | NetworkDown | NetworkUnreachable
+        Errno::from_io_error(error),
+        Some(
+            Errno::CONNABORTED
+                | Errno::CONNRESET
+                | Errno::HOSTDOWN
+                | Errno::HOSTUNREACH
+                | Errno::INTR
+                | Errno::NETDOWN
+                | Errno::NETUNREACH
+                | Errno::NONET
+                | Errno::NOPROTOOPT
+                | Errno::OPNOTSUPP
+                | Errno::PERM
+                | Errno::PROTO
+        )
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_lack_of_resources_pauses_the_listener() {
+        let is_of_the_connection = |errno: Errno| is_of_the_connection(&errno.into());
+        for errno in [Errno::PROTO, Errno::HOSTDOWN, Errno::NETDOWN, Errno::CONNABORTED, Errno::HOSTUNREACH] {
+            assert!(is_of_the_connection(errno), "{errno}");
+        }
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
+            assert!(!is_of_the_connection(errno), "{errno}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
-//! Files that only their owner may read, written whole or not at all.
+//! Files that only their owner may read, replaced atomically.
 //!
-//! Invariant: at every instant, after a crash too, the name holds an old content or the new one, never a part.
+//! Invariant: at every instant, also after a crash, the file has its old content or its new one, never a part of it.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Makes the directory, 0700, with its parents. One that is there and open to others is closed to them.
+/// Creates the directory with its parents, mode 0700. Sets the mode of an existing one that is open to others.
 pub fn private_dir(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     if fs::metadata(dir)?.permissions().mode() & 0o077 != 0 {
@@ -18,22 +18,25 @@ pub fn private_dir(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Replaces the file, 0600.
+/// Replaces the file, mode 0600.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let written = write_beside(path, content)?;
     fs::rename(&written.0, path)?;
     sync_parent(path)
 }
 
-/// Makes the file, 0600; `AlreadyExists` if somebody else was first.
+/// Creates the file, mode 0600.
+///
+/// # Errors
+/// `AlreadyExists`: the file exists.
 pub fn create(path: &Path, content: &[u8]) -> io::Result<()> {
     let written = write_beside(path, content)?;
-    // A rename would overwrite the file of whoever came first; a link does not.
+    // Unlike a rename, a link does not overwrite the file of another process.
     fs::hard_link(&written.0, path)?;
     sync_parent(path)
 }
 
-/// A file with a name of its own, removed unless it was renamed.
+/// A temporary file beside its destination, removed on drop.
 struct Beside(PathBuf);
 
 impl Drop for Beside {
