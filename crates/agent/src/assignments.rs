@@ -4,13 +4,13 @@
 //! share never decreases, not even over restarts; a share whose newest target the allow list does not permit is not
 //! served with an older target either.
 
-use crate::{Agent, allow::AllowList, state::State};
+use crate::{allow::AllowList, state::State};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
     time::Duration,
 };
-use tokio::{sync::Notify, time::sleep};
+use tokio::{sync::Notify, task::spawn_blocking, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use wicketgate_model::{Assignment, EnvironmentId, Generation, ShareId, SignedAssignment, Target};
@@ -135,30 +135,26 @@ impl Assignments {
     pub(crate) fn target(&self, share: ShareId, at_least: Generation) -> Option<(Generation, Target)> {
         self.table.lock().shares.get(&share).filter(|(g, _)| *g >= at_least).cloned()
     }
-}
 
-impl Agent {
     /// Writes the newest generations after changes, and once more when the agent stops.
-    pub(crate) async fn keep_newest_generations(self: Arc<Self>, stop: CancellationToken) {
+    pub(crate) async fn keep_generations(&self, state: &Arc<State>, stop: &CancellationToken) {
         let mut outage = Outage::default();
         loop {
-            let moved = stop.run_until_cancelled(self.assignments.generations_changed.notified()).await;
-            let newest_generations = self.assignments.table.lock().newest_generations.clone();
-            let agent = Arc::clone(&self);
-            let saved =
-                tokio::task::spawn_blocking(move || agent.state.save_newest_generations(&newest_generations))
-                    .await;
+            let changed = stop.run_until_cancelled(self.generations_changed.notified()).await;
+            let newest_generations = self.table.lock().newest_generations.clone();
+            let state = Arc::clone(state);
+            let saved = spawn_blocking(move || state.save_newest_generations(&newest_generations)).await;
             match saved {
                 Ok(Err(error)) => {
-                    self.assignments.generations_changed.notify_one();
+                    self.generations_changed.notify_one();
                     if outage.failed() {
                         warn!(%error, "cannot write the state directory; retrying every second");
                     }
                 }
-                Ok(Ok(())) if outage.recovered() => info!("the state directory is written again"),
+                Ok(Ok(())) if outage.recovered() => info!("the state directory is writable again"),
                 _ => {}
             }
-            if moved.is_none() {
+            if changed.is_none() {
                 return;
             }
             stop.run_until_cancelled(sleep(WRITE_EVERY)).await;

@@ -4,7 +4,7 @@
 //! not used again. A fresh carrier that ends without a stream counts as a failure, so a gateway that has no room for
 //! it is not dialled again without a pause.
 
-use crate::{Agent, dial::dial, server_address::CONNECT_WITHIN};
+use crate::{agent::Agent, dial::dial, server_address::CONNECT_WITHIN};
 use std::{
     sync::{
         Arc,

@@ -1,6 +1,6 @@
 //! The agent's control connection: reconnected until the agent stops, with everything that depends on it.
 
-use crate::{Agent, server_address::CONNECT_WITHIN};
+use crate::{agent::Agent, server_address::CONNECT_WITHIN};
 use anyhow::{Context, anyhow, bail};
 use jiff::{SignedDuration, Timestamp};
 use std::{sync::Arc, time::Duration};
@@ -104,8 +104,8 @@ impl Agent {
         let (want, wanted) = watch::channel(0);
         let carriers = Arc::clone(self).keep_carriers(wanted, end.clone());
         tokio::spawn(end.clone().run_until_cancelled_owned(carriers));
-        let rounds = Arc::clone(self).make_rounds(end.clone());
-        tokio::spawn(end.clone().run_until_cancelled_owned(rounds));
+        let probes = Arc::clone(self).probe_due_targets(end.clone());
+        tokio::spawn(end.clone().run_until_cancelled_owned(probes));
         let renew_at = self.state.renew_at();
         self.converse(Conversation { control, want, renew_at, end: end.clone() }, stop).await
     }
@@ -153,7 +153,7 @@ impl Agent {
                     self.act(&mut talk, message).await?;
                 }
                 () = self.health.changed.notified() => {
-                    for message in self.health.take_untold() {
+                    for message in self.health.take_unreported() {
                         talk.control.send(&message).await?;
                     }
                 }

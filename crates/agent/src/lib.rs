@@ -4,74 +4,36 @@
 //! It runs in the customer's network. Invariants: it opens no port; it connects only to targets that the server has
 //! signed for its environment and that its own allow list permits.
 
+mod agent;
 pub mod allow;
 mod assignments;
 mod carriers;
+mod config;
 mod control;
 mod dial;
 mod enrol;
 mod health;
 pub mod options;
+mod probe;
 pub mod server_address;
 mod state;
 
-use crate::{
-    allow::AllowList,
-    assignments::Assignments,
-    health::TargetProbes,
-    server_address::ServerAddress,
-    state::{State, StateDir},
-};
+pub use config::{Config, NoCode};
+
+use crate::{agent::Agent, assignments::Assignments, health::TargetHealths, state::StateDir};
 use anyhow::Context;
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
-use wicketgate_transport::{abort::Abort, enrolment_code::EnrolmentCode, tls::AgentTls};
+use wicketgate_transport::abort::Abort;
 
 /// How long running streams may continue after a stop signal.
 const DRAIN: Duration = Duration::from_secs(30);
 /// How long aborted streams may take to send their reset.
 const CUT: Duration = Duration::from_secs(2);
 
-/// The configuration of an agent.
-#[derive(Debug)]
-pub struct Config {
-    pub server: ServerAddress,
-    /// Needed until the agent has enrolled.
-    pub code: Result<EnrolmentCode, NoCode>,
-    pub state_dir: PathBuf,
-    pub allow: AllowList,
-    /// The agent's name in the API: its host name.
-    pub name: String,
-}
-
-/// Why there is no enrolment code. An enrolled agent needs none.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NoCode {
-    #[error(
-        "not enrolled yet: ask for an enrolment code and give it as --enrollment-token-file, \
-         WICKETGATE_ENROLLMENT_TOKEN or --enrollment-token"
-    )]
-    NotGiven,
-    #[error("can't read {}: No such file or directory", .0.display())]
-    NoFile(PathBuf),
-}
-
-/// State shared by the parts of a running agent.
-struct Agent {
-    server: ServerAddress,
-    name: String,
-    tls: AgentTls,
-    state: State,
-    assignments: Assignments,
-    health: TargetProbes,
-    streams: TaskTracker,
-    /// Running streams end at once.
-    abort: Abort,
-}
-
-/// Enrols if need be, then serves until `stop` is cancelled and the running streams have ended, within 30 s or until
+/// Enrols if necessary, then serves until `stop` is cancelled and the running streams have ended, within 30 s or until
 /// `abort` is triggered. An error is final: it needs an operator.
 pub async fn run(config: Config, stop: CancellationToken, abort: Abort) -> anyhow::Result<()> {
     let dir = StateDir::lock(&config.state_dir)?;
@@ -98,13 +60,15 @@ pub async fn run(config: Config, stop: CancellationToken, abort: Abort) -> anyho
         server: config.server,
         name: config.name,
         tls,
-        state,
+        state: Arc::new(state),
         assignments,
-        health: TargetProbes::default(),
+        health: TargetHealths::default(),
         streams: TaskTracker::new(),
         abort: abort.clone(),
     });
-    let floors = tokio::spawn(Arc::clone(&agent).keep_newest_generations(stop.clone()));
+    let (keeper, stopped) = (Arc::clone(&agent), stop.clone());
+    let generations =
+        tokio::spawn(async move { keeper.assignments.keep_generations(&keeper.state, &stopped).await });
     let connected = tokio::spawn(Arc::clone(&agent).stay_connected(stop.clone()));
     stop.cancelled().await;
     agent.streams.close();
@@ -118,7 +82,7 @@ pub async fn run(config: Config, stop: CancellationToken, abort: Abort) -> anyho
     if timeout(CUT, connected).await.is_err() {
         debug!("the connection to the gateway did not close in time");
     }
-    let _ = floors.await;
+    let _ = generations.await;
     info!("agent stopped");
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! The command line.
 
 use crate::{
-    Config, NoCode,
     allow::{AllowList, AllowRule},
+    config::{Config, NoCode},
     server_address::ServerAddress,
 };
 use anyhow::Context;

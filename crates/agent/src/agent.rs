@@ -1,0 +1,19 @@
+//! A running agent.
+
+use crate::{assignments::Assignments, health::TargetHealths, server_address::ServerAddress, state::State};
+use std::sync::Arc;
+use tokio_util::task::TaskTracker;
+use wicketgate_transport::{abort::Abort, tls::AgentTls};
+
+/// State shared by the parts of a running agent.
+pub(crate) struct Agent {
+    pub(crate) server: ServerAddress,
+    pub(crate) name: String,
+    pub(crate) tls: AgentTls,
+    pub(crate) state: Arc<State>,
+    pub(crate) assignments: Assignments,
+    pub(crate) health: TargetHealths,
+    pub(crate) streams: TaskTracker,
+    /// Resets all running streams.
+    pub(crate) abort: Abort,
+}

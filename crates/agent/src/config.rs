@@ -1,0 +1,29 @@
+//! The configuration of an agent.
+
+use crate::{allow::AllowList, server_address::ServerAddress};
+use std::path::PathBuf;
+use wicketgate_transport::enrolment_code::EnrolmentCode;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Config {
+    pub server: ServerAddress,
+    /// Needed until the agent has enrolled.
+    pub code: Result<EnrolmentCode, NoCode>,
+    pub state_dir: PathBuf,
+    pub allow: AllowList,
+    /// The agent's name in the API: its host name.
+    pub name: String,
+}
+
+/// Why there is no enrolment code. An enrolled agent needs none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoCode {
+    #[error(
+        "not enrolled yet; create an enrolment code and pass it as --enrollment-token-file, \
+         WICKETGATE_ENROLLMENT_TOKEN or --enrollment-token"
+    )]
+    NotGiven,
+    #[error("can't read {}: No such file or directory", .0.display())]
+    NoFile(PathBuf),
+}
