@@ -21,7 +21,7 @@ use handshake_limits::{HandshakeLimits, Permit};
 use roster::Roster;
 use std::{
     collections::BTreeSet,
-    fmt,
+    fmt, mem,
     net::SocketAddr,
     sync::{
         Arc,
@@ -110,7 +110,7 @@ impl Agents {
     }
 
     pub fn unbar(&self, agent: AgentId) {
-        self.with(|roster| roster.unbar(agent));
+        self.with(|roster| roster.barred.remove(&agent));
     }
 
     /// The readiness of the share, as its agents have reported it.
@@ -133,7 +133,7 @@ impl Agents {
     /// Cancel-safe; for one caller.
     pub async fn changed(&self) -> BTreeSet<ShareId> {
         loop {
-            let changed = self.with(Roster::take_changed);
+            let changed = self.with(|roster| mem::take(&mut roster.changed));
             if !changed.is_empty() {
                 return changed;
             }
@@ -143,7 +143,7 @@ impl Agents {
 
     /// The number of parked carriers.
     pub(crate) fn parked(&self) -> usize {
-        self.with(|roster| roster.pools()).iter().map(|pool| pool.len()).sum()
+        self.with(|roster| roster.sessions()).iter().map(|session| session.carriers.len()).sum()
     }
 
     /// TLS handshakes that succeeded since the start.
@@ -155,7 +155,7 @@ impl Agents {
     fn with<T>(&self, act: impl FnOnce(&mut Roster) -> T) -> T {
         let mut roster = self.0.roster.lock();
         let result = act(&mut roster);
-        let (changed, moved) = (roster.has_changed(), roster.has_moved());
+        let (changed, moved) = (!roster.changed.is_empty(), !roster.moved.is_empty());
         drop(roster);
         if changed {
             self.0.changed.notify_one();
@@ -198,7 +198,7 @@ impl Agents {
             Ok(Ok(
                 Accepted::Control(AgentIdentity { agent, .. }, _)
                 | Accepted::Carrier(AgentIdentity { agent, .. }, _),
-            )) if self.with(|roster| roster.is_barred(agent)) => {
+            )) if self.with(|roster| roster.barred.contains(&agent)) => {
                 debug!(agent.id = %agent, "rejected a barred agent");
             }
             // The permit is kept until the agent's hello.

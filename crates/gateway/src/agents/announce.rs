@@ -3,8 +3,8 @@
 //! One task compares the roster with what it has sent, so that the end of an old connection never overtakes the start
 //! of its successor, and a slow server delays no agent.
 
-use super::{Agents, Roster};
-use std::collections::HashMap;
+use super::Agents;
+use std::{collections::HashMap, mem};
 use wicketgate_link::FromGateway;
 use wicketgate_model::AgentId;
 
@@ -16,7 +16,7 @@ impl Agents {
                 () = self.0.drain.cancelled() => return,
                 () = self.0.moved.notified() => {}
             }
-            for agent in self.with(Roster::take_moved) {
+            for agent in self.with(|roster| mem::take(&mut roster.moved)) {
                 let message = match self.with(|roster| roster.about(agent)) {
                     Some((session, about)) if announced.insert(agent, session) != Some(session) => {
                         FromGateway::AgentConnected(about)

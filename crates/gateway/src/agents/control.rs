@@ -48,9 +48,9 @@ impl Agents {
             biased;
             () = session.end.cancelled() => None,
             () = self.0.drain.cancelled() => None,
-            end = self.converse(identity, &mut control, &session) => end.err(),
+            end = self.converse(&mut control, &session) => end.err(),
         };
-        self.with(|roster| roster.disconnect(agent, session.number));
+        self.with(|roster| roster.disconnect(&session));
         session.carriers.close();
         match end {
             Some(error) => info!(agent.id = %agent, error = %error, "agent disconnected"),
@@ -64,12 +64,7 @@ impl Agents {
         }
     }
 
-    async fn converse(
-        &self,
-        identity: AgentIdentity,
-        control: &mut Control,
-        session: &Session,
-    ) -> Result<(), ControlError> {
+    async fn converse(&self, control: &mut Control, session: &Session) -> Result<(), ControlError> {
         control.send(&ToAgent::Welcome).await?;
         let mut want = pool_size::LEAST;
         control.send(&ToAgent::Carriers { want }).await?;
@@ -85,7 +80,7 @@ impl Agents {
         loop {
             tokio::select! {
                 () = session.outbox_filled.notified() => {
-                    for message in self.with(|roster| roster.take_outbox(identity.agent, session.number)) {
+                    for message in self.with(|roster| roster.take_outbox(session)) {
                         control.send(&message).await?;
                     }
                 }
@@ -94,14 +89,14 @@ impl Agents {
                     match message? {
                         FromAgent::Renew { public_key } if !renewing => {
                             renewing = true;
-                            self.renew(identity.agent, public_key, renewed.clone());
+                            self.renew(session.agent, public_key, renewed.clone());
                         }
                         FromAgent::Pong => {
                             if let Some(rtt) = asked.take().map(|at: Instant| at.elapsed()) {
-                                self.with(|roster| roster.answered(identity.agent, session.number, rtt));
+                                self.with(|roster| roster.answered(session, rtt));
                             }
                         }
-                        message => self.heard(identity, session, message),
+                        message => self.heard(session, message),
                     }
                 }
                 Some(message) = renewal.recv() => {
@@ -126,17 +121,17 @@ impl Agents {
         }
     }
 
-    fn heard(&self, AgentIdentity { agent, .. }: AgentIdentity, session: &Session, message: FromAgent) {
-        let number = session.number;
+    fn heard(&self, session: &Session, message: FromAgent) {
+        let agent = session.agent;
         match message {
             FromAgent::Ack { share, generation } => {
-                self.with(|roster| roster.acknowledged(agent, number, share, generation));
+                self.with(|roster| roster.acknowledged(session, share, generation));
             }
             FromAgent::Refused { share, generation, reason } => {
                 let reason = plain(&reason);
                 // The reason may name a target.
                 debug!(agent.id = %agent, share.id = %share, %generation, reason, "agent refused a share");
-                if self.with(|roster| roster.refused(agent, number, share, generation, reason)) {
+                if self.with(|roster| roster.refused(session, share, generation, reason)) {
                     info!(agent.id = %agent, share.id = %share, %generation, "agent refused a share");
                 }
             }
@@ -145,11 +140,11 @@ impl Agents {
                     TargetHealth::Ok => TargetHealth::Ok,
                     TargetHealth::Unreachable(cause) => TargetHealth::Unreachable(plain(&cause)),
                 };
-                self.with(|roster| roster.health(agent, number, share, health, std::time::Instant::now()));
+                self.with(|roster| roster.health(session, share, health, std::time::Instant::now()));
             }
             FromAgent::Draining => {
                 info!(agent.id = %agent, "agent is stopping");
-                self.with(|roster| roster.draining(agent, number));
+                self.with(|roster| roster.draining(session));
             }
             FromAgent::Hello { .. } | FromAgent::Renew { .. } | FromAgent::Pong => {}
         }

@@ -6,7 +6,7 @@
 use super::{
     Agents,
     carrier_pool::{AgentStreams, CarrierPool, PoolClosed},
-    roster::{Pick, Shown},
+    roster::{Pick, Session, Shown},
 };
 use std::{
     fmt, io,
@@ -191,7 +191,7 @@ impl Agents {
                     failure(DialFailureReason::NoAgent, "no connected agent has acknowledged the share")
                 }));
             };
-            tried.push(pick.agent);
+            tried.push(pick.session.agent);
             let opened = self.open_through(&pick, share, client, &mut early, deadline).await;
             let shown = match &opened {
                 Ok(_) => Shown::Well,
@@ -205,7 +205,7 @@ impl Agents {
                     return Ok(Stream { carrier, early: early.end(), agents: self.clone(), active });
                 }
                 Err(failure) => {
-                    debug!(agent.id = %pick.agent, reason = %failure, "an agent did not open a stream");
+                    debug!(agent.id = %pick.session.agent, reason = %failure, "an agent did not open a stream");
                     last = Some(failure);
                 }
             }
@@ -233,9 +233,10 @@ impl Agents {
         deadline: Instant,
     ) -> Result<(Carrier, Active), DialFailure> {
         let open = OpenRequest { share, generation: pick.generation, client };
-        let active = Active::new(pick.agent, Arc::clone(&pick.carriers.streams));
+        let Session { agent, carriers, .. } = &*pick.session;
+        let active = Active::new(*agent, Arc::clone(&carriers.streams));
         for _ in 0..DEAD_CARRIERS {
-            let mut carrier = take_carrier(&pick.carriers, deadline).await?;
+            let mut carrier = take_carrier(carriers, deadline).await?;
             let until = deadline.min(Instant::now() + ANSWER_WITHIN);
             let answer = tokio::select! {
                 () = active.streams.abort.triggered() => {
@@ -246,10 +247,12 @@ impl Agents {
             match answer {
                 Ok(Ok(Ok(()))) => return Ok((carrier, active)),
                 Ok(Ok(Err(refusal))) => {
-                    self.park(pick.agent, carrier);
+                    self.park(*agent, carrier);
                     return Err(failure(DialFailureReason::Refused(refusal.reason), refusal.text));
                 }
-                Ok(Err(error)) => debug!(agent.id = %pick.agent, error = ?error, "a parked carrier was dead"),
+                Ok(Err(error)) => {
+                    debug!(agent.id = %pick.session.agent, error = ?error, "a parked carrier was dead")
+                }
                 Err(_) => {
                     return Err(failure(DialFailureReason::Timeout, "the agent did not answer in time"));
                 }
@@ -260,8 +263,8 @@ impl Agents {
 
     /// Parks a carrier, or closes it if it is not needed.
     pub(super) fn park(&self, agent: AgentId, carrier: Carrier) {
-        let parked = match self.with(|roster| roster.pool(agent)) {
-            Some(pool) => pool.park(carrier),
+        let parked = match self.with(|roster| roster.session(agent)) {
+            Some(session) => session.carriers.park(carrier),
             None => Err(carrier),
         };
         if let Err(surplus) = parked {

@@ -1,21 +1,23 @@
-//! Which agents are connected, what is assigned, and which agent has acknowledged what. Pure: the roster does no IO.
+//! The connected agents, the assigned shares, and the agents' reports. Pure: the roster does no IO.
 //!
 //! Invariants: the two indexes of an environment contain exactly its assigned shares and connected agents; reports of
 //! an agent are kept only for assigned shares, so no agent can make the roster grow.
 
-mod acknowledgements;
+mod acknowledgement;
 mod pick;
+mod readiness;
+mod reports;
 
 pub(super) use pick::{Pick, Shown};
+pub use readiness::AgentStanding;
 
 use super::{
     balancer::Record,
     carrier_pool::{AgentStreams, CarrierPool},
 };
-use acknowledgements::Acknowledgement;
+use acknowledgement::Acknowledgement;
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
-    mem,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -23,18 +25,9 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use wicketgate_link::ConnectedAgent;
 use wicketgate_model::{
-    AgentId, Assignment, EnvironmentId, Generation, Problem, ShareDesired, ShareId, SignedAssignment, Target,
+    AgentId, Assignment, EnvironmentId, Generation, ShareDesired, ShareId, SignedAssignment, Target,
 };
 use wicketgate_transport::control::{ASSIGNMENTS_PER_MESSAGE, ToAgent};
-
-/// The readiness of a share at the agents of its environment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AgentStanding {
-    /// The newest generation that a connected agent has acknowledged.
-    pub ready: Option<Generation>,
-    /// Why the newest generation is not ready, or, if it is ready, what impairs the share.
-    pub problem: Option<Problem>,
-}
 
 #[derive(Default)]
 pub(super) struct Roster {
@@ -42,9 +35,11 @@ pub(super) struct Roster {
     environments: HashMap<EnvironmentId, Environment>,
     connected: HashMap<AgentId, Connected>,
     streams: HashMap<AgentId, Arc<AgentStreams>>,
-    barred: HashSet<AgentId>,
-    changed: BTreeSet<ShareId>,
-    moved: BTreeSet<AgentId>,
+    pub(super) barred: HashSet<AgentId>,
+    /// Shares whose readiness may have changed.
+    pub(super) changed: BTreeSet<ShareId>,
+    /// Agents that have connected or disconnected.
+    pub(super) moved: BTreeSet<AgentId>,
     last_session: u64,
     picks: u64,
 }
@@ -67,14 +62,11 @@ struct Environment {
 }
 
 struct Connected {
-    session: u64,
+    session: Arc<Session>,
     about: ConnectedAgent,
-    end: CancellationToken,
     /// Shares to send to the agent. Their state is read when they are sent.
     outbox: BTreeSet<ShareId>,
-    outbox_filled: Arc<Notify>,
-    said: HashMap<ShareId, Acknowledgement>,
-    carriers: Arc<CarrierPool>,
+    acknowledgements: HashMap<ShareId, Acknowledgement>,
     /// The round-trip time of its last answer.
     rtt: Option<Duration>,
     record: Record,
@@ -85,12 +77,13 @@ struct Connected {
 
 /// A control connection, as the roster knows it.
 pub(super) struct Session {
+    pub(super) agent: AgentId,
     pub(super) number: u64,
     /// Cancelled when the connection must end: the agent was barred, or has a newer one.
     pub(super) end: CancellationToken,
-    pub(super) outbox_filled: Arc<Notify>,
+    pub(super) outbox_filled: Notify,
     /// Closed by the control connection's task when it ends.
-    pub(super) carriers: Arc<CarrierPool>,
+    pub(super) carriers: CarrierPool,
 }
 
 impl Roster {
@@ -114,59 +107,48 @@ impl Roster {
         };
         self.shares.insert(share.id, wanted);
         self.environments.entry(share.environment).or_default().shares.insert(share.id);
-        self.tell(share.environment, share.id);
+        self.enqueue(share.environment, share.id);
     }
 
     pub(super) fn withdraw(&mut self, share: ShareId) {
         let Some(wanted) = self.shares.remove(&share) else { return };
-        self.tell(wanted.environment, share);
+        self.enqueue(wanted.environment, share);
         let Some(environment) = self.environments.get_mut(&wanted.environment) else { return };
         environment.shares.remove(&share);
         for agent in &environment.agents {
             if let Some(connected) = self.connected.get_mut(agent) {
-                connected.said.remove(&share);
+                connected.acknowledgements.remove(&share);
             }
         }
         self.forget_if_empty(wanted.environment);
     }
 
-    fn tell(&mut self, environment: EnvironmentId, share: ShareId) {
+    /// Puts the share into the outboxes of the environment's agents.
+    fn enqueue(&mut self, environment: EnvironmentId, share: ShareId) {
         self.changed.insert(share);
         for agent in self.environments.get(&environment).into_iter().flat_map(|e| &e.agents) {
             if let Some(connected) = self.connected.get_mut(agent) {
                 connected.outbox.insert(share);
-                connected.outbox_filled.notify_one();
+                connected.session.outbox_filled.notify_one();
             }
         }
     }
 
     pub(super) fn bar(&mut self, agent: AgentId) {
         self.barred.insert(agent);
-        if let Some(session) = self.connected.get(&agent).map(|c| c.session) {
-            self.disconnect(agent, session);
-        }
+        self.remove(agent);
         if let Some(streams) = self.streams.remove(&agent) {
             streams.abort.trigger();
         }
     }
 
-    pub(super) fn unbar(&mut self, agent: AgentId) {
-        self.barred.remove(&agent);
-    }
-
-    pub(super) fn is_barred(&self, agent: AgentId) -> bool {
-        self.barred.contains(&agent)
-    }
-
     /// Registers a control connection and ends an older one of the same agent. `None`: the agent is barred.
-    pub(super) fn connect(&mut self, about: ConnectedAgent, now: Instant) -> Option<Session> {
+    pub(super) fn connect(&mut self, about: ConnectedAgent, now: Instant) -> Option<Arc<Session>> {
         let agent = about.agent;
         if self.barred.contains(&agent) {
             return None;
         }
-        if let Some(session) = self.connected.get(&agent).map(|c| c.session) {
-            self.disconnect(agent, session);
-        }
+        self.remove(agent);
         // Also a stream that is only about to begin refers to them: barring its agent must abort it.
         self.streams.retain(|id, s| Arc::strong_count(s) > 1 || self.connected.contains_key(id));
         self.last_session += 1;
@@ -174,21 +156,19 @@ impl Roster {
         environment.agents.insert(agent);
         self.changed.extend(&environment.shares);
         self.moved.insert(agent);
-        let session = Session {
+        let session = Arc::new(Session {
+            agent,
             number: self.last_session,
             end: CancellationToken::new(),
-            outbox_filled: Arc::new(Notify::new()),
-            carriers: Arc::new(CarrierPool::new(Arc::clone(self.streams.entry(agent).or_default()))),
-        };
+            outbox_filled: Notify::new(),
+            carriers: CarrierPool::new(Arc::clone(self.streams.entry(agent).or_default())),
+        });
         session.outbox_filled.notify_one();
         let connected = Connected {
-            session: session.number,
+            session: Arc::clone(&session),
             about,
-            end: session.end.clone(),
             outbox: environment.shares.clone(),
-            outbox_filled: Arc::clone(&session.outbox_filled),
-            said: HashMap::new(),
-            carriers: Arc::clone(&session.carriers),
+            acknowledgements: HashMap::new(),
             rtt: None,
             record: Record::new(now),
             last_picked: 0,
@@ -198,13 +178,21 @@ impl Roster {
         Some(session)
     }
 
+    /// The agent of the control connection, unless it has ended or has a successor.
+    fn connected(&mut self, session: &Session) -> Option<&mut Connected> {
+        self.connected.get_mut(&session.agent).filter(|c| c.session.number == session.number)
+    }
+
     /// The control connection has ended. Running streams continue.
-    pub(super) fn disconnect(&mut self, agent: AgentId, session: u64) {
-        if self.connected.get(&agent).is_none_or(|c| c.session != session) {
-            return;
+    pub(super) fn disconnect(&mut self, session: &Session) {
+        if self.connected(session).is_some() {
+            self.remove(session.agent);
         }
+    }
+
+    fn remove(&mut self, agent: AgentId) {
         let Some(connected) = self.connected.remove(&agent) else { return };
-        connected.end.cancel();
+        connected.session.end.cancel();
         self.moved.insert(agent);
         let id = connected.about.environment;
         if let Some(environment) = self.environments.get_mut(&id) {
@@ -214,15 +202,6 @@ impl Roster {
         self.forget_if_empty(id);
     }
 
-    /// The agent is stopping: new streams use other agents, running ones continue.
-    pub(super) fn draining(&mut self, agent: AgentId, session: u64) {
-        if let Some(connected) = self.connected.get_mut(&agent).filter(|c| c.session == session) {
-            connected.draining = true;
-            let environment = self.environments.get(&connected.about.environment);
-            self.changed.extend(environment.into_iter().flat_map(|e| &e.shares));
-        }
-    }
-
     fn forget_if_empty(&mut self, id: EnvironmentId) {
         if self.environments.get(&id).is_some_and(|e| e.shares.is_empty() && e.agents.is_empty()) {
             self.environments.remove(&id);
@@ -230,8 +209,10 @@ impl Roster {
     }
 
     /// The messages to send to the agent, each of bounded length.
-    pub(super) fn take_outbox(&mut self, agent: AgentId, session: u64) -> Vec<ToAgent> {
-        let Some(connected) = self.connected.get_mut(&agent).filter(|c| c.session == session) else {
+    pub(super) fn take_outbox(&mut self, session: &Session) -> Vec<ToAgent> {
+        let Some(connected) =
+            self.connected.get_mut(&session.agent).filter(|c| c.session.number == session.number)
+        else {
             return Vec::new();
         };
         let (mut assignments, mut withdrawn) = (Vec::new(), Vec::new());
@@ -243,7 +224,7 @@ impl Roster {
                 _ => withdrawn.push(share),
             }
             if assignments.len().max(withdrawn.len()) == ASSIGNMENTS_PER_MESSAGE {
-                connected.outbox_filled.notify_one();
+                session.outbox_filled.notify_one();
                 break;
             }
         }
@@ -257,34 +238,18 @@ impl Roster {
         messages
     }
 
-    /// The pools of all connected agents.
-    pub(super) fn pools(&self) -> Vec<Arc<CarrierPool>> {
-        self.connected.values().map(|c| Arc::clone(&c.carriers)).collect()
+    /// The newest control connections of all connected agents.
+    pub(super) fn sessions(&self) -> Vec<Arc<Session>> {
+        self.connected.values().map(|c| Arc::clone(&c.session)).collect()
     }
 
-    /// The pool of the agent, if it is connected.
-    pub(super) fn pool(&self, agent: AgentId) -> Option<Arc<CarrierPool>> {
-        self.connected.get(&agent).map(|c| Arc::clone(&c.carriers))
+    /// The newest control connection of the agent.
+    pub(super) fn session(&self, agent: AgentId) -> Option<Arc<Session>> {
+        self.connected.get(&agent).map(|c| Arc::clone(&c.session))
     }
 
     pub(super) fn about(&self, agent: AgentId) -> Option<(u64, ConnectedAgent)> {
-        self.connected.get(&agent).map(|c| (c.session, c.about.clone()))
-    }
-
-    pub(super) fn has_changed(&self) -> bool {
-        !self.changed.is_empty()
-    }
-
-    pub(super) fn take_changed(&mut self) -> BTreeSet<ShareId> {
-        mem::take(&mut self.changed)
-    }
-
-    pub(super) fn has_moved(&self) -> bool {
-        !self.moved.is_empty()
-    }
-
-    pub(super) fn take_moved(&mut self) -> BTreeSet<AgentId> {
-        mem::take(&mut self.moved)
+        self.connected.get(&agent).map(|c| (c.session.number, c.about.clone()))
     }
 }
 
@@ -323,7 +288,7 @@ mod tests {
         }
     }
 
-    pub(super) fn connect(roster: &mut Roster, n: u128) -> Session {
+    pub(super) fn connect(roster: &mut Roster, n: u128) -> Arc<Session> {
         let about = ConnectedAgent {
             agent: agent(n),
             environment: share(1).environment,

@@ -3,24 +3,22 @@
 //! Invariant: a stream never goes to a former target once an agent has acknowledged the newer one. Agents with an older
 //! generation of the same target continue to serve.
 
-use super::{Acknowledgement, CarrierPool, Connected, Roster};
+use super::{Connected, Roster, Session};
 use crate::agents::balancer::{Candidate, Fitness, Record, choose};
 use std::{sync::Arc, time::Instant};
 use wicketgate_model::{AgentId, Generation, ShareId};
 
 /// The agent that was picked for a stream.
-pub(in crate::agents) struct Pick {
-    pub(in crate::agents) agent: AgentId,
-    pub(super) session: u64,
-    pub(in crate::agents) generation: Generation,
-    pub(in crate::agents) carriers: Arc<CarrierPool>,
+pub(crate) struct Pick {
+    pub(crate) session: Arc<Session>,
+    pub(crate) generation: Generation,
     /// It has no failures: a successful stream need not be recorded.
-    pub(in crate::agents) is_well: bool,
+    pub(crate) is_well: bool,
 }
 
 /// The result of a stream, as far as it concerns its agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::agents) enum Shown {
+pub(crate) enum Shown {
     Well,
     /// The agent gives no carrier, or no answer.
     AgentFails,
@@ -31,89 +29,67 @@ pub(in crate::agents) enum Shown {
     Gone,
 }
 
-impl Acknowledgement {
-    /// The fitness of the target. An agent that reports it unreachable keeps probing it and reports its return.
-    fn fitness(&self, now: Instant) -> Fitness {
-        match &self.record {
-            _ if self.unreachable.is_some() => Fitness::Ejected,
-            Some(record) => record.fitness(now),
-            None => Fitness::Well,
-        }
-    }
-}
-
 impl Roster {
     /// Picks an agent among those that serve the share and were not tried.
-    pub(in crate::agents) fn pick(
-        &mut self,
-        share: ShareId,
-        tried: &[AgentId],
-        now: Instant,
-    ) -> Option<Pick> {
-        let wanted = self.shares.get(&share)?;
-        let agents = &self.environments.get(&wanted.environment)?.agents;
+    pub(crate) fn pick(&mut self, share: ShareId, tried: &[AgentId], now: Instant) -> Option<Pick> {
+        let assigned = self.shares.get(&share)?;
+        let agents = &self.environments.get(&assigned.environment)?.agents;
         let able = || {
             agents.iter().filter_map(|agent| {
                 let connected = self.connected.get(agent).filter(|c| !c.draining)?;
-                let said = connected.said.get(&share)?;
-                Some((said.acknowledged?, said, connected))
+                let reports = connected.acknowledgements.get(&share)?;
+                Some((reports.acknowledged?, reports, connected))
             })
         };
         // An agent with an older generation would dial the former target.
         let newest = able().map(|(generation, ..)| generation).max()?;
-        let least = newest.min(wanted.same_target_since);
-        let candidates =
-            able().filter(|(g, _, c)| *g >= least && !tried.contains(&c.about.agent)).map(|(_, said, c)| {
-                let well_since = [Some(&c.record), said.record.as_ref()].into_iter().flatten();
-                Candidate {
-                    replica: c.about.agent,
-                    fitness: Fitness::of([c.record.fitness(now), said.fitness(now)]),
-                    streams: c.carriers.streams.active(),
-                    well_since: well_since.map(Record::well_since).max().unwrap_or(now),
-                    last_chosen: c.last_picked,
-                }
-            });
+        let least = newest.min(assigned.same_target_since);
+        let eligible = able().filter(|(g, _, c)| *g >= least && !tried.contains(&c.about.agent));
+        let candidates = eligible.map(|(_, reports, connected)| {
+            let records = [Some(&connected.record), reports.record.as_ref()].into_iter().flatten();
+            Candidate {
+                replica: connected.about.agent,
+                fitness: Fitness::of([connected.record.fitness(now), reports.fitness(now)]),
+                streams: connected.session.carriers.streams.active(),
+                well_since: records.map(Record::well_since).max().unwrap_or(now),
+                last_chosen: connected.last_picked,
+            }
+        });
         let Candidate { replica, fitness, .. } = choose(candidates, now)?;
         self.picks += 1;
         let connected = self.connected.get_mut(&replica)?;
-        let said = connected.said.get_mut(&share)?;
+        let reports = connected.acknowledgements.get_mut(&share)?;
         connected.last_picked = self.picks;
         connected.record.try_it(now);
-        if let Some(record) = &mut said.record {
+        if let Some(record) = &mut reports.record {
             record.try_it(now);
         }
         Some(Pick {
-            agent: replica,
-            session: connected.session,
-            generation: said.acknowledged?,
-            carriers: Arc::clone(&connected.carriers),
+            session: Arc::clone(&connected.session),
+            generation: reports.acknowledged?,
             is_well: fitness == Fitness::Well,
         })
     }
 
     /// Records the result of a stream at its agent.
-    pub(in crate::agents) fn shown(&mut self, pick: &Pick, share: ShareId, shown: Shown, now: Instant) {
-        let Some(connected) = self.connected.get_mut(&pick.agent).filter(|c| c.session == pick.session)
-        else {
-            return;
-        };
-        let Connected { record, said, .. } = connected;
-        let said = said.get_mut(&share).filter(|s| s.acknowledged == Some(pick.generation));
+    pub(crate) fn shown(&mut self, pick: &Pick, share: ShareId, shown: Shown, now: Instant) {
+        let Some(Connected { record, acknowledgements, .. }) = self.connected(&pick.session) else { return };
+        let reports = acknowledgements.get_mut(&share).filter(|r| r.acknowledged == Some(pick.generation));
         match shown {
             Shown::Well => {
                 record.worked(now);
-                if let Some(record) = said.and_then(|s| s.record.as_mut()) {
+                if let Some(record) = reports.and_then(|r| r.record.as_mut()) {
                     record.worked(now);
                 }
             }
             Shown::AgentFails => record.failed(now),
             Shown::TargetFails => {
                 record.worked(now);
-                if let Some(said) = said {
-                    said.record.get_or_insert(Record::new(now)).failed(now);
+                if let Some(reports) = reports {
+                    reports.record.get_or_insert(Record::new(now)).failed(now);
                 }
             }
-            Shown::Draining => self.draining(pick.agent, pick.session),
+            Shown::Draining => self.draining(&pick.session),
             Shown::Gone => {}
         }
     }
@@ -122,10 +98,7 @@ impl Roster {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{
-            Session,
-            tests::{agent, connect, share, share_to},
-        },
+        super::tests::{agent, connect, share, share_to},
         *,
     };
     use std::time::Duration;
@@ -135,7 +108,7 @@ mod tests {
         roster: Roster,
         share: ShareId,
         now: Instant,
-        sessions: Vec<Session>,
+        sessions: Vec<Arc<Session>>,
     }
 
     /// Two agents that have acknowledged generation 1.
@@ -151,8 +124,8 @@ mod tests {
 
     impl Scene {
         fn acknowledge(&mut self, n: u128, generation: u64) {
-            let session = self.sessions[usize::try_from(n - 1).unwrap()].number;
-            self.roster.acknowledged(agent(n), session, self.share, Generation::new(generation));
+            let session = &self.sessions[usize::try_from(n - 1).unwrap()];
+            self.roster.acknowledged(session, self.share, Generation::new(generation));
         }
 
         fn pick(&mut self, tried: &[u128]) -> Option<Pick> {
@@ -160,9 +133,9 @@ mod tests {
             self.roster.pick(self.share, &tried, self.now)
         }
 
-        /// The agents that the next streams go to, two of each that is equal.
+        /// The agents of the next four streams, without duplicates.
         fn picked(&mut self) -> Vec<AgentId> {
-            let mut picked: Vec<_> = (0..4).filter_map(|_| Some(self.pick(&[])?.agent)).collect();
+            let mut picked: Vec<_> = (0..4).filter_map(|_| Some(self.pick(&[])?.session.agent)).collect();
             picked.sort_unstable();
             picked.dedup();
             picked
@@ -179,7 +152,7 @@ mod tests {
         let pick = scene.pick(&[2]).unwrap();
         connect(&mut scene.roster, 1);
         scene.roster.bar(agent(1));
-        assert!(pick.carriers.streams.abort.token().is_cancelled());
+        assert!(pick.session.carriers.streams.abort.token().is_cancelled());
     }
 
     #[test]
@@ -187,22 +160,22 @@ mod tests {
         let mut scene = scene();
         assert_eq!(scene.picked(), [agent(1), agent(2)]);
         scene.roster.assign(&share_to(2, "10.0.0.2:1"));
-        assert_eq!(scene.picked(), [agent(1), agent(2)], "nobody has the newer one yet");
+        assert_eq!(scene.picked(), [agent(1), agent(2)], "no agent has the newer one yet");
         scene.acknowledge(2, 2);
         assert_eq!(scene.picked(), [agent(2)]);
         assert_eq!(scene.pick(&[]).unwrap().generation, Generation::new(2));
         assert!(scene.pick(&[2]).is_none(), "not even after a failed dial");
         scene.acknowledge(1, 2);
-        assert_eq!(scene.pick(&[2]).unwrap().agent, agent(1));
+        assert_eq!(scene.pick(&[2]).unwrap().session.agent, agent(1));
     }
 
     #[test]
-    fn an_agent_that_is_behind_serves_on_where_the_target_is_the_same() {
+    fn an_agent_with_an_older_generation_of_the_same_target_continues_to_serve() {
         let mut scene = scene();
         scene.roster.assign(&share(2));
         scene.acknowledge(2, 2);
         assert_eq!(scene.picked(), [agent(1), agent(2)]);
-        assert_eq!(scene.pick(&[2]).unwrap().generation, Generation::FIRST, "as it has it");
+        assert_eq!(scene.pick(&[2]).unwrap().generation, Generation::FIRST, "its own generation");
         scene.roster.assign(&share_to(3, "10.0.0.2:1"));
         scene.roster.assign(&share_to(4, "10.0.0.2:1"));
         scene.acknowledge(2, 4);
@@ -212,16 +185,16 @@ mod tests {
     }
 
     #[test]
-    fn a_target_that_one_agent_does_not_reach_is_asked_for_through_the_other() {
+    fn a_target_that_one_agent_does_not_reach_is_dialled_through_the_other() {
         let mut scene = scene();
         let first = scene.pick(&[2]).unwrap();
         scene.shown(&first, Shown::TargetFails);
         assert_eq!(scene.picked(), [agent(2)]);
-        assert_eq!(scene.pick(&[2]).unwrap().agent, agent(1), "better than nobody");
+        assert_eq!(scene.pick(&[2]).unwrap().session.agent, agent(1), "better than none");
         // One stream tries it.
         scene.now += Duration::from_millis(1001);
         let trial = scene.pick(&[]).unwrap();
-        assert_eq!((trial.agent, trial.is_well), (agent(1), false));
+        assert_eq!((trial.session.agent, trial.is_well), (agent(1), false));
         assert_eq!(scene.picked(), [agent(2)]);
         scene.shown(&trial, Shown::TargetFails);
         scene.now += Duration::from_millis(1001);
@@ -231,10 +204,9 @@ mod tests {
         scene.shown(&trial, Shown::Well);
         scene.now += Duration::from_secs(60);
         assert_eq!(scene.picked(), [agent(1), agent(2)]);
-        // What the agent sees itself counts as well.
-        let session = scene.sessions[0].number;
+        // The agent's own reports count, too.
         let health = |scene: &mut Scene, health| {
-            scene.roster.health(agent(1), session, scene.share, health, scene.now);
+            scene.roster.health(&scene.sessions[0], scene.share, health, scene.now);
         };
         health(&mut scene, TargetHealth::Unreachable("no".to_owned()));
         scene.now += Duration::from_secs(3600);
@@ -245,12 +217,12 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_that_fails_is_ejected_for_all_shares_and_one_that_is_about_to_end_gets_nothing() {
+    fn a_failing_agent_is_ejected_for_all_shares_and_a_draining_one_gets_no_streams() {
         let mut scene = scene();
         let first = scene.pick(&[2]).unwrap();
         scene.shown(&first, Shown::AgentFails);
         assert_eq!(scene.picked(), [agent(2)]);
-        scene.roster.draining(agent(2), scene.sessions[1].number);
+        scene.roster.draining(&scene.sessions[1]);
         assert_eq!(scene.picked(), [agent(1)]);
         scene.shown(&first, Shown::Draining);
         assert!(scene.pick(&[]).is_none());

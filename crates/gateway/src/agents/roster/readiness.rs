@@ -1,0 +1,75 @@
+//! The readiness of shares, by the reports of their environment's agents.
+
+use super::Roster;
+use std::time::Duration;
+use wicketgate_link::{AgentShareState, AgentShares, SHARES_PER_AGENT};
+use wicketgate_model::{AgentId, Generation, Problem, Reason, ShareId};
+
+/// The readiness of a share at the agents of its environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentStanding {
+    /// The newest generation that a connected agent has acknowledged.
+    pub ready: Option<Generation>,
+    /// Why the newest generation is not ready, or, if it is ready, what impairs the share.
+    pub problem: Option<Problem>,
+}
+
+impl Roster {
+    /// The shortest round-trip time to an agent of the share's environment, as last measured.
+    pub(crate) fn nearest(&self, share: ShareId) -> Option<Duration> {
+        let environment = self.environments.get(&self.shares.get(&share)?.environment)?;
+        environment.agents.iter().filter_map(|agent| self.connected.get(agent)?.rtt).min()
+    }
+
+    /// `None`: the agent is not connected.
+    pub(crate) fn agent_shares(&self, agent: AgentId) -> Option<AgentShares> {
+        let connected = self.connected.get(&agent)?;
+        let environment = self.environments.get(&connected.about.environment);
+        let shares = environment.into_iter().flat_map(|e| &e.shares).take(SHARES_PER_AGENT);
+        let shares = shares.filter_map(|share| {
+            let newest = self.shares.get(share)?.generation;
+            let reports = connected.acknowledgements.get(share);
+            let state = reports.map_or(AgentShareState::Pending, |reports| reports.state(newest));
+            Some((*share, state))
+        });
+        Some(AgentShares { agent, shares: shares.collect() })
+    }
+
+    pub(crate) fn standing(&self, share: ShareId) -> AgentStanding {
+        let not_ready = |reason, message: &str| AgentStanding {
+            ready: None,
+            problem: Some(Problem::new(reason, message)),
+        };
+        let Some(assigned) = self.shares.get(&share) else {
+            return not_ready(Reason::AgentPending, "the share is not assigned to agents yet");
+        };
+        let agents = self.environments.get(&assigned.environment).into_iter().flat_map(|e| &e.agents);
+        let (ending, staying): (Vec<_>, Vec<_>) =
+            agents.filter_map(|agent| self.connected.get(agent)).partition(|c| c.draining);
+        if staying.is_empty() {
+            let message = match ending.len() {
+                0 => "no agent of the environment is connected",
+                _ => "the agents of the environment are stopping and accept no new connections",
+            };
+            return not_ready(Reason::AgentOffline, message);
+        }
+        let reports: Vec<_> = staying.iter().filter_map(|c| c.acknowledgements.get(&share)).collect();
+        let ready = reports.iter().filter_map(|s| s.acknowledged).max();
+        let problem = if ready == Some(assigned.generation) {
+            let serving = || reports.iter().filter(|s| s.acknowledged == ready);
+            serving()
+                .all(|s| s.unreachable.is_some())
+                .then(|| serving().find_map(|s| s.unreachable.as_deref()))
+                .flatten()
+                .map(|cause| Problem::new(Reason::TargetUnreachable, cause))
+        } else {
+            let refused =
+                reports.iter().find_map(|s| s.refused.as_ref().filter(|r| r.0 == assigned.generation));
+            Some(match refused {
+                Some((_, why)) => Problem::new(Reason::AgentRefused, why),
+                None => Problem::new(Reason::AgentPending, "no agent has acknowledged the share yet"),
+            })
+        };
+        AgentStanding { ready, problem }
+    }
+}

@@ -1,0 +1,129 @@
+//! What agents report about shares.
+//!
+//! Invariant: reports of a connection that is not the agent's newest, and reports about shares that are not assigned to
+//! its environment, are ignored.
+
+use super::{Roster, Session, acknowledgement::Acknowledgement};
+use std::time::{Duration, Instant};
+use wicketgate_model::{Generation, ShareId};
+use wicketgate_transport::control::TargetHealth;
+
+impl Roster {
+    /// The reports about the share, and its newest generation.
+    fn reports(&mut self, session: &Session, share: ShareId) -> Option<(&mut Acknowledgement, Generation)> {
+        let connected =
+            self.connected.get_mut(&session.agent).filter(|c| c.session.number == session.number)?;
+        let assigned = self.shares.get(&share).filter(|s| s.environment == connected.about.environment)?;
+        self.changed.insert(share);
+        Some((connected.acknowledgements.entry(share).or_default(), assigned.generation))
+    }
+
+    pub(crate) fn acknowledged(&mut self, session: &Session, share: ShareId, generation: Generation) {
+        if let Some((reports, newest)) = self.reports(session, share)
+            && generation <= newest
+        {
+            *reports = Acknowledgement {
+                acknowledged: Some(generation),
+                newest_refused: reports.newest_refused,
+                ..Acknowledgement::default()
+            };
+        }
+    }
+
+    /// Returns whether it is new: no generation as new as this one was refused before.
+    pub(crate) fn refused(
+        &mut self,
+        session: &Session,
+        share: ShareId,
+        generation: Generation,
+        why: String,
+    ) -> bool {
+        let Some((reports, newest)) = self.reports(session, share) else { return false };
+        if generation > newest {
+            return false;
+        }
+        let is_new = reports.newest_refused < Some(generation);
+        *reports = Acknowledgement {
+            refused: Some((generation, why)),
+            newest_refused: reports.newest_refused.max(Some(generation)),
+            ..Acknowledgement::default()
+        };
+        is_new
+    }
+
+    pub(crate) fn health(&mut self, session: &Session, share: ShareId, health: TargetHealth, now: Instant) {
+        if let Some((reports, _)) = self.reports(session, share) {
+            reports.unreachable = match health {
+                TargetHealth::Ok => {
+                    // The agent probes the target itself.
+                    if let Some(record) = &mut reports.record {
+                        record.worked(now);
+                    }
+                    None
+                }
+                TargetHealth::Unreachable(cause) => Some(cause),
+            };
+        }
+    }
+
+    /// Records the round-trip time of an answer.
+    pub(crate) fn answered(&mut self, session: &Session, rtt: Duration) {
+        if let Some(connected) = self.connected(session) {
+            connected.rtt = Some(rtt);
+        }
+    }
+
+    /// The agent is stopping: new streams use other agents, running ones continue.
+    pub(crate) fn draining(&mut self, session: &Session) {
+        if let Some(connected) = self.connected(session) {
+            connected.draining = true;
+            let environment = connected.about.environment;
+            self.changed.extend(self.environments.get(&environment).into_iter().flat_map(|e| &e.shares));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::tests::{agent, connect, share},
+        *,
+    };
+    use wicketgate_link::AgentShareState;
+
+    #[test]
+    fn a_refusal_is_news_once() {
+        let mut roster = Roster::default();
+        roster.assign(&share(2));
+        let (id, session) = (share(2).id, connect(&mut roster, 1));
+        let [one, two, three] = [1, 2, 3].map(Generation::new);
+        let mut refuse = |g| roster.refused(&session, id, g, "no".to_owned());
+        assert_eq!([refuse(one), refuse(one), refuse(two), refuse(one)], [true, false, true, false]);
+        assert!(!refuse(three), "never assigned");
+        roster.acknowledged(&session, id, two);
+        assert!(!roster.refused(&session, id, two, "no".to_owned()));
+    }
+
+    #[test]
+    fn an_agents_reports_give_the_states_of_its_shares() {
+        let mut roster = Roster::default();
+        roster.assign(&share(2));
+        let (id, session) = (share(2).id, connect(&mut roster, 1));
+        let [one, two] = [1, 2].map(Generation::new);
+        let states = |roster: &Roster| roster.agent_shares(agent(1)).unwrap().shares;
+        assert_eq!(states(&roster), [(id, AgentShareState::Pending)]);
+        roster.acknowledged(&session, id, one);
+        assert_eq!(states(&roster), [(id, AgentShareState::Pending)], "an older one is not the newest");
+        roster.acknowledged(&session, id, two);
+        assert_eq!(states(&roster), [(id, AgentShareState::Serving)]);
+        let now = Instant::now();
+        roster.health(&session, id, TargetHealth::Unreachable("refused".to_owned()), now);
+        assert_eq!(states(&roster), [(id, AgentShareState::Unreachable("refused".to_owned()))]);
+        roster.refused(&session, id, two, "not allowed".to_owned());
+        assert_eq!(states(&roster), [(id, AgentShareState::Refused("not allowed".to_owned()))]);
+        roster.answered(&session, Duration::from_millis(3));
+        assert_eq!(roster.nearest(id), Some(Duration::from_millis(3)));
+        roster.disconnect(&session);
+        assert_eq!((roster.agent_shares(agent(1)), roster.nearest(id)), (None, None));
+    }
+}
