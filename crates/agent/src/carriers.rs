@@ -1,8 +1,8 @@
-//! The agent's carriers: keeps as many parked at the gateway as it asks for, and runs their streams.
+//! The agent's carriers: keeps as many parked as the gateway requests, and runs their streams.
 //!
-//! Invariant: a carrier that was taken is replaced at once, in the background; one whose stream did not end cleanly is
-//! not used again. A fresh carrier that ends without a stream counts as a failure, so a gateway that has no room for
-//! it is not dialled again without a pause.
+//! Invariant: a carrier that starts a stream is replaced at once; one whose stream did not end cleanly is not used again.
+//! A fresh carrier that ends without a stream counts as a failure, so a gateway that rejects it is dialled again only
+//! after a pause.
 
 use crate::{agent::Agent, dial::dial, server_address::CONNECT_WITHIN};
 use std::{
@@ -30,7 +30,7 @@ use wicketgate_transport::{
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 /// A carrier that ends within this time of its handshake was rejected.
 const FRESH: Duration = Duration::from_secs(5);
-/// The most carriers, whatever a gateway asks for: each is a socket and some memory here.
+/// The most carriers, whatever a gateway requests: each is a socket and some memory here.
 pub(crate) const MOST: u16 = 512;
 /// Concurrent handshakes: more only delay each other, and a gateway limits them.
 const AT_ONCE: usize = 16;
@@ -59,7 +59,7 @@ impl Parked {
 }
 
 impl Agent {
-    /// Keeps as many carriers parked as `want` says, until `end`.
+    /// Keeps `want` carriers parked, until `end`.
     pub(crate) async fn keep_carriers(
         self: Arc<Self>,
         mut want: watch::Receiver<u16>,

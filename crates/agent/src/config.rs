@@ -24,6 +24,6 @@ pub enum NoCode {
          WICKETGATE_ENROLLMENT_TOKEN or --enrollment-token"
     )]
     NotGiven,
-    #[error("can't read {}: No such file or directory", .0.display())]
+    #[error("cannot read {}: No such file or directory", .0.display())]
     NoFile(PathBuf),
 }

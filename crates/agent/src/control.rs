@@ -26,7 +26,7 @@ const STABLE: Duration = Duration::from_secs(1);
 const RENEW_AGAIN: SignedDuration = SignedDuration::from_mins(10);
 
 /// How soon a different cause of failure is logged, so that two alternating ones do not fill the log.
-const SAY_EVERY: Duration = Duration::from_secs(10);
+const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// The state of one connection.
 struct Conversation {
@@ -39,7 +39,7 @@ struct Conversation {
 
 /// Explains why the gateway closed the connection right after the handshake. With TLS 1.3, a rejected client
 /// certificate shows here, too.
-fn turned_away(error: ControlError) -> anyhow::Error {
+fn rejected(error: ControlError) -> anyhow::Error {
     match error.diagnosis() {
         Some(Diagnosis::Expired) => anyhow!(
             "this agent's certificate has expired while it was offline: enrol it again with a new code and an empty \
@@ -50,19 +50,19 @@ fn turned_away(error: ControlError) -> anyhow::Error {
              --state-dir"
         ),
         _ if error.is_hang_up() => anyhow!(
-            "the gateway turned this agent away: this agent was removed (enrol it again with a new code and an \
-             empty --state-dir), or the gateway is just stopping"
+            "the gateway closed the connection: this agent was removed (enrol it again with a new code and an \
+             empty --state-dir), or the gateway is stopping"
         ),
         _ => error.into(),
     }
 }
 
 impl Agent {
-    /// Keeps the agent connected until `stop`. After that, the connection stays up while streams are running, since the
-    /// gateway aborts them by it.
+    /// Keeps the agent connected until `stop`. After that, the connection stays up while streams are running, so that the
+    /// gateway can abort them.
     pub(crate) async fn stay_connected(self: Arc<Self>, stop: CancellationToken) {
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
-        let mut said: Option<(String, Instant)> = None;
+        let mut logged: Option<(String, Instant)> = None;
         while !stop.is_cancelled() {
             let started = Instant::now();
             // Ends what depends on this connection: parked carriers and probes.
@@ -74,10 +74,10 @@ impl Agent {
                 let error = format!("{error:#}");
                 if welcomed {
                     info!(error, "disconnected from the gateway");
-                    said = None;
-                } else if said.as_ref().is_none_or(|(e, at)| *e != error && at.elapsed() >= SAY_EVERY) {
+                    logged = None;
+                } else if logged.as_ref().is_none_or(|(e, at)| *e != error && at.elapsed() >= LOG_EVERY) {
                     warn!(server = %self.server, error, "cannot connect to the gateway; retrying until the agent stops");
-                    said = Some((error, Instant::now()));
+                    logged = Some((error, Instant::now()));
                 } else {
                     debug!(error, "cannot connect to the gateway");
                 }
@@ -95,7 +95,7 @@ impl Agent {
         welcomed: &mut bool,
         stop: &CancellationToken,
     ) -> anyhow::Result<()> {
-        let Some(control) = stop.run_until_cancelled(self.be_welcomed()).await else { return Ok(()) };
+        let Some(control) = stop.run_until_cancelled(self.hello()).await else { return Ok(()) };
         let control = control?;
         *welcomed = true;
         info!(server = %self.server, "connected to the gateway");
@@ -110,7 +110,7 @@ impl Agent {
         self.converse(Conversation { control, want, renew_at, end: end.clone() }, stop).await
     }
 
-    async fn be_welcomed(&self) -> anyhow::Result<Control> {
+    async fn hello(&self) -> anyhow::Result<Control> {
         let tcp = self.server.connect().await.context("cannot connect")?;
         let control = timeout(CONNECT_WITHIN, self.tls.connect_control(tcp)).await.context("no handshake")?;
         let mut control = control.map_err(|error| self.server.explain(error))?;
@@ -122,7 +122,7 @@ impl Agent {
         };
         match timeout(SILENCE, welcome).await {
             Ok(Ok(ToAgent::Welcome)) => Ok(control),
-            Ok(Err(error)) => Err(turned_away(error)),
+            Ok(Err(error)) => Err(rejected(error)),
             _ => bail!("the gateway did not answer the hello message"),
         }
     }
@@ -132,24 +132,24 @@ impl Agent {
         mut talk: Conversation,
         stop: &CancellationToken,
     ) -> anyhow::Result<()> {
-        let mut heard = Instant::now();
+        let mut last_message = Instant::now();
         let mut draining = false;
         loop {
             tokio::select! {
                 () = stop.cancelled(), if !draining => {
                     draining = true;
-                    // The carriers only then: who hears it in time asks for nothing in vain.
+                    // Before the carriers end, so that the gateway opens no stream on them.
                     talk.control.send(&FromAgent::Draining).await?;
                     talk.end.cancel();
-                    info!("taking no new streams; those that are running may end");
+                    info!("stopping: no new streams are accepted, running ones may end");
                 }
                 () = self.streams.wait(), if draining => {
                     talk.control.close().await;
                     return Ok(());
                 }
-                message = timeout_at(heard + SILENCE, talk.control.receive()) => {
+                message = timeout_at(last_message + SILENCE, talk.control.receive()) => {
                     let message = message.context("the gateway was silent for too long")??;
-                    heard = Instant::now();
+                    last_message = Instant::now();
                     self.act(&mut talk, message).await?;
                 }
                 () = self.health.changed.notified() => {
@@ -242,13 +242,13 @@ mod tests {
     use std::io::{Error, ErrorKind};
 
     #[test]
-    fn an_agent_that_is_turned_away_says_what_to_do() {
+    fn the_error_of_a_rejected_agent_says_what_to_do() {
         let cut = Error::new(ErrorKind::UnexpectedEof, "see https://docs.rs/");
         for error in [ControlError::Closed, cut.into(), Error::from(ErrorKind::ConnectionReset).into()] {
-            let text = format!("{:#}", turned_away(error));
+            let text = format!("{:#}", rejected(error));
             assert!(text.contains("was removed") && text.contains("an empty --state-dir"), "{text}");
             assert!(!text.contains("://") && !text.contains('\n'), "{text}");
         }
-        assert!(!turned_away(ControlError::Stuck).to_string().contains("removed"));
+        assert!(!rejected(ControlError::Stuck).to_string().contains("removed"));
     }
 }

@@ -18,10 +18,10 @@ use wicketgate_transport::{
 };
 
 /// How long enrolment is retried: long enough for a server that starts at the same time, short enough to report a
-/// wrong address to the operator who typed it.
+/// wrong address to the operator.
 const TRY_FOR: Duration = Duration::from_secs(120);
 /// How often a failed attempt is logged.
-const SAY_EVERY: Duration = Duration::from_secs(10);
+const LOG_EVERY: Duration = Duration::from_secs(10);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 /// For the server's answer: the gateway waits 10 s for it.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
@@ -38,7 +38,7 @@ pub(crate) async fn enrol(
     name: &str,
     dir: StateDir,
 ) -> anyhow::Result<State> {
-    // On disk before it is used: if the answer is lost, a retry with the same key gets the same identity.
+    // Saved before it is used: if the answer is lost, a retry with the same key gets the same identity.
     let key = dir.key()?;
     let ask = EnrolAsk {
         enrollment: code.enrollment(),
@@ -50,7 +50,7 @@ pub(crate) async fn enrol(
     info!(%server, "enrolling");
     let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
     let started = Instant::now();
-    let mut said: Option<Instant> = None;
+    let mut logged: Option<Instant> = None;
     loop {
         let error = match enrol_once(server, code, &ask).await {
             Ok(enrolled) => {
@@ -64,9 +64,9 @@ pub(crate) async fn enrol(
             return Err(error)
                 .with_context(|| format!("could not enrol at {server} in {}s", TRY_FOR.as_secs()));
         }
-        if said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
+        if logged.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
             warn!(%server, error = format!("{error:#}"), "cannot enrol yet; retrying");
-            said = Some(Instant::now());
+            logged = Some(Instant::now());
         }
         sleep(backoff.randomized()).await;
     }
@@ -110,7 +110,7 @@ async fn enrol_once(
 /// Assignments must be signed by the CA in the code, not by one that a gateway names.
 fn check_ca(code: &EnrolmentCode, ca: &[u8]) -> anyhow::Result<()> {
     if Fingerprint::of(ca).short() != code.ca() {
-        bail!("the server's authority is not the one that the enrolment code is from");
+        bail!("the server has another CA than the one in the enrolment code");
     }
     CaCertificate::from_der(ca.to_vec())?;
     Ok(())

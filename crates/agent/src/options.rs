@@ -60,7 +60,7 @@ pub struct Start {
     allow: Vec<AllowRule>,
 }
 
-/// The unparsed code: the command line parser would repeat a wrong one in its error.
+/// The unparsed code: the command line parser would repeat an invalid one in its error.
 #[derive(Clone)]
 struct CodeText(String);
 
@@ -84,7 +84,7 @@ impl Start {
             (None, Some(path)) => match std::fs::read_to_string(&path) {
                 Ok(text) => Ok(text.parse().with_context(|| path.display().to_string())?),
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(NoCode::NoFile(path)),
-                Err(e) => return Err(e).with_context(|| format!("can't read {}", path.display())),
+                Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
             },
             (None, None) => Err(NoCode::NotGiven),
         };
@@ -110,28 +110,28 @@ mod tests {
     }
 
     #[test]
-    fn a_code_that_is_cut_short_is_not_repeated() {
+    fn an_incomplete_code_is_not_repeated_in_the_error() {
         let code = "ENR-0123456789";
         let args = ["wicketgate-agent", "start", "--server", "https://a:1", "--state-dir", "x"];
         let options = Options::try_parse_from(args.into_iter().chain(["--enrollment-token", code])).unwrap();
         assert!(!format!("{options:?}").contains(code));
         let Command::Start(start) = options.command;
         let error = format!("{:#}", start.into_config().unwrap_err());
-        assert!(error.contains("not copied whole") && !error.contains(code), "{error}");
+        assert!(error.contains("is incomplete") && !error.contains(code), "{error}");
     }
 
     #[test]
-    fn a_missing_file_is_named_and_no_fault_yet() {
+    fn a_missing_file_is_an_error_only_before_the_enrolment() {
         let args = ["wicketgate-agent", "start", "--server", "https://a:1", "--state-dir", "x"];
         let options =
             Options::try_parse_from(args.into_iter().chain(["--enrollment-token-file", "no/code"])).unwrap();
         let Command::Start(start) = options.command;
         let error = start.into_config().unwrap().code.unwrap_err();
-        assert_eq!(error.to_string(), "can't read no/code: No such file or directory");
+        assert_eq!(error.to_string(), "cannot read no/code: No such file or directory");
     }
 
     #[test]
-    fn plain_http_is_refused_with_a_sentence() {
+    fn plain_http_is_refused_with_an_explanation() {
         let parse =
             |url| Options::try_parse_from(["wicketgate-agent", "start", "--server", url, "--state-dir", "x"]);
         assert!(parse("https://gw.example:7443").is_ok());

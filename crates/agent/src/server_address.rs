@@ -78,8 +78,7 @@ impl ServerAddress {
                 "the server at {self} does not speak TLS; use the port of --agent-listen (default 8443), not the API's"
             ),
             Some(Diagnosis::NothingInCommon) => anyhow!(
-                "what answers there is no gateway that this agent understands: use the port of --agent-listen \
-                 (default 8443)"
+                "{self} is not the agent port of a compatible gateway; use the port of --agent-listen (default 8443)"
             ),
             Some(Diagnosis::Clock) => {
                 anyhow!("the certificate of {self} is not valid at this machine's time: check the clock")

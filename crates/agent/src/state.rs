@@ -1,4 +1,4 @@
-//! The agent's state directory: its key, its identity, and the newest generation of each share that it has seen.
+//! The agent's state directory: its key, its identity, and the newest generation that it has seen of each share.
 //!
 //! Invariants: one process uses the directory at a time; the key is on disk before it is sent, so that an enrolment
 //! whose answer was lost is repeated with the same key.
@@ -79,7 +79,7 @@ impl StateDir {
         let shown = path.display();
         match std::fs::read(&path) {
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(Err(self)),
-            Err(e) => Err(e).with_context(|| format!("can't read {shown}")),
+            Err(e) => Err(e).with_context(|| format!("cannot read {shown}")),
             Ok(bytes) => {
                 let enrolled = serde_json::from_slice(&bytes).with_context(|| {
                     format!("cannot parse {shown}: remove the state directory and enrol again")
@@ -145,7 +145,7 @@ impl State {
         let path = self.dir.path.join(NEWEST_GENERATIONS_FILE);
         match std::fs::read(&path) {
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(BTreeMap::new()),
-            Err(e) => Err(e).with_context(|| format!("can't read {}", path.display())),
+            Err(e) => Err(e).with_context(|| format!("cannot read {}", path.display())),
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .with_context(|| format!("cannot parse {}: remove it", path.display())),
         }

@@ -1,4 +1,4 @@
-//! The executable as an operator starts it: what it says, and how it ends.
+//! The executable: its messages and exit codes.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -15,17 +15,17 @@ fn run(args: &[&str]) -> Output {
 }
 
 #[test]
-fn help_is_no_failure_and_names_what_is_needed() {
+fn help_succeeds_and_names_the_options() {
     let out = run(&["start", "--help"]);
-    let said = String::from_utf8(out.stdout).unwrap();
+    let text = String::from_utf8(out.stdout).unwrap();
     assert_eq!(out.status.code(), Some(0));
     for word in ["--server", "--state-dir", "--allow", "--enrollment-token-file"] {
-        assert!(said.contains(word), "{word} is not in:\n{said}");
+        assert!(text.contains(word), "{word} is not in:\n{text}");
     }
 }
 
 #[test]
-fn wrong_usage_ends_with_2_and_what_fails_with_1_and_one_line() {
+fn wrong_usage_exits_with_2_and_a_failure_with_1_and_one_line() {
     for args in [&["start"][..], &["start", "--server", "http://gw:1", "--state-dir", "x"], &["listen"]] {
         assert_eq!(run(args).status.code(), Some(2), "{args:?}");
     }
@@ -42,7 +42,7 @@ fn wrong_usage_ends_with_2_and_what_fails_with_1_and_one_line() {
         code,
     ]);
     assert_eq!(out.status.code(), Some(1));
-    let said = String::from_utf8(out.stderr).unwrap();
-    let last = said.lines().last().unwrap();
-    assert!(last.starts_with("wicketgate-agent: ") && last.contains(code), "{said}");
+    let text = String::from_utf8(out.stderr).unwrap();
+    let last = text.lines().last().unwrap();
+    assert!(last.starts_with("wicketgate-agent: ") && last.contains(code), "{text}");
 }

@@ -20,10 +20,10 @@ use wicketgate_transport::{
     trust::{CaCertificate, Fingerprint, TrustError},
 };
 
-/// How long a certificate of an agent or a gateway is valid: they renew it at a third, so that a server may be
-/// down for twenty days and nobody loses their identity.
+/// The lifetime of an agent's or a gateway's certificate. It is renewed after a third, so an outage of twenty days is
+/// survived.
 pub const LEAF_LIFETIME: SignedDuration = SignedDuration::from_hours(30 * 24);
-/// How far the clock of another machine may be behind.
+/// The most that the clock of another machine may be behind.
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_hours(1);
 /// The CA is replaced by hand, if ever.
 const CA_LIFETIME: SignedDuration = SignedDuration::from_hours(20 * 366 * 24);
@@ -31,14 +31,14 @@ const CA_LIFETIME: SignedDuration = SignedDuration::from_hours(20 * 366 * 24);
 const KEY_FILE: &str = "ca.key";
 const CERTIFICATE_FILE: &str = "ca.crt";
 
-/// The authority. Kept by the server alone.
+/// The authority. Only the server has it.
 #[derive(Debug)]
 pub struct Ca {
     key: SigningPair,
     certificate: CaCertificate,
 }
 
-/// The authority's key, as the certificate library takes it.
+/// The authority's key in the certificate library's type.
 struct SigningPair(KeyPair);
 
 impl SigningPair {
@@ -60,22 +60,22 @@ impl fmt::Debug for SigningPair {
 pub enum CaError {
     #[error(transparent)]
     Key(#[from] KeyError),
-    #[error("can't read or write {0}")]
+    #[error("cannot read or write {0}")]
     Io(String, #[source] io::Error),
-    #[error("{0} is not the certificate of the key beside it")]
+    #[error("{0} is not the certificate of the key in ca.key")]
     WrongCertificate(String),
     #[error("the public key is not an uncompressed point on P-256")]
     PublicKey,
-    #[error("can't sign")]
+    #[error("cannot sign")]
     Sign(#[source] rcgen::Error),
-    #[error("no random bytes")]
+    #[error("the system returned no random bytes")]
     Random,
-    #[error("can't write the assignment as JSON")]
+    #[error("cannot encode the assignment as JSON")]
     Json(#[source] serde_json::Error),
 }
 
 impl Ca {
-    /// The CA in the directory, or a fresh one: `ca.key` and `ca.crt`, both 0600.
+    /// Loads the CA from the directory, or creates it: `ca.key` and `ca.crt`, both mode 0600.
     pub fn load_or_create(dir: &Path, now: Timestamp) -> Result<Self, CaError> {
         let failed = |path: &Path| {
             let path = path.display().to_string();
@@ -96,7 +96,7 @@ impl Ca {
         let der = CertificateDer::from_pem_slice(&pem).map_err(|_| wrong())?;
         let certificate = CaCertificate::from_der(der.to_vec()).map_err(|_| wrong())?;
         let ca = Self { key, certificate };
-        // A certificate of another key would make every identity worthless, and show it only at the first agent.
+        // A certificate of another key would otherwise fail only at the first agent.
         let probe = ca.sign("".to_owned())?;
         match ca.certificate.verify(&probe) {
             Err(TrustError::NotAnAssignment) => Ok(ca),
@@ -138,14 +138,14 @@ impl Ca {
 
     fn sign(&self, mut body: String) -> Result<SignedAssignment, CaError> {
         let mut signature = self.key.0.sign(&SignedAssignment::signed_bytes(&body)).map_err(CaError::Sign)?;
-        // There may be very many, which are kept.
+        // Assignments of all shares stay in memory.
         body.shrink_to_fit();
         signature.shrink_to_fit();
         Ok(SignedAssignment { body, signature })
     }
 }
 
-/// What the CA's own certificate says; its name is the same in every certificate that it issues.
+/// The content of the CA's own certificate. Its name is the issuer's name in every certificate that it issues.
 fn ca_params(now: Timestamp) -> Result<CertificateParams, CaError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
@@ -174,12 +174,12 @@ fn validity(params: &mut CertificateParams, now: Timestamp, lifetime: SignedDura
     Ok(())
 }
 
-/// A public key as it comes in a request.
+/// A public key from a request.
 struct Point<'a>(&'a [u8]);
 
 impl<'a> Point<'a> {
     fn parse(bytes: &'a [u8]) -> Result<Self, CaError> {
-        // Refuses what is not on the curve, which would make a certificate that nobody can use.
+        // A point that is not on the curve would give a useless certificate.
         let on_curve = bytes.len() == 65
             && bytes[0] == 4
             && ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, bytes).is_ok();
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn an_authority_is_kept_and_private() {
+    fn an_authority_is_saved_privately_and_loaded() {
         let dir = tempfile::tempdir().unwrap();
         let made = Ca::load_or_create(dir.path(), Timestamp::now()).unwrap();
         let again = Ca::load_or_create(dir.path(), Timestamp::now()).unwrap();
@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         let signed = made.sign_assignment(&assignment()).unwrap();
         assert_eq!(again.certificate().verify(&signed), Ok(assignment()));
-        // A certificate beside another key is seen at once.
+        // The certificate of another key is detected at start.
         fs::remove_file(dir.path().join(KEY_FILE)).unwrap();
         let err = Ca::load_or_create(dir.path(), Timestamp::now()).unwrap_err();
         assert!(matches!(err, CaError::WrongCertificate(_)), "{err}");
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_says_the_identity_and_lasts_as_long_as_it_should() {
+    fn a_certificate_has_the_identity_and_the_lifetime() {
         let dir = tempfile::tempdir().unwrap();
         let now = Timestamp::now();
         let ca = Ca::load_or_create(dir.path(), now).unwrap();

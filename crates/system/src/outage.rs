@@ -2,8 +2,8 @@
 
 use std::mem;
 
-/// Tells the first failure in a row from the following ones, and the success that ends the row. The caller writes
-/// the log lines.
+/// Distinguishes the first failure in a row from the following ones, and detects the success that ends the row. The
+/// caller writes the log lines.
 #[derive(Debug, Default)]
 pub struct Outage {
     failing: bool,

@@ -74,7 +74,7 @@ mod tests {
     const SOON: Duration = Duration::from_secs(10);
 
     #[tokio::test]
-    async fn all_that_wait_are_woken_by_it_or_its_parent() {
+    async fn all_waiting_tasks_are_woken_by_it_or_its_parent() {
         for by_parent in [false, true] {
             let parent = Abort::default();
             let (abort, other) = (parent.child(), parent.child());
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_moves_to_another_task_is_woken_there() {
+    async fn a_wait_that_moves_to_another_task_is_woken_there() {
         let abort = Abort::default();
         let waits = abort.clone();
         let mut made = Box::pin(async move { waits.triggered().await });

@@ -32,12 +32,12 @@ pub(crate) const BARE: usize = 1 + MARGIN;
 #[derive(Debug)]
 pub struct Carrier {
     pub(crate) stream: Box<RecordStream>,
-    /// The last stream was refused: early data that was sent for it may still arrive.
+    /// The last stream was refused: its early data may still arrive.
     refused: bool,
 }
 
 /// The first bytes for a target: a preface, and what the client sends before the stream is open. They are sent behind
-/// the `OPEN`, which saves a round trip, and kept until the stream is open, so that another agent can get them.
+/// the `OPEN`, which saves a round trip, and kept until the stream is open, so that they can be sent to another agent.
 #[derive(Debug, Default)]
 pub struct EarlyData<'a> {
     /// Read once: the relay reads what follows.
@@ -122,8 +122,8 @@ impl Carrier {
             match answer.await {
                 Some(frame) => break frame?,
                 None => {
-                    let said = &early.bytes[early.bytes.len() - early.of_client..];
-                    let record = self.seal(FrameKind::Data, said)?;
+                    let first = &early.bytes[early.bytes.len() - early.of_client..];
+                    let record = self.seal(FrameKind::Data, first)?;
                     self.stream.tcp.write_all(&record).await?;
                 }
             }
@@ -172,13 +172,13 @@ impl Carrier {
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.stream.close()).await;
     }
 
-    /// Tells the peer that the stream broke, and closes the carrier.
+    /// Resets the stream at the peer, and closes the carrier.
     pub async fn reset(mut self) {
-        let tell = async {
+        let reset = async {
             self.send::<()>(FrameKind::Reset, None).await?;
             self.stream.close().await.map_err(CarrierError::from)
         };
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, tell).await;
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, reset).await;
     }
 
     async fn send<T: Serialize>(&mut self, kind: FrameKind, message: Option<&T>) -> Result<(), CarrierError> {
@@ -250,19 +250,19 @@ mod tests {
         }
     }
 
-    async fn ask(carrier: &mut Carrier) -> Result<Result<(), StreamRefusal>, CarrierError> {
+    async fn open(carrier: &mut Carrier) -> Result<Result<(), StreamRefusal>, CarrierError> {
         carrier.open(&an_open(), &mut EarlyData::default()).await
     }
 
     #[tokio::test]
-    async fn what_is_said_first_goes_along_and_again_after_a_refusal_and_comes_once() {
+    async fn early_data_follows_the_open_is_sent_again_after_a_refusal_and_arrives_once() {
         let (mut gateway, mut agent) = pair().await;
         let (mut client, mut inner) = connected().await;
         client.write_all(b"hello").await.unwrap();
         let mut early = EarlyData::new(b"preface, ".to_vec(), &mut inner);
         let refusal =
             StreamRefusal { reason: RefusalReason::ConnectionRefused, text: "connection refused".into() };
-        let ask = async {
+        let opens = async {
             let first = gateway.open(&an_open(), &mut early).await.unwrap();
             (first, gateway.open(&an_open(), &mut early).await.unwrap())
         };
@@ -270,7 +270,7 @@ mod tests {
             agent.next_open().await.unwrap();
             agent.answer(Err(&refusal)).await.unwrap();
             agent.next_open().await.unwrap();
-            // Said or not yet said when the stream was asked for: it is the target's first.
+            // Whether it was received before the OPEN or after it, the target gets it first.
             let mut got = Vec::new();
             while got.len() < b"preface, hello".len() {
                 let frame = agent.frame().await.unwrap();
@@ -281,18 +281,18 @@ mod tests {
             assert_eq!(got, b"preface, hello");
             agent.answer(Ok(())).await.unwrap();
         };
-        let (answers, ()) = tokio::join!(ask, answer);
+        let (answers, ()) = tokio::join!(opens, answer);
         assert_eq!(answers, (Err(refusal), Ok(())));
         assert!(matches!(early.end(), (5, None)));
     }
 
     #[tokio::test]
-    async fn a_stream_is_asked_for_and_refused_and_asked_for_again() {
+    async fn a_stream_is_refused_and_opened_again() {
         let (mut gateway, mut agent) = pair().await;
         let refusal =
             StreamRefusal { reason: RefusalReason::ConnectionRefused, text: "connection refused".into() };
         assert!(gateway.is_quiet());
-        let both = async { (ask(&mut gateway).await.unwrap(), ask(&mut gateway).await.unwrap()) };
+        let both = async { (open(&mut gateway).await.unwrap(), open(&mut gateway).await.unwrap()) };
         let answer = async {
             assert_eq!(agent.next_open().await.unwrap(), an_open());
             agent.answer(Err(&refusal)).await.unwrap();
@@ -307,18 +307,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_parked_carrier_that_was_closed_is_seen() {
+    async fn a_closed_carrier_is_not_quiet() {
         let (mut gateway, agent) = pair().await;
         assert!(gateway.is_quiet());
         drop(agent);
         while gateway.is_quiet() {
             tokio::task::yield_now().await;
         }
-        assert!(matches!(ask(&mut gateway).await, Err(CarrierError::Io(_) | CarrierError::Closed)));
+        assert!(matches!(open(&mut gateway).await, Err(CarrierError::Io(_) | CarrierError::Closed)));
     }
 
     #[tokio::test]
-    async fn a_wait_that_was_cancelled_loses_nothing() {
+    async fn a_cancelled_wait_loses_no_bytes() {
         let (gateway, mut agent) = pair().await;
         let Carrier { stream, .. } = gateway;
         let RecordStream { mut tcp, mut seal, .. } = *stream;

@@ -156,7 +156,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn messages_arrive_however_they_are_cut(texts in proptest::collection::vec(".{0,40}", 1..6), cut in 1usize..40) {
+        fn messages_arrive_in_pieces_of_any_length(texts in proptest::collection::vec(".{0,40}", 1..6), cut in 1usize..40) {
             run(async {
                 let (a, b) = tokio::io::duplex(cut);
                 let (mut a, mut b) = (Control::new(a), Control::new(b));
@@ -189,7 +189,7 @@ mod tests {
             a.write_all(&(MAX_MESSAGE as u32 + 1).to_be_bytes()).await.unwrap();
             let got = Control::new(b).receive::<ToAgent>().await;
             assert!(matches!(got, Err(ControlError::Length(_))), "{got:?}");
-            // No peer can make a gateway buffer much.
+            // A gateway buffers less.
             let (mut a, b) = tokio::io::duplex(64);
             a.write_all(&(MAX_FROM_AGENT as u32 + 1).to_be_bytes()).await.unwrap();
             let got = Control::of_agent(b).receive::<FromAgent>().await;

@@ -1,9 +1,9 @@
-//! An enrolment code: what somebody pastes into an agent's command line, once.
+//! An enrolment code: given to an agent for its first start.
 //!
-//! It holds the enrolment's id, a secret, and the fingerprint of the server's CA, so that the first contact is
-//! authenticated both ways without a public certificate. Written as `ENR-` and 88 letters of Crockford's base32
-//! (no I, L, O, U); the last 24 bits are a checksum, so that half a code is told from a wrong one before any
-//! contact. `Debug` never shows the secret.
+//! It contains the enrolment's id, a secret, and the fingerprint of the server's CA, so that the first connection is
+//! authenticated both ways without a public certificate. The text is `ENR-` and 88 letters of Crockford's base32
+//! (no I, L, O, U). The last 24 bits are a checksum, which detects mistyped and incomplete codes before any connection.
+//! `Debug` never shows the secret.
 
 use crate::trust::Fingerprint;
 use aws_lc_rs::digest;
@@ -16,7 +16,7 @@ const PREFIX: &str = "ENR-";
 const LETTERS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const SECRET: usize = 16;
 const CHECKSUM: usize = 3;
-/// 440 bits: 88 letters and none over.
+/// 440 bits: exactly 88 letters.
 const BYTES: usize = 16 + SECRET + Fingerprint::SHORT + CHECKSUM;
 const TEXT: usize = BYTES * 8 / 5;
 
@@ -31,11 +31,11 @@ pub struct EnrolmentCode {
 pub enum CodeError {
     #[error("an enrolment code starts with ENR-")]
     Prefix,
-    #[error("the enrolment code was not copied whole: it has {0} letters after ENR-, and should have {TEXT}")]
+    #[error("the enrolment code is incomplete: it has {0} letters after ENR- instead of {TEXT}; copy all of it")]
     Length(usize),
-    #[error("the enrolment code has a letter that no code has: copy it anew")]
+    #[error("the enrolment code contains an invalid letter: copy it again")]
     Letter,
-    #[error("the enrolment code has a mistake in it: copy it anew")]
+    #[error("the enrolment code is mistyped: copy it again")]
     Checksum,
 }
 
@@ -59,21 +59,21 @@ impl EnrolmentCode {
         &self.secret
     }
 
-    /// What a server keeps of the secret: its SHA-256. The secret is random, so it needs no slower hash.
+    /// SHA-256 of the secret, which the server stores. The secret is random, so it needs no slower hash.
     pub fn secret_hash(&self) -> [u8; 32] {
         secret_hash(self.secret.as_slice())
     }
 
-    /// The short fingerprint of the CA that the server's gateways are of.
+    /// The short fingerprint of the CA of the server's gateways.
     pub fn ca(&self) -> [u8; Fingerprint::SHORT] {
         self.ca
     }
 
-    /// The whole code, to be shown once to whoever asked for it.
+    /// The code's text, which contains the secret.
     pub fn expose(&self) -> Zeroizing<String> {
         let mut bytes = Zeroizing::new([0u8; BYTES]);
         let (id, rest) = bytes.split_at_mut(16);
-        // The id's text is the one way to its bits; it is 32 hexadecimal digits by construction.
+        // An id gives its bits only as text: 32 hexadecimal digits.
         let digits = self.enrollment.to_string();
         let bits = u128::from_str_radix(digits.trim_start_matches("enr-"), 16).unwrap_or_default();
         id.copy_from_slice(&bits.to_be_bytes());
@@ -94,7 +94,7 @@ impl EnrolmentCode {
     }
 }
 
-/// SHA-256 of a code's secret part, as a server keeps and compares it.
+/// SHA-256 of a code's secret, which the server stores and compares.
 pub fn secret_hash(secret: &[u8]) -> [u8; 32] {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest::digest(&digest::SHA256, secret).as_ref());
@@ -145,7 +145,7 @@ impl FromStr for EnrolmentCode {
     }
 }
 
-/// Letters that look alike are read alike.
+/// Accepts letters that look like digits.
 fn value(letter: char) -> Option<u16> {
     let letter = match letter.to_ascii_uppercase() {
         'O' => '0',
@@ -185,7 +185,7 @@ mod tests {
         }
 
         #[test]
-        fn a_wrong_letter_is_seen(id: u128, secret: [u8; SECRET], at in 0..TEXT, letter in 0usize..32) {
+        fn a_wrong_letter_is_detected(id: u128, secret: [u8; SECRET], at in 0..TEXT, letter in 0usize..32) {
             let text = code(id, secret, b"ca").expose();
             let mut bytes = text.as_bytes().to_vec();
             let was = std::mem::replace(&mut bytes[PREFIX.len() + at], LETTERS[letter]);
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_is_named_and_the_secret_is_not_shown() {
+    fn an_error_names_the_fault_and_debug_hides_the_secret() {
         let code = code(7, [9; SECRET], b"ca");
         let text = code.expose();
         assert_eq!("".parse::<EnrolmentCode>(), Err(CodeError::Prefix));

@@ -59,6 +59,7 @@ impl FrameKind {
         if payload.len() <= most { Ok((kind, payload)) } else { Err(FrameError::Length(payload.len())) }
     }
 }
+
 /// The content of an `OPEN`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenRequest {
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_refused() {
+    fn a_frame_that_is_too_long_is_refused() {
         assert_eq!(FrameKind::of(&[]), Err(FrameError::Empty));
         assert_eq!(FrameKind::of(&[9]), Err(FrameError::Kind(9)));
         assert_eq!(FrameKind::of(&[5, 0]), Err(FrameError::Length(1)));

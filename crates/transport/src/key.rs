@@ -35,7 +35,7 @@ impl PrivateKey {
         Ok(Self { pair, pkcs8: Zeroizing::new(pkcs8.as_ref().to_vec()) })
     }
 
-    /// The key in the file, or a fresh one, in the file (0600) before it is returned.
+    /// Loads the key from the file, or generates one and saves it (mode 0600) before it is returned.
     pub fn load_or_create(path: &Path) -> Result<Self, KeyError> {
         let failed = |e| KeyError::Io(path.display().to_string(), e);
         match fs::read_to_string(path).map(Zeroizing::new) {
@@ -49,7 +49,7 @@ impl PrivateKey {
         let pem = key.to_pem();
         match private_file::create(path, pem.as_bytes()) {
             Ok(()) => Ok(key),
-            // Another process was first: its key is the key.
+            // Another process has created the file: its key is used.
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                 let pem = fs::read_to_string(path).map(Zeroizing::new).map_err(failed)?;
                 Self::from_pem(&pem).ok_or_else(|| KeyError::Parse(path.display().to_string()))
@@ -86,7 +86,7 @@ impl PrivateKey {
         self.pair.public_key().as_ref().to_vec()
     }
 
-    /// PKCS #8 (RFC 5208), DER: for a certificate authority that signs with the key.
+    /// PKCS #8 (RFC 5208), DER, for the certificate library.
     pub fn pkcs8(&self) -> &[u8] {
         &self.pkcs8
     }
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_kept() {
+    fn a_key_is_saved_and_loaded() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.key");
         let made = PrivateKey::load_or_create(&path).unwrap().public_point();

@@ -1,4 +1,4 @@
-//! The server's authority as agents and gateways see it: its certificate, its fingerprint, its signatures.
+//! The public part of the server's authority: its certificate, fingerprint and signatures.
 
 use aws_lc_rs::digest;
 use rustls::pki_types::CertificateDer;
@@ -9,7 +9,7 @@ use wicketgate_model::{Assignment, SignedAssignment};
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
-    /// The bytes in an enrolment code: 160 bits, which exclude a second certificate with the same ones.
+    /// The bytes in an enrolment code: 160 bits, enough against second preimages.
     pub const SHORT: usize = 20;
 
     pub fn of(der: &[u8]) -> Self {
@@ -35,7 +35,7 @@ pub enum TrustError {
     NotACertificate,
     #[error("not signed by the server")]
     BadSignature,
-    #[error("signed by the server, and not an assignment that this version understands")]
+    #[error("signed by the server, but this version cannot parse it")]
     NotAnAssignment,
 }
 
@@ -61,7 +61,7 @@ impl CaCertificate {
 
     /// The assignment, if this CA has signed it.
     pub fn verify(&self, signed: &SignedAssignment) -> Result<Assignment, TrustError> {
-        // No path is built: the CA's own key signs assignments, and the certificate only holds it.
+        // Only the public key of the certificate is used: no path is built.
         let ca = webpki::EndEntityCert::try_from(&self.0).map_err(|_| TrustError::NotACertificate)?;
         ca.verify_signature(
             webpki::aws_lc_rs::ECDSA_P256_SHA256,

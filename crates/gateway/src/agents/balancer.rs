@@ -134,7 +134,7 @@ mod tests {
         Duration::from_millis(n)
     }
 
-    /// What is done to a record, and how long after the last thing.
+    /// A step of a test.
     #[derive(Debug, Clone, Copy)]
     enum Act {
         Work,
@@ -142,7 +142,7 @@ mod tests {
         Try,
     }
 
-    /// The same in other words: the whole history, looked through each time.
+    /// The same result, from the whole history.
     fn reference(history: &[(u64, Act)], now: u64) -> Fitness {
         let mut failures = 0u32;
         let (mut out_until, mut trial) = (0, false);
@@ -168,7 +168,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_record_is_what_its_history_makes_it(
+        fn a_record_equals_the_reference(
             acts in proptest::collection::vec(
                 (0u64..20_000, prop_oneof![Just(Act::Work), Just(Act::Fail), Just(Act::Fail), Just(Act::Try)]), 0..40),
             after in 0u64..70_000,
@@ -191,7 +191,7 @@ mod tests {
         }
 
         #[test]
-        fn none_that_could_be_chosen_is_better(
+        fn no_candidate_is_better_than_the_chosen_one(
             all in proptest::collection::vec((0u8..3, 0usize..50, 0u64..60_000, any::<u64>()), 0..12),
         ) {
             let now = Instant::now() + ms(60_000);
@@ -214,7 +214,7 @@ mod tests {
                         (chosen.streams + 1) as f64 / part(&chosen),
                         (other.streams + 1) as f64 / part(other),
                     );
-                    // But for what whole numbers lose.
+                    // Except for rounding.
                     prop_assert!(mine <= theirs * 1.01 + 0.01, "{chosen:?} and not {other:?}");
                 }
             }
@@ -222,7 +222,7 @@ mod tests {
 
         /// Streams that last: a newcomer beside others never has more than its part of theirs.
         #[test]
-        fn a_newcomer_does_not_take_all_at_once(before in 1usize..2000, streams in 1usize..500, age in 0u64..30_000) {
+        fn a_new_replica_gets_its_part_gradually(before in 1usize..2000, streams in 1usize..500, age in 0u64..30_000) {
             let start = Instant::now();
             let now = start + SLOW_START + ms(age);
             let newcomer = now - ms(age);
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn one_stream_at_a_time_tries_what_was_ejected() {
+    fn one_stream_at_a_time_tries_an_ejected_replica() {
         let start = Instant::now();
         let mut record = Record::new(start);
         record.failed(start);
@@ -273,8 +273,8 @@ mod tests {
         let due = start + EJECTED_FIRST;
         assert_eq!(record.fitness(due), Fitness::Due);
         record.try_it(due);
-        assert_eq!(record.fitness(due), Fitness::Ejected, "another one does not");
-        // Nothing was heard of that one.
+        assert_eq!(record.fitness(due), Fitness::Ejected, "another stream does not try it");
+        // The trial had no result.
         assert_eq!(record.fitness(due + TRIAL), Fitness::Due);
         record.worked(due + ms(5));
         assert_eq!((record.fitness(due), record.well_since()), (Fitness::Well, due + ms(5)));

@@ -75,8 +75,8 @@ impl Agents {
         let mut renewing = false;
         let mut ping = interval(PING_EVERY);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut heard = Instant::now();
-        let mut asked = None;
+        let mut last_message = Instant::now();
+        let mut pinged = None;
         loop {
             tokio::select! {
                 () = session.outbox_filled.notified() => {
@@ -85,18 +85,18 @@ impl Agents {
                     }
                 }
                 message = control.receive() => {
-                    heard = Instant::now();
+                    last_message = Instant::now();
                     match message? {
                         FromAgent::Renew { public_key } if !renewing => {
                             renewing = true;
                             self.renew(session.agent, public_key, renewed.clone());
                         }
                         FromAgent::Pong => {
-                            if let Some(rtt) = asked.take().map(|at: Instant| at.elapsed()) {
+                            if let Some(rtt) = pinged.take().map(|at: Instant| at.elapsed()) {
                                 self.with(|roster| roster.answered(session, rtt));
                             }
                         }
-                        message => self.heard(session, message),
+                        message => self.record(session, message),
                     }
                 }
                 Some(message) = renewal.recv() => {
@@ -111,17 +111,18 @@ impl Agents {
                     }
                 }
                 _ = ping.tick() => {
-                    if heard.elapsed() > SILENCE {
+                    if last_message.elapsed() > SILENCE {
                         return Err(ControlError::Silent);
                     }
-                    asked = Some(Instant::now());
+                    pinged = Some(Instant::now());
                     control.send(&ToAgent::Ping).await?;
                 }
             }
         }
     }
 
-    fn heard(&self, session: &Session, message: FromAgent) {
+    /// Records the message in the roster.
+    fn record(&self, session: &Session, message: FromAgent) {
         let agent = session.agent;
         match message {
             FromAgent::Ack { share, generation } => {

@@ -25,7 +25,7 @@ pub(super) struct HandshakeLimits(Arc<Mutex<Unproven>>);
 #[derive(Default)]
 struct Unproven {
     /// Connections without an identity, the oldest first.
-    nobodies: HashMap<IpAddr, BTreeMap<u64, CancellationToken>>,
+    handshakes: HashMap<IpAddr, BTreeMap<u64, CancellationToken>>,
     /// Their number.
     count: usize,
     agents: HashMap<AgentId, usize>,
@@ -47,38 +47,38 @@ impl HandshakeLimits {
     pub(super) fn enter(&self, address: IpAddr) -> Permit {
         let address = network(address);
         let lost = CancellationToken::new();
-        let mut standing = self.0.lock();
-        if standing.nobodies.get(&address).is_some_and(|of_it| of_it.len() >= OF_ADDRESS) {
-            standing.push_out(address);
-        } else if standing.count >= MOST {
+        let mut unproven = self.0.lock();
+        if unproven.handshakes.get(&address).is_some_and(|connections| connections.len() >= OF_ADDRESS) {
+            unproven.close_oldest(address);
+        } else if unproven.count >= MOST {
             // From the address with the most connections.
-            let busiest = standing.nobodies.iter().max_by_key(|(_, of_it)| of_it.len());
+            let busiest = unproven.handshakes.iter().max_by_key(|(_, connections)| connections.len());
             if let Some(busiest) = busiest.map(|(address, _)| *address) {
-                standing.push_out(busiest);
+                unproven.close_oldest(busiest);
             }
         }
-        standing.last += 1;
-        standing.count += 1;
-        let number = standing.last;
-        standing.nobodies.entry(address).or_default().insert(number, lost.clone());
-        drop(standing);
+        unproven.last += 1;
+        unproven.count += 1;
+        let number = unproven.last;
+        unproven.handshakes.entry(address).or_default().insert(number, lost.clone());
+        drop(unproven);
         Permit { limits: self.clone(), address, number, agent: None, lost }
     }
 }
 
 impl Unproven {
-    fn push_out(&mut self, address: IpAddr) {
-        let oldest = self.nobodies.get(&address).and_then(|of_it| of_it.keys().next().copied());
+    fn close_oldest(&mut self, address: IpAddr) {
+        let oldest = self.handshakes.get(&address).and_then(|connections| connections.keys().next().copied());
         if let Some(lost) = oldest.and_then(|number| self.remove(address, number)) {
             lost.cancel();
         }
     }
 
     fn remove(&mut self, address: IpAddr, number: u64) -> Option<CancellationToken> {
-        let of_it = self.nobodies.get_mut(&address)?;
-        let lost = of_it.remove(&number)?;
-        if of_it.is_empty() {
-            self.nobodies.remove(&address);
+        let connections = self.handshakes.get_mut(&address)?;
+        let lost = connections.remove(&number)?;
+        if connections.is_empty() {
+            self.handshakes.remove(&address);
         }
         self.count -= 1;
         Some(lost)
@@ -89,31 +89,31 @@ impl Permit {
     /// The connection has authenticated as the agent and can no longer be displaced. Returns whether the agent is below
     /// its limit.
     pub(super) fn is_of(&mut self, agent: AgentId) -> bool {
-        let mut standing = self.limits.0.lock();
-        let count = standing.agents.entry(agent).or_default();
+        let mut unproven = self.limits.0.lock();
+        let count = unproven.agents.entry(agent).or_default();
         if self.agent.is_some() || *count >= OF_AGENT {
             return false;
         }
         *count += 1;
         self.agent = Some(agent);
-        standing.remove(self.address, self.number);
+        unproven.remove(self.address, self.number);
         true
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut standing = self.limits.0.lock();
+        let mut unproven = self.limits.0.lock();
         match self.agent {
             Some(agent) => {
-                if let Some(count) = standing.agents.get_mut(&agent) {
+                if let Some(count) = unproven.agents.get_mut(&agent) {
                     *count -= 1;
                     if *count == 0 {
-                        standing.agents.remove(&agent);
+                        unproven.agents.remove(&agent);
                     }
                 }
             }
-            None => drop(standing.remove(self.address, self.number)),
+            None => drop(unproven.remove(self.address, self.number)),
         }
     }
 }
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_one_too_many_pushes_out_the_oldest_of_its_own_address() {
+    fn above_the_limit_of_an_address_its_oldest_connection_is_closed() {
         let limits = HandshakeLimits::default();
         let elsewhere = limits.enter(v4(2));
         let of_one: Vec<_> = (0..=OF_ADDRESS).map(|_| limits.enter(v4(1))).collect();
@@ -150,21 +150,21 @@ mod tests {
         assert!(of_one[1].lost.is_cancelled() && !mapped.lost.is_cancelled(), "the same address");
         drop(mapped);
         drop(limits.enter(v4(1)));
-        assert_eq!(staying(&of_one), OF_ADDRESS - 1, "there was a place");
+        assert_eq!(staying(&of_one), OF_ADDRESS - 1, "it was below the limit");
 
         let v6 = |n: u16| IpAddr::from([0x2001, 0xdb8, 0, 0, n, 0, 0, 1]);
         let of_network: Vec<_> = (0..100).map(|n| limits.enter(v6(n))).collect();
         assert_eq!(staying(&of_network), OF_ADDRESS);
         drop((of_one, of_network, elsewhere));
-        let standing = limits.0.lock();
+        let unproven = limits.0.lock();
         assert!(
-            standing.nobodies.is_empty() && standing.count == 0,
-            "nothing is kept of those that have gone"
+            unproven.handshakes.is_empty() && unproven.count == 0,
+            "closed connections leave nothing"
         );
     }
 
     #[test]
-    fn a_full_doorway_lets_in_whoever_comes_and_puts_out_those_who_take_most_of_it() {
+    fn above_the_limit_a_connection_of_the_busiest_address_is_closed() {
         let limits = HandshakeLimits::default();
         let all: Vec<_> = (0..MOST).map(|n| limits.enter(v4(u8::try_from(n / 32).unwrap()))).collect();
         assert_eq!(staying(&all), MOST);
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_has_few_places_and_keeps_them() {
+    fn an_agent_has_few_connections_and_keeps_them() {
         let (limits, agent) = (HandshakeLimits::default(), AgentId::new(Uuid::nil()));
         let enter = || {
             let mut permit = limits.enter(v4(1));
@@ -188,7 +188,7 @@ mod tests {
         let flood: Vec<_> = (0..2 * MOST).map(|_| limits.enter(v4(1))).collect();
         assert_eq!(staying(&places), OF_AGENT);
         drop((places, flood));
-        let standing = limits.0.lock();
-        assert!(standing.nobodies.is_empty() && standing.count == 0 && standing.agents.is_empty());
+        let unproven = limits.0.lock();
+        assert!(unproven.handshakes.is_empty() && unproven.count == 0 && unproven.agents.is_empty());
     }
 }

@@ -1,7 +1,7 @@
 //! Opening a stream: pick an agent, take one of its carriers, wait for its answer.
 //!
-//! Invariant: what the client has sent so far is kept until an agent has opened the stream, so after a failure the
-//! next agent gets all of it.
+//! Invariant: the client's early data is kept until an agent has opened the stream, so after a failure the next agent
+//! gets all of it.
 
 use super::{
     Agents,
@@ -38,7 +38,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 const DEAD_CARRIERS: usize = 4;
 
 /// The client address of a dial that only checks the target.
-const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+const NO_CLIENT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// Why no stream was opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,7 +76,7 @@ impl DialFailureReason {
         }
     }
 
-    /// What it means for the replica.
+    /// The result for the agent.
     fn shows(self) -> Shown {
         match self {
             Self::NoAgent => Shown::Gone,
@@ -214,7 +214,7 @@ impl Agents {
 
     /// Opens a stream as for a client, and closes it. Returns the agent that has reached the target.
     pub async fn dial(&self, share: ShareId) -> Result<AgentId, Problem> {
-        match self.open(share, NOBODY, EarlyData::default()).await {
+        match self.open(share, NO_CLIENT, EarlyData::default()).await {
             Ok(Stream { carrier, active, .. }) => {
                 // Closing takes up to a second; the caller does not wait for it.
                 self.0.tasks.spawn(carrier.close());
@@ -258,7 +258,7 @@ impl Agents {
                 }
             }
         }
-        Err(failure(DialFailureReason::NoCarrier, "the agent's carriers break"))
+        Err(failure(DialFailureReason::NoCarrier, "the agent's carriers are broken"))
     }
 
     /// Parks a carrier, or closes it if it is not needed.

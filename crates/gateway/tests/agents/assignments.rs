@@ -1,6 +1,6 @@
-//! What an agent takes and refuses, and what the gateway says of it.
+//! The assignments that an agent accepts and refuses, and the status that follows.
 
-use super::lab::{Lab, desired, echo, exchange, nobody, share_id, soon};
+use super::lab::{Lab, desired, echo, exchange, share_id, soon, unused_address};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 use wicketgate_gateway::agents::{AgentStanding, DialFailureReason};
@@ -34,15 +34,15 @@ async fn an_assignment_is_acknowledged_at_once() {
 }
 
 #[tokio::test]
-async fn an_agent_refuses_what_was_not_meant_for_it() {
+async fn an_agent_refuses_forged_foreign_and_old_assignments() {
     let lab = Lab::new().await;
     let (target, accepted) = echo().await;
     let state = tempfile::tempdir().unwrap();
     let allow = format!("127.0.0.0/8:{}", target.port());
     let agent = lab.start(state.path(), Some(&lab.code), &[&allow]);
 
-    // A gateway that was broken into changes the target.
-    let mut forged = lab.share(1, 1, nobody().await);
+    // A compromised gateway changes the target.
+    let mut forged = lab.share(1, 1, unused_address().await);
     forged.assignment.body =
         forged.assignment.body.replace(&forged.assignment.body, &lab.share(1, 1, target).assignment.body);
     lab.agents.assign(&forged);
@@ -76,8 +76,8 @@ async fn an_agent_refuses_what_was_not_meant_for_it() {
     lab.ready(4, 1).await;
     assert_eq!(lab.agents.standing(share_id(3)).ready, None);
 
-    // What the allow list has no place for is refused, and not served at an older target either.
-    lab.agents.assign(&lab.share(4, 2, nobody().await));
+    // A target outside the allow list is refused, and the share is not served at its older target either.
+    lab.agents.assign(&lab.share(4, 2, unused_address().await));
     let standing = lab.standing(4, "refused", |s| refused(s).is_some()).await;
     assert!(refused(&standing).unwrap().contains("--allow"), "{standing:?}");
     assert!(lab.connect(4).await.is_err());
@@ -86,13 +86,13 @@ async fn an_agent_refuses_what_was_not_meant_for_it() {
         let failure = lab.connect(n).await.map(|_| ()).unwrap_err();
         assert_eq!(failure.reason, DialFailureReason::NoAgent, "{n}");
     }
-    // Only the probes of what it took have reached the target.
+    // Only the probes of accepted assignments have reached the target.
     assert!(accepted.load(std::sync::atomic::Ordering::Relaxed) <= 3);
     agent.stop().await;
 }
 
 #[tokio::test]
-async fn nonsense_signed_or_not_does_no_harm() {
+async fn an_invalid_assignment_is_ignored_signed_or_not() {
     let lab = Lab::new().await;
     let (target, _) = echo().await;
     let state = tempfile::tempdir().unwrap();
@@ -108,9 +108,9 @@ async fn nonsense_signed_or_not_does_no_harm() {
 }
 
 #[tokio::test]
-async fn a_target_that_refuses_is_told_and_so_is_its_recovery() {
+async fn an_unreachable_target_and_its_recovery_are_reported() {
     let lab = Lab::new().await;
-    let target = nobody().await;
+    let target = unused_address().await;
     let state = tempfile::tempdir().unwrap();
     let agent = lab.start(state.path(), Some(&lab.code), &[]);
     lab.agents.assign(&lab.share(1, 1, target));
@@ -121,7 +121,7 @@ async fn a_target_that_refuses_is_told_and_so_is_its_recovery() {
     let failure = lab.connect(1).await.map(|_| ()).unwrap_err();
     assert_eq!(failure.reason, DialFailureReason::Refused(RefusalReason::ConnectionRefused));
 
-    // The carrier that brought the refusal, and the probes that go on, see the target come up.
+    // Streams and probes detect the recovery.
     let listener = tokio::net::TcpListener::bind(target).await.unwrap();
     tokio::spawn(async move {
         while let Ok((mut tcp, _)) = listener.accept().await {

@@ -1,4 +1,4 @@
-//! Carriers that die while they are parked, and those that the gateway does not want.
+//! Carriers that die while they are parked, and those that the gateway rejects.
 
 use super::{
     lab::{Lab, gateway_identity, share_id, soon},
@@ -21,13 +21,13 @@ use wicketgate_transport::{
 };
 
 #[tokio::test]
-async fn dead_carriers_take_no_live_ones_place() {
-    /// As many as a gateway keeps of an agent without streams, and more.
+async fn dead_carriers_do_not_displace_live_ones() {
+    /// More than a gateway keeps for an agent without streams.
     const PARKED_MOST: usize = 32;
     let lab = Lab::new().await;
     let puppet = Puppet::new(&lab, 5);
     let mut control = puppet.connect().await.unwrap();
-    lab.agents.assign(&lab.share(1, 1, super::lab::nobody().await));
+    lab.agents.assign(&lab.share(1, 1, super::lab::unused_address().await));
     acknowledge(&mut control, share_id(1), 1).await;
     lab.ready(1, 1).await;
     let mut carriers = Vec::new();
@@ -35,7 +35,7 @@ async fn dead_carriers_take_no_live_ones_place() {
         carriers.push(puppet.carrier().await.unwrap());
     }
     drop(carriers);
-    // The gateway may still be taking in the ends: a few tries, and one has to stay.
+    // The gateway may still be receiving the ends: one of a few tries succeeds.
     let mut carrier = None;
     for _ in 0..20 {
         let mut fresh = puppet.carrier().await.unwrap();
@@ -44,7 +44,7 @@ async fn dead_carriers_take_no_live_ones_place() {
             break;
         }
     }
-    let mut carrier = carrier.expect("each fresh carrier was one too many");
+    let mut carrier = carrier.expect("every fresh carrier was rejected");
     let stream = lab.agents.open(share_id(1), "127.0.0.1:1".parse().unwrap(), EarlyData::default());
     let answer = async {
         assert_eq!(carrier.next_open().await.unwrap().share, share_id(1));
@@ -55,7 +55,7 @@ async fn dead_carriers_take_no_live_ones_place() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_has_no_place_for_carriers_is_not_stormed() {
+async fn a_gateway_that_rejects_carriers_is_dialled_with_pauses() {
     let lab = Lab::new().await;
     let state = tempfile::tempdir().unwrap();
     let agent = lab.start(state.path(), Some(&lab.code), &[]);
@@ -68,7 +68,7 @@ async fn a_gateway_that_has_no_place_for_carriers_is_not_stormed() {
     .await;
     agent.stop().await;
 
-    // Another gateway of the same authority: it wants carriers, and ends each.
+    // Another gateway of the same authority requests carriers and closes each of them.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut config = lab.config(state.path(), None, &[]);
     config.server = format!("https://{}", listener.local_addr().unwrap()).parse().unwrap();

@@ -1,4 +1,4 @@
-//! Codes, certificates, and coming back without a code.
+//! Codes, certificates, and restarts without a code.
 
 use super::lab::{Lab, SOON, echo, exchange, soon};
 use jiff::Timestamp;
@@ -16,7 +16,7 @@ use wicketgate_transport::{
 };
 
 #[tokio::test]
-async fn an_agent_comes_back_without_its_code_and_a_code_is_good_for_one() {
+async fn an_agent_restarts_without_its_code_and_a_code_enrols_one_agent() {
     let lab = Lab::new().await;
     let (target, _) = echo().await;
     let state = tempfile::tempdir().unwrap();
@@ -35,7 +35,7 @@ async fn an_agent_comes_back_without_its_code_and_a_code_is_good_for_one() {
     client.end().await.unwrap();
     assert_eq!(lab.seen.enrolled.lock().unwrap().len(), 1);
 
-    // Two with one state directory would fight.
+    // A state directory is used by one agent at a time.
     let error = lab.start(state.path(), None, &[]).task.await.unwrap().unwrap_err();
     assert!(error.to_string().contains("another agent is running"), "{error:#}");
     agent.stop().await;
@@ -45,7 +45,7 @@ async fn an_agent_comes_back_without_its_code_and_a_code_is_good_for_one() {
     let task = lab.start(other.path(), Some(&lab.code), &[]).task;
     let error = soon("a refusal", task).await.unwrap().unwrap_err();
     assert!(error.to_string().contains("used already"), "{error:#}");
-    // Nothing in the state directory shows the code's secret, and all of it is private.
+    // The state directory does not contain the code.
     let code = lab.code.expose();
     for file in fs::read_dir(state.path()).unwrap() {
         let text = fs::read(file.unwrap().path()).unwrap();
@@ -57,7 +57,7 @@ async fn an_agent_comes_back_without_its_code_and_a_code_is_good_for_one() {
 async fn a_retry_with_the_same_key_gets_the_same_identity() {
     let lab = Lab::new().await;
     let state = tempfile::tempdir().unwrap();
-    lab.agents.assign(&lab.share(1, 1, super::lab::nobody().await));
+    lab.agents.assign(&lab.share(1, 1, super::lab::unused_address().await));
     let agent = lab.start(state.path(), Some(&lab.code), &[]);
     lab.ready(1, 1).await;
     agent.stop().await;
@@ -97,7 +97,7 @@ async fn a_certificate_of_another_authority_is_refused() {
         environment: lab.environment,
         agent: AgentId::new(Uuid::from_u128(5)),
     });
-    // One by the right authority gets a welcome, one by another does not, and a gateway's is no agent's.
+    // Only a certificate of the gateway's own authority is welcomed.
     for (ca, right) in [(&*lab.ca, true), (&other, false)] {
         let key = PrivateKey::generate().unwrap();
         let certificate = ca.issue(&identity, &key.public_point(), Timestamp::now()).unwrap();
@@ -114,7 +114,7 @@ async fn a_certificate_of_another_authority_is_refused() {
 }
 
 #[tokio::test]
-async fn an_agent_knows_a_stranger_and_another_protocol() {
+async fn an_agent_detects_a_gateway_of_another_authority_and_another_protocol() {
     let (lab, other) = (Lab::new().await, Lab::new().await);
     let agent = super::puppet::Puppet::new(&lab, 5);
     let error = agent.handshake(other.address).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! Who stands in the way of agents on their port, and how long.
+//! Limits of the agent port for connections that have not authenticated.
 
 use super::{
     lab::{Lab, soon},
@@ -12,16 +12,16 @@ use tokio::{
 };
 use wicketgate_transport::control::{FromAgent, ToAgent};
 
-/// A connection that says nothing, from an address of the loopback network.
+/// A connection without a handshake, from an address of the loopback network.
 async fn idle(lab: &Lab, from: [u8; 4]) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((from, 0).into()).unwrap();
     socket.connect(lab.address).await.unwrap()
 }
 
-/// The address of agents and of those who stall is the same, as behind a translated one.
+/// The stalled connections have the agent's address, as behind NAT.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn five_hundred_stalled_handshakes_do_not_hold_up_a_good_one() {
+async fn five_hundred_stalled_handshakes_do_not_delay_a_good_one() {
     let lab = Lab::new().await;
     let puppet = Puppet::new(&lab, 5);
     let mut held = Vec::new();
@@ -33,12 +33,12 @@ async fn five_hundred_stalled_handshakes_do_not_hold_up_a_good_one() {
         }
         held.push(stalled);
     }
-    // The bound is the one of a handshake that stalls: behind one, this would be late.
+    // Less than the bound of a stalled handshake.
     let good = timeout(Duration::from_secs(8), async {
         (puppet.connect().await.is_some(), puppet.carrier().await.is_some())
     });
     assert_eq!(good.await, Ok((true, true)));
-    // The oldest were put out, the newest have their time.
+    // The oldest were closed, the newest continue.
     let mut closed = 0;
     for tcp in &mut held[..400] {
         closed += usize::from(timeout(Duration::from_secs(5), tcp.read(&mut [0; 1])).await.is_ok());
@@ -47,7 +47,7 @@ async fn five_hundred_stalled_handshakes_do_not_hold_up_a_good_one() {
 }
 
 #[tokio::test]
-async fn a_barred_agent_is_turned_away_before_it_says_anything() {
+async fn a_barred_agent_is_rejected_before_its_hello() {
     let lab = Lab::new().await;
     let puppet = Puppet::new(&lab, 5);
     lab.agents.bar(puppet.id);
@@ -56,7 +56,7 @@ async fn a_barred_agent_is_turned_away_before_it_says_anything() {
         let Some(mut control) = puppet.control().await else { continue };
         let end = timeout(Duration::from_secs(2), control.receive::<ToAgent>()).await;
         let Ok(Err(error)) = end else { panic!("{end:?}") };
-        // The agent takes it for what it is, and says so without the TLS library's advice for programmers.
+        // The agent detects it, and its error does not contain the TLS library's text.
         assert!(error.is_hang_up() && !error.to_string().contains("://"), "{error}");
     }
     lab.agents.unbar(puppet.id);
@@ -64,7 +64,7 @@ async fn a_barred_agent_is_turned_away_before_it_says_anything() {
 }
 
 #[tokio::test]
-async fn an_agent_that_says_no_hello_has_few_connections() {
+async fn an_agent_without_a_hello_has_few_connections() {
     let lab = Lab::new().await;
     let puppet = Puppet::new(&lab, 5);
     let mut ended = 0;
@@ -77,7 +77,7 @@ async fn an_agent_that_says_no_hello_has_few_connections() {
         }
     }
     assert_eq!((held.len(), ended), (4, 6));
-    // One says hello, and makes place for the next.
+    // One sends its hello, which permits another connection.
     let hello = FromAgent::Hello { version: "1".into(), name: "lab".into() };
     held[0].send(&hello).await.unwrap();
     assert_eq!(soon("a welcome", held[0].receive::<ToAgent>()).await.unwrap(), ToAgent::Welcome);

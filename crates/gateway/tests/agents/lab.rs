@@ -1,4 +1,4 @@
-//! What the tests stand on: an authority, a gateway's end, a server that answers enrolments, agents, targets.
+//! Fixtures: an authority, a gateway's end, a server that answers enrolments, agents, targets.
 
 use jiff::Timestamp;
 use std::{
@@ -55,7 +55,7 @@ pub(crate) struct Lab {
     _dir: tempfile::TempDir,
 }
 
-/// What the server heard.
+/// The messages that the server received.
 #[derive(Default)]
 pub(crate) struct Seen {
     pub(crate) enrolled: Mutex<Vec<AgentId>>,
@@ -63,7 +63,7 @@ pub(crate) struct Seen {
     pub(crate) renewed: AtomicUsize,
 }
 
-/// A gateway of the authority's.
+/// The identity of a gateway of the authority.
 pub(crate) fn gateway_identity(ca: &Ca) -> GatewayIdentity {
     let key = PrivateKey::generate().unwrap();
     let gateway = Identity::Gateway { gateway: GatewayId::new(Uuid::nil()) };
@@ -261,7 +261,7 @@ async fn server(
     }
 }
 
-/// A target that sends back all that it gets, and ends when its client has.
+/// A target that echoes, and ends when its client has ended.
 pub(crate) async fn echo() -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, accepted) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
@@ -292,7 +292,7 @@ pub(crate) async fn exchange(tcp: &mut TcpStream, bytes: &[u8]) -> Vec<u8> {
     got
 }
 
-/// A port that nobody listens on.
-pub(crate) async fn nobody() -> SocketAddr {
+/// An address without a listener.
+pub(crate) async fn unused_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }

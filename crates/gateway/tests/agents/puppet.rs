@@ -1,4 +1,4 @@
-//! An agent that does what a test says.
+//! An agent that a test controls.
 
 use super::lab::{Lab, soon};
 use jiff::Timestamp;
@@ -14,7 +14,7 @@ use wicketgate_transport::{
     tls::{AgentTls, TlsError},
 };
 
-/// An agent of the lab's environment, with a certificate and no mind of its own.
+/// An agent of the lab's environment, with a certificate.
 pub(crate) struct Puppet {
     pub(crate) id: AgentId,
     tls: AgentTls,
@@ -32,13 +32,13 @@ impl Puppet {
         Self { id, tls, address: lab.address }
     }
 
-    /// The handshake of a control connection with whoever is there.
+    /// The handshake of a control connection with the given address.
     pub(crate) async fn handshake(&self, address: SocketAddr) -> Result<Control, TlsError> {
         let tcp = TcpStream::connect(address).await.unwrap();
         soon("a handshake", self.tls.connect_control(tcp)).await
     }
 
-    /// A control connection on which nothing was said yet; `None`: the gateway does not want it.
+    /// A control connection before its hello; `None`: the gateway has rejected it.
     pub(crate) async fn control(&self) -> Option<Control> {
         let tcp = TcpStream::connect(self.address).await.ok()?;
         soon("a handshake", self.tls.connect_control(tcp)).await.ok()

@@ -20,7 +20,7 @@ async fn a_connection_falls_over_to_the_next_replica_when_a_dial_fails() {
     let lab = Lab::new().await;
     let (target, _) = echo().await;
     let state = tempfile::tempdir().unwrap();
-    // Of two idle agents the one with the lower id is asked first: the puppet.
+    // Of two idle agents, the one with the lower id is picked first: the puppet.
     let puppet = Puppet::new(&lab, 5);
     let mut control = puppet.connect().await.unwrap();
     lab.agents.assign(&lab.share(1, 1, target));
@@ -28,7 +28,7 @@ async fn a_connection_falls_over_to_the_next_replica_when_a_dial_fails() {
     lab.ready(1, 1).await;
     let mut carrier = puppet.carrier().await.unwrap();
 
-    // Alone, its refusal is the answer.
+    // Without another agent, its refusal is the result.
     let refuse = async {
         let open = carrier.next_open().await.unwrap();
         assert_eq!((open.share, open.generation), (share_id(1), Generation::new(1)));
@@ -41,14 +41,14 @@ async fn a_connection_falls_over_to_the_next_replica_when_a_dial_fails() {
     let failure = alone.map(|_| ()).unwrap_err();
     assert_eq!(failure.reason, DialFailureReason::Refused(RefusalReason::ConnectionRefused));
 
-    // Said to reach nothing, it is asked last: with the other agent's word the share is well.
+    // An agent that does not reach the target is picked last, and does not impair the share.
     let health = TargetHealth::Unreachable("not from here".into());
     control.send(&FromAgent::Health { share: share_id(1), health }).await.unwrap();
     lab.standing(1, "unreachable", |s| s.problem.is_some()).await;
     let agent = lab.start(state.path(), Some(&lab.code), &[]);
     lab.standing(1, "reached by the second agent", |s| s.ready.is_some() && s.problem.is_none()).await;
 
-    // Said to be well, it is asked first, and every connection is served all the same.
+    // An agent that reports the target reachable is picked first; a refusal is retried at the other one.
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
     let puppet_carrier = tokio::spawn(async move {
@@ -74,22 +74,22 @@ async fn a_connection_falls_over_to_the_next_replica_when_a_dial_fails() {
 #[tokio::test]
 async fn the_newer_of_two_control_connections_wins() {
     let lab = Lab::new().await;
-    lab.agents.assign(&lab.share(1, 1, super::lab::nobody().await));
+    lab.agents.assign(&lab.share(1, 1, super::lab::unused_address().await));
     let puppet = Puppet::new(&lab, 5);
     let mut older = puppet.connect().await.unwrap();
     acknowledge(&mut older, share_id(1), 1).await;
     lab.ready(1, 1).await;
     let mut newer = puppet.connect().await.unwrap();
-    // The older one is ended, whatever was on its way there.
+    // The older one is closed.
     soon("the older one's end", async { while older.receive::<ToAgent>().await.is_ok() {} }).await;
-    // What it said does not count any more, nor what it still says; its end takes nothing from the newer one.
+    // Its earlier and later reports are ignored, and its end does not affect the newer one.
     lab.standing(1, "unacknowledged", |s| s.ready.is_none()).await;
     let _ = older.send(&FromAgent::Ack { share: share_id(1), generation: Generation::new(1) }).await;
     drop(older);
     acknowledge(&mut newer, share_id(1), 1).await;
     lab.ready(1, 1).await;
-    lab.agents.assign(&lab.share(2, 1, super::lab::nobody().await));
-    soon("the newer one to be told", async {
+    lab.agents.assign(&lab.share(2, 1, super::lab::unused_address().await));
+    soon("an assignment on the newer one", async {
         loop {
             let message = newer.receive().await.unwrap();
             if let ToAgent::Assign { assignments } = message

@@ -32,7 +32,7 @@ fn reset(tcp: &TcpStream) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn everything_comes_back_after_the_client_has_ended() {
+async fn everything_is_echoed_after_the_client_has_ended() {
     const SIZE: usize = 8 << 20;
     let (target, _) = echo().await;
     let (lab, agent, _state) = with_target(target).await;
@@ -43,7 +43,7 @@ async fn everything_comes_back_after_the_client_has_ended() {
         clients.push(tokio::spawn(async move {
             let sent: Vec<u8> = (0..SIZE).map(|i| (i as u8).wrapping_mul(31) ^ (i >> 12) as u8 ^ n).collect();
             let mut client = lab.connect(1).await.unwrap();
-            // All of it sent, and ended, before anything is read: the target still answers.
+            // The client sends everything and its end before it reads: the target still answers.
             let got = soon("8 MiB", exchange(&mut client.tcp, &sent)).await;
             assert!(got == sent, "{} of {SIZE}", got.len());
             let bytes = std::sync::Arc::clone(&client.bytes);
@@ -92,7 +92,7 @@ async fn a_reset_is_a_reset_on_the_other_side() {
         drop(client.tcp);
         let error = soon("the target's reset", async {
             loop {
-                // Where a FIN came before, the reset shows when something is sent.
+                // After a FIN, the reset shows at a write.
                 match target.read(&mut [0; 8]).await {
                     Err(error) => return error,
                     Ok(_) if half_closed => match target.write_all(b"x").await {
@@ -136,7 +136,7 @@ async fn carriers_are_used_again() {
         assert_eq!(soon("an echo", exchange(&mut client.tcp, &n.to_be_bytes())).await, n.to_be_bytes());
         client.end().await.unwrap();
     }
-    // One connection at a time leaves at most one more than the pool was made of.
+    // One connection at a time adds at most one carrier to the pool.
     let made = lab.agents.handshakes() - before;
     assert!(made <= 16, "{made} handshakes for 50 streams");
     agent.stop().await;
@@ -161,7 +161,7 @@ async fn a_barred_agent_is_cut_and_stays_out() {
 }
 
 #[tokio::test]
-async fn an_agent_that_stops_lets_its_streams_end() {
+async fn the_streams_of_a_stopping_agent_may_end() {
     let (listener, lab, agent, _state) = held().await;
     let mut client = lab.connect(1).await.unwrap();
     let (mut target, _) = soon("the dial", listener.accept()).await.unwrap();
@@ -193,10 +193,10 @@ async fn a_dial_reaches_the_target_or_says_why_not() {
     lab.ready(2, 1).await;
     let refused = soon("a dial", lab.agents.dial(share(2))).await.unwrap_err();
     assert_eq!(refused.reason, wicketgate_model::Reason::TargetUnreachable);
-    // A client gets through as before.
+    // A client's connection succeeds as before.
     let mut client = lab.connect(1).await.unwrap();
     assert_eq!(soon("an echo", exchange(&mut client.tcp, b"hello")).await, b"hello");
     agent.stop().await;
-    let nobody = soon("a dial", lab.agents.dial(share(1))).await.unwrap_err();
-    assert_eq!(nobody.reason, wicketgate_model::Reason::AgentOffline);
+    let failure = soon("a dial", lab.agents.dial(share(1))).await.unwrap_err();
+    assert_eq!(failure.reason, wicketgate_model::Reason::AgentOffline);
 }

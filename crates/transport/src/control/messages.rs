@@ -1,4 +1,4 @@
-//! What agent and gateway tell each other on a control connection.
+//! The messages of a control connection.
 
 use super::base64_text;
 use serde::{Deserialize, Serialize};

@@ -144,7 +144,7 @@ impl RecordSealer {
 /// Decrypts records of the peer.
 pub(crate) struct RecordOpener(RecordKey);
 
-/// A record, or what is there of it.
+/// The result of decrypting a record.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Opened {
     /// The record is incomplete.
