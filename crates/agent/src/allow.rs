@@ -5,7 +5,6 @@
 
 use ipnet::IpNet;
 use std::{
-    fmt,
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
     str::FromStr,
@@ -121,25 +120,26 @@ fn range(s: &str) -> Result<RangeInclusive<u16>, NotARule> {
     Ok(first..=last)
 }
 
-impl fmt::Display for AllowRule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.net {
-            None => f.write_str("*")?,
-            Some(IpNet::V4(net)) => net.fmt(f)?,
-            Some(IpNet::V6(net)) => write!(f, "[{net}]")?,
-        }
-        for (i, ports) in self.ports.iter().enumerate() {
-            let before = if i == 0 { ':' } else { ',' };
-            write!(f, "{before}{}-{}", ports.start(), ports.end())?;
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::fmt;
+
+    impl fmt::Display for AllowRule {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            match self.net {
+                None => f.write_str("*")?,
+                Some(IpNet::V4(net)) => net.fmt(f)?,
+                Some(IpNet::V6(net)) => write!(f, "[{net}]")?,
+            }
+            for (i, ports) in self.ports.iter().enumerate() {
+                let before = if i == 0 { ':' } else { ',' };
+                write!(f, "{before}{}-{}", ports.start(), ports.end())?;
+            }
+            Ok(())
+        }
+    }
 
     fn list(rules: &[&str]) -> AllowList {
         AllowList::new(rules.iter().map(|r| r.parse().unwrap()).collect())

@@ -9,9 +9,10 @@ use jiff::Timestamp;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
+use wicketgate_model::{EnrolGrant, EnrolRequest};
 use wicketgate_system::backoff::Backoff;
 use wicketgate_transport::{
-    control::{EnrolAnswer, EnrolAsk},
+    control::EnrolAnswer,
     enrolment_code::EnrolmentCode,
     tls::{Diagnosis, connect_enrol},
     trust::{CaCertificate, Fingerprint},
@@ -40,7 +41,7 @@ pub(crate) async fn enrol(
 ) -> anyhow::Result<State> {
     // Saved before it is used: if the answer is lost, a retry with the same key gets the same identity.
     let key = dir.key()?;
-    let ask = EnrolAsk {
+    let ask = EnrolRequest {
         enrollment: code.enrollment(),
         secret: code.secret().to_vec(),
         public_key: key.public_point(),
@@ -54,7 +55,8 @@ pub(crate) async fn enrol(
     loop {
         let error = match enrol_once(server, code, &ask).await {
             Ok(enrolled) => {
-                info!(agent.id = %enrolled.agent, environment.id = %enrolled.environment, environment.z_id = %enrolled.z_id, "agent enrolled");
+                let EnrolGrant { agent, environment, z_id, .. } = &enrolled.grant;
+                info!(agent.id = %agent, environment.id = %environment, environment.z_id = %z_id, "agent enrolled");
                 return dir.enrolled(enrolled);
             }
             Err(Failure::Final(error)) => return Err(error),
@@ -75,7 +77,7 @@ pub(crate) async fn enrol(
 async fn enrol_once(
     server: &ServerAddress,
     code: &EnrolmentCode,
-    ask: &EnrolAsk,
+    ask: &EnrolRequest,
 ) -> Result<Enrolled, Failure> {
     let tcp = server.connect().await.context("cannot connect").map_err(Failure::NotNow)?;
     let mut control = timeout(CONNECT_WITHIN, connect_enrol(code.ca(), tcp))
@@ -99,10 +101,9 @@ async fn enrol_once(
     match answer {
         EnrolAnswer::Refused { refusal } => Err(Failure::Final(refusal.into())),
         EnrolAnswer::Unavailable => Err(Failure::NotNow(anyhow!("the server cannot answer at the moment"))),
-        EnrolAnswer::Enrolled { agent, environment, frontdoor, z_id, certificate, ca_certificate } => {
-            check_ca(code, &ca_certificate).map_err(Failure::Final)?;
-            let issued_at = Timestamp::now();
-            Ok(Enrolled { agent, environment, frontdoor, z_id, issued_at, certificate, ca_certificate })
+        EnrolAnswer::Enrolled(grant) => {
+            check_ca(code, &grant.ca_certificate).map_err(Failure::Final)?;
+            Ok(Enrolled { grant, issued_at: Timestamp::now() })
         }
     }
 }

@@ -11,15 +11,9 @@ use std::{
     io::{self, ErrorKind},
     path::{Path, PathBuf},
 };
-use wicketgate_model::{AgentId, EnvironmentId, FrontdoorId, Generation, ShareId, ZId};
+use wicketgate_model::{AgentId, EnrolGrant, EnvironmentId, Generation, ShareId};
 use wicketgate_system::{Mutex, directory_lock::DirectoryLock, private_file};
-use wicketgate_transport::{
-    control::base64_text,
-    identity::RENEW_AFTER,
-    key::PrivateKey,
-    tls::{AgentTls, TlsError},
-    trust::CaCertificate,
-};
+use wicketgate_transport::{identity::RENEW_AFTER, key::PrivateKey, tls::AgentTls, trust::CaCertificate};
 
 const KEY_FILE: &str = "agent.key";
 const IDENTITY_FILE: &str = "identity.json";
@@ -35,15 +29,9 @@ pub(crate) struct StateDir {
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Enrolled {
-    pub(crate) agent: AgentId,
-    pub(crate) environment: EnvironmentId,
-    pub(crate) frontdoor: FrontdoorId,
-    pub(crate) z_id: ZId,
+    #[serde(flatten)]
+    pub(crate) grant: EnrolGrant,
     pub(crate) issued_at: Timestamp,
-    #[serde(with = "base64_text")]
-    pub(crate) certificate: Vec<u8>,
-    #[serde(with = "base64_text")]
-    pub(crate) ca_certificate: Vec<u8>,
 }
 
 /// The state of an enrolled agent.
@@ -97,7 +85,7 @@ impl StateDir {
     }
 
     fn state(self, enrolled: Enrolled) -> State {
-        let (agent, environment) = (enrolled.agent, enrolled.environment);
+        let (agent, environment) = (enrolled.grant.agent, enrolled.grant.environment);
         State { dir: self, agent, environment, enrolled: Mutex::new(enrolled) }
     }
 }
@@ -112,13 +100,11 @@ impl State {
     }
 
     pub(crate) fn ca(&self) -> anyhow::Result<CaCertificate> {
-        Ok(CaCertificate::from_der(self.current().ca_certificate)?)
+        Ok(CaCertificate::from_der(self.current().grant.ca_certificate)?)
     }
 
     pub(crate) fn tls(&self) -> anyhow::Result<AgentTls> {
-        let tls: Result<_, TlsError> =
-            AgentTls::new(&self.ca()?, self.dir.key()?, self.current().certificate);
-        Ok(tls?)
+        Ok(AgentTls::new(&self.ca()?, self.dir.key()?, self.current().grant.certificate)?)
     }
 
     /// When a new certificate should be requested.
@@ -127,9 +113,10 @@ impl State {
     }
 
     pub(crate) fn renewed(&self, certificate: Vec<u8>, now: Timestamp) -> io::Result<()> {
-        let fresh = Enrolled { certificate, issued_at: now, ..self.current() };
-        self.save(&fresh)?;
-        *self.enrolled.lock() = fresh;
+        let mut renewed = self.current();
+        (renewed.grant.certificate, renewed.issued_at) = (certificate, now);
+        self.save(&renewed)?;
+        *self.enrolled.lock() = renewed;
         Ok(())
     }
 

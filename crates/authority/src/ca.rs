@@ -32,27 +32,14 @@ const KEY_FILE: &str = "ca.key";
 const CERTIFICATE_FILE: &str = "ca.crt";
 
 /// The authority. Only the server has it.
-#[derive(Debug)]
 pub struct Ca {
-    key: SigningPair,
+    key: KeyPair,
     certificate: CaCertificate,
 }
 
-/// The authority's key in the certificate library's type.
-struct SigningPair(KeyPair);
-
-impl SigningPair {
-    fn of(key: &PrivateKey) -> Result<Self, CaError> {
-        let pkcs8 = PrivatePkcs8KeyDer::from(key.pkcs8());
-        KeyPair::from_pkcs8_der_and_sign_algo(&pkcs8, &PKCS_ECDSA_P256_SHA256)
-            .map(Self)
-            .map_err(CaError::Sign)
-    }
-}
-
-impl fmt::Debug for SigningPair {
+impl fmt::Debug for Ca {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SigningPair(…)")
+        write!(f, "Ca({:?})", self.certificate)
     }
 }
 
@@ -82,10 +69,13 @@ impl Ca {
             move |e| CaError::Io(path, e)
         };
         private_file::private_dir(dir).map_err(failed(dir))?;
-        let key = SigningPair::of(&PrivateKey::load_or_create(&dir.join(KEY_FILE))?)?;
+        let key = PrivateKey::load_or_create(&dir.join(KEY_FILE))?;
+        let pkcs8 = PrivatePkcs8KeyDer::from(key.pkcs8());
+        let key =
+            KeyPair::from_pkcs8_der_and_sign_algo(&pkcs8, &PKCS_ECDSA_P256_SHA256).map_err(CaError::Sign)?;
         let path = dir.join(CERTIFICATE_FILE);
         if !path.try_exists().map_err(failed(&path))? {
-            let pem = ca_params(now)?.self_signed(&key.0).map_err(CaError::Sign)?.pem();
+            let pem = ca_params(now)?.self_signed(&key).map_err(CaError::Sign)?.pem();
             match private_file::create(&path, pem.as_bytes()) {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
                 other => other.map_err(failed(&path))?,
@@ -128,7 +118,7 @@ impl Ca {
         }];
         params.use_authority_key_identifier_extension = true;
         validity(&mut params, now, LEAF_LIFETIME)?;
-        let issuer = Issuer::new(ca_params(now)?, &self.key.0);
+        let issuer = Issuer::new(ca_params(now)?, &self.key);
         Ok(params.signed_by(&public_key, &issuer).map_err(CaError::Sign)?.der().to_vec())
     }
 
@@ -137,7 +127,7 @@ impl Ca {
     }
 
     fn sign(&self, mut body: String) -> Result<SignedAssignment, CaError> {
-        let mut signature = self.key.0.sign(&SignedAssignment::signed_bytes(&body)).map_err(CaError::Sign)?;
+        let mut signature = self.key.sign(&SignedAssignment::signed_bytes(&body)).map_err(CaError::Sign)?;
         // Assignments of all shares stay in memory.
         body.shrink_to_fit();
         signature.shrink_to_fit();

@@ -12,8 +12,8 @@ mod version;
 
 pub use in_process::{GatewayEnd, LinkReceiver, ServerEnd, in_process, in_process_encoded};
 pub use message::{
-    AgentShareState, AgentShares, CertificateAnswer, ConnectedAgent, EnrolGrant, EnrolRequest, FromGateway,
-    GatewayHello, RenewRequest, SHARES_PER_AGENT, ShareCheck, ToGateway,
+    AgentShareState, AgentShares, CertificateAnswer, ConnectedAgent, FromGateway, GatewayHello, RenewRequest,
+    SHARES_PER_AGENT, ShareCheck, ToGateway,
 };
 pub use pending::{Call, Pending, RequestId};
 pub use version::{VERSIONS, VersionMismatch, Versions};

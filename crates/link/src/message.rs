@@ -3,13 +3,12 @@
 use crate::{RequestId, Versions};
 use serde::{Deserialize, Serialize};
 use std::{
-    fmt,
     net::{IpAddr, Ipv4Addr},
     time::Duration,
 };
 use wicketgate_model::{
-    AgentId, DesiredDelta, EnrolRefusal, EnrollmentId, EnvironmentId, EspMode, FrontdoorId, Generation,
-    ObservedDelta, Problem, ShareId, TrafficDelta, ZId,
+    AgentId, DesiredDelta, EnrolGrant, EnrolRefusal, EnrolRequest, EnvironmentId, EspMode, Generation,
+    ObservedDelta, Problem, ShareId, TrafficDelta,
 };
 
 /// From the server.
@@ -140,35 +139,6 @@ pub enum CertificateAnswer<T> {
     Refused(EnrolRefusal),
     /// The server can't answer now: the agent may ask again.
     Unavailable,
-}
-
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EnrolRequest {
-    pub enrollment: EnrollmentId,
-    /// The code's secret part. Not shown by `Debug`.
-    pub secret: Vec<u8>,
-    /// The agent's public key: an uncompressed P-256 point (SEC 1 §2.3.3), 65 bytes.
-    pub public_key: Vec<u8>,
-    /// The agent's host name: the name of a new environment until a user changes it.
-    pub name: String,
-}
-
-impl fmt::Debug for EnrolRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "EnrolRequest({}, …)", self.enrollment)
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EnrolGrant {
-    pub agent: AgentId,
-    pub environment: EnvironmentId,
-    pub frontdoor: FrontdoorId,
-    pub z_id: ZId,
-    /// DER.
-    pub certificate: Vec<u8>,
-    /// DER.
-    pub ca_certificate: Vec<u8>,
 }
 
 /// The server reads the agent's Frontdoor and environment from its database.

@@ -4,6 +4,7 @@
 //! without looking at other rows.
 
 mod assignment;
+pub mod base64_text;
 mod connection;
 mod continuity;
 mod declare;
@@ -28,7 +29,7 @@ pub use connection::{
 };
 pub use continuity::ConnectionContinuity;
 pub use desired::{Desired, DesiredDelta, ShareDesired, Touched, TunnelDesired};
-pub use enrolment::EnrolRefusal;
+pub use enrolment::{EnrolGrant, EnrolRefusal, EnrolRequest};
 pub use esp_mode::EspMode;
 pub use ids::{
     AgentId, ApiAccountId, EnrollmentId, EnvironmentId, ExecutionId, FrontdoorId, GatewayId, ShareId,

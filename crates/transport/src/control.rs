@@ -2,12 +2,9 @@
 //!
 //! Receiving is cancel-safe: an incomplete message stays in the buffer.
 
-pub mod base64_text;
-mod enrolment;
 mod messages;
 
-pub use enrolment::{EnrolAnswer, EnrolAsk};
-pub use messages::{FromAgent, TargetHealth, ToAgent};
+pub use messages::{EnrolAnswer, FromAgent, TargetHealth, ToAgent};
 
 use crate::tls::{Diagnosis, diagnosis::describe};
 use bytes::{Buf, BytesMut};

@@ -5,9 +5,8 @@
 //! (no I, L, O, U). The last 24 bits are a checksum, which detects mistyped and incomplete codes before any connection.
 //! `Debug` never shows the secret.
 
-use crate::trust::Fingerprint;
-use aws_lc_rs::digest;
-use std::{fmt, str::FromStr};
+use crate::trust::{Fingerprint, sha256};
+use std::{array, fmt, str::FromStr};
 use uuid::Uuid;
 use wicketgate_model::EnrollmentId;
 use zeroize::Zeroizing;
@@ -31,7 +30,9 @@ pub struct EnrolmentCode {
 pub enum CodeError {
     #[error("an enrolment code starts with ENR-")]
     Prefix,
-    #[error("the enrolment code is incomplete: it has {0} letters after ENR- instead of {TEXT}; copy all of it")]
+    #[error(
+        "the enrolment code is incomplete: it has {0} letters after ENR- instead of {TEXT}; copy all of it"
+    )]
     Length(usize),
     #[error("the enrolment code contains an invalid letter: copy it again")]
     Letter,
@@ -39,15 +40,11 @@ pub enum CodeError {
     Checksum,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no random bytes")]
-pub struct NoRandom;
-
 impl EnrolmentCode {
     /// A code with a fresh secret.
-    pub fn generate(enrollment: EnrollmentId, ca: Fingerprint) -> Result<Self, NoRandom> {
+    pub fn generate(enrollment: EnrollmentId, ca: Fingerprint) -> Result<Self, getrandom::Error> {
         let mut secret = Zeroizing::new([0; SECRET]);
-        getrandom::fill(secret.as_mut()).map_err(|_| NoRandom)?;
+        getrandom::fill(secret.as_mut())?;
         Ok(Self { enrollment, secret, ca: ca.short() })
     }
 
@@ -96,15 +93,12 @@ impl EnrolmentCode {
 
 /// SHA-256 of a code's secret, which the server stores and compares.
 pub fn secret_hash(secret: &[u8]) -> [u8; 32] {
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest::digest(&digest::SHA256, secret).as_ref());
-    hash
+    sha256(secret)
 }
 
 fn checksum(bytes: &[u8]) -> [u8; CHECKSUM] {
-    let mut sum = [0; CHECKSUM];
-    sum.copy_from_slice(&digest::digest(&digest::SHA256, bytes).as_ref()[..CHECKSUM]);
-    sum
+    let sum = sha256(bytes);
+    array::from_fn(|n| sum[n])
 }
 
 impl FromStr for EnrolmentCode {
@@ -135,13 +129,11 @@ impl FromStr for EnrolmentCode {
         if checksum(content) != sum {
             return Err(CodeError::Checksum);
         }
-        let mut id = [0; 16];
-        id.copy_from_slice(&content[..16]);
-        let mut secret = Zeroizing::new([0; SECRET]);
-        secret.copy_from_slice(&content[16..16 + SECRET]);
-        let mut ca = [0; Fingerprint::SHORT];
-        ca.copy_from_slice(&content[16 + SECRET..]);
-        Ok(Self { enrollment: EnrollmentId::new(Uuid::from_bytes(id)), secret, ca })
+        Ok(Self {
+            enrollment: EnrollmentId::new(Uuid::from_bytes(array::from_fn(|n| content[n]))),
+            secret: Zeroizing::new(array::from_fn(|n| content[16 + n])),
+            ca: array::from_fn(|n| content[16 + SECRET + n]),
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 //! Invariant: the key leaves this type only to a file of mode 0600 and to the TLS library; `Debug` never shows it.
 
 use aws_lc_rs::{
-    error::{KeyRejected, Unspecified},
+    error::Unspecified,
     signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -38,46 +38,36 @@ impl PrivateKey {
     /// Loads the key from the file, or generates one and saves it (mode 0600) before it is returned.
     pub fn load_or_create(path: &Path) -> Result<Self, KeyError> {
         let failed = |e| KeyError::Io(path.display().to_string(), e);
-        match fs::read_to_string(path).map(Zeroizing::new) {
-            Ok(pem) => {
-                return Self::from_pem(&pem).ok_or_else(|| KeyError::Parse(path.display().to_string()));
+        if !path.try_exists().map_err(failed)? {
+            match private_file::create(path, Self::generate()?.to_pem().as_bytes()) {
+                // Another process has created the file: its key is used.
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                created => created.map_err(failed)?,
             }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(failed(e)),
         }
-        let key = Self::generate()?;
-        let pem = key.to_pem();
-        match private_file::create(path, pem.as_bytes()) {
-            Ok(()) => Ok(key),
-            // Another process has created the file: its key is used.
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                let pem = fs::read_to_string(path).map(Zeroizing::new).map_err(failed)?;
-                Self::from_pem(&pem).ok_or_else(|| KeyError::Parse(path.display().to_string()))
-            }
-            Err(e) => Err(failed(e)),
-        }
+        let pem = fs::read_to_string(path).map(Zeroizing::new).map_err(failed)?;
+        Self::from_pem(&pem).ok_or_else(|| KeyError::Parse(path.display().to_string()))
     }
 
     fn from_pem(pem: &str) -> Option<Self> {
         let der = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes()).ok()?;
         let pkcs8 = Zeroizing::new(der.secret_pkcs8_der().to_vec());
-        let pair: Result<_, KeyRejected> = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &pkcs8);
-        Some(Self { pair: pair.ok()?, pkcs8 })
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &pkcs8).ok()?;
+        Some(Self { pair, pkcs8 })
     }
 
     fn to_pem(&self) -> Zeroizing<String> {
         let body = Zeroizing::new(STANDARD.encode(&*self.pkcs8));
         let mut pem = Zeroizing::new(String::with_capacity(body.len() + 64));
         pem.push_str("-----BEGIN PRIVATE KEY-----\n");
-        let mut rest = body.as_str();
-        while !rest.is_empty() {
-            // RFC 7468 §2: lines of 64 characters.
-            let (line, left) = rest.split_at(rest.len().min(64));
-            pem.push_str(line);
-            pem.push('\n');
-            rest = left;
+        // RFC 7468 §2: lines of 64 characters.
+        for (n, letter) in body.chars().enumerate() {
+            if n > 0 && n % 64 == 0 {
+                pem.push('\n');
+            }
+            pem.push(letter);
         }
-        pem.push_str("-----END PRIVATE KEY-----\n");
+        pem.push_str("\n-----END PRIVATE KEY-----\n");
         pem
     }
 

@@ -2,6 +2,7 @@
 
 use aws_lc_rs::digest;
 use rustls::pki_types::CertificateDer;
+use std::array;
 use wicketgate_model::{Assignment, SignedAssignment};
 
 /// SHA-256 of the CA's certificate in DER.
@@ -13,16 +14,18 @@ impl Fingerprint {
     pub const SHORT: usize = 20;
 
     pub fn of(der: &[u8]) -> Self {
-        let mut bytes = [0; 32];
-        bytes.copy_from_slice(digest::digest(&digest::SHA256, der).as_ref());
-        Self(bytes)
+        Self(sha256(der))
     }
 
     pub fn short(&self) -> [u8; Self::SHORT] {
-        let mut short = [0; Self::SHORT];
-        short.copy_from_slice(&self.0[..Self::SHORT]);
-        short
+        array::from_fn(|n| self.0[n])
     }
+}
+
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
+    hash
 }
 
 /// The certificate of a server's CA.

@@ -99,7 +99,7 @@ impl CarrierPool {
 }
 
 /// An agent's streams. They outlive its connections.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct AgentStreams {
     pub(super) abort: Abort,
     active: AtomicUsize,

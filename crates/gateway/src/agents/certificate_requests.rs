@@ -1,6 +1,7 @@
 //! Requests for certificates that wait for the server's answer.
 
-use wicketgate_link::{CertificateAnswer, EnrolGrant, Pending};
+use wicketgate_link::{CertificateAnswer, Pending};
+use wicketgate_model::EnrolGrant;
 
 /// Requests of each kind that wait for the server: several times what it answers at a time.
 const WAITING: usize = 256;

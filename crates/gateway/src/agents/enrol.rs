@@ -4,11 +4,9 @@ use super::Agents;
 use std::time::Duration;
 use tokio::{sync::mpsc, time::timeout};
 use tracing::debug;
-use wicketgate_link::{
-    CertificateAnswer, EnrolGrant, EnrolRequest, FromGateway, Pending, RenewRequest, RequestId,
-};
-use wicketgate_model::AgentId;
-use wicketgate_transport::control::{Control, ControlError, EnrolAnswer, EnrolAsk, ToAgent};
+use wicketgate_link::{CertificateAnswer, FromGateway, Pending, RenewRequest, RequestId};
+use wicketgate_model::{AgentId, EnrolGrant, EnrolRequest};
+use wicketgate_transport::control::{Control, ControlError, EnrolAnswer, ToAgent};
 
 /// For the request of an agent.
 const ASK_WITHIN: Duration = Duration::from_secs(10);
@@ -26,24 +24,12 @@ impl Agents {
     }
 
     async fn enrol_one(&self, mut control: Control) -> Result<(), ControlError> {
-        let ask: EnrolAsk =
+        let mut ask: EnrolRequest =
             timeout(ASK_WITHIN, control.receive()).await.map_err(|_| ControlError::Stuck)??;
-        let ask = EnrolRequest {
-            enrollment: ask.enrollment,
-            secret: ask.secret,
-            public_key: ask.public_key,
-            name: plain(&ask.name),
-        };
+        ask.name = plain(&ask.name);
         let question = |request| FromGateway::Enrol { request, ask };
         let answer = match self.ask(&self.0.requests.enrol, question).await {
-            CertificateAnswer::Granted(grant) => EnrolAnswer::Enrolled {
-                agent: grant.agent,
-                environment: grant.environment,
-                frontdoor: grant.frontdoor,
-                z_id: grant.z_id,
-                certificate: grant.certificate,
-                ca_certificate: grant.ca_certificate,
-            },
+            CertificateAnswer::Granted(grant) => EnrolAnswer::Enrolled(grant),
             CertificateAnswer::Refused(refusal) => EnrolAnswer::Refused { refusal },
             CertificateAnswer::Unavailable => EnrolAnswer::Unavailable,
         };

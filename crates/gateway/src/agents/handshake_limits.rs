@@ -157,10 +157,7 @@ mod tests {
         assert_eq!(staying(&of_network), OF_ADDRESS);
         drop((of_one, of_network, elsewhere));
         let unproven = limits.0.lock();
-        assert!(
-            unproven.handshakes.is_empty() && unproven.count == 0,
-            "closed connections leave nothing"
-        );
+        assert!(unproven.handshakes.is_empty() && unproven.count == 0, "closed connections leave nothing");
     }
 
     #[test]

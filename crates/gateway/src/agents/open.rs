@@ -9,7 +9,7 @@ use super::{
     roster::{Pick, Session, Shown},
 };
 use std::{
-    fmt, io,
+    io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     pin::pin,
     sync::{
@@ -41,7 +41,8 @@ const DEAD_CARRIERS: usize = 4;
 const NO_CLIENT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// Why no stream was opened.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
 pub struct DialFailure {
     pub reason: DialFailureReason,
     pub text: String,
@@ -97,14 +98,6 @@ impl DialFailureReason {
     }
 }
 
-impl fmt::Display for DialFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl std::error::Error for DialFailure {}
-
 fn failure(reason: DialFailureReason, text: impl Into<String>) -> DialFailure {
     DialFailure { reason, text: text.into() }
 }
@@ -120,6 +113,7 @@ pub struct Stream {
 }
 
 /// Counts as a stream of its agent until it is dropped.
+#[derive(Debug)]
 struct Active {
     agent: AgentId,
     streams: Arc<AgentStreams>,
@@ -135,12 +129,6 @@ impl Active {
 impl Drop for Active {
     fn drop(&mut self) {
         self.streams.end();
-    }
-}
-
-impl fmt::Debug for Active {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Active({})", self.agent)
     }
 }
 

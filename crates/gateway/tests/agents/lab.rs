@@ -22,10 +22,10 @@ use uuid::Uuid;
 use wicketgate_agent::{Config, NoCode, allow::AllowList};
 use wicketgate_authority::Ca;
 use wicketgate_gateway::agents::{AgentStanding, Agents, DialFailure};
-use wicketgate_link::{CertificateAnswer, EnrolGrant, FromGateway};
+use wicketgate_link::{CertificateAnswer, FromGateway};
 use wicketgate_model::{
-    AgentId, Assignment, EnrolRefusal, EnrollmentId, EnvironmentId, FrontdoorId, GatewayId, Generation,
-    IngressPort, ShareDesired, ShareId, SignedAssignment, TunnelId, ZId,
+    AgentId, Assignment, EnrolGrant, EnrolRefusal, EnrollmentId, EnvironmentId, FrontdoorId, GatewayId,
+    Generation, IngressPort, ShareDesired, ShareId, SignedAssignment, TunnelId, ZId,
 };
 use wicketgate_transport::{
     abort::Abort,

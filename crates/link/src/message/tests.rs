@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use std::{collections::BTreeMap, sync::Arc};
 use uuid::Uuid;
 use wicketgate_model::{
-    Connection, DialTimes, FailureReason, PreSharedKey, Reason, ShareDesired, ShareObserved, ShareOptions,
-    SignedAssignment, TunnelDesired, TunnelId, TunnelObserved,
+    Connection, DialTimes, EnrollmentId, FailureReason, FrontdoorId, PreSharedKey, Reason, ShareDesired,
+    ShareObserved, ShareOptions, SignedAssignment, TunnelDesired, TunnelId, TunnelObserved, ZId,
 };
 
 const KEY: &str = "a pre-shared key that nobody guesses";

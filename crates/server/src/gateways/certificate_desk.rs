@@ -12,8 +12,8 @@ use tokio::{sync::mpsc, task::JoinSet};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 use wicketgate_authority::Ca;
-use wicketgate_link::{CertificateAnswer, EnrolGrant, EnrolRequest, RenewRequest, RequestId, ToGateway};
-use wicketgate_model::{EnrolRefusal, ZId};
+use wicketgate_link::{CertificateAnswer, RenewRequest, RequestId, ToGateway};
+use wicketgate_model::{EnrolGrant, EnrolRefusal, EnrolRequest, ZId};
 use wicketgate_store::{EnrolAttempt, EnrolledAgent, Store, WriteContext};
 use wicketgate_transport::identity::{AgentIdentity, Identity};
 

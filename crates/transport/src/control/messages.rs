@@ -1,8 +1,19 @@
 //! The messages of a control connection.
 
-use super::base64_text;
 use serde::{Deserialize, Serialize};
-use wicketgate_model::{EnrolRefusal, Generation, ShareId, SignedAssignment};
+use wicketgate_model::{EnrolGrant, EnrolRefusal, Generation, ShareId, SignedAssignment, base64_text};
+
+/// The answer to an [`EnrolRequest`](wicketgate_model::EnrolRequest), which is the only message of an agent that enrols.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "camelCase")]
+pub enum EnrolAnswer {
+    Enrolled(EnrolGrant),
+    Refused {
+        refusal: EnrolRefusal,
+    },
+    /// The gateway cannot reach the server at the moment.
+    Unavailable,
+}
 
 /// From an agent to a gateway.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -19,12 +19,12 @@ use rustls::{
     client::{ResolvesClientCert, Resumption, UnbufferedClientConnection, WantsClientCert},
     pki_types::ServerName,
 };
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 /// An enrolled agent's end of its connections. Cheap to clone.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct AgentTls {
     control: Arc<ClientConfig>,
     carrier: Arc<ClientConfig>,
@@ -63,12 +63,6 @@ impl AgentTls {
         } else {
             Err(TlsError::Protocol)
         }
-    }
-}
-
-impl fmt::Debug for AgentTls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AgentTls(…)")
     }
 }
 

@@ -21,7 +21,6 @@ use rustls::{
     server::{Acceptor, ResolvesServerCert, UnbufferedServerConnection, WebPkiClientVerifier},
 };
 use std::{
-    fmt,
     io::{self, Cursor, ErrorKind},
     sync::Arc,
 };
@@ -37,7 +36,7 @@ const MAX_HELLO: usize = 16 * 1024;
 const READ: usize = 4 * 1024;
 
 /// A gateway's identity on the agent port, and the CA whose agents it accepts. Cheap to clone.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct GatewayIdentity {
     config: Arc<ServerConfig>,
     certificate: Arc<LiveCertificate>,
@@ -116,12 +115,6 @@ impl GatewayIdentity {
             }
             _ => Err(TlsError::Peer),
         }
-    }
-}
-
-impl fmt::Debug for GatewayIdentity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("GatewayIdentity(…)")
     }
 }
 
