@@ -155,9 +155,7 @@ fn validity(params: &mut CertificateParams, now: Timestamp, lifetime: SignedDura
     params.serial_number = Some(SerialNumber::from_slice(&serial));
     let start = now - CLOCK_SKEW;
     let date = |t: Timestamp| {
-        let date = t.to_zoned(jiff::tz::TimeZone::UTC).date();
-        rcgen::date_time_ymd(i32::from(date.year()), date.month().unsigned_abs(), date.day().unsigned_abs())
-            + Duration::from_secs(u64::try_from(t.as_second().rem_euclid(86_400)).unwrap_or(0))
+        rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(u64::try_from(t.as_second()).unwrap_or(0))
     };
     params.not_before = date(start);
     params.not_after = date(now + lifetime);

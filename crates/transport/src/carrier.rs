@@ -4,8 +4,11 @@
 //! again. Invariant: a stream that ends in any other way drops its carrier; [`relay`](crate::relay) returns a carrier
 //! only after a clean end.
 
+mod early_data;
+
+pub use early_data::EarlyData;
+
 use crate::{
-    buffer::Buffer,
     frame::{FrameError, FrameKind, MAX_DATA, MAX_MESSAGE, OpenRequest, StreamRefusal},
     tls::{Incoming, MARGIN, Next, RECORD_HEADER, RecordStream, TrafficKeys},
 };
@@ -14,14 +17,10 @@ use std::{
     future::poll_fn,
     io,
     ops::Range,
-    pin::Pin,
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWriteExt, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWriteExt};
 
 /// For the close message. The peer also notices the end without it.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -34,50 +33,6 @@ pub struct Carrier {
     pub(crate) stream: Box<RecordStream>,
     /// The last stream was refused: its early data may still arrive.
     refused: bool,
-}
-
-/// The first bytes for a target: a preface, and what the client sends before the stream is open. They are sent behind
-/// the `OPEN`, which saves a round trip, and kept until the stream is open, so that they can be sent to another agent.
-#[derive(Debug, Default)]
-pub struct EarlyData<'a> {
-    /// Read once: the relay reads what follows.
-    client: Option<&'a mut TcpStream>,
-    bytes: Vec<u8>,
-    of_client: usize,
-    broken: Option<io::Error>,
-}
-
-impl<'a> EarlyData<'a> {
-    /// `preface`: no longer than a frame.
-    pub fn new(preface: Vec<u8>, client: &'a mut TcpStream) -> Self {
-        Self { client: Some(client), bytes: preface, ..Self::default() }
-    }
-
-    /// How many bytes the client has sent, and the error of its connection, if it has broken.
-    pub fn end(self) -> (u64, Option<io::Error>) {
-        (self.of_client as u64, self.broken)
-    }
-
-    /// Ready when the client has sent something.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(client) = &mut self.client else { return Poll::Pending };
-        let mut buffer = Buffer::default();
-        let mut room = ReadBuf::new(&mut buffer.take()[..MAX_DATA.saturating_sub(self.bytes.len())]);
-        let read = ready!(Pin::new(&mut **client).poll_read(cx, &mut room));
-        self.client = None;
-        match read {
-            Ok(()) if room.filled().is_empty() => Poll::Pending,
-            Ok(()) => {
-                self.of_client = room.filled().len();
-                self.bytes.extend_from_slice(room.filled());
-                Poll::Ready(())
-            }
-            Err(error) => {
-                self.broken = Some(error);
-                Poll::Pending
-            }
-        }
-    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -122,8 +77,7 @@ impl Carrier {
             match answer.await {
                 Some(frame) => break frame?,
                 None => {
-                    let first = &early.bytes[early.bytes.len() - early.of_client..];
-                    let record = self.seal(FrameKind::Data, first)?;
+                    let record = self.seal(FrameKind::Data, early.of_client())?;
                     self.stream.tcp.write_all(&record).await?;
                 }
             }

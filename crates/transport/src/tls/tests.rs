@@ -178,6 +178,8 @@ async fn the_librarys_client_understands_our_records_and_we_its_end() {
     let ours = tokio::spawn(async move {
         let end = UnbufferedServerConnection::new(Arc::new(server)).unwrap();
         let mut stream = handshake(end, Vec::new(), b).await.unwrap().stream;
+        // As on a carrier, the gateway sends first.
+        stream.send(b"open").await;
         while let Some(bytes) = stream.receive().await.unwrap() {
             stream.send(&bytes).await;
         }
@@ -186,6 +188,7 @@ async fn the_librarys_client_understands_our_records_and_we_its_end() {
     });
     let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
     let mut library = connector.connect(name(), a).await.unwrap();
+    library.read_exact(&mut [0; 4]).await.unwrap();
     exchange(&mut library).await;
     library.get_mut().1.refresh_traffic_keys().unwrap();
     exchange(&mut library).await;
