@@ -173,8 +173,7 @@ impl Ground {
         if !is_guarded && before.as_ref() != Some(&record) {
             self.state.write(&record)?;
         }
-        let namespace =
-            Namespace::ensure(&self.namespace_name(desired.slot)).await.map_err(|e| e.to_string())?;
+        let namespace = Namespace::ensure(&self.namespace_name(desired.slot)).await?;
         Ok(ClaimedSlot { namespace, is_guarded })
     }
 
@@ -198,18 +197,16 @@ impl Ground {
         desired: &TunnelDesired,
     ) -> Result<(), String> {
         // The guard first: nothing reaches the namespace before it.
-        tunnel.keep_guard(desired, self.packets).await.map_err(|e| e.to_string())?;
+        tunnel.keep_guard(desired, self.packets).await?;
         if !slot.is_guarded {
             self.state.write(&TunnelRecord::of(desired))?;
         }
         let (link, addresses) = (self.link_name(desired.slot), self.addresses(desired.slot));
-        let linked = tunnel.keep_link(&link, addresses, desired.load_balancer_ip).await;
-        linked.map_err(|e| e.to_string())?;
+        tunnel.keep_link(&link, addresses, desired.load_balancer_ip).await?;
         let is_up = tunnel.handle.connection().borrow().state == ConnectionState::Up;
-        let path = tunnel.look_at_path(desired.peer_address.get(), is_up).map_err(|e| e.to_string())?;
-        if let Some(mtu) = path {
+        if let Some(mtu) = tunnel.look_at_path(desired.peer_address.get(), is_up)? {
             info!(tunnel.id = %desired.id, mtu, "path MTU to the peer changed");
-            tunnel.keep_guard(desired, self.packets).await.map_err(|e| e.to_string())?;
+            tunnel.keep_guard(desired, self.packets).await?;
         }
         tunnel.move_to(desired.load_balancer_ip);
         Ok(())

@@ -52,13 +52,21 @@ impl Observations {
         self.changed.notified().await;
     }
 
+    /// Changes the entries, and wakes the report if `change` returns `true`.
+    fn write(&self, change: impl FnOnce(&mut Inner) -> bool) {
+        let is_changed = change(&mut self.inner.lock());
+        if is_changed {
+            self.changed.notify_one();
+        }
+    }
+
     /// All entries of the delta are present. With `reset`, the next report has everything.
     pub(crate) fn heard(&self, sequence: u64, reset: bool) {
-        let mut inner = self.inner.lock();
-        inner.heard = sequence;
-        inner.reset |= reset;
-        drop(inner);
-        self.changed.notify_one();
+        self.write(|inner| {
+            inner.heard = sequence;
+            inner.reset |= reset;
+            true
+        });
     }
 
     /// Adds an entry for a tunnel that is desired, or whose remains were found.
@@ -73,23 +81,24 @@ impl Observations {
     }
 
     pub(crate) fn update_tunnel(&self, id: TunnelId, change: impl FnOnce(&mut TunnelObserved)) {
-        let mut inner = self.inner.lock();
-        let Some(seen) = inner.tunnels.get_mut(&id) else { return };
-        let before = seen.clone();
-        change(seen);
-        if *seen != before {
-            inner.touched_tunnels.insert(id);
-            drop(inner);
-            self.changed.notify_one();
-        }
+        self.write(|inner| {
+            let Some(seen) = inner.tunnels.get_mut(&id) else { return false };
+            let before = seen.clone();
+            change(seen);
+            let is_changed = *seen != before;
+            if is_changed {
+                inner.touched_tunnels.insert(id);
+            }
+            is_changed
+        });
     }
 
     pub(crate) fn remove_tunnel(&self, id: TunnelId) {
-        let mut inner = self.inner.lock();
-        inner.tunnels.remove(&id);
-        inner.touched_tunnels.insert(id);
-        drop(inner);
-        self.changed.notify_one();
+        self.write(|inner| {
+            inner.tunnels.remove(&id);
+            inner.touched_tunnels.insert(id);
+            true
+        });
     }
 
     /// Adds an entry for a share that is desired on `tunnel`, which writes the entry from now on.
@@ -104,35 +113,35 @@ impl Observations {
 
     /// Writes a share's entry, unless the share has moved to another tunnel.
     pub(crate) fn set_share(&self, id: ShareId, seen: ListenerState) {
-        let mut inner = self.inner.lock();
-        match inner.shares.get_mut(&id) {
-            Some(old) if old.tunnel == seen.tunnel && *old != seen => *old = seen,
-            Some(_) | None => return,
-        }
-        inner.touched_shares.insert(id);
-        drop(inner);
-        self.changed.notify_one();
+        self.write(|inner| match inner.shares.get_mut(&id) {
+            Some(old) if old.tunnel == seen.tunnel && *old != seen => {
+                *old = seen;
+                inner.touched_shares.insert(id);
+                true
+            }
+            Some(_) | None => false,
+        });
     }
 
     /// The time for agents to reconnect after a start is over: a missing agent counts as offline from now on.
     pub(crate) fn agents_expected(&self) {
-        let mut inner = self.inner.lock();
-        inner.agents_expected = true;
-        let all: Vec<_> = inner.shares.keys().copied().collect();
-        inner.touched_shares.extend(all);
-        drop(inner);
-        self.changed.notify_one();
+        self.write(|inner| {
+            inner.agents_expected = true;
+            inner.touched_shares.extend(inner.shares.keys());
+            true
+        });
     }
 
     /// Nothing of the share is left on `tunnel`.
     pub(crate) fn remove_share(&self, id: ShareId, tunnel: TunnelId) {
-        let mut inner = self.inner.lock();
-        if inner.shares.get(&id).is_some_and(|seen| seen.tunnel == tunnel) {
-            inner.shares.remove(&id);
-            inner.touched_shares.insert(id);
-            drop(inner);
-            self.changed.notify_one();
-        }
+        self.write(|inner| {
+            let is_its_own = inner.shares.get(&id).is_some_and(|seen| seen.tunnel == tunnel);
+            if is_its_own {
+                inner.shares.remove(&id);
+                inner.touched_shares.insert(id);
+            }
+            is_its_own
+        });
     }
 
     /// The generation that listens at the share's port, and the problem of a newer one.

@@ -19,6 +19,13 @@ impl NetworkError {
     }
 }
 
+/// A sentence for `statusDetail`.
+impl From<NetworkError> for String {
+    fn from(error: NetworkError) -> Self {
+        error.to_string()
+    }
+}
+
 /// Why this host cannot carry tunnels. Each text is one line that says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum GroundError {

@@ -1,25 +1,100 @@
-//! Programs of iproute2 and nftables, run in this process's own namespace.
+//! Programs of iproute2 and nftables: started, fed and waited for.
 
-use std::{process::Stdio, time::Duration};
+use std::{
+    io,
+    process::{Output, Stdio},
+    time::Duration,
+};
 
-use tokio::{process::Command, time::timeout};
+use tokio::{
+    io::AsyncWriteExt as _,
+    process::{Child, Command},
+    time::timeout,
+};
 
 use super::NetworkError;
 
 /// `ip` and `nft` answer in milliseconds, or wait for a kernel lock that others hold.
 pub(crate) const TOOL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Runs a program of iproute2, in this process's own namespace, and returns what it printed.
+/// Runs a program in this process's own namespace, and returns what it printed.
 pub(crate) async fn tool(program: &str, arguments: &[&str]) -> Result<String, NetworkError> {
-    let what = || format!("run {program} {}", arguments.join(" "));
-    let child = Command::new(program).args(arguments).stdin(Stdio::null()).kill_on_drop(true).output();
-    let output = timeout(TOOL_TIMEOUT, child)
-        .await
-        .map_err(|_| NetworkError::Tool { what: what(), message: "it took too long".to_owned() })?
-        .map_err(NetworkError::io(what()))?;
+    let what = format!("run {program} {}", arguments.join(" "));
+    let child = start((program, arguments)).map_err(NetworkError::io(what.as_str()))?;
+    finish(child, "", &what).await
+}
+
+/// Starts a program with its arguments, in the namespace of the calling thread.
+pub(super) fn start((program, arguments): (&str, &[&str])) -> io::Result<Child> {
+    Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+}
+
+/// Hands `input` to a program, waits for its end, and returns what it printed.
+pub(super) async fn finish(child: Child, input: &str, what: &str) -> Result<String, NetworkError> {
+    let output = feed(child, input, TOOL_TIMEOUT).await.map_err(NetworkError::io(what))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(NetworkError::Tool { what: what(), message })
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    let message = complaint.lines().next().unwrap_or("it failed without a message").to_owned();
+    Err(NetworkError::Tool { what: what.to_owned(), message })
+}
+
+/// As [`finish`]; a program that runs longer than `bound` is killed.
+async fn feed(mut child: Child, input: &str, bound: Duration) -> io::Result<Output> {
+    let stdin = child.stdin.take();
+    let write = async move {
+        match stdin {
+            Some(mut stdin) => stdin.write_all(input.as_bytes()).await,
+            None => Ok(()),
+        }
+    };
+    let exchange = async { tokio::join!(write, child.wait_with_output()) };
+    let (written, output) = timeout(bound, exchange).await.map_err(|_| io::ErrorKind::TimedOut)?;
+    let output = output?;
+    // A program that fails reads no further, and reports the reason itself.
+    if output.status.success() {
+        written?;
+    }
+    Ok(output)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn is_gone(pid: u32) {
+        let gone = async {
+            while std::path::Path::new(&format!("/proc/{pid}")).exists() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(10), gone).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_that_hangs_is_killed_and_waited_for() {
+        let child = start(("sleep", &["600"])).unwrap();
+        let pid = child.id().unwrap();
+        // More than a pipe holds, so that the writing waits, too.
+        let text = "#".repeat(1 << 20);
+        let error = feed(child, &text, Duration::from_millis(50)).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        is_gone(pid).await;
+    }
+
+    #[tokio::test]
+    async fn one_that_does_not_listen_says_why_and_is_waited_for() {
+        let child = start(("sh", &["-c", "echo no >&2; exit 3"])).unwrap();
+        let pid = child.id().unwrap();
+        let output = feed(child, &"#".repeat(1 << 20), TOOL_TIMEOUT).await.unwrap();
+        assert_eq!((output.status.code(), &output.stderr[..]), (Some(3), &b"no\n"[..]));
+        is_gone(pid).await;
+    }
 }

@@ -160,7 +160,7 @@ impl Strongswan {
     ) -> Result<Arc<TunnelHandle>, String> {
         if let Some(tunnel) = entry.as_ref().filter(|t| t.running.slot != desired.slot) {
             tunnel.daemon.stop().await?;
-            self.clear(tunnel.running.slot).await.map_err(|e| e.to_string())?;
+            self.clear(tunnel.running.slot).await?;
             *entry = None;
         }
         let slot = self.ground.claim(desired).await?;
@@ -177,12 +177,12 @@ impl Strongswan {
                 tunnel
             }
             // charon starts while the links are made: it finds the addresses by itself.
-            none => none.insert(self.tunnel(desired, &slot).await.map_err(|e| e.to_string())?),
+            none => none.insert(self.tunnel(desired, &slot).await?),
         };
         self.ground.keep(&mut tunnel.running, &slot, desired).await?;
         let inside = self.ground.inside(desired.slot);
         tunnel.daemon.configure(CharonConfig::new(desired, self.esp, self.public_address(), inside)).await?;
-        self.ground.steer(desired).await.map_err(|e| e.to_string())?;
+        self.ground.steer(desired).await?;
         self.ground.forget_adopted(desired.id);
         Ok(Arc::clone(&tunnel.running.handle))
     }
