@@ -278,7 +278,7 @@ pub(in crate::api) fn schema() -> Value {
                 "properties": {
                     "hop": {"type": "string", "enum": ["tunnel", "ikeSa", "listener", "agent", "target"]},
                     "state": {"type": "string", "enum": ["OK", "FAILED", "UNKNOWN", "SKIPPED"]},
-                    "message": {"type": "string"}, "reason": schema::one_of(&REASONS),
+                    "message": {"type": "string"}, "reason": schema::one_of(REASONS),
                     "latencyMs": {"type": "number", "description": "Absent where nothing could be measured"}, "agentId": schema::id("agt-"),
                     "advice": {"type": "string", "description": "What to do about a failed hop"},
                 },

@@ -66,7 +66,7 @@ pub(in crate::api) fn schema() -> Value {
         "type": "object", "additionalProperties": false, "required": ["state", "since", "bytesIn", "bytesOut"],
         "description": "The state of the connection to the peer, as the gateway's IKE daemon reports it",
         "properties": {
-            "state": one_of(&CONNECTION_STATES),
+            "state": one_of(CONNECTION_STATES),
             "since": time(""),
             "algorithms": algorithms(),
             "peer": peer(),
@@ -109,7 +109,7 @@ pub(super) fn last_error(description: &str) -> Value {
         "type": "object", "additionalProperties": false, "required": ["reason", "message"],
         "description": description,
         "properties": {
-            "reason": one_of(&CONNECTION_FAULTS),
+            "reason": one_of(CONNECTION_FAULTS),
             "message": {"type": "string", "description": "What was observed, and what to do",
                 "example": "the peer speaks IKEv1: set its device to IKEv2"},
         },

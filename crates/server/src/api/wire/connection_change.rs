@@ -19,7 +19,7 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
         json!({"type": "integer", "minimum": 1, "description": "Counts the tunnel's changes, including those no longer kept"})
     }),
     Property::new("at", Time).column(&column::AT),
-    Property::new("state", Enum(&CONNECTION_STATES)).column(&column::STATE),
+    Property::new("state", Enum(CONNECTION_STATES)).column(&column::STATE),
     Property::new("peer", Object).optional().schema(peer),
     Property::new("peer.address", Text).column(&column::PEER_ADDRESS),
     Property::new("peer.port", Integer).column(&column::PEER_PORT),
@@ -28,7 +28,7 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("algorithms.ike", Text).column(&column::IKE_ALGORITHMS),
     Property::new("algorithms.esp", Text).column(&column::ESP_ALGORITHMS),
     Property::new("lastError", Object).optional().schema(|| last_error("Why the connection failed then")),
-    Property::new("lastError.reason", Enum(&CONNECTION_FAULTS)).column(&column::ERROR_REASON),
+    Property::new("lastError.reason", Enum(CONNECTION_FAULTS)).column(&column::ERROR_REASON),
     Property::new("lastError.message", Text).column(&column::ERROR_MESSAGE),
     LINKS,
 ];

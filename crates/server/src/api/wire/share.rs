@@ -39,9 +39,9 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
         .column(&column::INGRESS_PORT)
         .required()
         .schema(|| json!({"type": "integer", "minimum": 1, "maximum": 65535, "example": 8443})),
-    Property::new("status", Enum(&STATUSES)).column(&column::STATUS),
+    Property::new("status", Enum(STATUSES)).column(&column::STATUS),
     Property::new("statusDetail", Object).optional().schema(|| schema::reference("StatusDetail")),
-    Property::new("statusDetail.reason", Enum(&REASONS)).column(&column::DETAIL_REASON),
+    Property::new("statusDetail.reason", Enum(REASONS)).column(&column::DETAIL_REASON),
     Property::new("statusDetail.message", Text).column(&column::DETAIL_MESSAGE),
     Property::new("statusDetail.since", Time).column(&column::DETAIL_SINCE),
     Property::new("locationId", Text).column(&column::LOCATION).writable().schema(schema::location),

@@ -27,7 +27,7 @@ pub(in crate::api) fn schema() -> Value {
         "type": "object", "additionalProperties": false, "required": ["reason", "message", "since"],
         "description": "Why the status is not DEPLOYED, or what impairs a deployed resource",
         "properties": {
-            "reason": schema::one_of(&REASONS),
+            "reason": schema::one_of(REASONS),
             "message": schema::text("no agent of the environment is connected"),
             "since": schema::time(""),
         },
