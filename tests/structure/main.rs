@@ -6,6 +6,7 @@
 mod circles;
 mod debt;
 mod edges;
+mod functions;
 mod names;
 mod pages;
 mod rules;

@@ -63,7 +63,7 @@ fn parse(path: String) -> Option<Source> {
     Some(Source { krate: krate.to_owned(), module, ast, path })
 }
 
-fn is_test(attrs: &[syn::Attribute]) -> bool {
+pub(crate) fn is_test(attrs: &[syn::Attribute]) -> bool {
     attrs.iter().any(|attr| {
         attr.path().is_ident("test")
             || attr.path().is_ident("cfg")
@@ -203,6 +203,16 @@ impl<'ast> Visit<'ast> for Mentions {
             Trait(item) => self.item(&item.ident, &item.vis, true),
             Type(item) => self.item(&item.ident, &item.vis, true),
             Union(item) => self.item(&item.ident, &item.vis, true),
+            syn::Item::Macro(item)
+                if item.mac.path.segments.last().is_some_and(|s| s.ident == "text_enum") =>
+            {
+                let mut tokens = item.mac.tokens.clone().into_iter();
+                if let Some(proc_macro2::TokenTree::Ident(name)) =
+                    tokens.find(|token| matches!(token, proc_macro2::TokenTree::Ident(_)))
+                {
+                    self.items.push(Item { name: name.to_string(), is_type: true, scope: Scope::Public });
+                }
+            }
             _ => {}
         }
         visit::visit_item(self, item);

@@ -102,13 +102,11 @@ impl Gateway {
             info!(tunnels, "maximum of tunnels");
         }
         let most = capacity.tunnels.and_then(|t| usize::try_from(t).ok()).unwrap_or(Semaphore::MAX_PERMITS);
-        let observations = Arc::new(Observations::default());
-        let counters = Arc::new(Counters::default());
         let parts = GatewayParts {
             backend: Arc::clone(&backend),
-            agents: agents.clone(),
-            observations: Arc::clone(&observations),
-            counters: Arc::clone(&counters),
+            agents,
+            observations: Arc::default(),
+            counters: Arc::default(),
             quota: Arc::default(),
             tunnel_permits: Arc::new(Semaphore::new(most)),
             max_tunnels: most,
@@ -118,21 +116,9 @@ impl Gateway {
             connections: connections.clone(),
             abort: abort.clone(),
         };
+        spawn_reports(&parts, &link.send);
         let applier = DesiredApplier::new(parts, link.send.clone());
         tasks.spawn(stop.clone().run_until_cancelled_owned(applier.run(link.receive, left_over)));
-        tasks.spawn(stop.clone().run_until_cancelled_owned({
-            let observations = Arc::clone(&observations);
-            async move {
-                tokio::time::sleep(AGENTS_BACK_WITHIN).await;
-                observations.agents_expected();
-            }
-        }));
-        tasks.spawn(stop.clone().run_until_cancelled_owned(report(
-            observations,
-            agents.clone(),
-            link.send.clone(),
-        )));
-        tasks.spawn(report_traffic(counters, agents, link.send.clone(), abort.token().clone()));
         let drain = config.drain;
         Ok(Self { agent_address, backend, link: link.send, tasks, stop, connections, abort, drain })
     }
@@ -183,6 +169,23 @@ impl Gateway {
     }
 }
 
+/// Starts the tasks that report to the server.
+fn spawn_reports(parts: &GatewayParts, link: &mpsc::Sender<FromGateway>) {
+    let GatewayParts { observations, agents, tasks, stop, .. } = parts;
+    let expect_agents = {
+        let observations = Arc::clone(observations);
+        async move {
+            tokio::time::sleep(AGENTS_BACK_WITHIN).await;
+            observations.agents_expected();
+        }
+    };
+    tasks.spawn(stop.clone().run_until_cancelled_owned(expect_agents));
+    let report = report(Arc::clone(observations), agents.clone(), link.clone());
+    tasks.spawn(stop.clone().run_until_cancelled_owned(report));
+    let (counters, end) = (Arc::clone(&parts.counters), parts.abort.token().clone());
+    tasks.spawn(report_traffic(counters, agents.clone(), link.clone(), end));
+}
+
 /// Sends reports of the observations, as fast as the link takes them.
 async fn report(observations: Arc<Observations>, agents: Agents, send: mpsc::Sender<FromGateway>) {
     loop {
@@ -204,7 +207,7 @@ async fn report_traffic(
     send: mpsc::Sender<FromGateway>,
     end: CancellationToken,
 ) {
-    let mut told = None;
+    let mut reported = None;
     let mut tick = tokio::time::interval(TRAFFIC_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -220,11 +223,11 @@ async fn report_traffic(
         }
         let parked = agents.parked();
         // Without capacity, the next tick reports it.
-        if told != Some(parked)
+        if reported != Some(parked)
             && let Ok(place) = send.try_reserve()
         {
             place.send(FromGateway::Carriers { parked });
-            told = Some(parked);
+            reported = Some(parked);
         }
         if stopping {
             return;

@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::process::run;
+use crate::program::run;
 
 const NAME: &str = "ledger";
 

@@ -15,6 +15,7 @@ pub mod npm;
 pub mod postgres;
 mod process;
 mod product;
+mod program;
 mod site;
 mod wire;
 
@@ -23,7 +24,8 @@ pub use directory::{LabDirectory, Running, sweep};
 pub use lab::{Lab, Stopped};
 pub use ledger::Swept;
 pub use namespace::{End, Namespace};
-pub use process::{Process, run};
+pub use process::Process;
 pub use product::{Agent, AgentOptions, GatewayOptions, GatewayProcess};
+pub use program::run;
 pub use site::Site;
 pub use wire::Wire;

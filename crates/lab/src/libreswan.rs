@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::process::run;
+use crate::program::run;
 
 /// The root of Debian's unpacked package, which cannot be installed beside strongSwan's. `script` unpacks it, unless it
 /// is there.

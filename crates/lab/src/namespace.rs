@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::{ledger::namespace_path, process::run};
+use crate::{ledger::namespace_path, program::run};
 
 /// A handle: clones name the same namespace. The [`Lab`](crate::Lab) that made it removes it.
 #[derive(Debug, Clone)]

@@ -6,7 +6,7 @@ use std::{fs::File, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::process::run;
+use crate::program::run;
 
 /// The oldest Node.js that still gets security fixes, and what the packages want.
 const NODE: u32 = 20;

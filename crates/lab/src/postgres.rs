@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::process::run;
+use crate::program::run;
 
 /// Where the server's socket is, for the process that runs the tests once more.
 const SOCKET: &str = "WICKETGATE_TEST_POSTGRES";

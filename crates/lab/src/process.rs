@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Output, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -12,10 +12,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::lab::Lab;
-
-/// Lines of a log in a failure's message: enough to see the last few seconds.
-const TAIL: usize = 15;
+use crate::{lab::Lab, program::last_lines};
 
 /// Stays running when dropped; its lab ends it.
 #[derive(Debug)]
@@ -117,26 +114,4 @@ impl Process {
             let _ = kill_process(pid, signal);
         }
     }
-}
-
-/// Runs a program to its end, and returns what it printed.
-///
-/// # Errors
-/// It cannot be started, or it fails: then with what it printed.
-pub fn run(command: &mut Command) -> Result<String> {
-    let program = command.get_program().display().to_string();
-    let Output { status, stdout, stderr } =
-        command.stdin(Stdio::null()).output().with_context(|| format!("can't run {program}"))?;
-    let printed = String::from_utf8_lossy(&stdout).trim().to_owned();
-    if status.success() {
-        return Ok(printed);
-    }
-    let complaint = String::from_utf8_lossy(&stderr).trim().to_owned();
-    bail!("{program}: {status}\n{}{complaint}", last_lines(&printed))
-}
-
-/// The end of a log.
-pub(crate) fn last_lines(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(TAIL)..].join("\n")
 }

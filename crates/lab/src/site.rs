@@ -15,7 +15,8 @@ use anyhow::{Context, Result};
 use crate::{
     lab::Lab,
     namespace::Namespace,
-    process::{Process, last_lines, run},
+    process::Process,
+    program::{last_lines, run},
 };
 
 /// Where Debian has the daemon.

@@ -86,8 +86,8 @@ impl Demo {
             say("ending an earlier demo");
         }
         let mut lab = Lab::at(PREFIX, place, Arc::clone(stop)).context("cannot remove an earlier demo")?;
-        let told = match story::tell(&lab, &executable, &agent, &mut report) {
-            Ok(told) => told,
+        let demo = match story::run(&lab, &executable, &agent, &mut report) {
+            Ok(demo) => demo,
             Err(e) => {
                 drop(lab);
                 ensure!(
@@ -104,9 +104,9 @@ impl Demo {
         let passed = report.end();
         if self.keep {
             lab.leave();
-            told.how_to_use(&self.dir, &ending(&self.dir));
+            demo.how_to_use(&self.dir, &ending(&self.dir));
         } else {
-            told.end(&lab, &report)?;
+            demo.end(&lab, &report)?;
             drop(lab);
             ensure!(!self.dir.exists(), "{} still exists", self.dir.display());
             report.step("removed all tunnels, processes, namespaces and files");

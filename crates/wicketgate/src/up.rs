@@ -157,22 +157,7 @@ impl Up {
         let server = server.start(ca, server_end, agent_url, Registry::default())?;
         server.run_in_background(renewal);
 
-        let mut signals = Signals::new()?;
-        // Not in the event itself: what a log leaves out is not waited for.
-        let (signal, is_superseded) = tokio::select! {
-            signal = signals.next() => (signal, false),
-            () = server.superseded() => ("another server uses the database", true),
-        };
-        info!(signal, "stopping; a second signal cuts all connections at once");
-        // The gateway stops first, so that its last reports are recorded.
-        let again = async {
-            let signal = signals.next().await;
-            info!(signal, "stopping at once");
-        };
-        gateway.stop(again).await;
-        server.stop().await;
-        anyhow::ensure!(!is_superseded, "another server has taken over the PostgreSQL database");
-        Ok(())
+        stop_on_signal(server, gateway).await
     }
 
     /// The API's certificate. Without one, the API must be on a loopback address.
@@ -188,6 +173,26 @@ impl Up {
         );
         Ok(None)
     }
+}
+
+/// Serves until a signal stops the process, or another server takes over the database.
+async fn stop_on_signal(server: Server, gateway: Gateway) -> anyhow::Result<()> {
+    let mut signals = Signals::new()?;
+    // Not in the event itself: what a log leaves out is not waited for.
+    let (signal, is_superseded) = tokio::select! {
+        signal = signals.next() => (signal, false),
+        () = server.superseded() => ("another server uses the database", true),
+    };
+    info!(signal, "stopping; a second signal cuts all connections at once");
+    // The gateway stops first, so that its last reports are recorded.
+    let again = async {
+        let signal = signals.next().await;
+        info!(signal, "stopping at once");
+    };
+    gateway.stop(again).await;
+    server.stop().await;
+    anyhow::ensure!(!is_superseded, "another server has taken over the PostgreSQL database");
+    Ok(())
 }
 
 async fn listen(address: SocketAddr, who: &str, flag: &str) -> anyhow::Result<TcpListener> {

@@ -1,10 +1,12 @@
 //! The demo, step by step.
 
-use std::{net::Ipv4Addr, path::Path, thread, time::Duration};
+use std::{path::Path, thread, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
 use serde_json::Value;
-use wicketgate_lab::{Agent, AgentOptions, GatewayOptions, GatewayProcess, Lab, Namespace, Site, Wire, run};
+use wicketgate_lab::{
+    Agent, AgentOptions, GatewayOptions, GatewayProcess, Lab, Site, Wire, run as run_program,
+};
 
 use super::{
     checks::{self, Customer},
@@ -32,7 +34,7 @@ const METRICS: Duration = Duration::from_secs(20);
 const REMOVAL: Duration = Duration::from_secs(15);
 
 /// Everything that runs at the end of the demo.
-pub(super) struct Told {
+pub(super) struct RunningDemo {
     network: Network,
     gateway: GatewayProcess,
     _agent: Agent,
@@ -41,7 +43,7 @@ pub(super) struct Told {
 }
 
 /// Sets everything up, has both clients use their shares, and checks what must and must not be possible.
-pub(super) fn tell(lab: &Lab, executable: &Path, agent: &Path, report: &mut Report) -> Result<Told> {
+pub(super) fn run(lab: &Lab, executable: &Path, agent: &Path, report: &mut Report) -> Result<RunningDemo> {
     let network = Network::make(lab)?;
     network.join_host(lab)?;
     report.step(format_args!(
@@ -49,30 +51,7 @@ pub(super) fn tell(lab: &Lab, executable: &Path, agent: &Path, report: &mut Repo
     ));
     let wire = Wire::watch(lab, &network.internet, &[SITE_A, SITE_B], INNER)?;
 
-    // The services take the longest to start, and need nothing else.
-    let (gateway, services) = thread::scope(|scope| {
-        let services = scope.spawn(|| targets::start(lab, &network));
-        let gateway = GatewayProcess::start(
-            lab,
-            &GatewayOptions {
-                executable,
-                namespace: &network.gateway,
-                listen: network::api(),
-                agent_listen: network::agents(),
-                ipsec: "auto",
-                public_address: Some(GATEWAY),
-                log: LOG,
-            },
-        );
-        if gateway.is_ok() {
-            report.step(format_args!("`wicketgate up`: one process, one public address {GATEWAY}"));
-        }
-        (gateway, services.join())
-    });
-    let gateway = gateway?;
-    services.map_err(|_| anyhow!("starting the services panicked"))??;
-    report.step(format_args!("private services: PostgreSQL on {DATABASE}:5432, a web server on {WEB}:80"));
-
+    let gateway = start(lab, &network, executable, report)?;
     let (agent, zid) = Agent::enrol(
         lab,
         &AgentOptions {
@@ -96,8 +75,10 @@ pub(super) fn tell(lab: &Lab, executable: &Path, agent: &Path, report: &mut Repo
     report
         .step(format_args!("two shares on the same ingress port {INGRESS}, to different targets: DEPLOYED"));
 
-    let site_a = site(lab, "site-a", &network.site_a, SITE_A, &gateway, &tunnel_a)?;
-    let site_b = site(lab, "site-b", &network.site_b, SITE_B, &gateway, &tunnel_b)?;
+    let site_a =
+        site(lab, &gateway, &tunnel_a, Site::new(lab, "site-a", &network.site_a, SITE_A, SITE_CLIENT)?)?;
+    let site_b =
+        site(lab, &gateway, &tunnel_b, Site::new(lab, "site-b", &network.site_b, SITE_B, SITE_CLIENT)?)?;
     let algorithms = |tunnel: &Value| {
         let it = gateway.wait(lab, &path(tunnel), "UP", TUNNEL_UP, |t| t["connection"]["state"] == "UP")?;
         Ok::<_, anyhow::Error>(it["connection"]["algorithms"]["esp"].as_str().unwrap_or("unknown").to_owned())
@@ -111,41 +92,24 @@ pub(super) fn tell(lab: &Lab, executable: &Path, agent: &Path, report: &mut Repo
     let a = Customer::new("site A", site_a, &tunnel_a, share_a)?;
     let b = Customer::new("site B", site_b, &tunnel_b, share_b)?;
     lab.go_on()?;
-    let words = run(&mut psql(&a.site.namespace, a.load_balancer, INGRESS, "select words from greeting"));
+    let words =
+        run_program(&mut psql(&a.site.namespace, a.load_balancer, INGRESS, "select words from greeting"));
     report.step(format_args!("site A, {SITE_CLIENT}: psql -h {} -p {INGRESS}", a.load_balancer));
     answer(report, "PostgreSQL answered", words, ROW);
-    let page = run(&mut curl(&b.site.namespace, b.load_balancer, INGRESS));
+    let page = run_program(&mut curl(&b.site.namespace, b.load_balancer, INGRESS));
     report.step(format_args!("site B, {SITE_CLIENT}: curl http://{}:{INGRESS}/", b.load_balancer));
     answer(report, "the web server answered", page, PAGE);
 
-    report.step("on the wire between the sites and the gateway");
-    let (esp_a, esp_b, inner) = (wire.esp(SITE_A)?, wire.esp(SITE_B)?, wire.inner()?);
-    report.check(esp_a > 0, format_args!("{esp_a} ESP packets of site A"));
-    report.check(esp_b > 0, format_args!("{esp_b} ESP packets of site B"));
-    report.check(inner == 0, format_args!("{inner} cleartext packets with an inner address"));
-    let (octets, seen) = wire.search(&[ROW, PAGE])?;
-    report.check(
-        octets > 0 && seen.is_empty(),
-        format_args!("none of the customers' data in {octets} captured octets {}", seen.join(", ")),
-    );
+    on_the_wire(wire, report)?;
 
-    report.step("metrics from the API");
-    for customer in [&a, &b] {
-        let (rx, tx, connections) = metrics(lab, &gateway, &customer.share)?;
-        let name = customer.share["name"].as_str().unwrap_or_default();
-        report.check(
-            rx > 0 && tx > 0 && connections > 0,
-            format_args!("share {name}: {rx} bytes in, {tx} bytes out, {connections} connection(s)"),
-        );
-    }
-
+    check_metrics(lab, &gateway, [&a, &b], report)?;
     lab.go_on()?;
     report.step("connections that must not be possible");
     checks::isolation(report, &network, &a, &b, INGRESS)?;
-    Ok(Told { network, gateway, _agent: agent, a, b })
+    Ok(RunningDemo { network, gateway, _agent: agent, a, b })
 }
 
-impl Told {
+impl RunningDemo {
     /// Removes the tunnels over the API, as a user would.
     pub(super) fn end(&self, lab: &Lab, report: &Report) -> Result<()> {
         self.gateway.clear(lab, REMOVAL)?;
@@ -175,17 +139,69 @@ End it with {end}."
     }
 }
 
-/// A site's strongSwan, with exactly the configuration that the product generates.
-fn site(
+/// Starts the gateway and the private services.
+fn start(lab: &Lab, network: &Network, executable: &Path, report: &Report) -> Result<GatewayProcess> {
+    let options = GatewayOptions {
+        executable,
+        namespace: &network.gateway,
+        listen: network::api(),
+        agent_listen: network::agents(),
+        ipsec: "auto",
+        public_address: Some(GATEWAY),
+        log: LOG,
+    };
+    // The services take the longest to start, and need nothing else.
+    let (gateway, services) = thread::scope(|scope| {
+        let services = scope.spawn(|| targets::start(lab, network));
+        let gateway = GatewayProcess::start(lab, &options);
+        if gateway.is_ok() {
+            report.step(format_args!("`wicketgate up`: one process, one public address {GATEWAY}"));
+        }
+        (gateway, services.join())
+    });
+    let gateway = gateway?;
+    services.map_err(|_| anyhow!("starting the services panicked"))??;
+    report.step(format_args!("private services: PostgreSQL on {DATABASE}:5432, a web server on {WEB}:80"));
+    Ok(gateway)
+}
+
+/// Checks what an observer on the internet has seen.
+fn on_the_wire(wire: Wire, report: &mut Report) -> Result<()> {
+    report.step("on the wire between the sites and the gateway");
+    let (esp_a, esp_b, inner) = (wire.esp(SITE_A)?, wire.esp(SITE_B)?, wire.inner()?);
+    report.check(esp_a > 0, format_args!("{esp_a} ESP packets of site A"));
+    report.check(esp_b > 0, format_args!("{esp_b} ESP packets of site B"));
+    report.check(inner == 0, format_args!("{inner} cleartext packets with an inner address"));
+    let (octets, seen) = wire.search(&[ROW, PAGE])?;
+    report.check(
+        octets > 0 && seen.is_empty(),
+        format_args!("none of the customers' data in {octets} captured octets {}", seen.join(", ")),
+    );
+    Ok(())
+}
+
+/// Checks that both customers' traffic is counted.
+fn check_metrics(
     lab: &Lab,
-    name: &str,
-    namespace: &Namespace,
-    public: Ipv4Addr,
     gateway: &GatewayProcess,
-    tunnel: &Value,
-) -> Result<Site> {
+    customers: [&Customer; 2],
+    report: &mut Report,
+) -> Result<()> {
+    report.step("metrics from the API");
+    for customer in customers {
+        let (rx, tx, connections) = metrics(lab, gateway, &customer.share)?;
+        let name = customer.share["name"].as_str().unwrap_or_default();
+        report.check(
+            rx > 0 && tx > 0 && connections > 0,
+            format_args!("share {name}: {rx} bytes in, {tx} bytes out, {connections} connection(s)"),
+        );
+    }
+    Ok(())
+}
+
+/// A site's strongSwan, with exactly the configuration that the product generates.
+fn site(lab: &Lab, gateway: &GatewayProcess, tunnel: &Value, mut site: Site) -> Result<Site> {
     let config = gateway.api.text(&gateway.at(&format!("{}/vpn-config?format=strongswan", path(tunnel))))?;
-    let mut site = Site::new(lab, name, namespace, public, SITE_CLIENT)?;
     site.start(lab, &config)?;
     site.connected(lab, TUNNEL_UP)?;
     Ok(site)

@@ -1,0 +1,30 @@
+//! A program that is run to its end.
+
+use std::process::{Command, Output, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+/// Lines of a log in an error message: enough to see the last few seconds.
+const TAIL: usize = 15;
+
+/// Runs a program to its end, and returns what it printed.
+///
+/// # Errors
+/// It cannot be started, or it fails: then with what it printed.
+pub fn run(command: &mut Command) -> Result<String> {
+    let program = command.get_program().display().to_string();
+    let Output { status, stdout, stderr } =
+        command.stdin(Stdio::null()).output().with_context(|| format!("can't run {program}"))?;
+    let printed = String::from_utf8_lossy(&stdout).trim().to_owned();
+    if status.success() {
+        return Ok(printed);
+    }
+    let complaint = String::from_utf8_lossy(&stderr).trim().to_owned();
+    bail!("{program}: {status}\n{}{complaint}", last_lines(&printed))
+}
+
+/// The end of a log.
+pub(crate) fn last_lines(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(TAIL)..].join("\n")
+}
