@@ -39,12 +39,14 @@ pub(crate) async fn dial(target: &Target, allow: &AllowList) -> Result<TcpStream
             Err(_) => return Err(refusal(RefusalReason::TimedOut, "timed out")),
             Ok(Ok(tcp)) => return Ok(tcp),
             Ok(Err(e)) => {
-                let reason = match e.kind() {
-                    ErrorKind::ConnectionRefused => RefusalReason::ConnectionRefused,
-                    ErrorKind::TimedOut => RefusalReason::TimedOut,
-                    _ => RefusalReason::Unreachable,
+                let (reason, text) = match e.kind() {
+                    ErrorKind::ConnectionRefused => (RefusalReason::ConnectionRefused, "connection refused"),
+                    ErrorKind::TimedOut => (RefusalReason::TimedOut, "timed out"),
+                    ErrorKind::HostUnreachable => (RefusalReason::Unreachable, "host unreachable"),
+                    ErrorKind::NetworkUnreachable => (RefusalReason::Unreachable, "network unreachable"),
+                    _ => (RefusalReason::Unreachable, &*e.to_string()),
                 };
-                last = refusal(reason, &cause(&e));
+                last = refusal(reason, text);
             }
         }
     }
@@ -55,16 +57,6 @@ async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let tcp = TcpStream::connect(address).await?;
     tcp.set_nodelay(true)?;
     Ok(tcp)
-}
-
-fn cause(e: &io::Error) -> String {
-    match e.kind() {
-        ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-        ErrorKind::TimedOut => "timed out".to_owned(),
-        ErrorKind::HostUnreachable => "host unreachable".to_owned(),
-        ErrorKind::NetworkUnreachable => "network unreachable".to_owned(),
-        _ => e.to_string(),
-    }
 }
 
 #[cfg(test)]

@@ -110,7 +110,7 @@ async fn enrol_once(
 
 /// Assignments must be signed by the CA in the code, not by one that a gateway names.
 fn check_ca(code: &EnrolmentCode, ca: &[u8]) -> anyhow::Result<()> {
-    if Fingerprint::of(ca).short() != code.ca() {
+    if Fingerprint::of(ca) != code.ca() {
         bail!("the server has another CA than the one in the enrolment code");
     }
     CaCertificate::from_der(ca.to_vec())?;

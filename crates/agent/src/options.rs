@@ -7,7 +7,8 @@ use crate::{
 };
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use std::{fmt, path::PathBuf};
+use secrecy::{ExposeSecret as _, SecretString};
+use std::path::PathBuf;
 use wicketgate_transport::enrolment_code::EnrolmentCode;
 
 /// Wicketgate's hosting agent: dials a gateway and connects its shares to private targets. Opens no port, needs no root.
@@ -43,7 +44,8 @@ pub struct Start {
         hide_env_values = true,
         conflicts_with = "enrollment_token_file"
     )]
-    enrollment_token: Option<CodeText>,
+    // Parsed later: the command line parser would repeat an invalid code in its error.
+    enrollment_token: Option<SecretString>,
 
     /// A file with the enrolment code
     #[arg(long, value_name = "FILE")]
@@ -60,26 +62,10 @@ pub struct Start {
     allow: Vec<AllowRule>,
 }
 
-/// The unparsed code: the command line parser would repeat an invalid one in its error.
-#[derive(Clone)]
-struct CodeText(String);
-
-impl From<String> for CodeText {
-    fn from(text: String) -> Self {
-        Self(text)
-    }
-}
-
-impl fmt::Debug for CodeText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("CodeText(…)")
-    }
-}
-
 impl Start {
     pub fn into_config(self) -> anyhow::Result<Config> {
         let code = match (self.enrollment_token, self.enrollment_token_file) {
-            (Some(CodeText(text)), _) => Ok(text.parse::<EnrolmentCode>()?),
+            (Some(text), _) => Ok(text.expose_secret().parse::<EnrolmentCode>()?),
             // The file may be removed after the enrolment.
             (None, Some(path)) => match std::fs::read_to_string(&path) {
                 Ok(text) => Ok(text.parse().with_context(|| path.display().to_string())?),

@@ -8,14 +8,17 @@ mod balancer;
 mod carrier_pool;
 mod certificate_requests;
 mod control;
+mod dial_failure;
 mod enrol;
 mod handshake_limits;
 mod open;
 mod pool_size;
 mod roster;
+mod stream;
 
-pub use open::{DialFailure, DialFailureReason, Stream};
+pub use dial_failure::{DialFailure, DialFailureReason};
 pub use roster::AgentStanding;
+pub use stream::Stream;
 
 use handshake_limits::{HandshakeLimits, Permit};
 use roster::Roster;

@@ -16,14 +16,14 @@ const LETTERS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const SECRET: usize = 16;
 const CHECKSUM: usize = 3;
 /// 440 bits: exactly 88 letters.
-const BYTES: usize = 16 + SECRET + Fingerprint::SHORT + CHECKSUM;
+const BYTES: usize = 16 + SECRET + Fingerprint::LENGTH + CHECKSUM;
 const TEXT: usize = BYTES * 8 / 5;
 
 #[derive(Clone, PartialEq, Eq)]
 pub struct EnrolmentCode {
     enrollment: EnrollmentId,
     secret: Zeroizing<[u8; SECRET]>,
-    ca: [u8; Fingerprint::SHORT],
+    ca: Fingerprint,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -45,7 +45,7 @@ impl EnrolmentCode {
     pub fn generate(enrollment: EnrollmentId, ca: Fingerprint) -> Result<Self, getrandom::Error> {
         let mut secret = Zeroizing::new([0; SECRET]);
         getrandom::fill(secret.as_mut())?;
-        Ok(Self { enrollment, secret, ca: ca.short() })
+        Ok(Self { enrollment, secret, ca })
     }
 
     pub fn enrollment(&self) -> EnrollmentId {
@@ -61,8 +61,8 @@ impl EnrolmentCode {
         secret_hash(self.secret.as_slice())
     }
 
-    /// The short fingerprint of the CA of the server's gateways.
-    pub fn ca(&self) -> [u8; Fingerprint::SHORT] {
+    /// The CA of the server's gateways.
+    pub fn ca(&self) -> Fingerprint {
         self.ca
     }
 
@@ -76,7 +76,7 @@ impl EnrolmentCode {
         id.copy_from_slice(&bits.to_be_bytes());
         let (secret, rest) = rest.split_at_mut(SECRET);
         secret.copy_from_slice(self.secret.as_slice());
-        rest[..Fingerprint::SHORT].copy_from_slice(&self.ca);
+        rest[..Fingerprint::LENGTH].copy_from_slice(&self.ca.0);
         let sum = checksum(&bytes[..BYTES - CHECKSUM]);
         bytes[BYTES - CHECKSUM..].copy_from_slice(&sum);
         let mut text = Zeroizing::new(String::with_capacity(PREFIX.len() + TEXT));
@@ -132,7 +132,7 @@ impl FromStr for EnrolmentCode {
         Ok(Self {
             enrollment: EnrollmentId::new(Uuid::from_bytes(array::from_fn(|n| content[n]))),
             secret: Zeroizing::new(array::from_fn(|n| content[16 + n])),
-            ca: array::from_fn(|n| content[16 + SECRET + n]),
+            ca: Fingerprint(array::from_fn(|n| content[16 + SECRET + n])),
         })
     }
 }
@@ -162,7 +162,7 @@ mod tests {
         EnrolmentCode {
             enrollment: EnrollmentId::new(Uuid::from_u128(id)),
             secret: Zeroizing::new(secret),
-            ca: Fingerprint::of(ca).short(),
+            ca: Fingerprint::of(ca),
         }
     }
 

@@ -5,20 +5,16 @@ use rustls::pki_types::CertificateDer;
 use std::array;
 use wicketgate_model::{Assignment, SignedAssignment};
 
-/// SHA-256 of the CA's certificate in DER.
+/// The first 160 bits of the SHA-256 of a CA's certificate in DER: enough against second preimages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Fingerprint([u8; 32]);
+pub struct Fingerprint(pub(crate) [u8; Self::LENGTH]);
 
 impl Fingerprint {
-    /// The bytes in an enrolment code: 160 bits, enough against second preimages.
-    pub const SHORT: usize = 20;
+    pub(crate) const LENGTH: usize = 20;
 
     pub fn of(der: &[u8]) -> Self {
-        Self(sha256(der))
-    }
-
-    pub fn short(&self) -> [u8; Self::SHORT] {
-        array::from_fn(|n| self.0[n])
+        let hash = sha256(der);
+        Self(array::from_fn(|n| hash[n]))
     }
 }
 

@@ -5,27 +5,23 @@
 
 use super::{
     Agents,
-    carrier_pool::{AgentStreams, CarrierPool, PoolClosed},
+    carrier_pool::{CarrierPool, PoolClosed},
+    dial_failure::{DialFailure, DialFailureReason},
     roster::{Pick, Session, Shown},
+    stream::{Active, Stream},
 };
 use std::{
-    io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
-use wicketgate_model::{AgentId, FailureReason, Problem, Reason, ShareId};
+use wicketgate_model::{AgentId, Problem, ShareId};
 use wicketgate_transport::{
     carrier::{Carrier, EarlyData},
-    frame::{OpenRequest, RefusalReason},
-    relay::{Broken, Counters, relay},
-    reset_on_drop::ResetOnDrop,
+    frame::OpenRequest,
 };
 
 /// For opening a stream: within the usual connect timeout of clients.
@@ -39,128 +35,6 @@ const DEAD_CARRIERS: usize = 4;
 
 /// The client address of a dial that only checks the target.
 const NO_CLIENT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
-
-/// Why no stream was opened.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text}")]
-pub struct DialFailure {
-    pub reason: DialFailureReason,
-    pub text: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DialFailureReason {
-    /// No connected agent has acknowledged the share.
-    NoAgent,
-    /// The agent has no free carrier, or its carriers break.
-    NoCarrier,
-    /// The agent did not answer.
-    Timeout,
-    /// The agent refused the stream.
-    Refused(RefusalReason),
-}
-
-impl DialFailureReason {
-    /// The reason in the metrics.
-    pub(crate) fn counted(self) -> FailureReason {
-        match self {
-            Self::NoAgent | Self::Refused(RefusalReason::Draining) => FailureReason::NoAgent,
-            Self::NoCarrier => FailureReason::NoCarrier,
-            Self::Timeout => FailureReason::AgentTimeout,
-            Self::Refused(RefusalReason::NotAssigned | RefusalReason::NotAllowed) => {
-                FailureReason::AgentRefused
-            }
-            Self::Refused(RefusalReason::NameNotFound) => FailureReason::NameNotFound,
-            Self::Refused(RefusalReason::ConnectionRefused) => FailureReason::ConnectionRefused,
-            Self::Refused(RefusalReason::TimedOut) => FailureReason::DialTimeout,
-            Self::Refused(RefusalReason::Unreachable) => FailureReason::TargetUnreachable,
-        }
-    }
-
-    /// The result for the agent.
-    fn shows(self) -> Shown {
-        match self {
-            Self::NoAgent => Shown::Gone,
-            Self::Refused(RefusalReason::Draining) => Shown::Draining,
-            Self::NoCarrier | Self::Timeout => Shown::AgentFails,
-            Self::Refused(_) => Shown::TargetFails,
-        }
-    }
-
-    fn shown(self) -> Reason {
-        match self {
-            Self::Refused(reason) if reason.is_of_the_target() => Reason::TargetUnreachable,
-            Self::Refused(RefusalReason::NotAllowed) => Reason::AgentRefused,
-            Self::Refused(RefusalReason::NotAssigned) => Reason::AgentPending,
-            // The dial of an agent times out long before its answer is late.
-            Self::Refused(_) | Self::NoAgent | Self::NoCarrier | Self::Timeout => Reason::AgentOffline,
-        }
-    }
-}
-
-fn failure(reason: DialFailureReason, text: impl Into<String>) -> DialFailure {
-    DialFailure { reason, text: text.into() }
-}
-
-/// A stream that the agent has connected to the target.
-#[derive(Debug)]
-pub struct Stream {
-    carrier: Carrier,
-    /// The client's bytes that were sent as early data, and the error of its connection, if it has broken.
-    early: (u64, Option<io::Error>),
-    agents: Agents,
-    active: Active,
-}
-
-/// Counts as a stream of its agent until it is dropped.
-#[derive(Debug)]
-struct Active {
-    agent: AgentId,
-    streams: Arc<AgentStreams>,
-}
-
-impl Active {
-    fn new(agent: AgentId, streams: Arc<AgentStreams>) -> Self {
-        streams.begin();
-        Self { agent, streams }
-    }
-}
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        self.streams.end();
-    }
-}
-
-impl Stream {
-    /// The agent of the stream.
-    pub fn agent(&self) -> AgentId {
-        self.active.agent
-    }
-
-    /// Relays between the client and the target until both have ended; `rx` counts what comes from the client,
-    /// `tx` what goes to it. A stream that breaks, is aborted or dropped, or was idle for `idle`, resets the
-    /// client's connection.
-    pub async fn relay(
-        self,
-        client: ResetOnDrop,
-        rx: &AtomicU64,
-        tx: &AtomicU64,
-        idle: Option<Duration>,
-    ) -> Result<(), Broken> {
-        let Self { carrier, early: (early, broken), agents, active } = self;
-        rx.fetch_add(early, Ordering::Relaxed);
-        if let Some(error) = broken {
-            drop(client);
-            carrier.reset().await;
-            return Err(Broken::Tcp(error));
-        }
-        let counters = Counters { to_carrier: rx, from_carrier: tx };
-        let carrier = relay(client, carrier, counters, idle, &active.streams.abort).await?;
-        agents.park(active.agent, carrier);
-        Ok(())
-    }
-}
 
 impl Agents {
     /// Opens a stream to the share's target, which gets the early data first. Returns within 15 s.
@@ -176,7 +50,10 @@ impl Agents {
         loop {
             let Some(pick) = self.with(|roster| roster.pick(share, &tried, std::time::Instant::now())) else {
                 return Err(last.unwrap_or_else(|| {
-                    failure(DialFailureReason::NoAgent, "no connected agent has acknowledged the share")
+                    DialFailure::new(
+                        DialFailureReason::NoAgent,
+                        "no connected agent has acknowledged the share",
+                    )
                 }));
             };
             tried.push(pick.session.agent);
@@ -228,7 +105,7 @@ impl Agents {
             let until = deadline.min(Instant::now() + ANSWER_WITHIN);
             let answer = tokio::select! {
                 () = active.streams.abort.triggered() => {
-                    return Err(failure(DialFailureReason::NoAgent, "the agent was barred"));
+                    return Err(DialFailure::new(DialFailureReason::NoAgent, "the agent was barred"));
                 }
                 answer = timeout_at(until, carrier.open(&open, early)) => answer,
             };
@@ -236,17 +113,20 @@ impl Agents {
                 Ok(Ok(Ok(()))) => return Ok((carrier, active)),
                 Ok(Ok(Err(refusal))) => {
                     self.park(*agent, carrier);
-                    return Err(failure(DialFailureReason::Refused(refusal.reason), refusal.text));
+                    return Err(DialFailure::new(DialFailureReason::Refused(refusal.reason), refusal.text));
                 }
                 Ok(Err(error)) => {
                     debug!(agent.id = %pick.session.agent, error = ?error, "a parked carrier was dead")
                 }
                 Err(_) => {
-                    return Err(failure(DialFailureReason::Timeout, "the agent did not answer in time"));
+                    return Err(DialFailure::new(
+                        DialFailureReason::Timeout,
+                        "the agent did not answer in time",
+                    ));
                 }
             }
         }
-        Err(failure(DialFailureReason::NoCarrier, "the agent's carriers are broken"))
+        Err(DialFailure::new(DialFailureReason::NoCarrier, "the agent's carriers are broken"))
     }
 
     /// Parks a carrier, or closes it if it is not needed.
@@ -272,11 +152,11 @@ async fn take_carrier(pool: &CarrierPool, deadline: Instant) -> Result<Carrier, 
             Ok(Some(carrier)) => return Ok(carrier),
             Ok(None) => {}
             Err(PoolClosed) => {
-                return Err(failure(DialFailureReason::NoAgent, "the agent has disconnected"));
+                return Err(DialFailure::new(DialFailureReason::NoAgent, "the agent has disconnected"));
             }
         }
         if timeout_at(until, changed).await.is_err() {
-            return Err(failure(DialFailureReason::NoCarrier, "the agent has no free carrier"));
+            return Err(DialFailure::new(DialFailureReason::NoCarrier, "the agent has no free carrier"));
         }
     }
 }

@@ -35,7 +35,7 @@ impl AgentTls {
     /// `certificate`: the agent's own, DER, issued by `ca` for `key`.
     pub fn new(ca: &CaCertificate, key: PrivateKey, certificate: Vec<u8>) -> Result<Self, TlsError> {
         let certificate = Arc::new(LiveCertificate::new(key, certificate, None)?);
-        let config = builder(GatewayVerifier::of_ca(ca, provider())?)?
+        let config = builder(GatewayVerifier::of_ca(ca)?)?
             .with_client_cert_resolver(Arc::clone(&certificate) as Arc<dyn ResolvesClientCert>);
         let mut carrier = of_purpose(config.clone(), Purpose::Carrier);
         carrier.enable_secret_extraction = true;
@@ -67,9 +67,9 @@ impl AgentTls {
 }
 
 /// The first connection of an agent, which has no certificate and trusts the CA whose fingerprint is in its code.
-/// `short` is [`Fingerprint::short`]. The caller bounds the handshake.
-pub async fn connect_enrol(short: [u8; Fingerprint::SHORT], tcp: TcpStream) -> Result<Control, TlsError> {
-    let config = builder(GatewayVerifier::pinned(short, provider()))?.with_no_client_auth();
+/// The caller bounds the handshake.
+pub async fn connect_enrol(ca: Fingerprint, tcp: TcpStream) -> Result<Control, TlsError> {
+    let config = builder(GatewayVerifier::pinned(ca))?.with_no_client_auth();
     connect(Arc::new(of_purpose(config, Purpose::Enrol)), Purpose::Enrol, tcp).await
 }
 

@@ -1,7 +1,7 @@
 //! How an agent verifies a gateway: by the chain to its server's CA and the role in the certificate's URI, never by a
 //! host name. An agent that has not enrolled yet finds the CA in the chain by the fingerprint in its code.
 
-use super::error::TlsError;
+use super::{error::TlsError, provider::provider};
 use crate::{
     identity::Identity,
     trust::{CaCertificate, Fingerprint},
@@ -27,21 +27,21 @@ pub(super) struct GatewayVerifier {
 #[derive(Debug)]
 enum Trust {
     Ca(RootCertStore),
-    /// The CA is in the chain, and has this short fingerprint.
-    Pinned([u8; Fingerprint::SHORT]),
+    /// The CA is in the chain, and has this fingerprint.
+    Pinned(Fingerprint),
 }
 
 impl GatewayVerifier {
     /// Trusts the gateways of one CA.
-    pub(super) fn of_ca(ca: &CaCertificate, provider: Arc<CryptoProvider>) -> Result<Self, TlsError> {
+    pub(super) fn of_ca(ca: &CaCertificate) -> Result<Self, TlsError> {
         let mut roots = RootCertStore::empty();
         roots.add(ca.certificate().clone()).map_err(|_| TlsError::Ca)?;
-        Ok(Self { trust: Trust::Ca(roots), provider })
+        Ok(Self { trust: Trust::Ca(roots), provider: provider() })
     }
 
     /// Trusts the gateways of the CA with this fingerprint.
-    pub(super) fn pinned(short: [u8; Fingerprint::SHORT], provider: Arc<CryptoProvider>) -> Self {
-        Self { trust: Trust::Pinned(short), provider }
+    pub(super) fn pinned(ca: Fingerprint) -> Self {
+        Self { trust: Trust::Pinned(ca), provider: provider() }
     }
 }
 
@@ -57,8 +57,8 @@ impl ServerCertVerifier for GatewayVerifier {
         let pinned;
         let roots = match &self.trust {
             Trust::Ca(roots) => roots,
-            Trust::Pinned(short) => {
-                let ca = chain.iter().find(|c| Fingerprint::of(c).short() == *short);
+            Trust::Pinned(fingerprint) => {
+                let ca = chain.iter().find(|c| Fingerprint::of(c) == *fingerprint);
                 let mut roots = RootCertStore::empty();
                 roots.add(ca.ok_or(CertificateError::UnknownIssuer)?.clone().into_owned())?;
                 pinned = roots;

@@ -9,7 +9,6 @@ use crate::{
         Accepted, AgentTls, Diagnosis, GatewayIdentity, TlsError,
         agent::{builder, of_purpose},
         connect_enrol,
-        provider::provider,
         purpose::Purpose,
         verifier::GatewayVerifier,
     },
@@ -84,8 +83,8 @@ async fn a_connection_is_accepted_for_the_purpose_that_it_names() {
     assert!(carrier.is_ok() && matches!(accepted, Ok(Accepted::Carrier(..))), "{accepted:?}");
 
     let (a, b) = connected().await;
-    let short = authority.ca.fingerprint().short();
-    let (enrol, accepted) = tokio::join!(connect_enrol(short, a), gateway.accept(b));
+    let ca = authority.ca.fingerprint();
+    let (enrol, accepted) = tokio::join!(connect_enrol(ca, a), gateway.accept(b));
     assert!(enrol.is_ok() && matches!(accepted, Ok(Accepted::Enrol(_))), "{accepted:?}");
 }
 
@@ -107,7 +106,7 @@ async fn an_agent_of_another_ca_is_refused_for_both_purposes_and_learns_why() {
 
     // A client without a certificate can only enrol.
     for purpose in [Purpose::Control, Purpose::Carrier] {
-        let gateways = GatewayVerifier::of_ca(&authority.ca, provider()).unwrap();
+        let gateways = GatewayVerifier::of_ca(&authority.ca).unwrap();
         let client = of_purpose(builder(gateways).unwrap().with_no_client_auth(), purpose);
         let (a, b) = connected().await;
         let connector = tokio_rustls::TlsConnector::from(Arc::new(client));

@@ -1,0 +1,77 @@
+//! An open stream.
+
+use super::{Agents, carrier_pool::AgentStreams};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use wicketgate_model::AgentId;
+use wicketgate_transport::{
+    carrier::Carrier,
+    relay::{Broken, Counters, relay},
+    reset_on_drop::ResetOnDrop,
+};
+
+/// A stream that the agent has connected to the target.
+#[derive(Debug)]
+pub struct Stream {
+    pub(super) carrier: Carrier,
+    /// The client's bytes that were sent as early data, and the error of its connection, if it has broken.
+    pub(super) early: (u64, Option<io::Error>),
+    pub(super) agents: Agents,
+    pub(super) active: Active,
+}
+
+/// Counts as a stream of its agent until it is dropped.
+#[derive(Debug)]
+pub(super) struct Active {
+    pub(super) agent: AgentId,
+    pub(super) streams: Arc<AgentStreams>,
+}
+
+impl Active {
+    pub(super) fn new(agent: AgentId, streams: Arc<AgentStreams>) -> Self {
+        streams.begin();
+        Self { agent, streams }
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.streams.end();
+    }
+}
+
+impl Stream {
+    /// The agent of the stream.
+    pub fn agent(&self) -> AgentId {
+        self.active.agent
+    }
+
+    /// Relays between the client and the target until both have ended; `rx` counts what comes from the client,
+    /// `tx` what goes to it. A stream that breaks, is aborted or dropped, or was idle for `idle`, resets the
+    /// client's connection.
+    pub async fn relay(
+        self,
+        client: ResetOnDrop,
+        rx: &AtomicU64,
+        tx: &AtomicU64,
+        idle: Option<Duration>,
+    ) -> Result<(), Broken> {
+        let Self { carrier, early: (early, broken), agents, active } = self;
+        rx.fetch_add(early, Ordering::Relaxed);
+        if let Some(error) = broken {
+            drop(client);
+            carrier.reset().await;
+            return Err(Broken::Tcp(error));
+        }
+        let counters = Counters { to_carrier: rx, from_carrier: tx };
+        let carrier = relay(client, carrier, counters, idle, &active.streams.abort).await?;
+        agents.park(active.agent, carrier);
+        Ok(())
+    }
+}
