@@ -163,6 +163,7 @@ impl Prepared {
         let reconciler = Reconciler::new(ReconcilerParts {
             store: store.clone(),
             ca: Arc::clone(&ca),
+            gateway: link.gateway,
             view: Arc::clone(&gateway.view),
             wake,
             metrics: Arc::clone(&state.metrics),
@@ -170,7 +171,8 @@ impl Prepared {
             deadlines: reconciler::deadlines(config.provisioning_deadline),
         });
         let metrics = Arc::clone(&state.metrics);
-        let link_task = GatewayLink { store: store.clone(), ca, gateway, metrics, send: link.send };
+        let link_task =
+            GatewayLink { store: store.clone(), ca, id: link.gateway, gateway, metrics, send: link.send };
 
         // Not cut by a stop: it ends with the gateway's end of the link, and what came before is taken in.
         tasks.spawn(link_task.run(link.receive));

@@ -4,15 +4,15 @@
 use crate::{
     Action, Filter, FilterValue, ListRequest, Page, PageRequest, ResourceType, Result, Store, StoreError,
     WriteContext,
-    columns::{Query, hex, parsed, parsed_option, shown, text, time, time_option},
-    event::{self, NewEvent},
+    agent_link::Activity,
+    columns::{hex, parsed, parsed_option, text, time, time_option},
     execution::Execution,
     list::{Listing, of},
     write::Write,
 };
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
-use sqlx::{AnyConnection, Row, any::AnyRow};
+use sqlx::{Row, any::AnyRow};
 use std::net::IpAddr;
 use wicketgate_model::{AgentId, EnvironmentId, FrontdoorId, ZId};
 
@@ -37,9 +37,20 @@ pub struct AgentRow {
     pub barred_at: Option<Timestamp>,
 }
 
+macro_rules! selected {
+    () => {
+        "a.*, e.z_id AS z_id, k.version, k.address, k.connected_since, k.last_seen"
+    };
+}
+/// Agents with their environment and their link. An agent has no more than one link, as there is one gateway.
+macro_rules! joined {
+    () => {
+        "agent a JOIN environment e ON e.id = a.environment LEFT JOIN agent_link k ON k.agent = a.id"
+    };
+}
 macro_rules! select {
     ($rest:literal) => {
-        concat!("SELECT a.*, e.z_id AS z_id FROM agent a JOIN environment e ON e.id = a.environment ", $rest)
+        concat!("SELECT ", selected!(), " FROM ", joined!(), " ", $rest)
     };
 }
 
@@ -116,114 +127,31 @@ impl Store {
         .await?;
         row.as_ref().map(|r| Ok((parsed(r, "frontdoor")?, parsed(r, "environment")?))).transpose()
     }
-
-    /// Its control connection is up. Updates its name too.
-    pub async fn agent_connected(
-        &self,
-        id: AgentId,
-        name: &str,
-        version: &str,
-        address: IpAddr,
-        at: Timestamp,
-    ) -> Result<()> {
-        let update = sqlx::query(
-            "UPDATE agent SET name = $1, version = $2, address = $3, connected_since = $4, last_seen = NULL \
-             WHERE id = $5 AND barred_at IS NULL",
-        )
-        .bind(shown(name))
-        .bind(shown(version))
-        .bind(address.to_string())
-        .bind(at.as_microsecond())
-        .bind(id.to_string());
-        self.update_agent(id, update, at).await
-    }
-
-    pub async fn agent_disconnected(&self, id: AgentId, at: Timestamp) -> Result<()> {
-        let update = sqlx::query(
-            "UPDATE agent SET connected_since = NULL, last_seen = $1 \
-             WHERE id = $2 AND connected_since IS NOT NULL",
-        )
-        .bind(at.as_microsecond())
-        .bind(id.to_string());
-        self.update_agent(id, update, at).await
-    }
-
-    /// Leaves an agent that was never enrolled with this server alone.
-    async fn update_agent(&self, id: AgentId, update: Query, at: Timestamp) -> Result<()> {
-        let mut tx = self.begin().await?;
-        match update_agent(&mut tx, id, update, at).await {
-            Err(StoreError::Missing) => Ok(tx.rollback().await?),
-            event => self.commit_telling(tx, event?.into_iter().collect()).await,
-        }
-    }
-
-    /// For the start and the end of a gateway's link: agents that are connected are reported again. `seen` is when they
-    /// were last known to be connected; without it, that is when they connected.
-    pub async fn all_agents_disconnected(&self, at: Timestamp, seen: Option<Timestamp>) -> Result<()> {
-        let mut tx = self.begin().await?;
-        let active = sqlx::query(
-            "SELECT id, frontdoor FROM environment WHERE deleted_at IS NULL AND id IN (SELECT environment \
-             FROM agent WHERE connected_since IS NOT NULL AND barred_at IS NULL) ORDER BY id",
-        )
-        .fetch_all(&mut *tx)
-        .await?;
-        let mut events = Vec::new();
-        for row in &active {
-            let (environment, frontdoor) = (parsed(row, "id")?, parsed(row, "frontdoor")?);
-            let (before, after) = (Some((frontdoor, true)), Some((frontdoor, false)));
-            events.extend(event::of_environment(environment, before, after, at));
-        }
-        sqlx::query(
-            "UPDATE agent SET last_seen = COALESCE($1, connected_since), connected_since = NULL \
-             WHERE connected_since IS NOT NULL",
-        )
-        .bind(seen.map(Timestamp::as_microsecond))
-        .execute(&mut *tx)
-        .await?;
-        self.commit_telling(tx, events).await
-    }
 }
 
 impl Write {
     async fn bar_agent(&mut self, frontdoor: FrontdoorId, id: AgentId) -> Result<()> {
-        let update = sqlx::query(
-            "UPDATE agent SET barred_at = $1, connected_since = NULL, revision = $2 \
-             WHERE id = $3 AND frontdoor = $4 AND barred_at IS NULL",
-        )
-        .bind(self.at())
-        .bind(self.revision)
-        .bind(id.to_string())
-        .bind(frontdoor.to_string());
-        let event = update_agent(&mut self.tx, id, update, self.context.at).await?;
+        let activity = Activity::of(self.db(), id).await?.filter(|activity| activity.frontdoor == frontdoor);
+        let activity = activity.ok_or(StoreError::Missing)?;
+        sqlx::query("UPDATE agent SET barred_at = $1, revision = $2 WHERE id = $3")
+            .bind(self.at())
+            .bind(self.revision)
+            .bind(id.to_string())
+            .execute(self.db())
+            .await?;
+        sqlx::query("UPDATE agent_link SET connected_since = NULL WHERE agent = $1")
+            .bind(id.to_string())
+            .execute(self.db())
+            .await?;
+        let at = self.context.at;
+        let event = activity.event(self.db(), at).await?;
         self.deferred.events.extend(event);
         let on = Execution { resource_type: ResourceType::Agent, resource: &id, generation: None };
         self.record(frontdoor, Action::Delete, on).await
     }
 }
 
-/// Updates one agent, and returns the event of its environment if that became active or offline by it.
-async fn update_agent(
-    db: &mut AnyConnection,
-    id: AgentId,
-    update: Query,
-    at: Timestamp,
-) -> Result<Option<NewEvent>> {
-    let row = sqlx::query("SELECT environment FROM agent WHERE id = $1")
-        .bind(id.to_string())
-        .fetch_optional(&mut *db)
-        .await?;
-    let environment = parsed(&row.ok_or(StoreError::Missing)?, "environment")?;
-    let before = event::is_active(db, environment).await?;
-    if update.execute(&mut *db).await?.rows_affected() == 0 {
-        return Err(StoreError::Missing);
-    }
-    let after = event::is_active(db, environment).await?;
-    Ok(event::of_environment(environment, before, after, at))
-}
-
-pub(crate) static LISTING: Listing =
-    Listing::new("a.*, e.z_id AS z_id", "agent a JOIN environment e ON e.id = a.environment", "a.id")
-        .only("a.barred_at IS NULL");
+pub(crate) static LISTING: Listing = Listing::new(selected!(), joined!(), "a.id").only("a.barred_at IS NULL");
 
 pub mod columns {
     crate::list_column::columns! {
@@ -232,11 +160,11 @@ pub mod columns {
         ENVIRONMENT = Text("a.environment");
         Z_ID = Text("e.z_id");
         NAME = Text("a.name");
-        STATUS = Text("CASE WHEN a.connected_since IS NULL THEN 'OFFLINE' ELSE 'CONNECTED' END");
-        VERSION = Text("a.version").optional();
-        ADDRESS = Text("a.address").optional();
-        CONNECTED_SINCE = Time("a.connected_since").optional();
-        LAST_SEEN = Time("a.last_seen").optional();
+        STATUS = Text("CASE WHEN k.connected_since IS NULL THEN 'OFFLINE' ELSE 'CONNECTED' END");
+        VERSION = Text("k.version").optional();
+        ADDRESS = Text("k.address").optional();
+        CONNECTED_SINCE = Time("k.connected_since").optional();
+        LAST_SEEN = Time("k.last_seen").optional();
         CREATED_AT = Time("a.created_at");
     }
 }

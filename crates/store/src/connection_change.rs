@@ -12,10 +12,10 @@ use crate::{
 use jiff::Timestamp;
 use sqlx::{Row, any::AnyRow};
 use wicketgate_model::{
-    Algorithms, Connection, ConnectionError, ConnectionFault, ConnectionState, Peer, TunnelId,
+    Algorithms, Connection, ConnectionError, ConnectionFault, ConnectionState, GatewayId, Peer, TunnelId,
 };
 
-/// Changes that are kept of each tunnel.
+/// Changes that are kept of each endpoint.
 pub(crate) const MOST: i64 = 100;
 
 /// One change: the connection from then on.
@@ -79,50 +79,51 @@ pub(crate) fn error(error: Option<&ConnectionError>) -> Option<Failure<'_>> {
     error.map(|e| (e.reason, e.cause.as_str(), e.cure.as_str()))
 }
 
-/// Records the change from `before` to `after`, if there is one, and deletes the oldest changes.
-pub(crate) async fn keep(
-    tx: &mut Transaction,
-    tunnel: TunnelId,
+/// When the connection changed from `before` to `after`; `None` if it did not.
+pub(crate) fn changed_at(
     before: Option<&Connection>,
     after: &Connection,
     now: Timestamp,
-) -> Result<()> {
+) -> Option<Timestamp> {
     let (was, is) = (Essence::of(before), Essence::of(Some(after)));
-    if was == is {
-        return Ok(());
-    }
-    let at = match &after.last_error {
+    (was != is).then(|| match &after.last_error {
         _ if was.is_up != is.is_up => after.since,
         Some(error) if was.error != is.error => error.since,
         _ => now,
-    };
-    let row = sqlx::query(
-        "UPDATE ipsec_tunnel SET connection_changes = connection_changes + 1 WHERE id = $1 RETURNING connection_changes",
-    )
-    .bind(tunnel.to_string())
-    .fetch_one(&mut **tx)
-    .await?;
-    let newest: i64 = number(&row, "connection_changes")?;
+    })
+}
+
+/// Records the newest change of an endpoint, and deletes the oldest changes.
+pub(crate) async fn keep(
+    tx: &mut Transaction,
+    endpoint: (TunnelId, GatewayId),
+    number: i64,
+    connection: &Connection,
+    at: Timestamp,
+) -> Result<()> {
+    let (tunnel, gateway) = endpoint;
     sqlx::query(
-        "INSERT INTO connection_change (tunnel, number, at, state, peer_address, peer_port, peer_id, ike, esp, error, \
-         error_message) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        "INSERT INTO connection_change (tunnel, gateway, number, at, state, peer_address, peer_port, peer_id, ike, esp, \
+         error, error_message) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
     )
     .bind(tunnel.to_string())
-    .bind(newest)
+    .bind(gateway.to_string())
+    .bind(number)
     .bind(at.as_microsecond())
-    .bind(after.state.as_str())
-    .bind(after.peer.as_ref().map(|p| p.address.to_string()))
-    .bind(after.peer.as_ref().map(|p| i64::from(p.port)))
-    .bind(after.peer.as_ref().and_then(|p| p.id.clone()))
-    .bind(after.algorithms.as_ref().map(|a| a.ike.clone()))
-    .bind(after.algorithms.as_ref().map(|a| a.esp.clone()))
-    .bind(after.last_error.as_ref().map(|e| e.reason.as_str()))
-    .bind(after.last_error.as_ref().map(|e| shown(&e.to_string())))
+    .bind(connection.state.as_str())
+    .bind(connection.peer.as_ref().map(|p| p.address.to_string()))
+    .bind(connection.peer.as_ref().map(|p| i64::from(p.port)))
+    .bind(connection.peer.as_ref().and_then(|p| p.id.clone()))
+    .bind(connection.algorithms.as_ref().map(|a| a.ike.clone()))
+    .bind(connection.algorithms.as_ref().map(|a| a.esp.clone()))
+    .bind(connection.last_error.as_ref().map(|e| e.reason.as_str()))
+    .bind(connection.last_error.as_ref().map(|e| shown(&e.to_string())))
     .execute(&mut **tx)
     .await?;
-    sqlx::query("DELETE FROM connection_change WHERE tunnel = $1 AND number <= $2")
+    sqlx::query("DELETE FROM connection_change WHERE tunnel = $1 AND gateway = $2 AND number <= $3")
         .bind(tunnel.to_string())
-        .bind(newest - MOST)
+        .bind(gateway.to_string())
+        .bind(number - MOST)
         .execute(&mut **tx)
         .await?;
     Ok(())

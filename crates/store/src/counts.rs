@@ -16,7 +16,7 @@ impl Store {
     pub async fn counts(&self) -> Result<Counts> {
         let tunnels = "SELECT status, COUNT(*) FROM ipsec_tunnel WHERE status <> 'DELETED' GROUP BY status";
         let shares = "SELECT status, COUNT(*) FROM ipsec_share WHERE status <> 'DELETED' GROUP BY status";
-        let agents = "SELECT COUNT(*) FROM agent WHERE connected_since IS NOT NULL AND barred_at IS NULL";
+        let agents = "SELECT COUNT(DISTINCT agent) FROM agent_link WHERE connected_since IS NOT NULL";
         Ok(Counts {
             tunnels: self.by_status(tunnels).await?,
             shares: self.by_status(shares).await?,

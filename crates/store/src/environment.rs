@@ -25,11 +25,20 @@ pub struct EnvironmentRow {
     pub updated_at: Timestamp,
 }
 
+/// How many links of an environment's agents are up.
+macro_rules! connected {
+    () => {
+        "(SELECT COUNT(*) FROM agent a JOIN agent_link k ON k.agent = a.id WHERE a.environment = e.id \
+         AND k.connected_since IS NOT NULL)"
+    };
+}
+
 macro_rules! select {
     ($rest:literal) => {
         concat!(
-            "SELECT e.*, (SELECT COUNT(*) FROM agent a WHERE a.environment = e.id AND a.barred_at IS NULL \
-             AND a.connected_since IS NOT NULL) AS connected FROM environment e WHERE e.deleted_at IS NULL ",
+            "SELECT e.*, ",
+            connected!(),
+            " AS connected FROM environment e WHERE e.deleted_at IS NULL ",
             $rest
         )
     };
@@ -149,8 +158,14 @@ impl Write {
             self.record_share(frontdoor, share, next, Action::Delete).await?;
         }
         sqlx::query(
-            "UPDATE agent SET barred_at = $1, connected_since = NULL, revision = $2 \
-             WHERE environment = $3 AND barred_at IS NULL",
+            "UPDATE agent_link SET connected_since = NULL \
+             WHERE agent IN (SELECT id FROM agent WHERE environment = $1)",
+        )
+        .bind(id.to_string())
+        .execute(self.db())
+        .await?;
+        sqlx::query(
+            "UPDATE agent SET barred_at = $1, revision = $2 WHERE environment = $3 AND barred_at IS NULL",
         )
         .bind(self.at())
         .bind(self.revision)
@@ -175,14 +190,6 @@ impl Write {
 
 fn execution(id: &EnvironmentId) -> Execution<'_> {
     Execution { resource_type: ResourceType::Environment, resource: id, generation: None }
-}
-
-/// How many agents of an environment are connected.
-macro_rules! connected {
-    () => {
-        "(SELECT COUNT(*) FROM agent a WHERE a.environment = e.id AND a.barred_at IS NULL \
-         AND a.connected_since IS NOT NULL)"
-    };
 }
 
 pub(crate) static LISTING: Listing =

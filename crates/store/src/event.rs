@@ -11,9 +11,7 @@ use crate::{
 };
 use jiff::Timestamp;
 use sqlx::{AnyConnection, AssertSqlSafe, Row, any::AnyRow};
-use wicketgate_model::{
-    ConnectionError, ConnectionFault, Detail, EnvironmentId, FrontdoorId, Problem, Reason, Status,
-};
+use wicketgate_model::{ConnectionError, ConnectionFault, Detail, FrontdoorId, Problem, Reason, Status};
 
 /// Events that are kept: a day of a large site.
 pub(crate) const MOST: i64 = 100_000;
@@ -163,49 +161,6 @@ impl Before {
     pub(crate) fn differs(&self, status: Status, detail: Option<&Detail>) -> bool {
         self.status != status || self.reason.as_deref() != detail.map(|d| d.problem.reason.as_str())
     }
-}
-
-/// Locks the environment until the transaction ends, and returns whether an agent of it is connected. Called before and
-/// after a change of its agents.
-pub(crate) async fn is_active(
-    db: &mut AnyConnection,
-    environment: EnvironmentId,
-) -> Result<Option<(FrontdoorId, bool)>> {
-    // On PostgreSQL, two agents that disconnect at the same time must see each other's change.
-    let row = sqlx::query(
-        "UPDATE environment SET name = name WHERE id = $1 AND deleted_at IS NULL RETURNING frontdoor",
-    )
-    .bind(environment.to_string())
-    .fetch_optional(&mut *db)
-    .await?;
-    let Some(row) = row else { return Ok(None) };
-    let frontdoor = parsed(&row, "frontdoor")?;
-    let count = sqlx::query(
-        "SELECT COUNT(*) AS n FROM agent WHERE environment = $1 AND barred_at IS NULL \
-         AND connected_since IS NOT NULL",
-    )
-    .bind(environment.to_string())
-    .fetch_one(&mut *db)
-    .await?;
-    Ok(Some((frontdoor, number::<i64>(&count, "n")? > 0)))
-}
-
-/// The event of an environment that was `before` and is `after`, if they differ.
-pub(crate) fn of_environment(
-    environment: EnvironmentId,
-    before: Option<(FrontdoorId, bool)>,
-    after: Option<(FrontdoorId, bool)>,
-    at: Timestamp,
-) -> Option<NewEvent> {
-    let ((_, was), (frontdoor, is)) = before.zip(after)?;
-    (was != is).then(|| NewEvent {
-        frontdoor,
-        at,
-        kind: EventKind::Environment,
-        resource: environment.to_string(),
-        status: if is { "ACTIVE" } else { "OFFLINE" },
-        why: None,
-    })
 }
 
 impl Store {

@@ -5,11 +5,11 @@
 //! from the caller, in a [`WriteContext`].
 
 mod agent;
+mod agent_link;
 mod api_account;
 mod bulk;
 mod cache;
 mod columns;
-mod connection;
 mod connection_change;
 mod counts;
 mod database_lock;
@@ -20,6 +20,7 @@ mod error;
 mod event;
 mod execution;
 mod frontdoor;
+mod gateway;
 mod idempotency;
 mod list;
 mod list_column;
@@ -33,10 +34,12 @@ mod store;
 mod traffic;
 mod transaction;
 mod tunnel;
+mod tunnel_endpoint;
 mod write;
 mod writer;
 
 pub use agent::AgentRow;
+pub use agent_link::AgentLink;
 pub use api_account::{ApiAccountRow, NewApiAccount};
 pub use connection_change::ConnectionChange;
 pub use counts::Counts;
@@ -66,9 +69,9 @@ pub type Tags = std::collections::BTreeMap<String, String>;
 /// The columns of lists, by resource.
 pub mod column {
     pub use crate::{
-        agent::columns as agent, api_account::columns as api_account, connection::columns as connection,
+        agent::columns as agent, api_account::columns as api_account,
         connection_change::columns as connection_change, environment::columns as environment,
         execution::columns as execution, frontdoor::columns as frontdoor, share::columns as share,
-        tunnel::columns as tunnel,
+        tunnel::columns as tunnel, tunnel_endpoint::columns as connection,
     };
 }

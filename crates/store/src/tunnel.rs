@@ -9,6 +9,7 @@ use crate::{
     },
     execution::Execution,
     list::{Hidden, Listing, of},
+    tunnel_endpoint::endpoint,
     write::Write,
 };
 use futures_util::FutureExt as _;
@@ -50,6 +51,26 @@ pub struct TunnelRow {
     pub updated_at: Timestamp,
     pub deleted_at: Option<Timestamp>,
     pub created_by: String,
+}
+
+/// Tunnels with the connections of their endpoints; the rest of the statement follows.
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "SELECT t.*, ",
+            $crate::tunnel_endpoint::endpoint!("connection"),
+            " AS connection FROM ipsec_tunnel t ",
+            $rest
+        )
+    };
+}
+pub(crate) use select;
+
+/// The end of an UPDATE of tunnels that returns them as `select!` does.
+macro_rules! returning {
+    () => {
+        concat!("RETURNING *, ", endpoint!("connection"), " AS connection")
+    };
 }
 
 /// The properties of a tunnel that a caller decides.
@@ -174,7 +195,7 @@ impl Store {
     }
 
     pub async fn tunnel(&self, frontdoor: FrontdoorId, id: TunnelId) -> Result<Option<TunnelRow>> {
-        let row = sqlx::query("SELECT * FROM ipsec_tunnel WHERE id = $1 AND frontdoor = $2")
+        let row = sqlx::query(select!("WHERE t.id = $1 AND t.frontdoor = $2"))
             .bind(id.to_string())
             .bind(frontdoor.to_string())
             .fetch_optional(&self.readers)
@@ -237,7 +258,7 @@ impl Write {
              esp_proposals, initiate, tags, description, load_balancer_ip, id, frontdoor, location, slot, generation, status, \
              status_since, created_at, updated_at, created_by, revision) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, 1, 'NEW', $16, $16, $16, $17, $18) \
-             RETURNING *",
+             RETURNING *, NULL AS connection",
         );
         let row = bind(insert, &spec)?
             .bind(address.to_string())
@@ -278,13 +299,14 @@ impl Write {
         } else {
             old.previous_keys.rotated(&old.key, &spec.key, previous_until, self.context.at)
         };
-        let update = sqlx::query(
+        let update = sqlx::query(concat!(
             "UPDATE ipsec_tunnel SET name = $1, peer_address = $2, peer_cidr = $3, peer_id = $4, \
              pre_shared_key = $5, ike_proposals = $6, esp_proposals = $7, initiate = $8, tags = $9, description = $10, \
              load_balancer_ip = $11, previous_keys = $12, generation = generation + 1, status = 'NEW', \
              status_since = $13, updated_at = $13, reason = NULL, message = NULL, detail_since = NULL, \
-             revision = $14 WHERE id = $15 RETURNING *",
-        );
+             revision = $14 WHERE id = $15 ",
+            returning!()
+        ));
         let row = bind(update, &spec)?
             .bind(address.to_string())
             .bind(previous.text())
@@ -309,7 +331,8 @@ impl Write {
         if let Some(first) = users.try_get("first_user")? {
             return Err(StoreError::HasShares { count: number(&users, "users")?, first });
         }
-        let row = sqlx::query(concat!("UPDATE ipsec_tunnel SET ", deleting!(), " WHERE id = $3 RETURNING *"))
+        let delete = concat!("UPDATE ipsec_tunnel SET ", deleting!(), " WHERE id = $3 ", returning!());
+        let row = sqlx::query(delete)
             .bind(self.at())
             .bind(self.revision)
             .bind(id.to_string())
@@ -348,7 +371,7 @@ impl Write {
     }
 
     async fn live_tunnel(&mut self, frontdoor: FrontdoorId, id: TunnelId) -> Result<TunnelRow> {
-        let row = sqlx::query("SELECT * FROM ipsec_tunnel WHERE id = $1 AND frontdoor = $2")
+        let row = sqlx::query(select!("WHERE t.id = $1 AND t.frontdoor = $2"))
             .bind(id.to_string())
             .bind(frontdoor.to_string())
             .fetch_optional(self.db())
@@ -382,7 +405,7 @@ pub(crate) static LISTING: Listing = Listing {
         status: &columns::STATUS,
         deleted_at: &columns::DELETED_AT,
     }),
-    ..Listing::new("t.*", "ipsec_tunnel t", "t.id")
+    ..Listing::new(concat!("t.*, ", endpoint!("connection"), " AS connection"), "ipsec_tunnel t", "t.id")
 };
 
 pub(crate) static SLOT: Column = Column::new(ColumnType::Integer, "t.slot");

@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use tracing::{error, info};
 use wicketgate_authority::Ca;
 use wicketgate_link::{ConnectedAgent, FromGateway, LinkReceiver, ToGateway, VERSIONS};
-use wicketgate_store::Store;
+use wicketgate_model::GatewayId;
+use wicketgate_store::{AgentLink, Store};
 
 use super::{LinkedGateway, certificate_desk::CertificateDesk, retry_until_written};
 use crate::telemetry::Metrics;
@@ -20,6 +21,7 @@ use tokio::sync::mpsc;
 pub(crate) struct GatewayLink {
     pub(crate) store: Store,
     pub(crate) ca: Arc<Ca>,
+    pub(crate) id: GatewayId,
     pub(crate) gateway: LinkedGateway,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) send: mpsc::Sender<ToGateway>,
@@ -27,8 +29,8 @@ pub(crate) struct GatewayLink {
 
 impl GatewayLink {
     pub(crate) async fn run(self, mut receive: LinkReceiver<FromGateway>) {
-        retry_until_written("clear the list of connected agents", || {
-            self.store.all_agents_disconnected(Timestamp::now(), None)
+        retry_until_written("record that the gateway's link begins", || {
+            self.store.gateway_linked(self.id, Timestamp::now())
         })
         .await;
         // A gateway that is gone already is noticed below.
@@ -53,8 +55,8 @@ impl GatewayLink {
         let seen = Timestamp::now();
         self.gateway.view.lost(seen);
         self.gateway.rpc.abandon();
-        retry_until_written("clear the list of connected agents", || {
-            self.store.all_agents_disconnected(seen, Some(seen))
+        retry_until_written("record that the gateway's link ended", || {
+            self.store.gateway_lost(self.id, seen)
         })
         .await;
     }
@@ -67,15 +69,16 @@ impl GatewayLink {
             FromGateway::AgentConnected(agent) => {
                 info!(agent.id = %agent.agent, environment.id = %agent.environment, version = agent.version, "agent connected");
                 let ConnectedAgent { agent, name, version, address, .. } = agent;
+                let link = AgentLink { gateway: self.id, agent, name, version, address };
                 retry_until_written("record that an agent connected", || {
-                    self.store.agent_connected(agent, &name, &version, address, now)
+                    self.store.agent_connected(&link, now)
                 })
                 .await;
             }
             FromGateway::AgentDisconnected(agent) => {
                 info!(agent.id = %agent, "agent disconnected");
                 retry_until_written("record that an agent disconnected", || {
-                    self.store.agent_disconnected(agent, now)
+                    self.store.agent_disconnected(self.id, agent, now)
                 })
                 .await;
             }

@@ -19,8 +19,8 @@ use tracing::{error, info};
 use wicketgate_authority::Ca;
 use wicketgate_link::ToGateway;
 use wicketgate_model::{
-    Connection, ConnectionContinuity, Deadlines, Desired, Generation, ShareId, Standing, Status, Touched,
-    TunnelId,
+    Connection, ConnectionContinuity, Deadlines, Desired, GatewayId, Generation, ShareId, Standing, Status,
+    Touched, TunnelId,
 };
 use wicketgate_store::{Change, PreviousKeys, Revision, Store, StoreError};
 
@@ -58,6 +58,7 @@ struct Row {
 pub(crate) struct ReconcilerParts {
     pub(crate) store: Store,
     pub(crate) ca: Arc<Ca>,
+    pub(crate) gateway: GatewayId,
     pub(crate) view: Arc<SharedView>,
     pub(crate) wake: Arc<Notify>,
     pub(crate) metrics: Arc<Metrics>,

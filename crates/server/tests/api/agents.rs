@@ -1,4 +1,4 @@
-use crate::harness::{Answer, TestApp};
+use crate::harness::{Answer, TestApp, gateway_id};
 use axum::http::{Method, StatusCode};
 use insta::assert_json_snapshot;
 use jiff::{SignedDuration, Timestamp};
@@ -12,10 +12,7 @@ use wicketgate_transport::enrolment_code::EnrolmentCode;
 async fn an_agent_is_listed_until_it_is_barred() {
     let app = TestApp::new().await;
     let site = app.enrol().await;
-    app.store
-        .agent_connected(site.agent, "dc-1", "0.1.0", [192, 0, 2, 9].into(), Timestamp::now())
-        .await
-        .unwrap();
+    app.connect(site.agent).await;
     let path = format!("agents/{}", site.agent);
     let share = |n| ShareId::new(Uuid::from_u128(n));
     let shares = vec![
@@ -40,7 +37,7 @@ async fn an_agent_is_listed_until_it_is_barred() {
     assert_ne!(silent.headers["etag"], told.headers["etag"]);
     assert_eq!(tag(&silent).trim_end_matches('"'), tag(&told));
 
-    app.store.agent_disconnected(site.agent, Timestamp::now()).await.unwrap();
+    app.store.agent_disconnected(gateway_id(), site.agent, Timestamp::now()).await.unwrap();
     assert_json_snapshot!("offline", app.shown(&app.get(&path).await));
     assert_eq!(app.delete(&path).await.status, StatusCode::NO_CONTENT);
     assert_eq!(app.delete(&path).await.status, StatusCode::NOT_FOUND);

@@ -73,16 +73,16 @@ async fn a_share_is_looked_at_hop_by_hop() {
         cure: "change one".to_owned(),
         since: connection.since,
     });
-    app.store.record_connections(&[(id, connection.clone())], jiff::Timestamp::now()).await.unwrap();
+    app.record_connection(id, &connection).await;
     assert_json_snapshot!("peer_is_down", app.shown(&check(&app, &share, Some(well.clone())).await));
     connection.state = ConnectionState::Up;
-    app.store.record_connections(&[(id, connection.clone())], jiff::Timestamp::now()).await.unwrap();
+    app.record_connection(id, &connection).await;
     let failing = check(&app, &share, Some(well.clone())).await;
     let up = &failing.body["hops"][1];
     assert_eq!((&up["state"], &failing.body["ok"]), (&json!("OK"), &json!(true)));
     assert!(up["message"].as_str().unwrap().contains("an attempt failed: the pre-shared keys"), "{up}");
     connection.last_error = None;
-    app.store.record_connections(&[(id, connection)], jiff::Timestamp::now()).await.unwrap();
+    app.record_connection(id, &connection).await;
     let good = check(&app, &share, Some(well.clone())).await;
     assert_json_snapshot!("well", app.shown(&good));
 

@@ -220,10 +220,10 @@ async fn traffic_does_not_stand_in_the_way_of_a_write() {
         state: ConnectionState::Up,
         ..Connection::down("2026-01-01T00:00:00Z".parse().unwrap())
     };
-    app.store.record_connections(&[(id, connection.clone())], jiff::Timestamp::now()).await.unwrap();
+    app.record_connection(id, &connection).await;
     let known = tag(&app.get(&path).await);
     connection.bytes_in = 7;
-    app.store.record_connections(&[(id, connection.clone())], jiff::Timestamp::now()).await.unwrap();
+    app.record_connection(id, &connection).await;
     // Who reads gets the new count.
     assert_eq!(ask(&app, Method::GET, &path, ("if-none-match", &known), None).await.status, StatusCode::OK);
     let patch = Some(json!({"name": "other"}));
@@ -233,7 +233,7 @@ async fn traffic_does_not_stand_in_the_way_of_a_write() {
     );
     let known = tag(&app.get(&path).await);
     connection.state = ConnectionState::Down;
-    app.store.record_connections(&[(id, connection)], jiff::Timestamp::now()).await.unwrap();
+    app.record_connection(id, &connection).await;
     let refused = ask(&app, Method::PATCH, &path, ("if-match", &known), patch).await;
     assert_eq!(refused.status, StatusCode::PRECONDITION_FAILED);
 }

@@ -1,7 +1,6 @@
 use crate::harness::{TestApp, at};
 use axum::http::StatusCode;
 use insta::assert_json_snapshot;
-use jiff::Timestamp;
 use serde_json::json;
 
 #[tokio::test]
@@ -10,10 +9,7 @@ async fn an_environment_is_active_while_an_agent_is_connected() {
     let site = app.enrol().await;
     let path = format!("environments/{}", site.environment);
     assert_json_snapshot!("offline", app.shown(&app.get(&path).await));
-    app.store
-        .agent_connected(site.agent, "dc-1", "0.1.0", [192, 0, 2, 9].into(), Timestamp::now())
-        .await
-        .unwrap();
+    app.connect(site.agent).await;
     app.enrol().await;
     assert_json_snapshot!("list", app.shown(&app.get("environments").await));
     let named = app.patch(&path, json!({"name": "frankfurt"})).await;

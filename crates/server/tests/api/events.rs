@@ -72,10 +72,7 @@ async fn a_reader_gets_what_happens_and_what_it_has_missed() {
     let (first, event) = reader.event().await;
     assert_eq!((&event["id"], &event["status"]), (&share["id"], &json!("NEW")));
     app.settle(&share, Status::Deployed).await;
-    app.store
-        .agent_connected(site.agent, "dc-1", "0.1.0", [192, 0, 2, 9].into(), Timestamp::now())
-        .await
-        .unwrap();
+    app.connect(site.agent).await;
     let seen = [event, reader.event().await.1, reader.event().await.1];
     drop(reader);
     let mut again = Reader::new(&app, Some(&first)).await;

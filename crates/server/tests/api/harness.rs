@@ -23,7 +23,8 @@ use uuid::Uuid;
 use wicketgate_lab::postgres;
 use wicketgate_link::{GatewayHello, ToGateway, VERSIONS};
 use wicketgate_model::{
-    EnrollmentId, EspMode, FrontdoorId, GatewayId, Generation, LoadBalancerPools, Standing, Status, ZId,
+    AgentId, Connection, EnrollmentId, EspMode, FrontdoorId, GatewayId, Generation, LoadBalancerPools,
+    Standing, Status, TunnelId, ZId,
 };
 use wicketgate_server::{
     AppState, BackgroundTasks, GatewayRpc, Gateways, LinkedGateway, SharedView, StateConfig,
@@ -31,7 +32,7 @@ use wicketgate_server::{
     ensure_first_frontdoor, router,
 };
 use wicketgate_store::{
-    EnrolAttempt, EnrolledAgent, NewEnrollment, Resource, StatusUpdate, Store, WriteContext,
+    AgentLink, EnrolAttempt, EnrolledAgent, NewEnrollment, Resource, StatusUpdate, Store, WriteContext,
 };
 use wicketgate_transport::trust::Fingerprint;
 
@@ -59,6 +60,10 @@ pub(crate) struct Answer {
     pub(crate) text: String,
 }
 
+pub(crate) fn gateway_id() -> GatewayId {
+    GatewayId::new(Uuid::nil())
+}
+
 impl TestApp {
     pub(crate) async fn new() -> Self {
         Self::with_provider(None).await
@@ -69,6 +74,7 @@ impl TestApp {
         let file = || dir.path().join("wicketgate.db").display().to_string();
         let store = Store::open(&postgres::fresh().unwrap().unwrap_or_else(file)).await.unwrap();
         let frontdoor = ensure_first_frontdoor(&store).await.unwrap().unwrap().id;
+        store.gateway_linked(gateway_id(), Timestamp::now()).await.unwrap();
         let (to_gateway, asked) = mpsc::channel(64);
         let wake = Arc::new(Notify::new());
         let gateway = LinkedGateway {
@@ -84,7 +90,7 @@ impl TestApp {
                 tokens: Arc::new(TokenKey::load_or_create(dir.path()).unwrap()),
                 provider,
             },
-            gateways: Gateways::from_iter([(GatewayId::new(Uuid::nil()), gateway.clone())]),
+            gateways: Gateways::from_iter([(gateway_id(), gateway.clone())]),
             wake: Arc::clone(&wake),
             pools: LoadBalancerPools::ipsec(),
             ca: Fingerprint::of(b"a certificate"),
@@ -97,6 +103,19 @@ impl TestApp {
         let (redact, enrolled) = (Mutex::default(), AtomicUsize::new(0));
         let asked = Mutex::new(Some(asked));
         Self { store, frontdoor, gateway, tasks, wake, router, redact, enrolled, asked, _dir: dir }
+    }
+
+    /// As the gateway reports it.
+    pub(crate) async fn record_connection(&self, tunnel: TunnelId, connection: &Connection) {
+        let connections = [(tunnel, connection.clone())];
+        self.store.record_connections(gateway_id(), &connections, Timestamp::now()).await.unwrap();
+    }
+
+    /// As the gateway reports it.
+    pub(crate) async fn connect(&self, agent: AgentId) {
+        let (gateway, name, version) = (gateway_id(), "dc-1".to_owned(), "0.1.0".to_owned());
+        let link = AgentLink { gateway, agent, name, version, address: [192, 0, 2, 9].into() };
+        self.store.agent_connected(&link, Timestamp::now()).await.unwrap();
     }
 
     /// With a tunnel and an environment: the bodies of shares name them.

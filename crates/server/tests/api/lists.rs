@@ -186,7 +186,7 @@ async fn every_list_takes_the_filters_of_its_properties() {
         }),
         ..Connection::down(Timestamp::now())
     };
-    app.store.record_connections(&[(id, up)], Timestamp::now()).await.unwrap();
+    app.record_connection(id, &up).await;
     let one = app
         .account(json!({"frontdoorIds": [app.frontdoor], "scopes": ["frontdoor.read", "frontdoor.write"]}))
         .await;

@@ -11,7 +11,9 @@ use wicketgate_lab::postgres;
 use wicketgate_link::{ToGateway, in_process};
 use wicketgate_model::{EnrollmentId, GatewayId, LoadBalancerPools, ZId};
 use wicketgate_server::{Server, ServerConfig};
-use wicketgate_store::{DatabaseLock, EnrolAttempt, ListRequest, NewEnrollment, Reach, Store, WriteContext};
+use wicketgate_store::{
+    AgentLink, DatabaseLock, EnrolAttempt, ListRequest, NewEnrollment, Reach, Store, WriteContext,
+};
 
 const BOUND: Duration = Duration::from_secs(30);
 
@@ -69,7 +71,10 @@ async fn a_superseded_server_stops_and_writes_nothing_more() {
     let agent = store.enrol(&attempt, &context).await.unwrap().unwrap().agent;
 
     let _lock = timeout(BOUND, take_over(&url)).await.unwrap();
-    store.agent_connected(agent, "dc-1", "0.1.0", Ipv4Addr::LOCALHOST.into(), now).await.unwrap();
+    let gateway_id = GatewayId::new(Uuid::nil());
+    let (name, version) = ("dc-1".to_owned(), "0.1.0".to_owned());
+    let link = AgentLink { gateway: gateway_id, agent, name, version, address: Ipv4Addr::LOCALHOST.into() };
+    store.agent_connected(&link, now).await.unwrap();
     timeout(BOUND, server.superseded()).await.unwrap();
     drop(gateway);
     timeout(BOUND, server.stop()).await.unwrap();

@@ -306,7 +306,7 @@ async fn a_connection_is_told_beside_the_status() {
             }),
             ..Connection::down(Timestamp::now())
         };
-        app.store.record_connections(&[(id, connection)], Timestamp::now()).await.unwrap();
+        app.record_connection(id, &connection).await;
         let read = app.get(&path).await.body;
         assert_eq!(read["status"], "DEPLOYED");
         shown.push(read["connection"].clone());

@@ -2,7 +2,7 @@
 
 use crate::{
     database::on_each,
-    site::{ALL, Site, after, context, now, settled, tunnel_spec},
+    site::{ALL, Site, after, context, gateway, link, now, settled, tunnel_spec},
 };
 use std::sync::Arc;
 use uuid::Uuid;
@@ -39,14 +39,17 @@ fn every_change_of_status_is_one_event() {
         store.update_statuses(&[settled(share.id, 1, Status::Deployed)]).await.unwrap();
         let agent = site.enrolled.agent;
         for _ in 0..2 {
-            store.agent_connected(agent, "dc-1", "0.1.0", [10, 0, 0, 1].into(), after(2)).await.unwrap();
+            store.agent_connected(&link(agent), after(2)).await.unwrap();
         }
-        store.agent_disconnected(agent, after(3)).await.unwrap();
+        store.agent_disconnected(gateway(), agent, after(3)).await.unwrap();
         let mut connection = Connection::down(after(4));
         for (state, bytes) in [(ConnectionState::Down, 0), (ConnectionState::Up, 0), (ConnectionState::Up, 9)]
         {
             (connection.state, connection.bytes_in) = (state, bytes);
-            store.record_connections(&[(site.tunnel, connection.clone())], after(5)).await.unwrap();
+            store
+                .record_connections(gateway(), &[(site.tunnel, connection.clone())], after(5))
+                .await
+                .unwrap();
         }
         let since = after(6);
         for message in ["one", "two", "two"] {
@@ -54,7 +57,10 @@ fn every_change_of_status_is_one_event() {
             connection.last_error =
                 Some(ConnectionError { reason, cause: message.to_owned(), cure: String::new(), since });
             connection.bytes_in += 1;
-            store.record_connections(&[(site.tunnel, connection.clone())], after(7)).await.unwrap();
+            store
+                .record_connections(gateway(), &[(site.tunnel, connection.clone())], after(7))
+                .await
+                .unwrap();
         }
         store.delete_environment(site.frontdoor, site.enrolled.environment, &context()).await.unwrap();
         store.update_statuses(&[settled(share.id, 2, Status::Deleted)]).await.unwrap();
@@ -213,7 +219,7 @@ fn the_last_hundred_changes_of_a_connection_are_kept() {
             .await
             .unwrap();
         let record = async |tunnel, connection: &Connection| {
-            store.record_connections(&[(tunnel, connection.clone())], after(9)).await.unwrap();
+            store.record_connections(gateway(), &[(tunnel, connection.clone())], after(9)).await.unwrap();
         };
         let history = async |tunnel| store.connection_changes(tunnel, &ALL).await.unwrap();
         let mut connection = Connection::down(after(4));

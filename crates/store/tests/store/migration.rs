@@ -2,15 +2,53 @@
 
 use crate::{database, site::ALL};
 use jiff::Timestamp;
-use sqlx::{AnyConnection, Connection as _, Executor as _, migrate::Migrator};
+use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Executor as _, Row as _, migrate::Migrator};
 use std::borrow::Cow;
-use wicketgate_model::{ConnectionFault, ConnectionState, FrontdoorId, Reason, Status};
+use wicketgate_model::{ConnectionFault, ConnectionState, FrontdoorId, GatewayId, Reason, Status};
 use wicketgate_store::{
     Action, Claim, Claimed, ExecutionStatus, KeptAnswer, MetricsWindow, Reach, Revision, Store, TrafficScope,
 };
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 const ROWS_OF_0009: &str = include_str!("migration/rows_of_0009.sql");
+const ROWS_OF_0010: &str = concat!(
+    include_str!("migration/rows_of_0009.sql"),
+    "UPDATE ipsec_tunnel SET description = 'of ' || name; UPDATE ipsec_share SET description = 'of ' || name;"
+);
+
+/// What migration 0011 moves: the columns of a tunnel that begin with `connection_`, and those of an agent.
+const OF_ENDPOINT: [&str; 19] = [
+    "state",
+    "since",
+    "ike",
+    "esp",
+    "bytes_in",
+    "bytes_out",
+    "error",
+    "error_message",
+    "error_since",
+    "peer_address",
+    "peer_port",
+    "peer_id",
+    "nat_gateway",
+    "nat_peer",
+    "ike_established",
+    "ike_rekey",
+    "child_established",
+    "child_rekey",
+    "changes",
+];
+const OF_LINK: [&str; 4] = ["version", "address", "connected_since", "last_seen"];
+
+/// All values of some columns, as text.
+async fn values(place: &str, key: &str, columns: &[String], from: &str) -> Vec<Vec<Option<String>>> {
+    let mut db = AnyConnection::connect(place).await.unwrap();
+    let texts: Vec<_> = columns.iter().map(|column| format!("CAST({column} AS TEXT)")).collect();
+    let select = format!("SELECT {key}, {} FROM {from} ORDER BY {key}", texts.join(", "));
+    let rows = sqlx::query(AssertSqlSafe(select)).fetch_all(&mut db).await.unwrap();
+    db.close().await.unwrap();
+    rows.iter().map(|row| (0..=columns.len()).map(|n| row.get(n)).collect()).collect()
+}
 
 /// Makes a database of the version with so many migrations.
 async fn make(place: &str, migrations: i64, rows: &'static str) {
@@ -36,23 +74,77 @@ fn id<T: std::str::FromStr<Err: std::fmt::Debug>>(prefix: &str, n: u8) -> T {
 }
 
 #[test]
-fn a_database_of_an_older_version_keeps_everything() {
+fn a_database_of_version_9_keeps_everything() {
+    keeps_everything(9, ROWS_OF_0009);
+}
+
+#[test]
+fn a_database_of_version_10_keeps_everything() {
+    keeps_everything(10, ROWS_OF_0010);
+}
+
+fn keeps_everything(migrations: i64, rows: &'static str) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let dir = tempfile::TempDir::new().unwrap();
     let place = database::place(&dir);
     let url = if place.contains("://") { place.clone() } else { format!("sqlite://{place}?mode=rwc") };
     std::fs::create_dir_all(dir.path().join("data")).unwrap();
     runtime.block_on(async {
-        make(&url, 9, ROWS_OF_0009).await;
+        make(&url, migrations, rows).await;
+        let moved = OF_ENDPOINT.map(|column| format!("connection_{column}"));
+        let tunnels_before = values(&url, "id", &moved, "ipsec_tunnel WHERE connection IS NOT NULL").await;
+        let agents_before =
+            values(&url, "id", &OF_LINK.map(str::to_owned), "agent WHERE version IS NOT NULL").await;
+        assert_eq!((tunnels_before.len(), agents_before.len()), (2, 2));
+
         let store = Store::open(&place).await.unwrap();
-        tunnels(&store).await;
-        shares(&store).await;
-        environments_and_agents(&store).await;
-        frontdoors_and_accounts(&store).await;
-        history(&store).await;
-        requests_and_traffic(&store).await;
+        let endpoints = values(&url, "tunnel", &OF_ENDPOINT.map(str::to_owned), "tunnel_endpoint").await;
+        let links = values(&url, "agent", &OF_LINK.map(str::to_owned), "agent_link").await;
+        assert_eq!((endpoints, links), (tunnels_before, agents_before));
+        everything_is_there(&store).await;
+        if migrations >= 10 {
+            let tunnel = store.tunnel(frontdoor(1), id("tnl", 41)).await.unwrap().unwrap();
+            let share = store.share(frontdoor(1), id("shr", 51)).await.unwrap().unwrap();
+            let described = (tunnel.description.unwrap(), share.description.unwrap());
+            assert_eq!((described.0.as_str(), described.1.as_str()), ("of site-1", "of app-db"));
+        }
+        gateway(&store, &url).await;
         store.close().await;
     });
+}
+
+async fn everything_is_there(store: &Store) {
+    tunnels(store).await;
+    shares(store).await;
+    environments_and_agents(store).await;
+    frontdoors_and_accounts(store).await;
+    history(store).await;
+    requests_and_traffic(store).await;
+}
+
+/// What the database knew of the one gateway is about the gateway that links, whatever id it has.
+async fn gateway(store: &Store, url: &str) {
+    for n in [1, 2] {
+        let id = GatewayId::new(uuid::Uuid::from_u128(n));
+        store.gateway_linked(id, at(90)).await.unwrap();
+        for (table, rows) in
+            [("gateway", 1), ("tunnel_endpoint", 2), ("connection_change", 3), ("agent_link", 2)]
+        {
+            let column = if table == "gateway" { "id" } else { "gateway" };
+            let owners = values(url, column, &["1".to_owned()], table).await;
+            assert_eq!(owners.len(), rows, "{table}");
+            assert!(owners.iter().all(|row| row[0] == Some(id.to_string())), "{table} {owners:?}");
+        }
+    }
+    assert_eq!(
+        values(url, "id", &["created_at".to_owned()], "gateway").await[0][1],
+        Some("1790000000000000".to_owned())
+    );
+    tunnels(store).await;
+    assert_eq!(store.connection_changes(id("tnl", 41), &ALL).await.unwrap().total, 2);
+    let agent = store.agent(frontdoor(1), id("agt", 21)).await.unwrap().unwrap();
+    assert_eq!((agent.connected_since, agent.last_seen), (None, Some(at(20))));
+    assert_eq!(agent.version.as_deref(), Some("0.1.0"));
 }
 
 async fn tunnels(store: &Store) {

@@ -3,12 +3,12 @@
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 use wicketgate_model::{
-    AgentId, Detail, EnrollmentId, FrontdoorId, Generation, IngressPort, LoadBalancerPools, PreSharedKey,
-    Problem, Reason, ShareId, ShareOptions, Standing, Status, TunnelId, ZId,
+    AgentId, Detail, EnrollmentId, FrontdoorId, GatewayId, Generation, IngressPort, LoadBalancerPools,
+    PreSharedKey, Problem, Reason, ShareId, ShareOptions, Standing, Status, TunnelId, ZId,
 };
 use wicketgate_store::{
-    Change, EnrolAttempt, EnrolledAgent, FrontdoorSpec, ListRequest, NewEnrollment, PageRequest, Resource,
-    Revision, ShareSpec, StatusUpdate, Store, Tags, TunnelSpec, WriteContext,
+    AgentLink, Change, EnrolAttempt, EnrolledAgent, FrontdoorSpec, ListRequest, NewEnrollment, PageRequest,
+    Resource, Revision, ShareSpec, StatusUpdate, Store, Tags, TunnelSpec, WriteContext,
 };
 
 pub(crate) static ALL: ListRequest = ListRequest {
@@ -46,12 +46,22 @@ pub(crate) fn tunnel_spec(n: u8) -> TunnelSpec {
     }
 }
 
+pub(crate) fn gateway() -> GatewayId {
+    GatewayId::new(Uuid::nil())
+}
+
+pub(crate) fn link(agent: AgentId) -> AgentLink {
+    let (name, version) = ("dc-1".to_owned(), "0.1.0".to_owned());
+    AgentLink { gateway: gateway(), agent, name, version, address: [10, 0, 0, 1].into() }
+}
+
 pub(crate) async fn frontdoor(store: &Store) -> FrontdoorId {
     let spec = FrontdoorSpec {
         organization: "default".to_owned(),
         default_namespace: "default".parse().unwrap(),
         ipsec_shares_enabled: true,
     };
+    store.gateway_linked(gateway(), now()).await.unwrap();
     store.create_frontdoor(&spec, &context()).await.unwrap().id
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     database::on_each,
-    site::{ALL, Site, after, context, frontdoor, settled, tunnel_spec},
+    site::{ALL, Site, after, context, frontdoor, gateway, settled, tunnel_spec},
 };
 use wicketgate_model::{Connection, Generation, LoadBalancerPools, PreSharedKey, Standing, Status};
 use wicketgate_store::column::{share, tunnel};
@@ -135,7 +135,7 @@ fn a_new_key_leaves_the_old_one_for_a_while() {
         assert!(matches!(change(1).await, Err(StoreError::Stale)));
         assert_eq!(change(2).await.unwrap().previous_keys, tunnel.previous_keys);
         let connection = Connection::down(after(5));
-        store.record_connections(&[(site.tunnel, connection.clone())], after(5)).await.unwrap();
+        store.record_connections(gateway(), &[(site.tunnel, connection.clone())], after(5)).await.unwrap();
         let read = store.tunnel(site.frontdoor, site.tunnel).await.unwrap().unwrap();
         assert_eq!(read.connection, Some(connection));
     });

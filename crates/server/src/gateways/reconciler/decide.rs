@@ -58,7 +58,7 @@ impl Reconciler {
         }
         self.settle(&shares).await?;
         for part in connections.chunks(CONNECTIONS_AT_ONCE) {
-            self.parts.store.record_connections(part, now).await?;
+            self.parts.store.record_connections(self.parts.gateway, part, now).await?;
             self.connections.extend(part.iter().cloned());
         }
         self.undecided.tunnels = BTreeSet::new();

@@ -54,6 +54,7 @@ impl Bench {
             default_namespace: "default".parse().unwrap(),
             ipsec_shares_enabled: true,
         };
+        store.gateway_linked(gateway_id(), now).await.unwrap();
         let frontdoor = store.create_frontdoor(&spec, &act).await.unwrap().id;
         let enrollment = EnrollmentId::new(Uuid::now_v7());
         let new = NewEnrollment {
@@ -160,9 +161,13 @@ impl Bench {
     }
 }
 
+fn gateway_id() -> GatewayId {
+    GatewayId::new(Uuid::nil())
+}
+
 fn restarted(store: &Store, ca: &Arc<Ca>, now: Timestamp) -> (Reconciler, FakeGateway) {
     let location: LocationId = "local".parse().unwrap();
-    let id = wicketgate_model::GatewayId::new(Uuid::now_v7());
+    let id = gateway_id();
     let (ServerEnd { send, receive, location, .. }, link) = wicketgate_link::in_process_encoded(id, location);
     let wake = Arc::new(Notify::new());
     let view = SharedView::new(Arc::clone(&wake), now);
@@ -171,6 +176,7 @@ fn restarted(store: &Store, ca: &Arc<Ca>, now: Timestamp) -> (Reconciler, FakeGa
     let link_task = GatewayLink {
         store: store.clone(),
         ca: Arc::clone(ca),
+        id,
         gateway,
         metrics: Arc::clone(&metrics),
         send: send.clone(),
@@ -178,6 +184,7 @@ fn restarted(store: &Store, ca: &Arc<Ca>, now: Timestamp) -> (Reconciler, FakeGa
     let reconciler = Reconciler::new(ReconcilerParts {
         store: store.clone(),
         ca: Arc::clone(ca),
+        gateway: id,
         view,
         wake,
         metrics,

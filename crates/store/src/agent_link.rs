@@ -1,0 +1,131 @@
+//! Links of agents: the control connection of an agent to a gateway. An environment is active while one is up.
+//!
+//! Invariant: no link of a barred agent is up.
+
+use crate::{
+    Result, Store,
+    columns::{number, parsed, shown},
+    event::{EventKind, NewEvent},
+};
+use jiff::Timestamp;
+use sqlx::AnyConnection;
+use std::net::IpAddr;
+use wicketgate_model::{AgentId, EnvironmentId, FrontdoorId, GatewayId};
+
+/// An agent's link to a gateway, as it was just made.
+#[derive(Debug, Clone)]
+pub struct AgentLink {
+    pub gateway: GatewayId,
+    pub agent: AgentId,
+    /// The agent's host name, as it reports it.
+    pub name: String,
+    pub version: String,
+    /// Where it connects from.
+    pub address: IpAddr,
+}
+
+impl Store {
+    /// Records a link that is up, and the agent's name. Ignores an agent that is unknown or barred.
+    pub async fn agent_connected(&self, link: &AgentLink, at: Timestamp) -> Result<()> {
+        let mut tx = self.begin().await?;
+        let Some(activity) = Activity::of(&mut tx, link.agent).await? else {
+            return Ok(tx.rollback().await?);
+        };
+        sqlx::query("UPDATE agent SET name = $1 WHERE id = $2")
+            .bind(shown(&link.name))
+            .bind(link.agent.to_string())
+            .execute(&mut *tx)
+            .await?;
+        // It may have been barred before the environment was locked.
+        sqlx::query(
+            "INSERT INTO agent_link (agent, gateway, version, address, connected_since) \
+             SELECT id, $2, $3, $4, $5 FROM agent WHERE id = $1 AND barred_at IS NULL \
+             ON CONFLICT (agent, gateway) DO UPDATE SET version = excluded.version, address = excluded.address, \
+             connected_since = excluded.connected_since, last_seen = NULL",
+        )
+        .bind(link.agent.to_string())
+        .bind(link.gateway.to_string())
+        .bind(shown(&link.version))
+        .bind(link.address.to_string())
+        .bind(at.as_microsecond())
+        .execute(&mut *tx)
+        .await?;
+        let event = activity.event(&mut tx, at).await?;
+        self.commit_telling(tx, event.into_iter().collect()).await
+    }
+
+    /// Records that a link has ended. Ignores an agent that is not connected.
+    pub async fn agent_disconnected(&self, gateway: GatewayId, agent: AgentId, at: Timestamp) -> Result<()> {
+        let mut tx = self.begin().await?;
+        let Some(activity) = Activity::of(&mut tx, agent).await? else { return Ok(tx.rollback().await?) };
+        sqlx::query(
+            "UPDATE agent_link SET connected_since = NULL, last_seen = $1 \
+             WHERE agent = $2 AND gateway = $3 AND connected_since IS NOT NULL",
+        )
+        .bind(at.as_microsecond())
+        .bind(agent.to_string())
+        .bind(gateway.to_string())
+        .execute(&mut *tx)
+        .await?;
+        let event = activity.event(&mut tx, at).await?;
+        self.commit_telling(tx, event.into_iter().collect()).await
+    }
+}
+
+/// An environment before a change of its agents' links. It is locked until the transaction ends: on PostgreSQL, two
+/// agents that disconnect at the same time must see each other's change.
+pub(crate) struct Activity {
+    pub(crate) frontdoor: FrontdoorId,
+    environment: EnvironmentId,
+    was_active: bool,
+}
+
+impl Activity {
+    /// Of an agent's environment; `None` if the agent is unknown or barred.
+    pub(crate) async fn of(db: &mut AnyConnection, agent: AgentId) -> Result<Option<Self>> {
+        let row = sqlx::query(
+            "UPDATE environment SET name = name \
+             WHERE id = (SELECT environment FROM agent WHERE id = $1 AND barred_at IS NULL) RETURNING id, frontdoor",
+        )
+        .bind(agent.to_string())
+        .fetch_optional(&mut *db)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let (environment, frontdoor) = (parsed(&row, "id")?, parsed(&row, "frontdoor")?);
+        Ok(Some(Self { frontdoor, environment, was_active: is_active(db, environment).await? }))
+    }
+
+    /// The event of the environment, if it has become active or offline.
+    pub(crate) async fn event(self, db: &mut AnyConnection, at: Timestamp) -> Result<Option<NewEvent>> {
+        let is_active = is_active(db, self.environment).await?;
+        let event = || environment_event(self.frontdoor, self.environment, is_active, at);
+        Ok((is_active != self.was_active).then(event))
+    }
+}
+
+async fn is_active(db: &mut AnyConnection, environment: EnvironmentId) -> Result<bool> {
+    let row = sqlx::query(
+        "SELECT COUNT(*) AS n FROM agent a JOIN agent_link k ON k.agent = a.id \
+         WHERE a.environment = $1 AND k.connected_since IS NOT NULL",
+    )
+    .bind(environment.to_string())
+    .fetch_one(db)
+    .await?;
+    Ok(number::<i64>(&row, "n")? > 0)
+}
+
+pub(crate) fn environment_event(
+    frontdoor: FrontdoorId,
+    environment: EnvironmentId,
+    is_active: bool,
+    at: Timestamp,
+) -> NewEvent {
+    NewEvent {
+        frontdoor,
+        at,
+        kind: EventKind::Environment,
+        resource: environment.to_string(),
+        status: if is_active { "ACTIVE" } else { "OFFLINE" },
+        why: None,
+    }
+}

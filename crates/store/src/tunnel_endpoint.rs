@@ -1,0 +1,185 @@
+//! Endpoints of tunnels: the connection of a tunnel at a gateway, as the gateway reports it.
+//!
+//! Invariant: a change of a connection is written together with its event. Counters and the times of SAs are no change.
+
+use crate::{
+    Result, Store, StoreError,
+    bulk::list,
+    columns::{big, json_option, number, parsed},
+    connection_change,
+    event::{EventKind, NewEvent},
+    transaction::Transaction,
+};
+use jiff::Timestamp;
+use sqlx::AssertSqlSafe;
+use wicketgate_model::{Connection, ConnectionState, GatewayId, SaTimes, TunnelId};
+
+/// The value of an endpoint's column, for the tunnel whose `id` it is; NULL if it has no endpoint. It has no more than
+/// one, as there is one gateway. A subquery instead of a join: RETURNING can use it too.
+macro_rules! endpoint {
+    ($column:literal) => {
+        concat!("(SELECT p.", $column, " FROM tunnel_endpoint p WHERE p.tunnel = id)")
+    };
+}
+pub(crate) use endpoint;
+
+impl Store {
+    /// Writes connections as this gateway reports them. The tunnels themselves do not change: they get no new revision.
+    pub async fn record_connections(
+        &self,
+        gateway: GatewayId,
+        connections: &[(TunnelId, Connection)],
+        now: Timestamp,
+    ) -> Result<()> {
+        if connections.is_empty() {
+            return Ok(());
+        }
+        let mut tx = self.begin().await?;
+        let mut events = Vec::new();
+        for (tunnel, connection) in connections {
+            events.extend(record(&mut tx, gateway, *tunnel, connection, now).await?);
+        }
+        self.commit_telling(tx, events).await
+    }
+}
+
+/// Returns the event of the change, if there is one.
+async fn record(
+    tx: &mut Transaction,
+    gateway: GatewayId,
+    tunnel: TunnelId,
+    connection: &Connection,
+    now: Timestamp,
+) -> Result<Option<NewEvent>> {
+    let row = sqlx::query(
+        "SELECT t.frontdoor, p.connection FROM ipsec_tunnel t \
+         LEFT JOIN tunnel_endpoint p ON p.tunnel = t.id AND p.gateway = $2 WHERE t.id = $1 AND t.status <> 'DELETED'",
+    )
+    .bind(tunnel.to_string())
+    .bind(gateway.to_string())
+    .fetch_optional(&mut **tx)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let before: Option<Connection> = json_option(&row, "connection")?;
+    let change = connection_change::changed_at(before.as_ref(), connection, now);
+    let changes = write(tx, gateway, tunnel, connection, change.is_some()).await?;
+    if let Some(at) = change {
+        connection_change::keep(tx, (tunnel, gateway), changes, connection, at).await?;
+    }
+    let Some(at) = event_time(before.as_ref(), connection, now) else { return Ok(None) };
+    Ok(Some(NewEvent {
+        frontdoor: parsed(&row, "frontdoor")?,
+        at,
+        kind: EventKind::Connection,
+        resource: tunnel.to_string(),
+        status: connection.state.as_str(),
+        why: connection.last_error.as_ref().map(Into::into),
+    }))
+}
+
+/// The time at which the state or the last error changed, if it did. Until a gateway has reported it, a tunnel's
+/// connection is shown as down.
+fn event_time(before: Option<&Connection>, now_is: &Connection, now: Timestamp) -> Option<Timestamp> {
+    if before.map_or(ConnectionState::Down, |c| c.state) != now_is.state {
+        return Some(now_is.since);
+    }
+    let error = now_is.last_error.as_ref();
+    let same = before.and_then(|c| connection_change::error(c.last_error.as_ref()))
+        == connection_change::error(error);
+    (!same).then(|| error.map_or(now, |e| e.since))
+}
+
+/// What the gateway reports; `tunnel`, `gateway` and `changes` come before.
+const REPORTED: [&str; 19] = [
+    "connection",
+    "state",
+    "since",
+    "ike",
+    "esp",
+    "bytes_in",
+    "bytes_out",
+    "error",
+    "error_message",
+    "error_since",
+    "peer_address",
+    "peer_port",
+    "peer_id",
+    "nat_gateway",
+    "nat_peer",
+    "ike_established",
+    "ike_rekey",
+    "child_established",
+    "child_rekey",
+];
+
+/// Returns how many changes the endpoint has had.
+async fn write(
+    tx: &mut Transaction,
+    gateway: GatewayId,
+    tunnel: TunnelId,
+    connection: &Connection,
+    is_change: bool,
+) -> Result<i64> {
+    let Connection { state, since, algorithms, peer, nat, ike_sa, child_sa, bytes_in, bytes_out, last_error } =
+        connection;
+    let json = serde_json::to_string(connection).map_err(|_| StoreError::Corrupt { column: "connection" })?;
+    let established = |sa: &Option<SaTimes>| sa.map(|times| times.established_at.as_microsecond());
+    let rekey = |sa: &Option<SaTimes>| Some((*sa)?.rekey_at?.as_microsecond());
+    let upsert = format!(
+        "INSERT INTO tunnel_endpoint (tunnel, gateway, changes, {}) VALUES ({}) ON CONFLICT (tunnel, gateway) \
+         DO UPDATE SET changes = tunnel_endpoint.changes + excluded.changes, {} RETURNING changes",
+        REPORTED.join(", "),
+        list(REPORTED.len() + 3),
+        REPORTED.map(|column| format!("{column} = excluded.{column}")).join(", ")
+    );
+    let row = sqlx::query(AssertSqlSafe(upsert))
+        .bind(tunnel.to_string())
+        .bind(gateway.to_string())
+        .bind(i64::from(is_change))
+        .bind(json)
+        .bind(state.as_str())
+        .bind(since.as_microsecond())
+        .bind(algorithms.as_ref().map(|a| a.ike.clone()))
+        .bind(algorithms.as_ref().map(|a| a.esp.clone()))
+        .bind(big(*bytes_in))
+        .bind(big(*bytes_out))
+        .bind(last_error.as_ref().map(|e| e.reason.as_str()))
+        .bind(last_error.as_ref().map(|e| e.to_string()))
+        .bind(last_error.as_ref().map(|e| e.since.as_microsecond()))
+        .bind(peer.as_ref().map(|p| p.address.to_string()))
+        .bind(peer.as_ref().map(|p| i64::from(p.port)))
+        .bind(peer.as_ref().and_then(|p| p.id.clone()))
+        .bind(nat.map(|n| i64::from(n.gateway)))
+        .bind(nat.map(|n| i64::from(n.peer)))
+        .bind(established(ike_sa))
+        .bind(rekey(ike_sa))
+        .bind(established(child_sa))
+        .bind(rekey(child_sa))
+        .fetch_one(&mut **tx)
+        .await?;
+    number(&row, "changes")
+}
+
+/// Columns of a tunnel's connection.
+pub mod columns {
+    crate::list_column::columns! {
+        STATE = Text(concat!("COALESCE(", endpoint!("state"), ", 'DOWN')"));
+        SINCE = Time(concat!("COALESCE(", endpoint!("since"), ", t.created_at)"));
+        IKE_ALGORITHMS = Text(endpoint!("ike")).optional();
+        ESP_ALGORITHMS = Text(endpoint!("esp")).optional();
+        PEER_ADDRESS = Text(endpoint!("peer_address")).optional();
+        PEER_PORT = Integer(endpoint!("peer_port")).optional();
+        PEER_ID = Text(endpoint!("peer_id")).optional();
+        NAT_GATEWAY = Boolean(endpoint!("nat_gateway")).optional();
+        NAT_PEER = Boolean(endpoint!("nat_peer")).optional();
+        IKE_ESTABLISHED = Time(endpoint!("ike_established")).optional();
+        IKE_REKEY = Time(endpoint!("ike_rekey")).optional();
+        CHILD_ESTABLISHED = Time(endpoint!("child_established")).optional();
+        CHILD_REKEY = Time(endpoint!("child_rekey")).optional();
+        BYTES_IN = Integer(concat!("COALESCE(", endpoint!("bytes_in"), ", 0)"));
+        BYTES_OUT = Integer(concat!("COALESCE(", endpoint!("bytes_out"), ", 0)"));
+        ERROR_REASON = Text(endpoint!("error")).optional();
+        ERROR_MESSAGE = Text(endpoint!("error_message")).optional();
+        ERROR_SINCE = Time(endpoint!("error_since")).optional();
+    }
+}
