@@ -97,12 +97,12 @@ impl Store {
 
     /// `None` once it is barred.
     pub async fn agent(&self, frontdoor: FrontdoorId, id: AgentId) -> Result<Option<AgentRow>> {
-        let row = sqlx::query(select!("WHERE a.id = $1 AND a.frontdoor = $2 AND a.barred_at IS NULL"))
-            .bind(id.to_string())
-            .bind(frontdoor.to_string())
-            .fetch_optional(&self.readers)
-            .await?;
-        row.as_ref().map(AgentRow::read).transpose()
+        self.find(
+            select!("WHERE a.id = $1 AND a.frontdoor = $2 AND a.barred_at IS NULL"),
+            &[&id, &frontdoor],
+            AgentRow::read,
+        )
+        .await
     }
 
     /// Bars the agent: its connections are cut and its certificate is refused.
@@ -117,15 +117,10 @@ impl Store {
         id: AgentId,
         public_key_sha256: &[u8; 32],
     ) -> Result<Option<(FrontdoorId, EnvironmentId)>> {
-        let row = sqlx::query(
-            "SELECT a.frontdoor, a.environment FROM agent a JOIN enrollment e ON e.agent = a.id \
-             WHERE a.id = $1 AND e.public_key_sha256 = $2 AND a.barred_at IS NULL",
-        )
-        .bind(id.to_string())
-        .bind(hex(public_key_sha256))
-        .fetch_optional(&self.readers)
-        .await?;
-        row.as_ref().map(|r| Ok((parsed(r, "frontdoor")?, parsed(r, "environment")?))).transpose()
+        let select = "SELECT a.frontdoor, a.environment FROM agent a JOIN enrollment e ON e.agent = a.id \
+                      WHERE a.id = $1 AND e.public_key_sha256 = $2 AND a.barred_at IS NULL";
+        let read = |row: &AnyRow| Ok((parsed(row, "frontdoor")?, parsed(row, "environment")?));
+        self.find(select, &[&id, &hex(public_key_sha256)], read).await
     }
 }
 

@@ -27,7 +27,7 @@ pub struct AgentLink {
 impl Store {
     /// Records a link that is up, and the agent's name. Ignores an agent that is unknown or barred.
     pub async fn agent_connected(&self, link: &AgentLink, at: Timestamp) -> Result<()> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.database.begin().await?;
         let Some(activity) = Activity::of(&mut tx, link.agent).await? else {
             return Ok(tx.rollback().await?);
         };
@@ -56,7 +56,7 @@ impl Store {
 
     /// Records that a link has ended. Ignores an agent that is not connected.
     pub async fn agent_disconnected(&self, gateway: GatewayId, agent: AgentId, at: Timestamp) -> Result<()> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.database.begin().await?;
         let Some(activity) = Activity::of(&mut tx, agent).await? else { return Ok(tx.rollback().await?) };
         sqlx::query(
             "UPDATE agent_link SET connected_since = NULL, last_seen = $1 \

@@ -2,10 +2,9 @@
 //! API, and kept for the audit trail.
 
 use crate::{
-    Action, ListRequest, Page, Reach, ResourceType, Result, Store, StoreError, WriteContext,
+    Action, ListRequest, Page, Reach, ResourceType, Result, Store, StoreError, WriteContext, claim,
     columns::{hex, parsed, text, time, time_option, unhex},
     execution::{Execution, Owner},
-    idempotency,
     list::Listing,
     write::Write,
 };
@@ -96,27 +95,18 @@ impl Store {
 
     /// `None` once it is revoked. It may have expired.
     pub async fn api_account(&self, id: ApiAccountId) -> Result<Option<ApiAccountRow>> {
-        let read = async {
-            let row = sqlx::query("SELECT * FROM api_account WHERE id = $1 AND revoked_at IS NULL")
-                .bind(id.to_string())
-                .fetch_optional(&self.readers)
-                .await?;
-            row.as_ref().map(ApiAccountRow::read).transpose()
-        };
-        self.cache.accounts.get(id, read).await
+        let select = "SELECT * FROM api_account WHERE id = $1 AND revoked_at IS NULL";
+        self.cached(select, id.to_string()).await
     }
 
     /// As [`Store::api_account`]. The lookup's time depends on a hash, whose digits a caller cannot choose.
     pub async fn api_account_with_secret(&self, secret_sha256: &[u8; 32]) -> Result<Option<ApiAccountRow>> {
-        let read = async {
-            let row =
-                sqlx::query("SELECT * FROM api_account WHERE secret_sha256 = $1 AND revoked_at IS NULL")
-                    .bind(hex(secret_sha256))
-                    .fetch_optional(&self.readers)
-                    .await?;
-            row.as_ref().map(ApiAccountRow::read).transpose()
-        };
-        self.cache.secrets.get(*secret_sha256, read).await
+        let select = "SELECT * FROM api_account WHERE secret_sha256 = $1 AND revoked_at IS NULL";
+        self.cached(select, hex(secret_sha256)).await
+    }
+
+    async fn cached(&self, select: &'static str, key: String) -> Result<Option<ApiAccountRow>> {
+        self.database.cache.get(key.clone(), self.find(select, &[&key], ApiAccountRow::read)).await
     }
 
     /// From the next request on, its secret and all its tokens are refused.
@@ -164,7 +154,7 @@ impl Write {
 
     async fn record_account(&mut self, account: &ApiAccountRow, action: Action) -> Result<()> {
         // Also if the account reaches no Frontdoor.
-        idempotency::mark(&mut self.tx, &self.context).await?;
+        claim::mark(&mut self.tx, self.context.claim.as_deref(), self.context.process).await?;
         self.deferred.forgets = true;
         let on =
             || Execution { resource_type: ResourceType::ApiAccount, resource: &account.id, generation: None };

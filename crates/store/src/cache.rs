@@ -3,93 +3,68 @@
 //! Invariants: it is used on SQLite only, where no other process writes. It is cleared after every commit that changed
 //! such a row, before the write is answered. Missing rows are not cached.
 
-use crate::{ApiAccountRow, FrontdoorRow, Result};
-use std::{collections::HashMap, hash::Hash};
-use wicketgate_model::{ApiAccountId, FrontdoorId};
+use crate::Result;
+use std::{any::Any, collections::HashMap, sync::Arc};
 use wicketgate_system::Mutex;
 
-/// Rows of one kind: far more than an installation uses at a time, in little memory.
+/// Rows: far more than an installation uses at a time, in little memory.
 const MOST: usize = 10_000;
 
 #[derive(Debug)]
-pub(crate) struct Cache {
-    pub(crate) frontdoors: Rows<FrontdoorId, FrontdoorRow>,
-    pub(crate) accounts: Rows<ApiAccountId, ApiAccountRow>,
-    /// By the hash of the secret.
-    pub(crate) secrets: Rows<[u8; 32], ApiAccountRow>,
+pub(crate) struct Cache(Mutex<Kept>);
+
+#[derive(Debug)]
+struct Kept {
+    most: usize,
+    /// How often it was cleared. A row that was read before may be out of date.
+    forgotten: u64,
+    /// By a key that tells rows of different types apart.
+    rows: HashMap<String, Arc<dyn Any + Send + Sync>>,
 }
 
 impl Cache {
     /// `is_alone`: no other process writes.
     pub(crate) fn new(is_alone: bool) -> Self {
         let most = if is_alone { MOST } else { 0 };
-        Self { frontdoors: Rows::new(most), accounts: Rows::new(most), secrets: Rows::new(most) }
+        Self(Mutex::new(Kept { most, forgotten: 0, rows: HashMap::new() }))
     }
 
-    /// Clears it: some of the rows have changed.
-    pub(crate) fn forget(&self) {
-        self.frontdoors.forget();
-        self.accounts.forget();
-        self.secrets.forget();
-    }
-
-    /// Stops caching: some of the rows may change at an unknown time.
-    pub(crate) fn give_up(&self) {
-        self.frontdoors.give_up();
-        self.accounts.give_up();
-        self.secrets.give_up();
-    }
-}
-
-#[derive(Debug)]
-pub(crate) struct Rows<K, V>(Mutex<Kept<K, V>>);
-
-#[derive(Debug)]
-struct Kept<K, V> {
-    most: usize,
-    /// How often it was cleared. A row that was read before may be out of date.
-    forgotten: u64,
-    rows: HashMap<K, V>,
-}
-
-impl<K: Eq + Hash, V: Clone> Rows<K, V> {
     /// The row of this key, from the database if it is not cached.
-    pub(crate) async fn get(
+    pub(crate) async fn get<T: Clone + Send + Sync + 'static>(
         &self,
-        key: K,
-        read: impl Future<Output = Result<Option<V>>>,
-    ) -> Result<Option<V>> {
+        key: String,
+        read: impl Future<Output = Result<Option<T>>>,
+    ) -> Result<Option<T>> {
         let forgotten = {
             let kept = self.0.lock();
-            if let Some(row) = kept.rows.get(&key) {
+            if let Some(row) = kept.rows.get(&key).and_then(|row| row.downcast_ref::<T>()) {
                 return Ok(Some(row.clone()));
             }
             kept.forgotten
         };
         let row = read.await?;
         let mut kept = self.0.lock();
-        if kept.forgotten == forgotten && kept.most > 0 {
+        if kept.forgotten == forgotten
+            && kept.most > 0
+            && let Some(row) = row.clone()
+        {
             if kept.rows.len() >= kept.most {
                 kept.rows.clear();
             }
-            kept.rows.extend(row.clone().map(|row| (key, row)));
+            kept.rows.insert(key, Arc::new(row));
         }
         Ok(row)
     }
-}
 
-impl<K, V> Rows<K, V> {
-    fn new(most: usize) -> Self {
-        Self(Mutex::new(Kept { most, forgotten: 0, rows: HashMap::new() }))
-    }
-
-    fn forget(&self) {
+    /// Clears it: some of the rows have changed.
+    pub(crate) fn forget(&self) {
         let mut kept = self.0.lock();
         kept.forgotten += 1;
         kept.rows.clear();
     }
 
-    fn give_up(&self) {
+    /// Stops caching: some of the rows may change at an unknown time.
+    pub(crate) fn give_up(&self) {
         self.0.lock().most = 0;
         self.forget();
     }
@@ -101,24 +76,27 @@ mod tests {
 
     #[tokio::test]
     async fn a_row_read_before_a_change_is_not_cached() {
-        let rows = Rows::<u8, &str>::new(1);
-        assert_eq!(rows.get(1, async { Ok(Some("old")) }).await.unwrap(), Some("old"));
-        assert_eq!(rows.get(1, async { unreachable!() }).await.unwrap(), Some("old"));
+        let rows = Cache::new(true);
+        assert_eq!(rows.get("1".to_owned(), async { Ok(Some("old")) }).await.unwrap(), Some("old"));
+        assert_eq!(rows.get::<&str>("1".to_owned(), async { unreachable!() }).await.unwrap(), Some("old"));
         rows.forget();
-        let late = rows.get(1, async {
+        let late = rows.get("1".to_owned(), async {
             rows.forget();
             Ok(Some("old"))
         });
         assert_eq!(late.await.unwrap(), Some("old"));
-        assert_eq!(rows.get(1, async { Ok(Some("new")) }).await.unwrap(), Some("new"));
+        assert_eq!(rows.get("1".to_owned(), async { Ok(Some("new")) }).await.unwrap(), Some("new"));
         rows.give_up();
-        assert_eq!(rows.get(1, async { Ok(Some("old")) }).await.unwrap(), Some("old"));
+        assert_eq!(rows.get("1".to_owned(), async { Ok(Some("old")) }).await.unwrap(), Some("old"));
         assert_eq!(
-            rows.get(1, async { Ok(Some("changed at last")) }).await.unwrap(),
+            rows.get("1".to_owned(), async { Ok(Some("changed at last")) }).await.unwrap(),
             Some("changed at last")
         );
-        let rows = Rows::<u8, &str>::new(1);
-        assert_eq!(rows.get(2, async { Ok(None) }).await.unwrap(), None);
-        assert_eq!(rows.get(2, async { Ok(Some("there by now")) }).await.unwrap(), Some("there by now"));
+        let rows = Cache::new(true);
+        assert_eq!(rows.get("2".to_owned(), async { Ok(None::<&str>) }).await.unwrap(), None);
+        assert_eq!(
+            rows.get("2".to_owned(), async { Ok(Some("there by now")) }).await.unwrap(),
+            Some("there by now")
+        );
     }
 }

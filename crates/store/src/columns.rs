@@ -1,6 +1,6 @@
 //! Conversion between columns and the domain's types.
 
-use crate::{Result, StoreError, Tags};
+use crate::{Result, StoreError};
 use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
 use sqlx::{
@@ -9,6 +9,9 @@ use sqlx::{
 };
 use std::str::FromStr;
 use wicketgate_model::{Detail, Generation, Problem, Reason, Standing};
+
+/// Labels that a caller attaches to a share or a tunnel.
+pub type Tags = std::collections::BTreeMap<String, String>;
 
 pub(crate) type Query = sqlx::query::Query<'static, Any, AnyArguments>;
 

@@ -20,12 +20,12 @@ impl Store {
         Ok(Counts {
             tunnels: self.by_status(tunnels).await?,
             shares: self.by_status(shares).await?,
-            agents_connected: sqlx::query(agents).fetch_one(&self.readers).await?.try_get(0)?,
+            agents_connected: sqlx::query(agents).fetch_one(&self.database.readers).await?.try_get(0)?,
         })
     }
 
     async fn by_status(&self, sql: &'static str) -> Result<Vec<(Status, i64)>> {
-        let rows = sqlx::query(sql).fetch_all(&self.readers).await?;
+        let rows = sqlx::query(sql).fetch_all(&self.database.readers).await?;
         let counts = rows.iter().map(|row| {
             let name: String = row.try_get(0)?;
             Ok((name.parse().map_err(|_| StoreError::Corrupt { column: "status" })?, row.try_get(1)?))

@@ -2,10 +2,9 @@
 //! changed. Writes that share a commit share it, so that it is paid for once.
 
 use crate::{
-    Result, Store,
+    Result,
     event::{self, NewEvent},
     share_count::ShareCounts,
-    transaction::Transaction,
 };
 use sqlx::AnyConnection;
 
@@ -27,21 +26,5 @@ impl Deferred {
     pub(crate) async fn write(&self, db: &mut AnyConnection) -> Result<()> {
         self.counts.write(db).await?;
         event::insert(db, &self.events).await
-    }
-}
-
-impl Store {
-    /// Commits a transaction with its events.
-    pub(crate) async fn commit_telling(&self, tx: Transaction, events: Vec<NewEvent>) -> Result<()> {
-        self.commit_with(tx, Deferred { events, ..Deferred::default() }).await
-    }
-
-    pub(crate) async fn commit_with(&self, mut tx: Transaction, deferred: Deferred) -> Result<()> {
-        deferred.write(&mut tx).await?;
-        tx.commit().await?;
-        if !deferred.events.is_empty() {
-            self.events_committed.notify_one();
-        }
-        Ok(())
     }
 }

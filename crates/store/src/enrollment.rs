@@ -67,8 +67,10 @@ impl Store {
         context: &WriteContext,
     ) -> Result<std::result::Result<EnrolledAgent, EnrolRefusal>> {
         // Anyone may send this: only a request that may succeed, or that counts as a try, occupies the writer.
-        let found =
-            sqlx::query(BY_ID).bind(asked.enrollment.to_string()).fetch_optional(&self.readers).await?;
+        let found = sqlx::query(BY_ID)
+            .bind(asked.enrollment.to_string())
+            .fetch_optional(&self.database.readers)
+            .await?;
         if let Verdict::Refused(refusal) = verdict(found.as_ref(), asked, context.at)? {
             return Ok(Err(refusal));
         }

@@ -72,12 +72,8 @@ impl Store {
         frontdoor: FrontdoorId,
         id: EnvironmentId,
     ) -> Result<Option<EnvironmentRow>> {
-        let row = sqlx::query(select!("AND e.id = $1 AND e.frontdoor = $2"))
-            .bind(id.to_string())
-            .bind(frontdoor.to_string())
-            .fetch_optional(&self.readers)
-            .await?;
-        row.as_ref().map(EnvironmentRow::read).transpose()
+        self.find(select!("AND e.id = $1 AND e.frontdoor = $2"), &[&id, &frontdoor], EnvironmentRow::read)
+            .await
     }
 
     pub async fn environment_by_z_id(
@@ -85,12 +81,8 @@ impl Store {
         frontdoor: FrontdoorId,
         z_id: &ZId,
     ) -> Result<Option<EnvironmentRow>> {
-        let row = sqlx::query(select!("AND e.z_id = $1 AND e.frontdoor = $2"))
-            .bind(z_id.as_str())
-            .bind(frontdoor.to_string())
-            .fetch_optional(&self.readers)
-            .await?;
-        row.as_ref().map(EnvironmentRow::read).transpose()
+        self.find(select!("AND e.z_id = $1 AND e.frontdoor = $2"), &[z_id, &frontdoor], EnvironmentRow::read)
+            .await
     }
 
     pub async fn rename_environment(

@@ -1,12 +1,7 @@
 //! The record of every write and of every read of a key: its actor, action, resource and result. It is the audit trail.
 
-use crate::{
-    ListRequest, Page, Result, Store, StoreError, WriteContext,
-    columns::{big, parsed, text, time, time_option},
-    list::{Listing, of},
-};
-use jiff::Timestamp;
-use sqlx::{AnyConnection, Row, any::AnyRow};
+use crate::{Result, StoreError, WriteContext, columns::big};
+use sqlx::AnyConnection;
 use wicketgate_model::{ExecutionId, FrontdoorId, Generation, text_enum};
 
 text_enum!(
@@ -29,50 +24,6 @@ text_enum!(
     /// The state of an execution.
     ExecutionStatus { Running = "RUNNING", Success = "SUCCESS", Failed = "FAILED" }
 );
-
-#[derive(Debug, Clone)]
-pub struct ExecutionRow {
-    pub id: ExecutionId,
-    /// The same for all executions of one request.
-    pub process: ExecutionId,
-    /// `None` for an organization's own resources.
-    pub frontdoor: Option<FrontdoorId>,
-    /// Of an organization's own resources.
-    pub organization: Option<String>,
-    pub actor: String,
-    pub action: Action,
-    pub resource_type: ResourceType,
-    pub resource: String,
-    pub status: ExecutionStatus,
-    /// Why it failed.
-    pub message: Option<String>,
-    pub created_at: Timestamp,
-    pub finished_at: Option<Timestamp>,
-}
-
-impl ExecutionRow {
-    pub(crate) fn read(row: &AnyRow) -> Result<Self> {
-        Ok(Self {
-            id: parsed(row, "id")?,
-            process: parsed(row, "process")?,
-            frontdoor: match text(row, "frontdoor")?.as_str() {
-                NO_FRONTDOOR => None,
-                _ => Some(parsed(row, "frontdoor")?),
-            },
-            organization: row.try_get("organization")?,
-            actor: text(row, "actor")?,
-            action: parsed(row, "action")?,
-            resource_type: parsed(row, "resource_type")?,
-            resource: text(row, "resource")?,
-            status: parsed(row, "status")?,
-            message: row.try_get("message")?,
-            created_at: time(row, "created_at")?,
-            finished_at: time_option(row, "finished_at")?,
-        })
-    }
-}
-
-const NO_FRONTDOOR: &str = "";
 
 /// The owner of an execution's record. A Frontdoor's record of itself is its organization's too.
 #[derive(Debug, Clone, Copy)]
@@ -148,72 +99,5 @@ impl Execution<'_> {
     fn is_new_in_its_frontdoor(&self, action: Action) -> bool {
         matches!(action, Action::Create | Action::Enrol)
             && !matches!(self.resource_type, ResourceType::Frontdoor | ResourceType::ApiAccount)
-    }
-}
-
-impl Store {
-    pub async fn execution(&self, frontdoor: FrontdoorId, id: ExecutionId) -> Result<Option<ExecutionRow>> {
-        let row = sqlx::query("SELECT * FROM execution WHERE frontdoor = $1 AND id = $2")
-            .bind(frontdoor.to_string())
-            .bind(id.to_string())
-            .fetch_optional(&self.readers)
-            .await?;
-        row.as_ref().map(ExecutionRow::read).transpose()
-    }
-
-    /// From the record of this organization, or of any.
-    pub async fn organization_execution(
-        &self,
-        organization: Option<&str>,
-        id: ExecutionId,
-    ) -> Result<Option<ExecutionRow>> {
-        let row = sqlx::query("SELECT * FROM execution WHERE id = $1 AND organization IS NOT NULL")
-            .bind(id.to_string())
-            .fetch_optional(&self.readers)
-            .await?;
-        let row = row.as_ref().map(ExecutionRow::read).transpose()?;
-        Ok(row.filter(|e| organization.is_none_or(|own| e.organization.as_deref() == Some(own))))
-    }
-}
-
-impl Store {
-    pub async fn executions(
-        &self,
-        frontdoor: FrontdoorId,
-        request: &ListRequest,
-    ) -> Result<Page<ExecutionRow>> {
-        self.list(&LISTING, of(&columns::FRONTDOOR, frontdoor), request, ExecutionRow::read).await
-    }
-
-    /// The executions of one organization, or of all.
-    pub async fn organization_executions(
-        &self,
-        organization: Option<&str>,
-        request: &ListRequest,
-    ) -> Result<Page<ExecutionRow>> {
-        let scope = organization.map(|o| (&columns::ORGANIZATION, vec![o.to_owned()]));
-        self.list(&ORGANIZATION_LISTING, scope, request, ExecutionRow::read).await
-    }
-}
-
-pub(crate) static LISTING: Listing = Listing::new("x.*", "execution x", "x.id");
-/// The record of organizations: their API accounts and their Frontdoors.
-pub(crate) static ORGANIZATION_LISTING: Listing =
-    Listing::new("x.*", "execution x", "x.id").only("x.organization IS NOT NULL");
-
-pub mod columns {
-    crate::list_column::columns! {
-        ID = Text("x.id");
-        PROCESS = Text("x.process");
-        FRONTDOOR = Text("x.frontdoor");
-        ORGANIZATION = Text("x.organization").optional();
-        ACTOR = Text("x.actor");
-        ACTION = Text("x.action");
-        RESOURCE_TYPE = Text("x.resource_type");
-        RESOURCE = Text("x.resource");
-        STATUS = Text("x.status");
-        MESSAGE = Text("x.message").optional();
-        CREATED_AT = Time("x.created_at");
-        FINISHED_AT = Time("x.finished_at").optional();
     }
 }

@@ -131,20 +131,15 @@ impl Store {
             "SELECT DISTINCT organization FROM frontdoor WHERE deleted_at IS NULL ORDER BY organization LIMIT $1",
         )
         .bind(i64::from(most))
-        .fetch_all(&self.readers)
+        .fetch_all(&self.database.readers)
         .await?;
         rows.iter().map(|row| text(row, "organization")).collect()
     }
 
     pub async fn frontdoor(&self, id: FrontdoorId) -> Result<Option<FrontdoorRow>> {
-        let read = async {
-            let row = sqlx::query("SELECT * FROM frontdoor WHERE id = $1 AND deleted_at IS NULL")
-                .bind(id.to_string())
-                .fetch_optional(&self.readers)
-                .await?;
-            row.as_ref().map(FrontdoorRow::read).transpose()
-        };
-        self.cache.frontdoors.get(id, read).await
+        let select = "SELECT * FROM frontdoor WHERE id = $1 AND deleted_at IS NULL";
+        let key = id.to_string();
+        self.database.cache.get(key.clone(), self.find(select, &[&key], FrontdoorRow::read)).await
     }
 }
 

@@ -11,7 +11,7 @@ impl Store {
     /// A gateway with another id than the one before takes its place: its data directory is new, or the database is of
     /// a version in which the gateway had no row.
     pub async fn gateway_linked(&self, gateway: GatewayId, at: Timestamp) -> Result<()> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.database.begin().await?;
         sqlx::query("UPDATE gateway SET id = $1 WHERE id <> $1")
             .bind(gateway.to_string())
             .execute(&mut *tx)
@@ -27,7 +27,7 @@ impl Store {
 
     /// Records that a gateway's link has ended. Its agents were connected until then.
     pub async fn gateway_lost(&self, gateway: GatewayId, at: Timestamp) -> Result<()> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.database.begin().await?;
         let events = disconnect_agents(&mut tx, gateway, at, Some(at)).await?;
         self.commit_telling(tx, events).await
     }

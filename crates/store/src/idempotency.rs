@@ -5,30 +5,17 @@
 //! mark shows that the write was made.
 
 use crate::{
-    Result, Store, StoreError, WriteContext,
+    Claim, Result, Store, StoreError,
     columns::{number, parsed_option, text, time},
 };
 use jiff::Timestamp;
 use sqlx::{AnyConnection, Row, any::AnyRow};
-use uuid::Uuid;
 use wicketgate_model::ExecutionId;
 
 /// How long an answer is kept, in microseconds: a day.
 const KEPT: i64 = 24 * 3600 * 1_000_000;
 /// Microseconds. An older claim without a mark is abandoned, since no request takes so long.
 const LEFT: i64 = 60 * 1_000_000;
-
-/// A request with a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claim {
-    /// The owner of the key.
-    pub principal: String,
-    pub key: String,
-    /// Tells its request from another one.
-    pub fingerprint: String,
-    /// Of this attempt alone.
-    pub token: Uuid,
-}
 
 /// The answer to a request. It has no body if that held a secret, which is not kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +41,7 @@ pub enum Claimed {
 
 impl Store {
     pub async fn claim(&self, claim: &Claim, now: Timestamp) -> Result<Claimed> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.database.begin().await?;
         // Deletes an expired key, and an abandoned claim without a write.
         sqlx::query(
             "DELETE FROM idempotency WHERE principal = $1 AND key = $2 AND (claimed_at < $3 \
@@ -92,7 +79,7 @@ impl Store {
     pub async fn keep_answer(&self, claim: &Claim, answer: &KeptAnswer) -> Result<()> {
         let headers = serde_json::to_string(&answer.headers);
         let headers = headers.map_err(|_| StoreError::Corrupt { column: "headers" })?;
-        let mut tx = self.begin().await?;
+        let mut tx = self.database.begin().await?;
         sqlx::query(
             "UPDATE idempotency SET status = $1, headers = $2, body = $3 \
              WHERE principal = $4 AND key = $5 AND token = $6",
@@ -110,7 +97,7 @@ impl Store {
 
     /// Frees the key of a request that changed nothing.
     pub async fn release(&self, claim: &Claim) -> Result<()> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.database.begin().await?;
         sqlx::query(
             "DELETE FROM idempotency WHERE principal = $1 AND key = $2 AND token = $3 AND process IS NULL",
         )
@@ -141,20 +128,6 @@ fn known(row: &AnyRow, claim: &Claim, now: Timestamp) -> Result<Claimed> {
         Some(process) if is_left => Claimed::Lost(process),
         _ => Claimed::Running,
     })
-}
-
-/// Marks the request's claim, in the transaction of its write. If the claim was taken over, the write is undone.
-pub(crate) async fn mark(db: &mut AnyConnection, context: &WriteContext) -> Result<()> {
-    let Some(claim) = &context.claim else { return Ok(()) };
-    let done =
-        sqlx::query("UPDATE idempotency SET process = $1 WHERE principal = $2 AND key = $3 AND token = $4")
-            .bind(context.process.to_string())
-            .bind(claim.principal.clone())
-            .bind(claim.key.clone())
-            .bind(claim.token.to_string())
-            .execute(db)
-            .await?;
-    if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Stale) }
 }
 
 /// Deletes keys that are too old.

@@ -9,16 +9,20 @@ mod agent_link;
 mod api_account;
 mod bulk;
 mod cache;
+mod claim;
 mod columns;
 mod connection_change;
 mod counts;
+mod database;
 mod database_lock;
 mod deferred;
 mod enrollment;
 mod environment;
 mod error;
 mod event;
+mod event_row;
 mod execution;
+mod execution_row;
 mod frontdoor;
 mod gateway;
 mod idempotency;
@@ -35,22 +39,28 @@ mod traffic;
 mod transaction;
 mod tunnel;
 mod tunnel_endpoint;
+mod unique;
 mod write;
+mod write_context;
 mod writer;
 
 pub use agent::AgentRow;
 pub use agent_link::AgentLink;
 pub use api_account::{ApiAccountRow, NewApiAccount};
+pub use claim::Claim;
+pub use columns::Tags;
 pub use connection_change::ConnectionChange;
 pub use counts::Counts;
 pub use database_lock::{DatabaseLock, Ownership};
 pub use enrollment::{EnrolAttempt, EnrolledAgent, NewEnrollment};
 pub use environment::EnvironmentRow;
 pub use error::{Result, StoreError};
-pub use event::{EventKind, EventRow, EventSpan};
-pub use execution::{Action, ExecutionRow, ExecutionStatus, ResourceType};
+pub use event::EventKind;
+pub use event_row::{EventRow, EventSpan};
+pub use execution::{Action, ExecutionStatus, ResourceType};
+pub use execution_row::ExecutionRow;
 pub use frontdoor::{FrontdoorRow, FrontdoorSpec, Reach};
-pub use idempotency::{Claim, Claimed, KeptAnswer};
+pub use idempotency::{Claimed, KeptAnswer};
 pub use list::{Filter, FilterValue, ListRequest, Sort};
 pub use list_column::{Column, ColumnType};
 pub use metrics_window::{InvalidWindow, MetricsWindow};
@@ -61,17 +71,14 @@ pub use share::{ShareRow, ShareSpec};
 pub use store::Store;
 pub use traffic::{Sample, TrafficScope};
 pub use tunnel::{TunnelChange, TunnelRow, TunnelSpec};
-pub use write::WriteContext;
-
-/// Labels that a caller attaches to a share or a tunnel.
-pub type Tags = std::collections::BTreeMap<String, String>;
+pub use write_context::WriteContext;
 
 /// The columns of lists, by resource.
 pub mod column {
     pub use crate::{
         agent::columns as agent, api_account::columns as api_account,
         connection_change::columns as connection_change, environment::columns as environment,
-        execution::columns as execution, frontdoor::columns as frontdoor, share::columns as share,
+        execution_row::columns as execution, frontdoor::columns as frontdoor, share::columns as share,
         tunnel::columns as tunnel, tunnel_endpoint::columns as connection,
     };
 }

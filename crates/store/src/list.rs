@@ -3,116 +3,16 @@
 //! A [`Listing`] says what is selected; columns say what it can be filtered and sorted by. Callers' values are bound:
 //! none of their text becomes part of a statement.
 
+mod listing;
 mod sql;
 
-use crate::{Column, Page, PageRequest, Result, Store};
-use jiff::Timestamp;
+use crate::{Page, Result, Store};
+use listing::Offset;
 use sql::Sql;
 use sqlx::{Any, Row, any::AnyRow};
-use wicketgate_model::FrontdoorId;
 
-/// What a list selects. Unless said otherwise, a listing is of one table.
-#[derive(Debug)]
-pub(crate) struct Listing {
-    pub(crate) select: &'static str,
-    /// Tables and joins.
-    pub(crate) from: &'static str,
-    /// The table of the rows themselves, where there are joins: rows are counted in it and a page is found in it.
-    /// Joining all rows before a page would take many times as long.
-    pub(crate) table: Option<&'static str>,
-    /// The expression that ties are broken on.
-    pub(crate) id: &'static str,
-    /// A condition that all visible rows meet; empty if there is none.
-    pub(crate) only: &'static str,
-    /// The rows that are left out by default.
-    pub(crate) hidden: Option<Hidden>,
-    /// Where row counts are kept.
-    pub(crate) counts: Option<CountTable>,
-}
-
-/// A table that has the number of rows for each combination of some columns. These are named as in the table of the
-/// rows.
-#[derive(Debug)]
-pub(crate) struct CountTable {
-    pub(crate) table: &'static str,
-    pub(crate) count: &'static str,
-    /// Answers requests that filter by these columns only.
-    pub(crate) columns: &'static [&'static Column],
-}
-
-/// Deleted rows stay readable for a time; lists have them only if a filter asks for the status `DELETED` or for a
-/// deletion time.
-#[derive(Debug)]
-pub(crate) struct Hidden {
-    pub(crate) live: &'static str,
-    pub(crate) status: &'static Column,
-    pub(crate) deleted_at: &'static Column,
-}
-
-impl Listing {
-    pub(crate) const fn new(select: &'static str, from: &'static str, id: &'static str) -> Self {
-        Self { select, from, table: None, id, only: "", hidden: None, counts: None }
-    }
-
-    pub(crate) const fn only(self, only: &'static str) -> Self {
-        Self { only, ..self }
-    }
-}
-
-/// What a caller wants of a list. Its columns are those of the listing.
-#[derive(Debug, Clone, Default)]
-pub struct ListRequest {
-    pub page: PageRequest,
-    pub sort: Vec<Sort>,
-    /// All of them must match.
-    pub filters: Vec<Filter>,
-    /// Leaves out rows that were deleted before.
-    pub kept_since: Option<Timestamp>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sort {
-    pub column: &'static Column,
-    pub descending: bool,
-}
-
-/// A row matches if it has one of the values; without any, none does.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Filter {
-    pub column: &'static Column,
-    pub values: Vec<FilterValue>,
-}
-
-/// A value to filter by, of its column's type.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FilterValue {
-    Text(String),
-    /// One of a list.
-    Item(String),
-    Integer(i64),
-    Boolean(bool),
-    /// Both ends are included.
-    Times(Option<Timestamp>, Option<Timestamp>),
-    Tag {
-        name: String,
-        value: String,
-    },
-}
-
-impl From<PageRequest> for ListRequest {
-    fn from(page: PageRequest) -> Self {
-        Self { page, ..Self::default() }
-    }
-}
-
-/// Restricts a list to the rows whose column has one of these values.
-type Owner = (&'static Column, Vec<String>);
-pub(crate) type Scope = Option<Owner>;
-
-/// Rows of one Frontdoor.
-pub(crate) fn of(column: &'static Column, frontdoor: FrontdoorId) -> Scope {
-    Some((column, vec![frontdoor.to_string()]))
-}
+pub(crate) use listing::{CountTable, Hidden, Listing, Scope, of};
+pub use listing::{Filter, FilterValue, ListRequest, Sort};
 
 impl Store {
     pub(crate) async fn list<T>(
@@ -123,19 +23,20 @@ impl Store {
         read: fn(&AnyRow) -> Result<T>,
     ) -> Result<Page<T>> {
         let scope = scope.as_ref();
-        let total = total(Sql::count(listing, scope, request), &self.readers).await?;
+        let total = total(Sql::count(listing, scope, request), &self.database.readers).await?;
         let offset = request.page.offset();
         if offset >= total {
             return page(&[], total, read);
         }
         if offset <= total / 2 {
-            let rows =
-                Sql::page(listing, scope, request, Offset::Start(offset)).fetch_all(&self.readers).await?;
+            let rows = Sql::page(listing, scope, request, Offset::Start(offset))
+                .fetch_all(&self.database.readers)
+                .await?;
             return page(&rows, total, read);
         }
         // Skipping very many rows takes longer than everything else. Counted from the end, a page stays where it is only
         // as long as no row is added or removed.
-        let mut tx = self.snapshot().await?;
+        let mut tx = self.database.snapshot().await?;
         let total = self::total(Sql::count(listing, scope, request), &mut *tx).await?;
         let mut rows = match total - offset {
             left @ 1.. => Sql::page(listing, scope, request, Offset::End(left)).fetch_all(&mut *tx).await?,
@@ -146,15 +47,6 @@ impl Store {
         rows.reverse();
         page(&rows, total, read)
     }
-}
-
-/// Where a page starts.
-#[derive(Debug, Clone, Copy)]
-enum Offset {
-    /// After this many rows.
-    Start(i64),
-    /// This many rows before the end.
-    End(i64),
 }
 
 async fn total<'a>(count: Sql, db: impl sqlx::Executor<'a, Database = Any>) -> Result<i64> {

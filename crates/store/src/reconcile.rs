@@ -67,12 +67,12 @@ impl Store {
     pub async fn changes(&self, since: Revision, mut take: impl FnMut(Change) + Send) -> Result<Revision> {
         // Usually there are none.
         let newest = "SELECT value FROM revision";
-        let seen: i64 = sqlx::query(newest).fetch_one(&self.readers).await?.try_get(0)?;
+        let seen: i64 = sqlx::query(newest).fetch_one(&self.database.readers).await?.try_get(0)?;
         if seen == since.0 {
             return Ok(since);
         }
         // One snapshot: a share is never seen without its tunnel.
-        let mut tx = self.snapshot().await?;
+        let mut tx = self.database.snapshot().await?;
         let revision: i64 = sqlx::query(newest).fetch_one(&mut *tx).await?.try_get(0)?;
         // Streamed: at the start there may be very many rows, and a row takes several times the memory of its result.
         let mut tunnels = sqlx::query(CHANGED_TUNNELS).bind(since.0).fetch(&mut *tx);
@@ -100,7 +100,7 @@ impl Store {
         if updates.is_empty() {
             return Ok(());
         }
-        let mut tx = self.begin().await?;
+        let mut tx = self.database.begin().await?;
         let mut deferred = Deferred::default();
         let (tunnels, shares): (Vec<_>, Vec<_>) =
             updates.iter().partition(|s| matches!(s.resource, Resource::Tunnel(_)));
@@ -124,7 +124,7 @@ impl Store {
         part: &[&'a StatusUpdate],
     ) -> Result<Vec<(&'a StatusUpdate, Before, Option<Counted>)>> {
         let find = format!("{}{}) ORDER BY id", table.find, list(part.len()));
-        let mut query = sqlx::query(self.locking(&find, table.name));
+        let mut query = sqlx::query(self.database.locking(&find, table.name));
         for update in part {
             query = query.bind(update.resource.to_string());
         }
@@ -271,7 +271,7 @@ mod tests {
         let store = Store::open(dir.path().join("wicketgate.db").to_str().unwrap()).await.unwrap();
         for statement in [CHANGED_TUNNELS, CHANGED_SHARES, CHANGED_AGENTS] {
             let explained = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"))).bind(1_i64);
-            let plan = explained.fetch_all(&store.readers).await.unwrap();
+            let plan = explained.fetch_all(&store.database.readers).await.unwrap();
             let plan: Vec<String> = plan.iter().map(|row| row.get("detail")).collect();
             let found = plan.iter().all(|step| !step.starts_with("SCAN"));
             assert!(found && plan[0].contains("_revision"), "{plan:?}");

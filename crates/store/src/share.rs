@@ -161,12 +161,7 @@ impl Store {
     }
 
     pub async fn share(&self, frontdoor: FrontdoorId, id: ShareId) -> Result<Option<ShareRow>> {
-        let row = sqlx::query(select!("WHERE s.id = $1 AND s.frontdoor = $2"))
-            .bind(id.to_string())
-            .bind(frontdoor.to_string())
-            .fetch_optional(&self.readers)
-            .await?;
-        row.as_ref().map(ShareRow::read).transpose()
+        self.find(select!("WHERE s.id = $1 AND s.frontdoor = $2"), &[&id, &frontdoor], ShareRow::read).await
     }
 
     /// Adds to a conflict the id of the share that has the name or the port.
@@ -187,7 +182,7 @@ impl Store {
         .bind(spec.name.as_str())
         .bind(spec.tunnel.to_string())
         .bind(i64::from(spec.ingress_port.get()))
-        .fetch_optional(&self.readers)
+        .fetch_optional(&self.database.readers)
         .await?;
         Err(StoreError::Conflict { column, with: row.map(|r| r.try_get(0)).transpose()? })
     }

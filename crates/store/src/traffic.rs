@@ -4,7 +4,7 @@
 use crate::{
     MetricsWindow, Result, Store,
     columns::{big, number},
-    event, idempotency,
+    event_row, idempotency,
     metrics_window::RESOLUTIONS,
     share_count::{Counted, ShareCounts},
 };
@@ -74,7 +74,7 @@ impl Store {
         if scopes.is_empty() {
             return Ok(());
         }
-        let mut tx = self.begin().await?;
+        let mut tx = self.database.begin().await?;
         for (scope, carried) in &scopes {
             for resolution in &RESOLUTIONS {
                 let wide = i64::from(resolution.seconds);
@@ -114,7 +114,7 @@ impl Store {
         .bind(scope)
         .bind(i64::from(window.resolution))
         .bind(window.first * 1000)
-        .fetch_all(&self.readers)
+        .fetch_all(&self.database.readers)
         .await?;
         let (first, step) = (window.first * 1000, i64::from(window.step) * 1000);
         let mut samples: Vec<Sample> = (0..i64::from(window.samples))
@@ -141,7 +141,7 @@ impl Store {
     /// Deletes rows past their retention: buckets, deleted shares and tunnels, executions, idempotency keys, events and
     /// unused enrolment codes (a used one has the key that its agent enrolled with). To be called periodically.
     pub async fn prune(&self, now: Timestamp) -> Result<()> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.database.begin().await?;
         for resolution in &RESOLUTIONS {
             sqlx::query("DELETE FROM traffic WHERE resolution = $1 AND bucket < $2")
                 .bind(i64::from(resolution.seconds))
@@ -171,7 +171,7 @@ impl Store {
             .execute(&mut *tx)
             .await?;
         idempotency::prune(&mut tx, now).await?;
-        event::prune(&mut tx, now).await?;
+        event_row::prune(&mut tx, now).await?;
         Ok(tx.commit().await?)
     }
 }

@@ -195,12 +195,7 @@ impl Store {
     }
 
     pub async fn tunnel(&self, frontdoor: FrontdoorId, id: TunnelId) -> Result<Option<TunnelRow>> {
-        let row = sqlx::query(select!("WHERE t.id = $1 AND t.frontdoor = $2"))
-            .bind(id.to_string())
-            .bind(frontdoor.to_string())
-            .fetch_optional(&self.readers)
-            .await?;
-        row.as_ref().map(TunnelRow::read).transpose()
+        self.find(select!("WHERE t.id = $1 AND t.frontdoor = $2"), &[&id, &frontdoor], TunnelRow::read).await
     }
 
     /// Records that the tunnel's key is handed out. Without this record it must not be.
@@ -237,7 +232,7 @@ impl Store {
         .bind(spec.name.as_str())
         .bind(spec.location.as_str())
         .bind(spec.peer_address.to_string())
-        .fetch_optional(&self.readers)
+        .fetch_optional(&self.database.readers)
         .await?;
         Err(StoreError::Conflict { column, with: row.map(|r| r.try_get(0)).transpose()? })
     }

@@ -34,7 +34,7 @@ impl Store {
         if connections.is_empty() {
             return Ok(());
         }
-        let mut tx = self.begin().await?;
+        let mut tx = self.database.begin().await?;
         let mut events = Vec::new();
         for (tunnel, connection) in connections {
             events.extend(record(&mut tx, gateway, *tunnel, connection, now).await?);

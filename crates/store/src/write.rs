@@ -1,61 +1,20 @@
-//! The context of a write (its actor, its time, the source of its ids), and the transaction that it runs in.
+//! The transaction of a unit of work.
 
 use crate::{
-    Action, Claim, EventKind, ResourceType, Result, Store, StoreError,
+    Action, EventKind, ResourceType, Result, StoreError, WriteContext, claim,
+    database::Database,
     deferred::Deferred,
     event::NewEvent,
     execution::{Execution, Owner},
-    idempotency,
     transaction::Transaction,
 };
-use jiff::Timestamp;
 use sqlx::{AnyConnection, AssertSqlSafe, Row};
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 use tokio::time::timeout;
-use uuid::Uuid;
-use wicketgate_model::{Detail, ExecutionId, FrontdoorId, Status};
+use wicketgate_model::{Detail, FrontdoorId, Status};
 
 /// For one statement. On PostgreSQL it waits for the write before, whose row lock it needs.
 const REVISION: Duration = Duration::from_secs(10);
-
-/// The context of the writes of one request. Their executions share its process id.
-#[derive(Debug, Clone)]
-pub struct WriteContext {
-    pub process: ExecutionId,
-    /// As shown in `createdBy` and in executions.
-    pub actor: String,
-    /// Kept to the microsecond.
-    pub at: Timestamp,
-    /// Makes fresh version 7 UUIDs.
-    pub fresh: fn() -> Uuid,
-    /// When the row to be changed or deleted was last changed. If it has changed since, the write is refused as
-    /// [`StoreError::Stale`]. A change of status does not count.
-    pub expected: Option<Timestamp>,
-    /// The claim on the request's idempotency key, which the write's transaction marks.
-    pub claim: Option<Arc<Claim>>,
-}
-
-impl WriteContext {
-    pub fn new(actor: impl Into<String>, at: Timestamp, fresh: fn() -> Uuid) -> Self {
-        Self {
-            process: ExecutionId::new(fresh()),
-            actor: actor.into(),
-            at,
-            fresh,
-            expected: None,
-            claim: None,
-        }
-    }
-
-    /// For the row as it was at `updated_at`, and for no later state of it.
-    pub fn expecting(self, updated_at: Timestamp) -> Self {
-        Self { expected: Some(updated_at), ..self }
-    }
-
-    pub(crate) fn check(&self, updated_at: Timestamp) -> Result<()> {
-        if self.expected.is_none_or(|at| at == updated_at) { Ok(()) } else { Err(StoreError::Stale) }
-    }
-}
 
 /// The transaction that a unit of work writes in: it changes what gateways should serve.
 pub(crate) struct Write {
@@ -64,21 +23,21 @@ pub(crate) struct Write {
     pub(crate) revision: i64,
     pub(crate) context: WriteContext,
     pub(crate) deferred: Deferred,
-    store: Store,
+    database: Database,
 }
 
 impl Write {
-    pub(crate) async fn begin(store: &Store, context: &WriteContext) -> Result<Self> {
-        let mut tx = store.begin().await?;
+    pub(crate) async fn begin(database: &Database, context: &WriteContext) -> Result<Self> {
+        let mut tx = database.begin().await?;
         let next = sqlx::query("UPDATE revision SET value = value + 1 WHERE id = 1 RETURNING value");
         let row = timeout(REVISION, next.fetch_one(&mut *tx)).await.map_err(|_| StoreError::Late)??;
         let (revision, context) = (row.try_get(0)?, context.clone());
-        Ok(Self { tx, revision, context, deferred: Deferred::default(), store: store.clone() })
+        Ok(Self { tx, revision, context, deferred: Deferred::default(), database: database.clone() })
     }
 
-    /// See [`Store::locking`].
+    /// See [`Database::locking`].
     pub(crate) fn locking(&self, select: &str, table: &str) -> AssertSqlSafe<String> {
-        self.store.locking(select, table)
+        self.database.locking(select, table)
     }
 
     pub(crate) fn db(&mut self) -> &mut AnyConnection {
@@ -97,7 +56,7 @@ impl Write {
         action: Action,
         on: Execution<'_>,
     ) -> Result<()> {
-        idempotency::mark(&mut self.tx, &self.context).await?;
+        claim::mark(&mut self.tx, self.context.claim.as_deref(), self.context.process).await?;
         self.deferred.forgets |=
             matches!(on.resource_type, ResourceType::Frontdoor | ResourceType::ApiAccount);
         let status = match (on.resource_type, action) {

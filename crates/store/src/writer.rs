@@ -7,16 +7,22 @@
 //!
 //! Invariants: a unit is answered after the transaction that held it has ended, and with the error of the commit if it
 //! failed. A unit that fails is rolled back alone. A unit whose caller has gone is dropped if it has not begun, and else
-//! carried out. Every step has a bound: no caller that goes away and no host that is gone holds up other units.
+//! carried out. Every step and every transaction has a bound, so that neither a caller that goes away nor a host that is
+//! gone delays other units for longer.
+//!
+//! Exceptions: a caller that waits longer than [`ANSWER`] is answered with `Late` while its unit may still be committed.
+//! A unit that takes longer than [`UNIT`] ends its whole transaction. A unit that panics rolls back its transaction too,
+//! and no unit of it is answered: their callers see that the writer has gone.
 
 use crate::{
-    Result, Store, StoreError, WriteContext, deferred::Deferred, transaction::Transaction, write::Write,
+    Result, StoreError, WriteContext, database::Database, deferred::Deferred, transaction::Transaction,
+    write::Write,
 };
 use futures_util::{FutureExt as _, future::BoxFuture};
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, oneshot},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tracing::error;
 
@@ -27,6 +33,9 @@ const QUEUE: usize = 256;
 /// For one unit: some statements, each of which takes milliseconds. A PostgreSQL host that is gone does not answer, see
 /// [`crate::transaction`].
 const UNIT: Duration = Duration::from_secs(10);
+/// A transaction that is open for longer takes no more units: on a slow disk, its first one would wait for all of them. It
+/// ends after the unit that runs, so that this, [`UNIT`] and the commit bound it.
+const OPEN: Duration = Duration::from_secs(2);
 /// From the call to the end of the commit. A caller that waits longer is better answered with 503.
 const ANSWER: Duration = Duration::from_secs(25);
 
@@ -85,7 +94,34 @@ where
     }
 }
 
-impl Store {
+/// The way to the connection that writes. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Writer {
+    database: Database,
+    /// `None`: each write has a transaction of its own.
+    queue: Option<Queue>,
+}
+
+impl Writer {
+    /// Starts the task that owns SQLite's connection. It ends when the queue is dropped with the last handle.
+    pub(crate) fn start(database: &Database) -> Self {
+        let queue = database.has_one_writer().then(|| {
+            let (queue, mut units) = mpsc::channel(QUEUE);
+            let database = database.clone();
+            tokio::spawn(async move {
+                while let Some(first) = units.recv().await {
+                    let transaction = transact(&database, first, Some(&mut units));
+                    // The units of the transaction are dropped, which their callers notice; later ones are not affected.
+                    if AssertUnwindSafe(transaction).catch_unwind().await.is_err() {
+                        error!("a write panicked: its transaction is rolled back");
+                    }
+                }
+            });
+            queue
+        });
+        Self { database: database.clone(), queue }
+    }
+
     /// Runs `work` in a write transaction, and answers when it is durable. An error of `work` undoes what it wrote.
     pub(crate) async fn write<T: Send + 'static>(
         &self,
@@ -99,54 +135,39 @@ impl Store {
             match &self.queue {
                 Some(queue) => queue.send(unit).await.map_err(|_| gone())?,
                 None => {
-                    let store = self.clone();
-                    tokio::spawn(async move { transact(&store, unit, None).await });
+                    let database = self.database.clone();
+                    tokio::spawn(async move { transact(&database, unit, None).await });
                 }
             }
             answer.await.map_err(|_| gone())?
         };
         timeout(ANSWER, answered).await.map_err(|_| StoreError::Late)?
     }
-
-    /// Starts the task that owns the connection. It ends when the queue is dropped with the last handle of the store.
-    pub(crate) fn start_writer(&mut self) {
-        let (queue, mut units) = mpsc::channel(QUEUE);
-        let store = self.clone();
-        tokio::spawn(async move {
-            while let Some(first) = units.recv().await {
-                let transaction = transact(&store, first, Some(&mut units));
-                // The units of the transaction are dropped, which their callers notice; later ones are not affected.
-                if AssertUnwindSafe(transaction).catch_unwind().await.is_err() {
-                    error!("a write panicked: its transaction is rolled back");
-                }
-            }
-        });
-        self.queue = Some(queue);
-    }
 }
 
 /// One transaction: `first`, and those that come to the queue meanwhile.
 async fn transact(
-    store: &Store,
+    database: &Database,
     first: Box<dyn Unit>,
     mut queue: Option<&mut mpsc::Receiver<Box<dyn Unit>>>,
 ) {
     if first.is_abandoned() {
         return;
     }
-    let mut batch = match Write::begin(store, first.context()).await {
+    let mut batch = match Write::begin(database, first.context()).await {
         Ok(write) => Batch::of(write, queue.is_some()),
         Err(error) => return first.answer(Err(Arc::new(error))),
     };
-    let mut unit = Some(first);
+    let (mut unit, since) = (Some(first), Instant::now());
     while let Some(current) = unit {
         if !current.is_abandoned() {
             batch.run(current).await;
         }
-        let room = queue.as_mut().filter(|_| batch.units.len() < MOST && batch.fault.is_none());
+        let is_open = batch.units.len() < MOST && batch.fault.is_none() && since.elapsed() < OPEN;
+        let room = queue.as_mut().filter(|_| is_open);
         unit = room.and_then(|queue| queue.try_recv().ok());
     }
-    batch.end(store).await;
+    batch.end(database).await;
 }
 
 /// An open transaction with the units that ran in it.
@@ -198,7 +219,7 @@ impl Batch {
         Ok(())
     }
 
-    async fn end(self, store: &Store) {
+    async fn end(self, database: &Database) {
         let Self { write, units, deferred, is_kept, has_savepoint, fault, .. } = self;
         let (forgets, tells) = (deferred.forgets, !deferred.events.is_empty());
         let ended = match fault {
@@ -210,17 +231,17 @@ impl Batch {
         match &ended {
             Ok(()) => {
                 if forgets {
-                    store.cache.forget();
+                    database.cache.forget();
                 }
                 if tells {
-                    store.events_committed.notify_one();
+                    database.events_committed.notify_one();
                 }
             }
             Err(error) => {
                 error!(%error, writes = units.len(), "a commit failed");
                 if forgets {
                     // The database may carry it out yet.
-                    store.cache.give_up();
+                    database.cache.give_up();
                 }
             }
         }

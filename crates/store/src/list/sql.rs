@@ -1,6 +1,6 @@
 //! The statements of lists, and their bound values.
 
-use super::{CountTable, Filter, FilterValue, Hidden, ListRequest, Listing, Offset, Owner};
+use super::listing::{CountTable, Filter, FilterValue, Hidden, ListRequest, Listing, Offset, Restriction};
 use crate::Result;
 use jiff::Timestamp;
 use sqlx::{Any, AssertSqlSafe, Executor, any::AnyArguments, any::AnyRow, query::Query};
@@ -20,7 +20,7 @@ enum Value {
 }
 
 impl Sql {
-    pub(super) fn count(listing: &Listing, scope: Option<&Owner>, request: &ListRequest) -> Self {
+    pub(super) fn count(listing: &Listing, scope: Option<&Restriction>, request: &ListRequest) -> Self {
         let counts = listing.counts.as_ref().filter(|counts| {
             let is_counted = |f: &Filter| counts.columns.contains(&f.column) && !asks_for_deleted(listing, f);
             request.filters.iter().all(is_counted)
@@ -40,7 +40,7 @@ impl Sql {
     /// Counted from the end, the rows are in reverse order.
     pub(super) fn page(
         listing: &Listing,
-        scope: Option<&Owner>,
+        scope: Option<&Restriction>,
         request: &ListRequest,
         offset: Offset,
     ) -> Self {
@@ -96,7 +96,7 @@ impl Sql {
         *is_first = false;
     }
 
-    fn conditions(&mut self, listing: &Listing, scope: Option<&Owner>, request: &ListRequest) {
+    fn conditions(&mut self, listing: &Listing, scope: Option<&Restriction>, request: &ListRequest) {
         let mut is_first = true;
         if let Some((column, owners)) = scope {
             self.and(&mut is_first);

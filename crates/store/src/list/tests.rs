@@ -2,12 +2,13 @@
 
 use super::*;
 use crate::{
-    ColumnType, agent, api_account, column, connection_change, environment, execution, frontdoor, share,
-    tunnel,
+    Column, ColumnType, agent, api_account, column, connection_change, environment, execution_row, frontdoor,
+    share, tunnel,
 };
+use jiff::Timestamp;
 
 async fn plan(store: &Store, sql: Sql) -> Vec<String> {
-    let rows = sql.explained().fetch_all(&store.readers).await.unwrap();
+    let rows = sql.explained().fetch_all(&store.database.readers).await.unwrap();
     rows.iter().map(|row| row.try_get::<String, _>("detail").unwrap()).collect()
 }
 
@@ -40,8 +41,8 @@ async fn no_list_of_a_frontdoor_scans_a_table() {
         (&tunnel::LISTING, &column::tunnel::FRONTDOOR, column::connection::ALL),
         (&share::LISTING, &column::share::FRONTDOOR, column::share::ALL),
         (&connection_change::LISTING, &connection_change::TUNNEL, column::connection_change::ALL),
-        (&execution::LISTING, &column::execution::FRONTDOOR, column::execution::ALL),
-        (&execution::ORGANIZATION_LISTING, &column::execution::ORGANIZATION, column::execution::ALL),
+        (&execution_row::LISTING, &column::execution::FRONTDOOR, column::execution::ALL),
+        (&execution_row::ORGANIZATION_LISTING, &column::execution::ORGANIZATION, column::execution::ALL),
     ] {
         let scope = (owner, vec!["x".to_owned()]);
         for &column in columns {
@@ -113,30 +114,30 @@ async fn frequent_requests_need_no_sorting() {
         ),
         (&environment::LISTING, &column::environment::FRONTDOOR, vec![], None, "environment_frontdoor"),
         (&agent::LISTING, &column::agent::FRONTDOOR, vec![], None, "agent_frontdoor"),
-        (&execution::LISTING, &column::execution::FRONTDOOR, vec![], None, "execution_frontdoor"),
+        (&execution_row::LISTING, &column::execution::FRONTDOOR, vec![], None, "execution_frontdoor"),
         (
-            &execution::LISTING,
+            &execution_row::LISTING,
             &column::execution::FRONTDOOR,
             vec![(&column::execution::PROCESS, text("exe-1"))],
             None,
             "execution_process",
         ),
         (
-            &execution::LISTING,
+            &execution_row::LISTING,
             &column::execution::FRONTDOOR,
             vec![(&column::execution::RESOURCE, text("shr-1"))],
             None,
             "execution_resource",
         ),
         (
-            &execution::LISTING,
+            &execution_row::LISTING,
             &column::execution::FRONTDOOR,
             vec![(&column::execution::STATUS, text("FAILED"))],
             None,
             "execution_status",
         ),
         (
-            &execution::LISTING,
+            &execution_row::LISTING,
             &column::execution::FRONTDOOR,
             vec![(&column::execution::CREATED_AT, since)],
             Some(&column::execution::CREATED_AT),

@@ -1,7 +1,7 @@
 //! Units of work at the same time, on a real database.
 
 use super::*;
-use crate::FrontdoorSpec;
+use crate::{FrontdoorSpec, Store};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use sqlx::{Executor as _, Row};
@@ -77,7 +77,7 @@ impl Held {
 }
 
 async fn queued(store: &Store, count: usize) {
-    let queue = store.queue.as_ref().unwrap();
+    let queue = store.writer.queue.as_ref().unwrap();
     let wait = async {
         while queue.max_capacity() - queue.capacity() < count {
             yield_now().await;
@@ -87,12 +87,13 @@ async fn queued(store: &Store, count: usize) {
 }
 
 async fn written(store: &Store) -> Vec<i64> {
-    let rows = sqlx::query("SELECT bucket FROM traffic ORDER BY bucket").fetch_all(&store.readers).await;
+    let rows =
+        sqlx::query("SELECT bucket FROM traffic ORDER BY bucket").fetch_all(&store.database.readers).await;
     rows.unwrap().iter().map(|r| r.get(0)).collect()
 }
 
 async fn revision(store: &Store) -> i64 {
-    sqlx::query("SELECT value FROM revision").fetch_one(&store.readers).await.unwrap().get(0)
+    sqlx::query("SELECT value FROM revision").fetch_one(&store.database.readers).await.unwrap().get(0)
 }
 
 #[tokio::test]
@@ -209,6 +210,21 @@ async fn a_unit_that_does_not_end_is_given_up() {
         "{done:?}"
     );
     timeout(BOUND, spawn_write(&store, 1, false)).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_transaction_that_is_open_for_long_takes_no_more_units() {
+    let (_dir, store) = store().await;
+    let before = revision(&store).await;
+    let held = Held::new(&store).await;
+    let late = spawn_write(&store, 1, false);
+    queued(&store, 1).await;
+    tokio::time::pause();
+    tokio::time::advance(OPEN).await;
+    tokio::time::resume();
+    held.release().await.unwrap();
+    timeout(BOUND, late).await.unwrap().unwrap().unwrap();
+    assert_eq!(revision(&store).await, before + 2);
 }
 
 #[tokio::test]

@@ -1,0 +1,32 @@
+//! A request's claim on its idempotency key.
+
+use crate::{Result, StoreError};
+use sqlx::AnyConnection;
+use uuid::Uuid;
+use wicketgate_model::ExecutionId;
+
+/// A request with a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// The owner of the key.
+    pub principal: String,
+    pub key: String,
+    /// Tells its request from another one.
+    pub fingerprint: String,
+    /// Of this attempt alone.
+    pub token: Uuid,
+}
+
+/// Marks the request's claim, in the transaction of its write. If the claim was taken over, the write is undone.
+pub(crate) async fn mark(db: &mut AnyConnection, claim: Option<&Claim>, process: ExecutionId) -> Result<()> {
+    let Some(claim) = claim else { return Ok(()) };
+    let done =
+        sqlx::query("UPDATE idempotency SET process = $1 WHERE principal = $2 AND key = $3 AND token = $4")
+            .bind(process.to_string())
+            .bind(claim.principal.clone())
+            .bind(claim.key.clone())
+            .bind(claim.token.to_string())
+            .execute(db)
+            .await?;
+    if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Stale) }
+}

@@ -1,0 +1,239 @@
+//! A database's connections, from opening it and migrating it to this version's schema to closing it.
+//!
+//! SQLite has one connection that writes and several that read; PostgreSQL has one pool. Only its owner can read a SQLite
+//! database: it contains pre-shared keys.
+
+use crate::{Result, StoreError, cache::Cache, database_lock::is_postgres, transaction::Transaction};
+use sqlx::{
+    AnyConnection, AnyPool, AssertSqlSafe, ConnectOptions, Connection, Executor,
+    any::AnyPoolOptions,
+    migrate::{MigrateError, Migrator},
+    sqlite::SqliteConnectOptions,
+};
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::sync::Notify;
+
+/// Connections that read, besides SQLite's one that writes: no more than cores help.
+const SQLITE_READERS: u32 = 4;
+/// PostgreSQL's default of 100 connections is shared by all servers.
+const POSTGRES_CONNECTIONS: u32 = 16;
+/// A request that waits longer for a connection is better answered with 503.
+const ACQUIRE: Duration = Duration::from_secs(10);
+
+static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+
+/// Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Database {
+    pub(crate) readers: AnyPool,
+    writers: AnyPool,
+    pub(crate) cache: Arc<Cache>,
+    /// Events were committed.
+    pub(crate) events_committed: Arc<Notify>,
+    begin: &'static str,
+    begin_snapshot: &'static str,
+    /// Rows that are read to be changed must be locked. SQLite locks everything when a write begins.
+    locks_rows: bool,
+}
+
+impl Database {
+    /// Opens `postgres://…`, or the SQLite file at a path, which is created if it is not there.
+    pub(crate) async fn connect(place: &str) -> Result<Self> {
+        sqlx::any::install_default_drivers();
+        if !is_postgres(place) {
+            return Self::open_sqlite(Path::new(place)).await;
+        }
+        let pool = open_postgres(place).await.map_err(|e| {
+            StoreError::Open(format!("cannot open the PostgreSQL database {}: {e}", without_password(place)))
+        })?;
+        Ok(Self {
+            readers: pool.clone(),
+            writers: pool,
+            cache: Arc::new(Cache::new(false)),
+            events_committed: Arc::default(),
+            begin: "BEGIN",
+            begin_snapshot: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+            locks_rows: true,
+        })
+    }
+
+    async fn open_sqlite(path: &Path) -> Result<Self> {
+        let path = std::path::absolute(path)
+            .map_err(|source| StoreError::Files { path: path.to_owned(), source })?;
+        keep_private(&path)?;
+        let shown = path.display().to_string();
+        let url = SqliteConnectOptions::new().filename(&path).create_if_missing(true).to_url_lossy();
+        let options = |connections| {
+            AnyPoolOptions::new()
+                .max_connections(connections)
+                .idle_timeout(None)
+                .max_lifetime(None)
+                // A file does not disconnect: a test before each use would double a read's cost.
+                .test_before_acquire(false)
+                .acquire_timeout(ACQUIRE)
+                .after_connect(|connection, _| {
+                    Box::pin(async move {
+                        // A 202 promises a durable row: every commit is synced to the disk.
+                        for pragma in [
+                            "PRAGMA busy_timeout = 5000",
+                            // KiB of pages, of each connection; the system keeps the file in memory anyway.
+                            "PRAGMA cache_size = -512",
+                            "PRAGMA journal_mode = WAL",
+                            "PRAGMA synchronous = FULL",
+                            "PRAGMA foreign_keys = ON",
+                        ] {
+                            connection.execute(pragma).await?;
+                        }
+                        Ok(())
+                    })
+                })
+        };
+        let failed = |e| StoreError::Open(format!("cannot open the SQLite database {shown}: {e}"));
+        // The writer first: it creates the file and its journal.
+        let writers = options(1).connect(url.as_str()).await.map_err(failed)?;
+        // Connected by the first read, after the migrations: a connection that knows the old schema reads rows with new
+        // columns wrongly.
+        let readers = options(SQLITE_READERS).connect_lazy(url.as_str()).map_err(failed)?;
+        Ok(Self {
+            readers,
+            writers,
+            cache: Arc::new(Cache::new(true)),
+            events_committed: Arc::default(),
+            begin: "BEGIN IMMEDIATE",
+            begin_snapshot: "BEGIN",
+            locks_rows: false,
+        })
+    }
+
+    pub(crate) async fn migrate(&self) -> Result<()> {
+        MIGRATIONS.run(&self.writers).await.map_err(|e| {
+            StoreError::Open(match e {
+                MigrateError::VersionMissing(v) => {
+                    format!("the database was made by a newer version of this program (schema {v}): use that one")
+                }
+                MigrateError::VersionMismatch(v) => {
+                    format!("the database has another schema {v} than this program: was it made by a development build?")
+                }
+                e => format!("can't bring the database to this version's schema: {e}"),
+            })
+        })
+    }
+
+    /// SQLite: one connection writes, and no other process does.
+    pub(crate) fn has_one_writer(&self) -> bool {
+        !self.locks_rows
+    }
+
+    pub(crate) async fn begin(&self) -> Result<Transaction> {
+        Ok(Transaction::begin(&self.writers, self.begin).await?)
+    }
+
+    /// A SELECT that locks its rows of `table` until the transaction ends.
+    pub(crate) fn locking(&self, select: &str, table: &str) -> AssertSqlSafe<String> {
+        // Both are constants of this program.
+        AssertSqlSafe(match self.locks_rows {
+            true => format!("{select} FOR UPDATE OF {table}"),
+            false => select.to_owned(),
+        })
+    }
+
+    /// A transaction that reads, and sees nothing that is committed after its first statement.
+    pub(crate) async fn snapshot(&self) -> Result<Transaction> {
+        Ok(Transaction::begin(&self.readers, self.begin_snapshot).await?)
+    }
+
+    pub(crate) async fn ping(&self) -> Result<()> {
+        sqlx::query("SELECT value FROM revision").fetch_one(&self.readers).await?;
+        Ok(())
+    }
+
+    /// Waits for running statements, and closes all connections.
+    pub(crate) async fn close(&self) {
+        self.readers.close().await;
+        self.writers.close().await;
+    }
+}
+
+async fn open_postgres(url: &str) -> sqlx::Result<AnyPool> {
+    // The pool would retry until its timeout, and then report only the timeout.
+    let first = tokio::time::timeout(ACQUIRE, AnyConnection::connect(url)).await;
+    first.map_err(|_| sqlx::Error::Io(io::ErrorKind::TimedOut.into()))??.close().await?;
+    AnyPoolOptions::new().max_connections(POSTGRES_CONNECTIONS).acquire_timeout(ACQUIRE).connect(url).await
+}
+
+/// Host and database of a URL, without user and password.
+fn without_password(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let rest = rest.split('?').next().unwrap_or_default();
+    rest.rsplit_once('@').map_or(rest, |(_, place)| place)
+}
+
+/// Creates the file, or changes it to mode 0600. SQLite gives its journals the mode of the database.
+fn keep_private(path: &Path) -> Result<()> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            StoreError::Open(format!("cannot write the SQLite database {}: {source}", path.display()))
+        }
+        _ => StoreError::Files { path: path.to_owned(), source },
+    };
+    if let Some(dir) = path.parent().filter(|d| !d.exists()) {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+    }
+    fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path).map_err(failed)?;
+    let journal = |suffix: &str| PathBuf::from(format!("{}{suffix}", path.display()));
+    for file in [path.to_owned(), journal("-wal"), journal("-shm")] {
+        match fs::set_permissions(&file, fs::Permissions::from_mode(0o600)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            done => done.map_err(failed)?,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Store;
+
+    #[test]
+    fn migrations_are_numbered_one_after_the_other() {
+        let versions: Vec<i64> = MIGRATIONS.iter().map(|m| m.version).collect();
+        assert_eq!(versions, (1..).take(versions.len()).collect::<Vec<i64>>());
+    }
+
+    #[tokio::test]
+    async fn the_database_of_a_newer_version_is_left_unchanged() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("wicketgate.db").display().to_string();
+        let store = Store::open(&file).await.unwrap();
+        let mut tx = store.database.begin().await.unwrap();
+        let later = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+                     VALUES (9999, 'later', TRUE, x'00', 0)";
+        sqlx::query(later).execute(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap();
+        store.close().await;
+        let error = Store::open(&file).await.err().map(|e| e.to_string()).unwrap();
+        assert!(error.contains("newer version of this program (schema 9999)"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_password_is_never_shown() {
+        for url in [
+            "postgres://u:geheim@127.0.0.1:1/wicketgate",
+            "postgres://u:ge%geheim@127.0.0.1:1/wicketgate",
+            "postgres://u:geheim@[127.0.0.1:1/wicketgate",
+            "postgres://127.0.0.1:1/wicketgate?user=u&password=geheim",
+            "postgres://u:geheim@127.0.0.1:x/wicketgate?sslmode=geheim",
+        ] {
+            let error = Store::open(url).await.err().map(|e| format!("{e} {e:?}")).unwrap();
+            assert!(error.contains("127.0.0.1"), "{error}");
+            assert!(!error.contains("geheim"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! The context of a write: its actor, its time and the source of its ids.
+
+use crate::{Claim, Result, StoreError};
+use jiff::Timestamp;
+use std::sync::Arc;
+use uuid::Uuid;
+use wicketgate_model::ExecutionId;
+
+/// The context of the writes of one request. Their executions share its process id.
+#[derive(Debug, Clone)]
+pub struct WriteContext {
+    pub process: ExecutionId,
+    /// As shown in `createdBy` and in executions.
+    pub actor: String,
+    /// Kept to the microsecond.
+    pub at: Timestamp,
+    /// Makes fresh version 7 UUIDs.
+    pub fresh: fn() -> Uuid,
+    /// When the row to be changed or deleted was last changed. If it has changed since, the write is refused as
+    /// [`StoreError::Stale`]. A change of status does not count.
+    pub expected: Option<Timestamp>,
+    /// The claim on the request's idempotency key, which the write's transaction marks.
+    pub claim: Option<Arc<Claim>>,
+}
+
+impl WriteContext {
+    pub fn new(actor: impl Into<String>, at: Timestamp, fresh: fn() -> Uuid) -> Self {
+        Self {
+            process: ExecutionId::new(fresh()),
+            actor: actor.into(),
+            at,
+            fresh,
+            expected: None,
+            claim: None,
+        }
+    }
+
+    /// For the row as it was at `updated_at`, and for no later state of it.
+    pub fn expecting(self, updated_at: Timestamp) -> Self {
+        Self { expected: Some(updated_at), ..self }
+    }
+
+    pub(crate) fn check(&self, updated_at: Timestamp) -> Result<()> {
+        if self.expected.is_none_or(|at| at == updated_at) { Ok(()) } else { Err(StoreError::Stale) }
+    }
+}
