@@ -1,6 +1,6 @@
 //! What the API bears with 100,000 shares on 1,000 tunnels in SQLite: one share, a filtered and sorted page, shares
 //! made by 16 clients at once, and the server's memory. The server is a process of its own, in front of a gateway
-//! that says yes to everything, so that it is the control plane that is measured. Loopback, no TLS; who asks runs on
+//! that says yes to everything, so that it is the control plane that is measured. Loopback, no TLS; the client runs on
 //! the same cores as who answers. Run by `make bench`: some minutes, of which the measurements are half of one.
 
 #[path = "contract/load.rs"]
@@ -53,7 +53,7 @@ const LAST_PAGE: Duration = Duration::from_millis(25);
 const POSTS_A_SECOND: f64 = 1000.0;
 const MEMORY_MIB: u64 = 150;
 
-/// Made by this program and removed by it, also after a run that was killed.
+/// Created and removed by this program, also after a run that was killed.
 const HOME: &str = "/var/tmp/wicketgate-bench-contract";
 /// Where the server's process says at which address it answers.
 const ADDRESS: &str = "address";
@@ -283,7 +283,7 @@ async fn fill(home: &Path) -> Result<Stock> {
 /// Waits until all shares are deployed.
 async fn settled(home: &Path, stock: &Stock, server: &mut Served) -> Result<Api> {
     let path = format!("/frontdoor/v2/{}/ipsec-shares?status=DEPLOYED&size=1", stock.frontdoor);
-    let (begin, mut told) = (Instant::now(), 0);
+    let (begin, mut reported) = (Instant::now(), 0);
     while begin.elapsed() < SETTLE {
         ensure!(server.runs()?, "the server has ended");
         sleep(Duration::from_millis(200)).await;
@@ -295,8 +295,8 @@ async fn settled(home: &Path, stock: &Stock, server: &mut Served) -> Result<Api>
         if deployed == u64::from(SHARES) {
             return Ok(api);
         }
-        if deployed / 10_000 > told {
-            told = deployed / 10_000;
+        if deployed / 10_000 > reported {
+            reported = deployed / 10_000;
             say(&format!("  {deployed} shares DEPLOYED"))?;
         }
     }

@@ -130,7 +130,7 @@ fn main() -> Result<()> {
             }
             thread::sleep(LOOK);
         }
-        anyhow::bail!("nobody listened again")
+        anyhow::bail!("no listener came back")
     })??;
 
     let mut out = io::stdout();
@@ -142,7 +142,7 @@ fn main() -> Result<()> {
         theirs + ours
     )?;
     writeln!(out, "  one more, from POST to DEPLOYED   {one_more:.0?} (target: under {ONE_MORE:?})")?;
-    writeln!(out, "  idle, nobody connected            {unconnected} of processor a minute")?;
+    writeln!(out, "  idle, no peer connected           {unconnected} of processor a minute")?;
     writeln!(out, "  idle, all connected, with DPD     {idle} of processor a minute")?;
     writeln!(out, "  a restarted gateway listens after {listens:.2?} (target: within {LISTENS:?})")?;
     again.stop(BOUND)?;
@@ -206,7 +206,7 @@ fn daemons(data: &Path) -> Result<Vec<u32>> {
     Ok(pids)
 }
 
-/// What a process has written to and shares with nobody.
+/// The private dirty memory of a process.
 fn private_kib(pid: u32) -> Result<u64> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     let line =

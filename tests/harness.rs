@@ -127,7 +127,7 @@ impl World {
         Ok(())
     }
 
-    /// As [`World::restart`], for whoever has to look at the world meanwhile.
+    /// As [`World::restart`], for tests that look at the world in between.
     pub(crate) fn start_again(&self) -> Result<GatewayProcess> {
         start(&self.lab, &self.outside, self.ipsec, self.log)
     }
@@ -198,7 +198,7 @@ impl World {
     ///
     /// # Errors
     /// In CI, too, when there is none.
-    #[expect(clippy::print_stderr, reason = "whoever runs the tests should know what was left out")]
+    #[expect(clippy::print_stderr, reason = "the output says which tests were left out")]
     pub(crate) fn libreswan(&self, n: u8) -> Result<Option<Libreswan>> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/libreswan/fetch.sh");
         let unpacked = match std::env::var_os("WICKETGATE_TEST_LIBRESWAN").filter(|root| !root.is_empty()) {
@@ -278,7 +278,7 @@ fn join(internet: &Namespace, namespace: &Namespace, name: &str, address: Ipv4Ad
     Ok(hop)
 }
 
-/// Whether ESP is to be done by the kernel, which is then one that can: `make test-kernel` says so.
+/// Whether the tests run under a kernel with ESP: `make test-kernel` sets this.
 fn is_kernel_lane() -> bool {
     std::env::var_os("WICKETGATE_TEST_ESP").is_some_and(|esp| esp == "kernel")
 }
@@ -342,7 +342,7 @@ pub(crate) fn text<'a>(value: &'a Value, key: &str) -> Result<&'a str> {
     value[key].as_str().with_context(|| format!("no {key} in {value}"))
 }
 
-/// Where a tunnel's share of this port is to be reached.
+/// The address of a tunnel's share with this port.
 pub(crate) fn door(tunnel: &Value, port: u16) -> Result<SocketAddr> {
     Ok((text(tunnel, "loadBalancerIp")?.parse::<Ipv4Addr>()?, port).into())
 }

@@ -23,7 +23,7 @@ use crate::{
 const STREAMS: usize = 20;
 /// Connections to the agent port that never finish their handshake.
 const STALLED: usize = 500;
-/// For what a stream that nobody reads can hold to be full.
+/// Time for the buffers of an unread stream to fill.
 const FILL: Duration = Duration::from_millis(700);
 /// The others side by side.
 const OTHERS: usize = 4;

@@ -42,7 +42,7 @@ impl Line {
         far: (&Namespace, Ipv4Addr),
         quality: Quality,
     ) -> Result<Self> {
-        // Of its own, so that nobody's load delays packets more than they should be.
+        // A thread of its own, so that other load does not delay packets further.
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let [a, b] = [(near, far), (far, near)].map(|((namespace, address), (_, other))| -> Result<_> {
             let tun = namespace.enter(|| {

@@ -1,4 +1,4 @@
-//! Who is measured: nobody in between, this product, HAProxy (one hop, no encryption) and rathole (an agent, TLS).
+//! What is measured: a direct connection, this product, HAProxy (one hop, no encryption) and rathole (an agent, TLS).
 
 use std::{
     fs,

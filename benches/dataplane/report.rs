@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use crate::peers::{DIRECT, HAPROXY, OURS, RATHOLE};
 
-/// What a figure of ours is to be, compared with a peer's or with a number.
+/// The limit of a figure, relative to a peer's figure or absolute.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Aim {
     AtLeast(f64, &'static str),

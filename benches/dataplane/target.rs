@@ -20,7 +20,7 @@ pub(crate) const CHUNK: usize = 256 * 1024;
 pub(crate) struct Targets {
     /// Reads all that it gets.
     pub(crate) sink: SocketAddr,
-    /// Sends until nobody takes more.
+    /// Sends until the client stops reading.
     pub(crate) source: SocketAddr,
     /// Sends back what it gets.
     pub(crate) echo: SocketAddr,

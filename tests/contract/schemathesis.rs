@@ -14,9 +14,9 @@ use serde_json::Value;
 
 use crate::harness::{World, text};
 
-/// Requests that have to be made for this to say something.
+/// The fewest requests of a run that proves something.
 const LEAST: u64 = 2000;
-/// What one run may take: it is told to stop, and what it is at comes to an end. On a machine that has nothing else to
+/// The bound of one run: then it is stopped, and its current request ends. On a machine that has nothing else to
 /// do, one run makes far more than is wanted; every run comes to all of its phases.
 const BUDGET: Duration = Duration::from_secs(75);
 const BOUND: Duration = Duration::from_secs(240);

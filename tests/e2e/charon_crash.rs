@@ -25,7 +25,7 @@ const BACK: Duration = Duration::from_secs(5);
 const TRY: Duration = Duration::from_secs(1);
 
 /// What the other tunnel's client may wait for one exchange meanwhile, on a busy machine. That nothing of its tunnel
-/// was made anew is looked at by itself.
+/// was started again is inspected by itself.
 const UNDISTURBED: Duration = Duration::from_secs(3);
 
 #[test]

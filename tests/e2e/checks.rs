@@ -23,11 +23,11 @@ fn a_walk_and_the_agents_tell_how_a_share_is() -> Result<()> {
         let is_measured = |hop: &Value| hop["latencyMs"].is_number() || hop["state"] == "SKIPPED";
         Ok(hops.iter().all(is_measured).then_some(check))
     })?;
-    let told = states(&well)?;
-    let told: Vec<_> = told.iter().map(|(hop, state)| (hop.as_str(), state.as_str())).collect();
+    let reported = states(&well)?;
+    let reported: Vec<_> = reported.iter().map(|(hop, state)| (hop.as_str(), state.as_str())).collect();
     // No IPsec here, so no peer.
     assert_eq!(
-        told,
+        reported,
         [("tunnel", "OK"), ("ikeSa", "SKIPPED"), ("listener", "OK"), ("agent", "OK"), ("target", "OK")]
     );
     assert_eq!(well["ok"], true, "{well}");
@@ -38,7 +38,7 @@ fn a_walk_and_the_agents_tell_how_a_share_is() -> Result<()> {
     assert_eq!(one["shares"], json!([{"id": published.share["id"], "state": "SERVING"}]));
     assert_eq!(well["hops"][3]["agentId"], one["id"], "the agent that dialled");
 
-    // A target that nobody serves: the agent says so itself.
+    // A target without a listener: the agent reports it.
     let change = json!({"target": world.target(7002).to_string()});
     world
         .gateway

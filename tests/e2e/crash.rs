@@ -212,9 +212,9 @@ fn settle(world: &World, book: &mut Book) -> Result<()> {
             let port = share["ingressPort"].as_u64().and_then(|p| u16::try_from(p).ok());
             let found = Wanted {
                 id: text("id")?,
-                tunnel: tunnel.context("a tunnel that nobody made")?,
+                tunnel: tunnel.context("an unknown tunnel")?,
                 port: port.context("no port")?,
-                target: target.context("a target that nobody gave")?,
+                target: target.context("an unknown target")?,
                 deleted: false,
             };
             book.old_doors.retain(|door| *door != (found.tunnel, found.port));

@@ -48,7 +48,7 @@ fn a_peer_that_is_not_heard_of_any_more_is_down_within_half_a_minute_and_comes_b
     let site = world.connected_site(0, &published.tunnel)?;
     assert_eq!(ask(&site.namespace, published.door, PATIENCE)?, "here");
 
-    // The line is cut: nothing comes, and nobody says so.
+    // The line is cut: packets are lost silently.
     let internet = world.internet.as_ref().context("no internet")?;
     internet.nft(
         "table ip cut {
@@ -69,13 +69,13 @@ fn a_peer_that_is_not_heard_of_any_more_is_down_within_half_a_minute_and_comes_b
     // That is no fault of the tunnel's.
     ensure!(down["status"] == "DEPLOYED" && down["connection"]["algorithms"].is_null(), "{down}");
     internet.nft("delete table ip cut")?;
-    // The device finds out by itself, and begins anew.
+    // The device notices by itself, and connects again.
     world.gateway.wait(&world.lab, &path, "UP", PATIENCE, |t| t["connection"]["state"] == "UP")?;
     assert_eq!(ask(&site.namespace, published.door, PATIENCE)?, "here");
 
-    // Whoever follows the events was told of each change.
-    let told = connections(&world, id)?;
-    ensure!(told.ends_with(&["UP".to_owned(), "DOWN".to_owned(), "UP".to_owned()]), "{told:?}");
+    // Each change is an event.
+    let states = connections(&world, id)?;
+    ensure!(states.ends_with(&["UP".to_owned(), "DOWN".to_owned(), "UP".to_owned()]), "{states:?}");
     world.end()
 }
 

@@ -1,4 +1,4 @@
-//! What is stopped, changed or exchanged harms nobody who is being served.
+//! Stopping, changing or replacing a part does not interrupt established connections.
 
 use std::{
     io::Read as _,

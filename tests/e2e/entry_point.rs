@@ -46,7 +46,7 @@ fn cleartext_from_the_uplink_to_a_listener_is_dropped_whatever_its_source() -> R
     world.end()
 }
 
-/// Whether the greeting is to be had from `door`. curl binds the source; the greeting is no HTTP, and is taken so.
+/// Whether `door` returns the greeting. curl binds the source; the greeting is no HTTP, and is taken so.
 fn reaches(from: &Namespace, source: Option<&str>, door: SocketAddr, bound: Duration) -> Result<bool> {
     let mut command = from.command("curl");
     command.args(["-q", "-s", "--http0.9", "--noproxy", "*", "-m", &bound.as_secs().to_string()]);

@@ -1,5 +1,5 @@
 //! What comes from outside to the gateway's addresses, and out of a tunnel to what was not published: it is dropped,
-//! and nobody is told.
+//! without an answer.
 
 use std::{
     io::ErrorKind,
@@ -25,7 +25,7 @@ use crate::{
 const IKE: u16 = 500;
 const NAT_T: u16 = 4500;
 
-/// An IKE header of a version that nobody speaks, which who speaks IKE says so to (RFC 7296 §2.5).
+/// An IKE header of an unknown version, to which an IKE daemon answers with an error (RFC 7296 §2.5).
 const HELLO: [u8; 28] =
     [1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x30, 34, 8, 0, 0, 0, 0, 0, 0, 0, 28];
 
@@ -85,7 +85,7 @@ fn a_scan_shows_ike_to_known_peers_and_nothing_to_others() -> Result<()> {
     }
 
     let from_gateway = format!("ip saddr {GATEWAY} meta l4proto");
-    let rules = [("told", format!("{from_gateway} != tcp")), ("last", format!("{from_gateway} tcp"))];
+    let rules = [("answered", format!("{from_gateway} != tcp")), ("last", format!("{from_gateway} tcp"))];
     let seen = Onlooker::watch(&stranger.namespace, "prerouting priority raw", &rules)?;
     let probe = || -> Result<()> {
         let to = |port| SocketAddrV4::new(GATEWAY, port);
@@ -108,22 +108,22 @@ fn a_scan_shows_ike_to_known_peers_and_nothing_to_others() -> Result<()> {
     };
     probe()?;
     ensure!(seen.count("last")? > 0, "the counter counts nothing");
-    assert_eq!(seen.count("told")?, 0, "packets that a stranger was answered with");
+    assert_eq!(seen.count("answered")?, 0, "packets sent in answer to a stranger");
 
     // A peer whose tunnel is gone is a stranger again; and a host without the gateway's rules would have said something.
     world.gateway.clear(&world.lab, PATIENCE)?;
     probe()?;
-    assert_eq!(seen.count("told")?, 0, "packets that a stranger was answered with");
+    assert_eq!(seen.count("answered")?, 0, "packets sent in answer to a stranger");
     let flushed = world.outside.command("nft").args(["flush", "ruleset"]).status()?;
     ensure!(flushed.success(), "can't take the rules away");
     probe()?;
-    ensure!(seen.count("told")? > 0, "these would never have been answered");
+    ensure!(seen.count("answered")? > 0, "these would never have been answered");
     drop(tunnel);
     world.end()
 }
 
 #[test]
-fn what_the_host_itself_begins_is_answered_and_nobody_else_is_let_in_for_it() -> Result<()> {
+fn answers_to_the_hosts_own_connections_are_admitted_and_nothing_else() -> Result<()> {
     let world = World::with_sites(1).start()?;
     let stranger = world.site(0)?;
     let own = world.outside.enter(|| UdpSocket::bind((GATEWAY, IKE)))??;
@@ -162,7 +162,7 @@ fn a_tunnels_namespace_is_entered_by_the_public_address_and_by_its_peer_only() -
         internet.ip(&format!("route add {network} via {GATEWAY}"))?;
     }
     world.outside.ip(&format!("route add {load_balancer}/32 via {uplink}"))?;
-    // The neighbour's packets have a source port that nobody else's have; what is dropped is still seen by the host.
+    // The neighbour's packets have a source port that no other packets have; what is dropped is still seen by the host.
     let mark = 40_444;
     let rules = [
         ("wrong", format!("iifname uplink ip saddr != {} meta l4proto {{ tcp, udp, icmp }}", World::peer(0))),
@@ -227,7 +227,7 @@ fn a_peer_reaches_ports_of_shares_and_an_echo_and_nothing_else_of_its_load_balan
          }}"
     ))?;
 
-    // Ports that are open to the peer on the uplink, that the daemon listens on, and that nobody does.
+    // Ports that are open to the peer on the uplink, that the daemon listens on, and unused ones.
     for port in [IKE, NAT_T, 53, 9000] {
         let socket = site.namespace.enter(|| UdpSocket::bind((SITE_CLIENT, 0)))??;
         socket.send_to(&[&[0; 4], &HELLO[..]].concat(), (load_balancer, port))?;

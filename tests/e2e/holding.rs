@@ -1,4 +1,4 @@
-//! A tunnel holds for years: its SAs are replaced, by either end and by both at once, and nobody notices.
+//! A tunnel stays up for years: its SAs are replaced, by either end and by both at once, without an interruption.
 
 use std::{
     net::Shutdown,

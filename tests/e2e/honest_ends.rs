@@ -1,4 +1,4 @@
-//! An end that is none in order never looks like one, whoever dies.
+//! An abnormal end never looks like an orderly one, whichever process dies.
 
 use std::io::ErrorKind;
 

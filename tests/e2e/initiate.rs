@@ -8,7 +8,7 @@ use wicketgate_lab::Site;
 
 use crate::harness::{PATIENCE, SITE_CIDR, World, sas::Sas, targets::ask, text};
 
-/// A try that nobody answers goes on for 22 s, its packets up to 10 s apart.
+/// An attempt without an answer lasts 22 s, its packets up to 10 s apart.
 const CALLED: Duration = Duration::from_secs(60);
 
 /// For what must not happen meanwhile.
@@ -40,7 +40,7 @@ fn the_gateway_connects_to_a_device_that_only_answers_and_again_when_it_is_down(
     let tunnel = initiated(&world)?;
     let (_agent, door) = world.greeting(&tunnel)?;
 
-    // It is called while there is nobody yet.
+    // The gateway initiates before the peer is there.
     connection(&world, &tunnel, "CONNECTING", |c| c["state"] == "CONNECTING")?;
     let mut site = world.site(0)?;
     site.start(&world.lab, &only_answers(&world.vpn_config(&tunnel)?))?;

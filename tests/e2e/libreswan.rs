@@ -1,4 +1,4 @@
-//! Another maker's IKE and ESP at the site, with the configuration that the product gives out for it.
+//! Another maker's IKE and ESP at the site, with the configuration that the product generates for it.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ const LONG: Duration = Duration::from_secs(120);
 
 const TRANSFER: u64 = 2 << 20;
 
-/// Starts it with what is given out for it, and waits until it says `said`.
+/// Starts it with its generated configuration, and waits until it logs `said`.
 fn start(world: &World, site: &mut Libreswan, tunnel: &Value, said: &str) -> Result<()> {
     site.start(&world.lab, &world.vpn_config_for(tunnel, "libreswan")?)?;
     let up = world.lab.until(said, LONG, || Ok(site.log().contains(said).then_some(())));
@@ -29,7 +29,7 @@ fn start(world: &World, site: &mut Libreswan, tunnel: &Value, said: &str) -> Res
 }
 
 #[test]
-fn libreswan_negotiates_ike_and_child_sas_with_the_configuration_that_is_given_out_for_it() -> Result<()> {
+fn libreswan_negotiates_ike_and_child_sas_with_its_generated_configuration() -> Result<()> {
     let world = World::with_sites(1).start()?;
     let Some(mut site) = world.libreswan(0)? else { return world.end() };
     let tunnel = world.tunnel(0)?;
@@ -63,7 +63,7 @@ fn libreswan_carries_data_while_either_end_rekeys() -> Result<()> {
     start(&world, &mut site, &tunnel, "initiator established Child SA")?;
 
     let transfer = || -> Result<()> {
-        // A device's own packets have its public address, unless they are told otherwise.
+        // A device's own packets have its public address, unless configured otherwise.
         let stream = connect_as(&site.namespace, SITE_CLIENT, door(&tunnel, 9000)?, PATIENCE)?;
         there_and_back(&stream, TRANSFER)
     };

@@ -86,7 +86,7 @@ fn outer(stream: &TcpStream) -> Result<u32> {
 }
 
 #[test]
-fn where_nobody_says_what_was_too_large_smaller_segments_at_the_device_are_the_cure() -> Result<()> {
+fn without_icmp_smaller_segments_at_the_device_restore_large_transfers() -> Result<()> {
     let scene = Scene::set()?;
     scene.home.keep_silent()?;
     // What the gateway sends it finds out by itself; a site's device may not.

@@ -44,7 +44,7 @@ fn a_device_behind_nat_is_served_and_goes_on_when_its_port_changes() -> Result<(
     eprintln!("the same connection goes on {:?} after its port has changed", begin.elapsed());
     assert_eq!(&back, b"after");
     ensure!(within(port(&world)?, PORTS[1])?, "port {}", port(&world)?);
-    // Nobody had to connect anew; ESP in userland can't move, and has another CHILD SA instead.
+    // No client had to connect again; ESP in userland cannot move, and has another CHILD SA instead.
     assert_eq!(Sas::of(&site)?.ike, before.ike);
     assert_eq!(ask(&site.namespace, door(&tunnel, 9000)?, PATIENCE)?, "here");
     world.end()

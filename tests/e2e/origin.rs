@@ -36,7 +36,7 @@ fn down_is_for_where_up_ran_and_says_where_that_is() -> Result<()> {
     ensure!(!elsewhere.status.success() && said(&elsewhere).contains(&here), "{}", said(&elsewhere));
     ensure!(left(&world)? == before, "something was removed from elsewhere");
 
-    // A namespace that nobody can name any more is found by the daemon in it.
+    // A namespace without a name is found by the daemon in it.
     let pids = Command::new("ip").args(["netns", "pids", lost.name()]).output()?;
     let daemon: u32 = String::from_utf8(pids.stdout)?.trim().parse().context("not one daemon")?;
     ensure!(Command::new("ip").args(["netns", "del", lost.name()]).status()?.success());
@@ -52,7 +52,7 @@ fn down_is_for_where_up_ran_and_says_where_that_is() -> Result<()> {
 }
 
 #[test]
-fn up_does_not_start_where_nobody_else_would_see_its_tunnels() -> Result<()> {
+fn up_refuses_to_start_in_a_private_mount_namespace() -> Result<()> {
     let lab = lab()?;
     let namespace = lab.namespace("gw")?;
     let options = gateway_options(&namespace, "auto", "info");

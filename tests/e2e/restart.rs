@@ -76,10 +76,10 @@ fn listeners_are_back_at_once_and_tunnels_do_not_notice() -> Result<()> {
         world.gateway = gateway;
         ensure!(took < LISTENS, "listeners were back after {took:?}\n{}", world.gateway.process.tail());
         world.lab.until("traffic", PATIENCE, || ask(&sites[1].namespace, doors[1], TRY).map(Some))?;
-        // What a restart is to those who read statuses, connections and their history: nothing.
+        // A restart changes neither statuses nor connections nor their history.
         // It has looked at them all when it counts what went through one.
         let is_new = |t: &Value| t["connection"]["bytesIn"] != carried;
-        let counted = world.gateway.wait(&world.lab, &second, "counted anew", PATIENCE, is_new)?;
+        let counted = world.gateway.wait(&world.lab, &second, "counted again", PATIENCE, is_new)?;
         carried = counted["connection"]["bytesIn"].clone();
         let now: Vec<_> = all().map(|t| how_it_is(&world, t)).collect::<Result<_>>()?;
         ensure!(now == shown, "{shown:#?} became {now:#?}");
@@ -140,7 +140,7 @@ fn listeners_wait_for_no_daemon(world: &mut World, tunnels: &[Value]) -> Result<
         }
         Ok(Some(()))
     };
-    ensure!(listens()?.is_none(), "somebody listens while there is no gateway");
+    ensure!(listens()?.is_none(), "the port is open while no gateway runs");
     let started = world.start_again();
     let listened = world.lab.until("listeners", PATIENCE, listens);
     // One that did not answer for too long was replaced, and listeners that waited for that came later.

@@ -32,7 +32,7 @@ const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(10, 0, 255, 254);
 const BESIDE: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 10);
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(172, 16, 9, 9);
 
-/// Holds [`SITE_CIDR`] and [`BESIDE`]: what a gateway's daemon would negotiate that was told something wrong.
+/// Holds [`SITE_CIDR`] and [`BESIDE`]: what a gateway's daemon with a wrong configuration would negotiate.
 const TOO_WIDE: &str = "10.0.0.0/8";
 
 const PORT: u16 = 9000;
@@ -99,7 +99,7 @@ impl Scene {
         Ok((count("right")?, count("wrong")?))
     }
 
-    /// That somebody answers to what is in order, whichever address of the site's it comes from: what is dropped
+    /// That permitted packets are answered, whichever address of the site's it comes from: what is dropped
     /// otherwise is not dropped for a fault of the packets'. Returns how many packets it took.
     fn answers(&self, esp: &mut Esp) -> Result<u64> {
         for (mark, from) in [(1, SITE_CLIENT), (2, NEIGHBOUR)] {
@@ -143,15 +143,15 @@ impl Scene {
     }
 
     /// The same from the site's client to other places than the load balancer: the namespace itself by its other
-    /// address, one that it has a route to, and one that nobody has.
+    /// address, one that it has a route to, and an unused one.
     fn to_others(&self) -> Result<Vec<Vec<u8>>> {
         let uplink: Ipv4Addr = uplink_address(&self.inside)?.parse()?;
-        let nobody = Ipv4Addr::from(u32::from(self.load_balancer) ^ 1);
+        let unused = Ipv4Addr::from(u32::from(self.load_balancer) ^ 1);
         let both = |to: Ipv4Addr| {
             let (client, door) = (SocketAddrV4::new(SITE_CLIENT, 40_002), SocketAddrV4::new(to, PORT));
             [echo_request(SITE_CLIENT, to, 200), segment(client, door, SYN)]
         };
-        Ok([uplink, GATEWAY, nobody].into_iter().flat_map(both).collect())
+        Ok([uplink, GATEWAY, unused].into_iter().flat_map(both).collect())
     }
 
     fn without_rules(&self) -> Result<()> {

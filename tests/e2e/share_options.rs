@@ -38,8 +38,12 @@ fn a_target_learns_the_sites_address_and_others_than_those_allowed_are_reset() -
     stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    let told = answer.lines().last().unwrap_or_default();
-    assert_eq!(told, format!("{} {} {} {}", client.ip(), client.port(), door.ip(), door.port()), "{answer}");
+    let header = answer.lines().last().unwrap_or_default();
+    assert_eq!(
+        header,
+        format!("{} {} {} {}", client.ip(), client.port(), door.ip(), door.port()),
+        "{answer}"
+    );
 
     is_refused(connect_as(&site.namespace, NEIGHBOUR, door, PATIENCE))?;
     // What the gateway says to the target is not the share's.
@@ -76,7 +80,7 @@ fn a_full_share_refuses_at_once_and_a_change_leaves_those_inside_alone() -> Resu
         let mut stream = client()?;
         Ok(exchange(&mut stream, b"inside again").is_ok().then_some(()))
     })?;
-    ensure!(self::listener(&world.outside, published.door)? == listener, "the port was bound anew");
+    ensure!(self::listener(&world.outside, published.door)? == listener, "the port was bound again");
     carried(&world, &published.share, |sum| sum("failures") >= 2 && sum("connections") >= 3)?;
     world.end()
 }
@@ -110,12 +114,12 @@ fn web_server(world: &World, on: SocketAddr) -> Result<()> {
         .iter()
         .map(|kind| format!("{kind}_temp_path {at}/{kind};\n"))
         .collect();
-    let told =
+    let answer =
         "$proxy_protocol_addr $proxy_protocol_port $proxy_protocol_server_addr $proxy_protocol_server_port";
     let config = format!(
         "daemon off;\nmaster_process off;\npid {at}/pid;\nerror_log stderr;\nevents {{ worker_connections 64; }}\n\
          http {{ {temporary} access_log off;\n server {{ listen {on} proxy_protocol;\n\
-         location / {{ return 200 \"{told}\"; }} }} }}\n"
+         location / {{ return 200 \"{answer}\"; }} }} }}\n"
     );
     let file = dir.join("nginx.conf");
     fs::write(&file, config)?;
@@ -148,5 +152,5 @@ fn listener(namespace: &Namespace, door: SocketAddr) -> Result<String> {
     let table = namespace.enter(|| fs::read_to_string("/proc/thread-self/net/tcp"))??;
     let fields = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     let mut lines = table.lines().map(fields).filter(|f| f.len() > 9 && f[1] == local && f[3] == "0A");
-    lines.next().map(|f| f[9].clone()).with_context(|| format!("nobody listens at {door}:\n{table}"))
+    lines.next().map(|f| f[9].clone()).with_context(|| format!("no listener at {door}:\n{table}"))
 }

@@ -1,4 +1,4 @@
-//! The first thing that goes wrong for a new user is told in one line, by an exit status, at once.
+//! A new user's first mistakes: each is reported at once, in one line and by the exit status.
 
 use std::{
     fs,
@@ -124,7 +124,7 @@ fn an_address_that_is_none_is_told_what_one_looks_like() -> Result<()> {
 }
 
 #[test]
-fn a_public_address_that_nobody_can_dial_is_refused() -> Result<()> {
+fn an_unusable_public_address_is_refused() -> Result<()> {
     for wrong in ["0.0.0.0", "224.0.0.1", "255.255.255.255", "gw.example"] {
         let out = Command::new(wicketgate_executable()).args(["up", "--public-address", wrong]).output()?;
         let said = String::from_utf8_lossy(&out.stderr);
@@ -212,8 +212,8 @@ fn a_receive_buffer_that_is_small_for_esp_in_userland_is_told() -> Result<()> {
     let bytes: Option<u64> = String::from_utf8(setting.stdout)?.trim().parse().ok();
     let is_small =
         bytes.is_some_and(|b| b < 4 << 20) && world.gateway.api.get("/readyz")?["esp"] == "userland";
-    let told = world.gateway.process.said().contains("sysctl");
-    ensure!(told == is_small, "{bytes:?}: {}", world.gateway.process.tail());
+    let warned = world.gateway.process.said().contains("sysctl");
+    ensure!(warned == is_small, "{bytes:?}: {}", world.gateway.process.tail());
     // Nothing is served by `down`.
     world.gateway.process.stop(PATIENCE)?;
     let mut down = world.outside.command(&wicketgate_executable().display().to_string());

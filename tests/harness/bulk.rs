@@ -41,7 +41,7 @@ pub(crate) fn there_and_back_while(
     })
 }
 
-/// Sends `size` bytes to whoever connects, and closes.
+/// Sends `size` bytes to every client, and closes.
 pub(crate) fn source(namespace: &Namespace, on: SocketAddr, size: u64) -> Result<()> {
     serve(namespace, on, move |stream| drop(send(&stream, size, &AtomicBool::new(false))))
 }

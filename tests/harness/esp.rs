@@ -24,7 +24,7 @@ const SALT: usize = 4;
 const IV: usize = 8;
 const HEADER: usize = 8;
 
-/// A site's end of its tunnel, without its daemon: it sends what it is told to.
+/// A site's end of its tunnel, without its daemon: it sends any packet.
 pub(crate) struct Esp {
     socket: UdpSocket,
     gateway: SocketAddrV4,

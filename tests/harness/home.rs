@@ -70,7 +70,7 @@ impl Home {
         self.internet.ip(&format!("link set {} mtu {mtu}", self.outside))
     }
 
-    /// Both ends of the line tell nobody that a packet was too large for it.
+    /// Neither end of the line reports that a packet was too large.
     pub(crate) fn keep_silent(&self) -> Result<()> {
         for end in [&self.router, &self.internet] {
             end.nft(

@@ -1,5 +1,5 @@
-//! A remote site's IPsec device of another make: a real Libreswan in a namespace, configured by nothing but the text that
-//! the product gives out for it. It leaves ESP to the kernel; where that has none, it negotiates and carries nothing.
+//! A remote site's IPsec device of another maker: a real Libreswan in a namespace, configured with exactly the text that
+//! the product generates for it. It uses the kernel's ESP; without it, it negotiates and carries nothing.
 
 use std::{
     ffi::OsString,
@@ -71,7 +71,7 @@ impl Libreswan {
         command
             .env("PATH", &self.path)
             .args(["--mount", "--propagation", "private", "sh", "-c"])
-            // Its programs' place is compiled in; nobody else sees what is put there.
+            // The path of its programs is compiled in; the mount is private.
             .arg(format!(
                 r#"mount -t tmpfs tmpfs /usr/libexec && mkdir /{PROGRAMS} && mount --bind "$0" /{PROGRAMS} && exec "$@""#
             ))

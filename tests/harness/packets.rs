@@ -16,10 +16,10 @@ pub(crate) const SYN: u8 = 0x02;
 pub(crate) const RST: u8 = 0x04;
 pub(crate) const SYN_ACK: u8 = 0x12;
 
-/// Of every connection: nobody guesses here.
+/// Of every connection: no test guesses sequence numbers.
 const FIRST_SEQUENCE: u32 = 1;
 
-/// An echo request, told from others by `mark`.
+/// An echo request, recognised by `mark`.
 pub(crate) fn echo_request(from: Ipv4Addr, to: Ipv4Addr, mark: u16) -> Vec<u8> {
     ipv4(ICMP, from, to, &echo_message(mark))
 }

@@ -1,4 +1,4 @@
-//! Echo requests (RFC 792), each told from the others, and the replies to them.
+//! Echo requests (RFC 792), each with its own mark, and the replies to them.
 
 use std::{
     collections::BTreeSet,

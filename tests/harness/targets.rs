@@ -22,7 +22,7 @@ pub(crate) fn here(namespace: &Namespace, on: SocketAddr) -> Result<()> {
     greeting(namespace, on, "here")
 }
 
-/// Says `words` to whoever connects, and closes.
+/// Sends `words` to every client, and closes.
 pub(crate) fn greeting(namespace: &Namespace, on: SocketAddr, words: &'static str) -> Result<()> {
     serve(namespace, on, move |mut stream| {
         let _ = stream.write_all(words.as_bytes());

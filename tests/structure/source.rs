@@ -244,6 +244,6 @@ impl<'ast> Visit<'ast> for Mentions {
     // `pub(super)` refers to nothing.
     fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
 
-    // Of attributes, only what serde is told is of interest, and that is looked at where it matters.
+    // Attributes refer to nothing that these rules are about.
     fn visit_attribute(&mut self, _: &'ast syn::Attribute) {}
 }

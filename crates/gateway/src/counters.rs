@@ -72,9 +72,9 @@ impl Entry {
     /// What was counted since the last call.
     fn take(&mut self, share: ShareId, tunnel: TunnelId) -> TrafficDelta {
         let c = &self.counters;
-        let since = |now: &AtomicU64, told: &mut u64| {
+        let since = |now: &AtomicU64, reported: &mut u64| {
             let now = now.load(Relaxed);
-            now - std::mem::replace(told, now)
+            now - std::mem::replace(reported, now)
         };
         let dials = DialTimes {
             counts: array::from_fn(|n| since(&c.opened[n], &mut self.dials.counts[n])),
@@ -107,7 +107,7 @@ impl Counters {
     pub(crate) fn take(&self) -> Vec<TrafficDelta> {
         let mut deltas = Vec::new();
         self.0.lock().retain(|&(share, tunnel), entry| {
-            // Looked at before the counters are: whoever still writes to them keeps the entry for another report.
+            // Read before the counters: a connection that still writes to them keeps the entry for another report.
             let in_use = Arc::strong_count(&entry.counters) > 1;
             let delta = entry.take(share, tunnel);
             // A client that stays connected is worth a bucket even while it is silent.
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reason_has_a_place_of_its_own() {
+    fn every_reason_has_its_own_counter() {
         for (n, reason) in FailureReason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, n);
         }

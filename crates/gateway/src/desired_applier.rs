@@ -128,10 +128,10 @@ impl DesiredApplier {
             return None;
         }
         // Permits are taken in the order in which tunnels arrive: after a restart, the oldest first. A tunnel that is
-        // only to be removed needs none.
+        // only removed needs none.
         let place =
             tunnel.as_ref().and_then(|_| Arc::clone(&self.parts.tunnel_permits).try_acquire_owned().ok());
-        // The inbox is filled before the task starts: an empty one means that the tunnel is to be removed.
+        // The inbox is filled before the task starts: an empty one means that the tunnel is being removed.
         let inbox = Arc::new(TunnelInbox::default());
         inbox.set_tunnel(tunnel);
         let task = TunnelTask::new(id, Arc::clone(&inbox), self.parts.clone(), place);

@@ -69,7 +69,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whoever_reads_by_the_specification_reads_both_ends(
+        fn a_reader_of_the_specification_finds_both_addresses(
             client: (IpAddr, u16), server: (IpAddr, u16), payload: Vec<u8>,
         ) {
             let (client, server) = (SocketAddr::from(client), SocketAddr::from(server));

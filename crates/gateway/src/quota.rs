@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_smaller_limit_takes_no_place_from_those_inside() {
+    fn a_smaller_limit_leaves_granted_permits_valid() {
         let room = Arc::new(ConnectionQuota::default());
         let mut inside: Vec<_> = std::iter::from_fn(|| room.enter(3)).collect();
         assert_eq!(inside.len(), 3);

@@ -1,4 +1,4 @@
-//! A gateway without IPsec, told over its link what to serve.
+//! A gateway without IPsec, driven over its link.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a failed step is a failed test")]
 
@@ -26,7 +26,7 @@ use wicketgate_transport::{identity::Identity, key::PrivateKey, tls::GatewayIden
 
 const WITHIN: Duration = Duration::from_secs(10);
 
-struct Told {
+struct LinkedGateway {
     _dir: tempfile::TempDir,
     gateway: Gateway,
     link: ServerEnd,
@@ -37,7 +37,7 @@ struct Told {
     load_balancer: Ipv4Addr,
 }
 
-impl Told {
+impl LinkedGateway {
     async fn start(load_balancer: Ipv4Addr) -> Self {
         Self::start_with(load_balancer, None).await
     }
@@ -72,7 +72,7 @@ impl Told {
         }
     }
 
-    async fn tell(&mut self, delta: DesiredDelta) {
+    async fn send(&mut self, delta: DesiredDelta) {
         self.sequence += 1;
         self.link.send.send(ToGateway::Desired { sequence: self.sequence, delta }).await.unwrap();
     }
@@ -147,97 +147,101 @@ fn is_bound(seen: &ShareObserved) -> bool {
 
 #[tokio::test]
 async fn shares_may_exchange_their_ports() {
-    let mut told = Told::start(Ipv4Addr::new(127, 77, 1, 1)).await;
+    let mut linked = LinkedGateway::start(Ipv4Addr::new(127, 77, 1, 1)).await;
     let (a, b) = (share(1, 1, 1, 18_001), share(2, 1, 1, 18_002));
     let first = DesiredDelta {
         reset: true,
-        tunnels: vec![told.tunnel(1)],
+        tunnels: vec![linked.tunnel(1)],
         shares: vec![a, b],
         ..DesiredDelta::default()
     };
-    told.tell(first).await;
-    told.until("both are bound", |s| s.len() == 2 && s.values().all(is_bound)).await;
+    linked.send(first).await;
+    linked.until("both are bound", |s| s.len() == 2 && s.values().all(is_bound)).await;
     for generation in 2..6 {
         let (p, q) = if generation % 2 == 0 { (18_002, 18_001) } else { (18_001, 18_002) };
         let swap = DesiredDelta {
             shares: vec![share(1, 1, generation, p), share(2, 1, generation, q)],
             ..DesiredDelta::default()
         };
-        told.tell(swap).await;
-        told.until("both are bound again", |s| s.values().all(is_bound)).await;
-        assert!(told.accepts(18_001).await && told.accepts(18_002).await);
+        linked.send(swap).await;
+        linked.until("both are bound again", |s| s.values().all(is_bound)).await;
+        assert!(linked.accepts(18_001).await && linked.accepts(18_002).await);
     }
-    told.gateway.stop(std::future::pending()).await;
+    linked.gateway.stop(std::future::pending()).await;
 }
 
 #[tokio::test]
 async fn a_taken_port_is_named_and_served_once_it_is_free() {
-    let mut told = Told::start(Ipv4Addr::new(127, 77, 1, 2)).await;
-    let other = std::net::TcpListener::bind((told.load_balancer, 18_003)).unwrap();
+    let mut linked = LinkedGateway::start(Ipv4Addr::new(127, 77, 1, 2)).await;
+    let other = std::net::TcpListener::bind((linked.load_balancer, 18_003)).unwrap();
     let first = DesiredDelta {
         reset: true,
-        tunnels: vec![told.tunnel(1)],
+        tunnels: vec![linked.tunnel(1)],
         shares: vec![share(1, 1, 1, 18_003)],
         ..DesiredDelta::default()
     };
-    told.tell(first).await;
+    linked.send(first).await;
     let in_use = |seen: &ShareObserved| seen.problem.as_ref().is_some_and(|p| p.reason == Reason::PortInUse);
-    told.until("the port is in use", |s| s.values().any(in_use)).await;
+    linked.until("the port is in use", |s| s.values().any(in_use)).await;
     drop(other);
-    told.until("the port is bound", |s| s.values().all(is_bound)).await;
-    told.gateway.stop(std::future::pending()).await;
+    linked.until("the port is bound", |s| s.values().all(is_bound)).await;
+    linked.gateway.stop(std::future::pending()).await;
 }
 
 #[tokio::test]
 async fn a_share_that_comes_before_its_tunnel_is_served_when_that_comes() {
-    let mut told = Told::start(Ipv4Addr::new(127, 77, 1, 3)).await;
+    let mut linked = LinkedGateway::start(Ipv4Addr::new(127, 77, 1, 3)).await;
     let shares = vec![share(1, 1, 1, 18_004)];
-    told.tell(DesiredDelta { reset: true, shares, ..DesiredDelta::default() }).await;
-    told.until("it is on the board", |s| s.len() == 1).await;
-    let tunnels = vec![told.tunnel(1)];
-    told.tell(DesiredDelta { tunnels, ..DesiredDelta::default() }).await;
-    told.until("it is bound", |s| s.values().all(is_bound)).await;
-    assert!(told.accepts(18_004).await);
+    linked.send(DesiredDelta { reset: true, shares, ..DesiredDelta::default() }).await;
+    linked.until("it is observed", |s| s.len() == 1).await;
+    let tunnels = vec![linked.tunnel(1)];
+    linked.send(DesiredDelta { tunnels, ..DesiredDelta::default() }).await;
+    linked.until("it is bound", |s| s.values().all(is_bound)).await;
+    assert!(linked.accepts(18_004).await);
     let removed_shares = vec![ShareId::new(Uuid::from_u128(1))];
-    told.tell(DesiredDelta { removed_shares, ..DesiredDelta::default() }).await;
-    told.until("it is gone", BTreeMap::is_empty).await;
-    assert!(!told.accepts(18_004).await);
-    told.gateway.stop(std::future::pending()).await;
+    linked.send(DesiredDelta { removed_shares, ..DesiredDelta::default() }).await;
+    linked.until("it is gone", BTreeMap::is_empty).await;
+    assert!(!linked.accepts(18_004).await);
+    linked.gateway.stop(std::future::pending()).await;
 }
 
 #[tokio::test]
 async fn a_tunnel_too_many_is_refused_and_served_once_there_is_room() {
-    let mut told = Told::start_with(Ipv4Addr::new(127, 77, 1, 5), Some(2)).await;
+    let mut linked = LinkedGateway::start_with(Ipv4Addr::new(127, 77, 1, 5), Some(2)).await;
     let id = |n| TunnelId::new(Uuid::from_u128(n));
     let first = DesiredDelta {
         reset: true,
-        tunnels: vec![told.tunnel(1), told.tunnel(2), told.tunnel(3)],
+        tunnels: vec![linked.tunnel(1), linked.tunnel(2), linked.tunnel(3)],
         shares: vec![share(3, 3, 1, 18_005)],
         ..DesiredDelta::default()
     };
-    told.tell(first).await;
+    linked.send(first).await;
     let is = |seen: &BTreeMap<TunnelId, TunnelObserved>, n, reason| {
         seen.get(&id(n)).is_some_and(|t| t.problem.as_ref().map(|p| p.reason) == reason)
     };
-    told.until_both("the last one is refused", |tunnels, shares| {
-        is(tunnels, 1, None)
-            && is(tunnels, 2, None)
-            && is(tunnels, 3, Some(Reason::GatewayFull))
-            && shares.values().any(|s| s.problem.as_ref().is_some_and(|p| p.reason == Reason::TunnelNotReady))
-    })
-    .await;
-    assert!(told.tunnels[&id(3)].ready.is_none());
-    assert!(!told.accepts(18_005).await);
-    told.tell(DesiredDelta { removed_tunnels: vec![id(1)], ..DesiredDelta::default() }).await;
-    told.until_both("it is served", |tunnels, shares| {
-        !tunnels.contains_key(&id(1)) && is(tunnels, 3, None) && shares.values().all(is_bound)
-    })
-    .await;
-    assert!(told.accepts(18_005).await);
+    linked
+        .until_both("the last one is refused", |tunnels, shares| {
+            is(tunnels, 1, None)
+                && is(tunnels, 2, None)
+                && is(tunnels, 3, Some(Reason::GatewayFull))
+                && shares
+                    .values()
+                    .any(|s| s.problem.as_ref().is_some_and(|p| p.reason == Reason::TunnelNotReady))
+        })
+        .await;
+    assert!(linked.tunnels[&id(3)].ready.is_none());
+    assert!(!linked.accepts(18_005).await);
+    linked.send(DesiredDelta { removed_tunnels: vec![id(1)], ..DesiredDelta::default() }).await;
+    linked
+        .until_both("it is served", |tunnels, shares| {
+            !tunnels.contains_key(&id(1)) && is(tunnels, 3, None) && shares.values().all(is_bound)
+        })
+        .await;
+    assert!(linked.accepts(18_005).await);
     // The next one is refused again, and nothing is left of one that goes while it waits.
-    told.tell(DesiredDelta { tunnels: vec![told.tunnel(4)], ..DesiredDelta::default() }).await;
-    told.until_both("another is refused", |tunnels, _| is(tunnels, 4, Some(Reason::GatewayFull))).await;
-    told.tell(DesiredDelta { removed_tunnels: vec![id(4)], ..DesiredDelta::default() }).await;
-    told.until_both("it is gone", |tunnels, _| !tunnels.contains_key(&id(4))).await;
-    told.gateway.stop(std::future::pending()).await;
+    linked.send(DesiredDelta { tunnels: vec![linked.tunnel(4)], ..DesiredDelta::default() }).await;
+    linked.until_both("another is refused", |tunnels, _| is(tunnels, 4, Some(Reason::GatewayFull))).await;
+    linked.send(DesiredDelta { removed_tunnels: vec![id(4)], ..DesiredDelta::default() }).await;
+    linked.until_both("it is gone", |tunnels, _| !tunnels.contains_key(&id(4))).await;
+    linked.gateway.stop(std::future::pending()).await;
 }

@@ -1,4 +1,4 @@
-//! A client of the public API, as anybody could write one: HTTP/1.1, one request a connection, blocking.
+//! A client of the public API, as any user could write one: HTTP/1.1, one request a connection, blocking.
 
 use std::{
     fs,
@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_in_chunks_is_put_together() {
+    fn an_answer_in_chunks_is_joined() {
         let answer = b"HTTP/1.1 202 Accepted\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{\"a\r\nA\r\n\":1234567}\r\n0\r\n\r\n";
         let reply = Reply::parse(answer).unwrap();
         assert_eq!((reply.status, reply.json().unwrap()["a"].as_i64()), (202, Some(1_234_567)));

@@ -21,7 +21,7 @@ const MARK: &str = ".wicketgate-lab";
 /// What stands in the mark, before the process id of its holder.
 const TEXT: &str = "Wicketgate made this directory, and removes it with everything in it. Held by process ";
 
-/// A directory that is removed or made by somebody else at the same moment is looked at again, not for ever.
+/// Attempts, if other processes create and remove the directory at the same time.
 const TRIES: usize = 10;
 
 /// A lab's directory, held until this is dropped. It stays where it is.
@@ -36,7 +36,7 @@ pub struct LabDirectory {
 #[derive(Debug, Clone)]
 pub struct Running {
     pub dir: PathBuf,
-    /// `None` when it has not said yet who it is.
+    /// `None` if it has not written its process id yet.
     pub pid: Option<u32>,
 }
 
@@ -50,7 +50,7 @@ impl fmt::Display for Running {
 impl std::error::Error for Running {}
 
 impl LabDirectory {
-    /// Holds `dir`, made if it is absent. Its parent must exist and be nobody else's to write to.
+    /// Holds `dir`, made if it is absent. Its parent must exist, and only this user may write to it.
     ///
     /// # Errors
     /// [`Running`] when another process holds it; also when it holds something that is no lab's, or can't be made.
@@ -78,7 +78,7 @@ impl LabDirectory {
                 Err(e) => return Err(e).with_context(|| format!("can't make {}", path.display())),
             }
         }
-        bail!("{} comes and goes: another process is at it", dir.display())
+        bail!("{} is created and removed by another process at the same time", dir.display())
     }
 
     /// Holds `dir` if it is a lab's; `None` if it is absent or empty.
@@ -89,11 +89,11 @@ impl LabDirectory {
         let dir = plain(dir)?;
         let failed = || format!("can't look at {}", dir.display());
         let Some(meta) = present(fs::symlink_metadata(&dir)).with_context(failed)? else { return Ok(None) };
-        ensure!(meta.is_dir(), "{} is no directory: it was left alone", dir.display());
+        ensure!(meta.is_dir(), "{} is not a directory and was left alone", dir.display());
         // The ledger in it says what to end and what to run.
         ensure!(
             meta.uid() == geteuid().as_raw() && meta.mode() & 0o022 == 0,
-            "{} can be written to by others: it was left alone",
+            "{} can be written to by other users and was left alone",
             dir.display()
         );
         let flags = OFlags::NOFOLLOW.bits().cast_signed();
@@ -104,7 +104,7 @@ impl LabDirectory {
         let mut entries = present(fs::read_dir(&dir)).with_context(failed)?.into_iter().flatten();
         ensure!(
             entries.next().is_none(),
-            "{} holds files that are not ours and was left alone: name a directory that is absent or empty",
+            "{} contains other files and was left alone: name a directory that does not exist or is empty",
             dir.display()
         );
         Ok(None)
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_with_somebodys_files_is_left_alone() {
+    fn a_directory_with_other_files_is_left_alone() {
         let scratch = Scratch::new();
         let precious = scratch.0.join("precious");
         fs::write(&precious, "mine").unwrap();
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absent_or_an_empty_directory_becomes_a_labs_and_is_removed_with_it() {
+    fn an_absent_or_empty_directory_is_taken_and_removed_with_the_lab() {
         let scratch = Scratch::new();
         for dir in [scratch.0.join("absent"), scratch.0.clone()] {
             assert!(sweep(&dir).unwrap().is_none());
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_left_is_removed_by_the_next_lab_or_a_sweep() {
+    fn remains_are_removed_by_the_next_lab_or_a_sweep() {
         let scratch = Scratch::new();
         let dir = scratch.0.join("lab");
         let leave = || {
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_could_have_put_there_is_left_alone() {
+    fn a_symbolic_link_and_a_directory_that_others_can_write_to_are_left_alone() {
         let scratch = Scratch::new();
         let dir = scratch.0.join("lab");
         Lab::new("place-", &dir, Arc::default()).unwrap().leave();

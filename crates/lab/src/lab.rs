@@ -19,7 +19,7 @@ use crate::{
     namespace::{End, Namespace, batch},
 };
 
-/// Between two looks at something that is waited for: short, since tests measure times with it.
+/// The pause between two polls: short, since tests measure times with it.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Removes everything that it made when dropped, unless [`Lab::leave`] was called.
@@ -32,7 +32,7 @@ pub struct Lab {
     leave: bool,
 }
 
-/// Somebody asked the lab to end while it was waiting.
+/// The lab was stopped while it was waiting.
 #[derive(Debug, Clone, Copy)]
 pub struct Stopped;
 
@@ -53,18 +53,18 @@ impl Lab {
         Self::at(prefix, LabDirectory::take(dir)?, stop)
     }
 
-    /// A lab in `place`, after what an earlier one left there was removed. Namespaces are named `prefix` and a short
-    /// name. `stop` ends every wait.
+    /// A lab in `place`. First removes what an earlier lab left there. Names of namespaces begin with `prefix`. `stop` ends
+    /// every wait.
     ///
     /// # Errors
-    /// When what was left there can't be removed.
+    /// The remains of an earlier lab cannot be removed.
     pub fn at(prefix: &str, place: LabDirectory, stop: Arc<AtomicBool>) -> Result<Self> {
         place.clear()?;
         let ledger = Ledger::create(place.dir())?;
         Ok(Self { prefix: prefix.to_owned(), place, ledger, stop, leave: false })
     }
 
-    /// A directory of the lab's own, made if it is not there yet.
+    /// A directory of the lab, created if it does not exist.
     ///
     /// # Errors
     /// When it can't be made.
@@ -89,7 +89,7 @@ impl Lab {
     /// When `ip netns add` fails: not root, or the name is taken.
     pub fn namespace(&self, name: &str) -> Result<Namespace> {
         let name = format!("{}{name}", self.prefix);
-        // In the ledger, somebody else's would be removed with ours.
+        // In the ledger, another program's namespace would be removed with ours.
         ensure!(!namespace_path(&name).exists(), "there is a namespace {name} already, which is not ours");
         self.ledger.namespace(&name)?;
         Namespace::make(&name)
@@ -118,7 +118,7 @@ impl Lab {
     /// Polls `look` until it returns something, for `bound` at most.
     ///
     /// # Errors
-    /// The last thing that was seen wrong, after `bound`; [`Stopped`] when the lab was asked to stop. An error of
+    /// The last error of `look`, after `bound`; [`Stopped`] when the lab was asked to stop. An error of
     /// `look` is not final: it is tried again.
     pub fn until<T>(
         &self,
@@ -147,7 +147,7 @@ impl Lab {
         if self.stop.load(Ordering::Relaxed) { bail!(Stopped) } else { Ok(()) }
     }
 
-    /// Removes everything now, and says what could not be removed.
+    /// Removes everything now, and reports what could not be removed.
     ///
     /// # Errors
     /// As [`sweep`](crate::sweep).
@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_namespace_of_somebody_elses_is_neither_used_nor_removed() {
+    fn a_namespace_of_another_program_is_neither_used_nor_removed() {
         assert!(rustix::process::geteuid().is_root(), "makes a network namespace: run it as root");
         let dir = std::env::temp_dir().join(format!("wicketgate-taken-{}", std::process::id()));
         let prefix = format!("taken-{}-", std::process::id());

@@ -1,4 +1,4 @@
-//! What a lab made outside its directory, written down before it exists; and the removal of exactly that.
+//! The record of what a lab makes outside its directory, written before it is made; and the removal of exactly that.
 //!
 //! A process is known by its id and its start time, which `exec` keeps and no other process shares: a recycled id
 //! is never mistaken for it.
@@ -67,7 +67,7 @@ impl Ledger {
     }
 }
 
-/// What was found of a lab, and ended or removed.
+/// What was found of a lab and was ended or removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Swept {
     /// Those that the lab started itself and that were still running.
@@ -159,7 +159,7 @@ fn send(pid: u32, signal: Signal) {
     }
 }
 
-/// Removes a namespace, and first whatever runs in it: nobody else's process has a reason to be there.
+/// Removes a namespace, and first ends every process in it: no other program has a reason to be there.
 fn remove_namespace(name: &str) -> Result<()> {
     let path = namespace_path(name);
     if !path.exists() {

@@ -1,5 +1,5 @@
 //! Networks to try the product in: namespaces joined by links, remote sites with a real strongSwan, and the
-//! product's own processes. The demo shows itself in one, the tests run in many at once.
+//! product's own processes. The demo runs in one, the tests run in many at once.
 //!
 //! Invariant: everything that a [`Lab`] makes outside its directory (a namespace, a process) is written into its
 //! ledger *before* it exists, so that it can be removed however the program that made it ended, and nothing else

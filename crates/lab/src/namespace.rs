@@ -32,7 +32,7 @@ impl Namespace {
         run(Command::new("ip").args(["netns", "add", name]))?;
         let this = Self::open(name)?;
         this.ip("link set dev lo up")?;
-        // A remote site's routes are asymmetric on purpose: out by the tunnel, in by it, addresses on lo.
+        // A remote site's routes are asymmetric on purpose: packets use the tunnel, addresses are on lo.
         for key in ["net/ipv4/conf/all/rp_filter", "net/ipv4/conf/default/rp_filter"] {
             this.sysctl(key, "0")?;
         }

@@ -1,6 +1,6 @@
 //! Programs of the tests that are npm packages, or use some: installed as their lock file says, below the sources.
 //!
-//! Invariant: a test that needs one never passes without it. What is missing is said in one sentence.
+//! Invariant: a test that needs one never passes without it. One sentence says what is missing.
 
 use std::{fs::File, path::Path, process::Command};
 
@@ -8,11 +8,11 @@ use anyhow::{Context, Result, ensure};
 
 use crate::program::run;
 
-/// The oldest Node.js that still gets security fixes, and what the packages want.
+/// The oldest Node.js that still gets security fixes and that the packages support.
 const NODE: u32 = 20;
 
-/// Sees to it that what `package-lock.json` in `dir` names is in `node_modules` there, and then runs `script` of its
-/// `package.json`, if one is named. Tests of other processes that want the same wait.
+/// Installs what `package-lock.json` in `dir` lists, unless it is installed, and then runs `script` of `package.json`, if
+/// one is named. Tests of other processes that need the same wait.
 ///
 /// # Errors
 /// Node.js or npm is not installed or too old, the registry is out of reach, or the script fails.

@@ -1,7 +1,7 @@
 //! A PostgreSQL server for tests, where Debian's is installed: one for all the tests of a binary, a database for each.
 //!
-//! Tests do not know which database they run on. One test of a binary, [`rerun`], starts a server and runs the others
-//! once more, in a process of their own, which [`fresh`] tells where that server is.
+//! Tests do not know which database they run on. One test of a binary calls [`rerun`], which starts a server and runs
+//! the others again in another process, where [`fresh`] returns databases on that server.
 
 use std::{
     env, fs,
@@ -18,7 +18,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::program::run;
 
-/// Where the server's socket is, for the process that runs the tests once more.
+/// The server's socket, for the process that runs the tests again.
 const SOCKET: &str = "WICKETGATE_TEST_POSTGRES";
 
 /// Starting PostgreSQL on a busy machine.

@@ -23,7 +23,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command` in a process group of its own (an interrupt at the terminal is for whoever started it, who
+    /// Starts `command` in a process group of its own (an interrupt at the terminal is for the program that started it, which
     /// ends it in order), its output appended to `log`.
     ///
     /// # Errors
@@ -53,18 +53,18 @@ impl Process {
         &self.log
     }
 
-    /// All that it has said so far.
+    /// Its output so far.
     pub fn said(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// The end of what it has said.
+    /// The end of its output.
     pub fn tail(&self) -> String {
         format!("--- {} ({})\n{}", self.name, self.log.display(), last_lines(&self.said()))
     }
 
     /// # Errors
-    /// When it has ended, with what it said last.
+    /// It has ended; with the end of its output.
     pub fn alive(&mut self) -> Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),

@@ -35,8 +35,7 @@ pub struct GatewayOptions<'a> {
 }
 
 impl<'a> GatewayOptions<'a> {
-    /// One that is measured, and says nothing beside warnings: with a public address by ESP in user space, without one
-    /// it has no IPsec.
+    /// For measurements: logs warnings only, with ESP in userland if there is a public address, else without IPsec.
     pub fn measured(
         executable: &'a Path,
         namespace: &'a Namespace,
@@ -77,7 +76,7 @@ impl GatewayProcess {
             .args(["--agent-listen", &options.agent_listen.to_string()])
             .args(["--ipsec", options.ipsec, "--location", "local"]);
         if !options.listen.ip().is_loopback() {
-            // Nobody but the lab is on its networks.
+            // Only the lab is on its networks.
             command.arg("--insecure-http");
         }
         if let Some(address) = options.public_address {
@@ -86,7 +85,7 @@ impl GatewayProcess {
         Ok((command, data))
     }
 
-    /// Starts it and waits for its API. Started again with the same lab, it finds its data.
+    /// Starts it and waits for its API. Started again in the same lab, it has its data.
     ///
     /// # Errors
     /// When it ends or does not answer, with the end of its log.
@@ -159,15 +158,15 @@ impl GatewayProcess {
     /// Waits until a tunnel or share is `DEPLOYED`, and returns it.
     ///
     /// # Errors
-    /// When it does not get there, with what it says of itself.
+    /// It does not get there in time; with its last state.
     pub fn deployed(&self, lab: &Lab, kind: &str, id: &str) -> Result<Value> {
         self.wait(lab, &format!("{kind}/{id}"), "DEPLOYED", EFFECT, |it| it["status"] == "DEPLOYED")
     }
 
-    /// Waits until what is at `path` is as `wanted` says, and returns it.
+    /// Waits until the resource at `path` satisfies `wanted`, and returns it.
     ///
     /// # Errors
-    /// When it does not get there within `bound`, with what it says of itself and the end of the log.
+    /// It does not get there within `bound`; with its last state and the end of the log.
     pub fn wait(
         &self,
         lab: &Lab,
@@ -234,7 +233,7 @@ pub struct AgentOptions<'a> {
 }
 
 impl<'a> AgentOptions<'a> {
-    /// One that is measured, may reach everything, and says nothing beside warnings.
+    /// For measurements: may reach everything, and logs warnings only.
     pub fn measured(executable: &'a Path, namespace: &'a Namespace, server: SocketAddr) -> Self {
         Self { executable, namespace, name: "agent", server, allow: &[], log: "warn" }
     }

@@ -1,5 +1,5 @@
-//! A remote site's IPsec device: a real strongSwan in a namespace, configured by nothing but the text that the product
-//! gives out for strongSwan. Its ESP is in userland, unless it is told to use the kernel's.
+//! A remote site's IPsec device: a real strongSwan in a namespace, configured with exactly the text that the product
+//! generates for strongSwan. Its ESP is in userland unless [`Site::use_kernel_esp`] was called.
 
 use std::{
     fs,
@@ -69,7 +69,7 @@ impl Site {
         self.esp_in_kernel = true;
     }
 
-    /// Has the daemon, once started, write the keys of its CHILD SAs into its log: for who speaks ESP in its place.
+    /// Has the daemon, once started, write the keys of its CHILD SAs into its log: for a test that sends ESP in its place.
     pub fn log_keys(&mut self) {
         self.logs_keys = true;
     }
@@ -114,7 +114,7 @@ impl Site {
         Ok(())
     }
 
-    /// Gives the running daemon another configuration, unchanged. What is up stays up.
+    /// Loads another configuration, unchanged, into the running daemon. Established SAs stay.
     ///
     /// # Errors
     /// When the daemon refuses it.
@@ -123,7 +123,7 @@ impl Site {
         self.swanctl(&["--load-all", "--noprompt"]).map(drop)
     }
 
-    /// Ends what is up, which a peer is told, and tries once to bring it up again. Answers whether it came up.
+    /// Ends the SAs, of which the peer is notified, and tries once to connect again. Returns whether it connected.
     ///
     /// # Errors
     /// When there is no connection loaded.
@@ -164,7 +164,7 @@ impl Site {
         self.charon.take().map_or(Ok(()), |mut charon| charon.stop(Duration::from_secs(10)).map(drop))
     }
 
-    /// Ends the device's daemon at once (SIGKILL): its peer is told nothing, and keeps the SAs until it looks for it.
+    /// Ends the device's daemon at once (SIGKILL): its peer is not notified, and keeps the SAs until its dead peer detection.
     ///
     /// # Errors
     /// When it can't be waited for.
@@ -172,7 +172,7 @@ impl Site {
         self.charon.take().map_or(Ok(()), |mut charon| charon.kill())
     }
 
-    /// All that the device's daemon has written into its log.
+    /// The log of the device's daemon.
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.join("charon.log")).unwrap_or_default()
     }
@@ -187,7 +187,7 @@ impl Site {
     /// Runs `swanctl` against the device's daemon.
     ///
     /// # Errors
-    /// When it fails, with what it says.
+    /// It fails; with its output.
     pub fn swanctl(&self, args: &[&str]) -> Result<String> {
         let mut command = Command::new("timeout");
         command

@@ -1,4 +1,4 @@
-//! What an onlooker on the internet sees: packets counted by kind, and all of them kept to search for words.
+//! What an observer on the internet sees: packets are counted by kind, and captured to be searched.
 
 use std::{fs, net::Ipv4Addr, path::PathBuf, time::Duration};
 
@@ -19,7 +19,7 @@ pub struct Wire {
 
 impl Wire {
     /// Begins to watch, on a router that everything between the gateway and `sites` crosses. `inner` are the
-    /// networks that only the tunnels' insides may know.
+    /// networks that may occur inside tunnels only.
     ///
     /// # Errors
     /// When the rules are refused, or tcpdump does not start.
@@ -86,7 +86,7 @@ impl Wire {
         }
     }
 
-    /// Stops watching, and says how many octets were kept and which of `words` is in them.
+    /// Stops capturing, and returns the number of captured octets and which of `words` they contain.
     ///
     /// # Errors
     /// When tcpdump does not end, or its file can't be read.

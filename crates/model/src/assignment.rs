@@ -1,13 +1,13 @@
-//! What an agent is told to serve, signed by the server so that a gateway can carry it and not change it.
+//! A share as an agent serves it, signed by the server: a gateway can forward it and cannot change it.
 
 use crate::{EnvironmentId, Generation, ShareId, Target};
 use serde::{Deserialize, Serialize};
 
-/// One share, as the agents of one environment are to serve it.
+/// One share, as the agents of one environment serve it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Assignment {
-    /// The environment that it is meant for. An agent of another one refuses it.
+    /// Agents of any other environment refuse it.
     pub environment: EnvironmentId,
     pub share: ShareId,
     /// An agent never goes back to an older generation of a share: a replayed assignment changes nothing.

@@ -1,4 +1,4 @@
-//! What a gateway should serve, and the difference between two such wishes.
+//! What a gateway should serve, and the difference between two such states.
 
 use crate::{
     AgentId, EnvironmentId, EspProposals, Generation, IkeProposals, IngressPort, PeerAddress, PeerCidr,
@@ -33,7 +33,7 @@ pub struct TunnelDesired {
     pub ike_proposals: IkeProposals,
     #[serde(default)]
     pub esp_proposals: EspProposals,
-    /// The gateway starts the connection, and again whenever it is down; else it waits for the peer to do so.
+    /// The gateway initiates the connection, and again whenever it is down; otherwise it waits for the peer.
     #[serde(default)]
     pub initiate: bool,
 }
@@ -52,7 +52,7 @@ pub struct ShareDesired {
     pub assignment: SignedAssignment,
 }
 
-/// All that one gateway should serve.
+/// Everything that one gateway should serve.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Desired {
     pub tunnels: BTreeMap<TunnelId, Arc<TunnelDesired>>,
@@ -65,7 +65,7 @@ pub struct Desired {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DesiredDelta {
-    /// The receiver forgets all it was told before: first message of a link.
+    /// The first message of a link: the receiver discards its previous state.
     pub reset: bool,
     pub tunnels: Vec<Arc<TunnelDesired>>,
     pub shares: Vec<Arc<ShareDesired>>,
@@ -82,23 +82,23 @@ impl DesiredDelta {
 }
 
 impl Desired {
-    /// What to send to someone who was told `told`, so that they know `self`, if all that changed since is
-    /// `touched`. A gateway has very many shares, and few of them change at a time.
-    pub fn since(&self, told: &Self, touched: &Touched) -> DesiredDelta {
-        let (tunnels, removed_tunnels) = changes(&self.tunnels, &told.tunnels, &touched.tunnels);
-        let (shares, removed_shares) = changes(&self.shares, &told.shares, &touched.shares);
+    /// The delta from `sent`, which the receiver has, to `self`, if only `touched` may have changed in between. A gateway
+    /// has many shares, of which few change at a time.
+    pub fn since(&self, sent: &Self, touched: &Touched) -> DesiredDelta {
+        let (tunnels, removed_tunnels) = changes(&self.tunnels, &sent.tunnels, &touched.tunnels);
+        let (shares, removed_shares) = changes(&self.shares, &sent.shares, &touched.shares);
         DesiredDelta {
             reset: false,
             tunnels,
             shares,
             removed_tunnels,
             removed_shares,
-            barred: self.barred.difference(&told.barred).copied().collect(),
-            unbarred: told.barred.difference(&self.barred).copied().collect(),
+            barred: self.barred.difference(&sent.barred).copied().collect(),
+            unbarred: sent.barred.difference(&self.barred).copied().collect(),
         }
     }
 
-    /// All of it, for a link that just came up.
+    /// The complete state, for a new link.
     pub fn snapshot(&self) -> DesiredDelta {
         let all = Touched {
             tunnels: self.tunnels.keys().copied().collect(),
@@ -186,19 +186,19 @@ mod tests {
                 shares: old.shares.keys().chain(new.shares.keys()).copied().collect(),
             };
             let delta = new.since(&old, &touched);
-            let mut told = old.clone();
-            told.apply(&delta);
-            prop_assert_eq!(&told, &new);
-            told.apply(&delta);
-            prop_assert_eq!(&told, &new);
-            prop_assert!(new.since(&told, &touched).is_empty());
+            let mut received = old.clone();
+            received.apply(&delta);
+            prop_assert_eq!(&received, &new);
+            received.apply(&delta);
+            prop_assert_eq!(&received, &new);
+            prop_assert!(new.since(&received, &touched).is_empty());
         }
 
         #[test]
-        fn a_snapshot_forgets_what_was_before(old in desired(), new in desired()) {
-            let mut told = old;
-            told.apply(&new.snapshot());
-            prop_assert_eq!(told, new);
+        fn a_snapshot_replaces_the_previous_state(old in desired(), new in desired()) {
+            let mut received = old;
+            received.apply(&new.snapshot());
+            prop_assert_eq!(received, new);
         }
     }
 }

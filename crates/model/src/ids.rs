@@ -4,7 +4,7 @@ use crate::{Invalid, declare::serde_as_text};
 use std::{fmt, str::FromStr};
 use uuid::Uuid;
 
-/// A UUID behind a prefix that says what it names: `shr-0190f3…`, 32 hexadecimal digits.
+/// A UUID after a prefix that names the type: `shr-0190f3…`, 32 hexadecimal digits.
 /// The empty prefix is written as a plain hyphenated UUID, as the API has it for a Frontdoor.
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
@@ -117,7 +117,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_id_reads_back_what_it_wrote(bits: u128) {
+        fn the_text_of_an_id_parses_again(bits: u128) {
             let share = ShareId::new(Uuid::from_u128(bits));
             prop_assert_eq!(share.to_string().parse::<ShareId>(), Ok(share));
             let frontdoor = FrontdoorId::new(Uuid::from_u128(bits));

@@ -1,7 +1,6 @@
 //! The domain of Wicketgate, pure: no async, no clock, no randomness, no IO. Time and fresh ids are arguments.
 //!
-//! A value of these types is valid by construction: what parses has kept every rule that can be checked
-//! without looking at other rows.
+//! A value of these types is valid by construction: parsing checks every rule that does not depend on other rows.
 
 mod assignment;
 pub mod base64_text;

@@ -1,4 +1,4 @@
-//! What a gateway sees of what it serves. Nothing in here is a wish: an entry is there because it was looked at.
+//! What a gateway observes of its tunnels and shares. An entry exists because the gateway inspected the resource.
 
 use crate::{Connection, Generation, Problem, ShareId, TunnelId};
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! What a share may ask for beyond its way: who may come, how many, for how long, and what the target learns.
+//! A share's options: allowed sources, limits of connections, idle timeout, and the PROXY protocol.
 
 use crate::{
     Invalid, PeerCidr,
@@ -8,7 +8,7 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use std::{net::Ipv4Addr, str::FromStr};
 
-/// All left out by default: everybody of the remote site, as many as the gateway bears.
+/// By default no option is set: all addresses of the remote site, and the gateway's own limits.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ShareOptions {
@@ -44,7 +44,7 @@ impl FromStr for SourceCidr {
     type Err = Invalid;
 
     fn from_str(s: &str) -> Result<Self, Invalid> {
-        // One address is written without its prefix by many.
+        // A single address is often written without a prefix.
         let net: Ipv4Net = match s.parse::<Ipv4Addr>() {
             Ok(ip) => Ipv4Net::from(ip),
             Err(_) => s
@@ -64,7 +64,7 @@ impl FromStr for SourceCidr {
 pub struct AllowedSources(Vec<SourceCidr>);
 
 impl AllowedSources {
-    /// Each connection is held against all of them.
+    /// Each connection is compared with all of them.
     pub const MOST: usize = 64;
 
     pub fn networks(&self) -> &[SourceCidr] {
@@ -122,7 +122,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_panics_and_what_parses_reads_back(s in "[0-9./a:]{0,24}") {
+        fn no_text_panics_and_display_parses_again(s in "[0-9./a:]{0,24}") {
             if let Ok(net) = s.parse::<SourceCidr>() {
                 prop_assert_eq!(net.to_string().parse::<SourceCidr>(), Ok(net));
             }

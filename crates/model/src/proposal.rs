@@ -167,7 +167,7 @@ macro_rules! proposals {
             }
         }
 
-        /// What is offered unless something else was asked for.
+        /// The default offer.
         impl Default for $name {
             fn default() -> Self {
                 Self($offer.to_vec())
@@ -219,7 +219,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_again(ike in any_ike()) {
+        fn display_parses_again(ike in any_ike()) {
             prop_assert_eq!(ike.to_string().parse::<IkeProposal>(), Ok(ike));
             let esp = esp(ike.encryption, (!ike.encryption.is_aead()).then_some(ike.hash), ike.group);
             prop_assert_eq!(esp.to_string().parse::<EspProposal>(), Ok(esp));
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn the_offer_keeps_its_own_rules() {
+    fn the_default_offer_is_valid() {
         for offer in [IkeProposals::default().to_string(), EspProposals::default().to_string()] {
             assert!(offer.starts_with("aes256gcm16-"), "{offer}");
         }
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn weak_ones_are_refused_by_name() {
+    fn weak_algorithms_are_refused_by_name() {
         for (text, name) in [
             ("3des-sha256-modp2048", "3des"),
             ("des-sha256-modp2048", "des "),
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn halves_are_refused() {
+    fn incomplete_proposals_are_refused() {
         for bad in [
             "",
             "aes256gcm16",

@@ -26,7 +26,7 @@ impl PreSharedKey {
         Self((0..43).map(letter).collect::<String>().into())
     }
 
-    /// The key itself, for the IKE daemon, the database and whoever may read the tunnel's configuration.
+    /// The key itself, for the IKE daemon, the database and the tunnel's configuration.
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }

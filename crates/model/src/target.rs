@@ -87,7 +87,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_panics_and_what_parses_reads_back(s in "(tcp://)?[\\[\\]a-zA-Z0-9:._-]{0,40}(:[0-9]{0,6})?") {
+        fn no_text_panics_and_display_parses_again(s in "(tcp://)?[\\[\\]a-zA-Z0-9:._-]{0,40}(:[0-9]{0,6})?") {
             if let Ok(target) = s.parse::<Target>() {
                 prop_assert_eq!(target.to_string().parse::<Target>(), Ok(target));
             }

@@ -63,7 +63,7 @@ text!(
     /// The IKE identity that the remote device gives (RFC 7296 §3.5): an address, a host name or a mail address.
     /// Other characters are refused, since the text stands in device configurations and is matched by the daemon.
     PeerId,
-    // An unspecified address means "anybody" to IKE daemons, and a colon outside an address a type's prefix.
+    // An unspecified address means "any peer" to IKE daemons, and a colon outside an address a type's prefix.
     |s| match s.parse::<IpAddr>() {
         Ok(address) => !address.is_unspecified(),
         Err(_) => {

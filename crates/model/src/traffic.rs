@@ -1,11 +1,11 @@
-//! What shares carried, as a gateway reports it: differences since its last report, so that a restart of either side
+//! Traffic of shares, as a gateway reports it: differences since its last report, so that a restart of either side
 //! never counts twice.
 
 use crate::{ShareId, TunnelId, declare::serde_as_text};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
 
-/// What one share carried on one tunnel since the last report.
+/// Traffic of one share on one tunnel since the last report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TrafficDelta {
@@ -17,16 +17,16 @@ pub struct TrafficDelta {
     pub tx: u64,
     /// Connections opened.
     pub connections: u64,
-    /// Connections that could not be served, by their reasons; only those that there were.
+    /// Connections that could not be served, by their reasons, without zeros.
     pub failures: BTreeMap<FailureReason, u64>,
     /// The most connections open at one time since the last report.
     pub active: u64,
-    /// Of the connections opened: from their acceptance to their target's.
+    /// Of opened connections: from acceptance to the target's.
     pub dials: DialTimes,
 }
 
 impl TrafficDelta {
-    /// Nothing yet.
+    /// An empty delta.
     pub fn new(share: ShareId, tunnel: TunnelId) -> Self {
         Self {
             share,
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reason_is_called_the_same_everywhere() {
+    fn a_reason_has_the_same_name_in_json() {
         for reason in FailureReason::ALL {
             assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
         }

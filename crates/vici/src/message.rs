@@ -266,7 +266,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_message_reads_back_what_it_wrote(message in message()) {
+        fn an_encoded_message_decodes_to_itself(message in message()) {
             prop_assert_eq!(Message::decode(&encoded(&message)).unwrap(), message);
         }
 

@@ -23,7 +23,7 @@ impl DataDir {
         let shown = path.display();
         DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| {
             format!(
-                "cannot make the data directory {shown}: choose another with --data-dir, or run as its owner"
+                "cannot create the data directory {shown}: choose another with --data-dir, or run as its owner"
             )
         })?;
         let path =
@@ -56,7 +56,7 @@ impl DataDir {
     }
 }
 
-/// An empty directory is taken over, whoever could read it; one with somebody's files in it is not.
+/// An empty directory is taken over and made private; a directory with other files is refused.
 fn keep_private(path: &Path) -> anyhow::Result<()> {
     let shown = path.display();
     let unreadable = || {
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_made_private_and_used_by_one() {
+    fn it_becomes_private_and_is_used_by_one_process() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data");
         fs::create_dir(&path).unwrap();
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn somebody_elses_directory_is_refused_and_left_alone() {
+    fn a_directory_with_other_files_is_refused_and_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("letter"), "").unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();

@@ -76,7 +76,7 @@ pub(crate) struct Up {
     /// The IPv4 address that remote sites connect to [default: the source address of the default route].
     #[arg(long, value_name = "IPV4", value_parser = public_address)]
     public_address: Option<Ipv4Addr>,
-    /// The URL that agents are told to connect to [default: https:// and the address of --agent-listen].
+    /// The URL that agents connect to [default: https:// and the address of --agent-listen].
     #[arg(long, value_name = "URL", value_parser = https_url)]
     agent_url: Option<String>,
     /// Seconds until a change that has not taken effect becomes ERROR. Retries continue after that.
@@ -195,7 +195,7 @@ async fn stop_on_signal(server: Server, gateway: Gateway) -> anyhow::Result<()> 
     Ok(())
 }
 
-async fn listen(address: SocketAddr, who: &str, flag: &str) -> anyhow::Result<TcpListener> {
+async fn listen(address: SocketAddr, peers: &str, flag: &str) -> anyhow::Result<TcpListener> {
     let end = Instant::now() + FREE_WITHIN;
     let bound = loop {
         match TcpListener::bind(address).await {
@@ -205,7 +205,9 @@ async fn listen(address: SocketAddr, who: &str, flag: &str) -> anyhow::Result<Tc
             bound => break bound,
         }
     };
-    bound.with_context(|| format!("cannot listen for {who} on {address}: choose another address with {flag}"))
+    bound.with_context(|| {
+        format!("cannot listen for {peers} on {address}: choose another address with {flag}")
+    })
 }
 
 fn socket_address(text: &str) -> Result<SocketAddr, String> {
@@ -258,7 +260,7 @@ struct CertificateRenewal {
 
 impl BackgroundTask for CertificateRenewal {
     const NAME: &'static str = "gateway-certificate";
-    /// Far less than what is left of a certificate when it is to be renewed.
+    /// Far less than the rest of a certificate's validity when it is renewed.
     const PERIOD: Duration = Duration::from_secs(3600);
     /// One signature.
     const WITHIN: Duration = Duration::from_secs(10);

@@ -132,7 +132,7 @@ mod tests {
     const PEER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 
     #[test]
-    fn a_flow_is_named_by_its_tuple_and_its_id() {
+    fn a_flow_is_identified_by_its_tuple_and_its_id() {
         let ip = attribute(CTA_TUPLE_IP | NESTED, &attribute(CTA_IP_V4_SRC, &PEER.octets()));
         let ports = [attribute(CTA_PROTO_NUM, &[PROTOCOL_UDP]), attribute(2, &[1, 2])].concat();
         let tuple = [ip, attribute(CTA_TUPLE_PROTO | NESTED, &ports)].concat();
@@ -150,7 +150,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_that_is_read_panics(bytes: Vec<u8>) {
+        fn no_input_panics(bytes: Vec<u8>) {
             identity(&bytes, BY_PEER, PEER, PROTOCOL_UDP);
             let _ = acknowledged(&bytes);
         }

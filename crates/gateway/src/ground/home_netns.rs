@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_elsewhere_is_refused_for_as_long_as_that_is_there() {
+    fn a_run_in_another_namespace_is_refused_while_the_first_one_exists() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join(ORIGIN);
         let here = here().unwrap();
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_hidden_where_the_mount_they_are_in_follows_another() {
+    fn names_are_hidden_if_their_mount_is_a_slave_of_another() {
         let is_slave = |mounts: &str| is_slave(mounts, Path::new("/run/netns"));
         let root = "27 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n";
         let run = "30 27 0:9 / /run rw shared:2 master:7 - tmpfs tmpfs rw\n";
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_namespace_of_this_boot_is_looked_for() {
+    fn only_a_namespace_of_this_boot_is_searched() {
         assert_eq!(network_of("b 12\n", "b 13\n"), Some(12));
         assert_eq!(network_of("a 12\n", "b 12\n"), None);
     }

@@ -215,7 +215,7 @@ mod tests {
     use netlink_packet_route::route::RouteMetric;
 
     #[test]
-    fn a_default_route_with_a_priority_or_metrics_is_somebody_elses() {
+    fn a_default_route_with_a_priority_or_metrics_is_not_the_gateways() {
         let gateway = Ipv4Addr::new(169, 254, 4, 1);
         let mut route = default_route(7, gateway);
         // As the kernel lists it.

@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_is_where_it_should_be() {
+    fn the_first_link_has_the_first_network() {
         assert_eq!(LinkAddresses::of(0, 0).inside, Ipv4Addr::new(169, 254, 4, 2));
     }
 }

@@ -175,7 +175,7 @@ mod tests {
     const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 
     #[tokio::test]
-    async fn a_change_is_reported_once_and_a_question_is_no_change() {
+    async fn a_change_is_reported_once_and_a_query_is_no_change() {
         if !rustix::process::geteuid().is_root() {
             eprintln!("SKIPPED: namespaces need root");
             return;
@@ -200,7 +200,7 @@ mod tests {
             [("route add 192.0.2.2/32 dev here mtu 1400", 1400), ("route del 192.0.2.2/32 dev here", MTU)]
         {
             change(step).await;
-            // The news that came before the answer is not lost.
+            // A change that was reported before the answer is not lost.
             assert_eq!(monitor.path_mtu(PEER).unwrap(), mtu);
             assert!(monitor.has_changed() && !monitor.has_changed(), "{step}");
         }

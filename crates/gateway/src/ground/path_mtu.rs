@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_learned_outlives_the_kernels_memory() {
+    fn a_learned_mtu_is_kept_after_the_kernel_forgets_it() {
         let mut path = PathMtu::default();
         let start = Instant::now();
         let mut look = |mtu, is_up, after| (path.look(mtu, is_up, start + after), path.bears());
@@ -51,7 +51,7 @@ mod tests {
         assert_eq!(look(MTU, true, minutes(0)), (false, MTU));
         assert_eq!(look(1400, true, minutes(1)), (true, 1400));
         assert_eq!(look(MTU, true, minutes(11)), (false, 1400));
-        // It was a packet too large again.
+        // A packet was too large again.
         assert_eq!(look(1400, true, minutes(12)), (false, 1400));
         assert_eq!(look(1300, true, minutes(13)), (true, 1300));
         assert_eq!(look(1400, true, minutes(24)), (false, 1300));

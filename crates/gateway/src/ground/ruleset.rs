@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_that_nobody_took_is_not_the_next_ones() {
+    async fn an_unread_answer_is_not_taken_for_the_next_one() {
         if !rustix::process::geteuid().is_root() {
             eprintln!("SKIPPED: namespaces need root");
             return;
@@ -96,7 +96,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_that_is_read_panics(bytes: Vec<u8>) {
+        fn no_input_panics(bytes: Vec<u8>) {
             read(&bytes);
         }
     }

@@ -80,7 +80,7 @@ impl Steering {
         self.change(&mut steered, wanted).await
     }
 
-    /// Steers nobody to `inner`.
+    /// Steers no peer to `inner`.
     pub(crate) async fn release(&self, inner: Ipv4Addr) -> Result<(), NetworkError> {
         let mut steered = self.peers.lock().await;
         self.restore(&mut steered).await?;
@@ -284,7 +284,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn where_the_generation_is_not_known_the_table_is_looked_for() {
+    fn an_unknown_generation_has_the_table_looked_up_again() {
         let [before, now, later] = [7, 8, 9].map(RulesetGeneration::of);
         assert_eq!(seen_after(Some(before), Ok(now)), Some(now));
         assert_eq!(seen_after(Some(before), Ok(later)), None);

@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_hangs_is_killed_and_waited_for() {
+    async fn a_program_that_hangs_is_killed_and_reaped() {
         let child = start(("sleep", &["600"])).unwrap();
         let pid = child.id().unwrap();
         // More than a pipe holds, so that the writing waits, too.
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_does_not_listen_says_why_and_is_waited_for() {
+    async fn the_message_of_a_program_that_does_not_read_its_input_is_returned() {
         let child = start(("sh", &["-c", "echo no >&2; exit 3"])).unwrap();
         let pid = child.id().unwrap();
         let output = feed(child, &"#".repeat(1 << 20), TOOL_TIMEOUT).await.unwrap();

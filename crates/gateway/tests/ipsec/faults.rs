@@ -7,7 +7,7 @@ use std::sync::Arc;
 use wicketgate_model::{Connection, ConnectionFault, ConnectionState};
 
 #[test]
-fn a_wrong_key_says_so_and_the_right_one_heals_it() {
+fn a_wrong_key_is_reported_and_the_right_one_connects() {
     if !is_root() {
         return;
     }
@@ -40,7 +40,7 @@ fn a_wrong_key_says_so_and_the_right_one_heals_it() {
 
 /// Each fault that a site's device can have, provoked, and what is said of it. docs/OPERATIONS.md has the same words.
 #[test]
-fn each_fault_at_the_site_is_told_in_words_with_its_cure() {
+fn each_fault_at_the_site_is_reported_with_its_cure() {
     if !is_root() {
         return;
     }

@@ -98,7 +98,7 @@ fn a_killed_charon_comes_back_with_its_tunnel() {
 }
 
 #[test]
-fn the_next_run_adopts_what_is_there_and_removes_what_is_not_wished_for() {
+fn the_next_run_adopts_desired_tunnels_and_removes_others() {
     if !is_root() {
         return;
     }
@@ -129,7 +129,7 @@ fn the_next_run_adopts_what_is_there_and_removes_what_is_not_wished_for() {
         assert_eq!(charon_of(&world, 0), charon);
         wait_for(&tunnel, "the adopted tunnel is up", |c| c.state == ConnectionState::Up).await;
         assert_eq!(backend.left_over().await.unwrap(), [second.id]);
-        // Found, and then not wished for: nobody holds its namespace.
+        // Found, and then not desired: its namespace is released.
         let inode = |path: PathBuf| fs::metadata(path).map(|file| file.ino()).ok();
         let instance = fs::read_to_string(world.state_dir.join("instance")).unwrap();
         let namespace = inode(format!("/run/netns/wicketgate-{}-1", instance.trim()).into());
@@ -149,7 +149,7 @@ fn the_next_run_adopts_what_is_there_and_removes_what_is_not_wished_for() {
         // The old listener is this process's, and still there.
         assert_eq!(world.talk(0, SOON).unwrap(), "before");
 
-        // Found dead, it is started anew.
+        // Found dead, it is started again.
         let pid = rustix::process::Pid::from_raw(charon).unwrap();
         drop(backend);
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();

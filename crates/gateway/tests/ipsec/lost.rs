@@ -1,4 +1,4 @@
-//! While no gateway runs, somebody takes away what its daemons are found by. The next run leaves none of them beside its own.
+//! While no gateway runs, the files and names by which its daemons are found disappear. The next run ends these daemons.
 
 use std::{fs, path::Path, process::Command};
 
@@ -15,13 +15,13 @@ fn has_ended(charon: i32) -> bool {
 }
 
 /// A directory of the same name and another inode.
-fn make_anew(dir: &Path) {
+fn replace_directory(dir: &Path) {
     fs::rename(dir, dir.with_extension("old")).unwrap();
     fs::create_dir(dir).unwrap();
 }
 
 #[test]
-fn a_daemon_is_ended_that_no_name_or_no_file_leads_to() {
+fn a_daemon_without_a_name_or_a_file_is_ended() {
     if !is_root() {
         return;
     }
@@ -44,7 +44,7 @@ fn a_daemon_is_ended_that_no_name_or_no_file_leads_to() {
 
         let dir = world.state_dir.join("tunnels/0");
         fs::remove_file(dir.join("pid")).unwrap();
-        make_anew(&dir.join("run"));
+        replace_directory(&dir.join("run"));
         let backend = world.backend().await;
         backend.remove(wanted.id).await.unwrap();
         assert!(has_ended(second), "it went on with a directory that is no more");

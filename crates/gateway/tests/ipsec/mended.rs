@@ -41,9 +41,10 @@ impl Parts {
             "inside: cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf/all/rp_filter",
             "ip -4 -brief addr show dev OUTSIDE",
         ];
-        let told = commands.map(|command| self.run(world, command)).concat();
-        // The number of the other end, which a link that is made anew does not keep.
-        told.split_inclusive('\n')
+        let shown = commands.map(|command| self.run(world, command)).concat();
+        // The number of the other end, which a new link does not keep.
+        shown
+            .split_inclusive('\n')
             .map(|line| match line.split_once("@if") {
                 Some((name, rest)) => name.to_owned() + rest.trim_start_matches(|c: char| c.is_ascii_digit()),
                 None => line.to_owned(),
@@ -53,7 +54,7 @@ impl Parts {
 }
 
 #[test]
-fn a_part_that_somebody_took_away_is_back_after_the_next_check() {
+fn a_removed_part_is_restored_by_the_next_check() {
     if !is_root() {
         return;
     }

@@ -45,7 +45,7 @@ async fn until(link: &mut ServerEnd, id: TunnelId, what: &str, is: impl Fn(&Tunn
 }
 
 #[test]
-fn what_has_no_place_any_more_is_removed_and_comes_back_with_one() {
+fn a_tunnel_without_a_permit_is_removed_and_returns_with_one() {
     if !is_root() {
         return;
     }

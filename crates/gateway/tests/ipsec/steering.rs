@@ -43,7 +43,7 @@ fn esp_without_udp_comes_to_its_own_tunnel_only() {
 }
 
 #[test]
-fn rules_that_the_hosts_firewall_flushed_come_back() {
+fn rules_that_the_hosts_firewall_flushed_are_restored() {
     if !is_root() {
         return;
     }
@@ -77,7 +77,7 @@ fn rules_that_the_hosts_firewall_flushed_come_back() {
 }
 
 #[test]
-fn the_last_one_out_leaves_no_router() {
+fn the_last_gateway_restores_forwarding() {
     if !is_root() {
         return;
     }
@@ -125,11 +125,11 @@ fn the_last_one_out_leaves_no_router() {
 }
 
 #[test]
-fn a_peer_whose_tunnel_is_made_anew_is_steered_to_the_new_one() {
+fn a_peer_is_steered_to_its_new_tunnel() {
     if !is_root() {
         return;
     }
-    World::new("anew", 1).tell(|mut world| async move {
+    World::new("new", 1).tell(|mut world| async move {
         let backend = world.backend().await;
         world.sites[0].start(&world.lab, &vpn_config(0, &key(0))).unwrap();
         // Whoever has called, and whose flows they are.
@@ -144,10 +144,10 @@ fn a_peer_whose_tunnel_is_made_anew_is_steered_to_the_new_one() {
             // Another tunnel for the same peer, in another slot, while the kernel still knows the old flows.
             let new = TunnelDesired { id: desired(7, &[]).id, slot: 7, initiate: false, ..old };
             let tunnel = backend.ensure(&new).await.unwrap();
-            serve(&tunnel, "anew");
+            serve(&tunnel, "new");
             world.connect(0);
             wait_for(&tunnel, "the new tunnel is up", |c| c.state == ConnectionState::Up).await;
-            assert_eq!(world.talk(0, SOON).unwrap(), "anew");
+            assert_eq!(world.talk(0, SOON).unwrap(), "new");
             backend.remove(new.id).await.unwrap();
         }
         backend.purge().await.unwrap();

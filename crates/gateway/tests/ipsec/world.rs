@@ -220,7 +220,7 @@ pub(crate) fn serve(tunnel: &TunnelHandle, answer: &'static str) {
     let listener = tokio::net::TcpListener::from_std(listener).unwrap();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            // What is closed before its end is reset; here all that was said is to come.
+            // Closing before the end would reset; here everything that was sent should arrive.
             socket2::SockRef::from(&stream).set_linger(None).unwrap();
             let mut hello = [0; 5];
             let _ = tokio::io::AsyncReadExt::read_exact(&mut stream, &mut hello).await;

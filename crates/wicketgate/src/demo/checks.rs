@@ -1,4 +1,4 @@
-//! What a site must not be able to do, each thing really tried from it.
+//! Connections that must and must not be possible, each one tried.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -58,7 +58,7 @@ pub(super) fn isolation(
         // That the attempts below could succeed is shown by one that does, made in the same way.
         attempt(own.load_balancer, ingress, true, "its own share");
         attempt(other.load_balancer, ingress, false, "the other customer's share");
-        attempt(own.load_balancer, 22, false, "a port of its load balancer that nobody published");
+        attempt(own.load_balancer, 22, false, "an unpublished port of its load balancer");
         attempt(own.load_balancer, API_PORT, false, "the API, through its tunnel");
         attempt(own.load_balancer, AGENT_PORT, false, "the agents' port, through its tunnel");
         attempt(GATEWAY, API_PORT, false, "the API, at the gateway's public address");

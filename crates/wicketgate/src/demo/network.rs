@@ -21,7 +21,7 @@ pub(super) const DATABASE: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 20);
 pub(super) const WEB: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 30);
 
 /// The gateway's address on the management network, which joins it to this host and is on no map of the internet
-/// (out of RFC 2544's range, so that it meets nobody's own).
+/// (out of RFC 2544's range, so that it does not overlap with a real network).
 pub(super) const MANAGEMENT: Ipv4Addr = Ipv4Addr::new(198, 18, 255, 2);
 
 pub(super) const API_PORT: u16 = 8080;

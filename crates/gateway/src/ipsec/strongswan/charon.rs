@@ -276,7 +276,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_is_known_by_its_name_after_it_was_replaced() {
+    fn a_program_is_recognised_after_its_file_was_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let [program, newer] =
             ["charon", "charon.new"].map(|name| dir.path().canonicalize().unwrap().join(name));

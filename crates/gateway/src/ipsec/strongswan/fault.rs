@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_has_a_name() {
+    fn a_peer_that_does_not_answer_has_its_own_fault() {
         let fault = last(&[CAME, "giving up after 4 retransmits"]).unwrap();
         assert_eq!(fault.reason, ConnectionFault::PeerDoesNotAnswer);
         assert!(fault.cure.contains("UDP 500 and 4500"));
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_common_is_not_blamed() {
+    fn selectors_in_common_are_not_reported() {
         let said = |ts: &str| last(&[CAME, ts, "generating IKE_AUTH response 1 [ N(TS_UNACCEPT) ]"]).unwrap();
         assert!(
             said("traffic selectors 100.64.0.1/32 === 10.1.0.0/16 10.2.0.0/16 unacceptable")

@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_until_it_is_up_and_stays_so() {
+    fn pauses_grow_until_the_connection_stays_up() {
         let (mut initiation, mut now) = (Initiation::default(), Instant::now());
         let grown = [200, 1000, 2000, 4000, 8000, 15_000, 15_000];
         assert_eq!(pauses(&mut initiation, &mut now, |_, _| {}), grown);
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_called_unless_it_is_wanted_or_while_the_peer_calls() {
+    fn the_gateway_initiates_only_if_configured_and_not_while_the_peer_does() {
         let mut initiation = Initiation::default();
         let now = Instant::now();
         initiation.look(false, Negotiation::Idle, now);
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_peer_begins_and_does_not_end_holds_nothing_off() {
+    fn an_unfinished_attempt_of_the_peer_delays_the_gateway_for_a_bounded_time() {
         let mut initiation = Initiation::default();
         let mut now = Instant::now();
         let begun = now;

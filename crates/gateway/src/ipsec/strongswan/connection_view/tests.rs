@@ -84,7 +84,7 @@ fn algorithms_are_in_strongswans_notation() {
 }
 
 #[test]
-fn who_and_since_when_is_told_and_stays_while_nothing_happens() {
+fn peer_and_times_are_shown_and_stay_while_nothing_changes() {
     let ike = |ike_id: &str, age: i64, child: &str, child_age: i64| -> Vec<Message> {
         let child = Message::new()
             .set("uniqueid", child)
