@@ -43,7 +43,7 @@ fn a_device_that_reboots_is_back_at_once_and_its_old_sas_are_gone() -> Result<()
 }
 
 #[test]
-fn a_peer_that_is_not_heard_of_any_more_is_down_within_half_a_minute_and_comes_back() -> Result<()> {
+fn a_silent_peer_is_down_within_half_a_minute_and_comes_back() -> Result<()> {
     let (world, published) = World::with_sites(1).publish(here)?;
     let site = world.connected_site(0, &published.tunnel)?;
     assert_eq!(ask(&site.namespace, published.door, PATIENCE)?, "here");

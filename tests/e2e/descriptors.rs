@@ -15,7 +15,7 @@ const CLIENTS: usize = 20;
 const SEVERAL_PAUSES: Duration = Duration::from_millis(500);
 
 #[test]
-fn a_shortage_is_said_once_and_ends_when_there_are_descriptors_again() -> Result<()> {
+fn a_lack_of_descriptors_is_logged_once_and_ends_when_some_are_free() -> Result<()> {
     let (world, published) = World::loopback().publish(echo)?;
     let mut before = connect(&world.outside, published.door, PATIENCE)?;
     exchange(&mut before, b"before")?;

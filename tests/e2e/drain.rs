@@ -123,7 +123,7 @@ fn a_share_that_changes_its_target_and_port_keeps_its_connections() -> Result<()
 }
 
 #[test]
-fn a_gateway_that_is_stopped_lets_connections_end_and_at_the_second_signal_does_not() -> Result<()> {
+fn a_stopped_gateway_drains_connections_until_a_second_signal() -> Result<()> {
     let (mut world, published) = World::loopback().publish(echo)?;
 
     let mut inside = connect(&world.outside, published.door, PATIENCE)?;

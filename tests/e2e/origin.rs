@@ -20,7 +20,7 @@ fn left(world: &World) -> Result<(String, usize)> {
 }
 
 #[test]
-fn down_is_for_where_up_ran_and_says_where_that_is() -> Result<()> {
+fn down_runs_in_the_namespace_of_up_and_elsewhere_names_it() -> Result<()> {
     let mut world = World::with_sites(2).start()?;
     world.tunnel(0)?;
     let second = world.tunnel(1)?;

@@ -160,7 +160,7 @@ impl Scene {
 }
 
 #[test]
-fn the_gateways_daemon_drops_what_is_outside_the_selectors_though_its_esp_is_in_order() -> Result<()> {
+fn the_gateways_daemon_drops_packets_outside_the_selectors() -> Result<()> {
     let mut scene = Scene::set()?;
     let config = scene.world.vpn_config(&scene.tunnel)?;
     scene.world.connect(&mut scene.site, &scene.tunnel, &config)?;

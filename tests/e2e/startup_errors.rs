@@ -95,7 +95,7 @@ fn a_data_directory_that_can_not_be_written_is_named() -> Result<()> {
 }
 
 #[test]
-fn an_api_in_clear_is_for_this_machine_unless_it_is_said() -> Result<()> {
+fn an_api_without_tls_needs_a_loopback_address_or_a_flag() -> Result<()> {
     let lab = lab()?;
     let namespace = lab.namespace("gw")?;
     let data = lab.path("data").display().to_string();
@@ -109,7 +109,7 @@ fn an_api_in_clear_is_for_this_machine_unless_it_is_said() -> Result<()> {
 }
 
 #[test]
-fn an_address_that_is_none_is_told_what_one_looks_like() -> Result<()> {
+fn an_invalid_address_is_refused_with_an_example() -> Result<()> {
     for flag in ["--listen", "--agent-listen", "--admin-listen"] {
         for wrong in ["8480", "localhost:8480", ":8480"] {
             let out = Command::new(wicketgate_executable()).args(["up", flag, wrong]).output()?;
@@ -177,7 +177,7 @@ fn a_missing_charon_is_named_with_its_package() -> Result<()> {
 }
 
 #[test]
-fn a_kernel_without_esp_is_told_when_it_is_asked_for() -> Result<()> {
+fn kernel_esp_is_refused_with_the_cure_if_the_kernel_has_none() -> Result<()> {
     let lab = lab()?;
     let namespace = lab.namespace("gw")?;
     let probe = namespace
@@ -193,7 +193,7 @@ fn a_kernel_without_esp_is_told_when_it_is_asked_for() -> Result<()> {
 }
 
 #[test]
-fn a_public_address_that_is_not_the_hosts_is_told_with_those_that_are() -> Result<()> {
+fn a_foreign_public_address_is_refused_with_the_hosts_addresses() -> Result<()> {
     let lab = lab()?;
     let namespace = lab.namespace("gw")?;
     let data = lab.path("data").display().to_string();
@@ -205,7 +205,7 @@ fn a_public_address_that_is_not_the_hosts_is_told_with_those_that_are() -> Resul
 }
 
 #[test]
-fn a_receive_buffer_that_is_small_for_esp_in_userland_is_told() -> Result<()> {
+fn a_small_receive_buffer_for_userland_esp_is_logged() -> Result<()> {
     let mut world = World::with_sites(0).start()?;
     // Many kernels tell it in the first namespace only.
     let setting = world.outside.command("cat").arg("/proc/sys/net/core/rmem_default").output()?;
@@ -226,7 +226,7 @@ fn a_receive_buffer_that_is_small_for_esp_in_userland_is_told() -> Result<()> {
 }
 
 #[test]
-fn an_agent_that_can_not_enrol_says_why_and_ends() -> Result<()> {
+fn an_agent_that_cannot_enrol_reports_the_reason_and_ends() -> Result<()> {
     let mut world = World::loopback().start()?;
     let server = format!("https://{}", world.agents_dial());
     let attempt = |world: &World, name: &str, server: &str, code: &str| -> Result<Output> {
@@ -284,7 +284,7 @@ fn expire_all(data: &Path) -> Result<()> {
 }
 
 #[test]
-fn an_agent_that_can_not_reach_its_server_says_so_at_once() -> Result<()> {
+fn an_agent_that_cannot_reach_its_server_reports_it_at_once() -> Result<()> {
     let world = World::loopback().start()?;
     let file = world.lab.path("code");
     fs::write(&file, world.gateway.enrollment_code()?)?;
@@ -303,7 +303,7 @@ fn an_agent_that_can_not_reach_its_server_says_so_at_once() -> Result<()> {
 }
 
 #[test]
-fn the_server_says_what_is_wrong_with_a_request_and_names_the_property() -> Result<()> {
+fn a_faulty_request_is_refused_with_the_property() -> Result<()> {
     let world = World::loopback().start()?;
     let body = json!({"name": "t", "locationId": "local", "peerPublicIp": Ipv4Addr::LOCALHOST.to_string(),
         "peerCidr": "10.0.0.1/16"});

@@ -8,7 +8,7 @@ const PAGES: &[&str] =
     &["README.md", "CONTRIBUTING.md", "GLOSSARY.md", "docs/ARCHITECTURE.md", "docs/PERFORMANCE.md"];
 
 #[test]
-fn what_a_page_names_exists() {
+fn paths_on_pages_exist() {
     let sources = sources();
     let mut wrong = Vec::new();
     for page in PAGES {

@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lab_that_is_running_is_left_alone() {
+    fn a_running_lab_is_left_alone() {
         let scratch = Scratch::new();
         let dir = scratch.0.join("lab");
         let lab = Lab::new("place-", &dir, Arc::default()).unwrap();

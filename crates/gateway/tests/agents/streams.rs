@@ -179,7 +179,7 @@ async fn the_streams_of_a_stopping_agent_may_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dial_reaches_the_target_or_says_why_not() {
+async fn a_dial_reaches_the_target_or_reports_the_reason() {
     let (target, _) = echo().await;
     let (lab, agent, _state) = with_target(target).await;
     let id = lab.seen.enrolled.lock().unwrap()[0];

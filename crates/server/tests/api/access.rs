@@ -41,7 +41,7 @@ async fn all_else_is_refused() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_says_so() {
+async fn a_missing_resource_is_reported_as_missing() {
     let app = TestApp::new().await;
     let mut shown = Vec::new();
     for path in [

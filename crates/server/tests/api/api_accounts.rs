@@ -47,7 +47,7 @@ async fn an_account_opens_until_it_is_revoked() {
 }
 
 #[tokio::test]
-async fn the_record_has_who_was_let_in_and_by_whom() {
+async fn the_audit_record_names_the_account_and_its_creator() {
     let app = TestApp::new().await;
     let admin = app.account(json!({"scopes": ["frontdoor.admin"]})).await;
     let body = json!({"name": "a", "scopes": ["frontdoor.read"]});
@@ -69,7 +69,7 @@ async fn a_secret_is_kept_as_a_hash_only() {
 }
 
 #[tokio::test]
-async fn an_expired_account_says_so() {
+async fn an_expired_account_is_refused_as_expired() {
     let app = TestApp::new().await;
     let end = Timestamp::now() + SignedDuration::from_millis(1500);
     let made = app.account(json!({"expiresAt": end})).await;

@@ -12,7 +12,7 @@ async fn post(app: &TestApp, content_type: Option<&str>, body: impl Into<Body>) 
 }
 
 #[tokio::test]
-async fn a_body_that_is_no_object_is_refused() {
+async fn a_body_other_than_an_object_is_refused() {
     let app = TestApp::new().await;
     let json = Some("application/json; charset=utf-8");
     let deep = "[".repeat(1000);

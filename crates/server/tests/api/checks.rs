@@ -124,7 +124,7 @@ async fn a_share_is_looked_at_hop_by_hop() {
 }
 
 #[tokio::test]
-async fn what_can_not_be_looked_at_is_refused() {
+async fn a_check_of_an_undeployed_resource_is_refused() {
     let (app, tunnel, site) = TestApp::with_site().await;
     let share = app.share(&tunnel, &site.z_id, "app-db", 8443).await;
     let path = format!("{}/check", at("ipsec-shares", &share));

@@ -21,7 +21,7 @@ fn tag(answer: &Answer) -> String {
 }
 
 #[tokio::test]
-async fn a_tag_changes_with_all_that_is_seen_of_a_share() {
+async fn an_etag_changes_with_every_visible_property() {
     let (app, tunnel, site) = TestApp::with_site().await;
     let made = app.post("ipsec-shares", share(&tunnel, &site.z_id, "app-db", 8443)).await;
     let path = at("ipsec-shares", &made.body);
@@ -44,7 +44,7 @@ async fn a_tag_changes_with_all_that_is_seen_of_a_share() {
 }
 
 #[tokio::test]
-async fn what_is_known_is_not_sent_again() {
+async fn an_unchanged_answer_is_not_sent_again() {
     let (app, tunnel, site) = TestApp::with_site().await;
     let made = app.share(&tunnel, &site.z_id, "app-db", 8443).await;
     let paths = [
@@ -195,7 +195,7 @@ async fn a_write_that_changes_nothing_writes_nothing() {
 }
 
 #[tokio::test]
-async fn of_two_writers_who_saw_the_same_one_wins() {
+async fn of_two_writers_with_one_etag_one_wins() {
     let (app, tunnel, site) = TestApp::with_site().await;
     let made = app.share(&tunnel, &site.z_id, "app-db", 8443).await;
     let path = at("ipsec-shares", &made);

@@ -65,7 +65,7 @@ async fn refused(app: &TestApp, name: &str, value: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn a_reader_gets_what_happens_and_what_it_has_missed() {
+async fn a_reader_gets_new_events_and_those_it_missed() {
     let (app, tunnel, site) = TestApp::with_site().await;
     let mut reader = Reader::new(&app, None).await;
     let share = app.share(&tunnel, &site.z_id, "app-db", 8443).await;
@@ -113,7 +113,7 @@ async fn readers_are_many_and_see_their_own_frontdoor_only() {
 }
 
 #[tokio::test]
-async fn what_is_not_kept_any_more_is_a_reset() {
+async fn a_position_before_the_kept_events_causes_a_reset() {
     let app = TestApp::new().await;
     app.post("ipsec-tunnels", tunnel("a", 1)).await;
     let far = Reader::new(&app, Some("9999")).await.event().await;
@@ -127,7 +127,7 @@ async fn what_is_not_kept_any_more_is_a_reset() {
 }
 
 #[tokio::test]
-async fn who_does_not_read_is_cut_and_may_come_back() {
+async fn a_reader_that_does_not_read_is_disconnected_and_may_return() {
     let app = TestApp::new().await;
     let made = app.post("ipsec-tunnels", tunnel("a", 1)).await.body;
     let mut slow = Reader::new(&app, None).await;
@@ -151,7 +151,7 @@ async fn who_does_not_read_is_cut_and_may_come_back() {
 }
 
 #[tokio::test]
-async fn what_is_asked_wrongly_is_refused() {
+async fn a_wrong_request_for_events_is_refused() {
     let app = TestApp::new().await;
     for bad in ["x", "-1", "99999999999999999999"] {
         let answer = refused(&app, "last-event-id", bad).await;

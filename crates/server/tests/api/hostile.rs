@@ -29,7 +29,7 @@ async fn refused(app: &TestApp, body: impl Into<Body>, status: StatusCode, messa
 }
 
 #[tokio::test]
-async fn what_reads_in_two_ways_is_refused() {
+async fn an_ambiguous_request_is_refused() {
     let app = TestApp::new().await;
     let bad = StatusCode::BAD_REQUEST;
     refused(&app, r#"{"name": "a", "target": "b:1", "name": "c"}"#, bad, "name is there twice").await;
@@ -67,7 +67,7 @@ async fn depth_numbers_and_bytes_have_bounds() {
 }
 
 #[tokio::test]
-async fn what_is_too_much_is_named_and_not_repeated() {
+async fn an_exceeded_limit_is_named_and_the_value_is_not_repeated() {
     let app = TestApp::new().await;
     let huge = "x".repeat((1 << 20) - 100);
     for (body, fault) in [

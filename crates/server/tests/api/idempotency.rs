@@ -100,7 +100,7 @@ async fn a_caller_that_hangs_up_finds_its_answer() {
 }
 
 #[tokio::test]
-async fn what_was_refused_leaves_its_key_free() {
+async fn a_refused_request_leaves_its_key_free() {
     let app = TestApp::new().await;
     let refused = post(&app, "k", "ipsec-tunnels", json!({})).await;
     assert_eq!(refused.status, StatusCode::BAD_REQUEST);
@@ -148,7 +148,7 @@ async fn a_secret_is_shown_once_and_kept_nowhere() {
 }
 
 #[tokio::test]
-async fn a_narrower_token_is_not_shown_what_a_wider_one_was_answered() {
+async fn a_narrower_token_does_not_get_the_answer_of_a_wider_one() {
     let app = TestApp::new().await;
     let account = app.account(json!({"scopes": ["frontdoor.read", "frontdoor.write"]})).await;
     let secret = account["clientSecret"].as_str().unwrap();

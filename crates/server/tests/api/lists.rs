@@ -32,7 +32,7 @@ async fn pages_follow_one_another() {
 }
 
 #[tokio::test]
-async fn a_parameter_that_is_wrong_is_named() {
+async fn a_wrong_parameter_is_named() {
     let app = TestApp::new().await;
     for (query, message) in [
         ("page=-1", "page must be 0 or more"),
@@ -67,7 +67,7 @@ async fn a_parameter_that_is_wrong_is_named() {
 }
 
 #[tokio::test]
-async fn the_format_is_the_one_that_is_accepted() {
+async fn the_answer_has_the_accepted_format() {
     let app = TestApp::new().await;
     let get = async |accept: &str| {
         let request = Request::get(app.path("ipsec-shares"))
@@ -232,7 +232,7 @@ async fn every_list_takes_the_filters_of_its_properties() {
 }
 
 #[tokio::test]
-async fn all_faults_of_a_query_are_told() {
+async fn all_faults_of_a_query_are_reported() {
     let app = TestApp::new().await;
     let query = "page=x&size=0&sort=colour&sort=name,up&ingressPort=many&status=ON&createdAt=today&id=7&colour=red\
                  &tags=x&tag.=x&name=%00";

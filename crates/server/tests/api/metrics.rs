@@ -52,7 +52,7 @@ async fn samples_add_up_and_zeros_are_there() {
 }
 
 #[tokio::test]
-async fn what_never_carried_a_byte_has_zeros() {
+async fn a_share_without_traffic_has_zeros() {
     let (app, tunnel, site) = TestApp::with_site().await;
     let share = app.share(&tunnel, &site.z_id, "app-db", 8443).await;
     for path in [at("ipsec-shares", &share), at("ipsec-tunnels", &tunnel)] {

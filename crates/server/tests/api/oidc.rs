@@ -55,7 +55,7 @@ async fn a_token_for_a_client_opens_the_api() {
 }
 
 #[tokio::test]
-async fn the_claims_say_who_and_what() {
+async fn the_claims_name_the_caller_and_the_scopes() {
     let mut provider = TestProvider::start();
     let app = app(&provider).await;
     let mut sign = |changes: Value| provider.sign("ES256", &claims(changes), &json!({}));
@@ -210,7 +210,7 @@ async fn unknown_keys_are_asked_for_a_few_times_only() {
 }
 
 #[tokio::test]
-async fn a_provider_that_is_down_takes_nothing_else_with_it() {
+async fn an_unreachable_provider_affects_its_own_tokens_only() {
     let mut provider = TestProvider::start();
     let token = provider.token(&audience("ES256")).await;
     provider.order(&json!({"do": "stop"}));
@@ -228,7 +228,7 @@ async fn a_provider_that_is_down_takes_nothing_else_with_it() {
 }
 
 #[tokio::test]
-async fn what_only_the_operator_can_mend_ends_the_start() {
+async fn a_wrong_provider_configuration_ends_the_start() {
     let connect =
         async |config: ProviderConfig| format!("{:#}", Provider::connect(config).await.unwrap_err());
     let config = |issuer: &str| ProviderConfig {

@@ -62,7 +62,7 @@ async fn a_description_is_kept_listed_changed_and_removed() {
 }
 
 #[tokio::test]
-async fn all_faults_of_options_are_told_at_once() {
+async fn all_faults_of_options_are_reported_at_once() {
     let (app, tunnel, site) = TestApp::with_site().await;
     let bad = json!({
         "allowedSources": ["10.0.0.0/8", "172.31.0.0/16", "172.0.0.0/8"], "maxConnections": 0,
@@ -108,7 +108,7 @@ async fn all_faults_of_options_are_told_at_once() {
 }
 
 #[tokio::test]
-async fn a_tunnels_network_holds_what_its_shares_admit() {
+async fn allowed_sources_are_within_the_tunnels_network() {
     let (app, tunnel, site) = TestApp::with_site().await;
     let body = with(share(&tunnel, &site.z_id, "app-db", 8443), options());
     let made = app.post("ipsec-shares", body).await.body;

@@ -36,7 +36,7 @@ async fn a_share_lives_and_is_deleted() {
 }
 
 #[tokio::test]
-async fn what_was_read_may_be_put_back() {
+async fn an_answer_may_be_put_back() {
     let (app, tunnel, site) = TestApp::with_site().await;
     let made = app.share(&tunnel, &site.z_id, "app-db", 8443).await;
     let path = at("ipsec-shares", &made);
@@ -49,7 +49,7 @@ async fn what_was_read_may_be_put_back() {
 }
 
 #[tokio::test]
-async fn a_patch_changes_what_it_names() {
+async fn a_patch_changes_only_the_named_properties() {
     let (app, tunnel, site) = TestApp::with_site().await;
     let body = with(share(&tunnel, &site.z_id, "app-db", 8443), json!({"tags": {"team": "db", "tier": "1"}}));
     let made = app.post("ipsec-shares", body).await.body;
@@ -69,7 +69,7 @@ async fn a_patch_changes_what_it_names() {
 }
 
 #[tokio::test]
-async fn what_is_taken_is_a_conflict() {
+async fn a_taken_name_or_port_is_a_conflict() {
     let (app, tunnel, site) = TestApp::with_site().await;
     let first = app.share(&tunnel, &site.z_id, "app-db", 8443).await;
     let second = app.share(&tunnel, &site.z_id, "app-web", 443).await;
@@ -81,7 +81,7 @@ async fn what_is_taken_is_a_conflict() {
 }
 
 #[tokio::test]
-async fn all_faults_are_told_at_once() {
+async fn all_faults_are_reported_at_once() {
     let (app, tunnel, site) = TestApp::with_site().await;
     let body = json!({
         "name": "-bad-", "ipsecTunnelId": "tnl-00000000000000000000000000000000", "envId": "nosuchenv0",
@@ -108,7 +108,7 @@ async fn all_faults_are_told_at_once() {
 }
 
 #[tokio::test]
-async fn a_write_comes_too_late_for_what_is_deleted() {
+async fn a_write_to_a_deleted_resource_is_refused() {
     let (app, tunnel, site) = TestApp::with_site().await;
     let made = app.share(&tunnel, &site.z_id, "app-db", 8443).await;
     let path = at("ipsec-shares", &made);
@@ -134,7 +134,7 @@ async fn a_write_comes_too_late_for_what_is_deleted() {
 }
 
 #[tokio::test]
-async fn what_was_deleted_long_ago_is_not_found() {
+async fn a_long_deleted_share_is_not_found() {
     let (app, tunnel, site) = TestApp::with_site().await;
     for (days, status) in [(29, StatusCode::OK), (31, StatusCode::NOT_FOUND)] {
         let made = app.share(&tunnel, &site.z_id, "app-db", 8443).await;
@@ -147,7 +147,7 @@ async fn what_was_deleted_long_ago_is_not_found() {
 }
 
 #[tokio::test]
-async fn a_share_names_what_is_live_and_of_its_frontdoor() {
+async fn a_share_refers_to_live_resources_of_its_frontdoor() {
     let (app, tunnel, site) = TestApp::with_site().await;
     let body = json!({"organizationId": "default", "defaultNamespaceName": "x", "ipsecSharesEnabled": true});
     let other = app.post("/frontdoor/v2", body).await.body;
@@ -194,7 +194,7 @@ async fn an_optional_property_may_be_null() {
 
 /// Nothing is written for who can't read the answer.
 #[tokio::test]
-async fn an_answer_that_is_not_wanted_is_refused_before_anything_is_done() {
+async fn an_unacceptable_format_is_refused_before_the_write() {
     let (app, tunnel, site) = TestApp::with_site().await;
     let body = share(&tunnel, &site.z_id, "app-db", 8443).to_string();
     let request = Request::post(app.path("ipsec-shares"))

@@ -183,7 +183,7 @@ async fn proposals_are_narrowed_and_weak_ones_refused_by_name() {
 }
 
 #[tokio::test]
-async fn what_ipv6_can_not_do_yet_is_said_when_a_tunnel_is_made() {
+async fn ipv6_is_refused_with_its_limits_when_a_tunnel_is_created() {
     let app = TestApp::new().await;
     for (changes, message) in [
         (
@@ -207,7 +207,7 @@ async fn what_ipv6_can_not_do_yet_is_said_when_a_tunnel_is_made() {
 }
 
 #[tokio::test]
-async fn a_put_says_all_that_a_post_says() {
+async fn a_put_has_all_properties_of_a_post() {
     let app = TestApp::new().await;
     let made = app.post("ipsec-tunnels", tunnel("a", 1)).await.body;
     let path = at("ipsec-tunnels", &made);
@@ -221,7 +221,7 @@ async fn a_put_says_all_that_a_post_says() {
 }
 
 #[tokio::test]
-async fn a_write_comes_too_late_for_what_is_deleted() {
+async fn a_write_to_a_deleted_resource_is_refused() {
     let app = TestApp::new().await;
     let made = app.post("ipsec-tunnels", tunnel("a", 1)).await.body;
     let path = at("ipsec-tunnels", &made);
@@ -270,7 +270,7 @@ async fn a_key_is_random_unless_it_is_given_and_then_of_20_to_128_characters() {
 
 /// What the peer does is one thing, how far the gateway is another.
 #[tokio::test]
-async fn a_connection_is_told_beside_the_status() {
+async fn a_connection_is_shown_beside_the_status() {
     let app = TestApp::new().await;
     let made = app.post("ipsec-tunnels", tunnel("a", 1)).await.body;
     app.settle(&made, Status::Deployed).await;

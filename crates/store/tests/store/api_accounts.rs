@@ -53,7 +53,7 @@ fn an_account_is_there_until_it_is_revoked() {
 }
 
 #[test]
-fn each_frontdoor_has_the_record_of_who_was_let_in() {
+fn each_frontdoor_records_its_api_accounts() {
     on_each(|store| async move {
         let (a, b) = (frontdoor(&store, "acme").await, frontdoor(&store, "acme").await);
         let other = frontdoor(&store, "other").await;

@@ -53,7 +53,7 @@ async fn names(store: &Store, site: &Site, request: ListRequest) -> Vec<String> 
 }
 
 #[test]
-fn a_filter_takes_what_it_says() {
+fn a_filter_selects_the_matching_rows() {
     on_each(|store| async move {
         let site = five(&store).await;
         let all = ["delta", "alpha", "echo", "bravo"];

@@ -83,7 +83,7 @@ fn names_ports_and_peers_are_taken_until_deleted() {
 }
 
 #[test]
-fn a_slot_is_the_lowest_that_is_free() {
+fn a_slot_is_the_lowest_free_one() {
     on_each(|store| async move {
         let frontdoor = frontdoor(&store).await;
         let pools = LoadBalancerPools::ipsec();

@@ -144,7 +144,7 @@ impl ConnectionView {
         // When both ends initiate at once, one attempt may end without an answer; and a peer that refuses does answer.
         if let Some(fault) = self.silence.take()
             && self.line != Negotiation::Up
-            && !self.has_said(now)
+            && !self.has_reported_fault(now)
         {
             self.fail(fault, now);
         }
@@ -152,7 +152,7 @@ impl ConnectionView {
     }
 
     /// Whether the peer reported a fault recently.
-    fn has_said(&self, now: Timestamp) -> bool {
+    fn has_reported_fault(&self, now: Timestamp) -> bool {
         let is_fault = |e: &ConnectionError| e.reason != ConnectionFault::PeerDoesNotAnswer;
         self.connection.last_error.as_ref().is_some_and(is_fault)
             && self.said_at.is_some_and(|at| now.duration_since(at) < SAID)

@@ -46,7 +46,7 @@ fn bytes_add_up_over_a_rekey() {
 }
 
 #[test]
-fn what_ended_is_counted_from_its_last_event() {
+fn an_ended_sa_is_counted_from_its_last_event() {
     let mut view = ConnectionView::new(at(0));
     view.look(&sa(vec![child(1, "INSTALLED", 100, 10)]), at(1));
     view.event(&sa(vec![child(1, "DELETED", 130, 13)])[0]);
@@ -144,7 +144,7 @@ fn peer_and_times_are_shown_and_stay_while_nothing_changes() {
 }
 
 #[test]
-fn a_call_of_ones_own_is_told_from_the_peers() {
+fn the_gateways_attempts_are_distinguished_from_the_peers() {
     let connecting = |initiator: Option<&str>| {
         let ike = Message::new().set("state", "CONNECTING");
         Message::new().section("tunnel", initiator.into_iter().fold(ike, |m, i| m.set("initiator", i)))
@@ -162,7 +162,7 @@ fn a_call_of_ones_own_is_told_from_the_peers() {
 }
 
 #[test]
-fn silence_is_a_fault_where_nothing_else_is_up_or_was_said() {
+fn silence_is_a_fault_only_without_another_connection_or_fault() {
     const SILENCE: &str = "giving up after 4 retransmits";
     const REFUSED: &str = "generating IKE_AUTH response 1 [ N(AUTH_FAILED) ]";
     let fault = |s: &ConnectionView| s.connection().last_error.as_ref().map(|e| (e.reason, e.since));
