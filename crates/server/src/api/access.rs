@@ -1,4 +1,4 @@
-//! What a handler starts from: a caller who may be here, the Frontdoor of the path, the id in it.
+//! What a handler starts from: a caller with the scope it needs, the Frontdoor of the path, and the id in the path.
 
 use super::wire::fields::printable;
 use crate::{
@@ -9,31 +9,64 @@ use crate::{
 use axum::{
     extract::{FromRequestParts, Path},
     http::request::Parts,
+    response::Response,
 };
 use std::str::FromStr;
-use wicketgate_model::FrontdoorId;
-use wicketgate_store::FrontdoorRow;
+use wicketgate_model::{AgentId, ApiAccountId, EnvironmentId, ExecutionId, FrontdoorId, ShareId, TunnelId};
+use wicketgate_store::{FrontdoorRow, WriteContext};
 
-/// An authenticated caller.
-#[derive(Debug)]
-pub(super) struct Caller(pub(super) Principal);
+/// The answer of a handler.
+pub(super) type Answer = Result<Response, ApiError>;
+
+/// An authenticated caller, for what belongs to no Frontdoor.
+pub(super) struct Caller {
+    pub(super) state: AppState,
+    pub(super) principal: Principal,
+}
+
+/// An authenticated caller in a Frontdoor that it may see.
+pub(super) struct At {
+    pub(super) state: AppState,
+    pub(super) principal: Principal,
+    pub(super) frontdoor: FrontdoorRow,
+}
+
+/// Declares extractors of [`At`] for callers that have a scope.
+macro_rules! extractors {
+    ($($(#[$doc:meta])* $name:ident: $scope:ident $(, $enabled:ident)?;)*) => {$(
+        $(#[$doc])*
+        pub(super) struct $name(pub(super) At);
+
+        impl FromRequestParts<AppState> for $name {
+            type Rejection = ApiError;
+
+            async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+                let at = At::from_request_parts(parts, state).await?;
+                at.principal.need(Scope::$scope)?;
+                $(at.$enabled()?;)?
+                Ok(Self(at))
+            }
+        }
+    )*};
+}
+
+extractors! {
+    Reads: Read;
+    Writes: Write;
+    /// Shares and tunnels are a feature that a Frontdoor may have switched off.
+    ReadsShares: Read, need_shares;
+    WritesShares: Write, need_shares;
+}
 
 impl FromRequestParts<AppState> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        principal(parts, state).await.map(Self)
+        Ok(Self { state: state.clone(), principal: principal(parts, state).await? })
     }
 }
 
-/// An authenticated caller in a Frontdoor that it may see.
-#[derive(Debug)]
-pub(super) struct InFrontdoor {
-    pub(super) principal: Principal,
-    pub(super) frontdoor: FrontdoorRow,
-}
-
-impl FromRequestParts<AppState> for InFrontdoor {
+impl FromRequestParts<AppState> for At {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
@@ -41,8 +74,9 @@ impl FromRequestParts<AppState> for InFrontdoor {
         let text = parameter(parts, "frontdoorId").await?;
         let not_found = || ApiError::frontdoor_not_found(printable(&text));
         let id: FrontdoorId = text.parse().map_err(|_| not_found())?;
-        let frontdoor = state.store.frontdoor(id).await?.ok_or_else(not_found)?;
-        if principal.sees(&frontdoor) { Ok(Self { principal, frontdoor }) } else { Err(not_found()) }
+        let frontdoor =
+            state.store.frontdoor(id).await?.filter(|f| principal.sees(f)).ok_or_else(not_found)?;
+        Ok(Self { state: state.clone(), principal, frontdoor })
     }
 }
 
@@ -54,47 +88,66 @@ async fn principal(parts: &mut Parts, state: &AppState) -> Result<Principal, Api
     }
 }
 
-impl InFrontdoor {
+impl Caller {
+    pub(super) fn write_context(&self) -> WriteContext {
+        self.state.write_context(&self.principal)
+    }
+}
+
+impl At {
     pub(super) fn id(&self) -> FrontdoorId {
         self.frontdoor.id
     }
 
-    pub(super) fn need(&self, scope: Scope) -> Result<(), ApiError> {
-        self.principal.need(scope)
-    }
-
-    /// For tunnels and shares, which a Frontdoor may have switched off.
-    pub(super) fn need_shares(&self, scope: Scope) -> Result<(), ApiError> {
-        self.need(scope)?;
-        if self.frontdoor.ipsec_shares_enabled {
-            Ok(())
-        } else {
-            Err(ApiError::shares_not_enabled(self.id()))
-        }
+    pub(super) fn write_context(&self) -> WriteContext {
+        self.state.write_context(&self.principal)
     }
 
     /// The path of a collection of this Frontdoor.
     pub(super) fn path(&self, collection: &str) -> String {
         format!("/frontdoor/v2/{}/{collection}", self.id())
     }
-}
 
-/// The `{id}` of a path, not yet read.
-#[derive(Debug)]
-pub(super) struct PathId(String);
-
-impl FromRequestParts<AppState> for PathId {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
-        parameter(parts, "id").await.map(Self)
+    fn need_shares(&self) -> Result<(), ApiError> {
+        if self.frontdoor.ipsec_shares_enabled {
+            Ok(())
+        } else {
+            Err(ApiError::shares_not_enabled(self.id()))
+        }
     }
 }
 
-impl PathId {
-    /// What can't be an id is the id of nothing.
-    pub(super) fn parse<T: FromStr>(&self, kind: ResourceKind) -> Result<T, ApiError> {
-        self.0.parse().map_err(|_| ApiError::not_found(kind, printable(&self.0)))
+/// The `{id}` of a path. Text that is not an id is the id of no resource.
+pub(super) struct Id<T>(pub(super) T);
+
+/// The id of a kind of resource.
+pub(super) trait Identifies: FromStr {
+    const KIND: ResourceKind;
+}
+
+macro_rules! identify {
+    ($($id:ty: $kind:ident;)*) => {$(
+        impl Identifies for $id {
+            const KIND: ResourceKind = ResourceKind::$kind;
+        }
+    )*};
+}
+
+identify! {
+    AgentId: Agent;
+    ApiAccountId: ApiAccount;
+    EnvironmentId: Environment;
+    ExecutionId: Execution;
+    ShareId: Share;
+    TunnelId: Tunnel;
+}
+
+impl<T: Identifies> FromRequestParts<AppState> for Id<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
+        let text = parameter(parts, "id").await?;
+        text.parse().map(Self).map_err(|_| ApiError::not_found(T::KIND, printable(&text)))
     }
 }
 

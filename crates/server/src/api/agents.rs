@@ -1,7 +1,7 @@
 //! `/{frontdoorId}/agents`
 
 use super::{
-    access::{InFrontdoor, PathId},
+    access::{Answer, Id, Reads, Writes},
     conditional::Preconditions,
     refusal::refused,
     wire::{
@@ -11,39 +11,25 @@ use super::{
     },
 };
 use crate::{
-    auth::Scope,
     error::{ApiError, ResourceKind},
     state::AppState,
 };
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::http::StatusCode;
 use std::collections::HashMap;
 use wicketgate_model::AgentId;
 use wicketgate_store::AgentRow;
 
-pub(super) async fn list(
-    State(state): State<AppState>,
-    at: InFrontdoor,
-    format: Format,
-    query: Query,
-) -> Result<Response, ApiError> {
-    at.need(Scope::Read)?;
+pub(super) async fn list(Reads(at): Reads, format: Format, query: Query) -> Answer {
     let query = query.list(agent::PROPERTIES)?;
-    let page = state.store.agents(at.id(), &query.request).await?;
-    let rows = seen(&state, page.rows).await.into_iter();
+    let page = at.state.store.agents(at.id(), &query.request).await?;
+    let rows = seen(&at.state, page.rows).await.into_iter();
     Ok(format.page(&at.path("agents"), &query, page.total, rows))
 }
 
-pub(super) async fn get(
-    State(state): State<AppState>,
-    at: InFrontdoor,
-    id: PathId,
-    format: Format,
-) -> Result<Response, ApiError> {
-    at.need(Scope::Read)?;
-    let id: AgentId = id.parse(ResourceKind::Agent)?;
-    let row = state.store.agent(at.id(), id).await?;
+pub(super) async fn get(Reads(at): Reads, Id(id): Id<AgentId>, format: Format) -> Answer {
+    let row = at.state.store.agent(at.id(), id).await?;
     let row = row.ok_or_else(|| ApiError::not_found(ResourceKind::Agent, id))?;
-    let agent = seen(&state, vec![row]).await.pop();
+    let agent = seen(&at.state, vec![row]).await.pop();
     let agent = agent.ok_or_else(|| ApiError::not_found(ResourceKind::Agent, id))?;
     Ok(format.resource(StatusCode::OK, &agent))
 }
@@ -63,17 +49,14 @@ async fn seen(state: &AppState, rows: Vec<AgentRow>) -> Vec<Agent> {
 
 /// Bars it: the gateways cut its connections.
 pub(super) async fn delete(
-    State(state): State<AppState>,
-    at: InFrontdoor,
-    id: PathId,
+    Writes(at): Writes,
+    Id(id): Id<AgentId>,
     wanted: Preconditions,
 ) -> Result<StatusCode, ApiError> {
-    at.need(Scope::Write)?;
-    let id: AgentId = id.parse(ResourceKind::Agent)?;
-    let row = state.store.agent(at.id(), id).await?;
+    let row = at.state.store.agent(at.id(), id).await?;
     wanted.hold_for(&Agent::of(row.ok_or_else(|| ApiError::not_found(ResourceKind::Agent, id))?))?;
-    let done = state.store.bar_agent(at.id(), id, &state.write_context(&at.principal)).await;
+    let done = at.state.store.bar_agent(at.id(), id, &at.write_context()).await;
     done.map_err(refused(ResourceKind::Agent, id))?;
-    state.wake.notify_one();
+    at.state.wake.notify_one();
     Ok(StatusCode::NO_CONTENT)
 }

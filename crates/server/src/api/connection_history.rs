@@ -1,7 +1,7 @@
 //! `/{frontdoorId}/ipsec-tunnels/{id}/connection-history`: what became of a tunnel's connection.
 
 use super::{
-    access::{InFrontdoor, PathId},
+    access::{Answer, Id, ReadsShares},
     tunnels,
     wire::{
         answer::Format,
@@ -10,24 +10,17 @@ use super::{
         tunnel::Tunnel,
     },
 };
-use crate::{
-    auth::Scope,
-    error::{ApiError, ResourceKind},
-    state::AppState,
-};
-use axum::{extract::State, response::Response};
+use wicketgate_model::TunnelId;
 
 pub(super) async fn list(
-    State(state): State<AppState>,
-    at: InFrontdoor,
-    id: PathId,
+    ReadsShares(at): ReadsShares,
+    Id(id): Id<TunnelId>,
     format: Format,
     query: Query,
-) -> Result<Response, ApiError> {
-    at.need_shares(Scope::Read)?;
+) -> Answer {
     let query = query.list(connection_change::PROPERTIES)?;
-    let tunnel = tunnels::find(&state, &at, id.parse(ResourceKind::Tunnel)?).await?.id;
-    let page = state.store.connection_changes(tunnel, &query.request).await?;
+    let tunnel = tunnels::find(&at, id).await?.id;
+    let page = at.state.store.connection_changes(tunnel, &query.request).await?;
     let rows = page.rows.into_iter().map(ConnectionChange::of);
     let path = format!("{}/connection-history", Tunnel::path(at.id(), tunnel));
     Ok(format.page(&path, &query, page.total, rows))

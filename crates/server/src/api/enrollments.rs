@@ -1,7 +1,7 @@
 //! `/{frontdoorId}/agents/enrollments`
 
 use super::{
-    access::InFrontdoor,
+    access::{Answer, Writes},
     refusal::not_created,
     wire::{
         agent::{Enrollment, enrollment},
@@ -9,15 +9,10 @@ use super::{
         body::Body,
     },
 };
-use crate::{
-    auth::Scope,
-    error::{ApiError, ResourceKind},
-    state::AppState,
-};
+use crate::error::{ApiError, ResourceKind};
 use axum::{
-    extract::State,
     http::{StatusCode, header::CACHE_CONTROL},
-    response::{IntoResponse, Response},
+    response::IntoResponse,
 };
 use jiff::SignedDuration;
 use wicketgate_model::EnrollmentId;
@@ -28,16 +23,10 @@ use wicketgate_transport::enrolment_code::EnrolmentCode;
 const LIFETIME: SignedDuration = SignedDuration::from_hours(1);
 
 /// The code is shown this once: the server keeps the hash of its secret.
-pub(super) async fn create(
-    State(state): State<AppState>,
-    at: InFrontdoor,
-    format: Format,
-    body: Body,
-) -> Result<Response, ApiError> {
-    at.need(Scope::Write)?;
+pub(super) async fn create(Writes(at): Writes, format: Format, body: Body) -> Answer {
     let environment = enrollment(body.object_or_nothing()?)?;
-    let context = state.write_context(&at.principal);
-    let code = EnrolmentCode::generate(EnrollmentId::new((context.fresh)()), state.ca)
+    let context = at.write_context();
+    let code = EnrolmentCode::generate(EnrollmentId::new((context.fresh)()), at.state.ca)
         .map_err(|_| ApiError::unavailable("The server could not generate random bytes; try again"))?;
     let new = NewEnrollment {
         id: code.enrollment(),
@@ -45,7 +34,7 @@ pub(super) async fn create(
         secret_sha256: code.secret_hash(),
         expires_at: context.at + LIFETIME,
     };
-    state
+    at.state
         .store
         .create_enrollment(at.id(), &new, &context)
         .await
@@ -55,7 +44,7 @@ pub(super) async fn create(
         enrollment_code: &code.expose(),
         expires_at: new.expires_at,
         environment_id: environment,
-        agent_server: state.agent_server.clone(),
+        agent_server: at.state.agent_server.clone(),
     };
     let answer = format.one(StatusCode::CREATED, &answer, Vec::new());
     Ok(([(CACHE_CONTROL, "no-store")], answer).into_response())

@@ -4,21 +4,20 @@
 //! any more, a `reset` tells it to read the lists anew. Whoever does not read is cut, and may come back.
 
 use super::{
-    access::InFrontdoor,
+    access::{Answer, Reads},
     wire::{
         event::{event, greeting, heartbeat, last_event_id, reset},
         query::Query,
     },
 };
-use crate::{auth::Scope, error::ApiError, state::AppState};
+use crate::{error::ApiError, state::AppState};
 use axum::{
     body::Body,
-    extract::State,
     http::{
         HeaderMap, HeaderValue,
         header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE},
     },
-    response::{IntoResponse, Response},
+    response::IntoResponse,
 };
 use futures_util::stream;
 use std::{convert::Infallible, sync::Arc, time::Duration};
@@ -43,31 +42,26 @@ const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 /// Whatever stands in between is to pass events on at once.
 const UNBUFFERED: (&str, HeaderValue) = ("x-accel-buffering", HeaderValue::from_static("no"));
 
-pub(super) async fn follow(
-    State(state): State<AppState>,
-    at: InFrontdoor,
-    headers: HeaderMap,
-    query: Query,
-) -> Result<Response, ApiError> {
-    at.need(Scope::Read)?;
+pub(super) async fn follow(Reads(at): Reads, headers: HeaderMap, query: Query) -> Answer {
     let [] = query.values([])?;
     if !is_accepted(&headers) {
         return Err(ApiError::not_acceptable());
     }
     let after = last_event_id(&headers)?;
-    let place = state.feed.enter(at.id());
+    let place = at.state.feed.enter(at.id());
     let place = place
         .ok_or_else(|| ApiError::too_many_requests("Too many clients follow the events; try again later"))?;
     // First who listens, then where the table stands, and all that before the answer: what is written once the caller
     // has it is told.
-    let live = state
+    let live = at
+        .state
         .feed
         .subscribe()
         .await
         .ok_or_else(|| ApiError::unavailable("The events can't be read now; try again"))?;
-    let span = state.store.event_span().await?;
+    let span = at.state.store.event_span().await?;
     let (send, receive) = mpsc::channel(ON_THE_WAY);
-    let reader = Reader { state, frontdoor: at.id(), send };
+    let reader = Reader { frontdoor: at.id(), state: at.state, send };
     tokio::spawn(async move {
         let _ = reader.serve(after, span, live).await;
         drop(place);

@@ -2,7 +2,7 @@
 //! what is an organization's: its API accounts and its Frontdoors.
 
 use super::{
-    access::{Caller, InFrontdoor, PathId},
+    access::{Answer, Caller, Id, Reads},
     wire::{
         answer::Format,
         execution::{self, Execution},
@@ -10,62 +10,34 @@ use super::{
         query::Query,
     },
 };
-use crate::{
-    auth::Scope,
-    error::{ApiError, ResourceKind},
-    state::AppState,
-};
-use axum::{extract::State, http::StatusCode, response::Response};
+use crate::error::{ApiError, ResourceKind};
+use axum::{http::StatusCode, response::Response};
 use wicketgate_model::ExecutionId;
 use wicketgate_store::{ExecutionRow, Page};
 
 const OF_ORGANIZATION: &str = "/frontdoor/v2/executions";
 
-pub(super) async fn list(
-    State(state): State<AppState>,
-    at: InFrontdoor,
-    format: Format,
-    query: Query,
-) -> Result<Response, ApiError> {
-    at.need(Scope::Read)?;
+pub(super) async fn list(Reads(at): Reads, format: Format, query: Query) -> Answer {
     let query = query.list(execution::PROPERTIES)?;
-    let page = state.store.executions(at.id(), &query.request).await?;
+    let page = at.state.store.executions(at.id(), &query.request).await?;
     Ok(listed(format, &at.path("executions"), &query, page))
 }
 
-pub(super) async fn get(
-    State(state): State<AppState>,
-    at: InFrontdoor,
-    id: PathId,
-    format: Format,
-) -> Result<Response, ApiError> {
-    at.need(Scope::Read)?;
-    let id: ExecutionId = id.parse(ResourceKind::Execution)?;
-    let row = state.store.execution(at.id(), id).await?;
+pub(super) async fn get(Reads(at): Reads, Id(id): Id<ExecutionId>, format: Format) -> Answer {
+    let row = at.state.store.execution(at.id(), id).await?;
     answer(format, &at.path("executions"), id, row)
 }
 
-pub(super) async fn list_of_organization(
-    State(state): State<AppState>,
-    Caller(caller): Caller,
-    format: Format,
-    query: Query,
-) -> Result<Response, ApiError> {
-    let organization = caller.administered()?;
+pub(super) async fn list_of_organization(caller: Caller, format: Format, query: Query) -> Answer {
+    let organization = caller.principal.administered()?;
     let query = query.list(execution::PROPERTIES)?;
-    let page = state.store.organization_executions(organization, &query.request).await?;
+    let page = caller.state.store.organization_executions(organization, &query.request).await?;
     Ok(listed(format, OF_ORGANIZATION, &query, page))
 }
 
-pub(super) async fn get_of_organization(
-    State(state): State<AppState>,
-    Caller(caller): Caller,
-    id: PathId,
-    format: Format,
-) -> Result<Response, ApiError> {
-    let organization = caller.administered()?;
-    let id: ExecutionId = id.parse(ResourceKind::Execution)?;
-    let row = state.store.organization_execution(organization, id).await?;
+pub(super) async fn get_of_organization(caller: Caller, Id(id): Id<ExecutionId>, format: Format) -> Answer {
+    let organization = caller.principal.administered()?;
+    let row = caller.state.store.organization_execution(organization, id).await?;
     answer(format, OF_ORGANIZATION, id, row)
 }
 
@@ -74,12 +46,7 @@ fn listed(format: Format, path: &str, query: &ListQuery, page: Page<ExecutionRow
     format.page(path, query, page.total, rows)
 }
 
-fn answer(
-    format: Format,
-    path: &str,
-    id: ExecutionId,
-    row: Option<ExecutionRow>,
-) -> Result<Response, ApiError> {
+fn answer(format: Format, path: &str, id: ExecutionId, row: Option<ExecutionRow>) -> Answer {
     let execution = Execution::of(row.ok_or_else(|| ApiError::not_found(ResourceKind::Execution, id))?, path);
     Ok(format.resource(StatusCode::OK, &execution))
 }

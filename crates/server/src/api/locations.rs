@@ -1,7 +1,7 @@
 //! `/{frontdoorId}/locations`
 
 use super::{
-    access::InFrontdoor,
+    access::{Answer, Reads},
     wire::{
         answer::{Format, Links, Representation},
         property::{LINKS, Property, PropertyType},
@@ -9,8 +9,6 @@ use super::{
         schema,
     },
 };
-use crate::{auth::Scope, error::ApiError, state::AppState};
-use axum::{extract::State, response::Response};
 use serde::Serialize;
 use serde_json::json;
 use wicketgate_model::LocationId;
@@ -46,19 +44,13 @@ impl Representation for Location {
 }
 
 /// The sites that have gateways: few, and in memory.
-pub(super) async fn list(
-    State(state): State<AppState>,
-    at: InFrontdoor,
-    format: Format,
-    query: Query,
-) -> Result<Response, ApiError> {
-    at.need(Scope::Read)?;
+pub(super) async fn list(Reads(at): Reads, format: Format, query: Query) -> Answer {
     let query = query.list(PROPERTIES)?;
     let PageRequest { number, size } = query.request.page;
     let size = usize::try_from(size).unwrap_or(usize::MAX);
     let skipped = usize::try_from(number).unwrap_or(usize::MAX).saturating_mul(size);
     let max_tunnels =
-        |id: &LocationId| state.gateways.at(id).and_then(|gateway| gateway.view.lock().max_tunnels());
+        |id: &LocationId| at.state.gateways.at(id).and_then(|gateway| gateway.view.lock().max_tunnels());
     let matches = |id: &&LocationId| {
         let is = |value: &FilterValue| match value {
             FilterValue::Text(text) => text == id.as_str(),
@@ -67,7 +59,7 @@ pub(super) async fn list(
         };
         query.request.filters.iter().all(|f| f.values.iter().any(is))
     };
-    let mut found: Vec<_> = state.locations.iter().filter(matches).collect();
+    let mut found: Vec<_> = at.state.locations.iter().filter(matches).collect();
     let total = found.len().try_into().unwrap_or(u64::MAX);
     // All locations have the same gateway and the same number of tunnels.
     match query.request.sort.iter().find(|sort| *sort.column != MAX_TUNNELS) {

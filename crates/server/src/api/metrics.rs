@@ -1,7 +1,7 @@
 //! What a share or a tunnel carried.
 
 use super::{
-    access::{InFrontdoor, PathId},
+    access::{Answer, Id, ReadsShares},
     shares, tunnels,
     wire::{
         answer::Format,
@@ -9,41 +9,34 @@ use super::{
         query::Query,
     },
 };
-use crate::{
-    auth::Scope,
-    error::{ApiError, ResourceKind},
-    state::{AppState, now},
-};
-use axum::{extract::State, http::StatusCode, response::Response};
+use crate::state::now;
+use axum::http::StatusCode;
+use wicketgate_model::{ShareId, TunnelId};
 use wicketgate_store::TrafficScope;
 
 pub(super) async fn of_share(
-    State(state): State<AppState>,
-    at: InFrontdoor,
-    id: PathId,
+    ReadsShares(at): ReadsShares,
+    Id(id): Id<ShareId>,
     format: Format,
     query: Query,
-) -> Result<Response, ApiError> {
-    at.need_shares(Scope::Read)?;
+) -> Answer {
     let window = window(query, now())?;
-    let share = shares::find(&state, &at, id.parse(ResourceKind::Share)?).await?.id;
-    let samples = state.store.traffic(TrafficScope::Share(share), &window).await?;
+    let share = shares::find(&at, id).await?.id;
+    let samples = at.state.store.traffic(TrafficScope::Share(share), &window).await?;
     let metrics = Metrics::new("ipsec-share", share.to_string(), &window, &samples);
     let links = vec![("self", format!("{}/{share}/metrics", at.path("ipsec-shares")))];
     Ok(format.one(StatusCode::OK, &metrics, links))
 }
 
 pub(super) async fn of_tunnel(
-    State(state): State<AppState>,
-    at: InFrontdoor,
-    id: PathId,
+    ReadsShares(at): ReadsShares,
+    Id(id): Id<TunnelId>,
     format: Format,
     query: Query,
-) -> Result<Response, ApiError> {
-    at.need_shares(Scope::Read)?;
+) -> Answer {
     let window = window(query, now())?;
-    let tunnel = tunnels::find(&state, &at, id.parse(ResourceKind::Tunnel)?).await?.id;
-    let samples = state.store.traffic(TrafficScope::Tunnel(tunnel), &window).await?;
+    let tunnel = tunnels::find(&at, id).await?.id;
+    let samples = at.state.store.traffic(TrafficScope::Tunnel(tunnel), &window).await?;
     let metrics = Metrics::new("ipsec-tunnel", tunnel.to_string(), &window, &samples);
     let links = vec![("self", format!("{}/{tunnel}/metrics", at.path("ipsec-tunnels")))];
     Ok(format.one(StatusCode::OK, &metrics, links))

@@ -4,15 +4,16 @@
 //! those of the code; and the parameters of lists, which the lists' own descriptions give. Tests hold it to the
 //! router and to every answer that the API's tests see, so that nothing is said here that is not so.
 
-mod operations;
 mod schemas;
 
-use super::wire::property::{Property, PropertyType};
+use super::{
+    operations::{Access, OPERATIONS, Operation, Parameters},
+    wire::property::{Property, PropertyType},
+};
 use axum::{
     http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE},
     response::IntoResponse,
 };
-use operations::{OPERATIONS, Operation, Parameters, Who};
 use serde_json::{Map, Value, json};
 use std::sync::LazyLock;
 
@@ -178,9 +179,9 @@ fn described(operation: &Operation) -> Value {
         "parameters": parameters(operation),
         "responses": responses(operation),
     });
-    it["security"] = match operation.who {
-        Who::Anybody => json!([]),
-        Who::Scope(scope) => json!([{"bearer": []}, {"basic": []}, {"oauth": [scope]}]),
+    it["security"] = match operation.access {
+        Access::Public => json!([]),
+        Access::Scope(scope) => json!([{"bearer": []}, {"basic": []}, {"oauth": [scope]}]),
     };
     if let Some((schema, required)) = operation.body {
         let schema = json!({"schema": {"$ref": format!("#/components/schemas/{schema}")}});
@@ -206,7 +207,7 @@ fn parameters(operation: &Operation) -> Vec<Value> {
         }
     }
     match operation.method {
-        "post" if matches!(operation.who, Who::Scope(_)) => all.push(common("idempotencyKey")),
+        "post" if matches!(operation.access, Access::Scope(_)) => all.push(common("idempotencyKey")),
         "get" if is_tagged(operation) => all.push(common("ifNoneMatch")),
         _ => {}
     }
@@ -231,7 +232,8 @@ fn is_tagged(operation: &Operation) -> bool {
             && schema != "VpnConfig"
             && !schema.ends_with("Page")
     };
-    matches!(operation.who, Who::Scope(_)) && operation.answers.iter().any(|(_, schema)| is_resource(schema))
+    matches!(operation.access, Access::Scope(_))
+        && operation.answers.iter().any(|(_, schema)| is_resource(schema))
 }
 
 fn sort(properties: &[Property]) -> Value {
@@ -289,7 +291,7 @@ fn responses(operation: &Operation) -> Value {
         return Value::Object(all);
     }
     let mut errors = operation.errors.to_vec();
-    let needs_token = matches!(operation.who, Who::Scope(_));
+    let needs_token = matches!(operation.access, Access::Scope(_));
     if needs_token {
         errors.extend([400, 401, 403, 503]);
         if !operation.answers.iter().all(|(_, schema)| schema.is_empty()) {
@@ -344,7 +346,7 @@ fn answer(operation: &Operation, status: u16, schema: &str) -> Value {
                 name.to_owned()
             };
             it["content"] = json!({"application/json": reference(name)});
-            if matches!(operation.who, Who::Scope(_)) {
+            if matches!(operation.access, Access::Scope(_)) {
                 it["content"]["application/hal+json"] = reference(&hal);
             }
             if name == "VpnConfig" {

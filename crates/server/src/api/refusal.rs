@@ -3,6 +3,7 @@
 use super::wire::{agent, property::Property, share, tunnel};
 use crate::error::{ApiError, PropertyFault, ResourceKind};
 use std::fmt::Display;
+use wicketgate_model::Status;
 use wicketgate_store::{Column, StoreError};
 
 /// For a write to the resource of this id.
@@ -24,6 +25,11 @@ pub(super) fn refused(kind: ResourceKind, id: impl Display) -> impl FnOnce(Store
         )),
         other => not_created(kind)(other),
     }
+}
+
+/// Checks that a share or a tunnel is neither deleted nor being deleted.
+pub(super) fn must_be_live(kind: ResourceKind, id: impl Display, status: Status) -> Result<(), ApiError> {
+    if status.is_live() { Ok(()) } else { Err(refused(kind, id)(StoreError::NotLive(status))) }
 }
 
 /// For a new resource.

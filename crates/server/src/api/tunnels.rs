@@ -1,9 +1,9 @@
 //! `/{frontdoorId}/ipsec-tunnels`
 
 use super::{
-    access::{InFrontdoor, PathId},
+    access::{Answer, At, Id, ReadsShares, WritesShares},
     conditional::Preconditions,
-    refusal::{not_created, refused},
+    refusal::{must_be_live, not_created, refused},
     retry::retry_stale,
     wire::{
         answer::Format,
@@ -14,138 +14,108 @@ use super::{
     },
 };
 use crate::{
-    auth::Scope,
     error::{ApiError, ResourceKind},
     state::{AppState, now},
 };
 use axum::{
-    extract::State,
     http::{StatusCode, header::LOCATION},
     response::{IntoResponse, Response},
 };
 use wicketgate_model::{LocationId, PreSharedKey, Status, TunnelId};
-use wicketgate_store::{Action, StoreError, TunnelChange, TunnelRow, TunnelSpec};
+use wicketgate_store::{Action, TunnelChange, TunnelRow, TunnelSpec};
 
-pub(super) async fn list(
-    State(state): State<AppState>,
-    at: InFrontdoor,
-    format: Format,
-    query: Query,
-) -> Result<Response, ApiError> {
-    at.need_shares(Scope::Read)?;
+pub(super) async fn list(ReadsShares(at): ReadsShares, format: Format, query: Query) -> Answer {
     let query = query.list(tunnel::PROPERTIES)?;
-    let address = |location: &LocationId| state.gateway_address(location);
-    let request = tunnel::resolved(query.request.clone(), &state.locations, address);
-    let page = state.store.tunnels(at.id(), &request).await?;
-    let rows = page.rows.into_iter().map(|row| shown(&state, row));
+    let address = |location: &LocationId| at.state.gateway_address(location);
+    let request = tunnel::resolved(query.request.clone(), &at.state.locations, address);
+    let page = at.state.store.tunnels(at.id(), &request).await?;
+    let rows = page.rows.into_iter().map(|row| shown(&at.state, row));
     Ok(format.page(&at.path("ipsec-tunnels"), &query, page.total, rows))
 }
 
-pub(super) async fn get(
-    State(state): State<AppState>,
-    at: InFrontdoor,
-    id: PathId,
-    format: Format,
-) -> Result<Response, ApiError> {
-    at.need_shares(Scope::Read)?;
-    let row = find(&state, &at, id.parse(ResourceKind::Tunnel)?).await?;
-    Ok(answer(&state, format, StatusCode::OK, row))
+pub(super) async fn get(ReadsShares(at): ReadsShares, Id(id): Id<TunnelId>, format: Format) -> Answer {
+    let row = find(&at, id).await?;
+    Ok(answer(&at.state, format, StatusCode::OK, row))
 }
 
-pub(super) async fn create(
-    State(state): State<AppState>,
-    at: InFrontdoor,
-    format: Format,
-    body: Body,
-) -> Result<Response, ApiError> {
-    at.need_shares(Scope::Write)?;
-    let spec = tunnel::spec(body.object()?, &state.locations, random_key()?, None)?;
-    let made =
-        state.store.create_tunnel(at.id(), &spec, &state.pools, &state.write_context(&at.principal)).await;
+pub(super) async fn create(WritesShares(at): WritesShares, format: Format, body: Body) -> Answer {
+    let spec = tunnel::spec(body.object()?, &at.state.locations, random_key()?, None)?;
+    let made = at.state.store.create_tunnel(at.id(), &spec, &at.state.pools, &at.write_context()).await;
     let row = made.map_err(not_created(ResourceKind::Tunnel))?;
-    state.wake.notify_one();
+    at.state.wake.notify_one();
     let location = Tunnel::path(at.id(), row.id);
-    Ok(([(LOCATION, location)], answer(&state, format, StatusCode::ACCEPTED, row)).into_response())
+    Ok(([(LOCATION, location)], answer(&at.state, format, StatusCode::ACCEPTED, row)).into_response())
 }
 
 pub(super) async fn put(
-    State(state): State<AppState>,
-    at: InFrontdoor,
-    id: PathId,
+    WritesShares(at): WritesShares,
+    Id(id): Id<TunnelId>,
     format: Format,
     wanted: Preconditions,
     body: Body,
-) -> Result<Response, ApiError> {
-    at.need_shares(Scope::Write)?;
-    let row = find(&state, &at, id.parse(ResourceKind::Tunnel)?).await?;
+) -> Answer {
+    let row = find(&at, id).await?;
     let body = body.object()?;
-    let row = change(&state, &at, row, &wanted, |row| {
-        let spec = tunnel::spec(body.clone(), &state.locations, row.key.clone(), Some(row))?;
+    let row = change(&at, row, &wanted, |row| {
+        let spec = tunnel::spec(body.clone(), &at.state.locations, row.key.clone(), Some(row))?;
         Ok(of(row, spec, Action::Update, Grace::default()))
     });
-    Ok(answer(&state, format, StatusCode::ACCEPTED, row.await?))
+    Ok(answer(&at.state, format, StatusCode::ACCEPTED, row.await?))
 }
 
 pub(super) async fn patch(
-    State(state): State<AppState>,
-    at: InFrontdoor,
-    id: PathId,
+    WritesShares(at): WritesShares,
+    Id(id): Id<TunnelId>,
     format: Format,
     wanted: Preconditions,
     body: Body,
-) -> Result<Response, ApiError> {
-    at.need_shares(Scope::Write)?;
-    let row = find(&state, &at, id.parse(ResourceKind::Tunnel)?).await?;
+) -> Answer {
+    let row = find(&at, id).await?;
     let patch = body.object()?;
-    let row = change(&state, &at, row, &wanted, |row| {
+    let row = change(&at, row, &wanted, |row| {
         let whole = tunnel::merged(row, patch.clone());
-        let spec = tunnel::spec(whole, &state.locations, row.key.clone(), Some(row))?;
+        let spec = tunnel::spec(whole, &at.state.locations, row.key.clone(), Some(row))?;
         Ok(of(row, spec, Action::Update, Grace::default()))
     });
-    Ok(answer(&state, format, StatusCode::ACCEPTED, row.await?))
+    Ok(answer(&at.state, format, StatusCode::ACCEPTED, row.await?))
 }
 
 pub(super) async fn rotate_key(
-    State(state): State<AppState>,
-    at: InFrontdoor,
-    id: PathId,
+    WritesShares(at): WritesShares,
+    Id(id): Id<TunnelId>,
     format: Format,
     wanted: Preconditions,
     body: Body,
-) -> Result<Response, ApiError> {
-    at.need_shares(Scope::Write)?;
-    let row = find(&state, &at, id.parse(ResourceKind::Tunnel)?).await?;
+) -> Answer {
+    let row = find(&at, id).await?;
     let (key, grace) = tunnel::new_key(body.object_or_nothing()?)?;
     let key = match key {
         Some(key) => key,
         None => random_key()?,
     };
-    let row = change(&state, &at, row, &wanted, |row| {
+    let row = change(&at, row, &wanted, |row| {
         let spec = TunnelSpec { key: key.clone(), ..row.spec() };
         Ok(of(row, spec, Action::RotateKey, grace))
     });
-    Ok(answer(&state, format, StatusCode::ACCEPTED, row.await?))
+    Ok(answer(&at.state, format, StatusCode::ACCEPTED, row.await?))
 }
 
 pub(super) async fn delete(
-    State(state): State<AppState>,
-    at: InFrontdoor,
-    id: PathId,
+    WritesShares(at): WritesShares,
+    Id(id): Id<TunnelId>,
     format: Format,
     wanted: Preconditions,
-) -> Result<Response, ApiError> {
-    at.need_shares(Scope::Write)?;
-    let id: TunnelId = id.parse(ResourceKind::Tunnel)?;
+) -> Answer {
     let done = retry_stale(|| async {
-        let row = find(&state, &at, id).await?;
-        must_be_live(&row)?;
-        let context = state.write_context(&at.principal).expecting(row.updated_at);
-        wanted.hold_for(&shown(&state, row))?;
-        Ok(state.store.delete_tunnel(at.id(), id, &context).await)
+        let row = find(&at, id).await?;
+        must_be_live(ResourceKind::Tunnel, row.id, row.standing.status)?;
+        let context = at.write_context().expecting(row.updated_at);
+        wanted.hold_for(&shown(&at.state, row))?;
+        Ok(at.state.store.delete_tunnel(at.id(), id, &context).await)
     });
     let row = done.await?.map_err(refused(ResourceKind::Tunnel, id))?;
-    state.wake.notify_one();
-    Ok(answer(&state, format, StatusCode::ACCEPTED, row))
+    at.state.wake.notify_one();
+    Ok(answer(&at.state, format, StatusCode::ACCEPTED, row))
 }
 
 /// The change of this row to `spec`.
@@ -155,8 +125,7 @@ fn of(row: &TunnelRow, spec: TunnelSpec, action: Action, grace: Grace) -> Tunnel
 
 /// Changes the tunnel `read` by what `make` answers for it, and for later states of it while others are faster.
 async fn change(
-    state: &AppState,
-    at: &InFrontdoor,
+    at: &At,
     read: TunnelRow,
     wanted: &Preconditions,
     make: impl Fn(&TunnelRow) -> Result<TunnelChange, ApiError>,
@@ -167,36 +136,27 @@ async fn change(
         async move {
             let row = match read {
                 Some(row) => row,
-                None => find(state, at, id).await?,
+                None => find(at, id).await?,
             };
-            must_be_live(&row)?;
+            must_be_live(ResourceKind::Tunnel, row.id, row.standing.status)?;
             let change = make(&row)?;
-            wanted.hold_for(&shown(state, row.clone()))?;
+            wanted.hold_for(&shown(&at.state, row.clone()))?;
             let is_update = change.action == Action::Update;
             if is_update && change.spec == row.spec() && row.standing.status != Status::Error {
                 // Nothing changes: no write, no record, no event. A tunnel in `ERROR` is retried.
                 return Ok(Ok(row));
             }
-            let context = state.write_context(&at.principal);
-            Ok(state.store.replace_tunnel(at.id(), id, &change, &state.pools, &context).await)
+            let context = at.write_context();
+            Ok(at.state.store.replace_tunnel(at.id(), id, &change, &at.state.pools, &context).await)
         }
     });
     let row = done.await?.map_err(refused(ResourceKind::Tunnel, id))?;
-    state.wake.notify_one();
+    at.state.wake.notify_one();
     Ok(row)
 }
 
-fn must_be_live(row: &TunnelRow) -> Result<(), ApiError> {
-    match row.standing.status {
-        status @ (Status::Deleting | Status::Deleted) => {
-            Err(refused(ResourceKind::Tunnel, row.id)(StoreError::NotLive(status)))
-        }
-        _ => Ok(()),
-    }
-}
-
-pub(super) async fn find(state: &AppState, at: &InFrontdoor, id: TunnelId) -> Result<TunnelRow, ApiError> {
-    let row = state.store.tunnel(at.id(), id).await?;
+pub(super) async fn find(at: &At, id: TunnelId) -> Result<TunnelRow, ApiError> {
+    let row = at.state.store.tunnel(at.id(), id).await?;
     row.filter(|t| !is_past_retention(t.deleted_at))
         .ok_or_else(|| ApiError::not_found(ResourceKind::Tunnel, id))
 }

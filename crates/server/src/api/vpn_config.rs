@@ -1,7 +1,7 @@
 //! `/{frontdoorId}/ipsec-tunnels/{id}/vpn-config`
 
 use super::{
-    access::{InFrontdoor, PathId},
+    access::{Answer, Id, WritesShares},
     refusal::refused,
     tunnels::find,
     wire::{
@@ -11,48 +11,41 @@ use super::{
         vpn_config::{FORMATS, VpnConfig, render},
     },
 };
-use crate::{
-    auth::Scope,
-    error::{ApiError, ResourceKind},
-    state::AppState,
-};
+use crate::error::{ApiError, ResourceKind};
 use axum::{
-    extract::State,
     http::{
         StatusCode,
         header::{CACHE_CONTROL, CONTENT_TYPE, ETAG},
     },
-    response::{IntoResponse, Response},
+    response::IntoResponse,
 };
-use wicketgate_model::Status;
+use wicketgate_model::{Status, TunnelId};
 
 /// Needs to write: what is answered holds the key. Who is given it is written down first, and every time: nothing of
 /// it is kept by a cache, or answered with a 304.
 pub(super) async fn get(
-    State(state): State<AppState>,
-    at: InFrontdoor,
-    id: PathId,
+    WritesShares(at): WritesShares,
+    Id(id): Id<TunnelId>,
     accepted: Result<Format, ApiError>,
     query: Query,
-) -> Result<Response, ApiError> {
-    at.need_shares(Scope::Write)?;
-    let id = id.parse(ResourceKind::Tunnel)?;
+) -> Answer {
     let [format] = query.values(["format"])?;
     let format = format.as_deref().unwrap_or("json");
     if !FORMATS.contains(&format) {
         return Err(ApiError::bad_request(format!("format must be one of {}", FORMATS.join(", "))));
     }
-    let tunnel = find(&state, &at, id).await?;
+    let tunnel = find(&at, id).await?;
     if tunnel.standing.status != Status::Deployed {
         let status = tunnel.standing.status;
         return Err(ApiError::conflict(format!(
             "IPsec tunnel {id} is not DEPLOYED yet: its status is {status}"
         )));
     }
-    let gateway = state
+    let gateway = at
+        .state
         .gateway_address(&tunnel.location)
         .ok_or_else(|| ApiError::conflict("The gateway has no public address: it runs without IPsec"))?;
-    let config = VpnConfig::new(&tunnel, gateway, state.needs_udp_encapsulation(&tunnel.location));
+    let config = VpnConfig::new(&tunnel, gateway, at.state.needs_udp_encapsulation(&tunnel.location));
     let mut answer = match render(format, &config) {
         None => accepted?.one(StatusCode::OK, &config, vec![("ipsecTunnel", Tunnel::path(at.id(), id))]),
         Some(text) => {
@@ -62,7 +55,7 @@ pub(super) async fn get(
     };
     answer.headers_mut().insert(CACHE_CONTROL, axum::http::HeaderValue::from_static("no-store"));
     answer.headers_mut().remove(ETAG);
-    let recorded = state.store.record_key_read(at.id(), id, &state.write_context(&at.principal)).await;
+    let recorded = at.state.store.record_key_read(at.id(), id, &at.write_context()).await;
     recorded.map_err(refused(ResourceKind::Tunnel, id))?;
     Ok(answer)
 }

@@ -1,0 +1,162 @@
+//! All operations of the API, one entry each: the router and the OpenAPI document are both made of this list.
+
+use crate::{
+    api::{
+        agents, api_accounts, checks, connection_history, enrollments, environments, events, executions,
+        frontdoors, health, locations, metrics, oauth, openapi, shares, tunnels, vpn_config,
+        wire::{
+            agent, api_account, connection_change, environment, execution, frontdoor, property::Property,
+            share, tunnel, vpn_config::FORMATS,
+        },
+    },
+    state::AppState,
+};
+use axum::routing::{self, MethodRouter};
+
+pub(super) struct Operation {
+    pub(super) method: &'static str,
+    pub(super) path: &'static str,
+    pub(super) route: fn() -> MethodRouter<AppState>,
+    pub(super) id: &'static str,
+    pub(super) tag: &'static str,
+    pub(super) summary: &'static str,
+    pub(super) access: Access,
+    pub(super) parameters: Parameters,
+    /// The schema of the body, and whether the body is required.
+    pub(super) body: Option<(&'static str, bool)>,
+    /// Answers of success: the status, and a schema, `text`, `html`, `any`, `events` or nothing.
+    pub(super) answers: &'static [(u16, &'static str)],
+    /// Errors beside those that follow from the path, method, access and body.
+    pub(super) errors: &'static [u16],
+    pub(super) has_location: bool,
+}
+
+pub(super) enum Access {
+    Public,
+    Scope(&'static str),
+}
+
+pub(super) enum Parameters {
+    None,
+    /// Of the document's components.
+    Named(&'static [&'static str]),
+    /// One of these values.
+    One(&'static str, &'static [&'static str]),
+    List(&'static [Property]),
+}
+
+use Parameters::{List, Named, One};
+
+const READ: Access = Access::Scope("frontdoor.read");
+const WRITE: Access = Access::Scope("frontdoor.write");
+const ADMIN: Access = Access::Scope("frontdoor.admin");
+const METRICS: Parameters = Named(&["duration", "step"]);
+const IF_MATCH: Parameters = Named(&["ifMatch"]);
+
+/// Declares an operation. `$id` names it in generated clients.
+macro_rules! op {
+    ($method:ident $path:expr => $handler:path, $id:literal, $access:expr) => {
+        Operation {
+            method: stringify!($method),
+            path: $path,
+            route: || routing::$method($handler),
+            id: $id,
+            access: $access,
+            tag: "",
+            summary: "",
+            parameters: Parameters::None,
+            body: None,
+            answers: &[],
+            errors: &[],
+            has_location: false,
+        }
+    };
+}
+
+impl Operation {
+    const fn about(self, tag: &'static str, summary: &'static str) -> Self {
+        Self { tag, summary, ..self }
+    }
+
+    const fn with(self, parameters: Parameters) -> Self {
+        Self { parameters, ..self }
+    }
+
+    const fn body(self, schema: &'static str) -> Self {
+        Self { body: Some((schema, true)), ..self }
+    }
+
+    const fn maybe_body(self, schema: &'static str) -> Self {
+        Self { body: Some((schema, false)), ..self }
+    }
+
+    const fn answers(self, answers: &'static [(u16, &'static str)]) -> Self {
+        Self { answers, ..self }
+    }
+
+    const fn fails(self, errors: &'static [u16]) -> Self {
+        Self { errors, ..self }
+    }
+
+    const fn located(self) -> Self {
+        Self { has_location: true, ..self }
+    }
+}
+
+/// Below a Frontdoor.
+macro_rules! below {
+    ($rest:literal) => {
+        concat!("/frontdoor/v2/{frontdoorId}", $rest)
+    };
+}
+
+#[rustfmt::skip]
+pub(super) static OPERATIONS: &[Operation] = &[
+    op!(get below!("/ipsec-shares") => shares::list, "listIpsecShares", READ).about("IPsec shares", "List the shares of a Frontdoor").with(List(share::PROPERTIES)).answers(&[(200, "IpsecSharePage")]),
+    op!(post below!("/ipsec-shares") => shares::create, "createIpsecShare", WRITE).about("IPsec shares", "Create a share").body("IpsecShareRequest").answers(&[(202, "IpsecShare")]).located(),
+    op!(get below!("/ipsec-shares/{id}") => shares::get, "getIpsecShare", READ).about("IPsec shares", "Read a share").answers(&[(200, "IpsecShare")]),
+    op!(put below!("/ipsec-shares/{id}") => shares::put, "replaceIpsecShare", WRITE).about("IPsec shares", "Replace a share").with(IF_MATCH).body("IpsecShareRequest").answers(&[(202, "IpsecShare")]),
+    op!(patch below!("/ipsec-shares/{id}") => shares::patch, "changeIpsecShare", WRITE).about("IPsec shares", "Change some properties of a share").with(IF_MATCH).body("IpsecSharePatch").answers(&[(202, "IpsecShare")]),
+    op!(delete below!("/ipsec-shares/{id}") => shares::delete, "deleteIpsecShare", WRITE).about("IPsec shares", "Delete a share").with(IF_MATCH).answers(&[(202, "IpsecShare")]),
+    op!(get below!("/ipsec-shares/{id}/metrics") => metrics::of_share, "getIpsecShareMetrics", READ).about("IPsec shares", "Traffic of a share").with(METRICS).answers(&[(200, "Metrics")]),
+    op!(get below!("/ipsec-tunnels") => tunnels::list, "listIpsecTunnels", READ).about("IPsec tunnels", "List the tunnels of a Frontdoor").with(List(tunnel::PROPERTIES)).answers(&[(200, "IpsecTunnelPage")]),
+    op!(post below!("/ipsec-tunnels") => tunnels::create, "createIpsecTunnel", WRITE).about("IPsec tunnels", "Create a tunnel").body("IpsecTunnelRequest").answers(&[(202, "IpsecTunnel")]).located(),
+    op!(get below!("/ipsec-tunnels/{id}") => tunnels::get, "getIpsecTunnel", READ).about("IPsec tunnels", "Read a tunnel").answers(&[(200, "IpsecTunnel")]),
+    op!(put below!("/ipsec-tunnels/{id}") => tunnels::put, "replaceIpsecTunnel", WRITE).about("IPsec tunnels", "Replace a tunnel").with(IF_MATCH).body("IpsecTunnelRequest").answers(&[(202, "IpsecTunnel")]),
+    op!(patch below!("/ipsec-tunnels/{id}") => tunnels::patch, "changeIpsecTunnel", WRITE).about("IPsec tunnels", "Change some properties of a tunnel").with(IF_MATCH).body("IpsecTunnelPatch").answers(&[(202, "IpsecTunnel")]),
+    op!(delete below!("/ipsec-tunnels/{id}") => tunnels::delete, "deleteIpsecTunnel", WRITE).about("IPsec tunnels", "Delete a tunnel without live shares").with(IF_MATCH).answers(&[(202, "IpsecTunnel")]),
+    op!(get below!("/ipsec-tunnels/{id}/metrics") => metrics::of_tunnel, "getIpsecTunnelMetrics", READ).about("IPsec tunnels", "Traffic of a tunnel's shares").with(METRICS).answers(&[(200, "Metrics")]),
+    op!(get below!("/ipsec-tunnels/{id}/vpn-config") => vpn_config::get, "getVpnConfig", WRITE).about("IPsec tunnels", "The configuration of the remote site's device. It contains the pre-shared key; each read is recorded").with(One("format", &FORMATS)).answers(&[(200, "VpnConfig")]).fails(&[409]),
+    op!(post below!("/ipsec-tunnels/{id}/psk") => tunnels::rotate_key, "rotatePreSharedKey", WRITE).about("IPsec tunnels", "Rotate the pre-shared key; the old one keeps working for a day, or for graceSeconds").maybe_body("PreSharedKeyRequest").answers(&[(202, "IpsecTunnel")]),
+    op!(get below!("/ipsec-tunnels/{id}/connection-history") => connection_history::list, "listConnectionChanges", READ).about("IPsec tunnels", "List the last 100 changes of a tunnel's connection: each time it came up or went down, failed in another way, or had another peer or algorithms").with(List(connection_change::PROPERTIES)).answers(&[(200, "ConnectionChangePage")]),
+    op!(get below!("/environments") => environments::list, "listEnvironments", READ).about("Environments", "List the environments of a Frontdoor").with(List(environment::PROPERTIES)).answers(&[(200, "EnvironmentPage")]),
+    op!(get below!("/environments/{id}") => environments::get, "getEnvironment", READ).about("Environments", "Read an environment").answers(&[(200, "Environment")]),
+    op!(patch below!("/environments/{id}") => environments::patch, "renameEnvironment", WRITE).about("Environments", "Name an environment").with(IF_MATCH).body("EnvironmentPatch").answers(&[(200, "Environment")]),
+    op!(delete below!("/environments/{id}") => environments::delete, "deleteEnvironment", WRITE).about("Environments", "Delete an environment with its shares, and bar its agents").with(IF_MATCH).answers(&[(202, "Environment")]),
+    op!(get below!("/agents") => agents::list, "listAgents", READ).about("Hosting agents", "List the hosting agents of a Frontdoor").with(List(agent::PROPERTIES)).answers(&[(200, "AgentPage")]),
+    op!(post below!("/agents/enrollments") => enrollments::create, "createEnrollment", WRITE).about("Hosting agents", "Create an enrolment code, which is returned only once").maybe_body("EnrollmentRequest").answers(&[(201, "Enrollment")]),
+    op!(get below!("/agents/{id}") => agents::get, "getAgent", READ).about("Hosting agents", "Read a hosting agent").answers(&[(200, "Agent")]),
+    op!(delete below!("/agents/{id}") => agents::delete, "barAgent", WRITE).about("Hosting agents", "Bar a hosting agent at once").with(IF_MATCH).answers(&[(204, "")]),
+    op!(get below!("/locations") => locations::list, "listLocations", READ).about("Locations", "List the sites that have gateways").with(List(locations::PROPERTIES)).answers(&[(200, "LocationPage")]),
+    op!(get below!("/executions") => executions::list, "listExecutions", READ).about("Executions", "List all writes and reads of keys, with their actors and results").with(List(execution::PROPERTIES)).answers(&[(200, "ExecutionPage")]),
+    op!(get below!("/executions/{id}") => executions::get, "getExecution", READ).about("Executions", "Read the record of a write").answers(&[(200, "Execution")]),
+    op!(get "/frontdoor/v2/executions" => executions::list_of_organization, "listOrganizationExecutions", ADMIN).about("Executions", "List all writes to API accounts and Frontdoors, with their actors and results").with(List(execution::PROPERTIES)).answers(&[(200, "ExecutionPage")]),
+    op!(get "/frontdoor/v2/executions/{id}" => executions::get_of_organization, "getOrganizationExecution", ADMIN).about("Executions", "Read the record of a write to an API account or a Frontdoor").answers(&[(200, "Execution")]),
+    op!(get "/frontdoor/v2" => frontdoors::list, "listFrontdoors", READ).about("Frontdoors", "List the Frontdoors that the token sees").with(List(frontdoor::PROPERTIES)).answers(&[(200, "FrontdoorPage")]),
+    op!(post "/frontdoor/v2" => frontdoors::create, "createFrontdoor", WRITE).about("Frontdoors", "Create a Frontdoor").body("FrontdoorRequest").answers(&[(201, "Frontdoor")]).located(),
+    op!(get below!("") => frontdoors::get, "getFrontdoor", READ).about("Frontdoors", "Read a Frontdoor").answers(&[(200, "Frontdoor")]),
+    op!(patch below!("") => frontdoors::patch, "changeFrontdoor", WRITE).about("Frontdoors", "Change a Frontdoor").with(IF_MATCH).body("FrontdoorPatch").answers(&[(200, "Frontdoor")]),
+    op!(delete below!("") => frontdoors::delete, "deleteFrontdoor", WRITE).about("Frontdoors", "Delete an empty Frontdoor").with(IF_MATCH).answers(&[(204, "")]),
+    op!(get "/frontdoor/v2/api-accounts" => api_accounts::list, "listApiAccounts", ADMIN).about("API accounts and tokens", "List API accounts").with(List(api_account::PROPERTIES)).answers(&[(200, "ApiAccountPage")]),
+    op!(post "/frontdoor/v2/api-accounts" => api_accounts::create, "createApiAccount", ADMIN).about("API accounts and tokens", "Create an API account; its secret is returned only once").body("ApiAccountRequest").answers(&[(201, "NewApiAccount")]).located(),
+    op!(get "/frontdoor/v2/api-accounts/{id}" => api_accounts::get, "getApiAccount", ADMIN).about("API accounts and tokens", "Read an API account").answers(&[(200, "ApiAccount")]),
+    op!(delete "/frontdoor/v2/api-accounts/{id}" => api_accounts::delete, "revokeApiAccount", ADMIN).about("API accounts and tokens", "Revoke an API account at once").with(IF_MATCH).answers(&[(204, "")]),
+    op!(post "/oauth/token" => oauth::token, "createToken", Access::Public).about("API accounts and tokens", "A JWT of one hour for the secret of an API account (RFC 6749 §4.4)").body("TokenRequest").answers(&[(200, "Token")]),
+    op!(get "/.well-known/jwks.json" => oauth::keys, "getKeys", Access::Public).about("API accounts and tokens", "The keys that JWTs can be checked with (RFC 7517)").answers(&[(200, "any")]),
+    op!(get "/livez" => health::livez, "isLive", Access::Public).about("Operations", "The process is up").answers(&[(200, "text")]),
+    op!(get "/readyz" => health::readyz, "isReady", Access::Public).about("Operations", "The server is ready: writes take effect soon").with(Named(&["verbose"])).answers(&[(200, "Readiness"), (503, "Readiness")]),
+    op!(get "/openapi.json" => openapi::get, "getDocument", Access::Public).about("Operations", "This document").answers(&[(200, "any")]),
+    op!(get "/docs" => openapi::page, "getDocumentPage", Access::Public).about("Operations", "This document as a page").answers(&[(200, "html")]),
+    op!(get below!("/events") => events::follow, "followEvents", READ).about("Executions", "Every change of status as it happens, as server-sent events").with(Named(&["lastEventId"])).answers(&[(200, "events")]),
+    op!(post below!("/ipsec-shares/{id}/check") => checks::walk, "checkIpsecShare", READ).about("IPsec shares", "Walk the path of a share hop by hop, up to a dial of its target").maybe_body("Nothing").answers(&[(200, "Check")]),
+];
