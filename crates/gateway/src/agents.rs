@@ -206,7 +206,7 @@ impl Agents {
             }
             // The permit is kept until the agent's hello.
             Ok(Ok(Accepted::Control(identity, control))) => {
-                if permit.is_of(identity.agent) {
+                if permit.authenticated(identity.agent) {
                     self.control(identity, control, address.ip(), permit).await;
                 } else {
                     debug!(agent.id = %identity.agent, "rejected an agent with too many connections without a hello");

@@ -205,7 +205,7 @@ async fn connection(
             drop(active);
         }
         Err(failure) => {
-            counters.fail(failure.reason.counted());
+            counters.fail(failure.reason.metric());
             debug!(reason = %failure, "connection could not be served");
         }
     }

@@ -13,17 +13,12 @@ mod tests;
 mod to_carrier;
 
 pub use broken::Broken;
+pub use state::Counters;
 
 use crate::{abort::Abort, carrier::Carrier, reset_on_drop::ResetOnDrop, tls::RecordStream};
 use from_carrier::{from_carrier, watch_carrier};
 use state::RelayState;
-use std::{
-    future::poll_fn,
-    pin::pin,
-    sync::atomic::{AtomicU64, Ordering},
-    task::Poll,
-    time::Duration,
-};
+use std::{future::poll_fn, pin::pin, sync::atomic::Ordering, task::Poll, time::Duration};
 use to_carrier::{to_carrier, watch_tcp};
 use tokio::{
     net::TcpStream,
@@ -34,13 +29,6 @@ use tokio::{
 /// its share has one: database pools are, and keepalive detects dead peers.
 pub const HALF_CLOSED_IDLE: Duration = Duration::from_secs(60);
 
-/// Counts the payload that was relayed.
-#[derive(Debug, Clone, Copy)]
-pub struct Counters<'a> {
-    pub to_carrier: &'a AtomicU64,
-    pub from_carrier: &'a AtomicU64,
-}
-
 /// Relays until both sides have ended, and returns the carrier for the next stream. The stream is aborted after `idle`
 /// without a byte in either direction, and by `abort`.
 pub async fn relay(
@@ -50,8 +38,8 @@ pub async fn relay(
     idle: Option<Duration>,
     abort: &Abort,
 ) -> Result<Carrier, Broken> {
-    let state = RelayState::new();
-    let end = both_ways(tcp.tcp(), &mut carrier, counters, &state, idle, abort).await;
+    let state = RelayState::new(counters);
+    let end = both_ways(tcp.tcp(), &mut carrier, &state, idle, abort).await;
     let Err(broken) = end else {
         tcp.end();
         return Ok(carrier);
@@ -67,8 +55,7 @@ pub async fn relay(
 async fn both_ways(
     tcp: &mut TcpStream,
     carrier: &mut Carrier,
-    counters: Counters<'_>,
-    state: &RelayState,
+    state: &RelayState<'_>,
     idle: Option<Duration>,
     abort: &Abort,
 ) -> Result<(), Broken> {
@@ -80,11 +67,11 @@ async fn both_ways(
     // A direction that has ended watches its source for a break while the other one continues. When the second has
     // ended, the stream has ended: a carrier may be closed right after that.
     let up = async {
-        to_carrier(&mut tcp_in, &mut carrier_out, seal, keys, counters.to_carrier, state).await?;
+        to_carrier(&mut tcp_in, &mut carrier_out, seal, keys, state).await?;
         if state.end() { Ok(()) } else { Err(watch_tcp(&tcp_in).await) }
     };
     let down = async {
-        from_carrier(&mut carrier_in, input, keys, &mut tcp_out, counters.from_carrier, state).await?;
+        from_carrier(&mut carrier_in, input, keys, &mut tcp_out, state).await?;
         if state.end() { Ok(()) } else { Err(watch_carrier(&mut carrier_in, input, keys).await) }
     };
     let (mut up, mut down, mut abort) = (pin!(up), pin!(down), pin!(abort.triggered()));

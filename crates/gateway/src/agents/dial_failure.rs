@@ -1,6 +1,6 @@
 //! The reasons why no stream was opened.
 
-use super::roster::Shown;
+use super::roster::StreamOutcome;
 use wicketgate_model::{FailureReason, Reason};
 use wicketgate_transport::frame::RefusalReason;
 
@@ -32,7 +32,7 @@ impl DialFailure {
 
 impl DialFailureReason {
     /// The reason in the metrics.
-    pub(crate) fn counted(self) -> FailureReason {
+    pub(crate) fn metric(self) -> FailureReason {
         match self {
             Self::NoAgent | Self::Refused(RefusalReason::Draining) => FailureReason::NoAgent,
             Self::NoCarrier => FailureReason::NoCarrier,
@@ -48,17 +48,17 @@ impl DialFailureReason {
     }
 
     /// The result for the agent.
-    pub(super) fn shows(self) -> Shown {
+    pub(super) fn outcome(self) -> StreamOutcome {
         match self {
-            Self::NoAgent => Shown::Gone,
-            Self::Refused(RefusalReason::Draining) => Shown::Draining,
-            Self::NoCarrier | Self::Timeout => Shown::AgentFails,
-            Self::Refused(_) => Shown::TargetFails,
+            Self::NoAgent => StreamOutcome::Gone,
+            Self::Refused(RefusalReason::Draining) => StreamOutcome::Draining,
+            Self::NoCarrier | Self::Timeout => StreamOutcome::AgentFails,
+            Self::Refused(_) => StreamOutcome::TargetFails,
         }
     }
 
     /// The reason in the share's status.
-    pub(super) fn shown(self) -> Reason {
+    pub(super) fn status(self) -> Reason {
         match self {
             Self::Refused(reason) if reason.is_of_the_target() => Reason::TargetUnreachable,
             Self::Refused(RefusalReason::NotAllowed) => Reason::AgentRefused,

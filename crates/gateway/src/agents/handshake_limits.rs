@@ -88,7 +88,7 @@ impl Unproven {
 impl Permit {
     /// The connection has authenticated as the agent and can no longer be displaced. Returns whether the agent is below
     /// its limit.
-    pub(super) fn is_of(&mut self, agent: AgentId) -> bool {
+    pub(super) fn authenticated(&mut self, agent: AgentId) -> bool {
         let mut unproven = self.limits.0.lock();
         let count = unproven.agents.entry(agent).or_default();
         if self.agent.is_some() || *count >= OF_AGENT {
@@ -175,7 +175,7 @@ mod tests {
         let (limits, agent) = (HandshakeLimits::default(), AgentId::new(Uuid::nil()));
         let enter = || {
             let mut permit = limits.enter(v4(1));
-            permit.is_of(agent).then_some(permit)
+            permit.authenticated(agent).then_some(permit)
         };
         let mut places: Vec<_> = std::iter::from_fn(enter).collect();
         assert_eq!(places.len(), OF_AGENT);

@@ -7,7 +7,7 @@ use super::{
     Agents,
     carrier_pool::{CarrierPool, PoolClosed},
     dial_failure::{DialFailure, DialFailureReason},
-    roster::{Pick, Session, Shown},
+    roster::{Pick, Session, StreamOutcome},
     stream::{Active, Stream},
 };
 use std::{
@@ -57,13 +57,14 @@ impl Agents {
                 }));
             };
             tried.push(pick.session.agent);
-            let opened = self.open_through(&pick, share, client, &mut early, deadline).await;
-            let shown = match &opened {
-                Ok(_) => Shown::Well,
-                Err(failure) => failure.reason.shows(),
+            let request = OpenRequest { share, generation: pick.generation, client };
+            let opened = self.open_through(&pick, &request, &mut early, deadline).await;
+            let outcome = match &opened {
+                Ok(_) => StreamOutcome::Well,
+                Err(failure) => failure.reason.outcome(),
             };
-            if !pick.is_well || shown != Shown::Well {
-                self.with(|roster| roster.shown(&pick, share, shown, std::time::Instant::now()));
+            if !pick.is_well || outcome != StreamOutcome::Well {
+                self.with(|roster| roster.record(&pick, share, outcome, std::time::Instant::now()));
             }
             match opened {
                 Ok((carrier, active)) => {
@@ -85,19 +86,17 @@ impl Agents {
                 self.0.tasks.spawn(carrier.close());
                 Ok(active.agent)
             }
-            Err(failure) => Err(Problem::new(failure.reason.shown(), failure.text)),
+            Err(failure) => Err(Problem::new(failure.reason.status(), failure.text)),
         }
     }
 
     async fn open_through(
         &self,
         pick: &Pick,
-        share: ShareId,
-        client: SocketAddr,
+        request: &OpenRequest,
         early: &mut EarlyData<'_>,
         deadline: Instant,
     ) -> Result<(Carrier, Active), DialFailure> {
-        let open = OpenRequest { share, generation: pick.generation, client };
         let Session { agent, carriers, .. } = &*pick.session;
         let active = Active::new(*agent, Arc::clone(&carriers.streams));
         for _ in 0..DEAD_CARRIERS {
@@ -107,7 +106,7 @@ impl Agents {
                 () = active.streams.abort.triggered() => {
                     return Err(DialFailure::new(DialFailureReason::NoAgent, "the agent was barred"));
                 }
-                answer = timeout_at(until, carrier.open(&open, early)) => answer,
+                answer = timeout_at(until, carrier.open(request, early)) => answer,
             };
             match answer {
                 Ok(Ok(Ok(()))) => return Ok((carrier, active)),

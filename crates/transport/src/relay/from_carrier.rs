@@ -17,7 +17,7 @@ use std::{
     net::Shutdown,
     ops::Range,
     pin::Pin,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::Ordering,
 };
 use tokio::{
     io::AsyncWrite,
@@ -33,8 +33,7 @@ pub(super) async fn from_carrier(
     input: &mut Incoming,
     keys: &TrafficKeys,
     tcp: &mut WriteHalf<'_>,
-    counter: &AtomicU64,
-    state: &RelayState,
+    state: &RelayState<'_>,
 ) -> Result<(), Broken> {
     loop {
         let (mut payloads, mut count, mut last) = ([const { 0..0 }; GATHER], 0, None);
@@ -53,7 +52,7 @@ pub(super) async fn from_carrier(
                 (other, _) => last = Some(other),
             }
         }
-        write_all(tcp, input, &mut payloads[..count], counter, state).await.map_err(Broken::Tcp)?;
+        write_all(tcp, input, &mut payloads[..count], state).await.map_err(Broken::Tcp)?;
         match last {
             None if count > 0 => {}
             None => {
@@ -81,8 +80,7 @@ async fn write_all(
     tcp: &mut WriteHalf<'_>,
     input: &Incoming,
     payloads: &mut [Range<usize>],
-    counter: &AtomicU64,
-    state: &RelayState,
+    state: &RelayState<'_>,
 ) -> io::Result<()> {
     let mut at = 0;
     while at < payloads.len() {
@@ -99,7 +97,7 @@ async fn write_all(
         if n == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
-        counter.fetch_add(n as u64, Ordering::Relaxed);
+        state.counters.from_carrier.fetch_add(n as u64, Ordering::Relaxed);
         state.moved();
         state.answered.store(true, Ordering::Relaxed);
         for payload in &mut payloads[at..] {

@@ -6,8 +6,16 @@ use std::{
 };
 use tokio::time::Instant;
 
+/// Counts the payload that was relayed.
+#[derive(Debug, Clone, Copy)]
+pub struct Counters<'a> {
+    pub to_carrier: &'a AtomicU64,
+    pub from_carrier: &'a AtomicU64,
+}
+
 /// State shared by the two directions.
-pub(super) struct RelayState {
+pub(super) struct RelayState<'a> {
+    pub(super) counters: Counters<'a>,
     began: Instant,
     /// Milliseconds from the start to the last byte.
     last: AtomicU64,
@@ -18,9 +26,10 @@ pub(super) struct RelayState {
     pub(super) answered: AtomicBool,
 }
 
-impl RelayState {
-    pub(super) fn new() -> Self {
+impl<'a> RelayState<'a> {
+    pub(super) fn new(counters: Counters<'a>) -> Self {
         Self {
+            counters,
             began: Instant::now(),
             last: AtomicU64::new(0),
             ended: AtomicU8::new(0),

@@ -12,7 +12,7 @@ use crate::{
         tests::{connected, pair},
     },
 };
-use std::io;
+use std::{io, sync::atomic::AtomicU64};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     task::JoinHandle,

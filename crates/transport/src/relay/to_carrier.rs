@@ -20,7 +20,7 @@ use std::{
     io::{self, IoSliceMut},
     ops::Range,
     pin::{Pin, pin},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::Ordering,
     task::{Context, Poll},
     time::Duration,
 };
@@ -41,8 +41,7 @@ pub(super) async fn to_carrier(
     carrier: &mut WriteHalf<'_>,
     seal: &mut RecordSealer,
     keys: &TrafficKeys,
-    counter: &AtomicU64,
-    state: &RelayState,
+    state: &RelayState<'_>,
 ) -> Result<(), Broken> {
     let mut buffer = Buffer::default();
     let (mut slots, mut gather) = (1, Gather::default());
@@ -82,7 +81,7 @@ pub(super) async fn to_carrier(
         }
         carrier.write_all(&buffer.bytes()[..length]).await.map_err(Broken::carrier)?;
         state.mid_record.store(false, Ordering::Relaxed);
-        counter.fetch_add(n as u64, Ordering::Relaxed);
+        state.counters.to_carrier.fetch_add(n as u64, Ordering::Relaxed);
         let at = state.moved();
         if gather.read(n, at, state.answered.swap(false, Ordering::Relaxed)) {
             buffer.give_back();

@@ -18,7 +18,7 @@ pub(crate) struct Pick {
 
 /// The result of a stream, as far as it concerns its agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shown {
+pub(crate) enum StreamOutcome {
     Well,
     /// The agent gives no carrier, or no answer.
     AgentFails,
@@ -72,25 +72,25 @@ impl Roster {
     }
 
     /// Records the result of a stream at its agent.
-    pub(crate) fn shown(&mut self, pick: &Pick, share: ShareId, shown: Shown, now: Instant) {
+    pub(crate) fn record(&mut self, pick: &Pick, share: ShareId, outcome: StreamOutcome, now: Instant) {
         let Some(Connected { record, acknowledgements, .. }) = self.connected(&pick.session) else { return };
         let reports = acknowledgements.get_mut(&share).filter(|r| r.acknowledged == Some(pick.generation));
-        match shown {
-            Shown::Well => {
+        match outcome {
+            StreamOutcome::Well => {
                 record.worked(now);
                 if let Some(record) = reports.and_then(|r| r.record.as_mut()) {
                     record.worked(now);
                 }
             }
-            Shown::AgentFails => record.failed(now),
-            Shown::TargetFails => {
+            StreamOutcome::AgentFails => record.failed(now),
+            StreamOutcome::TargetFails => {
                 record.worked(now);
                 if let Some(reports) = reports {
                     reports.record.get_or_insert(Record::new(now)).failed(now);
                 }
             }
-            Shown::Draining => self.draining(&pick.session),
-            Shown::Gone => {}
+            StreamOutcome::Draining => self.draining(&pick.session),
+            StreamOutcome::Gone => {}
         }
     }
 }
@@ -141,8 +141,8 @@ mod tests {
             picked
         }
 
-        fn shown(&mut self, pick: &Pick, shown: Shown) {
-            self.roster.shown(pick, self.share, shown, self.now);
+        fn record(&mut self, pick: &Pick, outcome: StreamOutcome) {
+            self.roster.record(pick, self.share, outcome, self.now);
         }
     }
 
@@ -188,7 +188,7 @@ mod tests {
     fn a_target_that_one_agent_does_not_reach_is_dialled_through_the_other() {
         let mut scene = scene();
         let first = scene.pick(&[2]).unwrap();
-        scene.shown(&first, Shown::TargetFails);
+        scene.record(&first, StreamOutcome::TargetFails);
         assert_eq!(scene.picked(), [agent(2)]);
         assert_eq!(scene.pick(&[2]).unwrap().session.agent, agent(1), "better than none");
         // One stream tries it.
@@ -196,12 +196,12 @@ mod tests {
         let trial = scene.pick(&[]).unwrap();
         assert_eq!((trial.session.agent, trial.is_well), (agent(1), false));
         assert_eq!(scene.picked(), [agent(2)]);
-        scene.shown(&trial, Shown::TargetFails);
+        scene.record(&trial, StreamOutcome::TargetFails);
         scene.now += Duration::from_millis(1001);
         assert_eq!(scene.picked(), [agent(2)], "for two seconds now");
         scene.now += Duration::from_secs(1);
         let trial = scene.pick(&[]).unwrap();
-        scene.shown(&trial, Shown::Well);
+        scene.record(&trial, StreamOutcome::Well);
         scene.now += Duration::from_secs(60);
         assert_eq!(scene.picked(), [agent(1), agent(2)]);
         // The agent's own reports count, too.
@@ -220,11 +220,11 @@ mod tests {
     fn a_failing_agent_is_ejected_for_all_shares_and_a_draining_one_gets_no_streams() {
         let mut scene = scene();
         let first = scene.pick(&[2]).unwrap();
-        scene.shown(&first, Shown::AgentFails);
+        scene.record(&first, StreamOutcome::AgentFails);
         assert_eq!(scene.picked(), [agent(2)]);
         scene.roster.draining(&scene.sessions[1]);
         assert_eq!(scene.picked(), [agent(1)]);
-        scene.shown(&first, Shown::Draining);
+        scene.record(&first, StreamOutcome::Draining);
         assert!(scene.pick(&[]).is_none());
         assert!(scene.roster.standing(scene.share).ready.is_none());
     }
