@@ -5,7 +5,7 @@
 //! process dies. A server whose connection breaks takes the lock again, or learns that another server has it.
 
 use crate::{Result, StoreError};
-use sqlx::{AnyConnection, Connection as _, Row};
+use sqlx::{AnyConnection, AnyPool, Connection as _, Row};
 use std::{io, time::Duration};
 use tokio::time::{sleep, timeout};
 
@@ -13,6 +13,8 @@ use tokio::time::{sleep, timeout};
 const KEY: i64 = 0x7769_636b_6574_6761;
 /// One step: longer than a database takes that answers.
 const STEP: Duration = Duration::from_secs(5);
+/// Sessions that are remembered: of checks that failed one after another while an old one may still have the lock.
+const SESSIONS: usize = 32;
 /// A session that was told to end is gone after some milliseconds.
 const RETRY: Duration = Duration::from_millis(50);
 
@@ -20,8 +22,10 @@ const RETRY: Duration = Duration::from_millis(50);
 pub struct DatabaseLock {
     url: String,
     connection: Option<AnyConnection>,
-    /// The session that had the lock last.
-    session: i32,
+    /// Sessions of this process that have, or may still have, the lock.
+    sessions: Vec<i32>,
+    /// Asked who has the lock when no connection can be made for it.
+    pub(crate) pool: Option<AnyPool>,
 }
 
 /// Whether this process still owns the database.
@@ -42,7 +46,7 @@ impl DatabaseLock {
         if !is_postgres(url) {
             return Ok(None);
         }
-        let mut lock = Self { url: url.to_owned(), connection: None, session: 0 };
+        let mut lock = Self { url: url.to_owned(), connection: None, sessions: Vec::new(), pool: None };
         match lock.acquire().await? {
             Ownership::Held => Ok(Some(lock)),
             Ownership::Lost => Err(StoreError::Open(
@@ -56,7 +60,7 @@ impl DatabaseLock {
     ///
     /// # Errors
     ///
-    /// The database does not answer, so that no other server can use it either; to be called again.
+    /// The database does not answer, or not whether another server has it; to be called again.
     pub async fn check(&mut self) -> Result<Ownership> {
         if let Some(connection) = &mut self.connection
             && matches!(timeout(STEP, sqlx::query("SELECT 1").execute(connection)).await, Ok(Ok(_)))
@@ -64,7 +68,19 @@ impl DatabaseLock {
             return Ok(Ownership::Held);
         }
         self.connection = None;
-        self.acquire().await
+        let acquired = self.acquire().await;
+        if acquired.is_err() && self.is_taken().await {
+            return Ok(Ownership::Lost);
+        }
+        acquired
+    }
+
+    /// Whether another process certainly has the lock, as a connection of the pool sees it.
+    async fn is_taken(&mut self) -> bool {
+        let Some(pool) = &mut self.pool else { return false };
+        let asked = async { holder(&mut *pool.acquire().await?).await };
+        let holder = timeout(STEP, asked).await;
+        matches!(holder, Ok(Ok(Some(session))) if !self.sessions.contains(&session))
     }
 
     async fn acquire(&mut self) -> Result<Ownership> {
@@ -75,41 +91,44 @@ impl DatabaseLock {
 
     async fn try_acquire(&mut self) -> Result<Ownership> {
         let mut connection = AnyConnection::connect(&self.url).await?;
+        let row = sqlx::query("SELECT pg_backend_pid()").fetch_one(&mut connection).await?;
+        // Before it tries: an answer that is lost does not make this session another server's.
+        let session = row.try_get(0)?;
+        self.sessions.push(session);
+        let excess = self.sessions.len().saturating_sub(SESSIONS);
+        self.sessions.drain(..excess);
         loop {
-            let is_ending = end_session(self.session, &mut connection).await?;
-            let row = sqlx::query("SELECT pg_try_advisory_lock($1) AS taken, pg_backend_pid() AS session")
-                .bind(KEY)
-                .fetch_one(&mut connection)
-                .await?;
-            if row.try_get::<bool, _>("taken")? {
-                (self.session, self.connection) = (row.try_get("session")?, Some(connection));
+            let taking = sqlx::query("SELECT pg_try_advisory_lock($1)").bind(KEY);
+            if taking.fetch_one(&mut connection).await?.try_get(0)? {
+                (self.sessions, self.connection) = (vec![session], Some(connection));
                 return Ok(Ownership::Held);
             }
-            if !is_ending {
-                return Ok(Ownership::Lost);
+            match holder(&mut connection).await? {
+                // A session whose client is unreachable keeps its lock until TCP gives up. Ending it takes a moment.
+                Some(old) if self.sessions.contains(&old) => {
+                    let end = sqlx::query("SELECT pg_terminate_backend($1)").bind(old);
+                    end.execute(&mut connection).await?;
+                }
+                Some(_) => return Ok(Ownership::Lost),
+                None => {}
             }
             sleep(RETRY).await;
         }
     }
 }
 
-/// Whether `session`, which this process had before, still has the lock. It is told to end, which takes a moment: a
-/// session whose client is unreachable keeps its lock until TCP gives up.
-async fn end_session(session: i32, connection: &mut AnyConnection) -> Result<bool> {
-    if session == 0 {
-        return Ok(false);
-    }
-    let told = sqlx::query(
-        "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted \
-             AND pid = $1 AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
-             AND classid::bigint = $2 AND objid::bigint = $3",
+/// The session that has the lock.
+async fn holder(connection: &mut AnyConnection) -> Result<Option<i32>> {
+    let row = sqlx::query(
+        "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted \
+         AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+         AND classid::bigint = $1 AND objid::bigint = $2",
     )
-    .bind(session)
     .bind(KEY >> 32)
     .bind(KEY & 0xffff_ffff)
     .fetch_optional(connection)
     .await?;
-    Ok(told.is_some())
+    Ok(row.map(|row| row.try_get(0)).transpose()?)
 }
 
 pub(crate) fn is_postgres(place: &str) -> bool {
@@ -118,6 +137,6 @@ pub(crate) fn is_postgres(place: &str) -> bool {
 
 impl std::fmt::Debug for DatabaseLock {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DatabaseLock").field("session", &self.session).finish_non_exhaustive()
+        f.debug_struct("DatabaseLock").field("sessions", &self.sessions).finish_non_exhaustive()
     }
 }

@@ -25,7 +25,10 @@ impl Store {
     pub async fn open_alone(place: &str) -> Result<(Self, Option<DatabaseLock>)> {
         let database = Database::connect(place).await?;
         // Before the migrations: they would change the database under the other server.
-        let lock = DatabaseLock::take(place).await?;
+        let mut lock = DatabaseLock::take(place).await?;
+        if let Some(lock) = &mut lock {
+            lock.pool = Some(database.readers.clone());
+        }
         Ok((Self::migrated(database).await?, lock))
     }
 

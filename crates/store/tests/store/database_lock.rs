@@ -44,7 +44,7 @@ async fn a_second_server_is_refused_until_the_first_is_gone() {
 
 /// Stands between the server and its database. Connections that it stalls carry nothing more and stay open.
 struct Line {
-    _dir: TempDir,
+    dir: TempDir,
     url: String,
     stall: Arc<Notify>,
 }
@@ -71,8 +71,23 @@ impl Line {
             }
         });
         let host = dir.path().to_str().unwrap().replace('/', "%2F");
-        Self { url: format!("postgres://postgres@{host}/{database}"), _dir: dir, stall }
+        Self { url: format!("postgres://postgres@{host}/{database}"), dir, stall }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_cannot_connect_again_learns_that_another_one_has_the_database() {
+    let Some(url) = postgres::fresh().unwrap() else { return };
+    let line = Line::to(&url);
+    let (store, lock) = Store::open_alone(&line.url).await.unwrap();
+    let mut lock = lock.unwrap();
+    // The pool's connections stay, and nobody can make another one.
+    std::fs::remove_file(line.dir.path().join(".s.PGSQL.5432")).unwrap();
+    break_connections(&url).await;
+    assert!(lock.check().await.is_err(), "nobody has the lock");
+    let _second = DatabaseLock::take(&url).await.unwrap();
+    assert_eq!(lock.check().await.unwrap(), Ownership::Lost);
+    store.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
