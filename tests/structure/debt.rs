@@ -19,7 +19,6 @@ pub(crate) const LONG_FUNCTIONS: &[(&str, &[&str], &str)] = &[
         &["put", "patch", "rotate_key"],
         "one extractor for each part of a request",
     ),
-    ("crates/server/src/api/wire/vpn_config/", &["render"], "most of it is the device's configuration"),
     ("crates/server/src/server.rs", &["start"], "wires all parts of a server"),
     ("crates/store/src/share.rs", &["replace_share"], "the condition and the result of a write"),
     ("crates/store/src/tunnel.rs", &["replace_tunnel"], "the condition and the result of a write"),

@@ -190,8 +190,8 @@ impl ApiError {
     }
 
     /// A request that panicked; its id is in the log too.
-    pub(crate) fn internal(id: &str) -> Self {
-        let message = format!("Internal error; see the server log for request {id}");
+    pub(crate) fn internal(subject: impl Display) -> Self {
+        let message = format!("Internal error; see the server log for {subject}");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
     }
 

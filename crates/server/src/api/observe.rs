@@ -43,7 +43,7 @@ pub(super) async fn observe(
         Ok(Err(panic)) => {
             let id = id.to_str().unwrap_or_default();
             error!(id, panic = said(&*panic), "a request was not answered: a fault of the server");
-            ApiError::internal(id).into_response()
+            ApiError::internal(format_args!("request {id}")).into_response()
         }
         Err(_) => ApiError::unavailable("The request took too long").into_response(),
     };

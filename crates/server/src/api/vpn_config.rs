@@ -8,7 +8,7 @@ use super::{
         answer::Format,
         query::Query,
         tunnel::Tunnel,
-        vpn_config::{FORMATS, VpnConfig, render},
+        vpn_config::{FORMATS, RenderError, VpnConfig, render},
     },
 };
 use crate::error::{ApiError, ResourceKind};
@@ -19,10 +19,11 @@ use axum::{
     },
     response::IntoResponse,
 };
+use tracing::error;
 use wicketgate_model::{Status, TunnelId};
 
-/// Needs to write: what is answered holds the key. Who is given it is written down first, and every time: nothing of
-/// it is kept by a cache, or answered with a 304.
+/// Requires the write scope: the answer contains the pre-shared key. Every read is recorded before it is answered, so
+/// no cache may keep the answer, and it is never a 304.
 pub(super) async fn get(
     WritesShares(at): WritesShares,
     Id(id): Id<TunnelId>,
@@ -49,7 +50,13 @@ pub(super) async fn get(
     let mut answer = match render(format, &config) {
         None => accepted?.one(StatusCode::OK, &config, vec![("ipsecTunnel", Tunnel::path(at.id(), id))]),
         Some(text) => {
-            let text = text.map_err(|why| ApiError::conflict(capitalized(&why.to_string())))?;
+            let text = text.map_err(|error| match error {
+                RenderError::Inexpressible(why) => ApiError::conflict(capitalized(&why.to_string())),
+                RenderError::Template(error) => {
+                    error!(tunnel.id = %id, format, %error, "the template of a device format failed");
+                    ApiError::internal(format_args!("tunnel {id}"))
+                }
+            })?;
             ([(CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response()
         }
     };

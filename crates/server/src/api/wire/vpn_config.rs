@@ -1,23 +1,14 @@
-//! All that the remote site's device has to know of a tunnel: one description, shown as JSON or in a device's own
-//! words.
+//! What the remote site's device has to know of a tunnel: one description, answered as JSON or rendered by a device's
+//! template.
 //!
-//! Invariant: a device's file says what the description says, or there is none. What a device can't express is an
-//! [`Inexpressible`], never left out in silence.
+//! Invariant: a device's configuration says what the description says, or there is none. A property that the device does
+//! not support is an `Inexpressible`, or a proposal that a comment names; it is never left out silently.
 
-mod aws;
-mod cisco_asa;
-mod cisco_ios;
 mod device;
 mod devices;
-mod fortinet;
-mod juniper;
-mod libreswan;
-mod mikrotik;
-mod paloalto;
-mod pfsense;
+mod offer;
 mod quote;
-mod strongswan;
-mod vyos;
+mod template;
 
 use super::schema;
 use ipnet::Ipv4Net;
@@ -28,20 +19,21 @@ use std::net::{IpAddr, Ipv4Addr};
 use wicketgate_model::{EspProposals, IkeProposals, PreSharedKey, ResourceName};
 use wicketgate_store::TunnelRow;
 
+pub(in crate::api) use device::RenderError;
 pub(in crate::api) use devices::{FORMATS, render};
 
-/// The remote site rekeys before the gateway would (8 h and 1 h): two ends that rekey at once make an SA too many.
+/// Seconds. The remote site rekeys before the gateway would (8 h and 1 h): if both rekey at once, an SA too many is left.
 const IKE_LIFETIME: u32 = 4 * 3600;
 const ESP_LIFETIME: u32 = 45 * 60;
 const DPD_DELAY: u32 = 15;
 
-/// What a packet may have inside the tunnel, on an uplink of 1,500 bytes with room for PPPoE: the gateway's end of the
-/// tunnel has it, too.
+/// The largest packet inside the tunnel in bytes, on an uplink of 1,500 bytes with room for PPPoE. The gateway's end of
+/// the tunnel has the same.
 const MTU: u16 = 1400;
 /// Without the headers of IPv4 and TCP.
 const MSS: u16 = MTU - 40;
 
-/// Both ends, and what they have to agree on. The key is in here: never logged, never kept.
+/// Both ends, and the parameters they agree on. It contains the pre-shared key: it is never logged or stored.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::api) struct VpnConfig {
@@ -53,15 +45,15 @@ pub(in crate::api) struct VpnConfig {
     ike: Phase<IkeProposals>,
     esp: Phase<EspProposals>,
     dpd: Dpd,
-    /// Of the packets inside, and of their TCP segments: larger ones don't pass, or in pieces.
+    /// Bytes: the largest packet inside the tunnel, and the largest TCP segment. Larger ones are dropped or fragmented.
     mtu: u16,
     mss: u16,
-    /// What the site sends into the tunnel.
+    /// The destinations that the site routes into the tunnel.
     routes: [Ipv4Net; 1],
-    /// ESP has to be wrapped in UDP port 4500, whether there is a NAT or not (RFC 3948): the gateway has no other. If not, it
-    /// is wrapped for a device that offers NAT traversal, and else goes as it is.
+    /// Whether ESP is always encapsulated in UDP port 4500 (RFC 3948), because the gateway supports nothing else. If
+    /// false, it is encapsulated for a device that offers NAT traversal.
     udp_encapsulation: bool,
-    /// The side that starts the connection; a device always may.
+    /// The side that initiates the connection: `peer`, or `both`.
     initiator: &'static str,
 }
 
@@ -88,20 +80,14 @@ struct Dpd {
     action: &'static str,
 }
 
-/// An IKE identity by its type, as devices ask for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Identity<'a> {
-    Address(IpAddr),
-    HostName(&'a str),
-    Mail(&'a str),
-}
-
 impl End {
-    fn identity(&self) -> Identity<'_> {
+    /// The type of the IKE identity, as templates name it.
+    fn id_type(&self) -> &'static str {
         match self.id.parse() {
-            Ok(address) => Identity::Address(address),
-            Err(_) if self.id.contains('@') => Identity::Mail(&self.id),
-            Err(_) => Identity::HostName(&self.id),
+            Ok(IpAddr::V4(_)) => "ipv4",
+            Ok(IpAddr::V6(_)) => "ipv6",
+            Err(_) if self.id.contains('@') => "email",
+            Err(_) => "fqdn",
         }
     }
 }
@@ -136,13 +122,13 @@ impl VpnConfig {
         }
     }
 
-    /// What hosts of the site connect to.
+    /// The address that hosts of the site connect to.
     fn load_balancer(&self) -> Ipv4Addr {
         self.gateway.traffic_selector.addr()
     }
 
-    /// A name for the device's own objects, of `most` characters at most: letters, digits and hyphens. Of a longer
-    /// one, what is cut off is told apart by a hash.
+    /// A name for the device's own objects, of at most `most` characters: letters, digits and hyphens. A longer name is
+    /// cut and ends in a hash, so that names stay distinct.
     fn object(&self, most: usize) -> String {
         let whole = format!("wg-{}", self.name);
         if whole.len() <= most {
@@ -152,27 +138,6 @@ impl VpnConfig {
             Sha256::digest(self.name.as_str()).iter().take(2).map(|b| format!("{b:02x}")).collect();
         let kept: String = whole.chars().take(most.saturating_sub(hash.len() + 1)).collect();
         format!("{}-{hash}", kept.trim_end_matches('-'))
-    }
-
-    /// A command for a Linux that forwards: a table of its own, since no other is sure to be there.
-    fn clamp_segments(&self) -> String {
-        format!(
-            "nft 'table inet wicketgate-{} {{ chain forward {{ type filter hook forward priority mangle; \
-             ip daddr {} tcp flags syn tcp option maxseg size set {}; }}; }}'",
-            self.name,
-            self.load_balancer(),
-            self.mss
-        )
-    }
-
-    /// The first lines of a device's file: what it is, and what to know before it is used.
-    fn header(&self, comment: &str, device: &str, notes: &[&str]) -> String {
-        let mut lines = vec![format!(
-            "{comment} {}: a site's end of the IPsec tunnel to {}, for {device}.",
-            self.name, self.gateway.public_ip
-        )];
-        lines.extend(notes.iter().map(|note| format!("{comment} {note}")));
-        lines.join("\n") + "\n"
     }
 }
 

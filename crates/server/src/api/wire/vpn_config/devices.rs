@@ -1,38 +1,36 @@
-//! Which devices there are.
+//! The devices: each is one line here, a template in `devices/` and a column of `devices/algorithms.txt`.
 
 use super::{
-    VpnConfig, aws, cisco_asa, cisco_ios, device::Inexpressible, fortinet, juniper, libreswan, mikrotik,
-    paloalto, pfsense, strongswan, vyos,
+    VpnConfig,
+    device::{Device, RenderError},
+    template,
 };
 
-type Render = fn(&VpnConfig) -> Result<String, Inexpressible>;
+macro_rules! devices {
+    ($($format:literal: $name:literal,)+) => {
+        pub(super) const DEVICES: &[Device] = &[
+            $(Device { format: $format, name: $name, template: include_str!(concat!("devices/", $format, ".j2")) },)+
+        ];
+        /// The formats of a VPN configuration.
+        pub(in crate::api) const FORMATS: &[&str] = &["json", $($format),+];
+    };
+}
 
-pub(super) const DEVICES: [(&str, Render); 11] = [
-    ("strongswan", strongswan::render),
-    ("libreswan", libreswan::render),
-    ("cisco-ios", cisco_ios::render),
-    ("cisco-asa", cisco_asa::render),
-    ("fortinet", fortinet::render),
-    ("paloalto", paloalto::render),
-    ("juniper", juniper::render),
-    ("mikrotik", mikrotik::render),
-    ("pfsense", pfsense::render),
-    ("vyos", vyos::render),
-    ("aws", aws::render),
-];
+devices! {
+    "strongswan": "strongSwan",
+    "libreswan": "Libreswan",
+    "cisco-ios": "Cisco IOS XE",
+    "cisco-asa": "a Cisco ASA",
+    "fortinet": "a FortiGate",
+    "paloalto": "a Palo Alto Networks firewall",
+    "juniper": "a Juniper SRX",
+    "mikrotik": "MikroTik RouterOS",
+    "pfsense": "pfSense",
+    "vyos": "VyOS",
+    "aws": "AWS",
+}
 
-/// The formats of a VPN configuration.
-pub(in crate::api) const FORMATS: [&str; DEVICES.len() + 1] = {
-    let mut all = ["json"; DEVICES.len() + 1];
-    let mut n = 0;
-    while n < DEVICES.len() {
-        all[n + 1] = DEVICES[n].0;
-        n += 1;
-    }
-    all
-};
-
-/// The configuration in the words of a device; `None` for a device that nobody knows.
-pub(in crate::api) fn render(format: &str, config: &VpnConfig) -> Option<Result<String, Inexpressible>> {
-    DEVICES.iter().find(|(name, _)| *name == format).map(|(_, render)| render(config))
+/// The configuration in a device's own syntax; `None` for an unknown format.
+pub(in crate::api) fn render(format: &str, config: &VpnConfig) -> Option<Result<String, RenderError>> {
+    DEVICES.iter().find(|device| device.format == format).map(|device| template::render(device, config))
 }

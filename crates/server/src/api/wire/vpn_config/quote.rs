@@ -1,24 +1,26 @@
-//! How a pre-shared key is written so that it stays in its place, whatever its characters are.
+//! How a template writes a pre-shared key so that no character of it ends its place or has a meaning there.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use wicketgate_model::PreSharedKey;
 
-/// In base64, with the prefix that says so to strongSwan, Libreswan and what is built on them. Without it, a key that
+/// In base64, with the prefix that marks it for strongSwan, Libreswan and what is built on them. Without it, a key that
 /// itself starts with `0s` or `0x` would be read as encoded.
-pub(super) fn base64(key: &PreSharedKey) -> String {
-    format!("0s{}", STANDARD.encode(key.expose()))
+pub(super) fn base64(key: &str) -> String {
+    format!("0s{}", STANDARD.encode(key))
 }
 
-pub(super) fn hex(key: &PreSharedKey) -> String {
-    key.expose().bytes().map(|b| format!("{b:02x}")).collect()
+pub(super) fn hex(key: &str) -> String {
+    key.bytes().map(|b| format!("{b:02x}")).collect()
 }
 
-/// Whether every device takes the key as it stands: no character means anything anywhere, and it is not taken for a
+/// Whether every device takes the key as it is: no character has a meaning anywhere, and the key is not read as a
 /// number in another notation.
-pub(super) fn is_plain(key: &PreSharedKey) -> bool {
-    let key = key.expose();
-    key.starts_with(|c: char| c.is_ascii_alphabetic())
-        && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"._".contains(&b))
+pub(super) fn is_plain(key: &str) -> bool {
+    key.starts_with(|c: char| c.is_ascii_alphabetic()) && is_word(key)
+}
+
+/// Whether it consists of letters, digits, dots and underscores.
+pub(super) fn is_word(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._".contains(&b))
 }
 
 /// Text of an XML element or attribute.
@@ -37,7 +39,7 @@ pub(super) fn xml(text: &str) -> String {
     quoted
 }
 
-/// Between double quotes, in which a backslash takes the meaning from the next character.
+/// In double quotes, with a backslash before each quote and backslash.
 pub(super) fn backslashed(text: &str) -> String {
     let mut quoted = String::from('"');
     for c in text.chars() {
