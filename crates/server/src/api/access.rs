@@ -24,7 +24,7 @@ pub(super) struct Caller {
     pub(super) principal: Principal,
 }
 
-/// An authenticated caller in a Frontdoor that it may see.
+/// An authenticated caller and a Frontdoor that it has access to.
 pub(super) struct At {
     pub(super) state: AppState,
     pub(super) principal: Principal,
@@ -80,7 +80,7 @@ impl FromRequestParts<AppState> for At {
     }
 }
 
-/// The layer that keeps answers has authenticated a request with an idempotency key.
+/// For a request with an idempotency key, `idempotency` has authenticated the caller already.
 async fn principal(parts: &mut Parts, state: &AppState) -> Result<Principal, ApiError> {
     match parts.extensions.remove::<Principal>() {
         Some(principal) => Ok(principal),

@@ -34,7 +34,7 @@ pub(super) async fn get(Reads(at): Reads, Id(id): Id<AgentId>, format: Format) -
     Ok(format.resource(StatusCode::OK, &agent))
 }
 
-/// With what the connected ones have said of their shares.
+/// With the share states that connected agents have reported.
 async fn seen(state: &AppState, rows: Vec<AgentRow>) -> Vec<Agent> {
     let connected: Vec<_> =
         rows.iter().filter(|row| row.connected_since.is_some()).map(|row| row.id).collect();
@@ -47,7 +47,7 @@ async fn seen(state: &AppState, rows: Vec<AgentRow>) -> Vec<Agent> {
     rows.into_iter().map(seen).collect()
 }
 
-/// Bars it: the gateways cut its connections.
+/// Bars the agent: the gateways close its connections.
 pub(super) async fn delete(
     Writes(at): Writes,
     Id(id): Id<AgentId>,

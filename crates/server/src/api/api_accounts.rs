@@ -1,4 +1,4 @@
-//! `/frontdoor/v2/api-accounts`: programs' own credentials. They belong to an organization, and are its admin's.
+//! `/frontdoor/v2/api-accounts`: credentials for programs. They belong to an organization; its admins manage them.
 
 use super::{
     access::{Answer, Caller, Id},
@@ -35,7 +35,7 @@ pub(super) async fn list(caller: Caller, format: Format, query: Query) -> Answer
     Ok(format.page("/frontdoor/v2/api-accounts", &query, page.total, rows))
 }
 
-/// The secret is in this one answer only: the server keeps its hash.
+/// The secret is only in this answer: the server stores its hash.
 pub(super) async fn create(caller: Caller, format: Format, body: Body) -> Answer {
     caller.principal.administered()?;
     let asked = account_request(body.object()?, now())?;
@@ -63,7 +63,7 @@ pub(super) async fn get(caller: Caller, Id(id): Id<ApiAccountId>, format: Format
     Ok(format.resource(StatusCode::OK, &account))
 }
 
-/// From the next request on, its secret and its tokens open nothing.
+/// From the next request on, the account's secret and tokens are refused.
 pub(super) async fn delete(
     caller: Caller,
     Id(id): Id<ApiAccountId>,
@@ -83,8 +83,8 @@ async fn find(caller: &Caller, id: ApiAccountId) -> Result<ApiAccountRow, ApiErr
         .ok_or_else(|| ApiError::not_found(ResourceKind::ApiAccount, id))
 }
 
-/// Whose the account is to be: as asked for, or the caller's, or that of the Frontdoors that are named, or the only
-/// one there is. The Frontdoors have to be of it.
+/// The organization of the new account: that of the request, or the caller's, or that of the named Frontdoors, or the
+/// only one there is. All named Frontdoors must belong to it.
 async fn organization(caller: &Caller, asked: &AccountRequest) -> Result<String, ApiError> {
     let fault = |property: &str, rule: &str| {
         ApiError::faults(vec![PropertyFault {
@@ -114,7 +114,7 @@ async fn organization(caller: &Caller, asked: &AccountRequest) -> Result<String,
     }
 }
 
-/// The organization of all Frontdoors, if it is one.
+/// The organization of all Frontdoors, if there is exactly one.
 async fn only_organization(state: &AppState) -> Result<Option<String>, ApiError> {
     let mut all = state.store.organizations(2).await?;
     Ok(all.pop().filter(|_| all.is_empty()))

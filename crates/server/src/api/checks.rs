@@ -1,4 +1,4 @@
-//! `/{frontdoorId}/ipsec-shares/{id}/check`: walks a share's path, hop by hop, up to a real dial of its target.
+//! `/{frontdoorId}/ipsec-shares/{id}/check`: walks a share's path hop by hop, up to a dial of its target.
 
 use super::{
     access::{Answer, Id, ReadsShares},
@@ -14,7 +14,7 @@ use axum::{
 use std::time::Instant;
 use wicketgate_model::{EspMode, ShareId};
 
-/// Changes nothing; how many dials are made on request has a bound.
+/// Changes nothing. The number of concurrent dials is bounded.
 pub(super) async fn walk(
     ReadsShares(at): ReadsShares,
     Id(id): Id<ShareId>,
@@ -35,6 +35,6 @@ pub(super) async fn walk(
         check::Walked { share: &share, tunnel: &tunnel, has_ipsec, read_took, seen, took, at: now() };
     let links = check::links(&share);
     let answer = format.one(StatusCode::OK, &check::Check::of(&walked), links);
-    // Of this moment, and of no other.
+    // The answer describes this moment: caches must not keep it.
     Ok(([(CACHE_CONTROL, HeaderValue::from_static("no-cache"))], answer).into_response())
 }

@@ -1,4 +1,4 @@
-//! Requests that ask for a state (RFC 9110 §13): `If-Match` on writes, `If-None-Match` on reads.
+//! Conditional requests (RFC 9110 §13): `If-Match` on writes, `If-None-Match` on reads.
 
 use super::wire::etag::{ETag, Tags};
 use crate::{error::ApiError, state::AppState};
@@ -14,11 +14,11 @@ use axum::{
 };
 use serde::Serialize;
 
-/// Kept by the caller only, and asked for again each time: what it holds may have changed.
+/// Only the client may keep an answer, and must revalidate it before each use.
 const REVALIDATED: HeaderValue = HeaderValue::from_static("private, no-cache");
 const BY_FORMAT: HeaderValue = HeaderValue::from_static("Accept, Authorization");
 
-/// What a write asks of the state that it meets.
+/// The condition of a write on the resource's current state.
 #[derive(Debug)]
 pub(super) struct Preconditions {
     if_match: Option<Tags>,
@@ -41,8 +41,8 @@ impl Preconditions {
         self.if_match.is_some() || self.if_none_match.is_some()
     }
 
-    /// 412, unless the resource is in a state that the caller asked for. To be asked last, when nothing else stands
-    /// in the way of the write.
+    /// 412, unless the resource is in a state that the condition names. It is checked last, when nothing else prevents
+    /// the write.
     pub(super) fn hold_for(&self, it: &impl Serialize) -> Result<(), ApiError> {
         if !self.are_given() {
             return Ok(());
@@ -62,7 +62,7 @@ impl Preconditions {
     }
 }
 
-/// Around every request: a GET whose caller has the answer already is a 304, and caches are told what they may keep.
+/// Wraps every request: a GET whose ETag the client already has is a 304, and `Cache-Control` says what caches may keep.
 /// What must not be stored has no tag.
 pub(super) async fn reads(request: Request, next: Next) -> Response {
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
@@ -90,7 +90,7 @@ pub(super) async fn reads(request: Request, next: Next) -> Response {
     response
 }
 
-/// A header may come in several lines, which are one list.
+/// Several lines of a header form one list.
 fn tags(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Tags>, ApiError> {
     let lines: Vec<_> = headers.get_all(name).iter().map(|v| v.to_str().unwrap_or("?")).collect();
     if lines.is_empty() {

@@ -1,4 +1,4 @@
-//! `/{frontdoorId}/ipsec-tunnels/{id}/connection-history`: what became of a tunnel's connection.
+//! `/{frontdoorId}/ipsec-tunnels/{id}/connection-history`: the last changes of a tunnel's connection.
 
 use super::{
     access::{Answer, Id, ReadsShares},

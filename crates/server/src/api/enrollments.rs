@@ -19,10 +19,10 @@ use wicketgate_model::EnrollmentId;
 use wicketgate_store::NewEnrollment;
 use wicketgate_transport::enrolment_code::EnrolmentCode;
 
-/// How long a code is good for.
+/// The lifetime of a code.
 const LIFETIME: SignedDuration = SignedDuration::from_hours(1);
 
-/// The code is shown this once: the server keeps the hash of its secret.
+/// The code is only in this answer: the server stores the hash of its secret.
 pub(super) async fn create(Writes(at): Writes, format: Format, body: Body) -> Answer {
     let environment = enrollment(body.object_or_nothing()?)?;
     let context = at.write_context();

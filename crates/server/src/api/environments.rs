@@ -52,7 +52,7 @@ pub(super) async fn patch(
     answer(&at.state, format, StatusCode::OK, row).await
 }
 
-/// Its shares go with it, which takes the gateway's time: 202, and it is gone from the API at once.
+/// Deletes the shares too, which takes the gateway time: 202. The environment disappears from the API at once.
 pub(super) async fn delete(
     Writes(at): Writes,
     Id(id): Id<EnvironmentId>,
@@ -68,7 +68,7 @@ pub(super) async fn delete(
     answer(&at.state, format, StatusCode::ACCEPTED, gone).await
 }
 
-/// The write's context, if the row is in the state that the caller wants it in, and then for that state only.
+/// The context of a write that applies to the row's current state only; 412 if `If-Match` names another one.
 async fn checked(at: &At, wanted: &Preconditions, row: &EnvironmentRow) -> Result<WriteContext, ApiError> {
     let context = at.write_context();
     if !wanted.are_given() {

@@ -1,7 +1,8 @@
 //! `/{frontdoorId}/events`: every change of status as it happens, as server-sent events.
 //!
-//! A reader that comes back with the id of the last event it has seen gets all that it has missed; if that is not kept
-//! any more, a `reset` tells it to read the lists anew. Whoever does not read is cut, and may come back.
+//! A reader that reconnects with the id of the last event it received gets every event since then; if they are no
+//! longer kept, it gets a `reset` and must read the lists again. A reader that is too slow is disconnected, and may
+//! reconnect.
 
 use super::{
     access::{Answer, Reads},
@@ -28,18 +29,18 @@ use tokio::{
 use wicketgate_model::FrontdoorId;
 use wicketgate_store::{EventRow, EventSpan};
 
-/// Less than proxies wait for a byte.
+/// Shorter than the idle timeout of proxies.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// Events on their way to one reader, and how long it may take none of them.
+/// Events queued for one reader, and the time after which a reader that takes none is disconnected.
 const ON_THE_WAY: usize = 64;
 const SLOW: Duration = Duration::from_secs(10);
-/// A token that was revoked, or has expired, is noticed when the reader comes back.
+/// A token that was revoked or has expired is refused when the reader reconnects.
 const LONGEST: Duration = Duration::from_secs(600);
 /// Rows of one read.
 const READ: u32 = 500;
 
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
-/// Whatever stands in between is to pass events on at once.
+/// Tells proxies to forward events at once.
 const UNBUFFERED: (&str, HeaderValue) = ("x-accel-buffering", HeaderValue::from_static("no"));
 
 pub(super) async fn follow(Reads(at): Reads, headers: HeaderMap, query: Query) -> Answer {
@@ -51,8 +52,7 @@ pub(super) async fn follow(Reads(at): Reads, headers: HeaderMap, query: Query) -
     let place = at.state.feed.enter(at.id());
     let place = place
         .ok_or_else(|| ApiError::too_many_requests("Too many clients follow the events; try again later"))?;
-    // First who listens, then where the table stands, and all that before the answer: what is written once the caller
-    // has it is told.
+    // The order matters: subscribe, read the newest event, answer. Every write after the answer is then delivered.
     let live = at
         .state
         .feed
@@ -80,7 +80,7 @@ fn is_accepted(headers: &HeaderMap) -> bool {
     ranges.is_empty() || ranges.iter().flat_map(|r| r.split(',')).any(fits)
 }
 
-/// The reader went, was too slow, or has to come back.
+/// The reader has gone, is too slow, or must reconnect.
 struct Over;
 
 struct Reader {
@@ -104,7 +104,7 @@ impl Reader {
             let heartbeat_at = Instant::now() + HEARTBEAT;
             tokio::select! {
                 next = live.recv() => {
-                    // Lagged: too slow. Closed: never, as long as the feed is there.
+                    // Lagged: too slow. Closed: never while the feed exists.
                     let row = next.map_err(|_| Over)?;
                     if row.id > seen && row.frontdoor == self.frontdoor {
                         seen = row.id;
@@ -119,7 +119,7 @@ impl Reader {
         }
     }
 
-    /// Says what was written after `after`, and answers up to where.
+    /// Sends the events after `after`, and returns the id of the last one.
     async fn catch_up(&self, after: Option<u64>, span: EventSpan) -> Result<u64, Over> {
         let store = &self.state.store;
         let mut seen = match after {

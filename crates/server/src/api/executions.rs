@@ -1,5 +1,5 @@
-//! `/{frontdoorId}/executions`: what was written, by whom, and how it ended; and `/frontdoor/v2/executions`, the same of
-//! what is an organization's: its API accounts and its Frontdoors.
+//! `/{frontdoorId}/executions`: the records of writes, with actor and result; and `/frontdoor/v2/executions`, the same
+//! for the resources of an organization: its API accounts and its Frontdoors.
 
 use super::{
     access::{Answer, Caller, Id, Reads},

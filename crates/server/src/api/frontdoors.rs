@@ -62,7 +62,7 @@ pub(super) async fn delete(Writes(at): Writes, wanted: Preconditions) -> Result<
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The write's context, if the Frontdoor is in the state that the caller wants it in, and then for that state only.
+/// The context of a write that applies to the Frontdoor's current state only; 412 if `If-Match` names another one.
 fn checked(at: &At, wanted: &Preconditions) -> Result<WriteContext, ApiError> {
     let context = at.write_context();
     wanted.hold_for(&Frontdoor::of(at.frontdoor.clone()))?;

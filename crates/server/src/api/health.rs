@@ -1,5 +1,5 @@
-//! `/livez`: the process is up. `/readyz`: what is written now is served soon. Neither needs a token, so neither
-//! shows more than that; causes of failures are in the log.
+//! `/livez`: the process is up. `/readyz`: writes take effect soon. Neither requires a token, so neither shows more
+//! than that; causes of failures are in the log.
 
 use crate::state::{AppState, now};
 use axum::{
@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use wicketgate_model::EspMode;
 
-/// The reconciler runs every second; a run over very many rows takes some.
+/// The reconciler runs every second; a run over very many rows takes several.
 const RUNS_WITHIN: SignedDuration = SignedDuration::from_secs(60);
 
 pub(super) async fn livez() -> &'static str {

@@ -1,9 +1,9 @@
-//! `Idempotency-Key` on a POST: however often the same request is sent, it is carried out once, and answered alike.
+//! `Idempotency-Key` on a POST: a request that is sent repeatedly is executed once, and gets the same answer each time.
 //!
-//! A key is its caller's own, with the scopes that it had, and good for a day. A request that was refused has changed nothing, and leaves its key
-//! free. An answer that holds a secret (an enrolment code, a client secret) says `no-store` and is not kept: sent
-//! again, its request is refused with a 409, since the secret was shown the one time that it is shown. A request
-//! goes on to its end although its caller hangs up, so that there is an answer to be kept.
+//! A key belongs to its caller and the caller's scopes, and is valid for a day. A request that was refused has changed
+//! nothing, and its key is free again. An answer that contains a secret (an enrolment code, a client secret) says
+//! `no-store` and is not stored: the repeated request is refused with a 409, since a secret is returned only once. A
+//! request is completed even if its client disconnects, so that there is an answer to store.
 
 use super::wire::body::{LARGEST, read};
 use crate::{
@@ -31,20 +31,20 @@ use uuid::Uuid;
 use wicketgate_store::{Claim, Claimed, KeptAnswer, Reach};
 
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// Set on an answer that was kept.
+/// Set on an answer that was stored.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
-/// For what is carried out, whoever waits for it. Less than the minute for which a claim is held.
+/// The limit of an execution, whether or not its client waits. Less than the minute for which a claim is held.
 const LONGEST: Duration = Duration::from_secs(50);
 /// Keys are UUIDs or like them.
 const LONGEST_KEY: usize = 255;
-/// What an answer says beside its body.
+/// The headers that are stored with an answer.
 const KEPT: [HeaderName; 3] = [CONTENT_TYPE, LOCATION, ETAG];
-/// Seconds after which to ask again while the first one is being carried out.
+/// Seconds after which a client repeats a request whose first copy is still being executed.
 const AGAIN: HeaderValue = HeaderValue::from_static("1");
 
-/// Around every request.
+/// Wraps every request.
 pub(super) async fn once(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    // Tokens are asked for anew: `/oauth/token` is none of ours.
+    // `/oauth/token` does not take keys: a repeated request gets a new token.
     let is_post = request.method() == Method::POST && request.uri().path().starts_with("/frontdoor/");
     if !is_post || !request.headers().contains_key(&KEY) {
         return next.run(request).await;
@@ -64,9 +64,9 @@ async fn carry_out(state: AppState, request: Request, next: Next) -> Result<Resp
         principal: principal.actor.clone(),
         token: Uuid::now_v7(),
     });
-    // The handler's extractor takes both from here, and hands the claim to the store with its write.
+    // The handler's extractor takes both from the request, and passes the claim to the store with its write.
     parts.extensions.insert(Principal { claim: Some(Arc::clone(&claim)), ..principal });
-    // A task of its own: once the key is claimed, the request is carried out or the key is released.
+    // A separate task: once the key is claimed, the request is executed or the key is released.
     let task = tokio::spawn(claimed(state, claim, Request::from_parts(parts, Body::from(bytes)), next));
     task.await.map_err(|_| ApiError::unavailable("The request could not be carried out"))?
 }
@@ -113,8 +113,8 @@ fn key(headers: &HeaderMap) -> Result<String, ApiError> {
     })
 }
 
-/// Path, query and body; a JSON body by what it says, however it is written. And what the caller may do: of two tokens
-/// of one account, the narrower one must not be shown what the other was answered.
+/// The hash of path, query, body and scopes; a JSON body counts by its value. A token of the same account with narrower
+/// scopes must not get an answer that was made for wider ones.
 fn fingerprint(principal: &Principal, parts: &Parts, body: &Bytes) -> String {
     let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
     let mut digest = Sha256::new();
@@ -137,7 +137,7 @@ fn fingerprint(principal: &Principal, parts: &Parts, body: &Bytes) -> String {
     digest.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// Keeps the answer of what was done, or frees the key of what was not.
+/// Stores the answer of an executed request, or frees the key of a refused one.
 async fn keep(state: &AppState, claim: &Claim, response: Response) -> Response {
     if !response.status().is_success() {
         if let Err(error) = state.store.release(claim).await {
@@ -146,7 +146,7 @@ async fn keep(state: &AppState, claim: &Claim, response: Response) -> Response {
         return response;
     }
     let (parts, body) = response.into_parts();
-    // The server's own answers: they are smaller than what is asked, and never cut.
+    // The server's own answers are smaller than this limit.
     let body = to_bytes(body, LARGEST).await.unwrap_or_default();
     let is_secret = parts.headers.get(CACHE_CONTROL).is_some_and(|v| v == "no-store");
     let headers = KEPT.iter().filter_map(|name| {

@@ -1,6 +1,6 @@
-//! `POST /oauth/token`: an API account's secret for a JWT (RFC 6749 §4.4), and the key that JWTs can be checked with.
+//! `POST /oauth/token`: issues a JWT for the secret of an API account (RFC 6749 §4.4); and the key that verifies JWTs.
 //!
-//! Errors have the body of RFC 6749 §5.2 here, which OAuth clients know, and not the API's own.
+//! Errors have the body of RFC 6749 §5.2, which OAuth clients expect, instead of the API's own.
 
 use super::wire::{
     body::Body,
@@ -45,7 +45,7 @@ pub(super) struct OAuthError {
     description: &'static str,
 }
 
-/// Who says that it is whom.
+/// The client's credentials.
 struct Client {
     id: String,
     secret: SecretString,
@@ -120,7 +120,7 @@ async fn authenticated(state: &AppState, client: Client) -> Result<ApiAccountRow
     Ok(account)
 }
 
-/// As asked for, within what the account has; all of that if nothing is asked for.
+/// The requested scopes, which the account must have; all of the account's if none is requested.
 fn narrowed(own: &[Scope], wanted: Option<&str>) -> Result<Vec<Scope>, OAuthError> {
     let Some(wanted) = wanted else { return Ok(own.to_vec()) };
     let names: Vec<_> = wanted.split(' ').filter(|name| !name.is_empty()).collect();
@@ -140,7 +140,7 @@ impl OAuthError {
         Self::bad("invalid_request", description)
     }
 
-    /// Alike for an unknown client and a wrong secret.
+    /// The same for an unknown client and a wrong secret.
     fn client() -> Self {
         Self {
             status: StatusCode::UNAUTHORIZED,

@@ -1,4 +1,4 @@
-//! The store's refusals as errors of the API: which resource, which property, and what is in the way.
+//! The store's refusals as errors of the API: the resource, the property, and the resource that conflicts.
 
 use super::wire::{agent, property::Property, share, tunnel};
 use crate::error::{ApiError, PropertyFault, ResourceKind};
@@ -53,7 +53,7 @@ pub(super) fn not_created(kind: ResourceKind) -> impl FnOnce(StoreError) -> ApiE
     }
 }
 
-/// What the API calls a column that is unique or refers to another resource.
+/// The property of a column that is unique or refers to another resource.
 fn name(column: &Column) -> Option<&'static str> {
     let tables: [&'static [Property]; 3] = [share::PROPERTIES, tunnel::PROPERTIES, agent::PROPERTIES];
     tables.into_iter().flatten().find(|p| p.column == Some(column)).map(|p| p.name)

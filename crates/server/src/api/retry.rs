@@ -1,12 +1,12 @@
-//! Writes of a row that was read before: they are refused as stale if the row has changed since.
+//! Repeats the write of a row that was read before: it is refused as stale if the row has changed since.
 
 use crate::error::ApiError;
 use wicketgate_store::StoreError;
 
-/// Attempts before the caller is told that others keep changing the row.
+/// Attempts before the answer says that other requests keep changing the row.
 const TRIES: usize = 5;
 
-/// Makes `attempt`, and makes it again while it ends with [`StoreError::Stale`]. The outer error ends it at once.
+/// Runs `attempt`, and repeats it while it fails with [`StoreError::Stale`]. The outer error ends it at once.
 pub(super) async fn retry_stale<T, Attempt>(
     mut attempt: impl FnMut() -> Attempt,
 ) -> Result<Result<T, StoreError>, ApiError>

@@ -105,7 +105,7 @@ async fn spec(at: &At, body: Map<String, Value>) -> Result<ShareSpec, ApiError> 
     request.resolve(tunnel.as_ref(), environment.map(|e| e.id))
 }
 
-/// Replaces the share `read` by what `body` makes of it, and of later states of it while others are faster.
+/// Replaces the share `read` by what `body` makes of it; repeats it with the newer state if another write was faster.
 async fn change(
     at: &At,
     read: ShareRow,

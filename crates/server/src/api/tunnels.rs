@@ -123,7 +123,7 @@ fn of(row: &TunnelRow, spec: TunnelSpec, action: Action, grace: Grace) -> Tunnel
     TunnelChange { expected: row.generation, spec, previous_until: now() + grace.get(), action }
 }
 
-/// Changes the tunnel `read` by what `make` answers for it, and for later states of it while others are faster.
+/// Changes the tunnel `read` to what `make` returns for it; repeats it with the newer state if another write was faster.
 async fn change(
     at: &At,
     read: TunnelRow,

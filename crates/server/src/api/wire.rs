@@ -1,12 +1,12 @@
-//! The formats: JSON and HAL, query strings, durations, device configurations. Only the API knows the names of
-//! properties; each resource's file here has the table of its own.
+//! Representations: JSON and HAL, query strings, durations, device configurations. Only the API knows the names of
+//! properties; the file of each resource has the table of its properties.
 
 use jiff::{SignedDuration, Timestamp};
 
 /// How long deleted resources stay readable.
 pub(super) const RETENTION: SignedDuration = SignedDuration::from_hours(30 * 24);
 
-/// Whether a row that was deleted then is past its retention.
+/// Whether the retention of a row that was deleted at this time is over.
 pub(super) fn is_past_retention(deleted_at: Option<Timestamp>) -> bool {
     deleted_at.is_some_and(|at| crate::state::now().duration_since(at) > RETENTION)
 }

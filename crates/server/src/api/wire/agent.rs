@@ -61,10 +61,10 @@ pub(in crate::api) struct Agent {
     address: Option<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     connected_since: Option<Timestamp>,
-    /// When it was last connected, unless it is.
+    /// When it was last connected; absent while it is connected.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_seen: Option<Timestamp>,
-    /// As the agent sees them, while it is connected.
+    /// As the agent reports them while it is connected.
     #[serde(skip_serializing_if = "Option::is_none")]
     shares: Option<Vec<AgentShare>>,
     created_at: Timestamp,
@@ -95,7 +95,7 @@ impl AgentShare {
 }
 
 impl Agent {
-    /// With what its gateway knows of its shares.
+    /// With the states of its shares that its gateway reports.
     pub(in crate::api) fn seen(row: AgentRow, reported: Option<AgentShares>) -> Self {
         let shares = reported.map(|agent| agent.shares.into_iter().map(AgentShare::of).collect());
         Self { shares, ..Self::of(row) }

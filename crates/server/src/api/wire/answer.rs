@@ -30,9 +30,9 @@ pub(in crate::api) enum Format {
 /// Links of a resource, by relation.
 pub(in crate::api) type Links = Vec<(&'static str, String)>;
 
-/// A resource as it is answered.
+/// The representation of a resource.
 pub(in crate::api) trait Representation: Serialize {
-    /// The name of a list of them in HAL.
+    /// The name of the resource's lists in HAL.
     const LIST: &'static str;
 
     fn links(&self) -> Links;

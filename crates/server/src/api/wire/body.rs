@@ -1,4 +1,4 @@
-//! A request's body: a JSON object of bounded size, that arrived in a bounded time.
+//! A request's body: a JSON object of bounded size that arrives in a bounded time.
 
 use super::fields::printable;
 use crate::error::ApiError;
@@ -11,12 +11,12 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 use serde_json::{Map, Number, Value};
 use std::{fmt, time::Duration};
 
-/// Far more than any resource takes.
+/// Bytes; far more than any resource needs.
 pub(in crate::api) const LARGEST: usize = 1 << 20;
-/// For a megabyte over a bad line.
+/// Enough for a megabyte over a slow line.
 const ARRIVAL: Duration = Duration::from_secs(20);
 
-/// A body that was read, and not yet looked at: first comes whether the caller may write at all.
+/// A body that was read but not parsed: authorization is checked first.
 #[derive(Debug)]
 pub(in crate::api) struct Body {
     is_json: bool,
@@ -63,18 +63,18 @@ impl Body {
         }
     }
 
-    /// As they came, for a body in another format.
+    /// The bytes as received, for a body in another format.
     pub(in crate::api) fn bytes(self) -> Bytes {
         self.bytes
     }
 
-    /// For a request that says all in its path: no body is an empty object.
+    /// For a request whose body is optional: a missing body counts as an empty object.
     pub(in crate::api) fn object_or_nothing(self) -> Result<Map<String, Value>, ApiError> {
         if self.bytes.is_empty() { Ok(Map::new()) } else { self.object() }
     }
 }
 
-/// JSON as it has to be for one reader to understand it as another does: no name is twice in an object.
+/// JSON that every parser reads the same: no object has a name twice.
 struct Strict(Value);
 
 impl<'de> Deserialize<'de> for Strict {

@@ -10,17 +10,17 @@ use wicketgate_link::ShareCheck;
 use wicketgate_model::{AgentId, Connection, ConnectionState, Reason, ShareId, Status};
 use wicketgate_store::{ShareRow, TunnelRow};
 
-/// What was found on the way.
+/// The results of a walk.
 pub(in crate::api) struct Walked<'a> {
     pub(in crate::api) share: &'a ShareRow,
     pub(in crate::api) tunnel: &'a TunnelRow,
-    /// Not with `--ipsec off`.
+    /// False with `--ipsec off`.
     pub(in crate::api) has_ipsec: bool,
-    /// To read what the gateway reported last of the tunnel's connection.
+    /// The time to read the gateway's last report on the tunnel's connection.
     pub(in crate::api) read_took: Duration,
     /// `None`: the gateway did not answer.
     pub(in crate::api) seen: Option<ShareCheck>,
-    /// Until it did.
+    /// The time until it did.
     pub(in crate::api) took: Duration,
     pub(in crate::api) at: Timestamp,
 }
@@ -30,7 +30,7 @@ pub(in crate::api) struct Walked<'a> {
 pub(in crate::api) struct Check {
     share_id: ShareId,
     checked_at: Timestamp,
-    /// All hops are, as far as there is something to look at.
+    /// No hop has failed, and none is unknown.
     ok: bool,
     hops: Vec<Hop>,
 }
@@ -38,7 +38,7 @@ pub(in crate::api) struct Check {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Hop {
-    hop: &'static str,
+    hop: HopName,
     state: State,
     message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -49,9 +49,20 @@ struct Hop {
     latency_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     agent_id: Option<AgentId>,
-    /// Of one that failed.
+    /// Only for a failed hop.
     #[serde(skip_serializing_if = "Option::is_none")]
     advice: Option<String>,
+}
+
+/// The hops, in the order of the path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+enum HopName {
+    Tunnel,
+    IkeSa,
+    Listener,
+    Agent,
+    Target,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -59,14 +70,14 @@ struct Hop {
 enum State {
     Ok,
     Failed,
-    /// A hop before it hides it.
+    /// An earlier hop hides its state.
     Unknown,
-    /// There is none to be looked at.
+    /// The hop does not exist.
     Skipped,
 }
 
 impl Hop {
-    fn new(hop: &'static str, state: State, message: impl Into<String>) -> Self {
+    fn new(hop: HopName, state: State, message: impl Into<String>) -> Self {
         Self {
             hop,
             state,
@@ -78,7 +89,7 @@ impl Hop {
         }
     }
 
-    fn failed(hop: &'static str, reason: Reason, message: impl Into<String>) -> Self {
+    fn failed(hop: HopName, reason: Reason, message: impl Into<String>) -> Self {
         Self { reason: Some(reason), ..Self::new(hop, State::Failed, message) }
     }
 
@@ -103,7 +114,7 @@ impl Check {
 }
 
 fn tunnel(walked: &Walked<'_>) -> Hop {
-    const HOP: &str = "tunnel";
+    const HOP: HopName = HopName::Tunnel;
     let standing = &walked.tunnel.standing;
     let Some(seen) = &walked.seen else {
         return Hop::failed(HOP, Reason::GatewayOffline, "the gateway does not answer");
@@ -117,17 +128,16 @@ fn tunnel(walked: &Walked<'_>) -> Hop {
     hop.took(there_and_back)
 }
 
-const IKE_SA: &str = "ikeSa";
-
 fn ike_sa(walked: &Walked<'_>) -> Hop {
+    const HOP: HopName = HopName::IkeSa;
     let never = || Connection::down(walked.tunnel.created_at);
     let connection = walked.tunnel.connection.clone().unwrap_or_else(never);
     if walked.seen.is_none() {
-        return Hop::new(IKE_SA, State::Unknown, "the gateway does not answer");
+        return Hop::new(HOP, State::Unknown, "the gateway does not answer");
     }
     if !walked.has_ipsec {
         return Hop::new(
-            IKE_SA,
+            HOP,
             State::Skipped,
             "not tried, because the gateway runs without IPsec (--ipsec off)",
         );
@@ -137,22 +147,20 @@ fn ike_sa(walked: &Walked<'_>) -> Hop {
     let but = |what: &str| cause.map_or_else(|| what.to_owned(), |cause| format!("{what}: {cause}"));
     let hop = match connection.state {
         ConnectionState::Up if cause.is_some() => {
-            Hop::new(IKE_SA, State::Ok, but(&format!("up since {}, but an attempt failed", connection.since)))
+            Hop::new(HOP, State::Ok, but(&format!("up since {}, but an attempt failed", connection.since)))
         }
-        ConnectionState::Up => Hop::new(IKE_SA, State::Ok, format!("up since {}", connection.since)),
-        _ if cause.is_none() && !is_ready => Hop::new(IKE_SA, State::Unknown, "the tunnel is not ready"),
+        ConnectionState::Up => Hop::new(HOP, State::Ok, format!("up since {}", connection.since)),
+        _ if cause.is_none() && !is_ready => Hop::new(HOP, State::Unknown, "the tunnel is not ready"),
         ConnectionState::Connecting => {
-            Hop::failed(IKE_SA, Reason::TunnelNotReady, but("the IKE SA is being negotiated"))
+            Hop::failed(HOP, Reason::TunnelNotReady, but("the IKE SA is being negotiated"))
         }
-        ConnectionState::Down => {
-            Hop::failed(IKE_SA, Reason::TunnelNotReady, but("the peer has not connected"))
-        }
+        ConnectionState::Down => Hop::failed(HOP, Reason::TunnelNotReady, but("the peer has not connected")),
     };
     hop.took(walked.read_took)
 }
 
 fn listener(walked: &Walked<'_>) -> Hop {
-    const HOP: &str = "listener";
+    const HOP: HopName = HopName::Listener;
     let Some(seen) = &walked.seen else {
         return Hop::new(HOP, State::Unknown, "the gateway does not answer");
     };
@@ -168,7 +176,7 @@ fn listener(walked: &Walked<'_>) -> Hop {
 }
 
 fn agent(walked: &Walked<'_>) -> Hop {
-    const HOP: &str = "agent";
+    const HOP: HopName = HopName::Agent;
     let Some(seen) = &walked.seen else {
         return Hop::new(HOP, State::Unknown, "the gateway does not answer");
     };
@@ -195,7 +203,7 @@ fn agent(walked: &Walked<'_>) -> Hop {
 }
 
 fn target(walked: &Walked<'_>) -> Hop {
-    const HOP: &str = "target";
+    const HOP: HopName = HopName::Target;
     let Some(seen) = &walked.seen else {
         return Hop::new(HOP, State::Unknown, "the gateway does not answer");
     };
@@ -209,11 +217,11 @@ fn target(walked: &Walked<'_>) -> Hop {
     }
 }
 
-/// What to do about a hop that is not as it should be.
+/// What to do about a failed hop.
 fn advice(hop: &Hop, walked: &Walked<'_>) -> String {
     let (share, tunnel) = (walked.share, walked.tunnel);
     match (hop.hop, hop.reason) {
-        (IKE_SA, _) => {
+        (HopName::IkeSa, _) => {
             let error = tunnel.connection.as_ref().and_then(|c| c.last_error.as_ref());
             error.map(|e| &*e.cure).filter(|cure| !cure.is_empty()).map(capitalized).unwrap_or_else(|| {
                 format!(
@@ -276,8 +284,8 @@ pub(in crate::api) fn schema() -> Value {
             "hops": {"type": "array", "items": {
                 "type": "object", "additionalProperties": false, "required": ["hop", "state", "message"],
                 "properties": {
-                    "hop": {"type": "string", "enum": ["tunnel", "ikeSa", "listener", "agent", "target"]},
-                    "state": {"type": "string", "enum": ["OK", "FAILED", "UNKNOWN", "SKIPPED"]},
+                    "hop": {"type": "string", "enum": [HopName::Tunnel, HopName::IkeSa, HopName::Listener, HopName::Agent, HopName::Target]},
+                    "state": {"type": "string", "enum": [State::Ok, State::Failed, State::Unknown, State::Skipped]},
                     "message": {"type": "string"}, "reason": schema::one_of(REASONS),
                     "latencyMs": {"type": "number", "description": "Absent where nothing could be measured"}, "agentId": schema::id("agt-"),
                     "advice": {"type": "string", "description": "What to do about a failed hop"},

@@ -1,6 +1,6 @@
-//! Lengths of time in a query: `15m`, `1h30m`, `7d`, and ISO 8601 durations of days and less (`PT1H`, `P1DT12H`).
+//! Durations in a query: `15m`, `1h30m`, `7d`, and ISO 8601 durations of days and less (`PT1H`, `P1DT12H`).
 
-/// Seconds; `None` for what is not one, or more than fits.
+/// Seconds; `None` if the text is not a duration or does not fit.
 pub(in crate::api) fn seconds(text: &str) -> Option<u32> {
     match text.strip_prefix('P') {
         None => parts(text, &[('d', 86_400), ('h', 3600), ('m', 60), ('s', 1)]),

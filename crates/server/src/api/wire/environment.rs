@@ -46,7 +46,7 @@ pub(in crate::api) struct Environment {
 }
 
 impl Environment {
-    /// Takes its own of `agents`.
+    /// Takes the environment's agents out of `agents`.
     pub(in crate::api) fn of(row: EnvironmentRow, agents: &[AgentRow]) -> Self {
         let own = agents.iter().filter(|a| a.environment == row.id);
         Self {

@@ -1,19 +1,19 @@
-//! Entity tags (RFC 9110 §8.8.3): `"a1b2…"`, the hash of what is shown of a resource, its id and status included. So a
-//! tag changes with every change that a caller can see, whoever made it, and with nothing else.
+//! Entity tags (RFC 9110 §8.8.3): `"a1b2…"`, the hash of a resource's representation, with its id and status. A tag
+//! changes exactly with the representation.
 //!
-//! What a tunnel's gateway counts while traffic flows, and what an agent says of its shares, is hashed into a second
-//! part, behind a dot. A GET is answered 304 only if that is the same too; for a write, which would otherwise never get
-//! through to a busy tunnel, it is left out. HAL is another representation and has a tag of its own, good for writes as well.
+//! The counters of a tunnel and the share states that an agent reports are hashed into a second part, after a dot. A 304
+//! requires both parts to match. A write ignores the second part: otherwise no write to a busy tunnel would succeed. HAL
+//! is another representation with another tag, which writes accept too.
 
 use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-/// Bytes of a hash that are shown: nobody finds two states of one resource with the same 16.
+/// Bytes of a hash that are shown: a collision of two states of one resource in 16 bytes is infeasible.
 const SHOWN: usize = 16;
 /// The properties of `connection` that are counters.
 const COUNTERS: [&str; 2] = ["bytesIn", "bytesOut"];
-/// The property of an agent that is its own word.
+/// The property of an agent that the agent itself reports.
 const SAID: &str = "shares";
 const HAL: &str = "-hal";
 
@@ -22,7 +22,7 @@ const HAL: &str = "-hal";
 pub(in crate::api) struct ETag(String);
 
 impl ETag {
-    /// Of a resource as plain JSON.
+    /// The tag of a resource in plain JSON.
     pub(in crate::api) fn of(it: &impl Serialize) -> Self {
         let mut value = serde_json::to_value(it).unwrap_or_default();
         let mut counted = Vec::new();
@@ -40,12 +40,12 @@ impl ETag {
         Self(self.0 + HAL)
     }
 
-    /// With its quotes.
+    /// With the quotes.
     pub(in crate::api) fn header(&self) -> String {
         format!("\"{}\"", self.0)
     }
 
-    /// What a write looks at.
+    /// The part that a write compares.
     fn state(tag: &str) -> &str {
         let tag = tag.strip_suffix(HAL).unwrap_or(tag);
         tag.split('.').next().unwrap_or(tag)
@@ -61,19 +61,19 @@ fn hash(value: &Value) -> String {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::api) enum Tags {
     Any,
-    /// Each with whether it was marked as weak.
+    /// The tags, each with whether it is weak.
     These(Vec<(bool, String)>),
 }
 
 impl Tags {
-    /// `None`: not a list of entity tags.
+    /// `None` if the value is not a list of entity tags.
     pub(in crate::api) fn parse(text: &str) -> Option<Self> {
         if text.trim() == "*" {
             return Some(Self::Any);
         }
         let mut tags = Vec::new();
         let mut rest = text.trim();
-        // Empty elements of a list are nothing (RFC 9110 §5.6.1.2); a list of nothing names no state.
+        // Empty elements of a list are ignored (RFC 9110 §5.6.1.2); an empty list names no state.
         while !rest.is_empty() {
             if let Some(after) = rest.strip_prefix(',') {
                 rest = after.trim_start();
@@ -90,7 +90,7 @@ impl Tags {
         Some(Self::These(tags))
     }
 
-    /// For `If-Match`: whether what is there is what the caller knows. A weak tag never says so (§13.1.1).
+    /// For `If-Match`: whether the current state is one of the tags'. A weak tag never matches (§13.1.1).
     pub(in crate::api) fn match_state(&self, current: &ETag) -> bool {
         match self {
             Self::Any => true,

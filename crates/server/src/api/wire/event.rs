@@ -1,4 +1,4 @@
-//! An event in the form of a server-sent event, and the header that resumes.
+//! Server-sent events, and the header that resumes a stream.
 
 use crate::error::ApiError;
 use axum::http::HeaderMap;
@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use wicketgate_store::EventRow;
 
-/// How soon a reader that was cut comes back, in milliseconds.
+/// Milliseconds after which a disconnected reader reconnects.
 const RETRY: u32 = 2000;
 
 #[derive(Serialize)]
@@ -25,7 +25,7 @@ struct Detail<'a> {
     message: &'a str,
 }
 
-/// The first words on a stream.
+/// The first lines of a stream.
 pub(in crate::api) fn greeting() -> String {
     format!("retry: {RETRY}\n\n")
 }
@@ -34,7 +34,7 @@ pub(in crate::api) fn heartbeat() -> String {
     ":\n\n".to_owned()
 }
 
-/// Says that events up to `newest` are not kept any more, or were never written: read the lists anew.
+/// Events up to `newest` are no longer kept, or were never written: the client must read the lists again.
 pub(in crate::api) fn reset(newest: u64) -> String {
     format!("id: {newest}\nevent: reset\ndata: {{\"type\":\"reset\"}}\n\n")
 }
@@ -50,12 +50,12 @@ pub(in crate::api) fn event(row: &EventRow) -> String {
             .map(|reason| Detail { reason, message: row.message.as_deref().unwrap_or_default() }),
         at: row.at,
     };
-    // JSON has no line ends in it.
+    // Compact JSON contains no line ends.
     let data = serde_json::to_string(&event).unwrap_or_default();
     format!("id: {}\nevent: {kind}\ndata: {data}\n\n", row.id)
 }
 
-/// The `Last-Event-ID` that a reader comes back with.
+/// The `Last-Event-ID` of a reader that reconnects.
 pub(in crate::api) fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
     // A reader that has seen no event has an empty id.
     let Some(value) = headers.get("last-event-id").filter(|v| !v.is_empty()) else { return Ok(None) };

@@ -40,7 +40,7 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::api) struct Execution<'a> {
-    /// The path of the list that it is in.
+    /// The path of the list that contains it.
     #[serde(skip)]
     list: &'a str,
     id: ExecutionId,

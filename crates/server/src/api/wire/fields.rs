@@ -172,7 +172,7 @@ fn integer(value: &Value) -> Option<i64> {
     value.as_i64().or_else(|| value.as_f64().and_then(whole))
 }
 
-/// A caller's own text without control characters, short enough to be shown to it.
+/// A client's text without control characters, shortened for an error message.
 pub(in crate::api) fn printable(text: &str) -> String {
     const SHOWN: usize = 64;
     text.chars().filter(|c| !c.is_control()).take(SHOWN).collect()

@@ -1,4 +1,4 @@
-//! Traffic in JSON, and the window that a query asks for.
+//! Traffic in JSON, and the window of a query.
 
 use super::{duration, query::Query, schema};
 use crate::error::ApiError;

@@ -13,7 +13,7 @@ use wicketgate_store::Column;
 pub(in crate::api) struct Property {
     pub(in crate::api) name: &'static str,
     pub(in crate::api) kind: PropertyType,
-    /// What lists filter and sort by; `None` for a property that they can't.
+    /// The column that lists filter and sort by; `None` if they cannot.
     pub(in crate::api) column: Option<&'static Column>,
     access: Access,
     /// A representation may lack it.
@@ -30,17 +30,17 @@ pub(in crate::api) enum PropertyType {
     Boolean,
     Time,
     Enum(&'static [&'static str]),
-    /// Names with a text each: filtered by the text of one name.
+    /// Names with a text each; a filter names one of them and its text.
     Tags,
-    /// Texts: filtered by one of them.
+    /// A list of texts; a filter matches any of them.
     List,
-    /// Its parts are properties of their own.
+    /// An object whose parts are rows of the table.
     Object,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Access {
-    /// Ignored in a body, so that a client may send back what it read.
+    /// Ignored in a body, so that a client may send back a representation.
     ReadOnly,
     Writable,
     /// A body of POST or PUT must have it.
@@ -98,7 +98,7 @@ impl Property {
         self.name.contains('.')
     }
 
-    /// Of its values.
+    /// The schema of its values.
     pub(in crate::api) fn described(&self) -> Value {
         match (self.schema, self.kind) {
             (Some(schema), _) => schema(),
@@ -116,7 +116,7 @@ impl Property {
     }
 }
 
-/// Links to the resource and around it, in HAL.
+/// Links to the resource and to related ones, in HAL.
 pub(in crate::api) const LINKS: Property =
     Property::new("_links", PropertyType::Object).optional().schema(|| schema::reference("Links"));
 

@@ -1,4 +1,4 @@
-//! Query strings. An unknown parameter is refused by name: a typo must not pass. A list is filtered and sorted by the
+//! Query strings. An unknown parameter is an error, so that a typo is noticed. A list is filtered and sorted by the
 //! properties in its resource's table; all faults of a query are reported at once.
 
 use super::{
@@ -20,7 +20,7 @@ use wicketgate_store::{Filter, FilterValue, ListRequest, PageRequest, Sort};
 
 const SIZE: u32 = 20;
 const LARGEST_SIZE: u32 = 1000;
-/// More than any client needs, and few enough for one SQL statement.
+/// Filters: more than any client needs, and few enough for one SQL statement.
 const MOST_PARAMETERS: usize = 200;
 /// Followed by the name of a tag.
 const TAG: &str = "tag.";

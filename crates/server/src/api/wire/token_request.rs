@@ -1,4 +1,4 @@
-//! What is sent to the token endpoint (RFC 6749 §4.4.2): a form, or the same in JSON.
+//! The request to the token endpoint (RFC 6749 §4.4.2): a form, or the same in JSON.
 
 use super::{body::Body, schema};
 use axum::http::{HeaderMap, header::CONTENT_TYPE};
@@ -13,12 +13,12 @@ pub(in crate::api) struct TokenRequest {
     pub(in crate::api) client_secret: Option<SecretString>,
 }
 
-/// What was sent can't be read; why.
+/// Why a request is malformed.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::api) struct Unreadable(pub(in crate::api) &'static str);
 
 impl TokenRequest {
-    /// What is not known is ignored, and what is empty is not there (§3.2).
+    /// Unknown parameters are ignored, and empty ones count as absent (§3.2).
     pub(in crate::api) fn read(headers: &HeaderMap, body: Body) -> Result<Self, Unreadable> {
         let value = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
         let media_type = value.split(';').next().unwrap_or_default().trim();

@@ -1,4 +1,4 @@
-//! An IPsec tunnel in JSON. Its key is written, and read through its VPN configuration only.
+//! An IPsec tunnel in JSON. Its key is write-only; the VPN configuration alone returns it.
 
 use super::{
     answer::{Links, Representation},
