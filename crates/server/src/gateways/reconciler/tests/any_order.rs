@@ -1,19 +1,30 @@
 //! Writes, reports, failures and restarts in any order.
 
 use super::bench::Bench;
-use jiff::ToSpan as _;
+use jiff::{SignedDuration, Timestamp, ToSpan as _};
 use proptest::{prelude::*, sample::Index, test_runner::TestCaseError};
-use wicketgate_model::{Problem, Reason, Status};
+use wicketgate_model::{
+    Connection, ConnectionState, Generation, Problem, Reason, ShareId, Standing, Status, TunnelId,
+};
 
 #[derive(Debug, Clone)]
 enum Step {
     Create,
     Retarget(Index),
     Delete(Index),
+    CreateTunnel,
+    /// With the grace time of the previous key, in seconds.
+    RotateKey(Index, i64),
+    DeleteTunnel(Index),
     Activate,
     Hear,
     Report,
     Fail(bool),
+    /// The gateway has not looked at its tunnels yet.
+    Pending(bool),
+    Connect(bool),
+    Drain,
+    ReadAll,
     Pass(i64),
     Restart,
 }
@@ -23,63 +34,142 @@ fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::Create),
         3 => any::<Index>().prop_map(Step::Retarget),
         2 => any::<Index>().prop_map(Step::Delete),
+        1 => Just(Step::CreateTunnel),
+        2 => (any::<Index>(), 0i64..60).prop_map(|(which, grace)| Step::RotateKey(which, grace)),
+        1 => any::<Index>().prop_map(Step::DeleteTunnel),
         4 => Just(Step::Activate),
         3 => Just(Step::Hear),
         3 => Just(Step::Report),
         1 => any::<bool>().prop_map(Step::Fail),
+        1 => any::<bool>().prop_map(Step::Pending),
+        1 => any::<bool>().prop_map(Step::Connect),
+        1 => Just(Step::Drain),
+        1 => Just(Step::ReadAll),
         1 => (1i64..40).prop_map(Step::Pass),
         1 => Just(Step::Restart),
     ]
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+/// The rows of a run, as its steps wrote them.
+struct World {
+    b: Bench,
+    shares: Vec<ShareId>,
+    deleted_shares: Vec<ShareId>,
+    tunnels: Vec<TunnelId>,
+    deleted_tunnels: Vec<TunnelId>,
+}
 
-    /// Whatever happens in whatever order: once both sides have said all they have to say, every share that was
-    /// not deleted is deployed as it was last written, and every deleted one is gone at the gateway.
-    #[test]
-    fn it_always_gets_there(steps in proptest::collection::vec(step(), 1..40)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let mut b = Bench::new().await;
-            let (mut live, mut deleted) = (Vec::new(), Vec::new());
-            for step in steps {
-                match step {
-                    Step::Create => live.push(b.create().await),
-                    Step::Retarget(which) if !live.is_empty() => b.retarget(*which.get(&live)).await,
-                    Step::Delete(which) if !live.is_empty() => {
-                        let id = live.swap_remove(which.index(live.len()));
-                        b.delete(id).await;
-                        deleted.push(id);
-                    }
-                    Step::Retarget(_) | Step::Delete(_) => {}
-                    Step::Activate => b.activate().await,
-                    Step::Hear => drop(b.gateway.hear()),
-                    Step::Report => b.gateway.report(&b.reconciler).await,
-                    Step::Fail(fails) => {
-                        b.gateway.problem = fails.then(|| Problem::new(Reason::PortInUse, "somebody has it"));
-                    }
-                    Step::Pass(seconds) => b.now += seconds.seconds(),
-                    Step::Restart => b.restart(),
-                }
-                for id in &live {
-                    let row = b.share(*id).await;
-                    let deployed = row.standing.status == Status::Deployed;
-                    prop_assert!(!deployed || row.standing.observed_generation == Some(row.generation));
+impl World {
+    async fn new() -> Self {
+        let b = Bench::new().await;
+        let tunnels = vec![b.tunnel];
+        Self { b, shares: Vec::new(), deleted_shares: Vec::new(), tunnels, deleted_tunnels: Vec::new() }
+    }
+
+    async fn take(&mut self, step: Step) {
+        let b = &mut self.b;
+        match step {
+            Step::Create if self.tunnels.contains(&b.tunnel) => self.shares.push(b.create().await),
+            Step::Retarget(which) if !self.shares.is_empty() => b.retarget(*which.get(&self.shares)).await,
+            Step::Delete(which) if !self.shares.is_empty() => {
+                let id = self.shares.swap_remove(which.index(self.shares.len()));
+                b.delete(id).await;
+                self.deleted_shares.push(id);
+            }
+            Step::CreateTunnel => self.tunnels.push(b.create_tunnel().await),
+            Step::RotateKey(which, grace) if !self.tunnels.is_empty() => {
+                b.rotate_key(*which.get(&self.tunnels), SignedDuration::from_secs(grace)).await;
+            }
+            Step::DeleteTunnel(which) if !self.tunnels.is_empty() => {
+                let place = which.index(self.tunnels.len());
+                if b.delete_tunnel(self.tunnels[place]).await {
+                    self.deleted_tunnels.push(self.tunnels.swap_remove(place));
                 }
             }
-            b.gateway.problem = None;
-            b.settle().await;
-            for id in live {
-                let row = b.share(id).await;
-                prop_assert_eq!(row.standing.status, Status::Deployed);
-                let served = &b.gateway.desired.shares[&id];
+            Step::Create
+            | Step::Retarget(_)
+            | Step::Delete(_)
+            | Step::RotateKey(..)
+            | Step::DeleteTunnel(_) => {}
+            Step::Activate => b.activate().await,
+            Step::Hear => drop(b.gateway.hear()),
+            Step::Report => b.gateway.report(&b.reconciler).await,
+            Step::Fail(fails) => {
+                b.gateway.problem = fails.then(|| Problem::new(Reason::PortInUse, "the port is in use"));
+            }
+            Step::Pending(is_pending) => {
+                b.gateway.tunnels_problem = is_pending.then(|| Problem::new(Reason::Pending, "soon"));
+            }
+            Step::Connect(is_up) => {
+                let state = if is_up { ConnectionState::Up } else { ConnectionState::Down };
+                b.gateway.connection = Connection { state, ..Connection::down(b.now) };
+            }
+            Step::Drain => b.gateway.drain(&b.reconciler, b.now).await,
+            Step::ReadAll => b.reconciler.read_all_at = Some(Timestamp::MIN),
+            Step::Pass(seconds) => b.now += seconds.seconds(),
+            Step::Restart => b.restart(),
+        }
+    }
+
+    /// The live rows.
+    async fn standings(&self) -> Vec<(Generation, Standing)> {
+        let mut all = Vec::new();
+        for id in &self.shares {
+            let row = self.b.share(*id).await;
+            all.push((row.generation, row.standing));
+        }
+        for id in &self.tunnels {
+            let row = self.b.tunnel_row(*id).await;
+            all.push((row.generation, row.standing));
+        }
+        all
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever happens in whatever order: `DEPLOYED` is always about the newest generation. Once both sides have
+    /// exchanged all messages, every tunnel and share that was not deleted is deployed as it was last written, and
+    /// every deleted one is gone at the gateway.
+    #[test]
+    fn it_always_gets_there(steps in proptest::collection::vec(step(), 1..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut world = World::new().await;
+            for step in steps {
+                world.take(step).await;
+                for (generation, standing) in world.standings().await {
+                    let deployed = standing.status == Status::Deployed;
+                    prop_assert!(!deployed || standing.observed_generation == Some(generation));
+                }
+            }
+            world.b.gateway.problem = None;
+            world.b.gateway.tunnels_problem = None;
+            world.b.settle().await;
+            for (_, standing) in world.standings().await {
+                prop_assert_eq!(standing.status, Status::Deployed);
+            }
+            let World { b, shares, deleted_shares, tunnels, deleted_tunnels } = world;
+            let desired = &b.gateway.desired;
+            prop_assert_eq!((desired.shares.len(), desired.tunnels.len()), (shares.len(), tunnels.len()));
+            for id in shares {
+                let (row, served) = (b.share(id).await, &desired.shares[&id]);
                 prop_assert_eq!(served.generation, row.generation);
                 prop_assert_eq!(b.ca.certificate().verify(&served.assignment).unwrap().target, row.target);
             }
-            for id in deleted {
+            for id in tunnels {
+                let (row, served) = (b.tunnel_row(id).await, &desired.tunnels[&id]);
+                prop_assert_eq!((served.generation, served.initiate), (row.generation, row.initiate));
+                let valid = row.previous_keys.valid(b.now).map(|(key, _)| key);
+                prop_assert!(served.keys.iter().eq(std::iter::once(&row.key).chain(valid)));
+                prop_assert_eq!(row.connection.map(|c| c.state), Some(b.gateway.connection.state));
+            }
+            for id in deleted_shares {
                 prop_assert_eq!(b.share(id).await.standing.status, Status::Deleted);
-                prop_assert!(!b.gateway.desired.shares.contains_key(&id));
+            }
+            for id in deleted_tunnels {
+                prop_assert_eq!(b.tunnel_row(id).await.standing.status, Status::Deleted);
             }
             Ok::<_, TestCaseError>(())
         })?;

@@ -2,15 +2,16 @@
 
 use crate::gateways::{GatewayRpc, LinkedGateway, link::GatewayLink, reconciler::*};
 use jiff::ToSpan as _;
-use std::{collections::BTreeSet, process::Command};
+use std::process::Command;
 use uuid::Uuid;
 use wicketgate_link::{FromGateway, GatewayEnd, LinkReceiver, ServerEnd};
 use wicketgate_model::{
-    DesiredDelta, EnrollmentId, EnvironmentId, FrontdoorId, LocationId, ObservedDelta, PreSharedKey, Problem,
-    ShareObserved, TunnelObserved, ZId,
+    DesiredDelta, EnrollmentId, EnvironmentId, FrontdoorId, LoadBalancerPools, LocationId, ObservedDelta,
+    PreSharedKey, Problem, ShareObserved, TunnelObserved, ZId,
 };
 use wicketgate_store::{
-    EnrolAttempt, FrontdoorSpec, NewEnrollment, ShareRow, ShareSpec, TunnelSpec, WriteContext,
+    Action, EnrolAttempt, FrontdoorSpec, NewEnrollment, ShareRow, ShareSpec, TunnelChange, TunnelRow,
+    TunnelSpec, WriteContext,
 };
 
 /// A server without its tasks: a test activates by hand, at times of its choice.
@@ -72,23 +73,12 @@ impl Bench {
             z_id: ZId::from_random([3; 10]),
         };
         let environment = store.enrol(&asked, &act).await.unwrap().unwrap().environment;
-        let tunnel = TunnelSpec {
-            name: "customer-a".parse().unwrap(),
-            location: "local".parse().unwrap(),
-            peer_address: "203.0.113.1".parse().unwrap(),
-            peer_cidr: "10.0.0.0/16".parse().unwrap(),
-            peer_id: "203.0.113.1".parse().unwrap(),
-            key: PreSharedKey::from_random([4; 32]),
-            ike_proposals: None,
-            esp_proposals: None,
-            initiate: false,
-            tags: Default::default(),
-            description: None,
-        };
-        let pools = wicketgate_model::LoadBalancerPools::ipsec();
-        let tunnel = store.create_tunnel(frontdoor, &tunnel, &pools, &act).await.unwrap().id;
         let (reconciler, gateway) = restarted(&store, &ca, now);
-        Self { dir, store, frontdoor, environment, tunnel, ca, reconciler, gateway, now, names: 0 }
+        let tunnel = TunnelId::new(Uuid::nil());
+        let mut bench =
+            Self { dir, store, frontdoor, environment, tunnel, ca, reconciler, gateway, now, names: 0 };
+        bench.tunnel = bench.create_tunnel().await;
+        bench
     }
 
     pub(super) fn act(&self) -> WriteContext {
@@ -107,6 +97,53 @@ impl Bench {
             tags: Default::default(),
             description: None,
         }
+    }
+
+    pub(super) async fn create_tunnel(&mut self) -> TunnelId {
+        self.names += 1;
+        let spec = TunnelSpec {
+            name: format!("customer-{}", self.names).parse().unwrap(),
+            location: "local".parse().unwrap(),
+            peer_address: format!("203.0.113.{}", self.names).parse().unwrap(),
+            peer_cidr: "10.0.0.0/16".parse().unwrap(),
+            peer_id: "203.0.113.1".parse().unwrap(),
+            key: PreSharedKey::from_random([4; 32]),
+            ike_proposals: None,
+            esp_proposals: None,
+            initiate: false,
+            tags: Default::default(),
+            description: None,
+        };
+        let pools = LoadBalancerPools::ipsec();
+        self.store.create_tunnel(self.frontdoor, &spec, &pools, &self.act()).await.unwrap().id
+    }
+
+    /// Gives the tunnel a new key, and keeps the previous one valid for a time.
+    pub(super) async fn rotate_key(&mut self, id: TunnelId, grace: SignedDuration) {
+        self.names += 1;
+        let key = format!("key number {} of this test", self.names).parse().unwrap();
+        let row = self.tunnel_row(id).await;
+        let change = TunnelChange {
+            expected: row.generation,
+            spec: TunnelSpec { key, initiate: !row.initiate, ..row.spec() },
+            previous_until: self.now + grace,
+            action: Action::Update,
+        };
+        let pools = LoadBalancerPools::ipsec();
+        self.store.replace_tunnel(self.frontdoor, id, &change, &pools, &self.act()).await.unwrap();
+    }
+
+    /// Deletes the tunnel; `false` if shares still use it.
+    pub(super) async fn delete_tunnel(&mut self, id: TunnelId) -> bool {
+        match self.store.delete_tunnel(self.frontdoor, id, &self.act()).await {
+            Ok(_) => true,
+            Err(StoreError::HasShares { .. }) => false,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    pub(super) async fn tunnel_row(&self, id: TunnelId) -> TunnelRow {
+        self.store.tunnel(self.frontdoor, id).await.unwrap().unwrap()
     }
 
     pub(super) async fn create(&mut self) -> ShareId {
@@ -224,7 +261,14 @@ impl FakeGateway {
         if self.heard == 0 {
             return;
         }
-        let before: BTreeSet<_> = reconciler.parts.view.lock().observed.shares.keys().copied().collect();
+        let (mut gone_tunnels, mut gone_shares) = {
+            let view = reconciler.parts.view.lock();
+            let observed = &view.observed;
+            let tunnels: Vec<_> = observed.tunnels.keys().copied().collect();
+            (tunnels, observed.shares.keys().copied().collect::<Vec<_>>())
+        };
+        gone_tunnels.retain(|id| !self.desired.tunnels.contains_key(id));
+        gone_shares.retain(|id| !self.desired.shares.contains_key(id));
         let tunnels = self.desired.tunnels.values().map(|t| {
             let problem = self.tunnels_problem.clone();
             let ready = problem.is_none().then_some(t.generation);
@@ -238,11 +282,19 @@ impl FakeGateway {
             reset: !self.reported,
             tunnels: tunnels.collect(),
             shares: shares.collect(),
-            gone_tunnels: Vec::new(),
-            gone_shares: before.into_iter().filter(|id| !self.desired.shares.contains_key(id)).collect(),
+            gone_tunnels,
+            gone_shares,
         };
         self.reported = true;
         self.say(FromGateway::Observed { heard: self.heard, delta }).await;
+    }
+
+    /// Announces that it stops. Its next report is complete again.
+    pub(super) async fn drain(&mut self, reconciler: &Reconciler, now: Timestamp) {
+        self.say(FromGateway::Draining).await;
+        // By the test's clock.
+        reconciler.parts.view.lock().silent_since = Some(now);
+        self.reported = false;
     }
 
     pub(super) async fn say(&mut self, message: FromGateway) {
