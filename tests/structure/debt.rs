@@ -3,7 +3,7 @@
 /// A file of each circle.
 pub(crate) const CIRCLES: &[&str] = &["crates/store/src/store.rs"];
 
-pub(crate) const NAMES: &[&str] = &["Metrics"];
+pub(crate) const NAMES: &[&str] = &[];
 
 pub(crate) const PROPERTY_NAMES: &[&str] = &[];
 

@@ -1,7 +1,7 @@
 //! The gateways that are linked to this server: one view, one link and one reconciler each.
 //!
-//! `wicketgate up` has one gateway. What asks for "the" gateway of a tunnel or a share goes through [`Gateways`] with
-//! a location, so that nothing outside of this folder depends on their number.
+//! `wicketgate up` has one gateway. Code outside of this folder finds the gateway of a tunnel or a share through
+//! [`Gateways`] by location, and does not depend on the number of gateways.
 
 mod certificate_desk;
 pub(crate) mod link;
@@ -42,6 +42,11 @@ impl Gateways {
         self.0.values()
     }
 
+    /// Wakes the reconcilers: after every accepted write.
+    pub(crate) fn wake(&self) {
+        self.all().for_each(|gateway| gateway.view.wake());
+    }
+
     /// The sites that have gateways, in alphabetical order.
     pub(crate) fn locations(&self) -> Vec<&LocationId> {
         let mut locations: Vec<_> = self.all().map(|gateway| &gateway.location).collect();
@@ -50,7 +55,7 @@ impl Gateways {
         locations
     }
 
-    /// What serves a location.
+    /// The gateway of a location.
     pub(crate) fn at(&self, location: &LocationId) -> Option<&LinkedGateway> {
         self.all().find(|gateway| gateway.location == *location)
     }
@@ -65,12 +70,12 @@ impl Gateways {
         self.at(location)?.view.lock().public_address()
     }
 
-    /// Inspects a share's path at the gateway of its location; `None`: no gateway answers, or too many checks run.
+    /// Inspects a share's path at the gateway of its location. `None`: no gateway answers, or too many checks run.
     pub(crate) async fn check(&self, location: &LocationId, share: ShareId) -> Option<ShareCheck> {
         self.at(location)?.rpc.check(share).await
     }
 
-    /// The shares of these agents as their gateways report them; without those of which none knows anything.
+    /// The shares of these agents as their gateways report them; agents without a connection are left out.
     pub(crate) async fn agent_shares(&self, agents: &[AgentId]) -> Vec<AgentShares> {
         if agents.is_empty() {
             return Vec::new();

@@ -10,10 +10,7 @@ use anyhow::Context;
 use jiff::Timestamp;
 use prometheus_client::registry::Registry;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::{
-    net::TcpListener,
-    sync::{Mutex, Notify},
-};
+use tokio::{net::TcpListener, sync::Mutex};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 use wicketgate_authority::Ca;
@@ -46,13 +43,13 @@ use crate::{
 
 /// The SQLite database's name in the data directory.
 const DATABASE: &str = "wicketgate.db";
-/// Requests that are being answered have this long when the server stops.
+/// For requests that are being answered when the server stops.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
 /// What a server is started with.
 #[derive(Debug)]
 pub struct ServerConfig {
-    /// Exists, mode 0700, and is this process's alone.
+    /// Exists, has mode 0700, and is locked by this process.
     pub data_dir: PathBuf,
     /// A PostgreSQL database; `None` is a SQLite file in the data directory.
     pub database: Option<SecretString>,
@@ -70,7 +67,7 @@ pub struct ServerConfig {
     pub provisioning_deadline: Duration,
 }
 
-/// A server that has all it needs, and serves nothing yet.
+/// A server that is ready to start, and serves nothing yet.
 #[derive(Debug)]
 pub struct Prepared {
     config: ServerConfig,
@@ -78,7 +75,7 @@ pub struct Prepared {
     /// Of a PostgreSQL database.
     lock: Option<DatabaseLock>,
     auth: Auth,
-    /// The admin token, if it was made just now: to be printed once.
+    /// The admin token, if it was created just now: to be printed once.
     pub new_admin_token: Option<secrecy::SecretString>,
 }
 
@@ -94,11 +91,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Asks the identity provider who it is, opens the database, and makes what a first start makes.
+    /// Connects the identity provider, opens the database, and creates what a first start needs.
     ///
     /// # Errors
     ///
-    /// One sentence that says what is in the way: the provider, the database or the directory.
+    /// One sentence: the provider, the database or the directory cannot be used.
     pub async fn prepare(config: ServerConfig) -> anyhow::Result<Prepared> {
         let provider = match config.provider.clone() {
             Some(provider) => Some(Arc::new(Provider::connect(provider).await?)),
@@ -109,7 +106,7 @@ impl Server {
             None => Store::open_alone(&config.data_dir.join(DATABASE).display().to_string()).await?,
         };
         if let Some(frontdoor) = ensure_first_frontdoor(&store).await? {
-            info!(frontdoor.id = %frontdoor.id, "made the first Frontdoor");
+            info!(frontdoor.id = %frontdoor.id, "created the first Frontdoor");
         }
         let (token, is_new) = admin_token::load_or_create(&config.data_dir)?;
         let auth = Auth {
@@ -132,7 +129,7 @@ impl Prepared {
     ///
     /// # Errors
     ///
-    /// The listener can't be asked for its address.
+    /// The listener has no address.
     pub fn start(
         self,
         ca: Arc<Ca>,
@@ -143,10 +140,9 @@ impl Prepared {
         let Self { config, store, lock, auth, .. } = self;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let address = config.listener.local_addr().context("cannot tell where the API listens")?;
-        let wake = Arc::new(Notify::new());
         let gateway = LinkedGateway {
             location: link.location,
-            view: SharedView::new(Arc::clone(&wake), Timestamp::now()),
+            view: SharedView::new(Timestamp::now()),
             rpc: GatewayRpc::new(link.send.clone()),
         };
         let provider = auth.provider.clone();
@@ -154,7 +150,6 @@ impl Prepared {
             store: store.clone(),
             auth,
             gateways: Gateways::from_iter([(link.gateway, gateway.clone())]),
-            wake: Arc::clone(&wake),
             pools: config.pools,
             ca: ca.fingerprint(),
             agent_server: agent_url,
@@ -165,7 +160,6 @@ impl Prepared {
             ca: Arc::clone(&ca),
             gateway: link.gateway,
             view: Arc::clone(&gateway.view),
-            wake,
             metrics: Arc::clone(&state.metrics),
             send: link.send.clone(),
             deadlines: reconciler::deadlines(config.provisioning_deadline),

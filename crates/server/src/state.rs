@@ -1,32 +1,29 @@
-//! What every request handler has at hand.
+//! The state that every request handler shares.
 
 use crate::{
     auth::{Auth, Principal},
     background::{Activator, BackgroundTasks},
     event_feed::{EventFeed, EventReader},
     gateways::Gateways,
-    telemetry::Metrics,
+    telemetry::ServerMetrics,
 };
 use jiff::{Timestamp, TimestampRound, Unit};
 use prometheus_client::registry::Registry;
 use std::{net::Ipv4Addr, sync::Arc};
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use wicketgate_model::{EspMode, LoadBalancerPools, LocationId};
 use wicketgate_store::{FrontdoorRow, FrontdoorSpec, Store, StoreError, WriteContext};
 use wicketgate_transport::trust::Fingerprint;
 
-/// What the caller of [`AppState::new`] decides.
+/// The arguments of [`AppState::new`].
 #[derive(Debug)]
 pub struct StateConfig {
     pub store: Store,
     pub auth: Auth,
     pub gateways: Gateways,
-    /// Wakes the reconcilers: every accepted write does.
-    pub wake: Arc<Notify>,
     pub pools: LoadBalancerPools,
-    /// Of the CA that agents are to trust.
+    /// The fingerprint of the CA that agents trust.
     pub ca: Fingerprint,
     /// The URL that agents dial, if it is known.
     pub agent_server: Option<String>,
@@ -38,13 +35,12 @@ pub struct AppState {
     pub(crate) store: Store,
     pub(crate) auth: Auth,
     pub(crate) gateways: Gateways,
-    pub(crate) wake: Arc<Notify>,
     pub(crate) pools: LoadBalancerPools,
     pub(crate) ca: Fingerprint,
     pub(crate) agent_server: Option<String>,
     /// The sites that have gateways.
     pub(crate) locations: Arc<[LocationId]>,
-    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<ServerMetrics>,
     pub(crate) feed: EventFeed,
     pub(crate) tasks: BackgroundTasks,
 }
@@ -52,16 +48,15 @@ pub struct AppState {
 impl AppState {
     /// `registry` is what `/metrics` shows; event streams end with `stop`.
     pub fn new(config: StateConfig, registry: &mut Registry, stop: CancellationToken) -> Self {
-        let StateConfig { store, auth, gateways, wake, pools, ca, agent_server } = config;
+        let StateConfig { store, auth, gateways, pools, ca, agent_server } = config;
         Self {
             locations: gateways.locations().into_iter().cloned().collect(),
-            metrics: Metrics::new(registry),
+            metrics: ServerMetrics::new(registry),
             feed: EventFeed::new(store.clone(), stop),
             tasks: BackgroundTasks::new(registry),
             store,
             auth,
             gateways,
-            wake,
             pools,
             ca,
             agent_server,
@@ -82,7 +77,7 @@ impl AppState {
         Activator { tasks: self.tasks.clone(), stop: self.feed.over().clone() }
     }
 
-    /// For a write of `principal`, now.
+    /// The context of a write that `principal` makes now.
     pub(crate) fn write_context(&self, principal: &Principal) -> WriteContext {
         WriteContext {
             claim: principal.claim.clone(),
@@ -90,7 +85,7 @@ impl AppState {
         }
     }
 
-    /// Whether the location's gateway has ESP in UDP only (RFC 3948).
+    /// Whether the location's gateway supports ESP only in UDP (RFC 3948).
     pub(crate) fn needs_udp_encapsulation(&self, location: &LocationId) -> bool {
         self.gateways.esp_at(location) == Some(EspMode::Userland)
     }
@@ -107,7 +102,7 @@ pub(crate) fn now() -> Timestamp {
     now.round(TimestampRound::new().smallest(Unit::Microsecond).mode(jiff::RoundMode::Trunc)).unwrap_or(now)
 }
 
-/// Creates the Frontdoor that is there from the first start; `None` if there has been one before.
+/// Creates the first Frontdoor; `None` if there has been one before.
 ///
 /// # Errors
 ///

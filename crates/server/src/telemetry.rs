@@ -13,7 +13,6 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use jiff::Timestamp;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
@@ -62,12 +61,9 @@ type Histograms = Family<Route, Histogram, fn() -> Histogram>;
 
 /// Counters that the server's parts share.
 #[derive(Debug)]
-pub(crate) struct Metrics {
+pub(crate) struct ServerMetrics {
     requests: Family<Asked, Counter>,
     durations: Histograms,
-    runs: Counter,
-    failed_runs: Counter,
-    last_run: Gauge,
     tunnels: Family<ByStatus, Gauge>,
     shares: Family<ByStatus, Gauge>,
     agents: Gauge,
@@ -76,15 +72,12 @@ pub(crate) struct Metrics {
     gateways: Family<ByGateway, Gauge>,
 }
 
-impl Metrics {
+impl ServerMetrics {
     pub(crate) fn new(registry: &mut Registry) -> Arc<Self> {
         let durations: fn() -> Histogram = || Histogram::new(BUCKETS);
         let metrics = Self {
             requests: Family::default(),
             durations: Family::new_with_constructor(durations),
-            runs: Counter::default(),
-            failed_runs: Counter::default(),
-            last_run: Gauge::default(),
             tunnels: Family::default(),
             shares: Family::default(),
             agents: Gauge::default(),
@@ -106,13 +99,6 @@ impl Metrics {
             Unit::Seconds,
             self.durations.clone(),
         );
-        registry.register("reconciler_runs", "Runs of the reconciler", self.runs.clone());
-        registry.register("reconciler_failures", "Runs that failed", self.failed_runs.clone());
-        registry.register(
-            "reconciler_last_run_timestamp_seconds",
-            "When the reconciler last ran, Unix time",
-            self.last_run.clone(),
-        );
         registry.register("tunnels", "Tunnels that are not deleted", self.tunnels.clone());
         registry.register("shares", "Shares that are not deleted", self.shares.clone());
         registry.register("agents_connected", "Agents that are connected", self.agents.clone());
@@ -125,14 +111,6 @@ impl Metrics {
     pub(crate) fn answered(&self, method: &'static str, route: &str, status: u16, took: Duration) {
         self.requests.get_or_create(&Asked { method, route: route.to_owned(), status }).inc();
         self.durations.get_or_create(&Route { method, route: route.to_owned() }).observe(took.as_secs_f64());
-    }
-
-    pub(crate) fn reconciled(&self, at: Timestamp, failed: bool) {
-        self.runs.inc();
-        if failed {
-            self.failed_runs.inc();
-        }
-        self.last_run.set(at.as_second());
     }
 
     pub(crate) fn parked(&self, carriers: usize) {
@@ -152,7 +130,7 @@ impl Metrics {
 /// The sources of `/metrics`.
 #[derive(Debug, Clone)]
 pub(crate) struct Scrape {
-    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<ServerMetrics>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) store: Store,
     pub(crate) gateways: Gateways,
@@ -215,6 +193,7 @@ mod tests {
         body::{Body, to_bytes},
         http::Request,
     };
+    use jiff::Timestamp;
     use tempfile::TempDir;
     use tokio::sync::mpsc;
     use tower::ServiceExt as _;
@@ -228,9 +207,9 @@ mod tests {
         let store = Store::open(dir.path().join("test.db").to_str().unwrap()).await.unwrap();
         ensure_first_frontdoor(&store).await.unwrap();
         let mut registry = Registry::default();
-        let metrics = Metrics::new(&mut registry);
+        let metrics = ServerMetrics::new(&mut registry);
         let (send, _gateway) = mpsc::channel(1);
-        let view = SharedView::new(Arc::default(), Timestamp::now());
+        let view = SharedView::new(Timestamp::now());
         view.linked(GatewayHello {
             versions: VERSIONS,
             esp: EspMode::Kernel,
@@ -269,16 +248,12 @@ mod tests {
         metrics.carried(&[delta]);
         metrics.parked(8);
         metrics.answered("GET", "/livez", 200, Duration::from_millis(2));
-        metrics.reconciled(Timestamp::from_second(1_800_000_000).unwrap(), true);
         let text = told().await;
         for line in [
             format!("wicketgate_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")),
             "wicketgate_http_requests_total{method=\"GET\",route=\"/livez\",status=\"200\"} 1".to_owned(),
             "wicketgate_http_request_duration_seconds_bucket{le=\"0.0025\",method=\"GET\",route=\"/livez\"} 1"
                 .to_owned(),
-            "wicketgate_reconciler_runs_total 1".to_owned(),
-            "wicketgate_reconciler_failures_total 1".to_owned(),
-            "wicketgate_reconciler_last_run_timestamp_seconds 1800000000".to_owned(),
             "wicketgate_tunnels{status=\"DEPLOYED\"} 0".to_owned(),
             "wicketgate_shares{status=\"ERROR\"} 0".to_owned(),
             "wicketgate_agents_connected 0".to_owned(),

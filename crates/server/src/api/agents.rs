@@ -57,6 +57,6 @@ pub(super) async fn delete(
     wanted.hold_for(&Agent::of(row.ok_or_else(|| ApiError::not_found(ResourceKind::Agent, id))?))?;
     let done = at.state.store.bar_agent(at.id(), id, &at.write_context()).await;
     done.map_err(refused(ResourceKind::Agent, id))?;
-    at.state.wake.notify_one();
+    at.state.gateways.wake();
     Ok(StatusCode::NO_CONTENT)
 }

@@ -63,7 +63,7 @@ pub(super) async fn delete(
     let context = checked(&at, &wanted, &row).await?;
     let done = at.state.store.delete_environment(at.id(), row.id, &context).await;
     done.map_err(refused(ResourceKind::Environment, row.id))?;
-    at.state.wake.notify_one();
+    at.state.gateways.wake();
     let gone = EnvironmentRow { active: false, ..row };
     answer(&at.state, format, StatusCode::ACCEPTED, gone).await
 }

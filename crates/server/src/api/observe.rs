@@ -3,7 +3,7 @@
 //!
 //! Invariant: the log never has what a caller may keep secret: no header, no body and no query.
 
-use crate::{error::ApiError, serve::ClientAddress, telemetry::Metrics};
+use crate::{error::ApiError, serve::ClientAddress, telemetry::ServerMetrics};
 use axum::{
     extract::{MatchedPath, Request, State},
     http::{HeaderName, HeaderValue, Method},
@@ -27,7 +27,7 @@ const SHOWN_PATH: usize = 200;
 const NO_ROUTE: &str = "other";
 
 pub(super) async fn observe(
-    State(metrics): State<Arc<Metrics>>,
+    State(metrics): State<Arc<ServerMetrics>>,
     matched: Option<MatchedPath>,
     mut request: Request,
     next: Next,
@@ -108,7 +108,7 @@ mod tests {
     use tower::ServiceExt as _;
 
     async fn ask(path: &str) -> (StatusCode, String, Value) {
-        let metrics = Metrics::new(&mut Registry::default());
+        let metrics = ServerMetrics::new(&mut Registry::default());
         let router = Router::new()
             .route("/never", get(async || std::future::pending::<()>().await))
             .route(

@@ -42,7 +42,7 @@ pub(super) async fn create(WritesShares(at): WritesShares, format: Format, body:
         Ok(at.state.store.create_share(at.id(), &spec, &at.write_context()).await)
     });
     let row = made.await?.map_err(not_created(ResourceKind::Share))?;
-    at.state.wake.notify_one();
+    at.state.gateways.wake();
     let location = Share::path(at.id(), row.id);
     Ok(([(LOCATION, location)], answer(format, StatusCode::ACCEPTED, row)).into_response())
 }
@@ -87,7 +87,7 @@ pub(super) async fn delete(
         Ok(at.state.store.delete_share(at.id(), id, &context).await)
     });
     let row = done.await?.map_err(refused(ResourceKind::Share, id))?;
-    at.state.wake.notify_one();
+    at.state.gateways.wake();
     Ok(answer(format, StatusCode::ACCEPTED, row))
 }
 
@@ -132,7 +132,7 @@ async fn change(
         }
     });
     let row = done.await?.map_err(refused(ResourceKind::Share, id))?;
-    at.state.wake.notify_one();
+    at.state.gateways.wake();
     Ok(row)
 }
 

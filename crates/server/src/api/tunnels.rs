@@ -42,7 +42,7 @@ pub(super) async fn create(WritesShares(at): WritesShares, format: Format, body:
     let spec = tunnel::spec(body.object()?, &at.state.locations, random_key()?, None)?;
     let made = at.state.store.create_tunnel(at.id(), &spec, &at.state.pools, &at.write_context()).await;
     let row = made.map_err(not_created(ResourceKind::Tunnel))?;
-    at.state.wake.notify_one();
+    at.state.gateways.wake();
     let location = Tunnel::path(at.id(), row.id);
     Ok(([(LOCATION, location)], answer(&at.state, format, StatusCode::ACCEPTED, row)).into_response())
 }
@@ -114,7 +114,7 @@ pub(super) async fn delete(
         Ok(at.state.store.delete_tunnel(at.id(), id, &context).await)
     });
     let row = done.await?.map_err(refused(ResourceKind::Tunnel, id))?;
-    at.state.wake.notify_one();
+    at.state.gateways.wake();
     Ok(answer(&at.state, format, StatusCode::ACCEPTED, row))
 }
 
@@ -151,7 +151,7 @@ async fn change(
         }
     });
     let row = done.await?.map_err(refused(ResourceKind::Tunnel, id))?;
-    at.state.wake.notify_one();
+    at.state.gateways.wake();
     Ok(row)
 }
 

@@ -13,7 +13,7 @@ use wicketgate_model::GatewayId;
 use wicketgate_store::{AgentLink, Store};
 
 use super::{LinkedGateway, certificate_desk::CertificateDesk, retry_until_written};
-use crate::telemetry::Metrics;
+use crate::telemetry::ServerMetrics;
 use tokio::sync::mpsc;
 
 /// Serves the link until the gateway closes its end.
@@ -23,7 +23,7 @@ pub(crate) struct GatewayLink {
     pub(crate) ca: Arc<Ca>,
     pub(crate) id: GatewayId,
     pub(crate) gateway: LinkedGateway,
-    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<ServerMetrics>,
     pub(crate) send: mpsc::Sender<ToGateway>,
 }
 

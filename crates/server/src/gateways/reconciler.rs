@@ -7,31 +7,28 @@
 //! What it keeps in memory is a cache of the database and of the gateway's view: every few minutes it reads all rows
 //! again, so that whatever was missed is repaired.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tracing::{error, info};
 use wicketgate_authority::Ca;
 use wicketgate_link::ToGateway;
-use wicketgate_model::{
-    Connection, ConnectionContinuity, Deadlines, Desired, GatewayId, Generation, ShareId, Standing, Status,
-    Touched, TunnelId,
-};
+use wicketgate_model::{Connection, ConnectionContinuity, Deadlines, GatewayId, ShareId, TunnelId};
 use wicketgate_store::{Change, PreviousKeys, Revision, Store, StoreError};
 
 use super::SharedView;
 use crate::{
     background::{BackgroundTask, Outcome},
-    telemetry::Metrics,
+    telemetry::ServerMetrics,
 };
+use outbox::Outbox;
+use rows::Rows;
 
 mod decide;
 mod intake;
+mod outbox;
+mod rows;
 
 /// How often it runs without a signal: deadlines pass, and a signal may have been lost with its process.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -40,18 +37,11 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// fault of this program or an edit by hand, is repaired after this time. Reading 100,000 rows takes seconds.
 const FULL_READ_EVERY: SignedDuration = SignedDuration::from_mins(5);
 
-/// Rows settled in one transaction: callers' writes wait for it, and after a start there may be very many.
+/// Status updates in one transaction: callers' writes wait for it, and after a start there may be very many.
 const SETTLED_AT_ONCE: usize = 500;
 
 /// For one run: far longer than it takes. A longer one hangs at a database that is gone.
 const RUN_WITHIN: Duration = Duration::from_secs(30);
-
-/// What the reconciler keeps of a row: of each, and there may be very many.
-#[derive(Debug)]
-struct Row {
-    generation: Generation,
-    standing: Standing,
-}
 
 /// What a reconciler works with.
 #[derive(Debug)]
@@ -60,8 +50,7 @@ pub(crate) struct ReconcilerParts {
     pub(crate) ca: Arc<Ca>,
     pub(crate) gateway: GatewayId,
     pub(crate) view: Arc<SharedView>,
-    pub(crate) wake: Arc<Notify>,
-    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<ServerMetrics>,
     pub(crate) send: mpsc::Sender<ToGateway>,
     pub(crate) deadlines: Deadlines,
 }
@@ -73,52 +62,45 @@ pub(crate) struct Reconciler {
     revision: Revision,
     /// When all rows were last read.
     read_all_at: Option<Timestamp>,
-    tunnels: BTreeMap<TunnelId, Row>,
-    shares: BTreeMap<ShareId, Row>,
-    /// Connections as they were last recorded.
-    connections: BTreeMap<TunnelId, Connection>,
-    /// Tunnels reported since the gateway began to report at that time, with their continuity over its restart.
-    resumed: (Timestamp, BTreeMap<TunnelId, Option<ConnectionContinuity>>),
-    /// Previous keys that are still valid.
-    expiring_keys: BTreeMap<TunnelId, PreviousKeys>,
-    desired: Desired,
-    /// What the gateway was last told, and the number of the last delta.
-    told: Desired,
-    sequence: u64,
-    /// The delta in which a row's removal was sent.
-    removed_tunnels: BTreeMap<TunnelId, u64>,
-    removed_shares: BTreeMap<ShareId, u64>,
-    /// Rows whose desired state may differ from what the gateway was told.
-    untold: Touched,
-    /// Rows whose status has to be decided again.
-    undecided: Touched,
-    /// Rows that wait for something, so that a deadline may pass.
-    waiting: Touched,
-    /// When rows were last looked at because of the time.
+    tunnels: Rows<TunnelId, TunnelState>,
+    shares: Rows<ShareId, ()>,
+    /// Tunnels with previous keys that are still valid.
+    expiring_keys: BTreeSet<TunnelId>,
+    outbox: Outbox,
+    /// When rows were last examined because of the time.
     swept_at: Option<Timestamp>,
     /// The newest delta that the gateway had answered at the last run.
     heard: u64,
 }
 
+/// What is kept of a tunnel, beyond what is kept of every row.
+#[derive(Debug, Default)]
+struct TunnelState {
+    /// As it was last recorded.
+    connection: Option<Connection>,
+    first_report: Option<FirstReport>,
+    previous_keys: PreviousKeys,
+}
+
+/// The first report of a tunnel's connection since the gateway began to report.
+#[derive(Debug)]
+struct FirstReport {
+    /// When the gateway began to report. After its restart, this report is out of date.
+    reporting_since: Timestamp,
+    /// `None`: no connection was recorded before, so reports are shown as they are.
+    continuity: Option<ConnectionContinuity>,
+}
+
 impl Reconciler {
     pub(crate) fn new(parts: ReconcilerParts) -> Self {
         Self {
+            outbox: Outbox::new(parts.send.clone()),
             parts,
             revision: Revision::default(),
             read_all_at: None,
-            tunnels: BTreeMap::new(),
-            shares: BTreeMap::new(),
-            connections: BTreeMap::new(),
-            resumed: (Timestamp::MIN, BTreeMap::new()),
-            expiring_keys: BTreeMap::new(),
-            desired: Desired::default(),
-            told: Desired::default(),
-            sequence: 0,
-            removed_tunnels: BTreeMap::new(),
-            removed_shares: BTreeMap::new(),
-            untold: Touched::default(),
-            undecided: Touched::default(),
-            waiting: Touched::default(),
+            tunnels: Rows::default(),
+            shares: Rows::default(),
+            expiring_keys: BTreeSet::new(),
             swept_at: None,
             heard: 0,
         }
@@ -127,7 +109,10 @@ impl Reconciler {
     async fn reconcile(&mut self, now: Timestamp) -> Result<Outcome, StoreError> {
         self.read(now).await?;
         self.expire_keys(now);
-        self.tell();
+        if let Some(sent) = self.outbox.send() {
+            self.tunnels.removal_sent(sent.removed_tunnels, sent.sequence);
+            self.shares.removal_sent(sent.removed_shares, sent.sequence);
+        }
         self.decide(now).await
     }
 
@@ -158,26 +143,22 @@ impl Reconciler {
 
     async fn read_all(&mut self, now: Timestamp) -> Result<(), StoreError> {
         let store = self.parts.store.clone();
-        let (mut found, mut barred) = (Touched::default(), BTreeSet::new());
+        let (mut tunnels, mut shares, mut barred) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         let revision = store.changes(Revision::default(), |change| {
             match &change {
-                Change::Tunnel(row) => drop(found.tunnels.insert(row.id)),
-                Change::Share(row) => drop(found.shares.insert(row.id)),
+                Change::Tunnel(row) => drop(tunnels.insert(row.id)),
+                Change::Share(row) => drop(shares.insert(row.id)),
                 Change::Barred(agent) => drop(barred.insert(*agent)),
                 Change::Unbarred(_) => {}
             }
             self.take(change, now);
         });
         self.revision = revision.await?;
-        self.desired.barred = barred;
-        let gone: Vec<_> = self.tunnels.keys().filter(|id| !found.tunnels.contains(id)).copied().collect();
-        for id in gone {
-            self.untold.tunnels.insert(id);
+        self.outbox.desired.barred = barred;
+        for id in self.tunnels.missing_in(&tunnels) {
             self.forget_tunnel(id);
         }
-        let gone: Vec<_> = self.shares.keys().filter(|id| !found.shares.contains(id)).copied().collect();
-        for id in gone {
-            self.untold.shares.insert(id);
+        for id in self.shares.missing_in(&shares) {
             self.forget_share(id);
         }
         Ok(())
@@ -185,36 +166,33 @@ impl Reconciler {
 
     /// Removes keys whose grace time is over.
     fn expire_keys(&mut self, now: Timestamp) {
-        self.expiring_keys.retain(|id, previous| {
-            let Some(tunnel) = self.desired.tunnels.get_mut(id) else { return false };
-            let valid = previous.valid(now).count();
-            if valid + 1 < tunnel.keys.len() {
-                let tunnel = Arc::make_mut(tunnel);
-                tunnel.keys.truncate(1);
-                tunnel.keys.extend(previous.valid(now).map(|(key, _)| key.clone()));
-                self.untold.tunnels.insert(*id);
+        let (tunnels, outbox) = (&self.tunnels, &mut self.outbox);
+        self.expiring_keys.retain(|id| {
+            let Some(row) = tunnels.get(*id) else { return false };
+            let Some(tunnel) = outbox.desired.tunnels.get_mut(id) else { return false };
+            let previous: Vec<_> = row.state.previous_keys.valid(now).map(|(key, _)| key.clone()).collect();
+            let are_left = !previous.is_empty();
+            if previous.len() + 1 < tunnel.keys.len() {
+                let keys = &mut Arc::make_mut(tunnel).keys;
+                keys.truncate(1);
+                keys.extend(previous);
+                outbox.untold.tunnels.insert(*id);
                 info!(tunnel.id = %id, "a previous key of the tunnel expired");
             }
-            valid > 0
+            are_left
         });
     }
 
-    /// Sends the gateway what changed. When its link is full, the next run sends it.
-    fn tell(&mut self) {
-        let delta = if self.sequence == 0 {
-            self.desired.snapshot()
-        } else {
-            self.desired.since(&self.told, &self.untold)
-        };
-        if !delta.is_empty() {
-            let Ok(place) = self.parts.send.try_reserve() else { return };
-            self.sequence += 1;
-            self.removed_tunnels.extend(delta.removed_tunnels.iter().map(|id| (*id, self.sequence)));
-            self.removed_shares.extend(delta.removed_shares.iter().map(|id| (*id, self.sequence)));
-            self.told.apply(&delta);
-            place.send(ToGateway::Desired { sequence: self.sequence, delta });
-        }
-        self.untold = Touched::default();
+    fn forget_tunnel(&mut self, id: TunnelId) {
+        self.tunnels.forget(id);
+        self.outbox.set_tunnel(id, None);
+        self.expiring_keys.remove(&id);
+    }
+
+    fn forget_share(&mut self, id: ShareId) {
+        self.shares.forget(id);
+        self.outbox.set_share(id, None);
+        self.parts.metrics.forget(id);
     }
 }
 
@@ -224,23 +202,12 @@ impl BackgroundTask for Reconciler {
     const WITHIN: Duration = RUN_WITHIN;
 
     async fn signal(&self) {
-        self.parts.wake.notified().await;
+        self.parts.view.woken().await;
     }
 
     /// If it is cut, the next run repeats what was not written.
     async fn activate(&mut self, now: Timestamp) -> anyhow::Result<Outcome> {
-        let result = self.reconcile(now).await;
-        self.parts.metrics.reconciled(now, result.is_err());
-        Ok(result?)
-    }
-}
-
-/// Only rows that wait for something are examined in each run, however many rows there are.
-fn keep<Id: Ord>(waiting: &mut BTreeSet<Id>, id: Id, status: Status) {
-    if matches!(status, Status::New | Status::Deleting) {
-        waiting.insert(id);
-    } else {
-        waiting.remove(&id);
+        Ok(self.reconcile(now).await?)
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is known of one gateway: its link writes it; the reconciler, the API and the metrics read it.
+//! The server's view of one gateway: its link writes it; the reconciler, the API and the metrics read it.
 
 use std::{
     collections::BTreeSet,
@@ -16,7 +16,7 @@ use wicketgate_model::{EspMode, Observed, ObservedDelta, ShareId, TunnelId};
 use wicketgate_store::StoreError;
 use wicketgate_system::{Mutex, Outage};
 
-/// Between two attempts to write what has to be written.
+/// Between two attempts of a write that must not be lost.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 
 /// One attempt: longer than any of these writes takes. A longer one hangs at a database that is gone.
@@ -26,20 +26,19 @@ const WRITTEN_WITHIN: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct SharedView {
     inner: Mutex<GatewayView>,
-    /// Wakes the reconciler; accepted writes wake it too.
-    wake: Arc<Notify>,
+    wake: Notify,
 }
 
 /// One gateway as its reports show it.
 #[derive(Debug)]
 pub(crate) struct GatewayView {
-    /// What the gateway last said of itself.
+    /// The gateway's last hello.
     hello: Option<GatewayHello>,
     pub(crate) is_connected: bool,
     pub(crate) observed: Observed,
     /// The newest delta that the gateway has answered; 0 before its first report on this link.
     pub(crate) heard: u64,
-    /// Since when the gateway has said nothing; `None` once it has reported.
+    /// Since when the gateway has reported nothing; `None` once it has reported.
     pub(crate) silent_since: Option<Timestamp>,
     /// The gateway has announced that it stops, and leaves its tunnels as they are.
     pub(crate) is_draining: bool,
@@ -58,8 +57,8 @@ pub(crate) struct TouchedRows {
 }
 
 impl SharedView {
-    /// Of a gateway that has not said anything yet.
-    pub fn new(wake: Arc<Notify>, now: Timestamp) -> Arc<Self> {
+    /// The view of a gateway that has not reported anything yet.
+    pub fn new(now: Timestamp) -> Arc<Self> {
         let view = GatewayView {
             hello: None,
             is_connected: false,
@@ -70,7 +69,17 @@ impl SharedView {
             reporting_since: now,
             touched: TouchedRows { all: true, ..TouchedRows::default() },
         };
-        Arc::new(Self { inner: Mutex::new(view), wake })
+        Arc::new(Self { inner: Mutex::new(view), wake: Notify::new() })
+    }
+
+    /// Wakes the gateway's reconciler: reports and accepted writes do.
+    pub(crate) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Waits for the next [`SharedView::wake`], or returns at once if there was one since the last call. Cancel-safe.
+    pub async fn woken(&self) {
+        self.wake.notified().await;
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, GatewayView> {
@@ -79,7 +88,7 @@ impl SharedView {
 
     fn write(&self, change: impl FnOnce(&mut GatewayView)) {
         change(&mut self.lock());
-        self.wake.notify_one();
+        self.wake();
     }
 
     /// The gateway is linked and has introduced itself.
@@ -88,7 +97,7 @@ impl SharedView {
         (view.is_connected, view.hello) = (true, Some(hello));
     }
 
-    /// The gateway serves nothing any more, or is about to stop.
+    /// The link has ended, or the gateway is about to stop.
     pub fn lost(&self, now: Timestamp) {
         self.write(|view| {
             view.is_connected = false;
@@ -132,12 +141,12 @@ impl GatewayView {
         Some(self.hello.as_ref()?.esp)
     }
 
-    /// What remote sites dial; `None` without IPsec.
+    /// The address that remote sites dial; `None` without IPsec.
     pub(crate) fn public_address(&self) -> Option<Ipv4Addr> {
         self.hello.as_ref()?.public_address
     }
 
-    /// How many tunnels it can hold, if that is known.
+    /// The number of tunnels that it can hold, if that is known.
     pub(crate) fn max_tunnels(&self) -> Option<u32> {
         self.hello.as_ref()?.max_tunnels
     }

@@ -16,7 +16,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 use tempfile::TempDir;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use uuid::Uuid;
@@ -43,7 +43,6 @@ pub(crate) struct TestApp {
     pub(crate) frontdoor: FrontdoorId,
     pub(crate) gateway: LinkedGateway,
     pub(crate) tasks: BackgroundTasks,
-    pub(crate) wake: Arc<Notify>,
     router: Router,
     redact: Mutex<Redact>,
     enrolled: AtomicUsize,
@@ -76,10 +75,9 @@ impl TestApp {
         let frontdoor = ensure_first_frontdoor(&store).await.unwrap().unwrap().id;
         store.gateway_linked(gateway_id(), Timestamp::now()).await.unwrap();
         let (to_gateway, asked) = mpsc::channel(64);
-        let wake = Arc::new(Notify::new());
         let gateway = LinkedGateway {
             location: "local".parse().unwrap(),
-            view: SharedView::new(Arc::default(), Timestamp::now()),
+            view: SharedView::new(Timestamp::now()),
             rpc: GatewayRpc::new(to_gateway),
         };
         gateway.view.linked(hello(EspMode::Userland));
@@ -91,7 +89,6 @@ impl TestApp {
                 provider,
             },
             gateways: Gateways::from_iter([(gateway_id(), gateway.clone())]),
-            wake: Arc::clone(&wake),
             pools: LoadBalancerPools::ipsec(),
             ca: Fingerprint::of(b"a certificate"),
             agent_server: Some("https://198.51.100.7:8443".to_owned()),
@@ -102,7 +99,7 @@ impl TestApp {
         let router = router(state);
         let (redact, enrolled) = (Mutex::default(), AtomicUsize::new(0));
         let asked = Mutex::new(Some(asked));
-        Self { store, frontdoor, gateway, tasks, wake, router, redact, enrolled, asked, _dir: dir }
+        Self { store, frontdoor, gateway, tasks, router, redact, enrolled, asked, _dir: dir }
     }
 
     /// As the gateway reports it.

@@ -12,7 +12,7 @@ async fn a_share_lives_and_is_deleted() {
     let made = app.post("ipsec-shares", share(&tunnel, &site.z_id, "app-db", 8443)).await;
     assert_json_snapshot!("created", app.shown(&made));
     // Whoever waits for changes was woken.
-    timeout(Duration::from_secs(1), app.wake.notified()).await.unwrap();
+    timeout(Duration::from_secs(1), app.gateway.view.woken()).await.unwrap();
     let path = at("ipsec-shares", &made.body);
     let read = app.get(&path).await;
     assert_eq!(read.body, made.body);

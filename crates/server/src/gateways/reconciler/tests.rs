@@ -7,7 +7,7 @@ use super::*;
 use bench::Bench;
 use jiff::ToSpan as _;
 use wicketgate_link::FromGateway;
-use wicketgate_model::{AgentId, ConnectionState, Problem, Reason};
+use wicketgate_model::{AgentId, ConnectionState, Problem, Reason, Status};
 
 #[tokio::test]
 async fn a_share_is_told_seen_and_deployed() {
@@ -73,11 +73,34 @@ async fn a_lost_change_is_repaired_by_the_next_full_read() {
 }
 
 #[tokio::test]
+async fn a_share_that_was_changed_by_hand_is_repaired_by_the_next_full_read() {
+    let mut b = Bench::new().await;
+    let (port, target, kept) = (b.create().await, b.create().await, b.create().await);
+    b.settle().await;
+    let assignment = b.gateway.desired.shares[&kept].assignment.clone();
+    b.edit(port, "ingress_port = 7777");
+    b.edit(target, "target = '10.9.9.9:99'");
+    b.now += FULL_READ_EVERY;
+    b.activate().await;
+    let [delta] = &b.gateway.hear()[..] else { panic!("one delta") };
+    assert_eq!((delta.tunnels.len(), delta.shares.len()), (0, 2), "what is unchanged is not sent again");
+    let served = &b.gateway.desired.shares;
+    assert_eq!(i64::from(served[&port].ingress_port.get()), 7777);
+    let signed = b.ca.certificate().verify(&served[&target].assignment).unwrap();
+    assert_eq!(signed.target.to_string(), "10.9.9.9:99");
+    assert_eq!(served[&kept].assignment, assignment, "an assignment is signed once");
+    // Each value is shared between what is desired and what was told.
+    let desired = &b.reconciler.outbox.desired;
+    assert_eq!(Arc::strong_count(&desired.tunnels[&b.tunnel]), 2);
+    assert_eq!(Arc::strong_count(&desired.shares[&kept]), 2);
+}
+
+#[tokio::test]
 async fn a_row_that_cannot_be_read_does_not_hold_up_the_others() {
     let mut b = Bench::new().await;
     let broken = b.create().await;
     b.settle().await;
-    b.corrupt(broken);
+    b.edit(broken, "target = ''");
     b.now += FULL_READ_EVERY;
     let new = b.create().await;
     b.settle().await;

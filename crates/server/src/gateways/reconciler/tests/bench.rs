@@ -6,8 +6,8 @@ use std::process::Command;
 use uuid::Uuid;
 use wicketgate_link::{FromGateway, GatewayEnd, LinkReceiver, ServerEnd};
 use wicketgate_model::{
-    DesiredDelta, EnrollmentId, EnvironmentId, FrontdoorId, LoadBalancerPools, LocationId, ObservedDelta,
-    PreSharedKey, Problem, ShareObserved, TunnelObserved, ZId,
+    Desired, DesiredDelta, EnrollmentId, EnvironmentId, FrontdoorId, LoadBalancerPools, LocationId,
+    ObservedDelta, PreSharedKey, Problem, ShareObserved, TunnelObserved, ZId,
 };
 use wicketgate_store::{
     Action, EnrolAttempt, FrontdoorSpec, NewEnrollment, ShareRow, ShareSpec, TunnelChange, TunnelRow,
@@ -162,14 +162,14 @@ impl Bench {
         self.store.delete_share(self.frontdoor, id, &self.act()).await.unwrap();
     }
 
-    /// Makes a row unreadable, as an edit of the database by hand can.
-    pub(super) fn corrupt(&self, id: ShareId) {
+    /// Changes a share by hand, as in a database shell: without a new revision or generation.
+    pub(super) fn edit(&self, id: ShareId, change: &str) {
         let script = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1], timeout=10)\n\
-                      db.execute(\"UPDATE ipsec_share SET target = '' WHERE id = ?\", (sys.argv[2],)); db.commit()";
+                      db.execute('UPDATE ipsec_share SET ' + sys.argv[3] + ' WHERE id = ?', (sys.argv[2],)); db.commit()";
         let run = Command::new("python3")
             .args(["-c", script])
             .arg(self.dir.path().join("db"))
-            .arg(id.to_string())
+            .args([&id.to_string(), change])
             .status();
         assert!(run.unwrap().success());
     }
@@ -206,9 +206,8 @@ fn restarted(store: &Store, ca: &Arc<Ca>, now: Timestamp) -> (Reconciler, FakeGa
     let location: LocationId = "local".parse().unwrap();
     let id = gateway_id();
     let (ServerEnd { send, receive, location, .. }, link) = wicketgate_link::in_process_encoded(id, location);
-    let wake = Arc::new(Notify::new());
-    let view = SharedView::new(Arc::clone(&wake), now);
-    let metrics = crate::telemetry::Metrics::new(&mut prometheus_client::registry::Registry::default());
+    let view = SharedView::new(now);
+    let metrics = crate::telemetry::ServerMetrics::new(&mut prometheus_client::registry::Registry::default());
     let gateway = LinkedGateway { location, view: Arc::clone(&view), rpc: GatewayRpc::new(send.clone()) };
     let link_task = GatewayLink {
         store: store.clone(),
@@ -223,7 +222,6 @@ fn restarted(store: &Store, ca: &Arc<Ca>, now: Timestamp) -> (Reconciler, FakeGa
         ca: Arc::clone(ca),
         gateway: id,
         view,
-        wake,
         metrics,
         send,
         deadlines: Deadlines::default(),

@@ -1,0 +1,84 @@
+//! What the gateway should serve, and what it was last told.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use wicketgate_link::ToGateway;
+use wicketgate_model::{Desired, ShareDesired, ShareId, Touched, TunnelDesired, TunnelId};
+
+/// Sends the difference between the two, as numbered deltas.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    send: mpsc::Sender<ToGateway>,
+    pub(super) desired: Desired,
+    told: Desired,
+    /// Rows whose desired state may differ from what the gateway was told.
+    pub(super) untold: Touched,
+    /// The number of the last delta.
+    sequence: u64,
+}
+
+/// The removals of a delta that was sent.
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub(super) sequence: u64,
+    pub(super) removed_tunnels: Vec<TunnelId>,
+    pub(super) removed_shares: Vec<ShareId>,
+}
+
+impl Outbox {
+    pub(super) fn new(send: mpsc::Sender<ToGateway>) -> Self {
+        let (desired, told) = Default::default();
+        Self { send, desired, told, untold: Touched::default(), sequence: 0 }
+    }
+
+    /// An equal value is not replaced: the gateway was told the old one, and both would be kept.
+    pub(super) fn set_tunnel(&mut self, id: TunnelId, desired: Option<TunnelDesired>) {
+        self.untold.tunnels.insert(id);
+        match desired {
+            Some(new) if self.desired.tunnels.get(&id).is_some_and(|old| **old == new) => {}
+            Some(new) => drop(self.desired.tunnels.insert(id, Arc::new(new))),
+            None => drop(self.desired.tunnels.remove(&id)),
+        }
+    }
+
+    pub(super) fn set_share(&mut self, id: ShareId, desired: Option<ShareDesired>) {
+        self.untold.shares.insert(id);
+        match desired {
+            Some(new) if self.desired.shares.get(&id).is_some_and(|old| **old == new) => {}
+            Some(new) => drop(self.desired.shares.insert(id, Arc::new(new))),
+            None => drop(self.desired.shares.remove(&id)),
+        }
+    }
+
+    pub(super) fn has_told_tunnel(&self, id: TunnelId) -> bool {
+        self.told.tunnels.contains_key(&id)
+    }
+
+    pub(super) fn has_told_share(&self, id: ShareId) -> bool {
+        self.told.shares.contains_key(&id)
+    }
+
+    /// Sends the gateway what changed, if anything did. When its link is full, the next run sends it.
+    pub(super) fn send(&mut self) -> Option<Sent> {
+        let delta = match self.sequence {
+            0 => self.desired.snapshot(),
+            _ => self.desired.since(&self.told, &self.untold),
+        };
+        if delta.is_empty() {
+            self.untold = Touched::default();
+            return None;
+        }
+        let place = self.send.try_reserve().ok()?;
+        self.untold = Touched::default();
+        self.sequence += 1;
+        self.told.apply(&delta);
+        let sent = Sent {
+            sequence: self.sequence,
+            removed_tunnels: delta.removed_tunnels.clone(),
+            removed_shares: delta.removed_shares.clone(),
+        };
+        place.send(ToGateway::Desired { sequence: self.sequence, delta });
+        Some(sent)
+    }
+}

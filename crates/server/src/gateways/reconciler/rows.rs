@@ -1,0 +1,145 @@
+//! The rows of one kind, as the reconciler keeps them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+};
+
+use jiff::Timestamp;
+use wicketgate_model::{Deadlines, Generation, Observation, Standing, Status, next};
+use wicketgate_store::{Resource, StatusUpdate};
+
+/// One row; there may be very many.
+#[derive(Debug)]
+pub(super) struct Row<S> {
+    pub(super) generation: Generation,
+    standing: Standing,
+    /// What only this kind of row has.
+    pub(super) state: S,
+}
+
+/// Rows by id, and what is still to be done for them.
+#[derive(Debug)]
+pub(super) struct Rows<Id, S> {
+    rows: BTreeMap<Id, Row<S>>,
+    /// The delta in which a row's removal was sent, until the gateway has answered it. It may outlive the row.
+    removed: BTreeMap<Id, u64>,
+    /// Rows whose status has to be decided again.
+    undecided: BTreeSet<Id>,
+    /// Rows whose status may change because a deadline passes, or with the gateway's answer to a delta.
+    waiting: BTreeSet<Id>,
+}
+
+impl<Id, S> Default for Rows<Id, S> {
+    fn default() -> Self {
+        let (rows, removed, undecided, waiting) = Default::default();
+        Self { rows, removed, undecided, waiting }
+    }
+}
+
+impl<Id: Ord + Copy, S: Default> Rows<Id, S> {
+    pub(super) fn get(&self, id: Id) -> Option<&Row<S>> {
+        self.rows.get(&id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: Id) -> Option<&mut Row<S>> {
+        self.rows.get_mut(&id)
+    }
+
+    /// Takes in a row that was written. Returns its state, and whether it had another generation before.
+    pub(super) fn take(&mut self, id: Id, generation: Generation, standing: Standing) -> (&mut S, bool) {
+        self.undecided.insert(id);
+        let new = || Row { generation, standing: standing.clone(), state: S::default() };
+        let row = self.rows.entry(id).or_insert_with(new);
+        row.standing = standing;
+        let before = mem::replace(&mut row.generation, generation);
+        (&mut row.state, before != generation)
+    }
+
+    pub(super) fn forget(&mut self, id: Id) {
+        self.rows.remove(&id);
+        self.waiting.remove(&id);
+    }
+
+    /// The rows that are not among `ids`.
+    pub(super) fn missing_in(&self, ids: &BTreeSet<Id>) -> Vec<Id> {
+        self.rows.keys().filter(|id| !ids.contains(id)).copied().collect()
+    }
+
+    /// Removals of `ids` were sent in the delta of this number.
+    pub(super) fn removal_sent(&mut self, ids: Vec<Id>, sequence: u64) {
+        self.removed.extend(ids.into_iter().map(|id| (id, sequence)));
+    }
+
+    /// The gateway has answered the deltas up to `heard`.
+    pub(super) fn heard(&mut self, heard: u64) {
+        // At once: the number starts again from 0 when the link is lost.
+        self.removed.retain(|_, sequence| *sequence > heard);
+    }
+
+    pub(super) fn touch(&mut self, ids: BTreeSet<Id>) {
+        self.undecided.extend(ids);
+    }
+
+    pub(super) fn touch_all(&mut self) {
+        self.undecided.extend(self.rows.keys());
+    }
+
+    pub(super) fn touch_waiting(&mut self) {
+        self.undecided.extend(&self.waiting);
+    }
+
+    pub(super) fn each_undecided(&mut self, mut visit: impl FnMut(Id, &mut Row<S>)) {
+        for id in &self.undecided {
+            if let Some(row) = self.rows.get_mut(id) {
+                visit(*id, row);
+            }
+        }
+    }
+
+    /// The status updates of undecided rows, the newest rows first. Stops after `most`, and returns the row it stopped
+    /// at. `observe` is passed whether a removal of the row is under way.
+    pub(super) fn updates(
+        &mut self,
+        most: usize,
+        deadlines: Deadlines,
+        now: Timestamp,
+        observe: impl Fn(Id, bool) -> (Resource, Observation),
+    ) -> (Vec<StatusUpdate>, Option<Id>) {
+        let mut updates = Vec::new();
+        for id in self.undecided.iter().rev() {
+            let Some(row) = self.rows.get(id) else { continue };
+            let (resource, seen) = observe(*id, self.removed.contains_key(id));
+            let standing = next(&row.standing, row.generation, &seen, deadlines, now);
+            let waits = matches!(standing.status, Status::New | Status::Deleting)
+                || matches!(seen, Observation::Looking { .. });
+            if waits {
+                self.waiting.insert(*id);
+            } else {
+                self.waiting.remove(id);
+            }
+            if standing != row.standing {
+                updates.push(StatusUpdate { resource, generation: row.generation, standing });
+                if updates.len() == most {
+                    return (updates, Some(*id));
+                }
+            }
+        }
+        (updates, None)
+    }
+
+    /// An update was written. Returns the status before it.
+    pub(super) fn updated(&mut self, id: Id, standing: Standing) -> Option<Status> {
+        let row = self.rows.get_mut(&id)?;
+        Some(mem::replace(&mut row.standing, standing).status)
+    }
+
+    /// The undecided rows down to `last` are decided; `None`: all of them. Returns whether none is left.
+    pub(super) fn decided(&mut self, last: Option<Id>) -> bool {
+        match last {
+            Some(last) => drop(self.undecided.split_off(&last)),
+            None => self.undecided = BTreeSet::new(),
+        }
+        self.undecided.is_empty()
+    }
+}
