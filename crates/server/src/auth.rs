@@ -1,8 +1,8 @@
-//! Who asks. A request is authenticated once, by its extractor, and carries a [`Principal`] from there on.
+//! Authentication. A request is authenticated once, by its extractor, and carries a [`Principal`] from there on.
 //!
-//! A token is the admin token, the secret of an API account, a JWT that we made for one ([`token_key`]), or a JWT of
-//! the operator's own identity provider ([`oidc`]). Which of them it is, its form says; that it is one, only the
-//! comparison of a hash or a signature.
+//! A token is the admin token, the secret of an API account, a JWT that this server issued to one ([`token_key`]), or a
+//! JWT of the operator's identity provider ([`oidc`]). Its form selects the check; only a matching hash or signature
+//! authenticates it.
 
 pub mod admin_token;
 pub mod client_secret;
@@ -28,7 +28,7 @@ pub(crate) use credentials::{Credentials, basic};
 pub use principal::{Principal, Refused};
 pub use scope::Scope;
 
-/// The SHA-256 of the token that may do everything. The token itself is in a file of the data directory only.
+/// The SHA-256 of the token with all scopes. The token itself is only in a file of the data directory.
 #[derive(Clone, Copy)]
 pub struct AdminToken([u8; 32]);
 
@@ -49,11 +49,11 @@ impl fmt::Debug for AdminToken {
     }
 }
 
-/// All that tells whose a token is. Cheap to clone.
+/// Everything that tokens are checked against. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Auth {
     pub admin: AdminToken,
-    /// Of the JWTs that we make.
+    /// The key of the JWTs that this server issues.
     pub tokens: Arc<TokenKey>,
     /// The operator's identity provider, if there is one.
     pub provider: Option<Arc<Provider>>,
@@ -90,14 +90,14 @@ pub(crate) async fn authenticate(
     }
 }
 
-/// The account with this secret; it may have expired.
+/// The account with this secret. It may have expired.
 async fn account_of(store: &Store, secret: &str) -> Result<Option<ApiAccountRow>, ApiError> {
     let shown = client_secret::sha256(secret);
     let account = store.api_account_with_secret(&shown).await?;
     Ok(account.filter(|a| a.secret_sha256.ct_eq(&shown).into()))
 }
 
-/// The account, as far as a token of it was granted: its scopes may have been narrowed.
+/// The account with the scopes that both it and its token have: the account's may have been reduced since.
 fn principal(account: &ApiAccountRow, granted: Option<&[Scope]>) -> Result<Principal, Refused> {
     if has_expired(account) {
         return Err(Refused::Expired);
@@ -115,7 +115,7 @@ pub(crate) fn has_expired(account: &ApiAccountRow) -> bool {
     account.expires_at.is_some_and(|end| end <= Timestamp::now())
 }
 
-/// Who a JWT says that it is from: where to look for the key that can tell.
+/// The issuer that a JWT claims, not verified yet: it selects the key to verify with.
 fn issuer(token: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct Claims {

@@ -1,4 +1,4 @@
-//! Background tasks, and when each last ran with what result.
+//! Background tasks and their last runs.
 //!
 //! A background task is activated at its start, periodically and by a signal. An activation takes no input: it reads
 //! what is, brings it closer to what should be, and may be repeated or cut at any point without harm. The
@@ -28,10 +28,10 @@ pub trait BackgroundTask: Send + 'static {
     const NAME: &'static str;
     /// From the end of an activation to the next one without a signal.
     const PERIOD: Duration;
-    /// Longer than any activation takes that does not hang.
+    /// The bound of an activation: longer than any takes that does not hang.
     const WITHIN: Duration;
 
-    /// Waits until something happened that is worth an activation. Cancel-safe.
+    /// Waits for an event that needs an activation. Cancel-safe.
     fn signal(&self) -> impl Future<Output = ()> + Send {
         future::pending()
     }
@@ -53,7 +53,7 @@ pub struct LastRun {
     /// When it began.
     pub at: Timestamp,
     pub took: Duration,
-    /// Why it failed, if it did. For the log: it may name what not everybody may see.
+    /// Why it failed, if it did. For the log only: it may contain internals.
     pub error: Option<String>,
 }
 
@@ -160,7 +160,7 @@ mod tests {
     use prometheus_client::encoding::text::encode;
     use tokio::sync::{Notify, mpsc};
 
-    /// Reports each activation, and ends it as it is told.
+    /// Reports each activation, and ends it with the outcome that the test sends.
     struct Probe {
         activated: mpsc::UnboundedSender<Instant>,
         outcomes: mpsc::UnboundedReceiver<Option<anyhow::Result<Outcome>>>,

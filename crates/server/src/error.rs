@@ -2,8 +2,8 @@
 //!
 //! Which to use: [`ApiError::bad_request`] for one fault of a request, [`ApiError::faults`] for those of a body, all
 //! at once; [`ApiError::not_found`] for a resource in a path that is not there, but [`ApiError::frontdoor_not_found`]
-//! for a Frontdoor, which answers alike whether it is unknown or somebody else's; a body that names something that
-//! is not there is a bad request. [`ApiError::conflict`] is for what would be right at another time. A refusal of
+//! for a Frontdoor, which answers alike whether it is unknown or of another organization; a body that names a
+//! missing resource is a bad request. [`ApiError::conflict`] is for a request that is valid in another state. A refusal of
 //! the store goes through `api::refusal`, which knows the resource. A message never holds a secret, nor the inside of
 //! the server.
 
@@ -30,15 +30,15 @@ const CHALLENGE: &str = "Bearer realm=\"wicketgate\"";
 const CHALLENGE_INVALID: &str = "Bearer realm=\"wicketgate\", error=\"invalid_token\"";
 const CHALLENGE_EXPIRED: &str =
     "Bearer realm=\"wicketgate\", error=\"invalid_token\", error_description=\"The token has expired\"";
-/// RFC 6750 §3.1: which scope would have done.
+/// RFC 6750 §3.1: the scope that is needed.
 const LACKS: [(Scope, &str); 3] = [
     (Scope::Read, lacks!("frontdoor.read")),
     (Scope::Write, lacks!("frontdoor.write")),
     (Scope::Admin, lacks!("frontdoor.admin")),
 ];
-/// Seconds: what is too much at one time is mostly over by then.
+/// Seconds: most overloads are over by then.
 const RETRY_AFTER: &str = "5";
-/// Characters of a path that are said back: more than any path of ours has.
+/// Characters of a path that an error repeats: more than any path of the API has.
 const SHOWN_PATH: usize = 200;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub(crate) struct ApiError {
     header: Option<Header>,
 }
 
-/// What a status wants beside the body.
+/// A header that a status needs besides the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Header {
     Challenge(&'static str),
@@ -195,7 +195,7 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
     }
 
-    /// Too much at one time: it may be asked again in a while.
+    /// Too many requests at one time: the caller may retry later.
     pub(crate) fn too_many_requests(message: impl Into<String>) -> Self {
         let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message);
         Self { header: Some(Header::RetryAfter), ..error }

@@ -19,7 +19,7 @@ use crate::background::{BackgroundTask, Outcome};
 
 /// Events of other servers on the same database arrive this late.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Events that a reader may be behind before it is cut: a burst of a gateway's restart.
+/// Events that a subscriber may be behind before it is cut: the burst of a gateway's restart.
 const BEHIND: usize = 4096;
 /// Rows of one read.
 const READ: u32 = 1000;
@@ -40,7 +40,7 @@ pub(crate) struct EventFeed {
     readers: Arc<Semaphore>,
     /// Subscribers of each Frontdoor that has any.
     following: Arc<Mutex<HashMap<FrontdoorId, usize>>>,
-    /// The feed knows from which event on it sends: a subscriber before that could miss what it takes for old.
+    /// Set once the feed knows its first event: an earlier subscriber could miss events that it takes for old.
     begun: CancellationToken,
     /// The server stops.
     over: CancellationToken,
@@ -85,7 +85,7 @@ impl EventFeed {
         Some(Subscription { following: Arc::clone(&self.following), frontdoor, _place: place })
     }
 
-    /// `None`: the feed can't begin now, since the database does not answer.
+    /// `None`: the feed cannot begin, because the database does not answer.
     pub(crate) async fn subscribe(&self) -> Option<broadcast::Receiver<Arc<EventRow>>> {
         timeout(BEGIN_WITHIN, self.begun.cancelled()).await.ok()?;
         Some(self.sender.subscribe())

@@ -1,4 +1,4 @@
-//! Removes what is past its retention.
+//! Removes rows that are past their retention time.
 
 use std::time::Duration;
 

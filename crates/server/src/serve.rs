@@ -1,8 +1,8 @@
-//! Serving HTTP/1.1 on one listener, in clear or with TLS, until it is told to stop.
+//! Serves HTTP/1.1 on one listener, in clear or with TLS, until the server stops.
 //!
-//! Invariant: the accept loop does nothing but accept, a connection has a place before it is accepted, and whatever a
-//! client does or leaves undone, its connection ends: a handshake, a request's head, a write that gets nowhere and the
-//! end of the server all have bounds. A stream of events ends when the server stops.
+//! Invariants: the accept loop only accepts. A connection has a place before it is accepted. Every connection ends,
+//! whatever its client does: the handshake, a request's head, a write without progress and the server's stop all have
+//! bounds. A stream of events ends when the server stops.
 
 pub(crate) mod tls;
 mod write_timeout;
@@ -33,9 +33,9 @@ const MOST_CONNECTIONS: usize = 512;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// The head of a request, also of the next one on a connection that is kept: longer than pools of clients keep one.
 const HEAD: Duration = Duration::from_secs(30);
-/// What a head may take: several times what a long token takes.
+/// Bytes of a request's head: several times a long token.
 const LARGEST_HEAD: usize = 64 * 1024;
-/// What is being answered when the server stops has this long. Less than the whole server has.
+/// For requests that are being answered when the server stops. Less than the whole server has.
 const DRAIN: Duration = Duration::from_secs(8);
 
 /// Where a request comes from.

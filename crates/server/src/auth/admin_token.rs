@@ -1,4 +1,4 @@
-//! The admin token's file: made at the first start, 0600, in the data directory.
+//! The admin token's file in the data directory: created at the first start, mode 0600.
 
 use anyhow::{Context, bail};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -8,22 +8,25 @@ use wicketgate_system::private_file;
 
 /// Its name in the data directory.
 pub const FILE: &str = "admin.token";
-/// So that a scanner of repositories and logs can tell it.
+/// Lets scanners of repositories and logs recognize it.
 const PREFIX: &str = "wga_";
-/// A token of fewer letters could be guessed, if somebody wrote one by hand.
+/// Characters. A shorter token that was written by hand could be guessed.
 const SHORTEST: usize = 20;
 
-/// The token, and whether it was made just now.
+/// The token, and whether it was created just now.
 ///
 /// # Errors
-/// When the file can't be read or made, or holds no token.
+/// The file cannot be read or created, or contains no token.
 pub fn load_or_create(data_dir: &Path) -> anyhow::Result<(SecretString, bool)> {
     let path = data_dir.join(FILE);
     match fs::read_to_string(&path) {
         Ok(text) => {
             let token = text.trim();
             if token.len() < SHORTEST || !token.bytes().all(|b| b.is_ascii_graphic()) {
-                bail!("{} holds no token: remove it, and the next start makes a new one", path.display());
+                bail!(
+                    "{} contains no token: remove the file, and the next start creates a new one",
+                    path.display()
+                );
             }
             Ok((token.to_owned().into(), false))
         }
@@ -32,10 +35,10 @@ pub fn load_or_create(data_dir: &Path) -> anyhow::Result<(SecretString, bool)> {
             getrandom::fill(&mut random).context("no random bytes for the admin token")?;
             let token = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(random));
             private_file::create(&path, format!("{token}\n").as_bytes())
-                .with_context(|| format!("can't write {}", path.display()))?;
+                .with_context(|| format!("cannot write {}", path.display()))?;
             Ok((token.into(), true))
         }
-        Err(e) => Err(e).with_context(|| format!("can't read {}", path.display())),
+        Err(e) => Err(e).with_context(|| format!("cannot read {}", path.display())),
     }
 }
 

@@ -1,10 +1,10 @@
-//! The secret of an API account: 256 random bits, shown once, and kept as their SHA-256.
+//! The secret of an API account: 256 random bits, shown once and stored as SHA-256.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
-/// So that a scanner of repositories and logs can tell it, and we can tell it from a JWT.
+/// Lets scanners of repositories and logs recognize it, and distinguishes it from a JWT.
 const PREFIX: &str = "wgs_";
 
 #[derive(Debug)]
@@ -12,7 +12,7 @@ pub struct ClientSecret(SecretString);
 
 impl ClientSecret {
     /// # Errors
-    /// When the system has no random bytes.
+    /// The system has no random bytes.
     pub fn generate() -> Result<Self, getrandom::Error> {
         let mut random = [0; 32];
         getrandom::fill(&mut random)?;
@@ -27,13 +27,13 @@ impl ClientSecret {
         sha256(self.expose())
     }
 
-    /// Whether it could be one.
+    /// Whether a token has the form of a client secret.
     pub fn is_like(token: &str) -> bool {
         token.starts_with(PREFIX)
     }
 }
 
-/// Of a secret that was shown.
+/// The hash of a secret that a caller presents.
 pub(crate) fn sha256(secret: &str) -> [u8; 32] {
     Sha256::digest(secret).into()
 }

@@ -15,7 +15,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The token that a request shows.
+/// The token that a request presents.
 #[derive(Debug)]
 pub(crate) struct Credentials(SecretString);
 
@@ -56,7 +56,7 @@ fn parse(value: &str) -> Option<String> {
     }
 }
 
-/// The user name and the password of `Basic`; `None` for another scheme, or none that can be read.
+/// The user name and the password of `Basic`; `None` for another scheme or a malformed value.
 pub(crate) fn basic(value: &str) -> Option<(String, SecretString)> {
     let (scheme, rest) = value.trim().split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
@@ -66,7 +66,7 @@ pub(crate) fn basic(value: &str) -> Option<(String, SecretString)> {
 }
 
 fn user_and_token(text: &str) -> Option<(String, String)> {
-    // A colon is no letter of base64: the two forms can't be confused.
+    // Base64 has no colon, so the two forms cannot be confused.
     let pair = if text.contains(':') {
         text.to_owned()
     } else {

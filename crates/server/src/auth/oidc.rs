@@ -1,8 +1,8 @@
-//! An identity provider of the operator's own (OpenID Connect Discovery 1.0): its JWTs open the API.
+//! The operator's identity provider (OpenID Connect Discovery 1.0), whose JWTs authenticate callers of the API.
 //!
-//! Invariants: a signature is checked with a key of the provider's, with the one algorithm of that key, so that a
-//! token can't choose; `exp`, `iss`, `aud` and `sub` are there and right. The provider may be down: what we have of
-//! its keys goes on working for [`keys::KEPT`], and all that needs no provider does in any case.
+//! Invariants: a signature is verified with a key of the provider and with that key's only algorithm, so that a token
+//! cannot choose one; `exp`, `iss`, `aud` and `sub` are present and valid. While the provider is down, its last keys are
+//! used for [`keys::KEPT`]; other tokens do not depend on it.
 
 mod fetch;
 mod keys;
@@ -27,45 +27,45 @@ use tracing::{info, warn};
 use wicketgate_store::Reach;
 use wicketgate_system::Latest;
 
-/// Seconds by which its clock and ours may differ.
+/// Seconds by which the provider's clock and this one may differ.
 const LEEWAY: u64 = 60;
-/// How often its keys are asked for without cause, so that those it withdrew are forgotten.
+/// How often its keys are fetched without a cause, so that withdrawn keys are dropped.
 const REFRESH: Duration = Duration::from_secs(15 * 60);
-/// And while it has not answered yet.
+/// How often while it has not answered yet.
 const RETRY: Duration = Duration::from_secs(10);
-/// Anybody can show us unknown key ids: so many of them in [`WINDOW`] are worth a question, the rest are refused.
+/// Fetches in [`WINDOW`] because of unknown key ids, which anyone can send. Further tokens with such ids are refused.
 const MOST_IN_WINDOW: u32 = 6;
 const WINDOW: Duration = Duration::from_secs(60);
-/// As an organization has it in the API.
+/// Bytes, as for organizations in the API.
 const LONGEST_ORGANIZATION: usize = 128;
 /// OpenID Connect Core §2.
 const LONGEST_SUBJECT: usize = 255;
 
-/// What the operator says of the provider.
+/// The operator's configuration of the provider.
 #[derive(Debug, Clone)]
 pub struct ProviderConfig {
-    /// As it stands in `iss`. Its discovery document is below it.
+    /// The value of `iss`. The discovery document is below this URL.
     pub issuer: String,
-    /// A token is for us if its `aud` has one of these.
+    /// A token is accepted if its `aud` has one of these.
     pub audiences: Vec<String>,
-    /// Which claim names the caller's organization.
+    /// The claim with the caller's organization.
     pub organization_claim: String,
-    /// Which claim has its scopes: a text with spaces between them, or an array.
+    /// The claim with the caller's scopes: a text with spaces between them, or an array.
     pub scope_claim: String,
 }
 
-/// The provider, and what we know of its keys.
+/// The provider and its last keys.
 #[derive(Debug)]
 pub struct Provider {
     config: ProviderConfig,
     fetch: Fetch,
     keys: Latest<Keys>,
     asked: Mutex<Asked>,
-    /// How often it was asked: whoever waited for another's question need not ask again.
-    questions: AtomicU64,
+    /// Fetches so far: a request that waited for another's fetch need not repeat it.
+    fetches: AtomicU64,
 }
 
-/// When it was asked for its keys.
+/// The last fetches of its keys.
 #[derive(Debug)]
 struct Asked {
     window: Instant,
@@ -82,7 +82,7 @@ pub(crate) struct KeyRefresh {
 }
 
 impl KeyRefresh {
-    /// The provider was asked a moment ago.
+    /// For a provider that has just been connected.
     pub(crate) async fn new(provider: Arc<Provider>) -> Self {
         let answered = provider.asked.lock().await.answered;
         Self { provider, read_at: answered.then(Instant::now) }
@@ -108,16 +108,16 @@ impl BackgroundTask for KeyRefresh {
 }
 
 impl Provider {
-    /// Asks the provider for its keys. One that does not answer is asked again later.
+    /// Fetches the provider's keys. If it does not answer, that is repeated later.
     ///
     /// # Errors
-    /// What only the operator can mend: a URL that is none, or another provider than the one that was named.
+    /// The configuration is wrong: an invalid URL, or another provider than the one that it names.
     pub async fn connect(config: ProviderConfig) -> anyhow::Result<Self> {
         let fetch = Fetch::new(&config.issuer)
-            .with_context(|| format!("--oidc-issuer {} can't be used", config.issuer))?;
+            .with_context(|| format!("--oidc-issuer {} cannot be used", config.issuer))?;
         if config.audiences.iter().all(String::is_empty) {
             bail!(
-                "--oidc-issuer needs an --oidc-audience: without it, a token for anybody would open this server"
+                "--oidc-issuer needs an --oidc-audience: without it, tokens for other services would be accepted"
             );
         }
         let asked = Asked { window: Instant::now(), count: 0, answered: false };
@@ -126,7 +126,7 @@ impl Provider {
             fetch,
             keys: Latest::default(),
             asked: Mutex::new(asked),
-            questions: AtomicU64::new(0),
+            fetches: AtomicU64::new(0),
         };
         match provider.ask().await {
             Ok(()) => info!(issuer = provider.issuer(), "the identity provider answered"),
@@ -146,11 +146,11 @@ impl Provider {
         &self.config.issuer
     }
 
-    /// Whose the token is, if the provider made it for us.
+    /// The caller that the provider issued the token to, if the token is for this server.
     pub(super) async fn verify(&self, token: &str) -> Result<Principal, Refused> {
-        // What is no algorithm of signatures, `none` among them, is no header.
+        // A header without a signature algorithm, such as `none`, does not parse.
         let header = decode_header(token).map_err(|_| Refused::Invalid)?;
-        // We know no extension (RFC 7515 §4.1.11).
+        // No extension is supported (RFC 7515 §4.1.11).
         if !keys::ALGORITHMS.contains(&header.alg) || header.crit.is_some() {
             return Err(Refused::Invalid);
         }
@@ -179,7 +179,7 @@ impl Provider {
             _ => Vec::new(),
         };
         Ok(Principal {
-            // Nobody is to be taken for `admin`, or for an API account, by what a provider calls its subjects.
+            // The prefix keeps a provider's subjects apart from `admin` and API accounts.
             actor: format!("oidc:{subject}"),
             reach: Reach::Organization(organization.to_owned()),
             scopes,
@@ -188,12 +188,12 @@ impl Provider {
     }
 
     async fn key(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<DecodingKey, Refused> {
-        let seen = self.questions.load(Ordering::Acquire);
+        let seen = self.fetches.load(Ordering::Acquire);
         let known = |keys: &Keys| keys.find(kid, algorithm).cloned();
         if let Some(key) = known(&self.keys.get()) {
             return Ok(key);
         }
-        let answered = self.ask_for_unknown(seen).await;
+        let answered = self.fetch_for_unknown(seen).await;
         match known(&self.keys.get()) {
             Some(key) => Ok(key),
             None if answered => Err(Refused::Invalid),
@@ -201,10 +201,10 @@ impl Provider {
         }
     }
 
-    /// Whether the provider answered when it was last asked: now, if somebody may ask now.
-    async fn ask_for_unknown(&self, seen: u64) -> bool {
+    /// Fetches the keys if the window allows it. Returns whether the provider answered its last fetch.
+    async fn fetch_for_unknown(&self, seen: u64) -> bool {
         let mut asked = self.asked.lock().await;
-        if self.questions.load(Ordering::Acquire) != seen {
+        if self.fetches.load(Ordering::Acquire) != seen {
             return asked.answered;
         }
         if asked.window.elapsed() > WINDOW {
@@ -212,18 +212,18 @@ impl Provider {
         }
         if asked.count < MOST_IN_WINDOW {
             asked.count += 1;
-            self.question(&mut asked).await.ok();
+            self.fetch_keys(&mut asked).await.ok();
         }
         asked.answered
     }
 
     async fn ask(&self) -> Result<(), FetchError> {
-        self.question(&mut *self.asked.lock().await).await
+        self.fetch_keys(&mut *self.asked.lock().await).await
     }
 
-    async fn question(&self, asked: &mut Asked) -> Result<(), FetchError> {
+    async fn fetch_keys(&self, asked: &mut Asked) -> Result<(), FetchError> {
         let answer = self.fetch.keys().await;
-        self.questions.fetch_add(1, Ordering::AcqRel);
+        self.fetches.fetch_add(1, Ordering::AcqRel);
         asked.answered = answer.is_ok();
         let keys = Keys::new(&answer?);
         if keys.is_empty() {

@@ -1,7 +1,7 @@
-//! The JWTs that we make for API accounts (RFC 9068), and the key that signs them: ECDSA on P-256, ES256.
+//! The JWTs that this server issues to API accounts (RFC 9068), and the key that signs them: ECDSA on P-256, ES256.
 //!
-//! Invariant: the key leaves this type only to a file of mode 0600. A token says which account it is of, and never
-//! more than that account may: whoever takes one asks the store whether the account is still there.
+//! Invariants: the key leaves this type only to a file of mode 0600. A token never grants more than its account has
+//! now: each use looks up the account.
 
 use super::{Refused, Scope};
 use anyhow::Context;
@@ -23,9 +23,9 @@ use wicketgate_system::private_file;
 
 /// Its name in the data directory: PKCS #8 (RFC 5958), DER.
 const FILE: &str = "token.key";
-/// The `iss` and `aud` of what we make. We have no URL of our own that all callers use.
+/// The `iss` and `aud` of issued tokens. A server has no URL that all callers use.
 pub const ISSUER: &str = "wicketgate";
-/// Seconds that a token is good for.
+/// Seconds for which a token is valid.
 const LIFETIME: i64 = 3600;
 
 pub struct TokenKey {
@@ -35,14 +35,14 @@ pub struct TokenKey {
     kid: String,
 }
 
-/// What a token of ours grants.
+/// What an issued token grants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Granted {
     pub(super) account: ApiAccountId,
     pub(super) scopes: Vec<Scope>,
 }
 
-/// A token that was just made.
+/// A token that was just issued.
 #[derive(Debug)]
 pub(crate) struct Issued {
     pub(crate) token: String,
@@ -64,10 +64,10 @@ struct Claims {
 }
 
 impl TokenKey {
-    /// The key in the data directory, or a fresh one, in its file before it is returned.
+    /// The key in the data directory. A missing one is created and written first.
     ///
     /// # Errors
-    /// When the file can't be read or made, or holds no key.
+    /// The file cannot be read or created, or contains no key.
     pub fn load_or_create(data_dir: &Path) -> anyhow::Result<Self> {
         let path = data_dir.join(FILE);
         let der = match fs::read(&path) {
@@ -76,15 +76,18 @@ impl TokenKey {
                 let der =
                     EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
                         .ok()
-                        .context("can't make a key for tokens")?;
+                        .context("cannot generate a key for tokens")?;
                 private_file::create(&path, der.as_ref())
-                    .with_context(|| format!("can't write {}", path.display()))?;
+                    .with_context(|| format!("cannot write {}", path.display()))?;
                 der.as_ref().to_vec()
             }
-            Err(e) => return Err(e).with_context(|| format!("can't read {}", path.display())),
+            Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
         };
         Self::from_der(&der).with_context(|| {
-            format!("{} holds no key: remove it, and the next start makes a new one", path.display())
+            format!(
+                "{} contains no key: remove the file, and the next start creates a new one",
+                path.display()
+            )
         })
     }
 
@@ -99,12 +102,12 @@ impl TokenKey {
         Ok(Self { signing, verifying, public, kid })
     }
 
-    /// For whoever wants to check our tokens (RFC 7517).
+    /// For callers that verify issued tokens (RFC 7517).
     pub(crate) fn public(&self) -> JwkSet {
         JwkSet { keys: vec![self.public.clone()] }
     }
 
-    /// A token of the account, of an hour, or until the account ends. Times are Unix seconds.
+    /// A token for the account, valid for an hour or until the account expires. Times are Unix seconds.
     pub(crate) fn issue(
         &self,
         account: &ApiAccountRow,
@@ -132,7 +135,7 @@ impl TokenKey {
 
     pub(super) fn verify(&self, token: &str) -> Result<Granted, Refused> {
         let mut rules = Validation::new(Algorithm::ES256);
-        // It is our own clock that set the times.
+        // The same clock set the times.
         rules.leeway = 0;
         rules.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         rules.set_issuer(&[ISSUER]);
@@ -143,7 +146,7 @@ impl TokenKey {
     }
 }
 
-/// As `scope` has it (RFC 6749 §3.3).
+/// The value of `scope` (RFC 6749 §3.3).
 pub(crate) fn written(scopes: &[Scope]) -> String {
     scopes.iter().map(|s| s.as_str()).collect::<Vec<_>>().join(" ")
 }

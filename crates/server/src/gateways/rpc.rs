@@ -11,9 +11,9 @@ use wicketgate_model::{AgentId, ShareId};
 
 /// A gateway answers after a dial, which takes 15 s at most.
 const CHECK_WITHIN: Duration = Duration::from_secs(20);
-/// A gateway answers at once what it knows already.
+/// A gateway answers at once, from memory.
 const SHARES_WITHIN: Duration = Duration::from_secs(2);
-/// Dials on request at one time: they must not crowd out the connections of sites.
+/// Checks at one time: their dials must not crowd out the connections of sites.
 const CHECKS: usize = 8;
 /// Requests that wait for an answer at one time: as many as the API has connections.
 const WAITING: usize = 512;

@@ -1,7 +1,7 @@
-//! TLS of the public API: the operator's own certificate, TLS 1.2 and 1.3, HTTP/1.1. Callers prove who they are with
-//! tokens, so that no certificate is asked of them.
+//! TLS of the public API: the operator's own certificate, TLS 1.2 and 1.3, HTTP/1.1. Callers authenticate
+//! with tokens, so no client certificate is requested.
 //!
-//! Invariant: a pair of files that can't be used never replaces one that can.
+//! Invariant: an unusable pair of files never replaces a usable one.
 
 use crate::background::{BackgroundTask, Outcome};
 use anyhow::Context;
@@ -25,16 +25,16 @@ use tracing::info;
 use wicketgate_system::{Latest, Mutex};
 use zeroize::Zeroizing;
 
-/// Why a certificate and its key can't be used.
+/// Why a certificate and its key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiTlsError {
     #[error("cannot read {}", .0.display())]
     Read(PathBuf, #[source] io::Error),
-    #[error("{} holds no certificate in PEM", .0.display())]
+    #[error("{} contains no certificate in PEM", .0.display())]
     NoCertificate(PathBuf),
-    #[error("{} holds no private key in PEM", .0.display())]
+    #[error("{} contains no private key in PEM", .0.display())]
     NoKey(PathBuf),
-    #[error("the certificate in {} and the key in {} do not make a pair", certificate.display(), key.display())]
+    #[error("the certificate in {} and the key in {} do not match", certificate.display(), key.display())]
     NoPair { certificate: PathBuf, key: PathBuf, source: rustls::Error },
 }
 
@@ -116,7 +116,7 @@ impl BackgroundTask for TlsReload {
     async fn activate(&mut self, _now: Timestamp) -> anyhow::Result<Outcome> {
         let tls = Arc::clone(&self.0);
         let reloaded = tokio::task::spawn_blocking(move || tls.reload()).await?;
-        if reloaded.context("the API's new certificate can't be used; the one before stays in use")? {
+        if reloaded.context("the API's new certificate cannot be used; the one before stays in use")? {
             info!("the API's certificate was replaced");
         }
         Ok(Outcome::Done)

@@ -1,6 +1,6 @@
-//! A stream whose reader has to read: a write that gets nowhere for a time is an error, and ends the connection.
+//! A stream whose writes time out: a write without progress is an error, and ends the connection.
 //!
-//! Invariant: as long as some bytes are taken within every [`PATIENCE`], nothing is cut, however slow the reader is.
+//! Invariant: a reader that takes some bytes within every [`PATIENCE`] is never cut, however slow it is.
 
 use std::{
     future::Future as _,
@@ -15,8 +15,8 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-/// How long a client may take nothing of its answer: the worst line resends within this, and whoever is longer away
-/// asks again.
+/// How long a client may read nothing of its answer. TCP retransmits within this time even on a bad line; a client that
+/// is away for longer repeats its request.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]

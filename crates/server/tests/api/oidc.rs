@@ -239,7 +239,7 @@ async fn a_wrong_provider_configuration_ends_the_start() {
     };
     assert_eq!(
         connect(config("http://id.example.org")).await,
-        "--oidc-issuer http://id.example.org can't be used: \
+        "--oidc-issuer http://id.example.org cannot be used: \
          it must start with https:// (or http:// on this machine's loopback)"
     );
     let provider = TestProvider::start();

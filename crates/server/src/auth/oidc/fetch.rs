@@ -1,4 +1,4 @@
-//! Asks a provider where its keys are, and for them: bounded in time and size, over TLS, following nothing.
+//! Fetches a provider's discovery document and keys: over TLS, with bounds on time and size, without redirects.
 
 use anyhow::{Context, bail};
 use reqwest::{Client, Url, redirect::Policy};
@@ -20,9 +20,9 @@ pub(super) struct Fetch {
 /// Why there are no keys.
 #[derive(Debug)]
 pub(super) enum FetchError {
-    /// It may pass.
+    /// It does not answer properly now; this may pass.
     Down(String),
-    /// It answered, and is not what the operator said.
+    /// Its answer contradicts the configuration.
     Wrong(String),
 }
 
@@ -48,7 +48,7 @@ impl Fetch {
             .redirect(Policy::none())
             .user_agent(concat!("wicketgate/", env!("CARGO_PKG_VERSION")));
         let client = if is_loopback(&url) { client.no_proxy() } else { client };
-        let client = client.build().context("can't make an HTTP client")?;
+        let client = client.build().context("cannot create an HTTP client")?;
         Ok(Self { client, issuer: issuer.to_owned(), discovery: Url::parse(&discovery)? })
     }
 
@@ -61,7 +61,7 @@ impl Fetch {
             return Err(FetchError::Wrong(format!("the provider there calls itself {named:?}")));
         }
         let url = document["jwks_uri"].as_str().unwrap_or_default();
-        let url = secure(url).map_err(|e| FetchError::Wrong(format!("its jwks_uri can't be used: {e}")))?;
+        let url = secure(url).map_err(|e| FetchError::Wrong(format!("its jwks_uri cannot be used: {e}")))?;
         self.json(url).await
     }
 

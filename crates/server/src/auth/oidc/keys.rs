@@ -1,6 +1,6 @@
-//! A provider's keys (RFC 7517): those that can check a signature that we take.
+//! A provider's keys (RFC 7517): those that verify signatures of supported algorithms.
 //!
-//! Invariant: each key has one algorithm, which follows from what kind of key it is. A symmetric key is none.
+//! Invariant: each key has one algorithm, which follows from its type. Symmetric keys are ignored.
 
 use jsonwebtoken::{
     Algorithm, DecodingKey,
@@ -11,7 +11,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub(super) const ALGORITHMS: [Algorithm; 3] = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
-/// How long keys are good for while the provider does not answer: over a bad day, not over a withdrawn key.
+/// How long keys are used while the provider does not answer: long enough for an outage of a day. A withdrawn key is
+/// accepted for no longer.
 pub(super) const KEPT: Duration = Duration::from_secs(24 * 3600);
 /// No provider has so many.
 const MOST: usize = 64;
@@ -31,7 +32,7 @@ struct Key {
 }
 
 impl Keys {
-    /// Those of a JWK set that we can use; others are another's.
+    /// The usable keys of a JWK set; others are ignored.
     pub(super) fn new(set: &Value) -> Self {
         let all = set["keys"].as_array().into_iter().flatten().take(MOST);
         Self { keys: all.filter_map(Key::read).collect(), since: Some(Instant::now()) }
@@ -41,7 +42,7 @@ impl Keys {
         self.keys.is_empty()
     }
 
-    /// A token that names no key may be checked by the only one there is for its algorithm.
+    /// A token without a key id is verified with the only key for its algorithm, if there is exactly one.
     pub(super) fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Option<&DecodingKey> {
         self.since.filter(|since| since.elapsed() < KEPT)?;
         let mut found = self
@@ -117,7 +118,7 @@ mod tests {
             (json!({"kty": "new"}), false),
             (json!(7), false),
         ] {
-            // What can't be read does not keep the rest from being read.
+            // An unreadable key does not hide the others.
             let keys = Keys::new(&json!({"keys": [key, 7]}));
             assert_eq!(!keys.is_empty(), is_read, "{key}");
         }
