@@ -52,4 +52,6 @@ fn defines(source: &Source, name: &str) -> bool {
     Mentions::of(source).items.iter().any(|item| item.name == name)
         || text.contains(&format!("fn {name}("))
         || text.contains(&format!("fn {name}<"))
+        // An item of a macro of the file's own, such as `extractors!`.
+        || text.contains(&format!("\n    {name}: "))
 }
