@@ -21,6 +21,7 @@ mod metrics;
 mod oauth;
 mod observe;
 mod openapi;
+mod operation;
 mod operations;
 mod refusal;
 mod retry;
@@ -29,7 +30,7 @@ mod tunnels;
 mod vpn_config;
 mod wire;
 
-pub use openapi::document;
+pub use operations::document;
 
 use crate::{error::ApiError, state::AppState};
 use axum::{

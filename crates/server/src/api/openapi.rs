@@ -7,17 +7,15 @@
 mod schemas;
 
 use super::{
-    operations::{Access, OPERATIONS, Operation, Parameters},
+    operation::{Access, Operation, Parameters},
     wire::property::{Property, PropertyType},
 };
 use axum::{
-    http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE},
+    http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE},
     response::IntoResponse,
 };
 use serde_json::{Map, Value, json};
-use std::sync::LazyLock;
 
-static DOCUMENT: LazyLock<String> = LazyLock::new(|| format!("{:#}\n", document()));
 /// Without anything from elsewhere: it works in a network without the internet.
 const PAGE: &str = include_str!("openapi/docs.html");
 /// The page is one file, and asks this server for the document only.
@@ -29,18 +27,14 @@ const TIME: &str = "([0-9]{4}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]
                     |([0-9]{2}(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)-02-29)\
                     T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?Z";
 
-pub(super) async fn get() -> impl IntoResponse {
-    ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "public, max-age=300")], DOCUMENT.as_str())
-}
-
 pub(super) async fn page() -> impl IntoResponse {
     ([(CONTENT_TYPE, "text/html; charset=utf-8"), (CONTENT_SECURITY_POLICY, ONLY_ITSELF)], PAGE)
 }
 
-/// OpenAPI 3.1.
-pub fn document() -> Value {
+/// The document of these operations, in OpenAPI 3.1.
+pub(super) fn document(operations: &[Operation]) -> Value {
     let mut paths = Map::new();
-    for operation in OPERATIONS {
+    for operation in operations {
         let path = paths.entry(operation.path).or_insert_with(|| json!({}));
         path[operation.method] = described(operation);
     }
@@ -55,7 +49,7 @@ pub fn document() -> Value {
                 *environment* reach. Writes are asynchronous: they answer 202, and `status` shows the progress.",
         },
         "servers": [{"url": "/"}],
-        "tags": tags(),
+        "tags": tags(operations),
         "security": [{"bearer": []}, {"basic": []}],
         "paths": paths,
         "components": {
@@ -67,9 +61,9 @@ pub fn document() -> Value {
     })
 }
 
-fn tags() -> Value {
+fn tags(operations: &[Operation]) -> Value {
     let mut names: Vec<&str> = Vec::new();
-    for operation in OPERATIONS {
+    for operation in operations {
         if !names.contains(&operation.tag) {
             names.push(operation.tag);
         }

@@ -1,51 +1,35 @@
 //! All operations of the API, one entry each: the router and the OpenAPI document are both made of this list.
 
-use crate::{
-    api::{
-        agents, api_accounts, checks, connection_history, enrollments, environments, events, executions,
-        frontdoors, health, locations, metrics, oauth, openapi, shares, tunnels, vpn_config,
-        wire::{
-            agent, api_account, connection_change, environment, execution, frontdoor, property::Property,
-            share, tunnel, vpn_config::FORMATS,
-        },
-    },
-    state::AppState,
+use super::operation::{
+    Access, Operation,
+    Parameters::{self, List, Named, One},
 };
-use axum::routing::{self, MethodRouter};
+use crate::api::{
+    agents, api_accounts, checks, connection_history, enrollments, environments, events, executions,
+    frontdoors, health, locations, metrics, oauth, openapi, shares, tunnels, vpn_config,
+    wire::{
+        agent, api_account, connection_change, environment, execution, frontdoor, share, tunnel,
+        vpn_config::FORMATS,
+    },
+};
+use axum::{
+    http::header::{CACHE_CONTROL, CONTENT_TYPE},
+    response::IntoResponse,
+    routing,
+};
+use serde_json::Value;
+use std::sync::LazyLock;
 
-pub(super) struct Operation {
-    pub(super) method: &'static str,
-    pub(super) path: &'static str,
-    pub(super) route: fn() -> MethodRouter<AppState>,
-    pub(super) id: &'static str,
-    pub(super) tag: &'static str,
-    pub(super) summary: &'static str,
-    pub(super) access: Access,
-    pub(super) parameters: Parameters,
-    /// The schema of the body, and whether the body is required.
-    pub(super) body: Option<(&'static str, bool)>,
-    /// Answers of success: the status, and a schema, `text`, `html`, `any`, `events` or nothing.
-    pub(super) answers: &'static [(u16, &'static str)],
-    /// Errors beside those that follow from the path, method, access and body.
-    pub(super) errors: &'static [u16],
-    pub(super) has_location: bool,
+static DOCUMENT: LazyLock<String> = LazyLock::new(|| format!("{:#}\n", document()));
+
+/// The OpenAPI document of all operations.
+pub fn document() -> Value {
+    openapi::document(OPERATIONS)
 }
 
-pub(super) enum Access {
-    Public,
-    Scope(&'static str),
+async fn serve_document() -> impl IntoResponse {
+    ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "public, max-age=300")], DOCUMENT.as_str())
 }
-
-pub(super) enum Parameters {
-    None,
-    /// Of the document's components.
-    Named(&'static [&'static str]),
-    /// One of these values.
-    One(&'static str, &'static [&'static str]),
-    List(&'static [Property]),
-}
-
-use Parameters::{List, Named, One};
 
 const READ: Access = Access::Scope("frontdoor.read");
 const WRITE: Access = Access::Scope("frontdoor.write");
@@ -71,36 +55,6 @@ macro_rules! op {
             has_location: false,
         }
     };
-}
-
-impl Operation {
-    const fn about(self, tag: &'static str, summary: &'static str) -> Self {
-        Self { tag, summary, ..self }
-    }
-
-    const fn with(self, parameters: Parameters) -> Self {
-        Self { parameters, ..self }
-    }
-
-    const fn body(self, schema: &'static str) -> Self {
-        Self { body: Some((schema, true)), ..self }
-    }
-
-    const fn maybe_body(self, schema: &'static str) -> Self {
-        Self { body: Some((schema, false)), ..self }
-    }
-
-    const fn answers(self, answers: &'static [(u16, &'static str)]) -> Self {
-        Self { answers, ..self }
-    }
-
-    const fn fails(self, errors: &'static [u16]) -> Self {
-        Self { errors, ..self }
-    }
-
-    const fn located(self) -> Self {
-        Self { has_location: true, ..self }
-    }
 }
 
 /// Below a Frontdoor.
@@ -155,7 +109,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
     op!(get "/.well-known/jwks.json" => oauth::keys, "getKeys", Access::Public).about("API accounts and tokens", "The keys that JWTs can be checked with (RFC 7517)").answers(&[(200, "any")]),
     op!(get "/livez" => health::livez, "isLive", Access::Public).about("Operations", "The process is up").answers(&[(200, "text")]),
     op!(get "/readyz" => health::readyz, "isReady", Access::Public).about("Operations", "The server is ready: writes take effect soon").with(Named(&["verbose"])).answers(&[(200, "Readiness"), (503, "Readiness")]),
-    op!(get "/openapi.json" => openapi::get, "getDocument", Access::Public).about("Operations", "This document").answers(&[(200, "any")]),
+    op!(get "/openapi.json" => serve_document, "getDocument", Access::Public).about("Operations", "This document").answers(&[(200, "any")]),
     op!(get "/docs" => openapi::page, "getDocumentPage", Access::Public).about("Operations", "This document as a page").answers(&[(200, "html")]),
     op!(get below!("/events") => events::follow, "followEvents", READ).about("Executions", "Every change of status as it happens, as server-sent events").with(Named(&["lastEventId"])).answers(&[(200, "events")]),
     op!(post below!("/ipsec-shares/{id}/check") => checks::walk, "checkIpsecShare", READ).about("IPsec shares", "Walk the path of a share hop by hop, up to a dial of its target").maybe_body("Nothing").answers(&[(200, "Check")]),

@@ -11,8 +11,7 @@ macro_rules! devices {
         pub(super) const DEVICES: &[Device] = &[
             $(Device { format: $format, name: $name, template: include_str!(concat!("devices/", $format, ".j2")) },)+
         ];
-        /// The formats of a VPN configuration.
-        pub(in crate::api) const FORMATS: &[&str] = &["json", $($format),+];
+        const JSON_AND_DEVICES: &[&str] = &["json", $($format),+];
     };
 }
 
@@ -29,6 +28,9 @@ devices! {
     "vyos": "VyOS",
     "aws": "AWS",
 }
+
+/// The formats of a VPN configuration.
+pub(in crate::api) const FORMATS: &[&str] = JSON_AND_DEVICES;
 
 /// The configuration in a device's own syntax; `None` for an unknown format.
 pub(in crate::api) fn render(format: &str, config: &VpnConfig) -> Option<Result<String, RenderError>> {
