@@ -44,6 +44,8 @@ pub(super) struct Faults {
     ids: Option<(String, String)>,
     offered: Option<Offer>,
     cause: Option<PeerFault>,
+    /// The failure was reported without its cause: charon's threads do not log in order.
+    is_unexplained: bool,
 }
 
 #[derive(Debug)]
@@ -60,6 +62,7 @@ impl Faults {
         }
         if let Some(notify) = failure(line) {
             let before = std::mem::take(self);
+            self.is_unexplained = before.cause.is_none();
             return Some(before.cause.unwrap_or_else(|| from_notify(line, notify, before.offered, ends)));
         }
         if line.starts_with("giving up after ") && line.contains("retransmit") {
@@ -96,7 +99,7 @@ impl Faults {
                 "set its device to IKEv2",
             ));
         }
-        None
+        if self.is_unexplained { self.cause.take() } else { None }
     }
 }
 
@@ -298,6 +301,13 @@ mod tests {
             last(&[CAME, MISMATCH, REFUSED, REFUSED]).unwrap().reason,
             ConnectionFault::NegotiationFailed
         );
+    }
+
+    #[test]
+    fn a_cause_that_is_logged_after_its_failure_is_reported() {
+        const MISMATCH: &str = "tried 2 shared keys for '198.51.100.1' - 'site.example', but MAC mismatched";
+        assert_eq!(last(&[CAME, REFUSED, MISMATCH]).unwrap().reason, ConnectionFault::PreSharedKeysDiffer);
+        assert_eq!(last(&[CAME, REFUSED, CAME, MISMATCH]), None);
     }
 
     #[test]
