@@ -50,7 +50,7 @@ lint: ## Check the formatting and the lints
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 
-openapi: ## Write docs/openapi.json anew, from the code
+openapi: ## Update docs/openapi.json from the code
 	UPDATE_OPENAPI=1 $(CARGO) test --locked -p wicketgate-server --lib openapi::
 
 schemathesis: ## Try the API with whatever its document allows, and more: one of the tests, alone (as root)

@@ -112,7 +112,7 @@ busybox depmod -b "$root" "$version" || die "depmod failed"
 rm -rf "$root"
 
 # Three serial ports: the kernel's console, what PROGRAM says, its exit status. They are files: qemu would leave our own
-# output without blocking for whoever shares it. A port moves some 80 kB a second.
+# output without blocking for other processes that share it. A port moves some 80 kB a second.
 : >"$run/output"
 begin=$SECONDS
 timeout -k 5 "${GUEST_TIMEOUT:-540}" qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot \

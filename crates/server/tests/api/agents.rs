@@ -29,7 +29,7 @@ async fn an_agent_is_listed_until_it_is_barred() {
         (&list.body["totalElements"], &list.body["content"][0]["shares"]),
         (&json!(1), &told.body["shares"])
     );
-    // What an agent says changes while nobody writes: a write asks for the state without it.
+    // What an agent reports changes without a write, so a precondition is checked without it.
     let silent = self::told(&app, app.get(&path), None).await;
     assert!(silent.body.get("shares").is_none());
     let tag =

@@ -73,7 +73,7 @@ async fn every_format_is_answered_or_refused_with_its_reason() {
 }
 
 #[tokio::test]
-async fn whoever_is_given_the_key_is_written_down() {
+async fn each_read_of_the_key_is_recorded_with_its_actor() {
     let app = TestApp::new().await;
     let made = app.post("ipsec-tunnels", tunnel("customer-a", 1)).await.body;
     let path = format!("{}/vpn-config", at("ipsec-tunnels", &made));

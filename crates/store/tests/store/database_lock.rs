@@ -82,10 +82,10 @@ async fn a_server_that_cannot_connect_again_learns_that_another_one_has_the_data
     let line = Line::to(&url);
     let (store, lock) = Store::open_alone(&line.url).await.unwrap();
     let mut lock = lock.unwrap();
-    // The pool's connections stay, and nobody can make another one.
+    // The pool keeps its connections, and no new connection can be made.
     std::fs::remove_file(line.dir.path().join(".s.PGSQL.5432")).unwrap();
     break_connections(&url).await;
-    assert!(lock.check().await.is_err(), "nobody has the lock");
+    assert!(lock.check().await.is_err(), "no session has the lock");
     let _second = DatabaseLock::take(&url).await.unwrap();
     // The pool takes a connection back in a task of its own: until then a check is an error, and is made again.
     let lost = async {

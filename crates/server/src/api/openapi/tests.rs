@@ -7,14 +7,14 @@ fn copy() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/openapi.json")
 }
 
-/// `UPDATE_OPENAPI=1` writes the copy anew.
+/// `UPDATE_OPENAPI=1` updates the copy.
 #[test]
 fn the_copy_in_docs_is_the_document() {
     if std::env::var_os("UPDATE_OPENAPI").is_some() {
         std::fs::write(copy(), format!("{:#}\n", document())).unwrap();
     }
     let kept = std::fs::read_to_string(copy()).unwrap_or_default();
-    assert!(kept == format!("{:#}\n", document()), "docs/openapi.json is old: `make openapi` writes it anew");
+    assert!(kept == format!("{:#}\n", document()), "docs/openapi.json is out of date: run `make openapi`");
 }
 
 #[test]
