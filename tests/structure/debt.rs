@@ -1,7 +1,7 @@
 //! What does not follow the rules yet. These lists only become shorter.
 
 /// A file of each circle.
-pub(crate) const CIRCLES: &[&str] = &["crates/store/src/store.rs"];
+pub(crate) const CIRCLES: &[&str] = &[];
 
 pub(crate) const NAMES: &[&str] = &[];
 

@@ -31,21 +31,21 @@ use minijinja::{
 use std::error::Error as _;
 
 pub(super) fn render(device: &'static Device, config: &VpnConfig) -> Result<String, RenderError> {
-    let text = environment(device)
-        .render_str(device.template, context! { ..names(device, config), ..Serde(config) });
+    let names = context! { ..names(device, config), ..Serde(config) };
+    let text = environment(device).and_then(|environment| environment.render_str(device.template, names));
     text.map_err(|error| {
         let inexpressible = error.source().and_then(|e| e.downcast_ref::<Inexpressible>()).cloned();
         inexpressible.map_or(RenderError::Template(error), RenderError::Inexpressible)
     })
 }
 
-fn environment(device: &'static Device) -> Environment<'static> {
+fn environment(device: &'static Device) -> Result<Environment<'static>, Error> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     let syntax =
-        SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build();
-    environment.set_syntax(syntax.unwrap_or_default());
+        SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build()?;
+    environment.set_syntax(syntax);
     environment.add_filter("base64", |key: &str| quote::base64(key));
     environment.add_filter("hex", |key: &str| quote::hex(key));
     environment.add_filter("xml", |text: &str| quote::xml(text));
@@ -58,7 +58,7 @@ fn environment(device: &'static Device) -> Environment<'static> {
     environment.add_function("refuse_key", move |rule: &str| Err::<Value, _>(no_key(device, rule)));
     environment.add_function("refuse_identity", move |rule: &str| Err::<Value, _>(no_identity(device, rule)));
     environment.add_function("left_out", left_out);
-    environment
+    Ok(environment)
 }
 
 /// The names of templates that depend on the tunnel.
