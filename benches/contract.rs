@@ -27,10 +27,10 @@ use tokio::{
 };
 use uuid::Uuid;
 use wicketgate_authority::Ca;
-use wicketgate_link::{self as link, FromGateway, GatewayEnd, ToGateway};
+use wicketgate_link::{self as link, FromGateway, GatewayEnd, GatewayHello, ToGateway, VERSIONS};
 use wicketgate_model::{
-    Connection, EnrollmentId, FrontdoorId, GatewayId, LoadBalancerPools, ObservedDelta, PreSharedKey,
-    ShareId, ShareObserved, TunnelId, TunnelObserved, ZId,
+    Connection, EnrollmentId, EspMode, FrontdoorId, GatewayId, LoadBalancerPools, ObservedDelta,
+    PreSharedKey, ShareId, ShareObserved, TunnelId, TunnelObserved, ZId,
 };
 use wicketgate_server::{Server, ServerConfig, ensure_first_frontdoor};
 use wicketgate_store::{EnrolAttempt, NewEnrollment, ShareSpec, Store, TunnelSpec, WriteContext};
@@ -108,8 +108,12 @@ async fn serve(home: &Path) -> Result<()> {
 }
 
 /// A gateway that reports everything as ready as soon as it receives it.
-async fn agree(mut link: GatewayEnd) {
-    while let Some(message) = link.receive.recv().await {
+async fn agree(link: GatewayEnd) {
+    let hello =
+        GatewayHello { versions: VERSIONS, esp: EspMode::Off, public_address: None, max_tunnels: None };
+    let (send, handshake) = link.open(hello);
+    let Ok(mut receive) = handshake.finish().await else { return };
+    while let Some(message) = receive.recv().await {
         let ToGateway::Desired { sequence, delta } = message else { continue };
         let connection = Connection::down(Timestamp::now());
         let tunnel = |generation| TunnelObserved {
@@ -128,7 +132,7 @@ async fn agree(mut link: GatewayEnd) {
             gone_tunnels: delta.removed_tunnels,
             gone_shares: delta.removed_shares,
         };
-        if link.send.send(FromGateway::Observed { heard: sequence, delta: observed }).await.is_err() {
+        if send.send(FromGateway::Observed { heard: sequence, delta: observed }).await.is_err() {
             return;
         }
     }

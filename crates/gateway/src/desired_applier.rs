@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
-use wicketgate_link::{FromGateway, LinkReceiver, RequestId, ToGateway, VERSIONS};
+use wicketgate_link::{FromGateway, Handshake, LinkReceiver, RequestId, ToGateway};
 use wicketgate_model::{Desired, DesiredDelta, ShareDesired, ShareId, Touched, TunnelDesired, TunnelId};
 
 use crate::{
@@ -31,16 +31,21 @@ impl DesiredApplier {
     }
 
     /// Serves until the link ends. `left_over` are the tunnels of an earlier run.
-    pub(crate) async fn run(mut self, mut receive: LinkReceiver<ToGateway>, left_over: Vec<TunnelId>) {
+    pub(crate) async fn run(mut self, handshake: Handshake<ToGateway>, left_over: Vec<TunnelId>) {
+        match handshake.finish().await {
+            Ok(messages) => self.receive(messages, left_over).await,
+            Err(error) => error!(%error, "the link to the server cannot be opened"),
+        }
+        // The data plane does not need the control plane: it keeps serving.
+        warn!("the link to the server ended; the gateway keeps serving its last desired state");
+        std::future::pending::<()>().await;
+    }
+
+    async fn receive(&mut self, mut messages: LinkReceiver<ToGateway>, left_over: Vec<TunnelId>) {
         let mut left_over = Some(left_over);
-        while let Some(message) = receive.recv().await {
+        while let Some(message) = messages.recv().await {
             match message {
-                ToGateway::Hello(versions) => {
-                    if let Err(error) = VERSIONS.common(versions) {
-                        error!(%error, "the link to the server is refused");
-                        break;
-                    }
-                }
+                ToGateway::Hello(_) => {}
                 ToGateway::Desired { sequence, delta } => {
                     let reset = delta.reset;
                     let steps = if reset { self.steps_to(&delta) } else { delta };
@@ -53,16 +58,13 @@ impl DesiredApplier {
                 ToGateway::Check { request, share } => self.check(request, share),
                 ToGateway::Agents { request, agents } => {
                     let agents = self.parts.agents.shares(&agents);
-                    // A full link means that the server is busy; it stops waiting by itself.
+                    // Where the link is full, the server's request ends by its own time limit.
                     let _ = self.link.try_send(FromGateway::Agents { request, agents });
                 }
                 ToGateway::Enrolled { request, answer } => self.parts.agents.enrolled(request, answer),
                 ToGateway::Renewed { request, answer } => self.parts.agents.renewed(request, answer),
             }
         }
-        // The data plane does not need the control plane: it keeps serving.
-        warn!("the link to the server ended; the gateway keeps serving its last desired state");
-        std::future::pending::<()>().await;
     }
 
     fn check(&self, request: RequestId, share: ShareId) {

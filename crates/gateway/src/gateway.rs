@@ -65,20 +65,13 @@ impl Gateway {
     ///
     /// # Errors
     ///
-    /// The link is closed, or the tunnels of an earlier run cannot be listed.
+    /// The address of the agents' listener cannot be read, or the tunnels of an earlier run cannot be listed.
     pub async fn start(config: GatewayConfig, link: GatewayEnd) -> anyhow::Result<Self> {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let (connections, abort) = (TaskTracker::new(), Abort::default());
         let backend = Arc::new(config.backend);
         let agent_address =
             config.agent_listener.local_addr().context("cannot read the address of the agents' listener")?;
-        let agents = Agents::start(
-            config.agent_listener,
-            config.identity,
-            link.send.clone(),
-            stop.clone(),
-            tasks.clone(),
-        );
         let capacity = Capacity::find(backend.public_address().is_some(), config.max_tunnels);
         let hello = GatewayHello {
             versions: VERSIONS,
@@ -88,8 +81,9 @@ impl Gateway {
         };
         info!(esp = %hello.esp, public_address = ?hello.public_address, agents = %agent_address, "gateway started");
         backend.advise();
-        link.send.send(FromGateway::Hello(hello)).await.context("the server's end of the link is gone")?;
-
+        let (send, handshake) = link.open(hello);
+        let agents =
+            Agents::start(config.agent_listener, config.identity, send.clone(), stop.clone(), tasks.clone());
         let left_over = backend.left_over().await.context("cannot list the tunnels of an earlier run")?;
         let limits = Limits::of(capacity.connections);
         info!(
@@ -116,11 +110,11 @@ impl Gateway {
             connections: connections.clone(),
             abort: abort.clone(),
         };
-        spawn_reports(&parts, &link.send);
-        let applier = DesiredApplier::new(parts, link.send.clone());
-        tasks.spawn(stop.clone().run_until_cancelled_owned(applier.run(link.receive, left_over)));
+        spawn_reports(&parts, &send);
+        let applier = DesiredApplier::new(parts, send.clone());
+        tasks.spawn(stop.clone().run_until_cancelled_owned(applier.run(handshake, left_over)));
         let drain = config.drain;
-        Ok(Self { agent_address, backend, link: link.send, tasks, stop, connections, abort, drain })
+        Ok(Self { agent_address, backend, link: send, tasks, stop, connections, abort, drain })
     }
 
     /// The address that agents dial, with the port that the system chose if it was 0.

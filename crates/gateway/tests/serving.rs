@@ -12,12 +12,13 @@ use std::{
 use jiff::Timestamp;
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::mpsc,
     time::timeout,
 };
 use uuid::Uuid;
 use wicketgate_authority::Ca;
 use wicketgate_gateway::{Backend, Gateway, GatewayConfig, IpsecConfig, IpsecMode};
-use wicketgate_link::{self as link, FromGateway, ServerEnd, ToGateway};
+use wicketgate_link::{self as link, FromGateway, LinkReceiver, ToGateway};
 use wicketgate_model::{
     DesiredDelta, EnvironmentId, GatewayId, Generation, PreSharedKey, Reason, ShareDesired, ShareId,
     ShareObserved, SignedAssignment, TunnelDesired, TunnelId, TunnelObserved,
@@ -29,7 +30,8 @@ const WITHIN: Duration = Duration::from_secs(10);
 struct LinkedGateway {
     _dir: tempfile::TempDir,
     gateway: Gateway,
-    link: ServerEnd,
+    send: mpsc::Sender<ToGateway>,
+    reports: LinkReceiver<FromGateway>,
     sequence: u64,
     heard: u64,
     shares: BTreeMap<ShareId, ShareObserved>,
@@ -59,11 +61,14 @@ impl LinkedGateway {
             identity: GatewayIdentity::new(ca.certificate(), key, certificate).unwrap(),
         };
         let (link, end) = link::in_process_encoded(id, "local".parse().unwrap());
+        let (send, handshake) = link.open();
         let gateway = Gateway::start(config, end).await.unwrap();
+        let (_, reports) = handshake.finish().await.unwrap();
         Self {
             _dir: dir,
             gateway,
-            link,
+            send,
+            reports,
             sequence: 0,
             heard: 0,
             shares: BTreeMap::new(),
@@ -74,7 +79,7 @@ impl LinkedGateway {
 
     async fn send(&mut self, delta: DesiredDelta) {
         self.sequence += 1;
-        self.link.send.send(ToGateway::Desired { sequence: self.sequence, delta }).await.unwrap();
+        self.send.send(ToGateway::Desired { sequence: self.sequence, delta }).await.unwrap();
     }
 
     /// Takes reports until the last delta was heard and `done` holds.
@@ -89,7 +94,7 @@ impl LinkedGateway {
     ) {
         let wait = async {
             while self.heard < self.sequence || !done(&self.tunnels, &self.shares) {
-                if let FromGateway::Observed { heard, delta } = self.link.receive.recv().await.unwrap() {
+                if let FromGateway::Observed { heard, delta } = self.reports.recv().await.unwrap() {
                     self.heard = heard;
                     self.tunnels.extend(delta.tunnels);
                     for id in delta.gone_tunnels {

@@ -1,28 +1,50 @@
 //! Both ends of a link inside one process, joined by bounded channels.
 
-use crate::{FromGateway, ToGateway, codec};
+use crate::{FromGateway, GatewayHello, Handshake, ToGateway, VERSIONS, codec};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::mpsc;
 use wicketgate_model::{GatewayId, LocationId};
 
-/// Messages that may wait in one direction. A gateway that is slow to take the next delta makes the server wait; a
-/// delta covers everything since the one before, so nothing piles up behind it.
+/// Messages that may wait in one direction. A slow gateway makes the server wait with the next delta, which then covers
+/// all changes since the last one: the number of waiting deltas does not grow.
 const CAPACITY: usize = 64;
 
-/// The server's end of a link.
+/// The server's end of a link that is not open yet.
 #[derive(Debug)]
 pub struct ServerEnd {
     pub gateway: GatewayId,
     pub location: LocationId,
-    pub send: mpsc::Sender<ToGateway>,
-    pub receive: LinkReceiver<FromGateway>,
+    send: mpsc::Sender<ToGateway>,
+    receive: LinkReceiver<FromGateway>,
 }
 
-/// The gateway's end of a link.
+/// The gateway's end of a link that is not open yet.
 #[derive(Debug)]
 pub struct GatewayEnd {
-    pub send: mpsc::Sender<FromGateway>,
-    pub receive: LinkReceiver<ToGateway>,
+    pub(crate) send: mpsc::Sender<FromGateway>,
+    receive: LinkReceiver<ToGateway>,
+}
+
+impl ServerEnd {
+    /// Sends the hello; everything else follows it.
+    pub fn open(self) -> (mpsc::Sender<ToGateway>, Handshake<FromGateway>) {
+        let Self { send, receive, .. } = self;
+        begin(&send, ToGateway::Hello(VERSIONS));
+        (send, Handshake(receive))
+    }
+}
+
+impl GatewayEnd {
+    /// Sends the hello; everything else follows it.
+    pub fn open(self, hello: GatewayHello) -> (mpsc::Sender<FromGateway>, Handshake<ToGateway>) {
+        begin(&self.send, FromGateway::Hello(hello));
+        (self.send, Handshake(self.receive))
+    }
+}
+
+/// Sends the first message. The channel is empty; if the other end is gone, the handshake reports that.
+fn begin<M>(send: &mpsc::Sender<M>, hello: M) {
+    let _ = send.try_send(hello);
 }
 
 /// What arrives at one end, in order.
@@ -34,12 +56,12 @@ pub struct LinkReceiver<M> {
 }
 
 impl<M: Serialize + DeserializeOwned> LinkReceiver<M> {
-    /// The next message; `None` once the other end is closed, or has sent what the codec refuses. Cancel-safe.
+    /// The next message; `None` when the other end is closed, or sends what cannot be decoded. Cancel-safe.
     pub async fn recv(&mut self) -> Option<M> {
         self.messages.recv().await.and_then(|message| self.arrive(message))
     }
 
-    /// A message that is there already.
+    /// The next message, if it has arrived already.
     pub fn try_recv(&mut self) -> Option<M> {
         self.messages.try_recv().ok().and_then(|message| self.arrive(message))
     }

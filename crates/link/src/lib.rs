@@ -1,15 +1,18 @@
 //! The link between a server and a gateway: its messages, their encoding, and both ends inside one process.
 //!
-//! Messages are plain data and hold no references into a process. Both sides begin with a hello that states the
-//! protocol versions they speak ([`Versions`]). A request that expects an answer carries a [`RequestId`]; the sender
-//! keeps the waiting caller in [`Pending`].
+//! Messages are plain data: they hold no references into a process. Both ends first send a hello with the protocol
+//! versions they speak ([`Versions`]); an end is handed its sender only when its hello is sent, and its receiver only
+//! when the other end's hello has arrived ([`Handshake`]). A request that expects an answer carries a [`RequestId`];
+//! its sender keeps the waiting caller in [`Pending`].
 
 pub mod codec;
+mod handshake;
 mod in_process;
 mod message;
 mod pending;
 mod version;
 
+pub use handshake::{Handshake, HandshakeError};
 pub use in_process::{GatewayEnd, LinkReceiver, ServerEnd, in_process, in_process_encoded};
 pub use message::{
     AgentShareState, AgentShares, CertificateAnswer, ConnectedAgent, FromGateway, GatewayHello, RenewRequest,

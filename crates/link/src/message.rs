@@ -1,4 +1,4 @@
-//! What the two ends say to each other.
+//! The messages of a link.
 
 use crate::{RequestId, Versions};
 use serde::{Deserialize, Serialize};
@@ -11,21 +11,21 @@ use wicketgate_model::{
     ObservedDelta, Problem, ShareId, TrafficDelta,
 };
 
-/// From the server.
+/// Messages from the server to a gateway.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToGateway {
     /// The first message of a link.
     Hello(Versions),
-    /// What changed in what the gateway should serve. The first one of a link has `reset` set.
+    /// Changes of the desired state. The first one of a link has `reset` set and contains everything.
     Desired {
         /// Counts the deltas of this link from 1.
         sequence: u64,
         delta: DesiredDelta,
     },
-    /// Inspects a share's path and dials its target. The answer is [`FromGateway::Checked`], within 15 s.
+    /// Inspects a share's path and dials its target. [`FromGateway::Checked`] answers within 15 s.
     Check { request: RequestId, share: ShareId },
-    /// Asks for the shares of these agents. The answer is [`FromGateway::Agents`], at once, for those that are
-    /// connected to this gateway.
+    /// Requests the shares of these agents. [`FromGateway::Agents`] answers at once, for those that are connected to
+    /// this gateway.
     Agents { request: RequestId, agents: Vec<AgentId> },
     /// The answer to [`FromGateway::Enrol`].
     Enrolled { request: RequestId, answer: CertificateAnswer<EnrolGrant> },
@@ -33,15 +33,16 @@ pub enum ToGateway {
     Renewed { request: RequestId, answer: CertificateAnswer<Vec<u8>> },
 }
 
-/// From the gateway.
+/// Messages from a gateway to the server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromGateway {
     /// The first message of a link.
     Hello(GatewayHello),
-    /// What changed in what the gateway observes. The answer to a `reset` has `reset` set.
+    /// Changes of the observed state. The answer to a `reset` has `reset` set and contains everything.
     Observed {
-        /// The newest delta that the gateway had applied when it looked. What that delta removed and this report
-        /// does not name is gone; without it, silence could mean that the gateway has not received the delta yet.
+        /// The newest delta that the gateway had applied when it made the report. An entry that the delta removed and
+        /// that the report does not name is gone. Without this number, its absence could also mean that the gateway
+        /// has not received the delta yet.
         heard: u64,
         delta: ObservedDelta,
     },
@@ -49,16 +50,16 @@ pub enum FromGateway {
     AgentConnected(ConnectedAgent),
     /// An agent's control connection ended.
     AgentDisconnected(AgentId),
-    /// What shares carried since the last such message.
+    /// Traffic of shares since the last such message.
     Traffic(Vec<TrafficDelta>),
-    /// How many carriers are parked at the gateway now.
+    /// The number of carriers that are parked at the gateway now.
     Carriers { parked: usize },
-    /// The gateway is about to end: it accepts nothing new from now on, and still reports what it carries.
+    /// The gateway is stopping: it accepts no new connections, and still reports the traffic of established ones.
     Draining,
-    /// An agent asks for its first certificate. The answer is [`ToGateway::Enrolled`].
+    /// An agent requests its first certificate. [`ToGateway::Enrolled`] answers.
     Enrol { request: RequestId, ask: EnrolRequest },
-    /// An agent asks for a fresh certificate for the identity that it has proved on its connection. The answer is
-    /// [`ToGateway::Renewed`].
+    /// An agent requests a new certificate for the identity that it has proved on its connection.
+    /// [`ToGateway::Renewed`] answers.
     Renew { request: RequestId, ask: RenewRequest },
     /// The answer to [`ToGateway::Check`].
     Checked { request: RequestId, check: ShareCheck },
@@ -66,18 +67,18 @@ pub enum FromGateway {
     Agents { request: RequestId, agents: Vec<AgentShares> },
 }
 
-/// What a gateway says of itself.
+/// A gateway's properties, which do not change while it runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GatewayHello {
     pub versions: Versions,
     pub esp: EspMode,
     /// The address that remote sites dial; `None` without IPsec.
     pub public_address: Option<Ipv4Addr>,
-    /// How many tunnels it can hold; `None`: as many as there are addresses for.
+    /// The maximum of tunnels; `None`: as many as there are addresses for.
     pub max_tunnels: Option<u32>,
 }
 
-/// Shares of one agent in an answer: more than an agent of a usual site has, and few enough for a page of agents.
+/// Shares of one agent in an answer: more than an agent usually has, and few enough for a page of agents.
 pub const SHARES_PER_AGENT: usize = 200;
 
 /// A connected agent's shares.
@@ -93,15 +94,15 @@ pub struct AgentShares {
 pub enum AgentShareState {
     /// The agent serves the newest generation.
     Serving,
-    /// The newest generation was sent to the agent, or is about to be, and it has not answered.
+    /// The newest generation was sent to the agent, or will be, and the agent has not answered.
     Pending,
-    /// The agent refuses the newest generation; why.
+    /// The agent refuses the newest generation, for this reason.
     Refused(String),
-    /// The agent serves the newest generation, and can't connect to the target; why.
+    /// The agent serves the newest generation and cannot connect to the target, for this reason.
     Unreachable(String),
 }
 
-/// What a gateway finds along a share's path.
+/// The state of a share's path at a gateway.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShareCheck {
     /// The newest generation that is served at the ingress port.
@@ -110,12 +111,12 @@ pub struct ShareCheck {
     /// The newest generation that a connected agent has acknowledged.
     pub acknowledged: Option<Generation>,
     pub agent_problem: Option<Problem>,
-    /// How long the inspection of the listener took.
+    /// Duration of the inspection of the listener.
     pub listener_took: Duration,
     /// The last measured round trip to the nearest agent of the environment; `None` if none has answered.
     pub agent_took: Option<Duration>,
-    /// The agent that has just reached the target, over one of its carriers; or why none has. `TargetUnreachable` is
-    /// about the target, every other reason about the agents.
+    /// The agent that has just connected to the target over one of its carriers, or why none has. `TargetUnreachable`
+    /// concerns the target, every other reason the agents.
     pub dialled: Result<AgentId, Problem>,
     pub dial_took: Duration,
 }
@@ -125,23 +126,23 @@ pub struct ShareCheck {
 pub struct ConnectedAgent {
     pub agent: AgentId,
     pub environment: EnvironmentId,
-    /// The agent's own version and host name, as it gave them.
+    /// Version and host name, as the agent reports them.
     pub version: String,
     pub name: String,
-    /// Where the connection comes from.
+    /// The source address of the connection.
     pub address: IpAddr,
 }
 
-/// What the server makes of a request for a certificate.
+/// The server's answer to a request for a certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CertificateAnswer<T> {
     Granted(T),
     Refused(EnrolRefusal),
-    /// The server can't answer now: the agent may ask again.
+    /// The server cannot decide now; the agent may repeat the request.
     Unavailable,
 }
 
-/// The server reads the agent's Frontdoor and environment from its database.
+/// Agent and key of a renewal. The server reads the agent's Frontdoor and environment from its database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RenewRequest {
     pub agent: AgentId,

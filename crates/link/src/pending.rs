@@ -1,7 +1,7 @@
 //! Requests that wait for their answers.
 //!
-//! Invariant: a request is forgotten when its answer arrives, when its time is over or when its caller goes away, so
-//! there are never more entries than callers.
+//! Invariant: a request is removed when its answer arrives, when its time is over or when its caller is dropped. There
+//! are never more entries than callers.
 
 use serde::{Deserialize, Serialize};
 use std::{
@@ -12,7 +12,7 @@ use std::{
 use tokio::{sync::oneshot, time::timeout};
 use wicketgate_system::Mutex;
 
-/// Names a request among those of one kind that an end has sent over a link.
+/// Identifies a request among those of one kind that an end has sent over a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RequestId(u64);
 
@@ -27,7 +27,7 @@ struct Waiting<A> {
     next: u64,
 }
 
-/// One request's place in [`Pending`]. Dropped, the request is forgotten and a late answer is ignored.
+/// One request's place in [`Pending`]. When it is dropped, the request is removed and a late answer is ignored.
 #[derive(Debug)]
 pub struct Call<A> {
     id: RequestId,
@@ -41,7 +41,7 @@ impl<A> Pending<A> {
         Self(Arc::new(Mutex::new(Waiting { callers: HashMap::new(), most, next: 0 })))
     }
 
-    /// Takes a place for a request that is about to be sent; `None` if there is none.
+    /// Takes a place for a request that is about to be sent; `None` if all are taken.
     pub fn call(&self) -> Option<Call<A>> {
         let mut waiting = self.lock();
         if waiting.callers.len() >= waiting.most {
@@ -54,7 +54,7 @@ impl<A> Pending<A> {
         Some(Call { id, answer, pending: self.clone() })
     }
 
-    /// Hands an answer to its caller. An answer that nothing waits for is dropped.
+    /// Hands an answer to its caller. An answer without a waiting caller is dropped.
     pub fn answer(&self, id: RequestId, answer: A) {
         let caller = self.lock().callers.remove(&id);
         if let Some(caller) = caller {
@@ -62,7 +62,7 @@ impl<A> Pending<A> {
         }
     }
 
-    /// The link is gone: no answer comes any more.
+    /// Ends all requests without an answer: the link has ended.
     pub fn abandon(&self) {
         self.lock().callers.clear();
     }
@@ -79,12 +79,12 @@ impl<A> Clone for Pending<A> {
 }
 
 impl<A> Call<A> {
-    /// What the request carries, and its answer.
+    /// The id that the request carries, and its answer.
     pub fn id(&self) -> RequestId {
         self.id
     }
 
-    /// `None`: the time is over, or the link is gone.
+    /// `None`: there is no answer in time, or the link has ended.
     pub async fn answer(mut self, within: Duration) -> Option<A> {
         timeout(within, &mut self.answer).await.ok()?.ok()
     }

@@ -1,10 +1,10 @@
-//! Protocol versions, and the one that two ends agree on.
+//! Versions of the protocol, and the one that two ends agree on.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// What this build speaks. Raise `newest` with every change that an older end would misread, and `oldest` once such
-/// ends are no longer supported.
+/// The versions of this build. Raise `newest` with every change that an older end would misread, and `oldest` when
+/// such ends are no longer supported.
 pub const VERSIONS: Versions = Versions { oldest: 1, newest: 1 };
 
 /// The versions that one end speaks, both bounds included.
@@ -27,7 +27,7 @@ impl Versions {
     ///
     /// # Errors
     ///
-    /// There is none.
+    /// The two ends have no version in common.
     pub fn common(self, other: Self) -> Result<u32, VersionMismatch> {
         let newest = self.newest.min(other.newest);
         let is_common = newest >= self.oldest.max(other.oldest);

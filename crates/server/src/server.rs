@@ -140,16 +140,15 @@ impl Prepared {
         let Self { config, store, lock, auth, .. } = self;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let address = config.listener.local_addr().context("cannot tell where the API listens")?;
-        let gateway = LinkedGateway {
-            location: link.location,
-            view: SharedView::new(Timestamp::now()),
-            rpc: GatewayRpc::new(link.send.clone()),
-        };
+        let (gateway_id, location) = (link.gateway, link.location.clone());
+        let (send, handshake) = link.open();
+        let view = SharedView::new(Timestamp::now());
+        let gateway = LinkedGateway { location, view, rpc: GatewayRpc::new(send.clone()) };
         let provider = auth.provider.clone();
         let state_config = StateConfig {
             store: store.clone(),
             auth,
-            gateways: Gateways::from_iter([(link.gateway, gateway.clone())]),
+            gateways: Gateways::from_iter([(gateway_id, gateway.clone())]),
             pools: config.pools,
             ca: ca.fingerprint(),
             agent_server: agent_url,
@@ -158,18 +157,17 @@ impl Prepared {
         let reconciler = Reconciler::new(ReconcilerParts {
             store: store.clone(),
             ca: Arc::clone(&ca),
-            gateway: link.gateway,
+            gateway: gateway_id,
             view: Arc::clone(&gateway.view),
             metrics: Arc::clone(&state.metrics),
-            send: link.send.clone(),
+            send: send.clone(),
             deadlines: reconciler::deadlines(config.provisioning_deadline),
         });
         let metrics = Arc::clone(&state.metrics);
-        let link_task =
-            GatewayLink { store: store.clone(), ca, id: link.gateway, gateway, metrics, send: link.send };
+        let link_task = GatewayLink { store: store.clone(), ca, id: gateway_id, gateway, metrics, send };
 
         // Not cut by a stop: it ends with the gateway's end of the link, and what came before is taken in.
-        tasks.spawn(link_task.run(link.receive));
+        tasks.spawn(link_task.run(handshake));
         let superseded = CancellationToken::new();
         let activator = state.activator();
         let lock = lock.map(|lock| Arc::new(Mutex::new(lock)));

@@ -3,18 +3,18 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use tokio::{net::TcpListener, time::timeout};
+use tokio::{net::TcpListener, sync::mpsc, time::timeout};
 use uuid::Uuid;
 use wicketgate_authority::Ca;
 use wicketgate_gateway::{Gateway, GatewayConfig};
-use wicketgate_link::{self as link, FromGateway, ServerEnd, ToGateway};
+use wicketgate_link::{self as link, FromGateway, LinkReceiver, ToGateway};
 use wicketgate_model::{DesiredDelta, GatewayId, Reason, TunnelId, TunnelObserved};
 use wicketgate_transport::{identity::Identity, key::PrivateKey, tls::GatewayIdentity};
 
 use super::world::{PUBLIC, SOON, World, charon_of, desired, is_root, key};
 
 /// A gateway for the world's tunnels, with `most` places.
-async fn start(world: &World, most: u32) -> (Gateway, ServerEnd) {
+async fn start(world: &World, most: u32) -> (Gateway, mpsc::Sender<ToGateway>, LinkReceiver<FromGateway>) {
     let (dir, now) = (tempfile::tempdir().unwrap(), Timestamp::now());
     let ca = Ca::load_or_create(dir.path(), now).unwrap();
     let id = GatewayId::new(Uuid::now_v7());
@@ -28,15 +28,23 @@ async fn start(world: &World, most: u32) -> (Gateway, ServerEnd) {
         identity: GatewayIdentity::new(ca.certificate(), key, certificate).unwrap(),
     };
     let (link, end) = link::in_process_encoded(id, "local".parse().unwrap());
-    (Gateway::start(config, end).await.unwrap(), link)
+    let (send, handshake) = link.open();
+    let gateway = Gateway::start(config, end).await.unwrap();
+    let (_, reports) = handshake.finish().await.unwrap();
+    (gateway, send, reports)
 }
 
 /// Takes reports until a tunnel is as it should be.
-async fn until(link: &mut ServerEnd, id: TunnelId, what: &str, is: impl Fn(&TunnelObserved) -> bool) {
+async fn until(
+    reports: &mut LinkReceiver<FromGateway>,
+    id: TunnelId,
+    what: &str,
+    is: impl Fn(&TunnelObserved) -> bool,
+) {
     let mut seen = BTreeMap::new();
     let wait = async {
         while !seen.get(&id).is_some_and(&is) {
-            if let FromGateway::Observed { delta, .. } = link.receive.recv().await.unwrap() {
+            if let FromGateway::Observed { delta, .. } = reports.recv().await.unwrap() {
                 seen.extend(delta.tunnels);
             }
         }
@@ -59,20 +67,20 @@ fn a_tunnel_without_a_permit_is_removed_and_returns_with_one() {
         let charon = charon_of(&world, 0);
         drop(backend);
 
-        let (gateway, mut link) = start(&world, 1).await;
+        let (gateway, send, mut reports) = start(&world, 1).await;
         let delta = DesiredDelta { reset: true, tunnels: tunnels.to_vec(), ..DesiredDelta::default() };
-        link.send.send(ToGateway::Desired { sequence: 1, delta }).await.unwrap();
+        send.send(ToGateway::Desired { sequence: 1, delta }).await.unwrap();
         let is_full =
             |t: &TunnelObserved| t.problem.as_ref().is_some_and(|p| p.reason == Reason::GatewayFull);
-        until(&mut link, ids[1], "the second is refused", is_full).await;
+        until(&mut reports, ids[1], "the second is refused", is_full).await;
         let is_of_it = |trace: &String| trace.ends_with("-1") || trace.ends_with("/1");
         let gone = || Ok((!world.traces().iter().any(is_of_it)).then_some(()));
         world.lab.until("nothing is left of what was refused", SOON, gone).unwrap();
         assert_eq!(charon_of(&world, 0), charon);
 
         let delta = DesiredDelta { removed_tunnels: vec![ids[0]], ..DesiredDelta::default() };
-        link.send.send(ToGateway::Desired { sequence: 2, delta }).await.unwrap();
-        until(&mut link, ids[1], "the second has the place", |t| t.ready.is_some()).await;
+        send.send(ToGateway::Desired { sequence: 2, delta }).await.unwrap();
+        until(&mut reports, ids[1], "the second has the place", |t| t.ready.is_some()).await;
         assert!(world.traces().iter().any(is_of_it));
         gateway.stop(std::future::pending()).await;
         world.backend().await.purge().await.unwrap();

@@ -1,14 +1,14 @@
-//! The server's end of a link to a gateway: takes in what the gateway reports, and answers its requests.
+//! The server's end of a link to a gateway: records the gateway's reports, and answers its requests.
 //!
-//! Invariant: reports are taken in order, so that an agent that came and went is never left as connected; requests
-//! for certificates are answered beside them.
+//! Invariant: reports are recorded in order, so that an agent that connected and disconnected is never left as
+//! connected. Requests for certificates are answered concurrently.
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use tracing::{error, info};
 use wicketgate_authority::Ca;
-use wicketgate_link::{ConnectedAgent, FromGateway, LinkReceiver, ToGateway, VERSIONS};
+use wicketgate_link::{ConnectedAgent, FromGateway, GatewayHello, Handshake, LinkReceiver, ToGateway};
 use wicketgate_model::GatewayId;
 use wicketgate_store::{AgentLink, Store};
 
@@ -28,30 +28,16 @@ pub(crate) struct GatewayLink {
 }
 
 impl GatewayLink {
-    pub(crate) async fn run(self, mut receive: LinkReceiver<FromGateway>) {
+    pub(crate) async fn run(self, handshake: Handshake<FromGateway>) {
         retry_until_written("record that the gateway's link begins", || {
             self.store.gateway_linked(self.id, Timestamp::now())
         })
         .await;
-        // A gateway that is gone already is noticed below.
-        let _ = self.send.send(ToGateway::Hello(VERSIONS)).await;
-        let mut desk = CertificateDesk::new(self.store.clone(), Arc::clone(&self.ca), self.send.clone());
-        while let Some(message) = receive.recv().await {
-            match message {
-                FromGateway::Hello(hello) => {
-                    if let Err(error) = VERSIONS.common(hello.versions) {
-                        error!(%error, "the gateway's link is refused");
-                        break;
-                    }
-                    info!(esp = hello.esp.as_str(), "gateway linked");
-                    self.gateway.view.linked(hello);
-                }
-                FromGateway::Enrol { request, ask } => desk.enrol(request, ask),
-                FromGateway::Renew { request, ask } => desk.renew(request, ask),
-                report => self.take(report).await,
-            }
+        match handshake.finish().await {
+            Ok((hello, reports)) => self.serve(hello, reports).await,
+            Err(error) => error!(%error, gateway.id = %self.id, "the link to the gateway cannot be opened"),
         }
-        info!("the gateway's link ended");
+        info!(gateway.id = %self.id, "the gateway's link ended");
         let seen = Timestamp::now();
         self.gateway.view.lost(seen);
         self.gateway.rpc.abandon();
@@ -61,7 +47,20 @@ impl GatewayLink {
         .await;
     }
 
-    /// Takes a report or an answer.
+    async fn serve(&self, hello: GatewayHello, mut reports: LinkReceiver<FromGateway>) {
+        info!(gateway.id = %self.id, esp = hello.esp.as_str(), "gateway linked");
+        self.gateway.view.linked(hello);
+        let mut desk = CertificateDesk::new(self.store.clone(), Arc::clone(&self.ca), self.send.clone());
+        while let Some(message) = reports.recv().await {
+            match message {
+                FromGateway::Enrol { request, ask } => desk.enrol(request, ask),
+                FromGateway::Renew { request, ask } => desk.renew(request, ask),
+                report => self.take(report).await,
+            }
+        }
+    }
+
+    /// Records a report, or hands an answer to its caller.
     pub(crate) async fn take(&self, message: FromGateway) {
         let now = Timestamp::now();
         match message {
@@ -91,7 +90,7 @@ impl GatewayLink {
             }
             FromGateway::Carriers { parked } => self.metrics.parked(parked),
             FromGateway::Draining => {
-                info!("the gateway is stopping");
+                info!(gateway.id = %self.id, "the gateway is stopping");
                 self.gateway.view.draining(now);
             }
             FromGateway::Checked { request, check } => self.gateway.rpc.checked(request, check),

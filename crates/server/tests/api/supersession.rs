@@ -4,16 +4,21 @@ use jiff::{SignedDuration, Timestamp};
 use prometheus_client::registry::Registry;
 use std::{net::Ipv4Addr, process::Command, sync::Arc, time::Duration};
 use tempfile::TempDir;
-use tokio::{net::TcpListener, time::timeout};
+use tokio::{
+    net::TcpListener,
+    time::{sleep, timeout},
+};
 use uuid::Uuid;
 use wicketgate_authority::Ca;
 use wicketgate_lab::postgres;
-use wicketgate_link::{ToGateway, in_process};
-use wicketgate_model::{EnrollmentId, GatewayId, LoadBalancerPools, ZId};
+use wicketgate_link::in_process;
+use wicketgate_model::{EnrollmentId, EspMode, GatewayId, LoadBalancerPools, ZId};
 use wicketgate_server::{Server, ServerConfig};
 use wicketgate_store::{
     AgentLink, DatabaseLock, EnrolAttempt, ListRequest, NewEnrollment, Reach, Store, WriteContext,
 };
+
+use crate::harness::hello;
 
 const BOUND: Duration = Duration::from_secs(30);
 
@@ -26,6 +31,14 @@ async fn take_over(url: &str) -> DatabaseLock {
         if let Ok(Some(lock)) = DatabaseLock::take(url).await {
             return lock;
         }
+    }
+}
+
+/// From then on, the link writes only what its gateway reports.
+async fn gateway_is_recorded(url: &str) {
+    let select = "SELECT id FROM gateway";
+    while Command::new("psql").args(["-qAt", "-d", url, "-c", select]).output().unwrap().stdout.is_empty() {
+        sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -44,11 +57,11 @@ async fn a_superseded_server_stops_and_writes_nothing_more() {
         provisioning_deadline: BOUND,
     };
     let ca = Arc::new(Ca::load_or_create(&dir.path().join("ca"), now).unwrap());
-    let (server_end, mut gateway) = in_process(GatewayId::new(Uuid::nil()), "local".parse().unwrap());
+    let (server_end, gateway_end) = in_process(GatewayId::new(Uuid::nil()), "local".parse().unwrap());
     let prepared = Server::prepare(config).await.unwrap();
     let server = prepared.start(ca, server_end, None, Registry::default()).unwrap();
-    // From then on, the link writes only what its gateway reports.
-    while !matches!(timeout(BOUND, gateway.receive.recv()).await.unwrap(), Some(ToGateway::Hello(_))) {}
+    let (gateway, _handshake) = gateway_end.open(hello(EspMode::Off));
+    timeout(BOUND, gateway_is_recorded(&url)).await.unwrap();
 
     let store = Store::open(&url).await.unwrap();
     let context = WriteContext::new("test", now, Uuid::now_v7);

@@ -1,12 +1,13 @@
 //! A reconciler that the test runs, and a fake gateway at the other end of a real link.
 
 use crate::gateways::{GatewayRpc, LinkedGateway, link::GatewayLink, reconciler::*};
+use futures_util::FutureExt as _;
 use jiff::ToSpan as _;
 use std::process::Command;
 use uuid::Uuid;
-use wicketgate_link::{FromGateway, GatewayEnd, LinkReceiver, ServerEnd};
+use wicketgate_link::{FromGateway, GatewayHello, LinkReceiver, VERSIONS};
 use wicketgate_model::{
-    Desired, DesiredDelta, EnrollmentId, EnvironmentId, FrontdoorId, LoadBalancerPools, LocationId,
+    Desired, DesiredDelta, EnrollmentId, EnvironmentId, EspMode, FrontdoorId, LoadBalancerPools, LocationId,
     ObservedDelta, PreSharedKey, Problem, ShareObserved, TunnelObserved, ZId,
 };
 use wicketgate_store::{
@@ -30,7 +31,8 @@ pub(super) struct Bench {
 
 /// A gateway that serves whatever it is sent, at once. The test decides what it reports.
 pub(super) struct FakeGateway {
-    pub(super) link: GatewayEnd,
+    reports: mpsc::Sender<FromGateway>,
+    deltas: LinkReceiver<ToGateway>,
     pub(super) link_task: GatewayLink,
     pub(super) from_gateway: LinkReceiver<FromGateway>,
     pub(super) desired: Desired,
@@ -202,10 +204,18 @@ fn gateway_id() -> GatewayId {
     GatewayId::new(Uuid::nil())
 }
 
+fn hello() -> GatewayHello {
+    GatewayHello { versions: VERSIONS, esp: EspMode::Off, public_address: None, max_tunnels: None }
+}
+
 fn restarted(store: &Store, ca: &Arc<Ca>, now: Timestamp) -> (Reconciler, FakeGateway) {
     let location: LocationId = "local".parse().unwrap();
     let id = gateway_id();
-    let (ServerEnd { send, receive, location, .. }, link) = wicketgate_link::in_process_encoded(id, location);
+    let (server_end, gateway_end) = wicketgate_link::in_process_encoded(id, location.clone());
+    let (send, at_server) = server_end.open();
+    let (reports, at_gateway) = gateway_end.open(hello());
+    let (_, from_gateway) = at_server.finish().now_or_never().unwrap().unwrap();
+    let deltas = at_gateway.finish().now_or_never().unwrap().unwrap();
     let view = SharedView::new(now);
     let metrics = crate::telemetry::ServerMetrics::new(&mut prometheus_client::registry::Registry::default());
     let gateway = LinkedGateway { location, view: Arc::clone(&view), rpc: GatewayRpc::new(send.clone()) };
@@ -227,9 +237,10 @@ fn restarted(store: &Store, ca: &Arc<Ca>, now: Timestamp) -> (Reconciler, FakeGa
         deadlines: Deadlines::default(),
     });
     let gateway = FakeGateway {
-        link,
+        reports,
+        deltas,
         link_task,
-        from_gateway: receive,
+        from_gateway,
         desired: Desired::default(),
         heard: 0,
         reported: false,
@@ -244,7 +255,7 @@ impl FakeGateway {
     /// Takes what it was told.
     pub(super) fn hear(&mut self) -> Vec<DesiredDelta> {
         let mut heard = Vec::new();
-        while let Some(ToGateway::Desired { sequence, delta }) = self.link.receive.try_recv() {
+        while let Some(ToGateway::Desired { sequence, delta }) = self.deltas.try_recv() {
             assert_eq!(sequence, self.heard + 1, "deltas come in order");
             assert_eq!(delta.reset, sequence == 1, "the first is everything");
             self.heard = sequence;
@@ -296,7 +307,7 @@ impl FakeGateway {
     }
 
     pub(super) async fn say(&mut self, message: FromGateway) {
-        self.link.send.send(message).await.unwrap();
+        self.reports.send(message).await.unwrap();
         let message = self.from_gateway.recv().await.unwrap();
         self.link_task.take(message).await;
     }

@@ -1,0 +1,98 @@
+//! The beginning of a link: both ends send a hello first, and agree on a version.
+
+use crate::{FromGateway, GatewayHello, LinkReceiver, ToGateway, VERSIONS, VersionMismatch};
+
+/// A link whose other end has not sent its hello yet.
+#[derive(Debug)]
+pub struct Handshake<M>(pub(crate) LinkReceiver<M>);
+
+/// Why a link does not begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HandshakeError {
+    #[error("the other end closed the link before its hello")]
+    Closed,
+    #[error("the first message of the link is not a hello: the other end does not follow the protocol")]
+    NoHello,
+    #[error(transparent)]
+    Version(#[from] VersionMismatch),
+}
+
+impl Handshake<FromGateway> {
+    /// Waits for the gateway's hello.
+    ///
+    /// # Errors
+    ///
+    /// The gateway closed the link, sent something else, or speaks none of this build's versions.
+    pub async fn finish(mut self) -> Result<(GatewayHello, LinkReceiver<FromGateway>), HandshakeError> {
+        let FromGateway::Hello(hello) = self.0.recv().await.ok_or(HandshakeError::Closed)? else {
+            return Err(HandshakeError::NoHello);
+        };
+        VERSIONS.common(hello.versions)?;
+        Ok((hello, self.0))
+    }
+}
+
+impl Handshake<ToGateway> {
+    /// Waits for the server's hello.
+    ///
+    /// # Errors
+    ///
+    /// The server closed the link, sent something else, or speaks none of this build's versions.
+    pub async fn finish(mut self) -> Result<LinkReceiver<ToGateway>, HandshakeError> {
+        let ToGateway::Hello(versions) = self.0.recv().await.ok_or(HandshakeError::Closed)? else {
+            return Err(HandshakeError::NoHello);
+        };
+        VERSIONS.common(versions)?;
+        Ok(self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Versions, in_process_encoded};
+    use uuid::Uuid;
+    use wicketgate_model::{EspMode, GatewayId};
+
+    fn hello(versions: Versions) -> GatewayHello {
+        GatewayHello { versions, esp: EspMode::Off, public_address: None, max_tunnels: Some(7) }
+    }
+
+    fn ends() -> (crate::ServerEnd, crate::GatewayEnd) {
+        in_process_encoded(GatewayId::new(Uuid::nil()), "local".parse().unwrap())
+    }
+
+    #[tokio::test]
+    async fn both_ends_send_their_hello_before_anything_else() {
+        let (server, gateway) = ends();
+        let (to_gateway, at_server) = server.open();
+        let (to_server, at_gateway) = gateway.open(hello(VERSIONS));
+        to_server.send(FromGateway::Draining).await.unwrap();
+        drop(to_gateway);
+        let (taken, mut reports) = at_server.finish().await.unwrap();
+        assert_eq!(taken, hello(VERSIONS));
+        assert_eq!(reports.recv().await, Some(FromGateway::Draining));
+        assert_eq!(at_gateway.finish().await.unwrap().recv().await, None);
+    }
+
+    #[tokio::test]
+    async fn another_version_and_a_closed_link_are_refused() {
+        let newer = Versions { oldest: VERSIONS.newest + 1, newest: VERSIONS.newest + 1 };
+        let (server, gateway) = ends();
+        let (_to_gateway, at_server) = server.open();
+        let _gateway = gateway.open(hello(newer));
+        assert!(matches!(at_server.finish().await, Err(HandshakeError::Version(_))));
+
+        let (server, gateway) = ends();
+        drop(gateway);
+        assert!(matches!(server.open().1.finish().await, Err(HandshakeError::Closed)));
+    }
+
+    #[tokio::test]
+    async fn a_message_before_the_hello_is_refused() {
+        let (server, gateway) = ends();
+        let at_server = server.open().1;
+        gateway.send.try_send(FromGateway::Draining).unwrap();
+        assert!(matches!(at_server.finish().await, Err(HandshakeError::NoHello)));
+    }
+}
