@@ -1,4 +1,4 @@
-//! The contract as others see it: programs that know the API by its document only, at a running server with an agent.
+//! The API's contract: programs that know the API only from its OpenAPI document call a running server with an agent.
 
 mod client;
 mod schemathesis;

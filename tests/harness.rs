@@ -1,4 +1,4 @@
-//! A [`World`] is one installation of the product with all that is around it, in network namespaces of its own.
+//! A [`World`] is one installation of the product and its surroundings, in its own network namespaces.
 
 pub(crate) mod builder;
 pub(crate) mod bulk;
@@ -28,10 +28,10 @@ use builder::WorldBuilder;
 use home::Home;
 use libreswan::Libreswan;
 
-/// Where tests keep their files. Only root may write here, so that what stands in a ledger can be trusted.
+/// The directory of the tests' files. Only root may write here, so that a lab's ledger can be trusted.
 const HOME: &str = "/var/lib/wicketgate-tests";
 
-/// The sites' network, and a client's address in it: the same at every site.
+/// The network of every site, and the address of a client in it.
 pub(crate) const SITE_CIDR: &str = "10.0.0.0/16";
 pub(crate) const SITE_CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
 
@@ -41,21 +41,21 @@ const PRIVATE: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
 const API_PORT: u16 = 8080;
 const AGENT_PORT: u16 = 7443;
 
-/// For whatever takes milliseconds, on a machine that others use as well: only what never comes is a fault.
+/// The longest wait for an operation that normally takes milliseconds. It is long because the machine may be busy:
+/// only an operation that never completes is a failure.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What happens at once takes less than this: the shortest of the product's own bounds is 5 s, and to wait for any of
-/// them would be the fault.
+/// The longest duration of an operation that must not wait for a timeout. The shortest timeout of the product is 5 s.
 pub(crate) const AT_ONCE: Duration = Duration::from_secs(4);
 
 pub(crate) struct World {
     pub(crate) lab: Lab,
     pub(crate) gateway: GatewayProcess,
-    /// Where `wicketgate up` runs.
+    /// The namespace in which `wicketgate up` runs.
     pub(crate) outside: Namespace,
-    /// Where agents and targets are; without IPsec the same.
+    /// The namespace of agents and targets. Without IPsec it is the same as `outside`.
     pub(crate) private: Namespace,
-    /// The router between them all; only with sites.
+    /// The router between all namespaces. It exists only with sites.
     pub(crate) internet: Option<Namespace>,
     sites: Vec<Namespace>,
     ipsec: &'static str,
@@ -63,17 +63,17 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// No IPsec: everything on the loopback interface of one namespace.
+    /// A world without IPsec: everything uses the loopback interface of one namespace.
     pub(crate) fn loopback() -> WorldBuilder {
         WorldBuilder::new(None)
     }
 
-    /// Real IPsec, and `count` sites with their namespaces, not connected yet.
+    /// A world with IPsec and `count` sites in their own namespaces. The sites are not connected.
     pub(crate) fn with_sites(count: u8) -> WorldBuilder {
         WorldBuilder::new(Some(count))
     }
 
-    /// One more site, behind a router that translates. The router has the site's public address.
+    /// Adds a site behind a NAT router. The router has the site's public address.
     pub(crate) fn add_home(&mut self) -> Result<Home> {
         let n = u8::try_from(self.sites.len())?;
         let (peer, outside) = (Self::peer(n), format!("site{n}"));
@@ -90,18 +90,18 @@ impl World {
         Ipv4Addr::new(203, 0, 100 + n, 2)
     }
 
-    /// Where a target of this world can listen.
+    /// The address at which a target of this world can listen.
     pub(crate) fn target(&self, port: u16) -> SocketAddr {
         let ip = if self.ipsec == "off" { Ipv4Addr::LOCALHOST } else { PRIVATE };
         (ip, port).into()
     }
 
-    /// Where the API answers inside [`World::outside`].
+    /// The URL of the API inside [`World::outside`].
     pub(crate) fn url(&self) -> String {
         format!("http://{}:{API_PORT}", Ipv4Addr::LOCALHOST)
     }
 
-    /// Where agents dial.
+    /// The address that agents connect to.
     pub(crate) fn agents_dial(&self) -> SocketAddr {
         agent_listen(self.ipsec)
     }
@@ -111,7 +111,7 @@ impl World {
         Agent::enrol(&self.lab, &self.agent_options(name, &agent_executable()?), &self.gateway)
     }
 
-    /// Starts an agent with what it has in its state directory, or with a code, and does not wait.
+    /// Starts an agent with the identity in its state directory, or with an enrolment code, and does not wait for it.
     pub(crate) fn start_agent(&self, name: &str, code: Option<&str>) -> Result<Agent> {
         Agent::start(&self.lab, &self.agent_options(name, &agent_executable()?), code)
     }
@@ -121,23 +121,23 @@ impl World {
         AgentOptions { executable, namespace, name, server, allow: &[], log: self.log }
     }
 
-    /// Starts `wicketgate up` again, after it was stopped or killed, with the same data.
+    /// Starts `wicketgate up` again with the same data, after it was stopped or killed.
     pub(crate) fn restart(&mut self) -> Result<()> {
         self.gateway = self.start_again()?;
         Ok(())
     }
 
-    /// As [`World::restart`], for tests that look at the world in between.
+    /// Starts `wicketgate up` like [`World::restart`], for tests that inspect the world during the start.
     pub(crate) fn start_again(&self) -> Result<GatewayProcess> {
         start(&self.lab, &self.outside, self.ipsec, self.log)
     }
 
-    /// A tunnel for site `n`, `DEPLOYED`.
+    /// Creates a tunnel for site `n` and waits until it is `DEPLOYED`.
     pub(crate) fn tunnel(&self, n: u8) -> Result<Value> {
         self.gateway.tunnel(&self.lab, &format!("site-{n}"), Self::peer(n), SITE_CIDR)
     }
 
-    /// A share, `DEPLOYED`.
+    /// Creates a share and waits until it is `DEPLOYED`.
     pub(crate) fn share(
         &self,
         name: &str,
@@ -149,7 +149,8 @@ impl World {
         self.gateway.share(&self.lab, name, tunnel, zid, &target.to_string(), port)
     }
 
-    /// An agent with a service that says "here", published at port 9000 of a tunnel: where that is.
+    /// Starts an agent and a service that sends "here", and publishes the service at port 9000 of a tunnel. Returns the
+    /// agent and the share's address.
     pub(crate) fn greeting(&self, tunnel: &Value) -> Result<(Agent, SocketAddr)> {
         targets::here(&self.private, self.target(7001))?;
         let (agent, zid) = self.agent("agent")?;
@@ -157,14 +158,14 @@ impl World {
         Ok((agent, door(tunnel, 9000)?))
     }
 
-    /// Changes a share, and waits until the change is in force.
+    /// Changes a share and waits until the change is `DEPLOYED`.
     pub(crate) fn patch(&self, share: &Value, change: &Value) -> Result<Value> {
         let id = text(share, "id")?;
         self.gateway.api.patch(&self.gateway.at(&format!("ipsec-shares/{id}")), change)?;
         self.gateway.deployed(&self.lab, "ipsec-shares", id)
     }
 
-    /// One more agent of the one environment that there is.
+    /// Starts another agent of the only environment.
     pub(crate) fn replica(&self, name: &str) -> Result<Agent> {
         let environments = self.gateway.list("environments")?;
         let environment = environments.first().context("no environment")?;
@@ -173,18 +174,18 @@ impl World {
         self.start_agent(name, Some(text(&made, "enrollmentCode")?))
     }
 
-    /// What the product gives out for a strongSwan at the tunnel's other end.
+    /// The configuration that the product generates for strongSwan at the tunnel's remote end.
     pub(crate) fn vpn_config(&self, tunnel: &Value) -> Result<String> {
         self.vpn_config_for(tunnel, "strongswan")
     }
 
-    /// What it gives out for another device.
+    /// The configuration that the product generates for `device`.
     pub(crate) fn vpn_config_for(&self, tunnel: &Value, device: &str) -> Result<String> {
         let path = format!("ipsec-tunnels/{}/vpn-config?format={device}", text(tunnel, "id")?);
         self.gateway.api.text(&self.gateway.at(&path))
     }
 
-    /// Site `n`, not connected yet.
+    /// Site `n`, not connected.
     pub(crate) fn site(&self, n: u8) -> Result<Site> {
         let namespace = self.sites.get(usize::from(n)).context("no such site")?;
         let mut site = Site::new(&self.lab, &format!("charon{n}"), namespace, Self::peer(n), SITE_CLIENT)?;
@@ -194,11 +195,11 @@ impl World {
         Ok(site)
     }
 
-    /// Site `n`, with a Libreswan that is not started yet; `None` where there is none to be had.
+    /// Site `n` with a Libreswan that is not started. `None` if Libreswan is not available.
     ///
     /// # Errors
-    /// In CI, too, when there is none.
-    #[expect(clippy::print_stderr, reason = "the output says which tests were left out")]
+    /// Fails in CI if Libreswan is not available.
+    #[expect(clippy::print_stderr, reason = "the output names the tests that were skipped")]
     pub(crate) fn libreswan(&self, n: u8) -> Result<Option<Libreswan>> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/libreswan/fetch.sh");
         let unpacked = match std::env::var_os("WICKETGATE_TEST_LIBRESWAN").filter(|root| !root.is_empty()) {
@@ -224,7 +225,7 @@ impl World {
         Ok(site)
     }
 
-    /// Connects a site to its tunnel with this configuration.
+    /// Connects a site to its tunnel with `vpn_config`.
     pub(crate) fn connect(&self, site: &mut Site, tunnel: &Value, vpn_config: &str) -> Result<()> {
         site.start(&self.lab, vpn_config)?;
         site.connected(&self.lab, PATIENCE)?;
@@ -233,7 +234,7 @@ impl World {
         Ok(())
     }
 
-    /// The namespaces of the tunnels that are linked to the gateway's.
+    /// The namespaces of the tunnels that are linked to the gateway's namespace.
     pub(crate) fn tunnel_namespaces(&self) -> Result<BTreeSet<String>> {
         let out = Command::new("ip").args(["-n", self.outside.name(), "-o", "link", "show"]).output()?;
         ensure!(out.status.success(), "ip: {}", String::from_utf8_lossy(&out.stderr));
@@ -255,12 +256,12 @@ impl World {
         bail!("no namespace has{address}")
     }
 
-    /// Ends everything in good order: the tunnels over the API, then the processes; and checks that nothing is left.
+    /// Deletes the tunnels over the API, stops the processes, and checks that nothing remains.
     pub(crate) fn end(mut self) -> Result<()> {
         self.gateway.clear(&self.lab, PATIENCE)?;
         if self.ipsec != "off" {
             let left = self.tunnel_namespaces()?;
-            ensure!(left.is_empty(), "namespaces of deleted tunnels are left: {left:?}");
+            ensure!(left.is_empty(), "namespaces of deleted tunnels remain: {left:?}");
         }
         let status = self.gateway.process.stop(PATIENCE)?;
         ensure!(status.success(), "wicketgate up: {status}\n{}", self.gateway.process.tail());
@@ -268,7 +269,7 @@ impl World {
     }
 }
 
-/// Puts a namespace on the internet, whose interface to it gets a name, and returns its next hop there.
+/// Links a namespace to the internet's router and returns its next hop. `name` is the router's interface.
 fn join(internet: &Namespace, namespace: &Namespace, name: &str, address: Ipv4Addr) -> Result<Ipv4Addr> {
     let [a, b, c, _] = address.octets();
     let hop = Ipv4Addr::new(a, b, c, 1);
@@ -278,21 +279,21 @@ fn join(internet: &Namespace, namespace: &Namespace, name: &str, address: Ipv4Ad
     Ok(hop)
 }
 
-/// Whether the tests run under a kernel with ESP: `make test-kernel` sets this.
+/// Whether the tests run under a kernel with ESP. `make test-kernel` sets the variable.
 fn is_kernel_lane() -> bool {
     std::env::var_os("WICKETGATE_TEST_ESP").is_some_and(|esp| esp == "kernel")
 }
 
-/// A lab of this test's own, after what dead tests left was removed.
+/// Creates a lab for one test. First removes the labs of test processes that no longer run.
 pub(crate) fn lab() -> Result<Lab> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    ensure!(rustix::process::geteuid().is_root(), "these tests make network namespaces: run them as root");
-    fs::create_dir_all(HOME).with_context(|| format!("can't make {HOME}"))?;
+    ensure!(rustix::process::geteuid().is_root(), "these tests create network namespaces: run them as root");
+    fs::create_dir_all(HOME).with_context(|| format!("cannot create {HOME}"))?;
     for entry in fs::read_dir(HOME)?.flatten() {
         let name = entry.file_name();
         let pid = name.to_string_lossy().split('-').next().unwrap_or_default().to_owned();
         if !Path::new("/proc").join(pid).exists() {
-            // Another test may be at it, too.
+            // Another test may be removing it at the same time.
             let _ = sweep(&entry.path());
         }
     }
@@ -304,7 +305,7 @@ pub(crate) fn wicketgate_executable() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_wicketgate"))
 }
 
-/// Cargo builds it for another package, into the same directory.
+/// Cargo builds the agent for another package, into the same directory.
 pub(crate) fn agent_executable() -> Result<PathBuf> {
     let path = wicketgate_executable().with_file_name("wicketgate-agent");
     ensure!(path.exists(), "{} is not built: run `make test`", path.display());
@@ -315,7 +316,7 @@ fn start(lab: &Lab, namespace: &Namespace, ipsec: &str, log: &str) -> Result<Gat
     GatewayProcess::start(lab, &gateway_options(namespace, ipsec, log))
 }
 
-/// How a world starts `wicketgate up`.
+/// The options with which a world starts `wicketgate up`.
 pub(crate) fn gateway_options<'a>(
     namespace: &'a Namespace,
     ipsec: &'a str,
@@ -337,17 +338,17 @@ fn agent_listen(ipsec: &str) -> SocketAddr {
     (ip, AGENT_PORT).into()
 }
 
-/// A property that is a string.
+/// The value of a string property.
 pub(crate) fn text<'a>(value: &'a Value, key: &str) -> Result<&'a str> {
     value[key].as_str().with_context(|| format!("no {key} in {value}"))
 }
 
-/// The address of a tunnel's share with this port.
+/// The address of a tunnel's share with ingress port `port`.
 pub(crate) fn door(tunnel: &Value, port: u16) -> Result<SocketAddr> {
     Ok((text(tunnel, "loadBalancerIp")?.parse::<Ipv4Addr>()?, port).into())
 }
 
-/// The body of a request for a share.
+/// The body of a request that creates a share.
 pub(crate) fn share_body(name: &str, tunnel: &Value, zid: &str, target: SocketAddr, port: u16) -> Value {
     json!({"name": name, "ipsecTunnelId": tunnel["id"], "envZId": zid, "target": target.to_string(),
         "ingressPort": port})

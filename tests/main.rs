@@ -1,5 +1,5 @@
-//! Everything that crosses a process, in one binary: the product's executables at work in networks of their own.
-//! Run by `make test`, as root. Every test is alone in its networks, so that any number may run at once.
+//! Tests that cross process boundaries, in one binary. They run the product's executables in network namespaces.
+//! `make test` runs them as root. Each test has its own namespaces, so any number of tests can run in parallel.
 
 mod contract;
 mod e2e;

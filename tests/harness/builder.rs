@@ -1,4 +1,4 @@
-//! What a test starts from: `World::loopback().publish(echo)?`, `World::with_sites(2).start()?`.
+//! Builds the world of a test: `World::loopback().publish(echo)?`, `World::with_sites(2).start()?`.
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use wicketgate_lab::{Agent, Namespace};
 
 use super::{GATEWAY, PRIVATE, World, door, is_kernel_lane, join, lab, start};
 
-/// Without sites there is no IPsec, and everything is on the loopback interface of one namespace.
+/// Without sites there is no IPsec, and everything uses the loopback interface of one namespace.
 pub(crate) struct WorldBuilder {
     pub(super) sites: Option<u8>,
     log: &'static str,
@@ -20,9 +20,9 @@ pub(crate) struct Published<T> {
     pub(crate) zid: String,
     pub(crate) tunnel: Value,
     pub(crate) share: Value,
-    /// Where clients connect to.
+    /// The address that clients connect to.
     pub(crate) door: SocketAddr,
-    /// What starting the service returned.
+    /// The value that the function that started the service returned.
     pub(crate) target: T,
 }
 
@@ -80,7 +80,7 @@ impl WorldBuilder {
 }
 
 impl World {
-    /// As [`WorldBuilder::publish`], in a world that has no agent yet.
+    /// Like [`WorldBuilder::publish`], for a running world that has no agent.
     pub(crate) fn publish<T>(
         &self,
         service: impl FnOnce(&Namespace, SocketAddr) -> Result<T>,

@@ -1,5 +1,5 @@
-//! ESP by hand (RFC 4303, in UDP by RFC 3948, AES-GCM by RFC 4106), with the keys of a site's own tunnel: what a
-//! remote site sends that does not keep to what was negotiated.
+//! An ESP endpoint (RFC 4303, in UDP by RFC 3948, AES-GCM by RFC 4106) with the keys of a site's tunnel. It acts as a
+//! remote site that sends packets outside the negotiated selectors.
 
 use std::{
     io::ErrorKind,
@@ -14,17 +14,17 @@ use wicketgate_lab::Site;
 /// The port of ESP and IKE in UDP.
 const PORT: u16 = 4500;
 
-/// Far above what the site's daemon has sent: the gateway takes no number twice.
+/// The first sequence number: far above those that the site's daemon used, since the gateway drops repeated numbers.
 const FIRST_SEQUENCE: u32 = 10_000;
 
-/// The next header of a tunnel's payload: IPv4.
+/// The ESP next header value of a tunnelled IPv4 packet.
 const IPV4: u8 = 4;
 
 const SALT: usize = 4;
 const IV: usize = 8;
 const HEADER: usize = 8;
 
-/// A site's end of its tunnel, without its daemon: it sends any packet.
+/// A site's end of its tunnel without an IKE daemon. It can send any packet.
 pub(crate) struct Esp {
     socket: UdpSocket,
     gateway: SocketAddrV4,
@@ -33,7 +33,7 @@ pub(crate) struct Esp {
     sequence: u32,
 }
 
-/// One direction.
+/// The SA of one direction.
 struct Sa {
     spi: u32,
     key: LessSafeKey,
@@ -41,8 +41,8 @@ struct Sa {
 }
 
 impl Esp {
-    /// Kills a site's daemon, which must have logged its keys, and takes its place. The gateway does not know, until
-    /// half a minute without a sign of life makes it look.
+    /// Kills a site's daemon, which must have logged its keys, and takes its place. The gateway does not notice until
+    /// dead peer detection starts after 30 seconds of silence.
     pub(crate) fn take_over(site: &mut Site, gateway: Ipv4Addr) -> Result<Self> {
         let list = site.swanctl(&["--list-sas"])?;
         let initiated = list.contains("_i* ");
@@ -71,7 +71,7 @@ impl Esp {
         Ok(())
     }
 
-    /// The next inner packet that comes back, within `bound`.
+    /// Returns the next inner packet that arrives within `bound`.
     pub(crate) fn receive(&self, bound: Duration) -> Result<Vec<u8>> {
         let end = Instant::now() + bound;
         let mut packet = [0; 2048];
@@ -84,7 +84,7 @@ impl Esp {
                 Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => continue,
                 Err(e) => return Err(e.into()),
             };
-            // Neither a keepalive, which is one octet, nor IKE, which looks whether we are alive.
+            // Skips keepalives, which are one octet, and IKE messages, which check that this end is alive.
             if length > HEADER && packet[..4] != [0; 4] {
                 return self.inbound.open(&mut packet[..length]);
             }
@@ -107,7 +107,7 @@ impl Sa {
 
     fn seal(&self, sequence: u32, inner: &[u8]) -> Result<Vec<u8>> {
         let header = [self.spi.to_be_bytes(), sequence.to_be_bytes()].concat();
-        // Never twice with one key: the sequence is not.
+        // Unique for a key, since the sequence number is.
         let iv = u64::from(sequence).to_be_bytes();
         let mut sealed = inner.to_vec();
         let padding = (4 - (inner.len() + 2) % 4) % 4;
@@ -115,18 +115,18 @@ impl Sa {
         sealed.extend([u8::try_from(padding)?, IPV4]);
         let aad = Aad::from(&header[..]);
         let done = self.key.seal_in_place_append_tag(self.nonce(iv), aad, &mut sealed);
-        done.ok().context("can't seal")?;
+        done.ok().context("cannot seal")?;
         Ok([&header[..], &iv, &sealed].concat())
     }
 
     fn open(&self, packet: &mut [u8]) -> Result<Vec<u8>> {
-        let (header, rest) = packet.split_at_mut_checked(HEADER).context("cut short")?;
+        let (header, rest) = packet.split_at_mut_checked(HEADER).context("truncated")?;
         ensure!(header[..4] == self.spi.to_be_bytes(), "ESP of another SA: {:02x?}", &header[..4]);
-        let (iv, sealed) = rest.split_first_chunk_mut::<IV>().context("cut short")?;
+        let (iv, sealed) = rest.split_first_chunk_mut::<IV>().context("truncated")?;
         let opened = self.key.open_in_place(self.nonce(*iv), Aad::from(&*header), sealed);
         let (inner, trailer) = opened
             .ok()
-            .context("ESP that the key does not open")?
+            .context("ESP that does not decrypt with the key")?
             .split_last_chunk::<2>()
             .context("empty")?;
         let inner = inner.get(..inner.len() - usize::from(trailer[0]).min(inner.len()));
@@ -141,7 +141,7 @@ impl Sa {
     }
 }
 
-/// The last key of one end in a daemon's log: a length, and below it lines of an offset and at most 16 octets.
+/// The last key of one end in a daemon's log: a length, then lines with an offset and at most 16 octets.
 fn key(log: &str, end: &str) -> Result<Vec<u8>> {
     let title = format!("encryption {end} key => ");
     let (_, dump) = log.rsplit_once(&title).with_context(|| format!("no key of the {end} in the log"))?;
@@ -149,12 +149,12 @@ fn key(log: &str, end: &str) -> Result<Vec<u8>> {
     let length = lines.next().and_then(|l| l.split(' ').next()?.parse().ok()).context("no length")?;
     let mut key = Vec::new();
     while key.len() < length {
-        let line = lines.next().context("a key that is cut short")?;
+        let line = lines.next().context("the key is truncated")?;
         let Some((_, octets)) = line.split_once("[CHD]").and_then(|(_, l)| l.split_once(": ")) else {
             continue;
         };
         for octet in octets.split_whitespace().take((length - key.len()).min(16)) {
-            key.push(u8::from_str_radix(octet, 16).context("a line that is no key's")?);
+            key.push(u8::from_str_radix(octet, 16).context("a line that is not part of a key")?);
         }
     }
     Ok(key)

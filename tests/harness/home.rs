@@ -1,16 +1,16 @@
-//! A router in front of a site that translates addresses, as most devices stand behind one: the site has a private
-//! address, and the world sees the router's.
+//! A NAT router in front of a site, as in most installations: the site has a private address, and others see the
+//! router's address.
 
 use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, Result};
 use wicketgate_lab::{End, Lab, Namespace};
 
-/// Between the router and the site's device.
+/// The addresses of the router and of the site's device on the link between them.
 const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
 pub(crate) const DEVICE: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 2);
 
-/// The ports that the router gives to those behind it, and the next ones.
+/// The ports that the router assigns to flows from behind it: at first, and after [`Home::redial`].
 pub(crate) const PORTS: [&str; 2] = ["20000-20999", "30000-30999"];
 
 #[derive(Debug, Clone)]
@@ -23,7 +23,7 @@ pub(crate) struct Home {
 }
 
 impl Home {
-    /// Puts a device's namespace behind `router`, which is on the internet already, and returns it.
+    /// Creates a device's namespace behind `router`, which is already linked to the internet, and returns it.
     pub(crate) fn furnish(
         lab: &Lab,
         name: &str,
@@ -56,21 +56,21 @@ impl Home {
         ))
     }
 
-    /// The router loses its line and dials in again: it has forgotten every flow, and gives out other ports.
+    /// Disconnects and reconnects the router's line. The router forgets every flow and assigns other ports.
     pub(crate) fn redial(&self) -> Result<()> {
         self.translate(PORTS[1])?;
-        // The kernel forgets what was masqueraded when the interface goes.
+        // The kernel forgets masqueraded flows when the interface goes down.
         self.router.ip("link set wan down")?;
         self.router.ip(&format!("link set wan up\nroute add default via {}", self.hop))
     }
 
-    /// Makes the router's line one of packets of `mtu` bytes.
+    /// Sets the MTU of the router's line to `mtu` bytes.
     pub(crate) fn narrow(&self, mtu: u32) -> Result<()> {
         self.router.ip(&format!("link set wan mtu {mtu}"))?;
         self.internet.ip(&format!("link set {} mtu {mtu}", self.outside))
     }
 
-    /// Neither end of the line reports that a packet was too large.
+    /// Makes both ends of the line drop their ICMP errors, so that neither reports that a packet was too large.
     pub(crate) fn keep_silent(&self) -> Result<()> {
         for end in [&self.router, &self.internet] {
             end.nft(
@@ -85,12 +85,12 @@ impl Home {
         Ok(())
     }
 
-    /// ICMP errors that said so, since the router was made.
+    /// The number of packets that were too large for the line since the router was created.
     pub(crate) fn too_large(&self) -> Result<u64> {
         let count = |end: &Namespace| -> Result<u64> {
             let counters = end.enter(|| std::fs::read_to_string("/proc/thread-self/net/snmp"))??;
             let mut ip = counters.lines().filter_map(|l| l.strip_prefix("Ip: ")).map(|l| l.split(' '));
-            let (names, values) = ip.next().zip(ip.next()).context("no counters of IP")?;
+            let (names, values) = ip.next().zip(ip.next()).context("no IP counters")?;
             let failed = names.zip(values).find(|(name, _)| *name == "FragFails");
             Ok(failed.map_or("0", |(_, value)| value).parse()?)
         };

@@ -1,5 +1,5 @@
-//! A remote site's IPsec device of another maker: a real Libreswan in a namespace, configured with exactly the text that
-//! the product generates for it. It uses the kernel's ESP; without it, it negotiates and carries nothing.
+//! A remote site's IPsec device by another vendor: Libreswan in a namespace, configured with exactly the text that the
+//! product generates for it. It uses the kernel's ESP. Without ESP in the kernel it negotiates but carries no traffic.
 
 use std::{
     ffi::OsString,
@@ -14,29 +14,29 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use wicketgate_lab::{Lab, Namespace, Process};
 
-/// Where it expects its programs: compiled in.
+/// The directory of Libreswan's programs. The path is compiled into them.
 const PROGRAMS: &str = "usr/libexec/ipsec";
 
-/// From its start, with the self-tests of its algorithms, to its control socket.
+/// The longest time from the daemon's start to its control socket. The daemon tests its algorithms first.
 const START: Duration = Duration::from_secs(60);
 
-/// For one question to the daemon.
+/// The longest wait, in seconds, for one answer of the daemon.
 const WHACK_TIMEOUT: &str = "20";
 
-/// Ends with its lab.
+/// A Libreswan device. Its daemon ends with the lab.
 #[derive(Debug)]
 pub(crate) struct Libreswan {
     pub(crate) namespace: Namespace,
     programs: PathBuf,
-    /// Its own `ipsec`, which it runs to set routes, before strongSwan's of the same name.
+    /// `PATH` with Libreswan's own `ipsec`, which sets routes, before strongSwan's program of the same name.
     path: OsString,
     dir: PathBuf,
     pluto: Option<Process>,
 }
 
 impl Libreswan {
-    /// A device in a namespace that has its public address already. `inside`, in the network behind it, is given to the
-    /// loopback interface. `root` is what [`wicketgate_lab::libreswan::unpacked`] returns.
+    /// Creates a device in a namespace that already has its public address. The loopback interface gets the address
+    /// `inside` of the network behind the device. `root` is the result of [`wicketgate_lab::libreswan::unpacked`].
     pub(crate) fn new(
         lab: &Lab,
         name: &str,
@@ -51,7 +51,7 @@ impl Libreswan {
         Ok(Self { namespace: namespace.clone(), programs, path, dir, pluto: None })
     }
 
-    /// Puts `vpn_config` where its first lines say, unchanged, and starts the daemon, which reads it.
+    /// Writes `vpn_config` unchanged to the files that its first lines name, and starts the daemon, which reads them.
     pub(crate) fn start(&mut self, lab: &Lab, vpn_config: &str) -> Result<()> {
         let secret = vpn_config.lines().last().and_then(|l| l.strip_prefix("# "));
         let secret = secret.filter(|l| l.contains(": PSK ")).context("the last line has no key")?;
@@ -71,7 +71,7 @@ impl Libreswan {
         command
             .env("PATH", &self.path)
             .args(["--mount", "--propagation", "private", "sh", "-c"])
-            // The path of its programs is compiled in; the mount is private.
+            // The path of the daemon's programs is compiled in. The mount is visible to this process only.
             .arg(format!(
                 r#"mount -t tmpfs tmpfs /usr/libexec && mkdir /{PROGRAMS} && mount --bind "$0" /{PROGRAMS} && exec "$@""#
             ))
@@ -93,7 +93,7 @@ impl Libreswan {
         up.with_context(|| self.log_tail())
     }
 
-    /// All that the daemon has said.
+    /// The daemon's log.
     pub(crate) fn log(&self) -> String {
         self.pluto.as_ref().map(Process::said).unwrap_or_default()
     }
@@ -102,12 +102,12 @@ impl Libreswan {
         self.pluto.as_ref().map(Process::tail).unwrap_or_default()
     }
 
-    /// Asks the daemon.
+    /// Runs `whack`, the daemon's control program, and returns its output.
     pub(crate) fn whack(&self, args: &[&str]) -> Result<String> {
         let mut command = Command::new("timeout");
         command.arg(WHACK_TIMEOUT).arg(self.programs.join("whack"));
         command.args(["--ctlsocket".as_ref(), self.dir.join("run/pluto.ctl").as_os_str()]);
-        let out = command.args(args).output().context("can't run whack")?;
+        let out = command.args(args).output().context("cannot run whack")?;
         let said = String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned();
         if out.status.success() {
             Ok(said)

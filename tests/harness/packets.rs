@@ -1,5 +1,5 @@
-//! Inner packets, made by hand: IPv4 (RFC 791) with an echo request (RFC 792), a datagram (RFC 768) or the first
-//! segment of a TCP connection (RFC 9293). Every checksum is right, so that nothing but a rule has a reason to drop one.
+//! Builds inner packets: IPv4 (RFC 791) with an echo request (RFC 792), a datagram (RFC 768) or the first segment of a
+//! TCP connection (RFC 9293). Every checksum is correct, so that only a rule can drop a packet.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -16,15 +16,15 @@ pub(crate) const SYN: u8 = 0x02;
 pub(crate) const RST: u8 = 0x04;
 pub(crate) const SYN_ACK: u8 = 0x12;
 
-/// Of every connection: no test guesses sequence numbers.
+/// The first sequence number of every connection. It is fixed, since no test depends on it.
 const FIRST_SEQUENCE: u32 = 1;
 
-/// An echo request, recognised by `mark`.
+/// An echo request that is identified by `mark`.
 pub(crate) fn echo_request(from: Ipv4Addr, to: Ipv4Addr, mark: u16) -> Vec<u8> {
     ipv4(ICMP, from, to, &echo_message(mark))
 }
 
-/// The same without its IP header.
+/// The ICMP message of an echo request, without an IP header.
 pub(crate) fn echo_message(mark: u16) -> Vec<u8> {
     let mut message = vec![ECHO_REQUEST, 0, 0, 0, 0x77, 0x67];
     message.extend(mark.to_be_bytes());
@@ -40,7 +40,7 @@ pub(crate) fn segment(from: SocketAddrV4, to: SocketAddrV4, flags: u8) -> Vec<u8
     segment.extend(from.port().to_be_bytes());
     segment.extend(to.port().to_be_bytes());
     segment.extend(sequence.to_be_bytes());
-    // No acknowledgement; a header of five words; a window that is never used; the sum; no urgent data.
+    // No acknowledgement, a header of five words, an unused window, the checksum, no urgent data.
     segment.extend([0, 0, 0, 0, 5 << 4, flags, 0x20, 0, 0, 0, 0, 0]);
     let pseudo_header =
         [&from.ip().octets()[..], &to.ip().octets(), &[0, TCP], &20_u16.to_be_bytes()].concat();
@@ -49,7 +49,7 @@ pub(crate) fn segment(from: SocketAddrV4, to: SocketAddrV4, flags: u8) -> Vec<u8
     ipv4(TCP, *from.ip(), *to.ip(), &segment)
 }
 
-/// UDP (RFC 768), without a checksum, as it may be.
+/// A UDP datagram (RFC 768) without the optional checksum.
 pub(crate) fn datagram(from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(8 + payload.len()).unwrap_or(u16::MAX);
     let header = [from.port(), to.port(), length, 0].map(u16::to_be_bytes).concat();
@@ -60,7 +60,7 @@ fn ipv4(protocol: u8, from: Ipv4Addr, to: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(20 + payload.len()).unwrap_or(u16::MAX);
     let mut packet = vec![0x45, 0];
     packet.extend(length.to_be_bytes());
-    // No id, don't fragment, 64 hops.
+    // No identification, don't fragment, a TTL of 64.
     packet.extend([0, 0, 0x40, 0, 64, protocol, 0, 0]);
     packet.extend(from.octets());
     packet.extend(to.octets());
@@ -70,7 +70,7 @@ fn ipv4(protocol: u8, from: Ipv4Addr, to: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// RFC 1071. Every part but the last is of even length.
+/// The Internet checksum (RFC 1071). Every part except the last has an even length.
 fn checksum(parts: &[&[u8]]) -> u16 {
     let words = parts.iter().flat_map(|p| p.chunks(2));
     let sum =
@@ -80,13 +80,14 @@ fn checksum(parts: &[&[u8]]) -> u16 {
     !u16::try_from(sum).unwrap_or_default()
 }
 
-/// What came back.
+/// The content of a received packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// With the mark of its request.
+    /// An echo reply, with the mark of its request.
     EchoReply(u16),
-    /// With its flags and its port at the receiver.
+    /// A TCP segment, with its flags and destination port.
     Segment(u8, u16),
+    /// Another protocol, with its number.
     Other(u8),
 }
 
@@ -99,7 +100,7 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn parse(packet: &[u8]) -> Result<Self> {
-        ensure!(packet.first().is_some_and(|b| b >> 4 == 4), "no IPv4 packet: {packet:02x?}");
+        ensure!(packet.first().is_some_and(|b| b >> 4 == 4), "not an IPv4 packet: {packet:02x?}");
         let address = |at: usize| -> Option<Ipv4Addr> {
             Some(Ipv4Addr::from(<[u8; 4]>::try_from(packet.get(at..at + 4)?).ok()?))
         };

@@ -1,4 +1,4 @@
-//! Echo requests (RFC 792), each with its own mark, and the replies to them.
+//! Sends echo requests (RFC 792), each with its own mark, and collects the replies.
 
 use std::{
     collections::BTreeSet,
@@ -15,16 +15,16 @@ use wicketgate_lab::Namespace;
 
 use super::packets::{Answer, Kind, echo_message};
 
-/// Between two requests.
+/// The pause between two requests.
 const EVERY: Duration = Duration::from_millis(10);
 
-/// For what is still on its way when the last request was sent.
+/// The longest wait for outstanding replies after the last request.
 const LAST: Duration = Duration::from_secs(10);
 
-/// How long a read waits before it looks whether all is over.
+/// The timeout of one read, after which the receiver checks whether it is done.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Sends `count` requests and as many more until `done`, and returns how many were sent and which had no reply.
+/// Sends at least `count` requests, and more until `done` is true. Returns how many were sent and which had no reply.
 pub(crate) fn ping(
     from: &Namespace,
     source: Ipv4Addr,
@@ -47,7 +47,7 @@ pub(crate) fn ping(
                         _ => continue,
                     },
                     Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-                    Err(e) => return Err(e).context("no reply can be read"),
+                    Err(e) => return Err(e).context("cannot read a reply"),
                 }
                 if all_sent.load(Ordering::Acquire) {
                     let end = end.get_or_insert_with(|| Instant::now() + LAST);
@@ -62,7 +62,7 @@ pub(crate) fn ping(
         let mut failed = Ok(());
         let mut mark = 0;
         while failed.is_ok() && mark < u16::MAX && (mark < count || !done.load(Ordering::Acquire)) {
-            failed = socket.send_to(&echo_message(mark), &to).map(drop).context("a request can't be sent");
+            failed = socket.send_to(&echo_message(mark), &to).map(drop).context("cannot send a request");
             mark += 1;
             sent.store(mark, Ordering::Release);
             thread::sleep(EVERY);

@@ -1,4 +1,4 @@
-//! The SAs of a site's tunnel, and their replacement, asked for by either end's own daemon.
+//! Lists the SAs of a site's tunnel, and rekeys them from the daemon of either end.
 
 use std::{fs, process::Command, time::Duration};
 
@@ -7,27 +7,27 @@ use wicketgate_lab::Site;
 
 use super::World;
 
-/// For one SA to be replaced: milliseconds, on a processor that is not emulated, at ends that lose nothing.
+/// The longest time to rekey one SA. It takes milliseconds, except on an emulated processor or when packets are lost.
 const BOUND: Duration = Duration::from_secs(120);
 
-/// For one `swanctl`, whose own timeout is for the daemon's answer.
+/// The longest run of one `swanctl`, in seconds. Its own timeout covers only the daemon's answer.
 const SWANCTL_TIMEOUT: &str = "20";
 
-/// What both daemons have to replace.
+/// The kind of SA to rekey.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Ike,
     Child,
 }
 
-/// Whose daemon begins.
+/// The end whose daemon initiates the rekey.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum By {
     Site,
     Gateway,
 }
 
-/// A site's SAs that are there and not on their way out, by their numbers.
+/// The numbers of a site's established SAs, without those that are being deleted.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Sas {
     pub(crate) ike: Vec<String>,
@@ -39,14 +39,14 @@ impl Sas {
         Ok(Self::listed(&site.swanctl(&["--list-sas"])?))
     }
 
-    /// As the gateway's daemon of the tunnel in `slot` sees them.
+    /// The SAs of the gateway's daemon for the tunnel in `slot`.
     pub(crate) fn of_gateway(world: &World, slot: u16) -> Result<Self> {
         Ok(Self::listed(&gateways_swanctl(world, slot, &["--list-sas"])?))
     }
 
     fn listed(said: &str) -> Self {
         let of = |is_child: bool, state: &str| {
-            // CHILD SAs are below their IKE SA.
+            // The list shows CHILD SAs indented below their IKE SA.
             let lines = said.lines().filter(|l| l.starts_with("  ") == is_child && l.contains(state));
             let numbers = lines.filter_map(|l| l.split_once(": #")?.1.split(',').next());
             numbers.map(str::to_owned).collect()
@@ -62,7 +62,7 @@ impl Sas {
     }
 }
 
-/// Runs `swanctl` against the gateway's daemon of the tunnel in `slot`, behind the gateway's back.
+/// Runs `swanctl` on the gateway's daemon for the tunnel in `slot`, without the gateway's knowledge.
 pub(crate) fn gateways_swanctl(world: &World, slot: u16, args: &[&str]) -> Result<String> {
     let run = world.gateway.data.join(format!("gateway/tunnels/{slot}/run"));
     let socket = fs::canonicalize(run.join("charon.vici")).context("the gateway's daemon has no socket")?;
@@ -74,20 +74,20 @@ pub(crate) fn gateways_swanctl(world: &World, slot: u16, args: &[&str]) -> Resul
     Ok(said)
 }
 
-/// Has site 0 or the gateway (its tunnel is in slot 0) replace an SA, and waits until both have another one alone in its
-/// place: what one of them begins while the other is still at it, with a message on its way or lost, can end with SAs
-/// that only one of them has.
+/// Makes site 0 or the gateway (the tunnel is in slot 0) rekey an SA, and waits until both ends have only the new one.
+/// Without the wait, a rekey that one end begins while the other has not finished, because a message is delayed or
+/// lost, can leave SAs that only one end has.
 pub(crate) fn rekey(world: &World, site: &Site, by: By, kind: Kind) -> Result<()> {
     rekeyed(world, site, kind, || begin(world, site, by, kind))
 }
 
-/// Has both begin to replace the same SA at once.
+/// Makes both ends rekey the same SA at the same time.
 pub(crate) fn rekey_by_both(world: &World, site: &Site, kind: Kind) -> Result<()> {
     rekeyed(world, site, kind, || {
         std::thread::scope(|scope| {
             let other = scope.spawn(|| begin(world, site, By::Gateway, kind));
             let own = begin(world, site, By::Site, kind);
-            // One that comes late finds the other's at work, which is as good.
+            // The later end may fail because the other's rekey is in progress: one success is enough.
             let other = other.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?;
             own.or(other)
         })
@@ -97,7 +97,7 @@ pub(crate) fn rekey_by_both(world: &World, site: &Site, kind: Kind) -> Result<()
 fn rekeyed(world: &World, site: &Site, kind: Kind, mut begin: impl FnMut() -> Result<()>) -> Result<()> {
     let both = || anyhow::Ok([Sas::of(site)?, Sas::of_gateway(world, 0)?]);
     let before = both()?;
-    // While one is being replaced there is none to replace.
+    // While an SA is being rekeyed, a new rekey is refused: repeat it.
     world.lab.until("a rekey has begun", BOUND, || begin().map(Some))?;
     world.lab.until("a rekey has ended", BOUND, || {
         let is_done = |(now, before): (&Sas, &Sas)| {
@@ -115,7 +115,7 @@ fn begin(world: &World, site: &Site, by: By, kind: Kind) -> Result<()> {
         Kind::Child => "--child",
     };
     match by {
-        // What the configuration of the first site calls its connection and that one's child.
+        // The name of the connection and of its child in the configuration of site 0.
         By::Site => site.swanctl(&["--rekey", flag, "wicketgate-site-0"]),
         By::Gateway => {
             let name = if kind == Kind::Ike { "tunnel" } else { "site" };

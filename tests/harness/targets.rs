@@ -1,4 +1,4 @@
-//! What shares lead to, and the clients that use them. A target serves until the test's process ends.
+//! Targets of shares, and clients of shares. A target serves until the test's process ends.
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},
@@ -17,19 +17,19 @@ use wicketgate_lab::Namespace;
 
 use super::PATIENCE;
 
-/// A service that says "here".
+/// A service that sends "here".
 pub(crate) fn here(namespace: &Namespace, on: SocketAddr) -> Result<()> {
     greeting(namespace, on, "here")
 }
 
-/// Sends `words` to every client, and closes.
+/// A service that sends `words` to every client and closes the connection.
 pub(crate) fn greeting(namespace: &Namespace, on: SocketAddr, words: &'static str) -> Result<()> {
     serve(namespace, on, move |mut stream| {
         let _ = stream.write_all(words.as_bytes());
     })
 }
 
-/// Answers each piece as it comes, until the client ends.
+/// A service that echoes each piece immediately, until the client ends.
 pub(crate) fn echo(namespace: &Namespace, on: SocketAddr) -> Result<()> {
     serve(namespace, on, |mut stream| {
         let mut piece = vec![0; 1 << 16];
@@ -41,7 +41,7 @@ pub(crate) fn echo(namespace: &Namespace, on: SocketAddr) -> Result<()> {
     })
 }
 
-/// Takes everything until the client has shut its sending side, and only then sends it back.
+/// A service that receives until the client shuts down its sending side, and then sends everything back.
 pub(crate) fn echo_after_end(namespace: &Namespace, on: SocketAddr) -> Result<()> {
     serve(namespace, on, |mut stream| {
         let mut all = Vec::new();
@@ -51,7 +51,8 @@ pub(crate) fn echo_after_end(namespace: &Namespace, on: SocketAddr) -> Result<()
     })
 }
 
-/// An echo that tells how its connections end: with an error, or in order. Those that say nothing are probes.
+/// An echo that reports how its connections end: with an error, or orderly (`None`). Connections without data are
+/// probes and are not reported.
 pub(crate) fn witness(namespace: &Namespace, on: SocketAddr) -> Result<mpsc::Receiver<Option<ErrorKind>>> {
     let listener = namespace.listen(on)?;
     let (tell, ends) = mpsc::channel();
@@ -92,7 +93,7 @@ pub(super) fn serve(
     Ok(())
 }
 
-/// A client's connection with bounds on its reads and writes.
+/// Connects a client, with timeouts for its reads and writes.
 pub(crate) fn connect(from: &Namespace, to: SocketAddr, bound: Duration) -> Result<TcpStream> {
     let stream = from.connect(to, bound)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -100,7 +101,7 @@ pub(crate) fn connect(from: &Namespace, to: SocketAddr, bound: Duration) -> Resu
     Ok(stream)
 }
 
-/// The same from one of the namespace's addresses.
+/// Like [`connect`], from `source`, one of the namespace's addresses.
 pub(crate) fn connect_as(
     from: &Namespace,
     source: Ipv4Addr,
@@ -109,7 +110,7 @@ pub(crate) fn connect_as(
 ) -> Result<TcpStream> {
     let fd = from.enter(|| -> Result<_> {
         let fd = socket(AddressFamily::INET, SocketType::STREAM, None)?;
-        // Bounds the connect, too.
+        // Also bounds `connect`.
         set_socket_timeout(&fd, Timeout::Send, Some(bound))?;
         bind(&fd, &SocketAddr::from((source, 0)))?;
         rustix::net::connect(&fd, &to)?;
@@ -120,7 +121,7 @@ pub(crate) fn connect_as(
     Ok(stream)
 }
 
-/// What a target says to one who says nothing.
+/// Connects, sends nothing, and returns the text that the target sends.
 pub(crate) fn ask(from: &Namespace, to: SocketAddr, bound: Duration) -> Result<String> {
     let mut stream = connect(from, to, bound)?;
     stream.set_read_timeout(Some(bound))?;
@@ -129,16 +130,16 @@ pub(crate) fn ask(from: &Namespace, to: SocketAddr, bound: Duration) -> Result<S
     Ok(said)
 }
 
-/// One exchange on a connection to an [`echo`].
+/// Sends `words` to an [`echo`] and checks the answer.
 pub(crate) fn exchange(stream: &mut TcpStream, words: &[u8]) -> Result<()> {
     stream.write_all(words)?;
     let mut back = vec![0; words.len()];
     stream.read_exact(&mut back)?;
-    ensure!(back == words, "another answer");
+    ensure!(back == words, "the answer differs");
     Ok(())
 }
 
-/// Sends `all`, shuts the sending side, and returns what comes back until the end.
+/// Sends `all`, shuts down the sending side, and returns what it receives until the end.
 pub(crate) fn send_and_end(mut stream: TcpStream, all: &[u8]) -> Result<Vec<u8>> {
     stream.write_all(all)?;
     stream.shutdown(Shutdown::Write)?;
@@ -147,19 +148,19 @@ pub(crate) fn send_and_end(mut stream: TcpStream, all: &[u8]) -> Result<Vec<u8>>
     Ok(back)
 }
 
-/// That the connection is reset, and brings nothing before.
+/// Checks that the connection is reset without any data.
 pub(crate) fn is_reset(mut stream: TcpStream) -> Result<()> {
     match stream.read(&mut [0; 1]) {
         Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(()),
-        other => bail!("{other:?} in place of a reset"),
+        other => bail!("{other:?} instead of a reset"),
     }
 }
 
-/// The same of one that may have been reset before its client could look.
+/// Like [`is_reset`], for a connection that may already have been reset while it was established.
 pub(crate) fn is_refused(connected: Result<TcpStream>) -> Result<()> {
     match connected {
         Ok(stream) => is_reset(stream),
         Err(error) if error.root_cause().to_string().contains("reset") => Ok(()),
-        Err(error) => Err(error.context("an error in place of a reset")),
+        Err(error) => Err(error.context("another error instead of a reset")),
     }
 }
