@@ -1,4 +1,4 @@
-//! The product from the outside: API, IPsec, agents, targets, and what happens when a part of it dies.
+//! End-to-end tests of the product: API, IPsec, agents, targets, and the failure of each part.
 
 mod agents;
 mod backpressure;

@@ -1,4 +1,4 @@
-//! An agent over its life: it remembers who it is, comes back, and is cut when it is barred.
+//! An agent keeps its identity, reconnects, and is disconnected when it is barred.
 
 use std::{
     io::Read as _,
@@ -13,11 +13,11 @@ use crate::harness::{
     text,
 };
 
-/// For one try of what is repeated until it works.
+/// The bound of one attempt; attempts repeat until one succeeds.
 const TRY: Duration = Duration::from_secs(2);
 
 #[test]
-fn an_agent_remembers_its_environment_and_comes_back_after_either_side_was_restarted() -> Result<()> {
+fn an_agent_keeps_its_environment_and_reconnects_after_either_side_restarts() -> Result<()> {
     let (mut world, mut published) = World::loopback().publish(here)?;
     assert_eq!(ask(&world.outside, published.door, PATIENCE)?, "here");
 
@@ -25,7 +25,7 @@ fn an_agent_remembers_its_environment_and_comes_back_after_either_side_was_resta
     world.lab.until("the environment is OFFLINE", PATIENCE, || {
         Ok(world.gateway.list("environments")?.iter().any(|e| e["status"] == "OFFLINE").then_some(()))
     })?;
-    // No code: it has its identity on disk.
+    // The agent needs no code: its identity is on disk.
     published.agent = world.start_agent("agent", None)?;
     let served = |world: &World| {
         world.lab.until("the share is served again", PATIENCE, || {
@@ -46,7 +46,7 @@ fn an_agent_remembers_its_environment_and_comes_back_after_either_side_was_resta
 }
 
 #[test]
-fn a_barred_agent_is_cut_at_once() -> Result<()> {
+fn a_barred_agent_is_disconnected_at_once() -> Result<()> {
     let (world, published) = World::loopback().publish(echo)?;
     let mut stream = connect(&world.outside, published.door, PATIENCE)?;
     exchange(&mut stream, b"before")?;
@@ -57,16 +57,16 @@ fn a_barred_agent_is_cut_at_once() -> Result<()> {
     let begin = Instant::now();
     let ended = stream.read(&mut [0; 1]);
     let took = begin.elapsed();
-    ensure!(!matches!(ended, Ok(1..)), "a byte out of nothing");
-    ensure!(took < AT_ONCE, "a barred agent's connection lived on for {took:?}");
+    ensure!(!matches!(ended, Ok(1..)), "received a byte that was not sent");
+    ensure!(took < AT_ONCE, "a barred agent's connection ended only after {took:?}");
 
-    // Its certificate is valid still, and gets it nowhere.
+    // Its certificate is still valid, but the gateway rejects it.
     world.lab.until("the environment is OFFLINE", PATIENCE, || {
         Ok(world.gateway.list("environments")?.iter().all(|e| e["status"] == "OFFLINE").then_some(()))
     })?;
     let mut again = world.start_agent("agent", None)?;
     let status = again.process.wait(PATIENCE);
     let online = world.gateway.list("environments")?.iter().any(|e| e["status"] == "ACTIVE");
-    ensure!(!online, "a barred agent is back: {status:?}\n{}", again.process.tail());
+    ensure!(!online, "a barred agent reconnected: {status:?}\n{}", again.process.tail());
     world.end()
 }

@@ -1,4 +1,4 @@
-//! A client that hardly reads costs what its own stream may hold, and no memory without end.
+//! A client that reads slowly costs no more memory than the buffers of its stream.
 
 use std::{
     fs,
@@ -16,17 +16,18 @@ use anyhow::{Context, Result, ensure};
 
 use crate::harness::{PATIENCE, World, door, targets::connect};
 
-/// What the target would send.
+/// The number of bytes that the target would send.
 const ALL: u64 = 1 << 30;
-/// What the client reads at a time, and how often: 1 kB a second, for some seconds.
+/// The size, interval and number of the client's reads: 1 kB per second, for three seconds.
 const PIECE: usize = 100;
 const EVERY: Duration = Duration::from_millis(100);
 const PIECES: usize = 30;
-/// Two buffers of 64 KiB in each process are the stream's; the rest is room for what else happens meanwhile.
+/// The most that a process may grow, in bytes. The stream has two buffers of 64 KiB in each process; the rest is for
+/// unrelated allocations.
 const MOST: u64 = 8 << 20;
 
 #[test]
-fn a_client_that_reads_a_kilobyte_a_second_costs_no_memory_without_end() -> Result<()> {
+fn a_client_that_reads_one_kilobyte_per_second_does_not_make_memory_grow() -> Result<()> {
     let world = World::loopback().start()?;
     let sent = Arc::new(AtomicU64::new(0));
     let listener = world.private.listen(world.target(7001))?;
@@ -49,9 +50,9 @@ fn a_client_that_reads_a_kilobyte_a_second_costs_no_memory_without_end() -> Resu
         client.read_exact(&mut piece)?;
         thread::sleep(EVERY);
     }
-    // What the kernel's buffers hold has long been filled: nothing moves but what the client reads.
+    // The kernel's buffers are full by now: the target can send only as much as the client reads.
     let stopped = sent.load(Relaxed);
-    ensure!(stopped < ALL / 4, "{stopped} bytes went to a client that has read {}", PIECE * PIECES);
+    ensure!(stopped < ALL / 4, "the target sent {stopped} bytes to a client that read {}", PIECE * PIECES);
     for (pid, before) in processes.into_iter().zip(before) {
         let (before, now) = (before?, resident(pid)?);
         ensure!(now.saturating_sub(before) < MOST, "process {pid} grew from {before} to {now} bytes");
@@ -67,7 +68,7 @@ fn pour(mut tcp: TcpStream, count: &AtomicU64) {
     }
 }
 
-/// Bytes of memory that the process holds.
+/// The resident memory of a process, in bytes.
 fn resident(pid: u32) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("no VmRSS")?;

@@ -1,4 +1,4 @@
-//! One tunnel's IKE daemon dies: its tunnel is back in seconds, and the others don't notice.
+//! When one tunnel's IKE daemon dies, its tunnel recovers within seconds and the other tunnels are undisturbed.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -18,18 +18,18 @@ use crate::{
     },
 };
 
-/// From the death to traffic through the same tunnel.
+/// The longest time from the daemon's death to traffic through its tunnel.
 const BACK: Duration = Duration::from_secs(5);
 
-/// For one try meanwhile.
+/// The bound of one attempt; attempts repeat until one succeeds.
 const TRY: Duration = Duration::from_secs(1);
 
-/// What the other tunnel's client may wait for one exchange meanwhile, on a busy machine. That nothing of its tunnel
-/// was started again is inspected by itself.
+/// The longest exchange of the other tunnel's client meanwhile, on a busy machine. A separate assertion checks that no
+/// part of its tunnel was restarted.
 const UNDISTURBED: Duration = Duration::from_secs(3);
 
 #[test]
-fn a_killed_charon_is_replaced_within_five_seconds_and_the_other_tunnel_goes_on() -> Result<()> {
+fn a_killed_charon_is_replaced_within_five_seconds_and_the_other_tunnel_is_undisturbed() -> Result<()> {
     let world = World::with_sites(2).start()?;
     greeting(&world.private, world.target(7001), "here")?;
     echo(&world.private, world.target(7002))?;
@@ -77,7 +77,7 @@ fn a_killed_charon_is_replaced_within_five_seconds_and_the_other_tunnel_goes_on(
     })?;
     let (words, took) = back.with_context(|| world.gateway.process.tail())?;
     assert_eq!(words, "here");
-    ensure!(took <= BACK, "back after {took:?}");
+    ensure!(took <= BACK, "recovered only after {took:?}");
     ensure!(slowest < UNDISTURBED, "the other tunnel's client waited {slowest:?}");
     assert_eq!(other()?, before, "the other tunnel's daemon and connection");
     world.end()

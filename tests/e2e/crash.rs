@@ -1,5 +1,5 @@
-//! `kill -9` in the middle of writes: what was answered 202 is there afterwards, what is there works, and nothing
-//! else is left.
+//! `kill -9` during writes: every write that was answered with 202 survives, every surviving share works, and nothing
+//! else remains.
 
 use std::{
     collections::BTreeMap,
@@ -26,14 +26,16 @@ use crate::harness::{
 const ROUNDS: usize = 10;
 const WRITES: usize = 200;
 
-/// From the first answer after a restart to all that is promised being true.
-const TRUE_AGAIN: Duration = Duration::from_secs(5);
+/// The longest time from the first answer after a restart until all statuses are correct.
+const RECOVERY: Duration = Duration::from_secs(5);
 
+/// The bound of one connection.
 const TRY: Duration = Duration::from_secs(2);
 
 const TARGETS: [(u16, &str); 3] = [(7001, "one"), (7002, "two"), (7003, "three")];
 
-/// What the server has accepted for a share. The last write may have been in flight when it died: then either holds.
+/// The state of a share that the server accepted last. If the server died during the last write, the state before or
+/// after it is correct.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Wanted {
     id: String,
@@ -43,17 +45,17 @@ struct Wanted {
     deleted: bool,
 }
 
-/// The shares by name, all that were accepted; and the one write that got no answer.
+/// All shares that were accepted, by name, and the one write that was not answered.
 #[derive(Debug, Default)]
 struct Book {
     shares: BTreeMap<String, Wanted>,
     unanswered: Option<String>,
-    /// Doors that led somewhere once and must not any more.
+    /// Tunnel and ingress port of former listeners, which must be closed.
     old_doors: Vec<(usize, u16)>,
 }
 
 #[test]
-fn every_accepted_write_survives_ten_kills_and_every_status_is_true_within_five_seconds() -> Result<()> {
+fn every_accepted_write_survives_ten_kills_and_every_status_is_correct_within_five_seconds() -> Result<()> {
     let mut world = World::loopback().start()?;
     for (port, words) in TARGETS {
         greeting(&world.private, world.target(port), words)?;
@@ -63,7 +65,7 @@ fn every_accepted_write_survives_ten_kills_and_every_status_is_true_within_five_
     let mut book = Book::default();
     let mut next_port = 10_000;
     for round in 0..ROUNDS {
-        // Another place each time, from the first writes to the last ones.
+        // Each round kills the server at another point, from the first writes to the last.
         let kill_after = 5 + round * (WRITES - 15) / (ROUNDS - 1);
         let accepted = Arc::new(AtomicUsize::new(0));
         let shared = Arc::new(Mutex::new(std::mem::take(&mut book)));
@@ -79,7 +81,7 @@ fn every_accepted_write_survives_ten_kills_and_every_status_is_true_within_five_
             let (shared, accepted) = (Arc::clone(&shared), Arc::clone(&accepted));
             move || writer.write(&shared, &accepted, &mut next_port).map(|()| next_port)
         });
-        world.lab.until("the writes before the kill", Duration::from_secs(60), || {
+        world.lab.until("the writes before the kill are accepted", Duration::from_secs(60), || {
             let enough = accepted.load(Ordering::Relaxed) >= kill_after || writing.is_finished();
             Ok(enough.then_some(()))
         })?;
@@ -106,7 +108,8 @@ struct Writer {
 }
 
 impl Writer {
-    /// Half of the writes create, a quarter update, a quarter delete. Ends without an error when the server is gone.
+    /// Creates shares with half of the writes, updates with a quarter, and deletes with a quarter. Returns without an
+    /// error when the server is gone.
     fn write(&self, book: &Mutex<Book>, accepted: &AtomicUsize, next_port: &mut u16) -> Result<()> {
         for n in 0..WRITES {
             let target = n % self.targets.len();
@@ -143,7 +146,7 @@ impl Writer {
                     accepted.fetch_add(1, Ordering::Relaxed);
                 }
                 Ok(reply) => bail!("write {n} on {name}: {reply}"),
-                // Cut off: it may have been written, or not.
+                // The connection broke: the write may or may not have been committed.
                 Err(_) => {
                     book.unanswered = Some(name);
                     return Ok(());
@@ -154,39 +157,39 @@ impl Writer {
     }
 }
 
-/// Within the time that is promised, all of it is true.
+/// Checks that all shares are in their accepted state within [`RECOVERY`].
 fn verify(world: &World, tunnels: &[Value; 2], book: &mut Book) -> Result<()> {
     settle(world, book)?;
-    // A status may be the one from before the kill at first, for as long as the agent needs to come back.
-    world.lab.until("every status is true", TRUE_AGAIN, || compare(world, tunnels, book).map(Some))
+    // At first, a status may be that from before the kill, until the agent has reconnected.
+    world.lab.until("every status is correct", RECOVERY, || compare(world, tunnels, book).map(Some))
 }
 
-/// Compares what was accepted with what the API says, and that with what a client finds behind each door.
+/// Compares the accepted shares with those of the API, and both with the targets that a client reaches.
 fn compare(world: &World, tunnels: &[Value; 2], book: &Book) -> Result<()> {
     let live = world.gateway.list("ipsec-shares")?;
     let not: Vec<_> = live.iter().filter(|s| s["status"] != "DEPLOYED").collect();
     if let Some(first) = not.first() {
-        bail!("{} of {} are not DEPLOYED, {first} for one", not.len(), live.len());
+        bail!("{} of {} shares are not DEPLOYED, such as {first}", not.len(), live.len());
     }
     let wanted = book.shares.iter().filter(|(_, s)| !s.deleted);
     for share in &live {
         let name = text(share, "name")?;
         let known = book.shares.get(name).is_some_and(|s| !s.deleted);
-        ensure!(known, "{share} is live, and should not be: {:?}", book.shares.get(name));
+        ensure!(known, "{share} exists but should not: {:?}", book.shares.get(name));
     }
     for (name, wanted) in wanted {
         let share = live.iter().find(|s| s["name"] == name.as_str());
-        let share = share.with_context(|| format!("{name} was accepted, and is gone"))?;
+        let share = share.with_context(|| format!("{name} was accepted but does not exist"))?;
         let (port, words) = TARGETS[wanted.target];
-        ensure!(share["target"] == world.target(port).to_string(), "{name} leads to {}", share["target"]);
+        ensure!(share["target"] == world.target(port).to_string(), "{name} has target {}", share["target"]);
         ensure!(share["ingressPort"] == wanted.port, "{name} is on port {}", share["ingressPort"]);
         let said = ask(&world.outside, door(&tunnels[wanted.tunnel], wanted.port)?, TRY)
-            .with_context(|| format!("{name} is DEPLOYED, and does not work"))?;
-        ensure!(said == words, "{name} leads to {said:?}, and should to {words:?}");
+            .with_context(|| format!("{name} is DEPLOYED but does not work"))?;
+        ensure!(said == words, "{name} leads to {said:?} instead of {words:?}");
     }
     for (name, gone) in book.shares.iter().filter(|(_, s)| s.deleted) {
         let share = world.gateway.api.get(&world.gateway.at(&format!("ipsec-shares/{}", gone.id)))?;
-        ensure!(share["status"] == "DELETED", "{name} was deleted, and is {}", share["status"]);
+        ensure!(share["status"] == "DELETED", "{name} was deleted but is {}", share["status"]);
     }
     for &(tunnel, port) in &book.old_doors {
         let left = world.outside.connect(door(&tunnels[tunnel], port)?, TRY);
@@ -195,14 +198,14 @@ fn compare(world: &World, tunnels: &[Value; 2], book: &Book) -> Result<()> {
     Ok(())
 }
 
-/// Makes the write that got no answer certain, by what the API says of it.
+/// Reads from the API whether the unanswered write was committed, and updates the book.
 fn settle(world: &World, book: &mut Book) -> Result<()> {
     let Some(name) = book.unanswered.take() else { return Ok(()) };
     let live = world.gateway.list("ipsec-shares")?;
-    // One whose DELETE was written is on its way out, and still listed.
+    // A share whose DELETE was committed is still listed while it is DELETING.
     let found = live.iter().find(|s| s["name"] == name.as_str() && s["status"] != "DELETING");
     match (found, book.shares.get_mut(&name)) {
-        // Created without an answer, or updated, or not deleted after all.
+        // It was created or updated without an answer, or its DELETE was not committed.
         (Some(share), _) => {
             let text = |key| text(share, key).map(str::to_owned);
             let target =

@@ -1,5 +1,5 @@
-//! `kill -9` with real tunnels: their namespaces, daemons and rules are adopted by the next start, and those of
-//! deleted tunnels go.
+//! `kill -9` with IPsec tunnels: the next start adopts their namespaces, daemons and rules, and removes those of
+//! deleted tunnels.
 
 use std::{path::Path, time::Duration};
 
@@ -10,11 +10,11 @@ use crate::harness::{SITE_CIDR, World, text};
 
 const ROUNDS: u8 = 3;
 
-/// For what is left of deleted tunnels to be gone, and the others to be true.
-const TRUE_AGAIN: Duration = Duration::from_secs(30);
+/// The longest time until the remains of deleted tunnels are removed and the other tunnels are correct.
+const RECOVERY: Duration = Duration::from_secs(30);
 
 #[test]
-fn nothing_is_left_of_tunnels_deleted_around_a_kill() -> Result<()> {
+fn deleted_tunnels_leave_nothing_behind_when_the_gateway_is_killed() -> Result<()> {
     let mut world = World::with_sites(0).start()?;
     for round in 0..ROUNDS {
         let first = round * 4;
@@ -29,8 +29,9 @@ fn nothing_is_left_of_tunnels_deleted_around_a_kill() -> Result<()> {
         let body = json!({"name": format!("late-{round}"), "locationId": "local",
             "peerPublicIp": World::peer(first + 3).to_string(), "peerCidr": SITE_CIDR});
         let late = world.gateway.api.post(&world.gateway.at("ipsec-tunnels"), &body)?;
-        // The two are being taken down and one is being set up: it dies at once, in the middle of it, or when one is gone.
-        world.lab.until("the gateway is at work", TRUE_AGAIN, || {
+        // Two tunnels are being removed and one is being set up. The gateway is killed at once, when the set of
+        // namespaces has changed, or when the first deleted tunnel is DELETED.
+        world.lab.until("it is time to kill the gateway", RECOVERY, || {
             let is_time = match round {
                 0 => true,
                 1 => world.tunnel_namespaces()? != before,
@@ -46,26 +47,26 @@ fn nothing_is_left_of_tunnels_deleted_around_a_kill() -> Result<()> {
         }
         for tunnel in &gone {
             let path = format!("ipsec-tunnels/{}", text(tunnel, "id")?);
-            world.gateway.wait(&world.lab, &path, "DELETED", TRUE_AGAIN, |t| t["status"] == "DELETED")?;
+            world.gateway.wait(&world.lab, &path, "DELETED", RECOVERY, |t| t["status"] == "DELETED")?;
         }
         let live = world.gateway.list("ipsec-tunnels")?;
         ensure!(live.len() == 2 * usize::from(round + 1), "{} live tunnels", live.len());
-        world.lab.until("the gateway has what lives and nothing else", TRUE_AGAIN, || {
+        world.lab.until("the gateway has the live tunnels and nothing else", RECOVERY, || {
             exact(&world, live.len(), &[first + 1, first + 2])?;
             Ok(Some(()))
         })?;
-        // One and the same daemon goes on where the tunnel lived through it.
+        // A tunnel that existed throughout keeps its daemon.
         let namespace = world.tunnel_namespace(&kept)?;
         ensure!(charons(namespace.name())?.len() == 1);
     }
     world.end()
 }
 
-/// `live` namespaces with a daemon each, and no rule for the peers `gone`.
+/// Checks that there are `live` namespaces with one daemon each, and no rule for the peers `gone`.
 fn exact(world: &World, live: usize, gone: &[u8]) -> Result<()> {
     let namespaces = world.tunnel_namespaces()?;
     ensure!(namespaces.len() == live, "{} namespaces for {live} tunnels: {namespaces:?}", namespaces.len());
-    // Also those that have lost their link: they are named alike.
+    // Includes namespaces that have lost their link: their names have the same stem.
     let stem = namespaces.first().and_then(|n| n.rsplit_once('-')).context("a name without a stem")?.0;
     let named = std::fs::read_dir("/run/netns")?.flatten();
     let named = named.filter(|n| n.file_name().to_string_lossy().starts_with(stem)).count();
@@ -79,7 +80,7 @@ fn exact(world: &World, live: usize, gone: &[u8]) -> Result<()> {
     for &peer in gone {
         let peer = World::peer(peer).to_string();
         let whole = |w: &str| w.trim_matches(|c: char| !c.is_ascii_digit()) == peer;
-        ensure!(!rules.split_whitespace().any(whole), "a rule for {peer} is left:\n{rules}");
+        ensure!(!rules.split_whitespace().any(whole), "a rule for {peer} remains:\n{rules}");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Peers that go without a word: one that starts again at once, and one that is not heard of any more.
+//! Peers that fail without closing their SAs: one that reboots, and one that becomes unreachable.
 
 use std::time::{Duration, Instant};
 
@@ -11,30 +11,30 @@ use crate::harness::{
     text,
 };
 
-/// From a rebooted device's start to traffic.
+/// The longest time from the start of a rebooted device to traffic.
 const BACK: Duration = Duration::from_secs(5);
 
-/// For one try meanwhile.
+/// The bound of one attempt; attempts repeat until one succeeds.
 const TRY: Duration = Duration::from_secs(1);
 
-/// A peer that is dead is `DOWN` by then.
+/// The longest time until the connection of a dead peer is `DOWN`.
 const DEAD: Duration = Duration::from_secs(30);
 
 #[test]
-fn a_device_that_reboots_is_back_at_once_and_its_old_sas_are_gone() -> Result<()> {
+fn a_rebooted_device_reconnects_at_once_and_its_old_sas_are_removed() -> Result<()> {
     let (world, published) = World::with_sites(1).publish(here)?;
     let mut site = world.connected_site(0, &published.tunnel)?;
     let before = Sas::of_gateway(&world, 0)?;
     assert_eq!(ask(&site.namespace, published.door, PATIENCE)?, "here");
     ensure!(before.ike.len() == 1 && before.child.len() == 1, "{before:?}");
 
-    // The gateway has no word of the end, and still has what was negotiated.
+    // The gateway is not notified, and still has the negotiated SAs.
     site.kill()?;
     assert_eq!(Sas::of_gateway(&world, 0)?, before);
     site.start(&world.lab, &world.vpn_config(&published.tunnel)?)?;
     let back = || ask(&site.namespace, published.door, TRY).map(Some);
-    assert_eq!(world.lab.until("traffic of the device that has rebooted", BACK, back)?, "here");
-    world.lab.until("the gateway has the new SAs alone", PATIENCE, || {
+    assert_eq!(world.lab.until("traffic from the rebooted device", BACK, back)?, "here");
+    world.lab.until("the gateway has only the new SAs", PATIENCE, || {
         let after = Sas::of_gateway(&world, 0)?;
         let is_new = |old: &[String], new: &[String]| new.len() == 1 && new != old;
         Ok((is_new(&before.ike, &after.ike) && is_new(&before.child, &after.child)).then_some(()))
@@ -43,12 +43,12 @@ fn a_device_that_reboots_is_back_at_once_and_its_old_sas_are_gone() -> Result<()
 }
 
 #[test]
-fn a_silent_peer_is_down_within_half_a_minute_and_comes_back() -> Result<()> {
+fn a_silent_peer_is_down_within_thirty_seconds_and_reconnects() -> Result<()> {
     let (world, published) = World::with_sites(1).publish(here)?;
     let site = world.connected_site(0, &published.tunnel)?;
     assert_eq!(ask(&site.namespace, published.door, PATIENCE)?, "here");
 
-    // The line is cut: packets are lost silently.
+    // The router drops the site's packets silently.
     let internet = world.internet.as_ref().context("no internet")?;
     internet.nft(
         "table ip cut {
@@ -66,25 +66,25 @@ fn a_silent_peer_is_down_within_half_a_minute_and_comes_back() -> Result<()> {
     eprintln!("DOWN after {:?}", cut.elapsed());
     let error = &down["connection"]["lastError"];
     ensure!(error["reason"] == "PeerDoesNotAnswer" && error["since"].is_string(), "{down}");
-    // That is no fault of the tunnel's.
+    // An unreachable peer is not an error of the tunnel.
     ensure!(down["status"] == "DEPLOYED" && down["connection"]["algorithms"].is_null(), "{down}");
     internet.nft("delete table ip cut")?;
-    // The device notices by itself, and connects again.
+    // The device detects the loss and reconnects.
     world.gateway.wait(&world.lab, &path, "UP", PATIENCE, |t| t["connection"]["state"] == "UP")?;
     assert_eq!(ask(&site.namespace, published.door, PATIENCE)?, "here");
 
-    // Each change is an event.
+    // Each change of the connection is an event.
     let states = connections(&world, id)?;
     ensure!(states.ends_with(&["UP".to_owned(), "DOWN".to_owned(), "UP".to_owned()]), "{states:?}");
     world.end()
 }
 
-/// What the events have said of a tunnel's connection, in their order, but for what is between up and down.
+/// The states of a tunnel's connection in the order of its events, without `CONNECTING`.
 fn connections(world: &World, id: &str) -> Result<Vec<String>> {
     let token = std::fs::read_to_string(world.gateway.data.join("admin.token"))?;
     let header = world.lab.dir("events")?.join("header");
     std::fs::write(&header, format!("Authorization: Bearer {}\nLast-Event-ID: 0\n", token.trim()))?;
-    // All that there is comes at once; the stream has no end.
+    // All past events arrive at once. The stream does not end, so that curl needs a timeout.
     let mut curl = world.outside.command("curl");
     curl.args(["-q", "-sSN", "-m", "3", "-H", &format!("@{}", header.display())]);
     let out = curl.arg(world.url() + &world.gateway.at("events")).output()?;

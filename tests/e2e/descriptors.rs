@@ -1,4 +1,4 @@
-//! A gateway that runs out of descriptors pauses, says so once, and recovers.
+//! A gateway that runs out of file descriptors stops accepting, logs this once, and recovers.
 
 use std::{collections::BTreeSet, fs, time::Duration};
 
@@ -11,18 +11,18 @@ use crate::harness::{
 };
 
 const CLIENTS: usize = 20;
-/// More than a pause of the accept loop.
+/// Longer than several pauses of the accept loop.
 const SEVERAL_PAUSES: Duration = Duration::from_millis(500);
 
 #[test]
-fn a_lack_of_descriptors_is_logged_once_and_ends_when_some_are_free() -> Result<()> {
+fn a_descriptor_shortage_is_logged_once_and_ends_when_descriptors_are_free() -> Result<()> {
     let (world, published) = World::loopback().publish(echo)?;
     let mut before = connect(&world.outside, published.door, PATIENCE)?;
     exchange(&mut before, b"before")?;
 
     let pid = world.gateway.process.pid();
     let all = limit(pid, None)?;
-    // Those that it has stay; of those that are free, it may use two.
+    // The limit leaves two free descriptors besides those in use.
     let used: BTreeSet<u64> = fs::read_dir(format!("/proc/{pid}/fd"))?
         .filter_map(|fd| fd.ok()?.file_name().to_str()?.parse().ok())
         .collect();
@@ -32,7 +32,7 @@ fn a_lack_of_descriptors_is_logged_once_and_ends_when_some_are_free() -> Result<
         .map(|_| connect(&world.outside, published.door, PATIENCE))
         .collect::<Result<Vec<_>>>()?;
     let said = |words: &str| world.gateway.process.said().matches(words).count();
-    world.lab.until("it says so", PATIENCE, || {
+    world.lab.until("the gateway logs that it cannot accept", PATIENCE, || {
         Ok((said("cannot accept connections from the clients of a share") > 0).then_some(()))
     })?;
     std::thread::sleep(SEVERAL_PAUSES);
@@ -41,23 +41,23 @@ fn a_lack_of_descriptors_is_logged_once_and_ends_when_some_are_free() -> Result<
         "{}",
         world.gateway.process.tail()
     );
-    exchange(&mut before, b"as if nothing were")?;
+    exchange(&mut before, b"meanwhile")?;
 
     limit(pid, Some(all))?;
     for client in &mut clients {
-        // Those that were refused meanwhile, for want of a carrier, may try again; those that waited are served.
+        // Clients that were refused because there was no carrier reconnect. Clients that waited are served.
         if exchange(client, b"after").is_err() {
             *client = connect(&world.outside, published.door, PATIENCE)?;
             exchange(client, b"after")?;
         }
     }
-    world.lab.until("it says that it goes on", PATIENCE, || {
+    world.lab.until("the gateway logs that it accepts again", PATIENCE, || {
         Ok((said("connections from the clients of a share are accepted again") > 0).then_some(()))
     })?;
     world.end()
 }
 
-/// The process's limit of open files as it was, and its new one.
+/// Sets the process's limit of open files and returns the previous one, or returns the current one if `to` is `None`.
 fn limit(pid: u32, to: Option<Rlimit>) -> Result<Rlimit> {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("no process id")?;
     match to {

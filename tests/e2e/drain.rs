@@ -19,17 +19,17 @@ use crate::harness::{
     targets::{ask, connect, echo, exchange, greeting, is_reset},
 };
 
-/// Ping-pongs at a time, and what each connection exchanges before it ends and the next one begins.
+/// The number of concurrent ping-pongs, and of the exchanges on one connection before the next connection.
 const PING_PONGS: usize = 200;
 const EXCHANGES: usize = 20;
-/// A ping-pong is no load test.
+/// The pause between two exchanges, since this is not a load test.
 const BETWEEN: Duration = Duration::from_millis(5);
 
-/// For one try of what is repeated until it works.
+/// The bound of one attempt; attempts repeat until one succeeds.
 const TRY: Duration = Duration::from_secs(2);
 
 #[test]
-fn two_hundred_ping_pongs_do_not_notice_that_the_agents_are_exchanged() -> Result<()> {
+fn replacing_both_agents_interrupts_none_of_two_hundred_ping_pongs() -> Result<()> {
     let world = World::loopback().start()?;
     echo(&world.private, world.target(7001))?;
     let (first, zid) = world.agent("first")?;
@@ -58,7 +58,7 @@ fn two_hundred_ping_pongs_do_not_notice_that_the_agents_are_exchanged() -> Resul
         let exchanged = (|| {
             for (name, mut agent) in [("first", first), ("second", second)] {
                 let before = done.load(Relaxed);
-                world.lab.until("each has played", PATIENCE, || {
+                world.lab.until("another round of ping-pongs has finished", PATIENCE, || {
                     Ok((done.load(Relaxed) >= before + PING_PONGS).then_some(()))
                 })?;
                 let status = agent.process.stop(PATIENCE)?;
@@ -78,7 +78,7 @@ fn two_hundred_ping_pongs_do_not_notice_that_the_agents_are_exchanged() -> Resul
     world.end()
 }
 
-/// A connection's life, in order.
+/// One connection with [`EXCHANGES`] exchanges and an orderly end.
 fn ping_pong(door: SocketAddr) -> Result<()> {
     let mut stream = std::net::TcpStream::connect_timeout(&door, PATIENCE).context("connect")?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -88,7 +88,7 @@ fn ping_pong(door: SocketAddr) -> Result<()> {
         thread::sleep(BETWEEN);
     }
     stream.shutdown(Shutdown::Write)?;
-    ensure!(stream.read(&mut [0; 1]).context("end")? == 0, "a byte too many");
+    ensure!(stream.read(&mut [0; 1]).context("end")? == 0, "an extra byte at the end");
     Ok(())
 }
 
@@ -113,10 +113,10 @@ fn a_share_that_changes_its_target_and_port_keeps_its_connections() -> Result<()
     exchange(&mut before, b"before")?;
 
     world.patch(&share, &json!({"target": world.target(7002).to_string()}))?;
-    exchange(&mut before, b"after another target")?;
+    exchange(&mut before, b"after the target changed")?;
     assert_eq!(ask(&world.outside, door(&tunnel, 9000)?, PATIENCE)?, "the new one");
     world.patch(&share, &json!({"ingressPort": 9001}))?;
-    exchange(&mut before, b"after another port")?;
+    exchange(&mut before, b"after the port changed")?;
     assert_eq!(ask(&world.outside, door(&tunnel, 9001)?, PATIENCE)?, "the new one");
     ensure!(world.outside.connect(door(&tunnel, 9000)?, TRY).is_err(), "the old port is still open");
     world.end()
@@ -129,7 +129,7 @@ fn a_stopped_gateway_drains_connections_until_a_second_signal() -> Result<()> {
     let mut inside = connect(&world.outside, published.door, PATIENCE)?;
     exchange(&mut inside, b"before")?;
     terminate(&world.gateway.process)?;
-    world.lab.until("nothing new is taken", PATIENCE, || {
+    world.lab.until("new connections are refused", PATIENCE, || {
         Ok(world.outside.connect(published.door, TRY).is_err().then_some(()))
     })?;
     exchange(&mut inside, b"while it drains")?;
@@ -145,7 +145,7 @@ fn a_stopped_gateway_drains_connections_until_a_second_signal() -> Result<()> {
         Ok(Some(stream))
     })?;
     terminate(&world.gateway.process)?;
-    world.lab.until("nothing new is taken", PATIENCE, || {
+    world.lab.until("new connections are refused", PATIENCE, || {
         Ok(world.outside.connect(published.door, TRY).is_err().then_some(()))
     })?;
     exchange(&mut inside, b"while it drains")?;
@@ -157,8 +157,8 @@ fn a_stopped_gateway_drains_connections_until_a_second_signal() -> Result<()> {
     world.end()
 }
 
-/// Asks a process to end, and does not wait for it.
+/// Sends `SIGTERM` to a process and does not wait for its end.
 fn terminate(process: &Process) -> Result<()> {
     let pid = i32::try_from(process.pid()).ok().and_then(Pid::from_raw).context("no process id")?;
-    kill_process(pid, Signal::TERM).context("can't be asked to end")
+    kill_process(pid, Signal::TERM).context("cannot send SIGTERM")
 }

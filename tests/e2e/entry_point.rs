@@ -1,4 +1,4 @@
-//! A tunnel's namespace is an entry point that answers one peer, and only what came through ESP.
+//! A tunnel's namespace answers only its peer, and only packets that arrived through ESP.
 
 use std::{net::SocketAddr, process::Command, time::Duration};
 
@@ -11,16 +11,16 @@ use crate::harness::{
     text,
 };
 
-/// For what is dropped.
+/// The wait for an answer to packets that must be dropped.
 const TRY: Duration = Duration::from_secs(2);
 
 #[test]
-fn cleartext_from_the_uplink_to_a_listener_is_dropped_whatever_its_source() -> Result<()> {
+fn cleartext_from_the_uplink_to_a_listener_is_dropped_for_every_source() -> Result<()> {
     let (world, published) = World::with_sites(1).publish(here)?;
     let site = world.connected_site(0, &published.tunnel)?;
     assert_eq!(ask(&site.namespace, published.door, PATIENCE)?, "here");
 
-    // From the gateway's own namespace, by the tunnel's uplink, as if the host had been talked into routing there.
+    // Cleartext from the gateway's own namespace over the tunnel's uplink, as if the host were tricked into this route.
     let inside = world.tunnel_namespace(&published.tunnel)?;
     let lb = text(&published.tunnel, "loadBalancerIp")?;
     world.outside.ip(&format!("route add {lb}/32 via {}", uplink_address(&inside)?))?;
@@ -33,20 +33,20 @@ fn cleartext_from_the_uplink_to_a_listener_is_dropped_whatever_its_source() -> R
             "cleartext from {source:?} was served"
         );
     }
-    // Not slowly either: not a segment came to the stack.
+    // No segment reached the namespace's TCP stack, so that a later answer is impossible.
     assert_eq!(segments_in(&inside)?, before);
 
-    // The same packets are served once the rules are gone: what was seen above was the rules' work.
+    // Without the rules the same packets are served: the rules dropped them above.
     let flushed = inside.command("nft").args(["flush", "ruleset"]).status()?;
-    ensure!(flushed.success(), "can't take the rules away");
+    ensure!(flushed.success(), "cannot remove the rules");
     ensure!(
         reaches(&world.outside, None, published.door, PATIENCE)?,
-        "these packets would never have come through"
+        "the packets do not arrive even without the rules"
     );
     world.end()
 }
 
-/// Whether `door` returns the greeting. curl binds the source; the greeting is no HTTP, and is taken so.
+/// Whether `door` returns the greeting. curl binds the source address, and accepts the greeting as HTTP/0.9.
 fn reaches(from: &Namespace, source: Option<&str>, door: SocketAddr, bound: Duration) -> Result<bool> {
     let mut command = from.command("curl");
     command.args(["-q", "-s", "--http0.9", "--noproxy", "*", "-m", &bound.as_secs().to_string()]);
@@ -57,16 +57,16 @@ fn reaches(from: &Namespace, source: Option<&str>, door: SocketAddr, bound: Dura
     Ok(String::from_utf8_lossy(&out.stdout).contains("here"))
 }
 
-/// TCP segments that came to a socket, or might have, since the namespace was made.
+/// The number of TCP segments that the stack has received since the namespace was created.
 fn segments_in(inside: &Namespace) -> Result<u64> {
     let counters = inside.enter(|| std::fs::read_to_string("/proc/thread-self/net/snmp"))??;
     let mut tcp = counters.lines().filter_map(|l| l.strip_prefix("Tcp: ")).map(|l| l.split(' '));
-    let (names, values) = tcp.next().zip(tcp.next()).context("no counters of TCP")?;
-    let segments = names.zip(values).find(|(name, _)| *name == "InSegs").context("no count of segments")?;
+    let (names, values) = tcp.next().zip(tcp.next()).context("no TCP counters")?;
+    let segments = names.zip(values).find(|(name, _)| *name == "InSegs").context("no segment counter")?;
     Ok(segments.1.parse()?)
 }
 
-/// The address of the tunnel's end of its uplink.
+/// The address of the tunnel's side of its uplink.
 pub(super) fn uplink_address(inside: &Namespace) -> Result<String> {
     let out =
         Command::new("ip").args(["-n", inside.name(), "-o", "-4", "route", "show", "default"]).output()?;

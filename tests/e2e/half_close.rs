@@ -1,4 +1,4 @@
-//! A relay has two directions, and each ends by itself.
+//! The two directions of a relayed connection end independently.
 
 use std::thread;
 
@@ -13,7 +13,7 @@ const CLIENTS: u8 = 8;
 const LENGTH: usize = 8 << 20;
 
 #[test]
-fn eight_mebibytes_come_back_byte_for_byte_after_the_client_has_ended_its_side() -> Result<()> {
+fn eight_mebibytes_are_echoed_unchanged_after_the_client_shuts_down_its_sending_side() -> Result<()> {
     let (world, published) = World::loopback().publish(echo_after_end)?;
 
     thread::scope(|scope| {
@@ -23,8 +23,8 @@ fn eight_mebibytes_come_back_byte_for_byte_after_the_client_has_ended_its_side()
                 scope.spawn(move || -> Result<()> {
                     let sent = noise(n);
                     let back = send_and_end(connect(from, published.door, PATIENCE)?, &sent)?;
-                    ensure!(back.len() == sent.len(), "{} of {} bytes came back", back.len(), sent.len());
-                    ensure!(back == sent, "the bytes that came back differ");
+                    ensure!(back.len() == sent.len(), "received {} of {} bytes", back.len(), sent.len());
+                    ensure!(back == sent, "the received bytes differ");
                     Ok(())
                 })
             })
@@ -34,7 +34,7 @@ fn eight_mebibytes_come_back_byte_for_byte_after_the_client_has_ended_its_side()
     world.end()
 }
 
-/// Bytes without a pattern that a swapped or repeated block could hide in (xorshift, seeded).
+/// Pseudo-random bytes (seeded xorshift), in which a swapped or repeated block is visible.
 fn noise(seed: u8) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15 ^ u64::from(seed);
     let mut next = || {

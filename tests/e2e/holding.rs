@@ -1,4 +1,4 @@
-//! A tunnel stays up for years: its SAs are replaced, by either end and by both at once, without an interruption.
+//! A long-lived tunnel: its SAs are rekeyed by either end, and by both at once, without an interruption.
 
 use std::{
     net::Shutdown,
@@ -20,14 +20,15 @@ use crate::harness::{
 
 const PINGS: u16 = 1000;
 
-/// What a transfer moves there and back at the least, in MiB; `WICKETGATE_TEST_TRANSFER_MIB` names another.
+/// The smallest size of a transfer in each direction, in MiB. `WICKETGATE_TEST_TRANSFER_MIB` overrides it.
 const TRANSFER: u64 = 64;
 
-/// From one rekey of a transfer to the next: as many bytes as there are of it, on a machine of any speed.
+/// The longest time between two rekeys of a transfer. A rekey waits for a number of bytes, so that the machine's speed
+/// does not matter.
 const LONG: Duration = Duration::from_secs(120);
 
 #[test]
-fn a_thousand_pings_are_all_answered_while_both_ends_rekey_everything() -> Result<()> {
+fn a_thousand_pings_are_all_answered_while_both_ends_rekey() -> Result<()> {
     let world = World::with_sites(1).start()?;
     let tunnel = world.tunnel(0)?;
     let site = world.connected_site(0, &tunnel)?;
@@ -54,7 +55,7 @@ fn a_thousand_pings_are_all_answered_while_both_ends_rekey_everything() -> Resul
     ensure!(lost.is_empty(), "{} of {sent} pings were lost: {lost:?}", lost.len());
     let after = Sas::of(&site)?;
     ensure!(after.ike != before.ike && after.child != before.child, "{before:?}, {after:?}");
-    // Nor does the tunnel look as if it had been down.
+    // The API does not report that the tunnel was down.
     let path = format!("ipsec-tunnels/{}", text(&tunnel, "id")?);
     let seen = world.gateway.api.get(&world.gateway.at(&path))?;
     ensure!(seen["connection"]["state"] == "UP" && seen["connection"]["lastError"].is_null(), "{seen}");
@@ -62,7 +63,7 @@ fn a_thousand_pings_are_all_answered_while_both_ends_rekey_everything() -> Resul
 }
 
 #[test]
-fn a_transfer_is_whole_over_six_rekeys() -> Result<()> {
+fn a_transfer_is_complete_over_six_rekeys() -> Result<()> {
     let mib = std::env::var("WICKETGATE_TEST_TRANSFER_MIB").map_or(Ok(TRANSFER), |mib| mib.parse())?;
     let size = mib << 20;
     let (world, published) = World::with_sites(1).publish(echo)?;
@@ -77,12 +78,12 @@ fn a_transfer_is_whole_over_six_rekeys() -> Result<()> {
             let kinds = [Kind::Child, Kind::Child, Kind::Ike].into_iter().cycle();
             for (n, (by, kind)) in (1..=6).zip(ends.zip(kinds)) {
                 let due = || Ok((back.load(Ordering::Acquire) >= size / 8 * n).then_some(()));
-                world.lab.until("enough came back for the next rekey", LONG, due)?;
+                world.lab.until("enough bytes are received for the next rekey", LONG, due)?;
                 rekey(&world, &site, by, kind).with_context(|| format!("{kind:?} by {by:?}"))?;
             }
             anyhow::Ok(())
         })();
-        // So that something is on its way at each of them, on a machine of any speed.
+        // The transfer ends only now, so that data was in flight during each rekey.
         more.store(false, Ordering::Release);
         if rekeyed.is_err() {
             let _ = stream.shutdown(Shutdown::Both);

@@ -1,4 +1,4 @@
-//! An abnormal end never looks like an orderly one, whichever process dies.
+//! An abnormal end never looks like an orderly end, whichever process dies.
 
 use std::io::ErrorKind;
 
@@ -10,10 +10,10 @@ use crate::harness::{
 };
 
 #[test]
-fn a_killed_agent_or_gateway_is_a_reset_at_both_ends() -> Result<()> {
+fn a_killed_agent_or_gateway_resets_connections_at_both_ends() -> Result<()> {
     let (mut world, mut published) = World::loopback().publish(witness)?;
     let target_was_reset = || -> Result<()> {
-        let end = published.target.recv_timeout(PATIENCE).context("the target's connection goes on")?;
+        let end = published.target.recv_timeout(PATIENCE).context("the target's connection did not end")?;
         ensure!(end == Some(ErrorKind::ConnectionReset), "the target's connection ended with {end:?}");
         Ok(())
     };
@@ -39,11 +39,11 @@ fn a_killed_agent_or_gateway_is_a_reset_at_both_ends() -> Result<()> {
 }
 
 #[test]
-fn both_sides_are_watched_for_hosts_that_vanish() -> Result<()> {
+fn connections_on_both_sides_have_keepalive_timers() -> Result<()> {
     let (world, published) = World::loopback().publish(witness)?;
     let mut stream = connect(&world.outside, published.door, PATIENCE)?;
     exchange(&mut stream, b"here")?;
-    // The gateway's end of the client's connection, and the agent's of the target's.
+    // The gateway's end of the client's connection, and the agent's end of the target's connection.
     for filter in ["( sport = :9000 )", "( dport = :7001 )"] {
         world.lab.until("the connection has a keepalive timer", PATIENCE, || {
             let out = world.outside.command("ss").args(["-tnoH", "state", "established", filter]).output()?;

@@ -104,17 +104,17 @@ impl Answer {
         let address = |at: usize| -> Option<Ipv4Addr> {
             Some(Ipv4Addr::from(<[u8; 4]>::try_from(packet.get(at..at + 4)?).ok()?))
         };
-        let payload = packet.get(usize::from(packet[0] & 0xf) * 4..).context("cut short")?;
+        let payload = packet.get(usize::from(packet[0] & 0xf) * 4..).context("truncated")?;
         let port = |at: usize| payload.get(at..at + 2).map(|p| u16::from_be_bytes([p[0], p[1]]));
-        let kind = match (packet[9], payload.first().copied().context("cut short")?) {
-            (ICMP, ECHO_REPLY) => Kind::EchoReply(port(6).context("cut short")?),
+        let kind = match (packet[9], payload.first().copied().context("truncated")?) {
+            (ICMP, ECHO_REPLY) => Kind::EchoReply(port(6).context("truncated")?),
             (TCP, _) => {
-                let flags = payload.get(13).context("cut short")?;
-                Kind::Segment(*flags, port(2).context("cut short")?)
+                let flags = payload.get(13).context("truncated")?;
+                Kind::Segment(*flags, port(2).context("truncated")?)
             }
             (protocol, _) => Kind::Other(protocol),
         };
-        let (from, to) = (address(12).context("cut short")?, address(16).context("cut short")?);
+        let (from, to) = (address(12).context("truncated")?, address(16).context("truncated")?);
         Ok(Self { from, to, kind })
     }
 }
