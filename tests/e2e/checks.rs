@@ -12,7 +12,7 @@ fn states(check: &Value) -> Result<Vec<(String, String)>> {
 }
 
 #[test]
-fn a_check_and_the_agents_report_the_state_of_a_share() -> Result<()> {
+fn a_walk_and_the_agents_tell_how_a_share_is() -> Result<()> {
     let (world, mut published) = World::loopback().publish(here)?;
     let path = world.gateway.at(&format!("ipsec-shares/{}/check", text(&published.share, "id")?));
     let run_check = || world.gateway.api.post(&path, &json!({}));

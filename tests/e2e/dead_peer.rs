@@ -21,7 +21,7 @@ const TRY: Duration = Duration::from_secs(1);
 const DEAD: Duration = Duration::from_secs(30);
 
 #[test]
-fn a_rebooted_device_reconnects_at_once_and_its_old_sas_are_removed() -> Result<()> {
+fn a_device_that_reboots_is_back_at_once_and_its_old_sas_are_removed() -> Result<()> {
     let (world, published) = World::with_sites(1).publish(here)?;
     let mut site = world.connected_site(0, &published.tunnel)?;
     let before = Sas::of_gateway(&world, 0)?;

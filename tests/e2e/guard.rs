@@ -69,7 +69,7 @@ fn send(from: &Namespace, packets: &[Vec<u8>]) -> Result<()> {
 }
 
 #[test]
-fn a_scan_gets_answers_for_known_peers_only() -> Result<()> {
+fn a_scan_shows_ike_to_known_peers_and_nothing_to_others() -> Result<()> {
     let world = World::with_sites(2).start()?;
     let tunnel = world.tunnel(0)?;
     let (known, stranger) = (world.site(0)?, world.site(1)?);
@@ -212,7 +212,7 @@ fn a_tunnels_namespace_admits_only_its_peer_and_only_at_the_public_address() -> 
 }
 
 #[test]
-fn a_peer_reaches_only_share_ports_and_echo_at_its_load_balancer() -> Result<()> {
+fn a_peer_reaches_ports_of_shares_and_an_echo_and_nothing_else_of_its_load_balancer() -> Result<()> {
     let (world, published) = World::with_sites(1).publish(here)?;
     let site = world.connected_site(0, &published.tunnel)?;
     let inside = world.tunnel_namespace(&published.tunnel)?;

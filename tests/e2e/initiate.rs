@@ -1,4 +1,4 @@
-//! `initiate: true`: the gateway starts a connection and keeps it up, also where the device starts it at the same time.
+//! `initiate: true`: the gateway initiates a connection and keeps it up, even if the device initiates simultaneously.
 
 use std::time::{Duration, Instant};
 
@@ -8,23 +8,24 @@ use wicketgate_lab::Site;
 
 use crate::harness::{PATIENCE, SITE_CIDR, World, sas::Sas, targets::ask, text};
 
-/// An attempt without an answer lasts 22 s, its packets up to 10 s apart.
-const CALLED: Duration = Duration::from_secs(60);
+/// The longest wait for a state of the connection. An unanswered attempt lasts 22 s, with its packets up to 10 s apart.
+const CONNECTED: Duration = Duration::from_secs(60);
 
-/// For what must not happen meanwhile.
-const STILL: Duration = Duration::from_secs(3);
+/// The time for which a connection that is not initiated must stay `DOWN`.
+const STAYS_DOWN: Duration = Duration::from_secs(3);
 
 const ROUNDS: usize = 3;
 
-/// From the first SA until the other end's, which may be as far away as the last pause between two tries.
+/// The longest wait for a second SA after the first: the last pause between two attempts of the other end.
 const SECOND: Duration = Duration::from_secs(10);
 
-/// A daemon that ends one of two SAs does so after 10 s, and one whose other end has dropped it is found dead after 23 s:
-/// what stays as it is for longer, stays. And how long it may take to come to that.
+/// The time after which unchanged SAs count as stable. A daemon deletes a duplicate SA after 10 s, and detects after
+/// 23 s that the other end has dropped an SA.
 const STAYS: Duration = Duration::from_secs(25);
+/// The longest time until the SAs are stable.
 const SETTLES: Duration = Duration::from_secs(80);
 
-/// No IKE gets through between the two.
+/// Rules for the internet's router that drop IKE between the two ends.
 const CUT: &str = "table ip cut {
   chain forward {
     type filter hook forward priority 0;
@@ -32,15 +33,16 @@ const CUT: &str = "table ip cut {
   }
 }
 ";
+/// Removes the rules.
 const MENDED: &str = "delete table ip cut";
 
 #[test]
-fn the_gateway_connects_to_a_device_that_only_answers_and_again_when_it_is_down() -> Result<()> {
+fn the_gateway_connects_to_a_device_that_only_responds_and_reconnects_when_it_goes_down() -> Result<()> {
     let world = World::with_sites(1).start()?;
     let tunnel = initiated(&world)?;
     let (_agent, door) = world.greeting(&tunnel)?;
 
-    // The gateway initiates before the peer is there.
+    // The gateway initiates before the peer runs.
     connection(&world, &tunnel, "CONNECTING", |c| c["state"] == "CONNECTING")?;
     let mut site = world.site(0)?;
     site.start(&world.lab, &only_answers(&world.vpn_config(&tunnel)?))?;
@@ -55,7 +57,7 @@ fn the_gateway_connects_to_a_device_that_only_answers_and_again_when_it_is_down(
     ensure!(up["lastError"].is_null(), "{up}");
     ensure!(ask(&site.namespace, door, PATIENCE)? == "here");
 
-    // Whatever ends it at the other end.
+    // The gateway reconnects after the device deletes the IKE SA or the CHILD SA.
     for whole in [true, false] {
         let before = connection(&world, &tunnel, "UP", |c| c["state"] == "UP")?;
         let what = if whole { "--ike" } else { "--child" };
@@ -69,22 +71,22 @@ fn the_gateway_connects_to_a_device_that_only_answers_and_again_when_it_is_down(
     let states: Vec<_> = history["content"].as_array().into_iter().flatten().map(|c| &c["state"]).collect();
     ensure!(states.iter().filter(|s| **s == "UP").count() == 3, "{history}");
 
-    // From now on, it only answers.
+    // From here on, the gateway only responds.
     world.gateway.api.patch(&at(&world, &tunnel, "")?, &json!({"initiate": false}))?;
     world.gateway.deployed(&world.lab, "ipsec-tunnels", text(&tunnel, "id")?)?;
-    ensure!(ask(&site.namespace, door, PATIENCE)? == "here", "a change of `initiate` ends nothing");
+    ensure!(ask(&site.namespace, door, PATIENCE)? == "here", "the change interrupts the connection");
     site.swanctl(&["--terminate", "--ike", &name(&tunnel)?])?;
     connection(&world, &tunnel, "DOWN", |c| c["state"] == "DOWN")?;
-    let until = Instant::now() + STILL;
+    let until = Instant::now() + STAYS_DOWN;
     while Instant::now() < until {
-        connection(&world, &tunnel, "DOWN still", |c| c["state"] == "DOWN")?;
+        connection(&world, &tunnel, "still DOWN", |c| c["state"] == "DOWN")?;
     }
     site.stop()?;
     world.end()
 }
 
 #[test]
-fn two_ends_that_start_at_once_settle_on_traffic() -> Result<()> {
+fn two_ends_that_initiate_at_once_settle_and_carry_traffic() -> Result<()> {
     let world = World::with_sites(1).start()?;
     let tunnel = initiated(&world)?;
     let (_agent, door) = world.greeting(&tunnel)?;
@@ -94,11 +96,11 @@ fn two_ends_that_start_at_once_settle_on_traffic() -> Result<()> {
     for _ in 0..ROUNDS {
         site.swanctl(&["--terminate", "--ike", &name])?;
         internet.nft(CUT)?;
-        // Both call, neither is heard, and both try on.
+        // Both ends initiate without an answer, and both retry.
         ensure!(site.swanctl(&["--initiate", "--child", &name, "--timeout", "1"]).is_err());
         connection(&world, &tunnel, "CONNECTING", |c| c["state"] == "CONNECTING")?;
         internet.nft(MENDED)?;
-        world.lab.until("an SA", CALLED, || Ok((!Sas::of(&site)?.ike.is_empty()).then_some(())))?;
+        world.lab.until("an SA exists", CONNECTED, || Ok((!Sas::of(&site)?.ike.is_empty()).then_some(())))?;
         let until = Instant::now() + SECOND;
         while !met && Instant::now() < until {
             met = Sas::of(&site)?.ike.len() == 2;
@@ -107,17 +109,17 @@ fn two_ends_that_start_at_once_settle_on_traffic() -> Result<()> {
             break;
         }
     }
-    ensure!(met, "the two have never met: there was one IKE SA at a time");
+    ensure!(met, "the two ends never collided: there was one IKE SA at a time");
     settled(&world, &site, door)?;
     connection(&world, &tunnel, "UP", |c| c["state"] == "UP")?;
     site.stop()?;
     world.end()
 }
 
-/// Traffic passes, over SAs that stay.
+/// Waits until traffic passes over SAs that have not changed for [`STAYS`].
 fn settled(world: &World, site: &Site, door: std::net::SocketAddr) -> Result<()> {
     let mut last = (Instant::now(), None);
-    world.lab.until("SAs that stay as they are, and carry", SETTLES, || {
+    world.lab.until("the SAs are stable and carry traffic", SETTLES, || {
         let carries = ask(&site.namespace, door, PATIENCE).is_ok();
         let now = carries.then_some([Sas::of(site)?, Sas::of_gateway(world, 0)?]);
         if now.is_none() || now != last.1 {
@@ -135,7 +137,7 @@ fn initiated(world: &World) -> Result<Value> {
     world.gateway.deployed(&world.lab, "ipsec-tunnels", text(&made, "id")?)
 }
 
-/// The device's configuration, for one that starts nothing by itself.
+/// Changes a device's configuration so that the device never initiates.
 fn only_answers(vpn_config: &str) -> String {
     ["start_action = start", "dpd_action = restart", "close_action = start"]
         .iter()
@@ -143,7 +145,7 @@ fn only_answers(vpn_config: &str) -> String {
         .fold(vpn_config.to_owned(), |text, (from, to)| text.replace(from, to))
 }
 
-/// What the device calls the connection, and its child.
+/// The name of the connection, and of its child, in the device's configuration.
 fn name(tunnel: &Value) -> Result<String> {
     Ok(format!("wicketgate-{}", text(tunnel, "name")?))
 }
@@ -154,6 +156,6 @@ fn at(world: &World, tunnel: &Value, rest: &str) -> Result<String> {
 
 fn connection(world: &World, tunnel: &Value, what: &str, is: impl Fn(&Value) -> bool) -> Result<Value> {
     let path = format!("ipsec-tunnels/{}", text(tunnel, "id")?);
-    let seen = world.gateway.wait(&world.lab, &path, what, CALLED, |t| is(&t["connection"]))?;
+    let seen = world.gateway.wait(&world.lab, &path, what, CONNECTED, |t| is(&t["connection"]))?;
     Ok(seen["connection"].clone())
 }

@@ -1,5 +1,5 @@
-//! ESP in the kernel, at both ends. These need a kernel that has it, and netem: `make test-kernel` boots one and runs
-//! them there, together with the tests of overlapping customers and of the entry point.
+//! ESP in the kernel at both ends. These tests need a kernel with ESP and netem: `make test-kernel` boots one and runs
+//! them there, together with other end-to-end tests of ESP.
 
 use std::{
     net::Ipv4Addr,
@@ -19,17 +19,17 @@ use crate::{
     },
 };
 
-/// What is sent and comes back. At 1 % loss and 40 ms a connection makes some 400 kB a second.
+/// The number of bytes sent and echoed. With 1 % loss and 40 ms delay a connection transfers about 400 kB per second.
 const TRANSFER: usize = 6 << 20;
 
-/// For the transfer and what happens beside it, in a machine whose processor is emulated.
+/// The longest time for the transfer and the rekeys on an emulated processor.
 const LONG: Duration = Duration::from_secs(120);
 
-/// What is replaced meanwhile, one after the other.
+/// The rekeys during the transfer, in this order.
 const REKEYS: [(By, Kind); 4] =
     [(By::Site, Kind::Child), (By::Site, Kind::Ike), (By::Gateway, Kind::Child), (By::Gateway, Kind::Ike)];
 
-/// The states of the two directions, as the kernel lists them, with the bytes that each has carried.
+/// The kernel's list of ESP states of both directions, with their byte counters.
 struct States(String);
 
 impl States {
@@ -46,7 +46,8 @@ impl States {
         spis
     }
 
-    /// AES-256-GCM with a 16-octet tag (RFC 4106), in each direction, all in UDP (RFC 3948) or none.
+    /// Checks that every state uses AES-256-GCM with a 16-octet tag (RFC 4106), and that all of them or none are in UDP
+    /// (RFC 3948).
     fn are_in_order(&self, in_udp: bool) -> Result<()> {
         let count = |what: &str| self.0.matches(what).count();
         let (states, ciphers) = (count("proto esp"), count("aead rfc4106(gcm(aes))"));
@@ -63,7 +64,7 @@ impl States {
 
 #[test]
 #[ignore = "needs a kernel with ESP and netem: make test-kernel"]
-fn a_transfer_is_whole_over_a_slow_and_lossy_link_while_all_is_rekeyed() -> Result<()> {
+fn a_transfer_is_complete_over_a_slow_and_lossy_link_during_rekeys() -> Result<()> {
     let world = World::with_sites(2).start()?;
     echo_after_end(&world.private, world.target(7001))?;
     greeting(&world.private, world.target(7002), "the other customer")?;
@@ -95,11 +96,11 @@ fn a_transfer_is_whole_over_a_slow_and_lossy_link_while_all_is_rekeyed() -> Resu
             assert_eq!(ask(&sites[1].namespace, door(&tunnels[1], 9000)?, PATIENCE)?, "the other customer");
         }
         let back = transfer.join().map_err(|_| anyhow!("the client panicked"))??;
-        ensure!(back == sent, "{} bytes came back of {}, or others", back.len(), sent.len());
+        ensure!(back == sent, "received {} of {} bytes, or different ones", back.len(), sent.len());
         Ok(rekeys)
     })?;
-    // A replaced SA stays for some seconds, for what is still on its way.
-    world.lab.until("nothing of the first SAs is left", PATIENCE, || {
+    // A replaced SA remains for some seconds, for packets in flight.
+    world.lab.until("the first SAs are removed", PATIENCE, || {
         let after = States::of(&inside)?;
         after.are_in_order(true)?;
         Ok(after.spis().iter().all(|spi| !before.spis().contains(spi)).then_some(()))
@@ -111,14 +112,14 @@ fn a_transfer_is_whole_over_a_slow_and_lossy_link_while_all_is_rekeyed() -> Resu
 
 #[test]
 #[ignore = "needs a kernel with ESP: make test-kernel"]
-fn a_peer_without_nat_traversal_is_served_by_esp_as_it_is() -> Result<()> {
+fn a_peer_without_nat_traversal_is_served_by_esp_without_udp() -> Result<()> {
     let (world, published) = World::with_sites(1).publish(here)?;
     let inside = world.tunnel_namespace(&published.tunnel)?;
     let internet = world.internet.as_ref().context("no internet")?;
     let wire = Wire::watch(&world.lab, internet, &[World::peer(0)], "10.0.0.0/8, 100.64.0.0/10")?;
 
-    // strongSwan always offers NAT traversal, and the gateway's daemon is behind the host's translation. A site that
-    // does the reverse translation by itself makes both ends see the same addresses: neither asks for UDP then.
+    // strongSwan always offers NAT traversal, and the gateway's daemon is behind the host's NAT. If the site reverses
+    // the translation, both ends see the same addresses, and neither requests ESP in UDP.
     let mut site = world.site(0)?;
     let daemon: Ipv4Addr = uplink_address(&inside)?.parse()?;
     site.namespace.nft(&format!(

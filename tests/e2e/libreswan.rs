@@ -1,4 +1,4 @@
-//! Another maker's IKE and ESP at the site, with the configuration that the product generates for it.
+//! A site with another vendor's IKE and ESP, Libreswan, with the configuration that the product generates for it.
 
 use std::time::Duration;
 
@@ -16,12 +16,12 @@ use crate::harness::{
     text,
 };
 
-/// For a daemon that tests its algorithms when it starts, on a processor that may be emulated.
+/// The longest wait for the daemon. It tests its algorithms when it starts, and the processor may be emulated.
 const LONG: Duration = Duration::from_secs(120);
 
 const TRANSFER: u64 = 2 << 20;
 
-/// Starts it with its generated configuration, and waits until it logs `said`.
+/// Starts Libreswan with its generated configuration and waits until its log contains `said`.
 fn start(world: &World, site: &mut Libreswan, tunnel: &Value, said: &str) -> Result<()> {
     site.start(&world.lab, &world.vpn_config_for(tunnel, "libreswan")?)?;
     let up = world.lab.until(said, LONG, || Ok(site.log().contains(said).then_some(())));
@@ -35,7 +35,7 @@ fn libreswan_negotiates_ike_and_child_sas_with_its_generated_configuration() -> 
     let tunnel = world.tunnel(0)?;
     start(&world, &mut site, &tunnel, "established IKE SA; authenticated peer using authby=secret")?;
 
-    // Where the kernel has no ESP, Libreswan can't use what it has negotiated. The gateway can, and has it.
+    // Without ESP in the kernel, Libreswan cannot use the negotiated CHILD SA. The gateway can, and reports it.
     let path = format!("ipsec-tunnels/{}", text(&tunnel, "id")?);
     let up = world.gateway.wait(&world.lab, &path, "UP", PATIENCE, |t| t["connection"]["state"] == "UP")?;
     let algorithms = &up["connection"]["algorithms"];
@@ -63,7 +63,7 @@ fn libreswan_carries_data_while_either_end_rekeys() -> Result<()> {
     start(&world, &mut site, &tunnel, "initiator established Child SA")?;
 
     let transfer = || -> Result<()> {
-        // A device's own packets have its public address, unless configured otherwise.
+        // Bind the site's inner address: by default, the device's own packets have its public address.
         let stream = connect_as(&site.namespace, SITE_CLIENT, door(&tunnel, 9000)?, PATIENCE)?;
         there_and_back(&stream, TRANSFER)
     };
@@ -86,6 +86,6 @@ fn libreswan_carries_data_while_either_end_rekeys() -> Result<()> {
     replaced(&|| gateways_swanctl(&world, 0, &["--rekey", "--child", "site"]), false)?;
     replaced(&|| gateways_swanctl(&world, 0, &["--rekey", "--ike", "tunnel"]), true)?;
 
-    ensure!(wire.esp(World::peer(0))? > 1000 && wire.inner()? == 0, "it did not go through ESP");
+    ensure!(wire.esp(World::peer(0))? > 1000 && wire.inner()? == 0, "the transfer did not use ESP");
     world.end()
 }

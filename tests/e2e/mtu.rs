@@ -1,4 +1,4 @@
-//! Paths that bear less than the networks at their ends.
+//! Paths whose MTU is smaller than that of the networks at their ends.
 
 use std::{
     net::TcpStream,
@@ -19,13 +19,14 @@ use crate::harness::{
     text,
 };
 
-/// As some mobile and PPP networks have it, with a tunnel below them.
+/// The MTU of the path, in bytes: that of some mobile and PPP networks that use a tunnel themselves.
 const NARROW: u32 = 1400;
 
+/// The size of a transfer in each direction, in bytes.
 const TRANSFER: u64 = 100 << 20;
 const SMALL: u64 = 1 << 20;
 
-/// What gets through a black hole in this time gets through: a connection's first repetitions take less.
+/// The timeout that shows that a transfer is stuck in a black hole. A connection's first retransmissions are earlier.
 const STUCK: Duration = Duration::from_secs(8);
 
 struct Scene {
@@ -56,7 +57,7 @@ impl Scene {
 }
 
 #[test]
-fn a_hundred_mib_go_both_ways_over_a_path_of_1400_bytes_and_segments_come_to_fit() -> Result<()> {
+fn a_hundred_mib_go_both_ways_over_a_path_of_1400_bytes_and_segments_shrink_to_fit() -> Result<()> {
     let scene = Scene::set()?;
     let begin = Instant::now();
     let stream = scene.connect(9000)?;
@@ -64,11 +65,11 @@ fn a_hundred_mib_go_both_ways_over_a_path_of_1400_bytes_and_segments_come_to_fit
     eprintln!("{TRANSFER} bytes both ways in {:?}", begin.elapsed());
     ensure!(
         outer(&stream)? > NARROW && scene.home.too_large()? > 0,
-        "nothing was too large: the path was never narrow"
+        "no packet was too large: the path is not narrow"
     );
 
-    // Packets that say so came through to the gateway's daemon. It looks at what they taught it every half a minute, and
-    // whenever the tunnel changes: from then on new connections have smaller segments.
+    // The ICMP errors reached the tunnel's namespace. The gateway reads the learned path MTU every 30 seconds and when
+    // the tunnel changes. From then on, new connections have smaller segments.
     let id = text(&scene.tunnel, "id")?;
     let path = scene.world.gateway.at(&format!("ipsec-tunnels/{id}"));
     scene.world.gateway.api.patch(&path, &json!({"name": "narrow"}))?;
@@ -78,8 +79,8 @@ fn a_hundred_mib_go_both_ways_over_a_path_of_1400_bytes_and_segments_come_to_fit
     scene.world.end()
 }
 
-/// How large the packet is that carries a connection's largest segment, by the default proposal: with the headers of
-/// TCP and its timestamps, and those of two IPs, UDP and ESP; AES-GCM has 8 octets of IV and 16 of tag.
+/// The size of the outer packet that carries a connection's largest segment with the default proposal. It has the
+/// headers of TCP with timestamps, of two IPs, UDP and ESP; AES-GCM adds an IV of 8 octets and a tag of 16.
 fn outer(stream: &TcpStream) -> Result<u32> {
     let inner = socket2::SockRef::from(stream).tcp_mss()? + 12 + 20 + 20;
     Ok(20 + 8 + 8 + 8 + (inner + 2).next_multiple_of(4) + 16)
@@ -89,20 +90,20 @@ fn outer(stream: &TcpStream) -> Result<u32> {
 fn without_icmp_smaller_segments_at_the_device_restore_large_transfers() -> Result<()> {
     let scene = Scene::set()?;
     scene.home.keep_silent()?;
-    // What the gateway sends it finds out by itself; a site's device may not.
+    // The gateway finds the path MTU of its own packets by itself. A site's device may not.
     let came = receive(&scene.connect(9001)?, &AtomicU64::new(0))?;
-    ensure!(came == SMALL, "{came} bytes of {SMALL}");
+    ensure!(came == SMALL, "received {came} of {SMALL} bytes");
     let stream = scene.connect(9000)?;
     stream.set_read_timeout(Some(STUCK))?;
     stream.set_write_timeout(Some(STUCK))?;
-    ensure!(there_and_back(&stream, SMALL).is_err(), "there is no black hole here");
+    ensure!(there_and_back(&stream, SMALL).is_err(), "the path has no black hole");
     drop(stream);
     clamp(&scene.site.namespace, NARROW - 130)?;
     there_and_back(&scene.connect(9000)?, SMALL)?;
     scene.world.end()
 }
 
-/// What docs/OPERATIONS.md tells a site to do, for a device that is the end of its connections itself.
+/// Clamps the MSS as docs/OPERATIONS.md tells a site to do, for a device that terminates its connections itself.
 fn clamp(device: &Namespace, mss: u32) -> Result<()> {
     device.nft(&format!(
         "table ip clamp {{

@@ -1,4 +1,4 @@
-//! A site whose device stands behind a router that translates its address and its ports, and now and then others.
+//! A site whose device is behind a NAT router. The router may change the translated port.
 
 use std::{
     io::{Read as _, Write as _},
@@ -14,8 +14,8 @@ use crate::harness::{
     targets::{ask, connect, echo, exchange, greeting},
 };
 
-/// For words that were on their way when the port changed: the device looks for its peer after 15 s of silence, and TCP
-/// repeats itself ever more seldom.
+/// The longest wait for data that was in flight when the port changed. The device checks its peer after 15 s of
+/// silence, and TCP retransmits with growing pauses.
 const BACK: Duration = Duration::from_secs(60);
 
 #[test]
@@ -40,17 +40,17 @@ fn a_device_behind_nat_is_served_and_goes_on_when_its_port_changes() -> Result<(
     stream.set_read_timeout(Some(BACK))?;
     stream.write_all(b"after")?;
     let mut back = [0; 5];
-    stream.read_exact(&mut back).context("the connection did not outlive the change of the port")?;
-    eprintln!("the same connection goes on {:?} after its port has changed", begin.elapsed());
+    stream.read_exact(&mut back).context("the connection did not survive the change of the port")?;
+    eprintln!("the same connection resumed {:?} after its port changed", begin.elapsed());
     assert_eq!(&back, b"after");
     ensure!(within(port(&world)?, PORTS[1])?, "port {}", port(&world)?);
-    // No client had to connect again; ESP in userland cannot move, and has another CHILD SA instead.
+    // No client had to reconnect. ESP in user space cannot change its address and gets a new CHILD SA instead.
     assert_eq!(Sas::of(&site)?.ike, before.ike);
     assert_eq!(ask(&site.namespace, door(&tunnel, 9000)?, PATIENCE)?, "here");
     world.end()
 }
 
-/// The port of the peer, as the gateway's daemon has it.
+/// The peer's port in the gateway's daemon.
 fn port(world: &World) -> Result<u16> {
     let said = gateways_swanctl(world, 0, &["--list-sas"])?;
     let remote = said.lines().find_map(|l| l.trim().strip_prefix("remote ")).context("no SA")?;
@@ -59,6 +59,6 @@ fn port(world: &World) -> Result<u16> {
 }
 
 fn within(port: u16, range: &str) -> Result<bool> {
-    let (first, last) = range.split_once('-').context("no range")?;
+    let (first, last) = range.split_once('-').context("not a range")?;
     Ok((first.parse()?..=last.parse()?).contains(&port))
 }

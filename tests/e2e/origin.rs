@@ -1,4 +1,5 @@
-//! Where `wicketgate up` ran, `wicketgate down` finds all that it left; elsewhere it removes nothing, and says where.
+//! `wicketgate down` removes everything that `wicketgate up` left in the same namespace. In another namespace it
+//! removes nothing and names the right one.
 
 use std::{
     path::Path,
@@ -13,14 +14,14 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// What of the tunnels can be seen from anywhere.
+/// The nftables tables of the gateway's namespace and the number of tunnel namespaces.
 fn left(world: &World) -> Result<(String, usize)> {
     let rules = world.outside.command("nft").args(["list", "tables"]).output()?;
     Ok((String::from_utf8(rules.stdout)?, world.tunnel_namespaces()?.len()))
 }
 
 #[test]
-fn down_runs_in_the_namespace_of_up_and_elsewhere_names_it() -> Result<()> {
+fn down_removes_everything_in_the_namespace_of_up_and_names_it_elsewhere() -> Result<()> {
     let mut world = World::with_sites(2).start()?;
     world.tunnel(0)?;
     let second = world.tunnel(1)?;
@@ -34,9 +35,9 @@ fn down_runs_in_the_namespace_of_up_and_elsewhere_names_it() -> Result<()> {
     let elsewhere = Command::new(wicketgate_executable()).args(down).output()?;
     let here = format!("`nsenter --net=/run/netns/{} wicketgate`", world.outside.name());
     ensure!(!elsewhere.status.success() && said(&elsewhere).contains(&here), "{}", said(&elsewhere));
-    ensure!(left(&world)? == before, "something was removed from elsewhere");
+    ensure!(left(&world)? == before, "`down` removed something in another namespace");
 
-    // A namespace without a name is found by the daemon in it.
+    // `down` finds a namespace that has lost its name by the daemon in it.
     let pids = Command::new("ip").args(["netns", "pids", lost.name()]).output()?;
     let daemon: u32 = String::from_utf8(pids.stdout)?.trim().parse().context("not one daemon")?;
     ensure!(Command::new("ip").args(["netns", "del", lost.name()]).status()?.success());
@@ -44,7 +45,7 @@ fn down_runs_in_the_namespace_of_up_and_elsewhere_names_it() -> Result<()> {
     let there = world.outside.command(&path).args(down).output()?;
     ensure!(there.status.success(), "{}", said(&there));
     let exe = format!("/proc/{daemon}/exe");
-    ensure!(Path::new(&exe).read_link().is_err(), "a daemon is left where no name leads to");
+    ensure!(Path::new(&exe).read_link().is_err(), "the daemon in the namespace without a name still runs");
     ensure!(left(&world)? == (String::new(), 0), "{:?}", left(&world)?);
 
     world.restart()?;
@@ -62,6 +63,6 @@ fn up_refuses_to_start_in_a_private_mount_namespace() -> Result<()> {
     command.args(["up".as_ref(), "--data-dir".as_ref(), data.as_os_str()]);
     let refused = command.output()?;
     ensure!(!refused.status.success() && said(&refused).contains("nsenter --net="), "{}", said(&refused));
-    ensure!(!data.exists(), "it wrote something before it looked");
+    ensure!(!data.exists(), "it wrote something before the check");
     lab.remove()
 }

@@ -1,4 +1,4 @@
-//! The main job: customers that have the same subnet, on one public address.
+//! The main use case: customers with the same subnet share one public address.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::harness::{
     targets::{ask, greeting},
 };
 
-/// For what must not be reached.
+/// The wait for a service that must not be reachable.
 const TRY: Duration = Duration::from_secs(3);
 
 #[test]
@@ -33,18 +33,18 @@ fn two_customers_with_the_same_subnet_use_the_same_port_over_esp() -> Result<()>
             assert_eq!(ask(&site.namespace, door(tunnel, 9000)?, PATIENCE)?, words);
         }
     }
-    // Neither reaches what was published to the other, and nothing of it was on the wire as it is.
+    // Neither site reaches the other's share, and no cleartext was on the wire.
     assert!(ask(&sites[0].namespace, door(&tunnels[1], 9000)?, TRY).is_err());
     assert!(ask(&sites[1].namespace, door(&tunnels[0], 9000)?, TRY).is_err());
     for peer in peers {
-        // At the least: SYN, SYN-ACK, ACK, the words, FIN and its ACK, five times.
+        // The least is five times SYN, SYN-ACK, ACK, the words, FIN and its ACK.
         let packets = wire.esp(peer)?;
-        ensure!(packets >= 30, "{packets} ESP packets of {peer}");
+        ensure!(packets >= 30, "only {packets} ESP packets of {peer}");
     }
     let (octets, seen) = wire.search(&words)?;
     ensure!(octets > 0 && seen.is_empty(), "seen on the wire: {seen:?}");
 
-    // The site connects again by itself to a gateway that was restarted, and does not notice a restart of the server.
+    // Both connections have byte counters, and their SAs are still established.
     for (tunnel, site) in tunnels.iter().zip(&sites) {
         let path = format!("ipsec-tunnels/{}", crate::harness::text(tunnel, "id")?);
         let moved = |t: &serde_json::Value| {

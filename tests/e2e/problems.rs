@@ -1,4 +1,4 @@
-//! What a user sees when something around the product is wrong: it says which thing.
+//! The API reports the cause when something outside the product fails.
 
 use std::{io::Read as _, time::Instant};
 
@@ -7,20 +7,20 @@ use anyhow::{Context, Result, ensure};
 use crate::harness::{AT_ONCE, PATIENCE, World, door, targets::connect, text};
 
 #[test]
-fn a_target_that_refuses_is_named_and_its_client_is_closed_at_once() -> Result<()> {
+fn a_target_that_refuses_is_reported_and_its_client_is_closed_at_once() -> Result<()> {
     let world = World::loopback().start()?;
     let (_agent, zid) = world.agent("agent")?;
     let tunnel = world.tunnel(0)?;
-    // Nobody listens there.
-    let share = world.share("nobody", &tunnel, &zid, world.target(7009), 9000)?;
+    // No service listens at this port.
+    let share = world.share("unserved", &tunnel, &zid, world.target(7009), 9000)?;
 
     let path = format!("ipsec-shares/{}", text(&share, "id")?);
     let begin = Instant::now();
     let mut stream = connect(&world.outside, door(&tunnel, 9000)?, PATIENCE)?;
     let ended = stream.read(&mut [0; 1]);
     let took = begin.elapsed();
-    ensure!(!matches!(ended, Ok(1..)), "a byte from a target that is not there");
-    ensure!(took < AT_ONCE, "closed after {took:?} only");
+    ensure!(!matches!(ended, Ok(1..)), "received a byte from a target that does not exist");
+    ensure!(took < AT_ONCE, "closed only after {took:?}");
 
     let share = world.gateway.wait(&world.lab, &path, "DEPLOYED, target unreachable", PATIENCE, |s| {
         s["status"] == "DEPLOYED" && s["statusDetail"]["reason"] == "TargetUnreachable"
@@ -30,7 +30,7 @@ fn a_target_that_refuses_is_named_and_its_client_is_closed_at_once() -> Result<(
 }
 
 #[test]
-fn a_wrong_key_at_the_site_is_named_as_such() -> Result<()> {
+fn a_wrong_key_at_the_site_is_reported() -> Result<()> {
     let world = World::with_sites(1).start()?;
     let tunnel = world.tunnel(0)?;
     let config = world.vpn_config(&tunnel)?;
@@ -46,7 +46,7 @@ fn a_wrong_key_at_the_site_is_named_as_such() -> Result<()> {
     let seen = world.gateway.wait(&world.lab, &path, "PreSharedKeysDiffer", PATIENCE, |t| {
         t["connection"]["lastError"]["reason"] == "PreSharedKeysDiffer"
     })?;
-    // A peer that can't come up is no fault of the tunnel.
+    // A peer that cannot connect is not an error of the tunnel.
     assert_eq!(seen["status"], "DEPLOYED");
     ensure!(seen["connection"]["state"] != "UP");
     world.end()

@@ -1,4 +1,4 @@
-//! The gateway is restarted: its tunnels don't notice, and its listeners are back at once.
+//! A restart of the gateway leaves its tunnels undisturbed and reopens its listeners at once.
 
 use std::time::{Duration, Instant};
 
@@ -12,15 +12,15 @@ use crate::harness::{
     text,
 };
 
-/// From the process's start to a listener, on a machine that others use as well. Alone on one it is under a second:
-/// `make bench` measures it, with 200 tunnels.
+/// The longest time from the process's start to its listeners on a busy machine. On an idle machine it is below one
+/// second: `make bench` measures it with 200 tunnels.
 const LISTENS: Duration = Duration::from_secs(5);
 
-/// For one try meanwhile.
+/// The bound of one attempt; attempts repeat until one succeeds.
 const TRY: Duration = Duration::from_secs(1);
 
 #[test]
-fn listeners_are_back_at_once_and_tunnels_do_not_notice() -> Result<()> {
+fn a_restart_reopens_listeners_at_once_and_leaves_tunnels_undisturbed() -> Result<()> {
     let mut world = World::with_sites(3).start()?;
     greeting(&world.private, world.target(7001), "here")?;
     let (_agent, zid) = world.agent("agent")?;
@@ -32,7 +32,7 @@ fn listeners_are_back_at_once_and_tunnels_do_not_notice() -> Result<()> {
         sites.push(world.connected_site(n, tunnel)?);
         doors.push(door(tunnel, 9000)?);
     }
-    // One that does not get in.
+    // A tunnel whose site has a wrong key.
     let shut_out = world.tunnel(2)?;
     let mut stranger = world.site(2)?;
     let config = world.vpn_config(&shut_out)?;
@@ -45,7 +45,7 @@ fn listeners_are_back_at_once_and_tunnels_do_not_notice() -> Result<()> {
     let down = |t: &Value| t["connection"]["state"] == "DOWN";
     world.gateway.wait(&world.lab, &path, "DOWN", PATIENCE, down)?;
     let all = || tunnels.iter().chain([&shut_out]);
-    let shown: Vec<_> = all().map(|t| how_it_is(&world, t)).collect::<Result<_>>()?;
+    let shown: Vec<_> = all().map(|t| stable_properties(&world, t)).collect::<Result<_>>()?;
     let before: Vec<_> = sites.iter().map(|s| s.swanctl(&["--list-sas", "--raw"])).collect::<Result<_>>()?;
     ensure!(ask(&sites[0].namespace, doors[0], PATIENCE)? == "here");
 
@@ -57,11 +57,11 @@ fn listeners_are_back_at_once_and_tunnels_do_not_notice() -> Result<()> {
         } else {
             ensure!(world.gateway.process.stop(PATIENCE)?.success());
         }
-        // Somebody at the site tries all the time.
+        // Clients at the sites connect repeatedly during the restart.
         let begin = Instant::now();
         let back = std::thread::scope(|scope| {
             let client = scope.spawn(|| {
-                world.lab.until("the listeners are back", PATIENCE, || {
+                world.lab.until("the listeners are open", PATIENCE, || {
                     for (site, door) in sites.iter().zip(&doors) {
                         connect(&site.namespace, *door, TRY)?;
                     }
@@ -74,15 +74,15 @@ fn listeners_are_back_at_once_and_tunnels_do_not_notice() -> Result<()> {
         });
         let (gateway, took) = back?;
         world.gateway = gateway;
-        ensure!(took < LISTENS, "listeners were back after {took:?}\n{}", world.gateway.process.tail());
-        world.lab.until("traffic", PATIENCE, || ask(&sites[1].namespace, doors[1], TRY).map(Some))?;
-        // A restart changes neither statuses nor connections nor their history.
-        // It has looked at them all when it counts what went through one.
+        ensure!(took < LISTENS, "listeners opened after {took:?}\n{}", world.gateway.process.tail());
+        world.lab.until("traffic passes", PATIENCE, || ask(&sites[1].namespace, doors[1], TRY).map(Some))?;
+        // A restart changes neither statuses nor connections nor their history. The gateway has inspected all
+        // connections once it reports new traffic of one.
         let is_new = |t: &Value| t["connection"]["bytesIn"] != carried;
         let counted = world.gateway.wait(&world.lab, &second, "counted again", PATIENCE, is_new)?;
         carried = counted["connection"]["bytesIn"].clone();
-        let now: Vec<_> = all().map(|t| how_it_is(&world, t)).collect::<Result<_>>()?;
-        ensure!(now == shown, "{shown:#?} became {now:#?}");
+        let now: Vec<_> = all().map(|t| stable_properties(&world, t)).collect::<Result<_>>()?;
+        ensure!(now == shown, "the connections changed from {shown:#?} to {now:#?}");
         let log = std::fs::read_to_string(world.lab.path("log/wicketgate.log"))?;
         ensure!(!log.contains("ERROR"), "{log}");
     }
@@ -94,9 +94,9 @@ fn listeners_are_back_at_once_and_tunnels_do_not_notice() -> Result<()> {
     };
     for (site, before) in sites.iter().zip(&before) {
         let after = site.swanctl(&["--list-sas", "--raw"])?;
-        ensure!(unique(&after) == unique(before), "other SAs than before:\n{before}\n{after}");
+        ensure!(unique(&after) == unique(before), "the SAs changed:\n{before}\n{after}");
     }
-    listeners_wait_for_no_daemon(&mut world, &tunnels)?;
+    listeners_do_not_wait_for_daemons(&mut world, &tunnels)?;
     for tunnel in &tunnels {
         let path = format!("ipsec-tunnels/{}", text(tunnel, "id")?);
         let up = |t: &Value| t["connection"]["state"] == "UP";
@@ -105,8 +105,8 @@ fn listeners_are_back_at_once_and_tunnels_do_not_notice() -> Result<()> {
     world.end()
 }
 
-/// Of a tunnel's connection what does not change by itself.
-fn how_it_is(world: &World, tunnel: &Value) -> Result<[Value; 4]> {
+/// The properties of a tunnel's connection that a restart must not change.
+fn stable_properties(world: &World, tunnel: &Value) -> Result<[Value; 4]> {
     let path = format!("ipsec-tunnels/{}", text(tunnel, "id")?);
     let connection = world.gateway.api.get(&world.gateway.at(&path))?["connection"].clone();
     let history = world.gateway.api.get(&world.gateway.at(&format!("{path}/connection-history")))?;
@@ -114,8 +114,8 @@ fn how_it_is(world: &World, tunnel: &Value) -> Result<[Value; 4]> {
     Ok([state, since, error, history["content"].clone()])
 }
 
-/// Starts the gateway again while the tunnels' daemons stand still: it listens before any of them has answered.
-fn listeners_wait_for_no_daemon(world: &mut World, tunnels: &[Value]) -> Result<()> {
+/// Restarts the gateway while the tunnels' daemons are suspended. It must listen before any daemon has answered.
+fn listeners_do_not_wait_for_daemons(world: &mut World, tunnels: &[Value]) -> Result<()> {
     let daemons = || -> Result<Vec<i32>> {
         let pid = |slot| world.gateway.data.join(format!("gateway/tunnels/{slot}/pid"));
         (0..tunnels.len()).map(|slot| Ok(std::fs::read_to_string(pid(slot))?.trim().parse()?)).collect()
@@ -140,14 +140,14 @@ fn listeners_wait_for_no_daemon(world: &mut World, tunnels: &[Value]) -> Result<
         }
         Ok(Some(()))
     };
-    ensure!(listens()?.is_none(), "the port is open while no gateway runs");
+    ensure!(listens()?.is_none(), "the port is open without a running gateway");
     let started = world.start_again();
-    let listened = world.lab.until("listeners", PATIENCE, listens);
-    // One that did not answer for too long was replaced, and listeners that waited for that came later.
+    let listened = world.lab.until("the listeners are open", PATIENCE, listens);
+    // The gateway replaces a daemon that does not answer for too long. A listener that is opened only then has waited.
     let after = daemons();
     tell(Signal::CONT)?;
     world.gateway = started?;
     listened?;
-    ensure!(after? == before, "the listeners were back with other daemons only");
+    ensure!(after? == before, "the listeners opened only after a daemon was replaced");
     Ok(())
 }

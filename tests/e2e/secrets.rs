@@ -1,4 +1,4 @@
-//! Keys, codes and tokens: in no log, however much is logged; in no process's arguments; in no file that others read.
+//! Keys, codes and tokens are in no log at any level, in no process's arguments, and in no file that others can read.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
@@ -28,12 +28,12 @@ fn secrets_are_in_no_log_no_process_list_and_no_file_that_others_can_read() -> R
     let body = json!({"name": "site-0", "locationId": "local", "peerPublicIp": World::peer(0).to_string(),
         "peerCidr": SITE_CIDR, "preSharedKey": KEY});
     let made = world.gateway.api.post(&world.gateway.at("ipsec-tunnels"), &body)?;
-    ensure!(!made.to_string().contains(KEY), "the key is write-only");
+    ensure!(!made.to_string().contains(KEY), "the answer contains the key");
     let tunnel = world.gateway.deployed(&world.lab, "ipsec-tunnels", text(&made, "id")?)?;
     world.share("greeting", &tunnel, &zid, world.target(7001), 9000)?;
     let site = world.connected_site(0, &tunnel)?;
     assert_eq!(ask(&site.namespace, door(&tunnel, 9000)?, PATIENCE)?, "here");
-    // A restart reads everything back from disk.
+    // A restart reads all secrets from disk.
     world.gateway.process.kill()?;
     world.restart()?;
     world.gateway.deployed(&world.lab, "ipsec-tunnels", text(&made, "id")?)?;
@@ -43,7 +43,7 @@ fn secrets_are_in_no_log_no_process_list_and_no_file_that_others_can_read() -> R
     let secrets = [("the pre-shared key", KEY), ("the admin token", token.trim()), ("the code", code_secret)];
     for log in [world.gateway.process.log(), agent.process.log()] {
         let said = fs::read_to_string(log)?;
-        ensure!(said.len() > 1000, "{} is nearly empty: nothing was tested", log.display());
+        ensure!(said.len() > 1000, "{} is nearly empty: the test proves nothing", log.display());
         for (what, secret) in secrets {
             ensure!(!said.contains(secret), "{what} is in {}", log.display());
         }
@@ -60,11 +60,11 @@ fn secrets_are_in_no_log_no_process_list_and_no_file_that_others_can_read() -> R
     for private in [&world.gateway.data, &agent.state] {
         seen += readable_by_owner_only(private)?;
     }
-    ensure!(seen >= 5, "only {seen} files: nothing was tested");
+    ensure!(seen >= 5, "only {seen} files: the test proves nothing");
     world.end()
 }
 
-/// The directory is closed to others, and so is every file in it by itself; returns how many there are.
+/// Checks that a directory and those below it are closed to others. Returns the number of files in them.
 fn readable_by_owner_only(directory: &Path) -> Result<usize> {
     let mode = fs::metadata(directory)?.permissions().mode();
     ensure!(mode & 0o077 == 0, "{} has mode {mode:o}", directory.display());
@@ -73,7 +73,7 @@ fn readable_by_owner_only(directory: &Path) -> Result<usize> {
         let path = entry?.path();
         let metadata = fs::symlink_metadata(&path)?;
         if metadata.is_dir() {
-            // What a daemon writes into a closed directory is closed, whatever its own mode.
+            // Every directory on the way must be closed; a file in a closed directory may have any mode.
             files += readable_by_owner_only(&path)?;
         } else if metadata.is_file() {
             files += 1;
