@@ -1,9 +1,10 @@
-//! A remote site that does not keep to what was negotiated: its ESP is in order, and what is in it is not.
+//! A remote site that violates the negotiated traffic selectors: its ESP is valid, but the inner packets are not
+//! permitted.
 //!
-//! No honest daemon sends such packets, so the test speaks ESP itself, with the keys of the site's own tunnel. Two
-//! things stop them, each tried here without the other: the gateway's IKE daemon knows its policy, and the tunnel's
-//! namespace has its own rules. An echo from inside goes after them each time; since packets keep their order, its
-//! reply says that they were dealt with, and nothing has to be waited for.
+//! No correct daemon sends such packets, so the test is an ESP endpoint itself, with the keys of the site's tunnel. Two
+//! mechanisms drop them: the policy of the gateway's IKE daemon, and the rules of the tunnel's namespace. Each is
+//! tested without the other. Every test sends a permitted echo request last. Packets keep their order, so its reply
+//! shows that the earlier packets were processed, and the test does not have to wait for a timeout.
 
 use std::{
     fs,
@@ -27,23 +28,24 @@ use crate::{
     },
 };
 
-/// In the site's network, as the client is; and not, by one bit and by all of them.
+/// An address in the site's network, like the client's.
 const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(10, 0, 255, 254);
+/// Addresses outside the site's network: one that differs in a single bit, and one that has nothing in common.
 const BESIDE: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 10);
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(172, 16, 9, 9);
 
-/// Holds [`SITE_CIDR`] and [`BESIDE`]: what a gateway's daemon with a wrong configuration would negotiate.
+/// A network with [`SITE_CIDR`] and [`BESIDE`], which a gateway's daemon with a wrong configuration would negotiate.
 const TOO_WIDE: &str = "10.0.0.0/8";
 
 const PORT: u16 = 9000;
 
-/// Of the one connection that is in order.
+/// The source port of the only permitted connection.
 const CLIENT_PORT: u16 = 40_000;
 
-/// For an answer: milliseconds, on a machine that has nothing else to do. Half a minute of silence ends the SA.
+/// The longest wait for an answer, which takes milliseconds on an idle machine. The SA ends after 30 s of silence.
 const ANSWER: Duration = Duration::from_secs(15);
 
-/// What a test of this file begins with: a share, a tunnel, and a site that is not connected yet.
+/// The initial state of a test: a tunnel with a share, and a site that is not connected.
 struct Scene {
     world: World,
     tunnel: Value,
@@ -70,8 +72,8 @@ impl Scene {
         SocketAddrV4::new(self.load_balancer, PORT)
     }
 
-    /// Counts what is decrypted and given to the namespace's stack, by whether it is from and to the right ones:
-    /// before any rule of the product, which therefore has no part in it.
+    /// Counts the decrypted packets that reach the namespace's stack, with permitted and with other addresses. The
+    /// counters precede all rules of the product.
     fn count(&self) -> Result<()> {
         self.inside.nft(&format!(
             "table ip onlooker {{
@@ -87,7 +89,7 @@ impl Scene {
         ))
     }
 
-    /// What was counted: right and wrong.
+    /// The numbers of permitted and of other packets.
     fn counted(&self) -> Result<(u64, u64)> {
         let count = |name: &str| -> Result<u64> {
             let out =
@@ -99,8 +101,8 @@ impl Scene {
         Ok((count("right")?, count("wrong")?))
     }
 
-    /// That permitted packets are answered, whichever address of the site's it comes from: what is dropped
-    /// otherwise is not dropped for a fault of the packets'. Returns how many packets it took.
+    /// Checks that permitted packets from several addresses of the site are answered. This shows that other packets are
+    /// not dropped because they are malformed. Returns the number of packets sent.
     fn answers(&self, esp: &mut Esp) -> Result<u64> {
         for (mark, from) in [(1, SITE_CLIENT), (2, NEIGHBOUR)] {
             esp.send(&echo_request(from, self.load_balancer, mark))?;
@@ -116,20 +118,20 @@ impl Scene {
         Ok(4)
     }
 
-    /// Sends `packets`, and then an echo request from inside: only that is answered.
+    /// Sends `packets` and then a permitted echo request, and checks that only the echo request is answered.
     fn only_the_last_is_answered(&self, esp: &mut Esp, packets: &[Vec<u8>], mark: u16) -> Result<()> {
         for packet in packets {
             esp.send(packet)?;
         }
         esp.send(&echo_request(SITE_CLIENT, self.load_balancer, mark))?;
-        // A slow machine's stack repeats what it said to the connection that was given up.
+        // On a slow machine, the stack may retransmit its SYN-ACK for the abandoned connection.
         let again = Kind::Segment(SYN_ACK, CLIENT_PORT);
         let mut answer = Answer::parse(&esp.receive(ANSWER)?)?;
         while answer == (Answer { from: self.load_balancer, to: SITE_CLIENT, kind: again }) {
             answer = Answer::parse(&esp.receive(ANSWER)?)?;
         }
         let last = Answer { from: self.load_balancer, to: SITE_CLIENT, kind: Kind::EchoReply(mark) };
-        ensure!(answer == last, "{answer:?} came back to a packet from outside the selectors");
+        ensure!(answer == last, "{answer:?} answers a packet outside the selectors");
         Ok(())
     }
 
@@ -142,8 +144,8 @@ impl Scene {
         sources.iter().flat_map(both).collect()
     }
 
-    /// The same from the site's client to other places than the load balancer: the namespace itself by its other
-    /// address, one that it has a route to, and an unused one.
+    /// Echo requests and first segments from the site's client to other addresses than the load balancer's: the
+    /// namespace's other address, one to which the namespace has a route, and an unused one.
     fn to_others(&self) -> Result<Vec<Vec<u8>>> {
         let uplink: Ipv4Addr = uplink_address(&self.inside)?.parse()?;
         let unused = Ipv4Addr::from(u32::from(self.load_balancer) ^ 1);
@@ -171,12 +173,12 @@ fn the_gateways_daemon_drops_packets_outside_the_selectors() -> Result<()> {
     let packets = [scene.from(&[BESIDE, ELSEWHERE]), scene.to_others()?].concat();
     scene.only_the_last_is_answered(&mut esp, &packets, 3)?;
     right += 1;
-    assert_eq!(scene.counted()?, (right, 0), "right and wrong packets that came to the namespace's stack");
-    // It is not the namespace's rules that did it.
+    assert_eq!(scene.counted()?, (right, 0), "permitted and other packets in the namespace's stack");
+    // The daemon drops the packets also without the namespace's rules.
     scene.without_rules()?;
     scene.only_the_last_is_answered(&mut esp, &packets, 4)?;
     right += 1;
-    assert_eq!(scene.counted()?, (right, 0), "right and wrong packets that came to the namespace's stack");
+    assert_eq!(scene.counted()?, (right, 0), "permitted and other packets in the namespace's stack");
     scene.world.end()
 }
 
@@ -186,7 +188,7 @@ fn a_namespaces_rules_drop_what_its_daemon_lets_through() -> Result<()> {
     widen(&scene)?;
     let config = scene.world.vpn_config(&scene.tunnel)?;
     let wide = config.replace(&format!("local_ts = {SITE_CIDR}"), &format!("local_ts = {TOO_WIDE}"));
-    ensure!(wide != config, "the configuration has another network: {config}");
+    ensure!(wide != config, "the configuration does not have the site's network: {config}");
     scene.world.connect(&mut scene.site, &scene.tunnel, &wide)?;
     scene.count()?;
     let mut esp = Esp::take_over(&mut scene.site, GATEWAY)?;
@@ -194,9 +196,9 @@ fn a_namespaces_rules_drop_what_its_daemon_lets_through() -> Result<()> {
 
     let packets = scene.from(&[BESIDE]);
     scene.only_the_last_is_answered(&mut esp, &packets, 3)?;
-    // They came as far as to the rules, and no further.
+    // The packets reached the rules, and the rules dropped them.
     assert_eq!(scene.counted()?, (right + 1, u64::try_from(packets.len())?));
-    // And without the rules they are served: what was seen above was the rules' work.
+    // Without the rules the packets are served: the rules dropped them above.
     scene.without_rules()?;
     let stranger = SocketAddrV4::new(BESIDE, 40_003);
     for (packet, kind) in [
@@ -210,7 +212,7 @@ fn a_namespaces_rules_drop_what_its_daemon_lets_through() -> Result<()> {
     scene.world.end()
 }
 
-/// Tells the gateway's daemon, behind the gateway's back, that the site's network is [`TOO_WIDE`].
+/// Configures [`TOO_WIDE`] as the site's network in the gateway's daemon, without the gateway's knowledge.
 fn widen(scene: &Scene) -> Result<()> {
     let run = scene.world.gateway.data.join("gateway/tunnels/0/run");
     let socket = fs::canonicalize(run.join("charon.vici")).context("the gateway's daemon has no socket")?;

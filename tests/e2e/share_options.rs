@@ -1,4 +1,4 @@
-//! What a share may ask for: who comes, how many, for how long, and what the target learns of them.
+//! Options of a share: allowed sources, the number of connections, the idle timeout, and the PROXY protocol.
 
 use std::{
     fs,
@@ -16,11 +16,11 @@ use crate::harness::{
     text,
 };
 
-/// Another client of the site's.
+/// The address of another client in the site's network.
 const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 11);
 
 #[test]
-fn a_target_learns_the_sites_address_and_others_than_those_allowed_are_reset() -> Result<()> {
+fn a_target_receives_the_clients_address_and_other_sources_are_reset() -> Result<()> {
     let world = World::with_sites(1).start()?;
     let target = world.target(7001);
     web_server(&world, target)?;
@@ -46,7 +46,7 @@ fn a_target_learns_the_sites_address_and_others_than_those_allowed_are_reset() -
     );
 
     is_refused(connect_as(&site.namespace, NEIGHBOUR, door, PATIENCE))?;
-    // What the gateway says to the target is not the share's.
+    // The PROXY header that the gateway sends to the target is not counted.
     let (rx, tx) = (request.len() as u64, answer.len() as u64);
     carried(&world, &share, |sum| {
         (sum("rx"), sum("tx"), sum("connections"), sum("failures")) == (rx, tx, 1, 1)
@@ -55,7 +55,7 @@ fn a_target_learns_the_sites_address_and_others_than_those_allowed_are_reset() -
 }
 
 #[test]
-fn a_full_share_refuses_at_once_and_a_change_leaves_those_inside_alone() -> Result<()> {
+fn a_full_share_refuses_at_once_and_a_change_keeps_established_connections() -> Result<()> {
     let (world, published) = World::loopback().publish(echo)?;
     let listener = listener(&world.outside, published.door)?;
     let client = || connect(&world.outside, published.door, PATIENCE);
@@ -76,17 +76,17 @@ fn a_full_share_refuses_at_once_and_a_change_leaves_those_inside_alone() -> Resu
     }
     drop(inside);
     world.patch(&published.share, &json!({"proxyProtocol": null, "idleTimeoutSeconds": null}))?;
-    world.lab.until("there is room again", PATIENCE, || {
+    world.lab.until("the share accepts connections again", PATIENCE, || {
         let mut stream = client()?;
         Ok(exchange(&mut stream, b"inside again").is_ok().then_some(()))
     })?;
-    ensure!(self::listener(&world.outside, published.door)? == listener, "the port was bound again");
+    ensure!(self::listener(&world.outside, published.door)? == listener, "the listener's socket changed");
     carried(&world, &published.share, |sum| sum("failures") >= 2 && sum("connections") >= 3)?;
     world.end()
 }
 
 #[test]
-fn a_connection_that_rests_too_long_is_reset_on_both_sides() -> Result<()> {
+fn a_connection_that_is_idle_too_long_is_reset_on_both_sides() -> Result<()> {
     let world = World::loopback().start()?;
     let (target, ends) = (world.target(7001), witness(&world.private, world.target(7001))?);
     let (_agent, zid) = world.agent("agent")?;
@@ -99,14 +99,14 @@ fn a_connection_that_rests_too_long_is_reset_on_both_sides() -> Result<()> {
     let mut limited = connect(&world.outside, door, PATIENCE)?;
     exchange(&mut limited, b"after")?;
     is_reset(limited)?;
-    let end = ends.recv_timeout(PATIENCE).context("the target's connection goes on")?;
+    let end = ends.recv_timeout(PATIENCE).context("the target's connection did not end")?;
     ensure!(end == Some(ErrorKind::ConnectionReset), "the target's connection ended with {end:?}");
-    // It has rested as long.
-    exchange(&mut unlimited, b"as it was promised")?;
+    // The older connection has been idle as long, but the timeout does not apply to it.
+    exchange(&mut unlimited, b"after the timeout")?;
     world.end()
 }
 
-/// An nginx that asks for the header, and answers with what it read there.
+/// Starts an nginx that expects a PROXY header and answers with its addresses and ports.
 fn web_server(world: &World, on: SocketAddr) -> Result<()> {
     let dir = world.lab.dir("nginx")?;
     let at = dir.display();
@@ -134,7 +134,7 @@ fn web_server(world: &World, on: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the sums over the share's samples are as `wanted`.
+/// Waits until `wanted` accepts the sums over the share's metrics samples.
 fn carried(world: &World, share: &Value, wanted: impl Fn(&dyn Fn(&str) -> u64) -> bool) -> Result<()> {
     let path = format!("ipsec-shares/{}/metrics?duration=15m", text(share, "id")?);
     world.gateway.wait(&world.lab, &path, "counted", PATIENCE, |metrics| {

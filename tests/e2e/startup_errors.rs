@@ -1,4 +1,4 @@
-//! A new user's first mistakes: each is reported at once, in one line and by the exit status.
+//! Startup errors: each is reported at once, in one line and by the exit status.
 
 use std::{
     fs,
@@ -16,30 +16,30 @@ use wicketgate_transport::enrolment_code::EnrolmentCode;
 
 use crate::harness::{PATIENCE, World, agent_executable, lab, wicketgate_executable};
 
-/// Seconds until a program that does not end by itself is ended: then it has failed the test.
+/// The longest run of a program, in seconds. A program that does not exit by itself fails the test.
 const BOUND: &str = "20";
 
-/// nobody
+/// The user `nobody`.
 const USER: u32 = 65_534;
 
-/// Runs a program to its end in a namespace, and gives back its status and what it said.
+/// Runs a program to its end in a namespace and returns its status and output.
 fn run(namespace: &Namespace, before: &[&str], program: &Path, arguments: &[&str]) -> Result<Output> {
     let mut command = namespace.command("timeout");
     command.args(["-k", "5", BOUND]).args(before).arg(program).args(arguments);
     Ok(command.env("RUST_LOG", "error").stdin(Stdio::null()).output()?)
 }
 
-/// It failed by itself, with one line that holds every one of `words`.
+/// Checks that the program failed by itself, with one line that contains all `words`.
 fn one_line(out: &Output, words: &[&str]) -> Result<()> {
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     let code = out.status.code();
-    ensure!(code != Some(124) && code != Some(137), "it went on, and said {said:?}");
+    ensure!(code != Some(124) && code != Some(137), "the program did not exit; its output is {said:?}");
     ensure!(code.is_some_and(|c| c != 0), "{}: {said:?}", out.status);
     let lines: Vec<&str> = said.lines().filter(|l| !l.trim().is_empty()).collect();
     ensure!(lines.len() == 1, "{} lines: {said}", lines.len());
     ensure!(!said.contains("panicked"), "{said}");
     for word in words {
-        ensure!(said.to_lowercase().contains(&word.to_lowercase()), "{said:?} does not say {word:?}");
+        ensure!(said.to_lowercase().contains(&word.to_lowercase()), "{said:?} does not contain {word:?}");
     }
     Ok(())
 }
@@ -53,7 +53,8 @@ fn up<'a>(data: &'a str, ipsec: &'a str) -> Vec<&'a str> {
     arguments
 }
 
-/// A directory that everybody can enter, with a copy of the product: the build's own may be closed to others.
+/// Creates a directory that every user can enter, with a copy of the product, since the build directory may be closed.
+/// Returns the copy and a directory that belongs to [`USER`].
 fn open_to_others(lab: &Lab) -> Result<(PathBuf, PathBuf)> {
     let home = lab.dir("open")?;
     for dir in home.ancestors().take(3) {
@@ -82,13 +83,13 @@ fn ipsec_without_root_is_refused_in_one_line() -> Result<()> {
 }
 
 #[test]
-fn a_data_directory_that_can_not_be_written_is_named() -> Result<()> {
+fn a_data_directory_that_cannot_be_written_is_named() -> Result<()> {
     let lab = lab()?;
     let namespace = lab.namespace("gw")?;
     let (program, _) = open_to_others(&lab)?;
     let closed = lab.dir("closed")?.join("data").display().to_string();
     one_line(&run(&namespace, &AS_NOBODY, &program, &up(&closed, "off"))?, &[&closed, "data"])?;
-    // And root, who may write everywhere, but not below a file.
+    // Root may write everywhere, except below a file.
     let below = program.join("data").display().to_string();
     one_line(&run(&namespace, &[], &program, &up(&below, "off"))?, &[&below])?;
     lab.remove()
@@ -137,7 +138,7 @@ fn an_unusable_public_address_is_refused() -> Result<()> {
 }
 
 #[test]
-fn an_identity_provider_that_can_not_be_used_is_named() -> Result<()> {
+fn an_unusable_identity_provider_is_named() -> Result<()> {
     let lab = lab()?;
     let namespace = lab.namespace("gw")?;
     let data = lab.path("data").display().to_string();
@@ -152,7 +153,7 @@ fn an_identity_provider_that_can_not_be_used_is_named() -> Result<()> {
 }
 
 #[test]
-fn a_taken_port_is_named() -> Result<()> {
+fn a_port_in_use_is_named() -> Result<()> {
     let lab = lab()?;
     let namespace = lab.namespace("gw")?;
     for taken in ["127.0.0.1:8080", "127.0.0.1:7443"] {
@@ -168,7 +169,7 @@ fn a_missing_charon_is_named_with_its_package() -> Result<()> {
     let lab = lab()?;
     let namespace = lab.namespace("gw")?;
     let data = lab.path("data").display().to_string();
-    // The rest of the system stays as it is: only this mount namespace loses the daemon.
+    // The daemon is hidden in this mount namespace only.
     let hide = ["unshare", "--mount", "--propagation", "private", "sh", "-c"];
     let hide = [&hide[..], &[r#"mount -t tmpfs none /usr/lib/ipsec && exec "$0" "$@""#]].concat();
     let out = run(&namespace, &hide, wicketgate_executable(), &up(&data, "userland"))?;
@@ -177,7 +178,7 @@ fn a_missing_charon_is_named_with_its_package() -> Result<()> {
 }
 
 #[test]
-fn kernel_esp_is_refused_with_the_cure_if_the_kernel_has_none() -> Result<()> {
+fn kernel_esp_is_refused_with_advice_if_the_kernel_has_none() -> Result<()> {
     let lab = lab()?;
     let namespace = lab.namespace("gw")?;
     let probe = namespace
@@ -207,14 +208,14 @@ fn a_foreign_public_address_is_refused_with_the_hosts_addresses() -> Result<()> 
 #[test]
 fn a_small_receive_buffer_for_userland_esp_is_logged() -> Result<()> {
     let mut world = World::with_sites(0).start()?;
-    // Many kernels tell it in the first namespace only.
+    // Many kernels show this setting only in the initial network namespace.
     let setting = world.outside.command("cat").arg("/proc/sys/net/core/rmem_default").output()?;
     let bytes: Option<u64> = String::from_utf8(setting.stdout)?.trim().parse().ok();
     let is_small =
         bytes.is_some_and(|b| b < 4 << 20) && world.gateway.api.get("/readyz")?["esp"] == "userland";
     let warned = world.gateway.process.said().contains("sysctl");
     ensure!(warned == is_small, "{bytes:?}: {}", world.gateway.process.tail());
-    // Nothing is served by `down`.
+    // `down` serves no traffic and must not log the warning.
     world.gateway.process.stop(PATIENCE)?;
     let mut down = world.outside.command(&wicketgate_executable().display().to_string());
     down.args(["down".as_ref(), "--data-dir".as_ref(), world.gateway.data.as_os_str()]);
@@ -241,12 +242,12 @@ fn an_agent_that_cannot_enrol_reports_the_reason_and_ends() -> Result<()> {
     let code = world.gateway.enrollment_code()?;
 
     one_line(&attempt(&world, "garbled", &server, "ENR-nonsense")?, &["code"])?;
-    // Right in form, and with the right authority's fingerprint: only its secret is another one.
+    // A valid code with the authority's fingerprint but another secret.
     let wrong = with_another_secret(&code, &world.gateway.data)?;
     one_line(&attempt(&world, "wrong", &server, &wrong)?, &["code"])?;
 
     let agent = world.start_agent("first", Some(&code))?;
-    world.lab.until("the first agent is there", PATIENCE, || {
+    world.lab.until("the first agent is listed", PATIENCE, || {
         Ok((world.gateway.list("agents")?.len() == 1).then_some(()))
     })?;
     one_line(&attempt(&world, "second", &server, &code)?, &["used"])?;
@@ -260,14 +261,14 @@ fn an_agent_that_cannot_enrol_reports_the_reason_and_ends() -> Result<()> {
     world.end()
 }
 
-/// A code of the same enrolment and the same authority, with another secret.
+/// Returns a code of the same enrolment and authority with another secret.
 fn with_another_secret(code: &str, data: &Path) -> Result<String> {
     let code: EnrolmentCode = code.parse()?;
     let ca = Ca::load_or_create(&data.join("ca"), jiff::Timestamp::now())?;
     Ok(EnrolmentCode::generate(code.enrollment(), ca.fingerprint())?.expose().to_string())
 }
 
-/// Lets every enrolment code expire, as an hour would.
+/// Makes every enrolment code expire, as if an hour had passed.
 fn expire_all(data: &Path) -> Result<()> {
     let database = fs::read_dir(data)?.flatten().map(|e| e.path());
     let database = database.filter(|p| p.extension().is_some_and(|e| e == "db" || e == "sqlite")).last();
@@ -277,7 +278,7 @@ fn expire_all(data: &Path) -> Result<()> {
         let options = sqlx::sqlite::SqliteConnectOptions::new().filename(database);
         let mut db = options.connect().await?;
         let done = sqlx::query("UPDATE enrollment SET expires_at = created_at").execute(&mut db).await?;
-        ensure!(done.rows_affected() > 0, "there was no code");
+        ensure!(done.rows_affected() > 0, "no code in the database");
         db.close().await?;
         Ok(())
     })
@@ -297,7 +298,7 @@ fn an_agent_that_cannot_reach_its_server_reports_it_at_once() -> Result<()> {
     world.lab.until("the agent names the server that it cannot reach", PATIENCE, || {
         Ok(agent.said().contains("127.0.0.1:7444").then_some(()))
     })?;
-    // It goes on trying for a while: a server may be starting beside it. Asked to end, it does.
+    // The agent keeps retrying, since the server may be starting. It exits when it is stopped.
     agent.stop(PATIENCE)?;
     world.end()
 }
