@@ -1,6 +1,6 @@
-// A program as a customer would write it: it knows the API by its document only, from which its types are generated.
-// Makes a tunnel and a share, changes the share, and removes both. Its token comes on standard input, the server's URL
-// is its argument. Ends with 0 if all went as the document says.
+// A program as a customer would write it: it uses only the types that are generated from the API's document. It
+// creates a tunnel and a share, changes the share, and deletes both. It reads its token from standard input; its
+// argument is the server's URL. It exits with 0 if every answer matches the document.
 
 import createClient, { type Client } from "openapi-fetch";
 import { strict as assert } from "node:assert";
@@ -11,7 +11,7 @@ type Share = components["schemas"]["IpsecShare"];
 type Tunnel = components["schemas"]["IpsecTunnel"];
 type Status = Share["status"];
 
-/** For whatever takes the gateway milliseconds, on a busy machine. */
+/** The longest wait for a status. It takes the gateway milliseconds, but the machine may be busy. */
 const PATIENCE_MS = 40_000;
 
 async function main(url: string, token: string): Promise<void> {
@@ -76,7 +76,7 @@ async function main(url: string, token: string): Promise<void> {
   assert.deepEqual([patched.status, patched.ingressPort, patched.target], ["NEW", 8444, "127.0.0.1:9"]);
   const again = await until(read, (it) => it.status === "DEPLOYED");
 
-  // What was read may be sent back.
+  // A share that was read is a valid body of a PUT.
   await only(
     api.PUT("/frontdoor/v2/{frontdoorId}/ipsec-shares/{id}", {
       params: { path },
@@ -120,7 +120,7 @@ function getTunnel(api: Client<paths, "application/json">, frontdoorId: string, 
   return only(api.GET("/frontdoor/v2/{frontdoorId}/ipsec-tunnels/{id}", { params }));
 }
 
-/** What was answered, if it is what was asked for. */
+/** Returns the body of a successful answer and throws for any other. */
 async function only<T>(answer: Promise<{ data?: T; error?: unknown; response: Response }>): Promise<NonNullable<T>> {
   const { data, error, response } = await answer;
   if (data === undefined || data === null) {
@@ -134,7 +134,7 @@ async function until<T>(read: () => Promise<T>, wanted: (it: T) => boolean): Pro
   for (;;) {
     const it = await read();
     if (wanted(it)) return it;
-    if (Date.now() > end) throw new Error(`it stays as it is: ${JSON.stringify(it)}`);
+    if (Date.now() > end) throw new Error(`timeout, last state: ${JSON.stringify(it)}`);
     await pause(50);
   }
 }
@@ -144,4 +144,4 @@ assert(url, "usage: client.js URL <TOKEN");
 let token = "";
 for await (const piece of process.stdin.setEncoding("utf8")) token += piece;
 await main(url, token.trim());
-console.log("a generated client made, changed and removed a tunnel and a share");
+console.log("a generated client created, changed and deleted a tunnel and a share");

@@ -1,4 +1,4 @@
-//! A client that a public generator makes of `docs/openapi.json`, and a program that uses it; see `tests/client`.
+//! Runs a program that uses a client generated from `docs/openapi.json` by a public generator; see `tests/client`.
 
 use std::{
     fs::File,

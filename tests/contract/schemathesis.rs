@@ -1,5 +1,5 @@
-//! Requests that the document allows, and others, made by schemathesis at a running server, whose every answer is held
-//! against the document; see `tests/schemathesis`.
+//! Runs schemathesis against a running server: it sends valid and invalid requests and checks every answer against the
+//! OpenAPI document; see `tests/schemathesis`.
 
 use std::{
     fs,
@@ -14,13 +14,15 @@ use serde_json::Value;
 
 use crate::harness::{World, text};
 
-/// The fewest requests of a run that proves something.
+/// The fewest requests of a meaningful run.
 const LEAST: u64 = 2000;
-/// The bound of one run: then it is stopped, and its current request ends. On a machine that has nothing else to
-/// do, one run makes far more than is wanted; every run comes to all of its phases.
+/// The time after which schemathesis ends a run by itself, after its current request. On an idle machine, one run makes
+/// far more than [`LEAST`] requests. Every run completes all its phases.
 const BUDGET: Duration = Duration::from_secs(75);
+/// The time after which the test kills a run that does not end.
 const BOUND: Duration = Duration::from_secs(240);
-/// The same requests for every change. One run makes enough of them, unless the machine is busy with much else.
+/// Fixed seeds, so that every change is tested with the same requests. One run makes enough requests, unless the
+/// machine is busy.
 const SEEDS: [u32; 4] = [20_260_101, 20_260_102, 20_260_103, 20_260_104];
 
 #[test]
@@ -38,7 +40,7 @@ fn every_answer_is_as_the_document_says() -> Result<()> {
     for seed in SEEDS {
         let mut command = world.outside.command(&schemathesis.display().to_string());
         command
-            // Not as an argument, which everybody on the machine can read.
+            // The token is not an argument, because every user of the machine can read arguments.
             .env("TOKEN", token.trim())
             .env("FRONTDOOR", world.gateway.frontdoor.trim_start_matches("/frontdoor/v2/"))
             .env("TUNNEL", text(&tunnel, "id")?)
@@ -54,13 +56,13 @@ fn every_answer_is_as_the_document_says() -> Result<()> {
             break;
         }
     }
-    // Past what captures the output of a test that passed.
-    writeln!(std::io::stderr(), "schemathesis: {cases} cases, all answered as the document says")?;
-    ensure!(cases >= LEAST, "{cases} cases only, {LEAST} are wanted");
+    // Writes directly to stderr: the output of a passing test is captured otherwise.
+    writeln!(std::io::stderr(), "schemathesis: {cases} cases, all answers match the document")?;
+    ensure!(cases >= LEAST, "only {cases} cases; at least {LEAST} are required");
     world.end()
 }
 
-/// Runs it to its end, and answers how many requests it made.
+/// Runs schemathesis to its end and returns the number of its requests.
 fn tried(mut command: Command, here: &Path) -> Result<u64> {
     let (report, said) = (here.join("report.json"), here.join("said"));
     let mut run = command
@@ -71,7 +73,7 @@ fn tried(mut command: Command, here: &Path) -> Result<u64> {
         .stdout(fs::File::create(&said)?)
         .stderr(fs::File::options().append(true).open(&said)?)
         .spawn()
-        .context("can't start schemathesis")?;
+        .context("cannot start schemathesis")?;
     let end = Instant::now() + BOUND;
     let status = loop {
         match run.try_wait()? {
@@ -79,17 +81,18 @@ fn tried(mut command: Command, here: &Path) -> Result<u64> {
             None if Instant::now() > end => {
                 run.kill()?;
                 run.wait()?;
-                bail!("schemathesis does not end\n{}", fs::read_to_string(&said)?);
+                bail!("schemathesis did not end\n{}", fs::read_to_string(&said)?);
             }
             None => std::thread::sleep(Duration::from_millis(100)),
         }
     };
     ensure!(status.success(), "schemathesis: {status}\n{}", fs::read_to_string(&said)?);
     let report: Value = serde_json::from_slice(&fs::read(&report)?)?;
-    report["test_cases"]["generated"].as_u64().context("a report without its number of cases")
+    report["test_cases"]["generated"].as_u64().context("the report has no number of cases")
 }
 
-/// `st`, from PyPI, in an environment of its own below the target directory, as `requirements` pins it.
+/// Installs schemathesis from PyPI into a virtual environment below the target directory, with the versions that
+/// `requirements` pins. Returns the path of its executable, `st`.
 fn installed(requirements: &Path) -> Result<PathBuf> {
     let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join("schemathesis");
     let (kept, st) = (venv.join("requirements.txt"), venv.join("bin/st"));
@@ -102,7 +105,7 @@ fn installed(requirements: &Path) -> Result<PathBuf> {
     run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))
         .context("this test needs Python 3 with venv (Debian's python3-venv)")?;
     run(Command::new(venv.join("bin/pip")).args(["install", "--quiet", "--requirement"]).arg(requirements))
-        .context("pip could not install schemathesis: is its index out of reach?")?;
+        .context("pip cannot install schemathesis: check that its package index is reachable")?;
     fs::write(kept, wanted)?;
     Ok(st)
 }

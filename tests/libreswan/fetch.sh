@@ -1,7 +1,7 @@
 #!/bin/bash
-# fetch.sh: unpacks Debian's libreswan, without installing it since it conflicts with strongSwan's packages, and says
-# where. What was unpacked once is kept. It is another maker's end of a tunnel, for the tests; the libraries that it
-# needs are installed by packaging/install-packages.sh.
+# fetch.sh: unpacks Debian's libreswan and prints its directory. The tests use it as another vendor's end of a tunnel.
+# It is not installed because it conflicts with strongSwan's packages. The unpacked files are kept for later runs.
+# packaging/install-packages.sh installs the libraries that it needs.
 set -eu -o pipefail
 target=${CARGO_TARGET_DIR:-$(dirname "$0")/../../target}
 mkdir -p "$target/libreswan"
@@ -12,7 +12,7 @@ flock 9
 if ! [ -x "$root/usr/libexec/ipsec/pluto" ]; then
   work=$(mktemp -d "$dir/work.XXXXXX")
   trap 'rm -rf "$work"' EXIT
-  # The package lists may be absent or stale: they are fetched only if the first try fails.
+  # The package lists may be missing or outdated: they are updated only if the first download fails.
   (cd "$work" && { apt-get -q download libreswan || { apt-get -q update && apt-get -q download libreswan; }; }) >&2
   dpkg-deb -x "$work"/libreswan_*.deb "$work/root"
   rm -rf "$root"

@@ -1,9 +1,9 @@
-// An OpenID provider on a port of its own, for one run of the tests. It obeys lines of JSON on its standard input,
-// answers each with a line of JSON, and ends when the input ends.
+// An OpenID provider on its own port, for one run of the tests. It reads commands as lines of JSON from standard input,
+// answers each with a line of JSON, and exits at the end of the input.
 //
-//   {"do": "sign", "alg": "ES256", "claims": {…}, "header": {…}}   a JWT with the key that it has now
-//   {"do": "rotate"}                                               new keys; the old ones are withdrawn
-//   {"do": "stop"} {"do": "start"}                                 it is down, and up again on the same port
+//   {"do": "sign", "alg": "ES256", "claims": {…}, "header": {…}}   a JWT signed with the current key
+//   {"do": "rotate"}                                               new keys replace the old ones
+//   {"do": "stop"} {"do": "start"}                                 closes its port, and opens the same port again
 
 import { createServer } from 'node:http';
 import { createInterface } from 'node:readline';
@@ -11,7 +11,7 @@ import { randomUUID } from 'node:crypto';
 import { exportJWK, generateKeyPair, importJWK, SignJWT } from 'jose';
 import { Provider } from 'oidc-provider';
 
-// Standard output is for answers only.
+// Standard output carries only answers.
 console.info = console.warn = console.log = console.error;
 
 const ALGORITHMS = ['RS256', 'ES256', 'EdDSA'];
@@ -29,7 +29,7 @@ async function makeKeys() {
   }));
 }
 
-// A resource server is an audience. Its name says which algorithm its tokens are signed with.
+// A resource server is an audience. Its name contains the algorithm of its tokens' signatures.
 function resourceServer(_, resource) {
   const alg = ALGORITHMS.find((name) => resource === AUDIENCE + name) ?? 'ES256';
   return { audience: resource, scope: SCOPES, accessTokenFormat: 'jwt', jwt: { sign: { alg } } };

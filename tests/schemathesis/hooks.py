@@ -1,7 +1,8 @@
-"""What the document can't say to schemathesis, which makes requests of nothing else.
+"""Adjusts requests where the OpenAPI document alone does not give schemathesis enough information.
 
-A valid request names a tunnel, an environment, a location and a Frontdoor that are there, a network without host bits,
-a time to come and a step that goes with a duration: those are put in. And what this run needs stays: no request takes it away.
+A valid request names an existing tunnel, environment, location and Frontdoor, a network without host bits, a future
+time, and a step that fits the duration: these hooks insert them. They also prevent requests from deleting or changing
+what the run itself needs.
 """
 
 import ipaddress
@@ -25,7 +26,7 @@ PRESENT = {
     "allowedSources": ["172.31.8.0/24"],
     "expiresAt": "2999-12-31T23:59:59Z",
 }
-# What a pattern can't bound: the labels of a name.
+# The longest host name. A pattern cannot bound the total length of its labels.
 LONGEST_HOST = 253
 
 
@@ -37,20 +38,20 @@ def before_call(context, case, kwargs):
         case.path_parameters["id"] = identifier[:4] + "0" * 32
     is_valid = case.meta is not None and case.meta.generation.mode.is_positive
     if is_valid and case.path.endswith("/metrics") and case.query:
-        # Not more samples than are answered.
+        # A duration and a step within the limit of samples in one answer.
         fitting = {"duration": "1h30m", "step": "10m"}
         case.query.update({name: fitting[name] for name in fitting.keys() & case.query.keys()})
     body = case.body
     if not isinstance(body, dict):
         return
     if not body.get("ipsecSharesEnabled", True) and method == "PATCH":
-        # Of the Frontdoor that all the others are tried in.
+        # Keeps shares enabled in the Frontdoor that the other requests use.
         body["ipsecSharesEnabled"] = True
     if not is_valid:
         return
     body.update({name: present for name, present in PRESENT.items() if body.get(name) is not None})
     if case.path.endswith("/api-accounts"):
-        # There are several by now, made with Frontdoors.
+        # There may be several organizations by now, created with Frontdoors.
         body["organizationId"] = PRESENT["organizationId"]
     if "peerCidr" in body:
         body["peerCidr"] = str(ipaddress.ip_network(body["peerCidr"], strict=False))
@@ -58,7 +59,7 @@ def before_call(context, case, kwargs):
         body["target"] = body["target"][-LONGEST_HOST:].lstrip(".-")
 
 
-# A tag is a text, and in a query all is text: what breaks the schema before it is written there is right after.
+# A tag is a string, and a query has only strings: a value that violates the schema becomes a valid one in the query.
 NO_FAULT = "parameter `tag` in query - violates `patternProperties`"
 
 
