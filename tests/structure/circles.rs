@@ -1,4 +1,4 @@
-//! No circle between the files of a crate: what one file needs of another, that one does not need of it.
+//! The files of a crate have no circular dependencies.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use crate::source::{Mentions, Source, sources};
 type Module = Vec<String>;
 
 #[test]
-fn no_files_of_a_crate_need_each_other() {
+fn files_of_a_crate_have_no_circular_dependencies() {
     let mut crates: BTreeMap<String, Vec<Source>> = BTreeMap::new();
     for source in sources() {
         crates.entry(source.krate.clone()).or_default().push(source);
@@ -23,7 +23,7 @@ struct Crate {
 
 impl Crate {
     fn new(files: Vec<Source>) -> Self {
-        // An executable beside a library is another crate, of one file.
+        // An executable beside a library is a separate crate with one file.
         let library = files.iter().any(|file| file.path.ends_with("/src/lib.rs"));
         let files = files.into_iter().filter(|file| !(library && file.path.ends_with("/src/main.rs")));
         Self {
@@ -33,7 +33,7 @@ impl Crate {
         }
     }
 
-    /// Of each group of files that need each other, one line.
+    /// Describes each group of files that depend on each other.
     fn circles(&self) -> Vec<String> {
         let needs: BTreeMap<&Module, BTreeSet<&Module>> =
             self.files.keys().map(|module| (module, self.needs(module))).collect();
@@ -58,7 +58,7 @@ impl Crate {
         edges.collect::<Vec<_>>().join("\n") + "\n"
     }
 
-    /// The files that define what this one refers to.
+    /// The files that define the items that this file refers to.
     fn needs(&self, module: &Module) -> BTreeSet<&Module> {
         let mentions = &self.files[module].1;
         mentions
@@ -70,7 +70,7 @@ impl Crate {
             .collect()
     }
 
-    /// A path as it is from the crate's root; none if it leads out of the crate.
+    /// The path relative to the crate's root. `None` if it leads out of the crate.
     fn absolute(&self, module: &Module, inline: &[String], path: &[String]) -> Option<Module> {
         let mut base = [module, inline].concat();
         let first = path.first()?;
@@ -88,7 +88,7 @@ impl Crate {
         Some([&base, rest].concat())
     }
 
-    /// The file that defines what the path names: re-exports are followed to it.
+    /// The file that defines the item of a path. Follows re-exports.
     fn resolved(&self, path: &[String], depth: usize) -> &Module {
         let known = (0..=path.len()).rev().find_map(|len| self.files.get_key_value(&path[..len]));
         let (module, (_, mentions)) = known.expect("a crate has a root");
@@ -114,6 +114,7 @@ impl Crate {
     }
 }
 
+/// The modules that `from` depends on, directly or indirectly, and `from` itself.
 fn reached<'a>(from: &'a Module, needs: &BTreeMap<&'a Module, BTreeSet<&'a Module>>) -> BTreeSet<&'a Module> {
     let mut reached = BTreeSet::from([from]);
     let mut open = vec![from];

@@ -1,4 +1,4 @@
-//! Which crate may know which.
+//! Which crates may depend on which.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::debt::UNUSED;
 use crate::source::{files_below, root};
 
-/// Of each crate, the crates of the workspace that it may be built from. Tests may use more.
+/// For each crate, the crates of the workspace on which it may depend. Tests may depend on more.
 const EDGES: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("system", &[]),
@@ -29,7 +29,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Dependencies that only some crates may have, because they do what only those crates do.
+/// Libraries on which only some crates may depend, because only these crates do the libraries' work.
 const OWNERS: &[(&str, &[&str])] = &[
     ("axum", &["server"]),
     ("hyper", &["server"]),
@@ -40,14 +40,14 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("sqlx", &["store"]),
 ];
 
-/// What `model` may be built from: none of these reads a clock, draws a random number, waits, or opens anything.
+/// The libraries on which `model` may depend. None of them reads a clock, generates random numbers, waits, or does I/O.
 const PURE: &[&str] = &["base64", "ipnet", "jiff", "secrecy", "serde", "serde_json", "thiserror", "uuid"];
 
 #[test]
-fn crates_depend_on_each_other_as_the_architecture_says() {
+fn crates_depend_only_on_the_crates_that_the_architecture_allows() {
     let dependencies = dependencies();
     let folders: BTreeSet<_> = dependencies.keys().map(String::as_str).collect();
-    assert_eq!(folders, EDGES.iter().map(|(krate, _)| *krate).collect(), "each crate has a line in EDGES");
+    assert_eq!(folders, EDGES.iter().map(|(krate, _)| *krate).collect(), "each crate needs a line in EDGES");
     for (krate, allowed) in EDGES {
         let others = dependencies[*krate].iter().filter_map(|name| folder(name));
         let forbidden: Vec<_> = others.filter(|other| !allowed.contains(other)).collect();
@@ -56,23 +56,23 @@ fn crates_depend_on_each_other_as_the_architecture_says() {
 }
 
 #[test]
-fn only_its_owners_depend_on_a_library_that_does_their_work() {
+fn only_the_owners_of_a_library_depend_on_it() {
     let dependencies = dependencies();
     for (library, owners) in OWNERS {
         let users = dependencies.iter().filter(|(_, names)| names.contains(*library));
         let users: Vec<_> = users.map(|(krate, _)| krate.as_str()).collect();
-        assert_eq!(users, *owners, "what depends on {library}");
+        assert_eq!(users, *owners, "the crates that depend on {library}");
     }
 }
 
 #[test]
-fn the_model_depends_on_nothing_that_acts() {
+fn the_model_depends_only_on_pure_libraries() {
     let forbidden: Vec<_> =
         dependencies()["model"].iter().filter(|name| !PURE.contains(&name.as_str())).cloned().collect();
-    assert!(forbidden.is_empty(), "model is pure: {forbidden:?}");
+    assert!(forbidden.is_empty(), "model may not depend on {forbidden:?}");
 }
 
-/// No tool that has to be installed is needed for it: a crate's name is in the text of whatever uses it.
+/// Every dependency is used: its name occurs in the sources of the crate. The check needs no additional tool.
 #[test]
 fn every_dependency_is_used() {
     let mut unused = Vec::new();
@@ -95,7 +95,7 @@ fn every_dependency_is_used() {
     assert!(unused.is_empty(), "{}", unused.join("\n"));
 }
 
-/// The folder of a crate of this workspace.
+/// The folder of a package of this workspace; `None` for other packages.
 fn folder(package: &str) -> Option<&str> {
     if package == "wicketgate" { Some(package) } else { package.strip_prefix("wicketgate-") }
 }
@@ -108,7 +108,7 @@ fn read(file: &Path) -> String {
     fs::read_to_string(file).unwrap()
 }
 
-/// Of each crate, by the name of its folder: what it is built from, without what only its tests need.
+/// The dependencies of each crate, by the name of its folder, without those that only tests need.
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let metadata = metadata();
     let packages = metadata["packages"].as_array().unwrap().iter().map(|package| {
@@ -120,7 +120,7 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     packages.collect()
 }
 
-/// What cargo knows of the workspace's own packages.
+/// The output of `cargo metadata` for the workspace's packages.
 fn metadata() -> Value {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let output = Command::new(cargo)

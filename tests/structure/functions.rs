@@ -1,4 +1,4 @@
-//! A function can be read at once: it has few arguments and few lines.
+//! Functions are short enough to read: they have few arguments and few lines.
 
 use std::fs;
 
@@ -7,10 +7,10 @@ use syn::{spanned::Spanned as _, visit::Visit};
 use crate::debt::LONG_FUNCTIONS;
 use crate::source::{is_test, root, sources};
 
-/// `self` counts too.
+/// The most arguments of a function, `self` included.
 const MAX_ARGUMENTS: usize = 5;
 
-/// Of the body, without empty lines and comments.
+/// The most lines of a function's body, without empty lines and comments.
 const MAX_LINES: usize = 60;
 
 #[test]
@@ -36,7 +36,7 @@ fn functions_have_few_arguments_and_few_lines() {
     );
 }
 
-/// The functions of a file that exceed a limit, each with the number of its arguments and lines.
+/// Collects the functions of a file that exceed a limit, with their numbers of arguments and lines.
 struct Functions<'a> {
     lines: Vec<&'a str>,
     found: Vec<(String, usize, usize)>,

@@ -1,7 +1,7 @@
-//! What docs/ARCHITECTURE.md says about the code, held by tests: crate edges, circles between files, names, and rules
-//! that no crate edge can hold. These tests read the sources and run nothing.
+//! Tests that the code follows docs/ARCHITECTURE.md: dependencies between crates, circles between files, names, and
+//! rules within a crate. These tests read the sources and run no code of the product.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may panic")]
 
 mod circles;
 mod debt;

@@ -1,23 +1,23 @@
-//! One name, one type.
+//! Types have unique names.
 
 use std::collections::BTreeMap;
 
 use crate::debt::NAMES;
 use crate::source::{Mentions, Scope, Source, sources};
 
-/// Whoever reads a name of the workspace knows what it is, whichever crate the text is in.
+/// A public type's name identifies it in every crate of the workspace.
 #[test]
 fn no_two_public_types_of_the_workspace_share_a_name() {
     assert_unique(|_, scope| (scope == Scope::Public).then(String::new));
 }
 
-/// Files of one crate are read together.
+/// A type's name identifies it in every file of its crate.
 #[test]
 fn no_two_types_of_a_crate_share_a_name_unless_one_is_private() {
     assert_unique(|source, scope| (scope != Scope::Private).then(|| source.krate.clone()));
 }
 
-/// `group` says with which other types a type is compared, if at all.
+/// Checks that names are unique in each group. `group` returns a type's group, or `None` if its name is not checked.
 fn assert_unique(group: impl Fn(&Source, Scope) -> Option<String>) {
     let mut types: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
     for source in sources() {
@@ -27,7 +27,7 @@ fn assert_unique(group: impl Fn(&Source, Scope) -> Option<String>) {
             }
         }
     }
-    assert!(types.len() > 100, "the sources were not read");
+    assert!(types.len() > 100, "too few types: the sources were not read");
     types.retain(|(_, name), places| places.len() > 1 && !NAMES.contains(&&**name));
-    assert!(types.is_empty(), "the same name for several types: {types:#?}");
+    assert!(types.is_empty(), "several types have the same name: {types:#?}");
 }

@@ -1,4 +1,4 @@
-//! Paths and functions that the repository's pages name exist.
+//! The paths and functions that the repository's pages name exist.
 
 use std::fs;
 
@@ -14,7 +14,7 @@ fn paths_on_pages_exist() {
     for page in PAGES {
         let text = fs::read_to_string(root().join(page)).unwrap();
         let words: Vec<_> = text.split('`').collect();
-        // Every second part is code.
+        // Every second part is inside backquotes.
         for (at, word) in words.iter().enumerate().skip(1).step_by(2).filter(|(_, word)| is_path(word)) {
             let Some(source) = source(&sources, word) else {
                 wrong.push(format!("{page}: there is no {word}"));
@@ -36,8 +36,8 @@ fn is_path(word: &str) -> bool {
     word.contains('/') && word.ends_with(".rs") && word.chars().all(plain)
 }
 
-/// The file of a path, which begins in the repository or leaves out `crates` and `src`; with its source, if it is part of a
-/// crate. `None` if there is no such file.
+/// The file of a path, which is relative to the repository's root or omits `crates` and `src`. The inner value is its
+/// source, if the file is part of a crate. `None` if the file does not exist.
 fn source<'a>(sources: &'a [Source], path: &str) -> Option<Option<&'a Source>> {
     let long = path
         .split_once('/')
@@ -52,6 +52,6 @@ fn defines(source: &Source, name: &str) -> bool {
     Mentions::of(source).items.iter().any(|item| item.name == name)
         || text.contains(&format!("fn {name}("))
         || text.contains(&format!("fn {name}<"))
-        // An item of a macro of the file's own, such as `extractors!`.
+        // An item that a macro of this file declares, such as `extractors!`.
         || text.contains(&format!("\n    {name}: "))
 }

@@ -1,11 +1,11 @@
-//! Rules that no crate edge can hold.
+//! Rules that the dependencies between crates cannot enforce.
 
 use std::fs;
 
 use crate::debt::{LONG_FILES, PROPERTY_NAMES};
 use crate::source::{Mentions, root, rust_files, sources};
 
-/// Libraries, and the only files that may name them.
+/// Libraries, and the only files or folders that may use them.
 const PLACES: &[(&[&str], &[&str])] = &[
     (&["wicketgate_vici"], &["crates/gateway/src/ipsec/strongswan"]),
     (&["rtnetlink", "netlink_packet_route"], &["crates/gateway/src/ground"]),
@@ -21,7 +21,7 @@ const PLACES: &[(&[&str], &[&str])] = &[
     ),
 ];
 
-/// In `model`, time and fresh ids are arguments, and nothing is opened.
+/// Names that `model` may not use: it gets times and new ids as arguments, and does no I/O.
 const IMPURE: &[&str] = &[
     "SystemTime",
     "Instant",
@@ -36,14 +36,14 @@ const IMPURE: &[&str] = &[
     "UdpSocket",
 ];
 
-/// Where the API's JSON is written or read: the API itself, and what calls it.
+/// The folders that may write or read the API's JSON: the API itself and its clients.
 const JSON: &[&str] = &["crates/server/src/api", "crates/lab/src", "crates/wicketgate/src/demo"];
 
-/// A file has one subject and can be read at once.
+/// The most lines of a file, so that it has one subject and can be read in one sitting.
 const MAX_LINES: usize = 450;
 
 #[test]
-fn a_library_is_named_only_where_its_work_is_done() {
+fn restricted_libraries_are_used_only_in_their_places() {
     let mut broken = Vec::new();
     for source in sources() {
         let mentions = Mentions::of(&source);
@@ -51,7 +51,7 @@ fn a_library_is_named_only_where_its_work_is_done() {
             let named =
                 mentions.paths.iter().any(|(_, path)| path.iter().any(|part| libraries.contains(&&**part)));
             if named && !places.iter().any(|place| source.path.starts_with(place)) {
-                broken.push(format!("{} names {libraries:?}", source.path));
+                broken.push(format!("{} uses {libraries:?}", source.path));
             }
         }
     }
@@ -81,7 +81,7 @@ fn only_the_store_has_sql() {
 }
 
 #[test]
-fn only_the_api_has_json_property_names() {
+fn only_the_api_and_its_clients_have_json_property_names() {
     let is_property = |text: &str| {
         text.starts_with(|first: char| first.is_ascii_lowercase())
             && text.chars().all(|c| c.is_ascii_alphanumeric())
@@ -99,7 +99,7 @@ fn no_file_is_too_long() {
     assert!(long.is_empty(), "more than {MAX_LINES} lines: {long:#?}");
 }
 
-/// Only files below `places` have such strings.
+/// Checks that only files below `places` contain strings for which `is_such` is true.
 fn assert_strings(what: &str, places: &[&str], is_such: impl Fn(&str) -> bool) {
     let mut broken = Vec::new();
     for source in sources().iter().filter(|source| !places.iter().any(|place| source.path.starts_with(place)))

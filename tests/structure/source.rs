@@ -1,4 +1,4 @@
-//! The sources of the workspace, parsed.
+//! Parses the sources of the workspace.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ pub(crate) struct Source {
     pub(crate) krate: String,
     /// Relative to the repository.
     pub(crate) path: String,
-    /// The module that the file is: empty for a crate's root.
+    /// The module path of the file: empty for a crate's root.
     pub(crate) module: Vec<String>,
     pub(crate) ast: syn::File,
 }
@@ -71,26 +71,26 @@ pub(crate) fn is_test(attrs: &[syn::Attribute]) -> bool {
     })
 }
 
-/// What a file refers to: the paths in its code and in its macros' arguments, and its string literals.
+/// What a file mentions: paths in its code and in macro arguments, string literals, and the items that it defines.
 #[derive(Default)]
 pub(crate) struct Mentions {
-    /// Each with the inline modules around it.
+    /// Each path with the inline modules around it.
     pub(crate) paths: Vec<(Vec<String>, Vec<String>)>,
-    /// `pub use`: the name it gets here, or `*`, and the path.
+    /// The re-exports of `pub use`: the exported name or `*`, and the path.
     pub(crate) reexports: Vec<(String, Vec<String>)>,
     pub(crate) strings: Vec<String>,
     pub(crate) items: Vec<Item>,
     inline: Vec<String>,
 }
 
-/// What a file defines by name.
+/// A named item that a file defines.
 pub(crate) struct Item {
     pub(crate) name: String,
     pub(crate) is_type: bool,
     pub(crate) scope: Scope,
 }
 
-/// From where an item can be used.
+/// Where an item can be used.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {
     Public,
@@ -163,7 +163,7 @@ impl Mentions {
         self.path_in_macro(path);
     }
 
-    /// A lone word is no path: it may be the `super` of `pub(super)`.
+    /// Ignores a single word: it may be the `super` of `pub(super)`.
     fn path_in_macro(&mut self, path: Vec<String>) {
         if path.len() > 1 {
             self.path(path);
@@ -241,9 +241,9 @@ impl<'ast> Visit<'ast> for Mentions {
         self.strings.push(text.value());
     }
 
-    // `pub(super)` refers to nothing.
+    // The path in `pub(super)` is not a dependency.
     fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
 
-    // Attributes refer to nothing that these rules are about.
+    // Attributes contain no paths to which these rules apply.
     fn visit_attribute(&mut self, _: &'ast syn::Attribute) {}
 }
