@@ -23,7 +23,9 @@ use crate::harness::{
     text,
 };
 
+/// The number of kills.
 const ROUNDS: usize = 10;
+/// The most writes in a round. Each round is killed before its last write.
 const WRITES: usize = 200;
 
 /// The longest time from the first answer after a restart until all statuses are correct.

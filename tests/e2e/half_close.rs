@@ -10,6 +10,7 @@ use crate::harness::{
 };
 
 const CLIENTS: u8 = 8;
+/// The bytes that each client sends.
 const LENGTH: usize = 8 << 20;
 
 #[test]

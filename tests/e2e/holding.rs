@@ -91,6 +91,6 @@ fn a_transfer_is_complete_over_six_rekeys() -> Result<()> {
         let transfer = transfer.join().map_err(|_| anyhow!("the client panicked"))?;
         rekeyed.and(transfer)
     })?;
-    eprintln!("{} MiB there and back over six rekeys in {:?}", moved >> 20, begin.elapsed());
+    eprintln!("{} MiB in each direction over six rekeys in {:?}", moved >> 20, begin.elapsed());
     world.end()
 }

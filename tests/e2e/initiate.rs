@@ -14,6 +14,7 @@ const CONNECTED: Duration = Duration::from_secs(60);
 /// The time for which a connection that is not initiated must stay `DOWN`.
 const STAYS_DOWN: Duration = Duration::from_secs(3);
 
+/// The most attempts to make the two ends initiate at the same time.
 const ROUNDS: usize = 3;
 
 /// The longest wait for a second SA after the first: the last pause between two attempts of the other end.

@@ -77,7 +77,7 @@ fn a_transfer_is_complete_over_a_slow_and_lossy_link_during_rekeys() -> Result<(
     let before = States::of(&inside)?;
     before.are_in_order(true)?;
     let tun = inside.command("ip").args(["link", "show", "type", "tun"]).output()?;
-    ensure!(tun.stdout.is_empty(), "there is a TUN device: {}", String::from_utf8_lossy(&tun.stdout));
+    ensure!(tun.stdout.is_empty(), "ESP uses a TUN device: {}", String::from_utf8_lossy(&tun.stdout));
 
     let netem = "qdisc add dev wan root netem delay 40ms loss 1%";
     ensure!(sites[0].namespace.command("tc").args(netem.split(' ')).status()?.success(), "no netem");
@@ -105,7 +105,7 @@ fn a_transfer_is_complete_over_a_slow_and_lossy_link_during_rekeys() -> Result<(
         after.are_in_order(true)?;
         Ok(after.spis().iter().all(|spi| !before.spis().contains(spi)).then_some(()))
     })?;
-    eprintln!("{TRANSFER} bytes there and back, {rekeys} rekeys meanwhile");
+    eprintln!("{TRANSFER} bytes in each direction, {rekeys} rekeys meanwhile");
     ensure!(rekeys >= 2, "only {rekeys} rekeys");
     world.end()
 }
@@ -134,7 +134,7 @@ fn a_peer_without_nat_traversal_is_served_by_esp_without_udp() -> Result<()> {
     let direct = config
         .replace(&format!("remote_addrs = {GATEWAY}"), &format!("remote_addrs = {daemon}"))
         .replace("encap = yes", "encap = no");
-    ensure!(direct != config && !direct.contains("encap = yes"), "another configuration: {config}");
+    ensure!(direct != config && !direct.contains("encap = yes"), "unexpected configuration: {config}");
     world.connect(&mut site, &published.tunnel, &direct)?;
 
     States::of(&inside)?.are_in_order(false)?;

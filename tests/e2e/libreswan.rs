@@ -19,6 +19,7 @@ use crate::harness::{
 /// The longest wait for the daemon. It tests its algorithms when it starts, and the processor may be emulated.
 const LONG: Duration = Duration::from_secs(120);
 
+/// The size of one transfer in each direction, in bytes.
 const TRANSFER: u64 = 2 << 20;
 
 /// Starts Libreswan with its generated configuration and waits until its log contains `said`.

@@ -63,6 +63,6 @@ fn up_refuses_to_start_in_a_private_mount_namespace() -> Result<()> {
     command.args(["up".as_ref(), "--data-dir".as_ref(), data.as_os_str()]);
     let refused = command.output()?;
     ensure!(!refused.status.success() && said(&refused).contains("nsenter --net="), "{}", said(&refused));
-    ensure!(!data.exists(), "it wrote something before the check");
+    ensure!(!data.exists(), "`up` wrote files before the check");
     lab.remove()
 }

@@ -17,14 +17,14 @@ fn paths_on_pages_exist() {
         // Every second part is inside backquotes.
         for (at, word) in words.iter().enumerate().skip(1).step_by(2).filter(|(_, word)| is_path(word)) {
             let Some(source) = source(&sources, word) else {
-                wrong.push(format!("{page}: there is no {word}"));
+                wrong.push(format!("{page}: {word} does not exist"));
                 continue;
             };
             let item = words[at - 1].split_whitespace().collect::<Vec<_>>() == ["in"];
             if let Some(name) = words.get(at.wrapping_sub(2)).filter(|_| item)
                 && !source.is_none_or(|source| defines(source, name))
             {
-                wrong.push(format!("{page}: there is no {name} in {word}"));
+                wrong.push(format!("{page}: {word} does not define {name}"));
             }
         }
     }
