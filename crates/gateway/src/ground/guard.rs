@@ -7,6 +7,9 @@
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
+use serde_json::json;
+
+use super::{NetworkError, link::UPLINK, nft};
 
 /// How the guard recognises packets inside the tunnel, which depends on where the engine does ESP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,48 +49,20 @@ pub(crate) fn rules(
     site: Ipv4Net,
     load_balancer: Ipv4Addr,
     path: u32,
-) -> String {
-    let uplink = super::link::UPLINK;
-    let (from_tunnel, to_tunnel, esp_in, esp_out) = match packets {
-        InnerPackets::Device(tun) => {
-            (format!("iifname \"{tun}\""), format!("oifname \"{tun}\""), String::new(), String::new())
-        }
-        InnerPackets::SecurityPath => (
-            format!("iifname \"{uplink}\" meta ipsec exists"),
-            format!("oifname \"{uplink}\" rt ipsec exists"),
-            format!("    iifname \"{uplink}\" ip saddr {peer} ip protocol esp accept\n"),
-            format!("    oifname \"{uplink}\" ip daddr {peer} ip protocol esp accept\n"),
-        ),
+) -> Result<String, NetworkError> {
+    let tun = match packets {
+        InnerPackets::Device(tun) => Some(tun),
+        InnerPackets::SecurityPath => None,
     };
-    let (inside, outside) = (
-        format!("{from_tunnel} ip saddr {site} ip daddr {load_balancer}"),
-        format!("{to_tunnel} ip saddr {load_balancer} ip daddr {site}"),
-    );
-    let clamp = format!("tcp flags syn tcp option maxseg size set {}", max_segment(path));
-    // Of ICMP errors, path MTU discovery needs only this one; the kernel checks that it belongs to a socket.
-    format!(
-        r#"table inet wicketgate {{}}
-delete table inet wicketgate
-table inet wicketgate {{
-  chain input {{
-    type filter hook input priority filter; policy drop;
-    {inside} {clamp}
-    {inside} meta l4proto tcp accept
-    {inside} icmp type echo-request accept
-    {inside} icmp type destination-unreachable icmp code frag-needed accept
-    iifname "{uplink}" ip saddr {peer} udp dport {{ 500, 4500 }} accept
-{esp_in}    iifname "{uplink}" icmp type destination-unreachable icmp code frag-needed accept
-  }}
-  chain forward {{ type filter hook forward priority filter; policy drop; }}
-  chain output {{
-    type filter hook output priority filter; policy drop;
-    {outside} {clamp}
-    {outside} meta l4proto {{ tcp, icmp }} accept
-    oifname "{uplink}" ip daddr {peer} udp sport {{ 500, 4500 }} accept
-{esp_out}  }}
-}}
-"#
-    )
+    let values = json!({
+        "uplink": UPLINK,
+        "tun": tun,
+        "peer": peer,
+        "site": site,
+        "load_balancer": load_balancer,
+        "max_segment": max_segment(path),
+    });
+    nft::render(include_str!("guard.nft"), &values)
 }
 
 #[cfg(test)]
@@ -117,7 +92,8 @@ mod tests {
                 Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 16),
                 Ipv4Addr::new(100, 64, 0, 1),
                 1500,
-            );
+            )
+            .unwrap();
             let mut nft = Command::new("nft").args(["-c", "-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
             nft.stdin.take().unwrap().write_all(rules.as_bytes()).unwrap();
             assert!(nft.wait().unwrap().success(), "{rules}");

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use minijinja::{Environment, UndefinedBehavior, Value, value::Serde};
 use tokio::runtime::Handle;
 
 use super::{
@@ -10,6 +11,16 @@ use super::{
 };
 
 const PROGRAM: (&str, &[&str]) = ("nft", &["-f", "-"]);
+
+/// The rules of a template.
+pub(crate) fn render(template: &str, values: &serde_json::Value) -> Result<String, NetworkError> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.render_str(template, Value::from(Serde(values))).map_err(|error| NetworkError::Tool {
+        what: "write packet rules".to_owned(),
+        message: error.to_string(),
+    })
+}
 
 /// Applies `rules` in `namespace`, or in this process's own.
 pub(crate) async fn apply(namespace: Option<&Namespace>, rules: String) -> Result<(), NetworkError> {

@@ -75,7 +75,7 @@ impl RunningTunnel {
         packets: InnerPackets,
     ) -> Result<(), NetworkError> {
         let (peer, site) = (desired.peer_address.get(), desired.peer_cidr.get());
-        let rules = guard::rules(packets, peer, site, desired.load_balancer_ip, self.path.bears());
+        let rules = guard::rules(packets, peer, site, desired.load_balancer_ip, self.path.bears())?;
         let before = self.monitor.rules()?;
         if self.guard.as_ref().is_some_and(|(has, made)| *has == rules && *made == before) {
             return Ok(());

@@ -11,6 +11,8 @@ use std::{
     net::Ipv4Addr,
 };
 
+use serde::Serialize;
+use serde_json::json;
 use tokio::sync::Mutex;
 
 use super::{
@@ -26,7 +28,7 @@ const TABLES: &str = "wicketgate-";
 const LAST_OF_NO_ROUTER: &str = "ct status dnat accept";
 
 /// What the rules depend on.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub(crate) struct SteeringConfig {
     /// Four hexadecimal digits.
     pub(crate) instance: String,
@@ -62,7 +64,7 @@ impl Steering {
         config: SteeringConfig,
         peers: BTreeMap<Ipv4Addr, Ipv4Addr>,
     ) -> Result<Self, NetworkError> {
-        nft::apply(None, config.table(&peers)).await?;
+        nft::apply(None, config.table(&peers)?).await?;
         sysctl::set("ip_forward", "1").map_err(NetworkError::io("turn on forwarding"))?;
         Ok(Self { config, peers: Mutex::new(Steered { peers, seen: None }) })
     }
@@ -135,7 +137,7 @@ impl Steering {
             return Ok(());
         }
         tracing::warn!("steering rules were removed: restoring them");
-        nft::apply(None, self.config.table(&steered.peers)).await?;
+        nft::apply(None, self.config.table(&steered.peers)?).await?;
         // Packets in the meantime became flows of the host itself, which would last as long as the peer sends.
         forget(steered.peers.keys().copied()).await;
         Ok(())
@@ -197,63 +199,15 @@ impl SteeringConfig {
     }
 
     /// The whole table, which replaces an existing one.
-    fn table(&self, peers: &BTreeMap<Ipv4Addr, Ipv4Addr>) -> String {
-        let Self { instance, send_from, .. } = self;
-        let name = self.name();
-        let to = join(peers.iter().map(|(peer, inner)| format!("{peer} : {inner}")));
-        let from = join(peers.values().map(|inner| format!("{inner} : {send_from}")));
-        let here = join(self.arrive_at.iter());
-        let (esp_in, esp) = if self.raw_esp {
-            (
-                format!("    ip daddr {here} ip protocol esp dnat to ip saddr map @inner\n"),
-                "    ip protocol esp accept\n",
-            )
-        } else {
-            (String::new(), "")
-        };
-        let elements = |e: &str| if peers.is_empty() { String::new() } else { format!("elements = {e}") };
-        // Packets of another instance pass this last rule: they are steered to a tunnel, or an answer.
-        let last =
-            if self.was_no_router { format!("    {LAST_OF_NO_ROUTER}\n    drop\n") } else { String::new() };
-        format!(
-            r#"table ip {name} {{}}
-delete table ip {name}
-table ip {name} {{
-  map inner {{ type ipv4_addr : ipv4_addr; {to} }}
-  map outer {{ type ipv4_addr : ipv4_addr; {from} }}
-  chain arrive {{
-    type nat hook prerouting priority dstnat;
-    ip daddr {here} udp dport {{ 500, 4500 }} dnat to ip saddr map @inner
-{esp_in}  }}
-  chain leave {{
-    type nat hook postrouting priority srcnat;
-    snat to ip saddr map @outer
-  }}
-  chain steered {{
-    udp dport {{ 500, 4500 }} accept
-    udp sport {{ 500, 4500 }} accept
-{esp}    ct state related icmp type {{ destination-unreachable, time-exceeded, parameter-problem }} accept
-    drop
-  }}
-  chain strangers {{
-    type filter hook input priority filter; policy accept;
-    ct state established,related accept
-    ip daddr {here} udp dport {{ 500, 4500 }} drop
-    ip daddr {here} ip protocol esp drop
-  }}
-  chain forward {{
-    type filter hook forward priority filter; policy accept;
-    iifname "wg{instance}-*" oifname "wg{instance}-*" drop
-    iifname "wg{instance}-*" goto steered
-    oifname "wg{instance}-*" ct status dnat goto steered
-    oifname "wg{instance}-*" ct state established,related goto steered
-    oifname "wg{instance}-*" drop
-{last}  }}
-}}
-"#,
-            to = elements(&to),
-            from = elements(&from),
-        )
+    fn table(&self, peers: &BTreeMap<Ipv4Addr, Ipv4Addr>) -> Result<String, NetworkError> {
+        let values = json!({
+            "table": self.name(),
+            "config": self,
+            "inner": peers.iter().collect::<Vec<_>>(),
+            "outer": peers.values().map(|inner| (inner, self.send_from)).collect::<Vec<_>>(),
+            "last_of_no_router": LAST_OF_NO_ROUTER,
+        });
+        nft::render(include_str!("steering.nft"), &values)
     }
 
     /// One transaction from `old` to `new`.
@@ -272,11 +226,6 @@ table ip {name} {{
         }
         rules
     }
-}
-
-fn join(items: impl Iterator<Item = impl ToString>) -> String {
-    let items: Vec<_> = items.map(|i| i.to_string()).collect();
-    format!("{{ {} }}", items.join(", "))
 }
 
 #[cfg(test)]
@@ -313,6 +262,6 @@ mod tests {
              add element ip wicketgate-ab12 outer { 169.254.4.2 : 198.51.100.1 }\n"
         );
         assert_eq!(config.difference(&new, &new), "");
-        assert!(!config.table(&BTreeMap::new()).contains("elements"));
+        assert!(!config.table(&BTreeMap::new()).unwrap().contains("elements"));
     }
 }

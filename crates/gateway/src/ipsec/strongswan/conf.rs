@@ -21,31 +21,7 @@ const CHILD_REKEY: &str = "1h";
 /// sockets occupy eight threads, so there are more. The log has the start; the rest arrives as events.
 pub(super) fn file(esp: EspMode) -> String {
     let libipsec = if esp == EspMode::Userland { "kernel-libipsec " } else { "" };
-    format!(
-        "charon {{
-  load = random nonce openssl pem pkcs1 kdf pubkey {libipsec}kernel-netlink socket-default vici
-  threads = 16
-  install_virtual_ip = no
-  retransmit_tries = 4
-  retransmit_timeout = 1.0
-  retransmit_base = 1.5
-  filelog {{
-    log {{
-      path = /run/charon.log
-      append = no
-      default = 0
-      dmn = 1
-      lib = 1
-    }}
-  }}
-  plugins {{
-    vici {{
-      socket = unix:///run/charon.vici
-    }}
-  }}
-}}
-"
-    )
+    include_str!("strongswan.conf").replace("{libipsec}", libipsec)
 }
 
 /// The identities and traffic selectors of both ends: the peer may ask for nothing else.
