@@ -9,6 +9,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use secrecy::{ExposeSecret as _, SecretString};
 use std::path::PathBuf;
+use wicketgate_system::if_exists;
 use wicketgate_transport::enrolment_code::EnrolmentCode;
 
 /// Wicketgate's hosting agent: dials a gateway and connects its shares to private targets. Opens no port, needs no root.
@@ -67,11 +68,13 @@ impl Start {
         let code = match (self.enrollment_token, self.enrollment_token_file) {
             (Some(text), _) => Ok(text.expose_secret().parse::<EnrolmentCode>()?),
             // The file may be removed after the enrolment.
-            (None, Some(path)) => match std::fs::read_to_string(&path) {
-                Ok(text) => Ok(text.parse().with_context(|| path.display().to_string())?),
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(NoCode::NoFile(path)),
-                Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
-            },
+            (None, Some(path)) => {
+                let text = if_exists(std::fs::read_to_string(&path));
+                match text.with_context(|| format!("cannot read {}", path.display()))? {
+                    Some(text) => Ok(text.parse().with_context(|| path.display().to_string())?),
+                    None => Err(NoCode::NoFile(path)),
+                }
+            }
             (None, None) => Err(NoCode::NotGiven),
         };
         let name = rustix::system::uname().nodename().to_string_lossy().into_owned();

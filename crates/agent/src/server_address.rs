@@ -68,9 +68,7 @@ impl ServerAddress {
         keepalive(&tcp, KEEPALIVE)?;
         Ok(tcp)
     }
-}
 
-impl ServerAddress {
     /// Explains a failed handshake in terms of the configured address, if that may be its cause.
     pub(crate) fn explain(&self, error: TlsError) -> anyhow::Error {
         match error.diagnosis() {

@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use wicketgate_model::{AgentId, EnrolGrant, EnvironmentId, Generation, ShareId};
-use wicketgate_system::{Mutex, directory_lock::DirectoryLock, private_file};
+use wicketgate_system::{Mutex, directory_lock::DirectoryLock, if_exists, private_file};
 use wicketgate_transport::{identity::RENEW_AFTER, key::PrivateKey, tls::AgentTls, trust::CaCertificate};
 
 const KEY_FILE: &str = "agent.key";
@@ -65,16 +65,11 @@ impl StateDir {
     pub(crate) fn load(self) -> anyhow::Result<Result<State, Self>> {
         let path = self.path.join(IDENTITY_FILE);
         let shown = path.display();
-        match std::fs::read(&path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(Err(self)),
-            Err(e) => Err(e).with_context(|| format!("cannot read {shown}")),
-            Ok(bytes) => {
-                let enrolled = serde_json::from_slice(&bytes).with_context(|| {
-                    format!("cannot parse {shown}: remove the state directory and enrol again")
-                })?;
-                Ok(Ok(self.state(enrolled)))
-            }
-        }
+        let bytes = if_exists(std::fs::read(&path)).with_context(|| format!("cannot read {shown}"))?;
+        let Some(bytes) = bytes else { return Ok(Err(self)) };
+        let enrolled = serde_json::from_slice(&bytes)
+            .with_context(|| format!("cannot parse {shown}: remove the state directory and enrol again"))?;
+        Ok(Ok(self.state(enrolled)))
     }
 
     /// Saves the identity of an enrolment.
@@ -130,12 +125,10 @@ impl State {
 
     pub(crate) fn newest_generations(&self) -> anyhow::Result<BTreeMap<ShareId, Generation>> {
         let path = self.dir.path.join(NEWEST_GENERATIONS_FILE);
-        match std::fs::read(&path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(BTreeMap::new()),
-            Err(e) => Err(e).with_context(|| format!("cannot read {}", path.display())),
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .with_context(|| format!("cannot parse {}: remove it", path.display())),
-        }
+        let shown = path.display();
+        let bytes = if_exists(std::fs::read(&path)).with_context(|| format!("cannot read {shown}"))?;
+        let parsed = bytes.map(|bytes| serde_json::from_slice(&bytes)).transpose();
+        Ok(parsed.with_context(|| format!("cannot parse {shown}: remove it"))?.unwrap_or_default())
     }
 
     pub(crate) fn save_newest_generations(

@@ -6,13 +6,14 @@
 use std::{
     fmt,
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
-    io::{self, ErrorKind, Read as _, Write as _},
+    io::{ErrorKind, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::{fs::OFlags, process::geteuid};
+use wicketgate_system::if_exists;
 
 use crate::ledger::{self, Swept};
 
@@ -88,7 +89,7 @@ impl LabDirectory {
     pub(crate) fn find(dir: &Path) -> Result<Option<Self>> {
         let dir = plain(dir)?;
         let failed = || format!("can't look at {}", dir.display());
-        let Some(meta) = present(fs::symlink_metadata(&dir)).with_context(failed)? else { return Ok(None) };
+        let Some(meta) = if_exists(fs::symlink_metadata(&dir)).with_context(failed)? else { return Ok(None) };
         ensure!(meta.is_dir(), "{} is not a directory and was left alone", dir.display());
         // The ledger in it says what to end and what to run.
         ensure!(
@@ -98,10 +99,10 @@ impl LabDirectory {
         );
         let flags = OFlags::NOFOLLOW.bits().cast_signed();
         let mark = OpenOptions::new().read(true).write(true).custom_flags(flags).open(dir.join(MARK));
-        if let Some(mark) = present(mark).with_context(failed)? {
+        if let Some(mark) = if_exists(mark).with_context(failed)? {
             return Self::hold(&dir, mark, true);
         }
-        let mut entries = present(fs::read_dir(&dir)).with_context(failed)?.into_iter().flatten();
+        let mut entries = if_exists(fs::read_dir(&dir)).with_context(failed)?.into_iter().flatten();
         ensure!(
             entries.next().is_none(),
             "{} contains other files and was left alone: name a directory that does not exist or is empty",
@@ -172,14 +173,6 @@ impl Drop for LabDirectory {
     fn drop(&mut self) {
         // A child between fork and exec shares the lock: closing the file alone would leave it locked for a moment.
         let _ = self.mark.unlock();
-    }
-}
-
-/// `None` for a file that does not exist.
-fn present<T>(result: io::Result<T>) -> io::Result<Option<T>> {
-    match result {
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-        result => result.map(Some),
     }
 }
 

@@ -4,13 +4,9 @@
 //! are never more entries than callers.
 
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::HashMap,
-    sync::{Arc, MutexGuard},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::{sync::oneshot, time::timeout};
-use wicketgate_system::Mutex;
+use wicketgate_system::{Mutex, MutexGuard};
 
 /// Identifies a request among those of one kind that an end has sent over a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

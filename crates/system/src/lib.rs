@@ -3,11 +3,16 @@
 pub mod accept;
 pub mod backoff;
 pub mod directory_lock;
+mod if_exists;
 mod latest;
-mod mutex;
 mod outage;
 pub mod private_file;
+pub mod program;
 
+pub use if_exists::if_exists;
 pub use latest::Latest;
-pub use mutex::Mutex;
 pub use outage::Outage;
+
+/// A mutex without poisoning: it stays usable after a panic of its holder, so one failed task does not stop the others.
+/// Holders keep the value consistent at every point where they may panic.
+pub use parking_lot::{Mutex, MutexGuard};

@@ -3,11 +3,13 @@
 //! Invariant: at every instant, also after a crash, the file has its old content or its new one, never a part of it.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, File},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
-    path::{Path, PathBuf},
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::Path,
 };
+
+use tempfile::NamedTempFile;
 
 /// Creates the directory with its parents, mode 0700. Sets the mode of an existing one that is open to others.
 pub fn private_dir(dir: &Path) -> io::Result<()> {
@@ -20,9 +22,8 @@ pub fn private_dir(dir: &Path) -> io::Result<()> {
 
 /// Replaces the file, mode 0600.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    let written = write_beside(path, content)?;
-    fs::rename(&written.0, path)?;
-    sync_parent(path)
+    write_beside(path, content)?.persist(path)?;
+    File::open(parent(path))?.sync_all()
 }
 
 /// Creates the file, mode 0600.
@@ -30,36 +31,20 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
 /// # Errors
 /// `AlreadyExists`: the file exists.
 pub fn create(path: &Path, content: &[u8]) -> io::Result<()> {
-    let written = write_beside(path, content)?;
-    // Unlike a rename, a link does not overwrite the file of another process.
-    fs::hard_link(&written.0, path)?;
-    sync_parent(path)
+    write_beside(path, content)?.persist_noclobber(path)?;
+    File::open(parent(path))?.sync_all()
 }
 
-/// A temporary file beside its destination, removed on drop.
-struct Beside(PathBuf);
-
-impl Drop for Beside {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
-fn write_beside(path: &Path, content: &[u8]) -> io::Result<Beside> {
-    let mut unique = [0; 8];
-    getrandom::fill(&mut unique).map_err(|e| io::Error::other(e.to_string()))?;
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{:016x}.new", u64::from_be_bytes(unique)));
-    let beside = Beside(path.with_file_name(name));
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside.0)?;
+/// A temporary file beside its destination, of mode 0600.
+fn write_beside(path: &Path, content: &[u8]) -> io::Result<NamedTempFile> {
+    let mut file = NamedTempFile::new_in(parent(path))?;
     file.write_all(content)?;
-    file.sync_all()?;
-    Ok(beside)
+    file.as_file().sync_all()?;
+    Ok(file)
 }
 
-fn sync_parent(path: &Path) -> io::Result<()> {
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(parent)?.sync_all()
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]

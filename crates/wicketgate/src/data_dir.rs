@@ -8,7 +8,10 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail};
-use wicketgate_system::directory_lock::{DirectoryLock, LOCK_FILE};
+use wicketgate_system::{
+    directory_lock::{DirectoryLock, LOCK_FILE},
+    private_file,
+};
 
 /// Held until it is dropped.
 #[derive(Debug)]
@@ -47,11 +50,7 @@ impl DataDir {
     /// A private directory in it.
     pub(crate) fn subdirectory(&self, name: &str) -> anyhow::Result<PathBuf> {
         let path = self.path.join(name);
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&path)
-            .with_context(|| format!("cannot make {}", path.display()))?;
+        private_file::private_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
         Ok(path)
     }
 }

@@ -23,6 +23,7 @@ use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use wicketgate_lab::{Lab, LabDirectory, Running, Swept, postgres, sweep};
+use wicketgate_system::program::StopSignals;
 
 use self::report::{Report, say};
 
@@ -48,10 +49,8 @@ pub(crate) struct Demo {
 impl Demo {
     pub(crate) async fn run(self) -> Result<()> {
         let stop = Arc::new(AtomicBool::new(false));
-        let receive = |kind| signal(kind).context("cannot receive signals");
-        let mut interrupt = receive(SignalKind::interrupt())?;
-        let mut terminate = receive(SignalKind::terminate())?;
-        let mut hangup = receive(SignalKind::hangup())?;
+        let mut signals = StopSignals::new()?;
+        let mut hangup = signal(SignalKind::hangup()).context("cannot receive signals")?;
         // The demo itself blocks: it waits for programs and sockets in other namespaces, step by step.
         let mut story = tokio::task::spawn_blocking({
             let stop = Arc::clone(&stop);
@@ -59,8 +58,7 @@ impl Demo {
         });
         tokio::select! {
             done = &mut story => return done?,
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+            _ = signals.next() => {}
             _ = hangup.recv() => {}
         }
         stop.store(true, Ordering::Relaxed);

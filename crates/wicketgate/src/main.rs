@@ -6,10 +6,10 @@ mod demo;
 mod down;
 mod up;
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
+use wicketgate_system::program;
 
 /// Publishes private TCP services to sites that can only speak IPsec.
 #[derive(Debug, Parser)]
@@ -37,29 +37,11 @@ enum Verb {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
-        Err(error) => return failed(&anyhow::Error::new(error).context("could not start the runtime")),
-    };
-    let result = match cli.verb {
-        Verb::Up(up) => runtime.block_on(up.run()),
-        Verb::Down(down) => runtime.block_on(down.run()),
-        Verb::Demo(demo) => runtime.block_on(demo.run()),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(&error),
-    }
-}
-
-/// One line, with its causes: what happened and what to do.
-fn failed(error: &anyhow::Error) -> ExitCode {
-    #[expect(clippy::print_stderr, reason = "the final message of the program")]
-    {
-        eprintln!("wicketgate: {error:#}");
-    }
-    ExitCode::FAILURE
+    program::run("wicketgate", async {
+        match cli.verb {
+            Verb::Up(up) => up.run().await,
+            Verb::Down(down) => down.run().await,
+            Verb::Demo(demo) => demo.run().await,
+        }
+    })
 }

@@ -16,10 +16,7 @@ use clap::Args;
 use jiff::Timestamp;
 use prometheus_client::registry::Registry;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::{
-    net::TcpListener,
-    signal::unix::{Signal, SignalKind, signal},
-};
+use tokio::net::TcpListener;
 use tracing::info;
 use uuid::Uuid;
 use wicketgate_authority::Ca;
@@ -27,7 +24,7 @@ use wicketgate_gateway::{Backend, Gateway, GatewayConfig, IpsecConfig, IpsecMode
 use wicketgate_link as link;
 use wicketgate_model::{GatewayId, LoadBalancerPools, LocationId};
 use wicketgate_server::{ApiTls, BackgroundTask, Outcome, Server, ServerConfig};
-use wicketgate_system::private_file;
+use wicketgate_system::{if_exists, private_file, program::StopSignals};
 use wicketgate_transport::{
     identity::{Identity, RENEW_AFTER},
     key::PrivateKey,
@@ -177,7 +174,7 @@ impl Up {
 
 /// Serves until a signal stops the process, or another server takes over the database.
 async fn stop_on_signal(server: Server, gateway: Gateway) -> anyhow::Result<()> {
-    let mut signals = Signals::new()?;
+    let mut signals = StopSignals::new()?;
     // Not in the event itself: what a log leaves out is not waited for.
     let (signal, is_superseded) = tokio::select! {
         signal = signals.next() => (signal, false),
@@ -230,18 +227,18 @@ fn https_url(text: &str) -> Result<String, String> {
 /// The gateway's lasting id: created at the first start and kept in the data directory.
 fn gateway_id(data_dir: &Path) -> anyhow::Result<GatewayId> {
     let file = data_dir.join(GATEWAY_ID);
-    match fs::read_to_string(&file) {
-        Ok(text) => text.trim().parse().with_context(|| {
-            format!("{} does not contain a gateway id: restore it, or delete the file", file.display())
-        }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let id = GatewayId::new(Uuid::now_v7());
-            private_file::create(&file, format!("{id}\n").as_bytes())
-                .with_context(|| format!("cannot write {}", file.display()))?;
-            Ok(id)
-        }
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", file.display())),
+    let shown = file.display();
+    if let Some(text) =
+        if_exists(fs::read_to_string(&file)).with_context(|| format!("cannot read {shown}"))?
+    {
+        return text.trim().parse().with_context(|| {
+            format!("{shown} does not contain a gateway id: restore it, or delete the file")
+        });
     }
+    let id = GatewayId::new(Uuid::now_v7());
+    private_file::create(&file, format!("{id}\n").as_bytes())
+        .with_context(|| format!("cannot write {shown}"))?;
+    Ok(id)
 }
 
 fn gateway_identity(ca: &Ca, gateway: GatewayId) -> anyhow::Result<GatewayIdentity> {
@@ -290,26 +287,6 @@ fn print_token(token: &SecretString, file: &Path) {
         println!("admin token, shown only once and stored in {}: {}", file.display(), token.expose_secret());
     } else {
         println!("the admin token is in {}", file.display());
-    }
-}
-
-/// The signals that stop the process.
-struct Signals {
-    term: Signal,
-    int: Signal,
-}
-
-impl Signals {
-    fn new() -> anyhow::Result<Self> {
-        let receive = |kind| signal(kind).context("cannot receive signals");
-        Ok(Self { term: receive(SignalKind::terminate())?, int: receive(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.term.recv() => "SIGTERM",
-            _ = self.int.recv() => "SIGINT",
-        }
     }
 }
 

@@ -1,12 +1,6 @@
 //! The server's view of one gateway: its link writes it; the reconciler, the API and the metrics read it.
 
-use std::{
-    collections::BTreeSet,
-    mem,
-    net::Ipv4Addr,
-    sync::{Arc, MutexGuard},
-    time::Duration,
-};
+use std::{collections::BTreeSet, mem, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::{sync::Notify, time::timeout};
@@ -14,7 +8,7 @@ use tracing::warn;
 use wicketgate_link::GatewayHello;
 use wicketgate_model::{EspMode, Observed, ObservedDelta, ShareId, TunnelId};
 use wicketgate_store::StoreError;
-use wicketgate_system::{Mutex, Outage};
+use wicketgate_system::{Mutex, MutexGuard, Outage};
 
 /// Between two attempts of a write that must not be lost.
 const RETRY_EVERY: Duration = Duration::from_secs(1);

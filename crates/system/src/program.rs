@@ -1,0 +1,56 @@
+//! What the programs have in common: their log, their exit code, and the signals that stop them.
+
+use std::{
+    io::{self, IsTerminal},
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Runs a program to its end. The log goes to stderr, at the level in `RUST_LOG` or `info`. So does an error, in one line
+/// with its causes: what happened and what to do.
+pub fn run(name: &str, program: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let ansi = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(ansi).init();
+    let outcome = tokio::runtime::Runtime::new().context("could not start the runtime").and_then(|runtime| {
+        let outcome = runtime.block_on(program);
+        // Without waiting for blocking calls, such as the lookup of a name.
+        runtime.shutdown_background();
+        outcome
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            #[expect(clippy::print_stderr, reason = "the error message of the program")]
+            {
+                eprintln!("{name}: {error:#}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The signals that stop a program.
+#[derive(Debug)]
+pub struct StopSignals {
+    term: Signal,
+    int: Signal,
+}
+
+impl StopSignals {
+    pub fn new() -> anyhow::Result<Self> {
+        let receive = |kind| signal(kind).context("cannot receive signals");
+        Ok(Self { term: receive(SignalKind::terminate())?, int: receive(SignalKind::interrupt())? })
+    }
+
+    /// Waits for a signal and returns its name. Cancel-safe.
+    pub async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.term.recv() => "SIGTERM",
+            _ = self.int.recv() => "SIGINT",
+        }
+    }
+}
