@@ -6,13 +6,15 @@
 //! `Debug` never shows the secret.
 
 use crate::trust::{Fingerprint, sha256};
+use base32::Alphabet;
 use std::{array, fmt, str::FromStr};
 use uuid::Uuid;
 use wicketgate_model::EnrollmentId;
 use zeroize::Zeroizing;
 
 const PREFIX: &str = "ENR-";
-const LETTERS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+/// Decoding accepts small letters, and letters that look like digits.
+const LETTERS: Alphabet = Alphabet::Crockford;
 const SECRET: usize = 16;
 const CHECKSUM: usize = 3;
 /// 440 bits: exactly 88 letters.
@@ -68,26 +70,17 @@ impl EnrolmentCode {
 
     /// The code's text, which contains the secret.
     pub fn expose(&self) -> Zeroizing<String> {
-        let mut bytes = Zeroizing::new([0u8; BYTES]);
-        let (id, rest) = bytes.split_at_mut(16);
         // An id gives its bits only as text: 32 hexadecimal digits.
         let digits = self.enrollment.to_string();
         let bits = u128::from_str_radix(digits.trim_start_matches("enr-"), 16).unwrap_or_default();
-        id.copy_from_slice(&bits.to_be_bytes());
-        let (secret, rest) = rest.split_at_mut(SECRET);
-        secret.copy_from_slice(self.secret.as_slice());
-        rest[..Fingerprint::LENGTH].copy_from_slice(&self.ca.0);
-        let sum = checksum(&bytes[..BYTES - CHECKSUM]);
-        bytes[BYTES - CHECKSUM..].copy_from_slice(&sum);
-        let mut text = Zeroizing::new(String::with_capacity(PREFIX.len() + TEXT));
-        text.push_str(PREFIX);
-        for five in bytes.chunks_exact(5) {
-            let bits = five.iter().fold(0u64, |acc, &b| acc << 8 | u64::from(b));
-            for shift in (0..8).rev() {
-                text.push(char::from(LETTERS[(bits >> (shift * 5)) as usize & 31]));
-            }
-        }
-        text
+        let mut bytes = Zeroizing::new(Vec::with_capacity(BYTES));
+        bytes.extend(bits.to_be_bytes());
+        bytes.extend_from_slice(self.secret.as_slice());
+        bytes.extend(self.ca.0);
+        let sum = checksum(&bytes);
+        bytes.extend(sum);
+        let letters = Zeroizing::new(base32::encode(LETTERS, &bytes));
+        Zeroizing::new(format!("{PREFIX}{}", *letters))
     }
 }
 
@@ -115,16 +108,9 @@ impl FromStr for EnrolmentCode {
         if count != TEXT {
             return Err(CodeError::Length(count));
         }
-        let mut bytes = Zeroizing::new(Vec::with_capacity(BYTES));
-        let (mut bits, mut have) = (0u16, 0);
-        for letter in letters.chars() {
-            bits = bits << 5 | value(letter).ok_or(CodeError::Letter)?;
-            have += 5;
-            if have >= 8 {
-                have -= 8;
-                bytes.push((bits >> have & 0xff) as u8);
-            }
-        }
+        // Shorter with `=` at its end, which is no letter either.
+        let bytes = base32::decode(LETTERS, letters).filter(|bytes| bytes.len() == BYTES);
+        let bytes = Zeroizing::new(bytes.ok_or(CodeError::Letter)?);
         let (content, sum) = bytes.split_at(BYTES - CHECKSUM);
         if checksum(content) != sum {
             return Err(CodeError::Checksum);
@@ -135,16 +121,6 @@ impl FromStr for EnrolmentCode {
             ca: Fingerprint(array::from_fn(|n| content[16 + SECRET + n])),
         })
     }
-}
-
-/// Accepts letters that look like digits.
-fn value(letter: char) -> Option<u16> {
-    let letter = match letter.to_ascii_uppercase() {
-        'O' => '0',
-        'I' | 'L' => '1',
-        other => other,
-    };
-    LETTERS.iter().position(|&l| char::from(l) == letter).and_then(|i| u16::try_from(i).ok())
 }
 
 impl fmt::Debug for EnrolmentCode {
@@ -179,10 +155,11 @@ mod tests {
         #[test]
         fn a_wrong_letter_is_detected(id: u128, secret: [u8; SECRET], at in 0..TEXT, letter in 0usize..32) {
             let text = code(id, secret, b"ca").expose();
+            let letter = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ"[letter];
             let mut bytes = text.as_bytes().to_vec();
-            let was = std::mem::replace(&mut bytes[PREFIX.len() + at], LETTERS[letter]);
+            let was = std::mem::replace(&mut bytes[PREFIX.len() + at], letter);
             let wrong = String::from_utf8(bytes).unwrap().parse::<EnrolmentCode>();
-            prop_assert!(was == LETTERS[letter] || wrong == Err(CodeError::Checksum));
+            prop_assert!(was == letter || wrong == Err(CodeError::Checksum));
         }
 
         #[test]
@@ -198,7 +175,9 @@ mod tests {
         let text = code.expose();
         assert_eq!("".parse::<EnrolmentCode>(), Err(CodeError::Prefix));
         assert_eq!(text[..40].parse::<EnrolmentCode>(), Err(CodeError::Length(36)));
+        assert_eq!(text.replace(&text[86..], "======").parse::<EnrolmentCode>(), Err(CodeError::Letter));
         assert_eq!(text.replace(&text[90..], "!!").parse::<EnrolmentCode>(), Err(CodeError::Letter));
+        assert_eq!(text.replace('0', "o").replace('1', "L").parse(), Ok(code.clone()));
         assert!(!text.contains(&format!("{code:?}")) && !format!("{code:?}").contains("9, 9"));
     }
 }
