@@ -93,13 +93,6 @@ pub enum RefusalReason {
     Draining,
 }
 
-impl RefusalReason {
-    /// Whether the cause is the target, not the agent.
-    pub fn is_of_the_target(self) -> bool {
-        matches!(self, Self::NameNotFound | Self::ConnectionRefused | Self::TimedOut | Self::Unreachable)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -33,38 +33,39 @@ impl DialFailure {
 impl DialFailureReason {
     /// The reason in the metrics.
     pub(crate) fn metric(self) -> FailureReason {
-        match self {
-            Self::NoAgent | Self::Refused(RefusalReason::Draining) => FailureReason::NoAgent,
-            Self::NoCarrier => FailureReason::NoCarrier,
-            Self::Timeout => FailureReason::AgentTimeout,
-            Self::Refused(RefusalReason::NotAssigned | RefusalReason::NotAllowed) => {
-                FailureReason::AgentRefused
-            }
-            Self::Refused(RefusalReason::NameNotFound) => FailureReason::NameNotFound,
-            Self::Refused(RefusalReason::ConnectionRefused) => FailureReason::ConnectionRefused,
-            Self::Refused(RefusalReason::TimedOut) => FailureReason::DialTimeout,
-            Self::Refused(RefusalReason::Unreachable) => FailureReason::TargetUnreachable,
-        }
+        self.meaning().0
     }
 
     /// The result for the agent.
     pub(super) fn outcome(self) -> StreamOutcome {
-        match self {
-            Self::NoAgent => StreamOutcome::Gone,
-            Self::Refused(RefusalReason::Draining) => StreamOutcome::Draining,
-            Self::NoCarrier | Self::Timeout => StreamOutcome::AgentFails,
-            Self::Refused(_) => StreamOutcome::TargetFails,
-        }
+        self.meaning().1
     }
 
     /// The reason in the share's status.
     pub(super) fn status(self) -> Reason {
+        self.meaning().2
+    }
+
+    fn meaning(self) -> (FailureReason, StreamOutcome, Reason) {
+        use FailureReason as Metric;
+        use RefusalReason as Refusal;
+        use StreamOutcome::{AgentFails, Draining, Gone, TargetFails};
         match self {
-            Self::Refused(reason) if reason.is_of_the_target() => Reason::TargetUnreachable,
-            Self::Refused(RefusalReason::NotAllowed) => Reason::AgentRefused,
-            Self::Refused(RefusalReason::NotAssigned) => Reason::AgentPending,
+            Self::NoAgent => (Metric::NoAgent, Gone, Reason::AgentOffline),
+            Self::NoCarrier => (Metric::NoCarrier, AgentFails, Reason::AgentOffline),
             // The dial of an agent times out long before its answer is late.
-            Self::Refused(_) | Self::NoAgent | Self::NoCarrier | Self::Timeout => Reason::AgentOffline,
+            Self::Timeout => (Metric::AgentTimeout, AgentFails, Reason::AgentOffline),
+            Self::Refused(refusal) => match refusal {
+                Refusal::Draining => (Metric::NoAgent, Draining, Reason::AgentOffline),
+                Refusal::NotAssigned => (Metric::AgentRefused, TargetFails, Reason::AgentPending),
+                Refusal::NotAllowed => (Metric::AgentRefused, TargetFails, Reason::AgentRefused),
+                Refusal::NameNotFound => (Metric::NameNotFound, TargetFails, Reason::TargetUnreachable),
+                Refusal::ConnectionRefused => {
+                    (Metric::ConnectionRefused, TargetFails, Reason::TargetUnreachable)
+                }
+                Refusal::TimedOut => (Metric::DialTimeout, TargetFails, Reason::TargetUnreachable),
+                Refusal::Unreachable => (Metric::TargetUnreachable, TargetFails, Reason::TargetUnreachable),
+            },
         }
     }
 }
