@@ -13,7 +13,7 @@ use std::{io, net::Ipv4Addr, sync::Arc};
 use wicketgate_model::{EspMode, Problem, TunnelDesired, TunnelId};
 
 pub use crate::ground::{GroundError, TunnelHandle};
-pub use config::{IpsecConfig, IpsecError, IpsecMode};
+pub use config::{IpsecConfig, IpsecMode};
 use off::Off;
 use strongswan::Strongswan;
 
@@ -28,16 +28,16 @@ impl Backend {
     /// Whether this process has the rights and this machine the programs that a mode needs. Changes nothing.
     ///
     /// # Errors
-    /// See [`IpsecError`].
-    pub fn preflight(mode: IpsecMode) -> Result<(), IpsecError> {
+    /// See [`GroundError`].
+    pub fn preflight(mode: IpsecMode) -> Result<(), GroundError> {
         if mode == IpsecMode::Off { Ok(()) } else { strongswan::preflight() }
     }
 
     /// Checks what the machine can do, and locks the state directory.
     ///
     /// # Errors
-    /// One clear line each, see [`IpsecError`].
-    pub async fn start(config: IpsecConfig) -> Result<Self, IpsecError> {
+    /// One clear line each, see [`GroundError`].
+    pub async fn start(config: IpsecConfig) -> Result<Self, GroundError> {
         if config.mode == IpsecMode::Off {
             return Ok(Self::Off(Off::default()));
         }

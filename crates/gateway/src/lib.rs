@@ -17,4 +17,4 @@ mod quota;
 mod tunnel;
 
 pub use gateway::{Gateway, GatewayConfig};
-pub use ipsec::{Backend, IpsecConfig, IpsecError, IpsecMode};
+pub use ipsec::{Backend, GroundError, IpsecConfig, IpsecMode};

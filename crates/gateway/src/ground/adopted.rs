@@ -9,18 +9,11 @@ use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 use wicketgate_model::TunnelId;
 use wicketgate_system::Mutex;
 
-use super::{Namespace, TunnelHandle, TunnelReporter};
+use super::{Namespace, TunnelHandle};
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct AdoptedTunnels(Mutex<BTreeMap<TunnelId, AdoptedTunnel>>);
-
-#[derive(Debug)]
-struct AdoptedTunnel {
-    namespace: Namespace,
-    report: Arc<TunnelReporter>,
-    tunnel: Arc<TunnelHandle>,
-}
+pub(super) struct AdoptedTunnels(Mutex<BTreeMap<TunnelId, Arc<TunnelHandle>>>);
 
 impl AdoptedTunnels {
     /// Adopts the tunnel in `namespace`, if its address is there.
@@ -30,10 +23,9 @@ impl AdoptedTunnels {
         namespace: Namespace,
         load_balancer: Ipv4Addr,
     ) -> Option<Arc<TunnelHandle>> {
-        let report = Arc::new(TunnelReporter::new(jiff::Timestamp::now()));
-        let tunnel = report.tunnel(Some(namespace.clone()), load_balancer);
+        let tunnel = Arc::new(TunnelHandle::new(Some(namespace), load_balancer));
         tunnel.bind(0).ok()?;
-        self.0.lock().insert(id, AdoptedTunnel { namespace, report, tunnel: Arc::clone(&tunnel) });
+        self.0.lock().insert(id, Arc::clone(&tunnel));
         Some(tunnel)
     }
 
@@ -43,10 +35,9 @@ impl AdoptedTunnels {
         id: TunnelId,
         namespace: &Namespace,
         load_balancer: Ipv4Addr,
-    ) -> Option<(Arc<TunnelReporter>, Arc<TunnelHandle>)> {
+    ) -> Option<Arc<TunnelHandle>> {
         let found = self.0.lock().remove(&id)?;
-        let is_same = found.namespace.is_same(namespace) && found.tunnel.load_balancer() == load_balancer;
-        is_same.then_some((found.report, found.tunnel))
+        (found.is_in(namespace) && found.load_balancer() == load_balancer).then_some(found)
     }
 
     /// Drops an adopted tunnel, which would keep its namespace alive.

@@ -6,6 +6,7 @@
 use std::{io, net::Ipv4Addr};
 
 use socket2::Socket;
+use wicketgate_system::if_exists;
 
 use super::nfnetlink::{self, HEADER, LENGTH_AND_KIND, NESTED, attribute, find, message, u16_at, u32_at};
 
@@ -58,11 +59,8 @@ pub(crate) fn forget(peer: Ipv4Addr) -> io::Result<()> {
             socket.send(&message(DELETE_CONNTRACK, REQUEST_ACK, &flow))?;
             let mut answer = [0u8; 128];
             let length = io::Read::read(&mut &socket, &mut answer)?;
-            match acknowledged(&answer[..length]) {
-                // It expired in the meantime.
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                other => other?,
-            }
+            // It may have expired in the meantime.
+            if_exists(acknowledged(&answer[..length]))?;
         }
     }
     Ok(())

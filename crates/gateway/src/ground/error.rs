@@ -56,6 +56,8 @@ pub enum GroundError {
         "there is no TUN device for ESP in userland: load the module tun, or give the container /dev/net/tun ({0})"
     )]
     NoTun(String),
+    #[error("neither kernel nor userland can do ESP here: {kernel}; {userland}")]
+    NoEsp { kernel: Box<Self>, userland: Box<Self> },
     #[error("the host has no default route to derive its public address from: set --public-address")]
     NoPublicAddress,
     #[error(

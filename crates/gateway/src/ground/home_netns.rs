@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use wicketgate_system::private_file::replace;
+use wicketgate_system::{if_exists, private_file::replace};
 
 use super::GroundError;
 
@@ -46,31 +46,25 @@ pub(super) fn settle(state_dir: &Path) -> Result<(), GroundError> {
     let failed = |source| GroundError::StateDir { path: state_dir.to_owned(), source };
     let here = here().map_err(failed)?;
     let file = state_dir.join(ORIGIN);
-    match fs::read_to_string(&file) {
-        Ok(last) if last == here => return Ok(()),
-        // Nothing survives a reboot.
-        Ok(last) => {
-            if let Some(network) = network_of(&last, &here) {
-                if let Some(found) = find(network) {
-                    return Err(GroundError::Elsewhere { found, file });
-                }
-                tracing::warn!(
-                    "the network namespace of the last run is not found: its packet rules went with it, or are left in it"
-                );
-            }
+    let last = if_exists(fs::read_to_string(&file)).map_err(failed)?;
+    if last.as_ref() == Some(&here) {
+        return Ok(());
+    }
+    // Nothing survives a reboot.
+    if let Some(network) = last.and_then(|last| network_of(&last, &here)) {
+        if let Some(found) = find(network) {
+            return Err(GroundError::Elsewhere { found, file });
         }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(failed(e)),
+        tracing::warn!(
+            "the network namespace of the last run is not found: its packet rules went with it, or are left in it"
+        );
     }
     replace(&file, here.as_bytes()).map_err(failed)
 }
 
 /// Removes the record, when nothing is left: the next run may be anywhere.
 pub(super) fn leave(state_dir: &Path) -> io::Result<()> {
-    match fs::remove_file(state_dir.join(ORIGIN)) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-        _ => Ok(()),
-    }
+    if_exists(fs::remove_file(state_dir.join(ORIGIN))).map(drop)
 }
 
 /// This boot, and the network namespace of this thread.

@@ -13,6 +13,7 @@ use std::{
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::sync::Mutex;
+use wicketgate_system::if_exists;
 
 use super::{NetworkError, tool::tool};
 
@@ -54,11 +55,8 @@ impl Namespace {
     /// Opens the namespace of this name; `None` if there is none.
     pub(crate) fn open(name: &str) -> Result<Option<Self>, NetworkError> {
         let opening = || format!("open the namespace {name}");
-        let file = match File::open(path(name)) {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(NetworkError::io(opening())(e)),
-        };
+        let file = if_exists(File::open(path(name))).map_err(NetworkError::io(opening()))?;
+        let Some(file) = file else { return Ok(None) };
         let stat = rustix::fs::fstatfs(&file).map_err(|e| NetworkError::io(opening())(e.into()))?;
         if u64::try_from(stat.f_type).unwrap_or_default() != NSFS_MAGIC {
             return Ok(None);
@@ -108,8 +106,8 @@ impl Namespace {
     ) -> Result<T, NetworkError> {
         let this = self.clone();
         let done = tokio::task::spawn_blocking(move || this.run(work)).await;
-        let what = || format!("{what} in the namespace {}", self.name);
-        done.map_err(|e| NetworkError::io(what())(io::Error::other(e)))?.map_err(NetworkError::io(what()))
+        let what = format!("{what} in the namespace {}", self.name);
+        done.map_err(io::Error::from).flatten().map_err(NetworkError::io(what))
     }
 }
 
@@ -122,10 +120,6 @@ fn remove_stale(name: &str) -> Result<(), NetworkError> {
     if Namespace::open(name)?.is_some() {
         return Ok(());
     }
-    match std::fs::remove_file(path(name)) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            Err(NetworkError::io(format!("remove the stale {DIRECTORY}/{name}"))(e))
-        }
-        _ => Ok(()),
-    }
+    let removed = if_exists(std::fs::remove_file(path(name)));
+    removed.map(drop).map_err(NetworkError::io(format!("remove the stale {DIRECTORY}/{name}")))
 }

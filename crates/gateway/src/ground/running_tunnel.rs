@@ -12,7 +12,7 @@ use tracing::debug;
 use wicketgate_model::TunnelDesired;
 
 use super::{
-    Namespace, NetworkError, TunnelHandle, TunnelReporter,
+    Namespace, NetworkError, TunnelHandle,
     adopted::AdoptedTunnels,
     guard::{self, InnerPackets},
     host_addresses, link,
@@ -32,7 +32,6 @@ pub(crate) struct RunningTunnel {
     pub(crate) slot: u16,
     pub(crate) handle: Arc<TunnelHandle>,
     pub(crate) namespace: Namespace,
-    pub(crate) reporter: Arc<TunnelReporter>,
     monitor: NamespaceMonitor,
     /// The guard's rules and their generation: unchanged while that is the newest.
     guard: Option<(String, RulesetGeneration)>,
@@ -51,16 +50,13 @@ impl RunningTunnel {
         // Before the adopted tunnel is taken, which is possible once: this may fail.
         let monitor = NamespaceMonitor::set_up(namespace).await?;
         let adopted = adopted.take(desired.id, namespace, desired.load_balancer_ip);
-        let (reporter, handle) = adopted.unwrap_or_else(|| {
-            let reporter = Arc::new(TunnelReporter::new(jiff::Timestamp::now()));
-            let handle = reporter.tunnel(Some(namespace.clone()), desired.load_balancer_ip);
-            (reporter, handle)
+        let handle = adopted.unwrap_or_else(|| {
+            Arc::new(TunnelHandle::new(Some(namespace.clone()), desired.load_balancer_ip))
         });
         Ok(Self {
             slot: desired.slot,
             handle,
             namespace: namespace.clone(),
-            reporter,
             monitor,
             guard: None,
             linked: None,
@@ -118,7 +114,7 @@ impl RunningTunnel {
     /// Makes a new handle if the load balancer's address changed: listeners at the old address are deaf.
     pub(super) fn move_to(&mut self, load_balancer: Ipv4Addr) {
         if self.handle.load_balancer() != load_balancer {
-            self.handle = self.reporter.tunnel(Some(self.namespace.clone()), load_balancer);
+            self.handle = Arc::new(self.handle.moved_to(load_balancer));
         }
     }
 }

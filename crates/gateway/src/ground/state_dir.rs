@@ -14,7 +14,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 use wicketgate_model::{PeerCidr, TunnelDesired, TunnelId};
-use wicketgate_system::{directory_lock::DirectoryLock, private_file::replace};
+use wicketgate_system::{directory_lock::DirectoryLock, if_exists, private_file::replace};
 
 use super::{GroundError, steering::is_no_router};
 
@@ -73,27 +73,25 @@ impl StateDir {
     /// The instance's number: random at the first start, then kept.
     pub(crate) fn instance(&self) -> io::Result<u16> {
         let path = self.path.join(INSTANCE);
-        match std::fs::read_to_string(&path) {
-            Ok(text) => u16::from_str_radix(text.trim(), 16)
-                .map_err(|_| io::Error::other(format!("{} must be four hexadecimal digits", path.display()))),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let mut bytes = [0; 2];
-                getrandom::fill(&mut bytes).map_err(io::Error::other)?;
-                let instance = u16::from_be_bytes(bytes);
-                replace(&path, format!("{instance:04x}\n").as_bytes())?;
-                Ok(instance)
-            }
-            Err(e) => Err(e),
+        if let Some(text) = if_exists(std::fs::read_to_string(&path))? {
+            return u16::from_str_radix(text.trim(), 16).map_err(|_| {
+                io::Error::other(format!("{} must be four hexadecimal digits", path.display()))
+            });
         }
+        let mut bytes = [0; 2];
+        getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+        let instance = u16::from_be_bytes(bytes);
+        replace(&path, format!("{instance:04x}\n").as_bytes())?;
+        Ok(instance)
     }
 
     /// Whether the host forwarded no packets before the first start, which records it. An unreadable record counts as
     /// yes, the safe answer.
     pub(crate) async fn was_no_router(&self) -> Result<bool, GroundError> {
         let path = self.path.join(FORWARDING);
-        match std::fs::read_to_string(&path) {
-            Ok(was) => Ok(was.trim() != "on"),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+        match if_exists(std::fs::read_to_string(&path)) {
+            Ok(Some(was)) => Ok(was.trim() != "on"),
+            Ok(None) => {
                 let off = is_no_router().await?;
                 replace(&path, if off { b"off\n" } else { b"on\n" }).map_err(|source| self.error(source))?;
                 Ok(off)
@@ -107,7 +105,7 @@ impl StateDir {
 
     /// Forgets the record: the host forwards as before the first start.
     pub(crate) fn forget_forwarding(&self) -> io::Result<()> {
-        absent(std::fs::remove_file(self.path.join(FORWARDING)))
+        if_exists(std::fs::remove_file(self.path.join(FORWARDING))).map(drop)
     }
 
     /// Where a slot's tunnel has its files.
@@ -146,11 +144,6 @@ impl StateDir {
 
     /// Removes a slot's directory.
     pub(crate) fn clear(&self, slot: u16) -> io::Result<()> {
-        absent(std::fs::remove_dir_all(self.of_slot(slot)))
+        if_exists(std::fs::remove_dir_all(self.of_slot(slot))).map(drop)
     }
-}
-
-/// A missing file counts as removed.
-fn absent(removed: io::Result<()>) -> io::Result<()> {
-    removed.or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) })
 }

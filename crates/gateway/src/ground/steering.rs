@@ -8,6 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
+    io,
     net::Ipv4Addr,
 };
 
@@ -164,10 +165,9 @@ fn seen_after(
 async fn forget(peers: impl Iterator<Item = Ipv4Addr>) {
     for peer in peers {
         // Not a reason to fail a tunnel: without it, flows of a moved peer end when idle.
-        match tokio::task::spawn_blocking(move || conntrack::forget(peer)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "could not delete a peer's flows"),
-            Err(error) => tracing::warn!(%error, "could not delete a peer's flows"),
+        let forgotten = tokio::task::spawn_blocking(move || conntrack::forget(peer)).await;
+        if let Err(error) = forgotten.map_err(io::Error::from).flatten() {
+            tracing::warn!(%error, "could not delete a peer's flows");
         }
     }
 }

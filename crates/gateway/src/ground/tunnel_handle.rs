@@ -22,12 +22,34 @@ pub struct TunnelHandle {
     /// `None`: the namespace of this process.
     namespace: Option<Namespace>,
     load_balancer: Ipv4Addr,
-    connection: watch::Receiver<Connection>,
-    problem: watch::Receiver<Option<Problem>>,
-    changed: Arc<Notify>,
+    reporter: Arc<TunnelReporter>,
 }
 
 impl TunnelHandle {
+    /// A tunnel of which nothing is reported yet.
+    pub(crate) fn new(namespace: Option<Namespace>, load_balancer: Ipv4Addr) -> Self {
+        let reporter = TunnelReporter {
+            connection: watch::Sender::new(Connection::down(jiff::Timestamp::now())),
+            problem: watch::Sender::new(None),
+            changed: Notify::new(),
+        };
+        Self { namespace, load_balancer, reporter: Arc::new(reporter) }
+    }
+
+    /// The same tunnel with another address.
+    pub(super) fn moved_to(&self, load_balancer: Ipv4Addr) -> Self {
+        Self { namespace: self.namespace.clone(), load_balancer, reporter: Arc::clone(&self.reporter) }
+    }
+
+    /// Whether it is in `namespace`.
+    pub(super) fn is_in(&self, namespace: &Namespace) -> bool {
+        self.namespace.as_ref().is_some_and(|own| own.is_same(namespace))
+    }
+
+    pub(crate) fn reporter(&self) -> &Arc<TunnelReporter> {
+        &self.reporter
+    }
+
     /// Listens on `port` of the load balancer, inside the tunnel. The listener is non-blocking and works in any thread.
     /// It receives nothing after the tunnel was removed.
     ///
@@ -57,18 +79,18 @@ impl TunnelHandle {
 
     /// The peer, as the IKE daemon sees it.
     pub fn connection(&self) -> watch::Receiver<Connection> {
-        self.connection.clone()
+        self.reporter.connection.subscribe()
     }
 
     /// Why the tunnel cannot answer its peer now: its daemon died and is not back yet.
     pub fn problem(&self) -> Option<Problem> {
-        self.problem.borrow().clone()
+        self.reporter.problem.borrow().clone()
     }
 
     /// Waits until the connection or the problem changes. For one waiter; cancel-safe, and a change while nothing waits
     /// is not missed.
     pub async fn changed(&self) {
-        self.changed.notified().await;
+        self.reporter.changed.notified().await;
     }
 }
 
@@ -77,47 +99,26 @@ impl TunnelHandle {
 pub(crate) struct TunnelReporter {
     connection: watch::Sender<Connection>,
     problem: watch::Sender<Option<Problem>>,
-    changed: Arc<Notify>,
+    changed: Notify,
 }
 
 impl TunnelReporter {
-    pub(crate) fn new(now: jiff::Timestamp) -> Self {
-        Self {
-            connection: watch::Sender::new(Connection::down(now)),
-            problem: watch::Sender::new(None),
-            changed: Arc::default(),
-        }
-    }
-
-    pub(crate) fn tunnel(&self, namespace: Option<Namespace>, load_balancer: Ipv4Addr) -> Arc<TunnelHandle> {
-        Arc::new(TunnelHandle {
-            namespace,
-            load_balancer,
-            connection: self.connection.subscribe(),
-            problem: self.problem.subscribe(),
-            changed: Arc::clone(&self.changed),
-        })
-    }
-
     pub(crate) fn set_connection(&self, connection: Connection) {
-        if set(&self.connection, connection) {
-            self.changed.notify_one();
-        }
+        self.set(&self.connection, connection);
     }
 
     pub(crate) fn set_problem(&self, problem: Option<Problem>) {
-        if set(&self.problem, problem) {
+        self.set(&self.problem, problem);
+    }
+
+    fn set<T: PartialEq>(&self, sender: &watch::Sender<T>, value: T) {
+        let differs = sender.send_if_modified(|old| {
+            let differs = *old != value;
+            *old = value;
+            differs
+        });
+        if differs {
             self.changed.notify_one();
         }
     }
-}
-
-fn set<T: PartialEq>(sender: &watch::Sender<T>, value: T) -> bool {
-    sender.send_if_modified(|old| {
-        let differs = *old != value;
-        if differs {
-            *old = value;
-        }
-        differs
-    })
 }

@@ -1,8 +1,6 @@
-//! How a gateway does IPsec, as the command line has it, and why it cannot.
+//! How a gateway does IPsec, as the command line has it.
 
 use std::{net::Ipv4Addr, path::PathBuf};
-
-use crate::ground::GroundError;
 
 wicketgate_model::text_enum!(
     /// Which back end to use, as the command line has it.
@@ -24,13 +22,4 @@ pub struct IpsecConfig {
     /// What peers dial; `None` for the source address of the default route. It need not be an address of this
     /// host: behind a 1:1 NAT it is not.
     pub public_address: Option<Ipv4Addr>,
-}
-
-/// Why IPsec cannot start. Each text is one line that says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum IpsecError {
-    #[error(transparent)]
-    Ground(#[from] GroundError),
-    #[error("neither kernel nor userland can do ESP here: {kernel}; {userland}")]
-    NoEsp { kernel: Box<GroundError>, userland: Box<GroundError> },
 }

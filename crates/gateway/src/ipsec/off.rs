@@ -6,25 +6,24 @@ use std::{collections::BTreeMap, sync::Arc};
 use wicketgate_model::{TunnelDesired, TunnelId};
 use wicketgate_system::Mutex;
 
-use crate::ground::{TunnelHandle, TunnelReporter};
+use crate::ground::TunnelHandle;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Off {
-    tunnels: Mutex<BTreeMap<TunnelId, (TunnelReporter, Arc<TunnelHandle>)>>,
+    tunnels: Mutex<BTreeMap<TunnelId, Arc<TunnelHandle>>>,
 }
 
 impl Off {
     pub(super) fn ensure(&self, desired: &TunnelDesired) -> Arc<TunnelHandle> {
         let mut tunnels = self.tunnels.lock();
-        if let Some((_, tunnel)) = tunnels.get(&desired.id)
+        if let Some(tunnel) = tunnels.get(&desired.id)
             && tunnel.load_balancer() == desired.load_balancer_ip
         {
             return Arc::clone(tunnel);
         }
-        let report = TunnelReporter::new(jiff::Timestamp::now());
-        let tunnel = report.tunnel(None, desired.load_balancer_ip);
-        tunnels.insert(desired.id, (report, Arc::clone(&tunnel)));
+        let tunnel = Arc::new(TunnelHandle::new(None, desired.load_balancer_ip));
+        tunnels.insert(desired.id, Arc::clone(&tunnel));
         tunnel
     }
 

@@ -18,7 +18,7 @@ use tokio::{
 use tracing::{debug, warn};
 use wicketgate_model::{EspMode, Problem, Reason, TunnelDesired, TunnelId};
 
-use super::config::{IpsecConfig, IpsecError};
+use super::config::IpsecConfig;
 use crate::ground::{
     ClaimedSlot, Ground, GroundError, InnerPackets, Namespace, NetworkError, RunningTunnel, StateDir,
     TunnelHandle, probe,
@@ -56,7 +56,7 @@ struct CharonTunnel {
 }
 
 impl Strongswan {
-    pub(super) async fn start(config: IpsecConfig) -> Result<Self, IpsecError> {
+    pub(super) async fn start(config: IpsecConfig) -> Result<Self, GroundError> {
         preflight()?;
         let IpsecConfig { mode, state_dir, public_address } = config;
         let state = StateDir::take(state_dir)?;
@@ -72,8 +72,8 @@ impl Strongswan {
             tunnels: Mutex::default(),
             starts: Semaphore::new(STARTED_AT_ONCE),
         };
-        for slot in this.ground.unrecorded().map_err(GroundError::from)? {
-            this.clear(slot).await.map_err(GroundError::from)?;
+        for slot in this.ground.unrecorded()? {
+            this.clear(slot).await?;
         }
         Ok(this)
     }
@@ -197,7 +197,7 @@ impl Strongswan {
     }
 
     fn daemon(&self, slot: u16, running: &RunningTunnel) -> Daemon {
-        Daemon::start(self.home(slot, running.namespace.clone()), Arc::clone(&running.reporter))
+        Daemon::start(self.home(slot, running.namespace.clone()), Arc::clone(running.handle.reporter()))
     }
 
     /// Ends the charon of a slot, and removes everything of the slot.

@@ -4,7 +4,7 @@ use wicketgate_model::EspMode;
 
 use crate::{
     ground::{GroundError, Namespace, probe},
-    ipsec::config::{IpsecError, IpsecMode},
+    ipsec::config::IpsecMode,
 };
 
 /// Where Debian and its kin install the IKE daemon.
@@ -14,7 +14,7 @@ const VICI: &str = "/usr/lib/ipsec/plugins/libstrongswan-vici.so";
 const OPENSSL: &str = "/usr/lib/ipsec/plugins/libstrongswan-openssl.so";
 
 /// Checks rights, programs and plugins without a change to the machine.
-pub(in crate::ipsec) fn preflight() -> Result<(), IpsecError> {
+pub(in crate::ipsec) fn preflight() -> Result<(), GroundError> {
     probe::preflight()?;
     for (file, package) in [
         (CHARON, "strongswan-charon"),
@@ -27,27 +27,27 @@ pub(in crate::ipsec) fn preflight() -> Result<(), IpsecError> {
 }
 
 /// The ESP to use, found by trying it in a namespace that is made for this and removed again.
-pub(super) async fn esp(mode: IpsecMode, instance: u16) -> Result<EspMode, IpsecError> {
+pub(super) async fn esp(mode: IpsecMode, instance: u16) -> Result<EspMode, GroundError> {
     let scratch = format!("wicketgate-{instance:04x}-probe");
-    Namespace::remove(&scratch).await.map_err(GroundError::from)?;
-    Namespace::ensure(&scratch).await.map_err(GroundError::from)?;
+    Namespace::remove(&scratch).await?;
+    Namespace::ensure(&scratch).await?;
     let answer = choose(mode, &scratch).await;
-    Namespace::remove(&scratch).await.map_err(GroundError::from)?;
+    Namespace::remove(&scratch).await?;
     answer
 }
 
-async fn choose(mode: IpsecMode, scratch: &str) -> Result<EspMode, IpsecError> {
+async fn choose(mode: IpsecMode, scratch: &str) -> Result<EspMode, GroundError> {
     if mode == IpsecMode::Userland {
         userland(scratch).await?;
         return Ok(EspMode::Userland);
     }
     match probe::kernel_esp(scratch).await {
         Ok(()) => Ok(EspMode::Kernel),
-        Err(kernel) if mode == IpsecMode::Kernel => Err(kernel.into()),
+        Err(kernel) if mode == IpsecMode::Kernel => Err(kernel),
         Err(kernel) => match userland(scratch).await {
             Ok(()) => Ok(EspMode::Userland),
             Err(userland) => {
-                Err(IpsecError::NoEsp { kernel: Box::new(kernel), userland: Box::new(userland) })
+                Err(GroundError::NoEsp { kernel: Box::new(kernel), userland: Box::new(userland) })
             }
         },
     }
