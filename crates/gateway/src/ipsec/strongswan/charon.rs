@@ -26,6 +26,7 @@ use tokio::{
     net::UnixStream,
     time::{sleep, timeout},
 };
+use wicketgate_system::if_exists;
 
 use super::installation::CHARON;
 use crate::ground::{Namespace, NetworkError};
@@ -93,22 +94,22 @@ impl CharonHome {
                 () = ended(&charon.process) => false,
             }
         };
-        match timeout(START_TIMEOUT, listens).await {
-            Ok(true) => Ok(charon),
-            answer => {
-                if answer.is_ok() {
-                    charon.reap();
-                } else {
-                    charon.stop().await;
-                }
-                let message = if answer.is_ok() { "it ended at once" } else { "it does not listen" };
-                let log = self.run().join("charon.log");
-                Err(NetworkError::Tool {
-                    what: "start the IKE daemon".to_owned(),
-                    message: format!("{message}: see {}", log.display()),
-                })
+        let message = match timeout(START_TIMEOUT, listens).await {
+            Ok(true) => return Ok(charon),
+            Ok(false) => {
+                charon.reap();
+                "it ended at once"
             }
-        }
+            Err(_) => {
+                charon.stop().await;
+                "it does not listen"
+            }
+        };
+        let log = self.run().join("charon.log");
+        Err(NetworkError::Tool {
+            what: "start the IKE daemon".to_owned(),
+            message: format!("{message}: see {}", log.display()),
+        })
     }
 
     /// Ends whatever runs here.
@@ -137,10 +138,7 @@ impl CharonHome {
     fn prepare(&self) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(self.run())?;
         for stale in [self.dir.join("pid"), self.run().join("charon.pid"), self.run().join("charon.vici")] {
-            match std::fs::remove_file(stale) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                _ => {}
-            }
+            if_exists(std::fs::remove_file(stale))?;
         }
         create(&self.run().join("strongswan.conf"))?.write_all(self.conf.as_bytes())
     }

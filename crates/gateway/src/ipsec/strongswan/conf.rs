@@ -98,7 +98,8 @@ impl CharonConfig {
         self.load_keys(client).await?;
         client.request("load-conn", self.connection.clone()).await?;
         if is_other || self.has_other_suites(client).await? {
-            terminate(client).await?;
+            // Every SA; none is not an error.
+            attempt(client, "terminate", Message::new()).await?;
         }
         Ok(())
     }
@@ -108,18 +109,7 @@ impl CharonConfig {
         let loaded = client.stream_request("list-conns", "list-conn", Message::new()).await?;
         let Some(has) = loaded.iter().find_map(|part| part.sub(CONNECTION)) else { return Ok(false) };
         let Some(wants) = self.connection.sub(CONNECTION) else { return Ok(true) };
-        let id = |m: &Message, end: &str| m.sub(end).and_then(|e| e.text("id")).map(str::to_owned);
-        let selectors = |m: &Message, key: &str| -> Vec<String> {
-            let child = m.sub("children").and_then(|c| c.sub(CHILD));
-            child.map(|c| c.texts(key).into_iter().map(str::to_owned).collect()).unwrap_or_default()
-        };
-        let same = has.texts("local_addrs") == wants.texts("local_addrs")
-            && has.texts("remote_addrs") == wants.texts("remote_addrs")
-            && id(has, "local-1") == id(wants, "local-1")
-            && id(has, "remote-1") == id(wants, "remote-1")
-            && selectors(has, "local-ts") == selectors(wants, "local_ts")
-            && selectors(has, "remote-ts") == selectors(wants, "remote_ts");
-        Ok(!same)
+        Ok(peer(has, "local-ts", "remote-ts") != peer(wants, "local_ts", "remote_ts"))
     }
 
     async fn has_other_suites(&self, client: &mut Client) -> Result<bool, Error> {
@@ -157,20 +147,29 @@ impl CharonConfig {
     }
 }
 
-/// Ends every SA; none is not an error.
-async fn terminate(client: &mut Client) -> Result<(), Error> {
-    let all = Message::new().set("ike", CONNECTION).set("timeout", "-1");
-    match client.request("terminate", all).await {
-        Ok(_) | Err(Error::Failed { .. }) => Ok(()),
-        Err(e) => Err(e),
-    }
+/// What a connection says about its peer. The keys of traffic selectors depend on the direction of the message.
+fn peer<'a>(connection: &'a Message, local: &str, remote: &str) -> Option<[Vec<&'a str>; 6]> {
+    let id = |end: &str| connection.sub(end).and_then(|end| end.text("id")).into_iter().collect();
+    let child = connection.sub("children")?.sub(CHILD)?;
+    Some([
+        connection.texts("local_addrs"),
+        connection.texts("remote_addrs"),
+        id("local-1"),
+        id("remote-1"),
+        child.texts(local),
+        child.texts(remote),
+    ])
 }
 
 /// Makes charon initiate once, without waiting for the result. It may refuse during another attempt.
 pub(super) async fn initiate(client: &mut Client) -> Result<(), Error> {
-    let child = Message::new().set("ike", CONNECTION).set("child", CHILD).set("timeout", "-1");
-    match client.request("initiate", child).await {
+    attempt(client, "initiate", Message::new().set("child", CHILD)).await
+}
+
+/// Sends a command that charon may refuse.
+async fn attempt(client: &mut Client, command: &str, message: Message) -> Result<(), Error> {
+    match client.request(command, message.set("ike", CONNECTION).set("timeout", "-1")).await {
         Ok(_) | Err(Error::Failed { .. }) => Ok(()),
-        Err(e) => Err(e),
+        Err(error) => Err(error),
     }
 }

@@ -14,8 +14,9 @@ use wicketgate_vici::Message;
 use super::{
     conf::Ends,
     fault::{Faults, PeerFault},
+    suite,
 };
-use sa::{ESP_PARTS, IKE_PARTS, id, is_established, is_installed, peer, proposal, steady, times};
+use sa::{id, is_established, is_installed, peer, steady, times};
 use traffic::ChildTraffic;
 
 /// How long a reported fault outranks a peer that does not answer.
@@ -185,10 +186,9 @@ impl ConnectionView {
         self.connection.child_sa =
             of(child, "install-time", timed.1 == self.timed.1, self.connection.child_sa);
         self.timed = timed;
-        self.connection.algorithms = ike.zip(child).map(|(ike, child)| Algorithms {
-            ike: proposal(ike, &IKE_PARTS),
-            esp: proposal(child, &ESP_PARTS),
-        });
+        self.connection.algorithms = ike
+            .zip(child)
+            .map(|(ike, child)| Algorithms { ike: suite::of_ike_sa(ike), esp: suite::of_child_sa(child) });
         self.connection.peer = ike.and_then(peer);
         self.connection.nat = ike.filter(|ike| is_established(ike)).map(|ike| Nat {
             gateway: ike.text("nat-local") == Some("yes"),

@@ -8,10 +8,11 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 use tracing::{debug, info, warn};
 use wicketgate_model::{ConnectionState, Problem, Reason};
+use wicketgate_system::backoff::Backoff;
 use wicketgate_vici::{Client, Events, Message};
 
 use super::{
@@ -53,10 +54,13 @@ pub(super) struct Daemon {
     orders: mpsc::Sender<Order>,
 }
 
+/// Where the answer to an order goes.
+type Done = oneshot::Sender<Result<(), String>>;
+
 #[derive(Debug)]
 enum Order {
-    Configure(CharonConfig, oneshot::Sender<Result<(), String>>),
-    Stop(oneshot::Sender<Result<(), String>>),
+    Configure(CharonConfig, Done),
+    Stop(Done),
 }
 
 impl Daemon {
@@ -95,10 +99,7 @@ impl Daemon {
     }
 
     /// The answer to an order; `None` if the task has ended.
-    async fn order(
-        &self,
-        order: impl FnOnce(oneshot::Sender<Result<(), String>>) -> Order,
-    ) -> Option<Result<(), String>> {
+    async fn order(&self, order: impl FnOnce(Done) -> Order) -> Option<Result<(), String>> {
         let (done, answer) = oneshot::channel();
         let ordered = async {
             self.orders.send(order(done)).await.ok()?;
@@ -131,7 +132,7 @@ enum End {
 
 impl Task {
     async fn run(mut self) {
-        let mut pause = PAUSE_FIRST;
+        let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_LONGEST);
         loop {
             let started = Instant::now();
             let End::Died(why) = self.serve().await else { return };
@@ -140,33 +141,26 @@ impl Task {
             self.view.lost(Timestamp::now());
             self.publish();
             self.report.set_problem(Some(Problem::new(Reason::TunnelFailed, why.clone())));
-            pause = if started.elapsed() > LIVED_LONG { PAUSE_FIRST } else { pause };
-            if let End::Stopped = self.pause(pause, &why).await {
-                return;
+            if started.elapsed() > LIVED_LONG {
+                backoff.reset();
             }
-            pause = (pause * 2).min(PAUSE_LONGEST);
+            // Orders in the meantime are answered with the reason.
+            let due = Instant::now() + backoff.doubled();
+            while let Ok(order) = timeout_at(due, self.orders.recv()).await {
+                match order {
+                    None => return,
+                    Some(Order::Stop(done)) => return self.stop(done).await,
+                    Some(Order::Configure(wanted, done)) => {
+                        self.wanted = Some(wanted);
+                        let _ = done.send(Err(why.clone()));
+                    }
+                }
+            }
         }
     }
 
-    /// Waits before the next start. Orders in the meantime are answered with the reason.
-    async fn pause(&mut self, pause: Duration, why: &str) -> End {
-        let due = Instant::now() + pause;
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep_until(due) => return End::Died(why.to_owned()),
-                order = self.orders.recv() => match order {
-                    None => return End::Stopped,
-                    Some(Order::Stop(done)) => {
-                        let _ = done.send(self.home.stop().await.map_err(|e| e.to_string()));
-                        return End::Stopped;
-                    }
-                    Some(Order::Configure(wanted, done)) => {
-                        self.wanted = Some(wanted);
-                        let _ = done.send(Err(why.to_owned()));
-                    }
-                },
-            }
-        }
+    async fn stop(&self, done: Done) {
+        let _ = done.send(self.home.stop().await.map_err(|e| e.to_string()));
     }
 
     async fn serve(&mut self) -> End {
@@ -222,14 +216,20 @@ impl Task {
                 order = self.orders.recv() => match order {
                     None => return Ok(End::Stopped),
                     Some(Order::Stop(done)) => {
-                        let _ = done.send(self.home.stop().await.map_err(|e| e.to_string()));
+                        self.stop(done).await;
                         if timeout(EXIT_TIMEOUT, charon.exited()).await.is_err() {
                             warn!(dir = %self.home.dir.display(), "IKE daemon was killed but still runs");
                         }
                         return Ok(End::Stopped);
                     }
                     Some(Order::Configure(wanted, done)) => {
-                        self.configure(&mut client, wanted, done).await?;
+                        let configured = self.configure(&mut client, wanted).await;
+                        let _ = done.send(configured.as_ref().copied().map_err(ToString::to_string));
+                        match configured {
+                            // charon rejected the configuration, and still runs.
+                            Ok(()) | Err(wicketgate_vici::Error::Failed { .. }) => {}
+                            Err(error) => return Err(error),
+                        }
                         look_at = look_at.min(Instant::now() + LOOK_AFTER);
                     }
                 },
@@ -261,34 +261,23 @@ impl Task {
         &mut self,
         client: &mut Client,
         wanted: CharonConfig,
-        done: oneshot::Sender<Result<(), String>>,
     ) -> Result<(), wicketgate_vici::Error> {
         if self.wanted.as_ref() == Some(&wanted) {
-            let _ = done.send(Ok(()));
             return Ok(());
         }
-        match wanted.load(client).await {
-            Ok(()) => {
-                if self.wanted.replace(wanted).is_some() {
-                    self.view.changed();
-                    self.publish();
-                }
-                self.proved = 0;
-                self.report.set_problem(None);
-                let _ = done.send(Ok(()));
-                Ok(())
-            }
-            // charon rejected the configuration, and still runs.
-            Err(error @ wicketgate_vici::Error::Failed { .. }) => {
+        if let Err(error) = wanted.load(client).await {
+            if matches!(error, wicketgate_vici::Error::Failed { .. }) {
                 self.wanted = None;
-                let _ = done.send(Err(error.to_string()));
-                Ok(())
             }
-            Err(error) => {
-                let _ = done.send(Err(error.to_string()));
-                Err(error)
-            }
+            return Err(error);
         }
+        if self.wanted.replace(wanted).is_some() {
+            self.view.changed();
+            self.publish();
+        }
+        self.proved = 0;
+        self.report.set_problem(None);
+        Ok(())
     }
 
     /// During a key change the peer may have an older key: its next attempt gets the next key.

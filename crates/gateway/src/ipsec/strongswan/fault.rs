@@ -32,7 +32,38 @@ pub(super) struct PeerFault {
 }
 
 impl PeerFault {
-    fn new(reason: ConnectionFault, cause: impl Into<String>, cure: impl Into<String>) -> Self {
+    /// A fault with the usual cure of its reason.
+    fn new(reason: ConnectionFault, cause: impl Into<String>) -> Self {
+        let cure = match reason {
+            ConnectionFault::PreSharedKeysDiffer => {
+                "put the key from the tunnel's vpn-config into the site's device, or set the device's key on the tunnel \
+                 with POST …/psk"
+            }
+            ConnectionFault::PeerIdentityDiffers => "change the device's local identity or peerId",
+            ConnectionFault::TrafficSelectorsDiffer => {
+                "set the networks from the tunnel's vpn-config on the site's device"
+            }
+            ConnectionFault::NoCommonIkeProposal | ConnectionFault::NoCommonEspProposal => {
+                "set a proposal from the tunnel's vpn-config on the site's device, or add the device's proposal to the \
+                 tunnel unless it is weak"
+            }
+            ConnectionFault::PeerRefusedGateway => {
+                "copy both from the tunnel's vpn-config to the site's device; while two keys are valid, the gateway uses \
+                 the other one for the next attempt"
+            }
+            ConnectionFault::IkeVersionDiffers => "set its device to IKEv2",
+            ConnectionFault::PeerDoesNotAnswer => {
+                "check that the site's device is up and has the address peerPublicIp, and that UDP 500 and 4500 pass in \
+                 both directions"
+            }
+            ConnectionFault::GatewayIdentityDiffers | ConnectionFault::NegotiationFailed => {
+                "compare the site's device with the tunnel's vpn-config"
+            }
+        };
+        Self::with_cure(reason, cause, cure)
+    }
+
+    fn with_cure(reason: ConnectionFault, cause: impl Into<String>, cure: impl Into<String>) -> Self {
         Self { reason, cause: cause.into(), cure: cure.into() }
     }
 }
@@ -67,22 +98,15 @@ impl Faults {
         }
         if line.starts_with("giving up after ") && line.contains("retransmit") {
             *self = Self::default();
-            return Some(PeerFault::new(
-                ConnectionFault::PeerDoesNotAnswer,
-                "the peer does not answer",
-                SILENCE_CURE,
-            ));
+            return Some(PeerFault::new(ConnectionFault::PeerDoesNotAnswer, "the peer does not answer"));
         }
         if let Some(ids) = line.strip_prefix("looking for peer configs matching ") {
             self.ids = identities(ids);
         } else if line == "no matching peer config found" {
             self.cause = self.ids.take().and_then(|(asked, own)| identity(&asked, &own, ends?));
         } else if line.starts_with("tried ") && line.ends_with("but MAC mismatched") {
-            self.cause = Some(PeerFault::new(
-                ConnectionFault::PreSharedKeysDiffer,
-                "the pre-shared keys differ",
-                KEYS_CURE,
-            ));
+            self.cause =
+                Some(PeerFault::new(ConnectionFault::PreSharedKeysDiffer, "the pre-shared keys differ"));
         } else if let Some(offered) = line.strip_prefix("received proposals: ") {
             self.offered = Some(offer(offered));
         } else if let Some(selectors) =
@@ -93,22 +117,11 @@ impl Faults {
         } else if line.starts_with("no IKE config found for ") && line.ends_with("sending NO_PROPOSAL_CHOSEN")
         {
             // The one configuration is for this peer and IKEv2, so only IKEv1 finds none.
-            self.cause = Some(PeerFault::new(
-                ConnectionFault::IkeVersionDiffers,
-                "the peer speaks IKEv1",
-                "set its device to IKEv2",
-            ));
+            self.cause = Some(PeerFault::new(ConnectionFault::IkeVersionDiffers, "the peer speaks IKEv1"));
         }
         if self.is_unexplained { self.cause.take() } else { None }
     }
 }
-
-const KEYS_CURE: &str = "put the key from the tunnel's vpn-config into the site's device, or set the device's key on the \
-    tunnel with POST …/psk";
-const PROPOSALS_CURE: &str = "set a proposal from the tunnel's vpn-config on the site's device, or add the device's \
-    proposal to the tunnel unless it is weak";
-const SILENCE_CURE: &str = "check that the site's device is up and has the address peerPublicIp, and that UDP 500 and 4500 \
-    pass in both directions";
 
 /// Whether the peer rejects the gateway's authentication: it has another of the tunnel's keys. It reports this after its
 /// own authentication (RFC 7296 §2.21.2), or in its response if the gateway initiated.
@@ -130,52 +143,38 @@ fn failure(line: &str) -> Option<&'static str> {
 
 /// The fault for a notify without findings, for example if it is the peer that refuses.
 fn from_notify(line: &str, notify: &str, offered: Option<Offer>, ends: Option<&Ends>) -> PeerFault {
-    match (notify, offered) {
-        ("AUTHENTICATION_FAILED", _) if line.starts_with("parsed ") => {
+    let is_received = line.starts_with("parsed ");
+    let (reason, cause) = match (notify, offered) {
+        ("AUTHENTICATION_FAILED", _) if is_received => {
             let id = ends.map(|e| format!(", {}", e.gateway_id)).unwrap_or_default();
-            PeerFault::new(
-                ConnectionFault::PeerRefusedGateway,
-                format!("the peer rejects the gateway's key or its identity{id}"),
-                "copy both from the tunnel's vpn-config to the site's device; while two keys are valid, the gateway uses \
-                 the other one for the next attempt",
-            )
+            let cause = format!("the peer rejects the gateway's key or its identity{id}");
+            (ConnectionFault::PeerRefusedGateway, cause)
         }
-        ("NO_PROPOSAL_CHOSEN", Some(Offer { is_esp: true, proposals })) => PeerFault::new(
-            ConnectionFault::NoCommonEspProposal,
-            format!(
-                "the peer offered {proposals} for the CHILD SA, which is none of the tunnel's ESP proposals"
-            ),
-            PROPOSALS_CURE,
-        ),
-        ("NO_PROPOSAL_CHOSEN", Some(Offer { is_esp: false, proposals })) => PeerFault::new(
-            ConnectionFault::NoCommonIkeProposal,
-            format!(
-                "the peer offered {proposals} for the IKE SA, which is none of the tunnel's IKE proposals"
-            ),
-            PROPOSALS_CURE,
-        ),
+        ("NO_PROPOSAL_CHOSEN", Some(Offer { is_esp, proposals })) => {
+            let (reason, sa, kind) = if is_esp {
+                (ConnectionFault::NoCommonEspProposal, "CHILD", "ESP")
+            } else {
+                (ConnectionFault::NoCommonIkeProposal, "IKE", "IKE")
+            };
+            let none = format!("which is none of the tunnel's {kind} proposals");
+            (reason, format!("the peer offered {proposals} for the {sa} SA, {none}"))
+        }
         // The gateway initiated. IKE_SA_INIT negotiates the IKE SA, every later exchange a CHILD SA.
-        ("NO_PROPOSAL_CHOSEN", None) if line.starts_with("parsed IKE_SA_INIT response") => PeerFault::new(
-            ConnectionFault::NoCommonIkeProposal,
-            "the peer accepts none of the tunnel's IKE proposals",
-            PROPOSALS_CURE,
-        ),
-        ("NO_PROPOSAL_CHOSEN", None) if line.starts_with("parsed ") => PeerFault::new(
-            ConnectionFault::NoCommonEspProposal,
-            "the peer accepts none of the tunnel's ESP proposals",
-            PROPOSALS_CURE,
-        ),
-        ("TS_UNACCEPTABLE", _) if line.starts_with("parsed ") => PeerFault::new(
+        ("NO_PROPOSAL_CHOSEN", None) if is_received => {
+            let (reason, kind) = if line.starts_with("parsed IKE_SA_INIT response") {
+                (ConnectionFault::NoCommonIkeProposal, "IKE")
+            } else {
+                (ConnectionFault::NoCommonEspProposal, "ESP")
+            };
+            (reason, format!("the peer accepts none of the tunnel's {kind} proposals"))
+        }
+        ("TS_UNACCEPTABLE", _) if is_received => (
             ConnectionFault::TrafficSelectorsDiffer,
-            "the peer rejects the tunnel's traffic selectors",
-            "set the networks from the tunnel's vpn-config on the site's device",
+            "the peer rejects the tunnel's traffic selectors".to_owned(),
         ),
-        _ => PeerFault::new(
-            ConnectionFault::NegotiationFailed,
-            format!("IKE failed with {notify}"),
-            "compare the site's device with the tunnel's vpn-config",
-        ),
-    }
+        _ => (ConnectionFault::NegotiationFailed, format!("IKE failed with {notify}")),
+    };
+    PeerFault::new(reason, cause)
 }
 
 /// `169.254.1.2[198.51.100.1]...203.0.113.2[site.example]`: the identity that is asked for, and the peer's.
@@ -187,20 +186,16 @@ fn identities(text: &str) -> Option<(String, String)> {
 }
 
 fn identity(asked: &str, own: &str, ends: &Ends) -> Option<PeerFault> {
-    if own != ends.peer_id {
+    let (peer_id, id) = (&ends.peer_id, &ends.gateway_id);
+    if own != peer_id {
+        let own = quoted(own);
         return Some(PeerFault::new(
             ConnectionFault::PeerIdentityDiffers,
-            format!(
-                "the peer identifies itself as {}, but the tunnel's peerId is {}",
-                quoted(own),
-                ends.peer_id
-            ),
-            "change the device's local identity or peerId",
+            format!("the peer identifies itself as {own}, but the tunnel's peerId is {peer_id}"),
         ));
     }
-    let id = &ends.gateway_id;
     (asked != id && asked != "%any").then(|| {
-        PeerFault::new(
+        PeerFault::with_cure(
             ConnectionFault::GatewayIdentityDiffers,
             format!("the peer asks for the identity {}, but the gateway's is {id}", quoted(asked)),
             format!("set {id} as the remote identity on the site's device"),
@@ -220,8 +215,9 @@ fn offer(text: &str) -> Offer {
 
 /// `ours` and `theirs` are the traffic selectors that the peer proposes for each side.
 fn selector(ours: &str, theirs: &str, ends: &Ends) -> PeerFault {
-    let fault =
-        |cause: String, cure: String| PeerFault::new(ConnectionFault::TrafficSelectorsDiffer, cause, cure);
+    let fault = |cause: String, cure: String| {
+        PeerFault::with_cure(ConnectionFault::TrafficSelectorsDiffer, cause, cure)
+    };
     let all = |text: &str| listed(text.split_whitespace().map(quoted).collect());
     let peer_cidr = ends.peer_cidr.get();
     if has_none(theirs, peer_cidr) {

@@ -9,75 +9,88 @@ use wicketgate_vici::Message;
 /// `aes256gcm16-prfsha384-ecp384`, `aes256-sha256-modp2048`: a value of `proposals`.
 pub(super) fn ike_keywords(proposal: &IkeProposal) -> String {
     let prf = if proposal.encryption.is_aead() { "prf" } else { "" };
-    let (encryption, group) = (encryption(proposal.encryption).keyword, group(proposal.group).0);
-    format!("{encryption}-{prf}{}-{group}", hash(proposal.hash).keyword)
+    let (encryption, group) = (encryption(proposal.encryption).0, group(proposal.group).0);
+    format!("{encryption}-{prf}{}-{group}", hash(proposal.hash).0)
 }
 
 /// `aes256gcm16-ecp384`, `aes256-sha256-modp2048`: a value of `esp_proposals`.
 pub(super) fn esp_keywords(proposal: &EspProposal) -> String {
-    let (encryption, group) = (encryption(proposal.encryption).keyword, group(proposal.group).0);
+    let (encryption, group) = (encryption(proposal.encryption).0, group(proposal.group).0);
     match proposal.integrity {
-        Some(integrity) => format!("{encryption}-{}-{group}", hash(integrity).keyword),
+        Some(integrity) => format!("{encryption}-{}-{group}", hash(integrity).0),
         None => format!("{encryption}-{group}"),
     }
 }
 
+/// The algorithms of an IKE SA of `list-sas`: `AES_GCM_16-256/PRF_HMAC_SHA2_384/ECP_384`.
+pub(super) fn of_ike_sa(sa: &Message) -> String {
+    algorithms(sa, &["integ-alg", "prf-alg", "dh-group"])
+}
+
+/// The algorithms of a CHILD SA of `list-sas`: `AES_GCM_16-256/ECP_384`. The first CHILD SA has no group of its own.
+pub(super) fn of_child_sa(sa: &Message) -> String {
+    algorithms(sa, &["integ-alg", "dh-group"])
+}
+
+fn algorithms(sa: &Message, after_encryption: &[&str]) -> String {
+    let encryption = sa.text("encr-alg").map(|name| match sa.text("encr-keysize") {
+        Some(size) => format!("{name}-{size}"),
+        None => name.to_owned(),
+    });
+    let others = after_encryption.iter().filter_map(|name| sa.text(name)).map(str::to_owned);
+    encryption.into_iter().chain(others).collect::<Vec<_>>().join("/")
+}
+
 /// Whether an IKE SA of `list-sas` and each of its CHILD SAs uses one of the proposals. An IKE SA without algorithms is
-/// still being negotiated; the first CHILD SA has no group of its own.
+/// still being negotiated.
 pub(super) fn is_within(sa: &Message, ike: &IkeProposals, esp: &EspProposals) -> bool {
     let children = sa.sub("child-sas").into_iter().flat_map(Message::sections);
     let mut children = children.map(|(_, child)| child).filter(|child| child.text("encr-alg").is_some());
-    (sa.text("encr-alg").is_none()
-        || ike.all().iter().any(|p| {
-            let hash = hash(p.hash);
-            encrypts(sa, p.encryption)
-                && sa.text("prf-alg") == Some(hash.prf)
-                && sa.text("integ-alg") == (!p.encryption.is_aead()).then_some(hash.integrity)
-                && sa.text("dh-group") == Some(group(p.group).1)
-        }))
+    (sa.text("encr-alg").is_none() || ike.all().iter().any(|p| of_ike_sa(sa) == ike_name(p)))
         && children.all(|child| {
+            let used = of_child_sa(child);
             esp.all().iter().any(|p| {
-                encrypts(child, p.encryption)
-                    && child.text("integ-alg") == p.integrity.map(|integrity| hash(integrity).integrity)
-                    && child.text("dh-group").is_none_or(|name| name == group(p.group).1)
+                let name = esp_name(p);
+                used == name || used == format!("{name}/{}", group(p.group).1)
             })
         })
 }
 
-fn encrypts(sa: &Message, algorithm: Encryption) -> bool {
-    let names = encryption(algorithm);
-    sa.text("encr-alg") == Some(names.name) && sa.text("encr-keysize") == Some(names.bits)
+fn ike_name(proposal: &IkeProposal) -> String {
+    let (encryption, group) = (encryption(proposal.encryption).1, group(proposal.group).1);
+    let (_, prf, integrity) = hash(proposal.hash);
+    if proposal.encryption.is_aead() {
+        format!("{encryption}/{prf}/{group}")
+    } else {
+        format!("{encryption}/{integrity}/{prf}/{group}")
+    }
 }
 
-struct EncryptionNames {
-    keyword: &'static str,
-    name: &'static str,
-    bits: &'static str,
+/// Without the group.
+fn esp_name(proposal: &EspProposal) -> String {
+    let encryption = encryption(proposal.encryption).1;
+    proposal
+        .integrity
+        .map_or(encryption.to_owned(), |integrity| format!("{encryption}/{}", hash(integrity).2))
 }
 
-fn encryption(encryption: Encryption) -> EncryptionNames {
-    let (keyword, name, bits) = match encryption {
-        Encryption::Aes256Gcm => ("aes256gcm16", "AES_GCM_16", "256"),
-        Encryption::Aes128Gcm => ("aes128gcm16", "AES_GCM_16", "128"),
-        Encryption::Aes256Cbc => ("aes256", "AES_CBC", "256"),
-        Encryption::Aes128Cbc => ("aes128", "AES_CBC", "128"),
-    };
-    EncryptionNames { keyword, name, bits }
+/// The keyword, and the reported name with the size of the key.
+fn encryption(encryption: Encryption) -> (&'static str, &'static str) {
+    match encryption {
+        Encryption::Aes256Gcm => ("aes256gcm16", "AES_GCM_16-256"),
+        Encryption::Aes128Gcm => ("aes128gcm16", "AES_GCM_16-128"),
+        Encryption::Aes256Cbc => ("aes256", "AES_CBC-256"),
+        Encryption::Aes128Cbc => ("aes128", "AES_CBC-128"),
+    }
 }
 
-struct HashNames {
-    keyword: &'static str,
-    prf: &'static str,
-    integrity: &'static str,
-}
-
-fn hash(hash: Hash) -> HashNames {
-    let (keyword, prf, integrity) = match hash {
+/// The keyword, and the reported names of the PRF and of the integrity algorithm.
+fn hash(hash: Hash) -> (&'static str, &'static str, &'static str) {
+    match hash {
         Hash::Sha256 => ("sha256", "PRF_HMAC_SHA2_256", "HMAC_SHA2_256_128"),
         Hash::Sha384 => ("sha384", "PRF_HMAC_SHA2_384", "HMAC_SHA2_384_192"),
         Hash::Sha512 => ("sha512", "PRF_HMAC_SHA2_512", "HMAC_SHA2_512_256"),
-    };
-    HashNames { keyword, prf, integrity }
+    }
 }
 
 /// The keyword and the reported name.

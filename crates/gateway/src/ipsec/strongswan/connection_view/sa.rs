@@ -54,19 +54,3 @@ pub(super) fn is_installed(child: &Message) -> bool {
     // While it is rekeyed, a CHILD SA still carries.
     matches!(child.text("state"), Some("INSTALLED" | "UPDATING" | "REKEYING" | "REKEYED"))
 }
-
-pub(super) const IKE_PARTS: [(&str, Option<&str>); 4] =
-    [("encr-alg", Some("encr-keysize")), ("integ-alg", None), ("prf-alg", None), ("dh-group", None)];
-pub(super) const ESP_PARTS: [(&str, Option<&str>); 3] =
-    [("encr-alg", Some("encr-keysize")), ("integ-alg", None), ("dh-group", None)];
-
-pub(super) fn proposal(sa: &Message, parts: &[(&str, Option<&str>)]) -> String {
-    let part = |(name, size): &(&str, Option<&str>)| {
-        let algorithm = sa.text(name)?;
-        Some(match size.and_then(|s| sa.text(s)) {
-            Some(size) => format!("{algorithm}-{size}"),
-            None => algorithm.to_owned(),
-        })
-    };
-    parts.iter().filter_map(part).collect::<Vec<_>>().join("/")
-}
