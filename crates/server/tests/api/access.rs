@@ -15,7 +15,7 @@ async fn with_authorization(app: &TestApp, values: &[&str]) -> crate::harness::A
 }
 
 #[tokio::test]
-async fn a_token_opens_in_every_form() {
+async fn a_token_is_accepted_in_every_form() {
     let app = TestApp::new().await;
     let basic = "Basic YW55OndnYV90aGUtdG9rZW4tb2YtdGhlc2UtdGVzdHM=".to_owned();
     for form in [format!("Bearer {TOKEN}"), format!("bearer {TOKEN}"), format!("Basic any:{TOKEN}"), basic] {
@@ -24,7 +24,7 @@ async fn a_token_opens_in_every_form() {
 }
 
 #[tokio::test]
-async fn all_else_is_refused() {
+async fn other_credentials_are_refused() {
     let app = TestApp::new().await;
     assert_json_snapshot!("missing", app.shown(&with_authorization(&app, &[]).await));
     assert_json_snapshot!("wrong", app.shown(&with_authorization(&app, &["Bearer wrong"]).await));
@@ -34,7 +34,7 @@ async fn all_else_is_refused() {
         let answer = with_authorization(&app, malformed).await;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{malformed:?}");
     }
-    // A wrong token learns nothing of what is there, nor do wrong bodies and formats come first.
+    // Authentication is checked first: the answer does not depend on the path, the body or the format.
     let request =
         Request::post("/frontdoor/v2/x/ipsec-shares").header("accept", "text/html").body(Body::from("{"));
     assert_eq!(app.send(request.unwrap()).await.status, StatusCode::UNAUTHORIZED);

@@ -22,20 +22,20 @@ async fn an_agent_is_listed_until_it_is_barred() {
         (share(4), AgentShareState::Unreachable("connection refused".to_owned())),
     ];
     let seen = AgentShares { agent: site.agent, shares };
-    let told = told(&app, app.get_hal(&path), Some(seen.clone())).await;
-    assert_json_snapshot!("connected", app.shown(&told));
-    let list = self::told(&app, app.get("agents"), Some(seen)).await;
+    let connected = answered(&app, app.get_hal(&path), Some(seen.clone())).await;
+    assert_json_snapshot!("connected", app.shown(&connected));
+    let list = answered(&app, app.get("agents"), Some(seen)).await;
     assert_eq!(
         (&list.body["totalElements"], &list.body["content"][0]["shares"]),
-        (&json!(1), &told.body["shares"])
+        (&json!(1), &connected.body["shares"])
     );
-    // What an agent reports changes without a write, so a precondition is checked without it.
-    let silent = self::told(&app, app.get(&path), None).await;
+    // The tag that a precondition is checked against excludes an agent's reports, which change without a write.
+    let silent = answered(&app, app.get(&path), None).await;
     assert!(silent.body.get("shares").is_none());
     let tag =
         |answer: &Answer| answer.headers["etag"].to_str().unwrap().split('.').next().unwrap().to_owned();
-    assert_ne!(silent.headers["etag"], told.headers["etag"]);
-    assert_eq!(tag(&silent).trim_end_matches('"'), tag(&told));
+    assert_ne!(silent.headers["etag"], connected.headers["etag"]);
+    assert_eq!(tag(&silent).trim_end_matches('"'), tag(&connected));
 
     app.store.agent_disconnected(gateway_id(), site.agent, Timestamp::now()).await.unwrap();
     assert_json_snapshot!("offline", app.shown(&app.get(&path).await));
@@ -44,8 +44,8 @@ async fn an_agent_is_listed_until_it_is_barred() {
     assert_eq!(app.get("agents").await.body["totalElements"], 0);
 }
 
-/// Asks, while a gateway tells what it has heard, or is gone.
-async fn told(app: &TestApp, asking: impl Future<Output = Answer>, seen: Option<AgentShares>) -> Answer {
+/// Sends a request while a gateway answers with `seen`, or is gone for `None`.
+async fn answered(app: &TestApp, asking: impl Future<Output = Answer>, seen: Option<AgentShares>) -> Answer {
     let mut asked = app.asked.lock().unwrap().take().unwrap();
     let gateway = async {
         while let Some(message) = asked.recv().await {

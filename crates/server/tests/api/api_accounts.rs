@@ -21,7 +21,7 @@ async fn other_frontdoor(app: &TestApp) -> String {
 }
 
 #[tokio::test]
-async fn an_account_opens_until_it_is_revoked() {
+async fn an_account_has_access_until_it_is_revoked() {
     let app = TestApp::new().await;
     let body = json!({"name": "terraform, production", "scopes": ["frontdoor.write", "frontdoor.read"],
                       "frontdoorIds": [app.frontdoor], "expiresAt": "2100-01-01T00:00:00Z"});
@@ -58,7 +58,7 @@ async fn the_audit_record_names_the_account_and_its_creator() {
 }
 
 #[tokio::test]
-async fn a_secret_is_kept_as_a_hash_only() {
+async fn a_secret_is_stored_as_a_hash_only() {
     let app = TestApp::new().await;
     let made = app.account(json!({})).await;
     let id = made["clientId"].as_str().unwrap().parse().unwrap();
@@ -80,7 +80,7 @@ async fn an_expired_account_is_refused_as_expired() {
 }
 
 #[tokio::test]
-async fn faults_are_named() {
+async fn faults_are_reported() {
     let app = TestApp::new().await;
     let other = other_frontdoor(&app).await;
     let mut shown = Vec::new();
@@ -100,7 +100,7 @@ async fn faults_are_named() {
 }
 
 #[tokio::test]
-async fn an_admin_has_the_accounts_of_its_organization() {
+async fn an_admin_manages_the_accounts_of_its_organization() {
     let app = TestApp::new().await;
     let other = other_frontdoor(&app).await;
     let here = app.account(json!({"organizationId": "default", "scopes": ["frontdoor.admin"]})).await;
@@ -121,7 +121,7 @@ async fn an_admin_has_the_accounts_of_its_organization() {
     ] {
         shown.push(app.shown(&app.call_as(secret(&here), Method::POST, ACCOUNTS, Some(body)).await));
     }
-    // One that is for named Frontdoors only could make itself an account for more.
+    // An account that is limited to named Frontdoors could otherwise create one with wider access.
     shown.push(app.shown(&app.get_as(secret(&there), ACCOUNTS).await));
     assert_json_snapshot!("limits", shown);
     let own = json!({"name": "a", "scopes": ["frontdoor.read"], "organizationId": "default"});

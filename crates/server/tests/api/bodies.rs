@@ -25,7 +25,7 @@ async fn a_body_other_than_an_object_is_refused() {
 }
 
 #[tokio::test]
-async fn a_body_of_another_kind_or_size_is_refused() {
+async fn a_body_with_a_wrong_content_type_or_size_is_refused() {
     let app = TestApp::new().await;
     let mut shown = Vec::new();
     for content_type in [None, Some("text/plain"), Some("application/x-www-form-urlencoded")] {

@@ -22,7 +22,7 @@ fn all_well(agent: AgentId) -> ShareCheck {
     }
 }
 
-/// Asks, while a gateway answers with `seen`, or is gone. What was measured is left out.
+/// Checks a share while a gateway answers with `seen`, or is gone for `None`. Masks the measured latencies.
 async fn check(app: &TestApp, share: &Value, seen: Option<ShareCheck>) -> Answer {
     let mut asked = app.asked.lock().unwrap().take().unwrap();
     let path = format!("{}/check", at("ipsec-shares", share));
@@ -54,7 +54,7 @@ fn states(answer: &Answer) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_share_is_looked_at_hop_by_hop() {
+async fn a_share_is_checked_hop_by_hop() {
     let (app, tunnel, site) = TestApp::with_site().await;
     let share = app.share(&tunnel, &site.z_id, "app-db", 8443).await;
     let well = all_well(site.agent);
@@ -91,7 +91,7 @@ async fn a_share_is_looked_at_hop_by_hop() {
     assert_eq!((&off.body["hops"][1]["state"], &off.body["ok"]), (&json!("SKIPPED"), &json!(true)));
     app.gateway.view.linked(hello(EspMode::Userland));
 
-    let problem = |reason| Problem::new(reason, "as the gateway has it");
+    let problem = |reason| Problem::new(reason, "as the gateway reports it");
     let taken =
         ShareCheck { bound: None, listener_problem: Some(problem(Reason::PortInUse)), ..well.clone() };
     let offline = ShareCheck {

@@ -78,7 +78,7 @@ async fn an_unchanged_answer_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn a_write_meets_the_state_that_it_names_or_does_nothing() {
+async fn a_write_with_an_outdated_etag_does_nothing() {
     let (app, tunnel, site) = TestApp::with_site().await;
     let made = app.share(&tunnel, &site.z_id, "app-db", 8443).await;
     let share_path = at("ipsec-shares", &made);
@@ -112,7 +112,7 @@ async fn a_write_meets_the_state_that_it_names_or_does_nothing() {
         let garbage = ask(&app, Method::PATCH, path, ("if-match", "x"), Some(json!({}))).await;
         assert_eq!(garbage.body["message"], "If-Match must be * or entity tags in double quotes");
     }
-    // A status that changed is a change, HAL's tag is as good, and `*` is any state.
+    // A changed status changes the tag, the tag of the HAL format is accepted, and `*` matches any state.
     let known = tag(&app.get(&share_path).await);
     app.settle(&made, Status::Deployed).await;
     let body = with(made.clone(), json!({"target": "10.0.0.9:1"}));
@@ -127,7 +127,7 @@ async fn a_write_meets_the_state_that_it_names_or_does_nothing() {
         ask(&app, Method::DELETE, &share_path, ("if-match", "*"), None).await.status,
         StatusCode::ACCEPTED
     );
-    // What is in the way anyhow is told first.
+    // A conflict that is independent of the precondition is reported first.
     assert_eq!(
         ask(&app, Method::DELETE, &share_path, ("if-match", "\"x\""), None).await.status,
         StatusCode::CONFLICT
@@ -144,7 +144,7 @@ async fn a_write_meets_the_state_that_it_names_or_does_nothing() {
     );
 }
 
-/// No generation, no status, no record, no event: who puts back what was read, or sets what is, has changed nothing.
+/// Writing the values that a resource already has creates no generation, status, execution or event.
 #[tokio::test]
 async fn a_write_that_changes_nothing_writes_nothing() {
     let (app, tunnel, site) = TestApp::with_site().await;
@@ -195,7 +195,7 @@ async fn a_write_that_changes_nothing_writes_nothing() {
 }
 
 #[tokio::test]
-async fn of_two_writers_with_one_etag_one_wins() {
+async fn of_two_writes_with_the_same_etag_one_succeeds() {
     let (app, tunnel, site) = TestApp::with_site().await;
     let made = app.share(&tunnel, &site.z_id, "app-db", 8443).await;
     let path = at("ipsec-shares", &made);
@@ -212,7 +212,7 @@ async fn of_two_writers_with_one_etag_one_wins() {
 }
 
 #[tokio::test]
-async fn traffic_does_not_stand_in_the_way_of_a_write() {
+async fn traffic_does_not_invalidate_a_precondition() {
     let (app, tunnel, _) = TestApp::with_site().await;
     let path = at("ipsec-tunnels", &tunnel);
     let id = tunnel["id"].as_str().unwrap().parse().unwrap();
@@ -224,7 +224,7 @@ async fn traffic_does_not_stand_in_the_way_of_a_write() {
     let known = tag(&app.get(&path).await);
     connection.bytes_in = 7;
     app.record_connection(id, &connection).await;
-    // Who reads gets the new count.
+    // A conditional read returns the new count.
     assert_eq!(ask(&app, Method::GET, &path, ("if-none-match", &known), None).await.status, StatusCode::OK);
     let patch = Some(json!({"name": "other"}));
     assert_eq!(

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use wicketgate_server::document;
 
 #[tokio::test]
-async fn the_document_and_its_page_need_no_token_and_nothing_from_elsewhere() {
+async fn the_document_and_its_page_need_no_token_and_load_nothing_external() {
     let app = TestApp::new().await;
     let get = async |path: &str| app.send(Request::get(path).body(Body::empty()).unwrap()).await;
     let answer = get("/openapi.json").await;
@@ -18,11 +18,11 @@ async fn the_document_and_its_page_need_no_token_and_nothing_from_elsewhere() {
     assert_eq!(answer.body, document());
     let page = get("/docs").await;
     assert_eq!(page.headers["content-type"], "text/html; charset=utf-8");
-    assert!(!page.text.contains("://"), "the page is to work without the internet");
+    assert!(!page.text.contains("://"), "the page must work without internet access");
 }
 
 #[tokio::test]
-async fn it_tells_every_method_and_no_other() {
+async fn it_describes_exactly_the_methods_of_the_routes() {
     let app = TestApp::new().await;
     for (path, item) in document()["paths"].as_object().unwrap() {
         let path = path.replace("{frontdoorId}", &app.frontdoor.to_string()).replace("{id}", "x");
@@ -31,7 +31,7 @@ async fn it_tells_every_method_and_no_other() {
         assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{path}");
         let allowed = answer.headers["allow"].to_str().unwrap().split(',').filter(|m| *m != "HEAD");
         let allowed: BTreeSet<_> = allowed.map(str::to_ascii_lowercase).collect();
-        let told: BTreeSet<_> = item.as_object().unwrap().keys().cloned().collect();
-        assert_eq!(told, allowed, "{path}");
+        let described: BTreeSet<_> = item.as_object().unwrap().keys().cloned().collect();
+        assert_eq!(described, allowed, "{path}");
     }
 }

@@ -20,7 +20,7 @@ async fn an_environment_is_active_while_an_agent_is_connected() {
 }
 
 #[tokio::test]
-async fn deleting_one_takes_its_shares_and_agents_with_it() {
+async fn deleting_an_environment_deletes_its_shares_and_agents() {
     let (app, tunnel, site) = TestApp::with_site().await;
     let share = app.share(&tunnel, &site.z_id, "app-db", 8443).await;
     let path = format!("environments/{}", site.environment);
@@ -32,7 +32,7 @@ async fn deleting_one_takes_its_shares_and_agents_with_it() {
 }
 
 #[tokio::test]
-async fn one_is_made_by_an_agent_and_never_by_a_post() {
+async fn an_environment_is_created_by_an_agent_and_never_by_a_post() {
     let app = TestApp::new().await;
     let refused = app.post("environments", json!({"name": "dc-1"})).await;
     assert_json_snapshot!("no_post", app.shown(&refused));

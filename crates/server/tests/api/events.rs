@@ -11,10 +11,10 @@ use std::time::Duration;
 use tokio::time::timeout;
 use wicketgate_model::Status;
 
-/// Far longer than an event takes.
+/// The longest wait for one event. Only a failed test waits that long.
 const BOUND: Duration = Duration::from_secs(10);
 
-/// Somebody who follows.
+/// A client that follows the event stream.
 struct Reader {
     stream: BodyDataStream,
     text: String,
@@ -34,7 +34,7 @@ impl Reader {
         reader
     }
 
-    /// Up to the next empty line; `None` at the end.
+    /// Reads up to the next empty line. Returns `None` at the end of the stream.
     async fn block(&mut self) -> Option<String> {
         loop {
             if let Some((block, rest)) = self.text.split_once("\n\n") {
@@ -47,7 +47,7 @@ impl Reader {
         }
     }
 
-    /// The id, and what it says.
+    /// Reads one event, and returns its id and its data.
     async fn event(&mut self) -> (String, Value) {
         let block = self.block().await.unwrap();
         let field = |name: &str| block.lines().find_map(|l| l.strip_prefix(name)).unwrap().to_owned();
@@ -89,7 +89,7 @@ async fn a_reader_gets_new_events_and_those_it_missed() {
 }
 
 #[tokio::test]
-async fn readers_are_many_and_see_their_own_frontdoor_only() {
+async fn readers_are_limited_in_number_and_see_their_own_frontdoor_only() {
     let app = TestApp::new().await;
     let mut readers = Vec::new();
     for _ in 0..32 {
@@ -127,7 +127,7 @@ async fn a_position_before_the_kept_events_causes_a_reset() {
 }
 
 #[tokio::test]
-async fn a_reader_that_does_not_read_is_disconnected_and_may_return() {
+async fn a_reader_that_does_not_read_is_disconnected_and_can_resume() {
     let app = TestApp::new().await;
     let made = app.post("ipsec-tunnels", tunnel("a", 1)).await.body;
     let mut slow = Reader::new(&app, None).await;
@@ -151,7 +151,7 @@ async fn a_reader_that_does_not_read_is_disconnected_and_may_return() {
 }
 
 #[tokio::test]
-async fn a_wrong_request_for_events_is_refused() {
+async fn an_invalid_request_for_events_is_refused() {
     let app = TestApp::new().await;
     for bad in ["x", "-1", "99999999999999999999"] {
         let answer = refused(&app, "last-event-id", bad).await;
@@ -165,7 +165,7 @@ async fn a_wrong_request_for_events_is_refused() {
 async fn a_quiet_stream_has_a_heartbeat() {
     let app = TestApp::new().await;
     let mut reader = Reader::new(&app, None).await;
-    // It has read the table once it gets what happens: from then on it waits for nothing but time.
+    // After the first event, the stream has finished reading the table and only waits for its timer.
     app.post("ipsec-tunnels", tunnel("a", 1)).await;
     reader.event().await;
     tokio::time::pause();

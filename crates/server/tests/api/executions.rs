@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use wicketgate_model::Status;
 
 #[tokio::test]
-async fn every_write_has_a_record() {
+async fn executions_are_listed_and_filtered_by_process() {
     let (app, tunnel, site) = TestApp::with_site().await;
     let share = app.share(&tunnel, &site.z_id, "app-db", 8443).await;
     app.settle(&share, Status::Deployed).await;
@@ -34,9 +34,9 @@ async fn one_request_is_one_process() {
     assert_eq!(of_process.body["totalElements"], 3);
 }
 
-/// Each write of the API, and what its record says of it.
+/// The action and the resource type that the execution of each kind of write has.
 #[tokio::test]
-async fn no_write_is_without_a_record() {
+async fn every_kind_of_write_is_recorded() {
     let (app, made, site) = TestApp::with_site().await;
     let share = app.share(&made, &site.z_id, "app-db", 8443).await;
     let (share, site_tunnel) = (at("ipsec-shares", &share), at("ipsec-tunnels", &made));
@@ -72,7 +72,7 @@ async fn no_write_is_without_a_record() {
         let answer = app.call(method.parse().unwrap(), path, Some(body)).await;
         assert!(answer.status.is_success(), "{method} {path}: {}", answer.text);
         let last = &app.get("executions?sort=id,desc&size=1").await.body;
-        assert!(last["totalElements"].as_u64() > before.as_u64(), "{method} {path} left no record");
+        assert!(last["totalElements"].as_u64() > before.as_u64(), "{method} {path} created no execution");
         let last = &last["content"][0];
         assert_eq!(
             (&last["action"], &last["resourceType"]),
@@ -84,7 +84,7 @@ async fn no_write_is_without_a_record() {
 }
 
 #[tokio::test]
-async fn a_record_tells_how_the_write_ended_and_why() {
+async fn an_execution_has_the_result_of_its_write_and_the_reason() {
     let (app, tunnel, site) = TestApp::with_site().await;
     for (name, port, status) in
         [("a", 1, Status::Deployed), ("b", 2, Status::Error), ("c", 3, Status::Deleted)]
@@ -94,11 +94,11 @@ async fn a_record_tells_how_the_write_ended_and_why() {
     }
     app.share(&tunnel, &site.z_id, "d", 4).await;
     let all = app.get("executions?resourceType=ipsec-share").await.body;
-    let told = |e: &Value| json!([e["status"], e["message"], e["finishedAt"].is_string()]);
-    let told: Vec<_> = all["content"].as_array().unwrap().iter().map(told).collect();
+    let results = |e: &Value| json!([e["status"], e["message"], e["finishedAt"].is_string()]);
+    let results: Vec<_> = all["content"].as_array().unwrap().iter().map(results).collect();
     let cause = "deleted before it was deployed";
     assert_eq!(
-        told,
+        results,
         [
             json!(["SUCCESS", null, true]),
             json!(["FAILED", null, true]),
@@ -108,13 +108,13 @@ async fn a_record_tells_how_the_write_ended_and_why() {
     );
 }
 
-/// What is no Frontdoor's, and what a Frontdoor's own record can't show once it is deleted.
+/// The organization's executions: those of no Frontdoor, and those on Frontdoors, which remain after a deletion.
 #[tokio::test]
-async fn an_organization_has_a_record_of_its_own() {
+async fn an_organization_has_its_own_executions() {
     const RECORD: &str = "/frontdoor/v2/executions";
     let app = TestApp::new().await;
     let scopes = json!(["frontdoor.read", "frontdoor.write", "frontdoor.admin"]);
-    // Nobody has made a Frontdoor for this one.
+    // The organization of this account has no Frontdoor.
     let admin = app.account(json!({"organizationId": "acme", "scopes": scopes})).await;
     let token = admin["clientSecret"].as_str().unwrap();
     let call = async |method: &str, path: &str, body: Value| {
@@ -145,7 +145,8 @@ async fn an_organization_has_a_record_of_its_own() {
         format!("{RECORD}?actor={}&action=DELETE&sort=createdAt,desc", admin["clientId"].as_str().unwrap());
     assert_eq!(app.get_as(token, &filtered).await.body["totalElements"], 2);
 
-    // Another organization's is another one, and a Frontdoor's is none; the operator's token sees all.
+    // An account does not see executions of another organization, nor those inside a Frontdoor; the admin token
+    // sees those of all organizations.
     let here = app.account(json!({"organizationId": "default", "scopes": scopes})).await;
     let token = here["clientSecret"].as_str().unwrap();
     let theirs = app.get_as(token, RECORD).await.body;

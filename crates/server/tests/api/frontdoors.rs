@@ -4,7 +4,7 @@ use insta::assert_json_snapshot;
 use serde_json::json;
 
 #[tokio::test]
-async fn a_frontdoor_lives_and_is_deleted() {
+async fn a_frontdoor_is_created_changed_and_deleted() {
     let app = TestApp::new().await;
     assert_json_snapshot!("first", app.shown(&app.get("/frontdoor/v2").await));
     let made =
@@ -22,7 +22,7 @@ async fn a_frontdoor_lives_and_is_deleted() {
 }
 
 #[tokio::test]
-async fn faults_are_named() {
+async fn faults_are_reported() {
     let app = TestApp::new().await;
     let body = json!({"organizationId": "a b", "defaultNamespaceName": "1x", "ipsecSharesEnabled": "yes"});
     assert_json_snapshot!("faults", app.shown(&app.post("/frontdoor/v2", body).await));
@@ -34,7 +34,7 @@ async fn faults_are_named() {
 }
 
 #[tokio::test]
-async fn locations_are_those_with_a_gateway() {
+async fn locations_with_a_gateway_are_listed() {
     let app = TestApp::new().await;
     assert_json_snapshot!("locations", app.shown(&app.get("locations").await));
     assert_eq!(app.get("locations?page=1").await.body["content"], json!([]));

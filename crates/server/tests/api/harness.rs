@@ -1,4 +1,4 @@
-//! A server in memory: its router, a store in a temporary directory, and requests in one line.
+//! An in-process server: its router, a store in a temporary directory, and one-line requests.
 
 use crate::{openapi_checker, redact::Redact};
 use axum::{
@@ -46,12 +46,12 @@ pub(crate) struct TestApp {
     router: Router,
     redact: Mutex<Redact>,
     enrolled: AtomicUsize,
-    /// What the gateway is told and asked; a test that takes it answers.
+    /// The messages to the gateway. A test takes the receiver to answer them.
     pub(crate) asked: Mutex<Option<mpsc::Receiver<ToGateway>>>,
     _dir: TempDir,
 }
 
-/// What was answered.
+/// A complete response.
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
@@ -102,20 +102,20 @@ impl TestApp {
         Self { store, frontdoor, gateway, tasks, router, redact, enrolled, asked, _dir: dir }
     }
 
-    /// As the gateway reports it.
+    /// Records it as a gateway's report.
     pub(crate) async fn record_connection(&self, tunnel: TunnelId, connection: &Connection) {
         let connections = [(tunnel, connection.clone())];
         self.store.record_connections(gateway_id(), &connections, Timestamp::now()).await.unwrap();
     }
 
-    /// As the gateway reports it.
+    /// Records it as a gateway's report.
     pub(crate) async fn connect(&self, agent: AgentId) {
         let (gateway, name, version) = (gateway_id(), "dc-1".to_owned(), "0.1.0".to_owned());
         let link = AgentLink { gateway, agent, name, version, address: [192, 0, 2, 9].into() };
         self.store.agent_connected(&link, Timestamp::now()).await.unwrap();
     }
 
-    /// With a tunnel and an environment: the bodies of shares name them.
+    /// Creates a tunnel and an environment, which the bodies of shares refer to.
     pub(crate) async fn with_site() -> (Self, Value, EnrolledAgent) {
         let app = Self::new().await;
         let made = app.post("ipsec-tunnels", tunnel("customer-a", 1)).await;
@@ -124,17 +124,17 @@ impl TestApp {
         (app, made.body, enrolled)
     }
 
-    /// The answer as it comes, for a stream.
+    /// Sends a request and returns the response with its body unread, for a stream.
     pub(crate) async fn open(&self, request: Request<Body>) -> Response {
         self.router.clone().oneshot(request).await.unwrap()
     }
 
-    /// Where the server keeps its files.
+    /// The server's data directory.
     pub(crate) fn dir(&self) -> &Path {
         self._dir.path()
     }
 
-    /// Every answer is held against the OpenAPI document too.
+    /// Sends a request, and checks the response against the OpenAPI document.
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let response = self.router.clone().oneshot(request).await.unwrap();
@@ -147,7 +147,7 @@ impl TestApp {
         Answer { status: parts.status, headers: parts.headers, body, text }
     }
 
-    /// A path that starts with a slash is whole, another one is below the Frontdoor.
+    /// A path without a leading slash is relative to the Frontdoor.
     pub(crate) fn path(&self, path: &str) -> String {
         if path.starts_with('/') {
             path.to_owned()
@@ -160,7 +160,7 @@ impl TestApp {
         self.call_as(TOKEN, method, path, body).await
     }
 
-    /// As [`TestApp::call`], with another token.
+    /// Like [`TestApp::call`], with another token.
     pub(crate) async fn call_as(
         &self,
         token: &str,
@@ -212,7 +212,7 @@ impl TestApp {
         self.call_as(token, Method::GET, path, None).await
     }
 
-    /// An API account, with its secret.
+    /// Creates an API account. The result contains its secret.
     pub(crate) async fn account(&self, body: Value) -> Value {
         let body = with(json!({"name": "a program", "scopes": ["frontdoor.read"]}), body);
         let made = self.post("/frontdoor/v2/api-accounts", body).await;
@@ -220,14 +220,14 @@ impl TestApp {
         made.body
     }
 
-    /// A share that was accepted.
+    /// Creates a share, and asserts that it is accepted.
     pub(crate) async fn share(&self, tunnel: &Value, z_id: &ZId, name: &str, port: u16) -> Value {
         let made = self.post("ipsec-shares", share(tunnel, z_id, name, port)).await;
         assert_eq!(made.status, StatusCode::ACCEPTED, "{}", made.text);
         made.body
     }
 
-    /// Enrols an agent of an environment `env000000N`.
+    /// Enrols an agent, which creates the environment `env000000N`.
     pub(crate) async fn enrol(&self) -> EnrolledAgent {
         let n = self.enrolled.fetch_add(1, Ordering::Relaxed) + 1;
         let act = self.act();
@@ -250,7 +250,7 @@ impl TestApp {
         self.store.enrol(&asked, &act).await.unwrap().unwrap()
     }
 
-    /// What the reconciler would find out.
+    /// Writes a status as the reconciler would.
     pub(crate) async fn settle(&self, resource: &Value, status: Status) {
         self.settle_at(resource, status, Timestamp::now()).await;
     }
@@ -278,7 +278,7 @@ impl TestApp {
         WriteContext::new("test", Timestamp::now(), Uuid::now_v7)
     }
 
-    /// Status, telling headers and body, ready for a snapshot.
+    /// The status, the relevant headers and the body, redacted for a snapshot.
     pub(crate) fn shown(&self, answer: &Answer) -> Value {
         let mut shown = Map::new();
         shown.insert("status".to_owned(), answer.status.as_u16().into());
@@ -296,7 +296,7 @@ impl TestApp {
     }
 }
 
-/// What the gateway says of itself.
+/// The hello of a gateway.
 pub(crate) fn hello(esp: EspMode) -> GatewayHello {
     GatewayHello {
         versions: VERSIONS,
@@ -306,7 +306,7 @@ pub(crate) fn hello(esp: EspMode) -> GatewayHello {
     }
 }
 
-/// A tunnel's body.
+/// The request body of a tunnel.
 pub(crate) fn tunnel(name: &str, n: u8) -> Value {
     json!({
         "name": name,
@@ -316,7 +316,7 @@ pub(crate) fn tunnel(name: &str, n: u8) -> Value {
     })
 }
 
-/// A share's body.
+/// The request body of a share.
 pub(crate) fn share(tunnel: &Value, z_id: &ZId, name: &str, port: u16) -> Value {
     json!({
         "name": name,
@@ -332,9 +332,9 @@ pub(crate) fn at(collection: &str, resource: &Value) -> String {
     format!("{collection}/{}", resource["id"].as_str().unwrap())
 }
 
-/// Changes some properties of a body.
+/// Replaces properties of a body; null removes a property.
 pub(crate) fn with(mut body: Value, changes: Value) -> Value {
-    let Value::Object(changes) = changes else { panic!("an object is wanted") };
+    let Value::Object(changes) = changes else { panic!("`changes` must be an object") };
     for (name, value) in changes {
         if value.is_null() {
             body.as_object_mut().unwrap().remove(&name);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use wicketgate_server::LastRun;
 
 #[tokio::test]
-async fn a_server_is_ready_when_it_can_do_its_work() {
+async fn readiness_depends_on_the_gateway_and_the_database() {
     let app = TestApp::new().await;
     let get = async |path: &str| app.send(Request::get(path).body(Body::empty()).unwrap()).await;
     assert_eq!(get("/livez").await.text, "ok\n");
@@ -17,7 +17,9 @@ async fn a_server_is_ready_when_it_can_do_its_work() {
         app.tasks.record(task, run(None));
     }
     let verbose = get("/readyz?verbose").await;
-    let [feed, reconciler] = &verbose.body["tasks"].as_array().unwrap()[..] else { panic!("two have run") };
+    let [feed, reconciler] = &verbose.body["tasks"].as_array().unwrap()[..] else {
+        panic!("expected two tasks")
+    };
     assert_eq!((&feed["name"], &reconciler["name"]), (&json!("event-feed"), &json!("reconciler")));
     assert_eq!((&reconciler["result"], &reconciler["durationMs"]), (&json!("OK"), &json!(2.0)));
     app.gateway.view.lost(Timestamp::now());

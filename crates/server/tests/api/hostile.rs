@@ -1,4 +1,4 @@
-//! Requests that are made to break something: each is a 4xx that names its fault, and a short one.
+//! Malicious requests. Each gets a 4xx that names the fault, and the response is short.
 
 use crate::harness::{Answer, TOKEN, TestApp, at, share, tunnel, with};
 use axum::{
@@ -7,7 +7,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-/// However large what was sent is.
+/// The upper limit of a response in bytes, however large the request is.
 const LONGEST_ANSWER: usize = 20_000;
 
 async fn send(app: &TestApp, method: Method, path: &str, body: impl Into<Body>) -> Answer {
@@ -38,7 +38,7 @@ async fn an_ambiguous_request_is_refused() {
 }
 
 #[tokio::test]
-async fn depth_numbers_and_bytes_have_bounds() {
+async fn deep_nesting_large_numbers_and_invalid_utf8_are_refused() {
     let app = TestApp::new().await;
     let bad = StatusCode::BAD_REQUEST;
     for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
@@ -80,7 +80,7 @@ async fn an_exceeded_limit_is_named_and_the_value_is_not_repeated() {
     ] {
         refused(&app, body.to_string(), StatusCode::BAD_REQUEST, fault).await;
     }
-    // A name that takes the body beyond what is read.
+    // A name that makes the body exceed the size limit.
     let larger = json!({"name": "x".repeat(1 << 20)}).to_string();
     refused(&app, larger, StatusCode::PAYLOAD_TOO_LARGE, "1048576 bytes").await;
     let many: serde_json::Map<_, _> = (0..50_000).map(|n| (format!("p{n}"), json!(n))).collect();
@@ -89,9 +89,9 @@ async fn an_exceeded_limit_is_named_and_the_value_is_not_repeated() {
     refused(&app, list.to_string(), StatusCode::BAD_REQUEST, "allowedSources").await;
 }
 
-/// Every text that a caller may write, with a NUL in it, and of a megabyte.
+/// Sends every string property with a NUL character, with half a megabyte, and with control characters.
 #[tokio::test]
-async fn no_text_takes_a_nul_or_a_megabyte() {
+async fn no_string_property_accepts_a_nul_or_half_a_megabyte() {
     let (app, made, site) = TestApp::with_site().await;
     let share_body = share(&made, &site.z_id, "app-db", 8443);
     let frontdoor = json!({"organizationId": "acme", "defaultNamespaceName": "prod"});
@@ -128,9 +128,9 @@ async fn no_text_takes_a_nul_or_a_megabyte() {
     }
 }
 
-/// And every list of texts.
+/// Sends a NUL character in every list or map of strings.
 #[tokio::test]
-async fn no_text_of_a_list_takes_a_nul() {
+async fn no_list_of_strings_accepts_a_nul() {
     let (app, made, site) = TestApp::with_site().await;
     let share = share(&made, &site.z_id, "app-db", 8443);
     let account = json!({"name": "a", "scopes": ["frontdoor.read"]});
@@ -157,7 +157,7 @@ async fn no_text_of_a_list_takes_a_nul() {
 }
 
 #[tokio::test]
-async fn paths_and_queries_have_bounds_too() {
+async fn long_or_invalid_paths_and_queries_are_refused() {
     let (app, made, site) = TestApp::with_site().await;
     let share = app.share(&made, &site.z_id, "app-db", 8443).await;
     app.settle(&made, wicketgate_model::Status::Deployed).await;
@@ -199,7 +199,7 @@ async fn paths_and_queries_have_bounds_too() {
         let said = answer.body["message"].as_str().unwrap();
         assert!(said.contains(message) && said.len() < 500, "{shown}: {said}");
     }
-    // What can be read as UTF-8 is, the character that stands for what can't included.
+    // Valid UTF-8 is accepted, the replacement character U+FFFD included.
     for name in ["%ef%bf%bd", "%C3%BC", "100%25", "50%"] {
         assert_eq!(app.get(&format!("ipsec-shares?name={name}")).await.status, StatusCode::OK, "{name}");
     }
@@ -209,7 +209,7 @@ async fn paths_and_queries_have_bounds_too() {
 }
 
 #[tokio::test]
-async fn a_token_is_not_got_by_force_either() {
+async fn malicious_token_requests_are_refused() {
     let app = TestApp::new().await;
     let (json, form) = ("application/json", "application/x-www-form-urlencoded");
     for (content_type, body) in [

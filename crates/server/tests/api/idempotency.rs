@@ -19,7 +19,7 @@ fn is_replay(answer: &Answer) -> bool {
 }
 
 #[tokio::test]
-async fn the_same_request_is_carried_out_once_and_answered_alike() {
+async fn a_repeated_request_is_executed_once_and_gets_the_same_answer() {
     let (app, _, site) = TestApp::with_site().await;
     let made = post(&app, "t", "ipsec-tunnels", tunnel("b", 2)).await;
     let share = share(&made.body, &site.z_id, "app-db", 8443);
@@ -33,7 +33,7 @@ async fn the_same_request_is_carried_out_once_and_answered_alike() {
         let first = post(&app, key, path, &body).await;
         assert_eq!(first.status, status, "{path}: {}", first.text);
         let written = app.get("executions").await.body["totalElements"].clone();
-        // However it is written, and at any time.
+        // Whitespace in the body does not matter.
         let again = post(&app, key, path, format!(" {body} ")).await;
         assert!(is_replay(&again));
         assert_eq!((again.status, &again.text), (first.status, &first.text));
@@ -51,7 +51,7 @@ async fn the_same_request_is_carried_out_once_and_answered_alike() {
 }
 
 #[tokio::test]
-async fn of_many_at_once_one_is_carried_out() {
+async fn of_many_concurrent_requests_one_is_executed() {
     let app = TestApp::new().await;
     let answers: Vec<_> =
         futures_util::future::join_all((0..8).map(|_| post(&app, "k", "ipsec-tunnels", tunnel("a", 1))))
@@ -70,9 +70,9 @@ async fn of_many_at_once_one_is_carried_out() {
 }
 
 #[tokio::test]
-async fn a_caller_that_hangs_up_finds_its_answer() {
+async fn a_caller_that_disconnects_gets_the_answer_on_retry() {
     let app = TestApp::new().await;
-    // Hung up after as many looks at it as it takes until it has begun.
+    // The request is dropped after one poll, then two, and so on, until its write has begun.
     let mut looks = 1;
     let answer = loop {
         {
@@ -100,7 +100,7 @@ async fn a_caller_that_hangs_up_finds_its_answer() {
 }
 
 #[tokio::test]
-async fn a_refused_request_leaves_its_key_free() {
+async fn a_refused_request_does_not_consume_its_key() {
     let app = TestApp::new().await;
     let refused = post(&app, "k", "ipsec-tunnels", json!({})).await;
     assert_eq!(refused.status, StatusCode::BAD_REQUEST);
@@ -114,14 +114,14 @@ async fn a_refused_request_leaves_its_key_free() {
     }
     let unknown = Request::post(app.path("ipsec-tunnels")).header("idempotency-key", "k");
     assert_eq!(app.send(unknown.body("".into()).unwrap()).await.status, StatusCode::UNAUTHORIZED);
-    // A key on another method means nothing.
+    // Other methods ignore the key.
     let read = Request::builder().method(Method::GET).uri(app.path("ipsec-tunnels"));
     let read = read.header("authorization", format!("Bearer {TOKEN}")).header("idempotency-key", "k");
     assert_eq!(app.send(read.body("".into()).unwrap()).await.status, StatusCode::OK);
 }
 
 #[tokio::test]
-async fn a_secret_is_shown_once_and_kept_nowhere() {
+async fn a_secret_is_shown_once_and_not_stored() {
     let app = TestApp::new().await;
     let made = post(&app, "k", "agents/enrollments", "{}").await;
     assert_eq!(made.status, StatusCode::CREATED);
@@ -130,7 +130,7 @@ async fn a_secret_is_shown_once_and_kept_nowhere() {
     assert_eq!(again.status, StatusCode::CONFLICT);
     assert!(again.body["message"].as_str().unwrap().contains("shown once"), "{}", again.text);
     assert_eq!(app.get("executions").await.body["totalElements"], 2);
-    // Nor is an account made twice, or its secret shown again.
+    // A repeated request creates no second account and does not show the secret again.
     let account = json!({"name": "a", "scopes": ["frontdoor.read"]});
     let accounts = "/frontdoor/v2/api-accounts";
     let made = post(&app, "a", accounts, &account).await;

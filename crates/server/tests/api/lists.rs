@@ -11,7 +11,7 @@ use wicketgate_model::{
 };
 
 #[tokio::test]
-async fn pages_follow_one_another() {
+async fn pages_are_consecutive() {
     let (app, tunnel, site) = TestApp::with_site().await;
     for n in 1..=5 {
         app.share(&tunnel, &site.z_id, &format!("share-{n}"), n).await;
@@ -32,7 +32,7 @@ async fn pages_follow_one_another() {
 }
 
 #[tokio::test]
-async fn a_wrong_parameter_is_named() {
+async fn an_invalid_parameter_is_named() {
     let app = TestApp::new().await;
     for (query, message) in [
         ("page=-1", "page must be 0 or more"),
@@ -67,7 +67,7 @@ async fn a_wrong_parameter_is_named() {
 }
 
 #[tokio::test]
-async fn the_answer_has_the_accepted_format() {
+async fn the_answer_has_the_format_of_the_accept_header() {
     let app = TestApp::new().await;
     let get = async |accept: &str| {
         let request = Request::get(app.path("ipsec-shares"))
@@ -135,7 +135,7 @@ async fn a_list_is_filtered_and_sorted_by_any_property() {
 }
 
 #[tokio::test]
-async fn every_list_takes_the_filters_of_its_properties() {
+async fn every_list_accepts_filters_on_its_properties() {
     let (app, tunnel, site) = TestApp::with_site().await;
     for (list, total) in [
         ("ipsec-tunnels?connection.state=DOWN&peerCidr=172.31.0.0/16&sort=connection.since,desc", 1),
@@ -259,7 +259,7 @@ async fn all_faults_of_a_query_are_reported() {
 }
 
 #[tokio::test]
-async fn the_better_format_is_answered() {
+async fn the_preferred_format_is_chosen() {
     let app = TestApp::new().await;
     for (accept, format) in [
         ("application/json;q=0.1, application/hal+json;q=0.9", "application/hal+json"),

@@ -1,6 +1,6 @@
-//! The API over a real store, without a gateway: what the reconciler would write is written by the tests.
+//! Tests of the API with a real store and no gateway: the tests write what the reconciler would write.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on fails")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod access;
 mod agents;
@@ -32,10 +32,10 @@ mod supersession;
 mod tunnels;
 mod vpn_config;
 
-/// All of this binary once more, over the other database.
+/// Runs all tests of this binary again, with PostgreSQL.
 #[test]
 fn everything_on_postgresql() {
     if !wicketgate_lab::postgres::rerun("everything_on_postgresql").unwrap() {
-        eprintln!("skipped: PostgreSQL, or its user, is not installed (apt-get install postgresql)");
+        eprintln!("skipped: PostgreSQL or its system user is missing (apt-get install postgresql)");
     }
 }

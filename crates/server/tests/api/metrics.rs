@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use wicketgate_model::{FailureReason, TrafficDelta};
 
 #[tokio::test]
-async fn samples_add_up_and_zeros_are_there() {
+async fn samples_add_up_and_include_zeros() {
     let (app, tunnel, site) = TestApp::with_site().await;
     let share = app.share(&tunnel, &site.z_id, "app-db", 8443).await;
     let (share_id, tunnel_id) = (share["id"].as_str().unwrap(), tunnel["id"].as_str().unwrap());

@@ -48,7 +48,7 @@ fn claims(token: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_secret_is_exchanged_in_every_form() {
+async fn a_secret_is_accepted_in_every_form() {
     let app = TestApp::new().await;
     let account = app.account(json!({"scopes": ["frontdoor.read", "frontdoor.write"]})).await;
     let (id, secret) = texts(&account);
@@ -83,7 +83,7 @@ async fn a_secret_is_exchanged_in_every_form() {
 }
 
 #[tokio::test]
-async fn errors_are_as_the_rfc_has_them() {
+async fn errors_conform_to_the_rfc() {
     let app = TestApp::new().await;
     let account = app.account(json!({})).await;
     let (id, secret) = texts(&account);
@@ -117,7 +117,7 @@ async fn errors_are_as_the_rfc_has_them() {
 }
 
 #[tokio::test]
-async fn a_token_is_of_an_hour_and_no_more_than_was_asked_for() {
+async fn a_token_is_valid_for_at_most_an_hour_and_has_the_requested_scopes() {
     let app = TestApp::new().await;
     let account = app.account(json!({"scopes": ["frontdoor.read", "frontdoor.write"]})).await;
     let (id, secret) = texts(&account);
@@ -140,7 +140,7 @@ async fn a_token_is_of_an_hour_and_no_more_than_was_asked_for() {
 }
 
 #[tokio::test]
-async fn a_token_ends_with_its_account() {
+async fn a_token_is_invalid_after_its_account_is_revoked() {
     let app = TestApp::new().await;
     let account = app.account(json!({})).await;
     let token = token(&app, &account).await;
@@ -150,7 +150,7 @@ async fn a_token_ends_with_its_account() {
 }
 
 #[tokio::test]
-async fn the_published_key_checks_our_tokens() {
+async fn the_published_key_verifies_the_servers_tokens() {
     let app = TestApp::new().await;
     let account = app.account(json!({})).await;
     let token = token(&app, &account).await;
@@ -167,7 +167,7 @@ async fn the_published_key_checks_our_tokens() {
 }
 
 #[tokio::test]
-async fn a_forged_token_of_ours_is_refused() {
+async fn a_forged_token_is_refused() {
     let app = TestApp::new().await;
     let account = app.account(json!({"scopes": ["frontdoor.read"]})).await;
     let good = token(&app, &account).await;
@@ -198,7 +198,7 @@ async fn a_forged_token_of_ours_is_refused() {
 }
 
 #[tokio::test]
-async fn the_key_is_private_and_outlives_a_restart() {
+async fn the_key_file_is_private_and_survives_a_restart() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::TempDir::new().unwrap();
     let first = format!("{:?}", TokenKey::load_or_create(dir.path()).unwrap());

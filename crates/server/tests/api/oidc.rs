@@ -1,4 +1,4 @@
-//! Tokens of an identity provider of the operator's own.
+//! Tokens of an external identity provider.
 
 use crate::{
     harness::TestApp,
@@ -24,7 +24,7 @@ fn audience(alg: &str) -> String {
     format!("{AUDIENCE}{alg}")
 }
 
-/// What a good token says; `changes` replaces, and with null removes.
+/// The claims of a valid token. `changes` replaces claims; null removes one.
 fn claims(changes: Value) -> Value {
     let now = Timestamp::now().as_second();
     crate::harness::with(
@@ -39,7 +39,7 @@ async fn status(app: &TestApp, token: &str) -> StatusCode {
 }
 
 #[tokio::test]
-async fn a_token_for_a_client_opens_the_api() {
+async fn a_clients_token_is_accepted() {
     let provider = TestProvider::start();
     let app = app(&provider).await;
     for alg in ["RS256", "ES256", "EdDSA"] {
@@ -50,12 +50,12 @@ async fn a_token_for_a_client_opens_the_api() {
     }
     let for_another = provider.token("https://another.example/ES256").await;
     assert_json_snapshot!("wrong_audience", app.shown(&app.get_as(&for_another, "ipsec-shares").await));
-    // What needs no provider is there beside it.
+    // The admin token remains valid beside the provider's tokens.
     assert_eq!(app.get("ipsec-shares").await.status, StatusCode::OK);
 }
 
 #[tokio::test]
-async fn the_claims_name_the_caller_and_the_scopes() {
+async fn the_claims_determine_the_caller_and_the_scopes() {
     let mut provider = TestProvider::start();
     let app = app(&provider).await;
     let mut sign = |changes: Value| provider.sign("ES256", &claims(changes), &json!({}));
@@ -124,7 +124,7 @@ async fn times_are_checked_with_a_minute_of_leeway() {
         json!({"sub": null}),
         json!({"sub": "a\nb"}),
     ] {
-        // The script adds `iss` unless it is given.
+        // `provider.mjs` adds `iss` if it is absent.
         let bad = if bad.get("iss").is_some_and(Value::is_null) { json!({"iss": 7}) } else { bad };
         let answer = app.get_as(&sign(bad.clone()), "ipsec-shares").await;
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{bad}");
@@ -169,7 +169,7 @@ async fn a_forged_token_is_refused() {
             ));
         }
     }
-    // A right signature, by an algorithm that is not that of the key.
+    // A valid signature whose algorithm differs from the key's.
     let other_key = provider.sign("ES256", &claims(json!({})), &json!({"kid": header.kid}));
     forged.push(("another key's id".to_owned(), other_key));
     for (what, token) in forged {
@@ -182,7 +182,7 @@ async fn a_forged_token_is_refused() {
 }
 
 #[tokio::test]
-async fn new_keys_are_found_and_withdrawn_ones_forgotten() {
+async fn new_keys_are_fetched_and_withdrawn_ones_dropped() {
     let mut provider = TestProvider::start();
     let app = app(&provider).await;
     let old = provider.token(&audience("ES256")).await;
@@ -194,14 +194,14 @@ async fn new_keys_are_found_and_withdrawn_ones_forgotten() {
 }
 
 #[tokio::test]
-async fn unknown_keys_are_asked_for_a_few_times_only() {
+async fn the_number_of_fetches_for_unknown_keys_is_limited() {
     let mut provider = TestProvider::start();
     let app = app(&provider).await;
     for n in 0..8 {
         let unknown = provider.sign("ES256", &claims(json!({})), &json!({"kid": format!("unknown-{n}")}));
         assert_eq!(status(&app, &unknown).await, StatusCode::UNAUTHORIZED);
     }
-    // Now nothing is asked any more: even what is new is unknown, for the rest of the minute.
+    // The limit is reached: even a new key stays unknown for the rest of the minute.
     let known = provider.sign("ES256", &claims(json!({})), &json!({}));
     provider.order(&json!({"do": "rotate"}));
     let new = provider.token(&audience("ES256")).await;
@@ -214,7 +214,7 @@ async fn an_unreachable_provider_affects_its_own_tokens_only() {
     let mut provider = TestProvider::start();
     let token = provider.token(&audience("ES256")).await;
     provider.order(&json!({"do": "stop"}));
-    // It starts all the same, and says what is the matter.
+    // The server starts nevertheless, and the answer names the problem.
     let app = app(&provider).await;
     assert_json_snapshot!("down", app.shown(&app.get_as(&token, "ipsec-shares").await));
     assert_eq!(app.get("ipsec-shares").await.status, StatusCode::OK);
@@ -222,13 +222,13 @@ async fn an_unreachable_provider_affects_its_own_tokens_only() {
     assert_eq!(status(&app, account["clientSecret"].as_str().unwrap()).await, StatusCode::OK);
     provider.order(&json!({"do": "start"}));
     assert_eq!(status(&app, &token).await, StatusCode::OK);
-    // With its keys at hand, it need not be up.
+    // With the keys cached, the provider is not needed.
     provider.order(&json!({"do": "stop"}));
     assert_eq!(status(&app, &token).await, StatusCode::OK);
 }
 
 #[tokio::test]
-async fn a_wrong_provider_configuration_ends_the_start() {
+async fn a_wrong_provider_configuration_fails_the_start() {
     let connect =
         async |config: ProviderConfig| format!("{:#}", Provider::connect(config).await.unwrap_err());
     let config = |issuer: &str| ProviderConfig {

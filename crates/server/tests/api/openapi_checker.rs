@@ -1,4 +1,4 @@
-//! Holds answers against the OpenAPI document: whatever a test is answered has to be told there.
+//! Checks responses against the OpenAPI document: every response that a test gets must be described there.
 
 use axum::http::{HeaderMap, Method};
 use serde_json::Value;
@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 static DOCUMENT: LazyLock<Value> = LazyLock::new(wicketgate_server::document);
 
-/// Panics unless the document knows the answer. Paths and methods that it does not have are errors of the client.
+/// Panics unless the document describes the response. A path or method outside the document must get a 4xx.
 pub(crate) fn check(method: &Method, path: &str, status: u16, headers: &HeaderMap, body: &Value) {
     let Some(item) = item(path) else {
         return assert!((400..500).contains(&status), "{path} is not documented");
@@ -44,7 +44,7 @@ pub(crate) fn check(method: &Method, path: &str, status: u16, headers: &HeaderMa
     }
 }
 
-/// The path item that stands for a path; a literal segment goes before a parameter.
+/// The path item of a path. A literal segment takes precedence over a parameter.
 fn item(path: &str) -> Option<&'static Value> {
     let given: Vec<_> = path.split('/').collect();
     let paths = DOCUMENT["paths"].as_object().unwrap();
@@ -64,7 +64,7 @@ fn resolved(value: &'static Value) -> &'static Value {
     }
 }
 
-/// The part of JSON Schema that the document's answers use.
+/// Validates a value. Supports the part of JSON Schema that the document uses for responses.
 fn hold(schema: &'static Value, value: &Value, at: &str) {
     let schema = resolved(schema);
     let right = match schema.get("type").and_then(Value::as_str) {
@@ -75,7 +75,7 @@ fn hold(schema: &'static Value, value: &Value, at: &str) {
         Some("number") => value.is_number(),
         Some("boolean") => value.is_boolean(),
         None => true,
-        Some(other) => panic!("{at}: type {other} is not known here"),
+        Some(other) => panic!("{at}: the checker does not support the type {other}"),
     };
     assert!(right, "{at} is {value}, not of {}", schema["type"]);
     if let Some(Value::Array(names)) = schema.get("enum") {

@@ -1,4 +1,4 @@
-//! A certified OpenID provider in a process of its own, started for one test; see `tests/oidc`.
+//! A certified OpenID provider in a separate process for one test; see `tests/oidc`.
 
 use serde_json::{Value, json};
 use std::{
@@ -11,9 +11,9 @@ use std::{
 use wicketgate_lab::npm;
 use wicketgate_server::auth::oidc::ProviderConfig;
 
-/// For an answer of the provider: making RSA keys on a busy machine.
+/// The longest wait for an answer of the provider: generating RSA keys takes long on a busy machine.
 const ANSWER: Duration = Duration::from_secs(60);
-/// What its tokens are for; see `provider.mjs`.
+/// The audience of its tokens; see `provider.mjs`.
 pub(crate) const AUDIENCE: &str = "https://wicketgate.example/";
 
 pub(crate) struct TestProvider {
@@ -66,19 +66,19 @@ impl TestProvider {
         self.answers.recv_timeout(ANSWER).unwrap()
     }
 
-    /// One of the orders in `provider.mjs`.
+    /// Sends one of the orders in `provider.mjs`, and returns the answer.
     pub(crate) fn order(&mut self, order: &Value) -> Value {
         writeln!(self.input, "{order}").unwrap();
         self.answer()
     }
 
-    /// A token with claims of the test's own, signed with the provider's key.
+    /// Signs a token with the given claims, with the provider's key.
     pub(crate) fn sign(&mut self, alg: &str, claims: &Value, header: &Value) -> String {
         let order = json!({"do": "sign", "alg": alg, "claims": claims, "header": header});
         self.order(&order)["token"].as_str().unwrap().to_owned()
     }
 
-    /// A token that it gives to a client for its secret (RFC 6749 §4.4, RFC 8707).
+    /// Requests a token with client credentials (RFC 6749 §4.4, RFC 8707).
     pub(crate) async fn token(&self, resource: &str) -> String {
         let form = format!(
             "grant_type=client_credentials&client_id=a-program&client_secret=the-secret-of-a-program-in-a-test\
@@ -96,7 +96,7 @@ impl TestProvider {
         body["access_token"].as_str().unwrap_or_else(|| panic!("{text}")).to_owned()
     }
 
-    /// Its key set, as it is on the wire.
+    /// The provider's key set as it is on the wire.
     pub(crate) async fn key_set(&self) -> String {
         client().get(format!("{}/jwks", self.issuer)).send().await.unwrap().text().await.unwrap()
     }

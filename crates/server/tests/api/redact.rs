@@ -1,4 +1,4 @@
-//! Makes answers comparable: ids are numbered in the order of their appearance, times are left out.
+//! Makes responses comparable: numbers ids in the order of their appearance and masks times.
 
 use jiff::Timestamp;
 use serde_json::Value;

@@ -17,9 +17,9 @@ async fn a_request_has_an_id() {
         answer.headers.get("x-request-id").unwrap().to_str().unwrap().to_owned()
     };
     assert_eq!(ask(Some(b"order-7/try.2"), "locations").await, "order-7/try.2");
-    // Also on what is not found.
+    // An unknown path has one, too.
     assert_eq!(ask(Some(b"order-8"), "/nowhere").await, "order-8");
-    // What can't stand in a log as it is, or is none, is replaced by one of ours.
+    // A missing id, or one that is not safe in a log, is replaced by a generated one.
     let long = [b'a'; 129];
     let given: [Option<&[u8]>; 6] =
         [None, Some(b""), Some(b"a b"), Some(b"a\"b"), Some("ü".as_bytes()), Some(&long)];
@@ -32,7 +32,7 @@ async fn a_request_has_an_id() {
 }
 
 #[tokio::test]
-async fn a_body_has_a_limit() {
+async fn a_body_has_a_size_limit() {
     let app = TestApp::new().await;
     let ask = async |size: usize| {
         let request = Request::post(app.path("ipsec-shares"))

@@ -1,4 +1,4 @@
-//! Which scope each route needs, and which Frontdoors a caller sees.
+//! The scope that each route needs, and the Frontdoors that a caller sees.
 
 use crate::harness::TestApp;
 use axum::http::{Method, StatusCode};
@@ -10,7 +10,7 @@ const READ: &str = "frontdoor.read";
 const WRITE: &str = "frontdoor.write";
 const ADMIN: &str = "frontdoor.admin";
 
-/// Every method of every route that needs a token. `{…}` of a path is any id.
+/// Every method of every route that needs a token. `{…}` in a path stands for any id.
 const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/frontdoor/v2", READ),
     ("POST", "/frontdoor/v2", WRITE),
@@ -55,7 +55,7 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/frontdoor/v2/{frontdoorId}/events", READ),
 ];
 
-/// Needs no token, or another one.
+/// Routes that need no token, or another kind of credentials.
 const OPEN: &[&str] =
     &["/livez", "/readyz", "/metrics", "/openapi.json", "/docs", "/oauth/token", "/.well-known/jwks.json"];
 
@@ -69,10 +69,10 @@ fn filled(app: &TestApp, path: &str) -> String {
 }
 
 #[test]
-fn no_route_is_left_out() {
+fn every_route_is_in_the_tables() {
     let known: BTreeSet<_> = ROUTES.iter().map(|(_, path, _)| *path).chain(OPEN.iter().copied()).collect();
     let unknown: Vec<_> = paths().difference(&known).copied().collect();
-    assert!(unknown.is_empty(), "which scope do they need? {unknown:?}");
+    assert!(unknown.is_empty(), "add these routes to ROUTES or OPEN: {unknown:?}");
 }
 
 #[tokio::test]
@@ -104,7 +104,7 @@ async fn every_route_needs_its_scope() {
 }
 
 #[tokio::test]
-async fn unknown_and_forbidden_frontdoors_answer_alike() {
+async fn unknown_and_forbidden_frontdoors_get_the_same_answer() {
     let app = TestApp::new().await;
     let mut made = Vec::new();
     for organization in ["default", "other"] {
@@ -155,7 +155,7 @@ async fn unknown_and_forbidden_frontdoors_answer_alike() {
 }
 
 #[tokio::test]
-async fn frontdoors_are_made_within_reach_and_enabled_by_admins() {
+async fn frontdoors_are_created_within_the_callers_reach_and_enabled_by_admins() {
     let app = TestApp::new().await;
     let writer = app.account(json!({"organizationId": "default", "scopes": [READ, WRITE]})).await;
     let admin = app.account(json!({"organizationId": "default", "scopes": [READ, WRITE, ADMIN]})).await;

@@ -12,7 +12,7 @@ fn options() -> Value {
 }
 
 #[tokio::test]
-async fn options_are_kept_changed_and_taken_back() {
+async fn options_are_stored_changed_and_reset() {
     let (app, tunnel, site) = TestApp::with_site().await;
     let body = with(share(&tunnel, &site.z_id, "app-db", 8443), options());
     let made = app.post("ipsec-shares", body).await;
@@ -28,7 +28,7 @@ async fn options_are_kept_changed_and_taken_back() {
 }
 
 #[tokio::test]
-async fn a_description_is_kept_listed_changed_and_removed() {
+async fn a_description_is_stored_listed_changed_and_removed() {
     let (app, tunnel, site) = TestApp::with_site().await;
     let note = json!({"description": "Billing, \u{e9}t\u{e9}"});
     let made = app.post("ipsec-shares", with(share(&tunnel, &site.z_id, "app-db", 8443), note.clone())).await;
@@ -108,7 +108,7 @@ async fn all_faults_of_options_are_reported_at_once() {
 }
 
 #[tokio::test]
-async fn allowed_sources_are_within_the_tunnels_network() {
+async fn allowed_sources_must_be_within_the_tunnels_network() {
     let (app, tunnel, site) = TestApp::with_site().await;
     let body = with(share(&tunnel, &site.z_id, "app-db", 8443), options());
     let made = app.post("ipsec-shares", body).await.body;
@@ -121,7 +121,7 @@ async fn allowed_sources_are_within_the_tunnels_network() {
     );
     assert_eq!(refused.body, json!({"error": "conflict", "message": message}));
     assert_eq!(app.get(&path).await.body["peerCidr"], tunnel["peerCidr"]);
-    // Wider, or as the shares allow it.
+    // The network may grow, and may shrink as far as the shares' allowed sources permit.
     assert_eq!(app.patch(&path, json!({"peerCidr": "172.16.0.0/12"})).await.status, StatusCode::ACCEPTED);
     let share = at("ipsec-shares", &made);
     app.patch(&share, json!({"allowedSources": ["172.31.8.128/25"]})).await;
@@ -131,7 +131,7 @@ async fn allowed_sources_are_within_the_tunnels_network() {
 }
 
 #[tokio::test]
-async fn tags_have_a_number_and_lengths() {
+async fn the_number_and_the_lengths_of_tags_are_limited() {
     let (app, tunnel, site) = TestApp::with_site().await;
     let tags = |n: usize, value: &str| -> Value {
         json!({"tags": (0..n).map(|i| (format!("tag-{i}"), value.to_owned())).collect::<std::collections::BTreeMap<_, _>>()})
@@ -146,7 +146,7 @@ async fn tags_have_a_number_and_lengths() {
     assert_eq!(made.status, StatusCode::ACCEPTED, "{}", made.text);
 }
 
-/// Any JSON, with the names of options among its keys.
+/// Arbitrary JSON that contains addresses and networks.
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -165,7 +165,7 @@ fn any_json() -> impl Strategy<Value = Value> {
 }
 
 #[test]
-fn whatever_an_option_is_it_is_kept_or_named() {
+fn any_value_of_an_option_is_stored_or_named_in_the_error() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (app, path) = runtime.block_on(async {
         let (app, tunnel, site) = TestApp::with_site().await;

@@ -7,11 +7,11 @@ use tokio::time::{Duration, timeout};
 use wicketgate_model::Status;
 
 #[tokio::test]
-async fn a_share_lives_and_is_deleted() {
+async fn a_share_is_created_deployed_and_deleted() {
     let (app, tunnel, site) = TestApp::with_site().await;
     let made = app.post("ipsec-shares", share(&tunnel, &site.z_id, "app-db", 8443)).await;
     assert_json_snapshot!("created", app.shown(&made));
-    // Whoever waits for changes was woken.
+    // The write wakes tasks that wait for changes.
     timeout(Duration::from_secs(1), app.gateway.view.woken()).await.unwrap();
     let path = at("ipsec-shares", &made.body);
     let read = app.get(&path).await;
@@ -36,7 +36,7 @@ async fn a_share_lives_and_is_deleted() {
 }
 
 #[tokio::test]
-async fn an_answer_may_be_put_back() {
+async fn an_answer_can_be_put_unchanged() {
     let (app, tunnel, site) = TestApp::with_site().await;
     let made = app.share(&tunnel, &site.z_id, "app-db", 8443).await;
     let path = at("ipsec-shares", &made);
@@ -114,7 +114,7 @@ async fn a_write_to_a_deleted_resource_is_refused() {
     let path = at("ipsec-shares", &made);
     app.settle(&made, Status::Deployed).await;
     app.delete(&path).await;
-    // Its name and its port are taken until it is gone, and free at once then.
+    // Its name and its port stay taken until it is deleted, and are free at once after that.
     assert_eq!(
         app.post("ipsec-shares", share(&tunnel, &site.z_id, "app-db", 1)).await.status,
         StatusCode::CONFLICT
@@ -134,7 +134,7 @@ async fn a_write_to_a_deleted_resource_is_refused() {
 }
 
 #[tokio::test]
-async fn a_long_deleted_share_is_not_found() {
+async fn a_share_is_not_found_some_time_after_its_deletion() {
     let (app, tunnel, site) = TestApp::with_site().await;
     for (days, status) in [(29, StatusCode::OK), (31, StatusCode::NOT_FOUND)] {
         let made = app.share(&tunnel, &site.z_id, "app-db", 8443).await;
@@ -164,7 +164,7 @@ async fn a_share_refers_to_live_resources_of_its_frontdoor() {
         shown.push(app.shown(&app.post(path, body).await));
     }
     assert_json_snapshot!("elsewhere", shown);
-    // The same port of another tunnel is another port, and a name is its Frontdoor's.
+    // The same port is free at another tunnel, and names are unique per Frontdoor.
     app.share(&tunnel, &site.z_id, "a", 1).await;
     let second = app.post("ipsec-tunnels", crate::harness::tunnel("b", 2)).await.body;
     app.share(&second, &site.z_id, "b", 1).await;
@@ -184,7 +184,7 @@ async fn an_optional_property_may_be_null() {
     );
     let put = app.put(&at("ipsec-shares", &made.body), body).await;
     assert_eq!(put.status, StatusCode::ACCEPTED, "{}", put.text);
-    // What has to be there has to be there.
+    // Required properties must not be null.
     for required in ["name", "ipsecTunnelId", "envZId", "envId", "target", "ingressPort"] {
         let refused = app.patch(&at("ipsec-shares", &made.body), json!({required: null})).await;
         let name = if required == "envId" { "envZId" } else { required };
@@ -192,7 +192,7 @@ async fn an_optional_property_may_be_null() {
     }
 }
 
-/// Nothing is written for who can't read the answer.
+/// Nothing is written for a caller that does not accept the answer's format.
 #[tokio::test]
 async fn an_unacceptable_format_is_refused_before_the_write() {
     let (app, tunnel, site) = TestApp::with_site().await;

@@ -1,4 +1,4 @@
-//! Another server takes the database.
+//! A server that loses the database lock to another server.
 
 use jiff::{SignedDuration, Timestamp};
 use prometheus_client::registry::Registry;
@@ -20,9 +20,10 @@ use wicketgate_store::{
 
 use crate::harness::hello;
 
+/// The longest wait for each step.
 const BOUND: Duration = Duration::from_secs(30);
 
-/// Takes the lock from the server that has it, as a server that starts while the connection of the other is broken.
+/// Takes the lock from the server that has it, like a server that starts while the other's connection is broken.
 async fn take_over(url: &str) -> DatabaseLock {
     let end = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted \
                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
@@ -34,7 +35,7 @@ async fn take_over(url: &str) -> DatabaseLock {
     }
 }
 
-/// From then on, the link writes only what its gateway reports.
+/// Waits for the gateway's row. After it, the link writes only the gateway's reports.
 async fn gateway_is_recorded(url: &str) {
     let select = "SELECT id FROM gateway";
     while Command::new("psql").args(["-qAt", "-d", url, "-c", select]).output().unwrap().stdout.is_empty() {
@@ -92,6 +93,6 @@ async fn a_superseded_server_stops_and_writes_nothing_more() {
     drop(gateway);
     timeout(BOUND, server.stop()).await.unwrap();
     let agents = store.agents(frontdoor, &ListRequest::default()).await.unwrap().rows;
-    assert!(agents[0].connected_since.is_some(), "the end of the link overwrote what the other server wrote");
+    assert!(agents[0].connected_since.is_some(), "the end of the link overwrote a write of the other server");
     store.close().await;
 }

@@ -15,7 +15,7 @@ async fn row(app: &TestApp, tunnel: &Value) -> TunnelRow {
 }
 
 #[tokio::test]
-async fn a_tunnel_lives_and_is_deleted() {
+async fn a_tunnel_is_created_deployed_and_deleted() {
     let app = TestApp::new().await;
     let made = app.post("ipsec-tunnels", tunnel("customer-a", 1)).await;
     assert_json_snapshot!("created", app.shown(&made));
@@ -31,7 +31,7 @@ async fn a_tunnel_lives_and_is_deleted() {
 }
 
 #[tokio::test]
-async fn a_tunnel_in_use_stays() {
+async fn a_tunnel_in_use_cannot_be_deleted() {
     let (app, tunnel, site) = TestApp::with_site().await;
     let share = app.share(&tunnel, &site.z_id, "app-db", 8443).await;
     let path = at("ipsec-tunnels", &tunnel);
@@ -48,14 +48,14 @@ async fn a_tunnel_in_use_stays() {
 }
 
 #[tokio::test]
-async fn a_key_is_written_and_not_read() {
+async fn a_key_can_be_written_and_not_read() {
     let app = TestApp::new().await;
     let key = "a key of more than twenty characters";
     let made = app.post("ipsec-tunnels", with(tunnel("a", 1), json!({"preSharedKey": key}))).await;
     assert!(!made.text.contains(key));
     assert_eq!(row(&app, &made.body).await.key.expose(), key);
     let path = at("ipsec-tunnels", &made.body);
-    // What was read and is put back leaves the key alone.
+    // A PUT of what was read leaves the key unchanged.
     app.put(&path, app.get(&path).await.body).await;
     let kept = row(&app, &made.body).await;
     assert_eq!((kept.key.expose(), kept.previous_keys), (key, PreviousKeys::default()));
@@ -74,7 +74,7 @@ async fn a_key_is_written_and_not_read() {
 }
 
 #[tokio::test]
-async fn the_identity_follows_the_address_unless_it_is_another() {
+async fn the_identity_follows_the_address_unless_it_is_set() {
     let app = TestApp::new().await;
     let made = app.post("ipsec-tunnels", tunnel("a", 1)).await.body;
     let path = at("ipsec-tunnels", &made);
@@ -87,7 +87,7 @@ async fn the_identity_follows_the_address_unless_it_is_another() {
 }
 
 #[tokio::test]
-async fn faults_and_conflicts_are_named() {
+async fn faults_and_conflicts_are_reported() {
     let app = TestApp::new().await;
     app.post("ipsec-tunnels", tunnel("a", 1)).await;
     let taken = app.post("ipsec-tunnels", tunnel("b", 1)).await;
@@ -112,7 +112,7 @@ async fn faults_and_conflicts_are_named() {
 }
 
 #[tokio::test]
-async fn older_keys_work_for_as_long_as_is_asked_for() {
+async fn previous_keys_are_valid_for_the_requested_time() {
     let app = TestApp::new().await;
     let made = app.post("ipsec-tunnels", tunnel("a", 1)).await.body;
     let path = at("ipsec-tunnels", &made);
@@ -124,13 +124,13 @@ async fn older_keys_work_for_as_long_as_is_asked_for() {
     let left = until.duration_since(Timestamp::now()).as_secs();
     assert!((3500..=3600).contains(&left), "{left}");
     let second = row(&app, &made).await.key;
-    // Again, before anybody at the site has heard of the second key: the first still works, and no longer than before.
+    // A second rotation before the site has the second key: the first key stays valid, for no longer than before.
     let again = app.post(&psk, json!({})).await.body;
     let day = again["previousKeyUntil"].as_str().unwrap().parse::<Timestamp>().unwrap();
     assert!(day > until);
     let previous: Vec<_> = row(&app, &made).await.previous_keys.valid(Timestamp::now()).cloned().collect();
     assert_eq!(previous, [(second, day), (first, until)]);
-    // Another change is none of the key's.
+    // Another change of the tunnel does not affect the keys.
     app.patch(&path, json!({"name": "b"})).await;
     assert_eq!(row(&app, &made).await.previous_keys.valid(Timestamp::now()).count(), 2);
     let at_once = app.post(&psk, json!({"graceSeconds": 0})).await.body;
@@ -147,7 +147,7 @@ async fn older_keys_work_for_as_long_as_is_asked_for() {
 }
 
 #[tokio::test]
-async fn proposals_are_narrowed_and_weak_ones_refused_by_name() {
+async fn proposals_can_be_narrowed_and_weak_ones_are_refused_by_name() {
     let app = TestApp::new().await;
     let narrow = json!({"ikeProposals": ["AES256GCM-PRFSHA384-ECP384", "aes256-sha256-modp2048"], "espProposals": ["aes256gcm16-ecp384"]});
     let made = app.post("ipsec-tunnels", with(tunnel("a", 1), narrow)).await;
@@ -161,7 +161,7 @@ async fn proposals_are_narrowed_and_weak_ones_refused_by_name() {
     let listed = app.get("ipsec-tunnels?espProposals=aes256gcm16-ecp384").await.body;
     assert_eq!(listed["totalElements"], 1);
     assert_eq!(app.get("ipsec-tunnels?espProposals=aes256gcm16-ecp256").await.body["totalElements"], 0);
-    // A change is a new generation, which the gateway is told.
+    // A change creates a new generation.
     let generation = row(&app, &made.body).await.generation;
     let wider = app.patch(&path, json!({"ikeProposals": null})).await.body;
     assert!(wider.get("ikeProposals").is_none() && wider["status"] == "NEW");
@@ -183,7 +183,7 @@ async fn proposals_are_narrowed_and_weak_ones_refused_by_name() {
 }
 
 #[tokio::test]
-async fn ipv6_is_refused_with_its_limits_when_a_tunnel_is_created() {
+async fn ipv6_is_refused_with_a_reason_when_a_tunnel_is_created() {
     let app = TestApp::new().await;
     for (changes, message) in [
         (
@@ -201,13 +201,13 @@ async fn ipv6_is_refused_with_its_limits_when_a_tunnel_is_created() {
             (StatusCode::BAD_REQUEST, Some(message))
         );
     }
-    // As an identity it is as good as any other text.
+    // An IPv6 address is valid as an identity.
     let made = app.post("ipsec-tunnels", with(tunnel("a", 1), json!({"peerId": "2001:db8::1"}))).await;
     assert_eq!(made.status, StatusCode::ACCEPTED);
 }
 
 #[tokio::test]
-async fn a_put_has_all_properties_of_a_post() {
+async fn a_put_needs_all_required_properties() {
     let app = TestApp::new().await;
     let made = app.post("ipsec-tunnels", tunnel("a", 1)).await.body;
     let path = at("ipsec-tunnels", &made);
@@ -238,12 +238,12 @@ async fn a_write_to_a_deleted_resource_is_refused() {
             assert_eq!((refused.status, &refused.body["error"]), (StatusCode::CONFLICT, &json!("conflict")));
         }
     }
-    // Its name and its peer's address are free at once.
+    // Its name and its peer's address are free at once after that.
     assert_eq!(app.post("ipsec-tunnels", tunnel("a", 1)).await.status, StatusCode::ACCEPTED);
 }
 
 #[tokio::test]
-async fn a_key_is_random_unless_it_is_given_and_then_of_20_to_128_characters() {
+async fn a_key_is_random_or_given_with_20_to_128_characters() {
     let app = TestApp::new().await;
     let mut keys = Vec::new();
     for n in 1..=2 {
@@ -251,7 +251,7 @@ async fn a_key_is_random_unless_it_is_given_and_then_of_20_to_128_characters() {
             app.post("ipsec-tunnels", with(tunnel(&format!("t{n}"), n), json!({"tags": {}}))).await.body;
         keys.push(row(&app, &made).await.key.expose().to_owned());
     }
-    // 256 bits take 43 letters of base64, and two are never the same.
+    // 256 bits take 43 characters of base64, and no two keys are equal.
     assert!(keys[0] != keys[1] && keys.iter().all(|key| key.len() >= 43), "of {} characters", keys[0].len());
     for (n, key, status) in [
         (3, "k".repeat(19), StatusCode::BAD_REQUEST),
@@ -264,11 +264,11 @@ async fn a_key_is_random_unless_it_is_given_and_then_of_20_to_128_characters() {
         let body = with(tunnel(&format!("t{n}"), n), json!({"preSharedKey": key}));
         let answer = app.post("ipsec-tunnels", body).await;
         assert_eq!(answer.status, status, "{} characters: {}", key.len(), answer.text);
-        assert!(!answer.text.contains(&key), "a key is not said back");
+        assert!(!answer.text.contains(&key), "the answer contains the key");
     }
 }
 
-/// What the peer does is one thing, how far the gateway is another.
+/// The connection shows what the peer does; the status shows how far the gateway is. They are independent.
 #[tokio::test]
 async fn a_connection_is_shown_beside_the_status() {
     let app = TestApp::new().await;
@@ -311,7 +311,7 @@ async fn a_connection_is_shown_beside_the_status() {
         assert_eq!(read["status"], "DEPLOYED");
         shown.push(read["connection"].clone());
     }
-    // A peer that is tried with again is no change, until it succeeds.
+    // A retry is no change of the connection until it succeeds.
     let history = app.get(&format!("{path}/connection-history")).await;
     assert_json_snapshot!("history", app.shown(&history), {".body.content[].at" => "[time]"});
     let filtered = app.get_hal(&format!("{path}/connection-history?state=UP&sort=at,desc&size=1")).await.body;

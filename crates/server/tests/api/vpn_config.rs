@@ -8,7 +8,7 @@ use wicketgate_model::{EspMode, Status};
 const KEY: &str = "0x\"}quoted # and \\ more";
 
 #[tokio::test]
-async fn a_remote_site_gets_all_it_needs() {
+async fn the_configuration_has_all_that_a_remote_site_needs() {
     let app = TestApp::new().await;
     let body = with(tunnel("customer-a", 1), json!({"preSharedKey": KEY, "peerId": "vpn@example.org"}));
     let made = app.post("ipsec-tunnels", body).await.body;
@@ -30,7 +30,7 @@ async fn a_remote_site_gets_all_it_needs() {
 }
 
 #[tokio::test]
-async fn every_format_is_answered_or_refused_with_its_reason() {
+async fn every_format_is_rendered_or_refused_with_a_reason() {
     let app = TestApp::new().await;
     let body = with(
         tunnel("customer-a", 1),
@@ -84,7 +84,7 @@ async fn each_read_of_the_key_is_recorded_with_its_actor() {
         actors.collect::<Vec<_>>()
     };
     app.get(&path).await;
-    assert!(reads().await.is_empty(), "nothing was read yet: the tunnel is not DEPLOYED");
+    assert!(reads().await.is_empty(), "no configuration was returned yet: the tunnel is not DEPLOYED");
     app.settle(&made, Status::Deployed).await;
     let reader = app.account(json!({"scopes": ["frontdoor.read"]})).await;
     let writer = app.account(json!({"scopes": ["frontdoor.read", "frontdoor.write"]})).await;
@@ -93,17 +93,17 @@ async fn each_read_of_the_key_is_recorded_with_its_actor() {
     assert!(reads().await.is_empty());
     let given = app.get_as(&secret(&writer), &path).await;
     assert_eq!(given.status, StatusCode::OK);
-    assert!(given.headers.get("etag").is_none(), "a tag would be a hash of the key");
+    assert!(given.headers.get("etag").is_none(), "an ETag would be a hash of the key");
     app.get(&format!("{path}?format=strongswan")).await;
     let actors = reads().await;
     assert_eq!((actors.len(), actors[1].as_str()), (2, "admin"));
     assert_ne!(actors[0], "admin");
-    // It is asked for under a condition: the answer is whole, and on record.
+    // A conditional request gets a complete answer and is recorded.
     let conditional = axum::http::Request::get(app.path(&path))
         .header("authorization", format!("Bearer {}", crate::harness::TOKEN))
         .header("if-none-match", "*");
     let answer = app.send(conditional.body(axum::body::Body::empty()).unwrap()).await;
     assert_eq!((answer.status, reads().await.len()), (StatusCode::OK, 3), "{}", answer.text);
-    // Reading is no change.
+    // A read does not change the tunnel.
     assert_eq!(app.get(&at("ipsec-tunnels", &made)).await.body["status"], "DEPLOYED");
 }
