@@ -69,19 +69,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_scarcer_of_memory_and_files_counts() {
+    fn the_scarcer_of_memory_and_file_descriptors_is_the_limit() {
         let of = |memory: u64, files| Capacity::of(true, None, Some(memory << 20), files);
         assert_eq!(of(24 << 10, 20_000), Capacity { tunnels: Some(500), connections: 7244 });
         assert_eq!(of(1 << 10, 1 << 20).tunnels, Some(85));
         assert_eq!(of(1, 1024), Capacity { tunnels: Some(1), connections: 256 });
         assert_eq!(Capacity::of(true, Some(7), None, 20_000).tunnels, Some(7));
-        // Without IPsec, a tunnel costs nothing.
+        // Without IPsec, tunnels need no memory of their own.
         let off = Capacity::of(false, None, None, 20_000);
         assert_eq!(off, Capacity { tunnels: None, connections: 9744 });
     }
 
     #[test]
-    fn memory_is_read_as_the_kernel_writes_it() {
+    fn the_kernels_notation_of_memory_is_read() {
         assert_eq!(total("MemFree: 1 kB\nMemTotal:       2048 kB\n"), Some(2 << 20));
         assert_eq!(total("MemTotal: much"), None);
         assert!(memory().is_some());

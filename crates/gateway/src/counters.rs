@@ -137,15 +137,15 @@ mod tests {
         mine.fail(FailureReason::ShareFull);
         mine.fail(FailureReason::ShareFull);
         mine.fail(FailureReason::NoAgent);
-        let [delta] = &counters.take()[..] else { panic!("one share carried something") };
+        let [delta] = &counters.take()[..] else { panic!("expected the delta of one share") };
         assert_eq!((delta.rx, delta.tx, delta.connections, delta.failed(), delta.active), (10, 0, 2, 3, 2));
         assert_eq!(delta.failures, [(FailureReason::ShareFull, 2), (FailureReason::NoAgent, 1)].into());
         assert_eq!((delta.dials.counts[1], delta.dials.counts[11], delta.dials.micros), (1, 1, 9_000_700));
         mine.tx.fetch_add(5, Relaxed);
-        let [delta] = &counters.take()[..] else { panic!("one share carried something") };
+        let [delta] = &counters.take()[..] else { panic!("expected the delta of one share") };
         assert_eq!((delta.rx, delta.tx, delta.connections, delta.failed(), delta.active), (0, 5, 0, 0, 1));
         assert_eq!(delta.dials, DialTimes::default());
-        // A share that is gone keeps its counters until its last connection is.
+        // A removed share keeps its counters until its last connection ends.
         drop(mine);
         assert_eq!(counters.take().len(), 1);
         drop(first);

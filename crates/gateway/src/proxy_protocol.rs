@@ -46,7 +46,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// As the specification has a receiver do it: by offsets, and nothing of the code above.
+    /// A receiver written from the specification, by offsets, independent of the code above.
     fn read(bytes: &[u8]) -> Option<(SocketAddr, SocketAddr, &[u8])> {
         let (fixed, rest) = bytes.split_at_checked(16)?;
         if fixed[..12] != [0x0D, 0x0A, 0x0D, 0x0A, 0x00, 0x0D, 0x0A, 0x51, 0x55, 0x49, 0x54, 0x0A]
@@ -69,7 +69,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_reader_of_the_specification_finds_both_addresses(
+        fn an_independent_receiver_finds_both_addresses(
             client: (IpAddr, u16), server: (IpAddr, u16), payload: Vec<u8>,
         ) {
             let (client, server) = (SocketAddr::from(client), SocketAddr::from(server));
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_is_these_bytes() {
+    fn a_header_has_the_expected_bytes() {
         let bytes = header("172.31.8.9:4000".parse().unwrap(), "100.64.0.1:9000".parse().unwrap());
         let text: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(text, "0d0a0d0a000d0a515549540a2111000cac1f0809644000010fa02328");

@@ -1,7 +1,7 @@
-//! Tunnels with real charons: remote sites on one side, the back end on the other.
+//! Tunnels with real charon daemons: remote sites on one side, the back end on the other.
 //!
-//! Everything that the back end does in "its own" namespace it does in one that the test made, since every thread of
-//! the test's runtime has entered that. Needs root; says so and passes where it is not.
+//! The back end's "own" namespace is one that the test creates: every thread of the test's runtime has entered it. The
+//! tests need root; without it, they print a message and pass.
 
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test")]
 

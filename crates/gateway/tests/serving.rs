@@ -1,6 +1,6 @@
 //! A gateway without IPsec, driven over its link.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed step is a failed test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::{
     collections::BTreeMap,
@@ -25,6 +25,7 @@ use wicketgate_model::{
 };
 use wicketgate_transport::{identity::Identity, key::PrivateKey, tls::GatewayIdentity};
 
+/// The longest wait for a report.
 const WITHIN: Duration = Duration::from_secs(10);
 
 struct LinkedGateway {
@@ -82,7 +83,7 @@ impl LinkedGateway {
         self.send.send(ToGateway::Desired { sequence: self.sequence, delta }).await.unwrap();
     }
 
-    /// Takes reports until the last delta was heard and `done` holds.
+    /// Receives reports until the gateway has applied the last delta and `done` holds.
     async fn until(&mut self, what: &str, done: impl Fn(&BTreeMap<ShareId, ShareObserved>) -> bool) {
         self.until_both(what, |_, shares| done(shares)).await;
     }
@@ -145,13 +146,13 @@ fn share(n: u128, tunnel: u128, generation: u64, port: u16) -> Arc<ShareDesired>
     })
 }
 
-/// The listener is there: what is missing is the agent.
+/// Whether the listener is bound, so that only the agent is missing.
 fn is_bound(seen: &ShareObserved) -> bool {
     seen.problem.as_ref().is_some_and(|p| p.reason == Reason::AgentOffline)
 }
 
 #[tokio::test]
-async fn shares_may_exchange_their_ports() {
+async fn shares_can_exchange_their_ports() {
     let mut linked = LinkedGateway::start(Ipv4Addr::new(127, 77, 1, 1)).await;
     let (a, b) = (share(1, 1, 1, 18_001), share(2, 1, 1, 18_002));
     let first = DesiredDelta {
@@ -194,7 +195,7 @@ async fn a_taken_port_is_named_and_served_once_it_is_free() {
 }
 
 #[tokio::test]
-async fn a_share_that_comes_before_its_tunnel_is_served_when_that_comes() {
+async fn a_share_that_arrives_before_its_tunnel_is_served_once_the_tunnel_arrives() {
     let mut linked = LinkedGateway::start(Ipv4Addr::new(127, 77, 1, 3)).await;
     let shares = vec![share(1, 1, 1, 18_004)];
     linked.send(DesiredDelta { reset: true, shares, ..DesiredDelta::default() }).await;
@@ -211,7 +212,7 @@ async fn a_share_that_comes_before_its_tunnel_is_served_when_that_comes() {
 }
 
 #[tokio::test]
-async fn a_tunnel_too_many_is_refused_and_served_once_there_is_room() {
+async fn a_tunnel_above_the_limit_is_refused_and_served_once_another_is_removed() {
     let mut linked = LinkedGateway::start_with(Ipv4Addr::new(127, 77, 1, 5), Some(2)).await;
     let id = |n| TunnelId::new(Uuid::from_u128(n));
     let first = DesiredDelta {
@@ -243,7 +244,7 @@ async fn a_tunnel_too_many_is_refused_and_served_once_there_is_room() {
         })
         .await;
     assert!(linked.accepts(18_005).await);
-    // The next one is refused again, and nothing is left of one that goes while it waits.
+    // Another one is refused, and leaves nothing when it is removed while it waits.
     linked.send(DesiredDelta { tunnels: vec![linked.tunnel(4)], ..DesiredDelta::default() }).await;
     linked.until_both("another is refused", |tunnels, _| is(tunnels, 4, Some(Reason::GatewayFull))).await;
     linked.send(DesiredDelta { removed_tunnels: vec![id(4)], ..DesiredDelta::default() }).await;

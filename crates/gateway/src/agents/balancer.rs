@@ -142,7 +142,7 @@ mod tests {
         Try,
     }
 
-    /// The same result, from the whole history.
+    /// The reference model: computes the result from the whole history.
     fn reference(history: &[(u64, Act)], now: u64) -> Fitness {
         let mut failures = 0u32;
         let (mut out_until, mut trial) = (0, false);
@@ -215,14 +215,14 @@ mod tests {
                         (other.streams + 1) as f64 / part(other),
                     );
                     // Except for rounding.
-                    prop_assert!(mine <= theirs * 1.01 + 0.01, "{chosen:?} and not {other:?}");
+                    prop_assert!(mine <= theirs * 1.01 + 0.01, "{chosen:?} was chosen although {other:?} is better");
                 }
             }
         }
 
-        /// Streams that last: a newcomer beside others never has more than its part of theirs.
+        /// With long-lived streams, a new replica never has more than its share of the others' load.
         #[test]
-        fn a_new_replica_gets_its_part_gradually(before in 1usize..2000, streams in 1usize..500, age in 0u64..30_000) {
+        fn a_new_replica_gets_its_share_gradually(before in 1usize..2000, streams in 1usize..500, age in 0u64..30_000) {
             let start = Instant::now();
             let now = start + SLOW_START + ms(age);
             let newcomer = now - ms(age);
@@ -239,13 +239,13 @@ mod tests {
             }
             let part = (age as f64 / 30_000.0).max(0.1);
             prop_assert!(of[1] as f64 <= (of[0] + 1) as f64 * part + 1.0, "{of:?}");
-            // Nor does it starve.
+            // It does not starve either.
             prop_assert!(of[1] as f64 + 2.0 >= (streams as f64).min(of[0] as f64 * part * 0.98), "{of:?}");
         }
     }
 
     #[test]
-    fn equals_take_turns() {
+    fn equal_candidates_take_turns() {
         let now = Instant::now();
         let mut last = [0, 0, 0];
         let mut chosen = Vec::new();

@@ -147,7 +147,10 @@ mod tests {
         assert_eq!(staying(&of_one), OF_ADDRESS);
         assert!(of_one[0].lost.is_cancelled() && !elsewhere.lost.is_cancelled());
         let mapped = limits.enter("::ffff:192.0.2.1".parse().unwrap());
-        assert!(of_one[1].lost.is_cancelled() && !mapped.lost.is_cancelled(), "the same address");
+        assert!(
+            of_one[1].lost.is_cancelled() && !mapped.lost.is_cancelled(),
+            "a mapped address counts as the same address"
+        );
         drop(mapped);
         drop(limits.enter(v4(1)));
         assert_eq!(staying(&of_one), OF_ADDRESS - 1, "it was below the limit");
@@ -157,7 +160,7 @@ mod tests {
         assert_eq!(staying(&of_network), OF_ADDRESS);
         drop((of_one, of_network, elsewhere));
         let unproven = limits.0.lock();
-        assert!(unproven.handshakes.is_empty() && unproven.count == 0, "closed connections leave nothing");
+        assert!(unproven.handshakes.is_empty() && unproven.count == 0, "closed connections leave entries");
     }
 
     #[test]

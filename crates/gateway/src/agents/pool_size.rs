@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pool_follows_its_peaks_and_forgets_them() {
+    fn a_pool_follows_recent_peaks() {
         let mut pool = PoolSize::default();
         assert_eq!((pool.want(), pool.keep()), (LEAST, 16));
         pool.second(0, 50);

@@ -140,7 +140,7 @@ mod tests {
         assert_eq!(identity(&flow, BY_PEER, PEER, PROTOCOL_ESP), None);
         assert_eq!(identity(&flow, BY_PEER, Ipv4Addr::new(203, 0, 113, 2), PROTOCOL_UDP), None);
         assert_eq!(identity(&flow, BY_GATEWAY, PEER, PROTOCOL_UDP), None);
-        // The gateway's own is named by its first packet, too, and known by the answers.
+        // A flow of the gateway is named by its first packet, too, and recognized by the answers.
         let own = attribute(CTA_TUPLE_ORIG | NESTED, &[1, 2, 3, 4]);
         let answers = [&attribute(CTA_TUPLE_REPLY | NESTED, &tuple[4..])[..], &own, &id].concat();
         assert_eq!(identity(&answers, BY_GATEWAY, PEER, PROTOCOL_UDP), Some([own, id].concat()));

@@ -74,13 +74,13 @@ mod tests {
     };
 
     #[test]
-    fn segments_fit_their_path() {
+    fn segments_fit_the_path_mtu() {
         assert_eq!([1500, 1501, 9000].map(max_segment), [1360; 3]);
         assert_eq!([1480, 1400, 1000, 999, 68].map(max_segment), [1350, 1270, 870, 870, 870]);
     }
 
     #[test]
-    fn nft_understands_both_rule_sets() {
+    fn nft_accepts_both_rule_sets() {
         if !rustix::process::geteuid().is_root() {
             eprintln!("SKIPPED: nft checks rules for root only");
             return;

@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_hidden_if_their_mount_is_a_slave_of_another() {
+    fn names_are_hidden_if_their_mount_is_a_slave_of_another_mount() {
         let is_slave = |mounts: &str| is_slave(mounts, Path::new("/run/netns"));
         let root = "27 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n";
         let run = "30 27 0:9 / /run rw shared:2 master:7 - tmpfs tmpfs rw\n";
@@ -124,8 +124,8 @@ mod tests {
         assert!(!is_slave(root) && !is_slave(""));
         assert!(is_slave(&(root.to_owned() + run)), "a service's sandbox");
         assert!(is_slave(&(root.to_owned() + &named(" shared:5 master:3"))), "`ip netns exec`");
-        assert!(!is_slave(&(run.to_owned() + &named(" shared:5"))), "what is nearest counts");
-        assert!(!is_slave(&(named(" master:3") + &named(""))), "what is on top counts");
+        assert!(!is_slave(&(run.to_owned() + &named(" shared:5"))), "the innermost mount point counts");
+        assert!(!is_slave(&(named(" master:3") + &named(""))), "the topmost mount counts");
         assert!(!is_slave(&(root.to_owned() + "32 27 0:9 / /run/netnsx rw master:7 - tmpfs tmpfs rw\n")));
     }
 

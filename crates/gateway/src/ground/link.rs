@@ -218,7 +218,7 @@ mod tests {
     fn a_default_route_with_a_priority_or_metrics_is_not_the_gateways() {
         let gateway = Ipv4Addr::new(169, 254, 4, 1);
         let mut route = default_route(7, gateway);
-        // As the kernel lists it.
+        // The kernel lists the table as an attribute.
         route.attributes.push(RouteAttribute::Table(RouteHeader::RT_TABLE_MAIN.into()));
         assert!(is_default(&route, 7, gateway) && !is_default(&route, 8, gateway));
         for other in [RouteAttribute::Priority(5), RouteAttribute::Metrics(vec![RouteMetric::Mtu(1400)])] {

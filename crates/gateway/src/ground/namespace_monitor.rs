@@ -175,7 +175,7 @@ mod tests {
     const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 
     #[tokio::test]
-    async fn a_change_is_reported_once_and_a_query_is_no_change() {
+    async fn a_change_is_reported_once_and_a_query_reports_none() {
         if !rustix::process::geteuid().is_root() {
             eprintln!("SKIPPED: namespaces need root");
             return;
@@ -188,7 +188,7 @@ mod tests {
             tool("ip", &arguments).await.unwrap();
         };
         assert!(!monitor.has_changed());
-        assert!(monitor.path_mtu(PEER).is_err(), "there is no route");
+        assert!(monitor.path_mtu(PEER).is_err(), "a peer without a route has a path MTU");
         change("link add there type veth peer name here").await;
         assert!(monitor.has_changed() && !monitor.has_changed());
         for step in ["addr add 192.0.2.1/24 dev here", "link set here up", "link set there up"] {
@@ -205,7 +205,7 @@ mod tests {
             assert!(monitor.has_changed() && !monitor.has_changed(), "{step}");
         }
         change("route add 192.0.2.2/32 dev here mtu 1400").await;
-        // More than the socket holds, an answer included.
+        // More notifications than the socket's buffer holds, an answer included.
         for _ in 0..4 {
             let add = (0..250).map(|n| format!("addr add 198.51.100.{n}/32 dev here\n"));
             let del = (0..250).map(|n| format!("addr del 198.51.100.{n}/32 dev here\n"));

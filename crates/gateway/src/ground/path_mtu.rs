@@ -57,7 +57,7 @@ mod tests {
         assert_eq!(look(1400, true, minutes(24)), (false, 1300));
         assert_eq!(look(MTU, true, minutes(13) + KEPT - minutes(1)), (false, 1300));
         assert_eq!(look(MTU, true, minutes(13) + KEPT), (true, MTU));
-        // A device that comes back may come another way.
+        // A device that reconnects may use another path.
         assert_eq!(look(1400, true, minutes(600)), (true, 1400));
         assert_eq!(look(MTU, false, minutes(601)), (true, MTU));
     }

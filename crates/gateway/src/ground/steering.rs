@@ -233,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unknown_generation_has_the_table_looked_up_again() {
+    fn an_unknown_generation_causes_another_lookup_of_the_table() {
         let [before, now, later] = [7, 8, 9].map(RulesetGeneration::of);
         assert_eq!(seen_after(Some(before), Ok(now)), Some(now));
         assert_eq!(seen_after(Some(before), Ok(later)), None);

@@ -82,7 +82,7 @@ mod tests {
     async fn a_program_that_hangs_is_killed_and_reaped() {
         let child = start(("sleep", &["600"])).unwrap();
         let pid = child.id().unwrap();
-        // More than a pipe holds, so that the writing waits, too.
+        // More than a pipe's buffer holds, so that writing blocks, too.
         let text = "#".repeat(1 << 20);
         let error = feed(child, &text, Duration::from_millis(50)).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);

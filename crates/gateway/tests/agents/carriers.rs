@@ -22,7 +22,7 @@ use wicketgate_transport::{
 
 #[tokio::test]
 async fn dead_carriers_do_not_displace_live_ones() {
-    /// More than a gateway keeps for an agent without streams.
+    /// More carriers than a gateway keeps for an agent without streams.
     const PARKED_MOST: usize = 32;
     let lab = Lab::new().await;
     let puppet = Puppet::new(&lab, 5);
@@ -35,7 +35,7 @@ async fn dead_carriers_do_not_displace_live_ones() {
         carriers.push(puppet.carrier().await.unwrap());
     }
     drop(carriers);
-    // The gateway may still be receiving the ends: one of a few tries succeeds.
+    // The gateway may still be processing the closed carriers: one of a few attempts succeeds.
     let mut carrier = None;
     for _ in 0..20 {
         let mut fresh = puppet.carrier().await.unwrap();

@@ -21,19 +21,19 @@ async fn idle(lab: &Lab, from: [u8; 4]) -> TcpStream {
 
 /// The stalled connections have the agent's address, as behind NAT.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn five_hundred_stalled_handshakes_do_not_delay_a_good_one() {
+async fn five_hundred_stalled_handshakes_do_not_delay_a_valid_one() {
     let lab = Lab::new().await;
     let puppet = Puppet::new(&lab, 5);
     let mut held = Vec::new();
     for n in 0..500 {
         let mut stalled = idle(&lab, [127, 0, 0, 1]).await;
         if n % 2 == 0 {
-            // The first bytes of a handshake that goes no further.
+            // The first bytes of a handshake that never continues.
             stalled.write_all(&[22, 3, 1, 2, 0, 1]).await.unwrap();
         }
         held.push(stalled);
     }
-    // Less than the bound of a stalled handshake.
+    // Less than the time limit of a stalled handshake.
     let good = timeout(Duration::from_secs(8), async {
         (puppet.connect().await.is_some(), puppet.carrier().await.is_some())
     });

@@ -38,11 +38,11 @@ use wicketgate_transport::{
     tls::GatewayIdentity,
 };
 
-/// Longer than anything here may take; reached only when a test fails.
+/// The longest wait for one event. Only a failed test waits that long.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 pub(crate) async fn soon<T>(what: &str, wait: impl Future<Output = T>) -> T {
-    timeout(SOON, wait).await.unwrap_or_else(|_| panic!("waited too long: {what}"))
+    timeout(SOON, wait).await.unwrap_or_else(|_| panic!("timed out waiting for {what}"))
 }
 
 pub(crate) struct Lab {
@@ -138,9 +138,9 @@ impl Lab {
                 self.agents.changed().await;
             }
         };
-        timeout(SOON, wait)
-            .await
-            .unwrap_or_else(|_| panic!("not {what}: {:?}", self.agents.standing(share_id(n))))
+        timeout(SOON, wait).await.unwrap_or_else(|_| {
+            panic!("timed out waiting for {what}: {:?}", self.agents.standing(share_id(n)))
+        })
     }
 
     pub(crate) async fn ready(&self, n: u128, generation: u64) -> AgentStanding {
@@ -279,7 +279,7 @@ pub(crate) async fn echo() -> (SocketAddr, Arc<AtomicUsize>) {
     (address, accepted)
 }
 
-/// Sends, ends, and reads to the end.
+/// Sends the bytes, shuts down the sending side, and reads to the end.
 pub(crate) async fn exchange(tcp: &mut TcpStream, bytes: &[u8]) -> Vec<u8> {
     let (mut read, mut write) = tcp.split();
     let send = async {

@@ -50,7 +50,7 @@ impl Puppet {
         control.send(&FromAgent::Hello { version: "1".into(), name: "lab".into() }).await.ok()?;
         match soon("a welcome", control.receive()).await.ok()? {
             ToAgent::Welcome => Some(control),
-            other => panic!("{other:?} in place of a welcome"),
+            other => panic!("expected a welcome, got {other:?}"),
         }
     }
 

@@ -99,7 +99,7 @@ async fn a_reset_is_a_reset_on_the_other_side() {
                         Err(error) => return error,
                         Ok(()) => tokio::time::sleep(Duration::from_millis(5)).await,
                     },
-                    Ok(n) => panic!("an end after {n} bytes, and no reset"),
+                    Ok(n) => panic!("expected a reset, got an end after {n} bytes"),
                 }
             }
         })
@@ -127,7 +127,7 @@ async fn a_reset_is_a_reset_on_the_other_side() {
 }
 
 #[tokio::test]
-async fn carriers_are_used_again() {
+async fn carriers_are_reused() {
     let (target, _) = echo().await;
     let (lab, agent, _state) = with_target(target).await;
     let before = lab.agents.handshakes();

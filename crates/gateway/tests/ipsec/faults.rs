@@ -27,7 +27,7 @@ fn a_wrong_key_is_reported_and_the_right_one_connects() {
         let up = wait_for(&tunnel, "the tunnel is up", |c| c.state == ConnectionState::Up).await;
         assert_eq!(up.last_error, None);
 
-        // The next change of key: the site has not heard of it yet.
+        // The next change of the key, which the site does not have yet.
         backend.ensure(&desired(0, &[&key(8), &key(7)])).await.unwrap();
         wait_for(&tunnel, "a new key ends no connection", |c| c.state == ConnectionState::Up).await;
         world.sites[0].swanctl(&["--terminate", "--ike", "wg"]).unwrap();
@@ -38,7 +38,7 @@ fn a_wrong_key_is_reported_and_the_right_one_connects() {
     });
 }
 
-/// Each fault that a site's device can have, provoked, and what is said of it. docs/OPERATIONS.md has the same words.
+/// Provokes each fault that a site's device can have, and checks the reported text, which docs/OPERATIONS.md quotes.
 #[test]
 fn each_fault_at_the_site_is_reported_with_its_cure() {
     if !is_root() {
@@ -92,7 +92,7 @@ fn each_fault_at_the_site_is_reported_with_its_cure() {
             assert_ne!(seen.state, ConnectionState::Up);
         }
 
-        // The group of a CHILD SA shows at its first rekey: what is up stays up, and says so.
+        // A mismatch of the CHILD SA's group shows at its first rekey. The connection stays up and reports it.
         world.sites[0].load(&vpn_config_of(suite, "aes256gcm16-ecp521")).unwrap();
         assert!(world.sites[0].try_again().unwrap());
         let up = wait_for(&tunnel, "it is up", |c| c.state == ConnectionState::Up).await;

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 #[test]
-fn nothing_but_the_tunnel_reaches_a_listener() {
+fn only_packets_from_the_tunnel_reach_a_listener() {
     if !is_root() {
         return;
     }
@@ -20,18 +20,21 @@ fn nothing_but_the_tunnel_reaches_a_listener() {
         let to = SocketAddr::from((LOAD_BALANCER, PORT));
         let short = Duration::from_millis(600);
 
-        // In clear, before there is a tunnel: from the and from the gateway's host, which routes to the link.
+        // Unencrypted, before the tunnel is up: from the site, and from the gateway's host, which routes to the link.
         let instance = fs::read_to_string(world.state_dir.join("instance")).unwrap();
         let link = format!("wg{}-0", instance.trim());
         world.gateway.ip(&format!("route add {LOAD_BALANCER}/32 dev {link}")).unwrap();
-        assert!(world.gateway.connect(to, short).is_err(), "the gateway's host got through in clear");
-        assert!(world.talk(0, short).is_err(), "the site got through in clear");
+        assert!(
+            world.gateway.connect(to, short).is_err(),
+            "an unencrypted connection of the gateway's host succeeded"
+        );
+        assert!(world.talk(0, short).is_err(), "an unencrypted connection of the site succeeded");
         assert_eq!(
             segments_in(&link.replace("wg", "wicketgate-")),
             0,
-            "a segment in clear came past the guard"
+            "the guard passed an unencrypted segment"
         );
-        // The host is no router for anybody else.
+        // The host does not route other packets.
         let stranger = SocketAddr::from((Ipv4Addr::new(203, 0, 1, 2), PORT));
         let _open = world.sites[1].namespace.listen(stranger).unwrap();
         assert!(
@@ -42,9 +45,12 @@ fn nothing_but_the_tunnel_reaches_a_listener() {
         world.sites[0].start(&world.lab, &vpn_config(0, &key(0))).unwrap();
         world.connect(0);
         assert_eq!(world.talk(0, SOON).unwrap(), "first");
-        assert!(world.gateway.connect(to, short).is_err(), "the gateway's host got through in clear");
+        assert!(
+            world.gateway.connect(to, short).is_err(),
+            "an unencrypted connection of the gateway's host succeeded"
+        );
 
-        // Through the site's own daemon, from outside what was negotiated: a source that is not the site's.
+        // Through the tunnel, from a source outside the negotiated traffic selectors.
         let site = &world.sites[0].namespace;
         site.ip("addr add 10.9.9.9/32 dev lo").unwrap();
         site.ip(&format!("route add {LOAD_BALANCER}/32 dev ipsec0 src 10.9.9.9 table 219")).unwrap();
@@ -56,7 +62,7 @@ fn nothing_but_the_tunnel_reaches_a_listener() {
             socket.bind(&SocketAddr::from((Ipv4Addr::new(10, 9, 9, 9), 0)).into())?;
             socket.connect_timeout(&to.into(), short)
         });
-        assert!(outside.unwrap().is_err(), "a source outside the selectors got through");
+        assert!(outside.unwrap().is_err(), "a connection from outside the traffic selectors succeeded");
         backend.purge().await.unwrap();
     });
 }

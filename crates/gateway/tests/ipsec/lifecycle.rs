@@ -1,4 +1,4 @@
-//! Tunnels that are set up, that lose their daemon, that the next run adopts, and that need no IPsec.
+//! Setting up tunnels, recovering from a lost daemon, adoption by the next run, and tunnels without IPsec.
 
 use super::world::{
     LOAD_BALANCER, PORT, SOON, World, charon_of, desired, is_root, key, serve, vpn_config, wait_for,
@@ -16,7 +16,7 @@ use wicketgate_gateway::ipsec::{Backend, IpsecConfig, IpsecMode};
 use wicketgate_model::{ConnectionState, EspMode, TunnelDesired};
 
 #[test]
-fn two_sites_with_one_subnet_are_served_apart() {
+fn two_sites_with_the_same_subnet_are_kept_apart() {
     if !is_root() {
         return;
     }
@@ -46,7 +46,7 @@ fn two_sites_with_one_subnet_are_served_apart() {
         assert!(format!("{closed:#}").contains("refused"), "{closed:#}");
         wait_for(&first, "bytes are counted", |c| c.bytes_in > 100 && c.bytes_out > 100).await;
 
-        // The same again takes no step, and what is bound stays bound.
+        // An unchanged desired state does nothing, and bound listeners stay bound.
         let again = backend.ensure(&desired(0, &[&key(0)])).await.unwrap();
         assert!(Arc::ptr_eq(&again, &first));
         assert_eq!(world.talk(0, SOON).unwrap(), "first");
@@ -60,7 +60,7 @@ fn two_sites_with_one_subnet_are_served_apart() {
 }
 
 #[test]
-fn a_killed_charon_comes_back_with_its_tunnel() {
+fn a_killed_charon_is_restarted_with_its_tunnel() {
     if !is_root() {
         return;
     }
@@ -81,10 +81,10 @@ fn a_killed_charon_comes_back_with_its_tunnel() {
         let pid = rustix::process::Pid::from_raw(charon_of(&world, 0)).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
         let killed = Instant::now();
-        // ESP in the kernel goes on meanwhile, so that traffic alone says nothing.
+        // ESP in the kernel continues without charon, so traffic alone does not show that charon is back.
         let is_back = || first.problem().is_none() && charon_of(&world, 0) != pid.as_raw_nonzero().get();
         while !is_back() || world.talk(0, Duration::from_millis(500)).is_err() {
-            assert!(killed.elapsed() < SOON, "no traffic yet");
+            assert!(killed.elapsed() < SOON, "the tunnel was not restored");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         eprintln!("traffic again {:?} after the charon was killed", killed.elapsed());
@@ -121,7 +121,7 @@ fn the_next_run_adopts_desired_tunnels_and_removes_others() {
         let mut left_over = backend.left_over().await.unwrap();
         left_over.sort();
         assert_eq!(left_over, [first.id, second.id]);
-        // Another network behind the peer is for the guard first.
+        // A tunnel with another network behind the peer is not adopted: its guard must change first.
         let narrowed = TunnelDesired { peer_cidr: "10.0.1.0/24".parse().unwrap(), ..first.clone() };
         assert!(backend.found(&narrowed).is_none());
         assert!(backend.found(&first).is_some());
@@ -129,7 +129,7 @@ fn the_next_run_adopts_desired_tunnels_and_removes_others() {
         assert_eq!(charon_of(&world, 0), charon);
         wait_for(&tunnel, "the adopted tunnel is up", |c| c.state == ConnectionState::Up).await;
         assert_eq!(backend.left_over().await.unwrap(), [second.id]);
-        // Found, and then not desired: its namespace is released.
+        // A tunnel that is found but not desired is removed, and its namespace is released.
         let inode = |path: PathBuf| fs::metadata(path).map(|file| file.ino()).ok();
         let instance = fs::read_to_string(world.state_dir.join("instance")).unwrap();
         let namespace = inode(format!("/run/netns/wicketgate-{}-1", instance.trim()).into());
@@ -146,10 +146,10 @@ fn the_next_run_adopts_desired_tunnels_and_removes_others() {
             "{:?}",
             world.traces()
         );
-        // The old listener is this process's, and still there.
+        // The old listener belongs to this process and is still bound.
         assert_eq!(world.talk(0, SOON).unwrap(), "before");
 
-        // Found dead, it is started again.
+        // A charon that is found dead is restarted.
         let pid = rustix::process::Pid::from_raw(charon).unwrap();
         drop(backend);
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
@@ -161,9 +161,9 @@ fn the_next_run_adopts_desired_tunnels_and_removes_others() {
     });
 }
 
-/// Without IPsec, and without root.
+/// Mode `Off` uses no IPsec and needs no root.
 #[tokio::test]
-async fn off_is_a_loopback_address() {
+async fn without_ipsec_a_tunnel_is_a_loopback_address() {
     let config =
         IpsecConfig { mode: IpsecMode::Off, state_dir: PathBuf::from("/nonexistent"), public_address: None };
     let backend = Backend::start(config).await.unwrap();
@@ -172,7 +172,7 @@ async fn off_is_a_loopback_address() {
     assert!(Arc::ptr_eq(&tunnel, &backend.ensure(&desired).await.unwrap()));
     let listener: TcpListener = tunnel.bind(0).unwrap();
     assert_eq!(listener.local_addr().unwrap().ip(), Ipv4Addr::new(127, 77, 3, 9));
-    // A connection that came before anybody has looked at the listener is as all others.
+    // A connection that arrives before the first `accept` has the same socket options as later ones.
     listener.set_nonblocking(false).unwrap();
     let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (accepted, _) = listener.accept().unwrap();

@@ -1,4 +1,4 @@
-//! While no gateway runs, the files and names by which its daemons are found disappear. The next run ends these daemons.
+//! While no gateway runs, files and names that identify its daemons disappear. The next run ends these daemons.
 
 use std::{fs, path::Path, process::Command};
 
@@ -21,7 +21,7 @@ fn replace_directory(dir: &Path) {
 }
 
 #[test]
-fn a_daemon_without_a_name_or_a_file_is_ended() {
+fn a_daemon_without_its_namespace_name_or_directory_is_ended() {
     if !is_root() {
         return;
     }
@@ -39,7 +39,7 @@ fn a_daemon_without_a_name_or_a_file_is_ended() {
         backend.ensure(&wanted).await.unwrap();
         let second = charon_of(&world, 0);
         assert_ne!(first, second);
-        assert!(has_ended(first), "it went on in a namespace without a name");
+        assert!(has_ended(first), "the daemon continued in a namespace without a name");
         drop(backend);
 
         let dir = world.state_dir.join("tunnels/0");
@@ -47,7 +47,7 @@ fn a_daemon_without_a_name_or_a_file_is_ended() {
         replace_directory(&dir.join("run"));
         let backend = world.backend().await;
         backend.remove(wanted.id).await.unwrap();
-        assert!(has_ended(second), "it went on with a directory that is no more");
+        assert!(has_ended(second), "the daemon continued although its directory was replaced");
         backend.purge().await.unwrap();
         assert_eq!(world.traces(), Vec::<String>::new());
     });

@@ -1,11 +1,10 @@
-//! Somebody takes a part of a tunnel away, or adds one. The next check puts it right, and looks closer only where something
-//! was changed.
+//! A part of a tunnel is removed or added from outside. The next check repairs it, and inspects only changed parts.
 
 use std::{fs, process::Command};
 
 use super::world::{SOON, World, desired, is_root, key, output};
 
-/// What a tunnel consists of below its IKE, as tools of the host tell it.
+/// The parts of a tunnel below IKE, as the host's tools show them.
 struct Parts {
     inside: String,
     outside: String,
@@ -42,7 +41,7 @@ impl Parts {
             "ip -4 -brief addr show dev OUTSIDE",
         ];
         let shown = commands.map(|command| self.run(world, command)).concat();
-        // The number of the other end, which a new link does not keep.
+        // Removes the interface index of the other end: a new link has another one.
         shown
             .split_inclusive('\n')
             .map(|line| match line.split_once("@if") {
@@ -63,9 +62,9 @@ fn a_removed_part_is_restored_by_the_next_check() {
         let wanted = desired(0, &[&key(0)]);
         let tunnel = backend.ensure(&wanted).await.unwrap();
         let parts = Parts::of(&world);
-        // As beside keepalived, where any address can be bound to.
+        // keepalived sets this option: any address can be bound then.
         parts.run(&world, "echo 1 > /proc/sys/net/ipv4/ip_nonlocal_bind");
-        // That a link is up, it says a moment later.
+        // A link reports that it is up only after a moment.
         let whole = || Ok(Some(parts.all(&world)).filter(|all| !all.contains("DOWN")));
         let whole = world.lab.until("all links are up", SOON, whole).unwrap();
         for part in ["100.64.0.1/32", "169.254.", "default via", "table inet wicketgate"] {
@@ -88,18 +87,18 @@ fn a_removed_part_is_restored_by_the_next_check() {
             "ip link set OUTSIDE down",
             "ip link del OUTSIDE",
         ] {
-            // At rest, as long after the last change.
+            // Two checks bring the tunnel to rest, as it is long after its last change.
             for _ in 0..2 {
                 backend.ensure(&wanted).await.unwrap();
             }
             parts.run(&world, harm);
-            assert_ne!(parts.all(&world), whole, "{harm}: no harm was done");
+            assert_ne!(parts.all(&world), whole, "{harm}: the command changed nothing");
             let again = backend.ensure(&wanted).await.unwrap();
             let is_whole = || Ok((parts.all(&world) == whole).then_some(()));
             if world.lab.until("all is as it was", SOON, is_whole).is_err() {
                 assert_eq!(parts.all(&world), whole, "{harm}");
             }
-            // Listeners stay.
+            // The handle, and with it the listeners, stay the same.
             assert!(std::sync::Arc::ptr_eq(&again, &tunnel), "{harm}");
         }
         backend.purge().await.unwrap();

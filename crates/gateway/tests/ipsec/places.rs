@@ -1,4 +1,4 @@
-//! A gateway that is started again with room for fewer tunnels than it left.
+//! A gateway that is restarted with a limit below the number of its running tunnels.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use wicketgate_transport::{identity::Identity, key::PrivateKey, tls::GatewayIden
 
 use super::world::{PUBLIC, SOON, World, charon_of, desired, is_root, key};
 
-/// A gateway for the world's tunnels, with `most` places.
+/// Starts a gateway for the world's tunnels that serves at most `most` of them.
 async fn start(world: &World, most: u32) -> (Gateway, mpsc::Sender<ToGateway>, LinkReceiver<FromGateway>) {
     let (dir, now) = (tempfile::tempdir().unwrap(), Timestamp::now());
     let ca = Ca::load_or_create(dir.path(), now).unwrap();
@@ -34,7 +34,7 @@ async fn start(world: &World, most: u32) -> (Gateway, mpsc::Sender<ToGateway>, L
     (gateway, send, reports)
 }
 
-/// Takes reports until a tunnel is as it should be.
+/// Receives reports until the condition holds for the tunnel.
 async fn until(
     reports: &mut LinkReceiver<FromGateway>,
     id: TunnelId,

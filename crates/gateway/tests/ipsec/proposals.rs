@@ -1,13 +1,13 @@
-//! Proposals: each that is offered is negotiated, and no other.
+//! Proposals: each offered one can be negotiated, and no other.
 
 use super::world::{SOON, World, desired, is_root, key, serve, vpn_config_of, wait_for};
 use std::sync::Arc;
 use wicketgate_model::{Connection, ConnectionFault, ConnectionState, TunnelDesired};
 
-/// A device that knows one suite only: each of what is offered, and what a tunnel can ask for beside it. The group of
-/// a CHILD SA shows once it is rekeyed.
+/// Connects a device that supports a single suite: first each of the default offer, then others that a tunnel can
+/// request. The group of a CHILD SA is used at its first rekey.
 #[test]
-fn each_proposal_is_negotiated_and_no_other() {
+fn each_offered_proposal_is_negotiated_and_no_other() {
     const SUITES: [(&str, &str, &str, &str); 9] = [
         (
             "aes256gcm16-prfsha384-ecp384",
@@ -64,7 +64,7 @@ fn each_proposal_is_negotiated_and_no_other() {
             "AES_CBC-128/HMAC_SHA2_384_192/ECP_521",
         ),
     ];
-    /// Those that have to be asked for.
+    /// The number of suites at the end that are not in the default offer.
     const OTHERS: usize = 2;
     if !is_root() {
         return;
@@ -106,7 +106,7 @@ fn each_proposal_is_negotiated_and_no_other() {
             assert_eq!(world.talk(0, SOON).unwrap(), "here");
         }
 
-        // What is not to be used any more is ended, though its SA is well; what still is, is left alone.
+        // An established SA with a suite that is no longer offered is ended. One with an offered suite continues.
         let narrowed = TunnelDesired {
             ike_proposals: vec!["aes256gcm16-prfsha384-ecp384".parse().unwrap()].try_into().unwrap(),
             ..offered.clone()

@@ -1,4 +1,4 @@
-//! Steering: which packets reach which tunnel, and what the host forwards.
+//! Steering: the packets that reach each tunnel, and those that the host forwards.
 
 use super::world::{
     FORWARDING, PUBLIC, SOON, World, desired, is_root, key, output, serve, vpn_config, wait_for, xfrm_counter,
@@ -8,9 +8,9 @@ use std::net::SocketAddr;
 use wicketgate_gateway::ipsec::{Backend, IpsecConfig, IpsecMode};
 use wicketgate_model::{ConnectionState, EspMode, TunnelDesired};
 
-/// A peer that knows no NAT traversal, or believes that there is no NAT, sends protocol 50.
+/// A peer without NAT traversal, or one that detects no NAT, sends ESP as IP protocol 50.
 #[test]
-fn esp_without_udp_comes_to_its_own_tunnel_only() {
+fn esp_without_udp_reaches_its_own_tunnel_only() {
     if !is_root() {
         return;
     }
@@ -24,7 +24,7 @@ fn esp_without_udp_comes_to_its_own_tunnel_only() {
         let instance = fs::read_to_string(world.state_dir.join("instance")).unwrap();
         let namespace = format!("wicketgate-{}-0", instance.trim());
         let unknown = || xfrm_counter(&namespace, "XfrmInNoStates");
-        // No SA has this index: the tunnel's kernel says that it looked for one.
+        // No SA has this SPI: the kernel counts the failed lookup in the tunnel's namespace.
         let send = |site: usize| {
             world.sites[site].namespace.enter(|| {
                 let protocol = Some(socket2::Protocol::from(50));
@@ -43,7 +43,7 @@ fn esp_without_udp_comes_to_its_own_tunnel_only() {
 }
 
 #[test]
-fn rules_that_the_hosts_firewall_flushed_are_restored() {
+fn rules_flushed_by_the_hosts_firewall_are_restored() {
     if !is_root() {
         return;
     }
@@ -60,7 +60,7 @@ fn rules_that_the_hosts_firewall_flushed_are_restored() {
         output(world.gateway.command("nft").args(["flush", "ruleset"]));
         assert_eq!(steering(), "");
 
-        // The next check, in which nothing of the tunnel has changed.
+        // The next check restores them although the tunnel is unchanged.
         backend.ensure(&wanted).await.unwrap();
         assert_eq!(steering(), before);
         assert_eq!(world.talk(0, SOON).unwrap(), "first");
@@ -89,7 +89,7 @@ fn the_last_gateway_restores_forwarding() {
         let backend = world.backend().await;
         assert_eq!((forwards().as_str(), remembered().unwrap().as_str()), ("1", "off\n"));
 
-        // The next one finds a host that forwards, but only since the first one came.
+        // A second gateway finds forwarding enabled, but only because the first gateway enabled it.
         let dir = tempfile::tempdir().unwrap();
         let config = IpsecConfig {
             mode: IpsecMode::Auto,
@@ -99,21 +99,25 @@ fn the_last_gateway_restores_forwarding() {
         let other = Backend::start(config).await.unwrap();
         backend.purge().await.unwrap();
         assert_eq!((forwards().as_str(), remembered().unwrap().as_str()), ("1", "off\n"));
-        assert!(rules().contains("\t\tdrop\n\t}\n}"), "the other one opened the host: {}", rules());
+        assert!(
+            rules().contains("\t\tdrop\n\t}\n}"),
+            "the second gateway lets the host forward all packets: {}",
+            rules()
+        );
         other.purge().await.unwrap();
         assert_eq!((forwards().as_str(), rules().as_str()), ("0", ""));
         drop(backend);
 
-        // A crash in an older version left it empty.
+        // A crash of an older version left the file empty.
         fs::write(FORWARDING, "1").unwrap();
         fs::write(world.state_dir.join("forwarding"), "").unwrap();
         let backend = world.backend().await;
-        assert!(rules().contains("\t\tdrop\n\t}\n}"), "the host was opened: {}", rules());
+        assert!(rules().contains("\t\tdrop\n\t}\n}"), "the host forwards all packets: {}", rules());
         backend.purge().await.unwrap();
         assert_eq!(forwards(), "0");
         assert!(remembered().is_err());
 
-        // A router stays one.
+        // A host that forwarded before continues to forward.
         fs::write(FORWARDING, "1").unwrap();
         drop(backend);
         let backend = world.backend().await;
@@ -132,7 +136,7 @@ fn a_peer_is_steered_to_its_new_tunnel() {
     World::new("new", 1).tell(|mut world| async move {
         let backend = world.backend().await;
         world.sites[0].start(&world.lab, &vpn_config(0, &key(0))).unwrap();
-        // Whoever has called, and whose flows they are.
+        // For flows that the peer initiated, and for those that the gateway initiated.
         for initiate in [false, true] {
             let old = TunnelDesired { initiate, ..desired(0, &[&key(0)]) };
             let tunnel = backend.ensure(&old).await.unwrap();
@@ -141,7 +145,7 @@ fn a_peer_is_steered_to_its_new_tunnel() {
             }
             wait_for(&tunnel, "the old tunnel is up", |c| c.state == ConnectionState::Up).await;
             backend.remove(old.id).await.unwrap();
-            // Another tunnel for the same peer, in another slot, while the kernel still knows the old flows.
+            // Another tunnel for the same peer in another slot, while the kernel still tracks the old flows.
             let new = TunnelDesired { id: desired(7, &[]).id, slot: 7, initiate: false, ..old };
             let tunnel = backend.ensure(&new).await.unwrap();
             serve(&tunnel, "new");

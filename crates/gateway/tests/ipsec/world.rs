@@ -1,4 +1,4 @@
-//! A gateway and remote sites in network namespaces of the test's own.
+//! A gateway and remote sites in network namespaces of the test.
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs;
@@ -22,15 +22,15 @@ use wicketgate_model::{Connection, Generation, TunnelDesired, TunnelId};
 
 pub(crate) const PUBLIC: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 pub(crate) const PORT: u16 = 8443;
-/// The same for every tunnel and every site: that it may be is what the namespaces are for.
+/// The load balancer's address, the same for all tunnels: each tunnel has its own namespace.
 pub(crate) const LOAD_BALANCER: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 1);
 pub(crate) const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
 pub(crate) const SITE: &str = "10.0.0.0/16";
 
-/// Of the namespace that the thread is in.
+/// The switch for IP forwarding of the calling thread's namespace.
 pub(crate) const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 
-/// For what should take milliseconds, on a machine that others use, or one that is emulated.
+/// The longest wait for one event. Most take milliseconds, but the machine may be busy or emulated.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 pub(crate) struct World {
@@ -49,7 +49,7 @@ impl World {
         let lab = Lab::new(&prefix, &dir.path().join("lab"), Arc::default()).unwrap();
         let gateway = lab.namespace("gw").unwrap();
         gateway.ip(&format!("addr add {PUBLIC}/32 dev lo")).unwrap();
-        // A new namespace has what the machine has, which may be a router.
+        // A new namespace inherits the switch from the machine, which may be a router.
         gateway.enter(|| fs::write(FORWARDING, "0")).unwrap().unwrap();
         let sites = (0..sites).map(|n| site(&lab, &gateway, n)).collect();
         let state_dir = dir.path().join("state");
@@ -83,7 +83,7 @@ impl World {
         gateway.enter(|| runtime.block_on(story(self))).unwrap();
     }
 
-    /// Brings a site's tunnel up from its side.
+    /// Connects a site's tunnel, with the site as the initiator.
     pub(crate) fn connect(&self, site: usize) {
         let site = &self.sites[site];
         let up = || Ok(site.try_connect()?.then_some(()));
@@ -106,7 +106,7 @@ impl World {
         })?
     }
 
-    /// What is there with this instance's name: namespaces, links, tables, directories, charons.
+    /// What exists of this instance: namespaces, links, steering rules and directories.
     pub(crate) fn traces(&self) -> Vec<String> {
         let instance = fs::read_to_string(self.state_dir.join("instance")).unwrap();
         let instance = instance.trim();
@@ -126,7 +126,7 @@ impl World {
     }
 }
 
-/// A test that failed leaves as little as one that passed.
+/// Cleans up after a failed test, too.
 impl Drop for World {
     fn drop(&mut self) {
         let Ok(instance) = fs::read_to_string(self.state_dir.join("instance")) else { return };
@@ -175,7 +175,7 @@ pub(crate) fn desired(n: u8, keys: &[&str]) -> TunnelDesired {
     }
 }
 
-/// What a customer would paste into a strongSwan of theirs.
+/// The configuration that a customer would paste into strongSwan.
 pub(crate) fn vpn_config(n: u8, key: &str) -> String {
     format!(
         "connections {{ wg {{
@@ -206,21 +206,21 @@ secrets {{ ike-wg {{
     )
 }
 
-/// The same, with one suite of algorithms for each.
+/// The same, with one IKE suite and one ESP suite.
 pub(crate) fn vpn_config_of(ike: &str, esp: &str) -> String {
     vpn_config(0, &key(0))
         .replace("aes256gcm16-prfsha384-ecp384", ike)
         .replace("esp_proposals = aes256gcm16-ecp384", &format!("esp_proposals = {esp}"))
 }
 
-/// Answers every connection with `answer`, for as long as the listener's tunnel is there.
+/// Answers every connection with `answer`, as long as the tunnel of the listener exists.
 pub(crate) fn serve(tunnel: &TunnelHandle, answer: &'static str) {
     let listener = tunnel.bind(PORT).unwrap();
     listener.set_nonblocking(true).unwrap();
     let listener = tokio::net::TcpListener::from_std(listener).unwrap();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            // Closing before the end would reset; here everything that was sent should arrive.
+            // With a linger time of zero, closing would reset the connection. Here all data should arrive.
             socket2::SockRef::from(&stream).set_linger(None).unwrap();
             let mut hello = [0; 5];
             let _ = tokio::io::AsyncReadExt::read_exact(&mut stream, &mut hello).await;
@@ -237,7 +237,7 @@ pub(crate) async fn wait_for(
     let mut connection = tunnel.connection();
     match timeout(SOON, connection.wait_for(is)).await {
         Ok(seen) => seen.unwrap().clone(),
-        Err(_) => panic!("not within {SOON:?}: {what}; {:?}", tunnel.connection().borrow()),
+        Err(_) => panic!("timed out after {SOON:?} waiting for: {what}; {:?}", tunnel.connection().borrow()),
     }
 }
 
@@ -245,7 +245,7 @@ pub(crate) fn output(command: &mut Command) -> String {
     String::from_utf8(command.output().unwrap().stdout).unwrap()
 }
 
-/// What the kernel in a namespace counts under `name` of its IPsec statistics.
+/// The value of the kernel's IPsec counter `name` in a namespace.
 pub(crate) fn xfrm_counter(namespace: &str, name: &str) -> u64 {
     let file = format!("--net=/run/netns/{namespace}");
     let counters = output(Command::new("nsenter").args([&file, "cat", "/proc/net/xfrm_stat"]));
@@ -253,7 +253,7 @@ pub(crate) fn xfrm_counter(namespace: &str, name: &str) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// TCP segments that came to a socket, or might have, in a namespace since it was made.
+/// The number of TCP segments that TCP has received in a namespace since its creation.
 pub(crate) fn segments_in(namespace: &str) -> u64 {
     let file = format!("--net=/run/netns/{namespace}");
     let counters = output(Command::new("nsenter").args([&file, "cat", "/proc/net/snmp"]));
@@ -262,7 +262,7 @@ pub(crate) fn segments_in(namespace: &str) -> u64 {
     names.zip(values).find(|(name, _)| *name == "InSegs").unwrap().1.parse().unwrap()
 }
 
-/// Also sets up what `RUST_LOG` asks for.
+/// Whether the test runs as root. Also initializes logging as `RUST_LOG` requests.
 pub(crate) fn is_root() -> bool {
     let filter = tracing_subscriber::EnvFilter::from_default_env();
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();

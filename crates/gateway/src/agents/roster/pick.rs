@@ -111,7 +111,7 @@ mod tests {
         sessions: Vec<Arc<Session>>,
     }
 
-    /// Two agents that have acknowledged generation 1.
+    /// A roster with two agents that have acknowledged generation 1.
     fn scene() -> Scene {
         let mut roster = Roster::default();
         roster.assign(&share(1));

@@ -92,7 +92,7 @@ mod tests {
     use wicketgate_link::AgentShareState;
 
     #[test]
-    fn a_refusal_is_new_once() {
+    fn a_repeated_refusal_is_not_new() {
         let mut roster = Roster::default();
         roster.assign(&share(2));
         let (id, session) = (share(2).id, connect(&mut roster, 1));

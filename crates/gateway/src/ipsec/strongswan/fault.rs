@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_refuses_has_the_reason_of_a_gateway_that_refuses() {
+    fn a_refusal_by_the_peer_has_the_same_reason_as_one_by_the_gateway() {
         for (exchange, reason) in [
             ("IKE_SA_INIT response 0", ConnectionFault::NoCommonIkeProposal),
             ("IKE_AUTH response 1", ConnectionFault::NoCommonEspProposal),
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn long_words_and_lists_are_cut() {
+    fn long_words_and_lists_are_truncated() {
         let id = "a".repeat(2000);
         let looked = format!("looking for peer configs matching 169.254.1.2[198.51.100.1]...203.0.0.2[{id}]");
         let PeerFault { reason, cause, .. } =
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn selectors_in_common_are_not_reported() {
+    fn common_selectors_are_not_reported() {
         let said = |ts: &str| last(&[CAME, ts, "generating IKE_AUTH response 1 [ N(TS_UNACCEPT) ]"]).unwrap();
         assert!(
             said("traffic selectors 100.64.0.1/32 === 10.1.0.0/16 10.2.0.0/16 unacceptable")

@@ -80,7 +80,7 @@ impl Initiation {
 mod tests {
     use super::*;
 
-    /// The pauses before attempts that go as `call` says.
+    /// The pauses before attempts that `call` simulates.
     fn pauses(
         initiation: &mut Initiation,
         now: &mut Instant,
@@ -89,7 +89,7 @@ mod tests {
         let pause = |_| {
             initiation.look(true, Negotiation::Idle, *now);
             let at = initiation.at().unwrap();
-            // Another look delays nothing.
+            // Another check does not postpone the attempt.
             initiation.look(true, Negotiation::Idle, *now + Duration::from_millis(1));
             assert_eq!(initiation.at(), Some(at));
             let pause = at - *now;
@@ -110,7 +110,7 @@ mod tests {
         assert_eq!(pauses(&mut initiation, &mut now, |_, _| {}), grown);
         initiation.look(true, Negotiation::Up, now);
         now += LONGEST;
-        // The connection is dropped as soon as it is up, again and again.
+        // The connection repeatedly drops as soon as it is up.
         let dropped = |initiation: &mut Initiation, now: &mut Instant| {
             initiation.look(true, Negotiation::Up, *now);
             *now += Duration::from_millis(300);
@@ -146,7 +146,7 @@ mod tests {
         let at = initiation.at().unwrap();
         initiation.called();
         initiation.look(true, Negotiation::Initiating, at);
-        // The attempt failed, and the peer's negotiation is still there, or another one.
+        // The attempt failed, and the peer's negotiation, or another one, is still unfinished.
         initiation.look(true, Negotiation::Responding, at);
         assert_eq!(initiation.at(), None);
         initiation.look(true, Negotiation::Responding, at + BEGUN);

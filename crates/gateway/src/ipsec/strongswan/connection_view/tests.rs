@@ -114,17 +114,17 @@ fn peer_and_times_are_shown_and_stay_while_nothing_changes() {
     assert_eq!(first.nat, Some(Nat { gateway: true, peer: false }));
     assert_eq!(first.ike_sa, Some(SaTimes { established_at: at(90), rekey_at: Some(at(28_890)) }));
     assert_eq!(first.child_sa, Some(SaTimes { established_at: at(90), rekey_at: Some(at(3690)) }));
-    // Half a second of difference shows as a whole one.
+    // Times are in whole seconds: a difference of half a second can show as one second.
     view.look(&ike("1", 61, "1", 60), at(150));
     assert_eq!(*view.connection(), first);
-    // A rekey is seen, however soon it comes.
+    // A rekey is detected, however soon it happens.
     view.look(&ike("1", 62, "2", 0), at(152));
     assert_eq!(view.connection().child_sa.unwrap().established_at, at(152));
     assert_eq!(view.connection().ike_sa, first.ike_sa);
     view.look(&ike("2", 0, "2", 1), at(153));
     assert_eq!(view.connection().ike_sa.unwrap().established_at, at(153));
     assert_eq!(view.connection().since, first.since);
-    // A NAT gives the peer another port.
+    // A NAT maps the peer to another port.
     let mut moved = ike("2", 1, "2", 2);
     moved[0] = Message::new().section(
         "tunnel",
@@ -172,11 +172,11 @@ fn silence_is_a_fault_only_without_another_connection_or_fault() {
     assert!(view.log(SILENCE, None, at(2)));
     view.look(&sa(vec![child(1, "INSTALLED", 0, 0)]), at(2));
     assert_eq!(fault(&view), None);
-    // It was the last one.
+    // The last IKE SA is given up.
     view.log(SILENCE, None, at(3));
     view.look(&[], at(3));
     assert_eq!(fault(&view), Some((ConnectionFault::PeerDoesNotAnswer, at(3))));
-    // The peer initiation and is refused, the gateway initiation and is not answered: one thing is wrong, and it was said.
+    // The peer initiates and is refused, and the gateway's attempt is not answered: only the refusal is reported.
     for second in [4, 5, 6] {
         view.log(REFUSED, None, at(second));
         view.look(&[], at(second));
@@ -188,7 +188,7 @@ fn silence_is_a_fault_only_without_another_connection_or_fault() {
     view.log(SILENCE, None, later);
     view.look(&[], later);
     assert_eq!(fault(&view), Some((ConnectionFault::PeerDoesNotAnswer, later)));
-    // Once it was up, nothing that was said before counts.
+    // After the connection was up, earlier faults no longer count.
     view.log(REFUSED, None, later);
     view.look(&sa(vec![child(2, "INSTALLED", 0, 0)]), later);
     view.log(SILENCE, None, later);
@@ -197,7 +197,7 @@ fn silence_is_a_fault_only_without_another_connection_or_fault() {
 }
 
 #[test]
-fn a_failure_is_kept_until_a_new_child_is_there() {
+fn a_failure_is_kept_until_a_new_child_sa_is_installed() {
     const REFUSED: &str = "generating CREATE_CHILD_SA response 2 [ N(NO_PROP) ]";
     let mut view = ConnectionView::new(at(0));
     let since = |s: &ConnectionView| s.connection().last_error.as_ref().map(|e| e.since);
@@ -212,7 +212,7 @@ fn a_failure_is_kept_until_a_new_child_is_there() {
     view.look(&sa(vec![child(1, "INSTALLED", 0, 0)]), at(5));
     assert_eq!(since(&view), None);
 
-    // A rekey fails, and the one that works.
+    // A rekey fails, and the next one succeeds.
     view.log(REFUSED, None, at(6));
     view.look(&sa(vec![child(1, "INSTALLED", 0, 0)]), at(7));
     assert_eq!((view.connection().state, since(&view)), (ConnectionState::Up, Some(at(6))));
@@ -224,7 +224,7 @@ fn a_failure_is_kept_until_a_new_child_is_there() {
     view.changed();
     assert_eq!((view.connection().state, since(&view)), (ConnectionState::Up, None));
 
-    // The next charon counts from 1 again.
+    // The unique ids of the next charon start at 1 again.
     view.lost(at(9));
     view.log(REFUSED, None, at(9));
     view.look(&sa(vec![child(1, "INSTALLED", 0, 0)]), at(10));

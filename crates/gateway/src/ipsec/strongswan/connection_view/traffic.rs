@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_bounded_and_living_sas_stay_in_it() {
+    fn memory_is_bounded_and_retains_live_sas() {
         let child = |id: u64, bytes: u64| {
             let (bytes, none) = (bytes.to_string(), "0");
             Message::new().set("uniqueid", id.to_string()).set("bytes-in", bytes).set("bytes-out", none)
