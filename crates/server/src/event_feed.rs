@@ -143,7 +143,7 @@ mod tests {
     use uuid::Uuid;
 
     #[tokio::test]
-    async fn no_frontdoor_takes_the_places_of_others() {
+    async fn readers_are_limited_per_frontdoor_and_in_total() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("db").display().to_string()).await.unwrap();
         let feed = EventFeed::new(store, CancellationToken::new());

@@ -151,6 +151,7 @@ mod tests {
         task::JoinHandle,
     };
 
+    /// The longest wait for each step.
     const BOUND: Duration = Duration::from_secs(5);
     /// More than the buffers of two sockets hold.
     const LARGE: usize = 64 << 20;
@@ -176,7 +177,7 @@ mod tests {
             async move || {
                 asked.notify_one();
                 answer.notified().await;
-                "at last"
+                "the slow answer"
             }
         };
         let events = async || sse::Sse::new(stream::pending::<Result<sse::Event, Infallible>>());
@@ -218,12 +219,12 @@ mod tests {
         rest(&mut events).await;
         assert!(TcpStream::connect(server.address).await.is_err());
         server.answer.notify_one();
-        assert!(rest(&mut slow).await.ends_with("at last"));
+        assert!(rest(&mut slow).await.ends_with("the slow answer"));
         timeout(BOUND, server.running).await.unwrap().unwrap();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stop_does_not_wait_for_ever() {
+    async fn a_stop_does_not_wait_forever() {
         let server = served().await;
         let _slow = ask(server.address, "/slow").await;
         server.asked.notified().await;
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_head_that_does_not_come_ends_the_connection() {
+    async fn a_head_that_does_not_arrive_ends_the_connection() {
         let server = served().await;
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         stream.write_all(b"GET /quick HTTP/1.1\r\nhost:").await.unwrap();
@@ -245,7 +246,7 @@ mod tests {
     async fn an_answer_that_is_not_read_ends_the_connection() {
         let server = served_with(1).await;
         let mut deaf = ask(server.address, "/large").await;
-        // There is one place, and the deaf one has it, until it is given up.
+        // The server accepts one connection, and this client occupies it until it is disconnected.
         let mut next = ask(server.address, "/quick").await;
         let mut head = [0; 12];
         timeout(write_timeout::PATIENCE * 2, next.read_exact(&mut head)).await.unwrap().unwrap();
@@ -256,7 +257,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_connection_too_many_waits_for_a_place() {
+    async fn a_connection_above_the_limit_waits() {
         let server = served_with(2).await;
         let first = ask(server.address, "/slow").await;
         timeout(BOUND, server.asked.notified()).await.unwrap();
@@ -264,7 +265,7 @@ mod tests {
         timeout(BOUND, server.asked.notified()).await.unwrap();
         let mut third = ask(server.address, "/quick").await;
         let early = timeout(Duration::from_millis(200), third.read_u8()).await;
-        assert!(early.is_err(), "it was answered while both places were taken");
+        assert!(early.is_err(), "the third connection was answered above the limit");
         drop(first);
         server.answer.notify_waiters();
         let mut head = [0; 12];

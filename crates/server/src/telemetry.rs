@@ -202,7 +202,7 @@ mod tests {
     use wicketgate_model::{DialTimes, FailureReason, GatewayId, TunnelId};
 
     #[tokio::test]
-    async fn what_was_counted_is_told() {
+    async fn counted_values_are_exposed() {
         let dir = TempDir::new().unwrap();
         let store = Store::open(dir.path().join("test.db").to_str().unwrap()).await.unwrap();
         ensure_first_frontdoor(&store).await.unwrap();

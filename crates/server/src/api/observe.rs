@@ -115,7 +115,7 @@ mod tests {
                 "/panic",
                 get(async || {
                     if true {
-                        panic!("a fault")
+                        panic!("the handler panics")
                     }
                 }),
             )
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_request_that_takes_too_long_is_answered() {
+    async fn a_request_that_takes_too_long_gets_an_error() {
         let begin = Instant::now();
         let (status, id, body) = ask("/never").await;
         assert_eq!((status, id.as_str()), (StatusCode::SERVICE_UNAVAILABLE, "the-id"));
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_fault_of_the_server_is_answered_with_the_id_that_its_log_has() {
+    async fn an_internal_error_is_answered_with_the_request_id_of_its_log_entry() {
         let (status, id, body) = ask("/panic").await;
         assert_eq!((status, id.as_str()), (StatusCode::INTERNAL_SERVER_ERROR, "the-id"));
         let message = "Internal error; see the server log for request the-id";

@@ -37,7 +37,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stale_write_is_made_again_a_few_times() {
+    async fn a_stale_write_is_retried_a_few_times() {
         assert_eq!(attempts(0).await, (Some(1), 1));
         assert_eq!(attempts(TRIES - 1).await, (Some(TRIES), TRIES));
         assert_eq!(attempts(TRIES).await, (None, TRIES));

@@ -49,7 +49,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn it_is_made_once_and_private() {
+    fn the_token_is_created_once_and_its_file_is_private() {
         let dir = tempfile::tempdir().unwrap();
         let (made, created) = load_or_create(dir.path()).unwrap();
         let (again, created_again) = load_or_create(dir.path()).unwrap();

@@ -156,6 +156,7 @@ mod tests {
     use wicketgate_store::{FrontdoorSpec, NewEnrollment};
     use wicketgate_transport::key::PrivateKey;
 
+    /// The longest wait for an answer.
     const SOON: Duration = Duration::from_secs(20);
 
     struct Bench {
@@ -226,22 +227,24 @@ mod tests {
     async fn a_certificate_is_renewed_for_the_enrolled_key_only() {
         let mut bench = Bench::new().await;
         let (key, another) = (PrivateKey::generate().unwrap(), PrivateKey::generate().unwrap());
-        let CertificateAnswer::Granted(grant) = bench.enrol(&key).await else { panic!("it is granted") };
+        let CertificateAnswer::Granted(grant) = bench.enrol(&key).await else {
+            panic!("expected a certificate")
+        };
         assert!(matches!(bench.renew(grant.agent, &key).await, CertificateAnswer::Granted(_)));
-        // A compromised gateway asks in the agent's name, for a key of its own.
+        // A compromised gateway requests a certificate in the agent's name, for another key.
         assert_eq!(bench.renew(grant.agent, &another).await, BARRED);
         assert_eq!(bench.renew(AgentId::new(Uuid::now_v7()), &key).await, BARRED);
     }
 
     #[tokio::test]
-    async fn a_request_beyond_the_bound_is_told_to_come_back() {
+    async fn a_request_above_the_limit_gets_unavailable() {
         let mut bench = Bench::new().await;
         for _ in 0..AT_ONCE {
             bench.desk.enrolments.spawn(std::future::pending());
         }
         let key = PrivateKey::generate().unwrap();
         assert_eq!(bench.enrol(&key).await, CertificateAnswer::Unavailable);
-        // Renewals are answered all the same.
+        // Renewals are still answered.
         assert_eq!(bench.renew(AgentId::new(Uuid::now_v7()), &key).await, BARRED);
     }
 }

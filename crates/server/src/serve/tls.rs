@@ -182,7 +182,7 @@ mod tests {
             (self.dir.path().join("api.crt"), self.dir.path().join("api.key"))
         }
 
-        /// Writes a fresh self-signed pair, and returns its certificate.
+        /// Writes a new self-signed pair and returns its certificate.
         fn renew(&self) -> CertificateDer<'static> {
             let key = KeyPair::generate().unwrap();
             let certificate =
@@ -202,7 +202,8 @@ mod tests {
         (pair, certificate, tls)
     }
 
-    /// Whether a client that trusts `root` gets through, and the protocol that was agreed on.
+    /// Connects a client that trusts `root`. Returns the negotiated application protocol, or `None` on
+    /// failure.
     async fn connects(
         tls: &ApiTls,
         root: &CertificateDer<'static>,
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn both_versions_are_spoken() {
+    async fn both_tls_versions_are_supported() {
         let (_pair, certificate, tls) = pair();
         for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
             assert_eq!(connects(&tls, &certificate, version).await.as_deref(), Some(b"http/1.1".as_slice()));
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_new_pair_is_used_and_a_bad_one_is_not() {
+    async fn a_new_pair_is_used_and_an_invalid_one_is_not() {
         let (pair, first, tls) = pair();
         let version = &rustls::version::TLS13;
         assert!(!tls.reload().unwrap());
@@ -248,7 +249,7 @@ mod tests {
         let good = fs::read(&certificate).unwrap();
         fs::write(&certificate, "not a certificate").unwrap();
         assert!(matches!(tls.reload(), Err(ApiTlsError::NoCertificate(_))));
-        assert!(tls.reload().is_err(), "it stays an error until the files are good");
+        assert!(tls.reload().is_err(), "the error must persist until the files are valid");
         fs::write(&certificate, good).unwrap();
         fs::write(&key, KeyPair::generate().unwrap().serialize_pem()).unwrap();
         assert!(matches!(tls.reload(), Err(ApiTlsError::NoPair { .. })));

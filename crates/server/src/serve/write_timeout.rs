@@ -91,7 +91,7 @@ mod tests {
     };
 
     #[tokio::test(start_paused = true)]
-    async fn a_reader_that_reads_nothing_is_given_up() {
+    async fn a_client_that_reads_nothing_times_out() {
         let (near, _far) = duplex(10);
         let begin = Instant::now();
         let failed = WriteTimeout::new(near).write_all(&[0; 100]).await.unwrap_err();
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_reader_that_is_slow_is_waited_for() {
+    async fn a_slow_client_does_not_time_out() {
         let (near, mut far) = duplex(10);
         let reading = tokio::spawn(async move {
             let mut read = 0;

@@ -149,7 +149,7 @@ mod tests {
     use wicketgate_model::TunnelId;
 
     #[test]
-    fn the_shares_that_are_one_too_many_are_added_up() {
+    fn shares_above_the_limit_are_summed_up() {
         let mut registry = Registry::default();
         let carried = Carried::default();
         carried.register(&mut registry);
@@ -170,7 +170,7 @@ mod tests {
         let lines = received();
         assert_eq!(lines.len(), SHARES + 1);
         assert!(lines.iter().any(|l| l.ends_with("{share=\"other\"} 3")));
-        // A place that is free again is given to the next.
+        // A freed time series is given to the next share.
         carried.forget(ShareId::new(Uuid::from_u128(0)));
         carried.forget(ShareId::new(Uuid::from_u128(most + 1)));
         carried.add(&[delta(most + 1)]);

@@ -2,14 +2,14 @@ use super::*;
 use crate::api::operations::{OPERATIONS, document};
 use std::path::Path;
 
-/// Where the copy is that clients are made from.
+/// The path of the copy that clients are generated from.
 fn copy() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/openapi.json")
 }
 
-/// `UPDATE_OPENAPI=1` updates the copy.
+/// With `UPDATE_OPENAPI=1`, the test updates the copy.
 #[test]
-fn the_copy_in_docs_is_the_document() {
+fn the_copy_in_docs_is_up_to_date() {
     if std::env::var_os("UPDATE_OPENAPI").is_some() {
         std::fs::write(copy(), format!("{:#}\n", document())).unwrap();
     }
@@ -18,7 +18,7 @@ fn the_copy_in_docs_is_the_document() {
 }
 
 #[test]
-fn every_reference_is_to_something() {
+fn every_reference_resolves() {
     fn walk(value: &Value, document: &Value) {
         match value {
             Value::Object(object) => {

@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_most_specific_range_counts() {
+    fn the_most_specific_media_range_takes_precedence() {
         for (accept, format) in [
             ("*/*", Some(Format::Json)),
             ("application/*", Some(Format::Json)),

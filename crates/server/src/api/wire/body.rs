@@ -166,13 +166,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_said_once_is_read_as_it_is(value in any_json()) {
+        fn json_without_duplicate_names_is_read_unchanged(value in any_json()) {
             let Strict(read) = serde_json::from_str(&value.to_string()).unwrap();
             prop_assert_eq!(read, value);
         }
 
         #[test]
-        fn a_name_that_is_twice_is_found_wherever_it_is(inner in any_json(), depth in 0usize..5) {
+        fn a_duplicate_name_is_detected_at_any_depth(inner in any_json(), depth in 0usize..5) {
             let twice = format!("{{\"a\": {inner}, \"b\": 1, \"a\": {inner}}}");
             let text = format!("{}{twice}{}", "[{\"x\": ".repeat(depth), "}]".repeat(depth));
             let refused = serde_json::from_str::<Strict>(&text).err().unwrap();
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_that_does_not_come_is_not_waited_for() {
+    async fn a_body_that_does_not_arrive_times_out() {
         let begun = futures_util::stream::iter([Ok::<_, std::io::Error>("{")]);
         let body =
             HttpBody::from_stream(futures_util::StreamExt::chain(begun, futures_util::stream::pending()));

@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn counters_count_for_reading_only() {
+    fn counters_affect_the_tag_of_reads_only() {
         let (before, after) = (ETag::of(&tunnel("NEW", 1)), ETag::of(&tunnel("NEW", 2)));
         let known = Tags::parse(&before.header()).unwrap();
         assert!(known.match_state(&after) && !known.match_exactly(&after.header()));

@@ -221,7 +221,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_patch_merges_as_the_rfc_has_it() {
+    fn a_patch_merges_as_the_rfc_specifies() {
         for (into, patch, merged) in [
             (json!({"a": "b"}), json!({"a": "c"}), json!({"a": "c"})),
             (json!({"a": "b"}), json!({"b": "c"}), json!({"a": "b", "b": "c"})),
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_number_is_an_integer_however_it_is_written() {
+    fn a_whole_number_is_an_integer_in_any_notation() {
         assert_eq!(integer(&json!(8443.0)), Some(8443));
         assert_eq!(integer(&json!(1e30)), Some(i64::MAX));
         assert_eq!(integer(&json!(1.5)), None);

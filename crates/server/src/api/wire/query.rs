@@ -315,7 +315,7 @@ mod tests {
         }
 
         #[test]
-        fn a_page_s_link_reads_back_as_the_same_list(
+        fn the_link_of_a_page_parses_to_the_same_list(
             names in proptest::collection::vec(".{0,12}", 0..4), tag in "[a-zä&= ]{1,8}", page in 0u64..99,
         ) {
             let mut pairs: Vec<_> = names.into_iter().filter(|n| !n.contains('\0')).map(|n| ("name".to_owned(), n)).collect();

@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_come_over_tls_or_from_this_machine() {
+    fn keys_are_fetched_over_tls_or_from_this_machine() {
         for (url, good) in [
             ("https://id.example.org", true),
             ("https://id.example.org/realms/a/", true),

@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn only_keys_for_signatures_that_we_take_are_read() {
+    fn only_keys_of_supported_signature_algorithms_are_read() {
         for (key, is_read) in [
             (ec(), true),
             (with(&json!({"use": "sig", "alg": "ES256", "key_ops": ["verify"], "x5c": ["…"]})), true),
@@ -132,7 +132,10 @@ mod tests {
         assert!(two.find(Some("a"), Algorithm::ES256).is_some());
         assert!(two.find(Some("a"), Algorithm::RS256).is_none());
         assert!(two.find(Some("c"), Algorithm::ES256).is_none());
-        assert!(two.find(None, Algorithm::ES256).is_none(), "which of the two?");
+        assert!(
+            two.find(None, Algorithm::ES256).is_none(),
+            "a token without a key id is ambiguous with two keys"
+        );
         let one = Keys::new(&json!({"keys": [a]}));
         assert!(one.find(None, Algorithm::ES256).is_some());
         assert!(Keys::default().find(None, Algorithm::ES256).is_none());

@@ -1,4 +1,4 @@
-//! A real database and a gateway's end of a real link: run the reconciler, and read the database.
+//! The reconciler with a real database and the gateway's end of a real link: the tests run it and read the database.
 
 mod any_order;
 mod bench;
@@ -10,11 +10,11 @@ use wicketgate_link::FromGateway;
 use wicketgate_model::{AgentId, ConnectionState, Problem, Reason, Status};
 
 #[tokio::test]
-async fn a_share_is_told_seen_and_deployed() {
+async fn a_share_is_sent_reported_and_deployed() {
     let mut b = Bench::new().await;
     let id = b.create().await;
     b.activate().await;
-    let [delta] = &b.gateway.hear()[..] else { panic!("one delta") };
+    let [delta] = &b.gateway.hear()[..] else { panic!("expected one delta") };
     assert_eq!((delta.tunnels.len(), delta.shares.len()), (1, 1));
     assert_eq!(b.share(id).await.standing.status, Status::New);
     b.gateway.report(&b.reconciler).await;
@@ -24,13 +24,13 @@ async fn a_share_is_told_seen_and_deployed() {
         (row.standing.status, row.standing.observed_generation),
         (Status::Deployed, Some(row.generation))
     );
-    // Nothing changed, so nothing more is told.
+    // Without a change, nothing more is sent.
     b.activate().await;
     assert!(b.gateway.hear().is_empty());
 }
 
 #[tokio::test]
-async fn the_newest_share_does_not_wait_for_all_the_others() {
+async fn the_newest_share_does_not_wait_for_the_others() {
     let mut b = Bench::new().await;
     let mut ids = Vec::new();
     for _ in 0..=SETTLED_AT_ONCE {
@@ -58,14 +58,14 @@ async fn a_lost_change_is_repaired_by_the_next_full_read() {
     let lost = b.create().await;
     let agents = b.store.agents(b.frontdoor, &wicketgate_store::ListRequest::default()).await.unwrap();
     b.store.bar_agent(b.frontdoor, agents.rows[0].id, &b.act()).await.unwrap();
-    // The reconciler believes that it has seen these changes.
+    // The reconciler is made to skip these changes.
     b.reconciler.revision = b.store.changes(b.reconciler.revision, |_| {}).await.unwrap();
     b.settle().await;
     assert_eq!(b.gateway.desired.shares.keys().copied().collect::<Vec<_>>(), [deleted, kept]);
     b.now += FULL_READ_EVERY;
     b.activate().await;
-    let [delta] = &b.gateway.hear()[..] else { panic!("one delta") };
-    assert_eq!((delta.shares.len(), delta.shares[0].id), (1, lost), "what is unchanged is not sent again");
+    let [delta] = &b.gateway.hear()[..] else { panic!("expected one delta") };
+    assert_eq!((delta.shares.len(), delta.shares[0].id), (1, lost), "unchanged rows are not sent again");
     assert_eq!((&delta.removed_shares[..], delta.barred.len()), (&[deleted][..], 1));
     b.settle().await;
     assert_eq!(b.share(lost).await.standing.status, Status::Deployed);
@@ -82,21 +82,21 @@ async fn a_share_that_was_changed_by_hand_is_repaired_by_the_next_full_read() {
     b.edit(target, "target = '10.9.9.9:99'");
     b.now += FULL_READ_EVERY;
     b.activate().await;
-    let [delta] = &b.gateway.hear()[..] else { panic!("one delta") };
-    assert_eq!((delta.tunnels.len(), delta.shares.len()), (0, 2), "what is unchanged is not sent again");
+    let [delta] = &b.gateway.hear()[..] else { panic!("expected one delta") };
+    assert_eq!((delta.tunnels.len(), delta.shares.len()), (0, 2), "unchanged rows are not sent again");
     let served = &b.gateway.desired.shares;
     assert_eq!(i64::from(served[&port].ingress_port.get()), 7777);
     let signed = b.ca.certificate().verify(&served[&target].assignment).unwrap();
     assert_eq!(signed.target.to_string(), "10.9.9.9:99");
     assert_eq!(served[&kept].assignment, assignment, "an assignment is signed once");
-    // Each value is shared between what is desired and what was told.
+    // The desired state and the state that was sent share each value.
     let desired = &b.reconciler.outbox.desired;
     assert_eq!(Arc::strong_count(&desired.tunnels[&b.tunnel]), 2);
     assert_eq!(Arc::strong_count(&desired.shares[&kept]), 2);
 }
 
 #[tokio::test]
-async fn a_row_that_cannot_be_read_does_not_hold_up_the_others() {
+async fn an_unreadable_row_does_not_delay_the_others() {
     let mut b = Bench::new().await;
     let broken = b.create().await;
     b.settle().await;
@@ -105,11 +105,11 @@ async fn a_row_that_cannot_be_read_does_not_hold_up_the_others() {
     let new = b.create().await;
     b.settle().await;
     assert_eq!(b.share(new).await.standing.status, Status::Deployed);
-    assert!(b.gateway.desired.shares.contains_key(&broken), "it is served as before");
+    assert!(b.gateway.desired.shares.contains_key(&broken), "the unreadable share is served as before");
 }
 
 #[tokio::test]
-async fn an_agent_is_told_what_the_server_signed() {
+async fn an_assignment_is_signed_by_the_server() {
     let mut b = Bench::new().await;
     let id = b.create().await;
     b.activate().await;
@@ -121,13 +121,13 @@ async fn an_agent_is_told_what_the_server_signed() {
 }
 
 #[tokio::test]
-async fn a_deleted_share_is_gone_only_when_the_gateway_has_heard_of_it() {
+async fn a_deleted_share_is_deleted_only_after_the_gateway_has_applied_the_change() {
     let mut b = Bench::new().await;
     let id = b.create().await;
     b.settle().await;
     b.delete(id).await;
     b.activate().await;
-    // The gateway reports what it saw before it heard: the share is still there.
+    // The gateway reports before it receives the change: it still serves the share.
     let heard = b.gateway.heard;
     b.gateway.report(&b.reconciler).await;
     assert_eq!(b.gateway.heard, heard);
@@ -140,21 +140,21 @@ async fn a_deleted_share_is_gone_only_when_the_gateway_has_heard_of_it() {
 }
 
 #[tokio::test]
-async fn a_share_that_was_never_reported_is_not_taken_for_gone() {
+async fn a_share_that_was_never_reported_is_not_considered_deleted() {
     let mut b = Bench::new().await;
     b.settle().await;
     let id = b.create().await;
     b.activate().await;
     b.delete(id).await;
     b.activate().await;
-    // Told twice, heard nothing yet: the gateway may be about to serve it.
+    // Two deltas were sent and none is applied yet: the gateway may still start to serve the share.
     assert_eq!(b.share(id).await.standing.status, Status::Deleting);
     b.settle().await;
     assert_eq!(b.share(id).await.standing.status, Status::Deleted);
 }
 
 #[tokio::test]
-async fn what_does_not_get_there_becomes_an_error_and_is_mended_by_itself() {
+async fn a_share_that_is_not_deployed_in_time_becomes_an_error_and_recovers() {
     let mut b = Bench::new().await;
     let id = b.create().await;
     b.gateway.problem = Some(Problem::new(Reason::AgentOffline, "no agent is connected"));
@@ -174,7 +174,7 @@ async fn what_does_not_get_there_becomes_an_error_and_is_mended_by_itself() {
 }
 
 #[tokio::test]
-async fn after_a_restart_a_status_holds_for_a_moment_and_is_then_seen_or_lost() {
+async fn after_a_restart_a_status_is_kept_briefly_and_is_then_confirmed_or_lost() {
     let mut b = Bench::new().await;
     let id = b.create().await;
     b.settle().await;
@@ -192,22 +192,22 @@ async fn after_a_restart_a_status_holds_for_a_moment_and_is_then_seen_or_lost() 
 }
 
 #[tokio::test]
-async fn a_restart_changes_no_connection_that_is_as_it_was() {
+async fn a_restart_leaves_unchanged_connections_as_recorded() {
     let mut b = Bench::new().await;
     let up = Connection { state: ConnectionState::Up, ..Connection::down(b.now) };
     b.gateway.connection = up.clone();
     b.settle().await;
     let recorded = async |b: &Bench| b.store.tunnel(b.frontdoor, b.tunnel).await.unwrap().unwrap().connection;
     assert_eq!(recorded(&b).await, Some(up.clone()));
-    // It stops in order, and its connections take their time to end.
+    // The gateway drains, and its connections take a while to end.
     b.gateway.say(FromGateway::Draining).await;
-    // By this test's clock.
+    // Uses the test's clock.
     b.reconciler.parts.view.lock().silent_since = Some(b.now);
     b.now += 10.seconds();
     b.activate().await;
     assert_eq!(recorded(&b).await, Some(up.clone()));
     b.restart();
-    // It has heard of the tunnel, and not looked at it yet.
+    // The gateway has applied the tunnel and not checked its connection yet.
     b.gateway.tunnels_problem = Some(Problem::new(Reason::Pending, "soon"));
     b.settle().await;
     assert_eq!(recorded(&b).await, Some(up.clone()));
@@ -215,7 +215,7 @@ async fn a_restart_changes_no_connection_that_is_as_it_was() {
     b.gateway.connection = up.clone();
     b.settle().await;
     assert_eq!(recorded(&b).await, Some(up));
-    // One that says nothing may be dead, and its tunnels with it.
+    // A gateway that reports nothing may have ended, and its tunnels with it.
     b.restart();
     b.now += 10.seconds();
     b.activate().await;
@@ -223,10 +223,10 @@ async fn a_restart_changes_no_connection_that_is_as_it_was() {
 }
 
 #[tokio::test]
-async fn what_does_not_fit_into_the_link_is_told_later() {
+async fn a_delta_that_does_not_fit_into_the_link_is_sent_later() {
     let mut b = Bench::new().await;
     let mut shares = Vec::new();
-    // More deltas than the link holds, while the gateway takes none.
+    // More deltas than the link's queue holds, while the gateway receives none.
     for _ in 0..100 {
         shares.push(b.create().await);
         b.activate().await;
@@ -238,7 +238,7 @@ async fn what_does_not_fit_into_the_link_is_told_later() {
 }
 
 #[tokio::test]
-async fn a_barred_agent_is_told() {
+async fn a_barred_agent_is_sent_to_the_gateway() {
     let mut b = Bench::new().await;
     b.settle().await;
     let agents = b.store.agents(b.frontdoor, &wicketgate_store::ListRequest::default()).await.unwrap();

@@ -126,7 +126,7 @@ mod tests {
     use crate::api::wire::vpn_config::devices::DEVICES;
     use wicketgate_model::{Encryption, Group, Hash};
 
-    /// No row and no column is missing, misspelt or too many, and no cell is empty.
+    /// The table has exactly the known rows and columns, and no cell is empty.
     #[test]
     fn the_table_has_all_algorithms_and_devices() {
         let mut rows =

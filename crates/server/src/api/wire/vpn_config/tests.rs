@@ -1,4 +1,4 @@
-//! Each device's file as it is, and that no key gets out of its place in any of them.
+//! Snapshots of each device's file, and a property test that no key can break out of its quotes.
 
 use super::{devices::DEVICES, *};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-/// Every character that means something to some device.
+/// A key with every character that is special to some device.
 const HOSTILE: &str = r#"0x"quoted' $(id) `id` # ! \ & <b> ; | ? %"#;
 
 fn config(name: &str, peer_id: &str, key: &str) -> VpnConfig {
@@ -54,17 +54,17 @@ fn shown(device: &str, config: &VpnConfig) -> String {
     render(device, config).unwrap().unwrap_or_else(|why| format!("refused: {why}\n"))
 }
 
-/// One file a device: a tunnel as it is by default; one with a name that has to be cut, a host name for an identity
-/// and few proposals; and one with a hostile key.
+/// One snapshot per device with three tunnels: the defaults; a name that must be shortened, a host name as the
+/// identity and few proposals; and a hostile key.
 #[test]
-fn each_device_has_its_words() {
+fn each_device_gets_its_configuration() {
     let name = format!("a--{}", "long-".repeat(11) + "name");
     let few = narrowed(
         config(&name, "router.example.org", "Akey_of.letters0digits.and_nothing.else42"),
         &["aes128-sha256-ecp256", "aes256-sha512-modp2048"],
         &["aes128gcm16-ecp256", "aes128-sha256-ecp256", "aes256-sha512-modp2048"],
     );
-    // Two know no other identity than an address.
+    // Two devices support only addresses as identities.
     let hostile = |device| {
         let id = if ["cisco-asa", "aws"].contains(&device) { "203.0.113.1" } else { "vpn@example.org" };
         config("customer-a", id, HOSTILE)
@@ -78,7 +78,7 @@ fn each_device_has_its_words() {
 }
 
 #[test]
-fn a_device_that_can_do_none_of_it_says_so() {
+fn a_device_without_a_supported_proposal_is_refused() {
     let x25519 = narrowed(plain(), &["aes256gcm16-prfsha256-x25519"], &["aes256gcm16-x25519"]);
     for device in DEVICES.iter().map(|d| d.format) {
         let file = render(device, &x25519).unwrap();
@@ -93,14 +93,14 @@ fn a_device_that_can_do_none_of_it_says_so() {
 }
 
 #[test]
-fn names_are_cut_to_what_a_device_takes_and_stay_apart() {
+fn names_are_shortened_for_a_device_and_stay_distinct() {
     let name = |text: &str| config(text, "203.0.113.1", HOSTILE).object(15);
     assert_eq!(name("customer-a"), "wg-customer-a");
     let (one, other) = (name("customer-north-1"), name("customer-north-2"));
     assert!(one != other && one.len() <= 15 && other.len() <= 15, "{one} {other}");
 }
 
-/// What stands around the key in a device's file, and what a device makes of what stands between.
+/// The text around the key in a device's file, and a model of how the device parses the text between.
 struct Place {
     before: &'static str,
     after: &'static str,
@@ -116,7 +116,7 @@ fn from_base64(text: &str) -> Option<String> {
     String::from_utf8(STANDARD.decode(text.strip_prefix("0s")?).ok()?).ok()
 }
 
-/// A word that the device takes as it is: nothing in it that would end it or mean anything.
+/// A word without any of the characters that are special to the device, which the device reads literally.
 fn word(text: &str, ends: &str) -> Option<String> {
     (!text.contains(|c| ends.contains(c))).then(|| text.to_owned())
 }
@@ -162,14 +162,14 @@ fn place(device: &str) -> Place {
     }
 }
 
-/// The lines with their keys taken out, and the keys as the device reads them.
+/// The lines without their keys, and the keys as the device reads them.
 fn taken_out(device: &str, file: &str) -> (Vec<String>, Vec<Option<String>>) {
     let Place { before, after, read } = place(device);
     let mut keys = Vec::new();
     let lines = file.lines().map(|line| {
         let Some((start, rest)) = line.split_once(before) else { return line.to_owned() };
         let (key, end) = match (device, after) {
-            // It stands in the middle of its line.
+            // The key is in the middle of its line.
             ("aws", _) => rest.split_once(after).unwrap(),
             (_, after) => (rest.strip_suffix(after).unwrap(), after),
         };
@@ -180,14 +180,15 @@ fn taken_out(device: &str, file: &str) -> (Vec<String>, Vec<Option<String>>) {
 }
 
 proptest! {
-    /// Whatever the key is, a device is refused it, or reads it as it is from a file that is otherwise the same.
+    /// For any key, the configuration is refused, or the device reads exactly that key and the rest of the file is the
+    /// same as with another key.
     #[test]
-    fn no_key_gets_out_of_its_place(key in "[ -~]{20,128}|[a-zA-Z0-9._]{20,64}|0[xs][0-9a-f]{20,40}") {
+    fn no_key_breaks_out_of_its_quotes(key in "[ -~]{20,128}|[a-zA-Z0-9._]{20,64}|0[xs][0-9a-f]{20,40}") {
         for device in DEVICES.iter().map(|d| d.format) {
             let file = render(device, &config("customer-a", "203.0.113.1", &key)).unwrap();
             let always = !["cisco-asa", "paloalto", "fortinet", "pfsense", "aws"].contains(&device);
             let Ok(file) = file else {
-                prop_assert!(!always, "{device} is refused {key:?}");
+                prop_assert!(!always, "the configuration of {device} is refused for {key:?}");
                 continue;
             };
             let (lines, keys) = taken_out(device, &file);
@@ -197,7 +198,7 @@ proptest! {
     }
 
     #[test]
-    fn a_generated_key_is_good_for_all(bytes: [u8; 32]) {
+    fn a_generated_key_is_valid_for_every_device(bytes: [u8; 32]) {
         let mut config = plain();
         config.pre_shared_key = PreSharedKey::from_random(bytes);
         for device in DEVICES.iter().map(|d| d.format) {
@@ -207,7 +208,7 @@ proptest! {
     }
 }
 
-/// Libreswan's own parser. Its package can't be installed beside strongSwan's: it is unpacked instead.
+/// Runs Libreswan's own parser. Its package conflicts with strongSwan's, so it is unpacked instead of installed.
 #[test]
 fn libreswan_reads_its_file() {
     let Some(libreswan) = libreswan() else { return };
@@ -220,7 +221,7 @@ fn libreswan_reads_its_file() {
         let out = addconn.arg("--checkconfig").arg("--config").arg(&conf).output().unwrap();
         (out.status.success(), String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned())
     };
-    // Each algorithm as Libreswan's parser of proposals knows it: the configuration's own check does not look at them.
+    // The check of the configuration ignores algorithms: Libreswan's parser of proposals checks them.
     let mut algorithms = Vec::new();
     for peer_id in ["203.0.113.1", "router.example.org", "vpn@example.org"] {
         let file = shown("libreswan", &config("customer-a", peer_id, HOSTILE));
@@ -240,10 +241,10 @@ fn libreswan_reads_its_file() {
         assert!(out.status.success() && !said.contains("ERROR"), "{one}: {said}");
     }
     let (ok, said) = check("conn a\n    ikev2=insist\n    no-such-word=1\n    authby=secret\n");
-    assert!(!ok || said.contains("no-such-word"), "the check sees nothing: {said}");
+    assert!(!ok || said.contains("no-such-word"), "the check accepts an unknown keyword: {said}");
 }
 
-/// The unpacked package; `None` where there is none to be had, which in CI is a fault.
+/// The unpacked package. Returns `None` if it is not available; in CI, this panics.
 fn libreswan() -> Option<PathBuf> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/libreswan/fetch.sh");
     match wicketgate_lab::libreswan::unpacked(&script) {

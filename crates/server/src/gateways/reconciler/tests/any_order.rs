@@ -13,14 +13,14 @@ enum Step {
     Retarget(Index),
     Delete(Index),
     CreateTunnel,
-    /// With the grace time of the previous key, in seconds.
+    /// The second field is the grace period of the previous key in seconds.
     RotateKey(Index, i64),
     DeleteTunnel(Index),
     Activate,
     Hear,
     Report,
     Fail(bool),
-    /// The gateway has not looked at its tunnels yet.
+    /// Whether the gateway has not checked its tunnels yet.
     Pending(bool),
     Connect(bool),
     Drain,
@@ -50,7 +50,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The rows of a run, as its steps wrote them.
+/// The state of a run: the ids of the rows that its steps wrote.
 struct World {
     b: Bench,
     shares: Vec<ShareId>,
@@ -111,7 +111,7 @@ impl World {
         }
     }
 
-    /// The live rows.
+    /// The generations and standings of all rows that are not deleted.
     async fn standings(&self) -> Vec<(Generation, Standing)> {
         let mut all = Vec::new();
         for id in &self.shares {
@@ -129,11 +129,11 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever happens in whatever order: `DEPLOYED` is always about the newest generation. Once both sides have
-    /// exchanged all messages, every tunnel and share that was not deleted is deployed as it was last written, and
-    /// every deleted one is gone at the gateway.
+    /// After any steps in any order, `DEPLOYED` refers to the newest generation. Once both sides have exchanged all
+    /// messages, every tunnel and share that was not deleted is deployed as it was last written, and the gateway no
+    /// longer has the deleted ones.
     #[test]
-    fn it_always_gets_there(steps in proptest::collection::vec(step(), 1..60)) {
+    fn the_desired_state_is_always_reached(steps in proptest::collection::vec(step(), 1..60)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let mut world = World::new().await;

@@ -15,7 +15,7 @@ use wicketgate_store::{
     TunnelSpec, WriteContext,
 };
 
-/// A server without its tasks: a test activates by hand, at times of its choice.
+/// A server without its tasks: the test runs each activation, at times of its choice.
 pub(super) struct Bench {
     dir: tempfile::TempDir,
     pub(super) store: Store,
@@ -29,7 +29,7 @@ pub(super) struct Bench {
     pub(super) names: u16,
 }
 
-/// A gateway that serves whatever it is sent, at once. The test decides what it reports.
+/// A gateway that serves everything at once. The test decides what it reports.
 pub(super) struct FakeGateway {
     reports: mpsc::Sender<FromGateway>,
     deltas: LinkReceiver<ToGateway>,
@@ -164,7 +164,7 @@ impl Bench {
         self.store.delete_share(self.frontdoor, id, &self.act()).await.unwrap();
     }
 
-    /// Changes a share by hand, as in a database shell: without a new revision or generation.
+    /// Changes a share's row directly, as in a database shell, without a new revision or generation.
     pub(super) fn edit(&self, id: ShareId, change: &str) {
         let script = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1], timeout=10)\n\
                       db.execute('UPDATE ipsec_share SET ' + sys.argv[3] + ' WHERE id = ?', (sys.argv[2],)); db.commit()";
@@ -184,7 +184,7 @@ impl Bench {
         self.reconciler.reconcile(self.now).await.unwrap();
     }
 
-    /// Both sides say what they have to say, until nothing is left to say.
+    /// Lets both sides exchange messages until none is left.
     pub(super) async fn settle(&mut self) {
         for _ in 0..3 {
             self.activate().await;
@@ -252,12 +252,12 @@ fn restarted(store: &Store, ca: &Arc<Ca>, now: Timestamp) -> (Reconciler, FakeGa
 }
 
 impl FakeGateway {
-    /// Takes what it was told.
+    /// Receives the pending deltas and applies them.
     pub(super) fn hear(&mut self) -> Vec<DesiredDelta> {
         let mut heard = Vec::new();
         while let Some(ToGateway::Desired { sequence, delta }) = self.deltas.try_recv() {
-            assert_eq!(sequence, self.heard + 1, "deltas come in order");
-            assert_eq!(delta.reset, sequence == 1, "the first is everything");
+            assert_eq!(sequence, self.heard + 1, "deltas must arrive in order");
+            assert_eq!(delta.reset, sequence == 1, "only the first delta is a snapshot");
             self.heard = sequence;
             self.desired.apply(&delta);
             heard.push(delta);
@@ -265,7 +265,7 @@ impl FakeGateway {
         heard
     }
 
-    /// Reports all that it serves, or nothing before it was told anything.
+    /// Reports everything that it serves. Reports nothing before the first delta.
     pub(super) async fn report(&mut self, reconciler: &Reconciler) {
         if self.heard == 0 {
             return;
@@ -301,7 +301,7 @@ impl FakeGateway {
     /// Announces that it stops. Its next report is complete again.
     pub(super) async fn drain(&mut self, reconciler: &Reconciler, now: Timestamp) {
         self.say(FromGateway::Draining).await;
-        // By the test's clock.
+        // Uses the test's clock.
         reconciler.parts.view.lock().silent_since = Some(now);
         self.reported = false;
     }
