@@ -37,14 +37,14 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn places_are_numbered_through() {
+    fn placeholders_are_numbered_consecutively() {
         assert_eq!(places(2, 3), "($1, $2, $3), ($4, $5, $6)");
         assert_eq!(list(2), "$1, $2");
     }
 
     proptest! {
         #[test]
-        fn parts_are_the_whole(rows in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn the_parts_add_up_to_all_rows(rows in prop::collection::vec(any::<u8>(), 0..300)) {
             let parts: Vec<_> = parts(&rows).collect();
             prop_assert!(parts.iter().all(|part| SIZES.contains(&part.len())));
             prop_assert_eq!(parts.concat(), rows);

@@ -89,8 +89,8 @@ mod tests {
         rows.give_up();
         assert_eq!(rows.get("1".to_owned(), async { Ok(Some("old")) }).await.unwrap(), Some("old"));
         assert_eq!(
-            rows.get("1".to_owned(), async { Ok(Some("changed at last")) }).await.unwrap(),
-            Some("changed at last")
+            rows.get("1".to_owned(), async { Ok(Some("changed later")) }).await.unwrap(),
+            Some("changed later")
         );
         let rows = Cache::new(true);
         assert_eq!(rows.get("2".to_owned(), async { Ok(None::<&str>) }).await.unwrap(), None);

@@ -202,7 +202,7 @@ mod tests {
     use crate::Store;
 
     #[test]
-    fn migrations_are_numbered_one_after_the_other() {
+    fn migrations_are_numbered_consecutively() {
         let versions: Vec<i64> = MIGRATIONS.iter().map(|m| m.version).collect();
         assert_eq!(versions, (1..).take(versions.len()).collect::<Vec<i64>>());
     }
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_password_is_never_shown() {
+    async fn an_error_does_not_contain_the_password() {
         for url in [
             "postgres://u:geheim@127.0.0.1:1/wicketgate",
             "postgres://u:ge%geheim@127.0.0.1:1/wicketgate",

@@ -269,7 +269,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_host_name_gives_an_environment_name(host in ".{0,80}") {
+        fn every_host_name_yields_an_environment_name(host in ".{0,80}") {
             prop_assert!(environment_name(&host).parse::<ResourceName>().is_ok());
         }
     }

@@ -91,7 +91,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_window_has_a_readable_number_of_samples(period in 10u32..=MetricsWindow::LONGEST, now in 0i64..4_000_000_000) {
+        fn the_number_of_samples_is_limited(period in 10u32..=MetricsWindow::LONGEST, now in 0i64..4_000_000_000) {
             let window = MetricsWindow::new(period, None, Timestamp::from_second(now).unwrap()).unwrap();
             prop_assert!(window.samples <= MOST);
             prop_assert!(period < 300 || window.samples >= 30, "{:?}", window);
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_has_bounds() {
+    fn the_step_is_limited() {
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         assert_eq!(MetricsWindow::new(3600, None, now).map(|w| (w.step, w.samples)), Ok((30, 120)));
         assert_eq!(MetricsWindow::new(86_400, Some(60), now), Err(InvalidWindow::TooFine));

@@ -63,14 +63,14 @@ mod tests {
     }
 
     #[test]
-    fn each_works_until_its_time_and_reads_back() {
+    fn each_key_is_valid_until_its_time_and_survives_a_round_trip() {
         let hostile: PreSharedKey = r#" 12 "quoted" \ and # more "#.parse().unwrap();
         let keys = PreviousKeys::default().rotated(&hostile, &key(1), at(100), at(0));
         let keys = keys.rotated(&key(1), &key(2), at(200), at(50));
         assert_eq!(keys.0, [(key(1), at(200)), (hostile.clone(), at(100))]);
         assert_eq!(PreviousKeys::read(&keys.text()).unwrap(), keys);
         assert_eq!(keys.valid(at(100)).map(|(k, _)| k).collect::<Vec<_>>(), [&key(1)]);
-        // Nothing older works for longer, and a key that is taken again is no old one.
+        // A rotation never extends the validity of older keys, and a key that becomes current again is no previous key.
         assert_eq!(
             keys.rotated(&key(2), &key(3), at(120), at(60)).0,
             [(key(2), at(120)), (key(1), at(120)), (hostile.clone(), at(100))]
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_not_more_than_a_few() {
+    fn the_number_of_previous_keys_is_limited() {
         let all =
             (0..9).fold(PreviousKeys::default(), |k, n| k.rotated(&key(n), &key(n + 1), at(100), at(0)));
         assert_eq!(all.0.iter().map(|(k, _)| k).collect::<Vec<_>>(), [&key(8), &key(7), &key(6)]);

@@ -266,7 +266,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn reading_changes_scans_no_unchanged_rows() {
+    async fn reading_changes_does_not_scan_unchanged_rows() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path().join("wicketgate.db").to_str().unwrap()).await.unwrap();
         for statement in [CHANGED_TUNNELS, CHANGED_SHARES, CHANGED_AGENTS] {

@@ -1,4 +1,4 @@
-//! SQLite answers every list by an index.
+//! Query plans: SQLite uses an index for every list.
 
 use super::*;
 use crate::{
@@ -150,7 +150,7 @@ async fn frequent_requests_need_no_sorting() {
             let sql = Sql::page(listing, Some(&scope), &request(&filters, sort), offset);
             let plan = plan(&store, sql).await;
             assert!(plan.iter().any(|step| step.contains(index)), "{index}: {plan:?}");
-            // A page that was found in the table alone is put into order once more, after the joins: its rows only.
+            // Some lists find a page in the table alone, and sort its few rows again after the joins.
             let found =
                 plan.split_last().filter(|_| listing.table.is_some()).map_or(&plan[..], |(_, found)| found);
             assert!(!found.iter().any(|step| step.starts_with("USE TEMP B-TREE")), "{index}: {plan:?}");

@@ -1,4 +1,4 @@
-//! Units of work at the same time, on a real database.
+//! Concurrent units of work on a real database.
 
 use super::*;
 use crate::{FrontdoorSpec, Store};
@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use tokio::task::{JoinHandle, JoinSet, yield_now};
 use uuid::Uuid;
 
+/// The longest wait for each step.
 const BOUND: Duration = Duration::from_secs(5);
 
 async fn store() -> (TempDir, Store) {
@@ -27,7 +28,7 @@ async fn insert(write: &mut Write, bucket: i64) -> Result<()> {
     Ok(())
 }
 
-/// Writes one bucket, and then fails or not.
+/// Writes one bucket, and then fails if `fails` is set.
 fn spawn_write(store: &Store, bucket: i64, fails: bool) -> JoinHandle<Result<()>> {
     let store = store.clone();
     tokio::spawn(async move {
@@ -43,7 +44,7 @@ fn spawn_write(store: &Store, bucket: i64, fails: bool) -> JoinHandle<Result<()>
     })
 }
 
-/// A unit that runs until it is let go.
+/// A unit that runs until it is released.
 struct Held {
     release: oneshot::Sender<()>,
     done: JoinHandle<Result<()>>,
@@ -119,7 +120,7 @@ async fn waiting_units_share_a_commit_and_one_that_fails_is_rolled_back_alone() 
 }
 
 #[tokio::test]
-async fn a_full_transaction_is_committed_although_others_wait() {
+async fn a_full_transaction_is_committed_although_more_units_wait() {
     let (_dir, store) = store().await;
     let before = revision(&store).await;
     let held = Held::new(&store).await;
@@ -135,7 +136,7 @@ async fn a_full_transaction_is_committed_although_others_wait() {
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_away_takes_nothing_from_the_others() {
+async fn a_cancelled_caller_does_not_affect_the_others() {
     let (_dir, store) = store().await;
     let held = Held::new(&store).await;
     let first = spawn_write(&store, 1, false);
@@ -144,10 +145,10 @@ async fn a_caller_that_goes_away_takes_nothing_from_the_others() {
     queued(&store, 2).await;
     let last = spawn_write(&store, 3, false);
     queued(&store, 3).await;
-    // It has not begun, and never will.
+    // This unit has not begun, and never runs.
     gone.abort();
     assert!(timeout(BOUND, gone).await.unwrap().is_err());
-    // This one has begun, and is carried out.
+    // This unit has begun, and is completed.
     held.done.abort();
     held.release.send(()).unwrap();
     for write in [first, last] {
@@ -157,14 +158,14 @@ async fn a_caller_that_goes_away_takes_nothing_from_the_others() {
 }
 
 #[tokio::test]
-async fn a_transaction_that_is_lost_is_an_error_for_all_its_units() {
+async fn a_lost_transaction_is_an_error_for_all_its_units() {
     let (_dir, store) = store().await;
     let held = Held::new(&store).await;
     let first = spawn_write(&store, 1, false);
     queued(&store, 1).await;
     let breaking = store.clone();
     let breaking = tokio::spawn(async move {
-        // As SQLite does by itself when the disk is full.
+        // SQLite rolls back on its own like this when the disk is full.
         let context = context();
         let made = breaking.write(&context, |write| {
             async move { Ok(write.db().execute("ROLLBACK").await.map(|_| ())?) }.boxed()
@@ -188,20 +189,20 @@ async fn a_transaction_that_is_lost_is_an_error_for_all_its_units() {
 }
 
 #[tokio::test]
-async fn a_unit_that_panics_ends_no_later_one() {
+async fn a_unit_that_panics_does_not_affect_later_ones() {
     let (_dir, store) = store().await;
     let context = context();
-    let made = store.write::<()>(&context, |_| async { panic!("a fault") }.boxed());
+    let made = store.write::<()>(&context, |_| async { panic!("the unit panics") }.boxed());
     let made = timeout(BOUND, made).await.unwrap();
     assert!(matches!(made, Err(StoreError::Database(sqlx::Error::WorkerCrashed))), "{made:?}");
     timeout(BOUND, spawn_write(&store, 1, false)).await.unwrap().unwrap().unwrap();
 }
 
 #[tokio::test]
-async fn a_unit_that_does_not_end_is_given_up() {
+async fn a_unit_that_does_not_end_times_out() {
     let (_dir, store) = store().await;
     let held = Held::new(&store).await;
-    // Nothing else is going on: the clock jumps to the next timeout.
+    // No other task runs, so the paused clock advances to the next timeout.
     tokio::time::pause();
     let done = held.done.await.unwrap();
     tokio::time::resume();
@@ -213,7 +214,7 @@ async fn a_unit_that_does_not_end_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_transaction_that_is_open_for_long_takes_no_more_units() {
+async fn a_transaction_that_is_open_for_long_accepts_no_more_units() {
     let (_dir, store) = store().await;
     let before = revision(&store).await;
     let held = Held::new(&store).await;
@@ -228,7 +229,7 @@ async fn a_transaction_that_is_open_for_long_takes_no_more_units() {
 }
 
 #[tokio::test]
-async fn units_of_a_transaction_share_its_revision_and_its_end() {
+async fn units_of_a_transaction_share_its_revision_and_its_outcome() {
     let (_dir, store) = store().await;
     let before = revision(&store).await;
     let held = Held::new(&store).await;
@@ -253,11 +254,11 @@ async fn units_of_a_transaction_share_its_revision_and_its_end() {
 #[derive(Debug, Clone, Copy)]
 enum Writer {
     Succeeds,
-    /// After its first row.
+    /// Fails after its first row.
     Fails,
-    /// With an error of the database.
+    /// Fails with a database error: it writes a row twice.
     Repeats,
-    /// Its caller goes away after so many turns of the scheduler.
+    /// Its caller is cancelled after this number of scheduler turns.
     GoesAway(u8),
 }
 
@@ -270,7 +271,7 @@ fn writer() -> impl Strategy<Value = Writer> {
     ]
 }
 
-/// Writes two rows, of which the database has both or none.
+/// Writes two rows. The database must have both or none.
 async fn two_rows(store: Store, n: i64, writer: Writer) -> Result<()> {
     let context = context();
     let made = store.write(&context, move |write| {
@@ -309,7 +310,7 @@ async fn all_at_once(writers: Vec<Writer>) {
     for task in tasks {
         answers.push(timeout(BOUND, task).await.unwrap().ok());
     }
-    // What callers left behind is behind this one in no queue.
+    // The units of cancelled callers are before this one in the queue.
     timeout(BOUND, spawn_write(&store, -1, false)).await.unwrap().unwrap().unwrap();
     let rows = written(&store).await;
     for ((n, writer), answer) in (0..).zip(&writers).zip(answers) {
@@ -327,7 +328,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
 
     #[test]
-    fn each_of_many_writers_gets_what_became_of_its_rows(writers in prop::collection::vec(writer(), 1..150)) {
+    fn each_of_many_writers_gets_the_outcome_of_its_own_rows(writers in prop::collection::vec(writer(), 1..150)) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(all_at_once(writers));
     }

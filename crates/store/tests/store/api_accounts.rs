@@ -26,7 +26,7 @@ fn account(organization: &str, secret: u8, frontdoors: Option<Vec<FrontdoorId>>)
 }
 
 #[test]
-fn an_account_is_there_until_it_is_revoked() {
+fn an_account_is_found_until_it_is_revoked() {
     on_each(|store| async move {
         let (a, b) = (frontdoor(&store, "acme").await, frontdoor(&store, "acme").await);
         let other = frontdoor(&store, "other").await;
@@ -73,7 +73,7 @@ fn each_frontdoor_records_its_api_accounts() {
 }
 
 #[test]
-fn a_list_of_frontdoors_is_within_reach() {
+fn a_list_of_frontdoors_is_limited_to_the_callers_reach() {
     on_each(|store| async move {
         let (a, b) = (frontdoor(&store, "acme").await, frontdoor(&store, "acme").await);
         let other = frontdoor(&store, "other").await;

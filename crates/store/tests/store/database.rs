@@ -1,4 +1,4 @@
-//! Databases to test against: SQLite, and the same tests once more on PostgreSQL where Debian's is installed.
+//! The databases of the tests: SQLite, and for a second run of all tests PostgreSQL if Debian's package is installed.
 
 use crate::site::Site;
 use std::{future::Future, os::unix::fs::PermissionsExt as _};
@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use wicketgate_lab::postgres;
 use wicketgate_store::Store;
 
-/// Where a fresh database is: on PostgreSQL, or in `data/` of this directory.
+/// The address of a new database: on PostgreSQL, or in `data/` below this directory.
 pub(crate) fn place(dir: &TempDir) -> String {
     let file = || dir.path().join("data").join("wicketgate.db").display().to_string();
     postgres::fresh().unwrap().unwrap_or_else(file)
@@ -26,12 +26,12 @@ pub(crate) fn on_each<F: Future<Output = ()>>(test: impl Fn(Store) -> F) {
 #[test]
 fn everything_on_postgresql() {
     if !postgres::rerun("everything_on_postgresql").unwrap() {
-        eprintln!("skipped: PostgreSQL, or its user, is not installed (apt-get install postgresql)");
+        eprintln!("skipped: PostgreSQL or its system user is missing (apt-get install postgresql)");
     }
 }
 
 #[tokio::test]
-async fn a_sqlite_database_is_private_and_outlives_the_process() {
+async fn a_sqlite_database_is_private_and_persistent() {
     let dir = tempfile::TempDir::new().unwrap();
     let path = dir.path().join("data with #signs?").join("wicketgate.db");
     let place = path.to_str().unwrap();

@@ -1,4 +1,4 @@
-//! One server a PostgreSQL database.
+//! The lock that limits a PostgreSQL database to one server.
 
 use sqlx::{AnyConnection, Connection};
 use std::{future::pending, sync::Arc, time::Duration};
@@ -17,7 +17,7 @@ async fn break_connections(url: &str) {
     let mut other = AnyConnection::connect(url).await.unwrap();
     let end = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted \
                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-    // Ending takes a moment: a session that has ended holds no lock.
+    // Sessions end asynchronously: the loop ends when none holds the lock.
     while !sqlx::query(end).fetch_all(&mut other).await.unwrap().is_empty() {
         tokio::task::yield_now().await;
     }
@@ -33,7 +33,7 @@ async fn a_second_server_is_refused_until_the_first_is_gone() {
     assert_eq!(lock.check().await.unwrap(), Ownership::Held);
 
     break_connections(&url).await;
-    assert_eq!(lock.check().await.unwrap(), Ownership::Held, "it is taken again");
+    assert_eq!(lock.check().await.unwrap(), Ownership::Held, "the server takes the lock again");
     assert!(DatabaseLock::take(&url).await.is_err());
 
     break_connections(&url).await;
@@ -43,7 +43,7 @@ async fn a_second_server_is_refused_until_the_first_is_gone() {
     store.close().await;
 }
 
-/// Stands between the server and its database. Connections that it stalls carry nothing more and stay open.
+/// A proxy between the server and its database. Stalled connections stay open and forward nothing.
 struct Line {
     dir: TempDir,
     url: String,
@@ -77,17 +77,17 @@ impl Line {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_cannot_connect_again_learns_that_another_one_has_the_database() {
+async fn a_server_that_cannot_reconnect_detects_that_another_one_holds_the_lock() {
     let Some(url) = postgres::fresh().unwrap() else { return };
     let line = Line::to(&url);
     let (store, lock) = Store::open_alone(&line.url).await.unwrap();
     let mut lock = lock.unwrap();
-    // The pool keeps its connections, and no new connection can be made.
+    // The pool keeps its connections, and new connections fail.
     std::fs::remove_file(line.dir.path().join(".s.PGSQL.5432")).unwrap();
     break_connections(&url).await;
-    assert!(lock.check().await.is_err(), "no session has the lock");
+    assert!(lock.check().await.is_err(), "no session holds the lock");
     let _second = DatabaseLock::take(&url).await.unwrap();
-    // The pool takes a connection back in a task of its own: until then a check is an error, and is made again.
+    // The pool takes its connection back in a separate task. Checks fail until then and are repeated.
     let lost = async {
         loop {
             match lock.check().await {
@@ -101,11 +101,11 @@ async fn a_server_that_cannot_connect_again_learns_that_another_one_has_the_data
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_whose_own_session_hangs_keeps_the_database() {
+async fn a_server_whose_session_hangs_keeps_the_lock() {
     let Some(url) = postgres::fresh().unwrap() else { return };
     let line = Line::to(&url);
     let mut lock = DatabaseLock::take(&line.url).await.unwrap().unwrap();
     line.stall.notify_waiters();
     assert_eq!(lock.check().await.unwrap(), Ownership::Held);
-    assert!(DatabaseLock::take(&url).await.is_err(), "it is held still");
+    assert!(DatabaseLock::take(&url).await.is_err(), "the lock was released");
 }

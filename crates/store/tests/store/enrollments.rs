@@ -22,13 +22,13 @@ fn a_code_enrols_one_agent() {
         };
         let first = code(None).await.unwrap();
         assert_eq!(enrol(first, 2, 1, now()).await, Err(EnrolRefusal::WrongCode));
-        // Anybody may ask: without a code that gets something, nothing is written.
+        // Enrolment needs no other authentication: an attempt with an invalid code must write nothing.
         let before = changes(&store, Revision::default()).await.revision;
         assert_eq!(enrol(EnrollmentId::new(Uuid::now_v7()), 1, 1, now()).await, Err(EnrolRefusal::WrongCode));
         assert_eq!(enrol(first, 1, 1, after(3600)).await, Err(EnrolRefusal::Expired));
         assert_eq!(changes(&store, Revision::default()).await.revision, before);
         let agent = enrol(first, 1, 1, now()).await.unwrap();
-        // The answer was lost: the same agent repeats its request, even late. Another agent is refused.
+        // After a lost answer, the same agent may repeat its request, even late. Another agent is refused.
         assert_eq!(enrol(first, 1, 1, after(7200)).await, Ok(agent.clone()));
         assert_eq!(enrol(first, 1, 2, now()).await, Err(EnrolRefusal::Used));
         let row = store.environment_by_z_id(frontdoor, &agent.z_id).await.unwrap().unwrap();
@@ -50,7 +50,7 @@ fn a_code_enrols_one_agent() {
         store.bar_agent(frontdoor, agent.agent, &context()).await.unwrap();
         assert_eq!(enrol(first, 1, 1, now()).await, Err(EnrolRefusal::Barred));
         assert_eq!(store.agent_with_key(agent.agent, &[1; 32]).await.unwrap(), None);
-        // As long as the agent lives its key is known, however old the code.
+        // The agent's key is kept as long as the agent, however old the code is.
         store.prune(after(365 * 24 * 3600)).await.unwrap();
         let whose = store.agent_with_key(second.agent, &[4; 32]).await.unwrap();
         assert_eq!(whose, Some((frontdoor, agent.environment)));
@@ -60,7 +60,7 @@ fn a_code_enrols_one_agent() {
 }
 
 #[test]
-fn a_deleted_frontdoor_gains_nothing() {
+fn a_deleted_frontdoor_gets_no_agents_and_no_codes() {
     on_each(|store| async move {
         let frontdoor = frontdoor(&store).await;
         let id = EnrollmentId::new(Uuid::now_v7());

@@ -1,4 +1,4 @@
-//! Events of status, and keys of requests.
+//! Status events, idempotency keys, preconditions and retention.
 
 use crate::{
     database::on_each,
@@ -26,14 +26,14 @@ async fn records(store: &Store, frontdoor: FrontdoorId, resource: &str) -> usize
 }
 
 #[test]
-fn every_change_of_status_is_one_event() {
+fn every_status_change_is_one_event() {
     on_each(|store| async move {
         let site = Site::new(&store).await;
         let environment = site.enrolled.environment.to_string();
         let begin = store.event_span().await.unwrap().newest;
         let share = store.create_share(site.frontdoor, &site.share("a", 1), &context()).await.unwrap();
         store.update_statuses(&[settled(share.id, 1, Status::Error)]).await.unwrap();
-        // Again, and late: nothing changes.
+        // Repeated and outdated updates change nothing.
         store.update_statuses(&[settled(share.id, 1, Status::Error)]).await.unwrap();
         store.update_statuses(&[settled(share.id, 7, Status::Deployed)]).await.unwrap();
         store.update_statuses(&[settled(share.id, 1, Status::Deployed)]).await.unwrap();
@@ -65,10 +65,10 @@ fn every_change_of_status_is_one_event() {
         store.delete_environment(site.frontdoor, site.enrolled.environment, &context()).await.unwrap();
         store.update_statuses(&[settled(share.id, 2, Status::Deleted)]).await.unwrap();
         let (share, tunnel) = (share.id.to_string(), site.tunnel.to_string());
-        let told = events_since(&store, begin).await;
-        let told: Vec<_> = told.iter().map(|(k, r, s)| (*k, r.as_str(), s.as_str())).collect();
+        let recorded = events_since(&store, begin).await;
+        let recorded: Vec<_> = recorded.iter().map(|(k, r, s)| (*k, r.as_str(), s.as_str())).collect();
         assert_eq!(
-            told,
+            recorded,
             [
                 (EventKind::Share, share.as_str(), "NEW"),
                 (EventKind::Share, &share, "ERROR"),
@@ -108,7 +108,7 @@ fn a_refused_write_has_no_event() {
 }
 
 #[test]
-fn old_events_records_and_rows_are_forgotten() {
+fn old_events_executions_and_rows_are_pruned() {
     on_each(|store| async move {
         let site = Site::new(&store).await;
         let share = store.create_share(site.frontdoor, &site.share("a", 1), &context()).await.unwrap();
@@ -131,7 +131,7 @@ fn old_events_records_and_rows_are_forgotten() {
         assert_eq!(records(&store, site.frontdoor, &share.id.to_string()).await, 2);
         store.prune(after(366 * 86_400)).await.unwrap();
         assert_eq!(records(&store, site.frontdoor, &share.id.to_string()).await, 0);
-        // A running execution is kept: the status of the tunnel's creation was never decided.
+        // A running execution is kept: the creation of the tunnel has no result yet.
         assert_eq!(records(&store, site.frontdoor, &site.tunnel.to_string()).await, 1);
     });
 }
@@ -153,7 +153,7 @@ fn a_key_is_for_one_request() {
         assert_eq!(store.claim(&other, now()).await.unwrap(), Claimed::Fresh);
         let acting = WriteContext { claim: Some(Arc::new(first.clone())), ..context() };
         store.create_share(site.frontdoor, &site.share("a", 1), &acting).await.unwrap();
-        // Its write is made: the key can't be released any more, and its answer is not yet known.
+        // The write is committed: the key can no longer be released, and the answer is not stored yet.
         store.release(&first).await.unwrap();
         assert_eq!(store.claim(&claim("k", "a"), after(59)).await.unwrap(), Claimed::Running);
         assert_eq!(store.claim(&claim("k", "a"), after(61)).await.unwrap(), Claimed::Lost(acting.process));
@@ -169,7 +169,7 @@ fn a_key_is_for_one_request() {
 }
 
 #[test]
-fn an_abandoned_claim_is_taken_over_and_its_write_undone() {
+fn an_abandoned_claim_is_taken_over_and_its_late_write_fails() {
     on_each(|store| async move {
         let site = Site::new(&store).await;
         let left = claim("k", "a");
@@ -193,7 +193,7 @@ fn an_abandoned_claim_is_taken_over_and_its_write_undone() {
 }
 
 #[test]
-fn a_write_may_expect_a_state() {
+fn a_write_with_an_outdated_precondition_fails() {
     on_each(|store| async move {
         let site = Site::new(&store).await;
         let (id, frontdoor) = (site.enrolled.environment, site.frontdoor);
@@ -226,7 +226,7 @@ fn the_last_hundred_changes_of_a_connection_are_kept() {
         record(site.tunnel, &connection).await;
         record(other.id, &Connection { state: ConnectionState::Up, ..connection.clone() }).await;
         assert_eq!(history(site.tunnel).await.total, 0);
-        // A peer that fails, and tries again: once.
+        // A peer that fails and retries is recorded once.
         let error = |message: &str| ConnectionError {
             reason: ConnectionFault::PreSharedKeysDiffer,
             cause: message.to_owned(),
@@ -241,7 +241,7 @@ fn the_last_hundred_changes_of_a_connection_are_kept() {
         let changes = history(site.tunnel).await.rows;
         assert_eq!((changes.len(), changes[0].number, changes[0].at), (1, 1, after(5)));
         assert_eq!(changes[0].last_error.as_ref().unwrap().0, ConnectionFault::PreSharedKeysDiffer);
-        // The connection goes up and down; counters alone are no change.
+        // The connection goes up and down. A change of counters alone is not recorded.
         for n in 0..75 {
             for state in [ConnectionState::Up, ConnectionState::Up, ConnectionState::Down] {
                 connection = Connection { state, since: after(10 + n), ..connection };
@@ -254,7 +254,7 @@ fn the_last_hundred_changes_of_a_connection_are_kept() {
         assert_eq!((changes.total, changes.rows[0].number, changes.rows[99].number), (100, 52, 151));
         assert_eq!((changes.rows[99].state, changes.rows[99].at), (ConnectionState::Down, after(84)));
         assert_eq!(history(other.id).await.total, 1);
-        // They go with the tunnel.
+        // The history is pruned with the tunnel.
         store.delete_tunnel(site.frontdoor, other.id, &context()).await.unwrap();
         let gone = StatusUpdate {
             resource: Resource::Tunnel(other.id),

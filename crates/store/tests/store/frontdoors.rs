@@ -7,7 +7,7 @@ use crate::{
 use wicketgate_store::{FrontdoorSpec, Reach};
 
 #[test]
-fn the_first_frontdoor_is_made_once() {
+fn the_first_frontdoor_is_created_once() {
     on_each(|store| async move {
         let spec = FrontdoorSpec {
             organization: "default".to_owned(),

@@ -1,4 +1,4 @@
-//! The same lists in both databases.
+//! Lists: filters, sorting, pages and totals.
 
 use crate::{
     database::on_each,
@@ -24,7 +24,7 @@ fn tag(name: &str, value: &str) -> FilterValue {
     FilterValue::Tag { name: name.to_owned(), value: value.to_owned() }
 }
 
-/// Five shares, a second apart; the last one is `DELETED`.
+/// Creates five shares, one second apart. The last one is `DELETED`.
 async fn five(store: &Store) -> Site {
     let site = Site::new(store).await;
     for (n, name) in ["delta", "alpha", "echo", "bravo", "charlie"].into_iter().enumerate() {
@@ -116,7 +116,7 @@ fn a_filter_selects_the_matching_rows() {
 fn every_column_sorts_and_pages_neither_repeat_nor_skip() {
     on_each(|store| async move {
         let site = five(&store).await;
-        // Pages are looked for from the end that is nearer.
+        // The store reads pages from the nearer end.
         let sorted = async |column: &'static Column, descending| {
             let mut found = Vec::new();
             for size in [1, 2, 3, 4] {
@@ -129,7 +129,7 @@ fn every_column_sorts_and_pages_neither_repeat_nor_skip() {
                 }
                 assert!(
                     size == 1 || paged == found,
-                    "{column}: {paged:?} in pages of {size}, {found:?} in ones"
+                    "{column}: pages of {size} give {paged:?}, smaller pages {found:?}"
                 );
                 found = paged;
             }
@@ -157,12 +157,12 @@ fn every_column_sorts_and_pages_neither_repeat_nor_skip() {
 
 /// Totals are read from stored counts, which must equal the numbers of rows after any writes.
 #[test]
-fn totals_are_as_many_rows_as_there_are() {
+fn totals_equal_the_number_of_rows() {
     on_each(|store| async move {
         let site = Site::new(&store).await;
         let environments = [site.enrolled.clone(), enrolled(&store, site.frontdoor, 2).await];
         let mut shares: Vec<ShareRow> = Vec::new();
-        // Some fixed numbers that look like chance.
+        // A pseudorandom sequence that is the same in every run.
         let mut state = 7_u32;
         let mut pick = |of: usize| {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -195,7 +195,7 @@ fn totals_are_as_many_rows_as_there_are() {
                 }
                 (_, Some(i)) => {
                     let status = [Status::Deployed, Status::Error][pick(2)];
-                    // One that is out of date among them.
+                    // One of the updates is outdated.
                     let old = settled(shares[i].id, shares[i].generation.get() + 1, Status::Deleted);
                     let new = settled(shares[i].id, shares[i].generation.get(), status);
                     store.update_statuses(&[old, new]).await.unwrap();
@@ -203,7 +203,7 @@ fn totals_are_as_many_rows_as_there_are() {
             }
             if n == 60 {
                 store.delete_environment(site.frontdoor, environments[1].environment, &at).await.unwrap();
-                // Nothing may come into it any more.
+                // The deleted environment accepts no new shares.
                 let refused = store.create_share(site.frontdoor, &spec(n + 1000, 1), &at).await;
                 assert!(
                     matches!(refused, Err(StoreError::Reference { column }) if *column == share::Z_ID),
@@ -217,7 +217,7 @@ fn totals_are_as_many_rows_as_there_are() {
     });
 }
 
-/// Answers how many of the lists were not empty.
+/// Compares totals with rows, and returns the number of lists that were not empty.
 async fn check_totals(store: &Store, site: &Site, environments: &[EnrolledAgent]) -> usize {
     let statuses = Status::ALL.map(|s| vec![filter(&share::STATUS, vec![text(s.as_str())])]);
     let places: Vec<_> =
@@ -236,7 +236,7 @@ async fn check_totals(store: &Store, site: &Site, environments: &[EnrolledAgent]
 }
 
 #[test]
-fn totals_stay_true_while_all_write_at_once() {
+fn totals_are_correct_after_concurrent_writes() {
     on_each(|store| async move {
         let site = Site::new(&store).await;
         let mut shares = Vec::new();
@@ -249,7 +249,6 @@ fn totals_stay_true_while_all_write_at_once() {
             let (id, spec) = (share.id, share.spec());
             let settling = store.clone();
             writes.spawn(async move {
-                // The newest first, as the reconciler has them.
                 let status = [Status::Deployed, Status::Error][n % 2];
                 settling.update_statuses(&[settled(id, 1, status)]).await.unwrap();
             });
@@ -266,6 +265,7 @@ fn totals_stay_true_while_all_write_at_once() {
                 done.unwrap();
             });
         }
+        // The newest first, as the reconciler orders them.
         let all: Vec<_> = shares.iter().rev().map(|s| settled(s.id, 1, Status::Deployed)).collect();
         let settling = store.clone();
         writes.spawn(async move { settling.update_statuses(&all).await.unwrap() });
@@ -273,7 +273,7 @@ fn totals_stay_true_while_all_write_at_once() {
         writes.spawn(async move {
             removing.delete_environment(frontdoor, environment, &context()).await.unwrap();
         });
-        // A write of a share that is being deleted fails.
+        // A write to a share that is being deleted fails.
         while let Some(done) = writes.join_next().await {
             if let Err(failed) = done {
                 let why = failed.into_panic();
@@ -313,7 +313,7 @@ fn every_column_of_every_list_filters() {
                     filters: vec![Filter { column, values: vec![value.clone(), value] }],
                     ..ListRequest::default()
                 };
-                // Whatever they find: each is a statement that the database takes.
+                // The result does not matter: each filter must be a statement that the database accepts.
                 let all = wicketgate_store::Reach::All;
                 let is = |other: &'static [&'static Column]| std::ptr::eq(columns, other);
                 let done = match () {

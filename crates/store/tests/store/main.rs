@@ -1,6 +1,6 @@
-//! The store on SQLite and, where it is installed, on PostgreSQL: the same tests, the same answers.
+//! The store on SQLite and, if it is installed, on PostgreSQL, with the same tests.
 
-#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod api_accounts;
 mod database;

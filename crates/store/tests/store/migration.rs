@@ -1,4 +1,4 @@
-//! A database of an older version keeps everything.
+//! A database of an older version keeps all its data.
 
 use crate::{database, site::ALL};
 use jiff::Timestamp;
@@ -16,7 +16,7 @@ const ROWS_OF_0010: &str = concat!(
     "UPDATE ipsec_tunnel SET description = 'of ' || name; UPDATE ipsec_share SET description = 'of ' || name;"
 );
 
-/// What migration 0011 moves: the columns of a tunnel that begin with `connection_`, and those of an agent.
+/// The columns that migration 0011 moves: those of a tunnel with the prefix `connection_`, and those of an agent.
 const OF_ENDPOINT: [&str; 19] = [
     "state",
     "since",
@@ -40,7 +40,7 @@ const OF_ENDPOINT: [&str; 19] = [
 ];
 const OF_LINK: [&str; 4] = ["version", "address", "connected_since", "last_seen"];
 
-/// All values of some columns, as text.
+/// The values of the given columns in all rows, as text.
 async fn values(place: &str, key: &str, columns: &[String], from: &str) -> Vec<Vec<Option<String>>> {
     let mut db = AnyConnection::connect(place).await.unwrap();
     let texts: Vec<_> = columns.iter().map(|column| format!("CAST({column} AS TEXT)")).collect();
@@ -50,7 +50,7 @@ async fn values(place: &str, key: &str, columns: &[String], from: &str) -> Vec<V
     rows.iter().map(|row| (0..=columns.len()).map(|n| row.get(n)).collect()).collect()
 }
 
-/// Makes a database of the version with so many migrations.
+/// Creates a database with the first `migrations` migrations and the given rows.
 async fn make(place: &str, migrations: i64, rows: &'static str) {
     sqlx::any::install_default_drivers();
     let mut db = AnyConnection::connect(place).await.unwrap();
@@ -122,7 +122,7 @@ async fn everything_is_there(store: &Store) {
     requests_and_traffic(store).await;
 }
 
-/// What the database knew of the one gateway is about the gateway that links, whatever id it has.
+/// Older versions have one gateway without an id. Its rows are assigned to the gateway that links, whatever its id is.
 async fn gateway(store: &Store, url: &str) {
     for n in [1, 2] {
         let id = GatewayId::new(uuid::Uuid::from_u128(n));
@@ -184,7 +184,7 @@ async fn tunnels(store: &Store) {
 
     let mut seen = 0;
     store.changes(Revision::default(), |_| seen += 1).await.unwrap();
-    // Three tunnels, the live share and the barred agent.
+    // The changes are three tunnels, the live share and the barred agent.
     assert_eq!(seen, 5);
 }
 

@@ -14,7 +14,7 @@ use tokio::{
 use wicketgate_lab::postgres;
 use wicketgate_store::{FrontdoorSpec, Reach, Store, StoreError};
 
-/// Less than TCP takes to give up.
+/// The longest wait for each write. It is shorter than the time that TCP takes to give up.
 const BOUND: Duration = Duration::from_secs(30);
 
 fn spec(organization: &str) -> FrontdoorSpec {
@@ -25,7 +25,7 @@ fn spec(organization: &str) -> FrontdoorSpec {
     }
 }
 
-/// A proxy that stops forwarding at a COMMIT while `goes` is set.
+/// A proxy. While `goes` is set, a connection forwards nothing more once it has received a COMMIT.
 async fn line(listener: TcpListener, socket: String, goes: Arc<AtomicBool>) {
     while let Ok((mut client, _)) = listener.accept().await {
         let mut server = UnixStream::connect(&socket).await.unwrap();
@@ -38,7 +38,7 @@ async fn line(listener: TcpListener, socket: String, goes: Arc<AtomicBool>) {
                         Ok(n) if n > 0 => {
                             let is_commit = there[..n].windows(6).any(|w| w == b"COMMIT");
                             if is_commit && goes.load(Ordering::SeqCst) {
-                                // Until the client gives up.
+                                // Discards everything until the client closes the connection.
                                 while client.read(&mut there).await.is_ok_and(|n| n > 0) {}
                                 return;
                             }
@@ -57,7 +57,7 @@ async fn line(listener: TcpListener, socket: String, goes: Arc<AtomicBool>) {
 }
 
 #[tokio::test]
-async fn a_host_that_dies_during_a_commit_is_not_waited_for() {
+async fn a_host_that_dies_during_a_commit_causes_an_error_in_time() {
     let Some(url) = postgres::fresh().unwrap() else { return };
     let (socket, database) = url.split_once('@').unwrap().1.split_once('/').unwrap();
     let socket = format!("{}/.s.PGSQL.5432", socket.replace("%2F", "/"));
@@ -73,7 +73,7 @@ async fn a_host_that_dies_during_a_commit_is_not_waited_for() {
     let refused = timeout(BOUND, store.create_frontdoor(&frontdoor, &during)).await.unwrap();
     assert!(matches!(refused, Err(StoreError::Commit(_) | StoreError::Late)), "{refused:?}");
 
-    // It is back, on another connection than the one that hangs.
+    // The host works again, on another connection than the one that hangs.
     goes.store(false, Ordering::SeqCst);
     timeout(BOUND, store.create_frontdoor(&spec("after"), &context())).await.unwrap().unwrap();
     let all = store.frontdoors(&Reach::All, &ALL).await.unwrap();

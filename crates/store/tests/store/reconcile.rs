@@ -8,7 +8,7 @@ use wicketgate_model::Status;
 use wicketgate_store::Revision;
 
 #[test]
-fn a_status_update_counts_for_its_generation_only() {
+fn a_status_update_applies_to_its_generation_only() {
     on_each(|store| async move {
         let site = Site::new(&store).await;
         let share = store.create_share(site.frontdoor, &site.share("a", 1), &context()).await.unwrap();
@@ -49,7 +49,7 @@ fn a_status_update_counts_for_its_generation_only() {
 }
 
 #[test]
-fn changes_are_all_that_was_written_since() {
+fn changes_are_all_rows_written_since_the_revision() {
     on_each(|store| async move {
         let site = Site::new(&store).await;
         let share = store.create_share(site.frontdoor, &site.share("a", 1), &context()).await.unwrap();

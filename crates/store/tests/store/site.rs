@@ -1,4 +1,4 @@
-//! The starting point of tests: a Frontdoor with a tunnel and an agent.
+//! Fixtures: a Frontdoor with a tunnel and an agent.
 
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
@@ -86,7 +86,7 @@ pub(crate) fn asked(enrollment: EnrollmentId, secret: u8, key: u8) -> EnrolAttem
 pub(crate) struct Changes {
     pub(crate) revision: Revision,
     pub(crate) tunnels: usize,
-    /// How they stand.
+    /// The statuses of the changed shares.
     pub(crate) shares: Vec<Status>,
     pub(crate) barred: Vec<AgentId>,
 }

@@ -32,7 +32,7 @@ fn one_of_many_concurrent_writers_gets_a_port() {
         }
         assert_eq!((won.len(), lost.len()), (1, 31));
         assert!(lost.iter().all(|id| *id == won[0]));
-        // The other writers left nothing: no row, no execution.
+        // The failed writes leave no row and no execution.
         let executions = store.executions(site.frontdoor, &ALL).await.unwrap();
         let creates = executions.rows.iter().filter(|e| e.resource.starts_with("shr-")).count();
         assert_eq!(creates, 1);
@@ -53,7 +53,7 @@ fn names_ports_and_peers_are_taken_until_deleted() {
             matches!(create(site.share("a", 2)).await, Err(StoreError::Conflict { column, with }) if *column == share::NAME && with == id)
         );
         store.delete_share(site.frontdoor, first.id, &context()).await.unwrap();
-        // The gateway may still serve it.
+        // The gateway may still serve the share that is being deleted.
         assert!(matches!(create(site.share("a", 2)).await, Err(StoreError::Conflict { .. })));
         assert!(matches!(
             store.delete_share(site.frontdoor, first.id, &context()).await,
@@ -73,7 +73,7 @@ fn names_ports_and_peers_are_taken_until_deleted() {
         assert!(
             matches!(taken, Err(StoreError::Conflict { column, with }) if *column == tunnel::PEER_ADDRESS && with == own)
         );
-        // Another Frontdoor learns that the address is taken, and not by whom.
+        // Another Frontdoor learns that the address is taken, but not by which tunnel.
         let other = frontdoor(&store).await;
         let taken = store.create_tunnel(other, &same_peer, &pools, &context()).await;
         assert!(
@@ -109,7 +109,7 @@ fn a_slot_is_the_lowest_free_one() {
 }
 
 #[test]
-fn a_new_key_leaves_the_old_one_for_a_while() {
+fn a_new_key_keeps_the_previous_one_for_a_while() {
     on_each(|store| async move {
         let site = Site::new(&store).await;
         let pools = LoadBalancerPools::ipsec();
@@ -130,7 +130,7 @@ fn a_new_key_leaves_the_old_one_for_a_while() {
         let previous: Vec<_> = tunnel.previous_keys.valid(after(59)).cloned().collect();
         assert_eq!(previous, [(tunnel_spec(1).key, after(60))]);
         assert_eq!(tunnel.generation, Generation::new(2));
-        // The site's network came to cover the load balancer's old address.
+        // The site's new network contains the previous load balancer address, so the tunnel gets another one.
         assert_eq!(tunnel.load_balancer_ip.to_string(), "10.255.0.1");
         assert!(matches!(change(1).await, Err(StoreError::Stale)));
         assert_eq!(change(2).await.unwrap().previous_keys, tunnel.previous_keys);
@@ -142,7 +142,7 @@ fn a_new_key_leaves_the_old_one_for_a_while() {
 }
 
 #[test]
-fn nothing_live_may_be_named_or_taken_away() {
+fn references_must_be_live_and_referenced_tunnels_cannot_be_deleted() {
     on_each(|store| async move {
         let site = Site::new(&store).await;
         let share = store.create_share(site.frontdoor, &site.share("a", 1), &context()).await.unwrap();
