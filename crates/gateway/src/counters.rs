@@ -14,7 +14,7 @@ use std::{
 use wicketgate_model::{DialTimes, FailureReason, ShareId, TrafficDelta, TunnelId};
 use wicketgate_system::Mutex;
 
-/// The counters of one share on one tunnel. They only grow, except `active` and its peak.
+/// The counters of one share on one tunnel, since the last report.
 #[derive(Debug, Default)]
 pub(crate) struct ShareCounters {
     /// Payload bytes from the remote site to the target.
@@ -43,6 +43,24 @@ impl ShareCounters {
     pub(crate) fn fail(&self, reason: FailureReason) {
         self.failed[reason as usize].fetch_add(1, Relaxed);
     }
+
+    /// What was counted since the last call.
+    fn take(&self, share: ShareId, tunnel: TunnelId) -> TrafficDelta {
+        let take = |counter: &AtomicU64| counter.swap(0, Relaxed);
+        let dials =
+            DialTimes { counts: array::from_fn(|n| take(&self.opened[n])), micros: take(&self.dial_micros) };
+        let failures = FailureReason::ALL.map(|reason| (reason, take(&self.failed[reason as usize])));
+        TrafficDelta {
+            failures: failures.into_iter().filter(|(_, failed)| *failed > 0).collect(),
+            rx: take(&self.rx),
+            tx: take(&self.tx),
+            connections: dials.count(),
+            dials,
+            // The next peak starts from what is open now.
+            active: self.active_peak.swap(self.active.load(Relaxed), Relaxed),
+            ..TrafficDelta::new(share, tunnel)
+        }
+    }
 }
 
 /// See [`ShareCounters::open`].
@@ -55,61 +73,22 @@ impl Drop for ActiveConnection {
     }
 }
 
-/// The counters of all shares, and the values already reported.
+/// The counters of all shares.
 #[derive(Debug, Default)]
-pub(crate) struct Counters(Mutex<BTreeMap<(ShareId, TunnelId), Entry>>);
-
-#[derive(Debug, Default)]
-struct Entry {
-    counters: Arc<ShareCounters>,
-    rx: u64,
-    tx: u64,
-    dials: DialTimes,
-    failed: [u64; FailureReason::ALL.len()],
-}
-
-impl Entry {
-    /// What was counted since the last call.
-    fn take(&mut self, share: ShareId, tunnel: TunnelId) -> TrafficDelta {
-        let c = &self.counters;
-        let since = |now: &AtomicU64, reported: &mut u64| {
-            let now = now.load(Relaxed);
-            now - std::mem::replace(reported, now)
-        };
-        let dials = DialTimes {
-            counts: array::from_fn(|n| since(&c.opened[n], &mut self.dials.counts[n])),
-            micros: since(&c.dial_micros, &mut self.dials.micros),
-        };
-        let failures = FailureReason::ALL.into_iter().filter_map(|reason| {
-            let n = reason as usize;
-            let failed = since(&c.failed[n], &mut self.failed[n]);
-            (failed > 0).then_some((reason, failed))
-        });
-        TrafficDelta {
-            failures: failures.collect(),
-            rx: since(&c.rx, &mut self.rx),
-            tx: since(&c.tx, &mut self.tx),
-            connections: dials.count(),
-            dials,
-            // The next peak starts from what is open now.
-            active: c.active_peak.swap(c.active.load(Relaxed), Relaxed),
-            ..TrafficDelta::new(share, tunnel)
-        }
-    }
-}
+pub(crate) struct Counters(Mutex<BTreeMap<(ShareId, TunnelId), Arc<ShareCounters>>>);
 
 impl Counters {
     pub(crate) fn of(&self, share: ShareId, tunnel: TunnelId) -> Arc<ShareCounters> {
-        Arc::clone(&self.0.lock().entry((share, tunnel)).or_default().counters)
+        Arc::clone(self.0.lock().entry((share, tunnel)).or_default())
     }
 
     /// The traffic since the last call. An unused entry is dropped with its last report.
     pub(crate) fn take(&self) -> Vec<TrafficDelta> {
         let mut deltas = Vec::new();
-        self.0.lock().retain(|&(share, tunnel), entry| {
+        self.0.lock().retain(|&(share, tunnel), counters| {
             // Read before the counters: a connection that still writes to them keeps the entry for another report.
-            let in_use = Arc::strong_count(&entry.counters) > 1;
-            let delta = entry.take(share, tunnel);
+            let in_use = Arc::strong_count(counters) > 1;
+            let delta = counters.take(share, tunnel);
             // A client that stays connected is worth a bucket even while it is silent.
             if !delta.is_empty() {
                 deltas.push(delta);
