@@ -16,7 +16,7 @@ mod pool_size;
 mod roster;
 mod stream;
 
-pub use dial_failure::{DialFailure, DialFailureReason};
+pub use dial_failure::DialFailure;
 pub use roster::AgentStanding;
 pub use stream::Stream;
 

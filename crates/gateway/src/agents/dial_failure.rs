@@ -2,60 +2,55 @@
 
 use super::roster::StreamOutcome;
 use wicketgate_model::{FailureReason, Reason};
-use wicketgate_transport::frame::RefusalReason;
+use wicketgate_transport::frame::{RefusalReason, StreamRefusal};
 
 /// Why no stream was opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text}")]
-pub struct DialFailure {
-    pub reason: DialFailureReason,
-    pub text: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DialFailureReason {
-    /// No connected agent has acknowledged the share.
+pub enum DialFailure {
+    #[error("no connected agent has acknowledged the share")]
     NoAgent,
-    /// The agent has no free carrier, or its carriers break.
+    #[error("the agent has disconnected")]
+    Disconnected,
+    #[error("the agent was barred")]
+    Barred,
+    #[error("the agent has no free carrier")]
     NoCarrier,
-    /// The agent did not answer.
+    #[error("the agent's carriers are broken")]
+    BrokenCarriers,
+    #[error("the agent did not answer in time")]
     Timeout,
-    /// The agent refused the stream.
-    Refused(RefusalReason),
+    #[error(transparent)]
+    Refused(#[from] StreamRefusal),
 }
 
 impl DialFailure {
-    pub(super) fn new(reason: DialFailureReason, text: impl Into<String>) -> Self {
-        Self { reason, text: text.into() }
-    }
-}
-
-impl DialFailureReason {
     /// The reason in the metrics.
-    pub(crate) fn metric(self) -> FailureReason {
+    pub(crate) fn metric(&self) -> FailureReason {
         self.meaning().0
     }
 
     /// The result for the agent.
-    pub(super) fn outcome(self) -> StreamOutcome {
+    pub(super) fn outcome(&self) -> StreamOutcome {
         self.meaning().1
     }
 
     /// The reason in the share's status.
-    pub(super) fn status(self) -> Reason {
+    pub(super) fn status(&self) -> Reason {
         self.meaning().2
     }
 
-    fn meaning(self) -> (FailureReason, StreamOutcome, Reason) {
+    fn meaning(&self) -> (FailureReason, StreamOutcome, Reason) {
         use FailureReason as Metric;
         use RefusalReason as Refusal;
         use StreamOutcome::{AgentFails, Draining, Gone, TargetFails};
         match self {
-            Self::NoAgent => (Metric::NoAgent, Gone, Reason::AgentOffline),
-            Self::NoCarrier => (Metric::NoCarrier, AgentFails, Reason::AgentOffline),
+            Self::NoAgent | Self::Disconnected | Self::Barred => {
+                (Metric::NoAgent, Gone, Reason::AgentOffline)
+            }
+            Self::NoCarrier | Self::BrokenCarriers => (Metric::NoCarrier, AgentFails, Reason::AgentOffline),
             // The dial of an agent times out long before its answer is late.
             Self::Timeout => (Metric::AgentTimeout, AgentFails, Reason::AgentOffline),
-            Self::Refused(refusal) => match refusal {
+            Self::Refused(refusal) => match refusal.reason {
                 Refusal::Draining => (Metric::NoAgent, Draining, Reason::AgentOffline),
                 Refusal::NotAssigned => (Metric::AgentRefused, TargetFails, Reason::AgentPending),
                 Refusal::NotAllowed => (Metric::AgentRefused, TargetFails, Reason::AgentRefused),

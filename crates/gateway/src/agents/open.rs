@@ -6,7 +6,7 @@
 use super::{
     Agents,
     carrier_pool::{CarrierPool, PoolClosed},
-    dial_failure::{DialFailure, DialFailureReason},
+    dial_failure::DialFailure,
     roster::{Pick, Session, StreamOutcome},
     stream::{Active, Stream},
 };
@@ -49,19 +49,14 @@ impl Agents {
         let mut last = None;
         loop {
             let Some(pick) = self.with(|roster| roster.pick(share, &tried, std::time::Instant::now())) else {
-                return Err(last.unwrap_or_else(|| {
-                    DialFailure::new(
-                        DialFailureReason::NoAgent,
-                        "no connected agent has acknowledged the share",
-                    )
-                }));
+                return Err(last.unwrap_or(DialFailure::NoAgent));
             };
             tried.push(pick.session.agent);
             let request = OpenRequest { share, generation: pick.generation, client };
             let opened = self.open_through(&pick, &request, &mut early, deadline).await;
             let outcome = match &opened {
                 Ok(_) => StreamOutcome::Well,
-                Err(failure) => failure.reason.outcome(),
+                Err(failure) => failure.outcome(),
             };
             if !pick.is_well || outcome != StreamOutcome::Well {
                 self.with(|roster| roster.record(&pick, share, outcome, std::time::Instant::now()));
@@ -86,7 +81,7 @@ impl Agents {
                 self.0.tasks.spawn(carrier.close());
                 Ok(active.agent)
             }
-            Err(failure) => Err(Problem::new(failure.reason.status(), failure.text)),
+            Err(failure) => Err(Problem::new(failure.status(), failure.to_string())),
         }
     }
 
@@ -103,29 +98,22 @@ impl Agents {
             let mut carrier = take_carrier(carriers, deadline).await?;
             let until = deadline.min(Instant::now() + ANSWER_WITHIN);
             let answer = tokio::select! {
-                () = active.streams.abort.triggered() => {
-                    return Err(DialFailure::new(DialFailureReason::NoAgent, "the agent was barred"));
-                }
+                () = active.streams.abort.triggered() => return Err(DialFailure::Barred),
                 answer = timeout_at(until, carrier.open(request, early)) => answer,
             };
             match answer {
                 Ok(Ok(Ok(()))) => return Ok((carrier, active)),
                 Ok(Ok(Err(refusal))) => {
                     self.park(*agent, carrier);
-                    return Err(DialFailure::new(DialFailureReason::Refused(refusal.reason), refusal.text));
+                    return Err(refusal.into());
                 }
                 Ok(Err(error)) => {
                     debug!(agent.id = %pick.session.agent, error = ?error, "a parked carrier was dead")
                 }
-                Err(_) => {
-                    return Err(DialFailure::new(
-                        DialFailureReason::Timeout,
-                        "the agent did not answer in time",
-                    ));
-                }
+                Err(_) => return Err(DialFailure::Timeout),
             }
         }
-        Err(DialFailure::new(DialFailureReason::NoCarrier, "the agent's carriers are broken"))
+        Err(DialFailure::BrokenCarriers)
     }
 
     /// Parks a carrier, or closes it if it is not needed.
@@ -150,12 +138,10 @@ async fn take_carrier(pool: &CarrierPool, deadline: Instant) -> Result<Carrier, 
         match pool.take() {
             Ok(Some(carrier)) => return Ok(carrier),
             Ok(None) => {}
-            Err(PoolClosed) => {
-                return Err(DialFailure::new(DialFailureReason::NoAgent, "the agent has disconnected"));
-            }
+            Err(PoolClosed) => return Err(DialFailure::Disconnected),
         }
         if timeout_at(until, changed).await.is_err() {
-            return Err(DialFailure::new(DialFailureReason::NoCarrier, "the agent has no free carrier"));
+            return Err(DialFailure::NoCarrier);
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::lab::{Lab, desired, echo, exchange, share_id, soon, unused_address};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
-use wicketgate_gateway::agents::{AgentStanding, DialFailureReason};
+use wicketgate_gateway::agents::{AgentStanding, DialFailure};
 use wicketgate_model::{Assignment, EnvironmentId, Generation, Reason, SignedAssignment};
 use wicketgate_transport::frame::RefusalReason;
 
@@ -84,7 +84,7 @@ async fn an_agent_refuses_forged_foreign_and_old_assignments() {
 
     for n in 1..=3 {
         let failure = lab.connect(n).await.map(|_| ()).unwrap_err();
-        assert_eq!(failure.reason, DialFailureReason::NoAgent, "{n}");
+        assert_eq!(failure, DialFailure::NoAgent, "{n}");
     }
     // Only the probes of accepted assignments have reached the target.
     assert!(accepted.load(std::sync::atomic::Ordering::Relaxed) <= 3);
@@ -119,7 +119,8 @@ async fn an_unreachable_target_and_its_recovery_are_reported() {
     assert_eq!(problem.reason, Reason::TargetUnreachable);
     assert_eq!(problem.message, format!("{target}: connection refused"));
     let failure = lab.connect(1).await.map(|_| ()).unwrap_err();
-    assert_eq!(failure.reason, DialFailureReason::Refused(RefusalReason::ConnectionRefused));
+    let DialFailure::Refused(refusal) = failure else { panic!("{failure:?}") };
+    assert_eq!(refusal.reason, RefusalReason::ConnectionRefused);
 
     // Streams and probes detect the recovery.
     let listener = tokio::net::TcpListener::bind(target).await.unwrap();

@@ -8,7 +8,7 @@ use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
-use wicketgate_gateway::agents::DialFailureReason;
+use wicketgate_gateway::agents::DialFailure;
 use wicketgate_model::{AgentId, Generation};
 use wicketgate_transport::{
     control::{FromAgent, TargetHealth, ToAgent},
@@ -39,7 +39,8 @@ async fn a_connection_falls_over_to_the_next_replica_when_a_dial_fails() {
     };
     let (alone, mut carrier) = soon("a refusal", async { tokio::join!(lab.connect(1), refuse) }).await;
     let failure = alone.map(|_| ()).unwrap_err();
-    assert_eq!(failure.reason, DialFailureReason::Refused(RefusalReason::ConnectionRefused));
+    let DialFailure::Refused(refusal) = failure else { panic!("{failure:?}") };
+    assert_eq!(refusal.reason, RefusalReason::ConnectionRefused);
 
     // An agent that does not reach the target is picked last, and does not impair the share.
     let health = TargetHealth::Unreachable("not from here".into());
