@@ -11,7 +11,8 @@ use wicketgate_model::{Desired, DesiredDelta, ShareDesired, ShareId, Touched, Tu
 use crate::{
     check::check,
     listener::ShareState,
-    tunnel::{GatewayParts, TunnelInbox, TunnelTask},
+    parts::GatewayParts,
+    tunnel::{TunnelInbox, TunnelTask},
 };
 
 /// See the module.

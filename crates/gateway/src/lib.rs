@@ -12,6 +12,7 @@ mod ground;
 pub mod ipsec;
 mod listener;
 mod observations;
+mod parts;
 mod proxy_protocol;
 mod quota;
 mod tunnel;

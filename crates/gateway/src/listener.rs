@@ -12,18 +12,20 @@ use std::{
 };
 
 use tokio::{net::TcpListener, task::JoinHandle};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, debug_span, warn};
 use wicketgate_model::{FailureReason, Generation, IngressPort, ProxyProtocol, ShareId, ShareOptions};
 use wicketgate_system::{Latest, accept::Acceptor};
 use wicketgate_transport::{abort::Abort, carrier::EarlyData, reset_on_drop::ResetOnDrop};
 
 use crate::{
-    agents::Agents,
     counters::ShareCounters,
+    parts::GatewayParts,
     proxy_protocol,
     quota::{ConnectionPermit, ConnectionQuota},
 };
+
+pub(crate) use crate::quota::Limits;
 
 /// What the connections of one share have in common, across its updates and tunnels.
 #[derive(Debug)]
@@ -57,34 +59,14 @@ impl ShareState {
     }
 }
 
-/// Limits of simultaneous connections: of the gateway by its file descriptors, of each tunnel and share so that one
-/// cannot take all.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
-    pub(crate) gateway: usize,
-    pub(crate) tunnel: usize,
-    /// Of a share without `maxConnections`.
-    pub(crate) share: usize,
-}
-
-impl Limits {
-    pub(crate) fn of(gateway: usize) -> Self {
-        let tunnel = gateway.div_ceil(2);
-        Self { gateway, tunnel, share: tunnel - tunnel / 4 }
-    }
-}
-
 /// What a connection needs to be served.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct ConnectionContext {
     pub(crate) state: Arc<ShareState>,
     pub(crate) counters: Arc<ShareCounters>,
-    pub(crate) agents: Agents,
-    pub(crate) limits: Limits,
+    /// Of the connections of the tunnel.
     pub(crate) tunnel: Arc<ConnectionQuota>,
-    pub(crate) gateway: Arc<ConnectionQuota>,
-    pub(crate) tasks: TaskTracker,
-    pub(crate) connections: TaskTracker,
+    pub(crate) parts: GatewayParts,
 }
 
 /// What an admitted connection holds until it ends.
@@ -107,10 +89,11 @@ impl ConnectionContext {
             }
         }
         let most = options.max_connections.and_then(|most| usize::try_from(most.get()).ok());
-        let share = self.state.connections.enter(most.unwrap_or(self.limits.share));
+        let GatewayParts { limits, quota, .. } = &self.parts;
+        let share = self.state.connections.enter(most.unwrap_or(limits.share));
         let share = share.ok_or(FailureReason::ShareFull)?;
-        let tunnel = self.tunnel.enter(self.limits.tunnel).ok_or(FailureReason::TunnelFull)?;
-        let gateway = self.gateway.enter(self.limits.gateway).ok_or(FailureReason::GatewayFull)?;
+        let tunnel = self.tunnel.enter(limits.tunnel).ok_or(FailureReason::TunnelFull)?;
+        let gateway = quota.enter(limits.gateway).ok_or(FailureReason::GatewayFull)?;
         Ok(Admitted { options, _places: [share, tunnel, gateway] })
     }
 }
@@ -135,8 +118,8 @@ impl Listener {
         let socket = Acceptor::new(TcpListener::from_std(socket)?, "the clients of a share");
         let accepting = context.state.abort.token().child_token();
         let span = debug_span!("share", share.id = %context.state.share, port = %port);
-        let tasks = context.tasks.clone();
-        let accept = accept(socket, context).instrument(span);
+        let tasks = context.parts.tasks.clone();
+        let accept = accept(socket, Arc::new(context)).instrument(span);
         let task = tasks.spawn(accepting.clone().run_until_cancelled_owned(accept));
         Ok(Self { port, generation, accepting, task })
     }
@@ -156,7 +139,7 @@ impl Drop for Listener {
     }
 }
 
-async fn accept(mut socket: Acceptor, context: ConnectionContext) {
+async fn accept(mut socket: Acceptor, context: Arc<ConnectionContext>) {
     loop {
         let (client, address) = socket.next().await;
         let client = ResetOnDrop::accepted(client);
@@ -170,7 +153,7 @@ async fn accept(mut socket: Acceptor, context: ConnectionContext) {
         };
         let abort = context.state.abort.clone();
         // Boxed, because each future around it holds it twice, as argument and as running: 10 KiB for each connection.
-        let connection = Box::pin(connection(client, address, admitted, context.clone()));
+        let connection = Box::pin(connection(client, address, admitted, Arc::clone(&context)));
         let connection = async move {
             tokio::select! {
                 biased;
@@ -178,7 +161,7 @@ async fn accept(mut socket: Acceptor, context: ConnectionContext) {
                 () = connection => {}
             }
         };
-        context.connections.spawn(connection.in_current_span());
+        context.parts.connections.spawn(connection.in_current_span());
     }
 }
 
@@ -186,9 +169,9 @@ async fn connection(
     mut client: ResetOnDrop,
     address: SocketAddr,
     admitted: Admitted,
-    context: ConnectionContext,
+    context: Arc<ConnectionContext>,
 ) {
-    let ConnectionContext { state, counters, agents, .. } = context;
+    let ConnectionContext { state, counters, parts, .. } = &*context;
     let Admitted { options, _places } = admitted;
     let accepted = Instant::now();
     let preface = match options.proxy_protocol.map(|ProxyProtocol::V2| client.tcp().local_addr()) {
@@ -196,7 +179,7 @@ async fn connection(
         Some(Ok(local)) => proxy_protocol::header(address, local),
         Some(Err(error)) => return debug!(%error, "connection ended before it was served"),
     };
-    match agents.open(state.share, address, EarlyData::new(preface, client.tcp())).await {
+    match parts.agents.open(state.share, address, EarlyData::new(preface, client.tcp())).await {
         Ok(stream) => {
             let active = counters.open(accepted.elapsed());
             let idle = options.idle_timeout_seconds.map(|idle| Duration::from_secs(idle.get().into()));
@@ -205,7 +188,7 @@ async fn connection(
             drop(active);
         }
         Err(failure) => {
-            counters.fail(failure.reason.metric());
+            counters.fail(failure.metric());
             debug!(reason = %failure, "connection could not be served");
         }
     }

@@ -6,6 +6,23 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
+/// Limits of simultaneous connections: of the gateway by its file descriptors, of each tunnel and share so that one
+/// cannot take all.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) gateway: usize,
+    pub(crate) tunnel: usize,
+    /// Of a share without `maxConnections`.
+    pub(crate) share: usize,
+}
+
+impl Limits {
+    pub(crate) fn of(gateway: usize) -> Self {
+        let tunnel = gateway.div_ceil(2);
+        Self { gateway, tunnel, share: tunnel - tunnel / 4 }
+    }
+}
+
 /// The number of permits in use. The caller gives the limit, because a share's limit may change.
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionQuota(AtomicUsize);

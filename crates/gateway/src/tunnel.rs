@@ -5,11 +5,10 @@
 
 mod inbox;
 mod listeners;
-mod parts;
 mod peer_log;
 mod retry;
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
@@ -18,11 +17,11 @@ use wicketgate_model::{Connection, ConnectionState, Problem, Reason, TunnelDesir
 
 pub(crate) use inbox::TunnelInbox;
 use listeners::TunnelListeners;
-pub(crate) use parts::GatewayParts;
 use peer_log::PeerLog;
 use retry::Retry;
 
 use crate::ipsec::TunnelHandle;
+pub(crate) use crate::parts::GatewayParts;
 
 /// How often a tunnel is compared with its desired state without a reason: it may have been changed from outside.
 const CHECK_EVERY: Duration = Duration::from_secs(30);
@@ -119,17 +118,8 @@ impl TunnelTask {
     /// Waits for a permit or a change. Meanwhile it removes what an earlier run with more permits left: nothing would keep
     /// that as desired, revoked keys included.
     async fn wait_for_permit(&mut self) {
-        if !self.is_cleared && self.retry.at().is_none_or(|at| at <= Instant::now()) {
-            match self.parts.backend.remove(self.id).await {
-                Ok(()) => {
-                    self.is_cleared = true;
-                    self.retry.worked();
-                }
-                Err(error) => {
-                    warn!(tunnel.id = %self.id, %error, "tunnel without a permit could not be removed");
-                    self.retry.failed();
-                }
-            }
+        if !self.is_cleared {
+            self.is_cleared = matches!(self.clear().await, Some(Ok(())));
         }
         let again = self.retry.at();
         let permits = Arc::clone(&self.parts.tunnel_permits);
@@ -226,26 +216,38 @@ impl TunnelTask {
     async fn remove(&mut self) -> bool {
         self.listeners.remove(&self.parts.observations).await;
         (self.tunnel, self.asked) = (None, None);
-        if self.retry.at().is_some_and(|at| at > Instant::now()) {
-            return false;
-        }
-        self.check_at = Instant::now() + CHECK_EVERY;
-        match self.parts.backend.remove(self.id).await {
-            Ok(()) => {
+        match self.clear().await {
+            Some(Ok(())) => {
                 info!(tunnel.id = %self.id, "tunnel removed");
                 self.parts.observations.remove_tunnel(self.id);
                 true
             }
-            Err(error) => {
-                warn!(tunnel.id = %self.id, %error, "tunnel could not be removed");
+            Some(Err(error)) => {
+                self.check_at = Instant::now() + CHECK_EVERY;
                 let problem = Problem::new(Reason::TunnelFailed, error.to_string());
                 self.parts.observations.update_tunnel(self.id, |seen| {
                     seen.ready = None;
                     seen.problem = Some(problem);
                 });
-                self.retry.failed();
                 false
             }
+            None => false,
         }
+    }
+
+    /// Has the engine remove the tunnel; `None` before it is time for another attempt.
+    async fn clear(&mut self) -> Option<io::Result<()>> {
+        if self.retry.at().is_some_and(|at| at > Instant::now()) {
+            return None;
+        }
+        let removed = self.parts.backend.remove(self.id).await;
+        match &removed {
+            Ok(()) => self.retry.worked(),
+            Err(error) => {
+                warn!(tunnel.id = %self.id, %error, "tunnel could not be removed");
+                self.retry.failed();
+            }
+        }
+        Some(removed)
     }
 }

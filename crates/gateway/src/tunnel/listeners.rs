@@ -8,13 +8,13 @@ use wicketgate_model::{Problem, Reason, ShareDesired, ShareId, TunnelId};
 
 use super::{
     inbox::{Change, ShareEntry},
-    parts::GatewayParts,
     retry::Retry,
 };
 use crate::{
     ipsec::TunnelHandle,
     listener::{ConnectionContext, Listener},
     observations::{ListenerState, Observations},
+    parts::GatewayParts,
     quota::ConnectionQuota,
 };
 
@@ -138,12 +138,8 @@ impl TunnelListeners {
         let context = ConnectionContext {
             state: Arc::clone(state),
             counters: parts.counters.of(id, self.tunnel),
-            agents: parts.agents.clone(),
-            limits: parts.limits,
             tunnel: Arc::clone(&self.quota),
-            gateway: Arc::clone(&parts.quota),
-            tasks: parts.tasks.clone(),
-            connections: parts.connections.clone(),
+            parts: parts.clone(),
         };
         let port = share.ingress_port;
         let socket = tunnel.bind(port.get());

@@ -1,4 +1,4 @@
-//! The parts of a gateway that its tunnels' tasks share.
+//! The parts of a gateway that its tunnels' tasks and their connections share.
 
 use std::sync::Arc;
 
@@ -7,8 +7,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wicketgate_transport::abort::Abort;
 
 use crate::{
-    agents::Agents, counters::Counters, ipsec::Backend, listener::Limits, observations::Observations,
-    quota::ConnectionQuota,
+    agents::Agents,
+    counters::Counters,
+    ipsec::Backend,
+    observations::Observations,
+    quota::{ConnectionQuota, Limits},
 };
 
 /// See the module.
