@@ -4,7 +4,6 @@
 //! belongs to a tunnel is named after the instance and the tunnel's slot. Invariant: a tunnel's directory is made first and
 //! removed last, so that after any interruption the next run finds all remains by the directories.
 
-mod adopted;
 mod conntrack;
 mod error;
 mod guard;
@@ -27,18 +26,19 @@ mod sysctl;
 mod tool;
 mod tunnel_handle;
 
-use std::{io, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tracing::{info, warn};
 use wicketgate_model::{ConnectionState, TunnelDesired, TunnelId};
+use wicketgate_system::Mutex;
 
-use adopted::AdoptedTunnels;
 pub use error::GroundError;
 pub(crate) use error::NetworkError;
 pub(crate) use guard::InnerPackets;
 use link_addresses::LinkAddresses;
 pub(crate) use namespace::Namespace;
+use namespace_monitor::NamespaceMonitor;
 pub(crate) use running_tunnel::RunningTunnel;
 pub(crate) use state_dir::{StateDir, TunnelRecord};
 use steering::{Steering, SteeringConfig};
@@ -57,7 +57,12 @@ pub(crate) struct Ground {
     public_address: Ipv4Addr,
     packets: InnerPackets,
     steering: Steering,
-    adopted: AdoptedTunnels,
+    /// Tunnels of an earlier run. Their listeners are bound before everything about them was compared: with hundreds of
+    /// tunnels that takes seconds, in which clients need not be refused.
+    ///
+    /// Invariant: an adopted tunnel has its namespace and the load balancer's address, and with them the guard that was
+    /// applied before either, for the currently desired network of the site.
+    adopted: Mutex<BTreeMap<TunnelId, Arc<TunnelHandle>>>,
 }
 
 /// A slot that is recorded as a tunnel's, with its namespace.
@@ -106,7 +111,7 @@ impl Ground {
         let inside = |record: &TunnelRecord| LinkAddresses::of(instance, record.slot).inside;
         let peers = records.iter().map(|record| (record.peer_address, inside(record))).collect();
         let steering = Steering::start(steering, peers).await?;
-        Ok(Self { state, instance, public_address, packets, steering, adopted: AdoptedTunnels::default() })
+        Ok(Self { state, instance, public_address, packets, steering, adopted: Mutex::default() })
     }
 
     pub(crate) fn public_address(&self) -> Ipv4Addr {
@@ -138,12 +143,16 @@ impl Ground {
     pub(crate) fn adopt(&self, desired: &TunnelDesired) -> Option<Arc<TunnelHandle>> {
         let record = self.state.record(desired.slot).filter(|r| *r == TunnelRecord::of(desired))?;
         let namespace = self.namespace(record.slot).ok()??;
-        self.adopted.adopt(record.id, namespace, desired.load_balancer_ip)
+        let tunnel = Arc::new(TunnelHandle::new(Some(namespace), desired.load_balancer_ip));
+        // Its address may be missing.
+        tunnel.bind(0).ok()?;
+        self.adopted.lock().insert(record.id, Arc::clone(&tunnel));
+        Some(tunnel)
     }
 
-    /// Releases an adopted tunnel that its engine took over, or that is gone.
+    /// Releases an adopted tunnel that its engine took over, or that is gone. It would keep its namespace alive.
     pub(crate) fn forget_adopted(&self, id: TunnelId) {
-        self.adopted.forget(id);
+        self.adopted.lock().remove(&id);
     }
 
     /// Records the tunnel as the slot's, and makes its namespace.
@@ -154,17 +163,12 @@ impl Ground {
         let deadline = Instant::now() + SLOT_WAIT;
         let before = loop {
             let record = self.state.record(desired.slot);
-            match &record {
-                Some(other) if other.id != desired.id && Instant::now() < deadline => {
-                    tokio::time::sleep(SLOT_POLL).await;
+            match record.as_ref().filter(|other| other.id != desired.id) {
+                None => break record,
+                Some(_) if Instant::now() < deadline => tokio::time::sleep(SLOT_POLL).await,
+                Some(TunnelRecord { slot, id, .. }) => {
+                    return Err(format!("slot {slot} still belongs to {id}: waiting for its removal"));
                 }
-                Some(other) if other.id != desired.id => {
-                    return Err(format!(
-                        "slot {} still belongs to {}: waiting for its removal",
-                        other.slot, other.id
-                    ));
-                }
-                _ => break record,
             }
         };
         let record = TunnelRecord::of(desired);
@@ -177,13 +181,21 @@ impl Ground {
         Ok(ClaimedSlot { namespace, is_guarded })
     }
 
-    /// The running tunnel in a claimed slot. Its engine may be started before [`Ground::keep`].
+    /// The running tunnel in a claimed slot, which may be empty. Its engine may be started before [`Ground::keep`]. An
+    /// adopted tunnel keeps its listeners.
     pub(crate) async fn tunnel(
         &self,
         desired: &TunnelDesired,
         slot: &ClaimedSlot,
     ) -> Result<RunningTunnel, NetworkError> {
-        RunningTunnel::start(desired, &slot.namespace, &self.adopted).await
+        // Before the adopted tunnel is taken, which is possible once: this may fail.
+        let monitor = NamespaceMonitor::set_up(&slot.namespace).await?;
+        let load_balancer = desired.load_balancer_ip;
+        let adopted = self.adopted.lock().remove(&desired.id);
+        let adopted = adopted.filter(|t| t.is_in(&slot.namespace) && t.load_balancer() == load_balancer);
+        let new = || Arc::new(TunnelHandle::new(Some(slot.namespace.clone()), load_balancer));
+        let handle = adopted.unwrap_or_else(new);
+        Ok(RunningTunnel::new(desired.slot, handle, slot.namespace.clone(), monitor))
     }
 
     /// Brings guard, link and path MTU of a tunnel to what they should be.

@@ -46,7 +46,7 @@ impl Backend {
 
     pub fn esp(&self) -> EspMode {
         match self {
-            Self::Strongswan(strongswan) => strongswan.esp(),
+            Self::Strongswan(strongswan) => strongswan.esp,
             Self::Off(_) => EspMode::Off,
         }
     }
@@ -54,7 +54,7 @@ impl Backend {
     /// What peers dial; `None` without IPsec.
     pub fn public_address(&self) -> Option<Ipv4Addr> {
         match self {
-            Self::Strongswan(strongswan) => Some(strongswan.public_address()),
+            Self::Strongswan(strongswan) => Some(strongswan.ground.public_address()),
             Self::Off(_) => None,
         }
     }
@@ -81,7 +81,7 @@ impl Backend {
     /// [`Backend::ensure`] must still be called, and returns the same tunnel.
     pub fn found(&self, tunnel: &TunnelDesired) -> Option<Arc<TunnelHandle>> {
         match self {
-            Self::Strongswan(strongswan) => strongswan.found(tunnel),
+            Self::Strongswan(strongswan) => strongswan.ground.adopt(tunnel),
             Self::Off(_) => None,
         }
     }

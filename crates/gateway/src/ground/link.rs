@@ -1,6 +1,6 @@
 //! The link between the gateway's own namespace and a tunnel's: a veth pair with a /30 network, and what is on `lo`.
 
-use std::{collections::BTreeSet, io, net::Ipv4Addr, os::fd::AsRawFd as _};
+use std::{io, net::Ipv4Addr, os::fd::AsRawFd as _};
 
 use futures_util::TryStreamExt as _;
 use netlink_packet_route::{
@@ -47,7 +47,22 @@ pub(crate) async fn ensure(
     on_lo: Ipv4Addr,
 ) -> Result<(), NetworkError> {
     let own = handle()?;
-    in_time("set up a link", set_up(&own, namespace, outside, addresses, on_lo)).await
+    let steps = async {
+        let inside = enter(namespace).await?;
+        set_lo(&inside, on_lo).await?;
+
+        // Each end of a pair disappears with the other, so a lone end is a leftover.
+        if index(&inside, UPLINK).await?.is_none() || index(&own, outside).await?.is_none() {
+            take_down(&own, outside).await?;
+            create(&own, namespace, outside).await?;
+        }
+        let own_index = bring_up(&own, outside).await?;
+        let inside_index = bring_up(&inside, UPLINK).await?;
+        set_addresses(&own, own_index, addresses.outside, 30).await?;
+        set_addresses(&inside, inside_index, addresses.inside, 30).await?;
+        set_default_route(&inside, inside_index, addresses.outside).await
+    };
+    in_time("set up a link", steps).await
 }
 
 /// Removes the link, if it is there.
@@ -55,37 +70,13 @@ pub(crate) async fn remove(outside: &str) -> Result<(), NetworkError> {
     in_time("remove a link", take_down(&handle()?, outside)).await
 }
 
-async fn set_up(
-    own: &Handle,
-    namespace: &Namespace,
-    outside: &str,
-    addresses: LinkAddresses,
-    on_lo: Ipv4Addr,
-) -> Result<(), NetworkError> {
-    let inside = enter(namespace).await?;
-    set_lo(&inside, on_lo).await?;
-
-    // Each end of a pair disappears with the other, so a lone end is a leftover.
-    if index(&inside, UPLINK).await?.is_none() || index(own, outside).await?.is_none() {
-        take_down(own, outside).await?;
-        create(own, namespace, outside).await?;
-    }
-    let own_index = bring_up(own, outside).await?;
-    let inside_index = bring_up(&inside, UPLINK).await?;
-    set_addresses(own, own_index, addresses.outside, 30).await?;
-    set_addresses(&inside, inside_index, addresses.inside, 30).await?;
-    set_default_route(&inside, inside_index, addresses.outside).await
-}
-
 async fn set_default_route(handle: &Handle, index: u32, gateway: Ipv4Addr) -> Result<(), NetworkError> {
     let all = RouteMessageBuilder::<Ipv4Addr>::new().build();
     let mut list = Box::pin(handle.route().get(all).execute());
-    let mut is_there = false;
     while let Some(route) = list.try_next().await.map_err(netlink("list routes"))? {
-        is_there |= is_default(&route, index, gateway);
-    }
-    if is_there {
-        return Ok(());
+        if is_default(&route, index, gateway) {
+            return Ok(());
+        }
     }
     let route = default_route(index, gateway);
     handle.route().add(route).replace().execute().await.map_err(netlink("add the default route"))
@@ -167,7 +158,7 @@ async fn set_addresses(
     address: Ipv4Addr,
     prefix: u8,
 ) -> Result<(), NetworkError> {
-    let mut has = BTreeSet::new();
+    let mut is_there = false;
     let mut others = Vec::new();
     let mut list = handle.address().get().set_link_index_filter(index);
     // Also filters in the kernel, which returns only this link's addresses.
@@ -175,9 +166,7 @@ async fn set_addresses(
     let mut list = list.execute();
     while let Some(message) = list.try_next().await.map_err(netlink("list addresses"))? {
         match local(&message) {
-            Some(ip) if ip == address && message.header.prefix_len == prefix => {
-                has.insert(ip);
-            }
+            Some(ip) if ip == address && message.header.prefix_len == prefix => is_there = true,
             Some(ip) if !ip.is_loopback() => others.push(message),
             _ => {}
         }
@@ -185,7 +174,7 @@ async fn set_addresses(
     for other in others {
         handle.address().del(other).execute().await.map_err(netlink("remove an address"))?;
     }
-    if has.is_empty() {
+    if !is_there {
         let add = handle.address().add(index, address.into(), prefix);
         add.execute().await.map_err(netlink("add an address"))?;
     }

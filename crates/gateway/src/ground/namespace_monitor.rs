@@ -3,7 +3,7 @@
 //!
 //! Invariant: nothing here waits. The kernel answers these requests before the sender continues.
 
-use std::{io, net::Ipv4Addr, os::fd::OwnedFd};
+use std::{io, net::Ipv4Addr};
 
 use netlink_packet_route::{
     RouteNetlinkMessage,
@@ -12,15 +12,9 @@ use netlink_packet_route::{
 use rtnetlink::{
     RouteMessageBuilder,
     packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
+    sys::{Socket, SocketAddr, protocols},
 };
-use rustix::{
-    io::Errno,
-    net::{
-        AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, netlink::SocketAddrNetlink,
-        recvfrom, send, socket_with,
-    },
-};
-use socket2::Socket;
+use rustix::io::Errno;
 use tracing::warn;
 
 use super::{
@@ -42,8 +36,8 @@ const BUFFER: usize = 1 << 13;
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct NamespaceMonitor {
-    routing: OwnedFd,
-    rules: Socket,
+    routing: Socket,
+    rules: socket2::Socket,
     /// A change was reported together with an answer.
     has_changed: bool,
 }
@@ -58,21 +52,15 @@ enum Came {
     Change,
     Answer(Vec<u8>),
     /// Changes can no longer be read.
-    Error(Errno),
+    Error(io::Error),
 }
 
 impl NamespaceMonitor {
     pub(crate) async fn set_up(namespace: &Namespace) -> Result<Self, NetworkError> {
         let open = || {
-            let routing = socket_with(
-                AddressFamily::NETLINK,
-                SocketType::RAW,
-                SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-                // Number 0: routing.
-                None,
-            )?;
-            let groups = LINKS | IPV4_ADDRESSES | IPV4_ROUTES | IPV4_SETTINGS;
-            bind(&routing, &SocketAddrNetlink::new(0, groups))?;
+            let mut routing = Socket::new(protocols::NETLINK_ROUTE)?;
+            routing.set_non_blocking(true)?;
+            routing.bind(&SocketAddr::new(0, LINKS | IPV4_ADDRESSES | IPV4_ROUTES | IPV4_SETTINGS))?;
             Ok(Self { routing, rules: ruleset::socket()?, has_changed: false })
         };
         namespace.run_blocking("open netlink sockets", open).await
@@ -125,7 +113,7 @@ impl NamespaceMonitor {
         request.finalize();
         let mut bytes = vec![0; request.buffer_len()];
         request.serialize(&mut bytes);
-        send(&self.routing, &bytes, SendFlags::empty())?;
+        self.routing.send(&bytes, 0)?;
         for _ in 0..AT_ONCE {
             let answer = match self.receive() {
                 Came::Change => {
@@ -147,22 +135,17 @@ impl NamespaceMonitor {
     }
 
     fn receive(&self) -> Came {
-        let mut buffer = vec![0; BUFFER];
-        match recvfrom(&self.routing, &mut buffer, RecvFlags::empty()) {
-            Ok((length, _, from)) => {
-                let from = from.and_then(|from| SocketAddrNetlink::try_from(from).ok());
-                // A unicast message is an answer.
-                if from.is_some_and(|from| from.groups() == 0) {
-                    buffer.truncate(length);
-                    Came::Answer(buffer)
-                } else {
-                    Came::Change
-                }
-            }
-            // The socket overflowed, and is empty again soon.
-            Err(Errno::NOBUFS | Errno::INTR) => Came::Change,
-            Err(Errno::AGAIN) => Came::Nothing,
-            Err(error) => Came::Error(error),
+        let mut buffer = Vec::with_capacity(BUFFER);
+        match self.routing.recv_from(&mut buffer, 0) {
+            // A unicast message is an answer.
+            Ok((_, from)) if from.multicast_groups() == 0 => Came::Answer(buffer),
+            Ok(_) => Came::Change,
+            Err(error) => match Errno::from_io_error(&error) {
+                // The socket overflowed, and is empty again soon.
+                Some(Errno::NOBUFS | Errno::INTR) => Came::Change,
+                Some(Errno::AGAIN) => Came::Nothing,
+                _ => Came::Error(error),
+            },
         }
     }
 }

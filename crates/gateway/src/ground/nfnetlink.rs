@@ -25,11 +25,6 @@ pub(super) fn socket() -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// What a message is.
-pub(super) fn kind(message: &[u8]) -> Option<u16> {
-    u16_at(message, 4)
-}
-
 /// The value of the first attribute of this kind.
 pub(super) fn find(mut attributes: &[u8], kind: u16) -> Option<&[u8]> {
     while let Some(length) = u16_at(attributes, 0).map(usize::from) {

@@ -56,7 +56,7 @@ pub(super) fn generation_by(mut socket: &Socket) -> io::Result<RulesetGeneration
 }
 
 fn read(answer: &[u8]) -> Option<RulesetGeneration> {
-    if nfnetlink::kind(answer)? != NEW_GENERATION {
+    if nfnetlink::u16_at(answer, 4)? != NEW_GENERATION {
         return None;
     }
     let id = find(answer.get(nfnetlink::HEADER..)?, GENERATION_ID)?;

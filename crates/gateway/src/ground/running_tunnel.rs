@@ -13,7 +13,6 @@ use wicketgate_model::TunnelDesired;
 
 use super::{
     Namespace, NetworkError, TunnelHandle,
-    adopted::AdoptedTunnels,
     guard::{self, InnerPackets},
     host_addresses, link,
     link_addresses::LinkAddresses,
@@ -41,27 +40,14 @@ pub(crate) struct RunningTunnel {
 }
 
 impl RunningTunnel {
-    /// The tunnel in `namespace`, which may be empty. An adopted tunnel keeps its listeners.
-    pub(super) async fn start(
-        desired: &TunnelDesired,
-        namespace: &Namespace,
-        adopted: &AdoptedTunnels,
-    ) -> Result<Self, NetworkError> {
-        // Before the adopted tunnel is taken, which is possible once: this may fail.
-        let monitor = NamespaceMonitor::set_up(namespace).await?;
-        let adopted = adopted.take(desired.id, namespace, desired.load_balancer_ip);
-        let handle = adopted.unwrap_or_else(|| {
-            Arc::new(TunnelHandle::new(Some(namespace.clone()), desired.load_balancer_ip))
-        });
-        Ok(Self {
-            slot: desired.slot,
-            handle,
-            namespace: namespace.clone(),
-            monitor,
-            guard: None,
-            linked: None,
-            path: PathMtu::default(),
-        })
+    /// A tunnel of which nothing was compared yet.
+    pub(super) fn new(
+        slot: u16,
+        handle: Arc<TunnelHandle>,
+        namespace: Namespace,
+        monitor: NamespaceMonitor,
+    ) -> Self {
+        Self { slot, handle, namespace, monitor, guard: None, linked: None, path: PathMtu::default() }
     }
 
     /// Applies the guard's rules, unless they are unchanged.

@@ -9,7 +9,7 @@ mod initiation;
 mod installation;
 mod suite;
 
-use std::{collections::BTreeMap, io, net::Ipv4Addr, sync::Arc};
+use std::{collections::BTreeMap, io, sync::Arc};
 
 use tokio::{
     sync::{Mutex, Semaphore},
@@ -20,8 +20,7 @@ use wicketgate_model::{EspMode, Problem, Reason, TunnelDesired, TunnelId};
 
 use super::config::IpsecConfig;
 use crate::ground::{
-    ClaimedSlot, Ground, GroundError, InnerPackets, Namespace, NetworkError, RunningTunnel, StateDir,
-    TunnelHandle, probe,
+    Ground, GroundError, InnerPackets, Namespace, NetworkError, RunningTunnel, StateDir, TunnelHandle, probe,
 };
 use charon::CharonHome;
 use conf::CharonConfig;
@@ -41,8 +40,8 @@ const TUN: &str = "ipsec0";
 /// See the module.
 #[derive(Debug)]
 pub struct Strongswan {
-    ground: Ground,
-    esp: EspMode,
+    pub(super) ground: Ground,
+    pub(super) esp: EspMode,
     /// An entry is locked while its tunnel is worked on, so that tunnels do not wait for each other.
     tunnels: Mutex<BTreeMap<TunnelId, Arc<Mutex<Option<CharonTunnel>>>>>,
     starts: Semaphore,
@@ -78,10 +77,6 @@ impl Strongswan {
         Ok(this)
     }
 
-    pub(super) fn esp(&self) -> EspMode {
-        self.esp
-    }
-
     /// charon has no setting for the buffers of its sockets, in which IKE waits behind all of the tunnel's ESP.
     pub(super) fn advise(&self) {
         if self.esp == EspMode::Userland
@@ -95,18 +90,10 @@ impl Strongswan {
         }
     }
 
-    pub(super) fn public_address(&self) -> Ipv4Addr {
-        self.ground.public_address()
-    }
-
     pub(super) async fn left_over(&self) -> io::Result<Vec<TunnelId>> {
         let tunnels = self.tunnels.lock().await;
         let found = self.ground.records()?.into_iter().map(|record| record.id);
         Ok(found.filter(|id| !tunnels.contains_key(id)).collect())
-    }
-
-    pub(super) fn found(&self, desired: &TunnelDesired) -> Option<Arc<TunnelHandle>> {
-        self.ground.adopt(desired)
     }
 
     pub(super) async fn ensure(&self, desired: &TunnelDesired) -> Result<Arc<TunnelHandle>, Problem> {
@@ -177,23 +164,20 @@ impl Strongswan {
                 tunnel
             }
             // charon starts while the links are made: it finds the addresses by itself.
-            none => none.insert(self.tunnel(desired, &slot).await?),
+            none => {
+                let running = self.ground.tunnel(desired, &slot).await?;
+                none.insert(CharonTunnel { daemon: self.daemon(desired.slot, &running), running })
+            }
         };
         self.ground.keep(&mut tunnel.running, &slot, desired).await?;
         let inside = self.ground.inside(desired.slot);
-        tunnel.daemon.configure(CharonConfig::new(desired, self.esp, self.public_address(), inside)).await?;
+        tunnel
+            .daemon
+            .configure(CharonConfig::new(desired, self.esp, self.ground.public_address(), inside))
+            .await?;
         self.ground.steer(desired).await?;
         self.ground.forget_adopted(desired.id);
         Ok(Arc::clone(&tunnel.running.handle))
-    }
-
-    async fn tunnel(
-        &self,
-        desired: &TunnelDesired,
-        slot: &ClaimedSlot,
-    ) -> Result<CharonTunnel, NetworkError> {
-        let running = self.ground.tunnel(desired, slot).await?;
-        Ok(CharonTunnel { daemon: self.daemon(desired.slot, &running), running })
     }
 
     fn daemon(&self, slot: u16, running: &RunningTunnel) -> Daemon {

@@ -199,13 +199,8 @@ impl ConnectionView {
             (Some(_), None) => ConnectionState::Connecting,
             (None, None) => ConnectionState::Down,
         };
-        self.enter(state, now);
-    }
-
-    fn enter(&mut self, state: ConnectionState, now: Timestamp) {
         if self.connection.state != state {
-            self.connection.state = state;
-            self.connection.since = now;
+            (self.connection.state, self.connection.since) = (state, now);
         }
     }
 }
