@@ -1,7 +1,8 @@
-//! What the API bears with 100,000 shares on 1,000 tunnels in SQLite: one share, a filtered and sorted page, shares
-//! made by 16 clients at once, and the server's memory. The server is a process of its own, in front of a gateway
-//! that says yes to everything, so that it is the control plane that is measured. Loopback, no TLS; the client runs on
-//! the same cores as who answers. Run by `make bench`: some minutes, of which the measurements are half of one.
+//! The API's performance with 100,000 shares on 1,000 tunnels in SQLite: reads of one share, filtered and sorted pages,
+//! share creation by 16 concurrent clients, and the server's memory. The server is a separate process. Its gateway
+//! accepts everything at once, so that only the control plane is measured. The connections are loopback without TLS,
+//! and client and server share the cores. `make bench` runs it. It takes some minutes, of which half a minute is
+//! measurement.
 
 #[path = "contract/load.rs"]
 mod load;
@@ -39,12 +40,12 @@ const TUNNELS: u32 = 1000;
 const SHARES_EACH: u16 = 100;
 const SHARES: u32 = TUNNELS * SHARES_EACH as u32;
 const CLIENTS: usize = 16;
-/// Requests of each measurement.
+/// The number of requests of each measurement.
 const GETS: usize = 32_000;
 const PAGES: usize = 300;
 const POSTS: usize = 8000;
 const POSTS_ALONE: usize = 500;
-/// Who fill the database.
+/// The number of tasks that fill the database.
 const WRITERS: usize = 50;
 
 const GETS_A_SECOND: f64 = 8000.0;
@@ -55,10 +56,11 @@ const MEMORY_MIB: u64 = 150;
 
 /// Created and removed by this program, also after a run that was killed.
 const HOME: &str = "/var/tmp/wicketgate-bench-contract";
-/// Where the server's process says at which address it answers.
+/// The file to which the server's process writes its address.
 const ADDRESS: &str = "address";
-/// How long it may take until all shares are `DEPLOYED`, and the whole of it.
+/// The longest wait until all shares are `DEPLOYED`.
 const SETTLE: Duration = Duration::from_secs(180);
+/// The time limit of the whole benchmark.
 const ALL: Duration = Duration::from_secs(600);
 
 fn main() -> Result<()> {
@@ -69,7 +71,7 @@ fn main() -> Result<()> {
     let _ = fs::remove_dir_all(HOME);
     fs::create_dir_all(HOME)?;
     let result = runtime.block_on(async { timeout(ALL, measure(Path::new(HOME))).await });
-    // The server's process has ended with its owner by now.
+    // The server's process has ended by now.
     fs::remove_dir_all(HOME)?;
     result.context("the benchmark took too long")?
 }
@@ -80,7 +82,7 @@ fn say(what: &str) -> Result<()> {
     Ok(out.flush()?)
 }
 
-/// The server's process.
+/// The main function of the server's process.
 async fn serve(home: &Path) -> Result<()> {
     let ca = Arc::new(Ca::load_or_create(&home.join("ca"), Timestamp::now())?);
     let (server_end, gateway_end) = link::in_process(GatewayId::new(Uuid::now_v7()), "local".parse()?);
@@ -100,7 +102,7 @@ async fn serve(home: &Path) -> Result<()> {
     let gateway = tokio::spawn(agree(gateway_end));
     fs::write(home.join("address.new"), address)?;
     fs::rename(home.join("address.new"), home.join(ADDRESS))?;
-    // Nothing is ever written to it: it ends when the one who measures does.
+    // The measuring process writes nothing. The standard input ends with that process.
     tokio::io::stdin().read_to_end(&mut Vec::new()).await?;
     gateway.abort();
     server.stop().await;
@@ -159,7 +161,7 @@ async fn measure(home: &Path) -> Result<()> {
     ))?;
     let at = |path: &str| format!("/frontdoor/v2/{}/{path}", stock.frontdoor);
 
-    // Not in their order, so that each is in another page of the database.
+    // In scattered order, so that consecutive requests read different pages of the database.
     let one =
         |n: usize| Request::Get(at(&format!("ipsec-shares/{}", stock.shares[n * 7919 % stock.shares.len()])));
     load(&api, CLIENTS, GETS / 10, one).await?;
@@ -192,7 +194,7 @@ async fn measure(home: &Path) -> Result<()> {
     let posts = server.load(&api, CLIENTS, POSTS, post).await?;
     posts.tell(&format!("POST of a share, {CLIENTS} clients, durable when answered"))?;
     let alone = server.load(&api, 1, POSTS_ALONE, |n| post(POSTS + n)).await?;
-    alone.tell("POST of a share, one client: each has a commit of its own")?;
+    alone.tell("POST of a share, one client, one commit per share")?;
     let (memory, most) = server.memory()?;
     say(&format!("memory of the server: {memory} MiB, at most {most} MiB (target: under {MEMORY_MIB})"))?;
     server.stop()?;
@@ -211,11 +213,11 @@ async fn measure(home: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes what is there from the beginning, as the API would.
+/// Writes the initial rows, as the API would.
 async fn fill(home: &Path) -> Result<Stock> {
     let store = Store::open(&home.join("wicketgate.db").display().to_string()).await?;
     let act = WriteContext::new("bench", Timestamp::now(), Uuid::now_v7);
-    let frontdoor = ensure_first_frontdoor(&store).await?.context("a database from another run")?.id;
+    let frontdoor = ensure_first_frontdoor(&store).await?.context("the database is from another run")?.id;
     let (enrollment, z_id) = (EnrollmentId::new(Uuid::now_v7()), ZId::from_random([3; 10]));
     let expires_at = Timestamp::now() + SignedDuration::from_hours(1);
     let new = NewEnrollment { id: enrollment, environment: None, secret_sha256: [1; 32], expires_at };
@@ -246,7 +248,7 @@ async fn fill(home: &Path) -> Result<Stock> {
         };
         tunnels.push(store.create_tunnel(frontdoor, &spec, &LoadBalancerPools::loopback(), &act).await?.id);
     }
-    // Many at once, so that they share commits.
+    // Concurrent writes share commits.
     let (tell, mut made) = mpsc::channel(1000);
     let mut writers = JoinSet::new();
     for part in tunnels.chunks(tunnels.len() / WRITERS) {
@@ -295,7 +297,7 @@ async fn settled(home: &Path, stock: &Stock, server: &mut Served) -> Result<Api>
         let (Ok(address), Ok(token)) = (read(ADDRESS), read("admin.token")) else { continue };
         let api = Api { address: address.parse()?, token };
         let deployed = Client::connect(&api).await?.get(&path).await?["totalElements"].as_u64();
-        let deployed = deployed.context("no totalElements")?;
+        let deployed = deployed.context("the answer has no totalElements")?;
         if deployed == u64::from(SHARES) {
             return Ok(api);
         }

@@ -1,5 +1,5 @@
-//! How long a user waits for a share: from the POST to the first byte through it. One agent, connected; loopback,
-//! without IPsec, so that it is the control plane that is measured. Run by `make bench`, as root.
+//! The time from the POST of a share to the first byte through it, with one connected agent on loopback without IPsec,
+//! so that only the control plane is measured. `make bench` runs it as root.
 
 use std::{
     fs,
@@ -22,14 +22,14 @@ const P99: Duration = Duration::from_millis(300);
 /// A share that takes longer has failed.
 const BOUND: Duration = Duration::from_secs(10);
 
-/// Between two attempts to connect, while the listener is not there yet.
+/// The pause between two attempts to connect until the listener is bound.
 const LOOK: Duration = Duration::from_millis(1);
 
 const FIRST_PORT: u16 = 10_000;
 const TARGET: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 7001);
 
 fn main() -> Result<()> {
-    // Left behind by a run that was killed, and removed by this one.
+    // If a run is killed, the next one removes the remains in this directory.
     let home = Path::new("/var/lib/wicketgate-bench");
     fs::create_dir_all(home).context("run as root: the benchmark makes a network namespace")?;
     let lab = Lab::new("wgbench-", &home.join("provision"), Arc::default())?;
@@ -43,9 +43,10 @@ fn main() -> Result<()> {
     let options = AgentOptions::measured(&agent, &namespace, agents);
     let (_agent, zid) = Agent::enrol(&lab, &options, &gateway)?;
     let tunnel = gateway.tunnel(&lab, "bench", Ipv4Addr::new(203, 0, 113, 2), "10.0.0.0/16")?;
-    let address: Ipv4Addr = tunnel["loadBalancerIp"].as_str().context("no loadBalancerIp")?.parse()?;
+    let address: Ipv4Addr =
+        tunnel["loadBalancerIp"].as_str().context("the tunnel has no loadBalancerIp")?.parse()?;
 
-    // Everything from here on happens inside the namespace, so that no thread has to be made to enter it.
+    // All threads are started inside the namespace and stay in it.
     let mut times = namespace.enter(|| -> Result<Vec<Duration>> {
         let listener = std::net::TcpListener::bind(TARGET)?;
         thread::spawn(move || {
@@ -65,7 +66,7 @@ fn main() -> Result<()> {
     writeln!(out, "  p99    {p99:.1?} (target: under {P99:?})")?;
     writeln!(out, "  worst  {worst:.1?}")?;
     lab.remove()?;
-    ensure!(median < MEDIAN && p99 < P99, "the targets are missed");
+    ensure!(median < MEDIAN && p99 < P99, "the targets were missed");
     Ok(())
 }
 

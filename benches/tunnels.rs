@@ -1,6 +1,6 @@
-//! Very many tunnels on one gateway: how long until all are there from a cold start, what memory each has of its own,
-//! how long one more takes, what they cost while nothing happens, and how soon a restarted gateway listens again. Real
-//! IKE daemons, ESP in user space; all sites are one strongSwan with as many connections. Run by `make bench`, as root.
+//! Many tunnels on one gateway: the time of a cold start, the private memory of each tunnel, the time to create one
+//! more, the idle processor time, and the time until a restarted gateway listens again. It uses real IKE daemons with
+//! ESP in user space. One strongSwan with as many connections stands for all sites. `make bench` runs it as root.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use wicketgate_lab::{Agent, AgentOptions, End, GatewayOptions, GatewayProcess, Lab, Namespace, Site};
 
 const TUNNELS: u16 = 200;
-/// Made one after the other beyond them.
+/// The tunnels that are created one after the other in addition.
 const MORE: u16 = 5;
 
 const COLD: Duration = Duration::from_secs(60);
@@ -26,12 +26,13 @@ const MEMORY_KIB: u64 = 6 * 1024;
 const ONE_MORE: Duration = Duration::from_millis(300);
 const LISTENS: Duration = Duration::from_secs(1);
 
-/// Whatever takes longer has failed.
+/// A step that takes longer has failed.
 const BOUND: Duration = Duration::from_secs(180);
+/// The pause between two checks.
 const LOOK: Duration = Duration::from_millis(5);
-/// For all to come to rest after the last change: a tunnel that was changed is compared once more within 30 s. And how long
-/// it is looked at then.
+/// The time in which all tunnels come to rest after the last change: a changed tunnel is checked again within 30 s.
 const SETTLE: Duration = Duration::from_secs(40);
+/// The time for which the idle processor time is measured.
 const IDLE: Duration = Duration::from_secs(30);
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
@@ -40,7 +41,7 @@ const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
 const AGENTS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(GATEWAY), 7443);
 const PORT: u16 = 9000;
 
-/// USER_HZ, which Linux has been telling programs everywhere.
+/// The kernel's clock ticks per second (USER_HZ), which are the same on all supported platforms.
 const TICKS: f64 = 100.0;
 
 fn main() -> Result<()> {
@@ -63,7 +64,7 @@ fn main() -> Result<()> {
     }
     all_are_deployed(&lab, &gateway)?;
 
-    // Nothing but the database is left, as after the host went down.
+    // Only the database remains, as after a restart of the host.
     gateway.process.stop(BOUND)?;
     let down = Command::new("nsenter")
         .arg(format!("--net=/run/netns/{}", outside.name()))
@@ -72,7 +73,7 @@ fn main() -> Result<()> {
         .arg(&gateway.data)
         .output()?;
     ensure!(down.status.success(), "wicketgate down: {}", String::from_utf8_lossy(&down.stderr));
-    ensure!(daemons(&gateway.data)?.is_empty(), "daemons are left");
+    ensure!(daemons(&gateway.data)?.is_empty(), "IKE daemons remain after `wicketgate down`");
     let begin = Instant::now();
     gateway = GatewayProcess::start(&lab, &options)?;
     all_are_deployed(&lab, &gateway)?;
@@ -82,15 +83,20 @@ fn main() -> Result<()> {
     for n in TUNNELS..TUNNELS + MORE {
         let begin = Instant::now();
         let made = create(&gateway, n)?;
-        let path = gateway.at(&format!("ipsec-tunnels/{}", made["id"].as_str().context("no id")?));
+        let path =
+            gateway.at(&format!("ipsec-tunnels/{}", made["id"].as_str().context("the tunnel has no id")?));
         while gateway.api.get(&path)?["status"] != "DEPLOYED" {
-            ensure!(begin.elapsed() < BOUND, "one more was not deployed\n{}", gateway.process.tail());
+            ensure!(
+                begin.elapsed() < BOUND,
+                "the additional tunnel was not deployed\n{}",
+                gateway.process.tail()
+            );
             thread::sleep(LOOK);
         }
         more.push(begin.elapsed());
     }
     more.sort_unstable();
-    let one_more = more.get(more.len() / 2).copied().context("nothing was measured")?;
+    let one_more = more.get(more.len() / 2).copied().context("no additional tunnel was measured")?;
 
     thread::sleep(SETTLE);
     let unconnected = idle(&gateway)?;
@@ -101,7 +107,7 @@ fn main() -> Result<()> {
     let agent = AgentOptions::measured(&agent, &outside, AGENTS);
     let (_agent, zid) = Agent::enrol(&lab, &agent, &gateway)?;
     let tunnels = gateway.list("ipsec-tunnels")?;
-    let first = tunnels.first().context("no tunnel")?;
+    let first = tunnels.first().context("the gateway has no tunnel")?;
     gateway.share(&lab, "bench", first, &zid, "127.0.0.1:7001", PORT)?;
     let mut device = Site::new(&lab, "device", &sites, peer(0), INSIDE)?;
     device.start(&lab, &configuration(&gateway, &tunnels)?)?;
@@ -130,7 +136,7 @@ fn main() -> Result<()> {
             }
             thread::sleep(LOOK);
         }
-        anyhow::bail!("no listener came back")
+        anyhow::bail!("the restarted gateway does not listen")
     })??;
 
     let mut out = io::stdout();
@@ -150,7 +156,7 @@ fn main() -> Result<()> {
     lab.remove()?;
     ensure!(
         cold <= COLD && theirs + ours <= MEMORY_KIB && one_more < ONE_MORE && listens <= LISTENS,
-        "the targets are missed"
+        "the targets were missed"
     );
     Ok(())
 }
@@ -169,18 +175,18 @@ fn create(gateway: &GatewayProcess, n: u16) -> Result<Value> {
 fn all_are_deployed(lab: &Lab, gateway: &GatewayProcess) -> Result<()> {
     let deployed = gateway.at("ipsec-tunnels?status=DEPLOYED&size=1");
     lab.until("all are deployed", BOUND, || {
-        // Right after a start, what the database says may be of the time before.
+        // Right after a start, the statuses in the database may be those of the previous run.
         let are_there = daemons(&gateway.data)?.len() >= usize::from(TUNNELS);
         Ok((are_there && gateway.api.get(&deployed)?["totalElements"] == TUNNELS).then_some(()))
     })
     .with_context(|| gateway.process.tail())
 }
 
-/// What the sites' strongSwan is configured with: of each tunnel, what is given out for it, from its own address.
+/// The configuration of the sites' strongSwan: each tunnel's own, with the site's address as the local address.
 fn configuration(gateway: &GatewayProcess, tunnels: &[Value]) -> Result<String> {
     let mut whole = String::new();
     for tunnel in tunnels.iter().take(usize::from(TUNNELS)) {
-        let id = tunnel["id"].as_str().context("no id")?;
+        let id = tunnel["id"].as_str().context("the tunnel has no id")?;
         let path = gateway.at(&format!("ipsec-tunnels/{id}/vpn-config?format=strongswan"));
         let from = format!("local_addrs = {}\n    remote_addrs", address(tunnel, "peerPublicIp")?);
         whole.push_str(&gateway.api.text(&path)?.replacen("remote_addrs", &from, 1));
@@ -192,7 +198,7 @@ fn address(tunnel: &Value, name: &str) -> Result<Ipv4Addr> {
     Ok(tunnel[name].as_str().with_context(|| format!("no {name}"))?.parse()?)
 }
 
-/// The IKE daemons of a gateway that listen.
+/// The process ids of the gateway's IKE daemons whose VICI socket exists.
 fn daemons(data: &Path) -> Result<Vec<u32>> {
     let mut pids = Vec::new();
     for entry in fs::read_dir(data.join("gateway/tunnels"))? {
@@ -206,7 +212,7 @@ fn daemons(data: &Path) -> Result<Vec<u32>> {
     Ok(pids)
 }
 
-/// The private dirty memory of a process.
+/// The private dirty memory of a process in KiB.
 fn private_kib(pid: u32) -> Result<u64> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     let line =
@@ -214,7 +220,7 @@ fn private_kib(pid: u32) -> Result<u64> {
     Ok(line.trim().trim_end_matches("kB").trim().parse()?)
 }
 
-/// Processor time.
+/// Processor time in seconds.
 struct Cost {
     gateway: f64,
     daemons: f64,
@@ -232,7 +238,7 @@ impl std::fmt::Display for Cost {
     }
 }
 
-/// What the gateway and its daemons take of a processor in a minute, from half of one.
+/// The processor seconds per minute of the gateway and its daemons, measured for half a minute.
 fn idle(gateway: &GatewayProcess) -> Result<Cost> {
     let pids = daemons(&gateway.data)?;
     let read = || -> Result<(f64, f64)> {
@@ -246,10 +252,10 @@ fn idle(gateway: &GatewayProcess) -> Result<Cost> {
     Ok(Cost { gateway: (after.0 - before.0) / minutes, daemons: (after.1 - before.1) / minutes })
 }
 
-/// With the programs that it has run and waited for.
+/// The processor seconds of a process, including the child processes that it has waited for.
 fn seconds(pid: u32) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let (_, fields) = stat.rsplit_once(')').context("no process")?;
+    let (_, fields) = stat.rsplit_once(')').context("the stat file has no process name")?;
     // utime, stime, cutime, cstime (proc(5)).
     let times = fields.split_whitespace().skip(11).take(4);
     Ok(times.map(str::parse::<f64>).sum::<Result<f64, _>>()? / TICKS)

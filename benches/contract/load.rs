@@ -1,4 +1,4 @@
-//! A load of requests, and what it took: as little of a client as it takes, since it runs on the server's cores.
+//! A load generator and its measurements. The client is minimal, since it shares the cores with the server.
 
 use std::{
     fs,
@@ -19,24 +19,24 @@ use tokio::{
 
 /// A request that takes longer has failed.
 const BOUND: Duration = Duration::from_secs(30);
-/// For the server to stop in good order.
+/// The longest wait for an orderly stop of the server.
 const STOP: Duration = Duration::from_secs(20);
 
-/// Whom to ask, and as whom.
+/// The address of the API, and the token.
 #[derive(Debug, Clone)]
 pub(crate) struct Api {
     pub(crate) address: SocketAddr,
     pub(crate) token: String,
 }
 
-/// The server's process. It ends when this program does, however that ends.
+/// The server's process. It ends with this program, even if this program is killed.
 pub(crate) struct Served {
     process: Child,
     stdin: Option<ChildStdin>,
 }
 
 impl Served {
-    /// This program once more, with `serve`.
+    /// Runs this program again with the argument `serve`.
     pub(crate) fn start() -> Result<Self> {
         let mut process = Command::new(std::env::current_exe()?)
             .arg("serve")
@@ -46,26 +46,33 @@ impl Served {
         Ok(Self { stdin: process.stdin.take(), process })
     }
 
-    /// `false` once it has ended.
+    /// Whether the process still runs.
     pub(crate) fn runs(&mut self) -> Result<bool> {
         Ok(self.process.try_wait()?.is_none())
     }
 
-    /// Resident, MiB: now, and the most it has been.
+    /// The resident memory in MiB: now, and at its peak.
     pub(crate) fn memory(&self) -> Result<(u64, u64)> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
         let of = |name: &str| -> Result<u64> {
-            let line = status.lines().find_map(|l| l.strip_prefix(name)).context("no such line")?;
+            let line =
+                status.lines().find_map(|l| l.strip_prefix(name)).context("the status has no such line")?;
             Ok(line.trim().trim_end_matches("kB").trim().parse::<u64>()? / 1024)
         };
         Ok((of("VmRSS:")?, of("VmHWM:")?))
     }
 
-    /// What it has used of all processors.
+    /// The processor time that it has used on all cores.
     fn processor(&self) -> Result<Duration> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
-        // proc_pid_stat(5): fields 14 and 15, in ticks of 10 ms; the name before them may hold spaces.
-        let fields = stat.rsplit_once(')').context("no stat")?.1.split_whitespace().skip(11).take(2);
+        // proc_pid_stat(5): fields 14 and 15, in ticks of 10 ms. The name before them may contain spaces.
+        let fields = stat
+            .rsplit_once(')')
+            .context("the stat file has no process name")?
+            .1
+            .split_whitespace()
+            .skip(11)
+            .take(2);
         let ticks: u64 = fields.map(str::parse::<u64>).sum::<Result<u64, _>>()?;
         Ok(Duration::from_millis(ticks * 10))
     }
@@ -116,11 +123,11 @@ impl Request {
     }
 }
 
-/// How long each request took, shortest first, and all of them.
+/// The durations of the requests, shortest first, and of the whole measurement.
 pub(crate) struct Times {
     each: Vec<Duration>,
     all: Duration,
-    /// What the server used of its processors.
+    /// The processor time of the server.
     processor: Duration,
 }
 
@@ -146,7 +153,7 @@ impl Times {
     }
 }
 
-/// `count` requests by several clients, each with one connection and one request at a time.
+/// Sends `count` requests from several clients. Each has one connection and one request at a time.
 pub(crate) async fn load(
     api: &Api,
     clients: usize,
@@ -177,7 +184,7 @@ pub(crate) async fn load(
     Ok(Times { each, all, processor: Duration::ZERO })
 }
 
-/// HTTP/1.1 on a kept connection.
+/// An HTTP/1.1 client with one persistent connection.
 pub(crate) struct Client {
     stream: TcpStream,
     head: String,
@@ -198,7 +205,7 @@ impl Client {
         Ok(serde_json::from_slice(body)?)
     }
 
-    /// The body of an answer that is a success.
+    /// Sends a request and returns the body of a successful answer.
     async fn ask(&mut self, request: &Request) -> Result<&[u8]> {
         let text = match request {
             Request::Get(path) => format!("GET {path} {}\r\n", self.head),
@@ -227,11 +234,14 @@ impl Client {
     }
 }
 
-/// The lengths of a head that is whole and of its body.
+/// The lengths of a complete head and of its body. Returns `None` while the head is incomplete.
 fn head(bytes: &[u8]) -> Result<Option<(usize, usize)>> {
     let Some(end) = bytes.windows(4).position(|w| w == b"\r\n\r\n") else { return Ok(None) };
     let text = std::str::from_utf8(&bytes[..end])?;
     ensure!(text.starts_with("HTTP/1.1 2"), "{}", String::from_utf8_lossy(bytes));
-    let length = text.lines().find_map(|l| l.strip_prefix("content-length: ")).context("no length")?;
+    let length = text
+        .lines()
+        .find_map(|l| l.strip_prefix("content-length: "))
+        .context("the answer has no content-length")?;
     Ok(Some((end + 4, length.trim().parse()?)))
 }

@@ -1,4 +1,4 @@
-//! Side by side: bulk, short connections and ping-pongs of every peer, in turn.
+//! Comparisons: bulk transfers, short connections and ping-pongs through each peer in turn.
 
 use std::time::Duration;
 
@@ -13,9 +13,10 @@ use crate::{
     target::Targets,
 };
 
-/// Connections at once where there are many.
+/// The number of concurrent connections in measures with many.
 const MANY: usize = 50;
 
+/// The aims for throughput.
 const FAST: [Aim; 2] = [Aim::AtLeast(1.5, RATHOLE), Aim::AtLeast(0.65, HAPROXY)];
 
 pub(crate) fn bulks(plan: &Plan, peers: &[Peer], targets: &Targets, report: &mut Report) -> Result<()> {

@@ -1,4 +1,4 @@
-//! What streams that do harm cost the others: each kind of harm against its absence, in turn.
+//! The effect of hostile streams on other streams: each kind of harm is compared with its absence, in turn.
 
 use std::{
     io::{Read as _, Write as _},
@@ -19,13 +19,13 @@ use crate::{
     target::Targets,
 };
 
-/// Streams that do not read, or hardly.
+/// The number of streams that do not read, or read slowly.
 const STREAMS: usize = 20;
-/// Connections to the agent port that never finish their handshake.
+/// The number of connections to the agent port that never finish their handshake.
 const STALLED: usize = 500;
-/// Time for the buffers of an unread stream to fill.
+/// The time in which the buffers of an unread stream fill.
 const FILL: Duration = Duration::from_millis(700);
-/// The others side by side.
+/// The number of concurrent other streams.
 const OTHERS: usize = 4;
 
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +35,7 @@ enum Harm {
     Stalls,
 }
 
-/// What was begun; dropped, it ends.
+/// A running harm. Dropping it ends it.
 enum Running {
     Streams(Vec<TcpStream>),
     Readers(Beside),
@@ -68,7 +68,7 @@ pub(crate) fn hostile(
     Ok(())
 }
 
-/// Throughput of some bulk streams, and then p99 of some ping-pongs.
+/// Measures the throughput of some bulk streams, and then the p99 of some ping-pongs.
 fn others(plan: &Plan, peer: &Peer, targets: &Targets, runtime: &Handle) -> Result<(f64, f64)> {
     let gbit = bulk(peer, targets, OTHERS, Way::Down, plan.time(2.0))?.gbit;
     let p99 = ping_pong(runtime, peer.echo, OTHERS, plan.time(2.0))?.p99;
@@ -104,7 +104,7 @@ impl Harm {
             Self::Stalls => {
                 let stalled = (0..STALLED).map(|n| -> Result<TcpStream> {
                     let mut tcp = connect(ours.agents)?;
-                    // Half of them with the beginning of a ClientHello. The gateway may have turned it away already.
+                    // Half of them send the beginning of a ClientHello. The gateway may have closed them already.
                     if n % 2 == 0 {
                         let _ = tcp.write_all(&[22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3]);
                     }

@@ -1,4 +1,4 @@
-//! Ten thousand connections that are open and say nothing: what each costs, and whether it still works.
+//! Ten thousand idle connections: the memory that each needs, and whether all still work afterwards.
 
 use std::{thread, time::Duration};
 
@@ -14,13 +14,13 @@ use crate::{
     usage::memory,
 };
 
-/// A connection has two sockets in each process, the benchmark's own too.
+/// A connection needs two sockets in each process, including the benchmark's.
 const DESCRIPTORS_EACH: u64 = 2;
-/// What a process has besides: carriers that a burst leaves parked, for the most part.
+/// Descriptors that a process needs besides, most of them for carriers that a burst leaves parked.
 const MARGIN: u64 = 1500;
-/// Opened side by side.
+/// The number of connections that are opened concurrently.
 const AT_ONCE: usize = 100;
-/// For whatever was needed to open them to be given back.
+/// The time in which processes release what opening the connections needed temporarily.
 const SETTLE: Duration = Duration::from_secs(5);
 
 pub(crate) fn idle(plan: &Plan, peers: &[Peer], runtime: &Handle, report: &mut Report) -> Result<()> {
@@ -57,7 +57,7 @@ async fn open(peer: &Peer, count: usize) -> Result<Vec<TcpStream>> {
         let to = |n: usize| peer.echoes[n % peer.echoes.len()];
         let some: Vec<_> = (all.len()..count).take(AT_ONCE).map(|n| tokio::spawn(opened(to(n)))).collect();
         for one in some {
-            all.push(one.await?.with_context(|| format!("{} of {count} are open", all.len()))?);
+            all.push(one.await?.with_context(|| format!("{} of {count} connections are open", all.len()))?);
         }
     }
     ensure!(all.len() == count);

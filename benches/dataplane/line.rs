@@ -1,5 +1,5 @@
-//! A slow and lossy line between two namespaces, for kernels without a module for that: two TUN devices and, between
-//! them, a queue for each direction that delays, drops and limits the rate.
+//! A slow and lossy line between two namespaces, for kernels without the netem module: two TUN devices, and between
+//! them a queue for each direction that delays and drops packets and limits the rate.
 
 use std::{
     net::Ipv4Addr,
@@ -14,42 +14,42 @@ use wicketgate_lab::Namespace;
 
 /// The interface in both namespaces.
 const INTERFACE: &str = "line0";
-/// What the line's queue holds, as time: what does not fit is dropped, as a router would.
+/// The capacity of the line's queue as a time. The queue drops packets that do not fit, like a router.
 const QUEUE: Duration = Duration::from_millis(50);
-/// Packets on their way, whatever the rate.
+/// The largest number of packets in flight, at any rate.
 const FLIGHT: usize = 20_000;
 const MTU: usize = 1500;
 
-/// How a line is.
+/// The properties of a line.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Quality {
-    /// In each direction.
+    /// The delay in each direction.
     pub(crate) delay: Duration,
-    /// Of a thousand packets.
+    /// The packets lost of a thousand.
     pub(crate) lost: f64,
     pub(crate) mbit: f64,
 }
 
-/// Stands for as long as it is kept.
+/// A running line. Dropping it ends it.
 pub(crate) struct Line {
     _runtime: Runtime,
 }
 
 impl Line {
-    /// Joins two namespaces, with these addresses.
+    /// Connects two namespaces with the given addresses.
     pub(crate) fn between(
         near: (&Namespace, Ipv4Addr),
         far: (&Namespace, Ipv4Addr),
         quality: Quality,
     ) -> Result<Self> {
-        // A thread of its own, so that other load does not delay packets further.
+        // Separate threads, so that other load does not delay packets further.
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let [a, b] = [(near, far), (far, near)].map(|((namespace, address), (_, other))| -> Result<_> {
             let tun = namespace.enter(|| {
                 let _inside = runtime.enter();
                 Tun::builder().name(INTERFACE).build()
             })?;
-            let tun = tun.context("no TUN device")?.pop().context("no TUN device")?;
+            let tun = tun.context("cannot create a TUN device")?.pop().context("cannot create a TUN device")?;
             namespace.ip(&format!(
                 "addr add {address} peer {other} dev {INTERFACE}\nlink set {INTERFACE} mtu {MTU} up txqueuelen 1000"
             ))?;
@@ -62,7 +62,7 @@ impl Line {
     }
 }
 
-/// One direction.
+/// Carries the packets of one direction.
 async fn carry(from: Arc<Tun>, to: Arc<Tun>, quality: Quality, seed: u64) {
     let (send, mut receive) = mpsc::channel::<(Instant, Box<[u8]>)>(FLIGHT);
     tokio::spawn(async move {
@@ -88,11 +88,11 @@ async fn carry(from: Arc<Tun>, to: Arc<Tun>, quality: Quality, seed: u64) {
     }
 }
 
-/// The same losses in every run (SplitMix64).
+/// A generator with the same losses in every run (SplitMix64).
 struct Dice(u64);
 
 impl Dice {
-    /// From 0 to 1.
+    /// A number from 0 to 1.
     fn roll(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;

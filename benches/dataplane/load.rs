@@ -1,4 +1,4 @@
-//! The load: bulk streams, short connections, ping-pongs. Each measure ends by itself, and by a bound.
+//! The load: bulk streams, short connections and ping-pongs. Each measure ends by itself, and has a time limit.
 
 use std::{
     io::{Read as _, Write as _},
@@ -24,11 +24,11 @@ use crate::{
     usage::cpu,
 };
 
-/// For a connection, and for each answer on it.
+/// The longest wait for a connection, and for each answer on it.
 pub(crate) const BOUND: Duration = Duration::from_secs(20);
-/// Of a bulk transfer: until the windows are open, nothing is counted.
+/// The beginning of a bulk transfer that is not counted, in which the TCP windows open.
 const WARM_UP: Duration = Duration::from_millis(400);
-/// A ping-pong's message.
+/// The size of a ping-pong's message in bytes.
 const MESSAGE: usize = 64;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,11 +38,11 @@ pub(crate) enum Way {
     Down,
 }
 
-/// What a bulk transfer made.
+/// The result of a bulk transfer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bulk {
     pub(crate) gbit: f64,
-    /// CPU seconds of the peer's processes for a GiB.
+    /// The CPU seconds of the peer's processes per GiB.
     pub(crate) cpu: f64,
 }
 
@@ -89,7 +89,7 @@ pub(crate) fn bulk(peer: &Peer, targets: &Targets, streams: usize, way: Way, tim
     Ok(Bulk { gbit, cpu: used / (moved / f64::from(1 << 30)) })
 }
 
-/// Waits until nothing more comes of what was on its way.
+/// Waits until all bytes in flight have arrived.
 fn settle(counter: &AtomicU64) {
     let end = Instant::now() + BOUND;
     let mut last = u64::MAX;
@@ -102,7 +102,7 @@ fn settle(counter: &AtomicU64) {
     }
 }
 
-/// What many small exchanges made.
+/// The result of many small exchanges.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Exchanges {
     pub(crate) per_second: f64,
@@ -112,7 +112,7 @@ pub(crate) struct Exchanges {
 
 impl Exchanges {
     pub(crate) fn of(mut times: Vec<Duration>, took: Duration) -> Result<Self> {
-        ensure!(!times.is_empty(), "nothing was answered");
+        ensure!(!times.is_empty(), "no exchange was answered");
         times.sort_unstable();
         let at = |percent: usize| times[(times.len() - 1) * percent / 100];
         let per_second = times.len() as f64 / took.as_secs_f64();
@@ -120,7 +120,7 @@ impl Exchanges {
     }
 }
 
-/// Connections one after the other, `at_once` side by side: connect, a byte there, a byte back, close.
+/// Makes short connections with `at_once` concurrent clients: connect, send a byte, receive a byte, close.
 pub(crate) fn short(runtime: &Handle, to: SocketAddr, at_once: usize, time: Duration) -> Result<Exchanges> {
     let begin = Instant::now();
     let clients = (0..at_once).map(|_| async move {
@@ -146,7 +146,7 @@ async fn one_short(to: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// `at_once` connections, each with one message on its way at a time.
+/// Sends messages on `at_once` connections, each with one message in flight.
 pub(crate) fn ping_pong(
     runtime: &Handle,
     to: SocketAddr,
@@ -176,7 +176,7 @@ pub(crate) fn ping_pong(
     gather(runtime, clients, begin)
 }
 
-/// One by itself, without a runtime's wake-ups.
+/// A single connection without a runtime, whose wake-ups would add latency.
 fn alone(to: SocketAddr, time: Duration) -> Result<Exchanges> {
     let mut tcp = connect(to)?;
     let mut buffer = [5; MESSAGE];
@@ -197,7 +197,7 @@ fn alone(to: SocketAddr, time: Duration) -> Result<Exchanges> {
     Exchanges::of(times, begin.elapsed())
 }
 
-/// A connection on which one message has gone there and back.
+/// A connection on which one message was echoed.
 pub(crate) async fn opened(to: SocketAddr) -> Result<tokio::net::TcpStream> {
     let open = async {
         let mut tcp = tokio::net::TcpStream::connect(to).await?;
@@ -205,7 +205,7 @@ pub(crate) async fn opened(to: SocketAddr) -> Result<tokio::net::TcpStream> {
         exchange(&mut tcp).await?;
         anyhow::Ok(tcp)
     };
-    tokio::time::timeout(BOUND, open).await.context("no connection in time")?
+    tokio::time::timeout(BOUND, open).await.context("the connection timed out")?
 }
 
 pub(crate) async fn exchange(tcp: &mut tokio::net::TcpStream) -> Result<()> {
@@ -227,7 +227,7 @@ where
     Exchanges::of(times, begin.elapsed())
 }
 
-/// A byte there and back, over a connection of its own.
+/// Sends a byte and receives it back over a new connection.
 pub(crate) fn round_trip(to: SocketAddr) -> Result<()> {
     let mut tcp = connect(to)?;
     tcp.write_all(b"?")?;
@@ -242,7 +242,7 @@ pub(crate) fn connect(to: SocketAddr) -> Result<TcpStream> {
     Ok(tcp)
 }
 
-/// Work that goes on beside what is measured, until it is dropped.
+/// Work that runs during a measurement, until it is dropped.
 pub(crate) struct Beside {
     stop: Arc<AtomicBool>,
     threads: Vec<thread::JoinHandle<()>>,
@@ -250,7 +250,7 @@ pub(crate) struct Beside {
 }
 
 impl Beside {
-    /// `count` threads, each calling `step` until the end.
+    /// Starts `count` threads that call `step` repeatedly until the end.
     pub(crate) fn start(count: usize, step: impl Fn() -> Result<()> + Clone + Send + 'static) -> Self {
         let (stop, failed) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(None)));
         let threads = (0..count)
@@ -269,7 +269,7 @@ impl Beside {
         Self { stop, threads, failed }
     }
 
-    /// Ends it, and says what went wrong with it.
+    /// Ends the work, and returns its first error.
     pub(crate) fn end(self) -> Result<()> {
         self.stop.store(true, Relaxed);
         for thread in self.threads {

@@ -1,4 +1,4 @@
-//! The agent behind a slow line: 40 ms there and back, 200 Mbit/s, with and without loss.
+//! The agent behind a slow line: 40 ms round-trip time, 200 Mbit/s, with and without loss.
 
 use std::{net::Ipv4Addr, path::Path, sync::Arc, thread, time::Duration};
 
@@ -19,7 +19,7 @@ const NEAR: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 const FAR: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
 const DELAY: Duration = Duration::from_millis(20);
 const MBIT: f64 = 200.0;
-/// For carriers to have rested.
+/// A pause before each measure, in which carriers become idle.
 const REST: Duration = Duration::from_secs(3);
 
 pub(crate) fn lossy(plan: &Plan, report: &mut Report) -> Result<()> {
@@ -56,7 +56,7 @@ pub(crate) fn lossy(plan: &Plan, report: &mut Report) -> Result<()> {
                 })?;
                 report.note(
                     &format!("{name}: small requests beside a bulk stream, p50 ms"),
-                    // Without loss, it is the line's own queue that is seen.
+                    // Without loss, the latency is that of the line's own queue.
                     if lost > 0.0 { &[Aim::Most(60.0)] } else { &[] },
                     OURS,
                     ms(p50),

@@ -1,8 +1,8 @@
-//! The data plane beside what people use today: `make bench`, as root. All processes are real and run in a network
-//! namespace of the benchmark's own; nothing of them is left.
+//! The data plane compared with alternatives: `make bench`, as root. All processes are real and run in network
+//! namespaces that the benchmark creates and removes.
 //!
-//! Figures are medians of rounds in which every peer has its turn; absolute ones differ from machine to machine, so
-//! the aims are ratios.
+//! Figures are medians of several rounds, in each of which every peer is measured in turn. Absolute figures differ from
+//! machine to machine, so most aims are ratios.
 
 mod compare;
 mod hostile;
@@ -37,32 +37,33 @@ use crate::{
     target::Targets,
 };
 
-/// Removed by the next run, if one is killed.
+/// The benchmark's directory. If a run is killed, the next one removes it.
 const HOME: &str = "/var/lib/wicketgate-bench";
 
-/// For 10,000 connections of one share, which may have a part of what a gateway has room for.
+/// The limit of file descriptors. A share may use only a part of a gateway's capacity, and 10,000 connections of one
+/// share must fit.
 const DESCRIPTORS: u64 = 262_144;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Section {
     /// Throughput and CPU.
     Bulk,
-    /// Connections of one byte each way.
+    /// Short connections with one byte in each direction.
     Short,
     /// Latency.
     PingPong,
-    /// Memory of connections at rest.
+    /// Memory of idle connections.
     Idle,
-    /// Streams that do harm, beside others.
+    /// Hostile streams beside other streams.
     Hostile,
     /// The agent behind a slow and lossy line.
     Lossy,
-    /// Through a real tunnel.
+    /// Throughput of a real tunnel.
     Tunnel,
 }
 
 impl Section {
-    /// Whether all of it happens on one loopback interface.
+    /// Whether the section runs on one loopback interface.
     fn is_loopback(self) -> bool {
         !matches!(self, Self::Lossy | Self::Tunnel)
     }
@@ -70,10 +71,10 @@ impl Section {
 
 #[derive(Debug, Parser)]
 struct Options {
-    /// What to measure; everything if none is named.
+    /// The sections to measure. Without any, all are measured.
     #[arg(value_enum)]
     sections: Vec<Section>,
-    /// One short round, to see where it stands.
+    /// Measure one short round only.
     #[arg(long)]
     quick: bool,
     #[arg(long, default_value_t = 5)]
@@ -81,18 +82,18 @@ struct Options {
     /// Peers to leave out.
     #[arg(long)]
     without: Vec<String>,
-    /// Idle connections.
+    /// The number of idle connections.
     #[arg(long, default_value_t = 10_000)]
     idle: usize,
-    /// Seconds after which idle connections are tried again.
+    /// Seconds after which idle connections are used again.
     #[arg(long, default_value_t = 600)]
     idle_seconds: u64,
-    /// Cargo says so to every benchmark.
+    /// Cargo passes this flag to every benchmark.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// How much is measured.
+/// The extent of the measurements.
 struct Plan {
     rounds: usize,
     quick: bool,
@@ -101,7 +102,7 @@ struct Plan {
 }
 
 impl Plan {
-    /// How long a figure is measured.
+    /// The duration of one measurement.
     fn time(&self, seconds: f64) -> Duration {
         Duration::from_secs_f64(if self.quick { seconds / 2.0 } else { seconds })
     }
@@ -111,7 +112,7 @@ fn main() -> ExitCode {
     let run = Options::try_parse().map_err(anyhow::Error::from).and_then(|options| run(&options));
     match run {
         Ok(0) => ExitCode::SUCCESS,
-        // Said in the table.
+        // The table shows the missed aims.
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {
             let _ = writeln!(io::stderr(), "{error:#}");
@@ -121,7 +122,7 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<usize> {
-    // The product's own processes inherit it. Beyond the hard limit only root may go, and not everywhere.
+    // The product's processes inherit the limit. Raising the hard limit needs root and is not permitted everywhere.
     let limit = getrlimit(Resource::Nofile);
     let most = limit.maximum.map(|most| most.max(DESCRIPTORS));
     if setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }).is_err() {
@@ -150,12 +151,12 @@ fn run(options: &Options) -> Result<usize> {
     report.print()
 }
 
-/// Everything on the loopback interface of one namespace.
+/// Measures the sections that run on the loopback interface of one namespace.
 fn loopback(options: &Options, plan: &Plan, sections: &[Section], report: &mut Report) -> Result<()> {
     let lab = Lab::new("wgplane-", &Path::new(HOME).join("dataplane"), Arc::default())?;
     let namespace = lab.namespace("gw")?;
     widen(&namespace)?;
-    // All threads are made by one that has entered the namespace, and are in it as well.
+    // All threads are started inside the namespace and stay in it.
     namespace.enter(|| -> Result<()> {
         let runtime = tokio::runtime::Runtime::new()?;
         let targets = Targets::start(Ipv4Addr::LOCALHOST, runtime.handle())?;
@@ -179,7 +180,7 @@ fn loopback(options: &Options, plan: &Plan, sections: &[Section], report: &mut R
     lab.remove()
 }
 
-/// Room for the connections of a benchmark: their ends stay in TIME_WAIT for a minute.
+/// Widens the limits for connections: closed ones stay in TIME_WAIT for a minute.
 fn widen(namespace: &Namespace) -> Result<()> {
     namespace.sysctl("net/ipv4/ip_local_port_range", "10240 65000")?;
     namespace.sysctl("net/core/somaxconn", "4096")

@@ -1,4 +1,5 @@
-//! What is measured: a direct connection, this product, HAProxy (one hop, no encryption) and rathole (an agent, TLS).
+//! The peers that are compared: a direct connection, this product, HAProxy (one hop, no encryption) and rathole (an
+//! agent, TLS).
 
 use std::{
     fs,
@@ -14,9 +15,9 @@ use wicketgate_lab::{Agent, AgentOptions, GatewayOptions, GatewayProcess, Lab, N
 
 use crate::{load, target::Targets};
 
-/// Connections that a share of ours may have: without it, a part of what its tunnel may have.
+/// The connection limit of each of this product's shares. The default is only a part of its tunnel's limit.
 const MANY: u32 = 20_000;
-/// For a peer's ports to answer.
+/// The longest wait until a peer's ports accept connections.
 const START: Duration = Duration::from_secs(20);
 
 pub(crate) const DIRECT: &str = "direct";
@@ -24,33 +25,33 @@ pub(crate) const OURS: &str = "wicketgate";
 pub(crate) const HAPROXY: &str = "haproxy";
 pub(crate) const RATHOLE: &str = "rathole";
 
-/// A way to the targets.
+/// A path to the targets.
 #[derive(Debug, Clone)]
 pub(crate) struct Peer {
     pub(crate) name: &'static str,
     pub(crate) sink: SocketAddr,
     pub(crate) source: SocketAddr,
     pub(crate) echo: SocketAddr,
-    /// Where many connections at rest are spread over, evenly.
+    /// The addresses over which many idle connections are spread evenly.
     pub(crate) echoes: Vec<SocketAddr>,
-    /// Of its processes.
+    /// The ids of its processes.
     pub(crate) pids: Vec<u32>,
 }
 
-/// All of them, running.
+/// All peers, running.
 pub(crate) struct Peers {
     pub(crate) all: Vec<Peer>,
     pub(crate) ours: Ours,
     _others: Vec<Process>,
 }
 
-/// Where the product's processes run.
+/// The namespaces and the address of the product's processes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Places<'a> {
     pub(crate) gateway: &'a Namespace,
-    /// The agent's, and the targets'.
+    /// The namespace of the agent and of the targets.
     pub(crate) agent: &'a Namespace,
-    /// Where agents dial.
+    /// The address that agents dial.
     pub(crate) agents: SocketAddr,
 }
 
@@ -58,12 +59,12 @@ pub(crate) struct Places<'a> {
 pub(crate) struct Ours {
     _gateway: GatewayProcess,
     _agent: Agent,
-    /// Where agents dial.
+    /// The address that agents dial.
     pub(crate) agents: SocketAddr,
 }
 
 impl Peers {
-    /// Starts those in `names`; this product always.
+    /// Starts the peers in `names`, and always this product.
     pub(crate) fn start(
         lab: &Lab,
         namespace: &Namespace,
@@ -121,11 +122,12 @@ impl Ours {
         let second = gateway.tunnel(lab, "second", Ipv4Addr::new(203, 0, 113, 3), "10.0.0.0/16")?;
         let share = |name, tunnel: &Value, target: SocketAddr, port| -> Result<SocketAddr> {
             let made = gateway.share(lab, name, tunnel, &zid, &target.to_string(), port)?;
-            let id = made["id"].as_str().context("no id")?;
+            let id = made["id"].as_str().context("the answer has no id")?;
             let many = json!({ "maxConnections": MANY });
             gateway.api.patch(&gateway.at(&format!("ipsec-shares/{id}")), &many)?;
             gateway.deployed(lab, "ipsec-shares", id)?;
-            let ip: Ipv4Addr = tunnel["loadBalancerIp"].as_str().context("no loadBalancerIp")?.parse()?;
+            let ip: Ipv4Addr =
+                tunnel["loadBalancerIp"].as_str().context("the tunnel has no loadBalancerIp")?.parse()?;
             Ok((ip, port).into())
         };
         let echo = share("echo", &tunnel, targets.echo, 9003)?;
@@ -134,7 +136,7 @@ impl Ours {
             sink: share("sink", &tunnel, targets.sink, 9001)?,
             source: share("source", &tunnel, targets.source, 9002)?,
             echo,
-            // A tunnel may have half of what its gateway has room for.
+            // A tunnel may use half of its gateway's capacity.
             echoes: vec![echo, share("second", &second, targets.echo, 9003)?],
             pids: vec![gateway.process.pid(), agent.process.pid()],
         };
@@ -142,8 +144,8 @@ impl Ours {
     }
 }
 
-/// `wicketgate` and `wicketgate-agent`: those in the directory that WICKETGATE_BIN names, to measure another build, or
-/// those that were built with the benchmark.
+/// The paths of `wicketgate` and `wicketgate-agent`: in the directory WICKETGATE_BIN, to measure another build, or else
+/// built with the benchmark.
 pub(crate) fn executables() -> Result<(PathBuf, PathBuf)> {
     let built = Path::new(env!("CARGO_BIN_EXE_wicketgate"));
     let executable = match std::env::var_os("WICKETGATE_BIN") {
@@ -157,8 +159,8 @@ pub(crate) fn executables() -> Result<(PathBuf, PathBuf)> {
     Ok((executable, agent))
 }
 
-/// Debian's package, in TCP mode. By itself it takes as many threads as there are cores, and as many connections as it
-/// may have descriptors for.
+/// HAProxy of Debian's package in TCP mode. By default, it uses one thread per core and as many connections as its
+/// limit of descriptors permits.
 fn haproxy(lab: &Lab, namespace: &Namespace, targets: &Targets) -> Result<(Process, Peer)> {
     let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let ports = [("sink", at(9101), targets.sink), ("source", at(9102), targets.source)];
@@ -179,9 +181,10 @@ fn haproxy(lab: &Lab, namespace: &Namespace, targets: &Targets) -> Result<(Proce
     Ok((process, Peer { name: HAPROXY, sink, source, echo, echoes: vec![echo], pids }))
 }
 
-/// As `make bench` has installed it, TLS by OpenSSL, `TCP_NODELAY` on.
+/// Rathole as `make bench` installs it, with OpenSSL's TLS and `TCP_NODELAY`.
 fn rathole(lab: &Lab, namespace: &Namespace, targets: &Targets) -> Result<(Vec<Process>, Peer)> {
-    let executable = std::env::var_os("RATHOLE").context("RATHOLE names no executable: run `make bench`")?;
+    let executable =
+        std::env::var_os("RATHOLE").context("RATHOLE is not set to an executable: run `make bench`")?;
     let dir = lab.dir("rathole")?;
     let (key, certificate, bundle) =
         (dir.join("key.pem"), dir.join("certificate.pem"), dir.join("bundle.pfx"));

@@ -1,4 +1,4 @@
-//! The table: what each peer made, and what became of each aim.
+//! The table of results: each peer's figures, and whether each aim is met.
 
 use std::{
     collections::BTreeMap,
@@ -9,17 +9,17 @@ use anyhow::Result;
 
 use crate::peers::{DIRECT, HAPROXY, OURS, RATHOLE};
 
-/// The limit of a figure, relative to a peer's figure or absolute.
+/// The limit of a figure, absolute or relative to a peer's figure.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Aim {
     AtLeast(f64, &'static str),
     AtMost(f64, &'static str),
-    /// In the figure's own unit.
+    /// A lower limit in the figure's own unit.
     Least(f64),
     Most(f64),
 }
 
-/// One measure: its rounds, by peer.
+/// The rounds of one measure by peer.
 #[derive(Debug)]
 struct Row {
     name: String,
@@ -32,7 +32,7 @@ struct Row {
 pub(crate) struct Report(Vec<Row>);
 
 impl Report {
-    /// Notes one round of a measure.
+    /// Records one round of a measure.
     pub(crate) fn note(&mut self, name: &str, aims: &[Aim], peer: &'static str, value: f64) {
         let at = self.0.iter().position(|row| row.name == name).unwrap_or_else(|| {
             self.0.push(Row { name: name.to_owned(), aims: aims.to_vec(), rounds: BTreeMap::new() });
@@ -79,7 +79,7 @@ impl Row {
         values.get(values.len() / 2).copied()
     }
 
-    /// The aim in words, what it came to, and whether it was met. `None`: the peer was not measured.
+    /// The aim as text, the ratio that was reached, and whether the aim is met. `None` if the peer was not measured.
     fn verdict(&self, aim: Aim) -> Option<(String, String, bool)> {
         let ours = self.median(OURS)?;
         Some(match aim {

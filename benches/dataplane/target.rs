@@ -1,4 +1,4 @@
-//! What stands behind everybody who is measured: a sink, a source and an echo, in the benchmark's own process.
+//! The targets behind all peers: a sink, a source and an echo in the benchmark's own process.
 
 use std::{
     io::{Read as _, Write as _},
@@ -13,23 +13,23 @@ use std::{
 use anyhow::Result;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-/// What a bulk transfer moves at once: large, so that it is not the load that is measured.
+/// The bytes of one read or write of a bulk transfer: large, so that the load generator is not the bottleneck.
 pub(crate) const CHUNK: usize = 256 * 1024;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Targets {
-    /// Reads all that it gets.
+    /// Reads and discards everything.
     pub(crate) sink: SocketAddr,
-    /// Sends until the client stops reading.
+    /// Sends until the client closes the connection.
     pub(crate) source: SocketAddr,
-    /// Sends back what it gets.
+    /// Sends back everything that it receives.
     pub(crate) echo: SocketAddr,
     /// Bytes that the sink has read.
     pub(crate) sunk: Arc<AtomicU64>,
 }
 
 impl Targets {
-    /// Listens on `ip`, in the namespace of the calling thread, for as long as the process lives.
+    /// Listens on `ip` in the namespace of the calling thread until the process ends.
     pub(crate) fn start(ip: Ipv4Addr, runtime: &tokio::runtime::Handle) -> Result<Self> {
         let sunk = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&sunk);
@@ -48,7 +48,7 @@ impl Targets {
     }
 }
 
-/// A listener with room for a burst.
+/// A listener with a backlog that is large enough for a burst.
 fn listen(ip: Ipv4Addr) -> Result<TcpListener> {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
     socket.bind(&SocketAddr::from((ip, 0)).into())?;

@@ -1,4 +1,4 @@
-//! Through a real tunnel, its ESP in user space: what a share makes of what the tunnel itself carries.
+//! A real tunnel with ESP in user space: the throughput of a share compared with that of the tunnel itself.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -26,10 +26,10 @@ const GATEWAY: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 const PRIVATE: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
 const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
 const AGENTS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(GATEWAY), 7443);
-/// iperf3's own, straight and behind the share.
+/// The port of iperf3, both directly in the tunnel and behind the share.
 const STRAIGHT: u16 = 5201;
 const SHARE: u16 = 9001;
-/// For the tunnel, and for each iperf3 besides the time that it measures.
+/// The longest wait for the tunnel, and for each iperf3 beyond its measuring time.
 const BOUND: Duration = Duration::from_secs(30);
 
 pub(crate) fn tunnel(plan: &Plan, report: &mut Report) -> Result<()> {
@@ -52,8 +52,8 @@ pub(crate) fn tunnel(plan: &Plan, report: &mut Report) -> Result<()> {
     let options = AgentOptions::measured(&agent, &private, AGENTS);
     let (_agent, zid) = Agent::enrol(&lab, &options, &gateway)?;
     let tunnel = gateway.tunnel(&lab, "bench", PEER, "10.0.0.0/16")?;
-    let id = tunnel["id"].as_str().context("no id")?;
-    let ip = tunnel["loadBalancerIp"].as_str().context("no loadBalancerIp")?;
+    let id = tunnel["id"].as_str().context("the tunnel has no id")?;
+    let ip = tunnel["loadBalancerIp"].as_str().context("the tunnel has no loadBalancerIp")?;
     let config = gateway.at(&format!("ipsec-tunnels/{id}/vpn-config?format=strongswan"));
     let mut device = Site::new(&lab, "charon", &site, PEER, INSIDE)?;
     device.start(&lab, &gateway.api.text(&config)?)?;
@@ -78,7 +78,7 @@ pub(crate) fn tunnel(plan: &Plan, report: &mut Report) -> Result<()> {
     lab.remove()
 }
 
-/// The tunnel's namespace: the one that has the load balancer's address.
+/// Finds the tunnel's namespace, which has the load balancer's address.
 fn holder(outside: &Namespace, ip: &str) -> Result<Namespace> {
     let run = |args: &[&str]| -> Result<String> {
         let out = Command::new("ip").args(args).output().context("can't run ip")?;
@@ -106,7 +106,7 @@ fn server(lab: &Lab, namespace: &Namespace, name: &str, ip: &str) -> Result<Proc
     Ok(process)
 }
 
-/// One stream; what the receiving end got.
+/// Measures one stream, and returns the throughput at the receiving end in Gbit/s.
 fn iperf(from: &Namespace, ip: &str, port: u16, reverse: bool, time: Duration) -> Result<f64> {
     let mut command = from.command("timeout");
     let seconds = time.as_secs().max(1).to_string();
@@ -116,9 +116,12 @@ fn iperf(from: &Namespace, ip: &str, port: u16, reverse: bool, time: Duration) -
         command.arg("--reverse");
     }
     let mut last = String::new();
-    // Its server is not at once ready for another.
+    // The server is not ready for the next client at once.
     for _ in 0..10 {
-        let out = command.stdin(Stdio::null()).output().context("iperf3 is needed")?;
+        let out = command
+            .stdin(Stdio::null())
+            .output()
+            .context("can't run iperf3: packaging/install-packages.sh bench installs it")?;
         let said: Value = serde_json::from_slice(&out.stdout).unwrap_or_default();
         if let Some(bits) = said["end"]["sum_received"]["bits_per_second"].as_f64().filter(|b| *b > 0.0) {
             return Ok(bits / 1e9);
