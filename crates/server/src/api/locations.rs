@@ -6,11 +6,9 @@ use super::{
         answer::{Format, Links, Representation},
         property::{LINKS, Property, PropertyType},
         query::Query,
-        schema,
     },
 };
 use serde::Serialize;
-use serde_json::json;
 use wicketgate_model::LocationId;
 use wicketgate_store::{Column, ColumnType, FilterValue, PageRequest};
 
@@ -18,11 +16,8 @@ static ID: Column = Column::new(ColumnType::Text, "id");
 static MAX_TUNNELS: Column = Column::new(ColumnType::Integer, "max_tunnels");
 
 pub(super) static PROPERTIES: &[Property] = &[
-    Property::new("id", PropertyType::Text).column(&ID).schema(schema::location),
-    Property::new("maxTunnels", PropertyType::Integer).column(&MAX_TUNNELS).optional().schema(|| {
-        json!({"type": "integer", "minimum": 1, "description": "How many tunnels its gateway has room for. Further \
-            ones are ERROR with GatewayFull until there is room"})
-    }),
+    Property::new("id", PropertyType::Text).column(&ID).described_as("locationId"),
+    Property::new("maxTunnels", PropertyType::Integer).column(&MAX_TUNNELS).optional(),
     LINKS,
 ];
 

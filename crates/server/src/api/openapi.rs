@@ -1,14 +1,17 @@
 //! The OpenAPI document, and the page that shows it.
 //!
-//! It is made of data: the operations, one line each; the schemas, whose closed lists and writable properties are
-//! those of the code; and the parameters of lists, which the lists' own descriptions give. Tests hold it to the
-//! router and to every answer that the API's tests see, so that nothing is said here that is not so.
+//! `openapi/base.json` has the fixed parts. Paths are made from the operations, and the schemas and list parameters of
+//! resources from their tables of properties. Tests check the document against the router and against every answer
+//! that the API's tests see.
 
 mod schemas;
 
 use super::{
     operation::{Access, Operation, Parameters},
-    wire::property::{Property, PropertyType},
+    wire::{
+        property::{Property, PropertyType},
+        schema::{self, reference},
+    },
 };
 use axum::{
     http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE},
@@ -33,32 +36,14 @@ pub(super) async fn page() -> impl IntoResponse {
 
 /// The document of these operations, in OpenAPI 3.1.
 pub(super) fn document(operations: &[Operation]) -> Value {
-    let mut paths = Map::new();
+    let mut document = schema::filled(include_str!("openapi/base.json"));
+    document["info"]["version"] = json!(env!("CARGO_PKG_VERSION"));
+    document["tags"] = tags(operations);
     for operation in operations {
-        let path = paths.entry(operation.path).or_insert_with(|| json!({}));
-        path[operation.method] = described(operation);
+        document["paths"][operation.path][operation.method] = described(operation);
     }
-    json!({
-        "openapi": "3.1.0",
-        "info": {
-            "title": "Wicketgate",
-            "version": env!("CARGO_PKG_VERSION"),
-            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
-            "description": "Publishes private TCP services to sites that can only speak IPsec. A *share* maps an \
-                ingress port of a *tunnel*'s load balancer to a private target that the hosting agents of an \
-                *environment* reach. Writes are asynchronous: they answer 202, and `status` shows the progress.",
-        },
-        "servers": [{"url": "/"}],
-        "tags": tags(operations),
-        "security": [{"bearer": []}, {"basic": []}],
-        "paths": paths,
-        "components": {
-            "securitySchemes": security_schemes(),
-            "schemas": schemas::all(),
-            "parameters": common_parameters(),
-            "responses": errors(),
-        },
-    })
+    schemas::add_resources(&mut document["components"]["schemas"]);
+    document
 }
 
 fn tags(operations: &[Operation]) -> Value {
@@ -69,100 +54,6 @@ fn tags(operations: &[Operation]) -> Value {
         }
     }
     names.into_iter().map(|name| json!({"name": name})).collect()
-}
-
-fn security_schemes() -> Value {
-    let scopes = json!({
-        "frontdoor.read": "Read everything but keys",
-        "frontdoor.write": "Create, change and delete; read VPN configurations, which hold keys",
-        "frontdoor.admin": "API accounts, and what a Frontdoor is allowed",
-    });
-    json!({
-        "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT",
-            "description": "A JWT, the secret of an API account, or the admin token"},
-        "basic": {"type": "http", "scheme": "basic",
-            "description": "RFC 7617, with a token as the password; `Basic username:token` is taken as it is, too"},
-        "oauth": {"type": "oauth2", "flows": {"clientCredentials": {"tokenUrl": "/oauth/token", "scopes": scopes}}},
-    })
-}
-
-/// What any operation can be answered with, and the body that each error has.
-fn errors() -> Value {
-    let mut all = Map::new();
-    for (status, name, description) in ERRORS {
-        let mut answer = json!({
-            "description": description,
-            "content": {"application/json": {
-                "schema": {"$ref": "#/components/schemas/Error"},
-                "example": {"error": name, "message": description},
-            }},
-        });
-        match status {
-            401 => {
-                answer["headers"] =
-                    json!({"WWW-Authenticate": {"schema": {"type": "string"}, "required": true}})
-            }
-            429 => {
-                answer["headers"] = json!({"Retry-After": {"schema": {"type": "integer"}, "required": true}})
-            }
-            _ => {}
-        }
-        all.insert(status.to_string(), answer);
-    }
-    Value::Object(all)
-}
-
-const ERRORS: [(u16, &str, &str); 13] = [
-    (400, "invalid_request", "Value for <property> must be of <type>, or the rule that was broken"),
-    (401, "unauthorized", "Bearer token is missing or invalid"),
-    (403, "not_authorized", "The token lacks the scope, or the Frontdoor is unknown or not accessible"),
-    (404, "not_found", "IPsec share <id> not found"),
-    (406, "not_acceptable", "Accept must admit application/json or application/hal+json"),
-    (408, "timeout", "The body did not arrive in time"),
-    (
-        409,
-        "conflict",
-        "The request conflicts with another resource: the message names the property and the resource",
-    ),
-    (412, "precondition_failed", "The resource has changed: its ETag no longer matches If-Match"),
-    (413, "too_large", "The body must not have more than 1048576 bytes"),
-    (415, "unsupported_media_type", "Content-Type must be application/json"),
-    (429, "too_many_requests", "Too many requests: try again later"),
-    (500, "internal", "Internal error; see the server log for request <id>"),
-    (503, "unavailable", "The database does not answer"),
-];
-
-fn common_parameters() -> Value {
-    let text = json!({"type": "string"});
-    // RFC 9110 §8.8.3.
-    let tags = json!({"type": "string",
-        "pattern": r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)?$"#, "example": r#""0f9d2c""#});
-    let length = json!({"type": "string", "pattern":
-        "^(([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?|P([0-9]+D)?(T([0-9]+H)?([0-9]+M)?([0-9]+S)?)?)$"});
-    json!({
-        "frontdoorId": {"name": "frontdoorId", "in": "path", "required": true,
-            "schema": {"$ref": "#/components/schemas/Uuid"}},
-        "id": {"name": "id", "in": "path", "required": true, "schema": text},
-        "page": {"name": "page", "in": "query", "description": "From 0. A page past the end is empty",
-            "schema": {"type": "integer", "format": "int64", "minimum": 0, "default": 0}},
-        "size": {"name": "size", "in": "query",
-            "schema": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 20}},
-        "duration": {"name": "duration", "in": "query", "example": "1h30m", "schema": length,
-            "description": "`15m`, `1h`, `1h30m`, `7d` or ISO 8601; 24 h if left out, 30 days at most"},
-        "step": {"name": "step", "in": "query", "example": "10s", "schema": length,
-            "description": "Of one sample, written like `duration`; chosen to give 30 to 120 samples if left out"},
-        "ifMatch": {"name": "If-Match", "in": "header", "schema": tags,
-            "description": "ETags of the states that the write applies to; 412 if the resource is in another one"},
-        "ifNoneMatch": {"name": "If-None-Match", "in": "header", "schema": tags,
-            "description": "The ETag of the client's copy: 304 if it is still current"},
-        "idempotencyKey": {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
-            "description": "Requests with the same key are executed once within a day"},
-        "verbose": {"name": "verbose", "in": "query", "allowEmptyValue": true, "schema": {"type": "string"},
-            "description": "Adds the last run of every background task, whatever its value"},
-        "lastEventId": {"name": "Last-Event-ID", "in": "header",
-            "schema": {"type": "string", "pattern": "^[0-9]{0,18}$"},
-            "description": "The id of the last event received: the stream continues after it"},
-    })
 }
 
 fn described(operation: &Operation) -> Value {
@@ -178,7 +69,7 @@ fn described(operation: &Operation) -> Value {
         Access::Scope(scope) => json!([{"bearer": []}, {"basic": []}, {"oauth": [scope]}]),
     };
     if let Some((schema, required)) = operation.body {
-        let schema = json!({"schema": {"$ref": format!("#/components/schemas/{schema}")}});
+        let schema = json!({"schema": reference(schema)});
         let mut content = Map::new();
         content.insert("application/json".to_owned(), schema.clone());
         if operation.method == "patch" {
@@ -256,7 +147,7 @@ fn filter(property: &Property) -> Value {
         PropertyType::Text | PropertyType::List | PropertyType::Tags | PropertyType::Object => {
             json!({"type": "string", "pattern": "^[^\\u0000]*$"})
         }
-        PropertyType::Id("") => json!({"$ref": "#/components/schemas/Uuid"}),
+        PropertyType::Id("") => reference("Uuid"),
         PropertyType::Id(prefix) => json!({"type": "string", "pattern": format!("^{prefix}[0-9a-f]{{32}}$")}),
         PropertyType::Integer => json!({"type": "integer"}),
         PropertyType::Boolean => json!({"type": "boolean"}),
@@ -323,7 +214,6 @@ fn answer(operation: &Operation, status: u16, schema: &str) -> Value {
         _ => "Refused",
     };
     let mut it = json!({"description": description});
-    let reference = |name: &str| json!({"schema": {"$ref": format!("#/components/schemas/{name}")}});
     match schema {
         "" => {}
         "text" => it["content"] = json!({"text/plain": {"schema": {"type": "string"}}}),
@@ -339,9 +229,9 @@ fn answer(operation: &Operation, status: u16, schema: &str) -> Value {
             } else {
                 name.to_owned()
             };
-            it["content"] = json!({"application/json": reference(name)});
+            it["content"] = json!({"application/json": {"schema": reference(name)}});
             if matches!(operation.access, Access::Scope(_)) {
-                it["content"]["application/hal+json"] = reference(&hal);
+                it["content"]["application/hal+json"] = json!({"schema": reference(&hal)});
             }
             if name == "VpnConfig" {
                 it["content"]["text/plain"] = json!({"schema": {"type": "string"}});

@@ -17,6 +17,44 @@ fn the_copy_in_docs_is_up_to_date() {
     assert!(kept == format!("{:#}\n", document()), "docs/openapi.json is out of date: run `make openapi`");
 }
 
+/// The data files repeat limits that the code enforces.
+#[test]
+fn limits_are_those_of_the_code() {
+    use crate::api::wire::{api_account, tunnel::Grace};
+    use wicketgate_model::{AllowedSources, EspProposals, IkeProposals};
+    let document = document();
+    for (pointer, limit) in [
+        ("ApiAccountRequest/properties/frontdoorIds/maxItems", api_account::MOST_FRONTDOORS),
+        ("ApiAccountRequest/properties/name/maxLength", api_account::LONGEST_NAME),
+        ("Agent/properties/shares/maxItems", wicketgate_link::SHARES_PER_AGENT),
+        ("IpsecShare/properties/allowedSources/maxItems", AllowedSources::MOST),
+        ("IpsecTunnel/properties/espProposals/maxItems", EspProposals::MOST),
+        ("IpsecTunnel/properties/ikeProposals/maxItems", IkeProposals::MOST),
+        ("PreSharedKeyRequest/properties/graceSeconds/maximum", Grace::MOST_SECONDS.try_into().unwrap()),
+    ] {
+        let value = document.pointer(&format!("/components/schemas/{pointer}"));
+        assert_eq!(value, Some(&Value::from(limit)), "{pointer}");
+    }
+}
+
+/// Closed lists and parts of patterns that data files name.
+#[test]
+fn every_name_in_the_data_files_is_filled_in() {
+    let text = document().to_string();
+    let named = names_in(&text);
+    assert!(named.is_empty(), "{named:?}");
+}
+
+/// Texts like `<OCTET>` or `<Reason>`; messages have `<id>`, which is a placeholder for readers.
+fn names_in(text: &str) -> Vec<&str> {
+    let parts = text.split('<').skip(1).filter_map(|rest| rest.split_once('>').map(|(name, _)| name));
+    let is_name = |name: &&str| {
+        name.starts_with(|c: char| c.is_ascii_uppercase())
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    parts.filter(is_name).collect()
+}
+
 #[test]
 fn every_reference_resolves() {
     fn walk(value: &Value, document: &Value) {

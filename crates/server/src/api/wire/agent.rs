@@ -7,14 +7,13 @@ use super::{
         LINKS, Property,
         PropertyType::{Enum, Id, Object, Text, Time},
     },
-    schema,
 };
 use crate::error::ApiError;
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::net::IpAddr;
-use wicketgate_link::{AgentShareState, AgentShares, SHARES_PER_AGENT};
+use wicketgate_link::{AgentShareState, AgentShares};
 use wicketgate_model::{AgentId, EnvironmentId, FrontdoorId, ShareId, ZId};
 use wicketgate_store::{AgentRow, column::agent as column};
 
@@ -22,23 +21,14 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("id", Id("agt-")).column(&column::ID),
     Property::new("frontdoorId", Id("")).column(&column::FRONTDOOR),
     Property::new("environmentId", Id("env-")).column(&column::ENVIRONMENT),
-    Property::new("envZId", Text).column(&column::Z_ID).schema(schema::z_id),
-    Property::new("name", Text).column(&column::NAME).schema(|| schema::text("dc-1.example.org")),
+    Property::new("envZId", Text).column(&column::Z_ID).described_as("zId"),
+    Property::new("name", Text).column(&column::NAME).described_as("agentName"),
     Property::new("status", Enum(&[CONNECTED, OFFLINE])).column(&column::STATUS),
-    Property::new("version", Text).column(&column::VERSION).schema(|| schema::text("0.1.0")),
-    Property::new("address", Text).column(&column::ADDRESS).schema(|| schema::text("192.0.2.9")),
+    Property::new("version", Text).column(&column::VERSION),
+    Property::new("address", Text).column(&column::ADDRESS),
     Property::new("connectedSince", Time).column(&column::CONNECTED_SINCE),
-    Property::new("lastSeen", Time)
-        .column(&column::LAST_SEEN)
-        .schema(|| schema::time("When an agent that is offline was last connected")),
-    Property::new("shares", Object).optional().schema(|| {
-        json!({"type": "array", "maxItems": SHARES_PER_AGENT, "description": "The shares of its environment as the agent \
-                sees them, while it is connected; the first 200",
-            "items": {"type": "object", "additionalProperties": false, "required": ["id", "state"],
-                "properties": {"id": schema::id("shr-"), "state": schema::one_of(&SHARE_STATES),
-                    "message": {"type": "string",
-                        "description": "Why the agent refuses the share, or can't reach the target"}}}})
-    }),
+    Property::new("lastSeen", Time).column(&column::LAST_SEEN),
+    Property::new("shares", Object).optional(),
     Property::new("createdAt", Time).column(&column::CREATED_AT),
     LINKS,
 ];
@@ -152,16 +142,4 @@ pub(in crate::api) fn enrollment(body: Map<String, Value>) -> Result<Option<Envi
     let mut fields = Fields::new(body, ENROLLMENT_PROPERTIES);
     let environment = fields.text("environmentId");
     fields.finish(|| Some(environment))
-}
-
-pub(in crate::api) fn enrollment_schema() -> Value {
-    json!({
-        "type": "object", "additionalProperties": false, "required": ["frontdoorId", "enrollmentCode", "expiresAt"],
-        "properties": {
-            "frontdoorId": schema::reference("Uuid"), "enrollmentCode": schema::text("ENR-…"), "expiresAt": schema::time(""),
-            "environmentId": schema::id("env-"),
-            "agentServer": {"type": "string", "description": "The URL that the agent connects to"},
-            "_links": schema::reference("Links"),
-        },
-    })
 }

@@ -8,42 +8,27 @@ use super::{
         LINKS, Property,
         PropertyType::{Id, List, Text, Time},
     },
-    schema,
 };
 use crate::{auth::Scope, error::ApiError};
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::{collections::BTreeSet, str::FromStr};
 use wicketgate_model::{ApiAccountId, FrontdoorId, Invalid};
 use wicketgate_store::{ApiAccountRow, column::api_account as column};
 
-const MOST_FRONTDOORS: usize = 100;
-const LONGEST_NAME: u32 = 63;
+pub(in crate::api) const MOST_FRONTDOORS: usize = 100;
+pub(in crate::api) const LONGEST_NAME: usize = 63;
 
 pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("clientId", Id("acc-")).column(&column::ID),
-    Property::new("name", Text)
-        .column(&column::NAME)
-        .required()
-        .schema(|| schema::printable(1, LONGEST_NAME, "deploy")),
-    Property::new("organizationId", Text)
-        .column(&column::ORGANIZATION)
-        .writable()
-        .schema(schema::organization),
-    Property::new("scopes", List).column(&column::SCOPES).required().schema(|| {
-        json!({"type": "array", "minItems": 1, "items": schema::one_of(&Scope::ALL.map(Scope::as_str))})
-    }),
-    Property::new("frontdoorIds", List).column(&column::FRONTDOORS).writable().schema(|| {
-        json!({"type": "array", "minItems": 1, "maxItems": MOST_FRONTDOORS, "items": schema::reference("Uuid"),
-            "description": "If left out, the account reaches all Frontdoors of its organization"})
-    }),
-    Property::new("expiresAt", Time)
-        .column(&column::EXPIRES_AT)
-        .writable()
-        .schema(|| schema::time("The account never expires if left out")),
+    Property::new("name", Text).column(&column::NAME).required().described_as("accountName"),
+    Property::new("organizationId", Text).column(&column::ORGANIZATION).writable(),
+    Property::new("scopes", List).column(&column::SCOPES).required(),
+    Property::new("frontdoorIds", List).column(&column::FRONTDOORS).writable(),
+    Property::new("expiresAt", Time).column(&column::EXPIRES_AT).writable(),
     Property::new("createdAt", Time).column(&column::CREATED_AT),
-    Property::new("createdBy", Text).column(&column::CREATED_BY).schema(schema::actor),
+    Property::new("createdBy", Text).column(&column::CREATED_BY),
     LINKS,
 ];
 
@@ -132,7 +117,7 @@ impl FromStr for Name {
     type Err = Invalid;
 
     fn from_str(s: &str) -> Result<Self, Invalid> {
-        if !s.is_empty() && s.chars().count() <= LONGEST_NAME as usize && !s.chars().any(char::is_control) {
+        if !s.is_empty() && s.chars().count() <= LONGEST_NAME && !s.chars().any(char::is_control) {
             Ok(Self(s.to_owned()))
         } else {
             Err(Invalid(format!("must be 1 to {LONGEST_NAME} printable characters")))

@@ -1,10 +1,10 @@
 //! A walk along a share's path in JSON. Each hop that fails says what to do about it.
 
-use super::{answer::Links, fields::Fields, property::REASONS, schema, share::Share, tunnel::Tunnel};
+use super::{answer::Links, fields::Fields, share::Share, tunnel::Tunnel};
 use crate::error::ApiError;
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::time::Duration;
 use wicketgate_link::ShareCheck;
 use wicketgate_model::{AgentId, Connection, ConnectionState, Reason, ShareId, Status};
@@ -274,24 +274,4 @@ pub(in crate::api) fn links(share: &ShareRow) -> Links {
 /// Refuses a body that has properties.
 pub(in crate::api) fn nothing(body: Map<String, Value>) -> Result<(), ApiError> {
     Fields::new(body, &[]).finish(|| Some(()))
-}
-
-pub(in crate::api) fn schema() -> Value {
-    json!({
-        "type": "object", "additionalProperties": false, "required": ["shareId", "checkedAt", "ok", "hops"],
-        "properties": {
-            "shareId": schema::id("shr-"), "checkedAt": schema::time(""), "ok": {"type": "boolean", "description": "No hop has failed, and none is unknown"},
-            "hops": {"type": "array", "items": {
-                "type": "object", "additionalProperties": false, "required": ["hop", "state", "message"],
-                "properties": {
-                    "hop": {"type": "string", "enum": [HopName::Tunnel, HopName::IkeSa, HopName::Listener, HopName::Agent, HopName::Target]},
-                    "state": {"type": "string", "enum": [State::Ok, State::Failed, State::Unknown, State::Skipped]},
-                    "message": {"type": "string"}, "reason": schema::one_of(REASONS),
-                    "latencyMs": {"type": "number", "description": "Absent where nothing could be measured"}, "agentId": schema::id("agt-"),
-                    "advice": {"type": "string", "description": "What to do about a failed hop"},
-                },
-            }},
-            "_links": schema::reference("Links"),
-        },
-    })
 }

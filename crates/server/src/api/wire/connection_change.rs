@@ -2,7 +2,6 @@
 
 use super::{
     answer::{Links, Representation},
-    connection::{algorithms, last_error, peer},
     property::{
         CONNECTION_FAULTS, CONNECTION_STATES, LINKS, Property,
         PropertyType::{Enum, Integer, Object, Text, Time},
@@ -10,24 +9,21 @@ use super::{
 };
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::json;
 use wicketgate_model::{Algorithms, ConnectionFault, ConnectionState, Peer};
 use wicketgate_store::column::connection_change as column;
 
 pub(in crate::api) static PROPERTIES: &[Property] = &[
-    Property::new("number", Integer).column(&column::NUMBER).schema(|| {
-        json!({"type": "integer", "minimum": 1, "description": "Counts the tunnel's changes, including those no longer kept"})
-    }),
+    Property::new("number", Integer).column(&column::NUMBER),
     Property::new("at", Time).column(&column::AT),
     Property::new("state", Enum(CONNECTION_STATES)).column(&column::STATE),
-    Property::new("peer", Object).optional().schema(peer),
+    Property::new("peer", Object).optional(),
     Property::new("peer.address", Text).column(&column::PEER_ADDRESS),
     Property::new("peer.port", Integer).column(&column::PEER_PORT),
     Property::new("peer.id", Text).column(&column::PEER_ID),
-    Property::new("algorithms", Object).optional().schema(algorithms),
+    Property::new("algorithms", Object).optional(),
     Property::new("algorithms.ike", Text).column(&column::IKE_ALGORITHMS),
     Property::new("algorithms.esp", Text).column(&column::ESP_ALGORITHMS),
-    Property::new("lastError", Object).optional().schema(|| last_error("Why the connection failed then")),
+    Property::new("lastError", Object).optional(),
     Property::new("lastError.reason", Enum(CONNECTION_FAULTS)).column(&column::ERROR_REASON),
     Property::new("lastError.message", Text).column(&column::ERROR_MESSAGE),
     LINKS,

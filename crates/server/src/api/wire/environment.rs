@@ -8,22 +8,21 @@ use super::{
         LINKS, Property,
         PropertyType::{Enum, Id, Object, Text, Time},
     },
-    schema,
 };
 use crate::error::ApiError;
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use wicketgate_model::{EnvironmentId, FrontdoorId, ResourceName, ZId};
 use wicketgate_store::{AgentRow, EnvironmentRow, column::environment as column};
 
 pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("id", Id("env-")).column(&column::ID),
-    Property::new("zId", Text).column(&column::Z_ID).schema(schema::z_id),
+    Property::new("zId", Text).column(&column::Z_ID),
     Property::new("frontdoorId", Id("")).column(&column::FRONTDOOR),
-    Property::new("name", Text).column(&column::NAME).required().schema(schema::name),
+    Property::new("name", Text).column(&column::NAME).required(),
     Property::new("status", Enum(&[ACTIVE, OFFLINE])).column(&column::STATUS),
-    Property::new("agents", Object).schema(|| json!({"type": "array", "items": schema::reference("Agent")})),
+    Property::new("agents", Object),
     Property::new("createdAt", Time).column(&column::CREATED_AT),
     Property::new("updatedAt", Time).column(&column::UPDATED_AT),
     LINKS,

@@ -6,11 +6,9 @@ use super::{
         LINKS, Property,
         PropertyType::{Enum, Id, Text, Time},
     },
-    schema,
 };
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::json;
 use wicketgate_model::{ExecutionId, FrontdoorId};
 use wicketgate_store::{Action, ExecutionRow, ExecutionStatus, ResourceType, column::execution as column};
 
@@ -18,20 +16,13 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("id", Id("exe-")).column(&column::ID),
     Property::new("processId", Id("exe-")).column(&column::PROCESS),
     Property::new("frontdoorId", Id("")).column(&column::FRONTDOOR).optional(),
-    Property::new("organizationId", Text).column(&column::ORGANIZATION).schema(|| {
-        json!({"type": "string", "example": "default",
-            "description": "Set for resources of an organization: its API accounts and Frontdoors"})
-    }),
-    Property::new("actor", Text).column(&column::ACTOR).schema(schema::actor),
+    Property::new("organizationId", Text).column(&column::ORGANIZATION).described_as("executionOrganization"),
+    Property::new("actor", Text).column(&column::ACTOR),
     Property::new("action", Enum(Action::NAMES)).column(&column::ACTION),
     Property::new("resourceType", Enum(ResourceType::NAMES)).column(&column::RESOURCE_TYPE),
-    Property::new("resourceId", Text)
-        .column(&column::RESOURCE)
-        .schema(|| schema::text("shr-0190f3a4c0de7000800000000000abcd")),
+    Property::new("resourceId", Text).column(&column::RESOURCE),
     Property::new("status", Enum(ExecutionStatus::NAMES)).column(&column::STATUS),
-    Property::new("message", Text)
-        .column(&column::MESSAGE)
-        .schema(|| json!({"type": "string", "description": "Why it failed"})),
+    Property::new("message", Text).column(&column::MESSAGE),
     Property::new("createdAt", Time).column(&column::CREATED_AT),
     Property::new("finishedAt", Time).column(&column::FINISHED_AT),
     LINKS,

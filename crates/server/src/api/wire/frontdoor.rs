@@ -7,31 +7,23 @@ use super::{
         LINKS, Property,
         PropertyType::{Boolean, Id, Text, Time},
     },
-    schema,
 };
 use crate::error::ApiError;
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::str::FromStr;
 use wicketgate_model::{FrontdoorId, Invalid, NamespaceName};
 use wicketgate_store::{FrontdoorRow, FrontdoorSpec, column::frontdoor as column};
 
 pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("id", Id("")).column(&column::ID),
-    Property::new("organizationId", Text)
-        .column(&column::ORGANIZATION)
-        .required()
-        .schema(schema::organization),
-    Property::new("defaultNamespaceName", Text).column(&column::DEFAULT_NAMESPACE).required().schema(|| {
-        json!({"type": "string", "pattern": "^[a-z]([a-z0-9-]*[a-z0-9])?$", "maxLength": 63, "example": "default"})
-    }),
-    Property::new("ipsecSharesEnabled", Boolean).column(&column::IPSEC_SHARES_ENABLED).writable().schema(
-        || json!({"type": "boolean", "description": "Changing it requires the scope frontdoor.admin"}),
-    ),
+    Property::new("organizationId", Text).column(&column::ORGANIZATION).required(),
+    Property::new("defaultNamespaceName", Text).column(&column::DEFAULT_NAMESPACE).required(),
+    Property::new("ipsecSharesEnabled", Boolean).column(&column::IPSEC_SHARES_ENABLED).writable(),
     Property::new("createdAt", Time).column(&column::CREATED_AT),
     Property::new("updatedAt", Time).column(&column::UPDATED_AT),
-    Property::new("createdBy", Text).column(&column::CREATED_BY).schema(schema::actor),
+    Property::new("createdBy", Text).column(&column::CREATED_BY),
     LINKS,
 ];
 

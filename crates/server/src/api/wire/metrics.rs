@@ -1,10 +1,9 @@
 //! Traffic in JSON, and the window of a query.
 
-use super::{duration, query::Query, schema};
+use super::{duration, query::Query};
 use crate::error::ApiError;
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::{Value, json};
 use wicketgate_store::{InvalidWindow, MetricsWindow, Sample};
 
 #[derive(Debug, Serialize)]
@@ -67,25 +66,5 @@ pub(in crate::api) fn window(query: Query, now: Timestamp) -> Result<MetricsWind
     MetricsWindow::new(period, step, now).map_err(|rule| {
         let name = if rule == InvalidWindow::Duration { "duration" } else { "step" };
         ApiError::bad_request(format!("{name} {rule}"))
-    })
-}
-
-pub(in crate::api) fn schema() -> Value {
-    let count = json!({"type": "integer", "minimum": 0});
-    json!({
-        "type": "object", "additionalProperties": false, "required": ["scope", "id", "period", "step", "samples"],
-        "properties": {
-            "scope": {"type": "string", "enum": ["ipsec-share", "ipsec-tunnel"]},
-            "id": {"type": "string"},
-            "period": {"type": "integer", "description": "Length of the window in seconds", "example": 3600},
-            "step": {"type": "integer", "description": "Length of a sample in seconds", "example": 60},
-            "samples": {"type": "array", "items": {
-                "type": "object", "additionalProperties": false,
-                "required": ["rx", "tx", "connections", "failures", "active", "timestamp"],
-                "properties": {"rx": count, "tx": count, "connections": count, "failures": count, "active": count,
-                    "timestamp": {"type": "integer", "description": "Unix milliseconds", "example": 1_793_404_800_000_u64}},
-            }},
-            "_links": schema::reference("Links"),
-        },
     })
 }

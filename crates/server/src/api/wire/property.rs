@@ -18,7 +18,8 @@ pub(in crate::api) struct Property {
     access: Access,
     /// A representation may lack it.
     optional: bool,
-    schema: Option<fn() -> Value>,
+    /// The entry of `schema/values.json` that describes it, if it has one; otherwise its type does.
+    described_as: &'static str,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +52,7 @@ enum Access {
 
 impl Property {
     pub(in crate::api) const fn new(name: &'static str, kind: PropertyType) -> Self {
-        Self { name, kind, column: None, access: Access::ReadOnly, optional: false, schema: None }
+        Self { name, kind, column: None, access: Access::ReadOnly, optional: false, described_as: name }
     }
 
     pub(in crate::api) const fn column(self, column: &'static Column) -> Self {
@@ -74,8 +75,9 @@ impl Property {
         Self { access: Access::WriteOnly, ..self }
     }
 
-    pub(in crate::api) const fn schema(self, schema: fn() -> Value) -> Self {
-        Self { schema: Some(schema), ..self }
+    /// For a property that is not like those of the same name.
+    pub(in crate::api) const fn described_as(self, described_as: &'static str) -> Self {
+        Self { described_as, ..self }
     }
 
     pub(in crate::api) fn is_writable(&self) -> bool {
@@ -99,26 +101,27 @@ impl Property {
     }
 
     /// The schema of its values.
-    pub(in crate::api) fn described(&self) -> Value {
-        match (self.schema, self.kind) {
-            (Some(schema), _) => schema(),
-            (None, PropertyType::Id("")) => schema::reference("Uuid"),
-            (None, PropertyType::Id(prefix)) => schema::id(prefix),
-            (None, PropertyType::Integer) => json!({"type": "integer"}),
-            (None, PropertyType::Boolean) => json!({"type": "boolean"}),
-            (None, PropertyType::Time) => schema::time(""),
-            (None, PropertyType::Enum(names)) => schema::one_of(names),
-            (None, PropertyType::Tags) => schema::reference("Tags"),
-            (None, PropertyType::Text | PropertyType::List | PropertyType::Object) => {
-                json!({"type": "string"})
-            }
-        }
+    pub(in crate::api) fn schema(&self) -> Value {
+        schema::value(self.described_as).unwrap_or_else(|| match self.kind {
+            PropertyType::Id("") => schema::reference("Uuid"),
+            PropertyType::Id(prefix) => json!({
+                "type": "string", "pattern": format!("^{prefix}[0-9a-f]{{32}}$"),
+                "example": format!("{prefix}0190f3a4c0de7000800000000000abcd"),
+            }),
+            PropertyType::Integer => json!({"type": "integer"}),
+            PropertyType::Boolean => json!({"type": "boolean"}),
+            PropertyType::Time => json!({
+                "type": "string", "format": "date-time", "description": "", "example": "2038-11-05T09:00:00Z",
+            }),
+            PropertyType::Enum(names) => json!({"type": "string", "enum": names}),
+            PropertyType::Tags => schema::reference("Tags"),
+            PropertyType::Text | PropertyType::List | PropertyType::Object => json!({"type": "string"}),
+        })
     }
 }
 
 /// Links to the resource and to related ones, in HAL.
-pub(in crate::api) const LINKS: Property =
-    Property::new("_links", PropertyType::Object).optional().schema(|| schema::reference("Links"));
+pub(in crate::api) const LINKS: Property = Property::new("_links", PropertyType::Object).optional();
 
 /// The property of that name which lists can be filtered and sorted by.
 pub(in crate::api) fn listed(

@@ -8,13 +8,12 @@ use super::{
         PropertyType::{Enum, Id, Integer, List, Object, Tags as TagMap, Text, Time},
         REASONS, STATUSES,
     },
-    schema,
     status_detail::StatusDetail,
 };
 use crate::error::ApiError;
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use wicketgate_model::{
     AllowedSources, Description, EnvironmentId, FrontdoorId, IngressPort, LocationId, ResourceName, ShareId,
     ShareOptions, SourceCidr, Status, Target, TunnelId, ZId,
@@ -23,46 +22,28 @@ use wicketgate_store::{ShareRow, ShareSpec, Tags, TunnelRow, column::share as co
 
 pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("id", Id("shr-")).column(&column::ID),
-    Property::new("name", Text).column(&column::NAME).required().schema(schema::name),
-    Property::new("description", Text)
-        .column(&column::DESCRIPTION)
-        .writable()
-        .schema(|| schema::printable(0, 500, "Billing exports")),
+    Property::new("name", Text).column(&column::NAME).required(),
+    Property::new("description", Text).column(&column::DESCRIPTION).writable(),
     Property::new("frontdoorId", Id("")).column(&column::FRONTDOOR),
     Property::new("ipsecTunnelId", Id("tnl-")).column(&column::TUNNEL).required(),
-    Property::new("envZId", Text).column(&column::Z_ID).required().schema(|| {
-        json!({"type": "string", "pattern": "^[A-Za-z0-9-]{10}$", "example": "ijcrWb-ZOq",
-            "description": "In requests also `envId`"})
-    }),
-    Property::new("target", Text).column(&column::TARGET).required().schema(schema::target),
-    Property::new("ingressPort", Integer)
-        .column(&column::INGRESS_PORT)
-        .required()
-        .schema(|| json!({"type": "integer", "minimum": 1, "maximum": 65535, "example": 8443})),
+    Property::new("envZId", Text).column(&column::Z_ID).required(),
+    Property::new("target", Text).column(&column::TARGET).required(),
+    Property::new("ingressPort", Integer).column(&column::INGRESS_PORT).required(),
     Property::new("status", Enum(STATUSES)).column(&column::STATUS),
-    Property::new("statusDetail", Object).optional().schema(|| schema::reference("StatusDetail")),
+    Property::new("statusDetail", Object).optional(),
     Property::new("statusDetail.reason", Enum(REASONS)).column(&column::DETAIL_REASON),
     Property::new("statusDetail.message", Text).column(&column::DETAIL_MESSAGE),
     Property::new("statusDetail.since", Time).column(&column::DETAIL_SINCE),
-    Property::new("locationId", Text).column(&column::LOCATION).writable().schema(schema::location),
+    Property::new("locationId", Text).column(&column::LOCATION).writable(),
     Property::new("proxyProtocol", Enum(&["v2"])).column(&column::PROXY_PROTOCOL).writable(),
-    Property::new("allowedSources", List).column(&column::ALLOWED_SOURCES).writable().schema(|| {
-        json!({"type": "array", "minItems": 1, "maxItems": 64, "items": schema::source(), "uniqueItems": true,
-            "description": "Networks of the remote site that may connect; all of it if left out"})
-    }),
-    Property::new("maxConnections", Integer)
-        .column(&column::MAX_CONNECTIONS)
-        .writable()
-        .schema(|| json!({"type": "integer", "minimum": 1, "maximum": 1_000_000})),
-    Property::new("idleTimeoutSeconds", Integer)
-        .column(&column::IDLE_TIMEOUT_SECONDS)
-        .writable()
-        .schema(|| json!({"type": "integer", "minimum": 1, "maximum": 604_800})),
+    Property::new("allowedSources", List).column(&column::ALLOWED_SOURCES).writable(),
+    Property::new("maxConnections", Integer).column(&column::MAX_CONNECTIONS).writable(),
+    Property::new("idleTimeoutSeconds", Integer).column(&column::IDLE_TIMEOUT_SECONDS).writable(),
     Property::new("tags", TagMap).column(&column::TAGS).writable().optional(),
     Property::new("createdAt", Time).column(&column::CREATED_AT),
     Property::new("updatedAt", Time).column(&column::UPDATED_AT),
-    Property::new("deletedAt", Time).column(&column::DELETED_AT).schema(schema::deleted_at),
-    Property::new("createdBy", Text).column(&column::CREATED_BY).schema(schema::actor),
+    Property::new("deletedAt", Time).column(&column::DELETED_AT),
+    Property::new("createdBy", Text).column(&column::CREATED_BY),
     LINKS,
 ];
 

@@ -1,9 +1,9 @@
 //! The request to the token endpoint (RFC 6749 §4.4.2): a form, or the same in JSON.
 
-use super::{body::Body, schema};
+use super::body::Body;
 use axum::http::{HeaderMap, header::CONTENT_TYPE};
 use secrecy::SecretString;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 #[derive(Debug, Default)]
 pub(in crate::api) struct TokenRequest {
@@ -58,35 +58,6 @@ impl TokenRequest {
 }
 
 const NAMES: [&str; 4] = ["grant_type", "scope", "client_id", "client_secret"];
-
-pub(in crate::api) fn request_schema() -> Value {
-    json!({
-        "type": "object", "required": ["grant_type"],
-        "properties": {
-            "grant_type": {"type": "string", "enum": ["client_credentials"]},
-            "client_id": schema::id("acc-"), "client_secret": {"type": "string"}, "scope": schema::text("frontdoor.read"),
-        },
-    })
-}
-
-pub(in crate::api) fn token_schema() -> Value {
-    json!({
-        "type": "object", "additionalProperties": false,
-        "required": ["access_token", "token_type", "expires_in", "scope"],
-        "properties": {
-            "access_token": {"type": "string"}, "token_type": {"type": "string", "enum": ["Bearer"]},
-            "expires_in": {"type": "integer", "example": 3600}, "scope": schema::text("frontdoor.read"),
-        },
-    })
-}
-
-pub(in crate::api) fn error_schema() -> Value {
-    json!({
-        "type": "object", "additionalProperties": false, "required": ["error", "error_description"],
-        "description": "RFC 6749 §5.2",
-        "properties": {"error": schema::text("invalid_client"), "error_description": {"type": "string"}},
-    })
-}
 
 #[cfg(test)]
 mod tests {

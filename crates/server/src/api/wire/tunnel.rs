@@ -9,13 +9,12 @@ use super::{
         PropertyType::{Boolean, Enum, Id, Integer, List, Object, Tags as TagMap, Text, Time},
         REASONS, STATUSES,
     },
-    schema,
     status_detail::StatusDetail,
 };
 use crate::{error::ApiError, state::now};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::net::Ipv4Addr;
 use wicketgate_model::{
     Connection, Description, EspProposal, EspProposals, FrontdoorId, IkeProposal, IkeProposals, Invalid,
@@ -28,38 +27,26 @@ use wicketgate_store::{
 
 pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("id", Id("tnl-")).column(&column::ID),
-    Property::new("name", Text).column(&column::NAME).required().schema(schema::name),
-    Property::new("description", Text).column(&column::DESCRIPTION).writable().schema(|| schema::printable(0, 500, "Billing exports")),
+    Property::new("name", Text).column(&column::NAME).required(),
+    Property::new("description", Text).column(&column::DESCRIPTION).writable(),
     Property::new("frontdoorId", Id("")).column(&column::FRONTDOOR),
-    Property::new("locationId", Text).column(&column::LOCATION).required().schema(schema::location),
+    Property::new("locationId", Text).column(&column::LOCATION).required(),
     Property::new("status", Enum(STATUSES)).column(&column::STATUS),
-    Property::new("statusDetail", Object).optional().schema(|| schema::reference("StatusDetail")),
+    Property::new("statusDetail", Object).optional(),
     Property::new("statusDetail.reason", Enum(REASONS)).column(&column::DETAIL_REASON),
     Property::new("statusDetail.message", Text).column(&column::DETAIL_MESSAGE),
     Property::new("statusDetail.since", Time).column(&column::DETAIL_SINCE),
-    Property::new("peerPublicIp", Text).column(&column::PEER_ADDRESS).required().schema(schema::peer_address),
-    Property::new("peerCidr", Text).column(&column::PEER_CIDR).required().schema(schema::peer_network),
-    Property::new("peerId", Text).column(&column::PEER_ID).writable().schema(schema::peer_id),
+    Property::new("peerPublicIp", Text).column(&column::PEER_ADDRESS).required(),
+    Property::new("peerCidr", Text).column(&column::PEER_CIDR).required(),
+    Property::new("peerId", Text).column(&column::PEER_ID).writable(),
     PRE_SHARED_KEY,
-    Property::new("loadBalancerIp", Text)
-        .column(&column::LOAD_BALANCER_IP)
-        .schema(|| schema::ipv4("The address that the remote site connects to")),
-    Property::new("gatewayPublicIp", Text)
-        .column(&column::GATEWAY_ADDRESS)
-        .schema(|| schema::ipv4("The address that the remote device dials")),
-    Property::new("ikeProposals", List)
-        .column(&column::IKE_PROPOSALS)
-        .writable()
-        .schema(|| proposals(IKE, "aes256gcm16-prfsha384-ecp384", IkeProposals::MOST, "IKE SA")),
-    Property::new("espProposals", List)
-        .column(&column::ESP_PROPOSALS)
-        .writable()
-        .schema(|| proposals(ESP, "aes256gcm16-ecp384", EspProposals::MOST, "CHILD SA")),
-    Property::new("initiate", Boolean).column(&column::INITIATE).writable().schema(|| {
-        json!({"type": "boolean", "description": "Whether the gateway initiates the connection, and again whenever \
-            it is down. If false or left out, the gateway only responds"})
-    }),
-    Property::new("connection", Object).schema(|| schema::reference("Connection")),
+    Property::new("loadBalancerIp", Text).column(&column::LOAD_BALANCER_IP),
+    Property::new("gatewayPublicIp", Text).column(&column::GATEWAY_ADDRESS),
+    // Schemas have the canonical notation. Other names of the same algorithms and capital letters are accepted, too.
+    Property::new("ikeProposals", List).column(&column::IKE_PROPOSALS).writable(),
+    Property::new("espProposals", List).column(&column::ESP_PROPOSALS).writable(),
+    Property::new("initiate", Boolean).column(&column::INITIATE).writable(),
+    Property::new("connection", Object),
     Property::new("connection.state", Enum(CONNECTION_STATES)).column(&connection::STATE),
     Property::new("connection.since", Time).column(&connection::SINCE),
     Property::new("connection.algorithms.ike", Text).column(&connection::IKE_ALGORITHMS),
@@ -78,34 +65,16 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("connection.lastError.reason", Enum(CONNECTION_FAULTS)).column(&connection::ERROR_REASON),
     Property::new("connection.lastError.message", Text).column(&connection::ERROR_MESSAGE),
     Property::new("connection.lastError.since", Time).column(&connection::ERROR_SINCE),
-    Property::new("previousKeyUntil", Time)
-        .optional()
-        .schema(|| schema::time("Until then, an older key works, too; absent when none does")),
+    Property::new("previousKeyUntil", Time).optional(),
     Property::new("tags", TagMap).column(&column::TAGS).writable().optional(),
     Property::new("createdAt", Time).column(&column::CREATED_AT),
     Property::new("updatedAt", Time).column(&column::UPDATED_AT),
-    Property::new("deletedAt", Time).column(&column::DELETED_AT).schema(schema::deleted_at),
-    Property::new("createdBy", Text).column(&column::CREATED_BY).schema(schema::actor),
+    Property::new("deletedAt", Time).column(&column::DELETED_AT),
+    Property::new("createdBy", Text).column(&column::CREATED_BY),
     LINKS,
 ];
 
-const PRE_SHARED_KEY: Property = Property::new("preSharedKey", Text).write_only().schema(|| {
-    json!({"type": "string", "writeOnly": true, "minLength": 20, "maxLength": 128, "pattern": "^[ -~]*$",
-        "description": "Printable ASCII; 256 random bits if left out"})
-});
-
-/// The canonical notation. Other names of the same algorithms and capital letters are accepted, too.
-const IKE: &str = "^(aes(128|256)gcm16-prfsha(256|384|512)|aes(128|256)-sha(256|384|512))-(ecp(256|384|521)|x25519|modp(2048|3072|4096))$";
-const ESP: &str =
-    "^(aes(128|256)gcm16|aes(128|256)-sha(256|384|512))-(ecp(256|384|521)|x25519|modp(2048|3072|4096))$";
-
-fn proposals(pattern: &str, example: &str, most: usize, of: &str) -> Value {
-    json!({"type": "array", "minItems": 1, "maxItems": most, "uniqueItems": true,
-        "items": {"type": "string", "pattern": pattern, "example": example},
-        "description": format!("The algorithms that the gateway accepts for the {of}, in order of preference, in \
-            strongSwan's notation; all that it supports if left out. Weak algorithms are refused by name. A connection \
-            that uses another suite is closed")})
-}
+const PRE_SHARED_KEY: Property = Property::new("preSharedKey", Text).write_only();
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -263,13 +232,8 @@ pub(in crate::api) fn merged(row: &TunnelRow, mut patch: Map<String, Value>) -> 
     patched(&Tunnel::of(row.clone(), None), PROPERTIES, patch)
 }
 
-pub(in crate::api) static KEY_PROPERTIES: &[Property] = &[
-    PRE_SHARED_KEY,
-    Property::new("graceSeconds", Integer).write_only().schema(|| {
-        json!({"type": "integer", "minimum": 0, "maximum": Grace::MOST_SECONDS, "default": 86400,
-            "description": "How long older keys still work; 0 ends them at once"})
-    }),
-];
+pub(in crate::api) static KEY_PROPERTIES: &[Property] =
+    &[PRE_SHARED_KEY, Property::new("graceSeconds", Integer).write_only()];
 
 /// How long older keys still work after a rotation. By default a day, to coordinate with the remote site.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,10 +10,8 @@ mod offer;
 mod quote;
 mod template;
 
-use super::schema;
 use ipnet::Ipv4Net;
 use serde::Serialize;
-use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::net::{IpAddr, Ipv4Addr};
 use wicketgate_model::{EspProposals, IkeProposals, PreSharedKey, ResourceName};
@@ -139,33 +137,6 @@ impl VpnConfig {
         let kept: String = whole.chars().take(most.saturating_sub(hash.len() + 1)).collect();
         format!("{}-{hash}", kept.trim_end_matches('-'))
     }
-}
-
-pub(in crate::api) fn schema() -> Value {
-    let end = json!({
-        "type": "object", "additionalProperties": false, "required": ["publicIp", "id", "trafficSelector"],
-        "properties": {"publicIp": schema::text("198.51.100.7"), "id": schema::text("198.51.100.7"), "trafficSelector": schema::text("10.255.0.1/32")},
-    });
-    let phase = json!({
-        "type": "object", "additionalProperties": false, "required": ["proposals", "lifetimeSeconds"],
-        "properties": {"proposals": {"type": "array", "items": schema::text("aes256gcm16-ecp384")}, "lifetimeSeconds": {"type": "integer"}},
-    });
-    json!({
-        "type": "object", "additionalProperties": false,
-        "required": ["name", "ikeVersion", "gateway", "peer", "preSharedKey", "ike", "esp", "dpd", "mtu", "mss", "routes", "udpEncapsulation", "initiator"],
-        "properties": {
-            "name": schema::name(), "ikeVersion": {"type": "integer", "enum": [2]}, "gateway": end, "peer": end,
-            "preSharedKey": {"type": "string"}, "ike": phase, "esp": phase,
-            "dpd": {"type": "object", "additionalProperties": false, "required": ["delaySeconds", "action"],
-                "properties": {"delaySeconds": {"type": "integer"}, "action": {"type": "string"}}},
-            "mtu": {"type": "integer", "description": "The largest packet inside the tunnel"},
-            "mss": {"type": "integer", "description": "The TCP maximum segment size that the site must clamp to"},
-            "routes": {"type": "array", "items": schema::text("10.255.0.1/32"), "description": "The destinations that the site routes into the tunnel"},
-            "udpEncapsulation": {"type": "boolean", "description": "Whether ESP must be encapsulated in UDP port 4500 (RFC 3948): then the \
-                device must support NAT traversal. If false, a device without it sends plain ESP"}, "initiator": {"type": "string", "enum": ["peer", "both"], "description": "Which side initiates the connection; `both` with `initiate`"},
-            "_links": schema::reference("Links"),
-        },
-    })
 }
 
 #[cfg(test)]
