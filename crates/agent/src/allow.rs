@@ -151,7 +151,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_panics_and_a_rule_reads_back(s in "[*0-9a-f.:/\\[\\],-]{0,40}|[0-9]{1,2}\\.0\\.0\\.0/8:[0-9]{1,4}(-[0-9]{1,5})?") {
+        fn no_text_panics_and_a_rule_reparses(s in "[*0-9a-f.:/\\[\\],-]{0,40}|[0-9]{1,2}\\.0\\.0\\.0/8:[0-9]{1,4}(-[0-9]{1,5})?") {
             if let Ok(rule) = s.parse::<AllowRule>() {
                 prop_assert_eq!(rule.to_string().parse::<AllowRule>(), Ok(rule));
             }
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_say_what_is_allowed() {
+    fn rules_determine_what_is_allowed() {
         let l = list(&["10.20.0.0/16:443,8000-8999", "[fd00::/8]:5432", "192.168.0.7:*"]);
         assert!(permits(&l, "10.20.255.1:443") && permits(&l, "10.20.0.1:8500"));
         assert!(!permits(&l, "10.21.0.1:443") && !permits(&l, "10.20.0.1:444"));
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_is_named() {
+    fn a_fault_is_reported() {
         for (bad, fault) in [
             ("10.0.0.0/8", NotARule::Form),
             ("x:1", NotARule::Network),

@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_refused_dial_says_so_and_a_forbidden_one_is_not_made() {
+    async fn a_refused_dial_is_reported_and_a_forbidden_one_is_not_attempted() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target: Target = listener.local_addr().unwrap().to_string().parse().unwrap();
         assert!(dial(&target, &AllowList::default()).await.is_ok());

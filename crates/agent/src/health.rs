@@ -164,13 +164,13 @@ mod tests {
         );
         let refusal = StreamRefusal { reason: RefusalReason::ConnectionRefused, text: "no".to_owned() };
         health.add(share, generation);
-        assert!(!health.learn(share, generation, Err(&refusal)), "one is running");
-        assert!(health.probed(share, generation, Err(&refusal)), "it continues while it fails");
+        assert!(!health.learn(share, generation, Err(&refusal)), "a probe is already running");
+        assert!(health.probed(share, generation, Err(&refusal)), "the probe continues while its dials fail");
         assert!(!health.probed(share, generation, Ok(())));
         // Right after the probe's last dial, before its task has ended.
         assert!(health.learn(share, generation, Err(&refusal)));
         assert!(!health.learn(share, generation, Err(&refusal)));
-        // A probe of an older generation ends, and leaves the newer one's alone.
+        // A probe of an older generation ends and does not affect the newer one's.
         let next = Generation::new(2);
         health.add(share, next);
         assert!(!health.probed(share, generation, Err(&refusal)));
@@ -196,7 +196,7 @@ mod tests {
         let refusal = StreamRefusal { reason: RefusalReason::ConnectionRefused, text: "no".to_owned() };
         assert_eq!(health.take_due(Instant::now() + PROBE_EVERY), [(share, generation)]);
         assert_eq!(health.take_due(far), [], "one probe at a time");
-        assert!(health.probed(share, generation, Err(&refusal)), "it continues while it fails");
+        assert!(health.probed(share, generation, Err(&refusal)), "the probe continues while its dials fail");
         assert_eq!(health.take_due(far), []);
     }
 }

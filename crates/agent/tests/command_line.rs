@@ -1,6 +1,6 @@
-//! The executable: its messages and exit codes.
+//! The executable's messages and exit codes.
 
-#![expect(clippy::unwrap_used, reason = "a test")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::process::{Command, Output};
 
@@ -15,17 +15,17 @@ fn run(args: &[&str]) -> Output {
 }
 
 #[test]
-fn help_succeeds_and_names_the_options() {
+fn help_succeeds_and_lists_the_options() {
     let out = run(&["start", "--help"]);
     let text = String::from_utf8(out.stdout).unwrap();
     assert_eq!(out.status.code(), Some(0));
     for word in ["--server", "--state-dir", "--allow", "--enrollment-token-file"] {
-        assert!(text.contains(word), "{word} is not in:\n{text}");
+        assert!(text.contains(word), "the help does not contain {word}:\n{text}");
     }
 }
 
 #[test]
-fn wrong_usage_exits_with_2_and_a_failure_with_1_and_one_line() {
+fn wrong_usage_exits_with_2_and_a_failure_with_1_and_one_message() {
     for args in [&["start"][..], &["start", "--server", "http://gw:1", "--state-dir", "x"], &["listen"]] {
         assert_eq!(run(args).status.code(), Some(2), "{args:?}");
     }

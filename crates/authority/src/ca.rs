@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn an_authority_is_saved_privately_and_loaded() {
+    fn an_authority_is_stored_privately_and_loaded() {
         let dir = tempfile::tempdir().unwrap();
         let made = Ca::load_or_create(dir.path(), Timestamp::now()).unwrap();
         let again = Ca::load_or_create(dir.path(), Timestamp::now()).unwrap();

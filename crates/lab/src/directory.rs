@@ -204,7 +204,7 @@ mod tests {
     use super::*;
     use crate::Lab;
 
-    /// A directory of the test's own.
+    /// A temporary directory of one test.
     struct Scratch(PathBuf);
 
     impl Scratch {
@@ -229,7 +229,7 @@ mod tests {
         let scratch = Scratch::new();
         let precious = scratch.0.join("precious");
         fs::write(&precious, "mine").unwrap();
-        // A ledger alone makes no lab.
+        // A ledger alone does not identify a lab.
         fs::write(scratch.0.join("ledger"), "").unwrap();
         assert!(sweep(&scratch.0).is_err());
         assert!(Lab::new("place-", &scratch.0, Arc::default()).is_err());
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absent_or_empty_directory_is_taken_and_removed_with_the_lab() {
+    fn an_absent_or_empty_directory_is_used_and_removed_with_the_lab() {
         let scratch = Scratch::new();
         for dir in [scratch.0.join("absent"), scratch.0.clone()] {
             assert!(sweep(&dir).unwrap().is_none());
@@ -291,7 +291,7 @@ mod tests {
         let link = scratch.0.join("link");
         symlink(&dir, &link).unwrap();
         assert!(sweep(&link).is_err());
-        assert!(sweep(&link.join("")).is_err(), "with a slash at its end");
+        assert!(sweep(&link.join("")).is_err(), "a symbolic link with a trailing slash was followed");
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o777)).unwrap();
         assert!(sweep(&dir).is_err());
         assert!(dir.join(MARK).exists() && link.exists());

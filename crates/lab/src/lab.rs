@@ -189,7 +189,7 @@ mod tests {
         let lab = Lab::new(&prefix, &dir, Arc::default()).unwrap();
         let refused = lab.namespace("a").is_err();
         let removed = lab.remove();
-        // Fails when it is gone.
+        // Fails if the namespace is gone.
         ip("del");
         assert!(refused);
         removed.unwrap();

@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_of_an_older_version_is_shown_unchanged() {
+    fn an_error_in_the_format_of_an_older_version_is_read() {
         let old = r#"{"reason": "IkeVersionDiffers", "message": "why: what to do", "since": "2026-01-01T00:00:00Z"}"#;
         let error: ConnectionError = serde_json::from_str(old).unwrap();
         assert_eq!(error.to_string(), "why: what to do");

@@ -112,11 +112,11 @@ mod tests {
         use self::connection as is;
         use ConnectionState::{Connecting, Down, Up};
         for (before, reported, shown) in [
-            // The same SAs, whose age is read in whole seconds.
+            // The same SAs. Their ages are in whole seconds.
             (is(Up, 10, 9, 9, None), is(Up, 100, 10, 8, None), is(Up, 10, 10, 8, None)),
-            // Other SAs: it was away in the meantime.
+            // Other SAs: the connection was down in the meantime.
             (is(Up, 10, 9, 9, None), is(Up, 100, 90, 90, None), is(Up, 100, 90, 90, None)),
-            // A rekey failed, and still does.
+            // A rekey failed before and still fails.
             (is(Up, 10, 9, 9, Some(50)), is(Up, 100, 9, 9, None), is(Up, 10, 9, 9, Some(50))),
             (is(Up, 10, 9, 9, Some(50)), is(Up, 100, 9, 95, None), is(Up, 10, 9, 95, None)),
             (is(Down, 10, 0, 0, Some(5)), is(Down, 100, 0, 0, None), is(Down, 10, 0, 0, Some(5))),
@@ -148,15 +148,15 @@ mod tests {
         use ConnectionState::{Down, Up};
         let mut continuity = ConnectionContinuity::new(is(Up, 10, 9, 9, Some(50)), is(Up, 100, 9, 9, None));
         assert_eq!(continuity.shown(is(Up, 100, 9, 9, None)), is(Up, 10, 9, 9, Some(50)));
-        // It fails again, and there is a second CHILD SA right behind the first: the gateway reports no error.
+        // The rekey fails again, and the gateway reports no error because a second CHILD SA follows the first.
         assert_eq!(continuity.shown(is(Up, 100, 9, 9, Some(120))), is(Up, 10, 9, 9, Some(50)));
         assert_eq!(continuity.shown(is(Up, 100, 9, 10, None)), is(Up, 10, 9, 10, None));
-        // The tunnel was corrected.
+        // The tunnel's configuration was corrected.
         let mut continuity =
             ConnectionContinuity::new(is(Down, 10, 0, 0, Some(5)), is(Down, 100, 0, 0, None));
         continuity.changed();
         assert_eq!(continuity.shown(is(Down, 100, 0, 0, None)), is(Down, 10, 0, 0, None));
-        // Up and down again between two looks.
+        // The connection goes up and down between two checks.
         let mut continuity = ConnectionContinuity::new(is(Down, 10, 0, 0, None), is(Down, 100, 0, 0, None));
         assert_eq!(continuity.shown(is(Down, 100, 0, 0, None)), is(Down, 10, 0, 0, None));
         assert_eq!(continuity.shown(is(Down, 160, 0, 0, None)), is(Down, 160, 0, 0, None));

@@ -133,14 +133,14 @@ mod tests {
     }
 
     #[test]
-    fn ports_have_bounds() {
+    fn ports_are_limited() {
         assert!(IngressPort::try_from(0).is_err() && IngressPort::try_from(65_536).is_err());
         assert!(IngressPort::try_from(-1).is_err());
         assert_eq!(IngressPort::try_from(65_535).map(IngressPort::get), Ok(65_535));
     }
 
     #[test]
-    fn a_network_with_host_bits_is_named_as_it_should_be() {
+    fn the_error_for_host_bits_names_the_correct_network() {
         let err = "10.1.2.3/16".parse::<PeerCidr>().unwrap_err();
         assert!(err.0.contains("10.1.0.0/16"), "{err}");
         for bad in

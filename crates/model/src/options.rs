@@ -140,7 +140,7 @@ mod tests {
         }
 
         #[test]
-        fn options_read_back(
+        fn options_survive_a_round_trip(
             nets in proptest::collection::btree_set((any::<[u8; 4]>(), 0u8..=32), 1..5),
             most in 1i64..=1_000_000, idle in proptest::option::of(1i64..=604_800), proxy: bool,
         ) {
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn edges_are_refused() {
+    fn values_beyond_the_limits_are_refused() {
         for bad in ["", "10.0.0.1/8", "10.0.0.0/33", "fd00::/8", "x"] {
             assert!(bad.parse::<SourceCidr>().is_err(), "{bad:?}");
         }

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_does_not_show_it() {
+    fn debug_does_not_show_the_key() {
         let key = PreSharedKey::from_random([7; 32]);
         assert!(!format!("{key:?}").contains(key.expose()));
         assert!("too short".parse::<PreSharedKey>().is_err());

@@ -296,10 +296,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_the_contract_says_holds(current in standing(), g in generation(), seen in seen(), now in 100i64..200) {
+        fn the_rules_of_statuses_hold(current in standing(), g in generation(), seen in seen(), now in 100i64..200) {
             let now = at(now);
             let next = super::next(&current, g, &seen, Deadlines::default(), now);
-            // Nothing leaves DELETED, nothing comes back from DELETING, nothing becomes NEW by itself.
+            // DELETED is final, DELETING leads only to DELETED, and no status becomes NEW without a write.
             if current.status == Status::Deleted { prop_assert_eq!(&next, &current); }
             if current.status == Status::Deleting { prop_assert!(!next.status.is_live()); }
             if next.status == Status::New { prop_assert_eq!(current.status, Status::New); }
@@ -307,28 +307,27 @@ mod tests {
                 prop_assert_eq!(&seen, &Observation::Gone);
                 prop_assert_eq!(current.status, Status::Deleting);
             }
-            // DEPLOYED is never a guess: it was seen, or was seen a moment ago.
+            // A status becomes DEPLOYED only if a gateway reports the current generation as ready.
             if next.status == Status::Deployed && current.status != Status::Deployed {
                 let is_seen = matches!(&seen, Observation::Seen { ready, .. } if *ready == Some(g));
                 prop_assert!(is_seen);
             }
-            // Whatever is not DEPLOYED says why.
+            // Every status except DEPLOYED has a detail with the reason.
             if next.status != Status::Deployed && current.status != Status::Deleted { prop_assert!(next.detail.is_some()); }
-            // The clock of a status starts when it does.
+            // `since` is the time of the last change of the status.
             prop_assert_eq!(next.since, if next.status == current.status { current.since } else { now });
         }
 
         #[test]
-        fn deciding_again_changes_nothing(current in standing(), g in generation(), seen in seen(), now in 100i64..200) {
+        fn a_second_decision_is_the_same(current in standing(), g in generation(), seen in seen(), now in 100i64..200) {
             let once = super::next(&current, g, &seen, Deadlines::default(), at(now));
             let twice = super::next(&once, g, &seen, Deadlines::default(), at(now));
-            // A row that has just left NEW for ERROR stays there; all else is settled at once.
             prop_assert_eq!(once, twice);
         }
     }
 
     #[test]
-    fn a_share_goes_its_way() {
+    fn a_share_passes_through_its_statuses() {
         let g = Generation::FIRST;
         let step = |from: &Standing, seen, second| next(from, g, &seen, Deadlines::default(), at(second));
         let offline = || Observation::Seen {

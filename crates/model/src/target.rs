@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_is_read() {
+    fn every_form_is_parsed() {
         for (text, normal) in [
             ("10.20.100.1:8443", "10.20.100.1:8443"),
             ("tcp://db.internal:5432", "db.internal:5432"),

@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn edges_are_refused() {
+    fn values_beyond_the_limits_are_refused() {
         for bad in ["", "-a", "a-", "a b", "ä", "a_b", &"a".repeat(64)] {
             assert!(bad.parse::<ResourceName>().is_err(), "{bad:?}");
         }

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dial_belongs_to_the_first_bucket_that_holds_it() {
+    fn a_dial_belongs_to_the_first_bucket_that_contains_it() {
         let bucket = |micros| DialTimes::bucket(Duration::from_micros(micros));
         assert_eq!(
             [bucket(0), bucket(500), bucket(501), bucket(5_000_000), bucket(5_000_001)],

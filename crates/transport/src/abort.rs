@@ -71,10 +71,11 @@ mod tests {
     use std::{task::Context, time::Duration};
     use tokio::time::timeout;
 
+    /// The longest wait for a wake-up.
     const SOON: Duration = Duration::from_secs(10);
 
     #[tokio::test]
-    async fn all_waiting_tasks_are_woken_by_it_or_its_parent() {
+    async fn all_waiting_tasks_are_woken_by_the_abort_or_its_parent() {
         for by_parent in [false, true] {
             let parent = Abort::default();
             let (abort, other) = (parent.child(), parent.child());

@@ -186,7 +186,7 @@ mod tests {
             a.write_all(&(MAX_MESSAGE as u32 + 1).to_be_bytes()).await.unwrap();
             let got = Control::new(b).receive::<ToAgent>().await;
             assert!(matches!(got, Err(ControlError::Length(_))), "{got:?}");
-            // A gateway buffers less.
+            // A gateway has a smaller limit.
             let (mut a, b) = tokio::io::duplex(64);
             a.write_all(&(MAX_FROM_AGENT as u32 + 1).to_be_bytes()).await.unwrap();
             let got = Control::of_agent(b).receive::<FromAgent>().await;

@@ -144,7 +144,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_code_reads_back(id: u128, secret: [u8; SECRET], ca: Vec<u8>) {
+        fn a_code_survives_a_round_trip(id: u128, secret: [u8; SECRET], ca: Vec<u8>) {
             let code = code(id, secret, &ca);
             let text = code.expose();
             prop_assert_eq!(text.len(), PREFIX.len() + TEXT);
@@ -153,7 +153,7 @@ mod tests {
         }
 
         #[test]
-        fn a_wrong_letter_is_detected(id: u128, secret: [u8; SECRET], at in 0..TEXT, letter in 0usize..32) {
+        fn a_wrong_character_is_detected(id: u128, secret: [u8; SECRET], at in 0..TEXT, letter in 0usize..32) {
             let text = code(id, secret, b"ca").expose();
             let letter = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ"[letter];
             let mut bytes = text.as_bytes().to_vec();

@@ -78,7 +78,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_identity_reads_back(a: u128, b: u128, c: u128, gateway: bool) {
+        fn an_identity_survives_a_round_trip(a: u128, b: u128, c: u128, gateway: bool) {
             let [a, b, c] = [a, b, c].map(Uuid::from_u128);
             let identity = if gateway {
                 Identity::Gateway { gateway: GatewayId::new(a) }

@@ -46,7 +46,7 @@ mod tests {
             assert!(tcp.keepalive().unwrap());
             times.insert(tcp.tcp_keepalive_time().unwrap());
         }
-        // Other tests advance the turn, too.
+        // Other tests advance the shared counter, too.
         assert!(times.len() > 5, "{times:?}");
         assert!(times.iter().all(|t| (after..2 * after).contains(t)), "{times:?}");
     }

@@ -45,7 +45,7 @@ mod tests {
     use tokio::{io::AsyncReadExt, net::TcpListener};
 
     #[tokio::test]
-    async fn a_listener_hands_it_down_to_its_connections() {
+    async fn accepted_connections_inherit_the_option_from_the_listener() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         prepare_listener(&listener).unwrap();
         listener.set_nonblocking(true).unwrap();

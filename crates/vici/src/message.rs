@@ -289,8 +289,8 @@ mod tests {
     }
 
     #[test]
-    fn the_encoding_is_the_documented_one() {
-        // The example of strongSwan's own description of the protocol, shortened.
+    fn the_encoding_is_as_documented() {
+        // The example of strongSwan's protocol description, shortened.
         let message = Message::new()
             .set("key1", "value1")
             .section("section1", Message::new().list("list1", ["item1", "item2"]));
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_are_kept() {
+    fn limits_are_enforced() {
         let deep = [&[SECTION_START, 0].repeat(40)[..], &[SECTION_END].repeat(40)].concat();
         assert!(matches!(Message::decode(&deep), Err(Error::Malformed(_))));
         let long = Message::new().set("k", vec![0; 70_000]);

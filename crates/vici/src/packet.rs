@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_are_the_documented_ones() {
+    fn packets_are_as_documented() {
         let request = Outgoing::Request("version", &Message::new()).encode().unwrap();
         assert_eq!(&request[..], b"\x00\x07version");
         assert_eq!(&Outgoing::Register("log").encode().unwrap()[..], b"\x03\x03log");

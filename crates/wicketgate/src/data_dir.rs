@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn it_becomes_private_and_is_used_by_one_process() {
+    fn the_directory_is_made_private_and_used_by_one_process() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data");
         fs::create_dir(&path).unwrap();
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_with_other_files_is_refused_and_left_alone() {
+    fn a_directory_with_other_files_is_refused_and_left_unchanged() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("letter"), "").unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();

@@ -116,7 +116,7 @@ mod tests {
         until_it_waits(&mut gather, 20).unwrap();
         assert!(!gather.read(SLOTS * MAX_DATA, 1, false));
         assert!(!gather.read(SLOTS * MAX_DATA, 1, false));
-        assert!(!gather.read(MAX_DATA, 1, false), "it no longer gathers");
+        assert!(!gather.read(MAX_DATA, 1, false), "a fast flow is not gathered");
         assert_eq!(until_it_waits(&mut gather, 20), Some(15), "and no pause was in vain");
     }
 

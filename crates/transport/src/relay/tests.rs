@@ -23,11 +23,11 @@ static COUNTED: AtomicU64 = AtomicU64::new(0);
 
 type Relay = JoinHandle<Result<Carrier, Broken>>;
 
-/// The far end of a carrier.
+/// The remote end of a carrier.
 struct Far(Carrier);
 
 impl Far {
-    /// Frames as they are sent.
+    /// The TLS records of some frames.
     fn seal(&mut self, frames: &[(FrameKind, &[u8])]) -> Vec<u8> {
         let mut all = Vec::new();
         for (kind, payload) in frames {
@@ -73,9 +73,9 @@ async fn relayed_with(idle: Option<Duration>) -> (TcpStream, Far, Relay) {
 }
 
 #[tokio::test]
-async fn an_end_without_end_is_a_reset() {
+async fn a_connection_that_ends_without_an_end_frame_is_a_reset() {
     let (whole, ended) = ([(FrameKind::Data, &b"hello"[..])], [(FrameKind::End, &b""[..])]);
-    // Cut before a frame, in a header, in a payload; after a frame, after END of one side only.
+    // Truncated before a frame, in a header and in a payload; after a frame, and after the END of only one side.
     for (frames, length) in [(&whole, 0), (&whole, 3), (&whole, 12), (&whole, 28), (&ended, BARE)] {
         let (mut client, mut far, relay) = relayed().await;
         let bytes = far.seal(frames);
@@ -85,7 +85,7 @@ async fn an_end_without_end_is_a_reset() {
         assert!(matches!(end, Err(Broken::Carrier(_))), "{end:?} after {length} bytes of {frames:?}");
         let mut got = Vec::new();
         let read = client.read_to_end(&mut got).await;
-        // After END the client has its FIN already; the reset shows where it sends.
+        // After END, the client has received a FIN already: the reset shows when it sends.
         let reset = read.is_err() || {
             let mut writes = 0;
             while client.write_all(b"x").await.is_ok() && writes < 100 {
@@ -120,7 +120,7 @@ async fn a_frame_after_the_end_is_kept_for_the_next_stream() {
 }
 
 #[tokio::test]
-async fn a_carrier_may_be_closed_right_behind_the_last_end() {
+async fn a_carrier_may_be_closed_right_after_the_last_end() {
     let (mut client, mut far, relay) = relayed().await;
     client.shutdown().await.unwrap();
     far.expect(FrameKind::End, b"").await;
@@ -134,10 +134,13 @@ async fn a_carrier_may_be_closed_right_behind_the_last_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_idle_limit_counts_once_one_side_has_ended() {
+async fn the_idle_limit_applies_once_one_side_has_ended() {
     let (_client, mut far, mut relay) = relayed().await;
     let hour = Duration::from_secs(3600);
-    assert!(timeout(hour, &mut relay).await.is_err(), "both are open: without a limit");
+    assert!(
+        timeout(hour, &mut relay).await.is_err(),
+        "a stream that is open on both sides has no idle limit"
+    );
     far.send(&[(FrameKind::End, b"")]).await;
     let from = Instant::now();
     let end = timeout(hour, relay).await.unwrap().unwrap();
@@ -147,7 +150,7 @@ async fn the_idle_limit_counts_once_one_side_has_ended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_with_a_limit_rests_no_longer_and_both_sides_are_reset() {
+async fn a_stream_that_exceeds_its_idle_limit_is_reset_on_both_sides() {
     let limit = Duration::from_secs(900);
     let (mut client, mut far, mut relay) = relayed_with(Some(limit)).await;
     let almost = limit - Duration::from_secs(1);
@@ -165,7 +168,7 @@ async fn a_stream_with_a_limit_rests_no_longer_and_both_sides_are_reset() {
     let error = client.read(&mut [0; 1]).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
 
-    // Once one side has ended, no longer than any other stream.
+    // Once one side has ended, the general limit for half-closed streams applies.
     let (_client, mut far, mut relay) = relayed_with(Some(limit)).await;
     assert!(timeout(almost, &mut relay).await.is_err());
     far.send(&[(FrameKind::End, b"")]).await;
@@ -174,7 +177,7 @@ async fn a_stream_with_a_limit_rests_no_longer_and_both_sides_are_reset() {
 }
 
 #[tokio::test]
-async fn a_relay_that_is_dropped_resets() {
+async fn dropping_a_relay_resets_the_stream() {
     let (mut client, mut far, relay) = relayed().await;
     far.send(&[(FrameKind::Data, b"part")]).await;
     client.read_exact(&mut [0; 4]).await.unwrap();
@@ -197,7 +200,7 @@ async fn an_idle_stream_holds_no_buffer_and_a_long_one_arrives_completely() {
         tokio::spawn(
             async move { relay(ResetOnDrop::new(outer), far, counters, None, &Abort::default()).await },
         );
-    // A length that fills records and buffers and leaves a rest; no two blocks are equal.
+    // The length fills records and buffers and leaves a remainder. No two blocks are equal.
     let bytes: Vec<u8> =
         (0..3_000_017u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()).collect();
     let both = [(client, &bytes), (target, &bytes)].map(|(tcp, bytes)| async move {

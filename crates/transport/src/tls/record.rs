@@ -242,7 +242,7 @@ mod tests {
     fn open_padded(inner: usize) -> io::Result<Opened> {
         let mut record = vec![0; HEADER + inner + TAG];
         record[HEADER..HEADER + 4].copy_from_slice(&[1, 2, 3, APPLICATION_DATA]);
-        // The last byte of the padding stands where the type would be.
+        // The last byte of the padding is at the position of the type.
         RecordSealer::new(key()).seal(&mut record, inner - 1, 0).unwrap();
         RecordOpener::new(key())
             .open(&mut record, &TrafficKeys::new(Box::new(|_| Err(Error::HandshakeNotComplete))))

@@ -146,10 +146,10 @@ async fn echo<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<(
 }
 
 #[tokio::test]
-async fn the_librarys_server_understands_our_records_and_we_its_tickets_and_key_updates() {
+async fn the_record_layer_interoperates_with_the_librarys_server_its_tickets_and_key_updates() {
     let (server, client) = configs();
     let (a, b) = connected().await;
-    // It sends tickets.
+    // The library's server sends tickets.
     assert!(server.send_tls13_tickets > 0);
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
     let library = tokio::spawn(async move {
@@ -172,7 +172,7 @@ async fn the_librarys_server_understands_our_records_and_we_its_tickets_and_key_
 }
 
 #[tokio::test]
-async fn the_librarys_client_understands_our_records_and_we_its_end() {
+async fn the_record_layer_interoperates_with_the_librarys_client_and_its_end() {
     let (server, client) = configs();
     let (a, b) = connected().await;
     let ours = tokio::spawn(async move {

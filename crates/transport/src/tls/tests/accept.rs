@@ -19,7 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use uuid::Uuid;
 use wicketgate_model::{AgentId, EnvironmentId, FrontdoorId, GatewayId};
 
-/// A CA, for its gateway and its agents.
+/// A CA with a gateway and agents.
 struct Authority {
     issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
     ca: CaCertificate,
@@ -69,7 +69,7 @@ async fn accept_bytes(gateway: &GatewayIdentity, bytes: &[u8], ends: bool) -> Op
 }
 
 #[tokio::test]
-async fn a_connection_is_accepted_for_the_purpose_that_it_names() {
+async fn a_connection_is_accepted_for_its_stated_purpose() {
     let authority = Authority::new();
     let (gateway, agent) = (authority.gateway(), authority.agent(&authority));
     let (a, b) = connected().await;
@@ -89,7 +89,7 @@ async fn a_connection_is_accepted_for_the_purpose_that_it_names() {
 }
 
 #[tokio::test]
-async fn an_agent_of_another_ca_is_refused_for_both_purposes_and_learns_why() {
+async fn an_agent_of_another_ca_is_refused_for_both_purposes_and_gets_the_reason() {
     let (authority, other) = (Authority::new(), Authority::new());
     let (gateway, agent) = (authority.gateway(), authority.agent(&other));
     let (a, b) = connected().await;
@@ -130,7 +130,7 @@ async fn a_first_message_that_is_wrong_incomplete_or_for_another_protocol_is_ref
             assert_eq!(diagnosed(&hello[..length], false).await, None, "it waits: {purpose:?} {length}");
         }
     }
-    // A hello without an end is not read without one.
+    // The gateway limits how much of an endless hello it reads.
     let endless = [&[22, 3, 1, 0x40, 0][..], &[1, 0xff, 0xff, 0xff], &[0; 100_000]].concat();
     assert_eq!(diagnosed(&endless, false).await, Some(Diagnosis::Garbled));
 }
