@@ -219,7 +219,7 @@ fn secrets_are_sent_and_never_shown() {
     let key: PreSharedKey = KEY.parse().unwrap();
     let sent = ToGateway::Desired { sequence: 1, delta: desired() };
     assert!(String::from_utf8(codec::encode(&sent).unwrap()).unwrap().contains(key.expose()));
-    assert!(!format!("{told:?}").contains(KEY));
+    assert!(!format!("{sent:?}").contains(KEY));
     let asked = FromGateway::Enrol { request: request(), ask: enrol() };
     let shown = format!("{asked:?}");
     assert!(shown.contains("EnrolRequest") && !shown.contains("201"), "{shown}");
