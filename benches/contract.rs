@@ -36,11 +36,13 @@ use wicketgate_model::{
 use wicketgate_server::{Server, ServerConfig, ensure_first_frontdoor};
 use wicketgate_store::{EnrolAttempt, NewEnrollment, ShareSpec, Store, TunnelSpec, WriteContext};
 
+/// The size of the database.
 const TUNNELS: u32 = 1000;
 const SHARES_EACH: u16 = 100;
 const SHARES: u32 = TUNNELS * SHARES_EACH as u32;
+/// The number of concurrent clients.
 const CLIENTS: usize = 16;
-/// The number of requests of each measurement.
+/// The number of requests of each measurement: enough for a stable p99.
 const GETS: usize = 32_000;
 const PAGES: usize = 300;
 const POSTS: usize = 8000;
@@ -48,6 +50,7 @@ const POSTS_ALONE: usize = 500;
 /// The number of tasks that fill the database.
 const WRITERS: usize = 50;
 
+/// The targets that the run must meet.
 const GETS_A_SECOND: f64 = 8000.0;
 const FIRST_PAGE: Duration = Duration::from_millis(10);
 const LAST_PAGE: Duration = Duration::from_millis(25);
@@ -166,7 +169,7 @@ async fn measure(home: &Path) -> Result<()> {
         |n: usize| Request::Get(at(&format!("ipsec-shares/{}", stock.shares[n * 7919 % stock.shares.len()])));
     load(&api, CLIENTS, GETS / 10, one).await?;
     let gets = server.load(&api, CLIENTS, GETS, one).await?;
-    gets.tell(&format!("GET of one share, {CLIENTS} clients"))?;
+    gets.print(&format!("GET of one share, {CLIENTS} clients"))?;
 
     let last = SHARES / 20 - 1;
     let list = |page: u32| {
@@ -182,9 +185,9 @@ async fn measure(home: &Path) -> Result<()> {
         "the last page is {seen}"
     );
     let first_page = server.load(&api, 1, PAGES, list(0)).await?;
-    first_page.tell("page 0 of 20, two filters, sorted by name")?;
+    first_page.print("page 0 of 20, two filters, sorted by name")?;
     let last_page = server.load(&api, 1, PAGES, list(last)).await?;
-    last_page.tell(&format!("page {last}, the last one"))?;
+    last_page.print(&format!("page {last}, the last one"))?;
 
     let post = |n: usize| {
         let body = json!({"name": format!("new-{n}"), "ipsecTunnelId": stock.tunnels[n % stock.tunnels.len()],
@@ -192,9 +195,9 @@ async fn measure(home: &Path) -> Result<()> {
         Request::Post(at("ipsec-shares"), body.to_string())
     };
     let posts = server.load(&api, CLIENTS, POSTS, post).await?;
-    posts.tell(&format!("POST of a share, {CLIENTS} clients, durable when answered"))?;
+    posts.print(&format!("POST of a share, {CLIENTS} clients, durable when answered"))?;
     let alone = server.load(&api, 1, POSTS_ALONE, |n| post(POSTS + n)).await?;
-    alone.tell("POST of a share, one client, one commit per share")?;
+    alone.print("POST of a share, one client, one commit per share")?;
     let (memory, most) = server.memory()?;
     say(&format!("memory of the server: {memory} MiB, at most {most} MiB (target: under {MEMORY_MIB})"))?;
     server.stop()?;

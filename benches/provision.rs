@@ -15,7 +15,9 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use wicketgate_lab::{Agent, AgentOptions, GatewayOptions, GatewayProcess, Lab};
 
+/// The number of shares that are measured.
 const SHARES: u16 = 200;
+/// The targets that the run must meet.
 const MEDIAN: Duration = Duration::from_millis(100);
 const P99: Duration = Duration::from_millis(300);
 

@@ -17,10 +17,12 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use wicketgate_lab::{Agent, AgentOptions, End, GatewayOptions, GatewayProcess, Lab, Namespace, Site};
 
+/// The number of tunnels of the gateway.
 const TUNNELS: u16 = 200;
 /// The tunnels that are created one after the other in addition.
 const MORE: u16 = 5;
 
+/// The targets that the run must meet.
 const COLD: Duration = Duration::from_secs(60);
 const MEMORY_KIB: u64 = 6 * 1024;
 const ONE_MORE: Duration = Duration::from_millis(300);

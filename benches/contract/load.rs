@@ -141,7 +141,7 @@ impl Times {
         self.each.len() as f64 / self.all.as_secs_f64()
     }
 
-    pub(crate) fn tell(&self, what: &str) -> Result<()> {
+    pub(crate) fn print(&self, what: &str) -> Result<()> {
         let (p50, p99, count) = (self.at(50), self.at(99), self.each.len());
         writeln!(
             std::io::stdout(),

@@ -18,6 +18,7 @@ const INTERFACE: &str = "line0";
 const QUEUE: Duration = Duration::from_millis(50);
 /// The largest number of packets in flight, at any rate.
 const FLIGHT: usize = 20_000;
+/// The MTU of the interfaces.
 const MTU: usize = 1500;
 
 /// The properties of a line.

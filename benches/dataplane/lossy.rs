@@ -17,7 +17,9 @@ use crate::{
 
 const NEAR: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 const FAR: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
+/// The delay in each direction.
 const DELAY: Duration = Duration::from_millis(20);
+/// The rate of the line in Mbit/s.
 const MBIT: f64 = 200.0;
 /// A pause before each measure, in which carriers become idle.
 const REST: Duration = Duration::from_secs(3);

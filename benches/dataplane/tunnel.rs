@@ -28,6 +28,7 @@ const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
 const AGENTS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(GATEWAY), 7443);
 /// The port of iperf3, both directly in the tunnel and behind the share.
 const STRAIGHT: u16 = 5201;
+/// The ingress port of the share.
 const SHARE: u16 = 9001;
 /// The longest wait for the tunnel, and for each iperf3 beyond its measuring time.
 const BOUND: Duration = Duration::from_secs(30);

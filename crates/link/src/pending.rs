@@ -96,6 +96,7 @@ impl<A> Drop for Call<A> {
 mod tests {
     use super::*;
 
+    /// The longest wait for an answer.
     const SOON: Duration = Duration::from_secs(5);
 
     #[tokio::test(start_paused = true)]

@@ -138,7 +138,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_hash_reads_back(bytes: [u8; 32]) {
+        fn a_hash_survives_a_round_trip(bytes: [u8; 32]) {
             prop_assert_eq!(unhex(&hex(&bytes)), Some(bytes));
         }
 

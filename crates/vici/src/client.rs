@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn success_no_is_an_error_and_the_connection_lives() {
+    async fn success_no_is_an_error_and_keeps_the_connection() {
         let (mut client, mut charon) = pair();
         let daemon = tokio::spawn(async move {
             assert_eq!(&charon.next().await.unwrap().unwrap()[..], b"\x00\x04load");

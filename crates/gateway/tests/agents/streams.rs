@@ -143,7 +143,7 @@ async fn carriers_are_reused() {
 }
 
 #[tokio::test]
-async fn a_barred_agent_is_cut_and_stays_out() {
+async fn a_barred_agent_is_disconnected_and_stays_excluded() {
     let (listener, lab, agent, _state) = held().await;
     let mut client = lab.connect(1).await.unwrap();
     let (mut target, _) = soon("the dial", listener.accept()).await.unwrap();

@@ -11,7 +11,7 @@ fn a_wrong_key_is_reported_and_the_right_one_connects() {
     if !is_root() {
         return;
     }
-    World::new("key", 1).tell(|mut world| async move {
+    World::new("key", 1).run(|mut world| async move {
         let backend = world.backend().await;
         let tunnel = backend.ensure(&desired(0, &[&key(0)])).await.unwrap();
         world.sites[0].start(&world.lab, &vpn_config(0, &key(7))).unwrap();
@@ -44,7 +44,7 @@ fn each_fault_at_the_site_is_reported_with_its_cure() {
     if !is_root() {
         return;
     }
-    World::new("faults", 1).tell(|mut world| async move {
+    World::new("faults", 1).run(|mut world| async move {
         let backend = world.backend().await;
         let tunnel = backend.ensure(&desired(0, &[&key(0)])).await.unwrap();
         let good = vpn_config(0, &key(0));

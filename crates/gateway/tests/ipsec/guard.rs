@@ -13,7 +13,7 @@ fn only_packets_from_the_tunnel_reach_a_listener() {
     if !is_root() {
         return;
     }
-    World::new("clear", 2).tell(|mut world| async move {
+    World::new("clear", 2).run(|mut world| async move {
         let backend = world.backend().await;
         let tunnel = backend.ensure(&desired(0, &[&key(0)])).await.unwrap();
         serve(&tunnel, "first");

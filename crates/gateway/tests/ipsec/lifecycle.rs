@@ -20,7 +20,7 @@ fn two_sites_with_the_same_subnet_are_kept_apart() {
     if !is_root() {
         return;
     }
-    World::new("two", 2).tell(|mut world| async move {
+    World::new("two", 2).run(|mut world| async move {
         let backend = world.backend().await;
         let started = Instant::now();
         let (first, second) = (desired(0, &[&key(0)]), desired(1, &[&key(1)]));
@@ -64,7 +64,7 @@ fn a_killed_charon_is_restarted_with_its_tunnel() {
     if !is_root() {
         return;
     }
-    World::new("kill", 2).tell(|mut world| async move {
+    World::new("kill", 2).run(|mut world| async move {
         let backend = world.backend().await;
         let (first, second) = (desired(0, &[&key(0)]), desired(1, &[&key(1)]));
         let (first, second) = (backend.ensure(&first).await.unwrap(), backend.ensure(&second).await.unwrap());
@@ -102,7 +102,7 @@ fn the_next_run_adopts_desired_tunnels_and_removes_others() {
     if !is_root() {
         return;
     }
-    World::new("adopt", 2).tell(|mut world| async move {
+    World::new("adopt", 2).run(|mut world| async move {
         let backend = world.backend().await;
         let (first, second) = (desired(0, &[&key(0)]), desired(1, &[&key(1)]));
         serve(&backend.ensure(&first).await.unwrap(), "before");

@@ -25,7 +25,7 @@ fn a_daemon_without_its_namespace_name_or_directory_is_ended() {
     if !is_root() {
         return;
     }
-    World::new("lost", 0).tell(|world| async move {
+    World::new("lost", 0).run(|world| async move {
         let wanted = desired(0, &[&key(0)]);
         let backend = world.backend().await;
         backend.ensure(&wanted).await.unwrap();

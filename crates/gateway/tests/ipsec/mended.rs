@@ -57,7 +57,7 @@ fn a_removed_part_is_restored_by_the_next_check() {
     if !is_root() {
         return;
     }
-    World::new("mended", 0).tell(|world| async move {
+    World::new("mended", 0).run(|world| async move {
         let backend = world.backend().await;
         let wanted = desired(0, &[&key(0)]);
         let tunnel = backend.ensure(&wanted).await.unwrap();

@@ -57,7 +57,7 @@ fn a_tunnel_without_a_permit_is_removed_and_returns_with_one() {
     if !is_root() {
         return;
     }
-    World::new("places", 0).tell(|world| async move {
+    World::new("places", 0).run(|world| async move {
         let tunnels = [0, 1].map(|n| Arc::new(desired(n, &[&key(n)])));
         let ids = tunnels.each_ref().map(|tunnel| tunnel.id);
         let backend = world.backend().await;

@@ -69,7 +69,7 @@ fn each_offered_proposal_is_negotiated_and_no_other() {
     if !is_root() {
         return;
     }
-    World::new("suites", 1).tell(|mut world| async move {
+    World::new("suites", 1).run(|mut world| async move {
         let backend = world.backend().await;
         let offered = desired(0, &[&key(0)]);
         let tunnel = backend.ensure(&offered).await.unwrap();

@@ -14,7 +14,7 @@ fn esp_without_udp_reaches_its_own_tunnel_only() {
     if !is_root() {
         return;
     }
-    World::new("raw", 2).tell(|world| async move {
+    World::new("raw", 2).run(|world| async move {
         let backend = world.backend().await;
         if backend.esp() != EspMode::Kernel {
             eprintln!("SKIPPED: ESP without UDP needs ESP in the kernel");
@@ -47,7 +47,7 @@ fn rules_flushed_by_the_hosts_firewall_are_restored() {
     if !is_root() {
         return;
     }
-    World::new("flush", 1).tell(|mut world| async move {
+    World::new("flush", 1).run(|mut world| async move {
         let backend = world.backend().await;
         let wanted = desired(0, &[&key(0)]);
         let tunnel = backend.ensure(&wanted).await.unwrap();
@@ -81,7 +81,7 @@ fn the_last_gateway_restores_forwarding() {
     if !is_root() {
         return;
     }
-    World::new("last", 0).tell(|world| async move {
+    World::new("last", 0).run(|world| async move {
         let forwards = || fs::read_to_string(FORWARDING).unwrap().trim().to_owned();
         let remembered = || fs::read_to_string(world.state_dir.join("forwarding"));
         let rules = || output(world.gateway.command("nft").args(["list", "ruleset"]));
@@ -133,7 +133,7 @@ fn a_peer_is_steered_to_its_new_tunnel() {
     if !is_root() {
         return;
     }
-    World::new("new", 1).tell(|mut world| async move {
+    World::new("new", 1).run(|mut world| async move {
         let backend = world.backend().await;
         world.sites[0].start(&world.lab, &vpn_config(0, &key(0))).unwrap();
         // For flows that the peer initiated, and for those that the gateway initiated.

@@ -67,8 +67,8 @@ impl World {
         Backend::start(config).await.unwrap()
     }
 
-    /// Runs `story` with every thread of its runtime in the gateway's namespace.
-    pub(crate) fn tell<F: Future<Output = ()>>(mut self, story: impl FnOnce(Self) -> F + Send) {
+    /// Runs `test` with every thread of its runtime in the gateway's namespace.
+    pub(crate) fn run<F: Future<Output = ()>>(mut self, test: impl FnOnce(Self) -> F + Send) {
         self.sites.shrink_to_fit();
         let gateway = self.gateway.clone();
         let file = File::open(format!("/run/netns/{}", gateway.name())).unwrap();
@@ -80,7 +80,7 @@ impl World {
             })
             .build()
             .unwrap();
-        gateway.enter(|| runtime.block_on(story(self))).unwrap();
+        gateway.enter(|| runtime.block_on(test(self))).unwrap();
     }
 
     /// Connects a site's tunnel, with the site as the initiator.

@@ -32,7 +32,7 @@ pub(crate) fn check(method: &Method, path: &str, status: u16, headers: &HeaderMa
             let schema = &content[media_type]["schema"];
             assert!(!schema.is_null(), "{method} {path}: {status} is not documented as {media_type}");
             if media_type.ends_with("json") {
-                hold(schema, body, &format!("{method} {path}: {status} $"));
+                validate(schema, body, &format!("{method} {path}: {status} $"));
             }
         }
     }
@@ -65,7 +65,7 @@ fn resolved(value: &'static Value) -> &'static Value {
 }
 
 /// Validates a value. Supports the part of JSON Schema that the document uses for responses.
-fn hold(schema: &'static Value, value: &Value, at: &str) {
+fn validate(schema: &'static Value, value: &Value, at: &str) {
     let schema = resolved(schema);
     let right = match schema.get("type").and_then(Value::as_str) {
         Some("object") => value.is_object(),
@@ -91,15 +91,15 @@ fn hold(schema: &'static Value, value: &Value, at: &str) {
         let at = format!("{at}.{name}");
         assert!(!value.is_null(), "{at} is null");
         match (schema["properties"].get(name), schema.get("additionalProperties")) {
-            (Some(property), _) => hold(property, value, &at),
+            (Some(property), _) => validate(property, value, &at),
             (None, Some(Value::Bool(false))) => panic!("{at} is not documented"),
-            (None, Some(others)) => hold(others, value, &at),
+            (None, Some(others)) => validate(others, value, &at),
             (None, None) => {}
         }
     }
     if let Some(items) = schema.get("items") {
         for (i, item) in value.as_array().into_iter().flatten().enumerate() {
-            hold(items, item, &format!("{at}[{i}]"));
+            validate(items, item, &format!("{at}[{i}]"));
         }
     }
 }

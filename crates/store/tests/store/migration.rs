@@ -101,7 +101,7 @@ fn keeps_everything(migrations: i64, rows: &'static str) {
         let endpoints = values(&url, "tunnel", &OF_ENDPOINT.map(str::to_owned), "tunnel_endpoint").await;
         let links = values(&url, "agent", &OF_LINK.map(str::to_owned), "agent_link").await;
         assert_eq!((endpoints, links), (tunnels_before, agents_before));
-        everything_is_there(&store).await;
+        check_everything(&store).await;
         if migrations >= 10 {
             let tunnel = store.tunnel(frontdoor(1), id("tnl", 41)).await.unwrap().unwrap();
             let share = store.share(frontdoor(1), id("shr", 51)).await.unwrap().unwrap();
@@ -113,7 +113,7 @@ fn keeps_everything(migrations: i64, rows: &'static str) {
     });
 }
 
-async fn everything_is_there(store: &Store) {
+async fn check_everything(store: &Store) {
     tunnels(store).await;
     shares(store).await;
     environments_and_agents(store).await;

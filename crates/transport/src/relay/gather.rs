@@ -87,6 +87,7 @@ impl Gather {
 mod tests {
     use super::*;
 
+    /// The length of a piece that fits into one packet.
     const PIECE: usize = 1400;
 
     /// The number of reads before a pause, with `a_millisecond` reads in each millisecond.

@@ -14,7 +14,7 @@ async fn a_share_is_sent_reported_and_deployed() {
     let mut b = Bench::new().await;
     let id = b.create().await;
     b.activate().await;
-    let [delta] = &b.gateway.hear()[..] else { panic!("expected one delta") };
+    let [delta] = &b.gateway.receive()[..] else { panic!("expected one delta") };
     assert_eq!((delta.tunnels.len(), delta.shares.len()), (1, 1));
     assert_eq!(b.share(id).await.standing.status, Status::New);
     b.gateway.report(&b.reconciler).await;
@@ -26,7 +26,7 @@ async fn a_share_is_sent_reported_and_deployed() {
     );
     // Without a change, nothing more is sent.
     b.activate().await;
-    assert!(b.gateway.hear().is_empty());
+    assert!(b.gateway.receive().is_empty());
 }
 
 #[tokio::test]
@@ -37,7 +37,7 @@ async fn the_newest_share_does_not_wait_for_the_others() {
         ids.push(b.create().await);
     }
     b.activate().await;
-    b.gateway.hear();
+    b.gateway.receive();
     b.gateway.report(&b.reconciler).await;
     assert_eq!(b.reconciler.reconcile(b.now).await.unwrap(), Outcome::More);
     let (oldest, newest) = (ids[0], ids[SETTLED_AT_ONCE]);
@@ -64,7 +64,7 @@ async fn a_lost_change_is_repaired_by_the_next_full_read() {
     assert_eq!(b.gateway.desired.shares.keys().copied().collect::<Vec<_>>(), [deleted, kept]);
     b.now += FULL_READ_EVERY;
     b.activate().await;
-    let [delta] = &b.gateway.hear()[..] else { panic!("expected one delta") };
+    let [delta] = &b.gateway.receive()[..] else { panic!("expected one delta") };
     assert_eq!((delta.shares.len(), delta.shares[0].id), (1, lost), "unchanged rows are not sent again");
     assert_eq!((&delta.removed_shares[..], delta.barred.len()), (&[deleted][..], 1));
     b.settle().await;
@@ -82,7 +82,7 @@ async fn a_share_that_was_changed_by_hand_is_repaired_by_the_next_full_read() {
     b.edit(target, "target = '10.9.9.9:99'");
     b.now += FULL_READ_EVERY;
     b.activate().await;
-    let [delta] = &b.gateway.hear()[..] else { panic!("expected one delta") };
+    let [delta] = &b.gateway.receive()[..] else { panic!("expected one delta") };
     assert_eq!((delta.tunnels.len(), delta.shares.len()), (0, 2), "unchanged rows are not sent again");
     let served = &b.gateway.desired.shares;
     assert_eq!(i64::from(served[&port].ingress_port.get()), 7777);
@@ -113,7 +113,7 @@ async fn an_assignment_is_signed_by_the_server() {
     let mut b = Bench::new().await;
     let id = b.create().await;
     b.activate().await;
-    b.gateway.hear();
+    b.gateway.receive();
     let signed = &b.gateway.desired.shares[&id].assignment;
     let assignment = b.ca.certificate().verify(signed).unwrap();
     assert_eq!((assignment.share, assignment.environment), (id, b.environment));
@@ -133,7 +133,7 @@ async fn a_deleted_share_is_deleted_only_after_the_gateway_has_applied_the_chang
     assert_eq!(b.gateway.heard, heard);
     b.activate().await;
     assert_eq!(b.share(id).await.standing.status, Status::Deleting);
-    b.gateway.hear();
+    b.gateway.receive();
     b.gateway.report(&b.reconciler).await;
     b.activate().await;
     assert_eq!(b.share(id).await.standing.status, Status::Deleted);
@@ -200,7 +200,7 @@ async fn a_restart_leaves_unchanged_connections_as_recorded() {
     let recorded = async |b: &Bench| b.store.tunnel(b.frontdoor, b.tunnel).await.unwrap().unwrap().connection;
     assert_eq!(recorded(&b).await, Some(up.clone()));
     // The gateway drains, and its connections take a while to end.
-    b.gateway.say(FromGateway::Draining).await;
+    b.gateway.send(FromGateway::Draining).await;
     // Uses the test's clock.
     b.reconciler.parts.view.lock().silent_since = Some(b.now);
     b.now += 10.seconds();

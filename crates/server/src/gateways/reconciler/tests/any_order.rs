@@ -17,7 +17,7 @@ enum Step {
     RotateKey(Index, i64),
     DeleteTunnel(Index),
     Activate,
-    Hear,
+    Receive,
     Report,
     Fail(bool),
     /// Whether the gateway has not checked its tunnels yet.
@@ -38,7 +38,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (any::<Index>(), 0i64..60).prop_map(|(which, grace)| Step::RotateKey(which, grace)),
         1 => any::<Index>().prop_map(Step::DeleteTunnel),
         4 => Just(Step::Activate),
-        3 => Just(Step::Hear),
+        3 => Just(Step::Receive),
         3 => Just(Step::Report),
         1 => any::<bool>().prop_map(Step::Fail),
         1 => any::<bool>().prop_map(Step::Pending),
@@ -92,7 +92,7 @@ impl World {
             | Step::RotateKey(..)
             | Step::DeleteTunnel(_) => {}
             Step::Activate => b.activate().await,
-            Step::Hear => drop(b.gateway.hear()),
+            Step::Receive => drop(b.gateway.receive()),
             Step::Report => b.gateway.report(&b.reconciler).await,
             Step::Fail(fails) => {
                 b.gateway.problem = fails.then(|| Problem::new(Reason::PortInUse, "the port is in use"));

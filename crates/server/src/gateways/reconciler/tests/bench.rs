@@ -188,7 +188,7 @@ impl Bench {
     pub(super) async fn settle(&mut self) {
         for _ in 0..3 {
             self.activate().await;
-            self.gateway.hear();
+            self.gateway.receive();
             self.gateway.report(&self.reconciler).await;
             self.activate().await;
         }
@@ -253,7 +253,7 @@ fn restarted(store: &Store, ca: &Arc<Ca>, now: Timestamp) -> (Reconciler, FakeGa
 
 impl FakeGateway {
     /// Receives the pending deltas and applies them.
-    pub(super) fn hear(&mut self) -> Vec<DesiredDelta> {
+    pub(super) fn receive(&mut self) -> Vec<DesiredDelta> {
         let mut heard = Vec::new();
         while let Some(ToGateway::Desired { sequence, delta }) = self.deltas.try_recv() {
             assert_eq!(sequence, self.heard + 1, "deltas must arrive in order");
@@ -295,18 +295,18 @@ impl FakeGateway {
             gone_shares,
         };
         self.reported = true;
-        self.say(FromGateway::Observed { heard: self.heard, delta }).await;
+        self.send(FromGateway::Observed { heard: self.heard, delta }).await;
     }
 
     /// Announces that it stops. Its next report is complete again.
     pub(super) async fn drain(&mut self, reconciler: &Reconciler, now: Timestamp) {
-        self.say(FromGateway::Draining).await;
+        self.send(FromGateway::Draining).await;
         // Uses the test's clock.
         reconciler.parts.view.lock().silent_since = Some(now);
         self.reported = false;
     }
 
-    pub(super) async fn say(&mut self, message: FromGateway) {
+    pub(super) async fn send(&mut self, message: FromGateway) {
         self.reports.send(message).await.unwrap();
         let message = self.from_gateway.recv().await.unwrap();
         self.link_task.take(message).await;
