@@ -5,34 +5,48 @@
 //! process dies. A server whose connection breaks takes the lock again, or learns that another server has it.
 
 use crate::{Result, StoreError};
-use sqlx::{AnyConnection, AnyPool, Connection as _, Row};
+use sqlx::{AnyConnection, AnyPool, Connection as _, Row, any::AnyRow};
 use std::{io, time::Duration};
 use tokio::time::{sleep, timeout};
 
 /// `wicketga` in ASCII: no other program uses it by chance.
 const KEY: i64 = 0x7769_636b_6574_6761;
-/// One step: longer than a database takes that answers.
+/// The longest wait for one step. A working database is faster.
 const STEP: Duration = Duration::from_secs(5);
-/// Sessions that are remembered: of checks that failed one after another while an old one may still have the lock.
+/// The number of sessions that are remembered: those of failed checks, while an old one may still have the lock.
 const SESSIONS: usize = 32;
-/// A session that was told to end is gone after some milliseconds.
+/// The pause after which a terminated session, which ends within milliseconds, is looked for again.
 const RETRY: Duration = Duration::from_millis(50);
+
+/// Lets PostgreSQL end the lock's session within 20 s after this host is lost. Otherwise it would keep the lock until TCP
+/// gives up, two hours later, and no server could start.
+const KEEPALIVE: &str = "SELECT set_config('tcp_keepalives_idle', '5', false), \
+    set_config('tcp_keepalives_interval', '2', false), set_config('tcp_keepalives_count', '3', false), \
+    set_config('tcp_user_timeout', '10000', false)";
 
 /// Released when it is dropped.
 pub struct DatabaseLock {
     url: String,
     connection: Option<AnyConnection>,
     /// Sessions of this process that have, or may still have, the lock.
-    sessions: Vec<i32>,
-    /// Asked who has the lock when no connection can be made for it.
+    sessions: Vec<Session>,
+    /// Reports who has the lock when no connection can be made for it.
     pub(crate) pool: Option<AnyPool>,
+}
+
+/// A session of the database. The time tells sessions apart after a restart of the database, when process ids repeat.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Session {
+    pid: i32,
+    /// `None`: it belongs to another user, and is not shown.
+    started: Option<String>,
 }
 
 /// Whether this process still owns the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ownership {
     Held,
-    /// Another server has taken the database meanwhile.
+    /// Another server has taken the database.
     Lost,
 }
 
@@ -50,17 +64,18 @@ impl DatabaseLock {
         match lock.acquire().await? {
             Ownership::Held => Ok(Some(lock)),
             Ownership::Lost => Err(StoreError::Open(
-                "another server uses this PostgreSQL database: stop it first, or choose another database"
+                "another server uses this PostgreSQL database: stop it first, or choose another database. If its host \
+                 was lost, PostgreSQL releases the database within 20 s: start again then"
                     .into(),
             )),
         }
     }
 
-    /// Looks whether the connection still stands, and takes the lock again if it does not.
+    /// Checks the lock's connection, and takes the lock again if it is broken.
     ///
     /// # Errors
     ///
-    /// The database does not answer, or not whether another server has it; to be called again.
+    /// The database does not answer, so nothing is known about the lock: call it again.
     pub async fn check(&mut self) -> Result<Ownership> {
         if let Some(connection) = &mut self.connection
             && matches!(timeout(STEP, sqlx::query("SELECT 1").execute(connection)).await, Ok(Ok(_)))
@@ -75,11 +90,11 @@ impl DatabaseLock {
         acquired
     }
 
-    /// Whether another process certainly has the lock, as a connection of the pool sees it.
+    /// Whether a connection of the pool sees that another process has the lock.
     async fn is_taken(&mut self) -> bool {
         let Some(pool) = &mut self.pool else { return false };
-        let asked = async { holder(&mut *pool.acquire().await?).await };
-        let holder = timeout(STEP, asked).await;
+        let seen = async { holder(&mut *pool.acquire().await?).await };
+        let holder = timeout(STEP, seen).await;
         matches!(holder, Ok(Ok(Some(session))) if !self.sessions.contains(&session))
     }
 
@@ -91,10 +106,11 @@ impl DatabaseLock {
 
     async fn try_acquire(&mut self) -> Result<Ownership> {
         let mut connection = AnyConnection::connect(&self.url).await?;
-        let row = sqlx::query("SELECT pg_backend_pid()").fetch_one(&mut connection).await?;
-        // Before it tries: an answer that is lost does not make this session another server's.
-        let session = row.try_get(0)?;
-        self.sessions.push(session);
+        sqlx::query(KEEPALIVE).execute(&mut connection).await?;
+        let own = "SELECT pid, backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()";
+        let session = session(&sqlx::query(own).fetch_one(&mut connection).await?)?;
+        // Before the attempt: an answer that is lost does not make this session another server's.
+        self.sessions.push(session.clone());
         let excess = self.sessions.len().saturating_sub(SESSIONS);
         self.sessions.drain(..excess);
         loop {
@@ -106,7 +122,7 @@ impl DatabaseLock {
             match holder(&mut connection).await? {
                 // A session whose client is unreachable keeps its lock until TCP gives up. Ending it takes a moment.
                 Some(old) if self.sessions.contains(&old) => {
-                    let end = sqlx::query("SELECT pg_terminate_backend($1)").bind(old);
+                    let end = sqlx::query("SELECT pg_terminate_backend($1)").bind(old.pid);
                     end.execute(&mut connection).await?;
                 }
                 Some(_) => return Ok(Ownership::Lost),
@@ -118,9 +134,10 @@ impl DatabaseLock {
 }
 
 /// The session that has the lock.
-async fn holder(connection: &mut AnyConnection) -> Result<Option<i32>> {
+async fn holder(connection: &mut AnyConnection) -> Result<Option<Session>> {
     let row = sqlx::query(
-        "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted \
+        "SELECT l.pid, a.backend_start::text FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid \
+         WHERE locktype = 'advisory' AND granted \
          AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
          AND classid::bigint = $1 AND objid::bigint = $2",
     )
@@ -128,7 +145,11 @@ async fn holder(connection: &mut AnyConnection) -> Result<Option<i32>> {
     .bind(KEY & 0xffff_ffff)
     .fetch_optional(connection)
     .await?;
-    Ok(row.map(|row| row.try_get(0)).transpose()?)
+    row.as_ref().map(session).transpose()
+}
+
+fn session(row: &AnyRow) -> Result<Session> {
+    Ok(Session { pid: row.try_get(0)?, started: row.try_get(1)? })
 }
 
 pub(crate) fn is_postgres(place: &str) -> bool {
