@@ -5,9 +5,14 @@
 //! bounds. A stream of events ends when the server stops.
 
 pub(crate) mod tls;
-mod write_timeout;
 
-use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{Router, body::Body, extract::Request, http::header::CONTENT_TYPE, response::Response};
 use futures_util::StreamExt as _;
@@ -20,11 +25,11 @@ use tokio::{
     sync::Semaphore,
     time::timeout,
 };
+use tokio_io_timeout::TimeoutWriter;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service as _;
 use tracing::debug;
 use wicketgate_system::accept::Acceptor;
-use write_timeout::WriteTimeout;
 
 /// Connections at one time: far more than a server of an API needs, and few enough for the usual 1024 descriptors
 /// beside the database's and the gateway's.
@@ -33,6 +38,9 @@ const MOST_CONNECTIONS: usize = 512;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// The head of a request, also of the next one on a connection that is kept: longer than pools of clients keep one.
 const HEAD: Duration = Duration::from_secs(30);
+/// How long a client may read nothing of its answer. TCP retransmits within this time even on a bad line; a client that
+/// is away for longer repeats its request.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes of a request's head: several times a long token.
 const LARGEST_HEAD: usize = 64 * 1024;
 /// For requests that are being answered when the server stops. Less than the whole server has.
@@ -90,7 +98,7 @@ async fn connection(
 ) {
     // Without it an answer of two packets waits for an acknowledgement.
     let _ = tcp.set_nodelay(true);
-    let tcp = WriteTimeout::new(tcp);
+    let tcp = bounded_writes(tcp);
     let Some(tls) = tls else { return requests(tcp, client, router, stop).await };
     match stop.run_until_cancelled(timeout(HANDSHAKE, tls.accept(tcp))).await {
         Some(Ok(Ok(stream))) => requests(stream, client, router, stop).await,
@@ -100,6 +108,14 @@ async fn connection(
         Some(Err(_)) => debug!(client.address = %client.0, "a TLS handshake with the API took too long"),
         None => {}
     }
+}
+
+/// A write without progress within [`PATIENCE`] is an error, and ends the connection. A reader that takes some bytes
+/// in this time is never cut, however slow it is.
+fn bounded_writes<S: AsyncWrite>(stream: S) -> Pin<Box<TimeoutWriter<S>>> {
+    let mut writer = TimeoutWriter::new(stream);
+    writer.set_timeout(Some(PATIENCE));
+    Box::pin(writer)
 }
 
 async fn requests<S>(stream: S, client: ClientAddress, router: Router, stop: CancellationToken)
@@ -145,10 +161,12 @@ mod tests {
     use super::*;
     use axum::{response::sse, routing::get};
     use futures_util::stream;
+    use std::io;
     use tokio::{
-        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        io::{AsyncReadExt as _, AsyncWriteExt as _, duplex},
         sync::Notify,
         task::JoinHandle,
+        time::{Instant, sleep},
     };
 
     /// The longest wait for each step.
@@ -162,6 +180,30 @@ mod tests {
         running: JoinHandle<()>,
         asked: Arc<Notify>,
         answer: Arc<Notify>,
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_nothing_times_out() {
+        let (near, _far) = duplex(10);
+        let begin = Instant::now();
+        let failed = bounded_writes(near).write_all(&[0; 100]).await.unwrap_err();
+        assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
+        assert!((PATIENCE..PATIENCE * 2).contains(&begin.elapsed()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_client_does_not_time_out() {
+        let (near, mut far) = duplex(10);
+        let reading = tokio::spawn(async move {
+            let mut read = 0;
+            while read < 100 {
+                sleep(PATIENCE - Duration::from_secs(1)).await;
+                read += far.read(&mut [0; 10]).await.unwrap();
+            }
+        });
+        let mut stream = bounded_writes(near);
+        timeout(PATIENCE * 20, stream.write_all(&[0; 100])).await.unwrap().unwrap();
+        reading.await.unwrap();
     }
 
     async fn served() -> Served {
@@ -249,7 +291,7 @@ mod tests {
         // The server accepts one connection, and this client occupies it until it is disconnected.
         let mut next = ask(server.address, "/quick").await;
         let mut head = [0; 12];
-        timeout(write_timeout::PATIENCE * 2, next.read_exact(&mut head)).await.unwrap().unwrap();
+        timeout(PATIENCE * 2, next.read_exact(&mut head)).await.unwrap().unwrap();
         assert_eq!(&head, b"HTTP/1.1 200");
         let mut read = Vec::new();
         let _ = timeout(BOUND, deaf.read_to_end(&mut read)).await.unwrap();

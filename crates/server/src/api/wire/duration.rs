@@ -1,40 +1,15 @@
 //! Durations in a query: `15m`, `1h30m`, `7d`, and ISO 8601 durations of days and less (`PT1H`, `P1DT12H`).
 
+use jiff::{Span, SpanRelativeTo};
+
 /// Seconds; `None` if the text is not a duration or does not fit.
 pub(in crate::api) fn seconds(text: &str) -> Option<u32> {
-    match text.strip_prefix('P') {
-        None => parts(text, &[('d', 86_400), ('h', 3600), ('m', 60), ('s', 1)]),
-        Some(iso) => {
-            let (date, time) = match iso.split_once('T') {
-                Some((date, time)) => (date, Some(time)),
-                None => (iso, None),
-            };
-            let days = if date.is_empty() { None } else { Some(parts(date, &[('D', 86_400)])?) };
-            let rest = match time {
-                Some(time) => Some(parts(time, &[('H', 3600), ('M', 60), ('S', 1)])?),
-                None => None,
-            };
-            days.or(rest)?;
-            days.unwrap_or(0).checked_add(rest.unwrap_or(0))
-        }
-    }
-}
-
-/// One or more numbers with units, each unit once and in this order.
-fn parts(text: &str, units: &[(char, u32)]) -> Option<u32> {
-    let (mut rest, mut units, mut sum) = (text, units.iter(), 0u32);
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit()).filter(|&i| i > 0)?;
-        let (number, after) = rest.split_at(end);
-        let unit = after.chars().next()?;
-        let (_, seconds) = units.find(|(name, _)| *name == unit)?;
-        sum = sum.checked_add(number.parse::<u32>().ok()?.checked_mul(*seconds)?)?;
-        rest = &after[unit.len_utf8()..];
-    }
-    Some(sum)
+    let units = if text.starts_with('P') { "PTDHMS" } else { "dhms" };
+    // `jiff` also reads fractions, signs and other units; `ms` are milliseconds.
+    let is_plain = text.chars().all(|c| c.is_ascii_digit() || units.contains(c)) && !text.contains("ms");
+    let span: Span = text.parse().ok().filter(|_| is_plain)?;
+    let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?;
+    duration.as_secs().try_into().ok()
 }
 
 #[cfg(test)]

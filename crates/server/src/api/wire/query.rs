@@ -15,6 +15,7 @@ use axum::{
 };
 use form_urlencoded::Serializer;
 use jiff::Timestamp;
+use percent_encoding::percent_decode_str;
 use wicketgate_model::FrontdoorId;
 use wicketgate_store::{Filter, FilterValue, ListRequest, PageRequest, Sort};
 
@@ -33,7 +34,8 @@ impl FromRequestParts<AppState> for Query {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
-        if !is_utf8(parts.uri.query().unwrap_or_default()) {
+        // The decoder of the pairs replaces bytes that are not UTF-8 by U+FFFD.
+        if percent_decode_str(parts.uri.query().unwrap_or_default()).decode_utf8().is_err() {
             return Err(ApiError::bad_request("The query must be UTF-8, percent-encoded"));
         }
         let Pairs(pairs) = Pairs::<Vec<_>>::try_from_uri(&parts.uri)
@@ -159,25 +161,6 @@ impl Reading {
         }
         Ok(())
     }
-}
-
-/// Whether the percent-encoded bytes are UTF-8: the decoder replaces invalid ones by U+FFFD.
-fn is_utf8(query: &str) -> bool {
-    let mut rest = query.as_bytes();
-    let mut decoded = Vec::with_capacity(rest.len());
-    while let Some((&first, after)) = rest.split_first() {
-        let hex = |b: &u8| char::from(*b).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-        let (byte, after) = match (first, after) {
-            (b'%', [high, low, after @ ..]) => match (hex(high), hex(low)) {
-                (Some(high), Some(low)) => (high << 4 | low, after),
-                _ => (first, rest.get(1..).unwrap_or_default()),
-            },
-            _ => (first, after),
-        };
-        decoded.push(byte);
-        rest = after;
-    }
-    std::str::from_utf8(&decoded).is_ok()
 }
 
 fn unknown(name: &str) -> String {
