@@ -13,7 +13,6 @@ use std::{
 
 use jiff::Timestamp;
 use prometheus_client::{
-    encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
@@ -64,15 +63,10 @@ pub struct BackgroundTasks(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     last_runs: Mutex<BTreeMap<&'static str, LastRun>>,
-    runs: Family<TaskLabel, Counter>,
-    failures: Family<TaskLabel, Counter>,
-    last_at: Family<TaskLabel, Gauge>,
-    last_took: Family<TaskLabel, Gauge<f64, AtomicU64>>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct TaskLabel {
-    task: &'static str,
+    runs: Family<[(&'static str, &'static str); 1], Counter>,
+    failures: Family<[(&'static str, &'static str); 1], Counter>,
+    last_at: Family<[(&'static str, &'static str); 1], Gauge>,
+    last_took: Family<[(&'static str, &'static str); 1], Gauge<f64, AtomicU64>>,
 }
 
 impl BackgroundTasks {
@@ -96,7 +90,7 @@ impl BackgroundTasks {
 
     /// The end of an activation of `task`.
     pub fn record(&self, task: &'static str, run: LastRun) {
-        let label = TaskLabel { task };
+        let label = [("task", task)];
         self.0.runs.get_or_create(&label).inc();
         let failures = self.0.failures.get_or_create(&label);
         if run.error.is_some() {

@@ -14,7 +14,7 @@ use axum::{
     routing::get,
 };
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
+    encoding::text::encode,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
     registry::{Registry, Unit},
 };
@@ -33,43 +33,22 @@ const OPEN_METRICS: HeaderValue =
 /// From an answer out of memory to the longest that a request may take, in seconds.
 const BUCKETS: [f64; 11] = [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 5.0, 30.0];
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Asked {
-    method: &'static str,
-    route: String,
-    status: u16,
-}
+/// Names of labels with their values.
+type Labels<const N: usize> = [(&'static str, String); N];
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Route {
-    method: &'static str,
-    route: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByStatus {
-    status: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByGateway {
-    location: String,
-    esp: &'static str,
-}
-
-type Histograms = Family<Route, Histogram, fn() -> Histogram>;
+type Histograms = Family<Labels<2>, Histogram, fn() -> Histogram>;
 
 /// Counters that the server's parts share.
 #[derive(Debug)]
 pub(crate) struct ServerMetrics {
-    requests: Family<Asked, Counter>,
+    requests: Family<Labels<3>, Counter>,
     durations: Histograms,
-    tunnels: Family<ByStatus, Gauge>,
-    shares: Family<ByStatus, Gauge>,
+    tunnels: Family<Labels<1>, Gauge>,
+    shares: Family<Labels<1>, Gauge>,
     agents: Gauge,
     carried: Carried,
     parked: Gauge,
-    gateways: Family<ByGateway, Gauge>,
+    gateways: Family<Labels<2>, Gauge>,
 }
 
 impl ServerMetrics {
@@ -109,8 +88,10 @@ impl ServerMetrics {
 
     /// A request was answered. `route` is a template.
     pub(crate) fn answered(&self, method: &'static str, route: &str, status: u16, took: Duration) {
-        self.requests.get_or_create(&Asked { method, route: route.to_owned(), status }).inc();
-        self.durations.get_or_create(&Route { method, route: route.to_owned() }).observe(took.as_secs_f64());
+        let labels = [("method", method.to_owned()), ("route", route.to_owned())];
+        self.durations.get_or_create(&labels).observe(took.as_secs_f64());
+        let [method, route] = labels;
+        self.requests.get_or_create(&[method, route, ("status", status.to_string())]).inc();
     }
 
     pub(crate) fn parked(&self, carriers: usize) {
@@ -158,7 +139,7 @@ impl Scrape {
             Ok(counts) => {
                 let live = Status::ALL.into_iter().filter(|s| *s != Status::Deleted);
                 for status in live {
-                    let label = ByStatus { status: status.as_str() };
+                    let label = [("status", status.to_string())];
                     let of = |counts: &[(Status, i64)]| {
                         counts.iter().find(|(s, _)| *s == status).map_or(0, |(_, count)| *count)
                     };
@@ -176,7 +157,7 @@ impl Scrape {
                 let view = gateway.view.lock();
                 (view.esp().map_or("", EspMode::as_str), view.is_connected)
             };
-            let label = ByGateway { location: gateway.location.to_string(), esp };
+            let label = [("location", gateway.location.to_string()), ("esp", esp.to_owned())];
             metrics.gateways.get_or_create(&label).set(is_connected.into());
         }
     }

@@ -6,40 +6,31 @@
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder, NoLabelSet},
+    encoding::{EncodeMetric, MetricEncoder, NoLabelSet},
     metrics::{MetricType, TypedMetric, counter::Counter, family::Family, gauge::Gauge},
     registry::{Registry, Unit},
 };
 use wicketgate_model::{DialTimes, FailureReason, ShareId, TrafficDelta};
 use wicketgate_system::Mutex;
 
+use super::Labels;
+
 /// Each has some 20 lines in every scrape.
 const SHARES: usize = 5000;
 /// The label of all that come after them.
 const OTHER: &str = "other";
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByShare {
-    share: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByReason {
-    share: String,
-    reason: &'static str,
-}
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Carried {
     /// Those that have series of their own.
     shares: Mutex<BTreeSet<ShareId>>,
-    received: Family<ByShare, Counter>,
-    sent: Family<ByShare, Counter>,
-    connections: Family<ByShare, Counter>,
-    failures: Family<ByReason, Counter>,
-    active: Family<ByShare, Gauge>,
-    dials: Family<ByShare, Dials>,
+    received: Family<Labels<1>, Counter>,
+    sent: Family<Labels<1>, Counter>,
+    connections: Family<Labels<1>, Counter>,
+    failures: Family<Labels<2>, Counter>,
+    active: Family<Labels<1>, Gauge>,
+    dials: Family<Labels<1>, Dials>,
 }
 
 impl Carried {
@@ -74,10 +65,10 @@ impl Carried {
             };
             let share = if has_own { delta.share.to_string() } else { OTHER.to_owned() };
             for (reason, count) in &delta.failures {
-                let label = ByReason { share: share.clone(), reason: reason.as_str() };
-                self.failures.get_or_create(&label).inc_by(*count);
+                let labels = [("share", share.clone()), ("reason", reason.to_string())];
+                self.failures.get_or_create(&labels).inc_by(*count);
             }
-            let label = ByShare { share };
+            let label = [("share", share)];
             self.received.get_or_create(&label).inc_by(delta.rx);
             self.sent.get_or_create(&label).inc_by(delta.tx);
             self.connections.get_or_create(&label).inc_by(delta.connections);
@@ -94,14 +85,14 @@ impl Carried {
         if !shares.remove(&share) {
             return;
         }
-        let label = ByShare { share: share.to_string() };
+        let label = [("share", share.to_string())];
         for counters in [&self.received, &self.sent, &self.connections] {
             counters.remove(&label);
         }
         self.active.remove(&label);
         self.dials.remove(&label);
         for reason in FailureReason::ALL {
-            self.failures.remove(&ByReason { share: label.share.clone(), reason: reason.as_str() });
+            self.failures.remove(&[("share", share.to_string()), ("reason", reason.to_string())]);
         }
     }
 }
