@@ -43,41 +43,38 @@ impl CertificateDesk {
     }
 
     pub(super) fn enrol(&mut self, request: RequestId, ask: EnrolRequest) {
-        let (issuer, send) = (self.issuer.clone(), self.send.clone());
-        let is_taken = begin(&mut self.enrolments, async move {
-            let answer = answer("could not enrol an agent", issuer.enrol(ask).await);
-            let _ = send.send(ToGateway::Enrolled { request, answer }).await;
-        });
-        if !is_taken {
-            let answer = CertificateAnswer::Unavailable;
-            // If the link is full, the gateway's own bound ends the wait.
-            let _ = self.send.try_send(ToGateway::Enrolled { request, answer });
-        }
+        let issuer = self.issuer.clone();
+        let work = async move { answer("could not enrol an agent", issuer.enrol(ask).await) };
+        let message = move |answer| ToGateway::Enrolled { request, answer };
+        begin(&mut self.enrolments, &self.send, work, message);
     }
 
     pub(super) fn renew(&mut self, request: RequestId, ask: RenewRequest) {
-        let (issuer, send) = (self.issuer.clone(), self.send.clone());
-        let is_taken = begin(&mut self.renewals, async move {
-            let answer = answer("could not renew an agent's certificate", issuer.renew(&ask).await);
-            let _ = send.send(ToGateway::Renewed { request, answer }).await;
-        });
-        if !is_taken {
-            let answer = CertificateAnswer::Unavailable;
-            let _ = self.send.try_send(ToGateway::Renewed { request, answer });
-        }
+        let issuer = self.issuer.clone();
+        let work = async move { answer("could not renew an agent's certificate", issuer.renew(&ask).await) };
+        let message = move |answer| ToGateway::Renewed { request, answer };
+        begin(&mut self.renewals, &self.send, work, message);
     }
 }
 
-/// `false`: too many are being answered.
-fn begin(tasks: &mut JoinSet<()>, answer: impl Future<Output = ()> + Send + 'static) -> bool {
+/// Sends the result of `work` as a `message`; that it is unavailable, if too many requests are being answered.
+fn begin<T: Send>(
+    tasks: &mut JoinSet<()>,
+    send: &mpsc::Sender<ToGateway>,
+    work: impl Future<Output = CertificateAnswer<T>> + Send + 'static,
+    message: impl FnOnce(CertificateAnswer<T>) -> ToGateway + Send + 'static,
+) {
     while tasks.try_join_next().is_some() {}
-    let is_free = tasks.len() < AT_ONCE;
-    if is_free {
-        tasks.spawn(answer);
-    } else {
+    if tasks.len() >= AT_ONCE {
         debug!("too many requests for certificates: one has to be repeated");
+        // If the link is full, the gateway's own bound ends the wait.
+        let _ = send.try_send(message(CertificateAnswer::Unavailable));
+        return;
     }
-    is_free
+    let send = send.clone();
+    tasks.spawn(async move {
+        let _ = send.send(message(work.await)).await;
+    });
 }
 
 /// The reason of a failure is in this side's log; the agent asks again.
