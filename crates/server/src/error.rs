@@ -10,34 +10,25 @@
 use crate::auth::scope::Scope;
 use axum::{
     Json,
-    http::{HeaderValue, StatusCode, header},
+    http::{
+        HeaderName, HeaderValue, StatusCode,
+        header::{RETRY_AFTER, WWW_AUTHENTICATE},
+    },
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
-use std::fmt::{self, Display};
+use std::fmt::Display;
 use tracing::error;
 use wicketgate_model::FrontdoorId;
 use wicketgate_store::StoreError;
-
-macro_rules! lacks {
-    ($scope:literal) => {
-        concat!("Bearer realm=\"wicketgate\", error=\"insufficient_scope\", scope=\"", $scope, "\"")
-    };
-}
 
 /// For clients that can ask for a password or a token (RFC 7235 §4.1).
 const CHALLENGE: &str = "Bearer realm=\"wicketgate\"";
 const CHALLENGE_INVALID: &str = "Bearer realm=\"wicketgate\", error=\"invalid_token\"";
 const CHALLENGE_EXPIRED: &str =
     "Bearer realm=\"wicketgate\", error=\"invalid_token\", error_description=\"The token has expired\"";
-/// RFC 6750 §3.1: the scope that is needed.
-const LACKS: [(Scope, &str); 3] = [
-    (Scope::Read, lacks!("frontdoor.read")),
-    (Scope::Write, lacks!("frontdoor.write")),
-    (Scope::Admin, lacks!("frontdoor.admin")),
-];
 /// Seconds: most overloads are over by then.
-const RETRY_AFTER: &str = "5";
+const SOON: HeaderValue = HeaderValue::from_static("5");
 /// Characters of a path that an error repeats: more than any path of the API has.
 const SHOWN_PATH: usize = 200;
 
@@ -47,14 +38,8 @@ pub(crate) struct ApiError {
     error: &'static str,
     message: String,
     details: Vec<PropertyFault>,
-    header: Option<Header>,
-}
-
-/// A header that a status needs besides the body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Header {
-    Challenge(&'static str),
-    RetryAfter,
+    /// A header that the status needs besides the body.
+    header: Option<(HeaderName, HeaderValue)>,
 }
 
 /// One fault of a request. The message names the property too, so that it stands for itself.
@@ -64,29 +49,13 @@ pub(crate) struct PropertyFault {
     pub(crate) message: String,
 }
 
-/// What a path can name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ResourceKind {
-    Agent,
-    ApiAccount,
-    Environment,
-    Execution,
-    Share,
-    Tunnel,
-}
-
-impl Display for ResourceKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Agent => "Agent",
-            Self::ApiAccount => "API account",
-            Self::Environment => "Environment",
-            Self::Execution => "Execution",
-            Self::Share => "IPsec share",
-            Self::Tunnel => "IPsec tunnel",
-        })
+wicketgate_model::text_enum!(
+    /// The resources that a path can name.
+    ResourceKind {
+        Agent = "Agent", ApiAccount = "API account", Environment = "Environment",
+        Execution = "Execution", Share = "IPsec share", Tunnel = "IPsec tunnel",
     }
-}
+);
 
 impl ApiError {
     fn new(status: StatusCode, error: &'static str, message: impl Into<String>) -> Self {
@@ -104,17 +73,21 @@ impl ApiError {
         Self { details, ..Self::bad_request(message) }
     }
 
-    pub(crate) fn token_missing() -> Self {
+    fn unauthorized(challenge: &'static str) -> Self {
         let error = Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "Bearer token is missing or invalid");
-        Self { header: Some(Header::Challenge(CHALLENGE)), ..error }
+        Self { header: Some((WWW_AUTHENTICATE, HeaderValue::from_static(challenge))), ..error }
+    }
+
+    pub(crate) fn token_missing() -> Self {
+        Self::unauthorized(CHALLENGE)
     }
 
     pub(crate) fn token_invalid() -> Self {
-        Self { header: Some(Header::Challenge(CHALLENGE_INVALID)), ..Self::token_missing() }
+        Self::unauthorized(CHALLENGE_INVALID)
     }
 
     pub(crate) fn token_expired() -> Self {
-        Self { header: Some(Header::Challenge(CHALLENGE_EXPIRED)), ..Self::token_missing() }
+        Self::unauthorized(CHALLENGE_EXPIRED)
     }
 
     pub(crate) fn frontdoor_not_found(id: impl Display) -> Self {
@@ -129,11 +102,12 @@ impl ApiError {
         Self::new(StatusCode::FORBIDDEN, "not_authorized", message)
     }
 
-    /// The token is good, and not for this.
+    /// The token is valid and lacks a scope. The challenge names it (RFC 6750 §3.1).
     pub(crate) fn lacks_scope(scope: Scope) -> Self {
-        let error = Self::not_authorized(format!("The token lacks the scope {}", scope.as_str()));
-        let challenge = LACKS.into_iter().find_map(|(lacked, value)| (lacked == scope).then_some(value));
-        Self { header: challenge.map(Header::Challenge), ..error }
+        let error = Self::not_authorized(format!("The token lacks the scope {scope}"));
+        let challenge = format!("{CHALLENGE}, error=\"insufficient_scope\", scope=\"{scope}\"");
+        let challenge = HeaderValue::try_from(challenge).ok();
+        Self { header: challenge.map(|challenge| (WWW_AUTHENTICATE, challenge)), ..error }
     }
 
     pub(crate) fn not_found(kind: ResourceKind, id: impl Display) -> Self {
@@ -198,7 +172,7 @@ impl ApiError {
     /// Too many requests at one time: the caller may retry later.
     pub(crate) fn too_many_requests(message: impl Into<String>) -> Self {
         let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message);
-        Self { header: Some(Header::RetryAfter), ..error }
+        Self { header: Some((RETRY_AFTER, SOON)), ..error }
     }
 
     pub(crate) fn unavailable(message: impl Into<String>) -> Self {
@@ -208,6 +182,12 @@ impl ApiError {
 
 fn shown(path: &str) -> String {
     path.chars().take(SHOWN_PATH).collect()
+}
+
+impl From<getrandom::Error> for ApiError {
+    fn from(_: getrandom::Error) -> Self {
+        Self::unavailable("The server could not generate random bytes; try again")
+    }
 }
 
 impl From<StoreError> for ApiError {
@@ -253,12 +233,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = Body { error: self.error, message: &self.message, details: &self.details };
         let mut response = (self.status, Json(body)).into_response();
-        let beside = match self.header {
-            Some(Header::Challenge(challenge)) => (header::WWW_AUTHENTICATE, challenge),
-            Some(Header::RetryAfter) => (header::RETRY_AFTER, RETRY_AFTER),
-            None => return response,
-        };
-        response.headers_mut().insert(beside.0, HeaderValue::from_static(beside.1));
+        response.headers_mut().extend(self.header);
         response
     }
 }

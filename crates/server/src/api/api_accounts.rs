@@ -40,8 +40,7 @@ pub(super) async fn create(caller: Caller, format: Format, body: Body) -> Answer
     caller.principal.administered()?;
     let asked = account_request(body.object()?, now())?;
     let organization = organization(&caller, &asked).await?;
-    let secret = ClientSecret::generate()
-        .map_err(|_| ApiError::unavailable("The server could not generate random bytes; try again"))?;
+    let secret = ClientSecret::generate()?;
     let new = NewApiAccount {
         organization,
         name: asked.name,

@@ -163,8 +163,7 @@ pub(super) async fn find(at: &At, id: TunnelId) -> Result<TunnelRow, ApiError> {
 
 fn random_key() -> Result<PreSharedKey, ApiError> {
     let mut random = [0; 32];
-    getrandom::fill(&mut random)
-        .map_err(|_| ApiError::unavailable("The server could not generate random bytes; try again"))?;
+    getrandom::fill(&mut random)?;
     Ok(PreSharedKey::from_random(random))
 }
 

@@ -6,6 +6,7 @@ use super::{
     tunnels::find,
     wire::{
         answer::Format,
+        fields::capitalized,
         query::Query,
         tunnel::Tunnel,
         vpn_config::{FORMATS, RenderError, VpnConfig, render},
@@ -65,9 +66,4 @@ pub(super) async fn get(
     let recorded = at.state.store.record_key_read(at.id(), id, &at.write_context()).await;
     recorded.map_err(refused(ResourceKind::Tunnel, id))?;
     Ok(answer)
-}
-
-fn capitalized(sentence: &str) -> String {
-    let mut chars = sentence.chars();
-    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
 }

@@ -3,7 +3,7 @@
 use super::{
     answer::{Links, Representation},
     fields::Fields,
-    frontdoor::Organization,
+    frontdoor::organization_name,
     property::{
         LINKS, Property,
         PropertyType::{Id, List, Text, Time},
@@ -13,7 +13,7 @@ use crate::{auth::Scope, error::ApiError};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use std::{collections::BTreeSet, str::FromStr};
+use std::collections::BTreeSet;
 use wicketgate_model::{ApiAccountId, FrontdoorId, Invalid};
 use wicketgate_store::{ApiAccountRow, column::api_account as column};
 
@@ -98,73 +98,46 @@ pub(in crate::api) fn account_request(
     now: Timestamp,
 ) -> Result<AccountRequest, ApiError> {
     let mut fields = Fields::new(body, PROPERTIES);
-    let name = fields.text::<Name>("name").map(|n| n.0);
-    let scopes = fields.list::<Scope, Scopes>("scopes").map(|s| s.0);
-    let frontdoors = fields.list::<FrontdoorId, Frontdoors>("frontdoorIds").map(|f| f.0);
-    let expires_at = fields.text::<Expiry>("expiresAt").map(|t| t.0);
+    let name = fields.parsed("name", account_name);
+    let scopes = fields.list("scopes", some_scopes);
+    let frontdoors = fields.list("frontdoorIds", some_frontdoors);
+    let expires_at = fields.parsed("expiresAt", expiry);
     if expires_at.is_some_and(|end| end <= now) {
         fields.fault("expiresAt", "must be in the future");
     }
-    let organization = fields.text::<Organization>("organizationId").map(|o| o.0);
+    let organization = fields.parsed("organizationId", organization_name);
     fields.finish(|| {
         Some(AccountRequest { name: name?, scopes: scopes?, frontdoors, expires_at, organization })
     })
 }
 
-struct Name(String);
-
-impl FromStr for Name {
-    type Err = Invalid;
-
-    fn from_str(s: &str) -> Result<Self, Invalid> {
-        if !s.is_empty() && s.chars().count() <= LONGEST_NAME && !s.chars().any(char::is_control) {
-            Ok(Self(s.to_owned()))
-        } else {
-            Err(Invalid(format!("must be 1 to {LONGEST_NAME} printable characters")))
-        }
+fn account_name(text: &str) -> Result<String, Invalid> {
+    if (1..=LONGEST_NAME).contains(&text.chars().count()) && !text.chars().any(char::is_control) {
+        Ok(text.to_owned())
+    } else {
+        Err(Invalid(format!("must be 1 to {LONGEST_NAME} printable characters")))
     }
 }
 
-struct Expiry(Timestamp);
-
-impl FromStr for Expiry {
-    type Err = Invalid;
-
-    fn from_str(s: &str) -> Result<Self, Invalid> {
-        s.parse().map(Self).map_err(|_| Invalid("must be a time like 2030-12-31T23:59:59Z".to_owned()))
-    }
+fn expiry(text: &str) -> Result<Timestamp, Invalid> {
+    text.parse().map_err(|_| Invalid("must be a time like 2030-12-31T23:59:59Z".to_owned()))
 }
 
-struct Scopes(Vec<Scope>);
-
-impl TryFrom<Vec<Scope>> for Scopes {
-    type Error = Invalid;
-
-    fn try_from(mut scopes: Vec<Scope>) -> Result<Self, Invalid> {
-        scopes.sort_by_key(|s| Scope::ALL.iter().position(|other| other == s));
-        scopes.dedup();
-        if scopes.is_empty() {
-            Err(Invalid("must have one scope at least".to_owned()))
-        } else {
-            Ok(Self(scopes))
-        }
-    }
+/// Each once, in the order of [`Scope::ALL`].
+fn some_scopes(mut scopes: Vec<Scope>) -> Result<Vec<Scope>, Invalid> {
+    scopes.sort_unstable();
+    scopes.dedup();
+    if scopes.is_empty() { Err(Invalid("must have one scope at least".to_owned())) } else { Ok(scopes) }
 }
 
-struct Frontdoors(Vec<FrontdoorId>);
-
-impl TryFrom<Vec<FrontdoorId>> for Frontdoors {
-    type Error = Invalid;
-
-    /// An empty list could mean no Frontdoor or all of them.
-    fn try_from(frontdoors: Vec<FrontdoorId>) -> Result<Self, Invalid> {
-        let frontdoors: BTreeSet<_> = frontdoors.into_iter().collect();
-        if (1..=MOST_FRONTDOORS).contains(&frontdoors.len()) {
-            Ok(Self(frontdoors.into_iter().collect()))
-        } else {
-            Err(Invalid(format!(
-                "must name 1 to {MOST_FRONTDOORS} Frontdoors, or be left out for all of the organization"
-            )))
-        }
+/// Each once. An empty list could mean no Frontdoor or all of them.
+fn some_frontdoors(frontdoors: Vec<FrontdoorId>) -> Result<Vec<FrontdoorId>, Invalid> {
+    let frontdoors: BTreeSet<_> = frontdoors.into_iter().collect();
+    if (1..=MOST_FRONTDOORS).contains(&frontdoors.len()) {
+        Ok(frontdoors.into_iter().collect())
+    } else {
+        Err(Invalid(format!(
+            "must name 1 to {MOST_FRONTDOORS} Frontdoors, or be left out for all of the organization"
+        )))
     }
 }

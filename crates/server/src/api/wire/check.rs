@@ -1,11 +1,16 @@
 //! A walk along a share's path in JSON. Each hop that fails says what to do about it.
 
-use super::{answer::Links, fields::Fields, share::Share, tunnel::Tunnel};
+use super::{
+    answer::Links,
+    fields::{Fields, capitalized},
+    share::Share,
+    tunnel::Tunnel,
+};
 use crate::error::ApiError;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use std::time::Duration;
+use std::{iter, time::Duration};
 use wicketgate_link::ShareCheck;
 use wicketgate_model::{AgentId, Connection, ConnectionState, Reason, ShareId, Status};
 use wicketgate_store::{ShareRow, TunnelRow};
@@ -100,7 +105,22 @@ impl Hop {
 
 impl Check {
     pub(in crate::api) fn of(walked: &Walked<'_>) -> Self {
-        let mut hops = vec![tunnel(walked), ike_sa(walked), listener(walked), agent(walked), target(walked)];
+        let mut hops = match &walked.seen {
+            Some(seen) => vec![
+                tunnel(walked, seen),
+                ike_sa(walked),
+                listener(walked, seen),
+                agent(walked, seen),
+                target(walked, seen),
+            ],
+            None => {
+                let silent = "the gateway does not answer";
+                let hidden = [HopName::IkeSa, HopName::Listener, HopName::Agent, HopName::Target];
+                let hidden = hidden.map(|hop| Hop::new(hop, State::Unknown, silent));
+                let tunnel = Hop::failed(HopName::Tunnel, Reason::GatewayOffline, silent);
+                iter::once(tunnel).chain(hidden).collect()
+            }
+        };
         for failed in hops.iter_mut().filter(|hop| hop.state == State::Failed) {
             failed.advice = Some(advice(failed, walked));
         }
@@ -113,12 +133,9 @@ impl Check {
     }
 }
 
-fn tunnel(walked: &Walked<'_>) -> Hop {
+fn tunnel(walked: &Walked<'_>, seen: &ShareCheck) -> Hop {
     const HOP: HopName = HopName::Tunnel;
     let standing = &walked.tunnel.standing;
-    let Some(seen) = &walked.seen else {
-        return Hop::failed(HOP, Reason::GatewayOffline, "the gateway does not answer");
-    };
     let there_and_back = walked.took.saturating_sub(seen.dial_took);
     let hop = match (standing.status, &standing.detail) {
         (Status::Deployed, _) => Hop::new(HOP, State::Ok, "the gateway is ready to answer the peer"),
@@ -132,9 +149,6 @@ fn ike_sa(walked: &Walked<'_>) -> Hop {
     const HOP: HopName = HopName::IkeSa;
     let never = || Connection::down(walked.tunnel.created_at);
     let connection = walked.tunnel.connection.clone().unwrap_or_else(never);
-    if walked.seen.is_none() {
-        return Hop::new(HOP, State::Unknown, "the gateway does not answer");
-    }
     if !walked.has_ipsec {
         return Hop::new(
             HOP,
@@ -159,11 +173,8 @@ fn ike_sa(walked: &Walked<'_>) -> Hop {
     hop.took(walked.read_took)
 }
 
-fn listener(walked: &Walked<'_>) -> Hop {
+fn listener(walked: &Walked<'_>, seen: &ShareCheck) -> Hop {
     const HOP: HopName = HopName::Listener;
-    let Some(seen) = &walked.seen else {
-        return Hop::new(HOP, State::Unknown, "the gateway does not answer");
-    };
     let hop = match (&seen.listener_problem, seen.bound) {
         (_, Some(bound)) if bound == walked.share.generation => {
             let (address, port) = (walked.tunnel.load_balancer_ip, walked.share.ingress_port);
@@ -175,11 +186,8 @@ fn listener(walked: &Walked<'_>) -> Hop {
     hop.took(seen.listener_took)
 }
 
-fn agent(walked: &Walked<'_>) -> Hop {
+fn agent(walked: &Walked<'_>, seen: &ShareCheck) -> Hop {
     const HOP: HopName = HopName::Agent;
-    let Some(seen) = &walked.seen else {
-        return Hop::new(HOP, State::Unknown, "the gateway does not answer");
-    };
     let hop = if seen.acknowledged == Some(walked.share.generation) {
         match &seen.dialled {
             Err(problem) if problem.reason != Reason::TargetUnreachable => {
@@ -202,11 +210,8 @@ fn agent(walked: &Walked<'_>) -> Hop {
     }
 }
 
-fn target(walked: &Walked<'_>) -> Hop {
+fn target(walked: &Walked<'_>, seen: &ShareCheck) -> Hop {
     const HOP: HopName = HopName::Target;
-    let Some(seen) = &walked.seen else {
-        return Hop::new(HOP, State::Unknown, "the gateway does not answer");
-    };
     match &seen.dialled {
         Ok(_) => Hop::new(HOP, State::Ok, format!("{} took a connection", walked.share.target))
             .took(seen.dial_took),
@@ -257,11 +262,6 @@ fn advice(hop: &Hop, walked: &Walked<'_>) -> String {
         }
         _ => "See the log of the gateway".to_owned(),
     }
-}
-
-fn capitalized(sentence: &str) -> String {
-    let mut letters = sentence.chars();
-    letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect()
 }
 
 pub(in crate::api) fn links(share: &ShareRow) -> Links {

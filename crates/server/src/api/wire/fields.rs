@@ -61,11 +61,20 @@ impl Fields {
     }
 
     pub(super) fn text<T: FromStr<Err = Invalid>>(&mut self, property: &str) -> Option<T> {
+        self.parsed(property, str::parse)
+    }
+
+    /// A text with a rule that no type has.
+    pub(super) fn parsed<T>(
+        &mut self,
+        property: &str,
+        parse: impl FnOnce(&str) -> Result<T, Invalid>,
+    ) -> Option<T> {
         let Value::String(text) = self.given(property)? else {
             self.wrong_type(property, "string");
             return None;
         };
-        text.parse().map_err(|rule| self.fault(property, rule)).ok()
+        parse(&text).map_err(|rule| self.fault(property, rule)).ok()
     }
 
     pub(super) fn integer<T: TryFrom<i64, Error = Invalid>>(&mut self, property: &str) -> Option<T> {
@@ -78,12 +87,12 @@ impl Fields {
         }
     }
 
-    /// A list of texts that have one rule each, and one together.
-    pub(super) fn list<T, L>(&mut self, property: &str) -> Option<L>
-    where
-        T: FromStr<Err = Invalid>,
-        L: TryFrom<Vec<T>, Error = Invalid>,
-    {
+    /// A list of texts that have one rule each, and that of `make` together.
+    pub(super) fn list<T: FromStr<Err = Invalid>, L>(
+        &mut self,
+        property: &str,
+        make: impl FnOnce(Vec<T>) -> Result<L, Invalid>,
+    ) -> Option<L> {
         let Value::Array(values) = self.given(property)? else {
             self.wrong_type(property, "array of strings");
             return None;
@@ -108,7 +117,7 @@ impl Fields {
         if list.len() < count.min(MOST_LISTED) {
             return None;
         }
-        L::try_from(list).map_err(|rule| self.fault(property, rule)).ok()
+        make(list).map_err(|rule| self.fault(property, rule)).ok()
     }
 
     pub(super) fn boolean(&mut self, property: &str) -> Option<bool> {
@@ -176,6 +185,12 @@ fn integer(value: &Value) -> Option<i64> {
 pub(in crate::api) fn printable(text: &str) -> String {
     const SHOWN: usize = 64;
     text.chars().filter(|c| !c.is_control()).take(SHOWN).collect()
+}
+
+/// A sentence of the model, as an error message starts.
+pub(in crate::api) fn capitalized(sentence: &str) -> String {
+    let mut letters = sentence.chars();
+    letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect()
 }
 
 /// The body of PUT that a merge patch of `it` stands for: its writable properties, patched.

@@ -12,7 +12,6 @@ use crate::error::ApiError;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use std::str::FromStr;
 use wicketgate_model::{FrontdoorId, Invalid, NamespaceName};
 use wicketgate_store::{FrontdoorRow, FrontdoorSpec, column::frontdoor as column};
 
@@ -77,7 +76,7 @@ pub(in crate::api) fn spec(
     old: Option<&FrontdoorRow>,
 ) -> Result<FrontdoorSpec, ApiError> {
     let mut fields = Fields::new(body, PROPERTIES);
-    let organization = fields.text::<Organization>("organizationId").map(|o| o.0);
+    let organization = fields.parsed("organizationId", organization_name);
     let default_namespace = fields.text::<NamespaceName>("defaultNamespaceName");
     let ipsec_shares_enabled = fields.boolean("ipsecSharesEnabled").unwrap_or(false);
     if let (Some(organization), Some(old)) = (&organization, old)
@@ -100,17 +99,10 @@ pub(in crate::api) fn merged(row: &FrontdoorRow, patch: Map<String, Value>) -> M
 }
 
 /// The name of an organization, chosen by the operator or its identity provider.
-#[derive(Debug)]
-pub(super) struct Organization(pub(super) String);
-
-impl FromStr for Organization {
-    type Err = Invalid;
-
-    fn from_str(s: &str) -> Result<Self, Invalid> {
-        if (1..=128).contains(&s.len()) && s.bytes().all(|b| b.is_ascii_graphic()) {
-            Ok(Self(s.to_owned()))
-        } else {
-            Err(Invalid("must be 1 to 128 printable ASCII characters without spaces".to_owned()))
-        }
+pub(super) fn organization_name(text: &str) -> Result<String, Invalid> {
+    if (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()) {
+        Ok(text.to_owned())
+    } else {
+        Err(Invalid("must be 1 to 128 printable ASCII characters without spaces".to_owned()))
     }
 }

@@ -144,7 +144,7 @@ impl ShareRequest {
             target: fields.text("target"),
             ingress_port: fields.integer("ingressPort"),
             options: ShareOptions {
-                allowed_sources: fields.list::<SourceCidr, AllowedSources>("allowedSources"),
+                allowed_sources: fields.list::<SourceCidr, _>("allowedSources", AllowedSources::try_from),
                 max_connections: fields.integer("maxConnections"),
                 idle_timeout_seconds: fields.integer("idleTimeoutSeconds"),
                 proxy_protocol: fields.text("proxyProtocol"),

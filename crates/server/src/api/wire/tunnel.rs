@@ -190,8 +190,8 @@ pub(in crate::api) fn spec(
     let peer_cidr = fields.text::<PeerCidr>("peerCidr");
     let peer_id = fields.text::<PeerId>("peerId");
     let key = fields.text::<PreSharedKey>("preSharedKey").unwrap_or(key);
-    let ike_proposals = fields.list::<IkeProposal, IkeProposals>("ikeProposals");
-    let esp_proposals = fields.list::<EspProposal, EspProposals>("espProposals");
+    let ike_proposals = fields.list::<IkeProposal, _>("ikeProposals", IkeProposals::try_from);
+    let esp_proposals = fields.list::<EspProposal, _>("espProposals", EspProposals::try_from);
     let initiate = fields.boolean("initiate").unwrap_or(false);
     let tags = fields.tags();
     match (&location, old) {
