@@ -36,13 +36,6 @@ struct Table {
     newest_generations: BTreeMap<ShareId, Generation>,
 }
 
-/// The result of checking an assignment.
-pub(crate) struct Verdict {
-    pub(crate) share: ShareId,
-    pub(crate) generation: Generation,
-    pub(crate) outcome: Result<Target, Unfit>,
-}
-
 /// Why an assignment is not served. The text may name a target, so it goes to the server and to the log at DEBUG only.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unfit {
@@ -81,21 +74,23 @@ impl Assignments {
         })
     }
 
-    /// Checks an assignment and serves it, or returns why not. `None`: it cannot be parsed.
-    pub(crate) fn take(&self, signed: &SignedAssignment) -> Option<Verdict> {
-        let verified = self.ca.verify(signed);
-        let assignment: Assignment = match &verified {
-            Ok(assignment) => assignment.clone(),
+    /// Checks an assignment and serves it. Returns its target, or why it is not served. `None`: it cannot be parsed.
+    pub(crate) fn take(
+        &self,
+        signed: &SignedAssignment,
+    ) -> Option<(ShareId, Generation, Result<Target, Unfit>)> {
+        let (assignment, verified) = match self.ca.verify(signed) {
+            Ok(assignment) => (assignment, Ok(())),
             // Only to name the share in the refusal.
-            Err(_) => serde_json::from_str(&signed.body).ok()?,
+            Err(error) => (serde_json::from_str(&signed.body).ok()?, Err(error)),
         };
         let Assignment { environment, share, generation, target } = assignment;
-        let outcome = match verified {
+        let served = match verified {
             Err(error) => Err(Unfit::Unverified(error)),
-            Ok(_) if environment != self.environment => Err(Unfit::OtherEnvironment),
-            Ok(_) => self.place(share, generation, target),
+            Ok(()) if environment != self.environment => Err(Unfit::OtherEnvironment),
+            Ok(()) => self.place(share, generation, target),
         };
-        Some(Verdict { share, generation, outcome })
+        Some((share, generation, served))
     }
 
     fn place(&self, share: ShareId, generation: Generation, target: Target) -> Result<Target, Unfit> {

@@ -203,12 +203,11 @@ impl Agent {
     }
 
     fn assigned(self: &Arc<Self>, signed: &SignedAssignment, end: &CancellationToken) -> Option<FromAgent> {
-        let Some(verdict) = self.assignments.take(signed) else {
+        let Some((share, generation, served)) = self.assignments.take(signed) else {
             warn!("an assignment cannot be parsed; this agent may be too old");
             return None;
         };
-        let (share, generation) = (verdict.share, verdict.generation);
-        Some(match verdict.outcome {
+        Some(match served {
             Ok(target) => {
                 info!(share.id = %share, %generation, "share assigned");
                 debug!(share.id = %share, %target, "a share's target");

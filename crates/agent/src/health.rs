@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    mem,
     time::Duration,
 };
 use tokio::{
@@ -45,6 +46,13 @@ struct Entry {
     probe_at: Instant,
 }
 
+/// Who has dialled a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DialledBy {
+    Stream,
+    Probe,
+}
+
 impl Default for TargetHealths {
     fn default() -> Self {
         Self { known: Mutex::default(), changed: Notify::new(), probes: Semaphore::new(PROBES) }
@@ -71,61 +79,23 @@ impl TargetHealths {
     pub(crate) fn take_unreported(&self) -> Vec<FromAgent> {
         let mut known = self.known.lock();
         let Known { shares, unreported } = &mut *known;
-        let changes = std::mem::take(unreported)
+        let changes = mem::take(unreported)
             .into_iter()
             .filter_map(|share| Some(FromAgent::Health { share, health: shares.get(&share)?.state.clone() }));
         changes.collect()
     }
 
-    /// Records the result of a stream's dial. Returns whether a probe should start.
-    pub(crate) fn learn(
+    /// Records the result of a dial. Returns whether the share needs a probe: after a stream's dial, whether one should
+    /// start; after a probe's, whether it should continue.
+    pub(crate) fn record(
         &self,
-        share: ShareId,
-        generation: Generation,
+        (share, generation): (ShareId, Generation),
         dialled: Result<(), &StreamRefusal>,
+        by: DialledBy,
     ) -> bool {
         let mut known = self.known.lock();
-        let Some(entry) = self.entry(&mut known, share, generation, dialled) else { return false };
-        let begin = dialled.is_err() && !entry.probing;
-        entry.probing |= begin;
-        begin
-    }
-
-    /// Records the result of a probe. Returns whether it should continue; if not, the next failed dial starts a new
-    /// probe.
-    pub(crate) fn probed(
-        &self,
-        share: ShareId,
-        generation: Generation,
-        dialled: Result<(), &StreamRefusal>,
-    ) -> bool {
-        let mut known = self.known.lock();
-        let Some(entry) = self.entry(&mut known, share, generation, dialled) else { return false };
-        entry.probing = dialled.is_err();
-        entry.probing
-    }
-
-    /// Targets that are due for a probe. The caller probes them.
-    pub(crate) fn take_due(&self, now: Instant) -> Vec<(ShareId, Generation)> {
-        let mut known = self.known.lock();
-        let due = known.shares.iter_mut().filter(|(_, e)| !e.probing && e.probe_at <= now);
-        due.map(|(share, entry)| {
-            entry.probing = true;
-            (*share, entry.generation)
-        })
-        .collect()
-    }
-
-    /// Records a dial's result at the entry of this share and generation.
-    fn entry<'a>(
-        &self,
-        known: &'a mut Known,
-        share: ShareId,
-        generation: Generation,
-        dialled: Result<(), &StreamRefusal>,
-    ) -> Option<&'a mut Entry> {
-        let Known { shares, unreported } = known;
-        let entry = shares.get_mut(&share).filter(|e| e.generation == generation)?;
+        let Known { shares, unreported } = &mut *known;
+        let Some(entry) = shares.get_mut(&share).filter(|e| e.generation == generation) else { return false };
         let state = match dialled {
             Ok(()) => State::Ok,
             Err(refusal) => State::Unreachable(refusal.text.clone()),
@@ -146,7 +116,24 @@ impl TargetHealths {
             unreported.insert(share);
             self.changed.notify_one();
         }
-        Some(entry)
+        match by {
+            DialledBy::Probe => {
+                entry.probing = dialled.is_err();
+                entry.probing
+            }
+            DialledBy::Stream => dialled.is_err() && !mem::replace(&mut entry.probing, true),
+        }
+    }
+
+    /// Targets that are due for a probe. The caller probes them.
+    pub(crate) fn take_due(&self, now: Instant) -> Vec<(ShareId, Generation)> {
+        let mut known = self.known.lock();
+        let due = known.shares.iter_mut().filter(|(_, e)| !e.probing && e.probe_at <= now);
+        due.map(|(share, entry)| {
+            entry.probing = true;
+            (*share, entry.generation)
+        })
+        .collect()
     }
 }
 
@@ -164,16 +151,22 @@ mod tests {
         );
         let refusal = StreamRefusal { reason: RefusalReason::ConnectionRefused, text: "no".to_owned() };
         health.add(share, generation);
-        assert!(!health.learn(share, generation, Err(&refusal)), "a probe is already running");
-        assert!(health.probed(share, generation, Err(&refusal)), "the probe continues while its dials fail");
-        assert!(!health.probed(share, generation, Ok(())));
+        assert!(
+            !health.record((share, generation), Err(&refusal), DialledBy::Stream),
+            "a probe is already running"
+        );
+        assert!(
+            health.record((share, generation), Err(&refusal), DialledBy::Probe),
+            "the probe continues while its dials fail"
+        );
+        assert!(!health.record((share, generation), Ok(()), DialledBy::Probe));
         // Right after the probe's last dial, before its task has ended.
-        assert!(health.learn(share, generation, Err(&refusal)));
-        assert!(!health.learn(share, generation, Err(&refusal)));
+        assert!(health.record((share, generation), Err(&refusal), DialledBy::Stream));
+        assert!(!health.record((share, generation), Err(&refusal), DialledBy::Stream));
         // A probe of an older generation ends and does not affect the newer one's.
         let next = Generation::new(2);
         health.add(share, next);
-        assert!(!health.probed(share, generation, Err(&refusal)));
+        assert!(!health.record((share, generation), Err(&refusal), DialledBy::Probe));
         assert!(health.known.lock().shares[&share].probing);
     }
 
@@ -187,16 +180,19 @@ mod tests {
         health.add(share, generation);
         let far = Instant::now() + 2 * PROBE_EVERY;
         assert_eq!(health.take_due(far), [], "the first probe is running");
-        assert!(!health.probed(share, generation, Ok(())));
+        assert!(!health.record((share, generation), Ok(()), DialledBy::Probe));
         assert_eq!(health.take_due(Instant::now() + PROBE_EVERY / 2), []);
         // A stream's dial postpones the probe.
         health.known.lock().shares.get_mut(&share).unwrap().probe_at = Instant::now();
-        assert!(!health.learn(share, generation, Ok(())));
+        assert!(!health.record((share, generation), Ok(()), DialledBy::Stream));
         assert_eq!(health.take_due(Instant::now() + PROBE_EVERY / 2), []);
         let refusal = StreamRefusal { reason: RefusalReason::ConnectionRefused, text: "no".to_owned() };
         assert_eq!(health.take_due(Instant::now() + PROBE_EVERY), [(share, generation)]);
         assert_eq!(health.take_due(far), [], "one probe at a time");
-        assert!(health.probed(share, generation, Err(&refusal)), "the probe continues while its dials fail");
+        assert!(
+            health.record((share, generation), Err(&refusal), DialledBy::Probe),
+            "the probe continues while its dials fail"
+        );
         assert_eq!(health.take_due(far), []);
     }
 }

@@ -1,6 +1,6 @@
 //! Probes of targets: when a share is assigned, when a dial has failed, and when a target is due.
 
-use crate::{agent::Agent, dial::dial};
+use crate::{agent::Agent, dial::dial, health::DialledBy};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -30,7 +30,7 @@ impl Agent {
         end: &CancellationToken,
     ) {
         // The connection has ended, and the next one starts without shares.
-        if !end.is_cancelled() && self.health.learn(share, generation, dialled) {
+        if !end.is_cancelled() && self.health.record((share, generation), dialled, DialledBy::Stream) {
             self.spawn_probe(share, generation, end);
         }
     }
@@ -53,14 +53,12 @@ impl Agent {
     async fn probe(self: Arc<Self>, share: ShareId, generation: Generation) {
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         loop {
-            let Some((newest, target)) = self.assignments.target(share, generation) else { return };
-            if newest != generation {
-                return;
-            }
+            let assigned = self.assignments.target(share, generation);
+            let Some((_, target)) = assigned.filter(|(newest, _)| *newest == generation) else { return };
             let Ok(permit) = self.health.probes.acquire().await else { return };
             let dialled = dial(&target, &self.assignments.allow).await;
             drop(permit);
-            if !self.health.probed(share, generation, dialled.as_ref().map(|_| ())) {
+            if !self.health.record((share, generation), dialled.as_ref().map(drop), DialledBy::Probe) {
                 return;
             }
             if let Err(refusal) = dialled {

@@ -5,7 +5,7 @@
 
 use anyhow::{Context, anyhow};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     collections::BTreeMap,
     io::{self, ErrorKind},
@@ -38,8 +38,6 @@ pub(crate) struct Enrolled {
 pub(crate) struct State {
     dir: StateDir,
     enrolled: Mutex<Enrolled>,
-    agent: AgentId,
-    environment: EnvironmentId,
 }
 
 impl StateDir {
@@ -63,81 +61,72 @@ impl StateDir {
 
     /// The enrolled state, or the directory if no agent has enrolled in it yet.
     pub(crate) fn load(self) -> anyhow::Result<Result<State, Self>> {
-        let path = self.path.join(IDENTITY_FILE);
-        let shown = path.display();
-        let bytes = if_exists(std::fs::read(&path)).with_context(|| format!("cannot read {shown}"))?;
-        let Some(bytes) = bytes else { return Ok(Err(self)) };
-        let enrolled = serde_json::from_slice(&bytes)
-            .with_context(|| format!("cannot parse {shown}: remove the state directory and enrol again"))?;
-        Ok(Ok(self.state(enrolled)))
+        let enrolled = self.read(IDENTITY_FILE, "remove the state directory and enrol again")?;
+        Ok(match enrolled {
+            Some(enrolled) => Ok(State { dir: self, enrolled: Mutex::new(enrolled) }),
+            None => Err(self),
+        })
     }
 
     /// Saves the identity of an enrolment.
     pub(crate) fn enrolled(self, enrolled: Enrolled) -> anyhow::Result<State> {
-        let state = self.state(enrolled);
-        state.save(&state.current()).context("cannot save the identity")?;
-        Ok(state)
+        self.write(IDENTITY_FILE, &enrolled).context("cannot save the identity")?;
+        Ok(State { dir: self, enrolled: Mutex::new(enrolled) })
     }
 
-    fn state(self, enrolled: Enrolled) -> State {
-        let (agent, environment) = (enrolled.grant.agent, enrolled.grant.environment);
-        State { dir: self, agent, environment, enrolled: Mutex::new(enrolled) }
+    /// The content of a file; `None` if it does not exist. `advice`: what to do if it is damaged.
+    fn read<T: DeserializeOwned>(&self, file: &str, advice: &str) -> anyhow::Result<Option<T>> {
+        let path = self.path.join(file);
+        let shown = path.display();
+        let Some(content) =
+            if_exists(std::fs::read(&path)).with_context(|| format!("cannot read {shown}"))?
+        else {
+            return Ok(None);
+        };
+        serde_json::from_slice(&content).with_context(|| format!("cannot parse {shown}: {advice}"))
+    }
+
+    fn write(&self, file: &str, content: &impl Serialize) -> io::Result<()> {
+        private_file::replace(&self.path.join(file), &serde_json::to_vec(content)?)
     }
 }
 
 impl State {
     pub(crate) fn agent(&self) -> AgentId {
-        self.agent
+        self.enrolled.lock().grant.agent
     }
 
     pub(crate) fn environment(&self) -> EnvironmentId {
-        self.environment
+        self.enrolled.lock().grant.environment
     }
 
     pub(crate) fn ca(&self) -> anyhow::Result<CaCertificate> {
-        Ok(CaCertificate::from_der(self.current().grant.ca_certificate)?)
+        Ok(CaCertificate::from_der(self.enrolled.lock().grant.ca_certificate.clone())?)
     }
 
     pub(crate) fn tls(&self) -> anyhow::Result<AgentTls> {
-        Ok(AgentTls::new(&self.ca()?, self.dir.key()?, self.current().grant.certificate)?)
+        Ok(AgentTls::new(&self.ca()?, self.dir.key()?, self.enrolled.lock().grant.certificate.clone())?)
     }
 
     /// When a new certificate should be requested.
     pub(crate) fn renew_at(&self) -> Timestamp {
-        self.current().issued_at.saturating_add(RENEW_AFTER).unwrap_or(Timestamp::MAX)
+        self.enrolled.lock().issued_at.saturating_add(RENEW_AFTER).unwrap_or(Timestamp::MAX)
     }
 
     pub(crate) fn renewed(&self, certificate: Vec<u8>, now: Timestamp) -> io::Result<()> {
-        let mut renewed = self.current();
+        let mut enrolled = self.enrolled.lock();
+        let mut renewed = enrolled.clone();
         (renewed.grant.certificate, renewed.issued_at) = (certificate, now);
-        self.save(&renewed)?;
-        *self.enrolled.lock() = renewed;
+        self.dir.write(IDENTITY_FILE, &renewed)?;
+        *enrolled = renewed;
         Ok(())
     }
 
-    fn current(&self) -> Enrolled {
-        self.enrolled.lock().clone()
-    }
-
-    fn save(&self, enrolled: &Enrolled) -> io::Result<()> {
-        private_file::replace(&self.dir.path.join(IDENTITY_FILE), &serde_json::to_vec_pretty(enrolled)?)
-    }
-
     pub(crate) fn newest_generations(&self) -> anyhow::Result<BTreeMap<ShareId, Generation>> {
-        let path = self.dir.path.join(NEWEST_GENERATIONS_FILE);
-        let shown = path.display();
-        let bytes = if_exists(std::fs::read(&path)).with_context(|| format!("cannot read {shown}"))?;
-        let parsed = bytes.map(|bytes| serde_json::from_slice(&bytes)).transpose();
-        Ok(parsed.with_context(|| format!("cannot parse {shown}: remove it"))?.unwrap_or_default())
+        Ok(self.dir.read(NEWEST_GENERATIONS_FILE, "remove it")?.unwrap_or_default())
     }
 
-    pub(crate) fn save_newest_generations(
-        &self,
-        newest_generations: &BTreeMap<ShareId, Generation>,
-    ) -> io::Result<()> {
-        private_file::replace(
-            &self.dir.path.join(NEWEST_GENERATIONS_FILE),
-            &serde_json::to_vec(newest_generations)?,
-        )
+    pub(crate) fn save_newest_generations(&self, newest: &BTreeMap<ShareId, Generation>) -> io::Result<()> {
+        self.dir.write(NEWEST_GENERATIONS_FILE, newest)
     }
 }

@@ -55,18 +55,16 @@ impl FromStr for Identity {
         fn id<T: FromStr>(s: &str) -> Result<T, NotAnIdentity> {
             s.parse().map_err(|_| NotAnIdentity)
         }
-        let mut parts = s.strip_prefix(SCHEME).ok_or(NotAnIdentity)?.split('/');
-        let mut next = || parts.next().ok_or(NotAnIdentity);
-        let identity = match next()? {
-            "agent" => Self::Agent(AgentIdentity {
-                frontdoor: id(next()?)?,
-                environment: id(next()?)?,
-                agent: id(next()?)?,
-            }),
-            "gateway" => Self::Gateway { gateway: id(next()?)? },
-            _ => return Err(NotAnIdentity),
-        };
-        if parts.next().is_some() { Err(NotAnIdentity) } else { Ok(identity) }
+        let parts: Vec<_> = s.strip_prefix(SCHEME).ok_or(NotAnIdentity)?.split('/').collect();
+        match parts[..] {
+            ["agent", frontdoor, environment, agent] => Ok(Self::Agent(AgentIdentity {
+                frontdoor: id(frontdoor)?,
+                environment: id(environment)?,
+                agent: id(agent)?,
+            })),
+            ["gateway", gateway] => Ok(Self::Gateway { gateway: id(gateway)? }),
+            _ => Err(NotAnIdentity),
+        }
     }
 }
 

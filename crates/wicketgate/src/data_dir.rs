@@ -1,16 +1,14 @@
 //! The data directory: private, and used by one process at a time.
 
 use std::{
-    fs::{self, DirBuilder},
-    io,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    fs, io,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow, ensure};
 use wicketgate_system::{
     directory_lock::{DirectoryLock, LOCK_FILE},
-    private_file,
+    private_file::private_dir,
 };
 
 /// Held until it is dropped.
@@ -21,24 +19,28 @@ pub(crate) struct DataDir {
 }
 
 impl DataDir {
-    /// Opens the directory, and makes it if it is not there yet.
+    /// Opens the directory, which is created if it does not exist. An empty one is taken over and made private; one with
+    /// other files is refused.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
         let shown = path.display();
-        DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| {
+        let cannot = |what: &str| {
             format!(
-                "cannot create the data directory {shown}: choose another with --data-dir, or run as its owner"
+                "cannot {what} the data directory {shown}: choose another with --data-dir, or run as its owner"
             )
-        })?;
-        let path =
-            fs::canonicalize(path).with_context(|| format!("cannot use the data directory {shown}"))?;
-        keep_private(&path)?;
+        };
+        if path.exists() {
+            let is_ours = path.join(LOCK_FILE).try_exists().with_context(|| cannot("read"))?
+                || fs::read_dir(path).with_context(|| cannot("read"))?.next().is_none();
+            // Before anything in it is changed.
+            ensure!(is_ours, "the directory {shown} has other files in it: choose another with --data-dir");
+        }
+        private_dir(path).with_context(|| cannot("create or change"))?;
+        let path = fs::canonicalize(path).with_context(|| cannot("read"))?;
         let lock = DirectoryLock::take(&path).map_err(|e| match e.kind() {
             io::ErrorKind::WouldBlock => anyhow!(
                 "another wicketgate is using the data directory {shown}: stop it first, or choose another with --data-dir"
             ),
-            _ => anyhow!(e).context(format!(
-                "cannot write to the data directory {shown}: choose another with --data-dir, or run as its owner"
-            )),
+            _ => anyhow!(e).context(cannot("write to")),
         })?;
         Ok(Self { path, _lock: lock })
     }
@@ -50,29 +52,15 @@ impl DataDir {
     /// A private directory in it.
     pub(crate) fn subdirectory(&self, name: &str) -> anyhow::Result<PathBuf> {
         let path = self.path.join(name);
-        private_file::private_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        private_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
         Ok(path)
     }
-}
-
-/// An empty directory is taken over and made private; a directory with other files is refused.
-fn keep_private(path: &Path) -> anyhow::Result<()> {
-    let shown = path.display();
-    let unreadable = || {
-        format!("cannot read the data directory {shown}: choose another with --data-dir, or run as its owner")
-    };
-    let ours = path.join(LOCK_FILE).try_exists().with_context(unreadable)?
-        || fs::read_dir(path).with_context(unreadable)?.next().is_none();
-    if !ours {
-        bail!("the directory {shown} has other files in it: choose another with --data-dir");
-    }
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700))
-        .with_context(|| format!("cannot make the data directory {shown} private: run as its owner"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().permissions().mode() & 0o777

@@ -2,9 +2,10 @@
 //!
 //! Invariant: a password is never taken from the command line, where every user of the machine can read it.
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use clap::Args;
 use secrecy::SecretString;
+use url::Url;
 
 /// An alternative to the flag, and the only place for a URL with a password.
 const VARIABLE: &str = "WICKETGATE_DATABASE";
@@ -24,34 +25,24 @@ impl Database {
     }
 
     fn or(&self, environment: Option<String>) -> anyhow::Result<Option<SecretString>> {
-        if let Some(url) = &self.database {
-            ensure!(
-                !has_password(url),
-                "every user of this host could read the password in --database: \
-                 set {VARIABLE} to the URL instead"
-            );
-        }
-        let from = if self.database.is_some() { "--database" } else { VARIABLE };
-        let url = self.database.clone().or(environment.filter(|e| !e.is_empty()));
+        let (from, text) = match (&self.database, environment) {
+            (Some(url), _) => ("--database", url.clone()),
+            (None, Some(url)) if !url.is_empty() => (VARIABLE, url),
+            _ => return Ok(None),
+        };
+        let url = Url::parse(&text).ok().filter(|url| ["postgres", "postgresql"].contains(&url.scheme()));
         // Never shown: it may be a misplaced password.
+        let url = url.with_context(|| format!("{from} must be a URL like postgres://USER@HOST/NAME"))?;
         ensure!(
-            url.as_deref().is_none_or(is_postgres),
-            "{from} must be a URL like postgres://USER@HOST/NAME"
+            self.database.is_none() || !has_password(&url),
+            "every user of this host could read the password in --database: set {VARIABLE} to the URL instead"
         );
-        Ok(url.map(SecretString::from))
+        Ok(Some(text.into()))
     }
 }
 
-fn is_postgres(url: &str) -> bool {
-    url.starts_with("postgres://") || url.starts_with("postgresql://")
-}
-
-fn has_password(url: &str) -> bool {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let (before_query, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let authority = before_query.split('/').next().unwrap_or_default();
-    let in_authority = authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'));
-    in_authority || query.split('&').any(|pair| pair.starts_with("password="))
+fn has_password(url: &Url) -> bool {
+    url.password().is_some() || url.query_pairs().any(|(key, _)| key == "password")
 }
 
 #[cfg(test)]
