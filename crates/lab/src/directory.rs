@@ -4,7 +4,6 @@
 //! a lab's only when it was absent or empty. The mark is also the lock: who holds it is alive.
 
 use std::{
-    fmt,
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{ErrorKind, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
@@ -34,21 +33,13 @@ pub struct LabDirectory {
 }
 
 /// Another process holds the directory.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{} is in use by another process{}", .dir.display(), .pid.map_or(String::new(), |pid| format!(": {pid}")))]
 pub struct Running {
     pub dir: PathBuf,
     /// `None` if it has not written its process id yet.
     pub pid: Option<u32>,
 }
-
-impl fmt::Display for Running {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is in use", self.dir.display())?;
-        self.pid.map_or(Ok(()), |pid| write!(f, " by process {pid}"))
-    }
-}
-
-impl std::error::Error for Running {}
 
 impl LabDirectory {
     /// Holds `dir`, made if it is absent. Its parent must exist, and only this user may write to it.

@@ -1,7 +1,7 @@
 //! A lab: a directory, a prefix for the names of namespaces, and the ledger of what was made.
 
 use std::{
-    fmt, fs,
+    fs,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
     directory::LabDirectory,
-    ledger::{Ledger, namespace_path},
+    ledger::{Entry, Ledger, namespace_path},
     namespace::{End, Namespace, batch},
 };
 
@@ -33,16 +33,9 @@ pub struct Lab {
 }
 
 /// The lab was stopped while it was waiting.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("interrupted")]
 pub struct Stopped;
-
-impl fmt::Display for Stopped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("interrupted")
-    }
-}
-
-impl std::error::Error for Stopped {}
 
 impl Lab {
     /// A lab in `dir`, which must be absent, empty, or an earlier lab's. Else as [`Lab::at`].
@@ -91,7 +84,7 @@ impl Lab {
         let name = format!("{}{name}", self.prefix);
         // In the ledger, another program's namespace would be removed with ours.
         ensure!(!namespace_path(&name).exists(), "there is a namespace {name} already, which is not ours");
-        self.ledger.namespace(&name)?;
+        self.ledger.add(&Entry::Namespace(name.clone()))?;
         Namespace::make(&name)
     }
 
@@ -102,7 +95,7 @@ impl Lab {
     pub fn join_host(&self, name: &str, address: &str, far: End<'_>) -> Result<()> {
         let taken = Path::new("/sys/class/net").join(name).exists();
         ensure!(!taken, "there is an interface {name} already, which is not ours");
-        self.ledger.link(name)?;
+        self.ledger.add(&Entry::Link(name.to_owned()))?;
         let End(namespace, interface, far_address) = far;
         batch(
             &[],
@@ -128,11 +121,8 @@ impl Lab {
     ) -> Result<T> {
         let end = Instant::now() + bound;
         loop {
-            if self.stop.load(Ordering::Relaxed) {
-                bail!(Stopped);
-            }
-            let seen = look();
-            match seen {
+            self.go_on()?;
+            match look() {
                 Ok(Some(found)) => return Ok(found),
                 Ok(None) | Err(_) if Instant::now() < end => thread::sleep(LOOK),
                 Ok(None) => bail!("not within {} s: {what}", bound.as_secs_f32()),

@@ -13,8 +13,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize};
 
 use crate::program::run;
 
@@ -32,6 +33,28 @@ const DOWN: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Ledger(File);
 
+/// A line of the ledger. They are removed in this order.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum Entry {
+    Process(Started),
+    /// A gateway that is about to start: `executable down` removes what it leaves behind.
+    Gateway {
+        executable: PathBuf,
+        namespace: String,
+        data: PathBuf,
+    },
+    /// An interface of the host's own.
+    Link(String),
+    Namespace(String),
+}
+
+/// A process and when it started, in clock ticks since boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Started {
+    pid: u32,
+    ticks: u64,
+}
+
 impl Ledger {
     pub(crate) fn create(dir: &Path) -> Result<Self> {
         let path = dir.join(NAME);
@@ -39,31 +62,15 @@ impl Ledger {
         Ok(Self(file.with_context(|| format!("can't make {}", path.display()))?))
     }
 
-    pub(crate) fn namespace(&self, name: &str) -> Result<()> {
-        self.line(&format!("namespace\t{name}"))
-    }
-
-    /// An interface of the host's own.
-    pub(crate) fn link(&self, name: &str) -> Result<()> {
-        self.line(&format!("link\t{name}"))
+    pub(crate) fn add(&self, entry: &Entry) -> Result<()> {
+        let line = serde_json::to_string(entry)?;
+        // One write: lines of several threads don't mix.
+        (&self.0).write_all(format!("{line}\n").as_bytes()).context("can't write the ledger")
     }
 
     /// A process that was just started. (Between its start and this line, its namespace's entry covers it.)
     pub(crate) fn process(&self, pid: u32) -> Result<()> {
-        match started(pid) {
-            Some(ticks) => self.line(&format!("process\t{pid}\t{ticks}")),
-            None => Ok(()),
-        }
-    }
-
-    /// A gateway that is about to start: what it leaves behind, `executable down` removes.
-    pub(crate) fn gateway(&self, executable: &Path, namespace: &str, data: &Path) -> Result<()> {
-        self.line(&format!("gateway\t{}\t{namespace}\t{}", executable.display(), data.display()))
-    }
-
-    fn line(&self, line: &str) -> Result<()> {
-        // One write: lines of several threads don't mix.
-        (&self.0).write_all(format!("{line}\n").as_bytes()).context("can't write the ledger")
+        Started::of(pid).map_or(Ok(()), |process| self.add(&Entry::Process(process)))
     }
 }
 
@@ -81,69 +88,59 @@ pub struct Swept {
 /// When something can't be removed; the rest is removed all the same.
 pub(crate) fn clear(dir: &Path) -> Result<Swept> {
     let ledger = fs::read_to_string(dir.join(NAME)).unwrap_or_default();
-    let mut processes = Vec::new();
-    let mut namespaces = BTreeSet::new();
-    let mut links = Vec::new();
-    let mut gateways = BTreeSet::new();
-    for line in ledger.lines() {
-        match line.split('\t').collect::<Vec<_>>()[..] {
-            ["process", pid, ticks] => {
-                if let (Ok(pid), Ok(ticks)) = (pid.parse(), ticks.parse()) {
-                    processes.push((pid, ticks));
-                }
-            }
-            ["namespace", name] => {
-                namespaces.insert(name);
-            }
-            ["link", name] => links.push(name),
-            ["gateway", executable, namespace, data] => {
-                gateways.insert((executable, namespace, data));
-            }
-            _ => {}
-        }
-    }
+    let entries: Vec<Entry> = ledger.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     // The last started goes first: what serves others was started before them.
-    processes.reverse();
-    let swept = Swept {
-        processes: processes.iter().filter(|(pid, ticks)| started(*pid) == Some(*ticks)).count(),
-        namespaces: namespaces.iter().filter(|name| namespace_path(name).exists()).count(),
-    };
+    let processes = entries.iter().rev().filter_map(|entry| match entry {
+        Entry::Process(process) => Some(*process),
+        _ => None,
+    });
+    let processes: Vec<_> = processes.filter(Started::is_running).collect();
     end(&processes);
+    let mut swept = Swept { processes: processes.len(), namespaces: 0 };
     let mut left = Vec::new();
-    for (executable, namespace, data) in gateways {
-        if let Err(e) = down(executable, namespace, data) {
-            left.push(format!("what {executable} made: {e:#}"));
-        }
+    for entry in entries.iter().collect::<BTreeSet<_>>() {
+        let removed = match entry {
+            Entry::Process(_) => Ok(()),
+            Entry::Gateway { executable, namespace, data } => down(executable, namespace, data)
+                .with_context(|| format!("what {} made", executable.display())),
+            Entry::Link(name) => {
+                // Its other end may have taken it along already; it must not be there when a new one is made.
+                let _ = Command::new("ip").args(["link", "del", "dev", name]).stderr(Stdio::null()).status();
+                Ok(())
+            }
+            Entry::Namespace(name) => {
+                swept.namespaces += usize::from(namespace_path(name).exists());
+                remove_namespace(name).with_context(|| name.clone())
+            }
+        };
+        left.extend(removed.err().map(|e| format!("{e:#}")));
     }
-    for name in links {
-        // Its other end may have taken it along already; it must not be there when a new one is made.
-        let _ = Command::new("ip").args(["link", "del", "dev", name]).stderr(Stdio::null()).status();
-    }
-    for name in &namespaces {
-        if let Err(e) = remove_namespace(name) {
-            left.push(format!("{name}: {e:#}"));
-        }
-    }
-    if !left.is_empty() {
-        bail!("could not remove {}", left.join("; "));
-    }
+    ensure!(left.is_empty(), "could not remove {}", left.join("; "));
     Ok(swept)
 }
 
-/// When a process started, in clock ticks since boot, or `None` if it is gone or a zombie (proc_pid_stat(5)).
-fn started(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may itself hold spaces and parentheses.
-    let mut rest = stat.rsplit_once(") ")?.1.split(' ');
-    let state = rest.next()?;
-    (state != "Z" && state != "X").then(|| rest.nth(18)?.parse().ok()).flatten()
+impl Started {
+    /// `None` if the process is gone or a zombie (proc_pid_stat(5)).
+    fn of(pid: u32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name in parentheses may itself hold spaces and parentheses.
+        let mut rest = stat.rsplit_once(") ")?.1.split(' ');
+        let state = rest.next()?;
+        (state != "Z" && state != "X")
+            .then(|| Some(Self { pid, ticks: rest.nth(18)?.parse().ok()? }))
+            .flatten()
+    }
+
+    fn is_running(&self) -> bool {
+        Self::of(self.pid) == Some(*self)
+    }
 }
 
-fn end(processes: &[(u32, u64)]) {
-    let alive = || processes.iter().filter(|(pid, ticks)| started(*pid) == Some(*ticks));
+fn end(processes: &[Started]) {
+    let alive = || processes.iter().filter(|process| process.is_running());
     for (signal, bound) in [(Signal::TERM, GRACE), (Signal::KILL, REAP)] {
-        for (pid, _) in alive() {
-            send(*pid, signal);
+        for process in alive() {
+            send(process.pid, signal);
         }
         let end = Instant::now() + bound;
         while alive().next().is_some() && Instant::now() < end {
@@ -152,7 +149,7 @@ fn end(processes: &[(u32, u64)]) {
     }
 }
 
-fn send(pid: u32, signal: Signal) {
+pub(crate) fn send(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         // A process that has just ended by itself is as good as one that was ended.
         let _ = kill_process(pid, signal);
@@ -169,10 +166,9 @@ fn remove_namespace(name: &str) -> Result<()> {
     loop {
         let pids = Command::new("ip").args(["netns", "pids", name]).stderr(Stdio::null()).output()?;
         let pids = String::from_utf8_lossy(&pids.stdout);
-        let pids: Vec<u32> = pids.lines().filter_map(|l| l.trim().parse().ok()).collect();
+        let pids = pids.lines().filter_map(|l| l.trim().parse().ok());
         // A thread of our own that has entered the namespace makes us one of them.
-        let pids: Vec<u32> =
-            pids.into_iter().filter(|p| *p != std::process::id() && started(*p).is_some()).collect();
+        let pids: Vec<u32> = pids.filter(|p| *p != std::process::id() && Started::of(*p).is_some()).collect();
         if pids.is_empty() || Instant::now() > end {
             break;
         }
@@ -190,8 +186,8 @@ pub(crate) fn namespace_path(name: &str) -> PathBuf {
 }
 
 /// Has the product remove what a gateway left behind. Its firewall rules went with the namespace that it ran in.
-fn down(executable: &str, namespace: &str, data: &str) -> Result<()> {
-    if !Path::new(data).exists() {
+fn down(executable: &Path, namespace: &str, data: &Path) -> Result<()> {
+    if !data.exists() {
         return Ok(());
     }
     let mut command = Command::new("timeout");
@@ -202,5 +198,6 @@ fn down(executable: &str, namespace: &str, data: &str) -> Result<()> {
     } else {
         command.args(["unshare", "--net"]);
     }
-    run(command.args(["--", executable, "down", "--data-dir", data])).map(drop)
+    command.arg("--").arg(executable).args(["down", "--data-dir"]).arg(data);
+    run(&mut command).map(drop)
 }

@@ -2,19 +2,21 @@
 
 use std::{
     fs::File,
-    io::Write as _,
     net::{SocketAddr, TcpListener, TcpStream},
     os::fd::AsFd as _,
-    process::{Command, Stdio},
+    process::Command,
     sync::Arc,
     thread,
     time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::{ledger::namespace_path, program::run};
+use crate::{
+    ledger::namespace_path,
+    program::{feed, run},
+};
 
 /// A handle: clones name the same namespace. The [`Lab`](crate::Lab) that made it removes it.
 #[derive(Debug, Clone)]
@@ -66,7 +68,8 @@ impl Namespace {
     /// # Errors
     /// When they are refused, with what `nft` says.
     pub fn nft(&self, rules: &str) -> Result<()> {
-        feed(self.command("nft").args(["-f", "-"]), rules).with_context(|| format!("in {}", self.name))
+        let loaded = feed(self.command("nft").args(["-f", "-"]), rules);
+        loaded.map(drop).with_context(|| format!("in {}", self.name))
     }
 
     /// # Errors
@@ -132,23 +135,7 @@ impl Namespace {
 
 /// Runs lines of `ip -batch`.
 pub(crate) fn batch(options: &[&str], lines: &str) -> Result<()> {
-    feed(Command::new("ip").args(options).args(["-batch", "-"]), lines).with_context(|| lines.to_owned())
-}
-
-fn feed(command: &mut Command, input: &str) -> Result<()> {
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("can't run {}", command.get_program().to_string_lossy()))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(input.as_bytes()).context("can't write to the command")?;
-    }
-    let out = child.wait_with_output()?;
-    if out.status.success() {
-        Ok(())
-    } else {
-        bail!("{}", String::from_utf8_lossy(&out.stderr).trim().to_owned())
-    }
+    feed(Command::new("ip").args(options).args(["-batch", "-"]), lines)
+        .map(drop)
+        .with_context(|| lines.to_owned())
 }

@@ -6,7 +6,7 @@
 use std::{
     env, fs,
     net::TcpListener,
-    os::unix::fs::{PermissionsExt as _, chown},
+    os::unix::fs::chown,
     path::{Path, PathBuf},
     process::{Child, Command, id},
     sync::atomic::{AtomicU32, Ordering},
@@ -15,8 +15,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::Signal;
+use wicketgate_system::private_file::{self, private_dir};
 
-use crate::program::run;
+use crate::{ledger::send, program::run};
 
 /// The server's socket, for the process that runs the tests again.
 const SOCKET: &str = "WICKETGATE_TEST_POSTGRES";
@@ -24,10 +26,10 @@ const SOCKET: &str = "WICKETGATE_TEST_POSTGRES";
 /// Starting PostgreSQL on a busy machine.
 const START: Duration = Duration::from_secs(60);
 
-/// All tests of a binary: less than a runner of tests allows for one.
-const ALL: Duration = Duration::from_secs(150);
+/// Seconds for all tests of a binary: less than a runner of tests allows for one.
+const ALL: &str = "150";
 
-/// A server in a temporary directory, reachable through its socket only.
+/// A server in a temporary directory, reachable through its socket.
 #[derive(Debug)]
 struct Postgres {
     dir: PathBuf,
@@ -52,28 +54,20 @@ pub fn fresh() -> Result<Option<String>> {
 /// # Errors
 /// With their output, when one fails.
 pub fn rerun(own: &str) -> Result<bool> {
-    let Some(postgres) = Postgres::start()? else { return Ok(false) };
-    let mut tests = Command::new(env::current_exe()?)
+    let Some(postgres) = Postgres::start(5432, "listen_addresses=''", |_, _| Ok(()))? else {
+        return Ok(false);
+    };
+    // In the foreground: what ends this process's group ends them, too.
+    let tests = Command::new("timeout")
+        .args(["--foreground", ALL])
+        .arg(env::current_exe()?)
         .args(["--skip", own, "--test-threads", "4"])
         .env(SOCKET, &postgres.dir)
         // Set by a runner that takes one test a process.
         .env_remove("NEXTEST_EXECUTION_MODE")
-        .stdout(fs::File::create(postgres.dir.join("tests.log"))?)
-        .stderr(fs::File::create(postgres.dir.join("errors.log"))?)
-        .spawn()?;
-    let since = Instant::now();
-    let ended = loop {
-        if let Some(ended) = tests.try_wait()? {
-            break ended;
-        }
-        if since.elapsed() > ALL {
-            tests.kill()?;
-            break tests.wait()?;
-        }
-        sleep(Duration::from_millis(50));
-    };
-    let said = |log: &str| fs::read_to_string(postgres.dir.join(log)).unwrap_or_default();
-    ensure!(ended.success(), "on PostgreSQL, {ended}:\n{}\n{}", said("tests.log"), said("errors.log"));
+        .output()?;
+    let (printed, errors) = (String::from_utf8_lossy(&tests.stdout), String::from_utf8_lossy(&tests.stderr));
+    ensure!(tests.status.success(), "on PostgreSQL, {}:\n{printed}\n{errors}", tests.status);
     Ok(true)
 }
 
@@ -92,62 +86,47 @@ impl TlsPostgres {
     pub fn start(certificate: &str, key: &str) -> Result<Option<Self>> {
         // Free until the server binds it.
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let configure = |dir: &Path, (uid, gid): (u32, u32)| {
+        let postgres = Postgres::start(port, "listen_addresses='127.0.0.1'\nssl=on", |data, owner| {
             for (name, text) in [("server.crt", certificate), ("server.key", key)] {
-                let path = dir.join("data").join(name);
-                fs::write(&path, text)?;
-                fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
-                chown(&path, Some(uid), Some(gid))?;
+                let path = data.join(name);
+                private_file::replace(&path, text.as_bytes())?;
+                chown(&path, Some(owner), None)?;
             }
-            fs::write(
-                dir.join("data/pg_hba.conf"),
-                "local all all trust\nhostssl all all 127.0.0.1/32 trust\n",
-            )?;
-            Ok(vec!["listen_addresses=127.0.0.1".to_owned(), format!("port={port}"), "ssl=on".to_owned()])
-        };
-        Ok(Postgres::start_with("tls", configure)?.map(|postgres| Self { _postgres: postgres, port }))
+            let access = "local all all trust\nhostssl all all 127.0.0.1/32 trust\n";
+            Ok(fs::write(data.join("pg_hba.conf"), access)?)
+        });
+        Ok(postgres?.map(|postgres| Self { _postgres: postgres, port }))
     }
 }
 
 impl Postgres {
-    fn start() -> Result<Option<Self>> {
-        Self::start_with("socket", |_, _| Ok(vec!["listen_addresses=".to_owned()]))
-    }
-
-    /// `configure` gets the directory and its owner, and answers settings.
-    fn start_with(
-        kind: &str,
-        configure: impl FnOnce(&Path, (u32, u32)) -> Result<Vec<String>>,
+    /// `settings`: lines of its configuration. `prepare` gets the data directory and its owner.
+    fn start(
+        port: u16,
+        settings: &str,
+        prepare: impl FnOnce(&Path, u32) -> Result<()>,
     ) -> Result<Option<Self>> {
         let Some((bin, uid, gid)) = installed() else { return Ok(None) };
-        let dir = env::temp_dir().join(format!("wicketgate-postgres-{kind}-{}", id()));
-        fs::create_dir(&dir)?;
-        let mut postgres = Self { dir: dir.clone(), server: None };
-        fs::set_permissions(&dir, fs::Permissions::from_mode(0o700))?;
+        let dir = env::temp_dir().join(format!("wicketgate-postgres-{port}-{}", id()));
+        private_dir(&dir)?;
         chown(&dir, Some(uid), Some(gid))?;
-        let mut initdb = as_postgres(&bin.join("initdb"));
-        initdb.args(["--auth=trust", "--no-sync", "--username=postgres", "--encoding=UTF8", "--pgdata"]);
-        run(initdb.arg(dir.join("data")).current_dir(&dir))?;
-        let mut settings = configure(&dir, (uid, gid))?;
-        settings.extend(["fsync=off", "max_connections=300"].map(str::to_owned));
-        let port = settings.iter().find_map(|s| s.strip_prefix("port=")).unwrap_or("5432").to_owned();
-        let server = as_postgres(&bin.join("postgres"))
-            .args(settings.iter().flat_map(|setting| ["-c", setting]))
-            .arg("-k")
-            .arg(&dir)
-            .arg("-D")
-            .arg(dir.join("data"))
-            .current_dir(&dir)
-            .stderr(fs::File::create(dir.join("log"))?)
-            .spawn()?;
-        postgres.server = Some(server);
+        let mut postgres = Self { dir: dir.clone(), server: None };
+        let data = dir.join("data");
+        let mut initdb = as_postgres(&bin.join("initdb"), &dir);
+        run(initdb.args(["--auth=trust", "--no-sync", "--username=postgres", "--encoding=UTF8"]))?;
+        let own = format!(
+            "port={port}\nunix_socket_directories='{}'\nfsync=off\nmax_connections=300",
+            dir.display()
+        );
+        // Read last, after the file with the defaults.
+        fs::write(data.join("postgresql.auto.conf"), format!("{own}\n{settings}\n"))?;
+        prepare(&data, uid)?;
+        let log = fs::File::create(dir.join("log"))?;
+        postgres.server = Some(as_postgres(&bin.join("postgres"), &dir).stderr(log).spawn()?);
         let since = Instant::now();
-        while !Command::new(bin.join("pg_isready"))
-            .args(["-q", "-p", &port, "-h"])
-            .arg(&dir)
-            .status()?
-            .success()
-        {
+        let mut is_ready = Command::new(bin.join("pg_isready"));
+        is_ready.args(["-q", "-p", &port.to_string(), "-h"]).arg(&dir);
+        while !is_ready.status()?.success() {
             if since.elapsed() > START {
                 bail!("PostgreSQL does not start:\n{}", fs::read_to_string(dir.join("log"))?);
             }
@@ -160,11 +139,8 @@ impl Postgres {
 impl Drop for Postgres {
     fn drop(&mut self) {
         if let Some(server) = &mut self.server {
-            // SIGINT is its fast shutdown; killed, it would leave its shared memory to the system.
-            let asked = Command::new("kill").args(["-INT", &server.id().to_string()]).status();
-            if asked.is_err() {
-                let _ = server.kill();
-            }
+            // Its fast shutdown; killed, it would leave its shared memory to the system.
+            send(server.id(), Signal::INT);
             let _ = server.wait();
         }
         let _ = fs::remove_dir_all(&self.dir);
@@ -182,8 +158,10 @@ pub fn installed() -> Option<(PathBuf, u32, u32)> {
     (bin.join("initdb").exists() && rustix::process::geteuid().is_root()).then_some((bin, uid, gid))
 }
 
-fn as_postgres(program: &Path) -> Command {
+/// A program of the server, as its user and in its directory.
+fn as_postgres(program: &Path, dir: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]).arg(program);
+    command.current_dir(dir).env("PGDATA", dir.join("data"));
     command
 }

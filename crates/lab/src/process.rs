@@ -10,9 +10,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
-use crate::{lab::Lab, program::last_lines};
+use crate::{lab::Lab, ledger::send, program::last_lines};
 
 /// Stays running when dropped; its lab ends it.
 #[derive(Debug)]
@@ -94,7 +94,7 @@ impl Process {
     /// # Errors
     /// When it has not ended within `bound`.
     pub fn stop(&mut self, bound: Duration) -> Result<ExitStatus> {
-        self.signal(Signal::TERM);
+        send(self.pid(), Signal::TERM);
         self.wait(bound)
     }
 
@@ -106,12 +106,5 @@ impl Process {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
-    }
-
-    fn signal(&self, signal: Signal) {
-        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            // Gone already is as good: the wait that follows says so.
-            let _ = kill_process(pid, signal);
-        }
     }
 }

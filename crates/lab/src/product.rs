@@ -1,9 +1,7 @@
 //! The product's own processes in a lab: `wicketgate up` in a gateway's namespace, agents in others.
 
 use std::{
-    fs,
     net::{Ipv4Addr, SocketAddr},
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -11,8 +9,9 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use serde_json::{Value, json};
+use wicketgate_system::private_file;
 
-use crate::{api::Api, lab::Lab, namespace::Namespace, process::Process};
+use crate::{api::Api, lab::Lab, ledger::Entry, namespace::Namespace, process::Process};
 
 /// From start to the first answer of the API: a database to make, keys to draw, and a loaded machine.
 const START: Duration = Duration::from_secs(20);
@@ -66,7 +65,9 @@ impl GatewayProcess {
     pub fn command(lab: &Lab, options: &GatewayOptions<'_>) -> Result<(Command, PathBuf)> {
         // It makes its data directory itself.
         let data = lab.path("data");
-        lab.ledger().gateway(options.executable, options.namespace.name(), &data)?;
+        let executable = options.executable.to_owned();
+        let namespace = options.namespace.name().to_owned();
+        lab.ledger().add(&Entry::Gateway { executable, namespace, data: data.clone() })?;
         let mut command = options.namespace.command(&options.executable.display().to_string());
         command
             .env("RUST_LOG", options.log)
@@ -259,7 +260,7 @@ impl Agent {
         command.args(["--state-dir".as_ref(), state.as_os_str()]);
         if let Some(code) = code {
             let file = lab.dir("codes")?.join(options.name);
-            secret(&file, code)?;
+            private_file::replace(&file, code.as_bytes())?;
             command.args(["--enrollment-token-file".as_ref(), file.as_os_str()]);
         }
         for allow in options.allow {
@@ -286,12 +287,4 @@ impl Agent {
             zid.map_err(|e| e.context(format!("{}\n{}", agent.process.tail(), gateway.process.tail())))?;
         Ok((agent, zid))
     }
-}
-
-/// Writes a file that only its owner can read.
-fn secret(path: &Path, text: &str) -> Result<()> {
-    use std::io::Write as _;
-    let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
-    file.and_then(|mut f| f.write_all(text.as_bytes()))
-        .with_context(|| format!("can't write {}", path.display()))
 }

@@ -1,6 +1,9 @@
 //! A program that is run to its end.
 
-use std::process::{Command, Output, Stdio};
+use std::{
+    io::Write as _,
+    process::{Command, Output, Stdio},
+};
 
 use anyhow::{Context, Result, bail};
 
@@ -12,9 +15,18 @@ const TAIL: usize = 15;
 /// # Errors
 /// It cannot be started, or it fails: then with what it printed.
 pub fn run(command: &mut Command) -> Result<String> {
+    feed(command, "")
+}
+
+/// Like [`run`], with `input` on its standard input.
+pub(crate) fn feed(command: &mut Command, input: &str) -> Result<String> {
     let program = command.get_program().display().to_string();
-    let Output { status, stdout, stderr } =
-        command.stdin(Stdio::null()).output().with_context(|| format!("can't run {program}"))?;
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("can't run {program}"))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(input.as_bytes()).with_context(|| format!("can't write to {program}"))?;
+    }
+    let Output { status, stdout, stderr } = child.wait_with_output()?;
     let printed = String::from_utf8_lossy(&stdout).trim().to_owned();
     if status.success() {
         return Ok(printed);
