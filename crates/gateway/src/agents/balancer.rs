@@ -21,7 +21,7 @@ const SLOWEST: u64 = 100;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Record {
     /// Since when it has been healthy.
-    well_since: Instant,
+    pub(super) well_since: Instant,
     ejected: Option<Ejected>,
 }
 
@@ -44,13 +44,13 @@ pub(super) enum Fitness {
 }
 
 impl Fitness {
-    /// The fitness of a replica from that of its parts.
-    pub(super) fn of(parts: impl IntoIterator<Item = Self>) -> Self {
-        parts.into_iter().fold(Self::Well, |all, part| match (all, part) {
+    /// The fitness of a replica from that of its two parts.
+    pub(super) fn of(one: Self, other: Self) -> Self {
+        match (one, other) {
             (Self::Ejected, _) | (_, Self::Ejected) => Self::Ejected,
             (Self::Due, _) | (_, Self::Due) => Self::Due,
             (Self::Well, Self::Well) => Self::Well,
-        })
+        }
     }
 }
 
@@ -89,10 +89,6 @@ impl Record {
             Some(ejected) if ejected.until <= now => Fitness::Due,
             Some(_) => Fitness::Ejected,
         }
-    }
-
-    pub(super) fn well_since(&self) -> Instant {
-        self.well_since
     }
 }
 
@@ -277,6 +273,6 @@ mod tests {
         // The trial had no result.
         assert_eq!(record.fitness(due + TRIAL), Fitness::Due);
         record.worked(due + ms(5));
-        assert_eq!((record.fitness(due), record.well_since()), (Fitness::Well, due + ms(5)));
+        assert_eq!((record.fitness(due), record.well_since), (Fitness::Well, due + ms(5)));
     }
 }

@@ -4,7 +4,7 @@
 //! milliseconds, so a good one is done long before stalled ones displace it.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{HashMap, VecDeque},
     net::{IpAddr, Ipv6Addr},
     sync::Arc,
 };
@@ -24,18 +24,21 @@ pub(super) struct HandshakeLimits(Arc<Mutex<Unproven>>);
 
 #[derive(Default)]
 struct Unproven {
-    /// Connections without an identity, the oldest first.
-    handshakes: HashMap<IpAddr, BTreeMap<u64, CancellationToken>>,
-    /// Their number.
-    count: usize,
+    /// Connections without an identity, the oldest first. So few that they are searched.
+    handshakes: VecDeque<Handshake>,
     agents: HashMap<AgentId, usize>,
     last: u64,
+}
+
+struct Handshake {
+    address: IpAddr,
+    number: u64,
+    lost: CancellationToken,
 }
 
 /// The admission of one connection, released when it is dropped.
 pub(super) struct Permit {
     limits: HandshakeLimits,
-    address: IpAddr,
     number: u64,
     agent: Option<AgentId>,
     /// Cancelled when the connection must close for a newer one.
@@ -48,40 +51,34 @@ impl HandshakeLimits {
         let address = network(address);
         let lost = CancellationToken::new();
         let mut unproven = self.0.lock();
-        if unproven.handshakes.get(&address).is_some_and(|connections| connections.len() >= OF_ADDRESS) {
+        if unproven.handshakes.iter().filter(|h| h.address == address).count() >= OF_ADDRESS {
             unproven.close_oldest(address);
-        } else if unproven.count >= MOST {
+        } else if unproven.handshakes.len() >= MOST {
             // From the address with the most connections.
-            let busiest = unproven.handshakes.iter().max_by_key(|(_, connections)| connections.len());
-            if let Some(busiest) = busiest.map(|(address, _)| *address) {
+            let mut counts: HashMap<_, usize> = HashMap::new();
+            unproven.handshakes.iter().for_each(|h| *counts.entry(h.address).or_default() += 1);
+            if let Some((busiest, _)) = counts.into_iter().max_by_key(|(_, count)| *count) {
                 unproven.close_oldest(busiest);
             }
         }
         unproven.last += 1;
-        unproven.count += 1;
         let number = unproven.last;
-        unproven.handshakes.entry(address).or_default().insert(number, lost.clone());
+        unproven.handshakes.push_back(Handshake { address, number, lost: lost.clone() });
         drop(unproven);
-        Permit { limits: self.clone(), address, number, agent: None, lost }
+        Permit { limits: self.clone(), number, agent: None, lost }
     }
 }
 
 impl Unproven {
     fn close_oldest(&mut self, address: IpAddr) {
-        let oldest = self.handshakes.get(&address).and_then(|connections| connections.keys().next().copied());
-        if let Some(lost) = oldest.and_then(|number| self.remove(address, number)) {
-            lost.cancel();
+        let oldest = self.handshakes.iter().position(|h| h.address == address);
+        if let Some(oldest) = oldest.and_then(|at| self.handshakes.remove(at)) {
+            oldest.lost.cancel();
         }
     }
 
-    fn remove(&mut self, address: IpAddr, number: u64) -> Option<CancellationToken> {
-        let connections = self.handshakes.get_mut(&address)?;
-        let lost = connections.remove(&number)?;
-        if connections.is_empty() {
-            self.handshakes.remove(&address);
-        }
-        self.count -= 1;
-        Some(lost)
+    fn remove(&mut self, number: u64) {
+        self.handshakes.retain(|h| h.number != number);
     }
 }
 
@@ -96,7 +93,7 @@ impl Permit {
         }
         *count += 1;
         self.agent = Some(agent);
-        unproven.remove(self.address, self.number);
+        unproven.remove(self.number);
         true
     }
 }
@@ -104,16 +101,12 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut unproven = self.limits.0.lock();
-        match self.agent {
-            Some(agent) => {
-                if let Some(count) = unproven.agents.get_mut(&agent) {
-                    *count -= 1;
-                    if *count == 0 {
-                        unproven.agents.remove(&agent);
-                    }
-                }
+        let Some(agent) = self.agent else { return unproven.remove(self.number) };
+        if let Some(count) = unproven.agents.get_mut(&agent) {
+            *count -= 1;
+            if *count == 0 {
+                unproven.agents.remove(&agent);
             }
-            None => drop(unproven.remove(self.address, self.number)),
         }
     }
 }
@@ -160,7 +153,7 @@ mod tests {
         assert_eq!(staying(&of_network), OF_ADDRESS);
         drop((of_one, of_network, elsewhere));
         let unproven = limits.0.lock();
-        assert!(unproven.handshakes.is_empty() && unproven.count == 0, "closed connections leave entries");
+        assert!(unproven.handshakes.is_empty(), "closed connections leave entries");
     }
 
     #[test]
@@ -170,7 +163,7 @@ mod tests {
         assert_eq!(staying(&all), MOST);
         let more: Vec<_> = (0..20).map(|_| limits.enter(v4(200))).collect();
         assert_eq!((staying(&all), staying(&more)), (MOST - 20, 20));
-        assert_eq!(limits.0.lock().count, MOST);
+        assert_eq!(limits.0.lock().handshakes.len(), MOST);
     }
 
     #[test]
@@ -189,6 +182,6 @@ mod tests {
         assert_eq!(staying(&places), OF_AGENT);
         drop((places, flood));
         let unproven = limits.0.lock();
-        assert!(unproven.handshakes.is_empty() && unproven.count == 0 && unproven.agents.is_empty());
+        assert!(unproven.handshakes.is_empty() && unproven.agents.is_empty());
     }
 }

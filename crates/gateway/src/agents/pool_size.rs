@@ -11,17 +11,11 @@ pub(super) const MOST: u16 = 512;
 /// Seconds for which a peak counts.
 const WINDOW: usize = 30;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct PoolSize {
     /// The fewest and the most streams of each second.
     seconds: [(usize, usize); WINDOW],
     next: usize,
-}
-
-impl Default for PoolSize {
-    fn default() -> Self {
-        Self { seconds: [(0, 0); WINDOW], next: 0 }
-    }
 }
 
 impl PoolSize {

@@ -180,7 +180,7 @@ impl Roster {
 
     /// The agent of the control connection, unless it has ended or has a successor.
     fn connected(&mut self, session: &Session) -> Option<&mut Connected> {
-        self.connected.get_mut(&session.agent).filter(|c| c.session.number == session.number)
+        newest(&mut self.connected, session)
     }
 
     /// The control connection has ended. Running streams continue.
@@ -210,11 +210,7 @@ impl Roster {
 
     /// The messages to send to the agent, each of bounded length.
     pub(super) fn take_outbox(&mut self, session: &Session) -> Vec<ToAgent> {
-        let Some(connected) =
-            self.connected.get_mut(&session.agent).filter(|c| c.session.number == session.number)
-        else {
-            return Vec::new();
-        };
+        let Some(connected) = newest(&mut self.connected, session) else { return Vec::new() };
         let (mut assignments, mut withdrawn) = (Vec::new(), Vec::new());
         while let Some(share) = connected.outbox.pop_first() {
             match self.shares.get(&share) {
@@ -251,6 +247,14 @@ impl Roster {
     pub(super) fn about(&self, agent: AgentId) -> Option<(u64, ConnectedAgent)> {
         self.connected.get(&agent).map(|c| (c.session.number, c.about.clone()))
     }
+}
+
+/// The agent of the control connection, unless it has ended or has a successor.
+fn newest<'a>(
+    connected: &'a mut HashMap<AgentId, Connected>,
+    session: &Session,
+) -> Option<&'a mut Connected> {
+    connected.get_mut(&session.agent).filter(|c| c.session.number == session.number)
 }
 
 #[cfg(test)]

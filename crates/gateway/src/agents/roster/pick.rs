@@ -49,9 +49,9 @@ impl Roster {
             let records = [Some(&connected.record), reports.record.as_ref()].into_iter().flatten();
             Candidate {
                 replica: connected.about.agent,
-                fitness: Fitness::of([connected.record.fitness(now), reports.fitness(now)]),
+                fitness: Fitness::of(connected.record.fitness(now), reports.fitness(now)),
                 streams: connected.session.carriers.streams.active(),
-                well_since: records.map(Record::well_since).max().unwrap_or(now),
+                well_since: records.map(|record| record.well_since).max().unwrap_or(now),
                 last_chosen: connected.last_picked,
             }
         });

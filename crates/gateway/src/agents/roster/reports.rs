@@ -3,7 +3,7 @@
 //! Invariant: reports of a connection that is not the agent's newest, and reports about shares that are not assigned to
 //! its environment, are ignored.
 
-use super::{Roster, Session, acknowledgement::Acknowledgement};
+use super::{Roster, Session, acknowledgement::Acknowledgement, newest};
 use std::time::{Duration, Instant};
 use wicketgate_model::{Generation, ShareId};
 use wicketgate_transport::control::TargetHealth;
@@ -11,8 +11,7 @@ use wicketgate_transport::control::TargetHealth;
 impl Roster {
     /// The reports about the share, and its newest generation.
     fn reports(&mut self, session: &Session, share: ShareId) -> Option<(&mut Acknowledgement, Generation)> {
-        let connected =
-            self.connected.get_mut(&session.agent).filter(|c| c.session.number == session.number)?;
+        let connected = newest(&mut self.connected, session)?;
         let assigned = self.shares.get(&share).filter(|s| s.environment == connected.about.environment)?;
         self.changed.insert(share);
         Some((connected.acknowledgements.entry(share).or_default(), assigned.generation))
