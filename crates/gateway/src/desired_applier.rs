@@ -1,15 +1,15 @@
 //! Applies the desired state that arrives over the link: to the agents, the tunnels' tasks and the observations.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
-use wicketgate_link::{FromGateway, Handshake, LinkReceiver, RequestId, ToGateway};
+use wicketgate_link::{FromGateway, Handshake, LinkReceiver, RequestId, ShareCheck, ToGateway};
 use wicketgate_model::{Desired, DesiredDelta, ShareDesired, ShareId, Touched, TunnelDesired, TunnelId};
 
 use crate::{
-    check::check,
+    agents::AgentStanding,
     listener::ShareState,
     parts::GatewayParts,
     tunnel::{TunnelInbox, TunnelTask},
@@ -68,11 +68,28 @@ impl DesiredApplier {
         }
     }
 
+    /// Checks a share's path, with a connection to its target, within the time limit for opening a client's connection.
     fn check(&self, request: RequestId, share: ShareId) {
         let (observations, agents) = (Arc::clone(&self.parts.observations), self.parts.agents.clone());
         let (stop, link) = (self.parts.stop.clone(), self.link.clone());
         self.parts.tasks.spawn(stop.run_until_cancelled_owned(async move {
-            let check = check(&observations, &agents, share).await;
+            let begin = Instant::now();
+            let (bound, listener_problem) = observations.listener(share);
+            let listener_took = begin.elapsed();
+            let AgentStanding { ready: acknowledged, problem: agent_problem } = agents.standing(share);
+            let agent_took = agents.nearest(share);
+            let begin = Instant::now();
+            let dialled = agents.dial(share).await;
+            let check = ShareCheck {
+                bound,
+                listener_problem,
+                acknowledged,
+                agent_problem,
+                listener_took,
+                agent_took,
+                dialled,
+                dial_took: begin.elapsed(),
+            };
             let _ = link.send(FromGateway::Checked { request, check }).await;
         }));
     }
@@ -107,7 +124,7 @@ impl DesiredApplier {
         for id in &steps.removed_shares {
             self.parts.agents.withdraw(*id);
             if let Some(state) = self.share_states.remove(id) {
-                state.abort();
+                state.abort.trigger();
             }
             match self.desired.shares.get(id).map(|old| (old.tunnel, self.tunnels.get(&old.tunnel))) {
                 Some((_, Some(inbox))) => inbox.set_share(*id, None),
@@ -152,7 +169,7 @@ impl DesiredApplier {
         let abort = &self.parts.abort;
         let state = self.share_states.entry(share.id).or_insert_with(|| ShareState::new(share.id, abort));
         // Before the observations can report this generation as served.
-        state.set_options(&share.options);
+        state.options.set(share.options.clone());
         if let Some(old) = self.desired.shares.get(&share.id).filter(|old| old.tunnel != share.tunnel)
             && let Some(inbox) = self.tunnels.get(&old.tunnel)
         {

@@ -26,7 +26,7 @@ mod sysctl;
 mod tool;
 mod tunnel_handle;
 
-use std::{collections::BTreeMap, io, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -43,7 +43,6 @@ pub(crate) use running_tunnel::RunningTunnel;
 pub(crate) use state_dir::{StateDir, TunnelRecord};
 use steering::{Steering, SteeringConfig};
 pub use tunnel_handle::TunnelHandle;
-pub(crate) use tunnel_handle::TunnelReporter;
 
 /// How long a new tunnel waits for its slot while the previous tunnel is being removed from it.
 const SLOT_WAIT: Duration = Duration::from_secs(5);
@@ -52,9 +51,10 @@ const SLOT_POLL: Duration = Duration::from_millis(20);
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Ground {
-    state: StateDir,
+    pub(crate) state: StateDir,
     instance: u16,
-    public_address: Ipv4Addr,
+    /// What peers dial.
+    pub(crate) public_address: Ipv4Addr,
     packets: InnerPackets,
     steering: Steering,
     /// Tunnels of an earlier run. Their listeners are bound before everything about them was compared: with hundreds of
@@ -99,7 +99,7 @@ impl Ground {
                 return Err(GroundError::NotAnAddress { given: public_address, has });
             }
         };
-        home_netns::settle(state.path())?;
+        home_netns::settle(&state.path)?;
         let steering = SteeringConfig {
             instance: format!("{instance:04x}"),
             arrive_at: [public_address, send_from].into(),
@@ -114,23 +114,9 @@ impl Ground {
         Ok(Self { state, instance, public_address, packets, steering, adopted: Mutex::default() })
     }
 
-    pub(crate) fn public_address(&self) -> Ipv4Addr {
-        self.public_address
-    }
-
     /// The engine's own address in the namespace of a slot.
     pub(crate) fn inside(&self, slot: u16) -> Ipv4Addr {
         self.addresses(slot).inside
-    }
-
-    /// Where a slot's tunnel has its files.
-    pub(crate) fn directory(&self, slot: u16) -> PathBuf {
-        self.state.of_slot(slot)
-    }
-
-    /// The tunnels on this host.
-    pub(crate) fn records(&self) -> io::Result<Vec<TunnelRecord>> {
-        self.state.records()
     }
 
     /// Slots with a directory and no record: a start or a removal was interrupted. No id leads to them.
@@ -220,7 +206,10 @@ impl Ground {
             info!(tunnel.id = %desired.id, mtu, "path MTU to the peer changed");
             tunnel.keep_guard(desired, self.packets).await?;
         }
-        tunnel.move_to(desired.load_balancer_ip);
+        if tunnel.handle.load_balancer() != desired.load_balancer_ip {
+            // Listeners at the old address are deaf.
+            tunnel.handle = Arc::new(tunnel.handle.moved_to(desired.load_balancer_ip));
+        }
         Ok(())
     }
 
@@ -248,7 +237,7 @@ impl Ground {
     /// unless another gateway on it needs it.
     pub(crate) async fn purge(&self) -> io::Result<()> {
         let is_restored = self.steering.purge().await.map_err(io::Error::other)?;
-        home_netns::leave(self.state.path())?;
+        home_netns::leave(&self.state.path)?;
         if is_restored { self.state.forget_forwarding() } else { Ok(()) }
     }
 

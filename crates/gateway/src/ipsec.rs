@@ -54,7 +54,7 @@ impl Backend {
     /// What peers dial; `None` without IPsec.
     pub fn public_address(&self) -> Option<Ipv4Addr> {
         match self {
-            Self::Strongswan(strongswan) => Some(strongswan.ground.public_address()),
+            Self::Strongswan(strongswan) => Some(strongswan.ground.public_address),
             Self::Off(_) => None,
         }
     }

@@ -4,7 +4,6 @@
 
 pub mod agents;
 mod capacity;
-mod check;
 mod counters;
 mod desired_applier;
 mod gateway;

@@ -31,11 +31,11 @@ pub(crate) use crate::quota::Limits;
 #[derive(Debug)]
 pub(crate) struct ShareState {
     pub(crate) share: ShareId,
-    /// The options for new connections.
-    options: Latest<ShareOptions>,
+    /// The options for new connections. Admitted ones keep theirs.
+    pub(crate) options: Latest<ShareOptions>,
     connections: Arc<ConnectionQuota>,
     /// Triggered when the share is deleted: ends all its connections.
-    abort: Abort,
+    pub(crate) abort: Abort,
 }
 
 impl ShareState {
@@ -47,15 +47,6 @@ impl ShareState {
             connections: Arc::default(),
             abort: abort.child(),
         })
-    }
-
-    /// Admitted connections keep their options.
-    pub(crate) fn set_options(&self, options: &ShareOptions) {
-        self.options.set(options.clone());
-    }
-
-    pub(crate) fn abort(&self) {
-        self.abort.trigger();
     }
 }
 

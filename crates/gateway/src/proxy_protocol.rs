@@ -12,26 +12,15 @@ const TCP_OVER_IPV6: u8 = 0x21;
 
 /// The header for a connection from `client` to `server`, the load balancer's address.
 pub(crate) fn header(client: SocketAddr, server: SocketAddr) -> Vec<u8> {
-    let mut addresses = Vec::with_capacity(36);
-    let family = match (client.ip().to_canonical(), server.ip().to_canonical()) {
+    let (family, addresses) = match (client.ip().to_canonical(), server.ip().to_canonical()) {
         (IpAddr::V4(client), IpAddr::V4(server)) => {
-            addresses.extend(client.octets());
-            addresses.extend(server.octets());
-            TCP_OVER_IPV4
+            (TCP_OVER_IPV4, [client.octets(), server.octets()].concat())
         }
-        (client, server) => {
-            addresses.extend(v6(client).octets());
-            addresses.extend(v6(server).octets());
-            TCP_OVER_IPV6
-        }
+        (client, server) => (TCP_OVER_IPV6, [v6(client).octets(), v6(server).octets()].concat()),
     };
-    for port in [client.port(), server.port()] {
-        addresses.extend(port.to_be_bytes());
-    }
-    let mut header = SIGNATURE.to_vec();
-    header.extend([VERSION_AND_COMMAND, family, 0, u8::try_from(addresses.len()).unwrap_or(u8::MAX)]);
-    header.extend(addresses);
-    header
+    let ports = [client.port().to_be_bytes(), server.port().to_be_bytes()].concat();
+    let length = u16::try_from(addresses.len() + ports.len()).unwrap_or(u16::MAX).to_be_bytes();
+    [&SIGNATURE[..], &[VERSION_AND_COMMAND, family], &length, &addresses, &ports].concat()
 }
 
 fn v6(ip: IpAddr) -> Ipv6Addr {

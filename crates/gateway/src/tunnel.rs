@@ -10,6 +10,7 @@ mod retry;
 
 use std::{io, sync::Arc, time::Duration};
 
+use futures_util::future::OptionFuture;
 use jiff::Timestamp;
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 use tracing::{debug, info, warn};
@@ -93,17 +94,11 @@ impl TunnelTask {
 
     /// Waits for a reason to compare again.
     async fn wait(&self) {
-        let due =
-            [Some(self.check_at), self.retry.at(), self.listeners.retry_at()].into_iter().flatten().min();
-        let changed = async {
-            match &self.tunnel {
-                Some(tunnel) => tunnel.changed().await,
-                None => std::future::pending().await,
-            }
-        };
+        let due = [Some(self.check_at), self.retry.at, self.listeners.retry.at].into_iter().flatten().min();
+        let changed = OptionFuture::from(self.tunnel.as_ref().map(|tunnel| tunnel.changed()));
         tokio::select! {
             () = self.inbox.woken() => {}
-            () = changed => {}
+            Some(()) = changed => {}
             () = tokio::time::sleep_until(due.unwrap_or(self.check_at)) => {}
         }
     }
@@ -121,7 +116,7 @@ impl TunnelTask {
         if !self.is_cleared {
             self.is_cleared = matches!(self.clear().await, Some(Ok(())));
         }
-        let again = self.retry.at();
+        let again = self.retry.at;
         let permits = Arc::clone(&self.parts.tunnel_permits);
         tokio::select! {
             permit = permits.acquire_owned() => self.permit = permit.ok(),
@@ -150,7 +145,7 @@ impl TunnelTask {
         let now = Instant::now();
         // Compared as a whole: an expired key does not make a new generation.
         let is_new = self.asked.as_ref() != Some(&desired);
-        let is_due = self.retry.at().unwrap_or(self.check_at) <= now;
+        let is_due = self.retry.at.unwrap_or(self.check_at) <= now;
         if self.asked.is_none()
             && self.tunnel.is_none()
             && let Some(found) = self.parts.backend.found(&desired)
@@ -165,7 +160,12 @@ impl TunnelTask {
                 Ok(tunnel) => {
                     self.retry.worked();
                     self.failure = None;
-                    self.use_tunnel(tunnel, &desired).await;
+                    if self.tunnel.as_ref().is_none_or(|old| !Arc::ptr_eq(old, &tunnel)) {
+                        // Another namespace or address: listeners at the old one receive nothing any more.
+                        self.listeners.close().await;
+                        info!(tunnel.id = %self.id, tunnel.name = %desired.name, "tunnel is ready");
+                    }
+                    self.tunnel = Some(tunnel);
                 }
                 Err(problem) => {
                     warn!(tunnel.id = %self.id, problem = problem.message, "tunnel could not be set up");
@@ -184,15 +184,6 @@ impl TunnelTask {
         if let Some(tunnel) = &self.tunnel {
             self.listeners.listen(tunnel, &self.parts).await;
         }
-    }
-
-    async fn use_tunnel(&mut self, tunnel: Arc<TunnelHandle>, desired: &TunnelDesired) {
-        if self.tunnel.as_ref().is_none_or(|old| !Arc::ptr_eq(old, &tunnel)) {
-            // Another namespace or address: listeners at the old one receive nothing any more.
-            self.listeners.close().await;
-            info!(tunnel.id = %self.id, tunnel.name = %desired.name, "tunnel is ready");
-        }
-        self.tunnel = Some(tunnel);
     }
 
     /// Updates the tunnel's observation.
@@ -237,7 +228,7 @@ impl TunnelTask {
 
     /// Has the engine remove the tunnel; `None` before it is time for another attempt.
     async fn clear(&mut self) -> Option<io::Result<()>> {
-        if self.retry.at().is_some_and(|at| at > Instant::now()) {
+        if self.retry.at.is_some_and(|at| at > Instant::now()) {
             return None;
         }
         let removed = self.parts.backend.remove(self.id).await;

@@ -5,6 +5,7 @@
 
 use std::{io, net::Ipv4Addr};
 
+use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR};
 use socket2::Socket;
 use wicketgate_system::if_exists;
 
@@ -13,10 +14,8 @@ use super::nfnetlink::{self, HEADER, LENGTH_AND_KIND, NESTED, attribute, find, m
 // Numbers of the kernel's netlink.h and nfnetlink_conntrack.h.
 const GET_CONNTRACK: u16 = 1 << 8 | 1;
 const DELETE_CONNTRACK: u16 = 1 << 8 | 2;
-const REQUEST_ACK: u16 = 1 | 4;
-const REQUEST_DUMP: u16 = 1 | 0x300;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
+const REQUEST_ACK: u16 = NLM_F_REQUEST | NLM_F_ACK;
+const REQUEST_DUMP: u16 = NLM_F_REQUEST | NLM_F_DUMP;
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
 const CTA_TUPLE_IP: u16 = 1;
@@ -26,8 +25,6 @@ const CTA_PROTO_NUM: u16 = 1;
 const CTA_ID: u16 = 12;
 const CTA_ZONE: u16 = 18;
 const CTA_FILTER: u16 = 25;
-const CTA_FILTER_ORIG_FLAGS: u16 = 1;
-const CTA_FILTER_REPLY_FLAGS: u16 = 2;
 const FILTER_IP_SRC: u32 = 1;
 const FILTER_PROTO_NUM: u32 = 1 << 3;
 
@@ -37,15 +34,9 @@ const PROTOCOL_ESP: u8 = 50;
 /// The kernel fills at most 32 KiB at once.
 const BUFFER: usize = 1 << 16;
 
-/// Who initiated a flow: which tuple describes the peer's packets, and the name of its filter.
-#[derive(Debug, Clone, Copy)]
-struct Begun {
-    tuple: u16,
-    flags: u16,
-}
-
-const BY_PEER: Begun = Begun { tuple: CTA_TUPLE_ORIG, flags: CTA_FILTER_ORIG_FLAGS };
-const BY_GATEWAY: Begun = Begun { tuple: CTA_TUPLE_REPLY, flags: CTA_FILTER_REPLY_FLAGS };
+/// Who initiated a flow: the tuple that describes the peer's packets. The filter's attribute has the same number.
+const BY_PEER: u16 = CTA_TUPLE_ORIG;
+const BY_GATEWAY: u16 = CTA_TUPLE_REPLY;
 
 /// Deletes the UDP and ESP flows with `peer` in this process's own namespace, initiated by either side. Blocks for a
 /// moment.
@@ -67,7 +58,7 @@ pub(crate) fn forget(peer: Ipv4Addr) -> io::Result<()> {
 }
 
 /// The identity of each flow with `peer`, as the kernel wrote it.
-fn list(socket: &Socket, begun: Begun, peer: Ipv4Addr, protocol: u8) -> io::Result<Vec<Vec<u8>>> {
+fn list(socket: &Socket, begun: u16, peer: Ipv4Addr, protocol: u8) -> io::Result<Vec<Vec<u8>>> {
     // Kernels before 5.8 ignore the filter and list all flows.
     socket.send(&message(GET_CONNTRACK, REQUEST_DUMP, &filter(begun, peer, protocol)))?;
     let mut flows = Vec::new();
@@ -88,8 +79,8 @@ fn list(socket: &Socket, begun: Begun, peer: Ipv4Addr, protocol: u8) -> io::Resu
 }
 
 /// The attributes that identify a flow for its deletion, if it is one with `peer`.
-fn identity(flow: &[u8], begun: Begun, peer: Ipv4Addr, protocol: u8) -> Option<Vec<u8>> {
-    let tuple = find(flow, begun.tuple)?;
+fn identity(flow: &[u8], begun: u16, peer: Ipv4Addr, protocol: u8) -> Option<Vec<u8>> {
+    let tuple = find(flow, begun)?;
     let source = find(find(tuple, CTA_TUPLE_IP)?, CTA_IP_V4_SRC)?;
     let proto = find(find(tuple, CTA_TUPLE_PROTO)?, CTA_PROTO_NUM)?;
     if source != peer.octets() || proto != [protocol] {
@@ -115,11 +106,11 @@ fn acknowledged(answer: &[u8]) -> io::Result<()> {
 }
 
 /// All flows with packets from `peer` on that side.
-fn filter(begun: Begun, peer: Ipv4Addr, protocol: u8) -> Vec<u8> {
+fn filter(begun: u16, peer: Ipv4Addr, protocol: u8) -> Vec<u8> {
     let ip = attribute(CTA_TUPLE_IP | NESTED, &attribute(CTA_IP_V4_SRC, &peer.octets()));
     let proto = attribute(CTA_TUPLE_PROTO | NESTED, &attribute(CTA_PROTO_NUM, &[protocol]));
-    let flags = attribute(begun.flags, &(FILTER_IP_SRC | FILTER_PROTO_NUM).to_ne_bytes());
-    [attribute(begun.tuple | NESTED, &[ip, proto].concat()), attribute(CTA_FILTER | NESTED, &flags)].concat()
+    let flags = attribute(begun, &(FILTER_IP_SRC | FILTER_PROTO_NUM).to_ne_bytes());
+    [attribute(begun | NESTED, &[ip, proto].concat()), attribute(CTA_FILTER | NESTED, &flags)].concat()
 }
 
 #[cfg(test)]

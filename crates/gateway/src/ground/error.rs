@@ -7,15 +7,18 @@ use std::{io, net::Ipv4Addr, path::PathBuf};
 pub enum NetworkError {
     #[error("cannot {what}: {source}")]
     Io { what: String, source: io::Error },
+    /// Refused by a program or the kernel.
     #[error("cannot {what}: {message}")]
-    Tool { what: String, message: String },
-    #[error("cannot {what}: {source}")]
-    Netlink { what: String, source: rtnetlink::Error },
+    Refused { what: String, message: String },
 }
 
 impl NetworkError {
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { what: what.into(), source }
+    }
+
+    pub(crate) fn refused(what: impl Into<String>, message: impl ToString) -> Self {
+        Self::Refused { what: what.into(), message: message.to_string() }
     }
 }
 

@@ -49,7 +49,8 @@ pub(crate) async fn ensure(
     let own = handle()?;
     let steps = async {
         let inside = enter(namespace).await?;
-        set_lo(&inside, on_lo).await?;
+        let lo = bring_up(&inside, "lo").await?;
+        set_addresses(&inside, lo, on_lo, 32).await?;
 
         // Each end of a pair disappears with the other, so a lone end is a leftover.
         if index(&inside, UPLINK).await?.is_none() || index(&own, outside).await?.is_none() {
@@ -126,7 +127,7 @@ async fn create(own: &Handle, namespace: &Namespace, outside: &str) -> Result<()
     let peer = LinkMessageBuilder::<LinkUnspec>::new()
         .name(UPLINK)
         .mtu(MTU)
-        .append_extra_attribute(LinkAttribute::NetNsFd(namespace.file().as_raw_fd()))
+        .append_extra_attribute(LinkAttribute::NetNsFd(namespace.file.as_raw_fd()))
         .build();
     let link =
         LinkVeth::new(outside, UPLINK).mtu(MTU).set_info_data(InfoData::Veth(InfoVeth::Peer(peer))).build();
@@ -134,21 +135,14 @@ async fn create(own: &Handle, namespace: &Namespace, outside: &str) -> Result<()
 }
 
 async fn bring_up(handle: &Handle, name: &str) -> Result<u32, NetworkError> {
-    let link = get(handle, name).await?.ok_or_else(|| NetworkError::Tool {
-        what: format!("bring up {name}"),
-        message: "it is gone".to_owned(),
-    })?;
+    let link = get(handle, name).await?;
+    let link = link.ok_or_else(|| NetworkError::refused(format!("bring up {name}"), "it is gone"))?;
     let index = link.header.index;
     if !link.header.flags.contains(LinkFlags::Up) {
         let up = LinkUnspec::new_with_index(index).up().build();
         handle.link().set(up).execute().await.map_err(netlink("bring up a link"))?;
     }
     Ok(index)
-}
-
-async fn set_lo(inside: &Handle, address: Ipv4Addr) -> Result<(), NetworkError> {
-    let lo = bring_up(inside, "lo").await?;
-    set_addresses(inside, lo, address, 32).await
 }
 
 /// Gives the link `address` and removes all others except 127/8.

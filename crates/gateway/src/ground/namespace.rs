@@ -30,7 +30,7 @@ static CREATING: Mutex<()> = Mutex::const_new(());
 #[derive(Debug, Clone)]
 pub(crate) struct Namespace {
     name: Arc<str>,
-    file: Arc<File>,
+    pub(super) file: Arc<File>,
     inode: u64,
 }
 
@@ -44,11 +44,10 @@ impl Namespace {
         let _one_at_a_time = CREATING.lock().await;
         remove_stale(name)?;
         tool("ip", &["netns", "add", name]).await?;
-        Self::open(name)?.ok_or_else(|| NetworkError::Tool {
-            what: format!("open the namespace {name}"),
-            message: "it is not mounted where it was made: start the gateway in the host's mount namespace \
-                      (nsenter --net, not ip netns exec)"
-                .to_owned(),
+        Self::open(name)?.ok_or_else(|| {
+            let message = "it is not mounted where it was made: start the gateway in the host's mount namespace \
+                           (nsenter --net, not ip netns exec)";
+            NetworkError::refused(format!("open the namespace {name}"), message)
         })
     }
 
@@ -71,10 +70,6 @@ impl Namespace {
             tool("ip", &["netns", "del", name]).await?;
         }
         remove_stale(name)
-    }
-
-    pub(crate) fn file(&self) -> &File {
-        &self.file
     }
 
     /// Whether both are the same namespace.

@@ -16,10 +16,8 @@ const PROGRAM: (&str, &[&str]) = ("nft", &["-f", "-"]);
 pub(crate) fn render(template: &str, values: &serde_json::Value) -> Result<String, NetworkError> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.render_str(template, Value::from(Serde(values))).map_err(|error| NetworkError::Tool {
-        what: "write packet rules".to_owned(),
-        message: error.to_string(),
-    })
+    let rules = environment.render_str(template, Value::from(Serde(values)));
+    rules.map_err(|error| NetworkError::refused("write packet rules", error))
 }
 
 /// Applies `rules` in `namespace`, or in this process's own.

@@ -2,15 +2,14 @@
 
 use std::{net::Ipv4Addr, path::Path};
 
-use super::{GroundError, NetworkError, home_netns, host_addresses::source_towards, tool::tool};
+use rustix::thread::{CapabilitySet, capabilities};
 
-/// Bits of `CapEff` (linux/capability.h).
-const CAP_NET_ADMIN: u64 = 1 << 12;
-const CAP_SYS_ADMIN: u64 = 1 << 21;
+use super::{GroundError, NetworkError, home_netns, host_addresses::source_towards, tool::tool};
 
 /// Checks rights and programs without a change to the machine.
 pub(crate) fn preflight() -> Result<(), GroundError> {
-    if !is_privileged().unwrap_or(false) {
+    let needed = CapabilitySet::NET_ADMIN | CapabilitySet::SYS_ADMIN;
+    if !capabilities(None).is_ok_and(|has| has.effective.contains(needed)) {
         return Err(GroundError::NotRoot);
     }
     let installed = |program| {
@@ -34,13 +33,6 @@ pub(crate) fn require(file: &'static str, package: &'static str) -> Result<(), G
     if Path::new(file).exists() { Ok(()) } else { Err(GroundError::Missing { program: file, package }) }
 }
 
-fn is_privileged() -> Option<bool> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
-    let bits = u64::from_str_radix(effective.trim(), 16).ok()?;
-    Some(bits & CAP_NET_ADMIN != 0 && bits & CAP_SYS_ADMIN != 0)
-}
-
 /// Installs an ESP state in the namespace `scratch`. It is never used, so that its key is no secret.
 pub(crate) async fn kernel_esp(scratch: &str) -> Result<(), GroundError> {
     let key = format!("0x{}", "5a".repeat(36));
@@ -48,20 +40,19 @@ pub(crate) async fn kernel_esp(scratch: &str) -> Result<(), GroundError> {
         "-n {scratch} xfrm state add src 192.0.2.1 dst 192.0.2.2 proto esp spi 0x1000 mode tunnel aead"
     );
     let state: Vec<_> = state.split(' ').chain(["rfc4106(gcm(aes))", &key, "128"]).collect();
-    match tool("ip", &state).await {
-        Ok(_) => Ok(()),
-        Err(NetworkError::Tool { .. }) => Err(GroundError::NoKernelEsp),
-        Err(e) => Err(e.into()),
-    }
+    tool("ip", &state).await.map(drop).map_err(|error| match error {
+        NetworkError::Refused { .. } => GroundError::NoKernelEsp,
+        error => error.into(),
+    })
 }
 
 /// Makes a TUN device in the namespace `scratch`.
 pub(crate) async fn tun_device(scratch: &str) -> Result<(), GroundError> {
-    match tool("ip", &["-n", scratch, "tuntap", "add", "dev", "probe", "mode", "tun"]).await {
-        Ok(_) => Ok(()),
-        Err(NetworkError::Tool { message, .. }) => Err(GroundError::NoTun(message)),
-        Err(e) => Err(e.into()),
-    }
+    let made = tool("ip", &["-n", scratch, "tuntap", "add", "dev", "probe", "mode", "tun"]).await;
+    made.map(drop).map_err(|error| match error {
+        NetworkError::Refused { message, .. } => GroundError::NoTun(message),
+        error => error.into(),
+    })
 }
 
 /// The default receive buffer of a socket in bytes; charon uses the default. `None` if the kernel does not tell, as in

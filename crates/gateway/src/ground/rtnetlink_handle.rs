@@ -26,9 +26,8 @@ pub(super) async fn in_time<T>(
     what: &str,
     steps: impl Future<Output = Result<T, NetworkError>>,
 ) -> Result<T, NetworkError> {
-    timeout(TOOL_TIMEOUT, steps).await.unwrap_or_else(|_| {
-        Err(NetworkError::Tool { what: what.to_owned(), message: "the kernel took too long".to_owned() })
-    })
+    let done = timeout(TOOL_TIMEOUT, steps).await;
+    done.unwrap_or_else(|_| Err(NetworkError::refused(what, "the kernel took too long")))
 }
 
 pub(super) fn local(message: &AddressMessage) -> Option<Ipv4Addr> {
@@ -39,5 +38,5 @@ pub(super) fn local(message: &AddressMessage) -> Option<Ipv4Addr> {
 }
 
 pub(super) fn netlink(what: &'static str) -> impl FnOnce(rtnetlink::Error) -> NetworkError {
-    move |source| NetworkError::Netlink { what: what.to_owned(), source }
+    move |error| NetworkError::refused(what, error)
 }

@@ -17,14 +17,9 @@ const REQUEST: u16 = 1;
 
 /// Grows with each transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct RulesetGeneration(u32);
+pub(crate) struct RulesetGeneration(pub(super) u32);
 
 impl RulesetGeneration {
-    #[cfg(test)]
-    pub(crate) fn of(number: u32) -> Self {
-        Self(number)
-    }
-
     /// Whether exactly one transaction lies between: the caller's own.
     pub(crate) fn follows(self, before: Self) -> bool {
         before.0.wrapping_add(1) == self.0

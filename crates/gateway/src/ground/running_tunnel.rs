@@ -96,11 +96,4 @@ impl RunningTunnel {
         let learned = self.monitor.path_mtu(peer)?;
         Ok(self.path.look(learned, is_up, Instant::now()).then(|| self.path.bears()))
     }
-
-    /// Makes a new handle if the load balancer's address changed: listeners at the old address are deaf.
-    pub(super) fn move_to(&mut self, load_balancer: Ipv4Addr) {
-        if self.handle.load_balancer() != load_balancer {
-            self.handle = Arc::new(self.handle.moved_to(load_balancer));
-        }
-    }
 }

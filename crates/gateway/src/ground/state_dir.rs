@@ -3,18 +3,16 @@
 //!
 //! Invariant: a tunnel's directory is made before anything else of the tunnel, and removed after everything.
 
-use std::{
-    fs::DirBuilder,
-    io,
-    net::Ipv4Addr,
-    os::unix::fs::DirBuilderExt as _,
-    path::{Path, PathBuf},
-};
+use std::{io, net::Ipv4Addr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 use wicketgate_model::{PeerCidr, TunnelDesired, TunnelId};
-use wicketgate_system::{directory_lock::DirectoryLock, if_exists, private_file::replace};
+use wicketgate_system::{
+    directory_lock::DirectoryLock,
+    if_exists,
+    private_file::{private_dir, replace},
+};
 
 use super::{GroundError, steering::is_no_router};
 
@@ -28,7 +26,7 @@ const RECORD: &str = "tunnel.json";
 /// The state directory, locked by this process while this value lives.
 #[derive(Debug)]
 pub(crate) struct StateDir {
-    path: PathBuf,
+    pub(crate) path: PathBuf,
     _lock: DirectoryLock,
 }
 
@@ -53,16 +51,11 @@ impl TunnelRecord {
 
 impl StateDir {
     pub(crate) fn take(path: PathBuf) -> Result<Self, GroundError> {
-        let make = DirBuilder::new().recursive(true).mode(0o700).create(path.join(TUNNELS));
-        match make.and_then(|()| DirectoryLock::take(&path)) {
+        match private_dir(&path.join(TUNNELS)).and_then(|()| DirectoryLock::take(&path)) {
             Ok(lock) => Ok(Self { path, _lock: lock }),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Err(GroundError::InUse(path)),
             Err(source) => Err(GroundError::StateDir { path, source }),
         }
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
     }
 
     /// An error of the directory.
@@ -135,8 +128,8 @@ impl StateDir {
     pub(crate) fn write(&self, record: &TunnelRecord) -> Result<(), String> {
         let dir = self.of_slot(record.slot);
         let write = || {
-            DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
-            DirBuilder::new().recursive(true).mode(0o700).create(dir.join("run"))?;
+            private_dir(&dir)?;
+            private_dir(&dir.join("run"))?;
             replace(&dir.join(RECORD), &serde_json::to_vec(record)?)
         };
         write().map_err(|e: io::Error| format!("cannot write to the state directory: {e}"))

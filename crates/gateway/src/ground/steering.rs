@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn an_unknown_generation_causes_another_lookup_of_the_table() {
-        let [before, now, later] = [7, 8, 9].map(RulesetGeneration::of);
+        let [before, now, later] = [7, 8, 9].map(RulesetGeneration);
         assert_eq!(seen_after(Some(before), Ok(now)), Some(now));
         assert_eq!(seen_after(Some(before), Ok(later)), None);
         assert_eq!(seen_after(None, Ok(now)), None);

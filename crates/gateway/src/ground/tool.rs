@@ -42,8 +42,8 @@ pub(super) async fn finish(child: Child, input: &str, what: &str) -> Result<Stri
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let complaint = String::from_utf8_lossy(&output.stderr);
-    let message = complaint.lines().next().unwrap_or("it failed without a message").to_owned();
-    Err(NetworkError::Tool { what: what.to_owned(), message })
+    let message = complaint.lines().next().unwrap_or("it failed without a message");
+    Err(NetworkError::refused(what, message))
 }
 
 /// As [`finish`]; a program that runs longer than `bound` is killed.

@@ -22,32 +22,28 @@ pub struct TunnelHandle {
     /// `None`: the namespace of this process.
     namespace: Option<Namespace>,
     load_balancer: Ipv4Addr,
-    reporter: Arc<TunnelReporter>,
+    reports: Arc<Reports>,
 }
 
 impl TunnelHandle {
     /// A tunnel of which nothing is reported yet.
     pub(crate) fn new(namespace: Option<Namespace>, load_balancer: Ipv4Addr) -> Self {
-        let reporter = TunnelReporter {
+        let reports = Reports {
             connection: watch::Sender::new(Connection::down(jiff::Timestamp::now())),
             problem: watch::Sender::new(None),
             changed: Notify::new(),
         };
-        Self { namespace, load_balancer, reporter: Arc::new(reporter) }
+        Self { namespace, load_balancer, reports: Arc::new(reports) }
     }
 
     /// The same tunnel with another address.
     pub(super) fn moved_to(&self, load_balancer: Ipv4Addr) -> Self {
-        Self { namespace: self.namespace.clone(), load_balancer, reporter: Arc::clone(&self.reporter) }
+        Self { namespace: self.namespace.clone(), load_balancer, reports: Arc::clone(&self.reports) }
     }
 
     /// Whether it is in `namespace`.
     pub(super) fn is_in(&self, namespace: &Namespace) -> bool {
         self.namespace.as_ref().is_some_and(|own| own.is_same(namespace))
-    }
-
-    pub(crate) fn reporter(&self) -> &Arc<TunnelReporter> {
-        &self.reporter
     }
 
     /// Listens on `port` of the load balancer, inside the tunnel. The listener is non-blocking and works in any thread.
@@ -79,38 +75,38 @@ impl TunnelHandle {
 
     /// The peer, as the IKE daemon sees it.
     pub fn connection(&self) -> watch::Receiver<Connection> {
-        self.reporter.connection.subscribe()
+        self.reports.connection.subscribe()
     }
 
     /// Why the tunnel cannot answer its peer now: its daemon died and is not back yet.
     pub fn problem(&self) -> Option<Problem> {
-        self.reporter.problem.borrow().clone()
+        self.reports.problem.borrow().clone()
     }
 
     /// Waits until the connection or the problem changes. For one waiter; cancel-safe, and a change while nothing waits
     /// is not missed.
     pub async fn changed(&self) {
-        self.reporter.changed.notified().await;
+        self.reports.changed.notified().await;
+    }
+
+    pub(crate) fn set_connection(&self, connection: Connection) {
+        self.reports.set(&self.reports.connection, connection);
+    }
+
+    pub(crate) fn set_problem(&self, problem: Option<Problem>) {
+        self.reports.set(&self.reports.problem, problem);
     }
 }
 
-/// The writing side of a [`TunnelHandle`].
+/// What the engine reports about a tunnel.
 #[derive(Debug)]
-pub(crate) struct TunnelReporter {
+struct Reports {
     connection: watch::Sender<Connection>,
     problem: watch::Sender<Option<Problem>>,
     changed: Notify,
 }
 
-impl TunnelReporter {
-    pub(crate) fn set_connection(&self, connection: Connection) {
-        self.set(&self.connection, connection);
-    }
-
-    pub(crate) fn set_problem(&self, problem: Option<Problem>) {
-        self.set(&self.problem, problem);
-    }
-
+impl Reports {
     fn set<T: PartialEq>(&self, sender: &watch::Sender<T>, value: T) {
         let differs = sender.send_if_modified(|old| {
             let differs = *old != value;

@@ -92,7 +92,7 @@ impl Strongswan {
 
     pub(super) async fn left_over(&self) -> io::Result<Vec<TunnelId>> {
         let tunnels = self.tunnels.lock().await;
-        let found = self.ground.records()?.into_iter().map(|record| record.id);
+        let found = self.ground.state.records()?.into_iter().map(|record| record.id);
         Ok(found.filter(|id| !tunnels.contains_key(id)).collect())
     }
 
@@ -114,7 +114,7 @@ impl Strongswan {
             tunnel.daemon.stop().await.map_err(io::Error::other)?;
         }
         *entry = None;
-        for record in self.ground.records()?.into_iter().filter(|record| record.id == id) {
+        for record in self.ground.state.records()?.into_iter().filter(|record| record.id == id) {
             self.clear(record.slot).await.map_err(io::Error::other)?;
         }
         self.ground.forget_adopted(id);
@@ -123,7 +123,7 @@ impl Strongswan {
     }
 
     pub(super) async fn rest(&self) -> io::Result<usize> {
-        let tunnels = self.ground.records()?.len();
+        let tunnels = self.ground.state.records()?.len();
         if tunnels == 0 {
             self.purge().await?;
         }
@@ -132,7 +132,7 @@ impl Strongswan {
 
     pub(super) async fn purge(&self) -> io::Result<()> {
         let running: Vec<_> = self.tunnels.lock().await.keys().copied().collect();
-        let left = self.ground.records()?.into_iter().map(|record| record.id);
+        let left = self.ground.state.records()?.into_iter().map(|record| record.id);
         for id in left.chain(running) {
             self.remove(id).await?;
         }
@@ -173,7 +173,7 @@ impl Strongswan {
         let inside = self.ground.inside(desired.slot);
         tunnel
             .daemon
-            .configure(CharonConfig::new(desired, self.esp, self.ground.public_address(), inside))
+            .configure(CharonConfig::new(desired, self.esp, self.ground.public_address, inside))
             .await?;
         self.ground.steer(desired).await?;
         self.ground.forget_adopted(desired.id);
@@ -181,7 +181,7 @@ impl Strongswan {
     }
 
     fn daemon(&self, slot: u16, running: &RunningTunnel) -> Daemon {
-        Daemon::start(self.home(slot, running.namespace.clone()), Arc::clone(running.handle.reporter()))
+        Daemon::start(self.home(slot, running.namespace.clone()), Arc::clone(&running.handle))
     }
 
     /// Ends the charon of a slot, and removes everything of the slot.
@@ -189,12 +189,12 @@ impl Strongswan {
         match self.ground.namespace(slot)? {
             Some(namespace) => self.home(slot, namespace).stop().await?,
             // The name is gone, or was made in another mount namespace. The namespace goes with its last process.
-            None => charon::end(&self.ground.directory(slot), None).await?,
+            None => charon::end(&self.ground.state.of_slot(slot), None).await?,
         }
         self.ground.clear(slot).await
     }
 
     fn home(&self, slot: u16, namespace: Namespace) -> CharonHome {
-        CharonHome { dir: self.ground.directory(slot), namespace, conf: conf::file(self.esp) }
+        CharonHome { dir: self.ground.state.of_slot(slot), namespace, conf: conf::file(self.esp) }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, io, mem, sync::Arc};
 
-use tokio::time::Instant;
 use tracing::warn;
 use wicketgate_model::{Problem, Reason, ShareDesired, ShareId, TunnelId};
 
@@ -25,7 +24,8 @@ pub(super) struct TunnelListeners {
     quota: Arc<ConnectionQuota>,
     shares: BTreeMap<ShareId, ShareEntry>,
     bound: BTreeMap<ShareId, Listener>,
-    retry: Retry,
+    /// When to call [`TunnelListeners::listen`] again after a failure.
+    pub(super) retry: Retry,
 }
 
 impl TunnelListeners {
@@ -37,11 +37,6 @@ impl TunnelListeners {
             bound: BTreeMap::new(),
             retry: Retry::default(),
         }
-    }
-
-    /// When to call [`TunnelListeners::listen`] again after a failure.
-    pub(super) fn retry_at(&self) -> Option<Instant> {
-        self.retry.at()
     }
 
     /// Applies changes of the desired shares. The listener of a removed share is closed.

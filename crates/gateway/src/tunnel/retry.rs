@@ -12,7 +12,8 @@ const LONGEST: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(super) struct Retry {
     backoff: Backoff,
-    at: Option<Instant>,
+    /// When to try again; `None` without a failure.
+    pub(super) at: Option<Instant>,
 }
 
 impl Default for Retry {
@@ -28,9 +29,5 @@ impl Retry {
 
     pub(super) fn worked(&mut self) {
         *self = Self::default();
-    }
-
-    pub(super) fn at(&self) -> Option<Instant> {
-        self.at
     }
 }

@@ -5,12 +5,12 @@
 //! path of its pid file is compiled in; configuration and socket are there too.
 
 use std::{
-    fs::{DirBuilder, OpenOptions},
+    fs::OpenOptions,
     io::{self, Write as _},
     os::{
         fd::{AsRawFd as _, OwnedFd},
         unix::ffi::OsStrExt as _,
-        unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+        unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -26,7 +26,7 @@ use tokio::{
     net::UnixStream,
     time::{sleep, timeout},
 };
-use wicketgate_system::if_exists;
+use wicketgate_system::{if_exists, private_file::private_dir};
 
 use super::installation::CHARON;
 use crate::ground::{Namespace, NetworkError};
@@ -61,16 +61,12 @@ pub(super) struct Charon {
 }
 
 impl CharonHome {
-    fn run(&self) -> PathBuf {
-        run(&self.dir)
-    }
-
     /// The charon that runs here, if it has the desired configuration and answers. Any other is ended.
     pub(super) async fn adopt(&self) -> Result<Option<Charon>, NetworkError> {
         let Some(process) = self.process()? else { return Ok(None) };
         let charon = Charon { process, child: None, run: self.open_run()? };
         let has_conf =
-            std::fs::read_to_string(self.run().join("strongswan.conf")).is_ok_and(|c| c == self.conf);
+            std::fs::read_to_string(run(&self.dir).join("strongswan.conf")).is_ok_and(|c| c == self.conf);
         if has_conf && timeout(START_POLL * 100, charon.listens()).await.is_ok() {
             return Ok(Some(charon));
         }
@@ -83,11 +79,11 @@ impl CharonHome {
         // The file that leads to it is replaced soon, or its namespace is another one now.
         end(&self.dir, Some(&self.namespace)).await?;
         self.prepare().map_err(NetworkError::io("prepare the IKE daemon's directory"))?;
-        let (dir, run) = (self.dir.clone(), self.open_run()?);
+        let (dir, run_fd) = (self.dir.clone(), self.open_run()?);
         let (process, child) =
             self.namespace.run_blocking("start the IKE daemon", move || spawn(&dir)).await?;
         let process = watch(process).map_err(NetworkError::io("watch the IKE daemon"))?;
-        let mut charon = Charon { process, child: Some(child), run };
+        let mut charon = Charon { process, child: Some(child), run: run_fd };
         let listens = async {
             tokio::select! {
                 () = charon.listens() => true,
@@ -105,11 +101,8 @@ impl CharonHome {
                 "it does not listen"
             }
         };
-        let log = self.run().join("charon.log");
-        Err(NetworkError::Tool {
-            what: "start the IKE daemon".to_owned(),
-            message: format!("{message}: see {}", log.display()),
-        })
+        let log = run(&self.dir).join("charon.log");
+        Err(NetworkError::refused("start the IKE daemon", format!("{message}: see {}", log.display())))
     }
 
     /// Ends whatever runs here.
@@ -130,17 +123,19 @@ impl CharonHome {
 
     fn open_run(&self) -> Result<OwnedFd, NetworkError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::open(self.run(), flags, Mode::empty())
+        rustix::fs::open(run(&self.dir), flags, Mode::empty())
             .map_err(|e| NetworkError::io("open the IKE daemon's directory")(e.into()))
     }
 
     /// A stale pid file prevents a start, and a stale socket looks like a listening one.
     fn prepare(&self) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(self.run())?;
-        for stale in [self.dir.join("pid"), self.run().join("charon.pid"), self.run().join("charon.vici")] {
+        private_dir(&run(&self.dir))?;
+        for stale in
+            [self.dir.join("pid"), run(&self.dir).join("charon.pid"), run(&self.dir).join("charon.vici")]
+        {
             if_exists(std::fs::remove_file(stale))?;
         }
-        create(&self.run().join("strongswan.conf"))?.write_all(self.conf.as_bytes())
+        create(&run(&self.dir).join("strongswan.conf"))?.write_all(self.conf.as_bytes())
     }
 }
 

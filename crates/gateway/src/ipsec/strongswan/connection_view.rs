@@ -31,7 +31,7 @@ pub(super) struct ConnectionView {
     newest: Option<u64>,
     /// The SAs whose times are shown, by their unique ids.
     timed: (Option<u64>, Option<u64>),
-    line: Negotiation,
+    pub(super) line: Negotiation,
     faults: Faults,
     /// charon gave up an IKE SA since the SAs were last read. A fault only if there is no other.
     silence: Option<PeerFault>,
@@ -67,10 +67,6 @@ impl ConnectionView {
 
     pub(super) fn connection(&self) -> &Connection {
         &self.connection
-    }
-
-    pub(super) fn line(&self) -> Negotiation {
-        self.line
     }
 
     /// The daemon ended, and all SAs with it; the next one counts unique ids from 1.

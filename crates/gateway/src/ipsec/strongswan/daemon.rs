@@ -22,7 +22,7 @@ use super::{
     fault::peer_refuses,
     initiation::Initiation,
 };
-use crate::ground::{NetworkError, TunnelReporter};
+use crate::ground::{NetworkError, TunnelHandle};
 
 /// Byte counters grow without an event: they are read this often while they grow, and less and less often while they
 /// rest. Most of hundreds of tunnels rest.
@@ -65,7 +65,7 @@ enum Order {
 
 impl Daemon {
     /// Starts the task, which starts or adopts charon.
-    pub(super) fn start(home: CharonHome, report: Arc<TunnelReporter>) -> Self {
+    pub(super) fn start(home: CharonHome, report: Arc<TunnelHandle>) -> Self {
         let (orders, receive) = mpsc::channel(ORDERS);
         let task = Task {
             home,
@@ -112,7 +112,7 @@ impl Daemon {
 
 struct Task {
     home: CharonHome,
-    report: Arc<TunnelReporter>,
+    report: Arc<TunnelHandle>,
     orders: mpsc::Receiver<Order>,
     wanted: Option<CharonConfig>,
     view: ConnectionView,
@@ -210,7 +210,7 @@ impl Task {
         let mut look_at = Instant::now() + LOOK_EVERY;
         let mut pause = LOOK_EVERY;
         loop {
-            let call_at = self.initiation.at();
+            let call_at = self.initiation.at;
             tokio::select! {
                 () = charon.exited() => return Ok(End::Died("the IKE daemon ended".to_owned())),
                 order = self.orders.recv() => match order {
@@ -247,8 +247,8 @@ impl Task {
                     pause = if is_still { (pause * 2).min(LOOK_RARELY) } else { LOOK_EVERY };
                     look_at = Instant::now() + pause;
                 }
-                () = at(call_at) => {
-                    self.initiation.called();
+                () = sleep_until(call_at.unwrap_or(look_at)), if call_at.is_some() => {
+                    self.initiation.at = None;
                     debug!(dir = %self.home.dir.display(), "initiating");
                     initiate(&mut client).await?;
                     look_at = look_at.min(Instant::now() + LOOK_AFTER);
@@ -308,20 +308,13 @@ impl Task {
         self.view.look(&parts, Timestamp::now());
         self.publish();
         let is_wanted = self.wanted.as_ref().is_some_and(|w| w.initiate);
-        self.initiation.look(is_wanted, self.view.line(), Instant::now());
+        self.initiation.look(is_wanted, self.view.line, Instant::now());
         let now = self.view.connection();
         Ok(*now != before || now.state == ConnectionState::Connecting)
     }
 
     fn publish(&self) {
         self.report.set_connection(self.view.connection().clone());
-    }
-}
-
-async fn at(due: Option<Instant>) {
-    match due {
-        Some(due) => sleep_until(due).await,
-        None => std::future::pending().await,
     }
 }
 

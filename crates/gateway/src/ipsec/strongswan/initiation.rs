@@ -22,7 +22,8 @@ const BEGUN: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
 pub(super) struct Initiation {
-    at: Option<Instant>,
+    /// When to initiate; `None`: not before another event, such as the result of an attempt that has started.
+    pub(super) at: Option<Instant>,
     /// The pause before the next attempt; `None` for the first one.
     pause: Option<Duration>,
     up_since: Option<Instant>,
@@ -31,11 +32,6 @@ pub(super) struct Initiation {
 }
 
 impl Initiation {
-    /// When to initiate; `None`: not before another event.
-    pub(super) fn at(&self) -> Option<Instant> {
-        self.at
-    }
-
     /// Processes the current state of negotiation.
     pub(super) fn look(&mut self, is_wanted: bool, line: Negotiation, now: Instant) {
         if !is_wanted {
@@ -58,20 +54,12 @@ impl Initiation {
             {
                 self.at = None;
             }
-            Negotiation::Responding | Negotiation::Idle => self.plan(now),
-        }
-    }
-
-    /// An attempt starts now.
-    pub(super) fn called(&mut self) {
-        self.at = None;
-    }
-
-    fn plan(&mut self, now: Instant) {
-        if self.at.is_none() {
-            let pause = self.pause.unwrap_or(FIRST);
-            self.at = Some(now + pause);
-            self.pause = Some((pause * 2).clamp(AGAIN, LONGEST));
+            Negotiation::Responding | Negotiation::Idle if self.at.is_none() => {
+                let pause = self.pause.unwrap_or(FIRST);
+                self.at = Some(now + pause);
+                self.pause = Some((pause * 2).clamp(AGAIN, LONGEST));
+            }
+            Negotiation::Responding | Negotiation::Idle => {}
         }
     }
 }
@@ -88,15 +76,15 @@ mod tests {
     ) -> Vec<u128> {
         let pause = |_| {
             initiation.look(true, Negotiation::Idle, *now);
-            let at = initiation.at().unwrap();
+            let at = initiation.at.unwrap();
             // Another check does not postpone the attempt.
             initiation.look(true, Negotiation::Idle, *now + Duration::from_millis(1));
-            assert_eq!(initiation.at(), Some(at));
+            assert_eq!(initiation.at, Some(at));
             let pause = at - *now;
             *now = at;
-            initiation.called();
+            initiation.at = None;
             initiation.look(true, Negotiation::Initiating, *now);
-            assert_eq!(initiation.at(), None);
+            assert_eq!(initiation.at, None);
             call(initiation, now);
             pause.as_millis()
         };
@@ -123,13 +111,13 @@ mod tests {
         let mut initiation = Initiation::default();
         let now = Instant::now();
         initiation.look(false, Negotiation::Idle, now);
-        assert_eq!(initiation.at(), None);
+        assert_eq!(initiation.at, None);
         initiation.look(true, Negotiation::Idle, now);
         initiation.look(true, Negotiation::Responding, now);
-        assert_eq!(initiation.at(), None);
+        assert_eq!(initiation.at, None);
         initiation.look(true, Negotiation::Idle, now);
         initiation.look(false, Negotiation::Idle, now);
-        assert_eq!(initiation.at(), None);
+        assert_eq!(initiation.at, None);
     }
 
     #[test]
@@ -139,17 +127,17 @@ mod tests {
         let begun = now;
         while now < begun + BEGUN {
             initiation.look(true, Negotiation::Responding, now);
-            assert_eq!(initiation.at(), None);
+            assert_eq!(initiation.at, None);
             now += Duration::from_secs(1);
         }
         initiation.look(true, Negotiation::Responding, now);
-        let at = initiation.at().unwrap();
-        initiation.called();
+        let at = initiation.at.unwrap();
+        initiation.at = None;
         initiation.look(true, Negotiation::Initiating, at);
         // The attempt failed, and the peer's negotiation, or another one, is still unfinished.
         initiation.look(true, Negotiation::Responding, at);
-        assert_eq!(initiation.at(), None);
+        assert_eq!(initiation.at, None);
         initiation.look(true, Negotiation::Responding, at + BEGUN);
-        assert_eq!(initiation.at(), Some(at + BEGUN + AGAIN));
+        assert_eq!(initiation.at, Some(at + BEGUN + AGAIN));
     }
 }

@@ -37,16 +37,14 @@ pub(super) fn times(sa: &Message, age: &str, now: Timestamp) -> Option<SaTimes> 
 /// Readings in whole seconds may differ by one without a change.
 pub(super) fn steady(before: SaTimes, now: SaTimes) -> SaTimes {
     let close = |a: Timestamp, b: Timestamp| a.duration_since(b).abs() <= SAME_TIME;
+    let is_same = close(now.established_at, before.established_at);
     SaTimes {
-        established_at: match now.established_at {
-            new if close(new, before.established_at) => before.established_at,
-            new => new,
-        },
-        rekey_at: match (before.rekey_at, now.rekey_at) {
-            (Some(old), Some(new)) if close(old, new) => Some(old),
-            // During a rekey, charon reports no time for it.
-            (old, new) => new.or(old),
-        },
+        established_at: if is_same { before.established_at } else { now.established_at },
+        // During a rekey, charon reports no time for it.
+        rekey_at: before
+            .rekey_at
+            .filter(|old| now.rekey_at.is_none_or(|new| close(*old, new)))
+            .or(now.rekey_at),
     }
 }
 

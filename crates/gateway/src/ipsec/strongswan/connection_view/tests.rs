@@ -157,7 +157,7 @@ fn the_gateways_attempts_are_distinguished_from_the_peers() {
         ([sa(vec![child(1, "INSTALLED", 0, 0)]), vec![connecting(None)]].concat(), Negotiation::Up),
     ] {
         view.look(&ikes, at(1));
-        assert_eq!(view.line(), line);
+        assert_eq!(view.line, line);
     }
 }
 
