@@ -59,6 +59,10 @@ pub enum StoreError {
 impl StoreError {
     /// The store was closed: no later attempt succeeds.
     pub fn is_closed(&self) -> bool {
-        matches!(self, Self::Database(sqlx::Error::PoolClosed))
+        match self {
+            Self::Database(error) => matches!(error, sqlx::Error::PoolClosed),
+            Self::Commit(error) => error.is_closed(),
+            _ => false,
+        }
     }
 }

@@ -54,7 +54,8 @@ impl Acceptor {
     }
 }
 
-/// Pending errors of the connection itself, after which accept(2) advises to retry ("Error handling").
+/// Pending errors of the connection itself, after which accept(2) advises to retry ("Error handling"). EPERM and
+/// EOPNOTSUPP are of that list too, but may persist: a retry without a pause would take a whole processor.
 fn is_of_the_connection(error: &io::Error) -> bool {
     matches!(
         Errno::from_io_error(error),
@@ -68,8 +69,6 @@ fn is_of_the_connection(error: &io::Error) -> bool {
                 | Errno::NETUNREACH
                 | Errno::NONET
                 | Errno::NOPROTOOPT
-                | Errno::OPNOTSUPP
-                | Errno::PERM
                 | Errno::PROTO
         )
     )
@@ -80,12 +79,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_lack_of_resources_pauses_the_listener() {
+    fn errors_that_may_persist_pause_the_listener() {
         let is_of_the_connection = |errno: Errno| is_of_the_connection(&errno.into());
         for errno in [Errno::PROTO, Errno::HOSTDOWN, Errno::NETDOWN, Errno::CONNABORTED, Errno::HOSTUNREACH] {
             assert!(is_of_the_connection(errno), "{errno}");
         }
-        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::PERM] {
             assert!(!is_of_the_connection(errno), "{errno}");
         }
     }

@@ -105,13 +105,6 @@ impl Up {
             None => None,
         };
         let data_dir = DataDir::open(&self.data_dir)?;
-        let backend = Backend::start(IpsecConfig {
-            mode: self.ipsec,
-            state_dir: data_dir.subdirectory("gateway")?,
-            public_address: self.public_address,
-        })
-        .await?;
-
         let ca = Arc::new(Ca::load_or_create(&data_dir.subdirectory("ca")?, Timestamp::now())?);
         let gateway_id = gateway_id(data_dir.path())?;
         let identity = gateway_identity(&ca, gateway_id)?;
@@ -120,7 +113,14 @@ impl Up {
             IpsecMode::Off => LoadBalancerPools::loopback(),
             IpsecMode::Auto | IpsecMode::Kernel | IpsecMode::Userland => LoadBalancerPools::ipsec(),
         };
-        let server = Server::prepare(ServerConfig {
+        let backend = Backend::start(IpsecConfig {
+            mode: self.ipsec,
+            state_dir: data_dir.subdirectory("gateway")?,
+            public_address: self.public_address,
+        })
+        .await?;
+
+        let prepared = Server::prepare(ServerConfig {
             data_dir: data_dir.path().to_owned(),
             listener: api_listener,
             database,
@@ -129,8 +129,15 @@ impl Up {
             provider: self.oidc.provider(),
             pools,
             provisioning_deadline: Duration::from_secs(self.provisioning_deadline),
-        })
-        .await?;
+        });
+        let server = match prepared.await {
+            Ok(server) => server,
+            Err(error) => {
+                // The firewall rules of a gateway that does not run would drop packets of other programs.
+                backend.rest().await.context("cannot remove the gateway's firewall rules")?;
+                return Err(error);
+            }
+        };
         let config = GatewayConfig {
             backend,
             agent_listener,

@@ -69,12 +69,11 @@ impl Agents {
         question: impl FnOnce(RequestId) -> FromGateway,
     ) -> CertificateAnswer<T> {
         let Some(call) = pending.call() else { return CertificateAnswer::Unavailable };
-        let asked = timeout(ANSWER_WITHIN, self.0.link.send(question(call.id()))).await;
-        let answer = match asked {
-            Ok(Ok(())) => call.answer(ANSWER_WITHIN).await,
-            Ok(Err(_)) | Err(_) => None,
-        };
-        answer.unwrap_or(CertificateAnswer::Unavailable)
+        let answer = timeout(ANSWER_WITHIN, async {
+            self.0.link.send(question(call.id())).await.ok()?;
+            call.answer(ANSWER_WITHIN).await
+        });
+        answer.await.ok().flatten().unwrap_or(CertificateAnswer::Unavailable)
     }
 }
 

@@ -88,6 +88,7 @@ impl GatewayIdentity {
         let end = UnbufferedServerConnection::new(Arc::clone(&self.config))
             .map_err(|error| TlsError::Handshake(broken(error)))?;
         let done = handshake(end, hello, tcp).await.map_err(TlsError::Handshake)?;
+        same(purpose, done.alpn.as_deref())?;
         match (purpose, identity(done.leaf.as_ref())?) {
             (Some(Purpose::Carrier), Some(Identity::Agent(agent))) => {
                 Ok(Accepted::Carrier(agent, Carrier::new(done.stream)))
@@ -107,6 +108,7 @@ impl GatewayIdentity {
         let tcp = join(Cursor::new(hello).chain(read), write);
         let stream = TlsAcceptor::from(Arc::clone(&self.config)).accept(tcp).await;
         let stream = stream.map_err(TlsError::Handshake)?;
+        same(Some(purpose), stream.get_ref().1.alpn_protocol())?;
         let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         match (purpose, identity(leaf)?) {
             (Purpose::Enrol, None) => Ok(Accepted::Enrol(Control::of_agent(stream))),
@@ -115,6 +117,15 @@ impl GatewayIdentity {
             }
             _ => Err(TlsError::Peer),
         }
+    }
+}
+
+/// Checks that the handshake agreed on the purpose that the ClientHello stated: after a HelloRetryRequest, a second one
+/// may state another.
+fn same(purpose: Option<Purpose>, alpn: Option<&[u8]>) -> Result<(), TlsError> {
+    match purpose {
+        Some(purpose) if alpn != Some(purpose.alpn()) => Err(TlsError::Protocol),
+        _ => Ok(()),
     }
 }
 
