@@ -9,10 +9,10 @@ use crate::{
 };
 use jiff::{Timestamp, TimestampRound, Unit};
 use prometheus_client::registry::Registry;
-use std::{net::Ipv4Addr, sync::Arc};
+use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use wicketgate_model::{EspMode, LoadBalancerPools, LocationId};
+use wicketgate_model::{LoadBalancerPools, LocationId};
 use wicketgate_store::{FrontdoorRow, FrontdoorSpec, Store, StoreError, WriteContext};
 use wicketgate_transport::trust::Fingerprint;
 
@@ -83,16 +83,6 @@ impl AppState {
             claim: principal.claim.clone(),
             ..WriteContext::new(principal.actor.clone(), now(), Uuid::now_v7)
         }
-    }
-
-    /// Whether the location's gateway supports ESP only in UDP (RFC 3948).
-    pub(crate) fn needs_udp_encapsulation(&self, location: &LocationId) -> bool {
-        self.gateways.esp_at(location) == Some(EspMode::Userland)
-    }
-
-    /// What remote sites dial at a location; `None` without IPsec.
-    pub(crate) fn gateway_address(&self, location: &LocationId) -> Option<Ipv4Addr> {
-        self.gateways.public_address_at(location)
     }
 }
 

@@ -121,7 +121,7 @@ impl At {
 pub(super) struct Id<T>(pub(super) T);
 
 /// The id of a kind of resource.
-pub(super) trait Identifies: FromStr {
+pub(super) trait Identifies: FromStr + Send {
     const KIND: ResourceKind;
 }
 

@@ -1,8 +1,9 @@
 //! `/{frontdoorId}/environments`
 
 use super::{
-    access::{Answer, At, Id, Reads, Writes},
+    access::{Answer, At, Id, Reads},
     conditional::Preconditions,
+    edit::Edit,
     refusal::refused,
     wire::{
         answer::Format,
@@ -33,13 +34,8 @@ pub(super) async fn get(Reads(at): Reads, Id(id): Id<EnvironmentId>, format: For
     answer(&at.state, format, StatusCode::OK, row).await
 }
 
-pub(super) async fn patch(
-    Writes(at): Writes,
-    Id(id): Id<EnvironmentId>,
-    format: Format,
-    wanted: Preconditions,
-    body: Body,
-) -> Answer {
+pub(super) async fn patch(edit: Edit<EnvironmentId>, body: Body) -> Answer {
+    let Edit { at, id, format, wanted } = edit;
     let row = find(&at, id).await?;
     let name = environment::name(&row, body.object()?)?;
     let context = checked(&at, &wanted, &row).await?;
@@ -53,12 +49,7 @@ pub(super) async fn patch(
 }
 
 /// Deletes the shares too, which takes the gateway time: 202. The environment disappears from the API at once.
-pub(super) async fn delete(
-    Writes(at): Writes,
-    Id(id): Id<EnvironmentId>,
-    format: Format,
-    wanted: Preconditions,
-) -> Answer {
+pub(super) async fn delete(Edit { at, id, format, wanted }: Edit<EnvironmentId>) -> Answer {
     let row = find(&at, id).await?;
     let context = checked(&at, &wanted, &row).await?;
     let done = at.state.store.delete_environment(at.id(), row.id, &context).await;

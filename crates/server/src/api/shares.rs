@@ -2,7 +2,7 @@
 
 use super::{
     access::{Answer, At, Id, ReadsShares, WritesShares},
-    conditional::Preconditions,
+    edit::Edit,
     refusal::{must_be_live, not_created, refused},
     retry::retry_stale,
     wire::{
@@ -47,38 +47,15 @@ pub(super) async fn create(WritesShares(at): WritesShares, format: Format, body:
     Ok(([(LOCATION, location)], answer(format, StatusCode::ACCEPTED, row)).into_response())
 }
 
-pub(super) async fn put(
-    WritesShares(at): WritesShares,
-    Id(id): Id<ShareId>,
-    format: Format,
-    wanted: Preconditions,
-    body: Body,
-) -> Answer {
-    let row = find(&at, id).await?;
-    let body = body.object()?;
-    let row = change(&at, row, &wanted, |_| body.clone()).await?;
-    Ok(answer(format, StatusCode::ACCEPTED, row))
+pub(super) async fn put(edit: Edit<ShareId>, body: Body) -> Answer {
+    change(edit, body, |_, body| body).await
 }
 
-pub(super) async fn patch(
-    WritesShares(at): WritesShares,
-    Id(id): Id<ShareId>,
-    format: Format,
-    wanted: Preconditions,
-    body: Body,
-) -> Answer {
-    let row = find(&at, id).await?;
-    let patch = body.object()?;
-    let row = change(&at, row, &wanted, |row| share::merged(row, patch.clone())).await?;
-    Ok(answer(format, StatusCode::ACCEPTED, row))
+pub(super) async fn patch(edit: Edit<ShareId>, body: Body) -> Answer {
+    change(edit, body, share::merged).await
 }
 
-pub(super) async fn delete(
-    WritesShares(at): WritesShares,
-    Id(id): Id<ShareId>,
-    format: Format,
-    wanted: Preconditions,
-) -> Answer {
+pub(super) async fn delete(Edit { at, id, format, wanted }: Edit<ShareId>) -> Answer {
     let done = retry_stale(|| async {
         let row = find(&at, id).await?;
         must_be_live(ResourceKind::Share, row.id, row.standing.status)?;
@@ -105,23 +82,25 @@ async fn spec(at: &At, body: Map<String, Value>) -> Result<ShareSpec, ApiError> 
     request.resolve(tunnel.as_ref(), environment.map(|e| e.id))
 }
 
-/// Replaces the share `read` by what `body` makes of it; repeats it with the newer state if another write was faster.
+/// Replaces the share by the body that `whole` returns for the current state; repeats it with the newer state if another
+/// write was faster.
 async fn change(
-    at: &At,
-    read: ShareRow,
-    wanted: &Preconditions,
-    body: impl Fn(&ShareRow) -> Map<String, Value>,
-) -> Result<ShareRow, ApiError> {
-    let (id, body, mut read) = (read.id, &body, Some(read));
+    Edit { at, id, format, wanted }: Edit<ShareId>,
+    body: Body,
+    whole: impl Fn(&ShareRow, Map<String, Value>) -> Map<String, Value>,
+) -> Answer {
+    let mut read = Some(find(&at, id).await?);
+    let body = body.object()?;
     let done = retry_stale(|| {
         let read = read.take();
+        let (at, wanted, body, whole) = (&at, &wanted, &body, &whole);
         async move {
             let row = match read {
                 Some(row) => row,
                 None => find(at, id).await?,
             };
             must_be_live(ResourceKind::Share, row.id, row.standing.status)?;
-            let spec = spec(at, body(&row)).await?;
+            let spec = spec(at, whole(&row, body.clone())).await?;
             wanted.hold_for(&Share::of(row.clone()))?;
             if spec == row.spec() && row.standing.status != Status::Error {
                 // Nothing changes: no write, no record, no event. A share in `ERROR` is retried.
@@ -133,7 +112,7 @@ async fn change(
     });
     let row = done.await?.map_err(refused(ResourceKind::Share, id))?;
     at.state.gateways.wake();
-    Ok(row)
+    Ok(answer(format, StatusCode::ACCEPTED, row))
 }
 
 pub(super) async fn find(at: &At, id: ShareId) -> Result<ShareRow, ApiError> {
@@ -143,6 +122,5 @@ pub(super) async fn find(at: &At, id: ShareId) -> Result<ShareRow, ApiError> {
 }
 
 fn answer(format: Format, status: StatusCode, row: ShareRow) -> Response {
-    let share = Share::of(row);
-    format.resource(status, &share)
+    format.resource(status, &Share::of(row))
 }

@@ -2,7 +2,7 @@
 
 use super::{
     access::{Answer, At, Id, ReadsShares, WritesShares},
-    conditional::Preconditions,
+    edit::Edit,
     refusal::{must_be_live, not_created, refused},
     retry::retry_stale,
     wire::{
@@ -21,12 +21,14 @@ use axum::{
     http::{StatusCode, header::LOCATION},
     response::{IntoResponse, Response},
 };
+use serde_json::{Map, Value};
+use std::sync::Arc;
 use wicketgate_model::{LocationId, PreSharedKey, Status, TunnelId};
 use wicketgate_store::{Action, TunnelChange, TunnelRow, TunnelSpec};
 
 pub(super) async fn list(ReadsShares(at): ReadsShares, format: Format, query: Query) -> Answer {
     let query = query.list(tunnel::PROPERTIES)?;
-    let address = |location: &LocationId| at.state.gateway_address(location);
+    let address = |location: &LocationId| at.state.gateways.public_address_at(location);
     let request = tunnel::resolved(query.request.clone(), &at.state.locations, address);
     let page = at.state.store.tunnels(at.id(), &request).await?;
     let rows = page.rows.into_iter().map(|row| shown(&at.state, row));
@@ -47,65 +49,29 @@ pub(super) async fn create(WritesShares(at): WritesShares, format: Format, body:
     Ok(([(LOCATION, location)], answer(&at.state, format, StatusCode::ACCEPTED, row)).into_response())
 }
 
-pub(super) async fn put(
-    WritesShares(at): WritesShares,
-    Id(id): Id<TunnelId>,
-    format: Format,
-    wanted: Preconditions,
-    body: Body,
-) -> Answer {
-    let row = find(&at, id).await?;
-    let body = body.object()?;
-    let row = change(&at, row, &wanted, |row| {
-        let spec = tunnel::spec(body.clone(), &at.state.locations, row.key.clone(), Some(row))?;
-        Ok(of(row, spec, Action::Update, Grace::default()))
-    });
-    Ok(answer(&at.state, format, StatusCode::ACCEPTED, row.await?))
+pub(super) async fn put(edit: Edit<TunnelId>, body: Body) -> Answer {
+    replace(edit, body, |_, body| body).await
 }
 
-pub(super) async fn patch(
-    WritesShares(at): WritesShares,
-    Id(id): Id<TunnelId>,
-    format: Format,
-    wanted: Preconditions,
-    body: Body,
-) -> Answer {
-    let row = find(&at, id).await?;
-    let patch = body.object()?;
-    let row = change(&at, row, &wanted, |row| {
-        let whole = tunnel::merged(row, patch.clone());
-        let spec = tunnel::spec(whole, &at.state.locations, row.key.clone(), Some(row))?;
-        Ok(of(row, spec, Action::Update, Grace::default()))
-    });
-    Ok(answer(&at.state, format, StatusCode::ACCEPTED, row.await?))
+pub(super) async fn patch(edit: Edit<TunnelId>, body: Body) -> Answer {
+    replace(edit, body, tunnel::merged).await
 }
 
-pub(super) async fn rotate_key(
-    WritesShares(at): WritesShares,
-    Id(id): Id<TunnelId>,
-    format: Format,
-    wanted: Preconditions,
-    body: Body,
-) -> Answer {
-    let row = find(&at, id).await?;
+pub(super) async fn rotate_key(edit: Edit<TunnelId>, body: Body) -> Answer {
+    let row = find(&edit.at, edit.id).await?;
     let (key, grace) = tunnel::new_key(body.object_or_nothing()?)?;
     let key = match key {
         Some(key) => key,
         None => random_key()?,
     };
-    let row = change(&at, row, &wanted, |row| {
+    let change_of = |row: &TunnelRow| {
         let spec = TunnelSpec { key: key.clone(), ..row.spec() };
         Ok(of(row, spec, Action::RotateKey, grace))
-    });
-    Ok(answer(&at.state, format, StatusCode::ACCEPTED, row.await?))
+    };
+    change(edit, row, change_of).await
 }
 
-pub(super) async fn delete(
-    WritesShares(at): WritesShares,
-    Id(id): Id<TunnelId>,
-    format: Format,
-    wanted: Preconditions,
-) -> Answer {
+pub(super) async fn delete(Edit { at, id, format, wanted }: Edit<TunnelId>) -> Answer {
     let done = retry_stale(|| async {
         let row = find(&at, id).await?;
         must_be_live(ResourceKind::Tunnel, row.id, row.standing.status)?;
@@ -118,28 +84,44 @@ pub(super) async fn delete(
     Ok(answer(&at.state, format, StatusCode::ACCEPTED, row))
 }
 
+/// Replaces the tunnel by the body that `whole` returns for the current state.
+async fn replace(
+    edit: Edit<TunnelId>,
+    body: Body,
+    whole: impl Fn(&TunnelRow, Map<String, Value>) -> Map<String, Value>,
+) -> Answer {
+    let row = find(&edit.at, edit.id).await?;
+    let (body, locations) = (body.object()?, Arc::clone(&edit.at.state.locations));
+    let change_of = |row: &TunnelRow| {
+        let spec = tunnel::spec(whole(row, body.clone()), &locations, row.key.clone(), Some(row))?;
+        Ok(of(row, spec, Action::Update, Grace::default()))
+    };
+    change(edit, row, change_of).await
+}
+
 /// The change of this row to `spec`.
 fn of(row: &TunnelRow, spec: TunnelSpec, action: Action, grace: Grace) -> TunnelChange {
     TunnelChange { expected: row.generation, spec, previous_until: now() + grace.get(), action }
 }
 
-/// Changes the tunnel `read` to what `make` returns for it; repeats it with the newer state if another write was faster.
+/// Makes the change that `change_of` returns for the tunnel `read`; repeats it with the newer state if another write was
+/// faster.
 async fn change(
-    at: &At,
+    Edit { at, id, format, wanted }: Edit<TunnelId>,
     read: TunnelRow,
-    wanted: &Preconditions,
-    make: impl Fn(&TunnelRow) -> Result<TunnelChange, ApiError>,
-) -> Result<TunnelRow, ApiError> {
-    let (id, make, mut read) = (read.id, &make, Some(read));
+    change_of: impl Fn(&TunnelRow) -> Result<TunnelChange, ApiError>,
+) -> Answer {
+    let mut read = Some(read);
     let done = retry_stale(|| {
         let read = read.take();
+        let (at, wanted, change_of) = (&at, &wanted, &change_of);
         async move {
             let row = match read {
                 Some(row) => row,
                 None => find(at, id).await?,
             };
             must_be_live(ResourceKind::Tunnel, row.id, row.standing.status)?;
-            let change = make(&row)?;
+            let change = change_of(&row)?;
             wanted.hold_for(&shown(&at.state, row.clone()))?;
             let is_update = change.action == Action::Update;
             if is_update && change.spec == row.spec() && row.standing.status != Status::Error {
@@ -152,7 +134,7 @@ async fn change(
     });
     let row = done.await?.map_err(refused(ResourceKind::Tunnel, id))?;
     at.state.gateways.wake();
-    Ok(row)
+    Ok(answer(&at.state, format, StatusCode::ACCEPTED, row))
 }
 
 pub(super) async fn find(at: &At, id: TunnelId) -> Result<TunnelRow, ApiError> {
@@ -168,7 +150,7 @@ fn random_key() -> Result<PreSharedKey, ApiError> {
 }
 
 fn shown(state: &AppState, row: TunnelRow) -> Tunnel {
-    let address = state.gateway_address(&row.location);
+    let address = state.gateways.public_address_at(&row.location);
     Tunnel::of(row, address)
 }
 

@@ -21,7 +21,7 @@ use axum::{
     response::IntoResponse,
 };
 use tracing::error;
-use wicketgate_model::{Status, TunnelId};
+use wicketgate_model::{EspMode, Status, TunnelId};
 
 /// Requires the write scope: the answer contains the pre-shared key. Every read is recorded before it is answered, so
 /// no cache may keep the answer, and it is never a 304.
@@ -45,9 +45,12 @@ pub(super) async fn get(
     }
     let gateway = at
         .state
-        .gateway_address(&tunnel.location)
+        .gateways
+        .public_address_at(&tunnel.location)
         .ok_or_else(|| ApiError::conflict("The gateway has no public address: it runs without IPsec"))?;
-    let config = VpnConfig::new(&tunnel, gateway, at.state.needs_udp_encapsulation(&tunnel.location));
+    // Such a gateway supports ESP only in UDP (RFC 3948).
+    let is_userland = at.state.gateways.esp_at(&tunnel.location) == Some(EspMode::Userland);
+    let config = VpnConfig::new(&tunnel, gateway, is_userland);
     let mut answer = match render(format, &config) {
         None => accepted?.one(StatusCode::OK, &config, vec![("ipsecTunnel", Tunnel::path(at.id(), id))]),
         Some(text) => {
