@@ -17,6 +17,7 @@ use axum::http::HeaderMap;
 use client_secret::ClientSecret;
 use jiff::Timestamp;
 use oidc::Provider;
+use secrecy::ExposeSecret;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::{fmt, sync::Arc};
@@ -24,7 +25,7 @@ use subtle::ConstantTimeEq;
 use token_key::TokenKey;
 use wicketgate_store::{ApiAccountRow, Reach, Store};
 
-pub(crate) use credentials::{Credentials, basic};
+pub(crate) use credentials::basic;
 pub use principal::{Principal, Refused};
 pub use scope::Scope;
 
@@ -65,8 +66,8 @@ pub(crate) async fn authenticate(
     auth: &Auth,
     store: &Store,
 ) -> Result<Principal, ApiError> {
-    let token = Credentials::of(headers)?.ok_or_else(ApiError::token_missing)?;
-    let token = token.expose();
+    let token = credentials::token(headers)?.ok_or_else(ApiError::token_missing)?;
+    let token = token.expose_secret();
     if auth.admin.is(token) {
         return Ok(Principal {
             actor: "admin".to_owned(),

@@ -8,43 +8,27 @@ use base64::{
     alphabet::STANDARD,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The token that a request presents.
-#[derive(Debug)]
-pub(crate) struct Credentials(SecretString);
-
-impl Credentials {
-    /// `None` without the header.
-    pub(crate) fn of(headers: &HeaderMap) -> Result<Option<Self>, ApiError> {
-        let mut all = headers.get_all(AUTHORIZATION).iter();
-        match (all.next(), all.next()) {
-            (None, _) => Ok(None),
-            (Some(value), None) => match value.to_str().ok().and_then(parse) {
-                Some(token) => Ok(Some(Self(token.into()))),
-                None => Err(malformed()),
-            },
-            _ => Err(malformed()),
-        }
-    }
-
-    pub(crate) fn expose(&self) -> &str {
-        self.0.expose_secret()
-    }
-}
-
-fn malformed() -> ApiError {
-    ApiError::bad_request("Authorization must be Bearer and a token, or Basic and username:token in base64")
+/// The token that a request presents; `None` without the header.
+pub(crate) fn token(headers: &HeaderMap) -> Result<Option<SecretString>, ApiError> {
+    let values: Vec<_> = headers.get_all(AUTHORIZATION).iter().collect();
+    let token = match values.as_slice() {
+        [] => return Ok(None),
+        [value] => value.to_str().ok().and_then(parse),
+        _ => None,
+    };
+    let malformed = "Authorization must be Bearer and a token, or Basic and username:token in base64";
+    token.map(|token| Some(token.into())).ok_or_else(|| ApiError::bad_request(malformed))
 }
 
 fn parse(value: &str) -> Option<String> {
-    let (scheme, rest) = value.trim().split_once(' ')?;
-    let rest = rest.trim_start();
+    let (scheme, rest) = scheme(value)?;
     if scheme.eq_ignore_ascii_case("bearer") {
         // RFC 6750 §2.1, b64token.
         let letter = |b: u8| b.is_ascii_alphanumeric() || b"-._~+/=".contains(&b);
@@ -58,11 +42,12 @@ fn parse(value: &str) -> Option<String> {
 
 /// The user name and the password of `Basic`; `None` for another scheme or a malformed value.
 pub(crate) fn basic(value: &str) -> Option<(String, SecretString)> {
-    let (scheme, rest) = value.trim().split_once(' ')?;
-    if !scheme.eq_ignore_ascii_case("basic") {
-        return None;
-    }
-    user_and_token(rest.trim_start()).map(|(user, password)| (user, password.into()))
+    let (_, rest) = scheme(value).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic"))?;
+    user_and_token(rest).map(|(user, password)| (user, password.into()))
+}
+
+fn scheme(value: &str) -> Option<(&str, &str)> {
+    value.trim().split_once(' ').map(|(scheme, rest)| (scheme, rest.trim_start()))
 }
 
 fn user_and_token(text: &str) -> Option<(String, String)> {

@@ -16,11 +16,12 @@ use axum::{
 use form_urlencoded::Serializer;
 use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
+use std::ops::RangeInclusive;
 use wicketgate_model::FrontdoorId;
 use wicketgate_store::{Filter, FilterValue, ListRequest, PageRequest, Sort};
 
 const SIZE: u32 = 20;
-const LARGEST_SIZE: u32 = 1000;
+const LARGEST_SIZE: i64 = 1000;
 /// Filters: more than any client needs, and few enough for one SQL statement.
 const MOST_PARAMETERS: usize = 200;
 /// Followed by the name of a tag.
@@ -78,7 +79,10 @@ impl Query {
         if !reading.faults.is_empty() {
             return Err(ApiError::faults(reading.faults));
         }
-        let page = PageRequest { number: reading.page.unwrap_or(0), size: reading.size.unwrap_or(SIZE) };
+        let page = PageRequest {
+            number: reading.page.and_then(|n| n.try_into().ok()).unwrap_or(0),
+            size: reading.size.and_then(|n| n.try_into().ok()).unwrap_or(SIZE),
+        };
         let Reading { sort, filters, .. } = reading;
         let request = ListRequest { page, sort, filters, kept_since: Some(now() - super::RETENTION) };
         let rest = self.0.into_iter().filter(|(name, _)| name != "page" && name != "size").collect();
@@ -107,8 +111,8 @@ impl ListQuery {
 
 #[derive(Debug)]
 struct Reading {
-    page: Option<u64>,
-    size: Option<u32>,
+    page: Option<i64>,
+    size: Option<i64>,
     sort: Vec<Sort>,
     filters: Vec<Filter>,
     faults: Vec<PropertyFault>,
@@ -117,8 +121,8 @@ struct Reading {
 impl Reading {
     fn parameter(&mut self, properties: &'static [Property], name: &str, value: &str) {
         let read = match name {
-            "page" => whole(name, value, 0, i64::MAX).and_then(|n| once(name, &mut self.page, n)),
-            "size" => whole(name, value, 1, LARGEST_SIZE.into()).and_then(|n| once(name, &mut self.size, n)),
+            "page" => whole(name, value, 0..=i64::MAX, &mut self.page),
+            "size" => whole(name, value, 1..=LARGEST_SIZE, &mut self.size),
             "sort" => sort(properties, value).map(|sort| {
                 // Sorting by a column a second time changes nothing.
                 if !self.sort.iter().any(|s| s.column == sort.column) {
@@ -167,34 +171,21 @@ fn unknown(name: &str) -> String {
     format!("{} is not a known parameter", printable(name))
 }
 
-fn once<T: TryFrom<i64>>(name: &str, slot: &mut Option<T>, value: i64) -> Result<(), String> {
-    match slot {
-        Some(_) => Err(format!("{name} must be given once")),
-        None => {
-            *slot = value.try_into().ok();
-            Ok(())
-        }
-    }
-}
-
-fn whole(name: &str, text: &str, least: i64, most: i64) -> Result<i64, String> {
+/// A whole number that is given once.
+fn whole(name: &str, text: &str, range: RangeInclusive<i64>, slot: &mut Option<i64>) -> Result<(), String> {
     let n = integer(text).ok_or_else(|| format!("Value for {name} must be of type integer"))?;
-    match n {
-        Integer::Fits(n) if (least..=most).contains(&n) => Ok(n),
-        _ if most == i64::MAX => Err(format!("{name} must be {least} or more")),
-        _ => Err(format!("{name} must be between {least} and {most}")),
-    }
+    let n = i64::try_from(n).ok().filter(|n| range.contains(n)).ok_or_else(|| match range.into_inner() {
+        (least, i64::MAX) => format!("{name} must be {least} or more"),
+        (least, most) => format!("{name} must be between {least} and {most}"),
+    })?;
+    if slot.replace(n).is_some() { Err(format!("{name} must be given once")) } else { Ok(()) }
 }
 
-enum Integer {
-    Fits(i64),
-    Beyond,
-}
-
-fn integer(text: &str) -> Option<Integer> {
+/// A number of any length, saturated.
+fn integer(text: &str) -> Option<i128> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let is_integer = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-    is_integer.then(|| text.parse().map_or(Integer::Beyond, Integer::Fits))
+    is_integer.then(|| text.parse().unwrap_or(i128::MAX))
 }
 
 /// `property`, `property,asc` or `property,desc`.
@@ -220,11 +211,8 @@ fn filter_value(property: &Property, text: &str) -> Option<FilterValue> {
         PropertyType::Text => (!text.contains('\0')).then(|| FilterValue::Text(text.to_owned())),
         PropertyType::List => (!text.contains('\0')).then(|| FilterValue::Item(text.to_owned())),
         PropertyType::Id(prefix) => is_id(prefix, text).then(|| FilterValue::Text(text.to_owned())),
-        PropertyType::Integer => Some(match integer(text)? {
-            Integer::Fits(n) => FilterValue::Integer(n),
-            // No value is that large.
-            Integer::Beyond => FilterValue::Integer(i64::MAX),
-        }),
+        // No value is larger than the largest.
+        PropertyType::Integer => Some(FilterValue::Integer(integer(text)?.try_into().unwrap_or(i64::MAX))),
         PropertyType::Boolean => text.parse().ok().map(FilterValue::Boolean),
         PropertyType::Enum(names) => names.contains(&text).then(|| FilterValue::Text(text.to_owned())),
         PropertyType::Time => times(text),

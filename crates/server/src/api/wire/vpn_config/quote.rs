@@ -25,28 +25,11 @@ pub(super) fn is_word(text: &str) -> bool {
 
 /// Text of an XML element or attribute.
 pub(super) fn xml(text: &str) -> String {
-    let mut quoted = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => quoted += "&amp;",
-            '<' => quoted += "&lt;",
-            '>' => quoted += "&gt;",
-            '"' => quoted += "&quot;",
-            '\'' => quoted += "&apos;",
-            c => quoted.push(c),
-        }
-    }
-    quoted
+    let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    text.replace('"', "&quot;").replace('\'', "&apos;")
 }
 
 /// In double quotes, with a backslash before each quote and backslash.
 pub(super) fn backslashed(text: &str) -> String {
-    let mut quoted = String::from('"');
-    for c in text.chars() {
-        if matches!(c, '"' | '\\') {
-            quoted.push('\\');
-        }
-        quoted.push(c);
-    }
-    quoted + "\""
+    format!("\"{}\"", text.replace('\\', r"\\").replace('"', r#"\""#))
 }
