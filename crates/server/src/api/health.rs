@@ -18,16 +18,15 @@ pub(super) async fn livez() -> &'static str {
     "ok\n"
 }
 
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Serialize)]
 pub(super) struct Readiness {
     ready: bool,
     /// Where ESP is done; left out until a gateway has reported it.
-    #[serde(skip_serializing_if = "Option::is_none")]
     esp: Option<EspMode>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     reasons: Vec<&'static str>,
     /// With `?verbose`: every background task that has run.
-    #[serde(skip_serializing_if = "Option::is_none")]
     tasks: Option<Vec<TaskRun>>,
 }
 

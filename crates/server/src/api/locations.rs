@@ -21,12 +21,12 @@ pub(super) static PROPERTIES: &[Property] = &[
     LINKS,
 ];
 
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Location {
     id: LocationId,
     /// How many tunnels its gateway has room for; absent if unknown or unlimited.
-    #[serde(skip_serializing_if = "Option::is_none")]
     max_tunnels: Option<u32>,
 }
 

@@ -35,6 +35,7 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
 const CONNECTED: &str = "CONNECTED";
 const OFFLINE: &str = "OFFLINE";
 
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::api) struct Agent {
@@ -45,26 +46,21 @@ pub(in crate::api) struct Agent {
     name: String,
     /// `CONNECTED` or `OFFLINE`.
     status: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     address: Option<IpAddr>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     connected_since: Option<Timestamp>,
     /// When it was last connected; absent while it is connected.
-    #[serde(skip_serializing_if = "Option::is_none")]
     last_seen: Option<Timestamp>,
     /// As the agent reports them while it is connected.
-    #[serde(skip_serializing_if = "Option::is_none")]
     shares: Option<Vec<AgentShare>>,
     created_at: Timestamp,
 }
 
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Serialize)]
 struct AgentShare {
     id: ShareId,
     state: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
 }
 
@@ -122,15 +118,14 @@ impl Representation for Agent {
 }
 
 /// An enrolment code, which is returned only once.
+#[serde_with::skip_serializing_none]
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::api) struct Enrollment<'a> {
     pub(in crate::api) frontdoor_id: FrontdoorId,
     pub(in crate::api) enrollment_code: &'a str,
     pub(in crate::api) expires_at: Timestamp,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::api) environment_id: Option<EnvironmentId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::api) agent_server: Option<String>,
 }
 

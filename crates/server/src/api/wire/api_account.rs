@@ -32,6 +32,7 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
     LINKS,
 ];
 
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::api) struct ApiAccount {
@@ -39,9 +40,7 @@ pub(in crate::api) struct ApiAccount {
     name: String,
     organization_id: String,
     scopes: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     frontdoor_ids: Option<Vec<FrontdoorId>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<Timestamp>,
     created_at: Timestamp,
     created_by: String,

@@ -40,22 +40,19 @@ pub(in crate::api) struct Check {
     hops: Vec<Hop>,
 }
 
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Hop {
     hop: HopName,
     state: State,
     message: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<Reason>,
     /// Milliseconds: to the gateway and back, to read the connection's state, to look at the listener, to the agent and
     /// back, to open a connection to the target.
-    #[serde(skip_serializing_if = "Option::is_none")]
     latency_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     agent_id: Option<AgentId>,
     /// Only for a failed hop.
-    #[serde(skip_serializing_if = "Option::is_none")]
     advice: Option<String>,
 }
 

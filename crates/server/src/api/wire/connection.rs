@@ -4,24 +4,19 @@ use jiff::Timestamp;
 use serde::Serialize;
 use wicketgate_model::{Algorithms, Connection, ConnectionFault, ConnectionState, Nat, Peer, SaTimes};
 
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::api) struct LiveConnection {
     state: ConnectionState,
     since: Timestamp,
-    #[serde(skip_serializing_if = "Option::is_none")]
     algorithms: Option<Algorithms>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     peer: Option<Peer>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     nat: Option<Nat>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     ike_sa: Option<SaTimes>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     child_sa: Option<SaTimes>,
     bytes_in: u64,
     bytes_out: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
     last_error: Option<LastError>,
 }
 

@@ -29,17 +29,15 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
     LINKS,
 ];
 
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::api) struct ConnectionChange {
     number: u64,
     at: Timestamp,
     state: ConnectionState,
-    #[serde(skip_serializing_if = "Option::is_none")]
     peer: Option<Peer>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     algorithms: Option<Algorithms>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     last_error: Option<RecordedError>,
 }
 

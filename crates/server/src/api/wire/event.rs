@@ -9,12 +9,13 @@ use wicketgate_store::EventRow;
 /// Milliseconds after which a disconnected reader reconnects.
 const RETRY: u32 = 2000;
 
+#[serde_with::skip_serializing_none]
 #[derive(Serialize)]
 struct Event<'a> {
     r#type: &'static str,
     id: &'a str,
     status: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none", rename = "statusDetail")]
+    #[serde(rename = "statusDetail")]
     status_detail: Option<Detail<'a>>,
     at: Timestamp,
 }

@@ -28,6 +28,7 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
     LINKS,
 ];
 
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::api) struct Execution<'a> {
@@ -37,19 +38,15 @@ pub(in crate::api) struct Execution<'a> {
     id: ExecutionId,
     /// The same for all executions of one request.
     process_id: ExecutionId,
-    #[serde(skip_serializing_if = "Option::is_none")]
     frontdoor_id: Option<FrontdoorId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     organization_id: Option<String>,
     actor: String,
     action: &'static str,
     resource_type: &'static str,
     resource_id: String,
     status: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
     created_at: Timestamp,
-    #[serde(skip_serializing_if = "Option::is_none")]
     finished_at: Option<Timestamp>,
 }
 

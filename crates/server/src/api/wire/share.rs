@@ -47,12 +47,12 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
     LINKS,
 ];
 
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::api) struct Share {
     id: ShareId,
     name: ResourceName,
-    #[serde(skip_serializing_if = "Option::is_none")]
     description: Option<Description>,
     frontdoor_id: FrontdoorId,
     ipsec_tunnel_id: TunnelId,
@@ -60,7 +60,6 @@ pub(in crate::api) struct Share {
     target: Target,
     ingress_port: IngressPort,
     status: Status,
-    #[serde(skip_serializing_if = "Option::is_none")]
     status_detail: Option<StatusDetail>,
     location_id: LocationId,
     #[serde(flatten)]
@@ -69,7 +68,6 @@ pub(in crate::api) struct Share {
     tags: Tags,
     created_at: Timestamp,
     updated_at: Timestamp,
-    #[serde(skip_serializing_if = "Option::is_none")]
     deleted_at: Option<Timestamp>,
     created_by: String,
 }

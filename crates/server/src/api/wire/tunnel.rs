@@ -76,38 +76,32 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
 
 const PRE_SHARED_KEY: Property = Property::new("preSharedKey", Text).write_only();
 
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::api) struct Tunnel {
     id: TunnelId,
     name: ResourceName,
-    #[serde(skip_serializing_if = "Option::is_none")]
     description: Option<Description>,
     frontdoor_id: FrontdoorId,
     location_id: LocationId,
     status: Status,
-    #[serde(skip_serializing_if = "Option::is_none")]
     status_detail: Option<StatusDetail>,
     peer_public_ip: PeerAddress,
     peer_cidr: PeerCidr,
     peer_id: PeerId,
     load_balancer_ip: Ipv4Addr,
-    #[serde(skip_serializing_if = "Option::is_none")]
     gateway_public_ip: Option<Ipv4Addr>,
     connection: LiveConnection,
-    #[serde(skip_serializing_if = "Option::is_none")]
     ike_proposals: Option<IkeProposals>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     esp_proposals: Option<EspProposals>,
     initiate: bool,
     /// Until then, an older key works, too.
-    #[serde(skip_serializing_if = "Option::is_none")]
     previous_key_until: Option<Timestamp>,
     #[serde(skip_serializing_if = "Tags::is_empty")]
     tags: Tags,
     created_at: Timestamp,
     updated_at: Timestamp,
-    #[serde(skip_serializing_if = "Option::is_none")]
     deleted_at: Option<Timestamp>,
     created_by: String,
 }
