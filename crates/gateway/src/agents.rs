@@ -94,7 +94,8 @@ impl Agents {
             handshakes: AtomicU64::new(0),
         }));
         agents.0.tasks.spawn(agents.clone().accept(listener));
-        agents.0.tasks.spawn(agents.clone().announce());
+        let drain = agents.0.drain.clone();
+        agents.0.tasks.spawn(drain.run_until_cancelled_owned(agents.clone().announce()));
         agents
     }
 
@@ -184,40 +185,37 @@ impl Agents {
         let _ = tcp.set_nodelay(true);
         let _ = keepalive(&tcp, KEEPALIVE);
         let handshake = timeout(HANDSHAKE_WITHIN, self.0.identity.accept(tcp));
-        let accepted = tokio::select! {
-            () = self.0.drain.cancelled() => return,
-            accepted = handshake => accepted,
+        let Some(accepted) = self.0.drain.run_until_cancelled(handshake).await else { return };
+        let accepted = match accepted {
+            Ok(Ok(accepted)) => accepted,
+            Ok(Err(error)) => return debug!(%address, error = ?error, "an agent's handshake failed"),
+            Err(_) => return debug!(%address, "an agent's handshake took too long"),
         };
-        if matches!(accepted, Ok(Ok(_))) {
-            self.0.handshakes.fetch_add(1, Ordering::Relaxed);
-        }
+        self.0.handshakes.fetch_add(1, Ordering::Relaxed);
         match accepted {
             // The permit is kept: a client that enrols has no identity yet.
-            Ok(Ok(Accepted::Enrol(control))) => {
+            Accepted::Enrol(control) => {
                 self.enrol(control).await;
                 drop(permit);
             }
             // The certificate of a barred agent is still valid.
-            Ok(Ok(
-                Accepted::Control(AgentIdentity { agent, .. }, _)
-                | Accepted::Carrier(AgentIdentity { agent, .. }, _),
-            )) if self.with(|roster| roster.barred.contains(&agent)) => {
+            Accepted::Control(AgentIdentity { agent, .. }, _)
+            | Accepted::Carrier(AgentIdentity { agent, .. }, _)
+                if self.with(|roster| roster.barred.contains(&agent)) =>
+            {
                 debug!(agent.id = %agent, "rejected a barred agent");
             }
             // The permit is kept until the agent's hello.
-            Ok(Ok(Accepted::Control(identity, control))) => {
-                if permit.authenticated(identity.agent) {
-                    self.control(identity, control, address.ip(), permit).await;
-                } else {
-                    debug!(agent.id = %identity.agent, "rejected an agent with too many connections without a hello");
-                }
+            Accepted::Control(identity, control) if permit.authenticated(identity.agent) => {
+                self.control(identity, control, address.ip(), permit).await;
             }
-            Ok(Ok(Accepted::Carrier(identity, carrier))) => {
+            Accepted::Control(AgentIdentity { agent, .. }, _) => {
+                debug!(agent.id = %agent, "rejected an agent with too many connections without a hello");
+            }
+            Accepted::Carrier(identity, carrier) => {
                 drop(permit);
                 self.park(identity.agent, carrier);
             }
-            Ok(Err(error)) => debug!(%address, error = ?error, "an agent's handshake failed"),
-            Err(_) => debug!(%address, "an agent's handshake took too long"),
         }
     }
 }

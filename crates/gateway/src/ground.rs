@@ -95,7 +95,7 @@ impl Ground {
             _ if is_local => public_address,
             Some(source) => source,
             None => {
-                let has = host_addresses::own_addresses().await?.into_iter().collect();
+                let has = host_addresses::own_addresses().await?;
                 return Err(GroundError::NotAnAddress { given: public_address, has });
             }
         };
@@ -215,7 +215,7 @@ impl Ground {
 
     /// Steers the peer's packets to its tunnel.
     pub(crate) async fn steer(&self, desired: &TunnelDesired) -> Result<(), NetworkError> {
-        self.steering.steer(desired.peer_address.get(), self.inside(desired.slot)).await
+        self.steering.steer(Some(desired.peer_address.get()), self.inside(desired.slot)).await
     }
 
     /// The namespace of a slot, if it is there.
@@ -225,7 +225,7 @@ impl Ground {
 
     /// Removes everything of a slot whose engine has ended.
     pub(crate) async fn clear(&self, slot: u16) -> Result<(), NetworkError> {
-        self.steering.release(self.inside(slot)).await?;
+        self.steering.steer(None, self.inside(slot)).await?;
         link::remove(&self.link_name(slot)).await?;
         Namespace::remove(&self.namespace_name(slot)).await?;
         self.state.clear(slot).map_err(NetworkError::io("remove a tunnel's directory"))?;

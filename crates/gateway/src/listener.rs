@@ -61,10 +61,7 @@ pub(crate) struct ConnectionContext {
 }
 
 /// What an admitted connection holds until it ends.
-struct Admitted {
-    options: Arc<ShareOptions>,
-    _places: [ConnectionPermit; 3],
-}
+type Admitted = (Arc<ShareOptions>, [ConnectionPermit; 3]);
 
 impl ConnectionContext {
     /// Admits or refuses a connection from `address`, without waiting.
@@ -85,7 +82,7 @@ impl ConnectionContext {
         let share = share.ok_or(FailureReason::ShareFull)?;
         let tunnel = self.tunnel.enter(limits.tunnel).ok_or(FailureReason::TunnelFull)?;
         let gateway = quota.enter(limits.gateway).ok_or(FailureReason::GatewayFull)?;
-        Ok(Admitted { options, _places: [share, tunnel, gateway] })
+        Ok((options, [share, tunnel, gateway]))
     }
 }
 
@@ -159,11 +156,10 @@ async fn accept(mut socket: Acceptor, context: Arc<ConnectionContext>) {
 async fn connection(
     mut client: ResetOnDrop,
     address: SocketAddr,
-    admitted: Admitted,
+    (options, _permits): Admitted,
     context: Arc<ConnectionContext>,
 ) {
     let ConnectionContext { state, counters, parts, .. } = &*context;
-    let Admitted { options, _places } = admitted;
     let accepted = Instant::now();
     let preface = match options.proxy_protocol.map(|ProxyProtocol::V2| client.tcp().local_addr()) {
         None => Vec::new(),

@@ -9,13 +9,11 @@ use wicketgate_link::FromGateway;
 use wicketgate_model::AgentId;
 
 impl Agents {
+    /// Reports changes until it is dropped, or the link is closed.
     pub(super) async fn announce(self) {
         let mut announced: HashMap<AgentId, u64> = HashMap::new();
         loop {
-            tokio::select! {
-                () = self.0.drain.cancelled() => return,
-                () = self.0.moved.notified() => {}
-            }
+            self.0.moved.notified().await;
             for agent in self.with(|roster| mem::take(&mut roster.moved)) {
                 let message = match self.with(|roster| roster.about(agent)) {
                     Some((session, about)) if announced.insert(agent, session) != Some(session) => {
@@ -24,9 +22,8 @@ impl Agents {
                     None if announced.remove(&agent).is_some() => FromGateway::AgentDisconnected(agent),
                     _ => continue,
                 };
-                tokio::select! {
-                    () = self.0.drain.cancelled() => return,
-                    sent = self.0.link.send(message) => if sent.is_err() { return },
+                if self.0.link.send(message).await.is_err() {
+                    return;
                 }
             }
         }

@@ -113,19 +113,27 @@ impl AgentStreams {
         self.active.load(Ordering::Relaxed)
     }
 
-    pub(super) fn begin(&self) {
+    /// Counts a stream until the returned value is dropped.
+    pub(super) fn begin(self: &Arc<Self>) -> ActiveStream {
         let active = self.active.fetch_add(1, Ordering::Relaxed) + 1;
         self.most.fetch_max(active, Ordering::Relaxed);
-    }
-
-    pub(super) fn end(&self) {
-        let active = self.active.fetch_sub(1, Ordering::Relaxed) - 1;
-        self.fewest.fetch_min(active, Ordering::Relaxed);
+        ActiveStream(Arc::clone(self))
     }
 
     fn take_extremes(&self) -> (usize, usize) {
         let active = self.active();
         let fewest = self.fewest.swap(active, Ordering::Relaxed).min(active);
         (fewest, self.most.swap(active, Ordering::Relaxed).max(active))
+    }
+}
+
+/// See [`AgentStreams::begin`].
+#[derive(Debug)]
+pub(super) struct ActiveStream(pub(super) Arc<AgentStreams>);
+
+impl Drop for ActiveStream {
+    fn drop(&mut self) {
+        let active = self.0.active.fetch_sub(1, Ordering::Relaxed) - 1;
+        self.0.fewest.fetch_min(active, Ordering::Relaxed);
     }
 }

@@ -31,18 +31,14 @@ impl Agents {
             Ok(Ok(FromAgent::Hello { version, name })) => (plain(&version), plain(&name)),
             other => return debug!(agent.id = %agent, ?other, "an agent sent no hello"),
         };
-        let about = ConnectedAgent {
-            agent,
-            environment: identity.environment,
-            version: version.clone(),
-            name: name.clone(),
-            address,
-        };
-        let Some(session) = self.with(|roster| roster.connect(about, std::time::Instant::now())) else {
+        let about = ConnectedAgent { agent, environment: identity.environment, version, name, address };
+        let connected = self.with(|roster| roster.connect(about.clone(), std::time::Instant::now()));
+        let Some(session) = connected else {
             return debug!(agent.id = %agent, "rejected a barred agent");
         };
         drop(permit);
-        info!(agent.id = %agent, environment.id = %identity.environment, %version, %name, "agent connected");
+        let ConnectedAgent { environment, version, name, .. } = about;
+        info!(agent.id = %agent, environment.id = %environment, %version, %name, "agent connected");
         let end = tokio::select! {
             // First: a barred agent gets no further message.
             biased;

@@ -15,11 +15,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 impl Agents {
     pub(super) async fn enrol(&self, control: Control) {
-        tokio::select! {
-            () = self.0.drain.cancelled() => {}
-            end = self.enrol_one(control) => if let Err(error) = end {
-                debug!(error = ?error, "an enrolment's connection broke");
-            },
+        let end = self.0.drain.run_until_cancelled(self.enrol_one(control)).await;
+        if let Some(Err(error)) = end {
+            debug!(error = ?error, "an enrolment's connection broke");
         }
     }
 

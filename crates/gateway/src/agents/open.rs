@@ -5,15 +5,14 @@
 
 use super::{
     Agents,
-    carrier_pool::{CarrierPool, PoolClosed},
+    carrier_pool::{ActiveStream, CarrierPool, PoolClosed},
     dial_failure::DialFailure,
     roster::{Pick, Session, StreamOutcome},
-    stream::{Active, Stream},
+    stream::Stream,
 };
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     pin::pin,
-    sync::Arc,
     time::Duration,
 };
 use tokio::time::{Instant, timeout_at};
@@ -54,16 +53,14 @@ impl Agents {
             tried.push(pick.session.agent);
             let request = OpenRequest { share, generation: pick.generation, client };
             let opened = self.open_through(&pick, &request, &mut early, deadline).await;
-            let outcome = match &opened {
-                Ok(_) => StreamOutcome::Well,
-                Err(failure) => failure.outcome(),
-            };
+            let outcome = opened.as_ref().map_or_else(DialFailure::outcome, |_| StreamOutcome::Well);
             if !pick.is_well || outcome != StreamOutcome::Well {
                 self.with(|roster| roster.record(&pick, share, outcome, std::time::Instant::now()));
             }
             match opened {
                 Ok((carrier, active)) => {
-                    return Ok(Stream { carrier, early: early.end(), agents: self.clone(), active });
+                    let (early, agents, agent) = (early.end(), self.clone(), pick.session.agent);
+                    return Ok(Stream { carrier, early, agents, agent, active });
                 }
                 Err(failure) => {
                     debug!(agent.id = %pick.session.agent, reason = %failure, "an agent did not open a stream");
@@ -76,10 +73,10 @@ impl Agents {
     /// Opens a stream as for a client, and closes it. Returns the agent that has reached the target.
     pub async fn dial(&self, share: ShareId) -> Result<AgentId, Problem> {
         match self.open(share, NO_CLIENT, EarlyData::default()).await {
-            Ok(Stream { carrier, active, .. }) => {
+            Ok(Stream { carrier, agent, .. }) => {
                 // Closing takes up to a second; the caller does not wait for it.
                 self.0.tasks.spawn(carrier.close());
-                Ok(active.agent)
+                Ok(agent)
             }
             Err(failure) => Err(Problem::new(failure.status(), failure.to_string())),
         }
@@ -91,14 +88,14 @@ impl Agents {
         request: &OpenRequest,
         early: &mut EarlyData<'_>,
         deadline: Instant,
-    ) -> Result<(Carrier, Active), DialFailure> {
+    ) -> Result<(Carrier, ActiveStream), DialFailure> {
         let Session { agent, carriers, .. } = &*pick.session;
-        let active = Active::new(*agent, Arc::clone(&carriers.streams));
+        let active = carriers.streams.begin();
         for _ in 0..DEAD_CARRIERS {
             let mut carrier = take_carrier(carriers, deadline).await?;
             let until = deadline.min(Instant::now() + ANSWER_WITHIN);
             let answer = tokio::select! {
-                () = active.streams.abort.triggered() => return Err(DialFailure::Barred),
+                () = active.0.abort.triggered() => return Err(DialFailure::Barred),
                 answer = timeout_at(until, carrier.open(request, early)) => answer,
             };
             match answer {

@@ -1,12 +1,9 @@
 //! An open stream.
 
-use super::{Agents, carrier_pool::AgentStreams};
+use super::{Agents, carrier_pool::ActiveStream};
 use std::{
     io,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 use wicketgate_model::AgentId;
@@ -23,33 +20,14 @@ pub struct Stream {
     /// The client's bytes that were sent as early data, and the error of its connection, if it has broken.
     pub(super) early: (u64, Option<io::Error>),
     pub(super) agents: Agents,
-    pub(super) active: Active,
-}
-
-/// Counts as a stream of its agent until it is dropped.
-#[derive(Debug)]
-pub(super) struct Active {
     pub(super) agent: AgentId,
-    pub(super) streams: Arc<AgentStreams>,
-}
-
-impl Active {
-    pub(super) fn new(agent: AgentId, streams: Arc<AgentStreams>) -> Self {
-        streams.begin();
-        Self { agent, streams }
-    }
-}
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        self.streams.end();
-    }
+    pub(super) active: ActiveStream,
 }
 
 impl Stream {
     /// The agent of the stream.
     pub fn agent(&self) -> AgentId {
-        self.active.agent
+        self.agent
     }
 
     /// Relays between the client and the target until both have ended; `rx` counts what comes from the client,
@@ -62,7 +40,7 @@ impl Stream {
         tx: &AtomicU64,
         idle: Option<Duration>,
     ) -> Result<(), Broken> {
-        let Self { carrier, early: (early, broken), agents, active } = self;
+        let Self { carrier, early: (early, broken), agents, agent, active } = self;
         rx.fetch_add(early, Ordering::Relaxed);
         if let Some(error) = broken {
             drop(client);
@@ -70,8 +48,8 @@ impl Stream {
             return Err(Broken::Tcp(error));
         }
         let counters = Counters { to_carrier: rx, from_carrier: tx };
-        let carrier = relay(client, carrier, counters, idle, &active.streams.abort).await?;
-        agents.park(active.agent, carrier);
+        let carrier = relay(client, carrier, counters, idle, &active.0.abort).await?;
+        agents.park(agent, carrier);
         Ok(())
     }
 }

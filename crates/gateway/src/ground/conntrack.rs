@@ -44,9 +44,8 @@ pub(crate) fn forget(peer: Ipv4Addr) -> io::Result<()> {
     let socket = nfnetlink::socket()?;
     for protocol in [PROTOCOL_UDP, PROTOCOL_ESP] {
         // Kernels before 6.12 delete by a complete tuple only, so it is listed first.
-        let mut flows = list(&socket, BY_PEER, peer, protocol)?;
-        flows.extend(list(&socket, BY_GATEWAY, peer, protocol)?);
-        for flow in flows {
+        let by_peer = list(&socket, BY_PEER, peer, protocol)?;
+        for flow in by_peer.into_iter().chain(list(&socket, BY_GATEWAY, peer, protocol)?) {
             socket.send(&message(DELETE_CONNTRACK, REQUEST_ACK, &flow))?;
             let mut answer = [0u8; 128];
             let length = io::Read::read(&mut &socket, &mut answer)?;

@@ -1,6 +1,6 @@
 //! Why a step on the host's network fails, and why a host cannot carry tunnels.
 
-use std::{io, net::Ipv4Addr, path::PathBuf};
+use std::{collections::BTreeSet, io, net::Ipv4Addr, path::PathBuf};
 
 /// A step on a namespace, a link or a rule set failed.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +68,7 @@ pub enum GroundError {
          there is no default route: give --public-address one of its own, or add the route",
         addresses(has)
     )]
-    NotAnAddress { given: Ipv4Addr, has: Vec<Ipv4Addr> },
+    NotAnAddress { given: Ipv4Addr, has: BTreeSet<Ipv4Addr> },
     #[error("another gateway is running with the state directory {0}: stop it, or use another directory")]
     InUse(PathBuf),
     #[error("cannot use the state directory {path}: {source}")]
@@ -77,7 +77,7 @@ pub enum GroundError {
     Network(#[from] NetworkError),
 }
 
-fn addresses(all: &[Ipv4Addr]) -> String {
+fn addresses(all: &BTreeSet<Ipv4Addr>) -> String {
     if all.is_empty() {
         return "none but loopback".to_owned();
     }

@@ -84,11 +84,8 @@ fn network_of(last: &str, here: &str) -> Option<u64> {
 fn find(network: u64) -> Option<PathBuf> {
     let entries = |dir| fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
     let in_processes = entries("/proc").map(|process| process.join("ns/net"));
-    entries(NAMED).chain(in_processes).find(|path| inode(path) == Some(network))
-}
-
-fn inode(path: impl AsRef<Path>) -> Option<u64> {
-    fs::metadata(path).ok().map(|file| file.ino())
+    let is_it = |path: &PathBuf| fs::metadata(path).is_ok_and(|file| file.ino() == network);
+    entries(NAMED).chain(in_processes).find(is_it)
 }
 
 #[cfg(test)]

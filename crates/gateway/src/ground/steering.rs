@@ -70,25 +70,16 @@ impl Steering {
         Ok(Self { config, peers: Mutex::new(Steered { peers, seen: None }) })
     }
 
-    /// Steers `peer`, and no other peer, to `inner`.
-    pub(crate) async fn steer(&self, peer: Ipv4Addr, inner: Ipv4Addr) -> Result<(), NetworkError> {
+    /// Steers `peer`, and no other peer, to `inner`; without a peer, steers none.
+    pub(crate) async fn steer(&self, peer: Option<Ipv4Addr>, inner: Ipv4Addr) -> Result<(), NetworkError> {
         let mut steered = self.peers.lock().await;
         self.restore(&mut steered).await?;
-        if steered.peers.get(&peer) == Some(&inner) {
+        if peer.is_some_and(|peer| steered.peers.get(&peer) == Some(&inner)) {
             return Ok(());
         }
         let mut wanted = steered.peers.clone();
         wanted.retain(|_, to| *to != inner);
-        wanted.insert(peer, inner);
-        self.change(&mut steered, wanted).await
-    }
-
-    /// Steers no peer to `inner`.
-    pub(crate) async fn release(&self, inner: Ipv4Addr) -> Result<(), NetworkError> {
-        let mut steered = self.peers.lock().await;
-        self.restore(&mut steered).await?;
-        let mut wanted = steered.peers.clone();
-        wanted.retain(|_, to| *to != inner);
+        wanted.extend(peer.map(|peer| (peer, inner)));
         self.change(&mut steered, wanted).await
     }
 

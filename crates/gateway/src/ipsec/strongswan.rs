@@ -171,10 +171,8 @@ impl Strongswan {
         };
         self.ground.keep(&mut tunnel.running, &slot, desired).await?;
         let inside = self.ground.inside(desired.slot);
-        tunnel
-            .daemon
-            .configure(CharonConfig::new(desired, self.esp, self.ground.public_address, inside))
-            .await?;
+        let config = CharonConfig::new(desired, self.esp, self.ground.public_address, inside);
+        tunnel.daemon.configure(config).await?;
         self.ground.steer(desired).await?;
         self.ground.forget_adopted(desired.id);
         Ok(Arc::clone(&tunnel.running.handle))

@@ -13,7 +13,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 use wicketgate_model::{ConnectionState, Problem, Reason};
 use wicketgate_system::backoff::Backoff;
-use wicketgate_vici::{Client, Events, Message};
+use wicketgate_vici::{Client, Error, Events, Message};
 
 use super::{
     charon::{Charon, CharonHome},
@@ -170,7 +170,7 @@ impl Task {
         };
         let end = match self.talk(&mut charon).await {
             Ok(end) => end,
-            Err(wicketgate_vici::Error::Closed) => End::Died("the IKE daemon ended".to_owned()),
+            Err(Error::Closed) => End::Died("the IKE daemon ended".to_owned()),
             Err(error) => End::Died(error.to_string()),
         };
         if let End::Died(_) = end {
@@ -192,7 +192,7 @@ impl Task {
     }
 
     /// Serves a charon until it or the task ends.
-    async fn talk(&mut self, charon: &mut Charon) -> Result<End, wicketgate_vici::Error> {
+    async fn talk(&mut self, charon: &mut Charon) -> Result<End, Error> {
         let socket = charon.socket();
         let mut client = Client::connect(&socket).await?;
         let mut events = Events::subscribe(&socket, &EVENTS).await?;
@@ -227,7 +227,7 @@ impl Task {
                         let _ = done.send(configured.as_ref().copied().map_err(ToString::to_string));
                         match configured {
                             // charon rejected the configuration, and still runs.
-                            Ok(()) | Err(wicketgate_vici::Error::Failed { .. }) => {}
+                            Ok(()) | Err(Error::Failed { .. }) => {}
                             Err(error) => return Err(error),
                         }
                         look_at = look_at.min(Instant::now() + LOOK_AFTER);
@@ -257,16 +257,12 @@ impl Task {
         }
     }
 
-    async fn configure(
-        &mut self,
-        client: &mut Client,
-        wanted: CharonConfig,
-    ) -> Result<(), wicketgate_vici::Error> {
+    async fn configure(&mut self, client: &mut Client, wanted: CharonConfig) -> Result<(), Error> {
         if self.wanted.as_ref() == Some(&wanted) {
             return Ok(());
         }
         if let Err(error) = wanted.load(client).await {
-            if matches!(error, wicketgate_vici::Error::Failed { .. }) {
+            if matches!(error, Error::Failed { .. }) {
                 self.wanted = None;
             }
             return Err(error);
@@ -281,7 +277,7 @@ impl Task {
     }
 
     /// During a key change the peer may have an older key: its next attempt gets the next key.
-    async fn prove_another(&mut self, client: &mut Client) -> Result<(), wicketgate_vici::Error> {
+    async fn prove_another(&mut self, client: &mut Client) -> Result<(), Error> {
         if let Some(wanted) = self.wanted.as_ref().filter(|w| w.keys.len() > 1) {
             self.proved = (self.proved + 1) % wanted.keys.len();
             wanted.load_key(client, self.proved).await?;
@@ -302,7 +298,7 @@ impl Task {
     }
 
     /// Reads the SAs; returns whether the connection changed or is about to.
-    async fn look(&mut self, client: &mut Client) -> Result<bool, wicketgate_vici::Error> {
+    async fn look(&mut self, client: &mut Client) -> Result<bool, Error> {
         let parts = client.stream_request("list-sas", "list-sa", Message::new()).await?;
         let before = self.view.connection().clone();
         self.view.look(&parts, Timestamp::now());
