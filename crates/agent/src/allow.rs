@@ -6,6 +6,7 @@
 use ipnet::IpNet;
 use std::{
     net::{IpAddr, SocketAddr},
+    num::NonZeroU16,
     ops::RangeInclusive,
     str::FromStr,
 };
@@ -102,13 +103,9 @@ impl FromStr for AllowRule {
 }
 
 fn range(s: &str) -> Result<RangeInclusive<u16>, NotARule> {
-    let port = |s: &str| {
-        s.bytes()
-            .all(|b| b.is_ascii_digit())
-            .then(|| s.parse::<u16>().ok())
-            .flatten()
-            .filter(|&p| p != 0)
-            .ok_or(NotARule::Ports)
+    let port = |s: &str| match s.parse::<NonZeroU16>() {
+        Ok(port) if !s.starts_with('+') => Ok(port.get()),
+        _ => Err(NotARule::Ports),
     };
     let (first, last) = match s.split_once('-') {
         Some((first, last)) => (port(first)?, port(last)?),

@@ -9,9 +9,9 @@ use std::{
 };
 use tokio::{
     net::{TcpStream, lookup_host},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout_at},
 };
-use wicketgate_model::{Host, Target};
+use wicketgate_model::Target;
 use wicketgate_transport::frame::{RefusalReason, StreamRefusal};
 
 /// For the name and all of its addresses. The gateway waits 10 s for the answer.
@@ -21,14 +21,11 @@ const DIAL_WITHIN: Duration = Duration::from_secs(5);
 pub(crate) async fn dial(target: &Target, allow: &AllowList) -> Result<TcpStream, StreamRefusal> {
     let deadline = Instant::now() + DIAL_WITHIN;
     let refusal = |reason, text: &str| StreamRefusal { reason, text: format!("{target}: {text}") };
-    let addresses: Vec<SocketAddr> = match &target.host {
-        Host::V4(ip) => vec![(*ip, target.port).into()],
-        Host::V6(ip) => vec![(*ip, target.port).into()],
-        Host::Name(name) => match timeout(DIAL_WITHIN, lookup_host((name.as_str(), target.port))).await {
-            Ok(Ok(found)) => found.collect(),
-            Ok(Err(_)) => Vec::new(),
-            Err(_) => return Err(refusal(RefusalReason::TimedOut, "looking up the name timed out")),
-        },
+    // An address needs no lookup.
+    let addresses: Vec<SocketAddr> = match timeout_at(deadline, lookup_host(target.to_string())).await {
+        Ok(Ok(found)) => found.collect(),
+        Ok(Err(_)) => Vec::new(),
+        Err(_) => return Err(refusal(RefusalReason::TimedOut, "looking up the name timed out")),
     };
     if addresses.is_empty() {
         return Err(refusal(RefusalReason::NameNotFound, "name not found"));

@@ -11,7 +11,7 @@ use rcgen::{
     SignatureAlgorithm, SigningKey,
 };
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject};
-use std::{fmt, fs, io, path::Path, time::Duration};
+use std::{fmt, io, path::Path, time::Duration};
 use wicketgate_model::{Assignment, SignedAssignment};
 use wicketgate_system::private_file;
 use wicketgate_transport::{
@@ -47,8 +47,8 @@ impl fmt::Debug for Ca {
 pub enum CaError {
     #[error(transparent)]
     Key(#[from] KeyError),
-    #[error("cannot read or write {0}")]
-    Io(String, #[source] io::Error),
+    #[error(transparent)]
+    Io(#[from] io::Error),
     #[error("{0} is not the certificate of the key in ca.key")]
     WrongCertificate(String),
     #[error("the public key is not an uncompressed point on P-256")]
@@ -64,24 +64,14 @@ pub enum CaError {
 impl Ca {
     /// Loads the CA from the directory, or creates it: `ca.key` and `ca.crt`, both mode 0600.
     pub fn load_or_create(dir: &Path, now: Timestamp) -> Result<Self, CaError> {
-        let failed = |path: &Path| {
-            let path = path.display().to_string();
-            move |e| CaError::Io(path, e)
-        };
-        private_file::private_dir(dir).map_err(failed(dir))?;
+        private_file::private_dir(dir)?;
         let key = PrivateKey::load_or_create(&dir.join(KEY_FILE))?;
         let pkcs8 = PrivatePkcs8KeyDer::from(key.pkcs8());
         let key =
             KeyPair::from_pkcs8_der_and_sign_algo(&pkcs8, &PKCS_ECDSA_P256_SHA256).map_err(CaError::Sign)?;
         let path = dir.join(CERTIFICATE_FILE);
-        if !path.try_exists().map_err(failed(&path))? {
-            let pem = ca_params(now)?.self_signed(&key).map_err(CaError::Sign)?.pem();
-            match private_file::create(&path, pem.as_bytes()) {
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                other => other.map_err(failed(&path))?,
-            }
-        }
-        let pem = fs::read(&path).map_err(failed(&path))?;
+        let self_signed = || ca_params(now)?.self_signed(&key).map_err(CaError::Sign);
+        let pem = private_file::load_or_create(&path, || Ok::<_, CaError>(self_signed()?.pem()))?;
         let wrong = || CaError::WrongCertificate(path.display().to_string());
         let der = CertificateDer::from_pem_slice(&pem).map_err(|_| wrong())?;
         let certificate = CaCertificate::from_der(der.to_vec()).map_err(|_| wrong())?;
@@ -188,6 +178,7 @@ impl PublicKeyData for Point<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
     use uuid::Uuid;
     use wicketgate_model::{EnvironmentId, GatewayId, Generation, ShareId};

@@ -52,22 +52,13 @@ impl LabDirectory {
                 return Ok(place);
             }
             let dir = plain(dir)?;
-            match DirBuilder::new().mode(0o755).create(&dir) {
-                Err(e) if e.kind() != ErrorKind::AlreadyExists => {
-                    return Err(e).with_context(|| format!("can't make {}", dir.display()));
-                }
-                _ => {}
-            }
-            let path = dir.join(MARK);
-            let made = OpenOptions::new().read(true).write(true).create_new(true).mode(0o644).open(&path);
-            match made {
-                Ok(mark) => {
-                    if let Some(place) = Self::hold(&dir, mark, false)? {
-                        return Ok(place);
-                    }
-                }
-                Err(e) if matches!(e.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound) => {}
-                Err(e) => return Err(e).with_context(|| format!("can't make {}", path.display())),
+            let made = DirBuilder::new().mode(0o755).create(&dir).err();
+            let mark = OpenOptions::new().write(true).create_new(true).mode(0o644).open(dir.join(MARK)).err();
+            // Another process may create and remove both at the same time. The next attempt holds what is there.
+            let made = made.filter(|e| e.kind() != ErrorKind::AlreadyExists);
+            let mark = mark.filter(|e| !matches!(e.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound));
+            if let Some(error) = made.or(mark) {
+                return Err(error).with_context(|| format!("can't make {}", dir.display()));
             }
         }
         bail!("{} is created and removed by another process at the same time", dir.display())
@@ -91,7 +82,7 @@ impl LabDirectory {
         let flags = OFlags::NOFOLLOW.bits().cast_signed();
         let mark = OpenOptions::new().read(true).write(true).custom_flags(flags).open(dir.join(MARK));
         if let Some(mark) = if_exists(mark).with_context(failed)? {
-            return Self::hold(&dir, mark, true);
+            return Self::hold(&dir, mark);
         }
         let mut entries = if_exists(fs::read_dir(&dir)).with_context(failed)?.into_iter().flatten();
         ensure!(
@@ -103,7 +94,7 @@ impl LabDirectory {
     }
 
     /// `None` if the mark was removed before it was locked.
-    fn hold(dir: &Path, mut mark: File, left: bool) -> Result<Option<Self>> {
+    fn hold(dir: &Path, mut mark: File) -> Result<Option<Self>> {
         match mark.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -117,13 +108,12 @@ impl LabDirectory {
             }
         }
         let locked = mark.metadata()?;
-        let there = fs::symlink_metadata(dir.join(MARK)).is_ok_and(|m| m.ino() == locked.ino());
-        if !there {
+        if !fs::symlink_metadata(dir.join(MARK)).is_ok_and(|m| m.ino() == locked.ino()) {
             return Ok(None);
         }
         mark.set_len(0)?;
         mark.write_all(format!("{TEXT}{}\n", std::process::id()).as_bytes())?;
-        Ok(Some(Self { dir: dir.to_owned(), mark, left }))
+        Ok(Some(Self { dir: dir.to_owned(), mark, left: locked.len() > 0 }))
     }
 
     /// Whether an earlier lab left something here.

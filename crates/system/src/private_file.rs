@@ -11,6 +11,8 @@ use std::{
 
 use tempfile::NamedTempFile;
 
+use crate::if_exists;
+
 /// Creates the directory with its parents, mode 0700. Sets the mode of an existing one that is open to others.
 pub fn private_dir(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
@@ -33,6 +35,28 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
 pub fn create(path: &Path, content: &[u8]) -> io::Result<()> {
     write_beside(path, content)?.persist_noclobber(path)?;
     File::open(parent(path))?.sync_all()
+}
+
+/// The content of the file. If it does not exist, it is created with what `make` returns. If another process creates it
+/// at the same time, that content is used.
+///
+/// # Errors
+/// An error of `make`, or one of the file, which names it.
+pub fn load_or_create<C: AsRef<[u8]>, E: From<io::Error>>(
+    path: &Path,
+    make: impl FnOnce() -> Result<C, E>,
+) -> Result<Vec<u8>, E> {
+    let named = |error: io::Error| {
+        io::Error::new(error.kind(), format!("cannot read or create {}: {error}", path.display()))
+    };
+    if let Some(content) = if_exists(fs::read(path)).map_err(named)? {
+        return Ok(content);
+    }
+    match create(path, make()?.as_ref()) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        created => created.map_err(named)?,
+    }
+    Ok(fs::read(path).map_err(named)?)
 }
 
 /// A temporary file beside its destination, of mode 0600.
@@ -60,6 +84,10 @@ mod tests {
         create(&path, b"one").unwrap();
         assert_eq!(create(&path, b"two").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read(&path).unwrap(), b"one");
+        assert_eq!(load_or_create(&path, || io::Result::Ok(b"two")).unwrap(), b"one");
+        let other = dir.path().join("other");
+        assert_eq!(load_or_create(&other, || io::Result::Ok(b"two")).unwrap(), b"two");
+        assert_eq!(fs::metadata(&other).unwrap().permissions().mode() & 0o777, 0o600);
         replace(&path, b"three").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"three");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);

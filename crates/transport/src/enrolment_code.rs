@@ -58,11 +58,6 @@ impl EnrolmentCode {
         &self.secret
     }
 
-    /// SHA-256 of the secret, which the server stores. The secret is random, so it needs no slower hash.
-    pub fn secret_hash(&self) -> [u8; 32] {
-        secret_hash(self.secret.as_slice())
-    }
-
     /// The CA of the server's gateways.
     pub fn ca(&self) -> Fingerprint {
         self.ca
@@ -84,7 +79,7 @@ impl EnrolmentCode {
     }
 }
 
-/// SHA-256 of a code's secret, which the server stores and compares.
+/// SHA-256 of a code's secret, which the server stores and compares. The secret is random, so it needs no slower hash.
 pub fn secret_hash(secret: &[u8]) -> [u8; 32] {
     sha256(secret)
 }

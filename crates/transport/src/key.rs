@@ -8,7 +8,7 @@ use aws_lc_rs::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
-use std::{fmt, fs, io, path::Path};
+use std::{fmt, io, path::Path};
 use wicketgate_system::private_file;
 use zeroize::Zeroizing;
 
@@ -24,8 +24,8 @@ pub enum KeyError {
     Generate(#[source] Unspecified),
     #[error("{0} is not a P-256 key in PEM")]
     Parse(String),
-    #[error("cannot read or write {0}")]
-    Io(String, #[source] io::Error),
+    #[error(transparent)]
+    Io(#[from] io::Error),
 }
 
 impl PrivateKey {
@@ -37,20 +37,12 @@ impl PrivateKey {
 
     /// Loads the key from the file, or generates one and saves it (mode 0600) before it is returned.
     pub fn load_or_create(path: &Path) -> Result<Self, KeyError> {
-        let failed = |e| KeyError::Io(path.display().to_string(), e);
-        if !path.try_exists().map_err(failed)? {
-            match private_file::create(path, Self::generate()?.to_pem().as_bytes()) {
-                // Another process has created the file: its key is used.
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                created => created.map_err(failed)?,
-            }
-        }
-        let pem = fs::read_to_string(path).map(Zeroizing::new).map_err(failed)?;
-        Self::from_pem(&pem).ok_or_else(|| KeyError::Parse(path.display().to_string()))
+        let pem = private_file::load_or_create(path, || Ok::<_, KeyError>(Self::generate()?.to_pem()))?;
+        Self::from_pem(&Zeroizing::new(pem)).ok_or_else(|| KeyError::Parse(path.display().to_string()))
     }
 
-    fn from_pem(pem: &str) -> Option<Self> {
-        let der = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes()).ok()?;
+    fn from_pem(pem: &[u8]) -> Option<Self> {
+        let der = PrivatePkcs8KeyDer::from_pem_slice(pem).ok()?;
         let pkcs8 = Zeroizing::new(der.secret_pkcs8_der().to_vec());
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &pkcs8).ok()?;
         Some(Self { pair, pkcs8 })
@@ -95,6 +87,7 @@ impl fmt::Debug for PrivateKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_key_is_saved_and_loaded() {

@@ -6,7 +6,7 @@ use tokio::time::timeout;
 
 use crate::{
     Error, Message,
-    packet::{Connection, Incoming, Outgoing},
+    packet::{Connection, Incoming, OUT_OF_TURN},
 };
 
 /// charon answers in milliseconds; `terminate` waits for the peer's answer, for as long as its own timeout says.
@@ -94,11 +94,10 @@ async fn exchange(
     message: &Message,
 ) -> Result<(Vec<Message>, Message), Error> {
     if let Some(event) = event.filter(|event| !registered.contains(*event)) {
-        connection.send(&Outgoing::Register(event)).await?;
-        confirm(connection, event).await?;
+        connection.register(event).await?;
         registered.insert(event.to_owned());
     }
-    connection.send(&Outgoing::Request(command, message)).await?;
+    connection.request(command, message).await?;
     let mut parts = Vec::new();
     loop {
         match connection.receive().await? {
@@ -107,19 +106,7 @@ async fn exchange(
             }
             Incoming::Response(response) => return Ok((parts, response)),
             Incoming::UnknownCommand => return Err(Error::Unknown(command.to_owned())),
-            _ => return Err(Error::Malformed("a packet came out of turn")),
-        }
-    }
-}
-
-/// Waits for the confirmation of a registration. Events before it are parts of no current request.
-pub(crate) async fn confirm(connection: &mut Connection, event: &str) -> Result<(), Error> {
-    loop {
-        match connection.receive().await? {
-            Incoming::Confirm => return Ok(()),
-            Incoming::UnknownEvent => return Err(Error::Unknown(event.to_owned())),
-            Incoming::Event(..) => {}
-            _ => return Err(Error::Malformed("a packet came out of turn")),
+            _ => return Err(OUT_OF_TURN),
         }
     }
 }

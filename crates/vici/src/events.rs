@@ -6,8 +6,7 @@ use tokio::time::timeout;
 
 use crate::{
     Error, Message,
-    client::confirm,
-    packet::{Connection, Incoming, Outgoing},
+    packet::{Connection, Incoming, OUT_OF_TURN},
 };
 
 /// Of all registrations together: charon confirms one in well under a millisecond.
@@ -28,8 +27,7 @@ impl Events {
         let mut connection = Connection::open(path).await?;
         let register = async {
             for name in names {
-                connection.send(&Outgoing::Register(name)).await?;
-                confirm(&mut connection, name).await?;
+                connection.register(name).await?;
             }
             Ok(())
         };
@@ -46,7 +44,7 @@ impl Events {
     pub async fn receive(&mut self) -> Result<(String, Message), Error> {
         match self.connection.receive().await? {
             Incoming::Event(name, message) => Ok((name, message)),
-            _ => Err(Error::Malformed("a packet came out of turn")),
+            _ => Err(OUT_OF_TURN),
         }
     }
 }

@@ -170,7 +170,7 @@ impl Message {
     }
 }
 
-fn put_name(element: u8, name: &str, out: &mut BytesMut) -> Result<(), Error> {
+pub(crate) fn put_name(element: u8, name: &str, out: &mut BytesMut) -> Result<(), Error> {
     out.put_u8(element);
     out.put_u8(u8::try_from(name.len()).map_err(|_| Error::TooLarge)?);
     out.put_slice(name.as_bytes());

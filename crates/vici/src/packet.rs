@@ -1,12 +1,15 @@
 //! The packets of a connection: a message and its purpose, after a length (32 bits, big endian).
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
 use std::path::Path;
 use tokio::{net::UnixStream, time::timeout};
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
-use crate::{Error, Message, message::take_name};
+use crate::{
+    Error, Message,
+    message::{put_name, take_name},
+};
 
 /// charon refuses to send or receive more than 512 KiB; the limit for reading is slightly above.
 const MAX_FRAME: usize = 520 * 1024;
@@ -22,12 +25,7 @@ const EVENT_CONFIRM: u8 = 5;
 const EVENT_UNKNOWN: u8 = 6;
 const EVENT: u8 = 7;
 
-/// What a client sends.
-#[derive(Debug)]
-pub(crate) enum Outgoing<'a> {
-    Request(&'a str, &'a Message),
-    Register(&'a str),
-}
+pub(crate) const OUT_OF_TURN: Error = Error::Malformed("a packet came out of turn");
 
 /// What charon sends.
 #[derive(Debug, PartialEq, Eq)]
@@ -59,8 +57,22 @@ impl Connection {
         Self(Framed::new(stream, codec))
     }
 
-    pub(crate) async fn send(&mut self, packet: &Outgoing<'_>) -> Result<(), Error> {
-        self.0.send(packet.encode()?).await.map_err(lost)
+    pub(crate) async fn request(&mut self, command: &str, message: &Message) -> Result<(), Error> {
+        self.0.send(encode(CMD_REQUEST, command, message)?).await.map_err(lost)
+    }
+
+    /// Registers for an event and waits for the confirmation. Earlier events are dropped: they are parts of no current
+    /// request.
+    pub(crate) async fn register(&mut self, event: &str) -> Result<(), Error> {
+        self.0.send(encode(EVENT_REGISTER, event, &Message::new())?).await.map_err(lost)?;
+        loop {
+            match self.receive().await? {
+                Incoming::Confirm => return Ok(()),
+                Incoming::UnknownEvent => return Err(Error::Unknown(event.to_owned())),
+                Incoming::Event(..) => {}
+                _ => return Err(OUT_OF_TURN),
+            }
+        }
     }
 
     /// The next packet. Cancel-safe.
@@ -82,21 +94,11 @@ fn lost(error: std::io::Error) -> Error {
     }
 }
 
-impl Outgoing<'_> {
-    fn encode(&self) -> Result<Bytes, Error> {
-        let mut out = BytesMut::new();
-        let (kind, name) = match self {
-            Self::Request(name, _) => (CMD_REQUEST, name),
-            Self::Register(name) => (EVENT_REGISTER, name),
-        };
-        out.put_u8(kind);
-        out.put_u8(u8::try_from(name.len()).map_err(|_| Error::TooLarge)?);
-        out.put_slice(name.as_bytes());
-        if let Self::Request(_, message) = self {
-            message.encode(&mut out)?;
-        }
-        if out.len() > MAX_FRAME { Err(Error::TooLarge) } else { Ok(out.freeze()) }
-    }
+fn encode(kind: u8, name: &str, message: &Message) -> Result<Bytes, Error> {
+    let mut out = BytesMut::new();
+    put_name(kind, name, &mut out)?;
+    message.encode(&mut out)?;
+    if out.len() > MAX_FRAME { Err(Error::TooLarge) } else { Ok(out.freeze()) }
 }
 
 impl Incoming {
@@ -131,9 +133,9 @@ mod tests {
 
     #[test]
     fn packets_are_as_documented() {
-        let request = Outgoing::Request("version", &Message::new()).encode().unwrap();
+        let request = encode(CMD_REQUEST, "version", &Message::new()).unwrap();
         assert_eq!(&request[..], b"\x00\x07version");
-        assert_eq!(&Outgoing::Register("log").encode().unwrap()[..], b"\x03\x03log");
+        assert_eq!(&encode(EVENT_REGISTER, "log", &Message::new()).unwrap()[..], b"\x03\x03log");
         let event = Incoming::decode(b"\x07\x03log\x03\x01a\x00\x01b").unwrap();
         assert_eq!(event, Incoming::Event("log".to_owned(), Message::new().set("a", "b")));
     }

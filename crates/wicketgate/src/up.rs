@@ -3,7 +3,6 @@
 mod oidc;
 
 use std::{
-    fs,
     io::{self, IsTerminal as _},
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -24,7 +23,7 @@ use wicketgate_gateway::{Backend, Gateway, GatewayConfig, IpsecConfig, IpsecMode
 use wicketgate_link as link;
 use wicketgate_model::{GatewayId, LoadBalancerPools, LocationId};
 use wicketgate_server::{ApiTls, BackgroundTask, Outcome, Server, ServerConfig};
-use wicketgate_system::{if_exists, private_file, program::StopSignals};
+use wicketgate_system::{private_file, program::StopSignals};
 use wicketgate_transport::{
     identity::{Identity, RENEW_AFTER},
     key::PrivateKey,
@@ -234,18 +233,11 @@ fn https_url(text: &str) -> Result<String, String> {
 /// The gateway's lasting id: created at the first start and kept in the data directory.
 fn gateway_id(data_dir: &Path) -> anyhow::Result<GatewayId> {
     let file = data_dir.join(GATEWAY_ID);
-    let shown = file.display();
-    if let Some(text) =
-        if_exists(fs::read_to_string(&file)).with_context(|| format!("cannot read {shown}"))?
-    {
-        return text.trim().parse().with_context(|| {
-            format!("{shown} does not contain a gateway id: restore it, or delete the file")
-        });
-    }
-    let id = GatewayId::new(Uuid::now_v7());
-    private_file::create(&file, format!("{id}\n").as_bytes())
-        .with_context(|| format!("cannot write {shown}"))?;
-    Ok(id)
+    let make = || anyhow::Ok(format!("{}\n", GatewayId::new(Uuid::now_v7())));
+    let content = private_file::load_or_create(&file, make)?;
+    String::from_utf8_lossy(&content).trim().parse().with_context(|| {
+        format!("{} does not contain a gateway id: restore it, or delete the file", file.display())
+    })
 }
 
 fn gateway_identity(ca: &Ca, gateway: GatewayId) -> anyhow::Result<GatewayIdentity> {
@@ -306,7 +298,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let id = gateway_id(dir.path()).unwrap();
         assert_eq!(gateway_id(dir.path()).unwrap(), id);
-        fs::write(dir.path().join(GATEWAY_ID), "gwy-").unwrap();
+        std::fs::write(dir.path().join(GATEWAY_ID), "gwy-").unwrap();
         assert!(gateway_id(dir.path()).unwrap_err().to_string().contains("does not contain a gateway id"));
     }
 }

@@ -223,8 +223,8 @@ async fn server(
     while let Some(message) = link.recv().await {
         match message {
             FromGateway::Enrol { request, ask } => {
-                let right =
-                    ask.enrollment == code.enrollment() && secret_hash(&ask.secret) == code.secret_hash();
+                let right = ask.enrollment == code.enrollment()
+                    && secret_hash(&ask.secret) == secret_hash(code.secret());
                 let answer = if !right {
                     CertificateAnswer::Refused(EnrolRefusal::WrongCode)
                 } else if used.as_ref().is_some_and(|key| *key != ask.public_key) {

@@ -17,7 +17,7 @@ use axum::{
 use jiff::SignedDuration;
 use wicketgate_model::EnrollmentId;
 use wicketgate_store::NewEnrollment;
-use wicketgate_transport::enrolment_code::EnrolmentCode;
+use wicketgate_transport::enrolment_code::{EnrolmentCode, secret_hash};
 
 /// The lifetime of a code.
 const LIFETIME: SignedDuration = SignedDuration::from_hours(1);
@@ -31,7 +31,7 @@ pub(super) async fn create(Writes(at): Writes, format: Format, body: Body) -> An
     let new = NewEnrollment {
         id: code.enrollment(),
         environment,
-        secret_sha256: code.secret_hash(),
+        secret_sha256: secret_hash(code.secret()),
         expires_at: context.at + LIFETIME,
     };
     at.state

@@ -15,7 +15,7 @@ use jsonwebtoken::{
     jwk::{Jwk, JwkSet, KeyAlgorithm, PublicKeyUse, ThumbprintHash},
 };
 use serde::{Deserialize, Serialize};
-use std::{fmt, fs, io, path::Path};
+use std::{fmt, path::Path};
 use uuid::Uuid;
 use wicketgate_model::ApiAccountId;
 use wicketgate_store::ApiAccountRow;
@@ -70,19 +70,10 @@ impl TokenKey {
     /// The file cannot be read or created, or contains no key.
     pub fn load_or_create(data_dir: &Path) -> anyhow::Result<Self> {
         let path = data_dir.join(FILE);
-        let der = match fs::read(&path) {
-            Ok(der) => der,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let der =
-                    EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
-                        .ok()
-                        .context("cannot generate a key for tokens")?;
-                private_file::create(&path, der.as_ref())
-                    .with_context(|| format!("cannot write {}", path.display()))?;
-                der.as_ref().to_vec()
-            }
-            Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
-        };
+        let generate =
+            || EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new()).ok();
+        let make = || generate().context("cannot generate a key for tokens");
+        let der = private_file::load_or_create(&path, make)?;
         Self::from_der(&der).with_context(|| {
             format!(
                 "{} contains no key: remove the file, and the next start creates a new one",

@@ -69,7 +69,7 @@ impl AgentTls {
 /// The first connection of an agent, which has no certificate and trusts the CA whose fingerprint is in its code.
 /// The caller bounds the handshake.
 pub async fn connect_enrol(ca: Fingerprint, tcp: TcpStream) -> Result<Control, TlsError> {
-    let config = builder(GatewayVerifier::pinned(ca))?.with_no_client_auth();
+    let config = builder(GatewayVerifier::Pinned(ca))?.with_no_client_auth();
     connect(Arc::new(of_purpose(config, Purpose::Enrol)), Purpose::Enrol, tcp).await
 }
 

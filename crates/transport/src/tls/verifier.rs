@@ -12,20 +12,13 @@ use rustls::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         verify_server_cert_signed_by_trust_anchor,
     },
-    crypto::{CryptoProvider, verify_tls13_signature},
+    crypto::verify_tls13_signature,
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::ParsedCertificate,
 };
-use std::sync::Arc;
 
 #[derive(Debug)]
-pub(super) struct GatewayVerifier {
-    trust: Trust,
-    provider: Arc<CryptoProvider>,
-}
-
-#[derive(Debug)]
-enum Trust {
+pub(super) enum GatewayVerifier {
     Ca(RootCertStore),
     /// The CA is in the chain, and has this fingerprint.
     Pinned(Fingerprint),
@@ -36,12 +29,7 @@ impl GatewayVerifier {
     pub(super) fn of_ca(ca: &CaCertificate) -> Result<Self, TlsError> {
         let mut roots = RootCertStore::empty();
         roots.add(ca.certificate().clone()).map_err(|_| TlsError::Ca)?;
-        Ok(Self { trust: Trust::Ca(roots), provider: provider() })
-    }
-
-    /// Trusts the gateways of the CA with this fingerprint.
-    pub(super) fn pinned(ca: Fingerprint) -> Self {
-        Self { trust: Trust::Pinned(ca), provider: provider() }
+        Ok(Self::Ca(roots))
     }
 }
 
@@ -55,9 +43,9 @@ impl ServerCertVerifier for GatewayVerifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let pinned;
-        let roots = match &self.trust {
-            Trust::Ca(roots) => roots,
-            Trust::Pinned(fingerprint) => {
+        let roots = match self {
+            Self::Ca(roots) => roots,
+            Self::Pinned(fingerprint) => {
                 let ca = chain.iter().find(|c| Fingerprint::of(c) == *fingerprint);
                 let mut roots = RootCertStore::empty();
                 roots.add(ca.ok_or(CertificateError::UnknownIssuer)?.clone().into_owned())?;
@@ -66,7 +54,7 @@ impl ServerCertVerifier for GatewayVerifier {
             }
         };
         let parsed = ParsedCertificate::try_from(leaf)?;
-        let algorithms = self.provider.signature_verification_algorithms.all;
+        let algorithms = provider().signature_verification_algorithms.all;
         verify_server_cert_signed_by_trust_anchor(&parsed, roots, &[], now, algorithms)?;
         match Identity::of_certificate(leaf) {
             Ok(Identity::Gateway { .. }) => Ok(ServerCertVerified::assertion()),
@@ -89,10 +77,10 @@ impl ServerCertVerifier for GatewayVerifier {
         leaf: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, leaf, signed, &self.provider.signature_verification_algorithms)
+        verify_tls13_signature(message, leaf, signed, &provider().signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        provider().signature_verification_algorithms.supported_schemes()
     }
 }
