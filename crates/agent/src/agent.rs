@@ -2,6 +2,7 @@
 
 use crate::{assignments::Assignments, health::TargetHealths, server_address::ServerAddress, state::State};
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use wicketgate_transport::{abort::Abort, tls::AgentTls};
 
@@ -13,6 +14,8 @@ pub(crate) struct Agent {
     pub(crate) state: Arc<State>,
     pub(crate) assignments: Assignments,
     pub(crate) health: TargetHealths,
+    /// Limits concurrent probes.
+    pub(crate) probes: Semaphore,
     pub(crate) streams: TaskTracker,
     /// Resets all running streams.
     pub(crate) abort: Abort,

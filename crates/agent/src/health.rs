@@ -8,10 +8,7 @@ use std::{
     mem,
     time::Duration,
 };
-use tokio::{
-    sync::{Notify, Semaphore},
-    time::Instant,
-};
+use tokio::{sync::Notify, time::Instant};
 use tracing::{debug, info, warn};
 use wicketgate_model::{Generation, ShareId};
 use wicketgate_system::{Mutex, backoff::spread};
@@ -20,16 +17,14 @@ use wicketgate_transport::{
     frame::StreamRefusal,
 };
 
-/// Concurrent probes, so that an agent with very many shares does not flood its network when it starts.
-const PROBES: usize = 32;
 /// The longest time between two probes of a reachable target: short enough for a current status, long enough to cause
 /// no load and to fill no log. Each pause is randomized.
 const PROBE_EVERY: Duration = Duration::from_secs(30);
 
+#[derive(Default)]
 pub(crate) struct TargetHealths {
     known: Mutex<Known>,
     pub(crate) changed: Notify,
-    pub(crate) probes: Semaphore,
 }
 
 #[derive(Default)]
@@ -51,12 +46,6 @@ struct Entry {
 pub(crate) enum DialledBy {
     Stream,
     Probe,
-}
-
-impl Default for TargetHealths {
-    fn default() -> Self {
-        Self { known: Mutex::default(), changed: Notify::new(), probes: Semaphore::new(PROBES) }
-    }
 }
 
 impl TargetHealths {

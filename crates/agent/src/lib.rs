@@ -20,10 +20,10 @@ mod state;
 
 pub use config::{Config, NoCode};
 
-use crate::{agent::Agent, assignments::Assignments, health::TargetHealths, state::StateDir};
+use crate::{agent::Agent, assignments::Assignments, health::TargetHealths, probe::PROBES, state::StateDir};
 use anyhow::Context;
 use std::{sync::Arc, time::Duration};
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 use wicketgate_transport::abort::Abort;
@@ -63,6 +63,7 @@ pub async fn run(config: Config, stop: CancellationToken, abort: Abort) -> anyho
         state: Arc::new(state),
         assignments,
         health: TargetHealths::default(),
+        probes: Semaphore::new(PROBES),
         streams: TaskTracker::new(),
         abort: abort.clone(),
     });

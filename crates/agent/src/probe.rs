@@ -11,6 +11,8 @@ use wicketgate_transport::frame::StreamRefusal;
 
 /// Between failed probes of a target.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// Concurrent probes, so that an agent with very many shares does not flood its network when it starts.
+pub(crate) const PROBES: usize = 32;
 /// How often due targets are collected: often enough to spread many probes.
 const DUE_EVERY: Duration = Duration::from_secs(1);
 
@@ -55,7 +57,7 @@ impl Agent {
         loop {
             let assigned = self.assignments.target(share, generation);
             let Some((_, target)) = assigned.filter(|(newest, _)| *newest == generation) else { return };
-            let Ok(permit) = self.health.probes.acquire().await else { return };
+            let Ok(permit) = self.probes.acquire().await else { return };
             let dialled = dial(&target, &self.assignments.allow).await;
             drop(permit);
             if !self.health.record((share, generation), dialled.as_ref().map(drop), DialledBy::Probe) {

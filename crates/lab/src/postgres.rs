@@ -6,7 +6,6 @@
 use std::{
     env, fs,
     net::TcpListener,
-    os::unix::fs::chown,
     path::{Path, PathBuf},
     process::{Child, Command, id},
     sync::atomic::{AtomicU32, Ordering},
@@ -44,7 +43,7 @@ pub fn fresh() -> Result<Option<String>> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let Ok(socket) = env::var(SOCKET) else { return Ok(None) };
     let name = format!("test_{}_{}", id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    let (bin, ..) = installed().context("PostgreSQL is gone")?;
+    let bin = installed().context("PostgreSQL is gone")?;
     run(Command::new(bin.join("createdb")).args(["-U", "postgres", "-h", &socket, &name]))?;
     Ok(Some(format!("postgres://postgres@{}/{name}", socket.replace('/', "%2F"))))
 }
@@ -54,7 +53,7 @@ pub fn fresh() -> Result<Option<String>> {
 /// # Errors
 /// With their output, when one fails.
 pub fn rerun(own: &str) -> Result<bool> {
-    let Some(postgres) = Postgres::start(5432, "listen_addresses=''", |_, _| Ok(()))? else {
+    let Some(postgres) = Postgres::start(5432, "listen_addresses=''", |_| Ok(()))? else {
         return Ok(false);
     };
     // In the foreground: what ends this process's group ends them, too.
@@ -86,11 +85,11 @@ impl TlsPostgres {
     pub fn start(certificate: &str, key: &str) -> Result<Option<Self>> {
         // Free until the server binds it.
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let postgres = Postgres::start(port, "listen_addresses='127.0.0.1'\nssl=on", |data, owner| {
+        let postgres = Postgres::start(port, "listen_addresses='127.0.0.1'\nssl=on", |data| {
             for (name, text) in [("server.crt", certificate), ("server.key", key)] {
                 let path = data.join(name);
                 private_file::replace(&path, text.as_bytes())?;
-                chown(&path, Some(owner), None)?;
+                own(&path)?;
             }
             let access = "local all all trust\nhostssl all all 127.0.0.1/32 trust\n";
             Ok(fs::write(data.join("pg_hba.conf"), access)?)
@@ -100,29 +99,23 @@ impl TlsPostgres {
 }
 
 impl Postgres {
-    /// `settings`: lines of its configuration. `prepare` gets the data directory and its owner.
-    fn start(
-        port: u16,
-        settings: &str,
-        prepare: impl FnOnce(&Path, u32) -> Result<()>,
-    ) -> Result<Option<Self>> {
-        let Some((bin, uid, gid)) = installed() else { return Ok(None) };
+    /// `settings`: lines of its configuration. `prepare` gets the data directory.
+    fn start(port: u16, settings: &str, prepare: impl FnOnce(&Path) -> Result<()>) -> Result<Option<Self>> {
+        let Some(bin) = installed() else { return Ok(None) };
         let dir = env::temp_dir().join(format!("wicketgate-postgres-{port}-{}", id()));
         private_dir(&dir)?;
-        chown(&dir, Some(uid), Some(gid))?;
+        own(&dir)?;
         let mut postgres = Self { dir: dir.clone(), server: None };
         let data = dir.join("data");
-        let mut initdb = as_postgres(&bin.join("initdb"), &dir);
+        let mut initdb = as_owner(Command::new("setpriv"), &bin.join("initdb"), &dir);
         run(initdb.args(["--auth=trust", "--no-sync", "--username=postgres", "--encoding=UTF8"]))?;
-        let own = format!(
-            "port={port}\nunix_socket_directories='{}'\nfsync=off\nmax_connections=300",
-            dir.display()
-        );
+        let own = format!("port={port}\nunix_socket_directories='{}'\nfsync=off", dir.display());
         // Read last, after the file with the defaults.
-        fs::write(data.join("postgresql.auto.conf"), format!("{own}\n{settings}\n"))?;
-        prepare(&data, uid)?;
+        fs::write(data.join("postgresql.auto.conf"), format!("{own}\nmax_connections=300\n{settings}\n"))?;
+        prepare(&data)?;
         let log = fs::File::create(dir.join("log"))?;
-        postgres.server = Some(as_postgres(&bin.join("postgres"), &dir).stderr(log).spawn()?);
+        let mut server = as_owner(Command::new("setpriv"), &bin.join("postgres"), &dir);
+        postgres.server = Some(server.stderr(log).spawn()?);
         let since = Instant::now();
         let mut is_ready = Command::new(bin.join("pg_isready"));
         is_ready.args(["-q", "-p", &port.to_string(), "-h"]).arg(&dir);
@@ -147,21 +140,24 @@ impl Drop for Postgres {
     }
 }
 
-/// The directory of the newest version's programs, and the user and group that they run as: PostgreSQL refuses to run as
-/// root. `None` if it is not installed, or this process may not become that user.
-pub fn installed() -> Option<(PathBuf, u32, u32)> {
+/// The directory of the newest version's programs. `None` if it is not installed, or this process may not become the user
+/// that they run as: PostgreSQL refuses to run as root.
+pub fn installed() -> Option<PathBuf> {
     let bin = fs::read_dir("/usr/lib/postgresql").ok()?.flatten().map(|v| v.path().join("bin")).max()?;
-    let users = fs::read_to_string("/etc/passwd").ok()?;
-    let user = users.lines().find_map(|l| l.strip_prefix("postgres:"))?;
-    let mut ids = user.split(':').skip(1).map(|n| n.parse().ok());
-    let (uid, gid) = (ids.next()??, ids.next()??);
-    (bin.join("initdb").exists() && rustix::process::geteuid().is_root()).then_some((bin, uid, gid))
+    (bin.join("initdb").exists() && rustix::process::geteuid().is_root()).then_some(bin)
 }
 
-/// A program of the server, as its user and in its directory.
-fn as_postgres(program: &Path, dir: &Path) -> Command {
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]).arg(program);
-    command.current_dir(dir).env("PGDATA", dir.join("data"));
-    command
+/// Gives a file or an empty directory to PostgreSQL's user.
+///
+/// # Errors
+/// There is no such user.
+pub fn own(path: &Path) -> Result<()> {
+    run(Command::new("chown").arg("postgres:postgres").arg(path)).map(drop)
+}
+
+/// Completes `setpriv`: it runs a program of the server as PostgreSQL's user, with the data in `dir`.
+pub fn as_owner(mut setpriv: Command, program: &Path, dir: &Path) -> Command {
+    setpriv.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]).arg(program);
+    setpriv.current_dir(dir).env("PGDATA", dir.join("data"));
+    setpriv
 }

@@ -72,6 +72,24 @@ impl Process {
         }
     }
 
+    /// Polls `look` like [`Lab::until`], but stops at once if the process ends.
+    ///
+    /// # Errors
+    /// Those of [`Lab::until`], or the process has ended; with the end of its output.
+    pub fn until<T>(
+        &mut self,
+        lab: &Lab,
+        what: &str,
+        bound: Duration,
+        look: impl Fn(&Self) -> Result<Option<T>>,
+    ) -> Result<T> {
+        let found = lab.until(what, bound, || match self.alive() {
+            Ok(()) => Ok(look(self)?.map(Ok)),
+            Err(ended) => Ok(Some(Err(ended))),
+        });
+        found.map_err(|e| e.context(self.tail()))?
+    }
+
     /// Waits for it to end by itself.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use wicketgate_system::private_file;
 
@@ -95,19 +95,12 @@ impl GatewayProcess {
         let log = lab.dir("log")?.join("wicketgate.log");
         let mut process = Process::start(lab, "wicketgate up", &mut command, &log)?;
         let token = data.join("admin.token");
-        let ready = lab.until("wicketgate up answers", START, || {
-            if process.alive().is_err() {
-                return Ok(Some(None));
-            }
+        let (api, frontdoor) = process.until(lab, "wicketgate up answers", START, |_| {
             let api = Api::new(options.namespace, options.listen, &token)?;
             let frontdoors = api.get("/frontdoor/v2")?;
             let id = first(&frontdoors).and_then(|f| f["id"].as_str().map(str::to_owned));
-            Ok(id.map(|id| Some((api, format!("/frontdoor/v2/{id}")))))
-        });
-        process.alive()?;
-        let (api, frontdoor) = ready
-            .map_err(|e| e.context(process.tail()))?
-            .ok_or_else(|| anyhow!("wicketgate up ended\n{}", process.tail()))?;
+            Ok(id.map(|id| (api, format!("/frontdoor/v2/{id}"))))
+        })?;
         Ok(Self { process, api, frontdoor, data })
     }
 
@@ -277,14 +270,12 @@ impl Agent {
     pub fn enrol(lab: &Lab, options: &AgentOptions<'_>, gateway: &GatewayProcess) -> Result<(Self, String)> {
         let known: Vec<Value> = gateway.list("environments")?.iter().map(|e| e["zId"].clone()).collect();
         let mut agent = Self::start(lab, options, Some(&gateway.enrollment_code()?))?;
-        let zid = lab.until("the agent's environment is ACTIVE", START, || {
-            agent.process.alive()?;
+        let zid = agent.process.until(lab, "the agent's environment is ACTIVE", START, |_| {
             let environments = gateway.list("environments")?;
             let new = environments.iter().find(|e| e["status"] == "ACTIVE" && !known.contains(&e["zId"]));
             Ok(new.and_then(|e| e["zId"].as_str().map(str::to_owned)))
         });
-        let zid =
-            zid.map_err(|e| e.context(format!("{}\n{}", agent.process.tail(), gateway.process.tail())))?;
+        let zid = zid.with_context(|| gateway.process.tail())?;
         Ok((agent, zid))
     }
 }

@@ -2,12 +2,7 @@
 //! generates for strongSwan. Its ESP is in userland unless [`Site::use_kernel_esp`] was called.
 
 use std::{
-    fs,
-    net::Ipv4Addr,
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
+    fs, net::Ipv4Addr, os::unix::fs::PermissionsExt as _, path::PathBuf, process::Command, time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -28,9 +23,6 @@ const START: Duration = Duration::from_secs(30);
 /// For one `swanctl`, whose own timeout is for the daemon's answer.
 const SWANCTL_TIMEOUT: &str = "20";
 
-/// The order is the priority: what does ESP in userland before kernel-netlink, which is still needed for routes.
-const PLUGINS: [&str; 2] =
-    ["random nonce openssl pem pkcs1 kdf pubkey", "kernel-netlink socket-default vici"];
 const USERLAND_ESP: &str = "kernel-libipsec";
 
 #[derive(Debug)]
@@ -40,6 +32,7 @@ pub struct Site {
     pub public: Ipv4Addr,
     /// An address in the network behind the device.
     pub inside: Ipv4Addr,
+    name: String,
     dir: PathBuf,
     charon: Option<Process>,
     logs_keys: bool,
@@ -60,8 +53,17 @@ impl Site {
     ) -> Result<Self> {
         namespace.ip(&format!("addr add {inside}/32 dev lo"))?;
         let dir = lab.dir(name)?;
-        let namespace = namespace.clone();
-        Ok(Self { namespace, public, inside, dir, charon: None, logs_keys: false, esp_in_kernel: false })
+        let (namespace, name) = (namespace.clone(), name.to_owned());
+        Ok(Self {
+            namespace,
+            public,
+            inside,
+            name,
+            dir,
+            charon: None,
+            logs_keys: false,
+            esp_in_kernel: false,
+        })
     }
 
     /// Has the daemon, once started, leave ESP to the kernel.
@@ -80,14 +82,9 @@ impl Site {
     /// When the daemon does not come up or refuses the configuration.
     pub fn start(&mut self, lab: &Lab, vpn_config: &str) -> Result<()> {
         let swanctl = self.dir.join("swanctl");
-        // swanctl looks for certificates and keys in these, and complains about each that is not there.
-        for part in ["x509", "x509ca", "x509ocsp", "x509aa", "x509ac", "x509crl", "pubkey", "private", "rsa"]
-            .into_iter()
-            .chain(["ecdsa", "bliss", "pkcs8", "pkcs12"])
-        {
-            fs::create_dir_all(swanctl.join(part))?;
-        }
-        let run = lab.dir(&format!("{}/run", self.dir_name()))?;
+        fs::create_dir_all(&swanctl)?;
+        let run = self.dir.join("run");
+        fs::create_dir_all(&run)?;
         fs::set_permissions(&self.dir, fs::Permissions::from_mode(0o700))?;
         fs::write(swanctl.join("swanctl.conf"), vpn_config)?;
         fs::write(self.dir.join("strongswan.conf"), self.settings())?;
@@ -103,11 +100,8 @@ impl Site {
         let socket = self.dir.join("charon.vici");
         let _ = fs::remove_file(&socket);
         let log = self.dir.join("charon.out");
-        let mut charon = Process::start(lab, &format!("charon of {}", self.dir_name()), &mut command, &log)?;
-        let up = lab.until("the site's charon is up", START, || {
-            charon.alive()?;
-            Ok(socket.exists().then_some(()))
-        });
+        let mut charon = Process::start(lab, &format!("charon of {}", self.name), &mut command, &log)?;
+        let up = charon.until(lab, "the site's charon is up", START, |_| Ok(socket.exists().then_some(())));
         self.charon = Some(charon);
         up.with_context(|| self.log_tail())?;
         self.swanctl(&["--load-all", "--noprompt"])?;
@@ -198,44 +192,16 @@ impl Site {
         run(&mut command).with_context(|| format!("swanctl {} failed", args.join(" ")))
     }
 
-    fn dir_name(&self) -> String {
-        self.dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
-    }
-
     fn log_tail(&self) -> String {
-        format!("--- charon of {}\n{}", self.dir_name(), last_lines(&self.log()))
+        format!("--- charon of {}\n{}", self.name, last_lines(&self.log()))
     }
 
     fn settings(&self) -> String {
-        let at = |file: &str| Path::new(&self.dir).join(file).display().to_string();
-        let (log, vici) = (at("charon.log"), at("charon.vici"));
-        let keys = if self.logs_keys { "\n      chd = 4" } else { "" };
-        let [first, last] = PLUGINS;
         let esp = if self.esp_in_kernel { "" } else { USERLAND_ESP };
-        format!(
-            "charon {{
-  load = {first} {esp} {last}
-  install_virtual_ip = no
-  retransmit_tries = 3
-  retransmit_timeout = 1.0
-  filelog {{
-    log {{
-      path = {log}
-      append = yes
-      default = 1{keys}
-      flush_line = yes
-    }}
-  }}
-  plugins {{
-    vici {{
-      socket = unix://{vici}
-    }}
-  }}
-}}
-swanctl {{
-  socket = unix://{vici}
-}}
-"
-        )
+        let keys = if self.logs_keys { "chd = 4" } else { "" };
+        include_str!("site/strongswan.conf")
+            .replace("{dir}", &self.dir.display().to_string())
+            .replace("{esp}", esp)
+            .replace("{keys}", keys)
     }
 }

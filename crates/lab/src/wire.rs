@@ -53,8 +53,7 @@ impl Wire {
         command.args(["-Z", "root", "-i", "any", "-s", "0", "-U", "-n", "-w"]).arg(&capture);
         let log = lab.dir("log")?.join("tcpdump.log");
         let mut tcpdump = Process::start(lab, "tcpdump", &mut command, &log)?;
-        lab.until("tcpdump listens", BOUND, || {
-            tcpdump.alive()?;
+        tcpdump.until(lab, "tcpdump listens", BOUND, |tcpdump| {
             Ok(tcpdump.said().contains("listening on").then_some(()))
         })?;
         Ok(Self { router: router.clone(), capture, tcpdump })

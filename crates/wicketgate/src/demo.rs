@@ -19,7 +19,7 @@ use std::{
     },
 };
 
-use anyhow::{Context, Error, Result, anyhow, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use wicketgate_lab::{Lab, LabDirectory, Running, Swept, postgres, sweep};
@@ -127,11 +127,7 @@ fn end(dir: &Path) -> Result<()> {
 
 /// A demo that is in progress must be ended in its own terminal: it would continue without its networks.
 fn running(error: Error) -> Error {
-    match error.downcast_ref::<Running>() {
-        Some(Running { pid: Some(pid), .. }) => anyhow!("a demo is running (pid {pid}): end it first"),
-        Some(Running { pid: None, .. }) => anyhow!("a demo is running: end it first"),
-        None => error,
-    }
+    if error.is::<Running>() { error.context("a demo is running: end it first") } else { error }
 }
 
 /// The command that ends a demo in `dir`.

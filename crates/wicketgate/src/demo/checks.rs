@@ -42,56 +42,49 @@ struct Attempt<'a> {
     what: String,
 }
 
-pub(super) fn isolation(
+pub(super) fn isolation<'a>(
     report: &mut Report,
-    network: &Network,
-    a: &Customer,
-    b: &Customer,
+    network: &'a Network,
+    a: &'a Customer,
+    b: &'a Customer,
     ingress: u16,
 ) -> Result<()> {
     let mut attempts = Vec::new();
-    for (own, other) in [(a, b), (b, a)] {
-        let mut attempt = |ip: Ipv4Addr, port: u16, open: bool, what: &str| {
-            let what = format!("{}: {what}", own.name);
-            attempts.push(Attempt { from: &own.site.namespace, to: (ip, port).into(), open, what });
-        };
-        // That the attempts below could succeed is shown by one that does, made in the same way.
-        attempt(own.load_balancer, ingress, true, "its own share");
-        attempt(other.load_balancer, ingress, false, "the other customer's share");
-        attempt(own.load_balancer, 22, false, "an unpublished port of its load balancer");
-        attempt(own.load_balancer, API_PORT, false, "the API, through its tunnel");
-        attempt(own.load_balancer, AGENT_PORT, false, "the agents' port, through its tunnel");
-        attempt(GATEWAY, API_PORT, false, "the API, at the gateway's public address");
-        attempt(MANAGEMENT, API_PORT, false, "the API, at the management address");
-        attempt(DATABASE, 5432, false, "the database itself");
-        attempt(WEB, 80, false, "the web server itself");
-        attempt(PRIVATE_ROUTER, 22, false, "the private network's router");
-    }
-    let internet = |ip: Ipv4Addr, port, open, what: &str| Attempt {
-        from: &network.internet,
-        to: (ip, port).into(),
-        open,
-        what: format!("internet: {what}"),
+    let mut attempt = |who: &str, from: &'a Namespace, to: (Ipv4Addr, u16), open: bool, what: &str| {
+        attempts.push(Attempt { from, to: to.into(), open, what: format!("{who}: {what}") });
     };
-    attempts.push(internet(GATEWAY, AGENT_PORT, true, "the agents' port, which is public"));
-    attempts.push(internet(GATEWAY, API_PORT, false, "the API, at the gateway's public address"));
-    attempts.push(internet(GATEWAY, ingress, false, "the shares' port, at the gateway's public address"));
-    attempts.push(internet(PRIVATE_ROUTER, 5432, false, "the private network's router"));
-
-    let results = thread::scope(|scope| {
-        let tries: Vec<_> = attempts.iter().map(|t| scope.spawn(|| t.from.connect(t.to, TRY))).collect();
-        tries
-            .into_iter()
-            .map(|t| t.join().map_err(|_| anyhow!("a check panicked")))
-            .collect::<Result<Vec<_>>>()
-    })?;
-    for (attempt, result) in attempts.iter().zip(results) {
-        let said = match &result {
-            Ok(_) => "connected".to_owned(),
-            Err(e) => e.root_cause().to_string(),
-        };
-        report
-            .check(result.is_ok() == attempt.open, format_args!("{}, {}: {said}", attempt.what, attempt.to));
+    for (own, other) in [(a, b), (b, a)] {
+        let (name, site) = (own.name, &own.site.namespace);
+        // That the attempts below could succeed is shown by one that does, made in the same way.
+        attempt(name, site, (own.load_balancer, ingress), true, "its own share");
+        attempt(name, site, (other.load_balancer, ingress), false, "the other customer's share");
+        attempt(name, site, (own.load_balancer, 22), false, "an unpublished port of its load balancer");
+        attempt(name, site, (own.load_balancer, API_PORT), false, "the API, through its tunnel");
+        attempt(name, site, (own.load_balancer, AGENT_PORT), false, "the agents' port, through its tunnel");
+        attempt(name, site, (GATEWAY, API_PORT), false, "the API, at the gateway's public address");
+        attempt(name, site, (MANAGEMENT, API_PORT), false, "the API, at the management address");
+        attempt(name, site, (DATABASE, 5432), false, "the database itself");
+        attempt(name, site, (WEB, 80), false, "the web server itself");
+        attempt(name, site, (PRIVATE_ROUTER, 22), false, "the private network's router");
     }
-    Ok(())
+    let (name, internet) = ("internet", &network.internet);
+    attempt(name, internet, (GATEWAY, AGENT_PORT), true, "the agents' port, which is public");
+    attempt(name, internet, (GATEWAY, API_PORT), false, "the API, at the gateway's public address");
+    attempt(name, internet, (GATEWAY, ingress), false, "the shares' port, at the gateway's public address");
+    attempt(name, internet, (PRIVATE_ROUTER, 5432), false, "the private network's router");
+
+    thread::scope(|scope| {
+        let tries = attempts.iter().map(|it| (it, scope.spawn(|| it.from.connect(it.to, TRY))));
+        // All of them run before the first is waited for.
+        for (attempt, result) in tries.collect::<Vec<_>>() {
+            let result = result.join().map_err(|_| anyhow!("a check panicked"))?;
+            let said = match &result {
+                Ok(_) => "connected".to_owned(),
+                Err(e) => e.root_cause().to_string(),
+            };
+            let what = format_args!("{}, {}: {said}", attempt.what, attempt.to);
+            report.check(result.is_ok() == attempt.open, what);
+        }
+        Ok(())
+    })
 }

@@ -1,7 +1,7 @@
 //! The demo's networks: an internet, the gateway on it, two sites with the same subnet, and a private network that
 //! lets nothing in.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 
 use anyhow::Result;
 use wicketgate_lab::{End, Lab, Namespace};
@@ -77,24 +77,7 @@ impl Network {
             router.ip(&format!("link set dev {port} master lan"))?;
             namespace.ip("route add default via 10.20.0.1")?;
         }
-        router.nft(
-            r#"table ip demo {
-              chain input {
-                type filter hook input priority filter; policy accept;
-                iifname "wan" ct state established,related accept
-                iifname "wan" drop
-              }
-              chain forward {
-                type filter hook forward priority filter; policy drop;
-                ct state established,related accept
-                iifname "lan" accept
-              }
-              chain out {
-                type nat hook postrouting priority srcnat;
-                oifname "wan" masquerade
-              }
-            }"#,
-        )?;
+        router.nft(include_str!("router.nft"))?;
         Ok(this)
     }
 
@@ -104,12 +87,4 @@ impl Network {
         let host = format!("{}/30", Ipv4Addr::new(a, b, c, d - 1));
         lab.join_host("wgdemo-host", &host, End(&self.gateway, "mgmt", &format!("{MANAGEMENT}/30")))
     }
-}
-
-pub(super) fn api() -> SocketAddr {
-    (MANAGEMENT, API_PORT).into()
-}
-
-pub(super) fn agents() -> SocketAddr {
-    (GATEWAY, AGENT_PORT).into()
 }

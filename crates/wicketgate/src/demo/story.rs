@@ -10,7 +10,10 @@ use wicketgate_lab::{
 
 use super::{
     checks::{self, Customer},
-    network::{self, API_PORT, DATABASE, GATEWAY, Network, SITE_A, SITE_B, SITE_CIDR, SITE_CLIENT, WEB},
+    network::{
+        AGENT_PORT, API_PORT, DATABASE, GATEWAY, MANAGEMENT, Network, SITE_A, SITE_B, SITE_CIDR, SITE_CLIENT,
+        WEB,
+    },
     report::{Report, say},
     targets::{self, PAGE, ROW, curl, psql},
 };
@@ -58,7 +61,7 @@ pub(super) fn run(lab: &Lab, executable: &Path, agent: &Path, report: &mut Repor
             executable: agent,
             namespace: &network.agent,
             name: "agent",
-            server: network::agents(),
+            server: (GATEWAY, AGENT_PORT).into(),
             log: LOG,
             allow: &[&format!("{DATABASE}/32:5432"), &format!("{WEB}/32:80")],
         },
@@ -121,7 +124,7 @@ impl RunningDemo {
     pub(super) fn how_to_use(&self, dir: &Path, end: &str) {
         let token = self.gateway.data.join("admin.token");
         let (token, dir) = (token.display(), dir.display());
-        let at = format!("http://{}:{API_PORT}{}", network::MANAGEMENT, self.gateway.frontdoor);
+        let at = format!("http://{}:{API_PORT}{}", MANAGEMENT, self.gateway.frontdoor);
         let (a, b) = (self.network.site_a.name(), self.network.site_b.name());
         let (lb_a, lb_b) = (self.a.load_balancer, self.b.load_balancer);
         say(format_args!(
@@ -144,8 +147,8 @@ fn start(lab: &Lab, network: &Network, executable: &Path, report: &Report) -> Re
     let options = GatewayOptions {
         executable,
         namespace: &network.gateway,
-        listen: network::api(),
-        agent_listen: network::agents(),
+        listen: (MANAGEMENT, API_PORT).into(),
+        agent_listen: (GATEWAY, AGENT_PORT).into(),
         ipsec: "auto",
         public_address: Some(GATEWAY),
         log: LOG,

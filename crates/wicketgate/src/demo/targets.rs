@@ -1,6 +1,6 @@
 //! The private services behind the shares: a real PostgreSQL server and a real web server.
 
-use std::{fs, os::unix::fs::chown, process::Command, time::Duration};
+use std::{fs, process::Command, time::Duration};
 
 use anyhow::{Context, Result};
 use wicketgate_lab::{Lab, Namespace, Process, postgres, run};
@@ -22,34 +22,23 @@ pub(super) fn start(lab: &Lab, network: &Network) -> Result<()> {
 
 /// PostgreSQL refuses to run as root: it runs as its package's own user, in a data directory of the demo.
 fn database(lab: &Lab, namespace: &Namespace) -> Result<()> {
-    let (bin, uid, gid) =
-        postgres::installed().context("PostgreSQL's server is not installed: run `make install`")?;
+    let bin = postgres::installed().context("PostgreSQL's server is not installed: run `make install`")?;
     let dir = lab.dir("postgres")?;
-    chown(&dir, Some(uid), Some(gid))?;
-    let as_postgres = |program: &str| {
-        let mut command = namespace.command("setpriv");
-        command
-            .args(["--reuid=postgres", "--regid=postgres", "--clear-groups"])
-            .arg(bin.join(program))
-            .arg("-D")
-            .arg(dir.join("data"))
-            .current_dir(&dir);
-        command
-    };
+    postgres::own(&dir)?;
+    let program = |name| postgres::as_owner(namespace.command("setpriv"), &bin.join(name), &dir);
     // The data does not outlive the demo, so nothing is synced to disk.
-    run(as_postgres("initdb").args(["-U", "demo", "-A", "trust", "-N", "-E", "UTF8", "--locale=C"]))?;
+    run(program("initdb").args(["-U", "demo", "-A", "trust", "-N", "-E", "UTF8", "--locale=C"]))?;
     let access = dir.join("data/pg_hba.conf");
     fs::write(&access, "host all demo 10.20.0.0/24 trust\n").context("can't write pg_hba.conf")?;
-    let mut server = Process::start(
-        lab,
-        "postgres",
-        as_postgres("postgres")
-            .args(["-c", &format!("listen_addresses={DATABASE}"), "-c", "unix_socket_directories="])
-            .args(["-c", "fsync=off", "-c", "shared_buffers=16MB"]),
-        &lab.dir("log")?.join("postgres.log"),
-    )?;
-    lab.until("PostgreSQL answers", START, || {
-        server.alive()?;
+    let mut server = program("postgres");
+    server.args(["-c", &format!("listen_addresses={DATABASE}"), "-c", "unix_socket_directories="]).args([
+        "-c",
+        "fsync=off",
+        "-c",
+        "shared_buffers=16MB",
+    ]);
+    let mut server = Process::start(lab, "postgres", &mut server, &lab.dir("log")?.join("postgres.log"))?;
+    server.until(lab, "PostgreSQL answers", START, |_| {
         let sql = format!("create table greeting as select '{ROW}'::text as words");
         run(&mut psql(namespace, DATABASE, 5432, &sql)).map(Some)
     })?;
@@ -77,10 +66,7 @@ fn web(lab: &Lab, namespace: &Namespace) -> Result<()> {
     command.args(["-e", "stderr", "-p"]).arg(&dir).arg("-c").arg(&file);
     let log = lab.dir("log")?.join("nginx.log");
     let mut server = Process::start(lab, "nginx", &mut command, &log)?;
-    lab.until("the web server answers", START, || {
-        server.alive()?;
-        run(&mut curl(namespace, WEB, 80)).map(Some)
-    })?;
+    server.until(lab, "the web server answers", START, |_| run(&mut curl(namespace, WEB, 80)).map(Some))?;
     Ok(())
 }
 
