@@ -21,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use wicketgate_system::{Mutex, Outage};
 
+use crate::metric::registered;
+
 /// See the module.
 pub trait BackgroundTask: Send + 'static {
     /// As metrics and `/readyz?verbose` name it.
@@ -60,7 +62,7 @@ pub struct LastRun {
 #[derive(Debug, Clone)]
 pub struct BackgroundTasks(Arc<Inner>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
     last_runs: Mutex<BTreeMap<&'static str, LastRun>>,
     runs: Family<[(&'static str, &'static str); 1], Counter>,
@@ -71,21 +73,18 @@ struct Inner {
 
 impl BackgroundTasks {
     pub fn new(registry: &mut Registry) -> Self {
-        let inner = Inner::default();
-        let registry = registry.sub_registry_with_prefix("wicketgate_background_task");
-        registry.register("runs", "Activations of background tasks", inner.runs.clone());
-        registry.register("failures", "Activations that failed", inner.failures.clone());
-        registry.register(
-            "last_run_timestamp_seconds",
-            "When the task was last activated, Unix time",
-            inner.last_at.clone(),
-        );
-        registry.register(
-            "last_run_duration_seconds",
-            "How long the last activation took",
-            inner.last_took.clone(),
-        );
-        Self(Arc::new(inner))
+        let shown = registry.sub_registry_with_prefix("wicketgate_background_task");
+        Self(Arc::new(Inner {
+            last_runs: Mutex::default(),
+            runs: registered(shown, "runs", "Activations of background tasks"),
+            failures: registered(shown, "failures", "Activations that failed"),
+            last_at: registered(
+                shown,
+                "last_run_timestamp_seconds",
+                "When the task was last activated, Unix time",
+            ),
+            last_took: registered(shown, "last_run_duration_seconds", "How long the last activation took"),
+        }))
     }
 
     /// The end of an activation of `task`.

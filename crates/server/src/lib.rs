@@ -7,6 +7,7 @@ mod database_ownership;
 mod error;
 mod event_feed;
 mod gateways;
+mod metric;
 mod retention;
 mod serve;
 mod server;

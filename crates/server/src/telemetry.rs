@@ -24,7 +24,7 @@ use tracing::warn;
 use wicketgate_model::{EspMode, ShareId, Status, TrafficDelta};
 use wicketgate_store::Store;
 
-use crate::gateways::Gateways;
+use crate::{gateways::Gateways, metric::registered};
 use carried::Carried;
 
 /// What Prometheus calls the text that OpenMetrics 1.0 is.
@@ -53,37 +53,27 @@ pub(crate) struct ServerMetrics {
 
 impl ServerMetrics {
     pub(crate) fn new(registry: &mut Registry) -> Arc<Self> {
-        let durations: fn() -> Histogram = || Histogram::new(BUCKETS);
-        let metrics = Self {
-            requests: Family::default(),
-            durations: Family::new_with_constructor(durations),
-            tunnels: Family::default(),
-            shares: Family::default(),
-            agents: Gauge::default(),
-            carried: Carried::default(),
-            parked: Gauge::default(),
-            gateways: Family::default(),
-        };
-        metrics.register(registry.sub_registry_with_prefix("wicketgate"));
-        Arc::new(metrics)
-    }
-
-    fn register(&self, registry: &mut Registry) {
+        let shown = registry.sub_registry_with_prefix("wicketgate");
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
-        registry.register("build", "The version that is running", build);
-        registry.register("http_requests", "Requests to the API that were answered", self.requests.clone());
-        registry.register_with_unit(
+        shown.register("build", "The version that is running", build);
+        let requests = registered(shown, "http_requests", "Requests to the API that were answered");
+        let durations = Histograms::new_with_constructor(|| Histogram::new(BUCKETS));
+        shown.register_with_unit(
             "http_request_duration",
             "From a request's head to the head of its answer",
             Unit::Seconds,
-            self.durations.clone(),
+            durations.clone(),
         );
-        registry.register("tunnels", "Tunnels that are not deleted", self.tunnels.clone());
-        registry.register("shares", "Shares that are not deleted", self.shares.clone());
-        registry.register("agents_connected", "Agents that are connected", self.agents.clone());
-        self.carried.register(registry);
-        registry.register("carriers_parked", "Agents' carriers that wait for a stream", self.parked.clone());
-        registry.register("gateway", "1 while the gateway is linked", self.gateways.clone());
+        Arc::new(Self {
+            requests,
+            durations,
+            tunnels: registered(shown, "tunnels", "Tunnels that are not deleted"),
+            shares: registered(shown, "shares", "Shares that are not deleted"),
+            agents: registered(shown, "agents_connected", "Agents that are connected"),
+            carried: Carried::new(shown),
+            parked: registered(shown, "carriers_parked", "Agents' carriers that wait for a stream"),
+            gateways: registered(shown, "gateway", "1 while the gateway is linked"),
+        })
     }
 
     /// A request was answered. `route` is a template.

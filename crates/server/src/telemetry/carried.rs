@@ -14,6 +14,7 @@ use wicketgate_model::{DialTimes, FailureReason, ShareId, TrafficDelta};
 use wicketgate_system::Mutex;
 
 use super::Labels;
+use crate::metric::registered;
 
 /// Each has some 20 lines in every scrape.
 const SHARES: usize = 5000;
@@ -21,7 +22,7 @@ const SHARES: usize = 5000;
 const OTHER: &str = "other";
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Carried {
     /// Those that have series of their own.
     shares: Mutex<BTreeSet<ShareId>>,
@@ -34,26 +35,27 @@ pub(super) struct Carried {
 }
 
 impl Carried {
-    pub(super) fn register(&self, registry: &mut Registry) {
-        registry.register(
-            "share_received_bytes",
-            "From remote sites to the share's target",
-            self.received.clone(),
-        );
-        registry.register("share_sent_bytes", "From the share's target to remote sites", self.sent.clone());
-        registry.register("share_connections", "Connections that were opened", self.connections.clone());
-        registry.register("share_failures", "Connections that could not be served", self.failures.clone());
-        registry.register(
-            "share_active_connections",
-            "The most connections at one time, in the gateway's last report",
-            self.active.clone(),
-        );
+    pub(super) fn new(registry: &mut Registry) -> Self {
+        let carried = Self {
+            shares: Mutex::default(),
+            received: registered(registry, "share_received_bytes", "From remote sites to the share's target"),
+            sent: registered(registry, "share_sent_bytes", "From the share's target to remote sites"),
+            connections: registered(registry, "share_connections", "Connections that were opened"),
+            failures: registered(registry, "share_failures", "Connections that could not be served"),
+            active: registered(
+                registry,
+                "share_active_connections",
+                "The most connections at one time, in the gateway's last report",
+            ),
+            dials: Family::default(),
+        };
         registry.register_with_unit(
             "share_dial_duration",
             "From a connection's acceptance at the gateway to its target's",
             Unit::Seconds,
-            self.dials.clone(),
+            carried.dials.clone(),
         );
+        carried
     }
 
     pub(super) fn add(&self, deltas: &[TrafficDelta]) {
@@ -142,8 +144,7 @@ mod tests {
     #[test]
     fn shares_above_the_limit_are_summed_up() {
         let mut registry = Registry::default();
-        let carried = Carried::default();
-        carried.register(&mut registry);
+        let carried = Carried::new(&mut registry);
         let delta = |n: u128| TrafficDelta {
             rx: 1,
             ..TrafficDelta::new(ShareId::new(Uuid::from_u128(n)), TunnelId::new(Uuid::nil()))
