@@ -1,6 +1,6 @@
 //! What the gateway should serve, and what it was last told.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::sync::mpsc;
 use wicketgate_link::ToGateway;
@@ -32,23 +32,14 @@ impl Outbox {
         Self { send, desired, told, untold: Touched::default(), sequence: 0 }
     }
 
-    /// An equal value is not replaced: the gateway was told the old one, and both would be kept.
     pub(super) fn set_tunnel(&mut self, id: TunnelId, desired: Option<TunnelDesired>) {
         self.untold.tunnels.insert(id);
-        match desired {
-            Some(new) if self.desired.tunnels.get(&id).is_some_and(|old| **old == new) => {}
-            Some(new) => drop(self.desired.tunnels.insert(id, Arc::new(new))),
-            None => drop(self.desired.tunnels.remove(&id)),
-        }
+        set(&mut self.desired.tunnels, id, desired);
     }
 
     pub(super) fn set_share(&mut self, id: ShareId, desired: Option<ShareDesired>) {
         self.untold.shares.insert(id);
-        match desired {
-            Some(new) if self.desired.shares.get(&id).is_some_and(|old| **old == new) => {}
-            Some(new) => drop(self.desired.shares.insert(id, Arc::new(new))),
-            None => drop(self.desired.shares.remove(&id)),
-        }
+        set(&mut self.desired.shares, id, desired);
     }
 
     pub(super) fn has_told_tunnel(&self, id: TunnelId) -> bool {
@@ -80,5 +71,14 @@ impl Outbox {
         };
         place.send(ToGateway::Desired { sequence: self.sequence, delta });
         Some(sent)
+    }
+}
+
+/// An equal value is not replaced: the gateway was told the old one, and both would be kept.
+fn set<Id: Ord, T: PartialEq>(all: &mut BTreeMap<Id, Arc<T>>, id: Id, desired: Option<T>) {
+    match desired {
+        Some(new) if all.get(&id).is_some_and(|old| **old == new) => {}
+        Some(new) => drop(all.insert(id, Arc::new(new))),
+        None => drop(all.remove(&id)),
     }
 }
