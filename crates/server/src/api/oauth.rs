@@ -23,6 +23,7 @@ use axum::{
 use jsonwebtoken::jwk::JwkSet;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
+use serde_json::json;
 use subtle::ConstantTimeEq;
 use tracing::error;
 use wicketgate_model::ApiAccountId;
@@ -167,12 +168,7 @@ impl From<StoreError> for OAuthError {
 
 impl IntoResponse for OAuthError {
     fn into_response(self) -> Response {
-        #[derive(Serialize)]
-        struct Answer {
-            error: &'static str,
-            error_description: &'static str,
-        }
-        let answer = Answer { error: self.error, error_description: self.description };
+        let answer = json!({"error": self.error, "error_description": self.description});
         let headers = [(CACHE_CONTROL, "no-store"), (PRAGMA, "no-cache")];
         let mut response = (self.status, headers, Json(answer)).into_response();
         if self.status == StatusCode::UNAUTHORIZED {

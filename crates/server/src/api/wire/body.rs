@@ -8,7 +8,7 @@ use axum::{
     http::{HeaderMap, header::CONTENT_TYPE},
 };
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 use std::{fmt, time::Duration};
 
 /// Bytes; far more than any resource needs.
@@ -85,6 +85,15 @@ impl<'de> Deserialize<'de> for Strict {
 
 struct Strictly;
 
+/// Visits values that have no names: they are converted as they are.
+macro_rules! scalars {
+    ($($visit:ident: $scalar:ty),+) => {
+        $(fn $visit<E: Error>(self, scalar: $scalar) -> Result<Value, E> {
+            Ok(scalar.into())
+        })+
+    };
+}
+
 impl<'de> Visitor<'de> for Strictly {
     type Value = Value;
 
@@ -92,32 +101,10 @@ impl<'de> Visitor<'de> for Strictly {
         f.write_str("JSON")
     }
 
+    scalars! { visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_f64: f64, visit_str: &str, visit_string: String }
+
     fn visit_unit<E: Error>(self) -> Result<Value, E> {
         Ok(Value::Null)
-    }
-
-    fn visit_bool<E: Error>(self, b: bool) -> Result<Value, E> {
-        Ok(b.into())
-    }
-
-    fn visit_i64<E: Error>(self, n: i64) -> Result<Value, E> {
-        Ok(n.into())
-    }
-
-    fn visit_u64<E: Error>(self, n: u64) -> Result<Value, E> {
-        Ok(n.into())
-    }
-
-    fn visit_f64<E: Error>(self, n: f64) -> Result<Value, E> {
-        Ok(Number::from_f64(n).map_or(Value::Null, Value::Number))
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Value, E> {
-        Ok(text.into())
-    }
-
-    fn visit_string<E: Error>(self, text: String) -> Result<Value, E> {
-        Ok(text.into())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {

@@ -3,7 +3,7 @@
 use super::{
     answer::{Links, Representation},
     property::{
-        CONNECTION_FAULTS, CONNECTION_STATES, LINKS, Property,
+        LINKS, Property,
         PropertyType::{Enum, Integer, Object, Text, Time},
     },
 };
@@ -15,7 +15,7 @@ use wicketgate_store::column::connection_change as column;
 pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("number", Integer).column(&column::NUMBER),
     Property::new("at", Time).column(&column::AT),
-    Property::new("state", Enum(CONNECTION_STATES)).column(&column::STATE),
+    Property::new("state", Enum(ConnectionState::NAMES)).column(&column::STATE),
     Property::new("peer", Object).optional(),
     Property::new("peer.address", Text).column(&column::PEER_ADDRESS),
     Property::new("peer.port", Integer).column(&column::PEER_PORT),
@@ -24,7 +24,7 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("algorithms.ike", Text).column(&column::IKE_ALGORITHMS),
     Property::new("algorithms.esp", Text).column(&column::ESP_ALGORITHMS),
     Property::new("lastError", Object).optional(),
-    Property::new("lastError.reason", Enum(CONNECTION_FAULTS)).column(&column::ERROR_REASON),
+    Property::new("lastError.reason", Enum(ConnectionFault::NAMES)).column(&column::ERROR_REASON),
     Property::new("lastError.message", Text).column(&column::ERROR_MESSAGE),
     LINKS,
 ];

@@ -60,6 +60,15 @@ impl Fields {
         value
     }
 
+    /// The value as `take` converts it; it is a fault if it is of another type.
+    fn typed<T>(&mut self, property: &str, kind: &str, take: impl FnOnce(Value) -> Option<T>) -> Option<T> {
+        let taken = take(self.given(property)?);
+        if taken.is_none() {
+            self.wrong_type(property, kind);
+        }
+        taken
+    }
+
     pub(super) fn text<T: FromStr<Err = Invalid>>(&mut self, property: &str) -> Option<T> {
         self.parsed(property, str::parse)
     }
@@ -70,21 +79,13 @@ impl Fields {
         property: &str,
         parse: impl FnOnce(&str) -> Result<T, Invalid>,
     ) -> Option<T> {
-        let Value::String(text) = self.given(property)? else {
-            self.wrong_type(property, "string");
-            return None;
-        };
+        let text = self.typed(property, "string", string)?;
         parse(&text).map_err(|rule| self.fault(property, rule)).ok()
     }
 
     pub(super) fn integer<T: TryFrom<i64, Error = Invalid>>(&mut self, property: &str) -> Option<T> {
-        match integer(&self.given(property)?) {
-            Some(n) => T::try_from(n).map_err(|rule| self.fault(property, rule)).ok(),
-            None => {
-                self.wrong_type(property, "integer");
-                None
-            }
-        }
+        let n = self.typed(property, "integer", |value| integer(&value))?;
+        T::try_from(n).map_err(|rule| self.fault(property, rule)).ok()
     }
 
     /// A list of texts that have one rule each, and that of `make` together.
@@ -93,10 +94,7 @@ impl Fields {
         property: &str,
         make: impl FnOnce(Vec<T>) -> Result<L, Invalid>,
     ) -> Option<L> {
-        let Value::Array(values) = self.given(property)? else {
-            self.wrong_type(property, "array of strings");
-            return None;
-        };
+        let values = self.typed(property, "array of strings", array)?;
         let count = values.len();
         let mut list = Vec::new();
         let mut faults = 0;
@@ -121,22 +119,12 @@ impl Fields {
     }
 
     pub(super) fn boolean(&mut self, property: &str) -> Option<bool> {
-        match self.given(property)? {
-            Value::Bool(b) => Some(b),
-            _ => {
-                self.wrong_type(property, "boolean");
-                None
-            }
-        }
+        self.typed(property, "boolean", |value| value.as_bool())
     }
 
     /// `tags`: names with a text each; none if left out.
     pub(super) fn tags(&mut self) -> BTreeMap<String, String> {
-        let Some(value) = self.given("tags") else { return BTreeMap::new() };
-        let Value::Object(object) = value else {
-            self.wrong_type("tags", "object");
-            return BTreeMap::new();
-        };
+        let Some(object) = self.typed("tags", "object", object) else { return BTreeMap::new() };
         if object.len() > MOST_TAGS {
             self.fault("tags", format!("must have {MOST_TAGS} names at most"));
         }
@@ -149,15 +137,11 @@ impl Fields {
             let is_name = (1..=LONGEST_TAG).contains(&name.len())
                 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
             if !is_name {
-                self.fault(
-                    "tags",
-                    format!("must have names of 1 to {LONGEST_TAG} letters, digits and - _ ."),
-                );
+                let rule = format!("must have names of 1 to {LONGEST_TAG} letters, digits and - _ .");
+                self.fault("tags", rule);
             } else if value.chars().count() > LONGEST_TAG_VALUE || value.chars().any(char::is_control) {
-                self.fault(
-                    "tags",
-                    format!("must have values of at most {LONGEST_TAG_VALUE} printable characters"),
-                );
+                let rule = format!("must have values of at most {LONGEST_TAG_VALUE} printable characters");
+                self.fault("tags", rule);
             } else {
                 tags.insert(name, value);
             }
@@ -199,10 +183,7 @@ pub(super) fn patched(
     properties: &[Property],
     patch: Map<String, Value>,
 ) -> Map<String, Value> {
-    let mut whole = match serde_json::to_value(it) {
-        Ok(Value::Object(object)) => object,
-        _ => Map::new(),
-    };
+    let mut whole = serde_json::to_value(it).ok().and_then(object).unwrap_or_default();
     whole.retain(|name, _| properties.iter().any(|p| p.name == name && p.is_writable()));
     merge(&mut whole, patch);
     whole
@@ -212,22 +193,27 @@ pub(super) fn patched(
 fn merge(into: &mut Map<String, Value>, patch: Map<String, Value>) {
     for (name, value) in patch {
         match value {
-            Value::Null => {
-                into.remove(&name);
-            }
+            Value::Null => drop(into.remove(&name)),
             Value::Object(patch) => {
-                let mut merged = match into.remove(&name) {
-                    Some(Value::Object(old)) => old,
-                    _ => Map::new(),
-                };
-                merge(&mut merged, patch);
-                into.insert(name, Value::Object(merged));
+                let mut old = into.remove(&name).and_then(object).unwrap_or_default();
+                merge(&mut old, patch);
+                into.insert(name, Value::Object(old));
             }
-            value => {
-                into.insert(name, value);
-            }
+            value => drop(into.insert(name, value)),
         }
     }
+}
+
+fn object(value: Value) -> Option<Map<String, Value>> {
+    if let Value::Object(object) = value { Some(object) } else { None }
+}
+
+fn array(value: Value) -> Option<Vec<Value>> {
+    if let Value::Array(array) = value { Some(array) } else { None }
+}
+
+fn string(value: Value) -> Option<String> {
+    if let Value::String(text) = value { Some(text) } else { None }
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@
 
 use super::schema;
 use serde_json::{Value, json};
-use wicketgate_model::{ConnectionFault, ConnectionState, Reason, Status};
 use wicketgate_store::Column;
 
 /// One property. A name with dots is part of a nested object: lists take it, schemas and bodies have the outer object.
@@ -130,9 +129,3 @@ pub(in crate::api) fn listed(
 ) -> Option<(&'static Property, &'static Column)> {
     properties.iter().find(|p| p.name == name).and_then(|p| Some((p, p.column?)))
 }
-
-/// The texts of closed lists of the model.
-pub(in crate::api) const STATUSES: &[&str] = Status::NAMES;
-pub(in crate::api) const REASONS: &[&str] = Reason::NAMES;
-pub(in crate::api) const CONNECTION_STATES: &[&str] = ConnectionState::NAMES;
-pub(in crate::api) const CONNECTION_FAULTS: &[&str] = ConnectionFault::NAMES;

@@ -6,7 +6,6 @@ use super::{
     property::{
         LINKS, Property,
         PropertyType::{Enum, Id, Integer, List, Object, Tags as TagMap, Text, Time},
-        REASONS, STATUSES,
     },
     status_detail::StatusDetail,
 };
@@ -15,8 +14,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use wicketgate_model::{
-    AllowedSources, Description, EnvironmentId, FrontdoorId, IngressPort, LocationId, ResourceName, ShareId,
-    ShareOptions, SourceCidr, Status, Target, TunnelId, ZId,
+    AllowedSources, Description, EnvironmentId, FrontdoorId, IngressPort, LocationId, Reason, ResourceName,
+    ShareId, ShareOptions, SourceCidr, Status, Target, TunnelId, ZId,
 };
 use wicketgate_store::{ShareRow, ShareSpec, Tags, TunnelRow, column::share as column};
 
@@ -29,9 +28,9 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("envZId", Text).column(&column::Z_ID).required(),
     Property::new("target", Text).column(&column::TARGET).required(),
     Property::new("ingressPort", Integer).column(&column::INGRESS_PORT).required(),
-    Property::new("status", Enum(STATUSES)).column(&column::STATUS),
+    Property::new("status", Enum(Status::NAMES)).column(&column::STATUS),
     Property::new("statusDetail", Object).optional(),
-    Property::new("statusDetail.reason", Enum(REASONS)).column(&column::DETAIL_REASON),
+    Property::new("statusDetail.reason", Enum(Reason::NAMES)).column(&column::DETAIL_REASON),
     Property::new("statusDetail.message", Text).column(&column::DETAIL_MESSAGE),
     Property::new("statusDetail.since", Time).column(&column::DETAIL_SINCE),
     Property::new("locationId", Text).column(&column::LOCATION).writable(),

@@ -5,9 +5,8 @@ use super::{
     connection::LiveConnection,
     fields::{Fields, patched},
     property::{
-        CONNECTION_FAULTS, CONNECTION_STATES, LINKS, Property,
+        LINKS, Property,
         PropertyType::{Boolean, Enum, Id, Integer, List, Object, Tags as TagMap, Text, Time},
-        REASONS, STATUSES,
     },
     status_detail::StatusDetail,
 };
@@ -17,8 +16,9 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use std::net::Ipv4Addr;
 use wicketgate_model::{
-    Connection, Description, EspProposal, EspProposals, FrontdoorId, IkeProposal, IkeProposals, Invalid,
-    LocationId, PeerAddress, PeerCidr, PeerId, PreSharedKey, ResourceName, Status, TunnelId,
+    Connection, ConnectionFault, ConnectionState, Description, EspProposal, EspProposals, FrontdoorId,
+    IkeProposal, IkeProposals, Invalid, LocationId, PeerAddress, PeerCidr, PeerId, PreSharedKey, Reason,
+    ResourceName, Status, TunnelId,
 };
 use wicketgate_store::{
     Filter, FilterValue, ListRequest, Tags, TunnelRow, TunnelSpec,
@@ -31,9 +31,9 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("description", Text).column(&column::DESCRIPTION).writable(),
     Property::new("frontdoorId", Id("")).column(&column::FRONTDOOR),
     Property::new("locationId", Text).column(&column::LOCATION).required(),
-    Property::new("status", Enum(STATUSES)).column(&column::STATUS),
+    Property::new("status", Enum(Status::NAMES)).column(&column::STATUS),
     Property::new("statusDetail", Object).optional(),
-    Property::new("statusDetail.reason", Enum(REASONS)).column(&column::DETAIL_REASON),
+    Property::new("statusDetail.reason", Enum(Reason::NAMES)).column(&column::DETAIL_REASON),
     Property::new("statusDetail.message", Text).column(&column::DETAIL_MESSAGE),
     Property::new("statusDetail.since", Time).column(&column::DETAIL_SINCE),
     Property::new("peerPublicIp", Text).column(&column::PEER_ADDRESS).required(),
@@ -47,7 +47,7 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("espProposals", List).column(&column::ESP_PROPOSALS).writable(),
     Property::new("initiate", Boolean).column(&column::INITIATE).writable(),
     Property::new("connection", Object),
-    Property::new("connection.state", Enum(CONNECTION_STATES)).column(&connection::STATE),
+    Property::new("connection.state", Enum(ConnectionState::NAMES)).column(&connection::STATE),
     Property::new("connection.since", Time).column(&connection::SINCE),
     Property::new("connection.algorithms.ike", Text).column(&connection::IKE_ALGORITHMS),
     Property::new("connection.algorithms.esp", Text).column(&connection::ESP_ALGORITHMS),
@@ -62,7 +62,8 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("connection.childSa.rekeyAt", Time).column(&connection::CHILD_REKEY),
     Property::new("connection.bytesIn", Integer).column(&connection::BYTES_IN),
     Property::new("connection.bytesOut", Integer).column(&connection::BYTES_OUT),
-    Property::new("connection.lastError.reason", Enum(CONNECTION_FAULTS)).column(&connection::ERROR_REASON),
+    Property::new("connection.lastError.reason", Enum(ConnectionFault::NAMES))
+        .column(&connection::ERROR_REASON),
     Property::new("connection.lastError.message", Text).column(&connection::ERROR_MESSAGE),
     Property::new("connection.lastError.since", Time).column(&connection::ERROR_SINCE),
     Property::new("previousKeyUntil", Time).optional(),

@@ -3,7 +3,7 @@
 use anyhow::{Context, bail};
 use reqwest::{Client, Url, redirect::Policy};
 use serde_json::Value;
-use std::{fmt, net::IpAddr, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 /// For one answer: a request may be waiting for it.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -18,20 +18,14 @@ pub(super) struct Fetch {
 }
 
 /// Why there are no keys.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
     /// It does not answer properly now; this may pass.
+    #[error("{0}")]
     Down(String),
     /// Its answer contradicts the configuration.
+    #[error("{0}")]
     Wrong(String),
-}
-
-impl fmt::Display for FetchError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Down(why) | Self::Wrong(why) => f.write_str(why),
-        }
-    }
 }
 
 impl Fetch {
