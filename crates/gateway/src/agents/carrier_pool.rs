@@ -3,7 +3,10 @@
 //! Invariant: a pool has its own lock, so looking at an agent's sockets delays no stream of another agent. The roster
 //! refers to pools and never touches a socket.
 
-use super::pool_size::{self, PoolSize};
+use super::{
+    dial_failure::DialFailure,
+    pool_size::{self, PoolSize},
+};
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
@@ -24,10 +27,6 @@ pub(super) struct CarrierPool {
     /// A carrier was parked, or the pool was closed.
     pub(super) changed: Notify,
 }
-
-/// The pool was closed: its agent has disconnected.
-#[derive(Debug)]
-pub(super) struct PoolClosed;
 
 impl CarrierPool {
     pub(super) fn new(streams: Arc<AgentStreams>) -> Self {
@@ -56,10 +55,10 @@ impl CarrierPool {
         Ok(())
     }
 
-    /// Takes the live carrier that was parked last; `None`: none is parked.
-    pub(super) fn take(&self) -> Result<Option<Carrier>, PoolClosed> {
+    /// Takes the live carrier that was parked last; `None`: none is parked. An error: the pool was closed.
+    pub(super) fn take(&self) -> Result<Option<Carrier>, DialFailure> {
         loop {
-            let last = self.parked.lock().as_mut().ok_or(PoolClosed)?.pop();
+            let last = self.parked.lock().as_mut().ok_or(DialFailure::Disconnected)?.pop();
             let Some(mut carrier) = last else { return Ok(None) };
             if carrier.is_quiet() {
                 return Ok(Some(carrier));

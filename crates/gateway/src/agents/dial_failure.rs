@@ -1,6 +1,5 @@
 //! The reasons why no stream was opened.
 
-use super::roster::StreamOutcome;
 use wicketgate_model::{FailureReason, Reason};
 use wicketgate_transport::frame::{RefusalReason, StreamRefusal};
 
@@ -21,6 +20,19 @@ pub enum DialFailure {
     Timeout,
     #[error(transparent)]
     Refused(#[from] StreamRefusal),
+}
+
+/// The result of a stream, as far as it concerns its agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StreamOutcome {
+    Well,
+    /// The agent gives no carrier, or no answer.
+    AgentFails,
+    /// The agent does not reach the target.
+    TargetFails,
+    Draining,
+    /// It has disconnected.
+    Gone,
 }
 
 impl DialFailure {

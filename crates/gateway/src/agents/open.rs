@@ -5,9 +5,9 @@
 
 use super::{
     Agents,
-    carrier_pool::{ActiveStream, CarrierPool, PoolClosed},
-    dial_failure::DialFailure,
-    roster::{Pick, Session, StreamOutcome},
+    carrier_pool::{ActiveStream, CarrierPool},
+    dial_failure::{DialFailure, StreamOutcome},
+    roster::{Pick, Session},
     stream::Stream,
 };
 use std::{
@@ -132,10 +132,8 @@ async fn take_carrier(pool: &CarrierPool, deadline: Instant) -> Result<Carrier, 
         let mut changed = pin!(pool.changed.notified());
         // Before the look, so that a carrier that is parked right after it wakes this task.
         changed.as_mut().enable();
-        match pool.take() {
-            Ok(Some(carrier)) => return Ok(carrier),
-            Ok(None) => {}
-            Err(PoolClosed) => return Err(DialFailure::Disconnected),
+        if let Some(carrier) = pool.take()? {
+            return Ok(carrier);
         }
         if timeout_at(until, changed).await.is_err() {
             return Err(DialFailure::NoCarrier);

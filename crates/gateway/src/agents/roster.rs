@@ -8,7 +8,7 @@ mod pick;
 mod readiness;
 mod reports;
 
-pub(super) use pick::{Pick, StreamOutcome};
+pub(super) use pick::Pick;
 pub use readiness::AgentStanding;
 
 use super::{

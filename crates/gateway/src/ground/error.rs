@@ -17,8 +17,8 @@ impl NetworkError {
         move |source| Self::Io { what: what.into(), source }
     }
 
-    pub(crate) fn refused(what: impl Into<String>, message: impl ToString) -> Self {
-        Self::Refused { what: what.into(), message: message.to_string() }
+    pub(crate) fn refused(what: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Refused { what: what.into(), message: message.into() }
     }
 }
 

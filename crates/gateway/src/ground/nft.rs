@@ -17,7 +17,7 @@ pub(crate) fn render(template: &str, values: &serde_json::Value) -> Result<Strin
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     let rules = environment.render_str(template, Value::from(Serde(values)));
-    rules.map_err(|error| NetworkError::refused("write packet rules", error))
+    rules.map_err(|error| NetworkError::refused("write packet rules", error.to_string()))
 }
 
 /// Applies `rules` in `namespace`, or in this process's own.

@@ -38,5 +38,5 @@ pub(super) fn local(message: &AddressMessage) -> Option<Ipv4Addr> {
 }
 
 pub(super) fn netlink(what: &'static str) -> impl FnOnce(rtnetlink::Error) -> NetworkError {
-    move |error| NetworkError::refused(what, error)
+    move |error| NetworkError::refused(what, error.to_string())
 }

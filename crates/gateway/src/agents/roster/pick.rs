@@ -4,7 +4,10 @@
 //! generation of the same target continue to serve.
 
 use super::{Connected, Roster, Session};
-use crate::agents::balancer::{Candidate, Fitness, Record, choose};
+use crate::agents::{
+    balancer::{Candidate, Fitness, Record, choose},
+    dial_failure::StreamOutcome,
+};
 use std::{sync::Arc, time::Instant};
 use wicketgate_model::{AgentId, Generation, ShareId};
 
@@ -14,19 +17,6 @@ pub(crate) struct Pick {
     pub(crate) generation: Generation,
     /// It has no failures: a successful stream need not be recorded.
     pub(crate) is_well: bool,
-}
-
-/// The result of a stream, as far as it concerns its agent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum StreamOutcome {
-    Well,
-    /// The agent gives no carrier, or no answer.
-    AgentFails,
-    /// The agent does not reach the target.
-    TargetFails,
-    Draining,
-    /// It has disconnected.
-    Gone,
 }
 
 impl Roster {

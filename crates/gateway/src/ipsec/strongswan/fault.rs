@@ -73,16 +73,11 @@ impl PeerFault {
 pub(super) struct Faults {
     /// The identity that the peer asks for, and the peer's own.
     ids: Option<(String, String)>,
-    offered: Option<Offer>,
+    /// The fault if none of the offered proposals is chosen.
+    offered: Option<PeerFault>,
     cause: Option<PeerFault>,
     /// The failure was reported without its cause: charon's threads do not log in order.
     is_unexplained: bool,
-}
-
-#[derive(Debug)]
-struct Offer {
-    is_esp: bool,
-    proposals: String,
 }
 
 impl Faults {
@@ -108,7 +103,7 @@ impl Faults {
             self.cause =
                 Some(PeerFault::new(ConnectionFault::PreSharedKeysDiffer, "the pre-shared keys differ"));
         } else if let Some(offered) = line.strip_prefix("received proposals: ") {
-            self.offered = Some(offer(offered));
+            self.offered = Some(no_common_proposal(offered));
         } else if let Some(selectors) =
             line.strip_prefix("traffic selectors ").and_then(|l| l.strip_suffix(" unacceptable"))
         {
@@ -142,7 +137,7 @@ fn failure(line: &str) -> Option<&'static str> {
 }
 
 /// The fault for a notify without findings, for example if it is the peer that refuses.
-fn from_notify(line: &str, notify: &str, offered: Option<Offer>, ends: Option<&Ends>) -> PeerFault {
+fn from_notify(line: &str, notify: &str, offered: Option<PeerFault>, ends: Option<&Ends>) -> PeerFault {
     let is_received = line.starts_with("parsed ");
     let (reason, cause) = match (notify, offered) {
         ("AUTHENTICATION_FAILED", _) if is_received => {
@@ -150,15 +145,7 @@ fn from_notify(line: &str, notify: &str, offered: Option<Offer>, ends: Option<&E
             let cause = format!("the peer rejects the gateway's key or its identity{id}");
             (ConnectionFault::PeerRefusedGateway, cause)
         }
-        ("NO_PROPOSAL_CHOSEN", Some(Offer { is_esp, proposals })) => {
-            let (reason, sa, kind) = if is_esp {
-                (ConnectionFault::NoCommonEspProposal, "CHILD", "ESP")
-            } else {
-                (ConnectionFault::NoCommonIkeProposal, "IKE", "IKE")
-            };
-            let none = format!("which is none of the tunnel's {kind} proposals");
-            (reason, format!("the peer offered {proposals} for the {sa} SA, {none}"))
-        }
+        ("NO_PROPOSAL_CHOSEN", Some(fault)) => return fault,
         // The gateway initiated. IKE_SA_INIT negotiates the IKE SA, every later exchange a CHILD SA.
         ("NO_PROPOSAL_CHOSEN", None) if is_received => {
             let (reason, kind) = if line.starts_with("parsed IKE_SA_INIT response") {
@@ -204,13 +191,19 @@ fn identity(asked: &str, own: &str, ends: &Ends) -> Option<PeerFault> {
 }
 
 /// `IKE:AES_CBC_128/HMAC_SHA1_96/PRF_HMAC_SHA1/MODP_2048, IKE:…`
-fn offer(text: &str) -> Offer {
-    let all: Vec<&str> = text.split(", ").collect();
-    let proposal = |p: &&str| {
-        let p = p.split_once(':').map_or(*p, |(_, p)| p);
+fn no_common_proposal(offered: &str) -> PeerFault {
+    let proposal = |p: &str| {
+        let p = p.split_once(':').map_or(p, |(_, p)| p);
         quoted(p.strip_suffix("/NO_EXT_SEQ").unwrap_or(p))
     };
-    Offer { is_esp: text.starts_with("ESP:"), proposals: listed(all.iter().map(proposal).collect()) }
+    let proposals = listed(offered.split(", ").map(proposal).collect());
+    let (reason, sa, kind) = if offered.starts_with("ESP:") {
+        (ConnectionFault::NoCommonEspProposal, "CHILD", "ESP")
+    } else {
+        (ConnectionFault::NoCommonIkeProposal, "IKE", "IKE")
+    };
+    let none = format!("which is none of the tunnel's {kind} proposals");
+    PeerFault::new(reason, format!("the peer offered {proposals} for the {sa} SA, {none}"))
 }
 
 /// `ours` and `theirs` are the traffic selectors that the peer proposes for each side.

@@ -26,10 +26,8 @@ impl ChildTraffic {
         for (_, child) in ike.sub("child-sas").into_iter().flat_map(Message::sections) {
             let Some(id) = child.number("uniqueid") else { continue };
             ids.push(id);
-            let (Some(bytes_in), Some(bytes_out)) = (child.number("bytes-in"), child.number("bytes-out"))
-            else {
-                continue;
-            };
+            let counters = child.number("bytes-in").zip(child.number("bytes-out"));
+            let Some((bytes_in, bytes_out)) = counters else { continue };
             let before = self.children.insert(id, (bytes_in, bytes_out)).unwrap_or_default();
             self.total.0 += bytes_in.saturating_sub(before.0);
             self.total.1 += bytes_out.saturating_sub(before.1);
