@@ -242,7 +242,7 @@ async fn fill(home: &Path) -> Result<Stock> {
             peer_address: peer.parse()?,
             peer_cidr: "172.31.0.0/16".parse()?,
             peer_id: peer.parse()?,
-            key: PreSharedKey::from_random([4; 32]),
+            pre_shared_key: PreSharedKey::from_random([4; 32]),
             ike_proposals: None,
             esp_proposals: None,
             initiate: false,

@@ -97,4 +97,35 @@ macro_rules! bounded {
         }
     };
 }
-pub(crate) use {bounded, serde_as_text, transparent};
+/// A text that keeps a rule. `$check` answers whether it does, `$rule` says it, worded to follow the property.
+macro_rules! text {
+    ($(#[$doc:meta])* $name:ident, $check:expr, $rule:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(String);
+
+        impl $name {
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = $crate::Invalid;
+
+            fn from_str(s: &str) -> Result<Self, $crate::Invalid> {
+                let check: fn(&str) -> bool = $check;
+                if check(s) { Ok(Self(s.to_owned())) } else { Err($crate::Invalid::new($rule)) }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        $crate::declare::serde_as_text!($name);
+    };
+}
+pub(crate) use {bounded, serde_as_text, text, transparent};

@@ -1,6 +1,9 @@
 //! Identifiers. Made elsewhere from a version 7 UUID, so that their order is the order of creation.
 
-use crate::{Invalid, declare::serde_as_text};
+use crate::{
+    Invalid,
+    declare::{serde_as_text, text},
+};
 use std::{fmt, str::FromStr};
 use uuid::Uuid;
 
@@ -71,10 +74,12 @@ id!(/** The record of one asynchronous write. */ ExecutionId, "exe-");
 id!(/** An enrolment code, without its secret. */ EnrollmentId, "enr-");
 id!(/** An API account: its client id. */ ApiAccountId, "acc-");
 
-/// An environment's short public name, as shares name it: ten letters, digits and hyphens (`ijcrWb-ZOq`).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ZId(String);
-serde_as_text!(ZId);
+text!(
+    /// An environment's short public name, as shares name it: ten letters, digits and hyphens (`ijcrWb-ZOq`).
+    ZId,
+    |s| s.len() == ZId::LENGTH && s.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'),
+    "must be the zId of an environment: ten letters, digits or hyphens"
+);
 
 impl ZId {
     const LENGTH: usize = 10;
@@ -87,26 +92,6 @@ impl ZId {
             char::from(Self::LETTERS[usize::from(b) % if edge { 62 } else { 63 }])
         };
         Self(bytes.into_iter().enumerate().map(letter).collect())
-    }
-
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for ZId {
-    type Err = Invalid;
-
-    fn from_str(s: &str) -> Result<Self, Invalid> {
-        let ok = s.len() == Self::LENGTH && s.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-        ok.then(|| Self(s.to_owned()))
-            .ok_or_else(|| Invalid::new("must be the zId of an environment: ten letters, digits or hyphens"))
-    }
-}
-
-impl fmt::Display for ZId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 

@@ -1,39 +1,7 @@
 //! Names: short texts with a rule each.
 
-use crate::{Invalid, declare::serde_as_text};
-use std::{fmt, net::IpAddr, str::FromStr};
-
-/// A text that keeps a rule. `$check` answers whether it does, `$rule` says it, worded to follow the property.
-macro_rules! text {
-    ($(#[$doc:meta])* $name:ident, $check:expr, $rule:literal) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(String);
-
-        impl $name {
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = Invalid;
-
-            fn from_str(s: &str) -> Result<Self, Invalid> {
-                let check: fn(&str) -> bool = $check;
-                if check(s) { Ok(Self(s.to_owned())) } else { Err(Invalid::new($rule)) }
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-
-        serde_as_text!($name);
-    };
-}
+use crate::declare::text;
+use std::net::IpAddr;
 
 text!(
     /// The name of a share, a tunnel or an environment: a host name's label (RFC 1123 §2.1).

@@ -95,7 +95,7 @@ pub(crate) async fn authenticate(
 async fn account_of(store: &Store, secret: &str) -> Result<Option<ApiAccountRow>, ApiError> {
     let shown = client_secret::sha256(secret);
     let account = store.api_account_with_secret(&shown).await?;
-    Ok(account.filter(|a| a.secret_sha256.ct_eq(&shown).into()))
+    Ok(account.filter(|a| a.spec.secret_sha256.ct_eq(&shown).into()))
 }
 
 /// The account with the scopes that both it and its token have: the account's may have been reduced since.
@@ -109,11 +109,11 @@ fn principal(account: &ApiAccountRow, granted: Option<&[Scope]>) -> Result<Princ
 }
 
 pub(crate) fn scopes(account: &ApiAccountRow) -> Vec<Scope> {
-    Scope::among(account.scopes.iter().map(String::as_str))
+    Scope::among(account.spec.scopes.iter().map(String::as_str))
 }
 
 pub(crate) fn has_expired(account: &ApiAccountRow) -> bool {
-    account.expires_at.is_some_and(|end| end <= Timestamp::now())
+    account.spec.expires_at.is_some_and(|end| end <= Timestamp::now())
 }
 
 /// The issuer that a JWT claims, not verified yet: it selects the key to verify with.

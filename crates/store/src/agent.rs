@@ -5,36 +5,37 @@ use crate::{
     Action, Filter, FilterValue, ListRequest, Page, PageRequest, ResourceType, Result, Store, StoreError,
     WriteContext,
     agent_link::Activity,
-    columns::{hex, parsed, parsed_option, text, time, time_option},
     execution::Execution,
     list::{Listing, of},
+    row::rows,
     write::Write,
 };
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
-use sqlx::{Row, any::AnyRow};
 use std::net::IpAddr;
 use wicketgate_model::{AgentId, EnvironmentId, FrontdoorId, ZId};
 
-#[derive(Debug, Clone)]
-pub struct AgentRow {
-    pub id: AgentId,
-    pub frontdoor: FrontdoorId,
-    pub environment: EnvironmentId,
-    /// The environment's.
-    pub z_id: ZId,
-    /// Its host name, as it reported it.
-    pub name: String,
-    /// As it reported when it last connected.
-    pub version: Option<String>,
-    /// Where it last connected from.
-    pub address: Option<IpAddr>,
-    /// `None` while it is not connected.
-    pub connected_since: Option<Timestamp>,
-    /// When it was last known to be connected; `None` while it is, and if it never was.
-    pub last_seen: Option<Timestamp>,
-    pub created_at: Timestamp,
-    pub barred_at: Option<Timestamp>,
+rows! {
+    #[derive(Debug, Clone)]
+    pub struct AgentRow {
+        pub id: AgentId,
+        pub frontdoor: FrontdoorId,
+        pub environment: EnvironmentId,
+        /// The environment's.
+        pub z_id: ZId,
+        /// Its host name, as it reported it.
+        pub name: String,
+        /// As it reported when it last connected.
+        pub version: Option<String>,
+        /// Where it last connected from.
+        pub address: Option<IpAddr>,
+        /// `None` while it is not connected.
+        pub connected_since: Option<Timestamp>,
+        /// When it was last known to be connected; `None` while it is, and if it never was.
+        pub last_seen: Option<Timestamp>,
+        pub created_at: Timestamp,
+        pub barred_at: Option<Timestamp>,
+    }
 }
 
 macro_rules! selected {
@@ -54,27 +55,9 @@ macro_rules! select {
     };
 }
 
-impl AgentRow {
-    pub(crate) fn read(row: &AnyRow) -> Result<Self> {
-        Ok(Self {
-            id: parsed(row, "id")?,
-            frontdoor: parsed(row, "frontdoor")?,
-            environment: parsed(row, "environment")?,
-            z_id: parsed(row, "z_id")?,
-            name: text(row, "name")?,
-            version: row.try_get("version")?,
-            address: parsed_option(row, "address")?,
-            connected_since: time_option(row, "connected_since")?,
-            last_seen: time_option(row, "last_seen")?,
-            created_at: time(row, "created_at")?,
-            barred_at: time_option(row, "barred_at")?,
-        })
-    }
-}
-
 impl Store {
     pub async fn agents(&self, frontdoor: FrontdoorId, request: &ListRequest) -> Result<Page<AgentRow>> {
-        self.list(&LISTING, of(&columns::FRONTDOOR, frontdoor), request, AgentRow::read).await
+        self.list(&LISTING, of(&columns::FRONTDOOR, frontdoor), request).await
     }
 
     /// All agents of these environments.
@@ -97,12 +80,8 @@ impl Store {
 
     /// `None` once it is barred.
     pub async fn agent(&self, frontdoor: FrontdoorId, id: AgentId) -> Result<Option<AgentRow>> {
-        self.find(
-            select!("WHERE a.id = $1 AND a.frontdoor = $2 AND a.barred_at IS NULL"),
-            &[&id, &frontdoor],
-            AgentRow::read,
-        )
-        .await
+        let select = select!("WHERE a.id = $1 AND a.frontdoor = $2 AND a.barred_at IS NULL");
+        self.find(select, &[&id, &frontdoor]).await
     }
 
     /// Bars the agent: its connections are cut and its certificate is refused.
@@ -119,30 +98,22 @@ impl Store {
     ) -> Result<Option<(FrontdoorId, EnvironmentId)>> {
         let select = "SELECT a.frontdoor, a.environment FROM agent a JOIN enrollment e ON e.agent = a.id \
                       WHERE a.id = $1 AND e.public_key_sha256 = $2 AND a.barred_at IS NULL";
-        let read = |row: &AnyRow| Ok((parsed(row, "frontdoor")?, parsed(row, "environment")?));
-        self.find(select, &[&id, &hex(public_key_sha256)], read).await
+        self.find(select, &[&id, public_key_sha256]).await
     }
 }
 
 impl Write {
     async fn bar_agent(&mut self, frontdoor: FrontdoorId, id: AgentId) -> Result<()> {
-        let activity = Activity::of(self.db(), id).await?.filter(|activity| activity.frontdoor == frontdoor);
+        let activity =
+            Activity::of(&mut self.tx, id).await?.filter(|activity| activity.frontdoor == frontdoor);
         let activity = activity.ok_or(StoreError::Missing)?;
-        sqlx::query("UPDATE agent SET barred_at = $1, revision = $2 WHERE id = $3")
-            .bind(self.at())
-            .bind(self.revision)
-            .bind(id.to_string())
-            .execute(self.db())
-            .await?;
-        sqlx::query("UPDATE agent_link SET connected_since = NULL WHERE agent = $1")
-            .bind(id.to_string())
-            .execute(self.db())
-            .await?;
         let at = self.context.at;
-        let event = activity.event(self.db(), at).await?;
+        let bar = "UPDATE agent SET barred_at = $1, revision = $2 WHERE id = $3";
+        self.tx.execute(bar, &[&at, &self.revision, &id]).await?;
+        self.tx.execute("UPDATE agent_link SET connected_since = NULL WHERE agent = $1", &[&id]).await?;
+        let event = activity.event(&mut self.tx, at).await?;
         self.deferred.events.extend(event);
-        let on = Execution { resource_type: ResourceType::Agent, resource: &id, generation: None };
-        self.record(frontdoor, Action::Delete, on).await
+        self.record(frontdoor, Action::Delete, Execution::of(ResourceType::Agent, &id)).await
     }
 }
 

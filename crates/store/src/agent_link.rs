@@ -4,11 +4,11 @@
 
 use crate::{
     Result, Store,
-    columns::{number, parsed, shown},
     event::{EventKind, NewEvent},
+    field::shown,
+    transaction::Transaction,
 };
 use jiff::Timestamp;
-use sqlx::AnyConnection;
 use std::net::IpAddr;
 use wicketgate_model::{AgentId, EnvironmentId, FrontdoorId, GatewayId};
 
@@ -31,25 +31,15 @@ impl Store {
         let Some(activity) = Activity::of(&mut tx, link.agent).await? else {
             return Ok(tx.rollback().await?);
         };
-        sqlx::query("UPDATE agent SET name = $1 WHERE id = $2")
-            .bind(shown(&link.name))
-            .bind(link.agent.to_string())
-            .execute(&mut *tx)
-            .await?;
+        let rename = "UPDATE agent SET name = $1 WHERE id = $2";
+        tx.execute(rename, &[&shown(&link.name), &link.agent]).await?;
         // It may have been barred before the environment was locked.
-        sqlx::query(
-            "INSERT INTO agent_link (agent, gateway, version, address, connected_since) \
+        let connect = "INSERT INTO agent_link (agent, gateway, version, address, connected_since) \
              SELECT id, $2, $3, $4, $5 FROM agent WHERE id = $1 AND barred_at IS NULL \
              ON CONFLICT (agent, gateway) DO UPDATE SET version = excluded.version, address = excluded.address, \
-             connected_since = excluded.connected_since, last_seen = NULL",
-        )
-        .bind(link.agent.to_string())
-        .bind(link.gateway.to_string())
-        .bind(shown(&link.version))
-        .bind(link.address.to_string())
-        .bind(at.as_microsecond())
-        .execute(&mut *tx)
-        .await?;
+             connected_since = excluded.connected_since, last_seen = NULL";
+        let AgentLink { gateway, agent, version, address, .. } = link;
+        tx.execute(connect, &[agent, gateway, &shown(version), address, &at]).await?;
         let event = activity.event(&mut tx, at).await?;
         self.commit_telling(tx, event.into_iter().collect()).await
     }
@@ -58,15 +48,9 @@ impl Store {
     pub async fn agent_disconnected(&self, gateway: GatewayId, agent: AgentId, at: Timestamp) -> Result<()> {
         let mut tx = self.database.begin().await?;
         let Some(activity) = Activity::of(&mut tx, agent).await? else { return Ok(tx.rollback().await?) };
-        sqlx::query(
-            "UPDATE agent_link SET connected_since = NULL, last_seen = $1 \
-             WHERE agent = $2 AND gateway = $3 AND connected_since IS NOT NULL",
-        )
-        .bind(at.as_microsecond())
-        .bind(agent.to_string())
-        .bind(gateway.to_string())
-        .execute(&mut *tx)
-        .await?;
+        let disconnect = "UPDATE agent_link SET connected_since = NULL, last_seen = $1 \
+                          WHERE agent = $2 AND gateway = $3 AND connected_since IS NOT NULL";
+        tx.execute(disconnect, &[&at, &agent, &gateway]).await?;
         let event = activity.event(&mut tx, at).await?;
         self.commit_telling(tx, event.into_iter().collect()).await
     }
@@ -82,36 +66,26 @@ pub(crate) struct Activity {
 
 impl Activity {
     /// Of an agent's environment; `None` if the agent is unknown or barred.
-    pub(crate) async fn of(db: &mut AnyConnection, agent: AgentId) -> Result<Option<Self>> {
-        let row = sqlx::query(
-            "UPDATE environment SET name = name \
-             WHERE id = (SELECT environment FROM agent WHERE id = $1 AND barred_at IS NULL) RETURNING id, frontdoor",
-        )
-        .bind(agent.to_string())
-        .fetch_optional(&mut *db)
-        .await?;
-        let Some(row) = row else { return Ok(None) };
-        let (environment, frontdoor) = (parsed(&row, "id")?, parsed(&row, "frontdoor")?);
-        Ok(Some(Self { frontdoor, environment, was_active: is_active(db, environment).await? }))
+    pub(crate) async fn of(tx: &mut Transaction, agent: AgentId) -> Result<Option<Self>> {
+        let lock = "UPDATE environment SET name = name WHERE id = \
+                    (SELECT environment FROM agent WHERE id = $1 AND barred_at IS NULL) RETURNING id, frontdoor";
+        let Some((environment, frontdoor)) = tx.find(lock, &[&agent]).await? else { return Ok(None) };
+        Ok(Some(Self { frontdoor, environment, was_active: is_active(tx, environment).await? }))
     }
 
     /// The event of the environment, if it has become active or offline.
-    pub(crate) async fn event(self, db: &mut AnyConnection, at: Timestamp) -> Result<Option<NewEvent>> {
-        let is_active = is_active(db, self.environment).await?;
+    pub(crate) async fn event(self, tx: &mut Transaction, at: Timestamp) -> Result<Option<NewEvent>> {
+        let is_active = is_active(tx, self.environment).await?;
         let event = || environment_event(self.frontdoor, self.environment, is_active, at);
         Ok((is_active != self.was_active).then(event))
     }
 }
 
-async fn is_active(db: &mut AnyConnection, environment: EnvironmentId) -> Result<bool> {
-    let row = sqlx::query(
-        "SELECT COUNT(*) AS n FROM agent a JOIN agent_link k ON k.agent = a.id \
-         WHERE a.environment = $1 AND k.connected_since IS NOT NULL",
-    )
-    .bind(environment.to_string())
-    .fetch_one(db)
-    .await?;
-    Ok(number::<i64>(&row, "n")? > 0)
+async fn is_active(tx: &mut Transaction, environment: EnvironmentId) -> Result<bool> {
+    let count = "SELECT COUNT(*) FROM agent a JOIN agent_link k ON k.agent = a.id \
+                 WHERE a.environment = $1 AND k.connected_since IS NOT NULL";
+    let (is_active,) = tx.one(count, &[&environment]).await?;
+    Ok(is_active)
 }
 
 pub(crate) fn environment_event(

@@ -1,7 +1,6 @@
 //! A request's claim on its idempotency key.
 
-use crate::{Result, StoreError};
-use sqlx::AnyConnection;
+use crate::{Result, StoreError, transaction::Transaction};
 use uuid::Uuid;
 use wicketgate_model::ExecutionId;
 
@@ -18,15 +17,9 @@ pub struct Claim {
 }
 
 /// Marks the request's claim, in the transaction of its write. If the claim was taken over, the write is undone.
-pub(crate) async fn mark(db: &mut AnyConnection, claim: Option<&Claim>, process: ExecutionId) -> Result<()> {
-    let Some(claim) = claim else { return Ok(()) };
-    let done =
-        sqlx::query("UPDATE idempotency SET process = $1 WHERE principal = $2 AND key = $3 AND token = $4")
-            .bind(process.to_string())
-            .bind(claim.principal.clone())
-            .bind(claim.key.clone())
-            .bind(claim.token.to_string())
-            .execute(db)
-            .await?;
-    if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Stale) }
+pub(crate) async fn mark(tx: &mut Transaction, claim: Option<&Claim>, process: ExecutionId) -> Result<()> {
+    let Some(Claim { principal, key, token, .. }) = claim else { return Ok(()) };
+    let mark = "UPDATE idempotency SET process = $1 WHERE principal = $2 AND key = $3 AND token = $4";
+    let marked = tx.execute(mark, &[&process, principal, key, token]).await?;
+    if marked == 1 { Ok(()) } else { Err(StoreError::Stale) }
 }

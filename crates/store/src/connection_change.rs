@@ -5,12 +5,15 @@
 
 use crate::{
     Column, ColumnType, ListRequest, Page, Result, Store,
-    columns::{number, parsed, parsed_option, shown, time},
+    field::{get, shown},
     list::Listing,
+    row::{FromRow, specs},
+    statement::Assignments,
     transaction::Transaction,
 };
 use jiff::Timestamp;
-use sqlx::{Row, any::AnyRow};
+use sqlx::any::AnyRow;
+use std::net::Ipv4Addr;
 use wicketgate_model::{
     Algorithms, Connection, ConnectionError, ConnectionFault, ConnectionState, GatewayId, Peer, TunnelId,
 };
@@ -30,23 +33,47 @@ pub struct ConnectionChange {
     pub last_error: Option<(ConnectionFault, String)>,
 }
 
-impl ConnectionChange {
-    pub(crate) fn read(row: &AnyRow) -> Result<Self> {
-        let error: Option<String> = row.try_get("error")?;
-        let message: Option<String> = row.try_get("error_message")?;
-        let (ike, esp): (Option<String>, Option<String>) = (row.try_get("ike")?, row.try_get("esp")?);
-        let port: Option<i64> = row.try_get("peer_port")?;
-        let address = parsed_option(row, "peer_address")?;
+specs! {
+    /// The part of a connection that its history and its endpoint have as columns.
+    pub(crate) struct ConnectionColumns {
+        state: ConnectionState,
+        peer_address: Option<Ipv4Addr>,
+        peer_port: Option<u16>,
+        peer_id: Option<String>,
+        ike: Option<String>,
+        esp: Option<String>,
+        error: Option<String>,
+        error_message: Option<String>,
+    }
+}
+
+impl From<&Connection> for ConnectionColumns {
+    fn from(connection: &Connection) -> Self {
+        let Connection { state, peer, algorithms, last_error, .. } = connection;
+        Self {
+            state: *state,
+            peer_address: peer.as_ref().map(|p| p.address),
+            peer_port: peer.as_ref().map(|p| p.port),
+            peer_id: peer.as_ref().and_then(|p| p.id.clone()),
+            ike: algorithms.as_ref().map(|a| a.ike.clone()),
+            esp: algorithms.as_ref().map(|a| a.esp.clone()),
+            error: last_error.as_ref().map(|e| e.reason.to_string()),
+            error_message: last_error.as_ref().map(|e| shown(&e.to_string())),
+        }
+    }
+}
+
+impl FromRow for ConnectionChange {
+    fn from_row(row: &AnyRow) -> Result<Self> {
+        let is = ConnectionColumns::from_row(row)?;
+        let peer = is.peer_address.zip(is.peer_port);
         Ok(Self {
-            number: number(row, "number")?,
-            at: time(row, "at")?,
-            state: parsed(row, "state")?,
-            peer: match (address, port.and_then(|p| u16::try_from(p).ok())) {
-                (Some(address), Some(port)) => Some(Peer { address, port, id: row.try_get("peer_id")? }),
-                _ => None,
-            },
-            algorithms: ike.zip(esp).map(|(ike, esp)| Algorithms { ike, esp }),
-            last_error: error.and_then(|name| name.parse().ok()).zip(message),
+            number: get(row, "number")?,
+            at: get(row, "at")?,
+            state: is.state,
+            peer: peer.map(|(address, port)| Peer { address, port, id: is.peer_id }),
+            algorithms: is.ike.zip(is.esp).map(|(ike, esp)| Algorithms { ike, esp }),
+            last_error: is.error.and_then(|name| name.parse().ok()).zip(is.error_message),
         })
     }
 }
@@ -102,30 +129,12 @@ pub(crate) async fn keep(
     at: Timestamp,
 ) -> Result<()> {
     let (tunnel, gateway) = endpoint;
-    sqlx::query(
-        "INSERT INTO connection_change (tunnel, gateway, number, at, state, peer_address, peer_port, peer_id, ike, esp, \
-         error, error_message) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
-    )
-    .bind(tunnel.to_string())
-    .bind(gateway.to_string())
-    .bind(number)
-    .bind(at.as_microsecond())
-    .bind(connection.state.as_str())
-    .bind(connection.peer.as_ref().map(|p| p.address.to_string()))
-    .bind(connection.peer.as_ref().map(|p| i64::from(p.port)))
-    .bind(connection.peer.as_ref().and_then(|p| p.id.clone()))
-    .bind(connection.algorithms.as_ref().map(|a| a.ike.clone()))
-    .bind(connection.algorithms.as_ref().map(|a| a.esp.clone()))
-    .bind(connection.last_error.as_ref().map(|e| e.reason.as_str()))
-    .bind(connection.last_error.as_ref().map(|e| shown(&e.to_string())))
-    .execute(&mut **tx)
-    .await?;
-    sqlx::query("DELETE FROM connection_change WHERE tunnel = $1 AND gateway = $2 AND number <= $3")
-        .bind(tunnel.to_string())
-        .bind(gateway.to_string())
-        .bind(number - MOST)
-        .execute(&mut **tx)
-        .await?;
+    let columns = ConnectionColumns::from(connection);
+    let change =
+        Assignments::new(&[("tunnel", &tunnel), ("gateway", &gateway), ("number", &number), ("at", &at)]);
+    tx.run(change.with(&columns).insert("connection_change", "")?).await?;
+    let forget = "DELETE FROM connection_change WHERE tunnel = $1 AND gateway = $2 AND number <= $3";
+    tx.execute(forget, &[&tunnel, &gateway, &(number - MOST)]).await?;
     Ok(())
 }
 
@@ -137,7 +146,7 @@ impl Store {
         request: &ListRequest,
     ) -> Result<Page<ConnectionChange>> {
         let scope = Some((&TUNNEL, vec![tunnel.to_string()]));
-        self.list(&LISTING, scope, request, ConnectionChange::read).await
+        self.list(&LISTING, scope, request).await
     }
 }
 

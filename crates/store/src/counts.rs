@@ -1,7 +1,6 @@
 //! Numbers of tunnels, shares and agents, for metrics.
 
-use crate::{Result, Store, StoreError};
-use sqlx::Row;
+use crate::{Result, Store};
 use wicketgate_model::Status;
 
 /// Numbers of rows at one time. `DELETED` rows are not counted.
@@ -17,19 +16,11 @@ impl Store {
         let tunnels = "SELECT status, COUNT(*) FROM ipsec_tunnel WHERE status <> 'DELETED' GROUP BY status";
         let shares = "SELECT status, COUNT(*) FROM ipsec_share WHERE status <> 'DELETED' GROUP BY status";
         let agents = "SELECT COUNT(DISTINCT agent) FROM agent_link WHERE connected_since IS NOT NULL";
+        let connected: Option<(i64,)> = self.find(agents, &[]).await?;
         Ok(Counts {
-            tunnels: self.by_status(tunnels).await?,
-            shares: self.by_status(shares).await?,
-            agents_connected: sqlx::query(agents).fetch_one(&self.database.readers).await?.try_get(0)?,
+            tunnels: self.all(tunnels, &[]).await?,
+            shares: self.all(shares, &[]).await?,
+            agents_connected: connected.map_or(0, |(agents,)| agents),
         })
-    }
-
-    async fn by_status(&self, sql: &'static str) -> Result<Vec<(Status, i64)>> {
-        let rows = sqlx::query(sql).fetch_all(&self.database.readers).await?;
-        let counts = rows.iter().map(|row| {
-            let name: String = row.try_get(0)?;
-            Ok((name.parse().map_err(|_| StoreError::Corrupt { column: "status" })?, row.try_get(1)?))
-        });
-        counts.collect()
     }
 }

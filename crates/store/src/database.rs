@@ -215,7 +215,7 @@ mod tests {
         let mut tx = store.database.begin().await.unwrap();
         let later = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
                      VALUES (9999, 'later', TRUE, x'00', 0)";
-        sqlx::query(later).execute(&mut *tx).await.unwrap();
+        sqlx::query(later).execute(tx.db()).await.unwrap();
         tx.commit().await.unwrap();
         store.close().await;
         let error = Store::open(&file).await.err().map(|e| e.to_string()).unwrap();

@@ -5,8 +5,8 @@ use crate::{
     Result,
     event::{self, NewEvent},
     share_count::ShareCounts,
+    transaction::Transaction,
 };
-use sqlx::AnyConnection;
 
 #[derive(Debug, Default)]
 pub(crate) struct Deferred {
@@ -23,8 +23,8 @@ impl Deferred {
         self.forgets |= other.forgets;
     }
 
-    pub(crate) async fn write(&self, db: &mut AnyConnection) -> Result<()> {
-        self.counts.write(db).await?;
-        event::insert(db, &self.events).await
+    pub(crate) async fn write(&self, tx: &mut Transaction) -> Result<()> {
+        self.counts.write(tx).await?;
+        event::insert(tx, &self.events).await
     }
 }

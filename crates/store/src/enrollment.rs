@@ -5,26 +5,29 @@
 
 use crate::{
     Action, ResourceType, Result, Store, StoreError, WriteContext, agent,
-    columns::{hex, number, parsed, parsed_option, shown, text, time},
     execution::Execution,
+    field::shown,
+    row::{rows, specs},
+    statement::Assignments,
     write::Write,
 };
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
-use sqlx::any::AnyRow;
 use wicketgate_model::{AgentId, EnrolRefusal, EnrollmentId, EnvironmentId, FrontdoorId, ResourceName, ZId};
 
 /// Wrong secrets that a code accepts: too few to guess it, and enough for mistakes in copying.
-const TRIES: i64 = 5;
+const TRIES: u32 = 5;
 
-/// A code to create.
-#[derive(Debug, Clone)]
-pub struct NewEnrollment {
-    pub id: EnrollmentId,
-    /// Of the environment that gets one more replica; a new one is made when left out.
-    pub environment: Option<EnvironmentId>,
-    pub secret_sha256: [u8; 32],
-    pub expires_at: Timestamp,
+specs! {
+    /// A code to create.
+    #[derive(Debug, Clone)]
+    pub struct NewEnrollment {
+        pub id: EnrollmentId,
+        /// Of the environment that gets one more replica; a new one is made when left out.
+        pub environment: Option<EnvironmentId>,
+        pub secret_sha256: [u8; 32],
+        pub expires_at: Timestamp,
+    }
 }
 
 /// An agent's request to enrol.
@@ -39,14 +42,29 @@ pub struct EnrolAttempt {
     pub z_id: ZId,
 }
 
-/// The identity that an agent is enrolled with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EnrolledAgent {
-    pub agent: AgentId,
-    pub environment: EnvironmentId,
-    pub frontdoor: FrontdoorId,
-    pub z_id: ZId,
+rows! {
+    /// The identity that an agent is enrolled with.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct EnrolledAgent {
+        pub agent: AgentId,
+        pub environment: EnvironmentId,
+        pub frontdoor: FrontdoorId,
+        pub z_id: ZId,
+    }
+
+    struct EnrollmentRow {
+        frontdoor: FrontdoorId,
+        spec: NewEnrollment,
+        /// Requests with a wrong secret.
+        tries: u32,
+        /// The agent that used the code.
+        agent: Option<AgentId>,
+        public_key_sha256: Option<[u8; 32]>,
+    }
 }
+
+/// The answer to an agent.
+type Answer = std::result::Result<EnrolledAgent, EnrolRefusal>;
 
 impl Store {
     pub async fn create_enrollment(
@@ -61,17 +79,10 @@ impl Store {
 
     /// Uses the code: creates the agent, and its environment unless the code names one. The inner result is the answer
     /// to the agent. A wrong secret is counted.
-    pub async fn enrol(
-        &self,
-        asked: &EnrolAttempt,
-        context: &WriteContext,
-    ) -> Result<std::result::Result<EnrolledAgent, EnrolRefusal>> {
+    pub async fn enrol(&self, asked: &EnrolAttempt, context: &WriteContext) -> Result<Answer> {
         // Anyone may send this: only a request that may succeed, or that counts as a try, occupies the writer.
-        let found = sqlx::query(BY_ID)
-            .bind(asked.enrollment.to_string())
-            .fetch_optional(&self.database.readers)
-            .await?;
-        if let Verdict::Refused(refusal) = verdict(found.as_ref(), asked, context.at)? {
+        let found = self.find(BY_ID, &[&asked.enrollment]).await?;
+        if let Verdict::Refused(refusal) = verdict(found, asked, context.at) {
             return Ok(Err(refusal));
         }
         let asked = asked.clone();
@@ -81,96 +92,51 @@ impl Store {
 
 impl Write {
     async fn create_enrollment(&mut self, frontdoor: FrontdoorId, new: NewEnrollment) -> Result<()> {
-        if let Some(environment) = new.environment {
-            sqlx::query("SELECT 1 FROM environment WHERE id = $1 AND frontdoor = $2 AND deleted_at IS NULL")
-                .bind(environment.to_string())
-                .bind(frontdoor.to_string())
-                .fetch_optional(self.db())
-                .await?
-                .ok_or(StoreError::Reference { column: &agent::columns::ENVIRONMENT })?;
+        if let Some(environment) = new.environment
+            && !self.has_environment(frontdoor, environment).await?
+        {
+            return Err(StoreError::Reference { column: &agent::columns::ENVIRONMENT });
         }
-        sqlx::query(
-            "INSERT INTO enrollment (id, frontdoor, environment, secret_sha256, expires_at, tries, created_at, \
-             created_by) VALUES ($1, $2, $3, $4, $5, 0, $6, $7)",
-        )
-        .bind(new.id.to_string())
-        .bind(frontdoor.to_string())
-        .bind(new.environment.map(|e| e.to_string()))
-        .bind(hex(&new.secret_sha256))
-        .bind(new.expires_at.as_microsecond())
-        .bind(self.at())
-        .bind(self.context.actor.clone())
-        .execute(self.db())
-        .await?;
-        let on = Execution { resource_type: ResourceType::Enrollment, resource: &new.id, generation: None };
-        self.record(frontdoor, Action::Create, on).await
+        let set = Assignments::of(&new).and(&[
+            ("frontdoor", &frontdoor),
+            ("tries", &0_u32),
+            ("created_at", &self.context.at),
+            ("created_by", &self.context.actor),
+        ]);
+        self.tx.run(set.insert("enrollment", "")?).await?;
+        self.record(frontdoor, Action::Create, Execution::of(ResourceType::Enrollment, &new.id)).await
     }
 
-    async fn enrol(
-        &mut self,
-        asked: EnrolAttempt,
-    ) -> Result<std::result::Result<EnrolledAgent, EnrolRefusal>> {
-        let found = sqlx::query(BY_ID).bind(asked.enrollment.to_string()).fetch_optional(self.db()).await?;
-        let row = match verdict(found.as_ref(), &asked, self.context.at)? {
+    async fn enrol(&mut self, asked: EnrolAttempt) -> Result<Answer> {
+        let found = self.tx.find(BY_ID, &[&asked.enrollment]).await?;
+        let EnrollmentRow { frontdoor, spec, .. } = match verdict(found, &asked, self.context.at) {
             Verdict::Refused(refusal) => return Ok(Err(refusal)),
             Verdict::WrongSecret => {
-                sqlx::query("UPDATE enrollment SET tries = tries + 1 WHERE id = $1")
-                    .bind(asked.enrollment.to_string())
-                    .execute(self.db())
-                    .await?;
+                let count = "UPDATE enrollment SET tries = tries + 1 WHERE id = $1";
+                self.tx.execute(count, &[&asked.enrollment]).await?;
                 return Ok(Err(EnrolRefusal::WrongCode));
             }
-            Verdict::EnrolledBefore(agent) => return self.enrolled_before(agent).await,
+            Verdict::EnrolledBefore(agent) => {
+                let select = "SELECT a.id AS agent, a.environment, a.frontdoor, e.z_id FROM agent a \
+                              JOIN environment e ON e.id = a.environment WHERE a.id = $1 AND a.barred_at IS NULL";
+                return Ok(self.tx.find(select, &[&agent]).await?.ok_or(EnrolRefusal::Barred));
+            }
             Verdict::Good(row) => row,
         };
-        let frontdoor = parsed(row, "frontdoor")?;
-        let existing = match parsed_option::<EnvironmentId>(row, "environment")? {
-            Some(id) => match self.environment_z_id(id).await? {
-                Some(z_id) => Some((id, z_id)),
-                None => return Ok(Err(EnrolRefusal::WrongCode)),
-            },
-            None => None,
-        };
-        let (environment, z_id) = match existing {
-            Some(existing) => existing,
+        let (environment, z_id) = match spec.environment {
+            Some(id) => {
+                let select = "SELECT id, z_id FROM environment WHERE id = $1 AND deleted_at IS NULL";
+                match self.tx.find(select, &[&id]).await? {
+                    Some(existing) => existing,
+                    None => return Ok(Err(EnrolRefusal::WrongCode)),
+                }
+            }
             None => (self.insert_environment(frontdoor, &asked).await?, asked.z_id.clone()),
         };
         let agent = self.insert_agent(frontdoor, environment, &asked).await?;
-        sqlx::query("UPDATE enrollment SET agent = $1, public_key_sha256 = $2 WHERE id = $3")
-            .bind(agent.to_string())
-            .bind(hex(&asked.public_key_sha256))
-            .bind(asked.enrollment.to_string())
-            .execute(self.db())
-            .await?;
+        let used = "UPDATE enrollment SET agent = $1, public_key_sha256 = $2 WHERE id = $3";
+        self.tx.execute(used, &[&agent, &asked.public_key_sha256, &asked.enrollment]).await?;
         Ok(Ok(EnrolledAgent { agent, environment, frontdoor, z_id }))
-    }
-
-    async fn enrolled_before(
-        &mut self,
-        agent: AgentId,
-    ) -> Result<std::result::Result<EnrolledAgent, EnrolRefusal>> {
-        let found = sqlx::query(
-            "SELECT a.environment, a.frontdoor, e.z_id FROM agent a JOIN environment e ON e.id = a.environment \
-             WHERE a.id = $1 AND a.barred_at IS NULL",
-        )
-        .bind(agent.to_string())
-        .fetch_optional(self.db())
-        .await?;
-        let Some(row) = found else { return Ok(Err(EnrolRefusal::Barred)) };
-        Ok(Ok(EnrolledAgent {
-            agent,
-            environment: parsed(&row, "environment")?,
-            frontdoor: parsed(&row, "frontdoor")?,
-            z_id: parsed(&row, "z_id")?,
-        }))
-    }
-
-    async fn environment_z_id(&mut self, id: EnvironmentId) -> Result<Option<ZId>> {
-        let row = sqlx::query("SELECT z_id FROM environment WHERE id = $1 AND deleted_at IS NULL")
-            .bind(id.to_string())
-            .fetch_optional(self.db())
-            .await?;
-        row.as_ref().map(|r| parsed(r, "z_id")).transpose()
     }
 
     async fn insert_environment(
@@ -179,19 +145,11 @@ impl Write {
         asked: &EnrolAttempt,
     ) -> Result<EnvironmentId> {
         let id = EnvironmentId::new((self.context.fresh)());
-        sqlx::query(
-            "INSERT INTO environment (id, frontdoor, z_id, name, created_at, updated_at) \
-             VALUES ($1, $2, $3, $4, $5, $5)",
-        )
-        .bind(id.to_string())
-        .bind(frontdoor.to_string())
-        .bind(asked.z_id.as_str())
-        .bind(environment_name(&asked.name))
-        .bind(self.at())
-        .execute(self.db())
-        .await?;
-        let on = Execution { resource_type: ResourceType::Environment, resource: &id, generation: None };
-        self.record(frontdoor, Action::Create, on).await?;
+        let insert = "INSERT INTO environment (id, frontdoor, z_id, name, created_at, updated_at) \
+                      VALUES ($1, $2, $3, $4, $5, $5)";
+        let name = environment_name(&asked.name);
+        self.tx.execute(insert, &[&id, &frontdoor, &asked.z_id, &name, &self.context.at]).await?;
+        self.record(frontdoor, Action::Create, Execution::of(ResourceType::Environment, &id)).await?;
         Ok(id)
     }
 
@@ -202,20 +160,17 @@ impl Write {
         asked: &EnrolAttempt,
     ) -> Result<AgentId> {
         let id = AgentId::new((self.context.fresh)());
-        sqlx::query(
-            "INSERT INTO agent (id, frontdoor, environment, name, created_at, revision) \
-             VALUES ($1, $2, $3, $4, $5, $6)",
-        )
-        .bind(id.to_string())
-        .bind(frontdoor.to_string())
-        .bind(environment.to_string())
-        .bind(shown(&asked.name))
-        .bind(self.at())
-        .bind(self.revision)
-        .execute(self.db())
-        .await?;
-        let on = Execution { resource_type: ResourceType::Agent, resource: &id, generation: None };
-        self.record(frontdoor, Action::Enrol, on).await?;
+        let name = shown(&asked.name);
+        let set = Assignments::new(&[
+            ("id", &id),
+            ("frontdoor", &frontdoor),
+            ("environment", &environment),
+            ("name", &name),
+            ("created_at", &self.context.at),
+            ("revision", &self.revision),
+        ]);
+        self.tx.run(set.insert("agent", "")?).await?;
+        self.record(frontdoor, Action::Enrol, Execution::of(ResourceType::Agent, &id)).await?;
         Ok(id)
     }
 }
@@ -223,35 +178,30 @@ impl Write {
 const BY_ID: &str = "SELECT * FROM enrollment WHERE id = $1";
 
 /// How a request to enrol is to be answered.
-enum Verdict<'a> {
+enum Verdict {
     Refused(EnrolRefusal),
     /// Refused, and counted as a try.
     WrongSecret,
     EnrolledBefore(AgentId),
-    Good(&'a AnyRow),
+    Good(EnrollmentRow),
 }
 
-fn verdict<'a>(found: Option<&'a AnyRow>, asked: &EnrolAttempt, at: Timestamp) -> Result<Verdict<'a>> {
-    let Some(row) = found else { return Ok(Verdict::Refused(EnrolRefusal::WrongCode)) };
-    if number::<i64>(row, "tries")? >= TRIES {
-        return Ok(Verdict::Refused(EnrolRefusal::TooManyTries));
+fn verdict(found: Option<EnrollmentRow>, asked: &EnrolAttempt, at: Timestamp) -> Verdict {
+    match found {
+        None => Verdict::Refused(EnrolRefusal::WrongCode),
+        Some(row) if row.tries >= TRIES => Verdict::Refused(EnrolRefusal::TooManyTries),
+        // Both are hashes of 256 random bits: the time of the comparison reveals nothing about the secret.
+        Some(row) if row.spec.secret_sha256 != asked.secret_sha256 => Verdict::WrongSecret,
+        Some(EnrollmentRow { agent: Some(agent), public_key_sha256, .. }) => {
+            if public_key_sha256 == Some(asked.public_key_sha256) {
+                Verdict::EnrolledBefore(agent)
+            } else {
+                Verdict::Refused(EnrolRefusal::Used)
+            }
+        }
+        Some(row) if row.spec.expires_at <= at => Verdict::Refused(EnrolRefusal::Expired),
+        Some(row) => Verdict::Good(row),
     }
-    // Both are hashes of 256 random bits: the time of the comparison reveals nothing about the secret.
-    if text(row, "secret_sha256")? != hex(&asked.secret_sha256) {
-        return Ok(Verdict::WrongSecret);
-    }
-    if let Some(agent) = parsed_option::<AgentId>(row, "agent")? {
-        let same_key = text(row, "public_key_sha256")? == hex(&asked.public_key_sha256);
-        return Ok(if same_key {
-            Verdict::EnrolledBefore(agent)
-        } else {
-            Verdict::Refused(EnrolRefusal::Used)
-        });
-    }
-    if time(row, "expires_at")? <= at {
-        return Ok(Verdict::Refused(EnrolRefusal::Expired));
-    }
-    Ok(Verdict::Good(row))
 }
 
 /// The name of an environment until a user changes it: the agent's host name, as far as it is a valid name.

@@ -1,28 +1,29 @@
 //! Environments: private networks that hosting agents serve. Only an enrolment creates one.
 
 use crate::{
-    Action, ListRequest, Page, ResourceType, Result, Store, StoreError, WriteContext,
-    columns::{generation, number, parsed, time},
+    Action, ListRequest, Page, ResourceType, Result, ShareRow, Store, StoreError, WriteContext,
     execution::Execution,
     list::{Listing, of},
-    share_count::Counted,
+    row::rows,
+    share,
     write::Write,
 };
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
-use sqlx::any::AnyRow;
-use wicketgate_model::{EnvironmentId, FrontdoorId, Generation, ResourceName, ShareId, Status, ZId};
+use wicketgate_model::{EnvironmentId, FrontdoorId, ResourceName, ZId};
 
-#[derive(Debug, Clone)]
-pub struct EnvironmentRow {
-    pub id: EnvironmentId,
-    pub frontdoor: FrontdoorId,
-    pub z_id: ZId,
-    pub name: ResourceName,
-    /// At least one of its agents is connected.
-    pub active: bool,
-    pub created_at: Timestamp,
-    pub updated_at: Timestamp,
+rows! {
+    #[derive(Debug, Clone)]
+    pub struct EnvironmentRow {
+        pub id: EnvironmentId,
+        pub frontdoor: FrontdoorId,
+        pub z_id: ZId,
+        pub name: ResourceName,
+        /// At least one of its agents is connected.
+        pub active: bool,
+        pub created_at: Timestamp,
+        pub updated_at: Timestamp,
+    }
 }
 
 /// How many links of an environment's agents are up.
@@ -38,24 +39,10 @@ macro_rules! select {
         concat!(
             "SELECT e.*, ",
             connected!(),
-            " AS connected FROM environment e WHERE e.deleted_at IS NULL ",
+            " AS active FROM environment e WHERE e.deleted_at IS NULL ",
             $rest
         )
     };
-}
-
-impl EnvironmentRow {
-    pub(crate) fn read(row: &AnyRow) -> Result<Self> {
-        Ok(Self {
-            id: parsed(row, "id")?,
-            frontdoor: parsed(row, "frontdoor")?,
-            z_id: parsed(row, "z_id")?,
-            name: parsed(row, "name")?,
-            active: number::<i64>(row, "connected")? > 0,
-            created_at: time(row, "created_at")?,
-            updated_at: time(row, "updated_at")?,
-        })
-    }
 }
 
 impl Store {
@@ -64,7 +51,7 @@ impl Store {
         frontdoor: FrontdoorId,
         request: &ListRequest,
     ) -> Result<Page<EnvironmentRow>> {
-        self.list(&LISTING, of(&columns::FRONTDOOR, frontdoor), request, EnvironmentRow::read).await
+        self.list(&LISTING, of(&columns::FRONTDOOR, frontdoor), request).await
     }
 
     pub async fn environment(
@@ -72,8 +59,7 @@ impl Store {
         frontdoor: FrontdoorId,
         id: EnvironmentId,
     ) -> Result<Option<EnvironmentRow>> {
-        self.find(select!("AND e.id = $1 AND e.frontdoor = $2"), &[&id, &frontdoor], EnvironmentRow::read)
-            .await
+        self.find(select!("AND e.id = $1 AND e.frontdoor = $2"), &[&id, &frontdoor]).await
     }
 
     pub async fn environment_by_z_id(
@@ -81,8 +67,7 @@ impl Store {
         frontdoor: FrontdoorId,
         z_id: &ZId,
     ) -> Result<Option<EnvironmentRow>> {
-        self.find(select!("AND e.z_id = $1 AND e.frontdoor = $2"), &[z_id, &frontdoor], EnvironmentRow::read)
-            .await
+        self.find(select!("AND e.z_id = $1 AND e.frontdoor = $2"), &[z_id, &frontdoor]).await
     }
 
     pub async fn rename_environment(
@@ -115,77 +100,56 @@ impl Write {
         name: ResourceName,
     ) -> Result<()> {
         self.check_environment(frontdoor, id).await?;
-        sqlx::query("UPDATE environment SET name = $1, updated_at = $2 WHERE id = $3")
-            .bind(name.as_str().to_owned())
-            .bind(self.at())
-            .bind(id.to_string())
-            .execute(self.db())
-            .await?;
-        self.record(frontdoor, Action::Update, execution(&id)).await
+        let rename = "UPDATE environment SET name = $1, updated_at = $2 WHERE id = $3";
+        self.tx.execute(rename, &[&name, &self.context.at, &id]).await?;
+        self.record(frontdoor, Action::Update, Execution::of(ResourceType::Environment, &id)).await
     }
 
     async fn delete_environment(&mut self, frontdoor: FrontdoorId, id: EnvironmentId) -> Result<()> {
         self.check_environment(frontdoor, id).await?;
-        sqlx::query("UPDATE environment SET deleted_at = $1, updated_at = $1 WHERE id = $2")
-            .bind(self.at())
-            .bind(id.to_string())
-            .execute(self.db())
-            .await?;
-        self.record(frontdoor, Action::Delete, execution(&id)).await?;
-        let shares = sqlx::query(self.locking(
-            "SELECT id, generation, frontdoor, environment, status FROM ipsec_share WHERE environment = $1 \
-             AND status NOT IN ('DELETING', 'DELETED') ORDER BY id",
-            "ipsec_share",
-        ))
-        .bind(id.to_string())
-        .fetch_all(self.db())
-        .await?;
-        for row in &shares {
-            let share: ShareId = parsed(row, "id")?;
-            let next = Generation::new(generation(row)?.get() + 1);
-            let before = Counted::read(row)?;
-            self.mark_share_deleting(share).await?;
-            self.deferred.counts.remove(before);
-            self.deferred.counts.add(Counted { status: Status::Deleting, ..before });
-            self.record_share(frontdoor, share, next, Action::Delete).await?;
+        let at = self.context.at;
+        let delete = "UPDATE environment SET deleted_at = $1, updated_at = $1 WHERE id = $2";
+        self.tx.execute(delete, &[&at, &id]).await?;
+        self.record(frontdoor, Action::Delete, Execution::of(ResourceType::Environment, &id)).await?;
+        let shares = concat!(
+            "SELECT ",
+            share::selected!(),
+            " FROM ipsec_share WHERE environment = $1 AND status NOT IN ('DELETING', 'DELETED') ORDER BY id"
+        );
+        let shares: Vec<ShareRow> = self.tx.all(self.locking(shares, "ipsec_share"), &[&id]).await?;
+        for share in &shares {
+            self.delete(share).await?;
         }
-        sqlx::query(
-            "UPDATE agent_link SET connected_since = NULL \
-             WHERE agent IN (SELECT id FROM agent WHERE environment = $1)",
-        )
-        .bind(id.to_string())
-        .execute(self.db())
-        .await?;
-        sqlx::query(
-            "UPDATE agent SET barred_at = $1, revision = $2 WHERE environment = $3 AND barred_at IS NULL",
-        )
-        .bind(self.at())
-        .bind(self.revision)
-        .bind(id.to_string())
-        .execute(self.db())
-        .await?;
+        let disconnect = "UPDATE agent_link SET connected_since = NULL \
+                          WHERE agent IN (SELECT id FROM agent WHERE environment = $1)";
+        self.tx.execute(disconnect, &[&id]).await?;
+        let bar =
+            "UPDATE agent SET barred_at = $1, revision = $2 WHERE environment = $3 AND barred_at IS NULL";
+        self.tx.execute(bar, &[&at, &self.revision, &id]).await?;
         Ok(())
     }
 
     /// The environment is there, and in the state that the context expects. It stays so, since writes follow one another.
     async fn check_environment(&mut self, frontdoor: FrontdoorId, id: EnvironmentId) -> Result<()> {
-        let row = sqlx::query(
-            "SELECT updated_at FROM environment WHERE id = $1 AND frontdoor = $2 AND deleted_at IS NULL",
-        )
-        .bind(id.to_string())
-        .bind(frontdoor.to_string())
-        .fetch_optional(self.db())
-        .await?;
-        self.context.check(time(&row.ok_or(StoreError::Missing)?, "updated_at")?)
+        let select =
+            "SELECT updated_at FROM environment WHERE id = $1 AND frontdoor = $2 AND deleted_at IS NULL";
+        let (updated_at,) = self.tx.find(select, &[&id, &frontdoor]).await?.ok_or(StoreError::Missing)?;
+        self.context.check(updated_at)
+    }
+
+    pub(crate) async fn has_environment(
+        &mut self,
+        frontdoor: FrontdoorId,
+        id: EnvironmentId,
+    ) -> Result<bool> {
+        let select = "SELECT id FROM environment WHERE id = $1 AND frontdoor = $2 AND deleted_at IS NULL";
+        let found: Option<(EnvironmentId,)> = self.tx.find(select, &[&id, &frontdoor]).await?;
+        Ok(found.is_some())
     }
 }
 
-fn execution(id: &EnvironmentId) -> Execution<'_> {
-    Execution { resource_type: ResourceType::Environment, resource: id, generation: None }
-}
-
 pub(crate) static LISTING: Listing =
-    Listing::new(concat!("e.*, ", connected!(), " AS connected"), "environment e", "e.id")
+    Listing::new(concat!("e.*, ", connected!(), " AS active"), "environment e", "e.id")
         .only("e.deleted_at IS NULL");
 
 pub mod columns {

@@ -45,7 +45,7 @@ pub enum StoreError {
     Files { path: PathBuf, source: std::io::Error },
     /// A row has a value that this version does not write.
     #[error("column {column} has an invalid value")]
-    Corrupt { column: &'static str },
+    Corrupt { column: String },
     #[error("the database does not answer")]
     Database(#[source] sqlx::Error),
     /// The transaction that held the write did not commit; other writes may have shared it.

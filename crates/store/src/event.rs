@@ -7,11 +7,13 @@
 use crate::{
     Result,
     bulk::{parts, places},
-    columns::{number, parsed, shown},
+    field::{shown, text_fields},
+    statement::bind,
+    transaction::Transaction,
 };
 use jiff::Timestamp;
-use sqlx::{AnyConnection, AssertSqlSafe, Row, any::AnyRow};
-use wicketgate_model::{ConnectionError, Detail, FrontdoorId, Problem, Status};
+use sqlx::AssertSqlSafe;
+use wicketgate_model::{ConnectionError, Detail, FrontdoorId, Problem};
 
 wicketgate_model::text_enum!(
     /// The kind of resource that changed.
@@ -23,6 +25,7 @@ wicketgate_model::text_enum!(
         Connection = "connection",
     }
 );
+text_fields!(EventKind);
 
 /// An event to be written at the end of its transaction.
 #[derive(Debug)]
@@ -56,58 +59,24 @@ impl From<&ConnectionError> for Why {
 }
 
 /// Writes the events of a transaction, just before its commit.
-pub(crate) async fn insert(db: &mut AnyConnection, events: &[NewEvent]) -> Result<()> {
+pub(crate) async fn insert(tx: &mut Transaction, events: &[NewEvent]) -> Result<()> {
     let Some(count) = i64::try_from(events.len()).ok().filter(|count| *count > 0) else { return Ok(()) };
-    let row = sqlx::query("UPDATE event_sequence SET newest = newest + $1 WHERE id = 1 RETURNING newest")
-        .bind(count)
-        .fetch_one(&mut *db)
-        .await?;
-    let mut id = number::<i64>(&row, "newest")? - count;
+    let take = "UPDATE event_sequence SET newest = newest + $1 WHERE id = 1 RETURNING newest";
+    let (newest,): (i64,) = tx.one(take, &[&count]).await?;
+    let mut id = newest - count;
     for part in parts(events) {
         let insert = format!(
             "INSERT INTO event (id, frontdoor, at, kind, resource, status, reason, message) VALUES {}",
             places(part.len(), 8)
         );
         let mut query = sqlx::query(AssertSqlSafe(insert));
-        for event in part {
+        for NewEvent { frontdoor, at, kind, resource, status, why } in part {
             id += 1;
-            query = query
-                .bind(id)
-                .bind(event.frontdoor.to_string())
-                .bind(event.at.as_microsecond())
-                .bind(event.kind.as_str())
-                .bind(event.resource.clone())
-                .bind(event.status)
-                .bind(event.why.as_ref().map(|why| why.reason))
-                .bind(event.why.as_ref().map(|why| shown(&why.message)));
+            let (reason, message) =
+                (why.as_ref().map(|why| why.reason), why.as_ref().map(|why| shown(&why.message)));
+            query = bind(query, &[&id, frontdoor, at, kind, resource, status, &reason, &message])?;
         }
-        query.execute(&mut *db).await?;
+        tx.run(query).await?;
     }
     Ok(())
-}
-
-/// The status of a tunnel or a share before a change.
-pub(crate) struct Before {
-    pub(crate) frontdoor: FrontdoorId,
-    pub(crate) status: Status,
-    reason: Option<String>,
-}
-
-impl Before {
-    pub(crate) fn read(row: &AnyRow) -> Result<Self> {
-        let reason: Option<String> = row.try_get("reason")?;
-        let status = parsed(row, "status")?;
-        // A waiting row has no reason in its columns; its event had one.
-        let waiting = || Detail::waiting(status, Timestamp::UNIX_EPOCH).map(|d| d.problem.reason.as_str());
-        Ok(Self {
-            frontdoor: parsed(row, "frontdoor")?,
-            reason: reason.or_else(|| waiting().map(str::to_owned)),
-            status,
-        })
-    }
-
-    /// A changed message alone is no event.
-    pub(crate) fn differs(&self, status: Status, detail: Option<&Detail>) -> bool {
-        self.status != status || self.reason.as_deref() != detail.map(|d| d.problem.reason.as_str())
-    }
 }

@@ -1,7 +1,8 @@
 //! The record of every write and of every read of a key: its actor, action, resource and result. It is the audit trail.
 
-use crate::{Result, StoreError, WriteContext, columns::big};
-use sqlx::AnyConnection;
+use crate::{
+    Result, StoreError, WriteContext, field::text_fields, statement::Assignments, transaction::Transaction,
+};
 use wicketgate_model::{ExecutionId, FrontdoorId, Generation, text_enum};
 
 text_enum!(
@@ -24,13 +25,7 @@ text_enum!(
     /// The state of an execution.
     ExecutionStatus { Running = "RUNNING", Success = "SUCCESS", Failed = "FAILED" }
 );
-
-/// The owner of an execution's record. A Frontdoor's record of itself is its organization's too.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Owner<'a> {
-    Frontdoor(FrontdoorId),
-    Organization(&'a str),
-}
+text_fields!(Action, ResourceType, ExecutionStatus);
 
 /// The subject of an execution. Work for a gateway is `RUNNING` until its status is decided; all other work is done at
 /// once.
@@ -39,58 +34,53 @@ pub(crate) struct Execution<'a> {
     pub(crate) resource: &'a (dyn std::fmt::Display + Sync),
     /// The generation that the write made, if a gateway has to follow.
     pub(crate) generation: Option<Generation>,
+    /// The organization whose record it belongs to, besides that of its Frontdoor.
+    pub(crate) organization: Option<&'a str>,
 }
 
-/// Ten values, and then Frontdoor and organization: `$11` is the owner.
-macro_rules! insert {
-    ($values:literal, $owner:literal) => {
-        concat!(
-            "INSERT INTO execution (id, process, actor, action, resource_type, resource, generation, status, \
-             created_at, finished_at, frontdoor, organization) ",
-            $values,
-            " $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, ",
-            $owner
-        )
-    };
-}
+impl<'a> Execution<'a> {
+    pub(crate) fn of(resource_type: ResourceType, resource: &'a (dyn std::fmt::Display + Sync)) -> Self {
+        Self { resource_type, resource, generation: None, organization: None }
+    }
 
-impl Execution<'_> {
+    /// Writes the record, of a Frontdoor unless the resource is an organization's own.
     pub(crate) async fn insert(
         self,
-        db: &mut AnyConnection,
+        tx: &mut Transaction,
         context: &WriteContext,
-        owner: Owner<'_>,
+        frontdoor: Option<FrontdoorId>,
         action: Action,
     ) -> Result<()> {
-        let (insert, whose) = match owner {
-            Owner::Frontdoor(id) if self.is_new_in_its_frontdoor(action) => (
-                insert!("SELECT", "$11, NULL FROM frontdoor f WHERE f.id = $11 AND f.deleted_at IS NULL"),
-                id.to_string(),
-            ),
-            Owner::Frontdoor(id) if self.resource_type == ResourceType::Frontdoor => {
-                (insert!("SELECT", "$11, f.organization FROM frontdoor f WHERE f.id = $11"), id.to_string())
-            }
-            Owner::Frontdoor(id) => (insert!("VALUES (", "$11, NULL)"), id.to_string()),
-            Owner::Organization(name) => (insert!("VALUES (", "'', $11)"), name.to_owned()),
+        let is_running = self.generation.is_some();
+        let status = if is_running { ExecutionStatus::Running } else { ExecutionStatus::Success };
+        let (id, resource) = (ExecutionId::new((context.fresh)()), self.resource.to_string());
+        let generation = self.generation.map_or(0, Generation::get);
+        let finished_at = (!is_running).then_some(context.at);
+        // Empty in the record of an organization alone.
+        let owner = frontdoor.map(|id| id.to_string()).unwrap_or_default();
+        let set = Assignments::new(&[
+            ("id", &id),
+            ("process", &context.process),
+            ("actor", &context.actor),
+            ("action", &action),
+            ("resource_type", &self.resource_type),
+            ("resource", &resource),
+            ("generation", &generation),
+            ("status", &status),
+            ("created_at", &context.at),
+            ("finished_at", &finished_at),
+            ("frontdoor", &owner),
+            ("organization", &self.organization),
+        ]);
+        let insert = if self.is_new_in_its_frontdoor(action) {
+            let number = set.number("frontdoor");
+            let live = format!("FROM frontdoor f WHERE f.id = ${number} AND f.deleted_at IS NULL");
+            set.insert_from("execution", &live)?
+        } else {
+            set.insert("execution", "")?
         };
-        let status =
-            if self.generation.is_some() { ExecutionStatus::Running } else { ExecutionStatus::Success };
-        let done = sqlx::query(insert)
-            .bind(ExecutionId::new((context.fresh)()).to_string())
-            .bind(context.process.to_string())
-            .bind(context.actor.clone())
-            .bind(action.as_str())
-            .bind(self.resource_type.as_str())
-            .bind(self.resource.to_string())
-            .bind(big(self.generation.map_or(0, Generation::get)))
-            .bind(status.as_str())
-            .bind(context.at.as_microsecond())
-            .bind(self.generation.is_none().then(|| context.at.as_microsecond()))
-            .bind(whose)
-            .execute(db)
-            .await?;
-        match owner {
-            Owner::Frontdoor(id) if done.rows_affected() == 0 => Err(StoreError::NoFrontdoor(id)),
+        match (tx.run(insert).await?, frontdoor) {
+            (0, Some(id)) => Err(StoreError::NoFrontdoor(id)),
             _ => Ok(()),
         }
     }

@@ -2,65 +2,49 @@
 
 use crate::{
     Action, ExecutionStatus, ListRequest, Page, ResourceType, Result, Store,
-    columns::{parsed, text, time, time_option},
     list::{Listing, of},
+    row::rows,
 };
 use jiff::Timestamp;
-use sqlx::{Row, any::AnyRow};
 use wicketgate_model::{ExecutionId, FrontdoorId};
 
-#[derive(Debug, Clone)]
-pub struct ExecutionRow {
-    pub id: ExecutionId,
-    /// The same for all executions of one request.
-    pub process: ExecutionId,
-    /// `None` for an organization's own resources.
-    pub frontdoor: Option<FrontdoorId>,
-    /// Of an organization's own resources.
-    pub organization: Option<String>,
-    pub actor: String,
-    pub action: Action,
-    pub resource_type: ResourceType,
-    pub resource: String,
-    pub status: ExecutionStatus,
-    /// Why it failed.
-    pub message: Option<String>,
-    pub created_at: Timestamp,
-    pub finished_at: Option<Timestamp>,
-}
-
-impl ExecutionRow {
-    pub(crate) fn read(row: &AnyRow) -> Result<Self> {
-        Ok(Self {
-            id: parsed(row, "id")?,
-            process: parsed(row, "process")?,
-            frontdoor: match text(row, "frontdoor")?.as_str() {
-                NO_FRONTDOOR => None,
-                _ => Some(parsed(row, "frontdoor")?),
-            },
-            organization: row.try_get("organization")?,
-            actor: text(row, "actor")?,
-            action: parsed(row, "action")?,
-            resource_type: parsed(row, "resource_type")?,
-            resource: text(row, "resource")?,
-            status: parsed(row, "status")?,
-            message: row.try_get("message")?,
-            created_at: time(row, "created_at")?,
-            finished_at: time_option(row, "finished_at")?,
-        })
+rows! {
+    #[derive(Debug, Clone)]
+    pub struct ExecutionRow {
+        pub id: ExecutionId,
+        /// The same for all executions of one request.
+        pub process: ExecutionId,
+        /// `None` for an organization's own resources.
+        pub frontdoor: Option<FrontdoorId>,
+        /// Of an organization's own resources.
+        pub organization: Option<String>,
+        pub actor: String,
+        pub action: Action,
+        pub resource_type: ResourceType,
+        pub resource: String,
+        pub status: ExecutionStatus,
+        /// Why it failed.
+        pub message: Option<String>,
+        pub created_at: Timestamp,
+        pub finished_at: Option<Timestamp>,
     }
 }
 
-const NO_FRONTDOOR: &str = "";
+macro_rules! selected {
+    () => {
+        "x.id, x.process, NULLIF(x.frontdoor, '') AS frontdoor, x.organization, x.actor, x.action, x.resource_type, \
+         x.resource, x.status, x.message, x.created_at, x.finished_at"
+    };
+}
+macro_rules! select {
+    ($rest:literal) => {
+        concat!("SELECT ", selected!(), " FROM execution x ", $rest)
+    };
+}
 
 impl Store {
     pub async fn execution(&self, frontdoor: FrontdoorId, id: ExecutionId) -> Result<Option<ExecutionRow>> {
-        self.find(
-            "SELECT * FROM execution WHERE frontdoor = $1 AND id = $2",
-            &[&frontdoor, &id],
-            ExecutionRow::read,
-        )
-        .await
+        self.find(select!("WHERE x.frontdoor = $1 AND x.id = $2"), &[&frontdoor, &id]).await
     }
 
     /// From the record of this organization, or of any.
@@ -69,19 +53,17 @@ impl Store {
         organization: Option<&str>,
         id: ExecutionId,
     ) -> Result<Option<ExecutionRow>> {
-        let select = "SELECT * FROM execution WHERE id = $1 AND organization IS NOT NULL";
-        let row = self.find(select, &[&id], ExecutionRow::read).await?;
+        let select = select!("WHERE x.id = $1 AND x.organization IS NOT NULL");
+        let row: Option<ExecutionRow> = self.find(select, &[&id]).await?;
         Ok(row.filter(|e| organization.is_none_or(|own| e.organization.as_deref() == Some(own))))
     }
-}
 
-impl Store {
     pub async fn executions(
         &self,
         frontdoor: FrontdoorId,
         request: &ListRequest,
     ) -> Result<Page<ExecutionRow>> {
-        self.list(&LISTING, of(&columns::FRONTDOOR, frontdoor), request, ExecutionRow::read).await
+        self.list(&LISTING, of(&columns::FRONTDOOR, frontdoor), request).await
     }
 
     /// The executions of one organization, or of all.
@@ -91,14 +73,14 @@ impl Store {
         request: &ListRequest,
     ) -> Result<Page<ExecutionRow>> {
         let scope = organization.map(|o| (&columns::ORGANIZATION, vec![o.to_owned()]));
-        self.list(&ORGANIZATION_LISTING, scope, request, ExecutionRow::read).await
+        self.list(&ORGANIZATION_LISTING, scope, request).await
     }
 }
 
-pub(crate) static LISTING: Listing = Listing::new("x.*", "execution x", "x.id");
+pub(crate) static LISTING: Listing = Listing::new(selected!(), "execution x", "x.id");
 /// The record of organizations: their API accounts and their Frontdoors.
 pub(crate) static ORGANIZATION_LISTING: Listing =
-    Listing::new("x.*", "execution x", "x.id").only("x.organization IS NOT NULL");
+    Listing::new(selected!(), "execution x", "x.id").only("x.organization IS NOT NULL");
 
 pub mod columns {
     crate::list_column::columns! {

@@ -5,11 +5,13 @@
 //! mark shows that the write was made.
 
 use crate::{
-    Claim, Result, Store, StoreError,
-    columns::{number, parsed_option, text, time},
+    Claim, Result, Store,
+    field::get,
+    row::{FromRow, rows},
+    transaction::Transaction,
 };
 use jiff::Timestamp;
-use sqlx::{AnyConnection, Row, any::AnyRow};
+use sqlx::any::AnyRow;
 use wicketgate_model::ExecutionId;
 
 /// How long an answer is kept, in microseconds: a day.
@@ -17,12 +19,14 @@ const KEPT: i64 = 24 * 3600 * 1_000_000;
 /// Microseconds. An older claim without a mark is abandoned, since no request takes so long.
 const LEFT: i64 = 60 * 1_000_000;
 
-/// The answer to a request. It has no body if that held a secret, which is not kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeptAnswer {
-    pub status: u16,
-    pub headers: Vec<(String, String)>,
-    pub body: Option<String>,
+rows! {
+    /// The answer to a request. It has no body if that held a secret, which is not kept.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct KeptAnswer {
+        pub status: u16,
+        pub headers: Vec<(String, String)>,
+        pub body: Option<String>,
+    }
 }
 
 /// The state of a key.
@@ -43,98 +47,60 @@ impl Store {
     pub async fn claim(&self, claim: &Claim, now: Timestamp) -> Result<Claimed> {
         let mut tx = self.database.begin().await?;
         // Deletes an expired key, and an abandoned claim without a write.
-        sqlx::query(
-            "DELETE FROM idempotency WHERE principal = $1 AND key = $2 AND (claimed_at < $3 \
-             OR (claimed_at < $4 AND process IS NULL AND status IS NULL))",
-        )
-        .bind(claim.principal.clone())
-        .bind(claim.key.clone())
-        .bind(now.as_microsecond() - KEPT)
-        .bind(now.as_microsecond() - LEFT)
-        .execute(&mut *tx)
-        .await?;
-        let fresh = sqlx::query(
-            "INSERT INTO idempotency (principal, key, fingerprint, token, claimed_at) \
-             VALUES ($1, $2, $3, $4, $5) ON CONFLICT (principal, key) DO NOTHING",
-        )
-        .bind(claim.principal.clone())
-        .bind(claim.key.clone())
-        .bind(claim.fingerprint.clone())
-        .bind(claim.token.to_string())
-        .bind(now.as_microsecond())
-        .execute(&mut *tx)
-        .await?;
-        let found = sqlx::query("SELECT * FROM idempotency WHERE principal = $1 AND key = $2")
-            .bind(claim.principal.clone())
-            .bind(claim.key.clone())
-            .fetch_one(&mut *tx)
-            .await?;
+        let forget = "DELETE FROM idempotency WHERE principal = $1 AND key = $2 AND (claimed_at < $3 \
+                      OR (claimed_at < $4 AND process IS NULL AND status IS NULL))";
+        let Claim { principal, key, fingerprint, token } = claim;
+        let (at, expired) = (now.as_microsecond(), now.as_microsecond() - KEPT);
+        tx.execute(forget, &[principal, key, &expired, &(at - LEFT)]).await?;
+        let insert = "INSERT INTO idempotency (principal, key, fingerprint, token, claimed_at) \
+                      VALUES ($1, $2, $3, $4, $5) ON CONFLICT (principal, key) DO NOTHING";
+        let fresh = tx.execute(insert, &[principal, key, fingerprint, token, &at]).await?;
+        let select = "SELECT * FROM idempotency WHERE principal = $1 AND key = $2";
+        let found: AnyRow = tx.one(select, &[principal, key]).await?;
         tx.commit().await?;
-        if fresh.rows_affected() > 0 {
+        if fresh > 0 {
             return Ok(Claimed::Fresh);
         }
         known(&found, claim, now)
     }
 
     pub async fn keep_answer(&self, claim: &Claim, answer: &KeptAnswer) -> Result<()> {
-        let headers = serde_json::to_string(&answer.headers);
-        let headers = headers.map_err(|_| StoreError::Corrupt { column: "headers" })?;
         let mut tx = self.database.begin().await?;
-        sqlx::query(
-            "UPDATE idempotency SET status = $1, headers = $2, body = $3 \
-             WHERE principal = $4 AND key = $5 AND token = $6",
-        )
-        .bind(i64::from(answer.status))
-        .bind(headers)
-        .bind(answer.body.clone())
-        .bind(claim.principal.clone())
-        .bind(claim.key.clone())
-        .bind(claim.token.to_string())
-        .execute(&mut *tx)
-        .await?;
+        let keep = "UPDATE idempotency SET status = $1, headers = $2, body = $3 \
+                    WHERE principal = $4 AND key = $5 AND token = $6";
+        let KeptAnswer { status, headers, body } = answer;
+        let Claim { principal, key, token, .. } = claim;
+        tx.execute(keep, &[status, headers, body, principal, key, token]).await?;
         Ok(tx.commit().await?)
     }
 
     /// Frees the key of a request that changed nothing.
     pub async fn release(&self, claim: &Claim) -> Result<()> {
         let mut tx = self.database.begin().await?;
-        sqlx::query(
-            "DELETE FROM idempotency WHERE principal = $1 AND key = $2 AND token = $3 AND process IS NULL",
-        )
-        .bind(claim.principal.clone())
-        .bind(claim.key.clone())
-        .bind(claim.token.to_string())
-        .execute(&mut *tx)
-        .await?;
+        let release =
+            "DELETE FROM idempotency WHERE principal = $1 AND key = $2 AND token = $3 AND process IS NULL";
+        tx.execute(release, &[&claim.principal, &claim.key, &claim.token]).await?;
         Ok(tx.commit().await?)
     }
 }
 
 fn known(row: &AnyRow, claim: &Claim, now: Timestamp) -> Result<Claimed> {
-    if text(row, "fingerprint")? != claim.fingerprint {
+    if get::<String>(row, "fingerprint")? != claim.fingerprint {
         return Ok(Claimed::Other);
     }
-    let status: Option<i64> = row.try_get("status")?;
-    if status.is_some() {
-        let headers = serde_json::from_str(&text(row, "headers")?);
-        return Ok(Claimed::Answered(KeptAnswer {
-            status: number(row, "status")?,
-            headers: headers.map_err(|_| StoreError::Corrupt { column: "headers" })?,
-            body: row.try_get("body")?,
-        }));
+    if get::<Option<u16>>(row, "status")?.is_some() {
+        return KeptAnswer::from_row(row).map(Claimed::Answered);
     }
-    let is_left = time(row, "claimed_at")?.as_microsecond() < now.as_microsecond() - LEFT;
-    Ok(match parsed_option(row, "process")? {
+    let is_left = get::<i64>(row, "claimed_at")? < now.as_microsecond() - LEFT;
+    Ok(match get(row, "process")? {
         Some(process) if is_left => Claimed::Lost(process),
         _ => Claimed::Running,
     })
 }
 
 /// Deletes keys that are too old.
-pub(crate) async fn prune(db: &mut AnyConnection, now: Timestamp) -> Result<()> {
-    sqlx::query("DELETE FROM idempotency WHERE claimed_at < $1")
-        .bind(now.as_microsecond() - KEPT)
-        .execute(db)
-        .await?;
+pub(crate) async fn prune(tx: &mut Transaction, now: Timestamp) -> Result<()> {
+    let oldest = now.as_microsecond() - KEPT;
+    tx.execute("DELETE FROM idempotency WHERE claimed_at < $1", &[&oldest]).await?;
     Ok(())
 }

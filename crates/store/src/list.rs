@@ -6,7 +6,7 @@
 mod listing;
 mod sql;
 
-use crate::{Page, Result, Store};
+use crate::{Page, Result, Store, row::FromRow};
 use listing::Offset;
 use sql::Sql;
 use sqlx::{Any, Row, any::AnyRow};
@@ -15,37 +15,36 @@ pub(crate) use listing::{CountTable, Hidden, Listing, Scope, of};
 pub use listing::{Filter, FilterValue, ListRequest, Sort};
 
 impl Store {
-    pub(crate) async fn list<T>(
+    pub(crate) async fn list<T: FromRow>(
         &self,
         listing: &'static Listing,
         scope: Scope,
         request: &ListRequest,
-        read: fn(&AnyRow) -> Result<T>,
     ) -> Result<Page<T>> {
         let scope = scope.as_ref();
         let total = total(Sql::count(listing, scope, request), &self.database.readers).await?;
         let offset = request.page.offset();
         if offset >= total {
-            return page(&[], total, read);
+            return page(&[], total);
         }
         if offset <= total / 2 {
             let rows = Sql::page(listing, scope, request, Offset::Start(offset))
                 .fetch_all(&self.database.readers)
                 .await?;
-            return page(&rows, total, read);
+            return page(&rows, total);
         }
         // Skipping very many rows takes longer than everything else. Counted from the end, a page stays where it is only
         // as long as no row is added or removed.
         let mut tx = self.database.snapshot().await?;
-        let total = self::total(Sql::count(listing, scope, request), &mut *tx).await?;
+        let total = self::total(Sql::count(listing, scope, request), tx.db()).await?;
         let mut rows = match total - offset {
-            left @ 1.. => Sql::page(listing, scope, request, Offset::End(left)).fetch_all(&mut *tx).await?,
+            left @ 1.. => Sql::page(listing, scope, request, Offset::End(left)).fetch_all(tx.db()).await?,
             // The rows were removed in the meantime.
             _ => Vec::new(),
         };
         tx.commit().await?;
         rows.reverse();
-        page(&rows, total, read)
+        page(&rows, total)
     }
 }
 
@@ -53,8 +52,8 @@ async fn total<'a>(count: Sql, db: impl sqlx::Executor<'a, Database = Any>) -> R
     Ok(count.fetch_one(db).await?.try_get(0)?)
 }
 
-fn page<T>(rows: &[AnyRow], total: i64, read: fn(&AnyRow) -> Result<T>) -> Result<Page<T>> {
-    let rows = rows.iter().map(read).collect::<Result<_>>()?;
+fn page<T: FromRow>(rows: &[AnyRow], total: i64) -> Result<Page<T>> {
+    let rows = rows.iter().map(T::from_row).collect::<Result<_>>()?;
     Ok(Page { rows, total: u64::try_from(total).unwrap_or(0) })
 }
 

@@ -15,7 +15,7 @@ impl Default for PageRequest {
 
 impl PageRequest {
     pub(crate) fn offset(self) -> i64 {
-        crate::columns::big(self.number.saturating_mul(self.size.into()))
+        i64::try_from(self.number.saturating_mul(self.size.into())).unwrap_or(i64::MAX)
     }
 }
 

@@ -3,18 +3,23 @@
 use crate::{
     EventKind, Result, ShareRow, Store, TunnelRow,
     bulk::{list, parts, places},
-    columns::{big, generation, parsed, shown, text},
     deferred::Deferred,
-    event::{Before, NewEvent},
+    event::NewEvent,
+    field::{Argument, shown},
+    row::rows,
     share,
     share_count::Counted,
+    statement::bind,
     transaction::Transaction,
     tunnel,
 };
-use futures_util::TryStreamExt as _;
-use sqlx::{AssertSqlSafe, Row};
+use jiff::Timestamp;
+use sqlx::AssertSqlSafe;
 use std::{collections::HashMap, fmt};
-use wicketgate_model::{AgentId, Generation, ShareId, Standing, Status, TunnelId};
+use wicketgate_model::{
+    AgentId, Detail, EnvironmentId, FrontdoorId, Generation, Problem, Reason, ShareId, Standing, Status,
+    TunnelId,
+};
 
 /// A point in the sequence of writes. The default is before the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -53,10 +58,16 @@ pub struct StatusUpdate {
 }
 
 // In the order that an index has: in another one, SQLite would look at every row there is.
-const CHANGED_TUNNELS: &str =
-    tunnel::select!("WHERE t.revision > $1 AND ($1 > 0 OR t.status <> 'DELETED') ORDER BY t.revision");
-const CHANGED_SHARES: &str =
-    share::select!("WHERE s.revision > $1 AND ($1 > 0 OR s.status <> 'DELETED') ORDER BY s.revision");
+const CHANGED_TUNNELS: &str = concat!(
+    "SELECT ",
+    tunnel::selected!(),
+    " FROM ipsec_tunnel WHERE revision > $1 AND ($1 > 0 OR status <> 'DELETED') ORDER BY revision"
+);
+const CHANGED_SHARES: &str = concat!(
+    "SELECT ",
+    share::selected!(),
+    " FROM ipsec_share WHERE revision > $1 AND ($1 > 0 OR status <> 'DELETED') ORDER BY revision"
+);
 const CHANGED_AGENTS: &str = "SELECT id, barred_at FROM agent WHERE revision > $1 \
     AND ($1 > 0 OR barred_at IS NOT NULL) ORDER BY revision";
 
@@ -67,29 +78,18 @@ impl Store {
     pub async fn changes(&self, since: Revision, mut take: impl FnMut(Change) + Send) -> Result<Revision> {
         // Usually there are none.
         let newest = "SELECT value FROM revision";
-        let seen: i64 = sqlx::query(newest).fetch_one(&self.database.readers).await?.try_get(0)?;
-        if seen == since.0 {
+        if self.find(newest, &[]).await? == Some((since.0,)) {
             return Ok(since);
         }
         // One snapshot: a share is never seen without its tunnel.
         let mut tx = self.database.snapshot().await?;
-        let revision: i64 = sqlx::query(newest).fetch_one(&mut *tx).await?.try_get(0)?;
-        // Streamed: at the start there may be very many rows, and a row takes several times the memory of its result.
-        let mut tunnels = sqlx::query(CHANGED_TUNNELS).bind(since.0).fetch(&mut *tx);
-        while let Some(row) = tunnels.try_next().await? {
-            take(Change::Tunnel(Box::new(TunnelRow::read(&row)?)));
-        }
-        drop(tunnels);
-        let mut shares = sqlx::query(CHANGED_SHARES).bind(since.0).fetch(&mut *tx);
-        while let Some(row) = shares.try_next().await? {
-            take(Change::Share(Box::new(ShareRow::read(&row)?)));
-        }
-        drop(shares);
-        let agents = sqlx::query(CHANGED_AGENTS).bind(since.0).fetch_all(&mut *tx).await?;
+        let (revision,) = tx.one(newest, &[]).await?;
+        tx.each(CHANGED_TUNNELS, since.0, |row| take(Change::Tunnel(Box::new(row)))).await?;
+        tx.each(CHANGED_SHARES, since.0, |row| take(Change::Share(Box::new(row)))).await?;
+        let agents: Vec<(_, Option<Timestamp>)> = tx.all(CHANGED_AGENTS, &[&since.0]).await?;
         tx.commit().await?;
-        for row in &agents {
-            let (id, at): (_, Option<i64>) = (parsed(row, "id")?, row.try_get("barred_at")?);
-            take(if at.is_some() { Change::Barred(id) } else { Change::Unbarred(id) });
+        for (id, barred_at) in agents {
+            take(if barred_at.is_some() { Change::Barred(id) } else { Change::Unbarred(id) });
         }
         Ok(Revision(revision))
     }
@@ -116,33 +116,56 @@ impl Store {
     }
 
     /// The updates that apply: their rows still have the same generation, nothing leaves `DELETED`, and only `DELETED`
-    /// follows `DELETING`. Each comes with the row's status before it.
+    /// follows `DELETING`. Each comes with its row before it.
     async fn lock<'a>(
         &self,
         tx: &mut Transaction,
         table: &Table,
         part: &[&'a StatusUpdate],
-    ) -> Result<Vec<(&'a StatusUpdate, Before, Option<Counted>)>> {
-        let find = format!("{}{}) ORDER BY id", table.find, list(part.len()));
-        let mut query = sqlx::query(self.database.locking(&find, table.name));
-        for update in part {
-            query = query.bind(update.resource.to_string());
-        }
-        let rows = query.fetch_all(&mut **tx).await?;
-        let mut found = HashMap::with_capacity(rows.len());
-        for row in &rows {
-            let counted = table.is_counted.then(|| Counted::read(row)).transpose()?;
-            found.insert(text(row, "id")?, (generation(row)?, Before::read(row)?, counted));
-        }
+    ) -> Result<Vec<(&'a StatusUpdate, Before)>> {
+        let find = format!("{} WHERE id IN ({}) ORDER BY id", table.find, list(part.len()));
+        let ids: Vec<_> = part.iter().map(|update| update.resource.to_string()).collect();
+        let ids: Vec<_> = ids.iter().map(|id| id as &dyn Argument).collect();
+        let rows: Vec<Before> = tx.all(self.database.locking(&find, table.name), &ids).await?;
+        let mut found: HashMap<_, _> = rows.into_iter().map(|row| (row.id.clone(), row)).collect();
         let held = part.iter().filter_map(|update| {
-            let (generation, before, counted) = found.remove(&update.resource.to_string())?;
+            let before = found.remove(&update.resource.to_string())?;
             let is_end = matches!(update.standing.status, Status::Deleting | Status::Deleted);
-            let holds = generation == update.generation
+            let holds = before.generation == update.generation
                 && before.status != Status::Deleted
                 && (before.status != Status::Deleting || is_end);
-            holds.then_some((*update, before, counted))
+            holds.then_some((*update, before))
         });
         Ok(held.collect())
+    }
+}
+
+rows! {
+    /// A row before its status is updated.
+    struct Before {
+        id: String,
+        frontdoor: FrontdoorId,
+        /// Of a share.
+        environment: Option<EnvironmentId>,
+        generation: Generation,
+        status: Status,
+        reason: Option<Reason>,
+    }
+}
+
+impl Before {
+    /// A changed message alone is no event.
+    fn differs(&self, standing: &Standing) -> bool {
+        // A waiting row has no reason in its columns; its event had one.
+        let waiting = || Detail::waiting(self.status, Timestamp::UNIX_EPOCH).map(|d| d.problem.reason);
+        let reason = standing.detail.as_ref().map(|d| d.problem.reason);
+        self.status != standing.status || self.reason.or_else(waiting) != reason
+    }
+
+    /// Where the row is counted with a status.
+    fn counted(&self, status: Status) -> Option<Counted> {
+        let frontdoor = self.frontdoor;
+        self.environment.map(|environment| Counted { frontdoor, environment, status })
     }
 }
 
@@ -150,78 +173,60 @@ impl Store {
 struct Table {
     name: &'static str,
     kind: EventKind,
-    /// Ids and a parenthesis follow.
+    /// Selects what a [`Before`] is read from.
     find: &'static str,
-    is_counted: bool,
-    update: &'static str,
-}
-
-/// `VALUES` calls its columns `column1`, `column2`, … in both databases.
-macro_rules! update {
-    ($table:literal) => {
-        concat!(
-            "UPDATE ",
-            $table,
-            " SET status = v.column2, status_since = v.column3, observed_generation = v.column4, \
-             reason = v.column5, message = v.column6, detail_since = v.column7, deleted_at = v.column8 FROM (VALUES "
-        )
-    };
 }
 
 static TUNNELS: Table = Table {
     name: "ipsec_tunnel",
     kind: EventKind::Tunnel,
-    find: "SELECT id, generation, frontdoor, status, reason FROM ipsec_tunnel WHERE id IN (",
-    is_counted: false,
-    update: update!("ipsec_tunnel"),
+    find: "SELECT id, generation, frontdoor, NULL AS environment, status, reason FROM ipsec_tunnel",
 };
 
 static SHARES: Table = Table {
     name: "ipsec_share",
     kind: EventKind::Share,
-    find: "SELECT id, generation, frontdoor, environment, status, reason FROM ipsec_share WHERE id IN (",
-    is_counted: true,
-    update: update!("ipsec_share"),
+    find: "SELECT id, generation, frontdoor, environment, status, reason FROM ipsec_share",
 };
 
 /// Writes updates of locked rows, and defers their events and counts.
 async fn write_statuses(
     tx: &mut Transaction,
     table: &Table,
-    held: &[(&StatusUpdate, Before, Option<Counted>)],
+    held: &[(&StatusUpdate, Before)],
     deferred: &mut Deferred,
 ) -> Result<()> {
     for part in parts(held) {
-        let update = format!("{}{}) v WHERE id = v.column1", table.update, places(part.len(), 8));
+        // `VALUES` calls its columns `column1`, `column2`, … in both databases.
+        let update = format!(
+            "UPDATE {} SET status = v.column2, status_since = v.column3, observed_generation = v.column4, \
+             reason = v.column5, message = v.column6, detail_since = v.column7, deleted_at = v.column8 \
+             FROM (VALUES {}) v WHERE id = v.column1",
+            table.name,
+            places(part.len(), 8)
+        );
         let mut query = sqlx::query(AssertSqlSafe(update));
-        for (StatusUpdate { resource, standing, .. }, before, counted) in part {
-            let (id, since) = (resource.to_string(), standing.since.as_microsecond());
-            let detail = standing.detail.as_ref();
-            query = query
-                .bind(id.clone())
-                .bind(standing.status.as_str())
-                .bind(since)
-                .bind(standing.observed_generation.map(|g| big(g.get())))
-                .bind(detail.map(|d| d.problem.reason.as_str()))
-                .bind(detail.map(|d| shown(&d.problem.message)))
-                .bind(detail.map(|d| d.since.as_microsecond()))
-                .bind((standing.status == Status::Deleted).then_some(since));
-            if before.differs(standing.status, detail) {
+        for (StatusUpdate { standing, .. }, before) in part {
+            let Standing { status, since, observed_generation, detail } = standing;
+            let reason = detail.as_ref().map(|d| d.problem.reason);
+            let message = detail.as_ref().map(|d| shown(&d.problem.message));
+            let detail_since = detail.as_ref().map(|d| d.since);
+            let deleted_at = (*status == Status::Deleted).then_some(*since);
+            query = bind(query, &[&before.id, status, since, observed_generation])?;
+            query = bind(query, &[&reason, &message, &detail_since, &deleted_at])?;
+            if before.differs(standing) {
                 deferred.events.push(NewEvent {
                     frontdoor: before.frontdoor,
-                    at: detail.map_or(standing.since, |d| d.since.max(standing.since)),
+                    at: detail_since.map_or(*since, |detail_since| detail_since.max(*since)),
                     kind: table.kind,
-                    resource: id,
-                    status: standing.status.as_str(),
-                    why: standing.detail.as_ref().map(Into::into),
+                    resource: before.id.clone(),
+                    status: status.as_str(),
+                    why: detail.as_ref().map(Into::into),
                 });
             }
-            if let Some(counted) = counted {
-                deferred.counts.remove(*counted);
-                deferred.counts.add(Counted { status: standing.status, ..*counted });
-            }
+            deferred.counts.moved(before.counted(before.status), before.counted(*status));
         }
-        query.execute(&mut **tx).await?;
+        tx.run(query).await?;
     }
     let ended = held.iter().map(|(update, ..)| *update);
     let ended: Vec<_> =
@@ -245,25 +250,24 @@ async fn end_executions(tx: &mut Transaction, part: &[&StatusUpdate]) -> Result<
     );
     let mut query = sqlx::query(AssertSqlSafe(update));
     for StatusUpdate { resource, generation, standing } in part {
-        let detail = standing.detail.as_ref();
-        query = query
-            .bind(resource.to_string())
-            .bind(big(generation.get()))
-            .bind(standing.since.as_microsecond())
-            .bind(standing.status.as_str())
-            .bind(match standing.status {
-                Status::Deployed => None,
-                Status::Deleted => Some("deleted before it was deployed".to_owned()),
-                _ => detail.map(|d| format!("{}: {}", d.problem.reason.as_str(), shown(&d.problem.message))),
-            });
+        let message = match standing.status {
+            Status::Deployed => None,
+            Status::Deleted => Some("deleted before it was deployed".to_owned()),
+            _ => standing.detail.as_ref().map(|Detail { problem: Problem { reason, message }, .. }| {
+                format!("{reason}: {}", shown(message))
+            }),
+        };
+        let resource = resource.to_string();
+        query = bind(query, &[&resource, generation, &standing.since, &standing.status, &message])?;
     }
-    query.execute(&mut **tx).await?;
+    tx.run(query).await?;
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sqlx::Row as _;
 
     #[tokio::test]
     async fn reading_changes_does_not_scan_unchanged_rows() {

@@ -2,27 +2,17 @@
 //!
 //! Invariant: in every snapshot of the database, `ipsec_share_count` equals `COUNT(*)`.
 
-use crate::{Result, columns::parsed};
-use sqlx::{AnyConnection, any::AnyRow};
+use crate::{Result, row::rows, transaction::Transaction};
 use std::collections::BTreeMap;
 use wicketgate_model::{EnvironmentId, FrontdoorId, Status};
 
-/// Shares that are counted together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Counted {
-    pub(crate) frontdoor: FrontdoorId,
-    pub(crate) environment: EnvironmentId,
-    pub(crate) status: Status,
-}
-
-impl Counted {
-    /// From a row that has these three columns.
-    pub(crate) fn read(row: &AnyRow) -> Result<Self> {
-        Ok(Self {
-            frontdoor: parsed(row, "frontdoor")?,
-            environment: parsed(row, "environment")?,
-            status: parsed(row, "status")?,
-        })
+rows! {
+    /// Shares that are counted together.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+    pub(crate) struct Counted {
+        pub(crate) frontdoor: FrontdoorId,
+        pub(crate) environment: EnvironmentId,
+        pub(crate) status: Status,
     }
 }
 
@@ -31,12 +21,11 @@ impl Counted {
 pub(crate) struct ShareCounts(BTreeMap<Counted, i64>);
 
 impl ShareCounts {
-    pub(crate) fn add(&mut self, to: Counted) {
-        *self.0.entry(to).or_default() += 1;
-    }
-
-    pub(crate) fn remove(&mut self, from: Counted) {
-        *self.0.entry(from).or_default() -= 1;
+    /// Counts one share elsewhere. `None` stands for a share that is not there.
+    pub(crate) fn moved(&mut self, from: Option<Counted>, to: Option<Counted>) {
+        for (counted, change) in from.map(|from| (from, -1)).into_iter().chain(to.map(|to| (to, 1))) {
+            *self.0.entry(counted).or_default() += change;
+        }
     }
 
     pub(crate) fn extend(&mut self, other: Self) {
@@ -46,19 +35,13 @@ impl ShareCounts {
     }
 
     /// In one order in all transactions, so that on PostgreSQL no two wait for each other.
-    pub(crate) async fn write(&self, db: &mut AnyConnection) -> Result<()> {
+    pub(crate) async fn write(&self, tx: &mut Transaction) -> Result<()> {
+        let insert = "INSERT INTO ipsec_share_count (frontdoor, environment, status, shares) VALUES ($1, $2, $3, $4) \
+                      ON CONFLICT (frontdoor, environment, status) \
+                      DO UPDATE SET shares = ipsec_share_count.shares + excluded.shares";
         for (counted, change) in self.0.iter().filter(|(_, change)| **change != 0) {
-            sqlx::query(
-                "INSERT INTO ipsec_share_count (frontdoor, environment, status, shares) VALUES ($1, $2, $3, $4) \
-                 ON CONFLICT (frontdoor, environment, status) \
-                 DO UPDATE SET shares = ipsec_share_count.shares + excluded.shares",
-            )
-            .bind(counted.frontdoor.to_string())
-            .bind(counted.environment.to_string())
-            .bind(counted.status.as_str())
-            .bind(*change)
-            .execute(&mut *db)
-            .await?;
+            let Counted { frontdoor, environment, status } = counted;
+            tx.execute(insert, &[frontdoor, environment, status, change]).await?;
         }
         Ok(())
     }

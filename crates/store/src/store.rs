@@ -2,10 +2,11 @@
 
 use crate::{
     Result, WriteContext, database::Database, database_lock::DatabaseLock, deferred::Deferred,
-    event::NewEvent, transaction::Transaction, write::Write, writer::Writer,
+    event::NewEvent, field::Argument, row::FromRow, statement::query, transaction::Transaction, write::Write,
+    writer::Writer,
 };
 use futures_util::future::BoxFuture;
-use sqlx::any::AnyRow;
+use sqlx::SqlSafeStr;
 
 /// The database. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -70,14 +71,22 @@ impl Store {
         Ok(())
     }
 
-    /// The row that a statement finds by these texts.
-    pub(crate) async fn find<T>(
+    /// The row that a statement finds.
+    pub(crate) async fn find<T: FromRow>(
         &self,
-        select: &'static str,
-        texts: &[&(dyn std::fmt::Display + Sync)],
-        read: fn(&AnyRow) -> Result<T>,
+        sql: impl SqlSafeStr,
+        values: &[&dyn Argument],
     ) -> Result<Option<T>> {
-        let query = texts.iter().fold(sqlx::query(select), |query, text| query.bind(text.to_string()));
-        query.fetch_optional(&self.database.readers).await?.as_ref().map(read).transpose()
+        let row = query(sql, values)?.fetch_optional(&self.database.readers).await?;
+        row.as_ref().map(T::from_row).transpose()
+    }
+
+    /// The rows that a statement finds.
+    pub(crate) async fn all<T: FromRow>(
+        &self,
+        sql: impl SqlSafeStr,
+        values: &[&dyn Argument],
+    ) -> Result<Vec<T>> {
+        query(sql, values)?.fetch_all(&self.database.readers).await?.iter().map(T::from_row).collect()
     }
 }

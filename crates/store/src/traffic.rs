@@ -2,11 +2,10 @@
 //! that totals are the same at all of them.
 
 use crate::{
-    MetricsWindow, Result, Store,
-    columns::{big, number},
-    event_row, idempotency,
-    metrics_window::RESOLUTIONS,
-    share_count::{Counted, ShareCounts},
+    MetricsWindow, Result, Store, event_row, idempotency,
+    metrics_window::{RESOLUTIONS, Resolution},
+    row::rows,
+    share_count::ShareCounts,
 };
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -25,21 +24,23 @@ pub enum TrafficScope {
     Tunnel(TunnelId),
 }
 
-/// The traffic of one bucket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Sample {
-    /// The start of the bucket, Unix milliseconds.
-    pub timestamp: i64,
-    /// Bytes from the remote site to the target.
-    pub rx: u64,
-    /// Bytes from the target to the remote site.
-    pub tx: u64,
-    /// Connections opened.
-    pub connections: u64,
-    /// Connections that could not be served.
-    pub failures: u64,
-    /// The most connections open at one time.
-    pub active: u64,
+rows! {
+    /// The traffic of one bucket.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub struct Sample {
+        /// The start of the bucket, Unix milliseconds.
+        pub timestamp: i64,
+        /// Bytes from the remote site to the target.
+        pub rx: u64,
+        /// Bytes from the target to the remote site.
+        pub tx: u64,
+        /// Connections opened.
+        pub connections: u64,
+        /// Connections that could not be served.
+        pub failures: u64,
+        /// The most connections open at one time.
+        pub active: u64,
+    }
 }
 
 impl Sample {
@@ -75,27 +76,17 @@ impl Store {
             return Ok(());
         }
         let mut tx = self.database.begin().await?;
-        for (scope, carried) in &scopes {
+        let add = "INSERT INTO traffic (scope, resolution, bucket, rx, tx, connections, failures, active) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
+                   ON CONFLICT (scope, resolution, bucket) DO UPDATE SET rx = traffic.rx + excluded.rx, \
+                   tx = traffic.tx + excluded.tx, connections = traffic.connections + excluded.connections, \
+                   failures = traffic.failures + excluded.failures, \
+                   active = CASE WHEN excluded.active > traffic.active THEN excluded.active ELSE traffic.active END";
+        for (scope, Sample { rx, tx: sent, connections, failures, active, .. }) in &scopes {
             for resolution in &RESOLUTIONS {
                 let wide = i64::from(resolution.seconds);
-                sqlx::query(
-                    "INSERT INTO traffic (scope, resolution, bucket, rx, tx, connections, failures, active) \
-                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
-                     ON CONFLICT (scope, resolution, bucket) DO UPDATE SET rx = traffic.rx + excluded.rx, \
-                     tx = traffic.tx + excluded.tx, connections = traffic.connections + excluded.connections, \
-                     failures = traffic.failures + excluded.failures, \
-                     active = CASE WHEN excluded.active > traffic.active THEN excluded.active ELSE traffic.active END",
-                )
-                .bind(scope.clone())
-                .bind(wide)
-                .bind(at.as_second().div_euclid(wide) * wide * 1000)
-                .bind(big(carried.rx))
-                .bind(big(carried.tx))
-                .bind(big(carried.connections))
-                .bind(big(carried.failures))
-                .bind(big(carried.active))
-                .execute(&mut *tx)
-                .await?;
+                let bucket = at.as_second().div_euclid(wide) * wide * 1000;
+                tx.execute(add, &[scope, &wide, &bucket, rx, sent, connections, failures, active]).await?;
             }
         }
         Ok(tx.commit().await?)
@@ -107,32 +98,19 @@ impl Store {
             TrafficScope::Share(id) => id.to_string(),
             TrafficScope::Tunnel(id) => id.to_string(),
         };
-        let rows = sqlx::query(
-            "SELECT bucket, rx, tx, connections, failures, active FROM traffic \
-             WHERE scope = $1 AND resolution = $2 AND bucket >= $3 ORDER BY bucket",
-        )
-        .bind(scope)
-        .bind(i64::from(window.resolution))
-        .bind(window.first * 1000)
-        .fetch_all(&self.database.readers)
-        .await?;
-        let (first, step) = (window.first * 1000, i64::from(window.step) * 1000);
+        let select = "SELECT bucket AS timestamp, rx, tx, connections, failures, active FROM traffic \
+                      WHERE scope = $1 AND resolution = $2 AND bucket >= $3 ORDER BY bucket";
+        let start = window.first * 1000;
+        let stored: Vec<Sample> = self.all(select, &[&scope, &window.resolution, &start]).await?;
+        let step = i64::from(window.step) * 1000;
         let mut samples: Vec<Sample> = (0..i64::from(window.samples))
-            .map(|n| Sample { timestamp: first + n * step, ..Sample::default() })
+            .map(|n| Sample { timestamp: start + n * step, ..Sample::default() })
             .collect();
-        for row in &rows {
-            let index = (number::<i64>(row, "bucket")? - first) / step;
+        for read in &stored {
+            let index = (read.timestamp - start) / step;
             // A bucket that began after the window's end.
             let Some(sample) = usize::try_from(index).ok().and_then(|i| samples.get_mut(i)) else { continue };
-            let read = Sample {
-                timestamp: 0,
-                rx: number(row, "rx")?,
-                tx: number(row, "tx")?,
-                connections: number(row, "connections")?,
-                failures: number(row, "failures")?,
-                active: number(row, "active")?,
-            };
-            sample.add(&read);
+            sample.add(read);
             sample.active = sample.active.max(read.active);
         }
         Ok(samples)
@@ -142,34 +120,25 @@ impl Store {
     /// unused enrolment codes (a used one has the key that its agent enrolled with). To be called periodically.
     pub async fn prune(&self, now: Timestamp) -> Result<()> {
         let mut tx = self.database.begin().await?;
-        for resolution in &RESOLUTIONS {
-            sqlx::query("DELETE FROM traffic WHERE resolution = $1 AND bucket < $2")
-                .bind(i64::from(resolution.seconds))
-                .bind((now.as_second() - i64::from(resolution.kept + resolution.seconds)) * 1000)
-                .execute(&mut *tx)
+        for Resolution { seconds, kept } in &RESOLUTIONS {
+            let oldest = (now.as_second() - i64::from(kept + seconds)) * 1000;
+            tx.execute("DELETE FROM traffic WHERE resolution = $1 AND bucket < $2", &[seconds, &oldest])
                 .await?;
         }
         let old = now.as_microsecond() - RETENTION;
         let mut counts = ShareCounts::default();
-        let forgotten = sqlx::query(
-            "DELETE FROM ipsec_share WHERE status = 'DELETED' AND deleted_at < $1 \
-             RETURNING frontdoor, environment, status",
-        );
-        for row in forgotten.bind(old).fetch_all(&mut *tx).await? {
-            counts.remove(Counted::read(&row)?);
+        let shares = "DELETE FROM ipsec_share WHERE status = 'DELETED' AND deleted_at < $1 \
+                      RETURNING frontdoor, environment, status";
+        for share in tx.all(shares, &[&old]).await? {
+            counts.moved(Some(share), None);
         }
         counts.write(&mut tx).await?;
-        for sql in [
-            "DELETE FROM ipsec_tunnel WHERE status = 'DELETED' AND deleted_at < $1 \
-             AND NOT EXISTS (SELECT 1 FROM ipsec_share s WHERE s.tunnel = ipsec_tunnel.id)",
-            "DELETE FROM enrollment WHERE expires_at < $1 AND agent IS NULL",
-        ] {
-            sqlx::query(sql).bind(old).execute(&mut *tx).await?;
-        }
-        sqlx::query("DELETE FROM execution WHERE finished_at < $1")
-            .bind(now.as_microsecond() - RECORDS)
-            .execute(&mut *tx)
-            .await?;
+        let tunnels = "DELETE FROM ipsec_tunnel WHERE status = 'DELETED' AND deleted_at < $1 \
+                       AND NOT EXISTS (SELECT 1 FROM ipsec_share s WHERE s.tunnel = ipsec_tunnel.id)";
+        tx.execute(tunnels, &[&old]).await?;
+        tx.execute("DELETE FROM enrollment WHERE expires_at < $1 AND agent IS NULL", &[&old]).await?;
+        let oldest_record = now.as_microsecond() - RECORDS;
+        tx.execute("DELETE FROM execution WHERE finished_at < $1", &[&oldest_record]).await?;
         idempotency::prune(&mut tx, now).await?;
         event_row::prune(&mut tx, now).await?;
         Ok(tx.commit().await?)

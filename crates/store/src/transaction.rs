@@ -3,12 +3,15 @@
 //! Invariant: a connection is used again only after its transaction has ended. Otherwise it is closed, which rolls the
 //! transaction back unless its COMMIT was carried out.
 
-use sqlx::{Any, AnyConnection, AnyPool, Executor as _, pool::PoolConnection};
-use std::{
-    io,
-    ops::{Deref, DerefMut},
-    time::Duration,
+use crate::{
+    Result,
+    field::{Argument, Query},
+    row::FromRow,
+    statement::query,
 };
+use futures_util::TryStreamExt as _;
+use sqlx::{Any, AnyConnection, AnyPool, Executor as _, SqlSafeStr, pool::PoolConnection};
+use std::{io, time::Duration};
 use tokio::time::timeout;
 
 /// For a statement that takes a disk's sync at most. A host that is gone does not answer: TCP would wait for a quarter
@@ -46,25 +49,71 @@ impl Transaction {
         let done = timeout(STATEMENT, self.connection.execute(statement)).await;
         done.map_err(|_| sqlx::Error::Io(io::ErrorKind::TimedOut.into()))?.map(|_| ())
     }
+
+    pub(crate) fn db(&mut self) -> &mut AnyConnection {
+        &mut self.connection
+    }
+
+    /// Runs a statement about values, and returns the number of rows that it changed.
+    pub(crate) async fn execute(&mut self, sql: impl SqlSafeStr, values: &[&dyn Argument]) -> Result<u64> {
+        self.run(query(sql, values)?).await
+    }
+
+    pub(crate) async fn run(&mut self, query: Query) -> Result<u64> {
+        Ok(query.execute(self.db()).await?.rows_affected())
+    }
+
+    /// The row that a statement returns, if there is one.
+    pub(crate) async fn find<T: FromRow>(
+        &mut self,
+        sql: impl SqlSafeStr,
+        values: &[&dyn Argument],
+    ) -> Result<Option<T>> {
+        self.row(query(sql, values)?).await
+    }
+
+    /// The row that a statement returns; every such statement returns one.
+    pub(crate) async fn one<T: FromRow>(
+        &mut self,
+        sql: impl SqlSafeStr,
+        values: &[&dyn Argument],
+    ) -> Result<T> {
+        self.find(sql, values).await?.ok_or(sqlx::Error::RowNotFound.into())
+    }
+
+    /// As [`find`](Self::find), for a statement with its values.
+    pub(crate) async fn row<T: FromRow>(&mut self, query: Query) -> Result<Option<T>> {
+        query.fetch_optional(self.db()).await?.as_ref().map(T::from_row).transpose()
+    }
+
+    /// Passes each row that a statement about a value returns to `take`. Streamed: there may be very many rows, and a row
+    /// takes several times the memory of what it is read as.
+    pub(crate) async fn each<T: FromRow>(
+        &mut self,
+        sql: &'static str,
+        value: i64,
+        mut take: impl FnMut(T) + Send,
+    ) -> Result<()> {
+        let mut rows = query(sql, &[&value])?.fetch(self.db());
+        while let Some(row) = rows.try_next().await? {
+            take(T::from_row(&row)?);
+        }
+        Ok(())
+    }
+
+    /// The rows that a statement returns.
+    pub(crate) async fn all<T: FromRow>(
+        &mut self,
+        sql: impl SqlSafeStr,
+        values: &[&dyn Argument],
+    ) -> Result<Vec<T>> {
+        query(sql, values)?.fetch_all(self.db()).await?.iter().map(T::from_row).collect()
+    }
 }
 
 impl std::fmt::Debug for Transaction {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Transaction").field("is_open", &self.is_open).finish_non_exhaustive()
-    }
-}
-
-impl Deref for Transaction {
-    type Target = AnyConnection;
-
-    fn deref(&self) -> &AnyConnection {
-        &self.connection
-    }
-}
-
-impl DerefMut for Transaction {
-    fn deref_mut(&mut self) -> &mut AnyConnection {
-        &mut self.connection
     }
 }
 

@@ -3,15 +3,13 @@
 //! Invariant: a change of a connection is written together with its event. Counters and the times of SAs are no change.
 
 use crate::{
-    Result, Store, StoreError,
-    bulk::list,
-    columns::{big, json_option, number, parsed},
-    connection_change,
+    Result, Store,
+    connection_change::{self, ConnectionColumns},
     event::{EventKind, NewEvent},
+    statement::Assignments,
     transaction::Transaction,
 };
 use jiff::Timestamp;
-use sqlx::AssertSqlSafe;
 use wicketgate_model::{Connection, ConnectionState, GatewayId, SaTimes, TunnelId};
 
 /// The value of an endpoint's column, for the tunnel whose `id` it is; NULL if it has no endpoint. It has no more than
@@ -51,16 +49,11 @@ async fn record(
     connection: &Connection,
     now: Timestamp,
 ) -> Result<Option<NewEvent>> {
-    let row = sqlx::query(
-        "SELECT t.frontdoor, p.connection FROM ipsec_tunnel t \
-         LEFT JOIN tunnel_endpoint p ON p.tunnel = t.id AND p.gateway = $2 WHERE t.id = $1 AND t.status <> 'DELETED'",
-    )
-    .bind(tunnel.to_string())
-    .bind(gateway.to_string())
-    .fetch_optional(&mut **tx)
-    .await?;
-    let Some(row) = row else { return Ok(None) };
-    let before: Option<Connection> = json_option(&row, "connection")?;
+    let select = "SELECT t.frontdoor, p.connection FROM ipsec_tunnel t \
+                  LEFT JOIN tunnel_endpoint p ON p.tunnel = t.id AND p.gateway = $2 \
+                  WHERE t.id = $1 AND t.status <> 'DELETED'";
+    let found: Option<(_, Option<Connection>)> = tx.find(select, &[&tunnel, &gateway]).await?;
+    let Some((frontdoor, before)) = found else { return Ok(None) };
     let change = connection_change::changed_at(before.as_ref(), connection, now);
     let changes = write(tx, gateway, tunnel, connection, change.is_some()).await?;
     if let Some(at) = change {
@@ -68,7 +61,7 @@ async fn record(
     }
     let Some(at) = event_time(before.as_ref(), connection, now) else { return Ok(None) };
     Ok(Some(NewEvent {
-        frontdoor: parsed(&row, "frontdoor")?,
+        frontdoor,
         at,
         kind: EventKind::Connection,
         resource: tunnel.to_string(),
@@ -89,29 +82,6 @@ fn event_time(before: Option<&Connection>, now_is: &Connection, now: Timestamp) 
     (!same).then(|| error.map_or(now, |e| e.since))
 }
 
-/// What the gateway reports; `tunnel`, `gateway` and `changes` come before.
-const REPORTED: [&str; 19] = [
-    "connection",
-    "state",
-    "since",
-    "ike",
-    "esp",
-    "bytes_in",
-    "bytes_out",
-    "error",
-    "error_message",
-    "error_since",
-    "peer_address",
-    "peer_port",
-    "peer_id",
-    "nat_gateway",
-    "nat_peer",
-    "ike_established",
-    "ike_rekey",
-    "child_established",
-    "child_rekey",
-];
-
 /// Returns how many changes the endpoint has had.
 async fn write(
     tx: &mut Transaction,
@@ -120,51 +90,42 @@ async fn write(
     connection: &Connection,
     is_change: bool,
 ) -> Result<i64> {
-    let Connection { state, since, algorithms, peer, nat, ike_sa, child_sa, bytes_in, bytes_out, last_error } =
-        connection;
-    let json = serde_json::to_string(connection).map_err(|_| StoreError::Corrupt { column: "connection" })?;
-    let established = |sa: &Option<SaTimes>| sa.map(|times| times.established_at.as_microsecond());
-    let rekey = |sa: &Option<SaTimes>| Some((*sa)?.rekey_at?.as_microsecond());
+    let Connection { since, nat, ike_sa, child_sa, bytes_in, bytes_out, last_error, .. } = connection;
+    let established = |sa: &Option<SaTimes>| sa.map(|times| times.established_at);
+    let rekey = |sa: &Option<SaTimes>| (*sa)?.rekey_at;
+    let (ike_established, ike_rekey) = (established(ike_sa), rekey(ike_sa));
+    let (child_established, child_rekey) = (established(child_sa), rekey(child_sa));
+    let (nat_gateway, nat_peer) = (nat.map(|n| n.gateway), nat.map(|n| n.peer));
+    let error_since = last_error.as_ref().map(|e| e.since);
+    let columns = ConnectionColumns::from(connection);
+    let reported = Assignments::of(&columns).and(&[
+        ("connection", connection),
+        ("since", since),
+        ("bytes_in", bytes_in),
+        ("bytes_out", bytes_out),
+        ("error_since", &error_since),
+        ("nat_gateway", &nat_gateway),
+        ("nat_peer", &nat_peer),
+        ("ike_established", &ike_established),
+        ("ike_rekey", &ike_rekey),
+        ("child_established", &child_established),
+        ("child_rekey", &child_rekey),
+    ]);
     let upsert = format!(
-        "INSERT INTO tunnel_endpoint (tunnel, gateway, changes, {}) VALUES ({}) ON CONFLICT (tunnel, gateway) \
-         DO UPDATE SET changes = tunnel_endpoint.changes + excluded.changes, {} RETURNING changes",
-        REPORTED.join(", "),
-        list(REPORTED.len() + 3),
-        REPORTED.map(|column| format!("{column} = excluded.{column}")).join(", ")
+        "ON CONFLICT (tunnel, gateway) DO UPDATE SET changes = tunnel_endpoint.changes + excluded.changes, {} \
+         RETURNING changes",
+        reported.excluded()
     );
-    let row = sqlx::query(AssertSqlSafe(upsert))
-        .bind(tunnel.to_string())
-        .bind(gateway.to_string())
-        .bind(i64::from(is_change))
-        .bind(json)
-        .bind(state.as_str())
-        .bind(since.as_microsecond())
-        .bind(algorithms.as_ref().map(|a| a.ike.clone()))
-        .bind(algorithms.as_ref().map(|a| a.esp.clone()))
-        .bind(big(*bytes_in))
-        .bind(big(*bytes_out))
-        .bind(last_error.as_ref().map(|e| e.reason.as_str()))
-        .bind(last_error.as_ref().map(|e| e.to_string()))
-        .bind(last_error.as_ref().map(|e| e.since.as_microsecond()))
-        .bind(peer.as_ref().map(|p| p.address.to_string()))
-        .bind(peer.as_ref().map(|p| i64::from(p.port)))
-        .bind(peer.as_ref().and_then(|p| p.id.clone()))
-        .bind(nat.map(|n| i64::from(n.gateway)))
-        .bind(nat.map(|n| i64::from(n.peer)))
-        .bind(established(ike_sa))
-        .bind(rekey(ike_sa))
-        .bind(established(child_sa))
-        .bind(rekey(child_sa))
-        .fetch_one(&mut **tx)
-        .await?;
-    number(&row, "changes")
+    let endpoint = reported.and(&[("tunnel", &tunnel), ("gateway", &gateway), ("changes", &is_change)]);
+    let changes: Option<(i64,)> = tx.row(endpoint.insert("tunnel_endpoint", &upsert)?).await?;
+    Ok(changes.map_or(0, |(changes,)| changes))
 }
 
 /// Columns of a tunnel's connection.
 pub mod columns {
     crate::list_column::columns! {
         STATE = Text(concat!("COALESCE(", endpoint!("state"), ", 'DOWN')"));
-        SINCE = Time(concat!("COALESCE(", endpoint!("since"), ", t.created_at)"));
+        SINCE = Time(concat!("COALESCE(", endpoint!("since"), ", r.created_at)"));
         IKE_ALGORITHMS = Text(endpoint!("ike")).optional();
         ESP_ALGORITHMS = Text(endpoint!("esp")).optional();
         PEER_ADDRESS = Text(endpoint!("peer_address")).optional();

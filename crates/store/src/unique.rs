@@ -1,16 +1,15 @@
 //! Errors of the database, of which those of unique indexes name a column.
 
 use crate::{
-    Column, StoreError,
-    share::columns as share,
-    tunnel::{self, columns},
+    ShareRow, StoreError, TunnelRow,
+    provisioned::{Provisioned, Unique},
 };
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         let taken = error.as_database_error().filter(|e| e.is_unique_violation()).and_then(|e| {
             let text = e.constraint().unwrap_or_else(|| e.message());
-            UNIQUE.iter().find(|u| text == u.index || text.ends_with(u.columns))
+            violated::<ShareRow>(text).or_else(|| violated::<TunnelRow>(text))
         });
         match taken {
             Some(unique) => Self::Conflict { column: unique.column, with: None },
@@ -19,37 +18,8 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// A unique index: PostgreSQL's error names the index, SQLite's its columns.
-struct Unique {
-    index: &'static str,
-    columns: &'static str,
-    column: &'static Column,
+/// PostgreSQL's error names the index, SQLite's its columns.
+fn violated<R: Provisioned>(text: &str) -> Option<&'static Unique> {
+    let columns = |[first, second]: [&str; 2]| format!("{0}.{first}, {0}.{second}", R::TABLE);
+    R::UNIQUE.iter().find(|unique| text == unique.index || text.ends_with(&columns(unique.columns)))
 }
-
-static UNIQUE: [Unique; 5] = [
-    Unique {
-        index: "ipsec_share_name",
-        columns: "ipsec_share.frontdoor, ipsec_share.name",
-        column: &share::NAME,
-    },
-    Unique {
-        index: "ipsec_share_ingress_port",
-        columns: "ipsec_share.tunnel, ipsec_share.ingress_port",
-        column: &share::INGRESS_PORT,
-    },
-    Unique {
-        index: "ipsec_tunnel_name",
-        columns: "ipsec_tunnel.frontdoor, ipsec_tunnel.name",
-        column: &columns::NAME,
-    },
-    Unique {
-        index: "ipsec_tunnel_peer_address",
-        columns: "ipsec_tunnel.location, ipsec_tunnel.peer_address",
-        column: &columns::PEER_ADDRESS,
-    },
-    Unique {
-        index: "ipsec_tunnel_slot",
-        columns: "ipsec_tunnel.location, ipsec_tunnel.slot",
-        column: &tunnel::SLOT,
-    },
-];

@@ -1,14 +1,10 @@
 //! The transaction of a unit of work.
 
 use crate::{
-    Action, EventKind, ResourceType, Result, StoreError, WriteContext, claim,
-    database::Database,
-    deferred::Deferred,
-    event::NewEvent,
-    execution::{Execution, Owner},
-    transaction::Transaction,
+    Action, EventKind, ResourceType, Result, StoreError, WriteContext, claim, database::Database,
+    deferred::Deferred, event::NewEvent, execution::Execution, transaction::Transaction,
 };
-use sqlx::{AnyConnection, AssertSqlSafe, Row};
+use sqlx::AssertSqlSafe;
 use std::time::Duration;
 use tokio::time::timeout;
 use wicketgate_model::{Detail, FrontdoorId, Status};
@@ -29,24 +25,15 @@ pub(crate) struct Write {
 impl Write {
     pub(crate) async fn begin(database: &Database, context: &WriteContext) -> Result<Self> {
         let mut tx = database.begin().await?;
-        let next = sqlx::query("UPDATE revision SET value = value + 1 WHERE id = 1 RETURNING value");
-        let row = timeout(REVISION, next.fetch_one(&mut *tx)).await.map_err(|_| StoreError::Late)??;
-        let (revision, context) = (row.try_get(0)?, context.clone());
+        let next = "UPDATE revision SET value = value + 1 WHERE id = 1 RETURNING value";
+        let (revision,) = timeout(REVISION, tx.one(next, &[])).await.map_err(|_| StoreError::Late)??;
+        let context = context.clone();
         Ok(Self { tx, revision, context, deferred: Deferred::default(), database: database.clone() })
     }
 
     /// See [`Database::locking`].
     pub(crate) fn locking(&self, select: &str, table: &str) -> AssertSqlSafe<String> {
         self.database.locking(select, table)
-    }
-
-    pub(crate) fn db(&mut self) -> &mut AnyConnection {
-        &mut self.tx
-    }
-
-    /// The time of the write, for its columns.
-    pub(crate) fn at(&self) -> i64 {
-        self.context.at.as_microsecond()
     }
 
     /// Records the write, with the event of the status that it sets and the mark on the request's key.
@@ -86,6 +73,6 @@ impl Write {
                 why: detail.as_ref().map(Into::into),
             });
         }
-        on.insert(&mut self.tx, &self.context, Owner::Frontdoor(frontdoor), action).await
+        on.insert(&mut self.tx, &self.context, Some(frontdoor), action).await
     }
 }

@@ -109,7 +109,7 @@ impl At {
     }
 
     fn need_shares(&self) -> Result<(), ApiError> {
-        if self.frontdoor.ipsec_shares_enabled {
+        if self.frontdoor.spec.ipsec_shares_enabled {
             Ok(())
         } else {
             Err(ApiError::shares_not_enabled(self.id()))

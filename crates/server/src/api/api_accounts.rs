@@ -25,7 +25,7 @@ use axum::{
     response::IntoResponse,
 };
 use wicketgate_model::ApiAccountId;
-use wicketgate_store::{ApiAccountRow, NewApiAccount, Reach};
+use wicketgate_store::{ApiAccountRow, ApiAccountSpec, Reach};
 
 pub(super) async fn list(caller: Caller, format: Format, query: Query) -> Answer {
     let organization = caller.principal.administered()?;
@@ -41,7 +41,7 @@ pub(super) async fn create(caller: Caller, format: Format, body: Body) -> Answer
     let asked = account_request(body.object()?, now())?;
     let organization = organization(&caller, &asked).await?;
     let secret = ClientSecret::generate()?;
-    let new = NewApiAccount {
+    let new = ApiAccountSpec {
         organization,
         name: asked.name,
         scopes: asked.scopes.iter().map(|s| s.as_str().to_owned()).collect(),
@@ -78,7 +78,7 @@ pub(super) async fn delete(
 async fn find(caller: &Caller, id: ApiAccountId) -> Result<ApiAccountRow, ApiError> {
     let organization = caller.principal.administered()?;
     let row = caller.state.store.api_account(id).await?;
-    row.filter(|a| organization.is_none_or(|own| own == a.organization))
+    row.filter(|a| organization.is_none_or(|own| own == a.spec.organization))
         .ok_or_else(|| ApiError::not_found(ResourceKind::ApiAccount, id))
 }
 
@@ -101,7 +101,7 @@ async fn organization(caller: &Caller, asked: &AccountRequest) -> Result<String,
     };
     for id in asked.frontdoors.iter().flatten() {
         let frontdoor = caller.state.store.frontdoor(*id).await?.filter(|f| caller.principal.sees(f));
-        let own = frontdoor.map(|f| f.organization);
+        let own = frontdoor.map(|f| f.spec.organization);
         let own = own.filter(|own| found.as_ref().is_none_or(|found| found == own));
         found = Some(own.ok_or_else(|| fault("frontdoorIds", "must name Frontdoors of one organization"))?);
     }

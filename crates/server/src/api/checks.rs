@@ -25,12 +25,12 @@ pub(super) async fn walk(
     check::nothing(body.object_or_nothing()?)?;
     must_be_live(ResourceKind::Share, share.id, share.standing.status)?;
     let begin = Instant::now();
-    let tunnel = tunnels::find(&at, share.tunnel).await?;
+    let tunnel = tunnels::find(&at, share.spec.tunnel).await?;
     let read_took = begin.elapsed();
     let begin = Instant::now();
-    let seen = at.state.gateways.check(&tunnel.location, share.id).await;
+    let seen = at.state.gateways.check(&tunnel.spec.location, share.id).await;
     let took = begin.elapsed();
-    let has_ipsec = at.state.gateways.esp_at(&tunnel.location) != Some(EspMode::Off);
+    let has_ipsec = at.state.gateways.esp_at(&tunnel.spec.location) != Some(EspMode::Off);
     let walked =
         check::Walked { share: &share, tunnel: &tunnel, has_ipsec, read_took, seen, took, at: now() };
     let links = check::links(&share);

@@ -44,11 +44,11 @@ pub(super) async fn create(caller: Caller, format: Format, body: Body) -> Answer
 pub(super) async fn patch(Writes(at): Writes, format: Format, wanted: Preconditions, body: Body) -> Answer {
     let whole = frontdoor::merged(&at.frontdoor, body.object()?);
     let spec = frontdoor::spec(whole, Some(&at.frontdoor))?;
-    if spec.ipsec_shares_enabled != at.frontdoor.ipsec_shares_enabled {
+    if spec.ipsec_shares_enabled != at.frontdoor.spec.ipsec_shares_enabled {
         at.principal.need(Scope::Admin)?;
     }
     let context = checked(&at, &wanted)?;
-    if spec == at.frontdoor.spec() {
+    if spec == at.frontdoor.spec {
         return Ok(answer(format, StatusCode::OK, at.frontdoor));
     }
     let row = at.state.store.replace_frontdoor(at.id(), &spec, &context).await;

@@ -111,7 +111,7 @@ async fn authenticated(state: &AppState, client: Client) -> Result<ApiAccountRow
     let id: ApiAccountId = client.id.parse().map_err(|_| OAuthError::client())?;
     let account = state.store.api_account(id).await?.ok_or_else(OAuthError::client)?;
     let shown = client_secret::sha256(client.secret.expose_secret());
-    let is_right: bool = account.secret_sha256.ct_eq(&shown).into();
+    let is_right: bool = account.spec.secret_sha256.ct_eq(&shown).into();
     if !is_right {
         return Err(OAuthError::client());
     }

@@ -102,7 +102,7 @@ async fn change(
             must_be_live(ResourceKind::Share, row.id, row.standing.status)?;
             let spec = spec(at, whole(&row, body.clone())).await?;
             wanted.hold_for(&Share::of(row.clone()))?;
-            if spec == row.spec() && row.standing.status != Status::Error {
+            if spec == row.spec && row.standing.status != Status::Error {
                 // Nothing changes: no write, no record, no event. A share in `ERROR` is retried.
                 return Ok(Ok(row));
             }

@@ -65,7 +65,7 @@ pub(super) async fn rotate_key(edit: Edit<TunnelId>, body: Body) -> Answer {
         None => random_key()?,
     };
     let change_of = |row: &TunnelRow| {
-        let spec = TunnelSpec { key: key.clone(), ..row.spec() };
+        let spec = TunnelSpec { pre_shared_key: key.clone(), ..row.spec.clone() };
         Ok(of(row, spec, Action::RotateKey, grace))
     };
     change(edit, row, change_of).await
@@ -93,7 +93,8 @@ async fn replace(
     let row = find(&edit.at, edit.id).await?;
     let (body, locations) = (body.object()?, Arc::clone(&edit.at.state.locations));
     let change_of = |row: &TunnelRow| {
-        let spec = tunnel::spec(whole(row, body.clone()), &locations, row.key.clone(), Some(row))?;
+        let spec =
+            tunnel::spec(whole(row, body.clone()), &locations, row.spec.pre_shared_key.clone(), Some(row))?;
         Ok(of(row, spec, Action::Update, Grace::default()))
     };
     change(edit, row, change_of).await
@@ -124,7 +125,7 @@ async fn change(
             let change = change_of(&row)?;
             wanted.hold_for(&shown(&at.state, row.clone()))?;
             let is_update = change.action == Action::Update;
-            if is_update && change.spec == row.spec() && row.standing.status != Status::Error {
+            if is_update && change.spec == row.spec && row.standing.status != Status::Error {
                 // Nothing changes: no write, no record, no event. A tunnel in `ERROR` is retried.
                 return Ok(Ok(row));
             }
@@ -150,7 +151,7 @@ fn random_key() -> Result<PreSharedKey, ApiError> {
 }
 
 fn shown(state: &AppState, row: TunnelRow) -> Tunnel {
-    let address = state.gateways.public_address_at(&row.location);
+    let address = state.gateways.public_address_at(&row.spec.location);
     Tunnel::of(row, address)
 }
 

@@ -46,10 +46,10 @@ pub(super) async fn get(
     let gateway = at
         .state
         .gateways
-        .public_address_at(&tunnel.location)
+        .public_address_at(&tunnel.spec.location)
         .ok_or_else(|| ApiError::conflict("The gateway has no public address: it runs without IPsec"))?;
     // Such a gateway supports ESP only in UDP (RFC 3948).
-    let is_userland = at.state.gateways.esp_at(&tunnel.location) == Some(EspMode::Userland);
+    let is_userland = at.state.gateways.esp_at(&tunnel.spec.location) == Some(EspMode::Userland);
     let config = VpnConfig::new(&tunnel, gateway, is_userland);
     let mut answer = match render(format, &config) {
         None => accepted?.one(StatusCode::OK, &config, vec![("ipsecTunnel", Tunnel::path(at.id(), id))]),

@@ -105,7 +105,7 @@ impl TokenKey {
         scopes: &[Scope],
         now: i64,
     ) -> anyhow::Result<Issued> {
-        let end = account.expires_at.map_or(i64::MAX, |end| end.as_second());
+        let end = account.spec.expires_at.map_or(i64::MAX, |end| end.as_second());
         let exp = end.min(now + LIFETIME);
         let mut header = Header::new(Algorithm::ES256);
         header.typ = Some("at+jwt".to_owned());

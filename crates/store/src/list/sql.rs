@@ -1,23 +1,23 @@
 //! The statements of lists, and their bound values.
 
 use super::listing::{CountTable, Filter, FilterValue, Hidden, ListRequest, Listing, Offset, Restriction};
-use crate::Result;
+use crate::{
+    Column, Result,
+    field::{Argument, Query},
+    statement::query,
+};
 use jiff::Timestamp;
-use sqlx::{Any, AssertSqlSafe, Executor, any::AnyArguments, any::AnyRow, query::Query};
+use sqlx::{Any, AssertSqlSafe, Executor, any::AnyRow};
 use wicketgate_model::Status;
 
 /// A statement under construction. Its text contains literals of this program only.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Sql {
     text: String,
     values: Vec<Value>,
 }
 
-#[derive(Debug)]
-enum Value {
-    Text(String),
-    Integer(i64),
-}
+type Value = Box<dyn Argument + Send>;
 
 impl Sql {
     pub(super) fn count(listing: &Listing, scope: Option<&Restriction>, request: &ListRequest) -> Self {
@@ -25,15 +25,16 @@ impl Sql {
             let is_counted = |f: &Filter| counts.columns.contains(&f.column) && !asks_for_deleted(listing, f);
             request.filters.iter().all(is_counted)
         });
-        let text = match counts {
+        let count = match counts {
             // PostgreSQL's sum of integers is a decimal.
             Some(CountTable { table, count, .. }) => {
-                format!("SELECT CAST(COALESCE(SUM({count}), 0) AS BIGINT) FROM {table}")
+                format!("CAST(COALESCE(SUM({count}), 0) AS BIGINT) FROM {table}")
             }
-            None => format!("SELECT COUNT(*) FROM {}", listing.table.unwrap_or(listing.from)),
+            None => format!("COUNT(*) FROM {}", listing.table.unwrap_or(listing.from)),
         };
-        let mut sql = Self { text, values: Vec::new() };
-        sql.conditions(listing, scope, request);
+        let mut sql = Self::default();
+        let conditions = sql.conditions(listing, scope, request);
+        sql.text = format!("SELECT {count}{conditions}");
         sql
     }
 
@@ -49,163 +50,114 @@ impl Sql {
             Offset::Start(offset) => (false, size, offset),
             Offset::End(left) => (true, size.min(left), (left - size).max(0)),
         };
-        let text = format!("SELECT {} FROM {}", listing.select, listing.from);
-        let mut sql = Self { text, values: Vec::new() };
+        let mut sql = Self::default();
+        let conditions = sql.conditions(listing, scope, request);
+        let order = order(listing, request, is_backwards);
+        let limit = format!("LIMIT {} OFFSET {}", sql.place(size), sql.place(skipped));
+        let Listing { select, from, id, .. } = listing;
         // A column that is looked up is not in the table itself.
         let table = listing.table.filter(|_| request.sort.iter().all(|s| s.column.lookup.is_none()));
-        if let Some(table) = table {
-            sql.text.push_str(&format!(" WHERE {0} IN (SELECT {0} FROM {table}", listing.id));
-        }
-        sql.conditions(listing, scope, request);
-        sql.order(listing, request, is_backwards);
-        sql.text.push_str(" LIMIT ");
-        sql.bind(Value::Integer(size));
-        sql.text.push_str(" OFFSET ");
-        sql.bind(Value::Integer(skipped));
-        if table.is_some() {
-            sql.text.push(')');
-            sql.order(listing, request, is_backwards);
-        }
+        sql.text = match table {
+            Some(table) => format!(
+                "SELECT {select} FROM {from} WHERE {id} IN \
+                 (SELECT {id} FROM {table}{conditions} {order} {limit}) {order}"
+            ),
+            None => format!("SELECT {select} FROM {from}{conditions} {order} {limit}"),
+        };
         sql
     }
 
-    fn order(&mut self, listing: &Listing, request: &ListRequest, is_backwards: bool) {
-        self.text.push_str(" ORDER BY ");
-        for sort in &request.sort {
-            // SQLite sorts NULL first, PostgreSQL last. Stated only where it matters, since an index is not declared with it.
-            let order = match (sort.descending != is_backwards, sort.column.optional) {
-                (false, false) => "ASC",
-                (false, true) => "ASC NULLS FIRST",
-                (true, false) => "DESC",
-                (true, true) => "DESC NULLS LAST",
-            };
-            self.text.push_str(&format!("{} {order}, ", sort.column.sql));
-        }
-        self.text.push_str(listing.id);
-        self.text.push_str(if is_backwards { " DESC" } else { "" });
+    /// Binds a value, and returns its place in the text.
+    fn place(&mut self, value: impl Argument + Send + 'static) -> String {
+        self.values.push(Box::new(value));
+        format!("${}", self.values.len())
     }
 
-    fn bind(&mut self, value: Value) {
-        self.values.push(value);
-        self.text.push_str(&format!("${}", self.values.len()));
-    }
-
-    /// Starts the next condition.
-    fn and(&mut self, is_first: &mut bool) {
-        self.text.push_str(if *is_first { " WHERE " } else { " AND " });
-        *is_first = false;
-    }
-
-    fn conditions(&mut self, listing: &Listing, scope: Option<&Restriction>, request: &ListRequest) {
-        let mut is_first = true;
+    fn conditions(
+        &mut self,
+        listing: &Listing,
+        scope: Option<&Restriction>,
+        request: &ListRequest,
+    ) -> String {
+        let mut all = Vec::new();
         if let Some((column, owners)) = scope {
-            self.and(&mut is_first);
-            self.one_of(column.sql, owners.iter().map(|o| Value::Text(o.clone())));
+            all.push(self.one_of(column.sql, owners.clone()));
         }
         if !listing.only.is_empty() {
-            self.and(&mut is_first);
-            self.text.push_str(listing.only);
+            all.push(listing.only.to_owned());
         }
-        if let Some(hidden) = &listing.hidden {
+        if let Some(Hidden { live, deleted_at, .. }) = &listing.hidden {
             if !request.filters.iter().any(|filter| asks_for_deleted(listing, filter)) {
-                self.and(&mut is_first);
-                self.text.push_str(hidden.live);
+                all.push((*live).to_owned());
             } else if let Some(since) = request.kept_since {
-                self.and(&mut is_first);
-                self.text.push_str(&format!("({0} IS NULL OR {0} >= ", hidden.deleted_at.sql));
-                self.bind(Value::Integer(since.as_microsecond()));
-                self.text.push(')');
+                all.push(format!("({deleted_at} IS NULL OR {deleted_at} >= {})", self.place(since)));
             }
         }
-        for filter in &request.filters {
-            self.and(&mut is_first);
-            self.filter(filter);
-        }
+        all.extend(request.filters.iter().map(|filter| self.filter(filter)));
+        if all.is_empty() { String::new() } else { format!(" WHERE {}", all.join(" AND ")) }
     }
 
-    fn filter(&mut self, filter: &Filter) {
-        let column = filter.column.sql;
+    fn filter(&mut self, filter: &Filter) -> String {
+        let column = filter.column;
+        let mut alternatives = Vec::new();
         // Simple values go into one list, which an index serves; the others get a condition each.
-        let (simple, others): (Vec<_>, Vec<_>) = filter.values.iter().partition(|v| v.simple().is_some());
-        if filter.values.is_empty() {
-            return self.text.push_str("1 = 0");
-        }
-        self.text.push('(');
-        let mut is_first = true;
-        let simple: Vec<_> = simple.into_iter().filter_map(FilterValue::simple).collect();
-        if !simple.is_empty() {
-            is_first = false;
-            match filter.column.lookup {
-                // With `=` for a single row, an index keeps the order of the rows that refer to it.
-                Some(lookup) => {
-                    let is_one = lookup.is_unique && simple.len() == 1;
-                    let equals = if is_one { "=" } else { "IN" };
-                    self.text.push_str(&format!("{} {equals} ({}", lookup.column, lookup.find));
-                    self.one_of("", simple.into_iter());
-                    self.text.push(')');
-                }
-                None => self.one_of(column, simple.into_iter()),
-            }
-        }
-        for value in others {
-            if !std::mem::take(&mut is_first) {
-                self.text.push_str(" OR ");
-            }
+        let (mut texts, mut numbers) = (Vec::new(), Vec::new());
+        for value in &filter.values {
             match value {
-                FilterValue::Times(from, to) => self.times(column, *from, *to),
+                FilterValue::Text(text) => texts.push(text.clone()),
+                FilterValue::Integer(n) => numbers.push(*n),
+                FilterValue::Boolean(is) => numbers.push(i64::from(*is)),
+                FilterValue::Times(Some(from), Some(to)) if from == to => numbers.push(from.as_microsecond()),
+                FilterValue::Times(from, to) => alternatives.push(self.times(column, *from, *to)),
                 FilterValue::Tag { name, value } => {
-                    self.part(column, format!("{}:{}", quoted(name), quoted(value)));
+                    alternatives.push(self.part(column, format!("{}:{}", quoted(name), quoted(value))));
                 }
-                FilterValue::Item(text) => self.part(column, quoted(text)),
-                FilterValue::Text(_) | FilterValue::Integer(_) | FilterValue::Boolean(_) => {}
+                FilterValue::Item(text) => alternatives.push(self.part(column, quoted(text))),
             }
         }
-        self.text.push(')');
+        if !texts.is_empty() {
+            alternatives.push(self.found(column, texts));
+        }
+        if !numbers.is_empty() {
+            alternatives.push(self.found(column, numbers));
+        }
+        if alternatives.is_empty() { "1 = 0".to_owned() } else { format!("({})", alternatives.join(" OR ")) }
+    }
+
+    /// The column, or that of the row that it is looked up in, has one of the values.
+    fn found<T: Argument + Send + 'static>(&mut self, column: &Column, values: Vec<T>) -> String {
+        let Some(lookup) = column.lookup else { return self.one_of(column.sql, values) };
+        // With `=` for a single row, an index keeps the order of the rows that refer to it.
+        let equals = if lookup.is_unique && values.len() == 1 { "=" } else { "IN" };
+        format!("{} {equals} ({}{})", lookup.column, lookup.find, self.one_of("", values))
     }
 
     /// PostgreSQL has no empty list; an empty one matches nothing.
-    fn one_of(&mut self, column: &str, values: impl ExactSizeIterator<Item = Value>) {
-        if values.len() == 0 {
-            return self.text.push_str("1 = 0");
+    fn one_of<T: Argument + Send + 'static>(&mut self, column: &str, values: Vec<T>) -> String {
+        let places: Vec<_> = values.into_iter().map(|value| self.place(value)).collect();
+        match &places[..] {
+            [] => "1 = 0".to_owned(),
+            [place] => format!("{column} = {place}"),
+            places => format!("{column} IN ({})", places.join(", ")),
         }
-        if values.len() == 1 {
-            self.text.push_str(&format!("{column} = "));
-            return values.into_iter().for_each(|value| self.bind(value));
-        }
-        self.text.push_str(&format!("{column} IN ("));
-        for (i, value) in values.enumerate() {
-            self.text.push_str(if i == 0 { "" } else { ", " });
-            self.bind(value);
-        }
-        self.text.push(')');
     }
 
-    fn times(&mut self, column: &str, from: Option<Timestamp>, to: Option<Timestamp>) {
-        self.text.push_str(&format!("({column} IS NOT NULL"));
-        for (order, end) in [(">=", from), ("<=", to)] {
-            if let Some(end) = end {
-                self.text.push_str(&format!(" AND {column} {order} "));
-                self.bind(Value::Integer(end.as_microsecond()));
-            }
-        }
-        self.text.push(')');
+    fn times(&mut self, column: &Column, from: Option<Timestamp>, to: Option<Timestamp>) -> String {
+        let from = from.map(|from| format!(" AND {column} >= {}", self.place(from))).unwrap_or_default();
+        let to = to.map(|to| format!(" AND {column} <= {}", self.place(to))).unwrap_or_default();
+        format!("({column} IS NOT NULL{from}{to})")
     }
 
     /// Tags and lists are stored as JSON without spaces. A quoted text in it is never part of another text, where quotes
     /// are escaped. Unlike LIKE, REPLACE is case-sensitive in both databases.
-    fn part(&mut self, column: &str, part: String) {
-        self.text.push_str(&format!("REPLACE({column}, "));
-        self.bind(Value::Text(part));
-        self.text.push_str(&format!(", '') <> {column}"));
+    fn part(&mut self, column: &Column, part: String) -> String {
+        format!("REPLACE({column}, {}, '') <> {column}", self.place(part))
     }
 
-    fn query(self) -> Query<'static, Any, AnyArguments> {
+    fn query(self) -> Result<Query> {
+        let values: Vec<_> = self.values.iter().map(|value| &**value as &dyn Argument).collect();
         // Callers' input is in the values only.
-        let query = sqlx::query(AssertSqlSafe(self.text));
-        self.values.into_iter().fold(query, |query, value| match value {
-            Value::Text(text) => query.bind(text),
-            Value::Integer(n) => query.bind(n),
-        })
+        query(AssertSqlSafe(self.text), &values)
     }
 
     /// How SQLite would run it.
@@ -215,24 +167,26 @@ impl Sql {
     }
 
     pub(super) async fn fetch_one<'a>(self, db: impl Executor<'a, Database = Any>) -> Result<AnyRow> {
-        Ok(self.query().fetch_one(db).await?)
+        Ok(self.query()?.fetch_one(db).await?)
     }
 
     pub(super) async fn fetch_all<'a>(self, db: impl Executor<'a, Database = Any>) -> Result<Vec<AnyRow>> {
-        Ok(self.query().fetch_all(db).await?)
+        Ok(self.query()?.fetch_all(db).await?)
     }
 }
 
-impl FilterValue {
-    fn simple(&self) -> Option<Value> {
-        match self {
-            Self::Text(text) => Some(Value::Text(text.clone())),
-            Self::Integer(n) => Some(Value::Integer(*n)),
-            Self::Boolean(b) => Some(Value::Integer(i64::from(*b))),
-            Self::Times(Some(from), Some(to)) if from == to => Some(Value::Integer(from.as_microsecond())),
-            Self::Times(..) | Self::Tag { .. } | Self::Item(_) => None,
-        }
-    }
+fn order(listing: &Listing, request: &ListRequest, is_backwards: bool) -> String {
+    let by = request.sort.iter().map(|sort| {
+        // SQLite sorts NULL first, PostgreSQL last. Stated only where it matters, since an index is not declared with it.
+        let order = match (sort.descending != is_backwards, sort.column.optional) {
+            (false, false) => "ASC",
+            (false, true) => "ASC NULLS FIRST",
+            (true, false) => "DESC",
+            (true, true) => "DESC NULLS LAST",
+        };
+        format!("{} {order}, ", sort.column)
+    });
+    format!("ORDER BY {}{}{}", by.collect::<String>(), listing.id, if is_backwards { " DESC" } else { "" })
 }
 
 fn quoted(text: &str) -> String {

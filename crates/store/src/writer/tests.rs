@@ -24,7 +24,7 @@ fn context() -> WriteContext {
 
 async fn insert(write: &mut Write, bucket: i64) -> Result<()> {
     let insert = sqlx::query("INSERT INTO traffic VALUES ('x', 1, $1, 0, 0, 0, 0, 0)").bind(bucket);
-    insert.execute(write.db()).await?;
+    insert.execute(write.tx.db()).await?;
     Ok(())
 }
 
@@ -168,7 +168,7 @@ async fn a_lost_transaction_is_an_error_for_all_its_units() {
         // SQLite rolls back on its own like this when the disk is full.
         let context = context();
         let made = breaking.write(&context, |write| {
-            async move { Ok(write.db().execute("ROLLBACK").await.map(|_| ())?) }.boxed()
+            async move { Ok(write.tx.db().execute("ROLLBACK").await.map(|_| ())?) }.boxed()
         });
         made.await
     });

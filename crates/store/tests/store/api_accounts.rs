@@ -3,7 +3,7 @@ use crate::{
     site::{ALL, after, context},
 };
 use wicketgate_model::FrontdoorId;
-use wicketgate_store::{Action, FrontdoorSpec, NewApiAccount, Reach, ResourceType, Store, StoreError};
+use wicketgate_store::{Action, ApiAccountSpec, FrontdoorSpec, Reach, ResourceType, Store, StoreError};
 
 async fn frontdoor(store: &Store, organization: &str) -> FrontdoorId {
     let spec = FrontdoorSpec {
@@ -14,8 +14,8 @@ async fn frontdoor(store: &Store, organization: &str) -> FrontdoorId {
     store.create_frontdoor(&spec, &context()).await.unwrap().id
 }
 
-fn account(organization: &str, secret: u8, frontdoors: Option<Vec<FrontdoorId>>) -> NewApiAccount {
-    NewApiAccount {
+fn account(organization: &str, secret: u8, frontdoors: Option<Vec<FrontdoorId>>) -> ApiAccountSpec {
+    ApiAccountSpec {
         organization: organization.to_owned(),
         name: "a program".to_owned(),
         scopes: vec!["frontdoor.read".to_owned(), "frontdoor.write".to_owned()],

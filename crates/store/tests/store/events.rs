@@ -84,10 +84,10 @@ fn every_status_change_is_one_event() {
             ]
         );
         let error = &store.events(Some(site.frontdoor), begin + 1, 1).await.unwrap()[0];
-        assert_eq!((error.status.as_str(), error.reason), ("ERROR", Some("AgentOffline")));
+        assert_eq!((error.status.as_str(), error.reason.as_deref()), ("ERROR", Some("AgentOffline")));
         let failed = &store.events(Some(site.frontdoor), begin + 6, 1).await.unwrap()[0];
         assert_eq!(
-            (failed.reason, failed.message.as_deref(), failed.at),
+            (failed.reason.as_deref(), failed.message.as_deref(), failed.at),
             (Some("NegotiationFailed"), Some("one"), after(6))
         );
         let other = crate::site::frontdoor(&store).await;

@@ -49,7 +49,7 @@ async fn five(store: &Store) -> Site {
 async fn names(store: &Store, site: &Site, request: ListRequest) -> Vec<String> {
     let page = store.shares(site.frontdoor, &request).await.unwrap();
     assert!(page.total >= u64::try_from(page.rows.len()).unwrap());
-    page.rows.iter().map(|s| s.name.to_string()).collect()
+    page.rows.iter().map(|s| s.spec.name.to_string()).collect()
 }
 
 #[test]
@@ -246,7 +246,7 @@ fn totals_are_correct_after_concurrent_writes() {
         }
         let (mut writes, frontdoor) = (JoinSet::new(), site.frontdoor);
         for (n, share) in shares.iter().enumerate() {
-            let (id, spec) = (share.id, share.spec());
+            let (id, spec) = (share.id, share.spec.clone());
             let settling = store.clone();
             writes.spawn(async move {
                 let status = [Status::Deployed, Status::Error][n % 2];

@@ -105,7 +105,7 @@ fn keeps_everything(migrations: i64, rows: &'static str) {
         if migrations >= 10 {
             let tunnel = store.tunnel(frontdoor(1), id("tnl", 41)).await.unwrap().unwrap();
             let share = store.share(frontdoor(1), id("shr", 51)).await.unwrap().unwrap();
-            let described = (tunnel.description.unwrap(), share.description.unwrap());
+            let described = (tunnel.spec.description.unwrap(), share.spec.description.unwrap());
             assert_eq!((described.0.as_str(), described.1.as_str()), ("of site-1", "of app-db"));
         }
         gateway(&store, &url).await;
@@ -149,18 +149,18 @@ async fn gateway(store: &Store, url: &str) {
 
 async fn tunnels(store: &Store) {
     let up = store.tunnel(frontdoor(1), id("tnl", 41)).await.unwrap().unwrap();
-    assert_eq!((up.name.as_str(), up.slot, up.initiate), ("site-1", 0, true));
+    assert_eq!((up.spec.name.as_str(), up.slot, up.spec.initiate), ("site-1", 0, true));
     assert_eq!((up.generation.get(), up.standing.status), (2, Status::Deployed));
     assert_eq!(up.standing.observed_generation, Some(up.generation));
     assert_eq!(
-        (up.key.expose(), up.load_balancer_ip.to_string().as_str()),
+        (up.spec.pre_shared_key.expose(), up.load_balancer_ip.to_string().as_str()),
         ("the first key of sixty", "100.64.0.1")
     );
     let previous: Vec<_> = up.previous_keys.valid(at(0)).map(|(key, until)| (key.expose(), *until)).collect();
     assert_eq!(previous, [("the key before that one", at(86_400))]);
-    assert_eq!(serde_json::to_string(&up.ike_proposals).unwrap(), r#"["aes256-sha256-modp2048"]"#);
-    assert_eq!(serde_json::to_string(&up.esp_proposals).unwrap(), r#"["aes256gcm16-modp2048"]"#);
-    assert_eq!(up.tags["team"], "payments");
+    assert_eq!(serde_json::to_string(&up.spec.ike_proposals).unwrap(), r#"["aes256-sha256-modp2048"]"#);
+    assert_eq!(serde_json::to_string(&up.spec.esp_proposals).unwrap(), r#"["aes256gcm16-modp2048"]"#);
+    assert_eq!(up.spec.tags["team"], "payments");
     let connection = up.connection.unwrap();
     assert_eq!((connection.state, connection.since), (ConnectionState::Up, at(31)));
     let peer = connection.peer.unwrap();
@@ -172,7 +172,7 @@ async fn tunnels(store: &Store) {
     assert_eq!((connection.bytes_in, connection.bytes_out), (8331, 1321));
 
     let failing = store.tunnel(frontdoor(1), id("tnl", 42)).await.unwrap().unwrap();
-    assert_eq!((failing.peer_id.as_str(), failing.initiate), ("site-2.example.org", false));
+    assert_eq!((failing.spec.peer_id.as_str(), failing.spec.initiate), ("site-2.example.org", false));
     let error = failing.connection.unwrap().last_error.unwrap();
     assert_eq!((error.reason, error.since), (ConnectionFault::PreSharedKeysDiffer, at(35)));
     assert_eq!(error.to_string(), "the keys differ: set the same key on both sides");
@@ -190,14 +190,17 @@ async fn tunnels(store: &Store) {
 
 async fn shares(store: &Store) {
     let share = store.share(frontdoor(1), id("shr", 51)).await.unwrap().unwrap();
-    assert_eq!((share.name.as_str(), share.target.to_string().as_str()), ("app-db", "10.20.100.1:8443"));
-    assert_eq!((share.ingress_port.get(), share.z_id.as_str()), (8443, "ijcrWb-ZOq"));
+    assert_eq!(
+        (share.spec.name.as_str(), share.spec.target.to_string().as_str()),
+        ("app-db", "10.20.100.1:8443")
+    );
+    assert_eq!((share.spec.ingress_port.get(), share.z_id.as_str()), (8443, "ijcrWb-ZOq"));
     assert_eq!((share.generation.get(), share.standing.status), (3, Status::Deployed));
-    let options = serde_json::to_value(&share.options).unwrap();
+    let options = serde_json::to_value(&share.spec.options).unwrap();
     assert_eq!(options["allowedSources"], serde_json::json!(["172.31.4.0/24"]));
-    assert_eq!(share.options.max_connections.map(|n| n.get()), Some(100));
-    assert_eq!(share.options.idle_timeout_seconds.map(|n| n.get()), Some(600));
-    assert!(share.options.proxy_protocol.is_some());
+    assert_eq!(share.spec.options.max_connections.map(|n| n.get()), Some(100));
+    assert_eq!(share.spec.options.idle_timeout_seconds.map(|n| n.get()), Some(600));
+    assert!(share.spec.options.proxy_protocol.is_some());
     let deleted = store.share(frontdoor(1), id("shr", 52)).await.unwrap().unwrap();
     assert_eq!((deleted.standing.status, deleted.deleted_at), (Status::Deleted, Some(at(43))));
     let live = store.shares(frontdoor(1), &ALL).await.unwrap();
@@ -220,11 +223,12 @@ async fn environments_and_agents(store: &Store) {
 
 async fn frontdoors_and_accounts(store: &Store) {
     let frontdoors = store.frontdoors(&Reach::All, &ALL).await.unwrap().rows;
-    let found: Vec<_> = frontdoors.iter().map(|f| (f.id, f.ipsec_shares_enabled, f.updated_at)).collect();
+    let found: Vec<_> =
+        frontdoors.iter().map(|f| (f.id, f.spec.ipsec_shares_enabled, f.updated_at)).collect();
     assert_eq!(found, [(frontdoor(1), true, at(0)), (frontdoor(2), false, at(2))]);
     let account = store.api_account_with_secret(&[4; 32]).await.unwrap().unwrap();
     assert_eq!((account.id, account.reach()), (id("acc", 61), Reach::Named(vec![frontdoor(1)])));
-    assert_eq!(account.scopes, ["frontdoor.read", "frontdoor.write"]);
+    assert_eq!(account.spec.scopes, ["frontdoor.read", "frontdoor.write"]);
     assert_eq!(store.api_account_with_secret(&[5; 32]).await.unwrap(), None);
 }
 
@@ -248,7 +252,7 @@ async fn history(store: &Store) {
     let span = store.event_span().await.unwrap();
     assert_eq!((span.newest, span.forgotten), (5, 3));
     let events = store.events(None, 3, 10).await.unwrap();
-    let found: Vec<_> = events.iter().map(|e| (e.id, e.status.as_str(), e.reason)).collect();
+    let found: Vec<_> = events.iter().map(|e| (e.id, e.status.as_str(), e.reason.as_deref())).collect();
     assert_eq!(found, [(4, "DOWN", Some("PreSharedKeysDiffer")), (5, "DEPLOYED", None)]);
 }
 

@@ -77,6 +77,6 @@ async fn a_host_that_dies_during_a_commit_causes_an_error_in_time() {
     goes.store(false, Ordering::SeqCst);
     timeout(BOUND, store.create_frontdoor(&spec("after"), &context())).await.unwrap().unwrap();
     let all = store.frontdoors(&Reach::All, &ALL).await.unwrap();
-    let organizations: Vec<_> = all.rows.iter().map(|f| f.organization.as_str()).collect();
+    let organizations: Vec<_> = all.rows.iter().map(|f| f.spec.organization.as_str()).collect();
     assert_eq!(organizations, ["before", "after"]);
 }

@@ -37,7 +37,7 @@ pub(crate) fn tunnel_spec(n: u8) -> TunnelSpec {
         peer_address: format!("203.0.113.{n}").parse().unwrap(),
         peer_cidr: "172.31.0.0/16".parse().unwrap(),
         peer_id: format!("203.0.113.{n}").parse().unwrap(),
-        key: PreSharedKey::from_random([n; 32]),
+        pre_shared_key: PreSharedKey::from_random([n; 32]),
         ike_proposals: None,
         esp_proposals: None,
         initiate: false,

@@ -59,11 +59,11 @@ impl ApiAccount {
     pub(in crate::api) fn of(row: ApiAccountRow) -> Self {
         Self {
             client_id: row.id,
-            name: row.name,
-            organization_id: row.organization,
-            scopes: row.scopes,
-            frontdoor_ids: row.frontdoors,
-            expires_at: row.expires_at,
+            name: row.spec.name,
+            organization_id: row.spec.organization,
+            scopes: row.spec.scopes,
+            frontdoor_ids: row.spec.frontdoors,
+            expires_at: row.spec.expires_at,
             created_at: row.created_at,
             created_by: row.created_by,
         }

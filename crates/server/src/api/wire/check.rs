@@ -174,7 +174,7 @@ fn listener(walked: &Walked<'_>, seen: &ShareCheck) -> Hop {
     const HOP: HopName = HopName::Listener;
     let hop = match (&seen.listener_problem, seen.bound) {
         (_, Some(bound)) if bound == walked.share.generation => {
-            let (address, port) = (walked.tunnel.load_balancer_ip, walked.share.ingress_port);
+            let (address, port) = (walked.tunnel.load_balancer_ip, walked.share.spec.ingress_port);
             Hop::new(HOP, State::Ok, format!("bound at {address}:{port}"))
         }
         (Some(problem), _) => Hop::failed(HOP, problem.reason, problem.message.clone()),
@@ -210,7 +210,7 @@ fn agent(walked: &Walked<'_>, seen: &ShareCheck) -> Hop {
 fn target(walked: &Walked<'_>, seen: &ShareCheck) -> Hop {
     const HOP: HopName = HopName::Target;
     match &seen.dialled {
-        Ok(_) => Hop::new(HOP, State::Ok, format!("{} took a connection", walked.share.target))
+        Ok(_) => Hop::new(HOP, State::Ok, format!("{} took a connection", walked.share.spec.target))
             .took(seen.dial_took),
         Err(problem) if problem.reason == Reason::TargetUnreachable => {
             Hop::failed(HOP, problem.reason, problem.message.clone()).took(seen.dial_took)
@@ -229,7 +229,7 @@ fn advice(hop: &Hop, walked: &Walked<'_>) -> String {
                 format!(
                     "Bring the tunnel up at the remote device, {}. If it tries and nothing comes of it, see to it that \
                      this is the address that it sends from, and that UDP 500 and 4500 get through both ways",
-                    tunnel.peer_address
+                    tunnel.spec.peer_address
                 )
             })
         }
@@ -241,18 +241,18 @@ fn advice(hop: &Hop, walked: &Walked<'_>) -> String {
         }
         (_, Some(Reason::PortInUse)) => format!(
             "Choose another ingressPort than {}, or end the program that holds it at the gateway",
-            share.ingress_port
+            share.spec.ingress_port
         ),
         (_, Some(Reason::AgentOffline)) => format!(
             "Start a hosting agent of the environment {}, and see to it that it reaches the gateway",
             share.z_id
         ),
         (_, Some(Reason::AgentRefused)) => {
-            format!("Add {} to the agent's allow list, or choose another target", share.target)
+            format!("Add {} to the agent's allow list, or choose another target", share.spec.target)
         }
         (_, Some(Reason::TargetUnreachable)) => format!(
             "See to it that {} listens, and that the agent's machine reaches it: its name, its route, its firewall",
-            share.target
+            share.spec.target
         ),
         (_, Some(Reason::Pending | Reason::AgentPending | Reason::TunnelNotReady)) => {
             "Check again in a moment; if it stays so, see the log of the gateway".to_owned()
@@ -264,7 +264,7 @@ fn advice(hop: &Hop, walked: &Walked<'_>) -> String {
 pub(in crate::api) fn links(share: &ShareRow) -> Links {
     vec![
         ("ipsecShare", Share::path(share.frontdoor, share.id)),
-        ("ipsecTunnel", Tunnel::path(share.frontdoor, share.tunnel)),
+        ("ipsecTunnel", Tunnel::path(share.frontdoor, share.spec.tunnel)),
     ]
 }
 

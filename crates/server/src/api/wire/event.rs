@@ -22,7 +22,7 @@ struct Event<'a> {
 
 #[derive(Serialize)]
 struct Detail<'a> {
-    reason: &'static str,
+    reason: &'a str,
     message: &'a str,
 }
 
@@ -48,6 +48,7 @@ pub(in crate::api) fn event(row: &EventRow) -> String {
         status: &row.status,
         status_detail: row
             .reason
+            .as_deref()
             .map(|reason| Detail { reason, message: row.message.as_deref().unwrap_or_default() }),
         at: row.at,
     };

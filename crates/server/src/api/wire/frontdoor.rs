@@ -42,9 +42,9 @@ impl Frontdoor {
     pub(in crate::api) fn of(row: FrontdoorRow) -> Self {
         Self {
             id: row.id,
-            organization_id: row.organization,
-            default_namespace_name: row.default_namespace,
-            ipsec_shares_enabled: row.ipsec_shares_enabled,
+            organization_id: row.spec.organization,
+            default_namespace_name: row.spec.default_namespace,
+            ipsec_shares_enabled: row.spec.ipsec_shares_enabled,
             created_at: row.created_at,
             updated_at: row.updated_at,
             created_by: row.created_by,
@@ -80,7 +80,7 @@ pub(in crate::api) fn spec(
     let default_namespace = fields.text::<NamespaceName>("defaultNamespaceName");
     let ipsec_shares_enabled = fields.boolean("ipsecSharesEnabled").unwrap_or(false);
     if let (Some(organization), Some(old)) = (&organization, old)
-        && *organization != old.organization
+        && *organization != old.spec.organization
     {
         fields.fault("organizationId", "can't be changed");
     }

@@ -73,20 +73,21 @@ pub(in crate::api) struct Share {
 
 impl Share {
     pub(in crate::api) fn of(row: ShareRow) -> Self {
+        let spec = row.spec;
         Self {
             status_detail: StatusDetail::of(&row.standing),
             id: row.id,
-            name: row.name,
-            description: row.description,
+            name: spec.name,
+            description: spec.description,
             frontdoor_id: row.frontdoor,
-            ipsec_tunnel_id: row.tunnel,
+            ipsec_tunnel_id: spec.tunnel,
             env_z_id: row.z_id,
-            target: row.target,
-            ingress_port: row.ingress_port,
+            target: spec.target,
+            ingress_port: spec.ingress_port,
             status: row.standing.status,
             location_id: row.location,
-            options: row.options,
-            tags: row.tags,
+            options: spec.options,
+            tags: spec.tags,
             created_at: row.created_at,
             updated_at: row.updated_at,
             deleted_at: row.deleted_at,
@@ -166,14 +167,14 @@ impl ShareRequest {
             fields.fault("ipsecTunnelId", "must be the id of a live tunnel of this Frontdoor");
         }
         if let (Some(location), Some(tunnel)) = (self.location, tunnel)
-            && location != tunnel.location
+            && location != tunnel.spec.location
         {
-            fields.fault("locationId", format!("must be the tunnel's location, {}", tunnel.location));
+            fields.fault("locationId", format!("must be the tunnel's location, {}", tunnel.spec.location));
         }
         if let (Some(sources), Some(tunnel)) = (&options.allowed_sources, tunnel) {
-            for net in sources.networks().iter().filter(|net| !net.is_within(tunnel.peer_cidr)) {
+            for net in sources.networks().iter().filter(|net| !net.is_within(tunnel.spec.peer_cidr)) {
                 let rule =
-                    format!("must be within the tunnel's peerCidr, {}: {net} is not", tunnel.peer_cidr);
+                    format!("must be within the tunnel's peerCidr, {}: {net} is not", tunnel.spec.peer_cidr);
                 fields.fault("allowedSources", rule);
             }
         }

@@ -109,25 +109,26 @@ pub(in crate::api) struct Tunnel {
 
 impl Tunnel {
     pub(in crate::api) fn of(row: TunnelRow, gateway: Option<Ipv4Addr>) -> Self {
+        let spec = row.spec;
         Self {
             status_detail: StatusDetail::of(&row.standing),
             id: row.id,
-            name: row.name,
-            description: row.description,
+            name: spec.name,
+            description: spec.description,
             frontdoor_id: row.frontdoor,
-            location_id: row.location,
+            location_id: spec.location,
             status: row.standing.status,
-            peer_public_ip: row.peer_address,
-            peer_cidr: row.peer_cidr,
-            peer_id: row.peer_id,
+            peer_public_ip: spec.peer_address,
+            peer_cidr: spec.peer_cidr,
+            peer_id: spec.peer_id,
             load_balancer_ip: row.load_balancer_ip,
             gateway_public_ip: gateway,
             connection: row.connection.unwrap_or_else(|| Connection::down(row.created_at)).into(),
-            ike_proposals: row.ike_proposals,
-            esp_proposals: row.esp_proposals,
-            initiate: row.initiate,
+            ike_proposals: spec.ike_proposals,
+            esp_proposals: spec.esp_proposals,
+            initiate: spec.initiate,
             previous_key_until: row.previous_keys.valid(now()).map(|(_, until)| *until).max(),
-            tags: row.tags,
+            tags: spec.tags,
             created_at: row.created_at,
             updated_at: row.updated_at,
             deleted_at: row.deleted_at,
@@ -190,7 +191,7 @@ pub(in crate::api) fn spec(
     let initiate = fields.boolean("initiate").unwrap_or(false);
     let tags = fields.tags();
     match (&location, old) {
-        (Some(location), Some(old)) if *location != old.location => {
+        (Some(location), Some(old)) if *location != old.spec.location => {
             fields.fault("locationId", "can't be changed: delete the tunnel and create another one");
         }
         (Some(location), None) if !locations.contains(location) => {
@@ -210,7 +211,7 @@ pub(in crate::api) fn spec(
             peer_address,
             peer_cidr: peer_cidr?,
             peer_id,
-            key,
+            pre_shared_key: key,
             ike_proposals,
             esp_proposals,
             initiate,
@@ -221,7 +222,7 @@ pub(in crate::api) fn spec(
 
 /// The body of PUT that a merge patch of the tunnel stands for. An identity that is the peer's address follows it.
 pub(in crate::api) fn merged(row: &TunnelRow, mut patch: Map<String, Value>) -> Map<String, Value> {
-    if row.peer_id.as_str() == row.peer_address.to_string() {
+    if row.spec.peer_id.as_str() == row.spec.peer_address.to_string() {
         patch.entry("peerId").or_insert(Value::Null);
     }
     patched(&Tunnel::of(row.clone(), None), PROPERTIES, patch)

@@ -94,21 +94,21 @@ impl VpnConfig {
     pub(in crate::api) fn new(tunnel: &TunnelRow, gateway: Ipv4Addr, udp_encapsulation: bool) -> Self {
         let load_balancer = Ipv4Net::from(tunnel.load_balancer_ip);
         Self {
-            name: tunnel.name.clone(),
+            name: tunnel.spec.name.clone(),
             ike_version: 2,
             gateway: End { public_ip: gateway, id: gateway.to_string(), traffic_selector: load_balancer },
             peer: End {
-                public_ip: tunnel.peer_address.get(),
-                id: tunnel.peer_id.to_string(),
-                traffic_selector: tunnel.peer_cidr.get(),
+                public_ip: tunnel.spec.peer_address.get(),
+                id: tunnel.spec.peer_id.to_string(),
+                traffic_selector: tunnel.spec.peer_cidr.get(),
             },
-            pre_shared_key: tunnel.key.clone(),
+            pre_shared_key: tunnel.spec.pre_shared_key.clone(),
             ike: Phase {
-                proposals: tunnel.ike_proposals.clone().unwrap_or_default(),
+                proposals: tunnel.spec.ike_proposals.clone().unwrap_or_default(),
                 lifetime_seconds: IKE_LIFETIME,
             },
             esp: Phase {
-                proposals: tunnel.esp_proposals.clone().unwrap_or_default(),
+                proposals: tunnel.spec.esp_proposals.clone().unwrap_or_default(),
                 lifetime_seconds: ESP_LIFETIME,
             },
             dpd: Dpd { delay_seconds: DPD_DELAY, action: "restart" },
@@ -116,7 +116,7 @@ impl VpnConfig {
             mss: MSS,
             routes: [load_balancer],
             udp_encapsulation,
-            initiator: if tunnel.initiate { "both" } else { "peer" },
+            initiator: if tunnel.spec.initiate { "both" } else { "peer" },
         }
     }
 

@@ -58,10 +58,10 @@ impl Reconciler {
 
     fn share_desired(&self, row: &ShareRow) -> anyhow::Result<ShareDesired> {
         let assignment = Assignment {
-            environment: row.environment,
+            environment: row.spec.environment,
             share: row.id,
             generation: row.generation,
-            target: row.target.clone(),
+            target: row.spec.target.clone(),
         };
         // An assignment is signed once: signing is the largest cost, and every signature is different.
         let signed = self.outbox.desired.shares.get(&row.id).map(|old| &old.assignment);
@@ -70,10 +70,10 @@ impl Reconciler {
         Ok(ShareDesired {
             id: row.id,
             generation: row.generation,
-            tunnel: row.tunnel,
-            environment: row.environment,
-            ingress_port: row.ingress_port,
-            options: row.options.clone(),
+            tunnel: row.spec.tunnel,
+            environment: row.spec.environment,
+            ingress_port: row.spec.ingress_port,
+            options: row.spec.options.clone(),
             assignment: match signed {
                 Some(signed) => signed.clone(),
                 None => self.parts.ca.sign_assignment(&assignment)?,
@@ -87,15 +87,15 @@ fn tunnel_desired(row: &TunnelRow, now: Timestamp) -> TunnelDesired {
     TunnelDesired {
         id: row.id,
         generation: row.generation,
-        name: row.name.clone(),
+        name: row.spec.name.clone(),
         slot: row.slot,
-        peer_address: row.peer_address,
-        peer_cidr: row.peer_cidr,
-        peer_id: row.peer_id.clone(),
+        peer_address: row.spec.peer_address,
+        peer_cidr: row.spec.peer_cidr,
+        peer_id: row.spec.peer_id.clone(),
         load_balancer_ip: row.load_balancer_ip,
-        keys: iter::once(row.key.clone()).chain(previous).collect(),
-        ike_proposals: row.ike_proposals.clone().unwrap_or_default(),
-        esp_proposals: row.esp_proposals.clone().unwrap_or_default(),
-        initiate: row.initiate,
+        keys: iter::once(row.spec.pre_shared_key.clone()).chain(previous).collect(),
+        ike_proposals: row.spec.ike_proposals.clone().unwrap_or_default(),
+        esp_proposals: row.spec.esp_proposals.clone().unwrap_or_default(),
+        initiate: row.spec.initiate,
     }
 }

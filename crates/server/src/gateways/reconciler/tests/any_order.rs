@@ -156,13 +156,13 @@ proptest! {
             for id in shares {
                 let (row, served) = (b.share(id).await, &desired.shares[&id]);
                 prop_assert_eq!(served.generation, row.generation);
-                prop_assert_eq!(b.ca.certificate().verify(&served.assignment).unwrap().target, row.target);
+                prop_assert_eq!(b.ca.certificate().verify(&served.assignment).unwrap().target, row.spec.target);
             }
             for id in tunnels {
                 let (row, served) = (b.tunnel_row(id).await, &desired.tunnels[&id]);
-                prop_assert_eq!((served.generation, served.initiate), (row.generation, row.initiate));
+                prop_assert_eq!((served.generation, served.initiate), (row.generation, row.spec.initiate));
                 let valid = row.previous_keys.valid(b.now).map(|(key, _)| key);
-                prop_assert!(served.keys.iter().eq(std::iter::once(&row.key).chain(valid)));
+                prop_assert!(served.keys.iter().eq(std::iter::once(&row.spec.pre_shared_key).chain(valid)));
                 prop_assert_eq!(row.connection.map(|c| c.state), Some(b.gateway.connection.state));
             }
             for id in deleted_shares {

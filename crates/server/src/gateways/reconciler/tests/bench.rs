@@ -109,7 +109,7 @@ impl Bench {
             peer_address: format!("203.0.113.{}", self.names).parse().unwrap(),
             peer_cidr: "10.0.0.0/16".parse().unwrap(),
             peer_id: "203.0.113.1".parse().unwrap(),
-            key: PreSharedKey::from_random([4; 32]),
+            pre_shared_key: PreSharedKey::from_random([4; 32]),
             ike_proposals: None,
             esp_proposals: None,
             initiate: false,
@@ -127,7 +127,7 @@ impl Bench {
         let row = self.tunnel_row(id).await;
         let change = TunnelChange {
             expected: row.generation,
-            spec: TunnelSpec { key, initiate: !row.initiate, ..row.spec() },
+            spec: TunnelSpec { pre_shared_key: key, initiate: !row.spec.initiate, ..row.spec.clone() },
             previous_until: self.now + grace,
             action: Action::Update,
         };
@@ -156,7 +156,7 @@ impl Bench {
     pub(super) async fn retarget(&mut self, id: ShareId) {
         let row = self.share(id).await;
         let spec =
-            ShareSpec { target: format!("10.9.9.9:{}", row.generation).parse().unwrap(), ..row.spec() };
+            ShareSpec { target: format!("10.9.9.9:{}", row.generation).parse().unwrap(), ..row.spec.clone() };
         self.store.replace_share(self.frontdoor, id, row.generation, &spec, &self.act()).await.unwrap();
     }
 

@@ -1,0 +1,212 @@
+//! The life of tunnels and shares: rows that a gateway provisions.
+//!
+//! Invariant: every accepted change gives the row a new generation and the revision of its transaction, so that no status
+//! of an earlier generation applies to it, and is recorded in the same transaction.
+
+use crate::{
+    Action, Column, ColumnType, ResourceType, Result, Store, StoreError,
+    execution::Execution,
+    field::Argument,
+    list::Hidden,
+    row::{FromRow, ToColumns},
+    share_count::Counted,
+    statement::Assignments,
+    write::Write,
+};
+use sqlx::AssertSqlSafe;
+use wicketgate_model::{FrontdoorId, Generation, Status};
+
+/// A tunnel or a share.
+pub(crate) trait Provisioned: FromRow {
+    const TABLE: &'static str;
+    const TYPE: ResourceType;
+    /// The columns that a row is read from, in SELECT and in RETURNING.
+    const COLUMNS: &'static str;
+
+    /// The unique indexes of its live rows.
+    const UNIQUE: &'static [Unique];
+
+    fn head(&self) -> Head;
+
+    /// Where the row is counted, if it is.
+    fn counted(&self) -> Option<Counted> {
+        None
+    }
+}
+
+/// The part of a row that decides whether and how it can be changed.
+pub(crate) struct Head {
+    pub(crate) id: String,
+    pub(crate) frontdoor: FrontdoorId,
+    pub(crate) generation: Generation,
+    pub(crate) status: Status,
+}
+
+/// A unique index.
+pub(crate) struct Unique {
+    pub(crate) index: &'static str,
+    pub(crate) columns: [&'static str; 2],
+    /// The column that a conflict is about.
+    pub(crate) column: &'static Column,
+}
+
+/// Finds the row of the id `$1` in the Frontdoor `$2`.
+fn select<R: Provisioned>() -> String {
+    format!("SELECT {} FROM {} WHERE id = $1 AND frontdoor = $2", R::COLUMNS, R::TABLE)
+}
+
+impl Store {
+    /// The row of an id, even if it is `DELETED`.
+    pub(crate) async fn provisioned<R: Provisioned>(
+        &self,
+        frontdoor: FrontdoorId,
+        id: &dyn Argument,
+    ) -> Result<Option<R>> {
+        self.find(AssertSqlSafe(select::<R>()), &[id, &frontdoor]).await
+    }
+
+    /// Adds to a conflict the id of the row that has the value, if it is in the same Frontdoor.
+    pub(crate) async fn name_conflict<R: Provisioned>(
+        &self,
+        made: Result<R>,
+        frontdoor: FrontdoorId,
+        spec: &(impl ToColumns + Sync),
+    ) -> Result<R> {
+        let Err(StoreError::Conflict { column, .. }) = made else { return made };
+        let values = Assignments::of(spec).and(&[("frontdoor", &frontdoor)]);
+        let mut with: Option<(String,)> = None;
+        if let Some([a, b]) =
+            R::UNIQUE.iter().find(|unique| unique.column == column).map(|unique| unique.columns)
+            && let (Some(first), Some(second)) = (values.get(a), values.get(b))
+        {
+            let find = format!(
+                "SELECT id FROM {} WHERE {a} = $1 AND {b} = $2 AND frontdoor = $3 AND status <> 'DELETED'",
+                R::TABLE
+            );
+            with = self.find(AssertSqlSafe(find), &[first, second, &frontdoor]).await?;
+        }
+        Err(StoreError::Conflict { column, with: with.map(|(id,)| id) })
+    }
+}
+
+impl Write {
+    /// The row of an id, locked against updates of its status. Fails unless it is live.
+    pub(crate) async fn live<R: Provisioned>(
+        &mut self,
+        frontdoor: FrontdoorId,
+        id: &dyn Argument,
+    ) -> Result<R> {
+        let find = self.locking(&select::<R>(), R::TABLE);
+        let row: R = self.tx.find(find, &[id, &frontdoor]).await?.ok_or(StoreError::Missing)?;
+        let status = row.head().status;
+        if status.is_live() { Ok(row) } else { Err(StoreError::NotLive(status)) }
+    }
+
+    /// Inserts a row with these columns, and the rest of a new row. `None` if no row is found by `from`, which follows a
+    /// SELECT of the values.
+    pub(crate) async fn create<R: Provisioned>(
+        &mut self,
+        set: Assignments<'_>,
+        from: &str,
+    ) -> Result<Option<R>> {
+        let at = self.context.at;
+        let set = set.and(&[
+            ("generation", &Generation::FIRST),
+            ("status", &Status::New),
+            ("status_since", &at),
+            ("created_at", &at),
+            ("updated_at", &at),
+            ("created_by", &self.context.actor),
+            ("revision", &self.revision),
+        ]);
+        let insert = set.insert_from(R::TABLE, &format!("{from} RETURNING {}", R::COLUMNS))?;
+        let Some(row) = self.tx.row(insert).await? else { return Ok(None) };
+        self.record_change(None, row, Action::Create).await.map(Some)
+    }
+
+    /// Writes these columns and a new generation. Deleting, it leaves the columns as they are.
+    pub(crate) async fn change<R: Provisioned>(
+        &mut self,
+        before: &R,
+        set: Assignments<'_>,
+        action: Action,
+    ) -> Result<R> {
+        let at = self.context.at;
+        let status = if action == Action::Delete { Status::Deleting } else { Status::New };
+        let set = set.and(&[
+            ("status", &status),
+            ("status_since", &at),
+            ("updated_at", &at),
+            ("revision", &self.revision),
+        ]);
+        let reset = ", generation = generation + 1, reason = NULL, message = NULL, detail_since = NULL";
+        let returning = format!("RETURNING {}", R::COLUMNS);
+        let update = set.update(R::TABLE, reset, &before.head().id, &returning)?;
+        let row = self.tx.row(update).await?.ok_or(StoreError::Stale)?;
+        self.record_change(Some(before), row, action).await
+    }
+
+    /// Deletes the row as far as callers see it; a gateway has yet to remove it.
+    pub(crate) async fn delete<R: Provisioned>(&mut self, before: &R) -> Result<R> {
+        self.change(before, Assignments::new(&[]), Action::Delete).await
+    }
+
+    async fn record_change<R: Provisioned>(
+        &mut self,
+        before: Option<&R>,
+        row: R,
+        action: Action,
+    ) -> Result<R> {
+        self.deferred.counts.moved(before.and_then(R::counted), row.counted());
+        let Head { id, frontdoor, generation, .. } = row.head();
+        let on = Execution { generation: Some(generation), ..Execution::of(R::TYPE, &id) };
+        self.record(frontdoor, action, on).await?;
+        Ok(row)
+    }
+}
+
+/// The detail of a row `r`: its own, or where it has no reason, the one that [`Detail::waiting`] gives.
+///
+/// [`Detail::waiting`]: wicketgate_model::Detail::waiting
+pub(crate) const DETAIL_REASON: &str = "COALESCE(r.reason, CASE r.status \
+     WHEN 'NEW' THEN 'Pending' WHEN 'DELETING' THEN 'Pending' WHEN 'DELETED' THEN 'Deleted' END)";
+pub(crate) const DETAIL_MESSAGE: &str = concat!(
+    "COALESCE(r.message, CASE WHEN r.reason IS NULL THEN CASE r.status WHEN 'NEW' THEN '",
+    wicketgate_model::pending_change!(),
+    "' WHEN 'DELETING' THEN '",
+    wicketgate_model::pending_removal!(),
+    "' WHEN 'DELETED' THEN '",
+    wicketgate_model::deletion_complete!(),
+    "' END END)"
+);
+pub(crate) const DETAIL_SINCE: &str =
+    "COALESCE(r.detail_since, CASE WHEN r.status <> 'DEPLOYED' THEN r.status_since END)";
+
+pub(crate) const HIDDEN: Hidden =
+    Hidden { live: "r.status <> 'DELETED'", status: &STATUS, deleted_at: &DELETED_AT };
+
+static STATUS: Column = Column::new(ColumnType::Text, "r.status");
+static DELETED_AT: Column = Column::new(ColumnType::Time, "r.deleted_at").optional();
+
+/// The columns of lists that tunnels and shares have in common, and more.
+macro_rules! columns {
+    ($($more:tt)*) => {
+        $crate::list_column::columns! {
+            ID = Text("r.id");
+            NAME = Text("r.name");
+            DESCRIPTION = Text("r.description").optional();
+            FRONTDOOR = Text("r.frontdoor");
+            STATUS = Text("r.status");
+            DETAIL_REASON = Text($crate::provisioned::DETAIL_REASON).optional();
+            DETAIL_MESSAGE = Text($crate::provisioned::DETAIL_MESSAGE).optional();
+            DETAIL_SINCE = Time($crate::provisioned::DETAIL_SINCE).optional();
+            TAGS = Tags("r.tags");
+            CREATED_AT = Time("r.created_at");
+            UPDATED_AT = Time("r.updated_at");
+            DELETED_AT = Time("r.deleted_at").optional();
+            CREATED_BY = Text("r.created_by");
+            $($more)*
+        }
+    };
+}
+pub(crate) use columns;
