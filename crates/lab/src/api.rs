@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 
 use crate::namespace::Namespace;
@@ -16,12 +17,12 @@ use crate::namespace::Namespace;
 /// For a whole request. A slow answer is a fault worth seeing.
 const BOUND: Duration = Duration::from_secs(10);
 
-/// Speaks from inside a namespace. The token is never shown.
-#[derive(Clone)]
+/// Speaks from inside a namespace.
+#[derive(Debug, Clone)]
 pub struct Api {
     from: Namespace,
     to: SocketAddr,
-    token: String,
+    token: SecretString,
 }
 
 /// What the server answered.
@@ -31,23 +32,17 @@ pub struct Reply {
     pub body: String,
 }
 
-impl std::fmt::Debug for Api {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Api").field("from", &self.from).field("to", &self.to).finish_non_exhaustive()
-    }
-}
-
 impl Api {
     /// # Errors
     /// When the token can't be read.
     pub fn new(from: &Namespace, to: SocketAddr, token_file: &Path) -> Result<Self> {
         let token = fs::read_to_string(token_file)
             .with_context(|| format!("can't read the token in {}", token_file.display()))?;
-        Ok(Self { from: from.clone(), to, token: token.trim().to_owned() })
+        Ok(Self { from: from.clone(), to, token: token.trim().into() })
     }
 
     /// # Errors
-    /// When there is no answer. An answer of any status is none.
+    /// There is no answer. A status of 4xx or 5xx is not an error.
     pub fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Reply> {
         let mut stream = self.from.connect(self.to, BOUND)?;
         stream.set_read_timeout(Some(BOUND))?;
@@ -56,7 +51,8 @@ impl Api {
         let body = body.map(Value::to_string);
         let mut request = format!(
             "{method} {path} HTTP/1.0\r\nhost: {}\r\nauthorization: Bearer {}\r\n",
-            self.to, self.token
+            self.to,
+            self.token.expose_secret()
         );
         if let Some(body) = &body {
             request += &format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len());

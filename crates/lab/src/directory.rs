@@ -1,7 +1,7 @@
 //! The directory of a lab: marked as one, and held by one process at a time.
 //!
-//! Invariant: nothing in a directory is removed unless it bears the mark, and the mark goes last. A directory becomes
-//! a lab's only when it was absent or empty. The mark is also the lock: who holds it is alive.
+//! Invariant: only a directory with a mark is cleared, and the mark is removed last. Only an absent or empty directory is
+//! marked. The mark is also the lock: while it is locked, its holder is running.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
@@ -18,7 +18,7 @@ use crate::ledger::{self, Swept};
 
 const MARK: &str = ".wicketgate-lab";
 
-/// What stands in the mark, before the process id of its holder.
+/// The text of a mark, followed by the process id of its holder.
 const TEXT: &str = "Wicketgate made this directory, and removes it with everything in it. Held by process ";
 
 /// Attempts, if other processes create and remove the directory at the same time.
@@ -45,7 +45,7 @@ impl LabDirectory {
     /// Holds `dir`, made if it is absent. Its parent must exist, and only this user may write to it.
     ///
     /// # Errors
-    /// [`Running`] when another process holds it; also when it holds something that is no lab's, or can't be made.
+    /// [`Running`] if another process holds it. Also if it contains other files or cannot be created.
     pub fn take(dir: &Path) -> Result<Self> {
         for _ in 0..TRIES {
             if let Some(place) = Self::find(dir)? {
@@ -73,7 +73,7 @@ impl LabDirectory {
         let failed = || format!("can't look at {}", dir.display());
         let Some(meta) = if_exists(fs::symlink_metadata(&dir)).with_context(failed)? else { return Ok(None) };
         ensure!(meta.is_dir(), "{} is not a directory and was left alone", dir.display());
-        // The ledger in it says what to end and what to run.
+        // The ledger in it names processes to end and programs to run, so other users must not be able to write it.
         ensure!(
             meta.uid() == geteuid().as_raw() && meta.mode() & 0o022 == 0,
             "{} can be written to by other users and was left alone",
@@ -159,15 +159,15 @@ impl Drop for LabDirectory {
 
 /// Absolute, and without the slash at its end that would make a symbolic link look like a directory.
 fn plain(dir: &Path) -> Result<PathBuf> {
-    let dir = std::path::absolute(dir).with_context(|| format!("{} is no path", dir.display()))?;
+    let dir = std::path::absolute(dir).with_context(|| format!("{} is not a valid path", dir.display()))?;
     Ok(dir.components().collect())
 }
 
 /// Ends and removes everything that a lab left in `dir`, and `dir` itself; `None` when there is nothing.
 ///
 /// # Errors
-/// [`Running`] when the lab's process is still there; when `dir` is no lab's; and when something can't be removed
-/// (the rest is removed all the same).
+/// [`Running`] if the lab's process is still running. Also if `dir` is not a lab's, or something cannot be removed;
+/// everything else is removed nevertheless.
 pub fn sweep(dir: &Path) -> Result<Option<Swept>> {
     LabDirectory::find(dir)?.map(|place| place.remove()).transpose()
 }

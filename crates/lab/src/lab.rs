@@ -1,4 +1,4 @@
-//! A lab: a directory, a prefix for the names of namespaces, and the ledger of what was made.
+//! A lab: a directory, a prefix for the names of namespaces, and a ledger.
 
 use std::{
     fs,
@@ -22,7 +22,7 @@ use crate::{
 /// The pause between two polls: short, since tests measure times with it.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Removes everything that it made when dropped, unless [`Lab::leave`] was called.
+/// Removes everything that it created when dropped, unless [`Lab::leave`] was called.
 #[derive(Debug)]
 pub struct Lab {
     prefix: String,
@@ -82,8 +82,11 @@ impl Lab {
     /// When `ip netns add` fails: not root, or the name is taken.
     pub fn namespace(&self, name: &str) -> Result<Namespace> {
         let name = format!("{}{name}", self.prefix);
-        // In the ledger, another program's namespace would be removed with ours.
-        ensure!(!namespace_path(&name).exists(), "there is a namespace {name} already, which is not ours");
+        // A namespace of another program must not get into the ledger.
+        ensure!(
+            !namespace_path(&name).exists(),
+            "the namespace {name} exists already and belongs to another program"
+        );
         self.ledger.add(&Entry::Namespace(name.clone()))?;
         Namespace::make(&name)
     }
@@ -94,7 +97,7 @@ impl Lab {
     /// When `ip` refuses: the name is taken, for one.
     pub fn join_host(&self, name: &str, address: &str, far: End<'_>) -> Result<()> {
         let taken = Path::new("/sys/class/net").join(name).exists();
-        ensure!(!taken, "there is an interface {name} already, which is not ours");
+        ensure!(!taken, "the interface {name} exists already and belongs to another program");
         self.ledger.add(&Entry::Link(name.to_owned()))?;
         let End(namespace, interface, far_address) = far;
         batch(
@@ -111,8 +114,8 @@ impl Lab {
     /// Polls `look` until it returns something, for `bound` at most.
     ///
     /// # Errors
-    /// The last error of `look`, after `bound`; [`Stopped`] when the lab was asked to stop. An error of
-    /// `look` is not final: it is tried again.
+    /// The last error of `look`, after `bound`; [`Stopped`] if the lab was stopped. Errors of `look` before `bound` are
+    /// ignored.
     pub fn until<T>(
         &self,
         what: &str,
@@ -132,7 +135,7 @@ impl Lab {
     }
 
     /// # Errors
-    /// [`Stopped`] when the lab was asked to stop.
+    /// [`Stopped`] if the lab was stopped.
     pub fn go_on(&self) -> Result<()> {
         if self.stop.load(Ordering::Relaxed) { bail!(Stopped) } else { Ok(()) }
     }
@@ -154,7 +157,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        // What can't be removed now is still in the ledger, for the next lab of this directory.
+        // The ledger stays if something cannot be removed: the next lab in this directory tries again.
         if !self.leave {
             let _ = self.place.remove();
         }

@@ -1,4 +1,5 @@
-//! The record of what a lab makes outside its directory, written before it is made; and the removal of exactly that.
+//! The ledger of a lab: what it creates outside its directory, written before it is created. Only ledger entries are
+//! removed.
 //!
 //! A process is known by its id and its start time, which `exec` keeps and no other process shares: a recycled id
 //! is never mistaken for it.
@@ -74,10 +75,10 @@ impl Ledger {
     }
 }
 
-/// What was found of a lab and was ended or removed.
+/// How much of a lab was found and removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// Those that the lab started itself and that were still running.
+    /// Processes that the lab had started and that were still running.
     pub processes: usize,
     pub namespaces: usize,
 }
@@ -85,11 +86,11 @@ pub struct Swept {
 /// Ends and removes everything that the ledger in `dir` names.
 ///
 /// # Errors
-/// When something can't be removed; the rest is removed all the same.
+/// Something cannot be removed. Everything else is removed nevertheless.
 pub(crate) fn clear(dir: &Path) -> Result<Swept> {
     let ledger = fs::read_to_string(dir.join(NAME)).unwrap_or_default();
     let entries: Vec<Entry> = ledger.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    // The last started goes first: what serves others was started before them.
+    // In reverse order of their start: a process depends only on earlier ones.
     let processes = entries.iter().rev().filter_map(|entry| match entry {
         Entry::Process(process) => Some(*process),
         _ => None,
@@ -104,7 +105,7 @@ pub(crate) fn clear(dir: &Path) -> Result<Swept> {
             Entry::Gateway { executable, namespace, data } => down(executable, namespace, data)
                 .with_context(|| format!("what {} made", executable.display())),
             Entry::Link(name) => {
-                // Its other end may have taken it along already; it must not be there when a new one is made.
+                // Fails if it was removed together with its other end.
                 let _ = Command::new("ip").args(["link", "del", "dev", name]).stderr(Stdio::null()).status();
                 Ok(())
             }
@@ -151,7 +152,7 @@ fn end(processes: &[Started]) {
 
 pub(crate) fn send(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        // A process that has just ended by itself is as good as one that was ended.
+        // Fails if the process has ended by itself.
         let _ = kill_process(pid, signal);
     }
 }
@@ -167,7 +168,7 @@ fn remove_namespace(name: &str) -> Result<()> {
         let pids = Command::new("ip").args(["netns", "pids", name]).stderr(Stdio::null()).output()?;
         let pids = String::from_utf8_lossy(&pids.stdout);
         let pids = pids.lines().filter_map(|l| l.trim().parse().ok());
-        // A thread of our own that has entered the namespace makes us one of them.
+        // Includes this process if one of its threads has entered the namespace.
         let pids: Vec<u32> = pids.filter(|p| *p != std::process::id() && Started::of(*p).is_some()).collect();
         if pids.is_empty() || Instant::now() > end {
             break;
@@ -185,7 +186,7 @@ pub(crate) fn namespace_path(name: &str) -> PathBuf {
     Path::new("/run/netns").join(name)
 }
 
-/// Has the product remove what a gateway left behind. Its firewall rules went with the namespace that it ran in.
+/// Runs `wicketgate down` for a gateway. Its firewall rules are removed with the namespace that it ran in.
 fn down(executable: &Path, namespace: &str, data: &Path) -> Result<()> {
     if !data.exists() {
         return Ok(());

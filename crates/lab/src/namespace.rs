@@ -58,7 +58,7 @@ impl Namespace {
     /// Runs lines of `ip -batch` in the namespace.
     ///
     /// # Errors
-    /// When one of them fails, with what `ip` says.
+    /// One of them fails; with the error of `ip`.
     pub fn ip(&self, lines: &str) -> Result<()> {
         batch(&["-n", &self.name], lines).with_context(|| format!("in {}", self.name))
     }
@@ -66,7 +66,7 @@ impl Namespace {
     /// Loads nftables rules in the namespace, all of them or none.
     ///
     /// # Errors
-    /// When they are refused, with what `nft` says.
+    /// The rules are invalid; with the error of `nft`.
     pub fn nft(&self, rules: &str) -> Result<()> {
         let loaded = feed(self.command("nft").args(["-f", "-"]), rules);
         loaded.map(drop).with_context(|| format!("in {}", self.name))

@@ -1,6 +1,6 @@
-//! Programs of the tests that are npm packages, or use some: installed as their lock file says, below the sources.
+//! npm packages that tests use, installed below the sources in the versions of their lock file.
 //!
-//! Invariant: a test that needs one never passes without it. One sentence says what is missing.
+//! Invariant: a test that needs a package fails without it, and the error names what is missing.
 
 use std::{fs::File, path::Path, process::Command};
 

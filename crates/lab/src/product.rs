@@ -98,8 +98,8 @@ impl GatewayProcess {
         let (api, frontdoor) = process.until(lab, "wicketgate up answers", START, |_| {
             let api = Api::new(options.namespace, options.listen, &token)?;
             let frontdoors = api.get("/frontdoor/v2")?;
-            let id = first(&frontdoors).and_then(|f| f["id"].as_str().map(str::to_owned));
-            Ok(id.map(|id| (api, format!("/frontdoor/v2/{id}"))))
+            let frontdoor = frontdoors["content"][0]["id"].as_str().map(|id| format!("/frontdoor/v2/{id}"));
+            Ok(frontdoor.map(|frontdoor| (api, frontdoor)))
         })?;
         Ok(Self { process, api, frontdoor, data })
     }
@@ -206,10 +206,6 @@ impl GatewayProcess {
 /// The id of a resource.
 fn id(resource: &Value) -> Result<&str> {
     resource["id"].as_str().with_context(|| format!("no id in {resource}"))
-}
-
-fn first(page: &Value) -> Option<&Value> {
-    page["content"].as_array().or_else(|| page.as_array())?.first()
 }
 
 /// How to start `wicketgate-agent`.

@@ -13,7 +13,7 @@ const TAIL: usize = 15;
 /// Runs a program to its end, and returns what it printed.
 ///
 /// # Errors
-/// It cannot be started, or it fails: then with what it printed.
+/// The program cannot be started, or it fails; the error contains its output.
 pub fn run(command: &mut Command) -> Result<String> {
     feed(command, "")
 }

@@ -1,8 +1,8 @@
 //! `wicketgate demo`: the product at work on this machine, with nothing simulated. Two customers with the same subnet
 //! reach two services in a private network that lets nothing in, through IKEv2 and ESP, by the same port.
 //!
-//! Invariant: whatever way the demo ends, what it made is removed, by itself or by its next start; and nothing else
-//! is touched. All of it stands in the ledger of its [`Lab`].
+//! Invariant: however the demo ends, everything that it created is removed, by itself or by its next start, and nothing
+//! else is. All of it is listed in the ledger of its [`Lab`].
 
 mod checks;
 mod network;

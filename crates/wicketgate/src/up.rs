@@ -181,7 +181,7 @@ impl Up {
 /// Serves until a signal stops the process, or another server takes over the database.
 async fn stop_on_signal(server: Server, gateway: Gateway) -> anyhow::Result<()> {
     let mut signals = StopSignals::new()?;
-    // Not in the event itself: what a log leaves out is not waited for.
+    // Not inside `info!`: it does not evaluate its fields if the event is filtered out.
     let (signal, is_superseded) = tokio::select! {
         signal = signals.next() => (signal, false),
         () = server.superseded() => ("another server uses the database", true),

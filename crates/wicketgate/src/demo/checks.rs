@@ -18,7 +18,7 @@ use super::{
 /// A connection that is not there by then is refused or dropped: one that works takes a few milliseconds.
 const TRY: Duration = Duration::from_secs(2);
 
-/// A site, and what was published to it.
+/// A site and the share that is published to it.
 pub(super) struct Customer {
     pub(super) name: &'static str,
     pub(super) site: Site,

@@ -64,8 +64,7 @@ impl Network {
             namespace.ip(&format!("route add default via {hop}"))?;
         }
 
-        // The private network: three hosts on a bridge; their router translates what goes out, lets in what belongs
-        // to it, and nothing else.
+        // The private network: three hosts on a bridge, behind a router with NAT that accepts no connection from outside.
         router.ip("link add lan type bridge\naddr add 10.20.0.1/24 dev lan\nlink set dev lan up")?;
         router.sysctl("net/ipv4/ip_forward", "1")?;
         for (namespace, port, address) in [
