@@ -40,18 +40,14 @@ struct Conversation {
 /// Explains why the gateway closed the connection right after the handshake. With TLS 1.3, a rejected client
 /// certificate shows here, too.
 fn rejected(error: ControlError) -> anyhow::Error {
+    let again = "enrol it again with a new code and an empty --state-dir";
     match error.diagnosis() {
-        Some(Diagnosis::Expired) => anyhow!(
-            "this agent's certificate has expired while it was offline: enrol it again with a new code and an empty \
-             --state-dir"
-        ),
-        Some(Diagnosis::Refused) => anyhow!(
-            "the gateway rejects this agent's certificate: enrol it again with a new code and an empty \
-             --state-dir"
-        ),
+        Some(Diagnosis::Expired) => {
+            anyhow!("this agent's certificate has expired while it was offline: {again}")
+        }
+        Some(Diagnosis::Refused) => anyhow!("the gateway rejects this agent's certificate: {again}"),
         _ if error.is_hang_up() => anyhow!(
-            "the gateway closed the connection: this agent was removed (enrol it again with a new code and an \
-             empty --state-dir), or the gateway is stopping"
+            "the gateway closed the connection: this agent was removed ({again}), or the gateway is stopping"
         ),
         _ => error.into(),
     }

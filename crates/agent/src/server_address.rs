@@ -1,7 +1,7 @@
 //! The address of the server's agent port, and TCP connections to it.
 
 use anyhow::anyhow;
-use std::{fmt, io, str::FromStr, time::Duration};
+use std::{fmt, io, net::Ipv6Addr, num::NonZeroU16, str::FromStr, time::Duration};
 use tokio::{net::TcpStream, time::timeout};
 use wicketgate_transport::{
     keepalive::keepalive,
@@ -16,9 +16,8 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 /// `https://host:port`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerAddress {
-    /// An IPv6 address without its brackets.
-    host: String,
-    port: u16,
+    /// `host:port`, with an IPv6 address in brackets.
+    authority: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -38,31 +37,27 @@ impl FromStr for ServerAddress {
         }
         let rest = s.strip_prefix("https://").ok_or(NotAServer::Form)?;
         let (host, port) = rest.strip_suffix('/').unwrap_or(rest).rsplit_once(':').ok_or(NotAServer::Form)?;
-        let port = port.parse().ok().filter(|&p| p != 0).ok_or(NotAServer::Form)?;
+        let port: NonZeroU16 = port.parse().map_err(|_| NotAServer::Form)?;
         let host = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
-            Some(v6) => v6.parse::<std::net::Ipv6Addr>().map_err(|_| NotAServer::Form)?.to_string(),
+            Some(v6) => format!("[{}]", v6.parse::<Ipv6Addr>().map_err(|_| NotAServer::Form)?),
             None if host.is_empty() || host.contains([':', '/', '@', '?', '#', '[', ']', ' ']) => {
                 return Err(NotAServer::Form);
             }
             None => host.to_owned(),
         };
-        Ok(Self { host, port })
+        Ok(Self { authority: format!("{host}:{port}") })
     }
 }
 
 impl fmt::Display for ServerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "https://[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "https://{}:{}", self.host, self.port)
-        }
+        write!(f, "https://{}", self.authority)
     }
 }
 
 impl ServerAddress {
     pub(crate) async fn connect(&self) -> io::Result<TcpStream> {
-        let connect = TcpStream::connect((self.host.as_str(), self.port));
+        let connect = TcpStream::connect(&self.authority);
         let tcp = timeout(CONNECT_WITHIN, connect).await.map_err(|_| io::ErrorKind::TimedOut)??;
         tcp.set_nodelay(true)?;
         keepalive(&tcp, KEEPALIVE)?;
