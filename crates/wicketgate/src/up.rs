@@ -106,7 +106,7 @@ impl Up {
         let data_dir = DataDir::open(&self.data_dir)?;
         let ca = Arc::new(Ca::load_or_create(&data_dir.subdirectory("ca")?, Timestamp::now())?);
         let gateway_id = gateway_id(data_dir.path())?;
-        let identity = gateway_identity(&ca, gateway_id)?;
+        let renewal = CertificateRenewal::new(Arc::clone(&ca), gateway_id)?;
         let (server_end, gateway_end) = link::in_process(gateway_id, self.location);
         let pools = match self.ipsec {
             IpsecMode::Off => LoadBalancerPools::loopback(),
@@ -140,17 +140,11 @@ impl Up {
         let config = GatewayConfig {
             backend,
             agent_listener,
-            identity: identity.clone(),
+            identity: renewal.identity.clone(),
             max_tunnels: self.max_tunnels,
             drain: Duration::from_secs(self.drain),
         };
         let gateway = Gateway::start(config, gateway_end).await?;
-        let renewal = CertificateRenewal {
-            ca: Arc::clone(&ca),
-            gateway: gateway_id,
-            identity,
-            issued_at: Timestamp::now(),
-        };
 
         if let Some(token) = &server.new_admin_token {
             print_token(token, &Server::admin_token_file(data_dir.path()));
@@ -240,18 +234,22 @@ fn gateway_id(data_dir: &Path) -> anyhow::Result<GatewayId> {
     })
 }
 
-fn gateway_identity(ca: &Ca, gateway: GatewayId) -> anyhow::Result<GatewayIdentity> {
-    let key = PrivateKey::generate()?;
-    let certificate = ca.issue(&Identity::Gateway { gateway }, &key.public_point(), Timestamp::now())?;
-    Ok(GatewayIdentity::new(ca.certificate(), key, certificate)?)
-}
-
 /// The gateway's certificate is short-lived, as an agent's is.
 struct CertificateRenewal {
     ca: Arc<Ca>,
     gateway: GatewayId,
     identity: GatewayIdentity,
     issued_at: Timestamp,
+}
+
+impl CertificateRenewal {
+    /// Issues the first certificate.
+    fn new(ca: Arc<Ca>, gateway: GatewayId) -> anyhow::Result<Self> {
+        let (key, issued_at) = (PrivateKey::generate()?, Timestamp::now());
+        let certificate = ca.issue(&Identity::Gateway { gateway }, &key.public_point(), issued_at)?;
+        let identity = GatewayIdentity::new(ca.certificate(), key, certificate)?;
+        Ok(Self { ca, gateway, identity, issued_at })
+    }
 }
 
 impl BackgroundTask for CertificateRenewal {
