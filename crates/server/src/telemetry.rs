@@ -1,8 +1,8 @@
 //! The server's metrics, for Prometheus. The registry is an argument: the caller may have registered its own metrics.
 //!
-//! Invariant: labels have few values. A route is a template and never a path; what shares carried is below.
+//! Invariant: labels have few values. A route is a template and never a path. `share_traffic` bounds the series of shares.
 
-mod carried;
+mod share_traffic;
 
 use std::sync::Arc;
 
@@ -24,17 +24,17 @@ use tracing::warn;
 use wicketgate_model::{EspMode, ShareId, Status, TrafficDelta};
 use wicketgate_store::Store;
 
-use crate::{gateways::Gateways, metric::registered};
-use carried::Carried;
+use crate::{
+    gateways::Gateways,
+    metric::{Labels, registered},
+};
+use share_traffic::ShareTraffic;
 
-/// What Prometheus calls the text that OpenMetrics 1.0 is.
+/// The content type of OpenMetrics 1.0.
 const OPEN_METRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-/// From an answer out of memory to the longest that a request may take, in seconds.
+/// Seconds, from an answer out of memory to the longest that a request may take.
 const BUCKETS: [f64; 11] = [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 5.0, 30.0];
-
-/// Names of labels with their values.
-type Labels<const N: usize> = [(&'static str, String); N];
 
 type Histograms = Family<Labels<2>, Histogram, fn() -> Histogram>;
 
@@ -46,7 +46,7 @@ pub(crate) struct ServerMetrics {
     tunnels: Family<Labels<1>, Gauge>,
     shares: Family<Labels<1>, Gauge>,
     agents: Gauge,
-    carried: Carried,
+    traffic: ShareTraffic,
     parked: Gauge,
     gateways: Family<Labels<2>, Gauge>,
 }
@@ -70,7 +70,7 @@ impl ServerMetrics {
             tunnels: registered(shown, "tunnels", "Tunnels that are not deleted"),
             shares: registered(shown, "shares", "Shares that are not deleted"),
             agents: registered(shown, "agents_connected", "Agents that are connected"),
-            carried: Carried::new(shown),
+            traffic: ShareTraffic::new(shown),
             parked: registered(shown, "carriers_parked", "Agents' carriers that wait for a stream"),
             gateways: registered(shown, "gateway", "1 while the gateway is linked"),
         })
@@ -89,12 +89,12 @@ impl ServerMetrics {
     }
 
     pub(crate) fn carried(&self, deltas: &[TrafficDelta]) {
-        self.carried.add(deltas);
+        self.traffic.add(deltas);
     }
 
     /// A share that is deleted has no series any more.
     pub(crate) fn forget(&self, share: ShareId) {
-        self.carried.forget(share);
+        self.traffic.forget(share);
     }
 }
 
@@ -113,7 +113,7 @@ pub(crate) fn router(scrape: Scrape) -> Router {
 }
 
 async fn text(State(scrape): State<Scrape>) -> Response {
-    scrape.look().await;
+    scrape.refresh().await;
     let mut text = String::new();
     match encode(&mut text, &scrape.registry) {
         Ok(()) => ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
@@ -122,8 +122,8 @@ async fn text(State(scrape): State<Scrape>) -> Response {
 }
 
 impl Scrape {
-    /// What is counted where it is kept, and not as it changes: several servers may share a database.
-    async fn look(&self) {
+    /// Sets the gauges that are read at each scrape: several servers may share a database, so none of them can count.
+    async fn refresh(&self) {
         let metrics = &self.metrics;
         match self.store.counts().await {
             Ok(counts) => {
@@ -195,7 +195,7 @@ mod tests {
             gateways: Gateways::from_iter([(GatewayId::new(Uuid::now_v7()), gateway)]),
         };
         let router = router(scrape);
-        let told = async || {
+        let scraped = async || {
             let request = Request::get("/metrics").body(Body::empty()).unwrap();
             let response = router.clone().oneshot(request).await.unwrap();
             assert_eq!(response.headers()[CONTENT_TYPE], OPEN_METRICS);
@@ -219,7 +219,7 @@ mod tests {
         metrics.carried(&[delta]);
         metrics.parked(8);
         metrics.answered("GET", "/livez", 200, Duration::from_millis(2));
-        let text = told().await;
+        let text = scraped().await;
         for line in [
             format!("wicketgate_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")),
             "wicketgate_http_requests_total{method=\"GET\",route=\"/livez\",status=\"200\"} 1".to_owned(),
@@ -246,6 +246,6 @@ mod tests {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }
         metrics.forget(share);
-        assert!(!told().await.contains(&share.to_string()));
+        assert!(!scraped().await.contains(&share.to_string()));
     }
 }

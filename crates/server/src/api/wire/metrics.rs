@@ -15,11 +15,11 @@ pub(in crate::api) struct Metrics {
     pub(in crate::api) period: u32,
     /// Seconds of one sample.
     pub(in crate::api) step: u32,
-    samples: Vec<Carried>,
+    samples: Vec<MetricsSample>,
 }
 
 #[derive(Debug, Serialize)]
-struct Carried {
+struct MetricsSample {
     rx: u64,
     tx: u64,
     connections: u64,
@@ -36,7 +36,7 @@ impl Metrics {
         window: &MetricsWindow,
         samples: &[Sample],
     ) -> Self {
-        let carried = |s: &Sample| Carried {
+        let sample = |s: &Sample| MetricsSample {
             rx: s.rx,
             tx: s.tx,
             connections: s.connections,
@@ -49,7 +49,7 @@ impl Metrics {
             id,
             period: window.period,
             step: window.step,
-            samples: samples.iter().map(carried).collect(),
+            samples: samples.iter().map(sample).collect(),
         }
     }
 }

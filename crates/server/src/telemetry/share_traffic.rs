@@ -1,7 +1,7 @@
-//! What shares carried, one set of series for each.
+//! The traffic of shares: one set of series for each.
 //!
-//! Invariant: only shares that carried something, and are not deleted, have series of their own, and at most
-//! [`SHARES`] of them; what the others carry is added up under the label `other`.
+//! Invariant: only shares that had traffic, and are not deleted, have series of their own, and at most [`SHARES`] of
+//! them; the traffic of the others is added up under the label `other`.
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
@@ -13,17 +13,16 @@ use prometheus_client::{
 use wicketgate_model::{DialTimes, FailureReason, ShareId, TrafficDelta};
 use wicketgate_system::Mutex;
 
-use super::Labels;
-use crate::metric::registered;
+use crate::metric::{Labels, registered};
 
 /// Each has some 20 lines in every scrape.
 const SHARES: usize = 5000;
-/// The label of all that come after them.
+/// The label of all further shares.
 const OTHER: &str = "other";
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Carried {
+pub(super) struct ShareTraffic {
     /// Those that have series of their own.
     shares: Mutex<BTreeSet<ShareId>>,
     received: Family<Labels<1>, Counter>,
@@ -34,9 +33,9 @@ pub(super) struct Carried {
     dials: Family<Labels<1>, Dials>,
 }
 
-impl Carried {
+impl ShareTraffic {
     pub(super) fn new(registry: &mut Registry) -> Self {
-        let carried = Self {
+        let traffic = Self {
             shares: Mutex::default(),
             received: registered(registry, "share_received_bytes", "From remote sites to the share's target"),
             sent: registered(registry, "share_sent_bytes", "From the share's target to remote sites"),
@@ -53,9 +52,9 @@ impl Carried {
             "share_dial_duration",
             "From a connection's acceptance at the gateway to its target's",
             Unit::Seconds,
-            carried.dials.clone(),
+            traffic.dials.clone(),
         );
-        carried
+        traffic
     }
 
     pub(super) fn add(&self, deltas: &[TrafficDelta]) {
@@ -144,14 +143,14 @@ mod tests {
     #[test]
     fn shares_above_the_limit_are_summed_up() {
         let mut registry = Registry::default();
-        let carried = Carried::new(&mut registry);
+        let traffic = ShareTraffic::new(&mut registry);
         let delta = |n: u128| TrafficDelta {
             rx: 1,
             ..TrafficDelta::new(ShareId::new(Uuid::from_u128(n)), TunnelId::new(Uuid::nil()))
         };
         let most = SHARES as u128;
         for n in 0..most + 3 {
-            carried.add(&[delta(n)]);
+            traffic.add(&[delta(n)]);
         }
         let received = || {
             let mut text = String::new();
@@ -163,9 +162,9 @@ mod tests {
         assert_eq!(lines.len(), SHARES + 1);
         assert!(lines.iter().any(|l| l.ends_with("{share=\"other\"} 3")));
         // A freed time series is given to the next share.
-        carried.forget(ShareId::new(Uuid::from_u128(0)));
-        carried.forget(ShareId::new(Uuid::from_u128(most + 1)));
-        carried.add(&[delta(most + 1)]);
+        traffic.forget(ShareId::new(Uuid::from_u128(0)));
+        traffic.forget(ShareId::new(Uuid::from_u128(most + 1)));
+        traffic.add(&[delta(most + 1)]);
         let own = ShareId::new(Uuid::from_u128(most + 1)).to_string();
         assert!(received().iter().any(|l| l.contains(&own)));
     }
