@@ -47,9 +47,9 @@ async fn every_format_is_rendered_or_refused_with_a_reason() {
         ("fortinet", None),
         (
             "cisco-ios",
-            Some("Cisco IOS XE can do none of the tunnel's ikeProposals: aes256gcm16-prfsha256-x25519"),
+            Some("Cisco IOS XE supports none of the tunnel's ikeProposals: aes256gcm16-prfsha256-x25519"),
         ),
-        ("aws", Some("AWS can do none of the tunnel's ikeProposals: aes256gcm16-prfsha256-x25519")),
+        ("aws", Some("AWS supports none of the tunnel's ikeProposals: aes256gcm16-prfsha256-x25519")),
     ] {
         let answer = get(format).await;
         match refusal {
@@ -68,7 +68,7 @@ async fn every_format_is_rendered_or_refused_with_a_reason() {
     let refused = get("cisco-asa").await;
     assert_eq!(refused.status, StatusCode::CONFLICT);
     let message = refused.body["message"].as_str().unwrap();
-    assert!(message.starts_with("A Cisco ASA can't be given the tunnel's pre-shared key: "), "{message}");
+    assert!(message.starts_with("A Cisco ASA does not support the tunnel's pre-shared key: "), "{message}");
     assert!(!refused.text.contains("quoted"));
 }
 

@@ -23,11 +23,11 @@ pub(in crate::api) enum RenderError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(in crate::api) enum Inexpressible {
     #[error(
-        "{device} can't be given the tunnel's pre-shared key: {rule}. Change the key, or let one be generated"
+        "{device} does not support the tunnel's pre-shared key: {rule}. Change the key, or let one be generated"
     )]
     Key { device: &'static str, rule: String },
-    #[error("{device} can't give the tunnel's peerId: {rule}")]
+    #[error("{device} does not support the tunnel's peerId: {rule}")]
     Identity { device: &'static str, rule: String },
-    #[error("{device} can do none of the tunnel's {property}: {proposals}")]
+    #[error("{device} supports none of the tunnel's {property}: {proposals}")]
     Proposals { device: &'static str, property: &'static str, proposals: String },
 }

@@ -88,7 +88,9 @@ fn a_device_without_a_supported_proposal_is_refused() {
         assert!(can || file.is_err_and(named), "{device}");
     }
     let v6 = config("a", "2001:db8::1", "Akey_of.letters0digits.and_nothing.else42");
-    assert!(shown("cisco-ios", &v6).starts_with("refused: Cisco IOS XE can't give the tunnel's peerId"));
+    assert!(
+        shown("cisco-ios", &v6).starts_with("refused: Cisco IOS XE does not support the tunnel's peerId")
+    );
     assert!(shown("strongswan", &v6).contains("id = \"2001:db8::1\""));
 }
 
