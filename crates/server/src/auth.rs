@@ -1,4 +1,4 @@
-//! Authentication. A request is authenticated once, by its extractor, and carries a [`Principal`] from there on.
+//! Authentication. A request is authenticated once, by its extractor, and carries a [`Principal`] afterwards.
 //!
 //! A token is the admin token, the secret of an API account, a JWT that this server issued to one ([`token_key`]), or a
 //! JWT of the operator's identity provider ([`oidc`]). Its form selects the check; only a matching hash or signature

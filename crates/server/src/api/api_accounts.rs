@@ -38,16 +38,16 @@ pub(super) async fn list(caller: Caller, format: Format, query: Query) -> Answer
 /// The secret is only in this answer: the server stores its hash.
 pub(super) async fn create(caller: Caller, format: Format, body: Body) -> Answer {
     caller.principal.administered()?;
-    let asked = account_request(body.object()?, now())?;
-    let organization = organization(&caller, &asked).await?;
+    let requested = account_request(body.object()?, now())?;
+    let organization = organization(&caller, &requested).await?;
     let secret = ClientSecret::generate()?;
     let new = ApiAccountSpec {
         organization,
-        name: asked.name,
-        scopes: asked.scopes.iter().map(|s| s.as_str().to_owned()).collect(),
-        frontdoors: asked.frontdoors,
+        name: requested.name,
+        scopes: requested.scopes.iter().map(|s| s.as_str().to_owned()).collect(),
+        frontdoors: requested.frontdoors,
         secret_sha256: secret.sha256(),
-        expires_at: asked.expires_at,
+        expires_at: requested.expires_at,
     };
     let row = caller.state.store.create_api_account(&new, &caller.write_context()).await?;
     let location = ApiAccount::path(row.id);
@@ -84,22 +84,22 @@ async fn find(caller: &Caller, id: ApiAccountId) -> Result<ApiAccountRow, ApiErr
 
 /// The organization of the new account: that of the request, or the caller's, or that of the named Frontdoors, or the
 /// only one there is. All named Frontdoors must belong to it.
-async fn organization(caller: &Caller, asked: &AccountRequest) -> Result<String, ApiError> {
+async fn organization(caller: &Caller, requested: &AccountRequest) -> Result<String, ApiError> {
     let fault = |property: &str, rule: &str| {
         ApiError::faults(vec![PropertyFault {
             property: property.to_owned(),
             message: format!("{property} {rule}"),
         }])
     };
-    if let Some(organization) = &asked.organization {
+    if let Some(organization) = &requested.organization {
         caller.principal.need_organization(organization)?;
     }
-    let mut found = match (&asked.organization, &caller.principal.reach) {
-        (Some(asked), _) => Some(asked.clone()),
+    let mut found = match (&requested.organization, &caller.principal.reach) {
+        (Some(requested), _) => Some(requested.clone()),
         (None, Reach::Organization(own)) => Some(own.clone()),
         (None, _) => None,
     };
-    for id in asked.frontdoors.iter().flatten() {
+    for id in requested.frontdoors.iter().flatten() {
         let frontdoor = caller.state.store.frontdoor(*id).await?.filter(|f| caller.principal.sees(f));
         let own = frontdoor.map(|f| f.spec.organization);
         let own = own.filter(|own| found.as_ref().is_none_or(|found| found == own));

@@ -1,7 +1,7 @@
-//! What is around every request: an id, a bound of time, a line in the access log and a count. A handler that panics
-//! is a fault of ours: its caller gets an answer like any other, with the id to find it in the log by.
+//! Wraps every request: gives it an id, bounds its time, writes a line to the access log and counts it. If a handler
+//! panics, the client gets an answer with the id under which the log has the cause.
 //!
-//! Invariant: the log never has what a caller may keep secret: no header, no body and no query.
+//! Invariant: the log contains no secret of a client: no header, no body and no query.
 
 use crate::{error::ApiError, serve::ClientAddress, telemetry::ServerMetrics};
 use axum::{
@@ -21,10 +21,10 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const LONGEST_ID: usize = 128;
 /// Far longer than any request takes, a body over a bad line and a walk along a share's path included.
 const LONGEST: Duration = Duration::from_secs(30);
-/// Of a path that stands for nothing, in the log.
+/// Characters of a path in the log.
 const SHOWN_PATH: usize = 200;
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
-/// The route of what has none.
+/// The route of a request that matches none.
 const NO_ROUTE: &str = "other";
 
 pub(super) async fn observe(
@@ -43,7 +43,7 @@ pub(super) async fn observe(
         Ok(Ok(response)) => response,
         Ok(Err(panic)) => {
             let id = id.to_str().unwrap_or_default();
-            error!(id, panic = said(&*panic), "a request was not answered: a fault of the server");
+            error!(id, panic = panic_message(&*panic), "a request handler panicked");
             ApiError::internal(format_args!("request {id}")).into_response()
         }
         Err(_) => ApiError::unavailable("The request took too long").into_response(),
@@ -55,19 +55,18 @@ pub(super) async fn observe(
     let path = uri.path().get(..SHOWN_PATH).unwrap_or(uri.path());
     info!(target: "access", id = shown, method, route, path, status, ms = took.as_secs_f64() * 1e3, "answered");
     if let Some(ClientAddress(address)) = client {
-        debug!(target: "access", id = shown, %address, "asked");
+        debug!(target: "access", id = shown, %address, "client of the request");
     }
     response.headers_mut().insert(REQUEST_ID, id);
     response
 }
 
-/// What a panic says.
-fn said(panic: &(dyn Any + Send)) -> &str {
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or_default()
 }
 
-/// The caller's, if it can stand in a log as it is, or a fresh one.
+/// The client's, if it is safe to log, or a new one.
 fn request_id(given: Option<&HeaderValue>) -> HeaderValue {
     let good = |id: &&HeaderValue| {
         let bytes = id.as_bytes();

@@ -60,14 +60,14 @@ pub struct Provider {
     config: ProviderConfig,
     fetch: Fetch,
     keys: Latest<Keys>,
-    asked: Mutex<Asked>,
+    fetches: Mutex<Fetches>,
     /// Fetches so far: a request that waited for another's fetch need not repeat it.
-    fetches: AtomicU64,
+    fetch_count: AtomicU64,
 }
 
 /// The last fetches of its keys.
 #[derive(Debug)]
-struct Asked {
+struct Fetches {
     window: Instant,
     count: u32,
     answered: bool,
@@ -84,7 +84,7 @@ pub(crate) struct KeyRefresh {
 impl KeyRefresh {
     /// For a provider that has just been connected.
     pub(crate) async fn new(provider: Arc<Provider>) -> Self {
-        let answered = provider.asked.lock().await.answered;
+        let answered = provider.fetches.lock().await.answered;
         Self { provider, read_at: answered.then(Instant::now) }
     }
 }
@@ -97,7 +97,7 @@ impl BackgroundTask for KeyRefresh {
 
     async fn activate(&mut self, _now: Timestamp) -> anyhow::Result<Outcome> {
         if self.read_at.is_none_or(|at| at.elapsed() >= REFRESH) {
-            self.provider.ask().await.map_err(|error| {
+            self.provider.refresh().await.map_err(|error| {
                 let issuer = self.provider.issuer();
                 anyhow!("the identity provider {issuer} does not answer; its last keys stay in use: {error}")
             })?;
@@ -120,15 +120,15 @@ impl Provider {
                 "--oidc-issuer needs an --oidc-audience: without it, tokens for other services would be accepted"
             );
         }
-        let asked = Asked { window: Instant::now(), count: 0, answered: false };
+        let fetches = Fetches { window: Instant::now(), count: 0, answered: false };
         let provider = Self {
             config,
             fetch,
             keys: Latest::default(),
-            asked: Mutex::new(asked),
-            fetches: AtomicU64::new(0),
+            fetches: Mutex::new(fetches),
+            fetch_count: AtomicU64::new(0),
         };
-        match provider.ask().await {
+        match provider.refresh().await {
             Ok(()) => info!(issuer = provider.issuer(), "the identity provider answered"),
             Err(FetchError::Wrong(what)) => bail!("--oidc-issuer {}: {what}", provider.issuer()),
             Err(FetchError::Down(why)) => {
@@ -188,7 +188,7 @@ impl Provider {
     }
 
     async fn key(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<DecodingKey, Refused> {
-        let seen = self.fetches.load(Ordering::Acquire);
+        let seen = self.fetch_count.load(Ordering::Acquire);
         let known = |keys: &Keys| keys.find(kid, algorithm).cloned();
         if let Some(key) = known(&self.keys.get()) {
             return Ok(key);
@@ -203,28 +203,28 @@ impl Provider {
 
     /// Fetches the keys if the window allows it. Returns whether the provider answered its last fetch.
     async fn fetch_for_unknown(&self, seen: u64) -> bool {
-        let mut asked = self.asked.lock().await;
-        if self.fetches.load(Ordering::Acquire) != seen {
-            return asked.answered;
+        let mut fetches = self.fetches.lock().await;
+        if self.fetch_count.load(Ordering::Acquire) != seen {
+            return fetches.answered;
         }
-        if asked.window.elapsed() > WINDOW {
-            (asked.window, asked.count) = (Instant::now(), 0);
+        if fetches.window.elapsed() > WINDOW {
+            (fetches.window, fetches.count) = (Instant::now(), 0);
         }
-        if asked.count < MOST_IN_WINDOW {
-            asked.count += 1;
-            self.fetch_keys(&mut asked).await.ok();
+        if fetches.count < MOST_IN_WINDOW {
+            fetches.count += 1;
+            self.fetch_keys(&mut fetches).await.ok();
         }
-        asked.answered
+        fetches.answered
     }
 
-    async fn ask(&self) -> Result<(), FetchError> {
-        self.fetch_keys(&mut *self.asked.lock().await).await
+    async fn refresh(&self) -> Result<(), FetchError> {
+        self.fetch_keys(&mut *self.fetches.lock().await).await
     }
 
-    async fn fetch_keys(&self, asked: &mut Asked) -> Result<(), FetchError> {
+    async fn fetch_keys(&self, fetches: &mut Fetches) -> Result<(), FetchError> {
         let answer = self.fetch.keys().await;
-        self.fetches.fetch_add(1, Ordering::AcqRel);
-        asked.answered = answer.is_ok();
+        self.fetch_count.fetch_add(1, Ordering::AcqRel);
+        fetches.answered = answer.is_ok();
         let keys = Keys::new(&answer?);
         if keys.is_empty() {
             warn!(issuer = self.issuer(), "the identity provider has no key for RS256, ES256 or EdDSA");

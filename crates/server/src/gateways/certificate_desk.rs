@@ -1,4 +1,4 @@
-//! Certificates for agents: decides who gets one, and answers over the gateway's link.
+//! Issues certificates to agents, over the link of their gateway.
 //!
 //! Invariants: a certificate's identity is read from the database, and its key is the one that the agent enrolled
 //! with, so that a compromised gateway can't obtain a certificate for another key; a bounded number of requests is
@@ -17,15 +17,15 @@ use wicketgate_model::{EnrolGrant, EnrolRefusal, EnrolRequest, ZId};
 use wicketgate_store::{EnrolAttempt, EnrolledAgent, Store, WriteContext};
 use wicketgate_transport::identity::{AgentIdentity, Identity};
 
-/// Of either kind, being answered at once: more than the database can write at a time.
+/// Requests of each kind that are answered at the same time: more than the database can write at once.
 const AT_ONCE: usize = 16;
 
-/// Answers requests for certificates beside the link. Dropped, it answers no more.
+/// Answers requests for certificates in tasks of its own, which end when it is dropped.
 #[derive(Debug)]
 pub(super) struct CertificateDesk {
     issuer: Issuer,
     send: mpsc::Sender<ToGateway>,
-    /// Apart, since anybody can ask to enrol: that must not delay renewals.
+    /// Separate from renewals: anyone can request an enrolment, which must not delay them.
     enrolments: JoinSet<()>,
     renewals: JoinSet<()>,
 }
@@ -77,7 +77,7 @@ fn begin<T: Send>(
     });
 }
 
-/// The reason of a failure is in this side's log; the agent asks again.
+/// The server's log has the cause of a failure; the agent repeats its request.
 fn answer<T>(failure: &'static str, result: anyhow::Result<Result<T, EnrolRefusal>>) -> CertificateAnswer<T> {
     match result {
         Ok(Ok(granted)) => CertificateAnswer::Granted(granted),
@@ -94,22 +94,22 @@ impl Issuer {
         let now = Timestamp::now();
         let mut random = [0; 10];
         getrandom::fill(&mut random)?;
-        let asked = EnrolAttempt {
+        let attempt = EnrolAttempt {
             enrollment: request.enrollment,
             secret_sha256: Sha256::digest(&request.secret).into(),
             public_key_sha256: Sha256::digest(&request.public_key).into(),
             name: request.name,
             z_id: ZId::from_random(random),
         };
-        let act = WriteContext::new(format!("enrollment {}", request.enrollment), now, Uuid::now_v7);
-        let answer = match self.store.enrol(&asked, &act).await {
+        let context = WriteContext::new(format!("enrollment {}", request.enrollment), now, Uuid::now_v7);
+        let answer = match self.store.enrol(&attempt, &context).await {
             Err(wicketgate_store::StoreError::NoFrontdoor(_)) => Err(EnrolRefusal::WrongCode),
             answer => answer?,
         };
         let EnrolledAgent { agent, environment, frontdoor, z_id } = match answer {
             Ok(enrolled) => enrolled,
             Err(refusal) => {
-                // Anybody can make one up.
+                // Anyone can invent a code.
                 if refusal == EnrolRefusal::WrongCode {
                     debug!(enrollment.id = %request.enrollment, ?refusal, "enrolment refused");
                 } else {

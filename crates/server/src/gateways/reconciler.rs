@@ -1,7 +1,7 @@
 //! The reconciler: the one path from what was written to what is served, and back to a status.
 //!
 //! It is woken by signal and by time; the signal carries no data. A run reads the rows that are newer than the newest one
-//! seen, sends the gateway the difference between its desired state and what it was last told, and lets
+//! seen, sends the gateway the difference between its desired state and what it was last sent, and lets
 //! [`wicketgate_model::next`] decide the status of each row. First deployment, retry, restart and failover are this path.
 //!
 //! What it keeps in memory is a cache of the database and of the gateway's view: every few minutes it reads all rows
@@ -176,7 +176,7 @@ impl Reconciler {
                 let keys = &mut Arc::make_mut(tunnel).keys;
                 keys.truncate(1);
                 keys.extend(previous);
-                outbox.untold.tunnels.insert(*id);
+                outbox.unsent.tunnels.insert(*id);
                 info!(tunnel.id = %id, "a previous key of the tunnel expired");
             }
             are_left

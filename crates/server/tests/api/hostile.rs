@@ -32,9 +32,9 @@ async fn refused(app: &TestApp, body: impl Into<Body>, status: StatusCode, messa
 async fn an_ambiguous_request_is_refused() {
     let app = TestApp::new().await;
     let bad = StatusCode::BAD_REQUEST;
-    refused(&app, r#"{"name": "a", "target": "b:1", "name": "c"}"#, bad, "name is there twice").await;
-    refused(&app, r#"{"tags": {"a": "b", "\u0061": "c"}}"#, bad, "a is there twice").await;
-    refused(&app, r#"{"name": [{"x": 1, "x": 1}]}"#, bad, "x is there twice").await;
+    refused(&app, r#"{"name": "a", "target": "b:1", "name": "c"}"#, bad, "name occurs twice").await;
+    refused(&app, r#"{"tags": {"a": "b", "\u0061": "c"}}"#, bad, "a occurs twice").await;
+    refused(&app, r#"{"name": [{"x": 1, "x": 1}]}"#, bad, "x occurs twice").await;
 }
 
 #[tokio::test]

@@ -119,7 +119,7 @@ impl<'de> Visitor<'de> for Strictly {
         let mut object = Map::new();
         while let Some(name) = map.next_key::<String>()? {
             if object.contains_key(&name) {
-                return Err(A::Error::custom(format_args!("{} is there twice", printable(&name))));
+                return Err(A::Error::custom(format_args!("{} occurs twice", printable(&name))));
             }
             let Strict(value) = map.next_value()?;
             object.insert(name, value);
@@ -163,7 +163,7 @@ mod tests {
             let twice = format!("{{\"a\": {inner}, \"b\": 1, \"a\": {inner}}}");
             let text = format!("{}{twice}{}", "[{\"x\": ".repeat(depth), "}]".repeat(depth));
             let refused = serde_json::from_str::<Strict>(&text).err().unwrap();
-            prop_assert!(refused.is_data() && refused.to_string().starts_with("a is there twice"), "{}", refused);
+            prop_assert!(refused.is_data() && refused.to_string().starts_with("a occurs twice"), "{}", refused);
         }
     }
 

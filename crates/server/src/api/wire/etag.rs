@@ -14,7 +14,7 @@ const SHOWN: usize = 16;
 /// The properties of `connection` that are counters.
 const COUNTERS: [&str; 2] = ["bytesIn", "bytesOut"];
 /// The property of an agent that the agent itself reports.
-const SAID: &str = "shares";
+const REPORTED: &str = "shares";
 const HAL: &str = "-hal";
 
 /// An entity tag, without its quotes.
@@ -30,7 +30,7 @@ impl ETag {
             counted.extend(COUNTERS.iter().filter_map(|name| connection.remove(*name)));
         }
         if let Value::Object(resource) = &mut value {
-            counted.extend(resource.remove(SAID));
+            counted.extend(resource.remove(REPORTED));
         }
         let state = hash(&value);
         Self(if counted.is_empty() { state } else { format!("{state}.{}", hash(&json!(counted))) })

@@ -82,7 +82,7 @@ impl Fetch {
     }
 }
 
-/// Keys that came in clear could be anybody's; a provider on this machine is for development.
+/// Keys that arrive without TLS could be forged; a provider on this machine is for development.
 fn secure(text: &str) -> anyhow::Result<Url> {
     let url = Url::parse(text).with_context(|| format!("{text:?} is no URL"))?;
     match url.scheme() {

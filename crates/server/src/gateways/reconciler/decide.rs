@@ -28,13 +28,13 @@ impl Reconciler {
             let Self { tunnels, shares, outbox, parts, .. } = self;
             let tunnels = tunnels.updates(usize::MAX, parts.deadlines, now, |id, is_removed| {
                 let entry = seen.observed.tunnels.get(&id).map(|t| (t.ready, t.problem.clone()));
-                let is_told = is_removed || outbox.has_told_tunnel(id);
-                (Resource::Tunnel(id), observation(&seen, entry, is_told))
+                let is_sent = is_removed || outbox.has_sent_tunnel(id);
+                (Resource::Tunnel(id), observation(&seen, entry, is_sent))
             });
             let shares = shares.updates(SETTLED_AT_ONCE, parts.deadlines, now, |id, is_removed| {
                 let entry = seen.observed.shares.get(&id).map(|s| (s.ready, s.problem.clone()));
-                let is_told = is_removed || outbox.has_told_share(id);
-                (Resource::Share(id), observation(&seen, entry, is_told))
+                let is_sent = is_removed || outbox.has_sent_share(id);
+                (Resource::Share(id), observation(&seen, entry, is_sent))
             });
             (tunnels.0, shares, connections)
         };
@@ -151,7 +151,7 @@ impl TunnelState {
 fn observation(
     seen: &GatewayView,
     entry: Option<(Option<Generation>, Option<Problem>)>,
-    is_told: bool,
+    is_sent: bool,
 ) -> Observation {
     match (seen.silent_since, entry) {
         (Some(since), _) => Observation::Silent { since },
@@ -159,7 +159,7 @@ fn observation(
             Observation::Looking { since: seen.reporting_since }
         }
         (None, Some((ready, problem))) => Observation::Seen { ready, problem },
-        (None, None) if is_told => Observation::Seen { ready: None, problem: None },
+        (None, None) if is_sent => Observation::Seen { ready: None, problem: None },
         (None, None) => Observation::Gone,
     }
 }

@@ -1,4 +1,4 @@
-//! What the gateway should serve, and what it was last told.
+//! The desired state of the gateway, and the state that it was last sent.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -11,9 +11,9 @@ use wicketgate_model::{Desired, ShareDesired, ShareId, Touched, TunnelDesired, T
 pub(super) struct Outbox {
     send: mpsc::Sender<ToGateway>,
     pub(super) desired: Desired,
-    told: Desired,
-    /// Rows whose desired state may differ from what the gateway was told.
-    pub(super) untold: Touched,
+    sent: Desired,
+    /// Rows whose desired state may differ from what the gateway was sent.
+    pub(super) unsent: Touched,
     /// The number of the last delta.
     sequence: u64,
 }
@@ -28,42 +28,42 @@ pub(super) struct Sent {
 
 impl Outbox {
     pub(super) fn new(send: mpsc::Sender<ToGateway>) -> Self {
-        let (desired, told) = Default::default();
-        Self { send, desired, told, untold: Touched::default(), sequence: 0 }
+        let (desired, sent) = Default::default();
+        Self { send, desired, sent, unsent: Touched::default(), sequence: 0 }
     }
 
     pub(super) fn set_tunnel(&mut self, id: TunnelId, desired: Option<TunnelDesired>) {
-        self.untold.tunnels.insert(id);
+        self.unsent.tunnels.insert(id);
         set(&mut self.desired.tunnels, id, desired);
     }
 
     pub(super) fn set_share(&mut self, id: ShareId, desired: Option<ShareDesired>) {
-        self.untold.shares.insert(id);
+        self.unsent.shares.insert(id);
         set(&mut self.desired.shares, id, desired);
     }
 
-    pub(super) fn has_told_tunnel(&self, id: TunnelId) -> bool {
-        self.told.tunnels.contains_key(&id)
+    pub(super) fn has_sent_tunnel(&self, id: TunnelId) -> bool {
+        self.sent.tunnels.contains_key(&id)
     }
 
-    pub(super) fn has_told_share(&self, id: ShareId) -> bool {
-        self.told.shares.contains_key(&id)
+    pub(super) fn has_sent_share(&self, id: ShareId) -> bool {
+        self.sent.shares.contains_key(&id)
     }
 
     /// Sends the gateway what changed, if anything did. When its link is full, the next run sends it.
     pub(super) fn send(&mut self) -> Option<Sent> {
         let delta = match self.sequence {
             0 => self.desired.snapshot(),
-            _ => self.desired.since(&self.told, &self.untold),
+            _ => self.desired.since(&self.sent, &self.unsent),
         };
         if delta.is_empty() {
-            self.untold = Touched::default();
+            self.unsent = Touched::default();
             return None;
         }
         let place = self.send.try_reserve().ok()?;
-        self.untold = Touched::default();
+        self.unsent = Touched::default();
         self.sequence += 1;
-        self.told.apply(&delta);
+        self.sent.apply(&delta);
         let sent = Sent {
             sequence: self.sequence,
             removed_tunnels: delta.removed_tunnels.clone(),
@@ -74,7 +74,7 @@ impl Outbox {
     }
 }
 
-/// An equal value is not replaced: the gateway was told the old one, and both would be kept.
+/// An equal value is not replaced: the gateway was sent the old one, and both would be kept.
 fn set<Id: Ord, T: PartialEq>(all: &mut BTreeMap<Id, Arc<T>>, id: Id, desired: Option<T>) {
     match desired {
         Some(new) if all.get(&id).is_some_and(|old| **old == new) => {}
