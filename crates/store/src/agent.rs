@@ -38,23 +38,6 @@ rows! {
     }
 }
 
-macro_rules! selected {
-    () => {
-        "a.*, e.z_id AS z_id, k.version, k.address, k.connected_since, k.last_seen"
-    };
-}
-/// Agents with their environment and their link. An agent has no more than one link, as there is one gateway.
-macro_rules! joined {
-    () => {
-        "agent a JOIN environment e ON e.id = a.environment LEFT JOIN agent_link k ON k.agent = a.id"
-    };
-}
-macro_rules! select {
-    ($rest:literal) => {
-        concat!("SELECT ", selected!(), " FROM ", joined!(), " ", $rest)
-    };
-}
-
 impl Store {
     pub async fn agents(&self, frontdoor: FrontdoorId, request: &ListRequest) -> Result<Page<AgentRow>> {
         self.list(&LISTING, of(&columns::FRONTDOOR, frontdoor), request).await
@@ -80,8 +63,7 @@ impl Store {
 
     /// `None` once it is barred.
     pub async fn agent(&self, frontdoor: FrontdoorId, id: AgentId) -> Result<Option<AgentRow>> {
-        let select = select!("WHERE a.id = $1 AND a.frontdoor = $2 AND a.barred_at IS NULL");
-        self.find(select, &[&id, &frontdoor]).await
+        self.find(LISTING.find("a.id = $1 AND a.frontdoor = $2"), &[&id, &frontdoor]).await
     }
 
     /// Bars the agent: its connections are cut and its certificate is refused.
@@ -117,7 +99,13 @@ impl Write {
     }
 }
 
-pub(crate) static LISTING: Listing = Listing::new(selected!(), joined!(), "a.id").only("a.barred_at IS NULL");
+/// Agents with their environment and their link. An agent has no more than one link, as there is one gateway.
+pub(crate) static LISTING: Listing = Listing::new(
+    "a.*, e.z_id AS z_id, k.version, k.address, k.connected_since, k.last_seen",
+    "agent a JOIN environment e ON e.id = a.environment LEFT JOIN agent_link k ON k.agent = a.id",
+    "a.id",
+)
+.only("a.barred_at IS NULL");
 
 pub mod columns {
     crate::list_column::columns! {

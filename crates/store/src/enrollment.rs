@@ -92,10 +92,9 @@ impl Store {
 
 impl Write {
     async fn create_enrollment(&mut self, frontdoor: FrontdoorId, new: NewEnrollment) -> Result<()> {
-        if let Some(environment) = new.environment
-            && !self.has_environment(frontdoor, environment).await?
-        {
-            return Err(StoreError::Reference { column: &agent::columns::ENVIRONMENT });
+        if let Some(environment) = new.environment {
+            let found = self.environment_updated(frontdoor, environment).await?;
+            found.ok_or(StoreError::Reference { column: &agent::columns::ENVIRONMENT })?;
         }
         let set = Assignments::of(&new).and(&[
             ("frontdoor", &frontdoor),

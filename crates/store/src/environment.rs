@@ -34,17 +34,6 @@ macro_rules! connected {
     };
 }
 
-macro_rules! select {
-    ($rest:literal) => {
-        concat!(
-            "SELECT e.*, ",
-            connected!(),
-            " AS active FROM environment e WHERE e.deleted_at IS NULL ",
-            $rest
-        )
-    };
-}
-
 impl Store {
     pub async fn environments(
         &self,
@@ -59,7 +48,7 @@ impl Store {
         frontdoor: FrontdoorId,
         id: EnvironmentId,
     ) -> Result<Option<EnvironmentRow>> {
-        self.find(select!("AND e.id = $1 AND e.frontdoor = $2"), &[&id, &frontdoor]).await
+        self.find(LISTING.find("e.id = $1 AND e.frontdoor = $2"), &[&id, &frontdoor]).await
     }
 
     pub async fn environment_by_z_id(
@@ -67,7 +56,7 @@ impl Store {
         frontdoor: FrontdoorId,
         z_id: &ZId,
     ) -> Result<Option<EnvironmentRow>> {
-        self.find(select!("AND e.z_id = $1 AND e.frontdoor = $2"), &[z_id, &frontdoor]).await
+        self.find(LISTING.find("e.z_id = $1 AND e.frontdoor = $2"), &[z_id, &frontdoor]).await
     }
 
     pub async fn rename_environment(
@@ -131,20 +120,19 @@ impl Write {
 
     /// The environment is there, and in the state that the context expects. It stays so, since writes follow one another.
     async fn check_environment(&mut self, frontdoor: FrontdoorId, id: EnvironmentId) -> Result<()> {
-        let select =
-            "SELECT updated_at FROM environment WHERE id = $1 AND frontdoor = $2 AND deleted_at IS NULL";
-        let (updated_at,) = self.tx.find(select, &[&id, &frontdoor]).await?.ok_or(StoreError::Missing)?;
-        self.context.check(updated_at)
+        let updated_at = self.environment_updated(frontdoor, id).await?;
+        self.context.check(updated_at.ok_or(StoreError::Missing)?)
     }
 
-    pub(crate) async fn has_environment(
+    /// When the environment was last changed, if it is there.
+    pub(crate) async fn environment_updated(
         &mut self,
         frontdoor: FrontdoorId,
         id: EnvironmentId,
-    ) -> Result<bool> {
-        let select = "SELECT id FROM environment WHERE id = $1 AND frontdoor = $2 AND deleted_at IS NULL";
-        let found: Option<(EnvironmentId,)> = self.tx.find(select, &[&id, &frontdoor]).await?;
-        Ok(found.is_some())
+    ) -> Result<Option<Timestamp>> {
+        let select =
+            "SELECT updated_at FROM environment WHERE id = $1 AND frontdoor = $2 AND deleted_at IS NULL";
+        Ok(self.tx.find(select, &[&id, &frontdoor]).await?.map(|(updated_at,)| updated_at))
     }
 }
 

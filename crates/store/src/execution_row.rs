@@ -30,21 +30,9 @@ rows! {
     }
 }
 
-macro_rules! selected {
-    () => {
-        "x.id, x.process, NULLIF(x.frontdoor, '') AS frontdoor, x.organization, x.actor, x.action, x.resource_type, \
-         x.resource, x.status, x.message, x.created_at, x.finished_at"
-    };
-}
-macro_rules! select {
-    ($rest:literal) => {
-        concat!("SELECT ", selected!(), " FROM execution x ", $rest)
-    };
-}
-
 impl Store {
     pub async fn execution(&self, frontdoor: FrontdoorId, id: ExecutionId) -> Result<Option<ExecutionRow>> {
-        self.find(select!("WHERE x.frontdoor = $1 AND x.id = $2"), &[&frontdoor, &id]).await
+        self.find(LISTING.find("x.frontdoor = $1 AND x.id = $2"), &[&frontdoor, &id]).await
     }
 
     /// From the record of this organization, or of any.
@@ -53,8 +41,7 @@ impl Store {
         organization: Option<&str>,
         id: ExecutionId,
     ) -> Result<Option<ExecutionRow>> {
-        let select = select!("WHERE x.id = $1 AND x.organization IS NOT NULL");
-        let row: Option<ExecutionRow> = self.find(select, &[&id]).await?;
+        let row: Option<ExecutionRow> = self.find(ORGANIZATION_LISTING.find("x.id = $1"), &[&id]).await?;
         Ok(row.filter(|e| organization.is_none_or(|own| e.organization.as_deref() == Some(own))))
     }
 
@@ -77,10 +64,15 @@ impl Store {
     }
 }
 
-pub(crate) static LISTING: Listing = Listing::new(selected!(), "execution x", "x.id");
+pub(crate) static LISTING: Listing = Listing::new(
+    "x.id, x.process, NULLIF(x.frontdoor, '') AS frontdoor, x.organization, x.actor, x.action, x.resource_type, \
+     x.resource, x.status, x.message, x.created_at, x.finished_at",
+    "execution x",
+    "x.id",
+);
 /// The record of organizations: their API accounts and their Frontdoors.
 pub(crate) static ORGANIZATION_LISTING: Listing =
-    Listing::new(selected!(), "execution x", "x.id").only("x.organization IS NOT NULL");
+    Listing::new(LISTING.select, LISTING.from, LISTING.id).only("x.organization IS NOT NULL");
 
 pub mod columns {
     crate::list_column::columns! {

@@ -114,8 +114,7 @@ impl Store {
     }
 
     pub async fn frontdoor(&self, id: FrontdoorId) -> Result<Option<FrontdoorRow>> {
-        let select = "SELECT * FROM frontdoor WHERE id = $1 AND deleted_at IS NULL";
-        self.database.cache.get(id.to_string(), self.find(select, &[&id])).await
+        self.database.cache.get(id.to_string(), self.find(LISTING.find("f.id = $1"), &[&id])).await
     }
 }
 
@@ -144,8 +143,8 @@ impl Write {
 
     /// The Frontdoor, live and in the state that the context expects. It stays so, since writes follow one another.
     async fn live_frontdoor(&mut self, id: FrontdoorId) -> Result<FrontdoorRow> {
-        let select = "SELECT * FROM frontdoor WHERE id = $1 AND deleted_at IS NULL";
-        let row: FrontdoorRow = self.tx.find(select, &[&id]).await?.ok_or(StoreError::Missing)?;
+        let row: Option<FrontdoorRow> = self.tx.find(LISTING.find("f.id = $1"), &[&id]).await?;
+        let row = row.ok_or(StoreError::Missing)?;
         self.context.check(row.updated_at).map(|()| row)
     }
 

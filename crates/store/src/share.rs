@@ -179,9 +179,8 @@ impl Write {
                       WHERE id = $1 AND frontdoor = $2 AND status NOT IN ('DELETING', 'DELETED')";
         let tunnel: Option<(PeerCidr,)> = self.tx.find(tunnel, &[&spec.tunnel, &frontdoor]).await?;
         let (peer_cidr,) = tunnel.ok_or(StoreError::Reference { column: &columns::TUNNEL })?;
-        if !self.has_environment(frontdoor, spec.environment).await? {
-            return Err(StoreError::Reference { column: &columns::Z_ID });
-        }
+        let environment = self.environment_updated(frontdoor, spec.environment).await?;
+        environment.ok_or(StoreError::Reference { column: &columns::Z_ID })?;
         match outside(spec.options.allowed_sources.as_ref(), peer_cidr) {
             // The network has changed since the caller checked the sources against it.
             Some(_) => Err(StoreError::Stale),

@@ -2,6 +2,7 @@
 
 use crate::{Column, PageRequest};
 use jiff::Timestamp;
+use sqlx::AssertSqlSafe;
 use wicketgate_model::FrontdoorId;
 
 /// What a list selects. Unless said otherwise, a listing is of one table.
@@ -49,6 +50,14 @@ impl Listing {
 
     pub(crate) const fn only(self, only: &'static str) -> Self {
         Self { only, ..self }
+    }
+
+    /// Selects the rows that meet a condition, among those that the list shows.
+    pub(crate) fn find(&self, condition: &str) -> AssertSqlSafe<String> {
+        let Self { select, from, only, .. } = self;
+        let and = if only.is_empty() { "" } else { " AND " };
+        // All of them are literals of this program.
+        AssertSqlSafe(format!("SELECT {select} FROM {from} WHERE {condition}{and}{only}"))
     }
 }
 
