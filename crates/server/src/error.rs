@@ -38,8 +38,8 @@ pub(crate) struct ApiError {
     error: &'static str,
     message: String,
     details: Vec<PropertyFault>,
-    /// A header that the status needs besides the body.
-    header: Option<(HeaderName, HeaderValue)>,
+    /// A header that the status needs besides the body. Boxed, since few errors have one.
+    header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 /// One fault of a request. The message names the property too, so that it stands for itself.
@@ -75,7 +75,7 @@ impl ApiError {
 
     fn unauthorized(challenge: &'static str) -> Self {
         let error = Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "Bearer token is missing or invalid");
-        Self { header: Some((WWW_AUTHENTICATE, HeaderValue::from_static(challenge))), ..error }
+        Self { header: Some(Box::new((WWW_AUTHENTICATE, HeaderValue::from_static(challenge)))), ..error }
     }
 
     pub(crate) fn token_missing() -> Self {
@@ -107,7 +107,7 @@ impl ApiError {
         let error = Self::not_authorized(format!("The token lacks the scope {scope}"));
         let challenge = format!("{CHALLENGE}, error=\"insufficient_scope\", scope=\"{scope}\"");
         let challenge = HeaderValue::try_from(challenge).ok();
-        Self { header: challenge.map(|challenge| (WWW_AUTHENTICATE, challenge)), ..error }
+        Self { header: challenge.map(|challenge| Box::new((WWW_AUTHENTICATE, challenge))), ..error }
     }
 
     pub(crate) fn not_found(kind: ResourceKind, id: impl Display) -> Self {
@@ -172,7 +172,7 @@ impl ApiError {
     /// Too many requests at one time: the caller may retry later.
     pub(crate) fn too_many_requests(message: impl Into<String>) -> Self {
         let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message);
-        Self { header: Some((RETRY_AFTER, SOON)), ..error }
+        Self { header: Some(Box::new((RETRY_AFTER, SOON))), ..error }
     }
 
     pub(crate) fn unavailable(message: impl Into<String>) -> Self {
@@ -233,7 +233,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = Body { error: self.error, message: &self.message, details: &self.details };
         let mut response = (self.status, Json(body)).into_response();
-        response.headers_mut().extend(self.header);
+        response.headers_mut().extend(self.header.map(|header| *header));
         response
     }
 }
