@@ -211,8 +211,9 @@ fn a_small_receive_buffer_for_userland_esp_is_logged() -> Result<()> {
     // Many kernels show this setting only in the initial network namespace.
     let setting = world.outside.command("cat").arg("/proc/sys/net/core/rmem_default").output()?;
     let bytes: Option<u64> = String::from_utf8(setting.stdout)?.trim().parse().ok();
-    let is_small =
-        bytes.is_some_and(|b| b < 4 << 20) && world.gateway.api.get("/readyz")?["esp"] == "userland";
+    let esp = || Ok(world.gateway.api.get("/readyz").ok().map(|ready| ready["esp"].clone()));
+    let esp = world.lab.until("the server is ready", PATIENCE, esp)?;
+    let is_small = bytes.is_some_and(|b| b < 4 << 20) && esp == "userland";
     let warned = world.gateway.process.said().contains("sysctl");
     ensure!(warned == is_small, "{bytes:?}: {}", world.gateway.process.tail());
     // `down` serves no traffic and must not log the warning.

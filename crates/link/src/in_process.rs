@@ -1,7 +1,6 @@
 //! Both ends of a link inside one process, joined by bounded channels.
 
-use crate::{FromGateway, GatewayHello, Handshake, ToGateway, VERSIONS, codec};
-use serde::{Serialize, de::DeserializeOwned};
+use crate::{FromGateway, GatewayHello, Handshake, LinkReceiver, ToGateway, VERSIONS};
 use tokio::sync::mpsc;
 use wicketgate_model::{GatewayId, LocationId};
 
@@ -45,33 +44,6 @@ impl GatewayEnd {
 /// Sends the first message. The channel is empty; if the other end is gone, the handshake reports that.
 fn begin<M>(send: &mpsc::Sender<M>, hello: M) {
     let _ = send.try_send(hello);
-}
-
-/// What arrives at one end, in order.
-#[derive(Debug)]
-pub struct LinkReceiver<M> {
-    messages: mpsc::Receiver<M>,
-    /// Passes each message through the codec, as a network would.
-    is_encoded: bool,
-}
-
-impl<M: Serialize + DeserializeOwned> LinkReceiver<M> {
-    /// The next message; `None` when the other end is closed, or sends what cannot be decoded. Cancel-safe.
-    pub async fn recv(&mut self) -> Option<M> {
-        self.messages.recv().await.and_then(|message| self.arrive(message))
-    }
-
-    /// The next message, if it has arrived already.
-    pub fn try_recv(&mut self) -> Option<M> {
-        self.messages.try_recv().ok().and_then(|message| self.arrive(message))
-    }
-
-    fn arrive(&self, message: M) -> Option<M> {
-        if !self.is_encoded {
-            return Some(message);
-        }
-        codec::encode(&message).and_then(|bytes| codec::decode(&bytes)).ok()
-    }
 }
 
 /// Joins the two ends; messages are moved.

@@ -10,13 +10,15 @@ mod handshake;
 mod in_process;
 mod message;
 mod pending;
+mod receiver;
 mod version;
 
 pub use handshake::{Handshake, HandshakeError};
-pub use in_process::{GatewayEnd, LinkReceiver, ServerEnd, in_process, in_process_encoded};
+pub use in_process::{GatewayEnd, ServerEnd, in_process, in_process_encoded};
 pub use message::{
     AgentShareState, AgentShares, CertificateAnswer, ConnectedAgent, FromGateway, GatewayHello, RenewRequest,
     SHARES_PER_AGENT, ShareCheck, ToGateway,
 };
 pub use pending::{Call, Pending, RequestId};
+pub use receiver::LinkReceiver;
 pub use version::{VERSIONS, VersionMismatch, Versions};

@@ -108,10 +108,6 @@ impl Up {
         let gateway_id = gateway_id(data_dir.path())?;
         let renewal = CertificateRenewal::new(Arc::clone(&ca), gateway_id)?;
         let (server_end, gateway_end) = link::in_process(gateway_id, self.location);
-        let pools = match self.ipsec {
-            IpsecMode::Off => LoadBalancerPools::loopback(),
-            IpsecMode::Auto | IpsecMode::Kernel | IpsecMode::Userland => LoadBalancerPools::ipsec(),
-        };
         let backend = Backend::start(IpsecConfig {
             mode: self.ipsec,
             state_dir: data_dir.subdirectory("gateway")?,
@@ -126,7 +122,7 @@ impl Up {
             tls,
             admin_listener,
             provider: self.oidc.provider(),
-            pools,
+            pools: pools(self.ipsec),
             provisioning_deadline: Duration::from_secs(self.provisioning_deadline),
         });
         let server = match prepared.await {
@@ -169,6 +165,14 @@ impl Up {
             self.listen
         );
         Ok(None)
+    }
+}
+
+/// The networks of load balancers' addresses.
+fn pools(mode: IpsecMode) -> LoadBalancerPools {
+    match mode {
+        IpsecMode::Off => LoadBalancerPools::loopback(),
+        IpsecMode::Auto | IpsecMode::Kernel | IpsecMode::Userland => LoadBalancerPools::ipsec(),
     }
 }
 
