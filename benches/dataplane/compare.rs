@@ -8,7 +8,8 @@ use tokio::runtime::Handle;
 use crate::{
     Plan,
     load::{Bulk, Exchanges, Way, bulk, ping_pong, short},
-    peers::{DIRECT, HAPROXY, Peer, RATHOLE},
+    peer::Peer,
+    peers::{DIRECT, HAPROXY, RATHOLE},
     report::{Aim, Report},
     target::Targets,
 };

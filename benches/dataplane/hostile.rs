@@ -14,7 +14,8 @@ use crate::{
     Plan,
     compare::ms,
     load::{Beside, Way, bulk, connect, ping_pong},
-    peers::{OURS, Ours, Peer},
+    peer::Peer,
+    peers::{OURS, Ours},
     report::{Aim, Report},
     target::Targets,
 };

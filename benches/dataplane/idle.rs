@@ -9,7 +9,8 @@ use tokio::{net::TcpStream, runtime::Handle};
 use crate::{
     Plan,
     load::{BOUND, exchange, opened},
-    peers::{OURS, Peer},
+    peer::Peer,
+    peers::OURS,
     report::{Aim, Report},
     usage::memory,
 };

@@ -19,7 +19,7 @@ use tokio::{
 use wicketgate_system::Mutex;
 
 use crate::{
-    peers::Peer,
+    peer::Peer,
     target::{CHUNK, Targets},
     usage::cpu,
 };

@@ -10,6 +10,7 @@ mod idle;
 mod line;
 mod load;
 mod lossy;
+mod peer;
 mod peers;
 mod report;
 mod target;

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use wicketgate_lab::{Agent, AgentOptions, GatewayOptions, GatewayProcess, Lab, Namespace, Process};
 
-use crate::{load, target::Targets};
+use crate::{load, peer::Peer, target::Targets};
 
 /// The connection limit of each of this product's shares. The default is only a part of its tunnel's limit.
 const MANY: u32 = 20_000;
@@ -24,19 +24,6 @@ pub(crate) const DIRECT: &str = "direct";
 pub(crate) const OURS: &str = "wicketgate";
 pub(crate) const HAPROXY: &str = "haproxy";
 pub(crate) const RATHOLE: &str = "rathole";
-
-/// A path to the targets.
-#[derive(Debug, Clone)]
-pub(crate) struct Peer {
-    pub(crate) name: &'static str,
-    pub(crate) sink: SocketAddr,
-    pub(crate) source: SocketAddr,
-    pub(crate) echo: SocketAddr,
-    /// The addresses over which many idle connections are spread evenly.
-    pub(crate) echoes: Vec<SocketAddr>,
-    /// The ids of its processes.
-    pub(crate) pids: Vec<u32>,
-}
 
 /// All peers, running.
 pub(crate) struct Peers {

@@ -24,6 +24,13 @@ pub(super) struct Caller {
     pub(super) principal: Principal,
 }
 
+/// A caller that administers an organization.
+pub(super) struct Administers {
+    pub(super) caller: Caller,
+    /// `None`: all organizations.
+    pub(super) organization: Option<String>,
+}
+
 /// An authenticated caller and a Frontdoor that it has access to.
 pub(super) struct At {
     pub(super) state: AppState,
@@ -63,6 +70,16 @@ impl FromRequestParts<AppState> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         Ok(Self { state: state.clone(), principal: principal(parts, state).await? })
+    }
+}
+
+impl FromRequestParts<AppState> for Administers {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let caller = Caller::from_request_parts(parts, state).await?;
+        let organization = caller.principal.administered()?.map(str::to_owned);
+        Ok(Self { caller, organization })
     }
 }
 

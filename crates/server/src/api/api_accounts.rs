@@ -1,7 +1,7 @@
 //! `/frontdoor/v2/api-accounts`: credentials for programs. They belong to an organization; its admins manage them.
 
 use super::{
-    access::{Answer, Caller, Id},
+    access::{Administers, Answer, Caller, Id},
     conditional::Preconditions,
     refusal::refused,
     wire::{
@@ -27,17 +27,16 @@ use axum::{
 use wicketgate_model::ApiAccountId;
 use wicketgate_store::{ApiAccountRow, ApiAccountSpec, Reach};
 
-pub(super) async fn list(caller: Caller, format: Format, query: Query) -> Answer {
-    let organization = caller.principal.administered()?;
+pub(super) async fn list(at: Administers, format: Format, query: Query) -> Answer {
     let query = query.list(api_account::PROPERTIES)?;
-    let page = caller.state.store.api_accounts(organization, &query.request).await?;
+    let page = at.caller.state.store.api_accounts(at.organization.as_deref(), &query.request).await?;
     let rows = page.rows.into_iter().map(ApiAccount::of);
     Ok(format.page("/frontdoor/v2/api-accounts", &query, page.total, rows))
 }
 
 /// The secret is only in this answer: the server stores its hash.
-pub(super) async fn create(caller: Caller, format: Format, body: Body) -> Answer {
-    caller.principal.administered()?;
+pub(super) async fn create(at: Administers, format: Format, body: Body) -> Answer {
+    let caller = at.caller;
     let requested = account_request(body.object()?, now())?;
     let organization = organization(&caller, &requested).await?;
     let secret = ClientSecret::generate()?;
@@ -57,28 +56,28 @@ pub(super) async fn create(caller: Caller, format: Format, body: Body) -> Answer
     Ok(([(CACHE_CONTROL, "no-store".to_owned()), (LOCATION, location)], answer).into_response())
 }
 
-pub(super) async fn get(caller: Caller, Id(id): Id<ApiAccountId>, format: Format) -> Answer {
-    let account = ApiAccount::of(find(&caller, id).await?);
+pub(super) async fn get(at: Administers, Id(id): Id<ApiAccountId>, format: Format) -> Answer {
+    let account = ApiAccount::of(find(&at, id).await?);
     Ok(format.resource(StatusCode::OK, &account))
 }
 
 /// From the next request on, the account's secret and tokens are refused.
 pub(super) async fn delete(
-    caller: Caller,
+    at: Administers,
     Id(id): Id<ApiAccountId>,
     wanted: Preconditions,
 ) -> Result<StatusCode, ApiError> {
-    let account = find(&caller, id).await?;
+    let account = find(&at, id).await?;
     wanted.hold_for(&ApiAccount::of(account.clone()))?;
+    let caller = at.caller;
     let done = caller.state.store.revoke_api_account(account.id, &caller.write_context()).await;
     done.map_err(refused(ResourceKind::ApiAccount, account.id))?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn find(caller: &Caller, id: ApiAccountId) -> Result<ApiAccountRow, ApiError> {
-    let organization = caller.principal.administered()?;
-    let row = caller.state.store.api_account(id).await?;
-    row.filter(|a| organization.is_none_or(|own| own == a.spec.organization))
+async fn find(at: &Administers, id: ApiAccountId) -> Result<ApiAccountRow, ApiError> {
+    let row = at.caller.state.store.api_account(id).await?;
+    row.filter(|a| at.organization.as_ref().is_none_or(|own| *own == a.spec.organization))
         .ok_or_else(|| ApiError::not_found(ResourceKind::ApiAccount, id))
 }
 

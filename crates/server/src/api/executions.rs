@@ -2,7 +2,7 @@
 //! for the resources of an organization: its API accounts and its Frontdoors.
 
 use super::{
-    access::{Answer, Caller, Id, Reads},
+    access::{Administers, Answer, Id, Reads},
     wire::{
         answer::Format,
         execution::{self, Execution},
@@ -28,16 +28,15 @@ pub(super) async fn get(Reads(at): Reads, Id(id): Id<ExecutionId>, format: Forma
     answer(format, &at.path("executions"), id, row)
 }
 
-pub(super) async fn list_of_organization(caller: Caller, format: Format, query: Query) -> Answer {
-    let organization = caller.principal.administered()?;
+pub(super) async fn list_of_organization(at: Administers, format: Format, query: Query) -> Answer {
     let query = query.list(execution::PROPERTIES)?;
-    let page = caller.state.store.organization_executions(organization, &query.request).await?;
+    let store = &at.caller.state.store;
+    let page = store.organization_executions(at.organization.as_deref(), &query.request).await?;
     Ok(listed(format, OF_ORGANIZATION, &query, page))
 }
 
-pub(super) async fn get_of_organization(caller: Caller, Id(id): Id<ExecutionId>, format: Format) -> Answer {
-    let organization = caller.principal.administered()?;
-    let row = caller.state.store.organization_execution(organization, id).await?;
+pub(super) async fn get_of_organization(at: Administers, Id(id): Id<ExecutionId>, format: Format) -> Answer {
+    let row = at.caller.state.store.organization_execution(at.organization.as_deref(), id).await?;
     answer(format, OF_ORGANIZATION, id, row)
 }
 
