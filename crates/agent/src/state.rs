@@ -114,11 +114,10 @@ impl State {
     }
 
     pub(crate) fn renewed(&self, certificate: Vec<u8>, now: Timestamp) -> io::Result<()> {
-        let mut enrolled = self.enrolled.lock();
-        let mut renewed = enrolled.clone();
+        let mut renewed = self.enrolled.lock().clone();
         (renewed.grant.certificate, renewed.issued_at) = (certificate, now);
         self.dir.write(IDENTITY_FILE, &renewed)?;
-        *enrolled = renewed;
+        *self.enrolled.lock() = renewed;
         Ok(())
     }
 

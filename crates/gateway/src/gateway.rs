@@ -81,10 +81,18 @@ impl Gateway {
         };
         info!(esp = %hello.esp, public_address = ?hello.public_address, agents = %agent_address, "gateway started");
         backend.advise();
+        let left_over = match backend.left_over().await {
+            Ok(tunnels) => tunnels,
+            Err(error) => {
+                if let Err(error) = backend.rest().await {
+                    warn!(%error, "the gateway's firewall rules could not be removed: run `wicketgate down`");
+                }
+                return Err(error).context("cannot list the tunnels of an earlier run");
+            }
+        };
         let (send, handshake) = link.open(hello);
         let agents =
             Agents::start(config.agent_listener, config.identity, send.clone(), stop.clone(), tasks.clone());
-        let left_over = backend.left_over().await.context("cannot list the tunnels of an earlier run")?;
         let limits = Limits::of(capacity.connections);
         info!(
             connections = limits.gateway,

@@ -83,13 +83,22 @@ pub struct Swept {
     pub namespaces: usize,
 }
 
+/// The entries of a ledger. A last line without its end was not written completely.
+fn read(ledger: &str) -> serde_json::Result<Vec<Entry>> {
+    let whole = ledger.rfind('\n').map_or("", |end| &ledger[..end]);
+    whole.lines().map(serde_json::from_str).collect()
+}
+
 /// Ends and removes everything that the ledger in `dir` names.
 ///
 /// # Errors
-/// Something cannot be removed. Everything else is removed nevertheless.
+/// The ledger cannot be read, and nothing was removed; or something cannot be removed, and everything else was.
 pub(crate) fn clear(dir: &Path) -> Result<Swept> {
-    let ledger = fs::read_to_string(dir.join(NAME)).unwrap_or_default();
-    let entries: Vec<Entry> = ledger.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let path = dir.join(NAME);
+    let ledger = fs::read_to_string(&path).unwrap_or_default();
+    let entries = read(&ledger).with_context(|| {
+        format!("{} is of another version: remove the lab with that version", path.display())
+    })?;
     // In reverse order of their start: a process depends only on earlier ones.
     let processes = entries.iter().rev().filter_map(|entry| match entry {
         Entry::Process(process) => Some(*process),
@@ -201,4 +210,19 @@ fn down(executable: &Path, namespace: &str, data: &Path) -> Result<()> {
     }
     command.arg("--").arg(executable).args(["down", "--data-dir"]).arg(data);
     run(&mut command).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_torn_last_line_is_skipped_and_any_other_unknown_line_is_an_error() {
+        let entry = serde_json::to_string(&Entry::Namespace("a".to_owned())).unwrap();
+        assert_eq!(read("").unwrap(), []);
+        assert_eq!(read(&format!("{entry}\n")).unwrap(), [Entry::Namespace("a".to_owned())]);
+        assert_eq!(read(&format!("{entry}\n{{\"pro")).unwrap().len(), 1);
+        assert_eq!(read("{\"pro").unwrap(), []);
+        assert!(read(&format!("process\t12\t34\n{entry}\n")).is_err());
+    }
 }

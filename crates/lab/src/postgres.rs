@@ -4,8 +4,10 @@
 //! the others again in another process, where [`fresh`] returns databases on that server.
 
 use std::{
-    env, fs,
+    env,
+    fs::{self, DirBuilder},
     net::TcpListener,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, id},
     sync::atomic::{AtomicU32, Ordering},
@@ -15,7 +17,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::Signal;
-use wicketgate_system::private_file::{self, private_dir};
+use wicketgate_system::private_file;
 
 use crate::{ledger::send, program::run};
 
@@ -103,7 +105,8 @@ impl Postgres {
     fn start(port: u16, settings: &str, prepare: impl FnOnce(&Path) -> Result<()>) -> Result<Option<Self>> {
         let Some(bin) = installed() else { return Ok(None) };
         let dir = env::temp_dir().join(format!("wicketgate-postgres-{port}-{}", id()));
-        private_dir(&dir)?;
+        // Not one that is there: it would be removed at the end.
+        DirBuilder::new().mode(0o700).create(&dir)?;
         own(&dir)?;
         let mut postgres = Self { dir: dir.clone(), server: None };
         let data = dir.join("data");

@@ -134,11 +134,12 @@ impl Database {
         Ok(Transaction::begin(&self.writers, self.begin).await?)
     }
 
-    /// A SELECT that locks its rows of `table` until the transaction ends.
+    /// A SELECT that locks its rows of `table` against other changes until the transaction ends. Rows that refer to them can
+    /// still be inserted.
     pub(crate) fn locking(&self, select: &str, table: &str) -> AssertSqlSafe<String> {
         // Both are constants of this program.
         AssertSqlSafe(match self.locks_rows {
-            true => format!("{select} FOR UPDATE OF {table}"),
+            true => format!("{select} FOR NO KEY UPDATE OF {table}"),
             false => select.to_owned(),
         })
     }

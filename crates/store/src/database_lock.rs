@@ -133,8 +133,17 @@ impl DatabaseLock {
     }
 }
 
-/// The session that has the lock.
+/// The session that has the lock. One without a start belongs to another user, or ends right now: it is looked for again.
 async fn holder(connection: &mut AnyConnection) -> Result<Option<Session>> {
+    let holder = current_holder(connection).await?;
+    if holder.as_ref().is_none_or(|session| session.started.is_some()) {
+        return Ok(holder);
+    }
+    sleep(RETRY).await;
+    current_holder(connection).await
+}
+
+async fn current_holder(connection: &mut AnyConnection) -> Result<Option<Session>> {
     let row = sqlx::query(
         "SELECT l.pid, a.backend_start::text FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid \
          WHERE locktype = 'advisory' AND granted \

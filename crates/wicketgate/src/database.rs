@@ -30,7 +30,9 @@ impl Database {
             (None, Some(url)) if !url.is_empty() => (VARIABLE, url),
             _ => return Ok(None),
         };
-        let url = Url::parse(&text).ok().filter(|url| ["postgres", "postgresql"].contains(&url.scheme()));
+        // The parser also accepts spaces around it, capitals, and no `//`; the store would take those for a file's name.
+        let is_postgres = ["postgres://", "postgresql://"].iter().any(|start| text.starts_with(start));
+        let url = Url::parse(&text).ok().filter(|_| is_postgres);
         // Never shown: it may be a misplaced password.
         let url = url.with_context(|| format!("{from} must be a URL like postgres://USER@HOST/NAME"))?;
         ensure!(
@@ -69,7 +71,14 @@ mod tests {
             let error = asked(Some(argument), None).unwrap_err();
             assert!(error.contains(VARIABLE) && !error.contains("geheim"), "{error}");
         }
-        for other in ["geheim", "mysql://u@h/d", "/var/lib/a.db"] {
+        for other in [
+            "geheim",
+            "mysql://u@h/d",
+            "/var/lib/a.db",
+            "POSTGRES://u:geheim@h/d",
+            " postgres://u:geheim@h/d",
+            "postgres:u:geheim@h/d",
+        ] {
             let error = asked(Some(other), None).unwrap_err();
             assert!(error.starts_with("--database") && !error.contains(other), "{error}");
             assert!(asked(None, Some(other)).unwrap_err().starts_with(VARIABLE));

@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use prometheus_client::registry::Registry;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpListener;
-use tracing::info;
+use tracing::{info, warn};
 use uuid::Uuid;
 use wicketgate_authority::Ca;
 use wicketgate_gateway::{Backend, Gateway, GatewayConfig, IpsecConfig, IpsecMode};
@@ -129,7 +129,9 @@ impl Up {
             Ok(server) => server,
             Err(error) => {
                 // The firewall rules of a gateway that does not run would drop packets of other programs.
-                backend.rest().await.context("cannot remove the gateway's firewall rules")?;
+                if let Err(left) = backend.rest().await {
+                    warn!(error = %left, "the gateway's firewall rules could not be removed: run `wicketgate down`");
+                }
                 return Err(error);
             }
         };
