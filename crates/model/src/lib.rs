@@ -10,11 +10,13 @@ mod declare;
 mod desired;
 mod enrolment;
 mod esp_mode;
+mod generation;
 mod ids;
 mod invalid;
 mod network;
 mod observed;
 mod options;
+mod problem;
 mod proposal;
 mod secret;
 mod status;
@@ -30,6 +32,7 @@ pub use continuity::ConnectionContinuity;
 pub use desired::{Desired, DesiredDelta, ShareDesired, Touched, TunnelDesired};
 pub use enrolment::{EnrolGrant, EnrolRefusal, EnrolRequest};
 pub use esp_mode::EspMode;
+pub use generation::Generation;
 pub use ids::{
     AgentId, ApiAccountId, EnrollmentId, EnvironmentId, ExecutionId, FrontdoorId, GatewayId, ShareId,
     TunnelId, ZId,
@@ -38,9 +41,10 @@ pub use invalid::Invalid;
 pub use network::{IngressPort, LoadBalancerPools, PeerAddress, PeerCidr};
 pub use observed::{Observed, ObservedDelta, ShareObserved, TunnelObserved};
 pub use options::{AllowedSources, IdleTimeout, MaxConnections, ProxyProtocol, ShareOptions, SourceCidr};
+pub use problem::{Detail, Problem, Reason};
 pub use proposal::{Encryption, EspProposal, EspProposals, Group, Hash, IkeProposal, IkeProposals};
 pub use secret::PreSharedKey;
-pub use status::{Deadlines, Detail, Generation, Observation, Problem, Reason, Standing, Status, next};
+pub use status::{Deadlines, Observation, Standing, Status, next};
 pub use target::{Host, Target};
 pub use text::*;
 pub use traffic::{DialTimes, FailureReason, TrafficDelta};

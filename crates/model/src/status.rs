@@ -1,32 +1,8 @@
-//! The status of a tunnel or a share, decided in one place. Nobody else decides a status.
+//! The status of a tunnel or a share. It is decided here and nowhere else.
 
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
-use std::fmt;
 
-use crate::declare::serde_as_text;
-
-/// The count of accepted changes of a row, from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Generation(u64);
-
-impl Generation {
-    pub const FIRST: Self = Self(1);
-
-    pub fn new(n: u64) -> Self {
-        Self(n)
-    }
-
-    pub fn get(self) -> u64 {
-        self.0
-    }
-}
-
-impl fmt::Display for Generation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
+use crate::{Detail, Generation, Problem, Reason, declare::serde_as_text};
 
 crate::text_enum!(
     /// The provisioning status of a tunnel or a share.
@@ -38,57 +14,22 @@ impl Status {
     pub fn is_live(self) -> bool {
         !matches!(self, Self::Deleting | Self::Deleted)
     }
-}
 
-crate::text_enum!(
-    /// Why something is not as it should be. A closed list: programs act on it.
-    Reason {
-        /// The gateway has not reported yet.
-        Pending = "Pending",
-        /// No gateway of the location is linked to the server.
-        GatewayOffline = "GatewayOffline",
-        /// The gateway has as many tunnels as it can hold.
-        GatewayFull = "GatewayFull",
-        /// The gateway can't bring up the tunnel's namespace, addresses or IKE daemon.
-        TunnelFailed = "TunnelFailed",
-        /// The share's tunnel is not ready at the gateway.
-        TunnelNotReady = "TunnelNotReady",
-        /// Another program holds the ingress port.
-        PortInUse = "PortInUse",
-        /// The listener can't be bound for another reason.
-        ListenerFailed = "ListenerFailed",
-        /// No agent of the environment is connected.
-        AgentOffline = "AgentOffline",
-        /// No connected agent has acknowledged the share yet.
-        AgentPending = "AgentPending",
-        /// The agent's own allow list, or its check of the assignment, refuses the share.
-        AgentRefused = "AgentRefused",
-        /// The agent can't connect to the target.
-        TargetUnreachable = "TargetUnreachable",
-        /// It was deleted, and nothing of it is left at a gateway.
-        Deleted = "Deleted",
-    }
-);
-serde_as_text!(Status, Reason);
-
-/// A reason, and the sentence for the person who reads it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Problem {
-    pub reason: Reason,
-    pub message: String,
-}
-
-impl Problem {
-    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
-    }
-
-    fn deleted() -> Self {
-        Self::new(Reason::Deleted, crate::deletion_complete!())
+    /// The detail of a row without a problem: it was just written and nothing was observed since, or it is deleted.
+    pub fn waiting(self, since: Timestamp) -> Option<Detail> {
+        let problem = match self {
+            Self::New => Problem::new(Reason::Pending, crate::pending_change!()),
+            Self::Deleting => Problem::new(Reason::Pending, crate::pending_removal!()),
+            Self::Deleted => deleted(),
+            Self::Deployed | Self::Error => return None,
+        };
+        Some(Detail { problem, since })
     }
 }
 
-/// Messages of [`Detail::waiting`], as literals: lists sort and filter by them in SQL.
+serde_as_text!(Status);
+
+/// Messages of [`Status::waiting`], as literals: lists sort and filter by them in SQL.
 #[macro_export]
 macro_rules! pending_change {
     () => {
@@ -108,33 +49,13 @@ macro_rules! deletion_complete {
     };
 }
 
-/// A problem, and since when its reason has been the same.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Detail {
-    pub problem: Problem,
-    pub since: Timestamp,
-}
-
-impl Detail {
-    /// What a row says that was just written, before anything was seen of it, or that is gone.
-    pub fn waiting(status: Status, since: Timestamp) -> Option<Self> {
-        let message = match status {
-            Status::New => crate::pending_change!(),
-            Status::Deleting => crate::pending_removal!(),
-            Status::Deleted => return Some(Self { problem: Problem::deleted(), since }),
-            Status::Deployed | Status::Error => return None,
-        };
-        Some(Self { problem: Problem::new(Reason::Pending, message), since })
-    }
-}
-
 /// The part of a row that this module decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
     pub status: Status,
-    /// Since when the status has been what it is.
+    /// When the status last changed.
     pub since: Timestamp,
-    /// The newest generation that was seen working. `DEPLOYED` implies that it is the row's own.
+    /// The newest generation that a gateway reported as ready. With `DEPLOYED`, it is the row's own.
     pub observed_generation: Option<Generation>,
     pub detail: Option<Detail>,
 }
@@ -142,34 +63,29 @@ pub struct Standing {
 impl Standing {
     /// A row that was just created or changed.
     pub fn new(now: Timestamp, observed_generation: Option<Generation>) -> Self {
-        Self {
-            status: Status::New,
-            since: now,
-            observed_generation,
-            detail: Detail::waiting(Status::New, now),
-        }
+        Self { status: Status::New, since: now, observed_generation, detail: Status::New.waiting(now) }
     }
 }
 
-/// What is known of a row's deployment.
+/// What a gateway reports of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Observation {
-    /// The gateway has said nothing of it: since `since` its link is down, or up without a report.
+    /// Nothing: since `since` the gateway's link is down, or up without a report.
     Silent { since: Timestamp },
-    /// The gateway knows of it and, since `since`, is still finding out how it stands.
+    /// The gateway has received the row and, since `since`, has not determined its state.
     Looking { since: Timestamp },
-    /// The gateway's word: which generation works, and what is wrong.
+    /// The generation that works, and the problem, if there is one.
     Seen { ready: Option<Generation>, problem: Option<Problem> },
-    /// The gateway has nothing of it (any more).
+    /// The gateway serves nothing of the row.
     Gone,
 }
 
-/// How long things may take.
+/// Time limits of statuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadlines {
     /// From an accepted write to `ERROR`.
     pub provisioning: SignedDuration,
-    /// From the gateway's silence to `ERROR` of what was `DEPLOYED`: long enough for a restart.
+    /// From the gateway's silence to `ERROR` of a `DEPLOYED` row: long enough for a restart.
     pub silence: SignedDuration,
 }
 
@@ -179,8 +95,8 @@ impl Default for Deadlines {
     }
 }
 
-/// The standing of a row of `generation` that stood at `current`, at `now`, given what is seen of it.
-/// Total and pure.
+/// The standing, at `now`, of a row of `generation` whose standing was `current`, given what its gateway reports. Total and
+/// pure.
 pub fn next(
     current: &Standing,
     generation: Generation,
@@ -190,7 +106,7 @@ pub fn next(
 ) -> Standing {
     let (status, ready, problem) = match (current.status, seen) {
         (Status::Deleted, _) => return current.clone(),
-        (Status::Deleting, Observation::Gone) => (Status::Deleted, None, Some(Problem::deleted())),
+        (Status::Deleting, Observation::Gone) => (Status::Deleted, None, Some(deleted())),
         (Status::Deleting, Observation::Silent { .. }) => {
             (Status::Deleting, None, Some(offline("it is removed as soon as the gateway is back")))
         }
@@ -212,7 +128,7 @@ pub fn next(
         (Status::Deployed, Observation::Silent { since } | Observation::Looking { since })
             if now.duration_since(*since) < deadlines.silence =>
         {
-            // Nothing is known against it yet, and a restart of the control plane does not stop traffic.
+            // A restart of the control plane does not stop traffic, so the status stays for a time.
             (
                 Status::Deployed,
                 current.observed_generation,
@@ -246,6 +162,10 @@ pub fn next(
         observed_generation: ready.or(current.observed_generation),
         detail,
     }
+}
+
+fn deleted() -> Problem {
+    Problem::new(Reason::Deleted, crate::deletion_complete!())
 }
 
 fn offline(then: &str) -> Problem {

@@ -165,9 +165,9 @@ impl Write {
     }
 }
 
-/// The detail of a row `r`: its own, or where it has no reason, the one that [`Detail::waiting`] gives.
+/// The detail of a row `r`: its own, or where it has no reason, the one that [`Status::waiting`] gives.
 ///
-/// [`Detail::waiting`]: wicketgate_model::Detail::waiting
+/// [`Status::waiting`]: wicketgate_model::Status::waiting
 pub(crate) const DETAIL_REASON: &str = "COALESCE(r.reason, CASE r.status \
      WHEN 'NEW' THEN 'Pending' WHEN 'DELETING' THEN 'Pending' WHEN 'DELETED' THEN 'Deleted' END)";
 pub(crate) const DETAIL_MESSAGE: &str = concat!(

@@ -157,7 +157,7 @@ impl Before {
     /// A changed message alone is no event.
     fn differs(&self, standing: &Standing) -> bool {
         // A waiting row has no reason in its columns; its event had one.
-        let waiting = || Detail::waiting(self.status, Timestamp::UNIX_EPOCH).map(|d| d.problem.reason);
+        let waiting = || self.status.waiting(Timestamp::UNIX_EPOCH).map(|d| d.problem.reason);
         let reason = standing.detail.as_ref().map(|d| d.problem.reason);
         self.status != standing.status || self.reason.or_else(waiting) != reason
     }

@@ -5,7 +5,7 @@ use crate::{
     field::{Argument, Field, get},
 };
 use sqlx::any::AnyRow;
-use wicketgate_model::{Detail, Problem, ShareOptions, Standing};
+use wicketgate_model::{Detail, Problem, ShareOptions, Standing, Status};
 
 /// What a statement returns.
 pub(crate) trait FromRow: Sized {
@@ -114,7 +114,7 @@ impl FromColumns for Standing {
     fn from_columns(row: &AnyRow, _: &'static str) -> Result<Self> {
         let (status, since) = (get(row, "status")?, get(row, "status_since")?);
         let detail = match get(row, "reason")? {
-            None => Detail::waiting(status, since),
+            None => Status::waiting(status, since),
             Some(reason) => {
                 let message: Option<String> = get(row, "message")?;
                 Some(Detail {

@@ -7,7 +7,7 @@ use crate::{
 use sqlx::AssertSqlSafe;
 use std::time::Duration;
 use tokio::time::timeout;
-use wicketgate_model::{Detail, FrontdoorId, Status};
+use wicketgate_model::{FrontdoorId, Status};
 
 /// For one statement. On PostgreSQL it waits for the write before, whose row lock it needs.
 const REVISION: Duration = Duration::from_secs(10);
@@ -62,7 +62,7 @@ impl Write {
         if let Some(status) = status {
             // A deleted environment waits for nothing; its shares have events of their own.
             let stands = status.parse().ok().filter(|_| kind != EventKind::Environment);
-            let detail = stands.and_then(|s| Detail::waiting(s, self.context.at));
+            let detail = stands.and_then(|s: Status| s.waiting(self.context.at));
             let resource = on.resource.to_string();
             self.deferred.events.push(NewEvent {
                 frontdoor,

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use serde::Serialize;
-use wicketgate_model::{Detail, Reason, Standing};
+use wicketgate_model::{Reason, Standing};
 
 /// Why a status is not `DEPLOYED`, or what impairs a resource that is.
 #[derive(Debug, Serialize)]
@@ -15,7 +15,7 @@ pub(super) struct StatusDetail {
 impl StatusDetail {
     /// A row without a detail of its own waits for the gateway.
     pub(super) fn of(standing: &Standing) -> Option<Self> {
-        let detail = standing.detail.clone().or_else(|| Detail::waiting(standing.status, standing.since))?;
+        let detail = standing.detail.clone().or_else(|| standing.status.waiting(standing.since))?;
         Some(Self { reason: detail.problem.reason, message: detail.problem.message, since: detail.since })
     }
 }

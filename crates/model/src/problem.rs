@@ -1,0 +1,57 @@
+//! Problems of tunnels and shares: a reason that programs act on, and a sentence for people.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::declare::serde_as_text;
+
+crate::text_enum!(
+    /// Why a tunnel or share does not work. A closed list: programs act on it.
+    Reason {
+        /// The gateway has not reported yet.
+        Pending = "Pending",
+        /// No gateway of the location is linked to the server.
+        GatewayOffline = "GatewayOffline",
+        /// The gateway has as many tunnels as it can hold.
+        GatewayFull = "GatewayFull",
+        /// The gateway cannot bring up the tunnel's namespace, addresses or IKE daemon.
+        TunnelFailed = "TunnelFailed",
+        /// The share's tunnel is not ready at the gateway.
+        TunnelNotReady = "TunnelNotReady",
+        /// Another program holds the ingress port.
+        PortInUse = "PortInUse",
+        /// The listener cannot be bound for another reason.
+        ListenerFailed = "ListenerFailed",
+        /// No agent of the environment is connected.
+        AgentOffline = "AgentOffline",
+        /// No connected agent has acknowledged the share yet.
+        AgentPending = "AgentPending",
+        /// The agent's own allow list, or its check of the assignment, refuses the share.
+        AgentRefused = "AgentRefused",
+        /// The agent cannot connect to the target.
+        TargetUnreachable = "TargetUnreachable",
+        /// It was deleted, and no gateway serves any part of it.
+        Deleted = "Deleted",
+    }
+);
+serde_as_text!(Reason);
+
+/// A reason, and the sentence for the person who reads it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    pub reason: Reason,
+    pub message: String,
+}
+
+impl Problem {
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}
+
+/// A problem, and since when its reason has been the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Detail {
+    pub problem: Problem,
+    pub since: Timestamp,
+}
