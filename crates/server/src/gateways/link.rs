@@ -1,7 +1,7 @@
 //! The server's end of a link to a gateway: records the gateway's reports, and answers its requests.
 //!
 //! Invariant: reports are recorded in order, so that an agent that connected and disconnected is never left as
-//! connected. Requests for certificates are answered concurrently.
+//! connected. Observations, answers and requests for certificates do not wait for the database to record reports.
 
 use std::sync::Arc;
 
@@ -9,12 +9,23 @@ use jiff::Timestamp;
 use tracing::{error, info};
 use wicketgate_authority::Ca;
 use wicketgate_link::{ConnectedAgent, FromGateway, GatewayHello, Handshake, LinkReceiver, ToGateway};
-use wicketgate_model::GatewayId;
+use wicketgate_model::{AgentId, GatewayId, TrafficDelta};
 use wicketgate_store::{AgentLink, Store};
 
 use super::{LinkedGateway, certificate_desk::CertificateDesk, retry_until_written};
 use crate::telemetry::ServerMetrics;
 use tokio::sync::mpsc;
+
+/// Reports that wait to be recorded: those of a minute, since traffic is reported every second.
+const RECORDS: usize = 64;
+
+/// A report to be written to the database, and when it arrived.
+#[derive(Debug)]
+pub(crate) enum LinkRecord {
+    Connected(AgentLink, Timestamp),
+    Disconnected(AgentId, Timestamp),
+    Traffic(Vec<TrafficDelta>, Timestamp),
+}
 
 /// Serves the link until the gateway closes its end.
 #[derive(Debug)]
@@ -47,47 +58,43 @@ impl GatewayLink {
         .await;
     }
 
-    async fn serve(&self, hello: GatewayHello, mut reports: LinkReceiver<FromGateway>) {
+    async fn serve(&self, hello: GatewayHello, mut messages: LinkReceiver<FromGateway>) {
         info!(gateway.id = %self.id, esp = hello.esp.as_str(), "gateway linked");
         self.gateway.view.linked(hello);
         let mut desk = CertificateDesk::new(self.store.clone(), Arc::clone(&self.ca), self.send.clone());
-        while let Some(message) = reports.recv().await {
-            match message {
-                FromGateway::Enrol { request, ask } => desk.enrol(request, ask),
-                FromGateway::Renew { request, ask } => desk.renew(request, ask),
-                report => self.take(report).await,
+        let (queue, mut records) = mpsc::channel(RECORDS);
+        let receive = async move {
+            while let Some(message) = messages.recv().await {
+                let record = match message {
+                    FromGateway::Enrol { request, ask } => {
+                        desk.enrol(request, ask);
+                        None
+                    }
+                    FromGateway::Renew { request, ask } => {
+                        desk.renew(request, ask);
+                        None
+                    }
+                    report => self.take(report, Timestamp::now()),
+                };
+                if let Some(record) = record
+                    && queue.send(record).await.is_err()
+                {
+                    return;
+                }
             }
-        }
+        };
+        let write = async {
+            while let Some(record) = records.recv().await {
+                self.write(&record).await;
+            }
+        };
+        tokio::join!(receive, write);
     }
 
-    /// Records a report, or hands an answer to its caller.
-    pub(crate) async fn take(&self, message: FromGateway) {
-        let now = Timestamp::now();
+    /// Shows a report to the view, or hands an answer to its caller. Returns what has to be written to the database.
+    pub(crate) fn take(&self, message: FromGateway, now: Timestamp) -> Option<LinkRecord> {
         match message {
             FromGateway::Observed { heard, delta } => self.gateway.view.observe(heard, delta, now),
-            FromGateway::AgentConnected(agent) => {
-                info!(agent.id = %agent.agent, environment.id = %agent.environment, version = agent.version, "agent connected");
-                let ConnectedAgent { agent, name, version, address, .. } = agent;
-                let link = AgentLink { gateway: self.id, agent, name, version, address };
-                retry_until_written("record that an agent connected", || {
-                    self.store.agent_connected(&link, now)
-                })
-                .await;
-            }
-            FromGateway::AgentDisconnected(agent) => {
-                info!(agent.id = %agent, "agent disconnected");
-                retry_until_written("record that an agent disconnected", || {
-                    self.store.agent_disconnected(self.id, agent, now)
-                })
-                .await;
-            }
-            FromGateway::Traffic(carried) => {
-                self.metrics.carried(&carried);
-                retry_until_written("record the traffic of shares", || {
-                    self.store.record_traffic(now, &carried)
-                })
-                .await;
-            }
             FromGateway::Carriers { parked } => self.metrics.parked(parked),
             FromGateway::Draining => {
                 info!(gateway.id = %self.id, "the gateway is stopping");
@@ -95,7 +102,40 @@ impl GatewayLink {
             }
             FromGateway::Checked { request, check } => self.gateway.rpc.checked(request, check),
             FromGateway::Agents { request, agents } => self.gateway.rpc.agents_answered(request, agents),
+            FromGateway::AgentConnected(agent) => {
+                info!(agent.id = %agent.agent, environment.id = %agent.environment, version = agent.version, "agent connected");
+                let ConnectedAgent { agent, name, version, address, .. } = agent;
+                let link = AgentLink { gateway: self.id, agent, name, version, address };
+                return Some(LinkRecord::Connected(link, now));
+            }
+            FromGateway::AgentDisconnected(agent) => {
+                info!(agent.id = %agent, "agent disconnected");
+                return Some(LinkRecord::Disconnected(agent, now));
+            }
+            FromGateway::Traffic(carried) => {
+                self.metrics.carried(&carried);
+                return Some(LinkRecord::Traffic(carried, now));
+            }
             FromGateway::Hello(_) | FromGateway::Enrol { .. } | FromGateway::Renew { .. } => {}
+        }
+        None
+    }
+
+    pub(crate) async fn write(&self, record: &LinkRecord) {
+        let store = &self.store;
+        match record {
+            LinkRecord::Connected(link, at) => {
+                retry_until_written("record that an agent connected", || store.agent_connected(link, *at))
+                    .await;
+            }
+            LinkRecord::Disconnected(agent, at) => {
+                let write = || store.agent_disconnected(self.id, *agent, *at);
+                retry_until_written("record that an agent disconnected", write).await;
+            }
+            LinkRecord::Traffic(carried, at) => {
+                retry_until_written("record the traffic of shares", || store.record_traffic(*at, carried))
+                    .await;
+            }
         }
     }
 }

@@ -309,6 +309,8 @@ impl FakeGateway {
     pub(super) async fn send(&mut self, message: FromGateway) {
         self.reports.send(message).await.unwrap();
         let message = self.from_gateway.recv().await.unwrap();
-        self.link_task.take(message).await;
+        if let Some(record) = self.link_task.take(message, Timestamp::now()) {
+            self.link_task.write(&record).await;
+        }
     }
 }
