@@ -8,6 +8,7 @@ mod latest;
 mod outage;
 pub mod private_file;
 pub mod program;
+pub mod send_queue;
 
 pub use if_exists::if_exists;
 pub use latest::Latest;
