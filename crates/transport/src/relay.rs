@@ -1,10 +1,11 @@
 //! Moves bytes between a TCP connection and a carrier, both ways at once, until both sides have ended.
 //!
 //! A FIN becomes `END` and vice versa, so each side may continue after the other has finished. Any other end becomes a
-//! reset. Invariant: a connection is closed in order only after the `END` or FIN of its peer, so that an aborted
-//! transfer never looks complete.
+//! reset. Invariants: a connection is closed in order only after the `END` or FIN of its peer, so that an aborted
+//! transfer never looks complete; and no limit ends a stream while the kernel still delivers bytes of it.
 
 mod broken;
+mod delivery;
 mod from_carrier;
 mod gather;
 mod state;
@@ -16,6 +17,7 @@ pub use broken::Broken;
 pub use state::Counters;
 
 use crate::{abort::Abort, carrier::Carrier, reset_on_drop::ResetOnDrop, tls::RecordStream};
+use delivery::Delivery;
 use from_carrier::{from_carrier, watch_carrier};
 use state::RelayState;
 use std::{future::poll_fn, pin::pin, sync::atomic::Ordering, task::Poll, time::Duration};
@@ -24,13 +26,16 @@ use tokio::{
     net::TcpStream,
     time::{Instant, sleep_until},
 };
+use wicketgate_system::Mutex;
 
 /// How long a half-closed stream may be idle. A stream that is open on both sides may be idle without a limit, unless
 /// its share has one: database pools are, and keepalive detects dead peers.
 pub const HALF_CLOSED_IDLE: Duration = Duration::from_secs(60);
+/// How often in the time of a limit the send queues are compared.
+const LOOKS: u32 = 4;
 
-/// Relays until both sides have ended, and returns the carrier for the next stream. The stream is aborted after `idle`
-/// without a byte in either direction, and by `abort`.
+/// Relays until both sides have ended, and returns the carrier for the next stream. The stream is aborted by `abort`, and
+/// after `idle` in which no byte was relayed or delivered in either direction.
 pub async fn relay(
     mut tcp: ResetOnDrop,
     mut carrier: Carrier,
@@ -61,8 +66,10 @@ async fn both_ways(
 ) -> Result<(), Broken> {
     let RecordStream { tcp: wire, keys, seal, input, .. } = &mut *carrier.stream;
     let keys = &*keys;
-    let (mut tcp_in, mut tcp_out) = tcp.split();
-    let (mut carrier_in, mut carrier_out) = wire.split();
+    let (mut tcp_in, tcp_out) = tcp.split();
+    let (carrier_in, mut carrier_out) = wire.split();
+    // Locked for a poll, or for a look at the socket between polls: never contended.
+    let (tcp_out, carrier_in) = (Mutex::new(tcp_out), Mutex::new(carrier_in));
 
     // A direction that has ended watches its source for a break while the other one continues. When the second has
     // ended, the stream has ended: a carrier may be closed right after that.
@@ -71,38 +78,49 @@ async fn both_ways(
         if state.end() { Ok(()) } else { Err(watch_tcp(&tcp_in).await) }
     };
     let down = async {
-        from_carrier(&mut carrier_in, input, keys, &mut tcp_out, state).await?;
-        if state.end() { Ok(()) } else { Err(watch_carrier(&mut carrier_in, input, keys).await) }
+        from_carrier(&carrier_in, input, keys, &tcp_out, state).await?;
+        if state.end() { Ok(()) } else { Err(watch_carrier(&carrier_in, input, keys).await) }
     };
     let (mut up, mut down, mut abort) = (pin!(up), pin!(down), pin!(abort.triggered()));
     let half_closed_idle = idle.map_or(HALF_CLOSED_IDLE, |idle| idle.min(HALF_CLOSED_IDLE));
-    let mut rest = pin!(sleep_until(Instant::now() + half_closed_idle));
-    let (mut up_first, mut half_closed) = (false, false);
+    let mut rest =
+        pin!(sleep_until(Instant::now() + half_closed_idle.min(idle.unwrap_or(half_closed_idle)) / LOOKS));
+    let (mut up_first, mut half_closed, mut delivery) = (false, false, Delivery::default());
     poll_fn(|cx| {
-        // In turns, since the first one may use up the task's budget.
-        up_first = !up_first;
-        for is_up in [up_first, !up_first] {
-            let end: Poll<Result<(), Broken>> =
-                if is_up { up.as_mut().poll(cx) } else { down.as_mut().poll(cx) };
-            if let Poll::Ready(end) = end {
-                return Poll::Ready(end);
-            }
-        }
-        if !half_closed && state.has_ended() {
-            half_closed = true;
-            rest.as_mut().reset(state.last() + half_closed_idle);
-        }
-        if let Some(limit) = if half_closed { Some(half_closed_idle) } else { idle } {
-            // The time of the last byte is checked only when the timer expires.
-            while rest.as_mut().poll(cx).is_ready() {
-                let until = state.last() + limit;
-                if until <= Instant::now() {
-                    return Poll::Ready(Err(Broken::Idle(limit)));
+        'poll: loop {
+            // In turns, since the first one may use up the task's budget.
+            up_first = !up_first;
+            for is_up in [up_first, !up_first] {
+                let end: Poll<Result<(), Broken>> =
+                    if is_up { up.as_mut().poll(cx) } else { down.as_mut().poll(cx) };
+                if let Poll::Ready(end) = end {
+                    return Poll::Ready(end);
                 }
-                rest.as_mut().reset(until);
             }
+            if !half_closed && state.has_ended() {
+                half_closed = true;
+                rest.as_mut().reset(Instant::now() + half_closed_idle / LOOKS);
+            }
+            if let Some(limit) = if half_closed { Some(half_closed_idle) } else { idle } {
+                // The time of the last byte and the send queues are checked only when the timer expires.
+                while rest.as_mut().poll(cx).is_ready() {
+                    let progress = delivery.progress(tcp_out.lock().as_ref(), carrier_in.lock().as_ref());
+                    if progress.tcp || progress.carrier {
+                        state.moved();
+                    }
+                    let (now, until) = (Instant::now(), state.last() + limit);
+                    if until <= now {
+                        return Poll::Ready(Err(Broken::Idle(limit)));
+                    }
+                    rest.as_mut().reset(until.min(now + limit / LOOKS));
+                    if progress.tcp {
+                        state.is_delivering.store(true, Ordering::Relaxed);
+                        continue 'poll;
+                    }
+                }
+            }
+            return abort.as_mut().poll(cx).map(|()| Err(Broken::Aborted));
         }
-        abort.as_mut().poll(cx).map(|()| Err(Broken::Aborted))
     })
     .await
 }

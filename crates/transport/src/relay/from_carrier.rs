@@ -23,16 +23,17 @@ use tokio::{
     io::AsyncWrite,
     net::tcp::{ReadHalf, WriteHalf},
 };
+use wicketgate_system::Mutex;
 
 /// Payloads that are written with one system call.
 const GATHER: usize = 2 * SLOTS;
 
 /// Relays from a carrier until `END`, which becomes a FIN.
 pub(super) async fn from_carrier(
-    carrier: &mut ReadHalf<'_>,
+    carrier: &Mutex<ReadHalf<'_>>,
     input: &mut Incoming,
     keys: &TrafficKeys,
-    tcp: &mut WriteHalf<'_>,
+    tcp: &Mutex<WriteHalf<'_>>,
     state: &RelayState<'_>,
 ) -> Result<(), Broken> {
     loop {
@@ -44,7 +45,10 @@ pub(super) async fn from_carrier(
                 Next::Closed => return Err(Broken::Carrier(CarrierError::Closed)),
             };
             match FrameKind::of(input.bytes(frame.clone())).map_err(|e| Broken::Carrier(e.into()))? {
-                (FrameKind::Data, []) => {}
+                // The other end still delivers what was sent to it.
+                (FrameKind::Data, []) => {
+                    state.moved();
+                }
                 (FrameKind::Data, _) => {
                     payloads[count] = frame.start + 1..frame.end;
                     count += 1;
@@ -56,7 +60,8 @@ pub(super) async fn from_carrier(
         match last {
             None if count > 0 => {}
             None => {
-                let n = poll_fn(|cx| input.poll_fill(carrier, cx)).await.map_err(Broken::carrier)?;
+                let n =
+                    poll_fn(|cx| input.poll_fill(&mut *carrier.lock(), cx)).await.map_err(Broken::carrier)?;
                 if n == 0 {
                     return Err(Broken::Carrier(CarrierError::Closed));
                 }
@@ -67,7 +72,11 @@ pub(super) async fn from_carrier(
                 if state.has_ended() {
                     return Ok(());
                 }
-                return SockRef::from(tcp.as_ref()).shutdown(Shutdown::Write).map_err(Broken::Tcp);
+                let tcp = tcp.lock();
+                let tcp = SockRef::from(tcp.as_ref());
+                tcp.shutdown(Shutdown::Write).map_err(Broken::Tcp)?;
+                // The connection has been given everything: however it is closed now, the kernel delivers the rest.
+                return tcp.set_linger(None).map_err(Broken::Tcp);
             }
             Some(FrameKind::Reset) => return Err(Broken::Reset),
             Some(other) => return Err(Broken::Carrier(CarrierError::Unexpected(other))),
@@ -77,7 +86,7 @@ pub(super) async fn from_carrier(
 
 /// Writes these ranges of the input.
 async fn write_all(
-    tcp: &mut WriteHalf<'_>,
+    tcp: &Mutex<WriteHalf<'_>>,
     input: &Incoming,
     payloads: &mut [Range<usize>],
     state: &RelayState<'_>,
@@ -85,12 +94,12 @@ async fn write_all(
     let mut at = 0;
     while at < payloads.len() {
         let written = poll_fn(|cx| match &payloads[at..] {
-            [one] => Pin::new(&mut *tcp).poll_write(cx, input.bytes(one.clone())),
+            [one] => Pin::new(&mut *tcp.lock()).poll_write(cx, input.bytes(one.clone())),
             many => {
                 let slices: [IoSlice<'_>; GATHER] = array::from_fn(|n| {
                     IoSlice::new(many.get(n).map_or(&[][..], |payload| input.bytes(payload.clone())))
                 });
-                Pin::new(&mut *tcp).poll_write_vectored(cx, &slices[..many.len()])
+                Pin::new(&mut *tcp.lock()).poll_write_vectored(cx, &slices[..many.len()])
             }
         });
         let mut n = written.await?;
@@ -116,11 +125,11 @@ async fn write_all(
 /// Returns when the other end, which has sent `END`, resets the stream or is lost. An `OPEN`, which may follow as soon
 /// as both have sent `END`, is kept for the next stream.
 pub(super) async fn watch_carrier(
-    carrier: &mut ReadHalf<'_>,
+    carrier: &Mutex<ReadHalf<'_>>,
     input: &mut Incoming,
     keys: &TrafficKeys,
 ) -> Broken {
-    let frame = match poll_fn(|cx| poll_frame(carrier, keys, input, cx)).await {
+    let frame = match poll_fn(|cx| poll_frame(&mut *carrier.lock(), keys, input, cx)).await {
         Ok(frame) => frame,
         Err(error) => return Broken::Carrier(error),
     };

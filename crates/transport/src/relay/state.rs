@@ -24,6 +24,8 @@ pub(super) struct RelayState<'a> {
     pub(super) mid_record: AtomicBool,
     /// Something was written to the connection since the last read from it.
     pub(super) answered: AtomicBool,
+    /// The kernel delivers bytes to the connection: the other end is to be informed.
+    pub(super) is_delivering: AtomicBool,
 }
 
 impl<'a> RelayState<'a> {
@@ -35,6 +37,7 @@ impl<'a> RelayState<'a> {
             ended: AtomicU8::new(0),
             mid_record: AtomicBool::new(false),
             answered: AtomicBool::new(false),
+            is_delivering: AtomicBool::new(false),
         }
     }
 

@@ -244,3 +244,71 @@ async fn a_long_lived_connection_is_probed() {
     assert!((KEEPALIVE..2 * KEEPALIVE).contains(&shown.tcp_keepalive_time().unwrap()));
     relay.abort();
 }
+
+/// A client with a small receive buffer, a relay to it with a large send buffer, and the far end of the carrier.
+async fn slow_reader(idle: Duration) -> (TcpStream, Far, Relay) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = tokio::net::TcpSocket::new_v4().unwrap();
+    client.set_recv_buffer_size(8192).unwrap();
+    let client = client.connect(listener.local_addr().unwrap()).await.unwrap();
+    let (inner, _) = listener.accept().await.unwrap();
+    socket2::SockRef::from(&inner).set_send_buffer_size(4 << 20).unwrap();
+    let (near, far) = pair().await;
+    let counters = Counters { to_carrier: &COUNTED, from_carrier: &COUNTED };
+    let relay = tokio::spawn(async move {
+        relay(ResetOnDrop::new(inner), near, counters, Some(idle), &Abort::default()).await
+    });
+    (client, Far(far), relay)
+}
+
+/// The bytes that a server sends, in frames, and the length of all of them.
+const BLOCK: [u8; 16_000] = [7; 16_000];
+const BLOCKS: usize = 20;
+
+async fn send_all(far: &mut Far) {
+    for _ in 0..BLOCKS {
+        far.send(&[(FrameKind::Data, &BLOCK)]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_waits_for_bytes_that_the_kernel_delivers() {
+    let idle = Duration::from_millis(400);
+    for ends in [false, true] {
+        let (mut client, mut far, relay) = slow_reader(idle).await;
+        send_all(&mut far).await;
+        if ends {
+            far.send(&[(FrameKind::End, b"")]).await;
+        }
+        let (began, mut got, mut piece) = (Instant::now(), 0, [0; 8192]);
+        while got < BLOCKS * BLOCK.len() {
+            assert!(!relay.is_finished(), "the stream ended after {got} bytes");
+            got += client.read(&mut piece).await.unwrap();
+            // The reader is slow; the relay has written everything before.
+            tokio::time::sleep(Duration::from_millis(40)).await;
+        }
+        assert!(began.elapsed() > 2 * idle, "the reader was too fast: {:?}", began.elapsed());
+        // The far end has been informed of the progress.
+        far.expect(FrameKind::Data, b"").await;
+        let end = timeout(20 * idle, relay).await.unwrap().unwrap();
+        assert!(matches!(end, Err(Broken::Idle(_))), "{end:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_stops_is_idle_and_its_rest_is_delivered_after_an_end_only() {
+    let idle = Duration::from_millis(400);
+    for ends in [true, false] {
+        let (mut client, mut far, relay) = slow_reader(idle).await;
+        send_all(&mut far).await;
+        if ends {
+            far.send(&[(FrameKind::End, b"")]).await;
+        }
+        let end = timeout(20 * idle, relay).await.unwrap().unwrap();
+        assert!(matches!(end, Err(Broken::Idle(_))), "{end:?}");
+        let mut all = Vec::new();
+        let read = client.read_to_end(&mut all).await.map_err(|e| e.kind());
+        let whole = (Ok(BLOCKS * BLOCK.len()), BLOCKS * BLOCK.len());
+        assert_eq!((read, all.len()) == whole, ends, "{read:?} after {} bytes", all.len());
+    }
+}

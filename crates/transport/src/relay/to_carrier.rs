@@ -53,21 +53,30 @@ pub(super) async fn to_carrier(
                 // Fails only if the connection has ended already.
                 let _ = keepalive(tcp.as_ref(), KEEPALIVE);
             }
-            poll_slots(tcp, &mut buffer, slots, cx)
+            if state.is_delivering.swap(false, Ordering::Relaxed) {
+                return Poll::Ready(Ok(None));
+            }
+            poll_slots(tcp, &mut buffer, slots, cx).map_ok(Some)
         });
-        let n = read.await.map_err(Broken::Tcp)?;
+        let read = read.await.map_err(Broken::Tcp)?;
         state.mid_record.store(true, Ordering::Relaxed);
         if let Some(update) = seal.key_update(keys).map_err(Broken::carrier)? {
             carrier.write_all(&update).await.map_err(Broken::carrier)?;
         }
-        if n == 0 {
-            let mut end = [0; BARE];
-            end[RECORD_HEADER] = FrameKind::End as u8;
-            seal.data(&mut end, 1).map_err(Broken::carrier)?;
-            carrier.write_all(&end).await.map_err(Broken::carrier)?;
-            state.mid_record.store(false, Ordering::Relaxed);
-            return Ok(());
-        }
+        let n = match read {
+            Some(n) if n > 0 => n,
+            bare => {
+                let mut frame = [0; BARE];
+                frame[RECORD_HEADER] = if bare.is_some() { FrameKind::End } else { FrameKind::Data } as u8;
+                seal.data(&mut frame, 1).map_err(Broken::carrier)?;
+                carrier.write_all(&frame).await.map_err(Broken::carrier)?;
+                state.mid_record.store(false, Ordering::Relaxed);
+                match bare {
+                    Some(_) => return Ok(()),
+                    None => continue,
+                }
+            }
+        };
         let (mut left, mut length) = (n, 0);
         for slot in buffer.bytes_mut().chunks_mut(SLOT) {
             if left == 0 {
