@@ -4,7 +4,7 @@
 //! here too.
 
 use nix::sys::socket::{GetSockOpt as _, sockopt::GetStruct};
-use std::{io, os::fd::AsFd};
+use std::{io, os::fd::AsFd, time::Duration};
 
 /// The kernel's send queue of a TCP connection at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +13,12 @@ pub struct SendQueue {
     pub acknowledged: u64,
     /// Nothing waits for its first transmission or its acknowledgement.
     pub is_empty: bool,
+    /// Bytes were sent and not acknowledged. Otherwise, what is left waits for room at the peer.
+    pub is_unacknowledged: bool,
+    /// Probes for room that the peer has not answered.
+    pub probes: u8,
+    /// The time since the peer's last acknowledgement of anything, probes included.
+    pub last_answer: Duration,
 }
 
 /// The beginning of the kernel's `struct tcp_info` (`linux/tcp.h`), which only ever grows at its end. Linux 4.9 has all
@@ -20,11 +26,17 @@ pub struct SendQueue {
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct TcpInfo {
-    _state: [u8; 8],
+    _state: [u8; 3],
+    probes: u8,
+    _options: [u8; 4],
     _timers_and_sizes: [u32; 4],
     /// Segments.
     unacknowledged: u32,
-    _counters: [u32; 19],
+    _losses: [u32; 4],
+    _last_data: [u32; 3],
+    /// Milliseconds.
+    last_acknowledgement: u32,
+    _path: [u32; 11],
     _pacing: [u64; 2],
     bytes_acknowledged: u64,
     _bytes_received: u64,
@@ -43,8 +55,14 @@ nix::getsockopt_impl!(TcpInfoOption, libc::IPPROTO_TCP, libc::TCP_INFO, TcpInfo,
 /// The socket is not a TCP connection.
 pub fn send_queue(tcp: &impl AsFd) -> io::Result<SendQueue> {
     let info = TcpInfoOption.get(tcp)?;
-    let is_empty = info.unacknowledged == 0 && info.not_sent_bytes == 0;
-    Ok(SendQueue { acknowledged: info.bytes_acknowledged, is_empty })
+    let is_unacknowledged = info.unacknowledged > 0;
+    Ok(SendQueue {
+        acknowledged: info.bytes_acknowledged,
+        is_empty: !is_unacknowledged && info.not_sent_bytes == 0,
+        is_unacknowledged,
+        probes: info.probes,
+        last_answer: Duration::from_millis(info.last_acknowledgement.into()),
+    })
 }
 
 #[cfg(test)]

@@ -5,34 +5,26 @@
 //! transfer never looks complete; and no limit ends a stream while the kernel still delivers bytes of it.
 
 mod broken;
-mod delivery;
 mod from_carrier;
 mod gather;
 mod state;
 #[cfg(test)]
 mod tests;
 mod to_carrier;
+mod watch;
 
-pub use broken::Broken;
+pub use broken::{Broken, Side};
 pub use state::Counters;
+pub use watch::{HALF_CLOSED_IDLE, UNANSWERED};
 
 use crate::{abort::Abort, carrier::Carrier, reset_on_drop::ResetOnDrop, tls::RecordStream};
-use delivery::Delivery;
 use from_carrier::{from_carrier, watch_carrier};
 use state::RelayState;
 use std::{future::poll_fn, pin::pin, sync::atomic::Ordering, task::Poll, time::Duration};
 use to_carrier::{to_carrier, watch_tcp};
-use tokio::{
-    net::TcpStream,
-    time::{Instant, sleep_until},
-};
+use tokio::{net::TcpStream, time::sleep};
+use watch::Watch;
 use wicketgate_system::Mutex;
-
-/// How long a half-closed stream may be idle. A stream that is open on both sides may be idle without a limit, unless
-/// its share has one: database pools are, and keepalive detects dead peers.
-pub const HALF_CLOSED_IDLE: Duration = Duration::from_secs(60);
-/// How often in the time of a limit the send queues are compared.
-const LOOKS: u32 = 4;
 
 /// Relays until both sides have ended, and returns the carrier for the next stream. The stream is aborted by `abort`, and
 /// after `idle` in which no byte was relayed or delivered in either direction.
@@ -82,12 +74,10 @@ async fn both_ways(
         if state.end() { Ok(()) } else { Err(watch_carrier(&carrier_in, input, keys).await) }
     };
     let (mut up, mut down, mut abort) = (pin!(up), pin!(down), pin!(abort.triggered()));
-    let half_closed_idle = idle.map_or(HALF_CLOSED_IDLE, |idle| idle.min(HALF_CLOSED_IDLE));
-    let mut rest =
-        pin!(sleep_until(Instant::now() + half_closed_idle.min(idle.unwrap_or(half_closed_idle)) / LOOKS));
-    let (mut up_first, mut half_closed, mut delivery) = (false, false, Delivery::default());
+    let (mut up_first, mut watch) = (false, Watch::new(idle));
+    let mut timer = pin!(sleep(watch.first()));
     poll_fn(|cx| {
-        'poll: loop {
+        loop {
             // In turns, since the first one may use up the task's budget.
             up_first = !up_first;
             for is_up in [up_first, !up_first] {
@@ -97,27 +87,14 @@ async fn both_ways(
                     return Poll::Ready(end);
                 }
             }
-            if !half_closed && state.has_ended() {
-                half_closed = true;
-                rest.as_mut().reset(Instant::now() + half_closed_idle / LOOKS);
+            let mut delivers = false;
+            while watch.poll(timer.as_mut(), state, cx).is_ready() {
+                delivers |=
+                    watch.look(timer.as_mut(), state, tcp_out.lock().as_ref(), carrier_in.lock().as_ref())?;
             }
-            if let Some(limit) = if half_closed { Some(half_closed_idle) } else { idle } {
-                // The time of the last byte and the send queues are checked only when the timer expires.
-                while rest.as_mut().poll(cx).is_ready() {
-                    let progress = delivery.progress(tcp_out.lock().as_ref(), carrier_in.lock().as_ref());
-                    if progress.tcp || progress.carrier {
-                        state.moved();
-                    }
-                    let (now, until) = (Instant::now(), state.last() + limit);
-                    if until <= now {
-                        return Poll::Ready(Err(Broken::Idle(limit)));
-                    }
-                    rest.as_mut().reset(until.min(now + limit / LOOKS));
-                    if progress.tcp {
-                        state.is_delivering.store(true, Ordering::Relaxed);
-                        continue 'poll;
-                    }
-                }
+            if delivers {
+                state.is_delivering.store(true, Ordering::Relaxed);
+                continue;
             }
             return abort.as_mut().poll(cx).map(|()| Err(Broken::Aborted));
         }

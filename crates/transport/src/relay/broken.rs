@@ -1,7 +1,7 @@
 //! The ways in which a stream breaks.
 
 use crate::carrier::CarrierError;
-use std::{io, time::Duration};
+use std::{fmt, io, time::Duration};
 
 /// Why a stream did not end cleanly. Its carrier was closed and its TCP connection reset.
 #[derive(Debug, thiserror::Error)]
@@ -14,8 +14,26 @@ pub enum Broken {
     Carrier(CarrierError),
     #[error("the stream was idle for {}s", .0.as_secs())]
     Idle(Duration),
+    #[error("{side} has not acknowledged data for {}s", super::UNANSWERED.as_secs(), side = .0)]
+    Unanswered(Side),
     #[error("the stream was aborted")]
     Aborted,
+}
+
+/// One of the two connections of a relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    Connection,
+    Carrier,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connection => "the connection's peer",
+            Self::Carrier => "the other end of the carrier",
+        })
+    }
 }
 
 impl Broken {

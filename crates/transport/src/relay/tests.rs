@@ -1,7 +1,7 @@
 //! A relay between real sockets.
 
 use super::{
-    to_carrier::{KEEPALIVE, SETTLED},
+    watch::{KEEPALIVE, SETTLED},
     *,
 };
 use crate::{
@@ -16,7 +16,7 @@ use std::{io, sync::atomic::AtomicU64};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     task::JoinHandle,
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 static COUNTED: AtomicU64 = AtomicU64::new(0);

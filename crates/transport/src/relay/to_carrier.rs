@@ -11,7 +11,6 @@ use crate::{
     buffer::{Buffer, SLOTS},
     carrier::BARE,
     frame::{FrameKind, MAX_DATA},
-    keepalive::keepalive,
     tls::{RECORD_HEADER, RecordSealer, SLOT, TrafficKeys},
 };
 use std::{
@@ -19,21 +18,15 @@ use std::{
     future::poll_fn,
     io::{self, IoSliceMut},
     ops::Range,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::atomic::Ordering,
     task::{Context, Poll},
-    time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncWriteExt, Interest, ReadBuf},
     net::tcp::{ReadHalf, WriteHalf},
     time::sleep,
 };
-
-/// A vanished host is detected within three times this.
-pub(super) const KEEPALIVE: Duration = Duration::from_secs(60);
-/// The age from which a connection has keepalive: short ones save the system call.
-pub(super) const SETTLED: Duration = Duration::from_secs(1);
 
 /// Relays from a TCP connection until its FIN, which becomes `END`.
 pub(super) async fn to_carrier(
@@ -45,14 +38,8 @@ pub(super) async fn to_carrier(
 ) -> Result<(), Broken> {
     let mut buffer = Buffer::default();
     let (mut slots, mut gather) = (1, Gather::default());
-    let (mut settled, mut is_settled) = (pin!(sleep(SETTLED)), false);
     loop {
         let read = poll_fn(|cx| {
-            if !is_settled && settled.as_mut().poll(cx).is_ready() {
-                is_settled = true;
-                // Fails only if the connection has ended already.
-                let _ = keepalive(tcp.as_ref(), KEEPALIVE);
-            }
             if state.is_delivering.swap(false, Ordering::Relaxed) {
                 return Poll::Ready(Ok(None));
             }
