@@ -9,7 +9,7 @@ use super::{
 };
 use std::sync::{
     Arc,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 use tokio::sync::Notify;
 use wicketgate_system::Mutex;
@@ -101,6 +101,8 @@ impl CarrierPool {
 #[derive(Debug, Default)]
 pub(super) struct AgentStreams {
     pub(super) abort: Abort,
+    /// The number of the agent's newest control connection.
+    session: AtomicU64,
     active: AtomicUsize,
     /// The most and the fewest at a time since the pool was tended.
     most: AtomicUsize,
@@ -110,6 +112,14 @@ pub(super) struct AgentStreams {
 impl AgentStreams {
     pub(super) fn active(&self) -> usize {
         self.active.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn begin_session(&self, number: u64) {
+        self.session.store(number, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_last(&self, session: u64) -> bool {
+        self.session.load(Ordering::Relaxed) == session
     }
 
     /// Counts a stream until the returned value is dropped.

@@ -1,12 +1,12 @@
 //! The gateway's end of an agent's control connection.
 
 use super::{Agents, enrol::plain, handshake_limits::Permit, pool_size, roster::Session};
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 use tokio::{
     sync::mpsc,
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 use wicketgate_link::ConnectedAgent;
 use wicketgate_transport::{
     control::{Control, ControlError, FromAgent, PING_EVERY, SILENCE, TargetHealth, ToAgent},
@@ -15,6 +15,8 @@ use wicketgate_transport::{
 
 /// For the first message after the handshake.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
+/// How long an agent whose control connection broke may take to return before its streams are aborted.
+const RETURN_WITHIN: Duration = Duration::from_secs(30);
 /// How often the size of the carrier pool is adapted. Its window is counted in these.
 const POOL_EVERY: Duration = Duration::from_secs(1);
 
@@ -49,7 +51,12 @@ impl Agents {
         self.with(|roster| roster.disconnect(&session));
         session.carriers.close();
         match end {
-            Some(error) => info!(agent.id = %agent, error = %error, "agent disconnected"),
+            Some(error) => {
+                info!(agent.id = %agent, error = %error, "agent disconnected");
+                self.0
+                    .tasks
+                    .spawn(self.0.drain.clone().run_until_cancelled_owned(self.clone().wait_for(session)));
+            }
             None => {
                 info!(agent.id = %agent, "agent was disconnected");
                 if self.0.drain.is_cancelled() {
@@ -57,6 +64,15 @@ impl Agents {
                 }
                 control.close().await;
             }
+        }
+    }
+
+    /// Aborts the streams of an agent that does not return.
+    async fn wait_for(self, session: Arc<Session>) {
+        sleep(RETURN_WITHIN).await;
+        let streams = self.with(|roster| roster.lost(&session));
+        if streams > 0 {
+            warn!(agent.id = %session.agent, streams, "streams of a lost agent were aborted");
         }
     }
 

@@ -152,6 +152,8 @@ impl Roster {
         // Also a stream that is only about to begin refers to them: barring its agent must abort it.
         self.streams.retain(|id, s| Arc::strong_count(s) > 1 || self.connected.contains_key(id));
         self.last_session += 1;
+        let streams = Arc::clone(self.streams.entry(agent).or_default());
+        streams.begin_session(self.last_session);
         let environment = self.environments.entry(about.environment).or_default();
         environment.agents.insert(agent);
         self.changed.extend(&environment.shares);
@@ -161,7 +163,7 @@ impl Roster {
             number: self.last_session,
             end: CancellationToken::new(),
             outbox_filled: Notify::new(),
-            carriers: CarrierPool::new(Arc::clone(self.streams.entry(agent).or_default())),
+            carriers: CarrierPool::new(streams),
         });
         session.outbox_filled.notify_one();
         let connected = Connected {
@@ -183,11 +185,25 @@ impl Roster {
         newest(&mut self.connected, session)
     }
 
-    /// The control connection has ended. Running streams continue.
+    /// The control connection has ended. Running streams continue: the agent may return.
     pub(super) fn disconnect(&mut self, session: &Session) {
         if self.connected(session).is_some() {
             self.remove(session.agent);
         }
+    }
+
+    /// The agent of this control connection has had time to return. If it has not, its streams are aborted: a client that
+    /// waits for an answer would wait for as long as TCP does. Returns how many streams that were.
+    pub(super) fn lost(&mut self, session: &Session) -> usize {
+        let agent = session.agent;
+        let returned = self.connected.contains_key(&agent);
+        let is_last = self.streams.get(&agent).is_some_and(|streams| streams.is_last(session.number));
+        if returned || !is_last {
+            return 0;
+        }
+        let Some(streams) = self.streams.remove(&agent) else { return 0 };
+        streams.abort.trigger();
+        streams.active()
     }
 
     fn remove(&mut self, agent: AgentId) {
@@ -290,6 +306,25 @@ mod tests {
             },
             options: wicketgate_model::ShareOptions::default(),
         }
+    }
+
+    #[test]
+    fn streams_of_an_agent_that_does_not_return_are_aborted() {
+        let mut roster = Roster::default();
+        let first = connect(&mut roster, 1);
+        let _stream = first.carriers.streams.begin();
+        assert_eq!(roster.lost(&first), 0, "it is connected");
+        roster.disconnect(&first);
+        let second = connect(&mut roster, 1);
+        assert_eq!(roster.lost(&first), 0, "it has returned");
+        roster.disconnect(&second);
+        assert_eq!(roster.lost(&first), 0, "the time of the second connection counts");
+        let abort = second.carriers.streams.abort.token().clone();
+        assert!(!abort.is_cancelled());
+        assert_eq!(roster.lost(&second), 1);
+        assert!(abort.is_cancelled());
+        let third = connect(&mut roster, 1);
+        assert!(!third.carriers.streams.abort.token().is_cancelled(), "new streams are not affected");
     }
 
     pub(super) fn connect(roster: &mut Roster, n: u128) -> Arc<Session> {
