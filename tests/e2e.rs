@@ -17,6 +17,7 @@ mod honest_ends;
 mod initiate;
 mod kernel_esp;
 mod libreswan;
+mod lost_hosts;
 mod mtu;
 mod nat;
 mod origin;

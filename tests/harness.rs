@@ -37,6 +37,8 @@ pub(crate) const SITE_CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
 
 pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 const PRIVATE: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
+/// The address of a target on a host of its own.
+const FAR_TARGET: Ipv4Addr = Ipv4Addr::new(198, 18, 1, 2);
 
 const API_PORT: u16 = 8080;
 const AGENT_PORT: u16 = 7443;
@@ -94,6 +96,15 @@ impl World {
     pub(crate) fn target(&self, port: u16) -> SocketAddr {
         let ip = if self.ipsec == "off" { Ipv4Addr::LOCALHOST } else { PRIVATE };
         (ip, port).into()
+    }
+
+    /// Adds a host that the agents reach through the internet's router, and an address of it at which a target can listen.
+    /// `name` is the router's interface.
+    pub(crate) fn add_private(&self, name: &str, port: u16) -> Result<(Namespace, SocketAddr)> {
+        let (internet, namespace) =
+            (self.internet.as_ref().context("no internet")?, self.lab.namespace(name)?);
+        join(internet, &namespace, name, FAR_TARGET)?;
+        Ok((namespace, (FAR_TARGET, port).into()))
     }
 
     /// The URL of the API inside [`World::outside`].
