@@ -44,7 +44,7 @@ test-kernel: install ## Run the end-to-end tests of ESP in the kernel, under Deb
 	GUEST_ENV="WICKETGATE_TEST_ESP WICKETGATE_TEST_LIBRESWAN RUST_BACKTRACE" WICKETGATE_TEST_ESP=kernel \
 	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=$(abspath tests/kernel/run.sh) \
 	  $(CARGO) test --locked --workspace --test it -- \
-	  --include-ignored --test-threads 1 kernel_esp overlapping entry_point libreswan guard
+	  --include-ignored --test-threads 1 kernel_esp overlapping entry_point libreswan guard own_address
 
 lint: ## Check the formatting and the lints
 	$(CARGO) fmt --all --check

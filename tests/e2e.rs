@@ -22,6 +22,7 @@ mod mtu;
 mod nat;
 mod origin;
 mod overlapping;
+mod own_address;
 mod problems;
 mod restart;
 mod rotation;

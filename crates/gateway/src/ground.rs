@@ -5,10 +5,12 @@
 //! removed last, so that after any interruption the next run finds all remains by the directories.
 
 mod conntrack;
+mod default_route;
 mod error;
 mod guard;
 mod home_netns;
 mod host_addresses;
+mod inner_packets;
 mod link;
 mod link_addresses;
 mod namespace;
@@ -17,6 +19,7 @@ mod nfnetlink;
 mod nft;
 mod path_mtu;
 pub(crate) mod probe;
+pub(crate) mod return_route;
 mod rtnetlink_handle;
 mod ruleset;
 mod running_tunnel;
@@ -35,7 +38,7 @@ use wicketgate_system::Mutex;
 
 pub use error::GroundError;
 pub(crate) use error::NetworkError;
-pub(crate) use guard::InnerPackets;
+pub(crate) use inner_packets::InnerPackets;
 use link_addresses::LinkAddresses;
 pub(crate) use namespace::Namespace;
 use namespace_monitor::NamespaceMonitor;
@@ -55,7 +58,7 @@ pub(crate) struct Ground {
     instance: u16,
     /// What peers dial.
     pub(crate) public_address: Ipv4Addr,
-    packets: InnerPackets,
+    pub(crate) packets: InnerPackets,
     steering: Steering,
     /// Tunnels of an earlier run. Their listeners are bound before everything about them was compared: with hundreds of
     /// tunnels that takes seconds, in which clients need not be refused.
@@ -200,7 +203,7 @@ impl Ground {
             self.state.write(&TunnelRecord::of(desired))?;
         }
         let (link, addresses) = (self.link_name(desired.slot), self.addresses(desired.slot));
-        tunnel.keep_link(&link, addresses, desired.load_balancer_ip).await?;
+        tunnel.keep_link(&link, addresses, desired.load_balancer_ip, self.packets).await?;
         let is_up = tunnel.handle.connection().borrow().state == ConnectionState::Up;
         if let Some(mtu) = tunnel.look_at_path(desired.peer_address.get(), is_up)? {
             info!(tunnel.id = %desired.id, mtu, "path MTU to the peer changed");

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test")]
 
 mod ipsec {
+    mod children;
     mod faults;
     mod guard;
     mod lifecycle;

@@ -9,16 +9,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use serde_json::json;
 
-use super::{NetworkError, link::UPLINK, nft};
-
-/// How the guard recognises packets inside the tunnel, which depends on where the engine does ESP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum InnerPackets {
-    /// They use the uplink and carry a security path: ESP in the kernel.
-    SecurityPath,
-    /// They use this TUN device of the engine.
-    Device(&'static str),
-}
+use super::{NetworkError, inner_packets::InnerPackets, link::UPLINK, nft};
 
 /// The largest TCP segment inside the tunnel: 1,400 bytes inside leave room for ESP in UDP on a path of 1,500.
 const MAX_SEGMENT: u32 = 1360;

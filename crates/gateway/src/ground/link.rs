@@ -1,19 +1,22 @@
-//! The link between the gateway's own namespace and a tunnel's: a veth pair with a /30 network, and what is on `lo`.
+//! The link between the gateway's own namespace and a tunnel's: a veth pair with a /30 network, what is on `lo`,
+//! and the routes.
 
 use std::{io, net::Ipv4Addr, os::fd::AsRawFd as _};
 
 use futures_util::TryStreamExt as _;
 use netlink_packet_route::{
     AddressFamily,
-    link::{InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkMessage},
-    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage},
+    link::{InfoData, InfoVeth, LinkAttribute, LinkFlags},
 };
-use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use super::{
     Namespace, NetworkError,
+    default_route::DefaultRoute,
+    inner_packets::InnerPackets,
     link_addresses::LinkAddresses,
-    rtnetlink_handle::{handle, in_time, local, netlink},
+    return_route,
+    rtnetlink_handle::{enter, get, handle, in_time, index, is, local, netlink},
     sysctl,
 };
 
@@ -23,21 +26,6 @@ pub(crate) const UPLINK: &str = "uplink";
 /// The largest packet between the namespaces: that of the network that nearly every peer is behind.
 pub(crate) const MTU: u32 = 1500;
 
-/// Routing netlink inside `namespace`, after its sysctls are set: a socket stays in the namespace of the thread that
-/// opened it.
-async fn enter(namespace: &Namespace) -> Result<Handle, NetworkError> {
-    let runtime = tokio::runtime::Handle::current();
-    let open = move || {
-        settings()?;
-        let _entered = runtime.enter();
-        rtnetlink::new_connection_with_strict_check()
-    };
-    let what = "set what is forwarded and filtered";
-    let (connection, handle, _) = namespace.run_blocking(what, open).await?;
-    tokio::spawn(connection);
-    Ok(handle)
-}
-
 /// Brings the link `outside` and the inside of `namespace` to the desired state. Correct settings are not written
 /// again: the monitor would report a change.
 pub(crate) async fn ensure(
@@ -45,10 +33,11 @@ pub(crate) async fn ensure(
     outside: &str,
     addresses: LinkAddresses,
     on_lo: Ipv4Addr,
+    packets: InnerPackets,
 ) -> Result<(), NetworkError> {
     let own = handle()?;
     let steps = async {
-        let inside = enter(namespace).await?;
+        let inside = enter(namespace, settings).await?;
         let lo = bring_up(&inside, "lo").await?;
         set_addresses(&inside, lo, on_lo, 32).await?;
 
@@ -61,7 +50,8 @@ pub(crate) async fn ensure(
         let inside_index = bring_up(&inside, UPLINK).await?;
         set_addresses(&own, own_index, addresses.outside, 30).await?;
         set_addresses(&inside, inside_index, addresses.inside, 30).await?;
-        set_default_route(&inside, inside_index, addresses.outside).await
+        DefaultRoute::main(inside_index, addresses.outside).ensure(&inside).await?;
+        return_route::ensure(&inside, on_lo, packets).await
     };
     in_time("set up a link", steps).await
 }
@@ -69,37 +59,6 @@ pub(crate) async fn ensure(
 /// Removes the link, if it is there.
 pub(crate) async fn remove(outside: &str) -> Result<(), NetworkError> {
     in_time("remove a link", take_down(&handle()?, outside)).await
-}
-
-async fn set_default_route(handle: &Handle, index: u32, gateway: Ipv4Addr) -> Result<(), NetworkError> {
-    let all = RouteMessageBuilder::<Ipv4Addr>::new().build();
-    let mut list = Box::pin(handle.route().get(all).execute());
-    while let Some(route) = list.try_next().await.map_err(netlink("list routes"))? {
-        if is_default(&route, index, gateway) {
-            return Ok(());
-        }
-    }
-    let route = default_route(index, gateway);
-    handle.route().add(route).replace().execute().await.map_err(netlink("add the default route"))
-}
-
-fn default_route(index: u32, gateway: Ipv4Addr) -> RouteMessage {
-    RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(Ipv4Addr::UNSPECIFIED, 0)
-        .gateway(gateway)
-        .output_interface(index)
-        .build()
-}
-
-/// Whether the route is the one that is made here. The kernel lists neither a priority of 0 nor empty metrics.
-fn is_default(route: &RouteMessage, index: u32, gateway: Ipv4Addr) -> bool {
-    let has = |attribute| route.attributes.contains(&attribute);
-    let is_other = |a: &RouteAttribute| matches!(a, RouteAttribute::Priority(_) | RouteAttribute::Metrics(_));
-    route.header.destination_prefix_length == 0
-        && !route.attributes.iter().any(is_other)
-        && has(RouteAttribute::Table(RouteHeader::RT_TABLE_MAIN.into()))
-        && has(RouteAttribute::Oif(index))
-        && has(RouteAttribute::Gateway(RouteAddress::Inet(gateway)))
 }
 
 async fn take_down(own: &Handle, outside: &str) -> Result<(), NetworkError> {
@@ -173,41 +132,4 @@ async fn set_addresses(
         add.execute().await.map_err(netlink("add an address"))?;
     }
     Ok(())
-}
-
-async fn index(handle: &Handle, name: &str) -> Result<Option<u32>, NetworkError> {
-    Ok(get(handle, name).await?.map(|link| link.header.index))
-}
-
-/// The link of this name.
-async fn get(handle: &Handle, name: &str) -> Result<Option<LinkMessage>, NetworkError> {
-    match handle.link().get().match_name(name).execute().try_next().await {
-        Ok(link) => Ok(link),
-        Err(e) if is(&e, rustix::io::Errno::NODEV) => Ok(None),
-        Err(e) => Err(netlink("look up a link")(e)),
-    }
-}
-
-fn is(error: &rtnetlink::Error, errno: rustix::io::Errno) -> bool {
-    matches!(error, rtnetlink::Error::NetlinkError(e) if e.raw_code() == -errno.raw_os_error())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use netlink_packet_route::route::RouteMetric;
-
-    #[test]
-    fn a_default_route_with_a_priority_or_metrics_is_not_the_gateways() {
-        let gateway = Ipv4Addr::new(169, 254, 4, 1);
-        let mut route = default_route(7, gateway);
-        // The kernel lists the table as an attribute.
-        route.attributes.push(RouteAttribute::Table(RouteHeader::RT_TABLE_MAIN.into()));
-        assert!(is_default(&route, 7, gateway) && !is_default(&route, 8, gateway));
-        for other in [RouteAttribute::Priority(5), RouteAttribute::Metrics(vec![RouteMetric::Mtu(1400)])] {
-            route.attributes.push(other);
-            assert!(!is_default(&route, 7, gateway), "{route:?}");
-            route.attributes.pop();
-        }
-    }
 }

@@ -27,8 +27,11 @@ use super::{
 const LINKS: u32 = 1;
 const IPV4_ADDRESSES: u32 = 1 << 4;
 const IPV4_ROUTES: u32 = 1 << 6;
+const IPV4_RULES: u32 = 1 << 7;
 /// Forwarding and reverse path filtering of a link.
 const IPV4_SETTINGS: u32 = 1 << 23;
+
+const CHANGES: u32 = LINKS | IPV4_ADDRESSES | IPV4_ROUTES | IPV4_RULES | IPV4_SETTINGS;
 
 /// The kernel's messages about one link are below 2 KiB; truncation does no harm.
 const BUFFER: usize = 1 << 13;
@@ -60,13 +63,13 @@ impl NamespaceMonitor {
         let open = || {
             let mut routing = Socket::new(protocols::NETLINK_ROUTE)?;
             routing.set_non_blocking(true)?;
-            routing.bind(&SocketAddr::new(0, LINKS | IPV4_ADDRESSES | IPV4_ROUTES | IPV4_SETTINGS))?;
+            routing.bind(&SocketAddr::new(0, CHANGES))?;
             Ok(Self { routing, rules: ruleset::socket()?, has_changed: false })
         };
         namespace.run_blocking("open netlink sockets", open).await
     }
 
-    /// Whether links, addresses, routes or settings may have changed since the last call.
+    /// Whether links, addresses, routes, routing rules or settings may have changed since the last call.
     pub(crate) fn has_changed(&mut self) -> bool {
         let mut has_changed = std::mem::take(&mut self.has_changed);
         for _ in 0..AT_ONCE {

@@ -12,13 +12,8 @@ use tracing::debug;
 use wicketgate_model::TunnelDesired;
 
 use super::{
-    Namespace, NetworkError, TunnelHandle,
-    guard::{self, InnerPackets},
-    host_addresses, link,
-    link_addresses::LinkAddresses,
-    namespace_monitor::NamespaceMonitor,
-    nft,
-    path_mtu::PathMtu,
+    Namespace, NetworkError, TunnelHandle, guard, host_addresses, inner_packets::InnerPackets, link,
+    link_addresses::LinkAddresses, namespace_monitor::NamespaceMonitor, nft, path_mtu::PathMtu,
     ruleset::RulesetGeneration,
 };
 
@@ -74,6 +69,7 @@ impl RunningTunnel {
         outside: &str,
         addresses: LinkAddresses,
         load_balancer: Ipv4Addr,
+        packets: InnerPackets,
     ) -> Result<(), NetworkError> {
         let now = Instant::now();
         // Read before the comparison: a change during it is reported next time.
@@ -85,7 +81,7 @@ impl RunningTunnel {
             return Ok(());
         }
         self.linked = None;
-        link::ensure(&self.namespace, outside, addresses, load_balancer).await?;
+        link::ensure(&self.namespace, outside, addresses, load_balancer, packets).await?;
         self.linked = Some((load_balancer, now));
         debug!(link = outside, elapsed_ms = now.elapsed().as_millis(), "link was compared");
         Ok(())

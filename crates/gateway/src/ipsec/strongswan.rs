@@ -193,6 +193,11 @@ impl Strongswan {
     }
 
     fn home(&self, slot: u16, namespace: Namespace) -> CharonHome {
-        CharonHome { dir: self.ground.state.of_slot(slot), namespace, conf: conf::file(self.esp) }
+        CharonHome {
+            dir: self.ground.state.of_slot(slot),
+            namespace,
+            conf: conf::file(self.esp),
+            packets: self.ground.packets,
+        }
     }
 }

@@ -36,6 +36,8 @@ impl Parts {
         let commands = [
             "inside: ip -4 -brief addr",
             "inside: ip -4 route",
+            "inside: ip -4 rule",
+            "inside: ip -4 route show table 100",
             "inside: nft list ruleset",
             "inside: cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf/all/rp_filter",
             "ip -4 -brief addr show dev OUTSIDE",
@@ -70,7 +72,12 @@ fn a_removed_part_is_restored_by_the_next_check() {
         for part in ["100.64.0.1/32", "169.254.", "default via", "table inet wicketgate"] {
             assert!(whole.contains(part), "{part}: {whole}");
         }
+        // With ESP in the kernel, nothing has to be routed into the tunnel.
+        let has_device = whole.contains("dev ipsec0");
         for harm in [
+            "inside: ip rule del from 100.64.0.1",
+            "inside: ip rule add from 100.64.0.2 lookup 100",
+            "inside: ip route del default table 100",
             "inside: ip addr del 100.64.0.1/32 dev lo",
             "inside: ip addr add 100.64.0.2/32 dev lo",
             "inside: ip link set lo down",
@@ -87,6 +94,9 @@ fn a_removed_part_is_restored_by_the_next_check() {
             "ip link set OUTSIDE down",
             "ip link del OUTSIDE",
         ] {
+            if (harm.contains(" rule ") || harm.contains("table 100")) && !has_device {
+                continue;
+            }
             // Two checks bring the tunnel to rest, as it is long after its last change.
             for _ in 0..2 {
                 backend.ensure(&wanted).await.unwrap();

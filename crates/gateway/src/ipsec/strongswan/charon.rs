@@ -29,7 +29,7 @@ use tokio::{
 use wicketgate_system::{if_exists, private_file::private_dir};
 
 use super::installation::CHARON;
-use crate::ground::{Namespace, NetworkError};
+use crate::ground::{InnerPackets, Namespace, NetworkError};
 
 /// A charon listens 60 to 110 ms after its start, on a busy machine later.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,6 +48,7 @@ pub(super) struct CharonHome {
     pub(super) namespace: Namespace,
     /// The desired content of its configuration file.
     pub(super) conf: String,
+    pub(super) packets: InnerPackets,
 }
 
 /// A running charon. Dropping it leaves it running.

@@ -22,7 +22,7 @@ use super::{
     fault::peer_refuses,
     initiation::Initiation,
 };
-use crate::ground::{NetworkError, TunnelHandle};
+use crate::ground::{NetworkError, TunnelHandle, return_route};
 
 /// Byte counters grow without an event: they are read this often while they grow, and less and less often while they
 /// rest. Most of hundreds of tunnels rest.
@@ -181,13 +181,18 @@ impl Task {
     }
 
     async fn bring_up(&self) -> Result<Charon, NetworkError> {
-        if let Some(charon) = self.home.adopt().await? {
-            info!(dir = %self.home.dir.display(), "IKE daemon adopted");
-            return Ok(charon);
-        }
-        let started = Instant::now();
-        let charon = self.home.start().await?;
-        info!(dir = %self.home.dir.display(), elapsed_ms = started.elapsed().as_millis(), "IKE daemon started");
+        let dir = self.home.dir.display();
+        let charon = if let Some(charon) = self.home.adopt().await? {
+            info!(%dir, "IKE daemon adopted");
+            charon
+        } else {
+            let started = Instant::now();
+            let charon = self.home.start().await?;
+            info!(%dir, elapsed_ms = started.elapsed().as_millis(), "IKE daemon started");
+            charon
+        };
+        // Its device exists by now.
+        return_route::open(&self.home.namespace, self.home.packets).await?;
         Ok(charon)
     }
 
