@@ -19,6 +19,7 @@ mod kernel_esp;
 mod libreswan;
 mod lost_hosts;
 mod mtu;
+mod names;
 mod nat;
 mod origin;
 mod overlapping;

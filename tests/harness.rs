@@ -119,7 +119,12 @@ impl World {
 
     /// Enrols an agent, and returns its environment's `zId`.
     pub(crate) fn agent(&self, name: &str) -> Result<(Agent, String)> {
-        Agent::enrol(&self.lab, &self.agent_options(name, &agent_executable()?), &self.gateway)
+        self.agent_of(name, &agent_executable()?)
+    }
+
+    /// Like [`World::agent`], with a program that starts the agent.
+    pub(crate) fn agent_of(&self, name: &str, executable: &Path) -> Result<(Agent, String)> {
+        Agent::enrol(&self.lab, &self.agent_options(name, executable), &self.gateway)
     }
 
     /// Starts an agent with the identity in its state directory, or with an enrolment code, and does not wait for it.

@@ -1,6 +1,9 @@
 //! A running agent.
 
-use crate::{assignments::Assignments, health::TargetHealths, server_address::ServerAddress, state::State};
+use crate::{
+    assignments::Assignments, health::TargetHealths, names::Names, server_address::ServerAddress,
+    state::State,
+};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
@@ -9,6 +12,7 @@ use wicketgate_transport::{abort::Abort, tls::AgentTls};
 /// State shared by the parts of a running agent.
 pub(crate) struct Agent {
     pub(crate) server: ServerAddress,
+    pub(crate) names: Arc<Names>,
     pub(crate) name: String,
     pub(crate) tls: AgentTls,
     pub(crate) state: Arc<State>,

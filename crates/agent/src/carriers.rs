@@ -131,7 +131,7 @@ impl Agent {
     }
 
     async fn connect_carrier(&self) -> anyhow::Result<Carrier> {
-        let tcp = self.server.connect().await?;
+        let tcp = self.server.connect(&self.names).await?;
         Ok(timeout(CONNECT_WITHIN, self.tls.connect_carrier(tcp)).await??)
     }
 
@@ -173,7 +173,7 @@ impl Agent {
             let text = "the agent does not serve the share".to_owned();
             return Err(StreamRefusal { reason: RefusalReason::NotAssigned, text });
         };
-        let dialled = dial(&target, &self.assignments.allow).await;
+        let dialled = dial(&target, &self.assignments.allow, &self.names).await;
         self.learn(open.share, generation, dialled.as_ref().map(|_| ()), end);
         dialled.map(ResetOnDrop::new)
     }

@@ -5,6 +5,7 @@ use anyhow::{Context, anyhow, bail};
 use jiff::{SignedDuration, Timestamp};
 use std::{sync::Arc, time::Duration};
 use tokio::{
+    net::TcpStream,
     sync::watch,
     time::{Instant, timeout, timeout_at},
 };
@@ -107,7 +108,12 @@ impl Agent {
     }
 
     async fn hello(&self) -> anyhow::Result<Control> {
-        let tcp = self.server.connect().await.context("cannot connect")?;
+        let tcp = self.server.connect(&self.names).await.context("cannot connect")?;
+        let address = tcp.peer_addr().ok();
+        self.greet(tcp).await.inspect_err(|_| self.server.avoid(&self.names, address))
+    }
+
+    async fn greet(&self, tcp: TcpStream) -> anyhow::Result<Control> {
         let control = timeout(CONNECT_WITHIN, self.tls.connect_control(tcp)).await.context("no handshake")?;
         let mut control = control.map_err(|error| self.server.explain(error))?;
         let version = env!("CARGO_PKG_VERSION").to_owned();

@@ -1,12 +1,13 @@
 //! Enrolment: exchanges an enrolment code and a public key for a certificate.
 
 use crate::{
+    names::Names,
     server_address::{CONNECT_WITHIN, ServerAddress},
     state::{Enrolled, State, StateDir},
 };
 use anyhow::{Context, anyhow};
 use jiff::Timestamp;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 use wicketgate_model::{EnrolGrant, EnrolRequest};
@@ -34,7 +35,7 @@ enum Failure {
 }
 
 pub(crate) async fn enrol(
-    server: &ServerAddress,
+    (server, names): (&ServerAddress, &Arc<Names>),
     code: &EnrolmentCode,
     name: &str,
     dir: StateDir,
@@ -53,7 +54,7 @@ pub(crate) async fn enrol(
     let started = Instant::now();
     let mut logged: Option<Instant> = None;
     loop {
-        let error = match enrol_once(server, code, &ask).await {
+        let error = match enrol_once((server, names), code, &ask).await {
             Ok(enrolled) => {
                 let EnrolGrant { agent, environment, z_id, .. } = &enrolled.grant;
                 info!(agent.id = %agent, environment.id = %environment, environment.z_id = %z_id, "agent enrolled");
@@ -75,14 +76,18 @@ pub(crate) async fn enrol(
 }
 
 async fn enrol_once(
-    server: &ServerAddress,
+    (server, names): (&ServerAddress, &Arc<Names>),
     code: &EnrolmentCode,
     ask: &EnrolRequest,
 ) -> Result<Enrolled, Failure> {
-    let tcp = server.connect().await.context("cannot connect").map_err(Failure::NotNow)?;
+    let tcp = server.connect(names).await.context("cannot connect").map_err(Failure::NotNow)?;
+    let address = tcp.peer_addr().ok();
     let mut control = timeout(CONNECT_WITHIN, connect_enrol(code.ca(), tcp))
         .await
-        .map_err(|_| Failure::NotNow(anyhow!("the TLS handshake timed out")))?
+        .map_err(|_| {
+            server.avoid(names, address);
+            Failure::NotNow(anyhow!("the TLS handshake timed out"))
+        })?
         .map_err(|error| match error.diagnosis() {
             Some(Diagnosis::Stranger) => Failure::Final(anyhow!(
                 "{server} is not the server that the enrolment code is from: check the address and the code"

@@ -9,10 +9,12 @@ pub mod allow;
 mod assignments;
 mod carriers;
 mod config;
+mod connect;
 mod control;
 mod dial;
 mod enrol;
 mod health;
+mod names;
 pub mod options;
 mod probe;
 pub mod server_address;
@@ -20,7 +22,10 @@ mod state;
 
 pub use config::{Config, NoCode};
 
-use crate::{agent::Agent, assignments::Assignments, health::TargetHealths, probe::PROBES, state::StateDir};
+use crate::{
+    agent::Agent, assignments::Assignments, health::TargetHealths, names::Names, probe::PROBES,
+    state::StateDir,
+};
 use anyhow::Context;
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::Semaphore, time::timeout};
@@ -37,6 +42,7 @@ const CUT: Duration = Duration::from_secs(2);
 /// `abort` is triggered. An error is final: it needs an operator.
 pub async fn run(config: Config, stop: CancellationToken, abort: Abort) -> anyhow::Result<()> {
     let dir = StateDir::lock(&config.state_dir)?;
+    let names = Arc::new(Names::default());
     let state = match dir.load()? {
         Ok(state) => {
             if config.code.is_ok() {
@@ -46,7 +52,8 @@ pub async fn run(config: Config, stop: CancellationToken, abort: Abort) -> anyho
         }
         Err(dir) => {
             let code = config.code?;
-            let enrolled = stop.run_until_cancelled(enrol::enrol(&config.server, &code, &config.name, dir));
+            let enrolled =
+                stop.run_until_cancelled(enrol::enrol((&config.server, &names), &code, &config.name, dir));
             match enrolled.await {
                 Some(state) => state?,
                 None => return Ok(()),
@@ -58,6 +65,7 @@ pub async fn run(config: Config, stop: CancellationToken, abort: Abort) -> anyho
     info!(agent.id = %state.agent(), environment.id = %state.environment(), server = %config.server, "agent started");
     let agent = Arc::new(Agent {
         server: config.server,
+        names,
         name: config.name,
         tls,
         state: Arc::new(state),

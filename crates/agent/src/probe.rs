@@ -58,7 +58,7 @@ impl Agent {
             let assigned = self.assignments.target(share, generation);
             let Some((_, target)) = assigned.filter(|(newest, _)| *newest == generation) else { return };
             let Ok(permit) = self.probes.acquire().await else { return };
-            let dialled = dial(&target, &self.assignments.allow).await;
+            let dialled = dial(&target, &self.assignments.allow, &self.names).await;
             drop(permit);
             if !self.health.record((share, generation), dialled.as_ref().map(drop), DialledBy::Probe) {
                 return;

@@ -1,8 +1,20 @@
 //! The address of the server's agent port, and TCP connections to it.
 
+use crate::{
+    allow::AllowList,
+    connect::{Place, connect, unnumbered},
+    names::Names,
+};
 use anyhow::anyhow;
-use std::{fmt, io, net::Ipv6Addr, num::NonZeroU16, str::FromStr, time::Duration};
-use tokio::{net::TcpStream, time::timeout};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    num::NonZeroU16,
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::net::TcpStream;
 use wicketgate_transport::{
     keepalive::keepalive,
     tls::{Diagnosis, TlsError},
@@ -16,8 +28,9 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 /// `https://host:port`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerAddress {
-    /// `host:port`, with an IPv6 address in brackets.
-    authority: String,
+    /// A name or an address, an IPv6 one without brackets.
+    host: String,
+    port: NonZeroU16,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -39,29 +52,45 @@ impl FromStr for ServerAddress {
         let (host, port) = rest.strip_suffix('/').unwrap_or(rest).rsplit_once(':').ok_or(NotAServer::Form)?;
         let port: NonZeroU16 = port.parse().map_err(|_| NotAServer::Form)?;
         let host = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
-            Some(v6) => format!("[{}]", v6.parse::<Ipv6Addr>().map_err(|_| NotAServer::Form)?),
+            Some(v6) => v6.parse::<Ipv6Addr>().map_err(|_| NotAServer::Form)?.to_string(),
             None if host.is_empty() || host.contains([':', '/', '@', '?', '#', '[', ']', ' ']) => {
                 return Err(NotAServer::Form);
             }
             None => host.to_owned(),
         };
-        Ok(Self { authority: format!("{host}:{port}") })
+        Ok(Self { host, port })
     }
 }
 
 impl fmt::Display for ServerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "https://{}", self.authority)
+        let Self { host, port } = self;
+        if host.contains(':') {
+            write!(f, "https://[{host}]:{port}")
+        } else {
+            write!(f, "https://{host}:{port}")
+        }
     }
 }
 
 impl ServerAddress {
-    pub(crate) async fn connect(&self) -> io::Result<TcpStream> {
-        let connect = TcpStream::connect(&self.authority);
-        let tcp = timeout(CONNECT_WITHIN, connect).await.map_err(|_| io::ErrorKind::TimedOut)??;
-        tcp.set_nodelay(true)?;
+    /// Connects to the first of the server's addresses that answers.
+    pub(crate) async fn connect(&self, names: &Arc<Names>) -> anyhow::Result<TcpStream> {
+        let place = match self.host.parse::<IpAddr>() {
+            Ok(ip) => Place::Ip(ip),
+            Err(_) => Place::Name(&self.host),
+        };
+        let tcp = connect(names, place, self.port.get(), &AllowList::default(), CONNECT_WITHIN).await?;
         keepalive(&tcp, KEEPALIVE)?;
         Ok(tcp)
+    }
+
+    /// The address of this connection is dialled last from now on: behind it is no server, or the path to it passes no
+    /// large packets.
+    pub(crate) fn avoid(&self, names: &Names, address: Option<SocketAddr>) {
+        if let Some(address) = address {
+            names.failed(&self.host, unnumbered(address));
+        }
     }
 
     /// Explains a failed handshake in terms of the configured address, if that may be its cause.

@@ -27,7 +27,7 @@ use wicketgate_transport::{
 const OPEN_WITHIN: Duration = Duration::from_secs(15);
 /// For a carrier, if none is parked: a handshake behind a queue of others.
 const CARRIER_WITHIN: Duration = Duration::from_secs(5);
-/// For an agent's answer: its dial times out after half of this.
+/// For an agent's answer: its dial takes 8 s at most.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Dead carriers of one agent after which the next agent is tried.
 const DEAD_CARRIERS: usize = 4;
