@@ -8,14 +8,17 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use futures_util::TryStreamExt as _;
-use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use netlink_packet_route::{
+    link::LinkFlags,
+    rule::{RuleAction, RuleAttribute, RuleMessage},
+};
 use rtnetlink::{Handle, IpVersion};
 
 use super::{
     Namespace, NetworkError,
     default_route::DefaultRoute,
     inner_packets::InnerPackets,
-    rtnetlink_handle::{enter, in_time, index, netlink},
+    rtnetlink_handle::{enter, get, in_time, netlink},
 };
 
 /// The routing table with the one route, and the priority of its rule: before that of the main table, 32766.
@@ -61,9 +64,11 @@ pub(super) async fn ensure(
     route(inside, tun).await
 }
 
+/// Adds the route, if the device is there and up. The engine may be making it.
 async fn route(inside: &Handle, tun: &str) -> Result<(), NetworkError> {
-    let Some(link) = index(inside, tun).await? else { return Ok(()) };
-    DefaultRoute { table: TABLE, link, gateway: None }.ensure(inside).await
+    let device = get(inside, tun).await?.filter(|link| link.header.flags.contains(LinkFlags::Up));
+    let Some(device) = device else { return Ok(()) };
+    DefaultRoute { table: TABLE, link: device.header.index, gateway: None }.ensure(inside).await
 }
 
 /// Whether a rule of the table is the one for `load_balancer`; `None` for a rule of another table.
