@@ -22,6 +22,7 @@ mod mtu;
 mod names;
 mod nat;
 mod origin;
+mod outage;
 mod overlapping;
 mod own_address;
 mod problems;

@@ -6,6 +6,7 @@
 
 mod config;
 mod off;
+mod stray_esp;
 mod strongswan;
 
 use std::{io, net::Ipv4Addr, sync::Arc};

@@ -15,5 +15,6 @@ mod ipsec {
     mod places;
     mod proposals;
     mod steering;
+    mod stray;
     mod world;
 }

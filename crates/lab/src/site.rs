@@ -36,6 +36,7 @@ pub struct Site {
     dir: PathBuf,
     charon: Option<Process>,
     logs_keys: bool,
+    is_patient: bool,
     esp_in_kernel: bool,
 }
 
@@ -62,6 +63,7 @@ impl Site {
             dir,
             charon: None,
             logs_keys: false,
+            is_patient: false,
             esp_in_kernel: false,
         })
     }
@@ -74,6 +76,11 @@ impl Site {
     /// Has the daemon, once started, write the keys of its CHILD SAs into its log: for a test that sends ESP in its place.
     pub fn log_keys(&mut self) {
         self.logs_keys = true;
+    }
+
+    /// Has the daemon, once started, wait for answers as long as strongSwan does by default: 165 s.
+    pub fn use_default_patience(&mut self) {
+        self.is_patient = true;
     }
 
     /// Writes `vpn_config` as the device's configuration, unchanged, starts its daemon and loads it.
@@ -199,9 +206,11 @@ impl Site {
     fn settings(&self) -> String {
         let esp = if self.esp_in_kernel { "" } else { USERLAND_ESP };
         let keys = if self.logs_keys { "chd = 4" } else { "" };
+        let patience = if self.is_patient { "" } else { "retransmit_tries = 3\n  retransmit_timeout = 1.0" };
         include_str!("site/strongswan.conf")
             .replace("{dir}", &self.dir.display().to_string())
             .replace("{esp}", esp)
             .replace("{keys}", keys)
+            .replace("{patience}", patience)
     }
 }

@@ -7,6 +7,7 @@ mod daemon;
 mod fault;
 mod initiation;
 mod installation;
+mod stray_watch;
 mod suite;
 
 use std::{collections::BTreeMap, io, sync::Arc};

@@ -42,6 +42,8 @@ pub(super) struct CharonConfig {
     /// The gateway initiates. Not through charon's start actions, which end an established connection when it is loaded
     /// again, for example with another key.
     pub(super) initiate: bool,
+    /// charon's own address.
+    pub(super) inside: Ipv4Addr,
     ike_proposals: IkeProposals,
     esp_proposals: EspProposals,
 }
@@ -55,10 +57,6 @@ impl CharonConfig {
             peer_cidr: tunnel.peer_cidr,
         };
         let encap = if esp == EspMode::Userland { "yes" } else { "no" };
-        // If both ends initiate, both SAs may be established. charon would end the older one after 10 s, the device
-        // would start it again, and so on: so both stay. SAs that a rebooted device left go with INITIAL_CONTACT, or by
-        // dead peer detection.
-        let unique = if tunnel.initiate { "no" } else { "replace" };
         let end = |id: &str| Message::new().set("auth", "psk").set("id", id);
         let child = Message::new()
             .list("local_ts", [format!("{}/32", tunnel.load_balancer_ip)])
@@ -77,7 +75,10 @@ impl CharonConfig {
             .set("mobike", "no")
             .set("dpd_delay", DPD_DELAY)
             .set("rekey_time", IKE_REKEY)
-            .set("unique", unique)
+            // If both ends initiate, both SAs may be established. charon would end the older one after 10 s, the device
+            // would start it again, and so on: so both stay. SAs that a rebooted device left go with INITIAL_CONTACT, or
+            // by dead peer detection.
+            .set("unique", "no")
             .section("local-1", end(&ends.gateway_id))
             .section("remote-1", end(&ends.peer_id))
             .section("children", Message::new().section(CHILD, child));
@@ -86,6 +87,7 @@ impl CharonConfig {
             ends,
             keys: tunnel.keys.clone(),
             initiate: tunnel.initiate,
+            inside,
             ike_proposals: tunnel.ike_proposals.clone(),
             esp_proposals: tunnel.esp_proposals.clone(),
         }

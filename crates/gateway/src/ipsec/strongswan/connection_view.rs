@@ -19,6 +19,9 @@ use super::{
 use sa::{id, is_established, is_installed, peer, steady, times};
 use traffic::ChildTraffic;
 
+/// How long after the end of a connection charon may report that its peer was silent: its threads do not log in order.
+const REPORTED_LATE: SignedDuration = SignedDuration::from_secs(5);
+
 /// How long a reported fault outranks a peer that does not answer.
 const SAID: SignedDuration = SignedDuration::from_mins(10);
 
@@ -35,6 +38,8 @@ pub(super) struct ConnectionView {
     faults: Faults,
     /// charon gave up an IKE SA since the SAs were last read. A fault only if there is no other.
     silence: Option<PeerFault>,
+    /// When the last CHILD SA ended, until a reason is known.
+    ended_at: Option<Timestamp>,
     /// When the peer last reported a fault.
     said_at: Option<Timestamp>,
 }
@@ -61,6 +66,7 @@ impl ConnectionView {
             line: Negotiation::Idle,
             faults: Faults::default(),
             silence: None,
+            ended_at: None,
             said_at: None,
         }
     }
@@ -73,7 +79,7 @@ impl ConnectionView {
     pub(super) fn lost(&mut self, now: Timestamp) {
         self.traffic.lost();
         self.line = Negotiation::Idle;
-        (self.newest, self.faults, self.silence) = (None, Faults::default(), None);
+        (self.newest, self.faults, self.silence, self.ended_at) = (None, Faults::default(), None, None);
         self.show(None, now);
     }
 
@@ -99,8 +105,10 @@ impl ConnectionView {
         self.traffic.show(&mut self.connection);
     }
 
-    /// Processes the complete answer to `list-sas`.
-    pub(super) fn look(&mut self, parts: &[Message], now: Timestamp) {
+    /// Processes the complete answer to `list-sas`. Returns whether the connection was lost: the peer became silent, and may
+    /// still have its SAs.
+    pub(super) fn look(&mut self, parts: &[Message], now: Timestamp) -> bool {
+        let was_up = self.line == Negotiation::Up;
         let mut shown: Option<(&Message, Option<&Message>)> = None;
         let mut seen = Vec::new();
         let (mut is_calling, mut is_called) = (false, false);
@@ -138,14 +146,18 @@ impl ConnectionView {
             _ if is_called => Negotiation::Responding,
             _ => Negotiation::Idle,
         };
+        if was_up || self.line == Negotiation::Up {
+            self.ended_at = (self.line != Negotiation::Up).then_some(now);
+        }
         // When both ends initiate at once, one attempt may end without an answer; and a peer that refuses does answer.
-        if let Some(fault) = self.silence.take()
-            && self.line != Negotiation::Up
-            && !self.has_reported_fault(now)
-        {
+        let silence = self.silence.take().filter(|_| self.line != Negotiation::Up);
+        let is_lost = silence.is_some()
+            && self.ended_at.take().is_some_and(|at| now.duration_since(at) <= REPORTED_LATE);
+        if let Some(fault) = silence.filter(|_| !self.has_reported_fault(now)) {
             self.fail(fault, now);
         }
         self.show(shown, now);
+        is_lost
     }
 
     /// Whether the peer reported a fault recently.

@@ -3,7 +3,7 @@
 //! charon may die at any time: the task starts another one with the same configuration. The task may end at any time:
 //! charon keeps running, and the task of the next run adopts it. Only the task talks to its charon.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::{
@@ -18,11 +18,15 @@ use wicketgate_vici::{Client, Error, Events, Message};
 use super::{
     charon::{Charon, CharonHome},
     conf::{CharonConfig, initiate},
-    connection_view::ConnectionView,
+    connection_view::{ConnectionView, Negotiation},
     fault::peer_refuses,
     initiation::Initiation,
+    stray_watch::StrayWatch,
 };
-use crate::ground::{NetworkError, TunnelHandle, return_route};
+use crate::{
+    ground::{NetworkError, TunnelHandle, return_route},
+    ipsec::stray_esp::StrayPacket,
+};
 
 /// Byte counters grow without an event: they are read this often while they grow, and less and less often while they
 /// rest. Most of hundreds of tunnels rest.
@@ -68,12 +72,12 @@ impl Daemon {
     pub(super) fn start(home: CharonHome, report: Arc<TunnelHandle>) -> Self {
         let (orders, receive) = mpsc::channel(ORDERS);
         let task = Task {
+            strays: StrayWatch::new(home.namespace.clone()),
             home,
             report,
             orders: receive,
             wanted: None,
             view: ConnectionView::new(Timestamp::now()),
-            was_up: false,
             initiation: Initiation::default(),
             proved: 0,
         };
@@ -116,9 +120,9 @@ struct Task {
     orders: mpsc::Receiver<Order>,
     wanted: Option<CharonConfig>,
     view: ConnectionView,
-    /// The peer was connected to a charon that died, and does not know yet.
-    was_up: bool,
     initiation: Initiation,
+    /// Finds a peer that has not noticed that its SAs are gone.
+    strays: StrayWatch,
     /// The index of the key that charon uses to authenticate to the peer.
     proved: usize,
 }
@@ -137,7 +141,11 @@ impl Task {
             let started = Instant::now();
             let End::Died(why) = self.serve().await else { return };
             warn!(dir = %self.home.dir.display(), why, "IKE daemon died");
-            self.was_up |= self.view.connection().state == ConnectionState::Up;
+            if self.view.line == Negotiation::Up {
+                // Without this, the peer notices only through its dead peer detection.
+                self.initiation.call_back(Instant::now());
+                self.initiation.at = Some(Instant::now());
+            }
             self.view.lost(Timestamp::now());
             self.publish();
             self.report.set_problem(Some(Problem::new(Reason::TunnelFailed, why.clone())));
@@ -205,10 +213,6 @@ impl Task {
             wanted.load(&mut client).await?;
             self.proved = 0;
             self.report.set_problem(None);
-            if std::mem::take(&mut self.was_up) {
-                // Without this, the peer notices only through its dead peer detection.
-                initiate(&mut client).await?;
-            }
         }
         // Before any order is answered: the caller relies on the reported connection.
         self.look(&mut client).await?;
@@ -252,6 +256,7 @@ impl Task {
                     pause = if is_still { (pause * 2).min(LOOK_RARELY) } else { LOOK_EVERY };
                     look_at = Instant::now() + pause;
                 }
+                stray = self.strays.packet() => self.call_back(stray),
                 () = sleep_until(call_at.unwrap_or(look_at)), if call_at.is_some() => {
                     self.initiation.at = None;
                     debug!(dir = %self.home.dir.display(), "initiating");
@@ -306,12 +311,38 @@ impl Task {
     async fn look(&mut self, client: &mut Client) -> Result<bool, Error> {
         let parts = client.stream_request("list-sas", "list-sa", Message::new()).await?;
         let before = self.view.connection().clone();
-        self.view.look(&parts, Timestamp::now());
+        if self.view.look(&parts, Timestamp::now()) {
+            info!(dir = %self.home.dir.display(), "the peer was lost: calling it back");
+            self.initiation.call_back(Instant::now());
+        }
         self.publish();
-        let is_wanted = self.wanted.as_ref().is_some_and(|w| w.initiate);
-        self.initiation.look(is_wanted, self.view.line, Instant::now());
+        self.plan();
+        match &self.wanted {
+            Some(wanted) if self.view.line != Negotiation::Up => self.strays.begin(wanted.inside),
+            _ => self.strays.end(),
+        }
         let now = self.view.connection();
         Ok(*now != before || now.state == ConnectionState::Connecting)
+    }
+
+    /// Decides when to initiate.
+    fn plan(&mut self) {
+        let is_wanted = self.wanted.as_ref().is_some_and(|w| w.initiate);
+        self.initiation.look(is_wanted, self.view.line, Instant::now());
+    }
+
+    /// The peer sends ESP and there is no SA: it does not know.
+    fn call_back(&mut self, stray: io::Result<StrayPacket>) {
+        let dir = self.home.dir.display();
+        match stray {
+            Ok(packet) if self.initiation.call_back(Instant::now()) => {
+                let spi = format_args!("{:08x}", packet.spi);
+                info!(%dir, spi, "the peer sends ESP that belongs to no SA: calling it back");
+            }
+            Ok(_) => {}
+            Err(error) => debug!(%dir, %error, "could not answer ESP that belongs to no SA"),
+        }
+        self.plan();
     }
 
     fn publish(&self) {

@@ -1,4 +1,5 @@
-//! When the gateway initiates an IKE SA to a peer with `initiate`. Pure: time is an argument.
+//! When the gateway initiates an IKE SA: to a peer with `initiate`, and for some minutes to any peer that was lost. Pure:
+//! time is an argument.
 //!
 //! A failed attempt is repeated after growing pauses, and so is one whose connection does not last; attempts of the
 //! peer are answered meanwhile. While an IKE SA is being negotiated by either side, the gateway does not initiate: when
@@ -13,10 +14,14 @@ use super::connection_view::Negotiation;
 
 /// Before the first attempt: the path to the peer opens right after the daemon is configured.
 const FIRST: Duration = Duration::from_millis(200);
-/// The pause after a failed attempt, and its limit. An attempt lasts 22 s without an answer. A connection that lasts as
-/// long as the limit counts as working.
+/// The pause after a failed attempt, and its limit. An attempt lasts 13 s without an answer, and its last packet but one is
+/// sent 5 s before its end. A connection that lasts as long as the limit counts as working.
 const AGAIN: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(15);
+/// For how long a lost peer is called back, and the limit of the pauses meanwhile. Most outages of a line are shorter; later,
+/// the peer's own packets have it called back.
+const CALL_BACK: Duration = Duration::from_secs(5 * 60);
+const LONGEST_TO_LOST: Duration = Duration::from_secs(4);
 /// The peer's own negotiation is done by then, with two round trips of a slow line and one lost packet.
 const BEGUN: Duration = Duration::from_secs(5);
 
@@ -29,17 +34,25 @@ pub(super) struct Initiation {
     up_since: Option<Instant>,
     /// Since when the peer has been negotiating.
     called_since: Option<Instant>,
+    /// Until when a lost peer is called back, whatever its configuration.
+    lost_until: Option<Instant>,
 }
 
 impl Initiation {
+    /// The connection was lost without an end by the peer, which may not have noticed. Returns whether this is news.
+    pub(super) fn call_back(&mut self, now: Instant) -> bool {
+        self.lost_until.replace(now + CALL_BACK).is_none_or(|until| until < now)
+    }
+
     /// Processes the current state of negotiation.
     pub(super) fn look(&mut self, is_wanted: bool, line: Negotiation, now: Instant) {
-        if !is_wanted {
+        let is_lost = self.lost_until.is_some_and(|until| now < until);
+        if !is_wanted && !is_lost {
             *self = Self::default();
             return;
         }
         if line == Negotiation::Up {
-            self.at = None;
+            (self.at, self.lost_until) = (None, None);
             self.up_since.get_or_insert(now);
         } else if self.up_since.take().is_some_and(|since| now.duration_since(since) >= LONGEST) {
             self.pause = None;
@@ -55,9 +68,10 @@ impl Initiation {
                 self.at = None;
             }
             Negotiation::Responding | Negotiation::Idle if self.at.is_none() => {
-                let pause = self.pause.unwrap_or(FIRST);
+                let (first, longest) = if is_lost { (AGAIN, LONGEST_TO_LOST) } else { (FIRST, LONGEST) };
+                let pause = self.pause.unwrap_or(first).min(longest);
                 self.at = Some(now + pause);
-                self.pause = Some((pause * 2).clamp(AGAIN, LONGEST));
+                self.pause = Some((pause * 2).clamp(AGAIN, longest));
             }
             Negotiation::Responding | Negotiation::Idle => {}
         }
@@ -118,6 +132,28 @@ mod tests {
         initiation.look(true, Negotiation::Idle, now);
         initiation.look(false, Negotiation::Idle, now);
         assert_eq!(initiation.at, None);
+    }
+
+    #[test]
+    fn a_lost_peer_is_called_back_for_some_minutes_until_it_is_up() {
+        let (mut initiation, start) = (Initiation::default(), Instant::now());
+        let mut now = start;
+        assert!(initiation.call_back(now) && !initiation.call_back(now));
+        let mut pauses = Vec::new();
+        loop {
+            initiation.look(false, Negotiation::Idle, now);
+            let Some(at) = initiation.at.take() else { break };
+            pauses.push((at - now).as_secs());
+            now = at;
+            initiation.look(false, Negotiation::Initiating, now);
+            now += Duration::from_secs(13);
+        }
+        assert_eq!(pauses[..5], [1, 2, 4, 4, 4]);
+        assert!(now >= start + CALL_BACK && now < start + CALL_BACK + Duration::from_secs(30));
+        assert!(initiation.call_back(now));
+        initiation.look(false, Negotiation::Up, now);
+        initiation.look(false, Negotiation::Idle, now);
+        assert_eq!(initiation.at, None, "a peer that ends its connection is called back");
     }
 
     #[test]

@@ -197,6 +197,33 @@ fn silence_is_a_fault_only_without_another_connection_or_fault() {
 }
 
 #[test]
+fn a_connection_is_lost_if_its_peer_was_silent_and_not_if_the_peer_ended_it() {
+    const SILENCE: &str = "giving up after 4 retransmits";
+    let up = sa(vec![child(1, "INSTALLED", 0, 0)]);
+    let mut view = ConnectionView::new(at(0));
+    for (silent_at, looks) in [
+        (Some(2), vec![(2, true), (3, false)]),
+        // The log line comes after the end of the SAs.
+        (Some(4), vec![(2, false), (4, true), (5, false)]),
+        (None, vec![(2, false), (4, false)]),
+        // Another attempt fails later.
+        (Some(20), vec![(2, false), (20, false)]),
+    ] {
+        assert!(!view.look(&up, at(1)));
+        for (second, is_lost) in looks {
+            if silent_at == Some(second) {
+                view.log(SILENCE, None, at(second));
+            }
+            assert_eq!(view.look(&[], at(second)), is_lost, "{silent_at:?} {second}");
+        }
+    }
+    // A duplicate is given up.
+    view.look(&up, at(1));
+    view.log(SILENCE, None, at(2));
+    assert!(!view.look(&up, at(2)) && !view.look(&[], at(3)));
+}
+
+#[test]
 fn a_failure_is_kept_until_a_new_child_sa_is_installed() {
     const REFUSED: &str = "generating CREATE_CHILD_SA response 2 [ N(NO_PROP) ]";
     let mut view = ConnectionView::new(at(0));

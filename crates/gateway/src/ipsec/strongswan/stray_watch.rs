@@ -1,0 +1,58 @@
+//! When a tunnel is watched for ESP that belongs to no SA: while it has no CHILD SA, with pauses.
+
+use std::{io, net::Ipv4Addr, time::Duration};
+
+use tokio::time::{Instant, sleep_until};
+
+use crate::{
+    ground::Namespace,
+    ipsec::stray_esp::{StrayEsp, StrayPacket},
+};
+
+/// After the end of a connection, and after each packet found, further ones do not count for this long: some are under way,
+/// and the peer is being called.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct StrayWatch {
+    namespace: Namespace,
+    sockets: Option<StrayEsp>,
+    /// Since when to watch for packets to which address, the engine's own; `None` while there is a CHILD SA.
+    begin: Option<(Instant, Ipv4Addr)>,
+}
+
+impl StrayWatch {
+    pub(super) fn new(namespace: Namespace) -> Self {
+        Self { namespace, sockets: None, begin: None }
+    }
+
+    /// The connection ended, or there is none yet.
+    pub(super) fn begin(&mut self, inside: Ipv4Addr) {
+        self.begin.get_or_insert_with(|| (Instant::now() + PAUSE, inside));
+    }
+
+    /// There is a CHILD SA.
+    pub(super) fn end(&mut self) {
+        (self.sockets, self.begin) = (None, None);
+    }
+
+    /// Waits for a packet, which is answered; then the watch pauses. Cancel-safe.
+    pub(super) async fn packet(&mut self) -> io::Result<StrayPacket> {
+        let Some((from, inside)) = self.begin else { return std::future::pending().await };
+        sleep_until(from).await;
+        let answered = self.answer(inside).await;
+        (self.sockets, self.begin) = (None, Some((Instant::now() + PAUSE, inside)));
+        answered
+    }
+
+    async fn answer(&mut self, inside: Ipv4Addr) -> io::Result<StrayPacket> {
+        if self.sockets.is_none() {
+            self.sockets = Some(StrayEsp::watch(&self.namespace, inside).await.map_err(io::Error::other)?);
+        }
+        let Some(sockets) = &self.sockets else { return std::future::pending().await };
+        let packet = sockets.packet().await?;
+        sockets.answer(packet)?;
+        Ok(packet)
+    }
+}

@@ -1,0 +1,79 @@
+//! A site's line is out for longer than the gateway waits for answers. Both daemons keep running.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::harness::{
+    PATIENCE, World,
+    targets::{ask, here},
+    text,
+};
+
+/// The length of the outage. The gateway gives the peer up after 23 s.
+const OUTAGE: Duration = Duration::from_secs(40);
+
+/// The longest time from the end of the outage to traffic: the longest pause between two packets of the gateway that calls
+/// the peer back is 9 s, and the busy machine.
+const BACK: Duration = Duration::from_secs(15);
+
+/// The bound of one attempt of a client; attempts repeat until one succeeds.
+const TRY: Duration = Duration::from_secs(1);
+
+/// Interrupts the line of a site whose device has the product's configuration with `changes`.
+fn cut_for_a_while(changes: &[(&str, &str)]) -> Result<()> {
+    let (world, published) = World::with_sites(1).publish(here)?;
+    let mut site = world.site(0)?;
+    site.use_default_patience();
+    let mut config = world.vpn_config(&published.tunnel)?;
+    for (from, to) in changes {
+        ensure!(config.contains(from), "{from} is not in {config}");
+        config = config.replace(from, to);
+    }
+    site.start(&world.lab, &config)?;
+    // It may have started by itself.
+    let _ = site.try_connect();
+    site.connected(&world.lab, PATIENCE)?;
+    assert_eq!(ask(&site.namespace, published.door, PATIENCE)?, "here");
+
+    let internet = world.internet.as_ref().context("no internet")?;
+    internet.nft(
+        "table ip cut {
+           chain forward {
+             type filter hook forward priority -10; policy accept;
+             iifname site0 drop
+             oifname site0 drop
+           }
+         }",
+    )?;
+    let cut = Instant::now();
+    let path = format!("ipsec-tunnels/{}", text(&published.tunnel, "id")?);
+    world.gateway.wait(&world.lab, &path, "not UP", OUTAGE, |t| t["connection"]["state"] != "UP")?;
+    thread::sleep(OUTAGE.saturating_sub(cut.elapsed()));
+    internet.nft("delete table ip cut")?;
+    let end = Instant::now();
+    let back = || ask(&site.namespace, published.door, TRY).map(Some);
+    assert_eq!(world.lab.until("traffic after the outage", BACK, back)?, "here");
+    eprintln!("traffic {:?} after the outage", end.elapsed());
+    let up = world.gateway.wait(&world.lab, &path, "UP", PATIENCE, |t| t["connection"]["state"] == "UP")?;
+    ensure!(up["connection"]["lastError"].is_null(), "{up}");
+    world.end()
+}
+
+#[test]
+fn a_device_that_still_waits_for_answers_is_called_back() -> Result<()> {
+    cut_for_a_while(&[])
+}
+
+#[test]
+fn a_device_without_dead_peer_detection_is_called_back() -> Result<()> {
+    cut_for_a_while(&[
+        ("dpd_delay = 15s", ""),
+        ("start_action = start", ""),
+        ("dpd_action = restart", ""),
+        ("close_action = start", ""),
+    ])
+}
