@@ -100,6 +100,26 @@ impl TlsPostgres {
     }
 }
 
+/// A server on loopback of a test's own, which the test stops.
+#[derive(Debug)]
+pub struct OwnPostgres {
+    _postgres: Postgres,
+    pub url: String,
+}
+
+impl OwnPostgres {
+    /// `None` if PostgreSQL is not installed.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start() -> Result<Option<Self>> {
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let postgres = Postgres::start(port, "listen_addresses='127.0.0.1'", |_| Ok(()))?;
+        let url = format!("postgres://postgres@127.0.0.1:{port}/postgres");
+        Ok(postgres.map(|postgres| Self { _postgres: postgres, url }))
+    }
+}
+
 impl Postgres {
     /// `settings`: lines of its configuration. `prepare` gets the data directory.
     fn start(port: u16, settings: &str, prepare: impl FnOnce(&Path) -> Result<()>) -> Result<Option<Self>> {

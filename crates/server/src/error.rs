@@ -27,8 +27,8 @@ const CHALLENGE: &str = "Bearer realm=\"wicketgate\"";
 const CHALLENGE_INVALID: &str = "Bearer realm=\"wicketgate\", error=\"invalid_token\"";
 const CHALLENGE_EXPIRED: &str =
     "Bearer realm=\"wicketgate\", error=\"invalid_token\", error_description=\"The token has expired\"";
-/// Seconds: most overloads are over by then.
-const SOON: HeaderValue = HeaderValue::from_static("5");
+/// Seconds: most overloads and restarts are over by then.
+pub(crate) const SOON: HeaderValue = HeaderValue::from_static("5");
 /// Characters of a path that an error repeats: more than any path of the API has.
 const SHOWN_PATH: usize = 200;
 
@@ -176,8 +176,15 @@ impl ApiError {
     }
 
     pub(crate) fn unavailable(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
+        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message);
+        Self { header: Some(Box::new((RETRY_AFTER, SOON))), ..error }
     }
+}
+
+/// A sentence of the model, as an error message starts.
+pub(crate) fn capitalized(sentence: &str) -> String {
+    let mut letters = sentence.chars();
+    letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect()
 }
 
 fn shown(path: &str) -> String {
@@ -215,7 +222,7 @@ impl From<StoreError> for ApiError {
             | StoreError::Commit(_)
             | StoreError::Late => {
                 error!(error = %e, source = ?std::error::Error::source(&e).map(ToString::to_string), "database failed");
-                Self::unavailable("The database does not answer")
+                Self::unavailable(capitalized(&e.fault().to_string()))
             }
         }
     }

@@ -3,7 +3,10 @@
 //! SQLite has one connection that writes and several that read; PostgreSQL has one pool. Only its owner can read a SQLite
 //! database: it contains pre-shared keys.
 
-use crate::{Result, StoreError, cache::Cache, database_lock::is_postgres, transaction::Transaction};
+use crate::{
+    Result, StoreError, cache::Cache, connections::Connections, database_lock::is_postgres,
+    transaction::Transaction, write_health::WriteHealth,
+};
 use sqlx::{
     AnyConnection, AnyPool, AssertSqlSafe, ConnectOptions, Connection, Executor,
     any::AnyPoolOptions,
@@ -31,8 +34,9 @@ static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 /// Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Database {
-    pub(crate) readers: AnyPool,
-    writers: AnyPool,
+    pub(crate) readers: Connections,
+    writers: Connections,
+    pub(crate) write_health: WriteHealth,
     pub(crate) cache: Arc<Cache>,
     /// Events were committed.
     pub(crate) events_committed: Arc<Notify>,
@@ -52,9 +56,11 @@ impl Database {
         let pool = open_postgres(place).await.map_err(|e| {
             StoreError::Open(format!("cannot open the PostgreSQL database {}: {e}", without_password(place)))
         })?;
+        let pool = Connections::to_server(pool);
         Ok(Self {
             readers: pool.clone(),
             writers: pool,
+            write_health: WriteHealth::default(),
             cache: Arc::new(Cache::new(false)),
             events_committed: Arc::default(),
             begin: "BEGIN",
@@ -101,8 +107,9 @@ impl Database {
         // columns wrongly.
         let readers = options(SQLITE_READERS).connect_lazy(url.as_str()).map_err(failed)?;
         Ok(Self {
-            readers,
-            writers,
+            readers: Connections::to_file(readers),
+            writers: Connections::to_file(writers),
+            write_health: WriteHealth::default(),
             cache: Arc::new(Cache::new(true)),
             events_committed: Arc::default(),
             begin: "BEGIN IMMEDIATE",
@@ -112,7 +119,8 @@ impl Database {
     }
 
     pub(crate) async fn migrate(&self) -> Result<()> {
-        MIGRATIONS.run(&self.writers).await.map_err(|e| {
+        let mut connection = self.writers.acquire().await?;
+        MIGRATIONS.run(&mut *connection).await.map_err(|e| {
             StoreError::Open(match e {
                 MigrateError::VersionMissing(v) => {
                     format!("the database was made by a newer version of this program (schema {v}): use that one")
@@ -131,7 +139,7 @@ impl Database {
     }
 
     pub(crate) async fn begin(&self) -> Result<Transaction> {
-        Ok(Transaction::begin(&self.writers, self.begin).await?)
+        Transaction::begin(&self.writers, self.begin, self.write_health.clone()).await
     }
 
     /// A SELECT that locks its rows of `table` against other changes until the transaction ends. Rows that refer to them can
@@ -146,11 +154,12 @@ impl Database {
 
     /// A transaction that reads, and sees nothing that is committed after its first statement.
     pub(crate) async fn snapshot(&self) -> Result<Transaction> {
-        Ok(Transaction::begin(&self.readers, self.begin_snapshot).await?)
+        Transaction::begin(&self.readers, self.begin_snapshot, WriteHealth::default()).await
     }
 
     pub(crate) async fn ping(&self) -> Result<()> {
-        sqlx::query("SELECT value FROM revision").fetch_one(&self.readers).await?;
+        let mut connection = self.readers.acquire().await?;
+        sqlx::query("SELECT value FROM revision").fetch_one(&mut *connection).await?;
         Ok(())
     }
 

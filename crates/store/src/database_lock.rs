@@ -4,8 +4,8 @@
 //! Invariant: the lock is a session's advisory lock on a connection of its own, so PostgreSQL releases it when the
 //! process dies. A server whose connection breaks takes the lock again, or learns that another server has it.
 
-use crate::{Result, StoreError};
-use sqlx::{AnyConnection, AnyPool, Connection as _, Row, any::AnyRow};
+use crate::{Result, StoreError, connections::Connections};
+use sqlx::{AnyConnection, Connection as _, Row, any::AnyRow};
 use std::{io, time::Duration};
 use tokio::time::{sleep, timeout};
 
@@ -31,7 +31,7 @@ pub struct DatabaseLock {
     /// Sessions of this process that have, or may still have, the lock.
     sessions: Vec<Session>,
     /// Reports who has the lock when no connection can be made for it.
-    pub(crate) pool: Option<AnyPool>,
+    pub(crate) pool: Option<Connections>,
 }
 
 /// A session of the database. The time tells sessions apart after a restart of the database, when process ids repeat.

@@ -1,6 +1,6 @@
 //! Errors of the store.
 
-use crate::Column;
+use crate::{Column, DatabaseFault};
 use std::{path::PathBuf, sync::Arc};
 use wicketgate_model::{FrontdoorId, PeerCidr, ShareId, SourceCidr, Status};
 
@@ -46,17 +46,28 @@ pub enum StoreError {
     /// A row has a value that this version does not write.
     #[error("column {column} has an invalid value")]
     Corrupt { column: String },
-    #[error("the database does not answer")]
-    Database(#[source] sqlx::Error),
+    /// The text has the whole cause, for the log.
+    #[error("{fault}; {0}", fault = DatabaseFault::of(.0))]
+    Database(sqlx::Error),
     /// The transaction that held the write did not commit; other writes may have shared it.
     #[error("the database did not commit the write: {0}")]
-    Commit(#[source] Arc<StoreError>),
+    Commit(Arc<StoreError>),
     /// The caller has stopped waiting.
     #[error("the database did not answer in time")]
     Late,
 }
 
 impl StoreError {
+    /// What is wrong with the database. It is `Other` for an error that is not the database's.
+    pub fn fault(&self) -> DatabaseFault {
+        match self {
+            Self::Database(error) => DatabaseFault::of(error),
+            Self::Commit(error) => error.fault(),
+            Self::Late => DatabaseFault::Slow,
+            _ => DatabaseFault::Other,
+        }
+    }
+
     /// The store was closed: no later attempt succeeds.
     pub fn is_closed(&self) -> bool {
         match self {

@@ -22,17 +22,18 @@ impl Store {
         request: &ListRequest,
     ) -> Result<Page<T>> {
         let scope = scope.as_ref();
-        let total = total(Sql::count(listing, scope, request), &self.database.readers).await?;
+        let mut reader = self.database.readers.acquire().await?;
+        let total = total(Sql::count(listing, scope, request), &mut *reader).await?;
         let offset = request.page.offset();
         if offset >= total {
             return page(&[], total);
         }
         if offset <= total / 2 {
-            let rows = Sql::page(listing, scope, request, Offset::Start(offset))
-                .fetch_all(&self.database.readers)
-                .await?;
+            let rows =
+                Sql::page(listing, scope, request, Offset::Start(offset)).fetch_all(&mut *reader).await?;
             return page(&rows, total);
         }
+        drop(reader);
         // Skipping very many rows takes longer than everything else. Counted from the end, a page stays where it is only
         // as long as no row is added or removed.
         let mut tx = self.database.snapshot().await?;

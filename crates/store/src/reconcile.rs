@@ -275,7 +275,8 @@ mod tests {
         let store = Store::open(dir.path().join("wicketgate.db").to_str().unwrap()).await.unwrap();
         for statement in [CHANGED_TUNNELS, CHANGED_SHARES, CHANGED_AGENTS] {
             let explained = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"))).bind(1_i64);
-            let plan = explained.fetch_all(&store.database.readers).await.unwrap();
+            let plan =
+                explained.fetch_all(&mut *store.database.readers.acquire().await.unwrap()).await.unwrap();
             let plan: Vec<String> = plan.iter().map(|row| row.get("detail")).collect();
             let found = plan.iter().all(|step| !step.starts_with("SCAN"));
             assert!(found && plan[0].contains("_revision"), "{plan:?}");

@@ -1,12 +1,19 @@
 //! The store: a database, the writer of its changes, and what all resources need of both.
 
 use crate::{
-    Result, WriteContext, database::Database, database_lock::DatabaseLock, deferred::Deferred,
+    Result, StoreError, WriteContext, database::Database, database_lock::DatabaseLock, deferred::Deferred,
     event::NewEvent, field::Argument, row::FromRow, statement::query, transaction::Transaction, write::Write,
     writer::Writer,
 };
-use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, future::BoxFuture};
+use jiff::Timestamp;
 use sqlx::SqlSafeStr;
+use std::time::Duration;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+/// For the write by which a ping finds out whether the disk works again.
+const PROBE: Duration = Duration::from_secs(2);
 
 /// The database. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -38,9 +45,16 @@ impl Store {
         Ok(Self { writer: Writer::start(&database), database })
     }
 
-    /// Whether the database answers.
+    /// Whether the database answers, and carries out a write if the last one failed because of its disk.
     pub async fn ping(&self) -> Result<()> {
-        self.database.ping().await
+        self.database.ping().await?;
+        if self.database.write_health.fault().is_some() {
+            let probe = WriteContext::new("server", Timestamp::now(), Uuid::nil);
+            timeout(PROBE, self.write(&probe, |_| async { Ok(()) }.boxed()))
+                .await
+                .map_err(|_| StoreError::Late)??;
+        }
+        Ok(())
     }
 
     /// Waits for running statements, and closes all connections.
@@ -77,7 +91,8 @@ impl Store {
         sql: impl SqlSafeStr,
         values: &[&dyn Argument],
     ) -> Result<Option<T>> {
-        let row = query(sql, values)?.fetch_optional(&self.database.readers).await?;
+        let mut reader = self.database.readers.acquire().await?;
+        let row = query(sql, values)?.fetch_optional(&mut *reader).await?;
         row.as_ref().map(T::from_row).transpose()
     }
 
@@ -87,6 +102,7 @@ impl Store {
         sql: impl SqlSafeStr,
         values: &[&dyn Argument],
     ) -> Result<Vec<T>> {
-        query(sql, values)?.fetch_all(&self.database.readers).await?.iter().map(T::from_row).collect()
+        let mut reader = self.database.readers.acquire().await?;
+        query(sql, values)?.fetch_all(&mut *reader).await?.iter().map(T::from_row).collect()
     }
 }

@@ -5,12 +5,14 @@
 
 use crate::{
     Result,
+    connections::Connections,
     field::{Argument, Query},
     row::FromRow,
     statement::query,
+    write_health::WriteHealth,
 };
 use futures_util::TryStreamExt as _;
-use sqlx::{Any, AnyConnection, AnyPool, Executor as _, SqlSafeStr, pool::PoolConnection};
+use sqlx::{Any, AnyConnection, Executor as _, SqlSafeStr, pool::PoolConnection};
 use std::{io, time::Duration};
 use tokio::time::timeout;
 
@@ -22,32 +24,39 @@ const STATEMENT: Duration = Duration::from_secs(10);
 pub(crate) struct Transaction {
     connection: PoolConnection<Any>,
     is_open: bool,
+    health: WriteHealth,
 }
 
 impl Transaction {
-    pub(crate) async fn begin(pool: &AnyPool, statement: &'static str) -> sqlx::Result<Self> {
+    pub(crate) async fn begin(
+        pool: &Connections,
+        statement: &'static str,
+        health: WriteHealth,
+    ) -> Result<Self> {
         // Open from before the statement, which may be carried out after its timeout.
-        let mut begun = Self { connection: pool.acquire().await?, is_open: true };
+        let mut begun = Self { connection: pool.acquire().await?, is_open: true, health };
         begun.carry_out(statement).await?;
         Ok(begun)
     }
 
-    pub(crate) async fn commit(mut self) -> sqlx::Result<()> {
+    pub(crate) async fn commit(mut self) -> Result<()> {
         self.carry_out("COMMIT").await?;
         self.is_open = false;
+        self.health.committed();
         Ok(())
     }
 
-    pub(crate) async fn rollback(mut self) -> sqlx::Result<()> {
+    pub(crate) async fn rollback(mut self) -> Result<()> {
         self.carry_out("ROLLBACK").await?;
         self.is_open = false;
         Ok(())
     }
 
     /// A statement about the transaction itself.
-    pub(crate) async fn carry_out(&mut self, statement: &'static str) -> sqlx::Result<()> {
+    pub(crate) async fn carry_out(&mut self, statement: &'static str) -> Result<()> {
         let done = timeout(STATEMENT, self.connection.execute(statement)).await;
-        done.map_err(|_| sqlx::Error::Io(io::ErrorKind::TimedOut.into()))?.map(|_| ())
+        let done = done.unwrap_or_else(|_| Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into())));
+        self.health.noted(done).map(|_| ())
     }
 
     pub(crate) fn db(&mut self) -> &mut AnyConnection {
@@ -60,7 +69,8 @@ impl Transaction {
     }
 
     pub(crate) async fn run(&mut self, query: Query) -> Result<u64> {
-        Ok(query.execute(self.db()).await?.rows_affected())
+        let done = query.execute(self.db()).await;
+        Ok(self.health.noted(done)?.rows_affected())
     }
 
     /// The row that a statement returns, if there is one.
@@ -83,7 +93,8 @@ impl Transaction {
 
     /// As [`find`](Self::find), for a statement with its values.
     pub(crate) async fn row<T: FromRow>(&mut self, query: Query) -> Result<Option<T>> {
-        query.fetch_optional(self.db()).await?.as_ref().map(T::from_row).transpose()
+        let found = query.fetch_optional(self.db()).await;
+        self.health.noted(found)?.as_ref().map(T::from_row).transpose()
     }
 
     /// Passes each row that a statement about a value returns to `take`. Streamed: there may be very many rows, and a row
@@ -107,7 +118,8 @@ impl Transaction {
         sql: impl SqlSafeStr,
         values: &[&dyn Argument],
     ) -> Result<Vec<T>> {
-        query(sql, values)?.fetch_all(self.db()).await?.iter().map(T::from_row).collect()
+        let found = query(sql, values)?.fetch_all(self.db()).await;
+        self.health.noted(found)?.iter().map(T::from_row).collect()
     }
 }
 

@@ -226,7 +226,7 @@ impl Batch {
             // The end of the connection rolls back.
             Some(error) => Err(error),
             None if is_kept => commit(write.tx, deferred, has_savepoint).await,
-            None => write.tx.rollback().await.map_err(StoreError::from),
+            None => write.tx.rollback().await,
         };
         match &ended {
             Ok(()) => {
@@ -257,7 +257,7 @@ async fn commit(mut tx: Transaction, deferred: Deferred, has_savepoint: bool) ->
         tx.carry_out("RELEASE SAVEPOINT unit").await?;
     }
     timeout(UNIT, deferred.write(&mut tx)).await.map_err(|_| StoreError::Late)??;
-    Ok(tx.commit().await?)
+    tx.commit().await
 }
 
 #[cfg(test)]

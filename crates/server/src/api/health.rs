@@ -25,7 +25,7 @@ pub(super) struct Readiness {
     /// Where ESP is done; left out until a gateway has reported it.
     esp: Option<EspMode>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    reasons: Vec<&'static str>,
+    reasons: Vec<String>,
     /// With `?verbose`: every background task that has run.
     tasks: Option<Vec<TaskRun>>,
 }
@@ -52,18 +52,18 @@ pub(super) async fn readyz(
         esp = esp.or(view.esp());
         is_linked |= view.is_connected;
     }
-    if state.store.ping().await.is_err() {
-        reasons.push("the database does not answer");
+    if let Err(error) = state.store.ping().await {
+        reasons.push(error.fault().to_string());
     }
     if !is_linked {
-        reasons.push("no gateway is linked");
+        reasons.push("no gateway is linked".to_owned());
     }
     if let Some(run) = state.tasks.last_run("reconciler") {
         if run.error.is_some() {
-            reasons.push("the reconciler's last run failed: see the log");
+            reasons.push("the reconciler's last run failed: see the log".to_owned());
         }
         if now().duration_since(run.at) > RUNS_WITHIN {
-            reasons.push("the reconciler does not finish a run: is the database stuck?");
+            reasons.push("the reconciler does not finish a run: is the database stuck?".to_owned());
         }
     }
     let is_verbose =

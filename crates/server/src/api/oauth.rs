@@ -8,7 +8,7 @@ use super::wire::{
 };
 use crate::{
     auth::{self, Scope, basic, client_secret, token_key::written},
-    error::ApiError,
+    error::{ApiError, SOON, capitalized},
     state::{AppState, now},
 };
 use axum::{
@@ -16,7 +16,7 @@ use axum::{
     extract::State,
     http::{
         HeaderMap, HeaderValue, StatusCode,
-        header::{AUTHORIZATION, CACHE_CONTROL, PRAGMA, WWW_AUTHENTICATE},
+        header::{AUTHORIZATION, CACHE_CONTROL, PRAGMA, RETRY_AFTER, WWW_AUTHENTICATE},
     },
     response::{IntoResponse, Response},
 };
@@ -24,6 +24,7 @@ use jsonwebtoken::jwk::JwkSet;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde_json::json;
+use std::borrow::Cow;
 use subtle::ConstantTimeEq;
 use tracing::error;
 use wicketgate_model::ApiAccountId;
@@ -43,7 +44,7 @@ struct Token {
 pub(super) struct OAuthError {
     status: StatusCode,
     error: &'static str,
-    description: &'static str,
+    description: Cow<'static, str>,
 }
 
 /// The client's credentials.
@@ -69,7 +70,7 @@ pub(super) async fn token(
     let scopes = narrowed(&auth::scopes(&account), wanted.as_deref())?;
     let issued = state.auth.tokens.issue(&account, &scopes, now().as_second()).map_err(|e| {
         error!(error = format!("{e:#}"), "a token could not be signed");
-        OAuthError::unavailable()
+        OAuthError::unavailable("The server can't make tokens at the moment")
     })?;
     let token = Token {
         access_token: issued.token,
@@ -116,7 +117,7 @@ async fn authenticated(state: &AppState, client: Client) -> Result<ApiAccountRow
         return Err(OAuthError::client());
     }
     if auth::has_expired(&account) {
-        return Err(OAuthError { description: "The account has expired", ..OAuthError::client() });
+        return Err(OAuthError { description: "The account has expired".into(), ..OAuthError::client() });
     }
     Ok(account)
 }
@@ -134,7 +135,7 @@ fn narrowed(own: &[Scope], wanted: Option<&str>) -> Result<Vec<Scope>, OAuthErro
 
 impl OAuthError {
     fn bad(error: &'static str, description: &'static str) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, error, description }
+        Self { status: StatusCode::BAD_REQUEST, error, description: description.into() }
     }
 
     fn request(description: &'static str) -> Self {
@@ -146,15 +147,15 @@ impl OAuthError {
         Self {
             status: StatusCode::UNAUTHORIZED,
             error: "invalid_client",
-            description: "The client id or its secret is missing or wrong",
+            description: "The client id or its secret is missing or wrong".into(),
         }
     }
 
-    fn unavailable() -> Self {
+    fn unavailable(description: impl Into<Cow<'static, str>>) -> Self {
         Self {
             status: StatusCode::SERVICE_UNAVAILABLE,
             error: "temporarily_unavailable",
-            description: "The server can't make tokens at the moment",
+            description: description.into(),
         }
     }
 }
@@ -162,7 +163,7 @@ impl OAuthError {
 impl From<StoreError> for OAuthError {
     fn from(e: StoreError) -> Self {
         error!(error = %e, "database failed");
-        Self::unavailable()
+        Self::unavailable(capitalized(&e.fault().to_string()))
     }
 }
 
@@ -174,6 +175,9 @@ impl IntoResponse for OAuthError {
         if self.status == StatusCode::UNAUTHORIZED {
             let challenge = HeaderValue::from_static("Basic realm=\"wicketgate\"");
             response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        }
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(RETRY_AFTER, SOON);
         }
         response
     }

@@ -6,13 +6,12 @@ use super::{
     tunnels::find,
     wire::{
         answer::Format,
-        fields::capitalized,
         query::Query,
         tunnel::Tunnel,
         vpn_config::{FORMATS, RenderError, VpnConfig, render},
     },
 };
-use crate::error::{ApiError, ResourceKind};
+use crate::error::{ApiError, ResourceKind, capitalized};
 use axum::{
     http::{
         StatusCode,

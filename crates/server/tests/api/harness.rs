@@ -71,7 +71,13 @@ impl TestApp {
     pub(crate) async fn with_provider(provider: Option<Arc<Provider>>) -> Self {
         let dir = TempDir::new().unwrap();
         let file = || dir.path().join("wicketgate.db").display().to_string();
-        let store = Store::open(&postgres::fresh().unwrap().unwrap_or_else(file)).await.unwrap();
+        let place = postgres::fresh().unwrap().unwrap_or_else(file);
+        Self::on(&place, dir, provider).await
+    }
+
+    /// On a database of the test's own.
+    pub(crate) async fn on(place: &str, dir: TempDir, provider: Option<Arc<Provider>>) -> Self {
+        let store = Store::open(place).await.unwrap();
         let frontdoor = ensure_first_frontdoor(&store).await.unwrap().unwrap().id;
         store.gateway_linked(gateway_id(), Timestamp::now()).await.unwrap();
         let (to_gateway, asked) = mpsc::channel(64);

@@ -22,6 +22,7 @@ mod metrics;
 mod oauth;
 mod oidc;
 mod openapi_checker;
+mod outage;
 mod provider;
 mod redact;
 mod requests;

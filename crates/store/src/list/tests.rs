@@ -8,7 +8,8 @@ use crate::{
 use jiff::Timestamp;
 
 async fn plan(store: &Store, sql: Sql) -> Vec<String> {
-    let rows = sql.explained().fetch_all(&store.database.readers).await.unwrap();
+    let rows =
+        sql.explained().fetch_all(&mut *store.database.readers.acquire().await.unwrap()).await.unwrap();
     rows.iter().map(|row| row.try_get::<String, _>("detail").unwrap()).collect()
 }
 

@@ -88,13 +88,18 @@ async fn queued(store: &Store, count: usize) {
 }
 
 async fn written(store: &Store) -> Vec<i64> {
-    let rows =
-        sqlx::query("SELECT bucket FROM traffic ORDER BY bucket").fetch_all(&store.database.readers).await;
+    let rows = sqlx::query("SELECT bucket FROM traffic ORDER BY bucket")
+        .fetch_all(&mut *store.database.readers.acquire().await.unwrap())
+        .await;
     rows.unwrap().iter().map(|r| r.get(0)).collect()
 }
 
 async fn revision(store: &Store) -> i64 {
-    sqlx::query("SELECT value FROM revision").fetch_one(&store.database.readers).await.unwrap().get(0)
+    sqlx::query("SELECT value FROM revision")
+        .fetch_one(&mut *store.database.readers.acquire().await.unwrap())
+        .await
+        .unwrap()
+        .get(0)
 }
 
 #[tokio::test]

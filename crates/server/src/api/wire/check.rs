@@ -1,12 +1,7 @@
 //! A walk along a share's path in JSON. Each hop that fails says what to do about it.
 
-use super::{
-    answer::Links,
-    fields::{Fields, capitalized},
-    share::Share,
-    tunnel::Tunnel,
-};
-use crate::error::ApiError;
+use super::{answer::Links, fields::Fields, share::Share, tunnel::Tunnel};
+use crate::error::{ApiError, capitalized};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};

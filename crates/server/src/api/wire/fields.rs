@@ -171,12 +171,6 @@ pub(in crate::api) fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(SHOWN).collect()
 }
 
-/// A sentence of the model, as an error message starts.
-pub(in crate::api) fn capitalized(sentence: &str) -> String {
-    let mut letters = sentence.chars();
-    letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect()
-}
-
 /// The body of PUT that a merge patch of `it` stands for: its writable properties, patched.
 pub(super) fn patched(
     it: &impl Serialize,
