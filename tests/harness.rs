@@ -14,6 +14,7 @@ use std::{
     collections::BTreeSet,
     fs,
     net::{Ipv4Addr, SocketAddr},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
@@ -130,6 +131,14 @@ impl World {
     /// Starts an agent with the identity in its state directory, or with an enrolment code, and does not wait for it.
     pub(crate) fn start_agent(&self, name: &str, code: Option<&str>) -> Result<Agent> {
         Agent::start(&self.lab, &self.agent_options(name, &agent_executable()?), code)
+    }
+
+    /// An executable shell script.
+    pub(crate) fn script(&self, name: &str, lines: &str) -> Result<PathBuf> {
+        let path = self.lab.dir("scripts")?.join(name);
+        fs::write(&path, format!("#!/bin/sh\n{lines}\n"))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        Ok(path)
     }
 
     fn agent_options<'a>(&'a self, name: &'a str, executable: &'a Path) -> AgentOptions<'a> {

@@ -1,6 +1,6 @@
 //! Names of targets and of the server: with an address that swallows packets, and with a name server that does.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use wicketgate_lab::{Agent, End, Namespace};
@@ -28,19 +28,15 @@ fn agent_with_names(world: &World, hosts: &str, server: &str) -> Result<PathBuf>
     let dir = world.lab.dir("names")?;
     fs::write(dir.join("hosts"), format!("127.0.0.1 localhost\n{hosts}"))?;
     fs::write(dir.join("resolv.conf"), "nameserver 10.99.4.53\n")?;
-    let script = format!(
-        "#!/bin/sh\n\
-         # start --server URL …\n\
+    let lines = format!(
+        "# start --server URL …\n\
          shift 3\n\
          exec unshare -m sh -c 'mount --bind {dir}/hosts /etc/hosts && mount --bind {dir}/resolv.conf /etc/resolv.conf && \
-         exec {agent} start --server {server} \"$@\"' sh \"$@\"\n",
+         exec {agent} start --server {server} \"$@\"' sh \"$@\"",
         dir = dir.display(),
         agent = agent_executable()?.display(),
     );
-    let path = dir.join("agent");
-    fs::write(&path, script)?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-    Ok(path)
+    world.script("agent", &lines)
 }
 
 fn threads(agent: &Agent) -> Result<usize> {

@@ -4,7 +4,7 @@
 //! A fresh carrier that ends without a stream counts as a failure, so a gateway that rejects it is dialled again only
 //! after a pause.
 
-use crate::{agent::Agent, dial::dial, server_address::CONNECT_WITHIN};
+use crate::{agent::Agent, connect::NoConnection, dial::dial, server_address::CONNECT_WITHIN};
 use std::{
     sync::{
         Arc,
@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 use wicketgate_system::backoff::Backoff;
 use wicketgate_transport::{
     carrier::Carrier,
@@ -44,6 +44,8 @@ struct Parked {
     /// One of the counts has decreased.
     fewer: Notify,
     failed: AtomicBool,
+    /// The agent's own shortage was logged, and no carrier was connected since.
+    short: AtomicBool,
 }
 
 impl Parked {
@@ -98,11 +100,16 @@ impl Agent {
             failed => {
                 if let Some(Err(error)) = failed {
                     debug!(error = format!("{error:#}"), "cannot connect a carrier");
+                    let shortage = error.downcast_ref().and_then(NoConnection::shortage);
+                    if let Some(error) = shortage.filter(|_| !parked.short.swap(true, Ordering::Relaxed)) {
+                        warn!(%error, "cannot open a carrier to the gateway");
+                    }
                     parked.failed.store(true, Ordering::Relaxed);
                 }
                 return parked.one_less();
             }
         };
+        parked.short.store(false, Ordering::Relaxed);
         let mut fresh = Some(Instant::now());
         loop {
             let open = tokio::select! {

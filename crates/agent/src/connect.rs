@@ -6,6 +6,7 @@
 use crate::{
     allow::AllowList,
     names::{Names, NoAddress},
+    shortage::Shortage,
 };
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use std::{
@@ -130,6 +131,17 @@ fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let (first, second): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|a| a.is_ipv6() == is_first_v6);
     let (mut first, mut second) = (first.into_iter(), second.into_iter());
     (0..all).flat_map(|_| [first.next(), second.next()]).flatten().collect()
+}
+
+impl NoConnection {
+    /// What the agent or its host has run out of, if that is the cause.
+    pub(crate) fn shortage(&self) -> Option<Shortage> {
+        match self {
+            Self::NoAddress(NoAddress::Shortage(shortage)) => Some(*shortage),
+            Self::Failed(Failures(all)) => all.iter().find_map(|(to, error)| Shortage::of_dial(error, *to)),
+            _ => None,
+        }
+    }
 }
 
 impl Failures {

@@ -25,15 +25,17 @@ pub(crate) async fn dial(
         Host::V6(ip) => Place::Ip((*ip).into()),
         Host::Name(name) => Place::Name(name),
     };
-    connect(names, place, target.port, allow, DIAL_WITHIN)
-        .await
-        .map_err(|error| StreamRefusal { reason: reason(&error), text: format!("{target}: {error}") })
+    connect(names, place, target.port, allow, DIAL_WITHIN).await.map_err(|error| match error.shortage() {
+        Some(shortage) => StreamRefusal { reason: RefusalReason::AgentExhausted, text: shortage.to_string() },
+        None => StreamRefusal { reason: reason(&error), text: format!("{target}: {error}") },
+    })
 }
 
 fn reason(error: &NoConnection) -> RefusalReason {
     match error {
         NoConnection::NoAddress(NoAddress::NotFound) => RefusalReason::NameNotFound,
-        NoConnection::NoAddress(NoAddress::NoAnswer | NoAddress::Exhausted) => RefusalReason::TimedOut,
+        NoConnection::NoAddress(NoAddress::NoAnswer) => RefusalReason::TimedOut,
+        NoConnection::NoAddress(NoAddress::Shortage(_)) => RefusalReason::AgentExhausted,
         NoConnection::NotAllowed => RefusalReason::NotAllowed,
         NoConnection::Failed(failures) => match failures.kind() {
             ErrorKind::ConnectionRefused => RefusalReason::ConnectionRefused,

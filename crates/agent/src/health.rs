@@ -13,8 +13,8 @@ use tracing::{debug, info, warn};
 use wicketgate_model::{Generation, ShareId};
 use wicketgate_system::{Mutex, backoff::spread};
 use wicketgate_transport::{
-    control::{FromAgent, TargetHealth as State},
-    frame::StreamRefusal,
+    control::{FromAgent, TargetHealth},
+    frame::{RefusalReason, StreamRefusal},
 };
 
 /// The longest time between two probes of a reachable target: short enough for a current status, long enough to cause
@@ -35,10 +35,23 @@ struct Known {
 
 struct Entry {
     generation: Generation,
-    state: State,
+    /// Of the last dial, if it failed.
+    failure: Option<StreamRefusal>,
     probing: bool,
     /// When a reachable target is probed again.
     probe_at: Instant,
+}
+
+impl Entry {
+    fn report(&self, share: ShareId) -> FromAgent {
+        let health = match &self.failure {
+            None => TargetHealth::Ok,
+            Some(refusal) => TargetHealth::Unreachable(refusal.text.clone()),
+        };
+        let agent_exhausted =
+            self.failure.as_ref().is_some_and(|r| r.reason == RefusalReason::AgentExhausted);
+        FromAgent::Health { share, health, agent_exhausted }
+    }
 }
 
 /// Who has dialled a target.
@@ -56,7 +69,7 @@ impl TargetHealths {
 
     /// Adds the share's target. The caller starts its first probe.
     pub(crate) fn add(&self, share: ShareId, generation: Generation) {
-        let entry = Entry { generation, state: State::Ok, probing: true, probe_at: Instant::now() };
+        let entry = Entry { generation, failure: None, probing: true, probe_at: Instant::now() };
         self.known.lock().shares.insert(share, entry);
     }
 
@@ -68,10 +81,8 @@ impl TargetHealths {
     pub(crate) fn take_unreported(&self) -> Vec<FromAgent> {
         let mut known = self.known.lock();
         let Known { shares, unreported } = &mut *known;
-        let changes = mem::take(unreported)
-            .into_iter()
-            .filter_map(|share| Some(FromAgent::Health { share, health: shares.get(&share)?.state.clone() }));
-        changes.collect()
+        let changes = mem::take(unreported).into_iter();
+        changes.filter_map(|share| Some(shares.get(&share)?.report(share))).collect()
     }
 
     /// Records the result of a dial. Returns whether the share needs a probe: after a stream's dial, whether one should
@@ -85,23 +96,23 @@ impl TargetHealths {
         let mut known = self.known.lock();
         let Known { shares, unreported } = &mut *known;
         let Some(entry) = shares.get_mut(&share).filter(|e| e.generation == generation) else { return false };
-        let state = match dialled {
-            Ok(()) => State::Ok,
-            Err(refusal) => State::Unreachable(refusal.text.clone()),
-        };
+        let failure = dialled.err();
         if dialled.is_ok() {
             entry.probe_at = Instant::now() + spread(PROBE_EVERY);
         }
-        if entry.state != state {
-            match dialled {
-                Ok(()) => info!(share.id = %share, "target is reachable again"),
-                Err(StreamRefusal { reason, .. }) if entry.state == State::Ok => {
+        if entry.failure.as_ref() != failure {
+            match failure {
+                None => info!(share.id = %share, "target is reachable again"),
+                Some(StreamRefusal { reason: RefusalReason::AgentExhausted, text }) => {
+                    warn!(share.id = %share, error = text, "cannot dial a target");
+                }
+                Some(StreamRefusal { reason, .. }) if entry.failure.is_none() => {
                     warn!(share.id = %share, ?reason, "target became unreachable");
                 }
-                Err(_) => {}
+                Some(_) => {}
             }
-            debug!(share.id = %share, health = ?state, "a target's health changed");
-            entry.state = state;
+            debug!(share.id = %share, ?failure, "a target's health changed");
+            entry.failure = failure.cloned();
             unreported.insert(share);
             self.changed.notify_one();
         }
@@ -129,7 +140,6 @@ impl TargetHealths {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wicketgate_transport::frame::RefusalReason;
 
     #[test]
     fn a_dial_that_fails_after_the_end_of_a_probe_starts_another() {

@@ -18,6 +18,7 @@ mod names;
 pub mod options;
 mod probe;
 pub mod server_address;
+mod shortage;
 mod state;
 
 pub use config::{Config, NoCode};
@@ -41,6 +42,7 @@ const CUT: Duration = Duration::from_secs(2);
 /// Enrols if necessary, then serves until `stop` is cancelled and the running streams have ended, within 30 s or until
 /// `abort` is triggered. An error is final: it needs an operator.
 pub async fn run(config: Config, stop: CancellationToken, abort: Abort) -> anyhow::Result<()> {
+    shortage::raise_limits();
     let dir = StateDir::lock(&config.state_dir)?;
     let names = Arc::new(Names::default());
     let state = match dir.load()? {

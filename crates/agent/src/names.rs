@@ -10,6 +10,7 @@ mod system_resolver;
 
 pub(crate) use system_resolver::{Family, NoAddress};
 
+use crate::shortage::Shortage;
 use known_name::KnownName;
 use std::{
     collections::HashMap,
@@ -129,7 +130,7 @@ impl Names {
     fn ask(&self, name: &str, family: Family) -> oneshot::Receiver<Result<Vec<SocketAddr>, NoAddress>> {
         let (tell, answer) = oneshot::channel();
         let Ok(permit) = Arc::clone(&self.threads).try_acquire_owned() else {
-            let _ = tell.send(Err(NoAddress::Exhausted));
+            let _ = tell.send(Err(NoAddress::from(Shortage::Threads)));
             return answer;
         };
         let (resolve, name) = (Arc::clone(&self.resolve), name.to_owned());
@@ -145,7 +146,7 @@ impl Names {
 
 /// The answer of a thread. Without one, the thread could not be started.
 fn received<E>(answer: Result<Result<Vec<SocketAddr>, NoAddress>, E>) -> Result<Vec<SocketAddr>, NoAddress> {
-    answer.unwrap_or(Err(NoAddress::Exhausted))
+    answer.unwrap_or(Err(NoAddress::from(Shortage::Threads)))
 }
 
 impl fmt::Debug for Names {

@@ -5,8 +5,7 @@
 
 use std::{fs, path::Path};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tracing::warn;
+use wicketgate_system::open_files;
 
 /// Memory of a tunnel: its IKE daemon's own, and this process's share.
 const TUNNEL_MEMORY: u64 = 6 << 20;
@@ -29,12 +28,7 @@ pub(crate) struct Capacity {
 impl Capacity {
     /// Raises the limit of open files as far as allowed. `tunnels` is the operator's limit.
     pub(crate) fn find(is_ipsec: bool, tunnels: Option<u32>) -> Self {
-        let limit = getrlimit(Resource::Nofile);
-        if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
-            warn!(%error, "could not raise the limit of open files");
-        }
-        let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::from(u32::MAX));
-        Self::of(is_ipsec, tunnels, memory(), files)
+        Self::of(is_ipsec, tunnels, memory(), open_files::raise_limit())
     }
 
     fn of(is_ipsec: bool, tunnels: Option<u32>, memory: Option<u64>, files: u64) -> Self {

@@ -28,6 +28,8 @@ crate::text_enum!(
         AgentPending = "AgentPending",
         /// The agent's own allow list, or its check of the assignment, refuses the share.
         AgentRefused = "AgentRefused",
+        /// The agent or its host has run out of open files, source ports or memory.
+        AgentExhausted = "AgentExhausted",
         /// The agent cannot connect to the target.
         TargetUnreachable = "TargetUnreachable",
         /// It was deleted, and no gateway serves any part of it.

@@ -70,6 +70,8 @@ crate::text_enum!(
         AgentTimeout = "agent-timeout",
         /// The agent does not serve the share, or its allow list does not contain the target.
         AgentRefused = "agent-refused",
+        /// The agent or its host has run out of open files, source ports or memory.
+        AgentExhausted = "agent-exhausted",
         NameNotFound = "name-not-found",
         ConnectionRefused = "connection-refused",
         DialTimeout = "dial-timeout",

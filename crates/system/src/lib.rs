@@ -5,6 +5,7 @@ pub mod backoff;
 pub mod directory_lock;
 mod if_exists;
 mod latest;
+pub mod open_files;
 mod outage;
 pub mod private_file;
 pub mod program;

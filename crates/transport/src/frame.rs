@@ -72,10 +72,38 @@ pub struct OpenRequest {
 
 /// Why an agent did not open a stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(from = "RefusalMessage", into = "RefusalMessage")]
 #[error("{text}")]
 pub struct StreamRefusal {
     pub reason: RefusalReason,
     pub text: String,
+}
+
+/// The content of a `REFUSED`.
+#[derive(Serialize, Deserialize)]
+struct RefusalMessage {
+    reason: RefusalReason,
+    text: String,
+    /// Beside a reason that older gateways know.
+    #[serde(default)]
+    agent_exhausted: bool,
+}
+
+impl From<RefusalMessage> for StreamRefusal {
+    fn from(RefusalMessage { reason, text, agent_exhausted }: RefusalMessage) -> Self {
+        Self { reason: if agent_exhausted { RefusalReason::AgentExhausted } else { reason }, text }
+    }
+}
+
+impl From<StreamRefusal> for RefusalMessage {
+    fn from(StreamRefusal { reason, text }: StreamRefusal) -> Self {
+        match reason {
+            RefusalReason::AgentExhausted => {
+                Self { reason: RefusalReason::Unreachable, text, agent_exhausted: true }
+            }
+            reason => Self { reason, text, agent_exhausted: false },
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +117,8 @@ pub enum RefusalReason {
     ConnectionRefused,
     TimedOut,
     Unreachable,
+    /// The agent or its host has run out of something: open files, source ports, memory.
+    AgentExhausted,
     /// The agent is stopping.
     Draining,
 }
@@ -107,6 +137,16 @@ mod tests {
                 prop_assert!(payload.len() <= MAX_MESSAGE || kind == FrameKind::Data);
             }
         }
+    }
+
+    #[test]
+    fn an_exhausted_agent_is_understood_by_gateways_that_do_not_know_the_reason() {
+        let refusal = StreamRefusal { reason: RefusalReason::AgentExhausted, text: "no file".to_owned() };
+        let sent = serde_json::to_string(&refusal).unwrap();
+        assert_eq!(sent, r#"{"reason":"unreachable","text":"no file","agent_exhausted":true}"#);
+        assert_eq!(serde_json::from_str::<StreamRefusal>(&sent).unwrap(), refusal);
+        let old = r#"{"reason":"draining","text":""}"#;
+        assert_eq!(serde_json::from_str::<StreamRefusal>(old).unwrap().reason, RefusalReason::Draining);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The system's resolver: hosts file, name servers, search domains and modules, as the host's nsswitch.conf says.
 
+use crate::shortage::Shortage;
 use dns_lookup::{AddrFamily, AddrInfoHints, LookupErrorKind, SockType, getaddrinfo};
 use std::{collections::BTreeSet, net::SocketAddr};
 
@@ -17,8 +18,8 @@ pub(crate) enum NoAddress {
     NotFound,
     #[error("no name server answers for the name")]
     NoAnswer,
-    #[error("the agent runs out of threads for names that no name server answers")]
-    Exhausted,
+    #[error(transparent)]
+    Shortage(#[from] Shortage),
 }
 
 /// The addresses of the name, with port 0, in the order of RFC 6724. Blocks until the resolver gives up.
@@ -30,7 +31,10 @@ pub(super) fn resolve(name: &str, family: Family) -> Result<Vec<SocketAddr>, NoA
     let hints = AddrInfoHints { socktype: SockType::Stream.into(), address, ..AddrInfoHints::default() };
     let found = getaddrinfo(Some(name), None, Some(hints)).map_err(|error| match error.kind() {
         LookupErrorKind::Again => NoAddress::NoAnswer,
-        LookupErrorKind::Memory | LookupErrorKind::System => NoAddress::Exhausted,
+        LookupErrorKind::Memory => Shortage::Memory.into(),
+        // Of opening the hosts file, or a socket.
+        LookupErrorKind::System => Shortage::of(&error.into()).map_or(NoAddress::NoAnswer, NoAddress::from),
+        LookupErrorKind::Fail => NoAddress::NoAnswer,
         _ => NoAddress::NotFound,
     })?;
     let mut seen = BTreeSet::new();

@@ -8,6 +8,7 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 use wicketgate_link::ConnectedAgent;
+use wicketgate_model::{Problem, Reason};
 use wicketgate_transport::{
     control::{Control, ControlError, FromAgent, PING_EVERY, SILENCE, TargetHealth, ToAgent},
     identity::AgentIdentity,
@@ -148,12 +149,13 @@ impl Agents {
                     info!(agent.id = %agent, share.id = %share, %generation, "agent refused a share");
                 }
             }
-            FromAgent::Health { share, health } => {
-                let health = match health {
-                    TargetHealth::Ok => TargetHealth::Ok,
-                    TargetHealth::Unreachable(cause) => TargetHealth::Unreachable(plain(&cause)),
+            FromAgent::Health { share, health, agent_exhausted } => {
+                let reason = if agent_exhausted { Reason::AgentExhausted } else { Reason::TargetUnreachable };
+                let problem = match health {
+                    TargetHealth::Ok => None,
+                    TargetHealth::Unreachable(cause) => Some(Problem::new(reason, plain(&cause))),
                 };
-                self.with(|roster| roster.health(session, share, health, std::time::Instant::now()));
+                self.with(|roster| roster.health(session, share, problem, std::time::Instant::now()));
             }
             FromAgent::Draining => {
                 info!(agent.id = %agent, "agent is stopping");

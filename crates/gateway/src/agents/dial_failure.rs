@@ -66,6 +66,7 @@ impl DialFailure {
                 Refusal::Draining => (Metric::NoAgent, Draining, Reason::AgentOffline),
                 Refusal::NotAssigned => (Metric::AgentRefused, TargetFails, Reason::AgentPending),
                 Refusal::NotAllowed => (Metric::AgentRefused, TargetFails, Reason::AgentRefused),
+                Refusal::AgentExhausted => (Metric::AgentExhausted, TargetFails, Reason::AgentExhausted),
                 Refusal::NameNotFound => (Metric::NameNotFound, TargetFails, Reason::TargetUnreachable),
                 Refusal::ConnectionRefused => {
                     (Metric::ConnectionRefused, TargetFails, Reason::TargetUnreachable)

@@ -101,6 +101,7 @@ async fn a_share_is_checked_hop_by_hop() {
         ..well.clone()
     };
     let refused = ShareCheck { dialled: Err(problem(Reason::AgentRefused)), ..well.clone() };
+    let exhausted = ShareCheck { dialled: Err(problem(Reason::AgentExhausted)), ..well.clone() };
     let unreachable = ShareCheck { dialled: Err(problem(Reason::TargetUnreachable)), ..well.clone() };
     let old = ShareCheck { bound: None, acknowledged: None, ..well };
     let mut shown = Vec::new();
@@ -108,6 +109,7 @@ async fn a_share_is_checked_hop_by_hop() {
         (taken, ["OK", "OK", "FAILED", "OK", "OK"]),
         (offline, ["OK", "OK", "OK", "FAILED", "UNKNOWN"]),
         (refused, ["OK", "OK", "OK", "FAILED", "UNKNOWN"]),
+        (exhausted, ["OK", "OK", "OK", "FAILED", "UNKNOWN"]),
         (unreachable, ["OK", "OK", "OK", "OK", "FAILED"]),
         (old, ["OK", "OK", "FAILED", "FAILED", "OK"]),
     ] {

@@ -39,6 +39,9 @@ pub enum FromAgent {
     Health {
         share: ShareId,
         health: TargetHealth,
+        /// The target is unreachable because the agent or its host has run out of something.
+        #[serde(default)]
+        agent_exhausted: bool,
     },
     /// Requests a new certificate for this connection's identity.
     Renew {

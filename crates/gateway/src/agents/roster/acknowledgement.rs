@@ -3,15 +3,15 @@
 use crate::agents::balancer::{Fitness, Record};
 use std::time::Instant;
 use wicketgate_link::AgentShareState;
-use wicketgate_model::Generation;
+use wicketgate_model::{Generation, Problem};
 
 /// The reports of an agent about a share since it connected.
 #[derive(Default)]
 pub(super) struct Acknowledgement {
     pub(super) acknowledged: Option<Generation>,
     pub(super) refused: Option<(Generation, String)>,
-    /// The cause, while the agent does not reach the target.
-    pub(super) unreachable: Option<String>,
+    /// Why, while the agent does not reach the target.
+    pub(super) unreachable: Option<Problem>,
     /// The newest generation that the agent has refused.
     pub(super) newest_refused: Option<Generation>,
     /// Results of dials to this generation's target, since the first failure.
@@ -35,7 +35,8 @@ impl Acknowledgement {
                 AgentShareState::Refused(why.clone())
             }
             Self { acknowledged, unreachable, .. } if *acknowledged == Some(newest) => {
-                unreachable.clone().map_or(AgentShareState::Serving, AgentShareState::Unreachable)
+                let why = unreachable.as_ref().map(|problem| problem.message.clone());
+                why.map_or(AgentShareState::Serving, AgentShareState::Unreachable)
             }
             _ => AgentShareState::Pending,
         }

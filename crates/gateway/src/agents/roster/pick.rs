@@ -92,7 +92,7 @@ mod tests {
         *,
     };
     use std::time::Duration;
-    use wicketgate_transport::control::TargetHealth;
+    use wicketgate_model::{Problem, Reason};
 
     struct Scene {
         roster: Roster,
@@ -198,10 +198,10 @@ mod tests {
         let health = |scene: &mut Scene, health| {
             scene.roster.health(&scene.sessions[0], scene.share, health, scene.now);
         };
-        health(&mut scene, TargetHealth::Unreachable("no".to_owned()));
+        health(&mut scene, Some(Problem::new(Reason::TargetUnreachable, "no")));
         scene.now += Duration::from_secs(3600);
         assert_eq!(scene.picked(), [agent(2)]);
-        health(&mut scene, TargetHealth::Ok);
+        health(&mut scene, None);
         scene.now += Duration::from_secs(60);
         assert_eq!(scene.picked(), [agent(1), agent(2)]);
     }

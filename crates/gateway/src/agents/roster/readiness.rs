@@ -59,9 +59,8 @@ impl Roster {
             let serving = || reports.iter().filter(|s| s.acknowledged == ready);
             serving()
                 .all(|s| s.unreachable.is_some())
-                .then(|| serving().find_map(|s| s.unreachable.as_deref()))
+                .then(|| serving().find_map(|s| s.unreachable.clone()))
                 .flatten()
-                .map(|cause| Problem::new(Reason::TargetUnreachable, cause))
         } else {
             let refused =
                 reports.iter().find_map(|s| s.refused.as_ref().filter(|r| r.0 == assigned.generation));

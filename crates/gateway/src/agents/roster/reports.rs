@@ -5,8 +5,7 @@
 
 use super::{Roster, Session, acknowledgement::Acknowledgement, newest};
 use std::time::{Duration, Instant};
-use wicketgate_model::{Generation, ShareId};
-use wicketgate_transport::control::TargetHealth;
+use wicketgate_model::{Generation, Problem, ShareId};
 
 impl Roster {
     /// The reports about the share, and its newest generation.
@@ -50,18 +49,20 @@ impl Roster {
         is_new
     }
 
-    pub(crate) fn health(&mut self, session: &Session, share: ShareId, health: TargetHealth, now: Instant) {
+    /// `problem`: why the agent does not reach the target.
+    pub(crate) fn health(
+        &mut self,
+        session: &Session,
+        share: ShareId,
+        problem: Option<Problem>,
+        now: Instant,
+    ) {
         if let Some((reports, _)) = self.reports(session, share) {
-            reports.unreachable = match health {
-                TargetHealth::Ok => {
-                    // The agent probes the target itself.
-                    if let Some(record) = &mut reports.record {
-                        record.worked(now);
-                    }
-                    None
-                }
-                TargetHealth::Unreachable(cause) => Some(cause),
-            };
+            // The agent probes the target itself.
+            if let (None, Some(record)) = (&problem, &mut reports.record) {
+                record.worked(now);
+            }
+            reports.unreachable = problem;
         }
     }
 
@@ -89,6 +90,7 @@ mod tests {
         *,
     };
     use wicketgate_link::AgentShareState;
+    use wicketgate_model::Reason;
 
     #[test]
     fn a_repeated_refusal_is_not_new() {
@@ -116,7 +118,7 @@ mod tests {
         roster.acknowledged(&session, id, two);
         assert_eq!(states(&roster), [(id, AgentShareState::Serving)]);
         let now = Instant::now();
-        roster.health(&session, id, TargetHealth::Unreachable("refused".to_owned()), now);
+        roster.health(&session, id, Some(Problem::new(Reason::TargetUnreachable, "refused")), now);
         assert_eq!(states(&roster), [(id, AgentShareState::Unreachable("refused".to_owned()))]);
         roster.refused(&session, id, two, "not allowed".to_owned());
         assert_eq!(states(&roster), [(id, AgentShareState::Refused("not allowed".to_owned()))]);

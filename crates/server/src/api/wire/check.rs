@@ -245,6 +245,10 @@ fn advice(hop: &Hop, walked: &Walked<'_>) -> String {
         (_, Some(Reason::AgentRefused)) => {
             format!("Add {} to the agent's allow list, or choose another target", share.spec.target)
         }
+        (_, Some(Reason::AgentExhausted)) => {
+            "Raise the limit that the message names, or start another agent of the environment on another host"
+                .to_owned()
+        }
         (_, Some(Reason::TargetUnreachable)) => format!(
             "See to it that {} listens, and that the agent's machine reaches it: its name, its route, its firewall",
             share.spec.target
