@@ -5,12 +5,14 @@ use std::{collections::BTreeMap, sync::Arc, time::Instant};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
-use wicketgate_link::{FromGateway, Handshake, LinkReceiver, RequestId, ShareCheck, ToGateway};
+use wicketgate_link::{FromGateway, Handshake, LinkReceiver, RequestId, ShareCheck, ToGateway, TunnelCheck};
 use wicketgate_model::{Desired, DesiredDelta, ShareDesired, ShareId, Touched, TunnelDesired, TunnelId};
 
 use crate::{
     agents::AgentStanding,
+    ipsec::Backend,
     listener::ShareState,
+    observations::Observations,
     parts::GatewayParts,
     tunnel::{TunnelInbox, TunnelTask},
 };
@@ -70,9 +72,15 @@ impl DesiredApplier {
 
     /// Checks a share's path, with a connection to its target, within the time limit for opening a client's connection.
     fn check(&self, request: RequestId, share: ShareId) {
-        let (observations, agents) = (Arc::clone(&self.parts.observations), self.parts.agents.clone());
-        let (stop, link) = (self.parts.stop.clone(), self.link.clone());
-        self.parts.tasks.spawn(stop.run_until_cancelled_owned(async move {
+        let GatewayParts { observations, agents, backend, stop, tasks, .. } = self.parts.clone();
+        let link = self.link.clone();
+        let tunnel =
+            self.desired.shares.get(&share).and_then(|s| self.desired.tunnels.get(&s.tunnel)).cloned();
+        tasks.spawn(stop.run_until_cancelled_owned(async move {
+            let tunnel = match tunnel {
+                Some(tunnel) => inspect(&backend, &observations, &tunnel).await,
+                None => TunnelCheck::default(),
+            };
             let begin = Instant::now();
             let (bound, listener_problem) = observations.listener(share);
             let listener_took = begin.elapsed();
@@ -81,6 +89,7 @@ impl DesiredApplier {
             let begin = Instant::now();
             let dialled = agents.dial(share).await;
             let check = ShareCheck {
+                tunnel,
                 bound,
                 listener_problem,
                 acknowledged,
@@ -199,5 +208,13 @@ impl DesiredApplier {
                 self.tunnels.remove(&id);
             }
         }
+    }
+}
+
+/// Inspects a tunnel. A problem that is known already needs no look: it may be what the look would wait for.
+async fn inspect(backend: &Backend, observations: &Observations, tunnel: &TunnelDesired) -> TunnelCheck {
+    match observations.tunnel_problem(tunnel.id) {
+        Some(problem) => TunnelCheck { problem: Some(problem), connection: None },
+        None => backend.inspect(tunnel).await,
     }
 }

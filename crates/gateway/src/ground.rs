@@ -202,6 +202,37 @@ impl Ground {
         if !slot.is_guarded {
             self.state.write(&TunnelRecord::of(desired))?;
         }
+        self.keep_rest(tunnel, desired).await.map(drop)
+    }
+
+    /// Compares a running tunnel with its desired state now, and restores what another program has changed. Returns what
+    /// that was.
+    ///
+    /// # Errors
+    /// A sentence for `statusDetail`.
+    pub(crate) async fn compare(
+        &self,
+        tunnel: &mut RunningTunnel,
+        desired: &TunnelDesired,
+    ) -> Result<Vec<String>, String> {
+        let named = self.namespace(desired.slot)?;
+        if !named.is_some_and(|named| named.is_same(&tunnel.namespace)) {
+            return Err(format!("the namespace {} was removed", self.namespace_name(desired.slot)));
+        }
+        tunnel.distrust();
+        tunnel.keep_guard(desired, self.packets).await?;
+        let mut restored = self.keep_rest(tunnel, desired).await?;
+        if self.steer(desired).await? {
+            restored.push("the gateway's own packet rules, which steer the peer, were removed".to_owned());
+        }
+        Ok(restored)
+    }
+
+    async fn keep_rest(
+        &self,
+        tunnel: &mut RunningTunnel,
+        desired: &TunnelDesired,
+    ) -> Result<Vec<String>, String> {
         let (link, addresses) = (self.link_name(desired.slot), self.addresses(desired.slot));
         tunnel.keep_link(&link, addresses, desired.load_balancer_ip, self.packets).await?;
         let is_up = tunnel.handle.connection().borrow().state == ConnectionState::Up;
@@ -213,11 +244,15 @@ impl Ground {
             // Listeners at the old address are deaf.
             tunnel.handle = Arc::new(tunnel.handle.moved_to(desired.load_balancer_ip));
         }
-        Ok(())
+        let restored = tunnel.take_restored();
+        for what in &restored {
+            warn!(tunnel.id = %desired.id, what, "another program has changed a tunnel's network: restored");
+        }
+        Ok(restored)
     }
 
-    /// Steers the peer's packets to its tunnel.
-    pub(crate) async fn steer(&self, desired: &TunnelDesired) -> Result<(), NetworkError> {
+    /// Steers the peer's packets to its tunnel. Returns whether the rules had been removed and are restored.
+    pub(crate) async fn steer(&self, desired: &TunnelDesired) -> Result<bool, NetworkError> {
         self.steering.steer(Some(desired.peer_address.get()), self.inside(desired.slot)).await
     }
 

@@ -11,6 +11,7 @@ mod strongswan;
 
 use std::{io, net::Ipv4Addr, sync::Arc};
 
+use wicketgate_link::TunnelCheck;
 use wicketgate_model::{EspMode, Problem, TunnelDesired, TunnelId};
 
 pub use crate::ground::{GroundError, TunnelHandle};
@@ -96,6 +97,15 @@ impl Backend {
         match self {
             Self::Strongswan(strongswan) => strongswan.ensure(tunnel).await,
             Self::Off(off) => Ok(off.ensure(tunnel)),
+        }
+    }
+
+    /// Compares the tunnel with its desired state now and asks its engine, within 3 s. Restores what another program has
+    /// changed. Returns the connection, as far as the engine answers, and what a client could not pass until now.
+    pub(crate) async fn inspect(&self, tunnel: &TunnelDesired) -> TunnelCheck {
+        match self {
+            Self::Strongswan(strongswan) => strongswan.inspect(tunnel).await,
+            Self::Off(_) => TunnelCheck::default(),
         }
     }
 

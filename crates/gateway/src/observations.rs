@@ -144,6 +144,11 @@ impl Observations {
         });
     }
 
+    /// Why the newest generation of the tunnel is not ready.
+    pub(crate) fn tunnel_problem(&self, tunnel: TunnelId) -> Option<Problem> {
+        self.inner.lock().tunnels.get(&tunnel)?.problem.clone()
+    }
+
     /// The generation that listens at the share's port, and the problem of a newer one.
     pub(crate) fn listener(&self, share: ShareId) -> (Option<Generation>, Option<Problem>) {
         match self.inner.lock().shares.get(&share) {

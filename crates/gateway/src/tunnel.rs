@@ -8,7 +8,7 @@ mod listeners;
 mod peer_log;
 mod retry;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::future::OptionFuture;
 use jiff::Timestamp;
@@ -25,7 +25,7 @@ use crate::ipsec::TunnelHandle;
 pub(crate) use crate::parts::GatewayParts;
 
 /// How often a tunnel is compared with its desired state without a reason: it may have been changed from outside.
-const CHECK_EVERY: Duration = Duration::from_secs(30);
+const CHECK_EVERY: Duration = Duration::from_secs(4);
 
 /// See the module.
 pub(crate) struct TunnelTask {
@@ -156,7 +156,7 @@ impl TunnelTask {
         }
         if is_new || is_due {
             self.check_at = now + CHECK_EVERY;
-            match self.parts.backend.ensure(&desired).await {
+            match self.ensure(&desired).await {
                 Ok(tunnel) => {
                     self.retry.worked();
                     self.failure = None;
@@ -175,12 +175,36 @@ impl TunnelTask {
             }
             self.asked = Some(Arc::clone(&desired));
         }
+        self.show(&desired).await;
+    }
+
+    /// Has the engine bring the tunnel to the desired state. Meanwhile it reports what the engine reports: that the IKE
+    /// daemon hangs, which this waits for.
+    async fn ensure(&mut self, desired: &Arc<TunnelDesired>) -> Result<Arc<TunnelHandle>, Problem> {
+        let backend = Arc::clone(&self.parts.backend);
+        let mut ensured = pin!(backend.ensure(desired));
+        loop {
+            let tunnel = self.tunnel.clone();
+            let changed = OptionFuture::from(tunnel.as_ref().map(|tunnel| tunnel.changed()));
+            tokio::select! {
+                ensured = &mut ensured => return ensured,
+                Some(()) = changed => self.show(desired).await,
+            }
+        }
+    }
+
+    /// Reports the tunnel, and binds its listeners if it is ready.
+    async fn show(&mut self, desired: &Arc<TunnelDesired>) {
         if let Some(problem) = self.failure.clone().or_else(|| self.tunnel.as_ref().and_then(|t| t.problem()))
         {
-            self.refuse(&desired, problem);
+            self.refuse(desired, problem);
             return;
         }
-        self.report(&desired, None);
+        // The new one's problem is not known yet.
+        if self.asked.as_ref() != Some(desired) {
+            return;
+        }
+        self.report(desired, None);
         if let Some(tunnel) = &self.tunnel {
             self.listeners.listen(tunnel, &self.parts).await;
         }

@@ -7,8 +7,8 @@ use std::{
     time::Duration,
 };
 use wicketgate_model::{
-    AgentId, DesiredDelta, EnrolGrant, EnrolRefusal, EnrolRequest, EnvironmentId, EspMode, Generation,
-    ObservedDelta, Problem, ShareId, TrafficDelta,
+    AgentId, Connection, DesiredDelta, EnrolGrant, EnrolRefusal, EnrolRequest, EnvironmentId, EspMode,
+    Generation, ObservedDelta, Problem, ShareId, TrafficDelta,
 };
 
 /// Messages from the server to a gateway.
@@ -102,9 +102,21 @@ pub enum AgentShareState {
     Unreachable(String),
 }
 
+/// What a gateway finds when it inspects a tunnel.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelCheck {
+    /// What has kept the tunnel from serving until now, although it was set up.
+    pub problem: Option<Problem>,
+    /// The connection as the IKE daemon has just reported it; `None`: it was not asked, or did not answer.
+    pub connection: Option<Connection>,
+}
+
 /// The state of a share's path at a gateway.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShareCheck {
+    /// An older gateway does not inspect the tunnel.
+    #[serde(default)]
+    pub tunnel: TunnelCheck,
     /// The newest generation that is served at the ingress port.
     pub bound: Option<Generation>,
     pub listener_problem: Option<Problem>,

@@ -116,6 +116,8 @@ crate::text_enum!(
         PeerRefusedGateway = "PeerRefusedGateway",
         /// The peer speaks IKEv1.
         IkeVersionDiffers = "IkeVersionDiffers",
+        /// The gateway's own IKE daemon has ended or hangs; it is not the peer's fault.
+        GatewayFailed = "GatewayFailed",
         /// The peer does not answer.
         PeerDoesNotAnswer = "PeerDoesNotAnswer",
         /// Any other failure; the cause has its name in IKE.

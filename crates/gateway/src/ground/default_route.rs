@@ -23,16 +23,19 @@ impl DefaultRoute {
         Self { table: RouteHeader::RT_TABLE_MAIN.into(), link, gateway: Some(gateway) }
     }
 
-    /// Adds the route in place of another one, unless it is there: the monitor would report a change.
-    pub(super) async fn ensure(self, handle: &Handle) -> Result<(), NetworkError> {
-        let all = RouteMessageBuilder::<Ipv4Addr>::new().build();
+    /// Adds the route in place of another one, unless it is there: the monitor would report a change. Returns whether it
+    /// was missing.
+    pub(super) async fn ensure(self, handle: &Handle) -> Result<bool, NetworkError> {
+        // The kernel lists the routes of this table only.
+        let all = RouteMessageBuilder::<Ipv4Addr>::new().table_id(self.table).build();
         let mut list = Box::pin(handle.route().get(all).execute());
         while let Some(route) = list.try_next().await.map_err(netlink("list routes"))? {
             if self.is(&route) {
-                return Ok(());
+                return Ok(false);
             }
         }
-        handle.route().add(self.message()).replace().execute().await.map_err(netlink("add a default route"))
+        let added = handle.route().add(self.message()).replace().execute().await;
+        added.map(|()| true).map_err(netlink("add a default route"))
     }
 
     fn message(self) -> RouteMessage {

@@ -26,34 +26,42 @@ pub(crate) const UPLINK: &str = "uplink";
 /// The largest packet between the namespaces: that of the network that nearly every peer is behind.
 pub(crate) const MTU: u32 = 1500;
 
-/// Brings the link `outside` and the inside of `namespace` to the desired state. Correct settings are not written
-/// again: the monitor would report a change.
+/// Brings the link `outside` and the inside of `namespace` to the desired state, and returns what was missing. Correct
+/// settings are not written again: the monitor would report a change.
 pub(crate) async fn ensure(
     namespace: &Namespace,
     outside: &str,
     addresses: LinkAddresses,
     on_lo: Ipv4Addr,
     packets: InnerPackets,
-) -> Result<(), NetworkError> {
+) -> Result<Vec<String>, NetworkError> {
     let own = handle()?;
+    let mut missing = Vec::new();
     let steps = async {
         let inside = enter(namespace, settings).await?;
-        let lo = bring_up(&inside, "lo").await?;
-        set_addresses(&inside, lo, on_lo, 32).await?;
+        let lo = bring_up(&inside, "lo", &mut missing).await?;
+        set_addresses(&inside, lo, (on_lo, 32), &mut missing).await?;
 
         // Each end of a pair disappears with the other, so a lone end is a leftover.
         if index(&inside, UPLINK).await?.is_none() || index(&own, outside).await?.is_none() {
             take_down(&own, outside).await?;
             create(&own, namespace, outside).await?;
+            missing.push(format!("the link {outside} was missing"));
         }
-        let own_index = bring_up(&own, outside).await?;
-        let inside_index = bring_up(&inside, UPLINK).await?;
-        set_addresses(&own, own_index, addresses.outside, 30).await?;
-        set_addresses(&inside, inside_index, addresses.inside, 30).await?;
-        DefaultRoute::main(inside_index, addresses.outside).ensure(&inside).await?;
-        return_route::ensure(&inside, on_lo, packets).await
+        let own_index = bring_up(&own, outside, &mut missing).await?;
+        let inside_index = bring_up(&inside, UPLINK, &mut missing).await?;
+        set_addresses(&own, own_index, (addresses.outside, 30), &mut missing).await?;
+        set_addresses(&inside, inside_index, (addresses.inside, 30), &mut missing).await?;
+        if DefaultRoute::main(inside_index, addresses.outside).ensure(&inside).await? {
+            missing.push("the tunnel's default route was missing".to_owned());
+        }
+        if return_route::ensure(&inside, on_lo, packets).await? {
+            missing.push("the route into the tunnel was missing".to_owned());
+        }
+        Ok(())
     };
-    in_time("set up a link", steps).await
+    in_time("set up a link", steps).await?;
+    Ok(missing)
 }
 
 /// Removes the link, if it is there.
@@ -93,13 +101,14 @@ async fn create(own: &Handle, namespace: &Namespace, outside: &str) -> Result<()
     own.link().add(link).execute().await.map_err(netlink("make a veth pair"))
 }
 
-async fn bring_up(handle: &Handle, name: &str) -> Result<u32, NetworkError> {
+async fn bring_up(handle: &Handle, name: &str, missing: &mut Vec<String>) -> Result<u32, NetworkError> {
     let link = get(handle, name).await?;
     let link = link.ok_or_else(|| NetworkError::refused(format!("bring up {name}"), "it is gone"))?;
     let index = link.header.index;
     if !link.header.flags.contains(LinkFlags::Up) {
         let up = LinkUnspec::new_with_index(index).up().build();
         handle.link().set(up).execute().await.map_err(netlink("bring up a link"))?;
+        missing.push(format!("the link {name} was down"));
     }
     Ok(index)
 }
@@ -108,8 +117,8 @@ async fn bring_up(handle: &Handle, name: &str) -> Result<u32, NetworkError> {
 async fn set_addresses(
     handle: &Handle,
     index: u32,
-    address: Ipv4Addr,
-    prefix: u8,
+    (address, prefix): (Ipv4Addr, u8),
+    missing: &mut Vec<String>,
 ) -> Result<(), NetworkError> {
     let mut is_there = false;
     let mut others = Vec::new();
@@ -130,6 +139,7 @@ async fn set_addresses(
     if !is_there {
         let add = handle.address().add(index, address.into(), prefix);
         add.execute().await.map_err(netlink("add an address"))?;
+        missing.push(format!("the address {address} was missing"));
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use netlink_packet_route::{
     link::LinkFlags,
     rule::{RuleAction, RuleAttribute, RuleMessage},
 };
-use rtnetlink::{Handle, IpVersion};
+use rtnetlink::{Handle, IpVersion, LinkUnspec};
 
 use super::{
     Namespace, NetworkError,
@@ -32,16 +32,17 @@ const PRIORITY: u32 = 100;
 pub(crate) async fn open(namespace: &Namespace, packets: InnerPackets) -> Result<(), NetworkError> {
     let InnerPackets::Device(tun) = packets else { return Ok(()) };
     let steps = async { route(&enter(namespace, || Ok(())).await?, tun).await };
-    in_time("route answers into a tunnel", steps).await
+    in_time("route answers into a tunnel", steps).await.map(drop)
 }
 
-/// Makes the rule for `load_balancer` the only one, and adds the route if the engine has its device.
+/// Makes the rule for `load_balancer` the only one, and adds the route if the engine has its device. Returns whether
+/// either was missing.
 pub(super) async fn ensure(
     inside: &Handle,
     load_balancer: Ipv4Addr,
     packets: InnerPackets,
-) -> Result<(), NetworkError> {
-    let InnerPackets::Device(tun) = packets else { return Ok(()) };
+) -> Result<bool, NetworkError> {
+    let InnerPackets::Device(tun) = packets else { return Ok(false) };
     let mut is_there = false;
     let mut others = Vec::new();
     let mut list = Box::pin(inside.rule().get(IpVersion::V4).execute());
@@ -61,14 +62,18 @@ pub(super) async fn ensure(
         let rule = rule.priority(PRIORITY).action(RuleAction::ToTable);
         rule.execute().await.map_err(netlink("add a routing rule"))?;
     }
-    route(inside, tun).await
+    Ok(route(inside, tun).await? || !is_there)
 }
 
-/// Adds the route, if the device is there and up. The engine may be making it.
-async fn route(inside: &Handle, tun: &str) -> Result<(), NetworkError> {
-    let device = get(inside, tun).await?.filter(|link| link.header.flags.contains(LinkFlags::Up));
-    let Some(device) = device else { return Ok(()) };
-    DefaultRoute { table: TABLE, link: device.header.index, gateway: None }.ensure(inside).await
+/// Adds the route if the device is there, which is brought up if it is down. Returns whether the route was missing.
+async fn route(inside: &Handle, tun: &str) -> Result<bool, NetworkError> {
+    let Some(link) = get(inside, tun).await? else { return Ok(false) };
+    let index = link.header.index;
+    if !link.header.flags.contains(LinkFlags::Up) {
+        let up = LinkUnspec::new_with_index(index).up().build();
+        inside.link().set(up).execute().await.map_err(netlink("bring up the engine's device"))?;
+    }
+    DefaultRoute { table: TABLE, link: index, gateway: None }.ensure(inside).await
 }
 
 /// Whether a rule of the table is the one for `load_balancer`; `None` for a rule of another table.

@@ -5,7 +5,7 @@
 //! microseconds for each tunnel; a complete comparison takes a hundred times that. What the kernel does not report,
 //! such as some settings, is compared every few minutes.
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{mem, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tracing::debug;
@@ -32,6 +32,9 @@ pub(crate) struct RunningTunnel {
     /// The load balancer on the link, and when the link was compared.
     linked: Option<(Ipv4Addr, Instant)>,
     path: PathMtu,
+    is_distrusted: bool,
+    /// What others had changed, and what was restored since [`RunningTunnel::take_restored`].
+    restored: Vec<String>,
 }
 
 impl RunningTunnel {
@@ -42,7 +45,19 @@ impl RunningTunnel {
         namespace: Namespace,
         monitor: NamespaceMonitor,
     ) -> Self {
-        Self { slot, handle, namespace, monitor, guard: None, linked: None, path: PathMtu::default() }
+        let (guard, linked, path) = (None, None, PathMtu::default());
+        let (is_distrusted, restored) = (false, Vec::new());
+        Self { slot, handle, namespace, monitor, guard, linked, path, is_distrusted, restored }
+    }
+
+    /// What was restored since the last call.
+    pub(super) fn take_restored(&mut self) -> Vec<String> {
+        mem::take(&mut self.restored)
+    }
+
+    /// Has the next [`RunningTunnel::keep_link`] compare the link, whatever the kernel reported.
+    pub(super) fn distrust(&mut self) {
+        self.is_distrusted = true;
     }
 
     /// Applies the guard's rules, unless they are unchanged.
@@ -58,6 +73,9 @@ impl RunningTunnel {
             return Ok(());
         }
         nft::apply(Some(&self.namespace), rules.clone()).await?;
+        if self.guard.as_ref().is_some_and(|(has, _)| *has == rules) {
+            self.restored.push("the packet rules in the tunnel's namespace were changed".to_owned());
+        }
         let made = self.monitor.rules()?;
         self.guard = made.follows(before).then_some((rules, made));
         Ok(())
@@ -73,15 +91,18 @@ impl RunningTunnel {
     ) -> Result<(), NetworkError> {
         let now = Instant::now();
         // Read before the comparison: a change during it is reported next time.
-        let has_changed = self.monitor.has_changed();
+        let has_changed = self.monitor.has_changed() || mem::take(&mut self.is_distrusted);
         let is_known = self
             .linked
             .is_some_and(|(has, at)| has == load_balancer && now.duration_since(at) < COMPARE_EVERY);
         if is_known && !has_changed && host_addresses::is_own(addresses.outside) {
             return Ok(());
         }
-        self.linked = None;
-        link::ensure(&self.namespace, outside, addresses, load_balancer, packets).await?;
+        let before = self.linked.take();
+        let missing = link::ensure(&self.namespace, outside, addresses, load_balancer, packets).await?;
+        if before.is_some_and(|(had, _)| had == load_balancer) {
+            self.restored.extend(missing);
+        }
         self.linked = Some((load_balancer, now));
         debug!(link = outside, elapsed_ms = now.elapsed().as_millis(), "link was compared");
         Ok(())

@@ -70,17 +70,19 @@ impl Steering {
         Ok(Self { config, peers: Mutex::new(Steered { peers, seen: None }) })
     }
 
-    /// Steers `peer`, and no other peer, to `inner`; without a peer, steers none.
-    pub(crate) async fn steer(&self, peer: Option<Ipv4Addr>, inner: Ipv4Addr) -> Result<(), NetworkError> {
+    /// Steers `peer`, and no other peer, to `inner`; without a peer, steers none. Returns whether the table had been
+    /// removed and is restored.
+    pub(crate) async fn steer(&self, peer: Option<Ipv4Addr>, inner: Ipv4Addr) -> Result<bool, NetworkError> {
         let mut steered = self.peers.lock().await;
-        self.restore(&mut steered).await?;
+        let is_restored = self.restore(&mut steered).await?;
         if peer.is_some_and(|peer| steered.peers.get(&peer) == Some(&inner)) {
-            return Ok(());
+            return Ok(is_restored);
         }
         let mut wanted = steered.peers.clone();
         wanted.retain(|_, to| *to != inner);
         wanted.extend(peer.map(|peer| (peer, inner)));
-        self.change(&mut steered, wanted).await
+        self.change(&mut steered, wanted).await?;
+        Ok(is_restored)
     }
 
     /// Removes the table. A host that did not forward before stops forwarding, unless another instance needs it.
@@ -117,22 +119,25 @@ impl Steering {
         Ok(())
     }
 
-    /// Restores the table if it was removed, for example by a host firewall that flushes all rules.
-    async fn restore(&self, steered: &mut Steered) -> Result<(), NetworkError> {
+    /// Restores the table if it was removed or emptied, for example by a host firewall that flushes all rules. Returns
+    /// whether it was.
+    async fn restore(&self, steered: &mut Steered) -> Result<bool, NetworkError> {
         // Read before the tables are listed: a change after this is seen next time.
         let now = generation()?;
         if steered.seen == Some(now) {
-            return Ok(());
+            return Ok(false);
         }
-        if nft::tables().await?.contains(&self.config.name()) {
+        let name = self.config.name();
+        // A flush of a table leaves its chains.
+        if nft::tables().await?.contains(&name) && nft::chain(&name, "arrive").await?.contains("dnat") {
             steered.seen = Some(now);
-            return Ok(());
+            return Ok(false);
         }
         tracing::warn!("steering rules were removed: restoring them");
         nft::apply(None, self.config.table(&steered.peers)?).await?;
         // Packets in the meantime became flows of the host itself, which would last as long as the peer sends.
         forget(steered.peers.keys().copied()).await;
-        Ok(())
+        Ok(true)
     }
 }
 

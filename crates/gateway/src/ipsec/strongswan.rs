@@ -10,13 +10,14 @@ mod installation;
 mod stray_watch;
 mod suite;
 
-use std::{collections::BTreeMap, io, sync::Arc};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Mutex, Semaphore},
-    time::Instant,
+    time::{Instant, timeout},
 };
 use tracing::{debug, warn};
+use wicketgate_link::TunnelCheck;
 use wicketgate_model::{EspMode, Problem, Reason, TunnelDesired, TunnelId};
 
 use super::config::IpsecConfig;
@@ -34,6 +35,9 @@ const RECEIVE_BUFFER: u64 = 4 << 20;
 /// Tunnels that are started at a time. Each takes a tenth of a second of processor time, and a charon has to answer within
 /// seconds: hundreds at once would all be late.
 const STARTED_AT_ONCE: usize = 4;
+
+/// For a check's look at a tunnel: it may have to wait for a step of the tunnel's own task.
+const INSPECTED_WITHIN: Duration = Duration::from_secs(3);
 
 /// The TUN device of strongSwan's kernel-libipsec.
 const TUN: &str = "ipsec0";
@@ -106,6 +110,37 @@ impl Strongswan {
         let result = self.bring_up(&mut entry, desired).await;
         debug!(tunnel.id = %desired.id, elapsed_ms = started.elapsed().as_millis(), ok = result.is_ok(), "tunnel was checked");
         result.map_err(|message| Problem::new(Reason::TunnelFailed, message))
+    }
+
+    pub(super) async fn inspect(&self, desired: &TunnelDesired) -> TunnelCheck {
+        let failed = |message: String| Some(Problem::new(Reason::TunnelFailed, message));
+        let inspected = async {
+            let entry = Arc::clone(self.tunnels.lock().await.get(&desired.id)?);
+            let mut entry = entry.lock().await;
+            let tunnel = entry.as_mut()?;
+            // The daemon last: its answer is the newest.
+            let compared = self.ground.compare(&mut tunnel.running, desired).await;
+            let answered = tunnel.daemon.ask().await;
+            let problem = match (&compared, &answered) {
+                (_, Err(message)) | (Err(message), _) => failed(message.clone()),
+                (Ok(restored), Ok(())) if restored.is_empty() => None,
+                (Ok(restored), Ok(())) => failed(format!(
+                    "another program had changed the gateway's network: {}; the gateway has just restored it",
+                    restored.join(", ")
+                )),
+            };
+            let connection = answered.is_ok().then(|| tunnel.running.handle.connection().borrow().clone());
+            Some(TunnelCheck { problem, connection })
+        };
+        match timeout(INSPECTED_WITHIN, inspected).await {
+            Ok(inspected) => inspected.unwrap_or_default(),
+            Err(_) => TunnelCheck {
+                problem: failed(format!(
+                    "the tunnel's IKE daemon, or the gateway's kernel, has not answered for {INSPECTED_WITHIN:?}"
+                )),
+                connection: None,
+            },
+        }
     }
 
     pub(super) async fn remove(&self, id: TunnelId) -> io::Result<()> {

@@ -3,7 +3,7 @@ use axum::http::{Method, StatusCode};
 use insta::assert_json_snapshot;
 use serde_json::{Value, json};
 use std::time::Duration;
-use wicketgate_link::{ShareCheck, ToGateway};
+use wicketgate_link::{ShareCheck, ToGateway, TunnelCheck};
 use wicketgate_model::{
     AgentId, Connection, ConnectionError, ConnectionFault, ConnectionState, EspMode, Generation, Problem,
     Reason, Status,
@@ -11,6 +11,7 @@ use wicketgate_model::{
 
 fn all_well(agent: AgentId) -> ShareCheck {
     ShareCheck {
+        tunnel: TunnelCheck::default(),
         bound: Some(Generation::FIRST),
         listener_problem: None,
         acknowledged: Some(Generation::FIRST),
@@ -103,7 +104,12 @@ async fn a_share_is_checked_hop_by_hop() {
     let refused = ShareCheck { dialled: Err(problem(Reason::AgentRefused)), ..well.clone() };
     let exhausted = ShareCheck { dialled: Err(problem(Reason::AgentExhausted)), ..well.clone() };
     let unreachable = ShareCheck { dialled: Err(problem(Reason::TargetUnreachable)), ..well.clone() };
-    let old = ShareCheck { bound: None, acknowledged: None, ..well };
+    let old = ShareCheck { bound: None, acknowledged: None, ..well.clone() };
+    let hung = TunnelCheck { problem: Some(problem(Reason::TunnelFailed)), connection: None };
+    let hung = ShareCheck { tunnel: hung, ..well.clone() };
+    let restored =
+        TunnelCheck { problem: Some(problem(Reason::TunnelFailed)), connection: Some(connection.clone()) };
+    let restored = ShareCheck { tunnel: restored, ..well };
     let mut shown = Vec::new();
     for (seen, expected) in [
         (taken, ["OK", "OK", "FAILED", "OK", "OK"]),
@@ -112,6 +118,8 @@ async fn a_share_is_checked_hop_by_hop() {
         (exhausted, ["OK", "OK", "OK", "FAILED", "UNKNOWN"]),
         (unreachable, ["OK", "OK", "OK", "OK", "FAILED"]),
         (old, ["OK", "OK", "FAILED", "FAILED", "OK"]),
+        (hung, ["FAILED", "UNKNOWN", "OK", "OK", "OK"]),
+        (restored, ["FAILED", "OK", "OK", "OK", "OK"]),
     ] {
         let answer = check(&app, &share, Some(seen)).await;
         assert_eq!((states(&answer), &answer.body["ok"]), (expected.to_vec(), &json!(false)));

@@ -38,6 +38,9 @@ const START_POLL: Duration = Duration::from_millis(3);
 /// charon notifies its peers and ends within some ten milliseconds.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// A charon that is terminated ends its SAs at the peer, too.
+const IN_ORDER: [Signal; 2] = [Signal::TERM, Signal::KILL];
+
 /// `$1` is the daemon's directory, `$2` charon.
 const START: &str = r#"umask 077; echo $$ >"$1/pid" && mount --bind "$1/run" /run && exec "$2""#;
 
@@ -109,7 +112,7 @@ impl CharonHome {
     /// Ends whatever runs here.
     pub(super) async fn stop(&self) -> Result<(), NetworkError> {
         if let Some(process) = self.process()? {
-            stop(&process).await;
+            stop(&process, &IN_ORDER).await;
         }
         // A start that was interrupted left no file.
         end(&self.dir, Some(&self.namespace)).await
@@ -154,7 +157,12 @@ impl Charon {
 
     /// Terminates it, and kills it if needed.
     pub(super) async fn stop(mut self) {
-        stop(&self.process).await;
+        stop(&self.process, &IN_ORDER).await;
+        self.reap();
+    }
+
+    pub(super) async fn kill(mut self) {
+        stop(&self.process, &[Signal::KILL]).await;
         self.reap();
     }
 
@@ -188,7 +196,8 @@ pub(super) async fn end(dir: &Path, namespace: Option<&Namespace>) -> Result<(),
         if is_ours()
             && let Some(process) = open(pid).filter(|_| is_ours())
         {
-            stop(&watch(process).map_err(NetworkError::io("watch the IKE daemon"))?).await;
+            let process = watch(process).map_err(NetworkError::io("watch the IKE daemon"))?;
+            stop(&process, &IN_ORDER).await;
         }
     }
     Ok(())
@@ -205,11 +214,11 @@ fn run(dir: &Path) -> PathBuf {
     dir.join("run")
 }
 
-/// Terminates a process, and kills it if needed.
-async fn stop(process: &AsyncFd<OwnedFd>) {
-    for signal in [Signal::TERM, Signal::KILL] {
+/// Sends a process these signals, until it has ended.
+async fn stop(process: &AsyncFd<OwnedFd>, signals: &[Signal]) {
+    for signal in signals {
         // It may have ended: then the wait returns at once.
-        let _ = pidfd_send_signal(process.get_ref(), signal);
+        let _ = pidfd_send_signal(process.get_ref(), *signal);
         if timeout(STOP_TIMEOUT, ended(process)).await.is_ok() {
             break;
         }

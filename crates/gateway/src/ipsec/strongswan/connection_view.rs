@@ -76,7 +76,9 @@ impl ConnectionView {
     }
 
     /// The daemon ended, and all SAs with it; the next one counts unique ids from 1.
-    pub(super) fn lost(&mut self, now: Timestamp) {
+    pub(super) fn died(&mut self, why: &str, now: Timestamp) {
+        let reason = ConnectionFault::GatewayFailed;
+        self.fail(PeerFault::new(reason, why), now);
         self.traffic.lost();
         self.line = Negotiation::Idle;
         (self.newest, self.faults, self.silence, self.ended_at) = (None, Faults::default(), None, None);

@@ -3,17 +3,22 @@
 //! charon may die at any time: the task starts another one with the same configuration. The task may end at any time:
 //! charon keeps running, and the task of the next run adopts it. Only the task talks to its charon.
 
-use std::{io, sync::Arc, time::Duration};
+mod orders;
+
+use std::{io, mem, pin::pin, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::mpsc,
     time::{Instant, sleep_until, timeout, timeout_at},
 };
 use tracing::{debug, info, warn};
 use wicketgate_model::{ConnectionState, Problem, Reason};
 use wicketgate_system::backoff::Backoff;
 use wicketgate_vici::{Client, Error, Events, Message};
+
+pub(super) use orders::Daemon;
+use orders::{Done, Order};
 
 use super::{
     charon::{Charon, CharonHome},
@@ -33,6 +38,13 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 const LOOK_RARELY: Duration = Duration::from_secs(30);
 
+/// How often the daemon of a tunnel that is up is asked for a sign of life, how long it may be silent before the tunnel
+/// counts as failed, and before the daemon is replaced. A daemon that hangs carries nothing, so it is told within 5 s. On a
+/// busy machine it answers in some ten milliseconds.
+const ALIVE_EVERY: Duration = Duration::from_millis(2500);
+const SUSPECTED_AFTER: Duration = Duration::from_secs(2);
+const HUNG_AFTER: Duration = Duration::from_secs(5);
+
 /// A burst of events causes one reading.
 const LOOK_AFTER: Duration = Duration::from_millis(50);
 
@@ -41,76 +53,31 @@ const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_LONGEST: Duration = Duration::from_secs(30);
 const LIVED_LONG: Duration = Duration::from_secs(60);
 
-/// Waiting orders: one, or one and the order to stop.
-const ORDERS: usize = 4;
-
-/// From an order to its answer, including a start of charon. An order may be carried out after its sender gave up.
-const ORDER_TIMEOUT: Duration = Duration::from_secs(15);
-
 /// A killed charon ends in milliseconds, unless the kernel holds it.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Why a daemon's SAs are gone.
+const ENDED: &str = "the gateway's IKE daemon ended, and is started again";
+
 const EVENTS: [&str; 6] = ["ike-updown", "child-updown", "ike-rekey", "child-rekey", "ike-update", "log"];
-
-/// A handle of the running task. Dropping it ends the task, and leaves charon running.
-#[derive(Debug)]
-pub(super) struct Daemon {
-    orders: mpsc::Sender<Order>,
-}
-
-/// Where the answer to an order goes.
-type Done = oneshot::Sender<Result<(), String>>;
-
-#[derive(Debug)]
-enum Order {
-    Configure(CharonConfig, Done),
-    Stop(Done),
-}
 
 impl Daemon {
     /// Starts the task, which starts or adopts charon.
     pub(super) fn start(home: CharonHome, report: Arc<TunnelHandle>) -> Self {
-        let (orders, receive) = mpsc::channel(ORDERS);
+        let (daemon, orders) = Self::new();
         let task = Task {
             strays: StrayWatch::new(home.namespace.clone()),
             home,
             report,
-            orders: receive,
+            orders,
             wanted: None,
             view: ConnectionView::new(Timestamp::now()),
+            is_suspected: false,
             initiation: Initiation::default(),
             proved: 0,
         };
         tokio::spawn(task.run());
-        Self { orders }
-    }
-
-    /// Configures charon as `wanted`, and waits for the result.
-    pub(super) async fn configure(&self, wanted: CharonConfig) -> Result<(), String> {
-        let configured = self.order(|done| Order::Configure(wanted, done)).await;
-        configured.unwrap_or_else(|| Err("the IKE daemon's task has ended".to_owned()))
-    }
-
-    /// Ends charon and the task. A task that has ended counts as stopped: an earlier caller gave up waiting.
-    /// [`CharonHome::stop`] ends its charon if it still runs.
-    pub(super) async fn stop(&self) -> Result<(), String> {
-        self.order(Order::Stop).await.unwrap_or(Ok(()))
-    }
-
-    /// Whether the task has ended.
-    pub(super) fn has_ended(&self) -> bool {
-        self.orders.is_closed()
-    }
-
-    /// The answer to an order; `None` if the task has ended.
-    async fn order(&self, order: impl FnOnce(Done) -> Order) -> Option<Result<(), String>> {
-        let (done, answer) = oneshot::channel();
-        let ordered = async {
-            self.orders.send(order(done)).await.ok()?;
-            answer.await.ok()
-        };
-        let in_time = timeout(ORDER_TIMEOUT, ordered).await;
-        in_time.unwrap_or_else(|_| Some(Err("the IKE daemon did not answer in time".to_owned())))
+        daemon
     }
 }
 
@@ -120,6 +87,8 @@ struct Task {
     orders: mpsc::Receiver<Order>,
     wanted: Option<CharonConfig>,
     view: ConnectionView,
+    /// charon is silent, and the problem says so.
+    is_suspected: bool,
     initiation: Initiation,
     /// Finds a peer that has not noticed that its SAs are gone.
     strays: StrayWatch,
@@ -146,8 +115,9 @@ impl Task {
                 self.initiation.call_back(Instant::now());
                 self.initiation.at = Some(Instant::now());
             }
-            self.view.lost(Timestamp::now());
+            self.view.died(&why, Timestamp::now());
             self.publish();
+            self.is_suspected = false;
             self.report.set_problem(Some(Problem::new(Reason::TunnelFailed, why.clone())));
             if started.elapsed() > LIVED_LONG {
                 backoff.reset();
@@ -160,6 +130,9 @@ impl Task {
                     Some(Order::Stop(done)) => return self.stop(done).await,
                     Some(Order::Configure(wanted, done)) => {
                         self.wanted = Some(wanted);
+                        let _ = done.send(Err(why.clone()));
+                    }
+                    Some(Order::Look(done)) => {
                         let _ = done.send(Err(why.clone()));
                     }
                 }
@@ -178,7 +151,14 @@ impl Task {
         };
         let end = match self.talk(&mut charon).await {
             Ok(end) => end,
-            Err(Error::Closed) => End::Died("the IKE daemon ended".to_owned()),
+            Err(Error::Closed) => End::Died(ENDED.to_owned()),
+            Err(Error::Timeout(_)) => {
+                // A daemon that hangs would not act on a request to end.
+                charon.kill().await;
+                return End::Died(format!(
+                    "the gateway's IKE daemon did not answer for {HUNG_AFTER:?}, and is replaced"
+                ));
+            }
             Err(error) => End::Died(error.to_string()),
         };
         if let End::Died(_) = end {
@@ -218,10 +198,11 @@ impl Task {
         self.look(&mut client).await?;
         let mut look_at = Instant::now() + LOOK_EVERY;
         let mut pause = LOOK_EVERY;
+        let mut alive_at = Instant::now() + ALIVE_EVERY;
         loop {
             let call_at = self.initiation.at;
             tokio::select! {
-                () = charon.exited() => return Ok(End::Died("the IKE daemon ended".to_owned())),
+                () = charon.exited() => return Ok(End::Died(ENDED.to_owned())),
                 order = self.orders.recv() => match order {
                     None => return Ok(End::Stopped),
                     Some(Order::Stop(done)) => {
@@ -231,15 +212,10 @@ impl Task {
                         }
                         return Ok(End::Stopped);
                     }
-                    Some(Order::Configure(wanted, done)) => {
-                        let configured = self.configure(&mut client, wanted).await;
-                        let _ = done.send(configured.as_ref().copied().map_err(ToString::to_string));
-                        match configured {
-                            // charon rejected the configuration, and still runs.
-                            Ok(()) | Err(Error::Failed { .. }) => {}
-                            Err(error) => return Err(error),
+                    Some(order) => {
+                        if self.obey(order, &mut client).await? {
+                            look_at = look_at.min(Instant::now() + LOOK_AFTER);
                         }
-                        look_at = look_at.min(Instant::now() + LOOK_AFTER);
                     }
                 },
                 event = events.receive() => {
@@ -250,6 +226,10 @@ impl Task {
                     if self.take(&name, &message) {
                         look_at = look_at.min(Instant::now() + LOOK_AFTER);
                     }
+                }
+                () = sleep_until(alive_at), if self.view.line == Negotiation::Up => {
+                    self.answered(client.request("version", Message::new())).await?;
+                    alive_at = Instant::now() + ALIVE_EVERY;
                 }
                 () = sleep_until(look_at) => {
                     let is_still = !self.look(&mut client).await?;
@@ -267,10 +247,31 @@ impl Task {
         }
     }
 
-    async fn configure(&mut self, client: &mut Client, wanted: CharonConfig) -> Result<(), Error> {
-        if self.wanted.as_ref() == Some(&wanted) {
-            return Ok(());
+    /// Carries out an order; returns whether SAs may change soon.
+    async fn obey(&mut self, order: Order, client: &mut Client) -> Result<bool, Error> {
+        match order {
+            Order::Stop(done) => self.stop(done).await,
+            Order::Look(done) => {
+                self.look(client).await?;
+                let _ = done.send(Ok(()));
+            }
+            Order::Configure(wanted, done) if self.wanted.as_ref() == Some(&wanted) => {
+                let _ = done.send(Ok(()));
+            }
+            Order::Configure(wanted, done) => {
+                let configured = self.configure(client, wanted).await;
+                let _ = done.send(configured.as_ref().copied().map_err(ToString::to_string));
+                return match configured {
+                    // charon rejected the configuration, and still runs.
+                    Ok(()) | Err(Error::Failed { .. }) => Ok(true),
+                    Err(error) => Err(error),
+                };
+            }
         }
+        Ok(false)
+    }
+
+    async fn configure(&mut self, client: &mut Client, wanted: CharonConfig) -> Result<(), Error> {
         if let Err(error) = wanted.load(client).await {
             if matches!(error, Error::Failed { .. }) {
                 self.wanted = None;
@@ -307,9 +308,35 @@ impl Task {
         self.view.log(line, ends, Timestamp::now())
     }
 
+    /// Waits for an answer of charon. If it is late, the tunnel is reported as failed until it arrives.
+    async fn answered<T>(&mut self, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let mut answer = pin!(answer);
+        let answer = match timeout(SUSPECTED_AFTER, &mut answer).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                warn!(dir = %self.home.dir.display(), "IKE daemon does not answer");
+                self.is_suspected = true;
+                let problem = Problem::new(
+                    Reason::TunnelFailed,
+                    format!(
+                        "the gateway's IKE daemon has not answered for {SUSPECTED_AFTER:?}, and is replaced after {HUNG_AFTER:?}"
+                    ),
+                );
+                self.report.set_problem(Some(problem));
+                let late = timeout(HUNG_AFTER - SUSPECTED_AFTER, answer).await;
+                late.unwrap_or_else(|_| Err(Error::Timeout("a sign of life".to_owned())))
+            }
+        };
+        if answer.is_ok() && mem::take(&mut self.is_suspected) {
+            self.report.set_problem(None);
+        }
+        answer
+    }
+
     /// Reads the SAs; returns whether the connection changed or is about to.
     async fn look(&mut self, client: &mut Client) -> Result<bool, Error> {
-        let parts = client.stream_request("list-sas", "list-sa", Message::new()).await?;
+        let parts = client.stream_request("list-sas", "list-sa", Message::new());
+        let parts = self.answered(parts).await?;
         let before = self.view.connection().clone();
         if self.view.look(&parts, Timestamp::now()) {
             info!(dir = %self.home.dir.display(), "the peer was lost: calling it back");
@@ -347,24 +374,5 @@ impl Task {
 
     fn publish(&self) {
         self.report.set_connection(self.view.connection().clone());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_task_that_has_ended_is_stopped_and_takes_no_configuration() {
-        let (orders, mut receive) = mpsc::channel(ORDERS);
-        let daemon = Daemon { orders };
-        // The task receives the order after the caller gave up, and ends.
-        let gave_up = timeout(Duration::ZERO, daemon.stop()).await;
-        assert!(gave_up.is_err() && !daemon.has_ended());
-        assert!(matches!(receive.try_recv(), Ok(Order::Stop(_))));
-        drop(receive);
-        assert!(daemon.has_ended());
-        assert_eq!(daemon.stop().await, Ok(()));
-        assert!(daemon.order(Order::Stop).await.is_none());
     }
 }

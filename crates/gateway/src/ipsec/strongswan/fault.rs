@@ -33,7 +33,7 @@ pub(super) struct PeerFault {
 
 impl PeerFault {
     /// A fault with the usual cure of its reason.
-    fn new(reason: ConnectionFault, cause: impl Into<String>) -> Self {
+    pub(super) fn new(reason: ConnectionFault, cause: impl Into<String>) -> Self {
         let cure = match reason {
             ConnectionFault::PreSharedKeysDiffer => {
                 "put the key from the tunnel's vpn-config into the site's device, or set the device's key on the tunnel \
@@ -55,6 +55,9 @@ impl PeerFault {
             ConnectionFault::PeerDoesNotAnswer => {
                 "check that the site's device is up and has the address peerPublicIp, and that UDP 500 and 4500 pass in \
                  both directions"
+            }
+            ConnectionFault::GatewayFailed => {
+                "the site's device needs no change; if it recurs, see the gateway's log"
             }
             ConnectionFault::GatewayIdentityDiffers | ConnectionFault::NegotiationFailed => {
                 "compare the site's device with the tunnel's vpn-config"

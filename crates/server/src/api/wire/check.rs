@@ -25,6 +25,14 @@ pub(in crate::api) struct Walked<'a> {
     pub(in crate::api) at: Timestamp,
 }
 
+impl Walked<'_> {
+    /// The tunnel's connection: as the gateway has just asked for it, or else as it last reported it.
+    fn connection(&self) -> Option<&Connection> {
+        let asked = self.seen.as_ref().and_then(|seen| seen.tunnel.connection.as_ref());
+        asked.or(self.tunnel.connection.as_ref())
+    }
+}
+
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::api) struct Check {
@@ -100,7 +108,7 @@ impl Check {
         let mut hops = match &walked.seen {
             Some(seen) => vec![
                 tunnel(walked, seen),
-                ike_sa(walked),
+                ike_sa(walked, seen),
                 listener(walked, seen),
                 agent(walked, seen),
                 target(walked, seen),
@@ -129,24 +137,28 @@ fn tunnel(walked: &Walked<'_>, seen: &ShareCheck) -> Hop {
     const HOP: HopName = HopName::Tunnel;
     let standing = &walked.tunnel.standing;
     let there_and_back = walked.took.saturating_sub(seen.dial_took);
-    let hop = match (standing.status, &standing.detail) {
-        (Status::Deployed, _) => Hop::new(HOP, State::Ok, "the gateway is ready to answer the peer"),
-        (_, Some(detail)) => Hop::failed(HOP, detail.problem.reason, detail.problem.message.clone()),
-        (status, None) => Hop::failed(HOP, Reason::TunnelNotReady, format!("its status is {status}")),
+    let hop = match (standing.status, &seen.tunnel.problem, &standing.detail) {
+        (Status::Deployed, Some(problem), _) => Hop::failed(HOP, problem.reason, problem.message.clone()),
+        (Status::Deployed, None, _) => Hop::new(HOP, State::Ok, "the gateway is ready to answer the peer"),
+        (_, _, Some(detail)) => Hop::failed(HOP, detail.problem.reason, detail.problem.message.clone()),
+        (status, _, None) => Hop::failed(HOP, Reason::TunnelNotReady, format!("its status is {status}")),
     };
     hop.took(there_and_back)
 }
 
-fn ike_sa(walked: &Walked<'_>) -> Hop {
+fn ike_sa(walked: &Walked<'_>, seen: &ShareCheck) -> Hop {
     const HOP: HopName = HopName::IkeSa;
     let never = || Connection::down(walked.tunnel.created_at);
-    let connection = walked.tunnel.connection.clone().unwrap_or_else(never);
+    let connection = walked.connection().cloned().unwrap_or_else(never);
     if !walked.has_ipsec {
         return Hop::new(
             HOP,
             State::Skipped,
             "not tried, because the gateway runs without IPsec (--ipsec off)",
         );
+    }
+    if seen.tunnel.problem.is_some() && seen.tunnel.connection.is_none() {
+        return Hop::new(HOP, State::Unknown, "the gateway's IKE daemon does not answer");
     }
     let is_ready = walked.tunnel.standing.status == Status::Deployed;
     let cause = connection.last_error.as_ref().map(|error| &error.cause);
@@ -219,7 +231,7 @@ fn advice(hop: &Hop, walked: &Walked<'_>) -> String {
     let (share, tunnel) = (walked.share, walked.tunnel);
     match (hop.hop, hop.reason) {
         (HopName::IkeSa, _) => {
-            let error = tunnel.connection.as_ref().and_then(|c| c.last_error.as_ref());
+            let error = walked.connection().and_then(|c| c.last_error.as_ref());
             error.map(|e| &*e.cure).filter(|cure| !cure.is_empty()).map(capitalized).unwrap_or_else(|| {
                 format!(
                     "Bring the tunnel up at the remote device, {}. If it tries and nothing comes of it, see to it that \
@@ -227,6 +239,10 @@ fn advice(hop: &Hop, walked: &Walked<'_>) -> String {
                     tunnel.spec.peer_address
                 )
             })
+        }
+        (HopName::Tunnel, Some(Reason::TunnelFailed)) => {
+            "The fault is at the gateway, not at the site: check again in 10 s; if it recurs, see the log of the gateway"
+                .to_owned()
         }
         (_, Some(Reason::GatewayOffline)) => {
             "Start the gateway of the tunnel's location, or see its log".to_owned()

@@ -40,7 +40,7 @@ fn bytes_add_up_over_a_rekey() {
     let seen = view.connection();
     assert_eq!((seen.bytes_in, seen.bytes_out), (210, 20));
     assert_eq!((seen.state, seen.since), (ConnectionState::Up, at(1)));
-    view.lost(at(5));
+    view.died("it ended", at(5));
     view.look(&sa(vec![child(1, "INSTALLED", 7, 0)]), at(6));
     assert_eq!((view.connection().bytes_in, view.connection().since), (217, at(6)));
 }
@@ -252,7 +252,7 @@ fn a_failure_is_kept_until_a_new_child_sa_is_installed() {
     assert_eq!((view.connection().state, since(&view)), (ConnectionState::Up, None));
 
     // The unique ids of the next charon start at 1 again.
-    view.lost(at(9));
+    view.died("it ended", at(9));
     view.log(REFUSED, None, at(9));
     view.look(&sa(vec![child(1, "INSTALLED", 0, 0)]), at(10));
     assert_eq!(since(&view), None);
