@@ -1,10 +1,21 @@
 //! The API reports the cause when something outside the product fails.
 
-use std::{io::Read as _, time::Instant};
+use std::{
+    io::Read as _,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
 
-use crate::harness::{AT_ONCE, PATIENCE, World, door, targets::connect, text};
+use crate::harness::{
+    AT_ONCE, PATIENCE, SITE_CLIENT, World, door,
+    targets::{ask, connect, connect_as, here, is_refused},
+    text,
+};
+
+/// From the first moment that somebody could complain until the API says why.
+const NAMED: Duration = Duration::from_secs(5);
 
 #[test]
 fn a_target_that_refuses_is_reported_and_its_client_is_closed_at_once() -> Result<()> {
@@ -49,5 +60,41 @@ fn a_wrong_key_at_the_site_is_reported() -> Result<()> {
     // A peer that cannot connect is not an error of the tunnel.
     assert_eq!(seen["status"], "DEPLOYED");
     ensure!(seen["connection"]["state"] != "UP");
+    world.end()
+}
+
+#[test]
+fn a_share_is_ready_only_while_its_site_is_connected() -> Result<()> {
+    let (world, published) = World::with_sites(1).publish(here)?;
+    let share = format!("ipsec-shares/{}", text(&published.share, "id")?);
+    let tunnel = format!("ipsec-tunnels/{}", text(&published.tunnel, "id")?);
+    let is = |ready: bool| move |it: &Value| it["status"] == "DEPLOYED" && it["ready"] == ready;
+    let wait =
+        |path: &str, ready| world.gateway.wait(&world.lab, path, "as ready as expected", NAMED, is(ready));
+    let reason = |it: &Value| it["statusDetail"]["reason"].clone();
+    ensure!(reason(&wait(&share, false)?) == "PeerDown");
+    wait(&tunnel, false)?;
+
+    let mut site = world.connected_site(0, &published.tunnel)?;
+    ensure!(reason(&wait(&share, true)?).is_null());
+    wait(&tunnel, true)?;
+    assert_eq!(ask(&site.namespace, published.door, PATIENCE)?, "here");
+
+    // Clients that allowedSources excludes are told to the operator, and the others are served.
+    let neighbour = std::net::Ipv4Addr::new(10, 0, 0, 11);
+    site.namespace.ip(&format!("addr add {neighbour}/32 dev lo"))?;
+    world.patch(&published.share, &json!({"allowedSources": [format!("{SITE_CLIENT}/32")]}))?;
+    for _ in 0..3 {
+        is_refused(connect_as(&site.namespace, neighbour, published.door, PATIENCE))?;
+    }
+    let refused = world.gateway.wait(&world.lab, &share, "ConnectionsRefused", NAMED, |s| {
+        reason(s) == "ConnectionsRefused" && s["ready"] == true
+    })?;
+    let message = text(&refused["statusDetail"], "message")?;
+    ensure!(message.starts_with("3 of the last ") && message.contains("allowedSources"), "{message}");
+
+    site.stop()?;
+    ensure!(reason(&wait(&share, false)?) == "PeerDown");
+    wait(&tunnel, false)?;
     world.end()
 }

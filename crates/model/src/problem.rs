@@ -32,6 +32,12 @@ crate::text_enum!(
         AgentExhausted = "AgentExhausted",
         /// The agent cannot connect to the target.
         TargetUnreachable = "TargetUnreachable",
+        /// The tunnel's peer is not connected, so that nothing from the site arrives at the share.
+        PeerDown = "PeerDown",
+        /// Most of the last connections failed behind the gateway, in the same way.
+        ConnectionsFail = "ConnectionsFail",
+        /// The gateway refused most of the last connections: by source, or by a limit.
+        ConnectionsRefused = "ConnectionsRefused",
         /// It was deleted, and no gateway serves any part of it.
         Deleted = "Deleted",
     }

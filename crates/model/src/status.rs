@@ -61,6 +61,12 @@ pub struct Standing {
 }
 
 impl Standing {
+    /// Whether a connection that is allowed would be served now, as far as is known: nothing impairs the row.
+    pub fn serves(&self) -> bool {
+        let reason = self.detail.as_ref().map(|detail| detail.problem.reason);
+        self.status == Status::Deployed && matches!(reason, None | Some(Reason::ConnectionsRefused))
+    }
+
     /// A row that was just created or changed.
     pub fn new(now: Timestamp, observed_generation: Option<Generation>) -> Self {
         Self { status: Status::New, since: now, observed_generation, detail: Status::New.waiting(now) }

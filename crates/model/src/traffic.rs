@@ -80,6 +80,54 @@ crate::text_enum!(
 );
 serde_as_text!(FailureReason);
 
+impl FailureReason {
+    /// The gateway refused the connection before it looked for an agent.
+    pub fn is_refusal(self) -> bool {
+        matches!(self, Self::SourceNotAllowed | Self::ShareFull | Self::TunnelFull | Self::GatewayFull)
+    }
+
+    /// What it means, and what to do.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::SourceNotAllowed => {
+                "the clients' addresses are not in allowedSources; add them if they may connect"
+            }
+            Self::ShareFull => {
+                "the share has as many connections as maxConnections, or the gateway's default, allows; raise \
+                 maxConnections, or end connections that are not used"
+            }
+            Self::TunnelFull => {
+                "the tunnel's shares have half of the gateway's connections; raise the gateway's open-file limit"
+            }
+            Self::GatewayFull => "the gateway has no connection left; raise its open-file limit",
+            Self::NoAgent => "no connected agent serves the share; start one, or see its log",
+            Self::NoCarrier => {
+                "the agents' connections to the gateway break or do not suffice; see the log of the agents"
+            }
+            Self::AgentTimeout => "the agent does not answer in time; check its host and the line to it",
+            Self::AgentRefused => {
+                "the agent does not serve the share, or its --allow list excludes the target; see its log"
+            }
+            Self::AgentExhausted => {
+                "the agent's host has no open files, source ports or memory left; raise its limits, or start another \
+                 agent"
+            }
+            Self::NameNotFound => {
+                "the target's name has no address at the agent; correct the name, or the agent's name server"
+            }
+            Self::ConnectionRefused => {
+                "the target's host refuses the port; start the service, or correct the port of the target"
+            }
+            Self::DialTimeout => {
+                "the target does not answer the agent; check its address, its host, and firewalls on the way"
+            }
+            Self::TargetUnreachable => {
+                "the agent cannot connect to the target; check the route and the firewalls from the agent's host"
+            }
+        }
+    }
+}
+
 /// How long dials took, in buckets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct DialTimes {

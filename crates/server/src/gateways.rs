@@ -5,6 +5,7 @@
 
 mod certificate_desk;
 pub(crate) mod link;
+mod recent_connections;
 pub(crate) mod reconciler;
 mod rpc;
 mod view;

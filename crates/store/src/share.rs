@@ -237,6 +237,11 @@ pub mod columns {
     };
 
     crate::provisioned::columns! {
+        // As `Standing::serves` decides.
+        READY = Boolean(
+            "CASE WHEN r.status = 'DEPLOYED' AND COALESCE(r.reason, 'ConnectionsRefused') = 'ConnectionsRefused' \
+             THEN 1 ELSE 0 END"
+        );
         TUNNEL = Text("r.tunnel");
         Z_ID = Text("e.z_id").found_by(ENVIRONMENT);
         TARGET = Text("r.target");

@@ -10,7 +10,7 @@ use super::{
         body::Body,
         is_past_retention,
         query::Query,
-        tunnel::{self, Grace, Tunnel},
+        tunnel::{self, Grace, Tunnel, TunnelPlace},
     },
 };
 use crate::{
@@ -23,7 +23,7 @@ use axum::{
 };
 use serde_json::{Map, Value};
 use std::sync::Arc;
-use wicketgate_model::{LocationId, PreSharedKey, Status, TunnelId};
+use wicketgate_model::{EspMode, LocationId, PreSharedKey, Status, TunnelId};
 use wicketgate_store::{Action, TunnelChange, TunnelRow, TunnelSpec};
 
 pub(super) async fn list(ReadsShares(at): ReadsShares, format: Format, query: Query) -> Answer {
@@ -151,8 +151,12 @@ fn random_key() -> Result<PreSharedKey, ApiError> {
 }
 
 fn shown(state: &AppState, row: TunnelRow) -> Tunnel {
-    let address = state.gateways.public_address_at(&row.spec.location);
-    Tunnel::of(row, address)
+    let (gateways, location) = (&state.gateways, &row.spec.location);
+    let place = TunnelPlace {
+        address: gateways.public_address_at(location),
+        is_without_ipsec: gateways.esp_at(location) == Some(EspMode::Off),
+    };
+    Tunnel::of(row, place)
 }
 
 fn answer(state: &AppState, format: Format, status: StatusCode, row: TunnelRow) -> Response {

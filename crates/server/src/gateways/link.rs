@@ -114,6 +114,7 @@ impl GatewayLink {
             }
             FromGateway::Traffic(carried) => {
                 self.metrics.carried(&carried);
+                self.gateway.view.carried(&carried, now);
                 return Some(LinkRecord::Traffic(carried, now));
             }
             FromGateway::Hello(_) | FromGateway::Enrol { .. } | FromGateway::Renew { .. } => {}

@@ -7,7 +7,11 @@
 //! What it keeps in memory is a cache of the database and of the gateway's view: every few minutes it reads all rows
 //! again, so that whatever was missed is repaired.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::mpsc;
@@ -23,11 +27,13 @@ use crate::{
     telemetry::ServerMetrics,
 };
 use outbox::Outbox;
+use peer_state::PeerState;
 use rows::Rows;
 
 mod decide;
 mod intake;
 mod outbox;
+mod peer_state;
 mod rows;
 
 /// How often it runs without a signal: deadlines pass, and a signal may have been lost with its process.
@@ -63,7 +69,8 @@ pub(crate) struct Reconciler {
     /// When all rows were last read.
     read_all_at: Option<Timestamp>,
     tunnels: Rows<TunnelId, TunnelState>,
-    shares: Rows<ShareId, ()>,
+    shares: Rows<ShareId, ShareState>,
+    shares_of: BTreeMap<TunnelId, BTreeSet<ShareId>>,
     /// Tunnels with previous keys that are still valid.
     expiring_keys: BTreeSet<TunnelId>,
     outbox: Outbox,
@@ -80,6 +87,14 @@ struct TunnelState {
     connection: Option<Connection>,
     first_report: Option<FirstReport>,
     previous_keys: PreviousKeys,
+    /// As its shares were last told.
+    peer: Option<PeerState>,
+}
+
+/// What is kept of a share, beyond what is kept of every row.
+#[derive(Debug, Default)]
+struct ShareState {
+    tunnel: Option<TunnelId>,
 }
 
 /// The first report of a tunnel's connection since the gateway began to report.
@@ -100,6 +115,7 @@ impl Reconciler {
             read_all_at: None,
             tunnels: Rows::default(),
             shares: Rows::default(),
+            shares_of: BTreeMap::new(),
             expiring_keys: BTreeSet::new(),
             swept_at: None,
             heard: 0,
@@ -190,6 +206,7 @@ impl Reconciler {
     }
 
     fn forget_share(&mut self, id: ShareId) {
+        self.move_share(id, None);
         self.shares.forget(id);
         self.outbox.set_share(id, None);
         self.parts.metrics.forget(id);

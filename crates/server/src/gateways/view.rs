@@ -6,9 +6,11 @@ use jiff::Timestamp;
 use tokio::{sync::Notify, time::timeout};
 use tracing::warn;
 use wicketgate_link::GatewayHello;
-use wicketgate_model::{EspMode, Observed, ObservedDelta, ShareId, TunnelId};
+use wicketgate_model::{EspMode, Observed, ObservedDelta, ShareId, TrafficDelta, TunnelId};
 use wicketgate_store::StoreError;
 use wicketgate_system::{Mutex, MutexGuard, Outage};
+
+use super::recent_connections::RecentConnections;
 
 /// Between two attempts of a write that must not be lost.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
@@ -38,6 +40,7 @@ pub(crate) struct GatewayView {
     pub(crate) is_draining: bool,
     /// When the gateway's first report on this link arrived.
     pub(crate) reporting_since: Timestamp,
+    pub(crate) recent: RecentConnections,
     touched: TouchedRows,
 }
 
@@ -61,6 +64,7 @@ impl SharedView {
             silent_since: Some(now),
             is_draining: false,
             reporting_since: now,
+            recent: RecentConnections::default(),
             touched: TouchedRows { all: true, ..TouchedRows::default() },
         };
         Arc::new(Self { inner: Mutex::new(view), wake: Notify::new() })
@@ -105,6 +109,17 @@ impl SharedView {
     pub(crate) fn draining(&self, now: Timestamp) {
         self.lock().is_draining = true;
         self.lost(now);
+    }
+
+    /// Connections ended, or were served, as these reports say.
+    pub(crate) fn carried(&self, deltas: &[TrafficDelta], now: Timestamp) {
+        let mut view = self.lock();
+        let changed = view.recent.take(deltas, now);
+        if !changed.is_empty() {
+            view.touched.shares.extend(changed);
+            drop(view);
+            self.wake();
+        }
     }
 
     pub(crate) fn observe(&self, heard: u64, delta: ObservedDelta, now: Timestamp) {

@@ -5,7 +5,7 @@ use super::{
     fields::{Fields, patched},
     property::{
         LINKS, Property,
-        PropertyType::{Enum, Id, Integer, List, Object, Tags as TagMap, Text, Time},
+        PropertyType::{Boolean, Enum, Id, Integer, List, Object, Tags as TagMap, Text, Time},
     },
     status_detail::StatusDetail,
 };
@@ -33,6 +33,7 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("statusDetail.reason", Enum(Reason::NAMES)).column(&column::DETAIL_REASON),
     Property::new("statusDetail.message", Text).column(&column::DETAIL_MESSAGE),
     Property::new("statusDetail.since", Time).column(&column::DETAIL_SINCE),
+    Property::new("ready", Boolean).column(&column::READY),
     Property::new("locationId", Text).column(&column::LOCATION).writable(),
     Property::new("proxyProtocol", Enum(&["v2"])).column(&column::PROXY_PROTOCOL).writable(),
     Property::new("allowedSources", List).column(&column::ALLOWED_SOURCES).writable(),
@@ -60,6 +61,7 @@ pub(in crate::api) struct Share {
     ingress_port: IngressPort,
     status: Status,
     status_detail: Option<StatusDetail>,
+    ready: bool,
     location_id: LocationId,
     #[serde(flatten)]
     options: ShareOptions,
@@ -76,6 +78,7 @@ impl Share {
         let spec = row.spec;
         Self {
             status_detail: StatusDetail::of(&row.standing),
+            ready: row.standing.serves(),
             id: row.id,
             name: spec.name,
             description: spec.description,

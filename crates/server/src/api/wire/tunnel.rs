@@ -36,6 +36,7 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("statusDetail.reason", Enum(Reason::NAMES)).column(&column::DETAIL_REASON),
     Property::new("statusDetail.message", Text).column(&column::DETAIL_MESSAGE),
     Property::new("statusDetail.since", Time).column(&column::DETAIL_SINCE),
+    Property::new("ready", Boolean).described_as("tunnelReady"),
     Property::new("peerPublicIp", Text).column(&column::PEER_ADDRESS).required(),
     Property::new("peerCidr", Text).column(&column::PEER_CIDR).required(),
     Property::new("peerId", Text).column(&column::PEER_ID).writable(),
@@ -88,6 +89,7 @@ pub(in crate::api) struct Tunnel {
     location_id: LocationId,
     status: Status,
     status_detail: Option<StatusDetail>,
+    ready: bool,
     peer_public_ip: PeerAddress,
     peer_cidr: PeerCidr,
     peer_id: PeerId,
@@ -107,11 +109,23 @@ pub(in crate::api) struct Tunnel {
     created_by: String,
 }
 
+/// What the database does not know of a tunnel's gateway.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::api) struct TunnelPlace {
+    /// The address that the remote device dials, if it is known.
+    pub(in crate::api) address: Option<Ipv4Addr>,
+    /// There are no peers: sites connect to the load balancer without IPsec.
+    pub(in crate::api) is_without_ipsec: bool,
+}
+
 impl Tunnel {
-    pub(in crate::api) fn of(row: TunnelRow, gateway: Option<Ipv4Addr>) -> Self {
+    pub(in crate::api) fn of(row: TunnelRow, place: TunnelPlace) -> Self {
         let spec = row.spec;
+        let connection = row.connection.unwrap_or_else(|| Connection::down(row.created_at));
+        let is_connected = place.is_without_ipsec || connection.state == ConnectionState::Up;
         Self {
             status_detail: StatusDetail::of(&row.standing),
+            ready: row.standing.serves() && is_connected,
             id: row.id,
             name: spec.name,
             description: spec.description,
@@ -122,8 +136,8 @@ impl Tunnel {
             peer_cidr: spec.peer_cidr,
             peer_id: spec.peer_id,
             load_balancer_ip: row.load_balancer_ip,
-            gateway_public_ip: gateway,
-            connection: row.connection.unwrap_or_else(|| Connection::down(row.created_at)).into(),
+            gateway_public_ip: place.address,
+            connection: connection.into(),
             ike_proposals: spec.ike_proposals,
             esp_proposals: spec.esp_proposals,
             initiate: spec.initiate,
@@ -225,7 +239,7 @@ pub(in crate::api) fn merged(row: &TunnelRow, mut patch: Map<String, Value>) -> 
     if row.spec.peer_id.as_str() == row.spec.peer_address.to_string() {
         patch.entry("peerId").or_insert(Value::Null);
     }
-    patched(&Tunnel::of(row.clone(), None), PROPERTIES, patch)
+    patched(&Tunnel::of(row.clone(), TunnelPlace::default()), PROPERTIES, patch)
 }
 
 pub(in crate::api) static KEY_PROPERTIES: &[Property] =

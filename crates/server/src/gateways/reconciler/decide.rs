@@ -5,12 +5,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tracing::{info, warn};
 use wicketgate_model::{
-    Connection, ConnectionContinuity, ConnectionState, Generation, Observation, Problem, Reason, Status,
-    TunnelId,
+    Connection, ConnectionContinuity, ConnectionState, Generation, Observation, Problem, Reason, ShareId,
+    Status, TunnelId,
 };
 use wicketgate_store::{Resource, StatusUpdate, StoreError};
 
-use super::{FirstReport, PERIOD, Reconciler, SETTLED_AT_ONCE, TunnelState};
+use super::{FirstReport, PERIOD, PeerState, Reconciler, SETTLED_AT_ONCE, TunnelState};
 use crate::{background::Outcome, gateways::GatewayView};
 
 /// Recorded in one transaction, some statements each: callers' writes wait for it.
@@ -26,13 +26,16 @@ impl Reconciler {
             self.touch(&mut seen, now);
             let connections = self.new_connections(&seen, now);
             let Self { tunnels, shares, outbox, parts, .. } = self;
-            let tunnels = tunnels.updates(usize::MAX, parts.deadlines, now, |id, is_removed| {
+            let tunnels = tunnels.updates(usize::MAX, parts.deadlines, now, |id, _, is_removed| {
                 let entry = seen.observed.tunnels.get(&id).map(|t| (t.ready, t.problem.clone()));
                 let is_sent = is_removed || outbox.has_sent_tunnel(id);
                 (Resource::Tunnel(id), observation(&seen, entry, is_sent))
             });
-            let shares = shares.updates(SETTLED_AT_ONCE, parts.deadlines, now, |id, is_removed| {
-                let entry = seen.observed.shares.get(&id).map(|s| (s.ready, s.problem.clone()));
+            let shares = shares.updates(SETTLED_AT_ONCE, parts.deadlines, now, |id, state, is_removed| {
+                let entry = seen.observed.shares.get(&id).map(|s| {
+                    let impaired = || s.ready.and_then(|_| impairment(&seen, id, state.tunnel?));
+                    (s.ready, s.problem.clone().or_else(impaired))
+                });
                 let is_sent = is_removed || outbox.has_sent_share(id);
                 (Resource::Share(id), observation(&seen, entry, is_sent))
             });
@@ -58,10 +61,17 @@ impl Reconciler {
 
     /// Collects the rows whose status may have changed.
     fn touch(&mut self, seen: &mut GatewayView, now: Timestamp) {
-        let Self { tunnels, shares, .. } = self;
+        let Self { tunnels, shares, shares_of, .. } = self;
         let touched = seen.take_touched();
         tunnels.touch(touched.tunnels);
         shares.touch(touched.shares);
+        tunnels.each_undecided(|id, row| {
+            let peer = PeerState::of(seen, id);
+            if row.state.peer != peer {
+                row.state.peer = peer;
+                shares.touch(shares_of.get(&id).cloned().unwrap_or_default());
+            }
+        });
         tunnels.heard(seen.heard);
         shares.heard(seen.heard);
         // Deadlines are in seconds: rows that wait for one are examined once a second, and all rows while the gateway is
@@ -75,6 +85,7 @@ impl Reconciler {
             shares.touch_waiting();
         }
         if is_due {
+            shares.touch(seen.recent.expire(now).into_iter().collect());
             self.swept_at = Some(now);
         }
         self.heard = seen.heard;
@@ -164,6 +175,12 @@ fn observation(
     }
 }
 
-fn is_pending(problem: &Problem) -> bool {
+/// What impairs a share that its gateway and an agent serve.
+fn impairment(seen: &GatewayView, share: ShareId, tunnel: TunnelId) -> Option<Problem> {
+    let peer = PeerState::of(seen, tunnel).and_then(|peer| peer.problem(tunnel));
+    peer.or_else(|| seen.recent.problem(share).cloned())
+}
+
+pub(super) fn is_pending(problem: &Problem) -> bool {
     problem.reason == Reason::Pending
 }

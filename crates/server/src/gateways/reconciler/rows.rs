@@ -104,12 +104,12 @@ impl<Id: Ord + Copy, S: Default> Rows<Id, S> {
         most: usize,
         deadlines: Deadlines,
         now: Timestamp,
-        observe: impl Fn(Id, bool) -> (Resource, Observation),
+        observe: impl Fn(Id, &S, bool) -> (Resource, Observation),
     ) -> (Vec<StatusUpdate>, Option<Id>) {
         let mut updates = Vec::new();
         for id in self.undecided.iter().rev() {
             let Some(row) = self.rows.get(id) else { continue };
-            let (resource, seen) = observe(*id, self.removed.contains_key(id));
+            let (resource, seen) = observe(*id, &row.state, self.removed.contains_key(id));
             let standing = next(&row.standing, row.generation, &seen, deadlines, now);
             let waits = matches!(standing.status, Status::New | Status::Deleting)
                 || matches!(seen, Observation::Looking { .. });

@@ -6,8 +6,11 @@ mod bench;
 use super::*;
 use bench::Bench;
 use jiff::ToSpan as _;
-use wicketgate_link::FromGateway;
-use wicketgate_model::{AgentId, ConnectionState, Problem, Reason, Status};
+use wicketgate_link::{FromGateway, GatewayHello};
+use wicketgate_model::{
+    AgentId, ConnectionError, ConnectionFault, ConnectionState, EspMode, FailureReason, Problem, Reason,
+    Status, TrafficDelta,
+};
 
 #[tokio::test]
 async fn a_share_is_sent_reported_and_deployed() {
@@ -249,4 +252,85 @@ async fn a_barred_agent_is_sent_to_the_gateway() {
     b.restart();
     b.settle().await;
     assert!(b.gateway.desired.barred.contains(&agent));
+}
+
+/// The reason and the message of a share that is `DEPLOYED`, and whether it serves.
+async fn impaired(b: &Bench, id: ShareId) -> (Option<Reason>, String, bool) {
+    let standing = b.share(id).await.standing;
+    assert_eq!(standing.status, Status::Deployed);
+    let serves = standing.serves();
+    let problem = standing.detail.map(|detail| detail.problem);
+    (problem.as_ref().map(|p| p.reason), problem.map(|p| p.message).unwrap_or_default(), serves)
+}
+
+#[tokio::test]
+async fn a_deployed_share_says_that_its_peer_is_down() {
+    let mut b = Bench::new().await;
+    b.reconciler.parts.view.linked(GatewayHello { esp: EspMode::Kernel, ..bench::hello() });
+    let id = b.create().await;
+    b.settle().await;
+    let (reason, _, serves) = impaired(&b, id).await;
+    assert_eq!((reason, serves), (Some(Reason::PeerDown), false));
+
+    b.gateway.connection.state = ConnectionState::Up;
+    b.settle().await;
+    assert_eq!(impaired(&b, id).await, (None, String::new(), true));
+
+    b.gateway.connection.state = ConnectionState::Connecting;
+    b.gateway.connection.last_error = Some(ConnectionError {
+        reason: ConnectionFault::PreSharedKeysDiffer,
+        cause: "c".into(),
+        cure: "c".into(),
+        since: b.now,
+    });
+    b.settle().await;
+    let (reason, message, serves) = impaired(&b, id).await;
+    assert_eq!((reason, serves), (Some(Reason::PeerDown), false));
+    assert!(message.contains("PreSharedKeysDiffer") && message.contains(&b.tunnel.to_string()), "{message}");
+
+    // A share that has moved to this tunnel, and away from it, has the state of the tunnel it is on.
+    let other = b.create_tunnel().await;
+    b.settle().await;
+    let row = b.share(id).await;
+    let spec = wicketgate_store::ShareSpec { tunnel: other, ..row.spec };
+    b.store.replace_share(b.frontdoor, id, row.generation, &spec, &b.act()).await.unwrap();
+    b.settle().await;
+    let (_, message, _) = impaired(&b, id).await;
+    assert!(message.contains(&other.to_string()), "{message}");
+}
+
+#[tokio::test]
+async fn a_deployed_share_says_how_most_of_its_last_connections_failed() {
+    let mut b = Bench::new().await;
+    let id = b.create().await;
+    b.settle().await;
+    assert_eq!(impaired(&b, id).await.0, None);
+    let report = |opened, failures: &[(FailureReason, u64)]| {
+        let delta = TrafficDelta::new(id, TunnelId::new(uuid::Uuid::nil()));
+        let failures = failures.iter().copied().collect();
+        FromGateway::Traffic(vec![TrafficDelta { connections: opened, failures, ..delta }])
+    };
+    b.gateway.send(report(1, &[(FailureReason::DialTimeout, 4)])).await;
+    b.activate().await;
+    let (reason, message, serves) = impaired(&b, id).await;
+    assert_eq!((reason, serves), (Some(Reason::ConnectionsFail), false));
+    assert!(message.starts_with("4 of the last 5 connections were not served (dial-timeout)"), "{message}");
+
+    b.gateway.send(report(0, &[(FailureReason::ShareFull, 10)])).await;
+    b.activate().await;
+    let (reason, message, serves) = impaired(&b, id).await;
+    assert_eq!((reason, serves), (Some(Reason::ConnectionsRefused), true));
+    assert!(message.contains("maxConnections"), "{message}");
+
+    // Earlier connections say nothing about a share that was changed.
+    b.retarget(id).await;
+    b.settle().await;
+    assert_eq!(impaired(&b, id).await, (None, String::new(), true));
+
+    b.gateway.send(report(0, &[(FailureReason::NoAgent, 3)])).await;
+    b.activate().await;
+    assert_eq!(impaired(&b, id).await.0, Some(Reason::ConnectionsFail));
+    b.now = Timestamp::now() + 61.seconds();
+    b.activate().await;
+    assert_eq!(impaired(&b, id).await.0, None, "nobody has connected for a minute");
 }

@@ -204,7 +204,7 @@ fn gateway_id() -> GatewayId {
     GatewayId::new(Uuid::nil())
 }
 
-fn hello() -> GatewayHello {
+pub(super) fn hello() -> GatewayHello {
     GatewayHello { versions: VERSIONS, esp: EspMode::Off, public_address: None, max_tunnels: None }
 }
 

@@ -1,0 +1,47 @@
+//! Whether a tunnel's peer is connected, as far as the tunnel's shares depend on it.
+
+use wicketgate_model::{ConnectionFault, ConnectionState, EspMode, Problem, Reason, TunnelId};
+
+use super::decide::is_pending;
+use crate::gateways::GatewayView;
+
+/// A change of it is told to all shares of the tunnel, so it has no counters and no times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PeerState {
+    is_up: bool,
+    fault: Option<ConnectionFault>,
+}
+
+impl PeerState {
+    /// `None`: nothing is known of it yet, or there is no IPsec.
+    pub(super) fn of(seen: &GatewayView, tunnel: TunnelId) -> Option<Self> {
+        if seen.esp().is_none_or(|esp| esp == EspMode::Off) {
+            return None;
+        }
+        let tunnel = seen.observed.tunnels.get(&tunnel)?;
+        if tunnel.problem.as_ref().is_some_and(is_pending) {
+            return None;
+        }
+        let connection = &tunnel.connection;
+        let is_up = connection.state == ConnectionState::Up;
+        // Of an established connection it is a rekey's.
+        let fault = connection.last_error.as_ref().map(|e| e.reason).filter(|_| !is_up);
+        Some(Self { is_up, fault })
+    }
+
+    /// The problem that a share of the tunnel has because of it.
+    pub(super) fn problem(self, tunnel: TunnelId) -> Option<Problem> {
+        if self.is_up {
+            return None;
+        }
+        let message = match self.fault {
+            Some(fault) => format!(
+                "the site's device is not connected ({fault}): connection.lastError of {tunnel} has the cause and the cure"
+            ),
+            None => format!(
+                "the site's device is not connected, and connection of {tunnel} has no error: start the connection at the device"
+            ),
+        };
+        Some(Problem::new(Reason::PeerDown, message))
+    }
+}
