@@ -9,6 +9,7 @@ mod ipsec {
     mod children;
     mod faults;
     mod guard;
+    mod identities;
     mod lifecycle;
     mod lost;
     mod mended;

@@ -1,7 +1,6 @@
 //! Names: short texts with a rule each.
 
 use crate::declare::text;
-use std::net::IpAddr;
 
 text!(
     /// The name of a share, a tunnel or an environment: a host name's label (RFC 1123 §2.1).
@@ -27,22 +26,6 @@ text!(
     |s| hyphenated(s, |b| b.is_ascii_lowercase() || b.is_ascii_digit()) && s.as_bytes()[0].is_ascii_lowercase(),
     "must match ^[a-z]([a-z0-9-]*[a-z0-9])?$ and be 1 to 63 characters"
 );
-text!(
-    /// The IKE identity that the remote device gives (RFC 7296 §3.5): an address, a host name or a mail address.
-    /// Other characters are refused, since the text stands in device configurations and is matched by the daemon.
-    PeerId,
-    // An unspecified address means "any peer" to IKE daemons, and a colon outside an address a type's prefix.
-    |s| match s.parse::<IpAddr>() {
-        Ok(address) => !address.is_unspecified(),
-        Err(_) => {
-            (1..=255).contains(&s.len())
-                && s.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_@".contains(&b))
-                && s.as_bytes()[0] != b'@'
-        }
-    },
-    "must be an IKE identity: an address, or 1 to 255 letters, digits and . - _ @ (a host name or user@host)"
-);
-
 fn hyphenated(s: &str, letter: fn(u8) -> bool) -> bool {
     let b = s.as_bytes();
     (1..=63).contains(&b.len())
@@ -59,7 +42,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_panics(s in ".{0,80}") {
-            let _ = (s.parse::<ResourceName>(), s.parse::<LocationId>(), s.parse::<NamespaceName>(), s.parse::<PeerId>());
+            let _ = (s.parse::<ResourceName>(), s.parse::<LocationId>(), s.parse::<NamespaceName>());
         }
 
         #[test]
@@ -75,11 +58,5 @@ mod tests {
         }
         assert!("1a".parse::<NamespaceName>().is_err());
         assert!("US-EAST".parse::<LocationId>().is_err());
-        for bad in ["a\"; }", "0.0.0.0", "::", "ipv4:1.2.3.4", "%any", "@#00", ""] {
-            assert!(bad.parse::<PeerId>().is_err(), "{bad:?}");
-        }
-        for good in ["203.0.113.1", "fd00::1", "router.example.org", "vpn@example.org"] {
-            assert!(good.parse::<PeerId>().is_ok(), "{good:?}");
-        }
     }
 }

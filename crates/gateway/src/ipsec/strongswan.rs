@@ -7,6 +7,7 @@ mod daemon;
 mod fault;
 mod initiation;
 mod installation;
+mod peer_fault;
 mod stray_watch;
 mod suite;
 

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use wicketgate_model::{EspMode, EspProposals, IkeProposals, PeerCidr, PreSharedKey, TunnelDesired};
+use wicketgate_model::{EspMode, EspProposals, IkeProposals, PeerCidr, PeerId, PreSharedKey, TunnelDesired};
 use wicketgate_vici::{Client, Error, Message};
 
 use super::suite;
@@ -10,6 +10,13 @@ use super::suite;
 /// The names of a charon's only connection and its only child.
 pub(super) const CONNECTION: &str = "tunnel";
 pub(super) const CHILD: &str = "site";
+
+/// Connections that no peer can use: they require a certificate, and have no child. charon says which of them a peer with
+/// another identity than the tunnel's matches, and so the identity's type, which it does not show otherwise. A peer with the
+/// tunnel's identity matches that better.
+pub(super) const FQDN_PROBE: &str = "identity-fqdn";
+pub(super) const EMAIL_PROBE: &str = "identity-email";
+pub(super) const KEY_ID_PROBE: &str = "identity-keyid";
 
 /// A dead peer is noticed after this and the retransmissions below (13 s): in less than half a minute.
 const DPD_DELAY: &str = "10s";
@@ -28,7 +35,7 @@ pub(super) fn file(esp: EspMode) -> String {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Ends {
     pub(super) gateway_id: String,
-    pub(super) peer_id: String,
+    pub(super) peer_id: PeerId,
     pub(super) load_balancer: Ipv4Addr,
     pub(super) peer_cidr: PeerCidr,
 }
@@ -52,7 +59,7 @@ impl CharonConfig {
     pub(super) fn new(tunnel: &TunnelDesired, esp: EspMode, public: Ipv4Addr, inside: Ipv4Addr) -> Self {
         let ends = Ends {
             gateway_id: public.to_string(),
-            peer_id: tunnel.peer_id.to_string(),
+            peer_id: tunnel.peer_id.clone(),
             load_balancer: tunnel.load_balancer_ip,
             peer_cidr: tunnel.peer_cidr,
         };
@@ -80,7 +87,7 @@ impl CharonConfig {
             // by dead peer detection.
             .set("unique", "no")
             .section("local-1", end(&ends.gateway_id))
-            .section("remote-1", end(&ends.peer_id))
+            .section("remote-1", end(&ends.peer_id.in_strongswan()))
             .section("children", Message::new().section(CHILD, child));
         Self {
             connection: Message::new().section(CONNECTION, connection),
@@ -94,16 +101,32 @@ impl CharonConfig {
     }
 
     /// Loads the configuration. SAs of another peer, identity or network are ended, and SAs with algorithms that are no
-    /// longer allowed, which rekeys would keep. A change of keys ends none.
-    pub(super) async fn load(&self, client: &mut Client) -> Result<(), Error> {
-        let is_other = self.differs(client).await?;
+    /// longer allowed, which rekeys would keep. A change of keys ends none. `before` is what was loaded, as far as known.
+    pub(super) async fn load(&self, client: &mut Client, before: Option<&Self>) -> Result<(), Error> {
+        // charon lists identities without their types.
+        let is_other = before.is_some_and(|before| before.ends != self.ends) || self.differs(client).await?;
         self.load_keys(client).await?;
         client.request("load-conn", self.connection.clone()).await?;
+        let key_id = format!("keyid:{}", self.ends.peer_id.value());
+        for (name, id) in [(FQDN_PROBE, "fqdn:*"), (EMAIL_PROBE, "email:*"), (KEY_ID_PROBE, key_id.as_str())]
+        {
+            client.request("load-conn", Message::new().section(name, self.probe(id))).await?;
+        }
         if is_other || self.has_other_suites(client).await? {
             // Every SA; none is not an error.
             attempt(client, "terminate", Message::new()).await?;
         }
         Ok(())
+    }
+
+    /// See [`FQDN_PROBE`]. Its IKE proposals are the tunnel's: charon may negotiate an IKE SA by any connection.
+    fn probe(&self, id: &str) -> Message {
+        Message::new()
+            .set("version", "2")
+            .list("remote_addrs", ["%any"])
+            .list("proposals", self.ike_proposals.all().iter().map(suite::ike_keywords))
+            .section("local-1", Message::new().set("auth", "psk"))
+            .section("remote-1", Message::new().set("auth", "pubkey").set("id", id))
     }
 
     /// Whether charon has the connection loaded for another peer.
@@ -144,14 +167,15 @@ impl CharonConfig {
             .set("id", format!("key-{place}"))
             .set("type", "IKE")
             .set("data", key.expose())
-            .list("owners", [self.ends.gateway_id.as_str(), self.ends.peer_id.as_str()]);
+            .list("owners", [self.ends.gateway_id.clone(), self.ends.peer_id.in_strongswan()]);
         client.request("load-shared", message).await.map(|_| ())
     }
 }
 
 /// What a connection says about its peer. The keys of traffic selectors depend on the direction of the message.
 fn peer<'a>(connection: &'a Message, local: &str, remote: &str) -> Option<[Vec<&'a str>; 6]> {
-    let id = |end: &str| connection.sub(end).and_then(|end| end.text("id")).into_iter().collect();
+    let id =
+        |end: &str| connection.sub(end).and_then(|end| end.text("id")).map(untyped).into_iter().collect();
     let child = connection.sub("children")?.sub(CHILD)?;
     Some([
         connection.texts("local_addrs"),
@@ -161,6 +185,11 @@ fn peer<'a>(connection: &'a Message, local: &str, remote: &str) -> Option<[Vec<&
         child.texts(local),
         child.texts(remote),
     ])
+}
+
+/// An identity as charon lists it: without its type.
+fn untyped(id: &str) -> &str {
+    ["fqdn:", "email:", "keyid:"].iter().find_map(|kind| id.strip_prefix(kind)).unwrap_or(id)
 }
 
 /// Makes charon initiate once, without waiting for the result. It may refuse during another attempt.

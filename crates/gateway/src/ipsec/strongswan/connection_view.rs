@@ -11,11 +11,7 @@ use wicketgate_model::{
 };
 use wicketgate_vici::Message;
 
-use super::{
-    conf::Ends,
-    fault::{Faults, PeerFault},
-    suite,
-};
+use super::{conf::Ends, fault::Faults, peer_fault::PeerFault, suite};
 use sa::{id, is_established, is_installed, peer, steady, times};
 use traffic::ChildTraffic;
 

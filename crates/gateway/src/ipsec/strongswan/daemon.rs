@@ -190,7 +190,7 @@ impl Task {
         let mut client = Client::connect(&socket).await?;
         let mut events = Events::subscribe(&socket, &EVENTS).await?;
         if let Some(wanted) = &self.wanted {
-            wanted.load(&mut client).await?;
+            wanted.load(&mut client, None).await?;
             self.proved = 0;
             self.report.set_problem(None);
         }
@@ -272,7 +272,7 @@ impl Task {
     }
 
     async fn configure(&mut self, client: &mut Client, wanted: CharonConfig) -> Result<(), Error> {
-        if let Err(error) = wanted.load(client).await {
+        if let Err(error) = wanted.load(client, self.wanted.as_ref()).await {
             if matches!(error, Error::Failed { .. }) {
                 self.wanted = None;
             }

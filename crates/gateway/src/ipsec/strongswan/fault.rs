@@ -4,10 +4,16 @@
 //! (`generating …`), whose notify payload reports the failure. The findings give the cause. Text that comes from the
 //! peer is quoted without control characters and up to a limit.
 
+mod identity;
+
 use ipnet::Ipv4Net;
 use wicketgate_model::ConnectionFault;
 
-use super::conf::Ends;
+use super::{
+    conf::Ends,
+    peer_fault::{PeerFault, quoted},
+};
+use identity::Identities;
 
 /// The notifies of a failure, as charon abbreviates them in its log, and as RFC 7296 §3.10.1 names them.
 const FAILURES: [(&str, &str); 6] = [
@@ -19,63 +25,13 @@ const FAILURES: [(&str, &str); 6] = [
     ("US_CRIT_PAYLOAD", "UNSUPPORTED_CRITICAL_PAYLOAD"),
 ];
 
-/// Limits of quoted text from the peer: characters of a word, and proposals or networks of a list.
-const QUOTED: usize = 100;
+/// Proposals or networks of a list that are quoted.
 const LISTED: usize = 3;
-
-/// Why the peer could not connect: see [`wicketgate_model::ConnectionError`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct PeerFault {
-    pub(super) reason: ConnectionFault,
-    pub(super) cause: String,
-    pub(super) cure: String,
-}
-
-impl PeerFault {
-    /// A fault with the usual cure of its reason.
-    pub(super) fn new(reason: ConnectionFault, cause: impl Into<String>) -> Self {
-        let cure = match reason {
-            ConnectionFault::PreSharedKeysDiffer => {
-                "put the key from the tunnel's vpn-config into the site's device, or set the device's key on the tunnel \
-                 with POST …/psk"
-            }
-            ConnectionFault::PeerIdentityDiffers => "change the device's local identity or peerId",
-            ConnectionFault::TrafficSelectorsDiffer => {
-                "set the networks from the tunnel's vpn-config on the site's device"
-            }
-            ConnectionFault::NoCommonIkeProposal | ConnectionFault::NoCommonEspProposal => {
-                "set a proposal from the tunnel's vpn-config on the site's device, or add the device's proposal to the \
-                 tunnel unless it is weak"
-            }
-            ConnectionFault::PeerRefusedGateway => {
-                "copy both from the tunnel's vpn-config to the site's device; while two keys are valid, the gateway uses \
-                 the other one for the next attempt"
-            }
-            ConnectionFault::IkeVersionDiffers => "set its device to IKEv2",
-            ConnectionFault::PeerDoesNotAnswer => {
-                "check that the site's device is up and has the address peerPublicIp, and that UDP 500 and 4500 pass in \
-                 both directions"
-            }
-            ConnectionFault::GatewayFailed => {
-                "the site's device needs no change; if it recurs, see the gateway's log"
-            }
-            ConnectionFault::GatewayIdentityDiffers | ConnectionFault::NegotiationFailed => {
-                "compare the site's device with the tunnel's vpn-config"
-            }
-        };
-        Self::with_cure(reason, cause, cure)
-    }
-
-    fn with_cure(reason: ConnectionFault, cause: impl Into<String>, cure: impl Into<String>) -> Self {
-        Self { reason, cause: cause.into(), cure: cure.into() }
-    }
-}
 
 /// The findings about the current IKE message.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
-    /// The identity that the peer asks for, and the peer's own.
-    ids: Option<(String, String)>,
+    ids: Option<Identities>,
     /// The fault if none of the offered proposals is chosen.
     offered: Option<PeerFault>,
     cause: Option<PeerFault>,
@@ -99,10 +55,14 @@ impl Faults {
             return Some(PeerFault::new(ConnectionFault::PeerDoesNotAnswer, "the peer does not answer"));
         }
         if let Some(ids) = line.strip_prefix("looking for peer configs matching ") {
-            self.ids = identities(ids);
+            self.ids = Identities::read(ids);
         } else if line == "no matching peer config found" {
-            self.cause = self.ids.take().and_then(|(asked, own)| identity(&asked, &own, ends?));
-        } else if line.starts_with("tried ") && line.ends_with("but MAC mismatched") {
+            self.cause = self.ids.take().and_then(|ids| ids.fault(None, ends?));
+        } else if let Some(name) =
+            line.strip_prefix("selected peer config '").and_then(|l| l.strip_suffix('\''))
+        {
+            self.cause = self.ids.take().and_then(|ids| ids.fault(Some(name), ends?));
+        } else if self.cause.is_none() && line.starts_with("tried ") && line.ends_with("but MAC mismatched") {
             self.cause =
                 Some(PeerFault::new(ConnectionFault::PreSharedKeysDiffer, "the pre-shared keys differ"));
         } else if let Some(offered) = line.strip_prefix("received proposals: ") {
@@ -167,32 +127,6 @@ fn from_notify(line: &str, notify: &str, offered: Option<PeerFault>, ends: Optio
     PeerFault::new(reason, cause)
 }
 
-/// `169.254.1.2[198.51.100.1]...203.0.113.2[site.example]`: the identity that is asked for, and the peer's.
-fn identities(text: &str) -> Option<(String, String)> {
-    let (asked, own) = text.split_once("]...")?;
-    let asked = asked.split_once('[')?.1;
-    let own = own.split_once('[')?.1.strip_suffix(']')?;
-    Some((asked.to_owned(), own.to_owned()))
-}
-
-fn identity(asked: &str, own: &str, ends: &Ends) -> Option<PeerFault> {
-    let (peer_id, id) = (&ends.peer_id, &ends.gateway_id);
-    if own != peer_id {
-        let own = quoted(own);
-        return Some(PeerFault::new(
-            ConnectionFault::PeerIdentityDiffers,
-            format!("the peer identifies itself as {own}, but the tunnel's peerId is {peer_id}"),
-        ));
-    }
-    (asked != id && asked != "%any").then(|| {
-        PeerFault::with_cure(
-            ConnectionFault::GatewayIdentityDiffers,
-            format!("the peer asks for the identity {}, but the gateway's is {id}", quoted(asked)),
-            format!("set {id} as the remote identity on the site's device"),
-        )
-    })
-}
-
 /// `IKE:AES_CBC_128/HMAC_SHA1_96/PRF_HMAC_SHA1/MODP_2048, IKE:…`
 fn no_common_proposal(offered: &str) -> PeerFault {
     let proposal = |p: &str| {
@@ -246,14 +180,6 @@ fn has_none(list: &str, network: Ipv4Net) -> bool {
     })
 }
 
-fn quoted(text: &str) -> String {
-    let mut shown: String = text.chars().filter(|c| !c.is_control()).take(QUOTED).collect();
-    if text.chars().count() > QUOTED {
-        shown.push('…');
-    }
-    shown
-}
-
 fn listed(mut all: Vec<String>) -> String {
     let more = all.len().saturating_sub(LISTED);
     all.truncate(LISTED);
@@ -269,7 +195,7 @@ mod tests {
     fn ends() -> Ends {
         Ends {
             gateway_id: "198.51.100.1".to_owned(),
-            peer_id: "site.example".to_owned(),
+            peer_id: "site.example".parse().unwrap(),
             load_balancer: "100.64.0.1".parse().unwrap(),
             peer_cidr: "10.0.0.0/16".parse().unwrap(),
         }

@@ -13,8 +13,8 @@ mod template;
 use ipnet::Ipv4Net;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use std::net::{IpAddr, Ipv4Addr};
-use wicketgate_model::{EspProposals, IkeProposals, PreSharedKey, ResourceName};
+use std::net::Ipv4Addr;
+use wicketgate_model::{EspProposals, IdentityType, IkeProposals, PreSharedKey, ResourceName};
 use wicketgate_store::TunnelRow;
 
 pub(in crate::api) use device::RenderError;
@@ -36,6 +36,9 @@ const MSS: u16 = MTU - 40;
 #[serde(rename_all = "camelCase")]
 pub(in crate::api) struct VpnConfig {
     name: ResourceName,
+    /// The peer's identity as strongSwan writes it.
+    #[serde(skip)]
+    strongswan_id: String,
     ike_version: u8,
     gateway: End,
     peer: End,
@@ -59,8 +62,9 @@ pub(in crate::api) struct VpnConfig {
 #[serde(rename_all = "camelCase")]
 struct End {
     public_ip: Ipv4Addr,
-    /// The IKE identity (RFC 7296 §3.5): letters, digits and `.-_@:` only.
+    /// The IKE identity (RFC 7296 §3.5): letters, digits and `.-_@:` only, but for a distinguished name.
     id: String,
+    id_type: &'static str,
     traffic_selector: Ipv4Net,
 }
 
@@ -78,28 +82,23 @@ struct Dpd {
     action: &'static str,
 }
 
-impl End {
-    /// The type of the IKE identity, as templates name it.
-    fn id_type(&self) -> &'static str {
-        match self.id.parse() {
-            Ok(IpAddr::V4(_)) => "ipv4",
-            Ok(IpAddr::V6(_)) => "ipv6",
-            Err(_) if self.id.contains('@') => "email",
-            Err(_) => "fqdn",
-        }
-    }
-}
-
 impl VpnConfig {
     pub(in crate::api) fn new(tunnel: &TunnelRow, gateway: Ipv4Addr, udp_encapsulation: bool) -> Self {
         let load_balancer = Ipv4Net::from(tunnel.load_balancer_ip);
         Self {
             name: tunnel.spec.name.clone(),
+            strongswan_id: tunnel.spec.peer_id.in_strongswan(),
             ike_version: 2,
-            gateway: End { public_ip: gateway, id: gateway.to_string(), traffic_selector: load_balancer },
+            gateway: End {
+                public_ip: gateway,
+                id: gateway.to_string(),
+                id_type: IdentityType::Ipv4.as_str(),
+                traffic_selector: load_balancer,
+            },
             peer: End {
                 public_ip: tunnel.spec.peer_address.get(),
-                id: tunnel.spec.peer_id.to_string(),
+                id: tunnel.spec.peer_id.value().to_owned(),
+                id_type: tunnel.spec.peer_id.kind().as_str(),
                 traffic_selector: tunnel.spec.peer_cidr.get(),
             },
             pre_shared_key: tunnel.spec.pre_shared_key.clone(),

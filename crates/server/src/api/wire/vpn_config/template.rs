@@ -7,12 +7,13 @@
 //!   device that takes one of them only, `most` for one that takes so many proposals;
 //! - `left_out(comment, ike_offer, esp_offer)`: a comment on the proposals that are missing, empty if none is;
 //! - `object_name(most)`: a name for the device's own objects of at most `most` characters;
-//! - `id_type(ipv4=, ipv6=, fqdn=, email=)`: the argument for the type of `peer.id`; a type that is not given is one
-//!   that the device does not support;
+//! - `id_type(ipv4=, ipv6=, fqdn=, email=, keyid=, dn=)`: the argument for the type of `peer.id`; a type that is not given is
+//!   one that the device does not support;
+//! - `strongswan_id`: `peer.id` with its type, as strongSwan writes it;
 //! - `refuse_key(rule)` and `refuse_identity(rule)`: the device does not support the tunnel's value.
 //!
-//! Nothing is escaped by itself. Names, identities and addresses have no character with a meaning in any syntax; the
-//! pre-shared key has, and passes a filter or a test: `base64`, `hex`, `xml`, `backslashed`, `without(characters, rule)`,
+//! Nothing is escaped by itself. Names, identities and addresses have no character with a meaning in any syntax, except that a
+//! distinguished name has spaces, commas and equals signs, and stands in quotes or XML. The pre-shared key has, and passes a filter or a test: `base64`, `hex`, `xml`, `backslashed`, `without(characters, rule)`,
 //! `is plain`, `is word`. An undefined name is an error.
 //!
 //! minijinja's feature `debug` stays off: its errors would show the values of variables, the key among them.
@@ -73,14 +74,14 @@ fn names(device: &'static Device, config: &VpnConfig) -> Value {
         limits.assert_all_used()?;
         offer.map(|offer| Value::from(Serde(offer))).map_err(inexpressible)
     };
-    let id_type = config.peer.id_type();
+    let id_type = config.peer.id_type;
     let id_type = move |words: Kwargs| match words.get::<Option<String>>(id_type)? {
         Some(word) => Ok(word),
-        None if id_type == "ipv6" => Err(no_identity(device, "it is an IPv6 address")),
-        None => Err(no_identity(
+        None if !words.has("fqdn") => Err(no_identity(
             device,
             "it identifies itself by its outside address. Make that the peerId, or leave peerId out",
         )),
+        None => Err(no_identity(device, &format!("it has no identity of the type {id_type}"))),
     };
     let named = config.clone();
     let site = config.peer.traffic_selector;
@@ -89,6 +90,7 @@ fn names(device: &'static Device, config: &VpnConfig) -> Value {
         id_type => Value::from_function(id_type),
         object_name => Value::from_function(move |most: usize| named.object(most)),
         load_balancer => config.load_balancer().to_string(),
+        strongswan_id => config.strongswan_id.as_str(),
         site => context! {
             network => site.network().to_string(),
             netmask => site.netmask().to_string(),

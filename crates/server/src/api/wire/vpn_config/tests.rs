@@ -7,9 +7,22 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
 };
+use wicketgate_model::PeerId;
 
 /// The devices that support only addresses as identities.
 const ONLY_ADDRESSES: [&str; 2] = ["cisco-asa", "aws"];
+
+/// An identity of each type; and two that read like one of another type.
+const IDENTITIES: [&str; 8] = [
+    "203.0.113.1",
+    "router.example.org",
+    "vpn@example.org",
+    "fqdn:203.0.113.1",
+    "fqdn:vpn@example.org",
+    "email:office-9",
+    "keyid:office-7",
+    "dn:C=DE, O=An Office, CN=fw7",
+];
 
 /// The devices that support the group x25519.
 const X25519: [&str; 5] = ["strongswan", "libreswan", "fortinet", "pfsense", "vyos"];
@@ -22,17 +35,21 @@ const HOSTILE: &str = r#"0x"quoted' $(id) `id` # ! \ & <b> ; | ? %"#;
 
 fn config(name: &str, peer_id: &str, key: &str) -> VpnConfig {
     let net = |s: &str| s.parse::<Ipv4Net>().unwrap();
+    let peer_id: PeerId = peer_id.parse().unwrap();
     VpnConfig {
         name: name.parse().unwrap(),
+        strongswan_id: peer_id.in_strongswan(),
         ike_version: 2,
         gateway: End {
             public_ip: [198, 51, 100, 7].into(),
             id: "198.51.100.7".to_owned(),
+            id_type: "ipv4",
             traffic_selector: net("100.64.0.1/32"),
         },
         peer: End {
             public_ip: [203, 0, 113, 1].into(),
-            id: peer_id.to_owned(),
+            id: peer_id.value().to_owned(),
+            id_type: peer_id.kind().as_str(),
             traffic_selector: net("172.31.0.0/16"),
         },
         pre_shared_key: key.parse().unwrap(),
@@ -100,6 +117,31 @@ fn a_device_without_a_supported_proposal_is_refused() {
         shown("cisco-ios", &v6).starts_with("refused: Cisco IOS XE does not support the tunnel's peerId")
     );
     assert!(shown("strongswan", &v6).contains("id = \"2001:db8::1\""));
+}
+
+/// The lines of each device's file that contain the identity, or why there is no file.
+#[test]
+fn each_device_gets_the_type_of_the_identity() {
+    let mut all = String::new();
+    for device in DEVICES.iter().map(|d| d.format) {
+        all += &format!("{device}\n");
+        for peer_id in IDENTITIES {
+            let config = config("customer-a", peer_id, "Akey_of.letters0digits.and_nothing.else42");
+            let hex = quote::hex(&config.peer.id);
+            let file = shown(device, &config);
+            let lines = file.lines().filter(|line| {
+                let has = |text: &str| line.contains(text) && !line.starts_with(['!', '#']);
+                line.starts_with("refused")
+                    || has(&config.peer.id)
+                    || has(&hex)
+                    || line.contains("id_type>")
+                    || line.contains("localid-type")
+            });
+            all += &format!("  {peer_id}\n");
+            all.extend(lines.map(|line| format!("    {}\n", line.trim())));
+        }
+    }
+    insta::with_settings!({omit_expression => true}, { insta::assert_snapshot!("identities", all) });
 }
 
 #[test]
@@ -233,7 +275,7 @@ fn libreswan_reads_its_file() {
     };
     // The check of the configuration ignores algorithms: Libreswan's parser of proposals checks them.
     let mut algorithms = Vec::new();
-    for peer_id in ["203.0.113.1", "router.example.org", "vpn@example.org"] {
+    for peer_id in IDENTITIES {
         let file = shown("libreswan", &config("customer-a", peer_id, HOSTILE));
         let (ok, said) = check(&file);
         assert!(ok, "{said}");

@@ -1,0 +1,67 @@
+//! A fault of a peer, with its usual cure.
+
+use wicketgate_model::ConnectionFault;
+
+/// The most characters of a word from the peer that are quoted.
+const QUOTED: usize = 100;
+
+/// Why the peer could not connect: see [`wicketgate_model::ConnectionError`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PeerFault {
+    pub(super) reason: ConnectionFault,
+    pub(super) cause: String,
+    pub(super) cure: String,
+}
+
+impl PeerFault {
+    /// A fault with the usual cure of its reason.
+    pub(super) fn new(reason: ConnectionFault, cause: impl Into<String>) -> Self {
+        let cure = match reason {
+            ConnectionFault::PreSharedKeysDiffer => {
+                "put the key from the tunnel's vpn-config into the site's device, or set the device's key on the tunnel \
+                 with POST …/psk"
+            }
+            ConnectionFault::PeerIdentityDiffers => "change the device's local identity or peerId",
+            ConnectionFault::TrafficSelectorsDiffer => {
+                "set the networks from the tunnel's vpn-config on the site's device"
+            }
+            ConnectionFault::NoCommonIkeProposal | ConnectionFault::NoCommonEspProposal => {
+                "set a proposal from the tunnel's vpn-config on the site's device, or add the device's proposal to the \
+                 tunnel unless it is weak"
+            }
+            ConnectionFault::PeerRefusedGateway => {
+                "copy both from the tunnel's vpn-config to the site's device; while two keys are valid, the gateway uses \
+                 the other one for the next attempt"
+            }
+            ConnectionFault::IkeVersionDiffers => "set its device to IKEv2",
+            ConnectionFault::PeerDoesNotAnswer => {
+                "check that the site's device is up and has the address peerPublicIp, and that UDP 500 and 4500 pass in \
+                 both directions"
+            }
+            ConnectionFault::GatewayFailed => {
+                "the site's device needs no change; if it recurs, see the gateway's log"
+            }
+            ConnectionFault::GatewayIdentityDiffers | ConnectionFault::NegotiationFailed => {
+                "compare the site's device with the tunnel's vpn-config"
+            }
+        };
+        Self::with_cure(reason, cause, cure)
+    }
+
+    pub(super) fn with_cure(
+        reason: ConnectionFault,
+        cause: impl Into<String>,
+        cure: impl Into<String>,
+    ) -> Self {
+        Self { reason, cause: cause.into(), cure: cure.into() }
+    }
+}
+
+/// A word from the peer, without control characters.
+pub(super) fn quoted(text: &str) -> String {
+    let mut shown: String = text.chars().filter(|c| !c.is_control()).take(QUOTED).collect();
+    if text.chars().count() > QUOTED {
+        shown.push('…');
+    }
+    shown
+}
