@@ -3,27 +3,26 @@
 //! Invariants: one process uses the directory at a time; the key is on disk before it is sent, so that an enrolment
 //! whose answer was lost is repeated with the same key.
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::{
-    collections::BTreeMap,
-    io::{self, ErrorKind},
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, io, path::Path};
 use wicketgate_model::{AgentId, EnrolGrant, EnvironmentId, Generation, ShareId};
-use wicketgate_system::{Mutex, directory_lock::DirectoryLock, if_exists, private_file};
+use wicketgate_system::{
+    Mutex, if_exists,
+    own_directory::{DirectoryKind, OwnDirectory},
+    private_file,
+};
 use wicketgate_transport::{identity::RENEW_AFTER, key::PrivateKey, tls::AgentTls, trust::CaCertificate};
 
+const KIND: DirectoryKind =
+    DirectoryKind { program: "agent", name: "state directory", flag: "--state-dir", first: KEY_FILE };
 const KEY_FILE: &str = "agent.key";
 const IDENTITY_FILE: &str = "identity.json";
 const NEWEST_GENERATIONS_FILE: &str = "floors.json";
 
 /// The state directory, held by this process.
-pub(crate) struct StateDir {
-    path: PathBuf,
-    _lock: DirectoryLock,
-}
+pub(crate) struct StateDir(OwnDirectory);
 
 /// The identity that the server has given the agent.
 #[derive(Clone, Serialize, Deserialize)]
@@ -42,21 +41,12 @@ pub(crate) struct State {
 
 impl StateDir {
     pub(crate) fn lock(path: &Path) -> anyhow::Result<Self> {
-        let shown = path.display();
-        private_file::private_dir(path)
-            .with_context(|| format!("cannot create the state directory {shown}"))?;
-        let lock = DirectoryLock::take(path).map_err(|e| match e.kind() {
-            ErrorKind::WouldBlock => {
-                anyhow!("another agent is running with the state directory {shown}: give each agent its own")
-            }
-            _ => anyhow!(e).context(format!("cannot lock the state directory {shown}")),
-        })?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        OwnDirectory::open(path, &KIND).map(Self)
     }
 
     /// The agent's key, generated on the first call.
     pub(crate) fn key(&self) -> anyhow::Result<PrivateKey> {
-        Ok(PrivateKey::load_or_create(&self.path.join(KEY_FILE))?)
+        Ok(PrivateKey::load_or_create(&self.0.path().join(KEY_FILE))?)
     }
 
     /// The enrolled state, or the directory if no agent has enrolled in it yet.
@@ -76,7 +66,7 @@ impl StateDir {
 
     /// The content of a file; `None` if it does not exist. `advice`: what to do if it is damaged.
     fn read<T: DeserializeOwned>(&self, file: &str, advice: &str) -> anyhow::Result<Option<T>> {
-        let path = self.path.join(file);
+        let path = self.0.path().join(file);
         let shown = path.display();
         let Some(content) =
             if_exists(std::fs::read(&path)).with_context(|| format!("cannot read {shown}"))?
@@ -87,7 +77,7 @@ impl StateDir {
     }
 
     fn write(&self, file: &str, content: &impl Serialize) -> io::Result<()> {
-        private_file::replace(&self.path.join(file), &serde_json::to_vec(content)?)
+        private_file::replace(&self.0.path().join(file), &serde_json::to_vec(content)?)
     }
 }
 

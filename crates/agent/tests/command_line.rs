@@ -2,7 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::process::{Command, Output};
+use std::{
+    fs::Permissions,
+    os::unix::fs::PermissionsExt as _,
+    process::{Command, Output},
+};
 
 fn run(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_wicketgate-agent"))
@@ -45,4 +49,25 @@ fn wrong_usage_exits_with_2_and_a_failure_with_1_and_one_message() {
     let text = String::from_utf8(out.stderr).unwrap();
     let last = text.lines().last().unwrap();
     assert!(last.starts_with("wicketgate-agent: ") && last.contains(code), "{text}");
+}
+
+#[test]
+fn a_state_directory_with_other_files_is_refused_and_left_unchanged() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("letter"), "").unwrap();
+    std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+    let out = run(&[
+        "start",
+        "--server",
+        "https://127.0.0.1:1",
+        "--enrollment-token-file",
+        "no-code",
+        "--state-dir",
+        dir.path().to_str().unwrap(),
+    ]);
+    let text = String::from_utf8(out.stderr).unwrap();
+    assert_eq!(out.status.code(), Some(1), "{text}");
+    assert!(text.contains("has other files in it: choose another with --state-dir"), "{text}");
+    assert_eq!(std::fs::metadata(dir.path()).unwrap().permissions().mode() & 0o777, 0o755);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing was added");
 }

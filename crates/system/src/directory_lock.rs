@@ -7,8 +7,8 @@ use std::{
     path::Path,
 };
 
-/// The locked file. It stays in the directory after the lock ends, so it also marks a directory as used before.
-pub const LOCK_FILE: &str = "lock";
+/// The locked file. It stays in the directory after the lock ends.
+pub(crate) const LOCK_FILE: &str = "lock";
 
 /// The lock of a directory, until it is dropped. The kernel releases it when the process ends (flock(2)).
 #[derive(Debug)]

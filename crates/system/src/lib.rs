@@ -7,6 +7,7 @@ mod if_exists;
 mod latest;
 pub mod open_files;
 mod outage;
+pub mod own_directory;
 pub mod private_file;
 pub mod program;
 pub mod send_queue;

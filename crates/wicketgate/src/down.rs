@@ -6,8 +6,9 @@ use anyhow::Context;
 use clap::Args;
 use tracing::info;
 use wicketgate_gateway::{Backend, IpsecConfig, IpsecMode};
+use wicketgate_system::own_directory::OwnDirectory;
 
-use crate::data_dir::DataDir;
+use crate::up::DATA_DIRECTORY;
 
 #[derive(Debug, Args)]
 pub(crate) struct Down {
@@ -23,7 +24,7 @@ impl Down {
             "data directory {} does not exist: set --data-dir",
             self.data_dir.display()
         );
-        let data_dir = DataDir::open(&self.data_dir)?;
+        let data_dir = OwnDirectory::open(&self.data_dir, &DATA_DIRECTORY)?;
         let state_dir = data_dir.subdirectory("gateway")?;
         if std::fs::read_dir(&state_dir)?.next().is_none() {
             // `up` ran without IPsec only; this host may not even have an IKE daemon.

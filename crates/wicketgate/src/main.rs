@@ -1,6 +1,5 @@
 //! `wicketgate`: publishes private TCP services to sites that can only speak IPsec.
 
-mod data_dir;
 mod database;
 mod demo;
 mod down;

@@ -23,18 +23,28 @@ use wicketgate_gateway::{Backend, Gateway, GatewayConfig, IpsecConfig, IpsecMode
 use wicketgate_link as link;
 use wicketgate_model::{GatewayId, LoadBalancerPools, LocationId};
 use wicketgate_server::{ApiTls, BackgroundTask, Outcome, Server, ServerConfig};
-use wicketgate_system::{private_file, program::StopSignals};
+use wicketgate_system::{
+    own_directory::{DirectoryKind, OwnDirectory},
+    private_file,
+    program::StopSignals,
+};
 use wicketgate_transport::{
     identity::{Identity, RENEW_AFTER},
     key::PrivateKey,
     tls::GatewayIdentity,
 };
 
-use crate::{data_dir::DataDir, database::Database};
+use crate::database::Database;
 use oidc::Oidc;
 
 /// Time for a port to become free: the daemon that a killed gateway was just starting may hold it for a moment.
 const FREE_WITHIN: Duration = Duration::from_secs(1);
+
+/// The directory in the data directory that holds the authority's key.
+const CA: &str = "ca";
+
+pub(crate) const DATA_DIRECTORY: DirectoryKind =
+    DirectoryKind { program: "wicketgate", name: "data directory", flag: "--data-dir", first: CA };
 
 /// The file in the data directory that holds the gateway's id.
 const GATEWAY_ID: &str = "gateway-id";
@@ -103,8 +113,8 @@ impl Up {
             Some(address) => Some(listen(address, "metrics", "--admin-listen").await?),
             None => None,
         };
-        let data_dir = DataDir::open(&self.data_dir)?;
-        let ca = Arc::new(Ca::load_or_create(&data_dir.subdirectory("ca")?, Timestamp::now())?);
+        let data_dir = OwnDirectory::open(&self.data_dir, &DATA_DIRECTORY)?;
+        let ca = Arc::new(Ca::load_or_create(&data_dir.subdirectory(CA)?, Timestamp::now())?);
         let gateway_id = gateway_id(data_dir.path())?;
         let renewal = CertificateRenewal::new(Arc::clone(&ca), gateway_id)?;
         let (server_end, gateway_end) = link::in_process(gateway_id, self.location);

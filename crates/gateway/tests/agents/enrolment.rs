@@ -37,7 +37,7 @@ async fn an_agent_restarts_without_its_code_and_a_code_enrols_one_agent() {
 
     // A state directory is used by one agent at a time.
     let error = lab.start(state.path(), None, &[]).task.await.unwrap().unwrap_err();
-    assert!(error.to_string().contains("another agent is running"), "{error:#}");
+    assert!(error.to_string().contains("another agent is using the state directory"), "{error:#}");
     agent.stop().await;
 
     // The code was used, by another key.

@@ -1,0 +1,125 @@
+//! The directory in which a program keeps what outlives it: private, and used by one process at a time.
+//!
+//! Invariant: a directory in which there is something else is refused before anything in it, or of it, is changed.
+
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, anyhow, ensure};
+use tracing::warn;
+
+use crate::{
+    directory_lock::{DirectoryLock, LOCK_FILE},
+    private_file::private_dir,
+};
+
+/// Which program's directory it is.
+#[derive(Debug, Clone, Copy)]
+pub struct DirectoryKind {
+    pub program: &'static str,
+    /// Like "data directory".
+    pub name: &'static str,
+    /// The flag that names the directory.
+    pub flag: &'static str,
+    /// What the program creates first in it: the directory is known by it.
+    pub first: &'static str,
+}
+
+/// Held until it is dropped.
+#[derive(Debug)]
+pub struct OwnDirectory {
+    path: PathBuf,
+    _lock: DirectoryLock,
+}
+
+impl OwnDirectory {
+    /// Opens the directory, which is created if it does not exist. An empty one is taken over and made private.
+    ///
+    /// # Errors
+    /// One sentence: it has other files in it, another process uses it, or it cannot be written.
+    pub fn open(path: &Path, kind: &DirectoryKind) -> anyhow::Result<Self> {
+        let DirectoryKind { program, name, flag, first } = kind;
+        let shown = path.display();
+        let cannot = |what: &str| {
+            format!("cannot {what} the {name} {shown}: choose another with {flag}, or run as its owner")
+        };
+        if path.exists() {
+            let is_ours = path.join(first).try_exists().with_context(|| cannot("read"))?;
+            let mut entries = fs::read_dir(path).with_context(|| cannot("read"))?;
+            // A program that was killed at its first start leaves its lock file alone.
+            let is_free = is_ours || entries.all(|entry| entry.is_ok_and(|e| e.file_name() == LOCK_FILE));
+            ensure!(is_free, "the directory {shown} has other files in it: choose another with {flag}");
+            let is_open = fs::metadata(path).is_ok_and(|m| m.permissions().mode() & 0o077 != 0);
+            if is_ours && is_open {
+                warn!("the {name} {shown} was open to other users: its mode is set to 0700");
+            }
+        }
+        private_dir(path).with_context(|| cannot("create or change"))?;
+        let path = fs::canonicalize(path).with_context(|| cannot("read"))?;
+        let lock = DirectoryLock::take(&path).map_err(|e| match e.kind() {
+            io::ErrorKind::WouldBlock => anyhow!(
+                "another {program} is using the {name} {shown}: stop it first, or choose another with {flag}"
+            ),
+            _ => anyhow!(e).context(cannot("write to")),
+        })?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A private directory in it.
+    pub fn subdirectory(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let path = self.path.join(name);
+        private_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        Ok(path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KIND: DirectoryKind =
+        DirectoryKind { program: "program", name: "data directory", flag: "--data-dir", first: "key" };
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn the_directory_is_made_private_and_used_by_one_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let held = OwnDirectory::open(&path, &KIND).unwrap();
+        assert_eq!(mode(&path), 0o700);
+        let second = OwnDirectory::open(&path, &KIND).unwrap_err().to_string();
+        assert!(second.starts_with("another program is using the data directory"), "{second}");
+        drop(held);
+        // As after a first start that was killed.
+        drop(OwnDirectory::open(&path, &KIND).unwrap());
+        fs::write(path.join("key"), "").unwrap();
+        fs::write(path.join("more"), "").unwrap();
+        OwnDirectory::open(&path, &KIND).unwrap();
+    }
+
+    #[test]
+    fn a_directory_with_other_files_is_refused_and_left_unchanged() {
+        let dir = tempfile::tempdir().unwrap();
+        // Other programs have lock files of the same name.
+        for file in ["letter", LOCK_FILE] {
+            fs::write(dir.path().join(file), "").unwrap();
+        }
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let refused = OwnDirectory::open(dir.path(), &KIND).unwrap_err().to_string();
+        assert!(refused.contains("has other files in it"), "{refused}");
+        assert_eq!(mode(dir.path()), 0o755);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "nothing was added");
+    }
+}
