@@ -138,6 +138,19 @@ fn an_unusable_public_address_is_refused() -> Result<()> {
 }
 
 #[test]
+fn another_database_than_that_of_the_data_directory_is_refused() -> Result<()> {
+    let mut world = World::loopback().start()?;
+    world.gateway.process.stop(PATIENCE)?;
+    let data = world.gateway.data.display().to_string();
+    let other = "postgres://wicketgate@127.0.0.1:1/other";
+    let arguments = [up(&data, "off"), vec!["--database", other]].concat();
+    let out = run(&world.outside, &[], wicketgate_executable(), &arguments)?;
+    one_line(&out, &[&data, "wicketgate.db", "postgres://127.0.0.1:1/other", "--database"])?;
+    world.restart()?;
+    world.end()
+}
+
+#[test]
 fn an_unusable_identity_provider_is_named() -> Result<()> {
     let lab = lab()?;
     let namespace = lab.namespace("gw")?;

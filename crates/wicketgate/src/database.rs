@@ -1,14 +1,21 @@
 //! Which database `up` uses: its own file, or a PostgreSQL server.
 //!
-//! Invariant: a password is never taken from the command line, where every user of the machine can read it.
+//! Invariants: a password is never taken from the command line, where every user of the machine can read it. A data
+//! directory has one database: with another one, the gateway would remove all tunnels.
+
+use std::{fs, io, path::Path};
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
+use wicketgate_system::{if_exists, private_file};
 
 /// An alternative to the flag, and the only place for a URL with a password.
 const VARIABLE: &str = "WICKETGATE_DATABASE";
+
+/// The file in the data directory that names its database.
+const FILE: &str = "database";
 
 #[derive(Debug, Args)]
 pub(crate) struct Database {
@@ -43,6 +50,41 @@ impl Database {
     }
 }
 
+/// Refuses another database than that of the data directory.
+pub(crate) fn check(data_dir: &Path, url: Option<&SecretString>) -> anyhow::Result<()> {
+    let (file, name) = (data_dir.join(FILE), name(url));
+    let content = if_exists(fs::read_to_string(&file));
+    let known = content.with_context(|| format!("cannot read {}", file.display()))?;
+    if let Some(known) = known.as_deref().map(str::trim) {
+        ensure!(
+            known == name,
+            "the data directory {} belongs to the database {known}, and this start names {name}: set --database or \
+             {VARIABLE} as before. To change it on purpose, delete {}: the gateway then removes what the new one does \
+             not contain",
+            data_dir.display(),
+            file.display()
+        );
+    }
+    Ok(())
+}
+
+/// Makes a database that was opened that of the data directory.
+pub(crate) fn keep(data_dir: &Path, url: Option<&SecretString>) -> io::Result<()> {
+    private_file::replace(&data_dir.join(FILE), format!("{}\n", name(url)).as_bytes())
+}
+
+/// A database without the user and the password.
+fn name(url: Option<&SecretString>) -> String {
+    let Some(url) = url.and_then(|url| Url::parse(url.expose_secret()).ok()) else {
+        return "wicketgate.db (SQLite)".to_owned();
+    };
+    let part = |key: &str| url.query_pairs().find(|(k, _)| k == key).map(|(_, value)| value.into_owned());
+    let host = part("host").unwrap_or_else(|| url.host_str().unwrap_or("localhost").to_owned());
+    let port = part("port").unwrap_or_else(|| url.port().unwrap_or(5432).to_string());
+    let database = part("dbname").unwrap_or_else(|| url.path().trim_start_matches('/').to_owned());
+    format!("postgres://{host}:{port}/{}", if database.is_empty() { url.username() } else { &database })
+}
+
 fn has_password(url: &Url) -> bool {
     url.password().is_some() || url.query_pairs().any(|(key, _)| key == "password")
 }
@@ -50,12 +92,40 @@ fn has_password(url: &Url) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use secrecy::ExposeSecret as _;
 
     fn asked(argument: Option<&str>, environment: Option<&str>) -> Result<Option<String>, String> {
         let database = Database { database: argument.map(str::to_owned) };
         let url = database.or(environment.map(str::to_owned)).map_err(|e| e.to_string())?;
         Ok(url.map(|u| u.expose_secret().to_owned()))
+    }
+
+    #[test]
+    fn a_data_directory_keeps_its_database() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = |text: &str| Some(SecretString::from(text));
+        let first = url("postgres://u:geheim@db.example/wicketgate?sslmode=disable");
+        check(dir.path(), first.as_ref()).unwrap();
+        keep(dir.path(), first.as_ref()).unwrap();
+        assert!(!fs::read_to_string(dir.path().join(FILE)).unwrap().contains("geheim"));
+        let same = url("postgresql://v:other@db.example:5432/wicketgate");
+        check(dir.path(), same.as_ref()).unwrap();
+        for (other, shown) in [
+            (None, "wicketgate.db (SQLite)"),
+            (url("postgres://u:geheim@db.example/other"), "postgres://db.example:5432/other"),
+            (
+                url("postgres:///wicketgate?host=/run/postgresql"),
+                "postgres:///run/postgresql:5432/wicketgate",
+            ),
+        ] {
+            let error = check(dir.path(), other.as_ref()).unwrap_err().to_string();
+            assert!(
+                error.contains("postgres://db.example:5432/wicketgate") && error.contains(shown),
+                "{error}"
+            );
+            assert!(!error.contains("geheim"), "{error}");
+        }
+        fs::remove_file(dir.path().join(FILE)).unwrap();
+        check(dir.path(), None).unwrap();
     }
 
     #[test]

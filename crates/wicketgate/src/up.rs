@@ -34,7 +34,7 @@ use wicketgate_transport::{
     tls::GatewayIdentity,
 };
 
-use crate::database::Database;
+use crate::database::{self, Database};
 use oidc::Oidc;
 
 /// Time for a port to become free: the daemon that a killed gateway was just starting may hold it for a moment.
@@ -114,6 +114,7 @@ impl Up {
             None => None,
         };
         let data_dir = OwnDirectory::open(&self.data_dir, &DATA_DIRECTORY)?;
+        database::check(data_dir.path(), database.as_ref())?;
         let ca = Arc::new(Ca::load_or_create(&data_dir.subdirectory(CA)?, Timestamp::now())?);
         let gateway_id = gateway_id(data_dir.path())?;
         let renewal = CertificateRenewal::new(Arc::clone(&ca), gateway_id)?;
@@ -128,14 +129,19 @@ impl Up {
         let prepared = Server::prepare(ServerConfig {
             data_dir: data_dir.path().to_owned(),
             listener: api_listener,
-            database,
+            database: database.clone(),
             tls,
             admin_listener,
             provider: self.oidc.provider(),
             pools: pools(self.ipsec),
             provisioning_deadline: Duration::from_secs(self.provisioning_deadline),
         });
-        let server = match prepared.await {
+        let server = prepared.await.and_then(|server| {
+            database::keep(data_dir.path(), database.as_ref())
+                .context("cannot write to the data directory")?;
+            Ok(server)
+        });
+        let server = match server {
             Ok(server) => server,
             Err(error) => {
                 // The firewall rules of a gateway that does not run would drop packets of other programs.
