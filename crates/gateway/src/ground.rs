@@ -29,7 +29,14 @@ mod sysctl;
 mod tool;
 mod tunnel_handle;
 
-use std::{collections::BTreeMap, io, net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::Ipv4Addr,
+    os::unix::net::UnixListener,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -59,6 +66,7 @@ pub(crate) struct Ground {
     /// What peers dial.
     pub(crate) public_address: Ipv4Addr,
     pub(crate) packets: InnerPackets,
+    _reserved: Vec<UnixListener>,
     steering: Steering,
     /// Tunnels of an earlier run. Their listeners are bound before everything about them was compared: with hundreds of
     /// tunnels that takes seconds, in which clients need not be refused.
@@ -102,10 +110,12 @@ impl Ground {
                 return Err(GroundError::NotAnAddress { given: public_address, has });
             }
         };
+        let arrive_at = BTreeSet::from([public_address, send_from]);
+        let reserved = host_addresses::reserve(&arrive_at)?;
         home_netns::settle(&state.path)?;
         let steering = SteeringConfig {
             instance: format!("{instance:04x}"),
-            arrive_at: [public_address, send_from].into(),
+            arrive_at,
             send_from,
             raw_esp: packets == InnerPackets::SecurityPath,
             was_no_router: state.was_no_router().await?,
@@ -114,7 +124,15 @@ impl Ground {
         let inside = |record: &TunnelRecord| LinkAddresses::of(instance, record.slot).inside;
         let peers = records.iter().map(|record| (record.peer_address, inside(record))).collect();
         let steering = Steering::start(steering, peers).await?;
-        Ok(Self { state, instance, public_address, packets, steering, adopted: Mutex::default() })
+        Ok(Self {
+            state,
+            instance,
+            public_address,
+            packets,
+            _reserved: reserved,
+            steering,
+            adopted: Mutex::default(),
+        })
     }
 
     /// The engine's own address in the namespace of a slot.

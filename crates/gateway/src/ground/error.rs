@@ -69,6 +69,11 @@ pub enum GroundError {
         addresses(has)
     )]
     NotAnAddress { given: Ipv4Addr, has: BTreeSet<Ipv4Addr> },
+    #[error(
+        "another gateway serves the public address {0} in this network namespace: stop it, or give this one another \
+         --public-address"
+    )]
+    AddressInUse(Ipv4Addr),
     #[error("another gateway is running with the state directory {0}: stop it, or use another directory")]
     InUse(PathBuf),
     #[error("cannot use the state directory {path}: {source}")]

@@ -1,14 +1,19 @@
-//! The IPv4 addresses of this process's own namespace.
+//! The IPv4 addresses of this process's own namespace, and which of them it serves.
 
 use std::{
     collections::BTreeSet,
+    io,
     net::{Ipv4Addr, SocketAddr, UdpSocket},
+    os::{
+        linux::net::SocketAddrExt as _,
+        unix::net::{SocketAddr as UnixAddress, UnixListener},
+    },
 };
 
 use futures_util::TryStreamExt as _;
 
 use super::{
-    NetworkError,
+    GroundError, NetworkError,
     rtnetlink_handle::{handle, in_time, local, netlink},
 };
 
@@ -26,6 +31,24 @@ pub(crate) fn source_towards(ip: Ipv4Addr) -> Option<Ipv4Addr> {
 /// would prove nothing where `ip_nonlocal_bind` is set, as beside keepalived.
 pub(crate) fn is_own(ip: Ipv4Addr) -> bool {
     source_towards(ip) == Some(ip)
+}
+
+/// Reserves the addresses in this network namespace while the result lives: two gateways with one address would take
+/// each other's packets. An abstract Unix socket belongs to a network namespace, and ends with its process (unix(7)).
+///
+/// # Errors
+/// Another gateway has one of them.
+pub(crate) fn reserve(addresses: &BTreeSet<Ipv4Addr>) -> Result<Vec<UnixListener>, GroundError> {
+    // `wicketgate down` serves no peers, and gives a loopback address.
+    let served = addresses.iter().filter(|address| !address.is_loopback());
+    let reserve = |address: &Ipv4Addr| {
+        let name = UnixAddress::from_abstract_name(format!("wicketgate {address}"));
+        name.and_then(|name| UnixListener::bind_addr(&name)).map_err(|e| match e.kind() {
+            io::ErrorKind::AddrInUse => GroundError::AddressInUse(*address),
+            _ => NetworkError::io(format!("reserve the address {address}"))(e).into(),
+        })
+    };
+    served.map(reserve).collect()
 }
 
 /// The IPv4 addresses of this process's own namespace, but for 127/8.

@@ -4,9 +4,12 @@ use super::world::{
     FORWARDING, PUBLIC, SOON, World, desired, is_root, key, output, serve, vpn_config, wait_for, xfrm_counter,
 };
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use wicketgate_gateway::ipsec::{Backend, IpsecConfig, IpsecMode};
 use wicketgate_model::{ConnectionState, EspMode, TunnelDesired};
+
+/// Another address of the gateway.
+const OTHER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 9);
 
 /// A peer without NAT traversal, or one that detects no NAT, sends ESP as IP protocol 50.
 #[test]
@@ -91,12 +94,21 @@ fn the_last_gateway_restores_forwarding() {
 
         // A second gateway finds forwarding enabled, but only because the first gateway enabled it.
         let dir = tempfile::tempdir().unwrap();
-        let config = IpsecConfig {
+        let config = |public_address| IpsecConfig {
             mode: IpsecMode::Auto,
             state_dir: dir.path().to_owned(),
-            public_address: Some(PUBLIC),
+            public_address: Some(public_address),
         };
-        let other = Backend::start(config).await.unwrap();
+        // With the same address, both would take the packets of all sites.
+        let before = rules();
+        let refused = Backend::start(config(PUBLIC)).await.unwrap_err().to_string();
+        assert!(
+            refused.contains(&format!("another gateway serves the public address {PUBLIC}")),
+            "{refused}"
+        );
+        assert_eq!(rules(), before);
+        world.gateway.ip(&format!("addr add {OTHER}/32 dev lo")).unwrap();
+        let other = Backend::start(config(OTHER)).await.unwrap();
         backend.purge().await.unwrap();
         assert_eq!((forwards().as_str(), remembered().unwrap().as_str()), ("1", "off\n"));
         assert!(
