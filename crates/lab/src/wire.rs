@@ -1,6 +1,11 @@
 //! What an observer on the internet sees: packets are counted by kind, and captured to be searched.
 
-use std::{fs, net::Ipv4Addr, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 
@@ -13,6 +18,7 @@ const BOUND: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Wire {
     router: Namespace,
+    sites: Vec<Ipv4Addr>,
     capture: PathBuf,
     tcpdump: Process,
 }
@@ -50,13 +56,16 @@ impl Wire {
         ))?;
         let capture = lab.dir("wire")?.join("capture.pcap");
         let mut command = router.command("tcpdump");
-        command.args(["-Z", "root", "-i", "any", "-s", "0", "-U", "-n", "-w"]).arg(&capture);
+        // Each packet once, and written as it arrives.
+        command
+            .args(["-Z", "root", "-i", "any", "-Q", "in", "--immediate-mode", "-s", "0", "-U", "-n", "-w"])
+            .arg(&capture);
         let log = lab.dir("log")?.join("tcpdump.log");
         let mut tcpdump = Process::start(lab, "tcpdump", &mut command, &log)?;
         tcpdump.until(lab, "tcpdump listens", BOUND, |tcpdump| {
             Ok(tcpdump.said().contains("listening on").then_some(()))
         })?;
-        Ok(Self { router: router.clone(), capture, tcpdump })
+        Ok(Self { router: router.clone(), sites: sites.to_vec(), capture, tcpdump })
     }
 
     /// ESP packets from and to a site so far.
@@ -85,16 +94,31 @@ impl Wire {
         }
     }
 
-    /// Stops capturing, and returns the number of captured octets and which of `words` they contain.
+    /// Stops capturing, and returns the number of captured bytes and which of `words` they contain.
     ///
     /// # Errors
-    /// When tcpdump does not end, or its file can't be read.
-    pub fn search<'a>(mut self, words: &[&'a str]) -> Result<(usize, Vec<&'a str>)> {
+    /// When ESP packets that were counted are missing, tcpdump does not end, or its file can't be read.
+    pub fn search<'a>(mut self, lab: &Lab, words: &[&'a str]) -> Result<(usize, Vec<&'a str>)> {
+        let counted = self.sites.iter().map(|site| self.esp(*site)).sum::<Result<u64>>()?;
+        let (router, capture) = (&self.router, &self.capture);
+        self.tcpdump.until(lab, &format!("the {counted} ESP packets are captured"), BOUND, |_| {
+            Ok((captured(router, capture)? >= counted).then_some(()))
+        })?;
         self.tcpdump.stop(BOUND)?;
         let seen = fs::read(&self.capture).context("can't read the capture")?;
         let holds = |word: &&&str| seen.windows(word.len()).any(|w| w == word.as_bytes());
         Ok((seen.len(), words.iter().filter(holds).copied().collect()))
     }
+}
+
+/// The ESP packets in a capture that may still grow.
+fn captured(router: &Namespace, capture: &Path) -> Result<u64> {
+    let mut reader = router.command("tcpdump");
+    reader.args(["--count", "-n", "-r"]).arg(capture);
+    // As the counters count them.
+    reader.arg("ip proto 50 or (udp port 4500 and udp[4:2] > 16 and udp[8:4] != 0)");
+    let said = String::from_utf8(reader.output()?.stdout)?;
+    Ok(said.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0))
 }
 
 fn counter(site: Ipv4Addr) -> String {
