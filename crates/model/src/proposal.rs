@@ -21,14 +21,15 @@ pub struct IkeProposal {
     pub group: Group,
 }
 
-/// One suite for a CHILD SA, with a group for perfect forward secrecy (RFC 7296 §1.3.1): `aes256gcm16-ecp384`,
-/// `aes256-sha256-modp2048`.
+/// One suite for a CHILD SA: `aes256gcm16-ecp384`, `aes256-sha256-modp2048`, `aes256gcm16`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EspProposal {
     pub encryption: Encryption,
     /// Of the integrity check; `None` exactly with an AEAD.
     pub integrity: Option<Hash>,
-    pub group: Group,
+    /// For perfect forward secrecy (RFC 7296 §1.3.1): rekeys make a new Diffie-Hellman exchange. `None` for a device that
+    /// makes none. The first CHILD SA has no group in any case.
+    pub group: Option<Group>,
 }
 
 const fn ike(encryption: Encryption, hash: Hash, group: Group) -> IkeProposal {
@@ -36,7 +37,7 @@ const fn ike(encryption: Encryption, hash: Hash, group: Group) -> IkeProposal {
 }
 
 const fn esp(encryption: Encryption, integrity: Option<Hash>, group: Group) -> EspProposal {
-    EspProposal { encryption, integrity, group }
+    EspProposal { encryption, integrity, group: Some(group) }
 }
 
 /// The default offer, best first. Modern devices have the first one in common, nearly all devices have the last one.
@@ -121,15 +122,13 @@ impl FromStr for EspProposal {
     fn from_str(s: &str) -> Result<Self, Invalid> {
         let example = "aes256gcm16-ecp384 or aes256-sha256-modp2048";
         let words = Words::parse(s, example)?;
-        let (Some(encryption), Some(group)) = (words.encryption, words.group) else {
-            return Err(Invalid::new(format!(
-                "must have an encryption and a group for perfect forward secrecy, like {example}"
-            )));
-        };
+        let encryption = words.encryption;
+        let encryption =
+            encryption.ok_or_else(|| Invalid::new(format!("must have an encryption, like {example}")))?;
         if words.prf.is_some() || encryption.is_aead() == words.integrity.is_some() {
             return Err(Invalid::new(format!("must have a hash without GCM, and none with it: {example}")));
         }
-        Ok(Self { encryption, integrity: words.integrity, group })
+        Ok(Self { encryption, integrity: words.integrity, group: words.group })
     }
 }
 
@@ -142,10 +141,11 @@ impl fmt::Display for IkeProposal {
 
 impl fmt::Display for EspProposal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.integrity {
-            Some(hash) => write!(f, "{}-{hash}-{}", self.encryption, self.group),
-            None => write!(f, "{}-{}", self.encryption, self.group),
+        write!(f, "{}", self.encryption)?;
+        if let Some(hash) = self.integrity {
+            write!(f, "-{hash}")?;
         }
+        self.group.map_or(Ok(()), |group| write!(f, "-{group}"))
     }
 }
 
@@ -222,7 +222,9 @@ mod tests {
         fn display_parses_again(ike in any_ike()) {
             prop_assert_eq!(ike.to_string().parse::<IkeProposal>(), Ok(ike));
             let esp = esp(ike.encryption, (!ike.encryption.is_aead()).then_some(ike.hash), ike.group);
-            prop_assert_eq!(esp.to_string().parse::<EspProposal>(), Ok(esp));
+            for esp in [esp, EspProposal { group: None, ..esp }] {
+                prop_assert_eq!(esp.to_string().parse::<EspProposal>(), Ok(esp));
+            }
         }
 
         #[test]
@@ -273,9 +275,13 @@ mod tests {
         ] {
             assert!(bad.parse::<IkeProposal>().is_err(), "{bad}");
         }
-        for bad in
-            ["aes256gcm16", "aes256gcm16-sha256-ecp384", "aes256-ecp256", "aes256gcm16-prfsha384-ecp384"]
-        {
+        for bad in [
+            "aes256",
+            "sha256-ecp384",
+            "aes256gcm16-sha256-ecp384",
+            "aes256-ecp256",
+            "aes256gcm16-prfsha384-ecp384",
+        ] {
             assert!(bad.parse::<EspProposal>().is_err(), "{bad}");
         }
         assert_eq!(

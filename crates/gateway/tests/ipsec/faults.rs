@@ -102,6 +102,14 @@ fn each_fault_at_the_site_is_reported_with_its_cure() {
             wait_for(&tunnel, NO_GROUP, |c| said(c, ConnectionFault::NoCommonEspProposal, NO_GROUP)).await;
         assert_eq!(seen.state, ConnectionState::Up);
 
+        // A device without perfect forward secrecy.
+        world.sites[0].load(&vpn_config_of(suite, "aes256gcm16")).unwrap();
+        assert!(world.sites[0].try_again().unwrap());
+        wait_for(&tunnel, "it is up", |c| c.state == ConnectionState::Up && c.last_error.is_none()).await;
+        world.sites[0].swanctl(&["--rekey", "--child", "net"]).unwrap();
+        let no_pfs = |c: &Connection| said(c, ConnectionFault::NoCommonEspProposal, NO_PFS);
+        assert_eq!(wait_for(&tunnel, NO_PFS, no_pfs).await.state, ConnectionState::Up);
+
         // The key is being changed, and the device has the old one.
         backend.ensure(&desired(0, &[&key(8), &key(0)])).await.unwrap();
         world.sites[0].load(&good).unwrap();
@@ -120,6 +128,7 @@ const OTHER_GATEWAY: &str = "the peer asks for the identity gw.example, but the 
 const NO_IKE: &str = "the peer offered AES_CBC_128/HMAC_SHA1_96/PRF_HMAC_SHA1/MODP_2048 for the IKE SA, which is none of the tunnel's IKE proposals: set a proposal from the tunnel's vpn-config on the site's device, or add the device's proposal to the tunnel unless it is weak";
 const NO_ESP: &str = "the peer offered AES_CBC_128/HMAC_SHA1_96 for the CHILD SA, which is none of the tunnel's ESP proposals: set a proposal from the tunnel's vpn-config on the site's device, or add the device's proposal to the tunnel unless it is weak";
 const NO_GROUP: &str = "the peer offered AES_GCM_16_256/ECP_521 for the CHILD SA, which is none of the tunnel's ESP proposals: set a proposal from the tunnel's vpn-config on the site's device, or add the device's proposal to the tunnel unless it is weak";
+const NO_PFS: &str = "the peer offered AES_GCM_16_256 without a group to rekey the CHILD SA, but the tunnel's ESP proposals have one: ECP_384, ECP_256, CURVE_25519 and 1 more: turn on perfect forward secrecy (PFS) with one of these groups on the site's device, or add aes256gcm16, without a group, to the tunnel's espProposals";
 const OTHER_SITE: &str = "the peer's traffic selector 10.1.0.0/16 is outside peerCidr, 10.0.0.0/16: change the device's local network or peerCidr";
 const OTHER_BEHIND: &str = "the peer asks for 100.65.0.0/16, but the tunnel only offers loadBalancerIp: set 100.64.0.1/32 as the remote network on the site's device";
 const OTHER_VERSION: &str = "the peer speaks IKEv1: set its device to IKEv2";

@@ -1,7 +1,7 @@
 //! Proposals: each offered one can be negotiated, and no other.
 
 use super::world::{SOON, World, desired, is_root, key, serve, vpn_config_of, wait_for};
-use std::sync::Arc;
+use std::{process::Command, sync::Arc};
 use wicketgate_model::{Connection, ConnectionFault, ConnectionState, TunnelDesired};
 
 /// Connects a device that supports a single suite: first each of the default offer, then others that a tunnel can
@@ -126,6 +126,52 @@ fn each_offered_proposal_is_negotiated_and_no_other() {
         };
         let after = world.sites[0].swanctl(&["--list-sas"]).unwrap();
         assert!(id(&sas).is_some() && id(&sas) == id(&after), "{sas}\n{after}");
+        backend.purge().await.unwrap();
+    });
+}
+
+/// Several devices have perfect forward secrecy off by default.
+#[test]
+fn a_site_without_a_group_is_served_through_rekeys_by_either_end() {
+    if !is_root() {
+        return;
+    }
+    World::new("nopfs", 1).run(|mut world| async move {
+        let backend = world.backend().await;
+        for (n, allowed) in
+            [&["aes256gcm16"][..], &["aes256gcm16-ecp384", "aes256gcm16"], &["aes128-sha256", "aes256gcm16"]]
+                .into_iter()
+                .enumerate()
+        {
+            let esp: Vec<_> = allowed.iter().map(|p| p.parse().unwrap()).collect();
+            let wanted = TunnelDesired { esp_proposals: esp.try_into().unwrap(), ..desired(0, &[&key(0)]) };
+            let tunnel = backend.ensure(&wanted).await.unwrap();
+            if n == 0 {
+                serve(&tunnel, "here");
+                let config = vpn_config_of("aes256gcm16-prfsha384-ecp384", "aes256gcm16");
+                world.sites[0].start(&world.lab, &config).unwrap();
+                world.connect(0);
+            }
+            let vici = world.state_dir.join("tunnels/0/run/charon.vici").canonicalize().unwrap();
+            for by_gateway in [false, true, false, true] {
+                let up = wait_for(&tunnel, "up", |c| c.state == ConnectionState::Up).await;
+                if by_gateway {
+                    let mut rekey = Command::new("swanctl");
+                    rekey
+                        .args(["--rekey", "--child", "site", "--uri"])
+                        .arg(format!("unix://{}", vici.display()));
+                    assert!(rekey.output().unwrap().status.success());
+                } else {
+                    world.sites[0].swanctl(&["--rekey", "--child", "net"]).unwrap();
+                }
+                let before = up.child_sa;
+                let is_new = |c: &Connection| c.child_sa.is_some() && c.child_sa != before;
+                let up = wait_for(&tunnel, "a new CHILD SA", is_new).await;
+                assert_eq!((up.state, up.last_error), (ConnectionState::Up, None));
+                assert_eq!(up.algorithms.unwrap().esp, "AES_GCM_16-256");
+                assert_eq!(world.talk(0, SOON).unwrap(), "here");
+            }
+        }
         backend.purge().await.unwrap();
     });
 }

@@ -149,14 +149,14 @@ async fn previous_keys_are_valid_for_the_requested_time() {
 #[tokio::test]
 async fn proposals_can_be_narrowed_and_weak_ones_are_refused_by_name() {
     let app = TestApp::new().await;
-    let narrow = json!({"ikeProposals": ["AES256GCM-PRFSHA384-ECP384", "aes256-sha256-modp2048"], "espProposals": ["aes256gcm16-ecp384"]});
+    let narrow = json!({"ikeProposals": ["AES256GCM-PRFSHA384-ECP384", "aes256-sha256-modp2048"], "espProposals": ["aes256gcm16-ecp384", "AES256-SHA256"]});
     let made = app.post("ipsec-tunnels", with(tunnel("a", 1), narrow)).await;
     assert_eq!(made.status, StatusCode::ACCEPTED, "{}", made.text);
     assert_eq!(made.body["ikeProposals"], json!(["aes256gcm16-prfsha384-ecp384", "aes256-sha256-modp2048"]));
     let path = at("ipsec-tunnels", &made.body);
     assert_eq!(
         app.put(&path, app.get(&path).await.body).await.body["espProposals"],
-        json!(["aes256gcm16-ecp384"])
+        json!(["aes256gcm16-ecp384", "aes256-sha256"])
     );
     let listed = app.get("ipsec-tunnels?espProposals=aes256gcm16-ecp384").await.body;
     assert_eq!(listed["totalElements"], 1);
@@ -168,7 +168,7 @@ async fn proposals_can_be_narrowed_and_weak_ones_are_refused_by_name() {
     assert!(row(&app, &made.body).await.generation > generation);
     let weak = json!({
         "ikeProposals": ["3des-md5-modp1024", "aes256-sha1-modp2048", "aes256-sha256-modp1024"],
-        "espProposals": ["aes256gcm16", "null-sha256-ecp256"],
+        "espProposals": ["aes256-ecp384", "null-sha256-ecp256"],
     });
     assert_json_snapshot!("weak", app.shown(&app.post("ipsec-tunnels", with(tunnel("b", 2), weak)).await));
     for bad in [

@@ -5,6 +5,8 @@
 //! peer is quoted without control characters and up to a limit.
 
 mod identity;
+mod list;
+mod proposals;
 
 use ipnet::Ipv4Net;
 use wicketgate_model::ConnectionFault;
@@ -14,6 +16,8 @@ use super::{
     peer_fault::{PeerFault, quoted},
 };
 use identity::Identities;
+use list::listed;
+use proposals::Offered;
 
 /// The notifies of a failure, as charon abbreviates them in its log, and as RFC 7296 §3.10.1 names them.
 const FAILURES: [(&str, &str); 6] = [
@@ -25,15 +29,13 @@ const FAILURES: [(&str, &str); 6] = [
     ("US_CRIT_PAYLOAD", "UNSUPPORTED_CRITICAL_PAYLOAD"),
 ];
 
-/// Proposals or networks of a list that are quoted.
-const LISTED: usize = 3;
-
 /// The findings about the current IKE message.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
     ids: Option<Identities>,
-    /// The fault if none of the offered proposals is chosen.
-    offered: Option<PeerFault>,
+    /// The message creates a CHILD SA other than the first one.
+    is_later_child: bool,
+    offered: Option<Offered>,
     cause: Option<PeerFault>,
     /// The failure was reported without its cause: charon's threads do not log in order.
     is_unexplained: bool,
@@ -43,7 +45,8 @@ impl Faults {
     /// Processes a log line. Returns a fault if the line reports a failure. `ends` is what the peer should ask for.
     pub(super) fn log(&mut self, line: &str, ends: Option<&Ends>) -> Option<PeerFault> {
         if line.starts_with("parsed ") {
-            *self = Self::default();
+            let is_later_child = line.starts_with("parsed CREATE_CHILD_SA request");
+            *self = Self { is_later_child, ..Self::default() };
         }
         if let Some(notify) = failure(line) {
             let before = std::mem::take(self);
@@ -66,7 +69,12 @@ impl Faults {
             self.cause =
                 Some(PeerFault::new(ConnectionFault::PreSharedKeysDiffer, "the pre-shared keys differ"));
         } else if let Some(offered) = line.strip_prefix("received proposals: ") {
-            self.offered = Some(no_common_proposal(offered));
+            self.offered = Some(Offered::read(offered));
+        } else if let Some(own) = line.strip_prefix("configured proposals: ").filter(|_| self.is_later_child)
+        {
+            if let Some(offered) = &mut self.offered {
+                offered.compare(own);
+            }
         } else if let Some(selectors) =
             line.strip_prefix("traffic selectors ").and_then(|l| l.strip_suffix(" unacceptable"))
         {
@@ -100,7 +108,7 @@ fn failure(line: &str) -> Option<&'static str> {
 }
 
 /// The fault for a notify without findings, for example if it is the peer that refuses.
-fn from_notify(line: &str, notify: &str, offered: Option<PeerFault>, ends: Option<&Ends>) -> PeerFault {
+fn from_notify(line: &str, notify: &str, offered: Option<Offered>, ends: Option<&Ends>) -> PeerFault {
     let is_received = line.starts_with("parsed ");
     let (reason, cause) = match (notify, offered) {
         ("AUTHENTICATION_FAILED", _) if is_received => {
@@ -108,16 +116,8 @@ fn from_notify(line: &str, notify: &str, offered: Option<PeerFault>, ends: Optio
             let cause = format!("the peer rejects the gateway's key or its identity{id}");
             (ConnectionFault::PeerRefusedGateway, cause)
         }
-        ("NO_PROPOSAL_CHOSEN", Some(fault)) => return fault,
-        // The gateway initiated. IKE_SA_INIT negotiates the IKE SA, every later exchange a CHILD SA.
-        ("NO_PROPOSAL_CHOSEN", None) if is_received => {
-            let (reason, kind) = if line.starts_with("parsed IKE_SA_INIT response") {
-                (ConnectionFault::NoCommonIkeProposal, "IKE")
-            } else {
-                (ConnectionFault::NoCommonEspProposal, "ESP")
-            };
-            (reason, format!("the peer accepts none of the tunnel's {kind} proposals"))
-        }
+        ("NO_PROPOSAL_CHOSEN", Some(offered)) => return offered.fault(),
+        ("NO_PROPOSAL_CHOSEN", None) if is_received => return proposals::refused(line),
         ("TS_UNACCEPTABLE", _) if is_received => (
             ConnectionFault::TrafficSelectorsDiffer,
             "the peer rejects the tunnel's traffic selectors".to_owned(),
@@ -125,22 +125,6 @@ fn from_notify(line: &str, notify: &str, offered: Option<PeerFault>, ends: Optio
         _ => (ConnectionFault::NegotiationFailed, format!("IKE failed with {notify}")),
     };
     PeerFault::new(reason, cause)
-}
-
-/// `IKE:AES_CBC_128/HMAC_SHA1_96/PRF_HMAC_SHA1/MODP_2048, IKE:…`
-fn no_common_proposal(offered: &str) -> PeerFault {
-    let proposal = |p: &str| {
-        let p = p.split_once(':').map_or(p, |(_, p)| p);
-        quoted(p.strip_suffix("/NO_EXT_SEQ").unwrap_or(p))
-    };
-    let proposals = listed(offered.split(", ").map(proposal).collect());
-    let (reason, sa, kind) = if offered.starts_with("ESP:") {
-        (ConnectionFault::NoCommonEspProposal, "CHILD", "ESP")
-    } else {
-        (ConnectionFault::NoCommonIkeProposal, "IKE", "IKE")
-    };
-    let none = format!("which is none of the tunnel's {kind} proposals");
-    PeerFault::new(reason, format!("the peer offered {proposals} for the {sa} SA, {none}"))
 }
 
 /// `ours` and `theirs` are the traffic selectors that the peer proposes for each side.
@@ -178,13 +162,6 @@ fn has_none(list: &str, network: Ipv4Net) -> bool {
         let net = word.split('[').next().unwrap_or(word).parse::<Ipv4Net>();
         net.is_ok_and(|net| !net.contains(&network) && !network.contains(&net))
     })
-}
-
-fn listed(mut all: Vec<String>) -> String {
-    let more = all.len().saturating_sub(LISTED);
-    all.truncate(LISTED);
-    let shown = all.join(", ");
-    if more > 0 { format!("{shown} and {more} more") } else { shown }
 }
 
 #[cfg(test)]

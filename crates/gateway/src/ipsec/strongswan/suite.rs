@@ -13,13 +13,21 @@ pub(super) fn ike_keywords(proposal: &IkeProposal) -> String {
     format!("{encryption}-{prf}{}-{group}", hash(proposal.hash).0)
 }
 
-/// `aes256gcm16-ecp384`, `aes256-sha256-modp2048`: a value of `esp_proposals`.
+/// `aes256gcm16-ecp384`, `aes256-sha256-modp2048`, `aes256gcm16`: a value of `esp_proposals`.
 pub(super) fn esp_keywords(proposal: &EspProposal) -> String {
-    let (encryption, group) = (encryption(proposal.encryption).0, group(proposal.group).0);
-    match proposal.integrity {
-        Some(integrity) => format!("{encryption}-{}-{group}", hash(integrity).0),
-        None => format!("{encryption}-{group}"),
-    }
+    let integrity = proposal.integrity.map(|integrity| hash(integrity).0);
+    let group = proposal.group.map(|it| group(it).0);
+    let words = [Some(encryption(proposal.encryption).0), integrity, group];
+    words.into_iter().flatten().collect::<Vec<_>>().join("-")
+}
+
+/// The API's notation of an ESP suite without a group, as charon logs what is offered: `AES_GCM_16_256`.
+pub(super) fn esp_without_group(offered: &str) -> Option<EspProposal> {
+    let hashes = || Hash::ALL.iter().copied().map(Some).chain([None]);
+    let mut all = Encryption::ALL.iter().copied().flat_map(|encryption| {
+        hashes().map(move |integrity| EspProposal { encryption, integrity, group: None })
+    });
+    all.find(|p| p.encryption.is_aead() == p.integrity.is_none() && esp_name(p).replace('-', "_") == offered)
 }
 
 /// The algorithms of an IKE SA of `list-sas`: `AES_GCM_16-256/PRF_HMAC_SHA2_384/ECP_384`.
@@ -51,7 +59,7 @@ pub(super) fn is_within(sa: &Message, ike: &IkeProposals, esp: &EspProposals) ->
             let used = of_child_sa(child);
             esp.all().iter().any(|p| {
                 let name = esp_name(p);
-                used == name || used == format!("{name}/{}", group(p.group).1)
+                used == name || p.group.is_some_and(|it| used == format!("{name}/{}", group(it).1))
             })
         })
 }

@@ -2,10 +2,13 @@
 
 use super::device::{Device, Inexpressible};
 use serde::Serialize;
-use wicketgate_model::{EspProposal, IkeProposal};
+use wicketgate_model::{EspProposal, Group, IkeProposal};
 
 /// One row an algorithm, one column a device.
 const ALGORITHMS: &str = include_str!("devices/algorithms.txt");
+
+/// The row for a proposal without a group.
+const NO_GROUP: &str = "none";
 
 /// A proposal in a device's names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -54,7 +57,7 @@ impl Device {
                     Some(hash) => self.algorithm(&format!("esp {hash}"))?,
                     None => "",
                 },
-                group: self.algorithm(proposal.group.keyword())?,
+                group: self.algorithm(proposal.group.map_or(NO_GROUP, Group::keyword))?,
             })
         };
         (proposal.to_string(), suite())
@@ -89,10 +92,12 @@ impl Offer {
             let proposals = proposals.join(", ");
             return Err(Inexpressible::Proposals { device: device.name, property, proposals });
         };
+        let none = device.algorithm(NO_GROUP);
         let fits = |suite: &Suite| match one {
             Some("group") => suite.group == best.group,
             Some("hash") => suite.hash == best.hash,
-            _ => true,
+            // Perfect forward secrecy is on or off for all suites.
+            _ => (none == Some(suite.group)) == (none == Some(best.group)),
         };
         let (mut kept, others): (Vec<_>, Vec<_>) = supported().partition(|(_, suite)| fits(suite));
         let rest = kept.split_off(kept.len().min(most));
@@ -124,7 +129,7 @@ fn once<T: PartialEq>(all: impl Iterator<Item = T>) -> Vec<T> {
 mod tests {
     use super::*;
     use crate::api::wire::vpn_config::devices::DEVICES;
-    use wicketgate_model::{Encryption, Group, Hash};
+    use wicketgate_model::{Encryption, Hash};
 
     /// The table has exactly the known rows and columns, and no cell is empty.
     #[test]
@@ -141,6 +146,7 @@ mod tests {
             keywords.extend(Hash::ALL.iter().map(|h| format!("{phase} {h}")));
         }
         keywords.extend(Group::ALL.iter().map(ToString::to_string));
+        keywords.push(NO_GROUP.to_owned());
         keywords.sort();
         let mut named: Vec<_> = rows.iter().map(|row| row[0]).collect();
         named.sort_unstable();

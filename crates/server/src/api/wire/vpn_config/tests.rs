@@ -144,6 +144,31 @@ fn each_device_gets_the_type_of_the_identity() {
     insta::with_settings!({omit_expression => true}, { insta::assert_snapshot!("identities", all) });
 }
 
+/// The lines of each device's file that another tunnel's file does not have: perfect forward secrecy is off.
+#[test]
+fn each_device_without_a_group_makes_no_exchange_in_rekeys() {
+    let without = narrowed(
+        plain(),
+        &["aes256-sha256-modp2048"],
+        &["aes256gcm16", "aes256-sha256", "aes256gcm16-ecp384"],
+    );
+    let with = narrowed(
+        plain(),
+        &["aes256-sha256-modp2048"],
+        &["aes256gcm16-ecp384", "aes256-sha256-ecp384", "aes256gcm16"],
+    );
+    let mut all = String::new();
+    for device in DEVICES.iter().map(|d| d.format) {
+        let [without, with] = [&without, &with].map(|config| shown(device, config));
+        all += &format!("{device}\n");
+        for (mark, file, other) in [('+', &without, &with), ('-', &with, &without)] {
+            let lines = file.lines().filter(|line| !other.lines().any(|o| o == *line));
+            all.extend(lines.map(|line| format!("  {mark} {line}\n")));
+        }
+    }
+    insta::with_settings!({omit_expression => true}, { insta::assert_snapshot!("no_group", all) });
+}
+
 #[test]
 fn names_are_shortened_for_a_device_and_stay_distinct() {
     let name = |text: &str| config(text, "203.0.113.1", HOSTILE).object(15);
