@@ -1,9 +1,15 @@
 //! What the API reports about the path of a share: the hops of a check, and the state that each agent reports.
 
+use std::io::{Read as _, Write as _};
+
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::harness::{PATIENCE, World, targets::here, text};
+use crate::harness::{
+    PATIENCE, World, door,
+    targets::{connect, echo, exchange, greeting, here},
+    text,
+};
 
 /// The name and the state of each hop of a check.
 fn states(check: &Value) -> Result<Vec<(String, String)>> {
@@ -61,5 +67,61 @@ fn a_walk_and_the_agents_tell_how_a_share_is() -> Result<()> {
     assert!(gone["lastSeen"].is_string() && gone.get("shares").is_none(), "{gone}");
     let offline = run_check()?;
     assert_eq!(offline["hops"][3]["reason"], "AgentOffline");
+    world.end()
+}
+
+/// What a check finds at one hop: its state and reason.
+fn found(world: &World, share: &Value, hop: usize) -> Result<(Value, Value)> {
+    let path = world.gateway.at(&format!("ipsec-shares/{}/check", text(share, "id")?));
+    let check = world.gateway.api.post(&path, &json!({}))?;
+    ensure!(check["ok"] == (check["hops"][hop]["state"] == "OK"), "{check}");
+    Ok((check["hops"][hop]["state"].clone(), check["hops"][hop]["reason"].clone()))
+}
+
+#[test]
+fn a_check_fails_where_every_client_fails() -> Result<()> {
+    const LISTENER: usize = 2;
+    const TARGET: usize = 4;
+    let world = World::loopback().start()?;
+    let (_agent, zid) = world.agent("agent")?;
+    let tunnel = world.tunnel(0)?;
+    let failed = |reason: &str| (json!("FAILED"), json!(reason));
+
+    // The target accepts, and ends the connection without a byte.
+    greeting(&world.private, world.target(7001), "")?;
+    let share = world.share("mute", &tunnel, &zid, world.target(7001), 9001)?;
+    assert_eq!(found(&world, &share, TARGET)?, failed("TargetClosed"));
+
+    // The target reads the client's request, and takes the PROXY protocol header for one.
+    let picky = world.private.listen(world.target(7002))?;
+    std::thread::spawn(move || {
+        for stream in picky.incoming().flatten() {
+            std::thread::spawn(move || -> Result<()> {
+                let mut stream = stream;
+                let mut first = [0; 4];
+                stream.read_exact(&mut first)?;
+                let answer = if first == *b"GET " { "HTTP/1.1 200 OK" } else { "HTTP/1.1 400 Bad Request" };
+                Ok(stream.write_all(answer.as_bytes())?)
+            });
+        }
+    });
+    let share = world.share("picky", &tunnel, &zid, world.target(7002), 9002)?;
+    assert_eq!(found(&world, &share, TARGET)?, (json!("OK"), Value::Null));
+    world.patch(&share, &json!({"proxyProtocol": "v2"}))?;
+    assert_eq!(found(&world, &share, TARGET)?, failed("TargetClosed"));
+
+    // All places of the share are taken.
+    echo(&world.private, world.target(7003))?;
+    let share = world.share("full", &tunnel, &zid, world.target(7003), 9003)?;
+    world.patch(&share, &json!({"maxConnections": 1}))?;
+    assert_eq!(found(&world, &share, LISTENER)?, (json!("OK"), Value::Null));
+    // The check has returned its own place.
+    let mut client = connect(&world.outside, door(&tunnel, 9003)?, PATIENCE)?;
+    exchange(&mut client, b"hello")?;
+    assert_eq!(found(&world, &share, LISTENER)?, failed("ConnectionLimit"));
+    drop(client);
+    world.lab.until("the place is free again", PATIENCE, || {
+        Ok((found(&world, &share, LISTENER)?.0 == "OK").then_some(()))
+    })?;
     world.end()
 }

@@ -1,19 +1,17 @@
 //! Applies the desired state that arrives over the link: to the agents, the tunnels' tasks and the observations.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
-use wicketgate_link::{FromGateway, Handshake, LinkReceiver, RequestId, ShareCheck, ToGateway, TunnelCheck};
+use wicketgate_link::{FromGateway, Handshake, LinkReceiver, RequestId, ToGateway};
 use wicketgate_model::{Desired, DesiredDelta, ShareDesired, ShareId, Touched, TunnelDesired, TunnelId};
 
 use crate::{
-    agents::AgentStanding,
-    ipsec::Backend,
     listener::ShareState,
-    observations::Observations,
     parts::GatewayParts,
+    share_check::CheckedShare,
     tunnel::{TunnelInbox, TunnelTask},
 };
 
@@ -70,35 +68,19 @@ impl DesiredApplier {
         }
     }
 
-    /// Checks a share's path, with a connection to its target, within the time limit for opening a client's connection.
+    /// Checks a share's path in a task of its own.
     fn check(&self, request: RequestId, share: ShareId) {
-        let GatewayParts { observations, agents, backend, stop, tasks, .. } = self.parts.clone();
-        let link = self.link.clone();
-        let tunnel =
-            self.desired.shares.get(&share).and_then(|s| self.desired.tunnels.get(&s.tunnel)).cloned();
-        tasks.spawn(stop.run_until_cancelled_owned(async move {
-            let tunnel = match tunnel {
-                Some(tunnel) => inspect(&backend, &observations, &tunnel).await,
-                None => TunnelCheck::default(),
-            };
-            let begin = Instant::now();
-            let (bound, listener_problem) = observations.listener(share);
-            let listener_took = begin.elapsed();
-            let AgentStanding { ready: acknowledged, problem: agent_problem } = agents.standing(share);
-            let agent_took = agents.nearest(share);
-            let begin = Instant::now();
-            let dialled = agents.dial(share).await;
-            let check = ShareCheck {
-                tunnel,
-                bound,
-                listener_problem,
-                acknowledged,
-                agent_problem,
-                listener_took,
-                agent_took,
-                dialled,
-                dial_took: begin.elapsed(),
-            };
+        let place = || {
+            let desired = self.desired.shares.get(&share)?;
+            let tunnel = Arc::clone(self.desired.tunnels.get(&desired.tunnel)?);
+            let connections = Arc::clone(&self.tunnels.get(&desired.tunnel)?.connections);
+            Some((Arc::clone(self.share_states.get(&share)?), tunnel, connections))
+        };
+        let checked = CheckedShare { share, place: place() };
+        let (parts, link) = (self.parts.clone(), self.link.clone());
+        let stop = parts.stop.clone();
+        self.parts.tasks.spawn(stop.run_until_cancelled_owned(async move {
+            let check = checked.check(&parts).await;
             let _ = link.send(FromGateway::Checked { request, check }).await;
         }));
     }
@@ -208,13 +190,5 @@ impl DesiredApplier {
                 self.tunnels.remove(&id);
             }
         }
-    }
-}
-
-/// Inspects a tunnel. A problem that is known already needs no look: it may be what the look would wait for.
-async fn inspect(backend: &Backend, observations: &Observations, tunnel: &TunnelDesired) -> TunnelCheck {
-    match observations.tunnel_problem(tunnel.id) {
-        Some(problem) => TunnelCheck { problem: Some(problem), connection: None },
-        None => backend.inspect(tunnel).await,
     }
 }

@@ -14,6 +14,7 @@ mod observations;
 mod parts;
 mod proxy_protocol;
 mod quota;
+mod share_check;
 mod tunnel;
 
 pub use gateway::{Gateway, GatewayConfig};

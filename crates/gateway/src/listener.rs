@@ -61,13 +61,19 @@ pub(crate) struct ConnectionContext {
 }
 
 /// What an admitted connection holds until it ends.
-type Admitted = (Arc<ShareOptions>, [ConnectionPermit; 3]);
+pub(crate) type Admitted = (Arc<ShareOptions>, [ConnectionPermit; 3]);
 
-impl ConnectionContext {
-    /// Admits or refuses a connection from `address`, without waiting.
-    fn admit(&self, address: SocketAddr) -> Result<Admitted, FailureReason> {
-        let options = self.state.options.get();
-        if let Some(sources) = &options.allowed_sources {
+impl ShareState {
+    /// Admits or refuses a connection from `address`, without waiting; `None`: from an allowed one. `tunnel` counts the
+    /// connections of the share's tunnel.
+    pub(crate) fn admit(
+        &self,
+        address: Option<SocketAddr>,
+        tunnel: &Arc<ConnectionQuota>,
+        parts: &GatewayParts,
+    ) -> Result<Admitted, FailureReason> {
+        let options = self.options.get();
+        if let Some((sources, address)) = options.allowed_sources.as_ref().zip(address) {
             let admitted = match address.ip().to_canonical() {
                 IpAddr::V4(ip) => sources.admit(ip),
                 IpAddr::V6(_) => false,
@@ -77,10 +83,10 @@ impl ConnectionContext {
             }
         }
         let most = options.max_connections.and_then(|most| usize::try_from(most.get()).ok());
-        let GatewayParts { limits, quota, .. } = &self.parts;
-        let share = self.state.connections.enter(most.unwrap_or(limits.share));
+        let GatewayParts { limits, quota, .. } = parts;
+        let share = self.connections.enter(most.unwrap_or(limits.share));
         let share = share.ok_or(FailureReason::ShareFull)?;
-        let tunnel = self.tunnel.enter(limits.tunnel).ok_or(FailureReason::TunnelFull)?;
+        let tunnel = tunnel.enter(limits.tunnel).ok_or(FailureReason::TunnelFull)?;
         let gateway = quota.enter(limits.gateway).ok_or(FailureReason::GatewayFull)?;
         Ok((options, [share, tunnel, gateway]))
     }
@@ -131,7 +137,7 @@ async fn accept(mut socket: Acceptor, context: Arc<ConnectionContext>) {
     loop {
         let (client, address) = socket.next().await;
         let client = ResetOnDrop::accepted(client);
-        let admitted = match context.admit(address) {
+        let admitted = match context.state.admit(Some(address), &context.tunnel, &context.parts) {
             Ok(admitted) => admitted,
             Err(reason) => {
                 context.counters.fail(reason);

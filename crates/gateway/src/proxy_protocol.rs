@@ -7,6 +7,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 /// Version 2, command `PROXY`: the connection is relayed for a client.
 const VERSION_AND_COMMAND: u8 = 0x21;
+/// Version 2, command `LOCAL`, without addresses: the connection is the sender's own, to check the target (§2.2).
+const CHECK: [u8; 4] = [0x20, 0, 0, 0];
 const TCP_OVER_IPV4: u8 = 0x11;
 const TCP_OVER_IPV6: u8 = 0x21;
 
@@ -21,6 +23,11 @@ pub(crate) fn header(client: SocketAddr, server: SocketAddr) -> Vec<u8> {
     let ports = [client.port().to_be_bytes(), server.port().to_be_bytes()].concat();
     let length = u16::try_from(addresses.len() + ports.len()).unwrap_or(u16::MAX).to_be_bytes();
     [&SIGNATURE[..], &[VERSION_AND_COMMAND, family], &length, &addresses, &ports].concat()
+}
+
+/// The header for a connection without a client.
+pub(crate) fn header_of_check() -> Vec<u8> {
+    [&SIGNATURE[..], &CHECK].concat()
 }
 
 fn v6(ip: IpAddr) -> Ipv6Addr {

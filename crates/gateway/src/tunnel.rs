@@ -53,6 +53,7 @@ impl TunnelTask {
         parts: GatewayParts,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Self {
+        let listeners = TunnelListeners::new(id, Arc::clone(&inbox.connections));
         Self {
             id,
             inbox,
@@ -64,7 +65,7 @@ impl TunnelTask {
             retry: Retry::default(),
             tunnel: None,
             failure: None,
-            listeners: TunnelListeners::new(id),
+            listeners,
             log: PeerLog::default(),
         }
     }

@@ -120,6 +120,9 @@ pub struct ShareCheck {
     /// The newest generation that is served at the ingress port.
     pub bound: Option<Generation>,
     pub listener_problem: Option<Problem>,
+    /// Why the listener would refuse another client now.
+    #[serde(default)]
+    pub refused: Option<Problem>,
     /// The newest generation that a connected agent has acknowledged.
     pub acknowledged: Option<Generation>,
     pub agent_problem: Option<Problem>,
@@ -127,8 +130,8 @@ pub struct ShareCheck {
     pub listener_took: Duration,
     /// The last measured round trip to the nearest agent of the environment; `None` if none has answered.
     pub agent_took: Option<Duration>,
-    /// The agent that has just connected to the target over one of its carriers, or why none has. `TargetUnreachable`
-    /// concerns the target, every other reason the agents.
+    /// The agent that has just connected to the target over one of its carriers, and the target keeps the connection; or
+    /// why there is none. `TargetUnreachable` and `TargetClosed` concern the target, every other reason the agents.
     pub dialled: Result<AgentId, Problem>,
     pub dial_took: Duration,
 }

@@ -38,6 +38,10 @@ crate::text_enum!(
         ConnectionsFail = "ConnectionsFail",
         /// The gateway refused most of the last connections: by source, or by a limit.
         ConnectionsRefused = "ConnectionsRefused",
+        /// The target ends connections at once.
+        TargetClosed = "TargetClosed",
+        /// The share, its tunnel or the gateway has its maximum of connections.
+        ConnectionLimit = "ConnectionLimit",
         /// It was deleted, and no gateway serves any part of it.
         Deleted = "Deleted",
     }

@@ -35,6 +35,14 @@ pub struct Carrier {
     refused: bool,
 }
 
+/// What a target does on a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TargetSign {
+    Data,
+    /// It has closed or reset the connection.
+    Ended,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum CarrierError {
     #[error("the carrier broke")]
@@ -119,6 +127,18 @@ impl Carrier {
     pub fn is_quiet(&mut self) -> bool {
         let RecordStream { tcp, input, .. } = &mut *self.stream;
         input.is_empty() && input.poll_fill(tcp, &mut Context::from_waker(Waker::noop())).is_pending()
+    }
+
+    /// The gateway's side: the next sign of the target on an open stream that nobody relays.
+    pub async fn sign(&mut self) -> Result<TargetSign, CarrierError> {
+        loop {
+            let frame = self.frame().await?;
+            match FrameKind::of(self.stream.input.bytes(frame))?.0 {
+                FrameKind::Data => return Ok(TargetSign::Data),
+                FrameKind::End | FrameKind::Reset => return Ok(TargetSign::Ended),
+                FrameKind::Open | FrameKind::Opened | FrameKind::Refused => {}
+            }
+        }
     }
 
     /// Closes a parked carrier in order.

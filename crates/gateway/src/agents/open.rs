@@ -17,9 +17,9 @@ use std::{
 };
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
-use wicketgate_model::{AgentId, Problem, ShareId};
+use wicketgate_model::{AgentId, Problem, Reason, ShareId};
 use wicketgate_transport::{
-    carrier::{Carrier, EarlyData},
+    carrier::{Carrier, EarlyData, TargetSign},
     frame::OpenRequest,
 };
 
@@ -29,6 +29,8 @@ const OPEN_WITHIN: Duration = Duration::from_secs(15);
 const CARRIER_WITHIN: Duration = Duration::from_secs(5);
 /// For an agent's answer: its dial takes 8 s at most.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// For a sign of a target that was connected: one that closes at once does so within a round trip.
+const SIGN_WITHIN: Duration = Duration::from_millis(1500);
 /// Dead carriers of one agent after which the next agent is tried.
 const DEAD_CARRIERS: usize = 4;
 
@@ -70,16 +72,24 @@ impl Agents {
         }
     }
 
-    /// Opens a stream as for a client, and closes it. Returns the agent that has reached the target.
-    pub async fn dial(&self, share: ShareId) -> Result<AgentId, Problem> {
-        match self.open(share, NO_CLIENT, EarlyData::default()).await {
-            Ok(Stream { carrier, agent, .. }) => {
+    /// Opens a stream as for a client, with `preface`, waits for a sign of the target, and closes it. Returns the agent
+    /// that has reached a target which serves, and how long it took to connect.
+    pub async fn dial(&self, share: ShareId, preface: Vec<u8>) -> (Result<AgentId, Problem>, Duration) {
+        let begin = Instant::now();
+        let is_prefaced = !preface.is_empty();
+        let opened = self.open(share, NO_CLIENT, EarlyData::preface(preface)).await;
+        let took = begin.elapsed();
+        let dialled = match opened {
+            Ok(Stream { mut carrier, agent, active, .. }) => {
+                let serves = serves(&mut carrier, is_prefaced).await;
+                drop(active);
                 // Closing takes up to a second; the caller does not wait for it.
                 self.0.tasks.spawn(carrier.close());
-                Ok(agent)
+                serves.map(|()| agent)
             }
             Err(failure) => Err(Problem::new(failure.status(), failure.to_string())),
-        }
+        };
+        (dialled, took)
     }
 
     async fn open_through(
@@ -121,6 +131,30 @@ impl Agents {
         };
         if let Err(surplus) = parked {
             self.0.tasks.spawn(surplus.close());
+        }
+    }
+}
+
+/// Waits for a byte of the target or for its silence, and fails if it ends the connection. With a preface, it has to stay
+/// although it sent something: a target that does not expect the preface may greet, or answer with an error, before it ends.
+async fn serves(carrier: &mut Carrier, is_prefaced: bool) -> Result<(), Problem> {
+    let until = Instant::now() + SIGN_WITHIN;
+    let ended = |message: &str| Err(Problem::new(Reason::TargetClosed, message));
+    loop {
+        match timeout_at(until, carrier.sign()).await {
+            // It waits for the client.
+            Err(_) => return Ok(()),
+            Ok(Ok(TargetSign::Data)) if is_prefaced => {}
+            Ok(Ok(TargetSign::Data)) => return Ok(()),
+            Ok(Ok(TargetSign::Ended)) if is_prefaced => {
+                return ended("the target closed the connection after the PROXY protocol header");
+            }
+            Ok(Ok(TargetSign::Ended)) => {
+                return ended("the target closed the connection before it sent a byte");
+            }
+            Ok(Err(_)) => {
+                return Err(Problem::new(Reason::AgentOffline, "the agent's carrier broke during the check"));
+            }
         }
     }
 }

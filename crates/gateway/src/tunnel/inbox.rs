@@ -6,12 +6,14 @@ use tokio::sync::Notify;
 use wicketgate_model::{ShareDesired, ShareId, TunnelDesired};
 use wicketgate_system::Mutex;
 
-use crate::listener::ShareState;
+use crate::{listener::ShareState, quota::ConnectionQuota};
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct TunnelInbox {
     inner: Mutex<InboxInner>,
+    /// Of the connections of all the tunnel's shares. Connections outlive the task.
+    pub(crate) connections: Arc<ConnectionQuota>,
     woken: Notify,
 }
 

@@ -29,14 +29,8 @@ pub(super) struct TunnelListeners {
 }
 
 impl TunnelListeners {
-    pub(super) fn new(tunnel: TunnelId) -> Self {
-        Self {
-            tunnel,
-            quota: Arc::default(),
-            shares: BTreeMap::new(),
-            bound: BTreeMap::new(),
-            retry: Retry::default(),
-        }
+    pub(super) fn new(tunnel: TunnelId, quota: Arc<ConnectionQuota>) -> Self {
+        Self { tunnel, quota, shares: BTreeMap::new(), bound: BTreeMap::new(), retry: Retry::default() }
     }
 
     /// Applies changes of the desired shares. The listener of a removed share is closed.

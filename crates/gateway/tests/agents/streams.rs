@@ -185,18 +185,50 @@ async fn a_dial_reaches_the_target_or_reports_the_reason() {
     let id = lab.seen.enrolled.lock().unwrap()[0];
     let share = |n| wicketgate_model::ShareId::new(uuid::Uuid::from_u128(n));
     for _ in 0..3 {
-        assert_eq!(soon("a dial", lab.agents.dial(share(1))).await, Ok(id));
+        assert_eq!(soon("a dial", lab.agents.dial(share(1), Vec::new())).await.0, Ok(id));
     }
+    // An echo, which keeps the connection whatever it is sent.
+    assert_eq!(soon("a dial", lab.agents.dial(share(1), b"preface".to_vec())).await.0, Ok(id));
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
     lab.agents.assign(&lab.share(2, 1, closed.local_addr().unwrap()));
     drop(closed);
     lab.ready(2, 1).await;
-    let refused = soon("a dial", lab.agents.dial(share(2))).await.unwrap_err();
+    let refused = soon("a dial", lab.agents.dial(share(2), Vec::new())).await.0.unwrap_err();
     assert_eq!(refused.reason, wicketgate_model::Reason::TargetUnreachable);
     // A client's connection succeeds as before.
     let mut client = lab.connect(1).await.unwrap();
     assert_eq!(soon("an echo", exchange(&mut client.tcp, b"hello")).await, b"hello");
     agent.stop().await;
-    let failure = soon("a dial", lab.agents.dial(share(1))).await.unwrap_err();
+    let failure = soon("a dial", lab.agents.dial(share(1), Vec::new())).await.0.unwrap_err();
     assert_eq!(failure.reason, wicketgate_model::Reason::AgentOffline);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dial_fails_at_a_target_that_ends_the_connection_at_once() {
+    let (target, _) = echo().await;
+    let (lab, agent, _state) = with_target(target).await;
+    let share = |n| wicketgate_model::ShareId::new(uuid::Uuid::from_u128(n));
+    // What the target sends before it ends, and whether it reads a line first.
+    for (n, says, reads) in [(2, "", false), (3, "hello", false), (4, "HTTP/1.1 400 Bad Request", true)] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        lab.agents.assign(&lab.share(n, 1, listener.local_addr().unwrap()));
+        tokio::spawn(async move {
+            while let Ok((mut tcp, _)) = listener.accept().await {
+                if reads {
+                    let _ = tcp.read_exact(&mut [0; 4]).await;
+                }
+                let _ = tcp.write_all(says.as_bytes()).await;
+            }
+        });
+        lab.ready(n, 1).await;
+        let reason = async |preface: &[u8]| {
+            let (dialled, _) = soon("a dial", lab.agents.dial(share(n), preface.to_vec())).await;
+            dialled.err().map(|problem| problem.reason)
+        };
+        // A greeting is a sign of life; a target that waits for the client's first bytes may serve.
+        let bare = (n == 2).then_some(wicketgate_model::Reason::TargetClosed);
+        assert_eq!(reason(b"").await, bare, "{says}");
+        assert_eq!(reason(b"\r\n\r\n").await, Some(wicketgate_model::Reason::TargetClosed), "{says}");
+    }
+    agent.stop().await;
 }

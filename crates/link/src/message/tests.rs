@@ -84,6 +84,7 @@ fn observed() -> ObservedDelta {
 fn check(dialled: Result<AgentId, Problem>) -> ShareCheck {
     ShareCheck {
         tunnel: TunnelCheck { problem: Some(problem()), connection: None },
+        refused: Some(problem()),
         bound: Some(Generation::FIRST),
         listener_problem: Some(problem()),
         acknowledged: None,

@@ -14,6 +14,7 @@ fn all_well(agent: AgentId) -> ShareCheck {
         tunnel: TunnelCheck::default(),
         bound: Some(Generation::FIRST),
         listener_problem: None,
+        refused: None,
         acknowledged: Some(Generation::FIRST),
         agent_problem: None,
         dialled: Ok(agent),
@@ -109,7 +110,9 @@ async fn a_share_is_checked_hop_by_hop() {
     let hung = ShareCheck { tunnel: hung, ..well.clone() };
     let restored =
         TunnelCheck { problem: Some(problem(Reason::TunnelFailed)), connection: Some(connection.clone()) };
-    let restored = ShareCheck { tunnel: restored, ..well };
+    let restored = ShareCheck { tunnel: restored, ..well.clone() };
+    let full = ShareCheck { refused: Some(problem(Reason::ConnectionLimit)), ..well.clone() };
+    let closed = ShareCheck { dialled: Err(problem(Reason::TargetClosed)), ..well };
     let mut shown = Vec::new();
     for (seen, expected) in [
         (taken, ["OK", "OK", "FAILED", "OK", "OK"]),
@@ -120,6 +123,8 @@ async fn a_share_is_checked_hop_by_hop() {
         (old, ["OK", "OK", "FAILED", "FAILED", "OK"]),
         (hung, ["FAILED", "UNKNOWN", "OK", "OK", "OK"]),
         (restored, ["FAILED", "OK", "OK", "OK", "OK"]),
+        (full, ["OK", "OK", "FAILED", "OK", "OK"]),
+        (closed, ["OK", "OK", "OK", "OK", "FAILED"]),
     ] {
         let answer = check(&app, &share, Some(seen)).await;
         assert_eq!((states(&answer), &answer.body["ok"]), (expected.to_vec(), &json!(false)));

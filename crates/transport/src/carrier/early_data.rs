@@ -31,6 +31,11 @@ impl<'a> EarlyData<'a> {
         Self { client: Some(client), bytes: preface, ..Self::default() }
     }
 
+    /// Of a connection without a client.
+    pub fn preface(preface: Vec<u8>) -> Self {
+        Self { bytes: preface, ..Self::default() }
+    }
+
     /// How many bytes the client has sent, and the error of its connection, if it has broken.
     pub fn end(self) -> (u64, Option<io::Error>) {
         (self.of_client as u64, self.broken)

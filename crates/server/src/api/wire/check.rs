@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use std::{iter, time::Duration};
 use wicketgate_link::ShareCheck;
-use wicketgate_model::{AgentId, Connection, ConnectionState, Reason, ShareId, Status};
+use wicketgate_model::{AgentId, Connection, ConnectionState, Problem, Reason, ShareId, Status};
 use wicketgate_store::{ShareRow, TunnelRow};
 
 /// The results of a walk.
@@ -180,9 +180,16 @@ fn ike_sa(walked: &Walked<'_>, seen: &ShareCheck) -> Hop {
 fn listener(walked: &Walked<'_>, seen: &ShareCheck) -> Hop {
     const HOP: HopName = HopName::Listener;
     let hop = match (&seen.listener_problem, seen.bound) {
+        (_, Some(_)) if let Some(problem) = &seen.refused => {
+            Hop::failed(HOP, problem.reason, problem.message.clone())
+        }
         (_, Some(bound)) if bound == walked.share.generation => {
             let (address, port) = (walked.tunnel.load_balancer_ip, walked.share.spec.ingress_port);
-            Hop::new(HOP, State::Ok, format!("bound at {address}:{port}"))
+            let admits = walked.share.spec.options.allowed_sources.as_ref();
+            let admits = admits.map(|sources| sources.networks().iter().map(ToString::to_string));
+            let admits = admits.map(|networks| networks.collect::<Vec<_>>().join(", "));
+            let admits = admits.map(|networks| format!(", and admits only {networks}")).unwrap_or_default();
+            Hop::new(HOP, State::Ok, format!("bound at {address}:{port}{admits}"))
         }
         (Some(problem), _) => Hop::failed(HOP, problem.reason, problem.message.clone()),
         (None, _) => Hop::failed(HOP, Reason::Pending, "the gateway does not serve the newest change yet"),
@@ -194,7 +201,7 @@ fn agent(walked: &Walked<'_>, seen: &ShareCheck) -> Hop {
     const HOP: HopName = HopName::Agent;
     let hop = if seen.acknowledged == Some(walked.share.generation) {
         match &seen.dialled {
-            Err(problem) if problem.reason != Reason::TargetUnreachable => {
+            Err(problem) if !is_the_targets(problem) => {
                 Hop::failed(HOP, problem.reason, problem.message.clone())
             }
             Ok(agent) => {
@@ -219,11 +226,16 @@ fn target(walked: &Walked<'_>, seen: &ShareCheck) -> Hop {
     match &seen.dialled {
         Ok(_) => Hop::new(HOP, State::Ok, format!("{} took a connection", walked.share.spec.target))
             .took(seen.dial_took),
-        Err(problem) if problem.reason == Reason::TargetUnreachable => {
+        Err(problem) if is_the_targets(problem) => {
             Hop::failed(HOP, problem.reason, problem.message.clone()).took(seen.dial_took)
         }
         Err(_) => Hop::new(HOP, State::Unknown, "no agent dialled it"),
     }
+}
+
+/// Whether a dial failed at the target, not at an agent.
+fn is_the_targets(problem: &Problem) -> bool {
+    matches!(problem.reason, Reason::TargetUnreachable | Reason::TargetClosed)
 }
 
 /// What to do about a failed hop.
@@ -267,6 +279,20 @@ fn advice(hop: &Hop, walked: &Walked<'_>) -> String {
         }
         (_, Some(Reason::TargetUnreachable)) => format!(
             "See to it that {} listens, and that the agent's machine reaches it: its name, its route, its firewall",
+            share.spec.target
+        ),
+        (_, Some(Reason::ConnectionLimit)) => {
+            "End some connections, or raise maxConnections of the share; the limits of a tunnel and of the gateway follow from \
+             the gateway's limit of open files"
+                .to_owned()
+        }
+        (_, Some(Reason::TargetClosed)) if share.spec.options.proxy_protocol.is_some() => format!(
+            "Set {} to expect the PROXY protocol, version 2, or the share's proxyProtocol to null",
+            share.spec.target
+        ),
+        (_, Some(Reason::TargetClosed)) => format!(
+            "See the log of the service at {}: it is starting or overloaded, refuses the agent's address, or expects the PROXY \
+             protocol (the share's proxyProtocol)",
             share.spec.target
         ),
         (_, Some(Reason::Pending | Reason::AgentPending | Reason::TunnelNotReady)) => {
