@@ -235,20 +235,13 @@ async fn fill(home: &Path) -> Result<Stock> {
     let environment = store.enrol(&asked, &act).await?.ok().context("the enrolment was refused")?.environment;
     let mut tunnels = Vec::new();
     for n in 0..TUNNELS {
-        let peer = format!("203.{}.{}.1", n / 256, n % 256);
-        let spec = TunnelSpec {
-            name: format!("site-{n}").parse()?,
-            location: "local".parse()?,
-            peer_address: peer.parse()?,
-            peer_cidr: "172.31.0.0/16".parse()?,
-            peer_id: peer.parse()?,
-            pre_shared_key: PreSharedKey::from_random([4; 32]),
-            ike_proposals: None,
-            esp_proposals: None,
-            initiate: false,
-            tags: Default::default(),
-            description: None,
-        };
+        let spec = TunnelSpec::new(
+            format!("site-{n}").parse()?,
+            "local".parse()?,
+            format!("203.{}.{}.1", n / 256, n % 256).parse()?,
+            "172.31.0.0/16".parse()?,
+            PreSharedKey::from_random([4; 32]),
+        );
         tunnels.push(store.create_tunnel(frontdoor, &spec, &LoadBalancerPools::loopback(), &act).await?.id);
     }
     // Concurrent writes share commits.
@@ -259,16 +252,13 @@ async fn fill(home: &Path) -> Result<Stock> {
         writers.spawn(async move {
             for (tunnel, port) in part.iter().flat_map(|t| (0..SHARES_EACH).map(move |p| (t, p))) {
                 let name = format!("share-{:x}-{port}", Uuid::now_v7().as_u128() & 0xffff_ffff_ffff);
-                let spec = ShareSpec {
-                    tunnel: *tunnel,
+                let spec = ShareSpec::new(
+                    *tunnel,
                     environment,
-                    name: name.parse()?,
-                    target: "10.20.100.1:8443".parse()?,
-                    ingress_port: (8000 + i64::from(port)).try_into()?,
-                    options: Default::default(),
-                    tags: Default::default(),
-                    description: None,
-                };
+                    name.parse()?,
+                    "10.20.100.1:8443".parse()?,
+                    (8000 + i64::from(port)).try_into()?,
+                );
                 tell.send(store.create_share(frontdoor, &spec, &act).await?.id).await?;
             }
             anyhow::Ok(())

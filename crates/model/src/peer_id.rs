@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::{declare::text, text_enum};
+use crate::{PeerAddress, declare::text, text_enum};
 
 text_enum!(
     /// The type of an IKE identity. Identities of different types differ, even if they read the same.
@@ -64,6 +64,12 @@ impl PeerId {
     /// Whether both have the type and the value, in whatever notation.
     pub fn is(&self, kind: IdentityType, value: &str) -> bool {
         self.kind() == kind && attributes(self.value()).eq(attributes(value))
+    }
+}
+
+impl From<PeerAddress> for PeerId {
+    fn from(address: PeerAddress) -> Self {
+        Self(address.to_string())
     }
 }
 

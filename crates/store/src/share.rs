@@ -50,6 +50,28 @@ specs! {
     }
 }
 
+impl ShareSpec {
+    /// Without what may be left out.
+    pub fn new(
+        tunnel: TunnelId,
+        environment: EnvironmentId,
+        name: ResourceName,
+        target: Target,
+        ingress_port: IngressPort,
+    ) -> Self {
+        Self {
+            tunnel,
+            environment,
+            name,
+            description: None,
+            target,
+            ingress_port,
+            options: ShareOptions::default(),
+            tags: Tags::new(),
+        }
+    }
+}
+
 /// Shares with columns of their tunnel and environment. Subqueries instead of joins: RETURNING can use them too.
 macro_rules! selected {
     () => {

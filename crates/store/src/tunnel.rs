@@ -62,6 +62,31 @@ specs! {
     }
 }
 
+impl TunnelSpec {
+    /// Without what may be left out.
+    pub fn new(
+        name: ResourceName,
+        location: LocationId,
+        peer_address: PeerAddress,
+        peer_cidr: PeerCidr,
+        pre_shared_key: PreSharedKey,
+    ) -> Self {
+        Self {
+            name,
+            description: None,
+            location,
+            peer_address,
+            peer_cidr,
+            peer_id: peer_address.into(),
+            pre_shared_key,
+            ike_proposals: None,
+            esp_proposals: None,
+            initiate: false,
+            tags: Tags::new(),
+        }
+    }
+}
+
 /// Tunnels with the connections of their endpoints.
 macro_rules! selected {
     () => {

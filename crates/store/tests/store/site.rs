@@ -4,11 +4,11 @@ use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 use wicketgate_model::{
     AgentId, Detail, EnrollmentId, FrontdoorId, GatewayId, Generation, IngressPort, LoadBalancerPools,
-    PreSharedKey, Problem, Reason, ShareId, ShareOptions, Standing, Status, TunnelId, ZId,
+    PreSharedKey, Problem, Reason, ShareId, Standing, Status, TunnelId, ZId,
 };
 use wicketgate_store::{
     AgentLink, Change, EnrolAttempt, EnrolledAgent, FrontdoorSpec, ListRequest, NewEnrollment, PageRequest,
-    Resource, Revision, ShareSpec, StatusUpdate, Store, Tags, TunnelSpec, WriteContext,
+    Resource, Revision, ShareSpec, StatusUpdate, Store, TunnelSpec, WriteContext,
 };
 
 pub(crate) static ALL: ListRequest = ListRequest {
@@ -31,19 +31,13 @@ pub(crate) fn context() -> WriteContext {
 }
 
 pub(crate) fn tunnel_spec(n: u8) -> TunnelSpec {
-    TunnelSpec {
-        name: format!("site-{n}").parse().unwrap(),
-        location: "local".parse().unwrap(),
-        peer_address: format!("203.0.113.{n}").parse().unwrap(),
-        peer_cidr: "172.31.0.0/16".parse().unwrap(),
-        peer_id: format!("203.0.113.{n}").parse().unwrap(),
-        pre_shared_key: PreSharedKey::from_random([n; 32]),
-        ike_proposals: None,
-        esp_proposals: None,
-        initiate: false,
-        tags: Tags::new(),
-        description: None,
-    }
+    TunnelSpec::new(
+        format!("site-{n}").parse().unwrap(),
+        "local".parse().unwrap(),
+        format!("203.0.113.{n}").parse().unwrap(),
+        "172.31.0.0/16".parse().unwrap(),
+        PreSharedKey::from_random([n; 32]),
+    )
 }
 
 pub(crate) fn gateway() -> GatewayId {
@@ -118,16 +112,13 @@ impl Site {
     }
 
     pub(crate) fn share(&self, name: &str, port: u16) -> ShareSpec {
-        ShareSpec {
-            tunnel: self.tunnel,
-            environment: self.enrolled.environment,
-            name: name.parse().unwrap(),
-            target: "10.20.100.1:8443".parse().unwrap(),
-            ingress_port: IngressPort::try_from(i64::from(port)).unwrap(),
-            options: ShareOptions::default(),
-            tags: Tags::new(),
-            description: None,
-        }
+        ShareSpec::new(
+            self.tunnel,
+            self.enrolled.environment,
+            name.parse().unwrap(),
+            "10.20.100.1:8443".parse().unwrap(),
+            IngressPort::try_from(i64::from(port)).unwrap(),
+        )
     }
 }
 

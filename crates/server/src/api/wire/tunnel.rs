@@ -216,15 +216,13 @@ pub(in crate::api) fn spec(
     }
     fields.finish(|| {
         let peer_address = peer_address?;
-        // An address is an identity too, so this never fails.
-        let peer_id = peer_id.or_else(|| peer_address.to_string().parse().ok())?;
         Some(TunnelSpec {
             name: name?,
             description,
             location: location?,
             peer_address,
             peer_cidr: peer_cidr?,
-            peer_id,
+            peer_id: peer_id.unwrap_or_else(|| peer_address.into()),
             pre_shared_key: key,
             ike_proposals,
             esp_proposals,
@@ -236,7 +234,7 @@ pub(in crate::api) fn spec(
 
 /// The body of PUT that a merge patch of the tunnel stands for. An identity that is the peer's address follows it.
 pub(in crate::api) fn merged(row: &TunnelRow, mut patch: Map<String, Value>) -> Map<String, Value> {
-    if row.spec.peer_id.as_str() == row.spec.peer_address.to_string() {
+    if row.spec.peer_id == row.spec.peer_address.into() {
         patch.entry("peerId").or_insert(Value::Null);
     }
     patched(&Tunnel::of(row.clone(), TunnelPlace::default()), PROPERTIES, patch)

@@ -89,33 +89,24 @@ impl Bench {
 
     pub(super) fn spec(&mut self) -> ShareSpec {
         self.names += 1;
-        ShareSpec {
-            tunnel: self.tunnel,
-            environment: self.environment,
-            name: format!("share-{}", self.names).parse().unwrap(),
-            target: "10.1.2.3:80".parse().unwrap(),
-            ingress_port: i64::from(self.names).try_into().unwrap(),
-            options: Default::default(),
-            tags: Default::default(),
-            description: None,
-        }
+        ShareSpec::new(
+            self.tunnel,
+            self.environment,
+            format!("share-{}", self.names).parse().unwrap(),
+            "10.1.2.3:80".parse().unwrap(),
+            i64::from(self.names).try_into().unwrap(),
+        )
     }
 
     pub(super) async fn create_tunnel(&mut self) -> TunnelId {
         self.names += 1;
-        let spec = TunnelSpec {
-            name: format!("customer-{}", self.names).parse().unwrap(),
-            location: "local".parse().unwrap(),
-            peer_address: format!("203.0.113.{}", self.names).parse().unwrap(),
-            peer_cidr: "10.0.0.0/16".parse().unwrap(),
-            peer_id: "203.0.113.1".parse().unwrap(),
-            pre_shared_key: PreSharedKey::from_random([4; 32]),
-            ike_proposals: None,
-            esp_proposals: None,
-            initiate: false,
-            tags: Default::default(),
-            description: None,
-        };
+        let spec = TunnelSpec::new(
+            format!("customer-{}", self.names).parse().unwrap(),
+            "local".parse().unwrap(),
+            format!("203.0.113.{}", self.names).parse().unwrap(),
+            "10.0.0.0/16".parse().unwrap(),
+            PreSharedKey::from_random([4; 32]),
+        );
         let pools = LoadBalancerPools::ipsec();
         self.store.create_tunnel(self.frontdoor, &spec, &pools, &self.act()).await.unwrap().id
     }
