@@ -51,11 +51,11 @@ lint: ## Check the formatting and the lints
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 
 openapi: ## Update docs/openapi.json from the code
-	UPDATE_OPENAPI=1 $(CARGO) test --locked -p wicketgate-server --lib openapi::
+	UPDATE_OPENAPI=1 $(CARGO) test --locked --workspace --lib --quiet openapi::
 
 schemathesis: ## Try the API with whatever its document allows, and more: one of the tests, alone (as root)
-	$(CARGO) build --locked -p wicketgate -p wicketgate-agent --bins
-	$(CARGO) test --locked -p wicketgate --test it -- contract::schemathesis --nocapture
+	$(CARGO) build --locked --workspace --bins
+	$(CARGO) test --locked --workspace --test it -- contract::schemathesis --nocapture
 
 # Whom the data plane is compared with: the last release, its dependencies as they are now (those that it locks do not
 # build with this compiler), TLS by OpenSSL. Only for the benchmark.

@@ -10,10 +10,10 @@ use std::{
 use wicketgate_model::PeerId;
 
 /// The devices that support only addresses as identities.
-const ONLY_ADDRESSES: [&str; 2] = ["cisco-asa", "aws"];
+const ONLY_ADDRESSES: &[&str] = &["cisco-asa", "aws"];
 
 /// An identity of each type; and two that read like one of another type.
-const IDENTITIES: [&str; 8] = [
+const IDENTITIES: &[&str] = &[
     "203.0.113.1",
     "router.example.org",
     "vpn@example.org",
@@ -25,10 +25,10 @@ const IDENTITIES: [&str; 8] = [
 ];
 
 /// The devices that support the group x25519.
-const X25519: [&str; 5] = ["strongswan", "libreswan", "fortinet", "pfsense", "vyos"];
+const X25519: &[&str] = &["strongswan", "libreswan", "fortinet", "pfsense", "vyos"];
 
 /// The devices that cannot take every key.
-const REFUSE_KEYS: [&str; 5] = ["cisco-asa", "paloalto", "fortinet", "pfsense", "aws"];
+const REFUSE_KEYS: &[&str] = &["cisco-asa", "paloalto", "fortinet", "pfsense", "aws"];
 
 /// A key with every character that is special to some device.
 const HOSTILE: &str = r#"0x"quoted' $(id) `id` # ! \ & <b> ; | ? %"#;
