@@ -27,6 +27,7 @@ mod origin;
 mod outage;
 mod overlapping;
 mod own_address;
+mod probes;
 mod problems;
 mod restart;
 mod rotation;

@@ -77,7 +77,7 @@ pub(crate) fn witness(namespace: &Namespace, on: SocketAddr) -> Result<mpsc::Rec
     Ok(ends)
 }
 
-pub(super) fn serve(
+pub(crate) fn serve(
     namespace: &Namespace,
     on: SocketAddr,
     each: impl Fn(TcpStream) + Send + Sync + 'static,

@@ -13,7 +13,9 @@ use std::{
 use tokio::{sync::Notify, task::spawn_blocking, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use wicketgate_model::{Assignment, EnvironmentId, Generation, ShareId, SignedAssignment, Target};
+use wicketgate_model::{
+    Assignment, EnvironmentId, Generation, HealthCheck, ShareId, SignedAssignment, Target,
+};
 use wicketgate_system::{Mutex, Outage};
 use wicketgate_transport::trust::{CaCertificate, TrustError};
 
@@ -74,21 +76,24 @@ impl Assignments {
         })
     }
 
-    /// Checks an assignment and serves it. Returns its target, or why it is not served. `None`: it cannot be parsed.
+    /// Checks an assignment and serves it. Returns its target and how that is probed, or why it is not served. `None`: it
+    /// cannot be parsed.
     pub(crate) fn take(
         &self,
         signed: &SignedAssignment,
-    ) -> Option<(ShareId, Generation, Result<Target, Unfit>)> {
+    ) -> Option<(ShareId, Generation, Result<(Target, HealthCheck), Unfit>)> {
         let (assignment, verified) = match self.ca.verify(signed) {
             Ok(assignment) => (assignment, Ok(())),
             // Only to name the share in the refusal.
             Err(error) => (serde_json::from_str(&signed.body).ok()?, Err(error)),
         };
-        let Assignment { environment, share, generation, target } = assignment;
+        let Assignment { environment, share, generation, target, health_check } = assignment;
         let served = match verified {
             Err(error) => Err(Unfit::Unverified(error)),
             Ok(()) if environment != self.environment => Err(Unfit::OtherEnvironment),
-            Ok(()) => self.place(share, generation, target),
+            Ok(()) => {
+                self.place(share, generation, target).map(|target| (target, health_check.unwrap_or_default()))
+            }
         };
         Some((share, generation, served))
     }
@@ -127,8 +132,9 @@ impl Assignments {
     }
 
     /// The target of the share, at this generation or a newer one.
-    pub(crate) fn target(&self, share: ShareId, at_least: Generation) -> Option<(Generation, Target)> {
-        self.table.lock().shares.get(&share).filter(|(g, _)| *g >= at_least).cloned()
+    pub(crate) fn target(&self, share: ShareId, at_least: Generation) -> Option<Target> {
+        let table = self.table.lock();
+        table.shares.get(&share).filter(|(g, _)| *g >= at_least).map(|(_, target)| target.clone())
     }
 
     /// Writes the newest generations after changes, and once more when the agent stops.

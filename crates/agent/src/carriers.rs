@@ -4,7 +4,13 @@
 //! A fresh carrier that ends without a stream counts as a failure, so a gateway that rejects it is dialled again only
 //! after a pause.
 
-use crate::{agent::Agent, connect::NoConnection, dial::dial, server_address::CONNECT_WITHIN};
+use crate::{
+    agent::Agent,
+    connect::NoConnection,
+    dial::dial,
+    health::{DialledBy, TargetInUse},
+    server_address::CONNECT_WITHIN,
+};
 use std::{
     sync::{
         Arc,
@@ -129,7 +135,7 @@ impl Agent {
                 Ok(open) => open,
                 Err(error) => return debug!(error = ?error, "a parked carrier ended"),
             };
-            match self.stream(open, carrier, &end).await {
+            match self.stream(open, carrier).await {
                 Some(back) => carrier = back,
                 None => return,
             }
@@ -143,14 +149,9 @@ impl Agent {
     }
 
     /// Runs one stream. Returns the carrier if it can be used again.
-    async fn stream(
-        self: &Arc<Self>,
-        open: OpenRequest,
-        mut carrier: Carrier,
-        end: &CancellationToken,
-    ) -> Option<Carrier> {
-        let target = match self.dial_for(&open, end).await {
-            Ok(target) => target,
+    async fn stream(self: &Arc<Self>, open: OpenRequest, mut carrier: Carrier) -> Option<Carrier> {
+        let (tcp, _in_use) = match self.dial_for(&open).await {
+            Ok(dialled) => dialled,
             Err(refusal) => {
                 debug!(share.id = %open.share, reason = %refusal, "a stream was refused");
                 return carrier.answer(Err(&refusal)).await.ok().map(|()| carrier);
@@ -162,7 +163,7 @@ impl Agent {
         }
         let (to_carrier, from_carrier) = (AtomicU64::new(0), AtomicU64::new(0));
         let counters = Counters { to_carrier: &to_carrier, from_carrier: &from_carrier };
-        match relay(target, carrier, counters, None, &self.abort).await {
+        match relay(tcp, carrier, counters, None, &self.abort).await {
             Ok(carrier) => Some(carrier),
             Err(broken) => {
                 debug!(share.id = %open.share, reason = ?broken, "a stream broke");
@@ -171,17 +172,13 @@ impl Agent {
         }
     }
 
-    async fn dial_for(
-        self: &Arc<Self>,
-        open: &OpenRequest,
-        end: &CancellationToken,
-    ) -> Result<ResetOnDrop, StreamRefusal> {
-        let Some((generation, target)) = self.assignments.target(open.share, open.generation) else {
+    async fn dial_for(&self, open: &OpenRequest) -> Result<(ResetOnDrop, TargetInUse<'_>), StreamRefusal> {
+        let Some(target) = self.assignments.target(open.share, open.generation) else {
             let text = "the agent does not serve the share".to_owned();
             return Err(StreamRefusal { reason: RefusalReason::NotAssigned, text });
         };
         let dialled = dial(&target, &self.assignments.allow, &self.names).await;
-        self.learn(open.share, generation, dialled.as_ref().map(|_| ()), end);
-        dialled.map(ResetOnDrop::new)
+        self.health.record(&target, dialled.as_ref().map(drop), DialledBy::Stream, Instant::now());
+        Ok((ResetOnDrop::new(dialled?), self.health.in_use(target)))
     }
 }

@@ -96,8 +96,6 @@ impl Agent {
         let control = control?;
         *welcomed = true;
         info!(server = %self.server, "connected to the gateway");
-        self.assignments.clear();
-        self.health.clear();
         let (want, wanted) = watch::channel(0);
         let carriers = Arc::clone(self).keep_carriers(wanted, end.clone());
         tokio::spawn(end.clone().run_until_cancelled_owned(carriers));
@@ -117,13 +115,17 @@ impl Agent {
         let control = timeout(CONNECT_WITHIN, self.tls.connect_control(tcp)).await.context("no handshake")?;
         let mut control = control.map_err(|error| self.server.explain(error))?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        let hello = FromAgent::Hello { version, name: self.name.clone() };
+        let hello = FromAgent::Hello { version, name: self.name.clone(), takes_duties: true };
         let welcome = async {
             control.send(&hello).await?;
             control.receive().await
         };
         match timeout(SILENCE, welcome).await {
-            Ok(Ok(ToAgent::Welcome)) => Ok(control),
+            Ok(Ok(ToAgent::Welcome { assigns_duties })) => {
+                self.assignments.clear();
+                self.health.connected(assigns_duties);
+                Ok(control)
+            }
             Ok(Err(error)) => Err(rejected(error)),
             _ => bail!("the gateway did not answer the hello message"),
         }
@@ -165,7 +167,8 @@ impl Agent {
 
     async fn act(self: &Arc<Self>, talk: &mut Conversation, message: ToAgent) -> anyhow::Result<()> {
         match message {
-            ToAgent::Welcome => {}
+            ToAgent::Welcome { .. } => {}
+            ToAgent::ProbeDuty { on, off } => self.health.duty(&on, &off, Instant::now()),
             ToAgent::Draining => bail!("the gateway is stopping"),
             ToAgent::Ping => {
                 talk.control.send(&FromAgent::Pong).await?;
@@ -181,7 +184,7 @@ impl Agent {
             }
             ToAgent::Assign { assignments } => {
                 for signed in &assignments {
-                    if let Some(answer) = self.assigned(signed, &talk.end) {
+                    if let Some(answer) = self.assigned(signed) {
                         talk.control.send(&answer).await?;
                     }
                 }
@@ -204,16 +207,16 @@ impl Agent {
         Ok(())
     }
 
-    fn assigned(self: &Arc<Self>, signed: &SignedAssignment, end: &CancellationToken) -> Option<FromAgent> {
+    fn assigned(&self, signed: &SignedAssignment) -> Option<FromAgent> {
         let Some((share, generation, served)) = self.assignments.take(signed) else {
             warn!("an assignment cannot be parsed; this agent may be too old");
             return None;
         };
         Some(match served {
-            Ok(target) => {
+            Ok((target, health_check)) => {
                 info!(share.id = %share, %generation, "share assigned");
                 debug!(share.id = %share, %target, "a share's target");
-                self.watch(share, generation, end);
+                self.health.add(share, target, health_check.interval(), Instant::now());
                 FromAgent::Ack { share, generation }
             }
             Err(unfit) => {

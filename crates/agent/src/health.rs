@@ -1,197 +1,362 @@
 //! The reachability of targets, reported to the gateway when it changes.
 //!
-//! A target counts as reachable until a dial fails. Dials of streams count like probes. A target without a successful
-//! dial for a while is due for a probe, so that the status of an unused share is not stale.
+//! A target counts as reachable until a dial fails. Dials of streams count like probes. Invariants: shares with the same
+//! target have one state and one probe; a target that streams use is not probed; while nobody connects, the pause between
+//! probes of a reachable target doubles.
+
+mod target_state;
+
+pub(crate) use target_state::DialledBy;
 
 use std::{
     collections::{BTreeSet, HashMap},
     mem,
     time::Duration,
 };
+use target_state::TargetState;
 use tokio::{sync::Notify, time::Instant};
 use tracing::{debug, info, warn};
-use wicketgate_model::{Generation, ShareId};
-use wicketgate_system::{Mutex, backoff::spread};
+use wicketgate_model::{ShareId, Target};
+use wicketgate_system::Mutex;
 use wicketgate_transport::{
     control::{FromAgent, TargetHealth},
     frame::{RefusalReason, StreamRefusal},
 };
 
-/// The longest time between two probes of a reachable target: short enough for a current status, long enough to cause
-/// no load and to fill no log. Each pause is randomized.
-const PROBE_EVERY: Duration = Duration::from_secs(30);
-
 #[derive(Default)]
 pub(crate) struct TargetHealths {
     known: Mutex<Known>,
     pub(crate) changed: Notify,
+    /// A probe may be due earlier than [`TargetHealths::next_due`] has said.
+    pub(crate) rescheduled: Notify,
 }
 
 #[derive(Default)]
 struct Known {
-    shares: HashMap<ShareId, Entry>,
+    shares: HashMap<ShareId, Watched>,
+    /// Those of shares, and those that streams still use. They outlive a control connection.
+    targets: HashMap<Target, TargetState>,
     unreported: BTreeSet<ShareId>,
+    /// Those of the last connection.
+    former_duties: BTreeSet<ShareId>,
+    /// The gateway says which targets to probe.
+    duties_are_assigned: bool,
 }
 
-struct Entry {
-    generation: Generation,
-    /// Of the last dial, if it failed.
-    failure: Option<StreamRefusal>,
-    probing: bool,
-    /// When a reachable target is probed again.
-    probe_at: Instant,
+/// A share's target, and how the share wants it to be probed.
+struct Watched {
+    target: Target,
+    /// `None`: not at all.
+    interval: Option<Duration>,
+    duty: bool,
 }
 
-impl Entry {
-    fn report(&self, share: ShareId) -> FromAgent {
-        let health = match &self.failure {
-            None => TargetHealth::Ok,
-            Some(refusal) => TargetHealth::Unreachable(refusal.text.clone()),
-        };
-        let agent_exhausted =
-            self.failure.as_ref().is_some_and(|r| r.reason == RefusalReason::AgentExhausted);
-        FromAgent::Health { share, health, agent_exhausted }
+/// A stream that uses a target, until it is dropped.
+pub(crate) struct TargetInUse<'a> {
+    healths: &'a TargetHealths,
+    target: Target,
+}
+
+impl Drop for TargetInUse<'_> {
+    fn drop(&mut self) {
+        if let Some(state) = self.healths.known.lock().targets.get_mut(&self.target) {
+            state.stream_ended(Instant::now());
+        }
+        self.healths.rescheduled.notify_one();
     }
-}
-
-/// Who has dialled a target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum DialledBy {
-    Stream,
-    Probe,
 }
 
 impl TargetHealths {
-    /// Forgets everything: a new gateway connection starts without shares.
-    pub(crate) fn clear(&self) {
-        *self.known.lock() = Known::default();
+    /// A new gateway connection starts without shares. What is known of targets remains, so that they are not probed
+    /// again.
+    pub(crate) fn connected(&self, assigns_duties: bool) {
+        let mut known = self.known.lock();
+        known.targets.retain(|_, state| !mem::take(&mut state.shares).is_empty() || state.is_in_use());
+        for state in known.targets.values_mut() {
+            // Probes end with the connection.
+            state.probing = false;
+        }
+        let shares = mem::take(&mut known.shares).into_iter();
+        known.former_duties = shares.filter(|(_, watched)| watched.duty).map(|(share, _)| share).collect();
+        known.unreported.clear();
+        known.duties_are_assigned = assigns_duties;
     }
 
-    /// Adds the share's target. The caller starts its first probe.
-    pub(crate) fn add(&self, share: ShareId, generation: Generation) {
-        let entry = Entry { generation, failure: None, probing: true, probe_at: Instant::now() };
-        self.known.lock().shares.insert(share, entry);
+    /// Adds a share, or replaces it. `interval`: at first between two probes of its target; `None`: it is not probed.
+    pub(crate) fn add(&self, share: ShareId, target: Target, interval: Option<Duration>, now: Instant) {
+        let mut known = self.known.lock();
+        let duty = known.shares.get(&share).map_or(!known.duties_are_assigned, |old| old.duty);
+        known.detach(share);
+        let state = known.targets.entry(target.clone()).or_insert_with(|| TargetState::new(now));
+        state.shares.insert(share);
+        let fails = state.failure.is_some();
+        if fails {
+            state.probe_at = now;
+        }
+        known.shares.insert(share, Watched { target, interval, duty });
+        if fails {
+            known.unreported.insert(share);
+            self.changed.notify_one();
+        }
+        drop(known);
+        self.rescheduled.notify_one();
     }
 
     pub(crate) fn withdraw(&self, share: ShareId) {
-        self.known.lock().shares.remove(&share);
+        self.known.lock().detach(share);
+    }
+
+    /// Sets which shares' targets are probed while they are not in use.
+    pub(crate) fn duty(&self, on: &[ShareId], off: &[ShareId], now: Instant) {
+        let mut known = self.known.lock();
+        let Known { shares, targets, former_duties, .. } = &mut *known;
+        for (share, duty) in on.iter().map(|s| (s, true)).chain(off.iter().map(|s| (s, false))) {
+            let Some(watched) = shares.get_mut(share) else { continue };
+            let is_new = duty && !watched.duty && !former_duties.remove(share);
+            if is_new && let Some(state) = targets.get_mut(&watched.target) {
+                state.begin_duty(watched.interval.unwrap_or_default(), now);
+            }
+            watched.duty = duty;
+        }
+        drop(known);
+        self.rescheduled.notify_one();
+    }
+
+    /// Counts a stream of the target until the returned value is dropped.
+    pub(crate) fn in_use(&self, target: Target) -> TargetInUse<'_> {
+        if let Some(state) = self.known.lock().targets.get_mut(&target) {
+            state.stream_began();
+        }
+        TargetInUse { healths: self, target }
     }
 
     /// Changes that were not reported to the gateway yet.
     pub(crate) fn take_unreported(&self) -> Vec<FromAgent> {
         let mut known = self.known.lock();
-        let Known { shares, unreported } = &mut *known;
-        let changes = mem::take(unreported).into_iter();
-        changes.filter_map(|share| Some(shares.get(&share)?.report(share))).collect()
+        let unreported = mem::take(&mut known.unreported).into_iter();
+        unreported.filter_map(|share| known.report(share)).collect()
     }
 
-    /// Records the result of a dial. Returns whether the share needs a probe: after a stream's dial, whether one should
-    /// start; after a probe's, whether it should continue.
+    /// Records the result of a dial.
     pub(crate) fn record(
         &self,
-        (share, generation): (ShareId, Generation),
+        target: &Target,
         dialled: Result<(), &StreamRefusal>,
         by: DialledBy,
-    ) -> bool {
+        now: Instant,
+    ) {
         let mut known = self.known.lock();
-        let Known { shares, unreported } = &mut *known;
-        let Some(entry) = shares.get_mut(&share).filter(|e| e.generation == generation) else { return false };
+        let interval = known.interval(target);
+        let Known { targets, unreported, .. } = &mut *known;
+        let Some(state) = targets.get_mut(target) else { return };
         let failure = dialled.err();
-        if dialled.is_ok() {
-            entry.probe_at = Instant::now() + spread(PROBE_EVERY);
-        }
-        if entry.failure.as_ref() != failure {
-            match failure {
-                None => info!(share.id = %share, "target is reachable again"),
-                Some(StreamRefusal { reason: RefusalReason::AgentExhausted, text }) => {
-                    warn!(share.id = %share, error = text, "cannot dial a target");
-                }
-                Some(StreamRefusal { reason, .. }) if entry.failure.is_none() => {
-                    warn!(share.id = %share, ?reason, "target became unreachable");
-                }
-                Some(_) => {}
+        if state.failure.as_ref() != failure {
+            for share in &state.shares {
+                log(*share, state.failure.as_ref(), failure);
             }
-            debug!(share.id = %share, ?failure, "a target's health changed");
-            entry.failure = failure.cloned();
-            unreported.insert(share);
+            unreported.extend(&state.shares);
             self.changed.notify_one();
         }
-        match by {
-            DialledBy::Probe => {
-                entry.probing = dialled.is_err();
-                entry.probing
-            }
-            DialledBy::Stream => dialled.is_err() && !mem::replace(&mut entry.probing, true),
-        }
+        state.dialled(failure.cloned(), by, interval.unwrap_or_default(), now);
+        drop(known);
+        self.rescheduled.notify_one();
     }
 
     /// Targets that are due for a probe. The caller probes them.
-    pub(crate) fn take_due(&self, now: Instant) -> Vec<(ShareId, Generation)> {
+    pub(crate) fn take_due(&self, now: Instant) -> Vec<Target> {
         let mut known = self.known.lock();
-        let due = known.shares.iter_mut().filter(|(_, e)| !e.probing && e.probe_at <= now);
-        due.map(|(share, entry)| {
-            entry.probing = true;
-            (*share, entry.generation)
-        })
-        .collect()
+        let due: Vec<_> =
+            known.probed().filter(|(_, state)| state.probe_at <= now).map(|(t, _)| t.clone()).collect();
+        for target in &due {
+            if let Some(state) = known.targets.get_mut(target) {
+                state.probing = true;
+            }
+        }
+        due
     }
+
+    /// When the next target is due.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        self.known.lock().probed().map(|(_, state)| state.probe_at).min()
+    }
+}
+
+impl Known {
+    fn detach(&mut self, share: ShareId) {
+        let Some(Watched { target, .. }) = self.shares.remove(&share) else { return };
+        if let Some(state) = self.targets.get_mut(&target) {
+            state.shares.remove(&share);
+            if state.shares.is_empty() && !state.is_in_use() {
+                self.targets.remove(&target);
+            }
+        }
+    }
+
+    /// Targets that are probed when their time comes.
+    fn probed(&self) -> impl Iterator<Item = (&Target, &TargetState)> {
+        self.targets.iter().filter(|(_, state)| {
+            let shares = || state.shares.iter().filter_map(|share| self.shares.get(share));
+            let is_wanted = match &state.failure {
+                // Also by an agent that has no duty: it reports that the target is back.
+                Some(_) => shares().any(|watched| watched.interval.is_some()),
+                None => !state.is_in_use() && shares().any(|w| w.duty && w.interval.is_some()),
+            };
+            is_wanted && !state.probing
+        })
+    }
+
+    /// The shortest that a share of the target wants.
+    fn interval(&self, target: &Target) -> Option<Duration> {
+        let shares = self.targets.get(target).into_iter().flat_map(|state| &state.shares);
+        shares.filter_map(|share| self.shares.get(share)?.interval).min()
+    }
+
+    fn report(&self, share: ShareId) -> Option<FromAgent> {
+        let failure = &self.targets.get(&self.shares.get(&share)?.target)?.failure;
+        let health = match failure {
+            None => TargetHealth::Ok,
+            Some(refusal) => TargetHealth::Unreachable(refusal.text.clone()),
+        };
+        let agent_exhausted = failure.as_ref().is_some_and(|r| r.reason == RefusalReason::AgentExhausted);
+        Some(FromAgent::Health { share, health, agent_exhausted })
+    }
+}
+
+fn log(share: ShareId, before: Option<&StreamRefusal>, failure: Option<&StreamRefusal>) {
+    match failure {
+        None => info!(share.id = %share, "target is reachable again"),
+        Some(StreamRefusal { reason: RefusalReason::AgentExhausted, text }) => {
+            warn!(share.id = %share, error = text, "cannot dial a target");
+        }
+        Some(StreamRefusal { reason, .. }) if before.is_none() => {
+            warn!(share.id = %share, ?reason, "target became unreachable");
+        }
+        Some(_) => {}
+    }
+    debug!(share.id = %share, ?failure, "a target's health changed");
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_dial_that_fails_after_the_end_of_a_probe_starts_another() {
-        let (health, share, generation): (_, ShareId, _) = (
-            TargetHealths::default(),
-            "shr-00000000000070008000000000000001".parse().unwrap(),
-            Generation::FIRST,
-        );
-        let refusal = StreamRefusal { reason: RefusalReason::ConnectionRefused, text: "no".to_owned() };
-        health.add(share, generation);
-        assert!(
-            !health.record((share, generation), Err(&refusal), DialledBy::Stream),
-            "a probe is already running"
-        );
-        assert!(
-            health.record((share, generation), Err(&refusal), DialledBy::Probe),
-            "the probe continues while its dials fail"
-        );
-        assert!(!health.record((share, generation), Ok(()), DialledBy::Probe));
-        // Right after the probe's last dial, before its task has ended.
-        assert!(health.record((share, generation), Err(&refusal), DialledBy::Stream));
-        assert!(!health.record((share, generation), Err(&refusal), DialledBy::Stream));
-        // A probe of an older generation ends and does not affect the newer one's.
-        let next = Generation::new(2);
-        health.add(share, next);
-        assert!(!health.record((share, generation), Err(&refusal), DialledBy::Probe));
-        assert!(health.known.lock().shares[&share].probing);
+    const INTERVAL: Duration = Duration::from_secs(30);
+
+    struct Scene {
+        healths: TargetHealths,
+        now: Instant,
+    }
+
+    fn share(n: u128) -> ShareId {
+        format!("shr-{n:032x}").parse().unwrap()
+    }
+
+    fn target() -> Target {
+        "10.0.0.1:3306".parse().unwrap()
+    }
+
+    fn refusal() -> StreamRefusal {
+        StreamRefusal { reason: RefusalReason::ConnectionRefused, text: "no".to_owned() }
+    }
+
+    impl Scene {
+        /// A gateway that assigns duties, and `shares` shares of one target.
+        fn new(shares: u128, interval: Option<Duration>) -> Self {
+            let scene = Self { healths: TargetHealths::default(), now: Instant::now() };
+            scene.healths.connected(true);
+            for n in 0..shares {
+                scene.healths.add(share(n), target(), interval, scene.now);
+            }
+            scene
+        }
+
+        fn on_duty(self, shares: u128) -> Self {
+            self.healths.duty(&(0..shares).map(share).collect::<Vec<_>>(), &[], self.now);
+            self
+        }
+
+        fn record(&self, dialled: Result<(), &StreamRefusal>, by: DialledBy) {
+            self.healths.record(&target(), dialled, by, self.now);
+        }
+
+        /// The number of probes in a time in which the target answers each.
+        fn probes_in(&mut self, time: Duration) -> usize {
+            let end = self.now + time;
+            let mut probes = 0;
+            while let Some(next) = self.healths.next_due().filter(|next| *next <= end) {
+                self.now = next;
+                probes += self.healths.take_due(self.now).len();
+                self.record(Ok(()), DialledBy::Probe);
+            }
+            self.now = end;
+            probes
+        }
     }
 
     #[test]
-    fn an_unused_target_is_due_for_a_probe_and_one_that_streams_reach_is_not() {
-        let (health, share, generation): (_, ShareId, _) = (
-            TargetHealths::default(),
-            "shr-00000000000070008000000000000001".parse().unwrap(),
-            Generation::FIRST,
-        );
-        health.add(share, generation);
-        let far = Instant::now() + 2 * PROBE_EVERY;
-        assert_eq!(health.take_due(far), [], "the first probe is running");
-        assert!(!health.record((share, generation), Ok(()), DialledBy::Probe));
-        assert_eq!(health.take_due(Instant::now() + PROBE_EVERY / 2), []);
-        // A stream's dial postpones the probe.
-        health.known.lock().shares.get_mut(&share).unwrap().probe_at = Instant::now();
-        assert!(!health.record((share, generation), Ok(()), DialledBy::Stream));
-        assert_eq!(health.take_due(Instant::now() + PROBE_EVERY / 2), []);
-        let refusal = StreamRefusal { reason: RefusalReason::ConnectionRefused, text: "no".to_owned() };
-        assert_eq!(health.take_due(Instant::now() + PROBE_EVERY), [(share, generation)]);
-        assert_eq!(health.take_due(far), [], "one probe at a time");
-        assert!(
-            health.record((share, generation), Err(&refusal), DialledBy::Probe),
-            "the probe continues while its dials fail"
-        );
-        assert_eq!(health.take_due(far), []);
+    fn an_idle_target_is_probed_a_few_times_and_not_hundreds() {
+        let mut scene = Scene::new(3, Some(INTERVAL)).on_duty(3);
+        let probes = scene.probes_in(100 * INTERVAL);
+        assert!((2..12).contains(&probes), "{probes} probes of one target of three shares");
+        // A day at most between two.
+        let more = scene.probes_in(Duration::from_secs(30 * 24 * 3600));
+        assert!((15..60).contains(&more), "{more} probes in a month");
+        // A client's connection begins the pauses again.
+        scene.record(Ok(()), DialledBy::Stream);
+        assert!((1..=2).contains(&scene.probes_in(2 * INTERVAL)));
+    }
+
+    #[test]
+    fn an_agent_without_the_duty_does_not_probe_and_one_whose_dial_failed_does() {
+        let mut scene = Scene::new(1, Some(INTERVAL));
+        assert_eq!(scene.probes_in(100 * INTERVAL), 0);
+        scene.record(Err(&refusal()), DialledBy::Stream);
+        assert_eq!(scene.healths.take_unreported().len(), 1, "at once");
+        assert_eq!(scene.probes_in(INTERVAL), 1, "until it is back");
+        assert_eq!(scene.healths.take_unreported().len(), 1);
+        let mut scene = Scene::new(1, None).on_duty(1);
+        scene.record(Err(&refusal()), DialledBy::Stream);
+        assert_eq!(scene.probes_in(100 * INTERVAL), 0, "the share wants none");
+        scene.record(Ok(()), DialledBy::Stream);
+        let healed = scene.healths.take_unreported();
+        assert!(matches!(&healed[..], [FromAgent::Health { health: TargetHealth::Ok, .. }]));
+    }
+
+    #[test]
+    fn a_target_in_use_is_not_probed() {
+        let mut scene = Scene::new(2, Some(INTERVAL)).on_duty(2);
+        assert_eq!(scene.healths.take_due(scene.now), [target()], "shares of a target have one probe");
+        assert_eq!(scene.healths.take_due(scene.now), []);
+        scene.record(Ok(()), DialledBy::Probe);
+        let (stream, now) = (scene.healths.in_use(target()), scene.now);
+        assert_eq!(scene.healths.next_due(), None);
+        assert_eq!(scene.healths.take_due(now + 1000 * INTERVAL), []);
+        drop(stream);
+        assert!(scene.healths.next_due().unwrap() > now + INTERVAL / 4, "it was alive a moment ago");
+        scene.now += INTERVAL;
+        assert!(scene.probes_in(INTERVAL) > 0);
+    }
+
+    #[test]
+    fn a_new_connection_to_the_gateway_probes_nothing_again_and_reports_what_fails() {
+        let mut scene = Scene::new(1, Some(INTERVAL)).on_duty(1);
+        scene.probes_in(100 * INTERVAL);
+        let again = |scene: &Scene| {
+            scene.healths.connected(true);
+            scene.healths.add(share(0), target(), Some(INTERVAL), scene.now);
+            scene.healths.duty(&[share(0)], &[], scene.now);
+        };
+        again(&scene);
+        assert_eq!(scene.healths.take_due(scene.now), []);
+        scene.record(Err(&refusal()), DialledBy::Stream);
+        assert_eq!(scene.healths.take_unreported().len(), 1);
+        again(&scene);
+        assert_eq!(scene.healths.take_unreported().len(), 1);
+        assert_eq!(scene.healths.take_due(scene.now), [target()]);
+        // Without duties from the gateway, the agent probes by itself.
+        let alone = TargetHealths::default();
+        alone.connected(false);
+        alone.add(share(0), target(), Some(INTERVAL), scene.now);
+        assert_eq!(alone.take_due(scene.now), [target()]);
     }
 }

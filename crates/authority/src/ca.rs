@@ -189,6 +189,7 @@ mod tests {
             share: ShareId::new(Uuid::nil()),
             generation: Generation::FIRST,
             target: "10.0.0.1:80".parse().unwrap(),
+            health_check: None,
         }
     }
 

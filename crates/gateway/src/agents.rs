@@ -35,7 +35,7 @@ use std::{
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Notify, mpsc},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
@@ -95,7 +95,8 @@ impl Agents {
         }));
         agents.0.tasks.spawn(agents.clone().accept(listener));
         let drain = agents.0.drain.clone();
-        agents.0.tasks.spawn(drain.run_until_cancelled_owned(agents.clone().announce()));
+        agents.0.tasks.spawn(drain.clone().run_until_cancelled_owned(agents.clone().announce()));
+        agents.0.tasks.spawn(drain.run_until_cancelled_owned(agents.clone().rest()));
         agents
     }
 
@@ -159,6 +160,7 @@ impl Agents {
     fn with<T>(&self, act: impl FnOnce(&mut Roster) -> T) -> T {
         let mut roster = self.0.roster.lock();
         let result = act(&mut roster);
+        roster.elect();
         let (changed, moved) = (!roster.changed.is_empty(), !roster.moved.is_empty());
         drop(roster);
         if changed {
@@ -168,6 +170,14 @@ impl Agents {
             self.0.moved.notify_one();
         }
         result
+    }
+
+    /// Ends the use of shares without streams, until it is dropped.
+    async fn rest(self) {
+        loop {
+            sleep(roster::REST_EVERY).await;
+            self.with(|roster| roster.rest(std::time::Instant::now()));
+        }
     }
 
     async fn accept(self, listener: TcpListener) {

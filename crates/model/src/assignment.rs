@@ -1,6 +1,6 @@
 //! A share as an agent serves it, signed by the server: a gateway can forward it and cannot change it.
 
-use crate::{EnvironmentId, Generation, ShareId, Target};
+use crate::{EnvironmentId, Generation, HealthCheck, ShareId, Target};
 use serde::{Deserialize, Serialize};
 
 /// One share, as the agents of one environment serve it.
@@ -13,6 +13,8 @@ pub struct Assignment {
     /// An agent never goes back to an older generation of a share: a replayed assignment changes nothing.
     pub generation: Generation,
     pub target: Target,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheck>,
 }
 
 /// An [`Assignment`] as JSON text, and the server's signature over [`SignedAssignment::signed_bytes`].

@@ -41,7 +41,10 @@ pub use ids::{
 pub use invalid::Invalid;
 pub use network::{IngressPort, LoadBalancerPools, PeerAddress, PeerCidr};
 pub use observed::{Observed, ObservedDelta, ShareObserved, TunnelObserved};
-pub use options::{AllowedSources, IdleTimeout, MaxConnections, ProxyProtocol, ShareOptions, SourceCidr};
+pub use options::{
+    AllowedSources, HealthCheck, HealthCheckType, IdleTimeout, MaxConnections, ProbeInterval, ProxyProtocol,
+    ShareOptions, SourceCidr,
+};
 pub use peer_id::{IdentityType, PeerId};
 pub use problem::{Detail, Problem, Reason};
 pub use proposal::{Encryption, EspProposal, EspProposals, Group, Hash, IkeProposal, IkeProposals};

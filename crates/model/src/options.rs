@@ -6,7 +6,7 @@ use crate::{
 };
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
-use std::{net::Ipv4Addr, str::FromStr};
+use std::{net::Ipv4Addr, str::FromStr, time::Duration};
 
 /// By default no option is set: all addresses of the remote site, and the gateway's own limits.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -21,6 +21,28 @@ pub struct ShareOptions {
     pub idle_timeout_seconds: Option<IdleTimeout>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy_protocol: Option<ProxyProtocol>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheck>,
+}
+
+/// How an agent finds out whether a target is alive while nobody connects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HealthCheck {
+    pub r#type: HealthCheckType,
+    /// The shortest pause between probes; half a minute if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval_seconds: Option<ProbeInterval>,
+}
+
+impl HealthCheck {
+    /// Whether and how often the target is probed.
+    pub fn interval(self) -> Option<Duration> {
+        /// Short enough to notice a target that is down, long enough to cause no load.
+        const DEFAULT: Duration = Duration::from_secs(30);
+        let chosen = self.interval_seconds.map(|n| Duration::from_secs(n.get().into()));
+        (self.r#type == HealthCheckType::Tcp).then(|| chosen.unwrap_or(DEFAULT))
+    }
 }
 
 transparent! {
@@ -106,6 +128,30 @@ bounded!(
     1..=604_800
 );
 
+bounded!(
+    /// Seconds between probes of a target; at most a day.
+    ProbeInterval(u32),
+    1..=86_400
+);
+
+crate::text_enum!(
+    /// What a probe of a target is.
+    HealthCheckType {
+        /// There is none: the connections of clients show whether the target is alive.
+        None = "none",
+        /// A connection that is closed at once.
+        Tcp = "tcp",
+    }
+);
+serde_as_text!(HealthCheckType);
+
+#[expect(clippy::derivable_impls, reason = "the macro that declares the type has no default")]
+impl Default for HealthCheckType {
+    fn default() -> Self {
+        Self::Tcp
+    }
+}
+
 crate::text_enum!(
     /// What the target learns about the connection before its first byte.
     ProxyProtocol {
@@ -151,6 +197,7 @@ mod tests {
                 max_connections: Some(most.try_into().unwrap()),
                 idle_timeout_seconds: idle.map(|i| i.try_into().unwrap()),
                 proxy_protocol: proxy.then_some(ProxyProtocol::V2),
+                health_check: proxy.then(HealthCheck::default),
             };
             let text = serde_json::to_string(&options).unwrap();
             prop_assert_eq!(serde_json::from_str::<ShareOptions>(&text).unwrap(), options);

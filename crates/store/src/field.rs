@@ -16,9 +16,10 @@ use std::{
 use uuid::Uuid;
 use wicketgate_model::{
     AgentId, AllowedSources, ApiAccountId, Connection, ConnectionFault, ConnectionState, Description,
-    EnrollmentId, EnvironmentId, EspProposals, ExecutionId, FrontdoorId, GatewayId, Generation, IdleTimeout,
-    IkeProposals, IngressPort, LocationId, MaxConnections, NamespaceName, PeerAddress, PeerCidr, PeerId,
-    PreSharedKey, ProxyProtocol, Reason, ResourceName, ShareId, Status, Target, TunnelId, ZId,
+    EnrollmentId, EnvironmentId, EspProposals, ExecutionId, FrontdoorId, GatewayId, Generation,
+    HealthCheckType, IdleTimeout, IkeProposals, IngressPort, LocationId, MaxConnections, NamespaceName,
+    PeerAddress, PeerCidr, PeerId, PreSharedKey, ProbeInterval, ProxyProtocol, Reason, ResourceName, ShareId,
+    Status, Target, TunnelId, ZId,
 };
 
 /// Labels that a caller attaches to a share or a tunnel.
@@ -138,9 +139,19 @@ macro_rules! number_fields {
 text_fields!(String, IpAddr, Ipv4Addr, Uuid);
 text_fields!(AgentId, ApiAccountId, EnrollmentId, EnvironmentId, ExecutionId, FrontdoorId, GatewayId);
 text_fields!(ShareId, TunnelId, ZId, LocationId, NamespaceName, PeerId, ResourceName, Description);
-text_fields!(PeerAddress, PeerCidr, Target, ProxyProtocol, ConnectionFault, ConnectionState, Reason, Status);
+text_fields!(
+    PeerAddress,
+    PeerCidr,
+    Target,
+    ProxyProtocol,
+    HealthCheckType,
+    ConnectionFault,
+    ConnectionState,
+    Reason,
+    Status
+);
 json_fields!(AllowedSources, Connection, EspProposals, IkeProposals, Tags, Vec<(String, String)>);
-number_fields!(IdleTimeout, IngressPort, MaxConnections);
+number_fields!(IdleTimeout, IngressPort, MaxConnections, ProbeInterval);
 fields! {
     i64: i64, |n| Ok(*n), Some;
     u16: i64, |n| Ok((*n).into()), |n| n.try_into().ok();

@@ -5,7 +5,9 @@ use crate::{
     field::{Argument, Field, get},
 };
 use sqlx::any::AnyRow;
-use wicketgate_model::{Detail, Problem, ShareOptions, Standing, Status};
+use wicketgate_model::{
+    Detail, HealthCheck, HealthCheckType, ProbeInterval, Problem, ShareOptions, Standing, Status,
+};
 
 /// What a statement returns.
 pub(crate) trait FromRow: Sized {
@@ -106,8 +108,27 @@ macro_rules! tuples {
 }
 tuples! { (A 0) (A 0, B 1) (A 0, B 1, C 2) }
 
-read!(ShareOptions { allowed_sources, max_connections, idle_timeout_seconds, proxy_protocol });
-write!(ShareOptions { allowed_sources, max_connections, idle_timeout_seconds, proxy_protocol });
+read!(ShareOptions { allowed_sources, max_connections, idle_timeout_seconds, proxy_protocol, health_check });
+write!(ShareOptions { allowed_sources, max_connections, idle_timeout_seconds, proxy_protocol, health_check });
+
+impl FromColumns for Option<HealthCheck> {
+    fn from_columns(row: &AnyRow, column: &'static str) -> Result<Self> {
+        let Some(r#type) = get(row, column)? else { return Ok(None) };
+        Ok(Some(HealthCheck { r#type, interval_seconds: get(row, "probe_interval")? }))
+    }
+}
+
+impl ToColumns for Option<HealthCheck> {
+    fn to_columns<'a>(&'a self, column: &'static str, to: &mut Vec<Assignment<'a>>) {
+        const NO_TYPE: Option<HealthCheckType> = None;
+        const NO_INTERVAL: Option<ProbeInterval> = None;
+        let columns: [&dyn Argument; 2] = match self {
+            Some(check) => [&check.r#type, &check.interval_seconds],
+            None => [&NO_TYPE, &NO_INTERVAL],
+        };
+        to.extend([column, "probe_interval"].into_iter().zip(columns));
+    }
+}
 
 /// A row without a reason has the detail of its status.
 impl FromColumns for Standing {

@@ -273,5 +273,7 @@ pub mod columns {
         ALLOWED_SOURCES = List("r.allowed_sources").optional();
         MAX_CONNECTIONS = Integer("r.max_connections").optional();
         IDLE_TIMEOUT_SECONDS = Integer("r.idle_timeout_seconds").optional();
+        HEALTH_CHECK = Text("r.health_check").optional();
+        PROBE_INTERVAL = Integer("r.probe_interval").optional();
     }
 }

@@ -30,12 +30,15 @@ impl Agents {
         permit: Permit,
     ) {
         let agent = identity.agent;
-        let (version, name) = match timeout(HELLO_WITHIN, control.receive()).await {
-            Ok(Ok(FromAgent::Hello { version, name })) => (plain(&version), plain(&name)),
+        let (version, name, takes_duties) = match timeout(HELLO_WITHIN, control.receive()).await {
+            Ok(Ok(FromAgent::Hello { version, name, takes_duties })) => {
+                (plain(&version), plain(&name), takes_duties)
+            }
             other => return debug!(agent.id = %agent, ?other, "an agent sent no hello"),
         };
         let about = ConnectedAgent { agent, environment: identity.environment, version, name, address };
-        let connected = self.with(|roster| roster.connect(about.clone(), std::time::Instant::now()));
+        let now = std::time::Instant::now();
+        let connected = self.with(|roster| roster.connect(about.clone(), takes_duties, now));
         let Some(session) = connected else {
             return debug!(agent.id = %agent, "rejected a barred agent");
         };
@@ -78,7 +81,7 @@ impl Agents {
     }
 
     async fn converse(&self, control: &mut Control, session: &Session) -> Result<(), ControlError> {
-        control.send(&ToAgent::Welcome).await?;
+        control.send(&ToAgent::Welcome { assigns_duties: true }).await?;
         let mut want = pool_size::LEAST;
         control.send(&ToAgent::Carriers { want }).await?;
         let mut second = interval(POOL_EVERY);

@@ -62,7 +62,7 @@ impl Agents {
             match opened {
                 Ok((carrier, active)) => {
                     let (early, agents, agent) = (early.end(), self.clone(), pick.session.agent);
-                    return Ok(Stream { carrier, early, agents, agent, active });
+                    return Ok(Stream { carrier, early, agents, agent, active, in_use: pick.in_use });
                 }
                 Err(failure) => {
                     debug!(agent.id = %pick.session.agent, reason = %failure, "an agent did not open a stream");

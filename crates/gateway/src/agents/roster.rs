@@ -4,10 +4,14 @@
 //! an agent are kept only for assigned shares, so no agent can make the roster grow.
 
 mod acknowledgement;
+mod duty;
+mod election;
 mod pick;
 mod readiness;
 mod reports;
 
+pub(super) use duty::ShareInUse;
+pub(super) use election::REST_EVERY;
 pub(super) use pick::Pick;
 pub use readiness::AgentStanding;
 
@@ -16,6 +20,7 @@ use super::{
     carrier_pool::{AgentStreams, CarrierPool},
 };
 use acknowledgement::Acknowledgement;
+use duty::Duty;
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
@@ -38,6 +43,10 @@ pub(super) struct Roster {
     pub(super) barred: HashSet<AgentId>,
     /// Shares whose readiness may have changed.
     pub(super) changed: BTreeSet<ShareId>,
+    /// Shares whose prober may change.
+    unelected: BTreeSet<ShareId>,
+    /// Shares that clients use, or have used lately.
+    in_use: BTreeSet<ShareId>,
     /// Agents that have connected or disconnected.
     pub(super) moved: BTreeSet<AgentId>,
     last_session: u64,
@@ -53,6 +62,9 @@ struct AssignedShare {
     target: Option<Target>,
     /// The first generation with this target.
     same_target_since: Generation,
+    /// `false`: no agent probes the target.
+    is_probed: bool,
+    duty: Duty,
 }
 
 #[derive(Default)]
@@ -66,6 +78,8 @@ struct Connected {
     about: ConnectedAgent,
     /// Shares to send to the agent. Their state is read when they are sent.
     outbox: BTreeSet<ShareId>,
+    /// Shares of which the agent learns whether it is their prober; `None`: it does not understand it.
+    duties: Option<BTreeSet<ShareId>>,
     acknowledgements: HashMap<ShareId, Acknowledgement>,
     /// The round-trip time of its last answer.
     rtt: Option<Duration>,
@@ -104,6 +118,8 @@ impl Roster {
             assignment: share.assignment.clone(),
             target,
             same_target_since,
+            is_probed: share.options.health_check.unwrap_or_default().interval().is_some(),
+            duty: self.shares.remove(&share.id).map(|old| old.duty).unwrap_or_default(),
         };
         self.shares.insert(share.id, wanted);
         self.environments.entry(share.environment).or_default().shares.insert(share.id);
@@ -125,7 +141,7 @@ impl Roster {
 
     /// Puts the share into the outboxes of the environment's agents.
     fn enqueue(&mut self, environment: EnvironmentId, share: ShareId) {
-        self.changed.insert(share);
+        self.touch(share);
         for agent in self.environments.get(&environment).into_iter().flat_map(|e| &e.agents) {
             if let Some(connected) = self.connected.get_mut(agent) {
                 connected.outbox.insert(share);
@@ -143,7 +159,12 @@ impl Roster {
     }
 
     /// Registers a control connection and ends an older one of the same agent. `None`: the agent is barred.
-    pub(super) fn connect(&mut self, about: ConnectedAgent, now: Instant) -> Option<Arc<Session>> {
+    pub(super) fn connect(
+        &mut self,
+        about: ConnectedAgent,
+        takes_duties: bool,
+        now: Instant,
+    ) -> Option<Arc<Session>> {
         let agent = about.agent;
         if self.barred.contains(&agent) {
             return None;
@@ -157,6 +178,7 @@ impl Roster {
         let environment = self.environments.entry(about.environment).or_default();
         environment.agents.insert(agent);
         self.changed.extend(&environment.shares);
+        self.unelected.extend(&environment.shares);
         self.moved.insert(agent);
         let session = Arc::new(Session {
             agent,
@@ -170,6 +192,7 @@ impl Roster {
             session: Arc::clone(&session),
             about,
             outbox: environment.shares.clone(),
+            duties: takes_duties.then(BTreeSet::new),
             acknowledgements: HashMap::new(),
             rtt: None,
             record: Record::new(now),
@@ -214,6 +237,7 @@ impl Roster {
         if let Some(environment) = self.environments.get_mut(&id) {
             environment.agents.remove(&agent);
             self.changed.extend(&environment.shares);
+            self.unelected.extend(&environment.shares);
         }
         self.forget_if_empty(id);
     }
@@ -247,7 +271,14 @@ impl Roster {
         if !assignments.is_empty() {
             messages.push(ToAgent::Assign { assignments });
         }
+        messages.extend(self.take_duties(session));
         messages
+    }
+
+    /// The readiness or the prober of the share may have changed.
+    fn touch(&mut self, share: ShareId) {
+        self.changed.insert(share);
+        self.unelected.insert(share);
     }
 
     /// The newest control connections of all connected agents.
@@ -293,6 +324,7 @@ mod tests {
             share: ShareId::new(Uuid::nil()),
             generation: Generation::new(generation),
             target: target.parse().unwrap(),
+            health_check: None,
         };
         ShareDesired {
             id: assignment.share,
@@ -335,6 +367,6 @@ mod tests {
             name: String::new(),
             address: std::net::Ipv4Addr::LOCALHOST.into(),
         };
-        roster.connect(about, Instant::now()).unwrap()
+        roster.connect(about, true, Instant::now()).unwrap()
     }
 }

@@ -1,6 +1,6 @@
 //! An open stream.
 
-use super::{Agents, carrier_pool::ActiveStream};
+use super::{Agents, carrier_pool::ActiveStream, roster::ShareInUse};
 use std::{
     io,
     sync::atomic::{AtomicU64, Ordering},
@@ -22,6 +22,7 @@ pub struct Stream {
     pub(super) agents: Agents,
     pub(super) agent: AgentId,
     pub(super) active: ActiveStream,
+    pub(super) in_use: ShareInUse,
 }
 
 impl Stream {
@@ -40,7 +41,7 @@ impl Stream {
         tx: &AtomicU64,
         idle: Option<Duration>,
     ) -> Result<(), Broken> {
-        let Self { carrier, early: (early, broken), agents, agent, active } = self;
+        let Self { carrier, early: (early, broken), agents, agent, active, in_use: _in_use } = self;
         rx.fetch_add(early, Ordering::Relaxed);
         if let Some(error) = broken {
             drop(client);

@@ -105,11 +105,14 @@ async fn a_certificate_of_another_authority_is_refused() {
         let tcp = tokio::net::TcpStream::connect(lab.address).await.unwrap();
         let answer = async {
             let mut control = tls.connect_control(tcp).await.ok()?;
-            control.send(&FromAgent::Hello { version: "1".into(), name: "lab".into() }).await.ok()?;
+            control
+                .send(&FromAgent::Hello { version: "1".into(), name: "lab".into(), takes_duties: false })
+                .await
+                .ok()?;
             control.receive::<ToAgent>().await.ok()
         };
         let answer = tokio::time::timeout(SOON, answer).await.unwrap();
-        assert_eq!(answer, right.then_some(ToAgent::Welcome));
+        assert_eq!(answer, right.then_some(ToAgent::Welcome { assigns_duties: true }));
     }
 }
 

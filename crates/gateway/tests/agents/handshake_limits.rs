@@ -78,8 +78,11 @@ async fn an_agent_without_a_hello_has_few_connections() {
     }
     assert_eq!((held.len(), ended), (4, 6));
     // One sends its hello, which permits another connection.
-    let hello = FromAgent::Hello { version: "1".into(), name: "lab".into() };
+    let hello = FromAgent::Hello { version: "1".into(), name: "lab".into(), takes_duties: false };
     held[0].send(&hello).await.unwrap();
-    assert_eq!(soon("a welcome", held[0].receive::<ToAgent>()).await.unwrap(), ToAgent::Welcome);
+    assert_eq!(
+        soon("a welcome", held[0].receive::<ToAgent>()).await.unwrap(),
+        ToAgent::Welcome { assigns_duties: true }
+    );
     assert!(puppet.connect().await.is_some());
 }

@@ -118,6 +118,7 @@ impl Lab {
             share: share_id(n),
             generation: Generation::new(generation),
             target: target.to_string().parse().unwrap(),
+            health_check: None,
         };
         let signed = self.ca.sign_assignment(&assignment).unwrap();
         desired(&assignment, signed, self.environment)

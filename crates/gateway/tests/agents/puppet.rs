@@ -47,9 +47,12 @@ impl Puppet {
     /// A control connection that was welcomed.
     pub(crate) async fn connect(&self) -> Option<Control> {
         let mut control = self.control().await?;
-        control.send(&FromAgent::Hello { version: "1".into(), name: "lab".into() }).await.ok()?;
+        control
+            .send(&FromAgent::Hello { version: "1".into(), name: "lab".into(), takes_duties: false })
+            .await
+            .ok()?;
         match soon("a welcome", control.receive()).await.ok()? {
-            ToAgent::Welcome => Some(control),
+            ToAgent::Welcome { .. } => Some(control),
             other => panic!("expected a welcome, got {other:?}"),
         }
     }

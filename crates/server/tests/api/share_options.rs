@@ -62,6 +62,44 @@ async fn a_description_is_stored_listed_changed_and_removed() {
 }
 
 #[tokio::test]
+async fn a_health_check_is_stored_listed_changed_and_removed() {
+    let (app, tunnel, site) = TestApp::with_site().await;
+    let body = |check: Value| with(share(&tunnel, &site.z_id, "app-db", 8443), json!({"healthCheck": check}));
+    for (bad, property, message) in [
+        (json!("tcp"), "", "Value for healthCheck must be of type object"),
+        (json!({}), "healthCheck.type", "healthCheck.type is required"),
+        (json!({"type": "http"}), "", "healthCheck.type must be none or tcp"),
+        (json!({"type": 1}), "", "Value for healthCheck.type must be of type string"),
+        (
+            json!({"type": "tcp", "intervalSeconds": 0}),
+            "",
+            "healthCheck.intervalSeconds must be between 1 and 86400",
+        ),
+        (json!({"type": "tcp", "path": "/"}), "", "healthCheck.path is not a known property"),
+    ] {
+        let answer = app.post("ipsec-shares", body(bad.clone())).await;
+        assert_eq!((answer.status, &answer.body["message"]), (StatusCode::BAD_REQUEST, &json!(message)));
+        assert!(property.is_empty() || answer.body["message"].as_str().unwrap().contains(property), "{bad}");
+    }
+    let made = app.post("ipsec-shares", body(json!({"type": "tcp", "intervalSeconds": 5}))).await;
+    app.post("ipsec-shares", share(&tunnel, &site.z_id, "plain", 8444)).await;
+    for (query, count) in [
+        ("healthCheck.type=tcp", 1),
+        ("healthCheck.type=none", 0),
+        ("healthCheck.intervalSeconds=5", 1),
+        ("sort=healthCheck.type", 2),
+    ] {
+        let list = app.get(&format!("ipsec-shares?{query}")).await.body;
+        assert_eq!(list["content"].as_array().unwrap().len(), count, "{query}");
+    }
+    let path = at("ipsec-shares", &made.body);
+    assert_eq!(app.put(&path, made.body.clone()).await.body["healthCheck"], made.body["healthCheck"]);
+    let none = app.patch(&path, json!({"healthCheck": {"type": "none", "intervalSeconds": null}})).await;
+    assert_eq!(none.body["healthCheck"], json!({"type": "none"}));
+    assert!(app.patch(&path, json!({"healthCheck": null})).await.body.get("healthCheck").is_none());
+}
+
+#[tokio::test]
 async fn all_faults_of_options_are_reported_at_once() {
     let (app, tunnel, site) = TestApp::with_site().await;
     let bad = json!({

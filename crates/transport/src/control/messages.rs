@@ -23,6 +23,9 @@ pub enum FromAgent {
     Hello {
         version: String,
         name: String,
+        /// The agent understands [`ToAgent::ProbeDuty`].
+        #[serde(default)]
+        takes_duties: bool,
     },
     /// The agent serves this generation of the share.
     Ack {
@@ -66,12 +69,22 @@ pub enum TargetHealth {
 #[serde(tag = "type", rename_all = "camelCase")]
 pub enum ToAgent {
     /// The answer to `Hello`.
-    Welcome,
+    Welcome {
+        /// The gateway says which targets the agent probes while they are not in use. An older one does not, and its
+        /// agents probe all.
+        #[serde(default)]
+        assigns_duties: bool,
+    },
     Assign {
         assignments: Vec<SignedAssignment>,
     },
     Withdraw {
         shares: Vec<ShareId>,
+    },
+    /// Of which shares the agent probes the targets while they are not in use, and of which it stops to.
+    ProbeDuty {
+        on: Vec<ShareId>,
+        off: Vec<ShareId>,
     },
     /// How many carriers the agent should have parked.
     Carriers {

@@ -19,10 +19,11 @@ pub(super) struct Acknowledgement {
 }
 
 impl Acknowledgement {
-    /// The fitness of the target. An agent that reports it unreachable keeps probing it and reports its return.
-    pub(super) fn fitness(&self, now: Instant) -> Fitness {
+    /// The fitness of the target. An agent that reports it unreachable keeps probing it and reports its return, if the
+    /// target may be probed; otherwise a stream tries it from time to time.
+    pub(super) fn fitness(&self, is_probed: bool, now: Instant) -> Fitness {
         match &self.record {
-            _ if self.unreachable.is_some() => Fitness::Ejected,
+            _ if is_probed && self.unreachable.is_some() => Fitness::Ejected,
             Some(record) => record.fitness(now),
             None => Fitness::Well,
         }

@@ -3,7 +3,7 @@
 //! Invariant: a stream never goes to a former target once an agent has acknowledged the newer one. Agents with an older
 //! generation of the same target continue to serve.
 
-use super::{Connected, Roster, Session};
+use super::{Connected, Roster, Session, duty::ShareInUse};
 use crate::agents::{
     balancer::{Candidate, Fitness, Record, choose},
     dial_failure::StreamOutcome,
@@ -17,6 +17,7 @@ pub(crate) struct Pick {
     pub(crate) generation: Generation,
     /// It has no failures: a successful stream need not be recorded.
     pub(crate) is_well: bool,
+    pub(crate) in_use: ShareInUse,
 }
 
 impl Roster {
@@ -39,7 +40,7 @@ impl Roster {
             let records = [Some(&connected.record), reports.record.as_ref()].into_iter().flatten();
             Candidate {
                 replica: connected.about.agent,
-                fitness: Fitness::of(connected.record.fitness(now), reports.fitness(now)),
+                fitness: Fitness::of(connected.record.fitness(now), reports.fitness(assigned.is_probed, now)),
                 streams: connected.session.carriers.streams.active(),
                 well_since: records.map(|record| record.well_since).max().unwrap_or(now),
                 last_chosen: connected.last_picked,
@@ -54,11 +55,13 @@ impl Roster {
         if let Some(record) = &mut reports.record {
             record.try_it(now);
         }
-        Some(Pick {
-            session: Arc::clone(&connected.session),
-            generation: reports.acknowledged?,
-            is_well: fitness == Fitness::Well,
-        })
+        let (session, generation) = (Arc::clone(&connected.session), reports.acknowledged?);
+        let (in_use, is_first) = self.shares.get_mut(&share)?.duty.begin(now);
+        if is_first {
+            self.in_use.insert(share);
+            self.unelected.insert(share);
+        }
+        Some(Pick { session, generation, is_well: fitness == Fitness::Well, in_use })
     }
 
     /// Records the result of a stream at its agent.

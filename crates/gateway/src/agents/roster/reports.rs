@@ -13,6 +13,7 @@ impl Roster {
         let connected = newest(&mut self.connected, session)?;
         let assigned = self.shares.get(&share).filter(|s| s.environment == connected.about.environment)?;
         self.changed.insert(share);
+        self.unelected.insert(share);
         Some((connected.acknowledgements.entry(share).or_default(), assigned.generation))
     }
 
@@ -78,7 +79,9 @@ impl Roster {
         if let Some(connected) = self.connected(session) {
             connected.draining = true;
             let environment = connected.about.environment;
-            self.changed.extend(self.environments.get(&environment).into_iter().flat_map(|e| &e.shares));
+            let shares = self.environments.get(&environment).into_iter().flat_map(|e| &e.shares);
+            self.changed.extend(shares.clone());
+            self.unelected.extend(shares);
         }
     }
 }

@@ -118,6 +118,23 @@ impl Fields {
         make(list).map_err(|rule| self.fault(property, rule)).ok()
     }
 
+    /// An object with parts of its own; its faults name them with the property's name in front.
+    pub(super) fn nested<T>(
+        &mut self,
+        property: &str,
+        parts: &'static [Property],
+        parse: impl FnOnce(&mut Self) -> Option<T>,
+    ) -> Option<T> {
+        let object = self.typed(property, "object", object)?;
+        let mut fields = Self::new(object, parts);
+        let parsed = parse(&mut fields);
+        self.faults.extend(fields.faults.into_iter().map(|PropertyFault { property: part, message }| {
+            let message = message.replacen(&part, &format!("{property}.{part}"), 1);
+            PropertyFault { property: format!("{property}.{part}"), message }
+        }));
+        parsed
+    }
+
     pub(super) fn boolean(&mut self, property: &str) -> Option<bool> {
         self.typed(property, "boolean", |value| value.as_bool())
     }

@@ -14,8 +14,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use wicketgate_model::{
-    AllowedSources, Description, EnvironmentId, FrontdoorId, IngressPort, LocationId, Reason, ResourceName,
-    ShareId, ShareOptions, SourceCidr, Status, Target, TunnelId, ZId,
+    AllowedSources, Description, EnvironmentId, FrontdoorId, HealthCheck, HealthCheckType, IngressPort,
+    LocationId, Reason, ResourceName, ShareId, ShareOptions, SourceCidr, Status, Target, TunnelId, ZId,
 };
 use wicketgate_store::{ShareRow, ShareSpec, Tags, TunnelRow, column::share as column};
 
@@ -39,12 +39,21 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("allowedSources", List).column(&column::ALLOWED_SOURCES).writable(),
     Property::new("maxConnections", Integer).column(&column::MAX_CONNECTIONS).writable(),
     Property::new("idleTimeoutSeconds", Integer).column(&column::IDLE_TIMEOUT_SECONDS).writable(),
+    Property::new("healthCheck", Object).writable().optional(),
+    Property::new("healthCheck.type", Enum(HealthCheckType::NAMES)).column(&column::HEALTH_CHECK),
+    Property::new("healthCheck.intervalSeconds", Integer).column(&column::PROBE_INTERVAL),
     Property::new("tags", TagMap).column(&column::TAGS).writable().optional(),
     Property::new("createdAt", Time).column(&column::CREATED_AT),
     Property::new("updatedAt", Time).column(&column::UPDATED_AT),
     Property::new("deletedAt", Time).column(&column::DELETED_AT),
     Property::new("createdBy", Text).column(&column::CREATED_BY),
     LINKS,
+];
+
+/// The parts of `healthCheck` in a body.
+static HEALTH_CHECK: &[Property] = &[
+    Property::new("type", Enum(HealthCheckType::NAMES)).required(),
+    Property::new("intervalSeconds", Integer).writable(),
 ];
 
 #[serde_with::skip_serializing_none]
@@ -149,6 +158,10 @@ impl ShareRequest {
                 max_connections: fields.integer("maxConnections"),
                 idle_timeout_seconds: fields.integer("idleTimeoutSeconds"),
                 proxy_protocol: fields.text("proxyProtocol"),
+                health_check: fields.nested("healthCheck", HEALTH_CHECK, |check| {
+                    let (r#type, interval_seconds) = (check.text("type"), check.integer("intervalSeconds"));
+                    Some(HealthCheck { r#type: r#type?, interval_seconds })
+                }),
             },
             tags: fields.tags(),
             location: fields.text("locationId"),

@@ -1,0 +1,81 @@
+//! Probes are connections: targets that count them, or have room for one only, get few and none while in use.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+
+use crate::harness::{
+    PATIENCE, World, door,
+    targets::{connect, exchange, serve},
+    text,
+};
+
+/// The time of a hundred probes, if there were one in each interval, is a hundred of these.
+const INTERVAL: Duration = Duration::from_secs(1);
+const OBSERVED: u32 = 15;
+
+/// An echo that counts its connections.
+fn counting_echo(world: &World, port: u16) -> Result<Arc<AtomicUsize>> {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
+    serve(&world.private, world.target(port), move |mut stream| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        let mut piece = [0; 4096];
+        while let Ok(n @ 1..) = std::io::Read::read(&mut stream, &mut piece) {
+            if std::io::Write::write_all(&mut stream, &piece[..n]).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(count)
+}
+
+fn share(world: &World, tunnel: &Value, zid: &str, ports: (u16, u16), check: &Value) -> Result<Value> {
+    let (target, port) = ports;
+    let body = json!({
+        "name": format!("share-{port}"), "ipsecTunnelId": tunnel["id"], "envZId": zid,
+        "target": world.target(target).to_string(), "ingressPort": port, "healthCheck": check,
+    });
+    let made = world.gateway.api.post(&world.gateway.at("ipsec-shares"), &body)?;
+    world.gateway.deployed(&world.lab, "ipsec-shares", text(&made, "id")?)
+}
+
+#[test]
+fn targets_of_several_shares_and_agents_get_few_probes_and_none_while_in_use() -> Result<()> {
+    let world = World::loopback().start()?;
+    let (idle, busy, unprobed) =
+        (counting_echo(&world, 7001)?, counting_echo(&world, 7002)?, counting_echo(&world, 7003)?);
+    let (_agent, zid) = world.agent("agent")?;
+    let _replica = world.replica("replica")?;
+    world.lab.until("both agents are connected", PATIENCE, || {
+        let agents = world.gateway.list("agents")?;
+        Ok((agents.iter().filter(|a| a["status"] == "CONNECTED").count() == 2).then_some(()))
+    })?;
+    let tunnel = world.tunnel(0)?;
+    let tcp = json!({"type": "tcp", "intervalSeconds": INTERVAL.as_secs()});
+    share(&world, &tunnel, &zid, (7002, 9003), &tcp)?;
+    let mut client = connect(&world.outside, door(&tunnel, 9003)?, PATIENCE)?;
+    exchange(&mut client, b"the only user")?;
+    let in_use = busy.load(Ordering::Relaxed);
+    for port in [9000, 9001, 9002] {
+        share(&world, &tunnel, &zid, (7001, port), &tcp)?;
+    }
+    share(&world, &tunnel, &zid, (7003, 9004), &json!({"type": "none"}))?;
+    // With a probe in each interval it would be one for each share and agent.
+    thread::sleep(OBSERVED * INTERVAL);
+    let (idle, unprobed) = (idle.load(Ordering::Relaxed), unprobed.load(Ordering::Relaxed));
+    ensure!((1..=7).contains(&idle), "{idle} probes of an idle target");
+    ensure!(unprobed == 0, "{unprobed} probes of a target that is not to be probed");
+    let while_in_use = busy.load(Ordering::Relaxed) - in_use;
+    ensure!(while_in_use == 0, "{while_in_use} probes of a target in use");
+    exchange(&mut client, b"still the only user")?;
+    world.end()
+}
