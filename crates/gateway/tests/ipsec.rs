@@ -17,5 +17,6 @@ mod ipsec {
     mod proposals;
     mod steering;
     mod stray;
+    mod unusual;
     mod world;
 }

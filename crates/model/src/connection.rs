@@ -114,6 +114,14 @@ crate::text_enum!(
         TrafficSelectorsDiffer = "TrafficSelectorsDiffer",
         /// The peer rejected the gateway's authentication: it has another key, or expects another identity.
         PeerRefusedGateway = "PeerRefusedGateway",
+        /// The peer authenticates with EAP, a certificate or a public key.
+        AuthenticationMethodDiffers = "AuthenticationMethodDiffers",
+        /// The peer asks for an address of the gateway's choice (RFC 7296 §2.19).
+        VirtualIpRequested = "VirtualIpRequested",
+        /// The peer deleted the CHILD SA as soon as it was established.
+        ChildSaWithdrawn = "ChildSaWithdrawn",
+        /// The gateway's own kernel did not take the CHILD SA.
+        ChildSaNotInstalled = "ChildSaNotInstalled",
         /// The peer speaks IKEv1.
         IkeVersionDiffers = "IkeVersionDiffers",
         /// The gateway's own IKE daemon has ended or hangs; it is not the peer's fault.

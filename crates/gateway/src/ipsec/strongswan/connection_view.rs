@@ -4,6 +4,7 @@ mod sa;
 #[cfg(test)]
 mod tests;
 mod traffic;
+mod withdrawal;
 
 use jiff::{SignedDuration, Timestamp};
 use wicketgate_model::{
@@ -14,6 +15,7 @@ use wicketgate_vici::Message;
 use super::{conf::Ends, fault::Faults, peer_fault::PeerFault, suite};
 use sa::{id, is_established, is_installed, peer, steady, times};
 use traffic::ChildTraffic;
+use withdrawal::Withdrawal;
 
 /// How long after the end of a connection charon may report that its peer was silent: its threads do not log in order.
 const REPORTED_LATE: SignedDuration = SignedDuration::from_secs(5);
@@ -32,6 +34,7 @@ pub(super) struct ConnectionView {
     timed: (Option<u64>, Option<u64>),
     pub(super) line: Negotiation,
     faults: Faults,
+    withdrawal: Withdrawal,
     /// charon gave up an IKE SA since the SAs were last read. A fault only if there is no other.
     silence: Option<PeerFault>,
     /// When the last CHILD SA ended, until a reason is known.
@@ -61,6 +64,7 @@ impl ConnectionView {
             timed: (None, None),
             line: Negotiation::Idle,
             faults: Faults::default(),
+            withdrawal: Withdrawal::default(),
             silence: None,
             ended_at: None,
             said_at: None,
@@ -83,7 +87,8 @@ impl ConnectionView {
 
     /// Processes a log line. Returns whether SAs may have changed.
     pub(super) fn log(&mut self, line: &str, ends: Option<&Ends>, now: Timestamp) -> bool {
-        if let Some(fault) = self.faults.log(line, ends) {
+        let withdrawn = self.withdrawal.log(line, now);
+        if let Some(fault) = withdrawn.or_else(|| self.faults.log(line, ends)) {
             if fault.reason == ConnectionFault::PeerDoesNotAnswer {
                 self.silence = Some(fault);
             } else {

@@ -57,6 +57,13 @@ impl Faults {
             *self = Self::default();
             return Some(PeerFault::new(ConnectionFault::PeerDoesNotAnswer, "the peer does not answer"));
         }
+        if line.starts_with("unable to install ") && line.ends_with(" in kernel") {
+            // The notify that follows blames the peer's selectors or proposals, and in a rekey by the gateway there is none.
+            let cause = format!("the gateway cannot use the CHILD SA: {line}");
+            let fault = PeerFault::new(ConnectionFault::ChildSaNotInstalled, cause);
+            self.cause = Some(fault.clone());
+            return Some(fault);
+        }
         if let Some(ids) = line.strip_prefix("looking for peer configs matching ") {
             self.ids = Identities::read(ids);
         } else if line == "no matching peer config found" {
@@ -68,6 +75,12 @@ impl Faults {
         } else if self.cause.is_none() && line.starts_with("tried ") && line.ends_with("but MAC mismatched") {
             self.cause =
                 Some(PeerFault::new(ConnectionFault::PreSharedKeysDiffer, "the pre-shared keys differ"));
+        } else if let Some(method) = other_method(line) {
+            let cause = format!("the peer authenticates with {method}, and the tunnel has a pre-shared key");
+            self.cause = Some(PeerFault::new(ConnectionFault::AuthenticationMethodDiffers, cause));
+        } else if line.starts_with("peer requested virtual IP ") {
+            let cause = "the peer asks for a virtual IP address, and the gateway assigns none";
+            self.cause = Some(PeerFault::new(ConnectionFault::VirtualIpRequested, cause));
         } else if let Some(offered) = line.strip_prefix("received proposals: ") {
             self.offered = Some(Offered::read(offered));
         } else if let Some(own) = line.strip_prefix("configured proposals: ").filter(|_| self.is_later_child)
@@ -87,6 +100,16 @@ impl Faults {
         }
         if self.is_unexplained { self.cause.take() } else { None }
     }
+}
+
+/// How the peer authenticates, if not with a pre-shared key.
+fn other_method(line: &str) -> Option<&'static str> {
+    if line == "peer requested EAP, config unacceptable" {
+        return Some("EAP");
+    }
+    let is_key = line.starts_with("no trusted ") && line.contains(" public key found for ")
+        || line.starts_with("constraint requires pre-shared key authentication, but public key");
+    is_key.then_some("a certificate or a public key")
 }
 
 /// Whether the peer rejects the gateway's authentication: it has another of the tunnel's keys. It reports this after its

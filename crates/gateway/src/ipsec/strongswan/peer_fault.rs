@@ -33,6 +33,18 @@ impl PeerFault {
                 "copy both from the tunnel's vpn-config to the site's device; while two keys are valid, the gateway uses \
                  the other one for the next attempt"
             }
+            ConnectionFault::AuthenticationMethodDiffers => {
+                "set the site's device to authenticate both ends with the pre-shared key"
+            }
+            ConnectionFault::VirtualIpRequested => {
+                "turn off mode config (a virtual or dynamic address) on the site's device, whose local network is peerCidr"
+            }
+            ConnectionFault::ChildSaWithdrawn => {
+                "see its log: its kernel may have no ESP (modprobe esp4), or another of its connections has the same networks"
+            }
+            ConnectionFault::ChildSaNotInstalled => {
+                "the site's device needs no change: restart the gateway with RUST_LOG=debug, and see the lines KNL of its log"
+            }
             ConnectionFault::IkeVersionDiffers => "set its device to IKEv2",
             ConnectionFault::PeerDoesNotAnswer => {
                 "check that the site's device is up and has the address peerPublicIp, and that UDP 500 and 4500 pass in \
