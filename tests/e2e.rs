@@ -19,6 +19,7 @@ mod honest_ends;
 mod initiate;
 mod kernel_esp;
 mod libreswan;
+mod load_balancer;
 mod lost_hosts;
 mod mtu;
 mod names;

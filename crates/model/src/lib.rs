@@ -13,6 +13,7 @@ mod esp_mode;
 mod generation;
 mod ids;
 mod invalid;
+mod load_balancer;
 mod network;
 mod observed;
 mod options;
@@ -39,7 +40,8 @@ pub use ids::{
     TunnelId, ZId,
 };
 pub use invalid::Invalid;
-pub use network::{IngressPort, LoadBalancerPools, PeerAddress, PeerCidr};
+pub use load_balancer::{LoadBalancerIp, LoadBalancerPool, LoadBalancerPools};
+pub use network::{IngressPort, PeerAddress, PeerCidr};
 pub use observed::{Observed, ObservedDelta, ShareObserved, TunnelObserved};
 pub use options::{
     AllowedSources, HealthCheck, HealthCheckType, IdleTimeout, MaxConnections, ProbeInterval, ProxyProtocol,

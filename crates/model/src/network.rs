@@ -45,6 +45,10 @@ impl PeerCidr {
     pub fn contains(self, ip: Ipv4Addr) -> bool {
         self.0.contains(&ip)
     }
+
+    pub(crate) fn overlaps(self, net: Ipv4Net) -> bool {
+        self.0.contains(&net) || net.contains(&self.0)
+    }
 }
 
 impl FromStr for PeerCidr {
@@ -80,52 +84,12 @@ impl FromStr for PeerCidr {
     }
 }
 
-/// Where load-balancer addresses come from. A tunnel's slot is an offset into a pool; the pool is the first one
-/// that the remote site's own network does not touch, so that the address is never one of the site's.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LoadBalancerPools(Vec<Ipv4Net>);
-
-impl LoadBalancerPools {
-    /// Slots that every pool has: `0..SLOTS`.
-    pub const SLOTS: u16 = 16_000;
-
-    /// For tunnels over IPsec. RFC 6598's shared space first: customers seldom number their own networks from it.
-    /// No `/8` network covers two of them.
-    pub fn ipsec() -> Self {
-        Self(vec![
-            Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 16),
-            Ipv4Net::new_assert(Ipv4Addr::new(10, 255, 0, 0), 16),
-        ])
-    }
-
-    /// For `--ipsec off`: loopback addresses.
-    pub fn loopback() -> Self {
-        Self(vec![Ipv4Net::new_assert(Ipv4Addr::new(127, 64, 0, 0), 16)])
-    }
-
-    /// The load balancer's address of the tunnel in `slot`, or `None` for a slot out of range.
-    pub fn address(&self, slot: u16, peer: PeerCidr) -> Option<Ipv4Addr> {
-        let free = |net: &&Ipv4Net| !net.contains(&peer.0) && !peer.0.contains(*net);
-        let net = self.0.iter().find(free)?;
-        (slot < Self::SLOTS).then(|| Ipv4Addr::from(u32::from(net.network()) + u32::from(slot) + 1))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
     proptest! {
-        #[test]
-        fn a_load_balancer_is_never_an_address_of_the_site(ip: u32, prefix in 8u8..=32, slot in 0..LoadBalancerPools::SLOTS) {
-            let net = Ipv4Net::new_assert(ip.into(), prefix).trunc();
-            if let Ok(peer) = net.to_string().parse::<PeerCidr>() {
-                let lb = LoadBalancerPools::ipsec().address(slot, peer);
-                prop_assert!(lb.is_some_and(|ip| !peer.contains(ip)), "{peer} {lb:?}");
-            }
-        }
-
         #[test]
         fn no_network_panics(s in "[0-9./:a-f]{0,40}") {
             let _ = (s.parse::<PeerCidr>(), s.parse::<PeerAddress>());

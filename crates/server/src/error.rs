@@ -202,6 +202,9 @@ impl From<StoreError> for ApiError {
         match e {
             StoreError::NoFrontdoor(id) => Self::frontdoor_not_found(id),
             StoreError::NoSlot => Self::conflict("The location has no room for another tunnel"),
+            StoreError::NoAddress => Self::conflict(
+                "No load balancer pool has a free address outside of peerCidr; add one with --load-balancer-pool",
+            ),
             StoreError::InUse { with } => Self::conflict(format!("In use by {with}")),
             StoreError::HasShares { count, .. } => Self::conflict(format!("In use by {count} shares")),
             StoreError::SourceOutside { with, source_cidr, peer_cidr } => Self::conflict(format!(

@@ -38,6 +38,9 @@ pub enum StoreError {
     /// All slots of the location are taken.
     #[error("the location has no free slot for another tunnel")]
     NoSlot,
+    /// No address is left for the tunnel's load balancer.
+    #[error("no load balancer pool has a free address that is outside of the site's network")]
+    NoAddress,
     /// The database can't be used. The text is for the operator.
     #[error("{0}")]
     Open(String),

@@ -72,7 +72,7 @@ impl Store {
         frontdoor: FrontdoorId,
         spec: &(impl ToColumns + Sync),
     ) -> Result<R> {
-        let Err(StoreError::Conflict { column, .. }) = made else { return made };
+        let Err(StoreError::Conflict { column, with: None }) = made else { return made };
         let values = Assignments::of(spec).and(&[("frontdoor", &frontdoor)]);
         let mut with: Option<(String,)> = None;
         if let Some([a, b]) =

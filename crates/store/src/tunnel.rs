@@ -13,7 +13,7 @@ use crate::{
 };
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
-use std::net::Ipv4Addr;
+use std::{collections::HashMap, net::Ipv4Addr};
 use wicketgate_model::{
     Connection, Description, EspProposals, FrontdoorId, Generation, IkeProposals, LoadBalancerPools,
     LocationId, PeerAddress, PeerCidr, PeerId, PreSharedKey, ResourceName, Standing, TunnelId,
@@ -107,6 +107,15 @@ pub struct TunnelChange {
     pub action: Action,
 }
 
+/// Where a tunnel gets an address.
+struct Place<'a> {
+    frontdoor: FrontdoorId,
+    location: &'a LocationId,
+    slot: u16,
+    /// The tunnel that has an address already.
+    tunnel: Option<TunnelId>,
+}
+
 impl Provisioned for TunnelRow {
     const TABLE: &'static str = "ipsec_tunnel";
     const TYPE: ResourceType = ResourceType::Tunnel;
@@ -119,6 +128,11 @@ impl Provisioned for TunnelRow {
             column: &columns::PEER_ADDRESS,
         },
         Unique { index: "ipsec_tunnel_slot", columns: ["location", "slot"], column: &SLOT },
+        Unique {
+            index: "ipsec_tunnel_load_balancer",
+            columns: ["location", "load_balancer_ip"],
+            column: &columns::LOAD_BALANCER_IP,
+        },
     ];
 
     fn head(&self) -> Head {
@@ -137,7 +151,8 @@ impl Store {
         self.list(&LISTING, of(&columns::FRONTDOOR, frontdoor), request).await
     }
 
-    /// Creates a tunnel in the lowest free slot of its location.
+    /// Creates a tunnel in the lowest free slot of its location. Its load balancer has the address that `pools` has
+    /// chosen, or else one that no other tunnel has.
     pub async fn create_tunnel(
         &self,
         frontdoor: FrontdoorId,
@@ -149,7 +164,8 @@ impl Store {
         let made = self.write(context, move |write| {
             async move {
                 let slot = write.free_slot(&new.location).await?;
-                let address = pools.address(slot, new.peer_cidr).ok_or(StoreError::NoSlot)?;
+                let place = Place { frontdoor, location: &new.location, slot, tunnel: None };
+                let address = write.load_balancer(&place, new.peer_cidr, &pools).await?;
                 let id = TunnelId::new((write.context.fresh)());
                 let set = Assignments::of(&new).and(&[
                     ("id", &id),
@@ -164,7 +180,7 @@ impl Store {
         self.name_conflict(made.await, frontdoor, spec).await
     }
 
-    /// The load balancer keeps its address, unless the remote site's network now covers it.
+    /// The load balancer keeps its address, unless `pools` has chosen another, or the remote site's network now covers it.
     pub async fn replace_tunnel(
         &self,
         frontdoor: FrontdoorId,
@@ -239,8 +255,11 @@ impl Write {
         if before.spec.peer_cidr != spec.peer_cidr {
             self.check_sources(id, spec.peer_cidr).await?;
         }
-        let address = if spec.peer_cidr.contains(before.load_balancer_ip) {
-            pools.address(before.slot, spec.peer_cidr).ok_or(StoreError::NoSlot)?
+        let is_chosen = pools.chosen().is_some_and(|chosen| chosen != before.load_balancer_ip);
+        let address = if is_chosen || spec.peer_cidr.contains(before.load_balancer_ip) {
+            let (location, slot) = (&before.spec.location, before.slot);
+            let place = Place { frontdoor, location, slot, tunnel: Some(id) };
+            self.load_balancer(&place, spec.peer_cidr, &pools).await?
         } else {
             before.load_balancer_ip
         };
@@ -254,6 +273,27 @@ impl Write {
         let spec = TunnelSpec { location: before.spec.location.clone(), ..spec };
         let set = Assignments::of(&spec).and(&[("load_balancer_ip", &address), ("previous_keys", &previous)]);
         self.change(&before, set, action).await
+    }
+
+    /// The address for the load balancer of a tunnel. It stays free, since writes follow one another.
+    async fn load_balancer(
+        &mut self,
+        place: &Place<'_>,
+        peer: PeerCidr,
+        pools: &LoadBalancerPools,
+    ) -> Result<Ipv4Addr> {
+        let Place { frontdoor, location, slot, tunnel } = place;
+        let select = "SELECT load_balancer_ip, id, frontdoor FROM ipsec_tunnel \
+                      WHERE location = $1 AND status <> 'DELETED'";
+        let taken: Vec<(Ipv4Addr, TunnelId, FrontdoorId)> = self.tx.all(select, &[*location]).await?;
+        let mut taken: HashMap<_, _> = taken.into_iter().map(|(ip, id, of)| (ip, (id, of))).collect();
+        taken.retain(|_, (id, _)| Some(*id) != *tunnel);
+        if let Some(chosen) = pools.chosen().filter(|chosen| !peer.contains(*chosen)) {
+            let Some((id, of)) = taken.get(&chosen) else { return Ok(chosen) };
+            let with = (of == frontdoor).then(|| id.to_string());
+            return Err(StoreError::Conflict { column: &columns::LOAD_BALANCER_IP, with });
+        }
+        pools.addresses(*slot, peer).find(|ip| !taken.contains_key(ip)).ok_or(StoreError::NoAddress)
     }
 
     /// The lowest slot that no tunnel of the location has. It stays free, since writes follow one another.

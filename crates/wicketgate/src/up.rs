@@ -21,7 +21,7 @@ use uuid::Uuid;
 use wicketgate_authority::Ca;
 use wicketgate_gateway::{Backend, Gateway, GatewayConfig, IpsecConfig, IpsecMode};
 use wicketgate_link as link;
-use wicketgate_model::{GatewayId, LoadBalancerPools, LocationId};
+use wicketgate_model::{GatewayId, LoadBalancerPool, LoadBalancerPools, LocationId};
 use wicketgate_server::{ApiTls, BackgroundTask, Outcome, Server, ServerConfig};
 use wicketgate_system::{
     own_directory::{DirectoryKind, OwnDirectory},
@@ -82,6 +82,10 @@ pub(crate) struct Up {
     /// The IPv4 address that remote sites connect to [default: the source address of the default route].
     #[arg(long, value_name = "IPV4", value_parser = public_address)]
     public_address: Option<Ipv4Addr>,
+    /// A network that load balancers' addresses come from; repeatable [default: 100.64.0.0/16 and 10.255.0.0/16]. Tunnels
+    /// keep the addresses that they have.
+    #[arg(long, value_name = "CIDR")]
+    load_balancer_pool: Vec<LoadBalancerPool>,
     /// The URL that agents connect to [default: https:// and the address of --agent-listen].
     #[arg(long, value_name = "URL", value_parser = https_url)]
     agent_url: Option<String>,
@@ -106,7 +110,7 @@ impl Up {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         // These checks write and change nothing.
         Backend::preflight(self.ipsec)?;
-        let (tls, database) = (self.tls()?, self.database.url()?);
+        let (tls, database, pools) = (self.tls()?, self.database.url()?, self.pools()?);
         let api_listener = listen(self.listen, "the API", "--listen").await?;
         let agent_listener = listen(self.agent_listen, "agents", "--agent-listen").await?;
         let admin_listener = match self.admin_listen {
@@ -133,7 +137,7 @@ impl Up {
             tls,
             admin_listener,
             provider: self.oidc.provider(),
-            pools: pools(self.ipsec),
+            pools,
             provisioning_deadline: Duration::from_secs(self.provisioning_deadline),
         });
         let server = prepared.await.and_then(|server| {
@@ -184,13 +188,22 @@ impl Up {
         );
         Ok(None)
     }
-}
 
-/// The networks of load balancers' addresses.
-fn pools(mode: IpsecMode) -> LoadBalancerPools {
-    match mode {
-        IpsecMode::Off => LoadBalancerPools::loopback(),
-        IpsecMode::Auto | IpsecMode::Kernel | IpsecMode::Userland => LoadBalancerPools::ipsec(),
+    /// The networks of load balancers' addresses.
+    fn pools(&self) -> anyhow::Result<LoadBalancerPools> {
+        let given = &self.load_balancer_pool;
+        Ok(match self.ipsec {
+            IpsecMode::Off if !given.is_empty() => {
+                anyhow::bail!(
+                    "--load-balancer-pool needs IPsec: with --ipsec off, addresses are of 127.64.0.0/16"
+                )
+            }
+            IpsecMode::Off => LoadBalancerPools::loopback(),
+            IpsecMode::Auto | IpsecMode::Kernel | IpsecMode::Userland if given.is_empty() => {
+                LoadBalancerPools::ipsec()
+            }
+            IpsecMode::Auto | IpsecMode::Kernel | IpsecMode::Userland => given.clone().into(),
+        })
     }
 }
 
@@ -312,6 +325,7 @@ fn print_token(token: &SecretString, file: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser;
 
     #[test]
     fn a_gateway_keeps_its_id() {
@@ -320,5 +334,25 @@ mod tests {
         assert_eq!(gateway_id(dir.path()).unwrap(), id);
         std::fs::write(dir.path().join(GATEWAY_ID), "gwy-").unwrap();
         assert!(gateway_id(dir.path()).unwrap_err().to_string().contains("does not contain a gateway id"));
+    }
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        up: Up,
+    }
+
+    #[test]
+    fn pools_are_those_of_the_command_line() {
+        let pools = |args: &[&str]| {
+            let line = Line::try_parse_from([&["up"], args].concat()).map_err(anyhow::Error::from)?;
+            line.up.pools().map(|pools| pools.to_string())
+        };
+        assert_eq!(pools(&[]).unwrap(), "100.64.0.0/16, 10.255.0.0/16");
+        let two = ["--load-balancer-pool", "192.168.77.0/24", "--load-balancer-pool", "10.9.0.0/16"];
+        assert_eq!(pools(&two).unwrap(), "192.168.77.0/24, 10.9.0.0/16");
+        assert_eq!(pools(&["--ipsec", "off"]).unwrap(), "127.64.0.0/16");
+        assert!(pools(&["--ipsec", "off", "--load-balancer-pool", "10.9.0.0/16"]).is_err());
+        assert!(pools(&["--load-balancer-pool", "10.9.0.1/16"]).is_err());
     }
 }

@@ -22,8 +22,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::{Map, Value};
-use std::sync::Arc;
-use wicketgate_model::{EspMode, LocationId, PreSharedKey, Status, TunnelId};
+use wicketgate_model::{EspMode, LoadBalancerIp, LocationId, PreSharedKey, Status, TunnelId};
 use wicketgate_store::{Action, TunnelChange, TunnelRow, TunnelSpec};
 
 pub(super) async fn list(ReadsShares(at): ReadsShares, format: Format, query: Query) -> Answer {
@@ -41,8 +40,10 @@ pub(super) async fn get(ReadsShares(at): ReadsShares, Id(id): Id<TunnelId>, form
 }
 
 pub(super) async fn create(WritesShares(at): WritesShares, format: Format, body: Body) -> Answer {
-    let spec = tunnel::spec(body.object()?, &at.state.locations, random_key()?, None)?;
-    let made = at.state.store.create_tunnel(at.id(), &spec, &at.state.pools, &at.write_context()).await;
+    let AppState { locations, pools, .. } = &at.state;
+    let (spec, chosen) = tunnel::spec(body.object()?, locations, pools, random_key()?, None)?;
+    let pools = pools.choosing(chosen);
+    let made = at.state.store.create_tunnel(at.id(), &spec, &pools, &at.write_context()).await;
     let row = made.map_err(not_created(ResourceKind::Tunnel))?;
     at.state.gateways.wake();
     let location = Tunnel::path(at.id(), row.id);
@@ -66,7 +67,7 @@ pub(super) async fn rotate_key(edit: Edit<TunnelId>, body: Body) -> Answer {
     };
     let change_of = |row: &TunnelRow| {
         let spec = TunnelSpec { pre_shared_key: key.clone(), ..row.spec.clone() };
-        Ok(of(row, spec, Action::RotateKey, grace))
+        Ok((of(row, spec, Action::RotateKey, grace), None))
     };
     change(edit, row, change_of).await
 }
@@ -91,11 +92,11 @@ async fn replace(
     whole: impl Fn(&TunnelRow, Map<String, Value>) -> Map<String, Value>,
 ) -> Answer {
     let row = find(&edit.at, edit.id).await?;
-    let (body, locations) = (body.object()?, Arc::clone(&edit.at.state.locations));
+    let (body, state) = (body.object()?, edit.at.state.clone());
     let change_of = |row: &TunnelRow| {
-        let spec =
-            tunnel::spec(whole(row, body.clone()), &locations, row.spec.pre_shared_key.clone(), Some(row))?;
-        Ok(of(row, spec, Action::Update, Grace::default()))
+        let (key, body) = (row.spec.pre_shared_key.clone(), whole(row, body.clone()));
+        let (spec, chosen) = tunnel::spec(body, &state.locations, &state.pools, key, Some(row))?;
+        Ok((of(row, spec, Action::Update, Grace::default()), chosen))
     };
     change(edit, row, change_of).await
 }
@@ -110,7 +111,7 @@ fn of(row: &TunnelRow, spec: TunnelSpec, action: Action, grace: Grace) -> Tunnel
 async fn change(
     Edit { at, id, format, wanted }: Edit<TunnelId>,
     read: TunnelRow,
-    change_of: impl Fn(&TunnelRow) -> Result<TunnelChange, ApiError>,
+    change_of: impl Fn(&TunnelRow) -> Result<(TunnelChange, Option<LoadBalancerIp>), ApiError>,
 ) -> Answer {
     let mut read = Some(read);
     let done = retry_stale(|| {
@@ -122,15 +123,20 @@ async fn change(
                 None => find(at, id).await?,
             };
             must_be_live(ResourceKind::Tunnel, row.id, row.standing.status)?;
-            let change = change_of(&row)?;
+            let (change, chosen) = change_of(&row)?;
             wanted.hold_for(&shown(&at.state, row.clone()))?;
             let is_update = change.action == Action::Update;
-            if is_update && change.spec == row.spec && row.standing.status != Status::Error {
+            if is_update
+                && change.spec == row.spec
+                && chosen.is_none()
+                && row.standing.status != Status::Error
+            {
                 // Nothing changes: no write, no record, no event. A tunnel in `ERROR` is retried.
                 return Ok(Ok(row));
             }
             let context = at.write_context();
-            Ok(at.state.store.replace_tunnel(at.id(), id, &change, &at.state.pools, &context).await)
+            let pools = at.state.pools.choosing(chosen);
+            Ok(at.state.store.replace_tunnel(at.id(), id, &change, &pools, &context).await)
         }
     });
     let row = done.await?.map_err(refused(ResourceKind::Tunnel, id))?;

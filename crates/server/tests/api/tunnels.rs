@@ -324,3 +324,56 @@ async fn a_connection_is_shown_beside_the_status() {
     assert_eq!(nowhere.status, StatusCode::NOT_FOUND);
     assert_json_snapshot!("connections", shown, {"[].since" => "[time]", "[].lastError.since" => "[time]"});
 }
+
+#[tokio::test]
+async fn a_load_balancers_address_can_be_chosen_and_is_of_one_tunnel() {
+    let app = TestApp::new().await;
+    let choosing = |name: &str, n, ip: &str| with(tunnel(name, n), json!({"loadBalancerIp": ip}));
+    let made = app.post("ipsec-tunnels", choosing("a", 1, "100.64.0.2")).await;
+    assert_eq!((made.status, &made.body["loadBalancerIp"]), (StatusCode::ACCEPTED, &json!("100.64.0.2")));
+    // The address that the server would choose for the second tunnel is taken.
+    let second = app.post("ipsec-tunnels", tunnel("b", 2)).await;
+    assert_eq!(second.body["loadBalancerIp"], "100.64.0.3");
+
+    let taken = app.post("ipsec-tunnels", choosing("c", 3, "100.64.0.2")).await;
+    assert_eq!(taken.status, StatusCode::CONFLICT);
+    let owner = made.body["id"].as_str().unwrap();
+    assert_eq!(taken.body["message"], format!("loadBalancerIp is taken by IPsec tunnel {owner}"));
+    for (ip, rule) in [
+        (
+            "192.0.2.1",
+            "must be an address within a load balancer pool of the gateway, which are 100.64.0.0/16, 10.255.0.0/16",
+        ),
+        ("100.64.0.0", "must be an address within a load balancer pool"),
+        ("fd00::1", "must be an IPv4 address"),
+    ] {
+        let refused = app.post("ipsec-tunnels", choosing("c", 3, ip)).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{ip}");
+        let message = refused.body["message"].as_str().unwrap();
+        assert!(message.contains("loadBalancerIp") && message.contains(rule), "{message}");
+    }
+    let own = with(choosing("c", 3, "10.255.0.9"), json!({"peerCidr": "10.0.0.0/8"}));
+    let refused = app.post("ipsec-tunnels", own).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    assert!(refused.body["message"].as_str().unwrap().ends_with("must be outside of peerCidr, 10.0.0.0/8"));
+
+    let path = at("ipsec-tunnels", &made.body);
+    app.settle(&made.body, Status::Deployed).await;
+    let read = app.get(&path).await.body;
+    let same = app.put(&path, read.clone()).await;
+    assert_eq!((&same.body["status"], &same.body["updatedAt"]), (&json!("DEPLOYED"), &read["updatedAt"]));
+    let moved = app.patch(&path, json!({"loadBalancerIp": "10.255.1.7"})).await;
+    assert_eq!(
+        (moved.status, &moved.body["loadBalancerIp"], &moved.body["status"]),
+        (StatusCode::ACCEPTED, &json!("10.255.1.7"), &json!("NEW"))
+    );
+    let refused = app.patch(&path, json!({"loadBalancerIp": "100.64.0.3"})).await;
+    assert_eq!(refused.status, StatusCode::CONFLICT);
+    // A change of something else, and a body without the property, leave it.
+    let kept = app.patch(&path, json!({"description": "x"})).await;
+    assert_eq!(kept.body["loadBalancerIp"], "10.255.1.7");
+    assert_eq!(app.put(&path, tunnel("a", 1)).await.body["loadBalancerIp"], "10.255.1.7");
+    // A network of the site that covers it moves it.
+    let covered = app.patch(&path, json!({"peerCidr": "10.0.0.0/8"})).await;
+    assert_eq!(covered.body["loadBalancerIp"], "100.64.0.1");
+}

@@ -17,8 +17,8 @@ use serde_json::{Map, Value};
 use std::net::Ipv4Addr;
 use wicketgate_model::{
     Connection, ConnectionFault, ConnectionState, Description, EspProposal, EspProposals, FrontdoorId,
-    IkeProposal, IkeProposals, Invalid, LocationId, PeerAddress, PeerCidr, PeerId, PreSharedKey, Reason,
-    ResourceName, Status, TunnelId,
+    IkeProposal, IkeProposals, Invalid, LoadBalancerIp, LoadBalancerPools, LocationId, PeerAddress, PeerCidr,
+    PeerId, PreSharedKey, Reason, ResourceName, Status, TunnelId,
 };
 use wicketgate_store::{
     Filter, FilterValue, ListRequest, Tags, TunnelRow, TunnelSpec,
@@ -41,7 +41,7 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("peerCidr", Text).column(&column::PEER_CIDR).required(),
     Property::new("peerId", Text).column(&column::PEER_ID).writable(),
     PRE_SHARED_KEY,
-    Property::new("loadBalancerIp", Text).column(&column::LOAD_BALANCER_IP),
+    Property::new("loadBalancerIp", Text).column(&column::LOAD_BALANCER_IP).writable(),
     Property::new("gatewayPublicIp", Text).column(&column::GATEWAY_ADDRESS),
     // Schemas have the canonical notation. Other names of the same algorithms and capital letters are accepted, too.
     Property::new("ikeProposals", List).column(&column::IKE_PROPOSALS).writable(),
@@ -185,13 +185,15 @@ pub(in crate::api) fn resolved(
     request
 }
 
-/// The tunnel that a body describes; `key` is used if the body has none. `old` is the tunnel to be replaced.
+/// The tunnel that a body describes, and its load balancer's address, if the body has one; `key` is used if it has none.
+/// `old` is the tunnel to be replaced.
 pub(in crate::api) fn spec(
     body: Map<String, Value>,
     locations: &[LocationId],
+    pools: &LoadBalancerPools,
     key: PreSharedKey,
     old: Option<&TunnelRow>,
-) -> Result<TunnelSpec, ApiError> {
+) -> Result<(TunnelSpec, Option<LoadBalancerIp>), ApiError> {
     let mut fields = Fields::new(body, PROPERTIES);
     let name = fields.text::<ResourceName>("name");
     let description = fields.text("description");
@@ -199,6 +201,18 @@ pub(in crate::api) fn spec(
     let peer_address = fields.text::<PeerAddress>("peerPublicIp");
     let peer_cidr = fields.text::<PeerCidr>("peerCidr");
     let peer_id = fields.text::<PeerId>("peerId");
+    let load_balancer_ip = fields.text::<LoadBalancerIp>("loadBalancerIp");
+    // The address that the tunnel has is accepted in a body that was read: the store replaces it if it has to.
+    let chosen = load_balancer_ip.filter(|ip| old.is_none_or(|old| old.load_balancer_ip != ip.get()));
+    if let Some(ip) = chosen {
+        if !pools.contains(ip) {
+            let rule =
+                format!("must be an address within a load balancer pool of the gateway, which are {pools}");
+            fields.fault("loadBalancerIp", rule);
+        } else if let Some(peer_cidr) = peer_cidr.filter(|net| net.contains(ip.get())) {
+            fields.fault("loadBalancerIp", format!("must be outside of peerCidr, {peer_cidr}"));
+        }
+    }
     let key = fields.text::<PreSharedKey>("preSharedKey").unwrap_or(key);
     let ike_proposals = fields.list::<IkeProposal, _>("ikeProposals", IkeProposals::try_from);
     let esp_proposals = fields.list::<EspProposal, _>("espProposals", EspProposals::try_from);
@@ -216,7 +230,7 @@ pub(in crate::api) fn spec(
     }
     fields.finish(|| {
         let peer_address = peer_address?;
-        Some(TunnelSpec {
+        let spec = TunnelSpec {
             name: name?,
             description,
             location: location?,
@@ -228,7 +242,8 @@ pub(in crate::api) fn spec(
             esp_proposals,
             initiate,
             tags,
-        })
+        };
+        Some((spec, chosen))
     })
 }
 
