@@ -3,18 +3,21 @@
 
 use std::{fmt, net::Ipv4Addr};
 
+use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::declare::serde_as_text;
+use crate::{PeerCidr, declare::serde_as_text};
 
 crate::text_enum!(
     /// Whether a tunnel's peer is connected.
     ConnectionState {
         /// A CHILD SA is installed: traffic can flow.
         Up = "UP",
-        /// An IKE SA is being negotiated, or has no CHILD SA.
+        /// An IKE SA is being negotiated.
         Connecting = "CONNECTING",
+        /// Both ends are authenticated, and no CHILD SA is installed: nothing passes.
+        Idle = "IDLE",
         Down = "DOWN",
     }
 );
@@ -35,6 +38,9 @@ pub struct Connection {
     pub ike_sa: Option<SaTimes>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub child_sa: Option<SaTimes>,
+    /// One for each pair of selectors.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub child_sas: Vec<ChildSa>,
     /// Inner bytes from and to the peer over all CHILD SAs, since this gateway started or made the tunnel, whichever is
     /// later.
     pub bytes_in: u64,
@@ -54,6 +60,7 @@ impl Connection {
             nat: None,
             ike_sa: None,
             child_sa: None,
+            child_sas: Vec::new(),
             bytes_in: 0,
             bytes_out: 0,
             last_error: None,
@@ -88,6 +95,39 @@ pub struct SaTimes {
     /// When the gateway rekeys it, unless the peer does before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rekey_at: Option<Timestamp>,
+}
+
+/// A CHILD SA across its rekeys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ChildSa {
+    pub selectors: TrafficSelectors,
+    /// Of the newest SA, as in [`Algorithms`].
+    pub algorithms: String,
+    /// When the first SA was installed.
+    pub since: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rekey_at: Option<Timestamp>,
+    pub rekeys: u32,
+    /// Inner bytes from and to the peer, since then.
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+}
+
+/// The agreed networks at both ends (RFC 7296 §2.9), as the gateway's IPsec engine writes them: `10.0.0.0/16`,
+/// `10.0.0.0/16[tcp/443]`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TrafficSelectors {
+    pub gateway: Vec<String>,
+    pub peer: Vec<String>,
+}
+
+impl TrafficSelectors {
+    /// Whether the peer's side is less than `network`, or not all of its traffic.
+    pub fn is_narrower(&self, network: PeerCidr) -> bool {
+        let is_all = |word: &String| word.parse::<Ipv4Net>().is_ok_and(|net| net.contains(&network.get()));
+        !self.peer.iter().any(is_all)
+    }
 }
 
 /// The negotiated algorithms, as the gateway's IPsec engine names them (`AES_GCM_16-256/PRF_HMAC_SHA2_384/ECP_384`).

@@ -28,7 +28,8 @@ mod traffic;
 
 pub use assignment::{Assignment, SignedAssignment};
 pub use connection::{
-    Algorithms, Connection, ConnectionError, ConnectionFault, ConnectionState, Nat, Peer, SaTimes,
+    Algorithms, ChildSa, Connection, ConnectionError, ConnectionFault, ConnectionState, Nat, Peer, SaTimes,
+    TrafficSelectors,
 };
 pub use continuity::ConnectionContinuity;
 pub use desired::{Desired, DesiredDelta, ShareDesired, Touched, TunnelDesired};

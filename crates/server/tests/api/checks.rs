@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use wicketgate_link::{ShareCheck, ToGateway, TunnelCheck};
 use wicketgate_model::{
-    AgentId, Connection, ConnectionError, ConnectionFault, ConnectionState, EspMode, Generation, Problem,
-    Reason, Status,
+    AgentId, ChildSa, Connection, ConnectionError, ConnectionFault, ConnectionState, EspMode, Generation,
+    Problem, Reason, Status, TrafficSelectors,
 };
 
 fn all_well(agent: AgentId) -> ShareCheck {
@@ -84,6 +84,31 @@ async fn a_share_is_checked_hop_by_hop() {
     assert_eq!((&up["state"], &failing.body["ok"]), (&json!("OK"), &json!(true)));
     assert!(up["message"].as_str().unwrap().contains("an attempt failed: the pre-shared keys"), "{up}");
     connection.last_error = None;
+    let words = |word: &str| vec![word.to_owned()];
+    let selectors = TrafficSelectors { gateway: words("100.64.0.1/32"), peer: words("172.31.1.0/24") };
+    let child = ChildSa {
+        selectors,
+        algorithms: String::new(),
+        since: connection.since,
+        rekey_at: None,
+        rekeys: 0,
+        bytes_in: 0,
+        bytes_out: 0,
+    };
+    let asked = Connection { child_sas: vec![child], ..connection.clone() };
+    let asked = TunnelCheck { problem: None, connection: Some(asked) };
+    let narrowed = check(&app, &share, Some(ShareCheck { tunnel: asked, ..well.clone() })).await;
+    let message = narrowed.body["hops"][1]["message"].as_str().unwrap();
+    assert!(message.contains("only for 172.31.1.0/24 of peerCidr"), "{message}");
+    let idle = Connection { state: ConnectionState::Idle, ..connection.clone() };
+    let idle = TunnelCheck { problem: None, connection: Some(idle) };
+    let idle = check(&app, &share, Some(ShareCheck { tunnel: idle, ..well.clone() })).await;
+    let hop = &idle.body["hops"][1];
+    assert_eq!(hop["state"], "FAILED");
+    assert!(
+        hop["advice"].as_str().unwrap().contains("CHILD SA") && !hop.to_string().contains("UDP"),
+        "{hop}"
+    );
     app.record_connection(id, &connection).await;
     let good = check(&app, &share, Some(well.clone())).await;
     assert_json_snapshot!("well", app.shown(&good));

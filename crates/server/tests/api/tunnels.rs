@@ -4,8 +4,8 @@ use insta::assert_json_snapshot;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use wicketgate_model::{
-    Algorithms, Connection, ConnectionError, ConnectionFault, ConnectionState, Nat, Peer, SaTimes, Status,
-    TunnelId,
+    Algorithms, ChildSa, Connection, ConnectionError, ConnectionFault, ConnectionState, Nat, Peer, SaTimes,
+    Status, TrafficSelectors, TunnelId,
 };
 use wicketgate_store::{PreviousKeys, TunnelRow};
 
@@ -268,6 +268,20 @@ async fn a_key_is_random_or_given_with_20_to_128_characters() {
     }
 }
 
+/// A CHILD SA of a peer that agreed to a part of its network.
+fn narrowed(times: SaTimes) -> ChildSa {
+    let words = |word: &str| vec![word.to_owned()];
+    ChildSa {
+        selectors: TrafficSelectors { gateway: words("100.64.0.1/32"), peer: words("172.31.1.0/24") },
+        algorithms: "AES_GCM_16-256".to_owned(),
+        since: times.established_at,
+        rekey_at: times.rekey_at,
+        rekeys: 2,
+        bytes_in: 7,
+        bytes_out: 8,
+    }
+}
+
 /// The connection shows what the peer does; the status shows how far the gateway is. They are independent.
 #[tokio::test]
 async fn a_connection_is_shown_beside_the_status() {
@@ -296,6 +310,7 @@ async fn a_connection_is_shown_beside_the_status() {
             nat: algorithms.is_some().then_some(Nat { gateway: true, peer: false }),
             ike_sa: algorithms.is_some().then_some(times),
             child_sa: algorithms.is_some().then_some(SaTimes { rekey_at: None, ..times }),
+            child_sas: algorithms.is_some().then(|| narrowed(times)).into_iter().collect(),
             bytes_in: 7,
             bytes_out: 8,
             last_error: last_error.map(|(cause, cure): (&str, &str)| ConnectionError {

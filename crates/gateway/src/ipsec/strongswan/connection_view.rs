@@ -1,5 +1,6 @@
 //! A tunnel's [`Connection`] as charon's SAs, events and log lines show it. Pure: messages in, a connection out.
 
+mod children;
 mod sa;
 #[cfg(test)]
 mod tests;
@@ -8,11 +9,12 @@ mod withdrawal;
 
 use jiff::{SignedDuration, Timestamp};
 use wicketgate_model::{
-    Algorithms, Connection, ConnectionError, ConnectionFault, ConnectionState, Nat, SaTimes,
+    Algorithms, Connection, ConnectionError, ConnectionFault, ConnectionState, Nat, SaTimes, TrafficSelectors,
 };
 use wicketgate_vici::Message;
 
 use super::{conf::Ends, fault::Faults, peer_fault::PeerFault, suite};
+use children::Children;
 use sa::{id, is_established, is_installed, peer, steady, times};
 use traffic::ChildTraffic;
 use withdrawal::Withdrawal;
@@ -28,6 +30,9 @@ const SAID: SignedDuration = SignedDuration::from_mins(10);
 pub(super) struct ConnectionView {
     connection: Connection,
     traffic: ChildTraffic,
+    children: Children,
+    /// The CHILD SAs that existed at the last error, and have not been renewed since: one of them may be failing.
+    failing: Vec<TrafficSelectors>,
     /// The newest CHILD SA that was installed when the SAs were last read.
     newest: Option<u64>,
     /// The SAs whose times are shown, by their unique ids.
@@ -60,6 +65,8 @@ impl ConnectionView {
         Self {
             connection: Connection::down(now),
             traffic: ChildTraffic::default(),
+            children: Children::default(),
+            failing: Vec::new(),
             newest: None,
             timed: (None, None),
             line: Negotiation::Idle,
@@ -83,6 +90,8 @@ impl ConnectionView {
         self.line = Negotiation::Idle;
         (self.newest, self.faults, self.silence, self.ended_at) = (None, Faults::default(), None, None);
         self.show(None, now);
+        (self.children, self.failing) = (Children::default(), Vec::new());
+        self.connection.child_sas = Vec::new();
     }
 
     /// Processes a log line. Returns whether SAs may have changed.
@@ -104,8 +113,10 @@ impl ConnectionView {
     pub(super) fn event(&mut self, message: &Message) {
         for (_, ike) in message.sections() {
             self.traffic.count(ike);
+            self.children.event(ike);
         }
         self.traffic.show(&mut self.connection);
+        self.connection.child_sas = self.children.shown();
     }
 
     /// Processes the complete answer to `list-sas`. Returns whether the connection was lost: the peer became silent, and may
@@ -136,9 +147,14 @@ impl ConnectionView {
         self.traffic.forget(&seen);
         self.traffic.show(&mut self.connection);
         let newest = shown.and_then(|(_, child)| id(child?));
-        // A failed rekey leaves the previous CHILD SA: only a new one clears the error.
+        let renewed = self.children.look(parts, now);
+        self.connection.child_sas = self.children.shown();
+        // A failed rekey leaves the previous CHILD SA: only a new one clears the error, and not one of others that work.
         if newest > self.newest {
-            self.connection.last_error = None;
+            self.failing.retain(|it| self.children.has(it) && !renewed.contains(it));
+            if self.failing.is_empty() {
+                self.connection.last_error = None;
+            }
         }
         if newest.is_some() {
             self.newest = newest;
@@ -173,12 +189,14 @@ impl ConnectionView {
     /// The configuration changed: an error of the previous one no longer applies.
     pub(super) fn changed(&mut self) {
         self.connection.last_error = None;
+        self.failing = Vec::new();
         self.said_at = None;
     }
 
     /// Records a fault; a device that retries every few seconds fails in the same way since its first attempt.
     fn fail(&mut self, fault: PeerFault, now: Timestamp) {
         let PeerFault { reason, cause, cure } = fault;
+        self.failing = self.children.selectors();
         let error = ConnectionError { reason, cause, cure, since: now };
         let before = self.connection.last_error.as_ref().filter(|before| before.is_same(&error));
         let since = before.map_or(now, |before| before.since);
@@ -207,6 +225,7 @@ impl ConnectionView {
         });
         let state = match (ike, child) {
             (_, Some(_)) => ConnectionState::Up,
+            (Some(ike), None) if is_established(ike) => ConnectionState::Idle,
             (Some(_), None) => ConnectionState::Connecting,
             (None, None) => ConnectionState::Down,
         };

@@ -165,16 +165,33 @@ fn ike_sa(walked: &Walked<'_>, seen: &ShareCheck) -> Hop {
     let but = |what: &str| cause.map_or_else(|| what.to_owned(), |cause| format!("{what}: {cause}"));
     let hop = match connection.state {
         ConnectionState::Up if cause.is_some() => {
-            Hop::new(HOP, State::Ok, but(&format!("up since {}, but an attempt failed", connection.since)))
+            Hop::new(HOP, State::Ok, but(&format!("{}, but an attempt failed", up(walked, &connection))))
         }
-        ConnectionState::Up => Hop::new(HOP, State::Ok, format!("up since {}", connection.since)),
+        ConnectionState::Up => Hop::new(HOP, State::Ok, up(walked, &connection)),
         _ if cause.is_none() && !is_ready => Hop::new(HOP, State::Unknown, "the tunnel is not ready"),
+        ConnectionState::Idle => Hop::failed(
+            HOP,
+            Reason::TunnelNotReady,
+            but("both ends are authenticated, but there is no CHILD SA: nothing passes"),
+        ),
         ConnectionState::Connecting => {
             Hop::failed(HOP, Reason::TunnelNotReady, but("the IKE SA is being negotiated"))
         }
         ConnectionState::Down => Hop::failed(HOP, Reason::TunnelNotReady, but("the peer has not connected")),
     };
     hop.took(walked.read_took)
+}
+
+/// Since when the connection is up, and for what part of the site's network if the peer agreed to less.
+fn up(walked: &Walked<'_>, connection: &Connection) -> String {
+    let peer_cidr = walked.tunnel.spec.peer_cidr;
+    let since = format!("up since {}", connection.since);
+    let children = &connection.child_sas;
+    if children.is_empty() || children.iter().any(|child| !child.selectors.is_narrower(peer_cidr)) {
+        return since;
+    }
+    let agreed: Vec<_> = children.iter().flat_map(|child| child.selectors.peer.iter().cloned()).collect();
+    format!("{since}, only for {} of peerCidr, {peer_cidr}", agreed.join(", "))
 }
 
 fn listener(walked: &Walked<'_>, seen: &ShareCheck) -> Hop {
@@ -240,18 +257,9 @@ fn is_the_targets(problem: &Problem) -> bool {
 
 /// What to do about a failed hop.
 fn advice(hop: &Hop, walked: &Walked<'_>) -> String {
-    let (share, tunnel) = (walked.share, walked.tunnel);
+    let share = walked.share;
     match (hop.hop, hop.reason) {
-        (HopName::IkeSa, _) => {
-            let error = walked.connection().and_then(|c| c.last_error.as_ref());
-            error.map(|e| &*e.cure).filter(|cure| !cure.is_empty()).map(capitalized).unwrap_or_else(|| {
-                format!(
-                    "Bring the tunnel up at the remote device, {}. If it tries and nothing comes of it, see to it that \
-                     this is the address that it sends from, and that UDP 500 and 4500 get through both ways",
-                    tunnel.spec.peer_address
-                )
-            })
-        }
+        (HopName::IkeSa, _) => peer_advice(walked),
         (HopName::Tunnel, Some(Reason::TunnelFailed)) => {
             "The fault is at the gateway, not at the site: check again in 10 s; if it recurs, see the log of the gateway"
                 .to_owned()
@@ -300,6 +308,24 @@ fn advice(hop: &Hop, walked: &Walked<'_>) -> String {
         }
         _ => "See the log of the gateway".to_owned(),
     }
+}
+
+/// What to do about a peer that is not connected: the cure of the last error, where it is known.
+fn peer_advice(walked: &Walked<'_>) -> String {
+    let connection = walked.connection();
+    let error = connection.and_then(|c| c.last_error.as_ref());
+    if let Some(error) = error.filter(|error| !error.cure.is_empty()) {
+        return capitalized(&error.cure);
+    }
+    if connection.is_some_and(|c| c.state == ConnectionState::Idle) {
+        return "Have the site's device bring up the CHILD SA (phase 2) with the networks of the tunnel's vpn-config"
+            .to_owned();
+    }
+    format!(
+        "Bring the tunnel up at the remote device, {}. If it tries and nothing comes of it, see to it that this is the address \
+         that it sends from, and that UDP 500 and 4500 get through both ways",
+        walked.tunnel.spec.peer_address
+    )
 }
 
 pub(in crate::api) fn links(share: &ShareRow) -> Links {

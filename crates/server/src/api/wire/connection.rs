@@ -2,7 +2,9 @@
 
 use jiff::Timestamp;
 use serde::Serialize;
-use wicketgate_model::{Algorithms, Connection, ConnectionFault, ConnectionState, Nat, Peer, SaTimes};
+use wicketgate_model::{
+    Algorithms, ChildSa, Connection, ConnectionFault, ConnectionState, Nat, Peer, PeerCidr, SaTimes,
+};
 
 #[serde_with::skip_serializing_none]
 #[derive(Debug, Serialize)]
@@ -15,9 +17,19 @@ pub(in crate::api) struct LiveConnection {
     nat: Option<Nat>,
     ike_sa: Option<SaTimes>,
     child_sa: Option<SaTimes>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    child_sas: Vec<Child>,
     bytes_in: u64,
     bytes_out: u64,
     last_error: Option<LastError>,
+}
+
+#[derive(Debug, Serialize)]
+struct Child {
+    #[serde(flatten)]
+    child: ChildSa,
+    /// The peer agreed to less than `peerCidr`.
+    narrowed: bool,
 }
 
 /// `message` is the cause and the cure in one text.
@@ -28,8 +40,8 @@ struct LastError {
     since: Timestamp,
 }
 
-impl From<Connection> for LiveConnection {
-    fn from(connection: Connection) -> Self {
+impl LiveConnection {
+    pub(in crate::api) fn of(connection: Connection, peer_cidr: PeerCidr) -> Self {
         let Connection {
             state,
             since,
@@ -38,12 +50,27 @@ impl From<Connection> for LiveConnection {
             nat,
             ike_sa,
             child_sa,
+            child_sas,
             bytes_in,
             bytes_out,
             last_error,
         } = connection;
         let last_error =
             last_error.map(|e| LastError { reason: e.reason, message: e.to_string(), since: e.since });
-        Self { state, since, algorithms, peer, nat, ike_sa, child_sa, bytes_in, bytes_out, last_error }
+        let child = |child: ChildSa| Child { narrowed: child.selectors.is_narrower(peer_cidr), child };
+        let child_sas = child_sas.into_iter().map(child).collect();
+        Self {
+            state,
+            since,
+            algorithms,
+            peer,
+            nat,
+            ike_sa,
+            child_sa,
+            child_sas,
+            bytes_in,
+            bytes_out,
+            last_error,
+        }
     }
 }

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 /// Bytes of a hash that are shown: a collision of two states of one resource in 16 bytes is infeasible.
 const SHOWN: usize = 16;
-/// The properties of `connection` that are counters.
+/// The properties of `connection`, and of its `childSas`, that are counters.
 const COUNTERS: [&str; 2] = ["bytesIn", "bytesOut"];
 /// The property of an agent that the agent itself reports.
 const REPORTED: &str = "shares";
@@ -28,6 +28,11 @@ impl ETag {
         let mut counted = Vec::new();
         if let Some(Value::Object(connection)) = value.get_mut("connection") {
             counted.extend(COUNTERS.iter().filter_map(|name| connection.remove(*name)));
+            for child in connection.get_mut("childSas").and_then(Value::as_array_mut).into_iter().flatten() {
+                let child = child.as_object_mut().into_iter();
+                counted
+                    .extend(child.flat_map(|child| COUNTERS.iter().filter_map(|name| child.remove(*name))));
+            }
         }
         if let Value::Object(resource) = &mut value {
             counted.extend(resource.remove(REPORTED));

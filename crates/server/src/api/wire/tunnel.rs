@@ -137,7 +137,7 @@ impl Tunnel {
             peer_id: spec.peer_id,
             load_balancer_ip: row.load_balancer_ip,
             gateway_public_ip: place.address,
-            connection: connection.into(),
+            connection: LiveConnection::of(connection, spec.peer_cidr),
             ike_proposals: spec.ike_proposals,
             esp_proposals: spec.esp_proposals,
             initiate: spec.initiate,

@@ -257,3 +257,59 @@ fn a_failure_is_kept_until_a_new_child_sa_is_installed() {
     view.look(&sa(vec![child(1, "INSTALLED", 0, 0)]), at(10));
     assert_eq!(since(&view), None);
 }
+
+/// A CHILD SA with these selectors of the peer.
+fn child_for(peer: &str, id: u64, state: &str, bytes_in: u64) -> (String, Message) {
+    let (name, child) = child(id, state, bytes_in, 0);
+    (name, child.list("local-ts", ["100.64.0.1/32".to_owned()]).list("remote-ts", [peer.to_owned()]))
+}
+
+#[test]
+fn a_child_sa_is_shown_across_its_rekeys() {
+    let mut view = ConnectionView::new(at(0));
+    let shown = |view: &ConnectionView| -> Vec<_> {
+        let children = &view.connection().child_sas;
+        children.iter().map(|c| (c.selectors.peer.concat(), c.rekeys, c.bytes_in)).collect()
+    };
+    let is = |all: &[(&str, u32, u64)]| -> Vec<_> {
+        all.iter().map(|(peer, rekeys, bytes)| ((*peer).to_owned(), *rekeys, *bytes)).collect()
+    };
+    let (a, b) = ("10.0.1.0/24", "10.0.2.0/24");
+    view.look(&sa(vec![child_for(a, 1, "INSTALLED", 5), child_for(b, 2, "INSTALLED", 7)]), at(1));
+    assert_eq!(shown(&view), is(&[(a, 0, 5), (b, 0, 7)]));
+    let both =
+        [child_for(a, 1, "REKEYED", 6), child_for(b, 2, "INSTALLED", 7), child_for(a, 3, "INSTALLED", 1)];
+    view.look(&sa(both.to_vec()), at(2));
+    assert_eq!(shown(&view), is(&[(a, 1, 7), (b, 0, 7)]));
+    view.event(&sa(vec![child_for(a, 1, "DELETED", 9)])[0]);
+    view.look(&sa(vec![child_for(b, 2, "INSTALLED", 7), child_for(a, 3, "INSTALLED", 2)]), at(3));
+    assert_eq!(shown(&view), is(&[(a, 1, 11), (b, 0, 7)]));
+    // One ends, and the other goes on.
+    view.look(&sa(vec![child_for(b, 2, "INSTALLED", 8)]), at(4));
+    assert_eq!(shown(&view), is(&[(b, 0, 8)]));
+    view.look(&[], at(5));
+    assert_eq!(shown(&view), is(&[]));
+    view.look(&sa(vec![child_for(b, 4, "INSTALLED", 3)]), at(6));
+    assert_eq!(shown(&view), is(&[(b, 0, 3)]), "another connection");
+}
+
+#[test]
+fn an_error_of_one_child_sa_outlasts_the_rekey_of_another() {
+    let mut view = ConnectionView::new(at(0));
+    let (a, b) = ("10.0.1.0/24", "10.0.2.0/24");
+    view.look(&sa(vec![child_for(a, 1, "INSTALLED", 0), child_for(b, 2, "INSTALLED", 0)]), at(1));
+    view.log("parsed CREATE_CHILD_SA request 5 [ N(REKEY_SA) SA No TSi TSr ]", None, at(2));
+    view.log("generating CREATE_CHILD_SA response 5 [ N(NO_PROP) ]", None, at(2));
+    view.look(&sa(vec![child_for(a, 3, "INSTALLED", 0), child_for(b, 2, "INSTALLED", 0)]), at(3));
+    assert!(view.connection().last_error.is_some(), "the other CHILD SA may be failing");
+    view.look(&sa(vec![child_for(a, 3, "INSTALLED", 0), child_for(b, 4, "INSTALLED", 0)]), at(4));
+    assert_eq!(view.connection().last_error, None);
+}
+
+#[test]
+fn an_ike_sa_without_a_child_sa_is_idle() {
+    let mut view = ConnectionView::new(at(0));
+    let ike = Message::new().set("state", "ESTABLISHED").set("established", "3");
+    view.look(&[Message::new().section("tunnel", ike)], at(3));
+    assert_eq!(view.connection().state, ConnectionState::Idle);
+}
