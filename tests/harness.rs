@@ -199,6 +199,20 @@ impl World {
         self.start_agent(name, Some(text(&made, "enrollmentCode")?))
     }
 
+    /// All past events of a resource, in their order.
+    pub(crate) fn events(&self, kind: &str, id: &str) -> Result<Vec<Value>> {
+        let token = fs::read_to_string(self.gateway.data.join("admin.token"))?;
+        let header = self.lab.dir("events")?.join("header");
+        fs::write(&header, format!("Authorization: Bearer {}\nLast-Event-ID: 0\n", token.trim()))?;
+        // They arrive at once. The stream does not end, so that curl needs a timeout.
+        let mut curl = self.outside.command("curl");
+        curl.args(["-q", "-sSN", "-m", "3", "-H", &format!("@{}", header.display())]);
+        let out = curl.arg(self.url() + &self.gateway.at("events")).output()?;
+        let said = String::from_utf8(out.stdout)?;
+        let events = said.lines().filter_map(|l| serde_json::from_str(l.strip_prefix("data: ")?).ok());
+        Ok(events.filter(|e: &Value| e["type"] == kind && e["id"] == id).collect())
+    }
+
     /// The configuration that the product generates for strongSwan at the tunnel's remote end.
     pub(crate) fn vpn_config(&self, tunnel: &Value) -> Result<String> {
         self.vpn_config_for(tunnel, "strongswan")

@@ -2,6 +2,7 @@
 
 use std::{
     io::Read as _,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -42,6 +43,36 @@ fn an_agent_keeps_its_environment_and_reconnects_after_either_side_restarts() ->
     let environments = world.gateway.list("environments")?;
     assert_eq!(environments.len(), 1, "{environments:?}");
     assert_eq!(environments[0]["zId"], published.zid.as_str());
+    world.end()
+}
+
+#[test]
+fn a_copied_state_directory_is_named_and_the_running_agent_goes_on() -> Result<()> {
+    let (world, published) = World::loopback().publish(here)?;
+    let copied =
+        Command::new("cp").arg("-a").arg(&published.agent.state).arg(world.lab.path("copy")).status()?;
+    ensure!(copied.success(), "cp: {copied}");
+    let mut copy = world.start_agent("copy", None)?;
+    let path = format!("ipsec-shares/{}", text(&published.share, "id")?);
+    let named = world.gateway.wait(&world.lab, &path, "named", PATIENCE, |share| {
+        share["statusDetail"]["reason"] == "AgentDuplicated"
+    })?;
+    ensure!(named["status"] == "DEPLOYED" && named["ready"] == true, "{named}");
+    for _ in 0..20 {
+        ensure!(ask(&world.outside, published.door, PATIENCE)? == "here");
+    }
+    let said = world.gateway.process.said();
+    ensure!(
+        said.matches("agents::control: agent connected").count() == 1,
+        "{}",
+        world.gateway.process.tail()
+    );
+    ensure!(said.matches("two agents have the same identity").count() == 1);
+    ensure!(copy.process.said().contains("--take-over"), "{}", copy.process.tail());
+    let events = world.events("ipsec-share", text(&published.share, "id")?)?;
+    ensure!(events.iter().any(|e| e["statusDetail"]["reason"] == "AgentDuplicated"), "{events:?}");
+    copy.process.kill()?;
+    world.gateway.wait(&world.lab, &path, "well", 2 * PATIENCE, |share| share["statusDetail"].is_null())?;
     world.end()
 }
 

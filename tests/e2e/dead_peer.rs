@@ -81,16 +81,7 @@ fn a_silent_peer_is_down_within_thirty_seconds_and_reconnects() -> Result<()> {
 
 /// The states of a tunnel's connection in the order of its events, without `CONNECTING`.
 fn connections(world: &World, id: &str) -> Result<Vec<String>> {
-    let token = std::fs::read_to_string(world.gateway.data.join("admin.token"))?;
-    let header = world.lab.dir("events")?.join("header");
-    std::fs::write(&header, format!("Authorization: Bearer {}\nLast-Event-ID: 0\n", token.trim()))?;
-    // All past events arrive at once. The stream does not end, so that curl needs a timeout.
-    let mut curl = world.outside.command("curl");
-    curl.args(["-q", "-sSN", "-m", "3", "-H", &format!("@{}", header.display())]);
-    let out = curl.arg(world.url() + &world.gateway.at("events")).output()?;
-    let said = String::from_utf8(out.stdout)?;
-    let events = said.lines().filter_map(|l| serde_json::from_str(l.strip_prefix("data: ")?).ok());
-    let of_it = events.filter(|e: &serde_json::Value| e["type"] == "connection" && e["id"] == id);
-    let states = of_it.filter_map(|e| e["status"].as_str().map(str::to_owned));
+    let events = world.events("connection", id)?;
+    let states = events.iter().filter_map(|e| e["status"].as_str().map(str::to_owned));
     Ok(states.filter(|s| s != "CONNECTING").collect())
 }

@@ -4,7 +4,7 @@ use crate::{
     assignments::Assignments, health::TargetHealths, names::Names, server_address::ServerAddress,
     state::State,
 };
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use wicketgate_transport::{abort::Abort, tls::AgentTls};
@@ -14,6 +14,8 @@ pub(crate) struct Agent {
     pub(crate) server: ServerAddress,
     pub(crate) names: Arc<Names>,
     pub(crate) name: String,
+    /// Until the first connection.
+    pub(crate) takes_over: AtomicBool,
     pub(crate) tls: AgentTls,
     pub(crate) state: Arc<State>,
     pub(crate) assignments: Assignments,

@@ -38,6 +38,9 @@ struct Table {
     newest_generations: BTreeMap<ShareId, Generation>,
 }
 
+/// What is served, and how it is probed.
+type Served = (Target, HealthCheck);
+
 /// Why an assignment is not served. The text may name a target, so it goes to the server and to the log at DEBUG only.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unfit {
@@ -81,7 +84,7 @@ impl Assignments {
     pub(crate) fn take(
         &self,
         signed: &SignedAssignment,
-    ) -> Option<(ShareId, Generation, Result<(Target, HealthCheck), Unfit>)> {
+    ) -> Option<(ShareId, Generation, Result<Served, Unfit>)> {
         let (assignment, verified) = match self.ca.verify(signed) {
             Ok(assignment) => (assignment, Ok(())),
             // Only to name the share in the refusal.

@@ -11,6 +11,8 @@ pub struct Config {
     /// Needed until the agent has enrolled.
     pub code: Result<EnrolmentCode, NoCode>,
     pub state_dir: PathBuf,
+    /// Replaces another running agent with the same identity.
+    pub take_over: bool,
     pub allow: AllowList,
     /// The agent's name in the API: its host name.
     pub name: String,

@@ -3,7 +3,11 @@
 use crate::{agent::Agent, server_address::CONNECT_WITHIN};
 use anyhow::{Context, anyhow, bail};
 use jiff::{SignedDuration, Timestamp};
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 use tokio::{
     net::TcpStream,
     sync::watch,
@@ -12,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use wicketgate_model::SignedAssignment;
-use wicketgate_system::backoff::Backoff;
+use wicketgate_system::backoff::{Backoff, spread};
 use wicketgate_transport::{
     control::{Control, ControlError, FromAgent, SILENCE, ToAgent},
     tls::Diagnosis,
@@ -28,6 +32,20 @@ const RENEW_AGAIN: SignedDuration = SignedDuration::from_mins(10);
 
 /// How soon a different cause of failure is logged, so that two alternating ones do not fill the log.
 const LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// Between attempts while another agent has this agent's identity: soon enough to follow it when it ends.
+const DUPLICATE_PAUSE: Duration = Duration::from_secs(5);
+
+/// The gateway serves another agent with this agent's identity.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "another agent with this identity is connected, from {address} ({name}): the state directory was copied. Enrol this agent \
+     again with a new code and an empty --state-dir, or replace the other one with --take-over"
+)]
+struct Duplicate {
+    address: IpAddr,
+    name: String,
+}
 
 /// The state of one connection.
 struct Conversation {
@@ -67,6 +85,7 @@ impl Agent {
             let mut welcomed = false;
             let lost = self.connection(&end, &mut welcomed, &stop).await;
             end.cancel();
+            let is_duplicate = lost.as_ref().is_err_and(|error| error.is::<Duplicate>());
             if let Err(error) = lost {
                 let error = format!("{error:#}");
                 if welcomed {
@@ -82,7 +101,8 @@ impl Agent {
             if welcomed && started.elapsed() >= STABLE {
                 backoff.reset();
             }
-            stop.run_until_cancelled(tokio::time::sleep(backoff.randomized())).await;
+            let pause = if is_duplicate { spread(DUPLICATE_PAUSE) } else { backoff.randomized() };
+            stop.run_until_cancelled(tokio::time::sleep(pause)).await;
         }
     }
 
@@ -115,7 +135,8 @@ impl Agent {
         let control = timeout(CONNECT_WITHIN, self.tls.connect_control(tcp)).await.context("no handshake")?;
         let mut control = control.map_err(|error| self.server.explain(error))?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        let hello = FromAgent::Hello { version, name: self.name.clone(), takes_duties: true };
+        let takes_over = self.takes_over.load(Ordering::Relaxed);
+        let hello = FromAgent::Hello { version, name: self.name.clone(), takes_duties: true, takes_over };
         let welcome = async {
             control.send(&hello).await?;
             control.receive().await
@@ -124,8 +145,11 @@ impl Agent {
             Ok(Ok(ToAgent::Welcome { assigns_duties })) => {
                 self.assignments.clear();
                 self.health.connected(assigns_duties);
+                // The agent that it replaces may be started to take over, too.
+                self.takes_over.store(false, Ordering::Relaxed);
                 Ok(control)
             }
+            Ok(Ok(ToAgent::Duplicate { address, name })) => Err(Duplicate { address, name }.into()),
             Ok(Err(error)) => Err(rejected(error)),
             _ => bail!("the gateway did not answer the hello message"),
         }
@@ -167,7 +191,7 @@ impl Agent {
 
     async fn act(self: &Arc<Self>, talk: &mut Conversation, message: ToAgent) -> anyhow::Result<()> {
         match message {
-            ToAgent::Welcome { .. } => {}
+            ToAgent::Welcome { .. } | ToAgent::Duplicate { .. } => {}
             ToAgent::ProbeDuty { on, off } => self.health.duty(&on, &off, Instant::now()),
             ToAgent::Draining => bail!("the gateway is stopping"),
             ToAgent::Ping => {

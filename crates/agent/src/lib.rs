@@ -69,6 +69,7 @@ pub async fn run(config: Config, stop: CancellationToken, abort: Abort) -> anyho
         server: config.server,
         names,
         name: config.name,
+        takes_over: config.take_over.into(),
         tls,
         state: Arc::new(state),
         assignments,

@@ -56,6 +56,10 @@ pub struct Start {
     #[arg(long, value_name = "DIR", env = "WICKETGATE_STATE_DIR")]
     state_dir: PathBuf,
 
+    /// Replace another running agent that has the same identity, from a copy of its state directory
+    #[arg(long)]
+    take_over: bool,
+
     /// Targets that the agent may connect to, whatever the server assigns; repeatable. Default: all targets.
     /// Examples: 10.20.0.0/16:443,8000-8999, [fd00::/8]:5432, *:5432. A host name is checked by the addresses that
     /// it resolves to
@@ -82,6 +86,7 @@ impl Start {
             server: self.server,
             code,
             state_dir: self.state_dir,
+            take_over: self.take_over,
             allow: AllowList::new(self.allow),
             name,
         })

@@ -9,6 +9,7 @@ mod carrier_pool;
 mod certificate_requests;
 mod control;
 mod dial_failure;
+mod duplicate;
 mod enrol;
 mod handshake_limits;
 mod open;
@@ -172,11 +173,15 @@ impl Agents {
         result
     }
 
-    /// Ends the use of shares without streams, until it is dropped.
+    /// Ends the use of shares without streams, and forgets duplicates, until it is dropped.
     async fn rest(self) {
         loop {
             sleep(roster::REST_EVERY).await;
-            self.with(|roster| roster.rest(std::time::Instant::now()));
+            let now = std::time::Instant::now();
+            self.with(|roster| {
+                roster.rest(now);
+                roster.forget_duplicates(now);
+            });
         }
     }
 

@@ -4,6 +4,7 @@
 mod agents {
     mod assignments;
     mod carriers;
+    mod duplicates;
     mod enrolment;
     mod handshake_limits;
     pub(crate) mod lab;

@@ -30,6 +30,8 @@ crate::text_enum!(
         AgentRefused = "AgentRefused",
         /// The agent or its host has run out of open files, source ports or memory.
         AgentExhausted = "AgentExhausted",
+        /// Two running agents have the same identity; the gateway serves the one that connected first.
+        AgentDuplicated = "AgentDuplicated",
         /// The agent cannot connect to the target.
         TargetUnreachable = "TargetUnreachable",
         /// The tunnel's peer is not connected, so that nothing from the site arrives at the share.
@@ -47,6 +49,13 @@ crate::text_enum!(
     }
 );
 serde_as_text!(Reason);
+
+impl Reason {
+    /// Whether a share that has this problem serves other connections.
+    pub fn is_warning(self) -> bool {
+        matches!(self, Self::AgentDuplicated | Self::ConnectionsRefused)
+    }
+}
 
 /// A reason, and the sentence for the person who reads it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

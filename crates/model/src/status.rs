@@ -64,7 +64,7 @@ impl Standing {
     /// Whether a connection that is allowed would be served now, as far as is known: nothing impairs the row.
     pub fn serves(&self) -> bool {
         let reason = self.detail.as_ref().map(|detail| detail.problem.reason);
-        self.status == Status::Deployed && matches!(reason, None | Some(Reason::ConnectionsRefused))
+        self.status == Status::Deployed && reason.is_none_or(Reason::is_warning)
     }
 
     /// A row that was just created or changed.

@@ -261,7 +261,8 @@ pub mod columns {
     crate::provisioned::columns! {
         // As `Standing::serves` decides.
         READY = Boolean(
-            "CASE WHEN r.status = 'DEPLOYED' AND COALESCE(r.reason, 'ConnectionsRefused') = 'ConnectionsRefused' \
+            "CASE WHEN r.status = 'DEPLOYED' \
+             AND COALESCE(r.reason, 'ConnectionsRefused') IN ('ConnectionsRefused', 'AgentDuplicated') \
              THEN 1 ELSE 0 END"
         );
         TUNNEL = Text("r.tunnel");

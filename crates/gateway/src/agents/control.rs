@@ -1,7 +1,7 @@
 //! The gateway's end of an agent's control connection.
 
-use super::{Agents, enrol::plain, handshake_limits::Permit, pool_size, roster::Session};
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use super::{Agents, duplicate::refuse, enrol::plain, handshake_limits::Permit, pool_size, roster::Session};
+use std::{collections::VecDeque, net::IpAddr, sync::Arc, time::Duration};
 use tokio::{
     sync::mpsc,
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
@@ -21,6 +21,16 @@ const RETURN_WITHIN: Duration = Duration::from_secs(30);
 /// How often the size of the carrier pool is adapted. Its window is counted in these.
 const POOL_EVERY: Duration = Duration::from_secs(1);
 
+/// Pings without an answer: more than three of them end the connection, and some are for agents with the same identity.
+const MOST_PINGS: usize = 16;
+
+/// A ping without an answer yet.
+struct Ping {
+    at: Instant,
+    /// Somebody asks for a sign of life.
+    is_asked: bool,
+}
+
 impl Agents {
     pub(super) async fn control(
         &self,
@@ -30,13 +40,17 @@ impl Agents {
         permit: Permit,
     ) {
         let agent = identity.agent;
-        let (version, name, takes_duties) = match timeout(HELLO_WITHIN, control.receive()).await {
-            Ok(Ok(FromAgent::Hello { version, name, takes_duties })) => {
-                (plain(&version), plain(&name), takes_duties)
+        let hello = match timeout(HELLO_WITHIN, control.receive()).await {
+            Ok(Ok(FromAgent::Hello { version, name, takes_duties, takes_over })) => {
+                (plain(&version), plain(&name), takes_duties, takes_over)
             }
             other => return debug!(agent.id = %agent, ?other, "an agent sent no hello"),
         };
+        let (version, name, takes_duties, takes_over) = hello;
         let about = ConnectedAgent { agent, environment: identity.environment, version, name, address };
+        if !takes_over && let Some(older) = self.is_duplicate(&about).await {
+            return refuse(control, takes_duties, older).await;
+        }
         let now = std::time::Instant::now();
         let connected = self.with(|roster| roster.connect(about.clone(), takes_duties, now));
         let Some(session) = connected else {
@@ -53,6 +67,7 @@ impl Agents {
             end = self.converse(&mut control, &session) => end.err(),
         };
         self.with(|roster| roster.disconnect(&session));
+        session.end.cancel();
         session.carriers.close();
         match end {
             Some(error) => {
@@ -92,7 +107,7 @@ impl Agents {
         let mut ping = interval(PING_EVERY);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last_message = Instant::now();
-        let mut pinged = None;
+        let mut pings = VecDeque::new();
         loop {
             tokio::select! {
                 () = session.outbox_filled.notified() => {
@@ -108,8 +123,10 @@ impl Agents {
                             self.renew(session.agent, public_key, renewed.clone());
                         }
                         FromAgent::Pong => {
-                            if let Some(rtt) = pinged.take().map(|at: Instant| at.elapsed()) {
-                                self.with(|roster| roster.answered(session, rtt));
+                            let Some(Ping { at, is_asked }) = pings.pop_front() else { continue };
+                            self.with(|roster| roster.answered(session, Instant::elapsed(&at)));
+                            if is_asked {
+                                session.answers.send_modify(|answers| *answers += 1);
                             }
                         }
                         message => self.record(session, message),
@@ -118,6 +135,10 @@ impl Agents {
                 Some(message) = renewal.recv() => {
                     renewing = false;
                     control.send(&message).await?;
+                }
+                () = session.asked.notified(), if pings.len() < MOST_PINGS => {
+                    pings.push_back(Ping { at: Instant::now(), is_asked: true });
+                    control.send(&ToAgent::Ping).await?;
                 }
                 _ = second.tick() => {
                     let wanted = session.carriers.tend();
@@ -130,7 +151,7 @@ impl Agents {
                     if last_message.elapsed() > SILENCE {
                         return Err(ControlError::Silent);
                     }
-                    pinged = Some(Instant::now());
+                    pings.push_back(Ping { at: Instant::now(), is_asked: false });
                     control.send(&ToAgent::Ping).await?;
                 }
             }

@@ -4,6 +4,7 @@
 //! an agent are kept only for assigned shares, so no agent can make the roster grow.
 
 mod acknowledgement;
+mod duplicates;
 mod duty;
 mod election;
 mod pick;
@@ -26,7 +27,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use wicketgate_link::ConnectedAgent;
 use wicketgate_model::{
@@ -87,6 +88,8 @@ struct Connected {
     last_picked: u64,
     /// It is stopping and accepts no new streams.
     draining: bool,
+    /// The agent with the same identity that was refused last, and when.
+    duplicate: Option<(ConnectedAgent, Instant)>,
 }
 
 /// A control connection, as the roster knows it.
@@ -96,6 +99,10 @@ pub(super) struct Session {
     /// Cancelled when the connection must end: the agent was barred, or has a newer one.
     pub(super) end: CancellationToken,
     pub(super) outbox_filled: Notify,
+    /// Somebody waits for a sign of life.
+    pub(super) asked: Notify,
+    /// Counts answers to it.
+    pub(super) answers: watch::Sender<u64>,
     /// Closed by the control connection's task when it ends.
     pub(super) carriers: CarrierPool,
 }
@@ -185,6 +192,8 @@ impl Roster {
             number: self.last_session,
             end: CancellationToken::new(),
             outbox_filled: Notify::new(),
+            asked: Notify::new(),
+            answers: watch::Sender::default(),
             carriers: CarrierPool::new(streams),
         });
         session.outbox_filled.notify_one();
@@ -198,6 +207,7 @@ impl Roster {
             record: Record::new(now),
             last_picked: 0,
             draining: false,
+            duplicate: None,
         };
         self.connected.insert(agent, connected);
         Some(session)

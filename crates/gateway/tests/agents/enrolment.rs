@@ -106,7 +106,12 @@ async fn a_certificate_of_another_authority_is_refused() {
         let answer = async {
             let mut control = tls.connect_control(tcp).await.ok()?;
             control
-                .send(&FromAgent::Hello { version: "1".into(), name: "lab".into(), takes_duties: false })
+                .send(&FromAgent::Hello {
+                    version: "1".into(),
+                    name: "lab".into(),
+                    takes_duties: false,
+                    takes_over: false,
+                })
                 .await
                 .ok()?;
             control.receive::<ToAgent>().await.ok()

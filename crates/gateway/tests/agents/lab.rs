@@ -99,17 +99,12 @@ impl Lab {
             state_dir: state.to_owned(),
             allow: AllowList::new(allow.iter().map(|r| r.parse().unwrap()).collect()),
             name: "lab".to_owned(),
+            take_over: false,
         }
     }
 
     pub(crate) fn start(&self, state: &Path, code: Option<&EnrolmentCode>, allow: &[&str]) -> RunningAgent {
-        let stop = CancellationToken::new();
-        let task = tokio::spawn(wicketgate_agent::run(
-            self.config(state, code, allow),
-            stop.clone(),
-            Abort::default(),
-        ));
-        RunningAgent { stop, task }
+        RunningAgent::new(self.config(state, code, allow))
     }
 
     pub(crate) fn share(&self, n: u128, generation: u64, target: SocketAddr) -> ShareDesired {
@@ -182,6 +177,12 @@ pub(crate) struct RunningAgent {
 }
 
 impl RunningAgent {
+    pub(crate) fn new(config: Config) -> Self {
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(wicketgate_agent::run(config, stop.clone(), Abort::default()));
+        Self { stop, task }
+    }
+
     pub(crate) async fn stop(self) {
         self.stop.cancel();
         soon("the agent to stop", self.task).await.unwrap().unwrap();

@@ -48,7 +48,12 @@ impl Puppet {
     pub(crate) async fn connect(&self) -> Option<Control> {
         let mut control = self.control().await?;
         control
-            .send(&FromAgent::Hello { version: "1".into(), name: "lab".into(), takes_duties: false })
+            .send(&FromAgent::Hello {
+                version: "1".into(),
+                name: "lab".into(),
+                takes_duties: false,
+                takes_over: false,
+            })
             .await
             .ok()?;
         match soon("a welcome", control.receive()).await.ok()? {

@@ -1,6 +1,7 @@
 //! The messages of a control connection.
 
 use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 use wicketgate_model::{EnrolGrant, EnrolRefusal, Generation, ShareId, SignedAssignment, base64_text};
 
 /// The answer to an [`EnrolRequest`](wicketgate_model::EnrolRequest), which is the only message of an agent that enrols.
@@ -23,9 +24,12 @@ pub enum FromAgent {
     Hello {
         version: String,
         name: String,
-        /// The agent understands [`ToAgent::ProbeDuty`].
+        /// The agent understands [`ToAgent::ProbeDuty`] and [`ToAgent::Duplicate`].
         #[serde(default)]
         takes_duties: bool,
+        /// The operator wants this agent to replace another one with the same identity.
+        #[serde(default)]
+        takes_over: bool,
     },
     /// The agent serves this generation of the share.
     Ack {
@@ -80,6 +84,11 @@ pub enum ToAgent {
     },
     Withdraw {
         shares: Vec<ShareId>,
+    },
+    /// The answer to `Hello` while another agent with the same identity is connected, from this address and with this name.
+    Duplicate {
+        address: IpAddr,
+        name: String,
     },
     /// Of which shares the agent probes the targets while they are not in use, and of which it stops to.
     ProbeDuty {

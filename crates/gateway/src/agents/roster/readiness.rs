@@ -61,6 +61,7 @@ impl Roster {
                 .all(|s| s.unreachable.is_some())
                 .then(|| serving().find_map(|s| s.unreachable.clone()))
                 .flatten()
+                .or_else(|| staying.iter().find_map(|connected| connected.duplicate_problem()))
         } else {
             let refused =
                 reports.iter().find_map(|s| s.refused.as_ref().filter(|r| r.0 == assigned.generation));

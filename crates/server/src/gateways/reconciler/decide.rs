@@ -34,7 +34,9 @@ impl Reconciler {
             let shares = shares.updates(SETTLED_AT_ONCE, parts.deadlines, now, |id, state, is_removed| {
                 let entry = seen.observed.shares.get(&id).map(|s| {
                     let impaired = || s.ready.and_then(|_| impairment(&seen, id, state.tunnel?));
-                    (s.ready, s.problem.clone().or_else(impaired))
+                    // A warning hides nothing that impairs the share.
+                    let grave = s.problem.clone().filter(|problem| !problem.reason.is_warning());
+                    (s.ready, grave.or_else(impaired).or_else(|| s.problem.clone()))
                 });
                 let is_sent = is_removed || outbox.has_sent_share(id);
                 (Resource::Share(id), observation(&seen, entry, is_sent))
