@@ -98,6 +98,7 @@ async fn serve(home: &Path) -> Result<()> {
         tls: None,
         admin_listener: None,
         provider: None,
+        external: Default::default(),
         pools: LoadBalancerPools::loopback(),
         provisioning_deadline: Duration::from_secs(30),
     };

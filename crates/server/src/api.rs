@@ -17,6 +17,7 @@ mod executions;
 mod frontdoors;
 mod health;
 pub(crate) mod idempotency;
+mod links;
 mod locations;
 mod metrics;
 mod oauth;
@@ -52,6 +53,7 @@ pub fn router(state: AppState) -> Router {
         .method_not_allowed_fallback(async |uri: Uri| ApiError::no_such_method(uri.path()))
         .layer(from_fn_with_state(state.clone(), idempotency::once))
         .layer(from_fn(conditional::reads))
+        .layer(from_fn_with_state(state.clone(), links::absolute))
         .layer(from_fn_with_state(Arc::clone(&state.metrics), observe::observe))
         .with_state(state)
 }

@@ -6,6 +6,7 @@ mod background;
 mod database_ownership;
 mod error;
 mod event_feed;
+mod external;
 mod gateways;
 mod metric;
 mod retention;
@@ -16,6 +17,7 @@ mod telemetry;
 
 pub use api::{document, router};
 pub use background::{BackgroundTask, BackgroundTasks, LastRun, Outcome};
+pub use external::{ExternalAddress, ExternalUrl, TrustedProxy};
 pub use gateways::{GatewayRpc, Gateways, LinkedGateway, SharedView};
 pub use serve::tls::{ApiTls, ApiTlsError};
 pub use server::{Prepared, Server, ServerConfig};

@@ -27,6 +27,7 @@ use crate::{
     },
     background::{Activator, BackgroundTask},
     database_ownership::DatabaseOwnership,
+    external::ExternalAddress,
     gateways::{
         GatewayRpc, Gateways, LinkedGateway, SharedView,
         link::GatewayLink,
@@ -63,6 +64,8 @@ pub struct ServerConfig {
     pub provider: Option<ProviderConfig>,
     /// Where tunnels' load-balancer addresses come from.
     pub pools: LoadBalancerPools,
+    /// Where clients reach the API behind a reverse proxy.
+    pub external: ExternalAddress,
     /// How long a change may take before its status is `ERROR`.
     pub provisioning_deadline: Duration,
 }
@@ -150,6 +153,7 @@ impl Prepared {
             auth,
             gateways: Gateways::from_iter([(gateway_id, gateway.clone())]),
             pools: config.pools,
+            external: config.external,
             ca: ca.fingerprint(),
             agent_server: agent_url,
         };

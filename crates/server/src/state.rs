@@ -4,6 +4,7 @@ use crate::{
     auth::{Auth, Principal},
     background::{Activator, BackgroundTasks},
     event_feed::{EventFeed, EventReader},
+    external::ExternalAddress,
     gateways::Gateways,
     telemetry::ServerMetrics,
 };
@@ -23,6 +24,7 @@ pub struct StateConfig {
     pub auth: Auth,
     pub gateways: Gateways,
     pub pools: LoadBalancerPools,
+    pub external: ExternalAddress,
     /// The fingerprint of the CA that agents trust.
     pub ca: Fingerprint,
     /// The URL that agents dial, if it is known.
@@ -36,6 +38,7 @@ pub struct AppState {
     pub(crate) auth: Auth,
     pub(crate) gateways: Gateways,
     pub(crate) pools: LoadBalancerPools,
+    pub(crate) external: Arc<ExternalAddress>,
     pub(crate) ca: Fingerprint,
     pub(crate) agent_server: Option<String>,
     /// The sites that have gateways.
@@ -48,7 +51,7 @@ pub struct AppState {
 impl AppState {
     /// `registry` is what `/metrics` shows; event streams end with `stop`.
     pub fn new(config: StateConfig, registry: &mut Registry, stop: CancellationToken) -> Self {
-        let StateConfig { store, auth, gateways, pools, ca, agent_server } = config;
+        let StateConfig { store, auth, gateways, pools, external, ca, agent_server } = config;
         Self {
             locations: gateways.locations().into_iter().cloned().collect(),
             metrics: ServerMetrics::new(registry),
@@ -58,6 +61,7 @@ impl AppState {
             auth,
             gateways,
             pools,
+            external: Arc::new(external),
             ca,
             agent_server,
         }

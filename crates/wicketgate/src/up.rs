@@ -22,7 +22,9 @@ use wicketgate_authority::Ca;
 use wicketgate_gateway::{Backend, Gateway, GatewayConfig, IpsecConfig, IpsecMode};
 use wicketgate_link as link;
 use wicketgate_model::{GatewayId, LoadBalancerPool, LoadBalancerPools, LocationId};
-use wicketgate_server::{ApiTls, BackgroundTask, Outcome, Server, ServerConfig};
+use wicketgate_server::{
+    ApiTls, BackgroundTask, ExternalAddress, ExternalUrl, Outcome, Server, ServerConfig, TrustedProxy,
+};
 use wicketgate_system::{
     own_directory::{DirectoryKind, OwnDirectory},
     private_file,
@@ -66,6 +68,12 @@ pub(crate) struct Up {
     /// Serve the API without TLS on an address that other hosts can reach. Tokens and keys can then be intercepted.
     #[arg(long, conflicts_with = "tls_cert")]
     insecure_http: bool,
+    /// The URL that clients reach the API at through a reverse proxy, with its path prefix; links begin with it.
+    #[arg(long, value_name = "URL")]
+    external_url: Option<ExternalUrl>,
+    /// A reverse proxy whose X-Forwarded-Proto, -Host and -Prefix name that URL; repeatable.
+    #[arg(long, value_name = "CIDR")]
+    trusted_proxy: Vec<TrustedProxy>,
     /// Address of /metrics for Prometheus, without TLS [default: none].
     #[arg(long, value_name = "ADDR:PORT", value_parser = socket_address)]
     admin_listen: Option<SocketAddr>,
@@ -138,6 +146,7 @@ impl Up {
             admin_listener,
             provider: self.oidc.provider(),
             pools,
+            external: ExternalAddress { url: self.external_url, trusted_proxies: self.trusted_proxy },
             provisioning_deadline: Duration::from_secs(self.provisioning_deadline),
         });
         let server = prepared.await.and_then(|server| {

@@ -12,13 +12,15 @@ use crate::api::{
         vpn_config::FORMATS,
     },
 };
+use crate::external::LinkBase;
 use axum::{
+    Extension,
     http::header::{CACHE_CONTROL, CONTENT_TYPE},
     response::IntoResponse,
     routing,
 };
 use serde_json::Value;
-use std::sync::LazyLock;
+use std::{borrow::Cow, sync::LazyLock};
 
 static DOCUMENT: LazyLock<String> = LazyLock::new(|| format!("{:#}\n", document()));
 
@@ -27,8 +29,16 @@ pub fn document() -> Value {
     openapi::document(OPERATIONS)
 }
 
-async fn serve_document() -> impl IntoResponse {
-    ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "public, max-age=300")], DOCUMENT.as_str())
+async fn serve_document(base: Option<Extension<LinkBase>>) -> impl IntoResponse {
+    let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "public, max-age=300")];
+    let document = match base {
+        None => Cow::Borrowed(DOCUMENT.as_str()),
+        Some(Extension(LinkBase(base))) => DOCUMENT
+            .replace("\"url\": \"/\"", &format!("\"url\": \"{base}/\""))
+            .replace("\"tokenUrl\": \"/", &format!("\"tokenUrl\": \"{base}/"))
+            .into(),
+    };
+    (headers, document)
 }
 
 const READ: Access = Access::Scope("frontdoor.read");

@@ -91,7 +91,7 @@ async fn a_write_with_an_outdated_etag_does_nothing() {
         (&frontdoor_path, json!({"defaultNamespaceName": "other"})),
     ] {
         let before = app.get(path).await;
-        for stale in ["\"x\"", &format!("W/{}", tag(&before))] {
+        for stale in ["\"x\"", "W/\"x\""] {
             let refused = ask(&app, Method::PATCH, path, ("if-match", stale), Some(patch.clone())).await;
             assert_eq!(refused.status, StatusCode::PRECONDITION_FAILED, "{path}: {}", refused.text);
             assert_eq!(refused.body["error"], "precondition_failed");
@@ -103,7 +103,8 @@ async fn a_write_with_an_outdated_etag_does_nothing() {
         let refused = ask(&app, Method::PATCH, path, ("if-none-match", "*"), Some(patch.clone())).await;
         assert_eq!(refused.status, StatusCode::PRECONDITION_FAILED);
         assert_eq!(app.get(path).await.body, before.body);
-        let list = format!("\"x\", {}", tag(&before));
+        // A proxy that compresses makes the tag weak.
+        let list = format!("\"x\", W/{}", tag(&before));
         let done = ask(&app, Method::PATCH, path, ("if-match", &list), Some(patch.clone())).await;
         assert!(done.status.is_success(), "{path}: {}", done.text);
         assert_ne!(tag(&done), tag(&before));

@@ -96,6 +96,7 @@ impl TestApp {
             },
             gateways: Gateways::from_iter([(gateway_id(), gateway.clone())]),
             pools: LoadBalancerPools::ipsec(),
+            external: Default::default(),
             ca: Fingerprint::of(b"a certificate"),
             agent_server: Some("https://198.51.100.7:8443".to_owned()),
         };

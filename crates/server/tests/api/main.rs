@@ -26,6 +26,7 @@ mod outage;
 mod provider;
 mod redact;
 mod requests;
+mod reverse_proxy;
 mod scopes;
 mod share_options;
 mod shares;

@@ -55,6 +55,7 @@ async fn a_superseded_server_stops_and_writes_nothing_more() {
         admin_listener: None,
         provider: None,
         pools: LoadBalancerPools::ipsec(),
+        external: Default::default(),
         provisioning_deadline: BOUND,
     };
     let ca = Arc::new(Ca::load_or_create(&dir.path().join("ca"), now).unwrap());

@@ -1,0 +1,70 @@
+//! Links and `Location` begin with the address that clients reach the API at, where a reverse proxy is in between. Without
+//! one they are paths, as handlers make them.
+
+use crate::{error::ApiError, serve::ClientAddress, state::AppState};
+use axum::{
+    body::{Body, to_bytes},
+    extract::{Request, State},
+    http::{
+        HeaderValue,
+        header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION},
+    },
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use serde_json::Value;
+
+/// Bytes of an answer with links: a page of the most resources has a few megabytes.
+const LARGEST: usize = 64 << 20;
+
+/// Wraps every request.
+pub(super) async fn absolute(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
+    let client = request.extensions().get::<ClientAddress>().map(|client| client.0.ip());
+    let Some(base) = state.external.base(client, request.headers()) else { return next.run(request).await };
+    request.extensions_mut().insert(base.clone());
+    let mut response = next.run(request).await;
+    let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+    let location = location.filter(|path| path.starts_with('/')).map(|path| format!("{}{path}", base.0));
+    if let Some(location) = location.and_then(|location| HeaderValue::try_from(location).ok()) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    if response.headers().get(CONTENT_TYPE).is_none_or(|kind| kind != "application/hal+json") {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let bytes = match to_bytes(body, LARGEST).await {
+        Ok(bytes) => bytes,
+        Err(_) => return ApiError::unavailable("The answer is too large").into_response(),
+    };
+    let body = match serde_json::from_slice::<Value>(&bytes) {
+        Ok(mut value) => {
+            prefix_links(&mut value, &base.0);
+            parts.headers.remove(CONTENT_LENGTH);
+            Body::from(value.to_string())
+        }
+        Err(_) => Body::from(bytes),
+    };
+    Response::from_parts(parts, body)
+}
+
+/// Prefixes the links of the resource and of those in it.
+fn prefix_links(value: &mut Value, base: &str) {
+    match value {
+        Value::Object(object) => {
+            for (name, part) in object {
+                match part {
+                    Value::Object(links) if name == "_links" => {
+                        for link in links.values_mut() {
+                            if let Some(Value::String(href)) = link.get_mut("href") {
+                                href.insert_str(0, base);
+                            }
+                        }
+                    }
+                    part => prefix_links(part, base),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| prefix_links(item, base)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}

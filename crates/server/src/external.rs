@@ -1,0 +1,127 @@
+//! The address that clients reach the API at, where a reverse proxy is in between.
+//!
+//! A header of a client that is no trusted proxy is ignored.
+
+use axum::http::{HeaderMap, Uri};
+use ipnet::IpNet;
+use std::{net::IpAddr, str::FromStr};
+
+/// What the operator says about proxies.
+#[derive(Debug, Clone, Default)]
+pub struct ExternalAddress {
+    /// Where clients reach the API. It takes precedence over what proxies say.
+    pub url: Option<ExternalUrl>,
+    /// Proxies whose `X-Forwarded-Proto`, `-Host` and `-Prefix` are used.
+    pub trusted_proxies: Vec<TrustedProxy>,
+}
+
+/// `https://host:port/prefix`, without a slash at its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExternalUrl(String);
+
+impl FromStr for ExternalUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let rule = || "must be http:// or https://, a host, and perhaps a path".to_owned();
+        let uri: Uri = text.parse().map_err(|_| rule())?;
+        let scheme =
+            uri.scheme_str().filter(|scheme| matches!(*scheme, "http" | "https")).ok_or_else(rule)?;
+        let authority = uri.authority().filter(|a| !a.as_str().contains('@')).ok_or_else(rule)?;
+        if text.contains(['?', '#']) {
+            return Err(rule());
+        }
+        Ok(Self(format!("{scheme}://{authority}{}", uri.path().trim_end_matches('/'))))
+    }
+}
+
+/// The addresses of a proxy: a network, or one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TrustedProxy(IpNet);
+
+impl FromStr for TrustedProxy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let one = || text.parse::<IpAddr>().map(IpNet::from);
+        text.parse::<IpNet>()
+            .or_else(|_| one())
+            .map(Self)
+            .map_err(|_| "must be an address or a network, like 10.0.0.0/24".to_owned())
+    }
+}
+
+/// The beginning of all links of an answer.
+#[derive(Debug, Clone)]
+pub(crate) struct LinkBase(pub(crate) String);
+
+impl ExternalAddress {
+    pub(crate) fn base(&self, client: Option<IpAddr>, headers: &HeaderMap) -> Option<LinkBase> {
+        if let Some(ExternalUrl(url)) = &self.url {
+            return Some(LinkBase(url.clone()));
+        }
+        let client = client?.to_canonical();
+        if !self.trusted_proxies.iter().any(|proxy| proxy.0.contains(&client)) {
+            return None;
+        }
+        // The first value is what the client used; each further proxy adds its own.
+        let first = |name: &str| {
+            let value = headers.get(name)?.to_str().ok()?.split(',').next()?.trim();
+            (!value.is_empty()).then_some(value)
+        };
+        let prefix = first("x-forwarded-prefix").map(|prefix| prefix.trim_end_matches('/'));
+        let prefix = prefix.filter(|prefix| is_path(prefix)).unwrap_or_default();
+        let host = first("x-forwarded-host").zip(first("x-forwarded-proto"));
+        let origin = host.map(|(host, scheme)| format!("{}://{host}", scheme.to_ascii_lowercase()));
+        match origin.and_then(|origin| origin.parse::<ExternalUrl>().ok()) {
+            Some(ExternalUrl(origin)) => Some(LinkBase(format!("{origin}{prefix}"))),
+            None if prefix.is_empty() => None,
+            None => Some(LinkBase(prefix.to_owned())),
+        }
+    }
+}
+
+/// A path that is not taken for another host's.
+fn is_path(prefix: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/-._~".contains(c);
+    prefix.starts_with('/') && !prefix.starts_with("//") && prefix.chars().all(is_plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_trusted_proxies_name_the_base() {
+        let headers = |values: &[(&'static str, &'static str)]| {
+            values.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+        };
+        let address = |url: Option<&str>, proxy: &str| ExternalAddress {
+            url: url.map(|url| url.parse().unwrap()),
+            trusted_proxies: vec![proxy.parse().unwrap()],
+        };
+        let base = |address: &ExternalAddress, values: &[(&'static str, &'static str)]| {
+            address.base(Some("::ffff:10.0.0.7".parse().unwrap()), &headers(values)).map(|base| base.0)
+        };
+        let all = [
+            ("x-forwarded-proto", "https, http"),
+            ("x-forwarded-host", "api.example:8443, internal"),
+            ("x-forwarded-prefix", "/wicketgate/"),
+        ];
+        let trusted = address(None, "10.0.0.0/24");
+        assert_eq!(base(&trusted, &all).as_deref(), Some("https://api.example:8443/wicketgate"));
+        assert_eq!(base(&trusted, &all[2..]).as_deref(), Some("/wicketgate"));
+        assert_eq!(base(&trusted, &all[..1]), None);
+        assert_eq!(base(&address(None, "10.0.1.7"), &all), None, "another address");
+        let fixed = address(Some("https://wg.example/api/"), "10.0.1.7");
+        assert_eq!(base(&fixed, &all).as_deref(), Some("https://wg.example/api"));
+        for bad in ["//evil.example", "evil", "/a b", "/a\"b"] {
+            assert_eq!(base(&trusted, &[("x-forwarded-prefix", bad)]), None, "{bad}");
+        }
+        let host = [("x-forwarded-proto", "javascript"), ("x-forwarded-host", "x")];
+        assert_eq!(base(&trusted, &host), None);
+        for bad in ["api.example", "ftp://x", "https://", "https://u@x", "https://x/?a", "https://x/#a"] {
+            assert!(bad.parse::<ExternalUrl>().is_err(), "{bad}");
+        }
+    }
+}

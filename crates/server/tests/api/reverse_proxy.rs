@@ -1,0 +1,158 @@
+//! The API behind a real nginx that compresses answers and adds a path prefix.
+
+use crate::harness::{TOKEN, hello, tunnel, with};
+use jiff::Timestamp;
+use prometheus_client::registry::Registry;
+use serde_json::{Value, json};
+use std::{
+    collections::HashMap,
+    fs,
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+use tempfile::TempDir;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::{sleep, timeout},
+};
+use uuid::Uuid;
+use wicketgate_authority::Ca;
+use wicketgate_link::in_process;
+use wicketgate_model::{EspMode, GatewayId, LoadBalancerPools};
+use wicketgate_server::{ExternalAddress, Server, ServerConfig};
+
+const BOUND: Duration = Duration::from_secs(20);
+
+/// Ends with this value.
+struct Nginx {
+    process: Child,
+    url: String,
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Nginx {
+    /// `None` if it is not installed.
+    async fn start(dir: &Path, api: SocketAddr) -> Option<Self> {
+        // Free until nginx binds it.
+        let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|name| format!("{name}_temp_path {}/{name};", dir.display()))
+            .join(" ");
+        let config = format!(
+            "daemon off; master_process off; pid {dir}/nginx.pid; error_log stderr;\n\
+             events {{ worker_connections 64; }}\n\
+             http {{ access_log off; {temporary}\n\
+               gzip on; gzip_types application/json application/hal+json; gzip_proxied any; gzip_min_length 20;\n\
+               server {{ listen {address};\n\
+                 location /wicketgate/ {{ proxy_pass http://{api}/;\n\
+                   proxy_set_header X-Forwarded-Proto $scheme; proxy_set_header X-Forwarded-Host $http_host;\n\
+                   proxy_set_header X-Forwarded-Prefix /wicketgate; }} }} }}\n",
+            dir = dir.display()
+        );
+        let file = dir.join("nginx.conf");
+        fs::write(&file, config).unwrap();
+        let mut command = Command::new("/usr/sbin/nginx");
+        let process = command.arg("-c").arg(&file).stdin(Stdio::null()).stderr(Stdio::null()).spawn().ok()?;
+        let nginx = Self { process, url: format!("http://{address}/wicketgate") };
+        let listens = async {
+            while TcpStream::connect(address).await.is_err() {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(BOUND, listens).await.unwrap();
+        Some(nginx)
+    }
+}
+
+/// The headers, and the body.
+fn curl(url: &str, args: &[&str]) -> (u16, HashMap<String, String>, Value) {
+    let token = format!("authorization: Bearer {TOKEN}");
+    let output = Command::new("curl")
+        .args(["-sSi", "--compressed", "-H", &token, "-H", "content-type: application/json", url])
+        .args(args)
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let mut lines = head.lines();
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    let headers = lines.filter_map(|line| line.split_once(": "));
+    let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
+    (status, headers, serde_json::from_str(body).unwrap_or(Value::Null))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_lead_through_the_proxy_and_compressed_answers_can_be_written_back() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("admin.token"), format!("{TOKEN}\n")).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let api = listener.local_addr().unwrap();
+    let Some(nginx) = Nginx::start(dir.path(), api).await else {
+        eprintln!("skipped: nginx is missing (apt-get install nginx-light)");
+        return;
+    };
+    let config = ServerConfig {
+        data_dir: dir.path().to_owned(),
+        database: None,
+        listener,
+        tls: None,
+        admin_listener: None,
+        provider: None,
+        pools: LoadBalancerPools::ipsec(),
+        external: ExternalAddress { url: None, trusted_proxies: vec!["127.0.0.1".parse().unwrap()] },
+        provisioning_deadline: BOUND,
+    };
+    let ca = Arc::new(Ca::load_or_create(&dir.path().join("ca"), Timestamp::now()).unwrap());
+    let (server_end, gateway_end) = in_process(GatewayId::new(Uuid::nil()), "local".parse().unwrap());
+    let server = Server::prepare(config).await.unwrap();
+    let server = server.start(ca, server_end, None, Registry::default()).unwrap();
+    let (_gateway, _handshake) = gateway_end.open(hello(EspMode::Off));
+
+    let hal = ["-H", "accept: application/hal+json"];
+    let follow = |link: &Value| {
+        let href = link["href"].as_str().unwrap();
+        assert!(href.starts_with(&nginx.url), "{href}");
+        curl(href, &hal)
+    };
+    let (_, headers, list) = curl(&format!("{}/frontdoor/v2", nginx.url), &hal);
+    assert_eq!(headers["content-encoding"], "gzip");
+    let (status, _, frontdoor) = follow(&list["_embedded"]["frontdoorList"][0]["_links"]["self"]);
+    assert_eq!(status, 200, "{frontdoor}");
+    assert_eq!(follow(&list["_links"]["self"]).0, 200);
+
+    let tunnels = format!("{}/frontdoor/v2/{}/ipsec-tunnels", nginx.url, frontdoor["id"].as_str().unwrap());
+    let body = with(tunnel("customer-a", 1), json!({"tags": {"href": "/kept"}})).to_string();
+    let (status, headers, made) = curl(&tunnels, &["-d", &body]);
+    assert_eq!(status, 202, "{made}");
+    let location = headers["location"].clone();
+    let (status, headers, read) = curl(&location, &hal);
+    assert_eq!(
+        (status, &read["id"], &read["tags"]["href"]),
+        (200, &made["id"], &json!("/kept")),
+        "{location}"
+    );
+    assert!(headers["etag"].starts_with("W/"), "nginx compresses, so that {} is weak", headers["etag"]);
+    let change = |tag: &str| curl(&location, &["-X", "PATCH", "-d", r#"{"description": "x"}"#, "-H", tag]).0;
+    // The reconciler may change the status between the read and the write, once.
+    let changed = (0..3).find_map(|_| {
+        let tag = format!("if-match: {}", curl(&location, &hal).1["etag"]);
+        (change(&tag) == 202).then_some(tag)
+    });
+    assert_eq!(change(&changed.unwrap()), 412, "it has changed");
+
+    let (_, _, document) = curl(&format!("{}/openapi.json", nginx.url), &[]);
+    assert_eq!(document["servers"][0]["url"], format!("{}/", nginx.url));
+    // Without the proxy, links are paths as before, whatever a header says: the client is trusted, and names no prefix.
+    let (_, _, list) = curl(&format!("http://{api}/frontdoor/v2"), &hal);
+    assert!(list["_links"]["self"]["href"].as_str().unwrap().starts_with("/frontdoor/v2"));
+    timeout(BOUND, server.stop()).await.unwrap();
+}
