@@ -24,8 +24,8 @@ const BACK: Duration = Duration::from_secs(15);
 const TRY: Duration = Duration::from_secs(1);
 
 /// Interrupts the line of a site whose device has the product's configuration with `changes`.
-fn cut_for_a_while(changes: &[(&str, &str)]) -> Result<()> {
-    let (world, published) = World::with_sites(1).publish(here)?;
+fn cut_for_a_while(world: World, changes: &[(&str, &str)]) -> Result<()> {
+    let published = world.publish(here)?;
     let mut site = world.site(0)?;
     site.use_default_patience();
     let mut config = world.vpn_config(&published.tunnel)?;
@@ -65,15 +65,23 @@ fn cut_for_a_while(changes: &[(&str, &str)]) -> Result<()> {
 
 #[test]
 fn a_device_that_still_waits_for_answers_is_called_back() -> Result<()> {
-    cut_for_a_while(&[])
+    cut_for_a_while(World::with_sites(1).start()?, &[])
+}
+
+#[test]
+fn a_device_behind_a_nat_is_called_back_through_it() -> Result<()> {
+    let mut world = World::with_sites(0).start()?;
+    world.add_home()?;
+    cut_for_a_while(world, &[])
 }
 
 #[test]
 fn a_device_without_dead_peer_detection_is_called_back() -> Result<()> {
-    cut_for_a_while(&[
+    let changes = [
         ("dpd_delay = 15s", ""),
         ("start_action = start", ""),
         ("dpd_action = restart", ""),
         ("close_action = start", ""),
-    ])
+    ];
+    cut_for_a_while(World::with_sites(1).start()?, &changes)
 }

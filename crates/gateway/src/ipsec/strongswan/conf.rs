@@ -119,6 +119,16 @@ impl CharonConfig {
         Ok(())
     }
 
+    /// Has the gateway initiate to `port`, which a NAT gave the peer, from the port of NAT traversal (RFC 7296 §2.23); `None`: as
+    /// usual.
+    pub(super) async fn aim(&self, client: &mut Client, port: Option<u16>) -> Result<(), Error> {
+        let aimed = self.connection.sub(CONNECTION).zip(port).map(|(connection, port)| {
+            let ports = connection.clone().set("local_port", "4500").set("remote_port", port.to_string());
+            Message::new().section(CONNECTION, ports)
+        });
+        client.request("load-conn", aimed.unwrap_or_else(|| self.connection.clone())).await.map(drop)
+    }
+
     /// See [`FQDN_PROBE`]. Its IKE proposals are the tunnel's: charon may negotiate an IKE SA by any connection.
     fn probe(&self, id: &str) -> Message {
         Message::new()

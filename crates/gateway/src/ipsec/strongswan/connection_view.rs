@@ -38,6 +38,8 @@ pub(super) struct ConnectionView {
     /// The SAs whose times are shown, by their unique ids.
     timed: (Option<u64>, Option<u64>),
     pub(super) line: Negotiation,
+    /// The port that a NAT gave the peer, in the last connection.
+    pub(super) nat_port: Option<u16>,
     faults: Faults,
     withdrawal: Withdrawal,
     /// charon gave up an IKE SA since the SAs were last read. A fault only if there is no other.
@@ -70,6 +72,7 @@ impl ConnectionView {
             newest: None,
             timed: (None, None),
             line: Negotiation::Idle,
+            nat_port: None,
             faults: Faults::default(),
             withdrawal: Withdrawal::default(),
             silence: None,
@@ -223,6 +226,9 @@ impl ConnectionView {
             gateway: ike.text("nat-local") == Some("yes"),
             peer: ike.text("nat-remote") == Some("yes"),
         });
+        if let (Some(nat), Some(peer)) = (self.connection.nat, &self.connection.peer) {
+            self.nat_port = nat.peer.then_some(peer.port);
+        }
         let state = match (ike, child) {
             (_, Some(_)) => ConnectionState::Up,
             (Some(ike), None) if is_established(ike) => ConnectionState::Idle,

@@ -75,6 +75,7 @@ impl Daemon {
             is_suspected: false,
             initiation: Initiation::default(),
             proved: 0,
+            aimed_at: None,
         };
         tokio::spawn(task.run());
         daemon
@@ -94,6 +95,8 @@ struct Task {
     strays: StrayWatch,
     /// The index of the key that charon uses to authenticate to the peer.
     proved: usize,
+    /// The port of a NAT to which charon initiates.
+    aimed_at: Option<u16>,
 }
 
 /// Why the task stopped talking to a charon.
@@ -191,7 +194,7 @@ impl Task {
         let mut events = Events::subscribe(&socket, &EVENTS).await?;
         if let Some(wanted) = &self.wanted {
             wanted.load(&mut client, None).await?;
-            self.proved = 0;
+            (self.proved, self.aimed_at) = (0, None);
             self.report.set_problem(None);
         }
         // Before any order is answered: the caller relies on the reported connection.
@@ -238,9 +241,7 @@ impl Task {
                 }
                 stray = self.strays.packet() => self.call_back(stray),
                 () = sleep_until(call_at.unwrap_or(look_at)), if call_at.is_some() => {
-                    self.initiation.at = None;
-                    debug!(dir = %self.home.dir.display(), "initiating");
-                    initiate(&mut client).await?;
+                    self.call(&mut client).await?;
                     look_at = look_at.min(Instant::now() + LOOK_AFTER);
                 }
             }
@@ -282,9 +283,21 @@ impl Task {
             self.view.changed();
             self.publish();
         }
-        self.proved = 0;
+        (self.proved, self.aimed_at) = (0, None);
         self.report.set_problem(None);
         Ok(())
+    }
+
+    /// Initiates, to a lost peer behind a NAT through that.
+    async fn call(&mut self, client: &mut Client) -> Result<(), Error> {
+        let is_through_nat = self.initiation.begin(Instant::now());
+        let port = self.view.nat_port.filter(|_| is_through_nat);
+        if let Some(wanted) = self.wanted.as_ref().filter(|_| port != self.aimed_at) {
+            wanted.aim(client, port).await?;
+            self.aimed_at = port;
+        }
+        debug!(dir = %self.home.dir.display(), port, "initiating");
+        initiate(client).await
     }
 
     /// During a key change the peer may have an older key: its next attempt gets the next key.

@@ -22,6 +22,8 @@ const LONGEST: Duration = Duration::from_secs(15);
 /// the peer's own packets have it called back.
 const CALL_BACK: Duration = Duration::from_secs(5 * 60);
 const LONGEST_TO_LOST: Duration = Duration::from_secs(4);
+/// Every so many calls to a lost peer behind a NAT go to the usual ports.
+const USUAL_PORTS: u32 = 4;
 /// The peer's own negotiation is done by then, with two round trips of a slow line and one lost packet.
 const BEGUN: Duration = Duration::from_secs(5);
 
@@ -36,6 +38,7 @@ pub(super) struct Initiation {
     called_since: Option<Instant>,
     /// Until when a lost peer is called back, whatever its configuration.
     lost_until: Option<Instant>,
+    calls: u32,
 }
 
 impl Initiation {
@@ -44,9 +47,20 @@ impl Initiation {
         self.lost_until.replace(now + CALL_BACK).is_none_or(|until| until < now)
     }
 
+    /// A call begins. Returns whether it may go to the port that a NAT gave a lost peer: the NAT may still let it pass, but one
+    /// that forwards IKE to the peer lets only the usual ports pass after a while.
+    pub(super) fn begin(&mut self, now: Instant) -> bool {
+        (self.at, self.calls) = (None, self.calls.wrapping_add(1));
+        self.is_lost(now) && !self.calls.is_multiple_of(USUAL_PORTS)
+    }
+
+    fn is_lost(&self, now: Instant) -> bool {
+        self.lost_until.is_some_and(|until| now < until)
+    }
+
     /// Processes the current state of negotiation.
     pub(super) fn look(&mut self, is_wanted: bool, line: Negotiation, now: Instant) {
-        let is_lost = self.lost_until.is_some_and(|until| now < until);
+        let is_lost = self.is_lost(now);
         if !is_wanted && !is_lost {
             *self = Self::default();
             return;
