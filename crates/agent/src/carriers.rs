@@ -164,7 +164,7 @@ impl Agent {
         let (to_carrier, from_carrier) = (AtomicU64::new(0), AtomicU64::new(0));
         let counters = Counters { to_carrier: &to_carrier, from_carrier: &from_carrier };
         match relay(tcp, carrier, counters, None, &self.abort).await {
-            Ok(carrier) => Some(carrier),
+            Ok(carrier) => carrier,
             Err(broken) => {
                 debug!(share.id = %open.share, reason = ?broken, "a stream broke");
                 None

@@ -11,6 +11,8 @@ pub mod own_directory;
 pub mod private_file;
 pub mod program;
 pub mod send_queue;
+pub mod socket_buffers;
+mod tcp_info;
 
 pub use if_exists::if_exists;
 pub use latest::Latest;

@@ -3,7 +3,7 @@
 //! A write that succeeds has reached the kernel, not the peer. Whoever limits the time without progress has to look
 //! here too.
 
-use nix::sys::socket::{GetSockOpt as _, sockopt::GetStruct};
+use crate::tcp_info::tcp_info;
 use std::{io, os::fd::AsFd, time::Duration};
 
 /// The kernel's send queue of a TCP connection at one moment.
@@ -21,40 +21,11 @@ pub struct SendQueue {
     pub last_answer: Duration,
 }
 
-/// The beginning of the kernel's `struct tcp_info` (`linux/tcp.h`), which only ever grows at its end. Linux 4.9 has all
-/// of this.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct TcpInfo {
-    _state: [u8; 3],
-    probes: u8,
-    _options: [u8; 4],
-    _timers_and_sizes: [u32; 4],
-    /// Segments.
-    unacknowledged: u32,
-    _losses: [u32; 4],
-    _last_data: [u32; 3],
-    /// Milliseconds.
-    last_acknowledgement: u32,
-    _path: [u32; 11],
-    _pacing: [u64; 2],
-    bytes_acknowledged: u64,
-    _bytes_received: u64,
-    _segments: [u32; 2],
-    not_sent_bytes: u32,
-    _min_rtt: u32,
-}
-
-#[derive(Clone, Copy)]
-struct TcpInfoOption;
-
-nix::getsockopt_impl!(TcpInfoOption, libc::IPPROTO_TCP, libc::TCP_INFO, TcpInfo, GetStruct<TcpInfo>);
-
 /// # Errors
 ///
 /// The socket is not a TCP connection.
 pub fn send_queue(tcp: &impl AsFd) -> io::Result<SendQueue> {
-    let info = TcpInfoOption.get(tcp)?;
+    let info = tcp_info(tcp)?;
     let is_unacknowledged = info.unacknowledged > 0;
     Ok(SendQueue {
         acknowledged: info.bytes_acknowledged,

@@ -126,7 +126,8 @@ impl Carrier {
     /// The gateway's side: whether a parked carrier is usable, which means that neither data nor an end has arrived.
     pub fn is_quiet(&mut self) -> bool {
         let RecordStream { tcp, input, .. } = &mut *self.stream;
-        input.is_empty() && input.poll_fill(tcp, &mut Context::from_waker(Waker::noop())).is_pending()
+        input.is_empty()
+            && input.poll_fill(tcp, usize::MAX, &mut Context::from_waker(Waker::noop())).is_pending()
     }
 
     /// The gateway's side: the next sign of the target on an open stream that nobody relays.
@@ -195,7 +196,7 @@ pub(crate) fn poll_frame<R: AsyncRead + Unpin>(
             Next::Plain(frame) => return Poll::Ready(Ok(frame)),
             Next::Closed => return Poll::Ready(Err(CarrierError::Closed)),
             Next::Wanting => {
-                if ready!(input.poll_fill(tcp, cx))? == 0 {
+                if ready!(input.poll_fill(tcp, usize::MAX, cx))? == 0 {
                     return Poll::Ready(Err(CarrierError::Closed));
                 }
             }

@@ -4,6 +4,7 @@
 //! reset. Invariants: a connection is closed in order only after the `END` or FIN of its peer, so that an aborted
 //! transfer never looks complete; and no limit ends a stream while the kernel still delivers bytes of it.
 
+mod backlog;
 mod broken;
 mod from_carrier;
 mod gather;
@@ -26,7 +27,7 @@ use tokio::{net::TcpStream, time::sleep};
 use watch::Watch;
 use wicketgate_system::Mutex;
 
-/// Relays until both sides have ended, and returns the carrier for the next stream. The stream is aborted by `abort`, and
+/// Relays until both sides have ended, and returns the carrier for the next stream, unless a new one is better. The stream is aborted by `abort`, and
 /// after `idle` in which no byte was relayed or delivered in either direction.
 pub async fn relay(
     mut tcp: ResetOnDrop,
@@ -34,12 +35,16 @@ pub async fn relay(
     counters: Counters<'_>,
     idle: Option<Duration>,
     abort: &Abort,
-) -> Result<Carrier, Broken> {
+) -> Result<Option<Carrier>, Broken> {
     let state = RelayState::new(counters);
     let end = both_ways(tcp.tcp(), &mut carrier, &state, idle, abort).await;
     let Err(broken) = end else {
         tcp.end();
-        return Ok(carrier);
+        if state.is_worn.load(Ordering::Relaxed) {
+            carrier.close().await;
+            return Ok(None);
+        }
+        return Ok(Some(carrier));
     };
     drop(tcp);
     // A RESET cannot follow an incomplete record; the missing END means the same.

@@ -49,8 +49,9 @@ impl Stream {
             return Err(Broken::Tcp(error));
         }
         let counters = Counters { to_carrier: rx, from_carrier: tx };
-        let carrier = relay(client, carrier, counters, idle, &active.0.abort).await?;
-        agents.park(agent, carrier);
+        if let Some(carrier) = relay(client, carrier, counters, idle, &active.0.abort).await? {
+            agents.park(agent, carrier);
+        }
         Ok(())
     }
 }

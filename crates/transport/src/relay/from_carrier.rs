@@ -2,12 +2,12 @@
 //!
 //! Invariant: decrypted bytes are written before anything else is read, so a slow reader holds one buffer.
 
-use super::{broken::Broken, state::RelayState};
+use super::{backlog::Backlog, broken::Broken, state::RelayState};
 use crate::{
     buffer::SLOTS,
     carrier::{CarrierError, poll_frame},
     frame::FrameKind,
-    tls::{Incoming, Next, TrafficKeys},
+    tls::{Incoming, Next, SLOT, TrafficKeys},
 };
 use socket2::SockRef;
 use std::{
@@ -36,6 +36,7 @@ pub(super) async fn from_carrier(
     tcp: &Mutex<WriteHalf<'_>>,
     state: &RelayState<'_>,
 ) -> Result<(), Broken> {
+    let mut backlog = Backlog::default();
     loop {
         let (mut payloads, mut count, mut last) = ([const { 0..0 }; GATHER], 0, None);
         while count < GATHER && last.is_none() {
@@ -56,18 +57,23 @@ pub(super) async fn from_carrier(
                 (other, _) => last = Some(other),
             }
         }
+        let bytes = payloads[..count].iter().map(Range::len).sum();
+        backlog.moved(bytes, state.now(), carrier.lock().as_ref(), tcp.lock().as_ref());
         write_all(tcp, input, &mut payloads[..count], state).await.map_err(Broken::Tcp)?;
         match last {
             None if count > 0 => {}
             None => {
-                let n =
-                    poll_fn(|cx| input.poll_fill(&mut *carrier.lock(), cx)).await.map_err(Broken::carrier)?;
+                let most = if backlog.is_small() { SLOT } else { usize::MAX };
+                let n = poll_fn(|cx| input.poll_fill(&mut *carrier.lock(), most, cx));
+                let n = n.await.map_err(Broken::carrier)?;
                 if n == 0 {
                     return Err(Broken::Carrier(CarrierError::Closed));
                 }
             }
             Some(FrameKind::End) => {
                 input.give_back();
+                let is_new = backlog.end(carrier.lock().as_ref(), tcp.lock().as_ref());
+                state.is_worn.fetch_or(!is_new, Ordering::Relaxed);
                 // If the connection has ended, too, closing it sends the FIN.
                 if state.has_ended() {
                     return Ok(());

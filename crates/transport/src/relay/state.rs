@@ -26,6 +26,8 @@ pub(super) struct RelayState<'a> {
     pub(super) answered: AtomicBool,
     /// The kernel delivers bytes to the connection: the other end is to be informed.
     pub(super) is_delivering: AtomicBool,
+    /// The carrier's buffers have become worse than those of a new one.
+    pub(super) is_worn: AtomicBool,
 }
 
 impl<'a> RelayState<'a> {
@@ -38,12 +40,18 @@ impl<'a> RelayState<'a> {
             mid_record: AtomicBool::new(false),
             answered: AtomicBool::new(false),
             is_delivering: AtomicBool::new(false),
+            is_worn: AtomicBool::new(false),
         }
+    }
+
+    /// Milliseconds since the start.
+    pub(super) fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Records that bytes were relayed. Returns the milliseconds since the start.
     pub(super) fn moved(&self) -> u64 {
-        let at = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let at = self.now();
         self.last.store(at, Ordering::Relaxed);
         at
     }

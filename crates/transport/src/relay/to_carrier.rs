@@ -3,6 +3,7 @@
 //! Invariant: a record that was begun is written completely, or the carrier is unusable; `mid_record` is set meanwhile.
 
 use super::{
+    backlog::Backlog,
     broken::Broken,
     gather::{GATHER, Gather},
     state::RelayState,
@@ -37,7 +38,7 @@ pub(super) async fn to_carrier(
     state: &RelayState<'_>,
 ) -> Result<(), Broken> {
     let mut buffer = Buffer::default();
-    let (mut slots, mut gather) = (1, Gather::default());
+    let (mut slots, mut gather, mut backlog) = (1, Gather::default(), Backlog::default());
     loop {
         let read = poll_fn(|cx| {
             if state.is_delivering.swap(false, Ordering::Relaxed) {
@@ -59,11 +60,17 @@ pub(super) async fn to_carrier(
                 carrier.write_all(&frame).await.map_err(Broken::carrier)?;
                 state.mid_record.store(false, Ordering::Relaxed);
                 match bare {
-                    Some(_) => return Ok(()),
+                    Some(_) => {
+                        state
+                            .is_worn
+                            .fetch_or(!backlog.end(tcp.as_ref(), carrier.as_ref()), Ordering::Relaxed);
+                        return Ok(());
+                    }
                     None => continue,
                 }
             }
         };
+        backlog.moved(n, state.now(), tcp.as_ref(), carrier.as_ref());
         let (mut left, mut length) = (n, 0);
         for slot in buffer.bytes_mut().chunks_mut(SLOT) {
             if left == 0 {
@@ -84,7 +91,7 @@ pub(super) async fn to_carrier(
             sleep(GATHER).await;
             slots = SLOTS;
         } else {
-            slots = if n < MAX_DATA { 1 } else { SLOTS };
+            slots = if n < MAX_DATA || backlog.is_small() { 1 } else { SLOTS };
         }
     }
 }

@@ -96,18 +96,21 @@ impl Incoming {
         }
     }
 
-    /// Reads what is available, `Ok(0)` at the end. Earlier plaintext must have been consumed.
+    /// Reads what is available, as long as it holds at most `most` bytes, `Ok(0)` at the end. `most` has room for a
+    /// record. Earlier plaintext must have been consumed.
     pub(crate) fn poll_fill<R: AsyncRead + Unpin>(
         &mut self,
         tcp: &mut R,
+        most: usize,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         let bytes = self.buffer.take();
+        let most = most.min(bytes.len());
         if self.start > 0 {
             bytes.copy_within(self.start..self.end, 0);
             self.end -= mem::take(&mut self.start);
         }
-        let mut room = ReadBuf::new(&mut bytes[self.end..]);
+        let mut room = ReadBuf::new(&mut bytes[self.end..most]);
         let read = Pin::new(tcp).poll_read(cx, &mut room);
         let n = room.filled().len();
         self.end += n;

@@ -100,7 +100,7 @@ impl RecordStream {
                 Next::Closed => return Ok(None),
                 Next::Wanting => {
                     let Self { tcp, input, .. } = self;
-                    if poll_fn(|cx| input.poll_fill(tcp, cx)).await? == 0 {
+                    if poll_fn(|cx| input.poll_fill(tcp, usize::MAX, cx)).await? == 0 {
                         return Err(io::ErrorKind::UnexpectedEof.into());
                     }
                 }

@@ -1,0 +1,173 @@
+//! Bounds the bytes that wait between a source and a destination that is slower.
+//!
+//! Without a bound, the kernel lets each buffer on the way grow to megabytes: on a slow line, all that follows on the connection
+//! waits for seconds behind them, and a sender takes for delivered what nobody has read. Here a buffer keeps its first size until
+//! the rate and the round trip show that this is too little. A stream that is faster than [`FAST`] is left to the kernel.
+//!
+//! Invariants: a buffer never shrinks, since the source may have sent already what would not fit; short streams cost nothing.
+
+use std::{os::fd::AsFd, time::Duration};
+use wicketgate_system::socket_buffers::{
+    free_receive_buffer, freeze_receive_buffer, grow_receive_buffer, limit_unsent, round_trip,
+    unfreeze_receive_buffer,
+};
+
+/// Bytes of a direction after which it is limited. The kernel's buffers do not grow before.
+const BEGIN: u64 = 12 << 10;
+/// Milliseconds between two looks. At least a round trip.
+const LOOK: u64 = 20;
+/// A buffer has room for what the destination takes in this many milliseconds, besides what the round trip needs. With less, a
+/// busy scheduler shows as lost throughput.
+const SLACK: u64 = 10;
+/// The largest limited receive buffer, with the kernel's overhead. Every process may set it: `net.core.rmem_max` is 208 KiB by
+/// default, and the kernel doubles it.
+const MOST: u64 = 384 << 10;
+/// Bytes in a millisecond above which nothing is limited: then the kernel's largest buffers last about 0.1 s.
+const FAST: u64 = 64 << 10;
+/// Bytes of a buffer for each byte of the stream: the kernel offers about half of a buffer as window.
+const OVERHEAD: u64 = 2;
+/// A buffer is only changed by more than this part of its size.
+const HYSTERESIS: u64 = 4;
+
+/// The backlog of one direction of a stream.
+#[derive(Debug)]
+pub(super) enum Backlog {
+    /// These bytes were moved, and nothing is limited yet.
+    Short(u64),
+    Limited {
+        /// Of the source's receive buffer, in bytes with the kernel's overhead.
+        size: u64,
+        /// Of the last look. Times are in milliseconds since the stream began.
+        looked: u64,
+        /// Since then.
+        bytes: u64,
+        round_trip: u64,
+        has_grown: bool,
+    },
+    /// The stream is fast: the kernel chooses the size.
+    Free,
+    /// The kernel is too old.
+    Impossible,
+}
+
+impl Default for Backlog {
+    fn default() -> Self {
+        Self::Short(0)
+    }
+}
+
+impl Backlog {
+    /// Whether records are moved one by one: even a few take long on a slow line, and the kernel lets the buffer grow when
+    /// more is read at once.
+    pub(super) fn is_small(&self) -> bool {
+        match self {
+            Self::Short(_) => true,
+            Self::Limited { size, .. } => *size < MOST / 2,
+            Self::Free | Self::Impossible => false,
+        }
+    }
+
+    /// Records that bytes were read from the source and will be written to the destination.
+    pub(super) fn moved(&mut self, n: usize, at: u64, source: &impl AsFd, destination: &impl AsFd) {
+        match self {
+            Self::Free | Self::Impossible => {}
+            Self::Short(bytes) => {
+                *bytes += n as u64;
+                if *bytes >= BEGIN {
+                    *self = Self::begin(at, source, destination);
+                }
+            }
+            Self::Limited { size, looked, bytes, round_trip: path, has_grown } => {
+                *bytes += n as u64;
+                let elapsed = at - *looked;
+                if elapsed < LOOK.max(*path) {
+                    return;
+                }
+                *path = round_trip(source).map_or(0, millis);
+                if elapsed < *path {
+                    return;
+                }
+                let wanted = wanted(*bytes, elapsed, *path);
+                (*looked, *bytes) = (at, 0);
+                // Each call fails only if the connection has ended, which the relay notices.
+                match wanted {
+                    None => {
+                        let _ = free_receive_buffer(source);
+                        let _ = limit_unsent(destination, None);
+                        *self = Self::Free;
+                    }
+                    Some(wanted) if wanted > *size + *size / HYSTERESIS => {
+                        (*size, *has_grown) = (wanted, true);
+                        let _ = grow_receive_buffer(source, wanted);
+                        let _ = limit_unsent(destination, Some(unsent(wanted)));
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+    }
+
+    fn begin(at: u64, source: &impl AsFd, destination: &impl AsFd) -> Self {
+        let Ok(size) = freeze_receive_buffer(source) else { return Self::Impossible };
+        let _ = limit_unsent(destination, Some(unsent(size)));
+        Self::Limited { size, looked: at, bytes: 0, round_trip: 0, has_grown: false }
+    }
+
+    /// The direction has ended. Makes the connections as they were, or returns `false` if a new connection has smaller buffers.
+    pub(super) fn end(&self, source: &impl AsFd, destination: &impl AsFd) -> bool {
+        match self {
+            Self::Short(_) | Self::Impossible => true,
+            Self::Free | Self::Limited { has_grown: true, .. } => false,
+            Self::Limited { .. } => {
+                unfreeze_receive_buffer(source).is_ok() && limit_unsent(destination, None).is_ok()
+            }
+        }
+    }
+}
+
+/// The size of a receive buffer at a rate of `bytes` in `elapsed`. `None`: it is not limited. A stream that is held up by
+/// the size itself gets twice as much as it has.
+fn wanted(bytes: u64, elapsed: u64, round_trip: u64) -> Option<u64> {
+    let on_the_way = OVERHEAD * 2 * bytes * round_trip / elapsed;
+    (bytes / elapsed <= FAST && on_the_way <= MOST)
+        .then(|| (on_the_way + OVERHEAD * bytes * SLACK / elapsed).min(MOST))
+}
+
+/// The most bytes that wait at the destination for being sent.
+fn unsent(size: u64) -> u32 {
+    u32::try_from(size / 4).unwrap_or(u32::MAX)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_buffer_lasts_for_the_round_trip_and_the_slack_unless_the_stream_is_fast() {
+        // 20 Mbit/s from a source in the same network, and 1.6 Mbit/s from one that is 50 ms away.
+        assert_eq!(wanted(50_000, 20, 0), Some(50_000));
+        assert_eq!(wanted(10_000, 50, 50), Some(44_000));
+        // The first window each 50 ms, 200 Mbit/s from there, and 1 Gbit/s from anywhere.
+        assert!(wanted(64 << 10, 50, 50).unwrap() > 2 * (128 << 10));
+        assert_eq!(wanted(1_250_000, 50, 50), None);
+        assert_eq!(wanted(2_500_000, 20, 0), None);
+    }
+
+    proptest! {
+        #[test]
+        fn the_size_grows_with_the_rate_and_the_round_trip(
+            bytes in 0..1_u64 << 30, elapsed in 1..100_000_u64, path in 0..2_000_u64, more in 0..1_u64 << 20,
+        ) {
+            let or_all = |wanted: Option<u64>| wanted.unwrap_or(u64::MAX);
+            let size = or_all(wanted(bytes, elapsed, path));
+            prop_assert!(size <= MOST || size == u64::MAX);
+            prop_assert!(or_all(wanted(bytes + more, elapsed, path)) >= size);
+            prop_assert!(or_all(wanted(bytes, elapsed, path + more % 100)) >= size);
+        }
+    }
+}
