@@ -34,7 +34,10 @@ pub(crate) struct Quality {
 /// A running line. Dropping it ends it.
 pub(crate) struct Line {
     _runtime: Runtime,
+    quality: Shared,
 }
+
+type Shared = Arc<std::sync::Mutex<Quality>>;
 
 impl Line {
     /// Connects two namespaces with the given addresses.
@@ -57,14 +60,24 @@ impl Line {
             Ok(Arc::new(tun))
         });
         let (a, b) = (a?, b?);
-        runtime.spawn(carry(Arc::clone(&a), Arc::clone(&b), quality, 1));
-        runtime.spawn(carry(b, a, quality, 2));
-        Ok(Self { _runtime: runtime })
+        let quality = Shared::new(quality.into());
+        runtime.spawn(carry(Arc::clone(&a), Arc::clone(&b), Arc::clone(&quality), 1));
+        runtime.spawn(carry(b, a, Arc::clone(&quality), 2));
+        Ok(Self { _runtime: runtime, quality })
+    }
+
+    /// Changes the properties for all packets that follow.
+    pub(crate) fn set(&self, quality: Quality) {
+        *lock(&self.quality) = quality;
     }
 }
 
+fn lock(quality: &Shared) -> std::sync::MutexGuard<'_, Quality> {
+    quality.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 /// Carries the packets of one direction.
-async fn carry(from: Arc<Tun>, to: Arc<Tun>, quality: Quality, seed: u64) {
+async fn carry(from: Arc<Tun>, to: Arc<Tun>, quality: Shared, seed: u64) {
     let (send, mut receive) = mpsc::channel::<(Instant, Box<[u8]>)>(FLIGHT);
     tokio::spawn(async move {
         while let Some((due, packet)) = receive.recv().await {
@@ -77,7 +90,7 @@ async fn carry(from: Arc<Tun>, to: Arc<Tun>, quality: Quality, seed: u64) {
     let mut free = Instant::now();
     let mut packet = [0; MTU + 64];
     while let Ok(n) = from.recv(&mut packet).await {
-        let now = Instant::now();
+        let (now, quality) = (Instant::now(), *lock(&quality));
         free = free.max(now);
         if dice.roll() < quality.lost / 1000.0 || free - now > QUEUE {
             continue;

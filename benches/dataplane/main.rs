@@ -13,6 +13,7 @@ mod lossy;
 mod peer;
 mod peers;
 mod report;
+mod slow;
 mod target;
 mod tunnel;
 mod usage;
@@ -61,12 +62,14 @@ enum Section {
     Lossy,
     /// Throughput of a real tunnel.
     Tunnel,
+    /// Downloads through a real tunnel over a slow line.
+    Slow,
 }
 
 impl Section {
     /// Whether the section runs on one loopback interface.
     fn is_loopback(self) -> bool {
-        !matches!(self, Self::Lossy | Self::Tunnel)
+        !matches!(self, Self::Lossy | Self::Tunnel | Self::Slow)
     }
 }
 
@@ -149,6 +152,9 @@ fn run(options: &Options) -> Result<usize> {
     if sections.contains(&Section::Tunnel) {
         tunnel::tunnel(&plan, &mut report)?;
     }
+    if sections.contains(&Section::Slow) {
+        slow::slow(&plan, &mut report)?;
+    }
     report.print()
 }
 
@@ -172,7 +178,7 @@ fn loopback(options: &Options, plan: &Plan, sections: &[Section], report: &mut R
                 Section::PingPong => compare::ping_pongs(plan, all, handle, report)?,
                 Section::Idle => idle::idle(plan, all, handle, report)?,
                 Section::Hostile => hostile::hostile(plan, ours, &all[0], &targets, handle, report)?,
-                Section::Lossy | Section::Tunnel => {}
+                Section::Lossy | Section::Tunnel | Section::Slow => {}
             }
         }
         runtime.shutdown_background();

@@ -21,61 +21,99 @@ use crate::{
     report::{Aim, Report},
 };
 
-const PEER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
+/// The site's public address.
+pub(crate) const PEER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
-const PRIVATE: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
-const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
+/// The target's address.
+pub(crate) const PRIVATE: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
+/// The client's address.
+pub(crate) const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
 const AGENTS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(GATEWAY), 7443);
-/// The port of iperf3, both directly in the tunnel and behind the share.
-const STRAIGHT: u16 = 5201;
+/// The port of the servers, both directly in the tunnel and behind the share.
+pub(crate) const STRAIGHT: u16 = 5201;
 /// The ingress port of the share.
-const SHARE: u16 = 9001;
+pub(crate) const SHARE: u16 = 9001;
 /// The longest wait for the tunnel, and for each iperf3 beyond its measuring time.
 const BOUND: Duration = Duration::from_secs(30);
 
+/// A gateway, an agent and a site with a tunnel, each in a namespace of its own, and a share.
+pub(crate) struct Installation {
+    gateway: GatewayProcess,
+    _agent: Agent,
+    device: Site,
+    pub(crate) site: Namespace,
+    pub(crate) private: Namespace,
+    /// The tunnel's namespace, which has the load balancer's address.
+    pub(crate) inside: Namespace,
+    pub(crate) load_balancer: Ipv4Addr,
+}
+
+impl Installation {
+    /// `site_link` connects the site's namespace, with the address [`PEER`], to that of the Internet, with its first argument.
+    pub(crate) fn start(
+        lab: &Lab,
+        site_link: impl FnOnce(&Namespace, Ipv4Addr, &Namespace) -> Result<()>,
+    ) -> Result<Self> {
+        let [net, outside, private, site] = ["net", "gw", "private", "site"].map(|name| lab.namespace(name));
+        let (net, outside, private, site) = (net?, outside?, private?, site?);
+        net.sysctl("net/ipv4/ip_forward", "1")?;
+        for (namespace, name, address) in [(&outside, "gw", GATEWAY), (&private, "private", PRIVATE)] {
+            link(&net, namespace, name, address)?;
+        }
+        site_link(&net, hop(PEER), &site)?;
+        let (executable, agent) = executables()?;
+        let options = GatewayOptions::measured(&executable, &outside, AGENTS, Some(GATEWAY));
+        let gateway = GatewayProcess::start(lab, &options)?;
+        let options = AgentOptions::measured(&agent, &private, AGENTS);
+        let (agent, zid) = Agent::enrol(lab, &options, &gateway)?;
+        let tunnel = gateway.tunnel(lab, "bench", PEER, "10.0.0.0/16")?;
+        let id = tunnel["id"].as_str().context("the tunnel has no id")?;
+        let ip = tunnel["loadBalancerIp"].as_str().context("the tunnel has no loadBalancerIp")?;
+        let config = gateway.at(&format!("ipsec-tunnels/{id}/vpn-config?format=strongswan"));
+        let mut device = Site::new(lab, "charon", &site, PEER, INSIDE)?;
+        device.start(lab, &gateway.api.text(&config)?)?;
+        device.connected(lab, BOUND)?;
+        gateway.share(lab, "bench", &tunnel, &zid, &format!("{PRIVATE}:{STRAIGHT}"), SHARE)?;
+        let (inside, load_balancer) = (holder(&outside, ip)?, ip.parse()?);
+        Ok(Self { gateway, _agent: agent, device, site, private, inside, load_balancer })
+    }
+
+    pub(crate) fn stop(mut self, lab: &Lab) -> Result<()> {
+        self.device.stop()?;
+        self.gateway.clear(lab, BOUND)
+    }
+}
+
+/// The router's address in the network of `address`.
+fn hop(address: Ipv4Addr) -> Ipv4Addr {
+    let [a, b, c, _] = address.octets();
+    Ipv4Addr::new(a, b, c, 1)
+}
+
+/// Connects a namespace to the Internet.
+fn link(net: &Namespace, namespace: &Namespace, name: &str, address: Ipv4Addr) -> Result<()> {
+    let (near, far) = (format!("{}/24", hop(address)), format!("{address}/24"));
+    Namespace::link(End(net, name, &near), End(namespace, "wan", &far))?;
+    namespace.ip(&format!("route add default via {}", hop(address)))
+}
+
 pub(crate) fn tunnel(plan: &Plan, report: &mut Report) -> Result<()> {
     let lab = Lab::new("wgesp-", &Path::new(HOME).join("tunnel"), Arc::default())?;
-    let [net, outside, private, site] = ["net", "gw", "private", "site"].map(|name| lab.namespace(name));
-    let (net, outside, private, site) = (net?, outside?, private?, site?);
-    net.sysctl("net/ipv4/ip_forward", "1")?;
-    for (namespace, name, address) in
-        [(&outside, "gw", GATEWAY), (&private, "private", PRIVATE), (&site, "site", PEER)]
-    {
-        let [a, b, c, _] = address.octets();
-        let hop = Ipv4Addr::new(a, b, c, 1);
-        let (near, far) = (format!("{hop}/24"), format!("{address}/24"));
-        Namespace::link(End(&net, name, &near), End(namespace, "wan", &far))?;
-        namespace.ip(&format!("route add default via {hop}"))?;
-    }
-    let (executable, agent) = executables()?;
-    let gateway =
-        GatewayProcess::start(&lab, &GatewayOptions::measured(&executable, &outside, AGENTS, Some(GATEWAY)))?;
-    let options = AgentOptions::measured(&agent, &private, AGENTS);
-    let (_agent, zid) = Agent::enrol(&lab, &options, &gateway)?;
-    let tunnel = gateway.tunnel(&lab, "bench", PEER, "10.0.0.0/16")?;
-    let id = tunnel["id"].as_str().context("the tunnel has no id")?;
-    let ip = tunnel["loadBalancerIp"].as_str().context("the tunnel has no loadBalancerIp")?;
-    let config = gateway.at(&format!("ipsec-tunnels/{id}/vpn-config?format=strongswan"));
-    let mut device = Site::new(&lab, "charon", &site, PEER, INSIDE)?;
-    device.start(&lab, &gateway.api.text(&config)?)?;
-    device.connected(&lab, BOUND)?;
-    let target = format!("{PRIVATE}:{STRAIGHT}");
-    gateway.share(&lab, "iperf", &tunnel, &zid, &target, SHARE)?;
-
-    let inside = holder(&outside, ip)?;
+    let installation = Installation::start(&lab, |net, _, site| link(net, site, "site", PEER))?;
+    let Installation { site, private, inside, load_balancer, .. } = &installation;
+    let ip = &load_balancer.to_string();
     let _servers =
-        [server(&lab, &inside, "straight", ip)?, server(&lab, &private, "behind", &PRIVATE.to_string())?];
+        [server(&lab, inside, "straight", ip)?, server(&lab, private, "behind", &PRIVATE.to_string())?];
     for _ in 0..plan.rounds {
         for (way, reverse) in [("up", false), ("down", true)] {
             for (peer, port) in [(DIRECT, STRAIGHT), (OURS, SHARE)] {
-                let gbit = iperf(&site, ip, port, reverse, plan.time(6.0))?;
+                let gbit = iperf(site, ip, port, reverse, plan.time(6.0))?;
                 let name = format!("through a tunnel, {way}, Gbit/s");
                 report.note(&name, &[Aim::AtLeast(0.9, DIRECT)], peer, gbit);
             }
         }
     }
-    device.stop()?;
-    gateway.clear(&lab, BOUND)?;
+    installation.stop(&lab)?;
     lab.remove()
 }
 
