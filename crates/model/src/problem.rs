@@ -65,6 +65,11 @@ pub struct Problem {
 }
 
 impl Problem {
+    /// Whether the cause passes by itself, so that the status does not change for it.
+    pub fn is_pending(&self) -> bool {
+        self.reason == Reason::Pending
+    }
+
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self { reason, message: message.into() }
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tracing::{info, warn};
 use wicketgate_model::{
-    Connection, ConnectionContinuity, ConnectionState, Generation, Observation, Problem, Reason, ShareId,
-    Status, TunnelId,
+    Connection, ConnectionContinuity, ConnectionState, Generation, Observation, Problem, ShareId, Status,
+    TunnelId,
 };
 use wicketgate_store::{Resource, StatusUpdate, StoreError};
 
@@ -127,7 +127,7 @@ impl Reconciler {
         self.tunnels.each_undecided(|id, row| {
             let state = &mut row.state;
             let current = match seen.observed.tunnels.get(&id) {
-                Some(tunnel) if tunnel.problem.as_ref().is_some_and(is_pending) => return,
+                Some(tunnel) if tunnel.problem.as_ref().is_some_and(Problem::is_pending) => return,
                 Some(tunnel) => state.shown(&tunnel.connection, seen.reporting_since),
                 None if is_lost
                     && state.connection.as_ref().is_some_and(|c| c.state != ConnectionState::Down) =>
@@ -168,7 +168,7 @@ fn observation(
 ) -> Observation {
     match (seen.silent_since, entry) {
         (Some(since), _) => Observation::Silent { since },
-        (None, Some((None, Some(problem)))) if is_pending(&problem) => {
+        (None, Some((None, Some(problem)))) if problem.is_pending() => {
             Observation::Looking { since: seen.reporting_since }
         }
         (None, Some((ready, problem))) => Observation::Seen { ready, problem },
@@ -181,8 +181,4 @@ fn observation(
 fn impairment(seen: &GatewayView, share: ShareId, tunnel: TunnelId) -> Option<Problem> {
     let peer = PeerState::of(seen, tunnel).and_then(|peer| peer.problem(tunnel));
     peer.or_else(|| seen.recent.problem(share).cloned())
-}
-
-pub(super) fn is_pending(problem: &Problem) -> bool {
-    problem.reason == Reason::Pending
 }

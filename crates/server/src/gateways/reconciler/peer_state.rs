@@ -2,10 +2,9 @@
 
 use wicketgate_model::{ConnectionFault, ConnectionState, EspMode, Problem, Reason, TunnelId};
 
-use super::decide::is_pending;
 use crate::gateways::GatewayView;
 
-/// A change of it is told to all shares of the tunnel, so it has no counters and no times.
+/// All shares of the tunnel are looked at after each change, so it has no counters and no times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PeerState {
     is_up: bool,
@@ -19,7 +18,7 @@ impl PeerState {
             return None;
         }
         let tunnel = seen.observed.tunnels.get(&tunnel)?;
-        if tunnel.problem.as_ref().is_some_and(is_pending) {
+        if tunnel.problem.as_ref().is_some_and(Problem::is_pending) {
             return None;
         }
         let connection = &tunnel.connection;
