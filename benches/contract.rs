@@ -115,8 +115,13 @@ async fn serve(home: &Path) -> Result<()> {
 
 /// A gateway that reports everything as ready as soon as it receives it.
 async fn agree(link: GatewayEnd) {
-    let hello =
-        GatewayHello { versions: VERSIONS, esp: EspMode::Off, public_address: None, max_tunnels: None };
+    let hello = GatewayHello {
+        versions: VERSIONS,
+        esp: EspMode::Off,
+        public_address: None,
+        max_tunnels: None,
+        namespaces: None,
+    };
     let (send, handshake) = link.open(hello);
     let Ok(mut receive) = handshake.finish().await else { return };
     while let Some(message) = receive.recv().await {

@@ -75,6 +75,10 @@ fn a_share_is_ready_only_while_its_site_is_connected() -> Result<()> {
     ensure!(reason(&wait(&share, false)?) == "PeerDown");
     wait(&tunnel, false)?;
 
+    // The namespace that an operator enters to look inside.
+    let namespace = text(&wait(&tunnel, false)?, "namespace")?.to_owned();
+    ensure!(world.tunnel_namespaces()?.contains(&namespace), "{namespace}");
+
     let mut site = world.connected_site(0, &published.tunnel)?;
     ensure!(reason(&wait(&share, true)?).is_null());
     wait(&tunnel, true)?;

@@ -78,6 +78,7 @@ impl Gateway {
             esp: backend.esp(),
             public_address: backend.public_address(),
             max_tunnels: capacity.tunnels,
+            namespaces: backend.namespaces(),
         };
         info!(esp = %hello.esp, public_address = ?hello.public_address, agents = %agent_address, "gateway started");
         backend.advise();

@@ -301,8 +301,13 @@ impl Ground {
         LinkAddresses::of(self.instance, slot)
     }
 
+    /// The beginning of the names of tunnels' namespaces; their slots follow.
+    pub(crate) fn namespaces(&self) -> String {
+        format!("wicketgate-{:04x}", self.instance)
+    }
+
     fn namespace_name(&self, slot: u16) -> String {
-        format!("wicketgate-{:04x}-{slot}", self.instance)
+        format!("{}-{slot}", self.namespaces())
     }
 
     /// At most 12 of the 15 bytes that a link's name may have.

@@ -54,6 +54,13 @@ impl Backend {
     }
 
     /// What peers dial; `None` without IPsec.
+    pub(crate) fn namespaces(&self) -> Option<String> {
+        match self {
+            Self::Strongswan(strongswan) => Some(strongswan.ground.namespaces()),
+            Self::Off(_) => None,
+        }
+    }
+
     pub fn public_address(&self) -> Option<Ipv4Addr> {
         match self {
             Self::Strongswan(strongswan) => Some(strongswan.ground.public_address),

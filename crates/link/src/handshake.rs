@@ -55,7 +55,13 @@ mod tests {
     use wicketgate_model::{EspMode, GatewayId};
 
     fn hello(versions: Versions) -> GatewayHello {
-        GatewayHello { versions, esp: EspMode::Off, public_address: None, max_tunnels: Some(7) }
+        GatewayHello {
+            versions,
+            esp: EspMode::Off,
+            public_address: None,
+            max_tunnels: Some(7),
+            namespaces: None,
+        }
     }
 
     fn ends() -> (crate::ServerEnd, crate::GatewayEnd) {

@@ -76,6 +76,9 @@ pub struct GatewayHello {
     pub public_address: Option<Ipv4Addr>,
     /// The maximum of tunnels; `None`: as many as there are addresses for.
     pub max_tunnels: Option<u32>,
+    /// The name of a tunnel's namespace is this, `-`, and its slot; `None` without namespaces.
+    #[serde(default)]
+    pub namespaces: Option<String>,
 }
 
 /// Shares of one agent in an answer: more than an agent usually has, and few enough for a page of agents.

@@ -71,6 +71,12 @@ impl Gateways {
         self.at(location)?.view.lock().public_address()
     }
 
+    /// The network namespace of the tunnel in this slot of a location; `None` without IPsec.
+    pub(crate) fn namespace_at(&self, location: &LocationId, slot: u16) -> Option<String> {
+        let view = self.at(location)?.view.lock();
+        view.namespaces().map(|names| format!("{names}-{slot}"))
+    }
+
     /// Inspects a share's path at the gateway of its location. `None`: no gateway answers, or too many checks run.
     pub(crate) async fn check(&self, location: &LocationId, share: ShareId) -> Option<ShareCheck> {
         self.at(location)?.rpc.check(share).await

@@ -186,6 +186,7 @@ mod tests {
             esp: EspMode::Kernel,
             public_address: None,
             max_tunnels: None,
+            namespaces: None,
         });
         let gateway = LinkedGateway { location: "local".parse().unwrap(), view, rpc: GatewayRpc::new(send) };
         let scrape = Scrape {

@@ -146,6 +146,7 @@ fn from_gateway() -> Vec<FromGateway> {
         esp,
         public_address: Some([198, 51, 100, 7].into()),
         max_tunnels: Some(200),
+        namespaces: Some("wicketgate-8812".to_owned()),
     };
     let connected = ConnectedAgent {
         agent,

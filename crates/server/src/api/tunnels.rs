@@ -160,6 +160,7 @@ fn shown(state: &AppState, row: TunnelRow) -> Tunnel {
     let (gateways, location) = (&state.gateways, &row.spec.location);
     let place = TunnelPlace {
         address: gateways.public_address_at(location),
+        namespace: gateways.namespace_at(location, row.slot),
         is_without_ipsec: gateways.esp_at(location) == Some(EspMode::Off),
     };
     Tunnel::of(row, place)

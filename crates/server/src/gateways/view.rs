@@ -155,6 +155,11 @@ impl GatewayView {
         self.hello.as_ref()?.public_address
     }
 
+    /// The beginning of the names of its tunnels' namespaces.
+    pub(crate) fn namespaces(&self) -> Option<&str> {
+        self.hello.as_ref()?.namespaces.as_deref()
+    }
+
     /// The number of tunnels that it can hold, if that is known.
     pub(crate) fn max_tunnels(&self) -> Option<u32> {
         self.hello.as_ref()?.max_tunnels

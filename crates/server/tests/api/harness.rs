@@ -310,6 +310,7 @@ pub(crate) fn hello(esp: EspMode) -> GatewayHello {
         esp,
         public_address: Some([198, 51, 100, 7].into()),
         max_tunnels: Some(200),
+        namespaces: Some("wicketgate-8812".to_owned()),
     }
 }
 

@@ -43,6 +43,7 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
     PRE_SHARED_KEY,
     Property::new("loadBalancerIp", Text).column(&column::LOAD_BALANCER_IP).writable(),
     Property::new("gatewayPublicIp", Text).column(&column::GATEWAY_ADDRESS),
+    Property::new("namespace", Text).optional(),
     // Schemas have the canonical notation. Other names of the same algorithms and capital letters are accepted, too.
     Property::new("ikeProposals", List).column(&column::IKE_PROPOSALS).writable(),
     Property::new("espProposals", List).column(&column::ESP_PROPOSALS).writable(),
@@ -95,6 +96,7 @@ pub(in crate::api) struct Tunnel {
     peer_id: PeerId,
     load_balancer_ip: Ipv4Addr,
     gateway_public_ip: Option<Ipv4Addr>,
+    namespace: Option<String>,
     connection: LiveConnection,
     ike_proposals: Option<IkeProposals>,
     esp_proposals: Option<EspProposals>,
@@ -110,10 +112,11 @@ pub(in crate::api) struct Tunnel {
 }
 
 /// What the database does not know of a tunnel's gateway.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(in crate::api) struct TunnelPlace {
     /// The address that the remote device dials, if it is known.
     pub(in crate::api) address: Option<Ipv4Addr>,
+    pub(in crate::api) namespace: Option<String>,
     /// There are no peers: sites connect to the load balancer without IPsec.
     pub(in crate::api) is_without_ipsec: bool,
 }
@@ -137,6 +140,7 @@ impl Tunnel {
             peer_id: spec.peer_id,
             load_balancer_ip: row.load_balancer_ip,
             gateway_public_ip: place.address,
+            namespace: place.namespace,
             connection: LiveConnection::of(connection, spec.peer_cidr),
             ike_proposals: spec.ike_proposals,
             esp_proposals: spec.esp_proposals,

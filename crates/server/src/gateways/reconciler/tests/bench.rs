@@ -196,7 +196,13 @@ fn gateway_id() -> GatewayId {
 }
 
 pub(super) fn hello() -> GatewayHello {
-    GatewayHello { versions: VERSIONS, esp: EspMode::Off, public_address: None, max_tunnels: None }
+    GatewayHello {
+        versions: VERSIONS,
+        esp: EspMode::Off,
+        public_address: None,
+        max_tunnels: None,
+        namespaces: None,
+    }
 }
 
 fn restarted(store: &Store, ca: &Arc<Ca>, now: Timestamp) -> (Reconciler, FakeGateway) {
