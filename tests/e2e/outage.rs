@@ -54,10 +54,8 @@ fn cut_for_a_while(world: World, changes: &[(&str, &str)]) -> Result<()> {
     world.gateway.wait(&world.lab, &path, "not UP", OUTAGE, |t| t["connection"]["state"] != "UP")?;
     thread::sleep(OUTAGE.saturating_sub(cut.elapsed()));
     internet.nft("delete table ip cut")?;
-    let end = Instant::now();
     let back = || ask(&site.namespace, published.door, TRY).map(Some);
     assert_eq!(world.lab.until("traffic after the outage", BACK, back)?, "here");
-    eprintln!("traffic {:?} after the outage", end.elapsed());
     let up = world.gateway.wait(&world.lab, &path, "UP", PATIENCE, |t| t["connection"]["state"] == "UP")?;
     ensure!(up["connection"]["lastError"].is_null(), "{up}");
     world.end()

@@ -21,7 +21,7 @@ fn a_peer_that_sends_esp_to_a_lost_sa_is_told_and_called_back() {
     World::new("stray", 1).run(|mut world| async move {
         let backend = world.backend().await;
         let wanted = desired(0, &[&key(0)]);
-        serve(&*backend.ensure(&wanted).await.unwrap(), "before");
+        serve(&backend.ensure(&wanted).await.unwrap(), "before");
         world.sites[0].start(&world.lab, &vpn_config(0, &key(0))).unwrap();
         world.connect(0);
         assert_eq!(world.talk(0, SOON).unwrap(), "before");
@@ -29,7 +29,7 @@ fn a_peer_that_sends_esp_to_a_lost_sa_is_told_and_called_back() {
         // The device is not told of the end of its SAs.
         world.gateway.ip("link set w0 down").unwrap();
         backend.remove(wanted.id).await.unwrap();
-        serve(&*backend.ensure(&wanted).await.unwrap(), "after");
+        serve(&backend.ensure(&wanted).await.unwrap(), "after");
         world.gateway.ip("link set w0 up").unwrap();
         let mut received = world.sites[0]
             .namespace
