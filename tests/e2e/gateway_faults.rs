@@ -119,3 +119,50 @@ fn what_another_program_changes_in_a_tunnels_network_is_told_and_restored() -> R
     ensure!(log.contains("another program has changed a tunnel's network"), "nothing in the log");
     world.end()
 }
+
+#[test]
+fn a_firewall_of_the_host_that_drops_is_told_with_the_rules_that_admit_tunnels() -> Result<()> {
+    const DROP: &str =
+        "table ip filter {\n chain FORWARD {\n type filter hook forward priority 0; policy drop;\n }\n}\n";
+    let world = World::with_sites(1).start()?;
+    here(&world.private, world.target(7001))?;
+    let (_agent, zid) = world.agent("agent")?;
+    let tunnel = world.tunnel(0)?;
+    let share = world.share("here", &tunnel, &zid, world.target(7001), 9000)?;
+    let site = world.connected_site(0, &tunnel)?;
+    let door = door(&tunnel, 9000)?;
+    let path = format!("ipsec-tunnels/{}", text(&tunnel, "id")?);
+    assert_eq!(ask(&site.namespace, door, PATIENCE)?, "here");
+
+    // As when Docker starts.
+    world.outside.nft(DROP)?;
+    let told = check(&world, &share)?;
+    let message = text(&told["hops"][0], "message")?.to_owned();
+    ensure!(told["ok"] == false && message.contains("ip filter FORWARD"), "{told}");
+    let seen = world.gateway.wait(&world.lab, &path, "lastError", SEEN_WITHIN, |t| {
+        t["connection"]["lastError"]["reason"] == "GatewayFailed"
+            && t["statusDetail"]["reason"] == "TunnelFailed"
+    })?;
+    ensure!(seen["connection"]["lastError"]["message"].to_string().contains("nft insert rule"), "{seen}");
+    ensure!(world.gateway.process.said().contains("drops tunnels' packets in the chain ip filter FORWARD"));
+
+    // The cure is what the message says.
+    let rules: Vec<_> = message.split('`').filter_map(|it| it.strip_prefix("nft ")).collect();
+    assert_eq!(rules.len(), 2, "{message}");
+    world.outside.nft(&(rules.join("\n") + "\n"))?;
+    assert_eq!(ask(&site.namespace, door, PATIENCE)?, "here");
+    world.gateway.wait(&world.lab, &path, "DEPLOYED", SEEN_WITHIN, |t| {
+        t["status"] == "DEPLOYED" && t["connection"].get("lastError").is_none()
+    })?;
+    let well = check(&world, &share)?;
+    assert_eq!(well["ok"], true, "{well}");
+
+    // Rules that say more than the gateway understands: the packets decide.
+    world.outside.nft("flush chain ip filter FORWARD\nadd rule ip filter FORWARD meta mark 0 accept\n")?;
+    world.lab.until("the packets that pass are seen", PATIENCE, || {
+        let _ = ask(&site.namespace, door, TRY);
+        let seen = world.gateway.api.get(&world.gateway.at(&path))?;
+        Ok((seen["status"] == "DEPLOYED" && check(&world, &share)?["ok"] == true).then_some(()))
+    })?;
+    world.end()
+}

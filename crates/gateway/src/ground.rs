@@ -10,6 +10,7 @@ mod error;
 mod guard;
 mod home_netns;
 mod host_addresses;
+mod host_firewall;
 mod inner_packets;
 mod link;
 mod link_addresses;
@@ -272,6 +273,11 @@ impl Ground {
     /// Steers the peer's packets to its tunnel. Returns whether the rules had been removed and are restored.
     pub(crate) async fn steer(&self, desired: &TunnelDesired) -> Result<bool, NetworkError> {
         self.steering.steer(Some(desired.peer_address.get()), self.inside(desired.slot)).await
+    }
+
+    /// Why the host's own firewall drops what is steered, and the cure; `None`: it does not.
+    pub(crate) async fn dropped(&self) -> Result<Option<(String, String)>, NetworkError> {
+        self.steering.dropped().await
     }
 
     /// The namespace of a slot, if it is there.

@@ -213,7 +213,12 @@ impl TunnelTask {
 
     /// Updates the tunnel's observation.
     fn report(&mut self, desired: &TunnelDesired, problem: Option<Problem>) {
-        let connection = self.tunnel.as_ref().map(|tunnel| tunnel.connection().borrow().clone());
+        let connection = self.tunnel.as_ref().map(|tunnel| {
+            let connection = tunnel.connection().borrow().clone();
+            let dropped = tunnel.dropped();
+            // What the daemon finds is a consequence.
+            Connection { last_error: dropped.or(connection.last_error), ..connection }
+        });
         self.parts.observations.update_tunnel(self.id, |seen| {
             if let Some(connection) = &connection {
                 self.log.write(self.id, &desired.name, &seen.connection, connection);

@@ -164,7 +164,7 @@ crate::text_enum!(
         ChildSaNotInstalled = "ChildSaNotInstalled",
         /// The peer speaks IKEv1.
         IkeVersionDiffers = "IkeVersionDiffers",
-        /// The gateway's own IKE daemon has ended or hangs; it is not the peer's fault.
+        /// The gateway's own IKE daemon has ended or hangs, or its host drops packets; it is not the peer's fault.
         GatewayFailed = "GatewayFailed",
         /// The peer does not answer.
         PeerDoesNotAnswer = "PeerDoesNotAnswer",

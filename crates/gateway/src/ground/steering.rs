@@ -17,7 +17,9 @@ use serde_json::json;
 use tokio::sync::Mutex;
 
 use super::{
-    NetworkError, conntrack, nft,
+    NetworkError, conntrack,
+    host_firewall::{DroppingChain, HostFirewall},
+    nft,
     ruleset::{self, RulesetGeneration},
     sysctl,
 };
@@ -57,6 +59,7 @@ struct Steered {
     peers: BTreeMap<Ipv4Addr, Ipv4Addr>,
     /// The generation of the rules in which the table was last seen.
     seen: Option<RulesetGeneration>,
+    firewall: HostFirewall,
 }
 
 impl Steering {
@@ -67,7 +70,11 @@ impl Steering {
     ) -> Result<Self, NetworkError> {
         nft::apply(None, config.table(&peers)?).await?;
         sysctl::set("ip_forward", "1").map_err(NetworkError::io("turn on forwarding"))?;
-        Ok(Self { config, peers: Mutex::new(Steered { peers, seen: None }) })
+        let steered = Steered { peers, seen: None, firewall: HostFirewall::default() };
+        let this = Self { config, peers: Mutex::new(steered) };
+        // Said in the log.
+        this.dropped().await?;
+        Ok(this)
     }
 
     /// Steers `peer`, and no other peer, to `inner`; without a peer, steers none. Returns whether the table had been
@@ -83,6 +90,13 @@ impl Steering {
         wanted.extend(peer.map(|peer| (peer, inner)));
         self.change(&mut steered, wanted).await?;
         Ok(is_restored)
+    }
+
+    /// Why the host's own firewall drops what is steered, and the cure; `None`: it does not.
+    pub(crate) async fn dropped(&self) -> Result<Option<(String, String)>, NetworkError> {
+        let mut steered = self.peers.lock().await;
+        let (table, links) = (self.config.name(), format!("wg{}-", self.config.instance));
+        Ok(steered.firewall.look(generation()?, &table, &links).await?.map(DroppingChain::explained))
     }
 
     /// Removes the table. A host that did not forward before stops forwarding, unless another instance needs it.

@@ -6,9 +6,10 @@ use std::{
     sync::Arc,
 };
 
+use jiff::Timestamp;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{Notify, watch};
-use wicketgate_model::{Connection, Problem};
+use wicketgate_model::{Connection, ConnectionError, ConnectionFault, Problem, Reason};
 use wicketgate_transport::reset_on_drop;
 
 use super::Namespace;
@@ -31,6 +32,7 @@ impl TunnelHandle {
         let reports = Reports {
             connection: watch::Sender::new(Connection::down(jiff::Timestamp::now())),
             problem: watch::Sender::new(None),
+            dropped: watch::Sender::new(None),
             changed: Notify::new(),
         };
         Self { namespace, load_balancer, reports: Arc::new(reports) }
@@ -78,9 +80,26 @@ impl TunnelHandle {
         self.reports.connection.subscribe()
     }
 
-    /// Why the tunnel cannot answer its peer now: its daemon died and is not back yet.
+    /// Why the tunnel cannot answer its peer now: its daemon died and is not back yet, or the host drops its packets.
     pub fn problem(&self) -> Option<Problem> {
-        self.reports.problem.borrow().clone()
+        let problem = self.reports.problem.borrow().clone();
+        problem.or_else(|| Some(Problem::new(Reason::TunnelFailed, self.dropped()?.to_string())))
+    }
+
+    /// Why the host drops the tunnel's packets; `None`: it does not.
+    pub(crate) fn dropped(&self) -> Option<ConnectionError> {
+        self.reports.dropped.borrow().clone()
+    }
+
+    pub(crate) fn set_dropped(&self, why: Option<(String, String)>) {
+        let since = self.dropped().map(|before| before.since);
+        let dropped = why.map(|(cause, cure)| ConnectionError {
+            reason: ConnectionFault::GatewayFailed,
+            cause,
+            cure,
+            since: since.unwrap_or_else(Timestamp::now),
+        });
+        self.reports.set(&self.reports.dropped, dropped);
     }
 
     /// Waits until the connection or the problem changes. For one waiter; cancel-safe, and a change while nothing waits
@@ -103,6 +122,7 @@ impl TunnelHandle {
 struct Reports {
     connection: watch::Sender<Connection>,
     problem: watch::Sender<Option<Problem>>,
+    dropped: watch::Sender<Option<ConnectionError>>,
     changed: Notify,
 }
 

@@ -121,10 +121,13 @@ impl Strongswan {
             let tunnel = entry.as_mut()?;
             // The daemon last: its answer is the newest.
             let compared = self.ground.compare(&mut tunnel.running, desired).await;
+            if let Ok(dropped) = self.ground.dropped().await {
+                tunnel.running.handle.set_dropped(dropped);
+            }
             let answered = tunnel.daemon.ask().await;
             let problem = match (&compared, &answered) {
                 (_, Err(message)) | (Err(message), _) => failed(message.clone()),
-                (Ok(restored), Ok(())) if restored.is_empty() => None,
+                (Ok(restored), Ok(())) if restored.is_empty() => tunnel.running.handle.problem(),
                 (Ok(restored), Ok(())) => failed(format!(
                     "another program had changed the gateway's network: {}; the gateway has just restored it",
                     restored.join(", ")
@@ -212,6 +215,7 @@ impl Strongswan {
         tunnel.daemon.configure(config).await?;
         self.ground.steer(desired).await?;
         self.ground.forget_adopted(desired.id);
+        tunnel.running.handle.set_dropped(self.ground.dropped().await?);
         Ok(Arc::clone(&tunnel.running.handle))
     }
 

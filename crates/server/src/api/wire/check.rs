@@ -158,7 +158,7 @@ fn ike_sa(walked: &Walked<'_>, seen: &ShareCheck) -> Hop {
         );
     }
     if seen.tunnel.problem.is_some() && seen.tunnel.connection.is_none() {
-        return Hop::new(HOP, State::Unknown, "the gateway's IKE daemon does not answer");
+        return Hop::new(HOP, State::Unknown, "not known while the gateway's own side fails");
     }
     let is_ready = walked.tunnel.standing.status == Status::Deployed;
     let cause = connection.last_error.as_ref().map(|error| &error.cause);
@@ -261,7 +261,8 @@ fn advice(hop: &Hop, walked: &Walked<'_>) -> String {
     match (hop.hop, hop.reason) {
         (HopName::IkeSa, _) => peer_advice(walked),
         (HopName::Tunnel, Some(Reason::TunnelFailed)) => {
-            "The fault is at the gateway, not at the site: check again in 10 s; if it recurs, see the log of the gateway"
+            "The fault is at the gateway, not at the site. Do what the message says; where it says nothing to do, check again in \
+             10 s, and if it recurs, see the log of the gateway"
                 .to_owned()
         }
         (_, Some(Reason::GatewayOffline)) => {
