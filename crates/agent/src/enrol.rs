@@ -104,7 +104,8 @@ async fn enrol_once(
         .map_err(|_| Failure::NotNow(anyhow!("the server did not answer")))?
         .map_err(|e| Failure::NotNow(e.into()))?;
     match answer {
-        EnrolAnswer::Refused { refusal } => Err(Failure::Final(refusal.into())),
+        // The code's id is in the server's log, and no secret.
+        EnrolAnswer::Refused { refusal } => Err(Failure::Final(anyhow!("{refusal} ({})", ask.enrollment))),
         EnrolAnswer::Unavailable => Err(Failure::NotNow(anyhow!("the server cannot answer at the moment"))),
         EnrolAnswer::Enrolled(grant) => {
             // Assignments must be signed by the CA in the code, not by one that a gateway names.

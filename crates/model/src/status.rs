@@ -76,8 +76,8 @@ impl Standing {
 /// What a gateway reports of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Observation {
-    /// Nothing: since `since` the gateway's link is down, or up without a report.
-    Silent { since: Timestamp },
+    /// Nothing: since `since` the gateway's link is down, or up without a report. `drains`: it has announced that it stops.
+    Silent { since: Timestamp, drains: bool },
     /// The gateway has received the row and, since `since`, has not determined its state.
     Looking { since: Timestamp },
     /// The generation that works, and the problem, if there is one.
@@ -131,7 +131,7 @@ pub fn next(
         {
             (Status::Deployed, *ready, problem.clone())
         }
-        (Status::Deployed, Observation::Silent { since } | Observation::Looking { since })
+        (Status::Deployed, Observation::Silent { since, .. } | Observation::Looking { since })
             if now.duration_since(*since) < deadlines.silence =>
         {
             // A restart of the control plane does not stop traffic, so the status stays for a time.
@@ -145,7 +145,12 @@ pub fn next(
             let late = now.duration_since(current.since) >= deadlines.provisioning;
             let status = if status == Status::New && !late { Status::New } else { Status::Error };
             let problem = match seen {
-                Observation::Silent { .. } => offline("start it, or see its log"),
+                Observation::Silent { drains: true, .. } => Problem::new(
+                    Reason::GatewayOffline,
+                    "the gateway is stopping: it accepts no new connections, and established ones have the time of \
+                     --drain; start it again afterwards",
+                ),
+                Observation::Silent { drains: false, .. } => offline("start it, or see its log"),
                 Observation::Seen { problem: Some(problem), .. } => problem.clone(),
                 Observation::Seen { problem: None, .. } | Observation::Looking { .. } | Observation::Gone => {
                     Problem::new(Reason::Pending, crate::pending_change!())
@@ -197,7 +202,7 @@ mod tests {
 
     fn seen() -> impl Strategy<Value = Observation> {
         prop_oneof![
-            (0i64..100).prop_map(|s| Observation::Silent { since: at(s) }),
+            (0i64..100, any::<bool>()).prop_map(|(s, drains)| Observation::Silent { since: at(s), drains }),
             (0i64..100).prop_map(|s| Observation::Looking { since: at(s) }),
             (option::of(generation()), option::of(problem()))
                 .prop_map(|(ready, problem)| Observation::Seen { ready, problem }),
@@ -271,8 +276,14 @@ mod tests {
         );
         let deployed = step(&error, Observation::Seen { ready: Some(g), problem: None }, 40);
         assert_eq!((deployed.status, deployed.detail.clone()), (Status::Deployed, None));
-        assert_eq!(step(&deployed, Observation::Silent { since: at(41) }, 43).status, Status::Deployed);
-        assert_eq!(step(&deployed, Observation::Silent { since: at(41) }, 44).status, Status::Error);
+        assert_eq!(
+            step(&deployed, Observation::Silent { since: at(41), drains: false }, 43).status,
+            Status::Deployed
+        );
+        assert_eq!(
+            step(&deployed, Observation::Silent { since: at(41), drains: false }, 44).status,
+            Status::Error
+        );
         assert_eq!(step(&deployed, offline(), 41).status, Status::Error);
         let deleting = Standing { status: Status::Deleting, ..deployed };
         assert_eq!(

@@ -113,7 +113,7 @@ impl Issuer {
                 if refusal == EnrolRefusal::WrongCode {
                     debug!(enrollment.id = %request.enrollment, ?refusal, "enrolment refused");
                 } else {
-                    info!(enrollment.id = %request.enrollment, ?refusal, "enrolment refused");
+                    warn!(enrollment.id = %request.enrollment, cause = %refusal, "an agent's enrolment is refused");
                 }
                 return Ok(Err(refusal));
             }

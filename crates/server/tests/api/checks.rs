@@ -112,6 +112,11 @@ async fn a_share_is_checked_hop_by_hop() {
     app.record_connection(id, &connection).await;
     let good = check(&app, &share, Some(well.clone())).await;
     assert_json_snapshot!("well", app.shown(&good));
+    let lost = Connection { state: ConnectionState::Down, ..Connection::down(connection.since) };
+    let lost = TunnelCheck { problem: None, connection: Some(lost) };
+    let lost = check(&app, &share, Some(ShareCheck { tunnel: lost, ..well.clone() })).await;
+    let message = lost.body["hops"][1]["message"].as_str().unwrap();
+    assert_eq!(message, "the peer was connected, and is down since 2026-01-01T00:00:00Z");
 
     app.gateway.view.linked(hello(EspMode::Off));
     let off = check(&app, &share, Some(well.clone())).await;

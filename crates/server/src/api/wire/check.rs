@@ -16,6 +16,8 @@ pub(in crate::api) struct Walked<'a> {
     pub(in crate::api) tunnel: &'a TunnelRow,
     /// False with `--ipsec off`.
     pub(in crate::api) has_ipsec: bool,
+    /// The peer was connected at some time.
+    pub(in crate::api) was_up: bool,
     /// The time to read the gateway's last report on the tunnel's connection.
     pub(in crate::api) read_took: Duration,
     /// `None`: the gateway did not answer.
@@ -176,6 +178,10 @@ fn ike_sa(walked: &Walked<'_>, seen: &ShareCheck) -> Hop {
         ),
         ConnectionState::Connecting => {
             Hop::failed(HOP, Reason::TunnelNotReady, but("the IKE SA is being negotiated"))
+        }
+        ConnectionState::Down if walked.was_up => {
+            let lost = format!("the peer was connected, and is down since {}", connection.since);
+            Hop::failed(HOP, Reason::TunnelNotReady, but(&lost))
         }
         ConnectionState::Down => Hop::failed(HOP, Reason::TunnelNotReady, but("the peer has not connected")),
     };

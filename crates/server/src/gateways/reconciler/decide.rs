@@ -167,7 +167,7 @@ fn observation(
     is_sent: bool,
 ) -> Observation {
     match (seen.silent_since, entry) {
-        (Some(since), _) => Observation::Silent { since },
+        (Some(since), _) => Observation::Silent { since, drains: seen.is_draining },
         (None, Some((None, Some(problem)))) if problem.is_pending() => {
             Observation::Looking { since: seen.reporting_since }
         }

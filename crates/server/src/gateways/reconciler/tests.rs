@@ -197,6 +197,7 @@ async fn after_a_restart_a_status_is_kept_briefly_and_is_then_confirmed_or_lost(
 #[tokio::test]
 async fn a_restart_leaves_unchanged_connections_as_recorded() {
     let mut b = Bench::new().await;
+    let share = b.create().await;
     let up = Connection { state: ConnectionState::Up, ..Connection::down(b.now) };
     b.gateway.connection = up.clone();
     b.settle().await;
@@ -209,6 +210,9 @@ async fn a_restart_leaves_unchanged_connections_as_recorded() {
     b.now += 10.seconds();
     b.activate().await;
     assert_eq!(recorded(&b).await, Some(up.clone()));
+    let detail = b.share(share).await.standing.detail.unwrap().problem;
+    assert_eq!(detail.reason, Reason::GatewayOffline);
+    assert!(detail.message.starts_with("the gateway is stopping"), "{}", detail.message);
     b.restart();
     // The gateway has applied the tunnel and not checked its connection yet.
     b.gateway.tunnels_problem = Some(Problem::new(Reason::Pending, "soon"));
