@@ -145,11 +145,7 @@ pub fn next(
             let late = now.duration_since(current.since) >= deadlines.provisioning;
             let status = if status == Status::New && !late { Status::New } else { Status::Error };
             let problem = match seen {
-                Observation::Silent { drains: true, .. } => Problem::new(
-                    Reason::GatewayOffline,
-                    "the gateway is stopping: it accepts no new connections, and established ones have the time of \
-                     --drain; start it again afterwards",
-                ),
+                Observation::Silent { drains: true, .. } => draining(),
                 Observation::Silent { drains: false, .. } => offline("start it, or see its log"),
                 Observation::Seen { problem: Some(problem), .. } => problem.clone(),
                 Observation::Seen { problem: None, .. } | Observation::Looking { .. } | Observation::Gone => {
@@ -177,6 +173,12 @@ pub fn next(
 
 fn deleted() -> Problem {
     Problem::new(Reason::Deleted, crate::deletion_complete!())
+}
+
+fn draining() -> Problem {
+    let message = "the gateway is stopping: it accepts no new connections, and established ones have the time of \
+                   --drain; start it again afterwards";
+    Problem::new(Reason::GatewayOffline, message)
 }
 
 fn offline(then: &str) -> Problem {

@@ -121,10 +121,7 @@ impl Up {
         let (tls, database, pools) = (self.tls()?, self.database.url()?, self.pools()?);
         let api_listener = listen(self.listen, "the API", "--listen").await?;
         let agent_listener = listen(self.agent_listen, "agents", "--agent-listen").await?;
-        let admin_listener = match self.admin_listen {
-            Some(address) => Some(listen(address, "metrics", "--admin-listen").await?),
-            None => None,
-        };
+        let admin_listener = self.admin_listener().await?;
         let data_dir = OwnDirectory::open(&self.data_dir, &DATA_DIRECTORY)?;
         database::check(data_dir.path(), database.as_ref())?;
         let ca = Arc::new(Ca::load_or_create(&data_dir.subdirectory(CA)?, Timestamp::now())?);
@@ -196,6 +193,11 @@ impl Up {
             self.listen
         );
         Ok(None)
+    }
+
+    async fn admin_listener(&self) -> anyhow::Result<Option<TcpListener>> {
+        let Some(address) = self.admin_listen else { return Ok(None) };
+        listen(address, "metrics", "--admin-listen").await.map(Some)
     }
 
     /// The networks of load balancers' addresses.
