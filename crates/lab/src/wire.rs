@@ -14,6 +14,11 @@ use crate::{lab::Lab, namespace::Namespace, process::Process};
 /// For tcpdump to start and to end.
 const BOUND: Duration = Duration::from_secs(30);
 
+/// Bytes of each packet: more than an MTU. The kernel reserves as much for each packet that tcpdump has not read.
+const SNAPSHOT: &str = "4096";
+/// KiB for packets that tcpdump has not read. With the default, a few are enough to lose some on a slow machine.
+const BUFFER: &str = "65536";
+
 /// Stops watching with its lab.
 #[derive(Debug)]
 pub struct Wire {
@@ -58,7 +63,8 @@ impl Wire {
         let mut command = router.command("tcpdump");
         // Each packet once, and written as it arrives.
         command
-            .args(["-Z", "root", "-i", "any", "-Q", "in", "--immediate-mode", "-s", "0", "-U", "-n", "-w"])
+            .args(["-Z", "root", "-i", "any", "-Q", "in", "--immediate-mode", "-U", "-n"])
+            .args(["-s", SNAPSHOT, "-B", BUFFER, "-w"])
             .arg(&capture);
         let log = lab.dir("log")?.join("tcpdump.log");
         let mut tcpdump = Process::start(lab, "tcpdump", &mut command, &log)?;
