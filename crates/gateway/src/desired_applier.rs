@@ -81,7 +81,7 @@ impl DesiredApplier {
         let stop = parts.stop.clone();
         self.parts.tasks.spawn(stop.run_until_cancelled_owned(async move {
             let check = checked.check(&parts).await;
-            let _ = link.send(FromGateway::Checked { request, check }).await;
+            let _ = link.send(FromGateway::Checked { request, check: Box::new(check) }).await;
         }));
     }
 

@@ -62,7 +62,7 @@ pub enum FromGateway {
     /// [`ToGateway::Renewed`] answers.
     Renew { request: RequestId, ask: RenewRequest },
     /// The answer to [`ToGateway::Check`].
-    Checked { request: RequestId, check: ShareCheck },
+    Checked { request: RequestId, check: Box<ShareCheck> },
     /// The answer to [`ToGateway::Agents`].
     Agents { request: RequestId, agents: Vec<AgentShares> },
 }

@@ -29,7 +29,7 @@ impl Store {
     pub async fn agent_connected(&self, link: &AgentLink, at: Timestamp) -> Result<()> {
         let mut tx = self.database.begin().await?;
         let Some(activity) = Activity::of(&mut tx, link.agent).await? else {
-            return Ok(tx.rollback().await?);
+            return tx.rollback().await;
         };
         let rename = "UPDATE agent SET name = $1 WHERE id = $2";
         tx.execute(rename, &[&shown(&link.name), &link.agent]).await?;
@@ -47,7 +47,7 @@ impl Store {
     /// Records that a link has ended. Ignores an agent that is not connected.
     pub async fn agent_disconnected(&self, gateway: GatewayId, agent: AgentId, at: Timestamp) -> Result<()> {
         let mut tx = self.database.begin().await?;
-        let Some(activity) = Activity::of(&mut tx, agent).await? else { return Ok(tx.rollback().await?) };
+        let Some(activity) = Activity::of(&mut tx, agent).await? else { return tx.rollback().await };
         let disconnect = "UPDATE agent_link SET connected_since = NULL, last_seen = $1 \
                           WHERE agent = $2 AND gateway = $3 AND connected_since IS NOT NULL";
         tx.execute(disconnect, &[&at, &agent, &gateway]).await?;

@@ -71,7 +71,7 @@ impl Store {
         let KeptAnswer { status, headers, body } = answer;
         let Claim { principal, key, token, .. } = claim;
         tx.execute(keep, &[status, headers, body, principal, key, token]).await?;
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 
     /// Frees the key of a request that changed nothing.
@@ -80,7 +80,7 @@ impl Store {
         let release =
             "DELETE FROM idempotency WHERE principal = $1 AND key = $2 AND token = $3 AND process IS NULL";
         tx.execute(release, &[&claim.principal, &claim.key, &claim.token]).await?;
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 }
 

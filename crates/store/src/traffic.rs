@@ -89,7 +89,7 @@ impl Store {
                 tx.execute(add, &[scope, &wide, &bucket, rx, sent, connections, failures, active]).await?;
             }
         }
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 
     /// One sample for every step of the window, oldest first, zeros included.
@@ -141,6 +141,6 @@ impl Store {
         tx.execute("DELETE FROM execution WHERE finished_at < $1", &[&oldest_record]).await?;
         idempotency::prune(&mut tx, now).await?;
         event_row::prune(&mut tx, now).await?;
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 }

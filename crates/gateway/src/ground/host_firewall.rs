@@ -259,7 +259,7 @@ mod tests {
         json!({"expr": expr})
     }
 
-    fn is(left: Value, right: Value) -> Value {
+    fn is(left: &Value, right: &Value) -> Value {
         json!({"match": {"op": "==", "left": left, "right": right}})
     }
 
@@ -269,24 +269,24 @@ mod tests {
         assert!(!found("accept", &[]));
         assert!(found("drop", &[]));
         assert!(found("accept", &[json!({"expr": [{"reject": {"type": "icmpx"}}]})]));
-        let link = |key: &str| is(json!({"meta": {"key": key}}), json!("wgab12-*"));
+        let link = |key: &str| is(&json!({"meta": {"key": key}}), &json!("wgab12-*"));
         let [to, from] = [accept(&[link("oifname")]), accept(&[link("iifname")])];
         assert!(found("drop", std::slice::from_ref(&to)) && found("drop", std::slice::from_ref(&from)));
         assert!(!found("drop", &[to.clone(), from]));
         let established =
-            accept(&[is(json!({"ct": {"key": "state"}}), json!({"set": ["established", "related"]}))]);
+            accept(&[is(&json!({"ct": {"key": "state"}}), &json!({"set": ["established", "related"]}))]);
         assert!(!found("drop", &[to, established.clone()]) && found("drop", &[established]));
         // Docker's own rules are for its own links.
-        let docker = accept(&[is(json!({"meta": {"key": "oifname"}}), json!("docker0"))]);
+        let docker = accept(&[is(&json!({"meta": {"key": "oifname"}}), &json!("docker0"))]);
         assert!(found("drop", &[docker]));
         let port = |field: &str| {
             let ports =
-                is(json!({"payload": {"protocol": "udp", "field": field}}), json!({"set": [500, 4500]}));
-            accept(&[is(json!({"meta": {"key": "iifname"}}), json!("wan")), ports])
+                is(&json!({"payload": {"protocol": "udp", "field": field}}), &json!({"set": [500, 4500]}));
+            accept(&[is(&json!({"meta": {"key": "iifname"}}), &json!("wan")), ports])
         };
         assert!(found("drop", &[port("dport")]));
         let outward =
-            is(json!({"payload": {"protocol": "udp", "field": "sport"}}), json!({"set": [500, 4500]}));
+            is(&json!({"payload": {"protocol": "udp", "field": "sport"}}), &json!({"set": [500, 4500]}));
         assert!(!found("drop", &[port("dport"), accept(&[outward])]));
         // In a chain that the base chain jumps to.
         let jump = json!({"expr": [{"jump": {"target": "USER"}}]});

@@ -167,8 +167,8 @@ fn from_gateway() -> Vec<FromGateway> {
         FromGateway::Draining,
         FromGateway::Enrol { request, ask: enrol() },
         FromGateway::Renew { request, ask: RenewRequest { agent, public_key: vec![4] } },
-        FromGateway::Checked { request, check: check(Ok(agent)) },
-        FromGateway::Checked { request, check: check(Err(problem())) },
+        FromGateway::Checked { request, check: Box::new(check(Ok(agent))) },
+        FromGateway::Checked { request, check: Box::new(check(Err(problem()))) },
         FromGateway::Agents { request, agents: vec![agent_shares()] },
     ]
 }

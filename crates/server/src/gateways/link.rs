@@ -100,7 +100,7 @@ impl GatewayLink {
                 info!(gateway.id = %self.id, "the gateway is stopping");
                 self.gateway.view.draining(now);
             }
-            FromGateway::Checked { request, check } => self.gateway.rpc.checked(request, check),
+            FromGateway::Checked { request, check } => self.gateway.rpc.checked(request, *check),
             FromGateway::Agents { request, agents } => self.gateway.rpc.agents_answered(request, agents),
             FromGateway::AgentConnected(agent) => {
                 info!(agent.id = %agent.agent, environment.id = %agent.environment, version = agent.version, "agent connected");
