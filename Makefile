@@ -9,7 +9,7 @@ BIN = $(or $(CARGO_TARGET_DIR),target)/debug
 .PHONY: help install build demo demo-down test test-kernel lint openapi schemathesis bench bench-dataplane
 
 help: ## List these commands
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 install: ## Install the Debian packages that are missing (as root); starts and enables no service
 	@packaging/install-packages.sh

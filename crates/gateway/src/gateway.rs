@@ -80,7 +80,7 @@ impl Gateway {
             max_tunnels: capacity.tunnels,
             namespaces: backend.namespaces(),
         };
-        info!(esp = %hello.esp, public_address = ?hello.public_address, agents = %agent_address, "gateway started");
+        info!(esp = %hello.esp, public_address = hello.public_address.map(display), agents = %agent_address, "gateway started");
         backend.advise();
         let left_over = match backend.left_over().await {
             Ok(tunnels) => tunnels,

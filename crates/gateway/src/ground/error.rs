@@ -44,9 +44,13 @@ pub enum GroundError {
     )]
     HiddenNames,
     #[error(
-        "the last run's tunnels are in another network namespace: run there with `nsenter --net={} wicketgate`, or remove \
-         them there with `wicketgate down`; if that namespace is unrelated, nothing is left: remove {}",
-        .found.display(), .file.display()
+        "the last run's tunnels are in another network namespace: start the gateway there, with \
+         `nsenter --net={found} wicketgate up …`, or remove them with `nsenter --net={found} wicketgate down --data-dir {data}`; \
+         if that namespace is unrelated, nothing is left: remove {}",
+        .file.display(),
+        found = .found.display(),
+        // The state directory is in the data directory.
+        data = .file.ancestors().nth(2).unwrap_or(.file).display()
     )]
     Elsewhere { found: PathBuf, file: PathBuf },
     #[error("{program} is missing: install {package} (Debian: apt-get install {package})")]

@@ -53,7 +53,7 @@ pub(super) async fn observe(
     metrics.answered(method, route, status, took);
     let shown = id.to_str().unwrap_or_default();
     let path = uri.path().get(..SHOWN_PATH).unwrap_or(uri.path());
-    info!(target: "access", id = shown, method, route, path, status, ms = took.as_secs_f64() * 1e3, "answered");
+    info!(target: "access", id = shown, method, route, path, status, ms = %format_args!("{:.2}", took.as_secs_f64() * 1e3), "answered");
     if let Some(ClientAddress(address)) = client {
         debug!(target: "access", id = shown, %address, "client of the request");
     }

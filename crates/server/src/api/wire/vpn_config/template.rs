@@ -107,7 +107,7 @@ fn left_out(comment: &str, ike: &Value, esp: &Value) -> Result<String, Error> {
         if !proposals.is_empty() {
             let proposals = proposals.join(", ");
             text += &format!(
-                "{comment} Left out of {phase}, as this device can't offer it, or not beside the others: {proposals}\n"
+                "{comment} {phase} proposals left out, which this device does not support, or not together with the others: {proposals}\n"
             );
         }
     }
