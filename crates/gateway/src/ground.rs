@@ -168,6 +168,12 @@ impl Ground {
     /// # Errors
     /// A sentence for `statusDetail`: another tunnel still has the slot, or the host refused a step.
     pub(crate) async fn claim(&self, desired: &TunnelDesired) -> Result<ClaimedSlot, String> {
+        let peer = desired.peer_address;
+        if self.steering.is_own(peer.get()) {
+            return Err(format!(
+                "peerPublicIp {peer} is the gateway's own: give the address of the site's device"
+            ));
+        }
         let deadline = Instant::now() + SLOT_WAIT;
         let before = loop {
             let record = self.state.record(desired.slot);
@@ -291,7 +297,7 @@ impl Ground {
         link::remove(&self.link_name(slot)).await?;
         Namespace::remove(&self.namespace_name(slot)).await?;
         self.state.clear(slot).map_err(NetworkError::io("remove a tunnel's directory"))?;
-        info!(slot, "slot cleared");
+        info!(namespace = self.namespace_name(slot), "the tunnel's namespace and rules are removed");
         Ok(())
     }
 

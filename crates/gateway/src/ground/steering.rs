@@ -77,6 +77,11 @@ impl Steering {
         Ok(this)
     }
 
+    /// Whether peers' packets arrive at the address.
+    pub(crate) fn is_own(&self, address: Ipv4Addr) -> bool {
+        self.config.arrive_at.contains(&address)
+    }
+
     /// Steers `peer`, and no other peer, to `inner`; without a peer, steers none. Returns whether the table had been
     /// removed and is restored.
     pub(crate) async fn steer(&self, peer: Option<Ipv4Addr>, inner: Ipv4Addr) -> Result<bool, NetworkError> {

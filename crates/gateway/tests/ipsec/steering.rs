@@ -100,6 +100,10 @@ fn the_last_gateway_restores_forwarding() {
             state_dir: dir.path().to_owned(),
             public_address: Some(public_address),
         };
+        let own =
+            TunnelDesired { peer_address: PUBLIC.to_string().parse().unwrap(), ..desired(0, &[&key(0)]) };
+        let refused = backend.ensure(&own).await.unwrap_err();
+        assert!(refused.message.contains("is the gateway's own"), "{refused:?}");
         // With the same address, both would take the packets of all sites.
         let before = rules();
         let refused = Backend::start(config(PUBLIC)).await.unwrap_err().to_string();

@@ -143,10 +143,20 @@ fn filter(property: &Property) -> Value {
                 "patternProperties": {"^tag\\..+$": {"type": "string"}}, "additionalProperties": false},
         });
     }
-    let items = match property.kind {
-        PropertyType::Text | PropertyType::List | PropertyType::Tags | PropertyType::Object => {
+    let items = filter_item(property.kind);
+    json!({"name": property.name, "in": "query", "explode": true, "schema": {"type": "array", "items": items}})
+}
+
+fn filter_item(kind: PropertyType) -> Value {
+    match kind {
+        PropertyType::Text | PropertyType::Tags | PropertyType::Object => {
             json!({"type": "string", "pattern": "^[^\\u0000]*$"})
         }
+        PropertyType::Ip => {
+            json!({"anyOf": [{"type": "string", "format": "ipv4"}, {"type": "string", "format": "ipv6"}]})
+        }
+        PropertyType::Network => schema::filled(r#"{"type": "string", "pattern": "^<NETWORK>$"}"#),
+        PropertyType::List(of) => filter_item(*of),
         PropertyType::Id("") => reference("Uuid"),
         PropertyType::Id(prefix) => json!({"type": "string", "pattern": format!("^{prefix}[0-9a-f]{{32}}$")}),
         PropertyType::Integer => json!({"type": "integer"}),
@@ -157,8 +167,7 @@ fn filter(property: &Property) -> Value {
             {"type": "string", "pattern": format!("^({TIME}\\.\\.({TIME})?|\\.\\.{TIME})$"),
                 "description": "from..to, either end open"},
         ]}),
-    };
-    json!({"name": property.name, "in": "query", "explode": true, "schema": {"type": "array", "items": items}})
+    }
 }
 
 fn responses(operation: &Operation) -> Value {

@@ -4,7 +4,7 @@ use super::wire::{agent, property::Property, share, tunnel};
 use crate::error::{ApiError, PropertyFault, ResourceKind};
 use std::fmt::Display;
 use wicketgate_model::Status;
-use wicketgate_store::{Column, StoreError};
+use wicketgate_store::{Column, StoreError, column};
 
 /// For a write to the resource of this id.
 pub(super) fn refused(kind: ResourceKind, id: impl Display) -> impl FnOnce(StoreError) -> ApiError {
@@ -42,11 +42,12 @@ pub(super) fn not_created(kind: ResourceKind) -> impl FnOnce(StoreError) -> ApiE
             (Some(property), None) => ApiError::conflict(format!("{property} is taken by another {kind}")),
             (None, with) => StoreError::Conflict { column, with }.into(),
         },
-        StoreError::Reference { column } => {
-            let property = name(column).unwrap_or("The body");
+        StoreError::Reference { column: missing } => {
+            let property = name(missing).unwrap_or("The body");
+            let what = if *missing == column::share::TUNNEL { "tunnel" } else { "environment" };
             ApiError::faults(vec![PropertyFault {
                 property: property.to_owned(),
-                message: format!("{property} must name something live of this Frontdoor"),
+                message: format!("{property} must be that of an existing {what} of this Frontdoor"),
             }])
         }
         other => ApiError::from(other),

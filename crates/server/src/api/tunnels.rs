@@ -42,6 +42,7 @@ pub(super) async fn get(ReadsShares(at): ReadsShares, Id(id): Id<TunnelId>, form
 pub(super) async fn create(WritesShares(at): WritesShares, format: Format, body: Body) -> Answer {
     let AppState { locations, pools, .. } = &at.state;
     let (spec, chosen) = tunnel::spec(body.object()?, locations, pools, random_key()?, None)?;
+    tunnel::check_peer(&spec, at.state.gateways.public_address_at(&spec.location))?;
     let pools = pools.choosing(chosen);
     let made = at.state.store.create_tunnel(at.id(), &spec, &pools, &at.write_context()).await;
     let row = made.map_err(not_created(ResourceKind::Tunnel))?;
@@ -96,6 +97,7 @@ async fn replace(
     let change_of = |row: &TunnelRow| {
         let (key, body) = (row.spec.pre_shared_key.clone(), whole(row, body.clone()));
         let (spec, chosen) = tunnel::spec(body, &state.locations, &state.pools, key, Some(row))?;
+        tunnel::check_peer(&spec, state.gateways.public_address_at(&spec.location))?;
         Ok((of(row, spec, Action::Update, Grace::default()), chosen))
     };
     change(edit, row, change_of).await

@@ -31,6 +31,18 @@ async fn a_tunnel_is_created_deployed_and_deleted() {
 }
 
 #[tokio::test]
+async fn the_gateways_own_address_is_no_peer() {
+    let app = TestApp::new().await;
+    let own = json!({"peerPublicIp": "198.51.100.7"});
+    let refused = app.post("ipsec-tunnels", with(tunnel("a", 1), own.clone())).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    let rule = "peerPublicIp must be the address of the site's device: this is the gateway's own";
+    assert_eq!(refused.body["message"], rule);
+    let made = app.post("ipsec-tunnels", tunnel("a", 1)).await.body;
+    assert_eq!(app.patch(&at("ipsec-tunnels", &made), own).await.body["message"], rule);
+}
+
+#[tokio::test]
 async fn a_tunnel_in_use_cannot_be_deleted() {
     let (app, tunnel, site) = TestApp::with_site().await;
     let share = app.share(&tunnel, &site.z_id, "app-db", 8443).await;

@@ -5,7 +5,7 @@ use super::{
     fields::Fields,
     property::{
         LINKS, Property,
-        PropertyType::{Enum, Id, Object, Text, Time},
+        PropertyType::{Enum, Id, Ip, Object, Text, Time},
     },
 };
 use crate::error::ApiError;
@@ -25,7 +25,7 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("name", Text).column(&column::NAME).described_as("agentName"),
     Property::new("status", Enum(&[CONNECTED, OFFLINE])).column(&column::STATUS),
     Property::new("version", Text).column(&column::VERSION),
-    Property::new("address", Text).column(&column::ADDRESS),
+    Property::new("address", Ip).column(&column::ADDRESS),
     Property::new("connectedSince", Time).column(&column::CONNECTED_SINCE),
     Property::new("lastSeen", Time).column(&column::LAST_SEEN),
     Property::new("shares", Object).optional(),

@@ -6,7 +6,7 @@ use super::{
     frontdoor::organization_name,
     property::{
         LINKS, Property,
-        PropertyType::{Id, List, Text, Time},
+        PropertyType::{Enum, Id, List, Text, Time},
     },
 };
 use crate::{auth::Scope, error::ApiError};
@@ -24,8 +24,8 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("clientId", Id("acc-")).column(&column::ID),
     Property::new("name", Text).column(&column::NAME).required().described_as("accountName"),
     Property::new("organizationId", Text).column(&column::ORGANIZATION).writable(),
-    Property::new("scopes", List).column(&column::SCOPES).required(),
-    Property::new("frontdoorIds", List).column(&column::FRONTDOORS).writable(),
+    Property::new("scopes", List(&Enum(Scope::NAMES))).column(&column::SCOPES).required(),
+    Property::new("frontdoorIds", List(&Id(""))).column(&column::FRONTDOORS).writable(),
     Property::new("expiresAt", Time).column(&column::EXPIRES_AT).writable(),
     Property::new("createdAt", Time).column(&column::CREATED_AT),
     Property::new("createdBy", Text).column(&column::CREATED_BY),

@@ -4,7 +4,7 @@ use super::{
     answer::{Links, Representation},
     property::{
         LINKS, Property,
-        PropertyType::{Enum, Integer, Object, Text, Time},
+        PropertyType::{Enum, Integer, Ip, Object, Text, Time},
     },
 };
 use jiff::Timestamp;
@@ -17,7 +17,7 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("at", Time).column(&column::AT),
     Property::new("state", Enum(ConnectionState::NAMES)).column(&column::STATE),
     Property::new("peer", Object).optional(),
-    Property::new("peer.address", Text).column(&column::PEER_ADDRESS),
+    Property::new("peer.address", Ip).column(&column::PEER_ADDRESS),
     Property::new("peer.port", Integer).column(&column::PEER_PORT),
     Property::new("peer.id", Text).column(&column::PEER_ID),
     Property::new("algorithms", Object).optional(),

@@ -26,14 +26,18 @@ pub(in crate::api) enum PropertyType {
     Text,
     /// An id with this prefix; a plain UUID if it is empty.
     Id(&'static str),
+    /// An IPv4 or IPv6 address.
+    Ip,
+    /// An IPv4 network in CIDR notation, or one address.
+    Network,
     Integer,
     Boolean,
     Time,
     Enum(&'static [&'static str]),
     /// Names with a text each; a filter names one of them and its text.
     Tags,
-    /// A list of texts; a filter matches any of them.
-    List,
+    /// A list of values of a type that is written as text; a filter matches any of them.
+    List(&'static Self),
     /// An object whose parts are rows of the table.
     Object,
 }
@@ -114,7 +118,11 @@ impl Property {
             }),
             PropertyType::Enum(names) => json!({"type": "string", "enum": names}),
             PropertyType::Tags => schema::reference("Tags"),
-            PropertyType::Text | PropertyType::List | PropertyType::Object => json!({"type": "string"}),
+            PropertyType::Text
+            | PropertyType::Ip
+            | PropertyType::Network
+            | PropertyType::List(_)
+            | PropertyType::Object => json!({"type": "string"}),
         })
     }
 }

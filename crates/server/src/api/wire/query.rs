@@ -14,9 +14,13 @@ use axum::{
     http::request::Parts,
 };
 use form_urlencoded::Serializer;
+use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
-use std::ops::RangeInclusive;
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    ops::RangeInclusive,
+};
 use wicketgate_model::FrontdoorId;
 use wicketgate_store::{Filter, FilterValue, ListRequest, PageRequest, Sort};
 
@@ -147,7 +151,7 @@ impl Reading {
         let (property, column) = found.ok_or_else(|| unknown(name))?;
         let value = match tag {
             Some(tag) => FilterValue::Tag { name: tag.to_owned(), value: value.to_owned() },
-            None => filter_value(property, value).ok_or_else(|| wrong_type(property))?,
+            None => filter_value(property.kind, value).ok_or_else(|| wrong_type(property))?,
         };
         // Values of one property, or of one tag, are alternatives.
         let same = |f: &&mut Filter| {
@@ -205,11 +209,16 @@ fn sort(properties: &'static [Property], text: &str) -> Result<Sort, String> {
 }
 
 /// A value of the property's type; for a time also a range.
-fn filter_value(property: &Property, text: &str) -> Option<FilterValue> {
-    match property.kind {
+fn filter_value(kind: PropertyType, text: &str) -> Option<FilterValue> {
+    match kind {
         // No text has a NUL, and PostgreSQL refuses it as a value.
         PropertyType::Text => (!text.contains('\0')).then(|| FilterValue::Text(text.to_owned())),
-        PropertyType::List => (!text.contains('\0')).then(|| FilterValue::Item(text.to_owned())),
+        PropertyType::Ip => Some(FilterValue::Text(text.parse::<IpAddr>().ok()?.to_string())),
+        PropertyType::Network => Some(FilterValue::Text(network(text)?.to_string())),
+        PropertyType::List(of) => match filter_value(*of, text)? {
+            FilterValue::Text(text) => Some(FilterValue::Item(text)),
+            other => Some(other),
+        },
         PropertyType::Id(prefix) => is_id(prefix, text).then(|| FilterValue::Text(text.to_owned())),
         // No value is larger than the largest.
         PropertyType::Integer => Some(FilterValue::Integer(integer(text)?.try_into().unwrap_or(i64::MAX))),
@@ -218,6 +227,10 @@ fn filter_value(property: &Property, text: &str) -> Option<FilterValue> {
         PropertyType::Time => times(text),
         PropertyType::Tags | PropertyType::Object => None,
     }
+}
+
+fn network(text: &str) -> Option<Ipv4Net> {
+    text.parse().ok().or_else(|| text.parse::<Ipv4Addr>().ok().map(Into::into))
 }
 
 fn is_id(prefix: &str, text: &str) -> bool {
@@ -252,8 +265,15 @@ fn time(text: &str) -> Option<Timestamp> {
 }
 
 fn wrong_type(property: &Property) -> String {
-    let kind = match property.kind {
-        PropertyType::Text | PropertyType::List => "string".to_owned(),
+    format!("Value for {} must be of type {}", property.name, described(property.kind))
+}
+
+fn described(kind: PropertyType) -> String {
+    match kind {
+        PropertyType::Text => "string".to_owned(),
+        PropertyType::Ip => "IP address".to_owned(),
+        PropertyType::Network => "network: an IPv4 address, or a network in CIDR notation".to_owned(),
+        PropertyType::List(of) => described(*of),
         PropertyType::Id("") => "id: a UUID".to_owned(),
         PropertyType::Id(prefix) => format!("id: {prefix} and 32 hexadecimal digits"),
         PropertyType::Integer => "integer".to_owned(),
@@ -261,8 +281,7 @@ fn wrong_type(property: &Property) -> String {
         PropertyType::Enum(names) => format!("enum: one of {}", names.join(", ")),
         PropertyType::Time => "timestamp: RFC 3339, or a range from..to of two".to_owned(),
         PropertyType::Tags | PropertyType::Object => "object".to_owned(),
-    };
-    format!("Value for {} must be of type {kind}", property.name)
+    }
 }
 
 #[cfg(test)]

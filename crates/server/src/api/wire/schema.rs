@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use wicketgate_model::{ConnectionFault, ConnectionState, Reason};
 
 /// Patterns are as exact as they can be; descriptions say the rest. A part may contain parts that come after it.
-const PARTS: [(&str, &str); 8] = [
+const PARTS: &[(&str, &str)] = &[
     // Of RFC 4291 §2.2, without an IPv4 address in it: eight groups, or fewer around one `::`.
     (
         "<IPV6>",
@@ -17,6 +17,8 @@ const PARTS: [(&str, &str); 8] = [
          |(<GROUP>:){1,1}(:<GROUP>){1,6}|:(:<GROUP>){1,7}",
     ),
     ("<GROUP>", "[0-9A-Fa-f]{1,4}"),
+    // An IPv4 network, or an address.
+    ("<NETWORK>", "(<OCTET>\\\\.){3}<OCTET>(/([0-9]|[12][0-9]|3[0-2]))?"),
     // A part of an IPv4 address.
     ("<OCTET>", "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"),
     // The first part of a unicast address that is neither loopback nor in 169/8.
@@ -33,7 +35,7 @@ const PARTS: [(&str, &str); 8] = [
     ("<LAST_LABEL>", "[0-9]{0,30}[A-Za-z_]([A-Za-z0-9_-]{0,30}[A-Za-z0-9_])?"),
 ];
 
-const LISTS: [(&str, &[&str]); 4] = [
+const LISTS: &[(&str, &[&str])] = &[
     ("\"<ConnectionFault>\"", ConnectionFault::NAMES),
     ("\"<ConnectionState>\"", ConnectionState::NAMES),
     ("\"<Reason>\"", Reason::NAMES),

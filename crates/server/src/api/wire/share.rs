@@ -5,7 +5,7 @@ use super::{
     fields::{Fields, patched},
     property::{
         LINKS, Property,
-        PropertyType::{Boolean, Enum, Id, Integer, List, Object, Tags as TagMap, Text, Time},
+        PropertyType::{Boolean, Enum, Id, Integer, List, Network, Object, Tags as TagMap, Text, Time},
     },
     status_detail::StatusDetail,
 };
@@ -36,7 +36,7 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("ready", Boolean).column(&column::READY),
     Property::new("locationId", Text).column(&column::LOCATION).writable(),
     Property::new("proxyProtocol", Enum(&["v2"])).column(&column::PROXY_PROTOCOL).writable(),
-    Property::new("allowedSources", List).column(&column::ALLOWED_SOURCES).writable(),
+    Property::new("allowedSources", List(&Network)).column(&column::ALLOWED_SOURCES).writable(),
     Property::new("maxConnections", Integer).column(&column::MAX_CONNECTIONS).writable(),
     Property::new("idleTimeoutSeconds", Integer).column(&column::IDLE_TIMEOUT_SECONDS).writable(),
     Property::new("healthCheck", Object).writable().optional(),
@@ -180,7 +180,7 @@ impl ShareRequest {
         let Self { name, description, target, ingress_port, options, tags, mut fields, .. } = self;
         let tunnel = tunnel.filter(|t| t.standing.status.is_live());
         if self.tunnel.is_some() && tunnel.is_none() {
-            fields.fault("ipsecTunnelId", "must be the id of a live tunnel of this Frontdoor");
+            fields.fault("ipsecTunnelId", "must be the id of an existing tunnel of this Frontdoor");
         }
         if let (Some(location), Some(tunnel)) = (self.location, tunnel)
             && location != tunnel.spec.location
@@ -195,7 +195,7 @@ impl ShareRequest {
             }
         }
         if self.z_id.is_some() && environment.is_none() {
-            fields.fault("envZId", "must be the zId of an environment of this Frontdoor");
+            fields.fault("envZId", "must be the zId of an existing environment of this Frontdoor");
         }
         fields.finish(|| {
             Some(ShareSpec {

@@ -6,7 +6,7 @@ use super::{
     fields::{Fields, patched},
     property::{
         LINKS, Property,
-        PropertyType::{Boolean, Enum, Id, Integer, List, Object, Tags as TagMap, Text, Time},
+        PropertyType::{Boolean, Enum, Id, Integer, Ip, List, Network, Object, Tags as TagMap, Text, Time},
     },
     status_detail::StatusDetail,
 };
@@ -37,23 +37,23 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("statusDetail.message", Text).column(&column::DETAIL_MESSAGE),
     Property::new("statusDetail.since", Time).column(&column::DETAIL_SINCE),
     Property::new("ready", Boolean).described_as("tunnelReady"),
-    Property::new("peerPublicIp", Text).column(&column::PEER_ADDRESS).required(),
-    Property::new("peerCidr", Text).column(&column::PEER_CIDR).required(),
+    Property::new("peerPublicIp", Ip).column(&column::PEER_ADDRESS).required(),
+    Property::new("peerCidr", Network).column(&column::PEER_CIDR).required(),
     Property::new("peerId", Text).column(&column::PEER_ID).writable(),
     PRE_SHARED_KEY,
-    Property::new("loadBalancerIp", Text).column(&column::LOAD_BALANCER_IP).writable(),
-    Property::new("gatewayPublicIp", Text).column(&column::GATEWAY_ADDRESS),
+    Property::new("loadBalancerIp", Ip).column(&column::LOAD_BALANCER_IP).writable(),
+    Property::new("gatewayPublicIp", Ip).column(&column::GATEWAY_ADDRESS),
     Property::new("namespace", Text).optional(),
     // Schemas have the canonical notation. Other names of the same algorithms and capital letters are accepted, too.
-    Property::new("ikeProposals", List).column(&column::IKE_PROPOSALS).writable(),
-    Property::new("espProposals", List).column(&column::ESP_PROPOSALS).writable(),
+    Property::new("ikeProposals", List(&Text)).column(&column::IKE_PROPOSALS).writable(),
+    Property::new("espProposals", List(&Text)).column(&column::ESP_PROPOSALS).writable(),
     Property::new("initiate", Boolean).column(&column::INITIATE).writable(),
     Property::new("connection", Object),
     Property::new("connection.state", Enum(ConnectionState::NAMES)).column(&connection::STATE),
     Property::new("connection.since", Time).column(&connection::SINCE),
     Property::new("connection.algorithms.ike", Text).column(&connection::IKE_ALGORITHMS),
     Property::new("connection.algorithms.esp", Text).column(&connection::ESP_ALGORITHMS),
-    Property::new("connection.peer.address", Text).column(&connection::PEER_ADDRESS),
+    Property::new("connection.peer.address", Ip).column(&connection::PEER_ADDRESS),
     Property::new("connection.peer.port", Integer).column(&connection::PEER_PORT),
     Property::new("connection.peer.id", Text).column(&connection::PEER_ID),
     Property::new("connection.nat.gateway", Boolean).column(&connection::NAT_GATEWAY),
@@ -249,6 +249,15 @@ pub(in crate::api) fn spec(
         };
         Some((spec, chosen))
     })
+}
+
+/// A gateway's `own` address is no peer of it.
+pub(in crate::api) fn check_peer(spec: &TunnelSpec, own: Option<Ipv4Addr>) -> Result<(), ApiError> {
+    let mut fields = Fields::new(Map::new(), PROPERTIES);
+    if own == Some(spec.peer_address.get()) {
+        fields.fault("peerPublicIp", "must be the address of the site's device: this is the gateway's own");
+    }
+    fields.finish(|| Some(()))
 }
 
 /// The body of PUT that a merge patch of the tunnel stands for. An identity that is the peer's address follows it.
