@@ -100,6 +100,7 @@ async fn serve(home: &Path) -> Result<()> {
         provider: None,
         external: Default::default(),
         pools: LoadBalancerPools::loopback(),
+        location: "local".parse()?,
         provisioning_deadline: Duration::from_secs(30),
     };
     let server = Server::prepare(config).await?.start(ca, server_end, None, Registry::default())?;

@@ -105,6 +105,33 @@ fn an_api_without_tls_needs_a_loopback_address_or_a_flag() -> Result<()> {
         arguments[4] = open;
         let refused = run(&namespace, &[], wicketgate_executable(), &arguments)?;
         one_line(&refused, &[open, "--tls-cert", "--insecure-http"])?;
+        assert_eq!(refused.status.code(), Some(2));
+    }
+    lab.remove()
+}
+
+#[test]
+fn wrong_usage_exits_with_2_and_names_the_flag() -> Result<()> {
+    let lab = lab()?;
+    let namespace = lab.namespace("gw")?;
+    let data = lab.path("data").display().to_string();
+    for (flag, value) in [
+        ("--database", "mysql://u@h/d"),
+        ("--database", ""),
+        ("--database", "postgres://u:geheim@h/d"),
+        ("--drain", "-1"),
+        ("--provisioning-deadline", "-1"),
+        ("--max-tunnels", "-1"),
+    ] {
+        let arguments = [up(&data, "off"), vec![flag, value]].concat();
+        let out = run(&namespace, &[], wicketgate_executable(), &arguments)?;
+        let said = String::from_utf8_lossy(&out.stderr);
+        ensure!(
+            out.status.code() == Some(2) && said.contains(flag),
+            "{flag} {value}: {}: {said}",
+            out.status
+        );
+        ensure!(!said.contains("geheim"), "{said}");
     }
     lab.remove()
 }
@@ -151,6 +178,27 @@ fn another_database_than_that_of_the_data_directory_is_refused() -> Result<()> {
 }
 
 #[test]
+fn tunnels_at_a_location_without_a_gateway_are_reported_at_the_start() -> Result<()> {
+    let mut world = World::loopback().start()?;
+    world.tunnel(0)?;
+    world.gateway.process.stop(PATIENCE)?;
+    let data = world.gateway.data.display().to_string();
+    let mut command = world.outside.command(&wicketgate_executable().display().to_string());
+    command.args(up(&data, "off").into_iter().map(|a| if a == "local" { "elsewhere" } else { a }));
+    let log = world.lab.path("elsewhere.log");
+    let mut elsewhere =
+        Process::start(&world.lab, "elsewhere", command.env("RUST_LOG", "warn").env("NO_COLOR", "1"), &log)?;
+    world.lab.until("the location of the tunnel is named", PATIENCE, || {
+        let said = elsewhere.said();
+        Ok((said.contains("no gateway serves this location") && said.contains("location=local"))
+            .then_some(()))
+    })?;
+    elsewhere.stop(PATIENCE)?;
+    world.restart()?;
+    world.end()
+}
+
+#[test]
 fn an_unusable_identity_provider_is_named() -> Result<()> {
     let lab = lab()?;
     let namespace = lab.namespace("gw")?;
@@ -160,7 +208,9 @@ fn an_unusable_identity_provider_is_named() -> Result<()> {
         run(&namespace, &[], wicketgate_executable(), &arguments)
     };
     for issuer in ["http://id.example.org", "id.example.org", "https://id.example.org?a=b"] {
-        one_line(&start(issuer)?, &["--oidc-issuer", issuer])?;
+        let refused = start(issuer)?;
+        one_line(&refused, &["--oidc-issuer", issuer])?;
+        assert_eq!(refused.status.code(), Some(2));
     }
     lab.remove()
 }

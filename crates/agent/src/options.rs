@@ -9,7 +9,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use secrecy::{ExposeSecret as _, SecretString};
 use std::path::PathBuf;
-use wicketgate_system::if_exists;
+use wicketgate_system::{if_exists, program::WrongUsage};
 use wicketgate_transport::enrolment_code::EnrolmentCode;
 
 /// Wicketgate's hosting agent: dials a gateway and connects its shares to private targets. Opens no port, needs no root.
@@ -52,7 +52,7 @@ pub struct Start {
     #[arg(long, value_name = "FILE")]
     enrollment_token_file: Option<PathBuf>,
 
-    /// Directory for the key, the certificate and the newest generations (created with mode 0700)
+    /// Directory for the agent's key, certificate and state, of its own (created with mode 0700)
     #[arg(long, value_name = "DIR", env = "WICKETGATE_STATE_DIR")]
     state_dir: PathBuf,
 
@@ -70,7 +70,10 @@ pub struct Start {
 impl Start {
     pub fn into_config(self) -> anyhow::Result<Config> {
         let code = match (self.enrollment_token, self.enrollment_token_file) {
-            (Some(text), _) => Ok(text.expose_secret().parse::<EnrolmentCode>()?),
+            (Some(text), _) => {
+                let code = text.expose_secret().parse::<EnrolmentCode>();
+                Ok(code.map_err(|e| WrongUsage(format!("--enrollment-token: {e}")))?)
+            }
             // The file may be removed after the enrolment.
             (None, Some(path)) => {
                 let text = if_exists(std::fs::read_to_string(&path));

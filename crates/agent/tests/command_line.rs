@@ -30,7 +30,10 @@ fn help_succeeds_and_lists_the_options() {
 
 #[test]
 fn wrong_usage_exits_with_2_and_a_failure_with_1_and_one_message() {
-    for args in [&["start"][..], &["start", "--server", "http://gw:1", "--state-dir", "x"], &["listen"]] {
+    let code = ["start", "--server", "https://gw:1", "--state-dir", "x", "--enrollment-token", "hello"];
+    for args in
+        [&["start"][..], &["start", "--server", "http://gw:1", "--state-dir", "x"], &["listen"], &code]
+    {
         assert_eq!(run(args).status.code(), Some(2), "{args:?}");
     }
     let dir = tempfile::tempdir().unwrap();

@@ -15,7 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 use wicketgate_authority::Ca;
 use wicketgate_link::ServerEnd;
-use wicketgate_model::LoadBalancerPools;
+use wicketgate_model::{LoadBalancerPools, LocationId};
 use wicketgate_store::{DatabaseLock, Store};
 
 use crate::{
@@ -66,6 +66,8 @@ pub struct ServerConfig {
     pub pools: LoadBalancerPools,
     /// Where clients reach the API behind a reverse proxy.
     pub external: ExternalAddress,
+    /// The gateway's.
+    pub location: LocationId,
     /// How long a change may take before its status is `ERROR`.
     pub provisioning_deadline: Duration,
 }
@@ -110,6 +112,11 @@ impl Server {
         };
         if let Some(frontdoor) = ensure_first_frontdoor(&store).await? {
             info!(frontdoor.id = %frontdoor.id, "created the first Frontdoor");
+        }
+        let mut locations = store.tunnel_locations().await?;
+        locations.retain(|location| *location != config.location);
+        for location in locations {
+            warn!(%location, "no gateway serves this location, and it has tunnels: start the gateway with its --location");
         }
         let (token, is_new) = admin_token::load_or_create(&config.data_dir)?;
         let auth = Auth {

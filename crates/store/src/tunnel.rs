@@ -146,6 +146,13 @@ impl Provisioned for TunnelRow {
 }
 
 impl Store {
+    /// The locations that have tunnels.
+    pub async fn tunnel_locations(&self) -> Result<Vec<LocationId>> {
+        let select = "SELECT DISTINCT location FROM ipsec_tunnel WHERE status <> 'DELETED' ORDER BY location";
+        let rows: Vec<(LocationId,)> = self.all(select, &[]).await?;
+        Ok(rows.into_iter().map(|(location,)| location).collect())
+    }
+
     /// Without those that are `DELETED`, unless a filter asks for them.
     pub async fn tunnels(&self, frontdoor: FrontdoorId, request: &ListRequest) -> Result<Page<TunnelRow>> {
         self.list(&LISTING, of(&columns::FRONTDOOR, frontdoor), request).await

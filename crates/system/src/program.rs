@@ -1,6 +1,7 @@
 //! What the programs have in common: their log, their exit code, and the signals that stop them.
 
 use std::{
+    fmt,
     io::{self, IsTerminal},
     process::ExitCode,
 };
@@ -8,6 +9,18 @@ use std::{
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+
+/// A fault of the command line that its parser cannot find or would repeat. The exit status is 2, as for its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrongUsage(pub String);
+
+impl fmt::Display for WrongUsage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for WrongUsage {}
 
 /// Runs a program to its end. The log goes to stderr, at the level in `RUST_LOG` or `info`. So does an error, in one line
 /// with its causes: what happened and what to do.
@@ -28,7 +41,7 @@ pub fn run(name: &str, program: impl Future<Output = anyhow::Result<()>>) -> Exi
             {
                 eprintln!("{name}: {error:#}");
             }
-            ExitCode::FAILURE
+            if error.is::<WrongUsage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }

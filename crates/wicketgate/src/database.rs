@@ -3,13 +3,13 @@
 //! Invariants: a password is never taken from the command line, where every user of the machine can read it. A data
 //! directory has one database: with another one, the gateway would remove all tunnels.
 
-use std::{fs, io, path::Path};
+use std::{fs, path::Path};
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
-use wicketgate_system::{if_exists, private_file};
+use wicketgate_system::{if_exists, private_file, program::WrongUsage};
 
 /// An alternative to the flag, and the only place for a URL with a password.
 const VARIABLE: &str = "WICKETGATE_DATABASE";
@@ -41,10 +41,13 @@ impl Database {
         let is_postgres = ["postgres://", "postgresql://"].iter().any(|start| text.starts_with(start));
         let url = Url::parse(&text).ok().filter(|_| is_postgres);
         // Never shown: it may be a misplaced password.
-        let url = url.with_context(|| format!("{from} must be a URL like postgres://USER@HOST/NAME"))?;
+        let wrong = || WrongUsage(format!("{from} must be a URL like postgres://USER@HOST/NAME"));
+        let url = url.ok_or_else(wrong)?;
         ensure!(
             self.database.is_none() || !has_password(&url),
-            "every user of this host could read the password in --database: set {VARIABLE} to the URL instead"
+            WrongUsage(format!(
+                "every user of this host could read the password in --database: set {VARIABLE} to the URL instead"
+            ))
         );
         Ok(Some(text.into()))
     }
@@ -69,8 +72,9 @@ pub(crate) fn check(data_dir: &Path, url: Option<&SecretString>) -> anyhow::Resu
 }
 
 /// Makes a database that was opened that of the data directory.
-pub(crate) fn keep(data_dir: &Path, url: Option<&SecretString>) -> io::Result<()> {
-    private_file::replace(&data_dir.join(FILE), format!("{}\n", name(url)).as_bytes())
+pub(crate) fn keep(data_dir: &Path, url: Option<&SecretString>) -> anyhow::Result<()> {
+    let kept = private_file::replace(&data_dir.join(FILE), format!("{}\n", name(url)).as_bytes());
+    kept.with_context(|| format!("cannot write to {}", data_dir.display()))
 }
 
 /// A database without the user and the password.

@@ -30,12 +30,15 @@ use self::report::{Report, say};
 /// The demo's default directory.
 const DIR: &str = "/var/lib/wicketgate-demo";
 
+/// The file that marks a demo that was left running.
+const KEPT: &str = "kept";
+
 /// Prefix of the names of all namespaces of the demo.
 const PREFIX: &str = "wgdemo-";
 
 #[derive(Debug, Args)]
 pub(crate) struct Demo {
-    /// Leave the demo running and print how to use it.
+    /// Leave the demo running and print how to use it. It runs until `--down`.
     #[arg(long, conflicts_with = "down")]
     keep: bool,
     /// End a demo that was left running and remove everything it created.
@@ -80,6 +83,11 @@ impl Demo {
 
         let mut report = Report::new();
         let place = LabDirectory::take(&self.dir).map_err(running)?;
+        ensure!(
+            !self.dir.join(KEPT).exists(),
+            "a demo was left running, with everything that was created in it: end it with {}",
+            ending(&self.dir)
+        );
         if place.left() {
             say("ending an earlier demo");
         }
@@ -101,6 +109,7 @@ impl Demo {
         };
         let passed = report.end();
         if self.keep {
+            fs::write(self.dir.join(KEPT), "").context("cannot write to the demo's directory")?;
             lab.leave();
             demo.how_to_use(&self.dir, &ending(&self.dir));
         } else {
@@ -120,7 +129,8 @@ fn end(dir: &Path) -> Result<()> {
         Some(Swept { processes, namespaces }) => say(format_args!(
             "ended the running demo: removed {processes} processes, {namespaces} namespaces and {place}"
         )),
-        None => say(format_args!("no demo in {place}")),
+        None if dir == Path::new(DIR) => say(format_args!("no demo in {place}")),
+        None => bail!("no demo in {place}: set --dir to the directory of one"),
     }
     Ok(())
 }

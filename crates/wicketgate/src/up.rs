@@ -28,7 +28,7 @@ use wicketgate_server::{
 use wicketgate_system::{
     own_directory::{DirectoryKind, OwnDirectory},
     private_file,
-    program::StopSignals,
+    program::{StopSignals, WrongUsage},
 };
 use wicketgate_transport::{
     identity::{Identity, RENEW_AFTER},
@@ -52,6 +52,8 @@ pub(crate) const DATA_DIRECTORY: DirectoryKind =
 const GATEWAY_ID: &str = "gateway-id";
 
 #[derive(Debug, Args)]
+// `--drain -1` is a wrong value and not an unknown flag.
+#[command(allow_negative_numbers = true)]
 pub(crate) struct Up {
     /// Directory for the database, the CA key and the admin token. Created if it does not exist.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/wicketgate", env = "WICKETGATE_DATA_DIR")]
@@ -84,7 +86,7 @@ pub(crate) struct Up {
     /// IPsec, no root, and a loopback address for each tunnel.
     #[arg(long, value_name = "auto|kernel|userland|off", default_value = "auto")]
     ipsec: IpsecMode,
-    /// The name of this gateway's location, which tunnels refer to.
+    /// The name of this gateway's location, which tunnels refer to: it must stay the same while there are tunnels.
     #[arg(long, value_name = "NAME", default_value = "local")]
     location: LocationId,
     /// The IPv4 address that remote sites connect to [default: the source address of the default route].
@@ -98,16 +100,16 @@ pub(crate) struct Up {
     #[arg(long, value_name = "URL", value_parser = https_url)]
     agent_url: Option<String>,
     /// Seconds until a change that has not taken effect becomes ERROR. Retries continue after that.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    provisioning_deadline: u64,
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    provisioning_deadline: u32,
     /// Maximum number of tunnels [default: from memory and the open-file limit]. Further tunnels have the reason
     /// GatewayFull until there is room.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=16_000))]
     max_tunnels: Option<u32>,
     /// Seconds that established connections may continue after a signal to stop, while new ones are refused. With 0
     /// they are cut at once, and a restart takes a second.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(..=86_400))]
-    drain: u64,
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(..=86_400))]
+    drain: u32,
     #[command(flatten)]
     database: Database,
     #[command(flatten)]
@@ -127,7 +129,7 @@ impl Up {
         let ca = Arc::new(Ca::load_or_create(&data_dir.subdirectory(CA)?, Timestamp::now())?);
         let gateway_id = gateway_id(data_dir.path())?;
         let renewal = CertificateRenewal::new(Arc::clone(&ca), gateway_id)?;
-        let (server_end, gateway_end) = link::in_process(gateway_id, self.location);
+        let (server_end, gateway_end) = link::in_process(gateway_id, self.location.clone());
         let backend = Backend::start(IpsecConfig {
             mode: self.ipsec,
             state_dir: data_dir.subdirectory("gateway")?,
@@ -144,14 +146,11 @@ impl Up {
             provider: self.oidc.provider(),
             pools,
             external: ExternalAddress { url: self.external_url, trusted_proxies: self.trusted_proxy },
-            provisioning_deadline: Duration::from_secs(self.provisioning_deadline),
+            location: self.location,
+            provisioning_deadline: Duration::from_secs(self.provisioning_deadline.into()),
         });
-        let server = prepared.await.and_then(|server| {
-            database::keep(data_dir.path(), database.as_ref())
-                .context("cannot write to the data directory")?;
-            Ok(server)
-        });
-        let server = match server {
+        let kept = |server| database::keep(data_dir.path(), database.as_ref()).map(|()| server);
+        let server = match prepared.await.and_then(kept) {
             Ok(server) => server,
             Err(error) => {
                 // The firewall rules of a gateway that does not run would drop packets of other programs.
@@ -166,7 +165,7 @@ impl Up {
             agent_listener,
             identity: renewal.identity.clone(),
             max_tunnels: self.max_tunnels,
-            drain: Duration::from_secs(self.drain),
+            drain: Duration::from_secs(self.drain.into()),
         };
         let gateway = Gateway::start(config, gateway_end).await?;
 
@@ -188,9 +187,11 @@ impl Up {
         }
         anyhow::ensure!(
             self.insecure_http || self.listen.ip().is_loopback(),
-            "the API would be served without TLS on {}, which other hosts can reach: \
-             set --tls-cert and --tls-key, or --insecure-http",
-            self.listen
+            WrongUsage(format!(
+                "the API would be served without TLS on {}, which other hosts can reach: \
+                 set --tls-cert and --tls-key, or --insecure-http",
+                self.listen
+            ))
         );
         Ok(None)
     }

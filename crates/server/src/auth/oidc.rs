@@ -25,7 +25,7 @@ use std::{
 use tokio::{sync::Mutex, time::Instant};
 use tracing::{info, warn};
 use wicketgate_store::Reach;
-use wicketgate_system::Latest;
+use wicketgate_system::{Latest, program::WrongUsage};
 
 /// Seconds by which the provider's clock and this one may differ.
 const LEEWAY: u64 = 60;
@@ -114,7 +114,7 @@ impl Provider {
     /// The configuration is wrong: an invalid URL, or another provider than the one that it names.
     pub async fn connect(config: ProviderConfig) -> anyhow::Result<Self> {
         let fetch = Fetch::new(&config.issuer)
-            .with_context(|| format!("--oidc-issuer {} cannot be used", config.issuer))?;
+            .with_context(|| WrongUsage(format!("--oidc-issuer {} cannot be used", config.issuer)))?;
         if config.audiences.iter().all(String::is_empty) {
             bail!(
                 "--oidc-issuer needs an --oidc-audience: without it, tokens for other services would be accepted"

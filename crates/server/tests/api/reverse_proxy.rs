@@ -109,6 +109,7 @@ async fn links_lead_through_the_proxy_and_compressed_answers_can_be_written_back
         provider: None,
         pools: LoadBalancerPools::ipsec(),
         external: ExternalAddress { url: None, trusted_proxies: vec!["127.0.0.1".parse().unwrap()] },
+        location: "local".parse().unwrap(),
         provisioning_deadline: BOUND,
     };
     let ca = Arc::new(Ca::load_or_create(&dir.path().join("ca"), Timestamp::now()).unwrap());

@@ -56,6 +56,7 @@ async fn a_superseded_server_stops_and_writes_nothing_more() {
         provider: None,
         pools: LoadBalancerPools::ipsec(),
         external: Default::default(),
+        location: "local".parse().unwrap(),
         provisioning_deadline: BOUND,
     };
     let ca = Arc::new(Ca::load_or_create(&dir.path().join("ca"), now).unwrap());
