@@ -33,7 +33,11 @@ fn down_removes_everything_in_the_namespace_of_up_and_names_it_elsewhere() -> Re
     let data = world.gateway.data.clone();
     let down = ["down".as_ref(), "--data-dir".as_ref(), data.as_os_str()];
     let elsewhere = Command::new(wicketgate_executable()).args(down).output()?;
-    let here = format!("`nsenter --net=/run/netns/{} wicketgate`", world.outside.name());
+    let here = format!(
+        "`nsenter --net=/run/netns/{} wicketgate down --data-dir {}`",
+        world.outside.name(),
+        data.display()
+    );
     ensure!(!elsewhere.status.success() && said(&elsewhere).contains(&here), "{}", said(&elsewhere));
     ensure!(left(&world)? == before, "`down` removed something in another namespace");
 
