@@ -19,6 +19,8 @@ const LOOK: u64 = 20;
 /// A buffer has room for what the destination takes in this many milliseconds, besides what the round trip needs. With less, a
 /// busy scheduler shows as lost throughput.
 const SLACK: u64 = 10;
+/// The longest round trip that is believed, in milliseconds. A connection without a measured one shows an hour.
+const LONGEST_PATH: u64 = 2_000;
 /// The largest limited receive buffer, with the kernel's overhead. Every process may set it: `net.core.rmem_max` is 208 KiB by
 /// default, and the kernel doubles it.
 const MOST: u64 = 384 << 10;
@@ -83,7 +85,7 @@ impl Backlog {
                 if elapsed < LOOK.max(*path) {
                     return;
                 }
-                *path = round_trip(source).map_or(0, millis);
+                *path = round_trip(source).map_or(0, millis).min(LONGEST_PATH);
                 if elapsed < *path {
                     return;
                 }
