@@ -1,7 +1,7 @@
 //! The reachability of targets, reported to the gateway when it changes.
 //!
 //! A target counts as reachable until a dial fails. Dials of streams count like probes. Invariants: shares with the same
-//! target have one state and one probe; a target that streams use is not probed; while nobody connects, the pause between
+//! target have one state and one probe; a target that streams use is not probed; while no client connects, the pause between
 //! probes of a reachable target doubles.
 
 mod target_state;

@@ -25,7 +25,7 @@ pub struct ShareOptions {
     pub health_check: Option<HealthCheck>,
 }
 
-/// How an agent finds out whether a target is alive while nobody connects.
+/// How an agent finds out whether a target is alive while no client connects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HealthCheck {

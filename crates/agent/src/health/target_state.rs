@@ -8,7 +8,7 @@ use wicketgate_transport::frame::StreamRefusal;
 
 /// The shortest and the longest pause between probes of a target that fails.
 const FAILING: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// The longest pause between probes of a reachable target that nobody uses.
+/// The longest pause between probes of a reachable target that no client uses.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// Who has dialled a target.

@@ -27,7 +27,7 @@ const MOST_PINGS: usize = 16;
 /// A ping without an answer yet.
 struct Ping {
     at: Instant,
-    /// Somebody asks for a sign of life.
+    /// A request for a sign of life.
     is_asked: bool,
 }
 

@@ -99,7 +99,7 @@ pub(super) struct Session {
     /// Cancelled when the connection must end: the agent was barred, or has a newer one.
     pub(super) end: CancellationToken,
     pub(super) outbox_filled: Notify,
-    /// Somebody waits for a sign of life.
+    /// A task waits for a sign of life.
     pub(super) asked: Notify,
     /// Counts answers to it.
     pub(super) answers: watch::Sender<u64>,

@@ -1,8 +1,8 @@
 //! ESP of a peer to which the gateway has no SA: the peer has not noticed that the gateway gave the SA up.
 //!
 //! Raw sockets in the tunnel's namespace receive a copy of what the guard admits: packets of the tunnel's peer, or with its
-//! forged address. So a packet is a hint and no more (RFC 7296 §1.5). It is answered with a smaller one, and whoever
-//! watches decides how often.
+//! forged address. So a packet is a hint only (RFC 7296 §1.5). The answer is smaller, and the
+//! caller limits how often it is sent.
 
 use std::{
     io,

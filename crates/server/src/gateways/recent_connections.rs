@@ -149,7 +149,7 @@ mod tests {
         assert!(problem.message.starts_with("9 of the last 10 "), "{}", problem.message);
 
         assert!(recent.expire(now + 59.seconds()).is_empty());
-        assert_eq!(recent.expire(now + 60.seconds()), [share()], "nobody has connected for a minute");
+        assert_eq!(recent.expire(now + 60.seconds()), [share()], "no connection for a minute");
         assert_eq!(recent.problem(share()), None);
         assert!(recent.0.is_empty());
     }

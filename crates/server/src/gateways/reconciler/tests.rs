@@ -336,5 +336,5 @@ async fn a_deployed_share_says_how_most_of_its_last_connections_failed() {
     assert_eq!(impaired(&b, id).await.0, Some(Reason::ConnectionsFail));
     b.now = Timestamp::now() + 61.seconds();
     b.activate().await;
-    assert_eq!(impaired(&b, id).await.0, None, "nobody has connected for a minute");
+    assert_eq!(impaired(&b, id).await.0, None, "no connection for a minute");
 }
