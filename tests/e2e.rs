@@ -11,6 +11,7 @@ mod dead_peer;
 mod descriptors;
 mod drain;
 mod entry_point;
+mod failures;
 mod gateway_faults;
 mod guard;
 mod half_close;

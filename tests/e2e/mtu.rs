@@ -103,7 +103,7 @@ fn without_icmp_smaller_segments_at_the_device_restore_large_transfers() -> Resu
     scene.world.end()
 }
 
-/// Clamps the MSS as docs/OPERATIONS.md tells a site to do, for a device that terminates its connections itself.
+/// Clamps the MSS as docs/TROUBLESHOOTING.md tells a site to do, for a device that terminates its connections itself.
 fn clamp(device: &Namespace, mss: u32) -> Result<()> {
     device.nft(&format!(
         "table ip clamp {{

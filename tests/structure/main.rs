@@ -6,6 +6,7 @@
 mod circles;
 mod debt;
 mod edges;
+mod faults;
 mod functions;
 mod names;
 mod pages;

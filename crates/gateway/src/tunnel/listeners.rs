@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, io, mem, sync::Arc};
 
 use tracing::warn;
-use wicketgate_model::{Problem, Reason, ShareDesired, ShareId, TunnelId};
+use wicketgate_model::{IngressPort, Problem, Reason, ShareId, TunnelId};
 
 use super::{
     inbox::{Change, ShareEntry},
@@ -114,7 +114,7 @@ impl TunnelListeners {
         }
         for (id, (share, _)) in &self.shares {
             let bound = self.bound.get(id).map(|listener| listener.generation);
-            let problem = waiting.remove(id).flatten().map(|error| bind_problem(share, &error));
+            let problem = waiting.remove(id).flatten().map(|error| bind_problem(share.ingress_port, &error));
             if let Some(problem) = &problem {
                 warn!(share.id = %id, problem = problem.message, "share could not be bound");
             }
@@ -147,12 +147,31 @@ impl TunnelListeners {
     }
 }
 
-fn bind_problem(share: &ShareDesired, error: &io::Error) -> Problem {
-    let port = share.ingress_port;
+fn bind_problem(port: IngressPort, error: &io::Error) -> Problem {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
             Problem::new(Reason::PortInUse, format!("another program holds port {port} of the load balancer"))
         }
         _ => Problem::new(Reason::ListenerFailed, format!("port {port} could not be bound: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_port_that_cannot_be_opened_says_why() {
+        let port = IngressPort::try_from(9000).unwrap();
+        let held = TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = TcpListener::bind(held.local_addr().unwrap()).unwrap_err();
+        assert_eq!(bind_problem(port, &taken).reason, Reason::PortInUse);
+        // An address of documentation, which no host has (RFC 5737).
+        let nowhere = TcpListener::bind("192.0.2.1:9000").unwrap_err();
+        let problem = bind_problem(port, &nowhere);
+        assert_eq!(problem.reason, Reason::ListenerFailed);
+        assert!(problem.message.starts_with("port 9000 could not be bound: "), "{}", problem.message);
     }
 }

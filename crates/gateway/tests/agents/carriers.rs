@@ -13,10 +13,12 @@ use std::{
 };
 use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::CancellationToken;
+use wicketgate_gateway::agents::DialFailure;
 use wicketgate_transport::{
     abort::Abort,
     carrier::EarlyData,
     control::{FromAgent, ToAgent},
+    frame::{RefusalReason, StreamRefusal},
     tls::{Accepted, GatewayIdentity},
 };
 
@@ -108,4 +110,43 @@ async fn refuse_carriers(listener: TcpListener, identity: GatewayIdentity, ended
             _ => {}
         }
     }
+}
+
+#[tokio::test]
+async fn an_agent_that_gives_no_carrier_or_no_answer_is_told_from_one_that_refuses() {
+    /// Longer than the gateway waits for an answer.
+    const ANSWERED: Duration = Duration::from_secs(20);
+    let lab = Lab::new().await;
+    let puppet = Puppet::new(&lab, 5);
+    let mut control = puppet.connect().await.unwrap();
+    lab.agents.assign(&lab.share(1, 1, super::lab::unused_address().await));
+    acknowledge(&mut control, share_id(1), 1).await;
+    lab.ready(1, 1).await;
+    let pongs = tokio::spawn(async move {
+        while let Ok(message) = control.receive::<ToAgent>().await {
+            if message == ToAgent::Ping && control.send(&FromAgent::Pong).await.is_err() {
+                break;
+            }
+        }
+    });
+    let open = async || {
+        let opened = lab.agents.open(share_id(1), "127.0.0.1:1".parse().unwrap(), EarlyData::default());
+        timeout(ANSWERED, opened).await.unwrap().map(|_| ()).unwrap_err()
+    };
+    assert!(matches!(open().await, DialFailure::NoCarrier));
+
+    let silent = puppet.carrier().await.unwrap();
+    assert!(matches!(open().await, DialFailure::Timeout));
+    drop(silent);
+
+    let mut carrier = puppet.carrier().await.unwrap();
+    let refuse = async {
+        carrier.next_open().await.unwrap();
+        let refusal = StreamRefusal { reason: RefusalReason::NotAllowed, text: "not in --allow".into() };
+        carrier.answer(Err(&refusal)).await.unwrap();
+    };
+    let (refused, ()) = tokio::join!(open(), refuse);
+    let DialFailure::Refused(refusal) = refused else { panic!("{refused:?}") };
+    assert_eq!(refusal.reason, RefusalReason::NotAllowed);
+    pongs.abort();
 }

@@ -38,7 +38,7 @@ fn a_wrong_key_is_reported_and_the_right_one_connects() {
     });
 }
 
-/// Provokes each fault that a site's device can have, and checks the reported text, which docs/OPERATIONS.md quotes.
+/// Provokes each fault that a site's device can have, and checks the reported text.
 #[test]
 fn each_fault_at_the_site_is_reported_with_its_cure() {
     if !is_root() {

@@ -1,0 +1,74 @@
+//! docs/TROUBLESHOOTING.md has a row for each reason that the API can give, and the tests that its rows name exist.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use wicketgate_model::{ConnectionFault, FailureReason, Reason};
+
+use crate::source::{root, rust_files};
+
+const PAGE: &str = "docs/TROUBLESHOOTING.md";
+/// Reasons that are no faults: what they describe passes by itself.
+const NO_FAULTS: &[Reason] = &[Reason::Pending, Reason::Deleted];
+
+/// The cells of each row of the page's tables, without the headings.
+fn rows() -> Vec<Vec<String>> {
+    let text = fs::read_to_string(root().join(PAGE)).unwrap();
+    let mut rows = Vec::new();
+    let mut is_body = false;
+    for line in text.lines() {
+        let Some(cells) = line.strip_prefix("| ").and_then(|line| line.strip_suffix(" |")) else {
+            is_body = line.starts_with("|---");
+            continue;
+        };
+        if is_body {
+            rows.push(cells.split(" | ").map(str::to_owned).collect());
+        }
+    }
+    rows
+}
+
+/// The words of a text that stand in backquotes.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn each_reason_has_a_row() {
+    let rows = rows();
+    assert!(rows.len() >= 40, "{} rows", rows.len());
+    let named: BTreeSet<&str> =
+        rows.iter().flat_map(|row| row[..2].iter()).flat_map(|cell| quoted(cell)).collect();
+    let reasons = Reason::ALL.into_iter().filter(|reason| !NO_FAULTS.contains(reason)).map(Reason::as_str);
+    let all =
+        reasons.chain(ConnectionFault::NAMES.iter().copied()).chain(FailureReason::NAMES.iter().copied());
+    let missing: Vec<_> = all.filter(|reason| !named.contains(reason)).collect();
+    assert!(missing.is_empty(), "{PAGE} has no row for {missing:?}");
+}
+
+#[test]
+fn each_row_names_its_tests() {
+    // The functions of each file, by the last part of its module path, or of the folder if the file is `tests.rs`.
+    let mut functions: BTreeMap<String, String> = BTreeMap::new();
+    for path in rust_files() {
+        let parts: Vec<_> = path.trim_end_matches(".rs").trim_end_matches("/tests").split('/').collect();
+        let text = fs::read_to_string(root().join(&path)).unwrap();
+        functions.entry((*parts.last().unwrap()).to_owned()).or_default().push_str(&text);
+    }
+    let mut wrong = Vec::new();
+    for row in rows() {
+        let tests: Vec<_> = quoted(row.last().unwrap()).collect();
+        if tests.is_empty() {
+            wrong.push(format!("no test provokes: {}", row[0]));
+        }
+        for test in tests {
+            let exists = test.split_once("::").is_some_and(|(module, name)| {
+                functions.get(module).is_some_and(|text| text.contains(&format!("fn {name}(")))
+            });
+            if !exists {
+                wrong.push(format!("{test} does not exist"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
