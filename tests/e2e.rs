@@ -24,6 +24,7 @@ mod load_balancer;
 mod lost_hosts;
 mod mtu;
 mod names;
+mod narrowed;
 mod nat;
 mod origin;
 mod outage;

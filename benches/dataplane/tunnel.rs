@@ -24,8 +24,10 @@ use crate::{
 /// The site's public address.
 pub(crate) const PEER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
-/// The target's address.
-pub(crate) const PRIVATE: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
+/// The agent's host.
+const AGENTS_HOST: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
+/// The target's address, on a host beside the agent's.
+pub(crate) const PRIVATE: Ipv4Addr = Ipv4Addr::new(198, 18, 1, 2);
 /// The client's address.
 pub(crate) const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
 const AGENTS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(GATEWAY), 7443);
@@ -42,6 +44,7 @@ pub(crate) struct Installation {
     _agent: Agent,
     device: Site,
     pub(crate) site: Namespace,
+    /// The host of the target.
     pub(crate) private: Namespace,
     /// The tunnel's namespace, which has the load balancer's address.
     pub(crate) inside: Namespace,
@@ -54,17 +57,20 @@ impl Installation {
         lab: &Lab,
         site_link: impl FnOnce(&Namespace, Ipv4Addr, &Namespace) -> Result<()>,
     ) -> Result<Self> {
-        let [net, outside, private, site] = ["net", "gw", "private", "site"].map(|name| lab.namespace(name));
-        let (net, outside, private, site) = (net?, outside?, private?, site?);
+        let [net, outside, agents, private, site] =
+            ["net", "gw", "agents", "private", "site"].map(|name| lab.namespace(name));
+        let (net, outside, agents, private, site) = (net?, outside?, agents?, private?, site?);
         net.sysctl("net/ipv4/ip_forward", "1")?;
-        for (namespace, name, address) in [(&outside, "gw", GATEWAY), (&private, "private", PRIVATE)] {
+        for (namespace, name, address) in [(&outside, "gw", GATEWAY), (&agents, "agents", AGENTS_HOST)] {
             link(&net, namespace, name, address)?;
         }
+        let (near, far) = (format!("{}/24", hop(PRIVATE)), format!("{PRIVATE}/24"));
+        Namespace::link(End(&agents, "lan", &near), End(&private, "lan", &far))?;
         site_link(&net, hop(PEER), &site)?;
         let (executable, agent) = executables()?;
         let options = GatewayOptions::measured(&executable, &outside, AGENTS, Some(GATEWAY));
         let gateway = GatewayProcess::start(lab, &options)?;
-        let options = AgentOptions::measured(&agent, &private, AGENTS);
+        let options = AgentOptions::measured(&agent, &agents, AGENTS);
         let (agent, zid) = Agent::enrol(lab, &options, &gateway)?;
         let tunnel = gateway.tunnel(lab, "bench", PEER, "10.0.0.0/16")?;
         let id = tunnel["id"].as_str().context("the tunnel has no id")?;
