@@ -56,7 +56,11 @@ impl KnownName {
     }
 
     pub(super) fn ended(&mut self, result: Result<Vec<SocketAddr>, NoAddress>, hangs: bool, now: Instant) {
-        (self.is_looked_up, self.hangs) = (false, hangs);
+        self.is_looked_up = false;
+        // The agent's own shortage shows nothing of the name's servers.
+        if !matches!(result, Err(NoAddress::Shortage(_))) {
+            self.hangs = hangs;
+        }
         match result {
             Ok(addresses) => self.answered(addresses, now),
             Err(failure) => {
@@ -107,5 +111,24 @@ impl KnownName {
         self.avoided = Some(address);
         self.preferred.take_if(|preferred| *preferred == address);
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shortage::Shortage;
+
+    #[test]
+    fn a_shortage_of_the_agent_does_not_make_a_name_prompt_that_hangs() {
+        let mut name = KnownName::default();
+        let mut lookup = |result, hangs| {
+            name.start();
+            name.ended(result, hangs, Instant::now());
+            name.hangs()
+        };
+        assert!(lookup(Err(NoAddress::NoAnswer), true));
+        assert!(lookup(Err(Shortage::Threads.into()), false));
+        assert!(!lookup(Err(NoAddress::NotFound), false));
     }
 }
