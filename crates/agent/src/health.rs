@@ -59,9 +59,12 @@ pub(crate) struct TargetInUse<'a> {
 
 impl Drop for TargetInUse<'_> {
     fn drop(&mut self) {
-        if let Some(state) = self.healths.known.lock().targets.get_mut(&self.target) {
+        let mut known = self.healths.known.lock();
+        if let Some(state) = known.targets.get_mut(&self.target) {
             state.stream_ended(Instant::now());
         }
+        known.forget_unused(&self.target);
+        drop(known);
         self.healths.rescheduled.notify_one();
     }
 }
@@ -124,9 +127,14 @@ impl TargetHealths {
 
     /// Counts a stream of the target until the returned value is dropped.
     pub(crate) fn in_use(&self, target: Target) -> TargetInUse<'_> {
-        if let Some(state) = self.known.lock().targets.get_mut(&target) {
-            state.stream_began();
-        }
+        let mut known = self.known.lock();
+        // Its share may have been withdrawn during the dial, and may come back.
+        known
+            .targets
+            .entry(target.clone())
+            .or_insert_with(|| TargetState::new(Instant::now()))
+            .stream_began();
+        drop(known);
         TargetInUse { healths: self, target }
     }
 
@@ -186,9 +194,13 @@ impl Known {
         let Some(Watched { target, .. }) = self.shares.remove(&share) else { return };
         if let Some(state) = self.targets.get_mut(&target) {
             state.shares.remove(&share);
-            if state.shares.is_empty() && !state.is_in_use() {
-                self.targets.remove(&target);
-            }
+        }
+        self.forget_unused(&target);
+    }
+
+    fn forget_unused(&mut self, target: &Target) {
+        if self.targets.get(target).is_some_and(|state| state.shares.is_empty() && !state.is_in_use()) {
+            self.targets.remove(target);
         }
     }
 
@@ -335,6 +347,20 @@ mod tests {
         assert!(scene.healths.next_due().unwrap() > now + INTERVAL / 4, "it was alive a moment ago");
         scene.now += INTERVAL;
         assert!(scene.probes_in(INTERVAL) > 0);
+    }
+
+    #[test]
+    fn each_stream_of_a_target_counts_once_while_its_share_comes_and_goes() {
+        let scene = Scene::new(0, None);
+        let first = scene.healths.in_use(target());
+        scene.healths.add(share(0), target(), Some(INTERVAL), scene.now);
+        scene.healths.duty(&[share(0)], &[], scene.now);
+        let second = scene.healths.in_use(target());
+        drop(first);
+        assert_eq!(scene.healths.next_due(), None, "the second one uses it");
+        scene.healths.withdraw(share(0));
+        drop(second);
+        assert!(scene.healths.known.lock().targets.is_empty());
     }
 
     #[test]
