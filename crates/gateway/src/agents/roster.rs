@@ -88,8 +88,8 @@ struct Connected {
     last_picked: u64,
     /// It is stopping and accepts no new streams.
     draining: bool,
-    /// The agent with the same identity that was refused last, and when.
-    duplicate: Option<(ConnectedAgent, Instant)>,
+    /// Agents with the same identity that were refused, and when the last time.
+    duplicates: Vec<(ConnectedAgent, Instant)>,
 }
 
 /// A control connection, as the roster knows it.
@@ -207,7 +207,7 @@ impl Roster {
             record: Record::new(now),
             last_picked: 0,
             draining: false,
-            duplicate: None,
+            duplicates: Vec::new(),
         };
         self.connected.insert(agent, connected);
         Some(session)
