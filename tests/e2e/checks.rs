@@ -1,13 +1,20 @@
 //! What the API reports about the path of a share: the hops of a check, and the state that each agent reports.
 
-use std::io::{Read as _, Write as _};
+use std::{
+    io::{self, Read as _, Write as _},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    thread,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::harness::{
     PATIENCE, World, door,
-    targets::{connect, echo, exchange, greeting, here},
+    targets::{connect, exchange, greeting, here, serve},
     text,
 };
 
@@ -111,14 +118,29 @@ fn a_check_fails_where_every_client_fails() -> Result<()> {
     assert_eq!(found(&world, &share, TARGET)?, failed("TargetClosed"));
 
     // All places of the share are taken.
-    echo(&world.private, world.target(7003))?;
+    let dials = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&dials);
+    serve(&world.private, world.target(7003), move |stream| {
+        count.fetch_add(1, Relaxed);
+        let _ = io::copy(&mut &stream, &mut &stream);
+    })?;
     let share = world.share("full", &tunnel, &zid, world.target(7003), 9003)?;
-    world.patch(&share, &json!({"maxConnections": 1}))?;
-    assert_eq!(found(&world, &share, LISTENER)?, (json!("OK"), Value::Null));
-    // The check has returned its own place.
-    let mut client = connect(&world.outside, door(&tunnel, 9003)?, PATIENCE)?;
-    exchange(&mut client, b"hello")?;
+    world.patch(&share, &json!({"maxConnections": 1, "healthCheck": {"type": "none"}}))?;
+    let before = dials.load(Relaxed);
+    let client = thread::scope(|scope| -> Result<_> {
+        let check = scope.spawn(|| found(&world, &share, LISTENER));
+        world.lab.until("the check has dialled", PATIENCE, || {
+            Ok((dials.load(Relaxed) > before || check.is_finished()).then_some(()))
+        })?;
+        // The check waits for a sign of the target, and takes no client's place meanwhile.
+        let mut client = connect(&world.outside, door(&tunnel, 9003)?, PATIENCE)?;
+        exchange(&mut client, b"hello")?;
+        assert_eq!(check.join().expect("no panic")?, (json!("OK"), Value::Null));
+        Ok(client)
+    })?;
+    let before = dials.load(Relaxed);
     assert_eq!(found(&world, &share, LISTENER)?, failed("ConnectionLimit"));
+    assert_eq!(dials.load(Relaxed), before, "the check is one connection more than the share allows");
     drop(client);
     world.lab.until("the place is free again", PATIENCE, || {
         Ok((found(&world, &share, LISTENER)?.0 == "OK").then_some(()))

@@ -1,6 +1,9 @@
 //! A check of a share: what a client's connection passes, from the tunnel to the target, without a client.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use wicketgate_link::{ShareCheck, TunnelCheck};
 use wicketgate_model::{FailureReason, Problem, ProxyProtocol, Reason, ShareId, TunnelDesired};
@@ -21,10 +24,7 @@ impl CheckedShare {
     pub(crate) async fn check(self, parts: &GatewayParts) -> ShareCheck {
         let begin = Instant::now();
         let (bound, listener_problem) = parts.observations.listener(self.share);
-        let (refused, admitted) = match self.admit(parts) {
-            Ok(admitted) => (None, admitted),
-            Err(problem) => (Some(problem), None),
-        };
+        let refused = self.refused(parts);
         let listener_took = begin.elapsed();
         let AgentStanding { ready: acknowledged, problem: agent_problem } = parts.agents.standing(self.share);
         let agent_took = parts.agents.nearest(self.share);
@@ -33,9 +33,14 @@ impl CheckedShare {
             Some(ProxyProtocol::V2) => proxy_protocol::header_of_check(),
             None => Vec::new(),
         };
-        let (tunnel, (dialled, dial_took)) =
-            tokio::join!(self.inspect(parts), parts.agents.dial(self.share, preface));
-        drop(admitted);
+        let dial = async {
+            match &refused {
+                // The target has as many connections as it may get.
+                Some(problem) => (Err(problem.clone()), Duration::ZERO),
+                None => parts.agents.dial(self.share, preface).await,
+            }
+        };
+        let (tunnel, (dialled, dial_took)) = tokio::join!(self.inspect(parts), dial);
         ShareCheck {
             tunnel,
             bound,
@@ -50,26 +55,21 @@ impl CheckedShare {
         }
     }
 
-    /// Takes a place as a client's connection would.
-    fn admit(&self, parts: &GatewayParts) -> Result<Option<impl Sized + use<>>, Problem> {
-        let Some((state, _, tunnel)) = &self.place else { return Ok(None) };
-        state.admit(None, tunnel, parts).map(Some).map_err(|reason| {
-            let whose = match reason {
-                FailureReason::ShareFull => "the share",
-                FailureReason::TunnelFull => "the share's tunnel",
-                _ => "the gateway",
-            };
-            let limits = &parts.limits;
-            let most = match reason {
-                FailureReason::ShareFull => {
-                    state.options.get().max_connections.map_or(limits.share as u64, |most| most.get().into())
-                }
-                FailureReason::TunnelFull => limits.tunnel as u64,
-                _ => limits.gateway as u64,
-            };
-            let message = format!("{whose} has its maximum of {most} connections: the next client is reset");
-            Problem::new(Reason::ConnectionLimit, message)
-        })
+    /// Why the listener would refuse another client now. Takes no client's place.
+    fn refused(&self, parts: &GatewayParts) -> Option<Problem> {
+        let (state, _, tunnel) = self.place.as_ref()?;
+        let reason = state.admit(None, tunnel, parts).map(drop).err()?;
+        let limits = &parts.limits;
+        let (whose, most) = match reason {
+            FailureReason::ShareFull => {
+                let own = state.options.get().max_connections;
+                ("the share", own.map_or(limits.share as u64, |most| most.get().into()))
+            }
+            FailureReason::TunnelFull => ("the share's tunnel", limits.tunnel as u64),
+            _ => ("the gateway", limits.gateway as u64),
+        };
+        let message = format!("{whose} has its maximum of {most} connections: the next client is reset");
+        Some(Problem::new(Reason::ConnectionLimit, message))
     }
 
     /// A problem that is known already needs no look: it may be what the look would wait for.

@@ -134,7 +134,8 @@ pub struct ShareCheck {
     /// The last measured round trip to the nearest agent of the environment; `None` if none has answered.
     pub agent_took: Option<Duration>,
     /// The agent that has just connected to the target over one of its carriers, and the target keeps the connection; or
-    /// why there is none. `TargetUnreachable` and `TargetClosed` concern the target, every other reason the agents.
+    /// why there is none. `TargetUnreachable` and `TargetClosed` concern the target, the reason in `refused` that none was
+    /// tried, and every other reason the agents.
     pub dialled: Result<AgentId, Problem>,
     pub dial_took: Duration,
 }

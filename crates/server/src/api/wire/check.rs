@@ -224,7 +224,7 @@ fn agent(walked: &Walked<'_>, seen: &ShareCheck) -> Hop {
     const HOP: HopName = HopName::Agent;
     let hop = if seen.acknowledged == Some(walked.share.generation) {
         match &seen.dialled {
-            Err(problem) if !is_the_targets(problem) => {
+            Err(problem) if seen.refused.is_none() && !is_the_targets(problem) => {
                 Hop::failed(HOP, problem.reason, problem.message.clone())
             }
             Ok(agent) => {
@@ -251,6 +251,9 @@ fn target(walked: &Walked<'_>, seen: &ShareCheck) -> Hop {
             .took(seen.dial_took),
         Err(problem) if is_the_targets(problem) => {
             Hop::failed(HOP, problem.reason, problem.message.clone()).took(seen.dial_took)
+        }
+        Err(_) if seen.refused.is_some() => {
+            Hop::new(HOP, State::Unknown, "not dialled, because the listener refuses the next client")
         }
         Err(_) => Hop::new(HOP, State::Unknown, "no agent dialled it"),
     }
