@@ -122,7 +122,7 @@ impl Agent {
                 biased;
                 () = end.cancelled() => {
                     parked.one_less();
-                    return carrier.close().await;
+                    return carrier.close();
                 }
                 open = carrier.next_open() => open,
             };
@@ -136,6 +136,7 @@ impl Agent {
                 Err(error) => return debug!(error = ?error, "a parked carrier ended"),
             };
             match self.stream(open, carrier).await {
+                Some(back) if back.is_worn() => return back.close(),
                 Some(back) => carrier = back,
                 None => return,
             }
@@ -164,7 +165,7 @@ impl Agent {
         let (to_carrier, from_carrier) = (AtomicU64::new(0), AtomicU64::new(0));
         let counters = Counters { to_carrier: &to_carrier, from_carrier: &from_carrier };
         match relay(tcp, carrier, counters, None, &self.abort).await {
-            Ok(carrier) => carrier,
+            Ok(carrier) => Some(carrier),
             Err(broken) => {
                 debug!(share.id = %open.share, reason = ?broken, "a stream broke");
                 None

@@ -18,12 +18,8 @@ use std::{
     io,
     ops::Range,
     task::{Context, Poll, Waker, ready},
-    time::Duration,
 };
 use tokio::io::{AsyncRead, AsyncWriteExt};
-
-/// For the close message. The peer also notices the end without it.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The length of a frame without payload, as a record.
 pub(crate) const BARE: usize = 1 + MARGIN;
@@ -33,6 +29,7 @@ pub struct Carrier {
     pub(crate) stream: Box<RecordStream>,
     /// The last stream was refused: its early data may still arrive.
     refused: bool,
+    pub(crate) worn: bool,
 }
 
 /// What a target does on a stream.
@@ -58,7 +55,7 @@ pub enum CarrierError {
 
 impl Carrier {
     pub(crate) fn new(stream: RecordStream) -> Self {
-        Self { stream: Box::new(stream), refused: false }
+        Self { stream: Box::new(stream), refused: false, worn: false }
     }
 
     /// The gateway's side: requests a stream and sends its early data. The caller bounds the wait and drops the carrier
@@ -143,17 +140,24 @@ impl Carrier {
     }
 
     /// Closes a parked carrier in order.
-    pub async fn close(mut self) {
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.stream.close()).await;
+    pub fn close(self) {
+        self.stream.close();
     }
 
-    /// Resets the stream at the peer, and closes the carrier.
-    pub async fn reset(mut self) {
-        let reset = async {
-            self.send::<()>(FrameKind::Reset, None).await?;
-            self.stream.close().await.map_err(CarrierError::from)
-        };
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, reset).await;
+    /// Resets the stream at the peer, and closes the carrier. If the peer takes no more bytes, the missing `END` tells it the
+    /// same.
+    pub fn reset(mut self) {
+        if let Ok(record) = self.seal(FrameKind::Reset, &[])
+            && self.stream.tcp.try_write(&record).is_ok_and(|n| n == record.len())
+        {
+            self.stream.close();
+        }
+    }
+
+    /// A fast stream has made its receive buffer so large that much would wait in it for a slow one: it is closed instead of
+    /// parked.
+    pub fn is_worn(&self) -> bool {
+        self.worn
     }
 
     async fn send<T: Serialize>(&mut self, kind: FrameKind, message: Option<&T>) -> Result<(), CarrierError> {
@@ -215,6 +219,7 @@ mod tests {
         frame::RefusalReason,
         tls::tests::{connected, pair},
     };
+    use std::time::Duration;
     use wicketgate_model::{Generation, ShareId};
 
     fn an_open() -> OpenRequest {

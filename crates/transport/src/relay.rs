@@ -27,29 +27,26 @@ use tokio::{net::TcpStream, time::sleep};
 use watch::Watch;
 use wicketgate_system::Mutex;
 
-/// Relays until both sides have ended, and returns the carrier for the next stream, unless a new one is better. The stream is aborted by `abort`, and
-/// after `idle` in which no byte was relayed or delivered in either direction.
+/// Relays until both sides have ended, and returns the carrier for the next stream, unless it is worn. The stream is aborted by
+/// `abort`, and after `idle` in which no byte was relayed or delivered in either direction.
 pub async fn relay(
     mut tcp: ResetOnDrop,
     mut carrier: Carrier,
     counters: Counters<'_>,
     idle: Option<Duration>,
     abort: &Abort,
-) -> Result<Option<Carrier>, Broken> {
+) -> Result<Carrier, Broken> {
     let state = RelayState::new(counters);
     let end = both_ways(tcp.tcp(), &mut carrier, &state, idle, abort).await;
     let Err(broken) = end else {
         tcp.end();
-        if state.is_worn.load(Ordering::Relaxed) {
-            carrier.close().await;
-            return Ok(None);
-        }
-        return Ok(Some(carrier));
+        carrier.worn = state.is_worn.load(Ordering::Relaxed);
+        return Ok(carrier);
     };
     drop(tcp);
     // A RESET cannot follow an incomplete record; the missing END means the same.
     if !state.mid_record.load(Ordering::Relaxed) && !matches!(broken, Broken::Carrier(_) | Broken::Reset) {
-        carrier.reset().await;
+        carrier.reset();
     }
     Err(broken)
 }

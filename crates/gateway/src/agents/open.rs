@@ -83,8 +83,7 @@ impl Agents {
             Ok(Stream { mut carrier, agent, active, .. }) => {
                 let serves = serves(&mut carrier, is_prefaced).await;
                 drop(active);
-                // Closing takes up to a second; the caller does not wait for it.
-                self.0.tasks.spawn(carrier.close());
+                carrier.close();
                 serves.map(|()| agent)
             }
             Err(failure) => Err(Problem::new(failure.status(), failure.to_string())),
@@ -126,11 +125,11 @@ impl Agents {
     /// Parks a carrier, or closes it if it is not needed.
     pub(super) fn park(&self, agent: AgentId, carrier: Carrier) {
         let parked = match self.with(|roster| roster.session(agent)) {
-            Some(session) => session.carriers.park(carrier),
-            None => Err(carrier),
+            Some(session) if !carrier.is_worn() => session.carriers.park(carrier),
+            _ => Err(carrier),
         };
         if let Err(surplus) = parked {
-            self.0.tasks.spawn(surplus.close());
+            surplus.close();
         }
     }
 }

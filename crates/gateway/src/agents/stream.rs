@@ -45,13 +45,12 @@ impl Stream {
         rx.fetch_add(early, Ordering::Relaxed);
         if let Some(error) = broken {
             drop(client);
-            carrier.reset().await;
+            carrier.reset();
             return Err(Broken::Tcp(error));
         }
         let counters = Counters { to_carrier: rx, from_carrier: tx };
-        if let Some(carrier) = relay(client, carrier, counters, idle, &active.0.abort).await? {
-            agents.park(agent, carrier);
-        }
+        let carrier = relay(client, carrier, counters, idle, &active.0.abort).await?;
+        agents.park(agent, carrier);
         Ok(())
     }
 }

@@ -4,7 +4,9 @@
 //! waits for seconds behind them, and a sender takes for delivered what nobody has read. Here a buffer keeps its first size until
 //! the rate and the round trip show that this is too little. A stream that is faster than [`FAST`] is left to the kernel.
 //!
-//! Invariants: a buffer never shrinks, since the source may have sent already what would not fit; short streams cost nothing.
+//! Invariants: a buffer never shrinks, since the source may have sent already what would not fit; short streams cost nothing;
+//! a stream is only left to the kernel after it was fast with the largest limited buffer. So ordinary objects leave a carrier's
+//! buffer small enough for the next stream.
 
 use std::{os::fd::AsFd, time::Duration};
 use wicketgate_system::socket_buffers::{
@@ -44,7 +46,6 @@ pub(super) enum Backlog {
         /// Since then.
         bytes: u64,
         round_trip: u64,
-        has_grown: bool,
     },
     /// The stream is fast: the kernel chooses the size.
     Free,
@@ -79,7 +80,7 @@ impl Backlog {
                     *self = Self::begin(at, source, destination);
                 }
             }
-            Self::Limited { size, looked, bytes, round_trip: path, has_grown } => {
+            Self::Limited { size, looked, bytes, round_trip: path } => {
                 *bytes += n as u64;
                 let elapsed = at - *looked;
                 if elapsed < LOOK.max(*path) {
@@ -92,18 +93,14 @@ impl Backlog {
                 let wanted = wanted(*bytes, elapsed, *path);
                 (*looked, *bytes) = (at, 0);
                 // Each call fails only if the connection has ended, which the relay notices.
-                match wanted {
-                    None => {
-                        let _ = free_receive_buffer(source);
-                        let _ = limit_unsent(destination, None);
-                        *self = Self::Free;
-                    }
-                    Some(wanted) if wanted > *size + *size / HYSTERESIS => {
-                        (*size, *has_grown) = (wanted, true);
-                        let _ = grow_receive_buffer(source, wanted);
-                        let _ = limit_unsent(destination, Some(unsent(wanted)));
-                    }
-                    Some(_) => {}
+                if wanted.is_none() && *size >= MOST {
+                    let _ = free_receive_buffer(source);
+                    let _ = limit_unsent(destination, None);
+                    *self = Self::Free;
+                } else if wanted.is_none_or(|wanted| wanted > *size + *size / HYSTERESIS) {
+                    *size = wanted.unwrap_or(MOST);
+                    let _ = grow_receive_buffer(source, *size);
+                    let _ = limit_unsent(destination, Some(unsent(*size)));
                 }
             }
         }
@@ -112,18 +109,17 @@ impl Backlog {
     fn begin(at: u64, source: &impl AsFd, destination: &impl AsFd) -> Self {
         let Ok(size) = freeze_receive_buffer(source) else { return Self::Impossible };
         let _ = limit_unsent(destination, Some(unsent(size)));
-        Self::Limited { size, looked: at, bytes: 0, round_trip: 0, has_grown: false }
+        Self::Limited { size, looked: at, bytes: 0, round_trip: 0 }
     }
 
-    /// The direction has ended. Makes the connections as they were, or returns `false` if a new connection has smaller buffers.
+    /// The direction has ended. Removes the limits. Returns whether the source's buffer is too large for another stream.
     pub(super) fn end(&self, source: &impl AsFd, destination: &impl AsFd) -> bool {
-        match self {
-            Self::Short(_) | Self::Impossible => true,
-            Self::Free | Self::Limited { has_grown: true, .. } => false,
-            Self::Limited { .. } => {
-                unfreeze_receive_buffer(source).is_ok() && limit_unsent(destination, None).is_ok()
-            }
+        if let Self::Limited { .. } = self {
+            // Each call fails only if the connection has ended.
+            let _ = unfreeze_receive_buffer(source);
+            let _ = limit_unsent(destination, None);
         }
+        matches!(self, Self::Free)
     }
 }
 
@@ -147,6 +143,7 @@ fn millis(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tls::tests::connected;
     use proptest::prelude::*;
 
     #[test]
@@ -158,6 +155,28 @@ mod tests {
         assert!(wanted(64 << 10, 50, 50).unwrap() > 2 * (128 << 10));
         assert_eq!(wanted(1_250_000, 50, 50), None);
         assert_eq!(wanted(2_500_000, 20, 0), None);
+    }
+
+    /// Looks at a stream from one loopback connection to another, each 20 ms of which have these bytes. Returns whether the
+    /// source's buffer is too large for another stream afterwards.
+    async fn is_worn_after(bytes_each_look: &[usize]) -> bool {
+        let (source, _sender) = connected().await;
+        let (destination, _receiver) = connected().await;
+        let (mut backlog, mut at) = (Backlog::default(), 0);
+        backlog.moved(16 << 10, at, &source, &destination);
+        for bytes in bytes_each_look {
+            at += LOOK;
+            backlog.moved(*bytes, at, &source, &destination);
+        }
+        backlog.end(&source, &destination)
+    }
+
+    #[tokio::test]
+    async fn an_object_does_not_wear_a_carrier_and_a_fast_stream_does() {
+        // Each look makes the buffer grow.
+        assert!(!is_worn_after(&[60_000, 100_000, 180_000]).await);
+        assert!(!is_worn_after(&[2_000_000, 60_000]).await);
+        assert!(is_worn_after(&[2_000_000, 2_000_000]).await);
     }
 
     proptest! {

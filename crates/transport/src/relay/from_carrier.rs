@@ -72,8 +72,8 @@ pub(super) async fn from_carrier(
             }
             Some(FrameKind::End) => {
                 input.give_back();
-                let is_new = backlog.end(carrier.lock().as_ref(), tcp.lock().as_ref());
-                state.is_worn.fetch_or(!is_new, Ordering::Relaxed);
+                let is_worn = backlog.end(carrier.lock().as_ref(), tcp.lock().as_ref());
+                state.is_worn.store(is_worn, Ordering::Relaxed);
                 // If the connection has ended, too, closing it sends the FIN.
                 if state.has_ended() {
                     return Ok(());

@@ -26,7 +26,7 @@ pub(super) struct RelayState<'a> {
     pub(super) answered: AtomicBool,
     /// The kernel delivers bytes to the connection: the other end is to be informed.
     pub(super) is_delivering: AtomicBool,
-    /// The carrier's buffers have become worse than those of a new one.
+    /// The carrier's receive buffer has become too large for another stream.
     pub(super) is_worn: AtomicBool,
 }
 

@@ -61,9 +61,7 @@ pub(super) async fn to_carrier(
                 state.mid_record.store(false, Ordering::Relaxed);
                 match bare {
                     Some(_) => {
-                        state
-                            .is_worn
-                            .fetch_or(!backlog.end(tcp.as_ref(), carrier.as_ref()), Ordering::Relaxed);
+                        backlog.end(tcp.as_ref(), carrier.as_ref());
                         return Ok(());
                     }
                     None => continue,

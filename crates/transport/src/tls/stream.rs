@@ -4,8 +4,8 @@ use super::{
     incoming::Incoming,
     record::{RecordSealer, TrafficKeys},
 };
-use std::{fmt, io};
-use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+use std::fmt;
+use tokio::net::TcpStream;
 
 /// An established connection, either end of it.
 pub(crate) struct RecordStream {
@@ -16,11 +16,12 @@ pub(crate) struct RecordStream {
 }
 
 impl RecordStream {
-    /// Ends the connection in order.
-    pub(crate) async fn close(&mut self) -> io::Result<()> {
-        let end = self.seal.close_notify()?;
-        self.tcp.write_all(&end).await?;
-        self.tcp.shutdown().await
+    /// Ends the connection in order. Waits for nothing: if the peer takes no more bytes, it notices the end without the
+    /// message.
+    pub(crate) fn close(mut self) {
+        if let Ok(end) = self.seal.close_notify() {
+            let _ = self.tcp.try_write(&end);
+        }
     }
 }
 

@@ -167,7 +167,7 @@ async fn the_record_layer_interoperates_with_the_librarys_server_its_tickets_and
         }
         assert_eq!(back, piece);
     }
-    ours.close().await.unwrap();
+    ours.close();
     library.await.unwrap().unwrap();
 }
 
@@ -184,7 +184,7 @@ async fn the_record_layer_interoperates_with_the_librarys_client_and_its_end() {
             stream.send(&bytes).await;
         }
         assert_eq!(stream.receive().await.unwrap(), None, "the end stays the end");
-        stream.close().await.unwrap();
+        stream.close();
     });
     let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
     let mut library = connector.connect(name(), a).await.unwrap();
