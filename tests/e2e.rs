@@ -37,4 +37,5 @@ mod rotation;
 mod secrets;
 mod selectors;
 mod share_options;
+mod silent_agents;
 mod startup_errors;

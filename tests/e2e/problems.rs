@@ -95,7 +95,12 @@ fn a_share_is_ready_only_while_its_site_is_connected() -> Result<()> {
         reason(s) == "ConnectionsRefused" && s["ready"] == true
     })?;
     let message = text(&refused["statusDetail"], "message")?;
-    ensure!(message.starts_with("3 of the last ") && message.contains("allowedSources"), "{message}");
+    ensure!(message.contains("allowedSources"), "{message}");
+    let connections = &refused["statusDetail"]["connections"];
+    ensure!(connections["sources"] == json!([neighbour]), "{connections}");
+    world.gateway.wait(&world.lab, &share, "three refused", NAMED, |s| {
+        s["statusDetail"]["connections"]["notServed"] == 3
+    })?;
 
     site.stop()?;
     ensure!(reason(&wait(&share, false)?) == "PeerDown");

@@ -3,7 +3,9 @@
 
 use std::{
     array,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -13,6 +15,9 @@ use std::{
 
 use wicketgate_model::{DialTimes, FailureReason, ShareId, TrafficDelta, TunnelId};
 use wicketgate_system::Mutex;
+
+/// Addresses of refused clients in one report. A scan has very many.
+const REFUSED_SOURCES: usize = 8;
 
 /// The counters of one share on one tunnel, since the last report.
 #[derive(Debug, Default)]
@@ -25,6 +30,8 @@ pub(crate) struct ShareCounters {
     opened: [AtomicU64; DialTimes::BUCKETS],
     dial_micros: AtomicU64,
     failed: [AtomicU64; FailureReason::ALL.len()],
+    /// Addresses of clients that were refused.
+    refused: Mutex<BTreeSet<IpAddr>>,
     active: AtomicU64,
     active_peak: AtomicU64,
 }
@@ -44,6 +51,15 @@ impl ShareCounters {
         self.failed[reason as usize].fetch_add(1, Relaxed);
     }
 
+    /// Counts a connection of this client that was not admitted.
+    pub(crate) fn refuse(&self, client: IpAddr, reason: FailureReason) {
+        self.fail(reason);
+        let mut refused = self.refused.lock();
+        if refused.len() < REFUSED_SOURCES {
+            refused.insert(client.to_canonical());
+        }
+    }
+
     /// What was counted since the last call.
     fn take(&self, share: ShareId, tunnel: TunnelId) -> TrafficDelta {
         let take = |counter: &AtomicU64| counter.swap(0, Relaxed);
@@ -52,6 +68,7 @@ impl ShareCounters {
         let failures = FailureReason::ALL.map(|reason| (reason, take(&self.failed[reason as usize])));
         TrafficDelta {
             failures: failures.into_iter().filter(|(_, failed)| *failed > 0).collect(),
+            refused_sources: mem::take(&mut *self.refused.lock()),
             rx: take(&self.rx),
             tx: take(&self.tx),
             connections: dials.count(),

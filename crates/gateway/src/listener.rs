@@ -140,7 +140,7 @@ async fn accept(mut socket: Acceptor, context: Arc<ConnectionContext>) {
         let admitted = match context.state.admit(Some(address), &context.tunnel, &context.parts) {
             Ok(admitted) => admitted,
             Err(reason) => {
-                context.counters.fail(reason);
+                context.counters.refuse(address.ip(), reason);
                 debug!(reason = reason.as_str(), "connection refused");
                 continue;
             }

@@ -1,8 +1,10 @@
 //! The messages of a link.
 
 use crate::{RequestId, Versions};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::{
+    fmt,
     net::{IpAddr, Ipv4Addr},
     time::Duration,
 };
@@ -90,6 +92,9 @@ pub struct AgentShares {
     pub agent: AgentId,
     /// Those of its environment, by id; the first [`SHARES_PER_AGENT`] of them.
     pub shares: Vec<(ShareId, AgentShareState)>,
+    /// When its last message arrived, if it does not answer any more.
+    #[serde(default)]
+    pub unanswered_since: Option<Timestamp>,
 }
 
 /// A share's state, as an agent reports it.
@@ -150,6 +155,12 @@ pub struct ConnectedAgent {
     pub name: String,
     /// The source address of the connection.
     pub address: IpAddr,
+}
+
+impl fmt::Display for ConnectedAgent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}) at {}", self.agent, self.name, self.address)
+    }
 }
 
 /// The server's answer to a request for a certificate.

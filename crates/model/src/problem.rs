@@ -24,6 +24,8 @@ crate::text_enum!(
         ListenerFailed = "ListenerFailed",
         /// No agent of the environment is connected.
         AgentOffline = "AgentOffline",
+        /// The only agents that serve the share are connected and do not answer.
+        AgentSilent = "AgentSilent",
         /// No connected agent has acknowledged the share yet.
         AgentPending = "AgentPending",
         /// The agent's own allow list, or its check of the assignment, refuses the share.

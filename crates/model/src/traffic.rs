@@ -3,7 +3,11 @@
 
 use crate::{ShareId, TunnelId, declare::serde_as_text};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 /// Traffic of one share on one tunnel since the last report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +23,9 @@ pub struct TrafficDelta {
     pub connections: u64,
     /// Connections that could not be served, by their reasons, without zeros.
     pub failures: BTreeMap<FailureReason, u64>,
+    /// Addresses of clients that the gateway refused before it looked for an agent; some of them if there are many.
+    #[serde(default)]
+    pub refused_sources: BTreeSet<IpAddr>,
     /// The most connections open at one time since the last report.
     pub active: u64,
     /// Of opened connections: from acceptance to the target's.
@@ -35,6 +42,7 @@ impl TrafficDelta {
             tx: 0,
             connections: 0,
             failures: BTreeMap::new(),
+            refused_sources: BTreeSet::new(),
             active: 0,
             dials: DialTimes::default(),
         }

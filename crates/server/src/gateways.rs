@@ -5,6 +5,7 @@
 
 mod certificate_desk;
 pub(crate) mod link;
+mod peer_state;
 mod recent_connections;
 pub(crate) mod reconciler;
 mod rpc;
@@ -14,8 +15,10 @@ use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 
 use futures_util::future;
 use wicketgate_link::{AgentShares, ShareCheck};
-use wicketgate_model::{AgentId, EspMode, GatewayId, LocationId, ShareId};
+use wicketgate_model::{AgentId, Detail, EspMode, GatewayId, LocationId, Reason, ShareId, TunnelId};
 
+pub(crate) use peer_state::PeerState;
+pub(crate) use recent_connections::NotServed;
 pub use rpc::GatewayRpc;
 pub use view::SharedView;
 pub(crate) use view::{GatewayView, retry_until_written};
@@ -77,9 +80,32 @@ impl Gateways {
         view.namespaces().map(|names| format!("{names}-{slot}"))
     }
 
+    /// Why a share of the tunnel cannot be reached from the site now; `None` if it can, or if that is not known.
+    pub(crate) fn peer_problem(&self, location: &LocationId, tunnel: TunnelId) -> Option<Detail> {
+        let view = self.at(location)?.view.lock();
+        let problem = PeerState::of(&view, tunnel)?.problem(tunnel)?;
+        let since = view.observed.tunnels.get(&tunnel)?.connection.since;
+        Some(Detail { problem, since })
+    }
+
+    /// How many connections the share's problem is about.
+    pub(crate) fn not_served(
+        &self,
+        location: &LocationId,
+        share: ShareId,
+        problem: Reason,
+    ) -> Option<NotServed> {
+        self.at(location)?.view.lock().recent.not_served(share, problem)
+    }
+
     /// Inspects a share's path at the gateway of its location. `None`: no gateway answers, or too many checks run.
     pub(crate) async fn check(&self, location: &LocationId, share: ShareId) -> Option<ShareCheck> {
-        self.at(location)?.rpc.check(share).await
+        let gateway = self.at(location)?;
+        let seen = gateway.rpc.check(share).await?;
+        if seen.dialled.is_ok() {
+            gateway.view.reached(share);
+        }
+        Some(seen)
     }
 
     /// The shares of these agents as their gateways report them; agents without a connection are left out.

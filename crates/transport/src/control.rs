@@ -22,9 +22,9 @@ pub const MAX_MESSAGE: usize = 1024 * 1024;
 pub const MAX_FROM_AGENT: usize = 16 * 1024;
 /// Assignments in one message, of about 600 bytes each.
 pub const ASSIGNMENTS_PER_MESSAGE: usize = 256;
-/// How often a gateway checks that the agent answers.
-pub const PING_EVERY: Duration = Duration::from_secs(5);
-/// A control connection without a message for this long is dead: three pings.
+/// How often a gateway checks that the agent answers: users learn within 5 s that it does not.
+pub const PING_EVERY: Duration = Duration::from_secs(1);
+/// A control connection without a message for this long is dead: the line may come back sooner.
 pub const SILENCE: Duration = Duration::from_secs(15);
 /// A message that cannot be written within this time means that the peer does not read.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,16 +1,24 @@
 //! The gateway's end of an agent's control connection.
 
-use super::{Agents, duplicate::refuse, enrol::plain, handshake_limits::Permit, pool_size, roster::Session};
+use super::{
+    Agents,
+    duplicate::refuse,
+    enrol::plain,
+    handshake_limits::Permit,
+    pool_size,
+    roster::{Hearing, Session},
+};
+use jiff::Timestamp;
 use std::{collections::VecDeque, net::IpAddr, sync::Arc, time::Duration};
 use tokio::{
     sync::mpsc,
-    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 use tracing::{debug, info, warn};
 use wicketgate_link::ConnectedAgent;
 use wicketgate_model::{Problem, Reason};
 use wicketgate_transport::{
-    control::{Control, ControlError, FromAgent, PING_EVERY, SILENCE, TargetHealth, ToAgent},
+    control::{Control, ControlError, FromAgent, PING_EVERY, TargetHealth, ToAgent},
     identity::AgentIdentity,
 };
 
@@ -21,8 +29,8 @@ const RETURN_WITHIN: Duration = Duration::from_secs(30);
 /// How often the size of the carrier pool is adapted. Its window is counted in these.
 const POOL_EVERY: Duration = Duration::from_secs(1);
 
-/// Pings without an answer: more than three of them end the connection, and some are for agents with the same identity.
-const MOST_PINGS: usize = 16;
+/// Pings without an answer: one a second until the connection counts as dead, and some for agents with the same identity.
+const MOST_PINGS: usize = 32;
 
 /// A ping without an answer yet.
 struct Ping {
@@ -106,30 +114,37 @@ impl Agents {
         let mut renewing = false;
         let mut ping = interval(PING_EVERY);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut last_message = Instant::now();
-        let mut pings = VecDeque::new();
+        let (mut pings, mut last_message, mut hearing) = (VecDeque::new(), Instant::now(), Hearing::Answers);
         loop {
             tokio::select! {
-                () = session.outbox_filled.notified() => {
-                    for message in self.with(|roster| roster.take_outbox(session)) {
-                        control.send(&message).await?;
-                    }
-                }
+                // First the messages: after a pause of this process, they are older than the time says.
+                biased;
                 message = control.receive() => {
                     last_message = Instant::now();
-                    match message? {
+                    let message = message?;
+                    if hearing != Hearing::Answers {
+                        hearing = self.heard(session, Hearing::Answers, last_message);
+                    }
+                    match message {
                         FromAgent::Renew { public_key } if !renewing => {
                             renewing = true;
                             self.renew(session.agent, public_key, renewed.clone());
                         }
                         FromAgent::Pong => {
-                            let Some(Ping { at, is_asked }) = pings.pop_front() else { continue };
-                            self.with(|roster| roster.answered(session, Instant::elapsed(&at)));
-                            if is_asked {
-                                session.answers.send_modify(|answers| *answers += 1);
+                            if let Some(ping) = pings.pop_front() {
+                                self.answered(session, &ping);
                             }
                         }
                         message => self.record(session, message),
+                    }
+                }
+                () = sleep_until(last_message + hearing.lasts()) => {
+                    let next = hearing.next().ok_or(ControlError::Silent)?;
+                    hearing = self.heard(session, next, last_message);
+                }
+                () = session.outbox_filled.notified() => {
+                    for message in self.with(|roster| roster.take_outbox(session)) {
+                        control.send(&message).await?;
                     }
                 }
                 Some(message) = renewal.recv() => {
@@ -137,8 +152,7 @@ impl Agents {
                     control.send(&message).await?;
                 }
                 () = session.asked.notified(), if pings.len() < MOST_PINGS => {
-                    pings.push_back(Ping { at: Instant::now(), is_asked: true });
-                    control.send(&ToAgent::Ping).await?;
+                    send_ping(control, &mut pings, true).await?;
                 }
                 _ = second.tick() => {
                     let wanted = session.carriers.tend();
@@ -147,15 +161,34 @@ impl Agents {
                         control.send(&ToAgent::Carriers { want }).await?;
                     }
                 }
-                _ = ping.tick() => {
-                    if last_message.elapsed() > SILENCE {
-                        return Err(ControlError::Silent);
-                    }
-                    pings.push_back(Ping { at: Instant::now(), is_asked: false });
-                    control.send(&ToAgent::Ping).await?;
+                _ = ping.tick(), if pings.len() < MOST_PINGS => {
+                    send_ping(control, &mut pings, false).await?;
                 }
             }
         }
+    }
+
+    fn answered(&self, session: &Session, ping: &Ping) {
+        self.with(|roster| roster.answered(session, ping.at.elapsed()));
+        if ping.is_asked {
+            session.answers.send_modify(|answers| *answers += 1);
+        }
+    }
+
+    /// Records whether the agent answers; its last message was at `last_message`.
+    fn heard(&self, session: &Session, hearing: Hearing, last_message: Instant) -> Hearing {
+        let agent = session.agent;
+        let quiet = last_message.elapsed();
+        let since = Timestamp::now().checked_sub(quiet).unwrap_or(Timestamp::UNIX_EPOCH);
+        let before = self.with(|roster| roster.hears(session, hearing, since));
+        match (before, hearing) {
+            (Hearing::Suspected, Hearing::Silent) => {
+                warn!(agent.id = %agent, ?quiet, "agent does not answer; it is asked every second");
+            }
+            (Hearing::Silent, Hearing::Answers) => info!(agent.id = %agent, "agent answers again"),
+            _ => debug!(agent.id = %agent, ?hearing, ?quiet, "an agent's answers"),
+        }
+        hearing
     }
 
     /// Records the message in the roster.
@@ -188,4 +221,13 @@ impl Agents {
             FromAgent::Hello { .. } | FromAgent::Renew { .. } | FromAgent::Pong => {}
         }
     }
+}
+
+async fn send_ping(
+    control: &mut Control,
+    pings: &mut VecDeque<Ping>,
+    is_asked: bool,
+) -> Result<(), ControlError> {
+    pings.push_back(Ping { at: Instant::now(), is_asked });
+    control.send(&ToAgent::Ping).await
 }

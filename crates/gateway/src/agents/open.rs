@@ -11,11 +11,12 @@ use super::{
     stream::Stream,
 };
 use std::{
+    future::pending,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     pin::pin,
     time::Duration,
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::debug;
 use wicketgate_model::{AgentId, Problem, Reason, ShareId};
 use wicketgate_transport::{
@@ -31,6 +32,8 @@ const CARRIER_WITHIN: Duration = Duration::from_secs(5);
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// For a sign of a target that was connected: one that closes at once does so within a round trip.
 const SIGN_WITHIN: Duration = Duration::from_millis(1500);
+/// While a stream waits for an agent that is silent: how often others are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Dead carriers of one agent after which the next agent is tried.
 const DEAD_CARRIERS: usize = 4;
 
@@ -54,7 +57,10 @@ impl Agents {
             };
             tried.push(pick.session.agent);
             let request = OpenRequest { share, generation: pick.generation, client };
-            let opened = self.open_through(&pick, &request, &mut early, deadline).await;
+            let opened = tokio::select! {
+                opened = self.open_through(&pick, &request, &mut early, deadline) => opened,
+                () = self.fell_silent(&pick.session, share, &tried) => Err(DialFailure::Timeout),
+            };
             let outcome = opened.as_ref().map_or_else(DialFailure::outcome, |_| StreamOutcome::Well);
             if !pick.is_well || outcome != StreamOutcome::Well {
                 self.with(|roster| roster.record(&pick, share, outcome, std::time::Instant::now()));
@@ -77,7 +83,10 @@ impl Agents {
     pub async fn dial(&self, share: ShareId, preface: Vec<u8>) -> (Result<AgentId, Problem>, Duration) {
         let begin = Instant::now();
         let is_prefaced = !preface.is_empty();
-        let opened = self.open(share, NO_CLIENT, EarlyData::preface(preface)).await;
+        let opened = tokio::select! {
+            opened = self.open(share, NO_CLIENT, EarlyData::preface(preface)) => opened,
+            problem = self.only_silent(share) => return (Err(problem), begin.elapsed()),
+        };
         let took = begin.elapsed();
         let dialled = match opened {
             Ok(Stream { mut carrier, agent, active, .. }) => {
@@ -89,6 +98,30 @@ impl Agents {
             Err(failure) => Err(Problem::new(failure.status(), failure.to_string())),
         };
         (dialled, took)
+    }
+
+    /// Waits until the agent is silent, and returns if another one that was not tried answers.
+    async fn fell_silent(&self, session: &Session, share: ShareId, tried: &[AgentId]) {
+        let mut is_silent = session.is_silent.subscribe();
+        while is_silent.wait_for(|is_silent| *is_silent).await.is_ok() {
+            if self.with(|roster| roster.has_answering(share, tried)) {
+                return;
+            }
+            sleep(LOOK_EVERY).await;
+        }
+        // The end of its connection fails the stream.
+        pending().await
+    }
+
+    /// Waits until no agent of the share answers. A client may wait for longer, a check says so at once.
+    async fn only_silent(&self, share: ShareId) -> Problem {
+        loop {
+            let problem = self.standing(share).problem;
+            if let Some(problem) = problem.filter(|problem| problem.reason == Reason::AgentSilent) {
+                return problem;
+            }
+            sleep(LOOK_EVERY).await;
+        }
     }
 
     async fn open_through(

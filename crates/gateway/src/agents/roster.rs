@@ -7,12 +7,14 @@ mod acknowledgement;
 mod duplicates;
 mod duty;
 mod election;
+mod hearing;
 mod pick;
 mod readiness;
 mod reports;
 
 pub(super) use duty::ShareInUse;
 pub(super) use election::REST_EVERY;
+pub(super) use hearing::Hearing;
 pub(super) use pick::Pick;
 pub use readiness::AgentStanding;
 
@@ -22,6 +24,7 @@ use super::{
 };
 use acknowledgement::Acknowledgement;
 use duty::Duty;
+use jiff::Timestamp;
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
@@ -86,6 +89,8 @@ struct Connected {
     rtt: Option<Duration>,
     record: Record,
     last_picked: u64,
+    /// Whether it answers, and since when.
+    hearing: (Hearing, Timestamp),
     /// It is stopping and accepts no new streams.
     draining: bool,
     /// Agents with the same identity that were refused, and when the last time.
@@ -103,6 +108,8 @@ pub(super) struct Session {
     pub(super) asked: Notify,
     /// Counts answers to it.
     pub(super) answers: watch::Sender<u64>,
+    /// The agent does not answer.
+    pub(super) is_silent: watch::Sender<bool>,
     /// Closed by the control connection's task when it ends.
     pub(super) carriers: CarrierPool,
 }
@@ -194,6 +201,7 @@ impl Roster {
             outbox_filled: Notify::new(),
             asked: Notify::new(),
             answers: watch::Sender::default(),
+            is_silent: watch::Sender::default(),
             carriers: CarrierPool::new(streams),
         });
         session.outbox_filled.notify_one();
@@ -206,6 +214,7 @@ impl Roster {
             rtt: None,
             record: Record::new(now),
             last_picked: 0,
+            hearing: (Hearing::Answers, Timestamp::UNIX_EPOCH),
             draining: false,
             duplicates: Vec::new(),
         };

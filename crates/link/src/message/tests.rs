@@ -104,7 +104,7 @@ fn agent_shares() -> AgentShares {
         AgentShareState::Unreachable("connection refused".into()),
     ];
     let shares = (1..).map(|n| ShareId::new(uuid(n))).zip(states).collect();
-    AgentShares { agent: AgentId::new(uuid(1)), shares }
+    AgentShares { agent: AgentId::new(uuid(1)), shares, unanswered_since: None }
 }
 
 fn to_gateway() -> Vec<ToGateway> {

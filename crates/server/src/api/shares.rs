@@ -13,7 +13,10 @@ use super::{
         share::{self, Share, ShareRequest},
     },
 };
-use crate::error::{ApiError, ResourceKind};
+use crate::{
+    error::{ApiError, ResourceKind},
+    state::AppState,
+};
 use axum::{
     http::{StatusCode, header::LOCATION},
     response::{IntoResponse, Response},
@@ -25,13 +28,13 @@ use wicketgate_store::{ShareRow, ShareSpec};
 pub(super) async fn list(ReadsShares(at): ReadsShares, format: Format, query: Query) -> Answer {
     let query = query.list(share::PROPERTIES)?;
     let page = at.state.store.shares(at.id(), &query.request).await?;
-    let rows = page.rows.into_iter().map(Share::of);
+    let rows = page.rows.into_iter().map(|row| shown(&at.state, row));
     Ok(format.page(&at.path("ipsec-shares"), &query, page.total, rows))
 }
 
 pub(super) async fn get(ReadsShares(at): ReadsShares, Id(id): Id<ShareId>, format: Format) -> Answer {
     let row = find(&at, id).await?;
-    Ok(answer(format, StatusCode::OK, row))
+    Ok(answer(&at.state, format, StatusCode::OK, row))
 }
 
 pub(super) async fn create(WritesShares(at): WritesShares, format: Format, body: Body) -> Answer {
@@ -44,7 +47,7 @@ pub(super) async fn create(WritesShares(at): WritesShares, format: Format, body:
     let row = made.await?.map_err(not_created(ResourceKind::Share))?;
     at.state.gateways.wake();
     let location = Share::path(at.id(), row.id);
-    Ok(([(LOCATION, location)], answer(format, StatusCode::ACCEPTED, row)).into_response())
+    Ok(([(LOCATION, location)], answer(&at.state, format, StatusCode::ACCEPTED, row)).into_response())
 }
 
 pub(super) async fn put(edit: Edit<ShareId>, body: Body) -> Answer {
@@ -60,12 +63,12 @@ pub(super) async fn delete(Edit { at, id, format, wanted }: Edit<ShareId>) -> An
         let row = find(&at, id).await?;
         must_be_live(ResourceKind::Share, row.id, row.standing.status)?;
         let context = at.write_context().expecting(row.updated_at);
-        wanted.hold_for(&Share::of(row))?;
+        wanted.hold_for(&shown(&at.state, row))?;
         Ok(at.state.store.delete_share(at.id(), id, &context).await)
     });
     let row = done.await?.map_err(refused(ResourceKind::Share, id))?;
     at.state.gateways.wake();
-    Ok(answer(format, StatusCode::ACCEPTED, row))
+    Ok(answer(&at.state, format, StatusCode::ACCEPTED, row))
 }
 
 /// The share that a body describes, with the tunnel and the environment that it names.
@@ -101,7 +104,7 @@ async fn change(
             };
             must_be_live(ResourceKind::Share, row.id, row.standing.status)?;
             let spec = spec(at, whole(&row, body.clone())).await?;
-            wanted.hold_for(&Share::of(row.clone()))?;
+            wanted.hold_for(&shown(&at.state, row.clone()))?;
             if spec == row.spec && row.standing.status != Status::Error {
                 // Nothing changes: no write, no record, no event. A share in `ERROR` is retried.
                 return Ok(Ok(row));
@@ -112,7 +115,7 @@ async fn change(
     });
     let row = done.await?.map_err(refused(ResourceKind::Share, id))?;
     at.state.gateways.wake();
-    Ok(answer(format, StatusCode::ACCEPTED, row))
+    Ok(answer(&at.state, format, StatusCode::ACCEPTED, row))
 }
 
 pub(super) async fn find(at: &At, id: ShareId) -> Result<ShareRow, ApiError> {
@@ -121,6 +124,19 @@ pub(super) async fn find(at: &At, id: ShareId) -> Result<ShareRow, ApiError> {
         .ok_or_else(|| ApiError::not_found(ResourceKind::Share, id))
 }
 
-fn answer(format: Format, status: StatusCode, row: ShareRow) -> Response {
-    format.resource(status, &Share::of(row))
+fn answer(state: &AppState, format: Format, status: StatusCode, row: ShareRow) -> Response {
+    format.resource(status, &shown(state, row))
+}
+
+/// The share as it is now: with what its gateway has just reported and rows say later, or not at all.
+fn shown(state: &AppState, mut row: ShareRow) -> Share {
+    if row.standing.serves()
+        && let Some(lost) = state.gateways.peer_problem(&row.location, row.spec.tunnel)
+    {
+        row.standing.detail = Some(lost);
+    }
+    let detail = row.standing.detail.as_ref().filter(|_| row.standing.status == Status::Deployed);
+    let counts =
+        detail.and_then(|detail| state.gateways.not_served(&row.location, row.id, detail.problem.reason));
+    Share::counted(row, counts)
 }

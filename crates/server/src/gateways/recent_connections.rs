@@ -1,8 +1,14 @@
-//! How the last connections of each share ended, and what is wrong if most of them failed in the same way.
+//! How the last connections of each share ended: what is wrong if most of them failed in the same way, and which clients
+//! the gateway refused.
 //!
-//! Probes see a target from the agent; this is what clients saw.
+//! Probes see a target from the agent; this is what clients saw. Invariants: silence proves nothing, so a failure remains
+//! until a connection is served, or an agent or a check reaches the target again; and a problem has no counts, because
+//! each change of a problem is a change of the share's status.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use wicketgate_model::{FailureReason, Problem, Reason, ShareId, TrafficDelta};
@@ -11,96 +17,191 @@ use wicketgate_model::{FailureReason, Problem, Reason, ShareId, TrafficDelta};
 const LAST: usize = 10;
 /// Fewer are no evidence: one client may have made a mistake.
 const FEWEST: usize = 3;
-/// An older connection says nothing about now.
-const RECENT: SignedDuration = SignedDuration::from_secs(60);
+/// A connection that ended otherwise, this much later, outweighs an older one.
+const OUTDATED: SignedDuration = SignedDuration::from_secs(60);
+/// How long a failure remains if nothing probes the target and nobody connects: longer than a repair and a look at it
+/// take, and short enough that a share which is taken out of use for it comes back.
+const UNPROBED: SignedDuration = SignedDuration::from_mins(15);
+/// How long a refusal is told: until somebody who was called about it has looked.
+const REFUSAL_TOLD: SignedDuration = SignedDuration::from_mins(10);
+/// Addresses of refused clients that are told. A scan has very many.
+const SOURCES: usize = 8;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct RecentConnections(BTreeMap<ShareId, Outcomes>);
 
-/// Of one share, oldest first.
+/// Of one share.
 #[derive(Debug, Default)]
 struct Outcomes {
-    /// When a connection was reported, and why it failed, if it did.
+    /// Of admitted connections, oldest first: when each was reported, and why it failed, if it did.
     last: VecDeque<(Timestamp, Option<FailureReason>)>,
-    problem: Option<Problem>,
+    failing: Option<FailureReason>,
+    refused: Option<Refused>,
+}
+
+/// Connections that the gateway did not admit, since the first one that is still told.
+#[derive(Debug)]
+struct Refused {
+    by: FailureReason,
+    count: u64,
+    sources: BTreeSet<IpAddr>,
+    last: Timestamp,
+}
+
+/// The connections that a problem is about, counted.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct NotServed {
+    pub(crate) count: u64,
+    /// Of how many; `None`: since the problem began.
+    pub(crate) of: Option<u64>,
+    /// Addresses of clients that were refused, some of them if there are many.
+    pub(crate) sources: Vec<IpAddr>,
 }
 
 impl RecentConnections {
     /// Takes in a report. Returns the shares whose problem has changed.
     pub(crate) fn take(&mut self, deltas: &[TrafficDelta], now: Timestamp) -> Vec<ShareId> {
         let mut changed = Vec::new();
-        for delta in deltas {
-            let ended = delta.connections + delta.failed();
-            if ended == 0 {
-                continue;
-            }
+        for delta in deltas.iter().filter(|delta| delta.connections + delta.failed() > 0) {
             let outcomes = self.0.entry(delta.share).or_default();
-            let failures = delta.failures.iter().map(|(reason, count)| (Some(*reason), *count));
-            for (outcome, count) in [(None, delta.connections)].into_iter().chain(failures) {
-                // A report has no order: of very many, each kind gets its part.
-                let part = if ended > LAST as u64 { scaled(count, ended) } else { count };
-                outcomes.last.extend((0..part).map(|_| (now, outcome)));
-            }
-            if outcomes.judge(now) {
+            let before = outcomes.told();
+            outcomes.take(delta, now);
+            if outcomes.told() != before {
                 changed.push(delta.share);
             }
         }
         changed
     }
 
-    /// Forgets what is not recent any more. Returns the shares whose problem has changed.
-    pub(crate) fn expire(&mut self, now: Timestamp) -> Vec<ShareId> {
+    /// Forgets what may not be told any longer. Returns the shares whose problem has changed.
+    pub(crate) fn expire(&mut self, now: Timestamp, is_probed: impl Fn(ShareId) -> bool) -> Vec<ShareId> {
         let mut changed = Vec::new();
-        self.0.retain(|share, outcomes| {
-            if outcomes.judge(now) {
+        for (share, outcomes) in &mut self.0 {
+            let before = outcomes.told();
+            outcomes.refused.take_if(|refused| now.duration_since(refused.last) >= REFUSAL_TOLD);
+            let newest = outcomes.last.back().filter(|_| outcomes.failing.is_some());
+            if newest.is_some_and(|(at, _)| now.duration_since(*at) >= UNPROBED) && !is_probed(*share) {
+                outcomes.serves();
+            }
+            if outcomes.told() != before {
                 changed.push(*share);
             }
-            !outcomes.last.is_empty()
-        });
+        }
         changed
     }
 
-    /// The share was changed: earlier connections say nothing about it.
+    /// An agent or a check has reached the share's target after a failure. Returns whether the share's problem has changed.
+    pub(crate) fn mended(&mut self, share: ShareId) -> bool {
+        let Some(outcomes) = self.0.get_mut(&share) else { return false };
+        let before = outcomes.told();
+        outcomes.serves();
+        outcomes.told() != before
+    }
+
+    /// The share was changed or is gone: earlier connections say nothing about it.
     pub(crate) fn forget(&mut self, share: ShareId) {
         self.0.remove(&share);
     }
 
-    pub(crate) fn problem(&self, share: ShareId) -> Option<&Problem> {
-        self.0.get(&share)?.problem.as_ref()
+    /// Forgets all other shares.
+    pub(crate) fn retain(&mut self, shares: &BTreeSet<ShareId>) {
+        self.0.retain(|share, _| shares.contains(share));
+    }
+
+    pub(crate) fn problem(&self, share: ShareId) -> Option<Problem> {
+        let (reason, failure) = self.0.get(&share)?.told()?;
+        let what = match reason {
+            Reason::ConnectionsRefused => "the gateway refuses connections",
+            _ => "most of the last connections were not served",
+        };
+        Some(Problem::new(reason, format!("{what} ({failure}): {}", failure.advice())))
+    }
+
+    /// The counts of the share's problem, if it is `problem`.
+    pub(crate) fn not_served(&self, share: ShareId, problem: Reason) -> Option<NotServed> {
+        let outcomes = self.0.get(&share)?;
+        let (reason, failure) = outcomes.told()?;
+        if reason != problem {
+            return None;
+        }
+        if let (Reason::ConnectionsRefused, Some(refused)) = (reason, &outcomes.refused) {
+            let sources = refused.sources.iter().copied().collect();
+            return Some(NotServed { count: refused.count, of: None, sources });
+        }
+        let window: Vec<_> = outcomes.window().collect();
+        let count = window.iter().filter(|outcome| **outcome == Some(failure)).count();
+        Some(NotServed { count: count as u64, of: Some(window.len() as u64), sources: Vec::new() })
     }
 }
 
 impl Outcomes {
-    /// Returns whether the problem has changed.
-    fn judge(&mut self, now: Timestamp) -> bool {
+    fn take(&mut self, delta: &TrafficDelta, now: Timestamp) {
+        let (refusals, failures): (Vec<_>, Vec<_>) =
+            delta.failures.iter().partition(|(reason, _)| reason.is_refusal());
+        if let Some((by, _)) = refusals.iter().max_by_key(|(_, count)| **count) {
+            let new = || Refused { by: **by, count: 0, sources: BTreeSet::new(), last: now };
+            let refused = self.refused.get_or_insert_with(new);
+            (refused.by, refused.last) = (**by, now);
+            refused.count += refusals.iter().map(|(_, count)| **count).sum::<u64>();
+            refused.sources.extend(&delta.refused_sources);
+            while refused.sources.len() > SOURCES {
+                refused.sources.pop_last();
+            }
+        }
+        let ended = delta.connections + failures.iter().map(|(_, count)| **count).sum::<u64>();
+        if ended == 0 {
+            return;
+        }
+        let failures = failures.into_iter().map(|(reason, count)| (Some(*reason), *count));
+        for (outcome, count) in [(None, delta.connections)].into_iter().chain(failures) {
+            // A report has no order: of very many, each kind gets its part.
+            let part = if ended > LAST as u64 { scaled(count, ended) } else { count };
+            self.last.extend((0..part).map(|_| (now, outcome)));
+        }
         let excess = self.last.len().saturating_sub(LAST);
         self.last.drain(..excess);
-        while self.last.front().is_some_and(|(at, _)| now.duration_since(*at) >= RECENT) {
-            self.last.pop_front();
-        }
-        let problem = self.majority();
-        let is_changed = problem != self.problem;
-        self.problem = problem;
-        is_changed
+        self.judge();
     }
 
-    fn majority(&self) -> Option<Problem> {
-        let mut counts: BTreeMap<FailureReason, usize> = BTreeMap::new();
-        for reason in self.last.iter().filter_map(|(_, outcome)| *outcome) {
-            *counts.entry(reason).or_default() += 1;
+    /// The outcomes that are not outdated.
+    fn window(&self) -> impl Iterator<Item = Option<FailureReason>> {
+        self.last.iter().enumerate().filter_map(|(n, (at, outcome))| {
+            let mut later = self.last.iter().skip(n);
+            let is_outdated =
+                later.any(|(then, other)| other != outcome && then.duration_since(*at) >= OUTDATED);
+            (!is_outdated).then_some(*outcome)
+        })
+    }
+
+    fn judge(&mut self) {
+        let (mut all, mut served, mut counts) = (0, 0, BTreeMap::<FailureReason, usize>::new());
+        for outcome in self.window() {
+            all += 1;
+            match outcome {
+                None => served += 1,
+                Some(reason) => *counts.entry(reason).or_default() += 1,
+            }
         }
-        let (reason, count) = counts.into_iter().max_by_key(|(_, count)| *count)?;
-        let all = self.last.len();
-        if all < FEWEST || count * 2 <= all {
-            return None;
-        }
-        let problem = if reason.is_refusal() { Reason::ConnectionsRefused } else { Reason::ConnectionsFail };
-        let advice = reason.advice();
-        Some(Problem::new(
-            problem,
-            format!("{count} of the last {all} connections were not served ({reason}): {advice}"),
-        ))
+        let most = counts.into_iter().max_by_key(|(_, count)| *count);
+        let majority = most.filter(|(_, count)| count * 2 > all).map(|(reason, _)| reason);
+        self.failing = match self.failing {
+            None => majority.filter(|_| all >= FEWEST),
+            Some(_) if served * 2 >= all => None,
+            Some(before) => Some(majority.unwrap_or(before)),
+        };
+    }
+
+    /// Connections are served again, as far as is known.
+    fn serves(&mut self) {
+        self.last.clear();
+        self.failing = None;
+    }
+
+    /// What is wrong, and with which connections. A failure concerns all clients; a refusal, some.
+    fn told(&self) -> Option<(Reason, FailureReason)> {
+        let failing = self.failing.map(|reason| (Reason::ConnectionsFail, reason));
+        failing.or_else(|| Some((Reason::ConnectionsRefused, self.refused.as_ref()?.by)))
     }
 }
 
@@ -114,6 +215,7 @@ fn scaled(count: u64, all: u64) -> u64 {
 mod tests {
     use super::*;
     use jiff::ToSpan as _;
+    use proptest::prelude::*;
     use uuid::Uuid;
     use wicketgate_model::TunnelId;
 
@@ -135,23 +237,59 @@ mod tests {
         assert_eq!(recent.take(&ended(0, &refused), now), [share()]);
         let problem = recent.problem(share()).unwrap();
         assert_eq!(problem.reason, Reason::ConnectionsFail);
-        let expected = "3 of the last 3 connections were not served (connection-refused): ";
+        let expected = "most of the last connections were not served (connection-refused): ";
         assert!(problem.message.starts_with(expected), "{}", problem.message);
+        let counted = recent.not_served(share(), Reason::ConnectionsFail).unwrap();
+        assert_eq!((counted.count, counted.of), (3, Some(3)));
 
-        // A repaired target: as soon as as many connections succeed as fail, it is no majority.
+        // More of the same changes the counts, and nothing that is compared.
+        assert!(recent.take(&ended(1, &refused), now).is_empty());
+        assert_eq!(recent.problem(share()), Some(problem));
+        let counted = recent.not_served(share(), Reason::ConnectionsFail).unwrap();
+        assert_eq!((counted.count, counted.of), (4, Some(5)));
+
+        // A repaired target: as soon as as many connections succeed as fail.
         assert_eq!(recent.take(&ended(3, &[]), now), [share()]);
         assert_eq!(recent.problem(share()), None);
+    }
 
-        // Of very many, each kind has its part.
-        recent.take(&ended(100, &[(FailureReason::SourceNotAllowed, 900)]), now);
+    #[test]
+    fn a_failure_remains_until_something_shows_otherwise() {
+        let (mut recent, mut now) = (RecentConnections::default(), Timestamp::UNIX_EPOCH);
+        recent.take(&ended(0, &[(FailureReason::DialTimeout, 3)]), now);
+        now += 30.hours();
+        assert!(recent.expire(now, |_| true).is_empty(), "nobody has connected");
+        assert!(recent.take(&ended(0, &[(FailureReason::DialTimeout, 1)]), now).is_empty());
+        assert_eq!(recent.problem(share()).map(|p| p.reason), Some(Reason::ConnectionsFail));
+        // The old failures are outdated by one success, but not a recent one.
+        recent.take(&ended(1, &[]), now);
+        assert_eq!(recent.problem(share()), None);
+        recent.take(&ended(0, &[(FailureReason::DialTimeout, 3)]), now);
+        assert!(recent.mended(share()) && recent.problem(share()).is_none());
+        // Nothing probes this one.
+        recent.take(&ended(0, &[(FailureReason::DialTimeout, 3)]), now);
+        assert!(recent.expire(now + 14.minutes(), |_| false).is_empty());
+        assert_eq!(recent.expire(now + 15.minutes(), |_| false), [share()]);
+    }
+
+    #[test]
+    fn refused_clients_are_named_and_hide_no_failure() {
+        let (mut recent, now) = (RecentConnections::default(), Timestamp::UNIX_EPOCH);
+        let sources: Vec<IpAddr> = (1..20).map(|n| IpAddr::from([10, 0, 0, n])).collect();
+        let [delta] = ended(100, &[(FailureReason::SourceNotAllowed, 900)]);
+        let delta = TrafficDelta { refused_sources: sources.iter().copied().collect(), ..delta };
+        assert_eq!(recent.take(&[delta], now), [share()]);
         let problem = recent.problem(share()).unwrap();
         assert_eq!(problem.reason, Reason::ConnectionsRefused);
-        assert!(problem.message.starts_with("9 of the last 10 "), "{}", problem.message);
-
-        assert!(recent.expire(now + 59.seconds()).is_empty());
-        assert_eq!(recent.expire(now + 60.seconds()), [share()], "no connection for a minute");
+        assert!(problem.message.contains("allowedSources"), "{}", problem.message);
+        let counted = recent.not_served(share(), Reason::ConnectionsRefused).unwrap();
+        assert_eq!((counted.count, counted.of, &counted.sources[..]), (900, None, &sources[..SOURCES]));
+        recent.take(&ended(0, &[(FailureReason::NoAgent, 9), (FailureReason::SourceNotAllowed, 50)]), now);
+        assert_eq!(recent.problem(share()).unwrap().reason, Reason::ConnectionsFail);
+        recent.mended(share());
+        assert!(recent.expire(now + 9.minutes(), |_| true).is_empty());
+        assert_eq!(recent.expire(now + 10.minutes(), |_| true), [share()]);
         assert_eq!(recent.problem(share()), None);
-        assert!(recent.0.is_empty());
     }
 
     #[test]
@@ -160,5 +298,131 @@ mod tests {
         let mixed = [(FailureReason::ConnectionRefused, 2), (FailureReason::DialTimeout, 2)];
         recent.take(&ended(0, &mixed), Timestamp::UNIX_EPOCH);
         assert_eq!(recent.problem(share()), None);
+    }
+
+    /// What happens to a share.
+    #[derive(Debug, Clone)]
+    enum Step {
+        /// A connection was served, failed in one of two ways, or was refused.
+        Ended(Option<FailureReason>),
+        /// Seconds, and whether the target is probed.
+        Pass(i64, bool),
+        Mended,
+        Changed,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        use FailureReason::{ConnectionRefused, DialTimeout, ShareFull};
+        prop_oneof![
+            4 => Just(Step::Ended(None)),
+            6 => Just(Step::Ended(Some(ConnectionRefused))),
+            2 => Just(Step::Ended(Some(DialTimeout))),
+            1 => Just(Step::Ended(Some(ShareFull))),
+            4 => (0i64..100, any::<bool>()).prop_map(|(seconds, probed)| Step::Pass(seconds, probed)),
+            1 => Just(Step::Pass(1000, true)),
+            1 => Just(Step::Pass(1000, false)),
+            1 => Just(Step::Mended),
+            1 => Just(Step::Changed),
+        ]
+    }
+
+    /// The same, told by what must never be: the whole history, and the rules as sentences.
+    #[derive(Default)]
+    struct Reference {
+        history: Vec<(i64, Option<FailureReason>)>,
+        fails: Option<FailureReason>,
+        refused_at: Option<i64>,
+    }
+
+    impl Reference {
+        /// The last ten connections, without those that one of a different kind outdated.
+        fn window(&self) -> Vec<Option<FailureReason>> {
+            let last = &self.history[self.history.len().saturating_sub(10)..];
+            let mut window = Vec::new();
+            for (n, (at, kind)) in last.iter().enumerate() {
+                let newest_other = last[n..].iter().rfind(|(_, other)| other != kind);
+                if newest_other.is_none_or(|(then, _)| then - at < 60) {
+                    window.push(*kind);
+                }
+            }
+            window
+        }
+
+        fn ended(&mut self, now: i64, kind: Option<FailureReason>) {
+            if kind.is_some_and(FailureReason::is_refusal) {
+                self.refused_at = Some(now);
+                return;
+            }
+            self.history.push((now, kind));
+            let window = self.window();
+            let of = |kind| window.iter().filter(|other| **other == kind).count();
+            let over_half =
+                FailureReason::ALL.into_iter().find(|reason| of(Some(*reason)) * 2 > window.len());
+            // It begins with three connections, and ends when half of them are served.
+            if self.fails.is_none() && window.len() < 3 {
+                return;
+            }
+            if self.fails.is_none() || over_half.is_some() || of(None) * 2 >= window.len() {
+                self.fails = over_half;
+            }
+        }
+
+        fn passed(&mut self, now: i64, probed: bool) {
+            let newest = self.history.last().map_or(now, |(at, _)| *at);
+            if self.fails.is_some() && !probed && now - newest >= 15 * 60 {
+                self.mended();
+            }
+            self.refused_at = self.refused_at.filter(|at| now - at < 600);
+        }
+
+        fn mended(&mut self) {
+            self.history.clear();
+            self.fails = None;
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_as_the_rules_say(steps in proptest::collection::vec(step(), 1..60)) {
+            let (mut recent, mut reference, mut now) = (RecentConnections::default(), Reference::default(), 0);
+            let at = |second: i64| Timestamp::from_second(second).unwrap();
+            for step in steps {
+                let before = recent.problem(share());
+                let mut changed = Vec::new();
+                match step.clone() {
+                    Step::Ended(kind) => {
+                        let failures: Vec<_> = kind.map(|kind| (kind, 1)).into_iter().collect();
+                        changed = recent.take(&ended(u64::from(kind.is_none()), &failures), at(now));
+                        reference.ended(now, kind);
+                    }
+                    Step::Pass(seconds, probed) => {
+                        now += seconds;
+                        changed = recent.expire(at(now), |_| probed);
+                        reference.passed(now, probed);
+                    }
+                    Step::Mended => {
+                        changed.extend(recent.mended(share()).then(share));
+                        reference.mended();
+                    }
+                    Step::Changed => {
+                        recent.forget(share());
+                        changed.extend(before.is_some().then(share));
+                        reference = Reference::default();
+                    }
+                }
+                let after = recent.problem(share());
+                let fails = reference.fails.map(|_| Reason::ConnectionsFail);
+                let refused = reference.refused_at.map(|_| Reason::ConnectionsRefused);
+                prop_assert_eq!(after.as_ref().map(|p| p.reason), fails.or(refused));
+                if let (Some(problem), Some(reason)) = (&after, reference.fails) {
+                    prop_assert!(problem.message.contains(reason.as_str()), "{}", problem.message);
+                }
+                prop_assert_eq!(changed.is_empty(), before == after, "each change is told, and nothing else");
+                let fail = |problem: &Option<Problem>| problem.as_ref().is_some_and(|p| p.reason == Reason::ConnectionsFail);
+                if fail(&before) && !fail(&after) {
+                    prop_assert!(!matches!(step, Step::Ended(Some(_)) | Step::Pass(_, true)), "silence or a failure mended it");
+                }
+            }
+        }
     }
 }

@@ -21,19 +21,17 @@ use wicketgate_link::ToGateway;
 use wicketgate_model::{Connection, ConnectionContinuity, Deadlines, GatewayId, ShareId, TunnelId};
 use wicketgate_store::{Change, PreviousKeys, Revision, Store, StoreError};
 
-use super::SharedView;
+use super::{PeerState, SharedView};
 use crate::{
     background::{BackgroundTask, Outcome},
     telemetry::ServerMetrics,
 };
 use outbox::Outbox;
-use peer_state::PeerState;
 use rows::Rows;
 
 mod decide;
 mod intake;
 mod outbox;
-mod peer_state;
 mod rows;
 
 /// How often it runs without a signal: deadlines pass, and a signal may have been lost with its process.
@@ -74,6 +72,8 @@ pub(crate) struct Reconciler {
     /// Tunnels with previous keys that are still valid.
     expiring_keys: BTreeSet<TunnelId>,
     outbox: Outbox,
+    /// Tunnels whose peer was lost a moment ago.
+    lost: BTreeSet<TunnelId>,
     /// When rows were last examined because of the time.
     swept_at: Option<Timestamp>,
     /// The newest delta that the gateway had answered at the last run.
@@ -89,6 +89,8 @@ struct TunnelState {
     previous_keys: PreviousKeys,
     /// As its shares were last told.
     peer: Option<PeerState>,
+    /// Since when the peer is lost, of which its shares are not told yet.
+    lost_since: Option<Timestamp>,
 }
 
 /// What is kept of a share, beyond what is kept of every row.
@@ -117,6 +119,7 @@ impl Reconciler {
             shares: Rows::default(),
             shares_of: BTreeMap::new(),
             expiring_keys: BTreeSet::new(),
+            lost: BTreeSet::new(),
             swept_at: None,
             heard: 0,
         }
@@ -177,6 +180,7 @@ impl Reconciler {
         for id in self.shares.missing_in(&shares) {
             self.forget_share(id);
         }
+        self.parts.view.lock().recent.retain(&shares);
         Ok(())
     }
 
@@ -203,12 +207,14 @@ impl Reconciler {
         self.tunnels.forget(id);
         self.outbox.set_tunnel(id, None);
         self.expiring_keys.remove(&id);
+        self.lost.remove(&id);
     }
 
     fn forget_share(&mut self, id: ShareId) {
         self.move_share(id, None);
         self.shares.forget(id);
         self.outbox.set_share(id, None);
+        self.parts.view.lock().recent.forget(id);
         self.parts.metrics.forget(id);
     }
 }

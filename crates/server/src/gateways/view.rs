@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use tokio::{sync::Notify, time::timeout};
 use tracing::warn;
 use wicketgate_link::GatewayHello;
-use wicketgate_model::{EspMode, Observed, ObservedDelta, ShareId, TrafficDelta, TunnelId};
+use wicketgate_model::{EspMode, Observed, ObservedDelta, ShareId, ShareObserved, TrafficDelta, TunnelId};
 use wicketgate_store::StoreError;
 use wicketgate_system::{Mutex, MutexGuard, Outage};
 
@@ -122,6 +122,16 @@ impl SharedView {
         }
     }
 
+    /// A check has reached the share's target.
+    pub(crate) fn reached(&self, share: ShareId) {
+        let mut view = self.lock();
+        if view.recent.mended(share) {
+            view.touched.shares.insert(share);
+            drop(view);
+            self.wake();
+        }
+    }
+
     pub(crate) fn observe(&self, heard: u64, delta: ObservedDelta, now: Timestamp) {
         self.write(|view| {
             view.heard = heard;
@@ -130,6 +140,12 @@ impl SharedView {
                 (view.silent_since, view.is_draining) = (None, false);
                 view.reporting_since = now;
                 view.touched.all = true;
+            }
+            for (id, now) in &delta.shares {
+                let before = view.observed.shares.get(id);
+                if serves(now) && before.is_some_and(|before| !serves(before)) {
+                    view.recent.mended(*id);
+                }
             }
             view.touched.tunnels.extend(delta.tunnels.iter().map(|(id, _)| id));
             view.touched.tunnels.extend(&delta.gone_tunnels);
@@ -164,6 +180,11 @@ impl GatewayView {
     pub(crate) fn max_tunnels(&self) -> Option<u32> {
         self.hello.as_ref()?.max_tunnels
     }
+}
+
+/// Whether the gateway sees nothing that impairs the share.
+fn serves(share: &ShareObserved) -> bool {
+    share.ready.is_some() && share.problem.as_ref().is_none_or(|problem| problem.reason.is_warning())
 }
 
 /// Writes what a gateway reports only once, however long the database does not answer. Later reports wait at the

@@ -40,7 +40,7 @@ impl Roster {
             let able = |connected: &&Connected| {
                 let reports = connected.acknowledgements.get(&share);
                 let fails = reports.is_some_and(|r| r.unreachable.is_some() || r.refused.is_some());
-                connected.duties.is_some() && !connected.draining && !fails
+                connected.duties.is_some() && !connected.draining && !connected.is_silent() && !fails
             };
             let mut able = agents.filter_map(|agent| self.connected.get(agent)).filter(able);
             let is_idle = assigned.is_probed && !assigned.duty.is_in_use();

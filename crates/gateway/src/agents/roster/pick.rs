@@ -3,7 +3,7 @@
 //! Invariant: a stream never goes to a former target once an agent has acknowledged the newer one. Agents with an older
 //! generation of the same target continue to serve.
 
-use super::{Connected, Roster, Session, duty::ShareInUse};
+use super::{Connected, Hearing, Roster, Session, acknowledgement::Acknowledgement, duty::ShareInUse};
 use crate::agents::{
     balancer::{Candidate, Fitness, Record, choose},
     dial_failure::StreamOutcome,
@@ -23,24 +23,16 @@ pub(crate) struct Pick {
 impl Roster {
     /// Picks an agent among those that serve the share and were not tried.
     pub(crate) fn pick(&mut self, share: ShareId, tried: &[AgentId], now: Instant) -> Option<Pick> {
-        let assigned = self.shares.get(&share)?;
-        let agents = &self.environments.get(&assigned.environment)?.agents;
-        let able = || {
-            agents.iter().filter_map(|agent| {
-                let connected = self.connected.get(agent).filter(|c| !c.draining)?;
-                let reports = connected.acknowledgements.get(&share)?;
-                Some((reports.acknowledged?, reports, connected))
-            })
-        };
-        // An agent with an older generation would dial the former target.
-        let newest = able().map(|(generation, ..)| generation).max()?;
-        let least = newest.min(assigned.same_target_since);
-        let eligible = able().filter(|(g, _, c)| *g >= least && !tried.contains(&c.about.agent));
-        let candidates = eligible.map(|(_, reports, connected)| {
+        let is_probed = self.shares.get(&share)?.is_probed;
+        let candidates = self.eligible(share, tried)?.map(|(reports, connected)| {
             let records = [Some(&connected.record), reports.record.as_ref()].into_iter().flatten();
+            let own = match connected.hearing.0 {
+                Hearing::Answers => connected.record.fitness(now),
+                Hearing::Suspected | Hearing::Silent => Fitness::Ejected,
+            };
             Candidate {
                 replica: connected.about.agent,
-                fitness: Fitness::of(connected.record.fitness(now), reports.fitness(assigned.is_probed, now)),
+                fitness: Fitness::of(own, reports.fitness(is_probed, now)),
                 streams: connected.session.carriers.streams.active(),
                 well_since: records.map(|record| record.well_since).max().unwrap_or(now),
                 last_chosen: connected.last_picked,
@@ -62,6 +54,34 @@ impl Roster {
             self.unelected.insert(share);
         }
         Some(Pick { session, generation, is_well: fitness == Fitness::Well, in_use })
+    }
+
+    /// The agents that serve the share and were not tried.
+    fn eligible<'a>(
+        &'a self,
+        share: ShareId,
+        tried: &'a [AgentId],
+    ) -> Option<impl Iterator<Item = (&'a Acknowledgement, &'a Connected)>> {
+        let assigned = self.shares.get(&share)?;
+        let agents = &self.environments.get(&assigned.environment)?.agents;
+        let able = move || {
+            agents.iter().filter_map(move |agent| {
+                let connected = self.connected.get(agent).filter(|c| !c.draining)?;
+                let reports = connected.acknowledgements.get(&share)?;
+                Some((reports.acknowledged?, reports, connected))
+            })
+        };
+        // An agent with an older generation would dial the former target.
+        let newest = able().map(|(generation, ..)| generation).max()?;
+        let least = newest.min(assigned.same_target_since);
+        let eligible = able().filter(move |(g, _, c)| *g >= least && !tried.contains(&c.about.agent));
+        Some(eligible.map(|(_, reports, connected)| (reports, connected)))
+    }
+
+    /// Whether an agent that answers serves the share and was not tried.
+    pub(crate) fn has_answering(&self, share: ShareId, tried: &[AgentId]) -> bool {
+        let mut eligible = self.eligible(share, tried).into_iter().flatten();
+        eligible.any(|(_, connected)| connected.hearing.0 == Hearing::Answers)
     }
 
     /// Records the result of a stream at its agent.

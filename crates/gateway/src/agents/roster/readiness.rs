@@ -32,7 +32,8 @@ impl Roster {
             let state = reports.map_or(AgentShareState::Pending, |reports| reports.state(newest));
             Some((*share, state))
         });
-        Some(AgentShares { agent, shares: shares.collect() })
+        let unanswered_since = connected.unanswered_since();
+        Some(AgentShares { agent, shares: shares.collect(), unanswered_since })
     }
 
     pub(crate) fn standing(&self, share: ShareId) -> AgentStanding {
@@ -53,21 +54,28 @@ impl Roster {
             };
             return not_ready(Reason::AgentOffline, message);
         }
-        let reports: Vec<_> = staying.iter().filter_map(|c| c.acknowledgements.get(&share)).collect();
-        let ready = reports.iter().filter_map(|s| s.acknowledged).max();
+        let reports: Vec<_> =
+            staying.iter().filter_map(|c| Some((*c, c.acknowledgements.get(&share)?))).collect();
+        let ready = reports.iter().filter_map(|(_, s)| s.acknowledged).max();
         let problem = if ready == Some(assigned.generation) {
-            let serving = || reports.iter().filter(|s| s.acknowledged == ready);
-            serving()
-                .all(|s| s.unreachable.is_some())
-                .then(|| serving().find_map(|s| s.unreachable.clone()))
-                .flatten()
-                .or_else(|| staying.iter().find_map(|connected| connected.duplicate_problem()))
+            let serving = || reports.iter().filter(|(_, s)| s.acknowledged == ready);
+            let reaching = || serving().filter(|(_, s)| s.unreachable.is_none());
+            if reaching().any(|(connected, _)| !connected.is_silent()) {
+                staying.iter().find_map(|connected| connected.duplicate_problem())
+            } else if let Some((connected, _)) = reaching().next() {
+                Some(connected.silence_problem())
+            } else {
+                serving().find_map(|(_, s)| s.unreachable.clone())
+            }
         } else {
             let refused =
-                reports.iter().find_map(|s| s.refused.as_ref().filter(|r| r.0 == assigned.generation));
-            Some(match refused {
-                Some((_, why)) => Problem::new(Reason::AgentRefused, why),
-                None => Problem::new(Reason::AgentPending, "no agent has acknowledged the share yet"),
+                reports.iter().find_map(|(_, s)| s.refused.as_ref().filter(|r| r.0 == assigned.generation));
+            Some(match (refused, staying.iter().find(|connected| !connected.is_silent())) {
+                (Some((_, why)), _) => Problem::new(Reason::AgentRefused, why),
+                (None, None) => staying[0].silence_problem(),
+                (None, Some(_)) => {
+                    Problem::new(Reason::AgentPending, "no agent has acknowledged the share yet")
+                }
             })
         };
         AgentStanding { ready, problem }

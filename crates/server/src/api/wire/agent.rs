@@ -28,6 +28,7 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("address", Ip).column(&column::ADDRESS),
     Property::new("connectedSince", Time).column(&column::CONNECTED_SINCE),
     Property::new("lastSeen", Time).column(&column::LAST_SEEN),
+    Property::new("unansweredSince", Time).optional(),
     Property::new("shares", Object).optional(),
     Property::new("createdAt", Time).column(&column::CREATED_AT),
     LINKS,
@@ -51,6 +52,8 @@ pub(in crate::api) struct Agent {
     connected_since: Option<Timestamp>,
     /// When it was last connected; absent while it is connected.
     last_seen: Option<Timestamp>,
+    /// When its last message arrived, if it is connected and does not answer any more.
+    unanswered_since: Option<Timestamp>,
     /// As the agent reports them while it is connected.
     shares: Option<Vec<AgentShare>>,
     created_at: Timestamp,
@@ -83,8 +86,9 @@ impl AgentShare {
 impl Agent {
     /// With the states of its shares that its gateway reports.
     pub(in crate::api) fn seen(row: AgentRow, reported: Option<AgentShares>) -> Self {
+        let unanswered_since = reported.as_ref().and_then(|agent| agent.unanswered_since);
         let shares = reported.map(|agent| agent.shares.into_iter().map(AgentShare::of).collect());
-        Self { shares, ..Self::of(row) }
+        Self { unanswered_since, shares, ..Self::of(row) }
     }
 
     pub(in crate::api) fn of(row: AgentRow) -> Self {
@@ -99,6 +103,7 @@ impl Agent {
             address: row.address,
             connected_since: row.connected_since,
             last_seen: row.last_seen,
+            unanswered_since: None,
             shares: None,
             created_at: row.created_at,
         }

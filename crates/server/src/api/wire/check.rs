@@ -288,6 +288,9 @@ fn advice(hop: &Hop, walked: &Walked<'_>) -> String {
             "Start a hosting agent of the environment {}, and see to it that it reaches the gateway",
             share.z_id
         ),
+        (_, Some(Reason::AgentSilent)) => {
+            "Check that the agent's host runs and is not overloaded, and the line between it and the gateway".to_owned()
+        }
         (_, Some(Reason::AgentRefused)) => {
             format!("Add {} to the agent's allow list, or choose another target", share.spec.target)
         }

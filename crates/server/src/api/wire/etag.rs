@@ -1,20 +1,24 @@
 //! Entity tags (RFC 9110 §8.8.3): `"a1b2…"`, the hash of a resource's representation, with its id and status. A tag
 //! changes exactly with the representation.
 //!
-//! The counters of a tunnel and the share states that an agent reports are hashed into a second part, after a dot. A 304
+//! The counters of a tunnel, the share states that an agent reports, and what changes of a tunnel or a share with each
+//! connection or with its peer's, are hashed into a second part, after a dot. A 304
 //! requires both parts to match. A write ignores the second part: otherwise no write to a busy tunnel would succeed. HAL
 //! is another representation with another tag, which writes accept too.
 
 use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use wicketgate_model::Reason;
 
 /// Bytes of a hash that are shown: a collision of two states of one resource in 16 bytes is infeasible.
 const SHOWN: usize = 16;
 /// The properties of `connection`, and of its `childSas`, that are counters.
 const COUNTERS: [&str; 2] = ["bytesIn", "bytesOut"];
-/// The property of an agent that the agent itself reports.
-const REPORTED: &str = "shares";
+/// The properties of an agent that change with its answers.
+const REPORTED: [&str; 2] = ["shares", "unansweredSince"];
+/// Whether connections are served changes with the peer's connection.
+const READY: &str = "ready";
 const HAL: &str = "-hal";
 /// What Apache and Caddy append to the tags of answers that they compress.
 const COMPRESSED: [&str; 3] = ["-gzip", "-br", "-zstd"];
@@ -37,7 +41,13 @@ impl ETag {
             }
         }
         if let Value::Object(resource) = &mut value {
-            counted.extend(resource.remove(REPORTED));
+            counted.extend(REPORTED.iter().chain([&READY]).filter_map(|name| resource.remove(*name)));
+            let detail = resource.get_mut("statusDetail").and_then(Value::as_object_mut);
+            if detail.as_ref().is_some_and(|detail| detail.get("reason") == Some(&json!(Reason::PeerDown))) {
+                counted.extend(resource.remove("statusDetail"));
+            } else if let Some(detail) = detail {
+                counted.extend(detail.remove("connections"));
+            }
         }
         let state = hash(&value);
         Self(if counted.is_empty() { state } else { format!("{state}.{}", hash(&json!(counted))) })
@@ -140,6 +150,28 @@ mod tests {
         let hal = before.clone().hal();
         assert!(Tags::parse(&hal.header()).unwrap().match_state(&before));
         assert!(!known.match_exactly(&hal.header()));
+    }
+
+    #[test]
+    fn a_write_is_not_refused_because_the_peer_or_a_client_was_there() {
+        let share = |ready: bool, detail: Value| {
+            let share = json!({"id": "shr-1", "status": "DEPLOYED", "ready": ready, "statusDetail": detail});
+            ETag::of(&share)
+        };
+        let served = ETag::of(&json!({"id": "shr-1", "status": "DEPLOYED", "ready": true}));
+        let lost = share(false, json!({"reason": "PeerDown", "message": "m", "since": "s"}));
+        let known = Tags::parse(&served.header()).unwrap();
+        assert!(known.match_state(&lost) && !known.match_exactly(&lost.header()));
+        let fails = |count: u64| {
+            let connections = json!({"notServed": count, "of": 10});
+            share(
+                false,
+                json!({"reason": "ConnectionsFail", "message": "m", "since": "s", "connections": connections}),
+            )
+        };
+        let known = Tags::parse(&fails(6).header()).unwrap();
+        assert!(known.match_state(&fails(7)) && !known.match_exactly(&fails(7).header()));
+        assert!(!known.match_state(&served));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::{
     },
     status_detail::StatusDetail,
 };
-use crate::error::ApiError;
+use crate::{error::ApiError, gateways::NotServed};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -83,6 +83,16 @@ pub(in crate::api) struct Share {
 }
 
 impl Share {
+    /// With the counts of its problem.
+    pub(in crate::api) fn counted(row: ShareRow, counts: Option<NotServed>) -> Self {
+        let it = Self::of(row);
+        let status_detail = it.status_detail.map(|detail| match counts {
+            Some(counts) => detail.counted(counts),
+            None => detail,
+        });
+        Self { status_detail, ..it }
+    }
+
     pub(in crate::api) fn of(row: ShareRow) -> Self {
         let spec = row.spec;
         Self {

@@ -1,8 +1,8 @@
 //! Decides the status of rows from what their gateway reports.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tracing::{info, warn};
 use wicketgate_model::{
     Connection, ConnectionContinuity, ConnectionState, Generation, Observation, Problem, ShareId, Status,
@@ -10,40 +10,48 @@ use wicketgate_model::{
 };
 use wicketgate_store::{Resource, StatusUpdate, StoreError};
 
-use super::{FirstReport, PERIOD, PeerState, Reconciler, SETTLED_AT_ONCE, TunnelState};
-use crate::{background::Outcome, gateways::GatewayView};
+use super::{FirstReport, PERIOD, Reconciler, Rows, SETTLED_AT_ONCE, TunnelState};
+use crate::{
+    background::Outcome,
+    gateways::{GatewayView, PeerState},
+};
 
 /// Recorded in one transaction, some statements each: callers' writes wait for it.
 const CONNECTIONS_AT_ONCE: usize = 50;
+
+/// How long a peer that was connected may be away before its shares' rows say so: all of them are written, with events.
+/// Most devices that reconnect are back sooner. Who reads a share is told at once.
+const PEER_HELD: SignedDuration = SignedDuration::from_secs(4);
 
 impl Reconciler {
     /// Decides the status of rows, and writes what changed. If many shares change, the newest come first, so that one
     /// that was just created does not wait for all others after a restart.
     pub(super) async fn decide(&mut self, now: Timestamp) -> Result<Outcome, StoreError> {
-        let (tunnels, (shares, last_share), connections) = {
+        let (tunnel_updates, (share_updates, last_share), connections) = {
             let view = Arc::clone(&self.parts.view);
             let mut seen = view.lock();
             self.touch(&mut seen, now);
             let connections = self.new_connections(&seen, now);
             let Self { tunnels, shares, outbox, parts, .. } = self;
-            let tunnels = tunnels.updates(usize::MAX, parts.deadlines, now, |id, _, is_removed| {
+            let tunnel_updates = tunnels.updates(usize::MAX, parts.deadlines, now, |id, _, is_removed| {
                 let entry = seen.observed.tunnels.get(&id).map(|t| (t.ready, t.problem.clone()));
                 let is_sent = is_removed || outbox.has_sent_tunnel(id);
                 (Resource::Tunnel(id), observation(&seen, entry, is_sent))
             });
-            let shares = shares.updates(SETTLED_AT_ONCE, parts.deadlines, now, |id, state, is_removed| {
-                let entry = seen.observed.shares.get(&id).map(|s| {
-                    let impaired = || s.ready.and_then(|_| impairment(&seen, id, state.tunnel?));
-                    // A warning hides nothing that impairs the share.
-                    let grave = s.problem.clone().filter(|problem| !problem.reason.is_warning());
-                    (s.ready, grave.or_else(impaired).or_else(|| s.problem.clone()))
+            let share_updates =
+                shares.updates(SETTLED_AT_ONCE, parts.deadlines, now, |id, state, is_removed| {
+                    let entry = seen.observed.shares.get(&id).map(|s| {
+                        let impaired = || s.ready.and_then(|_| impairment(&seen, tunnels, id, state.tunnel?));
+                        // A warning hides nothing that impairs the share.
+                        let grave = s.problem.clone().filter(|problem| !problem.reason.is_warning());
+                        (s.ready, grave.or_else(impaired).or_else(|| s.problem.clone()))
+                    });
+                    let is_sent = is_removed || outbox.has_sent_share(id);
+                    (Resource::Share(id), observation(&seen, entry, is_sent))
                 });
-                let is_sent = is_removed || outbox.has_sent_share(id);
-                (Resource::Share(id), observation(&seen, entry, is_sent))
-            });
-            (tunnels.0, shares, connections)
+            (tunnel_updates.0, share_updates, connections)
         };
-        for updates in tunnels.chunks(SETTLED_AT_ONCE).chain([&shares[..]]) {
+        for updates in tunnel_updates.chunks(SETTLED_AT_ONCE).chain([&share_updates[..]]) {
             self.parts.store.update_statuses(updates).await?;
             for update in updates {
                 self.updated(update);
@@ -63,22 +71,27 @@ impl Reconciler {
 
     /// Collects the rows whose status may have changed.
     fn touch(&mut self, seen: &mut GatewayView, now: Timestamp) {
-        let Self { tunnels, shares, shares_of, .. } = self;
-        let touched = seen.take_touched();
-        tunnels.touch(touched.tunnels);
-        shares.touch(touched.shares);
-        tunnels.each_undecided(|id, row| {
-            let peer = PeerState::of(seen, id);
-            if row.state.peer != peer {
-                row.state.peer = peer;
-                shares.touch(shares_of.get(&id).cloned().unwrap_or_default());
-            }
-        });
-        tunnels.heard(seen.heard);
-        shares.heard(seen.heard);
         // Deadlines are in seconds: rows that wait for one are examined once a second, and all rows while the gateway is
         // silent. Examining all of them at every signal would find no more.
         let is_due = self.swept_at.is_none_or(|at| now.duration_since(at).unsigned_abs() >= PERIOD);
+        let Self { tunnels, shares, shares_of, lost, outbox, .. } = self;
+        let touched = seen.take_touched();
+        tunnels.touch(touched.tunnels);
+        if is_due {
+            tunnels.touch(lost.clone());
+        }
+        shares.touch(touched.shares);
+        tunnels.each_undecided(|id, row| {
+            if row.state.tells_peer(PeerState::of(seen, id), now) {
+                shares.touch(shares_of.get(&id).cloned().unwrap_or_default());
+            }
+            match row.state.lost_since {
+                Some(_) => lost.insert(id),
+                None => lost.remove(&id),
+            };
+        });
+        tunnels.heard(seen.heard);
+        shares.heard(seen.heard);
         if touched.all || (is_due && seen.silent_since.is_some()) {
             tunnels.touch_all();
             shares.touch_all();
@@ -87,7 +100,11 @@ impl Reconciler {
             shares.touch_waiting();
         }
         if is_due {
-            shares.touch(seen.recent.expire(now).into_iter().collect());
+            let is_probed = |share| {
+                let share = outbox.desired.shares.get(&share);
+                share.is_none_or(|s| s.options.health_check.unwrap_or_default().interval().is_some())
+            };
+            shares.touch(seen.recent.expire(now, is_probed).into_iter().collect());
             self.swept_at = Some(now);
         }
         self.heard = seen.heard;
@@ -145,6 +162,19 @@ impl Reconciler {
 }
 
 impl TunnelState {
+    /// Takes in the state of the peer. Returns whether the shares of the tunnel have to be told.
+    fn tells_peer(&mut self, peer: Option<PeerState>, now: Timestamp) -> bool {
+        let was_up = self.peer.is_some_and(|peer| peer.is_up);
+        if was_up && peer.is_some_and(|peer| !peer.is_up) {
+            let since = *self.lost_since.get_or_insert(now);
+            if now.duration_since(since) < PEER_HELD {
+                return false;
+            }
+        }
+        self.lost_since = None;
+        mem::replace(&mut self.peer, peer) != peer
+    }
+
     /// The connection to record for a report: one that goes on over a restart of its gateway is shown as before.
     fn shown(&mut self, reported: &Connection, reporting_since: Timestamp) -> Connection {
         if self.first_report.as_ref().is_none_or(|first| first.reporting_since != reporting_since) {
@@ -178,7 +208,12 @@ fn observation(
 }
 
 /// What impairs a share that its gateway and an agent serve.
-fn impairment(seen: &GatewayView, share: ShareId, tunnel: TunnelId) -> Option<Problem> {
-    let peer = PeerState::of(seen, tunnel).and_then(|peer| peer.problem(tunnel));
-    peer.or_else(|| seen.recent.problem(share).cloned())
+fn impairment(
+    seen: &GatewayView,
+    tunnels: &Rows<TunnelId, TunnelState>,
+    share: ShareId,
+    tunnel: TunnelId,
+) -> Option<Problem> {
+    let peer = tunnels.get(tunnel).and_then(|row| row.state.peer?.problem(tunnel));
+    peer.or_else(|| seen.recent.problem(share))
 }

@@ -280,6 +280,18 @@ async fn a_deployed_share_says_that_its_peer_is_down() {
     b.settle().await;
     assert_eq!(impaired(&b, id).await, (None, String::new(), true));
 
+    // A short loss writes nothing.
+    b.gateway.connection.state = ConnectionState::Down;
+    b.settle().await;
+    b.now += 3.seconds();
+    b.activate().await;
+    assert_eq!(impaired(&b, id).await, (None, String::new(), true));
+    b.gateway.connection.state = ConnectionState::Up;
+    b.settle().await;
+    b.now += 10.seconds();
+    b.activate().await;
+    assert_eq!(impaired(&b, id).await, (None, String::new(), true));
+
     b.gateway.connection.state = ConnectionState::Connecting;
     b.gateway.connection.last_error = Some(ConnectionError {
         reason: ConnectionFault::PreSharedKeysDiffer,
@@ -288,6 +300,8 @@ async fn a_deployed_share_says_that_its_peer_is_down() {
         since: b.now,
     });
     b.settle().await;
+    b.now += 4.seconds();
+    b.activate().await;
     let (reason, message, serves) = impaired(&b, id).await;
     assert_eq!((reason, serves), (Some(Reason::PeerDown), false));
     assert!(message.contains("PreSharedKeysDiffer") && message.contains(&b.tunnel.to_string()), "{message}");
@@ -318,7 +332,21 @@ async fn a_deployed_share_says_how_most_of_its_last_connections_failed() {
     b.activate().await;
     let (reason, message, serves) = impaired(&b, id).await;
     assert_eq!((reason, serves), (Some(Reason::ConnectionsFail), false));
-    assert!(message.starts_with("4 of the last 5 connections were not served (dial-timeout)"), "{message}");
+    let expected = "most of the last connections were not served (dial-timeout)";
+    assert!(message.starts_with(expected), "{message}");
+
+    // More of the same is no change of the status, however long after.
+    let before = b.share(id).await.standing;
+    b.gateway.send(report(1, &[(FailureReason::DialTimeout, 3)])).await;
+    b.activate().await;
+    b.now = Timestamp::now() + 61.seconds();
+    b.activate().await;
+    assert_eq!(b.share(id).await.standing, before);
+
+    // A check has reached the target.
+    b.reconciler.parts.view.reached(id);
+    b.activate().await;
+    assert_eq!(impaired(&b, id).await, (None, String::new(), true));
 
     b.gateway.send(report(0, &[(FailureReason::ShareFull, 10)])).await;
     b.activate().await;
@@ -336,5 +364,12 @@ async fn a_deployed_share_says_how_most_of_its_last_connections_failed() {
     assert_eq!(impaired(&b, id).await.0, Some(Reason::ConnectionsFail));
     b.now = Timestamp::now() + 61.seconds();
     b.activate().await;
-    assert_eq!(impaired(&b, id).await.0, None, "no connection for a minute");
+    assert_eq!(impaired(&b, id).await.0, Some(Reason::ConnectionsFail), "nothing shows otherwise");
+    // The gateway saw what was wrong, and that it was mended.
+    b.gateway.problem = Some(Problem::new(Reason::AgentOffline, "no agent is connected"));
+    b.settle().await;
+    assert_eq!(b.share(id).await.standing.status, Status::Error);
+    b.gateway.problem = None;
+    b.settle().await;
+    assert_eq!(impaired(&b, id).await, (None, String::new(), true));
 }

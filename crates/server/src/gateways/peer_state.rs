@@ -2,18 +2,18 @@
 
 use wicketgate_model::{ConnectionFault, ConnectionState, EspMode, Problem, Reason, TunnelId};
 
-use crate::gateways::GatewayView;
+use super::GatewayView;
 
 /// All shares of the tunnel are looked at after each change, so it has no counters and no times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct PeerState {
-    is_up: bool,
+pub(crate) struct PeerState {
+    pub(super) is_up: bool,
     fault: Option<ConnectionFault>,
 }
 
 impl PeerState {
     /// `None`: nothing is known of it yet, or there is no IPsec.
-    pub(super) fn of(seen: &GatewayView, tunnel: TunnelId) -> Option<Self> {
+    pub(crate) fn of(seen: &GatewayView, tunnel: TunnelId) -> Option<Self> {
         if seen.esp().is_none_or(|esp| esp == EspMode::Off) {
             return None;
         }
@@ -29,7 +29,7 @@ impl PeerState {
     }
 
     /// The problem that a share of the tunnel has because of it.
-    pub(super) fn problem(self, tunnel: TunnelId) -> Option<Problem> {
+    pub(crate) fn problem(self, tunnel: TunnelId) -> Option<Problem> {
         if self.is_up {
             return None;
         }
