@@ -1,5 +1,6 @@
 //! A [`World`] is one installation of the product and its surroundings, in its own network namespaces.
 
+pub(crate) mod attempts;
 pub(crate) mod builder;
 pub(crate) mod bulk;
 pub(crate) mod esp;
@@ -211,6 +212,16 @@ impl World {
         let said = String::from_utf8(out.stdout)?;
         let events = said.lines().filter_map(|l| serde_json::from_str(l.strip_prefix("data: ")?).ok());
         Ok(events.filter(|e: &Value| e["type"] == kind && e["id"] == id).collect())
+    }
+
+    /// Waits until `wanted` accepts the sums over the share's metrics samples.
+    pub(crate) fn carried(&self, share: &Value, wanted: impl Fn(&dyn Fn(&str) -> u64) -> bool) -> Result<()> {
+        let path = format!("ipsec-shares/{}/metrics?duration=15m", text(share, "id")?);
+        self.gateway.wait(&self.lab, &path, "counted", PATIENCE, |metrics| {
+            let samples = metrics["samples"].as_array().cloned().unwrap_or_default();
+            wanted(&|key: &str| samples.iter().filter_map(|s| s[key].as_u64()).sum())
+        })?;
+        Ok(())
     }
 
     /// The configuration that the product generates for strongSwan at the tunnel's remote end.

@@ -1,4 +1,4 @@
-//! Probes are connections: targets that count them, or have room for one only, get few and none while in use.
+//! Probes: targets get few of them, and none while in use. The program that is probed does not notice.
 
 use std::{
     sync::{
@@ -13,7 +13,9 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    PATIENCE, World, door,
+    PATIENCE, World,
+    attempts::Attempts,
+    door,
     targets::{connect, exchange, serve},
     text,
 };
@@ -51,8 +53,9 @@ fn share(world: &World, tunnel: &Value, zid: &str, ports: (u16, u16), check: &Va
 #[test]
 fn targets_of_several_shares_and_agents_get_few_probes_and_none_while_in_use() -> Result<()> {
     let world = World::loopback().start()?;
-    let (idle, busy, unprobed) =
-        (counting_echo(&world, 7001)?, counting_echo(&world, 7002)?, counting_echo(&world, 7003)?);
+    let accepted = [7001, 7002, 7003].map(|port| counting_echo(&world, port));
+    let [idle, busy, unprobed] = [7001, 7002, 7003].map(|port| Attempts::at(&world.private, port));
+    let (idle, busy, unprobed) = (idle?, busy?, unprobed?);
     let (_agent, zid) = world.agent("agent")?;
     let _replica = world.replica("replica")?;
     world.lab.until("both agents are connected", PATIENCE, || {
@@ -64,18 +67,26 @@ fn targets_of_several_shares_and_agents_get_few_probes_and_none_while_in_use() -
     share(&world, &tunnel, &zid, (7002, 9003), &tcp)?;
     let mut client = connect(&world.outside, door(&tunnel, 9003)?, PATIENCE)?;
     exchange(&mut client, b"the only user")?;
-    let in_use = busy.load(Ordering::Relaxed);
+    let in_use = busy.so_far()?;
     for port in [9000, 9001, 9002] {
         share(&world, &tunnel, &zid, (7001, port), &tcp)?;
     }
     share(&world, &tunnel, &zid, (7003, 9004), &json!({"type": "none"}))?;
     // With a probe in each interval it would be one for each share and agent.
     thread::sleep(OBSERVED * INTERVAL);
-    let (idle, unprobed) = (idle.load(Ordering::Relaxed), unprobed.load(Ordering::Relaxed));
+    let (idle, unprobed) = (idle.so_far()?, unprobed.so_far()?);
     ensure!((1..=7).contains(&idle), "{idle} probes of an idle target");
     ensure!(unprobed == 0, "{unprobed} probes of a target that is not to be probed");
-    let while_in_use = busy.load(Ordering::Relaxed) - in_use;
+    let while_in_use = busy.so_far()? - in_use;
     ensure!(while_in_use == 0, "{while_in_use} probes of a target in use");
+    for (accepted, clients) in accepted.into_iter().zip([0, 1, 0]) {
+        let accepted = accepted?.load(Ordering::Relaxed);
+        // An agent that gets no processor for 200 ms completes a handshake.
+        ensure!(
+            accepted <= clients + 1,
+            "a target accepted {accepted} connections, {clients} of them of clients"
+        );
+    }
     exchange(&mut client, b"still the only user")?;
     world.end()
 }

@@ -7,13 +7,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
 use wicketgate_lab::{Namespace, Process};
 
 use crate::harness::{
     PATIENCE, SITE_CLIENT, World, door,
     targets::{connect, connect_as, echo, exchange, is_refused, is_reset, witness},
-    text,
 };
 
 /// The address of another client in the site's network.
@@ -48,7 +47,7 @@ fn a_target_receives_the_clients_address_and_other_sources_are_reset() -> Result
     is_refused(connect_as(&site.namespace, NEIGHBOUR, door, PATIENCE))?;
     // The PROXY header that the gateway sends to the target is not counted.
     let (rx, tx) = (request.len() as u64, answer.len() as u64);
-    carried(&world, &share, |sum| {
+    world.carried(&share, |sum| {
         (sum("rx"), sum("tx"), sum("connections"), sum("failures")) == (rx, tx, 1, 1)
     })?;
     world.end()
@@ -81,7 +80,7 @@ fn a_full_share_refuses_at_once_and_a_change_keeps_established_connections() -> 
         Ok(exchange(&mut stream, b"inside again").is_ok().then_some(()))
     })?;
     ensure!(self::listener(&world.outside, published.door)? == listener, "the listener's socket changed");
-    carried(&world, &published.share, |sum| sum("failures") >= 2 && sum("connections") >= 3)?;
+    world.carried(&published.share, |sum| sum("failures") >= 2 && sum("connections") >= 3)?;
     world.end()
 }
 
@@ -130,16 +129,6 @@ fn web_server(world: &World, on: SocketAddr) -> Result<()> {
     world.lab.until("nginx listens", PATIENCE, || {
         server.alive()?;
         world.private.connect(on, PATIENCE).map(Some)
-    })?;
-    Ok(())
-}
-
-/// Waits until `wanted` accepts the sums over the share's metrics samples.
-fn carried(world: &World, share: &Value, wanted: impl Fn(&dyn Fn(&str) -> u64) -> bool) -> Result<()> {
-    let path = format!("ipsec-shares/{}/metrics?duration=15m", text(share, "id")?);
-    world.gateway.wait(&world.lab, &path, "counted", PATIENCE, |metrics| {
-        let samples = metrics["samples"].as_array().cloned().unwrap_or_default();
-        wanted(&|key: &str| samples.iter().filter_map(|s| s[key].as_u64()).sum())
     })?;
     Ok(())
 }

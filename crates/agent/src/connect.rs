@@ -9,6 +9,7 @@ use crate::{
     shortage::Shortage,
 };
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use rustix::net::sockopt::set_tcp_quickack;
 use std::{
     fmt,
     io::{self, ErrorKind},
@@ -17,7 +18,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     time::{Instant, timeout, timeout_at},
 };
 
@@ -54,13 +55,20 @@ pub(crate) enum Place<'a> {
     Name(&'a str),
 }
 
+/// How much of a TCP connection is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Handshake {
+    Whole,
+    /// The host at the other end accepts; its program never sees a connection. See [`half_open`].
+    HalfOpen,
+}
+
 /// Connects within `within`, or [`MORE`] than that if the lookup of a name takes long.
 pub(crate) async fn connect(
     names: &Arc<Names>,
-    place: Place<'_>,
-    port: u16,
+    (place, port): (Place<'_>, u16),
     allow: &AllowList,
-    within: Duration,
+    (handshake, within): (Handshake, Duration),
 ) -> Result<TcpStream, NoConnection> {
     let deadline = Instant::now() + within + MORE;
     let mut addresses = match place {
@@ -77,7 +85,7 @@ pub(crate) async fn connect(
         return Err(NoConnection::NotAllowed);
     }
     let until = deadline.min(Instant::now() + within);
-    let (tcp, address) = first_to_answer(addresses, until).await?;
+    let (tcp, address) = first_to_answer(addresses, handshake, until).await?;
     if let Place::Name(name) = place {
         names.worked(name, unnumbered(address));
     }
@@ -93,6 +101,7 @@ pub(crate) fn unnumbered(mut address: SocketAddr) -> SocketAddr {
 /// Dials the addresses, each after the one before it has failed or has not answered for a while.
 async fn first_to_answer(
     addresses: Vec<SocketAddr>,
+    handshake: Handshake,
     until: Instant,
 ) -> Result<(TcpStream, SocketAddr), Failures> {
     let mut waiting = interleaved(addresses).into_iter().take(MOST_ADDRESSES);
@@ -100,7 +109,7 @@ async fn first_to_answer(
     let mut failures = Vec::new();
     loop {
         if let Some(address) = waiting.next() {
-            dials.push(dial(address, until));
+            dials.push(dial(address, handshake, until));
         } else if dials.is_empty() {
             return Err(Failures(failures));
         }
@@ -116,12 +125,29 @@ async fn first_to_answer(
     }
 }
 
-async fn dial(address: SocketAddr, until: Instant) -> (SocketAddr, io::Result<TcpStream>) {
-    let tcp = match timeout_at(until, TcpStream::connect(address)).await {
-        Ok(connected) => connected.and_then(|tcp| tcp.set_nodelay(true).map(|()| tcp)),
-        Err(_) => Err(ErrorKind::TimedOut.into()),
+async fn dial(
+    address: SocketAddr,
+    handshake: Handshake,
+    until: Instant,
+) -> (SocketAddr, io::Result<TcpStream>) {
+    let connect = async {
+        if handshake == Handshake::HalfOpen {
+            return half_open(address).await;
+        }
+        let tcp = TcpStream::connect(address).await?;
+        tcp.set_nodelay(true)?;
+        Ok(tcp)
     };
-    (address, tcp)
+    (address, timeout_at(until, connect).await.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into())))
+}
+
+/// Connects without the last packet of the handshake, which Linux delays by up to 200 ms without `TCP_QUICKACK`. A socket
+/// that is dropped earlier sends a reset instead, and the peer's kernel forgets the connection before a program accepts it.
+async fn half_open(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    set_tcp_quickack(&socket, false)?;
+    socket.set_zero_linger()?;
+    socket.connect(address).await
 }
 
 /// Alternates between the two families, beginning with that of the first address (RFC 8305 §4).
@@ -221,7 +247,9 @@ mod tests {
         let (silent, listener) = (Silent::on("[::1]:0"), TcpListener::bind("127.0.0.1:0").await.unwrap());
         let good = listener.local_addr().unwrap();
         let until = Instant::now() + LONG;
-        let connected = timeout(USERS_PATIENCE, first_to_answer(vec![silent.address, good], until)).await;
+        let connected =
+            timeout(USERS_PATIENCE, first_to_answer(vec![silent.address, good], Handshake::Whole, until))
+                .await;
         assert_eq!(connected.expect("within a user's patience").unwrap().1, good);
     }
 
@@ -233,9 +261,27 @@ mod tests {
             closed.local_addr().unwrap()
         };
         let until = Instant::now() + Duration::from_secs(1);
-        let failures = first_to_answer(vec![silent.address, refused], until).await.unwrap_err();
+        let failures =
+            first_to_answer(vec![silent.address, refused], Handshake::Whole, until).await.unwrap_err();
         assert_eq!(failures.kind(), ErrorKind::ConnectionRefused);
         assert_eq!(failures.to_string(), "::1: connection refused, 127.0.0.1: timed out");
+    }
+
+    #[tokio::test]
+    async fn a_half_open_connection_is_not_seen_by_the_program_that_listens() {
+        for ip in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = TcpListener::bind(ip).await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let until = Instant::now() + LONG;
+            drop(dial(address, Handshake::HalfOpen, until).await.1.unwrap());
+            // Accepted first, if the one before it was established.
+            let (_, whole) = dial(address, Handshake::Whole, until).await;
+            let (_, from) = listener.accept().await.unwrap();
+            assert_eq!(from, whole.unwrap().local_addr().unwrap());
+            drop(listener);
+            let refused = dial(address, Handshake::HalfOpen, until).await.1.unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::{
     allow::AllowList,
-    connect::{NoConnection, Place, connect},
+    connect::{Handshake, NoConnection, Place, connect},
     names::{Names, NoAddress},
 };
 use std::{io::ErrorKind, sync::Arc, time::Duration};
@@ -20,12 +20,31 @@ pub(crate) async fn dial(
     allow: &AllowList,
     names: &Arc<Names>,
 ) -> Result<TcpStream, StreamRefusal> {
+    open(target, allow, names, Handshake::Whole).await
+}
+
+/// Whether the target's host accepts connections to it. The target itself does not notice.
+pub(crate) async fn probe(
+    target: &Target,
+    allow: &AllowList,
+    names: &Arc<Names>,
+) -> Result<(), StreamRefusal> {
+    open(target, allow, names, Handshake::HalfOpen).await.map(drop)
+}
+
+async fn open(
+    target: &Target,
+    allow: &AllowList,
+    names: &Arc<Names>,
+    handshake: Handshake,
+) -> Result<TcpStream, StreamRefusal> {
     let place = match &target.host {
         Host::V4(ip) => Place::Ip((*ip).into()),
         Host::V6(ip) => Place::Ip((*ip).into()),
         Host::Name(name) => Place::Name(name),
     };
-    connect(names, place, target.port, allow, DIAL_WITHIN).await.map_err(|error| match error.shortage() {
+    let connected = connect(names, (place, target.port), allow, (handshake, DIAL_WITHIN)).await;
+    connected.map_err(|error| match error.shortage() {
         Some(shortage) => StreamRefusal { reason: RefusalReason::AgentExhausted, text: shortage.to_string() },
         None => StreamRefusal { reason: reason(&error), text: format!("{target}: {error}") },
     })

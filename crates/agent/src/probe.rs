@@ -1,6 +1,6 @@
-//! Probes of targets: a connection that is closed at once.
+//! Probes of targets: connections that are not completed, so that a target's program does not notice them.
 
-use crate::{agent::Agent, dial::dial, health::DialledBy};
+use crate::{agent::Agent, dial::probe, health::DialledBy};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -30,11 +30,11 @@ impl Agent {
 
     async fn probe(self: Arc<Self>, target: Target) {
         let Ok(permit) = self.probes.acquire().await else { return };
-        let dialled = dial(&target, &self.assignments.allow, &self.names).await;
+        let probed = probe(&target, &self.assignments.allow, &self.names).await;
         drop(permit);
-        if let Err(refusal) = &dialled {
+        if let Err(refusal) = &probed {
             debug!(reason = %refusal, "a probe failed");
         }
-        self.health.record(&target, dialled.as_ref().map(drop), DialledBy::Probe, Instant::now());
+        self.health.record(&target, probed.as_ref().copied(), DialledBy::Probe, Instant::now());
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     allow::AllowList,
-    connect::{Place, connect, unnumbered},
+    connect::{Handshake, Place, connect, unnumbered},
     names::Names,
 };
 use anyhow::anyhow;
@@ -80,7 +80,8 @@ impl ServerAddress {
             Ok(ip) => Place::Ip(ip),
             Err(_) => Place::Name(&self.host),
         };
-        let tcp = connect(names, place, self.port.get(), &AllowList::default(), CONNECT_WITHIN).await?;
+        let how = (Handshake::Whole, CONNECT_WITHIN);
+        let tcp = connect(names, (place, self.port.get()), &AllowList::default(), how).await?;
         keepalive(&tcp, KEEPALIVE)?;
         Ok(tcp)
     }
