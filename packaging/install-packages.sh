@@ -13,6 +13,8 @@ product="strongswan-swanctl strongswan-charon charon-systemd libcharon-extra-plu
 demo="$product util-linux procps tcpdump postgresql nginx-light curl"
 # What building and testing adds.
 test="$demo iperf3 qemu-system-x86 busybox-static gcc libc6-dev make ca-certificates python3 python3-venv"
+# The applications whose connections pass through shares in a test: servers and their clients, beside those of the demo.
+test+=" mariadb-server-core mariadb-client-core redis-server openssh-server openssh-client python3-websockets python3-grpcio"
 # What Libreswan needs, which is itself unpacked by tests/libreswan/fetch.sh: its package conflicts with strongSwan's.
 test+=" libnss3-tools libcap-ng0 libcurl3-nss libevent-pthreads-2.1-7 libldap-2.5-0 libldns3 libunbound8"
 # What the benches compare with, and what building that needs.

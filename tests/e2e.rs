@@ -2,6 +2,7 @@
 
 mod agent_shortages;
 mod agents;
+mod applications;
 mod backpressure;
 mod charon_crash;
 mod checks;
