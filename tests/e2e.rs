@@ -18,6 +18,7 @@ mod guard;
 mod half_close;
 mod holding;
 mod honest_ends;
+mod host_firewall;
 mod initiate;
 mod kernel_esp;
 mod libreswan;

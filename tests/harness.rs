@@ -158,6 +158,16 @@ impl World {
         start(&self.lab, &self.outside, self.ipsec, self.log)
     }
 
+    /// Starts `wicketgate up` like [`World::restart`], with a script of these lines in place of `program`.
+    pub(crate) fn start_with(&self, program: &str, lines: &str) -> Result<GatewayProcess> {
+        self.script(program, lines)?;
+        let options = gateway_options(&self.outside, self.ipsec, self.log);
+        let real = options.executable.display();
+        let started =
+            self.script("started", &format!("PATH=\"$(dirname \"$0\"):$PATH\" exec {real} \"$@\""))?;
+        GatewayProcess::start(&self.lab, &GatewayOptions { executable: &started, ..options })
+    }
+
     /// Creates a tunnel for site `n` and waits until it is `DEPLOYED`.
     pub(crate) fn tunnel(&self, n: u8) -> Result<Value> {
         self.gateway.tunnel(&self.lab, &format!("site-{n}"), Self::peer(n), SITE_CIDR)

@@ -166,3 +166,32 @@ fn a_firewall_of_the_host_that_drops_is_told_with_the_rules_that_admit_tunnels()
     })?;
     world.end()
 }
+
+/// A change of the packet rules takes longer than a check waits.
+#[test]
+fn a_check_that_gives_up_does_not_cut_off_what_it_restores() -> Result<()> {
+    let mut world = World::with_sites(1).start()?;
+    world.gateway.process.stop(PATIENCE)?;
+    let (slow, steps) = (world.lab.path("slow"), world.lab.path("steps"));
+    let (slow_, steps_) = (slow.display(), steps.display());
+    let change = format!("echo begin >>{steps_}; sleep 4; /usr/sbin/nft \"$@\"; echo end >>{steps_}; exit");
+    let lines =
+        format!("[ \"$*\" = '-f -' ] && [ -e {slow_} ] && {{ {change}; }}\nexec /usr/sbin/nft \"$@\"");
+    world.gateway = world.start_with("nft", &lines)?;
+    here(&world.private, world.target(7001))?;
+    let (_agent, zid) = world.agent("agent")?;
+    let tunnel = world.tunnel(0)?;
+    let share = world.share("here", &tunnel, &zid, world.target(7001), 9000)?;
+    let inside = world.tunnel_namespace(&tunnel)?;
+    std::fs::write(&slow, "")?;
+    inside.nft("flush ruleset\n")?;
+    let told = check(&world, &share)?;
+    ensure!(told["hops"][0]["state"] == "FAILED", "{told}");
+    world.lab.until("each change that began has ended", PATIENCE, || {
+        let steps = std::fs::read_to_string(&steps)?;
+        let count = |word: &str| steps.lines().filter(|line| *line == word).count();
+        Ok((count("begin") > 0 && count("begin") == count("end")).then_some(()))
+    })?;
+    std::fs::remove_file(&slow)?;
+    world.end()
+}

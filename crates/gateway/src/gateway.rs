@@ -120,6 +120,9 @@ impl Gateway {
             abort: abort.clone(),
         };
         spawn_reports(&parts, &send);
+        let host = Arc::clone(&backend);
+        let watch_host = async move { host.watch_host().await };
+        tasks.spawn(stop.clone().run_until_cancelled_owned(watch_host));
         let applier = DesiredApplier::new(parts, send.clone());
         tasks.spawn(stop.clone().run_until_cancelled_owned(applier.run(handshake, left_over)));
         let drain = config.drain;

@@ -46,6 +46,7 @@ use wicketgate_system::Mutex;
 
 pub use error::GroundError;
 pub(crate) use error::NetworkError;
+use host_firewall::HostFirewall;
 pub(crate) use inner_packets::InnerPackets;
 use link_addresses::LinkAddresses;
 pub(crate) use namespace::Namespace;
@@ -69,6 +70,7 @@ pub(crate) struct Ground {
     pub(crate) packets: InnerPackets,
     _reserved: Vec<UnixListener>,
     steering: Steering,
+    firewall: HostFirewall,
     /// Tunnels of an earlier run. Their listeners are bound before everything about them was compared: with hundreds of
     /// tunnels that takes seconds, in which clients need not be refused.
     ///
@@ -125,6 +127,7 @@ impl Ground {
         let inside = |record: &TunnelRecord| LinkAddresses::of(instance, record.slot).inside;
         let peers = records.iter().map(|record| (record.peer_address, inside(record))).collect();
         let steering = Steering::start(steering, peers).await?;
+        let firewall = HostFirewall::new(steering.table(), links(instance));
         Ok(Self {
             state,
             instance,
@@ -132,6 +135,7 @@ impl Ground {
             packets,
             _reserved: reserved,
             steering,
+            firewall,
             adopted: Mutex::default(),
         })
     }
@@ -227,7 +231,9 @@ impl Ground {
         if !slot.is_guarded {
             self.state.write(&TunnelRecord::of(desired))?;
         }
-        self.keep_rest(tunnel, desired).await.map(drop)
+        self.keep_rest(tunnel, desired).await.map(drop)?;
+        self.firewall.watch_tunnel(self.inside(desired.slot), &tunnel.handle);
+        Ok(())
     }
 
     /// Compares a running tunnel with its desired state now, and restores what another program has changed. Returns what
@@ -281,9 +287,14 @@ impl Ground {
         self.steering.steer(Some(desired.peer_address.get()), self.inside(desired.slot)).await
     }
 
-    /// Why the host's own firewall drops what is steered, and the cure; `None`: it does not.
-    pub(crate) async fn dropped(&self) -> Result<Option<(String, String)>, NetworkError> {
-        self.steering.dropped().await
+    /// Looks for ever whether the host's own firewall drops what is steered, see [`TunnelHandle::obstacle`].
+    pub(crate) async fn watch_host(&self) {
+        self.firewall.watch().await;
+    }
+
+    /// Looks now.
+    pub(crate) async fn look_at_host(&self) -> Result<(), NetworkError> {
+        self.firewall.look().await
     }
 
     /// The namespace of a slot, if it is there.
@@ -293,6 +304,7 @@ impl Ground {
 
     /// Removes everything of a slot whose engine has ended.
     pub(crate) async fn clear(&self, slot: u16) -> Result<(), NetworkError> {
+        self.firewall.forget_tunnel(self.inside(slot));
         self.steering.steer(None, self.inside(slot)).await?;
         link::remove(&self.link_name(slot)).await?;
         Namespace::remove(&self.namespace_name(slot)).await?;
@@ -324,6 +336,11 @@ impl Ground {
 
     /// At most 12 of the 15 bytes that a link's name may have.
     fn link_name(&self, slot: u16) -> String {
-        format!("wg{:04x}-{slot}", self.instance)
+        format!("{}{slot}", links(self.instance))
     }
+}
+
+/// The beginning of the names of tunnels' links.
+fn links(instance: u16) -> String {
+    format!("wg{instance:04x}-")
 }

@@ -22,7 +22,7 @@ use strongswan::Strongswan;
 /// A back end.
 #[derive(Debug)]
 pub enum Backend {
-    Strongswan(Box<Strongswan>),
+    Strongswan(Arc<Strongswan>),
     Off(Off),
 }
 
@@ -43,7 +43,7 @@ impl Backend {
         if config.mode == IpsecMode::Off {
             return Ok(Self::Off(Off::default()));
         }
-        Ok(Self::Strongswan(Box::new(Strongswan::start(config).await?)))
+        Ok(Self::Strongswan(Arc::new(Strongswan::start(config).await?)))
     }
 
     pub fn esp(&self) -> EspMode {
@@ -107,9 +107,18 @@ impl Backend {
         }
     }
 
-    /// Compares the tunnel with its desired state now and asks its engine, within 3 s. Restores what another program has
-    /// changed. Returns the connection, as far as the engine answers, and what a client could not pass until now.
-    pub(crate) async fn inspect(&self, tunnel: &TunnelDesired) -> TunnelCheck {
+    /// Looks for ever whether the host lets tunnels' packets pass, and reports it with each tunnel.
+    pub(crate) async fn watch_host(&self) {
+        match self {
+            Self::Strongswan(strongswan) => strongswan.ground.watch_host().await,
+            Self::Off(_) => {}
+        }
+    }
+
+    /// Compares the tunnel with the desired state of the last [`Backend::ensure`] now and asks its engine, within 3 s; an engine
+    /// that does not answer is told after a second. Restores what another program has changed. Returns the connection, as far
+    /// as the engine answers, and what a client could not pass until now.
+    pub(crate) async fn inspect(&self, tunnel: TunnelId) -> TunnelCheck {
         match self {
             Self::Strongswan(strongswan) => strongswan.inspect(tunnel).await,
             Self::Off(_) => TunnelCheck::default(),

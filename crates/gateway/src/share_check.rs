@@ -77,7 +77,7 @@ impl CheckedShare {
         let Some((_, tunnel, _)) = &self.place else { return TunnelCheck::default() };
         match parts.observations.tunnel_problem(tunnel.id) {
             Some(problem) => TunnelCheck { problem: Some(problem), connection: None },
-            None => parts.backend.inspect(tunnel).await,
+            None => parts.backend.inspect(tunnel.id).await,
         }
     }
 }

@@ -152,7 +152,7 @@ impl TunnelTask {
             && let Some(found) = self.parts.backend.found(&desired)
         {
             debug!(tunnel.id = %self.id, "tunnel of an earlier run adopted");
-            self.listeners.listen(&found, &self.parts).await;
+            self.listeners.listen(&found, None, &self.parts).await;
             self.tunnel = Some(found);
         }
         if is_new || is_due {
@@ -205,10 +205,12 @@ impl TunnelTask {
         if self.asked.as_ref() != Some(desired) {
             return;
         }
-        self.report(desired, None);
+        // What the host drops is not a reason to bind nothing: it may let the packets pass at any time.
+        let obstacle = self.tunnel.as_ref().and_then(|tunnel| tunnel.obstacle());
         if let Some(tunnel) = &self.tunnel {
-            self.listeners.listen(tunnel, &self.parts).await;
+            self.listeners.listen(tunnel, obstacle.as_ref(), &self.parts).await;
         }
+        self.report(desired, obstacle);
     }
 
     /// Updates the tunnel's observation.

@@ -1,305 +1,231 @@
-//! The host's own firewall, where it drops what is steered to tunnels: a base chain in the forward hook that drops by
-//! default, as those of Docker, ufw and firewalld.
+//! Whether the host's own firewall drops what is steered to tunnels. Docker, ufw and firewalld drop in the forward hook
+//! whatever they do not know, and a verdict of one table does not overrule a drop of another, so steering cannot prevent it.
 //!
-//! A verdict of one table does not overrule a drop of another, so steering cannot prevent it. The rules are judged by
-//! what they say; where they say more than is understood here, the packets that pass decide.
+//! Packets decide, not rules: the steering table counts each tunnel's packets before and after all other chains of the
+//! hook. While another chain is there, each tunnel that is up sends a packet that the last chain drops, so that an idle
+//! tunnel is judged, too. Invariant: a look that fails changes no tunnel.
+
+mod foreign_chain;
+mod passage;
+mod probe_packet;
 
 use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    sync::{Arc, Weak},
+    time::Duration,
 };
 
-use serde_json::Value;
+use tokio::{
+    sync::Mutex,
+    time::{Instant, sleep},
+};
+use tracing::{info, warn};
+use wicketgate_model::ConnectionState;
+use wicketgate_system::Outage;
 
-use super::{NetworkError, ruleset::RulesetGeneration, tool::tool};
+use super::{
+    NetworkError, TunnelHandle,
+    ruleset::{RulesetGeneration, generation},
+    tool::listing,
+};
+use foreign_chain::{ForeignChain, explained};
+pub(super) use passage::COUNTED;
+use passage::{Count, Flow, Passage, counts};
+pub(super) use probe_packet::PROBE_DSCP;
 
-/// Of the IKE daemons, and of ESP in UDP.
-const PORTS: [u64; 2] = [500, 4500];
+/// How often the host is looked at, and how often the kernel is asked whether its rules were changed, which has it looked at
+/// at once. A blocked tunnel is told within 5 s.
+const LOOK_EVERY: Duration = Duration::from_secs(3);
+const CHANGE_SEEN_WITHIN: Duration = Duration::from_secs(1);
 
-/// How often packets are counted while a chain drops: hundreds of tunnels ask.
-const COUNTED_EVERY: Duration = Duration::from_secs(1);
+/// A packet that was sent arrives in microseconds, or in milliseconds where a program inspects it: so often, and after
+/// such a pause, the counters are read until they agree.
+const READINGS: usize = 3;
+const BETWEEN_READINGS: Duration = Duration::from_millis(30);
 
-/// A chain that drops, and how to admit the links called `links` with a star for the rest of the name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct DroppingChain {
-    /// `ip filter FORWARD`.
-    chain: String,
-    links: String,
-    is_legacy: bool,
-}
-
-impl DroppingChain {
-    /// The cause and the cure.
-    pub(super) fn explained(&self) -> (String, String) {
-        let Self { chain, links, is_legacy } = self;
-        let cause = format!("the firewall of the gateway's host drops tunnels' packets in the chain {chain}");
-        let rule = |nft: &str, iptables: &str| match is_legacy {
-            true => format!("`iptables-legacy -I FORWARD {iptables} {links}+ -j ACCEPT`"),
-            false => format!("`nft insert rule {chain} {nft} \"{links}*\" accept`"),
-        };
-        let (to, from) = (rule("oifname", "-o"), rule("iifname", "-i"));
-        (cause, format!("admit them on the gateway's host, with {to} and {from}"))
-    }
-}
-
-/// What is known about the host's firewall.
-#[derive(Debug, Default)]
+/// See the module.
+#[derive(Debug)]
 pub(super) struct HostFirewall {
-    /// The rules that were read last.
-    read: Option<RulesetGeneration>,
-    dropping: Option<DroppingChain>,
-    /// Packets before and after all chains of the forward hook, and when they were counted.
-    counted: Option<(u64, u64)>,
-    counted_at: Option<Instant>,
-    /// The last packets passed.
-    passes: bool,
+    /// The steering table.
+    table: String,
+    /// The beginning of the names of tunnels' links.
+    links: String,
+    /// By the engine's own address in the tunnel's namespace.
+    tunnels: wicketgate_system::Mutex<BTreeMap<Ipv4Addr, Weak<TunnelHandle>>>,
+    /// Locked during a look.
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    /// The rules of which the chains were read.
+    generation: Option<RulesetGeneration>,
+    chains: Vec<ForeignChain>,
+    /// What was counted before there were such chains does not count.
+    is_watching: bool,
+    passages: BTreeMap<(Ipv4Addr, Flow), Passage>,
+    /// The chains that the log says may drop, and the cause that it says.
+    suspected: Vec<ForeignChain>,
+    told: Option<String>,
 }
 
 impl HostFirewall {
-    /// The chain that drops, when the rules have this generation. `table` has the counters.
-    pub(super) async fn look(
-        &mut self,
-        now: RulesetGeneration,
-        table: &str,
-        links: &str,
-    ) -> Result<Option<&DroppingChain>, NetworkError> {
-        if self.read != Some(now) {
-            let before = self.dropping.take();
-            let listing = tool("nft", &["-j", "list", "ruleset"]).await?;
-            self.dropping = dropping(&listing, links).or(legacy(links).await);
-            if self.dropping != before {
-                (self.counted, self.counted_at, self.passes) = (None, None, false);
-                if let Some(dropping) = &self.dropping {
-                    let (cause, cure) = dropping.explained();
-                    tracing::warn!("{cause}: {cure}");
+    pub(super) fn new(table: String, links: String) -> Self {
+        Self { table, links, tunnels: wicketgate_system::Mutex::default(), seen: Mutex::default() }
+    }
+
+    /// Judges the tunnel from now on, in place of an earlier one with the same address.
+    pub(super) fn watch_tunnel(&self, inside: Ipv4Addr, tunnel: &Arc<TunnelHandle>) {
+        self.tunnels.lock().insert(inside, Arc::downgrade(tunnel));
+    }
+
+    pub(super) fn forget_tunnel(&self, inside: Ipv4Addr) {
+        self.tunnels.lock().remove(&inside);
+    }
+
+    /// Looks for ever. What it sees is the tunnels' [`TunnelHandle::dropped`], and is logged.
+    pub(super) async fn watch(&self) {
+        let mut outage = Outage::default();
+        loop {
+            match self.look().await {
+                Ok(()) if outage.recovered() => info!("the host's firewall can be looked at again"),
+                Ok(()) => {}
+                Err(error) => {
+                    if outage.failed() {
+                        warn!(%error, "cannot see whether the host's firewall drops tunnels' packets: looking again");
+                    }
+                    let mut seen = self.seen.lock().await;
+                    // What was seen becomes too old to be said.
+                    seen.passages.values_mut().for_each(|passage| passage.fade(None, Instant::now()));
+                    self.show(&mut seen, &self.present()).await;
                 }
             }
-            self.read = Some(now);
-        }
-        if self.dropping.is_none() {
-            return Ok(None);
-        }
-        if self.counted_at.is_some_and(|at| at.elapsed() < COUNTED_EVERY) {
-            return Ok(self.dropping.as_ref().filter(|_| !self.passes));
-        }
-        self.counted_at = Some(Instant::now());
-        let listing = tool("nft", &["-j", "list", "counters", "table", "ip", table]).await?;
-        let counted = counted(&listing);
-        if let Some(((arrived, passed), (before, passed_before))) = counted.zip(self.counted) {
-            // Without packets, what was seen last still holds.
-            if arrived > before {
-                self.passes = passed > passed_before;
+            let (due, known) = (Instant::now() + LOOK_EVERY, self.seen.lock().await.generation);
+            while Instant::now() < due && known == generation().ok() {
+                sleep(CHANGE_SEEN_WITHIN.min(due - Instant::now())).await;
             }
         }
-        self.counted = counted;
-        Ok(self.dropping.as_ref().filter(|_| !self.passes))
     }
-}
 
-/// `-P FORWARD DROP` of iptables without nftables, where the kernel has its table and the program is installed.
-async fn legacy(links: &str) -> Option<DroppingChain> {
-    let tables = std::fs::read_to_string("/proc/net/ip_tables_names").ok()?;
-    tables.lines().find(|name| *name == "filter")?;
-    let rules = tool("iptables-legacy", &["-S", "FORWARD"]).await.ok()?;
-    let admits = |end: &str| rules.lines().any(|rule| rule.contains(&format!("{end} {links}")));
-    let drops = rules.lines().any(|rule| rule == "-P FORWARD DROP") && !(admits("-i") && admits("-o"));
-    drops.then(|| DroppingChain {
-        chain: "FORWARD of iptables-legacy".to_owned(),
-        links: links.to_owned(),
-        is_legacy: true,
-    })
-}
-
-fn counted(listing: &str) -> Option<(u64, u64)> {
-    let listing: Value = serde_json::from_str(listing).ok()?;
-    let of = |name: &str| {
-        let mut counters = listing["nftables"].as_array()?.iter().filter_map(|it| it.get("counter"));
-        counters.find(|it| it["name"] == name)?["packets"].as_u64()
-    };
-    of("arrived").zip(of("passed"))
-}
-
-/// Where a packet goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    ToTunnel,
-    FromTunnel,
-}
-
-/// The first chain that drops, of `nft -j list ruleset`. An unreadable listing has none.
-fn dropping(listing: &str, links: &str) -> Option<DroppingChain> {
-    let listing: Value = serde_json::from_str(listing).ok()?;
-    let all = listing["nftables"].as_array()?;
-    let chains = all.iter().filter_map(|it| it.get("chain"));
-    let foreign = chains.filter(|it| {
-        it["hook"] == "forward"
-            && (it["family"] == "ip" || it["family"] == "inet")
-            && !it["table"].as_str().is_some_and(|name| name.starts_with("wicketgate"))
-    });
-    let rules: Vec<&Value> = all.iter().filter_map(|it| it.get("rule")).collect();
-    foreign.into_iter().find_map(|chain| {
-        let of = |name: &str| {
-            let is_in = |rule: &&&Value| {
-                rule["family"] == chain["family"] && rule["table"] == chain["table"] && rule["chain"] == name
-            };
-            rules.iter().filter(is_in).copied().collect::<Vec<_>>()
-        };
-        let name = chain["name"].as_str()?;
-        let drops_last = of(name).iter().any(|rule| conditions(rule).is_empty() && ends(rule));
-        if chain["policy"] != "drop" && !drops_last {
-            return None;
+    /// Looks now. Cancel-safe.
+    ///
+    /// # Errors
+    /// The host's rules or counters cannot be read, or not within a bound.
+    pub(super) async fn look(&self) -> Result<(), NetworkError> {
+        let mut seen = self.seen.lock().await;
+        // Read before the chains: a change after this is seen next time.
+        let now = generation()?;
+        let legacy = foreign_chain::of_legacy().await;
+        if seen.generation != Some(now) || legacy.is_some() {
+            let listed = listing("nft", &["-j", "list", "chains"]).await?;
+            seen.chains = foreign_chain::in_forward_hook(&listed).into_iter().chain(legacy.clone()).collect();
+            seen.generation = Some(now);
         }
-        let mut reached = BTreeSet::from([name.to_owned()]);
-        let mut rest = vec![name.to_owned()];
-        let mut accepting = Vec::new();
-        while let Some(name) = rest.pop() {
-            for rule in of(&name) {
-                let targets = expressions(rule).filter_map(|it| {
-                    it["jump"]["target"].as_str().or(it["goto"]["target"].as_str()).map(str::to_owned)
-                });
-                rest.extend(targets.filter(|target| reached.insert(target.clone())));
-                accepting.extend(expressions(rule).any(|it| it.get("accept").is_some()).then_some(rule));
+        let tunnels = self.present();
+        seen.passages.retain(|(inside, _), _| tunnels.iter().any(|(known, _)| known == inside));
+        if seen.chains.is_empty() {
+            seen.passages.clear();
+            seen.is_watching = false;
+        } else if !tunnels.is_empty() {
+            if !seen.is_watching {
+                seen.passages =
+                    self.counts().await?.into_iter().map(|(key, now)| (key, now.into())).collect();
+            }
+            let sent = probe_packet::send(&tunnels).await;
+            let counts = self.settled(&seen.passages, &sent).await?;
+            // Without a generation of their own, rules of iptables-legacy may have changed at any time.
+            let rules = legacy.is_none().then_some(now);
+            let at = Instant::now();
+            for (key, count) in counts {
+                seen.passages.entry(key).or_default().look(count, rules, at);
             }
         }
-        let admits =
-            |way| accepting.iter().any(|rule| conditions(rule).iter().all(|it| fits(it, way, links)));
-        let admitted = admits(Way::ToTunnel) && admits(Way::FromTunnel);
-        let words =
-            [&chain["family"], &chain["table"], &chain["name"]].map(|it| it.as_str().unwrap_or_default());
-        (!admitted).then(|| DroppingChain {
-            chain: words.join(" "),
-            links: links.to_owned(),
-            is_legacy: false,
-        })
-    })
-}
-
-fn expressions(rule: &Value) -> impl Iterator<Item = &Value> {
-    rule["expr"].as_array().into_iter().flatten()
-}
-
-/// Whether the rule drops or rejects.
-fn ends(rule: &Value) -> bool {
-    expressions(rule).any(|it| it.get("drop").is_some() || it.get("reject").is_some())
-}
-
-/// What a packet has to fulfil.
-fn conditions(rule: &Value) -> Vec<&Value> {
-    let is_action = |it: &&Value| {
-        ["accept", "drop", "reject", "counter", "log", "jump", "goto"]
-            .iter()
-            .any(|name| it.get(name).is_some())
-    };
-    expressions(rule).filter(|it| !is_action(it)).collect()
-}
-
-/// Whether IKE and ESP on this way fulfil the condition. One that is not understood is not fulfilled.
-fn fits(condition: &Value, way: Way, links: &str) -> bool {
-    let it = &condition["match"];
-    let (left, right) = (&it["left"], &it["right"]);
-    if it["op"] != "==" && it["op"] != "in" {
-        return false;
+        seen.is_watching = !seen.chains.is_empty();
+        self.show(&mut seen, &tunnels).await;
+        Ok(())
     }
-    let has = |word: &str| right == word || words(right).any(|it| it == word);
-    let has_port = || {
-        let ports = right.get("set").and_then(Value::as_array).into_iter().flatten().chain([right]);
-        ports.filter_map(Value::as_u64).any(|port| PORTS.contains(&port))
-    };
-    let is_link = right.as_str().is_some_and(|name| {
-        let start = name.trim_end_matches('*');
-        start.starts_with(links) || (name.ends_with('*') && links.starts_with(start))
-    });
-    match (left["meta"]["key"].as_str(), way) {
-        (Some("oifname"), Way::ToTunnel) | (Some("iifname"), Way::FromTunnel) => return is_link,
-        // The host's own links are its own affair.
-        (Some("iifname"), Way::ToTunnel) | (Some("oifname"), Way::FromTunnel) => return !is_link,
-        (Some("l4proto"), _) => return has("udp"),
-        _ => {}
-    }
-    match (left["payload"]["field"].as_str(), way) {
-        (Some("dport"), Way::ToTunnel) | (Some("sport"), Way::FromTunnel) => return has_port(),
-        (Some("protocol"), _) => return has("udp"),
-        _ => {}
-    }
-    match left["ct"]["key"].as_str() {
-        Some("state") => has("new") || (way == Way::FromTunnel && has("established")),
-        Some("status") => has("dnat"),
-        _ => false,
-    }
-}
 
-/// The words of a set, or of a list of flags.
-fn words(value: &Value) -> impl Iterator<Item = &str> {
-    let set = value.get("set").unwrap_or(value);
-    set.as_array().into_iter().flatten().filter_map(Value::as_str)
-}
+    async fn counts(&self) -> Result<BTreeMap<(Ipv4Addr, Flow), Count>, NetworkError> {
+        Ok(counts(&listing("nft", &["-j", "list", "table", "ip", &self.table]).await?))
+    }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
+    /// The counters, once no packet is under way. `sent` are the packets that were just sent from each address.
+    async fn settled(
+        &self,
+        before: &BTreeMap<(Ipv4Addr, Flow), Passage>,
+        sent: &BTreeMap<Ipv4Addr, u64>,
+    ) -> Result<BTreeMap<(Ipv4Addr, Flow), Count>, NetworkError> {
+        let mut reading = 1;
+        loop {
+            let counts = self.counts().await?;
+            let is_settled = counts.iter().all(|(key @ (inside, flow), count)| {
+                let sent = sent.get(inside).filter(|_| flow.carries_probes()).copied().unwrap_or_default();
+                before.get(key).copied().unwrap_or_default().is_settled(*count, sent)
+            });
+            if is_settled || reading == READINGS {
+                return Ok(counts);
+            }
+            reading += 1;
+            sleep(BETWEEN_READINGS).await;
+        }
+    }
 
-    fn listing(policy: &str, rules: &[Value]) -> String {
-        let rules = rules.iter().map(|expr| {
-            let chain = expr.get("chain").cloned().unwrap_or(json!("FORWARD"));
-            json!({"rule": {"family": "ip", "table": "filter", "chain": chain, "expr": expr["expr"]}})
-        });
-        let chain = |name: &str, hook: Value| {
-            json!({"chain": {"family": "ip", "table": name, "name": "FORWARD",
-            "type": "filter", "hook": hook, "prio": 0, "policy": policy}})
+    fn present(&self) -> Vec<(Ipv4Addr, Arc<TunnelHandle>)> {
+        let mut tunnels = self.tunnels.lock();
+        tunnels.retain(|_, tunnel| tunnel.strong_count() > 0);
+        tunnels.iter().filter_map(|(inside, tunnel)| Some((*inside, tunnel.upgrade()?))).collect()
+    }
+
+    /// Sets what the tunnels say, and logs what is new.
+    async fn show(&self, seen: &mut Seen, tunnels: &[(Ipv4Addr, Arc<TunnelHandle>)]) {
+        let why = explained(&seen.chains, &self.links);
+        let mut are_blocked = false;
+        for (inside, tunnel) in tunnels {
+            let is_up = tunnel.connection().borrow().state == ConnectionState::Up;
+            let mut passages = seen.passages.iter().filter(|((of, _), _)| of == inside);
+            let is_blocked = passages.any(|(_, passage)| passage.is_blocked(is_up));
+            are_blocked |= is_blocked;
+            tunnel.set_dropped(is_blocked.then(|| why.clone()));
+        }
+        let (cause, cure) = why;
+        if are_blocked {
+            if seen.told.as_ref() != Some(&cause) {
+                warn!("{cause}: {cure}");
+                seen.told = Some(cause);
+            }
+        } else if seen.told.take().is_some() {
+            info!("the host's firewall is no longer seen to drop tunnels' packets");
+        }
+        self.suspect(seen).await;
+    }
+
+    /// Logs once that chains drop by default, where no rule of theirs names the tunnels' links and no packet has passed.
+    async fn suspect(&self, seen: &mut Seen) {
+        let drop_by_default = |chains: &[ForeignChain]| -> Vec<_> {
+            chains.iter().filter(|chain| chain.drops_by_default).cloned().collect()
         };
-        let mut all = vec![chain("filter", json!("forward")), chain("wicketgate-ab12", json!("forward"))];
-        all.extend(rules);
-        json!({"nftables": all}).to_string()
-    }
-
-    fn accept(conditions: &[Value]) -> Value {
-        let mut expr = conditions.to_vec();
-        expr.push(json!({"accept": null}));
-        json!({"expr": expr})
-    }
-
-    fn is(left: &Value, right: &Value) -> Value {
-        json!({"match": {"op": "==", "left": left, "right": right}})
-    }
-
-    #[test]
-    fn a_chain_that_drops_is_found_until_it_admits_both_ways() {
-        let found = |policy: &str, rules: &[Value]| dropping(&listing(policy, rules), "wgab12-").is_some();
-        assert!(!found("accept", &[]));
-        assert!(found("drop", &[]));
-        assert!(found("accept", &[json!({"expr": [{"reject": {"type": "icmpx"}}]})]));
-        let link = |key: &str| is(&json!({"meta": {"key": key}}), &json!("wgab12-*"));
-        let [to, from] = [accept(&[link("oifname")]), accept(&[link("iifname")])];
-        assert!(found("drop", std::slice::from_ref(&to)) && found("drop", std::slice::from_ref(&from)));
-        assert!(!found("drop", &[to.clone(), from]));
-        let established =
-            accept(&[is(&json!({"ct": {"key": "state"}}), &json!({"set": ["established", "related"]}))]);
-        assert!(!found("drop", &[to, established.clone()]) && found("drop", &[established]));
-        // Docker's own rules are for its own links.
-        let docker = accept(&[is(&json!({"meta": {"key": "oifname"}}), &json!("docker0"))]);
-        assert!(found("drop", &[docker]));
-        let port = |field: &str| {
-            let ports =
-                is(&json!({"payload": {"protocol": "udp", "field": field}}), &json!({"set": [500, 4500]}));
-            accept(&[is(&json!({"meta": {"key": "iifname"}}), &json!("wan")), ports])
-        };
-        assert!(found("drop", &[port("dport")]));
-        let outward =
-            is(&json!({"payload": {"protocol": "udp", "field": "sport"}}), &json!({"set": [500, 4500]}));
-        assert!(!found("drop", &[port("dport"), accept(&[outward])]));
-        // In a chain that the base chain jumps to.
-        let jump = json!({"expr": [{"jump": {"target": "USER"}}]});
-        assert!(!found("drop", &[jump, json!({"chain": "USER", "expr": [{"accept": null}]})]));
-        assert_eq!(dropping("no JSON", "wg"), None);
-    }
-
-    #[test]
-    fn the_message_has_both_rules() {
-        let found = dropping(&listing("drop", &[]), "wgab12-").unwrap().explained().1;
-        for rule in ["iifname", "oifname"] {
-            let rule = format!("`nft insert rule ip filter FORWARD {rule} \"wgab12-*\" accept`");
-            assert!(found.contains(&rule), "{found}");
+        let suspects = drop_by_default(&seen.chains);
+        let is_known = seen.told.is_some() || seen.passages.values().any(Passage::passes);
+        if is_known || seen.suspected == suspects {
+            return;
+        }
+        seen.suspected.clone_from(&suspects);
+        let mut unknown = Vec::new();
+        for chain in suspects {
+            let rules = chain.rules().await.unwrap_or_default();
+            if !rules.contains(&self.links) {
+                unknown.push(chain);
+            }
+        }
+        if !unknown.is_empty() {
+            let names: Vec<_> = unknown.iter().map(|chain| chain.name.as_str()).collect();
+            let (_, cure) = explained(&unknown, &self.links);
+            warn!(
+                "the firewall of the gateway's host drops in {} what it does not know; if tunnels' packets are not known, \
+                 {cure}",
+                names.join(", ")
+            );
         }
     }
 }

@@ -26,17 +26,19 @@ pub(crate) const UPLINK: &str = "uplink";
 /// The largest packet between the namespaces: that of the network that nearly every peer is behind.
 pub(crate) const MTU: u32 = 1500;
 
-/// Brings the link `outside` and the inside of `namespace` to the desired state, and returns what was missing. Correct
-/// settings are not written again: the monitor would report a change.
+/// Brings the link `outside` and the inside of `namespace` to the desired state, and returns what was missing. The route into
+/// the tunnel is named apart: it also goes with the engine's device. Correct settings are not written again: the monitor
+/// would report a change.
 pub(crate) async fn ensure(
     namespace: &Namespace,
     outside: &str,
     addresses: LinkAddresses,
     on_lo: Ipv4Addr,
     packets: InnerPackets,
-) -> Result<Vec<String>, NetworkError> {
+) -> Result<(Vec<String>, Option<String>), NetworkError> {
     let own = handle()?;
     let mut missing = Vec::new();
+    let mut route = None;
     let steps = async {
         let inside = enter(namespace, settings).await?;
         let lo = bring_up(&inside, "lo", &mut missing).await?;
@@ -56,12 +58,12 @@ pub(crate) async fn ensure(
             missing.push("the tunnel's default route was missing".to_owned());
         }
         if return_route::ensure(&inside, on_lo, packets).await? {
-            missing.push("the route into the tunnel was missing".to_owned());
+            route = Some("the route into the tunnel was missing".to_owned());
         }
         Ok(())
     };
     in_time("set up a link", steps).await?;
-    Ok(missing)
+    Ok((missing, route))
 }
 
 /// Removes the link, if it is there.

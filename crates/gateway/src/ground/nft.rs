@@ -10,6 +10,9 @@ use super::{
     tool::{finish, start, tool},
 };
 
+/// Prefix of the tables of all instances.
+pub(super) const TABLES: &str = "wicketgate-";
+
 const PROGRAM: (&str, &[&str]) = ("nft", &["-f", "-"]);
 
 /// The rules of a template.

@@ -7,7 +7,10 @@ use std::io::{self, Read as _};
 
 use socket2::Socket;
 
-use super::nfnetlink::{self, find, message};
+use super::{
+    NetworkError,
+    nfnetlink::{self, find, message},
+};
 
 // Numbers of the kernel's nf_tables.h.
 const GET_GENERATION: u16 = 10 << 8 | 16;
@@ -27,8 +30,9 @@ impl RulesetGeneration {
 }
 
 /// The generation of the calling thread's namespace.
-pub(crate) fn generation() -> io::Result<RulesetGeneration> {
-    generation_by(&socket()?)
+pub(crate) fn generation() -> Result<RulesetGeneration, NetworkError> {
+    let read = || generation_by(&socket()?);
+    read().map_err(NetworkError::io("look whether the host's packet rules were changed"))
 }
 
 /// A socket of the calling thread's namespace, for [`generation_by`]. It never waits: the kernel answers before the

@@ -31,6 +31,8 @@ pub(crate) struct RunningTunnel {
     guard: Option<(String, RulesetGeneration)>,
     /// The load balancer on the link, and when the link was compared.
     linked: Option<(Ipv4Addr, Instant)>,
+    /// The engine's starts and their ends, at the last comparison.
+    engine_starts: usize,
     path: PathMtu,
     is_distrusted: bool,
     /// What others had changed, and what was restored since [`RunningTunnel::take_restored`].
@@ -47,7 +49,8 @@ impl RunningTunnel {
     ) -> Self {
         let (guard, linked, path) = (None, None, PathMtu::default());
         let (is_distrusted, restored) = (false, Vec::new());
-        Self { slot, handle, namespace, monitor, guard, linked, path, is_distrusted, restored }
+        let engine_starts = 0;
+        Self { slot, handle, namespace, monitor, guard, linked, engine_starts, path, is_distrusted, restored }
     }
 
     /// What was restored since the last call.
@@ -99,9 +102,15 @@ impl RunningTunnel {
             return Ok(());
         }
         let before = self.linked.take();
-        let missing = link::ensure(&self.namespace, outside, addresses, load_balancer, packets).await?;
+        let (missing, route) =
+            link::ensure(&self.namespace, outside, addresses, load_balancer, packets).await?;
+        // Read after the comparison: a start during it counts, too.
+        let starts = self.handle.engine_starts();
+        let was_started = mem::replace(&mut self.engine_starts, starts.count) != starts.count;
         if before.is_some_and(|(had, _)| had == load_balancer) {
             self.restored.extend(missing);
+            // A device of the engine that is new has no route yet.
+            self.restored.extend(route.filter(|_| !was_started && !starts.is_starting));
         }
         self.linked = Some((load_balancer, now));
         debug!(link = outside, elapsed_ms = now.elapsed().as_millis(), "link was compared");
@@ -112,5 +121,63 @@ impl RunningTunnel {
     pub(super) fn look_at_path(&mut self, peer: Ipv4Addr, is_up: bool) -> Result<Option<u32>, NetworkError> {
         let learned = self.monitor.path_mtu(peer)?;
         Ok(self.path.look(learned, is_up, Instant::now()).then(|| self.path.bears()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ground::tool::tool;
+
+    const LOAD_BALANCER: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 1);
+
+    /// In a namespace in place of the host's.
+    async fn check(inside: &Namespace, name: &str) {
+        let handle = Arc::new(TunnelHandle::new(Some(inside.clone()), LOAD_BALANCER));
+        let monitor = NamespaceMonitor::set_up(inside).await.unwrap();
+        let mut tunnel = RunningTunnel::new(0, Arc::clone(&handle), inside.clone(), monitor);
+        let device = async || {
+            for verb in ["del", "add"] {
+                let made = tool("ip", &["-n", name, "tuntap", verb, "dev", "device", "mode", "tun"]).await;
+                assert!(made.is_ok() || verb == "del", "{made:?}");
+            }
+        };
+        let mut restored = async || {
+            let packets = InnerPackets::Device("device");
+            tunnel.keep_link("wgtest-0", LinkAddresses::of(7, 0), LOAD_BALANCER, packets).await.unwrap();
+            tunnel.take_restored()
+        };
+        handle.starting(device()).await;
+        assert!(restored().await.is_empty());
+        // The route goes with the device: as of a daemon that was killed, during its start and after it.
+        let while_it_starts = async {
+            device().await;
+            restored().await
+        };
+        assert!(handle.starting(while_it_starts).await.is_empty());
+        handle.starting(device()).await;
+        assert!(restored().await.is_empty());
+        device().await;
+        assert_eq!(restored().await, ["the route into the tunnel was missing"]);
+    }
+
+    #[test]
+    fn an_engine_that_is_started_again_is_not_another_programs_change() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: namespaces need root");
+            return;
+        }
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let names = ["host", "inside"].map(|end| format!("wgroute-{end}-{}", std::process::id()));
+        let made = names.each_ref().map(|name| runtime().block_on(Namespace::ensure(name)).unwrap());
+        let [host, inside] = &made;
+        host.run(|| {
+            runtime().block_on(check(inside, &names[1]));
+            Ok(())
+        })
+        .unwrap();
+        for name in &names {
+            runtime().block_on(Namespace::remove(name)).unwrap();
+        }
     }
 }

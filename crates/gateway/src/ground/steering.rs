@@ -18,14 +18,11 @@ use tokio::sync::Mutex;
 
 use super::{
     NetworkError, conntrack,
-    host_firewall::{DroppingChain, HostFirewall},
-    nft,
-    ruleset::{self, RulesetGeneration},
+    host_firewall::{COUNTED, PROBE_DSCP},
+    nft::{self, TABLES},
+    ruleset::{RulesetGeneration, generation},
     sysctl,
 };
-
-/// Prefix of the tables of all instances.
-const TABLES: &str = "wicketgate-";
 
 /// The rule before the last one on a host that forwards nothing else. No other table of ours has it.
 const LAST_OF_NO_ROUTER: &str = "ct status dnat accept";
@@ -59,7 +56,6 @@ struct Steered {
     peers: BTreeMap<Ipv4Addr, Ipv4Addr>,
     /// The generation of the rules in which the table was last seen.
     seen: Option<RulesetGeneration>,
-    firewall: HostFirewall,
 }
 
 impl Steering {
@@ -70,16 +66,17 @@ impl Steering {
     ) -> Result<Self, NetworkError> {
         nft::apply(None, config.table(&peers)?).await?;
         sysctl::set("ip_forward", "1").map_err(NetworkError::io("turn on forwarding"))?;
-        let steered = Steered { peers, seen: None, firewall: HostFirewall::default() };
-        let this = Self { config, peers: Mutex::new(steered) };
-        // Said in the log.
-        this.dropped().await?;
-        Ok(this)
+        Ok(Self { config, peers: Mutex::new(Steered { peers, seen: None }) })
     }
 
     /// Whether peers' packets arrive at the address.
     pub(crate) fn is_own(&self, address: Ipv4Addr) -> bool {
         self.config.arrive_at.contains(&address)
+    }
+
+    /// The table's name.
+    pub(crate) fn table(&self) -> String {
+        self.config.name()
     }
 
     /// Steers `peer`, and no other peer, to `inner`; without a peer, steers none. Returns whether the table had been
@@ -95,13 +92,6 @@ impl Steering {
         wanted.extend(peer.map(|peer| (peer, inner)));
         self.change(&mut steered, wanted).await?;
         Ok(is_restored)
-    }
-
-    /// Why the host's own firewall drops what is steered, and the cure; `None`: it does not.
-    pub(crate) async fn dropped(&self) -> Result<Option<(String, String)>, NetworkError> {
-        let mut steered = self.peers.lock().await;
-        let (table, links) = (self.config.name(), format!("wg{}-", self.config.instance));
-        Ok(steered.firewall.look(generation()?, &table, &links).await?.map(DroppingChain::explained))
     }
 
     /// Removes the table. A host that did not forward before stops forwarding, unless another instance needs it.
@@ -160,11 +150,6 @@ impl Steering {
     }
 }
 
-/// The generation of the rules in this process's own namespace.
-fn generation() -> Result<RulesetGeneration, NetworkError> {
-    ruleset::generation().map_err(NetworkError::io("look whether the host's packet rules were changed"))
-}
-
 /// The generation in which the table is known to exist, after one transaction of ours.
 fn seen_after(
     seen: Option<RulesetGeneration>,
@@ -220,6 +205,8 @@ impl SteeringConfig {
             "config": self,
             "inner": peers.iter().collect::<Vec<_>>(),
             "outer": peers.values().map(|inner| (inner, self.send_from)).collect::<Vec<_>>(),
+            "counted": COUNTED,
+            "probe_dscp": PROBE_DSCP,
             "last_of_no_router": LAST_OF_NO_ROUTER,
         });
         nft::render(include_str!("steering.nft"), &values)
@@ -234,10 +221,16 @@ impl SteeringConfig {
         for (peer, inner) in differing(old, new) {
             let _ = writeln!(rules, "delete element ip {name} inner {{ {peer} }}");
             let _ = writeln!(rules, "delete element ip {name} outer {{ {inner} }}");
+            for set in COUNTED {
+                let _ = writeln!(rules, "delete element ip {name} {set} {{ {inner} . udp, {inner} . esp }}");
+            }
         }
         for (peer, inner) in differing(new, old) {
             let _ = writeln!(rules, "add element ip {name} inner {{ {peer} : {inner} }}");
             let _ = writeln!(rules, "add element ip {name} outer {{ {inner} : {send_from} }}");
+            for set in COUNTED {
+                let _ = writeln!(rules, "add element ip {name} {set} {{ {inner} . udp, {inner} . esp }}");
+            }
         }
         rules
     }
@@ -269,12 +262,26 @@ mod tests {
         let inner = Ipv4Addr::new(169, 254, 4, 2);
         let old = BTreeMap::from([(Ipv4Addr::new(203, 0, 113, 1), inner)]);
         let new = BTreeMap::from([(Ipv4Addr::new(203, 0, 113, 2), inner)]);
+        let counted = |verb: &str| {
+            let line = |set| {
+                format!(
+                    "{verb} element ip wicketgate-ab12 {set} {{ 169.254.4.2 . udp, 169.254.4.2 . esp }}\n"
+                )
+            };
+            COUNTED.map(line).concat()
+        };
         assert_eq!(
             config.difference(&old, &new),
-            "delete element ip wicketgate-ab12 inner { 203.0.113.1 }\n\
-             delete element ip wicketgate-ab12 outer { 169.254.4.2 }\n\
-             add element ip wicketgate-ab12 inner { 203.0.113.2 : 169.254.4.2 }\n\
-             add element ip wicketgate-ab12 outer { 169.254.4.2 : 198.51.100.1 }\n"
+            format!(
+                "delete element ip wicketgate-ab12 inner {{ 203.0.113.1 }}\n\
+                 delete element ip wicketgate-ab12 outer {{ 169.254.4.2 }}\n\
+                 {}\
+                 add element ip wicketgate-ab12 inner {{ 203.0.113.2 : 169.254.4.2 }}\n\
+                 add element ip wicketgate-ab12 outer {{ 169.254.4.2 : 198.51.100.1 }}\n\
+                 {}",
+                counted("delete"),
+                counted("add")
+            )
         );
         assert_eq!(config.difference(&new, &new), "");
         assert!(!config.table(&BTreeMap::new()).unwrap().contains("elements"));

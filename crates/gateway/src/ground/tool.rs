@@ -7,7 +7,7 @@ use std::{
 };
 
 use tokio::{
-    io::AsyncWriteExt as _,
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     process::{Child, Command},
     time::timeout,
 };
@@ -17,11 +17,24 @@ use super::NetworkError;
 /// `ip` and `nft` answer in milliseconds, or wait for a kernel lock that others hold.
 pub(crate) const TOOL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// For a listing of what others own: it may be long, and nothing may wait for it.
+const LISTING_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What is read of a program's output at most. The rules of some hundred tunnels are a tenth of it.
+const MAX_OUTPUT: u64 = 4 << 20;
+
 /// Runs a program in this process's own namespace, and returns what it printed.
 pub(crate) async fn tool(program: &str, arguments: &[&str]) -> Result<String, NetworkError> {
     let what = format!("run {program} {}", arguments.join(" "));
     let child = start((program, arguments)).map_err(NetworkError::io(what.as_str()))?;
     finish(child, "", &what).await
+}
+
+/// As [`tool`], within two seconds.
+pub(super) async fn listing(program: &str, arguments: &[&str]) -> Result<String, NetworkError> {
+    let what = format!("run {program} {}", arguments.join(" "));
+    let listed = timeout(LISTING_TIMEOUT, tool(program, arguments)).await;
+    listed.unwrap_or_else(|_| Err(NetworkError::io(what)(io::ErrorKind::TimedOut.into())))
 }
 
 /// Starts a program with its arguments, in the namespace of the calling thread.
@@ -46,7 +59,7 @@ pub(super) async fn finish(child: Child, input: &str, what: &str) -> Result<Stri
     Err(NetworkError::refused(what, message))
 }
 
-/// As [`finish`]; a program that runs longer than `bound` is killed.
+/// As [`finish`]; a program that runs longer than `bound`, or prints more than is read, is killed.
 async fn feed(mut child: Child, input: &str, bound: Duration) -> io::Result<Output> {
     let stdin = child.stdin.take();
     let write = async move {
@@ -55,14 +68,30 @@ async fn feed(mut child: Child, input: &str, bound: Duration) -> io::Result<Outp
             None => Ok(()),
         }
     };
-    let exchange = async { tokio::join!(write, child.wait_with_output()) };
-    let (written, output) = timeout(bound, exchange).await.map_err(|_| io::ErrorKind::TimedOut)?;
-    let output = output?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let exchange = async {
+        let (written, read) = tokio::join!(write, async { tokio::try_join!(whole(stdout), whole(stderr)) });
+        let (stdout, stderr) = read?;
+        Ok::<_, io::Error>((written, Output { status: child.wait().await?, stdout, stderr }))
+    };
+    let (written, output) = timeout(bound, exchange).await.map_err(|_| io::ErrorKind::TimedOut)??;
     // A program that fails reads no further, and reports the reason itself.
     if output.status.success() {
         written?;
     }
     Ok(output)
+}
+
+/// All that a program prints.
+async fn whole(output: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
+    let mut read = Vec::new();
+    if let Some(output) = output {
+        output.take(MAX_OUTPUT).read_to_end(&mut read).await?;
+    }
+    if read.len() as u64 >= MAX_OUTPUT {
+        return Err(io::Error::other(format!("it prints more than {MAX_OUTPUT} bytes")));
+    }
+    Ok(read)
 }
 
 #[cfg(test)]
@@ -86,6 +115,15 @@ mod tests {
         let text = "#".repeat(1 << 20);
         let error = feed(child, &text, Duration::from_millis(50)).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        is_gone(pid).await;
+    }
+
+    #[tokio::test]
+    async fn a_program_that_prints_without_end_is_killed() {
+        let child = start(("yes", &[])).unwrap();
+        let pid = child.id().unwrap();
+        let error = feed(child, "", TOOL_TIMEOUT).await.unwrap_err();
+        assert!(error.to_string().contains("prints more than"), "{error}");
         is_gone(pid).await;
     }
 

@@ -3,7 +3,10 @@
 use std::{
     io,
     net::{Ipv4Addr, SocketAddrV4, TcpListener},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use jiff::Timestamp;
@@ -33,6 +36,7 @@ impl TunnelHandle {
             connection: watch::Sender::new(Connection::down(jiff::Timestamp::now())),
             problem: watch::Sender::new(None),
             dropped: watch::Sender::new(None),
+            engine_starts: AtomicUsize::new(0),
             changed: Notify::new(),
         };
         Self { namespace, load_balancer, reports: Arc::new(reports) }
@@ -65,10 +69,7 @@ impl TunnelHandle {
             socket.listen(BACKLOG)?;
             Ok(socket.into())
         };
-        match &self.namespace {
-            Some(namespace) => namespace.run(bind),
-            None => bind(),
-        }
+        self.inside(bind)
     }
 
     pub fn load_balancer(&self) -> Ipv4Addr {
@@ -80,10 +81,22 @@ impl TunnelHandle {
         self.reports.connection.subscribe()
     }
 
-    /// Why the tunnel cannot answer its peer now: its daemon died and is not back yet, or the host drops its packets.
+    /// Why the tunnel cannot answer its peer now: its daemon died and is not back yet.
     pub fn problem(&self) -> Option<Problem> {
-        let problem = self.reports.problem.borrow().clone();
-        problem.or_else(|| Some(Problem::new(Reason::TunnelFailed, self.dropped()?.to_string())))
+        self.reports.problem.borrow().clone()
+    }
+
+    /// As [`TunnelHandle::problem`], or that the host drops the tunnel's packets.
+    pub(crate) fn obstacle(&self) -> Option<Problem> {
+        self.problem().or_else(|| Some(Problem::new(Reason::TunnelFailed, self.dropped()?.to_string())))
+    }
+
+    /// Runs `work` on a thread in the tunnel's namespace, and waits for it.
+    pub(super) fn inside<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+        match &self.namespace {
+            Some(namespace) => namespace.run(work),
+            None => work(),
+        }
     }
 
     /// Why the host drops the tunnel's packets; `None`: it does not.
@@ -108,6 +121,25 @@ impl TunnelHandle {
         self.reports.changed.notified().await;
     }
 
+    /// Runs a start of the engine's daemon: what goes with its device is not another program's doing.
+    pub(crate) async fn starting<T>(&self, start: impl Future<Output = T>) -> T {
+        // The end is counted wherever the start ends.
+        struct Counted<'a>(&'a AtomicUsize);
+        impl Drop for Counted<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        self.reports.engine_starts.fetch_add(1, Ordering::SeqCst);
+        let _counted = Counted(&self.reports.engine_starts);
+        start.await
+    }
+
+    pub(super) fn engine_starts(&self) -> EngineStarts {
+        let count = self.reports.engine_starts.load(Ordering::SeqCst);
+        EngineStarts { count, is_starting: count % 2 == 1 }
+    }
+
     pub(crate) fn set_connection(&self, connection: Connection) {
         self.reports.set(&self.reports.connection, connection);
     }
@@ -123,7 +155,16 @@ struct Reports {
     connection: watch::Sender<Connection>,
     problem: watch::Sender<Option<Problem>>,
     dropped: watch::Sender<Option<ConnectionError>>,
+    /// Grows at the begin and at the end of each start.
+    engine_starts: AtomicUsize,
     changed: Notify,
+}
+
+/// How often the engine's daemon was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct EngineStarts {
+    pub(super) count: usize,
+    pub(super) is_starting: bool,
 }
 
 impl Reports {

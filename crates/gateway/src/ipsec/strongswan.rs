@@ -11,7 +11,12 @@ mod peer_fault;
 mod stray_watch;
 mod suite;
 
-use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use tokio::{
     sync::{Mutex, Semaphore},
@@ -39,6 +44,8 @@ const STARTED_AT_ONCE: usize = 4;
 
 /// For a check's look at a tunnel: it may have to wait for a step of the tunnel's own task.
 const INSPECTED_WITHIN: Duration = Duration::from_secs(3);
+/// For its look at the host's firewall. Without it, what was last seen holds.
+const HOST_SEEN_WITHIN: Duration = Duration::from_secs(1);
 
 /// The TUN device of strongSwan's kernel-libipsec.
 const TUN: &str = "ipsec0";
@@ -48,16 +55,25 @@ const TUN: &str = "ipsec0";
 pub struct Strongswan {
     pub(super) ground: Ground,
     pub(super) esp: EspMode,
-    /// An entry is locked while its tunnel is worked on, so that tunnels do not wait for each other.
-    tunnels: Mutex<BTreeMap<TunnelId, Arc<Mutex<Option<CharonTunnel>>>>>,
+    tunnels: Mutex<BTreeMap<TunnelId, TunnelEntry>>,
     starts: Semaphore,
+}
+
+#[derive(Debug, Clone, Default)]
+struct TunnelEntry {
+    /// Locked while the tunnel is worked on, so that tunnels do not wait for each other.
+    tunnel: Arc<Mutex<Option<CharonTunnel>>>,
+    /// The tunnel's, to be asked meanwhile.
+    daemon: Arc<wicketgate_system::Mutex<Weak<Daemon>>>,
 }
 
 /// A tunnel of this run, and the task that runs its charon.
 #[derive(Debug)]
 struct CharonTunnel {
     running: RunningTunnel,
-    daemon: Daemon,
+    daemon: Arc<Daemon>,
+    /// What the tunnel was last brought to, or is being brought to.
+    desired: TunnelDesired,
 }
 
 impl Strongswan {
@@ -103,53 +119,70 @@ impl Strongswan {
     }
 
     pub(super) async fn ensure(&self, desired: &TunnelDesired) -> Result<Arc<TunnelHandle>, Problem> {
-        let entry = Arc::clone(self.tunnels.lock().await.entry(desired.id).or_default());
-        let mut entry = entry.lock().await;
+        let entry = self.tunnels.lock().await.entry(desired.id).or_default().clone();
+        let mut tunnel = entry.tunnel.lock().await;
         // The semaphore is never closed.
-        let _turn = if entry.is_none() { self.starts.acquire().await.ok() } else { None };
+        let _turn = if tunnel.is_none() { self.starts.acquire().await.ok() } else { None };
         let started = Instant::now();
-        let result = self.bring_up(&mut entry, desired).await;
+        let result = self.bring_up(&mut tunnel, &entry, desired).await;
         debug!(tunnel.id = %desired.id, elapsed_ms = started.elapsed().as_millis(), ok = result.is_ok(), "tunnel was checked");
         result.map_err(|message| Problem::new(Reason::TunnelFailed, message))
     }
 
-    pub(super) async fn inspect(&self, desired: &TunnelDesired) -> TunnelCheck {
-        let failed = |message: String| Some(Problem::new(Reason::TunnelFailed, message));
-        let inspected = async {
-            let entry = Arc::clone(self.tunnels.lock().await.get(&desired.id)?);
-            let mut entry = entry.lock().await;
-            let tunnel = entry.as_mut()?;
-            // The daemon last: its answer is the newest.
-            let compared = self.ground.compare(&mut tunnel.running, desired).await;
-            if let Ok(dropped) = self.ground.dropped().await {
-                tunnel.running.handle.set_dropped(dropped);
+    pub(super) async fn inspect(self: &Arc<Self>, id: TunnelId) -> TunnelCheck {
+        let Some(entry) = self.tunnels.lock().await.get(&id).cloned() else { return TunnelCheck::default() };
+        let Some(daemon) = entry.daemon.lock().upgrade() else { return TunnelCheck::default() };
+        let looked = async {
+            match timeout(HOST_SEEN_WITHIN, self.ground.look_at_host()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => debug!(%error, "a check could not look at the host's firewall"),
+                Err(_) => debug!("a check did not wait for the look at the host's firewall"),
             }
-            let answered = tunnel.daemon.ask().await;
-            let problem = match (&compared, &answered) {
-                (_, Err(message)) | (Err(message), _) => failed(message.clone()),
-                (Ok(restored), Ok(())) if restored.is_empty() => tunnel.running.handle.problem(),
-                (Ok(restored), Ok(())) => failed(format!(
-                    "another program had changed the gateway's network: {}; the gateway has just restored it",
-                    restored.join(", ")
-                )),
-            };
-            let connection = answered.is_ok().then(|| tunnel.running.handle.connection().borrow().clone());
-            Some(TunnelCheck { problem, connection })
+            Ok(())
         };
-        match timeout(INSPECTED_WITHIN, inspected).await {
-            Ok(inspected) => inspected.unwrap_or_default(),
-            Err(_) => TunnelCheck {
-                problem: failed(format!(
-                    "the tunnel's IKE daemon, or the gateway's kernel, has not answered for {INSPECTED_WITHIN:?}"
-                )),
-                connection: None,
-            },
+        let steps = async { tokio::try_join!(daemon.ask(), looked, self.restore(entry.tunnel)) };
+        let failed = |message| Some(Problem::new(Reason::TunnelFailed, message));
+        match steps.await {
+            Err(message) => TunnelCheck { problem: failed(message), connection: None },
+            Ok((.., None)) => TunnelCheck::default(),
+            Ok((.., Some((handle, restored)))) => {
+                let restored = (!restored.is_empty()).then(|| restored.join(", "));
+                let changed = restored.and_then(|restored| {
+                    failed(format!(
+                        "another program had changed the gateway's network: {restored}; the gateway has just restored it"
+                    ))
+                });
+                let connection = Some(handle.connection().borrow().clone());
+                TunnelCheck { problem: changed.or_else(|| handle.obstacle()), connection }
+            }
         }
     }
 
+    /// Restores what another program has changed, and returns what that was. In a task of its own, which has the tunnel for
+    /// itself: it ends what it began, also if it takes longer than a check waits.
+    async fn restore(
+        self: &Arc<Self>,
+        tunnel: Arc<Mutex<Option<CharonTunnel>>>,
+    ) -> Result<Option<(Arc<TunnelHandle>, Vec<String>)>, String> {
+        let compared = async {
+            let (this, mut tunnel) = (Arc::clone(self), tunnel.lock_owned().await);
+            let compared = tokio::spawn(async move {
+                let Some(tunnel) = tunnel.as_mut() else { return Ok(None) };
+                let restored = this.ground.compare(&mut tunnel.running, &tunnel.desired).await?;
+                Ok(Some((Arc::clone(&tunnel.running.handle), restored)))
+            });
+            compared.await.map_err(|error| error.to_string())?
+        };
+        timeout(INSPECTED_WITHIN, compared).await.unwrap_or_else(|_| {
+            Err(format!(
+                "the gateway's kernel has not answered for {INSPECTED_WITHIN:?}, or a change takes longer"
+            ))
+        })
+    }
+
     pub(super) async fn remove(&self, id: TunnelId) -> io::Result<()> {
-        let entry = Arc::clone(self.tunnels.lock().await.entry(id).or_default());
-        let mut entry = entry.lock().await;
+        let entry = self.tunnels.lock().await.entry(id).or_default().clone();
+        let mut entry = entry.tunnel.lock().await;
         if let Some(tunnel) = &*entry {
             tunnel.daemon.stop().await.map_err(io::Error::other)?;
         }
@@ -182,45 +215,51 @@ impl Strongswan {
     /// The steps of [`Strongswan::ensure`]. An error is a sentence for `statusDetail`.
     async fn bring_up(
         &self,
-        entry: &mut Option<CharonTunnel>,
+        tunnel: &mut Option<CharonTunnel>,
+        entry: &TunnelEntry,
         desired: &TunnelDesired,
     ) -> Result<Arc<TunnelHandle>, String> {
-        if let Some(tunnel) = entry.as_ref().filter(|t| t.running.slot != desired.slot) {
+        let current = tunnel;
+        if let Some(tunnel) = current.as_ref().filter(|t| t.running.slot != desired.slot) {
             tunnel.daemon.stop().await?;
             self.clear(tunnel.running.slot).await?;
-            *entry = None;
+            *current = None;
         }
         let slot = self.ground.claim(desired).await?;
-        if let Some(tunnel) = entry.take_if(|t| !t.running.namespace.is_same(&slot.namespace)) {
+        if let Some(tunnel) = current.take_if(|t| !t.running.namespace.is_same(&slot.namespace)) {
             // The namespace's name was removed: its processes and sockets can no longer be reached.
             tunnel.daemon.stop().await?;
         }
-        let tunnel = match entry {
+        let tunnel = match current {
             Some(tunnel) => {
                 // An earlier removal gave up waiting for it. What is bound stays as it is.
                 if tunnel.daemon.has_ended() {
                     tunnel.daemon = self.daemon(desired.slot, &tunnel.running);
                 }
+                // Before any of it is applied: a check in between restores this.
+                tunnel.desired.clone_from(desired);
                 tunnel
             }
             // charon starts while the links are made: it finds the addresses by itself.
             none => {
                 let running = self.ground.tunnel(desired, &slot).await?;
-                none.insert(CharonTunnel { daemon: self.daemon(desired.slot, &running), running })
+                let daemon = self.daemon(desired.slot, &running);
+                none.insert(CharonTunnel { running, daemon, desired: desired.clone() })
             }
         };
+        *entry.daemon.lock() = Arc::downgrade(&tunnel.daemon);
         self.ground.keep(&mut tunnel.running, &slot, desired).await?;
         let inside = self.ground.inside(desired.slot);
         let config = CharonConfig::new(desired, self.esp, self.ground.public_address, inside);
         tunnel.daemon.configure(config).await?;
         self.ground.steer(desired).await?;
         self.ground.forget_adopted(desired.id);
-        tunnel.running.handle.set_dropped(self.ground.dropped().await?);
         Ok(Arc::clone(&tunnel.running.handle))
     }
 
-    fn daemon(&self, slot: u16, running: &RunningTunnel) -> Daemon {
-        Daemon::start(self.home(slot, running.namespace.clone()), Arc::clone(&running.handle))
+    fn daemon(&self, slot: u16, running: &RunningTunnel) -> Arc<Daemon> {
+        let home = self.home(slot, running.namespace.clone());
+        Arc::new(Daemon::start(home, Arc::clone(&running.handle)))
     }
 
     /// Ends the charon of a slot, and removes everything of the slot.

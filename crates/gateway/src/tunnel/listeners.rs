@@ -51,11 +51,16 @@ impl TunnelListeners {
     /// Reports the tunnel's problem as the problem of every share.
     pub(super) fn refuse(&mut self, problem: &Problem, observations: &Observations) {
         self.retry.worked();
-        let message = format!("the share's tunnel is not ready: {}", problem.message);
         for id in self.shares.keys() {
-            let problem = Some(Problem::new(Reason::TunnelNotReady, message.clone()));
-            observations.set_share(*id, ListenerState { tunnel: self.tunnel, bound: None, problem });
+            observations.set_share(*id, self.not_ready(problem));
         }
+    }
+
+    /// A share while its tunnel has a problem.
+    fn not_ready(&self, problem: &Problem) -> ListenerState {
+        let message = format!("the share's tunnel is not ready: {}", problem.message);
+        let problem = Some(Problem::new(Reason::TunnelNotReady, message));
+        ListenerState { tunnel: self.tunnel, bound: None, problem }
     }
 
     /// Closes all listeners: they are bound in a namespace, or to an address, that is no longer used.
@@ -75,8 +80,13 @@ impl TunnelListeners {
     }
 
     /// Binds what is not bound yet. The new port of a share is bound before the old one is released. If shares exchange
-    /// ports, one of them has to release first.
-    pub(super) async fn listen(&mut self, tunnel: &TunnelHandle, parts: &GatewayParts) {
+    /// ports, one of them has to release first. `obstacle`: why no client reaches the listeners.
+    pub(super) async fn listen(
+        &mut self,
+        tunnel: &TunnelHandle,
+        obstacle: Option<&Problem>,
+        parts: &GatewayParts,
+    ) {
         let mut waiting = BTreeMap::new();
         for (id, (share, _)) in &self.shares {
             match self.bound.get_mut(id) {
@@ -118,7 +128,11 @@ impl TunnelListeners {
             if let Some(problem) = &problem {
                 warn!(share.id = %id, problem = problem.message, "share could not be bound");
             }
-            parts.observations.set_share(*id, ListenerState { tunnel: self.tunnel, bound, problem });
+            let state = match obstacle {
+                Some(obstacle) => self.not_ready(obstacle),
+                None => ListenerState { tunnel: self.tunnel, bound, problem },
+            };
+            parts.observations.set_share(*id, state);
         }
     }
 

@@ -148,7 +148,7 @@ impl Task {
     }
 
     async fn serve(&mut self) -> End {
-        let mut charon = match self.bring_up().await {
+        let mut charon = match self.report.starting(self.bring_up()).await {
             Ok(charon) => charon,
             Err(error) => return End::Died(error.to_string()),
         };
