@@ -5,6 +5,7 @@ pub(crate) mod builder;
 pub(crate) mod bulk;
 pub(crate) mod esp;
 pub(crate) mod home;
+pub(crate) mod hops;
 pub(crate) mod libreswan;
 pub(crate) mod packets;
 pub(crate) mod ping;

@@ -2,19 +2,21 @@
 
 use std::{
     net::TcpStream,
-    sync::atomic::AtomicU64,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
-use wicketgate_lab::{Namespace, Site};
+use wicketgate_lab::{Agent, Namespace, Site};
 
 use crate::harness::{
     PATIENCE, World,
-    bulk::{receive, source, there_and_back},
+    bulk::{receive, source, there_and_back, there_and_back_while},
     door,
     home::Home,
+    hops::hops,
     targets::{connect, echo},
     text,
 };
@@ -29,11 +31,15 @@ const SMALL: u64 = 1 << 20;
 /// The timeout that shows that a transfer is stuck in a black hole. A connection's first retransmissions are earlier.
 const STUCK: Duration = Duration::from_secs(8);
 
+/// How long nothing has arrived when a transfer counts as stopped.
+const STILL: Duration = Duration::from_secs(8);
+
 struct Scene {
     world: World,
     home: Home,
     tunnel: Value,
     site: Site,
+    agent: Agent,
 }
 
 impl Scene {
@@ -41,18 +47,50 @@ impl Scene {
         let mut world = World::with_sites(0).start()?;
         let home = world.add_home()?;
         echo(&world.private, world.target(7001))?;
-        let (_agent, zid) = world.agent("agent")?;
+        let (agent, zid) = world.agent("agent")?;
         let tunnel = world.tunnel(0)?;
         world.share("echo", &tunnel, &zid, world.target(7001), 9000)?;
         source(&world.private, world.target(7002), SMALL)?;
         world.share("source", &tunnel, &zid, world.target(7002), 9001)?;
         home.narrow(NARROW)?;
         let site = world.connected_site(0, &tunnel)?;
-        Ok(Self { world, home, tunnel, site })
+        Ok(Self { world, home, tunnel, site, agent })
     }
 
     fn connect(&self, port: u16) -> Result<TcpStream> {
         connect(&self.site.namespace, door(&self.tunnel, port)?, PATIENCE)
+    }
+
+    /// Sends [`TRANSFER`] bytes to the echo and receives them. While none arrive, it prints the state of each hop.
+    fn transfer(&self, stream: &TcpStream) -> Result<()> {
+        let tunnel = self.world.tunnel_namespace(&self.tunnel)?;
+        let (back, done) = (AtomicU64::new(0), AtomicBool::new(false));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut seen, mut since) = (0, Instant::now());
+                while !done.load(Relaxed) {
+                    thread::sleep(Duration::from_millis(200));
+                    let now = back.load(Relaxed);
+                    if now != seen {
+                        (seen, since) = (now, Instant::now());
+                    } else if since.elapsed() > STILL {
+                        self.explain(seen, &tunnel);
+                        since = Instant::now();
+                    }
+                }
+            });
+            let sent = there_and_back_while(stream, TRANSFER, &AtomicBool::new(false), &back);
+            done.store(true, Relaxed);
+            sent.map(drop)
+        })
+    }
+
+    #[expect(clippy::print_stderr, reason = "the output is that of a failed test")]
+    fn explain(&self, back: u64, tunnel: &Namespace) {
+        let Self { world, site, agent, .. } = self;
+        let hops = hops(&[&site.namespace, tunnel, &world.outside, &world.private]);
+        let logs = [world.gateway.process.tail(), agent.process.tail(), site.log_tail()].join("\n");
+        eprintln!("nothing has arrived for {STILL:?}, after {back} bytes\n{hops}\n{logs}");
     }
 }
 
@@ -61,7 +99,7 @@ fn a_hundred_mib_go_both_ways_over_a_path_of_1400_bytes_and_segments_shrink_to_f
     let scene = Scene::set()?;
     let begin = Instant::now();
     let stream = scene.connect(9000)?;
-    there_and_back(&stream, TRANSFER)?;
+    scene.transfer(&stream)?;
     eprintln!("{TRANSFER} bytes both ways in {:?}", begin.elapsed());
     ensure!(
         outer(&stream)? > NARROW && scene.home.too_large()? > 0,

@@ -199,7 +199,8 @@ impl Site {
         run(&mut command).with_context(|| format!("swanctl {} failed", args.join(" ")))
     }
 
-    fn log_tail(&self) -> String {
+    /// The end of the daemon's log.
+    pub fn log_tail(&self) -> String {
         format!("--- charon of {}\n{}", self.name, last_lines(&self.log()))
     }
 

@@ -19,6 +19,8 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+mod pauses;
+
 static COUNTED: AtomicU64 = AtomicU64::new(0);
 
 type Relay = JoinHandle<Result<Carrier, Broken>>;

@@ -30,7 +30,10 @@ pub(crate) async fn connected() -> (TcpStream, TcpStream) {
 
 /// The two ends of a carrier, without a handshake.
 pub(crate) async fn pair() -> (Carrier, Carrier) {
-    let (a, b) = connected().await;
+    pair_over(connected().await)
+}
+
+pub(crate) fn pair_over((a, b): (TcpStream, TcpStream)) -> (Carrier, Carrier) {
     let key = |n: u8| {
         let (key, iv) = ([n; 32].into(), [n; 12].into());
         RecordKey::new((0, ConnectionTrafficSecrets::Aes256Gcm { key, iv })).unwrap()
