@@ -3,7 +3,8 @@
 use std::{
     fs,
     io::{ErrorKind, Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    time::Instant,
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -11,8 +12,9 @@ use serde_json::json;
 use wicketgate_lab::{Namespace, Process};
 
 use crate::harness::{
-    PATIENCE, SITE_CLIENT, World, door,
+    AT_ONCE, PATIENCE, SITE_CLIENT, World, door,
     targets::{connect, connect_as, echo, exchange, is_refused, is_reset, witness},
+    text,
 };
 
 /// The address of another client in the site's network.
@@ -50,6 +52,57 @@ fn a_target_receives_the_clients_address_and_other_sources_are_reset() -> Result
     world.carried(&share, |sum| {
         (sum("rx"), sum("tx"), sum("connections"), sum("failures")) == (rx, tx, 1, 1)
     })?;
+    world.end()
+}
+
+/// What a load balancer's TCP check of the site finds.
+fn is_open(site: &Namespace, door: SocketAddr) -> Result<bool> {
+    let begin = Instant::now();
+    let connected = site.enter(|| TcpStream::connect_timeout(&door, PATIENCE))?;
+    match connected.as_ref().map_err(std::io::Error::kind) {
+        Ok(_) => Ok(true),
+        Err(ErrorKind::ConnectionRefused) if begin.elapsed() < AT_ONCE => Ok(false),
+        other => bail!("neither open nor closed at once: {other:?} after {:?}", begin.elapsed()),
+    }
+}
+
+#[test]
+fn a_port_is_closed_to_the_sites_checks_while_no_agent_can_serve_the_share() -> Result<()> {
+    let world = World::with_sites(1).start()?;
+    let target = world.private.listen(world.target(7001))?;
+    let (mut agent, zid) = world.agent("agent")?;
+    let tunnel = world.tunnel(0)?;
+    let share = world.share("echo", &tunnel, &zid, world.target(7001), 9000)?;
+    let door = door(&tunnel, 9000)?;
+    world.patch(&share, &json!({"closeWhenUnserved": true}))?;
+    let site = world.connected_site(0, &tunnel)?;
+    let checks_find = |wanted: bool| {
+        let what = if wanted { "the port is open" } else { "the port is closed" };
+        world.lab.until(what, PATIENCE, || Ok((is_open(&site.namespace, door)? == wanted).then_some(())))
+    };
+    let is_served = || -> Result<()> {
+        checks_find(true)?;
+        exchange(&mut connect(&site.namespace, door, PATIENCE)?, b"hello")
+    };
+
+    // The kernel accepts for the target until it is dropped.
+    assert!(is_open(&site.namespace, door)?);
+    drop(target);
+    checks_find(false)?;
+    echo(&world.private, world.target(7001))?;
+    is_served()?;
+
+    agent.process.kill()?;
+    checks_find(false)?;
+    // The option alone opens and closes it.
+    let path = world.gateway.at(&format!("ipsec-shares/{}", text(&share, "id")?));
+    for closes in [false, true] {
+        world.gateway.api.patch(&path, &json!({"closeWhenUnserved": closes}))?;
+        checks_find(!closes)?;
+    }
+    let _agent = world.start_agent("agent", None)?;
+    is_served()?;
+    drop(site);
     world.end()
 }
 

@@ -35,7 +35,7 @@ use std::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Notify, mpsc},
+    sync::{Notify, mpsc, watch},
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -122,6 +122,11 @@ impl Agents {
     /// The readiness of the share, as its agents have reported it.
     pub fn standing(&self, share: ShareId) -> AgentStanding {
         self.with(|roster| roster.standing(share))
+    }
+
+    /// Whether the port of the share is open: it may be closed while no agent can serve the share.
+    pub(crate) fn is_open(&self, share: ShareId) -> watch::Receiver<bool> {
+        self.with(|roster| roster.is_open(share))
     }
 
     /// What the connected ones of these agents have reported about their shares.

@@ -54,6 +54,7 @@ use namespace_monitor::NamespaceMonitor;
 pub(crate) use running_tunnel::RunningTunnel;
 pub(crate) use state_dir::{StateDir, TunnelRecord};
 use steering::{Steering, SteeringConfig};
+pub(crate) use tunnel_handle::BACKLOG;
 pub use tunnel_handle::TunnelHandle;
 
 /// How long a new tunnel waits for its slot while the previous tunnel is being removed from it.

@@ -5,21 +5,22 @@
 //! connection that is not served is counted and reset.
 
 use std::{
-    io,
+    future, io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug, debug_span, warn};
+use tracing::{Instrument, debug, debug_span, info, warn};
 use wicketgate_model::{FailureReason, Generation, IngressPort, ProxyProtocol, ShareId, ShareOptions};
 use wicketgate_system::{Latest, accept::Acceptor};
 use wicketgate_transport::{abort::Abort, carrier::EarlyData, reset_on_drop::ResetOnDrop};
 
 use crate::{
     counters::ShareCounters,
+    ground::BACKLOG,
     parts::GatewayParts,
     proxy_protocol,
     quota::{ConnectionPermit, ConnectionQuota},
@@ -113,7 +114,7 @@ impl Listener {
         let accepting = context.state.abort.token().child_token();
         let span = debug_span!("share", share.id = %context.state.share, port = %port);
         let tasks = context.parts.tasks.clone();
-        let accept = accept(socket, Arc::new(context)).instrument(span);
+        let accept = listen(socket, Arc::new(context)).instrument(span);
         let task = tasks.spawn(accepting.clone().run_until_cancelled_owned(accept));
         Ok(Self { port, generation, accepting, task })
     }
@@ -133,7 +134,32 @@ impl Drop for Listener {
     }
 }
 
-async fn accept(mut socket: Acceptor, context: Arc<ConnectionContext>) {
+/// Accepts connections while the share is open. Its port is closed otherwise, and stays bound.
+async fn listen(mut socket: Acceptor, context: Arc<ConnectionContext>) {
+    let share = context.state.share;
+    let mut is_open = context.parts.agents.is_open(share);
+    loop {
+        tokio::select! {
+            () = becomes(&mut is_open, false) => {}
+            () = accept(&mut socket, &context) => {}
+        }
+        info!(share.id = %share, "no agent can serve the share: its port is closed");
+        socket = match socket.close_until(becomes(&mut is_open, true), BACKLOG).await {
+            Ok(socket) => socket,
+            Err(error) => return warn!(share.id = %share, %error, "the port stays closed"),
+        };
+        info!(share.id = %share, "an agent can serve the share: its port is open");
+    }
+}
+
+/// Waits until the value is `wanted`; of a share that was removed, it does not change any more.
+async fn becomes(is_open: &mut watch::Receiver<bool>, wanted: bool) {
+    if is_open.wait_for(|is_open| *is_open == wanted).await.is_err() {
+        future::pending().await
+    }
+}
+
+async fn accept(socket: &mut Acceptor, context: &Arc<ConnectionContext>) {
     loop {
         let (client, address) = socket.next().await;
         let client = ResetOnDrop::accepted(client);
@@ -147,7 +173,7 @@ async fn accept(mut socket: Acceptor, context: Arc<ConnectionContext>) {
         };
         let abort = context.state.abort.clone();
         // Boxed, because each future around it holds it twice, as argument and as running: 10 KiB for each connection.
-        let connection = Box::pin(connection(client, address, admitted, Arc::clone(&context)));
+        let connection = Box::pin(connection(client, address, admitted, Arc::clone(context)));
         let connection = async move {
             tokio::select! {
                 biased;

@@ -25,6 +25,7 @@ impl CheckedShare {
         let begin = Instant::now();
         let (bound, listener_problem) = parts.observations.listener(self.share);
         let refused = self.refused(parts);
+        let closed = !*parts.agents.is_open(self.share).borrow();
         let listener_took = begin.elapsed();
         let AgentStanding { ready: acknowledged, problem: agent_problem } = parts.agents.standing(self.share);
         let agent_took = parts.agents.nearest(self.share);
@@ -46,6 +47,7 @@ impl CheckedShare {
             bound,
             listener_problem,
             refused,
+            closed,
             acknowledged,
             agent_problem,
             listener_took,

@@ -131,6 +131,9 @@ pub struct ShareCheck {
     /// Why the listener would refuse another client now.
     #[serde(default)]
     pub refused: Option<Problem>,
+    /// The port is closed, because no agent could serve the share before the check.
+    #[serde(default)]
+    pub closed: bool,
     /// The newest generation that a connected agent has acknowledged.
     pub acknowledged: Option<Generation>,
     pub agent_problem: Option<Problem>,

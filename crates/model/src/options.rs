@@ -23,6 +23,9 @@ pub struct ShareOptions {
     pub proxy_protocol: Option<ProxyProtocol>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_check: Option<HealthCheck>,
+    /// The port is closed while no agent can serve the share.
+    #[serde(default)]
+    pub close_when_unserved: bool,
 }
 
 /// How an agent finds out whether a target is alive while no client connects.
@@ -198,6 +201,7 @@ mod tests {
                 idle_timeout_seconds: idle.map(|i| i.try_into().unwrap()),
                 proxy_protocol: proxy.then_some(ProxyProtocol::V2),
                 health_check: proxy.then(HealthCheck::default),
+                close_when_unserved: !proxy,
             };
             let text = serde_json::to_string(&options).unwrap();
             prop_assert_eq!(serde_json::from_str::<ShareOptions>(&text).unwrap(), options);

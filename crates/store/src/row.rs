@@ -108,8 +108,22 @@ macro_rules! tuples {
 }
 tuples! { (A 0) (A 0, B 1) (A 0, B 1, C 2) }
 
-read!(ShareOptions { allowed_sources, max_connections, idle_timeout_seconds, proxy_protocol, health_check });
-write!(ShareOptions { allowed_sources, max_connections, idle_timeout_seconds, proxy_protocol, health_check });
+read!(ShareOptions {
+    allowed_sources,
+    max_connections,
+    idle_timeout_seconds,
+    proxy_protocol,
+    health_check,
+    close_when_unserved,
+});
+write!(ShareOptions {
+    allowed_sources,
+    max_connections,
+    idle_timeout_seconds,
+    proxy_protocol,
+    health_check,
+    close_when_unserved,
+});
 
 impl FromColumns for Option<HealthCheck> {
     fn from_columns(row: &AnyRow, column: &'static str) -> Result<Self> {

@@ -276,5 +276,6 @@ pub mod columns {
         IDLE_TIMEOUT_SECONDS = Integer("r.idle_timeout_seconds").optional();
         HEALTH_CHECK = Text("r.health_check").optional();
         PROBE_INTERVAL = Integer("r.probe_interval").optional();
+        CLOSE_WHEN_UNSERVED = Boolean("r.close_when_unserved");
     }
 }

@@ -69,6 +69,9 @@ struct AssignedShare {
     /// `false`: no agent probes the target.
     is_probed: bool,
     duty: Duty,
+    /// Its port is closed while no agent can serve it.
+    closes: bool,
+    is_open: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -116,6 +119,8 @@ pub(super) struct Session {
 
 impl Roster {
     pub(super) fn assign(&mut self, share: &ShareDesired) {
+        // The listener keeps its end of it.
+        let is_open = self.shares.get(&share.id).map(|old| old.is_open.clone());
         if self.shares.get(&share.id).is_some_and(|w| w.environment != share.environment) {
             self.withdraw(share.id);
         }
@@ -134,6 +139,8 @@ impl Roster {
             same_target_since,
             is_probed: share.options.health_check.unwrap_or_default().interval().is_some(),
             duty: self.shares.remove(&share.id).map(|old| old.duty).unwrap_or_default(),
+            closes: share.options.close_when_unserved,
+            is_open: is_open.unwrap_or_else(|| watch::Sender::new(true)),
         };
         self.shares.insert(share.id, wanted);
         self.environments.entry(share.environment).or_default().shares.insert(share.id);

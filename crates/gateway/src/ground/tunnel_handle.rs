@@ -18,7 +18,7 @@ use wicketgate_transport::reset_on_drop;
 use super::Namespace;
 
 /// The kernel's default limit of connections that wait to be accepted is 4,096.
-const BACKLOG: i32 = 1024;
+pub(crate) const BACKLOG: i32 = 1024;
 
 /// A tunnel that is set up. Whether its peer is there is its [`Connection`].
 #[derive(Debug)]

@@ -51,6 +51,7 @@ fn desired() -> DesiredDelta {
         options: ShareOptions {
             allowed_sources: Some(vec!["172.31.1.0/24".parse().unwrap()].try_into().unwrap()),
             max_connections: Some(9.try_into().unwrap()),
+            close_when_unserved: true,
             ..ShareOptions::default()
         },
         assignment: SignedAssignment { body: "{}".into(), signature: vec![0, 255] },
@@ -85,6 +86,7 @@ fn check(dialled: Result<AgentId, Problem>) -> ShareCheck {
     ShareCheck {
         tunnel: TunnelCheck { problem: Some(problem()), connection: None },
         refused: Some(problem()),
+        closed: true,
         bound: Some(Generation::FIRST),
         listener_problem: Some(problem()),
         acknowledged: None,

@@ -15,6 +15,7 @@ fn all_well(agent: AgentId) -> ShareCheck {
         bound: Some(Generation::FIRST),
         listener_problem: None,
         refused: None,
+        closed: false,
         acknowledged: Some(Generation::FIRST),
         agent_problem: None,
         dialled: Ok(agent),

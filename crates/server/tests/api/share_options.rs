@@ -100,6 +100,29 @@ async fn a_health_check_is_stored_listed_changed_and_removed() {
 }
 
 #[tokio::test]
+async fn a_port_that_closes_is_stored_listed_changed_and_needs_probes() {
+    let (app, tunnel, site) = TestApp::with_site().await;
+    let body = with(share(&tunnel, &site.z_id, "app-db", 8443), json!({"closeWhenUnserved": true}));
+    let made = app.post("ipsec-shares", body.clone()).await;
+    app.post("ipsec-shares", share(&tunnel, &site.z_id, "plain", 8444)).await;
+    for closes in [true, false] {
+        let list = app.get(&format!("ipsec-shares?closeWhenUnserved={closes}")).await.body;
+        assert_eq!(list["content"][0]["closeWhenUnserved"], json!(closes));
+        assert_eq!(list["content"].as_array().unwrap().len(), 1);
+    }
+    let path = at("ipsec-shares", &made.body);
+    assert_eq!(app.put(&path, made.body.clone()).await.body["closeWhenUnserved"], json!(true));
+    for check in [json!({"type": "none"}), json!({"type": "none", "intervalSeconds": 5})] {
+        let refused = app.patch(&path, json!({"healthCheck": check})).await;
+        let rule = "closeWhenUnserved must be false while healthCheck.type is none: without probes, nothing would open the \
+                    port again";
+        assert_eq!((refused.status, &refused.body["message"]), (StatusCode::BAD_REQUEST, &json!(rule)));
+    }
+    let changed = app.patch(&path, json!({"healthCheck": {"type": "none"}, "closeWhenUnserved": null})).await;
+    assert_eq!(changed.body["closeWhenUnserved"], json!(false));
+}
+
+#[tokio::test]
 async fn all_faults_of_options_are_reported_at_once() {
     let (app, tunnel, site) = TestApp::with_site().await;
     let bad = json!({

@@ -32,9 +32,10 @@ impl Roster {
         });
     }
 
-    /// Determines the probers of shares for which they may have changed.
+    /// Determines the probers of shares for which they may have changed, and whether their ports are open.
     pub(crate) fn elect(&mut self) {
         for share in mem::take(&mut self.unelected) {
+            self.open_or_close(share);
             let Some(assigned) = self.shares.get_mut(&share) else { continue };
             let agents = self.environments.get(&assigned.environment).into_iter().flat_map(|e| &e.agents);
             let able = |connected: &&Connected| {

@@ -1,7 +1,8 @@
 //! The readiness of shares, by the reports of their environment's agents.
 
 use super::Roster;
-use std::time::Duration;
+use std::{mem, time::Duration};
+use tokio::sync::watch;
 use wicketgate_link::{AgentShareState, AgentShares, SHARES_PER_AGENT};
 use wicketgate_model::{AgentId, Generation, Problem, Reason, ShareId};
 
@@ -34,6 +35,24 @@ impl Roster {
         });
         let unanswered_since = connected.unanswered_since();
         Some(AgentShares { agent, shares: shares.collect(), unanswered_since })
+    }
+
+    /// Whether the port of the share is open; of an unknown share, it is.
+    pub(crate) fn is_open(&self, share: ShareId) -> watch::Receiver<bool> {
+        self.shares.get(&share).map_or_else(|| watch::channel(true).1, |share| share.is_open.subscribe())
+    }
+
+    /// Opens the port of the share, or closes it if no agent can serve a connection and the share wants that.
+    pub(super) fn open_or_close(&self, share: ShareId) {
+        let Some(assigned) = self.shares.get(&share) else { return };
+        let agents = self.environments.get(&assigned.environment).into_iter().flat_map(|e| &e.agents);
+        let mut staying = agents.filter_map(|agent| self.connected.get(agent)).filter(|c| !c.draining);
+        let is_open = !assigned.closes
+            || staying.any(|connected| {
+                let reports = connected.acknowledgements.get(&share);
+                reports.is_some_and(|r| r.acknowledged.is_some() && r.unreachable.is_none())
+            });
+        assigned.is_open.send_if_modified(|was| mem::replace(was, is_open) != is_open);
     }
 
     pub(crate) fn standing(&self, share: ShareId) -> AgentStanding {
@@ -79,5 +98,50 @@ impl Roster {
             })
         };
         AgentStanding { ready, problem }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::tests::{connect, share},
+        *,
+    };
+    use std::time::Instant;
+
+    #[test]
+    fn a_port_is_closed_while_no_agent_can_serve_if_its_share_wants_that() {
+        let mut roster = Roster::default();
+        let (id, mut wanted) = (share(1).id, share(1));
+        roster.assign(&wanted);
+        let is_open = roster.is_open(id);
+        let now = |roster: &mut Roster| {
+            roster.elect();
+            *is_open.borrow()
+        };
+        assert!(now(&mut roster), "it does not want it");
+        wanted.options.close_when_unserved = true;
+        roster.assign(&wanted);
+        assert!(!now(&mut roster), "no agent is connected");
+        let [one, two] = [1, 2].map(|n| connect(&mut roster, n));
+        assert!(!now(&mut roster), "none has the share");
+        for session in [&one, &two] {
+            roster.acknowledged(session, id, Generation::FIRST);
+        }
+        assert!(now(&mut roster));
+        let unreachable = || Some(Problem::new(Reason::TargetUnreachable, "no"));
+        roster.health(&one, id, unreachable(), Instant::now());
+        assert!(now(&mut roster), "the other one reaches the target");
+        roster.draining(&two);
+        assert!(!now(&mut roster));
+        roster.health(&one, id, None, Instant::now());
+        assert!(now(&mut roster));
+        roster.disconnect(&one);
+        assert!(!now(&mut roster));
+        // Another environment, whose agents are not connected.
+        wanted.environment = wicketgate_model::EnvironmentId::new(uuid::Uuid::from_u128(9));
+        wanted.options.close_when_unserved = false;
+        roster.assign(&wanted);
+        assert!(now(&mut roster));
     }
 }

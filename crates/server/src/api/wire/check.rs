@@ -212,7 +212,8 @@ fn listener(walked: &Walked<'_>, seen: &ShareCheck) -> Hop {
             let admits = admits.map(|sources| sources.networks().iter().map(ToString::to_string));
             let admits = admits.map(|networks| networks.collect::<Vec<_>>().join(", "));
             let admits = admits.map(|networks| format!(", and admits only {networks}")).unwrap_or_default();
-            Hop::new(HOP, State::Ok, format!("bound at {address}:{port}{admits}"))
+            let closed = if seen.closed { ", and closed until an agent can serve the share" } else { "" };
+            Hop::new(HOP, State::Ok, format!("bound at {address}:{port}{admits}{closed}"))
         }
         (Some(problem), _) => Hop::failed(HOP, problem.reason, problem.message.clone()),
         (None, _) => Hop::failed(HOP, Reason::Pending, "the gateway does not serve the newest change yet"),

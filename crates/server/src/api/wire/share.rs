@@ -42,6 +42,7 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("healthCheck", Object).writable().optional(),
     Property::new("healthCheck.type", Enum(HealthCheckType::NAMES)).column(&column::HEALTH_CHECK),
     Property::new("healthCheck.intervalSeconds", Integer).column(&column::PROBE_INTERVAL),
+    Property::new("closeWhenUnserved", Boolean).column(&column::CLOSE_WHEN_UNSERVED).writable(),
     Property::new("tags", TagMap).column(&column::TAGS).writable().optional(),
     Property::new("createdAt", Time).column(&column::CREATED_AT),
     Property::new("updatedAt", Time).column(&column::UPDATED_AT),
@@ -172,6 +173,7 @@ impl ShareRequest {
                     let (r#type, interval_seconds) = (check.text("type"), check.integer("intervalSeconds"));
                     Some(HealthCheck { r#type: r#type?, interval_seconds })
                 }),
+                close_when_unserved: fields.boolean("closeWhenUnserved").unwrap_or(false),
             },
             tags: fields.tags(),
             location: fields.text("locationId"),
@@ -203,6 +205,13 @@ impl ShareRequest {
                     format!("must be within the tunnel's peerCidr, {}: {net} is not", tunnel.spec.peer_cidr);
                 fields.fault("allowedSources", rule);
             }
+        }
+        if options.close_when_unserved && options.health_check.is_some_and(|check| check.interval().is_none())
+        {
+            fields.fault(
+                "closeWhenUnserved",
+                "must be false while healthCheck.type is none: without probes, nothing would open the port again",
+            );
         }
         if self.z_id.is_some() && environment.is_none() {
             fields.fault("envZId", "must be the zId of an existing environment of this Frontdoor");
