@@ -1,7 +1,12 @@
 //! Faults of the gateway's own host are told as such, in a check and in the status, never as a fault of the site. Each is
 //! visible and, as far as the gateway can, cured within seconds.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
@@ -19,6 +24,9 @@ use crate::{
 
 /// The longest time until a fault is told, and until the tunnel is as it was where nothing has to be negotiated again.
 const SEEN_WITHIN: Duration = Duration::from_secs(5);
+
+/// Longer than a daemon is silent before it is replaced because it hangs.
+const HUNG: Duration = Duration::from_secs(8);
 
 /// The bound of one attempt; attempts repeat until one succeeds.
 const TRY: Duration = Duration::from_secs(1);
@@ -183,15 +191,85 @@ fn a_check_that_gives_up_does_not_cut_off_what_it_restores() -> Result<()> {
     let tunnel = world.tunnel(0)?;
     let share = world.share("here", &tunnel, &zid, world.target(7001), 9000)?;
     let inside = world.tunnel_namespace(&tunnel)?;
-    std::fs::write(&slow, "")?;
+    fs::write(&slow, "")?;
     inside.nft("flush ruleset\n")?;
     let told = check(&world, &share)?;
     ensure!(told["hops"][0]["state"] == "FAILED", "{told}");
     world.lab.until("each change that began has ended", PATIENCE, || {
-        let steps = std::fs::read_to_string(&steps)?;
+        let steps = fs::read_to_string(&steps)?;
         let count = |word: &str| steps.lines().filter(|line| *line == word).count();
         Ok((count("begin") > 0 && count("begin") == count("end")).then_some(()))
     })?;
-    std::fs::remove_file(&slow)?;
+    fs::remove_file(&slow)?;
+    world.end()
+}
+
+/// A control group with a thousandth of a processor, until this value is dropped.
+struct Starved {
+    group: PathBuf,
+    root: PathBuf,
+    busy: Vec<Child>,
+    victim: i32,
+}
+
+impl Starved {
+    /// `None`: this host has no control group of processors in the first version's hierarchy.
+    fn begin(victim: i32) -> Result<Option<Self>> {
+        let root = PathBuf::from("/sys/fs/cgroup/cpu");
+        if !root.join("cpu.cfs_quota_us").exists() {
+            return Ok(None);
+        }
+        let group = root.join(format!("wgt-starved-{}", std::process::id()));
+        fs::create_dir(&group)?;
+        let mut this = Self { group, root, busy: Vec::new(), victim };
+        fs::write(this.group.join("cpu.cfs_period_us"), "1000000")?;
+        fs::write(this.group.join("cpu.cfs_quota_us"), "1000")?;
+        for _ in 0..4 {
+            this.busy.push(Command::new("yes").stdout(Stdio::null()).spawn()?);
+        }
+        let pids = this.busy.iter().map(|busy| busy.id().to_string()).chain([victim.to_string()]);
+        for pid in pids {
+            fs::write(this.group.join("cgroup.procs"), pid)?;
+        }
+        Ok(Some(this))
+    }
+}
+
+impl Drop for Starved {
+    fn drop(&mut self) {
+        for busy in &mut self.busy {
+            let _ = busy.kill();
+        }
+        let _ = fs::write(self.root.join("cgroup.procs"), self.victim.to_string());
+        for busy in &mut self.busy {
+            let _ = busy.wait();
+        }
+        let _ = fs::remove_dir(&self.group);
+    }
+}
+
+#[test]
+fn a_daemon_without_a_processor_is_late_and_is_not_replaced() -> Result<()> {
+    let world = World::with_sites(1).start()?;
+    let tunnel = world.tunnel(0)?;
+    let site = world.connected_site(0, &tunnel)?;
+    let (_agent, door) = world.greeting(&tunnel)?;
+    let inside = world.tunnel_namespace(&tunnel)?;
+    let pid = charons(inside.name())?.pop().context("no charon")?;
+    let Some(starved) = Starved::begin(pid)? else {
+        eprintln!("SKIPPED: a daemon is starved with cgroups of the first version");
+        return world.end();
+    };
+    world.lab.until("the daemon is late", PATIENCE, || {
+        Ok(world.gateway.process.said().contains("IKE daemon is late").then_some(()))
+    })?;
+    // Longer than a daemon that hangs is waited for.
+    let late = Instant::now();
+    world.lab.until("the daemon is still late", PATIENCE, || Ok((late.elapsed() > HUNG).then_some(())))?;
+    drop(starved);
+    assert_eq!(ask(&site.namespace, door, PATIENCE)?, "here");
+    assert_eq!(charons(inside.name())?, [pid]);
+    let said = world.gateway.process.said();
+    ensure!(!said.contains("IKE daemon died"), "{said}");
     world.end()
 }

@@ -11,6 +11,7 @@ mod ipsec {
     mod guard;
     mod identities;
     mod lifecycle;
+    mod limits;
     mod lost;
     mod mended;
     mod places;

@@ -38,7 +38,7 @@ pub(super) use installation::preflight;
 /// The receive buffer that charon's UDP socket should have with ESP in userland: a burst as long as a TCP window.
 const RECEIVE_BUFFER: u64 = 4 << 20;
 
-/// Tunnels that are started at a time. Each takes a tenth of a second of processor time, and a charon has to answer within
+/// Tunnels that are started at a time, and daemons that are replaced. Each takes a tenth of a second of processor time, and a charon has to answer within
 /// seconds: hundreds at once would all be late.
 const STARTED_AT_ONCE: usize = 4;
 
@@ -57,6 +57,8 @@ pub struct Strongswan {
     pub(super) esp: EspMode,
     tunnels: Mutex<BTreeMap<TunnelId, TunnelEntry>>,
     starts: Semaphore,
+    /// Of daemons that ended or hang.
+    replacements: Arc<Semaphore>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -92,6 +94,7 @@ impl Strongswan {
             esp,
             tunnels: Mutex::default(),
             starts: Semaphore::new(STARTED_AT_ONCE),
+            replacements: Arc::new(Semaphore::new(STARTED_AT_ONCE)),
         };
         for slot in this.ground.unrecorded()? {
             this.clear(slot).await?;
@@ -259,7 +262,7 @@ impl Strongswan {
 
     fn daemon(&self, slot: u16, running: &RunningTunnel) -> Arc<Daemon> {
         let home = self.home(slot, running.namespace.clone());
-        Arc::new(Daemon::start(home, Arc::clone(&running.handle)))
+        Arc::new(Daemon::start(home, Arc::clone(&running.handle), Arc::clone(&self.replacements)))
     }
 
     /// Ends the charon of a slot, and removes everything of the slot.

@@ -57,6 +57,7 @@ pub(super) struct CharonHome {
 /// A running charon. Dropping it leaves it running.
 #[derive(Debug)]
 pub(super) struct Charon {
+    pub(super) pid: i32,
     process: AsyncFd<OwnedFd>,
     /// A child process must be waited for; an adopted one is not ours.
     child: Option<Child>,
@@ -67,8 +68,8 @@ pub(super) struct Charon {
 impl CharonHome {
     /// The charon that runs here, if it has the desired configuration and answers. Any other is ended.
     pub(super) async fn adopt(&self) -> Result<Option<Charon>, NetworkError> {
-        let Some(process) = self.process()? else { return Ok(None) };
-        let charon = Charon { process, child: None, run: self.open_run()? };
+        let Some((pid, process)) = self.process()? else { return Ok(None) };
+        let charon = Charon { pid, process, child: None, run: self.open_run()? };
         let has_conf =
             std::fs::read_to_string(run(&self.dir).join("strongswan.conf")).is_ok_and(|c| c == self.conf);
         if has_conf && timeout(START_POLL * 100, charon.listens()).await.is_ok() {
@@ -87,7 +88,8 @@ impl CharonHome {
         let (process, child) =
             self.namespace.run_blocking("start the IKE daemon", move || spawn(&dir)).await?;
         let process = watch(process).map_err(NetworkError::io("watch the IKE daemon"))?;
-        let mut charon = Charon { process, child: Some(child), run: run_fd };
+        let pid = i32::try_from(child.id()).unwrap_or_default();
+        let mut charon = Charon { pid, process, child: Some(child), run: run_fd };
         let listens = async {
             tokio::select! {
                 () = charon.listens() => true,
@@ -111,18 +113,21 @@ impl CharonHome {
 
     /// Ends whatever runs here.
     pub(super) async fn stop(&self) -> Result<(), NetworkError> {
-        if let Some(process) = self.process()? {
+        if let Some((_, process)) = self.process()? {
             stop(&process, &IN_ORDER).await;
         }
         // A start that was interrupted left no file.
         end(&self.dir, Some(&self.namespace)).await
     }
 
-    fn process(&self) -> Result<Option<AsyncFd<OwnedFd>>, NetworkError> {
+    fn process(&self) -> Result<Option<(i32, AsyncFd<OwnedFd>)>, NetworkError> {
         let pid = std::fs::read_to_string(self.dir.join("pid")).ok().and_then(|p| p.trim().parse().ok());
         // Checked after it was opened: a process that reused the pid is not in the namespace.
-        let process = pid.and_then(|pid| open(pid).filter(|_| self.namespace.holds(pid)));
-        process.map(watch).transpose().map_err(NetworkError::io("watch the IKE daemon"))
+        let process = pid.and_then(|pid| Some((pid, open(pid).filter(|_| self.namespace.holds(pid))?)));
+        process
+            .map(|(pid, process)| Ok((pid, watch(process)?)))
+            .transpose()
+            .map_err(NetworkError::io("watch the IKE daemon"))
     }
 
     fn open_run(&self) -> Result<OwnedFd, NetworkError> {

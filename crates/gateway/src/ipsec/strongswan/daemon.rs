@@ -4,13 +4,16 @@
 //! charon keeps running, and the task of the next run adopts it. Only the task talks to its charon.
 
 mod orders;
+mod process_time;
+mod replacement;
+mod sign_of_life;
 
-use std::{io, mem, pin::pin, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep_until, timeout, timeout_at},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::{Instant, sleep_until, timeout},
 };
 use tracing::{debug, info, warn};
 use wicketgate_model::{ConnectionState, Problem, Reason};
@@ -38,12 +41,8 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 const LOOK_RARELY: Duration = Duration::from_secs(30);
 
-/// How often the daemon of a tunnel that is up is asked for a sign of life, how long it may be silent before the tunnel
-/// counts as failed, and before the daemon is replaced. A daemon that hangs carries nothing, so it is told within 5 s. On a
-/// busy machine it answers in some ten milliseconds.
+/// How often the daemon of a tunnel that is up is asked for a sign of life.
 const ALIVE_EVERY: Duration = Duration::from_millis(2500);
-const SUSPECTED_AFTER: Duration = Duration::from_secs(2);
-const HUNG_AFTER: Duration = Duration::from_secs(5);
 
 /// A burst of events causes one reading.
 const LOOK_AFTER: Duration = Duration::from_millis(50);
@@ -62,8 +61,9 @@ const ENDED: &str = "the gateway's IKE daemon ended, and is started again";
 const EVENTS: [&str; 6] = ["ike-updown", "child-updown", "ike-rekey", "child-rekey", "ike-update", "log"];
 
 impl Daemon {
-    /// Starts the task, which starts or adopts charon.
-    pub(super) fn start(home: CharonHome, report: Arc<TunnelHandle>) -> Self {
+    /// Starts the task, which starts or adopts charon. `replacements` has a permit for each daemon that may be replaced at a
+    /// time.
+    pub(super) fn start(home: CharonHome, report: Arc<TunnelHandle>, replacements: Arc<Semaphore>) -> Self {
         let (daemon, orders) = Self::new();
         let task = Task {
             strays: StrayWatch::new(home.namespace.clone()),
@@ -73,6 +73,8 @@ impl Daemon {
             wanted: None,
             view: ConnectionView::new(Timestamp::now()),
             is_suspected: false,
+            replacements,
+            turn: None,
             initiation: Initiation::default(),
             proved: 0,
             aimed_at: None,
@@ -90,6 +92,9 @@ struct Task {
     view: ConnectionView,
     /// charon is silent, and the problem says so.
     is_suspected: bool,
+    replacements: Arc<Semaphore>,
+    /// Held from the end of one daemon until the next one answers.
+    turn: Option<OwnedSemaphorePermit>,
     initiation: Initiation,
     /// Finds a peer that has not noticed that its SAs are gone.
     strays: StrayWatch,
@@ -125,20 +130,12 @@ impl Task {
             if started.elapsed() > LIVED_LONG {
                 backoff.reset();
             }
-            // Orders in the meantime are answered with the reason.
-            let due = Instant::now() + backoff.doubled();
-            while let Ok(order) = timeout_at(due, self.orders.recv()).await {
-                match order {
-                    None => return,
-                    Some(Order::Stop(done)) => return self.stop(done).await,
-                    Some(Order::Configure(wanted, done)) => {
-                        self.wanted = Some(wanted);
-                        let _ = done.send(Err(why.clone()));
-                    }
-                    Some(Order::Look(done)) => {
-                        let _ = done.send(Err(why.clone()));
-                    }
-                }
+            let pause = backoff.doubled();
+            if pause > PAUSE_FIRST {
+                self.turn = None;
+            }
+            if !self.pause(pause, &why).await {
+                return;
             }
         }
     }
@@ -158,9 +155,7 @@ impl Task {
             Err(Error::Timeout(_)) => {
                 // A daemon that hangs would not act on a request to end.
                 charon.kill().await;
-                return End::Died(format!(
-                    "the gateway's IKE daemon did not answer for {HUNG_AFTER:?}, and is replaced"
-                ));
+                return End::Died("the gateway's IKE daemon did not answer, and is replaced".to_owned());
             }
             Err(error) => End::Died(error.to_string()),
         };
@@ -190,15 +185,17 @@ impl Task {
     /// Serves a charon until it or the task ends.
     async fn talk(&mut self, charon: &mut Charon) -> Result<End, Error> {
         let socket = charon.socket();
-        let mut client = Client::connect(&socket).await?;
-        let mut events = Events::subscribe(&socket, &EVENTS).await?;
-        if let Some(wanted) = &self.wanted {
-            wanted.load(&mut client, None).await?;
+        let pid = charon.pid;
+        let mut client = self.answered(pid, Client::connect(&socket)).await?;
+        let mut events = self.answered(pid, Events::subscribe(&socket, &EVENTS)).await?;
+        if let Some(wanted) = self.wanted.clone() {
+            self.answered(pid, wanted.load(&mut client, None)).await?;
             (self.proved, self.aimed_at) = (0, None);
             self.report.set_problem(None);
         }
         // Before any order is answered: the caller relies on the reported connection.
-        self.look(&mut client).await?;
+        self.look(pid, &mut client).await?;
+        self.turn = None;
         let mut look_at = Instant::now() + LOOK_EVERY;
         let mut pause = LOOK_EVERY;
         let mut alive_at = Instant::now() + ALIVE_EVERY;
@@ -216,7 +213,7 @@ impl Task {
                         return Ok(End::Stopped);
                     }
                     Some(order) => {
-                        if self.obey(order, &mut client).await? {
+                        if self.obey(order, pid, &mut client).await? {
                             look_at = look_at.min(Instant::now() + LOOK_AFTER);
                         }
                     }
@@ -224,24 +221,24 @@ impl Task {
                 event = events.receive() => {
                     let (name, message) = event?;
                     if message.text("msg").is_some_and(peer_refuses) {
-                        self.prove_another(&mut client).await?;
+                        self.prove_another(pid, &mut client).await?;
                     }
                     if self.take(&name, &message) {
                         look_at = look_at.min(Instant::now() + LOOK_AFTER);
                     }
                 }
                 () = sleep_until(alive_at), if self.view.line == Negotiation::Up => {
-                    self.answered(client.request("version", Message::new())).await?;
+                    self.answered(pid, client.request("version", Message::new())).await?;
                     alive_at = Instant::now() + ALIVE_EVERY;
                 }
                 () = sleep_until(look_at) => {
-                    let is_still = !self.look(&mut client).await?;
+                    let is_still = !self.look(pid, &mut client).await?;
                     pause = if is_still { (pause * 2).min(LOOK_RARELY) } else { LOOK_EVERY };
                     look_at = Instant::now() + pause;
                 }
                 stray = self.strays.packet() => self.call_back(stray),
                 () = sleep_until(call_at.unwrap_or(look_at)), if call_at.is_some() => {
-                    self.call(&mut client).await?;
+                    self.call(pid, &mut client).await?;
                     look_at = look_at.min(Instant::now() + LOOK_AFTER);
                 }
             }
@@ -249,18 +246,18 @@ impl Task {
     }
 
     /// Carries out an order; returns whether SAs may change soon.
-    async fn obey(&mut self, order: Order, client: &mut Client) -> Result<bool, Error> {
+    async fn obey(&mut self, order: Order, pid: i32, client: &mut Client) -> Result<bool, Error> {
         match order {
             Order::Stop(done) => self.stop(done).await,
             Order::Look(done) => {
-                self.look(client).await?;
+                self.look(pid, client).await?;
                 let _ = done.send(Ok(()));
             }
             Order::Configure(wanted, done) if self.wanted.as_ref() == Some(&wanted) => {
                 let _ = done.send(Ok(()));
             }
             Order::Configure(wanted, done) => {
-                let configured = self.configure(client, wanted).await;
+                let configured = self.configure(pid, client, wanted).await;
                 let _ = done.send(configured.as_ref().copied().map_err(ToString::to_string));
                 return match configured {
                     // charon rejected the configuration, and still runs.
@@ -272,8 +269,9 @@ impl Task {
         Ok(false)
     }
 
-    async fn configure(&mut self, client: &mut Client, wanted: CharonConfig) -> Result<(), Error> {
-        if let Err(error) = wanted.load(client, self.wanted.as_ref()).await {
+    async fn configure(&mut self, pid: i32, client: &mut Client, wanted: CharonConfig) -> Result<(), Error> {
+        let before = self.wanted.clone();
+        if let Err(error) = self.answered(pid, wanted.load(client, before.as_ref())).await {
             if matches!(error, Error::Failed { .. }) {
                 self.wanted = None;
             }
@@ -289,22 +287,23 @@ impl Task {
     }
 
     /// Initiates, to a lost peer behind a NAT through that.
-    async fn call(&mut self, client: &mut Client) -> Result<(), Error> {
+    async fn call(&mut self, pid: i32, client: &mut Client) -> Result<(), Error> {
         let is_through_nat = self.initiation.begin(Instant::now());
         let port = self.view.nat_port.filter(|_| is_through_nat);
-        if let Some(wanted) = self.wanted.as_ref().filter(|_| port != self.aimed_at) {
-            wanted.aim(client, port).await?;
+        if let Some(wanted) = self.wanted.clone().filter(|_| port != self.aimed_at) {
+            self.answered(pid, wanted.aim(client, port)).await?;
             self.aimed_at = port;
         }
         debug!(dir = %self.home.dir.display(), port, "initiating");
-        initiate(client).await
+        self.answered(pid, initiate(client)).await
     }
 
     /// During a key change the peer may have an older key: its next attempt gets the next key.
-    async fn prove_another(&mut self, client: &mut Client) -> Result<(), Error> {
-        if let Some(wanted) = self.wanted.as_ref().filter(|w| w.keys.len() > 1) {
+    async fn prove_another(&mut self, pid: i32, client: &mut Client) -> Result<(), Error> {
+        if let Some(wanted) = self.wanted.clone().filter(|w| w.keys.len() > 1) {
             self.proved = (self.proved + 1) % wanted.keys.len();
-            wanted.load_key(client, self.proved).await?;
+            let place = self.proved;
+            self.answered(pid, wanted.load_key(client, place)).await?;
         }
         Ok(())
     }
@@ -321,35 +320,10 @@ impl Task {
         self.view.log(line, ends, Timestamp::now())
     }
 
-    /// Waits for an answer of charon. If it is late, the tunnel is reported as failed until it arrives.
-    async fn answered<T>(&mut self, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let mut answer = pin!(answer);
-        let answer = match timeout(SUSPECTED_AFTER, &mut answer).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                warn!(dir = %self.home.dir.display(), "IKE daemon does not answer");
-                self.is_suspected = true;
-                let problem = Problem::new(
-                    Reason::TunnelFailed,
-                    format!(
-                        "the gateway's IKE daemon has not answered for {SUSPECTED_AFTER:?}, and is replaced after {HUNG_AFTER:?}"
-                    ),
-                );
-                self.report.set_problem(Some(problem));
-                let late = timeout(HUNG_AFTER - SUSPECTED_AFTER, answer).await;
-                late.unwrap_or_else(|_| Err(Error::Timeout("a sign of life".to_owned())))
-            }
-        };
-        if answer.is_ok() && mem::take(&mut self.is_suspected) {
-            self.report.set_problem(None);
-        }
-        answer
-    }
-
     /// Reads the SAs; returns whether the connection changed or is about to.
-    async fn look(&mut self, client: &mut Client) -> Result<bool, Error> {
+    async fn look(&mut self, pid: i32, client: &mut Client) -> Result<bool, Error> {
         let parts = client.stream_request("list-sas", "list-sa", Message::new());
-        let parts = self.answered(parts).await?;
+        let parts = self.answered(pid, parts).await?;
         let before = self.view.connection().clone();
         if self.view.look(&parts, Timestamp::now()) {
             info!(dir = %self.home.dir.display(), "the peer was lost: calling it back");

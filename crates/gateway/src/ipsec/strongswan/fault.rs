@@ -57,6 +57,12 @@ impl Faults {
             *self = Self::default();
             return Some(PeerFault::new(ConnectionFault::PeerDoesNotAnswer, "the peer does not answer"));
         }
+        if line.starts_with("ignoring IKE_SA_INIT, hitting IKE_SA limit") {
+            let cause =
+                "the peer opens more IKE SAs than it may have at a time, and leaves the earlier ones open";
+            let cure = "have the site's device end an IKE SA before it opens another one";
+            return Some(PeerFault::with_cure(ConnectionFault::NegotiationFailed, cause, cure));
+        }
         if line.starts_with("unable to install ") && line.ends_with(" in kernel") {
             // The notify that follows blames the peer's selectors or proposals, and in a rekey by the gateway there is none.
             let cause = format!("the gateway cannot use the CHILD SA: {line}");
