@@ -12,6 +12,7 @@ use crate::{
     peers::{DIRECT, HAPROXY, RATHOLE},
     report::{Aim, Report},
     target::Targets,
+    usage::cpu,
 };
 
 /// The number of concurrent connections in measures with many.
@@ -40,11 +41,26 @@ pub(crate) fn bulks(plan: &Plan, peers: &[Peer], targets: &Targets, report: &mut
 
 pub(crate) fn shorts(plan: &Plan, peers: &[Peer], runtime: &Handle, report: &mut Report) -> Result<()> {
     for _ in 0..plan.rounds {
-        for peer in peers {
-            let Exchanges { per_second, p99, .. } = short(runtime, peer.echo, MANY, plan.time(3.0))?;
-            let many = [Aim::AtLeast(9.0, RATHOLE), Aim::AtLeast(0.65, HAPROXY)];
-            report.note("short connections, 50 at once, a second", &many, peer.name, per_second);
-            report.note("short connections, p99 ms", &[Aim::AtMost(1.5, HAPROXY)], peer.name, ms(p99));
+        for first in ["client", "target"] {
+            for peer in peers {
+                let to = if first == "client" { peer.echo } else { peer.answer };
+                let mut note = |what: &str, aims: &[Aim], value| {
+                    let name = format!("short connections that the {first} closes first, {what}");
+                    report.note(&name, aims, peer.name, value);
+                };
+                let near = peer.pids.get(..1).unwrap_or_default();
+                let before = (cpu(near)?, cpu(&peer.pids)?);
+                let made = short(runtime, to, MANY, plan.time(3.0))?;
+                let each = |used: f64| used * 1e6 / made.count as f64;
+                let many = [Aim::AtLeast(9.0, RATHOLE), Aim::AtLeast(0.65, HAPROXY)];
+                note("50 at once, per second", &many, made.per_second);
+                note("p99 ms", &[Aim::AtMost(1.5, HAPROXY)], ms(made.p99));
+                if peer.name != DIRECT {
+                    let near = each(cpu(near)? - before.0);
+                    note("CPU µs each of the gateway", &[Aim::AtMost(1.0, HAPROXY)], near);
+                    note("CPU µs each in all", &[], each(cpu(&peer.pids)? - before.1));
+                }
+            }
         }
     }
     Ok(())

@@ -105,6 +105,7 @@ fn settle(counter: &AtomicU64) {
 /// The result of many small exchanges.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Exchanges {
+    pub(crate) count: usize,
     pub(crate) per_second: f64,
     pub(crate) p50: Duration,
     pub(crate) p99: Duration,
@@ -115,12 +116,14 @@ impl Exchanges {
         ensure!(!times.is_empty(), "no exchange was answered");
         times.sort_unstable();
         let at = |percent: usize| times[(times.len() - 1) * percent / 100];
-        let per_second = times.len() as f64 / took.as_secs_f64();
-        Ok(Self { per_second, p50: at(50), p99: at(99) })
+        let count = times.len();
+        let per_second = count as f64 / took.as_secs_f64();
+        Ok(Self { count, per_second, p50: at(50), p99: at(99) })
     }
 }
 
-/// Makes short connections with `at_once` concurrent clients: connect, send a byte, receive a byte, close.
+/// Makes short connections with `at_once` concurrent clients: connect, send a byte, receive a byte, close. To an echo, the client
+/// closes first; to a target that answers once, the target does, and at the same time the client.
 pub(crate) fn short(runtime: &Handle, to: SocketAddr, at_once: usize, time: Duration) -> Result<Exchanges> {
     let begin = Instant::now();
     let clients = (0..at_once).map(|_| async move {

@@ -9,8 +9,9 @@ pub(crate) struct Peer {
     pub(crate) sink: SocketAddr,
     pub(crate) source: SocketAddr,
     pub(crate) echo: SocketAddr,
+    pub(crate) answer: SocketAddr,
     /// The addresses over which many idle connections are spread evenly.
     pub(crate) echoes: Vec<SocketAddr>,
-    /// The ids of its processes.
+    /// The ids of its processes. Clients connect to the first.
     pub(crate) pids: Vec<u32>,
 }

@@ -70,6 +70,7 @@ impl Peers {
                     sink: targets.sink,
                     source: targets.source,
                     echo: targets.echo,
+                    answer: targets.answer,
                     echoes: vec![targets.echo],
                     pids: Vec::new(),
                 }),
@@ -89,6 +90,7 @@ impl Peers {
         for peer in &all {
             lab.until(&format!("{} answers", peer.name), START, || {
                 load::round_trip(peer.echo)?;
+                load::round_trip(peer.answer)?;
                 load::connect(peer.sink)?;
                 Ok(Some(load::connect(peer.source).map(drop)?))
             })?;
@@ -123,6 +125,7 @@ impl Ours {
             sink: share("sink", &tunnel, targets.sink, 9001)?,
             source: share("source", &tunnel, targets.source, 9002)?,
             echo,
+            answer: share("answer", &tunnel, targets.answer, 9004)?,
             // A tunnel may use half of its gateway's capacity.
             echoes: vec![echo, share("second", &second, targets.echo, 9003)?],
             pids: vec![gateway.process.pid(), agent.process.pid()],
@@ -146,12 +149,26 @@ pub(crate) fn executables() -> Result<(PathBuf, PathBuf)> {
     Ok((executable, agent))
 }
 
+/// The targets of a peer that is configured with a name, a port and a target of each. `first`: of four ports.
+fn named(targets: &Targets, first: u16) -> [(&'static str, SocketAddr, SocketAddr); 4] {
+    let at = |n| SocketAddr::from((Ipv4Addr::LOCALHOST, first + n));
+    [
+        ("sink", at(0), targets.sink),
+        ("source", at(1), targets.source),
+        ("echo", at(2), targets.echo),
+        ("answer", at(3), targets.answer),
+    ]
+}
+
+fn peer(name: &'static str, ports: [(&str, SocketAddr, SocketAddr); 4], pids: Vec<u32>) -> Peer {
+    let [sink, source, echo, answer] = ports.map(|(_, at, _)| at);
+    Peer { name, sink, source, echo, answer, echoes: vec![echo], pids }
+}
+
 /// HAProxy of Debian's package in TCP mode. By default, it uses one thread per core and as many connections as its
 /// limit of descriptors permits.
 fn haproxy(lab: &Lab, namespace: &Namespace, targets: &Targets) -> Result<(Process, Peer)> {
-    let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let ports = [("sink", at(9101), targets.sink), ("source", at(9102), targets.source)];
-    let ports = [ports[0], ports[1], ("echo", at(9103), targets.echo)];
+    let ports = named(targets, 9101);
     let mut config =
         "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n".to_owned();
     for (name, on, to) in ports {
@@ -163,9 +180,8 @@ fn haproxy(lab: &Lab, namespace: &Namespace, targets: &Targets) -> Result<(Proce
     command.args(["-db", "-f"]).arg(&file);
     let process = Process::start(lab, HAPROXY, &mut command, &lab.dir("log")?.join("haproxy.log"))
         .context("haproxy is needed: packaging/install-packages.sh bench")?;
-    let [(_, sink, _), (_, source, _), (_, echo, _)] = ports;
-    let pids = vec![process.pid()];
-    Ok((process, Peer { name: HAPROXY, sink, source, echo, echoes: vec![echo], pids }))
+    let peer = peer(HAPROXY, ports, vec![process.pid()]);
+    Ok((process, peer))
 }
 
 /// Rathole as `make bench` installs it, with OpenSSL's TLS and `TCP_NODELAY`.
@@ -194,9 +210,7 @@ fn rathole(lab: &Lab, namespace: &Namespace, targets: &Targets) -> Result<(Vec<P
         &["pkcs12", "-export", "-passout", "pass:bench", "-inkey", &key.display().to_string()],
         &["-in", &certificate.display().to_string(), "-out", &bundle.display().to_string()],
     ])?;
-    let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let ports = [("sink", at(9201), targets.sink), ("source", at(9202), targets.source)];
-    let ports = [ports[0], ports[1], ("echo", at(9203), targets.echo)];
+    let ports = named(targets, 9201);
     let mut server = format!(
         "[server]\nbind_addr = \"127.0.0.1:9200\"\ndefault_token = \"bench\"\n[server.transport]\ntype = \"tls\"\n\
          [server.transport.tcp]\nnodelay = true\n[server.transport.tls]\npkcs12 = \"{}\"\npkcs12_password = \
@@ -222,9 +236,8 @@ fn rathole(lab: &Lab, namespace: &Namespace, targets: &Targets) -> Result<(Vec<P
         let log = lab.dir("log")?.join(format!("rathole-{role}.log"));
         processes.push(Process::start(lab, &format!("rathole's {role}"), &mut command, &log)?);
     }
-    let [(_, sink, _), (_, source, _), (_, echo, _)] = ports;
-    let pids = processes.iter().map(Process::pid).collect();
-    Ok((processes, Peer { name: RATHOLE, sink, source, echo, echoes: vec![echo], pids }))
+    let peer = peer(RATHOLE, ports, processes.iter().map(Process::pid).collect());
+    Ok((processes, peer))
 }
 
 fn openssl(args: &[&[&str]]) -> Result<()> {

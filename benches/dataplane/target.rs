@@ -24,6 +24,8 @@ pub(crate) struct Targets {
     pub(crate) source: SocketAddr,
     /// Sends back everything that it receives.
     pub(crate) echo: SocketAddr,
+    /// Sends back one byte and closes the connection.
+    pub(crate) answer: SocketAddr,
     /// Bytes that the sink has read.
     pub(crate) sunk: Arc<AtomicU64>,
 }
@@ -35,16 +37,17 @@ impl Targets {
         let count = Arc::clone(&sunk);
         let sink = each(ip, move |tcp| swallow(tcp, &count))?;
         let source = each(ip, pour)?;
-        let echo = {
+        let asynchronous = || -> Result<_> {
             let listener = listen(ip)?;
             let address = listener.local_addr()?;
             listener.set_nonblocking(true)?;
             let _inside = runtime.enter();
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            runtime.spawn(echo(listener));
-            address
+            Ok((tokio::net::TcpListener::from_std(listener)?, address))
         };
-        Ok(Self { sink, source, echo, sunk })
+        let ((to_echo, echo), (to_answer, answer)) = (asynchronous()?, asynchronous()?);
+        runtime.spawn(serve_echo(to_echo));
+        runtime.spawn(serve_answer(to_answer));
+        Ok(Self { sink, source, echo, answer, sunk })
     }
 }
 
@@ -80,7 +83,7 @@ fn pour(mut tcp: TcpStream) {
     while tcp.write_all(&buffer).is_ok() {}
 }
 
-async fn echo(listener: tokio::net::TcpListener) {
+async fn serve_echo(listener: tokio::net::TcpListener) {
     loop {
         let Ok((mut tcp, _)) = listener.accept().await else { continue };
         tokio::spawn(async move {
@@ -90,6 +93,19 @@ async fn echo(listener: tokio::net::TcpListener) {
                 if tcp.write_all(&buffer[..n]).await.is_err() {
                     return;
                 }
+            }
+        });
+    }
+}
+
+async fn serve_answer(listener: tokio::net::TcpListener) {
+    loop {
+        let Ok((mut tcp, _)) = listener.accept().await else { continue };
+        tokio::spawn(async move {
+            let _ = tcp.set_nodelay(true);
+            let mut byte = [0];
+            if tcp.read_exact(&mut byte).await.is_ok() && tcp.write_all(&byte).await.is_ok() {
+                let _ = tcp.shutdown().await;
             }
         });
     }
