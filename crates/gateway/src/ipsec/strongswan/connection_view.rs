@@ -7,13 +7,20 @@ mod tests;
 mod traffic;
 mod withdrawal;
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 use wicketgate_model::{
     Algorithms, Connection, ConnectionError, ConnectionFault, ConnectionState, Nat, SaTimes, TrafficSelectors,
 };
 use wicketgate_vici::Message;
 
-use super::{conf::Ends, fault::Faults, peer_fault::PeerFault, suite};
+use super::{
+    conf::Ends,
+    fault::{Faults, LogLine},
+    peer_fault::PeerFault,
+    suite,
+};
 use children::Children;
 use sa::{id, is_established, is_installed, peer, steady, times};
 use traffic::ChildTraffic;
@@ -37,6 +44,8 @@ pub(super) struct ConnectionView {
     newest: Option<u64>,
     /// The SAs whose times are shown, by their unique ids.
     timed: (Option<u64>, Option<u64>),
+    /// The IKE SAs that existed when they were last read.
+    ikes: BTreeSet<u64>,
     pub(super) line: Negotiation,
     /// The port that a NAT gave the peer, in the last connection.
     pub(super) nat_port: Option<u16>,
@@ -71,6 +80,7 @@ impl ConnectionView {
             failing: Vec::new(),
             newest: None,
             timed: (None, None),
+            ikes: BTreeSet::new(),
             line: Negotiation::Idle,
             nat_port: None,
             faults: Faults::default(),
@@ -98,9 +108,12 @@ impl ConnectionView {
     }
 
     /// Processes a log line. Returns whether SAs may have changed.
-    pub(super) fn log(&mut self, line: &str, ends: Option<&Ends>, now: Timestamp) -> bool {
-        let withdrawn = self.withdrawal.log(line, now);
-        if let Some(fault) = withdrawn.or_else(|| self.faults.log(line, ends)) {
+    pub(super) fn log(&mut self, line: LogLine<'_>, ends: Option<&Ends>, now: Timestamp) -> bool {
+        let withdrawn = self.withdrawal.log(line.text, now);
+        if self.is_outdated(line) {
+            return false;
+        }
+        if let Some(fault) = withdrawn.or_else(|| self.faults.log(line, ends, now)) {
             if fault.reason == ConnectionFault::PeerDoesNotAnswer {
                 self.silence = Some(fault);
             } else {
@@ -109,7 +122,13 @@ impl ConnectionView {
             }
             return true;
         }
-        line.starts_with("parsed IKE_") || line.starts_with("generating IKE_")
+        line.text.starts_with("parsed IKE_") || line.text.starts_with("generating IKE_")
+    }
+
+    /// Whether a line is about an attempt before the one that is up, and arrives late.
+    fn is_outdated(&self, line: LogLine<'_>) -> bool {
+        let is_before = |(sa, shown): (u64, u64)| sa < shown && !self.ikes.contains(&sa);
+        self.line == Negotiation::Up && line.ike_sa.zip(self.timed.0).is_some_and(is_before)
     }
 
     /// Processes an event with an IKE SA: a CHILD SA that ends is counted here for the last time.
@@ -147,6 +166,7 @@ impl ConnectionView {
                 shown = Some((ike, child));
             }
         }
+        self.ikes = parts.iter().flat_map(Message::sections).filter_map(|(_, ike)| id(ike)).collect();
         self.traffic.forget(&seen);
         self.traffic.show(&mut self.connection);
         let newest = shown.and_then(|(_, child)| id(child?));

@@ -27,7 +27,7 @@ use super::{
     charon::{Charon, CharonHome},
     conf::{CharonConfig, initiate},
     connection_view::{ConnectionView, Negotiation},
-    fault::peer_refuses,
+    fault::{LogLine, peer_refuses},
     initiation::Initiation,
     stray_watch::StrayWatch,
 };
@@ -314,8 +314,8 @@ impl Task {
             self.view.event(message);
             return true;
         }
-        let line = message.text("msg").unwrap_or_default();
-        debug!(dir = %self.home.dir.display(), group = message.text("group"), line, "IKE daemon");
+        let line = LogLine::read(message);
+        debug!(dir = %self.home.dir.display(), group = message.text("group"), line = line.text, "IKE daemon");
         let ends = self.wanted.as_ref().map(|w| &w.ends);
         self.view.log(line, ends, Timestamp::now())
     }

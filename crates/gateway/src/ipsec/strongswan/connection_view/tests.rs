@@ -6,6 +6,10 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
 }
 
+fn line(text: &str) -> LogLine<'_> {
+    LogLine { ike_sa: Some(1), text }
+}
+
 fn child(id: u64, state: &str, bytes_in: u64, bytes_out: u64) -> (String, Message) {
     let child = Message::new()
         .set("uniqueid", id.to_string())
@@ -169,29 +173,29 @@ fn silence_is_a_fault_only_without_another_connection_or_fault() {
     let mut view = ConnectionView::new(at(0));
     // A second IKE SA, or an old one, is given up after the new one is there.
     view.look(&sa(vec![child(1, "INSTALLED", 0, 0)]), at(1));
-    assert!(view.log(SILENCE, None, at(2)));
+    assert!(view.log(line(SILENCE), None, at(2)));
     view.look(&sa(vec![child(1, "INSTALLED", 0, 0)]), at(2));
     assert_eq!(fault(&view), None);
     // The last IKE SA is given up.
-    view.log(SILENCE, None, at(3));
+    view.log(line(SILENCE), None, at(3));
     view.look(&[], at(3));
     assert_eq!(fault(&view), Some((ConnectionFault::PeerDoesNotAnswer, at(3))));
     // The peer initiates and is refused, and the gateway's attempt is not answered: only the refusal is reported.
     for second in [4, 5, 6] {
-        view.log(REFUSED, None, at(second));
+        view.log(line(REFUSED), None, at(second));
         view.look(&[], at(second));
-        view.log(SILENCE, None, at(second));
+        view.log(line(SILENCE), None, at(second));
         view.look(&[], at(second));
         assert_eq!(fault(&view), Some((ConnectionFault::NegotiationFailed, at(4))));
     }
     let later = at(6).checked_add(SAID).unwrap();
-    view.log(SILENCE, None, later);
+    view.log(line(SILENCE), None, later);
     view.look(&[], later);
     assert_eq!(fault(&view), Some((ConnectionFault::PeerDoesNotAnswer, later)));
     // After the connection was up, earlier faults no longer count.
-    view.log(REFUSED, None, later);
+    view.log(line(REFUSED), None, later);
     view.look(&sa(vec![child(2, "INSTALLED", 0, 0)]), later);
-    view.log(SILENCE, None, later);
+    view.log(line(SILENCE), None, later);
     view.look(&[], later);
     assert_eq!(fault(&view), Some((ConnectionFault::PeerDoesNotAnswer, later)));
 }
@@ -212,14 +216,14 @@ fn a_connection_is_lost_if_its_peer_was_silent_and_not_if_the_peer_ended_it() {
         assert!(!view.look(&up, at(1)));
         for (second, is_lost) in looks {
             if silent_at == Some(second) {
-                view.log(SILENCE, None, at(second));
+                view.log(line(SILENCE), None, at(second));
             }
             assert_eq!(view.look(&[], at(second)), is_lost, "{silent_at:?} {second}");
         }
     }
     // A duplicate is given up.
     view.look(&up, at(1));
-    view.log(SILENCE, None, at(2));
+    view.log(line(SILENCE), None, at(2));
     assert!(!view.look(&up, at(2)) && !view.look(&[], at(3)));
 }
 
@@ -228,11 +232,11 @@ fn a_failure_is_kept_until_a_new_child_sa_is_installed() {
     const REFUSED: &str = "generating CREATE_CHILD_SA response 2 [ N(NO_PROP) ]";
     let mut view = ConnectionView::new(at(0));
     let since = |s: &ConnectionView| s.connection().last_error.as_ref().map(|e| e.since);
-    assert!(view.log("generating IKE_AUTH response 1 [ N(AUTH_FAILED) ]", None, at(1)));
+    assert!(view.log(line("generating IKE_AUTH response 1 [ N(AUTH_FAILED) ]"), None, at(1)));
     view.look(&[], at(1));
-    view.log("generating IKE_AUTH response 1 [ N(AUTH_FAILED) ]", None, at(2));
+    view.log(line("generating IKE_AUTH response 1 [ N(AUTH_FAILED) ]"), None, at(2));
     assert_eq!(since(&view), Some(at(1)));
-    view.log(REFUSED, None, at(3));
+    view.log(line(REFUSED), None, at(3));
     assert_eq!(since(&view), Some(at(3)));
     view.look(&sa(vec![]), at(4));
     assert_eq!((view.connection().state, since(&view)), (ConnectionState::Connecting, Some(at(3))));
@@ -240,20 +244,20 @@ fn a_failure_is_kept_until_a_new_child_sa_is_installed() {
     assert_eq!(since(&view), None);
 
     // A rekey fails, and the next one succeeds.
-    view.log(REFUSED, None, at(6));
+    view.log(line(REFUSED), None, at(6));
     view.look(&sa(vec![child(1, "INSTALLED", 0, 0)]), at(7));
     assert_eq!((view.connection().state, since(&view)), (ConnectionState::Up, Some(at(6))));
     view.look(&sa(vec![child(1, "REKEYED", 0, 0), child(2, "INSTALLED", 0, 0)]), at(8));
     assert_eq!(since(&view), None);
 
     // The tunnel is corrected.
-    view.log(REFUSED, None, at(9));
+    view.log(line(REFUSED), None, at(9));
     view.changed();
     assert_eq!((view.connection().state, since(&view)), (ConnectionState::Up, None));
 
     // The unique ids of the next charon start at 1 again.
     view.died("it ended", at(9));
-    view.log(REFUSED, None, at(9));
+    view.log(line(REFUSED), None, at(9));
     view.look(&sa(vec![child(1, "INSTALLED", 0, 0)]), at(10));
     assert_eq!(since(&view), None);
 }
@@ -298,8 +302,8 @@ fn an_error_of_one_child_sa_outlasts_the_rekey_of_another() {
     let mut view = ConnectionView::new(at(0));
     let (a, b) = ("10.0.1.0/24", "10.0.2.0/24");
     view.look(&sa(vec![child_for(a, 1, "INSTALLED", 0), child_for(b, 2, "INSTALLED", 0)]), at(1));
-    view.log("parsed CREATE_CHILD_SA request 5 [ N(REKEY_SA) SA No TSi TSr ]", None, at(2));
-    view.log("generating CREATE_CHILD_SA response 5 [ N(NO_PROP) ]", None, at(2));
+    view.log(line("parsed CREATE_CHILD_SA request 5 [ N(REKEY_SA) SA No TSi TSr ]"), None, at(2));
+    view.log(line("generating CREATE_CHILD_SA response 5 [ N(NO_PROP) ]"), None, at(2));
     view.look(&sa(vec![child_for(a, 3, "INSTALLED", 0), child_for(b, 2, "INSTALLED", 0)]), at(3));
     assert!(view.connection().last_error.is_some(), "the other CHILD SA may be failing");
     view.look(&sa(vec![child_for(a, 3, "INSTALLED", 0), child_for(b, 4, "INSTALLED", 0)]), at(4));
@@ -312,4 +316,28 @@ fn an_ike_sa_without_a_child_sa_is_idle() {
     let ike = Message::new().set("state", "ESTABLISHED").set("established", "3");
     view.look(&[Message::new().section("tunnel", ike)], at(3));
     assert_eq!(view.connection().state, ConnectionState::Idle);
+}
+
+#[test]
+fn a_late_line_about_an_attempt_before_the_connection_is_no_error_of_it() {
+    let up = |ids: &[u64]| -> Vec<Message> {
+        let child = Message::new().section("site-1", child(1, "INSTALLED", 0, 0).1);
+        let ike = |id: &u64| {
+            let ike = Message::new().set("uniqueid", id.to_string()).set("state", "ESTABLISHED");
+            Message::new().section("tunnel", ike.section("child-sas", child.clone()))
+        };
+        ids.iter().map(ike).collect()
+    };
+    const REFUSED: &str = "generating IKE_AUTH response 1 [ N(AUTH_FAILED) ]";
+    let mut view = ConnectionView::new(at(0));
+    view.look(&up(&[2]), at(1));
+    view.log(LogLine { ike_sa: Some(1), text: REFUSED }, None, at(1));
+    assert_eq!(view.connection().last_error, None);
+    // One that is up beside it, and a later attempt.
+    for (listed, sa) in [(&[1, 2][..], 1), (&[2], 3)] {
+        let mut view = ConnectionView::new(at(0));
+        view.look(&up(listed), at(1));
+        view.log(LogLine { ike_sa: Some(sa), text: REFUSED }, None, at(1));
+        assert!(view.connection().last_error.is_some(), "{sa}");
+    }
 }

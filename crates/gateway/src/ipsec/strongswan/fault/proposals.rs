@@ -18,12 +18,16 @@ pub(super) struct Offered {
 }
 
 impl Offered {
-    pub(super) fn read(text: &str) -> Self {
-        Self { all: suites(text), is_esp: text.starts_with("ESP:"), missing_groups: None }
+    /// `configured` are the gateway's own proposals, if the groups are to be compared.
+    pub(super) fn read(text: &str, configured: Option<&str>) -> Self {
+        let mut this = Self { all: suites(text), is_esp: text.starts_with("ESP:"), missing_groups: None };
+        if let Some(configured) = configured {
+            this.compare(configured);
+        }
+        this
     }
 
-    /// Processes the gateway's own proposals. In the first exchange no CHILD SA has a group.
-    pub(super) fn compare(&mut self, configured: &str) {
+    fn compare(&mut self, configured: &str) {
         let configured = suites(configured);
         let groups_of = |offered: &String| {
             let groups =
