@@ -12,6 +12,7 @@ mod home_netns;
 mod host_addresses;
 mod host_firewall;
 mod inner_packets;
+mod known_peers;
 mod link;
 mod link_addresses;
 mod namespace;
@@ -48,6 +49,7 @@ pub use error::GroundError;
 pub(crate) use error::NetworkError;
 use host_firewall::HostFirewall;
 pub(crate) use inner_packets::InnerPackets;
+pub(crate) use known_peers::KnownPeers;
 use link_addresses::LinkAddresses;
 pub(crate) use namespace::Namespace;
 use namespace_monitor::NamespaceMonitor;
@@ -72,6 +74,7 @@ pub(crate) struct Ground {
     _reserved: Vec<UnixListener>,
     steering: Steering,
     firewall: HostFirewall,
+    pub(crate) known_peers: Arc<KnownPeers>,
     /// Tunnels of an earlier run. Their listeners are bound before everything about them was compared: with hundreds of
     /// tunnels that takes seconds, in which clients need not be refused.
     ///
@@ -129,6 +132,7 @@ impl Ground {
         let peers = records.iter().map(|record| (record.peer_address, inside(record))).collect();
         let steering = Steering::start(steering, peers).await?;
         let firewall = HostFirewall::new(steering.table(), links(instance));
+        let known_peers = Arc::new(KnownPeers::load(state.known_peers()));
         Ok(Self {
             state,
             instance,
@@ -137,6 +141,7 @@ impl Ground {
             _reserved: reserved,
             steering,
             firewall,
+            known_peers,
             adopted: Mutex::default(),
         })
     }

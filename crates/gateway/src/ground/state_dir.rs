@@ -1,5 +1,5 @@
 //! What of a gateway's tunnels outlives it: the instance's name, what the host's forwarding was before the first start (`off`
-//! or `on`), a lock, and a directory for each tunnel, named after its slot.
+//! or `on`), the addresses of known peers, a lock, and a directory for each tunnel, named after its slot.
 //!
 //! Invariant: a tunnel's directory is made before anything else of the tunnel, and removed after everything.
 
@@ -19,6 +19,7 @@ use super::{GroundError, steering::is_no_router};
 const FORWARDING: &str = "forwarding";
 const INSTANCE: &str = "instance";
 const TUNNELS: &str = "tunnels";
+const KNOWN_PEERS: &str = "known-peers";
 
 /// In a tunnel's directory: what it belongs to.
 const RECORD: &str = "tunnel.json";
@@ -99,6 +100,11 @@ impl StateDir {
     /// Forgets the record: the host forwards as before the first start.
     pub(crate) fn forget_forwarding(&self) -> io::Result<()> {
         if_exists(std::fs::remove_file(self.path.join(FORWARDING))).map(drop)
+    }
+
+    /// The file of [`super::KnownPeers`].
+    pub(super) fn known_peers(&self) -> PathBuf {
+        self.path.join(KNOWN_PEERS)
     }
 
     /// Where a slot's tunnel has its files.

@@ -1,10 +1,11 @@
 //! A gateway that has no SA and does not remember one, and a device without dead peer detection that still uses it.
 
-use std::{io::Read as _, time::Duration};
+use std::{io::Read as _, net::UdpSocket, time::Duration};
 
 use socket2::{Domain, Protocol, Socket, Type};
+use wicketgate_model::ConnectionState;
 
-use super::world::{SOON, World, desired, is_root, key, serve, vpn_config};
+use super::world::{PUBLIC, SOON, World, desired, is_root, key, serve, vpn_config, wait_for};
 
 /// The bound of one attempt of a client; attempts repeat until one succeeds.
 const TRY: Duration = Duration::from_secs(1);
@@ -21,9 +22,13 @@ fn a_peer_that_sends_esp_to_a_lost_sa_is_told_and_called_back() {
     World::new("stray", 1).run(|mut world| async move {
         let backend = world.backend().await;
         let wanted = desired(0, &[&key(0)]);
-        serve(&backend.ensure(&wanted).await.unwrap(), "before");
+        let tunnel = backend.ensure(&wanted).await.unwrap();
+        serve(&tunnel, "before");
         world.sites[0].start(&world.lab, &vpn_config(0, &key(0))).unwrap();
         world.connect(0);
+        // The gateway calls only peers that it has seen connected.
+        wait_for(&tunnel, "it is up", |c| c.state == ConnectionState::Up).await;
+        drop(tunnel);
         assert_eq!(world.talk(0, SOON).unwrap(), "before");
 
         // The device is not told of the end of its SAs.
@@ -47,6 +52,37 @@ fn a_peer_that_sends_esp_to_a_lost_sa_is_told_and_called_back() {
             was_told |= packet[28..length].starts_with(&INVALID_SPI);
         }
         assert!(was_told, "no INVALID_SPI");
+        backend.purge().await.unwrap();
+    });
+}
+
+#[test]
+fn forged_esp_has_no_peer_called_that_was_never_connected() {
+    if !is_root() {
+        return;
+    }
+    World::new("forged", 1).run(|world| async move {
+        let backend = world.backend().await;
+        backend.ensure(&desired(0, &[&key(0)])).await.unwrap();
+        // The namespace of the site without its device: whoever can send from its address.
+        let (esp, ike) = world.sites[0]
+            .namespace
+            .enter(|| {
+                let bind = |port: u16| UdpSocket::bind(("203.0.0.2", port));
+                (bind(4500).unwrap(), bind(500).unwrap())
+            })
+            .unwrap();
+        esp.set_read_timeout(Some(TRY)).unwrap();
+        let mut packet = [0; 2048];
+        let is_told = || {
+            esp.send_to(&[0xc1, 2, 3, 4, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0], (PUBLIC, 4500))?;
+            let received = esp.recv(&mut packet).ok().map(|length| packet[..length].to_vec());
+            Ok(received.filter(|message| message.starts_with(&INVALID_SPI)))
+        };
+        world.lab.until("the gateway has received the packet", SOON, is_told).unwrap();
+        // The first call would begin a second later.
+        ike.set_read_timeout(Some(3 * TRY)).unwrap();
+        assert!(ike.recv(&mut packet).is_err(), "the gateway calls a peer that was never connected");
         backend.purge().await.unwrap();
     });
 }

@@ -51,6 +51,7 @@ pub(super) struct CharonConfig {
     pub(super) initiate: bool,
     /// charon's own address.
     pub(super) inside: Ipv4Addr,
+    pub(super) peer: Ipv4Addr,
     ike_proposals: IkeProposals,
     esp_proposals: EspProposals,
 }
@@ -95,6 +96,7 @@ impl CharonConfig {
             keys: tunnel.keys.clone(),
             initiate: tunnel.initiate,
             inside,
+            peer: tunnel.peer_address.get(),
             ike_proposals: tunnel.ike_proposals.clone(),
             esp_proposals: tunnel.esp_proposals.clone(),
         }

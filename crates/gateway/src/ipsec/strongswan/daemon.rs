@@ -32,7 +32,7 @@ use super::{
     stray_watch::StrayWatch,
 };
 use crate::{
-    ground::{NetworkError, TunnelHandle, return_route},
+    ground::{KnownPeers, NetworkError, TunnelHandle, return_route},
     ipsec::stray_esp::StrayPacket,
 };
 
@@ -63,12 +63,18 @@ const EVENTS: [&str; 6] = ["ike-updown", "child-updown", "ike-rekey", "child-rek
 impl Daemon {
     /// Starts the task, which starts or adopts charon. `replacements` has a permit for each daemon that may be replaced at a
     /// time.
-    pub(super) fn start(home: CharonHome, report: Arc<TunnelHandle>, replacements: Arc<Semaphore>) -> Self {
+    pub(super) fn start(
+        home: CharonHome,
+        report: Arc<TunnelHandle>,
+        replacements: Arc<Semaphore>,
+        known_peers: Arc<KnownPeers>,
+    ) -> Self {
         let (daemon, orders) = Self::new();
         let task = Task {
             strays: StrayWatch::new(home.namespace.clone()),
             home,
             report,
+            known_peers,
             orders,
             wanted: None,
             view: ConnectionView::new(Timestamp::now()),
@@ -87,6 +93,7 @@ impl Daemon {
 struct Task {
     home: CharonHome,
     report: Arc<TunnelHandle>,
+    known_peers: Arc<KnownPeers>,
     orders: mpsc::Receiver<Order>,
     wanted: Option<CharonConfig>,
     view: ConnectionView,
@@ -333,7 +340,11 @@ impl Task {
         self.plan();
         match &self.wanted {
             Some(wanted) if self.view.line != Negotiation::Up => self.strays.begin(wanted.inside),
-            _ => self.strays.end(),
+            Some(wanted) => {
+                self.known_peers.add(wanted.peer);
+                self.strays.end();
+            }
+            None => self.strays.end(),
         }
         let now = self.view.connection();
         Ok(*now != before || now.state == ConnectionState::Connecting)
@@ -345,11 +356,12 @@ impl Task {
         self.initiation.look(is_wanted, self.view.line, Instant::now());
     }
 
-    /// The peer sends ESP and there is no SA: it does not know.
+    /// The peer sends ESP and there is no SA: it does not know, unless its address is forged.
     fn call_back(&mut self, stray: io::Result<StrayPacket>) {
         let dir = self.home.dir.display();
+        let is_known = self.wanted.as_ref().is_some_and(|wanted| self.known_peers.is_known(wanted.peer));
         match stray {
-            Ok(packet) if self.initiation.call_back(Instant::now()) => {
+            Ok(packet) if is_known && self.initiation.answer_stray(Instant::now()) => {
                 let spi = format_args!("{:08x}", packet.spi);
                 info!(%dir, spi, "the peer sends ESP that belongs to no SA: calling it back");
             }

@@ -22,6 +22,11 @@ const LONGEST: Duration = Duration::from_secs(15);
 /// the peer's own packets have it called back.
 const CALL_BACK: Duration = Duration::from_secs(5 * 60);
 const LONGEST_TO_LOST: Duration = Duration::from_secs(4);
+/// For how long a peer is called that sends ESP to an SA that does not exist, and the pause before further ESP has it called
+/// again, which doubles up to a limit while the calls fail: its address may be forged.
+const STRAY_CALL: Duration = Duration::from_secs(30);
+const STRAY_PAUSE: Duration = Duration::from_secs(60);
+const STRAY_PAUSE_LONGEST: Duration = Duration::from_secs(15 * 60);
 /// Every so many calls to a lost peer behind a NAT go to the usual ports.
 const USUAL_PORTS: u32 = 4;
 /// The peer's own negotiation is done by then, with two round trips of a slow line and one lost packet.
@@ -39,12 +44,26 @@ pub(super) struct Initiation {
     /// Until when a lost peer is called back, whatever its configuration.
     lost_until: Option<Instant>,
     calls: u32,
+    /// Until when ESP to no SA causes no call, and the pause that led to it.
+    strays_ignored: Option<(Instant, Duration)>,
 }
 
 impl Initiation {
     /// The connection was lost without an end by the peer, which may not have noticed. Returns whether this is news.
     pub(super) fn call_back(&mut self, now: Instant) -> bool {
         self.lost_until.replace(now + CALL_BACK).is_none_or(|until| until < now)
+    }
+
+    /// The peer sends ESP to an SA that does not exist. Returns whether it is called because of that.
+    pub(super) fn answer_stray(&mut self, now: Instant) -> bool {
+        let before = self.strays_ignored;
+        if self.is_lost(now) || before.is_some_and(|(until, _)| now < until) {
+            return false;
+        }
+        let pause = before.map_or(STRAY_PAUSE, |(_, pause)| (pause * 2).min(STRAY_PAUSE_LONGEST));
+        self.strays_ignored = Some((now + STRAY_CALL + pause, pause));
+        self.lost_until = Some(now + STRAY_CALL);
+        true
     }
 
     /// A call begins. Returns whether it may go to the port that a NAT gave a lost peer: the NAT may still let it pass, but one
@@ -62,11 +81,14 @@ impl Initiation {
     pub(super) fn look(&mut self, is_wanted: bool, line: Negotiation, now: Instant) {
         let is_lost = self.is_lost(now);
         if !is_wanted && !is_lost {
-            *self = Self::default();
+            *self = Self { strays_ignored: self.strays_ignored, ..Self::default() };
+            if line == Negotiation::Up {
+                self.strays_ignored = None;
+            }
             return;
         }
         if line == Negotiation::Up {
-            (self.at, self.lost_until) = (None, None);
+            (self.at, self.lost_until, self.strays_ignored) = (None, None, None);
             self.up_since.get_or_insert(now);
         } else if self.up_since.take().is_some_and(|since| now.duration_since(since) >= LONGEST) {
             self.pause = None;
@@ -168,6 +190,28 @@ mod tests {
         initiation.look(false, Negotiation::Up, now);
         initiation.look(false, Negotiation::Idle, now);
         assert_eq!(initiation.at, None, "a peer that ends its connection is called back");
+    }
+
+    #[test]
+    fn forged_esp_causes_few_calls() {
+        let (mut initiation, start) = (Initiation::default(), Instant::now());
+        let hour = Duration::from_secs(3600);
+        let (mut calls, mut now) = (0, start);
+        while now < start + hour {
+            initiation.answer_stray(now);
+            initiation.look(false, Negotiation::Idle, now);
+            if initiation.at.is_some_and(|at| at <= now) {
+                initiation.at = None;
+                calls += 1;
+            }
+            now += Duration::from_secs(1);
+        }
+        // Without a bound there would be hundreds.
+        assert!((5..60).contains(&calls), "{calls}");
+        // After the peer was connected, its ESP counts again.
+        assert!(!initiation.answer_stray(now));
+        initiation.look(false, Negotiation::Up, now);
+        assert!(initiation.answer_stray(now));
     }
 
     #[test]
