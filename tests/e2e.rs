@@ -22,6 +22,7 @@ mod host_firewall;
 mod initiate;
 mod kernel_esp;
 mod libreswan;
+mod line_faults;
 mod load_balancer;
 mod lost_hosts;
 mod mtu;

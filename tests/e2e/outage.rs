@@ -13,11 +13,11 @@ use crate::harness::{
     text,
 };
 
-/// The length of the outage. The gateway gives the peer up after 23 s.
+/// The length of the outage. The gateway gives the peer up after 22 s.
 const OUTAGE: Duration = Duration::from_secs(40);
 
 /// The longest time from the end of the outage to traffic: the longest pause between two packets of the gateway that calls
-/// the peer back is 9 s, and the busy machine.
+/// the peer back is 8 s, and the busy machine.
 const BACK: Duration = Duration::from_secs(15);
 
 /// The bound of one attempt of a client; attempts repeat until one succeeds.

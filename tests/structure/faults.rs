@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use wicketgate_model::{ConnectionFault, FailureReason, Reason};
+use wicketgate_model::{ConnectionDoubt, ConnectionFault, FailureReason, Reason};
 
 use crate::source::{root, rust_files};
 
@@ -40,8 +40,10 @@ fn each_reason_has_a_row() {
     let named: BTreeSet<&str> =
         rows.iter().flat_map(|row| row[..2].iter()).flat_map(|cell| quoted(cell)).collect();
     let reasons = Reason::ALL.into_iter().filter(|reason| !NO_FAULTS.contains(reason)).map(Reason::as_str);
-    let all =
-        reasons.chain(ConnectionFault::NAMES.iter().copied()).chain(FailureReason::NAMES.iter().copied());
+    let all = reasons
+        .chain(ConnectionFault::NAMES.iter().copied())
+        .chain(ConnectionDoubt::NAMES.iter().copied())
+        .chain(FailureReason::NAMES.iter().copied());
     let missing: Vec<_> = all.filter(|reason| !named.contains(reason)).collect();
     assert!(missing.is_empty(), "{PAGE} has no row for {missing:?}");
 }

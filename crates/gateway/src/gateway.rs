@@ -25,6 +25,8 @@ use crate::{
 
 /// How often traffic is reported. A crash loses at most this much.
 const TRAFFIC_EVERY: Duration = Duration::from_secs(1);
+/// How often the packets of unknown peers are counted: an operator who watches waits no longer than 5 s.
+const UNKNOWN_PEERS_EVERY: Duration = Duration::from_secs(3);
 /// How long agents may take to reconnect after the gateway's start before they are reported offline. Less than the time
 /// for which a server keeps the status of a silent gateway's shares.
 const AGENTS_BACK_WITHIN: Duration = Duration::from_secs(2);
@@ -188,8 +190,22 @@ fn spawn_reports(parts: &GatewayParts, link: &mpsc::Sender<FromGateway>) {
     tasks.spawn(stop.clone().run_until_cancelled_owned(expect_agents));
     let report = report(Arc::clone(observations), agents.clone(), link.clone());
     tasks.spawn(stop.clone().run_until_cancelled_owned(report));
+    let unknown_peers = report_unknown_peers(Arc::clone(&parts.backend), link.clone());
+    tasks.spawn(stop.clone().run_until_cancelled_owned(unknown_peers));
     let (counters, end) = (Arc::clone(&parts.counters), parts.abort.token().clone());
     tasks.spawn(report_traffic(counters, agents.clone(), link.clone(), end));
+}
+
+/// Reports who sends IKE and is no tunnel's peer.
+async fn report_unknown_peers(backend: Arc<Backend>, send: mpsc::Sender<FromGateway>) {
+    loop {
+        tokio::time::sleep(UNKNOWN_PEERS_EVERY).await;
+        if let Some(peers) = backend.unknown_peers().await
+            && send.send(FromGateway::UnknownPeers(peers)).await.is_err()
+        {
+            return;
+        }
+    }
 }
 
 /// Sends reports of the observations, as fast as the link takes them.

@@ -30,6 +30,7 @@ mod steering;
 mod sysctl;
 mod tool;
 mod tunnel_handle;
+mod unknown_peers;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -40,6 +41,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::{info, warn};
 use wicketgate_model::{ConnectionState, TunnelDesired, TunnelId};
@@ -58,6 +60,7 @@ pub(crate) use state_dir::{StateDir, TunnelRecord};
 use steering::{Steering, SteeringConfig};
 pub(crate) use tunnel_handle::BACKLOG;
 pub use tunnel_handle::TunnelHandle;
+pub(crate) use unknown_peers::UnknownPeers;
 
 /// How long a new tunnel waits for its slot while the previous tunnel is being removed from it.
 const SLOT_WAIT: Duration = Duration::from_secs(5);
@@ -75,6 +78,7 @@ pub(crate) struct Ground {
     steering: Steering,
     firewall: HostFirewall,
     pub(crate) known_peers: Arc<KnownPeers>,
+    pub(crate) unknown_peers: Arc<UnknownPeers>,
     /// Tunnels of an earlier run. Their listeners are bound before everything about them was compared: with hundreds of
     /// tunnels that takes seconds, in which clients need not be refused.
     ///
@@ -142,6 +146,7 @@ impl Ground {
             steering,
             firewall,
             known_peers,
+            unknown_peers: Arc::default(),
             adopted: Mutex::default(),
         })
     }
@@ -301,6 +306,17 @@ impl Ground {
     /// Looks now.
     pub(crate) async fn look_at_host(&self) -> Result<(), NetworkError> {
         self.firewall.look().await
+    }
+
+    /// Looks who sends IKE and is no peer. Returns whether that has changed.
+    ///
+    /// # Errors
+    /// The packet rules cannot be read; they may have been removed.
+    pub(crate) async fn look_at_unknown_peers(&self) -> Result<bool, NetworkError> {
+        let is_changed = self.unknown_peers.look(self.steering.unknown().await?, Timestamp::now());
+        let has_esp = self.unknown_peers.have_esp();
+        self.unknown_peers.take_spis(if has_esp { self.steering.unknown_spis().await? } else { Vec::new() });
+        Ok(is_changed)
     }
 
     /// The namespace of a slot, if it is there.

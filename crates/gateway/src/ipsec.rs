@@ -11,8 +11,9 @@ mod strongswan;
 
 use std::{io, net::Ipv4Addr, sync::Arc};
 
+use tracing::debug;
 use wicketgate_link::TunnelCheck;
-use wicketgate_model::{EspMode, Problem, TunnelDesired, TunnelId};
+use wicketgate_model::{EspMode, Problem, TunnelDesired, TunnelId, UnknownPeer};
 
 pub use crate::ground::{GroundError, TunnelHandle};
 pub use config::{IpsecConfig, IpsecMode};
@@ -65,6 +66,20 @@ impl Backend {
         match self {
             Self::Strongswan(strongswan) => Some(strongswan.ground.public_address),
             Self::Off(_) => None,
+        }
+    }
+
+    /// Looks who sends IKE and is no tunnel's peer. Returns all of them if that has changed.
+    pub(crate) async fn unknown_peers(&self) -> Option<Vec<UnknownPeer>> {
+        let Self::Strongswan(strongswan) = self else { return None };
+        let ground = &strongswan.ground;
+        match ground.look_at_unknown_peers().await {
+            Ok(is_changed) => is_changed.then(|| ground.unknown_peers.all()),
+            Err(error) => {
+                // Removed rules are restored, and reported, elsewhere.
+                debug!(%error, "cannot look for IKE of unknown peers");
+                None
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use std::{
 };
 use wicketgate_model::{
     AgentId, Connection, DesiredDelta, EnrolGrant, EnrolRefusal, EnrolRequest, EnvironmentId, EspMode,
-    Generation, ObservedDelta, Problem, ShareId, TrafficDelta,
+    Generation, ObservedDelta, Problem, ShareId, TrafficDelta, UnknownPeer,
 };
 
 /// Messages from the server to a gateway.
@@ -56,6 +56,8 @@ pub enum FromGateway {
     Traffic(Vec<TrafficDelta>),
     /// The number of carriers that are parked at the gateway now.
     Carriers { parked: usize },
+    /// All addresses from which IKE has arrived lately and that are no tunnel's, after a change.
+    UnknownPeers(Vec<UnknownPeer>),
     /// The gateway is stopping: it accepts no new connections, and still reports the traffic of established ones.
     Draining,
     /// An agent requests its first certificate. [`ToGateway::Enrolled`] answers.

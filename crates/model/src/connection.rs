@@ -48,6 +48,9 @@ pub struct Connection {
     /// Why the peer could not connect or rekey at its last attempt; cleared on success.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<ConnectionError>,
+    /// What casts doubt on a connection that is up.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<ConnectionWarning>,
 }
 
 impl Connection {
@@ -64,7 +67,14 @@ impl Connection {
             bytes_in: 0,
             bytes_out: 0,
             last_error: None,
+            warnings: Vec::new(),
         }
+    }
+
+    /// Whether traffic passes, as far as is known.
+    pub fn passes(&self) -> bool {
+        let is_silent = |warning: &ConnectionWarning| warning.reason == ConnectionDoubt::PeerSilent;
+        self.state == ConnectionState::Up && !self.warnings.iter().any(is_silent)
     }
 }
 
@@ -166,13 +176,37 @@ crate::text_enum!(
         IkeVersionDiffers = "IkeVersionDiffers",
         /// The gateway's own IKE daemon has ended or hangs, or its host drops packets; it is not the peer's fault.
         GatewayFailed = "GatewayFailed",
+        /// The device with the tunnel's keys sends from another address than `peerPublicIp`.
+        PeerAddressDiffers = "PeerAddressDiffers",
+        /// IKE passes on UDP 500, and not on UDP 4500.
+        NatTraversalBlocked = "NatTraversalBlocked",
+        /// The peer's messages arrive, and it does not receive the gateway's answers.
+        AnswersLost = "AnswersLost",
         /// The peer does not answer.
         PeerDoesNotAnswer = "PeerDoesNotAnswer",
         /// Any other failure; the cause has its name in IKE.
         NegotiationFailed = "NegotiationFailed",
     }
 );
-serde_as_text!(ConnectionState, ConnectionFault);
+crate::text_enum!(
+    /// What casts doubt on a connection that is up. A closed set: callers act on it.
+    ConnectionDoubt {
+        /// The peer has not answered for some seconds, and is asked again.
+        PeerSuspected = "PeerSuspected",
+        /// The peer has not answered several times in a row: nothing passes now.
+        PeerSilent = "PeerSilent",
+    }
+);
+serde_as_text!(ConnectionState, ConnectionFault, ConnectionDoubt);
+
+/// A doubt about a connection that is up. It ends when the reason for it does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionWarning {
+    pub reason: ConnectionDoubt,
+    /// What was observed and what to do, for a reader; no code parses it.
+    pub message: String,
+    pub since: Timestamp,
+}
 
 /// Why the peer cannot connect. Its text (`Display`) is `cause: cure`, for a reader; no code parses it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

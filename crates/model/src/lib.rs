@@ -25,11 +25,12 @@ mod status;
 mod target;
 mod text;
 mod traffic;
+mod unknown_peer;
 
 pub use assignment::{Assignment, SignedAssignment};
 pub use connection::{
-    Algorithms, ChildSa, Connection, ConnectionError, ConnectionFault, ConnectionState, Nat, Peer, SaTimes,
-    TrafficSelectors,
+    Algorithms, ChildSa, Connection, ConnectionDoubt, ConnectionError, ConnectionFault, ConnectionState,
+    ConnectionWarning, Nat, Peer, SaTimes, TrafficSelectors,
 };
 pub use continuity::ConnectionContinuity;
 pub use desired::{Desired, DesiredDelta, ShareDesired, Touched, TunnelDesired};
@@ -56,3 +57,4 @@ pub use status::{Deadlines, Observation, Standing, Status, next};
 pub use target::{Host, Target};
 pub use text::*;
 pub use traffic::{DialTimes, FailureReason, TrafficDelta};
+pub use unknown_peer::UnknownPeer;

@@ -29,6 +29,7 @@ mod refusal;
 mod retry;
 mod shares;
 mod tunnels;
+mod unknown_peers;
 mod vpn_config;
 mod wire;
 

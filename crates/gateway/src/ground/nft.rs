@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use minijinja::{Environment, UndefinedBehavior, Value, value::Serde};
+use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
 
 use super::{
@@ -46,7 +47,58 @@ pub(crate) async fn tables() -> Result<BTreeSet<String>, NetworkError> {
     Ok(listing.lines().filter_map(|line| line.strip_prefix("table ip ")).map(str::to_owned).collect())
 }
 
+/// The elements of a set of an IPv4 table with two fields, and their packets.
+pub(crate) async fn set<A: DeserializeOwned, B: DeserializeOwned>(
+    table: &str,
+    set: &str,
+) -> Result<Vec<SetElement<A, B>>, NetworkError> {
+    let listing = tool("nft", &["-j", "list", "set", "ip", table, set]).await?;
+    elements(&listing).map_err(|error| NetworkError::refused("read a set of addresses", error.to_string()))
+}
+
+/// An element of a set with two fields.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct SetElement<A, B> {
+    pub(crate) key: (A, B),
+    pub(crate) packets: u64,
+}
+
+/// Reads `{"nftables": [{"metainfo": …}, {"set": {"elem": [{"elem": {"val": {"concat": […]}, "counter": …}}]}}]}`.
+fn elements<A: DeserializeOwned, B: DeserializeOwned>(
+    listing: &str,
+) -> serde_json::Result<Vec<SetElement<A, B>>> {
+    let mut listing: serde_json::Value = serde_json::from_str(listing)?;
+    let parts = listing["nftables"].as_array_mut().map(std::mem::take).unwrap_or_default();
+    let mut found = Vec::new();
+    for mut element in parts
+        .into_iter()
+        .flat_map(|mut part| part["set"]["elem"].as_array_mut().map(std::mem::take).unwrap_or_default())
+    {
+        let element = &mut element["elem"];
+        let key = serde_json::from_value(element["val"]["concat"].take())?;
+        found.push(SetElement { key, packets: element["counter"]["packets"].as_u64().unwrap_or_default() });
+    }
+    Ok(found)
+}
+
 /// The rules of a chain of an IPv4 table, as `nft` writes them.
 pub(crate) async fn chain(table: &str, chain: &str) -> Result<String, NetworkError> {
     tool("nft", &["list", "chain", "ip", table, chain]).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn elements_of_a_set_are_read() {
+        let empty = r#"{"nftables": [{"metainfo": {"version": "1.0.6"}}, {"set": {"family": "ip", "name": "unknown"}}]}"#;
+        assert_eq!(elements::<Ipv4Addr, u16>(empty).unwrap(), []);
+        let one = r#"{"nftables": [{"metainfo": {}}, {"set": {"name": "unknown", "elem": [{"elem": {"val": {"concat":
+            ["192.0.2.77", 4500]}, "expires": 3599, "counter": {"packets": 3, "bytes": 36}}}], "stmt": [{"counter": null}]}}]}"#;
+        let key = (Ipv4Addr::new(192, 0, 2, 77), 4500_u16);
+        assert_eq!(elements(one).unwrap(), [SetElement { key, packets: 3 }]);
+    }
 }

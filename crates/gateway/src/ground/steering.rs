@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 use super::{
     NetworkError, conntrack,
     host_firewall::{COUNTED, PROBE_DSCP},
-    nft::{self, TABLES},
+    nft::{self, SetElement, TABLES},
     ruleset::{RulesetGeneration, generation},
     sysctl,
 };
@@ -92,6 +92,16 @@ impl Steering {
         wanted.extend(peer.map(|peer| (peer, inner)));
         self.change(&mut steered, wanted).await?;
         Ok(is_restored)
+    }
+
+    /// The packets from addresses that are no peer's, by address and port. Empty without the table.
+    pub(crate) async fn unknown(&self) -> Result<Vec<SetElement<Ipv4Addr, u16>>, NetworkError> {
+        nft::set(&self.config.name(), "unknown").await
+    }
+
+    /// The first four bytes of what these addresses have sent to UDP 4500 in the last seconds: SPIs of ESP, or 0 for IKE.
+    pub(crate) async fn unknown_spis(&self) -> Result<Vec<SetElement<Ipv4Addr, u32>>, NetworkError> {
+        nft::set(&self.config.name(), "unknown_spi").await
     }
 
     /// Removes the table. A host that did not forward before stops forwarding, unless another instance needs it.

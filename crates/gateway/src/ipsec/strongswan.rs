@@ -262,8 +262,8 @@ impl Strongswan {
 
     fn daemon(&self, slot: u16, running: &RunningTunnel) -> Arc<Daemon> {
         let home = self.home(slot, running.namespace.clone());
-        let (replacements, known_peers) = (Arc::clone(&self.replacements), Arc::clone(&self.ground.known_peers));
-        Arc::new(Daemon::start(home, Arc::clone(&running.handle), replacements, known_peers))
+        let peers = (Arc::clone(&self.ground.known_peers), Arc::clone(&self.ground.unknown_peers));
+        Arc::new(Daemon::start(home, Arc::clone(&running.handle), Arc::clone(&self.replacements), peers))
     }
 
     /// Ends the charon of a slot, and removes everything of the slot.

@@ -166,6 +166,7 @@ fn from_gateway() -> Vec<FromGateway> {
         FromGateway::AgentDisconnected(agent),
         FromGateway::Traffic(vec![carried]),
         FromGateway::Carriers { parked: 8 },
+        FromGateway::UnknownPeers(vec![unknown_peer()]),
         FromGateway::Draining,
         FromGateway::Enrol { request, ask: enrol() },
         FromGateway::Renew { request, ask: RenewRequest { agent, public_key: vec![4] } },
@@ -173,6 +174,12 @@ fn from_gateway() -> Vec<FromGateway> {
         FromGateway::Checked { request, check: Box::new(check(Err(problem()))) },
         FromGateway::Agents { request, agents: vec![agent_shares()] },
     ]
+}
+
+fn unknown_peer() -> UnknownPeer {
+    let at = jiff::Timestamp::UNIX_EPOCH;
+    let address = Ipv4Addr::new(192, 0, 2, 77);
+    UnknownPeer { address, port: 500, packets: 3, first_seen_at: at, last_seen_at: at }
 }
 
 fn enrol() -> EnrolRequest {
@@ -207,6 +214,7 @@ fn every_message_survives_the_codec() {
             | FromGateway::AgentDisconnected(_)
             | FromGateway::Traffic(_)
             | FromGateway::Carriers { .. }
+            | FromGateway::UnknownPeers(_)
             | FromGateway::Draining
             | FromGateway::Enrol { .. }
             | FromGateway::Renew { .. }

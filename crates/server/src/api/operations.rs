@@ -6,7 +6,7 @@ use super::operation::{
 };
 use crate::api::{
     agents, api_accounts, checks, connection_history, enrollments, environments, events, executions,
-    frontdoors, health, locations, metrics, oauth, openapi, shares, tunnels, vpn_config,
+    frontdoors, health, locations, metrics, oauth, openapi, shares, tunnels, unknown_peers, vpn_config,
     wire::{
         agent, api_account, connection_change, environment, execution, frontdoor, share, tunnel,
         vpn_config::FORMATS,
@@ -111,6 +111,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
     op!(get below!("") => frontdoors::get, "getFrontdoor", READ).about("Frontdoors", "Read a Frontdoor").answers(&[(200, "Frontdoor")]),
     op!(patch below!("") => frontdoors::patch, "changeFrontdoor", WRITE).about("Frontdoors", "Change a Frontdoor").with(IF_MATCH).body("FrontdoorPatch").answers(&[(200, "Frontdoor")]),
     op!(delete below!("") => frontdoors::delete, "deleteFrontdoor", WRITE).about("Frontdoors", "Delete an empty Frontdoor").with(IF_MATCH).answers(&[(204, "")]),
+    op!(get "/frontdoor/v2/unknown-peers" => unknown_peers::list, "listUnknownPeers", ADMIN).about("Operations", "List the addresses that send IKE to a gateway and are no tunnel's peerPublicIp, the latest first").with(List(unknown_peers::PROPERTIES)).answers(&[(200, "UnknownPeerPage")]),
     op!(get "/frontdoor/v2/api-accounts" => api_accounts::list, "listApiAccounts", ADMIN).about("API accounts and tokens", "List API accounts").with(List(api_account::PROPERTIES)).answers(&[(200, "ApiAccountPage")]),
     op!(post "/frontdoor/v2/api-accounts" => api_accounts::create, "createApiAccount", ADMIN).about("API accounts and tokens", "Create an API account; its secret is returned only once").body("ApiAccountRequest").answers(&[(201, "NewApiAccount")]).located(),
     op!(get "/frontdoor/v2/api-accounts/{id}" => api_accounts::get, "getApiAccount", ADMIN).about("API accounts and tokens", "Read an API account").answers(&[(200, "ApiAccount")]),

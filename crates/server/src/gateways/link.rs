@@ -96,6 +96,7 @@ impl GatewayLink {
         match message {
             FromGateway::Observed { heard, delta } => self.gateway.view.observe(heard, delta, now),
             FromGateway::Carriers { parked } => self.metrics.parked(parked),
+            FromGateway::UnknownPeers(peers) => self.gateway.view.lock().unknown_peers = peers,
             FromGateway::Draining => {
                 info!(gateway.id = %self.id, "the gateway is stopping");
                 self.gateway.view.draining(now);

@@ -7,7 +7,9 @@ use super::GatewayView;
 /// All shares of the tunnel are looked at after each change, so it has no counters and no times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PeerState {
-    pub(super) is_up: bool,
+    is_up: bool,
+    /// It is up, and answers.
+    pub(super) passes: bool,
     fault: Option<ConnectionFault>,
 }
 
@@ -25,13 +27,19 @@ impl PeerState {
         let is_up = connection.state == ConnectionState::Up;
         // Of an established connection it is a rekey's.
         let fault = connection.last_error.as_ref().map(|e| e.reason).filter(|_| !is_up);
-        Some(Self { is_up, fault })
+        Some(Self { is_up, passes: connection.passes(), fault })
     }
 
     /// The problem that a share of the tunnel has because of it.
     pub(crate) fn problem(self, tunnel: TunnelId) -> Option<Problem> {
-        if self.is_up {
+        if self.passes {
             return None;
+        }
+        if self.is_up {
+            let message = format!(
+                "the site's device is connected and does not answer: connection.warnings of {tunnel} says since when"
+            );
+            return Some(Problem::new(Reason::PeerDown, message));
         }
         let message = match self.fault {
             Some(fault) => format!(

@@ -6,7 +6,9 @@ use jiff::Timestamp;
 use tokio::{sync::Notify, time::timeout};
 use tracing::warn;
 use wicketgate_link::GatewayHello;
-use wicketgate_model::{EspMode, Observed, ObservedDelta, ShareId, ShareObserved, TrafficDelta, TunnelId};
+use wicketgate_model::{
+    EspMode, Observed, ObservedDelta, ShareId, ShareObserved, TrafficDelta, TunnelId, UnknownPeer,
+};
 use wicketgate_store::StoreError;
 use wicketgate_system::{Mutex, MutexGuard, Outage};
 
@@ -41,6 +43,8 @@ pub(crate) struct GatewayView {
     /// When the gateway's first report on this link arrived.
     pub(crate) reporting_since: Timestamp,
     pub(crate) recent: RecentConnections,
+    /// Who sends IKE and is no tunnel's peer.
+    pub(crate) unknown_peers: Vec<UnknownPeer>,
     touched: TouchedRows,
 }
 
@@ -65,6 +69,7 @@ impl SharedView {
             is_draining: false,
             reporting_since: now,
             recent: RecentConnections::default(),
+            unknown_peers: Vec::new(),
             touched: TouchedRows { all: true, ..TouchedRows::default() },
         };
         Arc::new(Self { inner: Mutex::new(view), wake: Notify::new() })

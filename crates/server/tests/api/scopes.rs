@@ -19,6 +19,7 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/frontdoor/v2/api-accounts/{id}", ADMIN),
     ("DELETE", "/frontdoor/v2/api-accounts/{id}", ADMIN),
     ("GET", "/frontdoor/v2/executions", ADMIN),
+    ("GET", "/frontdoor/v2/unknown-peers", ADMIN),
     ("GET", "/frontdoor/v2/executions/{id}", ADMIN),
     ("GET", "/frontdoor/v2/{frontdoorId}", READ),
     ("PATCH", "/frontdoor/v2/{frontdoorId}", WRITE),
@@ -104,6 +105,15 @@ async fn every_route_needs_its_scope() {
         let without = app.call_as("wgs_nobody", method.parse().unwrap(), &filled(&app, path), None).await;
         assert_eq!(without.status, StatusCode::UNAUTHORIZED, "{method} {path}");
     }
+}
+
+#[tokio::test]
+async fn unknown_peers_are_for_who_administers_all_organizations() {
+    let app = TestApp::new().await;
+    assert_eq!(app.get("/frontdoor/v2/unknown-peers").await.body["totalElements"], 0);
+    let own = app.account(json!({"organizationId": "default", "scopes": [ADMIN]})).await;
+    let answer = app.get_as(own["clientSecret"].as_str().unwrap(), "/frontdoor/v2/unknown-peers").await;
+    assert_eq!(answer.status, StatusCode::FORBIDDEN, "{}", answer.text);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! A tunnel's [`Connection`] as charon's SAs, events and log lines show it. Pure: messages in, a connection out.
 
+mod answers;
 mod children;
 mod sa;
 #[cfg(test)]
@@ -7,7 +8,7 @@ mod tests;
 mod traffic;
 mod withdrawal;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use jiff::{SignedDuration, Timestamp};
 use wicketgate_model::{
@@ -17,10 +18,11 @@ use wicketgate_vici::Message;
 
 use super::{
     conf::Ends,
-    fault::{Faults, LogLine},
+    fault::{Faults, LogLine, Passages},
     peer_fault::PeerFault,
     suite,
 };
+use answers::Answers;
 use children::Children;
 use sa::{id, is_established, is_installed, peer, steady, times};
 use traffic::ChildTraffic;
@@ -50,7 +52,11 @@ pub(super) struct ConnectionView {
     /// The port that a NAT gave the peer, in the last connection.
     pub(super) nat_port: Option<u16>,
     faults: Faults,
+    passages: Passages,
+    answers: Answers,
     withdrawal: Withdrawal,
+    /// The SPIs of the last CHILD SAs, which the peer uses in its ESP.
+    spis: Vec<u32>,
     /// charon gave up an IKE SA since the SAs were last read. A fault only if there is no other.
     silence: Option<PeerFault>,
     /// When the last CHILD SA ended, until a reason is known.
@@ -84,7 +90,10 @@ impl ConnectionView {
             line: Negotiation::Idle,
             nat_port: None,
             faults: Faults::default(),
+            passages: Passages::default(),
+            answers: Answers::default(),
             withdrawal: Withdrawal::default(),
+            spis: Vec::new(),
             silence: None,
             ended_at: None,
             said_at: None,
@@ -102,6 +111,7 @@ impl ConnectionView {
         self.traffic.lost();
         self.line = Negotiation::Idle;
         (self.newest, self.faults, self.silence, self.ended_at) = (None, Faults::default(), None, None);
+        self.passages = Passages::default();
         self.show(None, now);
         (self.children, self.failing) = (Children::default(), Vec::new());
         self.connection.child_sas = Vec::new();
@@ -113,7 +123,13 @@ impl ConnectionView {
         if self.is_outdated(line) {
             return false;
         }
-        if let Some(fault) = withdrawn.or_else(|| self.faults.log(line, ends, now)) {
+        let is_shown = line.ike_sa.is_some() && line.ike_sa == self.timed.0;
+        if self.line == Negotiation::Up && is_shown && self.answers.log(line, now) {
+            self.warn();
+            return true;
+        }
+        let blocked = self.passages.log(line, now).filter(|_| self.line != Negotiation::Up);
+        if let Some(fault) = withdrawn.or(blocked).or_else(|| self.faults.log(line, ends, now)) {
             if fault.reason == ConnectionFault::PeerDoesNotAnswer {
                 self.silence = Some(fault);
             } else {
@@ -123,6 +139,33 @@ impl ConnectionView {
             return true;
         }
         line.text.starts_with("parsed IKE_") || line.text.starts_with("generating IKE_")
+    }
+
+    /// Whether the peer may be silent: then the counters show soon that it is not.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.answers.warning().is_some()
+    }
+
+    /// What the peer's ESP is recognised by, also from another address.
+    pub(super) fn spis(&self) -> &[u32] {
+        &self.spis
+    }
+
+    /// ESP of the peer arrives from another address than the tunnel's: its SPI is the gateway's secret choice.
+    pub(super) fn moved(&mut self, from: Ipv4Addr, peer: Ipv4Addr, now: Timestamp) {
+        let reason = ConnectionFault::PeerAddressDiffers;
+        let cause =
+            format!("the device with this tunnel's keys sends from {from}, and peerPublicIp is {peer}");
+        let cure = format!(
+            "set peerPublicIp to {from} if the site's address has changed; else have the device, or the NAT in front of it, use \
+             {peer}"
+        );
+        self.said_at = Some(now);
+        self.fail(PeerFault::with_cure(reason, cause, cure), now);
+    }
+
+    fn warn(&mut self) {
+        self.connection.warnings = self.answers.warning().cloned().into_iter().collect();
     }
 
     /// Whether a line is about an attempt before the one that is up, and arrives late.
@@ -148,6 +191,7 @@ impl ConnectionView {
         let mut shown: Option<(&Message, Option<&Message>)> = None;
         let mut seen = Vec::new();
         let (mut is_calling, mut is_called) = (false, false);
+        let mut overdue = None;
         for (_, ike) in parts.iter().flat_map(Message::sections) {
             // A deleted SA carries nothing more, but its children are still counted apart.
             seen.extend(self.traffic.count(ike));
@@ -160,13 +204,14 @@ impl ConnectionView {
                 let is_own = ike.text("initiator") == Some("yes");
                 is_calling |= is_own;
                 is_called |= !is_own;
+                overdue = overdue.or_else(|| self.passages.overdue(id(ike).filter(|_| !is_own)?, now));
             }
             // Traffic takes the newest CHILD SA.
             if shown.is_none_or(|(_, best)| child.map(id) >= best.map(id)) {
                 shown = Some((ike, child));
             }
         }
-        self.ikes = parts.iter().flat_map(Message::sections).filter_map(|(_, ike)| id(ike)).collect();
+        self.identify(parts);
         self.traffic.forget(&seen);
         self.traffic.show(&mut self.connection);
         let newest = shown.and_then(|(_, child)| id(child?));
@@ -174,6 +219,7 @@ impl ConnectionView {
         self.connection.child_sas = self.children.shown();
         // A failed rekey leaves the previous CHILD SA: only a new one clears the error, and not one of others that work.
         if newest > self.newest {
+            self.answers.end();
             self.failing.retain(|it| self.children.has(it) && !renewed.contains(it));
             if self.failing.is_empty() {
                 self.connection.last_error = None;
@@ -198,8 +244,25 @@ impl ConnectionView {
         if let Some(fault) = silence.filter(|_| !self.has_reported_fault(now)) {
             self.fail(fault, now);
         }
+        if let Some(fault) = overdue.filter(|_| self.line != Negotiation::Up) {
+            self.said_at = Some(now);
+            self.fail(fault, now);
+        }
+        self.answers.look(self.connection.bytes_in, self.line == Negotiation::Up);
+        self.warn();
         self.show(shown, now);
         is_lost
+    }
+
+    /// Notes the ids of all SAs.
+    fn identify(&mut self, parts: &[Message]) {
+        let ikes = || parts.iter().flat_map(Message::sections).map(|(_, ike)| ike);
+        self.ikes = ikes().filter_map(id).collect();
+        let spis: Vec<_> = ikes().flat_map(sa::spis).collect();
+        // Those of a connection that ended are kept: its peer may not have noticed.
+        if !spis.is_empty() {
+            self.spis = spis;
+        }
     }
 
     /// Whether the peer reported a fault recently.

@@ -32,7 +32,7 @@ use super::{
     stray_watch::StrayWatch,
 };
 use crate::{
-    ground::{KnownPeers, NetworkError, TunnelHandle, return_route},
+    ground::{KnownPeers, NetworkError, TunnelHandle, UnknownPeers, return_route},
     ipsec::stray_esp::StrayPacket,
 };
 
@@ -43,6 +43,9 @@ const LOOK_RARELY: Duration = Duration::from_secs(30);
 
 /// How often the daemon of a tunnel that is up is asked for a sign of life.
 const ALIVE_EVERY: Duration = Duration::from_millis(2500);
+
+/// The same while an IKE SA is being negotiated, or while the peer may be silent.
+const LOOK_OFTEN: Duration = Duration::from_secs(1);
 
 /// A burst of events causes one reading.
 const LOOK_AFTER: Duration = Duration::from_millis(50);
@@ -67,14 +70,15 @@ impl Daemon {
         home: CharonHome,
         report: Arc<TunnelHandle>,
         replacements: Arc<Semaphore>,
-        known_peers: Arc<KnownPeers>,
+        peers: (Arc<KnownPeers>, Arc<UnknownPeers>),
     ) -> Self {
         let (daemon, orders) = Self::new();
         let task = Task {
             strays: StrayWatch::new(home.namespace.clone()),
             home,
             report,
-            known_peers,
+            known_peers: peers.0,
+            unknown_peers: peers.1,
             orders,
             wanted: None,
             view: ConnectionView::new(Timestamp::now()),
@@ -94,6 +98,7 @@ struct Task {
     home: CharonHome,
     report: Arc<TunnelHandle>,
     known_peers: Arc<KnownPeers>,
+    unknown_peers: Arc<UnknownPeers>,
     orders: mpsc::Receiver<Order>,
     wanted: Option<CharonConfig>,
     view: ConnectionView,
@@ -240,7 +245,7 @@ impl Task {
                 }
                 () = sleep_until(look_at) => {
                     let is_still = !self.look(pid, &mut client).await?;
-                    pause = if is_still { (pause * 2).min(LOOK_RARELY) } else { LOOK_EVERY };
+                    pause = self.next_pause(pause, is_still);
                     look_at = Instant::now() + pause;
                 }
                 stray = self.strays.packet() => self.call_back(stray),
@@ -249,6 +254,16 @@ impl Task {
                     look_at = look_at.min(Instant::now() + LOOK_AFTER);
                 }
             }
+        }
+    }
+
+    /// The pause before the next look, from the one before the last.
+    fn next_pause(&self, pause: Duration, is_still: bool) -> Duration {
+        match self.view.line {
+            Negotiation::Initiating | Negotiation::Responding => LOOK_OFTEN,
+            Negotiation::Up if self.view.is_doubtful() => LOOK_OFTEN,
+            _ if is_still => (pause * 2).clamp(LOOK_EVERY, LOOK_RARELY),
+            _ => LOOK_EVERY,
         }
     }
 
@@ -335,6 +350,11 @@ impl Task {
         if self.view.look(&parts, Timestamp::now()) {
             info!(dir = %self.home.dir.display(), "the peer was lost: calling it back");
             self.initiation.call_back(Instant::now());
+        }
+        if let Some(wanted) = &self.wanted
+            && let Some(from) = self.unknown_peers.source_of(self.view.spis())
+        {
+            self.view.moved(from, wanted.peer, Timestamp::now());
         }
         self.publish();
         self.plan();

@@ -10,6 +10,7 @@ mod findings;
 mod identity;
 mod list;
 mod log_line;
+mod passage;
 mod proposals;
 mod selectors;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use super::{conf::Ends, peer_fault::PeerFault};
 use findings::{Finding, Findings};
 
 pub(super) use log_line::LogLine;
+pub(super) use passage::Passages;
 
 /// The notifies of a failure, as charon abbreviates them in its log, and as RFC 7296 §3.10.1 names them.
 const FAILURES: [(&str, &str); 6] = [

@@ -14,8 +14,8 @@ use super::connection_view::Negotiation;
 
 /// Before the first attempt: the path to the peer opens right after the daemon is configured.
 const FIRST: Duration = Duration::from_millis(200);
-/// The pause after a failed attempt, and its limit. An attempt lasts 13 s without an answer, and its last packet but one is
-/// sent 5 s before its end. A connection that lasts as long as the limit counts as working.
+/// The pause after a failed attempt, and its limit. An attempt lasts 20 s without an answer, and its last packet is sent 4 s
+/// before its end. A connection that lasts as long as the limit counts as working.
 const AGAIN: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(15);
 /// For how long a lost peer is called back, and the limit of the pauses meanwhile. Most outages of a line are shorter; later,

@@ -50,8 +50,17 @@ impl PeerFault {
                 "check that the site's device is up and has the address peerPublicIp, and that UDP 500 and 4500 pass in \
                  both directions"
             }
+            ConnectionFault::NatTraversalBlocked => {
+                "let UDP 4500 pass in both directions, in the firewalls at the site, on the way, and at the gateway"
+            }
+            ConnectionFault::AnswersLost => {
+                "let UDP 500 and 4500 pass from the gateway to the site's device, whose firewall or NAT drops them"
+            }
             ConnectionFault::GatewayFailed => {
                 "the site's device needs no change; if it recurs, see the gateway's log"
+            }
+            ConnectionFault::PeerAddressDiffers => {
+                "set peerPublicIp to the address that the site's device sends from"
             }
             ConnectionFault::GatewayIdentityDiffers | ConnectionFault::NegotiationFailed => {
                 "compare the site's device with the tunnel's vpn-config"

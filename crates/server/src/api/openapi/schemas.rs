@@ -1,7 +1,7 @@
 //! The schemas of resources, made from their tables of properties.
 
 use crate::api::{
-    locations,
+    locations, unknown_peers,
     wire::{
         agent, answer::Representation, api_account, connection_change, environment, execution, frontdoor,
         property::Property, schema, share, tunnel,
@@ -41,6 +41,7 @@ pub(super) fn add_resources(all: &mut Value) {
         listed::<agent::Agent>("Agent", agent::PROPERTIES),
         listed::<frontdoor::Frontdoor>("Frontdoor", frontdoor::PROPERTIES),
         listed::<locations::Location>("Location", locations::PROPERTIES),
+        listed::<unknown_peers::UnknownAddress>("UnknownPeer", unknown_peers::PROPERTIES),
         listed::<execution::Execution<'_>>("Execution", execution::PROPERTIES),
         listed::<api_account::ApiAccount>("ApiAccount", api_account::PROPERTIES),
     ] {

@@ -165,7 +165,10 @@ fn ike_sa(walked: &Walked<'_>, seen: &ShareCheck) -> Hop {
     let is_ready = walked.tunnel.standing.status == Status::Deployed;
     let cause = connection.last_error.as_ref().map(|error| &error.cause);
     let but = |what: &str| cause.map_or_else(|| what.to_owned(), |cause| format!("{what}: {cause}"));
+    let silent =
+        || connection.warnings.iter().map(|warning| warning.message.as_str()).collect::<Vec<_>>().join("; ");
     let hop = match connection.state {
+        ConnectionState::Up if !connection.passes() => Hop::failed(HOP, Reason::PeerDown, silent()),
         ConnectionState::Up if cause.is_some() => {
             Hop::new(HOP, State::Ok, but(&format!("{}, but an attempt failed", up(walked, &connection))))
         }

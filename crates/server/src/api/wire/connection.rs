@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 use serde::Serialize;
 use wicketgate_model::{
-    Algorithms, ChildSa, Connection, ConnectionFault, ConnectionState, Nat, Peer, PeerCidr, SaTimes,
+    Algorithms, ChildSa, Connection, ConnectionFault, ConnectionState, ConnectionWarning, Nat, Peer,
+    PeerCidr, SaTimes,
 };
 
 #[serde_with::skip_serializing_none]
@@ -22,6 +23,8 @@ pub(in crate::api) struct LiveConnection {
     bytes_in: u64,
     bytes_out: u64,
     last_error: Option<LastError>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<ConnectionWarning>,
 }
 
 #[derive(Debug, Serialize)]
@@ -54,6 +57,7 @@ impl LiveConnection {
             bytes_in,
             bytes_out,
             last_error,
+            warnings,
         } = connection;
         let last_error =
             last_error.map(|e| LastError { reason: e.reason, message: e.to_string(), since: e.since });
@@ -71,6 +75,7 @@ impl LiveConnection {
             bytes_in,
             bytes_out,
             last_error,
+            warnings,
         }
     }
 }

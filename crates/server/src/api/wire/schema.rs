@@ -5,7 +5,7 @@
 use crate::auth::Scope;
 use serde_json::{Value, json};
 use std::sync::LazyLock;
-use wicketgate_model::{ConnectionFault, ConnectionState, Reason};
+use wicketgate_model::{ConnectionDoubt, ConnectionFault, ConnectionState, Reason};
 
 /// Patterns are as exact as they can be; descriptions say the rest. A part may contain parts that come after it.
 const PARTS: &[(&str, &str)] = &[
@@ -36,6 +36,7 @@ const PARTS: &[(&str, &str)] = &[
 ];
 
 const LISTS: &[(&str, &[&str])] = &[
+    ("\"<ConnectionDoubt>\"", ConnectionDoubt::NAMES),
     ("\"<ConnectionFault>\"", ConnectionFault::NAMES),
     ("\"<ConnectionState>\"", ConnectionState::NAMES),
     ("\"<Reason>\"", Reason::NAMES),

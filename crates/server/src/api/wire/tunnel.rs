@@ -125,7 +125,7 @@ impl Tunnel {
     pub(in crate::api) fn of(row: TunnelRow, place: TunnelPlace) -> Self {
         let spec = row.spec;
         let connection = row.connection.unwrap_or_else(|| Connection::down(row.created_at));
-        let is_connected = place.is_without_ipsec || connection.state == ConnectionState::Up;
+        let is_connected = place.is_without_ipsec || connection.passes();
         Self {
             status_detail: StatusDetail::of(&row.standing),
             ready: row.standing.serves() && is_connected,

@@ -164,8 +164,8 @@ impl Reconciler {
 impl TunnelState {
     /// Takes in the state of the peer. Returns whether the shares of the tunnel have to be told.
     fn tells_peer(&mut self, peer: Option<PeerState>, now: Timestamp) -> bool {
-        let was_up = self.peer.is_some_and(|peer| peer.is_up);
-        if was_up && peer.is_some_and(|peer| !peer.is_up) {
+        let passed = self.peer.is_some_and(|peer| peer.passes);
+        if passed && peer.is_some_and(|peer| !peer.passes) {
             let since = *self.lost_since.get_or_insert(now);
             if now.duration_since(since) < PEER_HELD {
                 return false;

@@ -52,3 +52,9 @@ pub(super) fn is_installed(child: &Message) -> bool {
     // While it is rekeyed, a CHILD SA still carries.
     matches!(child.text("state"), Some("INSTALLED" | "UPDATING" | "REKEYING" | "REKEYED"))
 }
+
+/// The SPIs of an IKE SA's CHILD SAs that the gateway chose.
+pub(super) fn spis(ike: &Message) -> Vec<u32> {
+    let children = ike.sub("child-sas").into_iter().flat_map(Message::sections);
+    children.filter_map(|(_, child)| u32::from_str_radix(child.text("spi-in")?, 16).ok()).collect()
+}

@@ -1,0 +1,143 @@
+//! Whether IKE passes between the ends in both directions, as an attempt to connect shows it. Pure: time is an argument.
+//!
+//! The first exchange, IKE_SA_INIT, uses UDP 500. The next one, IKE_AUTH, uses UDP 4500 (RFC 7296 §2.23), which some networks
+//! drop.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use wicketgate_model::ConnectionFault;
+
+use super::LogLine;
+use crate::ipsec::strongswan::peer_fault::PeerFault;
+
+/// How long after the answer to IKE_SA_INIT the peer has sent IKE_AUTH: with one lost packet, which is sent again after two to four
+/// seconds by most devices.
+const AUTHENTICATES_WITHIN: SignedDuration = SignedDuration::from_millis(4500);
+
+/// The repetitions of IKE_AUTH without an answer after which the path is blamed: two seconds.
+const REPETITIONS: &str = "retransmit 3 of request with message ID 1";
+
+/// How often the peer repeats a message before its answer counts as lost.
+const REPEATED_BY_PEER: u32 = 2;
+
+/// IKE SAs that are remembered. A peer negotiates one or two at a time.
+const REMEMBERED: usize = 16;
+
+/// The attempts of the peer and of the gateway, by the unique ids of their IKE SAs.
+#[derive(Debug, Default)]
+pub(in crate::ipsec::strongswan) struct Passages(BTreeMap<u64, Passage>);
+
+#[derive(Debug, Default)]
+struct Passage {
+    /// When the gateway answered IKE_SA_INIT.
+    answered: Option<Timestamp>,
+    /// The peer has sent IKE_AUTH, or repeats IKE_SA_INIT.
+    has_gone_on: bool,
+    repeated: u32,
+}
+
+impl Passages {
+    /// Processes a log line. The order of the lines does not matter.
+    pub(in crate::ipsec::strongswan) fn log(
+        &mut self,
+        line: LogLine<'_>,
+        now: Timestamp,
+    ) -> Option<PeerFault> {
+        let (sa, text) = (line.ike_sa?, line.text);
+        if text.starts_with(REPETITIONS) {
+            return Some(blocked(
+                "the peer answers IKE on UDP 500 and not on UDP 4500: UDP 4500 is dropped on the way, or the device refuses \
+                 without an answer",
+            ));
+        }
+        let is_answer = text.starts_with("generating IKE_SA_INIT response ") && !text.contains("[ N(");
+        let is_repeated = text.starts_with("received retransmit of request with ID 0");
+        let is_authentication = text.starts_with("parsed IKE_AUTH request ");
+        if !(is_answer || is_repeated || is_authentication) {
+            return None;
+        }
+        while self.0.len() >= REMEMBERED && !self.0.contains_key(&sa) {
+            self.0.pop_first();
+        }
+        let passage = self.0.entry(sa).or_default();
+        if is_answer {
+            passage.answered = Some(now);
+        } else {
+            passage.has_gone_on = true;
+            passage.repeated += u32::from(is_repeated);
+        }
+        (is_repeated && passage.repeated >= REPEATED_BY_PEER).then(|| {
+            let cause = "the peer's IKE messages on UDP 500 arrive, and the gateway's answers do not reach it: it repeats them";
+            PeerFault::new(ConnectionFault::AnswersLost, cause)
+        })
+    }
+
+    /// The fault of an IKE SA that the peer has begun and that is still being negotiated.
+    pub(in crate::ipsec::strongswan) fn overdue(&mut self, sa: u64, now: Timestamp) -> Option<PeerFault> {
+        let passage = self.0.get_mut(&sa)?;
+        let is_late = passage.answered.is_some_and(|at| now.duration_since(at) >= AUTHENTICATES_WITHIN);
+        if passage.has_gone_on || !is_late {
+            return None;
+        }
+        // Reported once.
+        passage.has_gone_on = true;
+        Some(blocked(
+            "UDP 500 arrives from the peer, UDP 4500 does not: its IKE_SA_INIT was answered, and no IKE_AUTH came",
+        ))
+    }
+}
+
+fn blocked(cause: &str) -> PeerFault {
+    PeerFault::new(ConnectionFault::NatTraversalBlocked, cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INIT: &str = "generating IKE_SA_INIT response 0 [ SA KE No N(NATD_S_IP) N(NATD_D_IP) ]";
+    const AUTH: &str = "parsed IKE_AUTH request 1 [ IDi AUTH SA TSi TSr ]";
+    const REPEATED: &str = "received retransmit of request with ID 0, retransmitting response";
+
+    fn at(millisecond: i64) -> Timestamp {
+        Timestamp::from_millisecond(millisecond).unwrap()
+    }
+
+    /// The reasons after these lines and a look at this time.
+    fn reasons(lines: &[&str], looked_at: i64) -> Vec<ConnectionFault> {
+        let mut passages = Passages::default();
+        let line = |text| LogLine { ike_sa: Some(1), text };
+        let mut faults: Vec<_> = lines.iter().filter_map(|text| passages.log(line(text), at(0))).collect();
+        faults.extend(passages.overdue(1, at(looked_at)));
+        assert_eq!(passages.overdue(1, at(looked_at)), None);
+        faults.into_iter().map(|fault| fault.reason).collect()
+    }
+
+    #[test]
+    fn a_peer_whose_second_message_does_not_arrive_is_behind_a_filter() {
+        assert_eq!(reasons(&[INIT], 4499), []);
+        assert_eq!(reasons(&[INIT], 4500), [ConnectionFault::NatTraversalBlocked]);
+        for lines in [[INIT, AUTH], [AUTH, INIT]] {
+            assert_eq!(reasons(&lines, 4500), []);
+        }
+        // One packet was lost.
+        assert_eq!(reasons(&[INIT, REPEATED], 4500), []);
+        assert_eq!(reasons(&[INIT, REPEATED, REPEATED], 4500), [ConnectionFault::AnswersLost]);
+        assert_eq!(reasons(&["generating IKE_SA_INIT response 0 [ N(NO_PROP) ]"], 4500), []);
+        assert_eq!(
+            reasons(&["retransmit 3 of request with message ID 1"], 0),
+            [ConnectionFault::NatTraversalBlocked]
+        );
+        assert_eq!(reasons(&["retransmit 3 of request with message ID 0"], 0), []);
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut passages = Passages::default();
+        for sa in 0..1000 {
+            passages.log(LogLine { ike_sa: Some(sa), text: INIT }, at(0));
+        }
+        assert!(passages.0.len() <= REMEMBERED && passages.overdue(999, at(9000)).is_some());
+    }
+}

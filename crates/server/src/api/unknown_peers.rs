@@ -1,0 +1,73 @@
+//! `/frontdoor/v2/unknown-peers`: who sends IKE to the gateway and is no tunnel's peer. They may be sites of any Frontdoor, so only
+//! who administers all of them may see this.
+
+use super::{
+    access::{Administers, Answer},
+    wire::{
+        answer::{Format, Links, Representation},
+        property::{LINKS, Property, PropertyType},
+        query::Query,
+    },
+};
+use crate::error::ApiError;
+use jiff::Timestamp;
+use serde::Serialize;
+use std::{cmp::Reverse, net::Ipv4Addr};
+use wicketgate_model::{LocationId, UnknownPeer};
+use wicketgate_store::PageRequest;
+
+pub(super) static PROPERTIES: &[Property] = &[
+    Property::new("address", PropertyType::Text).described_as("unknownAddress"),
+    Property::new("locationId", PropertyType::Text),
+    Property::new("port", PropertyType::Integer).described_as("ikePort"),
+    Property::new("packets", PropertyType::Integer),
+    Property::new("firstSeenAt", PropertyType::Time),
+    Property::new("lastSeenAt", PropertyType::Time),
+    LINKS,
+];
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct UnknownAddress {
+    address: Ipv4Addr,
+    location_id: LocationId,
+    port: u16,
+    packets: u64,
+    first_seen_at: Timestamp,
+    last_seen_at: Timestamp,
+}
+
+impl Representation for UnknownAddress {
+    const LIST: &'static str = "unknownPeerList";
+
+    fn links(&self) -> Links {
+        Vec::new()
+    }
+}
+
+/// The newest first.
+pub(super) async fn list(at: Administers, format: Format, query: Query) -> Answer {
+    if at.organization.is_some() {
+        return Err(ApiError::not_authorized(
+            "The token is of one organization; senders of IKE may belong to any",
+        ));
+    }
+    let query = query.list(PROPERTIES)?;
+    let state = &at.caller.state;
+    let mut found = Vec::new();
+    for location in state.locations.iter() {
+        let Some(gateway) = state.gateways.at(location) else { continue };
+        let peers = gateway.view.lock().unknown_peers.clone();
+        found.extend(peers.into_iter().map(|peer| (location.clone(), peer)));
+    }
+    found.sort_unstable_by_key(|(_, peer)| Reverse(peer.last_seen_at));
+    let PageRequest { number, size } = query.request.page;
+    let size = usize::try_from(size).unwrap_or(usize::MAX);
+    let skipped = usize::try_from(number).unwrap_or(usize::MAX).saturating_mul(size);
+    let total = found.len().try_into().unwrap_or(u64::MAX);
+    let rows = found.into_iter().skip(skipped).take(size).map(|(location_id, peer)| {
+        let UnknownPeer { address, port, packets, first_seen_at, last_seen_at } = peer;
+        UnknownAddress { address, location_id, port, packets, first_seen_at, last_seen_at }
+    });
+    Ok(format.page("/frontdoor/v2/unknown-peers", &query, total, rows))
+}
