@@ -159,3 +159,20 @@ fn ike_from_an_address_of_no_tunnel_is_counted_and_named() -> Result<()> {
     ensure!(world.gateway.process.said().contains(&line), "{}", world.gateway.process.tail());
     world.end()
 }
+
+#[test]
+fn a_connection_through_which_nothing_has_come_says_so_until_something_does() -> Result<()> {
+    let (world, published) = World::with_sites(1).publish(here)?;
+    let path = path(&published.tunnel)?;
+    // IKE has zeros where ESP has its SPI.
+    drop_at(&world, "iifname site0 udp dport 4500 @th,64,32 != 0 drop\n iifname site0 ip protocol esp drop")?;
+    let site = world.connected_site(0, &published.tunnel)?;
+    ensure!(ask(&site.namespace, published.door, TRY).is_err(), "ESP passes");
+    let is_unused = |t: &Value| warnings(t) == ["NoTrafficReceived"];
+    let told = world.gateway.wait(&world.lab, &path, "unused", 2 * PATIENCE, is_unused)?;
+    ensure!(told["ready"] == true && told["connection"]["lastError"].is_null(), "{told}");
+    restore(&world)?;
+    assert_eq!(ask(&site.namespace, published.door, PATIENCE)?, "here");
+    world.gateway.wait(&world.lab, &path, "used", PATIENCE, |t| warnings(t).is_empty())?;
+    world.end()
+}

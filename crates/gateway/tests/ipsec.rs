@@ -18,6 +18,7 @@ mod ipsec {
     mod proposals;
     mod steering;
     mod stray;
+    mod twins;
     mod unusual;
     mod world;
 }

@@ -176,6 +176,10 @@ crate::text_enum!(
         IkeVersionDiffers = "IkeVersionDiffers",
         /// The gateway's own IKE daemon has ended or hangs, or its host drops packets; it is not the peer's fault.
         GatewayFailed = "GatewayFailed",
+        /// Two devices connect with the tunnel's identity, and replace each other's connection.
+        PeerDuplicated = "PeerDuplicated",
+        /// The peer sends ESP to an SA that does not exist, beside one that does.
+        ChildSaUnknown = "ChildSaUnknown",
         /// The device with the tunnel's keys sends from another address than `peerPublicIp`.
         PeerAddressDiffers = "PeerAddressDiffers",
         /// IKE passes on UDP 500, and not on UDP 4500.
@@ -195,6 +199,8 @@ crate::text_enum!(
         PeerSuspected = "PeerSuspected",
         /// The peer has not answered several times in a row: nothing passes now.
         PeerSilent = "PeerSilent",
+        /// No packet has come through the CHILD SAs since they were installed. The site may be idle.
+        NoTrafficReceived = "NoTrafficReceived",
     }
 );
 serde_as_text!(ConnectionState, ConnectionFault, ConnectionDoubt);

@@ -1,7 +1,7 @@
 //! ESP of a peer to which the gateway has no SA: the peer has not noticed that the gateway gave the SA up.
 //!
 //! Raw sockets in the tunnel's namespace receive a copy of what the guard admits: packets of the tunnel's peer, or with its
-//! forged address. So a packet is a hint only (RFC 7296 §1.5). The answer is smaller, and the
+//! forged address. A filter in the kernel leaves out the SAs that exist. So a packet is a hint only (RFC 7296 §1.5). The answer is smaller, and the
 //! caller limits how often it is sent.
 
 use std::{
@@ -9,7 +9,7 @@ use std::{
     net::{Ipv4Addr, SocketAddrV4},
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::ground::{Namespace, NetworkError};
@@ -27,6 +27,9 @@ const ESP_HEADER: usize = 8;
 
 /// More than the headers: the rest of a packet is not needed.
 const BUFFER: usize = 128;
+
+/// SAs that the filter leaves out: far more than a tunnel has.
+const FILTERED: usize = 64;
 
 /// A few packets. What a busy peer sends meanwhile is dropped.
 const RECEIVE_BUFFER: usize = 16 << 10;
@@ -46,11 +49,17 @@ pub(super) struct StrayPacket {
 }
 
 impl StrayEsp {
-    /// Watches the packets to `inside`, the engine's own address in `namespace`.
-    pub(super) async fn watch(namespace: &Namespace, inside: Ipv4Addr) -> Result<Self, NetworkError> {
+    /// Watches the packets to `inside`, the engine's own address in `namespace`, with another SPI than `existing`.
+    pub(super) async fn watch(
+        namespace: &Namespace,
+        inside: Ipv4Addr,
+        existing: Vec<u32>,
+    ) -> Result<Self, NetworkError> {
         let open = move || {
             let open = |protocol: Protocol| {
                 let socket = Socket::new(Domain::IPV4, Type::RAW.cloexec(), Some(protocol))?;
+                let headers = if protocol == Protocol::UDP { UDP } else { 0 };
+                socket.attach_filter(&others(headers, &existing))?;
                 socket.set_nonblocking(true)?;
                 socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
                 socket.bind(&SocketAddrV4::new(inside, 0).into())?;
@@ -101,6 +110,27 @@ async fn receive(socket: &AsyncFd<Socket>) -> io::Result<Vec<u8>> {
             Ok(buffer[..length].to_vec())
         })
         .await
+}
+
+/// A program of the kernel's packet filter that admits packets of IPv4 whose ESP, `headers` bytes behind the header of IP, has
+/// none of these SPIs, and is not IKE, which has 0 there (RFC 3948 §2.2). Of too many SPIs, the program has the first.
+fn others(headers: usize, spis: &[u32]) -> Vec<SockFilter> {
+    // From the kernel's `linux/filter.h`.
+    const LOAD_HEADER_LENGTH: u16 = 0xb1;
+    const LOAD_WORD_BEHIND: u16 = 0x40;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    let spis: Vec<_> = std::iter::once(0).chain(spis.iter().copied().take(FILTERED)).collect();
+    let offset = u32::try_from(headers).unwrap_or_default();
+    let mut program =
+        vec![SockFilter::new(LOAD_HEADER_LENGTH, 0, 0, 0), SockFilter::new(LOAD_WORD_BEHIND, 0, 0, offset)];
+    for (at, spi) in spis.iter().enumerate() {
+        // Over the other comparisons and the first end.
+        let over = u8::try_from(spis.len() - at).unwrap_or_default();
+        program.push(SockFilter::new(JUMP_IF_EQUAL, over, 0, *spi));
+    }
+    program.extend([SockFilter::new(RETURN, 0, 0, u32::MAX), SockFilter::new(RETURN, 0, 0, 0)]);
+    program
 }
 
 /// The ESP packet in an IPv4 packet, if it is one.

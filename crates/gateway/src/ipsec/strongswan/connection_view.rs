@@ -6,15 +6,19 @@ mod sa;
 #[cfg(test)]
 mod tests;
 mod traffic;
+mod twins;
 mod withdrawal;
 
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use jiff::{SignedDuration, Timestamp};
 use wicketgate_model::{
-    Algorithms, Connection, ConnectionError, ConnectionFault, ConnectionState, Nat, SaTimes, TrafficSelectors,
+    Algorithms, Connection, ConnectionDoubt, ConnectionError, ConnectionFault, ConnectionState,
+    ConnectionWarning, Nat, SaTimes, TrafficSelectors,
 };
 use wicketgate_vici::Message;
+
+use crate::ipsec::stray_esp::StrayPacket;
 
 use super::{
     conf::Ends,
@@ -26,10 +30,17 @@ use answers::Answers;
 use children::Children;
 use sa::{id, is_established, is_installed, peer, steady, times};
 use traffic::ChildTraffic;
+use twins::Twins;
 use withdrawal::Withdrawal;
 
 /// How long after the end of a connection charon may report that its peer was silent: its threads do not log in order.
 const REPORTED_LATE: SignedDuration = SignedDuration::from_secs(5);
+
+/// How long a connection may carry nothing before that is said. Most devices send something at once: what had them connect.
+const UNUSED: SignedDuration = SignedDuration::from_secs(30);
+const NO_TRAFFIC: &str = "no packet has come through the tunnel since then: if hosts at the site have tried, the device does not send \
+     traffic for loadBalancerIp into the tunnel (see its routes, and exempt it from address translation), or a firewall on the way \
+     drops ESP";
 
 /// How long a reported fault outranks a peer that does not answer.
 const SAID: SignedDuration = SignedDuration::from_mins(10);
@@ -55,6 +66,7 @@ pub(super) struct ConnectionView {
     passages: Passages,
     answers: Answers,
     withdrawal: Withdrawal,
+    twins: Twins,
     /// The SPIs of the last CHILD SAs, which the peer uses in its ESP.
     spis: Vec<u32>,
     /// charon gave up an IKE SA since the SAs were last read. A fault only if there is no other.
@@ -77,6 +89,17 @@ pub(super) enum Negotiation {
     Idle,
 }
 
+impl Negotiation {
+    fn of(is_up: bool, is_calling: bool, is_called: bool) -> Self {
+        match (is_up, is_calling, is_called) {
+            (true, ..) => Self::Up,
+            (false, true, _) => Self::Initiating,
+            (false, false, true) => Self::Responding,
+            (false, false, false) => Self::Idle,
+        }
+    }
+}
+
 impl ConnectionView {
     pub(super) fn new(now: Timestamp) -> Self {
         Self {
@@ -93,6 +116,7 @@ impl ConnectionView {
             passages: Passages::default(),
             answers: Answers::default(),
             withdrawal: Withdrawal::default(),
+            twins: Twins::default(),
             spis: Vec::new(),
             silence: None,
             ended_at: None,
@@ -125,7 +149,7 @@ impl ConnectionView {
         }
         let is_shown = line.ike_sa.is_some() && line.ike_sa == self.timed.0;
         if self.line == Negotiation::Up && is_shown && self.answers.log(line, now) {
-            self.warn();
+            self.warn(now);
             return true;
         }
         let blocked = self.passages.log(line, now).filter(|_| self.line != Negotiation::Up);
@@ -146,6 +170,12 @@ impl ConnectionView {
         self.answers.warning().is_some()
     }
 
+    /// Whether the first packet is awaited.
+    pub(super) fn is_unused(&self) -> bool {
+        self.connection.state == ConnectionState::Up
+            && self.connection.child_sas.iter().all(|child| child.bytes_in == 0)
+    }
+
     /// What the peer's ESP is recognised by, also from another address.
     pub(super) fn spis(&self) -> &[u32] {
         &self.spis
@@ -164,8 +194,16 @@ impl ConnectionView {
         self.fail(PeerFault::with_cure(reason, cause, cure), now);
     }
 
-    fn warn(&mut self) {
-        self.connection.warnings = self.answers.warning().cloned().into_iter().collect();
+    fn warn(&mut self, now: Timestamp) {
+        let silence = self.answers.warning().cloned();
+        let since = self.connection.child_sas.iter().map(|child| child.since).min();
+        let unused = since.filter(|since| self.is_unused() && now.duration_since(*since) >= UNUSED);
+        let unused = unused.map(|since| ConnectionWarning {
+            reason: ConnectionDoubt::NoTrafficReceived,
+            message: NO_TRAFFIC.to_owned(),
+            since,
+        });
+        self.connection.warnings = silence.into_iter().chain(unused).collect();
     }
 
     /// Whether a line is about an attempt before the one that is up, and arrives late.
@@ -220,6 +258,7 @@ impl ConnectionView {
         // A failed rekey leaves the previous CHILD SA: only a new one clears the error, and not one of others that work.
         if newest > self.newest {
             self.answers.end();
+            self.twins.renewed();
             self.failing.retain(|it| self.children.has(it) && !renewed.contains(it));
             if self.failing.is_empty() {
                 self.connection.last_error = None;
@@ -228,12 +267,7 @@ impl ConnectionView {
         if newest.is_some() {
             self.newest = newest;
         }
-        self.line = match shown {
-            Some((_, Some(_))) => Negotiation::Up,
-            _ if is_calling => Negotiation::Initiating,
-            _ if is_called => Negotiation::Responding,
-            _ => Negotiation::Idle,
-        };
+        self.line = Negotiation::of(newest.is_some(), is_calling, is_called);
         if was_up || self.line == Negotiation::Up {
             self.ended_at = (self.line != Negotiation::Up).then_some(now);
         }
@@ -249,9 +283,32 @@ impl ConnectionView {
             self.fail(fault, now);
         }
         self.answers.look(self.connection.bytes_in, self.line == Negotiation::Up);
-        self.warn();
+        self.find_twins(shown.map(|(ike, _)| ike), now);
         self.show(shown, now);
+        self.warn(now);
         is_lost
+    }
+
+    /// Looks whether two devices take turns.
+    fn find_twins(&mut self, shown: Option<&Message>, now: Timestamp) {
+        let is_by_peer = |ike: &&Message| is_established(ike) && ike.text("initiator") != Some("yes");
+        let is_new = |ike: &&Message| id(ike).is_some() && id(ike) != self.timed.0;
+        if let Some(peer) = shown.filter(is_by_peer).filter(is_new).and_then(peer) {
+            self.twins.connected(peer.port, now);
+        }
+        if let Some(fault) = self.twins.turns(now) {
+            self.said_at = Some(now);
+            self.fail(fault, now);
+        }
+    }
+
+    /// Processes ESP that belongs to no SA, while a connection is up.
+    pub(super) fn stray(&mut self, packet: StrayPacket, now: Timestamp) {
+        let port = self.connection.peer.as_ref().map(|peer| peer.port);
+        if let Some(fault) = self.twins.stray(packet, port) {
+            self.said_at = Some(now);
+            self.fail(fault, now);
+        }
     }
 
     /// Notes the ids of all SAs.

@@ -3,12 +3,13 @@
 //! charon may die at any time: the task starts another one with the same configuration. The task may end at any time:
 //! charon keeps running, and the task of the next run adopts it. Only the task talks to its charon.
 
+mod calls;
 mod orders;
 mod process_time;
 mod replacement;
 mod sign_of_life;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::{
@@ -25,16 +26,13 @@ use orders::{Done, Order};
 
 use super::{
     charon::{Charon, CharonHome},
-    conf::{CharonConfig, initiate},
+    conf::CharonConfig,
     connection_view::{ConnectionView, Negotiation},
     fault::{LogLine, peer_refuses},
     initiation::Initiation,
     stray_watch::StrayWatch,
 };
-use crate::{
-    ground::{KnownPeers, NetworkError, TunnelHandle, UnknownPeers, return_route},
-    ipsec::stray_esp::StrayPacket,
-};
+use crate::ground::{KnownPeers, NetworkError, TunnelHandle, UnknownPeers, return_route};
 
 /// Byte counters grow without an event: they are read this often while they grow, and less and less often while they
 /// rest. Most of hundreds of tunnels rest.
@@ -248,7 +246,7 @@ impl Task {
                     pause = self.next_pause(pause, is_still);
                     look_at = Instant::now() + pause;
                 }
-                stray = self.strays.packet() => self.call_back(stray),
+                stray = self.strays.packet() => self.take_stray(stray),
                 () = sleep_until(call_at.unwrap_or(look_at)), if call_at.is_some() => {
                     self.call(pid, &mut client).await?;
                     look_at = look_at.min(Instant::now() + LOOK_AFTER);
@@ -262,6 +260,7 @@ impl Task {
         match self.view.line {
             Negotiation::Initiating | Negotiation::Responding => LOOK_OFTEN,
             Negotiation::Up if self.view.is_doubtful() => LOOK_OFTEN,
+            Negotiation::Up if self.view.is_unused() => LOOK_EVERY,
             _ if is_still => (pause * 2).clamp(LOOK_EVERY, LOOK_RARELY),
             _ => LOOK_EVERY,
         }
@@ -308,28 +307,6 @@ impl Task {
         Ok(())
     }
 
-    /// Initiates, to a lost peer behind a NAT through that.
-    async fn call(&mut self, pid: i32, client: &mut Client) -> Result<(), Error> {
-        let is_through_nat = self.initiation.begin(Instant::now());
-        let port = self.view.nat_port.filter(|_| is_through_nat);
-        if let Some(wanted) = self.wanted.clone().filter(|_| port != self.aimed_at) {
-            self.answered(pid, wanted.aim(client, port)).await?;
-            self.aimed_at = port;
-        }
-        debug!(dir = %self.home.dir.display(), port, "initiating");
-        self.answered(pid, initiate(client)).await
-    }
-
-    /// During a key change the peer may have an older key: its next attempt gets the next key.
-    async fn prove_another(&mut self, pid: i32, client: &mut Client) -> Result<(), Error> {
-        if let Some(wanted) = self.wanted.clone().filter(|w| w.keys.len() > 1) {
-            self.proved = (self.proved + 1) % wanted.keys.len();
-            let place = self.proved;
-            self.answered(pid, wanted.load_key(client, place)).await?;
-        }
-        Ok(())
-    }
-
     /// Processes an event; returns whether to read the SAs.
     fn take(&mut self, name: &str, message: &Message) -> bool {
         if name != "log" {
@@ -359,36 +336,15 @@ impl Task {
         self.publish();
         self.plan();
         match &self.wanted {
-            Some(wanted) if self.view.line != Negotiation::Up => self.strays.begin(wanted.inside),
+            Some(wanted) if self.view.line != Negotiation::Up => self.strays.watch(wanted.inside, &[]),
             Some(wanted) => {
                 self.known_peers.add(wanted.peer);
-                self.strays.end();
+                self.strays.watch(wanted.inside, self.view.spis());
             }
             None => self.strays.end(),
         }
         let now = self.view.connection();
         Ok(*now != before || now.state == ConnectionState::Connecting)
-    }
-
-    /// Decides when to initiate.
-    fn plan(&mut self) {
-        let is_wanted = self.wanted.as_ref().is_some_and(|w| w.initiate);
-        self.initiation.look(is_wanted, self.view.line, Instant::now());
-    }
-
-    /// The peer sends ESP and there is no SA: it does not know, unless its address is forged.
-    fn call_back(&mut self, stray: io::Result<StrayPacket>) {
-        let dir = self.home.dir.display();
-        let is_known = self.wanted.as_ref().is_some_and(|wanted| self.known_peers.is_known(wanted.peer));
-        match stray {
-            Ok(packet) if is_known && self.initiation.answer_stray(Instant::now()) => {
-                let spi = format_args!("{:08x}", packet.spi);
-                info!(%dir, spi, "the peer sends ESP that belongs to no SA: calling it back");
-            }
-            Ok(_) => {}
-            Err(error) => debug!(%dir, %error, "could not answer ESP that belongs to no SA"),
-        }
-        self.plan();
     }
 
     fn publish(&self) {

@@ -59,6 +59,12 @@ impl PeerFault {
             ConnectionFault::GatewayFailed => {
                 "the site's device needs no change; if it recurs, see the gateway's log"
             }
+            ConnectionFault::PeerDuplicated => {
+                "turn one of them off, or give it a tunnel of its own with another public address and another peerId"
+            }
+            ConnectionFault::ChildSaUnknown => {
+                "have the device end its connection and start it again; the gateway has told it with INVALID_SPI"
+            }
             ConnectionFault::PeerAddressDiffers => {
                 "set peerPublicIp to the address that the site's device sends from"
             }

@@ -1,4 +1,4 @@
-//! When a tunnel is watched for ESP that belongs to no SA: while it has no CHILD SA, with pauses.
+//! When a tunnel is watched for ESP that belongs to no SA: always, with pauses.
 
 use std::{io, net::Ipv4Addr, time::Duration};
 
@@ -9,8 +9,8 @@ use crate::{
     ipsec::stray_esp::{StrayEsp, StrayPacket},
 };
 
-/// After the end of a connection, and after each packet found, further ones do not count for this long: some are under way,
-/// and the peer is being called.
+/// After a change of the SAs, and after each packet found, further ones do not count for this long: some are under way, and the
+/// peer may be being called.
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// See the module.
@@ -18,21 +18,26 @@ const PAUSE: Duration = Duration::from_secs(5);
 pub(super) struct StrayWatch {
     namespace: Namespace,
     sockets: Option<StrayEsp>,
-    /// Since when to watch for packets to which address, the engine's own; `None` while there is a CHILD SA.
+    /// Since when to watch for packets to which address, the engine's own.
     begin: Option<(Instant, Ipv4Addr)>,
+    /// The SPIs of the SAs that exist.
+    existing: Vec<u32>,
 }
 
 impl StrayWatch {
     pub(super) fn new(namespace: Namespace) -> Self {
-        Self { namespace, sockets: None, begin: None }
+        Self { namespace, sockets: None, begin: None, existing: Vec::new() }
     }
 
-    /// The connection ended, or there is none yet.
-    pub(super) fn begin(&mut self, inside: Ipv4Addr) {
-        self.begin.get_or_insert_with(|| (Instant::now() + PAUSE, inside));
+    /// These are the SPIs of the SAs that exist.
+    pub(super) fn watch(&mut self, inside: Ipv4Addr, existing: &[u32]) {
+        if self.begin.is_none() || self.existing != existing {
+            self.existing = existing.to_vec();
+            (self.sockets, self.begin) = (None, Some((Instant::now() + PAUSE, inside)));
+        }
     }
 
-    /// There is a CHILD SA.
+    /// There is no daemon that has been configured.
     pub(super) fn end(&mut self) {
         (self.sockets, self.begin) = (None, None);
     }
@@ -48,7 +53,11 @@ impl StrayWatch {
 
     async fn answer(&mut self, inside: Ipv4Addr) -> io::Result<StrayPacket> {
         if self.sockets.is_none() {
-            self.sockets = Some(StrayEsp::watch(&self.namespace, inside).await.map_err(io::Error::other)?);
+            self.sockets = Some(
+                StrayEsp::watch(&self.namespace, inside, self.existing.clone())
+                    .await
+                    .map_err(io::Error::other)?,
+            );
         }
         let Some(sockets) = &self.sockets else { return std::future::pending().await };
         let packet = sockets.packet().await?;

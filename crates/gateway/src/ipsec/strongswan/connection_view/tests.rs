@@ -93,6 +93,8 @@ fn peer_and_times_are_shown_and_stay_while_nothing_changes() {
         let child = Message::new()
             .set("uniqueid", child)
             .set("state", "INSTALLED")
+            .set("bytes-in", "1")
+            .set("bytes-out", "1")
             .set("install-time", child_age.to_string())
             .set("rekey-time", (3600 - child_age).to_string());
         let ike = Message::new()
