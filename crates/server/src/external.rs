@@ -1,8 +1,9 @@
 //! The address that clients reach the API at, where a reverse proxy is in between.
 //!
-//! A header of a client that is no trusted proxy is ignored.
+//! A header of a client that is no trusted proxy is ignored, and so is one with several values: the proxy has added its own
+//! value to one that its client chose.
 
-use axum::http::{HeaderMap, Uri};
+use axum::http::{HeaderMap, Uri, uri::Authority};
 use ipnet::IpNet;
 use std::{net::IpAddr, str::FromStr};
 
@@ -28,10 +29,11 @@ impl FromStr for ExternalUrl {
         let scheme =
             uri.scheme_str().filter(|scheme| matches!(*scheme, "http" | "https")).ok_or_else(rule)?;
         let authority = uri.authority().filter(|a| !a.as_str().contains('@')).ok_or_else(rule)?;
-        if text.contains(['?', '#']) {
+        let path = uri.path().trim_end_matches('/');
+        if text.contains(['?', '#']) || !(path.is_empty() || is_path(path)) {
             return Err(rule());
         }
-        Ok(Self(format!("{scheme}://{authority}{}", uri.path().trim_end_matches('/'))))
+        Ok(Self(format!("{scheme}://{authority}{path}")))
     }
 }
 
@@ -55,7 +57,15 @@ impl FromStr for TrustedProxy {
 #[derive(Debug, Clone)]
 pub(crate) struct LinkBase(pub(crate) String);
 
+/// The headers by which a trusted proxy names the address.
+pub(crate) const FORWARDED: &str = "X-Forwarded-Proto, X-Forwarded-Host, X-Forwarded-Prefix";
+
 impl ExternalAddress {
+    /// Whether answers depend on [`FORWARDED`], so that one for a client does not fit another.
+    pub(crate) fn reads_headers(&self) -> bool {
+        self.url.is_none() && !self.trusted_proxies.is_empty()
+    }
+
     pub(crate) fn base(&self, client: Option<IpAddr>, headers: &HeaderMap) -> Option<LinkBase> {
         if let Some(ExternalUrl(url)) = &self.url {
             return Some(LinkBase(url.clone()));
@@ -64,15 +74,17 @@ impl ExternalAddress {
         if !self.trusted_proxies.iter().any(|proxy| proxy.0.contains(&client)) {
             return None;
         }
-        // The first value is what the client used; each further proxy adds its own.
-        let first = |name: &str| {
-            let value = headers.get(name)?.to_str().ok()?.split(',').next()?.trim();
-            (!value.is_empty()).then_some(value)
+        let only = |name: &str| {
+            let mut values = headers.get_all(name).iter();
+            let value = values.next().filter(|_| values.next().is_none())?.to_str().ok()?.trim();
+            (!value.is_empty() && !value.contains(',')).then_some(value)
         };
-        let prefix = first("x-forwarded-prefix").map(|prefix| prefix.trim_end_matches('/'));
+        let prefix = only("x-forwarded-prefix").map(|prefix| prefix.trim_end_matches('/'));
         let prefix = prefix.filter(|prefix| is_path(prefix)).unwrap_or_default();
-        let host = first("x-forwarded-host").zip(first("x-forwarded-proto"));
-        let origin = host.map(|(host, scheme)| format!("{}://{host}", scheme.to_ascii_lowercase()));
+        // An authority has no path: a host cannot add one.
+        let host = only("x-forwarded-host").and_then(|host| host.parse::<Authority>().ok());
+        let origin = host.zip(only("x-forwarded-proto"));
+        let origin = origin.map(|(host, scheme)| format!("{}://{host}", scheme.to_ascii_lowercase()));
         match origin.and_then(|origin| origin.parse::<ExternalUrl>().ok()) {
             Some(ExternalUrl(origin)) => Some(LinkBase(format!("{origin}{prefix}"))),
             None if prefix.is_empty() => None,
@@ -83,7 +95,7 @@ impl ExternalAddress {
 
 /// A path that is not taken for another host's.
 fn is_path(prefix: &str) -> bool {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/-._~".contains(c);
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/-._~%".contains(c);
     prefix.starts_with('/') && !prefix.starts_with("//") && prefix.chars().all(is_plain)
 }
 
@@ -104,8 +116,8 @@ mod tests {
             address.base(Some("::ffff:10.0.0.7".parse().unwrap()), &headers(values)).map(|base| base.0)
         };
         let all = [
-            ("x-forwarded-proto", "https, http"),
-            ("x-forwarded-host", "api.example:8443, internal"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "api.example:8443"),
             ("x-forwarded-prefix", "/wicketgate/"),
         ];
         let trusted = address(None, "10.0.0.0/24");
@@ -118,9 +130,36 @@ mod tests {
         for bad in ["//evil.example", "evil", "/a b", "/a\"b"] {
             assert_eq!(base(&trusted, &[("x-forwarded-prefix", bad)]), None, "{bad}");
         }
-        let host = [("x-forwarded-proto", "javascript"), ("x-forwarded-host", "x")];
-        assert_eq!(base(&trusted, &host), None);
-        for bad in ["api.example", "ftp://x", "https://", "https://u@x", "https://x/?a", "https://x/#a"] {
+        let of_host =
+            |scheme, host| base(&trusted, &[("x-forwarded-proto", scheme), ("x-forwarded-host", host)]);
+        assert_eq!(of_host("https", "[2001:db8::1]:8443").as_deref(), Some("https://[2001:db8::1]:8443"));
+        for (scheme, host) in [
+            ("javascript", "x"),
+            ("https, http", "api.example"),
+            // Of these, the client chose the first.
+            ("https", "evil.example, api.example"),
+            ("https", "evil.example/oauth"),
+            ("https", "api.example/\", \"x\": \""),
+            ("https", "api\"example"),
+            ("https", "u@api.example"),
+        ] {
+            assert_eq!(of_host(scheme, host), None, "{scheme} {host}");
+        }
+        let mut twice: HeaderMap = headers(&all);
+        twice.append("x-forwarded-host", "evil.example".parse().unwrap());
+        let client = Some("10.0.0.7".parse().unwrap());
+        assert_eq!(trusted.base(client, &twice).map(|base| base.0).as_deref(), Some("/wicketgate"));
+        assert!(trusted.reads_headers() && !fixed.reads_headers());
+        assert!(!ExternalAddress::default().reads_headers());
+        for bad in [
+            "api.example",
+            "ftp://x",
+            "https://",
+            "https://u@x",
+            "https://x/?a",
+            "https://x/#a",
+            "https://x/\"a",
+        ] {
             assert!(bad.parse::<ExternalUrl>().is_err(), "{bad}");
         }
     }

@@ -1,13 +1,18 @@
 //! Links and `Location` begin with the address that clients reach the API at, where a reverse proxy is in between. Without
 //! one they are paths, as handlers make them.
 
-use crate::{error::ApiError, serve::ClientAddress, state::AppState};
+use crate::{
+    error::ApiError,
+    external::{FORWARDED, LinkBase},
+    serve::ClientAddress,
+    state::AppState,
+};
 use axum::{
     body::{Body, to_bytes},
     extract::{Request, State},
     http::{
         HeaderValue,
-        header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION},
+        header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, VARY},
     },
     middleware::Next,
     response::{IntoResponse, Response},
@@ -20,9 +25,32 @@ const LARGEST: usize = 64 << 20;
 /// Wraps every request.
 pub(super) async fn absolute(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
     let client = request.extensions().get::<ClientAddress>().map(|client| client.0.ip());
-    let Some(base) = state.external.base(client, request.headers()) else { return next.run(request).await };
-    request.extensions_mut().insert(base.clone());
+    let base = state.external.base(client, request.headers());
+    if let Some(base) = base.clone() {
+        request.extensions_mut().insert(base);
+    }
     let mut response = next.run(request).await;
+    if state.external.reads_headers() {
+        not_for_others(&mut response);
+    }
+    match base {
+        Some(base) => prefixed(response, &base).await,
+        None => response,
+    }
+}
+
+/// Links depend on headers that any client can send to a cache which does not know them, or to a proxy that passes them on.
+fn not_for_others(response: &mut Response) {
+    let headers = response.headers_mut();
+    headers.append(VARY, HeaderValue::from_static(FORWARDED));
+    if let Some(value) = headers.get_mut(CACHE_CONTROL)
+        && value.as_bytes().starts_with(b"public")
+    {
+        *value = HeaderValue::from_static("private, no-cache");
+    }
+}
+
+async fn prefixed(mut response: Response, base: &LinkBase) -> Response {
     let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
     let location = location.filter(|path| path.starts_with('/')).map(|path| format!("{}{path}", base.0));
     if let Some(location) = location.and_then(|location| HeaderValue::try_from(location).ok()) {

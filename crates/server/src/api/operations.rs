@@ -22,6 +22,9 @@ use axum::{
 use serde_json::Value;
 use std::{borrow::Cow, sync::LazyLock};
 
+/// Where the document names the endpoint that clients get tokens from.
+const TOKEN_URL: &str = "/components/securitySchemes/oauth/flows/clientCredentials/tokenUrl";
+
 static DOCUMENT: LazyLock<String> = LazyLock::new(|| format!("{:#}\n", document()));
 
 /// The OpenAPI document of all operations.
@@ -31,14 +34,19 @@ pub fn document() -> Value {
 
 async fn serve_document(base: Option<Extension<LinkBase>>) -> impl IntoResponse {
     let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "public, max-age=300")];
-    let document = match base {
+    let text = match base {
         None => Cow::Borrowed(DOCUMENT.as_str()),
-        Some(Extension(LinkBase(base))) => DOCUMENT
-            .replace("\"url\": \"/\"", &format!("\"url\": \"{base}/\""))
-            .replace("\"tokenUrl\": \"/", &format!("\"tokenUrl\": \"{base}/"))
-            .into(),
+        Some(Extension(LinkBase(base))) => {
+            let mut document = document();
+            for path in ["/servers/0/url", TOKEN_URL] {
+                if let Some(Value::String(url)) = document.pointer_mut(path) {
+                    url.insert_str(0, &base);
+                }
+            }
+            format!("{document:#}\n").into()
+        }
     };
-    (headers, document)
+    (headers, text)
 }
 
 const READ: Access = Access::Scope("frontdoor.read");
