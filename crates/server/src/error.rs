@@ -223,6 +223,7 @@ impl From<StoreError> for ApiError {
             | StoreError::Corrupt { .. }
             | StoreError::Database(_)
             | StoreError::Commit(_)
+            | StoreError::Unconfirmed(_)
             | StoreError::Late => {
                 error!(error = %e, source = ?std::error::Error::source(&e).map(ToString::to_string), "database failed");
                 Self::unavailable(capitalized(&e.fault().to_string()))

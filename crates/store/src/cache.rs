@@ -16,6 +16,8 @@ pub(crate) struct Cache(Mutex<Kept>);
 #[derive(Debug)]
 struct Kept {
     most: usize,
+    /// Some of the rows may change at an unknown time.
+    is_suspended: bool,
     /// How often it was cleared. A row that was read before may be out of date.
     forgotten: u64,
     /// By a key that tells rows of different types apart.
@@ -26,7 +28,7 @@ impl Cache {
     /// `is_alone`: no other process writes.
     pub(crate) fn new(is_alone: bool) -> Self {
         let most = if is_alone { MOST } else { 0 };
-        Self(Mutex::new(Kept { most, forgotten: 0, rows: HashMap::new() }))
+        Self(Mutex::new(Kept { most, is_suspended: false, forgotten: 0, rows: HashMap::new() }))
     }
 
     /// The row of this key, from the database if it is not cached.
@@ -46,6 +48,7 @@ impl Cache {
         let mut kept = self.0.lock();
         if kept.forgotten == forgotten
             && kept.most > 0
+            && !kept.is_suspended
             && let Some(row) = row.clone()
         {
             if kept.rows.len() >= kept.most {
@@ -63,10 +66,19 @@ impl Cache {
         kept.rows.clear();
     }
 
-    /// Stops caching: some of the rows may change at an unknown time.
-    pub(crate) fn give_up(&self) {
-        self.0.lock().most = 0;
+    /// Stops caching until the next write transaction: a COMMIT failed, and may be carried out yet.
+    pub(crate) fn suspend(&self) {
+        self.0.lock().is_suspended = true;
         self.forget();
+    }
+
+    /// A write transaction has begun. SQLite has one at a time, so that the one before has ended.
+    pub(crate) fn resume(&self) {
+        let was_suspended = std::mem::take(&mut self.0.lock().is_suspended);
+        if was_suspended {
+            // A row that was read before may be out of date.
+            self.forget();
+        }
     }
 }
 
@@ -86,12 +98,19 @@ mod tests {
         });
         assert_eq!(late.await.unwrap(), Some("old"));
         assert_eq!(rows.get("1".to_owned(), async { Ok(Some("new")) }).await.unwrap(), Some("new"));
-        rows.give_up();
+        rows.suspend();
         assert_eq!(rows.get("1".to_owned(), async { Ok(Some("old")) }).await.unwrap(), Some("old"));
         assert_eq!(
             rows.get("1".to_owned(), async { Ok(Some("changed later")) }).await.unwrap(),
             Some("changed later")
         );
+        let late = rows.get("1".to_owned(), async {
+            rows.resume();
+            Ok(Some("old"))
+        });
+        assert_eq!(late.await.unwrap(), Some("old"));
+        assert_eq!(rows.get("1".to_owned(), async { Ok(Some("new")) }).await.unwrap(), Some("new"));
+        assert_eq!(rows.get::<&str>("1".to_owned(), async { unreachable!() }).await.unwrap(), Some("new"));
         let rows = Cache::new(true);
         assert_eq!(rows.get("2".to_owned(), async { Ok(None::<&str>) }).await.unwrap(), None);
         assert_eq!(

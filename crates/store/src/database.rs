@@ -5,7 +5,7 @@
 
 use crate::{
     Result, StoreError, cache::Cache, connections::Connections, database_lock::is_postgres,
-    transaction::Transaction, write_health::WriteHealth,
+    disk_room::DiskRoom, transaction::Transaction, write_health::WriteHealth,
 };
 use sqlx::{
     AnyConnection, AnyPool, AssertSqlSafe, ConnectOptions, Connection, Executor,
@@ -38,6 +38,8 @@ pub(crate) struct Database {
     writers: Connections,
     pub(crate) write_health: WriteHealth,
     pub(crate) cache: Arc<Cache>,
+    /// `None`: a server has a disk of its own.
+    disk: Option<DiskRoom>,
     /// Events were committed.
     pub(crate) events_committed: Arc<Notify>,
     begin: &'static str,
@@ -62,6 +64,7 @@ impl Database {
             writers: pool,
             write_health: WriteHealth::default(),
             cache: Arc::new(Cache::new(false)),
+            disk: None,
             events_committed: Arc::default(),
             begin: "BEGIN",
             begin_snapshot: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
@@ -111,6 +114,7 @@ impl Database {
             writers: Connections::to_file(writers),
             write_health: WriteHealth::default(),
             cache: Arc::new(Cache::new(true)),
+            disk: path.parent().map(DiskRoom::in_directory),
             events_committed: Arc::default(),
             begin: "BEGIN IMMEDIATE",
             begin_snapshot: "BEGIN",
@@ -139,7 +143,9 @@ impl Database {
     }
 
     pub(crate) async fn begin(&self) -> Result<Transaction> {
-        Transaction::begin(&self.writers, self.begin, self.write_health.clone()).await
+        let begun = Transaction::begin(&self.writers, self.begin, self.write_health.clone()).await?;
+        self.cache.resume();
+        Ok(begun)
     }
 
     /// A SELECT that locks its rows of `table` against other changes until the transaction ends. Rows that refer to them can
@@ -160,7 +166,10 @@ impl Database {
     pub(crate) async fn ping(&self) -> Result<()> {
         let mut connection = self.readers.acquire().await?;
         sqlx::query("SELECT value FROM revision").fetch_one(&mut *connection).await?;
-        Ok(())
+        match &self.disk {
+            Some(disk) => disk.check().await,
+            None => Ok(()),
+        }
     }
 
     /// Waits for running statements, and closes all connections.

@@ -16,8 +16,8 @@ pub enum DatabaseFault {
     ReadOnly,
     /// All connections are in use.
     Busy,
-    /// A write was not committed in time.
-    Slow,
+    /// Whether a write was committed is unknown: the database did not answer in time, or the connection broke.
+    Unconfirmed,
     /// This process has closed it.
     Closed,
     /// Anything else: the log has the cause.
@@ -40,8 +40,11 @@ mod sqlite {
 impl DatabaseFault {
     pub(crate) fn of(error: &sqlx::Error) -> Self {
         match error {
-            sqlx::Error::Io(e) if e.kind() == io::ErrorKind::StorageFull => Self::DiskFull,
-            sqlx::Error::Io(e) => Self::Unreachable(e.kind()),
+            sqlx::Error::Io(e) => match e.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull,
+                io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly,
+                kind => Self::Unreachable(kind),
+            },
             sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => Self::Unreachable(io::ErrorKind::InvalidData),
             sqlx::Error::PoolTimedOut => Self::Busy,
             sqlx::Error::PoolClosed => Self::Closed,
@@ -104,8 +107,9 @@ impl fmt::Display for DatabaseFault {
                 "the database cannot be written: its disk is mounted read-only, or it is a standby server"
             }
             Self::Busy => "the database is overloaded: repeat the request later",
-            Self::Slow => {
-                "the database did not commit the write in time: read the resource before you repeat the request"
+            Self::Unconfirmed => {
+                "the database did not confirm the write, so it is unknown whether the change was made: read the resource \
+                 before you repeat the request"
             }
             Self::Closed => "this server is stopping, or another one has taken its database",
             Self::Other => "the database fails: the server's log has the cause",

@@ -55,6 +55,9 @@ pub enum StoreError {
     /// The transaction that held the write did not commit; other writes may have shared it.
     #[error("the database did not commit the write: {0}")]
     Commit(Arc<StoreError>),
+    /// The answer to a COMMIT did not come: the write may have been made.
+    #[error("the database did not confirm a commit; {0}")]
+    Unconfirmed(sqlx::Error),
     /// The caller has stopped waiting.
     #[error("the database did not answer in time")]
     Late,
@@ -66,8 +69,16 @@ impl StoreError {
         match self {
             Self::Database(error) => DatabaseFault::of(error),
             Self::Commit(error) => error.fault(),
-            Self::Late => DatabaseFault::Slow,
+            Self::Unconfirmed(_) | Self::Late => DatabaseFault::Unconfirmed,
             _ => DatabaseFault::Other,
+        }
+    }
+
+    /// The error of a COMMIT. Its result is unknown unless the database has answered it.
+    pub(crate) fn of_commit(self) -> Self {
+        match self {
+            Self::Database(error) if DatabaseFault::of(&error).is_unreachable() => Self::Unconfirmed(error),
+            error => error,
         }
     }
 

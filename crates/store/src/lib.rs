@@ -18,6 +18,7 @@ mod database_fault;
 mod database_lock;
 mod deferred;
 mod enrollment;
+mod disk_room;
 mod environment;
 mod error;
 mod event;

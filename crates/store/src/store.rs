@@ -45,7 +45,8 @@ impl Store {
         Ok(Self { writer: Writer::start(&database), database })
     }
 
-    /// Whether the database answers, and carries out a write if the last one failed because of its disk.
+    /// Whether the database answers and SQLite's disk has room; carries out a write if the last one failed because of
+    /// the database's disk.
     pub async fn ping(&self) -> Result<()> {
         self.database.ping().await?;
         if self.database.write_health.fault().is_some() {

@@ -4,7 +4,7 @@
 //! transaction back unless its COMMIT was carried out.
 
 use crate::{
-    Result,
+    Result, StoreError,
     connections::Connections,
     field::{Argument, Query},
     row::FromRow,
@@ -40,7 +40,7 @@ impl Transaction {
     }
 
     pub(crate) async fn commit(mut self) -> Result<()> {
-        self.carry_out("COMMIT").await?;
+        self.carry_out("COMMIT").await.map_err(StoreError::of_commit)?;
         self.is_open = false;
         self.health.committed();
         Ok(())

@@ -241,7 +241,7 @@ impl Batch {
                 error!(%error, writes = units.len(), "a commit failed");
                 if forgets {
                     // The database may carry it out yet.
-                    database.cache.give_up();
+                    database.cache.suspend();
                 }
             }
         }

@@ -56,11 +56,11 @@ async fn a_stopped_database_is_reported_within_two_seconds() {
     }
 }
 
-/// Runs this test again in a mount namespace of its own, where a file system has one megabyte: nothing is left of it.
+/// Runs this test again in a mount namespace of its own, where a file system has eight megabytes: nothing is left of it.
 fn on_a_small_disk(test: &str) {
     let dir = TempDir::new().unwrap();
     let ran = Command::new("unshare")
-        .args(["--mount", "sh", "-c", "mount -t tmpfs -o size=1m none \"$0\" && exec \"$@\""])
+        .args(["--mount", "sh", "-c", "mount -t tmpfs -o size=8m none \"$0\" && exec \"$@\""])
         .arg(dir.path())
         .arg(env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])
@@ -99,6 +99,9 @@ async fn a_full_disk_is_named_and_is_not_ready_until_it_has_room() {
     assert_eq!(ready(&app).await.0, StatusCode::OK);
 
     fill(dir);
+    let full = (StatusCode::SERVICE_UNAVAILABLE, "the database's disk is full: free space on it".into());
+    let (status, body) = ready(&app).await;
+    assert_eq!((status, &body["reasons"][0]), (full.0, &full.1), "before any write has failed");
     let mut refused = None;
     // The first writes may still find room in the journal.
     for n in 2..100 {
@@ -114,10 +117,7 @@ async fn a_full_disk_is_named_and_is_not_ready_until_it_has_room() {
     assert_eq!(refused.headers["retry-after"], "5");
     assert_eq!(app.get("ipsec-tunnels?name=before").await.body["totalElements"], 1, "reads go on");
     let (status, body) = ready(&app).await;
-    assert_eq!(
-        (status, &body["reasons"][0]),
-        (StatusCode::SERVICE_UNAVAILABLE, &"the database's disk is full: free space on it".into())
-    );
+    assert_eq!((status, &body["reasons"][0]), (full.0, &full.1));
 
     fs::remove_file(dir.join("filler")).unwrap();
     assert_eq!(ready(&app).await, (StatusCode::OK, serde_json::json!({"ready": true, "esp": "userland"})));

@@ -194,6 +194,34 @@ async fn a_lost_transaction_is_an_error_for_all_its_units() {
 }
 
 #[tokio::test]
+async fn frontdoors_are_cached_again_after_a_failed_commit() {
+    let (_dir, store) = store().await;
+    let spec = FrontdoorSpec {
+        organization: "o".to_owned(),
+        default_namespace: "d".parse().unwrap(),
+        ipsec_shares_enabled: true,
+    };
+    let frontdoor = store.create_frontdoor(&spec, &context()).await.unwrap();
+    let context = context();
+    let lost = store.write(&context, |write| {
+        async move {
+            write.deferred.forgets = true;
+            Ok(write.tx.db().execute("ROLLBACK").await.map(|_| ())?)
+        }
+        .boxed()
+    });
+    assert!(matches!(lost.await, Err(StoreError::Commit(_))));
+    timeout(BOUND, spawn_write(&store, 1, false)).await.unwrap().unwrap().unwrap();
+
+    assert!(store.frontdoor(frontdoor.id).await.unwrap().is_some());
+    // Behind the store's back, as no other process does: the cache is seen by what it still has.
+    let mut tx = store.database.begin().await.unwrap();
+    tx.carry_out("UPDATE frontdoor SET deleted_at = 1").await.unwrap();
+    tx.commit().await.unwrap();
+    assert!(store.frontdoor(frontdoor.id).await.unwrap().is_some(), "it is cached");
+}
+
+#[tokio::test]
 async fn a_unit_that_panics_does_not_affect_later_ones() {
     let (_dir, store) = store().await;
     let context = context();
