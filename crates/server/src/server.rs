@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use jiff::Timestamp;
 use prometheus_client::registry::Registry;
 use secrecy::{ExposeSecret, SecretString};
@@ -42,8 +42,6 @@ use crate::{
     telemetry::{self, Scrape},
 };
 
-/// The SQLite database's name in the data directory.
-const DATABASE: &str = "wicketgate.db";
 /// For requests that are being answered when the server stops.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
@@ -96,6 +94,9 @@ pub struct Server {
 }
 
 impl Server {
+    /// The SQLite database's name in the data directory.
+    pub const SQLITE: &str = "wicketgate.db";
+
     /// Connects the identity provider, opens the database, and creates what a first start needs.
     ///
     /// # Errors
@@ -108,15 +109,17 @@ impl Server {
         };
         let (store, lock) = match &config.database {
             Some(url) => Store::open_alone(url.expose_secret()).await?,
-            None => Store::open_alone(&config.data_dir.join(DATABASE).display().to_string()).await?,
+            None => Store::open_alone(&config.data_dir.join(Self::SQLITE).display().to_string()).await?,
         };
         if let Some(frontdoor) = ensure_first_frontdoor(&store).await? {
             info!(frontdoor.id = %frontdoor.id, "created the first Frontdoor");
         }
-        let mut locations = store.tunnel_locations().await?;
-        locations.retain(|location| *location != config.location);
-        for location in locations {
-            warn!(%location, "no gateway serves this location, and it has tunnels: start the gateway with its --location");
+        if let Some(other) = store.tunnel_locations().await?.iter().find(|other| **other != config.location) {
+            bail!(
+                "the database has tunnels at the location {other}, and this gateway would serve {}: start it with \
+                 --location {other}, or delete those tunnels before you change the location",
+                config.location
+            );
         }
         let (token, is_new) = admin_token::load_or_create(&config.data_dir)?;
         let auth = Auth {

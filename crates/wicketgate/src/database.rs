@@ -5,14 +5,19 @@
 
 use std::{fs, path::Path};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
+use wicketgate_server::Server;
+use wicketgate_store::database_name;
 use wicketgate_system::{if_exists, private_file, program::WrongUsage};
 
 /// An alternative to the flag, and the only place for a URL with a password.
 const VARIABLE: &str = "WICKETGATE_DATABASE";
+
+/// The file in the data directory that holds the gateway's id. A start makes it after it has opened the database.
+pub(crate) const GATEWAY_ID: &str = "gateway-id";
 
 /// The file in the data directory that names its database.
 const FILE: &str = "database";
@@ -56,11 +61,9 @@ impl Database {
 /// Refuses another database than that of the data directory.
 pub(crate) fn check(data_dir: &Path, url: Option<&SecretString>) -> anyhow::Result<()> {
     let (file, name) = (data_dir.join(FILE), name(url));
-    let content = if_exists(fs::read_to_string(&file));
-    let known = content.with_context(|| format!("cannot read {}", file.display()))?;
-    if let Some(known) = known.as_deref().map(str::trim) {
-        ensure!(
-            known == name,
+    let Some(known) = known(&file)? else { return check_unnamed(data_dir, url) };
+    if known != name {
+        bail!(
             "the data directory {} belongs to the database {known}, and this start names {name}: set --database or \
              {VARIABLE} as before. To change it on purpose, delete {}: the gateway then removes what the new one does \
              not contain",
@@ -71,22 +74,58 @@ pub(crate) fn check(data_dir: &Path, url: Option<&SecretString>) -> anyhow::Resu
     Ok(())
 }
 
-/// Makes a database that was opened that of the data directory.
+/// Of a directory that names no database: a new one, or that of a version which did not keep the name.
+fn check_unnamed(data_dir: &Path, url: Option<&SecretString>) -> anyhow::Result<()> {
+    let exists = |name: &str| {
+        let file = data_dir.join(name);
+        file.try_exists().with_context(|| format!("cannot read {}", file.display()))
+    };
+    match url {
+        None if exists(GATEWAY_ID)? && !exists(Server::SQLITE)? => bail!(
+            "the data directory {} was used before and has no {}, so its database is probably a PostgreSQL server: set \
+             --database or {VARIABLE} to it, or restore the file. To start with an empty database on purpose, run \
+             `wicketgate down` and delete {}",
+            data_dir.display(),
+            Server::SQLITE,
+            data_dir.join(GATEWAY_ID).display()
+        ),
+        Some(_) if exists(Server::SQLITE)? => bail!(
+            "the data directory {} has a SQLite database, {}, and this start names {}: leave out --database and \
+             {VARIABLE}. If the PostgreSQL database has all its tunnels, move the file to another directory",
+            data_dir.display(),
+            Server::SQLITE,
+            name(url)
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Makes a database that was opened that of the data directory. Writes nothing if it is already: a full disk stops no restart.
 pub(crate) fn keep(data_dir: &Path, url: Option<&SecretString>) -> anyhow::Result<()> {
-    let kept = private_file::replace(&data_dir.join(FILE), format!("{}\n", name(url)).as_bytes());
+    let (file, name) = (data_dir.join(FILE), name(url));
+    if known(&file)?.is_some_and(|known| known == name) {
+        return Ok(());
+    }
+    let kept = private_file::replace(&file, format!("{name}\n").as_bytes());
     kept.with_context(|| format!("cannot write to {}", data_dir.display()))
+}
+
+/// The name in the file, if it exists.
+fn known(file: &Path) -> anyhow::Result<Option<String>> {
+    let content = if_exists(fs::read_to_string(file));
+    let content = content.with_context(|| format!("cannot read {}", file.display()))?;
+    Ok(content.map(|name| name.trim().to_owned()))
 }
 
 /// A database without the user and the password.
 fn name(url: Option<&SecretString>) -> String {
-    let Some(url) = url.and_then(|url| Url::parse(url.expose_secret()).ok()) else {
-        return "wicketgate.db (SQLite)".to_owned();
-    };
-    let part = |key: &str| url.query_pairs().find(|(k, _)| k == key).map(|(_, value)| value.into_owned());
-    let host = part("host").unwrap_or_else(|| url.host_str().unwrap_or("localhost").to_owned());
-    let port = part("port").unwrap_or_else(|| url.port().unwrap_or(5432).to_string());
-    let database = part("dbname").unwrap_or_else(|| url.path().trim_start_matches('/').to_owned());
-    format!("postgres://{host}:{port}/{}", if database.is_empty() { url.username() } else { &database })
+    match url {
+        None => format!("{} (SQLite)", Server::SQLITE),
+        // Opening it says what is wrong with it.
+        Some(url) => {
+            database_name(url.expose_secret()).unwrap_or_else(|| "an invalid PostgreSQL URL".to_owned())
+        }
+    }
 }
 
 fn has_password(url: &Url) -> bool {
@@ -96,6 +135,7 @@ fn has_password(url: &Url) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::MetadataExt as _;
 
     fn asked(argument: Option<&str>, environment: Option<&str>) -> Result<Option<String>, String> {
         let database = Database { database: argument.map(str::to_owned) };
@@ -130,6 +170,37 @@ mod tests {
         }
         fs::remove_file(dir.path().join(FILE)).unwrap();
         check(dir.path(), None).unwrap();
+    }
+
+    #[test]
+    fn a_database_that_is_known_is_not_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        keep(dir.path(), None).unwrap();
+        let written = || fs::metadata(dir.path().join(FILE)).unwrap().ino();
+        let first = written();
+        keep(dir.path(), None).unwrap();
+        assert_eq!(written(), first);
+    }
+
+    #[test]
+    fn a_directory_that_names_no_database_keeps_the_kind_that_it_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let postgres = Some(SecretString::from("postgres://u:geheim@db.example/wicketgate"));
+        check(dir.path(), postgres.as_ref()).unwrap();
+        fs::write(dir.path().join(GATEWAY_ID), "").unwrap();
+        check(dir.path(), postgres.as_ref()).unwrap();
+        let error = check(dir.path(), None).unwrap_err().to_string();
+        for word in ["--database", Server::SQLITE, GATEWAY_ID, "wicketgate down"] {
+            assert!(error.contains(word), "{word}: {error}");
+        }
+        fs::write(dir.path().join(Server::SQLITE), "").unwrap();
+        check(dir.path(), None).unwrap();
+        let error = check(dir.path(), postgres.as_ref()).unwrap_err().to_string();
+        assert!(
+            error.contains("postgres://db.example:5432/wicketgate") && error.contains(Server::SQLITE),
+            "{error}"
+        );
+        assert!(!error.contains("geheim"), "{error}");
     }
 
     #[test]

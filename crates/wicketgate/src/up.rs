@@ -36,7 +36,7 @@ use wicketgate_transport::{
     tls::GatewayIdentity,
 };
 
-use crate::database::{self, Database};
+use crate::database::{self, Database, GATEWAY_ID};
 use oidc::Oidc;
 
 /// Time for a port to become free: the daemon that a killed gateway was just starting may hold it for a moment.
@@ -47,9 +47,6 @@ const CA: &str = "ca";
 
 pub(crate) const DATA_DIRECTORY: DirectoryKind =
     DirectoryKind { program: "wicketgate", name: "data directory", flag: "--data-dir", first: CA };
-
-/// The file in the data directory that holds the gateway's id.
-const GATEWAY_ID: &str = "gateway-id";
 
 #[derive(Debug, Args)]
 // `--drain -1` is a wrong value and not an unknown flag.
@@ -119,17 +116,15 @@ pub(crate) struct Up {
 impl Up {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         // These checks write and change nothing.
-        Backend::preflight(self.ipsec)?;
         let (tls, database, pools) = (self.tls()?, self.database.url()?, self.pools()?);
+        let provider = self.oidc.provider()?;
+        Backend::preflight(self.ipsec)?;
         let api_listener = listen(self.listen, "the API", "--listen").await?;
         let agent_listener = listen(self.agent_listen, "agents", "--agent-listen").await?;
         let admin_listener = self.admin_listener().await?;
         let data_dir = OwnDirectory::open(&self.data_dir, &DATA_DIRECTORY)?;
         database::check(data_dir.path(), database.as_ref())?;
         let ca = Arc::new(Ca::load_or_create(&data_dir.subdirectory(CA)?, Timestamp::now())?);
-        let gateway_id = gateway_id(data_dir.path())?;
-        let renewal = CertificateRenewal::new(Arc::clone(&ca), gateway_id)?;
-        let (server_end, gateway_end) = link::in_process(gateway_id, self.location.clone());
         let backend = Backend::start(IpsecConfig {
             mode: self.ipsec,
             state_dir: data_dir.subdirectory("gateway")?,
@@ -143,15 +138,20 @@ impl Up {
             database: database.clone(),
             tls,
             admin_listener,
-            provider: self.oidc.provider(),
+            provider,
             pools,
             external: ExternalAddress { url: self.external_url, trusted_proxies: self.trusted_proxy },
-            location: self.location,
+            location: self.location.clone(),
             provisioning_deadline: Duration::from_secs(self.provisioning_deadline.into()),
         });
-        let kept = |server| database::keep(data_dir.path(), database.as_ref()).map(|()| server);
-        let server = match prepared.await.and_then(kept) {
-            Ok(server) => server,
+        // After the database was opened: a start that fails before leaves no trace of another database.
+        let identified = |server| {
+            database::keep(data_dir.path(), database.as_ref())?;
+            let id = gateway_id(data_dir.path())?;
+            Ok((server, id, CertificateRenewal::new(Arc::clone(&ca), id)?))
+        };
+        let (server, gateway_id, renewal) = match prepared.await.and_then(identified) {
+            Ok(identified) => identified,
             Err(error) => {
                 // The firewall rules of a gateway that does not run would drop packets of other programs.
                 if let Err(left) = backend.rest().await {
@@ -160,6 +160,7 @@ impl Up {
                 return Err(error);
             }
         };
+        let (server_end, gateway_end) = link::in_process(gateway_id, self.location);
         let config = GatewayConfig {
             backend,
             agent_listener,
@@ -205,11 +206,10 @@ impl Up {
     fn pools(&self) -> anyhow::Result<LoadBalancerPools> {
         let given = &self.load_balancer_pool;
         Ok(match self.ipsec {
-            IpsecMode::Off if !given.is_empty() => {
-                anyhow::bail!(
-                    "--load-balancer-pool needs IPsec: with --ipsec off, addresses are of 127.64.0.0/16"
-                )
-            }
+            IpsecMode::Off if !given.is_empty() => anyhow::bail!(WrongUsage(
+                "--load-balancer-pool needs IPsec: with --ipsec off, addresses are of 127.64.0.0/16; leave it out"
+                    .to_owned()
+            )),
             IpsecMode::Off => LoadBalancerPools::loopback(),
             IpsecMode::Auto | IpsecMode::Kernel | IpsecMode::Userland if given.is_empty() => {
                 LoadBalancerPools::ipsec()

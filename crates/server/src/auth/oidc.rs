@@ -107,19 +107,36 @@ impl BackgroundTask for KeyRefresh {
     }
 }
 
+impl ProviderConfig {
+    /// Checks what can be known before the provider is asked.
+    ///
+    /// # Errors
+    /// [`WrongUsage`]: the flag, and what is wrong with it.
+    pub fn validate(&self) -> anyhow::Result<()> {
+        self.check().map(|_| ())
+    }
+
+    fn check(&self) -> anyhow::Result<Fetch> {
+        let fetch = Fetch::new(&self.issuer)
+            .with_context(|| WrongUsage(format!("--oidc-issuer {} cannot be used", self.issuer)))?;
+        if self.audiences.is_empty() || self.audiences.iter().any(String::is_empty) {
+            bail!(WrongUsage(
+                "--oidc-issuer needs an --oidc-audience that is not empty: without it, tokens for other services would \
+                 be accepted"
+                    .to_owned()
+            ));
+        }
+        Ok(fetch)
+    }
+}
+
 impl Provider {
     /// Fetches the provider's keys. If it does not answer, that is repeated later.
     ///
     /// # Errors
     /// The configuration is wrong: an invalid URL, or another provider than the one that it names.
     pub async fn connect(config: ProviderConfig) -> anyhow::Result<Self> {
-        let fetch = Fetch::new(&config.issuer)
-            .with_context(|| WrongUsage(format!("--oidc-issuer {} cannot be used", config.issuer)))?;
-        if config.audiences.iter().all(String::is_empty) {
-            bail!(
-                "--oidc-issuer needs an --oidc-audience: without it, tokens for other services would be accepted"
-            );
-        }
+        let fetch = config.check()?;
         let fetches = Fetches { window: Instant::now(), count: 0, answered: false };
         let provider = Self {
             config,

@@ -20,12 +20,16 @@ pub(super) struct Oidc {
 }
 
 impl Oidc {
-    pub(super) fn provider(self) -> Option<ProviderConfig> {
-        Some(ProviderConfig {
-            issuer: self.oidc_issuer?,
-            audiences: self.oidc_audience,
-            organization_claim: self.oidc_organization_claim,
-            scope_claim: self.oidc_scope_claim,
-        })
+    /// # Errors
+    /// A flag has a value that cannot be right.
+    pub(super) fn provider(&self) -> anyhow::Result<Option<ProviderConfig>> {
+        let config = self.oidc_issuer.clone().map(|issuer| ProviderConfig {
+            issuer,
+            audiences: self.oidc_audience.clone(),
+            organization_claim: self.oidc_organization_claim.clone(),
+            scope_claim: self.oidc_scope_claim.clone(),
+        });
+        config.as_ref().map_or(Ok(()), ProviderConfig::validate)?;
+        Ok(config)
     }
 }
