@@ -196,7 +196,12 @@ impl Ground {
                 None => break record,
                 Some(_) if Instant::now() < deadline => tokio::time::sleep(SLOT_POLL).await,
                 Some(TunnelRecord { slot, id, .. }) => {
-                    return Err(format!("slot {slot} still belongs to {id}: waiting for its removal"));
+                    // The tunnel may be another customer's: the sentence is for this one's.
+                    info!(tunnel.id = %desired.id, slot, holder = %id, "a tunnel waits for the removal of another");
+                    return Err(
+                        "the gateway is still removing an earlier tunnel; this one is set up after that"
+                            .to_owned(),
+                    );
                 }
             }
         };

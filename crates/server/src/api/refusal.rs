@@ -39,7 +39,10 @@ pub(super) fn not_created(kind: ResourceKind) -> impl FnOnce(StoreError) -> ApiE
             (Some(property), Some(with)) => {
                 ApiError::conflict(format!("{property} is taken by {kind} {with}"))
             }
-            (Some(property), None) => ApiError::conflict(format!("{property} is taken by another {kind}")),
+            // Of another Frontdoor, about which its caller is told nothing.
+            (Some(property), None) => {
+                ApiError::conflict(format!("{property} is not available; choose another value"))
+            }
             (None, with) => StoreError::Conflict { column, with }.into(),
         },
         StoreError::Reference { column: missing } => {

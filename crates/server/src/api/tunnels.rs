@@ -23,20 +23,20 @@ use axum::{
 };
 use serde_json::{Map, Value};
 use wicketgate_model::{EspMode, LoadBalancerIp, LocationId, PreSharedKey, Status, TunnelId};
-use wicketgate_store::{Action, TunnelChange, TunnelRow, TunnelSpec};
+use wicketgate_store::{Action, Reach, TunnelChange, TunnelRow, TunnelSpec};
 
 pub(super) async fn list(ReadsShares(at): ReadsShares, format: Format, query: Query) -> Answer {
     let query = query.list(tunnel::PROPERTIES)?;
     let address = |location: &LocationId| at.state.gateways.public_address_at(location);
     let request = tunnel::resolved(query.request.clone(), &at.state.locations, address);
     let page = at.state.store.tunnels(at.id(), &request).await?;
-    let rows = page.rows.into_iter().map(|row| shown(&at.state, row));
+    let rows = page.rows.into_iter().map(|row| shown(&at, row));
     Ok(format.page(&at.path("ipsec-tunnels"), &query, page.total, rows))
 }
 
 pub(super) async fn get(ReadsShares(at): ReadsShares, Id(id): Id<TunnelId>, format: Format) -> Answer {
     let row = find(&at, id).await?;
-    Ok(answer(&at.state, format, StatusCode::OK, row))
+    Ok(answer(&at, format, StatusCode::OK, row))
 }
 
 pub(super) async fn create(WritesShares(at): WritesShares, format: Format, body: Body) -> Answer {
@@ -48,7 +48,7 @@ pub(super) async fn create(WritesShares(at): WritesShares, format: Format, body:
     let row = made.map_err(not_created(ResourceKind::Tunnel))?;
     at.state.gateways.wake();
     let location = Tunnel::path(at.id(), row.id);
-    Ok(([(LOCATION, location)], answer(&at.state, format, StatusCode::ACCEPTED, row)).into_response())
+    Ok(([(LOCATION, location)], answer(&at, format, StatusCode::ACCEPTED, row)).into_response())
 }
 
 pub(super) async fn put(edit: Edit<TunnelId>, body: Body) -> Answer {
@@ -78,12 +78,12 @@ pub(super) async fn delete(Edit { at, id, format, wanted }: Edit<TunnelId>) -> A
         let row = find(&at, id).await?;
         must_be_live(ResourceKind::Tunnel, row.id, row.standing.status)?;
         let context = at.write_context().expecting(row.updated_at);
-        wanted.hold_for(&shown(&at.state, row))?;
+        wanted.hold_for(&shown(&at, row))?;
         Ok(at.state.store.delete_tunnel(at.id(), id, &context).await)
     });
     let row = done.await?.map_err(refused(ResourceKind::Tunnel, id))?;
     at.state.gateways.wake();
-    Ok(answer(&at.state, format, StatusCode::ACCEPTED, row))
+    Ok(answer(&at, format, StatusCode::ACCEPTED, row))
 }
 
 /// Replaces the tunnel by the body that `whole` returns for the current state.
@@ -126,7 +126,7 @@ async fn change(
             };
             must_be_live(ResourceKind::Tunnel, row.id, row.standing.status)?;
             let (change, chosen) = change_of(&row)?;
-            wanted.hold_for(&shown(&at.state, row.clone()))?;
+            wanted.hold_for(&shown(at, row.clone()))?;
             let is_update = change.action == Action::Update;
             if is_update
                 && change.spec == row.spec
@@ -143,7 +143,7 @@ async fn change(
     });
     let row = done.await?.map_err(refused(ResourceKind::Tunnel, id))?;
     at.state.gateways.wake();
-    Ok(answer(&at.state, format, StatusCode::ACCEPTED, row))
+    Ok(answer(&at, format, StatusCode::ACCEPTED, row))
 }
 
 pub(super) async fn find(at: &At, id: TunnelId) -> Result<TunnelRow, ApiError> {
@@ -158,16 +158,18 @@ fn random_key() -> Result<PreSharedKey, ApiError> {
     Ok(PreSharedKey::from_random(random))
 }
 
-fn shown(state: &AppState, row: TunnelRow) -> Tunnel {
-    let (gateways, location) = (&state.gateways, &row.spec.location);
+fn shown(at: &At, row: TunnelRow) -> Tunnel {
+    let (gateways, location) = (&at.state.gateways, &row.spec.location);
+    // Its number tells how many tunnels others have.
+    let is_operator = at.principal.reach == Reach::All;
     let place = TunnelPlace {
         address: gateways.public_address_at(location),
-        namespace: gateways.namespace_at(location, row.slot),
+        namespace: gateways.namespace_at(location, row.slot).filter(|_| is_operator),
         is_without_ipsec: gateways.esp_at(location) == Some(EspMode::Off),
     };
     Tunnel::of(row, place)
 }
 
-fn answer(state: &AppState, format: Format, status: StatusCode, row: TunnelRow) -> Response {
-    format.resource(status, &shown(state, row))
+fn answer(at: &At, format: Format, status: StatusCode, row: TunnelRow) -> Response {
+    format.resource(status, &shown(at, row))
 }

@@ -1,4 +1,4 @@
-use crate::harness::{TOKEN, TestApp};
+use crate::harness::{TOKEN, TestApp, at, tunnel};
 use axum::{
     body::Body,
     http::{Method, Request, StatusCode},
@@ -38,6 +38,16 @@ async fn other_credentials_are_refused() {
     let request =
         Request::post("/frontdoor/v2/x/ipsec-shares").header("accept", "text/html").body(Body::from("{"));
     assert_eq!(app.send(request.unwrap()).await.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn the_namespace_of_a_tunnel_is_shown_to_the_operator_alone() {
+    let app = TestApp::new().await;
+    let made = app.post("ipsec-tunnels", tunnel("a", 1)).await.body;
+    assert_eq!(made["namespace"], "wicketgate-8812-0");
+    let account = app.account(json!({"scopes": ["frontdoor.read", "frontdoor.write"]})).await;
+    let own = app.get_as(account["clientSecret"].as_str().unwrap(), &at("ipsec-tunnels", &made)).await;
+    assert_eq!((own.status, own.body.get("namespace")), (StatusCode::OK, None), "{}", own.text);
 }
 
 #[tokio::test]

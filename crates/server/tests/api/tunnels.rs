@@ -115,7 +115,7 @@ async fn faults_and_conflicts_are_reported() {
         .post(&format!("/frontdoor/v2/{}/ipsec-tunnels", other.body["id"].as_str().unwrap()), tunnel("c", 1))
         .await;
     assert_eq!(foreign.status, StatusCode::CONFLICT);
-    assert_eq!(foreign.body["message"], "peerPublicIp is taken by another IPsec tunnel");
+    assert_eq!(foreign.body["message"], "peerPublicIp is not available; choose another value");
     let body = json!({"name": "a b", "locationId": "mars", "peerPublicIp": "::1", "peerCidr": "10.1.2.3/16",
         "peerId": "a\"b", "preSharedKey": 5, "loadBalancerIp": "1.2.3.4", "mtu": 1400});
     assert_json_snapshot!("faults", app.shown(&app.post("ipsec-tunnels", body).await));
