@@ -78,7 +78,7 @@ fn a_copied_state_directory_is_named_and_the_running_agent_goes_on() -> Result<(
 
 #[test]
 fn a_barred_agent_is_disconnected_at_once() -> Result<()> {
-    let (world, published) = World::loopback().publish(echo)?;
+    let (world, mut published) = World::loopback().publish(echo)?;
     let mut stream = connect(&world.outside, published.door, PATIENCE)?;
     exchange(&mut stream, b"before")?;
 
@@ -95,9 +95,16 @@ fn a_barred_agent_is_disconnected_at_once() -> Result<()> {
     world.lab.until("the environment is OFFLINE", PATIENCE, || {
         Ok(world.gateway.list("environments")?.iter().all(|e| e["status"] == "OFFLINE").then_some(()))
     })?;
+    // It is told, and ends; so does one that is started again.
     let mut again = world.start_agent("agent", None)?;
-    let status = again.process.wait(PATIENCE);
+    for agent in [&mut published.agent, &mut again] {
+        let status = agent.process.wait(PATIENCE)?;
+        let said = agent.process.said();
+        let is_told =
+            said.contains("this agent was removed from environment ") && said.contains("with a new code");
+        ensure!(status.code() == Some(1) && is_told, "{status}: {}", agent.process.tail());
+    }
     let online = world.gateway.list("environments")?.iter().any(|e| e["status"] == "ACTIVE");
-    ensure!(!online, "a barred agent reconnected: {status:?}\n{}", again.process.tail());
+    ensure!(!online, "a barred agent reconnected\n{}", again.process.tail());
     world.end()
 }

@@ -127,7 +127,8 @@ fn wrong_usage_exits_with_2_and_names_the_flag() -> Result<()> {
         ("--oidc-audience", " --oidc-issuer https://id.example"),
         ("--oidc-issuer", "http://id.example --oidc-audience=x"),
     ] {
-        let arguments = [up(&data, "off"), vec![flag, value]].concat();
+        let values: Vec<_> = value.split(' ').collect();
+        let arguments = [up(&data, "off"), vec![flag], values].concat();
         let out = run(&namespace, &[], wicketgate_executable(), &arguments)?;
         let said = String::from_utf8_lossy(&out.stderr);
         ensure!(
@@ -305,21 +306,37 @@ fn an_agent_that_cannot_enrol_reports_the_reason_and_ends() -> Result<()> {
     one_line(&attempt(&world, "garbled", &server, "ENR-nonsense")?, &["code"])?;
     // A valid code with the authority's fingerprint but another secret.
     let wrong = with_another_secret(&code, &world.gateway.data)?;
-    one_line(&attempt(&world, "wrong", &server, &wrong)?, &["code"])?;
+    let id = wrong.parse::<EnrolmentCode>()?.enrollment().to_string();
+    one_line(&attempt(&world, "wrong", &server, &wrong)?, &["wrong or unknown", &id])?;
+    refusal_is_logged(&world, &id, "wrong or unknown")?;
 
     let agent = world.start_agent("first", Some(&code))?;
     world.lab.until("the first agent is listed", PATIENCE, || {
         Ok((world.gateway.list("agents")?.len() == 1).then_some(()))
     })?;
-    one_line(&attempt(&world, "second", &server, &code)?, &["used"])?;
+    let id = code.parse::<EnrolmentCode>()?.enrollment().to_string();
+    one_line(&attempt(&world, "second", &server, &code)?, &["used", &id])?;
+    refusal_is_logged(&world, &id, "used already")?;
     drop(agent);
 
     let code = world.gateway.enrollment_code()?;
     world.gateway.process.kill()?;
     expire_all(&world.gateway.data)?;
     world.restart()?;
-    one_line(&attempt(&world, "late", &server, &code)?, &["expired"])?;
+    let id = code.parse::<EnrolmentCode>()?.enrollment().to_string();
+    one_line(&attempt(&world, "late", &server, &code)?, &["expired", &id])?;
+    refusal_is_logged(&world, &id, "has expired")?;
     world.end()
+}
+
+/// The server's log names the code by its id.
+fn refusal_is_logged(world: &World, id: &str, cause: &str) -> Result<()> {
+    let log = world.gateway.process.said();
+    let found = log
+        .lines()
+        .any(|line| line.contains("enrolment is refused") && line.contains(id) && line.contains(cause));
+    ensure!(found, "{cause} {id}: {}", world.gateway.process.tail());
+    Ok(())
 }
 
 /// Returns a code of the same enrolment and authority with another secret.

@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
-use wicketgate_model::SignedAssignment;
+use wicketgate_model::{EnvironmentId, SignedAssignment};
 use wicketgate_system::backoff::{Backoff, spread};
 use wicketgate_transport::{
     control::{Control, ControlError, FromAgent, SILENCE, ToAgent},
@@ -47,6 +47,15 @@ struct Duplicate {
     name: String,
 }
 
+/// The gateway does not serve this agent any more: no retry succeeds.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "this agent was removed from environment {environment}; enrol it again with a new code and an empty --state-dir"
+)]
+pub(crate) struct Removed {
+    environment: EnvironmentId,
+}
+
 /// The state of one connection.
 struct Conversation {
     control: Control,
@@ -75,7 +84,10 @@ fn rejected(error: ControlError) -> anyhow::Error {
 impl Agent {
     /// Keeps the agent connected until `stop`. After that, the connection stays up while streams are running, so that the
     /// gateway can abort them.
-    pub(crate) async fn stay_connected(self: Arc<Self>, stop: CancellationToken) {
+    ///
+    /// # Errors
+    /// The agent was removed.
+    pub(crate) async fn stay_connected(self: Arc<Self>, stop: CancellationToken) -> Result<(), Removed> {
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         let mut logged: Option<(String, Instant)> = None;
         while !stop.is_cancelled() {
@@ -87,6 +99,10 @@ impl Agent {
             end.cancel();
             let is_duplicate = lost.as_ref().is_err_and(|error| error.is::<Duplicate>());
             if let Err(error) = lost {
+                let error = match error.downcast::<Removed>() {
+                    Ok(removed) => return Err(removed),
+                    Err(error) => error,
+                };
                 let error = format!("{error:#}");
                 if welcomed {
                     info!(error, "disconnected from the gateway");
@@ -104,6 +120,11 @@ impl Agent {
             let pause = if is_duplicate { spread(DUPLICATE_PAUSE) } else { backoff.randomized() };
             stop.run_until_cancelled(tokio::time::sleep(pause)).await;
         }
+        Ok(())
+    }
+
+    fn removed(&self) -> Removed {
+        Removed { environment: self.state.environment() }
     }
 
     async fn connection(
@@ -136,7 +157,13 @@ impl Agent {
         let mut control = control.map_err(|error| self.server.explain(error))?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let takes_over = self.takes_over.load(Ordering::Relaxed);
-        let hello = FromAgent::Hello { version, name: self.name.clone(), takes_duties: true, takes_over };
+        let hello = FromAgent::Hello {
+            version,
+            name: self.name.clone(),
+            takes_duties: true,
+            takes_over,
+            learns_removal: true,
+        };
         let welcome = async {
             control.send(&hello).await?;
             control.receive().await
@@ -150,6 +177,7 @@ impl Agent {
                 Ok(control)
             }
             Ok(Ok(ToAgent::Duplicate { address, name })) => Err(Duplicate { address, name }.into()),
+            Ok(Ok(ToAgent::Removed)) => Err(self.removed().into()),
             Ok(Err(error)) => Err(rejected(error)),
             _ => bail!("the gateway did not answer the hello message"),
         }
@@ -192,6 +220,7 @@ impl Agent {
     async fn act(self: &Arc<Self>, talk: &mut Conversation, message: ToAgent) -> anyhow::Result<()> {
         match message {
             ToAgent::Welcome { .. } | ToAgent::Duplicate { .. } => {}
+            ToAgent::Removed => return Err(self.removed().into()),
             ToAgent::ProbeDuty { on, off } => self.health.duty(&on, &off, Instant::now()),
             ToAgent::Draining => bail!("the gateway is stopping"),
             ToAgent::Ping => {

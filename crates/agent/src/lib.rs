@@ -24,12 +24,12 @@ mod state;
 pub use config::{Config, NoCode};
 
 use crate::{
-    agent::Agent, assignments::Assignments, health::TargetHealths, names::Names, probe::PROBES,
-    state::StateDir,
+    agent::Agent, assignments::Assignments, control::Removed, health::TargetHealths, names::Names,
+    probe::PROBES, state::StateDir,
 };
 use anyhow::Context;
 use std::{sync::Arc, time::Duration};
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{sync::Semaphore, task::JoinHandle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 use wicketgate_transport::abort::Abort;
@@ -40,7 +40,7 @@ const DRAIN: Duration = Duration::from_secs(30);
 const CUT: Duration = Duration::from_secs(2);
 
 /// Enrols if necessary, then serves until `stop` is cancelled and the running streams have ended, within 30 s or until
-/// `abort` is triggered. An error is final: it needs an operator.
+/// `abort` is triggered. An error is final: it needs an operator. It is one that the agent was removed.
 pub async fn run(config: Config, stop: CancellationToken, abort: Abort) -> anyhow::Result<()> {
     shortage::raise_limits();
     let dir = StateDir::lock(&config.state_dir)?;
@@ -82,8 +82,32 @@ pub async fn run(config: Config, stop: CancellationToken, abort: Abort) -> anyho
     let generations =
         tokio::spawn(async move { keeper.assignments.keep_generations(&keeper.state, &stopped).await });
     let connected = tokio::spawn(Arc::clone(&agent).stay_connected(stop.clone()));
-    stop.cancelled().await;
+    let ended = serve(&agent, connected, &stop, &abort).await;
+    stop.cancel();
+    let _ = generations.await;
+    info!("agent stopped");
+    ended
+}
+
+/// Serves until `stop` and the end of the running streams, or until the agent is removed.
+async fn serve(
+    agent: &Agent,
+    mut connected: JoinHandle<Result<(), Removed>>,
+    stop: &CancellationToken,
+    abort: &Abort,
+) -> anyhow::Result<()> {
+    let removed = tokio::select! {
+        // First: after a stop, the connection ends without an error.
+        biased;
+        () = stop.cancelled() => None,
+        ended = &mut connected => ended.context("the connection to the gateway failed")?.err(),
+    };
     agent.streams.close();
+    if let Some(removed) = removed {
+        abort.trigger();
+        let _ = timeout(CUT, agent.streams.wait()).await;
+        return Err(removed.into());
+    }
     let drained = timeout(DRAIN, agent.streams.wait());
     if !matches!(abort.token().run_until_cancelled(drained).await, Some(Ok(()))) {
         warn!("streams were aborted");
@@ -94,7 +118,5 @@ pub async fn run(config: Config, stop: CancellationToken, abort: Abort) -> anyho
     if timeout(CUT, connected).await.is_err() {
         debug!("the connection to the gateway did not close in time");
     }
-    let _ = generations.await;
-    info!("agent stopped");
     Ok(())
 }

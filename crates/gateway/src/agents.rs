@@ -14,6 +14,7 @@ mod enrol;
 mod handshake_limits;
 mod open;
 mod pool_size;
+mod removal;
 mod roster;
 mod stream;
 
@@ -219,15 +220,16 @@ impl Agents {
                 drop(permit);
             }
             // The certificate of a barred agent is still valid.
-            Accepted::Control(AgentIdentity { agent, .. }, _)
-            | Accepted::Carrier(AgentIdentity { agent, .. }, _)
-                if self.with(|roster| roster.barred.contains(&agent)) =>
-            {
-                debug!(agent.id = %agent, "rejected a barred agent");
+            Accepted::Carrier(AgentIdentity { agent, .. }, _) if self.is_barred(agent) => {
+                debug!(agent.id = %agent, "rejected a carrier of a barred agent");
             }
             // The permit is kept until the agent's hello.
             Accepted::Control(identity, control) if permit.authenticated(identity.agent) => {
-                self.control(identity, control, address.ip(), permit).await;
+                if self.is_barred(identity.agent) {
+                    self.turn_away(identity.agent, control).await;
+                } else {
+                    self.control(identity, control, address.ip(), permit).await;
+                }
             }
             Accepted::Control(AgentIdentity { agent, .. }, _) => {
                 debug!(agent.id = %agent, "rejected an agent with too many connections without a hello");

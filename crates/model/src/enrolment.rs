@@ -44,7 +44,7 @@ pub struct EnrolGrant {
 /// Why an agent gets no certificate. The text is for the operator of the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum EnrolRefusal {
-    #[error("the enrolment code is wrong: copy all of it, or create a new one")]
+    #[error("the enrolment code is wrong or unknown to the server: copy all of it, or create a new one")]
     WrongCode,
     #[error("the enrolment code has expired: create a new one")]
     Expired,

@@ -5,7 +5,7 @@ use super::{
     duplicate::refuse,
     enrol::plain,
     handshake_limits::Permit,
-    pool_size,
+    pool_size, removal,
     roster::{Hearing, Session},
 };
 use jiff::Timestamp;
@@ -49,12 +49,12 @@ impl Agents {
     ) {
         let agent = identity.agent;
         let hello = match timeout(HELLO_WITHIN, control.receive()).await {
-            Ok(Ok(FromAgent::Hello { version, name, takes_duties, takes_over })) => {
-                (plain(&version), plain(&name), takes_duties, takes_over)
+            Ok(Ok(FromAgent::Hello { version, name, takes_duties, takes_over, learns_removal })) => {
+                (plain(&version), plain(&name), takes_duties, takes_over, learns_removal)
             }
             other => return debug!(agent.id = %agent, ?other, "an agent sent no hello"),
         };
-        let (version, name, takes_duties, takes_over) = hello;
+        let (version, name, takes_duties, takes_over, learns_removal) = hello;
         let about = ConnectedAgent { agent, environment: identity.environment, version, name, address };
         if !takes_over && let Some(older) = self.is_duplicate(&about).await {
             return refuse(control, takes_duties, older).await;
@@ -62,13 +62,13 @@ impl Agents {
         let now = std::time::Instant::now();
         let connected = self.with(|roster| roster.connect(about.clone(), takes_duties, now));
         let Some(session) = connected else {
-            return debug!(agent.id = %agent, "rejected a barred agent");
+            return removal::tell(control, learns_removal).await;
         };
         drop(permit);
         let ConnectedAgent { environment, version, name, .. } = about;
         info!(agent.id = %agent, environment.id = %environment, %version, %name, "agent connected");
         let end = tokio::select! {
-            // First: a barred agent gets no further message.
+            // First: a barred agent gets no further assignment.
             biased;
             () = session.end.cancelled() => None,
             () = self.0.drain.cancelled() => None,
@@ -86,6 +86,9 @@ impl Agents {
             }
             None => {
                 info!(agent.id = %agent, "agent was disconnected");
+                if self.is_barred(agent) {
+                    return removal::tell(control, learns_removal).await;
+                }
                 if self.0.drain.is_cancelled() {
                     let _ = control.send(&ToAgent::Draining).await;
                 }

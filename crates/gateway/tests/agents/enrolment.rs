@@ -111,6 +111,7 @@ async fn a_certificate_of_another_authority_is_refused() {
                     name: "lab".into(),
                     takes_duties: false,
                     takes_over: false,
+                    learns_removal: false,
                 })
                 .await
                 .ok()?;

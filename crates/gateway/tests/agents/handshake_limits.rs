@@ -78,8 +78,13 @@ async fn an_agent_without_a_hello_has_few_connections() {
     }
     assert_eq!((held.len(), ended), (4, 6));
     // One sends its hello, which permits another connection.
-    let hello =
-        FromAgent::Hello { version: "1".into(), name: "lab".into(), takes_duties: false, takes_over: false };
+    let hello = FromAgent::Hello {
+        version: "1".into(),
+        name: "lab".into(),
+        takes_duties: false,
+        takes_over: false,
+        learns_removal: false,
+    };
     held[0].send(&hello).await.unwrap();
     assert_eq!(
         soon("a welcome", held[0].receive::<ToAgent>()).await.unwrap(),

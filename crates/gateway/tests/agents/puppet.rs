@@ -53,6 +53,7 @@ impl Puppet {
                 name: "lab".into(),
                 takes_duties: false,
                 takes_over: false,
+                learns_removal: false,
             })
             .await
             .ok()?;

@@ -18,12 +18,10 @@ async fn with_target(target: std::net::SocketAddr) -> (Lab, RunningAgent, TempDi
     (lab, agent, state)
 }
 
-/// A target of one connection, which the test holds. The agent's probe comes first.
+/// A target of one connection, which the test holds. Probes of the agent are not accepted connections.
 async fn held() -> (TcpListener, Lab, RunningAgent, TempDir) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (lab, agent, state) = with_target(listener.local_addr().unwrap()).await;
-    let (mut probe, _) = soon("the probe", listener.accept()).await.unwrap();
-    assert_eq!(probe.read(&mut [0; 1]).await.unwrap_or(0), 0);
     (listener, lab, agent, state)
 }
 
@@ -144,7 +142,7 @@ async fn carriers_are_reused() {
 
 #[tokio::test]
 async fn a_barred_agent_is_disconnected_and_stays_excluded() {
-    let (listener, lab, agent, _state) = held().await;
+    let (listener, lab, agent, state) = held().await;
     let mut client = lab.connect(1).await.unwrap();
     let (mut target, _) = soon("the dial", listener.accept()).await.unwrap();
     let id: AgentId = lab.seen.enrolled.lock().unwrap()[0];
@@ -155,7 +153,16 @@ async fn a_barred_agent_is_disconnected_and_stays_excluded() {
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     assert!(matches!(client.relay.await.unwrap(), Err(Broken::Aborted)));
     assert!(lab.connect(1).await.is_err());
+    // The agent is told, and ends by itself.
+    let error = soon("the end of the agent", agent.task).await.unwrap().unwrap_err().to_string();
+    assert!(error.starts_with("this agent was removed from environment "), "{error}");
+    assert!(error.ends_with("enrol it again with a new code and an empty --state-dir"), "{error}");
+    // So is one that is started again.
+    let again = lab.start(state.path(), None, &[]);
+    let error = soon("the end of the agent", again.task).await.unwrap().unwrap_err().to_string();
+    assert!(error.starts_with("this agent was removed from environment "), "{error}");
     lab.agents.unbar(id);
+    let agent = lab.start(state.path(), None, &[]);
     lab.ready(1, 1).await;
     agent.stop().await;
 }

@@ -4,7 +4,10 @@
 //! with, so that a compromised gateway can't obtain a certificate for another key; a bounded number of requests is
 //! answered at a time, and nothing else waits for them.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
@@ -15,10 +18,14 @@ use wicketgate_authority::Ca;
 use wicketgate_link::{CertificateAnswer, RenewRequest, RequestId, ToGateway};
 use wicketgate_model::{EnrolGrant, EnrolRefusal, EnrolRequest, ZId};
 use wicketgate_store::{EnrolAttempt, EnrolledAgent, Store, WriteContext};
+use wicketgate_system::Mutex;
 use wicketgate_transport::identity::{AgentIdentity, Identity};
 
 /// Requests of each kind that are answered at the same time: more than the database can write at once.
 const AT_ONCE: usize = 16;
+
+/// Anyone can invent codes: of refused ones that may be invented, the log has one in this time.
+const INVENTED_LOGGED_EVERY: Duration = Duration::from_secs(1);
 
 /// Answers requests for certificates in tasks of its own, which end when it is dropped.
 #[derive(Debug)]
@@ -34,11 +41,13 @@ pub(super) struct CertificateDesk {
 struct Issuer {
     store: Store,
     ca: Arc<Ca>,
+    /// When a code that may be invented was last logged.
+    invented_logged: Arc<Mutex<Option<Instant>>>,
 }
 
 impl CertificateDesk {
     pub(super) fn new(store: Store, ca: Arc<Ca>, send: mpsc::Sender<ToGateway>) -> Self {
-        let issuer = Issuer { store, ca };
+        let issuer = Issuer { store, ca, invented_logged: Arc::default() };
         Self { issuer, send, enrolments: JoinSet::new(), renewals: JoinSet::new() }
     }
 
@@ -109,10 +118,7 @@ impl Issuer {
         let EnrolledAgent { agent, environment, frontdoor, z_id } = match answer {
             Ok(enrolled) => enrolled,
             Err(refusal) => {
-                // Anyone can invent a code.
-                if refusal == EnrolRefusal::WrongCode {
-                    debug!(enrollment.id = %request.enrollment, ?refusal, "enrolment refused");
-                } else {
+                if refusal != EnrolRefusal::WrongCode || self.is_logged() {
                     warn!(enrollment.id = %request.enrollment, cause = %refusal, "an agent's enrolment is refused");
                 }
                 return Ok(Err(refusal));
@@ -128,6 +134,16 @@ impl Issuer {
             certificate: self.ca.issue(&identity, &request.public_key, now)?,
             ca_certificate: self.ca.certificate().der().to_vec(),
         }))
+    }
+
+    /// Whether this refusal of a code that may be invented is logged.
+    fn is_logged(&self) -> bool {
+        let (mut last, now) = (self.invented_logged.lock(), Instant::now());
+        let is_due = last.is_none_or(|last| now.duration_since(last) >= INVENTED_LOGGED_EVERY);
+        if is_due {
+            *last = Some(now);
+        }
+        is_due
     }
 
     async fn renew(&self, request: &RenewRequest) -> anyhow::Result<Result<Vec<u8>, EnrolRefusal>> {
@@ -146,7 +162,6 @@ impl Issuer {
 mod tests {
     use super::*;
     use jiff::ToSpan as _;
-    use std::time::Duration;
     use tokio::time::timeout;
     use wicketgate_link::Pending;
     use wicketgate_model::{AgentId, EnrollmentId};

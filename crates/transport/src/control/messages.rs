@@ -30,6 +30,9 @@ pub enum FromAgent {
         /// The operator wants this agent to replace another one with the same identity.
         #[serde(default)]
         takes_over: bool,
+        /// The agent understands [`ToAgent::Removed`].
+        #[serde(default)]
+        learns_removal: bool,
     },
     /// The agent serves this generation of the share.
     Ack {
@@ -90,6 +93,8 @@ pub enum ToAgent {
         address: IpAddr,
         name: String,
     },
+    /// The agent was removed, or its environment was: this connection ends right after, and every later one will.
+    Removed,
     /// Of which shares the agent probes the targets while they are not in use, and of which it stops to.
     ProbeDuty {
         on: Vec<ShareId>,
