@@ -124,7 +124,7 @@ impl Write {
         self.record_change(None, row, Action::Create).await.map(Some)
     }
 
-    /// Writes these columns and a new generation. Deleting, it leaves the columns as they are.
+    /// Writes these columns and a new generation. Deleting, no other columns change.
     pub(crate) async fn change<R: Provisioned>(
         &mut self,
         before: &R,
@@ -148,7 +148,8 @@ impl Write {
 
     /// Deletes the row as far as callers see it; a gateway has yet to remove it.
     pub(crate) async fn delete<R: Provisioned>(&mut self, before: &R) -> Result<R> {
-        self.change(before, Assignments::new(&[]), Action::Delete).await
+        let actor = self.context.actor.clone();
+        self.change(before, Assignments::new(&[("deleted_by", &actor)]), Action::Delete).await
     }
 
     async fn record_change<R: Provisioned>(
@@ -205,6 +206,7 @@ macro_rules! columns {
             UPDATED_AT = Time("r.updated_at");
             DELETED_AT = Time("r.deleted_at").optional();
             CREATED_BY = Text("r.created_by");
+            DELETED_BY = Text("r.deleted_by").optional();
             $($more)*
         }
     };

@@ -38,6 +38,8 @@ rows! {
         pub updated_at: Timestamp,
         pub deleted_at: Option<Timestamp>,
         pub created_by: String,
+        /// From the deletion on.
+        pub deleted_by: Option<String>,
     }
 }
 

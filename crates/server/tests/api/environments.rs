@@ -25,7 +25,8 @@ async fn deleting_an_environment_deletes_its_shares_and_agents() {
     let share = app.share(&tunnel, &site.z_id, "app-db", 8443).await;
     let path = format!("environments/{}", site.environment);
     assert_eq!(app.delete(&path).await.status, StatusCode::ACCEPTED);
-    assert_eq!(app.get(&at("ipsec-shares", &share)).await.body["status"], "DELETING");
+    let deleting = app.get(&at("ipsec-shares", &share)).await.body;
+    assert_eq!((&deleting["status"], &deleting["deletedBy"]), (&json!("DELETING"), &json!("admin")));
     assert_eq!(app.get(&format!("agents/{}", site.agent)).await.status, StatusCode::NOT_FOUND);
     assert_json_snapshot!("gone", app.shown(&app.get(&path).await));
     assert_eq!(app.delete(&path).await.status, StatusCode::NOT_FOUND);

@@ -31,6 +31,7 @@ async fn a_share_is_created_deployed_and_deleted() {
     let gone = app.get(&path).await;
     assert_eq!((gone.status, &gone.body["status"]), (StatusCode::OK, &json!("DELETED")));
     assert!(gone.body["deletedAt"].is_string());
+    assert_eq!(gone.body["deletedBy"], "admin");
     assert_eq!(app.get("ipsec-shares").await.body["totalElements"], 0);
     assert_eq!(app.delete(&path).await.status, StatusCode::CONFLICT);
 }

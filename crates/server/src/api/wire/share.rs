@@ -48,6 +48,7 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("updatedAt", Time).column(&column::UPDATED_AT),
     Property::new("deletedAt", Time).column(&column::DELETED_AT),
     Property::new("createdBy", Text).column(&column::CREATED_BY),
+    Property::new("deletedBy", Text).column(&column::DELETED_BY),
     LINKS,
 ];
 
@@ -81,6 +82,7 @@ pub(in crate::api) struct Share {
     updated_at: Timestamp,
     deleted_at: Option<Timestamp>,
     created_by: String,
+    deleted_by: Option<String>,
 }
 
 impl Share {
@@ -115,6 +117,7 @@ impl Share {
             updated_at: row.updated_at,
             deleted_at: row.deleted_at,
             created_by: row.created_by,
+            deleted_by: row.deleted_by,
         }
     }
 

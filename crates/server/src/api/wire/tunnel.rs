@@ -74,6 +74,7 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("updatedAt", Time).column(&column::UPDATED_AT),
     Property::new("deletedAt", Time).column(&column::DELETED_AT),
     Property::new("createdBy", Text).column(&column::CREATED_BY),
+    Property::new("deletedBy", Text).column(&column::DELETED_BY),
     LINKS,
 ];
 
@@ -109,6 +110,7 @@ pub(in crate::api) struct Tunnel {
     updated_at: Timestamp,
     deleted_at: Option<Timestamp>,
     created_by: String,
+    deleted_by: Option<String>,
 }
 
 /// What the database does not know of a tunnel's gateway.
@@ -151,6 +153,7 @@ impl Tunnel {
             updated_at: row.updated_at,
             deleted_at: row.deleted_at,
             created_by: row.created_by,
+            deleted_by: row.deleted_by,
         }
     }
 
