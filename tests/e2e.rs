@@ -41,4 +41,5 @@ mod secrets;
 mod selectors;
 mod share_options;
 mod silent_agents;
+mod slow_line;
 mod startup_errors;

@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 use serde_json::Value;
-use wicketgate_lab::{Agent, Namespace};
+use wicketgate_lab::{Agent, GatewayOptions, GatewayProcess, Namespace};
 
-use super::{GATEWAY, PRIVATE, World, door, is_kernel_lane, join, lab, start};
+use super::{
+    GATEWAY, PRIVATE, World, door, gateway_options, is_kernel_lane, join, lab, start, wicketgate_executable,
+};
 
 /// Without sites there is no IPsec, and everything uses the loopback interface of one namespace.
 pub(crate) struct WorldBuilder {
@@ -24,6 +26,18 @@ pub(crate) struct Published<T> {
     pub(crate) door: SocketAddr,
     /// The value that the function that started the service returned.
     pub(crate) target: T,
+}
+
+impl World {
+    /// Starts `wicketgate up` like [`World::restart`], with more flags.
+    pub(crate) fn restart_with(&mut self, flags: &str) -> Result<()> {
+        let program = wicketgate_executable().display();
+        let lines = format!("[ \"$1\" = up ] && set -- \"$@\" {flags}\nexec {program} \"$@\"");
+        let executable = &self.script("wicketgate", &lines)?;
+        let options = gateway_options(&self.outside, self.ipsec, self.log);
+        self.gateway = GatewayProcess::start(&self.lab, &GatewayOptions { executable, ..options })?;
+        Ok(())
+    }
 }
 
 impl WorldBuilder {

@@ -23,6 +23,8 @@ pub(crate) struct Agent {
     /// Limits concurrent probes.
     pub(crate) probes: Semaphore,
     pub(crate) streams: TaskTracker,
+    /// Cuts all running streams once what they have read is delivered.
+    pub(crate) finish: Abort,
     /// Resets all running streams.
     pub(crate) abort: Abort,
 }

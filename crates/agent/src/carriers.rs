@@ -28,7 +28,7 @@ use wicketgate_system::backoff::Backoff;
 use wicketgate_transport::{
     carrier::Carrier,
     frame::{OpenRequest, RefusalReason, StreamRefusal},
-    relay::{Counters, relay},
+    relay::{Counters, Ends, relay},
     reset_on_drop::ResetOnDrop,
 };
 
@@ -164,7 +164,8 @@ impl Agent {
         }
         let (to_carrier, from_carrier) = (AtomicU64::new(0), AtomicU64::new(0));
         let counters = Counters { to_carrier: &to_carrier, from_carrier: &from_carrier };
-        match relay(tcp, carrier, counters, None, &self.abort).await {
+        let ends = Ends { idle: None, finish: &self.finish, abort: &self.abort };
+        match relay(tcp, carrier, counters, ends).await {
             Ok(carrier) => Some(carrier),
             Err(broken) => {
                 debug!(share.id = %open.share, reason = ?broken, "a stream broke");

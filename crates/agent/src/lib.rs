@@ -36,6 +36,8 @@ use wicketgate_transport::abort::Abort;
 
 /// How long running streams may continue after a stop signal.
 const DRAIN: Duration = Duration::from_secs(30);
+/// After that, for what streams have received and the kernel still delivers.
+const DELIVER: Duration = Duration::from_secs(5);
 /// How long aborted streams may take to send their reset.
 const CUT: Duration = Duration::from_secs(2);
 
@@ -76,6 +78,7 @@ pub async fn run(config: Config, stop: CancellationToken, abort: Abort) -> anyho
         health: TargetHealths::default(),
         probes: Semaphore::new(PROBES),
         streams: TaskTracker::new(),
+        finish: Abort::default(),
         abort: abort.clone(),
     });
     let (keeper, stopped) = (Arc::clone(&agent), stop.clone());
@@ -108,8 +111,8 @@ async fn serve(
         let _ = timeout(CUT, agent.streams.wait()).await;
         return Err(removed.into());
     }
-    let drained = timeout(DRAIN, agent.streams.wait());
-    if !matches!(abort.token().run_until_cancelled(drained).await, Some(Ok(()))) {
+    abort.token().run_until_cancelled(drain(agent)).await;
+    if !agent.streams.is_empty() {
         warn!("streams were aborted");
         abort.trigger();
         let _ = timeout(CUT, agent.streams.wait()).await;
@@ -119,4 +122,13 @@ async fn serve(
         debug!("the connection to the gateway did not close in time");
     }
     Ok(())
+}
+
+/// Waits for running streams. Those that do not end in time are cut when what they have received is delivered.
+async fn drain(agent: &Agent) {
+    if timeout(DRAIN, agent.streams.wait()).await.is_err() {
+        warn!(streams = agent.streams.len(), "the drain time is over: streams are cut");
+        agent.finish.trigger();
+        let _ = timeout(DELIVER, agent.streams.wait()).await;
+    }
 }

@@ -45,6 +45,7 @@ use wicketgate_link::{AgentShares, FromGateway};
 use wicketgate_model::{AgentId, ShareDesired, ShareId};
 use wicketgate_system::{Mutex, accept::Acceptor};
 use wicketgate_transport::{
+    abort::Abort,
     identity::AgentIdentity,
     keepalive::keepalive,
     tls::{Accepted, GatewayIdentity},
@@ -71,6 +72,8 @@ struct Inner {
     handshake_limits: HandshakeLimits,
     drain: CancellationToken,
     tasks: TaskTracker,
+    /// Cuts all streams once what they have read is delivered.
+    finish: Abort,
     handshakes: AtomicU64,
 }
 
@@ -93,6 +96,7 @@ impl Agents {
             handshake_limits: HandshakeLimits::default(),
             drain,
             tasks,
+            finish: Abort::default(),
             handshakes: AtomicU64::new(0),
         }));
         agents.0.tasks.spawn(agents.clone().accept(listener));
@@ -114,6 +118,11 @@ impl Agents {
     /// Ends all connections and streams of the agent, and refuses new ones.
     pub fn bar(&self, agent: AgentId) {
         self.with(|roster| roster.bar(agent));
+    }
+
+    /// Has all streams read nothing more, and cuts each when what it has read is delivered.
+    pub fn finish(&self) {
+        self.0.finish.trigger();
     }
 
     pub fn unbar(&self, agent: AgentId) {

@@ -30,6 +30,8 @@ const UNKNOWN_PEERS_EVERY: Duration = Duration::from_secs(3);
 /// How long agents may take to reconnect after the gateway's start before they are reported offline. Less than the time
 /// for which a server keeps the status of a silent gateway's shares.
 const AGENTS_BACK_WITHIN: Duration = Duration::from_secs(2);
+/// After the drain time, for what connections have received and the kernel still delivers. A slow line takes it in less.
+const DELIVER_WITHIN: Duration = Duration::from_secs(5);
 /// How long a stopping gateway waits for aborted connections to end.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
@@ -57,6 +59,7 @@ pub struct Gateway {
     /// Cancelled when the gateway stops accepting new work.
     stop: CancellationToken,
     connections: TaskTracker,
+    agents: Agents,
     /// Ends all connections.
     abort: Abort,
     drain: Duration,
@@ -109,7 +112,7 @@ impl Gateway {
         let most = capacity.tunnels.and_then(|t| usize::try_from(t).ok()).unwrap_or(Semaphore::MAX_PERMITS);
         let parts = GatewayParts {
             backend: Arc::clone(&backend),
-            agents,
+            agents: agents.clone(),
             observations: Arc::default(),
             counters: Arc::default(),
             quota: Arc::default(),
@@ -128,7 +131,7 @@ impl Gateway {
         let applier = DesiredApplier::new(parts, send.clone());
         tasks.spawn(stop.clone().run_until_cancelled_owned(applier.run(handshake, left_over)));
         let drain = config.drain;
-        Ok(Self { agent_address, backend, link: send, tasks, stop, connections, abort, drain })
+        Ok(Self { agent_address, backend, link: send, tasks, stop, connections, agents, abort, drain })
     }
 
     /// The address that agents dial, with the port that the system chose if it was 0.
@@ -141,8 +144,8 @@ impl Gateway {
         self.backend.public_address()
     }
 
-    /// Stops serving: refuses new connections, waits for established ones until the drain time ends or `at_once` is
-    /// ready, and aborts the rest. Namespaces and IKE daemons stay for the next start. Without tunnels, nothing is
+    /// Stops serving: refuses new connections, waits for established ones until the drain time ends, and cuts the rest when
+    /// what they have received is delivered; at once when `at_once` is ready. Namespaces and IKE daemons stay for the next start. Without tunnels, nothing is
     /// left.
     pub async fn stop(self, at_once: impl Future<Output = ()>) {
         self.stop.cancel();
@@ -153,9 +156,16 @@ impl Gateway {
         if !self.connections.is_empty() {
             info!(connections = self.connections.len(), "waiting for established connections to end");
         }
+        let ended = async {
+            let _ = tokio::time::timeout(self.drain, self.connections.wait()).await;
+            if !self.connections.is_empty() {
+                warn!(connections = self.connections.len(), "the drain time is over: connections are cut");
+            }
+            self.agents.finish();
+            let _ = tokio::time::timeout(DELIVER_WITHIN, self.connections.wait()).await;
+        };
         tokio::select! {
-            () = self.connections.wait() => {}
-            () = tokio::time::sleep(self.drain) => {}
+            () = ended => {}
             () = at_once => {}
         }
         if !self.connections.is_empty() {

@@ -25,24 +25,42 @@ use std::{future::poll_fn, pin::pin, sync::atomic::Ordering, task::Poll, time::D
 use to_carrier::{to_carrier, watch_tcp};
 use tokio::{net::TcpStream, time::sleep};
 use watch::Watch;
-use wicketgate_system::Mutex;
+use wicketgate_system::{Mutex, send_queue::send_queue};
 
-/// Relays until both sides have ended, and returns the carrier for the next stream, unless it is worn. The stream is aborted by
-/// `abort`, and after `idle` in which no byte was relayed or delivered in either direction.
+/// How often a finished stream is looked at.
+const DELIVERED_EVERY: Duration = Duration::from_millis(20);
+
+/// What ends a stream before both of its sides do.
+#[derive(Debug, Clone, Copy)]
+pub struct Ends<'a> {
+    /// A time in which no byte was relayed or delivered in either direction.
+    pub idle: Option<Duration>,
+    /// Nothing more is read. The stream is reset when the kernel has delivered what was read; the caller bounds that time.
+    pub finish: &'a Abort,
+    /// The stream is reset at once.
+    pub abort: &'a Abort,
+}
+
+/// Relays until both sides have ended, and returns the carrier for the next stream, unless it is worn.
 pub async fn relay(
     mut tcp: ResetOnDrop,
     mut carrier: Carrier,
     counters: Counters<'_>,
-    idle: Option<Duration>,
-    abort: &Abort,
+    ends: Ends<'_>,
 ) -> Result<Carrier, Broken> {
     let state = RelayState::new(counters);
-    let end = both_ways(tcp.tcp(), &mut carrier, &state, idle, abort).await;
+    let end = both_ways(tcp.tcp(), &mut carrier, &state, ends).await;
     let Err(broken) = end else {
         tcp.end();
         carrier.worn = state.is_worn.load(Ordering::Relaxed);
         return Ok(carrier);
     };
+    if matches!(broken, Broken::Finished) {
+        tokio::select! {
+            () = delivered([tcp.tcp(), &carrier.stream.tcp]) => {}
+            () = ends.abort.triggered() => {}
+        }
+    }
     drop(tcp);
     // A RESET cannot follow an incomplete record; the missing END means the same.
     if !state.mid_record.load(Ordering::Relaxed) && !matches!(broken, Broken::Carrier(_) | Broken::Reset) {
@@ -51,12 +69,19 @@ pub async fn relay(
     Err(broken)
 }
 
+/// Waits until the kernel holds nothing more for the peers of both connections, or they have ended.
+async fn delivered(connections: [&TcpStream; 2]) {
+    let is_delivered = |tcp: &&TcpStream| send_queue(tcp).map_or(true, |queue| queue.is_empty);
+    while !connections.iter().all(is_delivered) {
+        sleep(DELIVERED_EVERY).await;
+    }
+}
+
 async fn both_ways(
     tcp: &mut TcpStream,
     carrier: &mut Carrier,
     state: &RelayState<'_>,
-    idle: Option<Duration>,
-    abort: &Abort,
+    ends: Ends<'_>,
 ) -> Result<(), Broken> {
     let RecordStream { tcp: wire, keys, seal, input, .. } = &mut *carrier.stream;
     let keys = &*keys;
@@ -75,8 +100,9 @@ async fn both_ways(
         from_carrier(&carrier_in, input, keys, &tcp_out, state).await?;
         if state.end() { Ok(()) } else { Err(watch_carrier(&carrier_in, input, keys).await) }
     };
-    let (mut up, mut down, mut abort) = (pin!(up), pin!(down), pin!(abort.triggered()));
-    let (mut up_first, mut watch) = (false, Watch::new(idle));
+    let (mut up, mut down) = (pin!(up), pin!(down));
+    let (mut abort, mut finish) = (pin!(ends.abort.triggered()), pin!(ends.finish.triggered()));
+    let (mut up_first, mut watch) = (false, Watch::new(ends.idle));
     let mut timer = pin!(sleep(watch.first()));
     poll_fn(|cx| {
         loop {
@@ -88,6 +114,13 @@ async fn both_ways(
                 if let Poll::Ready(end) = end {
                     return Poll::Ready(end);
                 }
+            }
+            if state.is_finished() {
+                return Poll::Ready(Err(Broken::Finished));
+            }
+            if !state.is_finishing() && finish.as_mut().poll(cx).is_ready() {
+                state.finish();
+                continue;
             }
             let mut delivers = false;
             while watch.poll(timer.as_mut(), state, cx).is_ready() {

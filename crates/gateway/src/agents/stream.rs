@@ -9,7 +9,7 @@ use std::{
 use wicketgate_model::AgentId;
 use wicketgate_transport::{
     carrier::Carrier,
-    relay::{Broken, Counters, relay},
+    relay::{Broken, Counters, Ends, relay},
     reset_on_drop::ResetOnDrop,
 };
 
@@ -49,7 +49,8 @@ impl Stream {
             return Err(Broken::Tcp(error));
         }
         let counters = Counters { to_carrier: rx, from_carrier: tx };
-        let carrier = relay(client, carrier, counters, idle, &active.0.abort).await?;
+        let ends = Ends { idle, finish: &agents.0.finish, abort: &active.0.abort };
+        let carrier = relay(client, carrier, counters, ends).await?;
         agents.park(agent, carrier);
         Ok(())
     }

@@ -16,6 +16,8 @@ pub enum Broken {
     Idle(Duration),
     #[error("{side} has not acknowledged data for {}s", super::UNANSWERED.as_secs(), side = .0)]
     Unanswered(Side),
+    #[error("the stream was cut after what had arrived was delivered")]
+    Finished,
     #[error("the stream was aborted")]
     Aborted,
 }

@@ -18,6 +18,7 @@ use std::{
     ops::Range,
     pin::Pin,
     sync::atomic::Ordering,
+    task::Poll,
 };
 use tokio::{
     io::AsyncWrite,
@@ -64,7 +65,12 @@ pub(super) async fn from_carrier(
             None if count > 0 => {}
             None => {
                 let most = if backlog.is_small() { SLOT } else { usize::MAX };
-                let n = poll_fn(|cx| input.poll_fill(&mut *carrier.lock(), most, cx));
+                let n = poll_fn(|cx| {
+                    if state.down_rests() {
+                        return Poll::Pending;
+                    }
+                    input.poll_fill(&mut *carrier.lock(), most, cx)
+                });
                 let n = n.await.map_err(Broken::carrier)?;
                 if n == 0 {
                     return Err(Broken::Carrier(CarrierError::Closed));

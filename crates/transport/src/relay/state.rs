@@ -26,6 +26,10 @@ pub(super) struct RelayState<'a> {
     pub(super) answered: AtomicBool,
     /// The kernel delivers bytes to the connection: the other end is to be informed.
     pub(super) is_delivering: AtomicBool,
+    /// Nothing more is read.
+    finishing: AtomicBool,
+    up_rests: AtomicBool,
+    down_rests: AtomicBool,
     /// The carrier's receive buffer has become too large for another stream.
     pub(super) is_worn: AtomicBool,
 }
@@ -40,6 +44,9 @@ impl<'a> RelayState<'a> {
             mid_record: AtomicBool::new(false),
             answered: AtomicBool::new(false),
             is_delivering: AtomicBool::new(false),
+            finishing: AtomicBool::new(false),
+            up_rests: AtomicBool::new(false),
+            down_rests: AtomicBool::new(false),
             is_worn: AtomicBool::new(false),
         }
     }
@@ -63,6 +70,33 @@ impl<'a> RelayState<'a> {
     /// Whether one direction has ended already.
     pub(super) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Relaxed) > 0
+    }
+
+    /// From now on, nothing more is read.
+    pub(super) fn finish(&self) {
+        self.finishing.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_finishing(&self) -> bool {
+        self.finishing.load(Ordering::Relaxed)
+    }
+
+    /// Whether the direction from the connection has to rest before its next read.
+    pub(super) fn up_rests(&self) -> bool {
+        self.up_rests.fetch_or(self.is_finishing(), Ordering::Relaxed);
+        self.is_finishing()
+    }
+
+    /// Whether the direction from the carrier has to rest before its next read.
+    pub(super) fn down_rests(&self) -> bool {
+        self.down_rests.fetch_or(self.is_finishing(), Ordering::Relaxed);
+        self.is_finishing()
+    }
+
+    /// Each direction has written what it had read and rests, or has ended.
+    pub(super) fn is_finished(&self) -> bool {
+        let resting = [&self.up_rests, &self.down_rests].map(|rests| u8::from(rests.load(Ordering::Relaxed)));
+        resting.iter().sum::<u8>() + self.ended.load(Ordering::Relaxed) >= 2 && self.is_finishing()
     }
 
     /// One direction has ended. Returns whether it was the second one: then nothing that follows on the carrier, not

@@ -12,7 +12,10 @@ use crate::{
         tests::{connected, pair},
     },
 };
-use std::{io, sync::atomic::AtomicU64};
+use std::{
+    io,
+    sync::{LazyLock, atomic::AtomicU64},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     task::JoinHandle,
@@ -24,6 +27,12 @@ mod pauses;
 static COUNTED: AtomicU64 = AtomicU64::new(0);
 
 type Relay = JoinHandle<Result<Carrier, Broken>>;
+
+/// Of a stream that nothing aborts.
+fn ends(idle: Option<Duration>) -> Ends<'static> {
+    static NEVER: LazyLock<Abort> = LazyLock::new(Abort::default);
+    Ends { idle, finish: &NEVER, abort: &NEVER }
+}
 
 /// The remote end of a carrier.
 struct Far(Carrier);
@@ -67,10 +76,7 @@ async fn relayed_with(idle: Option<Duration>) -> (TcpStream, Far, Relay) {
     let (client, inner) = connected().await;
     let (near, far) = pair().await;
     let counters = Counters { to_carrier: &COUNTED, from_carrier: &COUNTED };
-    let relay =
-        tokio::spawn(
-            async move { relay(ResetOnDrop::new(inner), near, counters, idle, &Abort::default()).await },
-        );
+    let relay = tokio::spawn(async move { relay(ResetOnDrop::new(inner), near, counters, ends(idle)).await });
     (client, Far(far), relay)
 }
 
@@ -194,14 +200,8 @@ async fn an_idle_stream_holds_no_buffer_and_a_long_one_arrives_completely() {
     let (near, far) = pair().await;
     let (target, outer) = connected().await;
     let counters = Counters { to_carrier: &COUNTED, from_carrier: &COUNTED };
-    let near =
-        tokio::spawn(
-            async move { relay(ResetOnDrop::new(inner), near, counters, None, &Abort::default()).await },
-        );
-    let far =
-        tokio::spawn(
-            async move { relay(ResetOnDrop::new(outer), far, counters, None, &Abort::default()).await },
-        );
+    let near = tokio::spawn(async move { relay(ResetOnDrop::new(inner), near, counters, ends(None)).await });
+    let far = tokio::spawn(async move { relay(ResetOnDrop::new(outer), far, counters, ends(None)).await });
     // The length fills records and buffers and leaves a remainder. No two blocks are equal.
     let bytes: Vec<u8> =
         (0..3_000_017u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()).collect();
@@ -234,7 +234,7 @@ async fn a_long_lived_connection_is_probed() {
     let shown = socket2::SockRef::from(&inner).try_clone().unwrap();
     let relay = tokio::spawn(async move {
         let counters = Counters { to_carrier: &COUNTED, from_carrier: &COUNTED };
-        relay(ResetOnDrop::new(inner), near, counters, None, &Abort::default()).await
+        relay(ResetOnDrop::new(inner), near, counters, ends(None)).await
     });
     assert!(!shown.keepalive().unwrap());
     let probed = async {
@@ -257,11 +257,13 @@ async fn slow_reader(idle: Duration) -> (TcpStream, Far, Relay) {
     socket2::SockRef::from(&inner).set_send_buffer_size(4 << 20).unwrap();
     let (near, far) = pair().await;
     let counters = Counters { to_carrier: &COUNTED, from_carrier: &COUNTED };
-    let relay = tokio::spawn(async move {
-        relay(ResetOnDrop::new(inner), near, counters, Some(idle), &Abort::default()).await
-    });
+    let relay =
+        tokio::spawn(async move { relay(ResetOnDrop::new(inner), near, counters, ends(Some(idle))).await });
     (client, Far(far), relay)
 }
+
+/// The longest wait for the next bytes of a stream that is not stuck.
+const STEP: Duration = Duration::from_secs(20);
 
 /// The bytes that a server sends, in frames, and the length of all of them.
 const BLOCK: [u8; 16_000] = [7; 16_000];
@@ -315,6 +317,44 @@ async fn a_reader_that_stops_is_idle_and_its_rest_is_delivered_after_an_end_only
         let whole = (Ok(TAKEN * BLOCK.len()), TAKEN * BLOCK.len());
         assert_eq!((read, all.len()) == whole, ends, "{read:?} after {} bytes", all.len());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_finished_stream_delivers_what_was_read_before_its_reset() {
+    static WRITTEN: AtomicU64 = AtomicU64::new(0);
+    let (mut client, inner) = connected().await;
+    let (near, far) = pair().await;
+    let (mut far, finish) = (Far(far), Abort::default());
+    let relay = {
+        let finish = finish.clone();
+        tokio::spawn(async move {
+            let counters = Counters { to_carrier: &COUNTED, from_carrier: &WRITTEN };
+            let ends = Ends { finish: &finish, ..ends(None) };
+            relay(ResetOnDrop::new(inner), near, counters, ends).await
+        })
+    };
+    client.write_all(b"up").await.unwrap();
+    far.expect(FrameKind::Data, b"up").await;
+    // More than the client's kernel takes, so that the rest waits in ours.
+    while timeout(Duration::from_millis(300), send_blocks(&mut far, 1)).await.is_ok() {}
+    finish.trigger();
+    let (mut got, mut piece) = (0, vec![0; 8192]);
+    let end = loop {
+        match timeout(STEP, client.read(&mut piece)).await.unwrap() {
+            Ok(0) => panic!("an end after {got} bytes looks complete"),
+            Ok(n) => got += n,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(end.kind(), io::ErrorKind::ConnectionReset);
+    assert!(got > BLOCK.len());
+    assert_eq!(
+        got as u64,
+        WRITTEN.load(Ordering::Relaxed),
+        "bytes that the target's side counts were destroyed"
+    );
+    let end = relay.await.unwrap();
+    assert!(matches!(end, Err(Broken::Finished)), "{end:?}");
 }
 
 /// Bytes that a relay takes for a reader that stops, sent in blocks of this length.

@@ -41,6 +41,10 @@ pub(super) async fn to_carrier(
     let (mut slots, mut gather, mut backlog) = (1, Gather::default(), Backlog::default());
     loop {
         let read = poll_fn(|cx| {
+            if state.up_rests() {
+                buffer.give_back();
+                return Poll::Pending;
+            }
             if state.is_delivering.swap(false, Ordering::Relaxed) {
                 return Poll::Ready(Ok(None));
             }

@@ -1,8 +1,7 @@
 //! Streams with random pieces, pauses and buffers in both directions at once: all bytes arrive, whatever waits for what.
 
-use super::COUNTED;
+use super::{COUNTED, ends};
 use crate::{
-    abort::Abort,
     relay::{Counters, relay},
     reset_on_drop::ResetOnDrop,
     tls::tests::pair_over,
@@ -110,7 +109,7 @@ async fn stream(client: End, target: End, carrier: Option<usize>) {
     let relays = [(inner, near), (outer, far)].map(|(tcp, carrier)| {
         tokio::spawn(async move {
             let counters = Counters { to_carrier: &COUNTED, from_carrier: &COUNTED };
-            relay(ResetOnDrop::new(tcp), carrier, counters, None, &Abort::default()).await
+            relay(ResetOnDrop::new(tcp), carrier, counters, ends(None)).await
         })
     });
     tokio::join!(play(ours, &client, target.sends), play(theirs, &target, client.sends));
