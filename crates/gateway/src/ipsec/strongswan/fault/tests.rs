@@ -153,11 +153,14 @@ fn each_attempt_has_its_reason_in_order() {
     }
 }
 
+/// Lines, each with its IKE SA.
+type Lines = Vec<(u64, &'static str)>;
+
 /// Attempts of a peer, and an order in which their lines arrive.
-fn out_of_order() -> impl Strategy<Value = (Vec<(u64, &'static str)>, Vec<(u64, &'static str)>)> {
+fn out_of_order() -> impl Strategy<Value = (Lines, Lines)> {
     let attempts = proptest::collection::vec(proptest::sample::select(&ATTEMPTS[..]), 1..5);
     attempts.prop_flat_map(|attempts| {
-        let lines: Vec<(u64, &'static str)> =
+        let lines: Lines =
             (0..).zip(attempts).flat_map(|(sa, (lines, _))| lines.iter().map(move |l| (sa, *l))).collect();
         (Just(lines.clone()), Just(lines).prop_shuffle())
     })
