@@ -36,7 +36,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::Ipv4Addr,
-    os::unix::net::UnixListener,
     sync::Arc,
     time::Duration,
 };
@@ -45,7 +44,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::{info, warn};
 use wicketgate_model::{ConnectionState, TunnelDesired, TunnelId};
-use wicketgate_system::Mutex;
+use wicketgate_system::{Mutex, directory_lock::DirectoryLock};
 
 pub use error::GroundError;
 pub(crate) use error::NetworkError;
@@ -74,7 +73,7 @@ pub(crate) struct Ground {
     /// What peers dial.
     pub(crate) public_address: Ipv4Addr,
     pub(crate) packets: InnerPackets,
-    _reserved: Vec<UnixListener>,
+    _reserved: Vec<DirectoryLock>,
     steering: Steering,
     firewall: HostFirewall,
     pub(crate) known_peers: Arc<KnownPeers>,
@@ -122,7 +121,8 @@ impl Ground {
             }
         };
         let arrive_at = BTreeSet::from([public_address, send_from]);
-        let reserved = host_addresses::reserve(&arrive_at)?;
+        let table = format!("{}{instance:04x}", nft::TABLES);
+        let reserved = host_addresses::reserve(&arrive_at, &table).await?;
         home_netns::settle(&state.path)?;
         let steering = SteeringConfig {
             instance: format!("{instance:04x}"),
@@ -135,7 +135,7 @@ impl Ground {
         let inside = |record: &TunnelRecord| LinkAddresses::of(instance, record.slot).inside;
         let peers = records.iter().map(|record| (record.peer_address, inside(record))).collect();
         let steering = Steering::start(steering, peers).await?;
-        let firewall = HostFirewall::new(steering.table(), links(instance));
+        let firewall = HostFirewall::new(table, links(instance));
         let known_peers = Arc::new(KnownPeers::load(state.known_peers()));
         Ok(Self {
             state,

@@ -3,7 +3,8 @@
 //! Invariant: a directory in which there is something else is refused before anything in it, or of it, is changed.
 
 use std::{
-    fs, io,
+    fs::{self, DirEntry},
+    io,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
@@ -13,8 +14,11 @@ use tracing::warn;
 
 use crate::{
     directory_lock::{DirectoryLock, LOCK_FILE},
-    private_file::private_dir,
+    private_file::{UNFINISHED, private_dir},
 };
+
+/// What a file system has at its root (mke2fs(8)).
+const LOST_AND_FOUND: &str = "lost+found";
 
 /// Which program's directory it is.
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +40,8 @@ pub struct OwnDirectory {
 }
 
 impl OwnDirectory {
-    /// Opens the directory, which is created if it does not exist. An empty one is taken over and made private.
+    /// Opens the directory, which is created if it does not exist. An empty one is taken over and made private, and so is one
+    /// that has only what a file system or a first start that was interrupted leaves.
     ///
     /// # Errors
     /// One sentence: it has other files in it, another process uses it, or it cannot be written.
@@ -49,8 +54,7 @@ impl OwnDirectory {
         if path.exists() {
             let is_ours = path.join(first).try_exists().with_context(|| cannot("read"))?;
             let mut entries = fs::read_dir(path).with_context(|| cannot("read"))?;
-            // A program that was killed at its first start leaves its lock file alone.
-            let is_free = is_ours || entries.all(|entry| entry.is_ok_and(|e| e.file_name() == LOCK_FILE));
+            let is_free = is_ours || entries.all(|entry| entry.is_ok_and(|entry| is_harmless(&entry)));
             ensure!(is_free, "the directory {shown} has other files in it: choose another with {flag}");
             let is_open = fs::metadata(path).is_ok_and(|m| m.permissions().mode() & 0o077 != 0);
             if is_ours && is_open {
@@ -77,6 +81,17 @@ impl OwnDirectory {
         let path = self.path.join(name);
         private_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
         Ok(path)
+    }
+}
+
+/// Whether it says nothing about whose the directory is.
+fn is_harmless(entry: &DirEntry) -> bool {
+    let (name, kind) = (entry.file_name(), entry.file_type());
+    let is_unfinished = name.as_encoded_bytes().starts_with(UNFINISHED.as_bytes());
+    match kind {
+        Ok(kind) if kind.is_file() => name == LOCK_FILE || is_unfinished,
+        Ok(kind) if kind.is_dir() => name == LOST_AND_FOUND,
+        _ => false,
     }
 }
 
@@ -107,6 +122,19 @@ mod tests {
         fs::write(path.join("key"), "").unwrap();
         fs::write(path.join("more"), "").unwrap();
         OwnDirectory::open(&path, &KIND).unwrap();
+    }
+
+    #[test]
+    fn what_a_file_system_or_an_interrupted_start_leaves_is_no_other_file() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join(LOST_AND_FOUND)).unwrap();
+        // As when the program is killed while it writes its key.
+        let begun = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(dir.path()).unwrap();
+        begun.keep().unwrap();
+        drop(OwnDirectory::open(dir.path(), &KIND).unwrap());
+        drop(OwnDirectory::open(dir.path(), &KIND).unwrap());
+        fs::create_dir(dir.path().join(format!("{UNFINISHED}-project"))).unwrap();
+        OwnDirectory::open(dir.path(), &KIND).unwrap_err();
     }
 
     #[test]

@@ -9,9 +9,12 @@ use std::{
     path::Path,
 };
 
-use tempfile::NamedTempFile;
+use tempfile::{Builder, NamedTempFile};
 
 use crate::if_exists;
+
+/// The beginning of the names of files that are being written. One is left where the process is killed meanwhile.
+pub(crate) const UNFINISHED: &str = ".tmp";
 
 /// Creates the directory with its parents, mode 0700. Sets the mode of an existing one that is open to others.
 pub fn private_dir(dir: &Path) -> io::Result<()> {
@@ -61,7 +64,7 @@ pub fn load_or_create<C: AsRef<[u8]>, E: From<io::Error>>(
 
 /// A temporary file beside its destination, of mode 0600.
 fn write_beside(path: &Path, content: &[u8]) -> io::Result<NamedTempFile> {
-    let mut file = NamedTempFile::new_in(parent(path))?;
+    let mut file = Builder::new().prefix(UNFINISHED).tempfile_in(parent(path))?;
     file.write_all(content)?;
     file.as_file().sync_all()?;
     Ok(file)

@@ -78,6 +78,11 @@ pub enum GroundError {
          --public-address"
     )]
     AddressInUse(Ipv4Addr),
+    #[error(
+        "tunnels that another gateway left serve the public address {address} in this network namespace: start that gateway \
+         again, or remove them with `wicketgate down` and its --data-dir; if its data is lost, run `nft delete table ip {table}`"
+    )]
+    AddressLeft { address: Ipv4Addr, table: String },
     #[error("another gateway is running with the state directory {0}: stop it, or use another directory")]
     InUse(PathBuf),
     #[error("cannot use the state directory {path}: {source}")]

@@ -2,18 +2,18 @@
 
 use std::{
     collections::BTreeSet,
-    io,
+    fs, io,
     net::{Ipv4Addr, SocketAddr, UdpSocket},
-    os::{
-        linux::net::SocketAddrExt as _,
-        unix::net::{SocketAddr as UnixAddress, UnixListener},
-    },
+    os::unix::fs::MetadataExt as _,
+    path::Path,
 };
 
 use futures_util::TryStreamExt as _;
+use wicketgate_system::{directory_lock::DirectoryLock, private_file::private_dir};
 
 use super::{
     GroundError, NetworkError,
+    nft::{self, TABLES},
     rtnetlink_handle::{handle, in_time, local, netlink},
 };
 
@@ -33,22 +33,54 @@ pub(crate) fn is_own(ip: Ipv4Addr) -> bool {
     source_towards(ip) == Some(ip)
 }
 
+/// Where gateways that run reserve their addresses. Its parent belongs to root, so that no other user can.
+const RESERVED: &str = "/run/wicketgate";
+
 /// Reserves the addresses in this network namespace while the result lives: two gateways with one address would take
-/// each other's packets. An abstract Unix socket belongs to a network namespace, and ends with its process (unix(7)).
+/// each other's packets. A lock ends with its process; `own` is this gateway's steering table.
 ///
 /// # Errors
-/// Another gateway has one of them.
-pub(crate) fn reserve(addresses: &BTreeSet<Ipv4Addr>) -> Result<Vec<UnixListener>, GroundError> {
+/// Another gateway has one of them, or has left tunnels that are served there.
+pub(crate) async fn reserve(
+    addresses: &BTreeSet<Ipv4Addr>,
+    own: &str,
+) -> Result<Vec<DirectoryLock>, GroundError> {
     // `wicketgate down` serves no peers, and gives a loopback address.
-    let served = addresses.iter().filter(|address| !address.is_loopback());
-    let reserve = |address: &Ipv4Addr| {
-        let name = UnixAddress::from_abstract_name(format!("wicketgate {address}"));
-        name.and_then(|name| UnixListener::bind_addr(&name)).map_err(|e| match e.kind() {
-            io::ErrorKind::AddrInUse => GroundError::AddressInUse(*address),
+    let served: Vec<_> = addresses.iter().copied().filter(|address| !address.is_loopback()).collect();
+    let mut locks = Vec::new();
+    for address in &served {
+        locks.push(lock(*address).map_err(|e| match e.kind() {
+            io::ErrorKind::WouldBlock => GroundError::AddressInUse(*address),
             _ => NetworkError::io(format!("reserve the address {address}"))(e).into(),
-        })
-    };
-    served.map(reserve).collect()
+        })?);
+    }
+    for table in nft::tables().await?.into_iter().filter(|it| it.starts_with(TABLES) && it != own) {
+        let arrive = nft::chain(&table, "arrive").await.unwrap_or_default();
+        if let Some(address) = served.iter().copied().find(|address| names(&arrive, *address))
+            && nft::map(&table, "inner").await?.contains("elements")
+        {
+            return Err(GroundError::AddressLeft { address, table });
+        }
+    }
+    Ok(locks)
+}
+
+fn lock(address: Ipv4Addr) -> io::Result<DirectoryLock> {
+    let all = Path::new(RESERVED);
+    private_dir(all)?;
+    if fs::metadata(all)?.uid() != rustix::process::geteuid().as_raw() {
+        return Err(io::Error::other(format!("{RESERVED} belongs to another user")));
+    }
+    let network = fs::metadata("/proc/thread-self/ns/net")?.ino();
+    let own = all.join(format!("{network}-{address}"));
+    private_dir(&own)?;
+    DirectoryLock::take(&own)
+}
+
+/// Whether the rules name the address.
+fn names(rules: &str, address: Ipv4Addr) -> bool {
+    let words = rules.split(|c: char| !c.is_ascii_digit() && c != '.');
+    words.filter_map(|word| word.parse::<Ipv4Addr>().ok()).any(|named| named == address)
 }
 
 /// The IPv4 addresses of this process's own namespace, but for 127/8.
@@ -64,4 +96,17 @@ pub(crate) async fn own_addresses() -> Result<BTreeSet<Ipv4Addr>, NetworkError> 
         Ok(addresses)
     };
     in_time("list addresses", steps).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_found_as_a_whole() {
+        let rules = "ip daddr { 198.51.100.1, 10.0.0.1 } udp dport { 500, 4500 } dnat to ip saddr map @inner";
+        let found = ["198.51.100.1", "10.0.0.1", "198.51.100.10", "98.51.100.1", "10.0.0.11"]
+            .map(|address| names(rules, address.parse().unwrap()));
+        assert_eq!(found, [true, true, false, false, false]);
+    }
 }

@@ -81,6 +81,11 @@ fn elements<A: DeserializeOwned, B: DeserializeOwned>(
     Ok(found)
 }
 
+/// A map of an IPv4 table with its elements, as `nft` writes it.
+pub(crate) async fn map(table: &str, map: &str) -> Result<String, NetworkError> {
+    tool("nft", &["list", "map", "ip", table, map]).await
+}
+
 /// The rules of a chain of an IPv4 table, as `nft` writes them.
 pub(crate) async fn chain(table: &str, chain: &str) -> Result<String, NetworkError> {
     tool("nft", &["list", "chain", "ip", table, chain]).await

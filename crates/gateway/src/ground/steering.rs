@@ -74,11 +74,6 @@ impl Steering {
         self.config.arrive_at.contains(&address)
     }
 
-    /// The table's name.
-    pub(crate) fn table(&self) -> String {
-        self.config.name()
-    }
-
     /// Steers `peer`, and no other peer, to `inner`; without a peer, steers none. Returns whether the table had been
     /// removed and is restored.
     pub(crate) async fn steer(&self, peer: Option<Ipv4Addr>, inner: Ipv4Addr) -> Result<bool, NetworkError> {

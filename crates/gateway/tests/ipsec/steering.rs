@@ -5,6 +5,8 @@ use super::world::{
 };
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener};
 use wicketgate_gateway::ipsec::{Backend, IpsecConfig, IpsecMode};
 use wicketgate_model::{ConnectionState, EspMode, TunnelDesired};
 
@@ -142,6 +144,35 @@ fn the_last_gateway_restores_forwarding() {
         backend.purge().await.unwrap();
         backend.purge().await.unwrap();
         assert_eq!(forwards(), "1");
+    });
+}
+
+#[test]
+fn an_address_belongs_to_the_gateway_whose_tunnels_are_there_and_to_no_other_user() {
+    if !is_root() {
+        return;
+    }
+    World::new("left", 0).run(|world| async move {
+        // Any local user may have this name, with which gateways once found each other.
+        let name = UnixAddress::from_abstract_name(format!("wicketgate {PUBLIC}")).unwrap();
+        let _squatter = UnixListener::bind_addr(&name).unwrap();
+        let backend = world.backend().await;
+        backend.ensure(&desired(0, &[&key(0)])).await.unwrap();
+        // As when it is killed.
+        drop(backend);
+        let dir = tempfile::tempdir().unwrap();
+        let start = || {
+            let (mode, state_dir) = (IpsecMode::Auto, dir.path().to_owned());
+            Backend::start(IpsecConfig { mode, state_dir, public_address: Some(PUBLIC) })
+        };
+        let refused = start().await.unwrap_err().to_string();
+        assert!(refused.contains("tunnels that another gateway left serve"), "{refused}");
+        // Its own next start takes them over.
+        let backend = world.backend().await;
+        backend.purge().await.unwrap();
+        assert_eq!(world.traces(), Vec::<String>::new());
+        drop(backend);
+        start().await.unwrap().purge().await.unwrap();
     });
 }
 
