@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use wicketgate_lab::{Api, GatewayOptions, GatewayProcess};
+use wicketgate_model::FailureReason;
 
 use crate::harness::{
     PATIENCE, World, agent_executable, door, gateway_options,
@@ -60,16 +61,17 @@ fn failed(world: &World, share: &Value, reason: &str) -> Result<()> {
     Ok(())
 }
 
-/// A program that starts an agent whose name server says of each name that it does not exist.
+/// A program that starts an agent whose name server says of each name that it does not exist, or that it cannot tell.
 fn agent_without_names(world: &World) -> Result<PathBuf> {
     let server = world.private.enter(|| UdpSocket::bind((Ipv4Addr::LOCALHOST, 53)))??;
     std::thread::spawn(move || -> Result<()> {
         let mut message = [0; 512];
         loop {
             let (len, from) = server.recv_from(&mut message)?;
-            // A response with NXDOMAIN (RFC 1035, section 4.1.1).
+            // A response with NXDOMAIN or SERVFAIL (RFC 1035, section 4.1.1).
+            let is_broken = message[..len].windows(6).any(|part| part == b"broken");
             message[2] |= 0x80;
-            message[3] = 0x83;
+            message[3] = if is_broken { 0x82 } else { 0x83 };
             server.send_to(&message[..len], from)?;
         }
     });
@@ -90,7 +92,7 @@ fn a_target_that_is_not_reached_is_counted_by_the_cause() -> Result<()> {
     world
         .private
         .nft("table ip void { chain in { type filter hook input priority 0; tcp dport 7005 drop; }; }")?;
-    world.private.ip("route add unreachable 192.0.2.0/24")?;
+    world.private.ip("route add unreachable 192.0.2.0/24\nroute add prohibit 198.18.0.0/16")?;
     let (_agent, zid) = world.agent_of("agent", &agent_without_names(&world)?)?;
     let tunnel = world.tunnel(0)?;
     let silent = world.target(7005).to_string();
@@ -100,6 +102,9 @@ fn a_target_that_is_not_reached_is_counted_by_the_cause() -> Result<()> {
         ("dial-timeout", silent.as_str()),
         ("target-unreachable", "192.0.2.1:80"),
         ("name-not-found", "nowhere.invalid:80"),
+        ("no-name-server", "broken.invalid:80"),
+        ("no-route", "203.0.113.99:80"),
+        ("not-permitted", "198.18.0.1:80"),
     ];
     let mut shares = Vec::new();
     for (port, (cause, target)) in (9000..).zip(causes) {
@@ -110,9 +115,17 @@ fn a_target_that_is_not_reached_is_counted_by_the_cause() -> Result<()> {
     for (share, cause, _client) in &shares {
         failed(&world, share, cause)?;
         let path = format!("ipsec-shares/{}", text(share, "id")?);
-        world.gateway.wait(&world.lab, &path, "not ready", PATIENCE, |s| {
+        let seen = world.gateway.wait(&world.lab, &path, "not ready", PATIENCE, |s| {
             s["ready"] == false && s["statusDetail"]["reason"] == "TargetUnreachable"
         })?;
+        // Each cause has its own cure, in the status and in a check.
+        let reason = FailureReason::ALL.into_iter().find(|reason| reason.as_str() == *cause);
+        let advice = reason.context("no such reason")?.advice();
+        let message = text(&seen["statusDetail"], "message")?;
+        ensure!(message.ends_with(advice), "{cause}: {message}");
+        let check = world.gateway.api.post(&world.gateway.at(&format!("{path}/check")), &json!({}))?;
+        let told = text(&check["hops"][4], "advice")?.to_lowercase();
+        ensure!(told == advice.to_lowercase(), "{cause}: {told}");
     }
     world.end()
 }

@@ -204,6 +204,7 @@ fn said(error: &io::Error) -> String {
         ErrorKind::TimedOut => "timed out".to_owned(),
         ErrorKind::HostUnreachable => "host unreachable".to_owned(),
         ErrorKind::NetworkUnreachable => "network unreachable".to_owned(),
+        ErrorKind::PermissionDenied => "permission denied".to_owned(),
         _ => error.to_string(),
     }
 }

@@ -53,12 +53,14 @@ async fn open(
 fn reason(error: &NoConnection) -> RefusalReason {
     match error {
         NoConnection::NoAddress(NoAddress::NotFound) => RefusalReason::NameNotFound,
-        NoConnection::NoAddress(NoAddress::NoAnswer) => RefusalReason::TimedOut,
+        NoConnection::NoAddress(NoAddress::NoAnswer) => RefusalReason::NoNameServer,
         NoConnection::NoAddress(NoAddress::Shortage(_)) => RefusalReason::AgentExhausted,
         NoConnection::NotAllowed => RefusalReason::NotAllowed,
         NoConnection::Failed(failures) => match failures.kind() {
             ErrorKind::ConnectionRefused => RefusalReason::ConnectionRefused,
             ErrorKind::TimedOut => RefusalReason::TimedOut,
+            ErrorKind::NetworkUnreachable => RefusalReason::NoRoute,
+            ErrorKind::PermissionDenied => RefusalReason::NotPermitted,
             _ => RefusalReason::Unreachable,
         },
     }

@@ -230,7 +230,7 @@ impl Known {
             Some(refusal) => TargetHealth::Unreachable(refusal.text.clone()),
         };
         let agent_exhausted = failure.as_ref().is_some_and(|r| r.reason == RefusalReason::AgentExhausted);
-        Some(FromAgent::Health { share, health, agent_exhausted })
+        Some(FromAgent::Health { share, health, agent_exhausted, cause: failure.clone() })
     }
 }
 

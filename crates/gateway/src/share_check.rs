@@ -37,11 +37,11 @@ impl CheckedShare {
         let dial = async {
             match &refused {
                 // The target has as many connections as it may get.
-                Some(problem) => (Err(problem.clone()), Duration::ZERO),
+                Some(problem) => (Err(problem.clone()), None, Duration::ZERO),
                 None => parts.agents.dial(self.share, preface).await,
             }
         };
-        let (tunnel, (dialled, dial_took)) = tokio::join!(self.inspect(parts), dial);
+        let (tunnel, (dialled, failure, dial_took)) = tokio::join!(self.inspect(parts), dial);
         ShareCheck {
             tunnel,
             bound,
@@ -53,6 +53,7 @@ impl CheckedShare {
             listener_took,
             agent_took,
             dialled,
+            failure,
             dial_took,
         }
     }

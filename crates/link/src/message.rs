@@ -10,7 +10,7 @@ use std::{
 };
 use wicketgate_model::{
     AgentId, Connection, DesiredDelta, EnrolGrant, EnrolRefusal, EnrolRequest, EnvironmentId, EspMode,
-    Generation, ObservedDelta, Problem, ShareId, TrafficDelta, UnknownPeer,
+    FailureReason, Generation, ObservedDelta, Problem, ShareId, TrafficDelta, UnknownPeer,
 };
 
 /// Messages from the server to a gateway.
@@ -147,6 +147,9 @@ pub struct ShareCheck {
     /// why there is none. `TargetUnreachable` and `TargetClosed` concern the target, the reason in `refused` that none was
     /// tried, and every other reason the agents.
     pub dialled: Result<AgentId, Problem>,
+    /// Why no connection was opened, as a client's failure is counted.
+    #[serde(default)]
+    pub failure: Option<FailureReason>,
     pub dial_took: Duration,
 }
 

@@ -84,6 +84,12 @@ crate::text_enum!(
         ConnectionRefused = "connection-refused",
         DialTimeout = "dial-timeout",
         TargetUnreachable = "target-unreachable",
+        /// No name server of the agent's host answers.
+        NoNameServer = "no-name-server",
+        /// The agent's host has no route to the target.
+        NoRoute = "no-route",
+        /// The agent's host forbids the connection.
+        NotPermitted = "not-permitted",
     }
 );
 serde_as_text!(FailureReason);
@@ -121,16 +127,30 @@ impl FailureReason {
                  agent"
             }
             Self::NameNotFound => {
-                "the target's name has no address at the agent; correct the name, or the agent's name server"
+                "the target's name has no address at the agent; correct the name, or add it to the name server of the \
+                 agent's host (`getent ahosts NAME` shows what that finds)"
             }
             Self::ConnectionRefused => {
                 "the target's host refuses the port; start the service, or correct the port of the target"
             }
             Self::DialTimeout => {
-                "the target does not answer the agent; check its address, its host, and firewalls on the way"
+                "nothing answers the agent, so packets are dropped; check the address, that the target's host runs, and \
+                 firewalls on the way and on the target's host"
             }
             Self::TargetUnreachable => {
-                "the agent cannot connect to the target; check the route and the firewalls from the agent's host"
+                "a router, or the agent's host itself, reports that the target's host is not there; check its address, that \
+                 it runs, and the routes to it"
+            }
+            Self::NoNameServer => {
+                "no name server of the agent's host answers; repair its /etc/resolv.conf or the name server, or name the \
+                 target in its /etc/hosts"
+            }
+            Self::NoRoute => {
+                "the agent's host has no route to the target's address; add one, or correct the address"
+            }
+            Self::NotPermitted => {
+                "a rule of the agent's host forbids the connection: a route of the type prohibit, or its security module; \
+                 permit it"
             }
         }
     }

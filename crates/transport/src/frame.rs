@@ -87,22 +87,33 @@ struct RefusalMessage {
     /// Beside a reason that older gateways know.
     #[serde(default)]
     agent_exhausted: bool,
+    /// A reason that older gateways do not know, beside one that they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    exact: Option<String>,
 }
 
 impl From<RefusalMessage> for StreamRefusal {
-    fn from(RefusalMessage { reason, text, agent_exhausted }: RefusalMessage) -> Self {
-        Self { reason: if agent_exhausted { RefusalReason::AgentExhausted } else { reason }, text }
+    fn from(RefusalMessage { reason, text, agent_exhausted, exact }: RefusalMessage) -> Self {
+        if agent_exhausted {
+            return Self { reason: RefusalReason::AgentExhausted, text };
+        }
+        let exact = exact.and_then(|exact| RefusalReason::LATER.into_iter().find(|it| it.as_str() == exact));
+        Self { reason: exact.unwrap_or(reason), text }
     }
 }
 
 impl From<StreamRefusal> for RefusalMessage {
     fn from(StreamRefusal { reason, text }: StreamRefusal) -> Self {
-        match reason {
-            RefusalReason::AgentExhausted => {
-                Self { reason: RefusalReason::Unreachable, text, agent_exhausted: true }
+        let agent_exhausted = reason == RefusalReason::AgentExhausted;
+        let exact = RefusalReason::LATER.contains(&reason).then(|| reason.as_str().to_owned());
+        let reason = match reason {
+            RefusalReason::NoNameServer => RefusalReason::TimedOut,
+            RefusalReason::AgentExhausted | RefusalReason::NoRoute | RefusalReason::NotPermitted => {
+                RefusalReason::Unreachable
             }
-            reason => Self { reason, text, agent_exhausted: false },
-        }
+            reason => reason,
+        };
+        Self { reason, text, agent_exhausted, exact }
     }
 }
 
@@ -117,10 +128,37 @@ pub enum RefusalReason {
     ConnectionRefused,
     TimedOut,
     Unreachable,
+    /// No name server answers for the target's name.
+    NoNameServer,
+    /// The agent's host has no route to the target.
+    NoRoute,
+    /// The agent's host forbids the connection.
+    NotPermitted,
     /// The agent or its host has run out of something: open files, source ports, memory.
     AgentExhausted,
     /// The agent is stopping.
     Draining,
+}
+
+impl RefusalReason {
+    /// Those that older gateways do not know.
+    const LATER: [Self; 3] = [Self::NoNameServer, Self::NoRoute, Self::NotPermitted];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::NotAssigned => "not-assigned",
+            Self::NotAllowed => "not-allowed",
+            Self::NameNotFound => "name-not-found",
+            Self::ConnectionRefused => "connection-refused",
+            Self::TimedOut => "timed-out",
+            Self::Unreachable => "unreachable",
+            Self::NoNameServer => "no-name-server",
+            Self::NoRoute => "no-route",
+            Self::NotPermitted => "not-permitted",
+            Self::AgentExhausted => "agent-exhausted",
+            Self::Draining => "draining",
+        }
+    }
 }
 
 #[cfg(test)]
@@ -147,6 +185,19 @@ mod tests {
         assert_eq!(serde_json::from_str::<StreamRefusal>(&sent).unwrap(), refusal);
         let old = r#"{"reason":"draining","text":""}"#;
         assert_eq!(serde_json::from_str::<StreamRefusal>(old).unwrap().reason, RefusalReason::Draining);
+    }
+
+    #[test]
+    fn a_later_reason_is_understood_by_gateways_that_do_not_know_it() {
+        for (reason, old) in [("no-name-server", "timed-out"), ("no-route", "unreachable")] {
+            let sent =
+                format!(r#"{{"reason":"{old}","text":"t","agent_exhausted":false,"exact":"{reason}"}}"#);
+            let refusal: StreamRefusal = serde_json::from_str(&sent).unwrap();
+            assert_eq!(refusal.reason.as_str(), reason);
+            assert_eq!(serde_json::to_string(&refusal).unwrap(), sent);
+        }
+        let newer = r#"{"reason":"timed-out","text":"","exact":"some-day"}"#;
+        assert_eq!(serde_json::from_str::<StreamRefusal>(newer).unwrap().reason, RefusalReason::TimedOut);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::{
     Agents,
+    dial_failure::DialFailure,
     duplicate::refuse,
     enrol::plain,
     handshake_limits::Permit,
@@ -19,6 +20,7 @@ use wicketgate_link::ConnectedAgent;
 use wicketgate_model::{Problem, Reason};
 use wicketgate_transport::{
     control::{Control, ControlError, FromAgent, PING_EVERY, TargetHealth, ToAgent},
+    frame::StreamRefusal,
     identity::AgentIdentity,
 };
 
@@ -209,11 +211,14 @@ impl Agents {
                     info!(agent.id = %agent, share.id = %share, %generation, "agent refused a share");
                 }
             }
-            FromAgent::Health { share, health, agent_exhausted } => {
+            FromAgent::Health { share, health, agent_exhausted, cause } => {
                 let reason = if agent_exhausted { Reason::AgentExhausted } else { Reason::TargetUnreachable };
-                let problem = match health {
-                    TargetHealth::Ok => None,
-                    TargetHealth::Unreachable(cause) => Some(Problem::new(reason, plain(&cause))),
+                let problem = match (health, cause) {
+                    (TargetHealth::Ok, _) => None,
+                    (TargetHealth::Unreachable(text), None) => Some(Problem::new(reason, plain(&text))),
+                    (TargetHealth::Unreachable(text), Some(StreamRefusal { reason, .. })) => {
+                        Some(DialFailure::from(StreamRefusal { reason, text: plain(&text) }).problem())
+                    }
                 };
                 self.with(|roster| roster.health(session, share, problem, std::time::Instant::now()));
             }

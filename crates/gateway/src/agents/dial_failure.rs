@@ -1,6 +1,6 @@
 //! The reasons why no stream was opened.
 
-use wicketgate_model::{FailureReason, Reason};
+use wicketgate_model::{FailureReason, Problem, Reason};
 use wicketgate_transport::frame::{RefusalReason, StreamRefusal};
 
 /// Why no stream was opened.
@@ -46,9 +46,20 @@ impl DialFailure {
         self.meaning().1
     }
 
-    /// The reason in the share's status.
-    pub(super) fn status(&self) -> Reason {
-        self.meaning().2
+    /// The problem in the share's status, with what to do.
+    pub(super) fn problem(&self) -> Problem {
+        let (failure, _, reason) = self.meaning();
+        // A shortage is named with the limit to raise.
+        let message = match failure {
+            FailureReason::AgentExhausted => self.to_string(),
+            _ => format!("{self}: {}", failure.advice()),
+        };
+        Problem::new(reason, message)
+    }
+
+    /// Like [`DialFailure::problem`], where what to do is told beside it.
+    pub(super) fn bare_problem(&self) -> Problem {
+        Problem::new(self.meaning().2, self.to_string())
     }
 
     fn meaning(&self) -> (FailureReason, StreamOutcome, Reason) {
@@ -73,6 +84,9 @@ impl DialFailure {
                 }
                 Refusal::TimedOut => (Metric::DialTimeout, TargetFails, Reason::TargetUnreachable),
                 Refusal::Unreachable => (Metric::TargetUnreachable, TargetFails, Reason::TargetUnreachable),
+                Refusal::NoNameServer => (Metric::NoNameServer, TargetFails, Reason::TargetUnreachable),
+                Refusal::NoRoute => (Metric::NoRoute, TargetFails, Reason::TargetUnreachable),
+                Refusal::NotPermitted => (Metric::NotPermitted, TargetFails, Reason::TargetUnreachable),
             },
         }
     }

@@ -18,7 +18,7 @@ use std::{
 };
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::debug;
-use wicketgate_model::{AgentId, Problem, Reason, ShareId};
+use wicketgate_model::{AgentId, FailureReason, Problem, Reason, ShareId};
 use wicketgate_transport::{
     carrier::{Carrier, EarlyData, TargetSign},
     frame::OpenRequest,
@@ -79,15 +79,20 @@ impl Agents {
     }
 
     /// Opens a stream as for a client, with `preface`, waits for a sign of the target, and closes it. Returns the agent
-    /// that has reached a target which serves, and how long it took to connect.
-    pub async fn dial(&self, share: ShareId, preface: Vec<u8>) -> (Result<AgentId, Problem>, Duration) {
+    /// that has reached a target which serves, why no stream was opened, and how long it took to connect.
+    pub async fn dial(
+        &self,
+        share: ShareId,
+        preface: Vec<u8>,
+    ) -> (Result<AgentId, Problem>, Option<FailureReason>, Duration) {
         let begin = Instant::now();
         let is_prefaced = !preface.is_empty();
         let opened = tokio::select! {
             opened = self.open(share, NO_CLIENT, EarlyData::preface(preface)) => opened,
-            problem = self.only_silent(share) => return (Err(problem), begin.elapsed()),
+            problem = self.only_silent(share) => return (Err(problem), None, begin.elapsed()),
         };
         let took = begin.elapsed();
+        let failure = opened.as_ref().err().map(DialFailure::metric);
         let dialled = match opened {
             Ok(Stream { mut carrier, agent, active, .. }) => {
                 let serves = serves(&mut carrier, is_prefaced).await;
@@ -95,9 +100,9 @@ impl Agents {
                 carrier.close();
                 serves.map(|()| agent)
             }
-            Err(failure) => Err(Problem::new(failure.status(), failure.to_string())),
+            Err(failure) => Err(failure.bare_problem()),
         };
-        (dialled, took)
+        (dialled, failure, took)
     }
 
     /// Waits until the agent is silent, and returns if another one that was not tried answers.

@@ -4,7 +4,7 @@ use super::lab::{Lab, desired, echo, exchange, share_id, soon, unused_address};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 use wicketgate_gateway::agents::{AgentStanding, DialFailure};
-use wicketgate_model::{Assignment, EnvironmentId, Generation, Reason, SignedAssignment};
+use wicketgate_model::{Assignment, EnvironmentId, FailureReason, Generation, Reason, SignedAssignment};
 use wicketgate_transport::frame::RefusalReason;
 
 fn refused(standing: &AgentStanding) -> Option<&str> {
@@ -118,7 +118,8 @@ async fn an_unreachable_target_and_its_recovery_are_reported() {
     let standing = lab.standing(1, "unreachable", |s| s.ready.is_some() && s.problem.is_some()).await;
     let problem = standing.problem.unwrap();
     assert_eq!(problem.reason, Reason::TargetUnreachable);
-    assert_eq!(problem.message, format!("{target}: connection refused"));
+    let advice = FailureReason::ConnectionRefused.advice();
+    assert_eq!(problem.message, format!("{target}: connection refused: {advice}"));
     let failure = lab.connect(1).await.map(|_| ()).unwrap_err();
     let DialFailure::Refused(refusal) = failure else { panic!("{failure:?}") };
     assert_eq!(refusal.reason, RefusalReason::ConnectionRefused);

@@ -73,3 +73,14 @@ pub(crate) async fn acknowledge(control: &mut Control, share: ShareId, generatio
     let generation = Generation::new(generation);
     control.send(&FromAgent::Ack { share, generation }).await.unwrap();
 }
+
+/// Answers the gateway's pings until the connection ends.
+pub(crate) fn answer_pings(mut control: Control) {
+    tokio::spawn(async move {
+        while let Ok(message) = control.receive::<ToAgent>().await {
+            if message == ToAgent::Ping && control.send(&FromAgent::Pong).await.is_err() {
+                return;
+            }
+        }
+    });
+}

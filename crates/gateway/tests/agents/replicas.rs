@@ -2,7 +2,7 @@
 
 use super::{
     lab::{Lab, echo, exchange, share_id, soon},
-    puppet::{Puppet, acknowledge},
+    puppet::{Puppet, acknowledge, answer_pings},
 };
 use std::sync::{
     Arc,
@@ -44,7 +44,10 @@ async fn a_connection_falls_over_to_the_next_replica_when_a_dial_fails() {
 
     // An agent that does not reach the target is picked last, and does not impair the share.
     let health = TargetHealth::Unreachable("not from here".into());
-    control.send(&FromAgent::Health { share: share_id(1), health, agent_exhausted: false }).await.unwrap();
+    control
+        .send(&FromAgent::Health { share: share_id(1), health, agent_exhausted: false, cause: None })
+        .await
+        .unwrap();
     lab.standing(1, "unreachable", |s| s.problem.is_some()).await;
     let agent = lab.start(state.path(), Some(&lab.code), &[]);
     lab.standing(1, "reached by the second agent", |s| s.ready.is_some() && s.problem.is_none()).await;
@@ -60,9 +63,15 @@ async fn a_connection_falls_over_to_the_next_replica_when_a_dial_fails() {
         }
     });
     control
-        .send(&FromAgent::Health { share: share_id(1), health: TargetHealth::Ok, agent_exhausted: false })
+        .send(&FromAgent::Health {
+            share: share_id(1),
+            health: TargetHealth::Ok,
+            agent_exhausted: false,
+            cause: None,
+        })
         .await
         .unwrap();
+    answer_pings(control);
     soon("the puppet to be asked", async {
         while asked.load(Ordering::Relaxed) < 3 {
             let mut client = lab.connect(1).await.unwrap();

@@ -229,7 +229,7 @@ async fn a_dial_fails_at_a_target_that_ends_the_connection_at_once() {
         });
         lab.ready(n, 1).await;
         let reason = async |preface: &[u8]| {
-            let (dialled, _) = soon("a dial", lab.agents.dial(share(n), preface.to_vec())).await;
+            let (dialled, ..) = soon("a dial", lab.agents.dial(share(n), preface.to_vec())).await;
             dialled.err().map(|problem| problem.reason)
         };
         // A greeting is a sign of life; a target that waits for the client's first bytes may serve.

@@ -94,6 +94,7 @@ fn check(dialled: Result<AgentId, Problem>) -> ShareCheck {
         listener_took: Duration::from_nanos(1),
         agent_took: Some(Duration::from_millis(2)),
         dialled,
+        failure: Some(FailureReason::DialTimeout),
         dial_took: Duration::from_secs(3),
     }
 }

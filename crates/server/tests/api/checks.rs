@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use wicketgate_link::{ShareCheck, ToGateway, TunnelCheck};
 use wicketgate_model::{
-    AgentId, ChildSa, Connection, ConnectionError, ConnectionFault, ConnectionState, EspMode, Generation,
-    Problem, Reason, Status, TrafficSelectors,
+    AgentId, ChildSa, Connection, ConnectionError, ConnectionFault, ConnectionState, EspMode, FailureReason,
+    Generation, Problem, Reason, Status, TrafficSelectors,
 };
 
 fn all_well(agent: AgentId) -> ShareCheck {
@@ -19,6 +19,7 @@ fn all_well(agent: AgentId) -> ShareCheck {
         acknowledged: Some(Generation::FIRST),
         agent_problem: None,
         dialled: Ok(agent),
+        failure: None,
         listener_took: Duration::from_micros(2),
         agent_took: Some(Duration::from_millis(1)),
         dial_took: Duration::from_millis(3),
@@ -136,6 +137,20 @@ async fn a_share_is_checked_hop_by_hop() {
     let refused = ShareCheck { dialled: Err(problem(Reason::AgentRefused)), ..well.clone() };
     let exhausted = ShareCheck { dialled: Err(problem(Reason::AgentExhausted)), ..well.clone() };
     let unreachable = ShareCheck { dialled: Err(problem(Reason::TargetUnreachable)), ..well.clone() };
+    // The advice is that of the cause.
+    for failure in [FailureReason::ConnectionRefused, FailureReason::NoRoute, FailureReason::NoNameServer] {
+        let seen = ShareCheck { failure: Some(failure), ..unreachable.clone() };
+        let answer = check(&app, &share, Some(seen)).await;
+        let advice = answer.body["hops"][4]["advice"].as_str().unwrap().to_lowercase();
+        assert_eq!(advice, failure.advice().to_lowercase());
+    }
+    let late = ShareCheck {
+        dialled: Err(problem(Reason::AgentOffline)),
+        failure: Some(FailureReason::AgentTimeout),
+        ..well.clone()
+    };
+    let answer = check(&app, &share, Some(late)).await;
+    assert!(answer.body["hops"][3]["advice"].as_str().unwrap().contains("its host"), "{}", answer.body);
     let old = ShareCheck { bound: None, acknowledged: None, ..well.clone() };
     let hung = TunnelCheck { problem: Some(problem(Reason::TunnelFailed)), connection: None };
     let hung = ShareCheck { tunnel: hung, ..well.clone() };

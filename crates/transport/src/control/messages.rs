@@ -1,5 +1,6 @@
 //! The messages of a control connection.
 
+use crate::frame::StreamRefusal;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use wicketgate_model::{EnrolGrant, EnrolRefusal, Generation, ShareId, SignedAssignment, base64_text};
@@ -52,6 +53,9 @@ pub enum FromAgent {
         /// The target is unreachable because the agent or its host has run out of something.
         #[serde(default)]
         agent_exhausted: bool,
+        /// Why it is unreachable. An older agent only says it in the text.
+        #[serde(default)]
+        cause: Option<StreamRefusal>,
     },
     /// Requests a new certificate for this connection's identity.
     Renew {

@@ -7,7 +7,9 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use std::{iter, time::Duration};
 use wicketgate_link::ShareCheck;
-use wicketgate_model::{AgentId, Connection, ConnectionState, Problem, Reason, ShareId, Status};
+use wicketgate_model::{
+    AgentId, Connection, ConnectionState, FailureReason, Problem, Reason, ShareId, Status,
+};
 use wicketgate_store::{ShareRow, TunnelRow};
 
 /// The results of a walk.
@@ -268,9 +270,24 @@ fn is_the_targets(problem: &Problem) -> bool {
     matches!(problem.reason, Reason::TargetUnreachable | Reason::TargetClosed)
 }
 
+/// Why no connection was opened, where the cause says more than the hop's reason.
+fn told_apart(hop: &Hop, walked: &Walked<'_>) -> Option<FailureReason> {
+    use FailureReason::{AgentTimeout, NoCarrier};
+    let failure = walked.seen.as_ref()?.failure?;
+    let says_more = match (hop.hop, hop.reason) {
+        (HopName::Target, Some(Reason::TargetUnreachable)) => true,
+        (HopName::Agent, Some(Reason::AgentOffline)) => matches!(failure, NoCarrier | AgentTimeout),
+        _ => false,
+    };
+    says_more.then_some(failure)
+}
+
 /// What to do about a failed hop.
 fn advice(hop: &Hop, walked: &Walked<'_>) -> String {
     let share = walked.share;
+    if let Some(failure) = told_apart(hop, walked) {
+        return capitalized(failure.advice());
+    }
     match (hop.hop, hop.reason) {
         (HopName::IkeSa, _) => peer_advice(walked),
         (HopName::Tunnel, Some(Reason::TunnelFailed)) => {
