@@ -12,7 +12,7 @@ product="strongswan-swanctl strongswan-charon charon-systemd libcharon-extra-plu
 # What the demo adds: two real services behind the gateway, their clients, and an eye on the wire.
 demo="$product util-linux procps tcpdump postgresql nginx-light curl"
 # What building and testing adds.
-test="$demo iperf3 qemu-system-x86 busybox-static gcc libc6-dev make ca-certificates python3 python3-venv"
+test="$demo iperf3 qemu-system-x86 busybox-static gcc libc6-dev make ca-certificates python3 python3-venv faketime"
 # The applications whose connections pass through shares in a test: servers and their clients, beside those of the demo.
 test+=" mariadb-server-core mariadb-client-core redis-server openssh-server openssh-client python3-websockets python3-grpcio"
 # What Libreswan needs, which is itself unpacked by tests/libreswan/fetch.sh: its package conflicts with strongSwan's.

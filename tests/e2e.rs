@@ -6,6 +6,7 @@ mod applications;
 mod backpressure;
 mod charon_crash;
 mod checks;
+mod clocks;
 mod crash;
 mod crash_ipsec;
 mod dead_peer;

@@ -1,6 +1,10 @@
 //! The agent's control connection: reconnected until the agent stops, with everything that depends on it.
 
-use crate::{agent::Agent, server_address::CONNECT_WITHIN};
+use crate::{
+    agent::Agent,
+    clock::{CURE, rounded, seconds_ahead},
+    server_address::CONNECT_WITHIN,
+};
 use anyhow::{Context, anyhow, bail};
 use jiff::{SignedDuration, Timestamp};
 use std::{
@@ -67,9 +71,13 @@ struct Conversation {
 
 /// Explains why the gateway closed the connection right after the handshake. With TLS 1.3, a rejected client
 /// certificate shows here, too.
-fn rejected(error: ControlError) -> anyhow::Error {
+fn rejected(error: ControlError, expires_at: Timestamp, now: Timestamp) -> anyhow::Error {
     let again = "enrol it again with a new code and an empty --state-dir";
     match error.diagnosis() {
+        Some(Diagnosis::Expired) if now < expires_at => anyhow!(
+            "the gateway says that this agent's certificate is not valid at its time, and by the clock of this host it is valid \
+             until {expires_at}: one of the two clocks is wrong. If it is this one, {CURE}"
+        ),
         Some(Diagnosis::Expired) => {
             anyhow!("this agent's certificate has expired while it was offline: {again}")
         }
@@ -169,7 +177,8 @@ impl Agent {
             control.receive().await
         };
         match timeout(SILENCE, welcome).await {
-            Ok(Ok(ToAgent::Welcome { assigns_duties })) => {
+            Ok(Ok(ToAgent::Welcome { assigns_duties, time })) => {
+                self.compare_clocks(&mut control, time).await?;
                 self.assignments.clear();
                 self.health.connected(assigns_duties);
                 // The agent that it replaces may be started to take over, too.
@@ -178,9 +187,19 @@ impl Agent {
             }
             Ok(Ok(ToAgent::Duplicate { address, name })) => Err(Duplicate { address, name }.into()),
             Ok(Ok(ToAgent::Removed)) => Err(self.removed().into()),
-            Ok(Err(error)) => Err(rejected(error)),
+            Ok(Err(error)) => Err(rejected(error, self.state.expires_at(), Timestamp::now())),
             _ => bail!("the gateway did not answer the hello message"),
         }
+    }
+
+    /// Tells the gateway and the operator if the clocks differ: sooner or later, certificates are not valid by one of them.
+    async fn compare_clocks(&self, control: &mut Control, server: Option<i64>) -> anyhow::Result<()> {
+        if let Some(ahead) = server.and_then(|server| seconds_ahead(Timestamp::now(), server)) {
+            let side = if ahead < 0 { "behind" } else { "ahead of" };
+            warn!("the clock of this host is {} {side} the server's: {CURE}", rounded(ahead.unsigned_abs()));
+            control.send(&FromAgent::Clock { seconds_ahead: ahead }).await?;
+        }
+        Ok(())
     }
 
     async fn converse(
@@ -302,10 +321,11 @@ mod tests {
     fn the_error_of_a_rejected_agent_says_what_to_do() {
         let cut = Error::new(ErrorKind::UnexpectedEof, "see https://docs.rs/");
         for error in [ControlError::Closed, cut.into(), Error::from(ErrorKind::ConnectionReset).into()] {
-            let text = format!("{:#}", rejected(error));
+            let text = format!("{:#}", rejected(error, Timestamp::MIN, Timestamp::UNIX_EPOCH));
             assert!(text.contains("was removed") && text.contains("an empty --state-dir"), "{text}");
             assert!(!text.contains("://") && !text.contains('\n'), "{text}");
         }
-        assert!(!rejected(ControlError::Stuck).to_string().contains("removed"));
+        let stuck = rejected(ControlError::Stuck, Timestamp::MIN, Timestamp::UNIX_EPOCH);
+        assert!(!stuck.to_string().contains("removed"));
     }
 }

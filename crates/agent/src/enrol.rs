@@ -92,7 +92,7 @@ async fn enrol_once(
             Some(Diagnosis::Stranger) => Failure::Final(anyhow!(
                 "{server} is not the server that the enrolment code is from: check the address and the code"
             )),
-            Some(Diagnosis::Clock) => Failure::Final(server.explain(error)),
+            Some(Diagnosis::Clock { .. }) => Failure::Final(server.explain(error)),
             _ => Failure::NotNow(server.explain(error)),
         })?;
     let answer = async {

@@ -8,6 +8,7 @@ mod agent;
 pub mod allow;
 mod assignments;
 mod carriers;
+mod clock;
 mod config;
 mod connect;
 mod control;

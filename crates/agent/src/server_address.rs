@@ -2,6 +2,7 @@
 
 use crate::{
     allow::AllowList,
+    clock::{CURE, rounded},
     connect::{Handshake, Place, connect, unnumbered},
     names::Names,
 };
@@ -103,9 +104,14 @@ impl ServerAddress {
             Some(Diagnosis::NothingInCommon) => anyhow!(
                 "{self} is not the agent port of a compatible gateway; use the port of --agent-listen (default 8443)"
             ),
-            Some(Diagnosis::Clock) => {
-                anyhow!("the certificate of {self} is not valid at this machine's time: check the clock")
-            }
+            Some(Diagnosis::Clock { is_behind: true, by }) => anyhow!(
+                "the clock of this host is at least {} behind the server's, {self}, whose certificate is not valid yet: {CURE}",
+                rounded(by.as_secs())
+            ),
+            Some(Diagnosis::Clock { is_behind: false, by }) => anyhow!(
+                "the certificate of {self} has expired {} ago by the clock of this host, which is ahead of the server's: {CURE}",
+                rounded(by.as_secs())
+            ),
             Some(Diagnosis::Stranger) => anyhow!(
                 "{self} is not the server that this agent enrolled with: check the address; to move the agent \
                  there, enrol it again with a new code and an empty --state-dir"

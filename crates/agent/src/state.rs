@@ -103,6 +103,11 @@ impl State {
         self.enrolled.lock().issued_at.saturating_add(RENEW_AFTER).unwrap_or(Timestamp::MAX)
     }
 
+    /// When the certificate expires, by the clock of this host.
+    pub(crate) fn expires_at(&self) -> Timestamp {
+        self.enrolled.lock().issued_at.saturating_add(3 * RENEW_AFTER).unwrap_or(Timestamp::MAX)
+    }
+
     pub(crate) fn renewed(&self, certificate: Vec<u8>, now: Timestamp) -> io::Result<()> {
         let mut renewed = self.enrolled.lock().clone();
         (renewed.grant.certificate, renewed.issued_at) = (certificate, now);

@@ -97,6 +97,9 @@ pub struct AgentShares {
     /// When its last message arrived, if it does not answer any more.
     #[serde(default)]
     pub unanswered_since: Option<Timestamp>,
+    /// How far the clock of its host is ahead of the gateway's, or behind it if negative; `None`: about the same.
+    #[serde(default)]
+    pub clock_seconds_ahead: Option<i64>,
 }
 
 /// A share's state, as an agent reports it.

@@ -109,7 +109,9 @@ impl Agents {
     }
 
     async fn converse(&self, control: &mut Control, session: &Session) -> Result<(), ControlError> {
-        control.send(&ToAgent::Welcome { assigns_duties: true }).await?;
+        control
+            .send(&ToAgent::Welcome { assigns_duties: true, time: Some(Timestamp::now().as_second()) })
+            .await?;
         let mut want = pool_size::LEAST;
         control.send(&ToAgent::Carriers { want }).await?;
         let mut second = interval(POOL_EVERY);
@@ -221,6 +223,10 @@ impl Agents {
                     }
                 };
                 self.with(|roster| roster.health(session, share, problem, std::time::Instant::now()));
+            }
+            FromAgent::Clock { seconds_ahead } => {
+                warn!(agent.id = %agent, seconds_ahead, "the clock of an agent's host is wrong: set it, for example with `timedatectl set-ntp true`");
+                self.with(|roster| roster.clock(session, seconds_ahead));
             }
             FromAgent::Draining => {
                 info!(agent.id = %agent, "agent is stopping");

@@ -94,6 +94,8 @@ struct Connected {
     last_picked: u64,
     /// Whether it answers, and since when.
     hearing: (Hearing, Timestamp),
+    /// How far the clock of its host is ahead of the gateway's, if it is wrong.
+    seconds_ahead: Option<i64>,
     /// It is stopping and accepts no new streams.
     draining: bool,
     /// Agents with the same identity that were refused, and when the last time.
@@ -222,6 +224,7 @@ impl Roster {
             record: Record::new(now),
             last_picked: 0,
             hearing: (Hearing::Answers, Timestamp::UNIX_EPOCH),
+            seconds_ahead: None,
             draining: false,
             duplicates: Vec::new(),
         };

@@ -86,9 +86,7 @@ async fn an_agent_without_a_hello_has_few_connections() {
         learns_removal: false,
     };
     held[0].send(&hello).await.unwrap();
-    assert_eq!(
-        soon("a welcome", held[0].receive::<ToAgent>()).await.unwrap(),
-        ToAgent::Welcome { assigns_duties: true }
-    );
+    let answer = soon("a welcome", held[0].receive::<ToAgent>()).await.unwrap();
+    assert!(matches!(answer, ToAgent::Welcome { assigns_duties: true, .. }), "{answer:?}");
     assert!(puppet.connect().await.is_some());
 }

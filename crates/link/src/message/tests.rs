@@ -107,7 +107,7 @@ fn agent_shares() -> AgentShares {
         AgentShareState::Unreachable("connection refused".into()),
     ];
     let shares = (1..).map(|n| ShareId::new(uuid(n))).zip(states).collect();
-    AgentShares { agent: AgentId::new(uuid(1)), shares, unanswered_since: None }
+    AgentShares { agent: AgentId::new(uuid(1)), shares, unanswered_since: None, clock_seconds_ahead: None }
 }
 
 fn to_gateway() -> Vec<ToGateway> {

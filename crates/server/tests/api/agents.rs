@@ -21,7 +21,7 @@ async fn an_agent_is_listed_until_it_is_barred() {
         (share(3), AgentShareState::Refused("10.20.100.1:22 is not in the allow list".to_owned())),
         (share(4), AgentShareState::Unreachable("connection refused".to_owned())),
     ];
-    let seen = AgentShares { agent: site.agent, shares, unanswered_since: None };
+    let seen = AgentShares { agent: site.agent, shares, unanswered_since: None, clock_seconds_ahead: None };
     let connected = answered(&app, app.get_hal(&path), Some(seen.clone())).await;
     assert_json_snapshot!("connected", app.shown(&connected));
     let list = answered(&app, app.get("agents"), Some(seen)).await;

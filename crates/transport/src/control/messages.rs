@@ -62,6 +62,11 @@ pub enum FromAgent {
         #[serde(with = "base64_text")]
         public_key: Vec<u8>,
     },
+    /// The clock of the agent's host is ahead of the gateway's by so many seconds, or behind it if negative. Sent only if it
+    /// matters, and to a gateway that told its time.
+    Clock {
+        seconds_ahead: i64,
+    },
     /// The agent is stopping: it accepts no new streams and finishes the running ones.
     Draining,
     Pong,
@@ -85,6 +90,9 @@ pub enum ToAgent {
         /// agents probe all.
         #[serde(default)]
         assigns_duties: bool,
+        /// The gateway's clock, in Unix seconds; it understands [`FromAgent::Clock`].
+        #[serde(default)]
+        time: Option<i64>,
     },
     Assign {
         assignments: Vec<SignedAssignment>,

@@ -3,15 +3,19 @@
 //! Invariant: no text of the TLS library leaves this crate in a message; Debug still shows it.
 
 use rustls::{AlertDescription as Alert, CertificateError as Certificate, Error, InvalidMessage};
-use std::io::{self, ErrorKind};
+use std::{
+    io::{self, ErrorKind},
+    time::Duration,
+};
 
 /// The cause of a failed TLS connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Diagnosis {
     #[error("the peer does not speak TLS")]
     NotTls,
+    /// This machine's clock is behind the beginning of the certificate's validity, or ahead of its end, by so much.
     #[error("the certificate of the peer is not valid at this machine's time")]
-    Clock,
+    Clock { is_behind: bool, by: Duration },
     /// The certificate of the peer is not from the expected CA, or not a gateway's.
     #[error("the peer is not the expected gateway")]
     Stranger,
@@ -34,12 +38,14 @@ impl Diagnosis {
             return (error.kind() == ErrorKind::UnexpectedEof).then_some(Self::Cut);
         };
         Some(match tls {
-            Error::InvalidCertificate(
-                Certificate::Expired
-                | Certificate::ExpiredContext { .. }
-                | Certificate::NotValidYet
-                | Certificate::NotValidYetContext { .. },
-            ) => Self::Clock,
+            Error::InvalidCertificate(Certificate::Expired) => Self::clock(false, 0, 0),
+            Error::InvalidCertificate(Certificate::NotValidYet) => Self::clock(true, 0, 0),
+            Error::InvalidCertificate(Certificate::ExpiredContext { time, not_after }) => {
+                Self::clock(false, not_after.as_secs(), time.as_secs())
+            }
+            Error::InvalidCertificate(Certificate::NotValidYetContext { time, not_before }) => {
+                Self::clock(true, time.as_secs(), not_before.as_secs())
+            }
             Error::InvalidCertificate(_) => Self::Stranger,
             // What other protocols' first bytes look like.
             Error::InvalidMessage(
@@ -65,6 +71,10 @@ impl Diagnosis {
             _ => Self::Garbled,
         })
     }
+
+    fn clock(is_behind: bool, earlier: u64, later: u64) -> Self {
+        Self::Clock { is_behind, by: Duration::from_secs(later.saturating_sub(earlier)) }
+    }
 }
 
 /// Describes the error without the TLS library's words.
@@ -81,7 +91,7 @@ mod tests {
         for (tls, fault) in [
             (Error::InvalidMessage(InvalidMessage::InvalidContentType), Diagnosis::NotTls),
             (Certificate::BadSignature.into(), Diagnosis::Stranger),
-            (Certificate::Expired.into(), Diagnosis::Clock),
+            (Certificate::Expired.into(), Diagnosis::Clock { is_behind: false, by: Duration::ZERO }),
             (Error::AlertReceived(Alert::CertificateExpired), Diagnosis::Expired),
             (Error::AlertReceived(Alert::UnknownCA), Diagnosis::Refused),
             (Error::AlertReceived(Alert::NoApplicationProtocol), Diagnosis::NothingInCommon),

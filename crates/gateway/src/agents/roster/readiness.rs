@@ -34,7 +34,8 @@ impl Roster {
             Some((*share, state))
         });
         let unanswered_since = connected.unanswered_since();
-        Some(AgentShares { agent, shares: shares.collect(), unanswered_since })
+        let clock_seconds_ahead = connected.seconds_ahead;
+        Some(AgentShares { agent, shares: shares.collect(), unanswered_since, clock_seconds_ahead })
     }
 
     /// Whether the port of the share is open; of an unknown share, it is.

@@ -74,6 +74,13 @@ impl Roster {
         }
     }
 
+    /// The clock of the agent's host is wrong.
+    pub(crate) fn clock(&mut self, session: &Session, seconds_ahead: i64) {
+        if let Some(connected) = self.connected(session) {
+            connected.seconds_ahead = Some(seconds_ahead);
+        }
+    }
+
     /// The agent is stopping: new streams use other agents, running ones continue.
     pub(crate) fn draining(&mut self, session: &Session) {
         if let Some(connected) = self.connected(session) {

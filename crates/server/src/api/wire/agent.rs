@@ -5,7 +5,7 @@ use super::{
     fields::Fields,
     property::{
         LINKS, Property,
-        PropertyType::{Enum, Id, Ip, Object, Text, Time},
+        PropertyType::{Enum, Id, Integer, Ip, Object, Text, Time},
     },
 };
 use crate::error::ApiError;
@@ -29,6 +29,7 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("connectedSince", Time).column(&column::CONNECTED_SINCE),
     Property::new("lastSeen", Time).column(&column::LAST_SEEN),
     Property::new("unansweredSince", Time).optional(),
+    Property::new("clockSecondsAhead", Integer).optional(),
     Property::new("shares", Object).optional(),
     Property::new("createdAt", Time).column(&column::CREATED_AT),
     LINKS,
@@ -54,6 +55,8 @@ pub(in crate::api) struct Agent {
     last_seen: Option<Timestamp>,
     /// When its last message arrived, if it is connected and does not answer any more.
     unanswered_since: Option<Timestamp>,
+    /// How far the clock of its host is ahead of the gateway's, if they differ by a minute.
+    clock_seconds_ahead: Option<i64>,
     /// As the agent reports them while it is connected.
     shares: Option<Vec<AgentShare>>,
     created_at: Timestamp,
@@ -87,8 +90,9 @@ impl Agent {
     /// With the states of its shares that its gateway reports.
     pub(in crate::api) fn seen(row: AgentRow, reported: Option<AgentShares>) -> Self {
         let unanswered_since = reported.as_ref().and_then(|agent| agent.unanswered_since);
+        let clock_seconds_ahead = reported.as_ref().and_then(|agent| agent.clock_seconds_ahead);
         let shares = reported.map(|agent| agent.shares.into_iter().map(AgentShare::of).collect());
-        Self { unanswered_since, shares, ..Self::of(row) }
+        Self { unanswered_since, clock_seconds_ahead, shares, ..Self::of(row) }
     }
 
     pub(in crate::api) fn of(row: AgentRow) -> Self {
@@ -104,6 +108,7 @@ impl Agent {
             connected_since: row.connected_since,
             last_seen: row.last_seen,
             unanswered_since: None,
+            clock_seconds_ahead: None,
             shares: None,
             created_at: row.created_at,
         }

@@ -16,7 +16,7 @@ const SHOWN: usize = 16;
 /// The properties of `connection`, and of its `childSas`, that are counters.
 const COUNTERS: [&str; 2] = ["bytesIn", "bytesOut"];
 /// The properties of an agent that change with its answers.
-const REPORTED: [&str; 2] = ["shares", "unansweredSince"];
+const REPORTED: [&str; 3] = ["shares", "unansweredSince", "clockSecondsAhead"];
 /// Whether connections are served changes with the peer's connection.
 const READY: &str = "ready";
 const HAL: &str = "-hal";
