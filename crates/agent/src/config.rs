@@ -14,7 +14,7 @@ pub struct Config {
     /// Replaces another running agent with the same identity.
     pub take_over: bool,
     pub allow: AllowList,
-    /// The agent's name in the API: its host name.
+    /// The agent's name in the API, in messages and logs.
     pub name: String,
 }
 

@@ -9,6 +9,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use secrecy::{ExposeSecret as _, SecretString};
 use std::path::PathBuf;
+use wicketgate_model::AgentName;
 use wicketgate_system::{if_exists, program::WrongUsage};
 use wicketgate_transport::enrolment_code::EnrolmentCode;
 
@@ -56,6 +57,11 @@ pub struct Start {
     #[arg(long, value_name = "DIR", env = "WICKETGATE_STATE_DIR")]
     state_dir: PathBuf,
 
+    /// The agent's name in the API, in messages and logs: 1 to 64 letters, digits, hyphens, dots and underscores.
+    /// Default: the host's name
+    #[arg(long, value_name = "NAME", env = "WICKETGATE_AGENT_NAME")]
+    name: Option<AgentName>,
+
     /// Replace another running agent that has the same identity, from a copy of its state directory
     #[arg(long)]
     take_over: bool,
@@ -84,7 +90,8 @@ impl Start {
             }
             (None, None) => Err(NoCode::NotGiven),
         };
-        let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let name = self.name.map_or_else(host, |name| name.to_string());
         Ok(Config {
             server: self.server,
             code,
@@ -125,6 +132,19 @@ mod tests {
         let Command::Start(start) = options.command;
         let error = start.into_config().unwrap().code.unwrap_err();
         assert_eq!(error.to_string(), "cannot read no/code: No such file or directory");
+    }
+
+    #[test]
+    fn a_name_is_that_of_the_host_unless_it_is_given() {
+        let args = ["wicketgate-agent", "start", "--server", "https://a:1", "--state-dir", "x"];
+        let name = |more: &[&str]| {
+            let options = Options::try_parse_from(args.iter().chain(more))?;
+            let Command::Start(start) = options.command;
+            Ok::<_, clap::Error>(start.into_config().unwrap().name)
+        };
+        assert_eq!(name(&["--name", "dc-1.rack_2"]).unwrap(), "dc-1.rack_2");
+        assert!(!name(&[]).unwrap().is_empty());
+        assert!(name(&["--name", "a b"]).unwrap_err().to_string().contains("1 to 64 letters"));
     }
 
     #[test]

@@ -9,6 +9,12 @@ text!(
     "must be 1 to 63 letters, digits and hyphens, with no hyphen first or last"
 );
 text!(
+    /// The name of an agent: like a host's name, by default that of its host. Several agents may have the same.
+    AgentName,
+    |s| (1..=64).contains(&s.len()) && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)),
+    "must be 1 to 64 letters, digits, hyphens, dots and underscores"
+);
+text!(
     /// A note about a share or a tunnel.
     Description,
     |s| s.chars().count() <= 500 && !s.chars().any(char::is_control),
@@ -55,6 +61,11 @@ mod tests {
     fn values_beyond_the_limits_are_refused() {
         for bad in ["", "-a", "a-", "a b", "ä", "a_b", &"a".repeat(64)] {
             assert!(bad.parse::<ResourceName>().is_err(), "{bad:?}");
+        }
+        for (name, is_good) in
+            [("dc-1.example.org", true), ("", false), ("a b", false), (&"a".repeat(65), false)]
+        {
+            assert_eq!(name.parse::<AgentName>().is_ok(), is_good, "{name:?}");
         }
         assert!("1a".parse::<NamespaceName>().is_err());
         assert!("US-EAST".parse::<LocationId>().is_err());

@@ -13,7 +13,7 @@ use crate::{
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use std::net::IpAddr;
-use wicketgate_model::{AgentId, EnvironmentId, FrontdoorId, ZId};
+use wicketgate_model::{AgentId, AgentName, EnvironmentId, FrontdoorId, ZId};
 
 rows! {
     #[derive(Debug, Clone)]
@@ -23,8 +23,10 @@ rows! {
         pub environment: EnvironmentId,
         /// The environment's.
         pub z_id: ZId,
-        /// Its host name, as it reported it.
+        /// As it reported it: its host's name, or what its operator has given on its command line.
         pub name: String,
+        /// What a caller has named it, which hides the name that it reports.
+        pub given_name: Option<AgentName>,
         /// As it reported when it last connected.
         pub version: Option<String>,
         /// Where it last connected from.
@@ -66,6 +68,17 @@ impl Store {
         self.find(LISTING.find("a.id = $1 AND a.frontdoor = $2"), &[&id, &frontdoor]).await
     }
 
+    /// Names the agent; `None`: it has the name that it reports.
+    pub async fn rename_agent(
+        &self,
+        frontdoor: FrontdoorId,
+        id: AgentId,
+        name: Option<AgentName>,
+        context: &WriteContext,
+    ) -> Result<()> {
+        self.write(context, move |write| write.rename_agent(frontdoor, id, name).boxed()).await
+    }
+
     /// Bars the agent: its connections are cut and its certificate is refused.
     pub async fn bar_agent(&self, frontdoor: FrontdoorId, id: AgentId, context: &WriteContext) -> Result<()> {
         self.write(context, move |write| write.bar_agent(frontdoor, id).boxed()).await
@@ -85,6 +98,19 @@ impl Store {
 }
 
 impl Write {
+    async fn rename_agent(
+        &mut self,
+        frontdoor: FrontdoorId,
+        id: AgentId,
+        name: Option<AgentName>,
+    ) -> Result<()> {
+        let rename = "UPDATE agent SET given_name = $1 \
+                      WHERE id = $2 AND frontdoor = $3 AND barred_at IS NULL RETURNING id";
+        let renamed: Option<(AgentId,)> = self.tx.find(rename, &[&name, &id, &frontdoor]).await?;
+        renamed.ok_or(StoreError::Missing)?;
+        self.record(frontdoor, Action::Update, Execution::of(ResourceType::Agent, &id)).await
+    }
+
     async fn bar_agent(&mut self, frontdoor: FrontdoorId, id: AgentId) -> Result<()> {
         let activity =
             Activity::of(&mut self.tx, id).await?.filter(|activity| activity.frontdoor == frontdoor);
@@ -113,7 +139,7 @@ pub mod columns {
         FRONTDOOR = Text("a.frontdoor");
         ENVIRONMENT = Text("a.environment");
         Z_ID = Text("e.z_id");
-        NAME = Text("a.name");
+        NAME = Text("COALESCE(a.given_name, a.name)");
         STATUS = Text("CASE WHEN k.connected_since IS NULL THEN 'OFFLINE' ELSE 'CONNECTED' END");
         VERSION = Text("k.version").optional();
         ADDRESS = Text("k.address").optional();

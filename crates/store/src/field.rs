@@ -15,8 +15,8 @@ use std::{
 };
 use uuid::Uuid;
 use wicketgate_model::{
-    AgentId, AllowedSources, ApiAccountId, Connection, ConnectionFault, ConnectionState, Description,
-    EnrollmentId, EnvironmentId, EspProposals, ExecutionId, FrontdoorId, GatewayId, Generation,
+    AgentId, AgentName, AllowedSources, ApiAccountId, Connection, ConnectionFault, ConnectionState,
+    Description, EnrollmentId, EnvironmentId, EspProposals, ExecutionId, FrontdoorId, GatewayId, Generation,
     HealthCheckType, IdleTimeout, IkeProposals, IngressPort, LocationId, MaxConnections, NamespaceName,
     PeerAddress, PeerCidr, PeerId, PreSharedKey, ProbeInterval, ProxyProtocol, Reason, ResourceName, ShareId,
     Status, Target, TunnelId, ZId,
@@ -138,7 +138,7 @@ macro_rules! number_fields {
 
 text_fields!(String, IpAddr, Ipv4Addr, Uuid);
 text_fields!(AgentId, ApiAccountId, EnrollmentId, EnvironmentId, ExecutionId, FrontdoorId, GatewayId);
-text_fields!(ShareId, TunnelId, ZId, LocationId, NamespaceName, PeerId, ResourceName, Description);
+text_fields!(ShareId, TunnelId, ZId, LocationId, NamespaceName, PeerId, ResourceName, AgentName, Description);
 text_fields!(
     PeerAddress,
     PeerCidr,

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use std::{collections::VecDeque, net::IpAddr, sync::Arc, time::Duration};
 use tokio::{
     sync::mpsc,
-    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
+    time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 use tracing::{debug, info, warn};
 use wicketgate_link::ConnectedAgent;
@@ -68,7 +68,7 @@ impl Agents {
         };
         drop(permit);
         let ConnectedAgent { environment, version, name, .. } = about;
-        info!(agent.id = %agent, environment.id = %environment, %version, %name, "agent connected");
+        info!(agent.id = %agent, environment.id = %environment, %version, agent.name = name, "agent connected");
         let end = tokio::select! {
             // First: a barred agent gets no further assignment.
             biased;
@@ -81,13 +81,13 @@ impl Agents {
         session.carriers.close();
         match end {
             Some(error) => {
-                info!(agent.id = %agent, error = %error, "agent disconnected");
+                info!(agent.id = %agent, agent.name = name, error = %error, "agent disconnected");
                 self.0
                     .tasks
                     .spawn(self.0.drain.clone().run_until_cancelled_owned(self.clone().wait_for(session)));
             }
             None => {
-                info!(agent.id = %agent, "agent was disconnected");
+                info!(agent.id = %agent, agent.name = name, "agent was disconnected");
                 if self.is_barred(agent) {
                     return removal::tell(control, learns_removal).await;
                 }
@@ -104,23 +104,19 @@ impl Agents {
         sleep(RETURN_WITHIN).await;
         let streams = self.with(|roster| roster.lost(&session));
         if streams > 0 {
-            warn!(agent.id = %session.agent, streams, "streams of a lost agent were aborted");
+            warn!(agent.id = %session.agent, agent.name = session.name, streams, "streams of a lost agent were aborted");
         }
     }
 
     async fn converse(&self, control: &mut Control, session: &Session) -> Result<(), ControlError> {
-        control
-            .send(&ToAgent::Welcome { assigns_duties: true, time: Some(Timestamp::now().as_second()) })
-            .await?;
+        let time = Some(Timestamp::now().as_second());
+        control.send(&ToAgent::Welcome { assigns_duties: true, time }).await?;
         let mut want = pool_size::LEAST;
         control.send(&ToAgent::Carriers { want }).await?;
-        let mut second = interval(POOL_EVERY);
-        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut second, mut ping) = (every(POOL_EVERY), every(PING_EVERY));
         // One renewal at a time: further requests before the answer are ignored.
         let (renewed, mut renewal) = mpsc::channel(1);
         let mut renewing = false;
-        let mut ping = interval(PING_EVERY);
-        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut pings, mut last_message, mut hearing) = (VecDeque::new(), Instant::now(), Hearing::Answers);
         loop {
             tokio::select! {
@@ -190,9 +186,11 @@ impl Agents {
         let before = self.with(|roster| roster.hears(session, hearing, since));
         match (before, hearing) {
             (Hearing::Suspected, Hearing::Silent) => {
-                warn!(agent.id = %agent, ?quiet, "agent does not answer; it is asked every second");
+                warn!(agent.id = %agent, agent.name = session.name, ?quiet, "agent does not answer; it is asked every second");
             }
-            (Hearing::Silent, Hearing::Answers) => info!(agent.id = %agent, "agent answers again"),
+            (Hearing::Silent, Hearing::Answers) => {
+                info!(agent.id = %agent, agent.name = session.name, "agent answers again")
+            }
             _ => debug!(agent.id = %agent, ?hearing, ?quiet, "an agent's answers"),
         }
         hearing
@@ -225,16 +223,22 @@ impl Agents {
                 self.with(|roster| roster.health(session, share, problem, std::time::Instant::now()));
             }
             FromAgent::Clock { seconds_ahead } => {
-                warn!(agent.id = %agent, seconds_ahead, "the clock of an agent's host is wrong: set it, for example with `timedatectl set-ntp true`");
+                warn!(agent.id = %agent, agent.name = session.name, seconds_ahead, "the clock of an agent's host is wrong: set it, for example with `timedatectl set-ntp true`");
                 self.with(|roster| roster.clock(session, seconds_ahead));
             }
             FromAgent::Draining => {
-                info!(agent.id = %agent, "agent is stopping");
+                info!(agent.id = %agent, agent.name = session.name, "agent is stopping");
                 self.with(|roster| roster.draining(session));
             }
             FromAgent::Hello { .. } | FromAgent::Renew { .. } | FromAgent::Pong => {}
         }
     }
+}
+
+fn every(period: Duration) -> Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 async fn send_ping(

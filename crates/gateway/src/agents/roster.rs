@@ -105,6 +105,8 @@ struct Connected {
 /// A control connection, as the roster knows it.
 pub(super) struct Session {
     pub(super) agent: AgentId,
+    /// As the agent reports it.
+    pub(super) name: String,
     pub(super) number: u64,
     /// Cancelled when the connection must end: the agent was barred, or has a newer one.
     pub(super) end: CancellationToken,
@@ -205,6 +207,7 @@ impl Roster {
         self.moved.insert(agent);
         let session = Arc::new(Session {
             agent,
+            name: about.name.clone(),
             number: self.last_session,
             end: CancellationToken::new(),
             outbox_filled: Notify::new(),

@@ -1,12 +1,14 @@
 //! `/{frontdoorId}/agents`
 
 use super::{
-    access::{Answer, Id, Reads, Writes},
+    access::{Answer, At, Id, Reads, Writes},
     conditional::Preconditions,
+    edit::Edit,
     refusal::refused,
     wire::{
         agent::{self, Agent},
         answer::Format,
+        body::Body,
         query::Query,
     },
 };
@@ -27,8 +29,30 @@ pub(super) async fn list(Reads(at): Reads, format: Format, query: Query) -> Answ
 }
 
 pub(super) async fn get(Reads(at): Reads, Id(id): Id<AgentId>, format: Format) -> Answer {
+    let row = find(&at, id).await?;
+    answer(&at, format, row).await
+}
+
+pub(super) async fn patch(Edit { at, id, format, wanted }: Edit<AgentId>, body: Body) -> Answer {
+    let row = find(&at, id).await?;
+    let name = agent::name(&row, body.object()?)?;
+    wanted.hold_for(&Agent::of(row.clone()))?;
+    if name == row.given_name {
+        return answer(&at, format, row).await;
+    }
+    let done = at.state.store.rename_agent(at.id(), id, name, &at.write_context()).await;
+    done.map_err(refused(ResourceKind::Agent, id))?;
+    let row = find(&at, id).await?;
+    answer(&at, format, row).await
+}
+
+async fn find(at: &At, id: AgentId) -> Result<AgentRow, ApiError> {
     let row = at.state.store.agent(at.id(), id).await?;
-    let row = row.ok_or_else(|| ApiError::not_found(ResourceKind::Agent, id))?;
+    row.ok_or_else(|| ApiError::not_found(ResourceKind::Agent, id))
+}
+
+async fn answer(at: &At, format: Format, row: AgentRow) -> Answer {
+    let id = row.id;
     let agent = seen(&at.state, vec![row]).await.pop();
     let agent = agent.ok_or_else(|| ApiError::not_found(ResourceKind::Agent, id))?;
     Ok(format.resource(StatusCode::OK, &agent))
@@ -53,8 +77,7 @@ pub(super) async fn delete(
     Id(id): Id<AgentId>,
     wanted: Preconditions,
 ) -> Result<StatusCode, ApiError> {
-    let row = at.state.store.agent(at.id(), id).await?;
-    wanted.hold_for(&Agent::of(row.ok_or_else(|| ApiError::not_found(ResourceKind::Agent, id))?))?;
+    wanted.hold_for(&Agent::of(find(&at, id).await?))?;
     let done = at.state.store.bar_agent(at.id(), id, &at.write_context()).await;
     done.map_err(refused(ResourceKind::Agent, id))?;
     at.state.gateways.wake();

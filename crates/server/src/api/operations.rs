@@ -108,6 +108,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
     op!(get below!("/agents") => agents::list, "listAgents", READ).about("Hosting agents", "List the hosting agents of a Frontdoor").with(List(agent::PROPERTIES)).answers(&[(200, "AgentPage")]),
     op!(post below!("/agents/enrollments") => enrollments::create, "createEnrollment", WRITE).about("Hosting agents", "Create an enrolment code, which is returned only once").maybe_body("EnrollmentRequest").answers(&[(201, "Enrollment")]),
     op!(get below!("/agents/{id}") => agents::get, "getAgent", READ).about("Hosting agents", "Read a hosting agent").answers(&[(200, "Agent")]),
+    op!(patch below!("/agents/{id}") => agents::patch, "renameAgent", WRITE).about("Hosting agents", "Name a hosting agent").with(IF_MATCH).body("AgentPatch").answers(&[(200, "Agent")]),
     op!(delete below!("/agents/{id}") => agents::delete, "barAgent", WRITE).about("Hosting agents", "Bar a hosting agent at once").with(IF_MATCH).answers(&[(204, "")]),
     op!(get below!("/locations") => locations::list, "listLocations", READ).about("Locations", "List the sites that have gateways").with(List(locations::PROPERTIES)).answers(&[(200, "LocationPage")]),
     op!(get below!("/executions") => executions::list, "listExecutions", READ).about("Executions", "List all writes and reads of keys, with their actors and results").with(List(execution::PROPERTIES)).answers(&[(200, "ExecutionPage")]),

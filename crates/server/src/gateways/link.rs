@@ -104,7 +104,7 @@ impl GatewayLink {
             FromGateway::Checked { request, check } => self.gateway.rpc.checked(request, *check),
             FromGateway::Agents { request, agents } => self.gateway.rpc.agents_answered(request, agents),
             FromGateway::AgentConnected(agent) => {
-                info!(agent.id = %agent.agent, environment.id = %agent.environment, version = agent.version, "agent connected");
+                info!(agent.id = %agent.agent, environment.id = %agent.environment, agent.name = agent.name, version = agent.version, "agent connected");
                 let ConnectedAgent { agent, name, version, address, .. } = agent;
                 let link = AgentLink { gateway: self.id, agent, name, version, address };
                 return Some(LinkRecord::Connected(link, now));

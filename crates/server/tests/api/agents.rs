@@ -44,6 +44,35 @@ async fn an_agent_is_listed_until_it_is_barred() {
     assert_eq!(app.get("agents").await.body["totalElements"], 0);
 }
 
+#[tokio::test]
+async fn an_agent_has_the_name_that_it_reports_until_it_is_given_another() {
+    let app = TestApp::new().await;
+    let site = app.enrol().await;
+    let path = format!("agents/{}", site.agent);
+
+    let renamed = app.patch(&path, json!({"name": "rack-2.left"})).await;
+    assert_eq!((renamed.status, &renamed.body["name"]), (StatusCode::OK, &json!("rack-2.left")));
+    app.connect(site.agent).await;
+    app.store.agent_disconnected(gateway_id(), site.agent, Timestamp::now()).await.unwrap();
+    assert_eq!(app.get(&path).await.body["name"], "rack-2.left", "also after it has connected again");
+    assert_eq!(app.get("agents?name=rack-2.left").await.body["totalElements"], 1);
+    let environment = app.get("environments").await;
+    assert_eq!(environment.body["content"][0]["agents"][0]["name"], "rack-2.left");
+
+    for bad in ["", "a b", &"x".repeat(65)] {
+        assert_eq!(app.patch(&path, json!({"name": bad})).await.status, StatusCode::BAD_REQUEST, "{bad:?}");
+    }
+    assert_eq!(app.patch(&path, json!({"label": "x"})).await.status, StatusCode::BAD_REQUEST);
+    // Nothing changes, so nothing is recorded.
+    app.patch(&path, json!({"name": "rack-2.left"})).await;
+    app.patch(&path, json!({})).await;
+    let records = app.get(&format!("executions?resourceId={}&action=UPDATE", site.agent)).await;
+    assert_eq!(records.body["totalElements"], 1, "{}", records.body);
+
+    let back = app.patch(&path, json!({"name": null})).await;
+    assert_eq!((back.status, &back.body["name"]), (StatusCode::OK, &json!("dc-1")), "as it reported last");
+}
+
 /// Sends a request while a gateway answers with `seen`, or is gone for `None`.
 async fn answered(app: &TestApp, asking: impl Future<Output = Answer>, seen: Option<AgentShares>) -> Answer {
     let mut asked = app.asked.lock().unwrap().take().unwrap();

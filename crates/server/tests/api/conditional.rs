@@ -83,11 +83,13 @@ async fn a_write_with_an_outdated_etag_does_nothing() {
     let made = app.share(&tunnel, &site.z_id, "app-db", 8443).await;
     let share_path = at("ipsec-shares", &made);
     let env_path = format!("environments/{}", site.environment);
+    let agent_path = format!("agents/{}", site.agent);
     let frontdoor_path = format!("/frontdoor/v2/{}", app.frontdoor);
     for (path, patch) in [
         (&share_path, json!({"ingressPort": 9443})),
         (&at("ipsec-tunnels", &tunnel), json!({"peerCidr": "172.30.0.0/16"})),
         (&env_path, json!({"name": "frankfurt"})),
+        (&agent_path, json!({"name": "frankfurt-1"})),
         (&frontdoor_path, json!({"defaultNamespaceName": "other"})),
     ] {
         let before = app.get(path).await;

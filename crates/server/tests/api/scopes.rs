@@ -32,6 +32,7 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/frontdoor/v2/{frontdoorId}/agents", READ),
     ("POST", "/frontdoor/v2/{frontdoorId}/agents/enrollments", WRITE),
     ("GET", "/frontdoor/v2/{frontdoorId}/agents/{id}", READ),
+    ("PATCH", "/frontdoor/v2/{frontdoorId}/agents/{id}", WRITE),
     ("DELETE", "/frontdoor/v2/{frontdoorId}/agents/{id}", WRITE),
     ("GET", "/frontdoor/v2/{frontdoorId}/ipsec-tunnels", READ),
     ("POST", "/frontdoor/v2/{frontdoorId}/ipsec-tunnels", WRITE),

@@ -30,6 +30,7 @@ pub(super) fn add_resources(all: &mut Value) {
         ("IpsecTunnelPatch", tunnel::PROPERTIES),
         ("FrontdoorPatch", frontdoor::PROPERTIES),
         ("EnvironmentPatch", environment::PROPERTIES),
+        ("AgentPatch", agent::PROPERTIES),
     ] {
         all[name] = patch(properties, &tags);
     }

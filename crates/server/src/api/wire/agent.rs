@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use std::net::IpAddr;
 use wicketgate_link::{AgentShareState, AgentShares};
-use wicketgate_model::{AgentId, EnvironmentId, FrontdoorId, ShareId, ZId};
+use wicketgate_model::{AgentId, AgentName, EnvironmentId, FrontdoorId, ShareId, ZId};
 use wicketgate_store::{AgentRow, column::agent as column};
 
 pub(in crate::api) static PROPERTIES: &[Property] = &[
@@ -22,7 +22,7 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("frontdoorId", Id("")).column(&column::FRONTDOOR),
     Property::new("environmentId", Id("env-")).column(&column::ENVIRONMENT),
     Property::new("envZId", Text).column(&column::Z_ID).described_as("zId"),
-    Property::new("name", Text).column(&column::NAME).described_as("agentName"),
+    Property::new("name", Text).column(&column::NAME).described_as("agentName").writable(),
     Property::new("status", Enum(&[CONNECTED, OFFLINE])).column(&column::STATUS),
     Property::new("version", Text).column(&column::VERSION),
     Property::new("address", Ip).column(&column::ADDRESS),
@@ -101,7 +101,7 @@ impl Agent {
             frontdoor_id: row.frontdoor,
             environment_id: row.environment,
             env_z_id: row.z_id,
-            name: row.name,
+            name: row.given_name.map_or(row.name, |name| name.to_string()),
             status: if row.connected_since.is_some() { CONNECTED } else { OFFLINE },
             version: row.version,
             address: row.address,
@@ -113,6 +113,14 @@ impl Agent {
             created_at: row.created_at,
         }
     }
+}
+
+/// What the agent is named after a merge patch; `None`: as it reports.
+pub(in crate::api) fn name(row: &AgentRow, patch: Map<String, Value>) -> Result<Option<AgentName>, ApiError> {
+    let is_kept = !patch.contains_key("name");
+    let mut fields = Fields::new(patch, PROPERTIES);
+    let name = fields.text("name");
+    fields.finish(|| Some(if is_kept { row.given_name.clone() } else { name }))
 }
 
 impl Representation for Agent {
