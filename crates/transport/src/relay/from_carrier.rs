@@ -60,6 +60,10 @@ pub(super) async fn from_carrier(
         }
         let bytes = payloads[..count].iter().map(Range::len).sum();
         backlog.moved(bytes, state.now(), carrier.lock().as_ref(), tcp.lock().as_ref());
+        if count > 0 && last == Some(FrameKind::End) {
+            // The FIN that follows leaves with the last bytes, in one packet.
+            let _ = SockRef::from(tcp.lock().as_ref()).set_tcp_cork(true);
+        }
         write_all(tcp, input, &mut payloads[..count], state).await.map_err(Broken::Tcp)?;
         match last {
             None if count > 0 => {}

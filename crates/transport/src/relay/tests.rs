@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     carrier::{BARE, poll_frame},
-    frame::FrameKind,
+    frame::{FrameKind, MAX_DATA},
     tls::{
         RECORD_HEADER,
         tests::{connected, pair},
@@ -64,6 +64,24 @@ impl Far {
         let RecordStream { tcp, keys, input, .. } = &mut *self.0.stream;
         let frame = poll_fn(|cx| poll_frame(tcp, keys, input, cx)).await.unwrap();
         assert_eq!(FrameKind::of(input.bytes(frame)).unwrap(), (kind, payload));
+    }
+}
+
+impl Far {
+    /// Receives this many bytes of data, and returns the kind of the next frame.
+    async fn until_no_data(&mut self, length: usize) -> FrameKind {
+        let RecordStream { tcp, keys, input, .. } = &mut *self.0.stream;
+        let mut got = 0;
+        loop {
+            let frame = poll_fn(|cx| poll_frame(tcp, keys, input, cx)).await.unwrap();
+            match FrameKind::of(input.bytes(frame)).unwrap() {
+                (FrameKind::Data, payload) => got += payload.len(),
+                (other, _) => {
+                    assert_eq!(got, length);
+                    return other;
+                }
+            }
+        }
     }
 }
 
@@ -139,6 +157,33 @@ async fn a_carrier_may_be_closed_right_after_the_last_end() {
     assert_eq!(got, b"bye");
     let end = relay.await.unwrap();
     assert!(end.is_ok(), "{end:?}");
+}
+
+#[tokio::test]
+async fn an_end_or_a_reset_right_behind_some_bytes_follows_them() {
+    for length in [1, MAX_DATA - 1, MAX_DATA, MAX_DATA + 1, 3 * MAX_DATA + 7] {
+        for resets in [false, true] {
+            let (mut client, mut far, relay) = relayed().await;
+            let bytes = vec![5; length];
+            // Before the relay reads anything: it runs on this thread.
+            client.write_all(&bytes).await.unwrap();
+            if resets {
+                socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+                drop(client);
+                let last = far.until_no_data(length).await;
+                let end = relay.await.unwrap();
+                assert!(last == FrameKind::Reset && matches!(end, Err(Broken::Tcp(_))), "{last:?}, {end:?}");
+                continue;
+            }
+            client.shutdown().await.unwrap();
+            assert_eq!(far.until_no_data(length).await, FrameKind::End);
+            far.send(&[(FrameKind::Data, b"answer"), (FrameKind::End, b"")]).await;
+            let mut got = Vec::new();
+            client.read_to_end(&mut got).await.unwrap();
+            assert_eq!(got, b"answer");
+            relay.await.unwrap().unwrap();
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
