@@ -91,7 +91,9 @@ mod tests {
     #[test]
     fn new_streams_avoid_an_agent_that_does_not_answer_and_a_share_without_another_is_not_ready() {
         let (mut roster, now, since) = (Roster::default(), Instant::now(), Timestamp::UNIX_EPOCH);
-        roster.assign(&share(1));
+        let mut closing = share(1);
+        closing.options.close_when_unserved = true;
+        roster.assign(&closing);
         let id = share(1).id;
         let [one, two] = [1, 2].map(|n| connect(&mut roster, n));
         for session in [&one, &two] {
@@ -112,7 +114,11 @@ mod tests {
         assert_eq!((picked(&mut roster), reason(&roster)), (vec![agent(2)], None));
         assert!(!roster.has_answering(id, &[agent(2)]) && roster.has_answering(id, &[agent(1)]));
 
+        roster.elect();
+        assert!(*roster.is_open(id).borrow());
         roster.hears(&two, Hearing::Silent, since);
+        roster.elect();
+        assert!(!*roster.is_open(id).borrow(), "the port that wants it is closed");
         assert_eq!(reason(&roster), Some(Reason::AgentSilent));
         assert!(roster.pick(id, &[], now).is_some(), "a stream may still wait for it");
         assert!(!roster.has_answering(id, &[]));
@@ -121,6 +127,8 @@ mod tests {
 
         assert_eq!(roster.hears(&one, Hearing::Answers, since), Hearing::Silent);
         assert_eq!((picked(&mut roster), reason(&roster)), (vec![agent(1)], None));
+        roster.elect();
+        assert!(*roster.is_open(id).borrow());
         assert!(!mem::take(&mut roster.changed).is_empty());
     }
 }

@@ -47,9 +47,10 @@ impl Roster {
     pub(super) fn open_or_close(&self, share: ShareId) {
         let Some(assigned) = self.shares.get(&share) else { return };
         let agents = self.environments.get(&assigned.environment).into_iter().flat_map(|e| &e.agents);
-        let mut staying = agents.filter_map(|agent| self.connected.get(agent)).filter(|c| !c.draining);
+        let mut able =
+            agents.filter_map(|agent| self.connected.get(agent)).filter(|c| !c.draining && !c.is_silent());
         let is_open = !assigned.closes
-            || staying.any(|connected| {
+            || able.any(|connected| {
                 let reports = connected.acknowledgements.get(&share);
                 reports.is_some_and(|r| r.acknowledged.is_some() && r.unreachable.is_none())
             });
