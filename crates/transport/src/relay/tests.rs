@@ -164,8 +164,11 @@ async fn an_end_or_a_reset_right_behind_some_bytes_follows_them() {
     for length in [1, MAX_DATA - 1, MAX_DATA, MAX_DATA + 1, 3 * MAX_DATA + 7] {
         for resets in [false, true] {
             let (mut client, mut far, relay) = relayed().await;
+            // What a new connection has announced is not known before its first read.
+            client.write_all(b"first").await.unwrap();
+            far.expect(FrameKind::Data, b"first").await;
             let bytes = vec![5; length];
-            // Before the relay reads anything: it runs on this thread.
+            // The relay runs on this thread, and reads after what follows.
             client.write_all(&bytes).await.unwrap();
             if resets {
                 socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
