@@ -73,8 +73,17 @@ impl Connection {
 
     /// Whether traffic passes, as far as is known.
     pub fn passes(&self) -> bool {
-        let is_silent = |warning: &ConnectionWarning| warning.reason == ConnectionDoubt::PeerSilent;
-        self.state == ConnectionState::Up && !self.warnings.iter().any(is_silent)
+        self.state == ConnectionState::Up && self.silence().is_none()
+    }
+
+    /// Since when [`Self::passes`] has had its value.
+    pub fn passes_since(&self) -> Timestamp {
+        let silence = self.silence().filter(|_| self.state == ConnectionState::Up);
+        silence.map_or(self.since, |warning| warning.since)
+    }
+
+    fn silence(&self) -> Option<&ConnectionWarning> {
+        self.warnings.iter().find(|warning| warning.reason == ConnectionDoubt::PeerSilent)
     }
 }
 

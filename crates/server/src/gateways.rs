@@ -84,8 +84,8 @@ impl Gateways {
     pub(crate) fn peer_problem(&self, location: &LocationId, tunnel: TunnelId) -> Option<Detail> {
         let view = self.at(location)?.view.lock();
         let problem = PeerState::of(&view, tunnel)?.problem(tunnel)?;
-        let since = view.observed.tunnels.get(&tunnel)?.connection.since;
-        Some(Detail { problem, since })
+        let connection = &view.observed.tunnels.get(&tunnel)?.connection;
+        Some(Detail { problem, since: connection.passes_since() })
     }
 
     /// How many connections the share's problem is about.

@@ -114,13 +114,7 @@ impl Server {
         if let Some(frontdoor) = ensure_first_frontdoor(&store).await? {
             info!(frontdoor.id = %frontdoor.id, "created the first Frontdoor");
         }
-        if let Some(other) = store.tunnel_locations().await?.iter().find(|other| **other != config.location) {
-            bail!(
-                "the database has tunnels at the location {other}, and this gateway would serve {}: start it with \
-                 --location {other}, or delete those tunnels before you change the location",
-                config.location
-            );
-        }
+        refuse_other_location(&store.tunnel_locations().await?, &config.location)?;
         let (token, is_new) = admin_token::load_or_create(&config.data_dir)?;
         let auth = Auth {
             admin: AdminToken::new(token.expose_secret()),
@@ -133,6 +127,22 @@ impl Server {
     /// Where the admin token is kept.
     pub fn admin_token_file(data_dir: &Path) -> PathBuf {
         data_dir.join(admin_token::FILE)
+    }
+}
+
+/// Refuses a start that would leave all tunnels without a gateway. With some at the own location, the others can only be
+/// deleted while the server runs.
+fn refuse_other_location(with_tunnels: &[LocationId], own: &LocationId) -> anyhow::Result<()> {
+    match with_tunnels.iter().find(|other| *other != own) {
+        Some(other) if with_tunnels.contains(own) => {
+            warn!(location = %other, "no gateway serves this location, which has tunnels: delete them");
+            Ok(())
+        }
+        Some(other) => bail!(
+            "the database has tunnels at the location {other}, and this gateway would serve {own}: start it with \
+             --location {other}, or delete those tunnels before you change the location"
+        ),
+        None => Ok(()),
     }
 }
 
@@ -246,5 +256,21 @@ impl Server {
         // After the last write.
         drop(self.lock);
         info!("server stopped");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_is_refused_only_if_all_tunnels_would_be_left() {
+        let [a, b] = ["a", "b"].map(|name| name.parse::<LocationId>().unwrap());
+        let (both, one) = ([a.clone(), b.clone()], [b.clone()]);
+        assert!(refuse_other_location(&[], &a).is_ok());
+        assert!(refuse_other_location(&one, &b).is_ok());
+        assert!(refuse_other_location(&both, &a).is_ok() && refuse_other_location(&both, &b).is_ok());
+        let refused = refuse_other_location(&one, &a).unwrap_err().to_string();
+        assert!(refused.contains("--location b"), "{refused}");
     }
 }

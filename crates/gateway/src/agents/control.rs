@@ -141,7 +141,7 @@ impl Agents {
                         message => self.record(session, message),
                     }
                 }
-                () = sleep_until(last_message + hearing.lasts()) => {
+                () = sleep_until(doubted_at(last_message, hearing, pings.front())), if !pings.is_empty() => {
                     let next = hearing.next().ok_or(ControlError::Silent)?;
                     hearing = self.heard(session, next, last_message);
                 }
@@ -241,6 +241,13 @@ fn every(period: Duration) -> Interval {
     ticks
 }
 
+/// When the agent is doubted more, unless a message arrives before. A gateway that has not asked for a while, because it got
+/// no processor, asks first: the agent is as old as its oldest question without an answer.
+fn doubted_at(last_message: Instant, hearing: Hearing, oldest: Option<&Ping>) -> Instant {
+    let silent = last_message + hearing.lasts();
+    oldest.map_or(silent, |ping| silent.max(ping.at + hearing.lasts().saturating_sub(PING_EVERY)))
+}
+
 async fn send_ping(
     control: &mut Control,
     pings: &mut VecDeque<Ping>,
@@ -248,4 +255,22 @@ async fn send_ping(
 ) -> Result<(), ControlError> {
     pings.push_back(Ping { at: Instant::now(), is_asked });
     control.send(&ToAgent::Ping).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_of_the_gateway_casts_no_doubt_on_an_agent() {
+        let second = Duration::from_secs(1);
+        let last_message = Instant::now();
+        let asked = |after| Ping { at: last_message + after, is_asked: false };
+        // As a rule, the first ping without an answer follows within a second.
+        let lasts = Hearing::Answers.lasts();
+        assert_eq!(doubted_at(last_message, Hearing::Answers, Some(&asked(second))), last_message + lasts);
+        // Nothing was asked for a minute.
+        let late = doubted_at(last_message, Hearing::Answers, Some(&asked(60 * second)));
+        assert_eq!(late, last_message + 59 * second + lasts);
+    }
 }

@@ -2,8 +2,8 @@
 //! the gateway refused.
 //!
 //! Probes see a target from the agent; this is what clients saw. Invariants: silence proves nothing, so a failure remains
-//! until a connection is served, or an agent or a check reaches the target again; and a problem has no counts, because
-//! each change of a problem is a change of the share's status.
+//! until a connection is served, an agent or a check reaches the target again, or nobody has connected for [`QUIET`]; and a
+//! problem has no counts and keeps its kind, because each change of a problem is a change of the share's status.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -19,9 +19,9 @@ const LAST: usize = 10;
 const FEWEST: usize = 3;
 /// A connection that ended otherwise, this much later, outweighs an older one.
 const OUTDATED: SignedDuration = SignedDuration::from_secs(60);
-/// How long a failure remains if nothing probes the target and nobody connects: longer than a repair and a look at it
-/// take, and short enough that a share which is taken out of use for it comes back.
-const UNPROBED: SignedDuration = SignedDuration::from_mins(15);
+/// How long a failure remains if nobody connects: longer than a repair and a look at it take, and short enough that a share
+/// which is taken out of use for it comes back. Not every failure ends with a report: a burst may exhaust the carriers.
+const QUIET: SignedDuration = SignedDuration::from_mins(15);
 /// How long a refusal is told: until somebody who was called about it has looked.
 const REFUSAL_TOLD: SignedDuration = SignedDuration::from_mins(10);
 /// Addresses of refused clients that are told. A scan has very many.
@@ -75,13 +75,13 @@ impl RecentConnections {
     }
 
     /// Forgets what may not be told any longer. Returns the shares whose problem has changed.
-    pub(crate) fn expire(&mut self, now: Timestamp, is_probed: impl Fn(ShareId) -> bool) -> Vec<ShareId> {
+    pub(crate) fn expire(&mut self, now: Timestamp) -> Vec<ShareId> {
         let mut changed = Vec::new();
         for (share, outcomes) in &mut self.0 {
             let before = outcomes.told();
             outcomes.refused.take_if(|refused| now.duration_since(refused.last) >= REFUSAL_TOLD);
             let newest = outcomes.last.back().filter(|_| outcomes.failing.is_some());
-            if newest.is_some_and(|(at, _)| now.duration_since(*at) >= UNPROBED) && !is_probed(*share) {
+            if newest.is_some_and(|(at, _)| now.duration_since(*at) >= QUIET) {
                 outcomes.serves();
             }
             if outcomes.told() != before {
@@ -142,7 +142,7 @@ impl Outcomes {
         if let Some((by, _)) = refusals.iter().max_by_key(|(_, count)| **count) {
             let new = || Refused { by: **by, count: 0, sources: BTreeSet::new(), last: now };
             let refused = self.refused.get_or_insert_with(new);
-            (refused.by, refused.last) = (**by, now);
+            refused.last = now;
             refused.count += refusals.iter().map(|(_, count)| **count).sum::<u64>();
             refused.sources.extend(&delta.refused_sources);
             while refused.sources.len() > SOURCES {
@@ -161,7 +161,7 @@ impl Outcomes {
         }
         let excess = self.last.len().saturating_sub(LAST);
         self.last.drain(..excess);
-        self.judge();
+        self.judge(delta.connections > 0);
     }
 
     /// The outcomes that are not outdated.
@@ -174,7 +174,8 @@ impl Outcomes {
         })
     }
 
-    fn judge(&mut self) {
+    /// Only served connections end a failure.
+    fn judge(&mut self, has_served: bool) {
         let (mut all, mut served, mut counts) = (0, 0, BTreeMap::<FailureReason, usize>::new());
         for outcome in self.window() {
             all += 1;
@@ -187,8 +188,8 @@ impl Outcomes {
         let majority = most.filter(|(_, count)| count * 2 > all).map(|(reason, _)| reason);
         self.failing = match self.failing {
             None => majority.filter(|_| all >= FEWEST),
-            Some(_) if served * 2 >= all => None,
-            Some(before) => Some(majority.unwrap_or(before)),
+            Some(_) if has_served && served * 2 >= all => None,
+            before => before,
         };
     }
 
@@ -257,8 +258,8 @@ mod tests {
     fn a_failure_remains_until_something_shows_otherwise() {
         let (mut recent, mut now) = (RecentConnections::default(), Timestamp::UNIX_EPOCH);
         recent.take(&ended(0, &[(FailureReason::DialTimeout, 3)]), now);
-        now += 30.hours();
-        assert!(recent.expire(now, |_| true).is_empty(), "nobody has connected");
+        now += 14.minutes();
+        assert!(recent.expire(now).is_empty(), "nobody has connected");
         assert!(recent.take(&ended(0, &[(FailureReason::DialTimeout, 1)]), now).is_empty());
         assert_eq!(recent.problem(share()).map(|p| p.reason), Some(Reason::ConnectionsFail));
         // The old failures are outdated by one success, but not a recent one.
@@ -266,10 +267,10 @@ mod tests {
         assert_eq!(recent.problem(share()), None);
         recent.take(&ended(0, &[(FailureReason::DialTimeout, 3)]), now);
         assert!(recent.mended(share()) && recent.problem(share()).is_none());
-        // Nothing probes this one.
-        recent.take(&ended(0, &[(FailureReason::DialTimeout, 3)]), now);
-        assert!(recent.expire(now + 14.minutes(), |_| false).is_empty());
-        assert_eq!(recent.expire(now + 15.minutes(), |_| false), [share()]);
+        // No report ends this one.
+        recent.take(&ended(0, &[(FailureReason::NoCarrier, 3)]), now);
+        assert!(recent.expire(now + 14.minutes()).is_empty());
+        assert_eq!(recent.expire(now + 15.minutes()), [share()]);
     }
 
     #[test]
@@ -287,8 +288,8 @@ mod tests {
         recent.take(&ended(0, &[(FailureReason::NoAgent, 9), (FailureReason::SourceNotAllowed, 50)]), now);
         assert_eq!(recent.problem(share()).unwrap().reason, Reason::ConnectionsFail);
         recent.mended(share());
-        assert!(recent.expire(now + 9.minutes(), |_| true).is_empty());
-        assert_eq!(recent.expire(now + 10.minutes(), |_| true), [share()]);
+        assert!(recent.expire(now + 9.minutes()).is_empty());
+        assert_eq!(recent.expire(now + 10.minutes()), [share()]);
         assert_eq!(recent.problem(share()), None);
     }
 
@@ -305,8 +306,8 @@ mod tests {
     enum Step {
         /// A connection was served, failed in one of two ways, or was refused.
         Ended(Option<FailureReason>),
-        /// Seconds, and whether the target is probed.
-        Pass(i64, bool),
+        /// Seconds.
+        Pass(i64),
         Mended,
         Changed,
     }
@@ -318,9 +319,8 @@ mod tests {
             6 => Just(Step::Ended(Some(ConnectionRefused))),
             2 => Just(Step::Ended(Some(DialTimeout))),
             1 => Just(Step::Ended(Some(ShareFull))),
-            4 => (0i64..100, any::<bool>()).prop_map(|(seconds, probed)| Step::Pass(seconds, probed)),
-            1 => Just(Step::Pass(1000, true)),
-            1 => Just(Step::Pass(1000, false)),
+            4 => (0i64..100).prop_map(Step::Pass),
+            2 => Just(Step::Pass(1000)),
             1 => Just(Step::Mended),
             1 => Just(Step::Changed),
         ]
@@ -358,18 +358,17 @@ mod tests {
             let of = |kind| window.iter().filter(|other| **other == kind).count();
             let over_half =
                 FailureReason::ALL.into_iter().find(|reason| of(Some(*reason)) * 2 > window.len());
-            // It begins with three connections, and ends when half of them are served.
-            if self.fails.is_none() && window.len() < 3 {
-                return;
-            }
-            if self.fails.is_none() || over_half.is_some() || of(None) * 2 >= window.len() {
+            // It begins with three connections, and ends with a served one after which half of them are served.
+            if self.fails.is_none() && window.len() >= 3 {
                 self.fails = over_half;
+            } else if kind.is_none() && of(None) * 2 >= window.len() {
+                self.fails = None;
             }
         }
 
-        fn passed(&mut self, now: i64, probed: bool) {
+        fn passed(&mut self, now: i64) {
             let newest = self.history.last().map_or(now, |(at, _)| *at);
-            if self.fails.is_some() && !probed && now - newest >= 15 * 60 {
+            if self.fails.is_some() && now - newest >= 15 * 60 {
                 self.mended();
             }
             self.refused_at = self.refused_at.filter(|at| now - at < 600);
@@ -395,10 +394,10 @@ mod tests {
                         changed = recent.take(&ended(u64::from(kind.is_none()), &failures), at(now));
                         reference.ended(now, kind);
                     }
-                    Step::Pass(seconds, probed) => {
+                    Step::Pass(seconds) => {
                         now += seconds;
-                        changed = recent.expire(at(now), |_| probed);
-                        reference.passed(now, probed);
+                        changed = recent.expire(at(now));
+                        reference.passed(now);
                     }
                     Step::Mended => {
                         changed.extend(recent.mended(share()).then(share));
@@ -420,7 +419,7 @@ mod tests {
                 prop_assert_eq!(changed.is_empty(), before == after, "each change is told, and nothing else");
                 let fail = |problem: &Option<Problem>| problem.as_ref().is_some_and(|p| p.reason == Reason::ConnectionsFail);
                 if fail(&before) && !fail(&after) {
-                    prop_assert!(!matches!(step, Step::Ended(Some(_)) | Step::Pass(_, true)), "silence or a failure mended it");
+                    prop_assert!(!matches!(step, Step::Ended(Some(_))), "a failure mended it");
                 }
             }
         }

@@ -1,9 +1,8 @@
 //! Entity tags (RFC 9110 §8.8.3): `"a1b2…"`, the hash of a resource's representation, with its id and status. A tag
 //! changes exactly with the representation.
 //!
-//! The counters of a tunnel, the share states that an agent reports, and what changes of a tunnel or a share with each
-//! connection or with its peer's, are hashed into a second part, after a dot. A 304
-//! requires both parts to match. A write ignores the second part: otherwise no write to a busy tunnel would succeed. HAL
+//! The connection of a tunnel, the share states that an agent reports, and what changes of a tunnel or a share with its peer or
+//! with each client, are hashed into a second part, after a dot. A 304 requires both parts to match. A write ignores the second part: otherwise no write to a busy tunnel would succeed. HAL
 //! is another representation with another tag, which writes accept too.
 
 use serde::Serialize;
@@ -13,12 +12,8 @@ use wicketgate_model::Reason;
 
 /// Bytes of a hash that are shown: a collision of two states of one resource in 16 bytes is infeasible.
 const SHOWN: usize = 16;
-/// The properties of `connection`, and of its `childSas`, that are counters.
-const COUNTERS: [&str; 2] = ["bytesIn", "bytesOut"];
-/// The properties of an agent that change with its answers.
-const REPORTED: [&str; 3] = ["shares", "unansweredSince", "clockSecondsAhead"];
-/// Whether connections are served changes with the peer's connection.
-const READY: &str = "ready";
+/// The properties that are seen, not written: of a tunnel, of an agent, and of both a tunnel and a share.
+const REPORTED: [&str; 5] = ["connection", "shares", "unansweredSince", "clockSecondsAhead", "ready"];
 const HAL: &str = "-hal";
 /// What Apache and Caddy append to the tags of answers that they compress.
 const COMPRESSED: [&str; 3] = ["-gzip", "-br", "-zstd"];
@@ -32,16 +27,8 @@ impl ETag {
     pub(in crate::api) fn of(it: &impl Serialize) -> Self {
         let mut value = serde_json::to_value(it).unwrap_or_default();
         let mut counted = Vec::new();
-        if let Some(Value::Object(connection)) = value.get_mut("connection") {
-            counted.extend(COUNTERS.iter().filter_map(|name| connection.remove(*name)));
-            for child in connection.get_mut("childSas").and_then(Value::as_array_mut).into_iter().flatten() {
-                let child = child.as_object_mut().into_iter();
-                counted
-                    .extend(child.flat_map(|child| COUNTERS.iter().filter_map(|name| child.remove(*name))));
-            }
-        }
         if let Value::Object(resource) = &mut value {
-            counted.extend(REPORTED.iter().chain([&READY]).filter_map(|name| resource.remove(*name)));
+            counted.extend(REPORTED.iter().filter_map(|name| resource.remove(*name)));
             let detail = resource.get_mut("statusDetail").and_then(Value::as_object_mut);
             if detail.as_ref().is_some_and(|detail| detail.get("reason") == Some(&json!(Reason::PeerDown))) {
                 counted.extend(resource.remove("statusDetail"));

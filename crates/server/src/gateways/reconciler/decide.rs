@@ -100,11 +100,7 @@ impl Reconciler {
             shares.touch_waiting();
         }
         if is_due {
-            let is_probed = |share| {
-                let share = outbox.desired.shares.get(&share);
-                share.is_none_or(|s| s.options.health_check.unwrap_or_default().interval().is_some())
-            };
-            shares.touch(seen.recent.expire(now, is_probed).into_iter().collect());
+            shares.touch(seen.recent.expire(now).into_iter().collect());
             self.swept_at = Some(now);
         }
         self.heard = seen.heard;
