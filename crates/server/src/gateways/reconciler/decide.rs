@@ -74,7 +74,7 @@ impl Reconciler {
         // Deadlines are in seconds: rows that wait for one are examined once a second, and all rows while the gateway is
         // silent. Examining all of them at every signal would find no more.
         let is_due = self.swept_at.is_none_or(|at| now.duration_since(at).unsigned_abs() >= PERIOD);
-        let Self { tunnels, shares, shares_of, lost, outbox, .. } = self;
+        let Self { tunnels, shares, shares_of, lost, .. } = self;
         let touched = seen.take_touched();
         tunnels.touch(touched.tunnels);
         if is_due {
