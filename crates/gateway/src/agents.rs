@@ -102,6 +102,7 @@ impl Agents {
         agents.0.tasks.spawn(agents.clone().accept(listener));
         let drain = agents.0.drain.clone();
         agents.0.tasks.spawn(drain.clone().run_until_cancelled_owned(agents.clone().announce()));
+        agents.0.tasks.spawn(drain.clone().run_until_cancelled_owned(agents.clone().close_unreachable()));
         agents.0.tasks.spawn(drain.run_until_cancelled_owned(agents.clone().rest()));
         agents
     }
@@ -186,6 +187,14 @@ impl Agents {
             self.0.moved.notify_one();
         }
         result
+    }
+
+    /// Closes ports of shares whose targets stay unreachable, until it is dropped.
+    async fn close_unreachable(self) {
+        loop {
+            sleep(roster::CLOSE_EVERY).await;
+            self.with(|roster| roster.close_unreachable(std::time::Instant::now()));
+        }
     }
 
     /// Ends the use of shares without streams, and forgets duplicates, until it is dropped.

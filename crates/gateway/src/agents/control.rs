@@ -223,12 +223,14 @@ impl Agents {
                 self.with(|roster| roster.health(session, share, problem, std::time::Instant::now()));
             }
             FromAgent::Clock { seconds_ahead } => {
-                warn!(agent.id = %agent, agent.name = session.name, seconds_ahead, "the clock of an agent's host is wrong: set it, for example with `timedatectl set-ntp true`");
-                self.with(|roster| roster.clock(session, seconds_ahead));
+                if self.with(|roster| roster.clock(session, seconds_ahead, std::time::Instant::now())) {
+                    warn!(agent.id = %agent, agent.name = session.name, seconds_ahead, "the clock of an agent's host is wrong: set it, for example with `timedatectl set-ntp true`");
+                }
             }
             FromAgent::Draining => {
-                info!(agent.id = %agent, agent.name = session.name, "agent is stopping");
-                self.with(|roster| roster.draining(session));
+                if self.with(|roster| roster.draining(session)) {
+                    info!(agent.id = %agent, agent.name = session.name, "agent is stopping");
+                }
             }
             FromAgent::Hello { .. } | FromAgent::Renew { .. } | FromAgent::Pong => {}
         }

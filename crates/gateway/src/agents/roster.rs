@@ -17,6 +17,7 @@ pub(super) use election::REST_EVERY;
 pub(super) use hearing::Hearing;
 pub(super) use pick::Pick;
 pub use readiness::AgentStanding;
+pub(super) use readiness::CLOSE_EVERY;
 
 use super::{
     balancer::Record,
@@ -26,7 +27,7 @@ use acknowledgement::Acknowledgement;
 use duty::Duty;
 use jiff::Timestamp;
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -51,6 +52,8 @@ pub(super) struct Roster {
     unelected: BTreeSet<ShareId>,
     /// Shares that clients use, or have used lately.
     in_use: BTreeSet<ShareId>,
+    /// Shares whose port is closed if their target stays unreachable, and when that was first looked at.
+    closing: BTreeMap<ShareId, Option<Instant>>,
     /// Agents that have connected or disconnected.
     pub(super) moved: BTreeSet<AgentId>,
     last_session: u64,
@@ -96,6 +99,7 @@ struct Connected {
     hearing: (Hearing, Timestamp),
     /// How far the clock of its host is ahead of the gateway's, if it is wrong.
     seconds_ahead: Option<i64>,
+    clock_told: Option<Instant>,
     /// It is stopping and accepts no new streams.
     draining: bool,
     /// Agents with the same identity that were refused, and when the last time.
@@ -228,6 +232,7 @@ impl Roster {
             last_picked: 0,
             hearing: (Hearing::Answers, Timestamp::UNIX_EPOCH),
             seconds_ahead: None,
+            clock_told: None,
             draining: false,
             duplicates: Vec::new(),
         };

@@ -2,19 +2,34 @@
 //!
 //! Invariant: an address is here only after a peer has authenticated from it. Anyone can forge a packet's source.
 
-use std::{collections::VecDeque, io, net::Ipv4Addr, path::PathBuf};
+use std::{collections::VecDeque, io, mem, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 
+use tokio::{task::spawn_blocking, time::sleep};
 use tracing::warn;
-use wicketgate_system::{Mutex, if_exists, private_file::replace};
+use wicketgate_system::{Mutex, backoff::Backoff, if_exists, private_file::replace};
 
 /// More than a gateway has tunnels. Beyond, the oldest are forgotten.
 const MOST: usize = 16_384;
+
+/// The pauses after a failed write, of a full disk for example.
+const PAUSE_FIRST: Duration = Duration::from_millis(250);
+const PAUSE_LONGEST: Duration = Duration::from_secs(60);
 
 /// See the module. A file has one address in each line.
 #[derive(Debug)]
 pub(crate) struct KnownPeers {
     path: PathBuf,
-    known: Mutex<VecDeque<Ipv4Addr>>,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// In the order in which they became known.
+    peers: VecDeque<Ipv4Addr>,
+    /// The file does not have them yet.
+    is_changed: bool,
+    /// A task writes the file.
+    has_writer: bool,
 }
 
 impl KnownPeers {
@@ -23,33 +38,49 @@ impl KnownPeers {
             warn!(%error, "cannot read the addresses of known peers: they are collected again");
             None
         });
-        let known = text.unwrap_or_default().lines().filter_map(|line| line.parse().ok()).collect();
-        Self { path, known: Mutex::new(known) }
+        let peers = text.unwrap_or_default().lines().filter_map(|line| line.parse().ok()).collect();
+        Self { path, known: Mutex::new(Known { peers, ..Known::default() }) }
     }
 
     pub(crate) fn is_known(&self, peer: Ipv4Addr) -> bool {
-        self.known.lock().contains(&peer)
+        self.known.lock().peers.contains(&peer)
     }
 
-    /// A peer has authenticated from this address.
-    pub(crate) fn add(&self, peer: Ipv4Addr) {
+    /// A peer has authenticated from this address. The file is written in the background.
+    pub(crate) fn add(self: &Arc<Self>, peer: Ipv4Addr) {
         let mut known = self.known.lock();
-        if known.contains(&peer) {
+        if known.peers.contains(&peer) {
             return;
         }
-        known.push_back(peer);
-        while known.len() > MOST {
-            known.pop_front();
+        known.peers.push_back(peer);
+        while known.peers.len() > MOST {
+            known.peers.pop_front();
         }
-        // Written under the lock, so that an older list does not replace a newer one.
-        if let Err(error) = self.write(&known) {
-            warn!(%error, "cannot write the addresses of known peers");
+        known.is_changed = true;
+        if !mem::replace(&mut known.has_writer, true) {
+            tokio::spawn(Arc::clone(self).write());
         }
     }
 
-    fn write(&self, known: &VecDeque<Ipv4Addr>) -> io::Result<()> {
-        let text: String = known.iter().map(|peer| format!("{peer}\n")).collect();
-        replace(&self.path, text.as_bytes())
+    /// Writes the file until it has all that is known. One task at a time, so that an older list does not replace a newer one.
+    async fn write(self: Arc<Self>) {
+        let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_LONGEST);
+        while let Some(text) = self.unwritten() {
+            let path = self.path.clone();
+            let written = spawn_blocking(move || replace(&path, text.as_bytes())).await;
+            if let Err(error) = written.map_err(io::Error::from).flatten() {
+                warn!(%error, "cannot write the addresses of known peers: it is tried again");
+                self.known.lock().is_changed = true;
+                sleep(backoff.doubled()).await;
+            }
+        }
+    }
+
+    /// The content of the file, if it is to be written.
+    fn unwritten(&self) -> Option<String> {
+        let mut known = self.known.lock();
+        known.has_writer = mem::take(&mut known.is_changed);
+        known.has_writer.then(|| known.peers.iter().map(|peer| format!("{peer}\n")).collect())
     }
 }
 
@@ -57,18 +88,28 @@ impl KnownPeers {
 mod tests {
     use super::*;
 
-    #[test]
-    fn peers_are_known_after_a_restart() {
+    #[tokio::test]
+    async fn peers_are_known_after_a_restart_also_when_a_write_has_failed() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("known-peers");
+        let path = dir.path().join("state/known-peers");
         let [first, other] = [2, 3].map(|host| Ipv4Addr::new(203, 0, 113, host));
-        let peers = KnownPeers::load(path.clone());
+        let peers = Arc::new(KnownPeers::load(path.clone()));
         assert!(!peers.is_known(first));
         peers.add(first);
         peers.add(first);
         assert!(peers.is_known(first) && !peers.is_known(other));
+        // Its directory does not exist yet.
+        sleep(PAUSE_FIRST / 2).await;
+        assert!(peers.known.lock().has_writer);
+        std::fs::create_dir(dir.path().join("state")).unwrap();
+        let written = async {
+            while peers.known.lock().has_writer {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), written).await.unwrap();
         let again = KnownPeers::load(path);
         assert!(again.is_known(first) && !again.is_known(other));
-        assert_eq!(again.known.lock().len(), 1);
+        assert_eq!(again.known.lock().peers.len(), 1);
     }
 }

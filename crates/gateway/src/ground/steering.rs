@@ -8,7 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
-    io,
+    io, mem,
     net::Ipv4Addr,
 };
 
@@ -56,6 +56,8 @@ struct Steered {
     peers: BTreeMap<Ipv4Addr, Ipv4Addr>,
     /// The generation of the rules in which the table was last seen.
     seen: Option<RulesetGeneration>,
+    /// The peers of transactions whose end was not seen: they may have taken effect.
+    unsure: BTreeSet<Ipv4Addr>,
 }
 
 impl Steering {
@@ -66,7 +68,7 @@ impl Steering {
     ) -> Result<Self, NetworkError> {
         nft::apply(None, config.table(&peers)?).await?;
         sysctl::set("ip_forward", "1").map_err(NetworkError::io("turn on forwarding"))?;
-        Ok(Self { config, peers: Mutex::new(Steered { peers, seen: None }) })
+        Ok(Self { config, peers: Mutex::new(Steered { peers, ..Steered::default() }) })
     }
 
     /// Whether peers' packets arrive at the address.
@@ -79,7 +81,7 @@ impl Steering {
     pub(crate) async fn steer(&self, peer: Option<Ipv4Addr>, inner: Ipv4Addr) -> Result<bool, NetworkError> {
         let mut steered = self.peers.lock().await;
         let is_restored = self.restore(&mut steered).await?;
-        if peer.is_some_and(|peer| steered.peers.get(&peer) == Some(&inner)) {
+        if steered.unsure.is_empty() && peer.is_some_and(|peer| steered.peers.get(&peer) == Some(&inner)) {
             return Ok(is_restored);
         }
         let mut wanted = steered.peers.clone();
@@ -119,17 +121,16 @@ impl Steering {
         steered: &mut Steered,
         wanted: BTreeMap<Ipv4Addr, Ipv4Addr>,
     ) -> Result<(), NetworkError> {
+        let Some(rules) = self.config.transaction(steered, &wanted)? else { return Ok(()) };
         let peers = &steered.peers;
-        let changed: Vec<_> = differing(peers, &wanted).chain(differing(&wanted, peers)).collect();
-        if changed.is_empty() {
-            return Ok(());
-        }
-        nft::apply(None, self.config.difference(peers, &wanted)).await?;
+        let changed = differing(peers, &wanted).chain(differing(&wanted, peers)).map(|(peer, _)| peer);
+        steered.unsure.extend(changed);
+        nft::apply(None, rules).await?;
         steered.peers = wanted;
         // Our transaction was the only one since the table was seen; otherwise it is looked for again.
         steered.seen = seen_after(steered.seen, generation());
         // In any case the new rules are in force, and old flows still follow the previous ones.
-        forget(changed.into_iter().map(|(peer, _)| peer)).await;
+        forget(mem::take(&mut steered.unsure).into_iter()).await;
         Ok(())
     }
 
@@ -217,6 +218,18 @@ impl SteeringConfig {
         nft::render(include_str!("steering.nft"), &values)
     }
 
+    /// The rules that make `wanted` of the steered peers, unless they are: the difference, or all where a part is unknown.
+    fn transaction(
+        &self,
+        steered: &Steered,
+        wanted: &BTreeMap<Ipv4Addr, Ipv4Addr>,
+    ) -> Result<Option<String>, NetworkError> {
+        if !steered.unsure.is_empty() {
+            return self.table(wanted).map(Some);
+        }
+        Ok((steered.peers != *wanted).then(|| self.difference(&steered.peers, wanted)))
+    }
+
     /// One transaction from `old` to `new`.
     fn difference(&self, old: &BTreeMap<Ipv4Addr, Ipv4Addr>, new: &BTreeMap<Ipv4Addr, Ipv4Addr>) -> String {
         let name = self.name();
@@ -290,5 +303,14 @@ mod tests {
         );
         assert_eq!(config.difference(&new, &new), "");
         assert!(!config.table(&BTreeMap::new()).unwrap().contains("elements"));
+        // A transaction that was given up may have removed what a difference would remove.
+        let mut steered = Steered { peers: old.clone(), ..Steered::default() };
+        assert_eq!(config.transaction(&steered, &old).unwrap(), None);
+        assert_eq!(config.transaction(&steered, &new).unwrap(), Some(config.difference(&old, &new)));
+        steered.unsure.extend(new.keys());
+        for wanted in [old, new] {
+            let whole = config.table(&wanted).unwrap();
+            assert_eq!(config.transaction(&steered, &wanted).unwrap(), Some(whole));
+        }
     }
 }

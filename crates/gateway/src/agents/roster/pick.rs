@@ -102,7 +102,9 @@ impl Roster {
                     reports.record.get_or_insert(Record::new(now)).failed(now);
                 }
             }
-            StreamOutcome::Draining => self.draining(&pick.session),
+            StreamOutcome::Draining => {
+                self.draining(&pick.session);
+            }
             StreamOutcome::Gone => {}
         }
     }

@@ -1,10 +1,19 @@
 //! The readiness of shares, by the reports of their environment's agents.
 
 use super::Roster;
-use std::{mem, time::Duration};
+use std::{
+    mem,
+    time::{Duration, Instant},
+};
 use tokio::sync::watch;
 use wicketgate_link::{AgentShareState, AgentShares, SHARES_PER_AGENT};
 use wicketgate_model::{AgentId, Generation, Problem, Reason, ShareId};
+
+/// One connection that fails makes a target unreachable until its next probe, after a second. A port that is closed resets
+/// what waits in it, so it stays open for as long.
+const CLOSED_AFTER: Duration = Duration::from_secs(2);
+/// How often such ports are looked at.
+pub(crate) const CLOSE_EVERY: Duration = Duration::from_millis(500);
 
 /// The readiness of a share at the agents of its environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,18 +52,42 @@ impl Roster {
         self.shares.get(&share).map_or_else(|| watch::channel(true).1, |share| share.is_open.subscribe())
     }
 
-    /// Opens the port of the share, or closes it if no agent can serve a connection and the share wants that.
-    pub(super) fn open_or_close(&self, share: ShareId) {
-        let Some(assigned) = self.shares.get(&share) else { return };
+    /// Opens the port of the share, or closes it if no agent can serve a connection and the share wants that. While only the
+    /// target is unreachable, [`Self::close_unreachable`] closes it.
+    pub(super) fn open_or_close(&mut self, share: ShareId) {
+        let Some(assigned) = self.shares.get(&share) else {
+            self.closing.remove(&share);
+            return;
+        };
         let agents = self.environments.get(&assigned.environment).into_iter().flat_map(|e| &e.agents);
-        let mut able =
+        let able =
             agents.filter_map(|agent| self.connected.get(agent)).filter(|c| !c.draining && !c.is_silent());
-        let is_open = !assigned.closes
-            || able.any(|connected| {
-                let reports = connected.acknowledgements.get(&share);
-                reports.is_some_and(|r| r.acknowledged.is_some() && r.unreachable.is_none())
-            });
+        let having = able.filter_map(|connected| connected.acknowledgements.get(&share));
+        let having = having.filter(|reports| reports.acknowledged.is_some());
+        // Of the one that can do most.
+        let reaches = having.map(|reports| reports.unreachable.is_none()).max();
+        let is_open = match reaches {
+            _ if !assigned.closes => true,
+            Some(false) if *assigned.is_open.borrow() => {
+                self.closing.entry(share).or_default();
+                return;
+            }
+            reaches => reaches == Some(true),
+        };
+        self.closing.remove(&share);
         assigned.is_open.send_if_modified(|was| mem::replace(was, is_open) != is_open);
+    }
+
+    /// Closes ports whose targets have been unreachable for long enough.
+    pub(crate) fn close_unreachable(&mut self, now: Instant) {
+        let Self { shares, closing, .. } = self;
+        closing.retain(|share, since| {
+            let is_due = now.saturating_duration_since(*since.get_or_insert(now)) >= CLOSED_AFTER;
+            if is_due && let Some(assigned) = shares.get(share) {
+                assigned.is_open.send_replace(false);
+            }
+            !is_due
+        });
     }
 
     pub(crate) fn standing(&self, share: ShareId) -> AgentStanding {
@@ -109,7 +142,6 @@ mod tests {
         super::tests::{connect, share},
         *,
     };
-    use std::time::Instant;
 
     #[test]
     fn a_port_is_closed_while_no_agent_can_serve_if_its_share_wants_that() {
@@ -135,8 +167,22 @@ mod tests {
         roster.health(&one, id, unreachable(), Instant::now());
         assert!(now(&mut roster), "the other one reaches the target");
         roster.draining(&two);
-        assert!(!now(&mut roster));
-        roster.health(&one, id, None, Instant::now());
+        let begin = Instant::now();
+        let after = |roster: &mut Roster, after| {
+            roster.close_unreachable(begin + after);
+            now(roster)
+        };
+        assert!(now(&mut roster));
+        assert!(after(&mut roster, Duration::ZERO) && after(&mut roster, CLOSED_AFTER / 2), "not for long");
+        // A probe reaches it, and the next client does not.
+        roster.health(&one, id, None, begin);
+        assert!(now(&mut roster));
+        roster.health(&one, id, unreachable(), begin);
+        assert!(now(&mut roster));
+        assert!(after(&mut roster, CLOSED_AFTER) && !after(&mut roster, 2 * CLOSED_AFTER));
+        roster.health(&one, id, unreachable(), begin);
+        assert!(!now(&mut roster), "it stays closed");
+        roster.health(&one, id, None, begin);
         assert!(now(&mut roster));
         roster.disconnect(&one);
         assert!(!now(&mut roster));

@@ -4,8 +4,14 @@
 //! its environment, are ignored.
 
 use super::{Roster, Session, acknowledgement::Acknowledgement, newest};
-use std::time::{Duration, Instant};
+use std::{
+    mem,
+    time::{Duration, Instant},
+};
 use wicketgate_model::{Generation, Problem, ShareId};
+
+/// An agent decides how often it reports its clock; this is how often one connection's reports are told at most.
+const CLOCK_TOLD_EVERY: Duration = Duration::from_secs(60);
 
 impl Roster {
     /// The reports about the share, and its newest generation.
@@ -74,22 +80,29 @@ impl Roster {
         }
     }
 
-    /// The clock of the agent's host is wrong.
-    pub(crate) fn clock(&mut self, session: &Session, seconds_ahead: i64) {
-        if let Some(connected) = self.connected(session) {
-            connected.seconds_ahead = Some(seconds_ahead);
+    /// The clock of the agent's host is wrong. Returns whether to tell: it is new, and none was told lately.
+    pub(crate) fn clock(&mut self, session: &Session, seconds_ahead: i64, now: Instant) -> bool {
+        let Some(connected) = self.connected(session) else { return false };
+        let is_new = connected.seconds_ahead.replace(seconds_ahead) != Some(seconds_ahead);
+        let told = connected.clock_told.filter(|at| now.saturating_duration_since(*at) < CLOCK_TOLD_EVERY);
+        let is_told = is_new && told.is_none();
+        if is_told {
+            connected.clock_told = Some(now);
         }
+        is_told
     }
 
-    /// The agent is stopping: new streams use other agents, running ones continue.
-    pub(crate) fn draining(&mut self, session: &Session) {
-        if let Some(connected) = self.connected(session) {
-            connected.draining = true;
-            let environment = connected.about.environment;
-            let shares = self.environments.get(&environment).into_iter().flat_map(|e| &e.shares);
-            self.changed.extend(shares.clone());
-            self.unelected.extend(shares);
+    /// The agent is stopping: new streams use other agents, running ones continue. Returns whether it is new.
+    pub(crate) fn draining(&mut self, session: &Session) -> bool {
+        let Some(connected) = self.connected(session) else { return false };
+        if mem::replace(&mut connected.draining, true) {
+            return false;
         }
+        let environment = connected.about.environment;
+        let shares = self.environments.get(&environment).into_iter().flat_map(|e| &e.shares);
+        self.changed.extend(shares.clone());
+        self.unelected.extend(shares);
+        true
     }
 }
 
@@ -113,6 +126,18 @@ mod tests {
         assert!(!refuse(three), "never assigned");
         roster.acknowledged(&session, id, two);
         assert!(!roster.refused(&session, id, two, "no".to_owned()));
+    }
+
+    #[test]
+    fn an_agent_cannot_fill_the_log_with_its_clock_or_its_end() {
+        let (mut roster, start) = (Roster::default(), Instant::now());
+        let session = connect(&mut roster, 1);
+        let mut told = |seconds, after| roster.clock(&session, seconds, start + after);
+        let told = [(60, 0), (60, 1), (61, 2), (61, 70), (62, 71), (63, 72), (64, 200)]
+            .map(|(ahead, after)| told(ahead, Duration::from_secs(after)));
+        assert_eq!(told, [true, false, false, false, true, false, true]);
+        assert_eq!(roster.agent_shares(agent(1)).unwrap().clock_seconds_ahead, Some(64));
+        assert_eq!([(); 2].map(|()| roster.draining(&session)), [true, false]);
     }
 
     #[test]

@@ -83,6 +83,7 @@ impl Daemon {
             is_suspected: false,
             replacements,
             turn: None,
+            stopping: None,
             initiation: Initiation::default(),
             proved: 0,
             aimed_at: None,
@@ -105,6 +106,8 @@ struct Task {
     replacements: Arc<Semaphore>,
     /// Held from the end of one daemon until the next one answers.
     turn: Option<OwnedSemaphorePermit>,
+    /// The task was ordered to stop while its daemon hung.
+    stopping: Option<Done>,
     initiation: Initiation,
     /// Finds a peer that has not noticed that its SAs are gone.
     strays: StrayWatch,

@@ -1,5 +1,5 @@
 //! What a process does with the processor, as the kernel shows it: it tells a daemon that hangs from one that waits for its
-//! turn on a busy host.
+//! turn on a busy host, or for its disk.
 
 use std::{
     fs, io,
@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A process that gets less than this part of a processor, and has a thread that wants one, waits for it. So does one whose
+/// A process that gets less than this part of a processor, and has a thread that wants one or waits in the kernel, waits. So does one whose
 /// threads waited for more than this part of the time, and longer than they ran.
 const LITTLE: u32 = 10;
 
@@ -17,7 +17,7 @@ pub(super) struct ProcessTime {
     at: Instant,
     /// By a signal or a debugger.
     is_stopped: bool,
-    /// A thread runs, or would if it had a processor.
+    /// A thread runs, would if it had a processor, or waits in the kernel for its pages or a disk.
     is_ready: bool,
     /// Time on a processor, and in its queue until it was given one.
     ran: Duration,
@@ -28,6 +28,10 @@ impl ProcessTime {
     /// # Errors
     /// The process has ended, or the kernel counts nothing.
     pub(super) fn read(pid: i32) -> io::Result<Self> {
+        Self::of_threads(Path::new(&format!("/proc/{pid}/task")))
+    }
+
+    fn of_threads(dir: &Path) -> io::Result<Self> {
         let mut time = Self {
             at: Instant::now(),
             is_stopped: false,
@@ -36,14 +40,14 @@ impl ProcessTime {
             waited: Duration::ZERO,
         };
         let mut is_counted = false;
-        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        for task in fs::read_dir(dir)? {
             // A thread may end meanwhile.
             let Some((state, [ran, waited])) = task.ok().and_then(|task| thread(&task.path())) else {
                 continue;
             };
             is_counted = true;
             time.is_stopped |= state == 'T' || state == 't';
-            time.is_ready |= state == 'R';
+            time.is_ready |= state == 'R' || state == 'D';
             time.ran += ran;
             time.waited += waited;
         }
@@ -51,7 +55,7 @@ impl ProcessTime {
     }
 
     /// The time since `before` in which the process could have worked and did not, or worked without a result: all of it,
-    /// or none if it waited for the processor.
+    /// or none if it waited for the processor or a disk.
     pub(super) fn idle_since(&self, before: &Self) -> Duration {
         let elapsed = self.at.duration_since(before.at);
         let ran = self.ran.saturating_sub(before.ran);
@@ -123,10 +127,27 @@ mod tests {
         assert!(stopped.idle().iter().all(|idle| *idle >= HALF));
         assert!(ProcessTime::read(stopped.pid()).unwrap().is_stopped());
         // Both want the same processor at all times; the second gets what the first leaves.
-        let _busy = Running::new("taskset", &["-c", "0", "yes"]);
-        let starved = Running::new("taskset", &["-c", "0", "chrt", "-i", "0", "yes"]);
+        let cpus = fs::read_to_string("/proc/self/status").unwrap();
+        let cpus = cpus.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
+        let cpu = cpus.split(['-', ',']).next().unwrap();
+        let _busy = Running::new("taskset", &["-c", cpu, "yes"]);
+        let starved = Running::new("taskset", &["-c", cpu, "chrt", "-i", "0", "yes"]);
         std::thread::sleep(Duration::from_millis(200));
         assert_eq!(starved.idle(), [Duration::ZERO; 4]);
         assert!(ProcessTime::read(i32::MAX).is_err());
+    }
+
+    #[test]
+    fn a_process_that_waits_for_its_pages_does_not_hang() {
+        let dir = tempfile::tempdir().unwrap();
+        let thread = dir.path().join("7");
+        fs::create_dir(&thread).unwrap();
+        fs::write(thread.join("schedstat"), "5000000 1000 3\n").unwrap();
+        let idle = |state: char| {
+            fs::write(thread.join("stat"), format!("7 (char) on) {state} 1 7 7 0\n")).unwrap();
+            let before = ProcessTime::of_threads(dir.path()).unwrap();
+            ProcessTime { at: before.at + HALF, ..before }.idle_since(&before)
+        };
+        assert_eq!(['S', 'T', 'D', 'R'].map(idle), [HALF, HALF, Duration::ZERO, Duration::ZERO]);
     }
 }
