@@ -2,7 +2,7 @@
 
 use super::{
     lab::{Lab, gateway_identity, share_id, soon},
-    puppet::{Puppet, acknowledge},
+    puppet::{Puppet, acknowledge, answer_pings},
 };
 use std::{
     sync::{
@@ -32,6 +32,7 @@ async fn dead_carriers_do_not_displace_live_ones() {
     lab.agents.assign(&lab.share(1, 1, super::lab::unused_address().await));
     acknowledge(&mut control, share_id(1), 1).await;
     lab.ready(1, 1).await;
+    let _control = answer_pings(control);
     let mut carriers = Vec::new();
     for _ in 0..PARKED_MOST {
         carriers.push(puppet.carrier().await.unwrap());
@@ -122,13 +123,7 @@ async fn an_agent_that_gives_no_carrier_or_no_answer_is_told_from_one_that_refus
     lab.agents.assign(&lab.share(1, 1, super::lab::unused_address().await));
     acknowledge(&mut control, share_id(1), 1).await;
     lab.ready(1, 1).await;
-    let pongs = tokio::spawn(async move {
-        while let Ok(message) = control.receive::<ToAgent>().await {
-            if message == ToAgent::Ping && control.send(&FromAgent::Pong).await.is_err() {
-                break;
-            }
-        }
-    });
+    let _control = answer_pings(control);
     let open = async || {
         let opened = lab.agents.open(share_id(1), "127.0.0.1:1".parse().unwrap(), EarlyData::default());
         timeout(ANSWERED, opened).await.unwrap().map(|_| ()).unwrap_err()
@@ -148,5 +143,4 @@ async fn an_agent_that_gives_no_carrier_or_no_answer_is_told_from_one_that_refus
     let (refused, ()) = tokio::join!(open(), refuse);
     let DialFailure::Refused(refusal) = refused else { panic!("{refused:?}") };
     assert_eq!(refusal.reason, RefusalReason::NotAllowed);
-    pongs.abort();
 }

@@ -3,7 +3,7 @@
 use super::lab::{Lab, soon};
 use jiff::Timestamp;
 use std::net::SocketAddr;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, sync::mpsc};
 use uuid::Uuid;
 use wicketgate_model::{AgentId, FrontdoorId, Generation, ShareId};
 use wicketgate_transport::{
@@ -74,13 +74,23 @@ pub(crate) async fn acknowledge(control: &mut Control, share: ShareId, generatio
     control.send(&FromAgent::Ack { share, generation }).await.unwrap();
 }
 
-/// Answers the gateway's pings until the connection ends.
-pub(crate) fn answer_pings(mut control: Control) {
+/// Answers the gateway's pings until the connection ends, and sends the messages that it is given.
+pub(crate) fn answer_pings(mut control: Control) -> mpsc::Sender<FromAgent> {
+    let (send, mut sent) = mpsc::channel(8);
     tokio::spawn(async move {
-        while let Ok(message) = control.receive::<ToAgent>().await {
-            if message == ToAgent::Ping && control.send(&FromAgent::Pong).await.is_err() {
+        loop {
+            let message = tokio::select! {
+                received = control.receive::<ToAgent>() => match received {
+                    Ok(ToAgent::Ping) => FromAgent::Pong,
+                    Ok(_) => continue,
+                    Err(_) => return,
+                },
+                Some(message) = sent.recv() => message,
+            };
+            if control.send(&message).await.is_err() {
                 return;
             }
         }
     });
+    send
 }

@@ -15,6 +15,9 @@ use wicketgate_transport::{
     frame::{RefusalReason, StreamRefusal},
 };
 
+/// Streams that make an agent more loaded than another one without streams, whatever their ages: a new one counts a tenth.
+const MORE_LOADED: usize = 10;
+
 #[tokio::test]
 async fn a_connection_falls_over_to_the_next_replica_when_a_dial_fails() {
     let lab = Lab::new().await;
@@ -26,6 +29,7 @@ async fn a_connection_falls_over_to_the_next_replica_when_a_dial_fails() {
     lab.agents.assign(&lab.share(1, 1, target));
     acknowledge(&mut control, share_id(1), 1).await;
     lab.ready(1, 1).await;
+    let control = answer_pings(control);
     let mut carrier = puppet.carrier().await.unwrap();
 
     // Without another agent, its refusal is the result.
@@ -44,15 +48,18 @@ async fn a_connection_falls_over_to_the_next_replica_when_a_dial_fails() {
 
     // An agent that does not reach the target is picked last, and does not impair the share.
     let health = TargetHealth::Unreachable("not from here".into());
-    control
-        .send(&FromAgent::Health { share: share_id(1), health, agent_exhausted: false, cause: None })
-        .await
-        .unwrap();
+    let report =
+        |health| FromAgent::Health { share: share_id(1), health, agent_exhausted: false, cause: None };
+    control.send(report(health)).await.unwrap();
     lab.standing(1, "unreachable", |s| s.problem.is_some()).await;
     let agent = lab.start(state.path(), Some(&lab.code), &[]);
     lab.standing(1, "reached by the second agent", |s| s.ready.is_some() && s.problem.is_none()).await;
+    let mut held = Vec::new();
+    for _ in 0..MORE_LOADED {
+        held.push(lab.connect(1).await.unwrap());
+    }
 
-    // An agent that reports the target reachable is picked first; a refusal is retried at the other one.
+    // An agent that reports the target reachable is picked by its load; a refusal is retried at the other one.
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
     let puppet_carrier = tokio::spawn(async move {
@@ -62,16 +69,7 @@ async fn a_connection_falls_over_to_the_next_replica_when_a_dial_fails() {
             carrier.answer(Err(&refusal)).await.unwrap();
         }
     });
-    control
-        .send(&FromAgent::Health {
-            share: share_id(1),
-            health: TargetHealth::Ok,
-            agent_exhausted: false,
-            cause: None,
-        })
-        .await
-        .unwrap();
-    answer_pings(control);
+    control.send(report(TargetHealth::Ok)).await.unwrap();
     soon("the puppet to be asked", async {
         while asked.load(Ordering::Relaxed) < 3 {
             let mut client = lab.connect(1).await.unwrap();
@@ -81,6 +79,9 @@ async fn a_connection_falls_over_to_the_next_replica_when_a_dial_fails() {
     })
     .await;
     puppet_carrier.abort();
+    for client in held {
+        client.end().await.unwrap();
+    }
     agent.stop().await;
 }
 
