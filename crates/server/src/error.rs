@@ -224,7 +224,9 @@ impl From<StoreError> for ApiError {
             | StoreError::Database(_)
             | StoreError::Commit(_)
             | StoreError::Unconfirmed(_)
-            | StoreError::Late => {
+            | StoreError::Late
+            | StoreError::RolledBack
+            | StoreError::DiskHangs => {
                 error!(error = %e, source = ?std::error::Error::source(&e).map(ToString::to_string), "database failed");
                 Self::unavailable(capitalized(&e.fault().to_string()))
             }

@@ -13,9 +13,13 @@ pub enum DatabaseFault {
     Refused,
     DiskFull,
     DiskFailed,
+    /// It answers neither with success nor with an error.
+    DiskHangs,
     ReadOnly,
     /// All connections are in use.
     Busy,
+    /// It did not answer in time, and nothing was changed.
+    Late,
     /// Whether a write was committed is unknown: the database did not answer in time, or the connection broke.
     Unconfirmed,
     /// This process has closed it.
@@ -103,10 +107,16 @@ impl fmt::Display for DatabaseFault {
             }
             Self::DiskFull => "the database's disk is full: free space on it",
             Self::DiskFailed => "the database's disk fails: see the server's log, and check the disk",
+            Self::DiskHangs => {
+                "the database's disk does not answer: see the kernel's log of its host, and check the disk or its network"
+            }
             Self::ReadOnly => {
                 "the database cannot be written: its disk is mounted read-only, or it is a standby server"
             }
             Self::Busy => "the database is overloaded: repeat the request later",
+            Self::Late => {
+                "the database did not answer in time, and nothing was changed: repeat the request later"
+            }
             Self::Unconfirmed => {
                 "the database did not confirm the write, so it is unknown whether the change was made: read the resource \
                  before you repeat the request"

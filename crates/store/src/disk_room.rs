@@ -35,7 +35,7 @@ impl DiskRoom {
             };
             spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
         };
-        match timeout(WITHIN, allocated).await.map_err(|_| StoreError::Late)? {
+        match timeout(WITHIN, allocated).await.map_err(|_| StoreError::DiskHangs)? {
             Err(error) if stops_writes(error.kind()) => Err(sqlx::Error::Io(error).into()),
             // Not every file system can allocate: what is unknown is no fault.
             _ => Ok(()),
@@ -52,4 +52,21 @@ fn stops_writes(kind: io::ErrorKind) -> bool {
 fn allocate(directory: &Path) -> io::Result<()> {
     let file = tempfile::tempfile_in(directory)?;
     Ok(rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, ROOM)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DatabaseFault;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_that_hangs_is_told_as_such_and_not_as_a_write_of_unknown_result() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = DiskRoom::in_directory(directory.path());
+        // As a check that the disk does not answer.
+        let _hangs = disk.running.lock().await;
+        let fault = disk.check().await.unwrap_err().fault();
+        assert_eq!(fault, DatabaseFault::DiskHangs);
+        assert!(fault.to_string().starts_with("the database's disk does not answer: "), "{fault}");
+    }
 }

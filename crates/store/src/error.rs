@@ -58,9 +58,15 @@ pub enum StoreError {
     /// The answer to a COMMIT did not come: the write may have been made.
     #[error("the database did not confirm a commit; {0}")]
     Unconfirmed(sqlx::Error),
-    /// The caller has stopped waiting.
+    /// The caller has stopped waiting: the write may have been made.
     #[error("the database did not answer in time")]
     Late,
+    /// A step before the COMMIT took too long: the transaction is rolled back.
+    #[error("the database did not answer in time; the write is rolled back")]
+    RolledBack,
+    /// A check that changes nothing had no answer of the database's disk.
+    #[error("the database's disk did not answer in time")]
+    DiskHangs,
 }
 
 impl StoreError {
@@ -70,6 +76,8 @@ impl StoreError {
             Self::Database(error) => DatabaseFault::of(error),
             Self::Commit(error) => error.fault(),
             Self::Unconfirmed(_) | Self::Late => DatabaseFault::Unconfirmed,
+            Self::RolledBack => DatabaseFault::Late,
+            Self::DiskHangs => DatabaseFault::DiskHangs,
             _ => DatabaseFault::Other,
         }
     }

@@ -53,7 +53,7 @@ impl Store {
             let probe = WriteContext::new("server", Timestamp::now(), Uuid::nil);
             timeout(PROBE, self.write(&probe, |_| async { Ok(()) }.boxed()))
                 .await
-                .map_err(|_| StoreError::Late)??;
+                .map_err(|_| StoreError::DiskHangs)??;
         }
         Ok(())
     }

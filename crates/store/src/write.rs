@@ -26,7 +26,8 @@ impl Write {
     pub(crate) async fn begin(database: &Database, context: &WriteContext) -> Result<Self> {
         let mut tx = database.begin().await?;
         let next = "UPDATE revision SET value = value + 1 WHERE id = 1 RETURNING value";
-        let (revision,) = timeout(REVISION, tx.one(next, &[])).await.map_err(|_| StoreError::Late)??;
+        let (revision,) =
+            timeout(REVISION, tx.one(next, &[])).await.map_err(|_| StoreError::RolledBack)??;
         let context = context.clone();
         Ok(Self { tx, revision, context, deferred: Deferred::default(), database: database.clone() })
     }

@@ -208,7 +208,7 @@ impl Batch {
             self.has_savepoint = true;
         }
         self.write.context.clone_from(unit.context());
-        let succeeded = timeout(UNIT, unit.run(&mut self.write)).await.map_err(|_| StoreError::Late)?;
+        let succeeded = timeout(UNIT, unit.run(&mut self.write)).await.map_err(|_| StoreError::RolledBack)?;
         let deferred = std::mem::take(&mut self.write.deferred);
         if succeeded {
             self.deferred.extend(deferred);
@@ -256,7 +256,7 @@ async fn commit(mut tx: Transaction, deferred: Deferred, has_savepoint: bool) ->
     if has_savepoint {
         tx.carry_out("RELEASE SAVEPOINT unit").await?;
     }
-    timeout(UNIT, deferred.write(&mut tx)).await.map_err(|_| StoreError::Late)??;
+    timeout(UNIT, deferred.write(&mut tx)).await.map_err(|_| StoreError::RolledBack)??;
     tx.commit().await
 }
 

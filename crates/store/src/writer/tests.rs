@@ -1,7 +1,7 @@
 //! Concurrent units of work on a real database.
 
 use super::*;
-use crate::{FrontdoorSpec, Store};
+use crate::{DatabaseFault, FrontdoorSpec, Store};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use sqlx::{Executor as _, Row};
@@ -239,10 +239,9 @@ async fn a_unit_that_does_not_end_times_out() {
     tokio::time::pause();
     let done = held.done.await.unwrap();
     tokio::time::resume();
-    assert!(
-        matches!(&done, Err(StoreError::Commit(cause)) if matches!(**cause, StoreError::Late)),
-        "{done:?}"
-    );
+    let fault = done.unwrap_err().fault();
+    assert_eq!(fault, DatabaseFault::Late);
+    assert!(fault.to_string().contains("nothing was changed"), "{fault}");
     timeout(BOUND, spawn_write(&store, 1, false)).await.unwrap().unwrap().unwrap();
 }
 
