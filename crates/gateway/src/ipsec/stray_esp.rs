@@ -1,7 +1,7 @@
 //! ESP of a peer to which the gateway has no SA: the peer has not noticed that the gateway gave the SA up.
 //!
 //! Raw sockets in the tunnel's namespace receive a copy of what the guard admits: packets of the tunnel's peer, or with its
-//! forged address. A filter in the kernel leaves out the SAs that exist. So a packet is a hint only (RFC 7296 §1.5). The answer is smaller, and the
+//! forged address. A filter in the kernel leaves out the SAs that exist, from the moment it is attached. So a packet is a hint only (RFC 7296 §1.5). The answer is smaller, and the
 //! caller limits how often it is sent.
 
 use std::{
@@ -39,6 +39,8 @@ const RECEIVE_BUFFER: usize = 16 << 10;
 pub(super) struct StrayEsp {
     in_udp: AsyncFd<Socket>,
     bare: AsyncFd<Socket>,
+    /// For what was received before the filter, and for what it has no room for.
+    existing: Vec<u32>,
 }
 
 /// A packet's SPI and where it came from.
@@ -55,11 +57,12 @@ impl StrayEsp {
         inside: Ipv4Addr,
         existing: Vec<u32>,
     ) -> Result<Self, NetworkError> {
+        let filtered = existing.clone();
         let open = move || {
             let open = |protocol: Protocol| {
                 let socket = Socket::new(Domain::IPV4, Type::RAW.cloexec(), Some(protocol))?;
                 let headers = if protocol == Protocol::UDP { UDP } else { 0 };
-                socket.attach_filter(&others(headers, &existing))?;
+                socket.attach_filter(&others(headers, &filtered))?;
                 socket.set_nonblocking(true)?;
                 socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
                 socket.bind(&SocketAddrV4::new(inside, 0).into())?;
@@ -69,7 +72,7 @@ impl StrayEsp {
         };
         let (in_udp, bare) = namespace.run_blocking("open raw sockets", open).await?;
         let watch = |socket| watch(socket).map_err(NetworkError::io("watch a raw socket"));
-        Ok(Self { in_udp: watch(in_udp)?, bare: watch(bare)? })
+        Ok(Self { in_udp: watch(in_udp)?, bare: watch(bare)?, existing })
     }
 
     /// Waits for a packet of ESP. Cancel-safe.
@@ -79,7 +82,7 @@ impl StrayEsp {
                 packet = receive(&self.in_udp) => packet?,
                 packet = receive(&self.bare) => packet?,
             };
-            if let Some(packet) = stray(&received) {
+            if let Some(packet) = stray(&received, &self.existing) {
                 return Ok(packet);
             }
         }
@@ -133,8 +136,8 @@ fn others(headers: usize, spis: &[u32]) -> Vec<SockFilter> {
     program
 }
 
-/// The ESP packet in an IPv4 packet, if it is one.
-fn stray(packet: &[u8]) -> Option<StrayPacket> {
+/// The ESP packet in an IPv4 packet, if it is one and belongs to none of the SAs that exist.
+fn stray(packet: &[u8], existing: &[u32]) -> Option<StrayPacket> {
     let header = usize::from(packet.first()? & 15) * 4;
     let source = Ipv4Addr::from(*packet.get(12..16)?.first_chunk::<4>()?);
     let payload = packet.get(header.max(IP)..)?;
@@ -149,7 +152,8 @@ fn stray(packet: &[u8]) -> Option<StrayPacket> {
     };
     // Zero marks IKE, and a keepalive is one byte (RFC 3948 §2).
     let spi = u32::from_be_bytes(*esp.first_chunk()?);
-    (spi != 0 && esp.len() > ESP_HEADER).then_some(StrayPacket { spi, from: SocketAddrV4::new(source, port) })
+    let is_stray = spi != 0 && esp.len() > ESP_HEADER && !existing.contains(&spi);
+    is_stray.then_some(StrayPacket { spi, from: SocketAddrV4::new(source, port) })
 }
 
 /// UDP with an unprotected INFORMATIONAL message that has one notify, INVALID_SPI (RFC 7296 §1.5, §3.1, §3.10.1).
@@ -205,13 +209,14 @@ mod tests {
         let found = |port| {
             Some(StrayPacket { spi: 0xc102_0304, from: format!("203.0.113.2:{port}").parse().unwrap() })
         };
-        assert_eq!(stray(&udp(20_001, 4500, &esp)), found(20_001));
-        assert_eq!(stray(&ipv4(50, &esp)), found(4500));
+        assert_eq!(stray(&udp(20_001, 4500, &esp), &[7]), found(20_001));
+        assert_eq!(stray(&ipv4(50, &esp), &[]), found(4500));
+        assert_eq!(stray(&ipv4(50, &esp), &[7, 0xc102_0304]), None, "it came before the filter");
         let ike = [0; 40];
         for other in
             [udp(4500, 4500, &ike), udp(4500, 4500, &[0xff]), udp(500, 500, &esp), udp(4500, 4500, &esp[..8])]
         {
-            assert_eq!(stray(&other), None, "{other:?}");
+            assert_eq!(stray(&other, &[]), None, "{other:?}");
         }
     }
 
@@ -229,7 +234,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_packet_panics(bytes: Vec<u8>) {
-            stray(&bytes);
+            stray(&bytes, &[]);
         }
     }
 }

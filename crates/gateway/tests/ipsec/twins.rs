@@ -60,7 +60,7 @@ fn two_devices_with_one_identity_are_told() {
 }
 
 #[test]
-fn esp_to_an_unknown_sa_beside_one_that_is_up_is_told() {
+fn esp_to_an_sa_that_has_ended_beside_one_that_is_up_is_told() {
     if !is_root() {
         return;
     }
@@ -71,6 +71,10 @@ fn esp_to_an_unknown_sa_beside_one_that_is_up_is_told() {
         world.sites[0].start(&world.lab, &vpn_config(0, &key(0))).unwrap();
         world.connect(0);
         wait_for(&tunnel, "it is up", |c| c.state == ConnectionState::Up).await;
+        // The SPI that the gateway has chosen.
+        let listed = world.sites[0].swanctl(&["--list-sas", "--raw"]).unwrap();
+        let old = listed.split("spi-out=").nth(1).unwrap().split(' ').next().unwrap();
+        let old = u32::from_str_radix(old, 16).unwrap();
         // What belongs to its SAs is no fault, also across a rekey.
         let end = std::time::Instant::now() + Duration::from_secs(12);
         world.sites[0].swanctl(&["--rekey", "--child", "net"]).unwrap();
@@ -83,9 +87,9 @@ fn esp_to_an_unknown_sa_beside_one_that_is_up_is_told() {
         let device = world.sites[0].namespace.clone();
         let raw =
             device.enter(|| Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::UDP))).unwrap().unwrap();
-        // From and to port 4500, without a checksum; the SPI c1020304.
+        // From and to port 4500, without a checksum.
         let mut packet = [4500_u16, 4500, 40, 0].map(u16::to_be_bytes).concat();
-        packet.extend([0xc1, 2, 3, 4]);
+        packet.extend(old.to_be_bytes());
         packet.resize(40, 0);
         let told = || {
             raw.send_to(&packet, &std::net::SocketAddr::from((PUBLIC, 0)).into())?;
@@ -94,7 +98,10 @@ fn esp_to_an_unknown_sa_beside_one_that_is_up_is_told() {
             Ok(has(&connection, ConnectionFault::ChildSaUnknown).then_some(connection))
         };
         let seen = world.lab.until("it is told", SOON, told).unwrap();
-        assert!(seen.last_error.unwrap().cause.contains("c1020304") && seen.state == ConnectionState::Up);
+        assert!(
+            seen.last_error.unwrap().cause.contains(&format!("{old:08x}"))
+                && seen.state == ConnectionState::Up
+        );
         backend.purge().await.unwrap();
     });
 }

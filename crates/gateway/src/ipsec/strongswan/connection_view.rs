@@ -45,6 +45,10 @@ const NO_TRAFFIC: &str = "no packet has come through the tunnel since then: if h
 /// How long a reported fault outranks a peer that does not answer.
 const SAID: SignedDuration = SignedDuration::from_mins(10);
 
+/// The same for a fault of the line, which anyone can imitate with a packet from a forged address. An end that goes on trying shows
+/// it again sooner.
+const LINE_SAID: SignedDuration = SignedDuration::from_mins(2);
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct ConnectionView {
@@ -316,6 +320,7 @@ impl ConnectionView {
         let ikes = || parts.iter().flat_map(Message::sections).map(|(_, ike)| ike);
         self.ikes = ikes().filter_map(id).collect();
         let spis: Vec<_> = ikes().flat_map(sa::spis).collect();
+        self.twins.chosen(&spis);
         // Those of a connection that ended are kept: its peer may not have noticed.
         if !spis.is_empty() {
             self.spis = spis;
@@ -324,9 +329,12 @@ impl ConnectionView {
 
     /// Whether the peer reported a fault recently.
     fn has_reported_fault(&self, now: Timestamp) -> bool {
-        let is_fault = |e: &ConnectionError| e.reason != ConnectionFault::PeerDoesNotAnswer;
-        self.connection.last_error.as_ref().is_some_and(is_fault)
-            && self.said_at.is_some_and(|at| now.duration_since(at) < SAID)
+        let counts = match self.connection.last_error.as_ref().map(|error| error.reason) {
+            None | Some(ConnectionFault::PeerDoesNotAnswer) => return false,
+            Some(ConnectionFault::NatTraversalBlocked | ConnectionFault::AnswersLost) => LINE_SAID,
+            Some(_) => SAID,
+        };
+        self.said_at.is_some_and(|at| now.duration_since(at) < counts)
     }
 
     /// The configuration changed: an error of the previous one no longer applies.

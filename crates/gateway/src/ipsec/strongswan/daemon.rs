@@ -249,7 +249,7 @@ impl Task {
                     pause = self.next_pause(pause, is_still);
                     look_at = Instant::now() + pause;
                 }
-                stray = self.strays.packet() => self.take_stray(stray),
+                stray = self.strays.packet() => self.take_stray(stray, pid, &mut client).await?,
                 () = sleep_until(call_at.unwrap_or(look_at)), if call_at.is_some() => {
                     self.call(pid, &mut client).await?;
                     look_at = look_at.min(Instant::now() + LOOK_AFTER);

@@ -42,16 +42,33 @@ impl StrayWatch {
         (self.sockets, self.begin) = (None, None);
     }
 
-    /// Waits for a packet, which is answered; then the watch pauses. Cancel-safe.
+    /// Waits for a packet. After an error, the watch pauses. Cancel-safe.
     pub(super) async fn packet(&mut self) -> io::Result<StrayPacket> {
         let Some((from, inside)) = self.begin else { return std::future::pending().await };
         sleep_until(from).await;
-        let answered = self.answer(inside).await;
-        (self.sockets, self.begin) = (None, Some((Instant::now() + PAUSE, inside)));
-        answered
+        let received = self.receive(inside).await;
+        if received.is_err() {
+            self.pause();
+        }
+        received
     }
 
-    async fn answer(&mut self, inside: Ipv4Addr) -> io::Result<StrayPacket> {
+    /// Answers a packet, unless the SAs have changed since it came: then it may belong to a new one. The watch pauses. Returns
+    /// whether it was answered.
+    pub(super) fn answer(&mut self, packet: StrayPacket) -> io::Result<bool> {
+        let Some(sockets) = self.sockets.take() else { return Ok(false) };
+        self.pause();
+        sockets.answer(packet).map(|()| true)
+    }
+
+    fn pause(&mut self) {
+        self.sockets = None;
+        if let Some((from, _)) = &mut self.begin {
+            *from = Instant::now() + PAUSE;
+        }
+    }
+
+    async fn receive(&mut self, inside: Ipv4Addr) -> io::Result<StrayPacket> {
         if self.sockets.is_none() {
             self.sockets = Some(
                 StrayEsp::watch(&self.namespace, inside, self.existing.clone())
@@ -60,8 +77,6 @@ impl StrayWatch {
             );
         }
         let Some(sockets) = &self.sockets else { return std::future::pending().await };
-        let packet = sockets.packet().await?;
-        sockets.answer(packet)?;
-        Ok(packet)
+        sockets.packet().await
     }
 }

@@ -1,7 +1,7 @@
 //! Whether a peer that is up still answers. Pure: time is an argument.
 //!
 //! charon asks a peer from which nothing arrives, and repeats the question: see `strongswan.conf`. One lost packet casts no
-//! doubt, and any packet of the peer ends it.
+//! doubt, and any packet of the peer ends it. To the request of a rekey, a slow device answers late: it computes a key exchange.
 
 use jiff::Timestamp;
 use wicketgate_model::{ConnectionDoubt, ConnectionWarning};
@@ -13,10 +13,15 @@ use crate::ipsec::strongswan::fault::LogLine;
 const SUSPECTED: u32 = 2;
 const SILENT: u32 = 3;
 
+/// So many more repetitions of another request than a question: then it is suspected after five seconds, and silent after eight.
+const COMPUTES: u32 = 3;
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
     doubt: Option<ConnectionWarning>,
+    /// The last question: its IKE SA and its message ID.
+    asked: Option<(Option<u64>, u32)>,
     /// The bytes from the peer when they were first read after the doubt began.
     bytes_in: Option<u64>,
 }
@@ -27,8 +32,12 @@ impl Answers {
         if line.text.starts_with("parsed ") {
             return self.end();
         }
-        let Some(repeated) = repetition(line.text) else { return false };
-        let (reason, message) = match repeated {
+        if let Some(id) = question(line.text) {
+            self.asked = Some((line.ike_sa, id));
+        }
+        let Some((repeated, id)) = repetition(line.text) else { return false };
+        let is_question = self.asked == Some((line.ike_sa, id));
+        let (reason, message) = match repeated.saturating_sub(if is_question { 0 } else { COMPUTES }) {
             SUSPECTED => {
                 (ConnectionDoubt::PeerSuspected, "no answer from the peer for 3 s: the gateway asks it again")
             }
@@ -64,10 +73,15 @@ impl Answers {
     }
 }
 
-/// How often a message of the gateway was repeated: `retransmit 2 of request with message ID 5`.
-pub(super) fn repetition(line: &str) -> Option<u32> {
-    let (times, rest) = line.strip_prefix("retransmit ")?.split_once(' ')?;
-    times.parse().ok().filter(|_| rest.starts_with("of request "))
+/// The message ID of a question of dead peer detection, which is empty (RFC 7296 §2.4).
+fn question(line: &str) -> Option<u32> {
+    line.strip_prefix("generating INFORMATIONAL request ")?.strip_suffix(" [ ]")?.parse().ok()
+}
+
+/// How often which message of the gateway was repeated: `retransmit 2 of request with message ID 5`.
+fn repetition(line: &str) -> Option<(u32, u32)> {
+    let (times, id) = line.strip_prefix("retransmit ")?.split_once(" of request with message ID ")?;
+    Some((times.parse().ok()?, id.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -78,6 +92,8 @@ mod tests {
     fn log(answers: &mut Answers, text: &str) -> bool {
         answers.log(LogLine { ike_sa: Some(1), text }, Timestamp::UNIX_EPOCH)
     }
+
+    const ASKED: &str = "generating INFORMATIONAL request 5 [ ]";
 
     fn repeat(times: u32) -> String {
         format!("retransmit {times} of request with message ID 5")
@@ -90,6 +106,7 @@ mod tests {
     #[test]
     fn a_silent_peer_is_suspected_first_and_a_packet_ends_it() {
         let mut answers = Answers::default();
+        assert!(!log(&mut answers, ASKED));
         assert!(!log(&mut answers, &repeat(1)) && log(&mut answers, &repeat(2)));
         assert_eq!(reason(&answers), Some(ConnectionDoubt::PeerSuspected));
         assert!(log(&mut answers, &repeat(3)) && !log(&mut answers, &repeat(4)));
@@ -105,12 +122,27 @@ mod tests {
         assert_eq!(reason(&answers), None);
     }
 
+    #[test]
+    fn a_device_that_computes_the_key_of_a_rekey_is_not_silent() {
+        for asked in ["generating CREATE_CHILD_SA request 5 [ N(REKEY_SA) SA No KE TSi TSr ]", "other"] {
+            let mut answers = Answers::default();
+            log(&mut answers, "generating INFORMATIONAL request 4 [ ]");
+            log(&mut answers, "parsed INFORMATIONAL response 4 [ ]");
+            log(&mut answers, asked);
+            // The fourth one is sent after 3.3 s.
+            assert!((1..=4).all(|times| !log(&mut answers, &repeat(times))), "{answers:?}");
+            assert!(log(&mut answers, &repeat(5)) && log(&mut answers, &repeat(6)));
+            assert_eq!(reason(&answers), Some(ConnectionDoubt::PeerSilent));
+        }
+    }
+
     proptest! {
         /// On a lossy line, each question is answered after at most one repetition.
         #[test]
         fn single_losses_cast_no_doubt(lost in proptest::collection::vec(any::<bool>(), 0..50)) {
             let mut answers = Answers::default();
             for is_lost in lost {
+                log(&mut answers, ASKED);
                 if is_lost {
                     log(&mut answers, &repeat(1));
                 }

@@ -194,6 +194,20 @@ fn silence_is_a_fault_only_without_another_connection_or_fault() {
     view.log(line(SILENCE), None, later);
     view.look(&[], later);
     assert_eq!(fault(&view), Some((ConnectionFault::PeerDoesNotAnswer, later)));
+    // A fault of the line may be imitated: it does not hide the silence for long.
+    for text in
+        ["generating IKE_AUTH request 1 [ IDi AUTH SA TSi TSr ]", "retransmit 3 of request with message ID 1"]
+    {
+        view.log(line(text), None, later);
+    }
+    for (second, reason) in
+        [(119, ConnectionFault::NatTraversalBlocked), (120, ConnectionFault::PeerDoesNotAnswer)]
+    {
+        let now = later.checked_add(SignedDuration::from_secs(second)).unwrap();
+        view.log(line(SILENCE), None, now);
+        view.look(&[], now);
+        assert_eq!(fault(&view).map(|(reason, _)| reason), Some(reason));
+    }
     // After the connection was up, earlier faults no longer count.
     view.log(line(REFUSED), None, later);
     view.look(&sa(vec![child(2, "INSTALLED", 0, 0)]), later);

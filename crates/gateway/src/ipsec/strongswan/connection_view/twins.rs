@@ -18,6 +18,9 @@ const REMEMBERED: usize = 4;
 /// two.
 const TURNS_WITHIN: SignedDuration = SignedDuration::from_mins(10);
 
+/// The gateway's last SPIs that are remembered: several rekeys of several CHILD SAs.
+const SPIS: usize = 64;
+
 /// The port of IKE without a NAT: ESP has no port then.
 const IKE: u16 = 500;
 
@@ -26,7 +29,9 @@ const IKE: u16 = 500;
 pub(super) struct Twins {
     /// The ports of the devices that have connected, the last one at the end, and when.
     connected: VecDeque<(u16, Timestamp)>,
-    /// The last ESP that belongs to no SA.
+    /// The SPIs that the gateway has chosen, the last one at the end. Nobody else knows them.
+    spis: VecDeque<u32>,
+    /// The last ESP to an SA that has ended.
     stray: Option<(u32, u16)>,
 }
 
@@ -37,6 +42,16 @@ impl Twins {
         if self.connected.len() > REMEMBERED {
             self.connected.pop_front();
         }
+    }
+
+    /// These are the gateway's SPIs now.
+    pub(super) fn chosen(&mut self, spis: &[u32]) {
+        for spi in spis {
+            if !self.spis.contains(spi) {
+                self.spis.push_back(*spi);
+            }
+        }
+        self.spis.drain(..self.spis.len().saturating_sub(SPIS));
     }
 
     /// A CHILD SA was installed: ESP of the one before it may be under way.
@@ -60,10 +75,13 @@ impl Twins {
         })
     }
 
-    /// A packet of ESP belongs to no SA, while one is up with the device at `port`. It counts when it comes again, some seconds
-    /// later.
+    /// A packet of ESP belongs to no SA, while one is up with the device at `port`. It counts if the gateway has chosen its SPI, so
+    /// that it is not forged, and when it comes again, some seconds later.
     pub(super) fn stray(&mut self, packet: StrayPacket, port: Option<u16>) -> Option<PeerFault> {
         let StrayPacket { spi, from } = packet;
+        if !self.spis.contains(&spi) {
+            return None;
+        }
         if self.stray.replace((spi, from.port())) != Some((spi, from.port())) {
             return None;
         }
@@ -78,7 +96,7 @@ impl Twins {
             }
             _ => {
                 let cause = format!(
-                    "the device sends ESP with the SPI {spi:08x}, which is none of the gateway's, beside the CHILD SA that is up: \
+                    "the device sends ESP with the SPI {spi:08x}, whose SA has ended, beside the CHILD SA that is up: \
                      what it sends there is lost"
                 );
                 Some(PeerFault::new(ConnectionFault::ChildSaUnknown, cause))
@@ -115,6 +133,7 @@ mod tests {
     fn stray_esp_counts_when_it_comes_again() {
         let packet = |spi, port| StrayPacket { spi, from: format!("203.0.113.2:{port}").parse().unwrap() };
         let mut twins = Twins::default();
+        twins.chosen(&[7, 8]);
         let mut reason = |packet, port| twins.stray(packet, port).map(|fault| fault.reason);
         assert_eq!(reason(packet(7, 4500), Some(4500)), None);
         assert_eq!(reason(packet(8, 4500), Some(4500)), None);
@@ -123,7 +142,16 @@ mod tests {
         assert_eq!(reason(packet(8, 20_001), Some(20_002)), Some(ConnectionFault::PeerDuplicated));
         assert_eq!(reason(packet(8, 4500), Some(500)), None);
         assert_eq!(reason(packet(8, 4500), Some(500)), Some(ConnectionFault::ChildSaUnknown));
+        // Anyone can forge ESP, and nobody knows the SPIs.
+        assert_eq!([(); 3].map(|()| reason(packet(9, 20_001), Some(20_002))), [None, None, None]);
         twins.renewed();
         assert_eq!(twins.stray(packet(8, 4500), Some(500)), None);
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut twins = Twins::default();
+        (0..1000).for_each(|spi| twins.chosen(&[spi, spi + 1]));
+        assert!(twins.spis.len() == SPIS && twins.spis.back() == Some(&1000));
     }
 }

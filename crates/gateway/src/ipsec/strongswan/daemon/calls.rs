@@ -42,19 +42,26 @@ impl Task {
         self.initiation.look(is_wanted, self.view.line, Instant::now());
     }
 
-    /// The peer sends ESP to an SA that does not exist: it does not know, unless its address is forged.
-    pub(super) fn take_stray(&mut self, stray: io::Result<StrayPacket>) {
-        if self.view.line == Negotiation::Up {
-            if let Ok(packet) = stray {
+    /// The peer sends ESP to an SA that does not exist: it does not know, unless its address is forged. The SAs are read again
+    /// first: one may have been made a moment ago.
+    pub(super) async fn take_stray(
+        &mut self,
+        stray: io::Result<StrayPacket>,
+        pid: i32,
+        client: &mut Client,
+    ) -> Result<(), Error> {
+        if stray.is_ok() {
+            self.look(pid, client).await?;
+        }
+        let answered = stray.and_then(|packet| Ok(self.strays.answer(packet)?.then_some(packet)));
+        let dir = self.home.dir.display();
+        let is_known = self.wanted.as_ref().is_some_and(|wanted| self.known_peers.is_known(wanted.peer));
+        match answered {
+            Ok(Some(packet)) if self.view.line == Negotiation::Up => {
                 self.view.stray(packet, Timestamp::now());
                 self.publish();
             }
-            return;
-        }
-        let dir = self.home.dir.display();
-        let is_known = self.wanted.as_ref().is_some_and(|wanted| self.known_peers.is_known(wanted.peer));
-        match stray {
-            Ok(packet) if is_known && self.initiation.answer_stray(Instant::now()) => {
+            Ok(Some(packet)) if is_known && self.initiation.answer_stray(Instant::now()) => {
                 let spi = format_args!("{:08x}", packet.spi);
                 info!(%dir, spi, "the peer sends ESP that belongs to no SA: calling it back");
             }
@@ -62,5 +69,6 @@ impl Task {
             Err(error) => debug!(%dir, %error, "could not answer ESP that belongs to no SA"),
         }
         self.plan();
+        Ok(())
     }
 }

@@ -15,8 +15,12 @@ use crate::ipsec::strongswan::peer_fault::PeerFault;
 /// seconds by most devices.
 const AUTHENTICATES_WITHIN: SignedDuration = SignedDuration::from_millis(4500);
 
-/// The repetitions of IKE_AUTH without an answer after which the path is blamed: two seconds.
-const REPETITIONS: &str = "retransmit 3 of request with message ID 1";
+/// The repetition of IKE_AUTH without an answer after which the path is blamed: two seconds. Other messages of an IKE SA that the
+/// peer has begun, or that a rekey made, have this number too.
+const REPEATED_IKE_AUTH: &str = "retransmit 3 of request with message ID 1";
+
+const NOT_ON_4500: &str = "the peer answers IKE on UDP 500 and not on UDP 4500: UDP 4500 is dropped on the way, or the device refuses \
+     without an answer";
 
 /// How often the peer repeats a message before its answer counts as lost.
 const REPEATED_BY_PEER: u32 = 2;
@@ -35,6 +39,8 @@ struct Passage {
     /// The peer has sent IKE_AUTH, or repeats IKE_SA_INIT.
     has_gone_on: bool,
     repeated: u32,
+    /// The gateway has sent IKE_AUTH, and has no answer to it.
+    is_asking: bool,
 }
 
 impl Passages {
@@ -45,16 +51,15 @@ impl Passages {
         now: Timestamp,
     ) -> Option<PeerFault> {
         let (sa, text) = (line.ike_sa?, line.text);
-        if text.starts_with(REPETITIONS) {
-            return Some(blocked(
-                "the peer answers IKE on UDP 500 and not on UDP 4500: UDP 4500 is dropped on the way, or the device refuses \
-                 without an answer",
-            ));
+        if text == REPEATED_IKE_AUTH {
+            return self.0.get(&sa).filter(|passage| passage.is_asking).map(|_| blocked(NOT_ON_4500));
         }
         let is_answer = text.starts_with("generating IKE_SA_INIT response ") && !text.contains("[ N(");
         let is_repeated = text.starts_with("received retransmit of request with ID 0");
         let is_authentication = text.starts_with("parsed IKE_AUTH request ");
-        if !(is_answer || is_repeated || is_authentication) {
+        let is_asking = text.starts_with("generating IKE_AUTH request 1 ");
+        let is_told = text.starts_with("parsed IKE_AUTH response 1 ");
+        if !(is_answer || is_repeated || is_authentication || is_asking || is_told) {
             return None;
         }
         while self.0.len() >= REMEMBERED && !self.0.contains_key(&sa) {
@@ -63,6 +68,8 @@ impl Passages {
         let passage = self.0.entry(sa).or_default();
         if is_answer {
             passage.answered = Some(now);
+        } else if is_asking || is_told {
+            passage.is_asking = is_asking;
         } else {
             passage.has_gone_on = true;
             passage.repeated += u32::from(is_repeated);
@@ -125,11 +132,21 @@ mod tests {
         assert_eq!(reasons(&[INIT, REPEATED], 4500), []);
         assert_eq!(reasons(&[INIT, REPEATED, REPEATED], 4500), [ConnectionFault::AnswersLost]);
         assert_eq!(reasons(&["generating IKE_SA_INIT response 0 [ N(NO_PROP) ]"], 4500), []);
-        assert_eq!(
-            reasons(&["retransmit 3 of request with message ID 1"], 0),
-            [ConnectionFault::NatTraversalBlocked]
-        );
-        assert_eq!(reasons(&["retransmit 3 of request with message ID 0"], 0), []);
+    }
+
+    #[test]
+    fn only_the_gateways_own_ike_auth_without_an_answer_blames_the_path() {
+        const ASKED: &str = "generating IKE_AUTH request 1 [ IDi AUTH SA TSi TSr ]";
+        const TOLD: &str = "parsed IKE_AUTH response 1 [ IDr AUTH SA TSi TSr ]";
+        let repeated = |id: u32| format!("retransmit 3 of request with message ID {id}");
+        assert_eq!(reasons(&[ASKED, &repeated(1)], 0), [ConnectionFault::NatTraversalBlocked]);
+        for id in [0, 10, 12, 100] {
+            assert_eq!(reasons(&[ASKED, &repeated(id)], 0), [], "{id}");
+        }
+        // Another request with the same number, of an IKE SA that was established.
+        for lines in [&[][..], &[AUTH], &[ASKED, TOLD]] {
+            assert_eq!(reasons(&[lines, &[&repeated(1)]].concat(), 0), [], "{lines:?}");
+        }
     }
 
     #[test]
