@@ -103,8 +103,11 @@ fn parameters(operation: &Operation) -> Vec<Value> {
             "name": name, "in": "query", "schema": {"type": "string", "enum": values}
         })),
         Parameters::List(properties) => {
-            all.extend([common("page"), common("size"), sort(properties)]);
-            all.extend(properties.iter().filter(|p| p.column.is_some()).map(filter));
+            all.extend([common("page"), common("size")]);
+            let listed: Vec<_> = properties.iter().filter(|p| p.column.is_some()).collect();
+            // Without a property to sort by, every value would be refused.
+            all.extend((!listed.is_empty()).then(|| sort(&listed)));
+            all.extend(listed.into_iter().map(filter));
         }
     }
     all
@@ -121,9 +124,8 @@ fn is_tagged(operation: &Operation) -> bool {
         && operation.answers.iter().any(|(_, schema)| is_resource(schema))
 }
 
-fn sort(properties: &[Property]) -> Value {
-    let listed = properties.iter().filter(|p| p.column.is_some());
-    let names: Vec<_> = listed.map(|p| p.name.replace('.', "\\.")).collect();
+fn sort(properties: &[&Property]) -> Value {
+    let names: Vec<_> = properties.iter().map(|p| p.name.replace('.', "\\.")).collect();
     json!({
         "name": "sort", "in": "query", "explode": true,
         "description": "A property, and `,asc` or `,desc`. May be repeated; ties break on `id`",
