@@ -4,14 +4,14 @@
 use std::{
     fs,
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::Command,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use wicketgate_lab::Namespace;
+use wicketgate_lab::{Lab, Namespace, Process};
 
 use crate::{
     e2e::crash_ipsec::charons,
@@ -204,45 +204,86 @@ fn a_check_that_gives_up_does_not_cut_off_what_it_restores() -> Result<()> {
     world.end()
 }
 
+/// The hierarchy of control groups that shares out this host's processors (cgroups(7)).
+struct Processors {
+    root: PathBuf,
+    /// Its line in `/proc/PID/cgroup` begins with a number, and this.
+    line: &'static str,
+    /// A thousandth of a processor; the period comes first.
+    limit: &'static [(&'static str, &'static str)],
+    unlimited: (&'static str, &'static str),
+}
+
+impl Processors {
+    /// # Errors
+    /// Why this host has none.
+    fn of_this_host() -> Result<Self> {
+        let mount = PathBuf::from("/sys/fs/cgroup");
+        if mount.join("cpu/cgroup.procs").exists() {
+            let limit = &[("cpu.cfs_period_us", "1000000"), ("cpu.cfs_quota_us", "1000")];
+            let unlimited = ("cpu.cfs_quota_us", "-1");
+            return Ok(Self { root: mount.join("cpu"), line: "cpu", limit, unlimited });
+        }
+        let shared_out = fs::read_to_string(mount.join("cgroup.subtree_control")).unwrap_or_default();
+        ensure!(
+            shared_out.split_whitespace().any(|it| it == "cpu"),
+            "no control groups share out processors"
+        );
+        let (limit, unlimited) = (&[("cpu.max", "1000 1000000")], ("cpu.max", "max"));
+        Ok(Self { root: mount, line: "", limit, unlimited })
+    }
+
+    /// The group of a process.
+    fn group(&self, pid: i32) -> Result<PathBuf> {
+        let lines = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+        let path = lines.lines().find_map(|line| {
+            let (_, line) = line.split_once(':')?;
+            let (controllers, path) = line.split_once(':')?;
+            controllers.split(',').any(|it| it == self.line).then_some(path)
+        });
+        Ok(self.root.join(path.context("the process is in no group")?.trim_start_matches('/')))
+    }
+}
+
 /// A control group with a thousandth of a processor, until this value is dropped.
 struct Starved {
+    processors: Processors,
     group: PathBuf,
-    root: PathBuf,
-    busy: Vec<Child>,
+    busy: Vec<Process>,
     victim: i32,
+    /// The victim's, before.
+    former: PathBuf,
 }
 
 impl Starved {
-    /// `None`: this host has no control group of processors in the first version's hierarchy.
-    fn begin(victim: i32) -> Result<Option<Self>> {
-        let root = PathBuf::from("/sys/fs/cgroup/cpu");
-        if !root.join("cpu.cfs_quota_us").exists() {
-            return Ok(None);
+    fn begin(lab: &Lab, processors: Processors, victim: i32) -> Result<Self> {
+        let former = processors.group(victim)?;
+        let group = lab.control_group(&processors.root, "starved")?;
+        let mut this = Self { processors, group, busy: Vec::new(), victim, former };
+        for (file, value) in this.processors.limit {
+            fs::write(this.group.join(file), value)?;
         }
-        let group = root.join(format!("wgt-starved-{}", std::process::id()));
-        fs::create_dir(&group)?;
-        let mut this = Self { group, root, busy: Vec::new(), victim };
-        fs::write(this.group.join("cpu.cfs_period_us"), "1000000")?;
-        fs::write(this.group.join("cpu.cfs_quota_us"), "1000")?;
         for _ in 0..4 {
-            this.busy.push(Command::new("yes").stdout(Stdio::null()).spawn()?);
+            let log = lab.path("busy.log");
+            let mut busy = Command::new("sh");
+            busy.args(["-c", "while :; do :; done"]);
+            this.busy.push(Process::start(lab, "busy", &mut busy, &log)?);
         }
-        let pids = this.busy.iter().map(|busy| busy.id().to_string()).chain([victim.to_string()]);
+        let pids = this.busy.iter().map(|busy| busy.pid().to_string()).chain([victim.to_string()]);
         for pid in pids {
             fs::write(this.group.join("cgroup.procs"), pid)?;
         }
-        Ok(Some(this))
+        Ok(this)
     }
 }
 
 impl Drop for Starved {
     fn drop(&mut self) {
+        let (file, value) = self.processors.unlimited;
+        let _ = fs::write(self.group.join(file), value);
+        let _ = fs::write(self.former.join("cgroup.procs"), self.victim.to_string());
         for busy in &mut self.busy {
             let _ = busy.kill();
-        }
-        let _ = fs::write(self.root.join("cgroup.procs"), self.victim.to_string());
-        for busy in &mut self.busy {
-            let _ = busy.wait();
         }
         let _ = fs::remove_dir(&self.group);
     }
@@ -250,16 +291,20 @@ impl Drop for Starved {
 
 #[test]
 fn a_daemon_without_a_processor_is_late_and_is_not_replaced() -> Result<()> {
+    let processors = match Processors::of_this_host() {
+        Ok(processors) => processors,
+        Err(error) => {
+            eprintln!("SKIPPED: a_daemon_without_a_processor_is_late_and_is_not_replaced: {error:#}");
+            return Ok(());
+        }
+    };
     let world = World::with_sites(1).start()?;
     let tunnel = world.tunnel(0)?;
     let site = world.connected_site(0, &tunnel)?;
     let (_agent, door) = world.greeting(&tunnel)?;
     let inside = world.tunnel_namespace(&tunnel)?;
     let pid = charons(inside.name())?.pop().context("no charon")?;
-    let Some(starved) = Starved::begin(pid)? else {
-        eprintln!("SKIPPED: a daemon is starved with cgroups of the first version");
-        return world.end();
-    };
+    let starved = Starved::begin(&world.lab, processors, pid)?;
     world.lab.until("the daemon is late", PATIENCE, || {
         Ok(world.gateway.process.said().contains("IKE daemon is late").then_some(()))
     })?;

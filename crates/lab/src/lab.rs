@@ -91,6 +91,18 @@ impl Lab {
         Namespace::make(&name)
     }
 
+    /// Makes a control group (cgroups(7)) in a group that exists.
+    ///
+    /// # Errors
+    /// When it can't be made: not root, or it exists already and belongs to another program.
+    pub fn control_group(&self, parent: &Path, name: &str) -> Result<PathBuf> {
+        let group = parent.join(format!("{}{name}", self.prefix));
+        ensure!(!group.exists(), "the control group {} belongs to another program", group.display());
+        self.ledger.add(&Entry::ControlGroup(group.clone()))?;
+        fs::create_dir(&group).with_context(|| format!("can't make {}", group.display()))?;
+        Ok(group)
+    }
+
     /// Joins the host itself to a namespace, by an interface of the host called `name`.
     ///
     /// # Errors

@@ -47,6 +47,8 @@ pub(crate) enum Entry {
     /// An interface of the host's own.
     Link(String),
     Namespace(String),
+    /// After the processes and the namespaces: a group with processes stays.
+    ControlGroup(PathBuf),
 }
 
 /// A process and when it started, in clock ticks since boot.
@@ -121,6 +123,11 @@ pub(crate) fn clear(dir: &Path) -> Result<Swept> {
             Entry::Namespace(name) => {
                 swept.namespaces += usize::from(namespace_path(name).exists());
                 remove_namespace(name).with_context(|| name.clone())
+            }
+            Entry::ControlGroup(group) => {
+                // Fails if it was removed before.
+                let _ = fs::remove_dir(group);
+                Ok(())
             }
         };
         left.extend(removed.err().map(|e| format!("{e:#}")));
