@@ -1,7 +1,7 @@
 """Adjusts requests where the OpenAPI document alone does not give schemathesis enough information.
 
 A valid request names an existing tunnel, environment, location and Frontdoor, a network without host bits, a future
-time, and a step that fits the duration: these hooks insert them. They also prevent requests from deleting or changing
+time, a step that fits the duration, and a health check that fits closeWhenUnserved: these hooks insert them. They also prevent requests from deleting or changing
 what the run itself needs.
 """
 
@@ -58,6 +58,11 @@ def before_call(context, case, kwargs):
     if body.get("loadBalancerIp") is not None:
         # Within the pools, and outside of all networks that peerCidr may name.
         body["loadBalancerIp"] = "127.64.200.1"
+    if body.get("closeWhenUnserved"):
+        # Nothing would open the port again without probes, and a PATCH may meet a share that has none.
+        body["healthCheck"] = {"type": "tcp"}
+    elif (body.get("healthCheck") or {}).get("type") == "none":
+        body["closeWhenUnserved"] = False
     if len(body.get("target", "")) > LONGEST_HOST:
         body["target"] = body["target"][-LONGEST_HOST:].lstrip(".-")
 
