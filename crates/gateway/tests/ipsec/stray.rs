@@ -64,7 +64,7 @@ fn forged_esp_has_no_peer_called_that_was_never_connected() {
     World::new("forged", 1).run(|world| async move {
         let backend = world.backend().await;
         backend.ensure(&desired(0, &[&key(0)])).await.unwrap();
-        // The namespace of the site without its device: whoever can send from its address.
+        // Packets from the site's address that its device has not sent: an attacker forges them.
         let (esp, ike) = world.sites[0]
             .namespace
             .enter(|| {

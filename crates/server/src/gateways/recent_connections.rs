@@ -22,7 +22,7 @@ const OUTDATED: SignedDuration = SignedDuration::from_secs(60);
 /// How long a failure remains if nobody connects: longer than a repair and a look at it take, and short enough that a share
 /// which is taken out of use for it comes back. Not every failure ends with a report: a burst may exhaust the carriers.
 const QUIET: SignedDuration = SignedDuration::from_mins(15);
-/// How long a refusal is told: until somebody who was called about it has looked.
+/// How long a refusal is told after the last one: an operator has time to look.
 const REFUSAL_TOLD: SignedDuration = SignedDuration::from_mins(10);
 /// Addresses of refused clients that are told. A scan has very many.
 const SOURCES: usize = 8;

@@ -15,9 +15,9 @@ pub(in crate::ground) const COUNTED: [&str; 4] = ["to_arrived", "from_arrived", 
 const BLOCKED_UP: u64 = 2;
 const BLOCKED_DOWN: u64 = 1;
 
-/// How long a judgement holds without packets once the rules were changed: IKE repeats a message within this time. And how
-/// long in any case: nobody tries any more.
+/// How long a judgement holds without packets after a change of the rules: IKE repeats a message within this time.
 const FADES_AFTER: Duration = Duration::from_secs(15);
+/// How long a judgement holds without packets in any case: neither end tries to connect any more.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(120);
 
 /// A direction and a protocol.

@@ -29,7 +29,7 @@ const IKE: u16 = 500;
 pub(super) struct Twins {
     /// The ports of the devices that have connected, the last one at the end, and when.
     connected: VecDeque<(u16, Timestamp)>,
-    /// The SPIs that the gateway has chosen, the last one at the end. Nobody else knows them.
+    /// The SPIs that the gateway has chosen, the last one at the end. Who is not on the path does not know them.
     spis: VecDeque<u32>,
     /// The last ESP to an SA that has ended.
     stray: Option<(u32, u16)>,
@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(reason(packet(8, 20_001), Some(20_002)), Some(ConnectionFault::PeerDuplicated));
         assert_eq!(reason(packet(8, 4500), Some(500)), None);
         assert_eq!(reason(packet(8, 4500), Some(500)), Some(ConnectionFault::ChildSaUnknown));
-        // Anyone can forge ESP, and nobody knows the SPIs.
+        // A forged packet has an SPI that the gateway has not chosen.
         assert_eq!([(); 3].map(|()| reason(packet(9, 20_001), Some(20_002))), [None, None, None]);
         twins.renewed();
         assert_eq!(twins.stray(packet(8, 4500), Some(500)), None);
