@@ -7,11 +7,7 @@
 //! What it keeps in memory is a cache of the database and of the gateway's view: every few minutes it reads all rows
 //! again, so that whatever was missed is repaired.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::mpsc;
@@ -67,8 +63,7 @@ pub(crate) struct Reconciler {
     /// When all rows were last read.
     read_all_at: Option<Timestamp>,
     tunnels: Rows<TunnelId, TunnelState>,
-    shares: Rows<ShareId, ShareState>,
-    shares_of: BTreeMap<TunnelId, BTreeSet<ShareId>>,
+    shares: Rows<ShareId, ()>,
     /// Tunnels with previous keys that are still valid.
     expiring_keys: BTreeSet<TunnelId>,
     outbox: Outbox,
@@ -93,12 +88,6 @@ struct TunnelState {
     lost_since: Option<Timestamp>,
 }
 
-/// What is kept of a share, beyond what is kept of every row.
-#[derive(Debug, Default)]
-struct ShareState {
-    tunnel: Option<TunnelId>,
-}
-
 /// The first report of a tunnel's connection since the gateway began to report.
 #[derive(Debug)]
 struct FirstReport {
@@ -117,7 +106,6 @@ impl Reconciler {
             read_all_at: None,
             tunnels: Rows::default(),
             shares: Rows::default(),
-            shares_of: BTreeMap::new(),
             expiring_keys: BTreeSet::new(),
             lost: BTreeSet::new(),
             swept_at: None,
@@ -211,7 +199,6 @@ impl Reconciler {
     }
 
     fn forget_share(&mut self, id: ShareId) {
-        self.move_share(id, None);
         self.shares.forget(id);
         self.outbox.set_share(id, None);
         self.parts.view.lock().recent.forget(id);

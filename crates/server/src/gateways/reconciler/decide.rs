@@ -1,6 +1,6 @@
 //! Decides the status of rows from what their gateway reports.
 
-use std::{mem, sync::Arc};
+use std::{collections::BTreeSet, mem, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
 use tracing::{info, warn};
@@ -39,9 +39,10 @@ impl Reconciler {
                 (Resource::Tunnel(id), observation(&seen, entry, is_sent))
             });
             let share_updates =
-                shares.updates(SETTLED_AT_ONCE, parts.deadlines, now, |id, state, is_removed| {
+                shares.updates(SETTLED_AT_ONCE, parts.deadlines, now, |id, (), is_removed| {
                     let entry = seen.observed.shares.get(&id).map(|s| {
-                        let impaired = || s.ready.and_then(|_| impairment(&seen, tunnels, id, state.tunnel?));
+                        let tunnel = || outbox.desired.shares.get(&id).map(|share| share.tunnel);
+                        let impaired = || s.ready.and_then(|_| impairment(&seen, tunnels, id, tunnel()?));
                         // A warning hides nothing that impairs the share.
                         let grave = s.problem.clone().filter(|problem| !problem.reason.is_warning());
                         (s.ready, grave.or_else(impaired).or_else(|| s.problem.clone()))
@@ -74,22 +75,30 @@ impl Reconciler {
         // Deadlines are in seconds: rows that wait for one are examined once a second, and all rows while the gateway is
         // silent. Examining all of them at every signal would find no more.
         let is_due = self.swept_at.is_none_or(|at| now.duration_since(at).unsigned_abs() >= PERIOD);
-        let Self { tunnels, shares, shares_of, lost, .. } = self;
+        let Self { tunnels, shares, outbox, lost, .. } = self;
         let touched = seen.take_touched();
         tunnels.touch(touched.tunnels);
         if is_due {
             tunnels.touch(lost.clone());
         }
         shares.touch(touched.shares);
+        let mut changed_peers = BTreeSet::new();
         tunnels.each_undecided(|id, row| {
             if row.state.tells_peer(PeerState::of(seen, id), now) {
-                shares.touch(shares_of.get(&id).cloned().unwrap_or_default());
+                changed_peers.insert(id);
             }
             match row.state.lost_since {
                 Some(_) => lost.insert(id),
                 None => lost.remove(&id),
             };
         });
+        if !changed_peers.is_empty() {
+            // Looking through all shares takes milliseconds; an index by tunnel would take memory for each of them, always.
+            let all = outbox.desired.shares.values();
+            shares.touch(
+                all.filter(|share| changed_peers.contains(&share.tunnel)).map(|share| share.id).collect(),
+            );
+        }
         tunnels.heard(seen.heard);
         shares.heard(seen.heard);
         if touched.all || (is_due && seen.silent_since.is_some()) {

@@ -1,10 +1,10 @@
 //! Takes in rows that were written, and builds the desired state from them.
 
-use std::{iter, mem};
+use std::iter;
 
 use jiff::Timestamp;
 use tracing::error;
-use wicketgate_model::{Assignment, ShareDesired, ShareId, Status, TunnelDesired, TunnelId};
+use wicketgate_model::{Assignment, ShareDesired, Status, TunnelDesired};
 use wicketgate_store::{Change, ShareRow, TunnelRow};
 
 use super::Reconciler;
@@ -56,27 +56,6 @@ impl Reconciler {
         let (_, is_changed) = self.shares.take(id, row.generation, row.standing);
         if is_changed {
             self.parts.view.lock().recent.forget(id);
-        }
-        self.move_share(id, Some(row.spec.tunnel));
-    }
-
-    /// Keeps which shares a tunnel has. `None`: the share is forgotten.
-    pub(super) fn move_share(&mut self, id: ShareId, to: Option<TunnelId>) {
-        let Some(row) = self.shares.get_mut(id) else { return };
-        let from = mem::replace(&mut row.state.tunnel, to);
-        if from == to {
-            return;
-        }
-        if let Some(from) = from
-            && let Some(shares) = self.shares_of.get_mut(&from)
-        {
-            shares.remove(&id);
-            if shares.is_empty() {
-                self.shares_of.remove(&from);
-            }
-        }
-        if let Some(to) = to {
-            self.shares_of.entry(to).or_default().insert(id);
         }
     }
 
