@@ -44,3 +44,4 @@ mod share_options;
 mod silent_agents;
 mod slow_line;
 mod startup_errors;
+mod unserved_ports;

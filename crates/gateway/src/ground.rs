@@ -31,6 +31,7 @@ mod sysctl;
 mod tool;
 mod tunnel_handle;
 mod unknown_peers;
+mod unserved;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -60,6 +61,7 @@ use steering::{Steering, SteeringConfig};
 pub(crate) use tunnel_handle::BACKLOG;
 pub use tunnel_handle::TunnelHandle;
 pub(crate) use unknown_peers::UnknownPeers;
+pub(crate) use unserved::{MOST as MOST_UNSERVED, Unserved};
 
 /// How long a new tunnel waits for its slot while the previous tunnel is being removed from it.
 const SLOT_WAIT: Duration = Duration::from_secs(5);
@@ -291,6 +293,7 @@ impl Ground {
             // Listeners at the old address are deaf.
             tunnel.handle = Arc::new(tunnel.handle.moved_to(desired.load_balancer_ip));
         }
+        tunnel.look_at_unserved();
         let restored = tunnel.take_restored();
         for what in &restored {
             warn!(tunnel.id = %desired.id, what, "another program has changed a tunnel's network: restored");

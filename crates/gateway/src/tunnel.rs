@@ -7,6 +7,7 @@ mod inbox;
 mod listeners;
 mod peer_log;
 mod retry;
+mod unserved_ports;
 
 use std::{io, pin::pin, sync::Arc, time::Duration};
 
@@ -20,6 +21,7 @@ pub(crate) use inbox::TunnelInbox;
 use listeners::TunnelListeners;
 use peer_log::PeerLog;
 use retry::Retry;
+use unserved_ports::UnservedPorts;
 
 use crate::ipsec::TunnelHandle;
 pub(crate) use crate::parts::GatewayParts;
@@ -43,6 +45,7 @@ pub(crate) struct TunnelTask {
     tunnel: Option<Arc<TunnelHandle>>,
     failure: Option<Problem>,
     listeners: TunnelListeners,
+    unserved: UnservedPorts,
     log: PeerLog,
 }
 
@@ -66,6 +69,7 @@ impl TunnelTask {
             tunnel: None,
             failure: None,
             listeners,
+            unserved: UnservedPorts::default(),
             log: PeerLog::default(),
         }
     }
@@ -216,7 +220,12 @@ impl TunnelTask {
     /// Updates the tunnel's observation.
     fn report(&mut self, desired: &TunnelDesired, problem: Option<Problem>) {
         let connection = self.tunnel.as_ref().map(|tunnel| {
-            let connection = tunnel.connection().borrow().clone();
+            let mut connection = tunnel.connection().borrow().clone();
+            let ports = self.listeners.ports();
+            self.unserved.take(tunnel.unserved(), &ports, Timestamp::now());
+            if connection.state == ConnectionState::Up {
+                connection.warnings.extend(self.unserved.warning(&ports));
+            }
             let dropped = tunnel.dropped();
             // What the daemon finds is a consequence.
             Connection { last_error: dropped.or(connection.last_error), ..connection }

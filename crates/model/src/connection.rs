@@ -82,7 +82,8 @@ impl Connection {
         silence.map_or(self.since, |warning| warning.since)
     }
 
-    fn silence(&self) -> Option<&ConnectionWarning> {
+    /// The warning that nothing passes though the connection is up.
+    pub fn silence(&self) -> Option<&ConnectionWarning> {
         self.warnings.iter().find(|warning| warning.reason == ConnectionDoubt::PeerSilent)
     }
 }
@@ -210,9 +211,18 @@ crate::text_enum!(
         PeerSilent = "PeerSilent",
         /// No packet has come through the CHILD SAs since they were installed. The site may be idle.
         NoTrafficReceived = "NoTrafficReceived",
+        /// Hosts of the site use ports of the load balancer that no share has.
+        PortWithoutShare = "PortWithoutShare",
     }
 );
-serde_as_text!(ConnectionState, ConnectionFault, ConnectionDoubt);
+crate::text_enum!(
+    /// The protocol of a packet inside a tunnel.
+    InnerProtocol {
+        Tcp = "tcp",
+        Udp = "udp",
+    }
+);
+serde_as_text!(ConnectionState, ConnectionFault, ConnectionDoubt, InnerProtocol);
 
 /// A doubt about a connection that is up. It ends when the reason for it does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -221,6 +231,29 @@ pub struct ConnectionWarning {
     /// What was observed and what to do, for a reader; no code parses it.
     pub message: String,
     pub since: Timestamp,
+    /// Of [`ConnectionDoubt::PortWithoutShare`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<UnservedPort>,
+}
+
+impl ConnectionWarning {
+    pub fn new(reason: ConnectionDoubt, message: impl Into<String>, since: Timestamp) -> Self {
+        Self { reason, message: message.into(), since, ports: Vec::new() }
+    }
+}
+
+/// A port of the load balancer that no share has, and that hosts of the site use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UnservedPort {
+    pub protocol: InnerProtocol,
+    pub port: u16,
+    /// Connections that were refused, or packets of UDP.
+    pub attempts: u64,
+    /// When the last one was counted.
+    pub last_at: Timestamp,
+    /// Addresses of hosts that use it, some of them if there are many.
+    pub sources: Vec<Ipv4Addr>,
 }
 
 /// Why the peer cannot connect. Its text (`Display`) is `cause: cure`, for a reader; no code parses it.

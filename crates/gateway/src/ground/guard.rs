@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use serde_json::json;
 
-use super::{NetworkError, inner_packets::InnerPackets, link::UPLINK, nft};
+use super::{NetworkError, inner_packets::InnerPackets, link::UPLINK, nft, unserved};
 
 /// The largest TCP segment inside the tunnel: 1,400 bytes inside leave room for ESP in UDP on a path of 1,500.
 const MAX_SEGMENT: u32 = 1360;
@@ -52,6 +52,8 @@ pub(crate) fn rules(
         "site": site,
         "load_balancer": load_balancer,
         "max_segment": max_segment(path),
+        "unserved": unserved::SET,
+        "most_unserved": unserved::MOST,
     });
     nft::render(include_str!("guard.nft"), &values)
 }

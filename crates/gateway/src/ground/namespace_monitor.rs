@@ -21,6 +21,7 @@ use super::{
     Namespace, NetworkError,
     link::MTU,
     ruleset::{self, RulesetGeneration},
+    unserved::{self, Unserved},
 };
 
 // Multicast groups of the kernel's rtnetlink.h, as the bits that a socket is bound to.
@@ -91,6 +92,11 @@ impl NamespaceMonitor {
     pub(crate) fn rules(&self) -> Result<RulesetGeneration, NetworkError> {
         ruleset::generation_by(&self.rules)
             .map_err(NetworkError::io("look whether packet rules were changed"))
+    }
+
+    /// Who uses ports of the load balancer that no listener has.
+    pub(crate) fn unserved(&self) -> Result<Vec<Unserved>, NetworkError> {
+        unserved::read_by(&self.rules).map_err(NetworkError::io("read a set of packet rules"))
     }
 
     /// The path MTU to `peer` that the kernel learned from ICMP, and forgets after ten minutes.

@@ -46,6 +46,11 @@ pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<usize> {
 }
 
 pub(super) fn message(kind: u16, flags: u16, attributes: &[u8]) -> Vec<u8> {
+    message_of(AF_INET, kind, flags, attributes)
+}
+
+/// A message about one family of protocols.
+pub(super) fn message_of(family: u8, kind: u16, flags: u16, attributes: &[u8]) -> Vec<u8> {
     let length = u32::try_from(HEADER + attributes.len()).unwrap_or_default();
     [
         &length.to_ne_bytes()[..],
@@ -54,7 +59,7 @@ pub(super) fn message(kind: u16, flags: u16, attributes: &[u8]) -> Vec<u8> {
         &1u32.to_ne_bytes(),
         &0u32.to_ne_bytes(),
         // struct nfgenmsg: family, version, resource.
-        &[AF_INET, 0, 0, 0],
+        &[family, 0, 0, 0],
         attributes,
     ]
     .concat()

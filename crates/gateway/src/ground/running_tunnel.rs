@@ -117,6 +117,15 @@ impl RunningTunnel {
         Ok(())
     }
 
+    /// Reports who uses ports that no listener has.
+    pub(super) fn look_at_unserved(&self) {
+        match self.monitor.unserved() {
+            Ok(unserved) => self.handle.set_unserved(unserved),
+            // Removed rules are restored, and reported, elsewhere.
+            Err(error) => debug!(%error, "cannot look for packets to ports without a listener"),
+        }
+    }
+
     /// Reads the path MTU to `peer` from the kernel; `Some` where it differs from before.
     pub(super) fn look_at_path(&mut self, peer: Ipv4Addr, is_up: bool) -> Result<Option<u32>, NetworkError> {
         let learned = self.monitor.path_mtu(peer)?;

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, watch};
 use wicketgate_model::{Connection, ConnectionError, ConnectionFault, Problem, Reason};
 use wicketgate_transport::reset_on_drop;
 
-use super::Namespace;
+use super::{Namespace, Unserved};
 
 /// The kernel's default limit of connections that wait to be accepted is 4,096.
 pub(crate) const BACKLOG: i32 = 1024;
@@ -36,6 +36,7 @@ impl TunnelHandle {
             connection: watch::Sender::new(Connection::down(jiff::Timestamp::now())),
             problem: watch::Sender::new(None),
             dropped: watch::Sender::new(None),
+            unserved: watch::Sender::new(Vec::new()),
             engine_starts: AtomicUsize::new(0),
             changed: Notify::new(),
         };
@@ -115,6 +116,15 @@ impl TunnelHandle {
         self.reports.set(&self.reports.dropped, dropped);
     }
 
+    /// Who used ports that no listener had, when it was last looked at.
+    pub(crate) fn unserved(&self) -> Vec<Unserved> {
+        self.reports.unserved.borrow().clone()
+    }
+
+    pub(super) fn set_unserved(&self, unserved: Vec<Unserved>) {
+        self.reports.set(&self.reports.unserved, unserved);
+    }
+
     /// Waits until the connection or the problem changes. For one waiter; cancel-safe, and a change while nothing waits
     /// is not missed.
     pub async fn changed(&self) {
@@ -155,6 +165,7 @@ struct Reports {
     connection: watch::Sender<Connection>,
     problem: watch::Sender<Option<Problem>>,
     dropped: watch::Sender<Option<ConnectionError>>,
+    unserved: watch::Sender<Vec<Unserved>>,
     /// Grows at the begin and at the end of each start.
     engine_starts: AtomicUsize,
     changed: Notify,

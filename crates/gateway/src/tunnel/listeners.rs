@@ -1,6 +1,10 @@
 //! The listeners of one tunnel's shares: one for each share, bound inside the tunnel at its ingress port.
 
-use std::{collections::BTreeMap, io, mem, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io, mem,
+    sync::Arc,
+};
 
 use tracing::warn;
 use wicketgate_model::{IngressPort, Problem, Reason, ShareId, TunnelId};
@@ -46,6 +50,11 @@ impl TunnelListeners {
             }
             observations.remove_share(id, self.tunnel);
         }
+    }
+
+    /// The ports of all shares, also of those that are closed on purpose or cannot be bound: their shares say so.
+    pub(super) fn ports(&self) -> BTreeSet<u16> {
+        self.shares.values().map(|(share, _)| share.ingress_port.get()).collect()
     }
 
     /// Reports the tunnel's problem as the problem of every share.

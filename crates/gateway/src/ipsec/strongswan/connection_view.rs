@@ -202,11 +202,8 @@ impl ConnectionView {
         let silence = self.answers.warning().cloned();
         let since = self.connection.child_sas.iter().map(|child| child.since).min();
         let unused = since.filter(|since| self.is_unused() && now.duration_since(*since) >= UNUSED);
-        let unused = unused.map(|since| ConnectionWarning {
-            reason: ConnectionDoubt::NoTrafficReceived,
-            message: NO_TRAFFIC.to_owned(),
-            since,
-        });
+        let unused =
+            unused.map(|since| ConnectionWarning::new(ConnectionDoubt::NoTrafficReceived, NO_TRAFFIC, since));
         self.connection.warnings = silence.into_iter().chain(unused).collect();
     }
 

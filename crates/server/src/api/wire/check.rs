@@ -167,8 +167,7 @@ fn ike_sa(walked: &Walked<'_>, seen: &ShareCheck) -> Hop {
     let is_ready = walked.tunnel.standing.status == Status::Deployed;
     let cause = connection.last_error.as_ref().map(|error| &error.cause);
     let but = |what: &str| cause.map_or_else(|| what.to_owned(), |cause| format!("{what}: {cause}"));
-    let silent =
-        || connection.warnings.iter().map(|warning| warning.message.as_str()).collect::<Vec<_>>().join("; ");
+    let silent = || connection.silence().map_or_else(String::new, |warning| warning.message.clone());
     let hop = match connection.state {
         ConnectionState::Up if !connection.passes() => Hop::failed(HOP, Reason::PeerDown, silent()),
         ConnectionState::Up if cause.is_some() => {

@@ -5,7 +5,7 @@
 use crate::auth::Scope;
 use serde_json::{Value, json};
 use std::sync::LazyLock;
-use wicketgate_model::{ConnectionDoubt, ConnectionFault, ConnectionState, Reason};
+use wicketgate_model::{ConnectionDoubt, ConnectionFault, ConnectionState, InnerProtocol, Reason};
 
 /// Patterns are as exact as they can be; descriptions say the rest. A part may contain parts that come after it.
 const PARTS: &[(&str, &str)] = &[
@@ -39,6 +39,7 @@ const LISTS: &[(&str, &[&str])] = &[
     ("\"<ConnectionDoubt>\"", ConnectionDoubt::NAMES),
     ("\"<ConnectionFault>\"", ConnectionFault::NAMES),
     ("\"<ConnectionState>\"", ConnectionState::NAMES),
+    ("\"<InnerProtocol>\"", InnerProtocol::NAMES),
     ("\"<Reason>\"", Reason::NAMES),
     ("\"<Scope>\"", Scope::NAMES),
 ];

@@ -51,7 +51,7 @@ impl Answers {
         if self.doubt.as_ref().is_some_and(|doubt| doubt.reason >= reason) {
             return false;
         }
-        self.doubt = Some(ConnectionWarning { reason, message: message.to_owned(), since: now });
+        self.doubt = Some(ConnectionWarning::new(reason, message, now));
         true
     }
 
