@@ -45,3 +45,4 @@ mod silent_agents;
 mod slow_line;
 mod startup_errors;
 mod unserved_ports;
+mod unanswered;

@@ -13,8 +13,9 @@ use std::{
     time::Duration,
 };
 
-use wicketgate_model::{DialTimes, FailureReason, ShareId, TrafficDelta, TunnelId};
+use wicketgate_model::{DialTimes, FailureReason, ShareId, TrafficDelta, TunnelId, Unanswered};
 use wicketgate_system::Mutex;
+use wicketgate_transport::relay::AnswerCounters;
 
 /// Addresses of refused clients in one report. A scan has very many.
 const REFUSED_SOURCES: usize = 8;
@@ -29,6 +30,8 @@ pub(crate) struct ShareCounters {
     /// Opened connections, by the time it took.
     opened: [AtomicU64; DialTimes::BUCKETS],
     dial_micros: AtomicU64,
+    /// Opened connections, by the first answer of their target.
+    pub(crate) answers: AnswerCounters,
     failed: [AtomicU64; FailureReason::ALL.len()],
     /// Addresses of clients that were refused.
     refused: Mutex<BTreeSet<IpAddr>>,
@@ -72,6 +75,8 @@ impl ShareCounters {
             rx: take(&self.rx),
             tx: take(&self.tx),
             connections: dials.count(),
+            answered: take(&self.answers.answered),
+            unanswered: Unanswered { silent: take(&self.answers.silent), ended: take(&self.answers.ended) },
             dials,
             // The next peak starts from what is open now.
             active: self.active_peak.swap(self.active.load(Relaxed), Relaxed),

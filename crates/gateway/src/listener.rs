@@ -16,7 +16,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, debug_span, info, warn};
 use wicketgate_model::{FailureReason, Generation, IngressPort, ProxyProtocol, ShareId, ShareOptions};
 use wicketgate_system::{Latest, accept::Acceptor};
-use wicketgate_transport::{abort::Abort, carrier::EarlyData, reset_on_drop::ResetOnDrop};
+use wicketgate_transport::{
+    abort::Abort,
+    carrier::EarlyData,
+    relay::{Counters, Exchange},
+    reset_on_drop::ResetOnDrop,
+};
 
 use crate::{
     counters::ShareCounters,
@@ -202,7 +207,14 @@ async fn connection(
         Ok(stream) => {
             let active = counters.open(accepted.elapsed());
             let idle = options.idle_timeout_seconds.map(|idle| Duration::from_secs(idle.get().into()));
-            let end = stream.relay(client, &counters.rx, &counters.tx, idle).await;
+            let exchange = Exchange::new(&counters.answers);
+            let counted = Counters {
+                to_carrier: &counters.rx,
+                from_carrier: &counters.tx,
+                exchange: Some(&exchange),
+                heard: None,
+            };
+            let end = stream.relay(client, counted, idle).await;
             debug!(?end, "connection ended");
             drop(active);
         }

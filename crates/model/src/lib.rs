@@ -56,5 +56,5 @@ pub use secret::PreSharedKey;
 pub use status::{Deadlines, Observation, Standing, Status, next};
 pub use target::{Host, Target};
 pub use text::*;
-pub use traffic::{DialTimes, FailureReason, TrafficDelta};
+pub use traffic::{DialTimes, FailureReason, TrafficDelta, Unanswered};
 pub use unknown_peer::UnknownPeer;

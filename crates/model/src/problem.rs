@@ -40,6 +40,8 @@ crate::text_enum!(
         PeerDown = "PeerDown",
         /// Most of the last connections failed behind the gateway, in the same way.
         ConnectionsFail = "ConnectionsFail",
+        /// The target has sent no byte on any of the last connections on which clients sent bytes.
+        ConnectionsUnanswered = "ConnectionsUnanswered",
         /// The gateway refused most of the last connections: by source, or by a limit.
         ConnectionsRefused = "ConnectionsRefused",
         /// The target ends connections at once.
@@ -53,9 +55,9 @@ crate::text_enum!(
 serde_as_text!(Reason);
 
 impl Reason {
-    /// Whether a share that has this problem serves other connections.
+    /// Whether a share that has this problem serves other connections, or is none at all: no answer may be what clients expect.
     pub fn is_warning(self) -> bool {
-        matches!(self, Self::AgentDuplicated | Self::ConnectionsRefused)
+        matches!(self, Self::AgentDuplicated | Self::ConnectionsRefused | Self::ConnectionsUnanswered)
     }
 }
 

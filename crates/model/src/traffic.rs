@@ -21,6 +21,12 @@ pub struct TrafficDelta {
     pub tx: u64,
     /// Connections opened.
     pub connections: u64,
+    /// Connections whose target has sent its first byte.
+    #[serde(default)]
+    pub answered: u64,
+    /// Opened connections whose target has sent none.
+    #[serde(default)]
+    pub unanswered: Unanswered,
     /// Connections that could not be served, by their reasons, without zeros.
     pub failures: BTreeMap<FailureReason, u64>,
     /// Addresses of clients that the gateway refused before it looked for an agent; some of them if there are many.
@@ -41,6 +47,8 @@ impl TrafficDelta {
             rx: 0,
             tx: 0,
             connections: 0,
+            answered: 0,
+            unanswered: Unanswered::default(),
             failures: BTreeMap::new(),
             refused_sources: BTreeSet::new(),
             active: 0,
@@ -55,7 +63,24 @@ impl TrafficDelta {
 
     /// Whether there is nothing to report.
     pub fn is_empty(&self) -> bool {
-        self.rx + self.tx + self.connections + self.active == 0 && self.failures.is_empty()
+        let counted =
+            [self.rx, self.tx, self.connections, self.active, self.answered, self.unanswered.count()];
+        counted.iter().all(|count| *count == 0) && self.failures.is_empty()
+    }
+}
+
+/// Connections to which the client sent bytes, and the target none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Unanswered {
+    /// The client waited, until it ended or for half a minute.
+    pub silent: u64,
+    /// The target ended the connection.
+    pub ended: u64,
+}
+
+impl Unanswered {
+    pub fn count(self) -> u64 {
+        self.silent + self.ended
     }
 }
 

@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 
 use futures_util::future;
 use wicketgate_link::{AgentShares, ShareCheck};
-use wicketgate_model::{AgentId, Detail, EspMode, GatewayId, LocationId, Reason, ShareId, TunnelId};
+use wicketgate_model::{AgentId, Detail, EspMode, GatewayId, LocationId, Problem, Reason, ShareId, TunnelId};
 
 pub(crate) use peer_state::PeerState;
 pub(crate) use recent_connections::NotServed;
@@ -96,6 +96,14 @@ impl Gateways {
         problem: Reason,
     ) -> Option<NotServed> {
         self.at(location)?.view.lock().recent.not_served(share, problem)
+    }
+
+    /// The share's target does not answer clients: what is told of it, and how many connections it is about.
+    pub(crate) fn unanswered(&self, location: &LocationId, share: ShareId) -> Option<(Problem, u64)> {
+        const UNANSWERED: Reason = Reason::ConnectionsUnanswered;
+        let view = self.at(location)?.view.lock();
+        let problem = view.recent.problem(share).filter(|problem| problem.reason == UNANSWERED)?;
+        Some((problem, view.recent.not_served(share, UNANSWERED)?.count))
     }
 
     /// Inspects a share's path at the gateway of its location. `None`: no gateway answers, or too many checks run.

@@ -264,7 +264,8 @@ pub mod columns {
         // As `Standing::serves` decides.
         READY = Boolean(
             "CASE WHEN r.status = 'DEPLOYED' \
-             AND COALESCE(r.reason, 'ConnectionsRefused') IN ('ConnectionsRefused', 'AgentDuplicated') \
+             AND COALESCE(r.reason, 'ConnectionsRefused') IN \
+             ('ConnectionsRefused', 'ConnectionsUnanswered', 'AgentDuplicated') \
              THEN 1 ELSE 0 END"
         );
         TUNNEL = Text("r.tunnel");

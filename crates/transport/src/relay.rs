@@ -6,6 +6,7 @@
 
 mod backlog;
 mod broken;
+mod exchange;
 mod from_carrier;
 mod gather;
 mod state;
@@ -15,6 +16,7 @@ mod to_carrier;
 mod watch;
 
 pub use broken::{Broken, Side};
+pub use exchange::{AnswerCounters, Exchange};
 pub use state::Counters;
 pub use watch::{HALF_CLOSED_IDLE, UNANSWERED};
 
@@ -94,10 +96,12 @@ async fn both_ways(
     // ended, the stream has ended: a carrier may be closed right after that.
     let up = async {
         to_carrier(&mut tcp_in, &mut carrier_out, seal, keys, state).await?;
+        state.tell(|exchange| exchange.near_ended());
         if state.end() { Ok(()) } else { Err(watch_tcp(&tcp_in).await) }
     };
     let down = async {
         from_carrier(&carrier_in, input, keys, &tcp_out, state).await?;
+        state.tell(|exchange| exchange.far_ended());
         if state.end() { Ok(()) } else { Err(watch_carrier(&carrier_in, input, keys).await) }
     };
     let (mut up, mut down) = (pin!(up), pin!(down));

@@ -103,6 +103,8 @@ pub(super) struct AgentStreams {
     pub(super) abort: Abort,
     /// The number of the agent's newest control connection.
     session: AtomicU64,
+    /// Reads of the agent's carriers that had bytes: a sign of life.
+    pub(super) heard: AtomicU64,
     active: AtomicUsize,
     /// The most and the fewest at a time since the pool was tended.
     most: AtomicUsize,

@@ -1,11 +1,7 @@
 //! An open stream.
 
 use super::{Agents, carrier_pool::ActiveStream, roster::ShareInUse};
-use std::{
-    io,
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::{future::pending, io, sync::atomic::Ordering, time::Duration};
 use wicketgate_model::AgentId;
 use wicketgate_transport::{
     carrier::Carrier,
@@ -31,26 +27,41 @@ impl Stream {
         self.agent
     }
 
-    /// Relays between the client and the target until both have ended; `rx` counts what comes from the client,
-    /// `tx` what goes to it. A stream that breaks, is aborted or dropped, or was idle for `idle`, resets the
+    /// Relays between the client and the target until both have ended. A stream that breaks, is aborted or dropped, or was idle for `idle`, resets the
     /// client's connection.
     pub async fn relay(
         self,
         client: ResetOnDrop,
-        rx: &AtomicU64,
-        tx: &AtomicU64,
+        counters: Counters<'_>,
         idle: Option<Duration>,
     ) -> Result<(), Broken> {
         let Self { carrier, early: (early, broken), agents, agent, active, in_use: _in_use } = self;
-        rx.fetch_add(early, Ordering::Relaxed);
+        counters.to_carrier.fetch_add(early, Ordering::Relaxed);
         if let Some(error) = broken {
             drop(client);
             carrier.reset();
             return Err(Broken::Tcp(error));
         }
-        let counters = Counters { to_carrier: rx, from_carrier: tx };
+        if let Some(exchange) = counters.exchange.filter(|_| early > 0) {
+            exchange.asked();
+        }
+        let counters = Counters { heard: Some(&active.0.heard), ..counters };
         let ends = Ends { idle, finish: &agents.0.finish, abort: &active.0.abort };
-        let carrier = relay(client, carrier, counters, ends).await?;
+        let overdue = async {
+            match counters.exchange {
+                Some(exchange) => exchange.watch().await,
+                None => pending().await,
+            }
+        };
+        let end = tokio::select! {
+            biased;
+            end = relay(client, carrier, counters, ends) => end,
+            end = overdue => end,
+        };
+        if let (Some(exchange), Err(broken)) = (counters.exchange, &end) {
+            exchange.broke(broken);
+        }
+        let carrier = end?;
         agents.park(agent, carrier);
         Ok(())
     }

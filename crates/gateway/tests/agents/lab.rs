@@ -33,7 +33,7 @@ use wicketgate_transport::{
     enrolment_code::{EnrolmentCode, secret_hash},
     identity::{AgentIdentity, Identity},
     key::PrivateKey,
-    relay::Broken,
+    relay::{Broken, Counters},
     reset_on_drop::ResetOnDrop,
     tls::GatewayIdentity,
 };
@@ -153,7 +153,11 @@ impl Lab {
         let stream = self.agents.open(share_id(n), from, EarlyData::new(Vec::new(), inner.tcp())).await?;
         let bytes = Arc::new((AtomicU64::new(0), AtomicU64::new(0)));
         let counted = Arc::clone(&bytes);
-        let relay = tokio::spawn(async move { stream.relay(inner, &counted.0, &counted.1, None).await });
+        let relay = tokio::spawn(async move {
+            let counters =
+                Counters { to_carrier: &counted.0, from_carrier: &counted.1, exchange: None, heard: None };
+            stream.relay(inner, counters, None).await
+        });
         Ok(Client { tcp: client.unwrap(), relay, bytes })
     }
 }

@@ -117,7 +117,7 @@ impl SharedView {
     }
 
     /// Connections ended, or were served, as these reports say.
-    pub(crate) fn carried(&self, deltas: &[TrafficDelta], now: Timestamp) {
+    pub fn carried(&self, deltas: &[TrafficDelta], now: Timestamp) {
         let mut view = self.lock();
         let changed = view.recent.take(deltas, now);
         if !changed.is_empty() {

@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use wicketgate_link::{ShareCheck, ToGateway, TunnelCheck};
 use wicketgate_model::{
-    AgentId, ChildSa, Connection, ConnectionError, ConnectionFault, ConnectionState, EspMode, FailureReason,
-    Generation, Problem, Reason, Status, TrafficSelectors,
+    AgentId, ChildSa, Connection, ConnectionDoubt, ConnectionError, ConnectionFault, ConnectionState,
+    ConnectionWarning, EspMode, FailureReason, Generation, Problem, Reason, Status, TrafficDelta,
+    TrafficSelectors, Unanswered,
 };
 
 fn all_well(agent: AgentId) -> ShareCheck {
@@ -182,6 +183,48 @@ async fn a_share_is_checked_hop_by_hop() {
     }
     let shown = Answer { body: json!(shown), ..good };
     assert_json_snapshot!("advice", app.shown(&shown));
+}
+
+#[tokio::test]
+async fn a_check_says_how_to_cure_a_silence() {
+    let (app, tunnel, site) = TestApp::with_site().await;
+    let share = app.share(&tunnel, &site.z_id, "app-db", 8443).await;
+    app.settle(&tunnel, Status::Deployed).await;
+    let well = all_well(site.agent);
+
+    let since = "2026-01-01T00:00:00Z".parse().unwrap();
+    let warning =
+        ConnectionWarning { reason: ConnectionDoubt::PeerSilent, message: "no answer".to_owned(), since };
+    let up = Connection { state: ConnectionState::Up, warnings: vec![warning], ..Connection::down(since) };
+    let peer = TunnelCheck { problem: None, connection: Some(up) };
+    let peer = check(&app, &share, Some(ShareCheck { tunnel: peer, ..well.clone() })).await;
+    let hop = &peer.body["hops"][1];
+    let advice = hop["advice"].as_str().unwrap();
+    assert_eq!((&hop["state"], &hop["reason"]), (&json!("FAILED"), &json!("PeerDown")));
+    assert!(advice.contains("its line") && !advice.contains("Bring the tunnel up"), "{advice}");
+
+    // An agent that was given a name has that one, also where the gateway says the name that it reports.
+    app.connect(site.agent).await;
+    let path = format!("agents/{}", site.agent);
+    let reported = app.get(&path).await.body["name"].as_str().unwrap().to_owned();
+    app.patch(&path, json!({"name": "rack-2.left"})).await;
+    let message = format!("agent {} ({reported}) at 192.0.2.7 does not answer", site.agent);
+    let silent = Problem::new(Reason::AgentSilent, message);
+    let silent = ShareCheck { dialled: Err(silent.clone()), agent_problem: Some(silent), ..well.clone() };
+    let silent = check(&app, &share, Some(silent)).await;
+    let expected = format!("agent {} (rack-2.left) at 192.0.2.7 does not answer", site.agent);
+    assert_eq!(silent.body["hops"][3]["message"], expected);
+
+    // The target takes connections, and answers no client.
+    let id = share["id"].as_str().unwrap().parse().unwrap();
+    let delta = TrafficDelta::new(id, tunnel["id"].as_str().unwrap().parse().unwrap());
+    let missed = Unanswered { silent: 4, ended: 0 };
+    app.gateway.view.carried(&[TrafficDelta { unanswered: missed, ..delta }], jiff::Timestamp::now());
+    let hung = check(&app, &share, Some(well)).await;
+    let hop = &hung.body["hops"][4];
+    assert_eq!((&hop["state"], &hop["reason"]), (&json!("OK"), &json!("ConnectionsUnanswered")));
+    assert!(hop["message"].as_str().unwrap().contains("last 4 connections"), "{hop}");
+    assert!(hop["advice"].as_str().unwrap().contains("Clients that only send"), "{hop}");
 }
 
 #[tokio::test]

@@ -79,6 +79,7 @@ pub(super) async fn from_carrier(
                 if n == 0 {
                     return Err(Broken::Carrier(CarrierError::Closed));
                 }
+                state.heard();
             }
             Some(FrameKind::End) => {
                 input.give_back();
@@ -109,6 +110,7 @@ async fn write_all(
 ) -> io::Result<()> {
     let mut at = 0;
     while at < payloads.len() {
+        state.tell(|exchange| exchange.answered());
         let written = poll_fn(|cx| match &payloads[at..] {
             [one] => Pin::new(&mut *tcp.lock()).poll_write(cx, input.bytes(one.clone())),
             many => {

@@ -1,5 +1,6 @@
 //! The progress of a stream.
 
+use super::Exchange;
 use std::{
     sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     time::Duration,
@@ -11,6 +12,10 @@ use tokio::time::Instant;
 pub struct Counters<'a> {
     pub to_carrier: &'a AtomicU64,
     pub from_carrier: &'a AtomicU64,
+    /// Whether the end at the carrier answers, if that is of interest.
+    pub exchange: Option<&'a Exchange<'a>>,
+    /// Counts reads of the carrier that had bytes, which show that its other end is alive.
+    pub heard: Option<&'a AtomicU64>,
 }
 
 /// State shared by the two directions.
@@ -48,6 +53,20 @@ impl<'a> RelayState<'a> {
             up_rests: AtomicBool::new(false),
             down_rests: AtomicBool::new(false),
             is_worn: AtomicBool::new(false),
+        }
+    }
+
+    /// Bytes have come from the carrier.
+    pub(super) fn heard(&self) {
+        if let Some(heard) = self.counters.heard {
+            heard.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Tells the exchange, if there is one.
+    pub(super) fn tell(&self, what: impl FnOnce(&Exchange<'_>)) {
+        if let Some(exchange) = self.counters.exchange {
+            what(exchange);
         }
     }
 

@@ -82,6 +82,7 @@ pub(super) async fn to_carrier(
         carrier.write_all(&buffer.bytes()[..length]).await.map_err(Broken::carrier)?;
         state.mid_record.store(false, Ordering::Relaxed);
         state.counters.to_carrier.fetch_add(n as u64, Ordering::Relaxed);
+        state.tell(|exchange| exchange.asked());
         let at = state.moved();
         if let Behind::End = behind.map_err(Broken::Tcp)? {
             backlog.end(tcp.as_ref(), carrier.as_ref());

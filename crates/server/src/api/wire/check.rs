@@ -26,6 +26,8 @@ pub(in crate::api) struct Walked<'a> {
     pub(in crate::api) seen: Option<ShareCheck>,
     /// The time until it did.
     pub(in crate::api) took: Duration,
+    /// The target does not answer clients, on how many of the last connections.
+    pub(in crate::api) unanswered: Option<(Problem, u64)>,
     pub(in crate::api) at: Timestamp,
 }
 
@@ -59,7 +61,7 @@ struct Hop {
     /// back, to open a connection to the target.
     latency_ms: Option<f64>,
     agent_id: Option<AgentId>,
-    /// Only for a failed hop.
+    /// For a hop that failed, or whose connections are in doubt.
     advice: Option<String>,
 }
 
@@ -252,8 +254,7 @@ fn agent(walked: &Walked<'_>, seen: &ShareCheck) -> Hop {
 fn target(walked: &Walked<'_>, seen: &ShareCheck) -> Hop {
     const HOP: HopName = HopName::Target;
     match &seen.dialled {
-        Ok(_) => Hop::new(HOP, State::Ok, format!("{} took a connection", walked.share.spec.target))
-            .took(seen.dial_took),
+        Ok(_) => took_connection(walked).took(seen.dial_took),
         Err(problem) if is_the_targets(problem) => {
             Hop::failed(HOP, problem.reason, problem.message.clone()).took(seen.dial_took)
         }
@@ -261,6 +262,20 @@ fn target(walked: &Walked<'_>, seen: &ShareCheck) -> Hop {
             Hop::new(HOP, State::Unknown, "not dialled, because the listener refuses the next client")
         }
         Err(_) => Hop::new(HOP, State::Unknown, "no agent dialled it"),
+    }
+}
+
+/// A service that hangs takes connections, too: what clients met with is said beside it.
+fn took_connection(walked: &Walked<'_>) -> Hop {
+    let took = format!("{} took a connection", walked.share.spec.target);
+    let Some((problem, count)) = &walked.unanswered else {
+        return Hop::new(HopName::Target, State::Ok, took);
+    };
+    let message = format!("{took}; on the last {count} connections of clients that sent bytes, it sent none");
+    Hop {
+        reason: Some(problem.reason),
+        advice: Some(capitalized(&problem.message)),
+        ..Hop::new(HopName::Target, State::Ok, message)
     }
 }
 
@@ -343,9 +358,16 @@ fn advice(hop: &Hop, walked: &Walked<'_>) -> String {
     }
 }
 
-/// What to do about a peer that is not connected: the cure of the last error, where it is known.
+/// What to do about a peer that is silent or not connected: the cure of the last error, where it is known.
 fn peer_advice(walked: &Walked<'_>) -> String {
     let connection = walked.connection();
+    if connection.is_some_and(|c| c.state == ConnectionState::Up && !c.passes()) {
+        return format!(
+            "See that the remote device, {}, and its line are up. If they are back within 20 s, traffic goes on; otherwise \
+             the gateway ends the connection and calls the device back",
+            walked.tunnel.spec.peer_address
+        );
+    }
     let error = connection.and_then(|c| c.last_error.as_ref());
     if let Some(error) = error.filter(|error| !error.cure.is_empty()) {
         return capitalized(&error.cure);

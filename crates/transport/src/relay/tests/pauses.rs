@@ -108,7 +108,8 @@ async fn stream(client: End, target: End, carrier: Option<usize>) {
     limit(&far.stream.tcp, carrier);
     let relays = [(inner, near), (outer, far)].map(|(tcp, carrier)| {
         tokio::spawn(async move {
-            let counters = Counters { to_carrier: &COUNTED, from_carrier: &COUNTED };
+            let counters =
+                Counters { to_carrier: &COUNTED, from_carrier: &COUNTED, exchange: None, heard: None };
             relay(ResetOnDrop::new(tcp), carrier, counters, ends(None)).await
         })
     });
