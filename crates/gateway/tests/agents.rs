@@ -7,6 +7,7 @@ mod agents {
     mod duplicates;
     mod enrolment;
     mod handshake_limits;
+    mod hearing;
     pub(crate) mod lab;
     pub(crate) mod puppet;
     mod replicas;

@@ -1,6 +1,7 @@
 //! The control connection of an agent: JSON messages, each preceded by its length (u32, big endian).
 //!
-//! Receiving is cancel-safe: an incomplete message stays in the buffer.
+//! Receiving is cancel-safe: an incomplete message stays in the buffer. It also writes what was queued, so that a peer which
+//! does not read delays nothing else.
 
 mod messages;
 
@@ -11,10 +12,16 @@ use bytes::{Buf, BytesMut};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
     fmt,
+    future::poll_fn,
     io::{self, ErrorKind},
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
     time::Duration,
 };
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    time::{Instant, timeout, timeout_at},
+};
 
 /// The longest message. Assignments are sent in batches well below it.
 pub const MAX_MESSAGE: usize = 1024 * 1024;
@@ -26,7 +33,16 @@ pub const ASSIGNMENTS_PER_MESSAGE: usize = 256;
 pub const PING_EVERY: Duration = Duration::from_secs(1);
 /// A control connection without a message for this long is dead: the line may come back sooner.
 pub const SILENCE: Duration = Duration::from_secs(15);
-/// A message that cannot be written within this time means that the peer does not read.
+/// How long a share rests after its last stream before a gateway has an agent probe the target, of the interval that the
+/// share wants: streams often follow one another, and each election costs messages. The agent waits for the rest of the
+/// interval.
+pub fn rest_of(interval: Duration) -> Duration {
+    /// Longer intervals need no longer rest.
+    const MOST: Duration = Duration::from_secs(20);
+    (interval / 2).min(MOST)
+}
+
+/// A peer that takes no byte of a message for this long does not read.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection that carries messages.
@@ -34,8 +50,36 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Control {
     stream: Box<dyn ByteStream>,
     input: BytesMut,
+    output: Output,
     /// The longest message that is accepted.
     most: usize,
+}
+
+/// What is to be written.
+#[derive(Debug, Default)]
+struct Output {
+    bytes: BytesMut,
+    /// When the peer last took a byte, or the first one was queued; `None`: nothing is left.
+    moved: Option<Instant>,
+}
+
+impl Output {
+    /// Ready when nothing is left.
+    fn poll(&mut self, stream: &mut Box<dyn ByteStream>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.bytes.is_empty() {
+            let n = ready!(Pin::new(&mut *stream).poll_write(cx, &self.bytes))?;
+            if n == 0 {
+                return Poll::Ready(Err(ErrorKind::WriteZero.into()));
+            }
+            self.bytes.advance(n);
+            self.moved = Some(Instant::now());
+        }
+        if self.moved.is_some() {
+            ready!(Pin::new(stream).poll_flush(cx))?;
+            self.moved = None;
+        }
+        Poll::Ready(Ok(()))
+    }
 }
 
 /// The connection below: TLS, or a pipe in tests.
@@ -45,7 +89,12 @@ impl<T: AsyncRead + AsyncWrite + fmt::Debug + Unpin + Send> ByteStream for T {}
 
 impl Control {
     pub(crate) fn new(stream: impl ByteStream + 'static) -> Self {
-        Self { stream: Box::new(stream), input: BytesMut::new(), most: MAX_MESSAGE }
+        Self {
+            stream: Box::new(stream),
+            input: BytesMut::new(),
+            output: Output::default(),
+            most: MAX_MESSAGE,
+        }
     }
 
     /// The gateway's end, which accepts messages up to [`MAX_FROM_AGENT`].
@@ -53,8 +102,17 @@ impl Control {
         Self { most: MAX_FROM_AGENT, ..Self::new(stream) }
     }
 
-    /// The next message. Cancel-safe. The caller bounds it.
+    /// The next message. Writes what was queued. Cancel-safe. The caller bounds it.
     pub async fn receive<T: DeserializeOwned>(&mut self) -> Result<T, ControlError> {
+        loop {
+            if let Some(message) = self.next().await? {
+                return Ok(message);
+            }
+        }
+    }
+
+    /// Like [`Control::receive`]; `None`: what was queued is written, so that there is room for more.
+    pub async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, ControlError> {
         loop {
             if let Some((length, rest)) = self.input.split_first_chunk::<4>() {
                 let length = u32::from_be_bytes(*length) as usize;
@@ -64,18 +122,39 @@ impl Control {
                 if rest.len() >= length {
                     let message = serde_json::from_slice(&rest[..length]).map_err(ControlError::Message);
                     self.input.advance(4 + length);
-                    return message;
+                    return message.map(Some);
                 }
                 self.input.reserve(4 + length - self.input.len());
             }
-            if self.stream.read_buf(&mut self.input).await? == 0 {
-                return Err(ControlError::Closed);
+            match self.read().await? {
+                None => return Ok(None),
+                Some(0) => return Err(ControlError::Closed),
+                Some(_) => {}
             }
         }
     }
 
-    /// Not cancel-safe: after a cancelled call the connection is unusable.
-    pub async fn send<T: Serialize>(&mut self, message: &T) -> Result<(), ControlError> {
+    /// Reads bytes, unless what was queued is written before there are some.
+    async fn read(&mut self) -> Result<Option<usize>, ControlError> {
+        let Self { stream, input, output, .. } = self;
+        while let Some(moved) = output.moved {
+            let either = poll_fn(|cx| {
+                if let Poll::Ready(written) = output.poll(stream, cx) {
+                    return Poll::Ready(written.map(|()| None));
+                }
+                pin!(stream.read_buf(input)).poll(cx).map_ok(Some)
+            });
+            match timeout_at(moved + WRITE_TIMEOUT, either).await {
+                Ok(progress) => return Ok(progress?),
+                Err(_) if output.moved == Some(moved) => return Err(ControlError::Stuck),
+                Err(_) => {}
+            }
+        }
+        Ok(Some(stream.read_buf(input).await?))
+    }
+
+    /// Queues a message, which [`Control::receive`] writes.
+    pub fn queue<T: Serialize>(&mut self, message: &T) -> Result<(), ControlError> {
         let mut bytes = vec![0; 4];
         serde_json::to_writer(&mut bytes, message).map_err(ControlError::Message)?;
         let length = bytes.len() - 4;
@@ -83,17 +162,27 @@ impl Control {
             Ok(n) if length <= MAX_MESSAGE => bytes[..4].copy_from_slice(&n.to_be_bytes()),
             _ => return Err(ControlError::Length(length)),
         }
-        let write = async {
-            self.stream.write_all(&bytes).await?;
-            self.stream.flush().await
-        };
-        tokio::time::timeout(WRITE_TIMEOUT, write).await.map_err(|_| ControlError::Stuck)??;
+        self.output.bytes.extend_from_slice(&bytes);
+        self.output.moved.get_or_insert_with(Instant::now);
         Ok(())
+    }
+
+    /// Whether queued messages wait: the caller bounds what it queues by it.
+    pub fn is_behind(&self) -> bool {
+        self.output.moved.is_some()
+    }
+
+    /// Queues a message, and waits until it and those before it are written.
+    pub async fn send<T: Serialize>(&mut self, message: &T) -> Result<(), ControlError> {
+        self.queue(message)?;
+        let Self { stream, output, .. } = self;
+        let write = poll_fn(|cx| output.poll(stream, cx));
+        Ok(timeout(WRITE_TIMEOUT, write).await.map_err(|_| ControlError::Stuck)??)
     }
 
     /// Ends the connection in order.
     pub async fn close(mut self) {
-        let _ = tokio::time::timeout(WRITE_TIMEOUT, self.stream.shutdown()).await;
+        let _ = timeout(WRITE_TIMEOUT, self.stream.shutdown()).await;
     }
 }
 
@@ -177,6 +266,29 @@ mod tests {
                 assert!(Control::new(b).receive::<ToAgent>().await.is_err());
             });
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_does_not_read_is_heard_and_found_out() {
+        let (a, b) = tokio::io::duplex(64);
+        let (mut a, mut b) = (Control::new(a), Control::new(b));
+        let long = ToAgent::Withdraw { shares: vec![wicketgate_model::ShareId::new(uuid::Uuid::nil()); 100] };
+        a.queue(&long).unwrap();
+        b.send(&FromAgent::Pong).await.unwrap();
+        assert_eq!(a.receive::<FromAgent>().await.unwrap(), FromAgent::Pong);
+        assert!(a.is_behind());
+        // A cut call loses nothing, and a peer that reads slowly is waited for.
+        assert!(timeout(WRITE_TIMEOUT / 2, a.receive::<FromAgent>()).await.is_err());
+        let (heard, read) = tokio::join!(a.receive::<FromAgent>(), async {
+            tokio::time::sleep(WRITE_TIMEOUT / 3).await;
+            let read = b.receive::<ToAgent>().await;
+            b.send(&FromAgent::Pong).await.unwrap();
+            read
+        });
+        assert_eq!((heard.unwrap(), read.unwrap(), a.is_behind()), (FromAgent::Pong, long.clone(), false));
+        a.queue(&long).unwrap();
+        let stuck = timeout(2 * WRITE_TIMEOUT, a.receive::<FromAgent>()).await.unwrap();
+        assert!(matches!(stuck, Err(ControlError::Stuck)), "{stuck:?}");
     }
 
     #[test]

@@ -10,7 +10,13 @@ use super::{
     roster::{Hearing, Session},
 };
 use jiff::Timestamp;
-use std::{collections::VecDeque, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    mem,
+    net::IpAddr,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 use tokio::{
     sync::mpsc,
     time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until, timeout},
@@ -19,7 +25,7 @@ use tracing::{debug, info, warn};
 use wicketgate_link::ConnectedAgent;
 use wicketgate_model::{Problem, Reason};
 use wicketgate_transport::{
-    control::{Control, ControlError, FromAgent, PING_EVERY, TargetHealth, ToAgent},
+    control::{Control, ControlError, FromAgent, PING_EVERY, SILENCE, TargetHealth, ToAgent},
     frame::StreamRefusal,
     identity::AgentIdentity,
 };
@@ -39,6 +45,41 @@ struct Ping {
     at: Instant,
     /// A request for a sign of life.
     is_asked: bool,
+}
+
+/// When something of the agent last arrived. On a line that streams fill, answers wait behind their bytes.
+struct Signs {
+    last: Instant,
+    last_message: Instant,
+    /// Reads of its carriers that were counted at the last look, and when that was.
+    carriers: (u64, Instant),
+}
+
+impl Signs {
+    fn new(now: Instant) -> Self {
+        Self { last: now, last_message: now, carriers: (0, now) }
+    }
+
+    fn message(&mut self, now: Instant) {
+        (self.last, self.last_message) = (now, now);
+    }
+
+    /// Looks at the number of reads. Returns whether there were some: they count as old as they may be.
+    fn carriers(&mut self, reads: u64, now: Instant) -> bool {
+        let (before, looked) = mem::replace(&mut self.carriers, (reads, now));
+        let is_sign = reads != before;
+        if is_sign {
+            self.last = self.last.max(looked);
+        }
+        is_sign
+    }
+
+    /// Fails if the control connection is dead, whatever the agent's carriers do.
+    fn speaks(&self, now: Instant, oldest: Option<&Ping>) -> Result<(), ControlError> {
+        let is_old = |at| now.saturating_duration_since(at) >= SILENCE;
+        let is_dead = is_old(self.last_message) && oldest.is_some_and(|ping| is_old(ping.at));
+        if is_dead { Err(ControlError::Silent) } else { Ok(()) }
+    }
 }
 
 impl Agents {
@@ -108,26 +149,23 @@ impl Agents {
         }
     }
 
+    /// Waits for nothing but the next event: a blocked message delays no decision about the agent.
     async fn converse(&self, control: &mut Control, session: &Session) -> Result<(), ControlError> {
-        let time = Some(Timestamp::now().as_second());
-        control.send(&ToAgent::Welcome { assigns_duties: true, time }).await?;
-        let mut want = pool_size::LEAST;
-        control.send(&ToAgent::Carriers { want }).await?;
+        let mut want = welcome(control)?;
         let (mut second, mut ping) = (every(POOL_EVERY), every(PING_EVERY));
         // One renewal at a time: further requests before the answer are ignored.
         let (renewed, mut renewal) = mpsc::channel(1);
         let mut renewing = false;
-        let (mut pings, mut last_message, mut hearing) = (VecDeque::new(), Instant::now(), Hearing::Answers);
+        let (mut pings, mut hearing) = (VecDeque::new(), Hearing::Answers);
+        let mut signs = Signs::new(Instant::now());
         loop {
             tokio::select! {
                 // First the messages: after a pause of this process, they are older than the time says.
                 biased;
-                message = control.receive() => {
-                    last_message = Instant::now();
-                    let message = message?;
-                    if hearing != Hearing::Answers {
-                        hearing = self.heard(session, Hearing::Answers, last_message);
-                    }
+                message = control.next() => {
+                    let Some(message) = message? else { continue };
+                    signs.message(Instant::now());
+                    self.alive(session, &mut hearing, &signs);
                     match message {
                         FromAgent::Renew { public_key } if !renewing => {
                             renewing = true;
@@ -141,31 +179,35 @@ impl Agents {
                         message => self.record(session, message),
                     }
                 }
-                () = sleep_until(doubted_at(last_message, hearing, pings.front())), if !pings.is_empty() => {
+                () = sleep_until(doubted_at(signs.last, hearing, pings.front())), if !pings.is_empty() => {
                     let next = hearing.next().ok_or(ControlError::Silent)?;
-                    hearing = self.heard(session, next, last_message);
+                    hearing = self.heard(session, next, signs.last);
                 }
-                () = session.outbox_filled.notified() => {
+                () = session.outbox_filled.notified(), if !control.is_behind() => {
                     for message in self.with(|roster| roster.take_outbox(session)) {
-                        control.send(&message).await?;
+                        control.queue(&message)?;
                     }
                 }
                 Some(message) = renewal.recv() => {
                     renewing = false;
-                    control.send(&message).await?;
+                    control.queue(&message)?;
                 }
                 () = session.asked.notified(), if pings.len() < MOST_PINGS => {
-                    send_ping(control, &mut pings, true).await?;
+                    ask(control, &mut pings, true)?;
                 }
                 _ = second.tick() => {
                     let wanted = session.carriers.tend();
                     if wanted != want {
                         want = wanted;
-                        control.send(&ToAgent::Carriers { want }).await?;
+                        control.queue(&ToAgent::Carriers { want })?;
                     }
+                    if signs.carriers(session.carriers.streams.heard.load(Relaxed), Instant::now()) {
+                        self.alive(session, &mut hearing, &signs);
+                    }
+                    signs.speaks(Instant::now(), pings.front())?;
                 }
                 _ = ping.tick(), if pings.len() < MOST_PINGS => {
-                    send_ping(control, &mut pings, false).await?;
+                    ask(control, &mut pings, false)?;
                 }
             }
         }
@@ -178,10 +220,17 @@ impl Agents {
         }
     }
 
-    /// Records whether the agent answers; its last message was at `last_message`.
-    fn heard(&self, session: &Session, hearing: Hearing, last_message: Instant) -> Hearing {
+    /// There was a sign of life of the agent.
+    fn alive(&self, session: &Session, hearing: &mut Hearing, signs: &Signs) {
+        if *hearing != Hearing::Answers {
+            *hearing = self.heard(session, Hearing::Answers, signs.last);
+        }
+    }
+
+    /// Records whether the agent answers; its last sign of life was at `last`.
+    fn heard(&self, session: &Session, hearing: Hearing, last: Instant) -> Hearing {
         let agent = session.agent;
-        let quiet = last_message.elapsed();
+        let quiet = last.elapsed();
         let since = Timestamp::now().checked_sub(quiet).unwrap_or(Timestamp::UNIX_EPOCH);
         let before = self.with(|roster| roster.hears(session, hearing, since));
         match (before, hearing) {
@@ -243,25 +292,42 @@ fn every(period: Duration) -> Interval {
     ticks
 }
 
-/// When the agent is doubted more, unless a message arrives before. A gateway that has not asked for a while, because it got
+/// When the agent is doubted more, unless a sign of life arrives before. A gateway that has not asked for a while, because it got
 /// no processor, asks first: the agent is as old as its oldest question without an answer.
-fn doubted_at(last_message: Instant, hearing: Hearing, oldest: Option<&Ping>) -> Instant {
-    let silent = last_message + hearing.lasts();
+fn doubted_at(last: Instant, hearing: Hearing, oldest: Option<&Ping>) -> Instant {
+    let silent = last + hearing.lasts();
     oldest.map_or(silent, |ping| silent.max(ping.at + hearing.lasts().saturating_sub(PING_EVERY)))
 }
 
-async fn send_ping(
-    control: &mut Control,
-    pings: &mut VecDeque<Ping>,
-    is_asked: bool,
-) -> Result<(), ControlError> {
+/// Greets the agent. Returns the number of carriers that it is told to park.
+fn welcome(control: &mut Control) -> Result<u16, ControlError> {
+    let time = Some(Timestamp::now().as_second());
+    control.queue(&ToAgent::Welcome { assigns_duties: true, time })?;
+    control.queue(&ToAgent::Carriers { want: pool_size::LEAST })?;
+    Ok(pool_size::LEAST)
+}
+
+fn ask(control: &mut Control, pings: &mut VecDeque<Ping>, is_asked: bool) -> Result<(), ControlError> {
     pings.push_back(Ping { at: Instant::now(), is_asked });
-    control.send(&ToAgent::Ping).await
+    control.queue(&ToAgent::Ping)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_agent_whose_carriers_are_read_is_alive_and_its_control_connection_may_be_dead() {
+        let (second, begin) = (Duration::from_secs(1), Instant::now());
+        let mut signs = Signs::new(begin);
+        assert!(signs.carriers(7, begin + second) && signs.last == begin, "in the second that has passed");
+        assert!(signs.carriers(8, begin + 2 * second) && signs.last == begin + second);
+        assert!(!signs.carriers(8, begin + 3 * second) && signs.last == begin + second);
+        let ping = Ping { at: begin, is_asked: false };
+        assert!(signs.speaks(begin + SILENCE - second, Some(&ping)).is_ok());
+        assert!(signs.speaks(begin + SILENCE, Some(&ping)).is_err());
+        assert!(signs.speaks(begin + SILENCE, None).is_ok(), "it was not asked");
+    }
 
     #[test]
     fn a_pause_of_the_gateway_casts_no_doubt_on_an_agent() {

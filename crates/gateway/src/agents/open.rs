@@ -14,6 +14,7 @@ use std::{
     future::pending,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     pin::pin,
+    sync::atomic::Ordering,
     time::Duration,
 };
 use tokio::time::{Instant, sleep, timeout_at};
@@ -146,7 +147,10 @@ impl Agents {
                 answer = timeout_at(until, carrier.open(request, early)) => answer,
             };
             match answer {
-                Ok(Ok(Ok(()))) => return Ok((carrier, active)),
+                Ok(Ok(Ok(()))) => {
+                    active.0.heard.fetch_add(1, Ordering::Relaxed);
+                    return Ok((carrier, active));
+                }
                 Ok(Ok(Err(refusal))) => {
                     self.park(*agent, carrier);
                     return Err(refusal.into());
