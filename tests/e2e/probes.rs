@@ -1,19 +1,20 @@
 //! Probes: targets get few of them, and none while in use. The program that is probed does not notice.
 
 use std::{
+    fs,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    PATIENCE, World,
+    AT_ONCE, PATIENCE, World,
     attempts::Attempts,
     door,
     targets::{connect, exchange, serve},
@@ -88,5 +89,40 @@ fn targets_of_several_shares_and_agents_get_few_probes_and_none_while_in_use() -
         );
     }
     exchange(&mut client, b"still the only user")?;
+    world.end()
+}
+
+#[test]
+fn a_target_that_dies_when_its_clients_have_left_is_noticed_in_the_interval_of_its_share() -> Result<()> {
+    /// Long enough to tell from the time that a share rested before in any case.
+    const INTERVAL: Duration = Duration::from_secs(6);
+    let world = World::loopback().start()?;
+    let (agent, zid) = world.agent("agent")?;
+    let tunnel = world.tunnel(0)?;
+    let service = world.private.listen(world.target(7001))?;
+    let check = json!({"type": "tcp", "intervalSeconds": INTERVAL.as_secs()});
+    let share = share(&world, &tunnel, &zid, (7001, 9001), &check)?;
+    let mut client = connect(&world.outside, door(&tunnel, 9001)?, PATIENCE)?;
+    let (mut served, _) = service.accept()?;
+    thread::scope(|scope| {
+        scope.spawn(move || std::io::copy(&mut served.try_clone()?, &mut served));
+        exchange(&mut client, b"the last user")?;
+        drop(client);
+        Ok::<_, anyhow::Error>(())
+    })?;
+
+    drop(service);
+    let died = Instant::now();
+    let path = format!("ipsec-shares/{}", text(&share, "id")?);
+    world.gateway.wait(&world.lab, &path, "TargetUnreachable", PATIENCE, |s| {
+        s["statusDetail"]["reason"] == "TargetUnreachable"
+    })?;
+    ensure!(died.elapsed() < INTERVAL + AT_ONCE, "only after {:?}", died.elapsed());
+    // The agent's log says which one it is.
+    let log = fs::read_to_string(agent.process.log())?;
+    let line =
+        log.lines().find(|line| line.contains("target became unreachable")).context("not in the log")?;
+    let of = [text(&share, "name")?.to_owned(), world.target(7001).to_string()];
+    ensure!(of.iter().all(|word| line.contains(word)), "{of:?} are not in {line}");
     world.end()
 }

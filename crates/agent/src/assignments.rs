@@ -38,8 +38,12 @@ struct Table {
     newest_generations: BTreeMap<ShareId, Generation>,
 }
 
-/// What is served, and how it is probed.
-type Served = (Target, HealthCheck);
+/// What is served, how it is probed, and what it is called.
+pub(crate) struct Served {
+    pub(crate) target: Target,
+    pub(crate) health_check: HealthCheck,
+    pub(crate) name: Option<String>,
+}
 
 /// Why an assignment is not served. The text may name a target, so it goes to the server and to the log at DEBUG only.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +83,7 @@ impl Assignments {
         })
     }
 
-    /// Checks an assignment and serves it. Returns its target and how that is probed, or why it is not served. `None`: it
+    /// Checks an assignment and serves it. Returns what is served, or why it is not served. `None`: it
     /// cannot be parsed.
     pub(crate) fn take(
         &self,
@@ -90,13 +94,14 @@ impl Assignments {
             // Only to name the share in the refusal.
             Err(error) => (serde_json::from_str(&signed.body).ok()?, Err(error)),
         };
-        let Assignment { environment, share, generation, target, health_check } = assignment;
+        let Assignment { environment, share, generation, target, health_check, name } = assignment;
         let served = match verified {
             Err(error) => Err(Unfit::Unverified(error)),
             Ok(()) if environment != self.environment => Err(Unfit::OtherEnvironment),
-            Ok(()) => {
-                self.place(share, generation, target).map(|target| (target, health_check.unwrap_or_default()))
-            }
+            Ok(()) => self.place(share, generation, target).map(|target| {
+                let health_check = health_check.unwrap_or_default();
+                Served { target, health_check, name }
+            }),
         };
         Some((share, generation, served))
     }

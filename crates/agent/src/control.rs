@@ -2,7 +2,9 @@
 
 use crate::{
     agent::Agent,
+    assignments::Served,
     clock::{CURE, rounded, seconds_ahead},
+    health::Watched,
     server_address::CONNECT_WITHIN,
 };
 use anyhow::{Context, anyhow, bail};
@@ -285,10 +287,11 @@ impl Agent {
             return None;
         };
         Some(match served {
-            Ok((target, health_check)) => {
-                info!(share.id = %share, %generation, "share assigned");
+            Ok(Served { target, health_check, name }) => {
+                let share_name = name.as_deref().unwrap_or_default();
+                info!(share.id = %share, share.name = share_name, %generation, "share assigned");
                 debug!(share.id = %share, %target, "a share's target");
-                self.health.add(share, target, health_check.interval(), Instant::now());
+                self.health.add(share, Watched::new(target, health_check.interval(), name), Instant::now());
                 FromAgent::Ack { share, generation }
             }
             Err(unfit) => {

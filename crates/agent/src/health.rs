@@ -15,7 +15,7 @@ use std::{
 };
 use target_state::TargetState;
 use tokio::{sync::Notify, time::Instant};
-use tracing::{debug, info, warn};
+use tracing::{Span, debug, info, info_span, warn};
 use wicketgate_model::{ShareId, Target};
 use wicketgate_system::Mutex;
 use wicketgate_transport::{
@@ -44,11 +44,19 @@ struct Known {
 }
 
 /// A share's target, and how the share wants it to be probed.
-struct Watched {
+pub(crate) struct Watched {
     target: Target,
-    /// `None`: not at all.
+    /// At first between two probes; `None`: it is not probed.
     interval: Option<Duration>,
+    /// The share's.
+    name: Option<String>,
     duty: bool,
+}
+
+impl Watched {
+    pub(crate) fn new(target: Target, interval: Option<Duration>, name: Option<String>) -> Self {
+        Self { target, interval, name, duty: false }
+    }
 }
 
 /// A stream that uses a target, until it is dropped.
@@ -85,18 +93,18 @@ impl TargetHealths {
         known.duties_are_assigned = assigns_duties;
     }
 
-    /// Adds a share, or replaces it. `interval`: at first between two probes of its target; `None`: it is not probed.
-    pub(crate) fn add(&self, share: ShareId, target: Target, interval: Option<Duration>, now: Instant) {
+    /// Adds a share, or replaces it.
+    pub(crate) fn add(&self, share: ShareId, watched: Watched, now: Instant) {
         let mut known = self.known.lock();
         let duty = known.shares.get(&share).map_or(!known.duties_are_assigned, |old| old.duty);
         known.detach(share);
-        let state = known.targets.entry(target.clone()).or_insert_with(|| TargetState::new(now));
+        let state = known.targets.entry(watched.target.clone()).or_insert_with(|| TargetState::new(now));
         state.shares.insert(share);
         let fails = state.failure.is_some();
         if fails {
             state.probe_at = now;
         }
-        known.shares.insert(share, Watched { target, interval, duty });
+        known.shares.insert(share, Watched { duty, ..watched });
         if fails {
             known.unreported.insert(share);
             self.changed.notify_one();
@@ -155,12 +163,13 @@ impl TargetHealths {
     ) {
         let mut known = self.known.lock();
         let interval = known.interval(target);
-        let Known { targets, unreported, .. } = &mut *known;
+        let Known { shares, targets, unreported, .. } = &mut *known;
         let Some(state) = targets.get_mut(target) else { return };
         let failure = dialled.err();
         if state.failure.as_ref() != failure {
             for share in &state.shares {
-                log(*share, state.failure.as_ref(), failure);
+                let name = shares.get(share).and_then(|watched| watched.name.as_deref()).unwrap_or_default();
+                log(&info_span!("share", share.id = %share, share.name = name, %target), state, failure);
             }
             unreported.extend(&state.shares);
             self.changed.notify_one();
@@ -234,23 +243,26 @@ impl Known {
     }
 }
 
-fn log(share: ShareId, before: Option<&StreamRefusal>, failure: Option<&StreamRefusal>) {
+/// `of` names the share and its target.
+fn log(of: &Span, before: &TargetState, failure: Option<&StreamRefusal>) {
+    let _entered = of.enter();
     match failure {
-        None => info!(share.id = %share, "target is reachable again"),
+        None => info!("target is reachable again"),
         Some(StreamRefusal { reason: RefusalReason::AgentExhausted, text }) => {
-            warn!(share.id = %share, error = text, "cannot dial a target");
+            warn!(error = text, "cannot dial a target");
         }
-        Some(StreamRefusal { reason, .. }) if before.is_none() => {
-            warn!(share.id = %share, ?reason, "target became unreachable");
+        Some(StreamRefusal { reason, .. }) if before.failure.is_none() => {
+            warn!(?reason, "target became unreachable");
         }
         Some(_) => {}
     }
-    debug!(share.id = %share, ?failure, "a target's health changed");
+    debug!(?failure, "a target's health changed");
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use wicketgate_transport::control::rest_of;
 
     const INTERVAL: Duration = Duration::from_secs(30);
 
@@ -267,6 +279,10 @@ mod tests {
         "10.0.0.1:3306".parse().unwrap()
     }
 
+    fn watched(interval: Option<Duration>) -> Watched {
+        Watched::new(target(), interval, Some("app-db".to_owned()))
+    }
+
     fn refusal() -> StreamRefusal {
         StreamRefusal { reason: RefusalReason::ConnectionRefused, text: "no".to_owned() }
     }
@@ -277,7 +293,7 @@ mod tests {
             let scene = Self { healths: TargetHealths::default(), now: Instant::now() };
             scene.healths.connected(true);
             for n in 0..shares {
-                scene.healths.add(share(n), target(), interval, scene.now);
+                scene.healths.add(share(n), watched(interval), scene.now);
             }
             scene
         }
@@ -350,10 +366,34 @@ mod tests {
     }
 
     #[test]
+    fn a_target_that_clients_have_left_is_probed_within_its_interval() {
+        for interval in [1, 3, 30, 3600].map(Duration::from_secs) {
+            let mut scene = Scene::new(1, Some(interval));
+            scene.healths.duty(&[], &[share(0)], scene.now);
+            // The stream goes through any agent. The gateway gives the duty when nobody has used the share for this time.
+            scene.record(Ok(()), DialledBy::Stream);
+            drop(scene.healths.in_use(target()));
+            let left = scene.now;
+            scene.now += rest_of(interval);
+            scene.healths.duty(&[share(0)], &[], scene.now);
+            let due = scene.healths.next_due().unwrap() - left;
+            assert!(
+                (interval / 2..=interval).contains(&due),
+                "{due:?} after the last stream, of {interval:?}"
+            );
+            // From then on, the pauses double.
+            scene.now = left + due;
+            assert_eq!(scene.healths.take_due(scene.now).len(), 1);
+            scene.record(Ok(()), DialledBy::Probe);
+            assert!(scene.healths.next_due().unwrap() - scene.now > interval);
+        }
+    }
+
+    #[test]
     fn each_stream_of_a_target_counts_once_while_its_share_comes_and_goes() {
         let scene = Scene::new(0, None);
         let first = scene.healths.in_use(target());
-        scene.healths.add(share(0), target(), Some(INTERVAL), scene.now);
+        scene.healths.add(share(0), watched(Some(INTERVAL)), scene.now);
         scene.healths.duty(&[share(0)], &[], scene.now);
         let second = scene.healths.in_use(target());
         drop(first);
@@ -369,7 +409,7 @@ mod tests {
         scene.probes_in(100 * INTERVAL);
         let again = |scene: &Scene| {
             scene.healths.connected(true);
-            scene.healths.add(share(0), target(), Some(INTERVAL), scene.now);
+            scene.healths.add(share(0), watched(Some(INTERVAL)), scene.now);
             scene.healths.duty(&[share(0)], &[], scene.now);
         };
         again(&scene);
@@ -382,7 +422,7 @@ mod tests {
         // Without duties from the gateway, the agent probes by itself.
         let alone = TargetHealths::default();
         alone.connected(false);
-        alone.add(share(0), target(), Some(INTERVAL), scene.now);
+        alone.add(share(0), watched(Some(INTERVAL)), scene.now);
         assert_eq!(alone.take_due(scene.now), [target()]);
     }
 }

@@ -190,6 +190,7 @@ mod tests {
             generation: Generation::FIRST,
             target: "10.0.0.1:80".parse().unwrap(),
             health_check: None,
+            name: None,
         }
     }
 

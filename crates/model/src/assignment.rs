@@ -15,6 +15,9 @@ pub struct Assignment {
     pub target: Target,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_check: Option<HealthCheck>,
+    /// The share's name, for the agent's log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 /// An [`Assignment`] as JSON text, and the server's signature over [`SignedAssignment::signed_bytes`].

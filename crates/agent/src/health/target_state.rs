@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 use tokio::time::Instant;
 use wicketgate_model::ShareId;
 use wicketgate_system::backoff::spread;
-use wicketgate_transport::frame::StreamRefusal;
+use wicketgate_transport::{control::rest_of, frame::StreamRefusal};
 
 /// The shortest and the longest pause between probes of a target that fails.
 const FAILING: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -64,10 +64,12 @@ impl TargetState {
         }
     }
 
-    /// The agent becomes the target's prober: clients have used it through any agent, or its prober has failed.
+    /// The agent becomes the target's prober: clients have used it through any agent until a while ago, or its prober has
+    /// failed.
     pub(super) fn begin_duty(&mut self, interval: Duration, now: Instant) {
         if self.was_reached && self.failure.is_none() {
-            self.probe_after(interval, now);
+            self.probe_after(interval.saturating_sub(rest_of(interval)), now);
+            self.pause = interval;
         }
     }
 

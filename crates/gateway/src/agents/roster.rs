@@ -69,8 +69,8 @@ struct AssignedShare {
     target: Option<Target>,
     /// The first generation with this target.
     same_target_since: Generation,
-    /// `false`: no agent probes the target.
-    is_probed: bool,
+    /// How soon an agent probes the target once nobody uses it; `None`: not at all.
+    probes: Option<Duration>,
     duty: Duty,
     /// Its port is closed while no agent can serve it.
     closes: bool,
@@ -145,7 +145,7 @@ impl Roster {
             assignment: share.assignment.clone(),
             target,
             same_target_since,
-            is_probed: share.options.health_check.unwrap_or_default().interval().is_some(),
+            probes: share.options.health_check.unwrap_or_default().interval(),
             duty: self.shares.remove(&share.id).map(|old| old.duty).unwrap_or_default(),
             closes: share.options.close_when_unserved,
             is_open: is_open.unwrap_or_else(|| watch::Sender::new(true)),
@@ -362,6 +362,7 @@ mod tests {
             generation: Generation::new(generation),
             target: target.parse().unwrap(),
             health_check: None,
+            name: None,
         };
         ShareDesired {
             id: assignment.share,

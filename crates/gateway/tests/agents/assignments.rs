@@ -57,6 +57,7 @@ async fn an_agent_refuses_forged_foreign_and_old_assignments() {
         generation: Generation::FIRST,
         target: target.to_string().parse().unwrap(),
         health_check: None,
+        name: None,
     };
     let signed = lab.ca.sign_assignment(&other).unwrap();
     lab.agents.assign(&desired(&other, signed, lab.environment));

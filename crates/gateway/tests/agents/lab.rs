@@ -114,6 +114,7 @@ impl Lab {
             generation: Generation::new(generation),
             target: target.to_string().parse().unwrap(),
             health_check: None,
+            name: None,
         };
         let signed = self.ca.sign_assignment(&assignment).unwrap();
         desired(&assignment, signed, self.environment)

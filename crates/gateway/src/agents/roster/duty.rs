@@ -9,16 +9,13 @@ use std::{
 };
 use wicketgate_model::AgentId;
 
-/// How long a share counts as in use after its last connection was opened and all have ended.
-pub(super) const REST_AFTER: Duration = Duration::from_secs(30);
-
 /// See the module.
 #[derive(Default)]
 pub(super) struct Duty {
     /// An agent and the number of its control connection.
     pub(super) prober: Option<(AgentId, u64)>,
     streams: Arc<AtomicUsize>,
-    /// When a stream was last opened; `None`: the share is not in use.
+    /// When the share last had a stream, as far as was looked; `None`: it is not in use.
     used_at: Option<Instant>,
 }
 
@@ -43,10 +40,11 @@ impl Duty {
         self.used_at.is_some()
     }
 
-    /// Ends the use of a share without streams. Returns whether it is in use.
-    pub(super) fn rest(&mut self, now: Instant) -> bool {
-        let is_recent = self.used_at.is_some_and(|at| now.saturating_duration_since(at) < REST_AFTER);
-        if !is_recent && self.streams.load(Ordering::Relaxed) == 0 {
+    /// Ends the use of a share that has had no stream for this time. Returns whether it is in use.
+    pub(super) fn rest(&mut self, after: Duration, now: Instant) -> bool {
+        if self.streams.load(Ordering::Relaxed) > 0 {
+            self.used_at = Some(now);
+        } else if self.used_at.is_some_and(|at| now.saturating_duration_since(at) >= after) {
             self.used_at = None;
         }
         self.is_in_use()

@@ -11,10 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 use wicketgate_model::ShareId;
-use wicketgate_transport::control::ToAgent;
+use wicketgate_transport::control::{ToAgent, rest_of};
 
-/// How often shares in use are checked.
-pub(crate) const REST_EVERY: Duration = Duration::from_secs(10);
+/// How often shares in use are checked: a target is to be probed in the interval that its share wants, a second at least.
+pub(crate) const REST_EVERY: Duration = Duration::from_millis(500);
 /// Shares in one message, of 40 bytes each.
 const DUTIES_PER_MESSAGE: usize = 4096;
 
@@ -24,7 +24,7 @@ impl Roster {
         let Self { in_use, shares, unelected, .. } = self;
         in_use.retain(|share| {
             let Some(assigned) = shares.get_mut(share) else { return false };
-            let is_in_use = assigned.duty.rest(now);
+            let is_in_use = assigned.duty.rest(rest_of(assigned.probes.unwrap_or_default()), now);
             if !is_in_use {
                 unelected.insert(*share);
             }
@@ -44,7 +44,7 @@ impl Roster {
                 connected.duties.is_some() && !connected.draining && !connected.is_silent() && !fails
             };
             let mut able = agents.filter_map(|agent| self.connected.get(agent)).filter(able);
-            let is_idle = assigned.is_probed && !assigned.duty.is_in_use();
+            let is_idle = assigned.probes.is_some() && !assigned.duty.is_in_use();
             let elected = is_idle.then(|| able.next()).flatten();
             let elected = elected.map(|connected| (connected.about.agent, connected.session.number));
             let former = mem::replace(&mut assigned.duty.prober, elected);
@@ -81,13 +81,10 @@ impl Roster {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{
-            duty::REST_AFTER,
-            tests::{agent, connect, share},
-        },
+        super::tests::{agent, connect, share},
         *,
     };
-    use wicketgate_model::{Generation, Problem, Reason};
+    use wicketgate_model::{Generation, HealthCheck, Problem, Reason};
 
     /// Whether each message of an agent's outbox sets its duty or ends it.
     fn told(roster: &mut Roster, session: &Session) -> Vec<bool> {
@@ -120,12 +117,13 @@ mod tests {
         // Streams show that the target is alive, through whichever agent they go.
         let pick = roster.pick(id, &[agent(1)], now).unwrap();
         assert_eq!((told(&mut roster, &two), told(&mut roster, &one)), (vec![], vec![false]));
-        roster.rest(now + 2 * REST_AFTER);
+        let rest = rest_of(HealthCheck::default().interval().unwrap());
+        roster.rest(now + 2 * rest);
         assert!(told(&mut roster, &one).is_empty(), "the stream is open");
         drop(pick);
-        roster.rest(now + REST_AFTER / 2);
+        roster.rest(now + 3 * rest - REST_EVERY);
         assert!(told(&mut roster, &one).is_empty(), "it has just ended");
-        roster.rest(now + REST_AFTER);
+        roster.rest(now + 3 * rest);
         assert_eq!((told(&mut roster, &two), told(&mut roster, &one)), (vec![], vec![true]));
         // A new connection knows nothing of its duties.
         let again = connect(&mut roster, 1);

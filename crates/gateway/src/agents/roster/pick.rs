@@ -23,7 +23,7 @@ pub(crate) struct Pick {
 impl Roster {
     /// Picks an agent among those that serve the share and were not tried.
     pub(crate) fn pick(&mut self, share: ShareId, tried: &[AgentId], now: Instant) -> Option<Pick> {
-        let is_probed = self.shares.get(&share)?.is_probed;
+        let is_probed = self.shares.get(&share)?.probes.is_some();
         let candidates = self.eligible(share, tried)?.map(|(reports, connected)| {
             let records = [Some(&connected.record), reports.record.as_ref()].into_iter().flatten();
             let own = match connected.hearing.0 {

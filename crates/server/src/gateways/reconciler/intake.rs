@@ -66,6 +66,7 @@ impl Reconciler {
             generation: row.generation,
             target: row.spec.target.clone(),
             health_check: row.spec.options.health_check,
+            name: Some(row.spec.name.to_string()),
         };
         // An assignment is signed once: signing is the largest cost, and every signature is different.
         let signed = self.outbox.desired.shares.get(&row.id).map(|old| &old.assignment);
