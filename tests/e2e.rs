@@ -44,5 +44,5 @@ mod share_options;
 mod silent_agents;
 mod slow_line;
 mod startup_errors;
-mod unserved_ports;
 mod unanswered;
+mod unserved_ports;

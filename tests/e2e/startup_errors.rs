@@ -226,6 +226,19 @@ fn a_port_in_use_is_named() -> Result<()> {
 }
 
 #[test]
+fn a_second_start_and_a_down_beside_a_running_one_name_the_data_directory() -> Result<()> {
+    let world = World::loopback().start()?;
+    let data = world.gateway.data.display().to_string();
+    // The ports are taken as well.
+    let second = run(&world.outside, &[], wicketgate_executable(), &up(&data, "off"))?;
+    one_line(&second, &["another wicketgate is using the data directory", &data, "--data-dir"])?;
+    let down = run(&world.outside, &[], wicketgate_executable(), &["down", "--data-dir", &data])?;
+    one_line(&down, &["another wicketgate is using the data directory", &data, "stop `up` first"])?;
+    ensure!(!String::from_utf8_lossy(&down.stderr).contains("--data-dir"), "{down:?}");
+    world.end()
+}
+
+#[test]
 fn a_missing_charon_is_named_with_its_package() -> Result<()> {
     let lab = lab()?;
     let namespace = lab.namespace("gw")?;

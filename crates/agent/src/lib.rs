@@ -51,7 +51,7 @@ pub async fn run(config: Config, stop: CancellationToken, abort: Abort) -> anyho
     let state = match dir.load()? {
         Ok(state) => {
             if config.code.is_ok() {
-                info!(agent.id = %state.agent(), "already enrolled: the enrolment code is no longer needed");
+                info!(agent.id = %state.agent(), "the identity in the state directory is used, and the enrolment code is not");
             }
             state
         }

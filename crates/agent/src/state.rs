@@ -15,8 +15,13 @@ use wicketgate_system::{
 };
 use wicketgate_transport::{identity::RENEW_AFTER, key::PrivateKey, tls::AgentTls, trust::CaCertificate};
 
-const KIND: DirectoryKind =
-    DirectoryKind { program: "agent", name: "state directory", flag: "--state-dir", first: KEY_FILE };
+const KIND: DirectoryKind = DirectoryKind {
+    program: "agent",
+    name: "state directory",
+    flag: "--state-dir",
+    first: KEY_FILE,
+    busy: "stop it first, or choose another with --state-dir",
+};
 const KEY_FILE: &str = "agent.key";
 const IDENTITY_FILE: &str = "identity.json";
 const NEWEST_GENERATIONS_FILE: &str = "floors.json";

@@ -30,6 +30,8 @@ pub struct DirectoryKind {
     pub flag: &'static str,
     /// What the program creates first in it: the directory is known by it.
     pub first: &'static str,
+    /// What to do while another process uses it.
+    pub busy: &'static str,
 }
 
 /// Held until it is dropped.
@@ -46,7 +48,7 @@ impl OwnDirectory {
     /// # Errors
     /// One sentence: it has other files in it, another process uses it, or it cannot be written.
     pub fn open(path: &Path, kind: &DirectoryKind) -> anyhow::Result<Self> {
-        let DirectoryKind { program, name, flag, first } = kind;
+        let DirectoryKind { program, name, flag, first, busy } = kind;
         let shown = path.display();
         let cannot = |what: &str| {
             format!("cannot {what} the {name} {shown}: choose another with {flag}, or run as its owner")
@@ -64,9 +66,7 @@ impl OwnDirectory {
         private_dir(path).with_context(|| cannot("create or change"))?;
         let path = fs::canonicalize(path).with_context(|| cannot("read"))?;
         let lock = DirectoryLock::take(&path).map_err(|e| match e.kind() {
-            io::ErrorKind::WouldBlock => anyhow!(
-                "another {program} is using the {name} {shown}: stop it first, or choose another with {flag}"
-            ),
+            io::ErrorKind::WouldBlock => anyhow!("another {program} is using the {name} {shown}: {busy}"),
             _ => anyhow!(e).context(cannot("write to")),
         })?;
         Ok(Self { path, _lock: lock })
@@ -99,8 +99,13 @@ fn is_harmless(entry: &DirEntry) -> bool {
 mod tests {
     use super::*;
 
-    const KIND: DirectoryKind =
-        DirectoryKind { program: "program", name: "data directory", flag: "--data-dir", first: "key" };
+    const KIND: DirectoryKind = DirectoryKind {
+        program: "program",
+        name: "data directory",
+        flag: "--data-dir",
+        first: "key",
+        busy: "stop it first",
+    };
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().permissions().mode() & 0o777

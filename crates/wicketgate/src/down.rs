@@ -6,9 +6,13 @@ use anyhow::Context;
 use clap::Args;
 use tracing::info;
 use wicketgate_gateway::{Backend, IpsecConfig, IpsecMode};
-use wicketgate_system::own_directory::OwnDirectory;
+use wicketgate_system::own_directory::{DirectoryKind, OwnDirectory};
 
 use crate::up::DATA_DIRECTORY;
+
+/// The data directory of an `up` that has ended.
+const STOPPED: DirectoryKind =
+    DirectoryKind { busy: "`down` removes what `up` leaves running, so stop `up` first", ..DATA_DIRECTORY };
 
 #[derive(Debug, Args)]
 pub(crate) struct Down {
@@ -24,7 +28,7 @@ impl Down {
             "data directory {} does not exist: set --data-dir",
             self.data_dir.display()
         );
-        let data_dir = OwnDirectory::open(&self.data_dir, &DATA_DIRECTORY)?;
+        let data_dir = OwnDirectory::open(&self.data_dir, &STOPPED)?;
         let state_dir = data_dir.subdirectory("gateway")?;
         if std::fs::read_dir(&state_dir)?.next().is_none() {
             // `up` ran without IPsec only; this host may not even have an IKE daemon.

@@ -45,8 +45,13 @@ const FREE_WITHIN: Duration = Duration::from_secs(1);
 /// The directory in the data directory that holds the authority's key.
 const CA: &str = "ca";
 
-pub(crate) const DATA_DIRECTORY: DirectoryKind =
-    DirectoryKind { program: "wicketgate", name: "data directory", flag: "--data-dir", first: CA };
+pub(crate) const DATA_DIRECTORY: DirectoryKind = DirectoryKind {
+    program: "wicketgate",
+    name: "data directory",
+    flag: "--data-dir",
+    first: CA,
+    busy: "stop it first, or choose another with --data-dir",
+};
 
 #[derive(Debug, Args)]
 // `--drain -1` is a wrong value and not an unknown flag.
@@ -119,10 +124,11 @@ impl Up {
         let (tls, database, pools) = (self.tls()?, self.database.url()?, self.pools()?);
         let provider = self.oidc.provider()?;
         Backend::preflight(self.ipsec)?;
+        // Before the listeners: a second start names the directory, and not a port that the first one has.
+        let data_dir = OwnDirectory::open(&self.data_dir, &DATA_DIRECTORY)?;
         let api_listener = listen(self.listen, "the API", "--listen").await?;
         let agent_listener = listen(self.agent_listen, "agents", "--agent-listen").await?;
         let admin_listener = self.admin_listener().await?;
-        let data_dir = OwnDirectory::open(&self.data_dir, &DATA_DIRECTORY)?;
         database::check(data_dir.path(), database.as_ref())?;
         let ca = Arc::new(Ca::load_or_create(&data_dir.subdirectory(CA)?, Timestamp::now())?);
         let backend = Backend::start(IpsecConfig {

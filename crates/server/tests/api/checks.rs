@@ -193,8 +193,12 @@ async fn a_check_says_how_to_cure_a_silence() {
     let well = all_well(site.agent);
 
     let since = "2026-01-01T00:00:00Z".parse().unwrap();
-    let warning =
-        ConnectionWarning { reason: ConnectionDoubt::PeerSilent, message: "no answer".to_owned(), since };
+    let warning = ConnectionWarning {
+        reason: ConnectionDoubt::PeerSilent,
+        message: "no answer".to_owned(),
+        since,
+        ports: Vec::new(),
+    };
     let up = Connection { state: ConnectionState::Up, warnings: vec![warning], ..Connection::down(since) };
     let peer = TunnelCheck { problem: None, connection: Some(up) };
     let peer = check(&app, &share, Some(ShareCheck { tunnel: peer, ..well.clone() })).await;
