@@ -71,3 +71,50 @@ async fn every_property_that_can_be_written_is_returned() {
         }
     }
 }
+
+/// Values at the limits of a schema, and beyond them, and whether they are allowed.
+fn edges(schema: &Value) -> Vec<(Value, bool)> {
+    let number = |limit: &str, beyond: i64| {
+        let limit = schema[limit].as_i64();
+        limit.map(|limit| [(json!(limit), true), (json!(limit + beyond), false)])
+    };
+    let text = schema["maxLength"].as_u64().map(|most| {
+        let text = |length: u64| json!("a".repeat(usize::try_from(length).unwrap()));
+        [(text(most), true), (text(most + 1), false)]
+    });
+    [number("minimum", -1), number("maximum", 1), text].into_iter().flatten().flatten().collect()
+}
+
+#[tokio::test]
+async fn limits_of_numbers_and_texts_are_those_of_the_code() {
+    let (app, tunnel, site) = TestApp::with_site().await;
+    let document = document();
+    let mut requests = 10_u8;
+    for (list, schema) in [("ipsec-tunnels", "IpsecTunnelRequest"), ("ipsec-shares", "IpsecShareRequest")] {
+        let properties = document["components"]["schemas"][schema]["properties"].as_object().unwrap();
+        for (name, value, is_allowed) in properties
+            .iter()
+            .filter(|(_, schema)| schema["readOnly"] != true)
+            .flat_map(|(name, schema)| edges(schema).into_iter().map(move |(v, is)| (name, v, is)))
+        {
+            requests += 1;
+            let mut body = match list {
+                "ipsec-tunnels" => json!({"locationId": "local", "peerCidr": "10.66.0.0/16",
+                    "peerPublicIp": format!("203.0.113.{requests}")}),
+                _ => json!({"ipsecTunnelId": tunnel["id"], "envZId": site.z_id, "target": "127.0.0.1:80",
+                    "ingressPort": 20_000 + u16::from(requests)}),
+            };
+            body["name"] = json!(format!("limit-{requests}"));
+            body[name] = value;
+            let answer = app.post(list, body).await;
+            if is_allowed {
+                assert_eq!(answer.status, StatusCode::ACCEPTED, "{list}: {name}: {}", answer.text);
+            } else {
+                assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{list}: {name}");
+                let message = answer.body["message"].as_str().unwrap();
+                assert!(message.starts_with(name), "{list}: {name}: {message}");
+            }
+        }
+    }
+    assert!(requests > 16, "the schemas have limits");
+}
