@@ -4,6 +4,7 @@ mod agent_shortages;
 mod agents;
 mod applications;
 mod backpressure;
+mod black_hole;
 mod charon_crash;
 mod checks;
 mod clocks;

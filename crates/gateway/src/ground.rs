@@ -20,6 +20,7 @@ mod namespace_monitor;
 mod nfnetlink;
 mod nft;
 mod path_mtu;
+mod path_probe;
 pub(crate) mod probe;
 pub(crate) mod return_route;
 mod rtnetlink_handle;
@@ -55,6 +56,7 @@ pub(crate) use known_peers::KnownPeers;
 use link_addresses::LinkAddresses;
 pub(crate) use namespace::Namespace;
 use namespace_monitor::NamespaceMonitor;
+pub(crate) use path_probe::LatestClient;
 pub(crate) use running_tunnel::RunningTunnel;
 pub(crate) use state_dir::{StateDir, TunnelRecord};
 use steering::{Steering, SteeringConfig};
@@ -244,6 +246,7 @@ impl Ground {
         slot: &ClaimedSlot,
         desired: &TunnelDesired,
     ) -> Result<(), String> {
+        tunnel.look_at_unserved();
         // The guard first: nothing reaches the namespace before it.
         tunnel.keep_guard(desired, self.packets).await?;
         if !slot.is_guarded {
@@ -269,6 +272,7 @@ impl Ground {
             return Err(format!("the namespace {} was removed", self.namespace_name(desired.slot)));
         }
         tunnel.distrust();
+        tunnel.look_at_unserved();
         tunnel.keep_guard(desired, self.packets).await?;
         let mut restored = self.keep_rest(tunnel, desired).await?;
         if self.steer(desired).await? {
@@ -285,7 +289,7 @@ impl Ground {
         let (link, addresses) = (self.link_name(desired.slot), self.addresses(desired.slot));
         tunnel.keep_link(&link, addresses, desired.load_balancer_ip, self.packets).await?;
         let is_up = tunnel.handle.connection().borrow().state == ConnectionState::Up;
-        if let Some(mtu) = tunnel.look_at_path(desired.peer_address.get(), is_up)? {
+        if let Some(mtu) = tunnel.look_at_path(desired, is_up).await? {
             info!(tunnel.id = %desired.id, mtu, "path MTU to the peer changed");
             tunnel.keep_guard(desired, self.packets).await?;
         }
@@ -293,7 +297,7 @@ impl Ground {
             // Listeners at the old address are deaf.
             tunnel.handle = Arc::new(tunnel.handle.moved_to(desired.load_balancer_ip));
         }
-        tunnel.look_at_unserved();
+        tunnel.report_path();
         let restored = tunnel.take_restored();
         for what in &restored {
             warn!(tunnel.id = %desired.id, what, "another program has changed a tunnel's network: restored");

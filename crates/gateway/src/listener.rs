@@ -25,7 +25,7 @@ use wicketgate_transport::{
 
 use crate::{
     counters::ShareCounters,
-    ground::BACKLOG,
+    ground::{BACKLOG, LatestClient},
     parts::GatewayParts,
     proxy_protocol,
     quota::{ConnectionPermit, ConnectionQuota},
@@ -63,6 +63,7 @@ pub(crate) struct ConnectionContext {
     pub(crate) counters: Arc<ShareCounters>,
     /// Of the connections of the tunnel.
     pub(crate) tunnel: Arc<ConnectionQuota>,
+    pub(crate) latest_client: Arc<LatestClient>,
     pub(crate) parts: GatewayParts,
 }
 
@@ -168,6 +169,9 @@ async fn accept(socket: &mut Acceptor, context: &Arc<ConnectionContext>) {
     loop {
         let (client, address) = socket.next().await;
         let client = ResetOnDrop::accepted(client);
+        if let IpAddr::V4(address) = address.ip() {
+            context.latest_client.set(address);
+        }
         let admitted = match context.state.admit(Some(address), &context.tunnel, &context.parts) {
             Ok(admitted) => admitted,
             Err(reason) => {

@@ -224,6 +224,7 @@ impl TunnelTask {
             let ports = self.listeners.ports();
             self.unserved.take(tunnel.unserved(), &ports, Timestamp::now());
             if connection.state == ConnectionState::Up {
+                connection.warnings.extend(tunnel.path_warning());
                 connection.warnings.extend(self.unserved.warning(&ports));
             }
             let dropped = tunnel.dropped();

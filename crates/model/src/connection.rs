@@ -213,6 +213,8 @@ crate::text_enum!(
         NoTrafficReceived = "NoTrafficReceived",
         /// Hosts of the site use ports of the load balancer that no share has.
         PortWithoutShare = "PortWithoutShare",
+        /// Large packets are lost on the path to the site, and no ICMP error says so.
+        LargePacketsLost = "LargePacketsLost",
     }
 );
 crate::text_enum!(
@@ -293,6 +295,9 @@ mod tests {
         let old = r#"{"reason": "IkeVersionDiffers", "message": "why: what to do", "since": "2026-01-01T00:00:00Z"}"#;
         let error: ConnectionError = serde_json::from_str(old).unwrap();
         assert_eq!(error.to_string(), "why: what to do");
+        let warning = r#"{"reason": "PeerSilent", "message": "why", "since": "2026-01-01T00:00:00Z"}"#;
+        let warning: ConnectionWarning = serde_json::from_str(warning).unwrap();
+        assert_eq!(warning, ConnectionWarning::new(ConnectionDoubt::PeerSilent, "why", error.since));
         let new = ConnectionError { cause: "why".to_owned(), cure: "what to do".to_owned(), ..error };
         assert_eq!(new.to_string(), "why: what to do");
     }

@@ -1,6 +1,6 @@
 //! The packet filter in a tunnel's namespace: it answers one peer, and nothing in clear.
 //!
-//! The uplink accepts only IKE and ESP of the peer. The tunnel accepts only TCP and echo requests from the site's
+//! The uplink accepts only IKE and ESP of the peer. The tunnel accepts only TCP and echo messages from the site's
 //! network to the load balancer. Nothing is forwarded. The output mirrors this, so an answer whose SA is gone is
 //! dropped and never sent in clear.
 
@@ -31,6 +31,11 @@ const NARROWEST: u32 = 1000;
 fn max_segment(path: u32) -> u32 {
     let encrypted = (path.max(NARROWEST) - AROUND) / BLOCK * BLOCK;
     (encrypted - TRAILER - HEADERS).min(MAX_SEGMENT)
+}
+
+/// The largest packet of TCP for an outer path MTU.
+pub(super) fn largest_inner(path: u32) -> u32 {
+    max_segment(path) + HEADERS
 }
 
 /// The table, which replaces an existing one. `path` is the MTU of the path to the peer.
@@ -70,6 +75,7 @@ mod tests {
     fn segments_fit_the_path_mtu() {
         assert_eq!([1500, 1501, 9000].map(max_segment), [1360; 3]);
         assert_eq!([1480, 1400, 1000, 999, 68].map(max_segment), [1350, 1270, 870, 870, 870]);
+        assert_eq!([1500, 1280].map(largest_inner), [1400, 1182]);
     }
 
     #[test]

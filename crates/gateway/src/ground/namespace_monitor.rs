@@ -3,7 +3,7 @@
 //!
 //! Invariant: nothing here waits. The kernel answers these requests before the sender continues.
 
-use std::{io, net::Ipv4Addr};
+use std::{fs::File, io, net::Ipv4Addr, os::unix::fs::FileExt as _};
 
 use netlink_packet_route::{
     RouteNetlinkMessage,
@@ -42,9 +42,14 @@ const BUFFER: usize = 1 << 13;
 pub(crate) struct NamespaceMonitor {
     routing: Socket,
     rules: socket2::Socket,
+    /// The namespace's counters of TCP.
+    counters: File,
     /// A change was reported together with an answer.
     has_changed: bool,
 }
+
+/// The counters of TCP are a third of this.
+const COUNTERS: usize = 1 << 14;
 
 /// Messages read from the routing socket at a time. It holds a few hundred by default; a burst must not keep a thread
 /// here.
@@ -65,7 +70,8 @@ impl NamespaceMonitor {
             let mut routing = Socket::new(protocols::NETLINK_ROUTE)?;
             routing.set_non_blocking(true)?;
             routing.bind(&SocketAddr::new(0, CHANGES))?;
-            Ok(Self { routing, rules: ruleset::socket()?, has_changed: false })
+            let counters = File::open("/proc/thread-self/net/netstat")?;
+            Ok(Self { routing, rules: ruleset::socket()?, counters, has_changed: false })
         };
         namespace.run_blocking("open netlink sockets", open).await
     }
@@ -92,6 +98,13 @@ impl NamespaceMonitor {
     pub(crate) fn rules(&self) -> Result<RulesetGeneration, NetworkError> {
         ruleset::generation_by(&self.rules)
             .map_err(NetworkError::io("look whether packet rules were changed"))
+    }
+
+    /// How often a TCP connection of the namespace had no acknowledgement in time. 0 if the kernel does not say.
+    pub(crate) fn retransmission_timeouts(&self) -> u64 {
+        let mut text = vec![0; COUNTERS];
+        let length = self.counters.read_at(&mut text, 0).unwrap_or_default();
+        timeouts(&String::from_utf8_lossy(text.get(..length).unwrap_or_default())).unwrap_or_default()
     }
 
     /// Who uses ports of the load balancer that no listener has.
@@ -159,12 +172,30 @@ impl NamespaceMonitor {
     }
 }
 
+/// A line of names, and one of their values.
+fn timeouts(counters: &str) -> Option<u64> {
+    let mut lines = counters.lines().filter_map(|line| line.strip_prefix("TcpExt: "));
+    let (names, values) = (lines.next()?.split(' '), lines.next()?.split(' '));
+    let (_, value) = names.zip(values).find(|(name, _)| *name == "TCPTimeouts")?;
+    value.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ground::tool::tool;
 
     const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+
+    #[test]
+    fn the_kernel_counts_retransmission_timeouts() {
+        let counters =
+            "TcpExt: SyncookiesSent TCPTimeouts TCPLossUndo\nTcpExt: 0 17 3\nIpExt: InNoRoutes\nIpExt: 0\n";
+        assert_eq!(timeouts(counters), Some(17));
+        assert_eq!(timeouts("TcpExt: TCPTimeouts\n"), None);
+        let own = std::fs::read_to_string("/proc/thread-self/net/netstat").unwrap();
+        assert!(own.len() < COUNTERS && timeouts(&own).is_some(), "{own}");
+    }
 
     #[tokio::test]
     async fn a_change_is_reported_once_and_a_query_reports_none() {

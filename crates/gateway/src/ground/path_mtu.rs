@@ -3,38 +3,115 @@
 //! The kernel forgets a path MTU after ten minutes and learns it again from a packet that was too large. Following it
 //! would give the connections of these moments segments that are fragmented for as long as they last. So a learned
 //! value is kept while the connection is up, for some hours.
+//!
+//! On a path that drops large packets silently, the kernel learns nothing: a probe finds that, see [`super::path_probe`].
 
-use std::time::Duration;
+use std::{net::Ipv4Addr, time::Duration};
 
+use jiff::Timestamp;
 use tokio::time::Instant;
+use wicketgate_model::{ConnectionDoubt, ConnectionWarning};
 
-use super::link::MTU;
+use super::{link::MTU, path_probe::Outcome};
 
 /// After this time larger packets are tried again: a path seldom improves while a connection is up.
 const KEPT: Duration = Duration::from_secs(8 * 60 * 60);
+
+/// What nearly every path carries: it is the least of IPv6 (RFC 8200 §5), also for networks that use tunnels themselves.
+pub(super) const SAFE: u32 = 1280;
+
+/// The pauses between two probes: while large packets are lost, so that a repair is noticed; while connections wait for
+/// acknowledgements, which a path that has changed may cause; and otherwise.
+const PROBE_LOST: Duration = Duration::from_secs(15);
+const PROBE_STALLED: Duration = Duration::from_secs(3);
+const PROBE_RARELY: Duration = Duration::from_secs(10 * 60);
+/// After the first probe that told nothing, if there is a reason for another one. It doubles up to the longest one.
+const PROBE_UNCLEAR: Duration = Duration::from_secs(10);
+
+const LARGE_LOST: &str = "packets of more than 1,280 bytes are lost between the gateway and the site, without an ICMP error, and \
+     smaller ones pass: new connections get smaller segments, and open ones that hang have to be opened again. Let ICMP type 3 \
+     code 4 and fragments of UDP 4500 pass on the way, or lower the MTU of the line at the site's device";
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct PathMtu {
     /// The learned MTU, and when it was last confirmed.
     learned: Option<(u32, Instant)>,
+    /// Since when packets of more than [`SAFE`] are lost.
+    lost: Option<Timestamp>,
+    probed: Option<Probed>,
+}
+
+/// The last probe.
+#[derive(Debug)]
+struct Probed {
+    at: Instant,
+    host: Ipv4Addr,
+    outcome: Outcome,
+    /// Probes in a row that told nothing.
+    unclear: u32,
 }
 
 impl PathMtu {
     /// The largest packet that reaches the peer whole, as far as known.
     pub(super) fn bears(&self) -> u32 {
+        self.lost.map_or(self.learned(), |_| self.learned().min(SAFE))
+    }
+
+    /// As the kernel knows it.
+    pub(super) fn learned(&self) -> u32 {
         self.learned.map_or(MTU, |(mtu, _)| mtu)
     }
 
-    /// Processes the kernel's current path MTU. Returns whether the value to use changed.
-    pub(super) fn look(&mut self, mtu: u32, is_up: bool, now: Instant) -> bool {
-        let before = self.bears();
+    /// Processes the kernel's current path MTU.
+    pub(super) fn look(&mut self, mtu: u32, is_up: bool, now: Instant) {
+        let before = self.learned();
         let is_kept = |at| is_up && now.duration_since(at) < KEPT;
         match self.learned {
             Some((learned, at)) if mtu > learned && is_kept(at) => {}
             _ => self.learned = (mtu < MTU).then_some((mtu, now)),
         }
-        self.bears() != before
+        if !is_up || self.learned() < before {
+            // The previous packets were larger, or went another way.
+            self.probed = None;
+        }
+        if !is_up || self.learned() <= SAFE {
+            self.lost = None;
+        }
+    }
+
+    /// Whether to probe the path to `host` now. `has_stalled`: connections have waited for acknowledgements in vain.
+    pub(super) fn is_due(&self, host: Ipv4Addr, has_stalled: bool, now: Instant) -> bool {
+        if self.learned() <= SAFE {
+            return false;
+        }
+        let Some(last) = &self.probed else { return true };
+        let pause = match last.outcome {
+            Outcome::LargeLost => PROBE_LOST,
+            Outcome::Passes if has_stalled => PROBE_STALLED,
+            Outcome::Unclear if has_stalled || last.host != host => {
+                PROBE_UNCLEAR * 2_u32.saturating_pow(last.unclear.min(8))
+            }
+            Outcome::Passes | Outcome::Unclear => PROBE_RARELY,
+        };
+        now.duration_since(last.at) >= pause.min(PROBE_RARELY)
+    }
+
+    /// Takes a probe's outcome.
+    pub(super) fn probed(&mut self, host: Ipv4Addr, outcome: Outcome, (at, now): (Instant, Timestamp)) {
+        match outcome {
+            Outcome::Passes => self.lost = None,
+            Outcome::LargeLost => self.lost = self.lost.or(Some(now)),
+            Outcome::Unclear => {}
+        }
+        let before = self.probed.take().filter(|last| last.outcome == Outcome::Unclear);
+        let unclear = before.map_or(0, |last| last.unclear.saturating_add(1));
+        self.probed = Some(Probed { at, host, outcome, unclear });
+    }
+
+    /// That large packets are lost.
+    pub(super) fn warning(&self) -> Option<ConnectionWarning> {
+        Some(ConnectionWarning::new(ConnectionDoubt::LargePacketsLost, LARGE_LOST, self.lost?))
     }
 }
 
@@ -46,19 +123,75 @@ mod tests {
     fn a_learned_mtu_is_kept_after_the_kernel_forgets_it() {
         let mut path = PathMtu::default();
         let start = Instant::now();
-        let mut look = |mtu, is_up, after| (path.look(mtu, is_up, start + after), path.bears());
+        let mut look = |mtu, is_up, after| {
+            path.look(mtu, is_up, start + after);
+            path.bears()
+        };
         let minutes = |n: u64| Duration::from_secs(n * 60);
-        assert_eq!(look(MTU, true, minutes(0)), (false, MTU));
-        assert_eq!(look(1400, true, minutes(1)), (true, 1400));
-        assert_eq!(look(MTU, true, minutes(11)), (false, 1400));
+        assert_eq!(look(MTU, true, minutes(0)), MTU);
+        assert_eq!(look(1400, true, minutes(1)), 1400);
+        assert_eq!(look(MTU, true, minutes(11)), 1400);
         // A packet was too large again.
-        assert_eq!(look(1400, true, minutes(12)), (false, 1400));
-        assert_eq!(look(1300, true, minutes(13)), (true, 1300));
-        assert_eq!(look(1400, true, minutes(24)), (false, 1300));
-        assert_eq!(look(MTU, true, minutes(13) + KEPT - minutes(1)), (false, 1300));
-        assert_eq!(look(MTU, true, minutes(13) + KEPT), (true, MTU));
+        assert_eq!(look(1400, true, minutes(12)), 1400);
+        assert_eq!(look(1300, true, minutes(13)), 1300);
+        assert_eq!(look(1400, true, minutes(24)), 1300);
+        assert_eq!(look(MTU, true, minutes(13) + KEPT - minutes(1)), 1300);
+        assert_eq!(look(MTU, true, minutes(13) + KEPT), MTU);
         // A device that reconnects may use another path.
-        assert_eq!(look(1400, true, minutes(600)), (true, 1400));
-        assert_eq!(look(MTU, false, minutes(601)), (true, MTU));
+        assert_eq!(look(1400, true, minutes(600)), 1400);
+        assert_eq!(look(MTU, false, minutes(601)), MTU);
+    }
+
+    const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
+    const OTHER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 11);
+
+    #[test]
+    fn lost_packets_are_told_until_a_probe_passes_or_the_peer_is_gone() {
+        let (mut path, now) = (PathMtu::default(), Instant::now());
+        let at = |second| (now, Timestamp::from_second(second).unwrap());
+        path.probed(HOST, Outcome::Unclear, at(1));
+        assert_eq!((path.bears(), path.warning()), (MTU, None));
+        path.probed(HOST, Outcome::LargeLost, at(2));
+        path.probed(HOST, Outcome::LargeLost, at(3));
+        path.probed(HOST, Outcome::Unclear, at(4));
+        assert_eq!((path.bears(), path.warning().unwrap().since), (SAFE, at(2).1));
+        path.probed(HOST, Outcome::Passes, at(5));
+        assert_eq!((path.bears(), path.warning()), (MTU, None));
+        path.probed(HOST, Outcome::LargeLost, at(6));
+        // An ICMP error arrives after all.
+        path.look(1200, true, now);
+        assert_eq!((path.bears(), path.warning()), (1200, None));
+        path.look(MTU, true, now + KEPT);
+        path.probed(HOST, Outcome::LargeLost, at(7));
+        path.look(MTU, false, now + KEPT);
+        assert_eq!((path.bears(), path.warning()), (MTU, None));
+    }
+
+    #[test]
+    fn a_path_is_probed_once_and_again_with_a_reason() {
+        let (mut path, start) = (PathMtu::default(), Instant::now());
+        let seconds = Duration::from_secs;
+        assert!(path.is_due(HOST, false, start));
+        path.probed(HOST, Outcome::Passes, (start, Timestamp::UNIX_EPOCH));
+        let is_due = |path: &PathMtu, host, has_stalled, after| path.is_due(host, has_stalled, start + after);
+        assert!(!is_due(&path, OTHER, false, seconds(599)) && is_due(&path, HOST, false, seconds(600)));
+        assert!(!is_due(&path, HOST, true, seconds(2)) && is_due(&path, HOST, true, seconds(3)));
+        path.probed(HOST, Outcome::LargeLost, (start, Timestamp::UNIX_EPOCH));
+        assert!(!is_due(&path, HOST, true, seconds(14)) && is_due(&path, HOST, false, seconds(15)));
+        // A host that answers no echo request.
+        path.probed(HOST, Outcome::Unclear, (start, Timestamp::UNIX_EPOCH));
+        assert!(!is_due(&path, HOST, false, seconds(599)) && !is_due(&path, OTHER, false, seconds(9)));
+        assert!(is_due(&path, OTHER, false, seconds(10)) && is_due(&path, HOST, true, seconds(10)));
+        path.probed(OTHER, Outcome::Unclear, (start, Timestamp::UNIX_EPOCH));
+        assert!(!is_due(&path, HOST, false, seconds(19)) && is_due(&path, HOST, false, seconds(20)));
+        for _ in 0..40 {
+            path.probed(OTHER, Outcome::Unclear, (start, Timestamp::UNIX_EPOCH));
+        }
+        assert!(!is_due(&path, HOST, true, seconds(599)) && is_due(&path, HOST, true, seconds(600)));
+        // A new path, and one that needs no probe.
+        path.look(1400, true, start);
+        assert!(is_due(&path, HOST, false, seconds(0)));
+        path.look(SAFE, true, start);
+        assert!(!is_due(&path, HOST, true, seconds(600)));
     }
 }

@@ -7,18 +7,29 @@
 
 use std::{mem, net::Ipv4Addr, sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::debug;
 use wicketgate_model::TunnelDesired;
 
 use super::{
-    Namespace, NetworkError, TunnelHandle, guard, host_addresses, inner_packets::InnerPackets, link,
-    link_addresses::LinkAddresses, namespace_monitor::NamespaceMonitor, nft, path_mtu::PathMtu,
+    Namespace, NetworkError, TunnelHandle, guard, host_addresses,
+    inner_packets::InnerPackets,
+    link,
+    link_addresses::LinkAddresses,
+    namespace_monitor::NamespaceMonitor,
+    nft,
+    path_mtu::{PathMtu, SAFE},
+    path_probe::{self, Outcome},
     ruleset::RulesetGeneration,
 };
 
 /// How often the link is compared without a reported change.
 const COMPARE_EVERY: Duration = Duration::from_secs(10 * 60);
+
+/// Retransmission timeouts between two looks that are a reason to probe the path: the second one of a connection follows after
+/// half a second or more without an acknowledgement.
+const STALLED: u64 = 2;
 
 /// See the module.
 #[derive(Debug)]
@@ -34,6 +45,8 @@ pub(crate) struct RunningTunnel {
     /// The engine's starts and their ends, at the last comparison.
     engine_starts: usize,
     path: PathMtu,
+    /// Retransmission timeouts of all connections, at the last look.
+    timeouts: u64,
     is_distrusted: bool,
     /// What others had changed, and what was restored since [`RunningTunnel::take_restored`].
     restored: Vec<String>,
@@ -49,8 +62,20 @@ impl RunningTunnel {
     ) -> Self {
         let (guard, linked, path) = (None, None, PathMtu::default());
         let (is_distrusted, restored) = (false, Vec::new());
-        let engine_starts = 0;
-        Self { slot, handle, namespace, monitor, guard, linked, engine_starts, path, is_distrusted, restored }
+        let (engine_starts, timeouts) = (0, 0);
+        Self {
+            slot,
+            handle,
+            namespace,
+            monitor,
+            guard,
+            linked,
+            engine_starts,
+            path,
+            timeouts,
+            is_distrusted,
+            restored,
+        }
     }
 
     /// What was restored since the last call.
@@ -117,8 +142,12 @@ impl RunningTunnel {
         Ok(())
     }
 
-    /// Reports who uses ports that no listener has.
+    /// Reports who uses ports that no listener has. New rules count from 0, so this comes before them.
     pub(super) fn look_at_unserved(&self) {
+        // What an earlier run's rules have counted includes what came while no share was served.
+        if self.guard.is_none() {
+            return;
+        }
         match self.monitor.unserved() {
             Ok(unserved) => self.handle.set_unserved(unserved),
             // Removed rules are restored, and reported, elsewhere.
@@ -126,10 +155,46 @@ impl RunningTunnel {
         }
     }
 
-    /// Reads the path MTU to `peer` from the kernel; `Some` where it differs from before.
-    pub(super) fn look_at_path(&mut self, peer: Ipv4Addr, is_up: bool) -> Result<Option<u32>, NetworkError> {
-        let learned = self.monitor.path_mtu(peer)?;
-        Ok(self.path.look(learned, is_up, Instant::now()).then(|| self.path.bears()))
+    /// Reports what the path does to packets. The rules that cure it come before this.
+    pub(super) fn report_path(&self) {
+        self.handle.set_path_warning(self.path.warning());
+    }
+
+    /// Reads the path MTU to the peer from the kernel, and probes the path if there is a reason; `Some` where the MTU to use
+    /// differs from before.
+    pub(super) async fn look_at_path(
+        &mut self,
+        desired: &TunnelDesired,
+        is_up: bool,
+    ) -> Result<Option<u32>, NetworkError> {
+        let before = self.path.bears();
+        let learned = self.monitor.path_mtu(desired.peer_address.get())?;
+        self.path.look(learned, is_up, Instant::now());
+        if is_up {
+            self.probe_path(desired.load_balancer_ip).await;
+        } else {
+            self.handle.latest_client().forget();
+        }
+        Ok((self.path.bears() != before).then(|| self.path.bears()))
+    }
+
+    /// Probes the path to the client that connected last, if it is time.
+    async fn probe_path(&mut self, from: Ipv4Addr) {
+        let Some(host) = self.handle.latest_client().get() else { return };
+        let timeouts = self.monitor.retransmission_timeouts();
+        let has_stalled = timeouts.saturating_sub(mem::replace(&mut self.timeouts, timeouts)) >= STALLED;
+        if !self.path.is_due(host, has_stalled, Instant::now()) {
+            return;
+        }
+        let (middle, large) = (guard::largest_inner(SAFE), guard::largest_inner(self.path.learned()));
+        let probe = move || path_probe::probe(from, host, middle, large);
+        let outcome = self.namespace.run_blocking("probe the path to the site", probe).await;
+        let outcome = outcome.unwrap_or_else(|error| {
+            debug!(%error, "the path to the site could not be probed");
+            Outcome::Unclear
+        });
+        debug!(%host, ?outcome, "the path to the site was probed");
+        self.path.probed(host, outcome, (Instant::now(), Timestamp::now()));
     }
 }
 

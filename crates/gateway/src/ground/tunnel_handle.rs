@@ -12,10 +12,10 @@ use std::{
 use jiff::Timestamp;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{Notify, watch};
-use wicketgate_model::{Connection, ConnectionError, ConnectionFault, Problem, Reason};
+use wicketgate_model::{Connection, ConnectionError, ConnectionFault, ConnectionWarning, Problem, Reason};
 use wicketgate_transport::reset_on_drop;
 
-use super::{Namespace, Unserved};
+use super::{LatestClient, Namespace, Unserved};
 
 /// The kernel's default limit of connections that wait to be accepted is 4,096.
 pub(crate) const BACKLOG: i32 = 1024;
@@ -37,6 +37,8 @@ impl TunnelHandle {
             problem: watch::Sender::new(None),
             dropped: watch::Sender::new(None),
             unserved: watch::Sender::new(Vec::new()),
+            path: watch::Sender::new(None),
+            latest_client: Arc::default(),
             engine_starts: AtomicUsize::new(0),
             changed: Notify::new(),
         };
@@ -125,6 +127,20 @@ impl TunnelHandle {
         self.reports.set(&self.reports.unserved, unserved);
     }
 
+    /// What the path to the peer does to packets, if that is a fault.
+    pub(crate) fn path_warning(&self) -> Option<ConnectionWarning> {
+        self.reports.path.borrow().clone()
+    }
+
+    pub(super) fn set_path_warning(&self, warning: Option<ConnectionWarning>) {
+        self.reports.set(&self.reports.path, warning);
+    }
+
+    /// To be told of each client that connects.
+    pub(crate) fn latest_client(&self) -> &Arc<LatestClient> {
+        &self.reports.latest_client
+    }
+
     /// Waits until the connection or the problem changes. For one waiter; cancel-safe, and a change while nothing waits
     /// is not missed.
     pub async fn changed(&self) {
@@ -166,6 +182,8 @@ struct Reports {
     problem: watch::Sender<Option<Problem>>,
     dropped: watch::Sender<Option<ConnectionError>>,
     unserved: watch::Sender<Vec<Unserved>>,
+    path: watch::Sender<Option<ConnectionWarning>>,
+    latest_client: Arc<LatestClient>,
     /// Grows at the begin and at the end of each start.
     engine_starts: AtomicUsize,
     changed: Notify,

@@ -151,6 +151,7 @@ impl TunnelListeners {
             state: Arc::clone(state),
             counters: parts.counters.of(id, self.tunnel),
             tunnel: Arc::clone(&self.quota),
+            latest_client: Arc::clone(tunnel.latest_client()),
             parts: parts.clone(),
         };
         let port = share.ingress_port;
