@@ -28,7 +28,7 @@ use wicketgate_system::backoff::Backoff;
 use wicketgate_transport::{
     carrier::Carrier,
     frame::{OpenRequest, RefusalReason, StreamRefusal},
-    relay::{Counters, Ends, relay},
+    relay::{Broken, Counters, Ends, Side, relay},
     reset_on_drop::ResetOnDrop,
 };
 
@@ -151,7 +151,7 @@ impl Agent {
 
     /// Runs one stream. Returns the carrier if it can be used again.
     async fn stream(self: &Arc<Self>, open: OpenRequest, mut carrier: Carrier) -> Option<Carrier> {
-        let (tcp, _in_use) = match self.dial_for(&open).await {
+        let (tcp, mut in_use) = match self.dial_for(&open).await {
             Ok(dialled) => dialled,
             Err(refusal) => {
                 debug!(share.id = %open.share, reason = %refusal, "a stream was refused");
@@ -169,6 +169,9 @@ impl Agent {
         match relay(tcp, carrier, counters, ends).await {
             Ok(carrier) => Some(carrier),
             Err(broken) => {
+                if matches!(broken, Broken::Unanswered(Side::Connection)) {
+                    in_use.lost();
+                }
                 debug!(share.id = %open.share, reason = ?broken, "a stream broke");
                 None
             }

@@ -25,7 +25,7 @@ use tokio::{
 /// After this time without an answer the next address is dialled, too (RFC 8305 §5: Connection Attempt Delay).
 const STAGGER: Duration = Duration::from_millis(250);
 /// What a lookup may add to the time of a dial: the C library asks the second name server after five seconds.
-pub(crate) const MORE: Duration = Duration::from_secs(3);
+pub(crate) const MORE: Duration = Duration::from_millis(3500);
 /// What remains for a dial after a long lookup.
 const DIAL: Duration = Duration::from_secs(2);
 /// Addresses that are dialled: with the stagger, all of them within a dial's time.

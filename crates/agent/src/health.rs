@@ -63,13 +63,21 @@ impl Watched {
 pub(crate) struct TargetInUse<'a> {
     healths: &'a TargetHealths,
     target: Target,
+    is_lost: bool,
+}
+
+impl TargetInUse<'_> {
+    /// The target has stopped to answer: it is probed as soon as no stream uses it.
+    pub(crate) fn lost(&mut self) {
+        self.is_lost = true;
+    }
 }
 
 impl Drop for TargetInUse<'_> {
     fn drop(&mut self) {
         let mut known = self.healths.known.lock();
         if let Some(state) = known.targets.get_mut(&self.target) {
-            state.stream_ended(Instant::now());
+            state.stream_ended(Instant::now(), self.is_lost);
         }
         known.forget_unused(&self.target);
         drop(known);
@@ -143,7 +151,7 @@ impl TargetHealths {
             .or_insert_with(|| TargetState::new(Instant::now()))
             .stream_began();
         drop(known);
-        TargetInUse { healths: self, target }
+        TargetInUse { healths: self, target, is_lost: false }
     }
 
     /// Changes that were not reported to the gateway yet.
@@ -220,7 +228,10 @@ impl Known {
             let is_wanted = match &state.failure {
                 // Also by an agent that has no duty: it reports that the target is back.
                 Some(_) => shares().any(|watched| watched.interval.is_some()),
-                None => !state.is_in_use() && shares().any(|w| w.duty && w.interval.is_some()),
+                None => {
+                    let is_probed = |w: &Watched| (w.duty || state.is_doubted()) && w.interval.is_some();
+                    !state.is_in_use() && shares().any(is_probed)
+                }
             };
             is_wanted && !state.probing
         })
@@ -361,6 +372,14 @@ mod tests {
         assert_eq!(scene.healths.take_due(now + 1000 * INTERVAL), []);
         drop(stream);
         assert!(scene.healths.next_due().unwrap() > now + INTERVAL / 4, "it was alive a moment ago");
+        scene.healths.duty(&[], &[share(0), share(1)], now);
+        let mut stream = scene.healths.in_use(target());
+        stream.lost();
+        drop(stream);
+        assert_eq!(scene.healths.take_due(Instant::now()), [target()], "it did not answer");
+        scene.record(Ok(()), DialledBy::Probe);
+        assert_eq!(scene.healths.next_due(), None);
+        scene.healths.duty(&[share(0), share(1)], &[], now);
         scene.now += INTERVAL;
         assert!(scene.probes_in(INTERVAL) > 0);
     }

@@ -27,6 +27,8 @@ pub(super) struct TargetState {
     /// When the next probe is due, if the target is probed.
     pub(super) probe_at: Instant,
     streams: usize,
+    /// A stream has ended because the target did not answer, and there was no dial since.
+    is_doubted: bool,
     /// A dial has succeeded.
     was_reached: bool,
     /// Before the next probe. Probes in a row with the same result double it.
@@ -43,6 +45,7 @@ impl TargetState {
             probing: false,
             probe_at: now,
             streams: 0,
+            is_doubted: false,
             was_reached: false,
             pause: Duration::ZERO,
             interval: Duration::ZERO,
@@ -53,14 +56,19 @@ impl TargetState {
         self.streams > 0
     }
 
+    pub(super) fn is_doubted(&self) -> bool {
+        self.is_doubted
+    }
+
     pub(super) fn stream_began(&mut self) {
         self.streams += 1;
     }
 
-    pub(super) fn stream_ended(&mut self, now: Instant) {
+    pub(super) fn stream_ended(&mut self, now: Instant, is_lost: bool) {
         self.streams = self.streams.saturating_sub(1);
+        self.is_doubted |= is_lost;
         if !self.is_in_use() && self.failure.is_none() {
-            self.probe_after(self.interval, now);
+            self.probe_after(if self.is_doubted { Duration::ZERO } else { self.interval }, now);
         }
     }
 
@@ -84,7 +92,7 @@ impl TargetState {
         let (least, most) = if failure.is_some() { FAILING } else { (interval, LONGEST) };
         self.interval = interval;
         self.was_reached |= failure.is_none();
-        self.failure = failure;
+        (self.failure, self.is_doubted) = (failure, false);
         match by {
             DialledBy::Probe => {
                 self.probing = false;

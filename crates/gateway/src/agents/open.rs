@@ -27,8 +27,8 @@ use wicketgate_transport::{
 
 /// For opening a stream: within the usual connect timeout of clients.
 const OPEN_WITHIN: Duration = Duration::from_secs(15);
-/// For a carrier, if none is parked: a handshake behind a queue of others.
-const CARRIER_WITHIN: Duration = Duration::from_secs(5);
+/// For a carrier, if none is parked: a handshake behind a queue of others. A client is told why within 5 s.
+const CARRIER_WITHIN: Duration = Duration::from_millis(4500);
 /// For an agent's answer: its dial takes 8 s at most.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// For a sign of a target that was connected: one that closes at once does so within a round trip.

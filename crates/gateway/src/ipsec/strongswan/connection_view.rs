@@ -157,6 +157,12 @@ impl ConnectionView {
             return true;
         }
         let blocked = self.passages.log(line, now).filter(|_| self.line != Negotiation::Up);
+        if blocked.as_ref().is_some_and(|fault| fault.reason == ConnectionFault::PeerDoesNotAnswer) {
+            if let Some(fault) = blocked.filter(|_| !self.has_reported_fault(now)) {
+                self.fail(fault, now);
+            }
+            return true;
+        }
         if let Some(fault) = withdrawn.or(blocked).or_else(|| self.faults.log(line, ends, now)) {
             if fault.reason == ConnectionFault::PeerDoesNotAnswer {
                 self.silence = Some(fault);
@@ -172,6 +178,11 @@ impl ConnectionView {
     /// Whether the peer may be silent: then the counters show soon that it is not.
     pub(super) fn is_doubtful(&self) -> bool {
         self.answers.warning().is_some()
+    }
+
+    /// How long until an attempt of the peer is overdue.
+    pub(super) fn due(&self, now: Timestamp) -> Option<SignedDuration> {
+        self.passages.due(now)
     }
 
     /// Whether the first packet is awaited.

@@ -261,7 +261,10 @@ impl Task {
     /// The pause before the next look, from the one before the last.
     fn next_pause(&self, pause: Duration, is_still: bool) -> Duration {
         match self.view.line {
-            Negotiation::Initiating | Negotiation::Responding => LOOK_OFTEN,
+            Negotiation::Initiating | Negotiation::Responding => {
+                let due = self.view.due(Timestamp::now()).and_then(|due| Duration::try_from(due).ok());
+                due.map_or(LOOK_OFTEN, |due| LOOK_OFTEN.min(due + LOOK_AFTER))
+            }
             Negotiation::Up if self.view.is_doubtful() => LOOK_OFTEN,
             Negotiation::Up if self.view.is_unused() => LOOK_EVERY,
             _ if is_still => (pause * 2).clamp(LOOK_EVERY, LOOK_RARELY),

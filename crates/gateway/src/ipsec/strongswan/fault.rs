@@ -23,6 +23,7 @@ use super::{conf::Ends, peer_fault::PeerFault};
 use findings::{Finding, Findings};
 
 pub(super) use log_line::LogLine;
+use passage::NO_ANSWER;
 pub(super) use passage::Passages;
 
 /// The notifies of a failure, as charon abbreviates them in its log, and as RFC 7296 §3.10.1 names them.
@@ -76,7 +77,7 @@ impl Faults {
         let text = line.text;
         if text.starts_with("giving up after ") && text.contains("retransmit") {
             self.0.retain(|(sa, _)| *sa != line.ike_sa);
-            return Some(PeerFault::new(ConnectionFault::PeerDoesNotAnswer, "the peer does not answer"));
+            return Some(PeerFault::new(ConnectionFault::PeerDoesNotAnswer, NO_ANSWER));
         }
         if text.starts_with("ignoring IKE_SA_INIT, hitting IKE_SA limit") {
             let cause =

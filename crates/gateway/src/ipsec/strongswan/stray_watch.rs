@@ -10,8 +10,8 @@ use crate::{
 };
 
 /// After a change of the SAs, and after each packet found, further ones do not count for this long: some are under way, and the
-/// peer may be being called.
-const PAUSE: Duration = Duration::from_secs(5);
+/// peer may be being called. The second packet is told, within 5 s of the change.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// See the module.
 #[derive(Debug)]

@@ -19,6 +19,10 @@ const AUTHENTICATES_WITHIN: SignedDuration = SignedDuration::from_millis(4500);
 /// peer has begun, or that a rekey made, have this number too.
 const REPEATED_IKE_AUTH: &str = "retransmit 3 of request with message ID 1";
 
+/// The repetition of IKE_SA_INIT without an answer after which the peer is said not to answer: 3.3 s. A slow device computes a key
+/// exchange before its answer, in less.
+const REPEATED_IKE_SA_INIT: &str = "retransmit 4 of request with message ID 0";
+
 const NOT_ON_4500: &str = "the peer answers IKE on UDP 500 and not on UDP 4500: UDP 4500 is dropped on the way, or the device refuses \
      without an answer";
 
@@ -39,6 +43,8 @@ struct Passage {
     /// The peer has sent IKE_AUTH, or repeats IKE_SA_INIT.
     has_gone_on: bool,
     repeated: u32,
+    /// The gateway has sent IKE_SA_INIT, and has no answer to it.
+    is_calling: bool,
     /// The gateway has sent IKE_AUTH, and has no answer to it.
     is_asking: bool,
 }
@@ -54,12 +60,19 @@ impl Passages {
         if text == REPEATED_IKE_AUTH {
             return self.0.get(&sa).filter(|passage| passage.is_asking).map(|_| blocked(NOT_ON_4500));
         }
+        if text == REPEATED_IKE_SA_INIT {
+            let silent = self.0.get(&sa).filter(|passage| passage.is_calling);
+            return silent.map(|_| PeerFault::new(ConnectionFault::PeerDoesNotAnswer, NO_ANSWER));
+        }
+        let is_call = text.starts_with("generating IKE_SA_INIT request 0 ");
+        let is_heard = text.starts_with("parsed IKE_SA_INIT response 0 ");
         let is_answer = text.starts_with("generating IKE_SA_INIT response ") && !text.contains("[ N(");
         let is_repeated = text.starts_with("received retransmit of request with ID 0");
         let is_authentication = text.starts_with("parsed IKE_AUTH request ");
         let is_asking = text.starts_with("generating IKE_AUTH request 1 ");
         let is_told = text.starts_with("parsed IKE_AUTH response 1 ");
-        if !(is_answer || is_repeated || is_authentication || is_asking || is_told) {
+        let is_own = is_call || is_heard || is_asking || is_told;
+        if !(is_own || is_answer || is_repeated || is_authentication) {
             return None;
         }
         while self.0.len() >= REMEMBERED && !self.0.contains_key(&sa) {
@@ -68,8 +81,8 @@ impl Passages {
         let passage = self.0.entry(sa).or_default();
         if is_answer {
             passage.answered = Some(now);
-        } else if is_asking || is_told {
-            passage.is_asking = is_asking;
+        } else if is_own {
+            (passage.is_calling, passage.is_asking) = (is_call, is_asking);
         } else {
             passage.has_gone_on = true;
             passage.repeated += u32::from(is_repeated);
@@ -78,6 +91,14 @@ impl Passages {
             let cause = "the peer's IKE messages on UDP 500 arrive, and the gateway's answers do not reach it: it repeats them";
             PeerFault::new(ConnectionFault::AnswersLost, cause)
         })
+    }
+
+    /// When the next attempt of the peer will be overdue.
+    pub(in crate::ipsec::strongswan) fn due(&self, now: Timestamp) -> Option<SignedDuration> {
+        let waiting = self.0.values().filter(|passage| !passage.has_gone_on);
+        let left =
+            waiting.filter_map(|passage| Some(AUTHENTICATES_WITHIN - now.duration_since(passage.answered?)));
+        left.filter(SignedDuration::is_positive).min()
     }
 
     /// The fault of an IKE SA that the peer has begun and that is still being negotiated.
@@ -94,6 +115,9 @@ impl Passages {
         ))
     }
 }
+
+/// What charon's last line about such an attempt says, too.
+pub(super) const NO_ANSWER: &str = "the peer does not answer";
 
 fn blocked(cause: &str) -> PeerFault {
     PeerFault::new(ConnectionFault::NatTraversalBlocked, cause)
@@ -147,6 +171,34 @@ mod tests {
         for lines in [&[][..], &[AUTH], &[ASKED, TOLD]] {
             assert_eq!(reasons(&[lines, &[&repeated(1)]].concat(), 0), [], "{lines:?}");
         }
+    }
+
+    #[test]
+    fn a_peer_that_does_not_answer_the_gateways_call_is_silent() {
+        const CALLED: &str = "generating IKE_SA_INIT request 0 [ SA KE No N(NATD_S_IP) N(NATD_D_IP) ]";
+        const HEARD: &str = "parsed IKE_SA_INIT response 0 [ SA KE No N(NATD_S_IP) N(NATD_D_IP) ]";
+        let repeated = |times: u32| format!("retransmit {times} of request with message ID 0");
+        assert_eq!(reasons(&[CALLED, &repeated(4)], 0), [ConnectionFault::PeerDoesNotAnswer]);
+        assert_eq!(reasons(&[CALLED, &repeated(3)], 0), []);
+        // The first request of the gateway in an IKE SA of the peer, and one after the answer.
+        for lines in [&[][..], &[AUTH], &[CALLED, HEARD]] {
+            assert_eq!(reasons(&[lines, &[&repeated(4)]].concat(), 0), [], "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn the_next_attempt_that_will_be_overdue_is_known() {
+        let mut passages = Passages::default();
+        assert_eq!(passages.due(at(0)), None);
+        passages.log(LogLine { ike_sa: Some(1), text: INIT }, at(0));
+        passages.log(LogLine { ike_sa: Some(2), text: INIT }, at(1000));
+        let due = |passages: &Passages, now| passages.due(at(now)).map(|left| left.as_millis());
+        assert_eq!(
+            [due(&passages, 0), due(&passages, 4500), due(&passages, 5500)],
+            [Some(4500), Some(1000), None]
+        );
+        passages.log(LogLine { ike_sa: Some(2), text: AUTH }, at(1000));
+        assert_eq!(due(&passages, 4500), None);
     }
 
     #[test]
