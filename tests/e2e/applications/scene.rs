@@ -16,8 +16,8 @@ use wicketgate_lab::{Agent, Process, Site, run};
 use super::tap::Tap;
 use crate::harness::{PATIENCE, World, door, share_body, text};
 
-/// Seconds for one run of a client: only one that hangs takes longer.
-const CLIENT: &str = "60";
+/// Seconds for one run of a client, which moves up to 100 MB each way: only one that hangs takes longer, on a busy machine, too.
+const CLIENT: &str = "150";
 
 pub(super) struct Scene {
     pub(super) world: World,

@@ -88,7 +88,7 @@ impl KnownPeers {
 mod tests {
     use super::*;
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn peers_are_known_after_a_restart_also_when_a_write_has_failed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state/known-peers");
@@ -98,7 +98,7 @@ mod tests {
         peers.add(first);
         peers.add(first);
         assert!(peers.is_known(first) && !peers.is_known(other));
-        // Its directory does not exist yet.
+        // Its directory does not exist yet. The clock advances when the write has failed, and nothing else is under way.
         sleep(PAUSE_FIRST / 2).await;
         assert!(peers.known.lock().has_writer);
         std::fs::create_dir(dir.path().join("state")).unwrap();

@@ -117,13 +117,21 @@ mod tests {
         }
     }
 
+    fn soon(is: impl Fn() -> bool) {
+        let end = Instant::now() + Duration::from_secs(20);
+        while !is() {
+            assert!(Instant::now() < end);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     #[test]
     fn a_process_that_sleeps_or_is_stopped_is_idle_and_one_that_waits_for_the_processor_is_not() {
         let asleep = Running::new("sleep", &["60"]);
         assert!(asleep.idle().iter().all(|idle| *idle >= HALF));
         let stopped = Running::new("yes", &[]);
         kill_process(Pid::from_raw(stopped.pid()).unwrap(), Signal::STOP).unwrap();
-        std::thread::sleep(Duration::from_millis(50));
+        soon(|| ProcessTime::read(stopped.pid()).unwrap().is_stopped());
         assert!(stopped.idle().iter().all(|idle| *idle >= HALF));
         assert!(ProcessTime::read(stopped.pid()).unwrap().is_stopped());
         // Both want the same processor at all times; the second gets what the first leaves.
@@ -132,7 +140,8 @@ mod tests {
         let cpu = cpus.split(['-', ',']).next().unwrap();
         let _busy = Running::new("taskset", &["-c", cpu, "yes"]);
         let starved = Running::new("taskset", &["-c", cpu, "chrt", "-i", "0", "yes"]);
-        std::thread::sleep(Duration::from_millis(200));
+        // The others set its processor and class, and replace themselves.
+        soon(|| fs::read_to_string(format!("/proc/{}/comm", starved.pid())).unwrap() == "yes\n");
         assert_eq!(starved.idle(), [Duration::ZERO; 4]);
         assert!(ProcessTime::read(i32::MAX).is_err());
     }
