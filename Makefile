@@ -6,7 +6,7 @@ CARGO ?= cargo
 BIN = $(or $(CARGO_TARGET_DIR),target)/debug
 
 .DEFAULT_GOAL := help
-.PHONY: help install build demo demo-down test test-kernel lint openapi schemathesis bench bench-dataplane
+.PHONY: help install build demo demo-down test test-kernel named lint openapi schemathesis bench bench-dataplane
 
 help: ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -45,6 +45,9 @@ test-kernel: install ## Run the end-to-end tests of ESP in the kernel, under Deb
 	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=$(abspath tests/kernel/run.sh) \
 	  $(CARGO) test --locked --workspace --test it -- \
 	  --include-ignored --test-threads 1 kernel_esp overlapping entry_point libreswan guard own_address
+
+named: install ## Measure how soon faults are named, for docs/TROUBLESHOOTING.md (as root, on a quiet machine); RUNS=3
+	@tests/named.sh
 
 lint: ## Check the formatting and the lints
 	$(CARGO) fmt --all --check

@@ -7,6 +7,7 @@ pub(crate) mod esp;
 pub(crate) mod home;
 pub(crate) mod hops;
 pub(crate) mod libreswan;
+pub(crate) mod line;
 pub(crate) mod packets;
 pub(crate) mod ping;
 pub(crate) mod sas;

@@ -1,6 +1,6 @@
 //! An agent that runs out of descriptors or source ports says that it is the agent's shortage, and not the target's fault.
 
-use std::{io::Write as _, net::TcpStream};
+use std::{io::Write as _, net::TcpStream, time::Instant};
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
@@ -42,11 +42,13 @@ fn fill(world: &World, tunnel: &Value, most: usize) -> Result<Vec<TcpStream>> {
 fn named(world: &World, share: &Value, tunnel: &Value, limit: &str) -> Result<()> {
     let path = format!("ipsec-shares/{}", text(share, "id")?);
     // The status needs one refused connection; clients go on trying.
+    let begin = Instant::now();
     let named = world.lab.until("the shortage is named", PATIENCE, || {
         let _ = connect(&world.outside, door(tunnel, 9000)?, PATIENCE)?.write_all(b"once more");
         let share = world.gateway.api.get(&world.gateway.at(&path))?;
         Ok((share["statusDetail"]["reason"] == "AgentExhausted").then_some(share))
     })?;
+    wicketgate_lab::named("AgentExhausted", begin.elapsed());
     let message = text(&named["statusDetail"], "message")?;
     ensure!(message.contains(limit), "{named}");
     let check =

@@ -52,11 +52,13 @@ fn a_copied_state_directory_is_named_and_the_running_agent_goes_on() -> Result<(
     let copied =
         Command::new("cp").arg("-a").arg(&published.agent.state).arg(world.lab.path("copy")).status()?;
     ensure!(copied.success(), "cp: {copied}");
+    let begin = Instant::now();
     let mut copy = world.start_agent("copy", None)?;
     let path = format!("ipsec-shares/{}", text(&published.share, "id")?);
     let named = world.gateway.wait(&world.lab, &path, "named", PATIENCE, |share| {
         share["statusDetail"]["reason"] == "AgentDuplicated"
     })?;
+    wicketgate_lab::named("AgentDuplicated", begin.elapsed());
     ensure!(named["status"] == "DEPLOYED" && named["ready"] == true, "{named}");
     for _ in 0..20 {
         ensure!(ask(&world.outside, published.door, PATIENCE)? == "here");

@@ -105,6 +105,9 @@ impl Scene {
             let stuck = scope.spawn(|| transfer(self, STUCK));
             let named = self.warns(true, NAMED)?;
             let after = begin.elapsed();
+            for row in ["LargePacketsLost", "Connections open and small answers arrive; large ones hang."] {
+                wicketgate_lab::named(row, after);
+            }
             ensure!(named["ready"] == true && named["connection"]["state"] == "UP", "{named}");
             ensure!(stuck.join().is_ok_and(|ended| ended.is_err()), "the path has no black hole");
             anyhow::Ok(after)

@@ -7,10 +7,12 @@ use std::{
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     thread,
+    time::Instant,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
+use wicketgate_lab::named;
 
 use crate::harness::{
     PATIENCE, World, door,
@@ -67,6 +69,11 @@ fn a_walk_and_the_agents_tell_how_a_share_is() -> Result<()> {
     ensure!(text(&failed["hops"][4], "advice").is_ok(), "the failed hop has no advice: {failed}");
 
     published.agent.process.kill()?;
+    let killed = Instant::now();
+    let share = format!("ipsec-shares/{}", text(&published.share, "id")?);
+    let is_offline = |s: &Value| s["statusDetail"]["reason"] == "AgentOffline";
+    world.gateway.wait(&world.lab, &share, "without an agent", PATIENCE, is_offline)?;
+    named("AgentOffline", killed.elapsed());
     let gone = world.lab.until("the agent is OFFLINE", PATIENCE, || {
         let agents = world.gateway.list("agents")?;
         Ok(agents.into_iter().find(|a| a["status"] == "OFFLINE"))

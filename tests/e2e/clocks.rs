@@ -1,9 +1,10 @@
 //! An agent whose host has a wrong clock, by which certificates are not valid.
 
-use std::process::Stdio;
+use std::{process::Stdio, time::Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
+use wicketgate_lab::named;
 
 use crate::harness::{PATIENCE, World, agent_executable};
 
@@ -48,11 +49,13 @@ fn an_agent_whose_clock_is_behind_says_so_when_it_enrols() -> Result<()> {
 #[test]
 fn an_agent_whose_clock_is_ahead_serves_and_is_named_with_the_difference() -> Result<()> {
     let world = World::loopback().start()?;
+    let begin = Instant::now();
     let (agent, _zid) = world.agent_of("ahead", &agent_at(&world, "ahead.sh", A_DAY)?)?;
     let seen = world.lab.until("the clock is told", PATIENCE, || {
         let agents = world.gateway.list("agents")?;
         Ok(agents.into_iter().find(|agent| agent["clockSecondsAhead"].is_number()))
     })?;
+    named("none; clockSecondsAhead of the agent, and its log: \"the clock of this host\"", begin.elapsed());
     let ahead = seen["clockSecondsAhead"].as_i64().context("no number")?;
     ensure!((A_DAY - 5..A_DAY + 5).contains(&ahead), "{seen}");
     ensure!(seen["status"] == json!("CONNECTED"), "{seen}");

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+use wicketgate_lab::named;
 
 use crate::harness::{
     PATIENCE, World,
@@ -16,6 +18,9 @@ const BACK: Duration = Duration::from_secs(5);
 
 /// The bound of one attempt; attempts repeat until one succeeds.
 const TRY: Duration = Duration::from_secs(1);
+
+/// The longest time until a call without an answer is told.
+const TOLD: Duration = Duration::from_secs(10);
 
 /// The longest time until the connection of a dead peer is `DOWN`.
 const DEAD: Duration = Duration::from_secs(30);
@@ -48,17 +53,7 @@ fn a_silent_peer_is_down_within_thirty_seconds_and_reconnects() -> Result<()> {
     let site = world.connected_site(0, &published.tunnel)?;
     assert_eq!(ask(&site.namespace, published.door, PATIENCE)?, "here");
 
-    // The router drops the site's packets silently.
-    let internet = world.internet.as_ref().context("no internet")?;
-    internet.nft(
-        "table ip cut {
-           chain forward {
-             type filter hook forward priority -10; policy accept;
-             iifname site0 drop
-             oifname site0 drop
-           }
-         }",
-    )?;
+    world.cut("site0")?;
     let cut = Instant::now();
     let id = text(&published.tunnel, "id")?;
     let path = format!("ipsec-tunnels/{id}");
@@ -68,7 +63,7 @@ fn a_silent_peer_is_down_within_thirty_seconds_and_reconnects() -> Result<()> {
     ensure!(error["reason"] == "PeerDoesNotAnswer" && error["since"].is_string(), "{down}");
     // An unreachable peer is not an error of the tunnel.
     ensure!(down["status"] == "DEPLOYED" && down["connection"]["algorithms"].is_null(), "{down}");
-    internet.nft("delete table ip cut")?;
+    world.restore()?;
     // The device detects the loss and reconnects.
     world.gateway.wait(&world.lab, &path, "UP", PATIENCE, |t| t["connection"]["state"] == "UP")?;
     assert_eq!(ask(&site.namespace, published.door, PATIENCE)?, "here");
@@ -76,6 +71,28 @@ fn a_silent_peer_is_down_within_thirty_seconds_and_reconnects() -> Result<()> {
     // Each change of the connection is an event.
     let states = connections(&world, id)?;
     ensure!(states.ends_with(&["UP".to_owned(), "DOWN".to_owned(), "UP".to_owned()]), "{states:?}");
+    world.end()
+}
+
+#[test]
+fn a_device_that_never_answers_the_gateways_call_is_told() -> Result<()> {
+    let world = World::with_sites(1).start()?;
+    world.cut("site0")?;
+    let tunnel = world.tunnel(0)?;
+    let path = format!("ipsec-tunnels/{}", text(&tunnel, "id")?);
+    let begin = Instant::now();
+    world.gateway.api.patch(&world.gateway.at(&path), &json!({"initiate": true}))?;
+    let is_told = |t: &Value| t["connection"]["lastError"]["reason"] == "PeerDoesNotAnswer";
+    // Longer than the promise, for a machine that does other things, too; less than the gateway waits for answers.
+    let told = world.gateway.wait(&world.lab, &path, "told", TOLD, is_told)?;
+    named("PeerDoesNotAnswer", begin.elapsed());
+    ensure!(told["connection"]["state"] == "CONNECTING", "{told}");
+    let since = |t: &Value| t["connection"]["lastError"]["since"].clone();
+    // The end of the attempt is the same fault.
+    let ended = |t: &Value| t["connection"]["state"] == "DOWN" && is_told(t);
+    let down = world.gateway.wait(&world.lab, &path, "DOWN", DEAD, ended)?;
+    assert_eq!(since(&down), since(&told), "{down}");
+    world.restore()?;
     world.end()
 }
 

@@ -1,6 +1,10 @@
 //! A gateway that runs out of file descriptors stops accepting, logs this once, and recovers.
 
-use std::{collections::BTreeSet, fs, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
@@ -28,6 +32,7 @@ fn a_descriptor_shortage_is_logged_once_and_ends_when_descriptors_are_free() -> 
         .collect();
     let free = (0..).filter(|fd| !used.contains(fd)).nth(2).context("no descriptor is free")?;
     limit(pid, Some(Rlimit { current: Some(free), ..all }))?;
+    let begin = Instant::now();
     let mut clients = (0..CLIENTS)
         .map(|_| connect(&world.outside, published.door, PATIENCE))
         .collect::<Result<Vec<_>>>()?;
@@ -35,6 +40,7 @@ fn a_descriptor_shortage_is_logged_once_and_ends_when_descriptors_are_free() -> 
     world.lab.until("the gateway logs that it cannot accept", PATIENCE, || {
         Ok((said("cannot accept connections from the clients of a share") > 0).then_some(()))
     })?;
+    wicketgate_lab::named("Clients wait for the connection.", begin.elapsed());
     std::thread::sleep(SEVERAL_PAUSES);
     ensure!(
         said("cannot accept connections from the clients of a share") == 1,

@@ -5,11 +5,12 @@ use std::{
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
     path::PathBuf,
+    time::Instant,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use wicketgate_lab::{Api, GatewayOptions, GatewayProcess};
+use wicketgate_lab::{Api, GatewayOptions, GatewayProcess, named};
 use wicketgate_model::FailureReason;
 
 use crate::harness::{
@@ -49,14 +50,15 @@ fn failures(world: &World, share: &Value) -> Result<BTreeMap<String, u64>> {
     counts.map(|(reason, count)| Ok((reason.to_owned(), count.parse()?))).collect()
 }
 
-/// Waits until connections of the share have failed for this reason, and for no other.
-fn failed(world: &World, share: &Value, reason: &str) -> Result<()> {
+/// Waits until connections of the share have failed for this reason, and for no other. The first one began at `begin`.
+fn failed(world: &World, share: &Value, reason: &str, begin: Instant) -> Result<()> {
     let mut seen = BTreeMap::new();
-    let named = world.lab.until(&format!("{reason} of {}", share["name"]), PATIENCE, || {
+    let counted = world.lab.until(&format!("{reason} of {}", share["name"]), PATIENCE, || {
         seen = failures(world, share)?;
         Ok((!seen.is_empty()).then_some(()))
     });
-    named.with_context(|| world.gateway.process.tail())?;
+    counted.with_context(|| world.gateway.process.tail())?;
+    named(reason, begin.elapsed());
     ensure!(seen.keys().eq([reason]), "{}: {seen:?}", share["name"]);
     Ok(())
 }
@@ -110,10 +112,25 @@ fn a_target_that_is_not_reached_is_counted_by_the_cause() -> Result<()> {
     for (port, (cause, target)) in (9000..).zip(causes) {
         let share = world.gateway.share(&world.lab, cause, &tunnel, &zid, target, port)?;
         // The client waits for the agent's answer in its own time.
-        shares.push((share, cause, connect(&world.outside, door(&tunnel, port)?, PATIENCE)?));
+        shares.push((share, cause, Instant::now(), connect(&world.outside, door(&tunnel, port)?, PATIENCE)?));
     }
-    for (share, cause, _client) in &shares {
-        failed(&world, share, cause)?;
+    let mut waiting: Vec<_> =
+        shares.iter().map(|(share, cause, begin, _client)| (share, cause, begin)).collect();
+    world.lab.until("each is counted", PATIENCE, || {
+        let mut at = 0;
+        while let Some((share, cause, begin)) = waiting.get(at) {
+            let counted = failures(&world, share)?;
+            if counted.is_empty() {
+                at += 1;
+                continue;
+            }
+            ensure!(counted.keys().eq([**cause]), "{cause}: {counted:?}");
+            named(cause, begin.elapsed());
+            waiting.swap_remove(at);
+        }
+        Ok(waiting.is_empty().then_some(()))
+    })?;
+    for (share, cause, ..) in &shares {
         let path = format!("ipsec-shares/{}", text(share, "id")?);
         let seen = world.gateway.wait(&world.lab, &path, "not ready", PATIENCE, |s| {
             s["ready"] == false && s["statusDetail"]["reason"] == "TargetUnreachable"
@@ -139,22 +156,25 @@ fn a_connection_without_an_agent_or_beyond_a_rule_is_counted_by_the_cause() -> R
 
     let excluded = world.share("excluded", tunnel, &published.zid, world.target(7001), 9001)?;
     world.patch(&excluded, &json!({"allowedSources": ["10.0.0.9/32"]}))?;
+    let begin = Instant::now();
     drop(enter(9001));
-    failed(&world, &excluded, "source-not-allowed")?;
+    failed(&world, &excluded, "source-not-allowed", begin)?;
 
     let full = world.share("full", tunnel, &published.zid, world.target(7001), 9002)?;
     world.patch(&full, &json!({"maxConnections": 1}))?;
     let mut first = enter(9002)?;
     exchange(&mut first, b"the only place")?;
+    let begin = Instant::now();
     drop(enter(9002));
-    failed(&world, &full, "share-full")?;
+    failed(&world, &full, "share-full", begin)?;
 
     published.agent.process.kill()?;
     world.lab.until("the agent is gone", PATIENCE, || {
         Ok(world.gateway.list("agents")?.iter().any(|agent| agent["status"] == "OFFLINE").then_some(()))
     })?;
+    let begin = Instant::now();
     drop(enter(9000));
-    failed(&world, &published.share, "no-agent")?;
+    failed(&world, &published.share, "no-agent", begin)?;
     world.end()
 }
 
@@ -184,12 +204,13 @@ fn a_full_tunnel_and_a_full_gateway_are_counted_as_such() -> Result<()> {
         for port in [9000, 9001] {
             let share = world.share(&format!("share-{n}-{port}"), tunnel, &zid, world.target(7001), port)?;
             open.extend(fill(&world, tunnel, port, 1000)?);
-            failed(&world, &share, if port == 9000 { "share-full" } else { "tunnel-full" })?;
+            let reason = if port == 9000 { "share-full" } else { "tunnel-full" };
+            failed(&world, &share, reason, Instant::now())?;
         }
     }
     let share = world.share("no-place", &tunnels[2], &zid, world.target(7001), 9000)?;
     open.extend(fill(&world, &tunnels[2], 9000, 1000)?);
-    failed(&world, &share, "gateway-full")?;
+    failed(&world, &share, "gateway-full", Instant::now())?;
     drop(open);
     world.end()
 }

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use wicketgate_lab::{Lab, Namespace, Process};
+use wicketgate_lab::{Lab, Namespace, Process, named};
 
 use crate::{
     e2e::crash_ipsec::charons,
@@ -65,6 +65,12 @@ fn a_hung_daemon_is_told_within_five_seconds_and_replaced() -> Result<()> {
     world.gateway.wait(&world.lab, &path, "TunnelFailed", SEEN_WITHIN, |t| {
         t["statusDetail"]["reason"] == "TunnelFailed"
     })?;
+    named("TunnelFailed", hung.elapsed());
+    named("A tunnel is ERROR for some seconds.", hung.elapsed());
+    world.gateway.wait(&world.lab, &path, "GatewayFailed", PATIENCE, |t| {
+        t["connection"]["lastError"]["reason"] == "GatewayFailed"
+    })?;
+    named("GatewayFailed", hung.elapsed());
 
     let back = world
         .lab
@@ -113,6 +119,7 @@ fn what_another_program_changes_in_a_tunnels_network_is_told_and_restored() -> R
             let words: Vec<_> = harm.split(' ').collect();
             let done = where_.command(words[0]).args(&words[1..]).status()?;
             ensure!(done.success(), "{harm}");
+            let harmed = Instant::now();
             if is_checked {
                 let seen = check(&world, &share)?;
                 // The tunnel's own comparison may have been earlier, but not each time.
@@ -120,6 +127,8 @@ fn what_another_program_changes_in_a_tunnels_network_is_told_and_restored() -> R
                 unseen += usize::from(seen["ok"] == true);
             }
             world.lab.until(&format!("{harm}: restored"), SEEN_WITHIN, works)?;
+            // The gateway logs it before it restores it.
+            named("A link of a tunnel is down, or its packet rules are gone.", harmed.elapsed());
         }
     }
     ensure!(unseen <= 2, "{unseen} changes were not told");
@@ -144,6 +153,7 @@ fn a_firewall_of_the_host_that_drops_is_told_with_the_rules_that_admit_tunnels()
 
     // As when Docker starts.
     world.outside.nft(DROP)?;
+    let dropped = Instant::now();
     let told = check(&world, &share)?;
     let message = text(&told["hops"][0], "message")?.to_owned();
     ensure!(told["ok"] == false && message.contains("ip filter FORWARD"), "{told}");
@@ -151,6 +161,7 @@ fn a_firewall_of_the_host_that_drops_is_told_with_the_rules_that_admit_tunnels()
         t["connection"]["lastError"]["reason"] == "GatewayFailed"
             && t["statusDetail"]["reason"] == "TunnelFailed"
     })?;
+    named("A tunnel does not come up, or nothing passes; lastError has GatewayFailed.", dropped.elapsed());
     ensure!(seen["connection"]["lastError"]["message"].to_string().contains("nft insert rule"), "{seen}");
     ensure!(world.gateway.process.said().contains("drops tunnels' packets in the chain ip filter FORWARD"));
 
@@ -304,10 +315,12 @@ fn a_daemon_without_a_processor_is_late_and_is_not_replaced() -> Result<()> {
     let (_agent, door) = world.greeting(&tunnel)?;
     let inside = world.tunnel_namespace(&tunnel)?;
     let pid = charons(inside.name())?.pop().context("no charon")?;
+    let begin = Instant::now();
     let starved = Starved::begin(&world.lab, processors, pid)?;
     world.lab.until("the daemon is late", PATIENCE, || {
         Ok(world.gateway.process.said().contains("IKE daemon is late").then_some(()))
     })?;
+    named("The log says that an IKE daemon is late. /check may fail at tunnel.", begin.elapsed());
     // Longer than a daemon that hangs is waited for.
     let late = Instant::now();
     world.lab.until("the daemon is still late", PATIENCE, || Ok((late.elapsed() > HUNG).then_some(())))?;

@@ -1,6 +1,6 @@
 //! An abnormal end never looks like an orderly end, whichever process dies.
 
-use std::io::ErrorKind;
+use std::{io::ErrorKind, time::Instant};
 
 use anyhow::{Context, Result, ensure};
 
@@ -21,7 +21,11 @@ fn a_killed_agent_or_gateway_resets_connections_at_both_ends() -> Result<()> {
     let mut stream = connect(&world.outside, published.door, PATIENCE)?;
     exchange(&mut stream, b"half of it")?;
     published.agent.process.kill()?;
+    let begin = Instant::now();
     is_reset(stream)?;
+    let is_told = || Ok(world.gateway.process.said().contains("agent disconnected").then_some(()));
+    world.lab.until("the log tells that the agent is gone", PATIENCE, is_told)?;
+    wicketgate_lab::named("All connections are reset at once.", begin.elapsed());
     target_was_reset()?;
 
     published.agent = world.start_agent("agent", None)?;

@@ -1,10 +1,10 @@
 //! The firewall of the gateway's host: what packets show is told, of the tunnel that it concerns, and nothing else is.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use wicketgate_lab::Namespace;
+use wicketgate_lab::{Namespace, named};
 
 use crate::harness::{
     PATIENCE, World, door,
@@ -42,12 +42,14 @@ fn rules_of_any_kind_are_no_fault_while_packets_pass() -> Result<()> {
     let peer = World::peer(0);
     // No rule names the tunnels' links.
     let rules = format!("ip saddr {peer} meta mark 0 accept\n ip daddr {peer} ip ttl > 1 accept");
+    let begin = Instant::now();
     firewall(&world.outside, "drop", &rules)?;
     // It cannot be known before the first packet.
     world.lab.until("the log says that the chain may drop", SEEN_WITHIN, || {
         let said = world.gateway.process.said();
         Ok(said.contains("drops in ip filter FORWARD what it does not know").then_some(()))
     })?;
+    named("The log says that a firewall of the host drops what it does not know.", begin.elapsed());
     let tunnel = world.tunnel(0)?;
     let site = world.connected_site(0, &tunnel)?;
     let (_agent, door) = world.greeting(&tunnel)?;
@@ -133,15 +135,20 @@ fn a_look_at_the_hosts_rules_that_hangs_or_never_ends_changes_no_tunnel() -> Res
         // Listings in JSON are the looks; all else is the real program.
         let lines = format!("case \"$*\" in -j*) {answer};; esac\nexec /usr/sbin/nft \"$@\"");
         world.gateway = world.start_with("nft", &lines)?;
+        let begin = Instant::now();
         firewall(&world.outside, "drop", "meta l4proto udp accept")?;
-        let tunnel = world.tunnel(0)?;
-        let site = world.connected_site(0, &tunnel)?;
-        let (_agent, door) = world.greeting(&tunnel)?;
-        assert_eq!(ask(&site.namespace, door, PATIENCE)?, "here", "{name}");
         world.lab.until("the failure is logged", PATIENCE, || {
             let said = world.gateway.process.said();
             Ok(said.contains("cannot see whether the host's firewall drops").then_some(()))
         })?;
+        named(
+            "The log says that the gateway cannot see whether the host's firewall drops packets.",
+            begin.elapsed(),
+        );
+        let tunnel = world.tunnel(0)?;
+        let site = world.connected_site(0, &tunnel)?;
+        let (_agent, door) = world.greeting(&tunnel)?;
+        assert_eq!(ask(&site.namespace, door, PATIENCE)?, "here", "{name}");
         let events = world.events("ipsec-tunnel", text(&tunnel, "id")?)?;
         ensure!(
             !events.is_empty() && !events.iter().any(|event| event["status"] == "ERROR"),

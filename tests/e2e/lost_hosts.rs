@@ -3,14 +3,18 @@
 use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
+    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
+
+use wicketgate_lab::named;
 
 use crate::harness::{
     PATIENCE, World,
     targets::{connect, echo, exchange},
+    text,
 };
 
 /// The longest time until a stream of a vanished agent is reset: 15 s until its control connection is silent, 30 s for
@@ -19,19 +23,6 @@ const AGENT_LOST: Duration = Duration::from_secs(60);
 /// The longest time until an upload to a vanished target is reset: a minute without an acknowledgement, and looks every
 /// 10 s.
 const TARGET_LOST: Duration = Duration::from_secs(90);
-
-/// Drops all packets between `interface` of the router and the rest.
-fn cut(world: &World, interface: &str) -> Result<()> {
-    world.internet.as_ref().context("no internet")?.nft(&format!(
-        "table ip cut {{
-           chain forward {{
-             type filter hook forward priority -10; policy accept;
-             iifname {interface} drop
-             oifname {interface} drop
-           }}
-         }}"
-    ))
-}
 
 /// Waits until the connection is reset, and returns how long that took.
 fn reset_after(client: &mut TcpStream, within: Duration) -> Result<Duration> {
@@ -49,10 +40,16 @@ fn a_waiting_query_through_a_vanished_agent_is_reset() -> Result<()> {
     let site = world.connected_site(0, &published.tunnel)?;
     let mut client = connect(&site.namespace, published.door, PATIENCE)?;
     exchange(&mut client, b"before")?;
-    cut(&world, "private")?;
+    world.cut("private")?;
+    let begin = Instant::now();
     client.write_all(b"a query that is never answered")?;
+    let share = format!("ipsec-shares/{}", text(&published.share, "id")?);
+    world
+        .gateway
+        .wait(&world.lab, &share, "told", PATIENCE, |s| s["statusDetail"]["reason"] == "AgentSilent")?;
+    named("A waiting query is reset after 45 to 60 s.", begin.elapsed());
     reset_after(&mut client, AGENT_LOST)?;
-    world.internet.as_ref().context("no internet")?.nft("delete table ip cut")?;
+    world.restore()?;
     drop(client);
     world.end()
 }
@@ -64,13 +61,22 @@ fn an_upload_to_a_vanished_target_is_reset() -> Result<()> {
     echo(&namespace, target)?;
     let (_agent, zid) = world.agent("agent")?;
     let tunnel = world.tunnel(0)?;
-    world.share("echo", &tunnel, &zid, target, 9000)?;
+    let share = world.share("echo", &tunnel, &zid, target, 9000)?;
     let site = world.connected_site(0, &tunnel)?;
     let mut client = connect(&site.namespace, crate::harness::door(&tunnel, 9000)?, PATIENCE)?;
     exchange(&mut client, b"before")?;
-    cut(&world, "target")?;
+    world.cut("target")?;
+    let begin = Instant::now();
     client.write_all(&[7; 100_000])?;
-    let took = reset_after(&mut client, TARGET_LOST)?;
+    let share = format!("ipsec-shares/{}", text(&share, "id")?);
+    let took = thread::scope(|scope| -> Result<_> {
+        let reset = scope.spawn(|| reset_after(&mut client, TARGET_LOST));
+        world.gateway.wait(&world.lab, &share, "told", TARGET_LOST + PATIENCE, |s| {
+            s["statusDetail"]["reason"] == "TargetUnreachable"
+        })?;
+        named("An upload is reset after a minute.", begin.elapsed());
+        reset.join().expect("no panic")
+    })?;
     ensure!(took > PATIENCE, "reset after {took:?}: something else than the lost target ended it");
     drop(client);
     world.end()

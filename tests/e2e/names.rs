@@ -1,13 +1,18 @@
 //! Names of targets and of the server: with an address that swallows packets, and with a name server that does.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
-use wicketgate_lab::{Agent, End, Namespace};
+use wicketgate_lab::{Agent, End, Namespace, named};
 
 use crate::harness::{
     PATIENCE, World, agent_executable, door,
     targets::{ask, connect, echo, exchange, here},
+    text,
 };
 
 /// The longest time that a user waits for a connection although one of the target's addresses is dead.
@@ -68,7 +73,8 @@ fn a_dead_name_server_takes_only_the_names_that_need_it() -> Result<()> {
     let (agent, zid) = world.agent_of("agent", &executable)?;
     let tunnel = world.tunnel(0)?;
     world.gateway.share(&world.lab, "hosts", &tunnel, &zid, "app.test:7001", 9000)?;
-    world.gateway.share(&world.lab, "dead", &tunnel, &zid, "db.branch.test:7001", 9001)?;
+    let dead = world.gateway.share(&world.lab, "dead", &tunnel, &zid, "db.branch.test:7001", 9001)?;
+    let begin = Instant::now();
     let clients = (0..CLIENTS)
         .map(|_| connect(&world.outside, door(&tunnel, 9001)?, PATIENCE))
         .collect::<Result<Vec<_>>>()?;
@@ -79,6 +85,13 @@ fn a_dead_name_server_takes_only_the_names_that_need_it() -> Result<()> {
     }
     let threads = threads(&agent)?;
     ensure!(threads < MOST_THREADS, "{threads} threads");
+    let path = format!("ipsec-shares/{}", text(&dead, "id")?);
+    world.gateway.wait(&world.lab, &path, "told", PATIENCE, |share| {
+        let told = &share["statusDetail"];
+        told["reason"] == "TargetUnreachable"
+            && told["message"].to_string().contains("no name server answers")
+    })?;
+    named("TargetUnreachable, \"no name server answers\"", begin.elapsed());
     drop(clients);
     world.end()
 }

@@ -1,6 +1,9 @@
 //! A site whose device agrees to a part of its network: the part is served, and the API says what is not.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, ensure};
 use serde_json::json;
@@ -25,12 +28,14 @@ fn a_site_that_agrees_to_a_part_of_its_network_is_told_which() -> Result<()> {
     let narrow = config.replace(SITE_CIDR, PART);
     ensure!(narrow != config, "{SITE_CIDR} is not in the configuration");
     let mut site = world.site(0)?;
+    let begin = Instant::now();
     world.connect(&mut site, tunnel, &narrow)?;
 
     let path = format!("ipsec-tunnels/{}", text(tunnel, "id")?);
     let seen = world.gateway.wait(&world.lab, &path, "narrowed", PATIENCE, |t| {
         t["connection"]["childSas"][0]["narrowed"] == true
     })?;
+    wicketgate_lab::named("A part of the site's hosts gets no answer.", begin.elapsed());
     let selectors = &seen["connection"]["childSas"][0]["selectors"];
     assert_eq!(selectors["peer"], json!([PART]), "{seen}");
 

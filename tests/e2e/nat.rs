@@ -6,12 +6,14 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use wicketgate_lab::named;
 
 use crate::harness::{
     PATIENCE, World, door,
     home::PORTS,
     sas::{Sas, gateways_swanctl},
     targets::{ask, connect, echo, exchange, greeting},
+    text,
 };
 
 /// The longest wait for data that was in flight when the port changed. The device checks its peer after 15 s of
@@ -35,10 +37,17 @@ fn a_device_behind_nat_is_served_and_goes_on_when_its_port_changes() -> Result<(
 
     let mut stream = connect(&site.namespace, door(&tunnel, 9001)?, PATIENCE)?;
     exchange(&mut stream, b"before")?;
+    let up = world.gateway.api.get(&world.gateway.at(&format!("ipsec-tunnels/{}", text(&tunnel, "id")?)))?;
     home.redial()?;
     let begin = Instant::now();
     stream.set_read_timeout(Some(BACK))?;
     stream.write_all(b"after")?;
+    let path = format!("ipsec-tunnels/{}", text(&tunnel, "id")?);
+    let told = world.gateway.wait(&world.lab, &path, "doubted, or at another port", BACK, |t| {
+        t["connection"]["warnings"][0].is_object() || t["connection"]["peer"] != up["connection"]["peer"]
+    })?;
+    named("Traffic stops for up to half a minute and resumes.", begin.elapsed());
+    eprintln!("{}", told["connection"]);
     let mut back = [0; 5];
     stream.read_exact(&mut back).context("the connection did not survive the change of the port")?;
     eprintln!("the same connection resumed {:?} after its port changed", begin.elapsed());

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::harness::{
     PATIENCE, World,
@@ -39,21 +39,12 @@ fn cut_for_a_while(world: World, changes: &[(&str, &str)]) -> Result<()> {
     site.connected(&world.lab, PATIENCE)?;
     assert_eq!(ask(&site.namespace, published.door, PATIENCE)?, "here");
 
-    let internet = world.internet.as_ref().context("no internet")?;
-    internet.nft(
-        "table ip cut {
-           chain forward {
-             type filter hook forward priority -10; policy accept;
-             iifname site0 drop
-             oifname site0 drop
-           }
-         }",
-    )?;
+    world.cut("site0")?;
     let cut = Instant::now();
     let path = format!("ipsec-tunnels/{}", text(&published.tunnel, "id")?);
     world.gateway.wait(&world.lab, &path, "not UP", OUTAGE, |t| t["connection"]["state"] != "UP")?;
     thread::sleep(OUTAGE.saturating_sub(cut.elapsed()));
-    internet.nft("delete table ip cut")?;
+    world.restore()?;
     let back = || ask(&site.namespace, published.door, TRY).map(Some);
     assert_eq!(world.lab.until("traffic after the outage", BACK, back)?, "here");
     let up = world.gateway.wait(&world.lab, &path, "UP", PATIENCE, |t| t["connection"]["state"] == "UP")?;

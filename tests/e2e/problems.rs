@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use wicketgate_lab::named;
 
 use crate::harness::{
     AT_ONCE, PATIENCE, SITE_CLIENT, World, door,
@@ -36,6 +37,7 @@ fn a_target_that_refuses_is_reported_and_its_client_is_closed_at_once() -> Resul
     let share = world.gateway.wait(&world.lab, &path, "DEPLOYED, target unreachable", PATIENCE, |s| {
         s["status"] == "DEPLOYED" && s["statusDetail"]["reason"] == "TargetUnreachable"
     })?;
+    named("TargetUnreachable", begin.elapsed());
     ensure!(!text(&share["statusDetail"], "message")?.is_empty());
     world.end()
 }
@@ -51,12 +53,14 @@ fn a_wrong_key_at_the_site_is_reported() -> Result<()> {
     ensure!(wrong != config, "the key was not replaced");
     let mut site = world.site(0)?;
     site.start(&world.lab, &wrong)?;
+    let begin = Instant::now();
     ensure!(!site.try_connect()?, "a wrong key was accepted");
 
     let path = format!("ipsec-tunnels/{}", text(&tunnel, "id")?);
     let seen = world.gateway.wait(&world.lab, &path, "PreSharedKeysDiffer", PATIENCE, |t| {
         t["connection"]["lastError"]["reason"] == "PreSharedKeysDiffer"
     })?;
+    named("PreSharedKeysDiffer", begin.elapsed());
     // A peer that cannot connect is not an error of the tunnel.
     assert_eq!(seen["status"], "DEPLOYED");
     ensure!(seen["connection"]["state"] != "UP");
@@ -88,12 +92,14 @@ fn a_share_is_ready_only_while_its_site_is_connected() -> Result<()> {
     let neighbour = std::net::Ipv4Addr::new(10, 0, 0, 11);
     site.namespace.ip(&format!("addr add {neighbour}/32 dev lo"))?;
     world.patch(&published.share, &json!({"allowedSources": [format!("{SITE_CLIENT}/32")]}))?;
+    let begin = Instant::now();
     for _ in 0..3 {
         is_refused(connect_as(&site.namespace, neighbour, published.door, PATIENCE))?;
     }
     let refused = world.gateway.wait(&world.lab, &share, "ConnectionsRefused", NAMED, |s| {
         reason(s) == "ConnectionsRefused" && s["ready"] == true
     })?;
+    named("ConnectionsRefused", begin.elapsed());
     let message = text(&refused["statusDetail"], "message")?;
     ensure!(message.contains("allowedSources"), "{message}");
     let connections = &refused["statusDetail"]["connections"];
@@ -102,8 +108,10 @@ fn a_share_is_ready_only_while_its_site_is_connected() -> Result<()> {
         s["statusDetail"]["connections"]["notServed"] == 3
     })?;
 
+    let begin = Instant::now();
     site.stop()?;
     ensure!(reason(&wait(&share, false)?) == "PeerDown");
+    named("PeerDown", begin.elapsed());
     wait(&tunnel, false)?;
     world.end()
 }

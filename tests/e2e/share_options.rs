@@ -8,8 +8,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::json;
-use wicketgate_lab::{Namespace, Process};
+use serde_json::{Value, json};
+use wicketgate_lab::{Namespace, Process, named};
 
 use crate::harness::{
     AT_ONCE, PATIENCE, SITE_CLIENT, World, door,
@@ -89,13 +89,18 @@ fn a_port_is_closed_to_the_sites_checks_while_no_agent_can_serve_the_share() -> 
     assert!(is_open(&site.namespace, door)?);
     drop(target);
     checks_find(false)?;
+    let begin = Instant::now();
+    let path = format!("ipsec-shares/{}", text(&share, "id")?);
+    let is_told = |s: &Value| s["ready"] == false && s["statusDetail"]["reason"] == "TargetUnreachable";
+    world.gateway.wait(&world.lab, &path, "told", PATIENCE, is_told)?;
+    named("Connection refused at once, at the port of a share with closeWhenUnserved.", begin.elapsed());
     echo(&world.private, world.target(7001))?;
     is_served()?;
 
     agent.process.kill()?;
     checks_find(false)?;
     // The option alone opens and closes it.
-    let path = world.gateway.at(&format!("ipsec-shares/{}", text(&share, "id")?));
+    let path = world.gateway.at(&path);
     for closes in [false, true] {
         world.gateway.api.patch(&path, &json!({"closeWhenUnserved": closes}))?;
         checks_find(!closes)?;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use wicketgate_lab::named;
 
 use crate::harness::{
     AT_ONCE, PATIENCE, World,
@@ -12,28 +13,11 @@ use crate::harness::{
     text,
 };
 
-/// From the cut until the API says why. The gateway decides 4.5 s after the last answer, which users see within 5 s; the rest
-/// is for a busy machine.
+/// From the cut until the API says why: the gateway decides 4.5 s after the last answer. `make named` measures it against the
+/// promise of five seconds; a test that shares two processors with others may be late without a fault.
 const NAMED: Duration = Duration::from_secs(8);
 /// How long a bad line is watched.
 const WATCHED: Duration = Duration::from_secs(12);
-
-/// Drops what `rule` matches of the packets between the agents' network and the rest.
-fn drop_packets(world: &World, rule: &str) -> Result<()> {
-    world.internet.as_ref().context("no internet")?.nft(&format!(
-        "table ip cut {{
-           chain forward {{
-             type filter hook forward priority -10; policy accept;
-             iifname private {rule} drop
-             oifname private {rule} drop
-           }}
-         }}"
-    ))
-}
-
-fn restore(world: &World) -> Result<()> {
-    world.internet.as_ref().context("no internet")?.nft("delete table ip cut")
-}
 
 /// The agents that are connected and do not answer.
 fn unanswered(world: &World) -> Result<Vec<Value>> {
@@ -53,10 +37,10 @@ fn an_agent_that_is_cut_off_is_named_within_five_seconds_and_serves_again_with_i
     let is = |ready: bool| move |it: &Value| it["status"] == "DEPLOYED" && it["ready"] == ready;
     world.gateway.wait(&world.lab, &share, "ready", PATIENCE, is(true))?;
 
-    drop_packets(&world, "")?;
+    world.cut("private")?;
     let cut = Instant::now();
     let seen = world.gateway.wait(&world.lab, &share, "not ready", NAMED, is(false))?;
-    ensure!(cut.elapsed() < NAMED, "only after {:?}", cut.elapsed());
+    named("AgentSilent", cut.elapsed());
     ensure!(seen["statusDetail"]["reason"] == "AgentSilent", "{seen}");
     let [agent] = &unanswered(&world)?[..] else { anyhow::bail!("no agent is suspected") };
     let message = text(&seen["statusDetail"], "message")?;
@@ -66,7 +50,7 @@ fn an_agent_that_is_cut_off_is_named_within_five_seconds_and_serves_again_with_i
     ensure!(hop["hop"] == "agent" && hop["state"] == "FAILED" && hop["reason"] == "AgentSilent", "{check}");
     ensure!(hop["advice"].is_string() && check["hops"][4]["state"] == "UNKNOWN", "{check}");
 
-    restore(&world)?;
+    world.restore()?;
     world.gateway.wait(&world.lab, &share, "ready again", PATIENCE, is(true))?;
     ensure!(unanswered(&world)?.is_empty());
     world.end()
@@ -107,13 +91,14 @@ fn new_connections_avoid_an_agent_that_hangs_while_another_one_answers() -> Resu
 #[test]
 fn a_line_that_loses_packets_is_no_suspicion() -> Result<()> {
     let (world, _published) = World::with_sites(1).publish(echo)?;
-    drop_packets(&world, "numgen random mod 20 == 0")?;
+    let lossy = "numgen random mod 20 == 0 drop";
+    world.filter(&format!("iifname private {lossy}\n oifname private {lossy}"))?;
     let begin = Instant::now();
     while begin.elapsed() < WATCHED {
         let suspected = unanswered(&world)?;
         ensure!(suspected.is_empty(), "{suspected:?}");
         std::thread::sleep(Duration::from_millis(100));
     }
-    restore(&world)?;
+    world.restore()?;
     world.end()
 }

@@ -6,12 +6,13 @@ use std::{
     os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    time::Instant,
 };
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use wicketgate_authority::Ca;
-use wicketgate_lab::{Lab, Namespace, Process};
+use wicketgate_lab::{Lab, Namespace, Process, named};
 use wicketgate_transport::enrolment_code::EnrolmentCode;
 
 use crate::harness::{PATIENCE, World, agent_executable, lab, wicketgate_executable};
@@ -385,10 +386,12 @@ fn an_agent_that_cannot_reach_its_server_reports_it_at_once() -> Result<()> {
     command.args(["--enrollment-token-file".as_ref(), file.as_os_str()]);
     command.args(["--state-dir".as_ref(), world.lab.path("agent").as_os_str()]);
     let log = world.lab.path("agent.log");
+    let begin = Instant::now();
     let mut agent = Process::start(&world.lab, "agent", &mut command, &log)?;
     world.lab.until("the agent names the server that it cannot reach", PATIENCE, || {
         Ok(agent.said().contains("127.0.0.1:7444").then_some(()))
     })?;
+    named("It stays OFFLINE, and its log names the server.", begin.elapsed());
     // The agent keeps retrying, since the server may be starting. It exits when it is stopped.
     agent.stop(PATIENCE)?;
     world.end()

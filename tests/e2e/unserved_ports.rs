@@ -1,6 +1,9 @@
 //! Hosts of a site that use ports that no share has.
 
-use std::{net::UdpSocket, time::Duration};
+use std::{
+    net::UdpSocket,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
@@ -43,11 +46,14 @@ fn a_port_that_no_share_has_is_named_with_its_clients_until_a_share_has_it() -> 
     let site = world.connected_site(0, tunnel)?;
     assert_eq!(ask(&site.namespace, published.door, PATIENCE)?, "here");
 
+    let begin = Instant::now();
     for _ in 0..3 {
         ensure!(is_refused(&site.namespace, tunnel, 8443)?, "the port is open");
     }
     let is_told = |t: &Value| told(t) == [("tcp", 8443, 3)];
     let seen = world.gateway.wait(&world.lab, &path, "named", NAMED, is_told)?;
+    wicketgate_lab::named("PortWithoutShare", begin.elapsed());
+    wicketgate_lab::named("Connection refused at once; or UDP without an answer.", begin.elapsed());
     let named = warning(&seen).context("no warning")?;
     let message = "hosts of the site connect to port 8443, where no share is: create a share, or correct the hosts; the \
                    shares of this tunnel have port 9000";

@@ -1,4 +1,5 @@
-//! docs/TROUBLESHOOTING.md has a row for each reason that the API can give, and the tests that its rows name exist.
+//! docs/TROUBLESHOOTING.md has a row for each reason that the API can give, the tests that its rows name exist, and each row says
+//! how soon its fault is named.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,6 +11,38 @@ use crate::source::{root, rust_files};
 const PAGE: &str = "docs/TROUBLESHOOTING.md";
 /// Reasons that are no faults: what they describe passes by itself.
 const NO_FAULTS: &[Reason] = &[Reason::Pending, Reason::Deleted];
+
+/// What a row says instead of a time, see the page.
+const AT_ONCE: &str = "at once";
+const NOT_NAMED: &str = "not named";
+/// Seconds within which a fault is to be named.
+const PROMISED: f64 = 5.0;
+/// Rows that are named later or not at all, and why.
+const LATE: &[(&str, &str)] = &[
+    (
+        "GatewayFailed",
+        "statusDetail has TunnelFailed in two seconds; this is told when the daemon is replaced",
+    ),
+    ("The same, and no unknown address is listed.", "no packet of the device arrives"),
+    ("Slower than another site on a similar line.", "nothing fails"),
+    ("Not even ping works.", "charon drops such packets without a trace; only its counter of bytes grows"),
+    (
+        "Traffic stops for up to half a minute and resumes.",
+        "the device's packets arrive from the new port, so that the gateway asks it later",
+    ),
+    ("NoTrafficReceived", "a site that is idle for half a minute looks the same"),
+    (
+        "TargetUnreachable, \"no name server answers\"",
+        "a resolver asks its second name server after five seconds",
+    ),
+    (
+        "agent-timeout",
+        "an agent that answers pings may dial for eight seconds; AgentSilent is told of any other",
+    ),
+    ("An upload is reset after a minute.", "until then the target's line may be back"),
+    ("503 on a write, which has changed nothing.", "a slow database may answer for ten seconds"),
+    ("503 on a write, and its result is unknown.", "a slow database may answer for ten seconds"),
+];
 
 /// The cells of each row of the page's tables, without the headings.
 fn rows() -> Vec<Vec<String>> {
@@ -48,15 +81,47 @@ fn each_reason_has_a_row() {
     assert!(missing.is_empty(), "{PAGE} has no row for {missing:?}");
 }
 
-#[test]
-fn each_row_names_its_tests() {
-    // The functions of each file, by the last part of its module path, or of the folder if the file is `tests.rs`.
-    let mut functions: BTreeMap<String, String> = BTreeMap::new();
+/// The text of each file, by the last part of its module path, or of the folder if the file is `tests.rs`.
+fn texts() -> BTreeMap<String, String> {
+    let mut texts: BTreeMap<String, String> = BTreeMap::new();
     for path in rust_files() {
         let parts: Vec<_> = path.trim_end_matches(".rs").trim_end_matches("/tests").split('/').collect();
         let text = fs::read_to_string(root().join(&path)).unwrap();
-        functions.entry((*parts.last().unwrap()).to_owned()).or_default().push_str(&text);
+        texts.entry((*parts.last().unwrap()).to_owned()).or_default().push_str(&text);
     }
+    texts
+}
+
+#[test]
+fn each_row_says_how_soon_its_fault_is_named() {
+    let texts = texts();
+    let (mut wrong, mut late) = (Vec::new(), BTreeSet::new());
+    for row in rows() {
+        let (name, after) = (row[0].replace('`', ""), row[row.len() - 2].as_str());
+        let seconds = after.strip_suffix(" s").and_then(|seconds| seconds.parse::<f64>().ok());
+        let measures = |test: &str| {
+            test.split_once("::")
+                .is_some_and(|(module, _)| texts.get(module).is_some_and(|t| t.contains("named(")))
+        };
+        match seconds {
+            Some(_) if !quoted(row.last().unwrap()).any(measures) => {
+                wrong.push(format!("no test measures: {name}"));
+            }
+            None if ![AT_ONCE, NOT_NAMED].contains(&after) => wrong.push(format!("{name}: {after}")),
+            _ => {}
+        }
+        if after == NOT_NAMED || seconds.is_some_and(|seconds| seconds > PROMISED) {
+            late.insert(name);
+        }
+    }
+    let excused: BTreeSet<_> = LATE.iter().map(|(name, _)| (*name).to_owned()).collect();
+    wrong.extend(late.symmetric_difference(&excused).map(|name| format!("{name}: late or not, and why?")));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn each_row_names_its_tests() {
+    let functions = texts();
     let mut wrong = Vec::new();
     for row in rows() {
         let tests: Vec<_> = quoted(row.last().unwrap()).collect();

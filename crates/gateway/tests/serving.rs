@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
@@ -18,6 +18,7 @@ use tokio::{
 use uuid::Uuid;
 use wicketgate_authority::Ca;
 use wicketgate_gateway::{Backend, Gateway, GatewayConfig, IpsecConfig, IpsecMode};
+use wicketgate_lab::named;
 use wicketgate_link::{self as link, FromGateway, LinkReceiver, ToGateway};
 use wicketgate_model::{
     DesiredDelta, EnvironmentId, GatewayId, Generation, PreSharedKey, Reason, ShareDesired, ShareId,
@@ -186,9 +187,11 @@ async fn a_taken_port_is_named_and_served_once_it_is_free() {
         shares: vec![share(1, 1, 1, 18_003)],
         ..DesiredDelta::default()
     };
+    let begin = Instant::now();
     linked.send(first).await;
     let in_use = |seen: &ShareObserved| seen.problem.as_ref().is_some_and(|p| p.reason == Reason::PortInUse);
     linked.until("the port is in use", |s| s.values().any(in_use)).await;
+    named("PortInUse", begin.elapsed());
     drop(other);
     linked.until("the port is bound", |s| s.values().all(is_bound)).await;
     linked.gateway.stop(std::future::pending()).await;
@@ -221,6 +224,7 @@ async fn a_tunnel_above_the_limit_is_refused_and_served_once_another_is_removed(
         shares: vec![share(3, 3, 1, 18_005)],
         ..DesiredDelta::default()
     };
+    let begin = Instant::now();
     linked.send(first).await;
     let is = |seen: &BTreeMap<TunnelId, TunnelObserved>, n, reason| {
         seen.get(&id(n)).is_some_and(|t| t.problem.as_ref().map(|p| p.reason) == reason)
@@ -235,6 +239,8 @@ async fn a_tunnel_above_the_limit_is_refused_and_served_once_another_is_removed(
                     .any(|s| s.problem.as_ref().is_some_and(|p| p.reason == Reason::TunnelNotReady))
         })
         .await;
+    named("GatewayFull", begin.elapsed());
+    named("TunnelNotReady", begin.elapsed());
     assert!(linked.tunnels[&id(3)].ready.is_none());
     assert!(!linked.accepts(18_005).await);
     linked.send(DesiredDelta { removed_tunnels: vec![id(1)], ..DesiredDelta::default() }).await;

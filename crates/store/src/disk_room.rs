@@ -65,7 +65,9 @@ mod tests {
         let disk = DiskRoom::in_directory(directory.path());
         // As a check that the disk does not answer.
         let _hangs = disk.running.lock().await;
+        let begin = tokio::time::Instant::now();
         let fault = disk.check().await.unwrap_err().fault();
+        wicketgate_lab::named("/readyz is not ready.", begin.elapsed());
         assert_eq!(fault, DatabaseFault::DiskHangs);
         assert!(fault.to_string().starts_with("the database's disk does not answer: "), "{fault}");
     }

@@ -79,8 +79,10 @@ async fn an_agent_refuses_forged_foreign_and_old_assignments() {
     assert_eq!(lab.agents.standing(share_id(3)).ready, None);
 
     // A target outside the allow list is refused, and the share is not served at its older target either.
+    let begin = Instant::now();
     lab.agents.assign(&lab.share(4, 2, unused_address().await));
     let standing = lab.standing(4, "refused", |s| refused(s).is_some()).await;
+    wicketgate_lab::named("AgentRefused", begin.elapsed());
     assert!(refused(&standing).unwrap().contains("--allow"), "{standing:?}");
     assert!(lab.connect(4).await.is_err());
 

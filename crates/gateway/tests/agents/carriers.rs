@@ -9,11 +9,12 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
-use tokio::{net::TcpListener, time::timeout};
+use tokio::{net::TcpListener, sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 use wicketgate_gateway::agents::DialFailure;
+use wicketgate_lab::named;
 use wicketgate_transport::{
     abort::Abort,
     carrier::EarlyData,
@@ -22,17 +23,22 @@ use wicketgate_transport::{
     tls::{Accepted, GatewayIdentity},
 };
 
-#[tokio::test]
-async fn dead_carriers_do_not_displace_live_ones() {
-    /// More carriers than a gateway keeps for an agent without streams.
-    const PARKED_MOST: usize = 32;
+/// An agent without carriers that has acknowledged share 1 and answers pings.
+async fn serving_puppet() -> (Lab, Puppet, mpsc::Sender<FromAgent>) {
     let lab = Lab::new().await;
     let puppet = Puppet::new(&lab, 5);
     let mut control = puppet.connect().await.unwrap();
     lab.agents.assign(&lab.share(1, 1, super::lab::unused_address().await));
     acknowledge(&mut control, share_id(1), 1).await;
     lab.ready(1, 1).await;
-    let _control = answer_pings(control);
+    (lab, puppet, answer_pings(control))
+}
+
+#[tokio::test]
+async fn dead_carriers_do_not_displace_live_ones() {
+    /// More carriers than a gateway keeps for an agent without streams.
+    const PARKED_MOST: usize = 32;
+    let (lab, puppet, _control) = serving_puppet().await;
     let mut carriers = Vec::new();
     for _ in 0..PARKED_MOST {
         carriers.push(puppet.carrier().await.unwrap());
@@ -117,21 +123,18 @@ async fn refuse_carriers(listener: TcpListener, identity: GatewayIdentity, ended
 async fn an_agent_that_gives_no_carrier_or_no_answer_is_told_from_one_that_refuses() {
     /// Longer than the gateway waits for an answer.
     const ANSWERED: Duration = Duration::from_secs(20);
-    let lab = Lab::new().await;
-    let puppet = Puppet::new(&lab, 5);
-    let mut control = puppet.connect().await.unwrap();
-    lab.agents.assign(&lab.share(1, 1, super::lab::unused_address().await));
-    acknowledge(&mut control, share_id(1), 1).await;
-    lab.ready(1, 1).await;
-    let _control = answer_pings(control);
-    let open = async || {
+    let (lab, puppet, _control) = serving_puppet().await;
+    let open = async |row| {
+        let begin = Instant::now();
         let opened = lab.agents.open(share_id(1), "127.0.0.1:1".parse().unwrap(), EarlyData::default());
-        timeout(ANSWERED, opened).await.unwrap().map(|_| ()).unwrap_err()
+        let failure = timeout(ANSWERED, opened).await.unwrap().map(|_| ()).unwrap_err();
+        named(row, begin.elapsed());
+        failure
     };
-    assert!(matches!(open().await, DialFailure::NoCarrier));
+    assert!(matches!(open("no-carrier").await, DialFailure::NoCarrier));
 
     let silent = puppet.carrier().await.unwrap();
-    assert!(matches!(open().await, DialFailure::Timeout));
+    assert!(matches!(open("agent-timeout").await, DialFailure::Timeout));
     drop(silent);
 
     let mut carrier = puppet.carrier().await.unwrap();
@@ -140,7 +143,7 @@ async fn an_agent_that_gives_no_carrier_or_no_answer_is_told_from_one_that_refus
         let refusal = StreamRefusal { reason: RefusalReason::NotAllowed, text: "not in --allow".into() };
         carrier.answer(Err(&refusal)).await.unwrap();
     };
-    let (refused, ()) = tokio::join!(open(), refuse);
+    let (refused, ()) = tokio::join!(open("agent-refused"), refuse);
     let DialFailure::Refused(refusal) = refused else { panic!("{refused:?}") };
     assert_eq!(refusal.reason, RefusalReason::NotAllowed);
 }

@@ -3,7 +3,8 @@
 use super::world::{
     LOAD_BALANCER, PUBLIC, SITE, World, desired, is_root, key, vpn_config, vpn_config_of, wait_for,
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
+use wicketgate_lab::named;
 use wicketgate_model::{Connection, ConnectionFault, ConnectionState};
 
 #[test]
@@ -87,8 +88,15 @@ fn each_fault_at_the_site_is_reported_with_its_cure() {
         for (reason, config, message) in at_start {
             world.sites[0].load(&config).unwrap();
             let _ = world.sites[0].swanctl(&["--terminate", "--ike", "wg", "--force"]);
+            let begin = Instant::now();
             assert!(!world.sites[0].try_connect().unwrap(), "{reason:?}");
             let seen = wait_for(&tunnel, message, |c| said(c, reason, message)).await;
+            let row = match message {
+                OTHER_SITE => "TrafficSelectorsDiffer, \"outside peerCidr\"",
+                OTHER_BEHIND => "TrafficSelectorsDiffer, \"only offers loadBalancerIp\"",
+                _ => reason.as_str(),
+            };
+            named(row, begin.elapsed());
             assert_ne!(seen.state, ConnectionState::Up);
         }
 
@@ -97,24 +105,30 @@ fn each_fault_at_the_site_is_reported_with_its_cure() {
         assert!(world.sites[0].try_again().unwrap());
         let up = wait_for(&tunnel, "it is up", |c| c.state == ConnectionState::Up).await;
         assert_eq!(up.last_error, None);
+        let begin = Instant::now();
         world.sites[0].swanctl(&["--rekey", "--child", "net"]).unwrap();
         let seen =
             wait_for(&tunnel, NO_GROUP, |c| said(c, ConnectionFault::NoCommonEspProposal, NO_GROUP)).await;
+        named("NoCommonEspProposal, while UP", begin.elapsed());
         assert_eq!(seen.state, ConnectionState::Up);
 
         // A device without perfect forward secrecy.
         world.sites[0].load(&vpn_config_of(suite, "aes256gcm16")).unwrap();
         assert!(world.sites[0].try_again().unwrap());
         wait_for(&tunnel, "it is up", |c| c.state == ConnectionState::Up && c.last_error.is_none()).await;
+        let begin = Instant::now();
         world.sites[0].swanctl(&["--rekey", "--child", "net"]).unwrap();
         let no_pfs = |c: &Connection| said(c, ConnectionFault::NoCommonEspProposal, NO_PFS);
         assert_eq!(wait_for(&tunnel, NO_PFS, no_pfs).await.state, ConnectionState::Up);
+        named("NoCommonEspProposal, while UP, \"without a group\"", begin.elapsed());
 
         // The key is being changed, and the device has the old one.
         backend.ensure(&desired(0, &[&key(8), &key(0)])).await.unwrap();
         world.sites[0].load(&good).unwrap();
+        let begin = Instant::now();
         let _ = world.sites[0].try_again().unwrap();
         wait_for(&tunnel, REFUSED, |c| said(c, ConnectionFault::PeerRefusedGateway, REFUSED)).await;
+        named("PeerRefusedGateway", begin.elapsed());
         world.connect(0);
         let up = wait_for(&tunnel, "it is up again", |c| c.state == ConnectionState::Up).await;
         assert_eq!(up.last_error, None);

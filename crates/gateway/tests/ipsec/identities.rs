@@ -1,5 +1,8 @@
 //! Types of IKE identities: a peer with the type and value of the tunnel's connects, and any other is told both types.
 
+use std::time::Instant;
+
+use wicketgate_lab::named;
 use wicketgate_model::{ConnectionFault, ConnectionState};
 
 use super::world::{PUBLIC, World, desired, is_root, key, vpn_config, wait_for};
@@ -89,11 +92,13 @@ fn a_peer_with_another_type_is_told_both_types() {
             };
             let tunnel = backend.ensure(&wanted).await.unwrap();
             world.sites[0].load(&device(local, remote)).unwrap();
+            let begin = Instant::now();
             assert!(!world.sites[0].try_again().unwrap(), "{peer_id} {local}");
             let refused = wait_for(&tunnel, message, |c| c.last_error.as_ref().is_some_and(|e| e.to_string() == message)).await;
             let reason = refused.last_error.unwrap().reason;
             let is_own = remote == typed;
             let expected = if is_own { ConnectionFault::GatewayIdentityDiffers } else { ConnectionFault::PeerIdentityDiffers };
+            named(&format!("{}, with two types", reason.as_str()), begin.elapsed());
             assert_eq!((reason, refused.state), (expected, ConnectionState::Down));
         }
         backend.purge().await.unwrap();

@@ -1,6 +1,8 @@
 //! What an authenticated site may take of its tunnel's daemon.
 
-use std::{path::Path, process::Command};
+use std::{path::Path, process::Command, sync::Arc, time::Instant};
+
+use wicketgate_lab::named;
 
 use super::world::{SOON, World, desired, is_root, key, output, serve, vpn_config, wait_for};
 
@@ -38,17 +40,25 @@ fn a_site_has_few_ike_sas_at_a_time_and_is_told_so() {
         let tunnel = backend.ensure(&desired(0, &[&key(0)])).await.unwrap();
         serve(&tunnel, "served");
         world.sites[0].start(&world.lab, &many_connections()).unwrap();
-        for n in 0..OPENED {
-            // The last ones get no answer.
-            let child = format!("net{n}");
-            let _ = world.sites[0].swanctl(&["--initiate", "--child", &child, "--timeout", "1"]);
-        }
-        let open = ike_sas(&world.state_dir);
-        assert!((2..=MOST).contains(&open), "{open}");
         let told = |c: &wicketgate_model::Connection| {
             c.last_error.as_ref().is_some_and(|error| error.cause.contains("more IKE SAs"))
         };
-        wait_for(&tunnel, "the reason", told).await;
+        let watched = Arc::clone(&tunnel);
+        let told = tokio::spawn(async move {
+            wait_for(&watched, "the reason", told).await;
+            Instant::now()
+        });
+        let mut refused = None;
+        for n in 0..OPENED {
+            // The last ones get no answer.
+            let (child, begin) = (format!("net{n}"), Instant::now());
+            if world.sites[0].swanctl(&["--initiate", "--child", &child, "--timeout", "1"]).is_err() {
+                refused.get_or_insert(begin);
+            }
+        }
+        let open = ike_sas(&world.state_dir);
+        assert!((2..=MOST).contains(&open), "{open}");
+        named("NegotiationFailed, \"more IKE SAs\"", told.await.unwrap() - refused.unwrap());
         assert_eq!(world.talk(0, SOON).unwrap(), "served");
         backend.purge().await.unwrap();
         assert_eq!(world.traces(), Vec::<String>::new());

@@ -1,9 +1,12 @@
 //! Two devices with one identity behind one NAT, and ESP of a device that belongs to no SA, beside one that is up.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
 
 use socket2::{Domain, Protocol, Socket, Type};
-use wicketgate_lab::{End, Namespace, Site};
+use wicketgate_lab::{End, Namespace, Site, named};
 use wicketgate_model::{Connection, ConnectionFault, ConnectionState};
 
 use super::world::{INSIDE, PUBLIC, SOON, World, desired, is_root, key, serve, vpn_config, wait_for};
@@ -48,12 +51,14 @@ fn two_devices_with_one_identity_are_told() {
             assert_eq!(up.last_error, None);
         }
         // The first one does not know that the second has replaced it.
+        let begin = Instant::now();
         let told = || {
             let _ = world.talk(0, TRY);
             let connection = tunnel.connection().borrow().clone();
             Ok(has(&connection, ConnectionFault::PeerDuplicated).then_some(connection))
         };
         let seen = world.lab.until("both are told", SOON, told).unwrap();
+        named("PeerDuplicated", begin.elapsed());
         assert_eq!(seen.state, ConnectionState::Up, "{seen:?}");
         backend.purge().await.unwrap();
     });
@@ -76,9 +81,9 @@ fn esp_to_an_sa_that_has_ended_beside_one_that_is_up_is_told() {
         let old = listed.split("spi-out=").nth(1).unwrap().split(' ').next().unwrap();
         let old = u32::from_str_radix(old, 16).unwrap();
         // What belongs to its SAs is no fault, also across a rekey.
-        let end = std::time::Instant::now() + Duration::from_secs(12);
+        let end = Instant::now() + Duration::from_secs(12);
         world.sites[0].swanctl(&["--rekey", "--child", "net"]).unwrap();
-        while std::time::Instant::now() < end {
+        while Instant::now() < end {
             assert_eq!(world.talk(0, SOON).unwrap(), "served");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -91,6 +96,7 @@ fn esp_to_an_sa_that_has_ended_beside_one_that_is_up_is_told() {
         let mut packet = [4500_u16, 4500, 40, 0].map(u16::to_be_bytes).concat();
         packet.extend(old.to_be_bytes());
         packet.resize(40, 0);
+        let begin = Instant::now();
         let told = || {
             raw.send_to(&packet, &std::net::SocketAddr::from((PUBLIC, 0)).into())?;
             assert_eq!(world.talk(0, SOON).unwrap(), "served");
@@ -98,6 +104,7 @@ fn esp_to_an_sa_that_has_ended_beside_one_that_is_up_is_told() {
             Ok(has(&connection, ConnectionFault::ChildSaUnknown).then_some(connection))
         };
         let seen = world.lab.until("it is told", SOON, told).unwrap();
+        named("ChildSaUnknown, while UP", begin.elapsed());
         assert!(
             seen.last_error.unwrap().cause.contains(&format!("{old:08x}"))
                 && seen.state == ConnectionState::Up

@@ -1,8 +1,9 @@
 //! Devices that are set up for another kind of connection, or cannot use theirs, and a gateway that cannot: each has its own
 //! reason and cure.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, path::Path, process::Command, time::Instant};
 
+use wicketgate_lab::named;
 use wicketgate_model::{ConnectionFault, ConnectionState};
 
 use super::world::{World, desired, is_root, key, output, vpn_config, wait_for};
@@ -33,10 +34,12 @@ fn a_device_that_is_set_up_otherwise_is_told_how() {
             (ConnectionFault::AuthenticationMethodDiffers, EAP, PSK.replace("psk", "eap")),
         ] {
             world.sites[0].load(&good.replace(PSK, &method)).unwrap();
+            let begin = Instant::now();
             assert!(!world.sites[0].try_again().unwrap(), "{reason:?}");
             let is_told =
                 |e: &wicketgate_model::ConnectionError| e.to_string() == message && e.reason == reason;
             let seen = wait_for(&tunnel, message, |c| c.last_error.as_ref().is_some_and(is_told)).await;
+            named(reason.as_str(), begin.elapsed());
             assert_ne!(seen.state, ConnectionState::Up);
         }
         backend.purge().await.unwrap();
@@ -81,17 +84,43 @@ fn a_child_sa_that_one_end_cannot_install_is_told() {
             |state: &str| output(Command::new("ip").args(["-n", &inside, "link", "set", "ipsec0", state]));
         device("down");
         world.sites[0].start(&world.lab, &vpn_config(0, &key(0))).unwrap();
+        let begin = Instant::now();
         assert!(!world.sites[0].try_connect().unwrap());
         told(ConnectionFault::ChildSaNotInstalled, NOT_INSTALLED).await;
+        named("ChildSaNotInstalled", begin.elapsed());
         device("up");
 
         // The site's kernel has no ESP.
         world.sites[0].stop().unwrap();
         world.sites[0].use_kernel_esp();
         world.sites[0].start(&world.lab, &vpn_config(0, &key(0))).unwrap();
+        let begin = Instant::now();
         assert!(!world.sites[0].try_connect().unwrap());
         let seen = told(ConnectionFault::ChildSaWithdrawn, WITHDRAWN).await;
+        named("ChildSaWithdrawn", begin.elapsed());
         assert_ne!(seen.state, ConnectionState::Up);
+        backend.purge().await.unwrap();
+    });
+}
+
+#[test]
+fn an_ike_sa_without_a_child_sa_is_idle() {
+    if !is_root() {
+        return;
+    }
+    World::new("idle", 1).run(|mut world| async move {
+        let backend = world.backend().await;
+        let tunnel = backend.ensure(&desired(0, &[&key(0)])).await.unwrap();
+        world.sites[0].start(&world.lab, &vpn_config(0, &key(0))).unwrap();
+        world.connect(0);
+        wait_for(&tunnel, "it is up", |c| c.state == ConnectionState::Up).await;
+        let begin = Instant::now();
+        world.sites[0].swanctl(&["--terminate", "--child", "net"]).unwrap();
+        let seen = wait_for(&tunnel, "it is idle", |c| c.state == ConnectionState::Idle).await;
+        named("Both ends are authenticated, and nothing passes.", begin.elapsed());
+        assert!(seen.child_sas.is_empty(), "{seen:?}");
+        world.connect(0);
+        wait_for(&tunnel, "it is up again", |c| c.state == ConnectionState::Up).await;
         backend.purge().await.unwrap();
     });
 }

@@ -13,7 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
-use wicketgate_lab::postgres::{self, OwnPostgres};
+use wicketgate_lab::{
+    named,
+    postgres::{self, OwnPostgres},
+};
 
 /// The longest wait for an answer while the database refuses connections.
 const BOUND: Duration = Duration::from_secs(2);
@@ -41,6 +44,7 @@ async fn a_stopped_database_is_reported_within_two_seconds() {
         let begin = Instant::now();
         let read = app.get("ipsec-tunnels").await;
         assert!(begin.elapsed() < BOUND, "read {attempt}: {:?}", begin.elapsed());
+        named("503 on every call.", begin.elapsed());
         let begin = Instant::now();
         let write = app.post("ipsec-tunnels", tunnel("a", 1)).await;
         assert!(begin.elapsed() < BOUND, "write {attempt}: {:?}", begin.elapsed());

@@ -237,7 +237,9 @@ async fn a_unit_that_does_not_end_times_out() {
     let held = Held::new(&store).await;
     // No other task runs, so the paused clock advances to the next timeout.
     tokio::time::pause();
+    let begin = Instant::now();
     let done = held.done.await.unwrap();
+    wicketgate_lab::named("503 on a write, which has changed nothing.", begin.elapsed());
     tokio::time::resume();
     let fault = done.unwrap_err().fault();
     assert_eq!(fault, DatabaseFault::Late);

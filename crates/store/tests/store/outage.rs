@@ -5,7 +5,7 @@ use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, UnixStream},
@@ -70,7 +70,9 @@ async fn a_host_that_dies_during_a_commit_causes_an_error_in_time() {
 
     goes.store(true, Ordering::SeqCst);
     let (frontdoor, during) = (spec("during"), context());
+    let begin = Instant::now();
     let refused = timeout(BOUND, store.create_frontdoor(&frontdoor, &during)).await.unwrap();
+    wicketgate_lab::named("503 on a write, and its result is unknown.", begin.elapsed());
     let Err(error @ StoreError::Commit(_)) = refused else { panic!("{refused:?}") };
     assert_eq!(error.fault(), DatabaseFault::Unconfirmed, "the host may have carried it out: {error}");
 
