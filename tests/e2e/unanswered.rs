@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::harness::{
@@ -36,7 +36,7 @@ fn ask_in_vain(world: &World, door: SocketAddr) -> Result<()> {
     match client.read(&mut [0; 1]) {
         Ok(0) => Ok(()),
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionReset) => Ok(()),
-        other => anyhow::bail!("{other:?} instead of no answer"),
+        other => bail!("{other:?} instead of no answer"),
     }
 }
 
@@ -44,7 +44,7 @@ fn ask_in_vain(world: &World, door: SocketAddr) -> Result<()> {
 fn three_ask_in_vain(world: &World, door: SocketAddr) -> Result<()> {
     thread::scope(|scope| {
         let clients: Vec<_> = (0..3).map(|_| scope.spawn(|| ask_in_vain(world, door))).collect();
-        clients.into_iter().try_for_each(|client| client.join().expect("no panic"))
+        clients.into_iter().try_for_each(|client| client.join().map_err(|_| anyhow!("a client panicked"))?)
     })
 }
 
