@@ -136,3 +136,29 @@ fn a_target_that_ends_instead_of_an_answer_is_named() -> Result<()> {
     ensure!(said == *b"hello");
     world.end()
 }
+
+#[test]
+fn a_target_that_lets_its_clients_wait_is_named_after_half_a_minute() -> Result<()> {
+    /// As long as a client waits that does not give up.
+    const OVERDUE: Duration = Duration::from_secs(30);
+    let world = World::loopback().start()?;
+    let (_agent, zid) = world.agent("agent")?;
+    let tunnel = world.tunnel(0)?;
+    // Its process is stopped: the kernel accepts for it.
+    let _stopped = world.private.listen(world.target(7001))?;
+    let share = world.share("stopped", &tunnel, &zid, world.target(7001), 9001)?;
+    let door = door(&tunnel, 9001)?;
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let mut client = connect(&world.outside, door, PATIENCE)?;
+        client.write_all(b"hello")?;
+        clients.push(client);
+    }
+    let begin = Instant::now();
+    let path = format!("ipsec-shares/{}", text(&share, "id")?);
+    world.gateway.wait(&world.lab, &path, "ConnectionsUnanswered", OVERDUE + NAMED, |s| {
+        s["statusDetail"]["reason"] == "ConnectionsUnanswered" && s["ready"] == true
+    })?;
+    ensure!(begin.elapsed() > OVERDUE - NAMED, "after {:?} already", begin.elapsed());
+    world.end()
+}

@@ -1,7 +1,7 @@
 //! An open stream.
 
 use super::{Agents, carrier_pool::ActiveStream, roster::ShareInUse};
-use std::{future::pending, io, sync::atomic::Ordering, time::Duration};
+use std::{io, sync::atomic::Ordering, time::Duration};
 use wicketgate_model::AgentId;
 use wicketgate_transport::{
     carrier::Carrier,
@@ -47,17 +47,7 @@ impl Stream {
         }
         let counters = Counters { heard: Some(&active.0.heard), ..counters };
         let ends = Ends { idle, finish: &agents.0.finish, abort: &active.0.abort };
-        let overdue = async {
-            match counters.exchange {
-                Some(exchange) => exchange.watch().await,
-                None => pending().await,
-            }
-        };
-        let end = tokio::select! {
-            biased;
-            end = relay(client, carrier, counters, ends) => end,
-            end = overdue => end,
-        };
+        let end = relay(client, carrier, counters, ends).await;
         if let (Some(exchange), Err(broken)) = (counters.exchange, &end) {
             exchange.broke(broken);
         }

@@ -5,11 +5,10 @@
 
 use super::{Broken, broken::Side};
 use std::{
-    future::pending,
     sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 /// From the last bytes to the end of a near end that has waited for an answer. One that only sends ends at once.
 const WAITED: Duration = Duration::from_secs(1);
@@ -98,16 +97,14 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Counts the stream when its answer is overdue. Never returns.
-    pub async fn watch<T>(&self) -> T {
-        while self.stage.load(Relaxed) == OPEN {
-            let due = self.last_asked().unwrap_or_else(Instant::now) + PATIENCE;
-            sleep_until(due).await;
-            if self.last_asked().is_some_and(|at| at.elapsed() >= PATIENCE) {
-                self.missed(&self.counters.silent);
-            }
+    /// Counts the stream if its answer is overdue. Returns when it will be, if nothing is sent until then.
+    pub(super) fn look(&self) -> Option<Instant> {
+        let due = self.last_asked().filter(|_| self.stage.load(Relaxed) == OPEN)? + PATIENCE;
+        if due > Instant::now() {
+            return Some(due);
         }
-        pending().await
+        self.missed(&self.counters.silent);
+        None
     }
 
     fn last_asked(&self) -> Option<Instant> {
@@ -127,7 +124,7 @@ impl<'a> Exchange<'a> {
 mod tests {
     use super::*;
     use std::io::ErrorKind;
-    use tokio::time::{advance, timeout};
+    use tokio::time::advance;
 
     const SOON: Duration = Duration::from_millis(10);
 
@@ -162,7 +159,8 @@ mod tests {
         };
         assert_eq!(counts(sends).await, [0; 3]);
         let says_nothing = async |e: &Exchange<'_>| {
-            let _: Result<(), _> = timeout(10 * PATIENCE, e.watch()).await;
+            advance(10 * PATIENCE).await;
+            assert_eq!(e.look(), None);
             e.near_ended();
             e.far_ended();
         };
@@ -200,13 +198,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_stream_that_stays_open_is_counted_when_its_answer_is_overdue_and_may_be_answered_late() {
         let late = async |e: &Exchange<'_>| {
-            let idle: Result<(), _> = timeout(PATIENCE, e.watch()).await;
-            assert!(idle.is_err());
+            advance(PATIENCE).await;
             e.asked();
-            let early: Result<(), _> = timeout(PATIENCE - SOON, e.watch()).await;
-            assert_eq!((early.is_err(), counted(e.counters)), (true, [0; 3]));
-            let due: Result<(), _> = timeout(2 * SOON, e.watch()).await;
-            assert_eq!((due.is_err(), counted(e.counters)), (true, [0, 1, 0]));
+            advance(PATIENCE - SOON).await;
+            assert_eq!((e.look(), counted(e.counters)), (Some(Instant::now() + SOON), [0; 3]));
+            advance(SOON).await;
+            assert_eq!((e.look(), counted(e.counters)), (None, [0, 1, 0]));
             e.answered();
             e.answered();
             e.asked();

@@ -63,9 +63,13 @@ impl<'a> RelayState<'a> {
         }
     }
 
+    pub(super) fn exchange(&self) -> Option<&Exchange<'_>> {
+        self.counters.exchange
+    }
+
     /// Tells the exchange, if there is one.
     pub(super) fn tell(&self, what: impl FnOnce(&Exchange<'_>)) {
-        if let Some(exchange) = self.counters.exchange {
+        if let Some(exchange) = self.exchange() {
             what(exchange);
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Invariants: a stream is not idle while the kernel delivers what was written to one of its connections: a slow reader
 //! takes minutes for what was written in a moment. A peer that answers is alive, even if it has no room for more. A
-//! stream without a limit is looked at only while bytes are under way.
+//! stream without a limit is looked at only while bytes are under way, or its first answer is awaited.
 
 use super::{Broken, broken::Side, state::RelayState};
 use crate::keepalive::keepalive;
@@ -110,6 +110,7 @@ impl Watch {
             state.moved();
         }
         let next = now + self.interval(state);
+        let due = state.exchange().and_then(|exchange| exchange.look());
         match self.limit(state) {
             Some(limit) => {
                 let end = state.last() + limit;
@@ -118,8 +119,10 @@ impl Watch {
                 }
                 timer.reset(next.min(end));
             }
-            None if to_tcp == Look::Empty && to_carrier == Look::Empty => self.is_armed = false,
-            None => timer.reset(next),
+            None if to_tcp == Look::Empty && to_carrier == Look::Empty && due.is_none() => {
+                self.is_armed = false;
+            }
+            None => timer.reset(due.unwrap_or(next).min(next)),
         }
         Ok(to_tcp == Look::Delivering)
     }
