@@ -15,7 +15,7 @@ use std::{
 };
 use target_state::TargetState;
 use tokio::{sync::Notify, time::Instant};
-use tracing::{Span, debug, info, info_span, warn};
+use tracing::{Span, debug, error_span, info, warn};
 use wicketgate_model::{ShareId, Target};
 use wicketgate_system::Mutex;
 use wicketgate_transport::{
@@ -177,7 +177,7 @@ impl TargetHealths {
         if state.failure.as_ref() != failure {
             for share in &state.shares {
                 let name = shares.get(share).and_then(|watched| watched.name.as_deref()).unwrap_or_default();
-                log(&info_span!("share", share.id = %share, share.name = name, %target), state, failure);
+                log(&error_span!("share", share.id = %share, share.name = name, %target), state, failure);
             }
             unreported.extend(&state.shares);
             self.changed.notify_one();

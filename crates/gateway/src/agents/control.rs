@@ -188,7 +188,8 @@ impl Agents {
                         control.queue(&message)?;
                     }
                 }
-                Some(message) = renewal.recv() => {
+                // An agent that asks and does not read gets no further answers.
+                Some(message) = renewal.recv(), if !control.is_behind() => {
                     renewing = false;
                     control.queue(&message)?;
                 }
@@ -197,7 +198,7 @@ impl Agents {
                 }
                 _ = second.tick() => {
                     let wanted = session.carriers.tend();
-                    if wanted != want {
+                    if wanted != want && !control.is_behind() {
                         want = wanted;
                         control.queue(&ToAgent::Carriers { want })?;
                     }
