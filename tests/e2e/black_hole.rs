@@ -93,7 +93,7 @@ impl Scene {
     /// Waits until the tunnel has the warning or not.
     fn warns(&self, wanted: bool, bound: Duration) -> Result<Value> {
         let what = if wanted { "warned of lost packets" } else { "not warned" };
-        let is = |tunnel: &Value| is_warned(tunnel) == wanted;
+        let is = |tunnel: &Value| is_warned(tunnel, "LargePacketsLost") == wanted;
         self.world.gateway.wait(&self.world.lab, &self.path()?, what, bound, is)
     }
 
@@ -119,9 +119,9 @@ impl Scene {
     }
 }
 
-fn is_warned(tunnel: &Value) -> bool {
+fn is_warned(tunnel: &Value, of: &str) -> bool {
     let mut all = tunnel["connection"]["warnings"].as_array().into_iter().flatten();
-    all.any(|warning| warning["reason"] == "LargePacketsLost")
+    all.any(|warning| warning["reason"] == of)
 }
 
 #[test]
@@ -131,7 +131,12 @@ fn large_packets_that_vanish_in_one_direction_are_named_and_new_connections_pass
     let share = format!("ipsec-shares/{}/check", text(&scene.share, "id")?);
     let check = scene.world.gateway.api.post(&scene.world.gateway.at(&share), &json!({}))?;
     ensure!(check["ok"] == true, "the line is at fault: {check}");
+    ensure!(scene.connect(9999).is_err(), "a port without a share is open");
     eprintln!("from the site: named after {:?}", scene.is_named_and_cured(Scene::upload)?);
+
+    // The rules with the smaller segments replace those that have counted the refused connection.
+    let tunnel = scene.world.gateway.api.get(&scene.world.gateway.at(&scene.path()?))?;
+    ensure!(is_warned(&tunnel, "PortWithoutShare"), "{tunnel}");
 
     scene.middle_box(&[])?;
     scene.warns(false, PATIENCE)?;
@@ -171,7 +176,7 @@ fn packets_that_are_lost_whatever_their_size_are_no_black_hole() -> Result<()> {
             Ok((probes()? > before).then_some(()))
         })?;
         let tunnel = scene.world.gateway.api.get(&scene.world.gateway.at(&scene.path()?))?;
-        ensure!(!is_warned(&tunnel), "{tunnel}");
+        ensure!(!is_warned(&tunnel, "LargePacketsLost"), "{tunnel}");
     }
     scene.world.end()
 }
