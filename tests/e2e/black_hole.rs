@@ -139,7 +139,8 @@ fn large_packets_that_vanish_in_one_direction_are_named_and_new_connections_pass
     ensure!(is_warned(&tunnel, "PortWithoutShare"), "{tunnel}");
 
     scene.middle_box(&[])?;
-    scene.warns(false, PATIENCE)?;
+    // Two probes have to pass.
+    scene.warns(false, 2 * PATIENCE)?;
 
     // To the site, on a path that was good when the connection came up.
     scene.middle_box(&[format!("oifname site0 {LARGE}"), FRAGMENTS.to_owned()])?;
@@ -177,6 +178,36 @@ fn packets_that_are_lost_whatever_their_size_are_no_black_hole() -> Result<()> {
         })?;
         let tunnel = scene.world.gateway.api.get(&scene.world.gateway.at(&scene.path()?))?;
         ensure!(!is_warned(&tunnel, "LargePacketsLost"), "{tunnel}");
+    }
+    scene.world.end()
+}
+
+#[test]
+fn a_host_that_limits_its_answers_is_no_black_hole() -> Result<()> {
+    let scene = Scene::set(&[])?;
+    // Two in a row pass, and one in 80 ms after that.
+    scene.site.namespace.nft(
+        "table ip policer {
+           counter dropped { }
+           chain input {
+             type filter hook input priority filter; policy accept;
+             icmp type echo-request limit rate over 12/second burst 2 packets counter name dropped drop
+           }
+         }",
+    )?;
+    scene.upload(PATIENCE)?;
+    // The next look is over when a refused connection is told: the probe precedes it, or the next one follows it.
+    for port in [9998, 9999] {
+        ensure!(scene.connect(port).is_err(), "a port without a share is open");
+        let is_told = |t: &Value| {
+            let mut all = t["connection"]["warnings"].as_array().into_iter().flatten();
+            all.any(|warning| {
+                warning["ports"].as_array().is_some_and(|ports| ports.iter().any(|p| p["port"] == port))
+            })
+        };
+        let seen =
+            scene.world.gateway.wait(&scene.world.lab, &scene.path()?, "looked at", PATIENCE, is_told)?;
+        ensure!(!is_warned(&seen, "LargePacketsLost"), "{seen}");
     }
     scene.world.end()
 }

@@ -22,11 +22,16 @@ pub(super) const SAFE: u32 = 1280;
 
 /// The pauses between two probes: while large packets are lost, so that a repair is noticed; while connections wait for
 /// acknowledgements, which a path that has changed may cause; and otherwise.
-const PROBE_LOST: Duration = Duration::from_secs(15);
+const PROBE_LOST: Duration = Duration::from_secs(10);
 const PROBE_STALLED: Duration = Duration::from_secs(3);
 const PROBE_RARELY: Duration = Duration::from_secs(10 * 60);
 /// After the first probe that told nothing, if there is a reason for another one. It doubles up to the longest one.
 const PROBE_UNCLEAR: Duration = Duration::from_secs(10);
+
+/// Probes in a row that have to pass until large packets are used again. It doubles with each relapse, so that a line that is
+/// good at times does not change the segments, and the warning, for ever.
+const PASSES: u32 = 2;
+const MOST_DOUBLED: u32 = 6;
 
 const LARGE_LOST: &str = "packets of more than 1,280 bytes are lost between the gateway and the site, without an ICMP error, and \
      smaller ones pass: new connections get smaller segments, and open ones that hang have to be opened again. Let ICMP type 3 \
@@ -39,6 +44,9 @@ pub(super) struct PathMtu {
     learned: Option<(u32, Instant)>,
     /// Since when packets of more than [`SAFE`] are lost.
     lost: Option<Timestamp>,
+    /// How often they were lost since the connection is up, and how many probes in a row have passed since the last one.
+    losses: u32,
+    passes: u32,
     probed: Option<Probed>,
 }
 
@@ -76,7 +84,7 @@ impl PathMtu {
             self.probed = None;
         }
         if !is_up || self.learned() <= SAFE {
-            self.lost = None;
+            (self.lost, self.losses) = (None, 0);
         }
     }
 
@@ -87,12 +95,12 @@ impl PathMtu {
         }
         let Some(last) = &self.probed else { return true };
         let pause = match last.outcome {
-            Outcome::LargeLost => PROBE_LOST,
+            _ if self.lost.is_some() => PROBE_LOST,
             Outcome::Passes if has_stalled => PROBE_STALLED,
             Outcome::Unclear if has_stalled || last.host != host => {
                 PROBE_UNCLEAR * 2_u32.saturating_pow(last.unclear.min(8))
             }
-            Outcome::Passes | Outcome::Unclear => PROBE_RARELY,
+            Outcome::Passes | Outcome::LargeLost | Outcome::Unclear => PROBE_RARELY,
         };
         now.duration_since(last.at) >= pause.min(PROBE_RARELY)
     }
@@ -100,8 +108,18 @@ impl PathMtu {
     /// Takes a probe's outcome.
     pub(super) fn probed(&mut self, host: Ipv4Addr, outcome: Outcome, (at, now): (Instant, Timestamp)) {
         match outcome {
-            Outcome::Passes => self.lost = None,
-            Outcome::LargeLost => self.lost = self.lost.or(Some(now)),
+            Outcome::Passes => {
+                self.passes += 1;
+                if self.passes >= PASSES << self.losses.saturating_sub(1).min(MOST_DOUBLED) {
+                    self.lost = None;
+                }
+            }
+            Outcome::LargeLost => {
+                if self.lost.is_none() {
+                    self.losses = self.losses.saturating_add(1);
+                }
+                (self.passes, self.lost) = (0, self.lost.or(Some(now)));
+            }
             Outcome::Unclear => {}
         }
         let before = self.probed.take().filter(|last| last.outcome == Outcome::Unclear);
@@ -156,6 +174,8 @@ mod tests {
         path.probed(HOST, Outcome::Unclear, at(4));
         assert_eq!((path.bears(), path.warning().unwrap().since), (SAFE, at(2).1));
         path.probed(HOST, Outcome::Passes, at(5));
+        assert_eq!(path.bears(), SAFE);
+        path.probed(HOST, Outcome::Passes, at(5));
         assert_eq!((path.bears(), path.warning()), (MTU, None));
         path.probed(HOST, Outcome::LargeLost, at(6));
         // An ICMP error arrives after all.
@@ -168,6 +188,18 @@ mod tests {
     }
 
     #[test]
+    fn a_line_that_is_good_at_times_changes_less_and_less_often() {
+        let (mut path, at) = (PathMtu::default(), (Instant::now(), Timestamp::UNIX_EPOCH));
+        for needed in [2, 4, 8, 16, 32, 64, 128, 128] {
+            path.probed(HOST, Outcome::LargeLost, at);
+            for passed in 1..=needed {
+                path.probed(HOST, Outcome::Passes, at);
+                assert_eq!(path.warning().is_none(), passed == needed, "{passed} of {needed}");
+            }
+        }
+    }
+
+    #[test]
     fn a_path_is_probed_once_and_again_with_a_reason() {
         let (mut path, start) = (PathMtu::default(), Instant::now());
         let seconds = Duration::from_secs;
@@ -177,7 +209,8 @@ mod tests {
         assert!(!is_due(&path, OTHER, false, seconds(599)) && is_due(&path, HOST, false, seconds(600)));
         assert!(!is_due(&path, HOST, true, seconds(2)) && is_due(&path, HOST, true, seconds(3)));
         path.probed(HOST, Outcome::LargeLost, (start, Timestamp::UNIX_EPOCH));
-        assert!(!is_due(&path, HOST, true, seconds(14)) && is_due(&path, HOST, false, seconds(15)));
+        assert!(!is_due(&path, HOST, true, seconds(9)) && is_due(&path, HOST, false, seconds(10)));
+        (path.lost, path.losses) = (None, 0);
         // A host that answers no echo request.
         path.probed(HOST, Outcome::Unclear, (start, Timestamp::UNIX_EPOCH));
         assert!(!is_due(&path, HOST, false, seconds(599)) && !is_due(&path, OTHER, false, seconds(9)));

@@ -1,9 +1,9 @@
 //! A probe of the path to a host of the site: whether large packets pass in both directions, as small ones do.
 //!
-//! Echo requests (RFC 792) of three sizes go through the tunnel. A host that answers some with the size of [`super::path_mtu`]'s
-//! safe MTU, and none as large as a full segment's packet, is behind a path that drops large packets silently: a black hole.
-//! Loss by chance takes both sizes alike, so many answers of the smaller size are needed beside none of the larger one. Where
-//! the large ones pass, the first answer ends the probe.
+//! Echo requests (RFC 792) of two sizes go through the tunnel. A host that answers nearly all of [`super::path_mtu`]'s safe size,
+//! and none as large as a full segment's packet, is behind a path that drops large packets silently: a black hole. Loss by chance
+//! takes both sizes alike. So does a limit of packets or bytes, since two large ones are sent for each smaller one, apart and in
+//! a changing order. Where the large ones pass, the first answer ends the probe.
 
 use std::{
     io::{self, Read as _},
@@ -14,8 +14,11 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// The time between two rounds of requests, and the longest time of a probe: of one without any answer, and of others.
-const ROUND: Duration = Duration::from_millis(80);
+/// A round has three requests, a slot apart.
+const SLOT: Duration = Duration::from_millis(27);
+const SLOTS: u16 = 3;
+
+/// The longest time of a probe: of one without any answer, and of others.
 const SILENT: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(2);
 
@@ -23,12 +26,10 @@ const LONGEST: Duration = Duration::from_secs(2);
 const UNANSWERED: u16 = 3;
 const ROUNDS: u16 = 20;
 
-/// Answers of the middle size beside none of the large one that prove a black hole. If one packet of five is lost in each
-/// direction, that happens by chance in two probes of a million.
-const PROOF: usize = 10;
-
-/// The size of a small packet, in bytes.
-const SMALL: u32 = 84;
+/// Answers of the middle size that prove a black hole, beside none of twice as many large requests, if no more than so many
+/// between them are missing. A line that loses so few answers large requests, too.
+const PROOF: u16 = 8;
+const MISSING: u16 = 2;
 
 /// Of IP, and of ICMP's echo messages.
 const IP_HEADER: u32 = 20;
@@ -66,39 +67,44 @@ impl LatestClient {
     }
 }
 
-/// The answers to requests of each size.
+/// The answers so far.
 #[derive(Debug, Default)]
 struct Answers {
-    small: usize,
-    middle: usize,
-    large: usize,
+    middle: u16,
+    has_large: bool,
+    /// Rounds up to the last one whose middle request was answered.
+    rounds: u16,
 }
 
 impl Answers {
-    fn count(&mut self, sequence: u16) {
-        *match sequence % 3 {
-            0 => &mut self.small,
-            1 => &mut self.middle,
-            _ => &mut self.large,
-        } += 1;
-    }
-
-    fn are_none(&self) -> bool {
-        self.small + self.middle + self.large == 0
+    fn take(&mut self, sequence: u16) {
+        if is_middle(sequence) {
+            self.middle += 1;
+            self.rounds = self.rounds.max(sequence / SLOTS + 1);
+        } else {
+            self.has_large = true;
+        }
     }
 
     /// How long to wait for further ones.
     fn longest(&self) -> Duration {
-        if self.are_none() { SILENT } else { LONGEST }
+        if self.middle == 0 { SILENT } else { LONGEST }
     }
 
     fn outcome(&self) -> Outcome {
-        match self {
-            Self { large: 1.., .. } => Outcome::Passes,
-            Self { middle: PROOF.., .. } => Outcome::LargeLost,
-            _ => Outcome::Unclear,
+        if self.has_large {
+            Outcome::Passes
+        } else if self.middle >= PROOF && self.rounds <= self.middle + MISSING {
+            Outcome::LargeLost
+        } else {
+            Outcome::Unclear
         }
     }
+}
+
+/// Whether a request has the middle size: one of each round, in another slot each time. The first request is a large one.
+fn is_middle(sequence: u16) -> bool {
+    sequence % SLOTS == SLOTS - 1 - sequence / SLOTS % SLOTS
 }
 
 /// Probes the path from `from` to `to` in the calling thread's namespace, with packets of `middle` and `large` bytes. Blocks
@@ -109,14 +115,13 @@ pub(super) fn probe(from: Ipv4Addr, to: Ipv4Addr, middle: u32, large: u32) -> io
     let to_host = SocketAddrV4::new(to, 0).into();
     // Another process of the host may have the same number; it does not send to this address.
     let id = u16::try_from(std::process::id() % 0xffff).unwrap_or_default();
-    let (begin, mut answers, mut round) = (Instant::now(), Answers::default(), 0);
+    let (begin, mut answers, mut sequence) = (Instant::now(), Answers::default(), 0);
     while begin.elapsed() < answers.longest() {
-        let end = Instant::now() + ROUND;
-        if round < ROUNDS && (round < UNANSWERED || !answers.are_none()) {
-            for (n, size) in (0..).zip([SMALL, middle, large]) {
-                socket.send_to(&request(id, round * 3 + n, size), &to_host)?;
-            }
-            round += 1;
+        let end = Instant::now() + SLOT;
+        if sequence < SLOTS * if answers.middle > 0 { ROUNDS } else { UNANSWERED } {
+            let size = if is_middle(sequence) { middle } else { large };
+            socket.send_to(&request(id, sequence, size), &to_host)?;
+            sequence += 1;
         }
         while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
             socket.set_read_timeout(Some(left))?;
@@ -124,7 +129,7 @@ pub(super) fn probe(from: Ipv4Addr, to: Ipv4Addr, middle: u32, large: u32) -> io
             match (&socket).read(&mut packet) {
                 Ok(length) => {
                     if let Some(sequence) = reply(packet.get(..length).unwrap_or_default(), to, id) {
-                        answers.count(sequence);
+                        answers.take(sequence);
                     }
                 }
                 Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => break,
@@ -170,13 +175,53 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// The outcome if the path answers these requests.
+    fn outcome(is_answered: impl Fn(u16) -> bool) -> Outcome {
+        let mut answers = Answers::default();
+        for sequence in (0..SLOTS * ROUNDS).filter(|sequence| is_answered(*sequence)) {
+            answers.take(sequence);
+            if answers.outcome() != Outcome::Unclear {
+                break;
+            }
+        }
+        answers.outcome()
+    }
+
     #[test]
-    fn only_many_answers_of_the_middle_size_beside_none_of_the_large_one_prove_a_black_hole() {
-        let outcome = |small, middle, large| Answers { small, middle, large }.outcome();
-        assert_eq!(outcome(PROOF, PROOF, 0), Outcome::LargeLost);
-        assert_eq!(outcome(14, 14, 1), Outcome::Passes);
-        for (small, middle) in [(0, 0), (14, 0), (14, PROOF - 1)] {
-            assert_eq!(outcome(small, middle, 0), Outcome::Unclear);
+    fn only_answers_of_nearly_all_middle_requests_and_of_no_large_one_prove_a_black_hole() {
+        assert_eq!(outcome(is_middle), Outcome::LargeLost);
+        assert_eq!(outcome(|n| is_middle(n) && n / SLOTS % 5 > 0), Outcome::LargeLost);
+        assert_eq!(outcome(|n| is_middle(n) && n / SLOTS % 2 > 0), Outcome::Unclear);
+        assert_eq!(outcome(|_| false), Outcome::Unclear);
+        assert_eq!(outcome(|_| true), Outcome::Passes);
+    }
+
+    proptest! {
+        /// A limit passes a packet when its tokens suffice, whether it counts packets or bytes.
+        #[test]
+        fn a_limit_of_packets_or_bytes_is_no_black_hole(burst in 1.0..8.0_f64, refill in 0.01..3.0_f64, by_bytes: bool) {
+            let (tokens, size) = (std::cell::Cell::new(burst), |n| if is_middle(n) { 1182.0 / 1400.0 } else { 1.0 });
+            let passes = |n: u16| {
+                let needed = if by_bytes { size(n) } else { 1.0 };
+                let now = tokens.get();
+                let passes = now >= needed;
+                tokens.set((if passes { now - needed } else { now } + refill).min(burst));
+                passes
+            };
+            prop_assert_eq!(outcome(passes), Outcome::Passes);
+        }
+
+        #[test]
+        fn a_limit_that_is_used_up_by_others_is_no_black_hole(tokens in 0.0..1.0_f64, refill in 0.01..1.0_f64, by_bytes: bool) {
+            let (tokens, size) = (std::cell::Cell::new(tokens), |n| if is_middle(n) { 1182.0 / 1400.0 } else { 1.0 });
+            let passes = |n: u16| {
+                let needed = if by_bytes { size(n) } else { 1.0 };
+                let now = tokens.get() + refill;
+                let passes = now >= needed;
+                tokens.set(if passes { now - needed } else { now }.min(2.0));
+                passes
+            };
+            prop_assert_ne!(outcome(passes), Outcome::LargeLost);
         }
     }
 
@@ -193,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_request_has_its_size_and_a_right_checksum() {
-        for size in [84, 1182, 1399] {
+        for size in [84, 1182, 1399_u32] {
             let message = request(7, 9, size);
             assert_eq!((message.len(), checksum(&message)), (size as usize - 20, 0));
         }

@@ -23,7 +23,11 @@ const SOURCES: usize = 8;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct UnservedPorts(BTreeMap<(InnerProtocol, u16, Ipv4Addr), Attempts>);
+pub(super) struct UnservedPorts {
+    known: BTreeMap<(InnerProtocol, u16, Ipv4Addr), Attempts>,
+    /// The ports of all shares, at the last look.
+    shares: BTreeSet<u16>,
+}
 
 /// Of one host to one port.
 #[derive(Debug)]
@@ -39,7 +43,9 @@ struct Attempts {
 impl UnservedPorts {
     /// Takes the kernel's counters, and the ports of all shares.
     pub(super) fn take(&mut self, counted: Vec<Unserved>, shares: &BTreeSet<u16>, now: Timestamp) {
-        let mut before = std::mem::take(&mut self.0);
+        let mut before = std::mem::take(&mut self.known);
+        // What came since the last look may have come before its share was deleted.
+        let former = std::mem::replace(&mut self.shares, shares.clone());
         for Unserved { client, protocol, port, packets } in counted {
             let key = (protocol, port, client);
             let new = || Attempts { packets: 0, count: 0, first: now, last: now };
@@ -47,25 +53,25 @@ impl UnservedPorts {
             // The counters begin again when the rules are replaced.
             let more = packets.checked_sub(seen.packets).unwrap_or(packets);
             seen.packets = packets;
-            if is_served(key, shares) {
+            if is_served(key, shares) || is_served(key, &former) {
                 seen.count = 0;
             } else if more > 0 {
                 seen.first = if seen.count == 0 { now } else { seen.first };
                 (seen.count, seen.last) = (seen.count + more, now);
             }
-            self.0.insert(key, seen);
+            self.known.insert(key, seen);
         }
         // No longer counted, because the rules were replaced.
         let is_told = |seen: &Attempts| seen.count > 0 && now.duration_since(seen.last) < TOLD;
         for (key, seen) in before {
-            if self.0.len() < MOST_UNSERVED && is_told(&seen) && !is_served(key, shares) {
-                self.0.insert(key, Attempts { packets: 0, ..seen });
+            if self.known.len() < MOST_UNSERVED && is_told(&seen) && !is_served(key, shares) {
+                self.known.insert(key, Attempts { packets: 0, ..seen });
             }
         }
     }
 
     pub(super) fn warning(&self, shares: &BTreeSet<u16>) -> Option<ConnectionWarning> {
-        let told = || self.0.iter().filter(|(_, seen)| seen.count > 0);
+        let told = || self.known.iter().filter(|(_, seen)| seen.count > 0);
         let since = told().map(|(_, seen)| seen.first).min()?;
         let mut ports: Vec<UnservedPort> = Vec::new();
         for (&(protocol, port, client), seen) in told() {
@@ -81,8 +87,11 @@ impl UnservedPorts {
                 ports.push(UnservedPort { protocol, port, attempts, last_at, sources });
             }
         }
-        let warning =
-            ConnectionWarning::new(ConnectionDoubt::PortWithoutShare, message(&ports, shares), since);
+        let mut message = message(&ports, shares);
+        if self.known.len() >= MOST_UNSERVED {
+            message.push_str(". They are too many for all to be counted");
+        }
+        let warning = ConnectionWarning::new(ConnectionDoubt::PortWithoutShare, message, since);
         Some(ConnectionWarning { ports, ..warning })
     }
 }
@@ -170,10 +179,10 @@ mod tests {
         // A share is created; it is closed on purpose for a while.
         ports.take(vec![counted(Tcp, 8443, 7, 9)], &shares, at(8));
         assert_eq!(told(&ports), []);
-        // It is deleted.
-        ports.take(vec![counted(Tcp, 8443, 7, 9)], &none, at(12));
+        // It is deleted after two more, from two hosts.
+        ports.take(vec![counted(Tcp, 8443, 7, 10), counted(Tcp, 8443, 8, 1)], &none, at(12));
         assert_eq!(told(&ports), []);
-        ports.take(vec![counted(Tcp, 8443, 7, 10)], &none, at(16));
+        ports.take(vec![counted(Tcp, 8443, 7, 11), counted(Tcp, 8443, 8, 1)], &none, at(16));
         assert_eq!(told(&ports), [(Tcp, 8443, 1, 16, 1)]);
         assert_eq!(ports.warning(&none).unwrap().since, at(16));
         // UDP is no share's.
@@ -202,6 +211,7 @@ mod tests {
             ports.take(scan.collect(), &none, at(round.into()));
         }
         assert_eq!(told(&ports).len(), MOST_UNSERVED);
-        assert!(ports.warning(&none).unwrap().message.len() < 300);
+        let message = ports.warning(&none).unwrap().message;
+        assert!(message.len() < 300 && message.ends_with("too many for all to be counted"), "{message}");
     }
 }
