@@ -291,6 +291,8 @@ impl Ground {
         let is_up = tunnel.handle.connection().borrow().state == ConnectionState::Up;
         if let Some(mtu) = tunnel.look_at_path(desired, is_up).await? {
             info!(tunnel.id = %desired.id, mtu, "path MTU to the peer changed");
+            // A probe takes up to two seconds.
+            tunnel.look_at_unserved();
             tunnel.keep_guard(desired, self.packets).await?;
         }
         if tunnel.handle.load_balancer() != desired.load_balancer_ip {
