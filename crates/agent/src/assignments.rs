@@ -45,7 +45,8 @@ pub(crate) struct Served {
     pub(crate) name: Option<String>,
 }
 
-/// Why an assignment is not served. The text may name a target, so it goes to the server and to the log at DEBUG only.
+/// Why an assignment is not served. The text may name a target: the agent, which runs in its network, logs it, and the gateway
+/// does at DEBUG only.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unfit {
     #[error("the assignment is {0}")]
@@ -58,17 +59,6 @@ pub(crate) enum Unfit {
         "{0} is not in the agent's allow list: start the agent with an --allow that covers it, or choose another target"
     )]
     NotAllowed(Target),
-}
-
-impl Unfit {
-    pub(crate) fn name(&self) -> &'static str {
-        match self {
-            Self::Unverified(_) => "not-verified",
-            Self::OtherEnvironment => "other-environment",
-            Self::Older(_) => "older",
-            Self::NotAllowed(_) => "not-allowed",
-        }
-    }
 }
 
 impl Assignments {

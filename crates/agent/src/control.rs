@@ -289,14 +289,12 @@ impl Agent {
         Some(match served {
             Ok(Served { target, health_check, name }) => {
                 let share_name = name.as_deref().unwrap_or_default();
-                info!(share.id = %share, share.name = share_name, %generation, "share assigned");
-                debug!(share.id = %share, %target, "a share's target");
+                info!(share.id = %share, share.name = share_name, %generation, %target, "share assigned");
                 self.health.add(share, Watched::new(target, health_check.interval(), name), Instant::now());
                 FromAgent::Ack { share, generation }
             }
             Err(unfit) => {
-                warn!(share.id = %share, %generation, reason = unfit.name(), "an assignment was refused");
-                debug!(share.id = %share, reason = %unfit, "an assignment was refused");
+                warn!(share.id = %share, %generation, reason = %unfit, "an assignment was refused");
                 FromAgent::Refused { share, generation, reason: unfit.to_string() }
             }
         })

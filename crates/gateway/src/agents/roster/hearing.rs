@@ -6,7 +6,7 @@
 use super::{Connected, Roster, Session};
 use jiff::Timestamp;
 use std::time::Duration;
-use wicketgate_model::{Problem, Reason};
+use wicketgate_model::{AgentId, Problem, Reason};
 use wicketgate_transport::control::SILENCE;
 
 /// From the last message until the agent is suspected. On a bad line, TCP sends a lost ping again after 0.2, 0.6 and 1.4 s.
@@ -43,6 +43,12 @@ impl Hearing {
 }
 
 impl Roster {
+    /// Whether the agent is connected, answers, and is not about to stop.
+    pub(crate) fn is_well(&self, agent: AgentId) -> bool {
+        let connected = self.connected.get(&agent);
+        connected.is_some_and(|c| c.hearing.0 == Hearing::Answers && !c.draining)
+    }
+
     /// Records whether the agent answers; `since`: its last message. Returns what was recorded before.
     pub(crate) fn hears(&mut self, session: &Session, hearing: Hearing, since: Timestamp) -> Hearing {
         let Some(connected) = self.connected(session) else { return hearing };
@@ -125,10 +131,14 @@ mod tests {
         assert!(!mem::take(&mut roster.changed).is_empty());
         assert_eq!(roster.agent_shares(agent(1)).unwrap().unanswered_since, Some(since));
 
+        assert!(!roster.is_well(agent(1)), "what happens to its streams says nothing about targets");
         assert_eq!(roster.hears(&one, Hearing::Answers, since), Hearing::Silent);
+        assert!(roster.is_well(agent(1)));
         assert_eq!((picked(&mut roster), reason(&roster)), (vec![agent(1)], None));
         roster.elect();
         assert!(*roster.is_open(id).borrow());
         assert!(!mem::take(&mut roster.changed).is_empty());
+        roster.draining(&one);
+        assert!(!roster.is_well(agent(1)), "it resets its streams");
     }
 }
