@@ -80,7 +80,8 @@ impl TunnelTask {
         stop.run_until_cancelled(async {
             loop {
                 let (desired, changes) = self.inbox.read();
-                self.listeners.apply(changes, &self.parts.observations).await;
+                let released = self.listeners.apply(changes, &self.parts.observations).await;
+                self.unserved.released(released, Timestamp::now());
                 match desired {
                     Some(desired) if self.has_permit() => self.serve(desired).await,
                     Some(desired) => {
@@ -221,11 +222,16 @@ impl TunnelTask {
     fn report(&mut self, desired: &TunnelDesired, problem: Option<Problem>) {
         let connection = self.tunnel.as_ref().map(|tunnel| {
             let mut connection = tunnel.connection().borrow().clone();
-            let ports = self.listeners.ports();
-            self.unserved.take(tunnel.unserved(), &ports, Timestamp::now());
+            let counted = tunnel.unserved();
+            // Nearly always there is nothing, and there may be very many shares.
+            let unserved = (!counted.is_empty() || !self.unserved.is_empty()).then(|| {
+                let ports = self.listeners.ports();
+                self.unserved.take(counted, &ports, Timestamp::now());
+                self.unserved.warning(&ports)
+            });
             if connection.state == ConnectionState::Up {
                 connection.warnings.extend(tunnel.path_warning());
-                connection.warnings.extend(self.unserved.warning(&ports));
+                connection.warnings.extend(unserved.flatten());
             }
             let dropped = tunnel.dropped();
             // What the daemon finds is a consequence.

@@ -37,19 +37,30 @@ impl TunnelListeners {
         Self { tunnel, quota, shares: BTreeMap::new(), bound: BTreeMap::new(), retry: Retry::default() }
     }
 
-    /// Applies changes of the desired shares. The listener of a removed share is closed.
-    pub(super) async fn apply(&mut self, changes: BTreeMap<ShareId, Change>, observations: &Observations) {
+    /// Applies changes of the desired shares. The listener of a removed share is closed. Returns the ports that shares had
+    /// before.
+    pub(super) async fn apply(
+        &mut self,
+        changes: BTreeMap<ShareId, Change>,
+        observations: &Observations,
+    ) -> Vec<u16> {
+        let mut released = Vec::new();
         for (id, change) in changes {
-            if let Some(entry) = change {
-                self.shares.insert(id, entry);
+            let is_removed = change.is_none();
+            let before = match change {
+                Some(entry) => self.shares.insert(id, entry),
+                None => self.shares.remove(&id),
+            };
+            released.extend(before.map(|(share, _)| share.ingress_port.get()));
+            if !is_removed {
                 continue;
             }
-            self.shares.remove(&id);
             if let Some(listener) = self.bound.remove(&id) {
                 listener.close().await;
             }
             observations.remove_share(id, self.tunnel);
         }
+        released
     }
 
     /// The ports of all shares, also of those that are closed on purpose or cannot be bound: their shares say so.

@@ -1,6 +1,6 @@
 //! Ports of the load balancer that hosts of the site use and that no share has. Pure: time is an argument.
 //!
-//! Invariant: a packet counts if no share had the port when it was found. What came to a share that was closed on purpose, or
+//! Invariant: a packet counts only if no share had the port when it came. What came to a share that was closed on purpose, or
 //! could not be bound, is told by the share.
 
 use std::{
@@ -16,17 +16,24 @@ use crate::ground::{MOST_UNSERVED, Unserved};
 /// How long a port is told after its last packet, as for refused clients: an operator has time to look.
 const TOLD: SignedDuration = SignedDuration::from_mins(10);
 
+/// How long a port counts as its share's after the share has released it: packets are found up to four seconds after they came,
+/// and later on a busy machine.
+const RELEASED: SignedDuration = SignedDuration::from_secs(10);
+
 /// Ports that a message names. All are in [`ConnectionWarning::ports`].
 const NAMED: usize = 8;
 /// Addresses that are told of each port.
 const SOURCES: usize = 8;
 
+/// Protocol, port and client.
+type Key = (InnerProtocol, u16, Ipv4Addr);
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct UnservedPorts {
-    known: BTreeMap<(InnerProtocol, u16, Ipv4Addr), Attempts>,
-    /// The ports of all shares, at the last look.
-    shares: BTreeSet<u16>,
+    known: BTreeMap<Key, Attempts>,
+    /// Ports that shares have released, and when.
+    released: BTreeMap<u16, Timestamp>,
 }
 
 /// Of one host to one port.
@@ -41,11 +48,20 @@ struct Attempts {
 }
 
 impl UnservedPorts {
+    pub(super) fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    /// Shares that had these ports are deleted, or have others.
+    pub(super) fn released(&mut self, ports: Vec<u16>, now: Timestamp) {
+        self.released.retain(|_, at| now.duration_since(*at) < RELEASED);
+        self.released.extend(ports.into_iter().map(|port| (port, now)));
+    }
+
     /// Takes the kernel's counters, and the ports of all shares.
     pub(super) fn take(&mut self, counted: Vec<Unserved>, shares: &BTreeSet<u16>, now: Timestamp) {
         let mut before = std::mem::take(&mut self.known);
-        // What came since the last look may have come before its share was deleted.
-        let former = std::mem::replace(&mut self.shares, shares.clone());
+        self.released(Vec::new(), now);
         for Unserved { client, protocol, port, packets } in counted {
             let key = (protocol, port, client);
             let new = || Attempts { packets: 0, count: 0, first: now, last: now };
@@ -53,7 +69,7 @@ impl UnservedPorts {
             // The counters begin again when the rules are replaced.
             let more = packets.checked_sub(seen.packets).unwrap_or(packets);
             seen.packets = packets;
-            if is_served(key, shares) || is_served(key, &former) {
+            if is_served(key, shares) || self.is_former(key) {
                 seen.count = 0;
             } else if more > 0 {
                 seen.first = if seen.count == 0 { now } else { seen.first };
@@ -68,6 +84,10 @@ impl UnservedPorts {
                 self.known.insert(key, Attempts { packets: 0, ..seen });
             }
         }
+    }
+
+    fn is_former(&self, (protocol, port, _): Key) -> bool {
+        protocol == InnerProtocol::Tcp && self.released.contains_key(&port)
     }
 
     pub(super) fn warning(&self, shares: &BTreeSet<u16>) -> Option<ConnectionWarning> {
@@ -96,7 +116,7 @@ impl UnservedPorts {
     }
 }
 
-fn is_served((protocol, port, _): (InnerProtocol, u16, Ipv4Addr), shares: &BTreeSet<u16>) -> bool {
+fn is_served((protocol, port, _): Key, shares: &BTreeSet<u16>) -> bool {
     protocol == InnerProtocol::Tcp && shares.contains(&port)
 }
 
@@ -179,15 +199,17 @@ mod tests {
         // A share is created; it is closed on purpose for a while.
         ports.take(vec![counted(Tcp, 8443, 7, 9)], &shares, at(8));
         assert_eq!(told(&ports), []);
-        // It is deleted after two more, from two hosts.
+        // It is deleted after two more, from two hosts, which are found later.
+        ports.released(vec![8443], at(10));
+        ports.take(vec![counted(Tcp, 8443, 7, 9)], &none, at(10));
         ports.take(vec![counted(Tcp, 8443, 7, 10), counted(Tcp, 8443, 8, 1)], &none, at(12));
         assert_eq!(told(&ports), []);
-        ports.take(vec![counted(Tcp, 8443, 7, 11), counted(Tcp, 8443, 8, 1)], &none, at(16));
-        assert_eq!(told(&ports), [(Tcp, 8443, 1, 16, 1)]);
-        assert_eq!(ports.warning(&none).unwrap().since, at(16));
+        ports.take(vec![counted(Tcp, 8443, 7, 11), counted(Tcp, 8443, 8, 1)], &none, at(20));
+        assert_eq!(told(&ports), [(Tcp, 8443, 1, 20, 1)]);
+        assert_eq!(ports.warning(&none).unwrap().since, at(20));
         // UDP is no share's.
-        ports.take(vec![counted(Udp, 8443, 7, 1)], &shares, at(20));
-        assert_eq!(told(&ports), [(Udp, 8443, 1, 20, 1)]);
+        ports.take(vec![counted(Udp, 8443, 7, 1)], &shares, at(24));
+        assert_eq!(told(&ports), [(Udp, 8443, 1, 24, 1)]);
     }
 
     #[test]
