@@ -15,7 +15,7 @@ use axum::{
     response::IntoResponse,
 };
 use std::time::Instant;
-use wicketgate_model::{AgentId, ConnectionState, EspMode, Problem, ShareId, TunnelId};
+use wicketgate_model::{ConnectionState, EspMode, ShareId, TunnelId};
 use wicketgate_store::{Filter, FilterValue, ListRequest, PageRequest, column::connection_change};
 
 /// Changes nothing. The number of concurrent dials is bounded.
@@ -33,13 +33,8 @@ pub(super) async fn walk(
     let was_up = was_up(&at, tunnel.id).await?;
     let read_took = begin.elapsed();
     let begin = Instant::now();
-    let mut seen = at.state.gateways.check(&tunnel.spec.location, share.id).await;
+    let seen = at.state.gateways.check(&tunnel.spec.location, share.id).await;
     let took = begin.elapsed();
-    if let Some(seen) = &mut seen {
-        for problem in [seen.agent_problem.as_mut(), seen.dialled.as_mut().err()].into_iter().flatten() {
-            name_agents(&at, problem).await?;
-        }
-    }
     let has_ipsec = at.state.gateways.esp_at(&tunnel.spec.location) != Some(EspMode::Off);
     let unanswered = at.state.gateways.unanswered(&tunnel.spec.location, share.id);
     let walked = check::Walked {
@@ -57,21 +52,6 @@ pub(super) async fn walk(
     let answer = format.one(StatusCode::OK, &check::Check::of(&walked), links);
     // The answer describes this moment: caches must not keep it.
     Ok(([(CACHE_CONTROL, HeaderValue::from_static("no-cache"))], answer).into_response())
-}
-
-/// Gateways know agents by the names that they report. Callers may have given them others.
-async fn name_agents(at: &At, problem: &mut Problem) -> Result<(), ApiError> {
-    let agents: Vec<AgentId> =
-        problem.message.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-    for id in agents {
-        if let Some(agent) = at.state.store.agent(at.id(), id).await?
-            && let Some(given) = agent.given_name
-        {
-            let reported = format!("{id} ({})", agent.name);
-            problem.message = problem.message.replace(&reported, &format!("{id} ({given})"));
-        }
-    }
-    Ok(())
 }
 
 /// Whether the tunnel's peer was connected at some time.

@@ -2,7 +2,7 @@
 //! the gateway refused.
 //!
 //! Probes see a target from the agent; this is what clients saw. Invariants: silence proves nothing, so a failure remains
-//! until a connection is served, an agent or a check reaches the target again, or nobody has connected for [`QUIET`]; and a
+//! until a connection is served, an agent or a check reaches the target again, or no client has connected for [`QUIET`]; and a
 //! problem has no counts and keeps its kind, because each change of a problem is a change of the share's status.
 
 #[cfg(test)]

@@ -45,7 +45,7 @@ fn a_failure_remains_until_something_shows_otherwise() {
     let (mut recent, mut now) = (RecentConnections::default(), Timestamp::UNIX_EPOCH);
     recent.take(&ended(0, &[(FailureReason::DialTimeout, 3)]), now);
     now += 14.minutes();
-    assert!(recent.expire(now).is_empty(), "nobody has connected");
+    assert!(recent.expire(now).is_empty(), "no client has connected");
     assert!(recent.take(&ended(0, &[(FailureReason::DialTimeout, 1)]), now).is_empty());
     assert_eq!(recent.problem(share()).map(|p| p.reason), Some(Reason::ConnectionsFail));
     // The old failures are outdated by one success, but not a recent one.

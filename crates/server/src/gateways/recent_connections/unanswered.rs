@@ -8,7 +8,7 @@ use wicketgate_model::{TrafficDelta, Unanswered};
 
 /// Fewer are no evidence: one client may have made a mistake.
 pub(super) const FEWEST: usize = 3;
-/// How long a failure remains if nobody connects: longer than a repair and a look at it take, and short enough that a share
+/// How long a failure remains if no client connects: longer than a repair and a look at it take, and short enough that a share
 /// which is taken out of use for it comes back. Not every failure ends with a report: a burst may exhaust the carriers.
 pub(super) const QUIET: SignedDuration = SignedDuration::from_mins(15);
 
