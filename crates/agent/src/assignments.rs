@@ -73,8 +73,7 @@ impl Assignments {
         })
     }
 
-    /// Checks an assignment and serves it. Returns what is served, or why it is not served. `None`: it
-    /// cannot be parsed.
+    /// Checks an assignment and serves it. Returns what is served, or why it is not served. `None`: it cannot be parsed.
     pub(crate) fn take(
         &self,
         signed: &SignedAssignment,

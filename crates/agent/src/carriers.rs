@@ -163,8 +163,7 @@ impl Agent {
             return None;
         }
         let (to_carrier, from_carrier) = (AtomicU64::new(0), AtomicU64::new(0));
-        let counters =
-            Counters { to_carrier: &to_carrier, from_carrier: &from_carrier, exchange: None, heard: None };
+        let counters = Counters::of_bytes(&to_carrier, &from_carrier);
         let ends = Ends { idle: None, finish: &self.finish, abort: &self.abort };
         match relay(tcp, carrier, counters, ends).await {
             Ok(carrier) => Some(carrier),

@@ -394,7 +394,7 @@ mod tests {
         for interval in [1, 3, 30, 3600].map(Duration::from_secs) {
             let mut scene = Scene::new(1, Some(interval));
             scene.healths.duty(&[], &[share(0)], scene.now);
-            // The stream goes through any agent. The gateway gives the duty when nobody has used the share for this time.
+            // The stream goes through any agent. The gateway gives the duty when no client has used the share for this time.
             scene.record(Ok(()), DialledBy::Stream);
             drop(scene.healths.in_use(target()));
             let left = scene.now;

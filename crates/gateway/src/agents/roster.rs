@@ -69,7 +69,7 @@ struct AssignedShare {
     target: Option<Target>,
     /// The first generation with this target.
     same_target_since: Generation,
-    /// How soon an agent probes the target once nobody uses it; `None`: not at all.
+    /// How soon an agent probes the target once no client uses it; `None`: not at all.
     probes: Option<Duration>,
     duty: Duty,
     /// Its port is closed while no agent can serve it.

@@ -27,8 +27,8 @@ impl Stream {
         self.agent
     }
 
-    /// Relays between the client and the target until both have ended. A stream that breaks, is aborted or dropped, or was idle for `idle`, resets the
-    /// client's connection.
+    /// Relays between the client and the target until both have ended. A stream that breaks, is aborted or dropped, or was idle
+    /// for `idle`, resets the client's connection.
     pub async fn relay(
         self,
         client: ResetOnDrop,

@@ -47,7 +47,7 @@ async fn stream(lab: &Lab, mut carrier: Carrier) -> (Client, TcpStream) {
         carrier.next_open().await.unwrap();
         carrier.answer(Ok(())).await.unwrap();
         let (counted, never) = (AtomicU64::new(0), Abort::default());
-        let counters = Counters { to_carrier: &counted, from_carrier: &counted, exchange: None, heard: None };
+        let counters = Counters::of_bytes(&counted, &counted);
         let ends = Ends { idle: None, finish: &never, abort: &never };
         relay(ResetOnDrop::new(dialled), carrier, counters, ends).await
     });

@@ -155,8 +155,7 @@ impl Lab {
         let bytes = Arc::new((AtomicU64::new(0), AtomicU64::new(0)));
         let counted = Arc::clone(&bytes);
         let relay = tokio::spawn(async move {
-            let counters =
-                Counters { to_carrier: &counted.0, from_carrier: &counted.1, exchange: None, heard: None };
+            let counters = Counters::of_bytes(&counted.0, &counted.1);
             stream.relay(inner, counters, None).await
         });
         Ok(Client { tcp: client.unwrap(), relay, bytes })

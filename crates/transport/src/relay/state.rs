@@ -18,6 +18,13 @@ pub struct Counters<'a> {
     pub heard: Option<&'a AtomicU64>,
 }
 
+impl<'a> Counters<'a> {
+    /// Of bytes alone.
+    pub fn of_bytes(to_carrier: &'a AtomicU64, from_carrier: &'a AtomicU64) -> Self {
+        Self { to_carrier, from_carrier, exchange: None, heard: None }
+    }
+}
+
 /// State shared by the two directions.
 pub(super) struct RelayState<'a> {
     pub(super) counters: Counters<'a>,

@@ -93,7 +93,7 @@ async fn relayed() -> (TcpStream, Far, Relay) {
 async fn relayed_with(idle: Option<Duration>) -> (TcpStream, Far, Relay) {
     let (client, inner) = connected().await;
     let (near, far) = pair().await;
-    let counters = Counters { to_carrier: &COUNTED, from_carrier: &COUNTED, exchange: None, heard: None };
+    let counters = Counters::of_bytes(&COUNTED, &COUNTED);
     let relay = tokio::spawn(async move { relay(ResetOnDrop::new(inner), near, counters, ends(idle)).await });
     (client, Far(far), relay)
 }
@@ -247,7 +247,7 @@ async fn an_idle_stream_holds_no_buffer_and_a_long_one_arrives_completely() {
     let (client, inner) = connected().await;
     let (near, far) = pair().await;
     let (target, outer) = connected().await;
-    let counters = Counters { to_carrier: &COUNTED, from_carrier: &COUNTED, exchange: None, heard: None };
+    let counters = Counters::of_bytes(&COUNTED, &COUNTED);
     let near = tokio::spawn(async move { relay(ResetOnDrop::new(inner), near, counters, ends(None)).await });
     let far = tokio::spawn(async move { relay(ResetOnDrop::new(outer), far, counters, ends(None)).await });
     // The length fills records and buffers and leaves a remainder. No two blocks are equal.
@@ -281,7 +281,7 @@ async fn a_long_lived_connection_is_probed() {
     let (near, _far) = pair().await;
     let shown = socket2::SockRef::from(&inner).try_clone().unwrap();
     let relay = tokio::spawn(async move {
-        let counters = Counters { to_carrier: &COUNTED, from_carrier: &COUNTED, exchange: None, heard: None };
+        let counters = Counters::of_bytes(&COUNTED, &COUNTED);
         relay(ResetOnDrop::new(inner), near, counters, ends(None)).await
     });
     assert!(!shown.keepalive().unwrap());
@@ -304,7 +304,7 @@ async fn slow_reader(idle: Duration) -> (TcpStream, Far, Relay) {
     let (inner, _) = listener.accept().await.unwrap();
     socket2::SockRef::from(&inner).set_send_buffer_size(4 << 20).unwrap();
     let (near, far) = pair().await;
-    let counters = Counters { to_carrier: &COUNTED, from_carrier: &COUNTED, exchange: None, heard: None };
+    let counters = Counters::of_bytes(&COUNTED, &COUNTED);
     let relay =
         tokio::spawn(async move { relay(ResetOnDrop::new(inner), near, counters, ends(Some(idle))).await });
     (client, Far(far), relay)
@@ -376,8 +376,7 @@ async fn a_finished_stream_delivers_what_was_read_before_its_reset() {
     let relay = {
         let finish = finish.clone();
         tokio::spawn(async move {
-            let counters =
-                Counters { to_carrier: &COUNTED, from_carrier: &WRITTEN, exchange: None, heard: None };
+            let counters = Counters::of_bytes(&COUNTED, &WRITTEN);
             let ends = Ends { finish: &finish, ..ends(None) };
             relay(ResetOnDrop::new(inner), near, counters, ends).await
         })

@@ -108,8 +108,7 @@ async fn stream(client: End, target: End, carrier: Option<usize>) {
     limit(&far.stream.tcp, carrier);
     let relays = [(inner, near), (outer, far)].map(|(tcp, carrier)| {
         tokio::spawn(async move {
-            let counters =
-                Counters { to_carrier: &COUNTED, from_carrier: &COUNTED, exchange: None, heard: None };
+            let counters = Counters::of_bytes(&COUNTED, &COUNTED);
             relay(ResetOnDrop::new(tcp), carrier, counters, ends(None)).await
         })
     });
