@@ -15,7 +15,7 @@ use crate::harness::{
     text,
 };
 
-/// From the first moment that somebody could complain until the API says why.
+/// From the first moment that a client or an operator could complain until the API says why.
 const NAMED: Duration = Duration::from_secs(5);
 
 #[test]

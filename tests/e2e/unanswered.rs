@@ -20,7 +20,7 @@ use crate::harness::{
     text,
 };
 
-/// From the first moment that somebody could complain until the API says why.
+/// From the first moment that a client or an operator could complain until the API says why.
 const NAMED: Duration = Duration::from_secs(5);
 /// How long a client waits for an answer: more than the second after which it counts.
 const WAITS: Duration = Duration::from_millis(1200);
