@@ -8,9 +8,9 @@ use crate::{
     disk_room::DiskRoom, transaction::Transaction, write_health::WriteHealth,
 };
 use sqlx::{
-    AnyConnection, AnyPool, AssertSqlSafe, ConnectOptions, Connection, Executor,
+    AnyConnection, AnyPool, AssertSqlSafe, ConnectOptions, Connection, Executor, SqlStr,
     any::AnyPoolOptions,
-    migrate::{MigrateError, Migrator},
+    migrate::{MigrateError, Migration, MigrationType, Migrator},
     sqlite::SqliteConnectOptions,
 };
 use std::{
@@ -29,7 +29,8 @@ const POSTGRES_CONNECTIONS: u32 = 16;
 /// A request that waits longer for a connection is better answered with 503.
 const ACQUIRE: Duration = Duration::from_secs(10);
 
-static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+/// Version, description and SQL of each migration, in their order.
+const MIGRATIONS: &[(i64, &str, &str)] = include!(concat!(env!("OUT_DIR"), "/migrations.rs"));
 
 /// Cheap to clone.
 #[derive(Debug, Clone)]
@@ -124,7 +125,7 @@ impl Database {
 
     pub(crate) async fn migrate(&self) -> Result<()> {
         let mut connection = self.writers.acquire().await?;
-        MIGRATIONS.run(&mut *connection).await.map_err(|e| {
+        migrator().run(&mut *connection).await.map_err(|e| {
             StoreError::Open(match e {
                 MigrateError::VersionMissing(v) => {
                     format!("the database was made by a newer version of this program (schema {v}): use that one")
@@ -179,6 +180,14 @@ impl Database {
     }
 }
 
+fn migrator() -> Migrator {
+    let migrations = MIGRATIONS.iter().map(|(version, what, sql)| {
+        let sql = SqlStr::from_static(sql);
+        Migration::new(*version, (*what).into(), MigrationType::Simple, sql, false)
+    });
+    Migrator::with_migrations(migrations.collect())
+}
+
 async fn open_postgres(url: &str) -> sqlx::Result<AnyPool> {
     // The pool would retry until its timeout, and then report only the timeout.
     let first = tokio::time::timeout(ACQUIRE, AnyConnection::connect(url)).await;
@@ -222,7 +231,7 @@ mod tests {
 
     #[test]
     fn migrations_are_numbered_consecutively() {
-        let versions: Vec<i64> = MIGRATIONS.iter().map(|m| m.version).collect();
+        let versions: Vec<i64> = MIGRATIONS.iter().map(|(version, ..)| *version).collect();
         assert_eq!(versions, (1..).take(versions.len()).collect::<Vec<i64>>());
     }
 

@@ -3,13 +3,12 @@
 use crate::{database, site::ALL};
 use jiff::Timestamp;
 use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Executor as _, Row as _, migrate::Migrator};
-use std::borrow::Cow;
+use std::{borrow::Cow, path::Path};
 use wicketgate_model::{ConnectionFault, ConnectionState, FrontdoorId, GatewayId, Reason, Status};
 use wicketgate_store::{
     Action, Claim, Claimed, ExecutionStatus, KeptAnswer, MetricsWindow, Reach, Revision, Store, TrafficScope,
 };
 
-static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 const ROWS_OF_0009: &str = include_str!("migration/rows_of_0009.sql");
 const ROWS_OF_0010: &str = concat!(
     include_str!("migration/rows_of_0009.sql"),
@@ -54,7 +53,8 @@ async fn values(place: &str, key: &str, columns: &[String], from: &str) -> Vec<V
 async fn make(place: &str, migrations: i64, rows: &'static str) {
     sqlx::any::install_default_drivers();
     let mut db = AnyConnection::connect(place).await.unwrap();
-    let old = MIGRATIONS.iter().filter(|m| m.version <= migrations).cloned();
+    let all = Migrator::new(Path::new("migrations")).await.unwrap();
+    let old = all.iter().filter(|m| m.version <= migrations).cloned();
     let old = Migrator { migrations: Cow::Owned(old.collect()), ..Migrator::DEFAULT };
     old.run(&mut db).await.unwrap();
     db.execute(rows).await.unwrap();
