@@ -143,6 +143,57 @@ fn a_full_share_refuses_at_once_and_a_change_keeps_established_connections() -> 
 }
 
 #[test]
+fn connections_of_one_source_or_all_are_reset_at_both_ends_on_request() -> Result<()> {
+    let world = World::with_sites(1).start()?;
+    let ends = witness(&world.private, world.target(7001))?;
+    let (_agent, zid) = world.agent("agent")?;
+    let tunnel = world.tunnel(0)?;
+    let share = world.share("echo", &tunnel, &zid, world.target(7001), 9000)?;
+    let door = door(&tunnel, 9000)?;
+    let site = world.connected_site(0, &tunnel)?;
+    site.namespace.ip(&format!("addr add {NEIGHBOUR}/32 dev lo"))?;
+    let client = |source| -> Result<TcpStream> {
+        let mut stream = connect_as(&site.namespace, source, door, PATIENCE)?;
+        exchange(&mut stream, b"before")?;
+        Ok(stream)
+    };
+    let (first, second, mut other) = (client(SITE_CLIENT)?, client(SITE_CLIENT)?, client(NEIGHBOUR)?);
+    let path = world.gateway.at(&format!("ipsec-shares/{}/connections/close", text(&share, "id")?));
+    let close = |body: Value| world.gateway.api.post(&path, &body);
+    let is_reset_at_target = || -> Result<()> {
+        let end = ends.recv_timeout(PATIENCE).context("the target's connection did not end")?;
+        ensure!(end == Some(ErrorKind::ConnectionReset), "the target's connection ended with {end:?}");
+        Ok(())
+    };
+
+    assert_eq!(close(json!({"source": "10.0.0.12"}))?["closed"], 0);
+    let closed = close(json!({"source": SITE_CLIENT}))?;
+    assert_eq!(closed["closed"], 2);
+    for stream in [first, second] {
+        is_reset(stream)?;
+        is_reset_at_target()?;
+    }
+    exchange(&mut other, b"of another source")?;
+    let mut newer = client(SITE_CLIENT)?;
+    exchange(&mut newer, b"a new one is served")?;
+    assert_eq!(close(json!({}))?["closed"], 2);
+    for stream in [other, newer] {
+        is_reset(stream)?;
+        is_reset_at_target()?;
+    }
+    assert_eq!(close(json!({}))?["closed"], 0);
+    client(NEIGHBOUR)?;
+    let record =
+        world.gateway.api.get(&world.gateway.at(&format!("executions/{}", text(&closed, "executionId")?)))?;
+    assert_eq!(
+        (&record["status"], &record["message"]),
+        (&json!("SUCCESS"), &json!("2 connections were reset"))
+    );
+    drop(site);
+    world.end()
+}
+
+#[test]
 fn a_connection_that_is_idle_too_long_is_reset_on_both_sides() -> Result<()> {
     let world = World::loopback().start()?;
     let (target, ends) = (world.target(7001), witness(&world.private, world.target(7001))?);

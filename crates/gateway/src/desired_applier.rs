@@ -1,6 +1,6 @@
 //! Applies the desired state that arrives over the link: to the agents, the tunnels' tasks and the observations.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
@@ -57,6 +57,12 @@ impl DesiredApplier {
                     self.parts.observations.heard(sequence, reset);
                 }
                 ToGateway::Check { request, share } => self.check(request, share),
+                ToGateway::CloseConnections { request, share, source } => {
+                    let open = self.share_states.get(&share).map(|state| &state.open);
+                    let closed = open.map_or(0, |open| open.close(source.map(IpAddr::V4)));
+                    info!(share.id = %share, closed, "connections of the share were reset on request");
+                    self.answer(FromGateway::ConnectionsClosed { request, closed });
+                }
                 ToGateway::Agents { request, agents } => {
                     let agents = self.parts.agents.shares(&agents);
                     // Where the link is full, the server's request ends by its own time limit.
@@ -66,6 +72,14 @@ impl DesiredApplier {
                 ToGateway::Renewed { request, answer } => self.parts.agents.renewed(request, answer),
             }
         }
+    }
+
+    /// Answers when the link has room. The server's request ends by its own time limit.
+    fn answer(&self, answer: FromGateway) {
+        let (link, stop) = (self.link.clone(), self.parts.stop.clone());
+        self.parts.tasks.spawn(stop.run_until_cancelled_owned(async move {
+            let _ = link.send(answer).await;
+        }));
     }
 
     /// Checks a share's path in a task of its own.

@@ -11,6 +11,7 @@ mod ground;
 pub mod ipsec;
 mod listener;
 mod observations;
+mod open_connections;
 mod parts;
 mod proxy_protocol;
 mod quota;

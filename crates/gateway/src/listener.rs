@@ -26,6 +26,7 @@ use wicketgate_transport::{
 use crate::{
     counters::ShareCounters,
     ground::{BACKLOG, LatestClient},
+    open_connections::OpenConnections,
     parts::GatewayParts,
     proxy_protocol,
     quota::{ConnectionPermit, ConnectionQuota},
@@ -40,6 +41,7 @@ pub(crate) struct ShareState {
     /// The options for new connections. Admitted ones keep theirs.
     pub(crate) options: Latest<ShareOptions>,
     connections: Arc<ConnectionQuota>,
+    pub(crate) open: Arc<OpenConnections>,
     /// Triggered when the share is deleted: ends all its connections.
     pub(crate) abort: Abort,
 }
@@ -51,6 +53,7 @@ impl ShareState {
             share,
             options: Latest::default(),
             connections: Arc::default(),
+            open: Arc::default(),
             abort: abort.child(),
         })
     }
@@ -180,13 +183,13 @@ async fn accept(socket: &mut Acceptor, context: &Arc<ConnectionContext>) {
                 continue;
             }
         };
-        let abort = context.state.abort.clone();
+        let open = context.state.open.enter(address.ip(), &context.state.abort);
         // Boxed, because each future around it holds it twice, as argument and as running: 10 KiB for each connection.
         let connection = Box::pin(connection(client, address, admitted, Arc::clone(context)));
         let connection = async move {
             tokio::select! {
                 biased;
-                () = abort.triggered() => {}
+                () = open.abort.triggered() => {}
                 () = connection => {}
             }
         };

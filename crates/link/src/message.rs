@@ -26,6 +26,9 @@ pub enum ToGateway {
     },
     /// Inspects a share's path and dials its target. [`FromGateway::Checked`] answers within 15 s.
     Check { request: RequestId, share: ShareId },
+    /// Resets the share's open connections: all of them, or those of one client. [`FromGateway::ConnectionsClosed`] answers at
+    /// once.
+    CloseConnections { request: RequestId, share: ShareId, source: Option<Ipv4Addr> },
     /// Requests the shares of these agents. [`FromGateway::Agents`] answers at once, for those that are connected to
     /// this gateway.
     Agents { request: RequestId, agents: Vec<AgentId> },
@@ -67,6 +70,8 @@ pub enum FromGateway {
     Renew { request: RequestId, ask: RenewRequest },
     /// The answer to [`ToGateway::Check`].
     Checked { request: RequestId, check: Box<ShareCheck> },
+    /// The answer to [`ToGateway::CloseConnections`]: how many were reset.
+    ConnectionsClosed { request: RequestId, closed: u64 },
     /// The answer to [`ToGateway::Agents`].
     Agents { request: RequestId, agents: Vec<AgentShares> },
 }

@@ -9,6 +9,7 @@ mod api_accounts;
 mod checks;
 mod conditional;
 mod connection_history;
+mod connections;
 mod edit;
 mod enrollments;
 mod environments;

@@ -116,6 +116,16 @@ impl Gateways {
         Some(seen)
     }
 
+    /// Resets the share's open connections, all or those of one client, and returns how many; `None`: no gateway answers.
+    pub(crate) async fn close_connections(
+        &self,
+        location: &LocationId,
+        share: ShareId,
+        source: Option<Ipv4Addr>,
+    ) -> Option<u64> {
+        self.at(location)?.rpc.close_connections(share, source).await
+    }
+
     /// The shares of these agents as their gateways report them; agents without a connection are left out.
     pub(crate) async fn agent_shares(&self, agents: &[AgentId]) -> Vec<AgentShares> {
         if agents.is_empty() {

@@ -108,7 +108,7 @@ impl Write {
                       WHERE id = $2 AND frontdoor = $3 AND barred_at IS NULL RETURNING id";
         let renamed: Option<(AgentId,)> = self.tx.find(rename, &[&name, &id, &frontdoor]).await?;
         renamed.ok_or(StoreError::Missing)?;
-        self.record(frontdoor, Action::Update, Execution::of(ResourceType::Agent, &id)).await
+        self.record(frontdoor, Action::Update, Execution::of(ResourceType::Agent, &id)).await.map(drop)
     }
 
     async fn bar_agent(&mut self, frontdoor: FrontdoorId, id: AgentId) -> Result<()> {
@@ -121,7 +121,7 @@ impl Write {
         self.tx.execute("UPDATE agent_link SET connected_since = NULL WHERE agent = $1", &[&id]).await?;
         let event = activity.event(&mut self.tx, at).await?;
         self.deferred.events.extend(event);
-        self.record(frontdoor, Action::Delete, Execution::of(ResourceType::Agent, &id)).await
+        self.record(frontdoor, Action::Delete, Execution::of(ResourceType::Agent, &id)).await.map(drop)
     }
 }
 

@@ -103,7 +103,9 @@ impl Write {
             ("created_by", &self.context.actor),
         ]);
         self.tx.run(set.insert("enrollment", "")?).await?;
-        self.record(frontdoor, Action::Create, Execution::of(ResourceType::Enrollment, &new.id)).await
+        self.record(frontdoor, Action::Create, Execution::of(ResourceType::Enrollment, &new.id))
+            .await
+            .map(drop)
     }
 
     async fn enrol(&mut self, asked: EnrolAttempt) -> Result<Answer> {

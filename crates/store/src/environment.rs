@@ -91,7 +91,7 @@ impl Write {
         self.check_environment(frontdoor, id).await?;
         let rename = "UPDATE environment SET name = $1, updated_at = $2 WHERE id = $3";
         self.tx.execute(rename, &[&name, &self.context.at, &id]).await?;
-        self.record(frontdoor, Action::Update, Execution::of(ResourceType::Environment, &id)).await
+        self.record(frontdoor, Action::Update, Execution::of(ResourceType::Environment, &id)).await.map(drop)
     }
 
     async fn delete_environment(&mut self, frontdoor: FrontdoorId, id: EnvironmentId) -> Result<()> {

@@ -7,7 +7,15 @@ use wicketgate_model::{ExecutionId, FrontdoorId, Generation, text_enum};
 
 text_enum!(
     /// The recorded action.
-    Action { Create = "CREATE", Update = "UPDATE", Delete = "DELETE", RotateKey = "ROTATE_KEY", ReadKey = "READ_KEY", Enrol = "ENROL" }
+    Action {
+        Create = "CREATE",
+        Update = "UPDATE",
+        Delete = "DELETE",
+        RotateKey = "ROTATE_KEY",
+        ReadKey = "READ_KEY",
+        Enrol = "ENROL",
+        CloseConnections = "CLOSE_CONNECTIONS",
+    }
 );
 text_enum!(
     /// The type of the resource that an action is about.
@@ -27,20 +35,36 @@ text_enum!(
 );
 text_fields!(Action, ResourceType, ExecutionStatus);
 
-/// The subject of an execution. Work for a gateway is `RUNNING` until its status is decided; all other work is done at
-/// once.
+impl Action {
+    /// It is done to what a resource is now: the resource itself does not change.
+    pub(crate) fn changes_nothing(self) -> bool {
+        matches!(self, Self::ReadKey | Self::CloseConnections)
+    }
+}
+
+/// What ends an execution.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EndsWith {
+    /// It is done at once.
+    Itself,
+    /// The status of this generation, which a gateway has to follow.
+    Status(Generation),
+    /// `end_action` of the store.
+    Outcome,
+}
+
+/// The subject of an execution.
 pub(crate) struct Execution<'a> {
     pub(crate) resource_type: ResourceType,
     pub(crate) resource: &'a (dyn std::fmt::Display + Sync),
-    /// The generation that the write made, if a gateway has to follow.
-    pub(crate) generation: Option<Generation>,
+    pub(crate) ends_with: EndsWith,
     /// The organization whose record it belongs to, besides that of its Frontdoor.
     pub(crate) organization: Option<&'a str>,
 }
 
 impl<'a> Execution<'a> {
     pub(crate) fn of(resource_type: ResourceType, resource: &'a (dyn std::fmt::Display + Sync)) -> Self {
-        Self { resource_type, resource, generation: None, organization: None }
+        Self { resource_type, resource, ends_with: EndsWith::Itself, organization: None }
     }
 
     /// Writes the record, of a Frontdoor unless the resource is an organization's own.
@@ -50,11 +74,12 @@ impl<'a> Execution<'a> {
         context: &WriteContext,
         frontdoor: Option<FrontdoorId>,
         action: Action,
-    ) -> Result<()> {
-        let is_running = self.generation.is_some();
+    ) -> Result<ExecutionId> {
+        let is_running = self.ends_with != EndsWith::Itself;
         let status = if is_running { ExecutionStatus::Running } else { ExecutionStatus::Success };
         let (id, resource) = (ExecutionId::new((context.fresh)()), self.resource.to_string());
-        let generation = self.generation.map_or(0, Generation::get);
+        // No row has generation 0: no status ends the execution.
+        let generation = if let EndsWith::Status(generation) = self.ends_with { generation.get() } else { 0 };
         let finished_at = (!is_running).then_some(context.at);
         // Empty in the record of an organization alone.
         let owner = frontdoor.map(|id| id.to_string()).unwrap_or_default();
@@ -81,7 +106,7 @@ impl<'a> Execution<'a> {
         };
         match (tx.run(insert).await?, frontdoor) {
             (0, Some(id)) => Err(StoreError::NoFrontdoor(id)),
-            _ => Ok(()),
+            _ => Ok(id),
         }
     }
 

@@ -4,6 +4,7 @@
 //! ports, slots and peer addresses; values are bound and never part of a statement's text. Time and fresh ids come
 //! from the caller, in a [`WriteContext`].
 
+mod action;
 mod agent;
 mod agent_link;
 mod api_account;

@@ -5,7 +5,7 @@
 
 use crate::{
     Action, Column, ColumnType, ResourceType, Result, Store, StoreError,
-    execution::Execution,
+    execution::{EndsWith, Execution},
     field::Argument,
     list::Hidden,
     row::{FromRow, ToColumns},
@@ -160,7 +160,7 @@ impl Write {
     ) -> Result<R> {
         self.deferred.counts.moved(before.and_then(R::counted), row.counted());
         let Head { id, frontdoor, generation, .. } = row.head();
-        let on = Execution { generation: Some(generation), ..Execution::of(R::TYPE, &id) };
+        let on = Execution { ends_with: EndsWith::Status(generation), ..Execution::of(R::TYPE, &id) };
         self.record(frontdoor, action, on).await?;
         Ok(row)
     }

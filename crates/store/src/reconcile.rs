@@ -244,7 +244,7 @@ async fn end_executions(tx: &mut Transaction, part: &[&StatusUpdate]) -> Result<
          status = CASE WHEN v.column4 = 'DEPLOYED' OR (v.column4 = 'DELETED' AND action = 'DELETE') \
          THEN 'SUCCESS' ELSE 'FAILED' END, \
          message = CASE WHEN v.column4 = 'DELETED' AND action = 'DELETE' THEN NULL ELSE v.column5 END \
-         FROM (VALUES {}) v WHERE resource = v.column1 AND generation <= v.column2 \
+         FROM (VALUES {}) v WHERE resource = v.column1 AND generation <= v.column2 AND generation > 0 \
          AND execution.status = 'RUNNING'",
         places(part.len(), 5)
     );

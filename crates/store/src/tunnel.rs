@@ -240,7 +240,8 @@ impl Store {
     ) -> Result<()> {
         self.write(context, move |write| {
             async move {
-                write.record(frontdoor, Action::ReadKey, Execution::of(ResourceType::Tunnel, &id)).await
+                let of = Execution::of(ResourceType::Tunnel, &id);
+                write.record(frontdoor, Action::ReadKey, of).await.map(drop)
             }
             .boxed()
         })

@@ -7,7 +7,7 @@ use crate::{
 use sqlx::AssertSqlSafe;
 use std::time::Duration;
 use tokio::time::timeout;
-use wicketgate_model::{FrontdoorId, Status};
+use wicketgate_model::{ExecutionId, FrontdoorId, Status};
 
 /// For one statement. On PostgreSQL it waits for the write before, whose row lock it needs.
 const REVISION: Duration = Duration::from_secs(10);
@@ -43,12 +43,12 @@ impl Write {
         frontdoor: FrontdoorId,
         action: Action,
         on: Execution<'_>,
-    ) -> Result<()> {
+    ) -> Result<ExecutionId> {
         claim::mark(&mut self.tx, self.context.claim.as_deref(), self.context.process).await?;
         self.deferred.forgets |=
             matches!(on.resource_type, ResourceType::Frontdoor | ResourceType::ApiAccount);
         let status = match (on.resource_type, action) {
-            (_, Action::ReadKey) => None,
+            (_, action) if action.changes_nothing() => None,
             (ResourceType::Tunnel | ResourceType::Share, Action::Delete) => Some(Status::Deleting.as_str()),
             (ResourceType::Tunnel | ResourceType::Share, _) => Some(Status::New.as_str()),
             (ResourceType::Environment, Action::Create) => Some("OFFLINE"),

@@ -37,6 +37,11 @@ impl Abort {
         self.0.token.cancel();
     }
 
+    /// Whether the two are clones.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// For waits that are polled rarely.
     pub fn token(&self) -> &CancellationToken {
         &self.0.token

@@ -125,6 +125,12 @@ fn to_gateway() -> Vec<ToGateway> {
         ToGateway::Desired { sequence: 1, delta: desired() },
         ToGateway::Desired { sequence: u64::MAX, delta: DesiredDelta::default() },
         ToGateway::Check { request, share: ShareId::new(uuid(2)) },
+        ToGateway::CloseConnections { request, share: ShareId::new(uuid(2)), source: None },
+        ToGateway::CloseConnections {
+            request,
+            share: ShareId::new(uuid(2)),
+            source: Some([10, 0, 0, 7].into()),
+        },
         ToGateway::Agents { request, agents: vec![agent] },
         ToGateway::Enrolled { request, answer: CertificateAnswer::Granted(grant) },
         ToGateway::Enrolled { request, answer: CertificateAnswer::Refused(EnrolRefusal::Used) },
@@ -173,6 +179,7 @@ fn from_gateway() -> Vec<FromGateway> {
         FromGateway::Renew { request, ask: RenewRequest { agent, public_key: vec![4] } },
         FromGateway::Checked { request, check: Box::new(check(Ok(agent))) },
         FromGateway::Checked { request, check: Box::new(check(Err(problem()))) },
+        FromGateway::ConnectionsClosed { request, closed: 3 },
         FromGateway::Agents { request, agents: vec![agent_shares()] },
     ]
 }
@@ -200,6 +207,7 @@ fn every_message_survives_the_codec() {
             ToGateway::Hello(_)
             | ToGateway::Desired { .. }
             | ToGateway::Check { .. }
+            | ToGateway::CloseConnections { .. }
             | ToGateway::Agents { .. }
             | ToGateway::Enrolled { .. }
             | ToGateway::Renewed { .. } => {}
@@ -220,6 +228,7 @@ fn every_message_survives_the_codec() {
             | FromGateway::Enrol { .. }
             | FromGateway::Renew { .. }
             | FromGateway::Checked { .. }
+            | FromGateway::ConnectionsClosed { .. }
             | FromGateway::Agents { .. } => {}
         }
         let bytes = codec::encode(&message).unwrap();

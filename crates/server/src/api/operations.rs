@@ -5,8 +5,9 @@ use super::operation::{
     Parameters::{self, List, Named, One},
 };
 use crate::api::{
-    agents, api_accounts, checks, connection_history, enrollments, environments, events, executions,
-    frontdoors, health, locations, metrics, oauth, openapi, shares, tunnels, unknown_peers, vpn_config,
+    agents, api_accounts, checks, connection_history, connections, enrollments, environments, events,
+    executions, frontdoors, health, locations, metrics, oauth, openapi, shares, tunnels, unknown_peers,
+    vpn_config,
     wire::{
         agent, api_account, connection_change, environment, execution, frontdoor, share, tunnel,
         vpn_config::FORMATS,
@@ -140,4 +141,5 @@ pub(super) static OPERATIONS: &[Operation] = &[
     op!(get "/docs" => openapi::page, "getDocumentPage", Access::Public).about("Operations", "This document as a page").answers(&[(200, "html")]),
     op!(get below!("/events") => events::follow, "followEvents", READ).about("Executions", "Every change of status as it happens, as server-sent events").with(Named(&["lastEventId"])).answers(&[(200, "events")]),
     op!(post below!("/ipsec-shares/{id}/check") => checks::walk, "checkIpsecShare", READ).about("IPsec shares", "Walk the path of a share hop by hop, up to a dial of its target").maybe_body("Nothing").answers(&[(200, "Check")]),
+    op!(post below!("/ipsec-shares/{id}/connections/close") => connections::close, "closeConnections", WRITE).about("IPsec shares", "Reset the open connections of a share: all, or those of one client").with(IF_MATCH).maybe_body("CloseConnectionsRequest").answers(&[(200, "ClosedConnections")]).fails(&[412]),
 ];

@@ -129,7 +129,7 @@ fn answer(state: &AppState, format: Format, status: StatusCode, row: ShareRow) -
 }
 
 /// The share as it is now: with what its gateway has just reported and rows say later, or not at all.
-fn shown(state: &AppState, mut row: ShareRow) -> Share {
+pub(super) fn shown(state: &AppState, mut row: ShareRow) -> Share {
     if row.standing.serves()
         && let Some(lost) = state.gateways.peer_problem(&row.location, row.spec.tunnel)
     {

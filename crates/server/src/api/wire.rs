@@ -16,6 +16,7 @@ pub(super) mod answer;
 pub(super) mod api_account;
 pub(super) mod body;
 pub(super) mod check;
+pub(super) mod closing;
 pub(super) mod connection;
 pub(super) mod connection_change;
 pub(super) mod duration;

@@ -102,6 +102,9 @@ impl GatewayLink {
                 self.gateway.view.draining(now);
             }
             FromGateway::Checked { request, check } => self.gateway.rpc.checked(request, *check),
+            FromGateway::ConnectionsClosed { request, closed } => {
+                self.gateway.rpc.connections_closed(request, closed);
+            }
             FromGateway::Agents { request, agents } => self.gateway.rpc.agents_answered(request, agents),
             FromGateway::AgentConnected(agent) => {
                 info!(agent.id = %agent.agent, environment.id = %agent.environment, agent.name = agent.name, version = agent.version, "agent connected");

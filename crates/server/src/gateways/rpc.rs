@@ -1,6 +1,6 @@
 //! Requests to a gateway, and how long the server waits for the answers.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -13,6 +13,8 @@ use wicketgate_model::{AgentId, ShareId};
 const CHECK_WITHIN: Duration = Duration::from_secs(20);
 /// A gateway answers at once, from memory.
 const SHARES_WITHIN: Duration = Duration::from_secs(2);
+/// A gateway answers at once, behind the reports that wait in its link.
+const CLOSED_WITHIN: Duration = Duration::from_secs(10);
 /// Checks at one time: their dials must not crowd out the connections of sites.
 const CHECKS: usize = 8;
 /// Requests that wait for an answer at one time: as many as the API has connections.
@@ -25,12 +27,19 @@ pub struct GatewayRpc {
     checking: Arc<Semaphore>,
     checks: Pending<ShareCheck>,
     shares: Pending<Vec<AgentShares>>,
+    closed: Pending<u64>,
 }
 
 impl GatewayRpc {
     pub fn new(send: mpsc::Sender<ToGateway>) -> Self {
         let checking = Arc::new(Semaphore::new(CHECKS));
-        Self { send, checking, checks: Pending::new(WAITING), shares: Pending::new(WAITING) }
+        Self {
+            send,
+            checking,
+            checks: Pending::new(WAITING),
+            shares: Pending::new(WAITING),
+            closed: Pending::new(WAITING),
+        }
     }
 
     /// `None`: the gateway does not answer, or too many checks run.
@@ -46,6 +55,16 @@ impl GatewayRpc {
     pub(crate) async fn agent_shares(&self, agents: Vec<AgentId>) -> Vec<AgentShares> {
         let ask = self.ask(&self.shares, SHARES_WITHIN, |request| ToGateway::Agents { request, agents });
         timeout(SHARES_WITHIN, ask).await.ok().flatten().unwrap_or_default()
+    }
+
+    /// `None`: the gateway does not answer.
+    pub(crate) async fn close_connections(&self, share: ShareId, source: Option<Ipv4Addr>) -> Option<u64> {
+        let ask = self.ask(&self.closed, CLOSED_WITHIN, |request| ToGateway::CloseConnections {
+            request,
+            share,
+            source,
+        });
+        timeout(CLOSED_WITHIN, ask).await.ok().flatten()
     }
 
     async fn ask<A>(
@@ -69,9 +88,15 @@ impl GatewayRpc {
         self.shares.answer(request, agents);
     }
 
+    /// How many connections the gateway has reset.
+    pub fn connections_closed(&self, request: RequestId, closed: u64) {
+        self.closed.answer(request, closed);
+    }
+
     /// The link is gone: whatever waits gets no answer.
     pub fn abandon(&self) {
         self.checks.abandon();
         self.shares.abandon();
+        self.closed.abandon();
     }
 }

@@ -8,6 +8,7 @@ mod api_accounts;
 mod bodies;
 mod checks;
 mod conditional;
+mod connections;
 mod document;
 mod environments;
 mod events;

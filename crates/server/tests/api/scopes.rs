@@ -52,6 +52,7 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("DELETE", "/frontdoor/v2/{frontdoorId}/ipsec-shares/{id}", WRITE),
     ("GET", "/frontdoor/v2/{frontdoorId}/ipsec-shares/{id}/metrics", READ),
     ("POST", "/frontdoor/v2/{frontdoorId}/ipsec-shares/{id}/check", READ),
+    ("POST", "/frontdoor/v2/{frontdoorId}/ipsec-shares/{id}/connections/close", WRITE),
     ("GET", "/frontdoor/v2/{frontdoorId}/executions", READ),
     ("GET", "/frontdoor/v2/{frontdoorId}/executions/{id}", READ),
     ("GET", "/frontdoor/v2/{frontdoorId}/events", READ),

@@ -7,6 +7,7 @@ mod database;
 mod database_lock;
 mod enrollments;
 mod events;
+mod executions;
 mod frontdoors;
 mod lists;
 mod migration;

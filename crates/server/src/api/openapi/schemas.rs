@@ -3,8 +3,8 @@
 use crate::api::{
     locations, unknown_peers,
     wire::{
-        agent, answer::Representation, api_account, connection_change, environment, execution, frontdoor,
-        property::Property, schema, share, tunnel,
+        agent, answer::Representation, api_account, closing, connection_change, environment, execution,
+        frontdoor, property::Property, schema, share, tunnel,
     },
 };
 use serde_json::{Map, Value, json};
@@ -18,6 +18,7 @@ pub(super) fn add_resources(all: &mut Value) {
     for (name, properties) in [
         ("EnrollmentRequest", agent::ENROLLMENT_PROPERTIES),
         ("PreSharedKeyRequest", tunnel::KEY_PROPERTIES),
+        ("CloseConnectionsRequest", closing::PROPERTIES),
         ("IpsecShareRequest", share::PROPERTIES),
         ("IpsecTunnelRequest", tunnel::PROPERTIES),
         ("FrontdoorRequest", frontdoor::PROPERTIES),
