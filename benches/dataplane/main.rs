@@ -62,7 +62,7 @@ enum Section {
     Lossy,
     /// Throughput of a real tunnel.
     Tunnel,
-    /// Downloads through a real tunnel over a slow line.
+    /// The delay of downloads through a real tunnel over a slow line.
     Slow,
 }
 
@@ -86,6 +86,10 @@ struct Options {
     /// Peers to leave out.
     #[arg(long)]
     without: Vec<String>,
+    /// The cells of `slow` whose names begin so: `20/` or `20/10/cubic`, a rate in Mbit/s, a round trip in ms, and a
+    /// congestion control. Without any, all are measured.
+    #[arg(long)]
+    cell: Vec<String>,
     /// The number of idle connections.
     #[arg(long, default_value_t = 10_000)]
     idle: usize,
@@ -153,7 +157,7 @@ fn run(options: &Options) -> Result<usize> {
         tunnel::tunnel(&plan, &mut report)?;
     }
     if sections.contains(&Section::Slow) {
-        slow::slow(&plan, &mut report)?;
+        slow::slow(options, &plan, &mut report)?;
     }
     report.print()
 }

@@ -165,23 +165,27 @@ fn peer(name: &'static str, ports: [(&str, SocketAddr, SocketAddr); 4], pids: Ve
     Peer { name, sink, source, echo, answer, echoes: vec![echo], pids }
 }
 
-/// HAProxy of Debian's package in TCP mode. By default, it uses one thread per core and as many connections as its
-/// limit of descriptors permits.
 fn haproxy(lab: &Lab, namespace: &Namespace, targets: &Targets) -> Result<(Process, Peer)> {
     let ports = named(targets, 9101);
-    let mut config =
-        "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n".to_owned();
-    for (name, on, to) in ports {
-        config += &format!("listen {name}\n  bind {on} backlog 4096\n  server target {to}\n");
-    }
-    let file = lab.dir("haproxy")?.join("haproxy.cfg");
-    fs::write(&file, config)?;
-    let mut command = namespace.command("haproxy");
-    command.args(["-db", "-f"]).arg(&file);
-    let process = Process::start(lab, HAPROXY, &mut command, &lab.dir("log")?.join("haproxy.log"))
-        .context("haproxy is needed: packaging/install-packages.sh bench")?;
+    let listeners: String = ports
+        .iter()
+        .map(|(name, on, to)| format!("listen {name}\n  bind {on} backlog 4096\n  server target {to}\n"))
+        .collect();
+    let process = start_haproxy(lab, namespace, &listeners)?;
     let peer = peer(HAPROXY, ports, vec![process.pid()]);
     Ok((process, peer))
+}
+
+/// HAProxy of Debian's package in TCP mode. By default, it uses one thread per core and as many connections as its
+/// limit of descriptors permits.
+pub(crate) fn start_haproxy(lab: &Lab, namespace: &Namespace, listeners: &str) -> Result<Process> {
+    let defaults = "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n";
+    let file = lab.dir("haproxy")?.join("haproxy.cfg");
+    fs::write(&file, format!("{defaults}{listeners}"))?;
+    let mut command = namespace.command("haproxy");
+    command.args(["-db", "-f"]).arg(&file);
+    Process::start(lab, HAPROXY, &mut command, &lab.dir("log")?.join("haproxy.log"))
+        .context("haproxy is needed: packaging/install-packages.sh bench")
 }
 
 /// Rathole as `make bench` installs it, with OpenSSL's TLS and `TCP_NODELAY`.

@@ -36,7 +36,7 @@ pub(crate) const STRAIGHT: u16 = 5201;
 /// The ingress port of the share.
 pub(crate) const SHARE: u16 = 9001;
 /// The longest wait for the tunnel, and for each iperf3 beyond its measuring time.
-const BOUND: Duration = Duration::from_secs(30);
+pub(crate) const BOUND: Duration = Duration::from_secs(30);
 
 /// A gateway, an agent and a site with a tunnel, each in a namespace of its own, and a share.
 pub(crate) struct Installation {
@@ -44,6 +44,8 @@ pub(crate) struct Installation {
     _agent: Agent,
     device: Site,
     pub(crate) site: Namespace,
+    /// The agent's host.
+    pub(crate) agents: Namespace,
     /// The host of the target.
     pub(crate) private: Namespace,
     /// The tunnel's namespace, which has the load balancer's address.
@@ -52,15 +54,22 @@ pub(crate) struct Installation {
 }
 
 impl Installation {
-    /// `site_link` connects the site's namespace, with the address [`PEER`], to that of the Internet, with its first argument.
+    /// `congestion`: the congestion control of all hosts; `None`: the machine's. `site_link` connects the site's namespace, with the address [`PEER`], to that of the Internet, with its first argument.
     pub(crate) fn start(
         lab: &Lab,
+        congestion: Option<&str>,
         site_link: impl FnOnce(&Namespace, Ipv4Addr, &Namespace) -> Result<()>,
     ) -> Result<Self> {
         let [net, outside, agents, private, site] =
             ["net", "gw", "agents", "private", "site"].map(|name| lab.namespace(name));
         let (net, outside, agents, private, site) = (net?, outside?, agents?, private?, site?);
         net.sysctl("net/ipv4/ip_forward", "1")?;
+        let control = |namespace: &Namespace| {
+            congestion.map_or(Ok(()), |name| namespace.sysctl("net/ipv4/tcp_congestion_control", name))
+        };
+        for namespace in [&outside, &agents, &private, &site] {
+            control(namespace)?;
+        }
         for (namespace, name, address) in [(&outside, "gw", GATEWAY), (&agents, "agents", AGENTS_HOST)] {
             link(&net, namespace, name, address)?;
         }
@@ -81,7 +90,9 @@ impl Installation {
         device.connected(lab, BOUND)?;
         gateway.share(lab, "bench", &tunnel, &zid, &format!("{PRIVATE}:{STRAIGHT}"), SHARE)?;
         let (inside, load_balancer) = (holder(&outside, ip)?, ip.parse()?);
-        Ok(Self { gateway, _agent: agent, device, site, private, inside, load_balancer })
+        // The gateway made it: it has the machine's.
+        control(&inside)?;
+        Ok(Self { gateway, _agent: agent, device, site, agents, private, inside, load_balancer })
     }
 
     pub(crate) fn stop(mut self, lab: &Lab) -> Result<()> {
@@ -105,7 +116,7 @@ fn link(net: &Namespace, namespace: &Namespace, name: &str, address: Ipv4Addr) -
 
 pub(crate) fn tunnel(plan: &Plan, report: &mut Report) -> Result<()> {
     let lab = Lab::new("wgesp-", &Path::new(HOME).join("tunnel"), Arc::default())?;
-    let installation = Installation::start(&lab, |net, _, site| link(net, site, "site", PEER))?;
+    let installation = Installation::start(&lab, None, |net, _, site| link(net, site, "site", PEER))?;
     let Installation { site, private, inside, load_balancer, .. } = &installation;
     let ip = &load_balancer.to_string();
     let _servers =
