@@ -13,6 +13,7 @@ mod crash_ipsec;
 mod dead_peer;
 mod descriptors;
 mod drain;
+mod enabled;
 mod entry_point;
 mod failures;
 mod gateway_faults;

@@ -122,6 +122,13 @@ impl Backend {
         }
     }
 
+    /// The tunnel is disabled, and its peer's packets are those of no unknown one; `None`: it is not disabled.
+    pub(crate) fn set_disabled(&self, tunnel: TunnelId, peer: Option<Ipv4Addr>) {
+        if let Self::Strongswan(strongswan) = self {
+            strongswan.ground.unknown_peers.set_disabled(tunnel, peer);
+        }
+    }
+
     /// Looks for ever whether the host lets tunnels' packets pass, and reports it with each tunnel.
     pub(crate) async fn watch_host(&self) {
         match self {

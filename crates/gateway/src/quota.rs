@@ -32,6 +32,11 @@ pub(crate) struct ConnectionQuota(AtomicUsize);
 pub(crate) struct ConnectionPermit(Arc<ConnectionQuota>);
 
 impl ConnectionQuota {
+    /// Whether no permit is in use.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.load(Relaxed) == 0
+    }
+
     /// A permit, if fewer than `most` are in use.
     pub(crate) fn enter(self: &Arc<Self>, most: usize) -> Option<ConnectionPermit> {
         let room = self.0.fetch_update(Relaxed, Relaxed, |taken| (taken < most).then_some(taken + 1));

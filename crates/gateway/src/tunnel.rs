@@ -13,7 +13,10 @@ use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::future::OptionFuture;
 use jiff::Timestamp;
-use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, sleep, timeout},
+};
 use tracing::{debug, info, warn};
 use wicketgate_model::{Connection, ConnectionState, Problem, Reason, TunnelDesired, TunnelId};
 
@@ -25,6 +28,10 @@ use unserved_ports::UnservedPorts;
 
 use crate::ipsec::TunnelHandle;
 pub(crate) use crate::parts::GatewayParts;
+
+/// How long a tunnel that is being disabled waits until its connections are reset: their ends pass through its SAs.
+const RESET_WITHIN: Duration = Duration::from_secs(1);
+const RESET_CHECKED_EVERY: Duration = Duration::from_millis(10);
 
 /// How often a tunnel is compared with its desired state without a reason: it may have been changed from outside.
 const CHECK_EVERY: Duration = Duration::from_secs(4);
@@ -83,6 +90,7 @@ impl TunnelTask {
                 let released = self.listeners.apply(changes, &self.parts.observations).await;
                 self.unserved.released(released, Timestamp::now());
                 match desired {
+                    Some(desired) if !desired.enabled => self.disable(&desired).await,
                     Some(desired) if self.has_permit() => self.serve(desired).await,
                     Some(desired) => {
                         self.report_full(&desired);
@@ -147,8 +155,48 @@ impl TunnelTask {
         self.report(desired, Some(problem));
     }
 
+    /// Ends the tunnel's SAs and what serves them, and reports it when nothing is left. Its place is free for another tunnel.
+    async fn disable(&mut self, desired: &TunnelDesired) {
+        self.check_at = Instant::now() + CHECK_EVERY;
+        self.parts.backend.set_disabled(self.id, Some(desired.peer_address.get()));
+        self.listeners.reset().await;
+        if self.tunnel.is_some() {
+            let reset = async {
+                while !self.inbox.connections.is_empty() {
+                    sleep(RESET_CHECKED_EVERY).await;
+                }
+            };
+            // What does not end in time is not told to the site.
+            let _ = timeout(RESET_WITHIN, reset).await;
+        }
+        (self.tunnel, self.asked, self.permit) = (None, None, None);
+        if !self.is_cleared {
+            let Some(cleared) = self.clear().await else { return };
+            self.is_cleared = cleared.is_ok();
+            match cleared {
+                Ok(()) => {
+                    info!(tunnel.id = %self.id, tunnel.name = %desired.name, "tunnel is disabled: nothing of it is left")
+                }
+                Err(error) => {
+                    return self.refuse(desired, Problem::new(Reason::TunnelFailed, error.to_string()));
+                }
+            }
+        }
+        self.listeners.refuse(&Problem::disabled(), &self.parts.observations);
+        self.parts.observations.update_tunnel(self.id, |seen| {
+            (seen.ready, seen.problem) = (Some(desired.generation), Some(Problem::disabled()));
+            if seen.connection != Connection::down(seen.connection.since) {
+                seen.connection = Connection::down(Timestamp::now());
+            }
+        });
+    }
+
     async fn serve(&mut self, desired: Arc<TunnelDesired>) {
         let now = Instant::now();
+        if self.is_cleared {
+            self.is_cleared = false;
+            self.parts.backend.set_disabled(self.id, None);
+        }
         // Compared as a whole: an expired key does not make a new generation.
         let is_new = self.asked.as_ref() != Some(&desired);
         let is_due = self.retry.at.unwrap_or(self.check_at) <= now;
@@ -254,6 +302,7 @@ impl TunnelTask {
     /// Removes the tunnel; `true` when nothing is left.
     async fn remove(&mut self) -> bool {
         self.listeners.remove(&self.parts.observations).await;
+        self.parts.backend.set_disabled(self.id, None);
         (self.tunnel, self.asked) = (None, None);
         match self.clear().await {
             Some(Ok(())) => {

@@ -126,6 +126,7 @@ impl LinkedGateway {
             ike_proposals: Default::default(),
             esp_proposals: Default::default(),
             initiate: false,
+            enabled: true,
         })
     }
 
@@ -142,6 +143,7 @@ fn share(n: u128, tunnel: u128, generation: u64, port: u16) -> Arc<ShareDesired>
         tunnel: TunnelId::new(Uuid::from_u128(tunnel)),
         environment: EnvironmentId::new(Uuid::nil()),
         ingress_port: i64::from(port).try_into().unwrap(),
+        enabled: true,
         assignment: SignedAssignment { body: String::new(), signature: Vec::new() },
         options: wicketgate_model::ShareOptions::default(),
     })

@@ -36,6 +36,9 @@ pub struct TunnelDesired {
     /// The gateway initiates the connection, and again whenever it is down; otherwise it waits for the peer.
     #[serde(default)]
     pub initiate: bool,
+    /// If not, no SA is kept or accepted, and no share of the tunnel is served.
+    #[serde(default = "enabled")]
+    pub enabled: bool,
 }
 
 /// A share as its gateway should serve it. Its target is in the assignment, which only agents act on.
@@ -47,9 +50,17 @@ pub struct ShareDesired {
     pub tunnel: TunnelId,
     pub environment: EnvironmentId,
     pub ingress_port: IngressPort,
+    /// If not, its port is closed.
+    #[serde(default = "enabled")]
+    pub enabled: bool,
     #[serde(default)]
     pub options: ShareOptions,
     pub assignment: SignedAssignment,
+}
+
+/// What an older server sends, which does not name it.
+fn enabled() -> bool {
+    true
 }
 
 /// Everything that one gateway should serve.
@@ -163,6 +174,7 @@ mod tests {
             tunnel: TunnelId::new(Uuid::nil()),
             environment: EnvironmentId::new(Uuid::nil()),
             ingress_port: IngressPort::try_from(i64::from(n) + 1).unwrap(),
+            enabled: true,
             options: ShareOptions::default(),
             assignment: SignedAssignment { body: String::new(), signature: Vec::new() },
         }

@@ -48,6 +48,8 @@ crate::text_enum!(
         TargetClosed = "TargetClosed",
         /// The share, its tunnel or the gateway has its maximum of connections.
         ConnectionLimit = "ConnectionLimit",
+        /// It, or the share's tunnel, is disabled on request: nothing of it is served.
+        Disabled = "Disabled",
         /// It was deleted, and no gateway serves any part of it.
         Deleted = "Deleted",
     }
@@ -76,6 +78,11 @@ impl Problem {
 
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self { reason, message: message.into() }
+    }
+
+    /// What a gateway reports of a tunnel or a share that is disabled, once nothing of it is served.
+    pub fn disabled() -> Self {
+        Self::new(Reason::Disabled, "it is disabled: set enabled to true to serve it again")
     }
 }
 

@@ -6,7 +6,15 @@ use crate::{Detail, Generation, Problem, Reason, declare::serde_as_text};
 
 crate::text_enum!(
     /// The provisioning status of a tunnel or a share.
-    Status { New = "NEW", Deployed = "DEPLOYED", Error = "ERROR", Deleting = "DELETING", Deleted = "DELETED" }
+    Status {
+        New = "NEW",
+        Deployed = "DEPLOYED",
+        Error = "ERROR",
+        /// A gateway reports that it serves nothing of the row, because the row, or a share's tunnel, is disabled.
+        Disabled = "DISABLED",
+        Deleting = "DELETING",
+        Deleted = "DELETED",
+    }
 );
 
 impl Status {
@@ -21,7 +29,7 @@ impl Status {
             Self::New => Problem::new(Reason::Pending, crate::pending_change!()),
             Self::Deleting => Problem::new(Reason::Pending, crate::pending_removal!()),
             Self::Deleted => deleted(),
-            Self::Deployed | Self::Error => return None,
+            Self::Deployed | Self::Error | Self::Disabled => return None,
         };
         Some(Detail { problem, since })
     }
@@ -55,7 +63,7 @@ pub struct Standing {
     pub status: Status,
     /// When the status last changed.
     pub since: Timestamp,
-    /// The newest generation that a gateway reported as ready. With `DEPLOYED`, it is the row's own.
+    /// The newest generation that a gateway reported as ready. With `DEPLOYED` and `DISABLED`, it is the row's own.
     pub observed_generation: Option<Generation>,
     pub detail: Option<Detail>,
 }
@@ -126,36 +134,31 @@ pub fn next(
             let removing = || Problem::new(Reason::Pending, "the gateway is removing it");
             (Status::Deleting, None, Some(failing.unwrap_or_else(removing)))
         }
-        (Status::New | Status::Deployed | Status::Error, Observation::Seen { ready, problem })
-            if *ready == Some(generation) =>
-        {
-            (Status::Deployed, *ready, problem.clone())
+        (
+            Status::New | Status::Deployed | Status::Error | Status::Disabled,
+            Observation::Seen { ready, problem },
+        ) if *ready == Some(generation) => {
+            let is_disabled = problem.as_ref().is_some_and(|problem| problem.reason == Reason::Disabled);
+            (if is_disabled { Status::Disabled } else { Status::Deployed }, *ready, problem.clone())
         }
-        (Status::Deployed, Observation::Silent { since, .. } | Observation::Looking { since })
-            if now.duration_since(*since) < deadlines.silence =>
-        {
+        // A gateway that is away serves nothing of it either.
+        (Status::Disabled, Observation::Silent { .. }) => return current.clone(),
+        (
+            status @ (Status::Deployed | Status::Disabled),
+            Observation::Silent { since, .. } | Observation::Looking { since },
+        ) if now.duration_since(*since) < deadlines.silence => {
             // A restart of the control plane does not stop traffic, so the status stays for a time.
-            (
-                Status::Deployed,
-                current.observed_generation,
-                current.detail.as_ref().map(|d| d.problem.clone()),
-            )
+            (status, current.observed_generation, current.detail.as_ref().map(|d| d.problem.clone()))
         }
-        (status @ (Status::New | Status::Deployed | Status::Error), seen) => {
+        (status @ (Status::New | Status::Deployed | Status::Error | Status::Disabled), seen) => {
             let late = now.duration_since(current.since) >= deadlines.provisioning;
-            let status = if status == Status::New && !late { Status::New } else { Status::Error };
-            let problem = match seen {
-                Observation::Silent { drains: true, .. } => draining(),
-                Observation::Silent { drains: false, .. } => offline("start it, or see its log"),
-                Observation::Seen { problem: Some(problem), .. } => problem.clone(),
-                Observation::Seen { problem: None, .. } | Observation::Looking { .. } | Observation::Gone => {
-                    Problem::new(Reason::Pending, crate::pending_change!())
-                }
+            let status = match status {
+                Status::New if !late => Status::New,
+                // The share's tunnel is enabled again.
+                Status::Disabled => Status::New,
+                _ => Status::Error,
             };
-            let ready = match seen {
-                Observation::Seen { ready, .. } => *ready,
-                Observation::Silent { .. } | Observation::Looking { .. } | Observation::Gone => None,
-            };
+            let (ready, problem) = not_ready(seen);
             (status, ready, Some(problem))
         }
     };
@@ -168,6 +171,17 @@ pub fn next(
         since: if status == current.status { current.since } else { now },
         observed_generation: ready.or(current.observed_generation),
         detail,
+    }
+}
+
+/// The generation that works, and why the newest one does not.
+fn not_ready(seen: &Observation) -> (Option<Generation>, Problem) {
+    let unknown = || Problem::new(Reason::Pending, crate::pending_change!());
+    match seen {
+        Observation::Silent { drains: true, .. } => (None, draining()),
+        Observation::Silent { drains: false, .. } => (None, offline("start it, or see its log")),
+        Observation::Seen { ready, problem } => (*ready, problem.clone().unwrap_or_else(unknown)),
+        Observation::Looking { .. } | Observation::Gone => (None, unknown()),
     }
 }
 
@@ -232,10 +246,16 @@ mod tests {
         fn the_rules_of_statuses_hold(current in standing(), g in generation(), seen in seen(), now in 100i64..200) {
             let now = at(now);
             let next = super::next(&current, g, &seen, Deadlines::default(), now);
-            // DELETED is final, DELETING leads only to DELETED, and no status becomes NEW without a write.
+            // DELETED is final, DELETING leads only to DELETED, and no status but DISABLED becomes NEW without a write.
             if current.status == Status::Deleted { prop_assert_eq!(&next, &current); }
             if current.status == Status::Deleting { prop_assert!(!next.status.is_live()); }
-            if next.status == Status::New { prop_assert_eq!(current.status, Status::New); }
+            if next.status == Status::New { prop_assert!(matches!(current.status, Status::New | Status::Disabled)); }
+            // A status becomes DISABLED only if a gateway reports it, of the current generation.
+            if next.status == Status::Disabled && current.status != Status::Disabled {
+                let is_seen = matches!(&seen, Observation::Seen { ready, problem: Some(problem) }
+                    if *ready == Some(g) && problem.reason == Reason::Disabled);
+                prop_assert!(is_seen);
+            }
             if next.status == Status::Deleted && current.status != Status::Deleted {
                 prop_assert_eq!(&seen, &Observation::Gone);
                 prop_assert_eq!(current.status, Status::Deleting);
@@ -246,7 +266,10 @@ mod tests {
                 prop_assert!(is_seen);
             }
             // Every status except DEPLOYED has a detail with the reason.
-            if next.status != Status::Deployed && current.status != Status::Deleted { prop_assert!(next.detail.is_some()); }
+            let has_detail = current.status != Status::Disabled || current.detail.is_some();
+            if next.status != Status::Deployed && current.status != Status::Deleted && has_detail {
+                prop_assert!(next.detail.is_some());
+            }
             // `since` is the time of the last change of the status.
             prop_assert_eq!(next.since, if next.status == current.status { current.since } else { now });
         }
@@ -257,6 +280,31 @@ mod tests {
             let twice = super::next(&once, g, &seen, Deadlines::default(), at(now));
             prop_assert_eq!(once, twice);
         }
+    }
+
+    #[test]
+    fn a_disabled_row_stays_so_until_a_gateway_reports_otherwise() {
+        let g = Generation::FIRST;
+        let step = |from: &Standing, seen, second| next(from, g, &seen, Deadlines::default(), at(second));
+        let seen = |ready, problem| Observation::Seen { ready, problem };
+        let new = Standing::new(at(0), None);
+        let disabled = step(&new, seen(Some(g), Some(Problem::disabled())), 1);
+        assert_eq!((disabled.status, disabled.since, disabled.serves()), (Status::Disabled, at(1), false));
+        assert_eq!(disabled.detail.as_ref().map(|d| d.problem.clone()), Some(Problem::disabled()));
+        // An old generation that was disabled is none.
+        assert_eq!(
+            step(&new, seen(Some(Generation::new(0)), Some(Problem::disabled())), 1).status,
+            Status::New
+        );
+        let away = Observation::Silent { since: at(2), drains: false };
+        assert_eq!(step(&disabled, away, 1000), disabled);
+        assert_eq!(step(&disabled, Observation::Looking { since: at(2) }, 4).status, Status::Disabled);
+        // Its tunnel is enabled again, and is not ready at once.
+        let not_ready = Problem::new(Reason::TunnelNotReady, "not yet");
+        let again = step(&disabled, seen(None, Some(not_ready.clone())), 1000);
+        assert_eq!((again.status, again.since), (Status::New, at(1000)));
+        assert_eq!(step(&again, seen(None, Some(not_ready)), 1030).status, Status::Error);
+        assert_eq!(step(&disabled, seen(Some(g), None), 1000).status, Status::Deployed);
     }
 
     #[test]

@@ -201,6 +201,7 @@ macro_rules! columns {
             DETAIL_REASON = Text($crate::provisioned::DETAIL_REASON).optional();
             DETAIL_MESSAGE = Text($crate::provisioned::DETAIL_MESSAGE).optional();
             DETAIL_SINCE = Time($crate::provisioned::DETAIL_SINCE).optional();
+            ENABLED = Boolean("r.enabled");
             TAGS = Tags("r.tags");
             CREATED_AT = Time("r.created_at");
             UPDATED_AT = Time("r.updated_at");

@@ -241,7 +241,7 @@ async fn write_statuses(
 async fn end_executions(tx: &mut Transaction, part: &[&StatusUpdate]) -> Result<()> {
     let update = format!(
         "UPDATE execution SET finished_at = v.column3, \
-         status = CASE WHEN v.column4 = 'DEPLOYED' OR (v.column4 = 'DELETED' AND action = 'DELETE') \
+         status = CASE WHEN v.column4 IN ('DEPLOYED', 'DISABLED') OR (v.column4 = 'DELETED' AND action = 'DELETE') \
          THEN 'SUCCESS' ELSE 'FAILED' END, \
          message = CASE WHEN v.column4 = 'DELETED' AND action = 'DELETE' THEN NULL ELSE v.column5 END \
          FROM (VALUES {}) v WHERE resource = v.column1 AND generation <= v.column2 AND generation > 0 \
@@ -251,7 +251,7 @@ async fn end_executions(tx: &mut Transaction, part: &[&StatusUpdate]) -> Result<
     let mut query = sqlx::query(AssertSqlSafe(update));
     for StatusUpdate { resource, generation, standing } in part {
         let message = match standing.status {
-            Status::Deployed => None,
+            Status::Deployed | Status::Disabled => None,
             Status::Deleted => Some("deleted before it was deployed".to_owned()),
             _ => standing.detail.as_ref().map(|Detail { problem: Problem { reason, message }, .. }| {
                 format!("{reason}: {}", shown(message))

@@ -47,6 +47,8 @@ specs! {
         pub description: Option<Description>,
         pub target: Target,
         pub ingress_port: IngressPort,
+        /// If not, a gateway keeps its port closed.
+        pub enabled: bool,
         pub options: ShareOptions,
         pub tags: Tags,
     }
@@ -68,6 +70,7 @@ impl ShareSpec {
             description: None,
             target,
             ingress_port,
+            enabled: true,
             options: ShareOptions::default(),
             tags: Tags::new(),
         }

@@ -60,6 +60,8 @@ specs! {
         pub esp_proposals: Option<EspProposals>,
         /// The gateway starts the connection; otherwise it only answers.
         pub initiate: bool,
+        /// If not, a gateway keeps and accepts no SA.
+        pub enabled: bool,
         pub tags: Tags,
     }
 }
@@ -84,6 +86,7 @@ impl TunnelSpec {
             ike_proposals: None,
             esp_proposals: None,
             initiate: false,
+            enabled: true,
             tags: Tags::new(),
         }
     }

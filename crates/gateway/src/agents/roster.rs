@@ -370,6 +370,7 @@ mod tests {
             tunnel: TunnelId::new(Uuid::nil()),
             environment: assignment.environment,
             ingress_port: IngressPort::try_from(1).unwrap(),
+            enabled: true,
             assignment: SignedAssignment {
                 body: serde_json::to_string(&assignment).unwrap(),
                 signature: Vec::new(),

@@ -10,7 +10,7 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use tracing::{info, warn};
-use wicketgate_model::UnknownPeer;
+use wicketgate_model::{TunnelId, UnknownPeer};
 use wicketgate_system::Mutex;
 
 use super::nft::SetElement;
@@ -26,6 +26,8 @@ pub(crate) struct UnknownPeers(Mutex<Table>);
 #[derive(Debug, Default)]
 struct Table {
     known: BTreeMap<(Ipv4Addr, u16), UnknownPeer>,
+    /// The peers of disabled tunnels, whose packets are dropped, too.
+    disabled: BTreeMap<TunnelId, Ipv4Addr>,
     /// Which SPIs of ESP come from them now.
     sources: BTreeMap<u32, Ipv4Addr>,
     /// Those that were logged since a time, or left out of the log.
@@ -40,6 +42,9 @@ impl UnknownPeers {
         let before = std::mem::take(&mut table.known);
         for SetElement { key, packets } in counted {
             let (address, port) = key;
+            if table.disabled.values().any(|peer| *peer == address) {
+                continue;
+            }
             let first = UnknownPeer { address, port, packets, first_seen_at: now, last_seen_at: now };
             let peer = match before.get(&key) {
                 Some(before) if before.packets == packets => before.clone(),
@@ -52,6 +57,15 @@ impl UnknownPeers {
             table.known.insert(key, peer);
         }
         table.known != before
+    }
+
+    /// The tunnel is disabled, and this is its peer; `None`: it is not disabled.
+    pub(crate) fn set_disabled(&self, tunnel: TunnelId, peer: Option<Ipv4Addr>) {
+        let disabled = &mut self.0.lock().disabled;
+        match peer {
+            Some(peer) => drop(disabled.insert(tunnel, peer)),
+            None => drop(disabled.remove(&tunnel)),
+        }
     }
 
     /// Takes the SPIs of the last seconds.
@@ -118,6 +132,12 @@ mod tests {
         let seen: Vec<_> = peers.all().iter().map(|p| (p.packets, p.first_seen_at, p.last_seen_at)).collect();
         assert_eq!(seen, [(3, at(1), at(3)), (1, at(3), at(3))]);
         assert!(peers.look(vec![], at(4)) && peers.all().is_empty());
+        // The peer of a disabled tunnel is known.
+        let tunnel = TunnelId::new(uuid::Uuid::nil());
+        peers.set_disabled(tunnel, Some(Ipv4Addr::new(192, 0, 2, 77)));
+        assert!(!peers.look(vec![element(77, 500, 4)], at(5)));
+        peers.set_disabled(tunnel, None);
+        assert!(peers.look(vec![element(77, 500, 4)], at(6)));
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::{
     sync::Arc,
 };
 
-use tracing::warn;
-use wicketgate_model::{IngressPort, Problem, Reason, ShareId, TunnelId};
+use tracing::{info, warn};
+use wicketgate_model::{IngressPort, Problem, Reason, ShareDesired, ShareId, TunnelId};
 
 use super::{
     inbox::{Change, ShareEntry},
@@ -60,7 +60,30 @@ impl TunnelListeners {
             }
             observations.remove_share(id, self.tunnel);
         }
+        self.close_unwanted().await;
         released
+    }
+
+    /// Closes the ports of shares that are closed on purpose, and resets their connections.
+    async fn close_unwanted(&mut self) {
+        for (id, (share, state)) in &self.shares {
+            if closure(share).is_none() {
+                continue;
+            }
+            if let Some(listener) = self.bound.remove(id) {
+                listener.close().await;
+                info!(share.id = %id, "share is disabled: its port is closed");
+            }
+            state.open.close(None);
+        }
+    }
+
+    /// Closes all ports, and resets all connections.
+    pub(super) async fn reset(&mut self) {
+        self.close().await;
+        for (_, state) in self.shares.values() {
+            state.open.close(None);
+        }
     }
 
     /// The ports of all shares, also of those that are closed on purpose or cannot be bound: their shares say so.
@@ -71,9 +94,19 @@ impl TunnelListeners {
     /// Reports the tunnel's problem as the problem of every share.
     pub(super) fn refuse(&mut self, problem: &Problem, observations: &Observations) {
         self.retry.worked();
-        for id in self.shares.keys() {
-            observations.set_share(*id, self.not_ready(problem));
+        for (id, (share, _)) in &self.shares {
+            let state = match closure(share) {
+                Some(closed) => self.closed(share, closed),
+                None if problem.reason == Reason::Disabled => self.closed(share, tunnel_disabled()),
+                None => self.not_ready(problem),
+            };
+            observations.set_share(*id, state);
         }
+    }
+
+    /// A share that is closed on purpose, as it was asked for.
+    fn closed(&self, share: &ShareDesired, problem: Problem) -> ListenerState {
+        ListenerState { tunnel: self.tunnel, bound: Some(share.generation), problem: Some(problem) }
     }
 
     /// A share while its tunnel has a problem.
@@ -108,7 +141,7 @@ impl TunnelListeners {
         parts: &GatewayParts,
     ) {
         let mut waiting = BTreeMap::new();
-        for (id, (share, _)) in &self.shares {
+        for (id, (share, _)) in self.shares.iter().filter(|(_, (share, _))| closure(share).is_none()) {
             match self.bound.get_mut(id) {
                 Some(listener) if listener.port == share.ingress_port => {
                     listener.generation = share.generation;
@@ -148,9 +181,10 @@ impl TunnelListeners {
             if let Some(problem) = &problem {
                 warn!(share.id = %id, problem = problem.message, "share could not be bound");
             }
-            let state = match obstacle {
-                Some(obstacle) => self.not_ready(obstacle),
-                None => ListenerState { tunnel: self.tunnel, bound, problem },
+            let state = match (closure(share), obstacle) {
+                (Some(closed), _) => self.closed(share, closed),
+                (None, Some(obstacle)) => self.not_ready(obstacle),
+                (None, None) => ListenerState { tunnel: self.tunnel, bound, problem },
             };
             parts.observations.set_share(*id, state);
         }
@@ -180,6 +214,19 @@ impl TunnelListeners {
         listener.close().await;
         true
     }
+}
+
+/// Why the share's port is closed on purpose; `None` if it is not.
+fn closure(share: &ShareDesired) -> Option<Problem> {
+    (!share.enabled).then(Problem::disabled)
+}
+
+/// Of an enabled share.
+fn tunnel_disabled() -> Problem {
+    Problem::new(
+        Reason::Disabled,
+        "the share's tunnel is disabled: set enabled of the tunnel to true to serve it again",
+    )
 }
 
 fn bind_problem(port: IngressPort, error: &io::Error) -> Problem {

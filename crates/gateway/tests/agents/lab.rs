@@ -208,6 +208,7 @@ pub(crate) fn desired(
         tunnel: TunnelId::new(Uuid::nil()),
         environment,
         ingress_port: IngressPort::try_from(1).unwrap(),
+        enabled: true,
         options: wicketgate_model::ShareOptions::default(),
         assignment,
     }

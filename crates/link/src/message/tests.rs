@@ -38,6 +38,7 @@ fn tunnel() -> TunnelDesired {
         ike_proposals: Default::default(),
         esp_proposals: Default::default(),
         initiate: true,
+        enabled: false,
     }
 }
 
@@ -48,6 +49,7 @@ fn desired() -> DesiredDelta {
         tunnel: TunnelId::new(uuid(1)),
         environment: EnvironmentId::new(uuid(3)),
         ingress_port: 8443.try_into().unwrap(),
+        enabled: false,
         options: ShareOptions {
             allowed_sources: Some(vec!["172.31.1.0/24".parse().unwrap()].try_into().unwrap()),
             max_connections: Some(9.try_into().unwrap()),

@@ -36,7 +36,7 @@ pub(super) async fn get(
         return Err(ApiError::bad_request(format!("format must be one of {}", FORMATS.join(", "))));
     }
     let tunnel = find(&at, id).await?;
-    if tunnel.standing.status != Status::Deployed {
+    if !matches!(tunnel.standing.status, Status::Deployed | Status::Disabled) {
         let status = tunnel.standing.status;
         return Err(ApiError::conflict(format!(
             "IPsec tunnel {id} is not DEPLOYED yet: its status is {status}"

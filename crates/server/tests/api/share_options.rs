@@ -3,6 +3,7 @@ use axum::http::StatusCode;
 use insta::assert_json_snapshot;
 use proptest::{prelude::*, test_runner::TestCaseError};
 use serde_json::{Value, json};
+use wicketgate_model::Status;
 
 fn options() -> Value {
     json!({
@@ -97,6 +98,40 @@ async fn a_health_check_is_stored_listed_changed_and_removed() {
     let none = app.patch(&path, json!({"healthCheck": {"type": "none", "intervalSeconds": null}})).await;
     assert_eq!(none.body["healthCheck"], json!({"type": "none"}));
     assert!(app.patch(&path, json!({"healthCheck": null})).await.body.get("healthCheck").is_none());
+}
+
+#[tokio::test]
+async fn a_resource_is_enabled_unless_it_says_otherwise_and_disabled_as_a_status() {
+    let (app, tunnel, site) = TestApp::with_site().await;
+    let made = app.post("ipsec-shares", share(&tunnel, &site.z_id, "app-db", 8443)).await.body;
+    for (kind, it) in [("ipsec-shares", &made), ("ipsec-tunnels", &tunnel)] {
+        let path = at(kind, it);
+        assert_eq!(it["enabled"], json!(true));
+        let refused = app.patch(&path, json!({"enabled": "no"})).await;
+        assert_eq!(refused.body["message"], json!("Value for enabled must be of type boolean"));
+        let off = app.patch(&path, json!({"enabled": false})).await;
+        assert_eq!((&off.body["enabled"], &off.body["status"]), (&json!(false), &json!("NEW")));
+        app.settle(&off.body, Status::Disabled).await;
+        for (query, count) in
+            [("status=DISABLED", 1), ("enabled=false", 1), ("enabled=true", 0), ("status=ERROR", 0)]
+        {
+            let list = app.get(&format!("{kind}?{query}")).await.body;
+            assert_eq!(list["totalElements"], count, "{kind}?{query}");
+        }
+        let read = app.get(&path).await.body;
+        assert_eq!((&read["status"], &read["ready"]), (&json!("DISABLED"), &json!(false)));
+        // The same again changes nothing; a body without it enables.
+        assert_eq!(app.patch(&path, json!({"enabled": false})).await.body, read);
+        let id = it["id"].as_str().unwrap();
+        let done = app.get(&format!("executions?resourceId={id}&action=UPDATE")).await.body;
+        assert_eq!((&done["totalElements"], &done["content"][0]["status"]), (&json!(1), &json!("SUCCESS")));
+        assert_eq!(app.put(&path, with(read, json!({"enabled": null}))).await.body["enabled"], json!(true));
+    }
+    // The configuration of a disabled tunnel can be handed out.
+    let path = at("ipsec-tunnels", &tunnel);
+    let off = app.patch(&path, json!({"enabled": false})).await.body;
+    app.settle(&off, Status::Disabled).await;
+    assert_eq!(app.get(&format!("{path}/vpn-config")).await.status, StatusCode::OK);
 }
 
 #[tokio::test]

@@ -163,6 +163,9 @@ fn ike_sa(walked: &Walked<'_>, seen: &ShareCheck) -> Hop {
             "not tried, because the gateway runs without IPsec (--ipsec off)",
         );
     }
+    if !walked.tunnel.spec.enabled {
+        return Hop::new(HOP, State::Unknown, "not tried, because the tunnel is disabled");
+    }
     if seen.tunnel.problem.is_some() && seen.tunnel.connection.is_none() {
         return Hop::new(HOP, State::Unknown, "not known while the gateway's own side fails");
     }
@@ -209,6 +212,9 @@ fn up(walked: &Walked<'_>, connection: &Connection) -> String {
 fn listener(walked: &Walked<'_>, seen: &ShareCheck) -> Hop {
     const HOP: HopName = HopName::Listener;
     let hop = match (&seen.listener_problem, seen.bound) {
+        (Some(problem), _) if problem.reason == Reason::Disabled => {
+            Hop::failed(HOP, problem.reason, problem.message.clone())
+        }
         (_, Some(_)) if let Some(problem) = &seen.refused => {
             Hop::failed(HOP, problem.reason, problem.message.clone())
         }
@@ -315,6 +321,7 @@ fn advice(hop: &Hop, walked: &Walked<'_>) -> String {
         (_, Some(Reason::GatewayFull)) => {
             "Delete a tunnel, or give the gateway more memory, open files, or --max-tunnels".to_owned()
         }
+        (_, Some(Reason::Disabled)) => enable(walked),
         (_, Some(Reason::PortInUse)) => format!(
             "Choose another ingressPort than {}, or end the program that holds it at the gateway",
             share.spec.ingress_port
@@ -355,6 +362,14 @@ fn advice(hop: &Hop, walked: &Walked<'_>) -> String {
             "Check again in a moment; if it stays so, see the log of the gateway".to_owned()
         }
         _ => "See the log of the gateway".to_owned(),
+    }
+}
+
+fn enable(walked: &Walked<'_>) -> String {
+    if walked.tunnel.spec.enabled {
+        format!("Set enabled of {} to true", walked.share.id)
+    } else {
+        format!("Set enabled of {} to true", walked.tunnel.id)
     }
 }
 

@@ -34,6 +34,7 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("statusDetail.message", Text).column(&column::DETAIL_MESSAGE),
     Property::new("statusDetail.since", Time).column(&column::DETAIL_SINCE),
     Property::new("ready", Boolean).column(&column::READY),
+    Property::new("enabled", Boolean).column(&column::ENABLED).writable(),
     Property::new("locationId", Text).column(&column::LOCATION).writable(),
     Property::new("proxyProtocol", Enum(&["v2"])).column(&column::PROXY_PROTOCOL).writable(),
     Property::new("allowedSources", List(&Network)).column(&column::ALLOWED_SOURCES).writable(),
@@ -73,6 +74,7 @@ pub(in crate::api) struct Share {
     status: Status,
     status_detail: Option<StatusDetail>,
     ready: bool,
+    enabled: bool,
     location_id: LocationId,
     #[serde(flatten)]
     options: ShareOptions,
@@ -101,6 +103,7 @@ impl Share {
         Self {
             status_detail: StatusDetail::of(&row.standing),
             ready: row.standing.serves(),
+            enabled: spec.enabled,
             id: row.id,
             name: spec.name,
             description: spec.description,
@@ -150,6 +153,7 @@ pub(in crate::api) struct ShareRequest {
     target: Option<Target>,
     ingress_port: Option<IngressPort>,
     location: Option<LocationId>,
+    enabled: bool,
     options: ShareOptions,
     tags: Tags,
     fields: Fields,
@@ -167,6 +171,7 @@ impl ShareRequest {
             description: fields.text("description"),
             target: fields.text("target"),
             ingress_port: fields.integer("ingressPort"),
+            enabled: fields.boolean("enabled").unwrap_or(true),
             options: ShareOptions {
                 allowed_sources: fields.list::<SourceCidr, _>("allowedSources", AllowedSources::try_from),
                 max_connections: fields.integer("maxConnections"),
@@ -192,7 +197,7 @@ impl ShareRequest {
         tunnel: Option<&TunnelRow>,
         environment: Option<EnvironmentId>,
     ) -> Result<ShareSpec, ApiError> {
-        let Self { name, description, target, ingress_port, options, tags, mut fields, .. } = self;
+        let Self { name, description, target, ingress_port, enabled, options, tags, mut fields, .. } = self;
         let tunnel = tunnel.filter(|t| t.standing.status.is_live());
         if self.tunnel.is_some() && tunnel.is_none() {
             fields.fault("ipsecTunnelId", "must be the id of an existing tunnel of this Frontdoor");
@@ -227,6 +232,7 @@ impl ShareRequest {
                 description,
                 target: target?,
                 ingress_port: ingress_port?,
+                enabled,
                 options,
                 tags,
             })

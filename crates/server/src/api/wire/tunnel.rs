@@ -48,6 +48,7 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("ikeProposals", List(&Text)).column(&column::IKE_PROPOSALS).writable(),
     Property::new("espProposals", List(&Text)).column(&column::ESP_PROPOSALS).writable(),
     Property::new("initiate", Boolean).column(&column::INITIATE).writable(),
+    Property::new("enabled", Boolean).column(&column::ENABLED).writable(),
     Property::new("connection", Object),
     Property::new("connection.state", Enum(ConnectionState::NAMES)).column(&connection::STATE),
     Property::new("connection.since", Time).column(&connection::SINCE),
@@ -102,6 +103,7 @@ pub(in crate::api) struct Tunnel {
     ike_proposals: Option<IkeProposals>,
     esp_proposals: Option<EspProposals>,
     initiate: bool,
+    enabled: bool,
     /// Until then, an older key works, too.
     previous_key_until: Option<Timestamp>,
     #[serde(skip_serializing_if = "Tags::is_empty")]
@@ -147,6 +149,7 @@ impl Tunnel {
             ike_proposals: spec.ike_proposals,
             esp_proposals: spec.esp_proposals,
             initiate: spec.initiate,
+            enabled: spec.enabled,
             previous_key_until: row.previous_keys.valid(now()).map(|(_, until)| *until).max(),
             tags: spec.tags,
             created_at: row.created_at,
@@ -224,6 +227,7 @@ pub(in crate::api) fn spec(
     let ike_proposals = fields.list::<IkeProposal, _>("ikeProposals", IkeProposals::try_from);
     let esp_proposals = fields.list::<EspProposal, _>("espProposals", EspProposals::try_from);
     let initiate = fields.boolean("initiate").unwrap_or(false);
+    let enabled = fields.boolean("enabled").unwrap_or(true);
     let tags = fields.tags();
     match (&location, old) {
         (Some(location), Some(old)) if *location != old.spec.location => {
@@ -248,6 +252,7 @@ pub(in crate::api) fn spec(
             ike_proposals,
             esp_proposals,
             initiate,
+            enabled,
             tags,
         };
         Some((spec, chosen))

@@ -4,10 +4,12 @@ use std::iter;
 
 use jiff::Timestamp;
 use tracing::error;
-use wicketgate_model::{Assignment, ShareDesired, Status, TunnelDesired};
+use wicketgate_model::{Assignment, HealthCheck, HealthCheckType, ShareDesired, Status, TunnelDesired};
 use wicketgate_store::{Change, ShareRow, TunnelRow};
 
 use super::Reconciler;
+
+const NO_PROBES: HealthCheck = HealthCheck { r#type: HealthCheckType::None, interval_seconds: None };
 
 impl Reconciler {
     /// Takes in a row that is new or was changed.
@@ -65,7 +67,8 @@ impl Reconciler {
             share: row.id,
             generation: row.generation,
             target: row.spec.target.clone(),
-            health_check: row.spec.options.health_check,
+            // Nobody asks whether the target of a share that is not served is alive.
+            health_check: if row.spec.enabled { row.spec.options.health_check } else { Some(NO_PROBES) },
             name: Some(row.spec.name.to_string()),
         };
         // An assignment is signed once: signing is the largest cost, and every signature is different.
@@ -78,6 +81,7 @@ impl Reconciler {
             tunnel: row.spec.tunnel,
             environment: row.spec.environment,
             ingress_port: row.spec.ingress_port,
+            enabled: row.spec.enabled,
             options: row.spec.options.clone(),
             assignment: match signed {
                 Some(signed) => signed.clone(),
@@ -102,5 +106,6 @@ fn tunnel_desired(row: &TunnelRow, now: Timestamp) -> TunnelDesired {
         ike_proposals: row.spec.ike_proposals.clone().unwrap_or_default(),
         esp_proposals: row.spec.esp_proposals.clone().unwrap_or_default(),
         initiate: row.spec.initiate,
+        enabled: row.spec.enabled,
     }
 }
