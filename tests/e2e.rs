@@ -42,6 +42,7 @@ mod restart;
 mod rotation;
 mod secrets;
 mod selectors;
+mod settings_file;
 mod share_options;
 mod silent_agents;
 mod slow_line;

@@ -14,18 +14,30 @@ use crate::source::{files_below, root};
 const EDGES: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("system", &[]),
+    ("settings", &["system"]),
     ("vici", &[]),
     ("link", &["model", "system"]),
     ("store", &["model", "system"]),
     ("transport", &["model", "system"]),
     ("authority", &["model", "system", "transport"]),
-    ("agent", &["model", "system", "transport"]),
+    ("agent", &["model", "settings", "system", "transport"]),
     ("gateway", &["link", "model", "system", "transport", "vici"]),
     ("server", &["authority", "link", "model", "store", "system", "transport"]),
     ("lab", &["system"]),
     (
         "wicketgate",
-        &["authority", "gateway", "lab", "link", "model", "server", "store", "system", "transport"],
+        &[
+            "authority",
+            "gateway",
+            "lab",
+            "link",
+            "model",
+            "server",
+            "settings",
+            "store",
+            "system",
+            "transport",
+        ],
     ),
 ];
 

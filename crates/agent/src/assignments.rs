@@ -10,7 +10,11 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{sync::Notify, task::spawn_blocking, time::sleep};
+use tokio::{
+    sync::{Notify, watch},
+    task::spawn_blocking,
+    time::sleep,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use wicketgate_model::{
@@ -28,14 +32,24 @@ const MOST_GENERATIONS: usize = 100_000;
 pub(crate) struct Assignments {
     environment: EnvironmentId,
     ca: CaCertificate,
-    pub(crate) allow: AllowList,
+    /// Replaced when the agent's configuration is reloaded.
+    pub(crate) allow: watch::Receiver<Arc<AllowList>>,
     table: Mutex<Table>,
     generations_changed: Notify,
 }
 
 struct Table {
-    shares: HashMap<ShareId, (Generation, Target)>,
+    shares: HashMap<ShareId, Held>,
     newest_generations: BTreeMap<ShareId, Generation>,
+}
+
+/// The newest assignment of a share.
+struct Held {
+    generation: Generation,
+    target: Target,
+    /// By the allow list when it was last looked at. Otherwise the share is not served.
+    is_allowed: bool,
+    signed: SignedAssignment,
 }
 
 /// What is served, how it is probed, and what it is called.
@@ -62,7 +76,7 @@ pub(crate) enum Unfit {
 }
 
 impl Assignments {
-    pub(crate) fn new(state: &State, allow: AllowList) -> anyhow::Result<Self> {
+    pub(crate) fn new(state: &State, allow: watch::Receiver<Arc<AllowList>>) -> anyhow::Result<Self> {
         let table = Table { shares: HashMap::new(), newest_generations: state.newest_generations()? };
         Ok(Self {
             environment: state.environment(),
@@ -87,36 +101,47 @@ impl Assignments {
         let served = match verified {
             Err(error) => Err(Unfit::Unverified(error)),
             Ok(()) if environment != self.environment => Err(Unfit::OtherEnvironment),
-            Ok(()) => self.place(share, generation, target).map(|target| {
+            Ok(()) => {
+                let held = Held {
+                    generation,
+                    is_allowed: self.allow.borrow().may_permit(&target),
+                    target: target.clone(),
+                    signed: signed.clone(),
+                };
                 let health_check = health_check.unwrap_or_default();
-                Served { target, health_check, name }
-            }),
+                self.place(share, held).map(|()| Served { target, health_check, name })
+            }
         };
         Some((share, generation, served))
     }
 
-    fn place(&self, share: ShareId, generation: Generation, target: Target) -> Result<Target, Unfit> {
+    fn place(&self, share: ShareId, held: Held) -> Result<(), Unfit> {
         let mut table = self.table.lock();
         let Table { shares, newest_generations } = &mut *table;
         match newest_generations.get(&share) {
-            Some(newest) if generation < *newest => {
+            Some(newest) if held.generation < *newest => {
                 return Err(Unfit::Older(*newest));
             }
-            Some(newest) if generation == *newest => {}
+            Some(newest) if held.generation == *newest => {}
             _ => {
-                newest_generations.insert(share, generation);
+                newest_generations.insert(share, held.generation);
                 while newest_generations.len() > MOST_GENERATIONS {
                     newest_generations.pop_first();
                 }
                 self.generations_changed.notify_one();
             }
         }
-        if !self.allow.may_permit(&target) {
-            shares.remove(&share);
-            return Err(Unfit::NotAllowed(target));
-        }
-        shares.insert(share, (generation, target.clone()));
-        Ok(target)
+        let refused = (!held.is_allowed).then(|| Unfit::NotAllowed(held.target.clone()));
+        shares.insert(share, held);
+        refused.map_or(Ok(()), Err)
+    }
+
+    /// The assignments about which the allow list, which has changed, now says otherwise. They have to be taken again.
+    pub(crate) fn to_take_again(&self) -> Vec<SignedAssignment> {
+        let (table, allow) = (self.table.lock(), self.allow.borrow());
+        let held = table.shares.values();
+        let differ = held.filter(|held| allow.may_permit(&held.target) != held.is_allowed);
+        differ.map(|held| held.signed.clone()).collect()
     }
 
     pub(crate) fn withdraw(&self, share: ShareId) {
@@ -131,7 +156,8 @@ impl Assignments {
     /// The target of the share, at this generation or a newer one.
     pub(crate) fn target(&self, share: ShareId, at_least: Generation) -> Option<Target> {
         let table = self.table.lock();
-        table.shares.get(&share).filter(|(g, _)| *g >= at_least).map(|(_, target)| target.clone())
+        let held = table.shares.get(&share).filter(|held| held.is_allowed && held.generation >= at_least);
+        held.map(|held| held.target.clone())
     }
 
     /// Writes the newest generations after changes, and once more when the agent stops.

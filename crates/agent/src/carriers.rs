@@ -182,7 +182,8 @@ impl Agent {
             let text = "the agent does not serve the share".to_owned();
             return Err(StreamRefusal { reason: RefusalReason::NotAssigned, text });
         };
-        let dialled = dial(&target, &self.assignments.allow, &self.names).await;
+        let allow = Arc::clone(&self.assignments.allow.borrow());
+        let dialled = dial(&target, &allow, &self.names).await;
         self.health.record(&target, dialled.as_ref().map(drop), DialledBy::Stream, Instant::now());
         Ok((ResetOnDrop::new(dialled?), self.health.in_use(target)))
     }

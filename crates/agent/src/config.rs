@@ -1,7 +1,8 @@
 //! The configuration of an agent.
 
 use crate::{allow::AllowList, server_address::ServerAddress};
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
+use tokio::sync::watch;
 use wicketgate_transport::enrolment_code::EnrolmentCode;
 
 /// See the module.
@@ -13,7 +14,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Replaces another running agent with the same identity.
     pub take_over: bool,
-    pub allow: AllowList,
+    /// A new one takes effect while the agent runs.
+    pub allow: watch::Receiver<Arc<AllowList>>,
     /// The agent's name in the API, in messages and logs.
     pub name: String,
 }

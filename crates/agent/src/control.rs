@@ -2,7 +2,7 @@
 
 use crate::{
     agent::Agent,
-    assignments::Served,
+    assignments::{Served, Unfit},
     clock::{CURE, rounded, seconds_ahead},
     health::Watched,
     server_address::CONNECT_WITHIN,
@@ -211,8 +211,17 @@ impl Agent {
     ) -> anyhow::Result<()> {
         let mut last_message = Instant::now();
         let mut draining = false;
+        let mut allow = self.assignments.allow.clone();
+        allow.mark_unchanged();
         loop {
             tokio::select! {
+                Ok(()) = allow.changed() => {
+                    for signed in self.assignments.to_take_again() {
+                        if let Some(answer) = self.assigned(&signed) {
+                            talk.control.send(&answer).await?;
+                        }
+                    }
+                }
                 () = stop.cancelled(), if !draining => {
                     draining = true;
                     // Before the carriers end, so that the gateway opens no stream on them.
@@ -295,6 +304,9 @@ impl Agent {
             }
             Err(unfit) => {
                 warn!(share.id = %share, %generation, reason = %unfit, "an assignment was refused");
+                if matches!(unfit, Unfit::NotAllowed(_)) {
+                    self.health.withdraw(share);
+                }
                 FromAgent::Refused { share, generation, reason: unfit.to_string() }
             }
         })

@@ -33,6 +33,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::Semaphore, task::JoinHandle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
+use wicketgate_system::service_manager;
 use wicketgate_transport::abort::Abort;
 
 /// How long running streams may continue after a stop signal.
@@ -68,6 +69,7 @@ pub async fn run(config: Config, stop: CancellationToken, abort: Abort) -> anyho
     let tls = state.tls().context("cannot use the identity in the state directory")?;
     let assignments = Assignments::new(&state, config.allow)?;
     info!(agent.id = %state.agent(), environment.id = %state.environment(), server = %config.server, "agent started");
+    service_manager::ready("serving");
     let agent = Arc::new(Agent {
         server: config.server,
         names,

@@ -1,17 +1,41 @@
 //! `wicketgate-agent`.
 
-use clap::Parser;
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use wicketgate_agent::options::{Command, Options};
-use wicketgate_system::program::{self, StopSignals};
+use wicketgate_agent::{
+    allow::AllowList,
+    options::{Command, Options, RELOADED},
+};
+use wicketgate_settings::{Settings, config_command::Role};
+use wicketgate_system::{
+    program::{self, StopSignals},
+    service_manager::ReloadSignals,
+};
 use wicketgate_transport::abort::Abort;
 
+const ROLES: &[Role] = &[Role { subcommand: "start", file: "/etc/wicketgate/agent.toml" }];
+
 fn main() -> ExitCode {
-    let Options { command: Command::Start(start) } = Options::parse();
+    let (Options { command }, settings) = wicketgate_settings::parse::<Options>();
     program::run("wicketgate-agent", async {
-        let (stop, abort) = stop_on_signal()?;
-        wicketgate_agent::run(start.into_config()?, stop, abort).await
+        match command {
+            Command::Start(start) => {
+                start.log.apply();
+                let (stop, abort) = stop_on_signal()?;
+                let (allow, allowed) = watch::channel(start.allow_list());
+                let config = start.into_config(allowed)?;
+                reload_on_signal(settings, allow)?;
+                wicketgate_agent::run(config, stop, abort).await
+            }
+            Command::Config(config) => config.run::<Options>(ROLES, |options| match options.command {
+                Command::Start(start) => {
+                    let (_, allowed) = watch::channel(start.allow_list());
+                    start.into_config(allowed).map(drop)
+                }
+                Command::Config(_) => Ok(()),
+            }),
+        }
     })
 }
 
@@ -27,4 +51,19 @@ fn stop_on_signal() -> anyhow::Result<(CancellationToken, Abort)> {
         second.trigger();
     });
     Ok((stop, abort))
+}
+
+/// Reads the configuration file again at each SIGHUP.
+fn reload_on_signal(mut settings: Settings, allow: watch::Sender<Arc<AllowList>>) -> anyhow::Result<()> {
+    let mut reloads = ReloadSignals::new()?;
+    tokio::spawn(async move {
+        loop {
+            let _reload = reloads.next().await;
+            if let Some(Options { command: Command::Start(start) }) = settings.reload_logged(RELOADED) {
+                start.log.apply();
+                allow.send_replace(start.allow_list());
+            }
+        }
+    });
+    Ok(())
 }

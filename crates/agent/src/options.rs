@@ -8,9 +8,11 @@ use crate::{
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use secrecy::{ExposeSecret as _, SecretString};
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
+use tokio::sync::watch;
 use wicketgate_model::AgentName;
-use wicketgate_system::{if_exists, program::WrongUsage};
+use wicketgate_settings::config_command::ConfigCommand;
+use wicketgate_system::{if_exists, log::LogFilter, program::WrongUsage};
 use wicketgate_transport::enrolment_code::EnrolmentCode;
 
 /// Wicketgate's hosting agent: dials a gateway and connects its shares to private targets. Opens no port, needs no root.
@@ -27,12 +29,23 @@ pub struct Options {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Check a configuration file, or print one with every setting
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Enrol on the first start, then serve until SIGTERM or SIGINT
     Start(Start),
 }
 
 #[derive(Debug, Args)]
 pub struct Start {
+    /// A file with settings, in TOML, whose keys are these flags' names. `wicketgate-agent config default` prints one
+    #[arg(long, value_name = "FILE", env = "WICKETGATE_AGENT_CONFIG")]
+    config: Option<PathBuf>,
+
+    /// What is logged: a level (error, warn, info, debug), or levels of targets, like info,access=warn. A reload changes it
+    #[arg(long, value_name = "FILTER", default_value = "info", env = "RUST_LOG")]
+    pub log: LogFilter,
+
     /// The address of the server's agent port: https://HOST:PORT (its --agent-listen)
     #[arg(long, value_name = "URL", env = "WICKETGATE_SERVER")]
     server: ServerAddress,
@@ -68,13 +81,21 @@ pub struct Start {
 
     /// Targets that the agent may connect to, whatever the server assigns; repeatable. Default: all targets.
     /// Examples: 10.20.0.0/16:443,8000-8999, [fd00::/8]:5432, *:5432. A host name is checked by the addresses that
-    /// it resolves to
+    /// it resolves to. A reload changes the list; streams that run continue
     #[arg(long, value_name = "CIDR:PORTS")]
     allow: Vec<AllowRule>,
 }
 
+/// What a reload changes while the agent runs. All else needs a restart.
+pub const RELOADED: &[&str] = &["allow", "log"];
+
 impl Start {
-    pub fn into_config(self) -> anyhow::Result<Config> {
+    pub fn allow_list(&self) -> Arc<AllowList> {
+        Arc::new(AllowList::new(self.allow.clone()))
+    }
+
+    /// `allow` has [`Start::allow_list`], or a later one.
+    pub fn into_config(self, allow: watch::Receiver<Arc<AllowList>>) -> anyhow::Result<Config> {
         let code = match (self.enrollment_token, self.enrollment_token_file) {
             (Some(text), _) => {
                 let code = text.expose_secret().parse::<EnrolmentCode>();
@@ -97,7 +118,7 @@ impl Start {
             code,
             state_dir: self.state_dir,
             take_over: self.take_over,
-            allow: AllowList::new(self.allow),
+            allow,
             name,
         })
     }
@@ -107,6 +128,11 @@ impl Start {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    fn configured(start: Start) -> anyhow::Result<Config> {
+        let (_, allow) = watch::channel(start.allow_list());
+        start.into_config(allow)
+    }
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -119,8 +145,8 @@ mod tests {
         let args = ["wicketgate-agent", "start", "--server", "https://a:1", "--state-dir", "x"];
         let options = Options::try_parse_from(args.into_iter().chain(["--enrollment-token", code])).unwrap();
         assert!(!format!("{options:?}").contains(code));
-        let Command::Start(start) = options.command;
-        let error = format!("{:#}", start.into_config().unwrap_err());
+        let Command::Start(start) = options.command else { unreachable!() };
+        let error = format!("{:#}", configured(start).unwrap_err());
         assert!(error.contains("is incomplete") && !error.contains(code), "{error}");
     }
 
@@ -129,8 +155,8 @@ mod tests {
         let args = ["wicketgate-agent", "start", "--server", "https://a:1", "--state-dir", "x"];
         let options =
             Options::try_parse_from(args.into_iter().chain(["--enrollment-token-file", "no/code"])).unwrap();
-        let Command::Start(start) = options.command;
-        let error = start.into_config().unwrap().code.unwrap_err();
+        let Command::Start(start) = options.command else { unreachable!() };
+        let error = configured(start).unwrap().code.unwrap_err();
         assert_eq!(error.to_string(), "cannot read no/code: No such file or directory");
     }
 
@@ -139,8 +165,8 @@ mod tests {
         let args = ["wicketgate-agent", "start", "--server", "https://a:1", "--state-dir", "x"];
         let name = |more: &[&str]| {
             let options = Options::try_parse_from(args.iter().chain(more))?;
-            let Command::Start(start) = options.command;
-            Ok::<_, clap::Error>(start.into_config().unwrap().name)
+            let Command::Start(start) = options.command else { unreachable!() };
+            Ok::<_, clap::Error>(configured(start).unwrap().name)
         };
         assert_eq!(name(&["--name", "dc-1.rack_2"]).unwrap(), "dc-1.rack_2");
         assert!(!name(&[]).unwrap().is_empty());

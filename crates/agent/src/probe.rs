@@ -30,7 +30,8 @@ impl Agent {
 
     async fn probe(self: Arc<Self>, target: Target) {
         let Ok(permit) = self.probes.acquire().await else { return };
-        let probed = probe(&target, &self.assignments.allow, &self.names).await;
+        let allow = Arc::clone(&self.assignments.allow.borrow());
+        let probed = probe(&target, &allow, &self.names).await;
         drop(permit);
         if let Err(refusal) = &probed {
             debug!(reason = %refusal, "a probe failed");

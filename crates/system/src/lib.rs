@@ -5,12 +5,14 @@ pub mod backoff;
 pub mod directory_lock;
 mod if_exists;
 mod latest;
+pub mod log;
 pub mod open_files;
 mod outage;
 pub mod own_directory;
 pub mod private_file;
 pub mod program;
 pub mod send_queue;
+pub mod service_manager;
 pub mod socket_buffers;
 mod tcp_info;
 

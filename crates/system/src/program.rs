@@ -1,14 +1,11 @@
 //! What the programs have in common: their log, their exit code, and the signals that stop them.
 
-use std::{
-    fmt,
-    io::{self, IsTerminal},
-    process::ExitCode,
-};
+use std::{fmt, process::ExitCode};
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+
+use crate::{log, service_manager};
 
 /// A fault of the command line that its parser cannot find or would repeat. The exit status is 2, as for its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,10 +22,9 @@ impl std::error::Error for WrongUsage {}
 /// Runs a program to its end. The log goes to stderr, at the level in `RUST_LOG` or `info`. So does an error, in one line
 /// with its causes: what happened and what to do.
 pub fn run(name: &str, program: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let ansi = io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(ansi).init();
+    log::start();
     let outcome = tokio::runtime::Runtime::new().context("could not start the runtime").and_then(|runtime| {
+        runtime.spawn(service_manager::satisfy_watchdog());
         let outcome = runtime.block_on(program);
         // Without waiting for blocking calls, such as the lookup of a name.
         runtime.shutdown_background();
@@ -61,9 +57,11 @@ impl StopSignals {
 
     /// Waits for a signal and returns its name. Cancel-safe.
     pub async fn next(&mut self) -> &'static str {
-        tokio::select! {
+        let name = tokio::select! {
             _ = self.term.recv() => "SIGTERM",
             _ = self.int.recv() => "SIGINT",
-        }
+        };
+        service_manager::stopping();
+        name
     }
 }

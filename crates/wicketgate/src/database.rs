@@ -3,7 +3,11 @@
 //! Invariants: a password is never taken from the command line, where every user of the machine can read it. A data
 //! directory has one database: with another one, the gateway would remove all tunnels.
 
-use std::{fs, path::Path};
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
@@ -25,15 +29,21 @@ const FILE: &str = "database";
 #[derive(Debug, Args)]
 pub(crate) struct Database {
     /// A PostgreSQL database, postgres://USER@HOST/NAME [default: a SQLite file in the data directory]. A URL with a
-    /// password is accepted in the environment variable WICKETGATE_DATABASE only.
+    /// password is accepted in --database-file and in the environment variable WICKETGATE_DATABASE only.
     #[arg(long, value_name = "URL")]
     database: Option<String>,
+    /// A file that contains the database's URL, also one with a password. It has to be readable for its owner only.
+    #[arg(long, value_name = "FILE", conflicts_with = "database")]
+    database_file: Option<PathBuf>,
 }
 
 impl Database {
     /// The URL; `None` is the file in the data directory.
     pub(crate) fn url(&self) -> anyhow::Result<Option<SecretString>> {
-        self.or(std::env::var(VARIABLE).ok())
+        match &self.database_file {
+            Some(file) => from_file(file).map(Some),
+            None => self.or(std::env::var(VARIABLE).ok()),
+        }
     }
 
     fn or(&self, environment: Option<String>) -> anyhow::Result<Option<SecretString>> {
@@ -42,20 +52,37 @@ impl Database {
             (None, Some(url)) if !url.is_empty() => (VARIABLE, url),
             _ => return Ok(None),
         };
-        // The parser also accepts spaces around it, capitals, and no `//`; the store would take those for a file's name.
-        let is_postgres = ["postgres://", "postgresql://"].iter().any(|start| text.starts_with(start));
-        let url = Url::parse(&text).ok().filter(|_| is_postgres);
-        // Never shown: it may be a misplaced password.
-        let wrong = || WrongUsage(format!("{from} must be a URL like postgres://USER@HOST/NAME"));
-        let url = url.ok_or_else(wrong)?;
+        let url = parsed(from, &text)?;
         ensure!(
             self.database.is_none() || !has_password(&url),
             WrongUsage(format!(
-                "every user of this host could read the password in --database: set {VARIABLE} to the URL instead"
+                "every user of this host could read the password in --database: use --database-file, or set {VARIABLE} to \
+                 the URL"
             ))
         );
         Ok(Some(text.into()))
     }
+}
+
+fn from_file(file: &Path) -> anyhow::Result<SecretString> {
+    let read = || Ok::<_, io::Error>((fs::metadata(file)?.permissions().mode(), fs::read_to_string(file)?));
+    let (mode, text) = read().with_context(|| format!("cannot read {}", file.display()))?;
+    ensure!(
+        mode & 0o007 == 0,
+        WrongUsage(format!("every user of this host can read {}: run `chmod 600` on it", file.display()))
+    );
+    let text = text.trim();
+    parsed("the content of --database-file", text)?;
+    Ok(text.into())
+}
+
+/// `from` says where the text is from.
+fn parsed(from: &str, text: &str) -> anyhow::Result<Url> {
+    // The parser also accepts spaces around it, capitals, and no `//`; the store would take those for a file's name.
+    let is_postgres = ["postgres://", "postgresql://"].iter().any(|start| text.starts_with(start));
+    let url = Url::parse(text).ok().filter(|_| is_postgres);
+    // Never shown: it may be a misplaced password.
+    url.ok_or_else(|| WrongUsage(format!("{from} must be a URL like postgres://USER@HOST/NAME")).into())
 }
 
 /// Refuses another database than that of the data directory.
@@ -138,9 +165,28 @@ mod tests {
     use std::os::unix::fs::MetadataExt as _;
 
     fn asked(argument: Option<&str>, environment: Option<&str>) -> Result<Option<String>, String> {
-        let database = Database { database: argument.map(str::to_owned) };
+        let database = Database { database: argument.map(str::to_owned), database_file: None };
         let url = database.or(environment.map(str::to_owned)).map_err(|e| e.to_string())?;
         Ok(url.map(|u| u.expose_secret().to_owned()))
+    }
+
+    #[test]
+    fn a_file_may_contain_a_password_but_not_for_everybody_to_read() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let url = || {
+            let database = Database { database: None, database_file: Some(file.path().to_owned()) };
+            database.url().map(|url| url.map(|url| url.expose_secret().to_owned())).map_err(|e| e.to_string())
+        };
+        fs::write(file.path(), "postgres://u:geheim@db.example/wicketgate\n").unwrap();
+        assert_eq!(url().unwrap().unwrap(), "postgres://u:geheim@db.example/wicketgate");
+        fs::set_permissions(file.path(), fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(url().unwrap_err().contains("chmod 600"));
+        fs::set_permissions(file.path(), fs::Permissions::from_mode(0o440)).unwrap();
+        fs::write(file.path(), "geheim").unwrap();
+        assert_eq!(
+            url().unwrap_err(),
+            "the content of --database-file must be a URL like postgres://USER@HOST/NAME"
+        );
     }
 
     #[test]

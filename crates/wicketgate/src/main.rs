@@ -8,7 +8,14 @@ mod up;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use wicketgate_settings::{
+    Settings,
+    config_command::{ConfigCommand, Role},
+};
 use wicketgate_system::program;
+
+/// The first is the default of `config`.
+const ROLES: &[Role] = &[Role { subcommand: "up", file: "/etc/wicketgate/up.toml" }];
 
 /// Publishes private TCP services to sites that can only speak IPsec.
 #[derive(Debug, Parser)]
@@ -30,17 +37,38 @@ enum Verb {
     /// Remove what `up` leaves running: IKE daemons, namespaces and firewall rules. Data is kept. Run it in the network
     /// namespace that `up` ran in.
     Down(down::Down),
+    /// Check a configuration file, or print one with every setting.
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Demonstrate the product on this machine: two sites, real IPsec, real traffic.
     Demo(demo::Demo),
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let (cli, mut settings) = wicketgate_settings::parse::<Cli>();
     program::run("wicketgate", async {
         match cli.verb {
-            Verb::Up(up) => up.run().await,
+            Verb::Up(up) => up.run(|| Cli::reloaded(&mut settings)).await,
             Verb::Down(down) => down.run().await,
+            Verb::Config(config) => config.run(ROLES, Cli::check),
             Verb::Demo(demo) => demo.run().await,
         }
     })
+}
+
+impl Cli {
+    fn reloaded(settings: &mut Settings) -> Option<Box<up::Up>> {
+        match settings.reload_logged(up::RELOADED) {
+            Some(Self { verb: Verb::Up(up) }) => Some(up),
+            _ => None,
+        }
+    }
+
+    /// The checks of a configured subcommand that change nothing.
+    fn check(self) -> anyhow::Result<()> {
+        match self.verb {
+            Verb::Up(up) => up.check().map(drop),
+            Verb::Down(_) | Verb::Config(_) | Verb::Demo(_) => Ok(()),
+        }
+    }
 }

@@ -24,11 +24,14 @@ use wicketgate_link as link;
 use wicketgate_model::{GatewayId, LoadBalancerPool, LoadBalancerPools, LocationId};
 use wicketgate_server::{
     ApiTls, BackgroundTask, ExternalAddress, ExternalUrl, Outcome, Server, ServerConfig, TrustedProxy,
+    auth::oidc::ProviderConfig,
 };
 use wicketgate_system::{
+    log::LogFilter,
     own_directory::{DirectoryKind, OwnDirectory},
     private_file,
     program::{StopSignals, WrongUsage},
+    service_manager::{self, ReloadSignals},
 };
 use wicketgate_transport::{
     identity::{Identity, RENEW_AFTER},
@@ -57,6 +60,12 @@ pub(crate) const DATA_DIRECTORY: DirectoryKind = DirectoryKind {
 // `--drain -1` is a wrong value and not an unknown flag.
 #[command(allow_negative_numbers = true)]
 pub(crate) struct Up {
+    /// A file with settings, in TOML, whose keys are these flags' names. `wicketgate config default` prints one.
+    #[arg(long, value_name = "FILE", env = "WICKETGATE_CONFIG")]
+    config: Option<PathBuf>,
+    /// What is logged: a level (error, warn, info, debug), or levels of targets, like info,access=warn. A reload changes it.
+    #[arg(long, value_name = "FILTER", default_value = "info", env = "RUST_LOG")]
+    log: LogFilter,
     /// Directory for the database, the CA key and the admin token. Created if it does not exist.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/wicketgate", env = "WICKETGATE_DATA_DIR")]
     data_dir: PathBuf,
@@ -118,11 +127,22 @@ pub(crate) struct Up {
     oidc: Oidc,
 }
 
+/// The settings that a reload changes while the process runs. All others need a restart.
+pub(crate) const RELOADED: &[&str] = &["log"];
+
+/// What the settings say, checked.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    tls: Option<ApiTls>,
+    database: Option<SecretString>,
+    pools: LoadBalancerPools,
+    provider: Option<ProviderConfig>,
+}
+
 impl Up {
-    pub(crate) async fn run(self) -> anyhow::Result<()> {
-        // These checks write and change nothing.
-        let (tls, database, pools) = (self.tls()?, self.database.url()?, self.pools()?);
-        let provider = self.oidc.provider()?;
+    pub(crate) async fn run(self, reload: impl FnMut() -> Option<Box<Self>>) -> anyhow::Result<()> {
+        self.log.apply();
+        let Checked { tls, database, pools, provider } = self.check()?;
         Backend::preflight(self.ipsec)?;
         // Before the listeners: a second start names the directory, and not a port that the first one has.
         let data_dir = OwnDirectory::open(&self.data_dir, &DATA_DIRECTORY)?;
@@ -184,7 +204,18 @@ impl Up {
         let server = server.start(ca, server_end, agent_url, Registry::default())?;
         server.run_in_background(renewal);
 
-        stop_on_signal(server, gateway).await
+        service_manager::ready("serving");
+        stop_on_signal(server, gateway, reload).await
+    }
+
+    /// Checks what the parser cannot. Writes and changes nothing.
+    pub(crate) fn check(&self) -> anyhow::Result<Checked> {
+        Ok(Checked {
+            tls: self.tls()?,
+            database: self.database.url()?,
+            pools: self.pools()?,
+            provider: self.oidc.provider()?,
+        })
     }
 
     /// The API's certificate. Without one, the API must be on a loopback address.
@@ -226,12 +257,23 @@ impl Up {
 }
 
 /// Serves until a signal stops the process, or another server takes over the database.
-async fn stop_on_signal(server: Server, gateway: Gateway) -> anyhow::Result<()> {
-    let mut signals = StopSignals::new()?;
+async fn stop_on_signal(
+    server: Server,
+    gateway: Gateway,
+    mut reload: impl FnMut() -> Option<Box<Up>>,
+) -> anyhow::Result<()> {
+    let (mut signals, mut reloads) = (StopSignals::new()?, ReloadSignals::new()?);
     // Not inside `info!`: it does not evaluate its fields if the event is filtered out.
-    let (signal, is_superseded) = tokio::select! {
-        signal = signals.next() => (signal, false),
-        () = server.superseded() => ("another server uses the database", true),
+    let (signal, is_superseded) = loop {
+        tokio::select! {
+            signal = signals.next() => break (signal, false),
+            () = server.superseded() => break ("another server uses the database", true),
+            _reload = reloads.next() => {
+                if let Some(up) = reload() {
+                    up.log.apply();
+                }
+            }
+        }
     };
     info!(signal, "stopping; a second signal cuts all connections at once");
     // The gateway stops first, so that its last reports are recorded.

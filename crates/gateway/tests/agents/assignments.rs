@@ -1,8 +1,13 @@
 //! The assignments that an agent accepts and refuses, and the status that follows.
 
-use super::lab::{Lab, desired, echo, exchange, share_id, soon, unused_address};
-use std::time::{Duration, Instant};
+use super::lab::{Lab, RunningAgent, allow_list, desired, echo, exchange, share_id, soon, unused_address};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+use tokio::sync::watch;
 use uuid::Uuid;
+use wicketgate_agent::Config;
 use wicketgate_gateway::agents::{AgentStanding, DialFailure};
 use wicketgate_model::{Assignment, EnvironmentId, FailureReason, Generation, Reason, SignedAssignment};
 use wicketgate_transport::frame::RefusalReason;
@@ -92,6 +97,40 @@ async fn an_agent_refuses_forged_foreign_and_old_assignments() {
     }
     // Only the probes of accepted assignments have reached the target.
     assert!(accepted.load(std::sync::atomic::Ordering::Relaxed) <= 3);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_changed_allow_list_takes_effect_while_the_agent_runs() {
+    let lab = Lab::new().await;
+    let ((inside, _), (outside, _)) = (echo().await, echo().await);
+    let state = tempfile::tempdir().unwrap();
+    let only = |target: SocketAddr| allow_list(&[&format!("127.0.0.0/8:{}", target.port())]);
+    let (change, allow) = watch::channel(only(inside));
+    let agent = RunningAgent::new(Config { allow, ..lab.config(state.path(), Some(&lab.code), &[]) });
+    lab.agents.assign(&lab.share(1, 1, inside));
+    lab.agents.assign(&lab.share(2, 1, outside));
+    lab.ready(1, 1).await;
+    lab.standing(2, "refused", |s| refused(s).is_some()).await;
+    let mut running = lab.connect(1).await.unwrap();
+
+    change.send_replace(only(outside));
+    lab.ready(2, 1).await;
+    let standing = lab.standing(1, "refused", |s| refused(s).is_some()).await;
+    assert_eq!(standing.ready, None);
+    assert!(lab.connect(1).await.is_err());
+    assert_eq!(
+        exchange(&mut running.tcp, b"a stream that runs continues").await,
+        b"a stream that runs continues"
+    );
+    assert_eq!(
+        exchange(&mut lab.connect(2).await.unwrap().tcp, b"the other target").await,
+        b"the other target"
+    );
+
+    change.send_replace(allow_list(&[]));
+    lab.ready(1, 1).await;
+    assert_eq!(exchange(&mut lab.connect(1).await.unwrap().tcp, b"again").await, b"again");
     agent.stop().await;
 }
 

@@ -13,7 +13,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::JoinHandle,
     time::timeout,
 };
@@ -97,7 +97,7 @@ impl Lab {
             server: format!("https://{}", self.address).parse().unwrap(),
             code: code.cloned().ok_or(NoCode::NotGiven),
             state_dir: state.to_owned(),
-            allow: AllowList::new(allow.iter().map(|r| r.parse().unwrap()).collect()),
+            allow: watch::channel(allow_list(allow)).1,
             name: "lab".to_owned(),
             take_over: false,
         }
@@ -191,6 +191,10 @@ impl RunningAgent {
         self.stop.cancel();
         soon("the agent to stop", self.task).await.unwrap().unwrap();
     }
+}
+
+pub(crate) fn allow_list(rules: &[&str]) -> Arc<AllowList> {
+    Arc::new(AllowList::new(rules.iter().map(|r| r.parse().unwrap()).collect()))
 }
 
 pub(crate) fn share_id(n: u128) -> ShareId {

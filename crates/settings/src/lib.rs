@@ -1,0 +1,245 @@
+//! A program's settings: from its command line, its environment and a TOML file, in this order of precedence.
+//!
+//! The file has the long flags' names as keys. Its settings are appended to the command line as flags, so that a flag and a
+//! setting have one definition, one parser and one set of checks.
+
+pub mod config_command;
+mod documented;
+mod error;
+mod settings_file;
+
+use clap::{ArgMatches, Command, Parser, error::ContextKind, parser::ValueSource};
+use settings_file::{SettingsFile, Value};
+use std::{ffi::OsString, path::PathBuf};
+use tracing::{error, info, warn};
+
+pub use error::SettingsError;
+pub use settings_file::FILE_FLAG;
+
+/// What a program was started with, to read its file again.
+#[derive(Debug)]
+pub struct Settings {
+    arguments: Vec<OsString>,
+    file: Option<SettingsFile>,
+}
+
+/// Parses this process's command line with its settings file. Exits with 0 after `--help` and with 2 after an error, as the
+/// command line's parser does.
+pub fn parse<P: Parser>() -> (P, Settings) {
+    match Settings::read(std::env::args_os().collect()) {
+        Ok(read) => read,
+        Err(SettingsError::CommandLine(error)) => error.exit(),
+        Err(error @ SettingsError::File { .. }) => {
+            P::command().error(clap::error::ErrorKind::InvalidValue, error.to_string()).exit()
+        }
+    }
+}
+
+impl Settings {
+    /// Parses a command line, its first argument being the program's name, with the file that it names.
+    ///
+    /// # Errors
+    /// The command line or the file is wrong.
+    pub fn read<P: Parser>(arguments: Vec<OsString>) -> Result<(P, Self), SettingsError> {
+        let file = configured(&P::command(), &arguments)?;
+        let mut all = arguments.clone();
+        all.extend(file.iter().flat_map(|(_, flags)| flags.iter().map(OsString::from)));
+        let file = file.map(|(file, _)| file);
+        match P::try_parse_from(all) {
+            Ok(parsed) => Ok((parsed, Self { arguments, file })),
+            Err(error) => Err(match file.and_then(|file| blamed(&error, &file)) {
+                Some(fault) => fault,
+                None => Box::new(error).into(),
+            }),
+        }
+    }
+
+    /// Reads the file again. Returns the names of the settings whose values have changed, in alphabetical order. `None`: the
+    /// command line names no file.
+    ///
+    /// # Errors
+    /// The file is wrong now. The settings stay as they were.
+    pub fn reload<P: Parser>(&mut self) -> Result<Option<(P, Vec<String>)>, SettingsError> {
+        let Some(before) = &self.file else { return Ok(None) };
+        let (parsed, now) = Self::read::<P>(self.arguments.clone())?;
+        let changed = now.file.as_ref().map_or_else(Vec::new, |file| before.changed(file));
+        *self = now;
+        Ok(Some((parsed, changed)))
+    }
+
+    /// Reads the file again and logs the result. `applied` are the settings that the caller now applies; of others that have
+    /// changed, the log says that they need a restart. `None`: nothing was read.
+    pub fn reload_logged<P: Parser>(&mut self, applied: &[&str]) -> Option<P> {
+        match self.reload() {
+            Ok(Some((parsed, changed))) => {
+                let (applied, waiting): (Vec<_>, Vec<_>) =
+                    changed.into_iter().partition(|name| applied.contains(&name.as_str()));
+                if !waiting.is_empty() {
+                    warn!(settings = waiting.join(", "), "changed settings take effect after a restart only");
+                }
+                info!(changed = applied.join(", "), "the configuration file was read again");
+                Some(parsed)
+            }
+            Ok(None) => {
+                warn!("nothing to reload: the program was started without --{FILE_FLAG}");
+                None
+            }
+            Err(error) => {
+                error!(%error, "the configuration file is wrong and was not reloaded: correct it and reload again");
+                None
+            }
+        }
+    }
+}
+
+/// The file that the command line names, and the flags for those of its settings that neither the command line nor the
+/// environment has.
+fn configured(
+    command: &Command,
+    arguments: &[OsString],
+) -> Result<Option<(SettingsFile, Vec<String>)>, SettingsError> {
+    // A required flag may be in the file. What is wrong on the command line itself is reported by the second parse.
+    let matches = command.clone().ignore_errors(true).try_get_matches_from(arguments);
+    let Ok(matches) = matches else { return Ok(None) };
+    let (command, matches) = innermost(command, &matches);
+    let Some(path) = matches.try_get_one::<PathBuf>(FILE_FLAG).ok().flatten() else { return Ok(None) };
+    let file = SettingsFile::read(path, command)?;
+    let is_given = |name: &str| {
+        let source = command.get_arguments().find(|arg| arg.get_long() == Some(name));
+        let source = source.and_then(|arg| matches.value_source(arg.get_id().as_str()));
+        matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable))
+    };
+    let settings = file.settings().filter(|(name, _)| !is_given(name));
+    let flags = settings.flat_map(|(name, value)| match value {
+        Value::Switch(true) => vec![format!("--{name}")],
+        Value::Switch(false) => Vec::new(),
+        Value::Texts(texts) => texts.iter().map(|text| format!("--{name}={text}")).collect(),
+    });
+    let flags = flags.collect();
+    Ok(Some((file, flags)))
+}
+
+/// The subcommand that a command line names, and its arguments.
+fn innermost<'a>(mut command: &'a Command, mut matches: &'a ArgMatches) -> (&'a Command, &'a ArgMatches) {
+    while let Some((name, inner)) = matches.subcommand() {
+        let Some(subcommand) = command.find_subcommand(name) else { break };
+        (command, matches) = (subcommand, inner);
+    }
+    (command, matches)
+}
+
+/// The parser's error in terms of the file, if it concerns one of its settings.
+fn blamed(error: &clap::Error, file: &SettingsFile) -> Option<SettingsError> {
+    let flag = error.get(ContextKind::InvalidArg)?.to_string();
+    let name = flag.strip_prefix("--")?.split([' ', '=', '[']).next()?;
+    let at = file.place(name)?;
+    let text = error.to_string();
+    let what = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    Some(SettingsError::File { at, what: what.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Args;
+    use std::{fs, path::Path};
+
+    #[derive(Debug, Parser)]
+    enum Program {
+        Serve(Serve),
+        Stop,
+    }
+
+    #[derive(Debug, Args)]
+    struct Serve {
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Where.
+        #[arg(long, value_name = "URL")]
+        server: String,
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(..=60))]
+        drain: u32,
+        #[arg(long)]
+        allow: Vec<String>,
+        #[arg(long)]
+        insecure: bool,
+        #[arg(long, env = "WICKETGATE_SETTINGS_TEST_NAME")]
+        name: Option<String>,
+    }
+
+    fn read(file: &Path, more: &[&str]) -> Result<(Serve, Settings), String> {
+        let arguments = ["program", "serve", "--config"].map(OsString::from).into_iter();
+        let arguments = arguments.chain([file.into()]).chain(more.iter().map(OsString::from));
+        match Settings::read(arguments.collect()) {
+            Ok((Program::Serve(serve), settings)) => Ok((serve, settings)),
+            Ok((Program::Stop, _)) => unreachable!(),
+            Err(error) => Err(error.to_string().replace(&file.display().to_string(), "FILE")),
+        }
+    }
+
+    fn with(text: &str, more: &[&str]) -> Result<Serve, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("serve.toml");
+        fs::write(&file, text).unwrap();
+        read(&file, more).map(|(serve, _)| serve)
+    }
+
+    #[test]
+    fn the_command_line_wins_over_the_file_and_the_file_over_defaults() {
+        let text = "server = 'a'\ndrain = 5\nallow = ['x', '-y']\ninsecure = true\n";
+        let serve = with(text, &[]).unwrap();
+        assert_eq!((serve.server.as_str(), serve.drain, serve.insecure), ("a", 5, true));
+        assert_eq!(serve.allow, ["x", "-y"]);
+        assert_eq!(serve.name, None);
+        let serve = with(text, &["--server", "b", "--allow=z"]).unwrap();
+        assert_eq!((serve.server.as_str(), serve.drain), ("b", 5));
+        assert_eq!(serve.allow, ["z"], "a list is replaced as a whole");
+        let serve = with("server = 'a'\nallow = 'one'\ninsecure = false", &[]).unwrap();
+        assert_eq!((serve.allow, serve.insecure, serve.drain), (vec!["one".to_owned()], false, 30));
+    }
+
+    #[test]
+    fn a_wrong_file_is_refused_by_name_and_line() {
+        for (text, error) in [
+            ("server = 'a'\nservr = 1", "FILE:2: there is no setting `servr`; is `server` meant?"),
+            ("\nconfig = 'x'", "FILE:2: there is no setting `config`"),
+            (
+                "server = 'a'\ndrain = 61",
+                "FILE:2: invalid value '61' for '--drain <DRAIN>': 61 is not in 0..=60",
+            ),
+            ("server = ['a', 'b']", "FILE:1: `server` has one value, not a list"),
+            ("server = 'a'\ninsecure = 'yes'", "FILE:2: `insecure` is true or false"),
+            ("server = true", "FILE:1: `server` is not true or false: it has a value"),
+            ("[server]\nurl = 1", "FILE:1: `server` is not a section: settings are outside of sections"),
+            ("server = 'a'\nserver = 'b'", "FILE:2: duplicate key"),
+            ("server = ", "FILE:1: string values must be quoted, expected literal string"),
+        ] {
+            assert_eq!(with(text, &[]).unwrap_err(), error, "{text}");
+        }
+        let missing = read(Path::new("/nonexistent/serve.toml"), &[]).unwrap_err();
+        assert_eq!(missing, "FILE: cannot be read: No such file or directory (os error 2)");
+        let usage = with("drain = 1", &[]).unwrap_err();
+        assert!(usage.contains("--server <URL>") && usage.contains("not provided"), "{usage}");
+        let usage = with("server = 'a'", &["--drain", "61"]).unwrap_err();
+        assert!(usage.starts_with("error: invalid value '61'"), "{usage}");
+    }
+
+    #[test]
+    fn a_reload_names_what_has_changed_and_keeps_the_settings_when_the_file_is_wrong() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("serve.toml");
+        fs::write(&file, "server = 'a'\ndrain = 5\nallow = ['x']").unwrap();
+        let (_, mut settings) = read(&file, &["--drain", "6"]).unwrap();
+        fs::write(&file, "server = 'a'\nallow = ['x', 'y']\ndrain = 7\ninsecure = true").unwrap();
+        let (parsed, changed) = settings.reload::<Program>().unwrap().unwrap();
+        assert_eq!(changed, ["allow", "drain", "insecure"]);
+        let Program::Serve(serve) = parsed else { unreachable!() };
+        assert_eq!((serve.allow.len(), serve.drain), (2, 6));
+        fs::write(&file, "drain = 'x'").unwrap();
+        settings.reload::<Program>().unwrap_err();
+        fs::write(&file, "server = 'a'\nallow = ['x', 'y']\ndrain = 7").unwrap();
+        assert_eq!(settings.reload::<Program>().unwrap().unwrap().1, ["insecure"]);
+        let (_, mut none) = Settings::read::<Program>(vec!["program".into(), "stop".into()]).unwrap();
+        assert!(none.reload::<Program>().unwrap().is_none());
+    }
+}

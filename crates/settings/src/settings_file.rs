@@ -1,0 +1,127 @@
+//! A settings file, checked against the flags that it sets.
+
+use crate::error::SettingsError;
+use clap::{Arg, ArgAction, Command};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+use toml::de::{DeTable, DeValue};
+
+/// The flag that names the file. A subcommand that has it can be configured.
+pub const FILE_FLAG: &str = "config";
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct SettingsFile {
+    path: PathBuf,
+    settings: BTreeMap<String, Setting>,
+}
+
+#[derive(Debug)]
+struct Setting {
+    line: usize,
+    value: Value,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Value {
+    Switch(bool),
+    /// One, or those of a repeatable flag.
+    Texts(Vec<String>),
+}
+
+impl SettingsFile {
+    /// Reads the settings of a subcommand.
+    pub(crate) fn read(path: &Path, command: &Command) -> Result<Self, SettingsError> {
+        let wrong = |line: Option<usize>, what: String| {
+            let at = line.map_or_else(|| path.display().to_string(), |line| place(path, line));
+            SettingsError::File { at, what }
+        };
+        let text = fs::read_to_string(path).map_err(|e| wrong(None, format!("cannot be read: {e}")))?;
+        let line_of = |offset: usize| text[..offset].lines().count().max(1);
+        let table = DeTable::parse(&text).map_err(|e| {
+            let line = e.span().map(|span| text[..span.start].matches('\n').count() + 1);
+            wrong(line, e.message().lines().collect::<Vec<_>>().join(", "))
+        })?;
+        let mut settings = BTreeMap::new();
+        for (key, value) in table.get_ref().iter() {
+            let line = line_of(key.span().end);
+            let name = key.get_ref().to_string();
+            let flag = flag(command, &name).ok_or_else(|| wrong(Some(line), unknown(command, &name)))?;
+            let value = value_of(flag, value.get_ref());
+            let value = value.map_err(|what| wrong(Some(line), format!("`{name}` {what}")))?;
+            settings.insert(name, Setting { line, value });
+        }
+        Ok(Self { path: path.to_owned(), settings })
+    }
+
+    pub(crate) fn settings(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.settings.iter().map(|(name, setting)| (name.as_str(), &setting.value))
+    }
+
+    /// File and line of a setting.
+    pub(crate) fn place(&self, name: &str) -> Option<String> {
+        self.settings.get(name).map(|setting| place(&self.path, setting.line))
+    }
+
+    /// The names of the settings that differ.
+    pub(crate) fn changed(&self, other: &Self) -> Vec<String> {
+        let value = |file: &Self, name: &str| file.settings.get(name).map(|s| s.value.clone());
+        let mut names: Vec<_> = self.settings.keys().chain(other.settings.keys()).cloned().collect();
+        names.sort();
+        names.dedup();
+        names.retain(|name| value(self, name) != value(other, name));
+        names
+    }
+}
+
+fn place(path: &Path, line: usize) -> String {
+    format!("{}:{line}", path.display())
+}
+
+/// The flags that a file can set: all that have a value or are switches, but for the one that names the file.
+pub(crate) fn flags(command: &Command) -> impl Iterator<Item = (&str, &Arg)> {
+    command.get_arguments().filter_map(|arg| {
+        let name = arg.get_long().filter(|name| *name != FILE_FLAG)?;
+        let is_setting = matches!(arg.get_action(), ArgAction::Set | ArgAction::Append | ArgAction::SetTrue);
+        (is_setting && !arg.is_hide_set()).then_some((name, arg))
+    })
+}
+
+fn flag<'a>(command: &'a Command, name: &str) -> Option<&'a Arg> {
+    flags(command).find(|(flag, _)| *flag == name).map(|(_, arg)| arg)
+}
+
+fn unknown(command: &Command, name: &str) -> String {
+    let alike = flags(command).map(|(flag, _)| (strsim::jaro(flag, name), flag));
+    // As the command line's parser has it.
+    let like = alike.filter(|(likeness, _)| *likeness > 0.7).max_by(|a, b| a.0.total_cmp(&b.0));
+    let hint = like.map(|(_, flag)| format!("; is `{flag}` meant?")).unwrap_or_default();
+    format!("there is no setting `{name}`{hint}")
+}
+
+fn value_of(flag: &Arg, value: &DeValue<'_>) -> Result<Value, &'static str> {
+    let texts = match (flag.get_action(), value) {
+        (_, DeValue::Table(_)) => return Err("is not a section: settings are outside of sections"),
+        (ArgAction::SetTrue, DeValue::Boolean(on)) => return Ok(Value::Switch(*on)),
+        (ArgAction::SetTrue, _) => return Err("is true or false"),
+        (ArgAction::Append, DeValue::Array(values)) => {
+            values.iter().map(|value| text(value.get_ref())).collect::<Result<_, _>>()?
+        }
+        (_, DeValue::Array(_)) => return Err("has one value, not a list"),
+        (_, value) => vec![text(value)?],
+    };
+    Ok(Value::Texts(texts))
+}
+
+fn text(value: &DeValue<'_>) -> Result<String, &'static str> {
+    match value {
+        DeValue::String(text) => Ok(text.to_string()),
+        DeValue::Integer(number) => Ok(number.to_string()),
+        DeValue::Float(number) => Ok(number.as_str().to_owned()),
+        DeValue::Boolean(_) => Err("is not true or false: it has a value"),
+        _ => Err("must be a text or a number"),
+    }
+}

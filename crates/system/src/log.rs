@@ -1,0 +1,124 @@
+//! The log of a program, on its standard error: for people with times and colours, for the journal with priorities.
+
+use std::{
+    fmt, io,
+    io::IsTerminal as _,
+    os::linux::fs::MetadataExt as _,
+    path::Path,
+    str::FromStr,
+    sync::{Mutex, PoisonError},
+};
+
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::{
+    EnvFilter, Registry,
+    fmt::{
+        FmtContext, FormatEvent, FormatFields,
+        format::{Format, Full, Writer},
+    },
+    layer::SubscriberExt as _,
+    registry::LookupSpan,
+    reload,
+    util::SubscriberInitExt as _,
+};
+
+/// The environment variable that has the filter of a program without the setting.
+const VARIABLE: &str = "RUST_LOG";
+
+/// The filter of the running log. `None` before [`start`].
+static FILTER: Mutex<Option<reload::Handle<EnvFilter, Registry>>> = Mutex::new(None);
+
+/// What is logged: a level, or levels of targets, like `info,access=warn`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFilter(String);
+
+impl FromStr for LogFilter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match EnvFilter::try_new(text) {
+            Ok(_) => Ok(Self(text.to_owned())),
+            Err(error) => Err(format!("must be like debug or info,access=warn: {error}")),
+        }
+    }
+}
+
+impl LogFilter {
+    /// Makes this the filter of the running log.
+    pub fn apply(&self) {
+        let filter = FILTER.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(handle), Ok(new)) = (&*filter, EnvFilter::try_new(&self.0)) {
+            // It fails only if the log itself is gone.
+            let _ = handle.reload(new);
+        }
+    }
+}
+
+/// Starts the log at the level in `RUST_LOG`, or `info`. It is the journal's if standard error is.
+pub(crate) fn start() {
+    let filter = EnvFilter::try_from_env(VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
+    let (filter, handle) = reload::Layer::new(filter);
+    *FILTER.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle);
+    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    let is_journal = std::env::var("JOURNAL_STREAM").is_ok_and(|stream| is_open_as_stderr(&stream));
+    let journal = is_journal.then(|| layer.with_ansi(false).event_format(JournalFormat::default()));
+    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    let people = (!is_journal).then(|| layer.with_ansi(io::stderr().is_terminal()));
+    tracing_subscriber::registry().with(filter).with(journal).with(people).init();
+}
+
+/// Whether standard error is the stream with this device and inode, `DEV:INO` (systemd.exec(5), `JOURNAL_STREAM`).
+fn is_open_as_stderr(stream: &str) -> bool {
+    let open = Path::new("/proc/self/fd/2").metadata();
+    open.is_ok_and(|open| stream == format!("{}:{}", open.st_dev(), open.st_ino()))
+}
+
+/// Lines that begin with their priority, as sd-daemon(3) has it. The journal has the time.
+struct JournalFormat(Format<Full, ()>);
+
+impl Default for JournalFormat {
+    fn default() -> Self {
+        Self(Format::default().without_time().with_level(false).with_ansi(false))
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for JournalFormat
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let priority = match *event.metadata().level() {
+            Level::ERROR => 3,
+            Level::WARN => 4,
+            Level::INFO => 6,
+            Level::DEBUG | Level::TRACE => 7,
+        };
+        write!(writer, "<{priority}>")?;
+        self.0.format_event(context, writer, event)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_filter_is_refused_with_an_example() {
+        assert!("info,access=warn".parse::<LogFilter>().is_ok());
+        let error = "info,access=loud".parse::<LogFilter>().unwrap_err();
+        assert!(error.starts_with("must be like debug or info,access=warn: "), "{error}");
+    }
+
+    #[test]
+    fn only_the_stream_that_is_open_is_the_journal() {
+        let open = Path::new("/proc/self/fd/2").metadata().unwrap();
+        assert!(is_open_as_stderr(&format!("{}:{}", open.st_dev(), open.st_ino())));
+        assert!(!is_open_as_stderr(&format!("{}:{}", open.st_dev(), open.st_ino() + 1)));
+    }
+}

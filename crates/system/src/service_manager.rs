@@ -1,0 +1,62 @@
+//! What a program tells the service manager that started it (sd_notify(3)). Without one, nothing is sent.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// The program serves. `status` is one line for `systemctl status`.
+pub fn ready(status: &str) {
+    notify(&[NotifyState::Ready, NotifyState::Status(status)]);
+}
+
+/// The program begins to stop.
+pub fn stopping() {
+    notify(&[NotifyState::Stopping]);
+}
+
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "the service manager cannot be notified");
+    }
+}
+
+/// Keeps a watchdog satisfied for as long as the runtime executes tasks. Without a watchdog, it returns at once.
+pub(crate) async fn satisfy_watchdog() {
+    let Some(within) = sd_notify::watchdog_enabled() else { return };
+    loop {
+        notify(&[NotifyState::Watchdog]);
+        // A third: one may be late.
+        tokio::time::sleep(within.max(Duration::from_millis(3)) / 3).await;
+    }
+}
+
+/// SIGHUP: the configuration file is to be read again.
+#[derive(Debug)]
+pub struct ReloadSignals(Signal);
+
+impl ReloadSignals {
+    pub fn new() -> anyhow::Result<Self> {
+        Ok(Self(signal(SignalKind::hangup()).context("cannot receive signals")?))
+    }
+
+    /// Waits for the next one. The reload is over when what it returns is dropped. Cancel-safe.
+    pub async fn next(&mut self) -> Reload {
+        self.0.recv().await;
+        if let Ok(now) = NotifyState::monotonic_usec_now() {
+            notify(&[NotifyState::Reloading, now]);
+        }
+        Reload(())
+    }
+}
+
+/// A reload in progress.
+#[derive(Debug)]
+pub struct Reload(());
+
+impl Drop for Reload {
+    fn drop(&mut self) {
+        notify(&[NotifyState::Ready]);
+    }
+}

@@ -1,0 +1,125 @@
+//! Settings in a file, and the service manager's view of the programs.
+
+use std::{
+    fs,
+    os::unix::net::UnixDatagram,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use wicketgate_lab::Process;
+
+use crate::harness::{PATIENCE, agent_executable, lab, wicketgate_executable};
+
+fn packaged(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/etc").join(name)
+}
+
+/// With `UPDATE_SETTINGS=1`, the test updates the files.
+#[test]
+fn the_packaged_files_have_every_setting() -> Result<()> {
+    for (program, name) in [(wicketgate_executable(), "up.toml"), (&*agent_executable()?, "agent.toml")] {
+        let out = Command::new(program).args(["config", "default"]).output()?;
+        let (file, text) = (packaged(name), String::from_utf8(out.stdout)?);
+        if std::env::var_os("UPDATE_SETTINGS").is_some() {
+            fs::write(&file, &text)?;
+        }
+        let hint = "run this test with UPDATE_SETTINGS=1";
+        ensure!(
+            fs::read_to_string(&file).unwrap_or_default() == text,
+            "{} is outdated: {hint}",
+            file.display()
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_file_is_checked_by_name_and_line_and_by_what_it_names() -> Result<()> {
+    let lab = lab()?;
+    let dir = lab.dir("etc")?;
+    let agent = agent_executable()?;
+    let check = |name: &str, text: &str| {
+        let file = dir.join(name);
+        fs::write(&file, text)?;
+        let program = if name == "agent.toml" { &*agent } else { wicketgate_executable() };
+        let out = Command::new(program).args(["config", "check"]).arg(&file).output()?;
+        let said = String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned();
+        Ok::<_, anyhow::Error>((out.status.code(), said.replace(&dir.display().to_string(), "DIR")))
+    };
+    for (name, text, code, says) in [
+        ("up.toml", "listen = '127.0.0.1:1'\nipsec = 'off'", 0, "DIR/up.toml: no fault was found"),
+        ("up.toml", "\nlisten = 'x'", 2, "DIR/up.toml:2: invalid value 'x'"),
+        ("up.toml", "listen = '0.0.0.0:1'", 2, "DIR/up.toml: the API would be served without TLS"),
+        ("up.toml", "database-file = '/nonexistent'", 1, "cannot read /nonexistent"),
+        ("gateway.toml", "", 2, "no configuration is called \"gateway\": the names are up"),
+        ("agent.toml", "server = 'https://gw.example:8443'", 2, "--state-dir"),
+        (
+            "agent.toml",
+            "server = 'https://gw.example:8443'\nstate-dir = 'x'\nallow = ['10.0.0.0/8']",
+            2,
+            "DIR/agent.toml:3: ",
+        ),
+    ] {
+        let (status, said) = check(name, text)?;
+        ensure!(status == Some(code) && said.contains(says), "{text:?}: {status:?} {said}");
+    }
+    Ok(())
+}
+
+/// The socket of a service manager.
+struct Manager(UnixDatagram);
+
+impl Manager {
+    fn until(&self, wanted: &str) -> Result<()> {
+        let mut seen = Vec::new();
+        let mut buffer = [0; 512];
+        while let Ok(n) = self.0.recv(&mut buffer) {
+            let text = String::from_utf8_lossy(&buffer[..n]).into_owned();
+            if text.lines().any(|line| line == wanted) {
+                return Ok(());
+            }
+            seen.push(text);
+        }
+        anyhow::bail!("{wanted} was not sent: {seen:?}")
+    }
+}
+
+#[test]
+fn up_takes_its_settings_from_a_file_reads_it_again_and_notifies_the_service_manager() -> Result<()> {
+    let lab = lab()?;
+    let (namespace, dir) = (lab.namespace("gw")?, lab.dir("up")?);
+    let file = dir.join("up.toml");
+    let data = dir.join("data");
+    let text = format!("data-dir = {data:?}\nlisten = '127.0.0.1:8080'\nipsec = 'off'\n");
+    fs::write(&file, &text)?;
+    let socket = dir.join("notify");
+    let manager = Manager(UnixDatagram::bind(&socket)?);
+    manager.0.set_read_timeout(Some(PATIENCE))?;
+    let mut command = namespace.command(&wicketgate_executable().display().to_string());
+    command.args(["up", "--location", "here", "--config"]).arg(&file);
+    command.env_remove("RUST_LOG").env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", "2000000");
+    let mut up = Process::start(&lab, "up", &mut command, &dir.join("log"))?;
+    manager.until("READY=1")?;
+    manager.until("WATCHDOG=1")?;
+
+    let pid = i32::try_from(up.pid()).ok().and_then(Pid::from_raw).context("no such process")?;
+    let mut reload = |text: &str, says: &str| {
+        fs::write(&file, text)?;
+        kill_process(pid, Signal::HUP)?;
+        manager.until("READY=1")?;
+        let waited = format!("the log after a reload: {says}");
+        up.until(&lab, &waited, PATIENCE, |process| Ok(process.said().contains(says).then_some(())))
+    };
+    reload(
+        &format!("{text}drain = 5\nlog = 'debug'"),
+        "take effect after a restart only settings=\"drain\"",
+    )?;
+    reload(&format!("{text}dran = 5"), "up.toml:4: there is no setting `dran`; is `drain` meant?")?;
+    reload(&text, "was read again changed=\"log\"")?;
+    up.stop(Duration::from_secs(30))?;
+    manager.until("STOPPING=1")
+}
