@@ -3,7 +3,7 @@
 use std::{
     io::ErrorKind,
     net::{SocketAddr, TcpStream},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Result, bail};
@@ -94,6 +94,44 @@ fn a_disabled_share_is_closed_across_restarts_until_it_is_enabled() -> Result<()
     exchange(&mut connect(&site.namespace, door, PATIENCE)?, b"again")?;
     // A share that is disabled can be deleted.
     set(&world, "ipsec-shares", &share, false)?;
+    drop(site);
+    world.end()
+}
+
+#[test]
+fn an_expired_share_is_closed_until_its_time_is_moved_or_cleared() -> Result<()> {
+    let (world, published) = World::with_sites(1).publish(echo)?;
+    let (share, door) = (&published.share, published.door);
+    let site = world.connected_site(0, &published.tunnel)?;
+    let path = format!("ipsec-shares/{}", text(share, "id")?);
+    let past = json!({"expiresAt": "2026-01-01T00:00:00Z"});
+    let refused = world.gateway.api.call("PATCH", &world.gateway.at(&path), Some(&past))?;
+    assert!(!refused.is_success());
+    assert_eq!(refused.json()?["message"], "expiresAt must be in the future");
+
+    let end = jiff::Timestamp::now() + Duration::from_secs(3);
+    let expiring = world.patch(share, &json!({"expiresAt": end.to_string()}))?;
+    assert_eq!(expiring["ready"], true);
+    let mut open = connect(&site.namespace, door, PATIENCE)?;
+    exchange(&mut open, b"before")?;
+    is_reset(open)?;
+    assert!(jiff::Timestamp::now() >= end, "it was closed before its time");
+    is_closed(&site.namespace, door)?;
+    let begin = Instant::now();
+    let is_told =
+        |s: &Value| s["status"] == "ERROR" && s["statusDetail"]["reason"] == "Expired" && s["ready"] == false;
+    world.gateway.wait(&world.lab, &path, "expired", PATIENCE, is_told)?;
+    named("Expired", begin.elapsed());
+    assert_eq!(hop(&world, share, "listener")?, ("FAILED".to_owned(), "Expired".to_owned()));
+
+    // A change that leaves the time as it is opens nothing.
+    world.gateway.api.patch(&world.gateway.at(&path), &json!({"description": "was temporary"}))?;
+    world.gateway.wait(&world.lab, &path, "expired still", PATIENCE, is_told)?;
+    is_closed(&site.namespace, door)?;
+    for later in [json!("2999-12-31T23:59:59Z"), Value::Null] {
+        world.patch(share, &json!({"expiresAt": later}))?;
+        exchange(&mut connect(&site.namespace, door, PATIENCE)?, b"again")?;
+    }
     drop(site);
     world.end()
 }

@@ -108,13 +108,19 @@ impl TunnelTask {
 
     /// Waits for a reason to compare again.
     async fn wait(&self) {
-        let due = [Some(self.check_at), self.retry.at, self.listeners.retry.at].into_iter().flatten().min();
+        let due = [Some(self.check_at), self.retry.at, self.listeners.retry.at, self.expiry()];
+        let due = due.into_iter().flatten().min();
         let changed = OptionFuture::from(self.tunnel.as_ref().map(|tunnel| tunnel.changed()));
         tokio::select! {
             () = self.inbox.woken() => {}
             Some(()) = changed => {}
             () = tokio::time::sleep_until(due.unwrap_or(self.check_at)) => {}
         }
+    }
+
+    /// When the next share expires. The host's clock may be set: it is read again at each check.
+    fn expiry(&self) -> Option<Instant> {
+        self.listeners.next_expiry().map(|left| Instant::now() + left.min(CHECK_EVERY))
     }
 
     fn has_permit(&mut self) -> bool {
@@ -240,9 +246,11 @@ impl TunnelTask {
         loop {
             let tunnel = self.tunnel.clone();
             let changed = OptionFuture::from(tunnel.as_ref().map(|tunnel| tunnel.changed()));
+            let expired = OptionFuture::from(self.expiry().map(tokio::time::sleep_until));
             tokio::select! {
                 ensured = &mut ensured => return ensured,
                 Some(()) = changed => self.show(desired).await,
+                Some(()) = expired => self.listeners.close_unwanted().await,
             }
         }
     }

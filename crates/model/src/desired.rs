@@ -4,6 +4,7 @@ use crate::{
     AgentId, EnvironmentId, EspProposals, Generation, IkeProposals, IngressPort, PeerAddress, PeerCidr,
     PeerId, PreSharedKey, ResourceName, ShareId, ShareOptions, SignedAssignment, TunnelId,
 };
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -53,6 +54,9 @@ pub struct ShareDesired {
     /// If not, its port is closed.
     #[serde(default = "enabled")]
     pub enabled: bool,
+    /// From then on, by the gateway's own clock, its port is closed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
     #[serde(default)]
     pub options: ShareOptions,
     pub assignment: SignedAssignment,
@@ -175,6 +179,7 @@ mod tests {
             environment: EnvironmentId::new(Uuid::nil()),
             ingress_port: IngressPort::try_from(i64::from(n) + 1).unwrap(),
             enabled: true,
+            expires_at: None,
             options: ShareOptions::default(),
             assignment: SignedAssignment { body: String::new(), signature: Vec::new() },
         }

@@ -50,6 +50,8 @@ crate::text_enum!(
         ConnectionLimit = "ConnectionLimit",
         /// It, or the share's tunnel, is disabled on request: nothing of it is served.
         Disabled = "Disabled",
+        /// The share's `expiresAt` has passed.
+        Expired = "Expired",
         /// It was deleted, and no gateway serves any part of it.
         Deleted = "Deleted",
     }

@@ -151,7 +151,10 @@ pub fn next(
             (status, current.observed_generation, current.detail.as_ref().map(|d| d.problem.clone()))
         }
         (status @ (Status::New | Status::Deployed | Status::Error | Status::Disabled), seen) => {
-            let late = now.duration_since(current.since) >= deadlines.provisioning;
+            // What has expired is served by no wait.
+            let is_final = matches!(seen, Observation::Seen { problem: Some(problem), .. }
+                if problem.reason == Reason::Expired);
+            let late = is_final || now.duration_since(current.since) >= deadlines.provisioning;
             let status = match status {
                 Status::New if !late => Status::New,
                 // The share's tunnel is enabled again.
@@ -305,6 +308,23 @@ mod tests {
         assert_eq!((again.status, again.since), (Status::New, at(1000)));
         assert_eq!(step(&again, seen(None, Some(not_ready)), 1030).status, Status::Error);
         assert_eq!(step(&disabled, seen(Some(g), None), 1000).status, Status::Deployed);
+    }
+
+    #[test]
+    fn an_expired_share_is_an_error_at_once_and_recovers() {
+        let g = Generation::FIRST;
+        let step = |from: &Standing, seen, second| next(from, g, &seen, Deadlines::default(), at(second));
+        let expired =
+            || Observation::Seen { ready: None, problem: Some(Problem::new(Reason::Expired, "over")) };
+        let deployed = Observation::Seen { ready: Some(g), problem: None };
+        let new = Standing::new(at(0), None);
+        let error = step(&new, expired(), 1);
+        assert_eq!(
+            (error.status, error.detail.clone().map(|d| d.problem.reason)),
+            (Status::Error, Some(Reason::Expired))
+        );
+        let served = step(&error, deployed, 2);
+        assert_eq!((served.status, step(&served, expired(), 3).status), (Status::Deployed, Status::Error));
     }
 
     #[test]

@@ -92,8 +92,11 @@ impl AppState {
 
 /// To the microsecond, as the database keeps times: a 202 shows the same time as a later GET.
 pub(crate) fn now() -> Timestamp {
-    let now = Timestamp::now();
-    now.round(TimestampRound::new().smallest(Unit::Microsecond).mode(jiff::RoundMode::Trunc)).unwrap_or(now)
+    to_the_microsecond(Timestamp::now())
+}
+
+pub(crate) fn to_the_microsecond(at: Timestamp) -> Timestamp {
+    at.round(TimestampRound::new().smallest(Unit::Microsecond).mode(jiff::RoundMode::Trunc)).unwrap_or(at)
 }
 
 /// Creates the first Frontdoor; `None` if there has been one before.

@@ -49,6 +49,8 @@ specs! {
         pub ingress_port: IngressPort,
         /// If not, a gateway keeps its port closed.
         pub enabled: bool,
+        /// From then on, its port is closed, too.
+        pub expires_at: Option<Timestamp>,
         pub options: ShareOptions,
         pub tags: Tags,
     }
@@ -71,6 +73,7 @@ impl ShareSpec {
             target,
             ingress_port,
             enabled: true,
+            expires_at: None,
             options: ShareOptions::default(),
             tags: Tags::new(),
         }
@@ -282,6 +285,7 @@ pub mod columns {
         IDLE_TIMEOUT_SECONDS = Integer("r.idle_timeout_seconds").optional();
         HEALTH_CHECK = Text("r.health_check").optional();
         PROBE_INTERVAL = Integer("r.probe_interval").optional();
+        EXPIRES_AT = Time("r.expires_at").optional();
         CLOSE_WHEN_UNSERVED = Boolean("r.close_when_unserved");
     }
 }

@@ -371,6 +371,7 @@ mod tests {
             environment: assignment.environment,
             ingress_port: IngressPort::try_from(1).unwrap(),
             enabled: true,
+            expires_at: None,
             assignment: SignedAssignment {
                 body: serde_json::to_string(&assignment).unwrap(),
                 signature: Vec::new(),

@@ -4,8 +4,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io, mem,
     sync::Arc,
+    time::Duration,
 };
 
+use jiff::Timestamp;
 use tracing::{info, warn};
 use wicketgate_model::{IngressPort, Problem, Reason, ShareDesired, ShareId, TunnelId};
 
@@ -65,17 +67,22 @@ impl TunnelListeners {
     }
 
     /// Closes the ports of shares that are closed on purpose, and resets their connections.
-    async fn close_unwanted(&mut self) {
+    pub(super) async fn close_unwanted(&mut self) {
         for (id, (share, state)) in &self.shares {
-            if closure(share).is_none() {
-                continue;
-            }
+            let Some(problem) = closure(share) else { continue };
             if let Some(listener) = self.bound.remove(id) {
                 listener.close().await;
-                info!(share.id = %id, "share is disabled: its port is closed");
+                info!(share.id = %id, reason = problem.reason.as_str(), "share is closed");
             }
             state.open.close(None);
         }
+    }
+
+    /// How long until the next share expires, by the clock of this host; `None`: none does.
+    pub(super) fn next_expiry(&self) -> Option<Duration> {
+        let now = Timestamp::now();
+        let ends = self.shares.values().filter_map(|(share, _)| share.expires_at);
+        Duration::try_from(ends.filter(|end| *end > now).min()?.duration_since(now)).ok()
     }
 
     /// Closes all ports, and resets all connections.
@@ -104,9 +111,11 @@ impl TunnelListeners {
         }
     }
 
-    /// A share that is closed on purpose, as it was asked for.
+    /// A share that is closed on purpose.
     fn closed(&self, share: &ShareDesired, problem: Problem) -> ListenerState {
-        ListenerState { tunnel: self.tunnel, bound: Some(share.generation), problem: Some(problem) }
+        // A disabled share is as it is to be; an expired one is not served.
+        let bound = (problem.reason == Reason::Disabled).then_some(share.generation);
+        ListenerState { tunnel: self.tunnel, bound, problem: Some(problem) }
     }
 
     /// A share while its tunnel has a problem.
@@ -218,7 +227,13 @@ impl TunnelListeners {
 
 /// Why the share's port is closed on purpose; `None` if it is not.
 fn closure(share: &ShareDesired) -> Option<Problem> {
-    (!share.enabled).then(Problem::disabled)
+    if !share.enabled {
+        return Some(Problem::disabled());
+    }
+    let end = share.expires_at.filter(|end| *end <= Timestamp::now())?;
+    let message =
+        format!("it expired at {end}: set expiresAt to a later time, or to null, to open its port again");
+    Some(Problem::new(Reason::Expired, message))
 }
 
 /// Of an enabled share.

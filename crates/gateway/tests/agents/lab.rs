@@ -213,6 +213,7 @@ pub(crate) fn desired(
         environment,
         ingress_port: IngressPort::try_from(1).unwrap(),
         enabled: true,
+        expires_at: None,
         options: wicketgate_model::ShareOptions::default(),
         assignment,
     }

@@ -50,6 +50,7 @@ fn desired() -> DesiredDelta {
         environment: EnvironmentId::new(uuid(3)),
         ingress_port: 8443.try_into().unwrap(),
         enabled: false,
+        expires_at: Some(Timestamp::UNIX_EPOCH),
         options: ShareOptions {
             allowed_sources: Some(vec!["172.31.1.0/24".parse().unwrap()].try_into().unwrap()),
             max_connections: Some(9.try_into().unwrap()),

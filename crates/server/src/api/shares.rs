@@ -41,7 +41,7 @@ pub(super) async fn create(WritesShares(at): WritesShares, format: Format, body:
     let body = body.object()?;
     // It is stale if its tunnel has changed since its sources were checked.
     let made = retry_stale(|| async {
-        let spec = spec(&at, body.clone()).await?;
+        let spec = spec(&at, body.clone(), None).await?;
         Ok(at.state.store.create_share(at.id(), &spec, &at.write_context()).await)
     });
     let row = made.await?.map_err(not_created(ResourceKind::Share))?;
@@ -72,8 +72,8 @@ pub(super) async fn delete(Edit { at, id, format, wanted }: Edit<ShareId>) -> An
 }
 
 /// The share that a body describes, with the tunnel and the environment that it names.
-async fn spec(at: &At, body: Map<String, Value>) -> Result<ShareSpec, ApiError> {
-    let request = ShareRequest::parse(body);
+async fn spec(at: &At, body: Map<String, Value>, old: Option<&ShareRow>) -> Result<ShareSpec, ApiError> {
+    let request = ShareRequest::parse(body, old);
     let tunnel = match request.tunnel {
         Some(id) => at.state.store.tunnel(at.id(), id).await?,
         None => None,
@@ -103,7 +103,7 @@ async fn change(
                 None => find(at, id).await?,
             };
             must_be_live(ResourceKind::Share, row.id, row.standing.status)?;
-            let spec = spec(at, whole(&row, body.clone())).await?;
+            let spec = spec(at, whole(&row, body.clone()), Some(&row)).await?;
             wanted.hold_for(&shown(&at.state, row.clone()))?;
             if spec == row.spec && row.standing.status != Status::Error {
                 // Nothing changes: no write, no record, no event. A share in `ERROR` is retried.

@@ -135,6 +135,41 @@ async fn a_resource_is_enabled_unless_it_says_otherwise_and_disabled_as_a_status
 }
 
 #[tokio::test]
+async fn a_time_of_expiry_is_stored_listed_changed_and_never_in_the_past() {
+    let (app, tunnel, site) = TestApp::with_site().await;
+    let body = |end: &str| with(share(&tunnel, &site.z_id, "app-db", 8443), json!({"expiresAt": end}));
+    for (bad, message) in [
+        ("2020-01-01T00:00:00Z", "expiresAt must be in the future"),
+        ("tomorrow", "expiresAt must be a time like 2030-12-31T23:59:59Z"),
+    ] {
+        let refused = app.post("ipsec-shares", body(bad)).await;
+        assert_eq!((refused.status, &refused.body["message"]), (StatusCode::BAD_REQUEST, &json!(message)));
+    }
+    let made = app.post("ipsec-shares", body("2999-12-31T23:59:59.123456789+01:00")).await.body;
+    assert_eq!(made["expiresAt"], json!("2999-12-31T22:59:59.123456Z"));
+    app.post("ipsec-shares", share(&tunnel, &site.z_id, "plain", 8444)).await;
+    for (query, count) in [("expiresAt=2999-01-01T00:00:00Z..", 1), ("expiresAt=..2998-01-01T00:00:00Z", 0)] {
+        assert_eq!(app.get(&format!("ipsec-shares?{query}")).await.body["totalElements"], count, "{query}");
+    }
+    let path = at("ipsec-shares", &made);
+    // One that has passed meanwhile is kept by a write that names it, and by a patch of something else.
+    let id = made["id"].as_str().unwrap().parse().unwrap();
+    let row = app.store.share(app.frontdoor, id).await.unwrap().unwrap();
+    let ended = wicketgate_store::ShareSpec { expires_at: "2020-01-01T00:00:00Z".parse().ok(), ..row.spec };
+    app.store.replace_share(app.frontdoor, id, row.generation, &ended, &app.act()).await.unwrap();
+    let read = app.get(&path).await.body;
+    assert_eq!(app.put(&path, read).await.status, StatusCode::ACCEPTED);
+    let patched = app.patch(&path, json!({"description": "over"})).await;
+    assert_eq!(
+        (patched.status, &patched.body["expiresAt"]),
+        (StatusCode::ACCEPTED, &json!("2020-01-01T00:00:00Z"))
+    );
+    let refused = app.patch(&path, json!({"expiresAt": "2020-01-02T00:00:00Z"})).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    assert!(app.patch(&path, json!({"expiresAt": null})).await.body.get("expiresAt").is_none());
+}
+
+#[tokio::test]
 async fn a_port_that_closes_is_stored_listed_changed_and_needs_probes() {
     let (app, tunnel, site) = TestApp::with_site().await;
     let body = with(share(&tunnel, &site.z_id, "app-db", 8443), json!({"closeWhenUnserved": true}));

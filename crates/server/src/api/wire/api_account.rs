@@ -100,7 +100,7 @@ pub(in crate::api) fn account_request(
     let name = fields.parsed("name", account_name);
     let scopes = fields.list("scopes", some_scopes);
     let frontdoors = fields.list("frontdoorIds", some_frontdoors);
-    let expires_at = fields.parsed("expiresAt", expiry);
+    let expires_at = fields.time("expiresAt");
     if expires_at.is_some_and(|end| end <= now) {
         fields.fault("expiresAt", "must be in the future");
     }
@@ -116,10 +116,6 @@ fn account_name(text: &str) -> Result<String, Invalid> {
     } else {
         Err(Invalid(format!("must be 1 to {LONGEST_NAME} printable characters")))
     }
-}
-
-fn expiry(text: &str) -> Result<Timestamp, Invalid> {
-    text.parse().map_err(|_| Invalid("must be a time like 2030-12-31T23:59:59Z".to_owned()))
 }
 
 /// Each once, in the order of [`Scope::ALL`].

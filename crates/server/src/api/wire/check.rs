@@ -212,7 +212,7 @@ fn up(walked: &Walked<'_>, connection: &Connection) -> String {
 fn listener(walked: &Walked<'_>, seen: &ShareCheck) -> Hop {
     const HOP: HopName = HopName::Listener;
     let hop = match (&seen.listener_problem, seen.bound) {
-        (Some(problem), _) if problem.reason == Reason::Disabled => {
+        (Some(problem), _) if matches!(problem.reason, Reason::Disabled | Reason::Expired) => {
             Hop::failed(HOP, problem.reason, problem.message.clone())
         }
         (_, Some(_)) if let Some(problem) = &seen.refused => {
@@ -322,6 +322,7 @@ fn advice(hop: &Hop, walked: &Walked<'_>) -> String {
             "Delete a tunnel, or give the gateway more memory, open files, or --max-tunnels".to_owned()
         }
         (_, Some(Reason::Disabled)) => enable(walked),
+        (_, Some(Reason::Expired)) => format!("Set expiresAt of {} to a later time, or to null", share.id),
         (_, Some(Reason::PortInUse)) => format!(
             "Choose another ingressPort than {}, or end the program that holds it at the gateway",
             share.spec.ingress_port

@@ -1,7 +1,11 @@
 //! The properties of a request's body. Parsing continues after a fault, so that all faults are reported at once.
 
 use super::property::Property;
-use crate::error::{ApiError, PropertyFault};
+use crate::{
+    error::{ApiError, PropertyFault},
+    state::to_the_microsecond,
+};
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::{collections::BTreeMap, str::FromStr};
@@ -137,6 +141,12 @@ impl Fields {
 
     pub(super) fn boolean(&mut self, property: &str) -> Option<bool> {
         self.typed(property, "boolean", |value| value.as_bool())
+    }
+
+    /// A time, as the database keeps it.
+    pub(super) fn time(&mut self, property: &str) -> Option<Timestamp> {
+        let rule = || Invalid("must be a time like 2030-12-31T23:59:59Z".to_owned());
+        self.parsed(property, |text| text.parse().map_err(|_| rule())).map(to_the_microsecond)
     }
 
     /// `tags`: names with a text each; none if left out.

@@ -9,7 +9,7 @@ use super::{
     },
     status_detail::StatusDetail,
 };
-use crate::{error::ApiError, gateways::NotServed};
+use crate::{error::ApiError, gateways::NotServed, state::now};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -35,6 +35,7 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("statusDetail.since", Time).column(&column::DETAIL_SINCE),
     Property::new("ready", Boolean).column(&column::READY),
     Property::new("enabled", Boolean).column(&column::ENABLED).writable(),
+    Property::new("expiresAt", Time).column(&column::EXPIRES_AT).writable().described_as("shareExpiresAt"),
     Property::new("locationId", Text).column(&column::LOCATION).writable(),
     Property::new("proxyProtocol", Enum(&["v2"])).column(&column::PROXY_PROTOCOL).writable(),
     Property::new("allowedSources", List(&Network)).column(&column::ALLOWED_SOURCES).writable(),
@@ -75,6 +76,7 @@ pub(in crate::api) struct Share {
     status_detail: Option<StatusDetail>,
     ready: bool,
     enabled: bool,
+    expires_at: Option<Timestamp>,
     location_id: LocationId,
     #[serde(flatten)]
     options: ShareOptions,
@@ -104,6 +106,7 @@ impl Share {
             status_detail: StatusDetail::of(&row.standing),
             ready: row.standing.serves(),
             enabled: spec.enabled,
+            expires_at: spec.expires_at,
             id: row.id,
             name: spec.name,
             description: spec.description,
@@ -154,19 +157,27 @@ pub(in crate::api) struct ShareRequest {
     ingress_port: Option<IngressPort>,
     location: Option<LocationId>,
     enabled: bool,
+    expires_at: Option<Timestamp>,
     options: ShareOptions,
     tags: Tags,
     fields: Fields,
 }
 
 impl ShareRequest {
-    pub(in crate::api) fn parse(mut body: Map<String, Value>) -> Self {
+    /// The time of `old`, the share to be replaced, may have passed: a body that was read is accepted.
+    pub(in crate::api) fn parse(mut body: Map<String, Value>, old: Option<&ShareRow>) -> Self {
         let contradiction = one_environment(&mut body);
         let mut fields = Fields::new(body, PROPERTIES);
         if contradiction {
             fields.fault("envId", "must be the same as envZId, or left out");
         }
+        let expires_at = fields.time("expiresAt");
+        let is_kept = old.is_some_and(|old| old.spec.expires_at == expires_at);
+        if !is_kept && expires_at.is_some_and(|end| end <= now()) {
+            fields.fault("expiresAt", "must be in the future");
+        }
         Self {
+            expires_at,
             name: fields.text("name"),
             description: fields.text("description"),
             target: fields.text("target"),
@@ -197,7 +208,18 @@ impl ShareRequest {
         tunnel: Option<&TunnelRow>,
         environment: Option<EnvironmentId>,
     ) -> Result<ShareSpec, ApiError> {
-        let Self { name, description, target, ingress_port, enabled, options, tags, mut fields, .. } = self;
+        let Self {
+            name,
+            description,
+            target,
+            ingress_port,
+            enabled,
+            expires_at,
+            options,
+            tags,
+            mut fields,
+            ..
+        } = self;
         let tunnel = tunnel.filter(|t| t.standing.status.is_live());
         if self.tunnel.is_some() && tunnel.is_none() {
             fields.fault("ipsecTunnelId", "must be the id of an existing tunnel of this Frontdoor");
@@ -233,6 +255,7 @@ impl ShareRequest {
                 target: target?,
                 ingress_port: ingress_port?,
                 enabled,
+                expires_at,
                 options,
                 tags,
             })

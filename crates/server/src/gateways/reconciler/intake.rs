@@ -82,6 +82,7 @@ impl Reconciler {
             environment: row.spec.environment,
             ingress_port: row.spec.ingress_port,
             enabled: row.spec.enabled,
+            expires_at: row.spec.expires_at,
             options: row.spec.options.clone(),
             assignment: match signed {
                 Some(signed) => signed.clone(),

@@ -1,0 +1,2 @@
+-- When a share is closed, in microseconds; NULL: never.
+ALTER TABLE ipsec_share ADD COLUMN expires_at BIGINT;
