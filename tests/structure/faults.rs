@@ -40,8 +40,6 @@ const LATE: &[(&str, &str)] = &[
         "an agent that answers pings may dial for eight seconds; AgentSilent is told of any other",
     ),
     ("An upload is reset after a minute.", "until then the target's line may be back"),
-    ("503 on a write, which has changed nothing.", "a slow database may answer for ten seconds"),
-    ("503 on a write, and its result is unknown.", "a slow database may answer for ten seconds"),
 ];
 
 /// The cells of each row of the page's tables, without the headings.

@@ -27,7 +27,7 @@ const SQLITE_READERS: u32 = 4;
 /// PostgreSQL's default of 100 connections is shared by all servers.
 const POSTGRES_CONNECTIONS: u32 = 16;
 /// A request that waits longer for a connection is better answered with 503.
-const ACQUIRE: Duration = Duration::from_secs(10);
+const ACQUIRE: Duration = Duration::from_secs(4);
 
 /// Version, description and SQL of each migration, in their order.
 const MIGRATIONS: &[(i64, &str, &str)] = include!(concat!(env!("OUT_DIR"), "/migrations.rs"));
@@ -91,7 +91,8 @@ impl Database {
                     Box::pin(async move {
                         // A 202 promises a durable row: every commit is synced to the disk.
                         for pragma in [
-                            "PRAGMA busy_timeout = 5000",
+                            // Milliseconds: less than a statement's bound, which would not say what was waited for.
+                            "PRAGMA busy_timeout = 3500",
                             // KiB of pages, of each connection; the system keeps the file in memory anyway.
                             "PRAGMA cache_size = -512",
                             "PRAGMA journal_mode = WAL",

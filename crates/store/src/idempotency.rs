@@ -5,19 +5,23 @@
 //! mark shows that the write was made.
 
 use crate::{
-    Claim, Result, Store,
+    Claim, Result, Store, StoreError,
     field::get,
     row::{FromRow, rows},
     transaction::Transaction,
 };
 use jiff::Timestamp;
 use sqlx::any::AnyRow;
+use std::time::Duration;
+use tokio::time::timeout;
 use wicketgate_model::ExecutionId;
 
 /// How long an answer is kept, in microseconds: a day.
 const KEPT: i64 = 24 * 3600 * 1_000_000;
 /// Microseconds. An older claim without a mark is abandoned, since no request takes so long.
 const LEFT: i64 = 60 * 1_000_000;
+/// A request whose key is not claimed until then has changed nothing.
+const CLAIMED_WITHIN: Duration = Duration::from_millis(4500);
 
 rows! {
     /// The answer to a request. It has no body if that held a secret, which is not kept.
@@ -45,6 +49,10 @@ pub enum Claimed {
 
 impl Store {
     pub async fn claim(&self, claim: &Claim, now: Timestamp) -> Result<Claimed> {
+        timeout(CLAIMED_WITHIN, self.try_claim(claim, now)).await.map_err(|_| StoreError::RolledBack)?
+    }
+
+    async fn try_claim(&self, claim: &Claim, now: Timestamp) -> Result<Claimed> {
         let mut tx = self.database.begin().await?;
         // Deletes an expired key, and an abandoned claim without a write.
         let forget = "DELETE FROM idempotency WHERE principal = $1 AND key = $2 AND (claimed_at < $3 \

@@ -6,10 +6,11 @@
 mod listing;
 mod sql;
 
-use crate::{Page, Result, Store, row::FromRow};
-use listing::Offset;
+use crate::{Page, Result, Store, StoreError, row::FromRow, store::READ};
+use listing::{Offset, Restriction};
 use sql::Sql;
 use sqlx::{Any, Row, any::AnyRow};
+use tokio::time::timeout;
 
 pub(crate) use listing::{CountTable, Hidden, Listing, Scope, of};
 pub use listing::{Filter, FilterValue, ListRequest, Sort};
@@ -22,20 +23,33 @@ impl Store {
         request: &ListRequest,
     ) -> Result<Page<T>> {
         let scope = scope.as_ref();
-        let mut reader = self.database.readers.acquire().await?;
-        let total = total(Sql::count(listing, scope, request), &mut *reader).await?;
         let offset = request.page.offset();
-        if offset >= total {
-            return page(&[], total);
-        }
-        if offset <= total / 2 {
-            let rows =
-                Sql::page(listing, scope, request, Offset::Start(offset)).fetch_all(&mut *reader).await?;
+        let near_start = self.read(async |db| {
+            let total = total(Sql::count(listing, scope, request), &mut *db).await?;
+            Ok(match offset {
+                past if past >= total => Some((Vec::new(), total)),
+                far if far > total / 2 => None,
+                _ => Some((
+                    Sql::page(listing, scope, request, Offset::Start(offset)).fetch_all(db).await?,
+                    total,
+                )),
+            })
+        });
+        if let Some((rows, total)) = near_start.await? {
             return page(&rows, total);
         }
-        drop(reader);
-        // Skipping very many rows takes longer than everything else. Counted from the end, a page stays where it is only
-        // as long as no row is added or removed.
+        timeout(READ, self.near_end(listing, scope, request)).await.map_err(|_| StoreError::RolledBack)?
+    }
+
+    /// Skipping very many rows takes longer than everything else. Counted from the end, a page stays where it is only as long
+    /// as no row is added or removed.
+    async fn near_end<T: FromRow>(
+        &self,
+        listing: &'static Listing,
+        scope: Option<&Restriction>,
+        request: &ListRequest,
+    ) -> Result<Page<T>> {
+        let offset = request.page.offset();
         let mut tx = self.database.snapshot().await?;
         let total = self::total(Sql::count(listing, scope, request), tx.db()).await?;
         let mut rows = match total - offset {

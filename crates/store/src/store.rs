@@ -7,13 +7,16 @@ use crate::{
 };
 use futures_util::{FutureExt as _, future::BoxFuture};
 use jiff::Timestamp;
-use sqlx::SqlSafeStr;
+use sqlx::{AnyConnection, SqlSafeStr};
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
 /// For the write by which a ping finds out whether the disk works again.
 const PROBE: Duration = Duration::from_secs(2);
+
+/// For what a request reads. A host that is gone does not answer.
+pub(crate) const READ: Duration = Duration::from_millis(4500);
 
 /// The database. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -48,7 +51,7 @@ impl Store {
     /// Whether the database answers and SQLite's disk has room; carries out a write if the last one failed because of
     /// the database's disk.
     pub async fn ping(&self) -> Result<()> {
-        self.database.ping().await?;
+        timeout(READ, self.database.ping()).await.map_err(|_| StoreError::RolledBack)??;
         if self.database.write_health.fault().is_some() {
             let probe = WriteContext::new("server", Timestamp::now(), Uuid::nil);
             timeout(PROBE, self.write(&probe, |_| async { Ok(()) }.boxed()))
@@ -92,8 +95,8 @@ impl Store {
         sql: impl SqlSafeStr,
         values: &[&dyn Argument],
     ) -> Result<Option<T>> {
-        let mut reader = self.database.readers.acquire().await?;
-        let row = query(sql, values)?.fetch_optional(&mut *reader).await?;
+        let query = query(sql, values)?;
+        let row = self.read(async |db| Ok(query.fetch_optional(db).await?)).await?;
         row.as_ref().map(T::from_row).transpose()
     }
 
@@ -103,7 +106,22 @@ impl Store {
         sql: impl SqlSafeStr,
         values: &[&dyn Argument],
     ) -> Result<Vec<T>> {
+        let query = query(sql, values)?;
+        let rows = self.read(async |db| Ok(query.fetch_all(db).await?)).await?;
+        rows.iter().map(T::from_row).collect()
+    }
+
+    /// Reads on a connection, within the bound of a request. A connection that does not answer is closed.
+    pub(crate) async fn read<T>(
+        &self,
+        reads: impl AsyncFnOnce(&mut AnyConnection) -> Result<T>,
+    ) -> Result<T> {
+        let until = Instant::now() + READ;
         let mut reader = self.database.readers.acquire().await?;
-        query(sql, values)?.fetch_all(&mut *reader).await?.iter().map(T::from_row).collect()
+        if let Ok(read) = timeout_at(until, reads(&mut reader)).await {
+            return read;
+        }
+        reader.close_on_drop();
+        Err(StoreError::RolledBack)
     }
 }

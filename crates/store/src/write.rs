@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use wicketgate_model::{ExecutionId, FrontdoorId, Status};
 
 /// For one statement. On PostgreSQL it waits for the write before, whose row lock it needs.
-const REVISION: Duration = Duration::from_secs(10);
+const REVISION: Duration = Duration::from_secs(4);
 
 /// The transaction that a unit of work writes in: it changes what gateways should serve.
 pub(crate) struct Write {

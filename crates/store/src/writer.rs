@@ -7,11 +7,11 @@
 //!
 //! Invariants: a unit is answered after the transaction that held it has ended, and with the error of the commit if it
 //! failed. A unit that fails is rolled back alone. A unit whose caller has gone is dropped if it has not begun, and else
-//! carried out. Every step and every transaction has a bound, so that neither a caller that goes away nor a host that is
+//! carried out; a caller that stops to wait is told which of the two. Every step and every transaction has a bound, so that neither a caller that goes away nor a host that is
 //! gone delays other units for longer.
 //!
-//! Exceptions: a caller that waits longer than [`ANSWER`] is answered with `Late` while its unit may still be committed.
-//! A unit that takes longer than [`UNIT`] ends its whole transaction. A unit that panics rolls back its transaction too,
+//! Exceptions: a caller that waits longer than [`ANSWER`] is answered with `Late` while its unit, which has begun, may still
+//! be committed. A unit that takes longer than [`UNIT`] ends its whole transaction. A unit that panics rolls back its transaction too,
 //! and no unit of it is answered: their callers see that the writer has gone.
 
 use crate::{
@@ -19,7 +19,14 @@ use crate::{
     write::Write,
 };
 use futures_util::{FutureExt as _, future::BoxFuture};
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, timeout},
@@ -31,18 +38,21 @@ const MOST: usize = 64;
 /// Units that wait. With more, callers wait for a place, as bounded by [`ANSWER`].
 const QUEUE: usize = 256;
 /// For one unit: some statements, each of which takes milliseconds. A PostgreSQL host that is gone does not answer, see
-/// [`crate::transaction`].
-const UNIT: Duration = Duration::from_secs(10);
+/// [`crate::transaction`]. Shorter than [`ANSWER`], so that its caller is told that nothing was changed.
+const UNIT: Duration = Duration::from_secs(4);
 /// A transaction that is open for longer takes no more units: on a slow disk, its first one would wait for all of them. It
 /// ends after the unit that runs, so that this, [`UNIT`] and the commit bound it.
 const OPEN: Duration = Duration::from_secs(2);
-/// From the call to the end of the commit. A caller that waits longer is better answered with 503.
-const ANSWER: Duration = Duration::from_secs(25);
+/// From the call to the end of the commit. A caller that waits longer is better answered with 503: within 5 s.
+const ANSWER: Duration = Duration::from_millis(4600);
 
 /// A unit of work and its caller.
 pub(crate) trait Unit: Send {
     /// Whether its caller has stopped waiting.
     fn is_abandoned(&self) -> bool;
+
+    /// Begins it, unless its caller has stopped waiting. Returns whether it has begun.
+    fn begin(&self) -> bool;
 
     fn context(&self) -> &WriteContext;
 
@@ -61,6 +71,8 @@ struct Pending<F, T> {
     work: Option<F>,
     made: Option<Result<T>>,
     caller: oneshot::Sender<Result<T>>,
+    /// It has begun, or never begins: whoever sets it first, the writer or the caller, decides.
+    is_decided: Arc<AtomicBool>,
 }
 
 impl<F, T> Unit for Pending<F, T>
@@ -70,6 +82,10 @@ where
 {
     fn is_abandoned(&self) -> bool {
         self.caller.is_closed()
+    }
+
+    fn begin(&self) -> bool {
+        !self.caller.is_closed() && !self.is_decided.swap(true, Ordering::Relaxed)
     }
 
     fn context(&self) -> &WriteContext {
@@ -129,7 +145,9 @@ impl Writer {
         work: impl for<'a> FnOnce(&'a mut Write) -> BoxFuture<'a, Result<T>> + Send + 'static,
     ) -> Result<T> {
         let (caller, answer) = oneshot::channel();
-        let unit = Box::new(Pending { context: context.clone(), work: Some(work), made: None, caller });
+        let is_decided = Arc::new(AtomicBool::new(false));
+        let (context, own) = (context.clone(), Arc::clone(&is_decided));
+        let unit = Box::new(Pending { context, work: Some(work), made: None, caller, is_decided: own });
         let gone = || StoreError::from(sqlx::Error::WorkerCrashed);
         let answered = async {
             match &self.queue {
@@ -141,7 +159,10 @@ impl Writer {
             }
             answer.await.map_err(|_| gone())?
         };
-        timeout(ANSWER, answered).await.map_err(|_| StoreError::Late)?
+        timeout(ANSWER, answered).await.unwrap_or_else(|_| {
+            let has_begun = is_decided.swap(true, Ordering::Relaxed);
+            Err(if has_begun { StoreError::Late } else { StoreError::RolledBack })
+        })
     }
 }
 
@@ -160,7 +181,7 @@ async fn transact(
     };
     let (mut unit, since) = (Some(first), Instant::now());
     while let Some(current) = unit {
-        if !current.is_abandoned() {
+        if current.begin() {
             batch.run(current).await;
         }
         let is_open = batch.units.len() < MOST && batch.fault.is_none() && since.elapsed() < OPEN;

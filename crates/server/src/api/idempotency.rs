@@ -138,10 +138,17 @@ fn fingerprint(principal: &Principal, parts: &Parts, body: &Bytes) -> String {
 }
 
 /// Stores the answer of an executed request, or frees the key of a refused one.
-async fn keep(state: &AppState, claim: &Claim, response: Response) -> Response {
+async fn keep(state: &AppState, claim: &Arc<Claim>, response: Response) -> Response {
     if !response.status().is_success() {
-        if let Err(error) = state.store.release(claim).await {
-            warn!(%error, "could not free an idempotency key");
+        let (store, claim) = (state.store.clone(), Arc::clone(claim));
+        let release = tokio::spawn(async move {
+            if let Err(error) = store.release(&claim).await {
+                warn!(%error, "could not free an idempotency key");
+            }
+        });
+        // A database that did not answer in time takes as long again: the client has waited enough.
+        if response.status() != StatusCode::SERVICE_UNAVAILABLE {
+            let _ = release.await;
         }
         return response;
     }

@@ -248,6 +248,42 @@ async fn a_unit_that_does_not_end_times_out() {
 }
 
 #[tokio::test]
+async fn a_caller_that_waited_too_long_is_told_whether_its_write_has_begun() {
+    let (_dir, store) = store().await;
+    let held = Held::new(&store).await;
+    let began = Instant::now();
+    let (begin, begun) = oneshot::channel();
+    let slow = store.clone();
+    let slow = tokio::spawn(async move {
+        let context = context();
+        let made = slow.write::<()>(&context, move |_| {
+            async move {
+                begin.send(()).unwrap();
+                std::future::pending().await
+            }
+            .boxed()
+        });
+        made.await
+    });
+    queued(&store, 1).await;
+    let waiting = spawn_write(&store, 1, false);
+    queued(&store, 2).await;
+    tokio::time::pause();
+    tokio::time::advance(UNIT).await;
+    tokio::time::resume();
+    assert!(matches!(timeout(BOUND, held.done).await.unwrap().unwrap(), Err(StoreError::Commit(_))));
+    timeout(BOUND, begun).await.unwrap().unwrap();
+    // Both units are in memory, so that the clock advances to the callers' patience.
+    tokio::time::pause();
+    let (slow, waiting) = (slow.await.unwrap(), waiting.await.unwrap());
+    assert!(began.elapsed() < BOUND);
+    tokio::time::resume();
+    assert!(matches!(slow, Err(StoreError::Late)), "{slow:?}");
+    assert!(matches!(waiting, Err(StoreError::RolledBack)), "{waiting:?}");
+    assert_eq!(written(&store).await, [0; 0]);
+}
+
+#[tokio::test]
 async fn a_transaction_that_is_open_for_long_accepts_no_more_units() {
     let (_dir, store) = store().await;
     let before = revision(&store).await;

@@ -17,6 +17,9 @@ use wicketgate_store::{DatabaseFault, FrontdoorSpec, Reach, Store, StoreError};
 /// The longest wait for each write. It is shorter than the time that TCP takes to give up.
 const BOUND: Duration = Duration::from_secs(30);
 
+/// In which a caller is told, on a busy machine.
+const TOLD: Duration = Duration::from_secs(8);
+
 fn spec(organization: &str) -> FrontdoorSpec {
     FrontdoorSpec {
         organization: organization.to_owned(),
@@ -25,8 +28,8 @@ fn spec(organization: &str) -> FrontdoorSpec {
     }
 }
 
-/// A proxy. While `goes` is set, a connection forwards nothing more once it has received a COMMIT.
-async fn line(listener: TcpListener, socket: String, goes: Arc<AtomicBool>) {
+/// A proxy. While `goes` is set, a connection forwards nothing more once it has received a statement with `word`.
+async fn line(listener: TcpListener, socket: String, goes: Arc<AtomicBool>, word: &'static [u8]) {
     while let Ok((mut client, _)) = listener.accept().await {
         let mut server = UnixStream::connect(&socket).await.unwrap();
         let goes = Arc::clone(&goes);
@@ -36,8 +39,8 @@ async fn line(listener: TcpListener, socket: String, goes: Arc<AtomicBool>) {
                 tokio::select! {
                     n = client.read(&mut there) => match n {
                         Ok(n) if n > 0 => {
-                            let is_commit = there[..n].windows(6).any(|w| w == b"COMMIT");
-                            if is_commit && goes.load(Ordering::SeqCst) {
+                            let is_last = there[..n].windows(word.len()).any(|w| w == word);
+                            if is_last && goes.load(Ordering::SeqCst) {
                                 // Discards everything until the client closes the connection.
                                 while client.read(&mut there).await.is_ok_and(|n| n > 0) {}
                                 return;
@@ -56,22 +59,40 @@ async fn line(listener: TcpListener, socket: String, goes: Arc<AtomicBool>) {
     }
 }
 
-#[tokio::test]
-async fn a_host_that_dies_during_a_commit_causes_an_error_in_time() {
-    let Some(url) = postgres::fresh().unwrap() else { return };
+/// A store whose host goes with the first statement that has `word`, while the flag is set. `None`: there is no PostgreSQL.
+async fn store_that_goes(word: &'static [u8]) -> Option<(Store, Arc<AtomicBool>)> {
+    let url = postgres::fresh().unwrap()?;
     let (socket, database) = url.split_once('@').unwrap().1.split_once('/').unwrap();
     let socket = format!("{}/.s.PGSQL.5432", socket.replace("%2F", "/"));
     let (listener, goes) =
         (TcpListener::bind("127.0.0.1:0").await.unwrap(), Arc::new(AtomicBool::new(false)));
     let place = format!("postgres://postgres@{}/{database}", listener.local_addr().unwrap());
-    tokio::spawn(line(listener, socket, Arc::clone(&goes)));
+    tokio::spawn(line(listener, socket, Arc::clone(&goes), word));
     let store = Store::open(&place).await.unwrap();
     store.create_frontdoor(&spec("before"), &context()).await.unwrap();
+    Some((store, goes))
+}
 
+#[tokio::test]
+async fn a_host_that_dies_during_a_read_causes_an_error_in_time() {
+    let Some((store, goes)) = store_that_goes(b"SELECT").await else { return };
+    goes.store(true, Ordering::SeqCst);
+    let begin = Instant::now();
+    let refused = timeout(BOUND, store.frontdoors(&Reach::All, &ALL)).await.unwrap();
+    assert_eq!(refused.unwrap_err().fault(), DatabaseFault::Late);
+    assert!(begin.elapsed() < TOLD, "{:?}", begin.elapsed());
+    goes.store(false, Ordering::SeqCst);
+    assert_eq!(timeout(BOUND, store.frontdoors(&Reach::All, &ALL)).await.unwrap().unwrap().rows.len(), 1);
+}
+
+#[tokio::test]
+async fn a_host_that_dies_during_a_commit_causes_an_error_in_time() {
+    let Some((store, goes)) = store_that_goes(b"COMMIT").await else { return };
     goes.store(true, Ordering::SeqCst);
     let (frontdoor, during) = (spec("during"), context());
     let begin = Instant::now();
     let refused = timeout(BOUND, store.create_frontdoor(&frontdoor, &during)).await.unwrap();
+    assert!(begin.elapsed() < TOLD, "{:?}", begin.elapsed());
     wicketgate_lab::named("503 on a write, and its result is unknown.", begin.elapsed());
     let Err(error @ StoreError::Commit(_)) = refused else { panic!("{refused:?}") };
     assert_eq!(error.fault(), DatabaseFault::Unconfirmed, "the host may have carried it out: {error}");
