@@ -68,11 +68,11 @@ fn a_hung_daemon_is_told_within_five_seconds_and_replaced() -> Result<()> {
         told["reason"] == "TunnelFailed" && told["message"].to_string().contains("is replaced within seconds")
     })?;
     named("TunnelFailed", hung.elapsed());
+    named("GatewayFailed", hung.elapsed());
     named("A tunnel is ERROR for some seconds.", hung.elapsed());
     world.gateway.wait(&world.lab, &path, "GatewayFailed", PATIENCE, |t| {
         t["connection"]["lastError"]["reason"] == "GatewayFailed"
     })?;
-    named("GatewayFailed", hung.elapsed());
 
     let back = world
         .lab

@@ -19,10 +19,6 @@ const NOT_NAMED: &str = "not named";
 const PROMISED: f64 = 5.0;
 /// Rows that are named later or not at all, and why.
 const LATE: &[(&str, &str)] = &[
-    (
-        "GatewayFailed",
-        "statusDetail has TunnelFailed in two seconds; this is told when the daemon is replaced",
-    ),
     ("The same, and no unknown address is listed.", "no packet of the device arrives"),
     ("Slower than another site on a similar line.", "nothing fails"),
     ("Not even ping works.", "charon drops such packets without a trace; only its counter of bytes grows"),
@@ -31,15 +27,6 @@ const LATE: &[(&str, &str)] = &[
         "the device's packets arrive from the new port, so that the gateway asks it later",
     ),
     ("NoTrafficReceived", "a site that is idle for half a minute looks the same"),
-    (
-        "TargetUnreachable, \"no name server answers\"",
-        "a resolver asks its second name server after five seconds",
-    ),
-    (
-        "agent-timeout",
-        "an agent that answers pings may dial for eight seconds; AgentSilent is told of any other",
-    ),
-    ("An upload is reset after a minute.", "until then the target's line may be back"),
 ];
 
 /// The cells of each row of the page's tables, without the headings.

@@ -163,7 +163,8 @@ impl Agent {
             return None;
         }
         let (to_carrier, from_carrier) = (AtomicU64::new(0), AtomicU64::new(0));
-        let counters = Counters::of_bytes(&to_carrier, &from_carrier);
+        let bytes = Counters::of_bytes(&to_carrier, &from_carrier);
+        let counters = Counters { acknowledgements: Some(&in_use), ..bytes };
         let ends = Ends { idle: None, finish: &self.finish, abort: &self.abort };
         match relay(tcp, carrier, counters, ends).await {
             Ok(carrier) => Some(carrier),

@@ -10,9 +10,11 @@ use tokio::net::TcpStream;
 use wicketgate_model::{Host, Target};
 use wicketgate_transport::frame::{RefusalReason, StreamRefusal};
 
-/// For the addresses of a target: a client that gets no answer is told why within 5 s. A lost SYN is sent again after 1 and 3 s. With
-/// the lookup of its name, a dial takes 8 s at most; the gateway waits 10 s for the answer.
-const DIAL_WITHIN: Duration = Duration::from_millis(4500);
+/// For a target and the lookup of its name: a client that gets no answer is told why within 5 s. A lost SYN is sent again after
+/// 1 and 3 s. The gateway waits for the answer for somewhat longer.
+const DIAL_WITHIN: Duration = Duration::from_secs(4);
+/// For a target that does not acknowledge a stream's bytes: their time is over already. A SYN is sent twice.
+const DOUBTED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Connects. The text of a refusal names the target.
 pub(crate) async fn dial(
@@ -20,7 +22,7 @@ pub(crate) async fn dial(
     allow: &AllowList,
     names: &Arc<Names>,
 ) -> Result<TcpStream, StreamRefusal> {
-    open(target, allow, names, Handshake::Whole).await
+    open(target, allow, names, (Handshake::Whole, DIAL_WITHIN)).await
 }
 
 /// Whether the target's host accepts connections to it. The target itself does not notice.
@@ -28,22 +30,24 @@ pub(crate) async fn probe(
     target: &Target,
     allow: &AllowList,
     names: &Arc<Names>,
+    is_doubted: bool,
 ) -> Result<(), StreamRefusal> {
-    open(target, allow, names, Handshake::HalfOpen).await.map(drop)
+    let within = if is_doubted { DOUBTED_WITHIN } else { DIAL_WITHIN };
+    open(target, allow, names, (Handshake::HalfOpen, within)).await.map(drop)
 }
 
 async fn open(
     target: &Target,
     allow: &AllowList,
     names: &Arc<Names>,
-    handshake: Handshake,
+    how: (Handshake, Duration),
 ) -> Result<TcpStream, StreamRefusal> {
     let place = match &target.host {
         Host::V4(ip) => Place::Ip((*ip).into()),
         Host::V6(ip) => Place::Ip((*ip).into()),
         Host::Name(name) => Place::Name(name),
     };
-    let connected = connect(names, (place, target.port), allow, (handshake, DIAL_WITHIN)).await;
+    let connected = connect(names, (place, target.port), allow, how).await;
     connected.map_err(|error| match error.shortage() {
         Some(shortage) => StreamRefusal { reason: RefusalReason::AgentExhausted, text: shortage.to_string() },
         None => StreamRefusal { reason: reason(&error), text: format!("{target}: {error}") },

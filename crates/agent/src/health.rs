@@ -1,12 +1,13 @@
 //! The reachability of targets, reported to the gateway when it changes.
 //!
 //! A target counts as reachable until a dial fails. Dials of streams count like probes. Invariants: shares with the same
-//! target have one state and one probe; a target that streams use is not probed; while no client connects, the pause between
+//! target have one state and one probe; a target that streams use is not probed while it acknowledges what they send; while no client connects, the pause between
 //! probes of a reachable target doubles.
 
+mod target_in_use;
 mod target_state;
 
-pub(crate) use target_state::DialledBy;
+pub(crate) use {target_in_use::TargetInUse, target_state::DialledBy};
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -56,32 +57,6 @@ pub(crate) struct Watched {
 impl Watched {
     pub(crate) fn new(target: Target, interval: Option<Duration>, name: Option<String>) -> Self {
         Self { target, interval, name, duty: false }
-    }
-}
-
-/// A stream that uses a target, until it is dropped.
-pub(crate) struct TargetInUse<'a> {
-    healths: &'a TargetHealths,
-    target: Target,
-    is_lost: bool,
-}
-
-impl TargetInUse<'_> {
-    /// The target has stopped to answer: it is probed as soon as no stream uses it.
-    pub(crate) fn lost(&mut self) {
-        self.is_lost = true;
-    }
-}
-
-impl Drop for TargetInUse<'_> {
-    fn drop(&mut self) {
-        let mut known = self.healths.known.lock();
-        if let Some(state) = known.targets.get_mut(&self.target) {
-            state.stream_ended(Instant::now(), self.is_lost);
-        }
-        known.forget_unused(&self.target);
-        drop(known);
-        self.healths.rescheduled.notify_one();
     }
 }
 
@@ -151,7 +126,7 @@ impl TargetHealths {
             .or_insert_with(|| TargetState::new(Instant::now()))
             .stream_began();
         drop(known);
-        TargetInUse { healths: self, target, is_lost: false }
+        TargetInUse::new(self, target)
     }
 
     /// Changes that were not reported to the gateway yet.
@@ -185,6 +160,11 @@ impl TargetHealths {
         state.dialled(failure.cloned(), by, interval.unwrap_or_default(), now);
         drop(known);
         self.rescheduled.notify_one();
+    }
+
+    /// A stream's bytes are not acknowledged, or were not until a moment ago.
+    pub(crate) fn is_doubted(&self, target: &Target) -> bool {
+        self.known.lock().targets.get(target).is_some_and(TargetState::is_doubted)
     }
 
     /// Targets that are due for a probe. The caller probes them.
@@ -230,7 +210,7 @@ impl Known {
                 Some(_) => shares().any(|watched| watched.interval.is_some()),
                 None => {
                     let is_probed = |w: &Watched| (w.duty || state.is_doubted()) && w.interval.is_some();
-                    !state.is_in_use() && shares().any(is_probed)
+                    (!state.is_in_use() || state.is_doubted()) && shares().any(is_probed)
                 }
             };
             is_wanted && !state.probing
@@ -278,7 +258,7 @@ fn log(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wicketgate_transport::control::rest_of;
+    use wicketgate_transport::{control::rest_of, relay::Acknowledgements as _};
 
     const INTERVAL: Duration = Duration::from_secs(30);
 
@@ -384,6 +364,22 @@ mod tests {
         assert_eq!(scene.healths.take_due(Instant::now()), [target()], "it did not answer");
         scene.record(Ok(()), DialledBy::Probe);
         assert_eq!(scene.healths.next_due(), None);
+        let silent = scene.healths.in_use(target());
+        silent.stopped_or_resumed();
+        assert_eq!(scene.healths.take_due(Instant::now()), [target()], "although it is in use");
+        assert!(scene.healths.is_doubted(&target()));
+        scene.record(Ok(()), DialledBy::Probe);
+        assert!(!scene.healths.is_doubted(&target()));
+        assert_eq!(scene.healths.next_due(), None);
+        silent.stopped_or_resumed();
+        assert_eq!(scene.healths.take_due(Instant::now()), [target()]);
+        scene.record(Err(&refusal()), DialledBy::Probe);
+        scene.healths.take_due(scene.now + 2 * INTERVAL);
+        scene.record(Err(&refusal()), DialledBy::Probe);
+        silent.stopped_or_resumed();
+        assert_eq!(scene.healths.take_due(Instant::now()), [target()], "it may be back");
+        scene.record(Ok(()), DialledBy::Probe);
+        drop(silent);
         scene.healths.duty(&[share(0), share(1)], &[], now);
         scene.now += INTERVAL;
         assert!(scene.probes_in(INTERVAL) > 0);

@@ -30,8 +30,9 @@ impl Agent {
 
     async fn probe(self: Arc<Self>, target: Target) {
         let Ok(permit) = self.probes.acquire().await else { return };
+        let is_doubted = self.health.is_doubted(&target);
         let allow = Arc::clone(&self.assignments.allow.borrow());
-        let probed = probe(&target, &allow, &self.names).await;
+        let probed = probe(&target, &allow, &self.names, is_doubted).await;
         drop(permit);
         if let Err(refusal) = &probed {
             debug!(reason = %refusal, "a probe failed");

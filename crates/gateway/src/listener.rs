@@ -215,12 +215,8 @@ async fn connection(
             let active = counters.open(accepted.elapsed());
             let idle = options.idle_timeout_seconds.map(|idle| Duration::from_secs(idle.get().into()));
             let exchange = Exchange::new(&counters.answers);
-            let counted = Counters {
-                to_carrier: &counters.rx,
-                from_carrier: &counters.tx,
-                exchange: Some(&exchange),
-                heard: None,
-            };
+            let counted =
+                Counters { exchange: Some(&exchange), ..Counters::of_bytes(&counters.rx, &counters.tx) };
             let end = stream.relay(client, counted, idle).await;
             debug!(?end, "connection ended");
             drop(active);

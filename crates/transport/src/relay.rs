@@ -17,7 +17,7 @@ mod watch;
 
 pub use broken::{Broken, Side};
 pub use exchange::{AnswerCounters, Exchange};
-pub use state::Counters;
+pub use state::{Acknowledgements, Counters};
 pub use watch::{HALF_CLOSED_IDLE, UNANSWERED};
 
 use crate::{abort::Abort, carrier::Carrier, reset_on_drop::ResetOnDrop, tls::RecordStream};

@@ -27,7 +27,7 @@ pub(super) struct TargetState {
     /// When the next probe is due, if the target is probed.
     pub(super) probe_at: Instant,
     streams: usize,
-    /// A stream has ended because the target did not answer, and there was no dial since.
+    /// A stream's bytes were not acknowledged, and there was no dial since.
     is_doubted: bool,
     /// A dial has succeeded.
     was_reached: bool,
@@ -70,6 +70,12 @@ impl TargetState {
         if !self.is_in_use() && self.failure.is_none() {
             self.probe_after(if self.is_doubted { Duration::ZERO } else { self.interval }, now);
         }
+    }
+
+    /// A stream's bytes are not acknowledged, or they are again: the target is probed at once.
+    pub(super) fn doubt(&mut self, now: Instant) {
+        self.is_doubted = true;
+        self.probe_at = now;
     }
 
     /// The agent becomes the target's prober: clients have used it through any agent until a while ago, or its prober has

@@ -29,8 +29,8 @@ use wicketgate_transport::{
 const OPEN_WITHIN: Duration = Duration::from_secs(15);
 /// For a carrier, if none is parked: a handshake behind a queue of others. A client is told why within 5 s.
 const CARRIER_WITHIN: Duration = Duration::from_millis(4500);
-/// For an agent's answer: its dial takes 8 s at most.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// For an agent's answer: its dial takes 4 s at most. A client is told within 5 s.
+const ANSWER_WITHIN: Duration = Duration::from_millis(4800);
 /// For a sign of a target that was connected: one that closes at once does so within a round trip.
 const SIGN_WITHIN: Duration = Duration::from_millis(1500);
 /// While a stream waits for an agent that is silent: how often others are looked at.

@@ -2,6 +2,7 @@
 
 use super::Exchange;
 use std::{
+    fmt,
     sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     time::Duration,
 };
@@ -16,12 +17,20 @@ pub struct Counters<'a> {
     pub exchange: Option<&'a Exchange<'a>>,
     /// Counts reads of the carrier that had bytes, which show that its other end is alive.
     pub heard: Option<&'a AtomicU64>,
+    /// Whether the peer of the connection acknowledges what it is sent, if that is of interest within seconds.
+    pub acknowledgements: Option<&'a dyn Acknowledgements>,
+}
+
+/// Who is told about a peer that does not acknowledge what it is sent.
+pub trait Acknowledgements: fmt::Debug + Send + Sync {
+    /// The peer has acknowledged nothing for one to two seconds, or acknowledges again.
+    fn stopped_or_resumed(&self);
 }
 
 impl<'a> Counters<'a> {
     /// Of bytes alone.
     pub fn of_bytes(to_carrier: &'a AtomicU64, from_carrier: &'a AtomicU64) -> Self {
-        Self { to_carrier, from_carrier, exchange: None, heard: None }
+        Self { to_carrier, from_carrier, exchange: None, heard: None, acknowledgements: None }
     }
 }
 

@@ -7,6 +7,7 @@
 use super::{Broken, broken::Side, state::RelayState};
 use crate::keepalive::keepalive;
 use std::{
+    mem,
     os::fd::AsFd,
     pin::Pin,
     task::{Context, Poll},
@@ -24,6 +25,10 @@ pub const UNANSWERED: Duration = Duration::from_secs(60);
 const PROBES: u8 = 6;
 /// How often streams are looked at, unless their limit needs it more often.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How often streams are looked at, if their peer's silence is of interest within seconds.
+const LOOK_SOON: Duration = Duration::from_secs(1);
+/// The shortest silence that is told: bytes were sent again twice or more often.
+const SILENT: Duration = Duration::from_secs(1);
 /// How often in the time of a limit.
 const LOOKS: u32 = 4;
 /// A vanished host is detected within three times this, if no data is under way.
@@ -37,6 +42,8 @@ pub(super) struct Watch {
     idle: Option<Duration>,
     tcp: Peer,
     carrier: Peer,
+    /// It was told that the connection's peer is silent.
+    is_silent: bool,
     /// The last look; `None` before the first.
     looked: Option<Instant>,
     /// The timer runs.
@@ -45,7 +52,14 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn new(idle: Option<Duration>) -> Self {
-        Self { idle, tcp: Peer::default(), carrier: Peer::default(), looked: None, is_armed: true }
+        Self {
+            idle,
+            tcp: Peer::default(),
+            carrier: Peer::default(),
+            is_silent: false,
+            looked: None,
+            is_armed: true,
+        }
     }
 
     /// The time until the first look.
@@ -55,7 +69,8 @@ impl Watch {
 
     /// The time until the next look, as far as the limit is concerned.
     fn interval(&self, state: &RelayState<'_>) -> Duration {
-        self.limit(state).map_or(LOOK_EVERY, |limit| LOOK_EVERY.min(limit / LOOKS))
+        let every = if state.counters.acknowledgements.is_some() { LOOK_SOON } else { LOOK_EVERY };
+        self.limit(state).map_or(every, |limit| every.min(limit / LOOKS))
     }
 
     fn limit(&self, state: &RelayState<'_>) -> Option<Duration> {
@@ -101,6 +116,12 @@ impl Watch {
         let since = now - before.unwrap_or(now);
         let to_tcp = self.tcp.look(send_queue(tcp).ok(), now, since);
         let to_carrier = self.carrier.look(send_queue(carrier).ok(), now, since);
+        let is_silent = self.tcp.silent_since.is_some_and(|at| now - at >= SILENT);
+        if is_silent != mem::replace(&mut self.is_silent, is_silent)
+            && let Some(told) = state.counters.acknowledgements
+        {
+            told.stopped_or_resumed();
+        }
         for (look, side) in [(to_tcp, Side::Connection), (to_carrier, Side::Carrier)] {
             if look == Look::Dead {
                 return Err(Broken::Unanswered(side));
