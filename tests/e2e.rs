@@ -38,6 +38,7 @@ mod overlapping;
 mod own_address;
 mod probes;
 mod problems;
+mod proxies;
 mod restart;
 mod rotation;
 mod secrets;

@@ -1,9 +1,6 @@
 //! A running agent.
 
-use crate::{
-    assignments::Assignments, health::TargetHealths, names::Names, server_address::ServerAddress,
-    state::State,
-};
+use crate::{assignments::Assignments, health::TargetHealths, route::Route, state::State};
 use std::sync::{Arc, atomic::AtomicBool};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
@@ -11,8 +8,7 @@ use wicketgate_transport::{abort::Abort, tls::AgentTls};
 
 /// State shared by the parts of a running agent.
 pub(crate) struct Agent {
-    pub(crate) server: ServerAddress,
-    pub(crate) names: Arc<Names>,
+    pub(crate) route: Route,
     pub(crate) name: String,
     /// Until the first connection.
     pub(crate) takes_over: AtomicBool,

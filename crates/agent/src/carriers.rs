@@ -6,10 +6,10 @@
 
 use crate::{
     agent::Agent,
-    connect::NoConnection,
     dial::dial,
+    endpoint::CONNECT_WITHIN,
     health::{DialledBy, TargetInUse},
-    server_address::CONNECT_WITHIN,
+    route::NoRoute,
 };
 use std::{
     sync::{
@@ -106,7 +106,7 @@ impl Agent {
             failed => {
                 if let Some(Err(error)) = failed {
                     debug!(error = format!("{error:#}"), "cannot connect a carrier");
-                    let shortage = error.downcast_ref().and_then(NoConnection::shortage);
+                    let shortage = error.downcast_ref().and_then(NoRoute::shortage);
                     if let Some(error) = shortage.filter(|_| !parked.short.swap(true, Ordering::Relaxed)) {
                         warn!(%error, "cannot open a carrier to the gateway");
                     }
@@ -145,7 +145,7 @@ impl Agent {
     }
 
     async fn connect_carrier(&self) -> anyhow::Result<Carrier> {
-        let tcp = self.server.connect(&self.names).await?;
+        let tcp = self.route.connect().await?;
         Ok(timeout(CONNECT_WITHIN, self.tls.connect_carrier(tcp)).await??)
     }
 
@@ -184,7 +184,7 @@ impl Agent {
             return Err(StreamRefusal { reason: RefusalReason::NotAssigned, text });
         };
         let allow = Arc::clone(&self.assignments.allow.borrow());
-        let dialled = dial(&target, &allow, &self.names).await;
+        let dialled = dial(&target, &allow, &self.route.names).await;
         self.health.record(&target, dialled.as_ref().map(drop), DialledBy::Stream, Instant::now());
         Ok((ResetOnDrop::new(dialled?), self.health.in_use(target)))
     }

@@ -1,6 +1,10 @@
 //! The configuration of an agent.
 
-use crate::{allow::AllowList, server_address::ServerAddress};
+use crate::{
+    allow::AllowList,
+    proxy::{Proxy, Straight},
+    server_address::ServerAddress,
+};
 use std::{path::PathBuf, sync::Arc};
 use tokio::sync::watch;
 use wicketgate_transport::enrolment_code::EnrolmentCode;
@@ -9,6 +13,8 @@ use wicketgate_transport::enrolment_code::EnrolmentCode;
 #[derive(Debug)]
 pub struct Config {
     pub server: ServerAddress,
+    /// The proxy on the way to the server.
+    pub proxy: Result<Proxy, Straight>,
     /// Needed until the agent has enrolled.
     pub code: Result<EnrolmentCode, NoCode>,
     pub state_dir: PathBuf,

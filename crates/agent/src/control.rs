@@ -5,7 +5,7 @@ use crate::{
     assignments::{Served, Unfit},
     clock::{CURE, rounded, seconds_ahead},
     health::Watched,
-    server_address::CONNECT_WITHIN,
+    retry_log::RetryLog,
 };
 use anyhow::{Context, anyhow, bail};
 use jiff::{SignedDuration, Timestamp};
@@ -35,9 +35,6 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from
 const STABLE: Duration = Duration::from_secs(1);
 /// Between attempts to renew the certificate. Twenty days are left for it.
 const RENEW_AGAIN: SignedDuration = SignedDuration::from_mins(10);
-
-/// How soon a different cause of failure is logged, so that two alternating ones do not fill the log.
-const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// Between attempts while another agent has this agent's identity: soon enough to follow it when it ends.
 const DUPLICATE_PAUSE: Duration = Duration::from_secs(5);
@@ -99,7 +96,7 @@ impl Agent {
     /// The agent was removed.
     pub(crate) async fn stay_connected(self: Arc<Self>, stop: CancellationToken) -> Result<(), Removed> {
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
-        let mut logged: Option<(String, Instant)> = None;
+        let mut log = RetryLog::default();
         while !stop.is_cancelled() {
             let started = Instant::now();
             // Ends what depends on this connection: parked carriers and probes.
@@ -116,10 +113,9 @@ impl Agent {
                 let error = format!("{error:#}");
                 if welcomed {
                     info!(error, "disconnected from the gateway");
-                    logged = None;
-                } else if logged.as_ref().is_none_or(|(e, at)| *e != error && at.elapsed() >= LOG_EVERY) {
-                    warn!(server = %self.server, error, "cannot connect to the gateway; retrying until the agent stops");
-                    logged = Some((error, Instant::now()));
+                    log = RetryLog::default();
+                } else if log.is_news(&error, Instant::now()) {
+                    warn!(server = %self.route.server, error, "cannot connect to the gateway; retrying until the agent stops");
                 } else {
                     debug!(error, "cannot connect to the gateway");
                 }
@@ -146,7 +142,7 @@ impl Agent {
         let Some(control) = stop.run_until_cancelled(self.hello()).await else { return Ok(()) };
         let control = control?;
         *welcomed = true;
-        info!(server = %self.server, "connected to the gateway");
+        info!(server = %self.route.server, "connected to the gateway");
         let (want, wanted) = watch::channel(0);
         let carriers = Arc::clone(self).keep_carriers(wanted, end.clone());
         tokio::spawn(end.clone().run_until_cancelled_owned(carriers));
@@ -157,14 +153,14 @@ impl Agent {
     }
 
     async fn hello(&self) -> anyhow::Result<Control> {
-        let tcp = self.server.connect(&self.names).await.context("cannot connect")?;
+        let tcp = self.route.connect().await?;
         let address = tcp.peer_addr().ok();
-        self.greet(tcp).await.inspect_err(|_| self.server.avoid(&self.names, address))
+        self.greet(tcp).await.inspect_err(|_| self.route.avoid(address))
     }
 
     async fn greet(&self, tcp: TcpStream) -> anyhow::Result<Control> {
-        let control = timeout(CONNECT_WITHIN, self.tls.connect_control(tcp)).await.context("no handshake")?;
-        let mut control = control.map_err(|error| self.server.explain(error))?;
+        let control = self.route.handshake(self.tls.connect_control(tcp)).await;
+        let mut control = control.map_err(|failed| failed.error)?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let takes_over = self.takes_over.load(Ordering::Relaxed);
         let hello = FromAgent::Hello {

@@ -1,17 +1,17 @@
 //! Enrolment: exchanges an enrolment code and a public key for a certificate.
 
 use crate::{
-    names::Names,
-    server_address::{CONNECT_WITHIN, ServerAddress},
+    retry_log::RetryLog,
+    route::Route,
     state::{Enrolled, State, StateDir},
 };
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use jiff::Timestamp;
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 use wicketgate_model::{EnrolGrant, EnrolRequest};
-use wicketgate_system::backoff::Backoff;
+use wicketgate_system::{backoff::Backoff, service_manager};
 use wicketgate_transport::{
     control::EnrolAnswer,
     enrolment_code::EnrolmentCode,
@@ -19,11 +19,6 @@ use wicketgate_transport::{
     trust::Fingerprint,
 };
 
-/// How long enrolment is retried: long enough for a server that starts at the same time, short enough to report a
-/// wrong address to the operator.
-const TRY_FOR: Duration = Duration::from_secs(120);
-/// How often a failed attempt is logged.
-const LOG_EVERY: Duration = Duration::from_secs(10);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 /// For the server's answer: the gateway waits 10 s for it.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
@@ -34,8 +29,10 @@ enum Failure {
     NotNow(anyhow::Error),
 }
 
+/// Retries until it is dropped while the server cannot be reached: a service waits for its network, and does not give up on
+/// it. The server's refusal is final.
 pub(crate) async fn enrol(
-    (server, names): (&ServerAddress, &Arc<Names>),
+    route: &Route,
     code: &EnrolmentCode,
     name: &str,
     dir: StateDir,
@@ -49,12 +46,12 @@ pub(crate) async fn enrol(
         name: name.to_owned(),
     };
     // Before the first attempt: resolving an unknown name takes a while.
-    info!(%server, "enrolling");
+    let server = &route.server;
+    info!(%server, proxy = route.proxy.as_ref().ok().map(tracing::field::display), "enrolling");
     let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
-    let started = Instant::now();
-    let mut logged: Option<Instant> = None;
+    let mut log = RetryLog::default();
     loop {
-        let error = match enrol_once((server, names), code, &ask).await {
+        let error = match enrol_once(route, code, &ask).await {
             Ok(enrolled) => {
                 let EnrolGrant { agent, environment, z_id, .. } = &enrolled.grant;
                 info!(agent.id = %agent, environment.id = %environment, environment.z_id = %z_id, "agent enrolled");
@@ -63,38 +60,26 @@ pub(crate) async fn enrol(
             Err(Failure::Final(error)) => return Err(error),
             Err(Failure::NotNow(error)) => error,
         };
-        if started.elapsed() > TRY_FOR {
-            return Err(error)
-                .with_context(|| format!("could not enrol at {server} in {}s", TRY_FOR.as_secs()));
-        }
-        if logged.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
-            warn!(%server, error = format!("{error:#}"), "cannot enrol yet; retrying");
-            logged = Some(Instant::now());
+        let error = format!("{error:#}");
+        if log.is_news(&error, Instant::now()) {
+            warn!(%server, error, "cannot enrol yet; retrying until the agent stops");
+            // A service manager would take it for one that hangs.
+            service_manager::ready(&format!("cannot enrol yet: {error}"));
         }
         sleep(backoff.randomized()).await;
     }
 }
 
-async fn enrol_once(
-    (server, names): (&ServerAddress, &Arc<Names>),
-    code: &EnrolmentCode,
-    ask: &EnrolRequest,
-) -> Result<Enrolled, Failure> {
-    let tcp = server.connect(names).await.context("cannot connect").map_err(Failure::NotNow)?;
+async fn enrol_once(route: &Route, code: &EnrolmentCode, ask: &EnrolRequest) -> Result<Enrolled, Failure> {
+    let tcp = route.connect().await.map_err(|e| Failure::NotNow(e.into()))?;
     let address = tcp.peer_addr().ok();
-    let mut control = timeout(CONNECT_WITHIN, connect_enrol(code.ca(), tcp))
-        .await
-        .map_err(|_| {
-            server.avoid(names, address);
-            Failure::NotNow(anyhow!("the TLS handshake timed out"))
-        })?
-        .map_err(|error| match error.diagnosis() {
-            Some(Diagnosis::Stranger) => Failure::Final(anyhow!(
-                "{server} is not the server that the enrolment code is from: check the address and the code"
-            )),
-            Some(Diagnosis::Clock { .. }) => Failure::Final(server.explain(error)),
-            _ => Failure::NotNow(server.explain(error)),
-        })?;
+    let mut control = route.handshake(connect_enrol(code.ca(), tcp)).await.map_err(|failed| {
+        route.avoid(address);
+        match failed.diagnosis {
+            Some(Diagnosis::Stranger | Diagnosis::Clock { .. }) => Failure::Final(failed.error),
+            _ => Failure::NotNow(failed.error),
+        }
+    })?;
     let answer = async {
         control.send(ask).await?;
         control.receive().await
@@ -116,5 +101,32 @@ async fn enrol_once(
             }
             Ok(Enrolled { grant, issued_at: Timestamp::now() })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{names::Names, proxy::Straight};
+    use std::sync::Arc;
+    use uuid::Uuid;
+    use wicketgate_model::EnrollmentId;
+
+    /// Longer than a gateway's restart, a line's outage, or the patience of whoever wrote a limit here before.
+    const LONG: Duration = Duration::from_secs(3600);
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_that_does_not_reach_its_server_goes_on_trying() {
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let route = Route {
+            server: format!("https://{closed}").parse().unwrap(),
+            proxy: Err(Straight::NotSet),
+            names: Arc::new(Names::default()),
+        };
+        let code = EnrolmentCode::generate(EnrollmentId::new(Uuid::nil()), Fingerprint::of(b"ca")).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let dir = StateDir::lock(&dir.path().join("state")).unwrap();
+        let ended = timeout(LONG, enrol(&route, &code, "agent", dir)).await;
+        assert!(ended.is_err(), "{:#}", ended.unwrap().err().unwrap());
     }
 }

@@ -13,20 +13,25 @@ mod config;
 mod connect;
 mod control;
 mod dial;
+mod endpoint;
 mod enrol;
 mod health;
 mod names;
 pub mod options;
 mod probe;
+mod proxy;
+mod retry_log;
+mod route;
 pub mod server_address;
 mod shortage;
 mod state;
 
 pub use config::{Config, NoCode};
+pub use proxy::{Proxy, Straight};
 
 use crate::{
     agent::Agent, assignments::Assignments, control::Removed, health::TargetHealths, names::Names,
-    probe::PROBES, state::StateDir,
+    probe::PROBES, route::Route, state::StateDir,
 };
 use anyhow::Context;
 use std::{sync::Arc, time::Duration};
@@ -48,7 +53,7 @@ const CUT: Duration = Duration::from_secs(2);
 pub async fn run(config: Config, stop: CancellationToken, abort: Abort) -> anyhow::Result<()> {
     shortage::raise_limits();
     let dir = StateDir::lock(&config.state_dir)?;
-    let names = Arc::new(Names::default());
+    let route = Route { server: config.server, proxy: config.proxy, names: Arc::new(Names::default()) };
     let state = match dir.load()? {
         Ok(state) => {
             if config.code.is_ok() {
@@ -58,8 +63,7 @@ pub async fn run(config: Config, stop: CancellationToken, abort: Abort) -> anyho
         }
         Err(dir) => {
             let code = config.code?;
-            let enrolled =
-                stop.run_until_cancelled(enrol::enrol((&config.server, &names), &code, &config.name, dir));
+            let enrolled = stop.run_until_cancelled(enrol::enrol(&route, &code, &config.name, dir));
             match enrolled.await {
                 Some(state) => state?,
                 None => return Ok(()),
@@ -68,11 +72,11 @@ pub async fn run(config: Config, stop: CancellationToken, abort: Abort) -> anyho
     };
     let tls = state.tls().context("cannot use the identity in the state directory")?;
     let assignments = Assignments::new(&state, config.allow)?;
-    info!(agent.id = %state.agent(), environment.id = %state.environment(), server = %config.server, "agent started");
+    let via = route.proxy.as_ref().ok().map(tracing::field::display);
+    info!(agent.id = %state.agent(), environment.id = %state.environment(), server = %route.server, proxy = via, "agent started");
     service_manager::ready("serving");
     let agent = Arc::new(Agent {
-        server: config.server,
-        names,
+        route,
         name: config.name,
         takes_over: config.take_over.into(),
         tls,

@@ -1,5 +1,9 @@
 //! The command line.
 
+mod proxy;
+
+pub use proxy::ProxyFlags;
+
 use crate::{
     allow::{AllowList, AllowRule},
     config::{Config, NoCode},
@@ -79,6 +83,9 @@ pub struct Start {
     #[arg(long)]
     take_over: bool,
 
+    #[command(flatten)]
+    proxy: ProxyFlags,
+
     /// Targets that the agent may connect to, whatever the server assigns; repeatable. Default: all targets.
     /// Examples: 10.20.0.0/16:443,8000-8999, [fd00::/8]:5432, *:5432. A host name is checked by the addresses that
     /// it resolves to. A reload changes the list; streams that run continue
@@ -113,8 +120,10 @@ impl Start {
         };
         let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
         let name = self.name.map_or_else(host, |name| name.to_string());
+        let proxy = self.proxy.choose(&self.server, |name| std::env::var(name).ok())?;
         Ok(Config {
             server: self.server,
+            proxy,
             code,
             state_dir: self.state_dir,
             take_over: self.take_over,

@@ -32,7 +32,7 @@ impl Agent {
         let Ok(permit) = self.probes.acquire().await else { return };
         let is_doubted = self.health.is_doubted(&target);
         let allow = Arc::clone(&self.assignments.allow.borrow());
-        let probed = probe(&target, &allow, &self.names, is_doubted).await;
+        let probed = probe(&target, &allow, &self.route.names, is_doubted).await;
         drop(permit);
         if let Err(refusal) = &probed {
             debug!(reason = %refusal, "a probe failed");

@@ -100,6 +100,10 @@ impl Namespace {
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", namespace_path(&self.name).display())).arg("--").arg(program);
+        for proxy in ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
+            // No namespace reaches the host's proxy.
+            command.env_remove(proxy);
+        }
         command
     }
 

@@ -19,7 +19,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
-use wicketgate_agent::{Config, NoCode, allow::AllowList};
+use wicketgate_agent::{Config, NoCode, Straight, allow::AllowList};
 use wicketgate_authority::Ca;
 use wicketgate_gateway::agents::{AgentStanding, Agents, DialFailure};
 use wicketgate_link::{CertificateAnswer, FromGateway};
@@ -100,6 +100,7 @@ impl Lab {
             allow: watch::channel(allow_list(allow)).1,
             name: "lab".to_owned(),
             take_over: false,
+            proxy: Err(Straight::NotSet),
         }
     }
 
