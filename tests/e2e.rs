@@ -39,6 +39,7 @@ mod own_address;
 mod probes;
 mod problems;
 mod proxies;
+mod resets;
 mod restart;
 mod rotation;
 mod secrets;

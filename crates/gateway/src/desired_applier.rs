@@ -6,7 +6,9 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 use wicketgate_link::{FromGateway, Handshake, LinkReceiver, RequestId, ToGateway};
-use wicketgate_model::{Desired, DesiredDelta, ShareDesired, ShareId, Touched, TunnelDesired, TunnelId};
+use wicketgate_model::{
+    Desired, DesiredDelta, ResetMode, ResetScope, ShareDesired, ShareId, Touched, TunnelDesired, TunnelId,
+};
 
 use crate::{
     listener::ShareState,
@@ -63,6 +65,7 @@ impl DesiredApplier {
                     info!(share.id = %share, closed, "connections of the share were reset on request");
                     self.answer(FromGateway::ConnectionsClosed { request, closed });
                 }
+                ToGateway::Reset { request, tunnel, scope, mode } => self.reset(request, tunnel, scope, mode),
                 ToGateway::Agents { request, agents } => {
                     let agents = self.parts.agents.shares(&agents);
                     // Where the link is full, the server's request ends by its own time limit.
@@ -79,6 +82,17 @@ impl DesiredApplier {
         let (link, stop) = (self.link.clone(), self.parts.stop.clone());
         self.parts.tasks.spawn(stop.run_until_cancelled_owned(async move {
             let _ = link.send(answer).await;
+        }));
+    }
+
+    /// Resets a tunnel's SAs in a task of its own.
+    fn reset(&self, request: RequestId, tunnel: TunnelId, scope: ResetScope, mode: ResetMode) {
+        info!(tunnel.id = %tunnel, %scope, %mode, "reset of the tunnel's SAs on request");
+        let (backend, link) = (Arc::clone(&self.parts.backend), self.link.clone());
+        let stop = self.parts.stop.clone();
+        self.parts.tasks.spawn(stop.run_until_cancelled_owned(async move {
+            let outcome = backend.reset(tunnel, scope, mode).await;
+            let _ = link.send(FromGateway::Reset { request, outcome }).await;
         }));
     }
 

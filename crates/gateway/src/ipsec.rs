@@ -13,7 +13,7 @@ use std::{io, net::Ipv4Addr, sync::Arc};
 
 use tracing::debug;
 use wicketgate_link::TunnelCheck;
-use wicketgate_model::{EspMode, Problem, TunnelDesired, TunnelId, UnknownPeer};
+use wicketgate_model::{EspMode, Problem, ResetMode, ResetScope, TunnelDesired, TunnelId, UnknownPeer};
 
 pub use crate::ground::{GroundError, TunnelHandle};
 pub use config::{IpsecConfig, IpsecMode};
@@ -144,6 +144,22 @@ impl Backend {
         match self {
             Self::Strongswan(strongswan) => strongswan.inspect(tunnel).await,
             Self::Off(_) => TunnelCheck::default(),
+        }
+    }
+
+    /// Rekeys or restarts the tunnel's SAs, and waits for what is seen of that, 50 s at most.
+    ///
+    /// # Errors
+    /// Why it failed, as a sentence for the execution.
+    pub(crate) async fn reset(
+        &self,
+        tunnel: TunnelId,
+        scope: ResetScope,
+        mode: ResetMode,
+    ) -> Result<String, String> {
+        match self {
+            Self::Strongswan(strongswan) => strongswan.reset(tunnel, scope, mode).await,
+            Self::Off(_) => Err("the gateway runs without IPsec".to_owned()),
         }
     }
 

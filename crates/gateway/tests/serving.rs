@@ -127,6 +127,7 @@ impl LinkedGateway {
             ike_proposals: Default::default(),
             esp_proposals: Default::default(),
             initiate: false,
+            cut: None,
             enabled: true,
         })
     }

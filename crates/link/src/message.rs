@@ -10,7 +10,8 @@ use std::{
 };
 use wicketgate_model::{
     AgentId, Connection, DesiredDelta, EnrolGrant, EnrolRefusal, EnrolRequest, EnvironmentId, EspMode,
-    FailureReason, Generation, ObservedDelta, Problem, ShareId, TrafficDelta, UnknownPeer,
+    FailureReason, Generation, ObservedDelta, Problem, ResetMode, ResetScope, ShareId, TrafficDelta,
+    TunnelId, UnknownPeer,
 };
 
 /// Messages from the server to a gateway.
@@ -29,6 +30,8 @@ pub enum ToGateway {
     /// Resets the share's open connections: all of them, or those of one client. [`FromGateway::ConnectionsClosed`] answers at
     /// once.
     CloseConnections { request: RequestId, share: ShareId, source: Option<Ipv4Addr> },
+    /// Rekeys or restarts the tunnel's SAs. [`FromGateway::Reset`] answers within 50 s, when the outcome is seen.
+    Reset { request: RequestId, tunnel: TunnelId, scope: ResetScope, mode: ResetMode },
     /// Requests the shares of these agents. [`FromGateway::Agents`] answers at once, for those that are connected to
     /// this gateway.
     Agents { request: RequestId, agents: Vec<AgentId> },
@@ -72,6 +75,8 @@ pub enum FromGateway {
     Checked { request: RequestId, check: Box<ShareCheck> },
     /// The answer to [`ToGateway::CloseConnections`]: how many were reset.
     ConnectionsClosed { request: RequestId, closed: u64 },
+    /// The answer to [`ToGateway::Reset`]: what was seen, or why it failed.
+    Reset { request: RequestId, outcome: Result<String, String> },
     /// The answer to [`ToGateway::Agents`].
     Agents { request: RequestId, agents: Vec<AgentShares> },
 }

@@ -37,6 +37,9 @@ pub struct TunnelDesired {
     /// The gateway initiates the connection, and again whenever it is down; otherwise it waits for the peer.
     #[serde(default)]
     pub initiate: bool,
+    /// SAs of before this generation are ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut: Option<Generation>,
     /// If not, no SA is kept or accepted, and no share of the tunnel is served.
     #[serde(default = "enabled")]
     pub enabled: bool,

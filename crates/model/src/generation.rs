@@ -14,6 +14,12 @@ impl Generation {
         Self(n)
     }
 
+    /// That of the next change.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+
     pub fn get(self) -> u64 {
         self.0
     }

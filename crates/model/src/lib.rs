@@ -20,6 +20,7 @@ mod options;
 mod peer_id;
 mod problem;
 mod proposal;
+mod reset;
 mod secret;
 mod status;
 mod target;
@@ -52,6 +53,7 @@ pub use options::{
 pub use peer_id::{IdentityType, PeerId};
 pub use problem::{Detail, Problem, Reason};
 pub use proposal::{Encryption, EspProposal, EspProposals, Group, Hash, IkeProposal, IkeProposals};
+pub use reset::{ResetMode, ResetScope};
 pub use secret::PreSharedKey;
 pub use status::{Deadlines, Observation, Standing, Status, next};
 pub use target::{Host, Target};

@@ -27,6 +27,7 @@ mod openapi;
 mod operation;
 mod operations;
 mod refusal;
+mod resets;
 mod retry;
 mod shares;
 mod tunnels;

@@ -15,7 +15,10 @@ use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 
 use futures_util::future;
 use wicketgate_link::{AgentShares, ShareCheck};
-use wicketgate_model::{AgentId, Detail, EspMode, GatewayId, LocationId, Problem, Reason, ShareId, TunnelId};
+use wicketgate_model::{
+    AgentId, Detail, EspMode, GatewayId, LocationId, Problem, Reason, ResetMode, ResetScope, ShareId,
+    TunnelId,
+};
 
 pub(crate) use peer_state::PeerState;
 pub(crate) use recent_connections::NotServed;
@@ -124,6 +127,17 @@ impl Gateways {
         source: Option<Ipv4Addr>,
     ) -> Option<u64> {
         self.at(location)?.rpc.close_connections(share, source).await
+    }
+
+    /// Resets the tunnel's SAs, and returns what was seen, or why it failed; `None`: no gateway answers.
+    pub(crate) async fn reset(
+        &self,
+        location: &LocationId,
+        tunnel: TunnelId,
+        scope: ResetScope,
+        mode: ResetMode,
+    ) -> Option<Result<String, String>> {
+        self.at(location)?.rpc.reset(tunnel, scope, mode).await
     }
 
     /// The shares of these agents as their gateways report them; agents without a connection are left out.

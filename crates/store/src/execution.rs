@@ -15,6 +15,7 @@ text_enum!(
         ReadKey = "READ_KEY",
         Enrol = "ENROL",
         CloseConnections = "CLOSE_CONNECTIONS",
+        Reset = "RESET",
     }
 );
 text_enum!(
@@ -38,7 +39,7 @@ text_fields!(Action, ResourceType, ExecutionStatus);
 impl Action {
     /// It is done to what a resource is now: the resource itself does not change.
     pub(crate) fn changes_nothing(self) -> bool {
-        matches!(self, Self::ReadKey | Self::CloseConnections)
+        matches!(self, Self::ReadKey | Self::CloseConnections | Self::Reset)
     }
 }
 

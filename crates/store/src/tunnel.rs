@@ -31,6 +31,8 @@ rows! {
         /// Previous keys that the peer may still use.
         pub previous_keys: PreviousKeys,
         pub generation: Generation,
+        /// SAs of before this generation are ended.
+        pub cut_generation: Option<Generation>,
         pub standing: Standing,
         /// `None` until a gateway has reported it.
         pub connection: Option<Connection>,
@@ -108,6 +110,8 @@ pub struct TunnelChange {
     pub spec: TunnelSpec,
     /// A key that `spec` replaces stays valid until then.
     pub previous_until: Timestamp,
+    /// Ends the SAs of before.
+    pub cuts: bool,
     /// As it is recorded.
     pub action: Action,
 }
@@ -261,7 +265,7 @@ impl Write {
         pools: LoadBalancerPools,
     ) -> Result<TunnelRow> {
         let before: TunnelRow = self.live(frontdoor, &id).await?;
-        let TunnelChange { expected, spec, previous_until, action } = change;
+        let TunnelChange { expected, spec, previous_until, cuts, action } = change;
         if before.generation != expected {
             return Err(StoreError::Stale);
         }
@@ -284,7 +288,12 @@ impl Write {
         };
         // The location is fixed.
         let spec = TunnelSpec { location: before.spec.location.clone(), ..spec };
-        let set = Assignments::of(&spec).and(&[("load_balancer_ip", &address), ("previous_keys", &previous)]);
+        let cut = if cuts { Some(before.generation.next()) } else { before.cut_generation };
+        let set = Assignments::of(&spec).and(&[
+            ("load_balancer_ip", &address),
+            ("previous_keys", &previous),
+            ("cut_generation", &cut),
+        ]);
         self.change(&before, set, action).await
     }
 

@@ -24,7 +24,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 use wicketgate_link::TunnelCheck;
-use wicketgate_model::{EspMode, Problem, Reason, TunnelDesired, TunnelId};
+use wicketgate_model::{EspMode, Problem, Reason, ResetMode, ResetScope, TunnelDesired, TunnelId};
 
 use super::config::IpsecConfig;
 use crate::ground::{
@@ -158,6 +158,19 @@ impl Strongswan {
                 let connection = Some(handle.connection().borrow().clone());
                 TunnelCheck { problem: changed.or_else(|| handle.obstacle()), connection }
             }
+        }
+    }
+
+    pub(super) async fn reset(
+        &self,
+        id: TunnelId,
+        scope: ResetScope,
+        mode: ResetMode,
+    ) -> Result<String, String> {
+        let daemon = self.tunnels.lock().await.get(&id).and_then(|entry| entry.daemon.lock().upgrade());
+        match daemon {
+            Some(daemon) => daemon.reset(scope, mode).await,
+            None => Err("the tunnel is not set up at the gateway: see its statusDetail".to_owned()),
         }
     }
 

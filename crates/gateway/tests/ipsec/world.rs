@@ -172,6 +172,7 @@ pub(crate) fn desired(n: u8, keys: &[&str]) -> TunnelDesired {
         ike_proposals: Default::default(),
         esp_proposals: Default::default(),
         initiate: false,
+        cut: None,
         enabled: true,
     }
 }

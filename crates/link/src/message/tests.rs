@@ -38,6 +38,7 @@ fn tunnel() -> TunnelDesired {
         ike_proposals: Default::default(),
         esp_proposals: Default::default(),
         initiate: true,
+        cut: Some(Generation::FIRST),
         enabled: false,
     }
 }
@@ -134,6 +135,7 @@ fn to_gateway() -> Vec<ToGateway> {
             share: ShareId::new(uuid(2)),
             source: Some([10, 0, 0, 7].into()),
         },
+        ToGateway::Reset { request, tunnel: tunnel().id, scope: ResetScope::Child, mode: ResetMode::Restart },
         ToGateway::Agents { request, agents: vec![agent] },
         ToGateway::Enrolled { request, answer: CertificateAnswer::Granted(grant) },
         ToGateway::Enrolled { request, answer: CertificateAnswer::Refused(EnrolRefusal::Used) },
@@ -183,6 +185,8 @@ fn from_gateway() -> Vec<FromGateway> {
         FromGateway::Checked { request, check: Box::new(check(Ok(agent))) },
         FromGateway::Checked { request, check: Box::new(check(Err(problem()))) },
         FromGateway::ConnectionsClosed { request, closed: 3 },
+        FromGateway::Reset { request, outcome: Ok("rekeyed".to_owned()) },
+        FromGateway::Reset { request, outcome: Err("no answer".to_owned()) },
         FromGateway::Agents { request, agents: vec![agent_shares()] },
     ]
 }
@@ -211,6 +215,7 @@ fn every_message_survives_the_codec() {
             | ToGateway::Desired { .. }
             | ToGateway::Check { .. }
             | ToGateway::CloseConnections { .. }
+            | ToGateway::Reset { .. }
             | ToGateway::Agents { .. }
             | ToGateway::Enrolled { .. }
             | ToGateway::Renewed { .. } => {}
@@ -232,6 +237,7 @@ fn every_message_survives_the_codec() {
             | FromGateway::Renew { .. }
             | FromGateway::Checked { .. }
             | FromGateway::ConnectionsClosed { .. }
+            | FromGateway::Reset { .. }
             | FromGateway::Agents { .. } => {}
         }
         let bytes = codec::encode(&message).unwrap();

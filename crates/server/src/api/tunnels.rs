@@ -10,7 +10,7 @@ use super::{
         body::Body,
         is_past_retention,
         query::Query,
-        tunnel::{self, Grace, Tunnel, TunnelPlace},
+        tunnel::{self, Grace, NewKey, Tunnel, TunnelPlace},
     },
 };
 use crate::{
@@ -61,14 +61,14 @@ pub(super) async fn patch(edit: Edit<TunnelId>, body: Body) -> Answer {
 
 pub(super) async fn rotate_key(edit: Edit<TunnelId>, body: Body) -> Answer {
     let row = find(&edit.at, edit.id).await?;
-    let (key, grace) = tunnel::new_key(body.object_or_nothing()?)?;
+    let NewKey { key, grace, cuts } = tunnel::new_key(body.object_or_nothing()?)?;
     let key = match key {
         Some(key) => key,
         None => random_key()?,
     };
     let change_of = |row: &TunnelRow| {
         let spec = TunnelSpec { pre_shared_key: key.clone(), ..row.spec.clone() };
-        Ok((of(row, spec, Action::RotateKey, grace), None))
+        Ok((TunnelChange { cuts, ..of(row, spec, Action::RotateKey, grace) }, None))
     };
     change(edit, row, change_of).await
 }
@@ -105,7 +105,7 @@ async fn replace(
 
 /// The change of this row to `spec`.
 fn of(row: &TunnelRow, spec: TunnelSpec, action: Action, grace: Grace) -> TunnelChange {
-    TunnelChange { expected: row.generation, spec, previous_until: now() + grace.get(), action }
+    TunnelChange { expected: row.generation, spec, previous_until: now() + grace.get(), cuts: false, action }
 }
 
 /// Makes the change that `change_of` returns for the tunnel `read`; repeats it with the newer state if another write was
@@ -158,7 +158,7 @@ fn random_key() -> Result<PreSharedKey, ApiError> {
     Ok(PreSharedKey::from_random(random))
 }
 
-fn shown(at: &At, row: TunnelRow) -> Tunnel {
+pub(super) fn shown(at: &At, row: TunnelRow) -> Tunnel {
     let (gateways, location) = (&at.state.gateways, &row.spec.location);
     // Its number tells how many tunnels others have.
     let is_operator = at.principal.reach == Reach::All;

@@ -29,6 +29,7 @@ pub(super) mod frontdoor;
 pub(super) mod metrics;
 pub(super) mod property;
 pub(super) mod query;
+pub(super) mod reset;
 pub(super) mod schema;
 pub(super) mod share;
 pub(super) mod status_detail;

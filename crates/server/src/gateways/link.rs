@@ -105,6 +105,7 @@ impl GatewayLink {
             FromGateway::ConnectionsClosed { request, closed } => {
                 self.gateway.rpc.connections_closed(request, closed);
             }
+            FromGateway::Reset { request, outcome } => self.gateway.rpc.reset_done(request, outcome),
             FromGateway::Agents { request, agents } => self.gateway.rpc.agents_answered(request, agents),
             FromGateway::AgentConnected(agent) => {
                 info!(agent.id = %agent.agent, environment.id = %agent.environment, agent.name = agent.name, version = agent.version, "agent connected");

@@ -7,7 +7,7 @@ use tokio::{
     time::timeout,
 };
 use wicketgate_link::{AgentShares, Pending, RequestId, ShareCheck, ToGateway};
-use wicketgate_model::{AgentId, ShareId};
+use wicketgate_model::{AgentId, ResetMode, ResetScope, ShareId, TunnelId};
 
 /// A gateway answers after a dial, which takes 15 s at most.
 const CHECK_WITHIN: Duration = Duration::from_secs(20);
@@ -15,6 +15,8 @@ const CHECK_WITHIN: Duration = Duration::from_secs(20);
 const SHARES_WITHIN: Duration = Duration::from_secs(2);
 /// A gateway answers at once, behind the reports that wait in its link.
 const CLOSED_WITHIN: Duration = Duration::from_secs(10);
+/// A gateway answers when it has seen the outcome, within 50 s.
+const RESET_WITHIN: Duration = Duration::from_secs(60);
 /// Checks at one time: their dials must not crowd out the connections of sites.
 const CHECKS: usize = 8;
 /// Requests that wait for an answer at one time: as many as the API has connections.
@@ -28,6 +30,7 @@ pub struct GatewayRpc {
     checks: Pending<ShareCheck>,
     shares: Pending<Vec<AgentShares>>,
     closed: Pending<u64>,
+    resets: Pending<Result<String, String>>,
 }
 
 impl GatewayRpc {
@@ -39,6 +42,7 @@ impl GatewayRpc {
             checks: Pending::new(WAITING),
             shares: Pending::new(WAITING),
             closed: Pending::new(WAITING),
+            resets: Pending::new(WAITING),
         }
     }
 
@@ -67,6 +71,18 @@ impl GatewayRpc {
         timeout(CLOSED_WITHIN, ask).await.ok().flatten()
     }
 
+    /// What was seen of the reset, or why it failed; `None`: the gateway does not answer.
+    pub(crate) async fn reset(
+        &self,
+        tunnel: TunnelId,
+        scope: ResetScope,
+        mode: ResetMode,
+    ) -> Option<Result<String, String>> {
+        let ask =
+            self.ask(&self.resets, RESET_WITHIN, |request| ToGateway::Reset { request, tunnel, scope, mode });
+        timeout(RESET_WITHIN, ask).await.ok().flatten()
+    }
+
     async fn ask<A>(
         &self,
         pending: &Pending<A>,
@@ -93,10 +109,16 @@ impl GatewayRpc {
         self.closed.answer(request, closed);
     }
 
+    /// The outcome of a reset.
+    pub fn reset_done(&self, request: RequestId, outcome: Result<String, String>) {
+        self.resets.answer(request, outcome);
+    }
+
     /// The link is gone: whatever waits gets no answer.
     pub fn abandon(&self) {
         self.checks.abandon();
         self.shares.abandon();
         self.closed.abandon();
+        self.resets.abandon();
     }
 }

@@ -27,6 +27,7 @@ mod outage;
 mod provider;
 mod redact;
 mod requests;
+mod resets;
 mod reverse_proxy;
 mod scopes;
 mod share_options;

@@ -42,6 +42,7 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("DELETE", "/frontdoor/v2/{frontdoorId}/ipsec-tunnels/{id}", WRITE),
     ("GET", "/frontdoor/v2/{frontdoorId}/ipsec-tunnels/{id}/vpn-config", WRITE),
     ("POST", "/frontdoor/v2/{frontdoorId}/ipsec-tunnels/{id}/psk", WRITE),
+    ("POST", "/frontdoor/v2/{frontdoorId}/ipsec-tunnels/{id}/reset", WRITE),
     ("GET", "/frontdoor/v2/{frontdoorId}/ipsec-tunnels/{id}/metrics", READ),
     ("GET", "/frontdoor/v2/{frontdoorId}/ipsec-tunnels/{id}/connection-history", READ),
     ("GET", "/frontdoor/v2/{frontdoorId}/ipsec-shares", READ),

@@ -118,6 +118,7 @@ fn a_new_key_keeps_the_previous_one_for_a_while() {
         spec.peer_cidr = "100.64.0.0/10".parse().unwrap();
         let change = |expected| {
             let change = TunnelChange {
+                cuts: false,
                 expected: Generation::new(expected),
                 spec: spec.clone(),
                 previous_until: after(60),

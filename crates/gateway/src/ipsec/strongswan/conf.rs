@@ -2,7 +2,10 @@
 
 use std::net::Ipv4Addr;
 
-use wicketgate_model::{EspMode, EspProposals, IkeProposals, PeerCidr, PeerId, PreSharedKey, TunnelDesired};
+use wicketgate_model::{
+    EspMode, EspProposals, Generation, IkeProposals, PeerCidr, PeerId, PreSharedKey, ResetScope,
+    TunnelDesired,
+};
 use wicketgate_vici::{Client, Error, Message};
 
 use super::suite;
@@ -53,6 +56,8 @@ pub(super) struct CharonConfig {
     /// charon's own address.
     pub(super) inside: Ipv4Addr,
     pub(super) peer: Ipv4Addr,
+    /// SAs of before this generation are ended.
+    pub(super) cut: Option<Generation>,
     ike_proposals: IkeProposals,
     esp_proposals: EspProposals,
 }
@@ -98,6 +103,7 @@ impl CharonConfig {
             initiate: tunnel.initiate,
             inside,
             peer: tunnel.peer_address.get(),
+            cut: tunnel.cut,
             ike_proposals: tunnel.ike_proposals.clone(),
             esp_proposals: tunnel.esp_proposals.clone(),
         }
@@ -208,6 +214,26 @@ fn untyped(id: &str) -> &str {
 /// Makes charon initiate once, without waiting for the result. It may refuse during another attempt.
 pub(super) async fn initiate(client: &mut Client) -> Result<(), Error> {
     attempt(client, "initiate", Message::new().set("child", CHILD)).await
+}
+
+/// Ends the SAs of a scope without waiting for the peer, which is told. None is not an error.
+pub(super) async fn end(client: &mut Client, scope: ResetScope) -> Result<(), Error> {
+    match scope {
+        ResetScope::Ike => attempt(client, "terminate", Message::new().set("force", "yes")).await,
+        ResetScope::Child => attempt(client, "terminate", Message::new().set("child", CHILD)).await,
+    }
+}
+
+/// Makes charon begin to rekey.
+///
+/// # Errors
+/// [`Error::Failed`]: there is none, or it is being rekeyed.
+pub(super) async fn rekey(client: &mut Client, scope: ResetScope) -> Result<(), Error> {
+    let what = match scope {
+        ResetScope::Ike => Message::new().set("ike", CONNECTION),
+        ResetScope::Child => Message::new().set("child", CHILD),
+    };
+    client.request("rekey", what).await.map(drop)
 }
 
 /// Sends a command that charon may refuse.

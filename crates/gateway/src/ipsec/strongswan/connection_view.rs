@@ -191,6 +191,11 @@ impl ConnectionView {
             && self.connection.child_sas.iter().all(|child| child.bytes_in == 0)
     }
 
+    /// The unique ids of the IKE SA and of the CHILD SA that are shown.
+    pub(super) fn shown_ids(&self) -> (Option<u64>, Option<u64>) {
+        self.timed
+    }
+
     /// What the peer's ESP is recognised by, also from another address.
     pub(super) fn spis(&self) -> &[u32] {
         &self.spis

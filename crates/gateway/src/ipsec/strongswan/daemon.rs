@@ -4,9 +4,11 @@
 //! charon keeps running, and the task of the next run adopts it. Only the task talks to its charon.
 
 mod calls;
+mod on_request;
 mod orders;
 mod process_time;
 mod replacement;
+mod reset;
 mod sign_of_life;
 
 use std::{sync::Arc, time::Duration};
@@ -22,7 +24,8 @@ use wicketgate_system::backoff::Backoff;
 use wicketgate_vici::{Client, Error, Events, Message};
 
 pub(super) use orders::Daemon;
-use orders::{Done, Order};
+use orders::{Done, Order, ResetDone};
+use reset::Reset;
 
 use super::{
     charon::{Charon, CharonHome},
@@ -87,6 +90,7 @@ impl Daemon {
             initiation: Initiation::default(),
             proved: 0,
             aimed_at: None,
+            reset: None,
         };
         tokio::spawn(task.run());
         daemon
@@ -115,6 +119,8 @@ struct Task {
     proved: usize,
     /// The port of a NAT to which charon initiates.
     aimed_at: Option<u16>,
+    /// A reset that waits for its outcome.
+    reset: Option<(Reset, ResetDone)>,
 }
 
 /// Why the task stopped talking to a charon.
@@ -136,6 +142,7 @@ impl Task {
                 self.initiation.call_back(Instant::now());
                 self.initiation.at = Some(Instant::now());
             }
+            self.end_reset(Err(why.clone()));
             self.view.died(&why, Timestamp::now());
             self.publish();
             self.is_suspected = false;
@@ -203,6 +210,7 @@ impl Task {
         let mut events = self.answered(pid, Events::subscribe(&socket, &EVENTS)).await?;
         if let Some(wanted) = self.wanted.clone() {
             self.answered(pid, wanted.load(&mut client, None)).await?;
+            self.cut(pid, &mut client, &wanted).await?;
             (self.proved, self.aimed_at) = (0, None);
             self.report.set_problem(None);
         }
@@ -265,6 +273,7 @@ impl Task {
                 let due = self.view.due(Timestamp::now()).and_then(|due| Duration::try_from(due).ok());
                 due.map_or(LOOK_OFTEN, |due| LOOK_OFTEN.min(due + LOOK_AFTER))
             }
+            _ if self.reset.is_some() => LOOK_OFTEN,
             Negotiation::Up if self.view.is_doubtful() => LOOK_OFTEN,
             Negotiation::Up if self.view.is_unused() => LOOK_EVERY,
             _ if is_still => (pause * 2).clamp(LOOK_EVERY, LOOK_RARELY),
@@ -279,6 +288,10 @@ impl Task {
             Order::Look(done) => {
                 self.look(pid, client).await?;
                 let _ = done.send(Ok(()));
+            }
+            Order::Reset(scope, mode, done) => {
+                self.begin_reset((scope, mode, done), pid, client).await?;
+                return Ok(true);
             }
             Order::Configure(wanted, done) if self.wanted.as_ref() == Some(&wanted) => {
                 let _ = done.send(Ok(()));
@@ -304,6 +317,7 @@ impl Task {
             }
             return Err(error);
         }
+        self.cut(pid, client, &wanted).await?;
         if self.wanted.replace(wanted).is_some() {
             self.view.changed();
             self.publish();
@@ -316,10 +330,16 @@ impl Task {
     /// Processes an event; returns whether to read the SAs.
     fn take(&mut self, name: &str, message: &Message) -> bool {
         if name != "log" {
+            if let Some((reset, _)) = &mut self.reset {
+                reset.event(name);
+            }
             self.view.event(message);
             return true;
         }
         let line = LogLine::read(message);
+        if let Some((reset, _)) = &mut self.reset {
+            reset.log(line.text);
+        }
         debug!(dir = %self.home.dir.display(), group = message.text("group"), line = line.text, "IKE daemon");
         let ends = self.wanted.as_ref().map(|w| &w.ends);
         self.view.log(line, ends, Timestamp::now())
@@ -340,6 +360,7 @@ impl Task {
             self.view.moved(from, wanted.peer, Timestamp::now());
         }
         self.publish();
+        self.judge_reset();
         self.plan();
         match &self.wanted {
             Some(wanted) if self.view.line != Negotiation::Up => self.strays.watch(wanted.inside, &[]),

@@ -4,7 +4,7 @@ use crate::api::{
     locations, unknown_peers,
     wire::{
         agent, answer::Representation, api_account, closing, connection_change, environment, execution,
-        frontdoor, property::Property, schema, share, tunnel,
+        frontdoor, property::Property, reset, schema, share, tunnel,
     },
 };
 use serde_json::{Map, Value, json};
@@ -19,6 +19,7 @@ pub(super) fn add_resources(all: &mut Value) {
         ("EnrollmentRequest", agent::ENROLLMENT_PROPERTIES),
         ("PreSharedKeyRequest", tunnel::KEY_PROPERTIES),
         ("CloseConnectionsRequest", closing::PROPERTIES),
+        ("ResetRequest", reset::PROPERTIES),
         ("IpsecShareRequest", share::PROPERTIES),
         ("IpsecTunnelRequest", tunnel::PROPERTIES),
         ("FrontdoorRequest", frontdoor::PROPERTIES),

@@ -276,8 +276,11 @@ pub(in crate::api) fn merged(row: &TunnelRow, mut patch: Map<String, Value>) -> 
     patched(&Tunnel::of(row.clone(), TunnelPlace::default()), PROPERTIES, patch)
 }
 
-pub(in crate::api) static KEY_PROPERTIES: &[Property] =
-    &[PRE_SHARED_KEY, Property::new("graceSeconds", Integer).write_only()];
+pub(in crate::api) static KEY_PROPERTIES: &[Property] = &[
+    PRE_SHARED_KEY,
+    Property::new("graceSeconds", Integer).write_only(),
+    Property::new("cut", Boolean).write_only(),
+];
 
 /// How long older keys still work after a rotation. By default a day, to coordinate with the remote site.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -286,6 +289,7 @@ pub(in crate::api) struct Grace(SignedDuration);
 impl Grace {
     /// The retention of deleted resources.
     pub(in crate::api) const MOST_SECONDS: i64 = 30 * 24 * 3600;
+    const NONE: Self = Self(SignedDuration::ZERO);
 
     pub(in crate::api) fn get(self) -> SignedDuration {
         self.0
@@ -310,10 +314,24 @@ impl TryFrom<i64> for Grace {
     }
 }
 
-/// The new key, if the body has one, and how long older ones still work.
-pub(in crate::api) fn new_key(body: Map<String, Value>) -> Result<(Option<PreSharedKey>, Grace), ApiError> {
+/// A change of the key.
+#[derive(Debug)]
+pub(in crate::api) struct NewKey {
+    /// `None`: a random one.
+    pub(in crate::api) key: Option<PreSharedKey>,
+    pub(in crate::api) grace: Grace,
+    /// Ends the SAs of older keys.
+    pub(in crate::api) cuts: bool,
+}
+
+pub(in crate::api) fn new_key(body: Map<String, Value>) -> Result<NewKey, ApiError> {
     let mut fields = Fields::new(body, KEY_PROPERTIES);
     let key = fields.text("preSharedKey");
-    let grace = fields.integer("graceSeconds").unwrap_or_default();
-    fields.finish(|| Some((key, grace)))
+    let cuts = fields.boolean("cut").unwrap_or(false);
+    let grace: Option<Grace> = fields.integer("graceSeconds");
+    if cuts && grace.is_some_and(|grace| grace != Grace::NONE) {
+        fields.fault("graceSeconds", "must be 0 or left out with cut: an older key could connect again");
+    }
+    let grace = grace.unwrap_or(if cuts { Grace::NONE } else { Grace::default() });
+    fields.finish(|| Some(NewKey { key, grace, cuts }))
 }

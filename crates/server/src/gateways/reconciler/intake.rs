@@ -107,6 +107,7 @@ fn tunnel_desired(row: &TunnelRow, now: Timestamp) -> TunnelDesired {
         ike_proposals: row.spec.ike_proposals.clone().unwrap_or_default(),
         esp_proposals: row.spec.esp_proposals.clone().unwrap_or_default(),
         initiate: row.spec.initiate,
+        cut: row.cut_generation,
         enabled: row.spec.enabled,
     }
 }

@@ -8,12 +8,16 @@ use tokio::{
 };
 
 use crate::ipsec::strongswan::conf::CharonConfig;
+use wicketgate_model::{ResetMode, ResetScope};
 
 /// Waiting orders: one, or one and the order to stop.
 const ORDERS: usize = 4;
 
 /// From an order to its answer, including a start of charon. An order may be carried out after its sender gave up.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// For the outcome of a reset, which the task reports earlier.
+const RESET_TIMEOUT: Duration = Duration::from_secs(50);
 
 /// For the answer to a check.
 const ASKED_WITHIN: Duration = Duration::from_secs(1);
@@ -27,11 +31,15 @@ pub(in crate::ipsec::strongswan) struct Daemon {
 /// Where the answer to an order goes.
 pub(super) type Done = oneshot::Sender<Result<(), String>>;
 
+/// Where the outcome of a reset goes: what was seen, or why it failed.
+pub(super) type ResetDone = oneshot::Sender<Result<String, String>>;
+
 #[derive(Debug)]
 pub(super) enum Order {
     Configure(CharonConfig, Done),
     /// To read the SAs now.
     Look(Done),
+    Reset(ResetScope, ResetMode, ResetDone),
     Stop(Done),
 }
 
@@ -55,6 +63,24 @@ impl Daemon {
     pub(in crate::ipsec::strongswan) async fn ask(&self) -> Result<(), String> {
         let asked = self.order(ASKED_WITHIN, Order::Look).await;
         asked.unwrap_or_else(|| Err("the IKE daemon's task has ended".to_owned()))
+    }
+
+    /// Rekeys or restarts SAs, and waits for what is seen of that.
+    pub(in crate::ipsec::strongswan) async fn reset(
+        &self,
+        scope: ResetScope,
+        mode: ResetMode,
+    ) -> Result<String, String> {
+        let (done, outcome) = oneshot::channel();
+        let reset = async {
+            self.orders.send(Order::Reset(scope, mode, done)).await.ok()?;
+            outcome.await.ok()
+        };
+        let in_time = timeout(RESET_TIMEOUT, reset).await;
+        let late = || Some(Err(format!("the gateway's IKE daemon has not answered for {RESET_TIMEOUT:?}")));
+        in_time
+            .unwrap_or_else(|_| late())
+            .unwrap_or_else(|| Err("the IKE daemon's task has ended".to_owned()))
     }
 
     /// Ends charon and the task. A task that has ended counts as stopped: an earlier caller gave up waiting.

@@ -14,6 +14,8 @@ use super::{
     orders::{Done, Order},
 };
 
+const REPLACED_SOON: &str = "the gateway's IKE daemon does not answer, and is replaced soon";
+
 /// What ends the wait for a daemon that hangs.
 enum First<T> {
     Answer(Result<T, Error>),
@@ -45,8 +47,10 @@ async fn first<T>(
             Order::Stop(done) => return First::Stop(done),
             // Not kept: an answer may still come, and the daemon would not have this configuration.
             Order::Configure(_, done) | Order::Look(done) => {
-                let _ = done
-                    .send(Err("the gateway's IKE daemon does not answer, and is replaced soon".to_owned()));
+                let _ = done.send(Err(REPLACED_SOON.to_owned()));
+            }
+            Order::Reset(.., done) => {
+                let _ = done.send(Err(REPLACED_SOON.to_owned()));
             }
         }
     }
@@ -103,6 +107,9 @@ impl Task {
                     let _ = done.send(Err(why.to_owned()));
                 }
                 Some(Order::Look(done)) => {
+                    let _ = done.send(Err(why.to_owned()));
+                }
+                Some(Order::Reset(.., done)) => {
                     let _ = done.send(Err(why.to_owned()));
                 }
             }

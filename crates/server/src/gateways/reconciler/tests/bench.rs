@@ -117,6 +117,7 @@ impl Bench {
         let key = format!("key number {} of this test", self.names).parse().unwrap();
         let row = self.tunnel_row(id).await;
         let change = TunnelChange {
+            cuts: false,
             expected: row.generation,
             spec: TunnelSpec { pre_shared_key: key, initiate: !row.spec.initiate, ..row.spec.clone() },
             previous_until: self.now + grace,

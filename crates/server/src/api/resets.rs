@@ -1,0 +1,63 @@
+//! `/{frontdoorId}/ipsec-tunnels/{id}/reset`: rekeys or restarts the SAs of a tunnel.
+
+use super::{
+    access::Answer,
+    edit::Edit,
+    refusal::{must_be_live, refused},
+    tunnels,
+    wire::{
+        answer::Format,
+        body::Body,
+        execution::Execution,
+        reset::{self, ResetRequest},
+    },
+};
+use crate::{
+    error::{ApiError, ResourceKind},
+    state::now,
+};
+use axum::{
+    http::{StatusCode, header::LOCATION},
+    response::IntoResponse,
+};
+use tracing::warn;
+use wicketgate_model::{EspMode, TunnelId};
+use wicketgate_store::{Action, Resource, TunnelRow};
+
+/// The answer does not wait for the outcome: that takes as long as the peer does.
+pub(super) async fn reset(Edit { at, id, format, wanted }: Edit<TunnelId>, body: Body) -> Answer {
+    let tunnel = tunnels::find(&at, id).await?;
+    let ResetRequest { scope, mode } = reset::request(body.object()?)?;
+    must_be_live(ResourceKind::Tunnel, id, tunnel.standing.status)?;
+    let esp = at.state.gateways.esp_at(&tunnel.spec.location);
+    must_have_sas(&tunnel, esp)?;
+    let location = tunnel.spec.location.clone();
+    wanted.hold_for(&tunnels::shown(&at, tunnel))?;
+    let (on, context) = (Resource::Tunnel(id), at.write_context());
+    let begun = at.state.store.begin_action(at.id(), Action::Reset, on, &context).await;
+    let execution = begun.map_err(refused(ResourceKind::Tunnel, id))?;
+    let (state, list) = (at.state.clone(), at.path("executions"));
+    let row = state.store.execution(at.id(), execution).await?;
+    tokio::spawn(async move {
+        let outcome = state.gateways.reset(&location, id, scope, mode).await;
+        let outcome = outcome.unwrap_or_else(|| Err(format!("no gateway of location {location} answers")));
+        if let Err(error) = state.store.end_action(execution, &outcome, now()).await {
+            warn!(tunnel.id = %id, %error, "cannot record the outcome of a reset");
+        }
+    });
+    let row = row.ok_or_else(|| ApiError::not_found(ResourceKind::Execution, execution))?;
+    let path = format!("{list}/{execution}");
+    let answer = Format::resource(format, StatusCode::ACCEPTED, &Execution::of(row, &list));
+    Ok(([(LOCATION, path)], answer).into_response())
+}
+
+fn must_have_sas(tunnel: &TunnelRow, esp: Option<EspMode>) -> Result<(), ApiError> {
+    if esp == Some(EspMode::Off) {
+        return Err(ApiError::conflict("The gateway runs without IPsec: there is no SA to reset"));
+    }
+    if !tunnel.spec.enabled {
+        let id = tunnel.id;
+        return Err(ApiError::conflict(format!("IPsec tunnel {id} is disabled: there is no SA to reset")));
+    }
+    Ok(())
+}
