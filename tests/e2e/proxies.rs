@@ -195,6 +195,15 @@ fn each_refusal_of_a_proxy_is_named_with_what_to_do() -> Result<()> {
     }
     drop(closed);
 
+    // A check tells the same at its step, and goes on to TLS through a proxy that agrees.
+    for (flags, report) in [(http(3128, &wrong), "FAIL  proxy "), (http(3128, &right), "PASS  tls ")] {
+        let mut command = world.private.command(&agent_executable()?.display().to_string());
+        command.args(["check", "--server", SERVER, "--state-dir", "/no/state"]);
+        command.env("WICKETGATE_ENROLLMENT_TOKEN", &code).args(flags.split(' '));
+        let out = command.output()?;
+        ensure!(String::from_utf8_lossy(&out.stdout).contains(report), "{out:?}");
+    }
+
     // What the command line says itself, without repeating the password.
     let shown = format!("http://{USER}:{PASSWORD}@{HTTP}");
     let state = world.lab.path("none").display().to_string();

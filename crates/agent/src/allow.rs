@@ -43,6 +43,10 @@ impl AllowList {
         Self(rules)
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(crate) fn permits(&self, address: SocketAddr) -> bool {
         // An IPv4-mapped IPv6 address counts as the IPv4 address.
         let (ip, port) = (address.ip().to_canonical(), address.port());

@@ -56,7 +56,7 @@ struct Duplicate {
     "this agent was removed from environment {environment}; enrol it again with a new code and an empty --state-dir"
 )]
 pub(crate) struct Removed {
-    environment: EnvironmentId,
+    pub(crate) environment: EnvironmentId,
 }
 
 /// The state of one connection.
@@ -70,7 +70,7 @@ struct Conversation {
 
 /// Explains why the gateway closed the connection right after the handshake. With TLS 1.3, a rejected client
 /// certificate shows here, too.
-fn rejected(error: ControlError, expires_at: Timestamp, now: Timestamp) -> anyhow::Error {
+pub(crate) fn rejected(error: ControlError, expires_at: Timestamp, now: Timestamp) -> anyhow::Error {
     let again = "enrol it again with a new code and an empty --state-dir";
     match error.diagnosis() {
         Some(Diagnosis::Expired) if now < expires_at => anyhow!(

@@ -8,6 +8,7 @@ mod agent;
 pub mod allow;
 mod assignments;
 mod carriers;
+pub mod check;
 mod clock;
 mod config;
 mod connect;

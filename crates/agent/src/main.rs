@@ -1,11 +1,13 @@
 //! `wicketgate-agent`.
 
-use std::{process::ExitCode, sync::Arc};
+use anyhow::bail;
+use std::{io::Write as _, process::ExitCode, sync::Arc};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use wicketgate_agent::{
+    Config,
     allow::AllowList,
-    options::{Command, Options, RELOADED},
+    options::{Check, Command, Options, RELOADED},
 };
 use wicketgate_settings::{Settings, config_command::Role};
 use wicketgate_system::{
@@ -28,15 +30,32 @@ fn main() -> ExitCode {
                 reload_on_signal(settings, allow)?;
                 wicketgate_agent::run(config, stop, abort).await
             }
+            Command::Check(Check { start, json }) => {
+                start.log.apply();
+                let (_, allowed) = watch::channel(start.allow_list());
+                check(start.into_config(allowed)?, json).await
+            }
             Command::Config(config) => config.run::<Options>(ROLES, |options| match options.command {
                 Command::Start(start) => {
                     let (_, allowed) = watch::channel(start.allow_list());
                     start.into_config(allowed).map(drop)
                 }
-                Command::Config(_) => Ok(()),
+                Command::Check(_) | Command::Config(_) => Ok(()),
             }),
         }
     })
+}
+
+/// Prints the report.
+async fn check(config: Config, json: bool) -> anyhow::Result<()> {
+    let report = wicketgate_agent::check::check(config).await;
+    let text = if json { serde_json::to_string_pretty(&report)? + "\n" } else { report.to_string() };
+    std::io::stdout().write_all(text.as_bytes())?;
+    match report.failed() {
+        0 => Ok(()),
+        1 => bail!("a check failed"),
+        failed => bail!("{failed} checks failed"),
+    }
 }
 
 /// The first signal stops the agent in order, the second one at once.

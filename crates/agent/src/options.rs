@@ -33,6 +33,8 @@ pub struct Options {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Check the way to the server and to the targets, with the settings of `start`; also while the agent runs
+    Check(Check),
     /// Check a configuration file, or print one with every setting
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -91,6 +93,16 @@ pub struct Start {
     /// it resolves to. A reload changes the list; streams that run continue
     #[arg(long, value_name = "CIDR:PORTS")]
     allow: Vec<AllowRule>,
+}
+
+#[derive(Debug, Args)]
+pub struct Check {
+    #[command(flatten)]
+    pub start: Start,
+
+    /// Print the report as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What a reload changes while the agent runs. All else needs a restart.

@@ -3,10 +3,14 @@
 //! Invariants: one process uses the directory at a time; the key is on disk before it is sent, so that an enrolment
 //! whose answer was lost is repeated with the same key.
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::{collections::BTreeMap, io, path::Path};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+};
 use wicketgate_model::{AgentId, EnrolGrant, EnvironmentId, Generation, ShareId};
 use wicketgate_system::{
     Mutex, if_exists,
@@ -26,8 +30,12 @@ const KEY_FILE: &str = "agent.key";
 const IDENTITY_FILE: &str = "identity.json";
 const NEWEST_GENERATIONS_FILE: &str = "floors.json";
 
-/// The state directory, held by this process.
-pub(crate) struct StateDir(OwnDirectory);
+/// The state directory.
+pub(crate) struct StateDir {
+    path: PathBuf,
+    /// `None`: nothing is written.
+    held: Option<OwnDirectory>,
+}
 
 /// The identity that the server has given the agent.
 #[derive(Clone, Serialize, Deserialize)]
@@ -46,12 +54,20 @@ pub(crate) struct State {
 
 impl StateDir {
     pub(crate) fn lock(path: &Path) -> anyhow::Result<Self> {
-        OwnDirectory::open(path, &KIND).map(Self)
+        let held = OwnDirectory::open(path, &KIND)?;
+        Ok(Self { path: held.path().to_owned(), held: Some(held) })
+    }
+
+    /// For a look into it, also while an agent uses it.
+    pub(crate) fn read_only(path: &Path) -> Self {
+        Self { path: path.to_owned(), held: None }
     }
 
     /// The agent's key, generated on the first call.
     pub(crate) fn key(&self) -> anyhow::Result<PrivateKey> {
-        Ok(PrivateKey::load_or_create(&self.0.path().join(KEY_FILE))?)
+        let path = self.path.join(KEY_FILE);
+        ensure!(self.held.is_some() || path.exists(), "{} is missing", path.display());
+        Ok(PrivateKey::load_or_create(&path)?)
     }
 
     /// The enrolled state, or the directory if no agent has enrolled in it yet.
@@ -71,7 +87,7 @@ impl StateDir {
 
     /// The content of a file; `None` if it does not exist. `advice`: what to do if it is damaged.
     fn read<T: DeserializeOwned>(&self, file: &str, advice: &str) -> anyhow::Result<Option<T>> {
-        let path = self.0.path().join(file);
+        let path = self.path.join(file);
         let shown = path.display();
         let Some(content) =
             if_exists(std::fs::read(&path)).with_context(|| format!("cannot read {shown}"))?
@@ -82,7 +98,7 @@ impl StateDir {
     }
 
     fn write(&self, file: &str, content: &impl Serialize) -> io::Result<()> {
-        private_file::replace(&self.0.path().join(file), &serde_json::to_vec(content)?)
+        private_file::replace(&self.path.join(file), &serde_json::to_vec(content)?)
     }
 }
 

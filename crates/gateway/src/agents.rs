@@ -13,6 +13,7 @@ mod duplicate;
 mod enrol;
 mod handshake_limits;
 mod open;
+mod operator_check;
 mod pool_size;
 mod removal;
 mod roster;

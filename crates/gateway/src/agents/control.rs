@@ -95,6 +95,7 @@ impl Agents {
             Ok(Ok(FromAgent::Hello { version, name, takes_duties, takes_over, learns_removal })) => {
                 (plain(&version), plain(&name), takes_duties, takes_over, learns_removal)
             }
+            Ok(Ok(FromAgent::Check)) => return self.answer_check(identity, control).await,
             other => return debug!(agent.id = %agent, ?other, "an agent sent no hello"),
         };
         let (version, name, takes_duties, takes_over, learns_removal) = hello;
@@ -282,7 +283,7 @@ impl Agents {
                     info!(agent.id = %agent, agent.name = session.name, "agent is stopping");
                 }
             }
-            FromAgent::Hello { .. } | FromAgent::Renew { .. } | FromAgent::Pong => {}
+            FromAgent::Hello { .. } | FromAgent::Renew { .. } | FromAgent::Pong | FromAgent::Check => {}
         }
     }
 }

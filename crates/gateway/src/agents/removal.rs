@@ -19,7 +19,8 @@ impl Agents {
     pub(super) async fn turn_away(&self, agent: AgentId, mut control: Control) {
         debug!(agent.id = %agent, "rejected a barred agent");
         let hello = timeout(HELLO_WITHIN, control.receive()).await;
-        let learns_removal = matches!(hello, Ok(Ok(FromAgent::Hello { learns_removal: true, .. })));
+        let learns_removal =
+            matches!(hello, Ok(Ok(FromAgent::Hello { learns_removal: true, .. } | FromAgent::Check)));
         tell(control, learns_removal).await;
     }
 }

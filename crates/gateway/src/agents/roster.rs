@@ -28,6 +28,7 @@ use duty::Duty;
 use jiff::Timestamp;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    ops::Bound,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -310,6 +311,19 @@ impl Roster {
         }
         messages.extend(self.take_duties(session));
         messages
+    }
+
+    /// One message of the environment's assignments, of shares after `last`, and the last of them.
+    pub(super) fn assigned_after(
+        &self,
+        environment: EnvironmentId,
+        last: Option<ShareId>,
+    ) -> (Vec<SignedAssignment>, Option<ShareId>) {
+        let after = (last.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        let shares = self.environments.get(&environment).into_iter().flat_map(|e| e.shares.range(after));
+        let ids: Vec<_> = shares.take(ASSIGNMENTS_PER_MESSAGE).copied().collect();
+        let assignments = ids.iter().filter_map(|share| Some(self.shares.get(share)?.assignment.clone()));
+        (assignments.collect(), ids.last().copied())
     }
 
     /// The readiness or the prober of the share may have changed.

@@ -70,6 +70,9 @@ pub enum FromAgent {
     /// The agent is stopping: it accepts no new streams and finishes the running ones.
     Draining,
     Pong,
+    /// The first and only message of an operator's check with the agent's identity: the gateway answers with
+    /// [`ToAgent::Welcome`] and the environment's assignments, and closes the connection. Nothing else changes.
+    Check,
 }
 
 /// Whether an agent reaches a target.
