@@ -4,6 +4,7 @@
 //! enrolment code, serves no share, and targets do not notice it. So it can run beside the agent.
 
 mod gateway;
+mod handshake;
 mod report;
 mod targets;
 
@@ -14,19 +15,15 @@ use crate::{
     endpoint::{CONNECT_WITHIN, Endpoint},
     names::{Names, NoAddress},
     proxy::Proxy,
-    route::{NoHandshake, NoRoute, Route},
+    route::{NoRoute, Route},
     state::{State, StateDir},
 };
 use gateway::Answer;
-use report::{fail, pass, skip};
+use handshake::{clock_by_certificate, tls};
+use report::{NOT_REACHED, fail, pass, skip};
 use std::sync::Arc;
 use tokio::{net::TcpStream, time::timeout};
-use wicketgate_transport::{
-    enrolment_code::EnrolmentCode,
-    tls::{Diagnosis, connect_enrol},
-};
-
-const NOT_REACHED: &str = "a step before it has failed";
+use wicketgate_transport::{enrolment_code::EnrolmentCode, tls::connect_enrol};
 
 /// How the agent proves who it is.
 enum Proof {
@@ -137,25 +134,4 @@ async fn trial(route: &Route, code: &EnrolmentCode, tcp: Option<TcpStream>, repo
     let why = "not enrolled yet; the enrolment code is kept for the first start";
     report.add(CheckStep::Identity, code.enrollment(), skip(why));
     clock_by_certificate(route, shaken.as_ref(), report);
-}
-
-fn tls<T>(route: &Route, shaken: Option<&Result<T, NoHandshake>>, report: &mut Report) {
-    let result = match shaken {
-        Some(Ok(_)) => pass("the gateway's certificate is of the expected authority"),
-        Some(Err(failed)) => fail(format!("{:#}", failed.error)),
-        None => skip(NOT_REACHED),
-    };
-    report.add(CheckStep::Tls, &route.server, result);
-}
-
-/// For a handshake that is not followed by the gateway's time.
-fn clock_by_certificate<T>(route: &Route, shaken: Option<&Result<T, NoHandshake>>, report: &mut Report) {
-    let result = match shaken {
-        Some(Err(failed)) if matches!(failed.diagnosis, Some(Diagnosis::Clock { .. })) => {
-            fail(format!("{:#}", failed.error))
-        }
-        Some(Ok(_)) => pass("the gateway's certificate is valid by the clock of this host"),
-        _ => skip(NOT_REACHED),
-    };
-    report.add(CheckStep::Clock, &route.server, result);
 }

@@ -1,9 +1,8 @@
 //! TLS, identity and clock of an enrolled agent, and what the gateway has assigned to its environment.
 
 use super::{
-    NOT_REACHED, clock_by_certificate,
-    report::{CheckStep, Report, fail, pass, skip},
-    tls,
+    handshake::{clock_by_certificate, tls},
+    report::{CheckStep, NOT_REACHED, Report, fail, pass, skip},
 };
 use crate::{
     clock::{CURE, rounded, seconds_ahead},

@@ -3,6 +3,9 @@
 use serde::Serialize;
 use std::fmt;
 
+/// Of a step that was not taken.
+pub(super) const NOT_REACHED: &str = "a step before it has failed";
+
 /// What was looked at, in the order of the agent's way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]

@@ -1,6 +1,6 @@
 //! The assigned targets: whether the allow list permits them, and whether this host reaches them.
 
-use super::report::{CheckStep, Report, fail, pass, skip};
+use super::report::{CheckStep, NOT_REACHED, Report, fail, pass, skip};
 use crate::{
     allow::AllowList, assignments::Assignments, dial::probe, names::Names, probe::PROBES, state::State,
 };
@@ -26,7 +26,7 @@ pub(super) async fn check(
         Ok(assignments) => assignments,
         Err(error) => {
             report.add(CheckStep::AllowList, "targets", fail(format!("{error:#}")));
-            report.add(CheckStep::Target, "targets", skip(super::NOT_REACHED));
+            report.add(CheckStep::Target, "targets", skip(NOT_REACHED));
             return;
         }
     };
