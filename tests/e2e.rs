@@ -23,6 +23,7 @@ mod half_close;
 mod holding;
 mod honest_ends;
 mod host_firewall;
+mod ike_log;
 mod initiate;
 mod kernel_esp;
 mod libreswan;

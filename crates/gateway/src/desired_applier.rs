@@ -66,6 +66,7 @@ impl DesiredApplier {
                     self.answer(FromGateway::ConnectionsClosed { request, closed });
                 }
                 ToGateway::Reset { request, tunnel, scope, mode } => self.reset(request, tunnel, scope, mode),
+                ToGateway::IkeLog { request, tunnel, after } => self.ike_log(request, tunnel, after),
                 ToGateway::Agents { request, agents } => {
                     let agents = self.parts.agents.shares(&agents);
                     // Where the link is full, the server's request ends by its own time limit.
@@ -93,6 +94,15 @@ impl DesiredApplier {
         self.parts.tasks.spawn(stop.run_until_cancelled_owned(async move {
             let outcome = backend.reset(tunnel, scope, mode).await;
             let _ = link.send(FromGateway::Reset { request, outcome }).await;
+        }));
+    }
+
+    fn ike_log(&self, request: RequestId, tunnel: TunnelId, after: u64) {
+        let (backend, link) = (Arc::clone(&self.parts.backend), self.link.clone());
+        let stop = self.parts.stop.clone();
+        self.parts.tasks.spawn(stop.run_until_cancelled_owned(async move {
+            let lines = backend.ike_log(tunnel, after).await;
+            let _ = link.send(FromGateway::IkeLog { request, lines }).await;
         }));
     }
 

@@ -5,6 +5,7 @@
 //! (namespaces, guard, links, adoption) is in `ground`, so that another engine needs a variant here and its own IKE only.
 
 mod config;
+mod ike_log;
 mod off;
 mod stray_esp;
 mod strongswan;
@@ -12,7 +13,7 @@ mod strongswan;
 use std::{io, net::Ipv4Addr, sync::Arc};
 
 use tracing::debug;
-use wicketgate_link::TunnelCheck;
+use wicketgate_link::{IkeLogLine, TunnelCheck};
 use wicketgate_model::{EspMode, Problem, ResetMode, ResetScope, TunnelDesired, TunnelId, UnknownPeer};
 
 pub use crate::ground::{GroundError, TunnelHandle};
@@ -160,6 +161,14 @@ impl Backend {
         match self {
             Self::Strongswan(strongswan) => strongswan.reset(tunnel, scope, mode).await,
             Self::Off(_) => Err("the gateway runs without IPsec".to_owned()),
+        }
+    }
+
+    /// The first lines of the tunnel's IKE log with a number above `after`.
+    pub(crate) async fn ike_log(&self, tunnel: TunnelId, after: u64) -> Vec<IkeLogLine> {
+        match self {
+            Self::Strongswan(strongswan) => strongswan.ike_log(tunnel, after).await,
+            Self::Off(_) => Vec::new(),
         }
     }
 

@@ -73,7 +73,8 @@ impl Site {
         self.esp_in_kernel = true;
     }
 
-    /// Has the daemon, once started, write the keys of its CHILD SAs into its log: for a test that sends ESP in its place.
+    /// Has the daemon, once started, write the keys of its SAs into its log: for a test that sends ESP in its place, or looks for
+    /// them elsewhere.
     pub fn log_keys(&mut self) {
         self.logs_keys = true;
     }
@@ -206,7 +207,7 @@ impl Site {
 
     fn settings(&self) -> String {
         let esp = if self.esp_in_kernel { "" } else { USERLAND_ESP };
-        let keys = if self.logs_keys { "chd = 4" } else { "" };
+        let keys = if self.logs_keys { "chd = 4\n      ike = 4" } else { "" };
         let patience = if self.is_patient { "" } else { "retransmit_tries = 3\n  retransmit_timeout = 1.0" };
         include_str!("site/strongswan.conf")
             .replace("{dir}", &self.dir.display().to_string())

@@ -16,8 +16,8 @@ mod version;
 pub use handshake::{Handshake, HandshakeError};
 pub use in_process::{GatewayEnd, ServerEnd, in_process, in_process_encoded};
 pub use message::{
-    AgentShareState, AgentShares, CertificateAnswer, ConnectedAgent, FromGateway, GatewayHello, RenewRequest,
-    SHARES_PER_AGENT, ShareCheck, ToGateway, TunnelCheck,
+    AgentShareState, AgentShares, CertificateAnswer, ConnectedAgent, FromGateway, GatewayHello,
+    IKE_LOG_LINES, IkeLogLine, RenewRequest, SHARES_PER_AGENT, ShareCheck, ToGateway, TunnelCheck,
 };
 pub use pending::{Call, Pending, RequestId};
 pub use receiver::LinkReceiver;

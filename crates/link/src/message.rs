@@ -32,6 +32,9 @@ pub enum ToGateway {
     CloseConnections { request: RequestId, share: ShareId, source: Option<Ipv4Addr> },
     /// Rekeys or restarts the tunnel's SAs. [`FromGateway::Reset`] answers within 50 s, when the outcome is seen.
     Reset { request: RequestId, tunnel: TunnelId, scope: ResetScope, mode: ResetMode },
+    /// Requests the lines of the tunnel's IKE log with numbers above `after`. [`FromGateway::IkeLog`] answers at once, with the
+    /// first [`IKE_LOG_LINES`] of them.
+    IkeLog { request: RequestId, tunnel: TunnelId, after: u64 },
     /// Requests the shares of these agents. [`FromGateway::Agents`] answers at once, for those that are connected to
     /// this gateway.
     Agents { request: RequestId, agents: Vec<AgentId> },
@@ -77,6 +80,8 @@ pub enum FromGateway {
     ConnectionsClosed { request: RequestId, closed: u64 },
     /// The answer to [`ToGateway::Reset`]: what was seen, or why it failed.
     Reset { request: RequestId, outcome: Result<String, String> },
+    /// The answer to [`ToGateway::IkeLog`].
+    IkeLog { request: RequestId, lines: Vec<IkeLogLine> },
     /// The answer to [`ToGateway::Agents`].
     Agents { request: RequestId, agents: Vec<AgentShares> },
 }
@@ -93,6 +98,23 @@ pub struct GatewayHello {
     /// The name of a tunnel's namespace is this, `-`, and its slot; `None` without namespaces.
     #[serde(default)]
     pub namespaces: Option<String>,
+}
+
+/// Lines of an IKE log in an answer: it stays below a quarter of a megabyte.
+pub const IKE_LOG_LINES: usize = 500;
+
+/// A line of a tunnel's IKE log. It holds no key, nonce or secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IkeLogLine {
+    /// Grows from line to line, also over a restart of the gateway.
+    pub number: u64,
+    pub at: Timestamp,
+    /// The part of the IKE daemon, as that abbreviates it.
+    pub group: String,
+    /// The daemon's number of the IKE SA.
+    #[serde(default)]
+    pub ike_sa: Option<u64>,
+    pub text: String,
 }
 
 /// Shares of one agent in an answer: more than an agent usually has, and few enough for a page of agents.

@@ -18,6 +18,7 @@ mod executions;
 mod frontdoors;
 mod health;
 pub(crate) mod idempotency;
+mod ike_log;
 mod links;
 mod locations;
 mod metrics;

@@ -14,7 +14,7 @@ mod view;
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 
 use futures_util::future;
-use wicketgate_link::{AgentShares, ShareCheck};
+use wicketgate_link::{AgentShares, IkeLogLine, ShareCheck};
 use wicketgate_model::{
     AgentId, Detail, EspMode, GatewayId, LocationId, Problem, Reason, ResetMode, ResetScope, ShareId,
     TunnelId,
@@ -138,6 +138,16 @@ impl Gateways {
         mode: ResetMode,
     ) -> Option<Result<String, String>> {
         self.at(location)?.rpc.reset(tunnel, scope, mode).await
+    }
+
+    /// The first lines of the tunnel's IKE log with a number above `after`; `None`: no gateway answers.
+    pub(crate) async fn ike_log(
+        &self,
+        location: &LocationId,
+        tunnel: TunnelId,
+        after: u64,
+    ) -> Option<Vec<IkeLogLine>> {
+        self.at(location)?.rpc.ike_log(tunnel, after).await
     }
 
     /// The shares of these agents as their gateways report them; agents without a connection are left out.

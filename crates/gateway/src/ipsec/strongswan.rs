@@ -23,10 +23,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tracing::{debug, warn};
-use wicketgate_link::TunnelCheck;
+use wicketgate_link::{IkeLogLine, TunnelCheck};
 use wicketgate_model::{EspMode, Problem, Reason, ResetMode, ResetScope, TunnelDesired, TunnelId};
 
-use super::config::IpsecConfig;
+use super::{config::IpsecConfig, ike_log::IkeLog};
 use crate::ground::{
     Ground, GroundError, InnerPackets, Namespace, NetworkError, RunningTunnel, StateDir, TunnelHandle, probe,
 };
@@ -67,6 +67,7 @@ struct TunnelEntry {
     tunnel: Arc<Mutex<Option<CharonTunnel>>>,
     /// The tunnel's, to be asked meanwhile.
     daemon: Arc<wicketgate_system::Mutex<Weak<Daemon>>>,
+    log: Arc<IkeLog>,
 }
 
 /// A tunnel of this run, and the task that runs its charon.
@@ -174,6 +175,10 @@ impl Strongswan {
         }
     }
 
+    pub(super) async fn ike_log(&self, id: TunnelId, after: u64) -> Vec<IkeLogLine> {
+        self.tunnels.lock().await.get(&id).map(|entry| entry.log.after(after)).unwrap_or_default()
+    }
+
     /// Restores what another program has changed, and returns what that was. In a task of its own, which has the tunnel for
     /// itself: it ends what it began, also if it takes longer than a check waits.
     async fn restore(
@@ -250,7 +255,7 @@ impl Strongswan {
             Some(tunnel) => {
                 // An earlier removal gave up waiting for it. What is bound stays as it is.
                 if tunnel.daemon.has_ended() {
-                    tunnel.daemon = self.daemon(desired.slot, &tunnel.running);
+                    tunnel.daemon = self.daemon(desired.slot, &tunnel.running, entry);
                 }
                 // Before any of it is applied: a check in between restores this.
                 tunnel.desired.clone_from(desired);
@@ -259,7 +264,7 @@ impl Strongswan {
             // charon starts while the links are made: it finds the addresses by itself.
             none => {
                 let running = self.ground.tunnel(desired, &slot).await?;
-                let daemon = self.daemon(desired.slot, &running);
+                let daemon = self.daemon(desired.slot, &running, entry);
                 none.insert(CharonTunnel { running, daemon, desired: desired.clone() })
             }
         };
@@ -273,10 +278,11 @@ impl Strongswan {
         Ok(Arc::clone(&tunnel.running.handle))
     }
 
-    fn daemon(&self, slot: u16, running: &RunningTunnel) -> Arc<Daemon> {
+    fn daemon(&self, slot: u16, running: &RunningTunnel, entry: &TunnelEntry) -> Arc<Daemon> {
         let home = self.home(slot, running.namespace.clone());
         let peers = (Arc::clone(&self.ground.known_peers), Arc::clone(&self.ground.unknown_peers));
-        Arc::new(Daemon::start(home, Arc::clone(&running.handle), Arc::clone(&self.replacements), peers))
+        let report = (Arc::clone(&running.handle), Arc::clone(&entry.log));
+        Arc::new(Daemon::start(home, report, Arc::clone(&self.replacements), peers))
     }
 
     /// Ends the charon of a slot, and removes everything of the slot.

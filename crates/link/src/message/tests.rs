@@ -136,6 +136,7 @@ fn to_gateway() -> Vec<ToGateway> {
             source: Some([10, 0, 0, 7].into()),
         },
         ToGateway::Reset { request, tunnel: tunnel().id, scope: ResetScope::Child, mode: ResetMode::Restart },
+        ToGateway::IkeLog { request, tunnel: tunnel().id, after: 7 },
         ToGateway::Agents { request, agents: vec![agent] },
         ToGateway::Enrolled { request, answer: CertificateAnswer::Granted(grant) },
         ToGateway::Enrolled { request, answer: CertificateAnswer::Refused(EnrolRefusal::Used) },
@@ -187,8 +188,15 @@ fn from_gateway() -> Vec<FromGateway> {
         FromGateway::ConnectionsClosed { request, closed: 3 },
         FromGateway::Reset { request, outcome: Ok("rekeyed".to_owned()) },
         FromGateway::Reset { request, outcome: Err("no answer".to_owned()) },
+        FromGateway::IkeLog { request, lines: vec![ike_log_line()] },
         FromGateway::Agents { request, agents: vec![agent_shares()] },
     ]
+}
+
+fn ike_log_line() -> IkeLogLine {
+    let (at, group, text) =
+        (Timestamp::UNIX_EPOCH, "IKE".to_owned(), "IKE_SA tunnel[1] established".to_owned());
+    IkeLogLine { number: 8, at, group, ike_sa: Some(1), text }
 }
 
 fn unknown_peer() -> UnknownPeer {
@@ -215,6 +223,7 @@ fn every_message_survives_the_codec() {
             | ToGateway::Desired { .. }
             | ToGateway::Check { .. }
             | ToGateway::CloseConnections { .. }
+            | ToGateway::IkeLog { .. }
             | ToGateway::Reset { .. }
             | ToGateway::Agents { .. }
             | ToGateway::Enrolled { .. }
@@ -237,6 +246,7 @@ fn every_message_survives_the_codec() {
             | FromGateway::Renew { .. }
             | FromGateway::Checked { .. }
             | FromGateway::ConnectionsClosed { .. }
+            | FromGateway::IkeLog { .. }
             | FromGateway::Reset { .. }
             | FromGateway::Agents { .. } => {}
         }

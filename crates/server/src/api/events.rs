@@ -30,18 +30,18 @@ use wicketgate_model::FrontdoorId;
 use wicketgate_store::{EventRow, EventSpan};
 
 /// Shorter than the idle timeout of proxies.
-const HEARTBEAT: Duration = Duration::from_secs(15);
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Events queued for one reader, and the time after which a reader that takes none is disconnected.
 const ON_THE_WAY: usize = 64;
-const SLOW: Duration = Duration::from_secs(10);
+pub(super) const SLOW: Duration = Duration::from_secs(10);
 /// A token that was revoked or has expired is refused when the reader reconnects.
-const LONGEST: Duration = Duration::from_secs(600);
+pub(super) const LONGEST: Duration = Duration::from_secs(600);
 /// Rows of one read.
 const READ: u32 = 500;
 
-const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
+pub(super) const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 /// Tells proxies to forward events at once.
-const UNBUFFERED: (&str, HeaderValue) = ("x-accel-buffering", HeaderValue::from_static("no"));
+pub(super) const UNBUFFERED: (&str, HeaderValue) = ("x-accel-buffering", HeaderValue::from_static("no"));
 
 pub(super) async fn follow(Reads(at): Reads, headers: HeaderMap, query: Query) -> Answer {
     let [] = query.values([])?;

@@ -234,6 +234,13 @@ fn answer(operation: &Operation, status: u16, schema: &str) -> Value {
             // Of the whole stream, or of one event: tools read it one way or the other.
             it["content"] = json!({"text/event-stream": {"schema": {"description": "Server-sent events"}}});
         }
+        "lines" => {
+            // Of the whole answer, or of one line, as of events.
+            let line =
+                json!({"schema": {"description": "A JSON object a line: number, at, group, ikeSa, message"}});
+            let event = json!({"schema": {"description": "Server-sent events with the same objects"}});
+            it["content"] = json!({"application/x-ndjson": line, "text/event-stream": event});
+        }
         name => {
             let hal = if let Parameters::List(_) = operation.parameters {
                 format!("{name}Hal")

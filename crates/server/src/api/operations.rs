@@ -6,7 +6,7 @@ use super::operation::{
 };
 use crate::api::{
     agents, api_accounts, checks, connection_history, connections, enrollments, environments, events,
-    executions, frontdoors, health, locations, metrics, oauth, openapi, resets, shares, tunnels,
+    executions, frontdoors, health, ike_log, locations, metrics, oauth, openapi, resets, shares, tunnels,
     unknown_peers, vpn_config,
     wire::{
         agent, api_account, connection_change, environment, execution, frontdoor, share, tunnel,
@@ -109,6 +109,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
     op!(get below!("/ipsec-tunnels/{id}/vpn-config") => vpn_config::get, "getVpnConfig", WRITE).about("IPsec tunnels", "The configuration of the remote site's device. It contains the pre-shared key; each read is recorded").with(One("format", FORMATS)).answers(&[(200, "VpnConfig")]).fails(&[409]),
     op!(post below!("/ipsec-tunnels/{id}/psk") => tunnels::rotate_key, "rotatePreSharedKey", WRITE).about("IPsec tunnels", "Rotate the pre-shared key; the old one keeps working for a day, or for graceSeconds. With `cut`, SAs of the old key are ended").maybe_body("PreSharedKeyRequest").answers(&[(202, "IpsecTunnel")]),
     op!(post below!("/ipsec-tunnels/{id}/reset") => resets::reset, "resetIpsecTunnel", WRITE).about("IPsec tunnels", "Rekey the SAs of a tunnel, or end them and start them again. The execution has the outcome as soon as it is seen").with(IF_MATCH).body("ResetRequest").answers(&[(202, "Execution")]).located().fails(&[412]),
+    op!(get below!("/ipsec-tunnels/{id}/ike-log") => ike_log::read, "getIkeLog", READ).about("IPsec tunnels", "The last 2,000 lines of a tunnel's IKE log, as JSON lines or server-sent events, without keys and signs of life").with(Named(&["ikeLogSince", "follow", "lastEventId"])).answers(&[(200, "lines")]).fails(&[409]),
     op!(get below!("/ipsec-tunnels/{id}/connection-history") => connection_history::list, "listConnectionChanges", READ).about("IPsec tunnels", "List the last 100 changes of a tunnel's connection: each time it came up or went down, failed in another way, or had another peer or algorithms").with(List(connection_change::PROPERTIES)).answers(&[(200, "ConnectionChangePage")]),
     op!(get below!("/environments") => environments::list, "listEnvironments", READ).about("Environments", "List the environments of a Frontdoor").with(List(environment::PROPERTIES)).answers(&[(200, "EnvironmentPage")]),
     op!(get below!("/environments/{id}") => environments::get, "getEnvironment", READ).about("Environments", "Read an environment").answers(&[(200, "Environment")]),

@@ -26,6 +26,7 @@ pub(super) mod event;
 pub(super) mod execution;
 pub(super) mod fields;
 pub(super) mod frontdoor;
+pub(super) mod ike_log;
 pub(super) mod metrics;
 pub(super) mod property;
 pub(super) mod query;

@@ -106,6 +106,7 @@ impl GatewayLink {
                 self.gateway.rpc.connections_closed(request, closed);
             }
             FromGateway::Reset { request, outcome } => self.gateway.rpc.reset_done(request, outcome),
+            FromGateway::IkeLog { request, lines } => self.gateway.rpc.ike_log_answered(request, lines),
             FromGateway::Agents { request, agents } => self.gateway.rpc.agents_answered(request, agents),
             FromGateway::AgentConnected(agent) => {
                 info!(agent.id = %agent.agent, environment.id = %agent.environment, agent.name = agent.name, version = agent.version, "agent connected");

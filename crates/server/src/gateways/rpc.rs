@@ -6,7 +6,7 @@ use tokio::{
     sync::{Semaphore, mpsc},
     time::timeout,
 };
-use wicketgate_link::{AgentShares, Pending, RequestId, ShareCheck, ToGateway};
+use wicketgate_link::{AgentShares, IkeLogLine, Pending, RequestId, ShareCheck, ToGateway};
 use wicketgate_model::{AgentId, ResetMode, ResetScope, ShareId, TunnelId};
 
 /// A gateway answers after a dial, which takes 15 s at most.
@@ -17,6 +17,8 @@ const SHARES_WITHIN: Duration = Duration::from_secs(2);
 const CLOSED_WITHIN: Duration = Duration::from_secs(10);
 /// A gateway answers when it has seen the outcome, within 50 s.
 const RESET_WITHIN: Duration = Duration::from_secs(60);
+/// A gateway answers at once, from memory.
+const LOG_WITHIN: Duration = Duration::from_secs(5);
 /// Checks at one time: their dials must not crowd out the connections of sites.
 const CHECKS: usize = 8;
 /// Requests that wait for an answer at one time: as many as the API has connections.
@@ -31,6 +33,7 @@ pub struct GatewayRpc {
     shares: Pending<Vec<AgentShares>>,
     closed: Pending<u64>,
     resets: Pending<Result<String, String>>,
+    logs: Pending<Vec<IkeLogLine>>,
 }
 
 impl GatewayRpc {
@@ -43,6 +46,7 @@ impl GatewayRpc {
             shares: Pending::new(WAITING),
             closed: Pending::new(WAITING),
             resets: Pending::new(WAITING),
+            logs: Pending::new(WAITING),
         }
     }
 
@@ -83,6 +87,12 @@ impl GatewayRpc {
         timeout(RESET_WITHIN, ask).await.ok().flatten()
     }
 
+    /// `None`: the gateway does not answer.
+    pub(crate) async fn ike_log(&self, tunnel: TunnelId, after: u64) -> Option<Vec<IkeLogLine>> {
+        let ask = self.ask(&self.logs, LOG_WITHIN, |request| ToGateway::IkeLog { request, tunnel, after });
+        timeout(LOG_WITHIN, ask).await.ok().flatten()
+    }
+
     async fn ask<A>(
         &self,
         pending: &Pending<A>,
@@ -114,11 +124,17 @@ impl GatewayRpc {
         self.resets.answer(request, outcome);
     }
 
+    /// Lines of an IKE log.
+    pub fn ike_log_answered(&self, request: RequestId, lines: Vec<IkeLogLine>) {
+        self.logs.answer(request, lines);
+    }
+
     /// The link is gone: whatever waits gets no answer.
     pub fn abandon(&self) {
         self.checks.abandon();
         self.shares.abandon();
         self.closed.abandon();
         self.resets.abandon();
+        self.logs.abandon();
     }
 }

@@ -18,6 +18,7 @@ mod harness;
 mod health;
 mod hostile;
 mod idempotency;
+mod ike_log;
 mod lists;
 mod metrics;
 mod oauth;

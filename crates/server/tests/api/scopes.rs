@@ -43,6 +43,7 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/frontdoor/v2/{frontdoorId}/ipsec-tunnels/{id}/vpn-config", WRITE),
     ("POST", "/frontdoor/v2/{frontdoorId}/ipsec-tunnels/{id}/psk", WRITE),
     ("POST", "/frontdoor/v2/{frontdoorId}/ipsec-tunnels/{id}/reset", WRITE),
+    ("GET", "/frontdoor/v2/{frontdoorId}/ipsec-tunnels/{id}/ike-log", READ),
     ("GET", "/frontdoor/v2/{frontdoorId}/ipsec-tunnels/{id}/metrics", READ),
     ("GET", "/frontdoor/v2/{frontdoorId}/ipsec-tunnels/{id}/connection-history", READ),
     ("GET", "/frontdoor/v2/{frontdoorId}/ipsec-shares", READ),

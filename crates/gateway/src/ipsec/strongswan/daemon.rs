@@ -36,6 +36,7 @@ use super::{
     stray_watch::StrayWatch,
 };
 use crate::ground::{KnownPeers, NetworkError, TunnelHandle, UnknownPeers, return_route};
+use crate::ipsec::ike_log::IkeLog;
 
 /// Byte counters grow without an event: they are read this often while they grow, and less and less often while they
 /// rest. Most of hundreds of tunnels rest.
@@ -69,7 +70,7 @@ impl Daemon {
     /// time.
     pub(super) fn start(
         home: CharonHome,
-        report: Arc<TunnelHandle>,
+        (report, log): (Arc<TunnelHandle>, Arc<IkeLog>),
         replacements: Arc<Semaphore>,
         peers: (Arc<KnownPeers>, Arc<UnknownPeers>),
     ) -> Self {
@@ -78,6 +79,7 @@ impl Daemon {
             strays: StrayWatch::new(home.namespace.clone()),
             home,
             report,
+            log,
             known_peers: peers.0,
             unknown_peers: peers.1,
             orders,
@@ -100,6 +102,7 @@ impl Daemon {
 struct Task {
     home: CharonHome,
     report: Arc<TunnelHandle>,
+    log: Arc<IkeLog>,
     known_peers: Arc<KnownPeers>,
     unknown_peers: Arc<UnknownPeers>,
     orders: mpsc::Receiver<Order>,
@@ -341,6 +344,9 @@ impl Task {
             reset.log(line.text);
         }
         debug!(dir = %self.home.dir.display(), group = message.text("group"), line = line.text, "IKE daemon");
+        let (group, now) = (message.text("group").unwrap_or_default(), Timestamp::now());
+        let keys = self.wanted.as_ref().map(|w| &w.keys[..]).unwrap_or_default();
+        self.log.add((group, line.ike_sa), line.text, keys, now);
         let ends = self.wanted.as_ref().map(|w| &w.ends);
         self.view.log(line, ends, Timestamp::now())
     }
