@@ -17,6 +17,8 @@ test="$demo iperf3 qemu-system-x86 busybox-static gcc libc6-dev make ca-certific
 test+=" mariadb-server-core mariadb-client-core redis-server openssh-server openssh-client python3-websockets python3-grpcio"
 # Proxies between an agent and its gateway: an HTTP proxy without its service, and a SOCKS5 server.
 test+=" tinyproxy-bin microsocks"
+# Prometheus and its promtool, which tests ask about the metrics and the alert rules. Its service is not started.
+test+=" prometheus"
 # What Libreswan needs, which is itself unpacked by tests/libreswan/fetch.sh: its package conflicts with strongSwan's.
 test+=" libnss3-tools libcap-ng0 libcurl3-nss libevent-pthreads-2.1-7 libldap-2.5-0 libldns3 libunbound8"
 # What the benches compare with, and what building that needs.

@@ -3,6 +3,7 @@
 mod agent_check;
 mod agent_shortages;
 mod agents;
+mod alerts;
 mod applications;
 mod backpressure;
 mod black_hole;

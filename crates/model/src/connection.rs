@@ -45,6 +45,9 @@ pub struct Connection {
     /// later.
     pub bytes_in: u64,
     pub bytes_out: u64,
+    /// Since then.
+    #[serde(default)]
+    pub rekeys: Rekeys,
     /// Why the peer could not connect or rekey at its last attempt; cleared on success.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<ConnectionError>,
@@ -66,6 +69,7 @@ impl Connection {
             child_sas: Vec::new(),
             bytes_in: 0,
             bytes_out: 0,
+            rekeys: Rekeys::default(),
             last_error: None,
             warnings: Vec::new(),
         }
@@ -86,6 +90,13 @@ impl Connection {
     pub fn silence(&self) -> Option<&ConnectionWarning> {
         self.warnings.iter().find(|warning| warning.reason == ConnectionDoubt::PeerSilent)
     }
+}
+
+/// How often SAs were rekeyed, by either end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Rekeys {
+    pub ike: u64,
+    pub child: u64,
 }
 
 /// The peer as its packets show it.

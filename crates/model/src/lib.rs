@@ -31,7 +31,7 @@ mod unknown_peer;
 pub use assignment::{Assignment, SignedAssignment};
 pub use connection::{
     Algorithms, ChildSa, Connection, ConnectionDoubt, ConnectionError, ConnectionFault, ConnectionState,
-    ConnectionWarning, InnerProtocol, Nat, Peer, SaTimes, TrafficSelectors, UnservedPort,
+    ConnectionWarning, InnerProtocol, Nat, Peer, Rekeys, SaTimes, TrafficSelectors, UnservedPort,
 };
 pub use continuity::ConnectionContinuity;
 pub use desired::{Desired, DesiredDelta, ShareDesired, Touched, TunnelDesired};

@@ -1,15 +1,21 @@
 //! The server's metrics, for Prometheus. The registry is an argument: the caller may have registered its own metrics.
 //!
-//! Invariant: labels have few values. A route is a template and never a path. `share_traffic` bounds the series of shares.
+//! Invariant: labels have few values. A route is a template and never a path. `share_traffic` and `tunnels` bound the series of
+//! shares and tunnels.
 
+mod classic;
 mod share_traffic;
+mod tunnels;
 
 use std::sync::Arc;
 
 use axum::{
     Router,
     extract::State,
-    http::{HeaderValue, StatusCode, header::CONTENT_TYPE},
+    http::{
+        HeaderMap, HeaderValue, StatusCode,
+        header::{ACCEPT, CONTENT_TYPE},
+    },
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -21,18 +27,23 @@ use prometheus_client::{
 use tokio::time::Duration;
 use tracing::warn;
 
-use wicketgate_model::{EspMode, ShareId, Status, TrafficDelta};
+use wicketgate_model::{Connection, EspMode, ShareId, Status, TrafficDelta, TunnelId};
 use wicketgate_store::Store;
 
 use crate::{
     gateways::Gateways,
     metric::{Labels, registered},
 };
+use classic::classic;
 use share_traffic::ShareTraffic;
+pub(crate) use tunnels::TunnelFacts;
+use tunnels::TunnelSeries;
 
 /// The content type of OpenMetrics 1.0.
 const OPEN_METRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+/// The content type of Prometheus' own text format.
+const CLASSIC: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 /// Seconds, from an answer out of memory to the longest that a request may take.
 const BUCKETS: [f64; 11] = [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 5.0, 30.0];
 
@@ -47,6 +58,7 @@ pub(crate) struct ServerMetrics {
     shares: Family<Labels<1>, Gauge>,
     agents: Gauge,
     traffic: ShareTraffic,
+    series: TunnelSeries,
     parked: Gauge,
     gateways: Family<Labels<2>, Gauge>,
 }
@@ -64,7 +76,10 @@ impl ServerMetrics {
             Unit::Seconds,
             durations.clone(),
         );
+        let series = TunnelSeries::default();
+        shown.register_collector(Box::new(series.clone()));
         Arc::new(Self {
+            series,
             requests,
             durations,
             tunnels: registered(shown, "tunnels", "Tunnels that are not deleted"),
@@ -92,6 +107,20 @@ impl ServerMetrics {
         self.traffic.add(deltas);
     }
 
+    /// A tunnel was created or changed; its connection was recorded before.
+    pub(crate) fn tunnel(&self, id: TunnelId, facts: TunnelFacts, connection: Option<&Connection>) {
+        self.series.set(id, facts, connection);
+    }
+
+    pub(crate) fn connected(&self, id: TunnelId, connection: &Connection) {
+        self.series.connected(id, connection);
+    }
+
+    /// A tunnel that is deleted has no series any more.
+    pub(crate) fn forget_tunnel(&self, id: TunnelId) {
+        self.series.forget(id);
+    }
+
     /// A share that is deleted has no series any more.
     pub(crate) fn forget(&self, share: ShareId) {
         self.traffic.forget(share);
@@ -112,13 +141,21 @@ pub(crate) fn router(scrape: Scrape) -> Router {
     Router::new().route("/metrics", get(text)).with_state(scrape)
 }
 
-async fn text(State(scrape): State<Scrape>) -> Response {
+/// In OpenMetrics, unless the reader accepts other formats only, or just any.
+async fn text(State(scrape): State<Scrape>, headers: HeaderMap) -> Response {
     scrape.refresh().await;
     let mut text = String::new();
     match encode(&mut text, &scrape.registry) {
-        Ok(()) => ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
+        Ok(()) if headers.get(ACCEPT).is_none_or(names_open_metrics) => {
+            ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response()
+        }
+        Ok(()) => ([(CONTENT_TYPE, CLASSIC)], classic(&text)).into_response(),
         Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }
+}
+
+fn names_open_metrics(accept: &HeaderValue) -> bool {
+    accept.to_str().is_ok_and(|accept| accept.contains("application/openmetrics-text"))
 }
 
 impl Scrape {
@@ -145,8 +182,12 @@ impl Scrape {
         for gateway in self.gateways.all() {
             let (esp, is_connected) = {
                 let view = gateway.view.lock();
-                (view.esp().map_or("", EspMode::as_str), view.is_connected)
+                (view.esp(), view.is_connected)
             };
+            if let Some(esp) = esp {
+                metrics.series.set_esp(&gateway.location, esp);
+            }
+            let esp = esp.map_or("", EspMode::as_str);
             let label = [("location", gateway.location.to_string()), ("esp", esp.to_owned())];
             metrics.gateways.get_or_create(&label).set(is_connected.into());
         }
@@ -170,7 +211,7 @@ mod tests {
     use tower::ServiceExt as _;
     use uuid::Uuid;
     use wicketgate_link::{GatewayHello, VERSIONS};
-    use wicketgate_model::{DialTimes, FailureReason, GatewayId, TunnelId};
+    use wicketgate_model::{DialTimes, FailureReason, GatewayId};
 
     #[tokio::test]
     async fn counted_values_are_exposed() {

@@ -194,6 +194,7 @@ impl Reconciler {
     fn forget_tunnel(&mut self, id: TunnelId) {
         self.tunnels.forget(id);
         self.outbox.set_tunnel(id, None);
+        self.parts.metrics.forget_tunnel(id);
         self.expiring_keys.remove(&id);
         self.lost.remove(&id);
     }

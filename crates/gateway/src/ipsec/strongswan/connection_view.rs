@@ -229,6 +229,13 @@ impl ConnectionView {
         self.line == Negotiation::Up && line.ike_sa.zip(self.timed.0).is_some_and(is_before)
     }
 
+    /// charon reports by this event that an SA was rekeyed.
+    pub(super) fn rekeyed(&mut self, event: &str) {
+        let rekeys = &mut self.connection.rekeys;
+        rekeys.ike += u64::from(event == "ike-rekey");
+        rekeys.child += u64::from(event == "child-rekey");
+    }
+
     /// Processes an event with an IKE SA: a CHILD SA that ends is counted here for the last time.
     pub(super) fn event(&mut self, message: &Message) {
         for (_, ike) in message.sections() {

@@ -336,6 +336,7 @@ impl Task {
             if let Some((reset, _)) = &mut self.reset {
                 reset.event(name);
             }
+            self.view.rekeyed(name);
             self.view.event(message);
             return true;
         }

@@ -56,6 +56,7 @@ impl LiveConnection {
             child_sas,
             bytes_in,
             bytes_out,
+            rekeys: _,
             last_error,
             warnings,
         } = connection;

@@ -61,6 +61,7 @@ impl Reconciler {
         for part in connections.chunks(CONNECTIONS_AT_ONCE) {
             self.parts.store.record_connections(self.parts.gateway, part, now).await?;
             for (id, connection) in part {
+                self.parts.metrics.connected(*id, connection);
                 if let Some(row) = self.tunnels.get_mut(*id) {
                     row.state.connection = Some(connection.clone());
                 }

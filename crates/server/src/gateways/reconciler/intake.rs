@@ -8,6 +8,7 @@ use wicketgate_model::{Assignment, HealthCheck, HealthCheckType, ShareDesired, S
 use wicketgate_store::{Change, ShareRow, TunnelRow};
 
 use super::Reconciler;
+use crate::telemetry::TunnelFacts;
 
 const NO_PROBES: HealthCheck = HealthCheck { r#type: HealthCheckType::None, interval_seconds: None };
 
@@ -31,6 +32,13 @@ impl Reconciler {
         if status == Status::Deleted {
             return self.forget_tunnel(id);
         }
+        let facts = TunnelFacts {
+            name: row.spec.name.to_string(),
+            location: row.spec.location.clone(),
+            enabled: row.spec.enabled,
+            created_at: row.created_at,
+        };
+        self.parts.metrics.tunnel(id, facts, row.connection.as_ref());
         self.outbox.set_tunnel(id, status.is_live().then(|| tunnel_desired(&row, now)));
         if row.previous_keys.valid(now).next().is_some() {
             self.expiring_keys.insert(id);
