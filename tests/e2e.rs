@@ -2,6 +2,7 @@
 
 mod agent_check;
 mod agent_shortages;
+mod agent_status;
 mod agents;
 mod alerts;
 mod applications;

@@ -44,7 +44,7 @@ const EDGES: &[(&str, &[&str])] = &[
 /// Libraries on which only some crates may depend, because only these crates do the libraries' work.
 const OWNERS: &[(&str, &[&str])] = &[
     ("axum", &["server"]),
-    ("hyper", &["server"]),
+    ("hyper", &["agent", "server"]),
     ("netlink-packet-route", &["gateway"]),
     ("rcgen", &["authority"]),
     ("reqwest", &["server"]),

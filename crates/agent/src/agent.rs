@@ -1,6 +1,6 @@
 //! A running agent.
 
-use crate::{assignments::Assignments, health::TargetHealths, route::Route, state::State};
+use crate::{assignments::Assignments, health::TargetHealths, route::Route, state::State, status::Status};
 use std::sync::{Arc, atomic::AtomicBool};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
@@ -18,6 +18,7 @@ pub(crate) struct Agent {
     pub(crate) health: TargetHealths,
     /// Limits concurrent probes.
     pub(crate) probes: Semaphore,
+    pub(crate) status: Arc<Status>,
     pub(crate) streams: TaskTracker,
     /// Cuts all running streams once what they have read is delivered.
     pub(crate) finish: Abort,

@@ -14,7 +14,7 @@ use crate::{
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -155,6 +155,7 @@ impl Agent {
             Ok(dialled) => dialled,
             Err(refusal) => {
                 debug!(share.id = %open.share, reason = %refusal, "a stream was refused");
+                self.status.refused(refusal.reason);
                 return carrier.answer(Err(&refusal)).await.ok().map(|()| carrier);
             }
         };
@@ -162,8 +163,9 @@ impl Agent {
             debug!(share.id = %open.share, error = ?error, "a carrier broke before its stream began");
             return None;
         }
-        let (to_carrier, from_carrier) = (AtomicU64::new(0), AtomicU64::new(0));
-        let bytes = Counters::of_bytes(&to_carrier, &from_carrier);
+        let _active = self.status.stream_began();
+        let (sent, received) = self.status.bytes();
+        let bytes = Counters::of_bytes(sent, received);
         let counters = Counters { acknowledgements: Some(&in_use), ..bytes };
         let ends = Ends { idle: None, finish: &self.finish, abort: &self.abort };
         match relay(tcp, carrier, counters, ends).await {
@@ -172,6 +174,7 @@ impl Agent {
                 if matches!(broken, Broken::Unanswered(Side::Connection)) {
                     in_use.lost();
                 }
+                self.status.stream_broke();
                 debug!(share.id = %open.share, reason = ?broken, "a stream broke");
                 None
             }

@@ -5,7 +5,7 @@ use crate::{
     proxy::{Proxy, Straight},
     server_address::ServerAddress,
 };
-use std::{path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 use tokio::sync::watch;
 use wicketgate_transport::enrolment_code::EnrolmentCode;
 
@@ -15,6 +15,8 @@ pub struct Config {
     pub server: ServerAddress,
     /// The proxy on the way to the server.
     pub proxy: Result<Proxy, Straight>,
+    /// Where the agent's own status is served, if anywhere.
+    pub status_listen: Option<SocketAddr>,
     /// Needed until the agent has enrolled.
     pub code: Result<EnrolmentCode, NoCode>,
     pub state_dir: PathBuf,

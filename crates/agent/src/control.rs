@@ -6,6 +6,7 @@ use crate::{
     clock::{CURE, rounded, seconds_ahead},
     health::Watched,
     retry_log::RetryLog,
+    status::Phase,
 };
 use anyhow::{Context, anyhow, bail};
 use jiff::{SignedDuration, Timestamp};
@@ -97,7 +98,9 @@ impl Agent {
     pub(crate) async fn stay_connected(self: Arc<Self>, stop: CancellationToken) -> Result<(), Removed> {
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         let mut log = RetryLog::default();
+        self.status.certified(self.state.expires_at());
         while !stop.is_cancelled() {
+            self.status.enter(Phase::Connecting);
             let started = Instant::now();
             // Ends what depends on this connection: parked carriers and probes.
             let end = CancellationToken::new();
@@ -111,6 +114,7 @@ impl Agent {
                     Err(error) => error,
                 };
                 let error = format!("{error:#}");
+                self.status.failed(&error);
                 if welcomed {
                     info!(error, "disconnected from the gateway");
                     log = RetryLog::default();
@@ -142,6 +146,7 @@ impl Agent {
         let Some(control) = stop.run_until_cancelled(self.hello()).await else { return Ok(()) };
         let control = control?;
         *welcomed = true;
+        self.status.enter(Phase::Connected);
         info!(server = %self.route.server, "connected to the gateway");
         let (want, wanted) = watch::channel(0);
         let carriers = Arc::clone(self).keep_carriers(wanted, end.clone());
@@ -220,6 +225,7 @@ impl Agent {
                 }
                 () = stop.cancelled(), if !draining => {
                     draining = true;
+                    self.status.enter(Phase::Draining);
                     // Before the carriers end, so that the gateway opens no stream on them.
                     talk.control.send(&FromAgent::Draining).await?;
                     talk.end.cancel();
@@ -232,15 +238,25 @@ impl Agent {
                 message = timeout_at(last_message + SILENCE, talk.control.receive()) => {
                     let message = message.context("the gateway was silent for too long")??;
                     last_message = Instant::now();
+                    let is_ping = matches!(message, ToAgent::Ping);
                     self.act(&mut talk, message).await?;
+                    if !is_ping {
+                        self.count_shares();
+                    }
                 }
                 () = self.health.changed.notified() => {
                     for message in self.health.take_unreported() {
                         talk.control.send(&message).await?;
                     }
+                    self.count_shares();
                 }
             }
         }
+    }
+
+    fn count_shares(&self) {
+        let (shares, unreachable) = self.health.counts();
+        self.status.serves(shares, unreachable);
     }
 
     async fn act(self: &Arc<Self>, talk: &mut Conversation, message: ToAgent) -> anyhow::Result<()> {
@@ -314,6 +330,7 @@ impl Agent {
         match kept {
             Ok(()) => {
                 talk.renew_at = self.state.renew_at();
+                self.status.certified(self.state.expires_at());
                 info!("certificate renewed");
             }
             Err(error) => warn!(error = format!("{error:#}"), "cannot save the renewed certificate"),

@@ -4,6 +4,7 @@ use crate::{
     retry_log::RetryLog,
     route::Route,
     state::{Enrolled, State, StateDir},
+    status::Status,
 };
 use anyhow::anyhow;
 use jiff::Timestamp;
@@ -36,6 +37,7 @@ pub(crate) async fn enrol(
     code: &EnrolmentCode,
     name: &str,
     dir: StateDir,
+    status: &Status,
 ) -> anyhow::Result<State> {
     // Saved before it is used: if the answer is lost, a retry with the same key gets the same identity.
     let key = dir.key()?;
@@ -61,6 +63,7 @@ pub(crate) async fn enrol(
             Err(Failure::NotNow(error)) => error,
         };
         let error = format!("{error:#}");
+        status.failed(&error);
         if log.is_news(&error, Instant::now()) {
             warn!(%server, error, "cannot enrol yet; retrying until the agent stops");
             // A service manager would take it for one that hangs.
@@ -126,7 +129,7 @@ mod tests {
         let code = EnrolmentCode::generate(EnrollmentId::new(Uuid::nil()), Fingerprint::of(b"ca")).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let dir = StateDir::lock(&dir.path().join("state")).unwrap();
-        let ended = timeout(LONG, enrol(&route, &code, "agent", dir)).await;
+        let ended = timeout(LONG, enrol(&route, &code, "agent", dir, &Status::default())).await;
         assert!(ended.is_err(), "{:#}", ended.unwrap().err().unwrap());
     }
 }

@@ -5,6 +5,7 @@
 //! probes of a reachable target doubles.
 
 mod target_in_use;
+mod target_log;
 mod target_state;
 
 pub(crate) use {target_in_use::TargetInUse, target_state::DialledBy};
@@ -14,9 +15,9 @@ use std::{
     mem,
     time::Duration,
 };
+use target_log::log;
 use target_state::TargetState;
 use tokio::{sync::Notify, time::Instant};
-use tracing::{debug, info, warn};
 use wicketgate_model::{ShareId, Target};
 use wicketgate_system::Mutex;
 use wicketgate_transport::{
@@ -136,6 +137,13 @@ impl TargetHealths {
         unreported.filter_map(|share| known.report(share)).collect()
     }
 
+    /// How many shares there are, and of how many the target is not reached.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        let known = self.known.lock();
+        let failing = known.targets.values().filter(|state| state.failure.is_some());
+        (known.shares.len(), failing.map(|state| state.shares.len()).sum())
+    }
+
     /// Records the result of a dial.
     pub(crate) fn record(
         &self,
@@ -232,27 +240,6 @@ impl Known {
         let agent_exhausted = failure.as_ref().is_some_and(|r| r.reason == RefusalReason::AgentExhausted);
         Some(FromAgent::Health { share, health, agent_exhausted, cause: failure.clone() })
     }
-}
-
-/// Logs about a share, its name and its target. Fields of events: a span would be off at a level at which its events are not.
-fn log(
-    (share, name, target): (ShareId, &str, &Target),
-    before: Option<&StreamRefusal>,
-    failure: Option<&StreamRefusal>,
-) {
-    match failure {
-        None => {
-            info!(share.id = %share, share.name = name, %target, "target is reachable again");
-        }
-        Some(StreamRefusal { reason: RefusalReason::AgentExhausted, text }) => {
-            warn!(share.id = %share, share.name = name, %target, error = text, "cannot dial a target");
-        }
-        Some(StreamRefusal { reason, .. }) if before.is_none() => {
-            warn!(share.id = %share, share.name = name, %target, ?reason, "target became unreachable");
-        }
-        Some(_) => {}
-    }
-    debug!(share.id = %share, ?failure, "a target's health changed");
 }
 
 #[cfg(test)]

@@ -26,17 +26,29 @@ mod route;
 pub mod server_address;
 mod shortage;
 mod state;
+mod status;
 
 pub use config::{Config, NoCode};
 pub use proxy::{Proxy, Straight};
 
 use crate::{
-    agent::Agent, assignments::Assignments, control::Removed, health::TargetHealths, names::Names,
-    probe::PROBES, route::Route, state::StateDir,
+    agent::Agent,
+    assignments::Assignments,
+    control::Removed,
+    health::TargetHealths,
+    names::Names,
+    probe::PROBES,
+    route::Route,
+    state::StateDir,
+    status::{Status, http},
 };
 use anyhow::Context;
 use std::{sync::Arc, time::Duration};
-use tokio::{sync::Semaphore, task::JoinHandle, time::timeout};
+use tokio::{
+    sync::Semaphore,
+    task::{JoinHandle, JoinSet},
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 use wicketgate_system::service_manager;
@@ -54,6 +66,12 @@ const CUT: Duration = Duration::from_secs(2);
 pub async fn run(config: Config, stop: CancellationToken, abort: Abort) -> anyhow::Result<()> {
     shortage::raise_limits();
     let dir = StateDir::lock(&config.state_dir)?;
+    let status = Arc::new(Status::default());
+    // Also while the agent enrols and drains. Ends when it is dropped.
+    let mut shown = JoinSet::new();
+    if let Some(address) = config.status_listen {
+        shown.spawn(http::serve(http::listen(address).await?, Arc::clone(&status)));
+    }
     let route = Route { server: config.server, proxy: config.proxy, names: Arc::new(Names::default()) };
     let state = match dir.load()? {
         Ok(state) => {
@@ -64,7 +82,7 @@ pub async fn run(config: Config, stop: CancellationToken, abort: Abort) -> anyho
         }
         Err(dir) => {
             let code = config.code?;
-            let enrolled = stop.run_until_cancelled(enrol::enrol(&route, &code, &config.name, dir));
+            let enrolled = stop.run_until_cancelled(enrol::enrol(&route, &code, &config.name, dir, &status));
             match enrolled.await {
                 Some(state) => state?,
                 None => return Ok(()),
@@ -85,6 +103,7 @@ pub async fn run(config: Config, stop: CancellationToken, abort: Abort) -> anyho
         assignments,
         health: TargetHealths::default(),
         probes: Semaphore::new(PROBES),
+        status,
         streams: TaskTracker::new(),
         finish: Abort::default(),
         abort: abort.clone(),

@@ -1,8 +1,10 @@
 //! The command line.
 
 mod proxy;
+mod status_address;
 
 pub use proxy::ProxyFlags;
+pub use status_address::StatusAddress;
 
 use crate::{
     allow::{AllowList, AllowRule},
@@ -88,6 +90,10 @@ pub struct Start {
     #[command(flatten)]
     proxy: ProxyFlags,
 
+    /// Serve /livez, /readyz and /metrics of this agent, in clear text and without a token. A port alone is at 127.0.0.1
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    status_listen: Option<StatusAddress>,
+
     /// Targets that the agent may connect to, whatever the server assigns; repeatable. Default: all targets.
     /// Examples: 10.20.0.0/16:443,8000-8999, [fd00::/8]:5432, *:5432. A host name is checked by the addresses that
     /// it resolves to. A reload changes the list; streams that run continue
@@ -136,6 +142,7 @@ impl Start {
         Ok(Config {
             server: self.server,
             proxy,
+            status_listen: self.status_listen.map(|at| at.0),
             code,
             state_dir: self.state_dir,
             take_over: self.take_over,

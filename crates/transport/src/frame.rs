@@ -144,7 +144,7 @@ impl RefusalReason {
     /// Those that older gateways do not know.
     const LATER: [Self; 3] = [Self::NoNameServer, Self::NoRoute, Self::NotPermitted];
 
-    fn as_str(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::NotAssigned => "not-assigned",
             Self::NotAllowed => "not-allowed",

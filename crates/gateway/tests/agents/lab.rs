@@ -101,6 +101,7 @@ impl Lab {
             name: "lab".to_owned(),
             take_over: false,
             proxy: Err(Straight::NotSet),
+            status_listen: None,
         }
     }
 
