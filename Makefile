@@ -5,8 +5,14 @@ CARGO ?= cargo
 # Where cargo puts what it builds, also when it was told another place.
 BIN = $(or $(CARGO_TARGET_DIR),target)/debug
 
+# Pinned: a new version of a tool is a change of its own.
+CARGO_DEB_VERSION := 3.8.0
+TOOLS = $(abspath $(or $(CARGO_TARGET_DIR),target))/tools
+# Where tests of the packages have theirs, and the hosts that these are installed on.
+TESTED = $(abspath $(or $(CARGO_TARGET_DIR),target))/packages-test
+
 .DEFAULT_GOAL := help
-.PHONY: help install build demo demo-down test test-kernel named lint openapi schemathesis bench bench-dataplane
+.PHONY: help install build demo demo-down test test-kernel test-packages named lint openapi schemathesis packages bench bench-dataplane
 
 help: ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -27,7 +33,7 @@ demo-down: ## End a demo that was left running, and remove what it made
 	@$(BIN)/wicketgate demo --down
 
 # Every executable that a test starts is built with the tests, once.
-test: install ## Run every test (as root: they make network namespaces); also under a kernel with ESP
+test: install ## Run every test (as root: they make network namespaces); also under a kernel with ESP, and of the packages
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 	  set -x; $(CARGO) nextest run --locked --workspace $(if $(CI),--profile ci); \
 	else \
@@ -35,6 +41,7 @@ test: install ## Run every test (as root: they make network namespaces); also un
 	  set -x; $(CARGO) test --locked --workspace --no-fail-fast; \
 	fi
 	@$(MAKE) --no-print-directory test-kernel
+	@$(MAKE) --no-print-directory test-packages
 
 test-kernel: install ## Run the end-to-end tests of ESP in the kernel, under Debian's kernel in qemu
 	$(CARGO) test --locked --workspace --test it --test command_line --no-run
@@ -45,6 +52,13 @@ test-kernel: install ## Run the end-to-end tests of ESP in the kernel, under Deb
 	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=$(abspath tests/kernel/run.sh) \
 	  $(CARGO) test --locked --workspace --test it -- \
 	  --include-ignored --test-threads 1 kernel_esp overlapping entry_point libreswan guard own_address
+
+# The packages contain the executables of the tests, which are there already.
+test-packages: install build cargo-deb ## Install the packages on hosts with systemd, and use them over real IPsec (as root)
+	tests/packages/root.sh $(TESTED)/root.tar
+	PROFILE=dev STATIC=no OUT=$(TESTED)/packages CARGO_DEB=$(TOOLS)/bin/cargo-deb packaging/build-packages.sh
+	WICKETGATE_TEST_PACKAGES=$(TESTED)/packages WICKETGATE_TEST_ROOT=$(TESTED)/root.tar \
+	  $(CARGO) test --locked --workspace --test it -- --ignored --nocapture e2e::packages
 
 named: install ## Measure how soon faults are named, for docs/TROUBLESHOOTING.md (as root, on a quiet machine); RUNS=3
 	@tests/named.sh
@@ -59,6 +73,15 @@ openapi: ## Update docs/openapi.json from the code
 schemathesis: ## Try the API with whatever its document allows, and more: one of the tests, alone (as root)
 	$(CARGO) build --locked --workspace --bins
 	$(CARGO) test --locked --workspace --test it -- contract::schemathesis --nocapture
+
+packages: cargo-deb ## Build the Debian packages, with debug symbols apart, and a static agent, into target/packages
+	$(CARGO) build --locked --workspace --bins --release
+	CARGO_DEB=$(TOOLS)/bin/cargo-deb packaging/build-packages.sh
+
+.PHONY: cargo-deb
+cargo-deb:
+	@packaging/install-packages.sh packages
+	@test -x $(TOOLS)/bin/cargo-deb || $(CARGO) install --locked cargo-deb --version $(CARGO_DEB_VERSION) --root $(TOOLS)
 
 # Whom the data plane is compared with: the last release, its dependencies as they are now (those that it locks do not
 # build with this compiler), TLS by OpenSSL. Only for the benchmark.

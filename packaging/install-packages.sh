@@ -3,7 +3,7 @@
 # Installs no recommended packages and lets no package start a service, now or at the next boot: the product starts
 # what it needs itself, and a charon of the system's own would hold UDP 500 and 4500.
 #
-#   install-packages.sh [product|demo|test|bench]...     (the first three if none is named)
+#   install-packages.sh [product|demo|test|bench|packages]...     (the first three if none is named)
 set -euo pipefail
 
 # What `wicketgate` runs: strongSwan's charon with the userland-ESP plugin, nftables, namespaces.
@@ -19,16 +19,21 @@ test+=" mariadb-server-core mariadb-client-core redis-server openssh-server open
 test+=" tinyproxy-bin microsocks"
 # Prometheus and its promtool, which tests ask about the metrics and the alert rules. Its service is not started.
 test+=" prometheus"
+# The hosts on which the packages are installed: systemd in containers.
+test+=" mmdebstrap systemd-container"
 # What Libreswan needs, which is itself unpacked by tests/libreswan/fetch.sh: its package conflicts with strongSwan's.
 test+=" libnss3-tools libcap-ng0 libcurl3-nss libevent-pthreads-2.1-7 libldap-2.5-0 libldns3 libunbound8"
 # What the benches compare with, and what building that needs.
 bench="$product haproxy iperf3 openssl gcc libc6-dev libssl-dev pkg-config"
 
+# What making packages needs.
+packages="binutils dpkg-dev gcc libc6-dev make"
+
 wanted=
 for set in "${@:-test}"; do
   case $set in
-    product | demo | test | bench) wanted+=" ${!set}" ;;
-    *) echo "install-packages: no such set: $set (product, demo, test or bench)" >&2; exit 2 ;;
+    product | demo | test | bench | packages) wanted+=" ${!set}" ;;
+    *) echo "install-packages: no such set: $set (product, demo, test, bench or packages)" >&2; exit 2 ;;
   esac
 done
 

@@ -40,6 +40,7 @@ mod origin;
 mod outage;
 mod overlapping;
 mod own_address;
+mod packages;
 mod probes;
 mod problems;
 mod proxies;

@@ -8,6 +8,7 @@ pub(crate) mod home;
 pub(crate) mod hops;
 pub(crate) mod libreswan;
 pub(crate) mod line;
+pub(crate) mod machine;
 pub(crate) mod packets;
 pub(crate) mod ping;
 pub(crate) mod sas;
@@ -40,7 +41,7 @@ pub(crate) const SITE_CIDR: &str = "10.0.0.0/16";
 pub(crate) const SITE_CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
 
 pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
-const PRIVATE: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
+pub(crate) const PRIVATE: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
 /// The address of a target on a host of its own.
 const FAR_TARGET: Ipv4Addr = Ipv4Addr::new(198, 18, 1, 2);
 
@@ -332,7 +333,12 @@ impl World {
 }
 
 /// Links a namespace to the internet's router and returns its next hop. `name` is the router's interface.
-fn join(internet: &Namespace, namespace: &Namespace, name: &str, address: Ipv4Addr) -> Result<Ipv4Addr> {
+pub(crate) fn join(
+    internet: &Namespace,
+    namespace: &Namespace,
+    name: &str,
+    address: Ipv4Addr,
+) -> Result<Ipv4Addr> {
     let [a, b, c, _] = address.octets();
     let hop = Ipv4Addr::new(a, b, c, 1);
     let (near, far) = (format!("{hop}/24"), format!("{address}/24"));

@@ -16,6 +16,12 @@ pub fn stopping() {
     notify(&[NotifyState::Stopping]);
 }
 
+/// The stop may take this long, which is more than the service manager expects.
+pub fn stop_takes(longest: Duration) {
+    let microseconds = u32::try_from(longest.as_micros()).unwrap_or(u32::MAX);
+    notify(&[NotifyState::ExtendTimeoutUsec(microseconds)]);
+}
+
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "the service manager cannot be notified");

@@ -45,6 +45,9 @@ use oidc::Oidc;
 /// Time for a port to become free: the daemon that a killed gateway was just starting may hold it for a moment.
 const FREE_WITHIN: Duration = Duration::from_secs(1);
 
+/// What a stop takes at most beside `--drain`: notices, deliveries, requests, tasks.
+const STOP_BESIDES_DRAIN: Duration = Duration::from_secs(30);
+
 /// The directory in the data directory that holds the authority's key.
 const CA: &str = "ca";
 
@@ -186,6 +189,7 @@ impl Up {
                 return Err(error);
             }
         };
+        let longest_stop = Duration::from_secs(self.drain.into()) + STOP_BESIDES_DRAIN;
         let (server_end, gateway_end) = link::in_process(gateway_id, self.location);
         let config = GatewayConfig {
             backend,
@@ -205,7 +209,7 @@ impl Up {
         server.run_in_background(renewal);
 
         service_manager::ready("serving");
-        stop_on_signal(server, gateway, reload).await
+        stop_on_signal(server, gateway, longest_stop, reload).await
     }
 
     /// Checks what the parser cannot. Writes and changes nothing.
@@ -260,6 +264,7 @@ impl Up {
 async fn stop_on_signal(
     server: Server,
     gateway: Gateway,
+    longest_stop: Duration,
     mut reload: impl FnMut() -> Option<Box<Up>>,
 ) -> anyhow::Result<()> {
     let (mut signals, mut reloads) = (StopSignals::new()?, ReloadSignals::new()?);
@@ -275,6 +280,7 @@ async fn stop_on_signal(
             }
         }
     };
+    service_manager::stop_takes(longest_stop);
     info!(signal, "stopping; a second signal cuts all connections at once");
     // The gateway stops first, so that its last reports are recorded.
     let again = async {

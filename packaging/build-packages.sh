@@ -1,0 +1,34 @@
+#!/bin/bash
+# Makes the Debian packages from the executables that are built, and agents that need no C library, for hosts other than
+# Debian 12. The debug symbols are in packages of their own. `make packages` runs it.
+#
+#   PROFILE   cargo's profile that the executables were built with (release)
+#   OUT       where everything is put (target/packages)
+#   STATIC    `no`: without the static agents
+set -euo pipefail
+cd "$(dirname "$0")/.."
+target=${CARGO_TARGET_DIR:-target}
+out=${OUT:-$target/packages}
+rm -rf "$out" && mkdir -p "$out"
+
+for package in wicketgate wicketgate-agent; do
+  "${CARGO_DEB:-cargo-deb}" --package "$package" --profile "${PROFILE:-release}" --no-build --dbgsym --quiet --output "$out/"
+done
+
+# A static agent for each architecture whose musl library the toolchain has. Without any, the C library of this machine is
+# linked in; it resolves names from /etc/hosts and DNS.
+agents=
+[ "${STATIC:-}" != no ] || exit 0
+for architecture in x86_64 aarch64; do
+  musl=$architecture-unknown-linux-musl
+  ! [ -d "$(rustc --print target-libdir --target "$musl")" ] || agents+=" $musl"
+done
+[ -n "$agents" ] || agents=$(rustc -vV | sed -n 's/^host: //p')
+for triple in $agents; do
+  RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --package wicketgate-agent --target "$triple"
+  built=$target/$triple/release/wicketgate-agent name=wicketgate-agent-static-${triple%%-*}
+  objcopy --only-keep-debug "$built" "$out/$name.debug"
+  objcopy --strip-all --add-gnu-debuglink="$out/$name.debug" "$built" "$out/$name"
+done
+
+(cd "$out" && sha256sum -- * >SHA256SUMS && ls -l --block-size=KiB)
