@@ -65,6 +65,8 @@ fn an_agent_tells_on_its_host_whether_it_serves_and_what_it_carries() -> Result<
         "{metrics}"
     );
 
+    super::alerts::promtool(&["check", "metrics"], &metrics)?;
+
     world.gateway.process.kill()?;
     ready(&world, "503", r#""status":"connecting","error":""#)?;
     agent.process.alive()?;

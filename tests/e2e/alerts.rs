@@ -47,7 +47,7 @@ fn value(metrics: &str, name: &str, labels: &[&str]) -> Option<f64> {
     metrics.lines().find(is_it)?.rsplit_once(' ')?.1.parse().ok()
 }
 
-fn promtool(arguments: &[&str], input: &str) -> Result<()> {
+pub(super) fn promtool(arguments: &[&str], input: &str) -> Result<()> {
     let mut command = Command::new("promtool");
     let piped = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = piped.spawn().context("promtool is missing: apt-get install prometheus")?;

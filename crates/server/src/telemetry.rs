@@ -3,7 +3,6 @@
 //! Invariant: labels have few values. A route is a template and never a path. `share_traffic` and `tunnels` bound the series of
 //! shares and tunnels.
 
-mod classic;
 mod share_traffic;
 mod tunnels;
 
@@ -13,7 +12,7 @@ use axum::{
     Router,
     extract::State,
     http::{
-        HeaderMap, HeaderValue, StatusCode,
+        HeaderMap, StatusCode,
         header::{ACCEPT, CONTENT_TYPE},
     },
     response::{IntoResponse, Response},
@@ -29,21 +28,16 @@ use tracing::warn;
 
 use wicketgate_model::{Connection, EspMode, ShareId, Status, TrafficDelta, TunnelId};
 use wicketgate_store::Store;
+use wicketgate_system::metrics_text::negotiated;
 
 use crate::{
     gateways::Gateways,
     metric::{Labels, registered},
 };
-use classic::classic;
 use share_traffic::ShareTraffic;
 pub(crate) use tunnels::TunnelFacts;
 use tunnels::TunnelSeries;
 
-/// The content type of OpenMetrics 1.0.
-const OPEN_METRICS: HeaderValue =
-    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-/// The content type of Prometheus' own text format.
-const CLASSIC: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 /// Seconds, from an answer out of memory to the longest that a request may take.
 const BUCKETS: [f64; 11] = [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 5.0, 30.0];
 
@@ -141,21 +135,17 @@ pub(crate) fn router(scrape: Scrape) -> Router {
     Router::new().route("/metrics", get(text)).with_state(scrape)
 }
 
-/// In OpenMetrics, unless the reader accepts other formats only, or just any.
 async fn text(State(scrape): State<Scrape>, headers: HeaderMap) -> Response {
     scrape.refresh().await;
     let mut text = String::new();
     match encode(&mut text, &scrape.registry) {
-        Ok(()) if headers.get(ACCEPT).is_none_or(names_open_metrics) => {
-            ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response()
+        Ok(()) => {
+            let accept = headers.get(ACCEPT).map(|accept| accept.to_str().unwrap_or_default());
+            let (kind, text) = negotiated(text, accept);
+            ([(CONTENT_TYPE, kind)], text).into_response()
         }
-        Ok(()) => ([(CONTENT_TYPE, CLASSIC)], classic(&text)).into_response(),
         Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }
-}
-
-fn names_open_metrics(accept: &HeaderValue) -> bool {
-    accept.to_str().is_ok_and(|accept| accept.contains("application/openmetrics-text"))
 }
 
 impl Scrape {
@@ -240,7 +230,7 @@ mod tests {
         let scraped = async || {
             let request = Request::get("/metrics").body(Body::empty()).unwrap();
             let response = router.clone().oneshot(request).await.unwrap();
-            assert_eq!(response.headers()[CONTENT_TYPE], OPEN_METRICS);
+            assert_eq!(response.headers()[CONTENT_TYPE], wicketgate_system::metrics_text::OPEN_METRICS);
             String::from_utf8(to_bytes(response.into_body(), 1 << 20).await.unwrap().to_vec()).unwrap()
         };
 

@@ -6,6 +6,7 @@ pub mod directory_lock;
 mod if_exists;
 mod latest;
 pub mod log;
+pub mod metrics_text;
 pub mod open_files;
 mod outage;
 pub mod own_directory;

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
-    header::{ALLOW, CONTENT_TYPE},
+    header::{ACCEPT, ALLOW, CONTENT_TYPE},
     server::conn::http1,
     service::service_fn,
 };
@@ -19,7 +19,7 @@ use tokio::{
     time::timeout,
 };
 use tracing::{debug, info};
-use wicketgate_system::accept::Acceptor;
+use wicketgate_system::{accept::Acceptor, metrics_text::negotiated};
 
 /// A service manager, Prometheus, and a person who looks.
 const MOST_CONNECTIONS: usize = 16;
@@ -28,7 +28,6 @@ const WITHIN: Duration = Duration::from_secs(10);
 /// Bytes of a request's head.
 const LARGEST_HEAD: usize = 16 * 1024;
 
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -90,7 +89,11 @@ fn answer<B>(request: &Request<B>, status: &Status) -> Response<String> {
             with(if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, JSON, text)
         }
         "/metrics" => match status.metrics() {
-            Ok(text) => with(StatusCode::OK, OPEN_METRICS, text),
+            Ok(text) => {
+                let accept = request.headers().get(ACCEPT).map(|accept| accept.to_str().unwrap_or_default());
+                let (kind, text) = negotiated(text, accept);
+                with(StatusCode::OK, kind, text)
+            }
             Err(_) => {
                 with(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "the metrics cannot be encoded\n".to_owned())
             }

@@ -1,10 +1,25 @@
-//! Metrics in Prometheus' own text format 0.0.4, for readers that do not ask for OpenMetrics: `curl`, `promtool check metrics`.
+//! The format of metrics: OpenMetrics, or Prometheus' own text format 0.0.4 for readers that do not ask for it, such as `curl` and
+//! `promtool check metrics`.
 //!
 //! The values are the same. In the older format, the family of a counter has the suffix of its sample, and there are no units,
 //! no infos and no end.
 
+/// The content type of OpenMetrics 1.0.
+pub const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The content type of Prometheus' own text format.
+pub const CLASSIC: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The content type and the text for a reader with this `Accept` header: OpenMetrics, unless it accepts other formats only, or just
+/// any. `open_metrics`: as `prometheus-client` writes it.
+pub fn negotiated(open_metrics: String, accept: Option<&str>) -> (&'static str, String) {
+    match accept.is_none_or(|accept| accept.contains("application/openmetrics-text")) {
+        true => (OPEN_METRICS, open_metrics),
+        false => (CLASSIC, classic(&open_metrics)),
+    }
+}
+
 /// Converts a text in OpenMetrics 1.0, as `prometheus-client` writes it: HELP, TYPE and UNIT of a family, then its samples.
-pub(super) fn classic(open_metrics: &str) -> String {
+fn classic(open_metrics: &str) -> String {
     let mut text = String::with_capacity(open_metrics.len());
     let mut help = None;
     for line in open_metrics.lines() {
