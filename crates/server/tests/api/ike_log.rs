@@ -18,7 +18,7 @@ fn line(number: u64) -> IkeLogLine {
         number,
         at: Timestamp::from_second(i64::try_from(number).unwrap()).unwrap(),
         group: "IKE".to_owned(),
-        ike_sa: (number % 2 == 0).then_some(7),
+        ike_sa: number.is_multiple_of(2).then_some(7),
         text: format!("line \"{number}\""),
     }
 }
