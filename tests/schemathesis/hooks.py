@@ -1,7 +1,7 @@
 """Adjusts requests where the OpenAPI document alone does not give schemathesis enough information.
 
 A valid request names an existing tunnel, environment, location and Frontdoor, a network without host bits, a future
-time, a step that fits the duration, and a health check that fits closeWhenUnserved: these hooks insert them. They also prevent requests from deleting or changing
+time, a step that fits the duration, a health check that fits closeWhenUnserved, and no grace time with a cut: these hooks insert them. They also prevent requests from deleting or changing
 what the run itself needs.
 """
 
@@ -53,6 +53,9 @@ def before_call(context, case, kwargs):
     if case.path.endswith("/api-accounts"):
         # There may be several organizations by now, created with Frontdoors.
         body["organizationId"] = PRESENT["organizationId"]
+    if body.get("cut") and body.get("graceSeconds") is not None:
+        # No older key is to work after a cut.
+        body["graceSeconds"] = 0
     if "peerCidr" in body:
         body["peerCidr"] = str(ipaddress.ip_network(body["peerCidr"], strict=False))
     if body.get("loadBalancerIp") is not None:
