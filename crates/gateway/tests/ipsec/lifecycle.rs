@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 use wicketgate_gateway::ipsec::{Backend, IpsecConfig, IpsecMode};
-use wicketgate_model::{ConnectionState, EspMode, TunnelDesired};
+use wicketgate_model::{ConnectionState, EspMode, Generation, TunnelDesired};
 
 #[test]
 fn two_sites_with_the_same_subnet_are_kept_apart() {
@@ -56,6 +56,40 @@ fn two_sites_with_the_same_subnet_are_kept_apart() {
         assert_eq!(world.talk(1, SOON).unwrap(), "second");
         backend.purge().await.unwrap();
         assert_eq!(world.traces(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_cut_of_while_the_gateway_was_away_is_made_once_by_the_next_run() {
+    if !is_root() {
+        return;
+    }
+    World::new("cut", 1).run(|mut world| async move {
+        let backend = world.backend().await;
+        backend.ensure(&desired(0, &[&key(0)])).await.unwrap();
+        world.sites[0].start(&world.lab, &vpn_config(0, &key(0))).unwrap();
+        world.connect(0);
+        drop(backend);
+
+        // Its daemon has kept the SA meanwhile, which was made with a key that is not valid any more.
+        let backend = world.backend().await;
+        let generation = Generation::new(2);
+        let cut = TunnelDesired { generation, cut: Some(generation), ..desired(0, &[&key(1)]) };
+        backend.ensure(&cut).await.unwrap();
+        let sas = || world.sites[0].swanctl(&["--list-sas"]).map(|said| said.contains("INSTALLED"));
+        world.lab.until("the SA is ended", SOON, || Ok((!sas()?).then_some(()))).unwrap();
+        assert!(!world.sites[0].try_connect().unwrap(), "the older key connects");
+        world.sites[0].load(&vpn_config(0, &key(1))).unwrap();
+        world.connect(0);
+        drop(backend);
+
+        // Neither the next run nor another change repeats it.
+        let backend = world.backend().await;
+        let found = backend.ensure(&cut).await.unwrap();
+        wait_for(&found, "it is up", |c| c.state == ConnectionState::Up).await;
+        backend.ensure(&TunnelDesired { generation: Generation::new(3), ..cut }).await.unwrap();
+        assert!(sas().unwrap(), "it was cut again");
+        backend.purge().await.unwrap();
     });
 }
 
