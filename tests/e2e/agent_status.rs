@@ -58,7 +58,7 @@ fn an_agent_tells_on_its_host_whether_it_serves_and_what_it_carries() -> Result<
     let metrics = world.lab.until("the streams are counted", PATIENCE, || {
         let metrics = get(&world, "/metrics")?.1;
         let has = |line: &&str| metrics.lines().any(|one| one == format!("wicketgate_agent_{line}"));
-        Ok(wanted.iter().all(|line| has(line)).then_some(metrics))
+        Ok(wanted.iter().all(has).then_some(metrics))
     })?;
     ensure!(
         !metrics.contains("127.0.0.1") && metrics.contains("certificate_expiry_timestamp_seconds 1"),

@@ -49,7 +49,7 @@ pub async fn check(config: Config) -> Report {
         }
         Proof::Neither(error) => {
             report.add(CheckStep::Tls, &route.server, skip("the authority of the server is not known yet"));
-            report.add(CheckStep::Identity, state_dir.display(), fail(format!("{error:#}")));
+            report.add(CheckStep::Identity, &state_dir.display(), fail(format!("{error:#}")));
             report.add(CheckStep::Clock, &route.server, skip(NOT_REACHED));
             None
         }
@@ -89,7 +89,7 @@ async fn way(route: &Route, report: &mut Report) -> Option<TcpStream> {
             let through = why_straight().map_or_else(|| pass(format!("connects to {server}")), skip);
             (pass(format!("connected to {peer}")), through)
         }
-        Err(error @ NoRoute::Refused(_)) => (pass("connected"), fail(error)),
+        Err(error @ NoRoute::Refused(_)) => (pass("connected"), fail(error.to_string())),
         Err(error) => {
             let advice = "check the address, and firewalls on the way";
             let error = match error {
@@ -101,7 +101,7 @@ async fn way(route: &Route, report: &mut Report) -> Option<TcpStream> {
     };
     report.add(CheckStep::Tcp, dialled, tcp);
     let shown = route.proxy.as_ref().map_or_else(|_| "proxy".to_owned(), ToString::to_string);
-    report.add(CheckStep::Proxy, shown, proxy);
+    report.add(CheckStep::Proxy, &shown, proxy);
     connected.ok()
 }
 
@@ -132,6 +132,6 @@ async fn trial(route: &Route, code: &EnrolmentCode, tcp: Option<TcpStream>, repo
     };
     tls(route, shaken.as_ref(), report);
     let why = "not enrolled yet; the enrolment code is kept for the first start";
-    report.add(CheckStep::Identity, code.enrollment(), skip(why));
+    report.add(CheckStep::Identity, &code.enrollment(), skip(why));
     clock_by_certificate(route, shaken.as_ref(), report);
 }

@@ -38,7 +38,7 @@ pub(super) async fn ask(
     };
     tls(route, shaken.as_ref(), report);
     let Some(Ok(control)) = shaken else {
-        report.add(CheckStep::Identity, state.agent(), skip(NOT_REACHED));
+        report.add(CheckStep::Identity, &state.agent(), skip(NOT_REACHED));
         clock_by_certificate(route, shaken.as_ref(), report);
         return None;
     };
@@ -48,7 +48,7 @@ pub(super) async fn ask(
             let (environment, until) = (state.environment(), state.expires_at());
             let accepted =
                 format!("accepted for environment {environment}; the certificate is renewed before {until}");
-            report.add(CheckStep::Identity, state.agent(), pass(accepted));
+            report.add(CheckStep::Identity, &state.agent(), pass(accepted));
             let clock = match time.map(|server| seconds_ahead(Timestamp::now(), server)) {
                 None => skip("the gateway does not tell its time"),
                 Some(None) => pass("agrees with the server's"),
@@ -61,7 +61,7 @@ pub(super) async fn ask(
             Some(Answer { assignments })
         }
         Err(error) => {
-            report.add(CheckStep::Identity, state.agent(), fail(format!("{error:#}")));
+            report.add(CheckStep::Identity, &state.agent(), fail(format!("{error:#}")));
             report.add(CheckStep::Clock, "the clock of this host", skip(NOT_REACHED));
             None
         }

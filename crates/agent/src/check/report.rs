@@ -50,7 +50,7 @@ impl Report {
     pub(super) fn add(
         &mut self,
         check: CheckStep,
-        subject: impl ToString,
+        subject: &(impl fmt::Display + ?Sized),
         (result, message): (Verdict, String),
     ) {
         self.checks.push(Line { check, subject: subject.to_string(), result, message });
@@ -62,16 +62,16 @@ impl Report {
     }
 }
 
-pub(super) fn pass(message: impl ToString) -> (Verdict, String) {
-    (Verdict::Pass, message.to_string())
+pub(super) fn pass(message: impl Into<String>) -> (Verdict, String) {
+    (Verdict::Pass, message.into())
 }
 
-pub(super) fn fail(message: impl ToString) -> (Verdict, String) {
-    (Verdict::Fail, message.to_string())
+pub(super) fn fail(message: impl Into<String>) -> (Verdict, String) {
+    (Verdict::Fail, message.into())
 }
 
-pub(super) fn skip(message: impl ToString) -> (Verdict, String) {
-    (Verdict::Skip, message.to_string())
+pub(super) fn skip(message: impl Into<String>) -> (Verdict, String) {
+    (Verdict::Skip, message.into())
 }
 
 /// A line a step.

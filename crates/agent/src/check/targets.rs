@@ -45,7 +45,7 @@ pub(super) async fn check(
         }
     }
     for (share, unfit) in &refused {
-        report.add(CheckStep::AllowList, share, fail(unfit));
+        report.add(CheckStep::AllowList, share, fail(unfit.as_str()));
     }
     if refused.is_empty() {
         let permitted = match list.is_empty() {
@@ -77,10 +77,10 @@ async fn probe_all(
     });
     let results: Vec<_> = stream::iter(probes).buffered(PROBES).collect().await;
     for (target, result) in results {
-        report.add(CheckStep::Target, target, result);
+        report.add(CheckStep::Target, &target, result);
     }
     if beyond > 0 {
-        report.add(CheckStep::Target, format!("{beyond} more"), skip(format!("at most {MOST} are checked")));
+        report.add(CheckStep::Target, &format!("{beyond} more"), skip(format!("at most {MOST} are checked")));
     }
     if is_empty {
         report.add(CheckStep::Target, "targets", skip("no share of the environment can be served"));
