@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 use wicketgate_lab::{Agent, AgentOptions, End, Namespace, Process, named};
+use wicketgate_transport::{enrolment_code::EnrolmentCode, trust::Fingerprint};
 
 use crate::harness::{
     PATIENCE, World, agent_executable, door,
@@ -203,6 +204,14 @@ fn each_refusal_of_a_proxy_is_named_with_what_to_do() -> Result<()> {
         let out = command.output()?;
         ensure!(String::from_utf8_lossy(&out.stdout).contains(report), "{out:?}");
     }
+
+    // The certificate of a proxy that opens TLS is not of the authority in the code, and the code is not sent to it.
+    let other =
+        EnrolmentCode::generate(code.parse::<EnrolmentCode>()?.enrollment(), Fingerprint::of(b"other"))?;
+    let mut opened = agent(&world, "opened", SERVER, ("", &http(3128, &right)), Some(&other.expose()))?;
+    let ended = opened.process.wait(PATIENCE)?;
+    let says = opened.process.said().contains("opens TLS: have https://gateway.test:7443 exempted from that");
+    ensure!(ended.code() == Some(1) && says, "{ended}: {}", opened.process.tail());
 
     // What the command line says itself, without repeating the password.
     let shown = format!("http://{USER}:{PASSWORD}@{HTTP}");
