@@ -42,6 +42,20 @@ pub fn run(name: &str, program: impl Future<Output = anyhow::Result<()>>) -> Exi
     }
 }
 
+/// Runs a short command without a log: what it prints is its result.
+pub fn ask(command: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(command),
+        Err(error) => {
+            #[expect(clippy::print_stderr, reason = "the error message of the program")]
+            {
+                eprintln!("could not start the runtime: {error}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// The signals that stop a program.
 #[derive(Debug)]
 pub struct StopSignals {

@@ -7,7 +7,7 @@ mod up;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use wicketgate_settings::{
     Settings,
     config_command::{ConfigCommand, Role},
@@ -45,6 +45,10 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
+    let matches = Cli::command().subcommands(wicketgate_cli::commands()).get_matches();
+    if Cli::from_arg_matches(&matches).is_err() {
+        return ask(&matches);
+    }
     let (cli, mut settings) = wicketgate_settings::parse::<Cli>();
     program::run("wicketgate", async {
         match cli.verb {
@@ -71,4 +75,10 @@ impl Cli {
             Verb::Down(_) | Verb::Config(_) | Verb::Demo(_) => Ok(()),
         }
     }
+}
+
+/// Runs a verb that asks a server over its API.
+fn ask(matches: &clap::ArgMatches) -> ExitCode {
+    let Some((name, matches)) = matches.subcommand() else { return ExitCode::from(2) };
+    program::ask(wicketgate_cli::run(name, matches))
 }

@@ -1,0 +1,156 @@
+//! Which server is asked, and as whom: contexts in a file of the user's, environment variables, or the admin token of a
+//! gateway on this host.
+
+use std::{
+    collections::BTreeMap,
+    env, fs, io,
+    path::{Path, PathBuf},
+};
+
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize};
+use url::Url;
+use wicketgate_client::{Client, Credentials};
+use wicketgate_system::private_file;
+
+use crate::failed::Failed;
+
+/// Where `wicketgate up` keeps its data and listens by default.
+const LOCAL_TOKEN: &str = "/var/lib/wicketgate/admin.token";
+const LOCAL_SERVER: &str = "http://127.0.0.1:8480";
+
+/// The contexts of a user. Secrets are in files of their own.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Contexts {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) current: Option<String>,
+    #[serde(default)]
+    pub(crate) contexts: BTreeMap<String, Context>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Context {
+    pub(crate) server: Url,
+    /// The Frontdoor that commands are about, by its id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) frontdoor: Option<String>,
+    /// Of an API account; the secret belongs to it. Otherwise, the secret is a token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) account: Option<String>,
+    /// Certificates (PEM) that are trusted besides those of the system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ca: Option<PathBuf>,
+}
+
+/// What the flags of every command, and the environment, say.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Choice {
+    pub(crate) context: Option<String>,
+    pub(crate) server: Option<Url>,
+    pub(crate) token_file: Option<String>,
+    pub(crate) frontdoor: Option<String>,
+    pub(crate) ca: Option<PathBuf>,
+}
+
+/// The server to ask.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) client: Client,
+    /// What was chosen: a name or an id.
+    pub(crate) frontdoor: Option<String>,
+}
+
+/// The folder of the contexts and their secrets.
+pub(crate) fn folder() -> Result<PathBuf, Failed> {
+    let home = || env::var_os("HOME").map(|home| Path::new(&home).join(".config"));
+    let config = env::var_os("XDG_CONFIG_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    let config =
+        config.or_else(home).ok_or_else(|| Failed::usage("neither XDG_CONFIG_HOME nor HOME is set"))?;
+    Ok(config.join("wicketgate"))
+}
+
+impl Contexts {
+    pub(crate) fn load(folder: &Path) -> Result<Self, Failed> {
+        let file = folder.join("contexts.toml");
+        let why = |error: &dyn std::fmt::Display| Failed::other(format!("{}: {error}", file.display()));
+        match fs::read_to_string(&file) {
+            Ok(text) => toml::from_str(&text).map_err(|error| why(&error.message())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(why(&error)),
+        }
+    }
+
+    pub(crate) fn store(&self, folder: &Path) -> Result<(), Failed> {
+        let text = toml::to_string(self).map_err(|error| Failed::other(error.to_string()))?;
+        fs::create_dir_all(folder)?;
+        Ok(private_file::replace(&folder.join("contexts.toml"), text.as_bytes())?)
+    }
+}
+
+/// The file with the secret of a context.
+pub(crate) fn secret_file(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.secret"))
+}
+
+/// The first line of a file with a secret, or of standard input for `-`.
+pub(crate) fn secret(file: &str) -> Result<SecretString, Failed> {
+    let text = SecretString::from(crate::schema::read(file)?);
+    let line = text.expose_secret().lines().next().unwrap_or_default().trim();
+    if line.is_empty() {
+        return Err(Failed::usage(format!("{file} is empty: it has to contain the secret")));
+    }
+    Ok(line.into())
+}
+
+impl Choice {
+    /// The session that the flags, the environment and the contexts ask for.
+    pub(crate) fn session(&self, folder: &Path) -> Result<Session, Failed> {
+        let contexts = Contexts::load(folder)?;
+        let named = self.context.as_ref().or(contexts.current.as_ref());
+        if let (Some(server), None) = (&self.server, &self.context) {
+            let token = self.token_file.as_deref().map(secret).transpose()?;
+            return self.with(server.clone(), token.map(Credentials::Token), None, None);
+        }
+        let Some(name) = named else { return self.local() };
+        let Some(context) = contexts.contexts.get(name) else {
+            let known: Vec<_> = contexts.contexts.keys().map(String::as_str).collect();
+            return Err(Failed::usage(format!("there is no context {name}: there are {}", known.join(", "))));
+        };
+        let credentials = match &self.token_file {
+            Some(file) => Credentials::Token(secret(file)?),
+            None => {
+                let secret = secret(&secret_file(folder, name).display().to_string())?;
+                match &context.account {
+                    Some(id) => Credentials::Account { id: id.clone(), secret },
+                    None => Credentials::Token(secret),
+                }
+            }
+        };
+        let server = self.server.clone().unwrap_or_else(|| context.server.clone());
+        self.with(server, Some(credentials), context.frontdoor.clone(), context.ca.clone())
+    }
+
+    /// On the host of a server, its admin token is used.
+    fn local(&self) -> Result<Session, Failed> {
+        let file = self.token_file.as_deref().unwrap_or(LOCAL_TOKEN);
+        if self.token_file.is_none() && !Path::new(file).exists() {
+            return Err(Failed::NotSignedIn(
+                "not signed in to a server\nSign in with: wicketgate login --server URL --token-file FILE"
+                    .to_owned(),
+            ));
+        }
+        let server = Url::parse(LOCAL_SERVER).map_err(|error| Failed::other(error.to_string()))?;
+        self.with(server, Some(Credentials::Token(secret(file)?)), None, None)
+    }
+
+    fn with(
+        &self,
+        server: Url,
+        credentials: Option<Credentials>,
+        frontdoor: Option<String>,
+        ca: Option<PathBuf>,
+    ) -> Result<Session, Failed> {
+        let client = Client::new(server, credentials, self.ca.clone().or(ca))?;
+        Ok(Session { client, frontdoor: self.frontdoor.clone().or(frontdoor) })
+    }
+}

@@ -1,0 +1,214 @@
+//! The kinds of resources: where each is in the API, and what a table shows of it.
+
+/// A kind of resource.
+#[derive(Debug)]
+pub(crate) struct Kind {
+    /// As in a command: `wicketgate share list`.
+    pub(crate) name: &'static str,
+    pub(crate) plural: &'static str,
+    /// Below the Frontdoor, or below `frontdoor/v2`.
+    pub(crate) path: &'static str,
+    pub(crate) is_below_frontdoor: bool,
+    /// The property that identifies it in a path.
+    pub(crate) id: &'static str,
+    /// The property that a person calls it by, and that the list can be filtered by.
+    pub(crate) label: &'static str,
+    /// The schema of a POST, and of a PATCH.
+    pub(crate) create: Option<&'static str>,
+    pub(crate) update: Option<&'static str>,
+    pub(crate) deletes: bool,
+    /// It has a `status` that settles some time after a write.
+    pub(crate) settles: bool,
+    pub(crate) columns: &'static [Column],
+    /// The command to go on with after a success.
+    pub(crate) next: &'static str,
+}
+
+/// A column of a table.
+#[derive(Debug)]
+pub(crate) struct Column {
+    pub(crate) title: &'static str,
+    /// A JSON pointer (RFC 6901).
+    pub(crate) pointer: &'static str,
+    /// Only with `-o wide`.
+    pub(crate) is_wide: bool,
+}
+
+const fn column(title: &'static str, pointer: &'static str) -> Column {
+    Column { title, pointer, is_wide: false }
+}
+
+const fn wide(title: &'static str, pointer: &'static str) -> Column {
+    Column { title, pointer, is_wide: true }
+}
+
+/// What most kinds have in common.
+const PLAIN: Kind = Kind {
+    name: "",
+    plural: "",
+    path: "",
+    is_below_frontdoor: true,
+    id: "id",
+    label: "name",
+    create: None,
+    update: None,
+    deletes: false,
+    settles: false,
+    columns: &[],
+    next: "",
+};
+
+pub(crate) const FRONTDOOR: Kind = Kind {
+    name: "frontdoor",
+    plural: "Frontdoors",
+    is_below_frontdoor: false,
+    label: "defaultNamespaceName",
+    create: Some("FrontdoorRequest"),
+    update: Some("FrontdoorPatch"),
+    deletes: true,
+    columns: &[
+        column("NAME", "/defaultNamespaceName"),
+        column("ORGANIZATION", "/organizationId"),
+        column("ID", "/id"),
+        column("CREATED", "/createdAt"),
+    ],
+    next: "wicketgate tunnel create --help",
+    ..PLAIN
+};
+
+pub(crate) const TUNNEL: Kind = Kind {
+    name: "tunnel",
+    plural: "tunnels",
+    path: "ipsec-tunnels",
+    create: Some("IpsecTunnelRequest"),
+    update: Some("IpsecTunnelPatch"),
+    deletes: true,
+    settles: true,
+    columns: &[
+        column("NAME", "/name"),
+        column("STATUS", "/status"),
+        column("CONNECTION", "/connection/state"),
+        column("PEER", "/peerPublicIp"),
+        column("NETWORK", "/peerCidr"),
+        column("LOAD BALANCER", "/loadBalancerIp"),
+        column("WHY", "/statusDetail/message"),
+        wide("LOCATION", "/locationId"),
+        wide("GATEWAY", "/gatewayPublicIp"),
+        wide("NAMESPACE", "/namespace"),
+        wide("ID", "/id"),
+        wide("CREATED", "/createdAt"),
+    ],
+    next: "wicketgate tunnel config {name} --format strongswan > {name}.conf",
+    ..PLAIN
+};
+
+pub(crate) const SHARE: Kind = Kind {
+    name: "share",
+    plural: "shares",
+    path: "ipsec-shares",
+    create: Some("IpsecShareRequest"),
+    update: Some("IpsecSharePatch"),
+    deletes: true,
+    settles: true,
+    columns: &[
+        column("NAME", "/name"),
+        column("STATUS", "/status"),
+        column("READY", "/ready"),
+        column("PORT", "/ingressPort"),
+        column("TARGET", "/target"),
+        column("WHY", "/statusDetail/message"),
+        wide("TUNNEL", "/ipsecTunnelId"),
+        wide("ENVIRONMENT", "/envZId"),
+        wide("ID", "/id"),
+        wide("CREATED", "/createdAt"),
+    ],
+    next: "wicketgate share check {name}",
+    ..PLAIN
+};
+
+pub(crate) const ENVIRONMENT: Kind = Kind {
+    name: "env",
+    plural: "environments",
+    path: "environments",
+    update: Some("EnvironmentPatch"),
+    deletes: true,
+    columns: &[
+        column("NAME", "/name"),
+        column("STATUS", "/status"),
+        column("ZID", "/zId"),
+        wide("ID", "/id"),
+        wide("CREATED", "/createdAt"),
+    ],
+    next: "wicketgate share create --help",
+    ..PLAIN
+};
+
+pub(crate) const AGENT: Kind = Kind {
+    name: "agent",
+    plural: "agents",
+    path: "agents",
+    deletes: true,
+    columns: &[
+        column("NAME", "/name"),
+        column("STATUS", "/status"),
+        column("ENVIRONMENT", "/envZId"),
+        column("ADDRESS", "/address"),
+        column("VERSION", "/version"),
+        column("SINCE", "/connectedSince"),
+        wide("LAST SEEN", "/lastSeen"),
+        wide("ID", "/id"),
+    ],
+    next: "wicketgate share create --help",
+    ..PLAIN
+};
+
+pub(crate) const ACCOUNT: Kind = Kind {
+    name: "account",
+    plural: "API accounts",
+    path: "api-accounts",
+    is_below_frontdoor: false,
+    id: "clientId",
+    create: Some("ApiAccountRequest"),
+    deletes: true,
+    columns: &[
+        column("NAME", "/name"),
+        column("SCOPES", "/scopes"),
+        column("CLIENT ID", "/clientId"),
+        column("EXPIRES", "/expiresAt"),
+        wide("ORGANIZATION", "/organizationId"),
+        wide("CREATED", "/createdAt"),
+    ],
+    next: "wicketgate login --account {clientId} --secret-file FILE",
+    ..PLAIN
+};
+
+pub(crate) const LOCATION: Kind = Kind {
+    name: "location",
+    plural: "locations",
+    path: "locations",
+    label: "id",
+    columns: &[column("ID", "/id"), column("MAX TUNNELS", "/maxTunnels")],
+    ..PLAIN
+};
+
+pub(crate) const EXECUTION: Kind = Kind {
+    name: "execution",
+    plural: "executions",
+    path: "executions",
+    label: "id",
+    columns: &[
+        column("TIME", "/createdAt"),
+        column("ACTION", "/action"),
+        column("RESOURCE", "/resourceId"),
+        column("BY", "/actor"),
+        column("STATUS", "/status"),
+        column("WHY", "/message"),
+        wide("ID", "/id"),
+        wide("PROCESS", "/processId"),
+    ],
+    ..PLAIN
+};
+
+/// In the order of `--help`.
+pub(crate) const KINDS: &[&Kind] =
+    &[&FRONTDOOR, &TUNNEL, &SHARE, &ENVIRONMENT, &AGENT, &ACCOUNT, &LOCATION, &EXECUTION];

@@ -1,0 +1,75 @@
+//! The command line's verbs over the public API. Standard output is data, standard error is words.
+
+mod arguments;
+mod chart;
+mod context;
+mod failed;
+mod kind;
+mod output;
+mod own;
+mod path_view;
+mod query;
+mod say;
+mod schema;
+mod session;
+mod sign_in;
+mod table;
+mod verbs;
+mod wait;
+
+use std::process::ExitCode;
+
+pub use arguments::commands;
+use clap::ArgMatches;
+
+use crate::{arguments::choice, failed::Failed, kind::KINDS, say::say};
+
+/// Runs one of [`commands`], and says why it failed.
+pub async fn run(name: &str, matches: &ArgMatches) -> ExitCode {
+    match dispatch(name, matches).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failed) => {
+            let words = failed.to_string();
+            if !words.is_empty() {
+                say(&format!("wicketgate: {words}"));
+            }
+            failed.status()
+        }
+    }
+}
+
+async fn dispatch(name: &str, matches: &ArgMatches) -> Result<(), Failed> {
+    let folder = context::folder()?;
+    match name {
+        "login" => return sign_in::login(&folder, matches).await,
+        "logout" => return sign_in::logout(&folder, matches),
+        "context" => return sign_in::context(&folder, matches).await,
+        "status" => return own::status(&choice(matches).session(&folder)?, matches).await,
+        "events" => {
+            let session = choice(matches).session(&folder)?;
+            return own::follow(&session, matches.get_one::<String>("since").map(String::as_str), None).await;
+        }
+        _ => {}
+    }
+    let (Some(kind), Some((verb, matches))) =
+        (KINDS.iter().find(|kind| kind.name == name), matches.subcommand())
+    else {
+        return Err(Failed::usage(format!("there is no command {name}")));
+    };
+    let session = choice(matches).session(&folder)?;
+    match verb {
+        "list" => verbs::list(&session, kind, matches).await,
+        "get" => verbs::get(&session, kind, matches).await,
+        "create" => verbs::create(&session, kind, matches).await,
+        "update" => verbs::update(&session, kind, matches).await,
+        "delete" => verbs::delete(&session, kind, matches).await,
+        "check" => own::check(&session, matches).await,
+        "metrics" => own::metrics(&session, kind, matches).await,
+        "config" => own::config(&session, matches).await,
+        "history" => own::history(&session, matches).await,
+        "watch" => own::watch(&session, matches).await,
+        "rotate-key" => own::rotate_key(&session, matches).await,
+        "enroll" => own::enrol(&session, matches).await,
+        other => Err(Failed::usage(format!("there is no command {name} {other}"))),
+    }
+}

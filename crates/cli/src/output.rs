@@ -1,0 +1,181 @@
+//! What a command prints: data to standard output, in the form that was asked for.
+
+use std::io::{self, IsTerminal as _, Write};
+
+use futures_util::{Stream, TryStreamExt as _, pin_mut};
+use serde_json::{Map, Value};
+use wicketgate_client::Failure;
+
+use crate::{
+    failed::Failed,
+    kind::{Column, Kind},
+    query,
+    table::{Table, cell},
+};
+
+/// The form of the output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// For people on a terminal; tab-separated without headings elsewhere.
+    Table {
+        is_wide: bool,
+    },
+    Json,
+    Yaml,
+    /// The name, or the id, one a line.
+    Name,
+    /// Only these properties, as JSON.
+    Fields(Vec<String>),
+}
+
+/// What to print, and how.
+#[derive(Debug, Clone)]
+pub(crate) struct Output {
+    pub(crate) form: Form,
+    /// A jq program that the JSON goes through.
+    pub(crate) jq: Option<String>,
+    pub(crate) is_terminal: bool,
+    pub(crate) has_colours: bool,
+    /// Columns of the terminal.
+    pub(crate) width: usize,
+}
+
+impl Output {
+    pub(crate) fn new(form: Form, jq: Option<String>) -> Self {
+        let is_terminal = io::stdout().is_terminal();
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let width = terminal_size::terminal_size().map_or(usize::MAX, |(width, _)| width.0.into());
+        Self { form, jq, is_terminal, has_colours: is_terminal && !plain, width }
+    }
+
+    /// Prints a list as it arrives. Returns how many resources there were.
+    pub(crate) async fn list(
+        &self,
+        kind: &Kind,
+        resources: impl Stream<Item = Result<Value, Failure>>,
+    ) -> Result<usize, Failed> {
+        pin_mut!(resources);
+        let mut out = io::BufWriter::new(io::stdout().lock());
+        let mut count = 0;
+        match &self.form {
+            Form::Table { is_wide } if self.jq.is_none() => {
+                let mut table = Table::new(columns(kind, *is_wide), self);
+                while let Some(resource) = resources.try_next().await? {
+                    count += 1;
+                    table.row(&resource, &mut out)?;
+                }
+                table.end(&mut out)?;
+            }
+            Form::Name if self.jq.is_none() => {
+                while let Some(resource) = resources.try_next().await? {
+                    count += 1;
+                    writeln!(out, "{}", name(kind, &resource))?;
+                }
+            }
+            Form::Json | Form::Fields(_) if self.jq.is_none() => {
+                while let Some(resource) = resources.try_next().await? {
+                    out.write_all(if count == 0 { b"[\n" } else { b",\n" })?;
+                    count += 1;
+                    serde_json::to_writer(&mut out, &self.chosen(resource)?).map_err(io::Error::from)?;
+                }
+                out.write_all(if count == 0 { b"[]\n" } else { b"\n]\n" })?;
+            }
+            _ => {
+                let mut all = Vec::new();
+                while let Some(resource) = resources.try_next().await? {
+                    all.push(self.chosen(resource)?);
+                }
+                count = all.len();
+                self.value(&Value::Array(all), &mut out)?;
+            }
+        }
+        out.flush()?;
+        Ok(count)
+    }
+
+    /// Prints one resource.
+    pub(crate) fn one(&self, kind: &Kind, resource: &Value) -> Result<(), Failed> {
+        let mut out = io::stdout().lock();
+        match &self.form {
+            Form::Table { .. } if self.jq.is_none() => details(resource, "", &mut out)?,
+            Form::Name if self.jq.is_none() => writeln!(out, "{}", name(kind, resource))?,
+            _ => self.value(&self.chosen(resource.clone())?, &mut out)?,
+        }
+        Ok(())
+    }
+
+    /// Prints JSON or YAML, or what the jq program makes of it.
+    pub(crate) fn value(&self, value: &Value, out: &mut impl Write) -> Result<(), Failed> {
+        if let Some(program) = &self.jq {
+            for result in query::run(program, value)? {
+                match result {
+                    // As jq -r: what follows in a pipe wants the text.
+                    Value::String(text) => writeln!(out, "{text}")?,
+                    other => writeln!(out, "{other}")?,
+                }
+            }
+            return Ok(());
+        }
+        match self.form {
+            Form::Yaml => {
+                let text =
+                    serde_saphyr::to_string(value).map_err(|error| Failed::other(error.to_string()))?;
+                write!(out, "{text}")?;
+            }
+            _ => {
+                serde_json::to_writer_pretty(&mut *out, value).map_err(io::Error::from)?;
+                writeln!(out)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The properties that were asked for.
+    fn chosen(&self, resource: Value) -> Result<Value, Failed> {
+        let Form::Fields(fields) = &self.form else { return Ok(resource) };
+        let mut chosen = Map::new();
+        for field in fields {
+            let pointer = format!("/{}", field.replace('.', "/"));
+            // An optional property that is absent is null, as in gh.
+            chosen.insert(field.clone(), resource.pointer(&pointer).cloned().unwrap_or(Value::Null));
+        }
+        if chosen.is_empty() || chosen.values().all(Value::is_null) {
+            let all: Vec<_> = resource.as_object().into_iter().flat_map(|o| o.keys().cloned()).collect();
+            return Err(Failed::usage(format!("--json: choose of {}", all.join(","))));
+        }
+        Ok(Value::Object(chosen))
+    }
+}
+
+fn columns(kind: &Kind, is_wide: bool) -> Vec<&'static Column> {
+    kind.columns.iter().filter(|column| is_wide || !column.is_wide).collect()
+}
+
+fn name(kind: &Kind, resource: &Value) -> String {
+    let name = resource[kind.label].as_str().or_else(|| resource[kind.id].as_str());
+    name.unwrap_or_default().to_owned()
+}
+
+/// One property a line, those of objects indented.
+fn details(value: &Value, indent: &str, out: &mut impl Write) -> io::Result<()> {
+    let Some(object) = value.as_object() else { return writeln!(out, "{indent}{}", cell(value)) };
+    let width = object.keys().map(String::len).max().unwrap_or_default() + 1;
+    for (name, value) in object.iter().filter(|(name, value)| *name != "_links" && !value.is_null()) {
+        let inner = format!("{indent}  ");
+        match value {
+            Value::Object(_) => {
+                writeln!(out, "{indent}{name}:")?;
+                details(value, &inner, out)?;
+            }
+            Value::Array(all) if all.iter().any(Value::is_object) => {
+                writeln!(out, "{indent}{name}:")?;
+                for one in all {
+                    details(one, &inner, out)?;
+                    writeln!(out)?;
+                }
+            }
+            _ => writeln!(out, "{indent}{:<width$} {}", format!("{name}:"), cell(value))?,
+        }
+    }
+    Ok(())
+}

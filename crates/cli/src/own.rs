@@ -1,0 +1,234 @@
+//! The verbs that only one kind of resource has.
+
+use std::io::{self, Write as _};
+
+use clap::ArgMatches;
+use futures_util::TryStreamExt as _;
+use serde_json::{Value, json};
+use wicketgate_client::Method;
+
+use crate::{
+    arguments::{output, which_one},
+    chart,
+    context::Session,
+    failed::Failed,
+    kind::{AGENT, Column, ENVIRONMENT, Kind, SHARE, TUNNEL},
+    output::{Form, Output},
+    path_view,
+    say::say,
+    schema,
+    session::text,
+};
+
+/// A change of a connection, as `tunnel history` lists it.
+const CHANGE: Kind = Kind {
+    name: "change",
+    plural: "changes",
+    label: "number",
+    columns: &[
+        Column { title: "TIME", pointer: "/at", is_wide: false },
+        Column { title: "STATE", pointer: "/state", is_wide: false },
+        Column { title: "PEER", pointer: "/peer/address", is_wide: false },
+        Column { title: "REASON", pointer: "/lastError/reason", is_wide: false },
+        Column { title: "WHY", pointer: "/lastError/message", is_wide: false },
+    ],
+    ..AGENT
+};
+
+pub(crate) async fn check(session: &Session, matches: &ArgMatches) -> Result<(), Failed> {
+    let (_, path) = session.resolve(&SHARE, which_one(matches)).await?;
+    let check = session.client.write(Method::POST, &format!("{path}/check"), Some(&json!({})), None).await?;
+    let output = output(matches);
+    match &output.form {
+        Form::Table { .. } if output.jq.is_none() => {
+            path_view::draw(&check, &output, &mut io::stdout().lock())?
+        }
+        _ => output.one(&SHARE, &check)?,
+    }
+    if check["ok"] == true { Ok(()) } else { Err(Failed::Said) }
+}
+
+pub(crate) async fn metrics(session: &Session, kind: &Kind, matches: &ArgMatches) -> Result<(), Failed> {
+    let (_, path) = session.resolve(kind, which_one(matches)).await?;
+    let duration = matches.get_one::<String>("duration").cloned().unwrap_or_default();
+    let query = [("duration".to_owned(), duration)];
+    let metrics = session.client.get(&format!("{path}/metrics"), &query).await?;
+    let output = output(matches);
+    if output.form != (Form::Table { is_wide: false }) || output.jq.is_some() {
+        return output.one(kind, &metrics);
+    }
+    charts(&metrics, &output)
+}
+
+/// One chart for each property of the samples that is a number.
+fn charts(metrics: &Value, output: &Output) -> Result<(), Failed> {
+    let mut out = io::stdout().lock();
+    let first = metrics["samples"].get(0).and_then(Value::as_object);
+    for (name, value) in first.into_iter().flatten().filter(|(name, _)| *name != "timestamp") {
+        if value.is_number() {
+            chart::draw(name, &chart::series(metrics, name), "", output.width.min(100), &mut out)?;
+            writeln!(out)?;
+        }
+    }
+    Ok(())
+}
+
+pub(crate) async fn config(session: &Session, matches: &ArgMatches) -> Result<(), Failed> {
+    let (_, path) = session.resolve(&TUNNEL, which_one(matches)).await?;
+    let format = matches.get_one::<String>("format").cloned().unwrap_or_default();
+    let query: &[_] = if format == "json" { &[] } else { &[("format".to_owned(), format)] };
+    let text = session.client.text(&format!("{path}/vpn-config"), query).await?;
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    if !text.ends_with('\n') {
+        writeln!(out)?;
+    }
+    say("It contains the pre-shared key: hand it over on a channel that is safe for passwords.");
+    Ok(())
+}
+
+pub(crate) async fn history(session: &Session, matches: &ArgMatches) -> Result<(), Failed> {
+    let (_, path) = session.resolve(&TUNNEL, which_one(matches)).await?;
+    let (path, query) = (format!("{path}/connection-history"), [("sort".to_owned(), "number".to_owned())]);
+    output(matches).list(&CHANGE, session.client.list(&path, &query, None)).await?;
+    Ok(())
+}
+
+pub(crate) async fn rotate_key(session: &Session, matches: &ArgMatches) -> Result<(), Failed> {
+    let (_, path) = session.resolve(&TUNNEL, which_one(matches)).await?;
+    let mut body = json!({});
+    if let Some(seconds) = matches.get_one::<i64>("grace-seconds") {
+        body["graceSeconds"] = (*seconds).into();
+    }
+    if let Some(file) = matches.get_one::<String>("pre-shared-key-file") {
+        body["preSharedKey"] = schema::read(file)?.trim_end_matches(['\r', '\n']).into();
+    }
+    let tunnel = session.client.write(Method::POST, &format!("{path}/psk"), Some(&body), None).await?;
+    let until = text(&tunnel, "previousKeyUntil");
+    if !until.is_empty() {
+        say(&format!("The previous key works until {until}."));
+    }
+    say(&format!("Next: wicketgate tunnel config {} --format strongswan > new.conf", text(&tunnel, "name")));
+    output(matches).one(&TUNNEL, &tunnel)
+}
+
+pub(crate) async fn enrol(session: &Session, matches: &ArgMatches) -> Result<(), Failed> {
+    let mut body = json!({});
+    if let Some(said) = matches.get_one::<String>("env") {
+        body["environmentId"] = session.resolve(&ENVIRONMENT, said).await?.0.into();
+    }
+    let list = session.list_path(&AGENT).await?;
+    let made = session.client.write(Method::POST, &format!("{list}/enrollments"), Some(&body), None).await?;
+    let output = output(matches);
+    if output.form != (Form::Table { is_wide: false }) || output.jq.is_some() {
+        return output.one(&AGENT, &made);
+    }
+    let host = session.client.base().host_str().unwrap_or("GATEWAY").to_owned();
+    let server =
+        matches.get_one::<String>("agent-server").cloned().unwrap_or_else(|| format!("https://{host}:8443"));
+    let mut out = io::stdout().lock();
+    // The shell's own echo: the code is in no process list.
+    writeln!(
+        out,
+        "echo {} | wicketgate-agent start --server {server} --enrollment-token-file /dev/stdin --state-dir ./agent-state",
+        text(&made, "enrollmentCode")
+    )?;
+    say(&format!(
+        "Run it once in the private network, before {}. --allow CIDR:PORTS limits what the agent may reach.",
+        text(&made, "expiresAt")
+    ));
+    Ok(())
+}
+
+/// Follows events; `only`: of this resource.
+pub(crate) async fn follow(session: &Session, since: Option<&str>, only: Option<&str>) -> Result<(), Failed> {
+    let path = format!("frontdoor/v2/{}/events", session.frontdoor_id().await?);
+    let mut last = since.map(str::to_owned);
+    loop {
+        let mut events = session.client.events(&path, last.as_deref()).await?;
+        while let Some(event) = events.next().await? {
+            last = Some(event.id).filter(|id| !id.is_empty()).or(last);
+            if only.is_none_or(|id| event.data["id"] == id) {
+                let mut out = io::stdout().lock();
+                let detail = &event.data["statusDetail"];
+                let why = [text(detail, "reason"), text(detail, "message")].join(" ");
+                let words = [
+                    text(&event.data, "at"),
+                    &event.kind,
+                    text(&event.data, "id"),
+                    text(&event.data, "status"),
+                    why.trim(),
+                ];
+                writeln!(out, "{}", words.map(|word| crate::table::cell(&word.into())).join("\t"))?;
+                out.flush()?;
+            }
+        }
+    }
+}
+
+pub(crate) async fn watch(session: &Session, matches: &ArgMatches) -> Result<(), Failed> {
+    let (id, path) = session.resolve(&TUNNEL, which_one(matches)).await?;
+    let tunnel = session.client.get(&path, &[]).await?;
+    let connection = &tunnel["connection"];
+    let words = [
+        text(connection, "since"),
+        "connection",
+        &id,
+        text(connection, "state"),
+        text(&connection["lastError"], "message"),
+    ];
+    writeln!(io::stdout(), "{}", words.join("\t"))?;
+    follow(session, None, Some(&id)).await
+}
+
+/// What is wrong, first; then how many of each kind there are.
+pub(crate) async fn status(session: &Session, matches: &ArgMatches) -> Result<(), Failed> {
+    let output = output(matches);
+    let mut summary =
+        json!({"server": session.client.base().as_str(), "frontdoor": session.frontdoor_id().await?});
+    let mut wrong = Vec::new();
+    for (kind, filter) in [(&TUNNEL, "ready"), (&SHARE, "ready"), (&AGENT, "status")] {
+        let (path, bad) =
+            (session.list_path(kind).await?, if filter == "ready" { "false" } else { "OFFLINE" });
+        let count = async |query: &[(String, String)]| {
+            let one = [query, &[("size".to_owned(), "1".to_owned())]].concat();
+            session.client.get(&path, &one).await.map(|page| page["totalElements"].clone())
+        };
+        let query = [(filter.to_owned(), bad.to_owned())];
+        let (all, failing) = (count(&[]).await?, count(&query).await?);
+        summary[kind.plural] = json!({"all": all, "notReady": failing});
+        let list: Vec<Value> = session.client.list(&path, &query, Some(10)).try_collect().await?;
+        wrong.extend(list.into_iter().map(|resource| (kind, resource)));
+    }
+    if output.form != (Form::Table { is_wide: false }) || output.jq.is_some() {
+        summary["wrong"] = wrong.into_iter().map(|(_, resource)| resource).collect();
+        return output.one(&TUNNEL, &summary);
+    }
+    let mut out = io::stdout().lock();
+    for (kind, resource) in &wrong {
+        let why = match kind.name {
+            "tunnel" => {
+                let connection = &resource["connection"];
+                let error = text(&connection["lastError"], "message");
+                [text(&resource["statusDetail"], "message"), text(connection, "state"), error].join(" ")
+            }
+            "agent" => format!("not connected since {}", text(resource, "lastSeen")),
+            _ => text(&resource["statusDetail"], "message").to_owned(),
+        };
+        writeln!(
+            out,
+            "✗ {} {}: {}",
+            kind.name,
+            text(resource, kind.label),
+            crate::table::cell(&why.trim().into())
+        )?;
+    }
+    if wrong.is_empty() {
+        writeln!(out, "✓ everything is ready")?;
+    }
+    for kind in [&TUNNEL, &SHARE, &AGENT] {
+        let counts = &summary[kind.plural];
+        writeln!(out, "{:<10} {:>6}, of which {} not ready", kind.plural, counts["all"], counts["notReady"])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,71 @@
+//! The path of a share, drawn: each hop with a mark and a latency, and the cure beside what failed.
+
+use std::io::{self, Write};
+
+use serde_json::Value;
+
+use crate::{
+    output::Output,
+    session::text,
+    table::{cell, style},
+};
+
+/// The hops as people call them.
+const NAMES: &[(&str, &str)] = &[
+    ("tunnel", "gateway"),
+    ("ikeSa", "site's tunnel"),
+    ("listener", "ingress port"),
+    ("agent", "hosting agent"),
+    ("target", "target"),
+];
+
+/// Draws a check's answer.
+pub(crate) fn draw(check: &Value, output: &Output, out: &mut impl Write) -> io::Result<()> {
+    let hops = check["hops"].as_array().map(Vec::as_slice).unwrap_or_default();
+    for (n, hop) in hops.iter().enumerate() {
+        let (key, state) = (text(hop, "hop"), text(hop, "state"));
+        let name = NAMES.iter().find(|(hop, _)| *hop == key).map_or(key, |(_, name)| name);
+        let mark = match state {
+            "OK" => '✓',
+            "FAILED" => '✗',
+            "SKIPPED" => '–',
+            _ => '?',
+        };
+        let style = if output.has_colours { style(state) } else { anstyle::Style::new() };
+        let latency = hop["latencyMs"].as_f64().map(|ms| format!("{ms:.1} ms")).unwrap_or_default();
+        writeln!(out, "{style}{mark}{style:#} {name:<14} {latency:>10}  {}", cell(&hop["message"]))?;
+        let is_last = n + 1 == hops.len();
+        if let Some(advice) = hop.get("advice").filter(|advice| !advice.is_null()) {
+            let bar = if is_last { ' ' } else { '│' };
+            writeln!(out, "{bar} {:14} {:>10}  → {}", "", cell(&hop["reason"]), cell(advice))?;
+        }
+        if !is_last {
+            writeln!(out, "│")?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::Form;
+    use serde_json::json;
+
+    #[test]
+    fn a_failed_hop_has_its_cure_beside_it() {
+        let check = json!({"ok": false, "hops": [
+            {"hop": "tunnel", "state": "OK", "message": "the gateway is ready to answer the peer", "latencyMs": 0.412},
+            {"hop": "ikeSa", "state": "SKIPPED", "message": "not tried"},
+            {"hop": "listener", "state": "OK", "message": "bound at 100.64.0.1:9000", "latencyMs": 0.01},
+            {"hop": "agent", "state": "FAILED", "reason": "AgentOffline", "message": "no agent is connected",
+             "advice": "Start a hosting agent"},
+            {"hop": "target", "state": "UNKNOWN", "message": "no agent dialled it"},
+        ]});
+        let form = Form::Table { is_wide: false };
+        let output = Output { form, jq: None, is_terminal: true, has_colours: false, width: 100 };
+        let mut out = Vec::new();
+        draw(&check, &output, &mut out).unwrap();
+        insta::assert_snapshot!(String::from_utf8(out).unwrap());
+    }
+}

@@ -1,0 +1,26 @@
+//! Words for people, on standard error: standard output is data.
+
+use std::io::{self, Write as _};
+
+use serde_json::Value;
+
+use crate::table::cell;
+
+/// Says a sentence.
+pub(crate) fn say(words: &str) {
+    // Words that nobody can read are no failure.
+    let _ = writeln!(io::stderr(), "{words}");
+}
+
+/// Suggests the next command. `{name}` is a property of the resource.
+pub(crate) fn next(command: &str, resource: &Value) {
+    if !command.is_empty() {
+        say(&format!("Next: {}", filled(command, resource)));
+    }
+}
+
+fn filled(command: &str, resource: &Value) -> String {
+    let properties = resource.as_object().into_iter().flatten();
+    properties
+        .fold(command.to_owned(), |text, (name, value)| text.replace(&format!("{{{name}}}"), &cell(value)))
+}

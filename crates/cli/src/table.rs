@@ -1,0 +1,166 @@
+//! Tables that are printed while their rows arrive: the first rows decide the widths.
+
+use std::io::{self, Write};
+
+use anstyle::{AnsiColor, Style};
+use serde_json::Value;
+
+use crate::{kind::Column, output::Output};
+
+/// Rows that decide how wide the columns are.
+const DECIDING: usize = 100;
+/// The widest column, so that one long message does not push all others apart.
+const WIDEST: usize = 60;
+const GAP: usize = 2;
+
+/// A table in the making.
+#[derive(Debug)]
+pub(crate) struct Table<'a> {
+    columns: Vec<&'static Column>,
+    /// Rows that wait until the widths are decided.
+    waiting: Vec<Vec<String>>,
+    widths: Option<Vec<usize>>,
+    output: &'a Output,
+}
+
+impl<'a> Table<'a> {
+    pub(crate) fn new(columns: Vec<&'static Column>, output: &'a Output) -> Self {
+        Self { columns, waiting: Vec::new(), widths: None, output }
+    }
+
+    pub(crate) fn row(&mut self, resource: &Value, out: &mut impl Write) -> io::Result<()> {
+        let cells = self.columns.iter().map(|c| resource.pointer(c.pointer).map(cell).unwrap_or_default());
+        let cells: Vec<_> = cells.collect();
+        if !self.output.is_terminal {
+            return writeln!(out, "{}", cells.join("\t"));
+        }
+        match &self.widths {
+            Some(widths) => line(&cells, widths, self.output, out),
+            None => {
+                self.waiting.push(cells);
+                if self.waiting.len() == DECIDING { self.decide(out) } else { Ok(()) }
+            }
+        }
+    }
+
+    pub(crate) fn end(&mut self, out: &mut impl Write) -> io::Result<()> {
+        if self.widths.is_none() && !self.waiting.is_empty() { self.decide(out) } else { Ok(()) }
+    }
+
+    /// Prints the headings, and the rows that wait.
+    fn decide(&mut self, out: &mut impl Write) -> io::Result<()> {
+        let titles: Vec<_> = self.columns.iter().map(|column| column.title.to_owned()).collect();
+        let rows = || self.waiting.iter().chain([&titles]);
+        let widest =
+            |n: usize| rows().map(|row| row[n].chars().count()).max().unwrap_or_default().min(WIDEST);
+        let widths: Vec<_> = (0..titles.len()).map(widest).collect();
+        line(&titles, &widths, self.output, out)?;
+        for row in std::mem::take(&mut self.waiting) {
+            line(&row, &widths, self.output, out)?;
+        }
+        out.flush()?;
+        self.widths = Some(widths);
+        Ok(())
+    }
+}
+
+fn line(cells: &[String], widths: &[usize], output: &Output, out: &mut impl Write) -> io::Result<()> {
+    let mut left = output.width;
+    let last = cells.iter().rposition(|cell| !cell.is_empty()).unwrap_or_default();
+    for (n, (cell, width)) in cells.iter().zip(widths).enumerate().take(last + 1) {
+        // The last cell may be as long as the terminal is wide. A later row may have a longer cell than those that decided.
+        let room = if n + 1 == cells.len() { left } else { WIDEST.max(*width) }.min(left);
+        let shown = shortened(cell, room);
+        let fill = if n == last { 0 } else { width.saturating_sub(shown.chars().count()) + GAP };
+        let style = if output.has_colours { style(cell) } else { Style::new() };
+        write!(out, "{style}{shown}{style:#}{:fill$}", "")?;
+        left = left.saturating_sub(width + GAP);
+    }
+    writeln!(out)
+}
+
+/// The text, or its beginning and an ellipsis.
+fn shortened(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    let mut short: String = text.chars().take(most.saturating_sub(1)).collect();
+    if most > 0 {
+        short.push('…');
+    }
+    short
+}
+
+/// States have colours; all else is plain.
+pub(crate) fn style(word: &str) -> Style {
+    let colour = match word {
+        "DEPLOYED" | "UP" | "CONNECTED" | "ACTIVE" | "SUCCESS" | "OK" | "PASS" => AnsiColor::Green,
+        "ERROR" | "DOWN" | "OFFLINE" | "FAILED" | "FAIL" => AnsiColor::Red,
+        "NEW" | "DELETING" | "CONNECTING" | "IDLE" | "RUNNING" | "UNKNOWN" => AnsiColor::Yellow,
+        _ => return Style::new(),
+    };
+    Style::new().fg_color(Some(colour.into()))
+}
+
+/// A value in one line. Control characters, which could drive the terminal, are shown as U+FFFD.
+pub(crate) fn cell(value: &Value) -> String {
+    let text = match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Bool(true) => "yes".to_owned(),
+        Value::Bool(false) => "no".to_owned(),
+        Value::Array(all) => all.iter().map(cell).collect::<Vec<_>>().join(", "),
+        Value::Object(all) => {
+            all.iter().map(|(name, value)| format!("{name}={}", cell(value))).collect::<Vec<_>>().join(", ")
+        }
+        Value::Number(number) => number.to_string(),
+    };
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{kind::SHARE, output::Form};
+    use serde_json::json;
+
+    fn shown(rows: &[Value], is_terminal: bool, width: usize) -> String {
+        let form = Form::Table { is_wide: false };
+        let output = Output { form, jq: None, is_terminal, has_colours: false, width };
+        let mut table = Table::new(SHARE.columns.iter().filter(|c| !c.is_wide).collect(), &output);
+        let mut out = Vec::new();
+        for row in rows {
+            table.row(row, &mut out).unwrap();
+        }
+        table.end(&mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    fn shares() -> [Value; 2] {
+        [
+            json!({"name": "database", "status": "DEPLOYED", "ready": true, "ingressPort": 9000, "target": "10.20.0.20:5432"}),
+            json!({"name": "web", "status": "ERROR", "ready": false, "ingressPort": 443, "target": "web.example:8443",
+                "statusDetail": {"message": "no agent of the environment is connected"}}),
+        ]
+    }
+
+    #[test]
+    fn a_terminal_gets_columns_and_a_pipe_gets_tabs() {
+        insta::assert_snapshot!(shown(&shares(), true, 200));
+        insta::assert_snapshot!(shown(&shares(), true, 60));
+        insta::assert_snapshot!(shown(&shares(), false, usize::MAX));
+    }
+
+    #[test]
+    fn a_long_list_is_printed_while_it_arrives() {
+        let rows: Vec<_> = (0..250).map(|n| json!({"name": format!("share-{n}")})).collect();
+        let text = shown(&rows, true, 80);
+        assert_eq!(text.lines().count(), 251);
+        assert!(text.ends_with("share-249\n"));
+    }
+
+    #[test]
+    fn no_text_of_the_server_drives_the_terminal() {
+        assert_eq!(cell(&json!("a\u{1b}[31m\nb")), "a\u{fffd}[31m\u{fffd}b");
+    }
+}

@@ -1,0 +1,123 @@
+//! What every kind of resource can be asked for: list, get, create, update, delete.
+
+use std::io::{self, Write as _};
+
+use clap::ArgMatches;
+use serde_json::Value;
+use wicketgate_client::Method;
+
+use crate::{
+    arguments::{filters, output, patience, which_one},
+    context::Session,
+    failed::Failed,
+    kind::Kind,
+    output::{Form, Output},
+    say::{next, say},
+    schema,
+    session::text,
+};
+
+pub(crate) async fn list(session: &Session, kind: &Kind, matches: &ArgMatches) -> Result<(), Failed> {
+    let (path, query, output) = (session.list_path(kind).await?, filters(matches)?, output(matches));
+    let limit = matches.get_one::<usize>("limit").copied();
+    let count = output.list(kind, session.client.list(&path, &query, limit)).await?;
+    if count == 0 && output.is_terminal {
+        say(&format!("There are no {}{}.", kind.plural, if query.is_empty() { "" } else { " like that" }));
+    }
+    Ok(())
+}
+
+pub(crate) async fn get(session: &Session, kind: &Kind, matches: &ArgMatches) -> Result<(), Failed> {
+    let (_, path) = session.resolve(kind, which_one(matches)).await?;
+    output(matches).one(kind, &session.client.get(&path, &[]).await?)
+}
+
+pub(crate) async fn create(session: &Session, kind: &Kind, matches: &ArgMatches) -> Result<(), Failed> {
+    let Some(schema) = kind.create else { return Ok(()) };
+    let mut body = schema::body(kind, schema, matches)?;
+    if let Some(name) = matches.try_get_one::<String>("name").ok().flatten() {
+        body["name"] = name.as_str().into();
+    }
+    let mut missing = schema::missing(schema, &body);
+    if let Some(name) = missing.iter_mut().find(|flag| *flag == "--name") {
+        "NAME".clone_into(name);
+    }
+    if !missing.is_empty() {
+        return Err(Failed::usage(format!(
+            "{} create needs {}: see `wicketgate {} create --help`",
+            kind.name,
+            missing.join(", "),
+            kind.name
+        )));
+    }
+    session.resolve_references(&mut body).await?;
+    let list = session.list_path(kind).await?;
+    let made = session.client.write(Method::POST, &list, Some(&body), None).await?;
+    written(session, kind, &format!("{list}/{}", text(&made, kind.id)), made, matches).await
+}
+
+pub(crate) async fn update(session: &Session, kind: &Kind, matches: &ArgMatches) -> Result<(), Failed> {
+    let Some(schema) = kind.update else { return Ok(()) };
+    let mut body = schema::body(kind, schema, matches)?;
+    if body.as_object().is_none_or(serde_json::Map::is_empty) {
+        return Err(Failed::usage(format!(
+            "nothing to change: give a flag, such as those of `wicketgate {} update --help`",
+            kind.name
+        )));
+    }
+    session.resolve_references(&mut body).await?;
+    let (_, path) = session.resolve(kind, which_one(matches)).await?;
+    let changed = session.client.write(Method::PATCH, &path, Some(&body), None).await?;
+    written(session, kind, &path, changed, matches).await
+}
+
+pub(crate) async fn delete(session: &Session, kind: &Kind, matches: &ArgMatches) -> Result<(), Failed> {
+    let said = which_one(matches);
+    let (_, path) = session.resolve(kind, said).await?;
+    session.client.write(Method::DELETE, &path, None, None).await?;
+    let patience = patience(matches);
+    if kind.settles && patience.waits {
+        session.settled(kind, &path, patience).await?;
+        say(&format!("Deleted {} {said}.", kind.name));
+    } else {
+        say(&format!("{} {} {said}.", if kind.settles { "Deleting" } else { "Deleted" }, kind.name));
+    }
+    Ok(())
+}
+
+/// Waits for a write if that was asked for, prints the resource, and suggests the next command.
+async fn written(
+    session: &Session,
+    kind: &Kind,
+    path: &str,
+    resource: Value,
+    matches: &ArgMatches,
+) -> Result<(), Failed> {
+    let (output, patience) = (output(matches), patience(matches));
+    let settled = kind.settles && patience.waits;
+    let resource = match settled {
+        true => session.settled(kind, path, patience).await?.unwrap_or(resource),
+        false => resource,
+    };
+    shown(kind, &resource, &output)?;
+    if output.is_terminal {
+        next(kind.next, &resource);
+    }
+    Ok(())
+}
+
+/// A person gets the line of a table; a program gets what it asked for.
+fn shown(kind: &Kind, resource: &Value, output: &Output) -> Result<(), Failed> {
+    match output.form {
+        // A secret is in no table, and is shown only once.
+        Form::Table { is_wide } if output.jq.is_none() && resource.get("clientSecret").is_none() => {
+            let columns = kind.columns.iter().filter(|column| is_wide || !column.is_wide).collect();
+            let mut table = crate::table::Table::new(columns, output);
+            let mut out = io::stdout().lock();
+            table.row(resource, &mut out)?;
+            table.end(&mut out)?;
+            Ok(out.flush()?)
+        }
+        _ => output.one(kind, resource),
+    }
+}

@@ -1,0 +1,97 @@
+//! Waits until a write has taken effect, and shows meanwhile what it waits for.
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    time::Duration,
+};
+
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+use crate::{context::Session, failed::Failed, kind::Kind, session::text, table::cell};
+
+/// Between two looks: a share is deployed within a fraction of a second.
+const LOOK: Duration = Duration::from_millis(200);
+const MARKS: [char; 4] = ['⠋', '⠙', '⠸', '⠴'];
+
+/// How long a command waits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// Without it, the command ends as soon as the server has taken the write.
+    pub(crate) waits: bool,
+    pub(crate) timeout: Duration,
+}
+
+/// A line on standard error that is replaced while something lasts. Nothing is shown without a terminal.
+#[derive(Debug)]
+pub(crate) struct LiveLine {
+    is_shown: bool,
+    mark: usize,
+}
+
+impl LiveLine {
+    pub(crate) fn new() -> Self {
+        Self { is_shown: io::stderr().is_terminal(), mark: 0 }
+    }
+
+    pub(crate) fn show(&mut self, words: &str) {
+        if self.is_shown {
+            self.mark = (self.mark + 1) % MARKS.len();
+            let width =
+                terminal_size::terminal_size_of(io::stderr()).map_or(80, |(width, _)| usize::from(width.0));
+            let words: String = words.chars().take(width.saturating_sub(3)).collect();
+            // A lost line of progress is no failure.
+            let _ = write!(io::stderr(), "\r\x1b[K{} {words}", MARKS[self.mark]);
+        }
+    }
+}
+
+impl Drop for LiveLine {
+    fn drop(&mut self) {
+        if self.is_shown {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+impl Session {
+    /// Waits until the resource at `path` has settled, and returns it. One that is deleted is `None` once it is gone.
+    pub(crate) async fn settled(
+        &self,
+        kind: &Kind,
+        path: &str,
+        patience: Patience,
+    ) -> Result<Option<Value>, Failed> {
+        let begin = Instant::now();
+        let mut line = LiveLine::new();
+        loop {
+            let resource = match self.client.get(path, &[]).await {
+                Ok(resource) => resource,
+                Err(failure) if failure.is_not_found() => return Ok(None),
+                Err(failure) => return Err(failure.into()),
+            };
+            let (name, status) = (text(&resource, kind.label), text(&resource, "status"));
+            let why = cell(&resource["statusDetail"]["message"]);
+            match status {
+                "NEW" | "DELETING" => {}
+                "DELETED" => return Ok(None),
+                "ERROR" => {
+                    let reason = text(&resource["statusDetail"], "reason");
+                    return Err(Failed::other(format!("{} {name} is ERROR ({reason}): {why}", kind.name)));
+                }
+                _ => return Ok(Some(resource)),
+            }
+            let passed = begin.elapsed();
+            if passed >= patience.timeout {
+                return Err(Failed::Pending(format!(
+                    "{} {name} is still {status} after {} s: {why}\nSee how it goes on with: wicketgate {} get {name}",
+                    kind.name,
+                    passed.as_secs(),
+                    kind.name
+                )));
+            }
+            line.show(&format!("{name}: {status}, {} s: {why}", passed.as_secs()));
+            sleep(LOOK).await;
+        }
+    }
+}

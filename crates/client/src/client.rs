@@ -1,0 +1,193 @@
+//! One server, and who asks it.
+
+use std::{path::PathBuf, time::Duration};
+
+pub use reqwest::Method;
+use reqwest::{RequestBuilder, Response, StatusCode, Url, header};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::Value;
+use tokio::sync::OnceCell;
+
+use crate::failure::{ApiProblem, Failure};
+
+/// The longest wait for a connection to the server.
+const CONNECT: Duration = Duration::from_secs(10);
+/// The longest wait for an answer: a check of a share takes up to 20 s.
+const ANSWER: Duration = Duration::from_secs(60);
+/// The largest answer, in bytes: a page of 1,000 resources is about a megabyte.
+pub(crate) const LARGEST: usize = 64 << 20;
+
+/// Who asks.
+#[derive(Debug, Clone)]
+pub enum Credentials {
+    /// A token of any kind: the admin token, or one of an identity provider.
+    Token(SecretString),
+    /// An API account, whose secret is exchanged for a token of an hour (RFC 6749 §4.4).
+    Account { id: String, secret: SecretString },
+}
+
+/// Asks one server. Clones share connections and the token.
+#[derive(Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    base: Url,
+    credentials: Option<Credentials>,
+    token: OnceCell<SecretString>,
+}
+
+impl Client {
+    /// `base` is the server's address, with a path if it is behind a reverse proxy: `https://gw.example:8480/wicketgate`.
+    /// `authority` is a file of certificates (PEM) that are trusted besides those of the system.
+    ///
+    /// # Errors
+    /// The file cannot be read or is no certificate.
+    pub fn new(
+        mut base: Url,
+        credentials: Option<Credentials>,
+        authority: Option<PathBuf>,
+    ) -> Result<Self, Failure> {
+        if !base.path().ends_with('/') {
+            let path = format!("{}/", base.path());
+            base.set_path(&path);
+        }
+        let mut http = reqwest::Client::builder()
+            .connect_timeout(CONNECT)
+            // The token belongs to this server only.
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("wicketgate/", env!("CARGO_PKG_VERSION")));
+        if let Some(file) = authority {
+            let unusable = |why: String| Failure::Authority { file: file.clone(), why };
+            let pem = std::fs::read(&file).map_err(|e| unusable(e.to_string()))?;
+            for certificate in
+                reqwest::Certificate::from_pem_bundle(&pem).map_err(|e| unusable(e.to_string()))?
+            {
+                http = http.add_root_certificate(certificate);
+            }
+        }
+        let http = http.build().map_err(|e| Failure::unreachable(&base, &e))?;
+        Ok(Self { http, base, credentials, token: OnceCell::new() })
+    }
+
+    /// The server's address.
+    pub fn base(&self) -> &Url {
+        &self.base
+    }
+
+    /// Asks for `path`, which has no leading slash: `frontdoor/v2`.
+    ///
+    /// # Errors
+    /// The server is not reached, refuses, or answers what is no JSON.
+    pub async fn get(&self, path: &str, query: &[(String, String)]) -> Result<Value, Failure> {
+        let request = self.request(Method::GET, path).await?.query(query).timeout(ANSWER);
+        json(self.answered(request).await?).await
+    }
+
+    /// Asks for a text, such as a device's configuration.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn text(&self, path: &str, query: &[(String, String)]) -> Result<String, Failure> {
+        let request = self.request(Method::GET, path).await?.query(query).timeout(ANSWER);
+        let answer = self.answered(request).await?;
+        let url = answer.url().clone();
+        answer.text().await.map_err(|e| Failure::unreachable(&url, &e))
+    }
+
+    /// Writes. `etag` makes the write conditional: it fails if the resource has changed since. An answer without a body is
+    /// `null`.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn write(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        etag: Option<&str>,
+    ) -> Result<Value, Failure> {
+        let mut request = self.request(method, path).await?.timeout(ANSWER);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        if let Some(etag) = etag {
+            request = request.header(header::IF_MATCH, etag);
+        }
+        json(self.answered(request).await?).await
+    }
+
+    /// A resource and its `ETag`.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn get_tagged(&self, path: &str) -> Result<(Value, Option<String>), Failure> {
+        let request = self.request(Method::GET, path).await?.timeout(ANSWER);
+        let answer = self.answered(request).await?;
+        let etag = answer.headers().get(header::ETAG).and_then(|tag| tag.to_str().ok()).map(str::to_owned);
+        Ok((json(answer).await?, etag))
+    }
+
+    pub(crate) async fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, Failure> {
+        let url = self.base.join(path).map_err(|_| Failure::Path(path.to_owned()))?;
+        let request = self.http.request(method, url).header(header::ACCEPT, "application/json");
+        Ok(match &self.credentials {
+            None => request,
+            Some(Credentials::Token(token)) => request.bearer_auth(token.expose_secret()),
+            Some(Credentials::Account { id, secret }) => {
+                let token = self.token.get_or_try_init(|| self.exchange(id, secret)).await?;
+                request.bearer_auth(token.expose_secret())
+            }
+        })
+    }
+
+    /// Sends a request. An answer that is no success is a failure.
+    pub(crate) async fn answered(&self, request: RequestBuilder) -> Result<Response, Failure> {
+        let answer = request.send().await.map_err(|e| Failure::unreachable(&self.base, &e))?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let retry_after =
+            answer.headers().get(header::RETRY_AFTER).and_then(|s| s.to_str().ok()?.parse().ok());
+        let url = answer.url().clone();
+        let body = answer.bytes().await.unwrap_or_default();
+        let problem: Option<ApiProblem> = serde_json::from_slice(&body).ok();
+        Err(match (status, problem) {
+            (StatusCode::UNAUTHORIZED, problem) => {
+                Failure::NotSignedIn(problem.map(|problem| problem.message).unwrap_or_default())
+            }
+            (_, Some(problem)) => Failure::Refused { status: status.as_u16(), problem, retry_after },
+            (_, None) => Failure::NoApi { url, status: status.as_u16() },
+        })
+    }
+
+    /// Exchanges an account's secret for a token.
+    async fn exchange(&self, id: &str, secret: &SecretString) -> Result<SecretString, Failure> {
+        let url = self.base.join("oauth/token").map_err(|_| Failure::Path("oauth/token".to_owned()))?;
+        let request = self.http.post(url).basic_auth(id, Some(secret.expose_secret())).timeout(ANSWER);
+        let request = request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        let answer = request.body("grant_type=client_credentials").send().await;
+        let answer = answer.map_err(|e| Failure::unreachable(&self.base, &e))?;
+        let (status, url) = (answer.status(), answer.url().clone());
+        let body: Value =
+            serde_json::from_slice(&answer.bytes().await.unwrap_or_default()).unwrap_or_default();
+        match (status.is_success(), body["access_token"].as_str(), body["error"].as_str()) {
+            (true, Some(token), _) => Ok(token.into()),
+            (_, _, Some("invalid_client")) => Err(Failure::NotSignedIn(format!(
+                "the server does not know the API account {id}, or its secret is wrong"
+            ))),
+            _ => Err(Failure::NoApi { url, status: status.as_u16() }),
+        }
+    }
+}
+
+async fn json(answer: Response) -> Result<Value, Failure> {
+    let (url, status) = (answer.url().clone(), answer.status().as_u16());
+    if answer.content_length().is_some_and(|length| length > LARGEST as u64) {
+        return Err(Failure::NoApi { url, status });
+    }
+    let body = answer.bytes().await.map_err(|e| Failure::unreachable(&url, &e))?;
+    if body.is_empty() {
+        return Ok(Value::Null);
+    }
+    serde_json::from_slice(&body).map_err(|_| Failure::NoApi { url, status })
+}

@@ -1,0 +1,79 @@
+//! Why the server did not do what was asked.
+
+use std::{error::Error as _, fmt, path::PathBuf};
+
+use reqwest::Url;
+use serde::Deserialize;
+
+/// Why there is no success. The text is one or two sentences: what happened, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error("not signed in: {0}")]
+    NotSignedIn(String),
+    #[error("{problem}")]
+    Refused { status: u16, problem: ApiProblem, retry_after: Option<u64> },
+    #[error("{url} cannot be reached: {why}")]
+    Unreachable { url: Url, why: String },
+    #[error(
+        "{url} answers {status} and is no Wicketgate API: check the server's address, and the path of a reverse proxy"
+    )]
+    NoApi { url: Url, status: u16 },
+    #[error("{}: {why}", file.display())]
+    Authority { file: PathBuf, why: String },
+    #[error("{0} is no path of the API")]
+    Path(String),
+}
+
+/// The body of an error answer.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct ApiProblem {
+    /// Stable: programs act on it.
+    pub error: String,
+    pub message: String,
+    /// One for each fault, if there are several.
+    #[serde(default)]
+    pub details: Vec<Fault>,
+}
+
+/// A fault of one property.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Fault {
+    pub property: String,
+    pub message: String,
+}
+
+impl fmt::Display for ApiProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        for fault in &self.details {
+            write!(f, "\n  {}: {}", fault.property, fault.message)?;
+        }
+        Ok(())
+    }
+}
+
+impl Failure {
+    /// The innermost cause says what happened; the outer ones say that a request failed.
+    pub(crate) fn unreachable(url: &Url, error: &reqwest::Error) -> Self {
+        let mut why = error.to_string();
+        let mut cause = error.source();
+        while let Some(inner) = cause {
+            why = inner.to_string();
+            cause = inner.source();
+        }
+        if error.is_timeout() {
+            "it does not answer in time".clone_into(&mut why);
+        }
+        Self::Unreachable { url: url.clone(), why }
+    }
+
+    /// Whether the resource does not exist.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Refused { status: 404, .. })
+    }
+
+    /// Whether the resource has changed since it was read.
+    pub fn is_outdated(&self) -> bool {
+        matches!(self, Self::Refused { status: 412, .. })
+    }
+}

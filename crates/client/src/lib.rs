@@ -1,0 +1,13 @@
+//! The client of the public API: authenticates, pages through lists, follows events, and turns every answer that is no
+//! success into a [`Failure`] that says what to do.
+//!
+//! Resources are JSON values, so that a client and a server of different versions understand each other.
+
+mod client;
+mod events;
+mod failure;
+mod page;
+
+pub use client::{Client, Credentials, Method};
+pub use events::{Event, Events};
+pub use failure::{ApiProblem, Failure, Fault};
