@@ -11,6 +11,7 @@ mod black_hole;
 mod charon_crash;
 mod checks;
 mod clocks;
+mod command_line;
 mod crash;
 mod crash_ipsec;
 mod dead_peer;

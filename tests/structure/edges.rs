@@ -24,10 +24,13 @@ const EDGES: &[(&str, &[&str])] = &[
     ("gateway", &["link", "model", "system", "transport", "vici"]),
     ("server", &["authority", "link", "model", "store", "system", "transport"]),
     ("lab", &["system"]),
+    ("client", &[]),
+    ("cli", &["client", "system"]),
     (
         "wicketgate",
         &[
             "authority",
+            "cli",
             "gateway",
             "lab",
             "link",
@@ -47,7 +50,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("hyper", &["agent", "server"]),
     ("netlink-packet-route", &["gateway"]),
     ("rcgen", &["authority"]),
-    ("reqwest", &["server"]),
+    ("reqwest", &["client", "server"]),
     ("rtnetlink", &["gateway"]),
     ("sqlx", &["store"]),
 ];

@@ -9,7 +9,7 @@ use crate::source::{Mentions, root, rust_files, sources};
 const PLACES: &[(&[&str], &[&str])] = &[
     (&["wicketgate_vici"], &["crates/gateway/src/ipsec/strongswan"]),
     (&["rtnetlink", "netlink_packet_route"], &["crates/gateway/src/ground"]),
-    (&["reqwest"], &["crates/server/src/auth/oidc/fetch.rs"]),
+    (&["reqwest"], &["crates/client/src", "crates/server/src/auth/oidc/fetch.rs"]),
     (
         &["rustls", "tokio_rustls", "webpki"],
         &[
@@ -37,7 +37,13 @@ const IMPURE: &[&str] = &[
 ];
 
 /// The folders that may write or read the API's JSON: the API itself and its clients.
-const JSON: &[&str] = &["crates/server/src/api", "crates/lab/src", "crates/wicketgate/src/demo"];
+const JSON: &[&str] = &[
+    "crates/server/src/api",
+    "crates/client/src",
+    "crates/cli/src",
+    "crates/lab/src",
+    "crates/wicketgate/src/demo",
+];
 
 /// The most lines of a file, so that it has one subject and can be read in one sitting.
 const MAX_LINES: usize = 450;
