@@ -26,7 +26,7 @@ const TARGET_LOST: Duration = Duration::from_secs(90);
 
 /// The longest time from an acknowledgement until the share is well: a look each second, and a probe.
 const BACK: Duration = Duration::from_secs(8);
-const UPLOAD: [u8; 100_000] = [7; 100_000];
+static UPLOAD: [u8; 100_000] = [7; 100_000];
 
 /// Waits until the connection is reset, and returns how long that took.
 fn reset_after(client: &mut TcpStream, within: Duration) -> Result<Duration> {

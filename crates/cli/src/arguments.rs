@@ -246,43 +246,7 @@ fn own(kind: &Kind) -> Vec<Command> {
     let duration =
         || Arg::new("duration").long("duration").default_value("1h").help("How far back: 15m, 24h, 7d");
     match kind.name {
-        "tunnel" => vec![
-            asking(
-                Command::new("config")
-                    .about("Print the configuration of the site's device. It contains the pre-shared key")
-                    .args([
-                        which(kind),
-                        Arg::new("format").long("format").default_value("json").help(JSON_OR),
-                    ]),
-            ),
-            asking(printing(
-                Command::new("metrics").about("Draw the traffic of a tunnel").args([which(kind), duration()]),
-            )),
-            asking(printing(
-                Command::new("history")
-                    .about("List the last changes of a tunnel's connection")
-                    .arg(which(kind)),
-            )),
-            asking(
-                Command::new("watch")
-                    .about("Follow a tunnel's connection until interrupted")
-                    .arg(which(kind)),
-            ),
-            asking(printing(
-                Command::new("rotate-key")
-                    .about("Replace the pre-shared key; the old one works for a while")
-                    .args([
-                        which(kind),
-                        Arg::new("grace-seconds")
-                            .long("grace-seconds")
-                            .value_parser(value_parser!(i64))
-                            .help("How long older keys still work; a day if left out"),
-                        Arg::new("pre-shared-key-file").long("pre-shared-key-file").value_name("FILE").help(
-                            "Read the new key from a file; - is standard input. A random one if left out",
-                        ),
-                    ]),
-            )),
-        ],
+        "tunnel" => tunnel(kind, duration()),
         "share" => vec![
             asking(printing(
                 Command::new("check").about("Test the path of a share now, hop by hop").arg(which(kind)),
@@ -308,6 +272,40 @@ fn own(kind: &Kind) -> Vec<Command> {
         ))],
         _ => Vec::new(),
     }
+}
+
+fn tunnel(kind: &Kind, duration: Arg) -> Vec<Command> {
+    vec![
+        asking(
+            Command::new("config")
+                .about("Print the configuration of the site's device. It contains the pre-shared key")
+                .args([which(kind), Arg::new("format").long("format").default_value("json").help(JSON_OR)]),
+        ),
+        asking(printing(
+            Command::new("metrics").about("Draw the traffic of a tunnel").args([which(kind), duration]),
+        )),
+        asking(printing(
+            Command::new("history").about("List the last changes of a tunnel's connection").arg(which(kind)),
+        )),
+        asking(
+            Command::new("watch").about("Follow a tunnel's connection until interrupted").arg(which(kind)),
+        ),
+        asking(printing(
+            Command::new("rotate-key")
+                .about("Replace the pre-shared key; the old one works for a while")
+                .args([
+                    which(kind),
+                    Arg::new("grace-seconds")
+                        .long("grace-seconds")
+                        .value_parser(value_parser!(i64))
+                        .help("How long older keys still work; a day if left out"),
+                    Arg::new("pre-shared-key-file")
+                        .long("pre-shared-key-file")
+                        .value_name("FILE")
+                        .help("Read the new key from a file; - is standard input. A random one if left out"),
+                ]),
+        )),
+    ]
 }
 
 /// What the flags of a command say about the server. An absent flag of another command is none.

@@ -10,7 +10,7 @@ use std::{
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use url::Url;
-use wicketgate_client::{Client, Credentials};
+use wicketgate_client::{ApiClient, Credentials};
 use wicketgate_system::private_file;
 
 use crate::failed::Failed;
@@ -55,7 +55,7 @@ pub(crate) struct Choice {
 /// The server to ask.
 #[derive(Debug)]
 pub(crate) struct Session {
-    pub(crate) client: Client,
+    pub(crate) client: ApiClient,
     /// What was chosen: a name or an id.
     pub(crate) frontdoor: Option<String>,
 }
@@ -150,7 +150,7 @@ impl Choice {
         frontdoor: Option<String>,
         ca: Option<PathBuf>,
     ) -> Result<Session, Failed> {
-        let client = Client::new(server, credentials, self.ca.clone().or(ca))?;
+        let client = ApiClient::new(server, credentials, self.ca.clone().or(ca))?;
         Ok(Session { client, frontdoor: self.frontdoor.clone().or(frontdoor) })
     }
 }

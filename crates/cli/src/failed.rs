@@ -51,7 +51,7 @@ impl From<Failure> for Failed {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::NotSignedIn(why) => Self::NotSignedIn(format!(
-                "{why}\nSign in with: wicketgate login --server URL --token-file FILE"
+                "not signed in: {why}\nSign in with: wicketgate login --server URL --token-file FILE"
             )),
             other => Self::Other(other.to_string()),
         }

@@ -11,6 +11,7 @@ mod path_view;
 mod query;
 mod say;
 mod schema;
+mod screen;
 mod session;
 mod sign_in;
 mod table;

@@ -1,6 +1,6 @@
 //! What a command prints: data to standard output, in the form that was asked for.
 
-use std::io::{self, IsTerminal as _, Write};
+use std::io::{self, Write};
 
 use futures_util::{Stream, TryStreamExt as _, pin_mut};
 use serde_json::{Map, Value};
@@ -10,6 +10,7 @@ use crate::{
     failed::Failed,
     kind::{Column, Kind},
     query,
+    screen::Screen,
     table::{Table, cell},
 };
 
@@ -34,18 +35,12 @@ pub(crate) struct Output {
     pub(crate) form: Form,
     /// A jq program that the JSON goes through.
     pub(crate) jq: Option<String>,
-    pub(crate) is_terminal: bool,
-    pub(crate) has_colours: bool,
-    /// Columns of the terminal.
-    pub(crate) width: usize,
+    pub(crate) screen: Screen,
 }
 
 impl Output {
     pub(crate) fn new(form: Form, jq: Option<String>) -> Self {
-        let is_terminal = io::stdout().is_terminal();
-        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let width = terminal_size::terminal_size().map_or(usize::MAX, |(width, _)| width.0.into());
-        Self { form, jq, is_terminal, has_colours: is_terminal && !plain, width }
+        Self { form, jq, screen: Screen::of_standard_output() }
     }
 
     /// Prints a list as it arrives. Returns how many resources there were.
@@ -59,7 +54,7 @@ impl Output {
         let mut count = 0;
         match &self.form {
             Form::Table { is_wide } if self.jq.is_none() => {
-                let mut table = Table::new(columns(kind, *is_wide), self);
+                let mut table = Table::new(columns(kind, *is_wide), &self.screen);
                 while let Some(resource) = resources.try_next().await? {
                     count += 1;
                     table.row(&resource, &mut out)?;

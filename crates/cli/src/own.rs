@@ -41,7 +41,7 @@ pub(crate) async fn check(session: &Session, matches: &ArgMatches) -> Result<(),
     let output = output(matches);
     match &output.form {
         Form::Table { .. } if output.jq.is_none() => {
-            path_view::draw(&check, &output, &mut io::stdout().lock())?
+            path_view::draw(&check, &output.screen, &mut io::stdout().lock())?
         }
         _ => output.one(&SHARE, &check)?,
     }
@@ -66,7 +66,7 @@ fn charts(metrics: &Value, output: &Output) -> Result<(), Failed> {
     let first = metrics["samples"].get(0).and_then(Value::as_object);
     for (name, value) in first.into_iter().flatten().filter(|(name, _)| *name != "timestamp") {
         if value.is_number() {
-            chart::draw(name, &chart::series(metrics, name), "", output.width.min(100), &mut out)?;
+            chart::draw(name, &chart::series(metrics, name), "", output.screen.width.min(100), &mut out)?;
             writeln!(out)?;
         }
     }
@@ -187,9 +187,10 @@ pub(crate) async fn status(session: &Session, matches: &ArgMatches) -> Result<()
     let mut summary =
         json!({"server": session.client.base().as_str(), "frontdoor": session.frontdoor_id().await?});
     let mut wrong = Vec::new();
-    for (kind, filter) in [(&TUNNEL, "ready"), (&SHARE, "ready"), (&AGENT, "status")] {
-        let (path, bad) =
-            (session.list_path(kind).await?, if filter == "ready" { "false" } else { "OFFLINE" });
+    for (kind, filter, bad) in
+        [(&TUNNEL, "connection.state", "DOWN"), (&SHARE, "ready", "false"), (&AGENT, "status", "OFFLINE")]
+    {
+        let path = session.list_path(kind).await?;
         let count = async |query: &[(String, String)]| {
             let one = [query, &[("size".to_owned(), "1".to_owned())]].concat();
             session.client.get(&path, &one).await.map(|page| page["totalElements"].clone())

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde_json::Value;
 
 use crate::{
-    output::Output,
+    screen::Screen,
     session::text,
     table::{cell, style},
 };
@@ -20,7 +20,7 @@ const NAMES: &[(&str, &str)] = &[
 ];
 
 /// Draws a check's answer.
-pub(crate) fn draw(check: &Value, output: &Output, out: &mut impl Write) -> io::Result<()> {
+pub(crate) fn draw(check: &Value, screen: &Screen, out: &mut impl Write) -> io::Result<()> {
     let hops = check["hops"].as_array().map(Vec::as_slice).unwrap_or_default();
     for (n, hop) in hops.iter().enumerate() {
         let (key, state) = (text(hop, "hop"), text(hop, "state"));
@@ -31,7 +31,7 @@ pub(crate) fn draw(check: &Value, output: &Output, out: &mut impl Write) -> io::
             "SKIPPED" => '–',
             _ => '?',
         };
-        let style = if output.has_colours { style(state) } else { anstyle::Style::new() };
+        let style = if screen.has_colours { style(state) } else { anstyle::Style::new() };
         let latency = hop["latencyMs"].as_f64().map(|ms| format!("{ms:.1} ms")).unwrap_or_default();
         writeln!(out, "{style}{mark}{style:#} {name:<14} {latency:>10}  {}", cell(&hop["message"]))?;
         let is_last = n + 1 == hops.len();
@@ -49,7 +49,6 @@ pub(crate) fn draw(check: &Value, output: &Output, out: &mut impl Write) -> io::
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::Form;
     use serde_json::json;
 
     #[test]
@@ -62,10 +61,9 @@ mod tests {
              "advice": "Start a hosting agent"},
             {"hop": "target", "state": "UNKNOWN", "message": "no agent dialled it"},
         ]});
-        let form = Form::Table { is_wide: false };
-        let output = Output { form, jq: None, is_terminal: true, has_colours: false, width: 100 };
+        let screen = Screen { is_terminal: true, has_colours: false, width: 100 };
         let mut out = Vec::new();
-        draw(&check, &output, &mut out).unwrap();
+        draw(&check, &screen, &mut out).unwrap();
         insta::assert_snapshot!(String::from_utf8(out).unwrap());
     }
 }

@@ -10,7 +10,7 @@ use clap::ArgMatches;
 use futures_util::TryStreamExt as _;
 use secrecy::ExposeSecret as _;
 use url::Url;
-use wicketgate_client::{Client, Credentials};
+use wicketgate_client::{ApiClient, Credentials};
 use wicketgate_system::private_file;
 
 use crate::{
@@ -45,7 +45,7 @@ pub(crate) async fn login(folder: &Path, matches: &ArgMatches) -> Result<(), Fai
         None => Credentials::Token(secret.clone()),
     };
     let ca = matches.get_one::<PathBuf>("ca").cloned();
-    let client = Client::new(server.clone(), Some(credentials), ca.clone())?;
+    let client = ApiClient::new(server.clone(), Some(credentials), ca.clone())?;
     let mut session = Session { client, frontdoor: one("frontdoor-choice") };
     let all: Vec<_> = session.client.list("frontdoor/v2", &[], Some(20)).try_collect().await?;
     let frontdoor = match (&session.frontdoor, &all[..]) {

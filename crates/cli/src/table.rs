@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use anstyle::{AnsiColor, Style};
 use serde_json::Value;
 
-use crate::{kind::Column, output::Output};
+use crate::{kind::Column, screen::Screen};
 
 /// Rows that decide how wide the columns are.
 const DECIDING: usize = 100;
@@ -20,22 +20,22 @@ pub(crate) struct Table<'a> {
     /// Rows that wait until the widths are decided.
     waiting: Vec<Vec<String>>,
     widths: Option<Vec<usize>>,
-    output: &'a Output,
+    screen: &'a Screen,
 }
 
 impl<'a> Table<'a> {
-    pub(crate) fn new(columns: Vec<&'static Column>, output: &'a Output) -> Self {
-        Self { columns, waiting: Vec::new(), widths: None, output }
+    pub(crate) fn new(columns: Vec<&'static Column>, screen: &'a Screen) -> Self {
+        Self { columns, waiting: Vec::new(), widths: None, screen }
     }
 
     pub(crate) fn row(&mut self, resource: &Value, out: &mut impl Write) -> io::Result<()> {
         let cells = self.columns.iter().map(|c| resource.pointer(c.pointer).map(cell).unwrap_or_default());
         let cells: Vec<_> = cells.collect();
-        if !self.output.is_terminal {
+        if !self.screen.is_terminal {
             return writeln!(out, "{}", cells.join("\t"));
         }
         match &self.widths {
-            Some(widths) => line(&cells, widths, self.output, out),
+            Some(widths) => line(&cells, widths, self.screen, out),
             None => {
                 self.waiting.push(cells);
                 if self.waiting.len() == DECIDING { self.decide(out) } else { Ok(()) }
@@ -54,9 +54,9 @@ impl<'a> Table<'a> {
         let widest =
             |n: usize| rows().map(|row| row[n].chars().count()).max().unwrap_or_default().min(WIDEST);
         let widths: Vec<_> = (0..titles.len()).map(widest).collect();
-        line(&titles, &widths, self.output, out)?;
+        line(&titles, &widths, self.screen, out)?;
         for row in std::mem::take(&mut self.waiting) {
-            line(&row, &widths, self.output, out)?;
+            line(&row, &widths, self.screen, out)?;
         }
         out.flush()?;
         self.widths = Some(widths);
@@ -64,15 +64,15 @@ impl<'a> Table<'a> {
     }
 }
 
-fn line(cells: &[String], widths: &[usize], output: &Output, out: &mut impl Write) -> io::Result<()> {
-    let mut left = output.width;
+fn line(cells: &[String], widths: &[usize], screen: &Screen, out: &mut impl Write) -> io::Result<()> {
+    let mut left = screen.width;
     let last = cells.iter().rposition(|cell| !cell.is_empty()).unwrap_or_default();
     for (n, (cell, width)) in cells.iter().zip(widths).enumerate().take(last + 1) {
         // The last cell may be as long as the terminal is wide. A later row may have a longer cell than those that decided.
         let room = if n + 1 == cells.len() { left } else { WIDEST.max(*width) }.min(left);
         let shown = shortened(cell, room);
         let fill = if n == last { 0 } else { width.saturating_sub(shown.chars().count()) + GAP };
-        let style = if output.has_colours { style(cell) } else { Style::new() };
+        let style = if screen.has_colours { style(cell) } else { Style::new() };
         write!(out, "{style}{shown}{style:#}{:fill$}", "")?;
         left = left.saturating_sub(width + GAP);
     }
@@ -121,13 +121,12 @@ pub(crate) fn cell(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{kind::SHARE, output::Form};
+    use crate::kind::SHARE;
     use serde_json::json;
 
     fn shown(rows: &[Value], is_terminal: bool, width: usize) -> String {
-        let form = Form::Table { is_wide: false };
-        let output = Output { form, jq: None, is_terminal, has_colours: false, width };
-        let mut table = Table::new(SHARE.columns.iter().filter(|c| !c.is_wide).collect(), &output);
+        let screen = Screen { is_terminal, has_colours: false, width };
+        let mut table = Table::new(SHARE.columns.iter().filter(|c| !c.is_wide).collect(), &screen);
         let mut out = Vec::new();
         for row in rows {
             table.row(row, &mut out).unwrap();

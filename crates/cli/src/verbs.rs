@@ -21,7 +21,7 @@ pub(crate) async fn list(session: &Session, kind: &Kind, matches: &ArgMatches) -
     let (path, query, output) = (session.list_path(kind).await?, filters(matches)?, output(matches));
     let limit = matches.get_one::<usize>("limit").copied();
     let count = output.list(kind, session.client.list(&path, &query, limit)).await?;
-    if count == 0 && output.is_terminal {
+    if count == 0 && output.screen.is_terminal {
         say(&format!("There are no {}{}.", kind.plural, if query.is_empty() { "" } else { " like that" }));
     }
     Ok(())
@@ -100,7 +100,7 @@ async fn written(
         false => resource,
     };
     shown(kind, &resource, &output)?;
-    if output.is_terminal {
+    if output.screen.is_terminal {
         next(kind.next, &resource);
     }
     Ok(())
@@ -112,7 +112,7 @@ fn shown(kind: &Kind, resource: &Value, output: &Output) -> Result<(), Failed> {
         // A secret is in no table, and is shown only once.
         Form::Table { is_wide } if output.jq.is_none() && resource.get("clientSecret").is_none() => {
             let columns = kind.columns.iter().filter(|column| is_wide || !column.is_wide).collect();
-            let mut table = crate::table::Table::new(columns, output);
+            let mut table = crate::table::Table::new(columns, &output.screen);
             let mut out = io::stdout().lock();
             table.row(resource, &mut out)?;
             table.end(&mut out)?;

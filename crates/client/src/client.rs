@@ -28,14 +28,14 @@ pub enum Credentials {
 
 /// Asks one server. Clones share connections and the token.
 #[derive(Debug)]
-pub struct Client {
+pub struct ApiClient {
     http: reqwest::Client,
     base: Url,
     credentials: Option<Credentials>,
     token: OnceCell<SecretString>,
 }
 
-impl Client {
+impl ApiClient {
     /// `base` is the server's address, with a path if it is behind a reverse proxy: `https://gw.example:8480/wicketgate`.
     /// `authority` is a file of certificates (PEM) that are trusted besides those of the system.
     ///
@@ -85,7 +85,7 @@ impl Client {
     /// Asks for a text, such as a device's configuration.
     ///
     /// # Errors
-    /// As [`Client::get`].
+    /// As [`ApiClient::get`].
     pub async fn text(&self, path: &str, query: &[(String, String)]) -> Result<String, Failure> {
         let request = self.request(Method::GET, path).await?.query(query).timeout(ANSWER);
         let answer = self.answered(request).await?;
@@ -97,7 +97,7 @@ impl Client {
     /// `null`.
     ///
     /// # Errors
-    /// As [`Client::get`].
+    /// As [`ApiClient::get`].
     pub async fn write(
         &self,
         method: Method,
@@ -118,7 +118,7 @@ impl Client {
     /// A resource and its `ETag`.
     ///
     /// # Errors
-    /// As [`Client::get`].
+    /// As [`ApiClient::get`].
     pub async fn get_tagged(&self, path: &str) -> Result<(Value, Option<String>), Failure> {
         let request = self.request(Method::GET, path).await?.timeout(ANSWER);
         let answer = self.answered(request).await?;

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use reqwest::{Method, Response};
 use serde_json::Value;
 
-use crate::{Client, Failure};
+use crate::{ApiClient, Failure};
 
 /// Bytes of one event: more is no event of the API.
 const LONGEST: usize = 1 << 20;
@@ -22,28 +22,28 @@ pub struct Event {
 
 /// Events as they happen.
 #[derive(Debug)]
-pub struct Events {
+pub struct EventStream {
     answer: Response,
     bytes: Vec<u8>,
     ready: VecDeque<Event>,
 }
 
-impl Client {
+impl ApiClient {
     /// Follows the events at `path`, from the one after `last`, or from now on.
     ///
     /// # Errors
-    /// As [`Client::get`].
-    pub async fn events(&self, path: &str, last: Option<&str>) -> Result<Events, Failure> {
+    /// As [`ApiClient::get`].
+    pub async fn events(&self, path: &str, last: Option<&str>) -> Result<EventStream, Failure> {
         let mut request = self.request(Method::GET, path).await?;
         request = request.header(reqwest::header::ACCEPT, "text/event-stream");
         if let Some(last) = last {
             request = request.header("Last-Event-ID", last);
         }
-        Ok(Events { answer: self.answered(request).await?, bytes: Vec::new(), ready: VecDeque::new() })
+        Ok(EventStream { answer: self.answered(request).await?, bytes: Vec::new(), ready: VecDeque::new() })
     }
 }
 
-impl Events {
+impl EventStream {
     /// The next event. `None`: the server has ended the stream.
     ///
     /// # Errors

@@ -8,6 +8,6 @@ mod events;
 mod failure;
 mod page;
 
-pub use client::{Client, Credentials, Method};
-pub use events::{Event, Events};
+pub use client::{ApiClient, Credentials, Method};
+pub use events::{Event, EventStream};
 pub use failure::{ApiProblem, Failure, Fault};

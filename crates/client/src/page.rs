@@ -3,14 +3,14 @@
 use futures_util::Stream;
 use serde_json::Value;
 
-use crate::{Client, Failure};
+use crate::{ApiClient, Failure};
 
 /// Resources of a page: the most that the API gives.
 const SIZE: usize = 1000;
 /// Resources of the first page: few, so that the first lines are there at once.
 const FIRST: usize = 100;
 
-impl Client {
+impl ApiClient {
     /// All resources of a list, in constant memory: a page is read when the one before it was taken. `most`: no more than
     /// these are read.
     pub fn list<'a>(
