@@ -116,6 +116,12 @@ impl Choice {
             let known: Vec<_> = contexts.contexts.keys().map(String::as_str).collect();
             return Err(Failed::usage(format!("there is no context {name}: there are {}", known.join(", "))));
         };
+        if self.token_file.is_none() && self.server.as_ref().is_some_and(|server| *server != context.server) {
+            return Err(Failed::usage(format!(
+                "the secret of context {name} is for {}: leave out --server (WICKETGATE_SERVER), or give --token-file",
+                context.server
+            )));
+        }
         let credentials = match &self.token_file {
             Some(file) => Credentials::Token(secret(file)?),
             None => {

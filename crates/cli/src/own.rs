@@ -123,6 +123,11 @@ pub(crate) async fn enrol(session: &Session, matches: &ArgMatches) -> Result<(),
     if output.form != (Form::Table { is_wide: false }) || output.jq.is_some() {
         return output.one(&AGENT, &made);
     }
+    let code = text(&made, "enrollmentCode");
+    // It is printed for a shell.
+    if code.is_empty() || !code.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        return Err(Failed::other("the server's answer has no enrolment code: is it a Wicketgate server?"));
+    }
     let host = session.client.base().host_str().unwrap_or("GATEWAY").to_owned();
     let server =
         matches.get_one::<String>("agent-server").cloned().unwrap_or_else(|| format!("https://{host}:8443"));
@@ -131,7 +136,7 @@ pub(crate) async fn enrol(session: &Session, matches: &ArgMatches) -> Result<(),
     writeln!(
         out,
         "echo {} | wicketgate-agent start --server {server} --enrollment-token-file /dev/stdin --state-dir ./agent-state",
-        text(&made, "enrollmentCode")
+        code
     )?;
     say(&format!(
         "Run it once in the private network, before {}. --allow CIDR:PORTS limits what the agent may reach.",

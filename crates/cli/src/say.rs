@@ -6,10 +6,11 @@ use serde_json::Value;
 
 use crate::table::cell;
 
-/// Says a sentence.
+/// Says a sentence. Control characters in a server's words do not reach the terminal.
 pub(crate) fn say(words: &str) {
     // Words that nobody can read are no failure.
-    let _ = writeln!(io::stderr(), "{words}");
+    let words = words.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c });
+    let _ = writeln!(io::stderr(), "{}", words.collect::<String>());
 }
 
 /// Suggests the next command. `{name}` is a property of the resource.

@@ -1,6 +1,6 @@
 //! One server, and who asks it.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 pub use reqwest::Method;
 use reqwest::{RequestBuilder, Response, StatusCode, Url, header};
@@ -55,6 +55,11 @@ impl ApiClient {
             // The token belongs to this server only.
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("wicketgate/", env!("CARGO_PKG_VERSION")));
+        let host = base.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        if host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()) {
+            // No proxy is between a host and itself; one that the environment names would see the token.
+            http = http.no_proxy();
+        }
         if let Some(file) = authority {
             let unusable = |why: String| Failure::Authority { file: file.clone(), why };
             let pem = std::fs::read(&file).map_err(|e| unusable(e.to_string()))?;

@@ -158,7 +158,7 @@ pub fn next(
             let status = match status {
                 Status::New if !late => Status::New,
                 // The share's tunnel is enabled again.
-                Status::Disabled => Status::New,
+                Status::Disabled if !is_final => Status::New,
                 _ => Status::Error,
             };
             let (ready, problem) = not_ready(seen);
@@ -325,6 +325,8 @@ mod tests {
         );
         let served = step(&error, deployed, 2);
         assert_eq!((served.status, step(&served, expired(), 3).status), (Status::Deployed, Status::Error));
+        let disabled = Standing { status: Status::Disabled, detail: None, ..served };
+        assert_eq!(step(&disabled, expired(), 4).status, Status::Error);
     }
 
     #[test]

@@ -209,6 +209,10 @@ mod tests {
             ),
             ("server = ['a', 'b']", "FILE:1: `server` has one value, not a list"),
             ("server = 'a'\ninsecure = 'yes'", "FILE:2: `insecure` is true or false"),
+            (
+                "allow = []",
+                "FILE:1: `allow` is an empty list, which is the same as none: leave it out, or give it a value",
+            ),
             ("server = true", "FILE:1: `server` is not true or false: it has a value"),
             ("[server]\nurl = 1", "FILE:1: `server` is not a section: settings are outside of sections"),
             ("server = 'a'\nserver = 'b'", "FILE:2: duplicate key"),

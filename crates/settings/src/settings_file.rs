@@ -86,7 +86,9 @@ pub(crate) fn flags(command: &Command) -> impl Iterator<Item = (&str, &Arg)> {
     command.get_arguments().filter_map(|arg| {
         let name = arg.get_long().filter(|name| *name != FILE_FLAG)?;
         let is_setting = matches!(arg.get_action(), ArgAction::Set | ArgAction::Append | ArgAction::SetTrue);
-        (is_setting && !arg.is_hide_set()).then_some((name, arg))
+        // A secret has a file of its own.
+        let is_secret = arg.is_hide_env_values_set();
+        (is_setting && !is_secret && !arg.is_hide_set()).then_some((name, arg))
     })
 }
 
@@ -107,6 +109,10 @@ fn value_of(flag: &Arg, value: &DeValue<'_>) -> Result<Value, &'static str> {
         (_, DeValue::Table(_)) => return Err("is not a section: settings are outside of sections"),
         (ArgAction::SetTrue, DeValue::Boolean(on)) => return Ok(Value::Switch(*on)),
         (ArgAction::SetTrue, _) => return Err("is true or false"),
+        // An empty allow list would be read as one that allows nothing, and be one that allows everything.
+        (ArgAction::Append, DeValue::Array(values)) if values.is_empty() => {
+            return Err("is an empty list, which is the same as none: leave it out, or give it a value");
+        }
         (ArgAction::Append, DeValue::Array(values)) => {
             values.iter().map(|value| text(value.get_ref())).collect::<Result<_, _>>()?
         }

@@ -281,7 +281,10 @@ impl Write {
             before.load_balancer_ip
         };
         let (old_key, key) = (&before.spec.pre_shared_key, &spec.pre_shared_key);
-        let previous = if old_key == key {
+        let previous = if cuts {
+            // A cut leaves no older key valid, also if the current one stays.
+            PreviousKeys::default()
+        } else if old_key == key {
             before.previous_keys.clone()
         } else {
             before.previous_keys.rotated(old_key, key, previous_until, self.context.at)

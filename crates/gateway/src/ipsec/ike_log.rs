@@ -80,7 +80,7 @@ fn is_sign_of_life(text: &str) -> bool {
 
 /// One printable line without secrets.
 fn clean(text: &str, keys: &[PreSharedKey]) -> String {
-    let mut text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect();
+    let mut text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     for key in keys {
         let raw = key.expose();
         let hex: String = raw.bytes().map(|b| format!("{b:02x}")).collect();
@@ -88,7 +88,8 @@ fn clean(text: &str, keys: &[PreSharedKey]) -> String {
             text = text.replace(&secret, TAKEN_OUT);
         }
     }
-    without_dumps(&text)
+    // Cut at last: half a key is not recognized.
+    without_dumps(&text).chars().take(LONGEST).collect()
 }
 
 /// Without long rows of hexadecimal digits, also with spaces or colons in between.

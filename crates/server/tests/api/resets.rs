@@ -98,7 +98,15 @@ async fn a_key_that_is_changed_with_a_cut_leaves_no_older_one() {
     assert_eq!((refused.status, &refused.body["message"]), (StatusCode::BAD_REQUEST, &json!(rule)));
     app.post(&path, json!({})).await;
     assert_eq!(row().await.cut_generation, None);
-    for body in [json!({"cut": true}), json!({"cut": true, "graceSeconds": 0})] {
+    let kept = "the key that stays when older ones are cut";
+    for body in [
+        json!({"cut": true}),
+        json!({"cut": true, "graceSeconds": 0}),
+        json!({"cut": true, "preSharedKey": kept}),
+    ] {
+        // Leaves an older key.
+        let rotated = app.post(&path, json!({"preSharedKey": kept})).await;
+        assert!(rotated.body.get("previousKeyUntil").is_some(), "{}", rotated.text);
         let cut = app.post(&path, body).await;
         assert_eq!((cut.status, cut.body.get("previousKeyUntil")), (StatusCode::ACCEPTED, None));
         let row = row().await;
