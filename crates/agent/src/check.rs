@@ -1,6 +1,6 @@
 //! What an agent would find: each step of its way to the gateway and to its targets, taken by the agent's own code.
 //!
-//! Invariant: a check changes nothing and disturbs nobody: it neither locks nor writes the state directory, does not use up an
+//! Invariant: a check changes nothing and disturbs no process: it neither locks nor writes the state directory, does not use up an
 //! enrolment code, serves no share, and targets do not notice it. So it can run beside the agent.
 
 mod gateway;

@@ -115,7 +115,7 @@ mod tests {
     use uuid::Uuid;
     use wicketgate_model::EnrollmentId;
 
-    /// Longer than a gateway's restart, a line's outage, or the patience of whoever wrote a limit here before.
+    /// Longer than a gateway's restart or a line's outage.
     const LONG: Duration = Duration::from_secs(3600);
 
     #[tokio::test(start_paused = true)]

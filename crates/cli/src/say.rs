@@ -8,7 +8,7 @@ use crate::table::cell;
 
 /// Says a sentence. Control characters in a server's words do not reach the terminal.
 pub(crate) fn say(words: &str) {
-    // Words that nobody can read are no failure.
+    // Words that cannot be printed are no failure.
     let words = words.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c });
     let _ = writeln!(io::stderr(), "{}", words.collect::<String>());
 }

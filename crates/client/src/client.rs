@@ -1,4 +1,4 @@
-//! One server, and who asks it.
+//! A client of one server, and its credentials.
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
@@ -17,7 +17,7 @@ const ANSWER: Duration = Duration::from_secs(60);
 /// The largest answer, in bytes: a page of 1,000 resources is about a megabyte.
 pub(crate) const LARGEST: usize = 64 << 20;
 
-/// Who asks.
+/// What a client signs in with.
 #[derive(Debug, Clone)]
 pub enum Credentials {
     /// A token of any kind: the admin token, or one of an identity provider.

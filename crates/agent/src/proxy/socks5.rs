@@ -9,7 +9,7 @@ use tokio::{
     time::timeout,
 };
 
-/// For the answer to the greeting, for which the proxy asks nobody.
+/// For the answer to the greeting, which the proxy gives without asking another host.
 const GREETED_WITHIN: Duration = Duration::from_secs(4);
 const VERSION: u8 = 5;
 /// Methods (§3).

@@ -75,7 +75,7 @@ impl Reconciler {
             share: row.id,
             generation: row.generation,
             target: row.spec.target.clone(),
-            // Nobody asks whether the target of a share that is not served is alive.
+            // A share that is not served needs no probe of its target.
             health_check: if row.spec.enabled { row.spec.options.health_check } else { Some(NO_PROBES) },
             name: Some(row.spec.name.to_string()),
         };
