@@ -4,6 +4,7 @@
 //! Every answer of a path below `/frontdoor/v2` needs a token; [`access`] asks for it before anything else.
 
 mod access;
+mod act;
 mod agents;
 mod api_accounts;
 mod checks;

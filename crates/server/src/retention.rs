@@ -1,4 +1,4 @@
-//! Removes rows that are past their retention time.
+//! Removes rows that are past their retention time, and ends the records of lost actions.
 
 use std::time::Duration;
 
@@ -20,6 +20,23 @@ impl BackgroundTask for Retention {
 
     async fn activate(&mut self, now: Timestamp) -> anyhow::Result<Outcome> {
         self.0.prune(now).await?;
+        Ok(Outcome::Done)
+    }
+}
+
+/// Ends the records of actions whose outcome nobody knows.
+#[derive(Debug)]
+pub(crate) struct LostActions(pub(crate) Store);
+
+impl BackgroundTask for LostActions {
+    const NAME: &'static str = "lost-actions";
+    /// Who reads that an action is running, waits for it.
+    const PERIOD: Duration = Duration::from_secs(60);
+    /// One statement.
+    const WITHIN: Duration = Duration::from_secs(10);
+
+    async fn activate(&mut self, now: Timestamp) -> anyhow::Result<Outcome> {
+        self.0.end_lost_actions(now).await?;
         Ok(Outcome::Done)
     }
 }

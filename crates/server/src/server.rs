@@ -33,7 +33,7 @@ use crate::{
         link::GatewayLink,
         reconciler::{self, Reconciler, ReconcilerParts},
     },
-    retention::Retention,
+    retention::{LostActions, Retention},
     serve::{
         Http,
         tls::{ApiTls, TlsReload},
@@ -203,6 +203,7 @@ impl Prepared {
         }
         server.run_in_background(reconciler);
         server.run_in_background(Retention(server.store.clone()));
+        server.run_in_background(LostActions(server.store.clone()));
         server.tasks.spawn({
             let state = state.clone();
             async move { state.run_event_feed().await }

@@ -6,14 +6,15 @@ use crate::{
     Action, ExecutionStatus, Resource, ResourceType, Result, Store, WriteContext,
     execution::{EndsWith, Execution},
     field::shown,
-    transaction::Transaction,
 };
 use futures_util::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
 use wicketgate_model::{ExecutionId, FrontdoorId};
 
-/// How long an action may last whose outcome its server waits for: far longer than any does.
-const LONGEST_ACTION: SignedDuration = SignedDuration::from_mins(5);
+/// After this time without an outcome an action is lost. Far longer than any takes, and than its server tries to record it.
+const LOST_AFTER: SignedDuration = SignedDuration::from_mins(10);
+const LOST: &str =
+    "the outcome is not known: before it was recorded, the server ended or its database failed";
 
 impl Store {
     /// Records that an action on a resource begins. Without this record it must not; [`Store::end_action`] records its outcome.
@@ -53,13 +54,14 @@ impl Store {
         tx.execute(update, &[&status, &shown(message), &at, &id]).await?;
         tx.commit().await
     }
-}
 
-/// Ends actions whose server has ended before their outcome was recorded.
-pub(crate) async fn end_abandoned_actions(tx: &mut Transaction, now: Timestamp) -> Result<()> {
-    let update = "UPDATE execution SET status = 'FAILED', finished_at = $1, \
-                  message = 'the server ended before the outcome was known' \
-                  WHERE status = 'RUNNING' AND generation = 0 AND created_at < $2";
-    tx.execute(update, &[&now, &(now - LONGEST_ACTION)]).await?;
-    Ok(())
+    /// Ends actions whose outcome was not recorded: their server has ended, or its database was away for too long. To be called
+    /// periodically.
+    pub async fn end_lost_actions(&self, now: Timestamp) -> Result<()> {
+        let mut tx = self.database.begin().await?;
+        let update = "UPDATE execution SET status = 'FAILED', finished_at = $1, message = $2 \
+                      WHERE status = 'RUNNING' AND generation = 0 AND created_at < $3";
+        tx.execute(update, &[&now, &LOST, &(now - LOST_AFTER)]).await?;
+        tx.commit().await
+    }
 }

@@ -2,7 +2,7 @@
 //! that totals are the same at all of them.
 
 use crate::{
-    MetricsWindow, Result, Store, action, event_row, idempotency,
+    MetricsWindow, Result, Store, event_row, idempotency,
     metrics_window::{RESOLUTIONS, Resolution},
     row::rows,
     share_count::ShareCounts,
@@ -137,7 +137,6 @@ impl Store {
                        AND NOT EXISTS (SELECT 1 FROM ipsec_share s WHERE s.tunnel = ipsec_tunnel.id)";
         tx.execute(tunnels, &[&old]).await?;
         tx.execute("DELETE FROM enrollment WHERE expires_at < $1 AND agent IS NULL", &[&old]).await?;
-        action::end_abandoned_actions(&mut tx, now).await?;
         let oldest_record = now.as_microsecond() - RECORDS;
         tx.execute("DELETE FROM execution WHERE finished_at < $1", &[&oldest_record]).await?;
         idempotency::prune(&mut tx, now).await?;

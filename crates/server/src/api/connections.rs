@@ -2,6 +2,7 @@
 
 use super::{
     access::Answer,
+    act,
     edit::Edit,
     refusal::{must_be_live, refused},
     shares,
@@ -12,15 +13,12 @@ use super::{
         share::Share,
     },
 };
-use crate::{
-    error::{ApiError, ResourceKind},
-    state::now,
-};
+use crate::error::{ApiError, ResourceKind};
 use axum::http::StatusCode;
 use wicketgate_model::ShareId;
 use wicketgate_store::{Action, Resource};
 
-/// It ends also if its client does not wait: a task of its own records what came of it.
+/// Answers when the connections were reset.
 pub(super) async fn close(Edit { at, id, format, wanted }: Edit<ShareId>, body: Body) -> Answer {
     let share = shares::find(&at, id).await?;
     let source = closing::source(body.object_or_nothing()?)?;
@@ -28,20 +26,21 @@ pub(super) async fn close(Edit { at, id, format, wanted }: Edit<ShareId>, body: 
     let location = share.location.clone();
     wanted.hold_for(&shares::shown(&at.state, share))?;
     let (on, context) = (Resource::Share(id), at.write_context());
-    let begun = at.state.store.begin_action(at.id(), Action::CloseConnections, on, &context).await;
-    let execution_id = begun.map_err(refused(ResourceKind::Share, id))?;
-    let state = at.state.clone();
-    let done = tokio::spawn(async move {
-        let closed = state.gateways.close_connections(&location, id, source).await;
+    let gateways = at.state.gateways.clone();
+    let begun = act::begin(&at.state, (at.id(), Action::CloseConnections, on), context, async move {
+        let closed = gateways.close_connections(&location, id, source).await;
         let outcome = match closed {
             Some(1) => Ok("1 connection was reset".to_owned()),
             Some(closed) => Ok(format!("{closed} connections were reset")),
             None => Err(format!("no gateway of location {location} answers, and connections may be open")),
         };
-        state.store.end_action(execution_id, &outcome, now()).await.map(|()| closed)
+        (outcome, closed)
     });
-    let closed = done.await.map_err(ApiError::internal)??.ok_or_else(|| {
-        ApiError::unavailable("The gateway does not answer, and connections may be open: try again later")
+    let (execution_id, closed) = begun.await.map_err(refused(ResourceKind::Share, id))?;
+    let closed = closed.await.map_err(ApiError::internal)?.ok_or_else(|| {
+        ApiError::unavailable(
+            "The gateway does not answer, and connections may be open: try again later, with another Idempotency-Key",
+        )
     })?;
     let links: Links = vec![
         ("share", Share::path(at.id(), id)),

@@ -2,6 +2,7 @@
 
 use super::{
     access::Answer,
+    act,
     edit::Edit,
     refusal::{must_be_live, refused},
     tunnels,
@@ -12,15 +13,12 @@ use super::{
         reset::{self, ResetRequest},
     },
 };
-use crate::{
-    error::{ApiError, ResourceKind},
-    state::now,
-};
+use crate::error::{ApiError, ResourceKind};
 use axum::{
     http::{StatusCode, header::LOCATION},
     response::IntoResponse,
 };
-use tracing::warn;
+use tokio::sync::oneshot;
 use wicketgate_model::{EspMode, TunnelId};
 use wicketgate_store::{Action, Resource, TunnelRow};
 
@@ -34,17 +32,18 @@ pub(super) async fn reset(Edit { at, id, format, wanted }: Edit<TunnelId>, body:
     let location = tunnel.spec.location.clone();
     wanted.hold_for(&tunnels::shown(&at, tunnel))?;
     let (on, context) = (Resource::Tunnel(id), at.write_context());
-    let begun = at.state.store.begin_action(at.id(), Action::Reset, on, &context).await;
-    let execution = begun.map_err(refused(ResourceKind::Tunnel, id))?;
-    let (state, list) = (at.state.clone(), at.path("executions"));
-    let row = state.store.execution(at.id(), execution).await?;
-    tokio::spawn(async move {
-        let outcome = state.gateways.reset(&location, id, scope, mode).await;
-        let outcome = outcome.unwrap_or_else(|| Err(format!("no gateway of location {location} answers")));
-        if let Err(error) = state.store.end_action(execution, &outcome, now()).await {
-            warn!(tunnel.id = %id, %error, "cannot record the outcome of a reset");
-        }
+    let gateways = at.state.gateways.clone();
+    let (read, is_read) = oneshot::channel::<()>();
+    let begun = act::begin(&at.state, (at.id(), Action::Reset, on), context, async move {
+        // Also if the client has hung up before.
+        let _ = is_read.await;
+        let outcome = gateways.reset(&location, id, scope, mode).await;
+        (outcome.unwrap_or_else(|| Err(format!("no gateway of location {location} answers"))), ())
     });
+    let (execution, _) = begun.await.map_err(refused(ResourceKind::Tunnel, id))?;
+    let list = at.path("executions");
+    let row = at.state.store.execution(at.id(), execution).await?;
+    drop(read);
     let row = row.ok_or_else(|| ApiError::not_found(ResourceKind::Execution, execution))?;
     let path = format!("{list}/{execution}");
     let answer = Format::resource(format, StatusCode::ACCEPTED, &Execution::of(row, &list));
