@@ -7,7 +7,7 @@ use crate::{
 };
 use futures_util::{FutureExt as _, future::BoxFuture};
 use jiff::Timestamp;
-use sqlx::{AnyConnection, SqlSafeStr};
+use sqlx::{Any, AnyConnection, SqlSafeStr, pool::PoolConnection};
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
@@ -111,17 +111,31 @@ impl Store {
         rows.iter().map(T::from_row).collect()
     }
 
-    /// Reads on a connection, within the bound of a request. A connection that does not answer is closed.
+    /// Reads on a connection, within the bound of a request.
     pub(crate) async fn read<T>(
         &self,
         reads: impl AsyncFnOnce(&mut AnyConnection) -> Result<T>,
     ) -> Result<T> {
         let until = Instant::now() + READ;
-        let mut reader = self.database.readers.acquire().await?;
-        if let Ok(read) = timeout_at(until, reads(&mut reader)).await {
-            return read;
+        let mut reader = Reader { connection: self.database.readers.acquire().await?, is_answered: false };
+        let read =
+            timeout_at(until, reads(&mut reader.connection)).await.map_err(|_| StoreError::RolledBack)?;
+        reader.is_answered = true;
+        read
+    }
+}
+
+/// A connection of the pool that reads. Dropped before it has answered, because of its time or because the client has hung up, it
+/// is closed: in the pool, it would hold a place until it answers.
+struct Reader {
+    connection: PoolConnection<Any>,
+    is_answered: bool,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.connection.close_on_drop();
         }
-        reader.close_on_drop();
-        Err(StoreError::RolledBack)
     }
 }
