@@ -23,11 +23,12 @@ fn main() -> ExitCode {
     program::run("wicketgate-agent", async {
         match command {
             Command::Start(start) => {
+                let reloads = ReloadSignals::new(settings.has_file())?;
                 start.log.apply();
-                let (stop, abort) = stop_on_signal()?;
+                let (stop, abort) = stop_on_signal(settings.has_file())?;
                 let (allow, allowed) = watch::channel(start.allow_list());
                 let config = start.into_config(allowed)?;
-                reload_on_signal(settings, allow)?;
+                reload_on_signal(reloads, settings, allow);
                 wicketgate_agent::run(config, stop, abort).await
             }
             Command::Check(Check { start, json }) => {
@@ -59,9 +60,9 @@ async fn check(config: Config, json: bool) -> anyhow::Result<()> {
 }
 
 /// The first signal stops the agent in order, the second one at once.
-fn stop_on_signal() -> anyhow::Result<(CancellationToken, Abort)> {
+fn stop_on_signal(reloads: bool) -> anyhow::Result<(CancellationToken, Abort)> {
     let (stop, abort) = (CancellationToken::new(), Abort::default());
-    let mut signals = StopSignals::new()?;
+    let mut signals = StopSignals::new(reloads)?;
     let (first, second) = (stop.clone(), abort.clone());
     tokio::spawn(async move {
         signals.next().await;
@@ -73,8 +74,11 @@ fn stop_on_signal() -> anyhow::Result<(CancellationToken, Abort)> {
 }
 
 /// Reads the configuration file again at each SIGHUP.
-fn reload_on_signal(mut settings: Settings, allow: watch::Sender<Arc<AllowList>>) -> anyhow::Result<()> {
-    let mut reloads = ReloadSignals::new()?;
+fn reload_on_signal(
+    mut reloads: ReloadSignals,
+    mut settings: Settings,
+    allow: watch::Sender<Arc<AllowList>>,
+) {
     tokio::spawn(async move {
         loop {
             let _reload = reloads.next().await;
@@ -84,5 +88,4 @@ fn reload_on_signal(mut settings: Settings, allow: watch::Sender<Arc<AllowList>>
             }
         }
     });
-    Ok(())
 }

@@ -8,9 +8,9 @@ mod documented;
 mod error;
 mod settings_file;
 
-use clap::{ArgMatches, Command, Parser, error::ContextKind, parser::ValueSource};
-use settings_file::{SettingsFile, Value};
-use std::{ffi::OsString, path::PathBuf};
+use clap::{Arg, ArgMatches, Command, Parser, error::ContextKind, parser::ValueSource};
+use settings_file::SettingsFile;
+use std::{collections::BTreeSet, ffi::OsString, path::PathBuf};
 use tracing::{error, info, warn};
 
 pub use error::SettingsError;
@@ -20,7 +20,24 @@ pub use settings_file::FILE_FLAG;
 #[derive(Debug)]
 pub struct Settings {
     arguments: Vec<OsString>,
-    file: Option<SettingsFile>,
+    file: Option<File>,
+}
+
+#[derive(Debug)]
+struct File {
+    started_with: SettingsFile,
+    last_read: SettingsFile,
+    /// Flags that the command line or the environment has: the file does not change them.
+    given: BTreeSet<String>,
+}
+
+/// The names of settings that a reload has changed, in alphabetical order.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Since the file was last read, and now applied.
+    pub applied: Vec<String>,
+    /// Since the start, and not applied before a restart.
+    pub waiting: Vec<String>,
 }
 
 /// Parses this process's command line with its settings file. Exits with 0 after `--help` and with 2 after an error, as the
@@ -41,48 +58,44 @@ impl Settings {
     /// # Errors
     /// The command line or the file is wrong.
     pub fn read<P: Parser>(arguments: Vec<OsString>) -> Result<(P, Self), SettingsError> {
-        let file = configured(&P::command(), &arguments)?;
-        let mut all = arguments.clone();
-        all.extend(file.iter().flat_map(|(_, flags)| flags.iter().map(OsString::from)));
-        let file = file.map(|(file, _)| file);
-        match P::try_parse_from(all) {
-            Ok(parsed) => Ok((parsed, Self { arguments, file })),
-            Err(error) => Err(match file.and_then(|file| blamed(&error, &file)) {
-                Some(fault) => fault,
-                None => Box::new(error).into(),
-            }),
-        }
+        let (parsed, file) = parsed::<P>(&arguments)?;
+        let file = file.map(|(file, given)| File { started_with: file.clone(), last_read: file, given });
+        Ok((parsed, Self { arguments, file }))
     }
 
-    /// Reads the file again. Returns the names of the settings whose values have changed, in alphabetical order. `None`: the
-    /// command line names no file.
+    /// Whether there is something to reload.
+    pub fn has_file(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Reads the file again. `applied` are the settings that the caller applies while it runs. `None`: the command line names no file.
     ///
     /// # Errors
     /// The file is wrong now. The settings stay as they were.
-    pub fn reload<P: Parser>(&mut self) -> Result<Option<(P, Vec<String>)>, SettingsError> {
-        let Some(before) = &self.file else { return Ok(None) };
-        let (parsed, now) = Self::read::<P>(self.arguments.clone())?;
-        let changed = now.file.as_ref().map_or_else(Vec::new, |file| before.changed(file));
-        *self = now;
-        Ok(Some((parsed, changed)))
+    pub fn reload<P: Parser>(&mut self, applied: &[&str]) -> Result<Option<(P, Changes)>, SettingsError> {
+        let Some(file) = &mut self.file else { return Ok(None) };
+        let (parsed, Some((now, _))) = parsed::<P>(&self.arguments)? else { return Ok(None) };
+        let is_applied = |name: &String| applied.contains(&name.as_str());
+        let is_from_file = |name: &String| !file.given.contains(name);
+        let since = |before: &SettingsFile| before.changed(&now).into_iter().filter(is_from_file);
+        let changes = Changes {
+            applied: since(&file.last_read).filter(is_applied).collect(),
+            waiting: since(&file.started_with).filter(|name| !is_applied(name)).collect(),
+        };
+        file.last_read = now;
+        Ok(Some((parsed, changes)))
     }
 
-    /// Reads the file again and logs the result. `applied` are the settings that the caller now applies; of others that have
-    /// changed, the log says that they need a restart. `None`: nothing was read.
+    /// As [`Settings::reload`]; logs the result. `None`: nothing was read.
     pub fn reload_logged<P: Parser>(&mut self, applied: &[&str]) -> Option<P> {
-        match self.reload() {
-            Ok(Some((parsed, changed))) => {
-                let (applied, waiting): (Vec<_>, Vec<_>) =
-                    changed.into_iter().partition(|name| applied.contains(&name.as_str()));
+        match self.reload(applied) {
+            Ok(read) => {
+                let (parsed, Changes { applied, waiting }) = read?;
                 if !waiting.is_empty() {
                     warn!(settings = waiting.join(", "), "changed settings take effect after a restart only");
                 }
                 info!(changed = applied.join(", "), "the configuration file was read again");
                 Some(parsed)
-            }
-            Ok(None) => {
-                warn!("nothing to reload: the program was started without --{FILE_FLAG}");
-                None
             }
             Err(error) => {
                 error!(%error, "the configuration file is wrong and was not reloaded: correct it and reload again");
@@ -92,31 +105,38 @@ impl Settings {
     }
 }
 
-/// The file that the command line names, and the flags for those of its settings that neither the command line nor the
-/// environment has.
+/// Parses a command line with its file. With the file, the flags that win over it.
+fn parsed<P: Parser>(
+    arguments: &[OsString],
+) -> Result<(P, Option<(SettingsFile, BTreeSet<String>)>), SettingsError> {
+    let file = configured(&P::command(), arguments)?;
+    let flags = file.iter().flat_map(|(file, given)| file.flags(given)).map(OsString::from);
+    match P::try_parse_from(arguments.iter().cloned().chain(flags)) {
+        Ok(parsed) => Ok((parsed, file)),
+        Err(error) => Err(match file.and_then(|(file, _)| blamed(&error, &file)) {
+            Some(fault) => fault,
+            None => Box::new(error).into(),
+        }),
+    }
+}
+
+/// The file that the command line names, and the flags that the command line or the environment has.
 fn configured(
     command: &Command,
     arguments: &[OsString],
-) -> Result<Option<(SettingsFile, Vec<String>)>, SettingsError> {
+) -> Result<Option<(SettingsFile, BTreeSet<String>)>, SettingsError> {
     // A required flag may be in the file. What is wrong on the command line itself is reported by the second parse.
     let matches = command.clone().ignore_errors(true).try_get_matches_from(arguments);
     let Ok(matches) = matches else { return Ok(None) };
     let (command, matches) = innermost(command, &matches);
     let Some(path) = matches.try_get_one::<PathBuf>(FILE_FLAG).ok().flatten() else { return Ok(None) };
     let file = SettingsFile::read(path, command)?;
-    let is_given = |name: &str| {
-        let source = command.get_arguments().find(|arg| arg.get_long() == Some(name));
-        let source = source.and_then(|arg| matches.value_source(arg.get_id().as_str()));
+    let is_given = |arg: &&Arg| {
+        let source = matches.value_source(arg.get_id().as_str());
         matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable))
     };
-    let settings = file.settings().filter(|(name, _)| !is_given(name));
-    let flags = settings.flat_map(|(name, value)| match value {
-        Value::Switch(true) => vec![format!("--{name}")],
-        Value::Switch(false) => Vec::new(),
-        Value::Texts(texts) => texts.iter().map(|text| format!("--{name}={text}")).collect(),
-    });
-    let flags = flags.collect();
-    Ok(Some((file, flags)))
+    let given = command.get_arguments().filter(is_given).filter_map(|arg| arg.get_long().map(str::to_owned));
+    Ok(Some((file, given.collect())))
 }
 
 /// The subcommand that a command line names, and its arguments.
@@ -234,16 +254,24 @@ mod tests {
         let file = dir.path().join("serve.toml");
         fs::write(&file, "server = 'a'\ndrain = 5\nallow = ['x']").unwrap();
         let (_, mut settings) = read(&file, &["--drain", "6"]).unwrap();
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let changes =
+            |applied: &[&str], waiting: &[&str]| Changes { applied: names(applied), waiting: names(waiting) };
         fs::write(&file, "server = 'a'\nallow = ['x', 'y']\ndrain = 7\ninsecure = true").unwrap();
-        let (parsed, changed) = settings.reload::<Program>().unwrap().unwrap();
-        assert_eq!(changed, ["allow", "drain", "insecure"]);
+        let (parsed, changed) = settings.reload::<Program>(&["allow"]).unwrap().unwrap();
+        // The command line has a drain.
+        assert_eq!(changed, changes(&["allow"], &["insecure"]));
         let Program::Serve(serve) = parsed else { unreachable!() };
         assert_eq!((serve.allow.len(), serve.drain), (2, 6));
         fs::write(&file, "drain = 'x'").unwrap();
-        settings.reload::<Program>().unwrap_err();
-        fs::write(&file, "server = 'a'\nallow = ['x', 'y']\ndrain = 7").unwrap();
-        assert_eq!(settings.reload::<Program>().unwrap().unwrap().1, ["insecure"]);
+        settings.reload::<Program>(&["allow"]).unwrap_err();
+        fs::write(&file, "server = 'b'\nallow = ['x', 'y']\ninsecure = true").unwrap();
+        // What waits for a restart still does.
+        let changed = settings.reload::<Program>(&["allow"]).unwrap().unwrap().1;
+        assert_eq!(changed, changes(&[], &["insecure", "server"]));
+        fs::write(&file, "server = 'a'").unwrap();
+        assert_eq!(settings.reload::<Program>(&["allow"]).unwrap().unwrap().1, changes(&["allow"], &[]));
         let (_, mut none) = Settings::read::<Program>(vec!["program".into(), "stop".into()]).unwrap();
-        assert!(none.reload::<Program>().unwrap().is_none());
+        assert!(none.reload::<Program>(&[]).unwrap().is_none());
     }
 }

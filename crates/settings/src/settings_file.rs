@@ -3,7 +3,7 @@
 use crate::error::SettingsError;
 use clap::{Arg, ArgAction, Command};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -13,20 +13,20 @@ use toml::de::{DeTable, DeValue};
 pub const FILE_FLAG: &str = "config";
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct SettingsFile {
     path: PathBuf,
     settings: BTreeMap<String, Setting>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Setting {
     line: usize,
     value: Value,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Value {
+enum Value {
     Switch(bool),
     /// One, or those of a repeatable flag.
     Texts(Vec<String>),
@@ -57,8 +57,15 @@ impl SettingsFile {
         Ok(Self { path: path.to_owned(), settings })
     }
 
-    pub(crate) fn settings(&self) -> impl Iterator<Item = (&str, &Value)> {
-        self.settings.iter().map(|(name, setting)| (name.as_str(), &setting.value))
+    /// The settings as flags, but for those that are given in another way.
+    pub(crate) fn flags(&self, given: &BTreeSet<String>) -> Vec<String> {
+        let settings = self.settings.iter().filter(|(name, _)| !given.contains(*name));
+        let flags = settings.flat_map(|(name, setting)| match &setting.value {
+            Value::Switch(true) => vec![format!("--{name}")],
+            Value::Switch(false) => Vec::new(),
+            Value::Texts(texts) => texts.iter().map(|text| format!("--{name}={text}")).collect(),
+        });
+        flags.collect()
     }
 
     /// File and line of a setting.
@@ -67,13 +74,10 @@ impl SettingsFile {
     }
 
     /// The names of the settings that differ.
-    pub(crate) fn changed(&self, other: &Self) -> Vec<String> {
+    pub(crate) fn changed(&self, other: &Self) -> BTreeSet<String> {
         let value = |file: &Self, name: &str| file.settings.get(name).map(|s| s.value.clone());
-        let mut names: Vec<_> = self.settings.keys().chain(other.settings.keys()).cloned().collect();
-        names.sort();
-        names.dedup();
-        names.retain(|name| value(self, name) != value(other, name));
-        names
+        let names = self.settings.keys().chain(other.settings.keys());
+        names.filter(|name| value(self, name) != value(other, name)).cloned().collect()
     }
 }
 

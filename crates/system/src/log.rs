@@ -60,11 +60,25 @@ pub(crate) fn start() {
     let (filter, handle) = reload::Layer::new(filter);
     *FILTER.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle);
     let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
-    let is_journal = std::env::var("JOURNAL_STREAM").is_ok_and(|stream| is_open_as_stderr(&stream));
+    let is_journal = is_journal();
     let journal = is_journal.then(|| layer.with_ansi(false).event_format(JournalFormat::default()));
     let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     let people = (!is_journal).then(|| layer.with_ansi(io::stderr().is_terminal()));
     tracing_subscriber::registry().with(filter).with(journal).with(people).init();
+}
+
+/// Writes why the program ends, in one line.
+pub(crate) fn last_words(text: &str) {
+    let line = text.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    let priority = if is_journal() { "<3>" } else { "" };
+    #[expect(clippy::print_stderr, reason = "the error message of the program")]
+    {
+        eprintln!("{priority}{line}");
+    }
+}
+
+fn is_journal() -> bool {
+    std::env::var("JOURNAL_STREAM").is_ok_and(|stream| is_open_as_stderr(&stream))
 }
 
 /// Whether standard error is the stream with this device and inode, `DEV:INO` (systemd.exec(5), `JOURNAL_STREAM`).

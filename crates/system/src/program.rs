@@ -33,10 +33,7 @@ pub fn run(name: &str, program: impl Future<Output = anyhow::Result<()>>) -> Exi
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            #[expect(clippy::print_stderr, reason = "the error message of the program")]
-            {
-                eprintln!("{name}: {error:#}");
-            }
+            log::last_words(&format!("{name}: {error:#}"));
             if error.is::<WrongUsage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
@@ -61,19 +58,29 @@ pub fn ask(command: impl Future<Output = ExitCode>) -> ExitCode {
 pub struct StopSignals {
     term: Signal,
     int: Signal,
+    hup: Option<Signal>,
 }
 
 impl StopSignals {
-    pub fn new() -> anyhow::Result<Self> {
+    /// SIGHUP, as when its terminal is closed, stops a program that it does not make reload.
+    pub fn new(reloads: bool) -> anyhow::Result<Self> {
         let receive = |kind| signal(kind).context("cannot receive signals");
-        Ok(Self { term: receive(SignalKind::terminate())?, int: receive(SignalKind::interrupt())? })
+        let hup = (!reloads).then(|| receive(SignalKind::hangup())).transpose()?;
+        Ok(Self { term: receive(SignalKind::terminate())?, int: receive(SignalKind::interrupt())?, hup })
     }
 
     /// Waits for a signal and returns its name. Cancel-safe.
     pub async fn next(&mut self) -> &'static str {
+        let hup = async {
+            match &mut self.hup {
+                Some(hup) => drop(hup.recv().await),
+                None => std::future::pending().await,
+            }
+        };
         let name = tokio::select! {
             _ = self.term.recv() => "SIGTERM",
             _ = self.int.recv() => "SIGINT",
+            () = hup => "SIGHUP",
         };
         service_manager::stopping();
         name

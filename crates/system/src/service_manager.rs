@@ -38,18 +38,27 @@ pub(crate) async fn satisfy_watchdog() {
     }
 }
 
-/// SIGHUP: the configuration file is to be read again.
+/// SIGHUP: the configuration file is to be read again. A program without one is stopped by it, as when its terminal is closed.
 #[derive(Debug)]
-pub struct ReloadSignals(Signal);
+pub struct ReloadSignals(Option<Signal>);
 
 impl ReloadSignals {
-    pub fn new() -> anyhow::Result<Self> {
-        Ok(Self(signal(SignalKind::hangup()).context("cannot receive signals")?))
+    /// From now on, a signal does not end the program and is remembered, if the program has a file.
+    pub fn new(has_file: bool) -> anyhow::Result<Self> {
+        let signals = has_file.then(|| signal(SignalKind::hangup()).context("cannot receive signals"));
+        Ok(Self(signals.transpose()?))
+    }
+
+    pub fn are_expected(&self) -> bool {
+        self.0.is_some()
     }
 
     /// Waits for the next one. The reload is over when what it returns is dropped. Cancel-safe.
     pub async fn next(&mut self) -> Reload {
-        self.0.recv().await;
+        match &mut self.0 {
+            Some(signals) => drop(signals.recv().await),
+            None => std::future::pending().await,
+        }
         if let Ok(now) = NotifyState::monotonic_usec_now() {
             notify(&[NotifyState::Reloading, now]);
         }

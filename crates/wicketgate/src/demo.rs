@@ -52,7 +52,7 @@ pub(crate) struct Demo {
 impl Demo {
     pub(crate) async fn run(self) -> Result<()> {
         let stop = Arc::new(AtomicBool::new(false));
-        let mut signals = StopSignals::new()?;
+        let mut signals = StopSignals::new(false)?;
         let mut hangup = signal(SignalKind::hangup()).context("cannot receive signals")?;
         // The demo itself blocks: it waits for programs and sockets in other namespaces, step by step.
         let mut story = tokio::task::spawn_blocking({

@@ -7,12 +7,12 @@ mod up;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use wicketgate_settings::{
     Settings,
     config_command::{ConfigCommand, Role},
 };
-use wicketgate_system::program;
+use wicketgate_system::{program, service_manager::ReloadSignals};
 
 /// The first is the default of `config`.
 const ROLES: &[Role] = &[Role { subcommand: "up", file: "/etc/wicketgate/up.toml" }];
@@ -45,14 +45,19 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    let matches = Cli::command().subcommands(wicketgate_cli::commands()).get_matches();
-    if Cli::from_arg_matches(&matches).is_err() {
-        return ask(&matches);
+    let all = Cli::command().subcommands(wicketgate_cli::commands());
+    // Errors later: what a verb of this crate requires may be in its configuration file.
+    let verb = all.clone().ignore_errors(true).get_matches().subcommand_name().map(str::to_owned);
+    if verb.is_none_or(|verb| Cli::command().find_subcommand(verb).is_none()) {
+        return ask(&all.get_matches());
     }
     let (cli, mut settings) = wicketgate_settings::parse::<Cli>();
     program::run("wicketgate", async {
         match cli.verb {
-            Verb::Up(up) => up.run(|| Cli::reloaded(&mut settings)).await,
+            Verb::Up(up) => {
+                let reloads = ReloadSignals::new(settings.has_file())?;
+                up.run(reloads, || Cli::reloaded(&mut settings)).await
+            }
             Verb::Down(down) => down.run().await,
             Verb::Config(config) => config.run(ROLES, Cli::check),
             Verb::Demo(demo) => demo.run().await,

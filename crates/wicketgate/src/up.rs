@@ -143,7 +143,11 @@ pub(crate) struct Checked {
 }
 
 impl Up {
-    pub(crate) async fn run(self, reload: impl FnMut() -> Option<Box<Self>>) -> anyhow::Result<()> {
+    pub(crate) async fn run(
+        self,
+        reloads: ReloadSignals,
+        reload: impl FnMut() -> Option<Box<Self>>,
+    ) -> anyhow::Result<()> {
         self.log.apply();
         let Checked { tls, database, pools, provider } = self.check()?;
         Backend::preflight(self.ipsec)?;
@@ -209,7 +213,7 @@ impl Up {
         server.run_in_background(renewal);
 
         service_manager::ready("serving");
-        stop_on_signal(server, gateway, longest_stop, reload).await
+        stop_on_signal(server, gateway, longest_stop, (reloads, reload)).await
     }
 
     /// Checks what the parser cannot. Writes and changes nothing.
@@ -265,9 +269,9 @@ async fn stop_on_signal(
     server: Server,
     gateway: Gateway,
     longest_stop: Duration,
-    mut reload: impl FnMut() -> Option<Box<Up>>,
+    (mut reloads, mut reload): (ReloadSignals, impl FnMut() -> Option<Box<Up>>),
 ) -> anyhow::Result<()> {
-    let (mut signals, mut reloads) = (StopSignals::new()?, ReloadSignals::new()?);
+    let mut signals = StopSignals::new(reloads.are_expected())?;
     // Not inside `info!`: it does not evaluate its fields if the event is filtered out.
     let (signal, is_superseded) = loop {
         tokio::select! {
