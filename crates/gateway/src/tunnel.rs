@@ -175,7 +175,7 @@ impl TunnelTask {
             // What does not end in time is not told to the site.
             let _ = timeout(RESET_WITHIN, reset).await;
         }
-        (self.tunnel, self.asked, self.permit) = (None, None, None);
+        self.forget();
         if !self.is_cleared {
             let Some(cleared) = self.clear().await else { return };
             self.is_cleared = cleared.is_ok();
@@ -188,6 +188,7 @@ impl TunnelTask {
                 }
             }
         }
+        self.permit = None;
         self.listeners.refuse(&Problem::disabled(), &self.parts.observations);
         self.parts.observations.update_tunnel(self.id, |seen| {
             (seen.ready, seen.problem) = (Some(desired.generation), Some(Problem::disabled()));
@@ -199,10 +200,8 @@ impl TunnelTask {
 
     async fn serve(&mut self, desired: Arc<TunnelDesired>) {
         let now = Instant::now();
-        if self.is_cleared {
-            self.is_cleared = false;
-            self.parts.backend.set_disabled(self.id, None);
-        }
+        self.is_cleared = false;
+        self.parts.backend.set_disabled(self.id, None);
         // Compared as a whole: an expired key does not make a new generation.
         let is_new = self.asked.as_ref() != Some(&desired);
         let is_due = self.retry.at.unwrap_or(self.check_at) <= now;
@@ -311,7 +310,7 @@ impl TunnelTask {
     async fn remove(&mut self) -> bool {
         self.listeners.remove(&self.parts.observations).await;
         self.parts.backend.set_disabled(self.id, None);
-        (self.tunnel, self.asked) = (None, None);
+        self.forget();
         match self.clear().await {
             Some(Ok(())) => {
                 info!(tunnel.id = %self.id, "tunnel removed");
@@ -328,6 +327,13 @@ impl TunnelTask {
                 false
             }
             None => false,
+        }
+    }
+
+    /// The engine's tunnel is not wanted any more. What failed was to set it up: its removal does not wait for that.
+    fn forget(&mut self) {
+        if self.tunnel.take().is_some() | self.asked.take().is_some() {
+            self.retry.worked();
         }
     }
 

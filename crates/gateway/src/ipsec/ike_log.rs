@@ -60,9 +60,10 @@ impl IkeLog {
         ring.lines.push_back(IkeLogLine { number, at, group, ike_sa, text });
     }
 
-    /// The first lines with a number above `after`.
+    /// The first lines with a number above `after`; all, if that number is of an earlier run whose clock was ahead.
     pub(crate) fn after(&self, after: u64) -> Vec<IkeLogLine> {
         let ring = self.0.lock();
+        let after = if after < ring.next { after } else { 0 };
         let first = ring.lines.partition_point(|line| line.number <= after);
         ring.lines.range(first..).take(IKE_LOG_LINES).cloned().collect()
     }
@@ -138,6 +139,9 @@ mod tests {
         assert_eq!((all.len(), all[0].text.as_str()), (LINES, "line 3"));
         assert!(all.windows(2).all(|two| two[0].number + 1 == two[1].number));
         assert_eq!(log.after(all[LINES - 2].number), all[LINES - 1..]);
+        assert_eq!(log.after(all[LINES - 1].number), []);
+        // The host's clock was set back between two runs.
+        assert_eq!(log.after(all[LINES - 1].number + 1_000)[0].text, "line 3");
     }
 
     #[test]

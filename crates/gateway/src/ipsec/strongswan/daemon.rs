@@ -289,8 +289,9 @@ impl Task {
         match order {
             Order::Stop(done) => self.stop(done).await,
             Order::Look(done) => {
-                self.look(pid, client).await?;
-                let _ = done.send(Ok(()));
+                let looked = self.look(pid, client).await.map(|_| ());
+                let _ = done.send(looked.as_ref().copied().map_err(ToString::to_string));
+                looked?;
             }
             Order::Reset(scope, mode, done) => {
                 self.begin_reset((scope, mode, done), pid, client).await?;
@@ -342,7 +343,7 @@ impl Task {
         }
         let line = LogLine::read(message);
         if let Some((reset, _)) = &mut self.reset {
-            reset.log(line.text);
+            reset.log(line);
         }
         debug!(dir = %self.home.dir.display(), group = message.text("group"), line = line.text, "IKE daemon");
         let (group, now) = (message.text("group").unwrap_or_default(), Timestamp::now());

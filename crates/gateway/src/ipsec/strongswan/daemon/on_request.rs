@@ -22,19 +22,33 @@ impl Task {
         pid: i32,
         client: &mut Client,
     ) -> Result<(), Error> {
+        match self.try_reset((scope, mode), pid, client).await {
+            Ok(Ok(reset)) => self.reset = Some((reset, done)),
+            Ok(Err(refused)) => drop(done.send(Err(refused))),
+            Err(error) => {
+                let _ = done.send(Err(format!("the gateway's IKE daemon has not answered: {error}")));
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// The reset that has begun, or why none has.
+    async fn try_reset(
+        &mut self,
+        (scope, mode): (ResetScope, ResetMode),
+        pid: i32,
+        client: &mut Client,
+    ) -> Result<Result<Reset, String>, Error> {
         if self.reset.is_some() {
-            let _ =
-                done.send(Err("another reset of the tunnel is in progress: wait for its outcome".to_owned()));
-            return Ok(());
+            return Ok(Err("another reset of the tunnel is in progress: wait for its outcome".to_owned()));
         }
         self.look(pid, client).await?;
         let initiates = self.wanted.as_ref().is_some_and(|wanted| wanted.initiate);
         let (connection, ids) = (self.view.connection(), self.view.shown_ids());
         let reset = Reset::new((scope, mode), initiates, connection, ids, Instant::now());
         if !reset.has_subject() {
-            let _ = done
-                .send(Err(format!("{} does not exist: the site's device is not connected", reset.what())));
-            return Ok(());
+            return Ok(Err(format!("{} does not exist: the site's device is not connected", reset.what())));
         }
         let begun = match mode {
             ResetMode::Rekey => self.answered(pid, rekey(client, scope)).await,
@@ -43,16 +57,14 @@ impl Task {
         match begun {
             Ok(()) => {}
             Err(Error::Failed { message, .. }) => {
-                let _ = done.send(Err(format!("{} was not rekeyed: {message}", reset.what())));
-                return Ok(());
+                return Ok(Err(format!("{} was not rekeyed: {message}", reset.what())));
             }
             Err(error) => return Err(error),
         }
         if mode == ResetMode::Restart && initiates {
             self.initiation.at = Some(Instant::now());
         }
-        self.reset = Some((reset, done));
-        Ok(())
+        Ok(Ok(reset))
     }
 
     /// Reports the outcome of the reset, once it is seen.

@@ -7,6 +7,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use wicketgate_model::{Connection, ConnectionError, ConnectionState, ResetMode, ResetScope};
 
+use crate::ipsec::strongswan::fault::LogLine;
+
 /// For the outcome. charon repeats a message without an answer for 22 s.
 const SEEN_WITHIN: Duration = Duration::from_secs(40);
 
@@ -64,9 +66,17 @@ impl Reset {
         };
     }
 
-    /// Takes a line of charon's log.
-    pub(super) fn log(&mut self, line: &str) {
-        self.is_silent |= line.starts_with("giving up after ") && line.contains("retransmit");
+    /// Takes a line of charon's log. It gives up another IKE SA's requests, too.
+    pub(super) fn log(&mut self, line: LogLine<'_>) {
+        let is_before = line.ike_sa.is_some() && line.ike_sa == self.ids.0;
+        let is_concerned = match (self.mode, self.scope) {
+            (ResetMode::Rekey, _) => is_before,
+            // The end of the one before needs no answer.
+            (ResetMode::Restart, ResetScope::Ike) => !is_before,
+            (ResetMode::Restart, ResetScope::Child) => true,
+        };
+        let has_given_up = line.text.starts_with("giving up after ") && line.text.contains("retransmit");
+        self.is_silent |= is_concerned && has_given_up;
     }
 
     /// The outcome, once it is seen in the connection and the ids of its SAs.
@@ -159,7 +169,10 @@ mod tests {
         it.error = Some(error);
         assert_eq!(it.outcome(&refused, ids, now), None);
         assert_eq!(it.outcome(&refused, ids, now + SEEN_WITHIN * 2), failed("why: what to do"));
-        it.log("giving up after 5 retransmits");
+        let given_up = |ike_sa| LogLine { ike_sa: Some(ike_sa), text: "giving up after 5 retransmits" };
+        it.log(given_up(7));
+        assert_eq!(it.outcome(&refused, ids, now), None);
+        it.log(given_up(1));
         assert_eq!(it.outcome(&refused, ids, now), failed(NO_ANSWER));
     }
 
@@ -177,7 +190,7 @@ mod tests {
         assert!(
             active.outcome(&is(Up), (Some(1), Some(3)), now).unwrap().unwrap().ends_with("established again")
         );
-        active.log("giving up after 5 retransmits");
+        active.log(LogLine { ike_sa: Some(1), text: "giving up after 5 retransmits" });
         let failed = active.outcome(&is(Down), (None, None), now).unwrap().unwrap_err();
         assert_eq!(failed, "the CHILD SA was ended, and is not established again: the peer did not answer");
         assert_eq!(
