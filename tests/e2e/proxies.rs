@@ -4,6 +4,7 @@ use std::{
     fs,
     io::ErrorKind,
     net::SocketAddr,
+    os::unix::fs::PermissionsExt as _,
     process::Command,
     thread,
     time::{Duration, Instant},
@@ -36,8 +37,12 @@ fn office(world: &mut World) -> Result<()> {
     Namespace::link(End(&world.outside, "office", "10.77.0.1/24"), End(&office, "wan", "10.77.0.2/24"))?;
     let dir = world.lab.dir("proxies")?;
     fs::write(dir.join("hosts"), "127.0.0.1 localhost gateway.test\n")?;
-    fs::write(dir.join("password"), format!("{PASSWORD}\n"))?;
-    fs::write(dir.join("wrong"), "sesame\n")?;
+    for (file, password, mode) in
+        [("password", PASSWORD, 0o600), ("wrong", "sesame", 0o640), ("open", PASSWORD, 0o644)]
+    {
+        fs::write(dir.join(file), format!("{password}\n"))?;
+        fs::set_permissions(dir.join(file), fs::Permissions::from_mode(mode))?;
+    }
     world.private = office;
     Ok(())
 }
@@ -182,6 +187,11 @@ fn each_refusal_of_a_proxy_is_named_with_what_to_do() -> Result<()> {
         (elsewhere, socks(&right), "does not reach gateway.test:7444 (connection refused)"),
         (SERVER, format!("--proxy socks5://{HTTP}"), "does not speak SOCKS5"),
         (SERVER, http(3128, "--proxy-password-file /no/file"), "cannot use the password"),
+        (
+            SERVER,
+            http(3128, &format!("--proxy-password-file {dir}/open")),
+            "every user of this host can read it",
+        ),
     ];
     let code = world.gateway.enrollment_code()?;
     for (n, (server, flags, words)) in cases.iter().enumerate() {

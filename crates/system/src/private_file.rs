@@ -4,7 +4,7 @@
 
 use std::{
     fs::{self, DirBuilder, File},
-    io::{self, Write},
+    io::{self, Read as _, Write},
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::Path,
 };
@@ -60,6 +60,24 @@ pub fn load_or_create<C: AsRef<[u8]>, E: From<io::Error>>(
         created => created.map_err(named)?,
     }
     Ok(fs::read(path).map_err(named)?)
+}
+
+/// The content of a file with a secret. Its group may read it: a service's own.
+///
+/// # Errors
+/// It cannot be read, or every user of the host can read it.
+pub fn read_secret(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    if file.metadata()?.permissions().mode() & 0o007 != 0 {
+        let open = "every user of this host can read it: run `chmod o= FILE`";
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            open.replace("FILE", &path.display().to_string()),
+        ));
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// A temporary file beside its destination, of mode 0600.

@@ -4,8 +4,7 @@
 //! directory has one database: with another one, the gateway would remove all tunnels.
 
 use std::{
-    fs, io,
-    os::unix::fs::PermissionsExt as _,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -32,7 +31,8 @@ pub(crate) struct Database {
     /// password is accepted in --database-file and in the environment variable WICKETGATE_DATABASE only.
     #[arg(long, value_name = "URL")]
     database: Option<String>,
-    /// A file that contains the database's URL, also one with a password. It has to be readable for its owner only.
+    /// A file that contains the database's URL, also one with a password. Users of this host besides its owner and
+    /// group must not be able to read it.
     #[arg(long, value_name = "FILE", conflicts_with = "database")]
     database_file: Option<PathBuf>,
 }
@@ -65,12 +65,8 @@ impl Database {
 }
 
 fn from_file(file: &Path) -> anyhow::Result<SecretString> {
-    let read = || Ok::<_, io::Error>((fs::metadata(file)?.permissions().mode(), fs::read_to_string(file)?));
-    let (mode, text) = read().with_context(|| format!("cannot read {}", file.display()))?;
-    ensure!(
-        mode & 0o007 == 0,
-        WrongUsage(format!("every user of this host can read {}: run `chmod 600` on it", file.display()))
-    );
+    let text = private_file::read_secret(file)
+        .map_err(|error| WrongUsage(format!("cannot read {}: {error}", file.display())))?;
     let text = text.trim();
     parsed("the content of --database-file", text)?;
     Ok(text.into())
@@ -162,7 +158,7 @@ fn has_password(url: &Url) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::MetadataExt as _;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
     fn asked(argument: Option<&str>, environment: Option<&str>) -> Result<Option<String>, String> {
         let database = Database { database: argument.map(str::to_owned), database_file: None };
@@ -180,7 +176,7 @@ mod tests {
         fs::write(file.path(), "postgres://u:geheim@db.example/wicketgate\n").unwrap();
         assert_eq!(url().unwrap().unwrap(), "postgres://u:geheim@db.example/wicketgate");
         fs::set_permissions(file.path(), fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(url().unwrap_err().contains("chmod 600"));
+        assert!(url().unwrap_err().contains("chmod o="));
         fs::set_permissions(file.path(), fs::Permissions::from_mode(0o440)).unwrap();
         fs::write(file.path(), "geheim").unwrap();
         assert_eq!(

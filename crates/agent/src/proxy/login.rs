@@ -3,6 +3,7 @@
 use super::refusal::Refusal;
 use secrecy::{ExposeSecret as _, SecretString};
 use std::path::PathBuf;
+use wicketgate_system::private_file::read_secret;
 
 /// RFC 1929 §2 has one byte for each length.
 const LONGEST: usize = 255;
@@ -48,8 +49,7 @@ impl Login {
             Password::Text(text) => text.clone(),
             Password::File(path) => {
                 let text = SecretString::from(
-                    std::fs::read_to_string(path)
-                        .map_err(|e| Refusal::PasswordFile(path.clone(), e.to_string()))?,
+                    read_secret(path).map_err(|e| Refusal::PasswordFile(path.clone(), e.to_string()))?,
                 );
                 let line = text.expose_secret().trim_end_matches(['\n', '\r']);
                 if line.len() > LONGEST {
