@@ -13,6 +13,7 @@ pub(crate) mod packets;
 pub(crate) mod ping;
 pub(crate) mod sas;
 pub(crate) mod targets;
+pub(crate) mod user;
 
 use std::{
     collections::BTreeSet,

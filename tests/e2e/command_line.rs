@@ -1,62 +1,17 @@
-//! The command line against a running server: from signing in to a share that is checked, and every exit status.
+//! The command line against a running server: from signing in to a share that is checked, its acts, and every exit status.
 
-use std::{
-    io::Write as _,
-    process::{Output, Stdio},
-};
+use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
+use wicketgate_lab::Process;
 
-use crate::harness::{PATIENCE, World, targets::here, text, wicketgate_executable};
-
-/// A user of the command line, with a folder of its own for contexts.
-struct User<'a> {
-    world: &'a World,
-    home: std::path::PathBuf,
-}
-
-impl<'a> User<'a> {
-    fn new(world: &'a World, name: &str) -> Result<Self> {
-        Ok(Self { world, home: world.lab.dir(name)? })
-    }
-
-    fn run(&self, args: &[&str], input: &str) -> Result<Output> {
-        let mut command = self.world.outside.command(&wicketgate_executable().display().to_string());
-        command.args(args).env("XDG_CONFIG_HOME", &self.home).env_remove("HOME");
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn()?;
-        // A command that does not read its input has ended before.
-        let _ = child.stdin.take().context("no standard input")?.write_all(input.as_bytes());
-        Ok(child.wait_with_output()?)
-    }
-
-    /// What a command that succeeds prints.
-    fn says(&self, args: &str) -> Result<String> {
-        let out = self.run(&args.split(' ').collect::<Vec<_>>(), "")?;
-        ensure!(out.status.success(), "{args}: {}: {}", out.status, String::from_utf8_lossy(&out.stderr));
-        Ok(String::from_utf8(out.stdout)?)
-    }
-
-    fn json(&self, args: &str) -> Result<Value> {
-        Ok(serde_json::from_str(&self.says(&format!("{args} -o json"))?)?)
-    }
-
-    /// The exit status of a command that fails, and its words.
-    fn fails(&self, args: &str) -> Result<(i32, String)> {
-        let out = self.run(&args.split(' ').collect::<Vec<_>>(), "")?;
-        ensure!(out.stdout.is_empty(), "{args} printed {}", String::from_utf8_lossy(&out.stdout));
-        Ok((out.status.code().context("killed")?, String::from_utf8(out.stderr)?))
-    }
-
-    fn sign_in(&self) -> Result<()> {
-        let token = std::fs::read_to_string(self.world.gateway.data.join("admin.token"))?;
-        let out = self.run(&["login", "--server", &self.world.url()], &token)?;
-        ensure!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-        ensure!(!String::from_utf8_lossy(&out.stderr).contains(token.trim()), "the token was printed");
-        Ok(())
-    }
-}
+use crate::harness::{
+    PATIENCE, World,
+    targets::{connect, echo, exchange, here, is_reset},
+    text,
+    user::User,
+};
 
 #[test]
 fn a_share_is_made_checked_and_removed_by_names() -> Result<()> {
@@ -141,7 +96,90 @@ fn a_failure_has_its_exit_status_and_says_what_to_do() -> Result<()> {
         &["site-a is still NEW", "wicketgate tunnel get site-a"],
     )
     .or_else(|_| is("tunnel get site-a", 1, &["there is no tunnel site-a"]))?;
+    is("share list --server http://203.0.113.9 --token-file /dev/null", 2, &["/dev/null is empty"])?;
+    let token = world.gateway.data.join("admin.token");
+    let open = format!("--server http://203.0.113.9 --token-file {}", token.display());
+    for command in ["share list", "login"] {
+        is(&format!("{command} {open}"), 2, &["without TLS", "--insecure-http"])?;
+    }
+    is("share reset web", 2, &["reset"])?;
+    is("tunnel reset site-a", 2, &["--mode, --scope", "wicketgate tunnel reset --help"])?;
+    std::fs::remove_file(user.home.join("wicketgate/default.secret"))?;
+    is("share list", 4, &["the secret of context default is missing", "wicketgate login"])?;
     user.says("logout")?;
     is(&format!("share list {server}"), 4, &["not signed in"])?;
+    world.end()
+}
+
+#[test]
+fn acts_on_a_share_and_a_tunnel_take_effect_and_say_so() -> Result<()> {
+    let (world, published) = World::loopback().publish(echo)?;
+    let user = User::new(&world, "user")?;
+    user.sign_in()?;
+    let tunnel = text(&published.tunnel, "name")?;
+    let share = text(&published.share, "name")?;
+    let mut open = connect(&world.outside, published.door, PATIENCE)?;
+    exchange(&mut open, b"before")?;
+    let closed = user.json(&format!("share close-connections {share} --source 203.0.113.9"))?;
+    assert_eq!(closed["closed"], 0);
+    exchange(&mut open, b"after another client's were closed")?;
+    let out = user.run(&["share", "close-connections", share], "")?;
+    ensure!(String::from_utf8_lossy(&out.stderr).contains("1 connections were reset"), "{out:?}");
+    is_reset(open)?;
+
+    for (kind, name) in [("share", share), ("tunnel", tunnel)] {
+        for (verb, status) in [("disable", "DISABLED"), ("enable", "DEPLOYED")] {
+            user.says(&format!("{kind} {verb} {name} --wait"))?;
+            let is = user.json(&format!("{kind} get {name}"))?;
+            assert_eq!(is["status"], status, "{kind} {verb}");
+        }
+    }
+    let out = user.run(&["tunnel", "rotate-key", tunnel, "--grace-seconds", "60", "--no-wait"], "")?;
+    let words = String::from_utf8_lossy(&out.stderr);
+    ensure!(out.status.success() && words.contains("The previous key works until 20"), "{out:?}");
+    let out = user.run(&["tunnel", "rotate-key", tunnel, "--cut", "--wait"], "")?;
+    ensure!(out.status.success() && !String::from_utf8_lossy(&out.stderr).contains("previous"), "{out:?}");
+    let (status, words) = user.fails(&format!("tunnel reset {tunnel} --scope ike --mode rekey"))?;
+    ensure!(status == 1 && words.contains("without IPsec"), "{words}");
+    let (status, words) = user.fails(&format!("tunnel ike-log {tunnel}"))?;
+    ensure!(status == 1 && words.contains("without IPsec"), "{words}");
+    world.end()
+}
+
+#[test]
+fn a_reset_and_the_ike_log_are_followed() -> Result<()> {
+    let (world, published) = World::with_sites(1).publish(echo)?;
+    let user = User::new(&world, "user")?;
+    user.sign_in()?;
+    let tunnel = text(&published.tunnel, "name")?;
+    let reset = format!("tunnel reset {tunnel} --scope ike --mode rekey --wait");
+    let (status, words) = user.fails(&reset)?;
+    ensure!(status == 1 && words.contains("the site's device is not connected"), "{words}");
+    let _site = world.connected_site(0, &published.tunnel)?;
+    let log = user.says(&format!("tunnel ike-log {tunnel}"))?;
+    ensure!(log.contains("\tIKE\t") && log.contains("established"), "{log}");
+    let entries = user.says(&format!("tunnel ike-log {tunnel} -o json"))?;
+    let first: Value = serde_json::from_str(entries.lines().next().context("an empty log")?)?;
+    let first = first["number"].to_string();
+    let newer = user.says(&format!("tunnel ike-log {tunnel} --jq .number --since {first}"))?;
+    ensure!(!newer.is_empty() && newer.lines().all(|number| number != first), "{newer}");
+
+    let followed = world.lab.dir("followed")?.join("log");
+    let mut follow = user.command(&["tunnel", "ike-log", tunnel, "--follow", "-o", "json"]);
+    let _follow = Process::start(&world.lab, "ike-log", follow.stdin(Stdio::null()), &followed)?;
+    let has = |what: &'static str| {
+        world.lab.until(what, PATIENCE, || {
+            let said = std::fs::read_to_string(&followed).unwrap_or_default();
+            Ok(said.contains(what).then_some(said))
+        })
+    };
+    let before = has("established")?;
+    ensure!(user.says(&reset)?.contains("\tSUCCESS\tthe IKE SA was rekeyed"), "no outcome");
+    world.lab.until("the rekey is in the log that is followed", PATIENCE, || {
+        let said = std::fs::read_to_string(&followed)?;
+        Ok((said.len() > before.len()
+            && said.lines().skip(before.lines().count()).any(|l| l.contains("rekey")))
+        .then_some(()))
+    })?;
     world.end()
 }

@@ -24,7 +24,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("gateway", &["link", "model", "system", "transport", "vici"]),
     ("server", &["authority", "link", "model", "store", "system", "transport"]),
     ("lab", &["system"]),
-    ("client", &[]),
+    ("client", &["system"]),
     ("cli", &["client", "system"]),
     (
         "wicketgate",

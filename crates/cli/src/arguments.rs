@@ -6,6 +6,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, builder::PossibleValuesParser, v
 use url::Url;
 
 use crate::{
+    acts::{ACTS, Act, Answer},
     context::Choice,
     failed::{EXIT_STATUS, Failed},
     kind::{KINDS, Kind},
@@ -37,10 +38,11 @@ fn asking(command: Command) -> Command {
                 .help("Use this context of `wicketgate context list`"),
             Arg::new("server")
                 .long("server")
-                .env("WICKETGATE_SERVER")
+                .env("WICKETGATE_API")
                 .value_parser(value_parser!(Url))
                 .value_name("URL")
                 .help("Ask this server, such as https://gw.example:8480"),
+            insecure_http(),
             Arg::new("token-file")
                 .long("token-file")
                 .env("WICKETGATE_TOKEN_FILE")
@@ -60,6 +62,13 @@ fn asking(command: Command) -> Command {
         ]
         .map(|arg| arg.help_heading(heading)),
     )
+}
+
+fn insecure_http() -> Arg {
+    Arg::new("insecure-http")
+        .long("insecure-http")
+        .action(ArgAction::SetTrue)
+        .help("Send the token without TLS to another host, where the network can read it")
 }
 
 fn printing(command: Command) -> Command {
@@ -117,11 +126,12 @@ fn login() -> Command {
     Command::new("login").about("Sign in to a server, and remember it as a context").args([
         Arg::new("server")
             .long("server")
-            .env("WICKETGATE_SERVER")
+            .env("WICKETGATE_API")
             .required(true)
             .value_name("URL")
             .value_parser(value_parser!(Url))
             .help("The server's address, such as https://gw.example:8480"),
+        insecure_http(),
         Arg::new("token-file")
             .long("token-file")
             .value_name("FILE")
@@ -229,6 +239,7 @@ fn of_kind(kind: &'static Kind) -> Command {
         all.push(writing(kind, delete));
     }
     all.extend(own(kind));
+    all.extend(ACTS.iter().filter(|act| act.kind == kind.name).map(|act| of_act(kind, act)));
     Command::new(kind.name)
         .about(format!("Work with {plural}"))
         .subcommand_required(true)
@@ -239,6 +250,15 @@ fn of_kind(kind: &'static Kind) -> Command {
 fn writing(kind: &Kind, command: Command) -> Command {
     let command = asking(printing(command));
     if kind.settles { waiting(command) } else { command }
+}
+
+fn of_act(kind: &Kind, act: &Act) -> Command {
+    let command = asking(printing(Command::new(act.verb).about(act.about).arg(which(kind))));
+    let command = match act.schema {
+        Some(schema) => schema::with_flags(command, schema, false),
+        None => command,
+    };
+    if act.answer == Answer::Outcome { command } else { waiting(command) }
 }
 
 /// The verbs that only one kind has.
@@ -291,19 +311,15 @@ fn tunnel(kind: &Kind, duration: Arg) -> Vec<Command> {
             Command::new("watch").about("Follow a tunnel's connection until interrupted").arg(which(kind)),
         ),
         asking(printing(
-            Command::new("rotate-key")
-                .about("Replace the pre-shared key; the old one works for a while")
-                .args([
-                    which(kind),
-                    Arg::new("grace-seconds")
-                        .long("grace-seconds")
-                        .value_parser(value_parser!(i64))
-                        .help("How long older keys still work; a day if left out"),
-                    Arg::new("pre-shared-key-file")
-                        .long("pre-shared-key-file")
-                        .value_name("FILE")
-                        .help("Read the new key from a file; - is standard input. A random one if left out"),
-                ]),
+            Command::new("ike-log").about("Print the last lines of a tunnel's IKE log").args([
+                which(kind),
+                Arg::new("follow")
+                    .short('F')
+                    .long("follow")
+                    .action(ArgAction::SetTrue)
+                    .help("Go on with further lines as they are written, until interrupted"),
+                Arg::new("since").long("since").value_name("TIME|NUMBER").help("Only lines after it"),
+            ]),
         )),
     ]
 }
@@ -317,6 +333,7 @@ pub(crate) fn choice(matches: &ArgMatches) -> Choice {
         token_file: text("token-file"),
         frontdoor: text("frontdoor-choice"),
         ca: matches.try_get_one::<PathBuf>("ca").ok().flatten().cloned(),
+        insecure_http: matches.try_get_one("insecure-http").ok().flatten().copied().unwrap_or_default(),
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
-use url::Url;
+use url::{Host, Url};
 use wicketgate_client::{ApiClient, Credentials};
 use wicketgate_system::private_file;
 
@@ -40,6 +40,9 @@ pub(crate) struct Context {
     /// Certificates (PEM) that are trusted besides those of the system.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ca: Option<PathBuf>,
+    /// Whether the secret may be sent without TLS to another host.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) insecure_http: bool,
 }
 
 /// What the flags of every command, and the environment, say.
@@ -50,6 +53,7 @@ pub(crate) struct Choice {
     pub(crate) token_file: Option<String>,
     pub(crate) frontdoor: Option<String>,
     pub(crate) ca: Option<PathBuf>,
+    pub(crate) insecure_http: bool,
 }
 
 /// The server to ask.
@@ -109,7 +113,7 @@ impl Choice {
         let named = self.context.as_ref().or(contexts.current.as_ref());
         if let (Some(server), None) = (&self.server, &self.context) {
             let token = self.token_file.as_deref().map(secret).transpose()?;
-            return self.with(server.clone(), token.map(Credentials::Token), None, None);
+            return self.with(server.clone(), token.map(Credentials::Token), None);
         }
         let Some(name) = named else { return self.local() };
         let Some(context) = contexts.contexts.get(name) else {
@@ -118,14 +122,23 @@ impl Choice {
         };
         if self.token_file.is_none() && self.server.as_ref().is_some_and(|server| *server != context.server) {
             return Err(Failed::usage(format!(
-                "the secret of context {name} is for {}: leave out --server (WICKETGATE_SERVER), or give --token-file",
+                "the secret of context {name} is for {}: leave out --server (WICKETGATE_API), or give --token-file",
                 context.server
             )));
         }
         let credentials = match &self.token_file {
             Some(file) => Credentials::Token(secret(file)?),
             None => {
-                let secret = secret(&secret_file(folder, name).display().to_string())?;
+                let file = secret_file(folder, name);
+                if !file.exists() {
+                    return Err(Failed::NotSignedIn(format!(
+                        "the secret of context {name} is missing: {} does not exist\n\
+                         Sign in with: wicketgate login --server {} --name {name} --token-file FILE",
+                        file.display(),
+                        context.server
+                    )));
+                }
+                let secret = secret(&file.display().to_string())?;
                 match &context.account {
                     Some(id) => Credentials::Account { id: id.clone(), secret },
                     None => Credentials::Token(secret),
@@ -133,7 +146,7 @@ impl Choice {
             }
         };
         let server = self.server.clone().unwrap_or_else(|| context.server.clone());
-        self.with(server, Some(credentials), context.frontdoor.clone(), context.ca.clone())
+        self.with(server, Some(credentials), Some(context))
     }
 
     /// On the host of a server, its admin token is used.
@@ -146,17 +159,56 @@ impl Choice {
             ));
         }
         let server = Url::parse(LOCAL_SERVER).map_err(|error| Failed::other(error.to_string()))?;
-        self.with(server, Some(Credentials::Token(secret(file)?)), None, None)
+        self.with(server, Some(Credentials::Token(secret(file)?)), None)
     }
 
     fn with(
         &self,
         server: Url,
         credentials: Option<Credentials>,
-        frontdoor: Option<String>,
-        ca: Option<PathBuf>,
+        context: Option<&Context>,
     ) -> Result<Session, Failed> {
-        let client = ApiClient::new(server, credentials, self.ca.clone().or(ca))?;
-        Ok(Session { client, frontdoor: self.frontdoor.clone().or(frontdoor) })
+        let is_allowed = self.insecure_http || context.is_some_and(|c| c.insecure_http && c.server == server);
+        if credentials.is_some() && !is_allowed {
+            must_be_private(&server)?;
+        }
+        let ca = self.ca.clone().or_else(|| context?.ca.clone());
+        let frontdoor = self.frontdoor.clone().or_else(|| context?.frontdoor.clone());
+        Ok(Session { client: ApiClient::new(server, credentials, ca)?, frontdoor })
+    }
+}
+
+/// Refuses an address at which the network could read a secret.
+pub(crate) fn must_be_private(server: &Url) -> Result<(), Failed> {
+    let is_private = match server.host() {
+        _ if server.scheme() != "http" => true,
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    };
+    match is_private {
+        true => Ok(()),
+        false => Err(Failed::usage(format!(
+            "{server} is without TLS, so that the network could read the token: use https://, or --insecure-http"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_goes_over_tls_or_stays_on_this_host() {
+        let is = |server: &str| must_be_private(&Url::parse(server).unwrap()).is_ok();
+        for private in ["https://gw.example", "http://127.0.0.1:8480", "http://[::1]:1", "http://localhost:1"]
+        {
+            assert!(is(private), "{private}");
+        }
+        for open in ["http://gw.example", "http://10.0.0.1:8480", "http://localhost.example", "http://[::2]"]
+        {
+            assert!(!is(open), "{open}");
+        }
     }
 }

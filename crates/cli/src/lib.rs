@@ -1,9 +1,12 @@
 //! The command line's verbs over the public API. Standard output is data, standard error is words.
 
+mod act;
+mod acts;
 mod arguments;
 mod chart;
 mod context;
 mod failed;
+mod follow;
 mod kind;
 mod output;
 mod own;
@@ -46,10 +49,7 @@ async fn dispatch(name: &str, matches: &ArgMatches) -> Result<(), Failed> {
         "logout" => return sign_in::logout(&folder, matches),
         "context" => return sign_in::context(&folder, matches).await,
         "status" => return own::status(&choice(matches).session(&folder)?, matches).await,
-        "events" => {
-            let session = choice(matches).session(&folder)?;
-            return own::follow(&session, matches.get_one::<String>("since").map(String::as_str), None).await;
-        }
+        "events" => return follow::events(&choice(matches).session(&folder)?, matches).await,
         _ => {}
     }
     let (Some(kind), Some((verb, matches))) =
@@ -68,9 +68,12 @@ async fn dispatch(name: &str, matches: &ArgMatches) -> Result<(), Failed> {
         "metrics" => own::metrics(&session, kind, matches).await,
         "config" => own::config(&session, matches).await,
         "history" => own::history(&session, matches).await,
-        "watch" => own::watch(&session, matches).await,
-        "rotate-key" => own::rotate_key(&session, matches).await,
+        "watch" => follow::watch(&session, matches).await,
+        "ike-log" => follow::ike_log(&session, matches).await,
         "enroll" => own::enrol(&session, matches).await,
-        other => Err(Failed::usage(format!("there is no command {name} {other}"))),
+        other => match acts::act(kind, other) {
+            Some(act) => act::run(&session, kind, act, matches).await,
+            None => Err(Failed::usage(format!("there is no command {name} {other}"))),
+        },
     }
 }

@@ -147,8 +147,8 @@ fn columns(kind: &Kind, is_wide: bool) -> Vec<&'static Column> {
 }
 
 fn name(kind: &Kind, resource: &Value) -> String {
-    let name = resource[kind.label].as_str().or_else(|| resource[kind.id].as_str());
-    name.unwrap_or_default().to_owned()
+    let name = Some(&resource[kind.label]).filter(|name| name.is_string());
+    cell(name.unwrap_or(&resource[kind.id]))
 }
 
 /// One property a line, those of objects indented.

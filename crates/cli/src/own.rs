@@ -16,8 +16,8 @@ use crate::{
     output::{Form, Output},
     path_view,
     say::say,
-    schema,
     session::text,
+    table::cell,
 };
 
 /// A change of a connection, as `tunnel history` lists it.
@@ -94,24 +94,6 @@ pub(crate) async fn history(session: &Session, matches: &ArgMatches) -> Result<(
     Ok(())
 }
 
-pub(crate) async fn rotate_key(session: &Session, matches: &ArgMatches) -> Result<(), Failed> {
-    let (_, path) = session.resolve(&TUNNEL, which_one(matches)).await?;
-    let mut body = json!({});
-    if let Some(seconds) = matches.get_one::<i64>("grace-seconds") {
-        body["graceSeconds"] = (*seconds).into();
-    }
-    if let Some(file) = matches.get_one::<String>("pre-shared-key-file") {
-        body["preSharedKey"] = schema::read(file)?.trim_end_matches(['\r', '\n']).into();
-    }
-    let tunnel = session.client.write(Method::POST, &format!("{path}/psk"), Some(&body), None).await?;
-    let until = text(&tunnel, "previousKeyUntil");
-    if !until.is_empty() {
-        say(&format!("The previous key works until {until}."));
-    }
-    say(&format!("Next: wicketgate tunnel config {} --format strongswan > new.conf", text(&tunnel, "name")));
-    output(matches).one(&TUNNEL, &tunnel)
-}
-
 pub(crate) async fn enrol(session: &Session, matches: &ArgMatches) -> Result<(), Failed> {
     let mut body = json!({});
     if let Some(said) = matches.get_one::<String>("env") {
@@ -143,47 +125,6 @@ pub(crate) async fn enrol(session: &Session, matches: &ArgMatches) -> Result<(),
         text(&made, "expiresAt")
     ));
     Ok(())
-}
-
-/// Follows events; `only`: of this resource.
-pub(crate) async fn follow(session: &Session, since: Option<&str>, only: Option<&str>) -> Result<(), Failed> {
-    let path = format!("frontdoor/v2/{}/events", session.frontdoor_id().await?);
-    let mut last = since.map(str::to_owned);
-    loop {
-        let mut events = session.client.events(&path, last.as_deref()).await?;
-        while let Some(event) = events.next().await? {
-            last = Some(event.id).filter(|id| !id.is_empty()).or(last);
-            if only.is_none_or(|id| event.data["id"] == id) {
-                let mut out = io::stdout().lock();
-                let detail = &event.data["statusDetail"];
-                let why = [text(detail, "reason"), text(detail, "message")].join(" ");
-                let words = [
-                    text(&event.data, "at"),
-                    &event.kind,
-                    text(&event.data, "id"),
-                    text(&event.data, "status"),
-                    why.trim(),
-                ];
-                writeln!(out, "{}", words.map(|word| crate::table::cell(&word.into())).join("\t"))?;
-                out.flush()?;
-            }
-        }
-    }
-}
-
-pub(crate) async fn watch(session: &Session, matches: &ArgMatches) -> Result<(), Failed> {
-    let (id, path) = session.resolve(&TUNNEL, which_one(matches)).await?;
-    let tunnel = session.client.get(&path, &[]).await?;
-    let connection = &tunnel["connection"];
-    let words = [
-        text(connection, "since"),
-        "connection",
-        &id,
-        text(connection, "state"),
-        text(&connection["lastError"], "message"),
-    ];
-    writeln!(io::stdout(), "{}", words.join("\t"))?;
-    follow(session, None, Some(&id)).await
 }
 
 /// What is wrong, first; then how many of each kind there are.
@@ -221,13 +162,7 @@ pub(crate) async fn status(session: &Session, matches: &ArgMatches) -> Result<()
             "agent" => format!("not connected since {}", text(resource, "lastSeen")),
             _ => text(&resource["statusDetail"], "message").to_owned(),
         };
-        writeln!(
-            out,
-            "✗ {} {}: {}",
-            kind.name,
-            text(resource, kind.label),
-            crate::table::cell(&why.trim().into())
-        )?;
+        writeln!(out, "✗ {} {}: {}", kind.name, cell(&resource[kind.label]), cell(&why.trim().into()))?;
     }
     if wrong.is_empty() {
         writeln!(out, "✓ everything is ready")?;

@@ -20,6 +20,14 @@ pub(crate) fn next(command: &str, resource: &Value) {
     }
 }
 
+/// Says a sentence about a resource, if it has all properties that the sentence names: `{name}`.
+pub(crate) fn say_of(sentence: &str, resource: &Value) {
+    let words = filled(sentence, resource);
+    if !words.is_empty() && !words.contains('{') {
+        say(&words);
+    }
+}
+
 fn filled(command: &str, resource: &Value) -> String {
     let properties = resource.as_object().into_iter().flatten();
     properties

@@ -15,7 +15,7 @@ use wicketgate_system::private_file;
 
 use crate::{
     arguments::choice,
-    context::{Context, Contexts, Session, secret, secret_file},
+    context::{Context, Contexts, Session, must_be_private, secret, secret_file},
     failed::Failed,
     kind::FRONTDOOR,
     say::say,
@@ -34,6 +34,10 @@ pub(crate) async fn login(folder: &Path, matches: &ArgMatches) -> Result<(), Fai
     }
     let server =
         matches.get_one::<Url>("server").cloned().ok_or_else(|| Failed::usage("--server is missing"))?;
+    let insecure_http = matches.get_flag("insecure-http");
+    if !insecure_http {
+        must_be_private(&server)?;
+    }
     let account = one("account");
     let file = one("secret-file").or_else(|| one("token-file")).unwrap_or_default();
     if file == "-" && io::stdin().is_terminal() {
@@ -58,9 +62,9 @@ pub(crate) async fn login(folder: &Path, matches: &ArgMatches) -> Result<(), Fai
     private_file::replace(&secret_file(folder, &name), secret.expose_secret().as_bytes())?;
     let mut contexts = Contexts::load(folder)?;
     let ca = ca.map(fs::canonicalize).transpose()?;
-    contexts
-        .contexts
-        .insert(name.clone(), Context { server: server.clone(), frontdoor: frontdoor.clone(), account, ca });
+    let context =
+        Context { server: server.clone(), frontdoor: frontdoor.clone(), account, ca, insecure_http };
+    contexts.contexts.insert(name.clone(), context);
     contexts.current = Some(name.clone());
     contexts.store(folder)?;
     say(&format!("Signed in to {server} as context {name}."));

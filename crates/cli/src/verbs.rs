@@ -86,7 +86,7 @@ pub(crate) async fn delete(session: &Session, kind: &Kind, matches: &ArgMatches)
 }
 
 /// Waits for a write if that was asked for, prints the resource, and suggests the next command.
-async fn written(
+pub(crate) async fn written(
     session: &Session,
     kind: &Kind,
     path: &str,
@@ -107,7 +107,7 @@ async fn written(
 }
 
 /// A person gets the line of a table; a program gets what it asked for.
-fn shown(kind: &Kind, resource: &Value, output: &Output) -> Result<(), Failed> {
+pub(crate) fn shown(kind: &Kind, resource: &Value, output: &Output) -> Result<(), Failed> {
     match output.form {
         // A secret is in no table, and is shown only once.
         Form::Table { is_wide } if output.jq.is_none() && resource.get("clientSecret").is_none() => {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde_json::Value;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::{context::Session, failed::Failed, kind::Kind, session::text, table::cell};
 
@@ -65,20 +65,30 @@ impl Session {
         let begin = Instant::now();
         let mut line = LiveLine::new();
         loop {
-            let resource = match self.client.get(path, &[]).await {
-                Ok(resource) => resource,
-                Err(failure) if failure.is_not_found() => return Ok(None),
-                Err(failure) => return Err(failure.into()),
+            // A server that does not answer uses up the time as well.
+            let left = patience.timeout.saturating_sub(begin.elapsed()).max(LOOK);
+            let resource = match timeout(left, self.client.get(path, &[])).await {
+                Ok(Ok(resource)) => resource,
+                Ok(Err(failure)) if failure.is_not_found() => return Ok(None),
+                Ok(Err(failure)) => return Err(failure.into()),
+                Err(_) => {
+                    return Err(Failed::Pending(format!(
+                        "{} has not answered within {} s of --timeout: what was asked for may go on there",
+                        self.client.base(),
+                        patience.timeout.as_secs()
+                    )));
+                }
             };
             let (name, status) = (text(&resource, kind.label), text(&resource, "status"));
-            let why = cell(&resource["statusDetail"]["message"]);
+            let why = [&resource["statusDetail"]["message"], &resource["message"]].map(cell).concat();
             match status {
-                "NEW" | "DELETING" => {}
+                "NEW" | "DELETING" | "RUNNING" => {}
                 "DELETED" => return Ok(None),
                 "ERROR" => {
                     let reason = text(&resource["statusDetail"], "reason");
                     return Err(Failed::other(format!("{} {name} is ERROR ({reason}): {why}", kind.name)));
                 }
+                "FAILED" => return Err(Failed::other(format!("{} {name} has failed: {why}", kind.name))),
                 _ => return Ok(Some(resource)),
             }
             let passed = begin.elapsed();

@@ -6,7 +6,7 @@ pub use reqwest::Method;
 use reqwest::{RequestBuilder, Response, StatusCode, Url, header};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
 
 use crate::failure::{ApiProblem, Failure};
 
@@ -15,7 +15,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// The longest wait for an answer: a check of a share takes up to 20 s.
 const ANSWER: Duration = Duration::from_secs(60);
 /// The largest answer, in bytes: a page of 1,000 resources is about a megabyte.
-pub(crate) const LARGEST: usize = 64 << 20;
+const LARGEST: usize = 64 << 20;
 
 /// What a client signs in with.
 #[derive(Debug, Clone)]
@@ -32,7 +32,8 @@ pub struct ApiClient {
     http: reqwest::Client,
     base: Url,
     credentials: Option<Credentials>,
-    token: OnceCell<SecretString>,
+    /// Of an API account.
+    token: Mutex<Option<SecretString>>,
 }
 
 impl ApiClient {
@@ -70,7 +71,7 @@ impl ApiClient {
             }
         }
         let http = http.build().map_err(|e| Failure::unreachable(&base, &e))?;
-        Ok(Self { http, base, credentials, token: OnceCell::new() })
+        Ok(Self { http, base, credentials, token: Mutex::default() })
     }
 
     /// The server's address.
@@ -93,9 +94,22 @@ impl ApiClient {
     /// As [`ApiClient::get`].
     pub async fn text(&self, path: &str, query: &[(String, String)]) -> Result<String, Failure> {
         let request = self.request(Method::GET, path).await?.query(query).timeout(ANSWER);
-        let answer = self.answered(request).await?;
-        let url = answer.url().clone();
-        answer.text().await.map_err(|e| Failure::unreachable(&url, &e))
+        let body = body(self.answered(request).await?).await?;
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+
+    /// Asks for a text of JSON lines.
+    ///
+    /// # Errors
+    /// As [`ApiClient::get`].
+    pub async fn lines(&self, path: &str, query: &[(String, String)]) -> Result<Vec<Value>, Failure> {
+        let request = self.request(Method::GET, path).await?.query(query).timeout(ANSWER);
+        let answer = self.answered(request.header(header::ACCEPT, "application/x-ndjson")).await?;
+        let (url, status) = (answer.url().clone(), answer.status().as_u16());
+        let body = body(answer).await?;
+        let lines = body.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+        let lines: Result<Vec<_>, _> = lines.map(serde_json::from_slice).collect();
+        lines.map_err(|_| Failure::NoApi { url, status })
     }
 
     /// Writes. `etag` makes the write conditional: it fails if the resource has changed since. An answer without a body is
@@ -138,10 +152,19 @@ impl ApiClient {
             None => request,
             Some(Credentials::Token(token)) => request.bearer_auth(token.expose_secret()),
             Some(Credentials::Account { id, secret }) => {
-                let token = self.token.get_or_try_init(|| self.exchange(id, secret)).await?;
+                let mut token = self.token.lock().await;
+                let token = match token.take() {
+                    Some(known) => token.insert(known),
+                    None => token.insert(self.exchange(id, secret).await?),
+                };
                 request.bearer_auth(token.expose_secret())
             }
         })
+    }
+
+    /// Whether a refused sign-in is worth another try: an account's token ends after an hour, and a new one replaces it.
+    pub(crate) async fn can_renew(&self) -> bool {
+        self.token.lock().await.take().is_some()
     }
 
     /// Sends a request. An answer that is no success is a failure.
@@ -154,7 +177,7 @@ impl ApiClient {
         let retry_after =
             answer.headers().get(header::RETRY_AFTER).and_then(|s| s.to_str().ok()?.parse().ok());
         let url = answer.url().clone();
-        let body = answer.bytes().await.unwrap_or_default();
+        let body = body(answer).await.unwrap_or_default();
         let problem: Option<ApiProblem> = serde_json::from_slice(&body).ok();
         Err(match (status, problem) {
             (StatusCode::UNAUTHORIZED, problem) => {
@@ -173,8 +196,7 @@ impl ApiClient {
         let answer = request.body("grant_type=client_credentials").send().await;
         let answer = answer.map_err(|e| Failure::unreachable(&self.base, &e))?;
         let (status, url) = (answer.status(), answer.url().clone());
-        let body: Value =
-            serde_json::from_slice(&answer.bytes().await.unwrap_or_default()).unwrap_or_default();
+        let body: Value = serde_json::from_slice(&body(answer).await.unwrap_or_default()).unwrap_or_default();
         match (status.is_success(), body["access_token"].as_str(), body["error"].as_str()) {
             (true, Some(token), _) => Ok(token.into()),
             (_, _, Some("invalid_client")) => Err(Failure::NotSignedIn(format!(
@@ -187,12 +209,21 @@ impl ApiClient {
 
 async fn json(answer: Response) -> Result<Value, Failure> {
     let (url, status) = (answer.url().clone(), answer.status().as_u16());
-    if answer.content_length().is_some_and(|length| length > LARGEST as u64) {
-        return Err(Failure::NoApi { url, status });
-    }
-    let body = answer.bytes().await.map_err(|e| Failure::unreachable(&url, &e))?;
+    let body = body(answer).await?;
     if body.is_empty() {
         return Ok(Value::Null);
     }
     serde_json::from_slice(&body).map_err(|_| Failure::NoApi { url, status })
+}
+
+/// The body of an answer, whose length it need not have said.
+async fn body(mut answer: Response) -> Result<Vec<u8>, Failure> {
+    let mut all = Vec::new();
+    while let Some(part) = answer.chunk().await.map_err(|e| Failure::unreachable(answer.url(), &e))? {
+        if all.len() + part.len() > LARGEST {
+            return Err(Failure::TooLarge(answer.url().clone()));
+        }
+        all.extend_from_slice(&part);
+    }
+    Ok(all)
 }

@@ -1,14 +1,23 @@
 //! The event stream of a Frontdoor (server-sent events, WHATWG HTML §9.2).
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use reqwest::{Method, Response};
 use serde_json::Value;
+use tokio::time::{Instant, sleep, timeout};
+use wicketgate_system::backoff::Backoff;
 
 use crate::{ApiClient, Failure};
 
 /// Bytes of one event: more is no event of the API.
 const LONGEST: usize = 1 << 20;
+/// Without a byte for this time, the connection is lost: the server sends a sign of life every 15 s.
+const SILENCE: Duration = Duration::from_secs(45);
+/// The pauses between connections: short after a restart of the server, long while it is away.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// A server that sent nothing for this time is not waited for any longer.
+const GIVE_UP: Duration = Duration::from_secs(300);
 
 /// A change of a resource's status, or of a tunnel's connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,9 +29,21 @@ pub struct Event {
     pub data: Value,
 }
 
-/// Events as they happen.
+/// Events as they happen, over any number of connections.
 #[derive(Debug)]
-pub struct EventStream {
+pub struct EventStream<'a> {
+    client: &'a ApiClient,
+    path: &'a str,
+    query: &'a [(String, String)],
+    last: Option<String>,
+    connection: Option<Connection>,
+    backoff: Backoff,
+    /// When the server last sent something. `None`: it has not answered yet.
+    heard: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Connection {
     answer: Response,
     bytes: Vec<u8>,
     ready: VecDeque<Event>,
@@ -30,39 +51,92 @@ pub struct EventStream {
 
 impl ApiClient {
     /// Follows the events at `path`, from the one after `last`, or from now on.
-    ///
-    /// # Errors
-    /// As [`ApiClient::get`].
-    pub async fn events(&self, path: &str, last: Option<&str>) -> Result<EventStream, Failure> {
-        let mut request = self.request(Method::GET, path).await?;
-        request = request.header(reqwest::header::ACCEPT, "text/event-stream");
-        if let Some(last) = last {
-            request = request.header("Last-Event-ID", last);
+    pub fn follow<'a>(
+        &'a self,
+        path: &'a str,
+        query: &'a [(String, String)],
+        last: Option<&str>,
+    ) -> EventStream<'a> {
+        let backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        EventStream {
+            client: self,
+            path,
+            query,
+            last: last.map(str::to_owned),
+            connection: None,
+            backoff,
+            heard: None,
         }
-        Ok(EventStream { answer: self.answered(request).await?, bytes: Vec::new(), ready: VecDeque::new() })
     }
 }
 
-impl EventStream {
-    /// The next event. `None`: the server has ended the stream.
+impl EventStream<'_> {
+    /// The next event. A connection that ends or breaks is replaced by one that begins after the last event.
     ///
     /// # Errors
-    /// The connection broke.
-    pub async fn next(&mut self) -> Result<Option<Event>, Failure> {
+    /// The server was not reached at first, refuses, or has sent nothing for [`GIVE_UP`].
+    pub async fn next(&mut self) -> Result<Event, Failure> {
+        loop {
+            let lost = match &mut self.connection {
+                Some(connection) => match connection.next(&mut self.heard, &mut self.backoff).await {
+                    Ok(event) => {
+                        self.last = Some(event.id.clone()).filter(|id| !id.is_empty()).or(self.last.take());
+                        return Ok(event);
+                    }
+                    Err(failure) => failure,
+                },
+                None => match self.connect().await {
+                    Ok(connection) => {
+                        self.connection = Some(connection);
+                        self.heard.get_or_insert_with(Instant::now);
+                        continue;
+                    }
+                    Err(failure) => failure,
+                },
+            };
+            self.connection = None;
+            let is_renewed = matches!(lost, Failure::NotSignedIn(_)) && self.client.can_renew().await;
+            let is_over = self.heard.is_none_or(|heard| heard.elapsed() >= GIVE_UP);
+            if is_over || !(lost.is_temporary() || is_renewed) {
+                return Err(lost);
+            }
+            sleep(self.backoff.randomized()).await;
+        }
+    }
+
+    async fn connect(&self) -> Result<Connection, Failure> {
+        let mut request = self.client.request(Method::GET, self.path).await?.query(self.query);
+        request = request.header(reqwest::header::ACCEPT, "text/event-stream");
+        if let Some(last) = &self.last {
+            request = request.header("Last-Event-ID", last);
+        }
+        let answer = timeout(SILENCE, self.client.answered(request)).await;
+        let answer = answer.unwrap_or_else(|_| Err(Failure::silent(self.client.base())))?;
+        Ok(Connection { answer, bytes: Vec::new(), ready: VecDeque::new() })
+    }
+}
+
+impl Connection {
+    async fn next(&mut self, heard: &mut Option<Instant>, backoff: &mut Backoff) -> Result<Event, Failure> {
         loop {
             if let Some(event) = self.ready.pop_front() {
-                return Ok(Some(event));
+                return Ok(event);
             }
-            let chunk = self.answer.chunk().await;
-            let chunk = chunk.map_err(|e| Failure::unreachable(self.answer.url(), &e))?;
-            let Some(chunk) = chunk else { return Ok(None) };
+            let url = self.answer.url().clone();
+            let chunk = timeout(SILENCE, self.answer.chunk()).await;
+            let chunk = chunk.map_err(|_| Failure::silent(&url))?;
+            let Some(chunk) = chunk.map_err(|e| Failure::unreachable(&url, &e))? else {
+                return Err(Failure::Unreachable { url, why: "the server ended the stream".to_owned() });
+            };
+            *heard = Some(Instant::now());
+            backoff.reset();
             self.bytes.extend_from_slice(&chunk);
             while let Some(end) = self.bytes.windows(2).position(|two| two == b"\n\n") {
                 let block: Vec<u8> = self.bytes.drain(..end + 2).collect();
                 self.ready.extend(parse(&String::from_utf8_lossy(&block)));
             }
             if self.bytes.len() > LONGEST {
-                return Ok(None);
+                return Err(Failure::TooLarge(url));
             }
         }
     }

@@ -18,6 +18,8 @@ pub enum Failure {
         "{url} answers {status} and is no Wicketgate API: check the server's address, and the path of a reverse proxy"
     )]
     NoApi { url: Url, status: u16 },
+    #[error("{0} answers without an end: check the server's address")]
+    TooLarge(Url),
     #[error("{}: {why}", file.display())]
     Authority { file: PathBuf, why: String },
     #[error("{0} is no path of the API")]
@@ -65,6 +67,19 @@ impl Failure {
             "it does not answer in time".clone_into(&mut why);
         }
         Self::Unreachable { url: url.clone(), why }
+    }
+
+    pub(crate) fn silent(url: &Url) -> Self {
+        Self::Unreachable { url: url.clone(), why: "it does not answer in time".to_owned() }
+    }
+
+    /// Whether the same request may succeed later.
+    pub(crate) fn is_temporary(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::NoApi { .. } => true,
+            Self::Refused { status, .. } => *status == 429 || *status >= 500,
+            Self::NotSignedIn(_) | Self::TooLarge(_) | Self::Authority { .. } | Self::Path(_) => false,
+        }
     }
 
     /// Whether the resource does not exist.

@@ -1,0 +1,66 @@
+//! A user of the command line.
+
+use std::{
+    io::Write as _,
+    process::{Command, Output, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use super::{World, wicketgate_executable};
+
+/// A user of the command line, with a folder of its own for contexts.
+pub(crate) struct User<'a> {
+    pub(crate) world: &'a World,
+    pub(crate) home: std::path::PathBuf,
+}
+
+impl<'a> User<'a> {
+    pub(crate) fn new(world: &'a World, name: &str) -> Result<Self> {
+        Ok(Self { world, home: world.lab.dir(name)? })
+    }
+
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.world.outside.command(&wicketgate_executable().display().to_string());
+        command.args(args).env("XDG_CONFIG_HOME", &self.home).env_remove("HOME");
+        command
+    }
+
+    pub(crate) fn run(&self, args: &[&str], input: &str) -> Result<Output> {
+        let mut command = self.command(args);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn()?;
+        // A command that does not read its input has ended before.
+        let _ = child.stdin.take().context("no standard input")?.write_all(input.as_bytes());
+        Ok(child.wait_with_output()?)
+    }
+
+    /// What a command that succeeds prints.
+    pub(crate) fn says(&self, args: &str) -> Result<String> {
+        let out = self.run(&args.split(' ').collect::<Vec<_>>(), "")?;
+        ensure!(out.status.success(), "{args}: {}: {}", out.status, String::from_utf8_lossy(&out.stderr));
+        Ok(String::from_utf8(out.stdout)?)
+    }
+
+    /// What it prints with `-o json`.
+    pub(crate) fn json(&self, args: &str) -> Result<Value> {
+        Ok(serde_json::from_str(&self.says(&format!("{args} -o json"))?)?)
+    }
+
+    /// The exit status of a command that fails, and its words.
+    pub(crate) fn fails(&self, args: &str) -> Result<(i32, String)> {
+        let out = self.run(&args.split(' ').collect::<Vec<_>>(), "")?;
+        ensure!(out.stdout.is_empty(), "{args} printed {}", String::from_utf8_lossy(&out.stdout));
+        Ok((out.status.code().context("killed")?, String::from_utf8(out.stderr)?))
+    }
+
+    /// Signs in with the admin token, from standard input.
+    pub(crate) fn sign_in(&self) -> Result<()> {
+        let token = std::fs::read_to_string(self.world.gateway.data.join("admin.token"))?;
+        let out = self.run(&["login", "--server", &self.world.url()], &token)?;
+        ensure!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        ensure!(!String::from_utf8_lossy(&out.stderr).contains(token.trim()), "the token was printed");
+        Ok(())
+    }
+}
