@@ -8,11 +8,12 @@ BIN = $(or $(CARGO_TARGET_DIR),target)/debug
 # Pinned: a new version of a tool is a change of its own.
 CARGO_DEB_VERSION := 3.8.0
 TOOLS = $(abspath $(or $(CARGO_TARGET_DIR),target))/tools
+MDBOOK_VERSION := 0.4.52
 # Where tests of the packages have theirs, and the hosts that these are installed on.
 TESTED = $(abspath $(or $(CARGO_TARGET_DIR),target))/packages-test
 
 .DEFAULT_GOAL := help
-.PHONY: help install build demo demo-down test test-kernel test-packages named lint openapi schemathesis packages bench bench-dataplane
+.PHONY: help install build demo demo-down test test-kernel test-packages named book lint openapi schemathesis packages bench bench-dataplane
 
 help: ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -77,6 +78,10 @@ schemathesis: ## Try the API with whatever its document allows, and more: one of
 packages: cargo-deb ## Build the Debian packages, with debug symbols apart, and a static agent, into target/packages
 	$(CARGO) build --locked --workspace --bins --release
 	CARGO_DEB=$(TOOLS)/bin/cargo-deb packaging/build-packages.sh
+
+book: ## Render the pages of docs/ as a book, into target/book
+	@test -x $(TOOLS)/bin/mdbook || $(CARGO) install --locked mdbook --version $(MDBOOK_VERSION) --no-default-features --root $(TOOLS)
+	$(TOOLS)/bin/mdbook build docs --dest-dir $(abspath $(or $(CARGO_TARGET_DIR),target))/book
 
 .PHONY: cargo-deb
 cargo-deb:
