@@ -6,6 +6,7 @@ mod agent_status;
 mod agents;
 mod alerts;
 mod applications;
+mod apply;
 mod backpressure;
 mod black_hole;
 mod charon_crash;

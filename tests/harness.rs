@@ -11,6 +11,7 @@ pub(crate) mod line;
 pub(crate) mod machine;
 pub(crate) mod packets;
 pub(crate) mod ping;
+pub(crate) mod redacted;
 pub(crate) mod sas;
 pub(crate) mod targets;
 pub(crate) mod user;

@@ -21,7 +21,7 @@ const JSON_OR: &str =
 
 /// The verbs of the command line, in the order of `--help`.
 pub fn commands() -> Vec<Command> {
-    let mut all = vec![login(), logout(), context(), status()];
+    let mut all = vec![login(), logout(), context(), status(), apply()];
     all.extend(KINDS.iter().map(|kind| of_kind(kind)));
     all.push(events());
     all.into_iter().map(|command| command.after_help(EXIT_STATUS)).collect()
@@ -183,6 +183,29 @@ fn status() -> Command {
     asking(printing(
         Command::new("status").about("Show the whole picture on one screen: what is wrong first"),
     ))
+}
+
+fn apply() -> Command {
+    let about = "Make tunnels, shares and other resources what a file says; show a plan, and ask before it is carried out";
+    waiting(asking(printing(Command::new("apply").about(about)))).args([
+        Arg::new("file")
+            .short('f')
+            .long("file")
+            .value_name("FILE")
+            .required(true)
+            .action(ArgAction::Append)
+            .help("YAML documents, each of one resource: `kind`, and its properties; - is standard input"),
+        Arg::new("plan")
+            .long("plan")
+            .visible_alias("dry-run")
+            .action(ArgAction::SetTrue)
+            .help("Show the plan only; the exit status is 3 if something differs"),
+        Arg::new("yes").short('y').long("yes").action(ArgAction::SetTrue).help("Do not ask"),
+        Arg::new("prune")
+            .long("prune")
+            .value_name("KEY=VALUE")
+            .help("Delete the tunnels and shares that have this tag and are not in the file"),
+    ])
 }
 
 fn events() -> Command {

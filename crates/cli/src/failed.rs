@@ -15,6 +15,11 @@ pub(crate) enum Failed {
     Pending(String),
     #[error("{0}")]
     Other(String),
+    #[error("{0}")]
+    Interrupted(String),
+    /// A plan was made, and something differs.
+    #[error("")]
+    Differs,
     /// The words were printed already.
     #[error("")]
     Said,
@@ -25,7 +30,8 @@ pub(crate) enum Failed {
 
 /// What `--help` says of it.
 pub(crate) const EXIT_STATUS: &str = "\
-Exit status: 0 done, 1 failed, 2 wrong usage, 4 not signed in, 8 still pending.";
+Exit status: 0 done, 1 failed, 2 wrong usage, 3 something differs (apply --plan), 4 not signed in, \
+8 still pending, 130 interrupted.";
 
 impl Failed {
     pub(crate) fn usage(why: impl Into<String>) -> Self {
@@ -36,13 +42,36 @@ impl Failed {
         Self::Other(why.into())
     }
 
+    /// With what it is about before the words.
+    pub(crate) fn about(self, what: &str) -> Self {
+        self.map(|words| format!("{what}: {words}"))
+    }
+
+    /// With a further line.
+    pub(crate) fn with(self, line: &str) -> Self {
+        self.map(|words| format!("{words}\n{line}"))
+    }
+
+    fn map(self, change: impl FnOnce(String) -> String) -> Self {
+        match self {
+            Self::Usage(words) => Self::Usage(change(words)),
+            Self::NotSignedIn(words) => Self::NotSignedIn(change(words)),
+            Self::Pending(words) => Self::Pending(change(words)),
+            Self::Other(words) => Self::Other(change(words)),
+            Self::Interrupted(words) => Self::Interrupted(change(words)),
+            said @ (Self::Differs | Self::Said | Self::ReaderGone) => said,
+        }
+    }
+
     pub(crate) fn status(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::ReaderGone => 0,
             Self::Other(_) | Self::Said => 1,
             Self::Usage(_) => 2,
+            Self::Differs => 3,
             Self::NotSignedIn(_) => 4,
             Self::Pending(_) => 8,
+            Self::Interrupted(_) => 130,
         })
     }
 }

@@ -2,6 +2,7 @@
 
 mod act;
 mod acts;
+mod apply;
 mod arguments;
 mod chart;
 mod context;
@@ -18,6 +19,7 @@ mod screen;
 mod session;
 mod sign_in;
 mod table;
+mod valid;
 mod verbs;
 mod wait;
 
@@ -48,6 +50,7 @@ async fn dispatch(name: &str, matches: &ArgMatches) -> Result<(), Failed> {
         "login" => return sign_in::login(&folder, matches).await,
         "logout" => return sign_in::logout(&folder, matches),
         "context" => return sign_in::context(&folder, matches).await,
+        "apply" => return apply::apply(&choice(matches).session(&folder)?, matches).await,
         "status" => return own::status(&choice(matches).session(&folder)?, matches).await,
         "events" => return follow::events(&choice(matches).session(&folder)?, matches).await,
         _ => {}

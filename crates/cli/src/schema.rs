@@ -46,12 +46,25 @@ pub(crate) struct Property {
 
 /// The properties of a schema that can be written.
 pub(crate) fn properties(schema: &str) -> Vec<Property> {
-    let schema = &DOCUMENT["components"]["schemas"][schema];
-    let required: Vec<_> =
-        schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    let all = schema["properties"].as_object().into_iter().flatten();
+    let required: Vec<_> = required(schema).collect();
+    let all = named(schema)["properties"].as_object().into_iter().flatten();
     let written = all.filter(|(_, about)| about["readOnly"] != true);
     written.flat_map(|(name, about)| flattened(name, about, required.contains(&name.as_str()))).collect()
+}
+
+/// A schema of the document.
+pub(crate) fn named(schema: &str) -> &'static Value {
+    &DOCUMENT["components"]["schemas"][schema]
+}
+
+/// What the document says of a property. `None`: the schema has none of this name.
+pub(crate) fn about(schema: &str, property: &str) -> Option<&'static Value> {
+    named(schema)["properties"].get(property)
+}
+
+/// The properties that a new resource must have.
+pub(crate) fn required(schema: &str) -> impl Iterator<Item = &'static str> {
+    named(schema)["required"].as_array().into_iter().flatten().filter_map(Value::as_str)
 }
 
 fn flattened(name: &str, about: &Value, is_required: bool) -> Vec<Property> {
@@ -77,7 +90,7 @@ fn flattened(name: &str, about: &Value, is_required: bool) -> Vec<Property> {
 }
 
 /// The schema that a reference, or the first of several alternatives, names.
-fn resolved(about: &Value) -> &Value {
+pub(crate) fn resolved(about: &Value) -> &Value {
     let about = about["anyOf"].get(0).unwrap_or(about);
     match about["$ref"].as_str().and_then(|reference| reference.strip_prefix('#')) {
         Some(pointer) => DOCUMENT.pointer(pointer).unwrap_or(about),

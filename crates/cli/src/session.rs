@@ -93,7 +93,7 @@ fn is_id(kind: &Kind, said: &str) -> bool {
 }
 
 /// A segment of a path.
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     text.bytes().fold(String::new(), |mut all, b| {
         if b.is_ascii_alphanumeric() || b"-._~".contains(&b) {
             all.push(b.into());

@@ -54,6 +54,16 @@ impl Drop for LiveLine {
     }
 }
 
+/// What comes of `work`, unless the user interrupts it with Ctrl-C.
+pub(crate) async fn or_interrupted<T>(work: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
+    tokio::select! {
+        result = work => result,
+        _ = tokio::signal::ctrl_c() => {
+            Err(Failed::Interrupted("interrupted: what the server has accepted goes on there".to_owned()))
+        }
+    }
+}
+
 impl Session {
     /// Waits until the resource at `path` has settled, and returns it. One that is deleted is `None` once it is gone.
     pub(crate) async fn settled(
@@ -62,6 +72,10 @@ impl Session {
         path: &str,
         patience: Patience,
     ) -> Result<Option<Value>, Failed> {
+        or_interrupted(self.looked_at(kind, path, patience)).await
+    }
+
+    async fn looked_at(&self, kind: &Kind, path: &str, patience: Patience) -> Result<Option<Value>, Failed> {
         let begin = Instant::now();
         let mut line = LiveLine::new();
         loop {

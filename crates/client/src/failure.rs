@@ -87,6 +87,11 @@ impl Failure {
         matches!(self, Self::Refused { status: 404, .. })
     }
 
+    /// Whether the server does not understand the request, such as a filter.
+    pub fn is_wrong_request(&self) -> bool {
+        matches!(self, Self::Refused { status: 400, .. })
+    }
+
     /// Whether the resource has changed since it was read.
     pub fn is_outdated(&self) -> bool {
         matches!(self, Self::Refused { status: 412, .. })

@@ -1,0 +1,159 @@
+//! A plan is carried out step by step. If one fails, what was done and what was not is told.
+
+use serde_json::Value;
+use tokio::time::Instant;
+use wicketgate_client::Method;
+use wicketgate_system::private_file;
+
+use super::{
+    difference::{is_as_planned, patch},
+    document::{Document, REFERENCES},
+    plan::{Deed, Plan, Step},
+    references::References,
+};
+use crate::{
+    context::Session,
+    failed::Failed,
+    kind::Kind,
+    say::say,
+    session::{escaped, text},
+    wait::{Patience, or_interrupted},
+};
+
+/// Takes all steps, and waits until they have taken effect.
+pub(crate) async fn carry_out(
+    session: &Session,
+    plan: &Plan,
+    references: References,
+    patience: Patience,
+) -> Result<(), Failed> {
+    let mut work = Work { session, references, patience, begin: Instant::now(), written: Vec::new() };
+    let mut done = 0;
+    let all = async {
+        for step in &plan.steps {
+            work.take(step).await.map_err(|failed| failed.about(&named(step)))?;
+            done += 1;
+        }
+        work.settle().await
+    };
+    let result = or_interrupted(all).await;
+    result.map_err(|failed| failed.with(&left(plan, done)))
+}
+
+fn named(step: &Step) -> String {
+    format!("{} {} {}", step.deed.word(), step.kind.name, step.name)
+}
+
+/// What was done and what was not.
+fn left(plan: &Plan, done: usize) -> String {
+    let list = |steps: &[Step]| match steps {
+        [] => "nothing".to_owned(),
+        _ => steps.iter().map(named).collect::<Vec<_>>().join(", "),
+    };
+    let (before, after) = plan.steps.split_at(done);
+    format!(
+        "Done: {}.\nNot done: {}. A second apply goes on from what there is then.",
+        list(before),
+        list(after)
+    )
+}
+
+struct Work<'a> {
+    session: &'a Session,
+    references: References,
+    patience: Patience,
+    begin: Instant,
+    /// What settles, and where it is.
+    written: Vec<(&'static Kind, String)>,
+}
+
+impl Work<'_> {
+    async fn take(&mut self, step: &Step) -> Result<(), Failed> {
+        let list = self.session.list_path(step.kind).await?;
+        let path = format!("{list}/{}", escaped(text(&step.present, step.kind.id)));
+        match (step.deed, &step.document) {
+            (Deed::Create, Some(document)) => self.create(&list, document).await?,
+            (Deed::Update, Some(_)) => self.update(path, step).await?,
+            (Deed::Replace, Some(document)) => {
+                self.delete(&path, step).await?;
+                self.create(&list, document).await?;
+            }
+            _ => self.delete(&path, step).await?,
+        }
+        say(&format!("✓ {}", named(step)));
+        Ok(())
+    }
+
+    async fn create(&mut self, list: &str, document: &Document) -> Result<(), Failed> {
+        let mut body = Value::Object(document.properties.clone());
+        self.refer(&mut body)?;
+        if let Some((_, key)) = &document.key {
+            body["preSharedKey"] = key.as_str().into();
+        }
+        let made = self.session.client.write(Method::POST, list, Some(&body), None).await?;
+        if let (Some(file), Some(secret)) = (&document.secret_file, made["clientSecret"].as_str()) {
+            private_file::replace(file.as_ref(), format!("{secret}\n").as_bytes()).map_err(|error| {
+                Failed::other(format!(
+                    "{file} cannot be written: {error}. The account's secret is lost: delete it"
+                ))
+            })?;
+        }
+        self.references.learn(document.kind, &made);
+        self.note(document.kind, format!("{list}/{}", text(&made, document.kind.id)));
+        Ok(())
+    }
+
+    async fn update(&mut self, path: String, step: &Step) -> Result<(), Failed> {
+        let (now, etag) = self.session.client.get_tagged(&path).await?;
+        if !is_as_planned(&step.changes, &now) {
+            return Err(Failed::other("it has changed since the plan was made: apply again"));
+        }
+        let mut body = patch(&step.changes);
+        self.refer(&mut body)?;
+        self.session.client.write(Method::PATCH, &path, Some(&body), etag.as_deref()).await?;
+        self.note(step.kind, path);
+        Ok(())
+    }
+
+    async fn delete(&mut self, path: &str, step: &Step) -> Result<(), Failed> {
+        self.session.client.write(Method::DELETE, path, None, None).await?;
+        if step.kind.settles {
+            // What comes next may need its name, its port or its address.
+            self.session.settled(step.kind, path, self.rest()).await?;
+        }
+        Ok(())
+    }
+
+    /// Replaces names by what they stand for.
+    fn refer(&self, body: &mut Value) -> Result<(), Failed> {
+        for (property, kind, _) in REFERENCES {
+            let Some(said) = body[*property].as_str() else { continue };
+            match self.references.value(property, said) {
+                Some(value) => body[*property] = value.clone(),
+                None if self.references.has(property, said) => {}
+                None => return Err(Failed::other(format!("there is no {} {said}", kind.name))),
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, kind: &'static Kind, path: String) {
+        if kind.settles {
+            self.written.push((kind, path));
+        }
+    }
+
+    async fn settle(&self) -> Result<(), Failed> {
+        if self.patience.waits {
+            for (kind, path) in &self.written {
+                self.session.settled(kind, path, self.rest()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is left of the time.
+    fn rest(&self) -> Patience {
+        Patience { timeout: self.patience.timeout.saturating_sub(self.begin.elapsed()), ..self.patience }
+    }
+}

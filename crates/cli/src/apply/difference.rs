@@ -1,0 +1,134 @@
+//! Which properties of a resource differ from what a document says. A property that it leaves out stays as it is.
+
+use serde_json::{Map, Value};
+
+use super::{
+    document::{Document, REFERENCES},
+    references::References,
+};
+use crate::schema::about;
+
+/// A property that changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Change {
+    /// With a dot before a part of an object: `tags.team`.
+    pub(crate) property: String,
+    pub(crate) old: Value,
+    pub(crate) new: Value,
+    /// How the file says it, if that is a name.
+    pub(crate) said: Value,
+}
+
+/// The changes that make a resource what the document says. Of a secret, only the file is shown.
+pub(crate) fn changes(document: &Document, present: &Value, references: &References) -> Vec<Change> {
+    let mut all = Vec::new();
+    for (property, said) in &document.properties {
+        let new = referred(property, said, references);
+        let before = all.len();
+        compare(document, property, (&present[property], &new), &mut all);
+        if let [change] = &mut all[before..]
+            && new != *said
+        {
+            change.said = said.clone();
+        }
+    }
+    if present.is_null()
+        && let Some((file, _)) = &document.key
+    {
+        let new: Value = format!("(from {file})").into();
+        all.push(Change { property: "preSharedKey".to_owned(), old: Value::Null, said: new.clone(), new });
+    }
+    if document.kind.name == "env" {
+        // Its name is all that can be changed.
+        all.retain(|change| change.property == "name");
+    }
+    all
+}
+
+/// The value of a property that names another resource; the name while that does not exist.
+fn referred(property: &str, said: &Value, references: &References) -> Value {
+    let known = REFERENCES.iter().find(|(name, ..)| *name == property);
+    let value = known.and_then(|(name, ..)| references.value(name, said.as_str()?));
+    value.unwrap_or(said).clone()
+}
+
+fn compare(document: &Document, path: &str, (old, new): (&Value, &Value), all: &mut Vec<Change>) {
+    if let (Value::Object(parts), true) = (new, !old.is_null() || path == "tags") {
+        for (part, new) in parts {
+            compare(document, &format!("{path}.{part}"), (&old[part], new), all);
+        }
+        return;
+    }
+    let is_same = match new {
+        Value::Null => is_default(document, path, old),
+        _ => normal(document, path, old) == normal(document, path, new),
+    };
+    if !is_same {
+        let (old, new) = (old.clone(), new.clone());
+        all.push(Change { property: path.to_owned(), old, said: new.clone(), new });
+    }
+}
+
+/// Whether the server has this value if a property is removed.
+fn is_default(document: &Document, path: &str, old: &Value) -> bool {
+    match path {
+        "enabled" => *old == true || old.is_null(),
+        "loadBalancerIp" => true,
+        "peerId" => document.properties.get("peerPublicIp").is_none_or(|address| address == old),
+        _ => old.is_null() || *old == false,
+    }
+}
+
+/// The server writes some values in another way than it reads them.
+fn normal(document: &Document, path: &str, value: &Value) -> Value {
+    let schema = document.kind.create.or(document.kind.update).unwrap_or_default();
+    let is_time = about(schema, path).is_some_and(|about| about["format"] == "date-time");
+    match value {
+        Value::String(text) if is_time => match text.parse::<jiff::Timestamp>() {
+            Ok(time) => time.to_string().into(),
+            Err(_) => value.clone(),
+        },
+        Value::String(text) => {
+            // Prefixes that the API takes off again.
+            let prefixes: &[&str] = match path {
+                "target" => &["tcp://"],
+                "peerId" => &["fqdn:", "email:"],
+                _ => &[],
+            };
+            let bare = prefixes.iter().find_map(|prefix| text.strip_prefix(prefix)).unwrap_or(text);
+            bare.into()
+        }
+        // Proposals have an order; networks, scopes and ids have none.
+        Value::Array(all) if !path.ends_with("Proposals") => {
+            let mut all = all.clone();
+            all.sort_by_key(Value::to_string);
+            Value::Array(all)
+        }
+        _ => value.clone(),
+    }
+}
+
+/// The merge patch (RFC 7396) of changes.
+pub(crate) fn patch(changes: &[Change]) -> Value {
+    let mut body = Map::new();
+    for change in changes {
+        match change.property.split_once('.') {
+            Some((outer, inner)) => {
+                let object = body.entry(outer).or_insert_with(|| Map::new().into());
+                object[inner] = change.new.clone();
+            }
+            None => {
+                body.insert(change.property.clone(), change.new.clone());
+            }
+        }
+    }
+    Value::Object(body)
+}
+
+/// Whether a resource still has the old values of changes.
+pub(crate) fn is_as_planned(changes: &[Change], present: &Value) -> bool {
+    let at = |path: &str| path.split('.').fold(present, |value, part| &value[part]);
+    // A tag's name may have a dot.
+    let tag = |path: &str| path.strip_prefix("tags.").map(|name| &present["tags"][name]);
+    changes.iter().all(|change| *tag(&change.property).unwrap_or_else(|| at(&change.property)) == change.old)
+}

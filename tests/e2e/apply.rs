@@ -1,0 +1,197 @@
+//! `apply`: files that say what there should be. A second run changes nothing, and a wrong file changes nothing either.
+
+use std::{fs, os::unix::fs::PermissionsExt as _};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::harness::{World, redacted::redacted, text, user::User};
+
+const TUNNEL: &str = "\
+kind: tunnel
+name: customer-a
+locationId: local
+peerPublicIp: 203.0.113.2
+peerCidr: 10.0.0.0/16
+preSharedKeyFile: keys/customer-a
+tags:
+  managed-by: git
+";
+
+fn share(name: &str, port: u16) -> String {
+    format!(
+        "---\nkind: share\nname: {name}\nipsecTunnelId: customer-a\nenvZId: app\ntarget: tcp://127.0.0.1:7001\n\
+         ingressPort: {port}\nexpiresAt: 2038-01-01T00:00:00+01:00\nallowedSources: [10.0.1.0/24, 10.0.0.0/24]\n\
+         tags: {{managed-by: git}}\n"
+    )
+}
+
+/// A user with an agent in the environment `app`, and a folder with a key.
+struct Scene<'a> {
+    user: User<'a>,
+    folder: std::path::PathBuf,
+}
+
+impl<'a> Scene<'a> {
+    fn new(world: &'a World) -> Result<Self> {
+        let user = User::new(world, "user")?;
+        user.sign_in()?;
+        let environment = user.json("env list")?;
+        user.says(&format!("env update {} --name app", text(&environment[0], "id")?))?;
+        let folder = world.lab.dir("files")?;
+        fs::create_dir(folder.join("keys"))?;
+        fs::write(folder.join("keys/customer-a"), "a-key-that-is-in-no-plan-0123456789\n")?;
+        Ok(Self { user, folder })
+    }
+
+    /// Exit status, standard output and standard error of `apply` of a file with this text.
+    fn apply(&self, text: &str, flags: &str) -> Result<(i32, String, String)> {
+        let file = self.folder.join("net.yaml");
+        fs::write(&file, text)?;
+        let file = file.display().to_string();
+        let mut args = vec!["apply", "-f", &file];
+        args.extend(flags.split(' ').filter(|flag| !flag.is_empty()));
+        let out = self.user.run(&args, "")?;
+        let folder = format!("{}/", self.folder.display());
+        let shown = |bytes: &[u8]| redacted(&String::from_utf8_lossy(bytes), &[(&folder, "")]);
+        let (out, words, status) = (shown(&out.stdout), shown(&out.stderr), out.status.code());
+        ensure!(!format!("{out}{words}").contains("a-key-that"), "the key was printed: {out}{words}");
+        Ok((status.context("killed")?, out, words))
+    }
+
+    /// What one run prints.
+    fn shown(&self, text: &str, flags: &str) -> Result<String> {
+        let (status, out, words) = self.apply(text, flags)?;
+        Ok(format!("{out}\n--- standard error\n{words}\n--- exit status {status}"))
+    }
+}
+
+#[test]
+fn a_file_is_applied_once_and_changed_with_its_consequences_and_pruned() -> Result<()> {
+    let world = World::loopback().start()?;
+    let (_agent, _) = world.agent("agent")?;
+    let scene = Scene::new(&world)?;
+    let both = format!("{TUNNEL}{}{}", share("database", 9000), share("web", 9001));
+    insta::assert_snapshot!("plan_of_a_new_file", scene.shown(&both, "--plan")?);
+    assert_eq!(scene.user.json("tunnel list")?, json!([]));
+    insta::assert_snapshot!("applied", scene.shown(&both, "--yes")?);
+    let executions = scene.user.json("execution list")?;
+
+    // Networks have no order.
+    let again = both.replace("[10.0.1.0/24, 10.0.0.0/24]", "[10.0.0.0/24, 10.0.1.0/24]");
+    assert_ne!(again, both);
+    insta::assert_snapshot!("applied_again", scene.shown(&again, "--yes")?);
+    insta::assert_snapshot!("plan_of_nothing", scene.shown(&both, "--plan -o json")?);
+    assert_eq!(scene.user.json("execution list")?, executions, "a second run wrote");
+
+    let changed = TUNNEL.replace("10.0.0.0/16", "10.0.0.0/15").replace("name:", "initiate: true\nname:")
+        + &share("database", 9002).replace("managed-by: git", "managed-by: git, team: null, owner: payments")
+        + "enabled: false\n";
+    insta::assert_snapshot!("plan_of_changes", scene.shown(&changed, "--plan --prune managed-by=git")?);
+    insta::assert_snapshot!("plan_of_changes_as_json", scene.shown(&changed, "--plan -o json")?);
+    let (status, _, words) = scene.apply(&changed, "--yes --prune tag.managed-by=git")?;
+    ensure!(status == 0, "{words}");
+    let left = scene.user.json("share list")?;
+    assert_eq!(
+        (&left[0]["name"], &left[0]["status"], left.as_array().map(Vec::len)),
+        (&json!("database"), &json!("DISABLED"), Some(1))
+    );
+    assert_eq!(left[0]["tags"], json!({"managed-by": "git", "owner": "payments"}));
+    let (status, out, _) = scene.apply(&changed, "--plan --prune managed-by=git")?;
+    ensure!(status == 0 && out.contains("2 unchanged"), "{out}");
+
+    // What was read can be applied.
+    let read = format!("kind: share\n{}", scene.user.says("share get database -o yaml")?);
+    let (status, out, words) = scene.apply(&read, "--plan")?;
+    ensure!(status == 0, "{out}{words}");
+    // What has the tag goes with an empty file, the share before its tunnel.
+    let (status, _, words) = scene.apply("", "--yes --prune managed-by=git")?;
+    ensure!(status == 0, "{words}");
+    assert_eq!(scene.user.json("tunnel list")?, json!([]));
+    world.end()
+}
+
+#[test]
+fn a_wrong_file_changes_nothing_and_each_fault_has_its_line() -> Result<()> {
+    let world = World::loopback().start()?;
+    let (_agent, _) = world.agent("agent")?;
+    let scene = Scene::new(&world)?;
+    let wrong = TUNNEL.replace("10.0.0.0/16", "10.0.0.0/99").replace("keys/", "none/")
+        + "colour: red\n"
+        + &share("database", 9000).replace("9000", "\"9000\"")
+        + "---\nkind: door\n---\nkind: account\nscopes: [all]\npreSharedKey: x\n";
+    insta::assert_snapshot!("faults_of_a_file", scene.shown(&wrong, "--yes")?);
+    let dangling = TUNNEL.replace("local", "elsewhere")
+        + &share("database", 9000).replace("customer-a", "customer-b").replace("envZId: app", "envZId: none")
+        + &share("database", 9001).replace("name: database", "name: web").replace("target", "#")
+        + "---\nkind: env\nname: other\n---\nkind: account\nname: deploy\nscopes: [frontdoor.read]\n";
+    insta::assert_snapshot!("faults_that_the_server_shows", scene.shown(&dangling, "--yes")?);
+    insta::assert_snapshot!("no_yaml", scene.shown("kind: [", "--yes")?);
+    insta::assert_snapshot!("twice", scene.shown(&format!("{TUNNEL}---\n{TUNNEL}"), "--yes")?);
+    insta::assert_snapshot!("nobody_to_ask", scene.shown(TUNNEL, "")?);
+    assert_eq!(scene.user.json("tunnel list")?, json!([]));
+    world.end()
+}
+
+#[test]
+fn a_failure_in_the_middle_says_what_was_done_and_a_second_run_goes_on() -> Result<()> {
+    let world = World::loopback().start()?;
+    let (_agent, _) = world.agent("agent")?;
+    let scene = Scene::new(&world)?;
+    scene.apply(&format!("{TUNNEL}{}", share("first", 9000)), "--yes")?;
+    let more = format!("{TUNNEL}{}{}{}", share("a", 9001), share("b", 9000), share("c", 9002));
+    insta::assert_snapshot!("failed_in_the_middle", scene.shown(&more, "--yes")?);
+    let (status, out, words) = scene.apply(&more.replace("9000", "9003"), "--yes")?;
+    ensure!(
+        status == 0 && out.contains("2 to create, 0 to update, 0 to replace, 0 to delete, 2 unchanged"),
+        "{out}{words}"
+    );
+    world.end()
+}
+
+#[test]
+fn the_secret_of_an_account_goes_to_its_file_only() -> Result<()> {
+    let world = World::loopback().start()?;
+    let (_agent, _) = world.agent("agent")?;
+    let scene = Scene::new(&world)?;
+    let account = "kind: account\nname: deploy\nscopes: [frontdoor.read]\nclientSecretFile: keys/deploy\n";
+    let signs_in = || -> Result<bool> {
+        let file = scene.folder.join("keys/deploy");
+        assert_eq!(fs::metadata(&file)?.permissions().mode() & 0o777, 0o600);
+        let accounts = scene.user.json("account list")?;
+        let id = text(&accounts[0], "clientId")?;
+        let file = file.display().to_string();
+        let args =
+            ["login", "--server", &world.url(), "--account", id, "--secret-file", &file, "--name", "deploy"];
+        Ok(scene.user.run(&args, "")?.status.success())
+    };
+    let (status, out, words) = scene.apply(account, "--yes")?;
+    let secret = fs::read_to_string(scene.folder.join("keys/deploy"))?;
+    ensure!(status == 0 && !format!("{out}{words}").contains(secret.trim()), "{status}: {words}");
+    ensure!(signs_in()?, "the secret is wrong");
+    scene.user.sign_in()?;
+    assert_eq!(scene.apply(account, "--plan")?.0, 0);
+    let more = account.replace("frontdoor.read", "frontdoor.write, frontdoor.read");
+    insta::assert_snapshot!("plan_of_a_replacement", scene.shown(&more, "--plan")?);
+    assert_eq!(scene.apply(&more, "--yes")?.0, 0);
+    ensure!(fs::read_to_string(scene.folder.join("keys/deploy"))? != secret, "the secret is the old one");
+    ensure!(signs_in()?, "the new secret is wrong");
+    world.end()
+}
+
+#[test]
+fn a_resource_with_an_id_is_renamed() -> Result<()> {
+    let world = World::loopback().start()?;
+    let (_agent, _) = world.agent("agent")?;
+    let scene = Scene::new(&world)?;
+    scene.apply(TUNNEL, "--yes")?;
+    let tunnel: Value = scene.user.json("tunnel get customer-a")?;
+    let renamed =
+        TUNNEL.replace("name: customer-a", &format!("id: {}\nname: customer-b", text(&tunnel, "id")?));
+    let (status, out, words) = scene.apply(&renamed, "--yes")?;
+    ensure!(status == 0 && out.contains("name: customer-a → customer-b"), "{out}{words}");
+    let gone = renamed.replace(text(&tunnel, "id")?, "tnl-0190f3a4c0de7000800000000000abcd");
+    let (status, _, words) = scene.apply(&gone, "--yes")?;
+    ensure!(status == 2 && words.contains("there is no tunnel tnl-"), "{words}");
+    world.end()
+}
