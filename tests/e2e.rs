@@ -56,5 +56,6 @@ mod share_options;
 mod silent_agents;
 mod slow_line;
 mod startup_errors;
+mod terminal;
 mod unanswered;
 mod unserved_ports;

@@ -1,14 +1,16 @@
 //! A user of the command line.
 
 use std::{
+    fs::File,
     io::Write as _,
-    process::{Command, Output, Stdio},
+    path::PathBuf,
+    process::{Child, Command, Output, Stdio},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use super::{World, wicketgate_executable};
+use super::{PATIENCE, World, wicketgate_executable};
 
 /// A user of the command line, with a folder of its own for contexts.
 pub(crate) struct User<'a> {
@@ -55,6 +57,23 @@ impl<'a> User<'a> {
         Ok((out.status.code().context("killed")?, String::from_utf8(out.stderr)?))
     }
 
+    /// Runs lines of a shell on a terminal of 120 columns. `wicketgate` is this user's.
+    pub(crate) fn on_terminal(&self, name: &str, lines: &str) -> Result<Terminal<'a>> {
+        let file = self.world.lab.dir(name)?.join("screen");
+        let path = wicketgate_executable().parent().context("no folder")?.display().to_string();
+        // The shell outlives an interruption of the program that it runs.
+        let script = format!("trap : INT; stty cols 120 rows 40; PATH={path}:$PATH\n{lines}");
+        let mut command = self.world.outside.command("script");
+        command
+            .args(["-qefc", &script, "/dev/null"])
+            .env("XDG_CONFIG_HOME", &self.home)
+            .env("SHELL", "/bin/sh");
+        command.env("TERM", "xterm").env_remove("HOME").env_remove("NO_COLOR").stdin(Stdio::piped());
+        command.stdout(File::create(&file)?).stderr(Stdio::null());
+        let child = command.spawn().context("script is missing: apt-get install bsdutils")?;
+        Ok(Terminal { world: self.world, child, file })
+    }
+
     /// Signs in with the admin token, from standard input.
     pub(crate) fn sign_in(&self) -> Result<()> {
         let token = std::fs::read_to_string(self.world.gateway.data.join("admin.token"))?;
@@ -62,5 +81,32 @@ impl<'a> User<'a> {
         ensure!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
         ensure!(!String::from_utf8_lossy(&out.stderr).contains(token.trim()), "the token was printed");
         Ok(())
+    }
+}
+
+/// A terminal with a shell.
+pub(crate) struct Terminal<'a> {
+    world: &'a World,
+    child: Child,
+    file: PathBuf,
+}
+
+impl Terminal<'_> {
+    /// Waits until this is on the screen.
+    pub(crate) fn shows(&self, what: &str) -> Result<String> {
+        let screen = || std::fs::read_to_string(&self.file);
+        let shown = self.world.lab.until(what, PATIENCE, || Ok(Some(screen()?).filter(|s| s.contains(what))));
+        shown.with_context(|| format!("the screen shows {:?}", screen().unwrap_or_default()))
+    }
+
+    /// Types on the keyboard: `\u{3}` is Ctrl-C.
+    pub(crate) fn types(&mut self, keys: &str) -> Result<()> {
+        Ok(self.child.stdin.as_mut().context("no keyboard")?.write_all(keys.as_bytes())?)
+    }
+
+    /// Waits for the end of the shell, and returns all that was on the screen.
+    pub(crate) fn ends(mut self) -> Result<String> {
+        self.world.lab.until("the shell ends", PATIENCE, || Ok(self.child.try_wait()?.map(|_| ())))?;
+        Ok(std::fs::read_to_string(&self.file)?)
     }
 }

@@ -64,9 +64,6 @@ pub(crate) async fn apply(session: &Session, matches: &ArgMatches) -> Result<(),
     let patience = Patience { waits: !matches.get_flag("no-wait"), ..patience(matches) };
     carry_out::carry_out(session, &plan, references, patience).await?;
     say(if patience.waits { "Applied." } else { "Applied; it takes effect soon." });
-    if output.screen.is_terminal {
-        say("Next: wicketgate status");
-    }
     Ok(())
 }
 

@@ -9,6 +9,7 @@ mod context;
 mod failed;
 mod follow;
 mod kind;
+mod next;
 mod output;
 mod own;
 mod path_view;
@@ -33,7 +34,13 @@ use crate::{arguments::choice, failed::Failed, kind::KINDS, say::say};
 /// Runs one of [`commands`], and says why it failed.
 pub async fn run(name: &str, matches: &ArgMatches) -> ExitCode {
     match dispatch(name, matches).await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            let (verb, matches) = matches.subcommand().unwrap_or(("", matches));
+            let which = matches.try_get_one::<String>("which").ok().flatten();
+            let command = format!("{name} {verb}");
+            next::after(command.trim_end(), which.map(String::as_str).unwrap_or_default());
+            ExitCode::SUCCESS
+        }
         Err(failed) => {
             let words = failed.to_string();
             if !words.is_empty() {

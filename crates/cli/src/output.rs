@@ -69,9 +69,10 @@ impl Output {
             }
             Form::Json | Form::Fields(_) if self.jq.is_none() => {
                 while let Some(resource) = resources.try_next().await? {
+                    let chosen = self.chosen(resource)?;
                     out.write_all(if count == 0 { b"[\n" } else { b",\n" })?;
                     count += 1;
-                    serde_json::to_writer(&mut out, &self.chosen(resource)?).map_err(io::Error::from)?;
+                    serde_json::to_writer(&mut out, &chosen).map_err(io::Error::from)?;
                 }
                 out.write_all(if count == 0 { b"[]\n" } else { b"\n]\n" })?;
             }

@@ -19,6 +19,36 @@ const NAMES: &[(&str, &str)] = &[
     ("target", "target"),
 ];
 
+/// The hop that a resource waits for, by the reason that it is not deployed.
+const WAITS_FOR: &[(&str, &str)] = &[
+    ("Pending", "tunnel"),
+    ("GatewayOffline", "tunnel"),
+    ("GatewayFull", "tunnel"),
+    ("TunnelFailed", "tunnel"),
+    ("TunnelNotReady", "tunnel"),
+    ("PeerDown", "ikeSa"),
+    ("PortInUse", "listener"),
+    ("ListenerFailed", "listener"),
+    ("ConnectionLimit", "listener"),
+    ("ConnectionsRefused", "listener"),
+    ("AgentOffline", "agent"),
+    ("AgentSilent", "agent"),
+    ("AgentPending", "agent"),
+    ("AgentRefused", "agent"),
+    ("AgentExhausted", "agent"),
+    ("AgentDuplicated", "agent"),
+    ("TargetUnreachable", "target"),
+    ("TargetClosed", "target"),
+    ("ConnectionsFail", "target"),
+    ("ConnectionsUnanswered", "target"),
+];
+
+/// The hop as people call it. `None`: the reason is of no hop.
+pub(crate) fn hop_of(reason: &str) -> Option<&'static str> {
+    let (_, hop) = WAITS_FOR.iter().find(|(known, _)| *known == reason)?;
+    NAMES.iter().find(|(name, _)| name == hop).map(|(_, name)| *name)
+}
+
 /// Draws a check's answer.
 pub(crate) fn draw(check: &Value, screen: &Screen, out: &mut impl Write) -> io::Result<()> {
     let hops = check["hops"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -50,6 +80,15 @@ pub(crate) fn draw(check: &Value, screen: &Screen, out: &mut impl Write) -> io::
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn each_reason_is_of_a_hop_or_an_end() {
+        let reasons = &crate::schema::named("StatusDetail")["properties"]["reason"]["enum"];
+        let ends = ["Disabled", "Expired", "Deleted"];
+        for reason in reasons.as_array().unwrap().iter().filter_map(Value::as_str) {
+            assert_eq!(hop_of(reason).is_none(), ends.contains(&reason), "{reason}");
+        }
+    }
 
     #[test]
     fn a_failed_hop_has_its_cure_beside_it() {

@@ -10,6 +10,9 @@ use serde_json::Value;
 
 use crate::failed::Failed;
 
+/// Characters of an error: one line of a terminal.
+const LONGEST_ERROR: usize = 100;
+
 /// The results of a program for a value.
 pub(crate) fn run(program: &str, value: &Value) -> Result<Vec<Value>, Failed> {
     let wrong = |what: &str| Failed::usage(format!("--jq {program}: {what}"));
@@ -27,10 +30,20 @@ pub(crate) fn run(program: &str, value: &Value) -> Result<Vec<Value>, Failed> {
         .id
         .run((context, input))
         .map(|result| {
-            let result = unwrap_valr(result).map_err(|error| Failed::other(format!("--jq: {error}")))?;
+            let result =
+                unwrap_valr(result).map_err(|error| Failed::other(format!("--jq: {}", brief(&error))))?;
             serde_json::from_str(&result.to_string()).map_err(|error| Failed::other(format!("--jq: {error}")))
         })
         .collect()
+}
+
+/// An error without most of the value that it quotes, which may be a whole list.
+fn brief(error: &impl std::fmt::Display) -> String {
+    let text = error.to_string();
+    match text.char_indices().nth(LONGEST_ERROR) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
 }
 
 #[cfg(test)]

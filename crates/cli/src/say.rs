@@ -13,13 +13,6 @@ pub(crate) fn say(words: &str) {
     let _ = writeln!(io::stderr(), "{}", words.collect::<String>());
 }
 
-/// Suggests the next command. `{name}` is a property of the resource.
-pub(crate) fn next(command: &str, resource: &Value) {
-    if !command.is_empty() {
-        say(&format!("Next: {}", filled(command, resource)));
-    }
-}
-
 /// Says a sentence about a resource, if it has all properties that the sentence names: `{name}`.
 pub(crate) fn say_of(sentence: &str, resource: &Value) {
     let words = filled(sentence, resource);
@@ -28,7 +21,8 @@ pub(crate) fn say_of(sentence: &str, resource: &Value) {
     }
 }
 
-fn filled(command: &str, resource: &Value) -> String {
+/// A sentence with the resource's properties in place of their names.
+pub(crate) fn filled(command: &str, resource: &Value) -> String {
     let properties = resource.as_object().into_iter().flatten();
     properties
         .fold(command.to_owned(), |text, (name, value)| text.replace(&format!("{{{name}}}"), &cell(value)))

@@ -69,7 +69,7 @@ pub(crate) async fn login(folder: &Path, matches: &ArgMatches) -> Result<(), Fai
     contexts.store(folder)?;
     say(&format!("Signed in to {server} as context {name}."));
     match (frontdoor, all.len()) {
-        (Some(_), _) => say("Next: wicketgate status"),
+        (Some(_), _) => {}
         (None, 0) => say("This token sees no Frontdoor. Next: wicketgate frontdoor create --help"),
         (None, _) => {
             let names: Vec<_> = all.iter().map(|one| text(one, "defaultNamespaceName")).collect();

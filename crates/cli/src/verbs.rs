@@ -11,8 +11,9 @@ use crate::{
     context::Session,
     failed::Failed,
     kind::Kind,
+    next::suggest,
     output::{Form, Output},
-    say::{next, say},
+    say::say,
     schema,
     session::text,
 };
@@ -100,9 +101,7 @@ pub(crate) async fn written(
         false => resource,
     };
     shown(kind, &resource, &output)?;
-    if output.screen.is_terminal {
-        next(kind.next, &resource);
-    }
+    suggest(kind.next, &resource);
     Ok(())
 }
 

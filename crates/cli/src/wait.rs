@@ -8,7 +8,7 @@ use std::{
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::{context::Session, failed::Failed, kind::Kind, session::text, table::cell};
+use crate::{context::Session, failed::Failed, kind::Kind, path_view::hop_of, session::text, table::cell};
 
 /// Between two looks: a share is deployed within a fraction of a second.
 const LOOK: Duration = Duration::from_millis(200);
@@ -114,7 +114,9 @@ impl Session {
                     kind.name
                 )));
             }
-            line.show(&format!("{name}: {status}, {} s: {why}", passed.as_secs()));
+            let reason = text(&resource["statusDetail"], "reason");
+            let hop = hop_of(reason).map(|hop| format!(", waiting for the {hop}")).unwrap_or_default();
+            line.show(&format!("{name}: {status}{hop}, {} s: {why}", passed.as_secs()));
             sleep(LOOK).await;
         }
     }

@@ -47,7 +47,8 @@ pub struct Fault {
 impl fmt::Display for ApiProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
-        for fault in &self.details {
+        // The message of several faults may contain them.
+        for fault in self.details.iter().filter(|fault| !self.message.contains(&fault.message)) {
             write!(f, "\n  {}: {}", fault.property, fault.message)?;
         }
         Ok(())
