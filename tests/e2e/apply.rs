@@ -5,7 +5,13 @@ use std::{fs, os::unix::fs::PermissionsExt as _};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::harness::{World, redacted::redacted, text, user::User};
+use crate::harness::{
+    PATIENCE, World,
+    redacted::redacted,
+    targets::{connect, echo, exchange, is_reset},
+    text,
+    user::User,
+};
 
 const TUNNEL: &str = "\
 kind: tunnel
@@ -193,5 +199,99 @@ fn a_resource_with_an_id_is_renamed() -> Result<()> {
     let gone = renamed.replace(text(&tunnel, "id")?, "tnl-0190f3a4c0de7000800000000000abcd");
     let (status, _, words) = scene.apply(&gone, "--yes")?;
     ensure!(status == 2 && words.contains("there is no tunnel tnl-"), "{words}");
+    world.end()
+}
+
+#[test]
+fn a_share_moves_to_a_new_tunnel_before_the_old_one_is_deleted() -> Result<()> {
+    let world = World::loopback().start()?;
+    let (_agent, _) = world.agent("agent")?;
+    let scene = Scene::new(&world)?;
+    let first = format!("{TUNNEL}{}", share("database", 9000));
+    let (status, _, words) = scene.apply(&first, "--yes")?;
+    ensure!(status == 0, "{words}");
+    let moved = first.replace("customer-a", "customer-b").replace("keys/customer-b", "keys/customer-a");
+    let moved = moved.replace("203.0.113.2", "203.0.113.3");
+    insta::assert_snapshot!("moved", scene.shown(&moved, "--yes --prune managed-by=git")?);
+    assert_eq!(scene.user.says("tunnel list -o name")?, "customer-b\n");
+    let (tunnel, share) = (scene.user.json("tunnel get customer-b")?, scene.user.json("share get database")?);
+    assert_eq!((&share["ipsecTunnelId"], &share["status"]), (&tunnel["id"], &json!("DEPLOYED")));
+    world.end()
+}
+
+#[test]
+fn a_resource_that_changed_after_the_plan_is_not_overwritten() -> Result<()> {
+    let world = World::loopback().start()?;
+    let (_agent, _) = world.agent("agent")?;
+    let scene = Scene::new(&world)?;
+    let noted = format!("{TUNNEL}description: first\n");
+    scene.apply(&noted, "--yes")?;
+    fs::write(scene.folder.join("net.yaml"), noted.replace("first", "second"))?;
+    let line = format!("wicketgate apply -f {}/net.yaml; echo status=$?", scene.folder.display());
+    let mut terminal = scene.user.on_terminal("screen", &line)?;
+    terminal.shows("description: first → second")?;
+    terminal.shows("Apply this? [y/N] ")?;
+    scene.user.says("tunnel update customer-a --description other --wait")?;
+    terminal.types("y\n")?;
+    let screen = terminal.ends()?;
+    ensure!(
+        screen.contains("update tunnel customer-a: it has changed since the plan was made: apply again"),
+        "{screen}"
+    );
+    ensure!(screen.contains("Done: nothing.") && screen.contains("status=1"), "{screen}");
+    assert_eq!(scene.user.json("tunnel get customer-a")?["description"], "other");
+    world.end()
+}
+
+#[test]
+fn an_interrupted_apply_says_what_is_left() -> Result<()> {
+    let world = World::loopback().start()?;
+    let (mut agent, _) = world.agent("agent")?;
+    let scene = Scene::new(&world)?;
+    // Without an agent, the share is not deployed.
+    agent.process.kill()?;
+    fs::write(scene.folder.join("net.yaml"), format!("{TUNNEL}{}", share("database", 9000)))?;
+    let line = format!("wicketgate apply -y -f {}/net.yaml; echo status=$?", scene.folder.display());
+    let mut terminal = scene.user.on_terminal("screen", &line)?;
+    terminal.shows("database: NEW, waiting for the hosting agent")?;
+    terminal.types("\u{3}")?;
+    let screen = terminal.ends()?;
+    ensure!(screen.contains("interrupted: what the server has accepted goes on there"), "{screen}");
+    ensure!(screen.contains("Done: create tunnel customer-a, create share database."), "{screen}");
+    ensure!(screen.contains("Not done: nothing.") && screen.contains("status=130"), "{screen}");
+    world.end()
+}
+
+#[test]
+fn what_a_plan_says_of_open_connections_of_a_share_is_true() -> Result<()> {
+    let (world, published) = World::loopback().publish(echo)?;
+    let user = User::new(&world, "user")?;
+    user.sign_in()?;
+    user.says(
+        "tunnel create other --location local --peer-public-ip 203.0.113.9 --peer-cidr 10.9.0.0/16 --wait",
+    )?;
+    let file = world.lab.dir("files")?.join("net.yaml");
+    let mut open = connect(&world.outside, published.door, PATIENCE)?;
+    exchange(&mut open, b"before")?;
+    let name = text(&published.share, "name")?;
+    for (change, cuts) in [
+        ("target: 127.0.0.1:7999", false),
+        ("ingressPort: 9100", false),
+        ("allowedSources: [10.0.0.0/24]", false),
+        ("ipsecTunnelId: other\nallowedSources: null", false),
+        ("enabled: false", true),
+    ] {
+        fs::write(&file, format!("kind: share\nname: {name}\n{change}\n"))?;
+        let path = file.display().to_string();
+        let plan = user.run(&["apply", "-f", &path, "--plan", "-o", "json"], "")?;
+        let plan: Value = serde_json::from_slice(&plan.stdout)?;
+        assert_eq!(plan["steps"][0]["cutsConnections"], cuts, "{change}: {plan}");
+        let out = user.run(&["apply", "-f", &path, "--yes"], "")?;
+        ensure!(out.status.success(), "{change}: {out:?}");
+        if !cuts {
+            exchange(&mut open, change.as_bytes()).with_context(|| change.to_owned())?;
+        }
+    }
+    is_reset(open)?;
     world.end()
 }

@@ -132,3 +132,37 @@ pub(crate) fn is_as_planned(changes: &[Change], present: &Value) -> bool {
     let tag = |path: &str| path.strip_prefix("tags.").map(|name| &present["tags"][name]);
     changes.iter().all(|change| *tag(&change.property).unwrap_or_else(|| at(&change.property)) == change.old)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn change(property: &str, old: Value, new: Value) -> Change {
+        Change { property: property.to_owned(), old, said: new.clone(), new }
+    }
+
+    #[test]
+    fn changes_become_a_merge_patch_and_are_compared_with_what_there_is() {
+        let changes = [
+            change("ingressPort", json!(1), json!(2)),
+            change("tags.a.b", json!("x"), json!("y")),
+            change("tags.c", Value::Null, json!("z")),
+            change("healthCheck.type", json!("tcp"), json!("none")),
+            change("description", json!("old"), Value::Null),
+        ];
+        assert_eq!(
+            patch(&changes),
+            json!({"ingressPort": 2, "tags": {"a.b": "y", "c": "z"}, "healthCheck": {"type": "none"}, "description": null})
+        );
+        let present = json!({"ingressPort": 1, "tags": {"a.b": "x"}, "healthCheck": {"type": "tcp"}, "description": "old"});
+        assert!(is_as_planned(&changes, &present));
+        for (property, value) in
+            [("ingressPort", json!(3)), ("tags", json!({})), ("description", Value::Null)]
+        {
+            let mut other = present.clone();
+            other[property] = value;
+            assert!(!is_as_planned(&changes, &other), "{property}");
+        }
+    }
+}

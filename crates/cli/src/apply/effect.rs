@@ -107,7 +107,12 @@ pub(crate) const EFFECTS: &[Effect] = &[
 
 /// What the deletion of a resource does.
 pub(crate) const DELETIONS: &[Effect] = &[
-    cut("tunnel", "", false, "Ends the tunnel's SAs; its addresses and its key are given up."),
+    cut(
+        "tunnel",
+        "",
+        false,
+        "Ends the tunnel's SAs and all connections over it; its addresses and its key are given up.",
+    ),
     cut("share", "", false, "Closes the port and resets the share's connections."),
 ];
 
