@@ -55,7 +55,7 @@ test-kernel: install ## Run the end-to-end tests of ESP in the kernel, under Deb
 	  --include-ignored --test-threads 1 kernel_esp overlapping entry_point libreswan guard own_address
 
 # The packages contain the executables of the tests, which are there already.
-test-packages: install build cargo-deb ## Install the packages on hosts with systemd, and use them over real IPsec (as root)
+test-packages: install build cargo-deb ## Follow docs/QUICKSTART.md line by line on hosts with systemd, over real IPsec (as root)
 	tests/packages/root.sh $(TESTED)/root.tar
 	PROFILE=dev STATIC=no OUT=$(TESTED)/packages CARGO_DEB=$(TOOLS)/bin/cargo-deb packaging/build-packages.sh
 	WICKETGATE_TEST_PACKAGES=$(TESTED)/packages WICKETGATE_TEST_ROOT=$(TESTED)/root.tar \

@@ -15,6 +15,7 @@ pub(crate) mod redacted;
 pub(crate) mod sas;
 pub(crate) mod targets;
 pub(crate) mod user;
+pub(crate) mod walkthrough;
 
 use std::{
     collections::BTreeSet,

@@ -68,11 +68,16 @@ impl Machine {
         Ok(said(&out.stdout))
     }
 
+    /// Copies a file into the home of root on this host, and returns its path there.
+    pub(crate) fn receive(&self, file: &Path) -> Result<PathBuf> {
+        let name = file.file_name().context("no file")?;
+        fs::copy(file, self.root.join("root").join(name))?;
+        Ok(Path::new("/root").join(name))
+    }
+
     /// Installs a package from a file of this machine.
     pub(crate) fn install(&self, package: &Path) -> Result<String> {
-        let name = package.file_name().context("no file")?;
-        fs::copy(package, self.root.join("root").join(name))?;
-        self.run(&["dpkg", "--install", &Path::new("/root").join(name).display().to_string()])
+        self.run(&["dpkg", "--install", &self.receive(package)?.display().to_string()])
     }
 
     /// Writes a file on this host, for its owner only.
@@ -87,7 +92,8 @@ impl Machine {
     /// The files and directories of this host that packages and programs make, without those of the system's own work.
     pub(crate) fn files(&self) -> Result<Vec<String>> {
         let system = "-path ./proc -o -path ./sys -o -path ./dev -o -path ./run -o -path ./tmp -o -path ./root \
-                      -o -path ./var/log -o -path ./var/cache -o -path ./var/lib/dpkg -o -path ./var/lib/systemd";
+                      -o -path ./var/log -o -path ./var/cache -o -path ./var/lib/dpkg -o -path ./var/lib/apt \
+                      -o -path ./var/lib/systemd";
         let find = format!("cd {} && find . \\( {system} \\) -prune -o -print | sort", self.root.display());
         let out = Command::new("sh").args(["-c", &find]).output()?;
         Ok(String::from_utf8(out.stdout)?.lines().map(str::to_owned).collect())
