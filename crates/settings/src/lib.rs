@@ -105,10 +105,11 @@ impl Settings {
     }
 }
 
-/// Parses a command line with its file. With the file, the flags that win over it.
-fn parsed<P: Parser>(
-    arguments: &[OsString],
-) -> Result<(P, Option<(SettingsFile, BTreeSet<String>)>), SettingsError> {
+/// A file, and the flags that win over it.
+type FileAndFlags = (SettingsFile, BTreeSet<String>);
+
+/// Parses a command line with its file.
+fn parsed<P: Parser>(arguments: &[OsString]) -> Result<(P, Option<FileAndFlags>), SettingsError> {
     let file = configured(&P::command(), arguments)?;
     let flags = file.iter().flat_map(|(file, given)| file.flags(given)).map(OsString::from);
     match P::try_parse_from(arguments.iter().cloned().chain(flags)) {
