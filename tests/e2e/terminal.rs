@@ -38,7 +38,7 @@ const ERRORS: &[&str] = &[
     "share list status",
     "share list --json colour",
     "share list --jq .[",
-    "share list --jq .name",
+    "share list --jq .[0].name.first",
     "share list --context elsewhere",
     "share create web",
     "share create web --tunnel nothing --env none --target x --ingress-port 1",

@@ -60,4 +60,13 @@ mod tests {
         assert!(matches!(run("colour", &shares), Err(Failed::Usage(_))));
         assert!(matches!(run(".name", &shares), Err(Failed::Other(_))));
     }
+
+    #[test]
+    fn an_error_does_not_quote_a_whole_list() {
+        let all: Vec<_> = (0..1000).map(|n| json!({ "name": n })).collect();
+        let Err(failed) = run(".name", &json!(all)) else { panic!("a list has a name") };
+        let text = failed.to_string();
+        assert!(text.starts_with("--jq: cannot index [{") && text.ends_with('…'), "{text}");
+        assert!(text.chars().count() <= "--jq: ".len() + LONGEST_ERROR + 1, "{text}");
+    }
 }
