@@ -13,7 +13,7 @@ MDBOOK_VERSION := 0.4.52
 TESTED = $(abspath $(or $(CARGO_TARGET_DIR),target))/packages-test
 
 .DEFAULT_GOAL := help
-.PHONY: help install build demo demo-down test test-kernel test-packages named book lint openapi schemathesis packages bench bench-dataplane
+.PHONY: help install build demo demo-down test test-kernel test-packages named book lint openapi reference schemathesis packages bench bench-dataplane
 
 help: ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -70,6 +70,9 @@ lint: ## Check the formatting and the lints
 
 openapi: ## Update docs/openapi.json from the code
 	UPDATE_OPENAPI=1 $(CARGO) test --locked --workspace --lib --quiet openapi::
+
+reference: ## Update docs/reference from docs/openapi.json and packaging/etc
+	UPDATE_REFERENCE=1 $(CARGO) test --locked --workspace --test structure --quiet reference::
 
 schemathesis: ## Try the API with whatever its document allows, and more: one of the tests, alone (as root)
 	$(CARGO) build --locked --workspace --bins

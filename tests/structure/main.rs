@@ -11,5 +11,6 @@ mod faults;
 mod functions;
 mod names;
 mod pages;
+mod reference;
 mod rules;
 mod source;
