@@ -11,8 +11,11 @@ target=${CARGO_TARGET_DIR:-target}
 out=${OUT:-$target/packages}
 rm -rf "$out" && mkdir -p "$out"
 
+profile=${PROFILE:-release}
+built=$target/${profile/#dev/debug}
 for package in wicketgate wicketgate-agent; do
-  "${CARGO_DEB:-cargo-deb}" --package "$package" --profile "${PROFILE:-release}" --no-build --dbgsym --quiet --output "$out/"
+  rm -rf "$built/definitions/$package" && "$built/$package" man "$built/definitions/$package"
+  "${CARGO_DEB:-cargo-deb}" --package "$package" --profile "$profile" --no-build --dbgsym --quiet --output "$out/"
 done
 
 # A static agent for each architecture whose musl library the toolchain has. Without any, the C library of this machine is

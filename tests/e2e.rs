@@ -13,6 +13,7 @@ mod charon_crash;
 mod checks;
 mod clocks;
 mod command_line;
+mod completions;
 mod crash;
 mod crash_ipsec;
 mod dead_peer;

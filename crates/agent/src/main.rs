@@ -1,6 +1,7 @@
 //! `wicketgate-agent`.
 
 use anyhow::bail;
+use clap::CommandFactory as _;
 use std::{io::Write as _, process::ExitCode, sync::Arc};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -41,8 +42,10 @@ fn main() -> ExitCode {
                     let (_, allowed) = watch::channel(start.allow_list());
                     start.into_config(allowed).map(drop)
                 }
-                Command::Check(_) | Command::Config(_) => Ok(()),
+                _ => Ok(()),
             }),
+            Command::Completion(completion) => completion.run(Options::command()),
+            Command::Man(man) => man.run(&Options::command()),
         }
     })
 }

@@ -17,7 +17,10 @@ use secrecy::{ExposeSecret as _, SecretString};
 use std::{path::PathBuf, sync::Arc};
 use tokio::sync::watch;
 use wicketgate_model::AgentName;
-use wicketgate_settings::config_command::ConfigCommand;
+use wicketgate_settings::{
+    config_command::ConfigCommand,
+    definitions::{CompletionCommand, ManCommand},
+};
 use wicketgate_system::{if_exists, log::LogFilter, program::WrongUsage};
 use wicketgate_transport::enrolment_code::EnrolmentCode;
 
@@ -42,6 +45,11 @@ pub enum Command {
     Config(ConfigCommand),
     /// Enrol on the first start, then serve until SIGTERM or SIGINT
     Start(Start),
+    /// Print completions for a shell: `source <(wicketgate-agent completion bash)`
+    Completion(CompletionCommand),
+    /// Write man pages and completions to a directory
+    #[command(hide = true)]
+    Man(ManCommand),
 }
 
 #[derive(Debug, Args)]

@@ -4,6 +4,7 @@
 //! setting have one definition, one parser and one set of checks.
 
 pub mod config_command;
+pub mod definitions;
 mod documented;
 mod error;
 mod settings_file;

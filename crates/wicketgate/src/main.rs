@@ -11,6 +11,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use wicketgate_settings::{
     Settings,
     config_command::{ConfigCommand, Role},
+    definitions::{CompletionCommand, ManCommand},
 };
 use wicketgate_system::{program, service_manager::ReloadSignals};
 
@@ -42,6 +43,11 @@ enum Verb {
     Config(ConfigCommand),
     /// Demonstrate the product on this machine: two sites, real IPsec, real traffic.
     Demo(demo::Demo),
+    /// Print completions for a shell: `source <(wicketgate completion bash)`.
+    Completion(CompletionCommand),
+    /// Write man pages and completions to a directory.
+    #[command(hide = true)]
+    Man(ManCommand),
 }
 
 fn main() -> ExitCode {
@@ -61,6 +67,8 @@ fn main() -> ExitCode {
             Verb::Down(down) => down.run().await,
             Verb::Config(config) => config.run(ROLES, Cli::check),
             Verb::Demo(demo) => demo.run().await,
+            Verb::Completion(completion) => completion.run(all),
+            Verb::Man(man) => man.run(&all),
         }
     })
 }
@@ -77,7 +85,7 @@ impl Cli {
     fn check(self) -> anyhow::Result<()> {
         match self.verb {
             Verb::Up(up) => up.check().map(drop),
-            Verb::Down(_) | Verb::Config(_) | Verb::Demo(_) => Ok(()),
+            _ => Ok(()),
         }
     }
 }
