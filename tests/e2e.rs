@@ -18,6 +18,7 @@ mod crash;
 mod crash_ipsec;
 mod dead_peer;
 mod descriptors;
+mod doctor;
 mod drain;
 mod enabled;
 mod entry_point;

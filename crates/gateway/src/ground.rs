@@ -51,6 +51,7 @@ use wicketgate_system::{Mutex, directory_lock::DirectoryLock};
 pub use error::GroundError;
 pub(crate) use error::NetworkError;
 use host_firewall::HostFirewall;
+pub(crate) use host_firewall::drops_by_default;
 pub(crate) use inner_packets::InnerPackets;
 pub(crate) use known_peers::KnownPeers;
 use link_addresses::LinkAddresses;
@@ -376,7 +377,10 @@ impl Ground {
     }
 }
 
+/// What the names of all gateways' links begin with.
+pub(crate) const LINKS: &str = "wg";
+
 /// The beginning of the names of tunnels' links.
 fn links(instance: u16) -> String {
-    format!("wg{instance:04x}-")
+    format!("{LINKS}{instance:04x}-")
 }

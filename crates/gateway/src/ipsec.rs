@@ -8,7 +8,7 @@ mod config;
 mod ike_log;
 mod off;
 mod stray_esp;
-mod strongswan;
+pub(crate) mod strongswan;
 
 use std::{io, net::Ipv4Addr, sync::Arc};
 

@@ -8,6 +8,7 @@ mod counters;
 mod desired_applier;
 mod gateway;
 mod ground;
+pub mod host_check;
 pub mod ipsec;
 mod listener;
 mod observations;

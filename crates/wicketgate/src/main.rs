@@ -2,6 +2,7 @@
 
 mod database;
 mod demo;
+mod doctor;
 mod down;
 mod up;
 
@@ -43,6 +44,8 @@ enum Verb {
     Config(ConfigCommand),
     /// Demonstrate the product on this machine: two sites, real IPsec, real traffic.
     Demo(demo::Demo),
+    /// Check whether this host can run a gateway. Changes nothing, and may run beside `up`.
+    Doctor(doctor::Doctor),
     /// Print completions for a shell: `source <(wicketgate completion bash)`.
     Completion(CompletionCommand),
     /// Write man pages and completions to a directory.
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
             Verb::Down(down) => down.run().await,
             Verb::Config(config) => config.run(ROLES, Cli::check),
             Verb::Demo(demo) => demo.run().await,
+            Verb::Doctor(doctor) => doctor.run().await,
             Verb::Completion(completion) => completion.run(all),
             Verb::Man(man) => man.run(&all),
         }

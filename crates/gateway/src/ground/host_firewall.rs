@@ -44,6 +44,23 @@ const CHANGE_SEEN_WITHIN: Duration = Duration::from_secs(1);
 const READINGS: usize = 3;
 const BETWEEN_READINGS: Duration = Duration::from_millis(30);
 
+/// The cause and the cure if chains of other programs drop what they do not know, and no rule of theirs names links that begin
+/// with `links`.
+///
+/// # Errors
+/// The host's rules cannot be read.
+pub(crate) async fn drops_by_default(links: &str) -> Result<Option<(String, String)>, NetworkError> {
+    let listed = listing("nft", &["-j", "list", "chains"]).await?;
+    let all = foreign_chain::in_forward_hook(&listed).into_iter().chain(foreign_chain::of_legacy().await);
+    let mut guilty = Vec::new();
+    for chain in all.filter(|chain| chain.drops_by_default) {
+        if !chain.rules().await?.contains(links) {
+            guilty.push(chain);
+        }
+    }
+    Ok((!guilty.is_empty()).then(|| explained(&guilty, links)))
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct HostFirewall {

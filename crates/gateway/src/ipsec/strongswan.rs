@@ -34,6 +34,7 @@ use charon::CharonHome;
 use conf::CharonConfig;
 use daemon::Daemon;
 pub(super) use installation::preflight;
+pub(crate) use installation::{EspSupport, esp_support};
 
 /// The receive buffer that charon's UDP socket should have with ESP in userland: a burst as long as a TCP window.
 const RECEIVE_BUFFER: u64 = 4 << 20;
@@ -79,6 +80,16 @@ struct CharonTunnel {
     desired: TunnelDesired,
 }
 
+/// The default receive buffer of sockets, if ESP in userland needs a larger one, and what to do.
+pub(crate) fn small_receive_buffer() -> Option<(u64, String)> {
+    let bytes = probe::receive_buffer().filter(|bytes| *bytes < RECEIVE_BUFFER)?;
+    let advice = format!(
+        "net.core.rmem_default is small for ESP in userland: bursts are dropped, and IKE with them; set it to \
+         {RECEIVE_BUFFER} with sysctl (running tunnels use it after `wicketgate down`)"
+    );
+    Some((bytes, advice))
+}
+
 impl Strongswan {
     pub(super) async fn start(config: IpsecConfig) -> Result<Self, GroundError> {
         preflight()?;
@@ -106,13 +117,9 @@ impl Strongswan {
     /// charon has no setting for the buffers of its sockets, in which IKE waits behind all of the tunnel's ESP.
     pub(super) fn advise(&self) {
         if self.esp == EspMode::Userland
-            && let Some(bytes) = probe::receive_buffer().filter(|bytes| *bytes < RECEIVE_BUFFER)
+            && let Some((bytes, advice)) = small_receive_buffer()
         {
-            warn!(
-                bytes,
-                "net.core.rmem_default is small for ESP in userland: bursts are dropped, and IKE with them; set it to \
-                 {RECEIVE_BUFFER} with sysctl (running tunnels use it after `wicketgate down`)"
-            );
+            warn!(bytes, "{advice}");
         }
     }
 

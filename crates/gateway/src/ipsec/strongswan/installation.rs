@@ -13,6 +13,13 @@ const LIBIPSEC: &str = "/usr/lib/ipsec/plugins/libstrongswan-kernel-libipsec.so"
 const VICI: &str = "/usr/lib/ipsec/plugins/libstrongswan-vici.so";
 const OPENSSL: &str = "/usr/lib/ipsec/plugins/libstrongswan-openssl.so";
 
+/// What came of trying each kind of ESP.
+#[derive(Debug)]
+pub(crate) struct EspSupport {
+    pub(crate) kernel: Result<(), GroundError>,
+    pub(crate) userland: Result<(), GroundError>,
+}
+
 /// Checks rights, programs and plugins without a change to the machine.
 pub(in crate::ipsec) fn preflight() -> Result<(), GroundError> {
     probe::preflight()?;
@@ -24,6 +31,15 @@ pub(in crate::ipsec) fn preflight() -> Result<(), GroundError> {
         probe::require(file, package)?;
     }
     Ok(())
+}
+
+/// Which ESP this host can do, tried in a namespace that is made for this and removed again.
+pub(crate) async fn esp_support(scratch: &str) -> Result<EspSupport, GroundError> {
+    Namespace::remove(scratch).await?;
+    Namespace::ensure(scratch).await?;
+    let support = EspSupport { kernel: probe::kernel_esp(scratch).await, userland: userland(scratch).await };
+    Namespace::remove(scratch).await?;
+    Ok(support)
 }
 
 /// The ESP to use, found by trying it in a namespace that is made for this and removed again.
