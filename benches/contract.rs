@@ -1,9 +1,11 @@
 //! The API's performance with 100,000 shares on 1,000 tunnels in SQLite: reads of one share, filtered and sorted pages,
-//! share creation by 16 concurrent clients, and the server's memory. The server is a separate process. Its gateway
+//! share creation by 16 concurrent clients, the command line's list of all shares, and the server's memory. The server is a separate process. Its gateway
 //! accepts everything at once, so that only the control plane is measured. The connections are loopback without TLS,
 //! and client and server share the cores. `make bench` runs it. It takes some minutes, of which half a minute is
 //! measurement.
 
+#[path = "contract/listed.rs"]
+mod listed;
 #[path = "contract/load.rs"]
 mod load;
 
@@ -56,6 +58,9 @@ const FIRST_PAGE: Duration = Duration::from_millis(10);
 const LAST_PAGE: Duration = Duration::from_millis(25);
 const POSTS_A_SECOND: f64 = 1000.0;
 const MEMORY_MIB: u64 = 150;
+const FIRST_LINE: Duration = Duration::from_millis(300);
+/// How much the list's memory may grow after its first tenth, in KiB: less than two pages of JSON.
+const LIST_GROWTH: u64 = 4 << 10;
 
 /// Created and removed by this program, also after a run that was killed.
 const HOME: &str = "/var/tmp/wicketgate-bench-contract";
@@ -196,6 +201,12 @@ async fn measure(home: &Path) -> Result<()> {
     let last_page = server.load(&api, 1, PAGES, list(last)).await?;
     last_page.print(&format!("page {last}, the last one"))?;
 
+    let listed = listed::list(home, &api)?;
+    say(&format!(
+        "  `share list`: first line after {:.0?}, all after {:.1?}; {} KiB at most, {} KiB after a tenth",
+        listed.first, listed.all, listed.most, listed.early
+    ))?;
+
     let post = |n: usize| {
         let body = json!({"name": format!("new-{n}"), "ipsecTunnelId": stock.tunnels[n % stock.tunnels.len()],
             "envZId": stock.z_id, "target": "10.20.100.1:8443", "ingressPort": 20_000 + n / stock.tunnels.len()});
@@ -215,6 +226,8 @@ async fn measure(home: &Path) -> Result<()> {
         ("last page", last_page.at(99) <= LAST_PAGE),
         ("POST", posts.a_second() >= POSTS_A_SECOND),
         ("memory", most < MEMORY_MIB),
+        ("first line of the list", listed.first < FIRST_LINE),
+        ("memory of the list", listed.most < listed.early + LIST_GROWTH),
     ]
     .into_iter()
     .filter_map(|(what, met)| (!met).then_some(what))
