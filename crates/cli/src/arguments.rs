@@ -17,7 +17,7 @@ use crate::{
 
 /// The devices of `tunnel config`; the server refuses others by name.
 const JSON_OR: &str =
-    "A device, such as strongswan, fortinet or cisco-ios-xe; the server's answer to a wrong one lists all";
+    "A device, such as strongswan, fortinet or cisco-ios; the server's answer to a wrong one lists all";
 
 /// The verbs of the command line, in the order of `--help`.
 pub fn commands() -> Vec<Command> {
