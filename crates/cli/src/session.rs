@@ -48,8 +48,16 @@ impl Session {
         if is_id(kind, said) {
             return Ok(at(said));
         }
-        let query = [(kind.label.to_owned(), said.to_owned())];
-        let found: Vec<_> = self.client.list(&list, &query, Some(MOST_NAMED + 1)).try_collect().await?;
+        let mut found = Vec::new();
+        // An environment has a short id beside its name, as shares name it.
+        let labels = if kind.name == ENVIRONMENT.name { &[kind.label, "zId"][..] } else { &[kind.label] };
+        for label in labels {
+            let query = [((*label).to_owned(), said.to_owned())];
+            found = self.client.list(&list, &query, Some(MOST_NAMED + 1)).try_collect().await?;
+            if !found.is_empty() {
+                break;
+            }
+        }
         match &found[..] {
             [only] => Ok(at(text(only, kind.id))),
             [] => Err(Failed::other(format!(

@@ -95,6 +95,26 @@ impl ZId {
     }
 }
 
+/// An environment as a request names it: by its id or by its zId. No text is both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EnvironmentKey {
+    Id(EnvironmentId),
+    ZId(ZId),
+}
+
+impl FromStr for EnvironmentKey {
+    type Err = Invalid;
+
+    fn from_str(s: &str) -> Result<Self, Invalid> {
+        let by_id = s.parse().map(Self::Id);
+        by_id.or_else(|_| s.parse().map(Self::ZId)).map_err(|_: Invalid| {
+            Invalid::new(
+                "must be the zId of an environment, ten letters, digits or hyphens, or its id, like env-…",
+            )
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

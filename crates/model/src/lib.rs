@@ -39,8 +39,8 @@ pub use enrolment::{EnrolGrant, EnrolRefusal, EnrolRequest};
 pub use esp_mode::EspMode;
 pub use generation::Generation;
 pub use ids::{
-    AgentId, ApiAccountId, EnrollmentId, EnvironmentId, ExecutionId, FrontdoorId, GatewayId, ShareId,
-    TunnelId, ZId,
+    AgentId, ApiAccountId, EnrollmentId, EnvironmentId, EnvironmentKey, ExecutionId, FrontdoorId, GatewayId,
+    ShareId, TunnelId, ZId,
 };
 pub use invalid::Invalid;
 pub use load_balancer::{LoadBalancerIp, LoadBalancerPool, LoadBalancerPools};

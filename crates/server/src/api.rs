@@ -20,6 +20,7 @@ mod frontdoors;
 mod health;
 pub(crate) mod idempotency;
 mod ike_log;
+mod index;
 mod links;
 mod locations;
 mod metrics;

@@ -10,7 +10,7 @@ use crate::{
 };
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
-use wicketgate_model::{EnvironmentId, FrontdoorId, ResourceName, ZId};
+use wicketgate_model::{EnvironmentId, EnvironmentKey, FrontdoorId, ResourceName, ZId};
 
 rows! {
     #[derive(Debug, Clone)]
@@ -49,6 +49,17 @@ impl Store {
         id: EnvironmentId,
     ) -> Result<Option<EnvironmentRow>> {
         self.find(LISTING.find("e.id = $1 AND e.frontdoor = $2"), &[&id, &frontdoor]).await
+    }
+
+    pub async fn environment_of(
+        &self,
+        frontdoor: FrontdoorId,
+        key: &EnvironmentKey,
+    ) -> Result<Option<EnvironmentRow>> {
+        match key {
+            EnvironmentKey::Id(id) => self.environment(frontdoor, *id).await,
+            EnvironmentKey::ZId(z_id) => self.environment_by_z_id(frontdoor, z_id).await,
+        }
     }
 
     pub async fn environment_by_z_id(

@@ -12,7 +12,7 @@ use axum::{
     response::Response,
 };
 use std::str::FromStr;
-use wicketgate_model::{AgentId, ApiAccountId, EnvironmentId, ExecutionId, FrontdoorId, ShareId, TunnelId};
+use wicketgate_model::{AgentId, ApiAccountId, EnvironmentKey, ExecutionId, FrontdoorId, ShareId, TunnelId};
 use wicketgate_store::{FrontdoorRow, WriteContext};
 
 /// The answer of a handler.
@@ -153,7 +153,7 @@ macro_rules! identify {
 identify! {
     AgentId: Agent;
     ApiAccountId: ApiAccount;
-    EnvironmentId: Environment;
+    EnvironmentKey: Environment;
     ExecutionId: Execution;
     ShareId: Share;
     TunnelId: Tunnel;

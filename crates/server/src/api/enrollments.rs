@@ -22,9 +22,18 @@ use wicketgate_transport::enrolment_code::{EnrolmentCode, secret_hash};
 /// The lifetime of a code.
 const LIFETIME: SignedDuration = SignedDuration::from_hours(1);
 
+const NO_ENVIRONMENT: &str =
+    "environmentId must be the id or zId of an existing environment of this Frontdoor";
+
 /// The code is only in this answer: the server stores the hash of its secret.
 pub(super) async fn create(Writes(at): Writes, format: Format, body: Body) -> Answer {
-    let environment = enrollment(body.object_or_nothing()?)?;
+    let environment = match enrollment(body.object_or_nothing()?)? {
+        Some(key) => {
+            let row = at.state.store.environment_of(at.id(), &key).await?;
+            Some(row.ok_or_else(|| ApiError::bad_request(NO_ENVIRONMENT))?.id)
+        }
+        None => None,
+    };
     let context = at.write_context();
     let code = EnrolmentCode::generate(EnrollmentId::new((context.fresh)()), at.state.ca)
         .map_err(|_| ApiError::unavailable("The server could not generate random bytes; try again"))?;

@@ -17,7 +17,7 @@ use crate::{
     state::AppState,
 };
 use axum::http::StatusCode;
-use wicketgate_model::EnvironmentId;
+use wicketgate_model::EnvironmentKey;
 use wicketgate_store::{EnvironmentRow, WriteContext};
 
 pub(super) async fn list(Reads(at): Reads, format: Format, query: Query) -> Answer {
@@ -29,14 +29,14 @@ pub(super) async fn list(Reads(at): Reads, format: Format, query: Query) -> Answ
     Ok(format.page(&at.path("environments"), &query, page.total, rows))
 }
 
-pub(super) async fn get(Reads(at): Reads, Id(id): Id<EnvironmentId>, format: Format) -> Answer {
-    let row = find(&at, id).await?;
+pub(super) async fn get(Reads(at): Reads, Id(key): Id<EnvironmentKey>, format: Format) -> Answer {
+    let row = find(&at, &key).await?;
     answer(&at.state, format, StatusCode::OK, row).await
 }
 
-pub(super) async fn patch(edit: Edit<EnvironmentId>, body: Body) -> Answer {
-    let Edit { at, id, format, wanted } = edit;
-    let row = find(&at, id).await?;
+pub(super) async fn patch(edit: Edit<EnvironmentKey>, body: Body) -> Answer {
+    let Edit { at, id: key, format, wanted } = edit;
+    let row = find(&at, &key).await?;
     let name = environment::name(&row, body.object()?)?;
     let context = checked(&at, &wanted, &row).await?;
     if name == row.name {
@@ -44,13 +44,13 @@ pub(super) async fn patch(edit: Edit<EnvironmentId>, body: Body) -> Answer {
     }
     let done = at.state.store.rename_environment(at.id(), row.id, &name, &context).await;
     done.map_err(refused(ResourceKind::Environment, row.id))?;
-    let row = find(&at, row.id).await?;
+    let row = find(&at, &EnvironmentKey::Id(row.id)).await?;
     answer(&at.state, format, StatusCode::OK, row).await
 }
 
 /// Deletes the shares too, which takes the gateway time: 202. The environment disappears from the API at once.
-pub(super) async fn delete(Edit { at, id, format, wanted }: Edit<EnvironmentId>) -> Answer {
-    let row = find(&at, id).await?;
+pub(super) async fn delete(Edit { at, id: key, format, wanted }: Edit<EnvironmentKey>) -> Answer {
+    let row = find(&at, &key).await?;
     let context = checked(&at, &wanted, &row).await?;
     let done = at.state.store.delete_environment(at.id(), row.id, &context).await;
     done.map_err(refused(ResourceKind::Environment, row.id))?;
@@ -70,9 +70,12 @@ async fn checked(at: &At, wanted: &Preconditions, row: &EnvironmentRow) -> Resul
     Ok(context.expecting(row.updated_at))
 }
 
-async fn find(at: &At, id: EnvironmentId) -> Result<EnvironmentRow, ApiError> {
-    let row = at.state.store.environment(at.id(), id).await?;
-    row.ok_or_else(|| ApiError::not_found(ResourceKind::Environment, id))
+async fn find(at: &At, key: &EnvironmentKey) -> Result<EnvironmentRow, ApiError> {
+    let row = at.state.store.environment_of(at.id(), key).await?;
+    row.ok_or_else(|| match key {
+        EnvironmentKey::Id(id) => ApiError::not_found(ResourceKind::Environment, id),
+        EnvironmentKey::ZId(z_id) => ApiError::not_found(ResourceKind::Environment, z_id),
+    })
 }
 
 async fn answer(state: &AppState, format: Format, status: StatusCode, row: EnvironmentRow) -> Answer {

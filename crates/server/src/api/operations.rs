@@ -6,8 +6,8 @@ use super::operation::{
 };
 use crate::api::{
     agents, api_accounts, checks, connection_history, connections, enrollments, environments, events,
-    executions, frontdoors, health, ike_log, locations, metrics, oauth, openapi, resets, shares, tunnels,
-    unknown_peers, vpn_config,
+    executions, frontdoors, health, ike_log, index, locations, metrics, oauth, openapi, resets, shares,
+    tunnels, unknown_peers, vpn_config,
     wire::{
         agent, api_account, connection_change, environment, execution, frontdoor, share, tunnel,
         vpn_config::FORMATS,
@@ -137,6 +137,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
     op!(delete "/frontdoor/v2/api-accounts/{id}" => api_accounts::delete, "revokeApiAccount", ADMIN).about("API accounts and tokens", "Revoke an API account at once").with(IF_MATCH).answers(&[(204, "")]),
     op!(post "/oauth/token" => oauth::token, "createToken", Access::Public).about("API accounts and tokens", "A JWT of one hour for the secret of an API account (RFC 6749 §4.4)").body("TokenRequest").answers(&[(200, "Token")]),
     op!(get "/.well-known/jwks.json" => oauth::keys, "getKeys", Access::Public).about("API accounts and tokens", "The keys that JWTs can be checked with (RFC 7517)").answers(&[(200, "any")]),
+    op!(get "/" => index::show, "getIndex", Access::Public).about("Operations", "Where to go from here: links to the API, its document and the probes").answers(&[(200, "any")]),
     op!(get "/livez" => health::livez, "isLive", Access::Public).about("Operations", "The process is up").answers(&[(200, "text")]),
     op!(get "/readyz" => health::readyz, "isReady", Access::Public).about("Operations", "The server is ready: writes take effect soon").with(Named(&["verbose"])).answers(&[(200, "Readiness"), (503, "Readiness")]),
     op!(get "/openapi.json" => serve_document, "getDocument", Access::Public).about("Operations", "This document").answers(&[(200, "any")]),

@@ -78,8 +78,8 @@ async fn spec(at: &At, body: Map<String, Value>, old: Option<&ShareRow>) -> Resu
         Some(id) => at.state.store.tunnel(at.id(), id).await?,
         None => None,
     };
-    let environment = match &request.z_id {
-        Some(z_id) => at.state.store.environment_by_z_id(at.id(), z_id).await?,
+    let environment = match &request.environment {
+        Some(key) => at.state.store.environment_of(at.id(), key).await?,
         None => None,
     };
     request.resolve(tunnel.as_ref(), environment.map(|e| e.id))

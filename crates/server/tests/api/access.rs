@@ -64,7 +64,7 @@ async fn a_missing_resource_is_reported_as_missing() {
         "agents/x",
         "executions/x",
         "nothing",
-        "/",
+        "/frontdoor",
     ] {
         shown.push(app.shown(&app.get(path).await));
     }

@@ -23,6 +23,24 @@ async fn the_document_and_its_page_need_no_token_and_load_nothing_external() {
 }
 
 #[tokio::test]
+async fn the_root_leads_to_everything_that_is_there() {
+    let app = TestApp::new().await;
+    for accept in ["text/html", "application/hal+json", "image/png"] {
+        let request = Request::get("/").header("accept", accept).body(Body::empty()).unwrap();
+        let root = app.send(request).await;
+        assert_eq!(
+            (root.status, &root.headers["content-type"]),
+            (StatusCode::OK, &"application/json".parse().unwrap())
+        );
+        let paths = document()["paths"].clone();
+        for (relation, link) in root.body["_links"].as_object().unwrap() {
+            let path = link["href"].as_str().unwrap();
+            assert!(paths.get(path).is_some(), "{relation}: {path}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn it_describes_exactly_the_methods_of_the_routes() {
     let app = TestApp::new().await;
     for (path, item) in document()["paths"].as_object().unwrap() {

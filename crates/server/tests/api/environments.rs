@@ -33,6 +33,36 @@ async fn deleting_an_environment_deletes_its_shares_and_agents() {
 }
 
 #[tokio::test]
+async fn an_environment_is_named_by_its_id_or_by_its_z_id() {
+    let (app, tunnel, site) = TestApp::with_site().await;
+    let (id, z_id) = (site.environment.to_string(), site.z_id.as_str());
+    let (by_id, by_z_id) = (format!("environments/{id}"), format!("environments/{z_id}"));
+    assert_eq!(app.get(&by_z_id).await.body, app.get(&by_id).await.body);
+    let renamed = app.patch(&by_z_id, json!({"name": "frankfurt"})).await;
+    assert_eq!((renamed.status, &renamed.body["id"]), (StatusCode::OK, &json!(id)));
+    for (port, name, value) in
+        [(1, "envZId", z_id), (2, "envZId", &id), (3, "envId", z_id), (4, "envId", &id)]
+    {
+        let body = json!({"name": format!("share-{port}"), "ipsecTunnelId": tunnel["id"], name: value,
+            "target": "127.0.0.1:80", "ingressPort": port});
+        let share = app.post("ipsec-shares", body).await;
+        assert_eq!(
+            (share.status, &share.body["envZId"]),
+            (StatusCode::ACCEPTED, &json!(z_id)),
+            "{}",
+            share.text
+        );
+    }
+    let code = app.post("agents/enrollments", json!({"environmentId": z_id})).await;
+    assert_eq!(code.body["environmentId"], json!(id));
+    let nowhere = app.post("agents/enrollments", json!({"environmentId": "AAAAAAAAAA"})).await;
+    assert_eq!(nowhere.status, StatusCode::BAD_REQUEST, "{}", nowhere.text);
+    assert_eq!(app.get("environments/AAAAAAAAAA").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(app.delete(&by_z_id).await.status, StatusCode::ACCEPTED);
+    assert_eq!(app.get(&by_id).await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
 async fn an_environment_is_created_by_an_agent_and_never_by_a_post() {
     let app = TestApp::new().await;
     let refused = app.post("environments", json!({"name": "dc-1"})).await;

@@ -28,6 +28,10 @@ async fn samples_add_up_and_include_zeros() {
         assert_eq!(samples.len(), 120);
         let sum = |name: &str| samples.iter().map(|s| s[name].as_u64().unwrap()).sum::<u64>();
         assert_eq!((sum("rx"), sum("tx"), sum("connections"), sum("failures")), (8331, 1321, 2, 1));
+        for sample in samples {
+            let at: Timestamp = sample["at"].as_str().unwrap().parse().unwrap();
+            assert_eq!(sample["timestamp"], at.as_millisecond());
+        }
         let starts: Vec<_> = samples.iter().map(|s| s["timestamp"].as_i64().unwrap()).collect();
         assert!(starts.windows(2).all(|w| w[1] - w[0] == 30_000));
     }

@@ -152,12 +152,14 @@ async fn links_lead_through_the_proxy_and_compressed_answers_can_be_written_back
 
     let (_, _, document) = curl(&format!("{}/openapi.json", nginx.url), &[]);
     assert_eq!(document["servers"][0]["url"], format!("{}/", nginx.url));
+    let (_, _, root) = curl(&format!("{}/", nginx.url), &[]);
+    assert_eq!(root["_links"]["service-desc"]["href"], format!("{}/openapi.json", nginx.url));
     let token_url = "/components/securitySchemes/oauth/flows/clientCredentials/tokenUrl";
     assert_eq!(document.pointer(token_url).unwrap(), &json!(format!("{}/oauth/token", nginx.url)));
     // Straight to the server, from an address that is trusted: a cache must not keep what it says for others.
     let forged = ["x-forwarded-proto: https", "x-forwarded-host: evil.example, api.example"];
     let forged: Vec<_> = forged.iter().flat_map(|header| ["-H", header]).collect();
-    for path in ["openapi.json", "frontdoor/v2", ".well-known/jwks.json"] {
+    for path in ["", "openapi.json", "frontdoor/v2", ".well-known/jwks.json"] {
         let (_, headers, _) = curl(&format!("http://{api}/{path}"), &[]);
         assert!(headers["vary"].contains("X-Forwarded-Host"), "{path}: {headers:?}");
         assert!(!headers.get("cache-control").is_some_and(|v| v.contains("public")), "{path}: {headers:?}");

@@ -61,8 +61,16 @@ const ROUTES: &[(&str, &str, &str)] = &[
 ];
 
 /// Routes that need no token, or another kind of credentials.
-const OPEN: &[&str] =
-    &["/livez", "/readyz", "/metrics", "/openapi.json", "/docs", "/oauth/token", "/.well-known/jwks.json"];
+const OPEN: &[&str] = &[
+    "/",
+    "/livez",
+    "/readyz",
+    "/metrics",
+    "/openapi.json",
+    "/docs",
+    "/oauth/token",
+    "/.well-known/jwks.json",
+];
 
 fn filled(app: &TestApp, path: &str) -> String {
     path.replace("{frontdoorId}", &app.frontdoor.to_string()).replace("{id}", "any")

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use std::net::IpAddr;
 use wicketgate_link::{AgentShareState, AgentShares};
-use wicketgate_model::{AgentId, AgentName, EnvironmentId, FrontdoorId, ShareId, ZId};
+use wicketgate_model::{AgentId, AgentName, EnvironmentId, EnvironmentKey, FrontdoorId, ShareId, ZId};
 use wicketgate_store::{AgentRow, column::agent as column};
 
 pub(in crate::api) static PROPERTIES: &[Property] = &[
@@ -147,11 +147,13 @@ pub(in crate::api) struct Enrollment<'a> {
     pub(in crate::api) agent_server: Option<String>,
 }
 
-pub(in crate::api) static ENROLLMENT_PROPERTIES: &[Property] =
-    &[Property::new("environmentId", Id("env-")).column(&column::ENVIRONMENT).writable()];
+pub(in crate::api) static ENROLLMENT_PROPERTIES: &[Property] = &[Property::new("environmentId", Text)
+    .described_as("environmentKey")
+    .column(&column::ENVIRONMENT)
+    .writable()];
 
 /// The environment that gets one more agent, if the body names one.
-pub(in crate::api) fn enrollment(body: Map<String, Value>) -> Result<Option<EnvironmentId>, ApiError> {
+pub(in crate::api) fn enrollment(body: Map<String, Value>) -> Result<Option<EnvironmentKey>, ApiError> {
     let mut fields = Fields::new(body, ENROLLMENT_PROPERTIES);
     let environment = fields.text("environmentId");
     fields.finish(|| Some(environment))

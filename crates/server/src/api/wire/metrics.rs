@@ -25,7 +25,8 @@ struct MetricsSample {
     connections: u64,
     failures: u64,
     active: u64,
-    /// Unix milliseconds.
+    at: Timestamp,
+    /// `at` in Unix milliseconds.
     timestamp: i64,
 }
 
@@ -42,6 +43,7 @@ impl Metrics {
             connections: s.connections,
             failures: s.failures,
             active: s.active,
+            at: Timestamp::from_millisecond(s.timestamp).unwrap_or(Timestamp::MIN),
             timestamp: s.timestamp,
         };
         Self {

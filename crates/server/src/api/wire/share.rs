@@ -14,8 +14,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use wicketgate_model::{
-    AllowedSources, Description, EnvironmentId, FrontdoorId, HealthCheck, HealthCheckType, IngressPort,
-    LocationId, Reason, ResourceName, ShareId, ShareOptions, SourceCidr, Status, Target, TunnelId, ZId,
+    AllowedSources, Description, EnvironmentId, EnvironmentKey, FrontdoorId, HealthCheck, HealthCheckType,
+    IngressPort, LocationId, Reason, ResourceName, ShareId, ShareOptions, SourceCidr, Status, Target,
+    TunnelId, ZId,
 };
 use wicketgate_store::{ShareRow, ShareSpec, Tags, TunnelRow, column::share as column};
 
@@ -150,7 +151,7 @@ impl Representation for Share {
 #[derive(Debug)]
 pub(in crate::api) struct ShareRequest {
     pub(in crate::api) tunnel: Option<TunnelId>,
-    pub(in crate::api) z_id: Option<ZId>,
+    pub(in crate::api) environment: Option<EnvironmentKey>,
     name: Option<ResourceName>,
     description: Option<Description>,
     target: Option<Target>,
@@ -197,7 +198,7 @@ impl ShareRequest {
             tags: fields.tags(),
             location: fields.text("locationId"),
             tunnel: fields.text("ipsecTunnelId"),
-            z_id: fields.text("envZId"),
+            environment: fields.text("envZId"),
             fields,
         }
     }
@@ -243,8 +244,8 @@ impl ShareRequest {
                 "must be false while healthCheck.type is none: without probes, nothing would open the port again",
             );
         }
-        if self.z_id.is_some() && environment.is_none() {
-            fields.fault("envZId", "must be the zId of an existing environment of this Frontdoor");
+        if self.environment.is_some() && environment.is_none() {
+            fields.fault("envZId", "must be the zId or id of an existing environment of this Frontdoor");
         }
         fields.finish(|| {
             Some(ShareSpec {
