@@ -21,6 +21,7 @@ use tokio::{
     net::{TcpSocket, TcpStream},
     time::{Instant, timeout, timeout_at},
 };
+use wicketgate_system::socket_buffers::{begin_small, settle_receive_buffer};
 
 /// After this time without an answer the next address is dialled, too (RFC 8305 §5: Connection Attempt Delay).
 const STAGGER: Duration = Duration::from_millis(250);
@@ -132,17 +133,32 @@ async fn dial(
         if handshake == Handshake::HalfOpen {
             return half_open(address).await;
         }
-        let tcp = TcpStream::connect(address).await?;
-        tcp.set_nodelay(true)?;
-        Ok(tcp)
+        whole(address).await
     };
     (address, timeout_at(until, connect).await.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into())))
+}
+
+/// Connects with a receive buffer that a slow stream does not fill.
+async fn whole(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = socket(address)?;
+    // Otherwise the buffer is as usual.
+    let size = begin_small(&socket, address.ip()).ok();
+    let tcp = socket.connect(address).await?;
+    if let Some(size) = size {
+        settle_receive_buffer(&tcp, size)?;
+    }
+    tcp.set_nodelay(true)?;
+    Ok(tcp)
+}
+
+fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
+    if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }
 }
 
 /// Connects without the last packet of the handshake, which Linux delays by up to 200 ms without `TCP_QUICKACK`. A socket
 /// that is dropped earlier sends a reset instead, and the peer's kernel forgets the connection before a program accepts it.
 async fn half_open(address: SocketAddr) -> io::Result<TcpStream> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    let socket = socket(address)?;
     set_tcp_quickack(&socket, false)?;
     socket.set_zero_linger()?;
     socket.connect(address).await

@@ -8,11 +8,17 @@ use nix::sys::socket::{
     GetSockOpt as _, SetSockOpt as _,
     sockopt::{RcvBuf, RcvBufForce, SetStruct},
 };
-use std::{io, os::fd::AsFd, time::Duration};
+use std::{io, net::IpAddr, os::fd::AsFd, time::Duration};
 
 /// Where a buffer that is not limited any more starts to grow, if the process may set that. Otherwise, it is
 /// `net.core.rmem_max`.
 const FREE_FROM: usize = 4 << 20;
+/// Bytes. More than the first flight of a peer.
+const FIRST_WINDOW: usize = 16 << 10;
+/// Bytes: of more than that, too few fit into the first window, as on a loopback interface.
+const LARGE_SEGMENT: u32 = 8 << 10;
+/// Microseconds of a round trip within a network.
+const NEAR: u32 = 2_000;
 /// `SOCK_RCVBUF_LOCK` of `linux/socket.h`.
 const RECEIVE: libc::c_int = 2;
 
@@ -47,6 +53,48 @@ nix::setsockopt_impl!(NotSent, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, u32, 
 /// The socket is not a TCP connection.
 pub fn round_trip(tcp: &impl AsFd) -> io::Result<Duration> {
     Ok(Duration::from_micros(tcp_info(tcp)?.min_rtt.into()))
+}
+
+/// Bytes that the destination of a connection has acknowledged.
+///
+/// # Errors
+///
+/// The socket is not a TCP connection.
+pub fn acknowledged(tcp: &impl AsFd) -> io::Result<u64> {
+    Ok(tcp_info(tcp)?.bytes_acknowledged)
+}
+
+/// Before a socket connects: has the peer see a window of [`FIRST_WINDOW`]. Without that, a peer in the same network is told of 64 KiB,
+/// fills its own buffer at that network's speed in the first milliseconds, and keeps it so large. Returns the size of the buffer
+/// before, for [`settle_receive_buffer`].
+///
+/// # Errors
+///
+/// The peer is on this host, whose segments can be larger than such a window; or the kernel cannot undo it.
+pub fn begin_small(tcp: &impl AsFd, peer: IpAddr) -> io::Result<usize> {
+    if peer.to_canonical().is_loopback() {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    let size = RcvBuf.get(tcp)?;
+    RcvBuf.set(tcp, &FIRST_WINDOW)?;
+    // A size that was set would limit the window for ever.
+    BufferLock.set(tcp, &0)?;
+    Ok(size)
+}
+
+/// After it has connected: gives it back the size that it had, unless the peer is near and its segments are small. The first
+/// flight of a peer that is far away (RFC 6928: 10 segments) fits into the first window, too.
+///
+/// # Errors
+///
+/// The connection has ended.
+pub fn settle_receive_buffer(tcp: &impl AsFd, size: usize) -> io::Result<()> {
+    let info = tcp_info(tcp)?;
+    if info.min_rtt > NEAR || info.advertised_segment > LARGE_SEGMENT {
+        RcvBuf.set(tcp, &(size / 2))?;
+        BufferLock.set(tcp, &0)?;
+    }
+    Ok(())
 }
 
 /// Keeps the receive buffer from growing. Returns its size, in bytes with the kernel's overhead.

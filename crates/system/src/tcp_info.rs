@@ -18,7 +18,10 @@ pub(crate) struct TcpInfo {
     _last_data: [u32; 3],
     /// Milliseconds.
     pub(crate) last_acknowledgement: u32,
-    _path: [u32; 11],
+    _path: [u32; 6],
+    /// Bytes: the largest segment that this end accepts.
+    pub(crate) advertised_segment: u32,
+    _receiver: [u32; 4],
     _pacing: [u64; 2],
     pub(crate) bytes_acknowledged: u64,
     _bytes_received: u64,

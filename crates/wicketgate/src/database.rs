@@ -65,8 +65,8 @@ impl Database {
 }
 
 fn from_file(file: &Path) -> anyhow::Result<SecretString> {
-    let text = private_file::read_secret(file)
-        .map_err(|error| WrongUsage(format!("cannot read {}: {error}", file.display())))?;
+    let read = private_file::read_secret(file);
+    let text = read.with_context(|| format!("cannot read {}", file.display()))?;
     let text = text.trim();
     parsed("the content of --database-file", text)?;
     Ok(text.into())

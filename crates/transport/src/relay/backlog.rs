@@ -2,25 +2,28 @@
 //!
 //! Without a bound, the kernel lets each buffer on the way grow to megabytes: on a slow line, all that follows on the connection
 //! waits for seconds behind them, and a sender takes for delivered what nobody has read. Here a buffer keeps its first size until
-//! the rate and the round trip show that this is too little. A stream that is faster than [`FAST`] is left to the kernel.
+//! the rate at which the destination acknowledges, and the round trip, show that this is too little. What the kernel takes for the
+//! destination shows less: it takes much at first. A stream that stays faster than [`FAST`] is left to the kernel.
 //!
 //! Invariants: a buffer never shrinks, since the source may have sent already what would not fit; short streams cost nothing;
-//! a stream is only left to the kernel after it was fast with the largest limited buffer. So ordinary objects leave a carrier's
+//! a stream is only left to the kernel after it was fast for [`SURE`]. So ordinary objects leave a carrier's
 //! buffer small enough for the next stream.
 
 use std::{os::fd::AsFd, time::Duration};
 use wicketgate_system::socket_buffers::{
-    free_receive_buffer, freeze_receive_buffer, grow_receive_buffer, limit_unsent, round_trip,
+    acknowledged, free_receive_buffer, freeze_receive_buffer, grow_receive_buffer, limit_unsent, round_trip,
     unfreeze_receive_buffer,
 };
 
 /// Bytes of a direction after which it is limited. The kernel's buffers do not grow before.
 const BEGIN: u64 = 12 << 10;
 /// Milliseconds between two looks. At least a round trip.
-const LOOK: u64 = 20;
+const LOOK: u64 = 50;
 /// A buffer has room for what the destination takes in this many milliseconds, besides what the round trip needs. With less, a
 /// busy scheduler shows as lost throughput.
 const SLACK: u64 = 10;
+/// Milliseconds for which a stream is fast before it is left to the kernel: the queues of a slow line take as much at first.
+const SURE: u64 = 300;
 /// The longest round trip that is believed, in milliseconds. A connection without a measured one shows an hour.
 const LONGEST_PATH: u64 = 2_000;
 /// The largest limited receive buffer, with the kernel's overhead. Every process may set it: `net.core.rmem_max` is 208 KiB by
@@ -30,6 +33,8 @@ const MOST: u64 = 384 << 10;
 const FAST: u64 = 64 << 10;
 /// Bytes of a buffer for each byte of the stream: the kernel offers about half of a buffer as window.
 const OVERHEAD: u64 = 2;
+/// Bytes. One record waits while the one before it is sent.
+const LEAST_UNSENT: u64 = 16 << 10;
 /// A buffer is only changed by more than this part of its size.
 const HYSTERESIS: u64 = 4;
 
@@ -43,9 +48,11 @@ pub(super) enum Backlog {
         size: u64,
         /// Of the last look. Times are in milliseconds since the stream began.
         looked: u64,
-        /// Since then.
-        bytes: u64,
+        /// By the destination, until then.
+        acknowledged: u64,
         round_trip: u64,
+        /// Since when the stream has been fast.
+        fast_since: Option<u64>,
     },
     /// The stream is fast: the kernel chooses the size.
     Free,
@@ -80,8 +87,7 @@ impl Backlog {
                     *self = Self::begin(at, source, destination);
                 }
             }
-            Self::Limited { size, looked, bytes, round_trip: path } => {
-                *bytes += n as u64;
+            Self::Limited { size, looked, acknowledged: before, round_trip: path, fast_since } => {
                 let elapsed = at - *looked;
                 if elapsed < LOOK.max(*path) {
                     return;
@@ -90,10 +96,12 @@ impl Backlog {
                 if elapsed < *path {
                     return;
                 }
-                let wanted = wanted(*bytes, elapsed, *path);
-                (*looked, *bytes) = (at, 0);
-                // Each call fails only if the connection has ended, which the relay notices.
-                if wanted.is_none() && *size >= MOST {
+                // Fails only if the connection has ended, which the relay notices, as each call below.
+                let now = acknowledged(destination).unwrap_or(*before);
+                let wanted = wanted(now - *before, elapsed, *path);
+                (*looked, *before) = (at, now);
+                *fast_since = wanted.is_none().then(|| fast_since.unwrap_or(at));
+                if fast_since.is_some_and(|since| at - since >= SURE) && *size >= MOST {
                     let _ = free_receive_buffer(source);
                     let _ = limit_unsent(destination, None);
                     *self = Self::Free;
@@ -109,7 +117,8 @@ impl Backlog {
     fn begin(at: u64, source: &impl AsFd, destination: &impl AsFd) -> Self {
         let Ok(size) = freeze_receive_buffer(source) else { return Self::Impossible };
         let _ = limit_unsent(destination, Some(unsent(size)));
-        Self::Limited { size, looked: at, bytes: 0, round_trip: 0 }
+        let acknowledged = acknowledged(destination).unwrap_or_default();
+        Self::Limited { size, looked: at, acknowledged, round_trip: 0, fast_since: None }
     }
 
     /// The direction has ended. Removes the limits. Returns whether the source's buffer is too large for another stream.
@@ -133,7 +142,7 @@ fn wanted(bytes: u64, elapsed: u64, round_trip: u64) -> Option<u64> {
 
 /// The most bytes that wait at the destination for being sent.
 fn unsent(size: u64) -> u32 {
-    u32::try_from(size / 4).unwrap_or(u32::MAX)
+    u32::try_from((size / 4).max(LEAST_UNSENT)).unwrap_or(u32::MAX)
 }
 
 fn millis(time: Duration) -> u64 {
@@ -145,6 +154,7 @@ mod tests {
     use super::*;
     use crate::tls::tests::connected;
     use proptest::prelude::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     #[test]
     fn a_buffer_lasts_for_the_round_trip_and_the_slack_unless_the_stream_is_fast() {
@@ -157,26 +167,42 @@ mod tests {
         assert_eq!(wanted(2_500_000, 20, 0), None);
     }
 
-    /// Looks at a stream from one loopback connection to another, each 20 ms of which have these bytes. Returns whether the
-    /// source's buffer is too large for another stream afterwards.
+    /// Has a destination take these bytes each [`LOOK`]. Returns whether the source's buffer is too large for another stream
+    /// afterwards.
     async fn is_worn_after(bytes_each_look: &[usize]) -> bool {
         let (source, _sender) = connected().await;
-        let (destination, _receiver) = connected().await;
-        let (mut backlog, mut at) = (Backlog::default(), 0);
+        let (mut destination, mut receiver) = connected().await;
+        let (mut backlog, mut at, mut all) = (Backlog::default(), 0, acknowledged(&destination).unwrap());
         backlog.moved(16 << 10, at, &source, &destination);
-        for bytes in bytes_each_look {
+        for &bytes in bytes_each_look {
+            let (sent, mut taken) = (vec![0; bytes], vec![0; bytes]);
+            let (sent, taken) = tokio::join!(destination.write_all(&sent), receiver.read_exact(&mut taken));
+            (sent.unwrap(), taken.unwrap());
+            all += bytes as u64;
+            let is_acknowledged = async {
+                while acknowledged(&destination).unwrap() < all {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(5), is_acknowledged).await.unwrap();
             at += LOOK;
-            backlog.moved(*bytes, at, &source, &destination);
+            backlog.moved(bytes, at, &source, &destination);
         }
         backlog.end(&source, &destination)
     }
 
     #[tokio::test]
     async fn an_object_does_not_wear_a_carrier_and_a_fast_stream_does() {
+        const FASTER: usize = 2 * (FAST * LOOK) as usize;
+        let looks = usize::try_from(SURE / LOOK).unwrap();
         // Each look makes the buffer grow.
-        assert!(!is_worn_after(&[60_000, 100_000, 180_000]).await);
-        assert!(!is_worn_after(&[2_000_000, 60_000]).await);
-        assert!(is_worn_after(&[2_000_000, 2_000_000]).await);
+        assert!(!is_worn_after(&[150_000, 300_000, 600_000]).await);
+        let mut stream = vec![FASTER; looks];
+        assert!(!is_worn_after(&stream).await);
+        stream.push(FASTER);
+        assert!(is_worn_after(&stream).await);
+        stream[looks / 2] = 60_000;
+        assert!(!is_worn_after(&stream).await);
     }
 
     proptest! {
