@@ -177,7 +177,8 @@ mod tests {
         for &bytes in bytes_each_look {
             let (sent, mut taken) = (vec![0; bytes], vec![0; bytes]);
             let (sent, taken) = tokio::join!(destination.write_all(&sent), receiver.read_exact(&mut taken));
-            (sent.unwrap(), taken.unwrap());
+            sent.unwrap();
+            taken.unwrap();
             all += bytes as u64;
             let is_acknowledged = async {
                 while acknowledged(&destination).unwrap() < all {
