@@ -1,5 +1,6 @@
 //! A plan is carried out step by step. If one fails, what was done and what was not is told.
 
+use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use tokio::time::Instant;
 use wicketgate_client::Method;
@@ -88,7 +89,7 @@ impl Work<'_> {
         let mut body = Value::Object(document.properties.clone());
         self.refer(&mut body)?;
         if let Some((_, key)) = &document.key {
-            body["preSharedKey"] = key.as_str().into();
+            body["preSharedKey"] = key.expose_secret().into();
         }
         let made = self.session.client.write(Method::POST, list, Some(&body), None).await?;
         if let (Some(file), Some(secret)) = (&document.secret_file, made["clientSecret"].as_str()) {

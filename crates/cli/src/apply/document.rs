@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
+use secrecy::SecretString;
 use serde_json::{Map, Value};
 use serde_saphyr::Spanned;
 
@@ -37,7 +38,7 @@ pub(crate) struct Document {
     pub(crate) properties: Map<String, Value>,
     places: BTreeMap<String, String>,
     /// The file with the key of a new tunnel, and the key.
-    pub(crate) key: Option<(String, String)>,
+    pub(crate) key: Option<(String, SecretString)>,
     /// Where the secret of a new account goes.
     pub(crate) secret_file: Option<String>,
 }
@@ -119,7 +120,7 @@ impl Document {
         }
         if let Some(path) = key_file.map(|path| beside(file, &path)) {
             match schema::read(&path) {
-                Ok(key) => document.key = Some((path, key.trim_end_matches(['\r', '\n']).to_owned())),
+                Ok(key) => document.key = Some((path, key.trim_end_matches(['\r', '\n']).into())),
                 Err(error) => faults.push(format!("{}: {SECRET_IN}: {error}", document.place)),
             }
         }
