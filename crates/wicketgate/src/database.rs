@@ -171,7 +171,10 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let url = || {
             let database = Database { database: None, database_file: Some(file.path().to_owned()) };
-            database.url().map(|url| url.map(|url| url.expose_secret().to_owned())).map_err(|e| e.to_string())
+            database
+                .url()
+                .map(|url| url.map(|url| url.expose_secret().to_owned()))
+                .map_err(|e| format!("{e:#}"))
         };
         fs::write(file.path(), "postgres://u:geheim@db.example/wicketgate\n").unwrap();
         assert_eq!(url().unwrap().unwrap(), "postgres://u:geheim@db.example/wicketgate");
