@@ -209,7 +209,11 @@ async fn pruned(session: &Session, key: &str, value: &str, kept: &[Value]) -> Re
         let query = [(format!("tag.{key}"), value.to_owned())];
         let list = session.list_path(kind).await?;
         let all: Vec<_> = session.client.list(&list, &query, None).try_collect().await?;
-        let left = all.into_iter().filter(|one| !kept.contains(&one["id"]) && one["status"] != "DELETING");
+        // Also where something on the way has dropped the filter.
+        let has_tag = |one: &Value| one["tags"][key] == value;
+        let left = all
+            .into_iter()
+            .filter(|one| has_tag(one) && !kept.contains(&one["id"]) && one["status"] != "DELETING");
         steps.extend(left.map(|present| Step {
             deed: Deed::Delete,
             kind,
