@@ -202,11 +202,35 @@ fn await_agents(problem: Problem) -> Problem {
     }
 }
 
-/// A share works when its listener is bound and an agent has acknowledged it, at the older of both generations. The
-/// listener's problem comes first, because a client meets it first.
+/// A share works when its listener is bound and an agent has acknowledged it, at the older of both generations; one that is
+/// disabled needs no agent. The listener's problem comes first, because a client meets it first.
 fn share_observed(listener: &ListenerState, agents: AgentStanding) -> ShareObserved {
+    let is_disabled = listener.problem.as_ref().is_some_and(|problem| problem.reason == Reason::Disabled);
     ShareObserved {
-        ready: listener.bound.zip(agents.ready).map(|(l, a)| l.min(a)),
+        ready: match is_disabled {
+            true => listener.bound,
+            false => listener.bound.zip(agents.ready).map(|(l, a)| l.min(a)),
+        },
         problem: listener.problem.clone().or(agents.problem),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    #[test]
+    fn a_disabled_share_is_as_desired_without_an_agent_and_another_is_not() {
+        let tunnel = TunnelId::new(Uuid::nil());
+        let offline = Problem::new(Reason::AgentOffline, "no agent of the environment is connected");
+        let seen = |problem: Option<Problem>| {
+            let listener = ListenerState { tunnel, bound: Some(Generation::FIRST), problem };
+            share_observed(&listener, AgentStanding { ready: None, problem: Some(offline.clone()) })
+        };
+        let disabled = seen(Some(Problem::disabled()));
+        assert_eq!((disabled.ready, disabled.problem), (Some(Generation::FIRST), Some(Problem::disabled())));
+        let enabled = seen(None);
+        assert_eq!((enabled.ready, enabled.problem), (None, Some(offline.clone())));
     }
 }
