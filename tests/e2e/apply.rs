@@ -240,6 +240,19 @@ fn a_resource_that_changed_after_the_plan_is_not_overwritten() -> Result<()> {
     );
     ensure!(screen.contains("Done: nothing.") && screen.contains("status=1"), "{screen}");
     assert_eq!(scene.user.json("tunnel get customer-a")?["description"], "other");
+
+    // What is no longer tagged while the question is open is not deleted.
+    scene.user.says("tunnel update customer-a --tag managed-by=git --wait")?;
+    fs::write(scene.folder.join("net.yaml"), "")?;
+    let prune = line.replace("apply -f", "apply --prune managed-by=git -f");
+    let mut terminal = scene.user.on_terminal("screen", &prune)?;
+    terminal.shows("Apply this? [y/N] ")?;
+    scene.user.says("tunnel update customer-a --tag managed-by=hand --wait")?;
+    terminal.types("y\n")?;
+    let screen = terminal.ends()?;
+    let refused = "delete tunnel customer-a: it has changed since the plan was made: apply again";
+    ensure!(screen.contains(refused) && screen.contains("status=1"), "{screen}");
+    assert_eq!(scene.user.json("tunnel get customer-a")?["tags"]["managed-by"], "hand");
     world.end()
 }
 

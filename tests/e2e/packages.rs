@@ -242,7 +242,7 @@ fn installed_packages_serve_a_share_and_leave_what_the_page_says() -> Result<()>
         ensure!(left.is_empty(), "left behind on the {name}: {left:#?}");
     }
     is_clean(&hosts.gateway)?;
-    let contexts = hosts.gateway.run(&["cat", "/root/.config/wicketgate/contexts.toml"])?;
+    let contexts = hosts.gateway.run(&["cat", &format!("{HOME}/.config/wicketgate/contexts.toml")])?;
     ensure!(!contexts.contains("127.0.0.1"), "{contexts}");
     hosts.end()?;
     lab.remove()

@@ -31,7 +31,7 @@ pub(crate) async fn apply(session: &Session, matches: &ArgMatches) -> Result<(),
     let can_ask = io::stdin().is_terminal() && io::stderr().is_terminal() && !reads_input;
     if !only_plan && !yes && !can_ask {
         return Err(Failed::usage(
-            "nobody can be asked whether to go on: give --yes, or --plan to see what would change",
+            "without a terminal, apply cannot ask: give --yes, or --plan to see what would change",
         ));
     }
     let prune = matches.get_one::<String>("prune").map(|tag| {

@@ -24,7 +24,7 @@ impl BackgroundTask for Retention {
     }
 }
 
-/// Ends the records of actions whose outcome nobody knows.
+/// Ends the records of actions whose outcome was not recorded in time.
 #[derive(Debug)]
 pub(crate) struct LostActions(pub(crate) Store);
 

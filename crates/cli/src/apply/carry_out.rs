@@ -21,6 +21,8 @@ use crate::{
     wait::{Patience, or_interrupted},
 };
 
+const CHANGED: &str = "it has changed since the plan was made: apply again";
+
 /// Takes all steps, and waits until they have taken effect.
 pub(crate) async fn carry_out(
     session: &Session,
@@ -28,7 +30,8 @@ pub(crate) async fn carry_out(
     references: References,
     patience: Patience,
 ) -> Result<(), Failed> {
-    let mut work = Work { session, references, patience, begin: Instant::now(), written: Vec::new() };
+    let (begin, written) = (Instant::now(), Vec::new());
+    let mut work = Work { session, references, patience, begin, written, has_deleted: false };
     let mut done = 0;
     let all = async {
         for step in &plan.steps {
@@ -38,22 +41,24 @@ pub(crate) async fn carry_out(
         work.settle().await
     };
     let result = or_interrupted(all).await;
-    result.map_err(|failed| failed.with(&left(plan, done)))
+    result.map_err(|failed| failed.with(&left(plan, done, work.has_deleted)))
 }
 
 fn named(step: &Step) -> String {
     format!("{} {} {}", step.deed.word(), step.kind.name, step.name)
 }
 
-/// What was done and what was not.
-fn left(plan: &Plan, done: usize) -> String {
+/// What was done and what was not. `has_deleted`: the first step that was not has deleted its resource.
+fn left(plan: &Plan, done: usize, has_deleted: bool) -> String {
     let list = |steps: &[Step]| match steps {
         [] => "nothing".to_owned(),
         _ => steps.iter().map(named).collect::<Vec<_>>().join(", "),
     };
     let (before, after) = plan.steps.split_at(done);
+    let half = after.first().filter(|_| has_deleted).map(named);
+    let half = half.map_or_else(String::new, |step| format!(" Half done: {step}, which is deleted only."));
     format!(
-        "Done: {}.\nNot done: {}. A second apply goes on from what there is then.",
+        "Done: {}.\nNot done: {}.{half} A second apply goes on from what there is then.",
         list(before),
         list(after)
     )
@@ -66,6 +71,8 @@ struct Work<'a> {
     begin: Instant,
     /// What settles, and where it is.
     written: Vec<(&'static Kind, String)>,
+    /// What the current step replaces.
+    has_deleted: bool,
 }
 
 impl Work<'_> {
@@ -77,7 +84,9 @@ impl Work<'_> {
             (Deed::Update, Some(_)) => self.update(path, step).await?,
             (Deed::Replace, Some(document)) => {
                 self.delete(&path, step).await?;
+                self.has_deleted = true;
                 self.create(&list, document).await?;
+                self.has_deleted = false;
             }
             _ => self.delete(&path, step).await?,
         }
@@ -107,7 +116,7 @@ impl Work<'_> {
     async fn update(&mut self, path: String, step: &Step) -> Result<(), Failed> {
         let (now, etag) = self.session.client.get_tagged(&path).await?;
         if !is_as_planned(&step.changes, &now) {
-            return Err(Failed::other("it has changed since the plan was made: apply again"));
+            return Err(Failed::other(CHANGED));
         }
         let mut body = patch(&step.changes);
         self.refer(&mut body)?;
@@ -117,7 +126,12 @@ impl Work<'_> {
     }
 
     async fn delete(&mut self, path: &str, step: &Step) -> Result<(), Failed> {
-        self.session.client.write(Method::DELETE, path, None, None).await?;
+        let (now, etag) = self.session.client.get_tagged(path).await?;
+        // Its tags, too, may have been why it was to be deleted.
+        if now["updatedAt"] != step.present["updatedAt"] {
+            return Err(Failed::other(CHANGED));
+        }
+        self.session.client.write(Method::DELETE, path, None, etag.as_deref()).await?;
         if step.kind.settles {
             // What comes next may need its name, its port or its address.
             self.session.settled(step.kind, path, self.rest()).await?;
