@@ -76,8 +76,9 @@ pub fn begin_small(tcp: &impl AsFd, peer: IpAddr) -> io::Result<usize> {
         return Err(io::ErrorKind::Unsupported.into());
     }
     let size = RcvBuf.get(tcp)?;
+    // Before anything changes: a size that was set, and cannot be unlocked, would limit the window for ever.
+    BufferLock.set(tcp, &0)?;
     RcvBuf.set(tcp, &FIRST_WINDOW)?;
-    // A size that was set would limit the window for ever.
     BufferLock.set(tcp, &0)?;
     Ok(size)
 }
@@ -92,9 +93,10 @@ pub fn settle_receive_buffer(tcp: &impl AsFd, size: usize) -> io::Result<()> {
     let info = tcp_info(tcp)?;
     if info.min_rtt > NEAR || info.advertised_segment > LARGE_SEGMENT {
         RcvBuf.set(tcp, &(size / 2))?;
-        BufferLock.set(tcp, &0)?;
+        return Ok(BufferLock.set(tcp, &0)?);
     }
-    Ok(())
+    // The kernel would let it grow with the first bytes, before a limit is set.
+    Ok(BufferLock.set(tcp, &RECEIVE)?)
 }
 
 /// Keeps the receive buffer from growing. Returns its size, in bytes with the kernel's overhead.
@@ -112,7 +114,7 @@ pub fn freeze_receive_buffer(tcp: &impl AsFd) -> io::Result<u64> {
 /// # Errors
 ///
 /// The connection has ended.
-pub fn unfreeze_receive_buffer(tcp: &impl AsFd) -> io::Result<()> {
+fn unfreeze_receive_buffer(tcp: &impl AsFd) -> io::Result<()> {
     Ok(BufferLock.set(tcp, &0)?)
 }
 

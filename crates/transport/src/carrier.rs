@@ -20,6 +20,7 @@ use std::{
     task::{Context, Poll, Waker, ready},
 };
 use tokio::io::{AsyncRead, AsyncWriteExt};
+use wicketgate_system::socket_buffers::freeze_receive_buffer;
 
 /// The length of a frame without payload, as a record.
 pub(crate) const BARE: usize = 1 + MARGIN;
@@ -55,6 +56,9 @@ pub enum CarrierError {
 
 impl Carrier {
     pub(crate) fn new(stream: RecordStream) -> Self {
+        // Before a stream: the kernel would let it grow with the first bytes, before a limit is set, and it keeps what it has. Fails
+        // only on kernels that cannot undo it.
+        let _ = freeze_receive_buffer(&stream.tcp);
         Self { stream: Box::new(stream), refused: false, worn: false }
     }
 

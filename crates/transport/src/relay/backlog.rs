@@ -12,7 +12,6 @@
 use std::{os::fd::AsFd, time::Duration};
 use wicketgate_system::socket_buffers::{
     acknowledged, free_receive_buffer, freeze_receive_buffer, grow_receive_buffer, limit_unsent, round_trip,
-    unfreeze_receive_buffer,
 };
 
 /// Bytes of a direction after which it is limited. The kernel's buffers do not grow before.
@@ -121,11 +120,11 @@ impl Backlog {
         Self::Limited { size, looked: at, acknowledged, round_trip: 0, fast_since: None }
     }
 
-    /// The direction has ended. Removes the limits. Returns whether the source's buffer is too large for another stream.
-    pub(super) fn end(&self, source: &impl AsFd, destination: &impl AsFd) -> bool {
+    /// The direction has ended. The receive buffer stays frozen, so that it is as small for the next stream. Returns whether the
+    /// source's buffer is too large for another stream.
+    pub(super) fn end(&self, destination: &impl AsFd) -> bool {
         if let Self::Limited { .. } = self {
-            // Each call fails only if the connection has ended.
-            let _ = unfreeze_receive_buffer(source);
+            // Fails only if the connection has ended.
             let _ = limit_unsent(destination, None);
         }
         matches!(self, Self::Free)
@@ -189,7 +188,7 @@ mod tests {
             at += LOOK;
             backlog.moved(bytes, at, &source, &destination);
         }
-        backlog.end(&source, &destination)
+        backlog.end(&destination)
     }
 
     #[tokio::test]

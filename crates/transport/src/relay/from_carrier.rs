@@ -73,7 +73,7 @@ pub(super) async fn from_carrier(
             }
             Some(FrameKind::End) => {
                 input.give_back();
-                let is_worn = backlog.end(carrier.lock().as_ref(), tcp.lock().as_ref());
+                let is_worn = backlog.end(tcp.lock().as_ref());
                 state.is_worn.store(is_worn, Ordering::Relaxed);
                 // If the connection has ended, too, closing it sends the FIN.
                 if state.has_ended() {

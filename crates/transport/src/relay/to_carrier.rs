@@ -68,7 +68,7 @@ pub(super) async fn to_carrier(
                 state.mid_record.store(false, Ordering::Relaxed);
                 match bare {
                     Some(_) => {
-                        backlog.end(tcp.as_ref(), carrier.as_ref());
+                        backlog.end(carrier.as_ref());
                         return Ok(());
                     }
                     None => continue,
@@ -85,7 +85,7 @@ pub(super) async fn to_carrier(
         state.tell(|exchange| exchange.asked());
         let at = state.moved();
         if let Behind::End = behind.map_err(Broken::Tcp)? {
-            backlog.end(tcp.as_ref(), carrier.as_ref());
+            backlog.end(carrier.as_ref());
             return Ok(());
         }
         if gather.read(n, at, state.answered.swap(false, Ordering::Relaxed)) {
