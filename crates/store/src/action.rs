@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use wicketgate_model::{ExecutionId, FrontdoorId};
 
 /// After this time without an outcome an action is lost. Far longer than any takes, and than its server tries to record it.
-const LOST_AFTER: SignedDuration = SignedDuration::from_mins(10);
+const LOST_AFTER: SignedDuration = SignedDuration::from_mins(5);
 const LOST: &str =
     "the outcome is not known: before it was recorded, the server ended or its database failed";
 

@@ -11,11 +11,11 @@ use wicketgate_model::{ExecutionId, FrontdoorId};
 use wicketgate_store::{Action, Resource, StoreError, WriteContext};
 use wicketgate_system::backoff::Backoff;
 
-/// Pauses between attempts to record an outcome, and their number: some minutes together. After that, the record ends as that of a
-/// lost action.
+/// Pauses between attempts to record an outcome, and their number: two minutes together, and half a minute more if the database
+/// hangs. After that, the record ends as that of a lost action.
 const FIRST: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(30);
-const ATTEMPTS: usize = 12;
+const ATTEMPTS: usize = 9;
 
 /// Begins an action, which returns what came of it in a sentence, and what its client is told. Returns its execution, and where that
 /// will be told: after the outcome was recorded, if the database answers.

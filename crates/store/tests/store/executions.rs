@@ -46,13 +46,13 @@ fn an_action_ends_with_its_outcome_and_with_no_status_of_its_resource() {
 }
 
 #[test]
-fn an_action_whose_outcome_is_not_recorded_fails_after_ten_minutes() {
+fn an_action_whose_outcome_is_not_recorded_fails_after_five_minutes() {
     on_each(|store| async move {
         let site = Site::new(&store).await;
         let on = Resource::Tunnel(site.tunnel);
         store.begin_action(site.frontdoor, Action::CloseConnections, on, &context()).await.unwrap();
         let begun = actions(&store, &site).await[0].created_at;
-        for (seconds, status) in [(600, ExecutionStatus::Running), (601, ExecutionStatus::Failed)] {
+        for (seconds, status) in [(300, ExecutionStatus::Running), (301, ExecutionStatus::Failed)] {
             store.end_lost_actions(begun + jiff::SignedDuration::from_secs(seconds)).await.unwrap();
             assert_eq!(actions(&store, &site).await[0].status, status, "after {seconds} s");
         }
