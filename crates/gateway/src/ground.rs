@@ -50,8 +50,8 @@ use wicketgate_system::{Mutex, directory_lock::DirectoryLock};
 
 pub use error::GroundError;
 pub(crate) use error::NetworkError;
-use host_firewall::HostFirewall;
 pub(crate) use host_firewall::drops_by_default;
+use host_firewall::{HostFirewall, LINKS};
 pub(crate) use inner_packets::InnerPackets;
 pub(crate) use known_peers::KnownPeers;
 use link_addresses::LinkAddresses;
@@ -376,9 +376,6 @@ impl Ground {
         format!("{}{slot}", links(self.instance))
     }
 }
-
-/// What the names of all gateways' links begin with.
-pub(crate) const LINKS: &str = "wg";
 
 /// The beginning of the names of tunnels' links.
 fn links(instance: u16) -> String {

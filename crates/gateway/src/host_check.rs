@@ -11,7 +11,7 @@ pub use finding::{HostFinding, HostVerdict};
 use crate::{
     Backend, GroundError, IpsecMode,
     capacity::Capacity,
-    ground::{LINKS, drops_by_default, probe},
+    ground::{drops_by_default, probe},
     ipsec::strongswan::{EspSupport, esp_support, small_receive_buffer},
 };
 
@@ -93,7 +93,7 @@ async fn esp(mode: IpsecMode) -> Vec<HostFinding> {
 /// What is certain is seen by packets only, once there are tunnels.
 async fn firewall() -> HostFinding {
     let check = "firewall";
-    match drops_by_default(LINKS).await {
+    match drops_by_default().await {
         Ok(None) => HostFinding::pass(
             check,
             "nftables works, and no chain drops forwarded packets that it does not know",

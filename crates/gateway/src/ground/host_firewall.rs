@@ -44,21 +44,37 @@ const CHANGE_SEEN_WITHIN: Duration = Duration::from_secs(1);
 const READINGS: usize = 3;
 const BETWEEN_READINGS: Duration = Duration::from_millis(30);
 
-/// The cause and the cure if chains of other programs drop what they do not know, and no rule of theirs names links that begin
-/// with `links`.
+/// What the names of all gateways' links begin with.
+pub(super) const LINKS: &str = "wg";
+
+/// The cause and the cure if chains of other programs drop what they do not know, and no rule of theirs names the links of any
+/// gateway.
 ///
 /// # Errors
 /// The host's rules cannot be read.
-pub(crate) async fn drops_by_default(links: &str) -> Result<Option<(String, String)>, NetworkError> {
+pub(crate) async fn drops_by_default() -> Result<Option<(String, String)>, NetworkError> {
     let listed = listing("nft", &["-j", "list", "chains"]).await?;
     let all = foreign_chain::in_forward_hook(&listed).into_iter().chain(foreign_chain::of_legacy().await);
     let mut guilty = Vec::new();
     for chain in all.filter(|chain| chain.drops_by_default) {
-        if !chain.rules().await?.contains(links) {
+        if !names_links(&chain.rules().await?) {
             guilty.push(chain);
         }
     }
-    Ok((!guilty.is_empty()).then(|| explained(&guilty, links)))
+    Ok((!guilty.is_empty()).then(|| explained(&guilty, LINKS)))
+}
+
+/// Whether rules name links of a gateway: `wg1a2b-` and what follows, or all with `wg*` (nftables) and `wg+` (iptables). WireGuard's
+/// links begin in the same way.
+fn names_links(rules: &str) -> bool {
+    rules.match_indices(LINKS).any(|(at, _)| {
+        let rest = &rules[at + LINKS.len()..];
+        let is_instance = |rest: &str| {
+            let (digits, hyphen) = rest.split_at_checked(4)?;
+            Some(digits.bytes().all(|b| b.is_ascii_hexdigit()) && hyphen.starts_with('-'))
+        };
+        rest.starts_with(['*', '+']) || is_instance(rest) == Some(true)
+    })
 }
 
 /// See the module.
@@ -243,6 +259,24 @@ impl HostFirewall {
                  {cure}",
                 names.join(", ")
             );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_of_wireguard_is_none_of_a_gateways() {
+        for ours in [r#"iifname "wg1a2b-*" accept"#, r#"iifname "wg*" accept"#, "-A FORWARD -i wg+ -j ACCEPT"]
+        {
+            assert!(names_links(ours), "{ours}");
+        }
+        for other in
+            [r#"iifname "wg0" accept"#, "-A FORWARD -i wg-office -j ACCEPT", "comment wg", "wg12", ""]
+        {
+            assert!(!names_links(other), "{other}");
         }
     }
 }
