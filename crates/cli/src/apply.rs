@@ -28,7 +28,9 @@ pub(crate) async fn apply(session: &Session, matches: &ArgMatches) -> Result<(),
     let files: Vec<String> = matches.get_many("file").into_iter().flatten().cloned().collect();
     let (only_plan, yes) = (matches.get_flag("plan"), matches.get_flag("yes"));
     let reads_input = files.iter().any(|file| file == "-");
-    let can_ask = io::stdin().is_terminal() && io::stderr().is_terminal() && !reads_input;
+    // Who agrees has seen the whole plan.
+    let shows_plan = io::stdout().is_terminal() && output(matches).jq.is_none();
+    let can_ask = io::stdin().is_terminal() && io::stderr().is_terminal() && shows_plan && !reads_input;
     if !only_plan && !yes && !can_ask {
         return Err(Failed::usage(
             "without a terminal, apply cannot ask: give --yes, or --plan to see what would change",

@@ -110,9 +110,8 @@ pub(crate) async fn enrol(session: &Session, matches: &ArgMatches) -> Result<(),
     if code.is_empty() || !code.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
         return Err(Failed::other("the server's answer has no enrolment code: is it a Wicketgate server?"));
     }
-    let host = session.client.base().host_str().unwrap_or("GATEWAY").to_owned();
-    let server =
-        matches.get_one::<String>("agent-server").cloned().unwrap_or_else(|| format!("https://{host}:8443"));
+    let given = matches.get_one::<String>("agent-server").map(String::as_str);
+    let server = agent_server(given, &made);
     let mut out = io::stdout().lock();
     // The shell's own echo: the code is in no process list.
     writeln!(
@@ -125,6 +124,13 @@ pub(crate) async fn enrol(session: &Session, matches: &ArgMatches) -> Result<(),
         text(&made, "expiresAt")
     ));
     Ok(())
+}
+
+/// Where an agent of the private network connects to: as the flag says, or as the server does.
+fn agent_server<'a>(given: Option<&'a str>, made: &'a Value) -> &'a str {
+    // It is printed for a shell.
+    let is_plain = |url: &&str| url.bytes().all(|b| b.is_ascii_alphanumeric() || b":/.-[]".contains(&b));
+    given.or_else(|| made["agentServer"].as_str().filter(is_plain)).unwrap_or("https://GATEWAY:8443")
 }
 
 /// What is wrong, first; then how many of each kind there are.
@@ -172,4 +178,19 @@ pub(crate) async fn status(session: &Session, matches: &ArgMatches) -> Result<()
         writeln!(out, "{:<10} {:>6}, of which {} not ready", kind.plural, counts["all"], counts["notReady"])?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_is_sent_where_the_flag_or_the_server_says() {
+        let made = json!({"agentServer": "https://[2001:db8::1]:8443"});
+        assert_eq!(agent_server(None, &made), "https://[2001:db8::1]:8443");
+        assert_eq!(agent_server(Some("https://gw.example"), &made), "https://gw.example");
+        let unknown = "https://GATEWAY:8443";
+        assert_eq!(agent_server(None, &json!({})), unknown);
+        assert_eq!(agent_server(None, &json!({"agentServer": "https://gw;reboot"})), unknown);
+    }
 }

@@ -132,6 +132,9 @@ fn step(document: Document, present: Value, references: &References) -> Option<S
 fn impossible(document: &Document, present: &Value) -> Vec<String> {
     let Document { kind, name, place, properties, .. } = document;
     let mut faults = Vec::new();
+    if present["status"] == "DELETING" {
+        faults.push(format!("{place}: {} {name} is being deleted: apply again when it is gone", kind.name));
+    }
     match (present.is_null(), kind.create) {
         (true, None) => faults.push(format!(
             "{place}: there is no {} {name}, and an agent has to make it: `wicketgate agent enroll`",

@@ -52,12 +52,19 @@ pub(crate) async fn references(
                 // An id of another form is no filter.
                 let query = [(filter.to_owned(), said.to_owned())];
                 let one: Result<Vec<Value>, _> =
-                    session.client.list(&list, &query, Some(1)).try_collect().await;
+                    session.client.list(&list, &query, Some(2)).try_collect().await;
                 match one {
                     Ok(all) => found.extend(all),
                     Err(failure) if failure.is_wrong_request() => {}
                     Err(failure) => return Err(failure.into()),
                 }
+            }
+            found.sort_by_key(|one| one["id"].to_string());
+            found.dedup_by_key(|one| one["id"].clone());
+            if found.len() > 1 {
+                let (place, kinds) = (document.place_of(property), kind.plural);
+                faults.push(format!("{place}: {property}: several {kinds} are called {said}: write the id"));
+                continue;
             }
             let is_planned = documents.iter().any(|one| one.kind.name == kind.name && one.name == said);
             match found.first() {
