@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use wicketgate_lab::Process;
 
-use crate::harness::{PATIENCE, agent_executable, lab, wicketgate_executable};
+use crate::harness::{PATIENCE, World, agent_executable, lab, wicketgate_executable};
 
 fn packaged(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/etc").join(name)
@@ -122,4 +122,16 @@ fn up_takes_its_settings_from_a_file_reads_it_again_and_notifies_the_service_man
     reload(&text, "was read again changed=\"log\"")?;
     up.stop(Duration::from_secs(30))?;
     manager.until("STOPPING=1")
+}
+
+#[test]
+fn a_hangup_stops_a_program_without_a_file_in_order() -> Result<()> {
+    let mut world = World::loopback().start()?;
+    let process = &mut world.gateway.process;
+    let pid = i32::try_from(process.pid()).ok().and_then(Pid::from_raw).context("no such process")?;
+    kill_process(pid, Signal::HUP)?;
+    let status = process.wait(PATIENCE)?;
+    ensure!(status.success() && process.said().contains("signal=\"SIGHUP\""), "{status}\n{}", process.tail());
+    world.restart()?;
+    world.end()
 }

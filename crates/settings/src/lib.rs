@@ -123,10 +123,7 @@ fn parsed<P: Parser>(arguments: &[OsString]) -> Result<(P, Option<FileAndFlags>)
 }
 
 /// The file that the command line names, and the flags that the command line or the environment has.
-fn configured(
-    command: &Command,
-    arguments: &[OsString],
-) -> Result<Option<(SettingsFile, BTreeSet<String>)>, SettingsError> {
+fn configured(command: &Command, arguments: &[OsString]) -> Result<Option<FileAndFlags>, SettingsError> {
     // A required flag may be in the file. What is wrong on the command line itself is reported by the second parse.
     let matches = command.clone().ignore_errors(true).try_get_matches_from(arguments);
     let Ok(matches) = matches else { return Ok(None) };
