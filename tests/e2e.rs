@@ -7,6 +7,7 @@ mod agents;
 mod alerts;
 mod applications;
 mod apply;
+mod apply_accounts;
 mod backpressure;
 mod black_hole;
 mod charon_crash;

@@ -1,6 +1,6 @@
 //! `apply`: files that say what there should be. A second run changes nothing, and a wrong file changes nothing either.
 
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use crate::harness::{
     user::User,
 };
 
-const TUNNEL: &str = "\
+pub(crate) const TUNNEL: &str = "\
 kind: tunnel
 name: customer-a
 locationId: local
@@ -33,13 +33,13 @@ fn share(name: &str, port: u16) -> String {
 }
 
 /// A user with an agent in the environment `app`, and a folder with a key.
-struct Scene<'a> {
-    user: User<'a>,
-    folder: std::path::PathBuf,
+pub(crate) struct Scene<'a> {
+    pub(crate) user: User<'a>,
+    pub(crate) folder: std::path::PathBuf,
 }
 
 impl<'a> Scene<'a> {
-    fn new(world: &'a World) -> Result<Self> {
+    pub(crate) fn new(world: &'a World) -> Result<Self> {
         let user = User::new(world, "user")?;
         user.sign_in()?;
         let environment = user.json("env list")?;
@@ -51,7 +51,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Exit status, standard output and standard error of `apply` of a file with this text.
-    fn apply(&self, text: &str, flags: &str) -> Result<(i32, String, String)> {
+    pub(crate) fn apply(&self, text: &str, flags: &str) -> Result<(i32, String, String)> {
         let file = self.folder.join("net.yaml");
         fs::write(&file, text)?;
         let file = file.display().to_string();
@@ -66,7 +66,7 @@ impl<'a> Scene<'a> {
     }
 
     /// What one run prints.
-    fn shown(&self, text: &str, flags: &str) -> Result<String> {
+    pub(crate) fn shown(&self, text: &str, flags: &str) -> Result<String> {
         let (status, out, words) = self.apply(text, flags)?;
         Ok(format!("{out}\n--- standard error\n{words}\n--- exit status {status}"))
     }
@@ -152,36 +152,6 @@ fn a_failure_in_the_middle_says_what_was_done_and_a_second_run_goes_on() -> Resu
         status == 0 && out.contains("2 to create, 0 to update, 0 to replace, 0 to delete, 2 unchanged"),
         "{out}{words}"
     );
-    world.end()
-}
-
-#[test]
-fn the_secret_of_an_account_goes_to_its_file_only() -> Result<()> {
-    let world = World::loopback().start()?;
-    let (_agent, _) = world.agent("agent")?;
-    let scene = Scene::new(&world)?;
-    let account = "kind: account\nname: deploy\nscopes: [frontdoor.read]\nclientSecretFile: keys/deploy\n";
-    let signs_in = || -> Result<bool> {
-        let file = scene.folder.join("keys/deploy");
-        assert_eq!(fs::metadata(&file)?.permissions().mode() & 0o777, 0o600);
-        let accounts = scene.user.json("account list")?;
-        let id = text(&accounts[0], "clientId")?;
-        let file = file.display().to_string();
-        let args =
-            ["login", "--server", &world.url(), "--account", id, "--secret-file", &file, "--name", "deploy"];
-        Ok(scene.user.run(&args, "")?.status.success())
-    };
-    let (status, out, words) = scene.apply(account, "--yes")?;
-    let secret = fs::read_to_string(scene.folder.join("keys/deploy"))?;
-    ensure!(status == 0 && !format!("{out}{words}").contains(secret.trim()), "{status}: {words}");
-    ensure!(signs_in()?, "the secret is wrong");
-    scene.user.sign_in()?;
-    assert_eq!(scene.apply(account, "--plan")?.0, 0);
-    let more = account.replace("frontdoor.read", "frontdoor.write, frontdoor.read");
-    insta::assert_snapshot!("plan_of_a_replacement", scene.shown(&more, "--plan")?);
-    assert_eq!(scene.apply(&more, "--yes")?.0, 0);
-    ensure!(fs::read_to_string(scene.folder.join("keys/deploy"))? != secret, "the secret is the old one");
-    ensure!(signs_in()?, "the new secret is wrong");
     world.end()
 }
 

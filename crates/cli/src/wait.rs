@@ -6,9 +6,15 @@ use std::{
 };
 
 use serde_json::Value;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, sleep, timeout},
+};
+use wicketgate_system::program::StopSignals;
 
-use crate::{context::Session, failed::Failed, kind::Kind, path_view::hop_of, session::text, table::cell};
+use crate::{
+    context::Session, failed::Failed, kind::Kind, path_view::hop_of, say::say, session::text, table::cell,
+};
 
 /// Between two looks: a share is deployed within a fraction of a second.
 const LOOK: Duration = Duration::from_millis(200);
@@ -54,13 +60,31 @@ impl Drop for LiveLine {
     }
 }
 
-/// What comes of `work`, unless the user interrupts it with Ctrl-C.
+/// What comes of `work`, unless the user interrupts it, with Ctrl-C as a rule.
 pub(crate) async fn or_interrupted<T>(work: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
+    unless_interrupted(&Mutex::new(()), work).await
+}
+
+/// Like [`or_interrupted`], but an interruption waits while `work` holds `whole`.
+pub(crate) async fn unless_interrupted<T>(
+    whole: &Mutex<()>,
+    work: impl Future<Output = Result<T, Failed>>,
+) -> Result<T, Failed> {
+    let mut signals = StopSignals::new(false).map_err(|error| Failed::other(format!("{error:#}")))?;
+    let interrupted = async {
+        signals.next().await;
+        if whole.try_lock().is_err() {
+            say("interrupted: the present step is completed first");
+            drop(whole.lock().await);
+        }
+    };
     tokio::select! {
-        result = work => result,
-        _ = tokio::signal::ctrl_c() => {
+        // Before the work goes on to another step.
+        biased;
+        () = interrupted => {
             Err(Failed::Interrupted("interrupted: what the server has accepted goes on there".to_owned()))
         }
+        result = work => result,
     }
 }
 

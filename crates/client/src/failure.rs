@@ -83,6 +83,11 @@ impl Failure {
         }
     }
 
+    /// Whether the server may have done what was asked, although its answer has not arrived.
+    pub fn is_without_answer(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::NoApi { .. } | Self::TooLarge(_))
+    }
+
     /// Whether the resource does not exist.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Refused { status: 404, .. })

@@ -6,7 +6,7 @@ use std::{
     fs::{self, DirBuilder, File},
     io::{self, Read as _, Write},
     os::unix::fs::{DirBuilderExt, PermissionsExt},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use tempfile::{Builder, NamedTempFile};
@@ -27,8 +27,33 @@ pub fn private_dir(dir: &Path) -> io::Result<()> {
 
 /// Replaces the file, mode 0600.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    write_beside(path, content)?.persist(path)?;
-    File::open(parent(path))?.sync_all()
+    prepare(path)?.write(content)
+}
+
+/// A file that is to be written, in a folder that can be written. Without a write, nothing changes.
+#[derive(Debug)]
+pub struct PreparedFile {
+    path: PathBuf,
+    beside: NamedTempFile,
+}
+
+/// Prepares to replace the file, for content that cannot be had a second time.
+///
+/// # Errors
+/// Files cannot be created in its folder, or it is a folder itself.
+pub fn prepare(path: &Path) -> io::Result<PreparedFile> {
+    if path.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    Ok(PreparedFile { path: path.to_owned(), beside: beside(path)? })
+}
+
+impl PreparedFile {
+    /// Writes the file, mode 0600.
+    pub fn write(self, content: &[u8]) -> io::Result<()> {
+        filled(self.beside, content)?.persist(&self.path)?;
+        File::open(parent(&self.path))?.sync_all()
+    }
 }
 
 /// Creates the file, mode 0600.
@@ -36,7 +61,7 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
 /// # Errors
 /// `AlreadyExists`: the file exists.
 pub fn create(path: &Path, content: &[u8]) -> io::Result<()> {
-    write_beside(path, content)?.persist_noclobber(path)?;
+    filled(beside(path)?, content)?.persist_noclobber(path)?;
     File::open(parent(path))?.sync_all()
 }
 
@@ -81,8 +106,11 @@ pub fn read_secret(path: &Path) -> io::Result<String> {
 }
 
 /// A temporary file beside its destination, of mode 0600.
-fn write_beside(path: &Path, content: &[u8]) -> io::Result<NamedTempFile> {
-    let mut file = Builder::new().prefix(UNFINISHED).tempfile_in(parent(path))?;
+fn beside(path: &Path) -> io::Result<NamedTempFile> {
+    Builder::new().prefix(UNFINISHED).tempfile_in(parent(path))
+}
+
+fn filled(mut file: NamedTempFile, content: &[u8]) -> io::Result<NamedTempFile> {
     file.write_all(content)?;
     file.as_file().sync_all()?;
     Ok(file)
@@ -113,6 +141,10 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"three");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::metadata(&state).unwrap().permissions().mode() & 0o777, 0o700);
+        drop(prepare(&path).unwrap());
+        assert_eq!(fs::read(&path).unwrap(), b"three");
+        assert_eq!(prepare(&state).unwrap_err().kind(), io::ErrorKind::IsADirectory);
+        assert_eq!(prepare(&state.join("none/key")).unwrap_err().kind(), io::ErrorKind::NotFound);
         assert_eq!(fs::read_dir(&state).unwrap().count(), 1, "nothing is left beside it");
     }
 }

@@ -2,15 +2,15 @@
 
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
-use tokio::time::Instant;
+use tokio::{sync::Mutex, time::Instant};
 use wicketgate_client::Method;
-use wicketgate_system::private_file;
 
 use super::{
     difference::{is_as_planned, patch},
     document::{Document, REFERENCES},
     plan::{Deed, Plan, Step},
     references::References,
+    secret_out::SecretOut,
 };
 use crate::{
     context::Session,
@@ -18,7 +18,7 @@ use crate::{
     kind::Kind,
     say::say,
     session::{escaped, text},
-    wait::{Patience, or_interrupted},
+    wait::{Patience, unless_interrupted},
 };
 
 const CHANGED: &str = "it has changed since the plan was made: apply again";
@@ -30,17 +30,18 @@ pub(crate) async fn carry_out(
     references: References,
     patience: Patience,
 ) -> Result<(), Failed> {
-    let (begin, written) = (Instant::now(), Vec::new());
-    let mut work = Work { session, references, patience, begin, written, has_deleted: false };
+    let secrets: Vec<_> = plan.steps.iter().map(SecretOut::of).collect::<Result<_, _>>()?;
+    let (begin, written, whole) = (Instant::now(), Vec::new(), Mutex::new(()));
+    let mut work = Work { session, references, patience, begin, written, whole: &whole, has_deleted: false };
     let mut done = 0;
     let all = async {
-        for step in &plan.steps {
-            work.take(step).await.map_err(|failed| failed.about(&named(step)))?;
+        for (step, secret) in plan.steps.iter().zip(secrets) {
+            work.take(step, secret).await.map_err(|failed| failed.about(&named(step)))?;
             done += 1;
         }
         work.settle().await
     };
-    let result = or_interrupted(all).await;
+    let result = unless_interrupted(&whole, all).await;
     result.map_err(|failed| failed.with(&left(plan, done, work.has_deleted)))
 }
 
@@ -71,21 +72,23 @@ struct Work<'a> {
     begin: Instant,
     /// What settles, and where it is.
     written: Vec<(&'static Kind, String)>,
+    /// Held by what an interruption must not divide.
+    whole: &'a Mutex<()>,
     /// What the current step replaces.
     has_deleted: bool,
 }
 
 impl Work<'_> {
-    async fn take(&mut self, step: &Step) -> Result<(), Failed> {
+    async fn take(&mut self, step: &Step, secret: Option<SecretOut<'_>>) -> Result<(), Failed> {
         let list = self.session.list_path(step.kind).await?;
         let path = format!("{list}/{}", escaped(text(&step.present, step.kind.id)));
         match (step.deed, &step.document) {
-            (Deed::Create, Some(document)) => self.create(&list, document).await?,
+            (Deed::Create, Some(document)) => self.create(&list, document, secret).await?,
             (Deed::Update, Some(_)) => self.update(path, step).await?,
             (Deed::Replace, Some(document)) => {
                 self.delete(&path, step).await?;
                 self.has_deleted = true;
-                self.create(&list, document).await?;
+                self.create(&list, document, secret).await?;
                 self.has_deleted = false;
             }
             _ => self.delete(&path, step).await?,
@@ -94,20 +97,27 @@ impl Work<'_> {
         Ok(())
     }
 
-    async fn create(&mut self, list: &str, document: &Document) -> Result<(), Failed> {
+    async fn create(
+        &mut self,
+        list: &str,
+        document: &Document,
+        secret: Option<SecretOut<'_>>,
+    ) -> Result<(), Failed> {
         let mut body = Value::Object(document.properties.clone());
         self.refer(&mut body)?;
         if let Some((_, key)) = &document.key {
             body["preSharedKey"] = key.expose_secret().into();
         }
-        let made = self.session.client.write(Method::POST, list, Some(&body), None).await?;
-        if let (Some(file), Some(secret)) = (&document.secret_file, made["clientSecret"].as_str()) {
-            private_file::replace(file.as_ref(), format!("{secret}\n").as_bytes()).map_err(|error| {
-                Failed::other(format!(
-                    "{file} cannot be written: {error}. The account's secret is lost: delete it"
-                ))
-            })?;
-        }
+        let _whole = match secret {
+            Some(_) => Some(self.whole.lock().await),
+            None => None,
+        };
+        let made = self.session.client.write(Method::POST, list, Some(&body), None).await;
+        let made = match (made, secret) {
+            (Ok(made), Some(secret)) => secret.write(&made).map(|()| made)?,
+            (Err(failure), Some(secret)) => return Err(secret.advise(failure)),
+            (made, None) => made?,
+        };
         self.references.learn(document.kind, &made);
         self.note(document.kind, format!("{list}/{}", text(&made, document.kind.id)));
         Ok(())

@@ -66,6 +66,10 @@ pub(crate) fn read(files: &[String]) -> Result<Vec<Document>, Failed> {
         if let Some(first) = all[..n].iter().find(is_same) {
             faults.push(format!("{}: {} {} is also at {}", one.place, one.kind.name, one.name, first.place));
         }
+        let has_file = |other: &&Document| one.secret_file.is_some() && other.secret_file == one.secret_file;
+        if let Some(first) = all[..n].iter().find(has_file) {
+            faults.push(format!("{}: {SECRET_OUT} is that of account {} too", one.place, first.name));
+        }
     }
     refused(faults)?;
     Ok(all)

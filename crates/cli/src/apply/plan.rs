@@ -241,13 +241,20 @@ impl Deed {
     }
 }
 
+impl Step {
+    /// The file that the secret of the account is written to.
+    pub(crate) fn secret_file(&self) -> Option<&str> {
+        self.document.as_ref()?.secret_file.as_deref()
+    }
+}
+
 impl Plan {
     /// For programs.
     pub(crate) fn as_json(&self) -> Value {
         let steps = self.steps.iter().map(|step| {
             let says: Vec<_> = step.effects.iter().map(|effect| effect.says).collect();
             let changes = step.changes.iter();
-            json!({
+            let mut shown = json!({
                 "action": step.deed.word(),
                 "kind": step.kind.name,
                 "name": step.name,
@@ -255,7 +262,11 @@ impl Plan {
                 "effects": says,
                 "cutsConnections": step.effects.iter().any(|effect| effect.cuts),
                 "needsSiteConfiguration": step.effects.iter().any(|effect| effect.reconfigures),
-            })
+            });
+            if let Some(file) = step.secret_file() {
+                shown["clientSecretFile"] = file.into();
+            }
+            shown
         });
         json!({"steps": steps.collect::<Vec<_>>(), "unchanged": self.unchanged})
     }

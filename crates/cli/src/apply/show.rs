@@ -1,6 +1,9 @@
 //! A plan as people read it: each resource with its changes, and with what they do to others.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    path::Path,
+};
 
 use anstyle::{AnsiColor, Style};
 use serde_json::Value;
@@ -46,6 +49,10 @@ fn draw_step(step: &Step, screen: &Screen, out: &mut impl Write) -> io::Result<(
             Deed::Create => writeln!(out, "    {property}: {new}")?,
             _ => writeln!(out, "    {property}: {} → {new}", value(&change.old))?,
         }
+    }
+    if let Some(file) = step.secret_file() {
+        let how = if Path::new(file).exists() { "overwritten" } else { "created" };
+        writeln!(out, "    clientSecretFile: {} ({how})", cell(&file.into()))?;
     }
     for effect in &step.effects {
         let (mark, style) = if effect.cuts { ("!", warning) } else { ("*", Style::new()) };

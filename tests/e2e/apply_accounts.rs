@@ -1,0 +1,178 @@
+//! API accounts in `apply`: their secrets go to files, and are not lost.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::{Shutdown, SocketAddr, TcpStream},
+    os::unix::fs::PermissionsExt as _,
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread,
+};
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+
+use super::apply::{Scene, TUNNEL};
+use crate::harness::{PATIENCE, World, targets::serve, text, user::User};
+
+const ACCOUNT: &str =
+    "kind: account\nname: deploy\nscopes: [frontdoor.read]\nclientSecretFile: keys/deploy\n";
+
+#[test]
+fn the_secret_of_an_account_goes_to_its_file_only() -> Result<()> {
+    let world = World::loopback().start()?;
+    let (_agent, _) = world.agent("agent")?;
+    let scene = Scene::new(&world)?;
+    let account = ACCOUNT;
+    let signs_in = || -> Result<bool> {
+        let file = scene.folder.join("keys/deploy");
+        assert_eq!(fs::metadata(&file)?.permissions().mode() & 0o777, 0o600);
+        let accounts = scene.user.json("account list")?;
+        let id = text(&accounts[0], "clientId")?;
+        let file = file.display().to_string();
+        let args =
+            ["login", "--server", &world.url(), "--account", id, "--secret-file", &file, "--name", "deploy"];
+        Ok(scene.user.run(&args, "")?.status.success())
+    };
+    let (status, out, words) = scene.apply(account, "--yes")?;
+    let secret = fs::read_to_string(scene.folder.join("keys/deploy"))?;
+    ensure!(status == 0 && !format!("{out}{words}").contains(secret.trim()), "{status}: {words}");
+    ensure!(signs_in()?, "the secret is wrong");
+    scene.user.sign_in()?;
+    assert_eq!(scene.apply(account, "--plan")?.0, 0);
+    let more = account.replace("frontdoor.read", "frontdoor.write, frontdoor.read");
+    insta::assert_snapshot!("plan_of_a_replacement", scene.shown(&more, "--plan")?);
+    assert_eq!(scene.apply(&more, "--yes")?.0, 0);
+    ensure!(fs::read_to_string(scene.folder.join("keys/deploy"))? != secret, "the secret is the old one");
+    ensure!(signs_in()?, "the new secret is wrong");
+    world.end()
+}
+
+#[test]
+fn an_account_whose_secret_cannot_be_written_is_not_created() -> Result<()> {
+    let world = World::loopback().start()?;
+    let scene = Scene { user: User::new(&world, "user")?, folder: world.lab.dir("files")? };
+    scene.user.sign_in()?;
+    // The folder of the first does not exist, and the second is a folder.
+    let there = ACCOUNT.replace("keys/", "");
+    for account in [ACCOUNT, &there.replace("File: deploy", "File: ../files")] {
+        let shown = scene.shown(&format!("{TUNNEL}---\n{account}").replace("preSh", "#"), "--yes")?;
+        ensure!(shown.contains("Nothing was changed."), "{shown}");
+        ensure!(shown.contains("clientSecretFile: ") && shown.contains(" cannot be written: "), "{shown}");
+        assert_eq!(
+            (scene.user.json("account list")?, scene.user.json("tunnel list")?),
+            (json!([]), json!([]))
+        );
+    }
+    let (_, _, words) =
+        scene.apply(&format!("{there}---\n{}", there.replace("name: deploy", "name: b")), "--yes")?;
+    ensure!(words.contains("clientSecretFile is that of account deploy too"), "{words}");
+
+    // Its folder goes while the account is created.
+    fs::create_dir(scene.folder.join("keys"))?;
+    let on: SocketAddr = ([127, 0, 0, 1], 9999).into();
+    let creation = creation_held_back(&world, on)?;
+    let line = line_over(&scene, on, ACCOUNT)?;
+    let terminal = scene.user.on_terminal("lost", &line)?;
+    let answer = creation.recv_timeout(PATIENCE)?;
+    fs::remove_dir_all(scene.folder.join("keys"))?;
+    drop(answer);
+    let screen = terminal.ends()?;
+    let id = scene.user.json("account list")?;
+    let cure = format!("run `wicketgate account delete {}`, and apply again", text(&id[0], "clientId")?);
+    ensure!(screen.contains(&cure) && screen.contains("status=1"), "{screen}");
+    world.end()
+}
+
+#[test]
+fn an_interruption_does_not_lose_the_secret_of_an_account() -> Result<()> {
+    let world = World::loopback().start()?;
+    let (_agent, _) = world.agent("agent")?;
+    let scene = Scene::new(&world)?;
+    let on: SocketAddr = ([127, 0, 0, 1], 9999).into();
+    let creation = creation_held_back(&world, on)?;
+    let line = line_over(&scene, on, &format!("{ACCOUNT}---\n{}", ACCOUNT.replace("deploy", "later")))?;
+    let mut terminal = scene.user.on_terminal("screen", &line)?;
+    let answer = creation.recv_timeout(PATIENCE)?;
+    terminal.types("\u{3}")?;
+    terminal.shows("interrupted: the present step is completed first")?;
+    drop(answer);
+    let screen = terminal.ends()?;
+    ensure!(screen.contains("status=130"), "{screen}");
+    ensure!(screen.contains("Done: create account deploy.\r\nNot done: create account later."), "{screen}");
+    assert!(!scene.folder.join("keys/later").exists(), "the second step was taken");
+    let file = scene.folder.join("keys/deploy");
+    assert_eq!(fs::metadata(&file)?.permissions().mode() & 0o777, 0o600);
+    let (accounts, file) = (scene.user.json("account list")?, file.display().to_string());
+    let id = text(&accounts[0], "clientId")?;
+    scene
+        .user
+        .says(&format!("login --server {} --account {id} --secret-file {file} --name deploy", world.url()))?;
+
+    // An answer that is lost leaves an account whose secret nobody has.
+    scene.user.sign_in()?;
+    let on: SocketAddr = ([127, 0, 0, 1], 9998).into();
+    let creation = creation_held_back(&world, on)?;
+    let line = line_over(&scene, on, &ACCOUNT.replace("deploy", "lost"))?;
+    let terminal = scene.user.on_terminal("lost", &line)?;
+    creation.recv_timeout(PATIENCE)?.0.shutdown(Shutdown::Both)?;
+    let screen = terminal.ends()?;
+    ensure!(screen.contains("delete it with `wicketgate account delete lost`"), "{screen}");
+    ensure!(!scene.folder.join("keys/lost").exists(), "a secret from nowhere");
+    world.end()
+}
+
+/// An answer of the server that the client has not yet got. Dropped, it goes to the client.
+struct HeldBack(TcpStream, #[expect(dead_code, reason = "its end is the signal")] mpsc::Sender<()>);
+
+/// A way to the API at `on`, on which the answers to the creation of accounts are held back.
+fn creation_held_back(world: &World, on: SocketAddr) -> Result<mpsc::Receiver<HeldBack>> {
+    let (tell, held) = mpsc::channel();
+    let (outside, api): (_, SocketAddr) =
+        (world.outside.clone(), world.url().replace("http://", "").parse()?);
+    serve(&world.outside, on, move |mut client| {
+        let Ok(mut server) = outside.connect(api, PATIENCE) else { return };
+        let is_creation = AtomicBool::new(false);
+        let mut piece = vec![0; 1 << 16];
+        thread::scope(|scope| {
+            let (Ok(mut from), Ok(mut to)) = (client.try_clone(), server.try_clone()) else { return };
+            let is_creation = &is_creation;
+            scope.spawn(move || {
+                let mut piece = vec![0; 1 << 16];
+                while let Ok(n @ 1..) = from.read(&mut piece) {
+                    let is_post = piece[..n].starts_with(b"POST /frontdoor/v2/api-accounts ");
+                    is_creation.fetch_or(is_post, Ordering::SeqCst);
+                    if to.write_all(&piece[..n]).is_err() {
+                        return;
+                    }
+                }
+                let _ = to.shutdown(Shutdown::Both);
+            });
+            while let Ok(n @ 1..) = server.read(&mut piece) {
+                if is_creation.swap(false, Ordering::SeqCst)
+                    && let Ok(line) = client.try_clone()
+                {
+                    let (let_go, gone) = mpsc::channel();
+                    let _ = tell.send(HeldBack(line, let_go));
+                    let _ = gone.recv();
+                }
+                if client.write_all(&piece[..n]).is_err() {
+                    break;
+                }
+            }
+            let _ = client.shutdown(Shutdown::Both);
+        });
+    })?;
+    Ok(held)
+}
+
+/// The line of a shell that applies a file with this text over another way to the API.
+fn line_over(scene: &Scene<'_>, on: SocketAddr, text: &str) -> Result<String> {
+    let (file, token) = (scene.folder.join("net.yaml"), scene.user.world.gateway.data.join("admin.token"));
+    fs::write(&file, text)?;
+    let (file, token) = (file.display(), token.display());
+    Ok(format!("wicketgate apply -y -f {file} --server http://{on} --token-file {token}; echo status=$?"))
+}
