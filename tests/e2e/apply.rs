@@ -140,6 +140,54 @@ fn a_wrong_file_changes_nothing_and_each_fault_has_its_line() -> Result<()> {
 }
 
 #[test]
+fn null_stands_for_what_the_server_chooses() -> Result<()> {
+    let world = World::loopback().start()?;
+    let (_agent, _) = world.agent("agent")?;
+    let scene = Scene::new(&world)?;
+    let nulls = |schema: &str, kept: &[&str]| -> Result<String> {
+        let document: Value = serde_json::from_str(include_str!("../../docs/openapi.json"))?;
+        let schema = &document["components"]["schemas"][schema];
+        let properties = schema["properties"].as_object().context("no properties")?;
+        let is_optional = |name: &&String| {
+            let about = &properties[*name];
+            let required = schema["required"].as_array().is_some_and(|all| all.contains(&json!(name)));
+            let is_read = about["readOnly"] == true || about["writeOnly"] == true;
+            !required && !is_read && !kept.contains(&name.as_str())
+        };
+        Ok(properties.keys().filter(is_optional).map(|name| format!("{name}: null\n")).collect())
+    };
+    let tunnel = format!("{TUNNEL}{}", nulls("IpsecTunnelRequest", &["tags"])?);
+    let kept = ["tags", "expiresAt", "allowedSources", "envId"];
+    let share = format!("{}{}", share("database", 9000), nulls("IpsecShareRequest", &kept)?);
+    assert!(tunnel.contains("peerId: null") && share.contains("locationId: null"), "{tunnel}{share}");
+    let both = format!("{tunnel}{share}");
+    for (flags, unchanged) in [("--yes", 0), ("--plan", 2)] {
+        let (status, out, words) = scene.apply(&both, flags)?;
+        ensure!(status == 0 && out.contains(&format!("{unchanged} unchanged")), "{out}{words}");
+        let note = "loadBalancerIp: null changes nothing, since the server keeps 127.64.0.1: write";
+        ensure!(words.contains(note) == (unchanged > 0), "{words}");
+    }
+    scene.user.says("tunnel update customer-a --peer-id vpn.example.org --wait")?;
+    let bare = "kind: tunnel\nname: customer-a\npeerId: null\n";
+    let (status, out, _) = scene.apply(bare, "--yes")?;
+    ensure!(status == 0 && out.contains("peerId: vpn.example.org → 203.0.113.2"), "{out}");
+    assert_eq!(scene.user.json("tunnel get customer-a")?["peerId"], "203.0.113.2");
+    let (status, out, _) = scene.apply(bare, "--plan")?;
+    ensure!(status == 0 && out.contains("1 unchanged"), "{out}");
+    let (status, _, words) = scene.apply("kind: share\nname: database\ntarget: null\n", "--yes")?;
+    ensure!(status == 2 && words.contains("a share needs target: it cannot be null"), "{words}");
+
+    for (args, words) in [("execution get ..", "executions/.. is no path"), ("location get .", "is no path")]
+    {
+        let (status, said) = scene.user.fails(args)?;
+        ensure!(status == 1 && said.contains(words), "{args}: {said}");
+    }
+    let (status, _, words) = scene.apply(&format!("{bare}id: ..\n"), "--yes")?;
+    ensure!(status == 1 && words.contains("ipsec-tunnels/.. is no path of the API"), "{words}");
+    world.end()
+}
+
+#[test]
 fn a_failure_in_the_middle_says_what_was_done_and_a_second_run_goes_on() -> Result<()> {
     let world = World::loopback().start()?;
     let (_agent, _) = world.agent("agent")?;

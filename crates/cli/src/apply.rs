@@ -46,6 +46,7 @@ pub(crate) async fn apply(session: &Session, matches: &ArgMatches) -> Result<(),
     }
     let documents = document::read(&files)?;
     let (plan, references) = Plan::of(session, documents, prune.flatten()).await?;
+    plan.notes.iter().for_each(|note| say(note));
     let output = output(matches);
     let mut out = io::stdout().lock();
     match output.form {

@@ -145,8 +145,17 @@ impl ApiClient {
         Ok((json(answer).await?, etag))
     }
 
+    /// The address of `path`, which has to be exactly below the server's: a segment `..` leads elsewhere, to another resource.
+    fn at(&self, path: &str) -> Result<Url, Failure> {
+        let wrong = || Failure::Path(path.to_owned());
+        let url = self.base.join(path).map_err(|_| wrong())?;
+        let is_whole =
+            !path.split('/').any(str::is_empty) && url.path() == self.base.path().to_owned() + path;
+        if is_whole && url.query().is_none() && url.fragment().is_none() { Ok(url) } else { Err(wrong()) }
+    }
+
     pub(crate) async fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, Failure> {
-        let url = self.base.join(path).map_err(|_| Failure::Path(path.to_owned()))?;
+        let url = self.at(path)?;
         let request = self.http.request(method, url).header(header::ACCEPT, "application/json");
         Ok(match &self.credentials {
             None => request,
@@ -190,8 +199,11 @@ impl ApiClient {
 
     /// Exchanges an account's secret for a token.
     async fn exchange(&self, id: &str, secret: &SecretString) -> Result<SecretString, Failure> {
-        let url = self.base.join("oauth/token").map_err(|_| Failure::Path("oauth/token".to_owned()))?;
-        let request = self.http.post(url).basic_auth(id, Some(secret.expose_secret())).timeout(ANSWER);
+        let request = self
+            .http
+            .post(self.at("oauth/token")?)
+            .basic_auth(id, Some(secret.expose_secret()))
+            .timeout(ANSWER);
         let request = request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
         let answer = request.body("grant_type=client_credentials").send().await;
         let answer = answer.map_err(|e| Failure::unreachable(&self.base, &e))?;
@@ -226,4 +238,41 @@ async fn body(mut answer: Response) -> Result<Vec<u8>, Failure> {
         all.extend_from_slice(&part);
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_leads_nowhere_else() {
+        for base in ["http://gw.example", "https://gw.example/wicketgate"] {
+            let client = ApiClient::new(base.parse().unwrap(), None, None).unwrap();
+            for path in ["frontdoor/v2", "oauth/token", "frontdoor/v2/a/ipsec-tunnels/%2F..", "a/...", "a/.b"]
+            {
+                assert_eq!(client.at(path).unwrap().as_str(), format!("{base}/{path}"));
+            }
+            for path in [
+                "",
+                ".",
+                "..",
+                "a/..",
+                "a/./b",
+                "a/%2e%2E",
+                "a/.%2e/b",
+                "a//b",
+                "a/",
+                "/a",
+                "//other.example/a",
+                "https://other.example/a",
+                "a?b",
+                "a#b",
+                "a\\..\\b",
+                "a\tb",
+                "a b",
+            ] {
+                assert!(matches!(client.at(path), Err(Failure::Path(_))), "{path}");
+            }
+        }
+    }
 }

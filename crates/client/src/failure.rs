@@ -22,7 +22,7 @@ pub enum Failure {
     TooLarge(Url),
     #[error("{}: {why}", file.display())]
     Authority { file: PathBuf, why: String },
-    #[error("{0} is no path of the API")]
+    #[error("{0} is no path of the API: check the names and ids")]
     Path(String),
 }
 

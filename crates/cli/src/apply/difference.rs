@@ -23,11 +23,12 @@ pub(crate) struct Change {
 pub(crate) fn changes(document: &Document, present: &Value, references: &References) -> Vec<Change> {
     let mut all = Vec::new();
     for (property, said) in &document.properties {
-        let new = referred(property, said, references);
+        let new = meant(document, present, (property, said), references);
         let before = all.len();
         compare(document, property, (&present[property], &new), &mut all);
         if let [change] = &mut all[before..]
             && new != *said
+            && !said.is_null()
         {
             change.said = said.clone();
         }
@@ -45,8 +46,17 @@ pub(crate) fn changes(document: &Document, present: &Value, references: &Referen
     all
 }
 
-/// The value of a property that names another resource; the name while that does not exist.
-fn referred(property: &str, said: &Value, references: &References) -> Value {
+/// The value that a document says in another way. A name of another resource stays one while that does not exist.
+fn meant(
+    document: &Document,
+    present: &Value,
+    (property, said): (&str, &Value),
+    references: &References,
+) -> Value {
+    if property == "peerId" && said.is_null() {
+        let address = document.properties.get("peerPublicIp");
+        return address.unwrap_or(&present["peerPublicIp"]).clone();
+    }
     let known = REFERENCES.iter().find(|(name, ..)| *name == property);
     let value = known.and_then(|(name, ..)| references.value(name, said.as_str()?));
     value.unwrap_or(said).clone()
@@ -60,7 +70,7 @@ fn compare(document: &Document, path: &str, (old, new): (&Value, &Value), all: &
         return;
     }
     let is_same = match new {
-        Value::Null => is_default(document, path, old),
+        Value::Null => is_default(path, old),
         _ => normal(document, path, old) == normal(document, path, new),
     };
     if !is_same {
@@ -70,13 +80,14 @@ fn compare(document: &Document, path: &str, (old, new): (&Value, &Value), all: &
 }
 
 /// Whether the server has this value if a property is removed.
-fn is_default(document: &Document, path: &str, old: &Value) -> bool {
-    match path {
-        "enabled" => *old == true || old.is_null(),
-        "loadBalancerIp" => true,
-        "peerId" => document.properties.get("peerPublicIp").is_none_or(|address| address == old),
-        _ => old.is_null() || *old == false,
-    }
+fn is_default(path: &str, old: &Value) -> bool {
+    old.is_null()
+        || match path {
+            "enabled" => *old == true,
+            // The server chooses them, and keeps what it has chosen.
+            "loadBalancerIp" | "locationId" => true,
+            _ => *old == false,
+        }
 }
 
 /// The server writes some values in another way than it reads them.

@@ -148,6 +148,9 @@ impl Document {
         if about["writeOnly"] == true {
             return wrong(format!("{property} is a secret: name a file that has it with {property}File"));
         }
+        if value.is_null() && schema::required(schema).any(|required| required == property) {
+            return wrong(format!("a {} needs {property}: it cannot be null", self.kind.name));
+        }
         let reference = REFERENCES.iter().any(|(name, ..)| *name == property);
         let fault = match reference {
             true => (!value.is_string() && !value.is_null()).then(|| "must be of type string".to_owned()),

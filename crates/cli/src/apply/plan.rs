@@ -48,6 +48,8 @@ pub(crate) struct Step {
 pub(crate) struct Plan {
     pub(crate) steps: Vec<Step>,
     pub(crate) unchanged: usize,
+    /// What the documents say without an effect.
+    pub(crate) notes: Vec<String>,
 }
 
 impl Plan {
@@ -62,8 +64,9 @@ impl Plan {
         let references = references(session, &documents, &mut faults).await?;
         let mut kept: Vec<_> = present.iter().map(|one| one["id"].clone()).collect();
         kept.retain(|id| !id.is_null());
-        let (mut steps, mut unchanged) = (Vec::new(), 0);
+        let (mut steps, mut unchanged, mut notes) = (Vec::new(), 0, Vec::new());
         for (document, present) in documents.into_iter().zip(present) {
+            notes.extend(ineffective(&document, &present));
             faults.extend(impossible(&document, &present));
             match step(document, present, &references) {
                 Some(step) => steps.push(step),
@@ -77,7 +80,7 @@ impl Plan {
         let moved: Vec<_> = steps.iter().map(|step| step.present["ipsecTunnelId"].clone()).collect();
         steps
             .sort_by_key(|step| rank(step, step.deed == Deed::Delete && moved.contains(&step.present["id"])));
-        Ok((Self { steps, unchanged }, references))
+        Ok((Self { steps, unchanged, notes }, references))
     }
 }
 
@@ -125,6 +128,16 @@ fn step(document: Document, present: Value, references: &References) -> Option<S
         document: Some(document),
         changes,
         effects,
+    })
+}
+
+/// What a document cannot undo.
+fn ineffective(document: &Document, present: &Value) -> Option<String> {
+    let property = "loadBalancerIp";
+    let is_kept = !present.is_null() && document.properties.get(property)?.is_null();
+    is_kept.then(|| {
+        let (place, kept) = (document.place_of(property), text(present, property));
+        format!("{place}: {property}: null changes nothing, since the server keeps {kept}: write the address to have")
     })
 }
 
