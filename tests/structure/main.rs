@@ -7,6 +7,7 @@ mod book;
 mod circles;
 mod debt;
 mod edges;
+mod errors;
 mod faults;
 mod functions;
 mod names;

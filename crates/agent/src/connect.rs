@@ -40,7 +40,7 @@ pub(crate) enum NoConnection {
     NoAddress(#[from] NoAddress),
     #[error("outside of the agent's allow list")]
     NotAllowed,
-    #[error("{0}")]
+    #[error(transparent)]
     Failed(#[from] Failures),
 }
 

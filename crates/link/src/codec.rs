@@ -4,7 +4,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 /// A message that cannot be encoded, or bytes that are not a message.
 #[derive(Debug, thiserror::Error)]
-#[error("malformed link message: {0}")]
+#[error("malformed link message")]
 pub struct CodecError(#[from] serde_json::Error);
 
 /// # Errors

@@ -5,7 +5,7 @@ use wicketgate_system::program::WrongUsage;
 /// See the module.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    #[error("{0}")]
+    #[error(transparent)]
     CommandLine(#[from] Box<clap::Error>),
     /// Names the file and, if one is at fault, the line.
     #[error("{at}: {what}")]

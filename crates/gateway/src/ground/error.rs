@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, io, net::Ipv4Addr, path::PathBuf};
 /// A step on a namespace, a link or a rule set failed.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
-    #[error("cannot {what}: {source}")]
-    Io { what: String, source: io::Error },
+    #[error("cannot {what}: {error}")]
+    Io { what: String, error: io::Error },
     /// Refused by a program or the kernel.
     #[error("cannot {what}: {message}")]
     Refused { what: String, message: String },
@@ -14,7 +14,7 @@ pub enum NetworkError {
 
 impl NetworkError {
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io { what: what.into(), source }
+        move |error| Self::Io { what: what.into(), error }
     }
 
     pub(crate) fn refused(what: impl Into<String>, message: impl Into<String>) -> Self {
@@ -85,9 +85,9 @@ pub enum GroundError {
     AddressLeft { address: Ipv4Addr, table: String },
     #[error("another gateway is running with the state directory {0}: stop it, or use another directory")]
     InUse(PathBuf),
-    #[error("cannot use the state directory {path}: {source}")]
-    StateDir { path: PathBuf, source: io::Error },
-    #[error("cannot prepare the network: {0}")]
+    #[error("cannot use the state directory {path}: {error}")]
+    StateDir { path: PathBuf, error: io::Error },
+    #[error(transparent)]
     Network(#[from] NetworkError),
 }
 
@@ -96,4 +96,20 @@ fn addresses(all: &BTreeSet<Ipv4Addr>) -> String {
         return "none but loopback".to_owned();
     }
     all.iter().map(Ipv4Addr::to_string).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_printed_once() {
+        let refused = || io::Error::from(io::ErrorKind::PermissionDenied);
+        let network = NetworkError::io("turn on forwarding")(refused());
+        let printed = |error: GroundError| format!("{:#}", anyhow::Error::new(error));
+        assert_eq!(printed(network.into()), "cannot turn on forwarding: permission denied");
+        let path = PathBuf::from("/state");
+        let directory = GroundError::StateDir { path, error: refused() };
+        assert_eq!(printed(directory), "cannot use the state directory /state: permission denied");
+    }
 }

@@ -43,7 +43,7 @@ fn is_slave(mounts: &str, place: &Path) -> bool {
 /// # Errors
 /// The last run was in another network namespace, which still exists, and left something in it.
 pub(super) fn settle(state_dir: &Path) -> Result<(), GroundError> {
-    let failed = |source| GroundError::StateDir { path: state_dir.to_owned(), source };
+    let failed = |error| GroundError::StateDir { path: state_dir.to_owned(), error };
     let here = here().map_err(failed)?;
     let file = state_dir.join(ORIGIN);
     let last = if_exists(fs::read_to_string(&file)).map_err(failed)?;

@@ -55,13 +55,13 @@ impl StateDir {
         match private_dir(&path.join(TUNNELS)).and_then(|()| DirectoryLock::take(&path)) {
             Ok(lock) => Ok(Self { path, _lock: lock }),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Err(GroundError::InUse(path)),
-            Err(source) => Err(GroundError::StateDir { path, source }),
+            Err(error) => Err(GroundError::StateDir { path, error }),
         }
     }
 
     /// An error of the directory.
-    pub(crate) fn error(&self, source: io::Error) -> GroundError {
-        GroundError::StateDir { path: self.path.clone(), source }
+    pub(crate) fn error(&self, error: io::Error) -> GroundError {
+        GroundError::StateDir { path: self.path.clone(), error }
     }
 
     /// The instance's number: random at the first start, then kept.
