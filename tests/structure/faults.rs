@@ -9,8 +9,6 @@ use wicketgate_model::{ConnectionDoubt, ConnectionFault, FailureReason, Reason};
 use crate::source::{root, rust_files};
 
 const PAGE: &str = "docs/TROUBLESHOOTING.md";
-/// Reasons that are no faults: what they describe passes by itself.
-const NO_FAULTS: &[Reason] = &[Reason::Pending, Reason::Deleted];
 
 /// What a row says instead of a time, see the page.
 const AT_ONCE: &str = "at once";
@@ -57,8 +55,9 @@ fn each_reason_has_a_row() {
     assert!(rows.len() >= 40, "{} rows", rows.len());
     let named: BTreeSet<&str> =
         rows.iter().flat_map(|row| row[..2].iter()).flat_map(|cell| quoted(cell)).collect();
-    let reasons = Reason::ALL.into_iter().filter(|reason| !NO_FAULTS.contains(reason)).map(Reason::as_str);
-    let all = reasons
+    let all = Reason::NAMES
+        .iter()
+        .copied()
         .chain(ConnectionFault::NAMES.iter().copied())
         .chain(ConnectionDoubt::NAMES.iter().copied())
         .chain(FailureReason::NAMES.iter().copied());

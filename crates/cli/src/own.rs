@@ -41,7 +41,10 @@ pub(crate) async fn check(session: &Session, matches: &ArgMatches) -> Result<(),
     let output = output(matches);
     match &output.form {
         Form::Table { .. } if output.jq.is_none() => {
-            path_view::draw(&check, &output.screen, &mut io::stdout().lock())?
+            path_view::draw(&check, &output.screen, &mut io::stdout().lock())?;
+            if let Some(page) = path_view::explained(&check, session.client.base()) {
+                say(&format!("More about it: {page}"));
+            }
         }
         _ => output.one(&SHARE, &check)?,
     }

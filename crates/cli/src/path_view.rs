@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use serde_json::Value;
+use url::Url;
 
 use crate::{
     screen::Screen,
@@ -76,6 +77,13 @@ pub(crate) fn draw(check: &Value, screen: &Screen, out: &mut impl Write) -> io::
     Ok(())
 }
 
+/// The page about what failed first. The server may be behind a proxy with a path prefix that it does not know.
+pub(crate) fn explained(check: &Value, server: &Url) -> Option<Url> {
+    let hops = check["hops"].as_array()?;
+    let failed = hops.iter().find(|hop| hop["state"] == "FAILED")?;
+    server.join(failed["_links"]["help"]["href"].as_str()?.trim_start_matches('/')).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,6 +96,16 @@ mod tests {
         for reason in reasons.as_array().unwrap().iter().filter_map(Value::as_str) {
             assert_eq!(hop_of(reason).is_none(), ends.contains(&reason), "{reason}");
         }
+    }
+
+    #[test]
+    fn the_page_of_the_first_failed_hop_is_at_the_server_that_was_asked() {
+        let check = |href: &str| json!({"hops": [{"state": "OK"}, {"state": "FAILED", "_links": {"help": {"href": href}}}, {"state": "FAILED"}]});
+        let page =
+            |href: &str| explained(&check(href), &"https://gw.example/gate/".parse().unwrap()).unwrap();
+        assert_eq!(page("/docs/reasons/PeerDown").as_str(), "https://gw.example/gate/docs/reasons/PeerDown");
+        assert_eq!(page("https://gw.example/docs/reasons/A").as_str(), "https://gw.example/docs/reasons/A");
+        assert_eq!(explained(&json!({"hops": [{"state": "OK"}]}), &"http://a/".parse().unwrap()), None);
     }
 
     #[test]

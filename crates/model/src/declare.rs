@@ -1,12 +1,12 @@
 //! Declarations of values that are written as text or as a number.
 
-/// Declares a closed set of values, each with its text in the API, in the database and in JSON.
+/// Declares a closed set of values, each with its text in the API, in the database and in JSON, and what it means.
 #[macro_export]
 macro_rules! text_enum {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+    ($(#[$doc:meta])* $name:ident { $($(#[doc = $meaning:literal])* $variant:ident = $text:literal),+ $(,)? }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum $name { $($(#[$variant_doc])* $variant),+ }
+        pub enum $name { $($(#[doc = $meaning])* $variant),+ }
 
         impl $name {
             pub const ALL: [Self; [$($text),+].len()] = [$(Self::$variant),+];
@@ -15,6 +15,11 @@ macro_rules! text_enum {
 
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text),+ }
+            }
+
+            /// What the documentation of the value says.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($meaning),*).trim_ascii()),+ }
             }
         }
 

@@ -105,9 +105,13 @@ crate::text_enum!(
         AgentRefused = "agent-refused",
         /// The agent or its host has run out of open files, source ports or memory.
         AgentExhausted = "agent-exhausted",
+        /// The target's name has no address at the agent.
         NameNotFound = "name-not-found",
+        /// The target's host refuses the port.
         ConnectionRefused = "connection-refused",
+        /// Nothing answers at the target's address.
         DialTimeout = "dial-timeout",
+        /// A router, or the agent's host, reports that the target's host is not there.
         TargetUnreachable = "target-unreachable",
         /// No name server of the agent's host answers.
         NoNameServer = "no-name-server",

@@ -29,6 +29,7 @@ mod observe;
 mod openapi;
 mod operation;
 mod operations;
+mod reasons;
 mod refusal;
 mod resets;
 mod retry;
@@ -59,7 +60,8 @@ pub fn router(state: AppState) -> Router {
         .method_not_allowed_fallback(async |uri: Uri| ApiError::no_such_method(uri.path()))
         .layer(from_fn_with_state(state.clone(), idempotency::once))
         .layer(from_fn(conditional::reads))
-        .layer(from_fn_with_state(state.clone(), links::absolute))
         .layer(from_fn_with_state(Arc::clone(&state.metrics), observe::observe))
+        // Around all that answers: errors have links, too.
+        .layer(from_fn_with_state(state.clone(), links::absolute))
         .with_state(state)
 }

@@ -1,4 +1,5 @@
-//! The one error of the API, and its body: `{"error", "message"}`, with `details` where there are several faults.
+//! The one error of the API, and its body: `{"error", "message"}`, with `details` where there are several faults, and a link to
+//! what the error means.
 //!
 //! Which to use: [`ApiError::bad_request`] for one fault of a request, [`ApiError::faults`] for those of a body, all
 //! at once; [`ApiError::not_found`] for a resource in a path that is not there, but [`ApiError::frontdoor_not_found`]
@@ -7,7 +8,7 @@
 //! the store goes through `api::refusal`, which knows the resource. A message never holds a secret, nor the inside of
 //! the server.
 
-use crate::auth::scope::Scope;
+use crate::{auth::scope::Scope, reason_link::ReasonLinks};
 use axum::{
     Json,
     http::{
@@ -35,7 +36,7 @@ const SHOWN_PATH: usize = 200;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ApiError {
     status: StatusCode,
-    error: &'static str,
+    error: ErrorCode,
     message: String,
     details: Vec<PropertyFault>,
     /// A header that the status needs besides the body. Boxed, since few errors have one.
@@ -50,6 +51,56 @@ pub(crate) struct PropertyFault {
 }
 
 wicketgate_model::text_enum!(
+    /// `error` of an error's body. A closed list: programs act on it.
+    ErrorCode {
+        /// The request breaks a rule of the API, which the message names with the property.
+        InvalidRequest = "invalid_request",
+        /// The request has no valid token.
+        Unauthorized = "unauthorized",
+        /// The token is valid, and does not allow the request.
+        NotAuthorized = "not_authorized",
+        /// There is nothing at this path that the token may see.
+        NotFound = "not_found",
+        /// The path does not have this method.
+        MethodNotAllowed = "method_not_allowed",
+        /// The answer has no format that the client accepts.
+        NotAcceptable = "not_acceptable",
+        /// The body did not arrive in time.
+        Timeout = "timeout",
+        /// The request does not fit the present state of the resource, or of another one.
+        Conflict = "conflict",
+        /// The resource has changed: its ETag no longer matches If-Match.
+        PreconditionFailed = "precondition_failed",
+        /// The body has more bytes than the API reads.
+        TooLarge = "too_large",
+        /// The body is not declared as JSON.
+        UnsupportedMediaType = "unsupported_media_type",
+        /// More requests of this kind run than the server allows at a time.
+        TooManyRequests = "too_many_requests",
+        /// A defect of the server, or of what it stores.
+        Internal = "internal",
+        /// The server cannot serve the request now: most often, its database does not answer.
+        Unavailable = "unavailable",
+    }
+);
+
+wicketgate_model::text_enum!(
+    /// `error` of the token endpoint's errors (RFC 6749 §5.2).
+    OAuthErrorCode {
+        /// The request for a JWT breaks a rule of OAuth, which the description names.
+        InvalidRequest = "invalid_request",
+        /// The client id or its secret is missing or wrong, or the account has expired.
+        InvalidClient = "invalid_client",
+        /// The account does not have all scopes that were requested.
+        InvalidScope = "invalid_scope",
+        /// The request names another grant than `client_credentials`.
+        UnsupportedGrantType = "unsupported_grant_type",
+        /// The server cannot issue JWTs now: most often, its database does not answer.
+        TemporarilyUnavailable = "temporarily_unavailable",
+    }
+);
+
+wicketgate_model::text_enum!(
     /// The resources that a path can name.
     ResourceKind {
         Agent = "Agent", ApiAccount = "API account", Environment = "Environment",
@@ -58,12 +109,12 @@ wicketgate_model::text_enum!(
 );
 
 impl ApiError {
-    fn new(status: StatusCode, error: &'static str, message: impl Into<String>) -> Self {
+    fn new(status: StatusCode, error: ErrorCode, message: impl Into<String>) -> Self {
         Self { status, error, message: message.into(), details: Vec::new(), header: None }
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "invalid_request", message)
+        Self::new(StatusCode::BAD_REQUEST, ErrorCode::InvalidRequest, message)
     }
 
     /// All that is wrong with a body.
@@ -74,7 +125,11 @@ impl ApiError {
     }
 
     fn unauthorized(challenge: &'static str) -> Self {
-        let error = Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "Bearer token is missing or invalid");
+        let error = Self::new(
+            StatusCode::UNAUTHORIZED,
+            ErrorCode::Unauthorized,
+            "Bearer token is missing or invalid",
+        );
         Self { header: Some(Box::new((WWW_AUTHENTICATE, HeaderValue::from_static(challenge)))), ..error }
     }
 
@@ -91,7 +146,7 @@ impl ApiError {
     }
 
     pub(crate) fn frontdoor_not_found(id: impl Display) -> Self {
-        Self::new(StatusCode::FORBIDDEN, "not_found", format!("Frontdoor {id} not found"))
+        Self::new(StatusCode::FORBIDDEN, ErrorCode::NotFound, format!("Frontdoor {id} not found"))
     }
 
     pub(crate) fn shares_not_enabled(id: FrontdoorId) -> Self {
@@ -99,7 +154,7 @@ impl ApiError {
     }
 
     pub(crate) fn not_authorized(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::FORBIDDEN, "not_authorized", message)
+        Self::new(StatusCode::FORBIDDEN, ErrorCode::NotAuthorized, message)
     }
 
     /// The token is valid and lacks a scope. The challenge names it (RFC 6750 §3.1).
@@ -111,18 +166,23 @@ impl ApiError {
     }
 
     pub(crate) fn not_found(kind: ResourceKind, id: impl Display) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not_found", format!("{kind} {id} not found"))
+        Self::new(StatusCode::NOT_FOUND, ErrorCode::NotFound, format!("{kind} {id} not found"))
     }
 
     pub(crate) fn no_such_path(path: &str) -> Self {
         let message = format!("There is nothing at {}", shown(path));
-        Self::new(StatusCode::NOT_FOUND, "not_found", message)
+        Self::new(StatusCode::NOT_FOUND, ErrorCode::NotFound, message)
+    }
+
+    pub(crate) fn no_such_reason(name: &str) -> Self {
+        let message = format!("There is no reason {}; see {}", shown(name), crate::reason_link::PATH);
+        Self::new(StatusCode::NOT_FOUND, ErrorCode::NotFound, message)
     }
 
     pub(crate) fn no_such_method(path: &str) -> Self {
         Self::new(
             StatusCode::METHOD_NOT_ALLOWED,
-            "method_not_allowed",
+            ErrorCode::MethodNotAllowed,
             format!("{} does not know this method; see the Allow header", shown(path)),
         )
     }
@@ -130,35 +190,35 @@ impl ApiError {
     pub(crate) fn not_acceptable() -> Self {
         Self::new(
             StatusCode::NOT_ACCEPTABLE,
-            "not_acceptable",
+            ErrorCode::NotAcceptable,
             "Accept must admit application/json or application/hal+json",
         )
     }
 
     pub(crate) fn conflict(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::CONFLICT, "conflict", message)
+        Self::new(StatusCode::CONFLICT, ErrorCode::Conflict, message)
     }
 
     pub(crate) fn precondition_failed(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::PRECONDITION_FAILED, "precondition_failed", message)
+        Self::new(StatusCode::PRECONDITION_FAILED, ErrorCode::PreconditionFailed, message)
     }
 
     pub(crate) fn too_large(limit: usize) -> Self {
         Self::new(
             StatusCode::PAYLOAD_TOO_LARGE,
-            "too_large",
+            ErrorCode::TooLarge,
             format!("The body must not have more than {limit} bytes"),
         )
     }
 
     pub(crate) fn too_slow() -> Self {
-        Self::new(StatusCode::REQUEST_TIMEOUT, "timeout", "The body did not arrive in time")
+        Self::new(StatusCode::REQUEST_TIMEOUT, ErrorCode::Timeout, "The body did not arrive in time")
     }
 
     pub(crate) fn not_json() -> Self {
         Self::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "unsupported_media_type",
+            ErrorCode::UnsupportedMediaType,
             "Content-Type must be application/json",
         )
     }
@@ -166,17 +226,17 @@ impl ApiError {
     /// A request that panicked; its id is in the log too.
     pub(crate) fn internal(subject: impl Display) -> Self {
         let message = format!("Internal error; see the server log for {subject}");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Internal, message)
     }
 
     /// Too many requests at one time: the caller may retry later.
     pub(crate) fn too_many_requests(message: impl Into<String>) -> Self {
-        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message);
+        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests, message);
         Self { header: Some(Box::new((RETRY_AFTER, SOON))), ..error }
     }
 
     pub(crate) fn unavailable(message: impl Into<String>) -> Self {
-        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message);
+        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, message);
         Self { header: Some(Box::new((RETRY_AFTER, SOON))), ..error }
     }
 }
@@ -240,11 +300,15 @@ struct Body<'a> {
     message: &'a str,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     details: &'a [PropertyFault],
+    #[serde(rename = "_links")]
+    links: ReasonLinks,
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let body = Body { error: self.error, message: &self.message, details: &self.details };
+        let error = self.error.as_str();
+        let body =
+            Body { error, message: &self.message, details: &self.details, links: ReasonLinks::of(error) };
         let mut response = (self.status, Json(body)).into_response();
         response.headers_mut().extend(self.header.map(|header| *header));
         response

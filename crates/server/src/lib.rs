@@ -9,6 +9,7 @@ mod event_feed;
 mod external;
 mod gateways;
 mod metric;
+mod reason_link;
 mod retention;
 mod serve;
 mod server;

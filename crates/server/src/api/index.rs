@@ -1,8 +1,8 @@
 //! `/`: links to what this address has, for a person or a client that knows nothing else. It requires no token, and so
 //! shows nothing that the API's document does not.
 
-use crate::external::LinkBase;
-use axum::{Extension, Json};
+use crate::reason_link;
+use axum::Json;
 use serde_json::{Map, Value, json};
 
 /// Relations, and the paths of the API that they lead to.
@@ -11,6 +11,7 @@ const LINKS: &[(&str, &str)] = &[
     ("frontdoors", "/frontdoor/v2"),
     ("service-desc", "/openapi.json"),
     ("service-doc", "/docs"),
+    ("help", reason_link::PATH),
     ("token", "/oauth/token"),
     ("jwks", "/.well-known/jwks.json"),
     ("live", "/livez"),
@@ -18,10 +19,8 @@ const LINKS: &[(&str, &str)] = &[
 ];
 
 /// Whatever `Accept` says: a browser and `curl` see the same. `service-desc` and `service-doc` are relations of RFC 8631.
-pub(super) async fn show(base: Option<Extension<LinkBase>>) -> Json<Value> {
-    let base = base.map_or_else(String::new, |Extension(LinkBase(base))| base);
-    let link =
-        |(relation, path): &(&str, &str)| ((*relation).to_owned(), json!({"href": format!("{base}{path}")}));
+pub(super) async fn show() -> Json<Value> {
+    let link = |(relation, path): &(&str, &str)| ((*relation).to_owned(), json!({"href": path}));
     let links: Map<_, _> = LINKS.iter().map(link).collect();
     Json(json!({"name": "Wicketgate", "version": env!("CARGO_PKG_VERSION"), "_links": links}))
 }

@@ -21,6 +21,12 @@ use serde_json::Value;
 
 /// Bytes of an answer with links: a page of the most resources has a few megabytes.
 const LARGEST: usize = 64 << 20;
+/// The property as JSON writes it. A text cannot contain it, since its quotes are escaped.
+const LINKS: &[u8] = b"\"_links\"";
+
+/// Of an answer whose URLs begin with the address already.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Absolute;
 
 /// Wraps every request.
 pub(super) async fn absolute(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
@@ -56,7 +62,9 @@ async fn prefixed(mut response: Response, base: &LinkBase) -> Response {
     if let Some(location) = location.and_then(|location| HeaderValue::try_from(location).ok()) {
         response.headers_mut().insert(LOCATION, location);
     }
-    if response.headers().get(CONTENT_TYPE).is_none_or(|kind| kind != "application/hal+json") {
+    let is_json = |kind: &HeaderValue| kind == "application/json" || kind == "application/hal+json";
+    let has_links = response.headers().get(CONTENT_TYPE).is_some_and(is_json);
+    if !has_links || response.extensions().get::<Absolute>().is_some() {
         return response;
     }
     let (mut parts, body) = response.into_parts();
@@ -64,13 +72,16 @@ async fn prefixed(mut response: Response, base: &LinkBase) -> Response {
         Ok(bytes) => bytes,
         Err(_) => return ApiError::unavailable("The answer is too large").into_response(),
     };
-    let body = match serde_json::from_slice::<Value>(&bytes) {
-        Ok(mut value) => {
+    // Most answers in plain JSON have no links.
+    let read = |bytes| serde_json::from_slice::<Value>(bytes).ok();
+    let value = if bytes.windows(LINKS.len()).any(|part| part == LINKS) { read(&bytes) } else { None };
+    let body = match value {
+        Some(mut value) => {
             prefix_links(&mut value, &base.0);
             parts.headers.remove(CONTENT_LENGTH);
             Body::from(value.to_string())
         }
-        Err(_) => Body::from(bytes),
+        None => Body::from(bytes),
     };
     Response::from_parts(parts, body)
 }

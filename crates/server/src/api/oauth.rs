@@ -8,11 +8,13 @@ use super::wire::{
 };
 use crate::{
     auth::{self, Scope, basic, client_secret, token_key::written},
-    error::{ApiError, SOON, capitalized},
+    error::{ApiError, OAuthErrorCode, SOON, capitalized},
+    external::LinkBase,
+    reason_link,
     state::{AppState, now},
 };
 use axum::{
-    Json,
+    Extension, Json,
     extract::State,
     http::{
         HeaderMap, HeaderValue, StatusCode,
@@ -41,9 +43,9 @@ struct Token {
 
 /// RFC 6749 §5.2.
 #[derive(Debug)]
-pub(super) struct OAuthError {
+struct OAuthError {
     status: StatusCode,
-    error: &'static str,
+    error: OAuthErrorCode,
     description: Cow<'static, str>,
 }
 
@@ -55,18 +57,33 @@ struct Client {
 
 pub(super) async fn token(
     State(state): State<AppState>,
+    base: Option<Extension<LinkBase>>,
     headers: HeaderMap,
+    body: Result<Body, ApiError>,
+) -> Response {
+    let base = base.map_or_else(String::new, |Extension(LinkBase(base))| base);
+    issue(&state, &headers, body).await.unwrap_or_else(|error| error.response(&base))
+}
+
+async fn issue(
+    state: &AppState,
+    headers: &HeaderMap,
     body: Result<Body, ApiError>,
 ) -> Result<Response, OAuthError> {
     let body = body.map_err(|_| OAuthError::request("The body is too large, or was cut short"))?;
-    let request = TokenRequest::read(&headers, body).map_err(|Unreadable(why)| OAuthError::request(why))?;
+    let request = TokenRequest::read(headers, body).map_err(|Unreadable(why)| OAuthError::request(why))?;
     match request.grant_type.as_deref() {
         Some("client_credentials") => {}
-        Some(_) => return Err(OAuthError::bad("unsupported_grant_type", "It must be client_credentials")),
+        Some(_) => {
+            return Err(OAuthError::bad(
+                OAuthErrorCode::UnsupportedGrantType,
+                "It must be client_credentials",
+            ));
+        }
         None => return Err(OAuthError::request("grant_type is missing")),
     }
     let wanted = request.scope.clone();
-    let account = authenticated(&state, client(&headers, request)?).await?;
+    let account = authenticated(state, client(headers, request)?).await?;
     let scopes = narrowed(&auth::scopes(&account), wanted.as_deref())?;
     let issued = state.auth.tokens.issue(&account, &scopes, now().as_second()).map_err(|e| {
         error!(error = format!("{e:#}"), "a token could not be signed");
@@ -128,25 +145,28 @@ fn narrowed(own: &[Scope], wanted: Option<&str>) -> Result<Vec<Scope>, OAuthErro
     let names: Vec<_> = wanted.split(' ').filter(|name| !name.is_empty()).collect();
     let known = |name: &&str| own.iter().any(|scope| scope.as_str() == *name);
     if names.is_empty() || !names.iter().all(known) {
-        return Err(OAuthError::bad("invalid_scope", "The account does not have all of these scopes"));
+        return Err(OAuthError::bad(
+            OAuthErrorCode::InvalidScope,
+            "The account does not have all of these scopes",
+        ));
     }
     Ok(own.iter().copied().filter(|scope| names.contains(&scope.as_str())).collect())
 }
 
 impl OAuthError {
-    fn bad(error: &'static str, description: &'static str) -> Self {
+    fn bad(error: OAuthErrorCode, description: &'static str) -> Self {
         Self { status: StatusCode::BAD_REQUEST, error, description: description.into() }
     }
 
     fn request(description: &'static str) -> Self {
-        Self::bad("invalid_request", description)
+        Self::bad(OAuthErrorCode::InvalidRequest, description)
     }
 
     /// The same for an unknown client and a wrong secret.
     fn client() -> Self {
         Self {
             status: StatusCode::UNAUTHORIZED,
-            error: "invalid_client",
+            error: OAuthErrorCode::InvalidClient,
             description: "The client id or its secret is missing or wrong".into(),
         }
     }
@@ -154,22 +174,18 @@ impl OAuthError {
     fn unavailable(description: impl Into<Cow<'static, str>>) -> Self {
         Self {
             status: StatusCode::SERVICE_UNAVAILABLE,
-            error: "temporarily_unavailable",
+            error: OAuthErrorCode::TemporarilyUnavailable,
             description: description.into(),
         }
     }
-}
 
-impl From<StoreError> for OAuthError {
-    fn from(e: StoreError) -> Self {
-        error!(error = %e, "database failed");
-        Self::unavailable(capitalized(&e.fault().to_string()))
-    }
-}
-
-impl IntoResponse for OAuthError {
-    fn into_response(self) -> Response {
-        let answer = json!({"error": self.error, "error_description": self.description});
+    fn response(self, base: &str) -> Response {
+        let error = self.error.as_str();
+        let answer = json!({
+            "error": error,
+            "error_description": self.description,
+            "error_uri": format!("{base}{}", reason_link::path(error)),
+        });
         let headers = [(CACHE_CONTROL, "no-store"), (PRAGMA, "no-cache")];
         let mut response = (self.status, headers, Json(answer)).into_response();
         if self.status == StatusCode::UNAUTHORIZED {
@@ -180,5 +196,12 @@ impl IntoResponse for OAuthError {
             response.headers_mut().insert(RETRY_AFTER, SOON);
         }
         response
+    }
+}
+
+impl From<StoreError> for OAuthError {
+    fn from(e: StoreError) -> Self {
+        error!(error = %e, "database failed");
+        Self::unavailable(capitalized(&e.fault().to_string()))
     }
 }

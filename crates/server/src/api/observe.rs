@@ -119,12 +119,17 @@ mod tests {
         (parts.status, id, serde_json::from_slice(&body).unwrap())
     }
 
+    fn error(error: &str, message: &str) -> Value {
+        let help = json!({"help": {"href": crate::reason_link::path(error)}});
+        json!({"error": error, "message": message, "_links": help})
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_request_that_takes_too_long_gets_an_error() {
         let begin = Instant::now();
         let (status, id, body) = ask("/never").await;
         assert_eq!((status, id.as_str()), (StatusCode::SERVICE_UNAVAILABLE, "the-id"));
-        assert_eq!(body, json!({"error": "unavailable", "message": "The request took too long"}));
+        assert_eq!(body, error("unavailable", "The request took too long"));
         assert!((LONGEST..LONGEST * 2).contains(&begin.elapsed()));
     }
 
@@ -133,6 +138,6 @@ mod tests {
         let (status, id, body) = ask("/panic").await;
         assert_eq!((status, id.as_str()), (StatusCode::INTERNAL_SERVER_ERROR, "the-id"));
         let message = "Internal error; see the server log for request the-id";
-        assert_eq!(body, json!({"error": "internal", "message": message}));
+        assert_eq!(body, error("internal", message));
     }
 }

@@ -86,7 +86,7 @@ fn described(operation: &Operation) -> Value {
 fn parameters(operation: &Operation) -> Vec<Value> {
     let common = |name: &str| json!({"$ref": format!("#/components/parameters/{name}")});
     let mut all = Vec::new();
-    for name in ["frontdoorId", "id"] {
+    for name in ["frontdoorId", "id", "reason"] {
         if operation.path.contains(&format!("{{{name}}}")) {
             all.push(common(name));
         }
@@ -194,7 +194,7 @@ fn responses(operation: &Operation) -> Value {
             errors.push(406);
         }
     }
-    if operation.path.contains("/{id}") {
+    if operation.path.contains("/{id}") || operation.path.contains("/{reason}") {
         errors.push(404);
     }
     if operation.body.is_some() {
@@ -229,6 +229,10 @@ fn answer(operation: &Operation, status: u16, schema: &str) -> Value {
         "" => {}
         "text" => it["content"] = json!({"text/plain": {"schema": {"type": "string"}}}),
         "html" => it["content"] = json!({"text/html": {"schema": {"type": "string"}}}),
+        "page" => {
+            let text = json!({"schema": {"type": "string"}});
+            it["content"] = json!({"text/html": text, "text/plain": text});
+        }
         "any" => it["content"] = json!({"application/json": {"schema": {"type": "object"}}}),
         "events" => {
             // Of the whole stream, or of one event: tools read it one way or the other.

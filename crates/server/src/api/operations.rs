@@ -6,8 +6,9 @@ use super::operation::{
 };
 use crate::api::{
     agents, api_accounts, checks, connection_history, connections, enrollments, environments, events,
-    executions, frontdoors, health, ike_log, index, locations, metrics, oauth, openapi, resets, shares,
-    tunnels, unknown_peers, vpn_config,
+    executions, frontdoors, health, ike_log, index,
+    links::Absolute,
+    locations, metrics, oauth, openapi, reasons, resets, shares, tunnels, unknown_peers, vpn_config,
     wire::{
         agent, api_account, connection_change, environment, execution, frontdoor, share, tunnel,
         vpn_config::FORMATS,
@@ -54,7 +55,7 @@ async fn serve_document(base: Option<Extension<LinkBase>>) -> impl IntoResponse 
         // A base is a plain URL or path, which JSON does not escape.
         Some(Extension(LinkBase(base))) => Cow::Owned(PARTS.join(&base)),
     };
-    (headers, text)
+    (headers, Extension(Absolute), text)
 }
 
 const READ: Access = Access::Scope("frontdoor.read");
@@ -142,6 +143,8 @@ pub(super) static OPERATIONS: &[Operation] = &[
     op!(get "/readyz" => health::readyz, "isReady", Access::Public).about("Operations", "The server is ready: writes take effect soon").with(Named(&["verbose"])).answers(&[(200, "Readiness"), (503, "Readiness")]),
     op!(get "/openapi.json" => serve_document, "getDocument", Access::Public).about("Operations", "This document").answers(&[(200, "any")]),
     op!(get "/docs" => openapi::page, "getDocumentPage", Access::Public).about("Operations", "This document as a page").answers(&[(200, "html")]),
+    op!(get "/docs/reasons" => reasons::list, "listReasons", Access::Public).about("Operations", "All reasons and errors of the API, as a page or as text").answers(&[(200, "page")]),
+    op!(get "/docs/reasons/{reason}" => reasons::show, "getReason", Access::Public).about("Operations", "What a reason or an error means, its cause and its cure, as a page or as text").answers(&[(200, "page")]),
     op!(get below!("/events") => events::follow, "followEvents", READ).about("Executions", "Every change of status as it happens, as server-sent events").with(Named(&["lastEventId"])).answers(&[(200, "events")]),
     op!(post below!("/ipsec-shares/{id}/check") => checks::walk, "checkIpsecShare", READ).about("IPsec shares", "Walk the path of a share hop by hop, up to a dial of its target").maybe_body("Nothing").answers(&[(200, "Check")]),
     op!(post below!("/ipsec-shares/{id}/connections/close") => connections::close, "closeConnections", WRITE).about("IPsec shares", "Reset the open connections of a share: all, or those of one client").with(IF_MATCH).maybe_body("CloseConnectionsRequest").answers(&[(200, "ClosedConnections")]).fails(&[412]),

@@ -1,4 +1,4 @@
-use crate::harness::{Answer, TOKEN, TestApp, at, tunnel};
+use crate::harness::{Answer, TOKEN, TestApp, at, error, tunnel};
 use axum::{
     body::{Body, BodyDataStream},
     http::{Request, StatusCode},
@@ -101,7 +101,7 @@ async fn readers_are_limited_in_number_and_see_their_own_frontdoor_only() {
         (StatusCode::TOO_MANY_REQUESTS, &"5".parse().unwrap())
     );
     let message = "Too many clients follow the events; try again later";
-    assert_eq!(one_more.body, json!({"error": "too_many_requests", "message": message}));
+    assert_eq!(one_more.body, error("too_many_requests", message));
     let body = json!({"organizationId": "acme", "defaultNamespaceName": "prod", "ipsecSharesEnabled": true});
     let other = app.post("/frontdoor/v2", body).await.body;
     let path = format!("/frontdoor/v2/{}/ipsec-tunnels", other["id"].as_str().unwrap());

@@ -335,6 +335,12 @@ pub(crate) fn share(tunnel: &Value, z_id: &ZId, name: &str, port: u16) -> Value 
     })
 }
 
+/// The body of an error with one fault.
+pub(crate) fn error(error: &str, message: &str) -> Value {
+    let help = json!({"help": {"href": format!("/docs/reasons/{error}")}});
+    json!({"error": error, "message": message, "_links": help})
+}
+
 /// `{collection}/{id}`
 pub(crate) fn at(collection: &str, resource: &Value) -> String {
     format!("{collection}/{}", resource["id"].as_str().unwrap())

@@ -1,4 +1,4 @@
-use crate::harness::{TestApp, at, share, with};
+use crate::harness::{TestApp, at, error, share, with};
 use axum::{
     body::Body,
     http::{Request, StatusCode},
@@ -57,11 +57,7 @@ async fn an_invalid_parameter_is_named() {
         ] {
             let answer = app.get(&format!("{list}?{query}")).await;
             assert_eq!(answer.status, StatusCode::BAD_REQUEST);
-            assert_eq!(
-                answer.body,
-                json!({"error": "invalid_request", "message": message}),
-                "{list}?{query}"
-            );
+            assert_eq!(answer.body, error("invalid_request", message), "{list}?{query}");
         }
     }
 }
@@ -286,7 +282,7 @@ async fn all_faults_of_a_query_are_reported() {
     ] {
         let answer = app.get(&format!("ipsec-shares?{query}")).await;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST);
-        assert_eq!(answer.body, json!({"error": "invalid_request", "message": message}), "{query}");
+        assert_eq!(answer.body, error("invalid_request", message), "{query}");
     }
     let many = "name=&".repeat(10_000);
     for list in ["ipsec-shares", "executions", "/frontdoor/v2"] {

@@ -26,6 +26,7 @@ mod oidc;
 mod openapi_checker;
 mod outage;
 mod provider;
+mod reasons;
 mod redact;
 mod requests;
 mod resets;

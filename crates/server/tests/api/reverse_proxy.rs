@@ -150,6 +150,13 @@ async fn links_lead_through_the_proxy_and_compressed_answers_can_be_written_back
     });
     assert_eq!(change(&changed.unwrap()), 412, "it has changed");
 
+    // Errors link to their page, and so do statuses in plain JSON.
+    let missing = curl(&format!("{tunnels}/none"), &[]).2;
+    for (has_links, name) in [(&missing, "not_found"), (&made["statusDetail"], "Pending")] {
+        let href = has_links["_links"]["help"]["href"].as_str().unwrap();
+        assert_eq!(href, format!("{}/docs/reasons/{name}", nginx.url));
+        assert_eq!(curl(href, &[]).0, 200);
+    }
     let (_, _, document) = curl(&format!("{}/openapi.json", nginx.url), &[]);
     assert_eq!(document["servers"][0]["url"], format!("{}/", nginx.url));
     let (_, _, root) = curl(&format!("{}/", nginx.url), &[]);

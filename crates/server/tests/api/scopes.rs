@@ -1,6 +1,6 @@
 //! The scope that each route needs, and the Frontdoors that a caller sees.
 
-use crate::harness::TestApp;
+use crate::harness::{TestApp, error};
 use axum::http::{Method, StatusCode};
 use insta::assert_json_snapshot;
 use serde_json::{Value, json};
@@ -68,6 +68,8 @@ const OPEN: &[&str] = &[
     "/metrics",
     "/openapi.json",
     "/docs",
+    "/docs/reasons",
+    "/docs/reasons/{reason}",
     "/oauth/token",
     "/.well-known/jwks.json",
 ];
@@ -174,10 +176,7 @@ async fn unknown_and_forbidden_frontdoors_get_the_same_answer() {
                 let answer =
                     app.call_as(token, method, &format!("/frontdoor/v2/{id}{below}"), Some(json!({}))).await;
                 assert_eq!(answer.status, StatusCode::FORBIDDEN);
-                assert_eq!(
-                    answer.body,
-                    json!({"error": "not_found", "message": format!("Frontdoor {id} not found")})
-                );
+                assert_eq!(answer.body, error("not_found", &format!("Frontdoor {id} not found")));
             }
         }
     }

@@ -1,4 +1,4 @@
-use crate::harness::{TestApp, at, share, with};
+use crate::harness::{TestApp, at, error, share, with};
 use axum::http::StatusCode;
 use insta::assert_json_snapshot;
 use proptest::{prelude::*, test_runner::TestCaseError};
@@ -231,7 +231,7 @@ async fn all_faults_of_options_are_reported_at_once() {
     ] {
         let body = with(share(&tunnel, &site.z_id, "app-db", 8443), change.clone());
         let answer = app.post("ipsec-shares", body).await;
-        assert_eq!(answer.body, json!({"error": "invalid_request", "message": message}), "{change}");
+        assert_eq!(answer.body, error("invalid_request", message), "{change}");
     }
     let many: Vec<_> = (0..65).map(|n| format!("172.31.0.{n}")).collect();
     let body = with(share(&tunnel, &site.z_id, "app-db", 8443), json!({"allowedSources": many}));
@@ -250,7 +250,7 @@ async fn allowed_sources_must_be_within_the_tunnels_network() {
         "peerCidr can't be 172.31.8.0/24: allowedSources of IPsec share {} has 172.31.0.9/32, which is not within it",
         made["id"].as_str().unwrap()
     );
-    assert_eq!(refused.body, json!({"error": "conflict", "message": message}));
+    assert_eq!(refused.body, error("conflict", &message));
     assert_eq!(app.get(&path).await.body["peerCidr"], tunnel["peerCidr"]);
     // The network may grow, and may shrink as far as the shares' allowed sources permit.
     assert_eq!(app.patch(&path, json!({"peerCidr": "172.16.0.0/12"})).await.status, StatusCode::ACCEPTED);

@@ -1,4 +1,4 @@
-use crate::harness::{TOKEN, TestApp, at, share, with};
+use crate::harness::{TOKEN, TestApp, at, error, share, with};
 use axum::http::{Request, StatusCode};
 use insta::assert_json_snapshot;
 use jiff::{SignedDuration, Timestamp};
@@ -104,7 +104,7 @@ async fn all_faults_are_reported_at_once() {
     ] {
         let body = with(share(&tunnel, &site.z_id, "app-db", 8443), change.clone());
         let answer = app.post("ipsec-shares", body).await;
-        assert_eq!(answer.body, json!({"error": "invalid_request", "message": message}), "{change}");
+        assert_eq!(answer.body, error("invalid_request", message), "{change}");
     }
 }
 

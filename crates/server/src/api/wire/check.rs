@@ -1,7 +1,10 @@
 //! A walk along a share's path in JSON. Each hop that fails says what to do about it.
 
 use super::{answer::Links, fields::Fields, share::Share, tunnel::Tunnel};
-use crate::error::{ApiError, capitalized};
+use crate::{
+    error::{ApiError, capitalized},
+    reason_link::ReasonLinks,
+};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -63,6 +66,8 @@ struct Hop {
     agent_id: Option<AgentId>,
     /// For a hop that failed, or whose connections are in doubt.
     advice: Option<String>,
+    #[serde(rename = "_links")]
+    links: Option<ReasonLinks>,
 }
 
 /// The hops, in the order of the path.
@@ -97,6 +102,7 @@ impl Hop {
             latency_ms: None,
             agent_id: None,
             advice: None,
+            links: None,
         }
     }
 
@@ -129,6 +135,9 @@ impl Check {
         };
         for failed in hops.iter_mut().filter(|hop| hop.state == State::Failed) {
             failed.advice = Some(advice(failed, walked));
+        }
+        for hop in hops.iter_mut().filter(|hop| hop.reason.is_some()) {
+            hop.links = explained(hop, walked).map(ReasonLinks::of);
         }
         Self {
             share_id: walked.share.id,
@@ -300,6 +309,16 @@ fn told_apart(hop: &Hop, walked: &Walked<'_>) -> Option<FailureReason> {
         _ => false,
     };
     says_more.then_some(failure)
+}
+
+/// The name that says most about a hop with a reason.
+fn explained(hop: &Hop, walked: &Walked<'_>) -> Option<&'static str> {
+    let error = walked.connection().and_then(|connection| connection.last_error.as_ref());
+    match (hop.hop, told_apart(hop, walked), error) {
+        (_, Some(failure), _) => Some(failure.as_str()),
+        (HopName::IkeSa, None, Some(error)) => Some(error.reason.as_str()),
+        (_, None, _) => hop.reason.map(Reason::as_str),
+    }
 }
 
 /// What to do about a failed hop.

@@ -1,5 +1,6 @@
 //! A tunnel's live connection in JSON.
 
+use crate::reason_link::ReasonLinks;
 use jiff::Timestamp;
 use serde::Serialize;
 use wicketgate_model::{
@@ -41,6 +42,8 @@ struct LastError {
     reason: ConnectionFault,
     message: String,
     since: Timestamp,
+    #[serde(rename = "_links")]
+    links: ReasonLinks,
 }
 
 impl LiveConnection {
@@ -60,8 +63,12 @@ impl LiveConnection {
             last_error,
             warnings,
         } = connection;
-        let last_error =
-            last_error.map(|e| LastError { reason: e.reason, message: e.to_string(), since: e.since });
+        let last_error = last_error.map(|e| LastError {
+            reason: e.reason,
+            message: e.to_string(),
+            since: e.since,
+            links: ReasonLinks::of(e.reason.as_str()),
+        });
         let child = |child: ChildSa| Child { narrowed: child.selectors.is_narrower(peer_cidr), child };
         let child_sas = child_sas.into_iter().map(child).collect();
         Self {

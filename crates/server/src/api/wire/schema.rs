@@ -2,7 +2,10 @@
 //!
 //! A data file names a part of a pattern as `<NAME>`, and a closed list of the code as `"<Type>"`.
 
-use crate::auth::Scope;
+use crate::{
+    auth::Scope,
+    error::{ErrorCode, OAuthErrorCode},
+};
 use serde_json::{Value, json};
 use std::sync::LazyLock;
 use wicketgate_model::{ConnectionDoubt, ConnectionFault, ConnectionState, InnerProtocol, Reason};
@@ -39,7 +42,9 @@ const LISTS: &[(&str, &[&str])] = &[
     ("\"<ConnectionDoubt>\"", ConnectionDoubt::NAMES),
     ("\"<ConnectionFault>\"", ConnectionFault::NAMES),
     ("\"<ConnectionState>\"", ConnectionState::NAMES),
+    ("\"<ErrorCode>\"", ErrorCode::NAMES),
     ("\"<InnerProtocol>\"", InnerProtocol::NAMES),
+    ("\"<OAuthErrorCode>\"", OAuthErrorCode::NAMES),
     ("\"<Reason>\"", Reason::NAMES),
     ("\"<Scope>\"", Scope::NAMES),
 ];

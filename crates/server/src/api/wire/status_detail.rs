@@ -1,6 +1,6 @@
 //! `statusDetail`, the same for tunnels and shares.
 
-use crate::gateways::NotServed;
+use crate::{gateways::NotServed, reason_link::ReasonLinks};
 use jiff::Timestamp;
 use serde::Serialize;
 use std::net::IpAddr;
@@ -14,6 +14,8 @@ pub(super) struct StatusDetail {
     message: String,
     since: Timestamp,
     connections: Option<CountedConnections>,
+    #[serde(rename = "_links")]
+    links: ReasonLinks,
 }
 
 /// How many connections it is about. No row has this: it changes with every connection.
@@ -32,7 +34,8 @@ impl StatusDetail {
     pub(super) fn of(standing: &Standing) -> Option<Self> {
         let detail = standing.detail.clone().or_else(|| standing.status.waiting(standing.since))?;
         let (reason, message) = (detail.problem.reason, detail.problem.message);
-        Some(Self { reason, message, since: detail.since, connections: None })
+        let links = ReasonLinks::of(reason.as_str());
+        Some(Self { reason, message, since: detail.since, connections: None, links })
     }
 
     pub(super) fn counted(self, NotServed { count, of, sources }: NotServed) -> Self {
