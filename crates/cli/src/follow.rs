@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 
 use clap::ArgMatches;
 use serde_json::Value;
-use wicketgate_client::Event;
+use wicketgate_client::{Event, EventStream};
 
 use crate::{
     arguments::{output, which_one},
@@ -19,7 +19,8 @@ use crate::{
 pub(crate) async fn events(session: &Session, matches: &ArgMatches) -> Result<(), Failed> {
     let since = matches.get_one::<String>("since").map(String::as_str);
     let output = output(matches);
-    changes(session, since, |event| match as_table(&output) {
+    let path = path(session).await?;
+    changes(session.client.follow(&path, &[], since), |event| match as_table(&output) {
         true => Ok(Some(line_of(event))),
         false => data(&output, &tagged(event)).map(Some),
     })
@@ -27,23 +28,29 @@ pub(crate) async fn events(session: &Session, matches: &ArgMatches) -> Result<()
 }
 
 pub(crate) async fn watch(session: &Session, matches: &ArgMatches) -> Result<(), Failed> {
-    let (id, path) = session.resolve(&TUNNEL, which_one(matches)).await?;
-    let tunnel = session.client.get(&path, &[]).await?;
+    let (id, tunnel) = session.resolve(&TUNNEL, which_one(matches)).await?;
+    let path = path(session).await?;
+    let mut events = session.client.follow(&path, &[], None);
+    // Before the state is read, so that each later change is an event.
+    events.begin().await?;
+    let tunnel = session.client.get(&tunnel, &[]).await?;
     let connection = &tunnel["connection"];
     let (kind, id) = (Value::from("connection"), Value::from(id));
     let why = &connection["lastError"]["message"];
     print(&words(&[&connection["since"], &kind, &id, &connection["state"], why]))?;
-    changes(session, None, |event| Ok((event.data["id"] == id).then(|| line_of(event)))).await
+    changes(events, |event| Ok((event.data["id"] == id).then(|| line_of(event)))).await
 }
 
-/// Follows the events of the Frontdoor, and prints what `shown` makes of them.
+/// The events of the Frontdoor.
+async fn path(session: &Session) -> Result<String, Failed> {
+    Ok(format!("frontdoor/v2/{}/events", session.frontdoor_id().await?))
+}
+
+/// Follows events, and prints what `shown` makes of them.
 async fn changes(
-    session: &Session,
-    since: Option<&str>,
+    mut events: EventStream<'_>,
     shown: impl Fn(&Event) -> Result<Option<String>, Failed>,
 ) -> Result<(), Failed> {
-    let path = format!("frontdoor/v2/{}/events", session.frontdoor_id().await?);
-    let mut events = session.client.follow(&path, &[], since);
     loop {
         if let Some(words) = shown(&events.next().await?)? {
             print(&words)?;

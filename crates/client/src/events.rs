@@ -46,7 +46,17 @@ pub struct EventStream<'a> {
 struct Connection {
     answer: Response,
     bytes: Vec<u8>,
-    ready: VecDeque<Event>,
+    ready: VecDeque<Block>,
+}
+
+/// What an empty line ends.
+#[derive(Debug, PartialEq, Eq)]
+enum Block {
+    Event(Event),
+    /// Where a stream without events has begun.
+    Position(String),
+    /// A comment, which keeps the connection alive, or a setting.
+    Other,
 }
 
 impl ApiClient {
@@ -71,17 +81,42 @@ impl ApiClient {
 }
 
 impl EventStream<'_> {
-    /// The next event. A connection that ends or breaks is replaced by one that begins after the last event.
+    /// Connects: what happens from now on is an event of the stream, also if the connection is replaced before.
+    ///
+    /// # Errors
+    /// As [`EventStream::next`].
+    pub async fn begin(&mut self) -> Result<(), Failure> {
+        let block = self.block().await?;
+        if let Some(connection) = &mut self.connection {
+            connection.ready.push_front(block);
+        }
+        Ok(())
+    }
+
+    /// The next event. A connection that ends or breaks is replaced by one that begins after the last event, or where the first
+    /// connection began.
     ///
     /// # Errors
     /// The server was not reached at first, refuses, or has sent nothing for [`GIVE_UP`].
     pub async fn next(&mut self) -> Result<Event, Failure> {
         loop {
+            if let Block::Event(event) = self.block().await? {
+                return Ok(event);
+            }
+        }
+    }
+
+    async fn block(&mut self) -> Result<Block, Failure> {
+        loop {
             let lost = match &mut self.connection {
                 Some(connection) => match connection.next(&mut self.heard, &mut self.backoff).await {
-                    Ok(event) => {
-                        self.last = Some(event.id.clone()).filter(|id| !id.is_empty()).or(self.last.take());
-                        return Ok(event);
+                    Ok(block) => {
+                        if let Block::Position(id) | Block::Event(Event { id, .. }) = &block
+                            && !id.is_empty()
+                        {
+                            self.last = Some(id.clone());
+                        }
+                        return Ok(block);
                     }
                     Err(failure) => failure,
                 },
@@ -117,10 +152,10 @@ impl EventStream<'_> {
 }
 
 impl Connection {
-    async fn next(&mut self, heard: &mut Option<Instant>, backoff: &mut Backoff) -> Result<Event, Failure> {
+    async fn next(&mut self, heard: &mut Option<Instant>, backoff: &mut Backoff) -> Result<Block, Failure> {
         loop {
-            if let Some(event) = self.ready.pop_front() {
-                return Ok(event);
+            if let Some(block) = self.ready.pop_front() {
+                return Ok(block);
             }
             let url = self.answer.url().clone();
             let chunk = timeout(SILENCE, self.answer.chunk()).await;
@@ -133,7 +168,7 @@ impl Connection {
             self.bytes.extend_from_slice(&chunk);
             while let Some(end) = self.bytes.windows(2).position(|two| two == b"\n\n") {
                 let block: Vec<u8> = self.bytes.drain(..end + 2).collect();
-                self.ready.extend(parse(&String::from_utf8_lossy(&block)));
+                self.ready.push_back(parse(&String::from_utf8_lossy(&block)));
             }
             if self.bytes.len() > LONGEST {
                 return Err(Failure::TooLarge(url));
@@ -142,15 +177,20 @@ impl Connection {
     }
 }
 
-/// The event of a block of lines. `None`: a comment, which keeps the connection alive.
-fn parse(block: &str) -> Option<Event> {
+fn parse(block: &str) -> Block {
     let field = |name: &str| {
         let lines = block.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         let values: Vec<_> = lines.map(|value| value.strip_prefix(' ').unwrap_or(value)).collect();
         (!values.is_empty()).then(|| values.join("\n"))
     };
-    let data = serde_json::from_str(&field("data")?).unwrap_or_default();
-    Some(Event { id: field("id").unwrap_or_default(), kind: field("event")?, data })
+    match (field("id"), field("event"), field("data")) {
+        (id, Some(kind), Some(data)) => {
+            let data = serde_json::from_str(&data).unwrap_or_default();
+            Block::Event(Event { id: id.unwrap_or_default(), kind, data })
+        }
+        (Some(id), _, None) => Block::Position(id),
+        _ => Block::Other,
+    }
 }
 
 #[cfg(test)]
@@ -159,10 +199,15 @@ mod tests {
 
     #[test]
     fn a_block_is_an_event_and_a_comment_is_none() {
-        let event = parse("event: ipsec-share\nid: 7\ndata: {\"status\":\n data: \"NEW\"}\n\n");
-        assert_eq!(event.unwrap().kind, "ipsec-share");
-        let event = parse("id:9\nevent:connection\ndata:{\"id\": \"tnl\"}\n\n").unwrap();
-        assert_eq!((event.id.as_str(), event.data["id"].as_str()), ("9", Some("tnl")));
-        assert_eq!(parse(": heartbeat\n\n"), None);
+        let event = |block: &str| match parse(block) {
+            Block::Event(event) => event,
+            other => panic!("{block} is {other:?}"),
+        };
+        let share = event("event: ipsec-share\nid: 7\ndata: {\"status\":\n data: \"NEW\"}\n\n");
+        assert_eq!(share.kind, "ipsec-share");
+        let connection = event("id:9\nevent:connection\ndata:{\"id\": \"tnl\"}\n\n");
+        assert_eq!((connection.id.as_str(), connection.data["id"].as_str()), ("9", Some("tnl")));
+        assert_eq!(parse(": heartbeat\n\n"), Block::Other);
+        assert_eq!(parse("retry: 2000\nid: 5\n\n"), Block::Position("5".to_owned()));
     }
 }

@@ -57,6 +57,38 @@ async fn a_lost_connection_is_replaced_after_the_last_event() {
 }
 
 #[tokio::test]
+async fn nothing_is_lost_between_the_beginning_and_the_first_event() {
+    let (listener, client) = server().await;
+    let mut events = client.follow("events", &[], None);
+    let serve = async {
+        answer(&listener, &format!("{STREAM}id: 5\nretry: 2000\n\n")).await;
+        let resumed = answer(&listener, &format!("{STREAM}id: 6\nevent: a\ndata: {{}}\n\n")).await;
+        resumed.to_lowercase()
+    };
+    let read = async {
+        events.begin().await.unwrap();
+        events.next().await.unwrap()
+    };
+    let (resumed, event) = tokio::join!(serve, read);
+    assert!(resumed.contains("last-event-id: 5"), "{resumed}");
+    assert_eq!(event.id, "6");
+}
+
+#[tokio::test]
+async fn the_first_event_is_kept_by_the_beginning() {
+    let (listener, client) = server().await;
+    let mut events = client.follow("events", &[], Some("5"));
+    let stream = format!("{STREAM}id: 6\nevent: a\ndata: {{}}\n\n");
+    let serve = answer(&listener, &stream);
+    let read = async {
+        events.begin().await.unwrap();
+        events.next().await.unwrap()
+    };
+    let (_, event) = tokio::join!(serve, read);
+    assert_eq!(event.id, "6");
+}
+
+#[tokio::test]
 async fn empty_answers_are_not_requested_in_a_busy_loop() {
     let (listener, client) = server().await;
     let mut events = client.follow("events", &[], None);

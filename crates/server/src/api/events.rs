@@ -98,7 +98,7 @@ impl Reader {
     ) -> Result<(), Over> {
         let feed = self.state.feed.clone();
         let end = Instant::now() + LONGEST;
-        self.say(greeting()).await?;
+        self.say(greeting(after.is_none().then_some(span.newest))).await?;
         let mut seen = self.catch_up(after, span).await?;
         loop {
             let heartbeat_at = Instant::now() + HEARTBEAT;

@@ -18,6 +18,8 @@ const BOUND: Duration = Duration::from_secs(10);
 struct Reader {
     stream: BodyDataStream,
     text: String,
+    /// The id of the newest event at the beginning of a stream without `Last-Event-ID`.
+    begins_after: Option<String>,
 }
 
 impl Reader {
@@ -29,8 +31,12 @@ impl Reader {
         let response = app.open(request.body(Body::empty()).unwrap()).await;
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
-        let mut reader = Self { stream: response.into_body().into_data_stream(), text: String::new() };
-        assert_eq!(reader.block().await.unwrap(), "retry: 2000");
+        let mut reader =
+            Self { stream: response.into_body().into_data_stream(), text: String::new(), begins_after: None };
+        let greeting = reader.block().await.unwrap();
+        let (begins_after, rest) = greeting.rsplit_once('\n').unwrap_or(("", &greeting));
+        reader.begins_after = begins_after.strip_prefix("id: ").map(str::to_owned);
+        assert_eq!((rest, reader.begins_after.is_some()), ("retry: 2000", last.is_none()));
         reader
     }
 
@@ -86,6 +92,16 @@ async fn a_reader_gets_new_events_and_those_it_missed() {
         headers: Default::default(),
     };
     assert_json_snapshot!("events", app.shown(&shown));
+}
+
+#[tokio::test]
+async fn a_reader_that_has_seen_no_event_resumes_where_it_began() {
+    let app = TestApp::new().await;
+    app.post("ipsec-tunnels", tunnel("before", 1)).await;
+    let begins_after = Reader::new(&app, None).await.begins_after.unwrap();
+    let made = app.post("ipsec-tunnels", tunnel("between", 2)).await.body;
+    let mut again = Reader::new(&app, Some(&begins_after)).await;
+    assert_eq!(again.event().await.1["id"], made["id"]);
 }
 
 #[tokio::test]

@@ -26,9 +26,11 @@ struct Detail<'a> {
     message: &'a str,
 }
 
-/// The first lines of a stream.
-pub(in crate::api) fn greeting() -> String {
-    format!("retry: {RETRY}\n\n")
+/// The first lines of a stream. One that begins with what happens from now on has the id of the newest event, so that a reader
+/// that loses its connection before the first event misses none.
+pub(in crate::api) fn greeting(begins_after: Option<u64>) -> String {
+    let id = begins_after.map(|id| format!("id: {id}\n")).unwrap_or_default();
+    format!("{id}retry: {RETRY}\n\n")
 }
 
 pub(in crate::api) fn heartbeat() -> String {

@@ -72,7 +72,7 @@ impl LogFormat {
 
     /// JSON lines have no comments.
     pub(in crate::api) fn greeting(self) -> String {
-        if self == Self::Events { greeting() } else { String::new() }
+        if self == Self::Events { greeting(None) } else { String::new() }
     }
 
     pub(in crate::api) fn heartbeat(self) -> String {
