@@ -36,6 +36,7 @@ mod kernel_esp;
 mod libreswan;
 mod line_faults;
 mod load_balancer;
+mod local_token;
 mod lost_hosts;
 mod mtu;
 mod names;

@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     env, fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -151,15 +152,18 @@ impl Choice {
 
     /// On the host of a server, its admin token is used.
     fn local(&self) -> Result<Session, Failed> {
-        let file = self.token_file.as_deref().unwrap_or(LOCAL_TOKEN);
-        if self.token_file.is_none() && !Path::new(file).exists() {
-            return Err(Failed::NotSignedIn(
-                "not signed in to a server\nSign in with: wicketgate login --server URL --token-file FILE"
-                    .to_owned(),
-            ));
-        }
+        let credentials = match (&self.token_file, fs::metadata(LOCAL_TOKEN)) {
+            (Some(file), _) => Credentials::Token(secret(file)?),
+            (None, Ok(file)) => Credentials::HostToken { token: secret(LOCAL_TOKEN)?, owner: file.uid() },
+            (None, Err(_)) => {
+                return Err(Failed::NotSignedIn(
+                    "not signed in to a server\nSign in with: wicketgate login --server URL --token-file FILE"
+                        .to_owned(),
+                ));
+            }
+        };
         let server = Url::parse(LOCAL_SERVER).map_err(|error| Failed::other(error.to_string()))?;
-        self.with(server, Some(Credentials::Token(secret(file)?)), None)
+        self.with(server, Some(credentials), None)
     }
 
     fn with(

@@ -8,7 +8,10 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 use tokio::sync::Mutex;
 
-use crate::failure::{ApiProblem, Failure};
+use crate::{
+    failure::{ApiProblem, Failure},
+    local_server,
+};
 
 /// The longest wait for a connection to the server.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -22,6 +25,8 @@ const LARGEST: usize = 64 << 20;
 pub enum Credentials {
     /// A token of any kind: the admin token, or one of an identity provider.
     Token(SecretString),
+    /// The admin token of a server on this host, whose file belongs to `owner`. Only a listener of this user, or of root, gets it.
+    HostToken { token: SecretString, owner: u32 },
     /// An API account, whose secret is exchanged for a token of an hour (RFC 6749 §4.4).
     Account { id: String, secret: SecretString },
 }
@@ -160,6 +165,10 @@ impl ApiClient {
         Ok(match &self.credentials {
             None => request,
             Some(Credentials::Token(token)) => request.bearer_auth(token.expose_secret()),
+            Some(Credentials::HostToken { token, owner }) => {
+                local_server::check(&self.base, *owner)?;
+                request.bearer_auth(token.expose_secret())
+            }
             Some(Credentials::Account { id, secret }) => {
                 let mut token = self.token.lock().await;
                 let token = match token.take() {

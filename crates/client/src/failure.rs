@@ -12,6 +12,11 @@ pub enum Failure {
     NotSignedIn(String),
     #[error("{problem}")]
     Refused { status: u16, problem: ApiProblem, retry_after: Option<u64> },
+    #[error(
+        "{url} is served by user {user}, who is not the owner of the admin token, so that it was not sent: start \
+         `wicketgate up`, or sign in with `wicketgate login`"
+    )]
+    Stranger { url: Url, user: u32 },
     #[error("{url} cannot be reached: {why}")]
     Unreachable { url: Url, why: String },
     #[error(
@@ -79,7 +84,11 @@ impl Failure {
         match self {
             Self::Unreachable { .. } | Self::NoApi { .. } => true,
             Self::Refused { status, .. } => *status == 429 || *status >= 500,
-            Self::NotSignedIn(_) | Self::TooLarge(_) | Self::Authority { .. } | Self::Path(_) => false,
+            Self::NotSignedIn(_)
+            | Self::Stranger { .. }
+            | Self::TooLarge(_)
+            | Self::Authority { .. }
+            | Self::Path(_) => false,
         }
     }
 

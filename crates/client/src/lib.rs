@@ -6,6 +6,7 @@
 mod client;
 mod events;
 mod failure;
+mod local_server;
 mod page;
 
 pub use client::{ApiClient, Credentials, Method};

@@ -15,6 +15,7 @@ pub mod program;
 pub mod send_queue;
 pub mod service_manager;
 pub mod socket_buffers;
+pub mod sockets;
 mod tcp_info;
 
 pub use if_exists::if_exists;
