@@ -104,10 +104,57 @@ fn a_failure_has_its_exit_status_and_says_what_to_do() -> Result<()> {
     }
     is("share reset web", 2, &["reset"])?;
     is("tunnel reset site-a", 2, &["--mode, --scope", "wicketgate tunnel reset --help"])?;
-    std::fs::remove_file(user.home.join("wicketgate/default.secret"))?;
+    let files = std::fs::read_dir(user.home.join("wicketgate"))?.flatten().map(|file| file.path());
+    let secrets: Vec<_> = files.filter(|file| file.extension().is_some_and(|it| it == "secret")).collect();
+    assert_eq!(secrets.len(), 1, "{secrets:?}");
+    std::fs::remove_file(&secrets[0])?;
     is("share list", 4, &["the secret of context default is missing", "wicketgate login"])?;
     user.says("logout")?;
     is(&format!("share list {server}"), 4, &["not signed in"])?;
+    world.end()
+}
+
+#[test]
+fn contexts_keep_their_own_secrets_and_are_changed_one_by_one() -> Result<()> {
+    let world = World::loopback().start()?;
+    let user = User::new(&world, "user")?;
+    user.sign_in()?;
+    let folder = user.home.join("wicketgate");
+    let token = world.gateway.data.join("admin.token").display().to_string();
+    let url = world.url();
+    let login = |name: &str| user.command(&["login", "--server", &url, "--token-file", &token, "--name", name]);
+    // Each of them changes the file of all.
+    let names: Vec<_> = (0..8).map(|n| format!("c{n}")).collect();
+    let started: Vec<_> = names.iter().map(|name| login(name).stderr(Stdio::null()).spawn()).collect();
+    for child in started {
+        ensure!(child?.wait()?.success(), "a login failed");
+    }
+    let list = user.says("context list")?;
+    ensure!(names.iter().all(|name| list.contains(&format!(" {name}\t"))), "{list}");
+
+    let secrets = || -> Result<Vec<std::path::PathBuf>> {
+        let files = std::fs::read_dir(&folder)?.flatten().map(|file| file.path());
+        Ok(files.filter(|file| file.extension().is_some_and(|it| it == "secret")).collect())
+    };
+    assert_eq!(secrets()?.len(), 9);
+    // A sign-in that ends between its two files leaves the context with its old secret.
+    let before = secrets()?;
+    let contexts = folder.join("contexts.toml");
+    let kept = std::fs::read(&contexts)?;
+    std::fs::remove_file(&contexts)?;
+    std::fs::create_dir(&contexts)?;
+    let out = login("c0").output()?;
+    ensure!(out.status.code() == Some(1), "{out:?}");
+    std::fs::remove_dir(&contexts)?;
+    std::fs::write(&contexts, kept)?;
+    let (mut before, mut after) = (before, secrets()?);
+    before.sort();
+    after.sort();
+    assert_eq!(before, after);
+    ensure!(login("c0").output()?.status.success(), "no sign-in");
+    assert_eq!(secrets()?.len(), 9, "the old secret is left");
+    user.says("logout c0")?;
+    assert_eq!(secrets()?.len(), 8, "the secret of the context that was forgotten is left");
     world.end()
 }
 

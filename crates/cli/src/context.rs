@@ -1,24 +1,32 @@
 //! Which server is asked, and as whom: contexts in a file of the user's, environment variables, or the admin token of a
 //! gateway on this host.
+//!
+//! Invariant: at every instant, each context names the secret of its own server. A new secret is in a new file before a context
+//! names it.
 
 use std::{
     collections::BTreeMap,
     env, fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 use wicketgate_client::{ApiClient, Credentials};
-use wicketgate_system::private_file;
+use wicketgate_system::{directory_lock::DirectoryLock, private_file};
 
 use crate::failed::Failed;
 
 /// Where `wicketgate up` keeps its data and listens by default.
 const LOCAL_TOKEN: &str = "/var/lib/wicketgate/admin.token";
 const LOCAL_SERVER: &str = "http://127.0.0.1:8480";
+
+/// The longest wait for other commands that change the contexts, which takes each of them milliseconds.
+const LOCKED: Duration = Duration::from_secs(5);
 
 /// The contexts of a user. Secrets are in files of their own.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -41,6 +49,9 @@ pub(crate) struct Context {
     /// Certificates (PEM) that are trusted besides those of the system.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ca: Option<PathBuf>,
+    /// The file of the secret, in the folder. Older versions named it like the context.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) secret: Option<String>,
     /// Whether the secret may be sent without TLS to another host.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) insecure_http: bool,
@@ -85,16 +96,41 @@ impl Contexts {
         }
     }
 
-    pub(crate) fn store(&self, folder: &Path) -> Result<(), Failed> {
-        let text = toml::to_string(self).map_err(|error| Failed::other(error.to_string()))?;
+    /// Changes the contexts, one command at a time.
+    pub(crate) fn change<T>(
+        folder: &Path,
+        change: impl FnOnce(&mut Self) -> Result<T, Failed>,
+    ) -> Result<T, Failed> {
         fs::create_dir_all(folder)?;
-        Ok(private_file::replace(&folder.join("contexts.toml"), text.as_bytes())?)
+        let _lock = lock(folder)?;
+        let mut contexts = Self::load(folder)?;
+        let result = change(&mut contexts)?;
+        let text = toml::to_string(&contexts).map_err(|error| Failed::other(error.to_string()))?;
+        private_file::replace(&folder.join("contexts.toml"), text.as_bytes())?;
+        Ok(result)
     }
 }
 
-/// The file with the secret of a context.
-pub(crate) fn secret_file(folder: &Path, name: &str) -> PathBuf {
-    folder.join(format!("{name}.secret"))
+impl Context {
+    pub(crate) fn secret_file(&self, folder: &Path, name: &str) -> PathBuf {
+        folder.join(self.secret.clone().unwrap_or_else(|| format!("{name}.secret")))
+    }
+}
+
+fn lock(folder: &Path) -> Result<DirectoryLock, Failed> {
+    let begin = Instant::now();
+    loop {
+        match DirectoryLock::take(folder) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && begin.elapsed() < LOCKED => {
+                sleep(LOCKED / 100);
+            }
+            taken => {
+                return taken.map_err(|error| {
+                    Failed::other(format!("{}: the contexts cannot be locked: {error}", folder.display()))
+                });
+            }
+        }
+    }
 }
 
 /// The first line of a file with a secret, or of standard input for `-`.
@@ -130,7 +166,7 @@ impl Choice {
         let credentials = match &self.token_file {
             Some(file) => Credentials::Token(secret(file)?),
             None => {
-                let file = secret_file(folder, name);
+                let file = context.secret_file(folder, name);
                 if !file.exists() {
                     return Err(Failed::NotSignedIn(format!(
                         "the secret of context {name} is missing: {} does not exist\n\

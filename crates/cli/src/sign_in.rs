@@ -8,14 +8,14 @@ use std::{
 
 use clap::ArgMatches;
 use futures_util::TryStreamExt as _;
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 use wicketgate_client::{ApiClient, Credentials};
-use wicketgate_system::private_file;
+use wicketgate_system::{if_exists, private_file};
 
 use crate::{
     arguments::choice,
-    context::{Context, Contexts, Session, must_be_private, secret, secret_file},
+    context::{Context, Contexts, Session, must_be_private, secret},
     failed::Failed,
     kind::FRONTDOOR,
     say::say,
@@ -59,14 +59,16 @@ pub(crate) async fn login(folder: &Path, matches: &ArgMatches) -> Result<(), Fai
     };
     session.frontdoor.clone_from(&frontdoor);
     fs::create_dir_all(folder)?;
-    private_file::replace(&secret_file(folder, &name), secret.expose_secret().as_bytes())?;
-    let mut contexts = Contexts::load(folder)?;
     let ca = ca.map(fs::canonicalize).transpose()?;
-    let context =
-        Context { server: server.clone(), frontdoor: frontdoor.clone(), account, ca, insecure_http };
-    contexts.contexts.insert(name.clone(), context);
-    contexts.current = Some(name.clone());
-    contexts.store(folder)?;
+    let context = Context {
+        server: server.clone(),
+        frontdoor: frontdoor.clone(),
+        account,
+        ca,
+        secret: None,
+        insecure_http,
+    };
+    remember(folder, &name, &secret, context)?;
     say(&format!("Signed in to {server} as context {name}."));
     match (frontdoor, all.len()) {
         (Some(_), _) => {}
@@ -82,30 +84,45 @@ pub(crate) async fn login(folder: &Path, matches: &ArgMatches) -> Result<(), Fai
     Ok(())
 }
 
-pub(crate) fn logout(folder: &Path, matches: &ArgMatches) -> Result<(), Failed> {
-    let mut contexts = Contexts::load(folder)?;
-    let name = matches.get_one::<String>("name").or(contexts.current.as_ref()).cloned();
-    let Some(name) = name.filter(|name| contexts.contexts.contains_key(name)) else {
-        return Err(Failed::usage("there is no such context: `wicketgate context list` shows all"));
+/// Stores a context as the current one. Its secret is in a file of its own before the context names it, and an older one goes
+/// after that.
+fn remember(folder: &Path, name: &str, secret: &SecretString, context: Context) -> Result<(), Failed> {
+    let parts = (&*format!("{name}-"), ".secret");
+    let file = private_file::create_unique(folder, parts, secret.expose_secret().as_bytes())?;
+    let context = Context { secret: Some(file.clone()), ..context };
+    let replaced = Contexts::change(folder, |contexts| {
+        contexts.current = Some(name.to_owned());
+        Ok(contexts.contexts.insert(name.to_owned(), context))
+    });
+    let unused = match &replaced {
+        Ok(old) => old.as_ref().map(|old| old.secret_file(folder, name)),
+        Err(_) => Some(folder.join(&file)),
     };
-    contexts.contexts.remove(&name);
-    if contexts.current.as_ref() == Some(&name) {
-        contexts.current = None;
+    if let Some(unused) = unused {
+        if_exists(fs::remove_file(unused))?;
     }
-    contexts.store(folder)?;
-    match fs::remove_file(secret_file(folder, &name)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-        _ => say(&format!(
-            "Forgot context {name} and its secret. The server still accepts the secret until it is revoked there."
-        )),
-    }
+    replaced.map(drop)
+}
+
+pub(crate) fn logout(folder: &Path, matches: &ArgMatches) -> Result<(), Failed> {
+    let (name, context) = Contexts::change(folder, |contexts| {
+        let name = matches.get_one::<String>("name").or(contexts.current.as_ref()).cloned();
+        let removed = name.and_then(|name| contexts.contexts.remove_entry(&name));
+        if contexts.current.as_ref() == removed.as_ref().map(|(name, _)| name) {
+            contexts.current = None;
+        }
+        removed.ok_or_else(|| Failed::usage("there is no such context: `wicketgate context list` shows all"))
+    })?;
+    if_exists(fs::remove_file(context.secret_file(folder, &name)))?;
+    say(&format!(
+        "Forgot context {name} and its secret. The server still accepts the secret until it is revoked there."
+    ));
     Ok(())
 }
 
 pub(crate) async fn context(folder: &Path, matches: &ArgMatches) -> Result<(), Failed> {
-    let mut contexts = Contexts::load(folder)?;
     match matches.subcommand() {
-        Some(("use", matches)) => {
+        Some(("use", matches)) => Contexts::change(folder, |contexts| {
             let name = matches.get_one::<String>("name").cloned().unwrap_or_default();
             if !contexts.contexts.contains_key(&name) {
                 return Err(Failed::usage(format!(
@@ -113,24 +130,30 @@ pub(crate) async fn context(folder: &Path, matches: &ArgMatches) -> Result<(), F
                 )));
             }
             contexts.current = Some(name);
-            contexts.store(folder)
-        }
+            Ok(())
+        }),
         Some(("set", matches)) => {
-            let choice = choice(matches);
+            let (mut choice, contexts) = (choice(matches), Contexts::load(folder)?);
             if choice.frontdoor.is_none() {
                 return Err(Failed::usage("nothing to set: give --frontdoor NAME"));
             }
+            let none = || Failed::usage("there is no current context: sign in with `wicketgate login`");
+            let name = choice.context.clone().or(contexts.current).ok_or_else(none)?;
+            choice.context = Some(name.clone());
             let id = choice.session(folder)?.frontdoor_id().await?;
-            let name = choice.context.or_else(|| contexts.current.clone());
-            let context = name.and_then(|name| contexts.contexts.get_mut(&name));
-            let context = context.ok_or_else(|| {
-                Failed::usage("there is no current context: sign in with `wicketgate login`")
-            })?;
-            context.frontdoor = Some(id);
-            contexts.store(folder)
+            Contexts::change(folder, |now| match now.contexts.get_mut(&name) {
+                // Its Frontdoors may be those of another server.
+                Some(context)
+                    if contexts.contexts.get(&name).is_some_and(|asked| asked.server == context.server) =>
+                {
+                    context.frontdoor = Some(id);
+                    Ok(())
+                }
+                _ => Err(Failed::other(format!("context {name} was changed in the meantime: try again"))),
+            })
         }
         _ => {
-            let mut out = io::stdout().lock();
+            let (contexts, mut out) = (Contexts::load(folder)?, io::stdout().lock());
             for (name, context) in &contexts.contexts {
                 let mark = if contexts.current.as_ref() == Some(name) { '*' } else { ' ' };
                 let frontdoor = context.frontdoor.as_deref().unwrap_or("-");

@@ -65,6 +65,14 @@ pub fn create(path: &Path, content: &[u8]) -> io::Result<()> {
     File::open(parent(path))?.sync_all()
 }
 
+/// Creates a file with a name of its own, mode 0600, and returns that name.
+pub fn create_unique(folder: &Path, (prefix, suffix): (&str, &str), content: &[u8]) -> io::Result<String> {
+    let file = filled(Builder::new().prefix(prefix).suffix(suffix).tempfile_in(folder)?, content)?;
+    let (_, path) = file.keep()?;
+    File::open(folder)?.sync_all()?;
+    Ok(path.file_name().unwrap_or_default().to_string_lossy().into_owned())
+}
+
 /// The content of the file. If it does not exist, it is created with what `make` returns. If another process creates it
 /// at the same time, that content is used.
 ///
