@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use wicketgate_lab::Namespace;
 
-use crate::harness::{lab, wicketgate_executable};
+use crate::harness::{World, lab, wicketgate_executable};
 
 /// Result and message of each check.
 type Checks = BTreeMap<String, (String, String)>;
@@ -41,7 +41,7 @@ fn the_doctor_names_what_a_host_lacks_and_what_to_do() -> Result<()> {
 
     let (status, said) = doctor(&host, &arguments)?;
     ensure!(status == 0, "{said:?}");
-    for check in ["programs", "esp", "firewall", "ike-ports", "limits"] {
+    for check in ["programs", "esp", "firewall", "ike-ports", "limits", "api-port", "agent-port"] {
         expect(&said, check, "PASS", &[])?;
     }
     expect(&said, "public-address", "WARN", &["--public-address"])?;
@@ -58,6 +58,14 @@ fn the_doctor_names_what_a_host_lacks_and_what_to_do() -> Result<()> {
     expect(&doctor(&host, &arguments)?.1, "firewall", "PASS", &[])?;
 
     let program = wicketgate_executable().display().to_string();
+    let listener = host.listen("127.0.0.1:8443".parse()?)?;
+    let (status, said) = doctor(&host, &arguments)?;
+    ensure!(status == 1, "{said:?}");
+    expect(&said, "agent-port", "FAIL", &[&id, "0.0.0.0:8443", "--agent-listen"])?;
+    let (_, said) = doctor(&host, &[&arguments[..], &["--listen", "192.0.2.1:8480"]].concat())?;
+    expect(&said, "api-port", "FAIL", &["cannot listen on 192.0.2.1:8480", "--listen"])?;
+    drop(listener);
+
     let below = format!("{program}/data");
     let (status, said) = doctor(&host, &["--ipsec", "userland", "--data-dir", &below])?;
     ensure!(status == 1, "{said:?}");
@@ -74,4 +82,24 @@ fn the_doctor_names_what_a_host_lacks_and_what_to_do() -> Result<()> {
     let left: Vec<_> = left.filter(|it| it.path().display().to_string().starts_with(scratch)).collect();
     ensure!(left.is_empty(), "{left:?}");
     lab.remove()
+}
+
+#[test]
+fn the_ports_of_a_running_gateway_are_its_own() -> Result<()> {
+    let world = World::loopback().start()?;
+    let (data, agents) = (world.gateway.data.display().to_string(), world.agents_dial().to_string());
+    let api = world.url().replace("http://", "");
+    let arguments = ["--ipsec", "off", "--data-dir", &data, "--listen", &api, "--agent-listen", &agents];
+    let (status, said) = doctor(&world.outside, &arguments)?;
+    ensure!(status == 0, "{said:?}");
+    for check in ["api-port", "agent-port"] {
+        let (result, message) = said.get(check).with_context(|| format!("no {check} in {said:?}"))?;
+        let process = format!("wicketgate (process {})", world.gateway.process.pid());
+        ensure!(result == "PASS" && message.contains(&process), "{result} {message}");
+    }
+    // With the data of another gateway it would not start.
+    let other = world.lab.dir("other")?.display().to_string();
+    let (status, said) = doctor(&world.outside, &["--ipsec", "off", "--data-dir", &other, "--listen", &api])?;
+    ensure!(status == 1 && said["api-port"].0 == "FAIL", "{said:?}");
+    world.end()
 }

@@ -76,6 +76,11 @@ impl OwnDirectory {
         &self.path
     }
 
+    /// The file of a directory that its user has open.
+    pub fn lock_file(path: &Path) -> PathBuf {
+        path.join(LOCK_FILE)
+    }
+
     /// A private directory in it.
     pub fn subdirectory(&self, name: &str) -> anyhow::Result<PathBuf> {
         let path = self.path.join(name);

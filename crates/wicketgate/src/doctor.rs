@@ -1,7 +1,10 @@
 //! `wicketgate doctor`: whether this host can run a gateway. It changes nothing, and may run beside `up`.
 
+mod ports;
+
 use std::{
     io::{self, Write as _},
+    net::SocketAddr,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::Duration,
@@ -16,6 +19,9 @@ use wicketgate_gateway::{
     host_check::{HostFinding, HostVerdict, host_check},
 };
 
+use crate::up::socket_address;
+use ports::ServedPort;
+
 /// `timedatectl` asks a service over the bus, which may have to be started.
 const CLOCK_TOLD_WITHIN: Duration = Duration::from_secs(5);
 
@@ -28,6 +34,12 @@ pub(crate) struct Doctor {
     /// The data directory of `up`.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/wicketgate", env = "WICKETGATE_DATA_DIR")]
     data_dir: PathBuf,
+    /// The address of the REST API of `up`.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8480", value_parser = socket_address)]
+    listen: SocketAddr,
+    /// The address that hosting agents connect to.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:8443", value_parser = socket_address)]
+    agent_listen: SocketAddr,
     /// Where `up` would process ESP.
     #[arg(long, value_name = "auto|kernel|userland|off", default_value = "auto")]
     ipsec: IpsecMode,
@@ -46,6 +58,9 @@ impl Doctor {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let mut findings = host_check(self.ipsec).await;
         findings.extend([clock().await, data_directory(&self.data_dir)]);
+        let api = ServedPort { check: "api-port", address: self.listen, flag: "--listen" };
+        let agents = ServedPort { check: "agent-port", address: self.agent_listen, flag: "--agent-listen" };
+        findings.extend([api, agents].map(|port| port.judge(&self.data_dir)));
         io::stdout().lock().write_all(report(&findings, self.output).as_bytes())?;
         match findings.iter().filter(|finding| finding.verdict == HostVerdict::Fail).count() {
             0 => Ok(()),

@@ -312,7 +312,7 @@ async fn listen(address: SocketAddr, peers: &str, flag: &str) -> anyhow::Result<
     })
 }
 
-fn socket_address(text: &str) -> Result<SocketAddr, String> {
+pub(crate) fn socket_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "must be an IP address and a port, like 127.0.0.1:8480 or [::1]:8480".to_owned())
 }
 
