@@ -8,6 +8,7 @@ mod alerts;
 mod applications;
 mod apply;
 mod apply_accounts;
+mod apply_ipsec;
 mod backpressure;
 mod black_hole;
 mod charon_crash;
