@@ -10,7 +10,7 @@ use crate::{Page, Result, Store, StoreError, row::FromRow, store::READ};
 use listing::{Offset, Restriction};
 use sql::Sql;
 use sqlx::{Any, Row, any::AnyRow};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 pub(crate) use listing::{CountTable, Hidden, Listing, Scope, of};
 pub use listing::{Filter, FilterValue, ListRequest, Sort};
@@ -23,7 +23,7 @@ impl Store {
         request: &ListRequest,
     ) -> Result<Page<T>> {
         let scope = scope.as_ref();
-        let offset = request.page.offset();
+        let (offset, until) = (request.page.offset(), Instant::now() + READ);
         let near_start = self.read(async |db| {
             let total = total(Sql::count(listing, scope, request), &mut *db).await?;
             Ok(match offset {
@@ -38,7 +38,7 @@ impl Store {
         if let Some((rows, total)) = near_start.await? {
             return page(&rows, total);
         }
-        timeout(READ, self.near_end(listing, scope, request)).await.map_err(|_| StoreError::RolledBack)?
+        timeout_at(until, self.near_end(listing, scope, request)).await.map_err(|_| StoreError::RolledBack)?
     }
 
     /// Skipping very many rows takes longer than everything else. Counted from the end, a page stays where it is only as long
