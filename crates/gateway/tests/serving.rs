@@ -135,8 +135,12 @@ impl LinkedGateway {
     async fn accepts(&self, port: u16) -> bool {
         let address = SocketAddr::from((self.load_balancer, port));
         let connected = timeout(WITHIN, TcpStream::connect(address)).await.unwrap();
-        // Without an agent, a client is accepted and reset, which may be seen while it connects.
-        !connected.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+        match connected.map_err(|error| error.kind()) {
+            // Without an agent, a client is accepted and reset, which may be seen while it connects.
+            Ok(_) | Err(ErrorKind::ConnectionReset) => true,
+            Err(ErrorKind::ConnectionRefused) => false,
+            Err(other) => panic!("connecting to {address}: {other}"),
+        }
     }
 }
 
