@@ -1,6 +1,9 @@
 //! The verbs that only one kind of resource has.
 
-use std::io::{self, Write as _};
+use std::{
+    future,
+    io::{self, Write as _},
+};
 
 use clap::ArgMatches;
 use futures_util::TryStreamExt as _;
@@ -19,6 +22,9 @@ use crate::{
     session::text,
     table::cell,
 };
+
+/// Resources of each kind that `status` shows.
+const MOST_SHOWN: usize = 10;
 
 /// A change of a connection, as `tunnel history` lists it.
 const CHANGE: Kind = Kind {
@@ -136,6 +142,35 @@ fn agent_server<'a>(given: Option<&'a str>, made: &'a Value) -> &'a str {
     given.or_else(|| made["agentServer"].as_str().filter(is_plain)).unwrap_or("https://GATEWAY:8443")
 }
 
+async fn count(session: &Session, kind: &Kind, query: &[(String, String)]) -> Result<Value, Failed> {
+    let one = [query, &[("size".to_owned(), "1".to_owned())]].concat();
+    Ok(session.client.get(&session.list_path(kind).await?, &one).await?["totalElements"].clone())
+}
+
+/// How many resources of a kind are not ready, and the first of them.
+async fn not_ready(
+    session: &Session,
+    kind: &Kind,
+    (filter, bad): (&str, &str),
+) -> Result<(Value, Vec<Value>), Failed> {
+    let (path, query) = (session.list_path(kind).await?, [(filter.to_owned(), bad.to_owned())]);
+    if kind.name != TUNNEL.name {
+        let first = session.client.list(&path, &query, Some(MOST_SHOWN)).try_collect().await?;
+        return Ok((count(session, kind, &query).await?, first));
+    }
+    // Without IPsec, a tunnel has no connection and is ready, for which the API has no filter.
+    let all = session.client.list(&path, &query, None);
+    let not_ready = all.try_filter(|tunnel| future::ready(tunnel["ready"] != true));
+    let counted = not_ready.try_fold((0, Vec::new()), async |(count, mut first), tunnel| {
+        if count < MOST_SHOWN {
+            first.push(tunnel);
+        }
+        Ok((count + 1, first))
+    });
+    let (count, first) = counted.await?;
+    Ok((count.into(), first))
+}
+
 /// What is wrong, first; then how many of each kind there are.
 pub(crate) async fn status(session: &Session, matches: &ArgMatches) -> Result<(), Failed> {
     let output = output(matches);
@@ -145,16 +180,10 @@ pub(crate) async fn status(session: &Session, matches: &ArgMatches) -> Result<()
     for (kind, filter, bad) in
         [(&TUNNEL, "connection.state", "DOWN"), (&SHARE, "ready", "false"), (&AGENT, "status", "OFFLINE")]
     {
-        let path = session.list_path(kind).await?;
-        let count = async |query: &[(String, String)]| {
-            let one = [query, &[("size".to_owned(), "1".to_owned())]].concat();
-            session.client.get(&path, &one).await.map(|page| page["totalElements"].clone())
-        };
-        let query = [(filter.to_owned(), bad.to_owned())];
-        let (all, failing) = (count(&[]).await?, count(&query).await?);
+        let all = count(session, kind, &[]).await?;
+        let (failing, first) = not_ready(session, kind, (filter, bad)).await?;
         summary[kind.plural] = json!({"all": all, "notReady": failing});
-        let list: Vec<Value> = session.client.list(&path, &query, Some(10)).try_collect().await?;
-        wrong.extend(list.into_iter().map(|resource| (kind, resource)));
+        wrong.extend(first.into_iter().map(|resource| (kind, resource)));
     }
     if output.form != (Form::Table { is_wide: false }) || output.jq.is_some() {
         summary["wrong"] = wrong.into_iter().map(|(_, resource)| resource).collect();
