@@ -71,8 +71,8 @@ lint: ## Check the formatting and the lints
 openapi: ## Update docs/openapi.json from the code
 	UPDATE_OPENAPI=1 $(CARGO) test --locked --workspace --lib --quiet openapi::
 
-reference: ## Update docs/reference from docs/openapi.json and packaging/etc
-	UPDATE_REFERENCE=1 $(CARGO) test --locked --workspace --test structure --quiet reference::
+reference: ## Update docs/reference from the code, docs/openapi.json and packaging/etc
+	UPDATE_REFERENCE=1 $(CARGO) test --locked --workspace --lib --bins --test structure --quiet reference
 
 schemathesis: ## Try the API with whatever its document allows, and more: one of the tests, alone (as root)
 	$(CARGO) build --locked --workspace --bins

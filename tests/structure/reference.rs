@@ -1,9 +1,10 @@
 //! The pages of docs/reference are what the code says. `make reference` updates them; what they are made from has tests of its own,
-//! which hold that it agrees with the code.
+//! which hold that it agrees with the code. Programs and metrics have their tests where they are defined.
 
-use std::{env, fmt::Write as _, fs};
+use std::{fmt::Write as _, fs};
 
 use serde_json::Value;
+use wicketgate_lab::reference::hold;
 
 use crate::source::root;
 
@@ -11,16 +12,6 @@ const METHODS: &[&str] = &["get", "post", "put", "patch", "delete"];
 
 fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap()
-}
-
-/// Fails while the page differs, or writes it if asked to.
-fn is_page(path: &str, wanted: &str) {
-    if env::var_os("UPDATE_REFERENCE").is_some() {
-        fs::write(root().join(path), wanted).unwrap();
-        return;
-    }
-    let is = fs::read_to_string(root().join(path)).unwrap_or_default();
-    assert!(is == wanted, "{path} is out of date: run `make reference`");
 }
 
 /// The scope that an operation needs: none, a token of any kind, or the scope's name.
@@ -51,7 +42,7 @@ fn the_calls_are_those_of_the_document() {
             }
         }
     }
-    is_page("docs/reference/CALLS.md", &page);
+    hold("CALLS.md", &page).unwrap();
 }
 
 #[test]
@@ -65,5 +56,29 @@ fn the_settings_are_those_of_the_installed_files() {
         let text = read(&format!("packaging/etc/{file}"));
         write!(page, "\n## {title}\n\n`/etc/wicketgate/{file}`:\n\n```toml\n{text}```\n").unwrap();
     }
-    is_page("docs/reference/CONFIGURATION.md", &page);
+    hold("CONFIGURATION.md", &page).unwrap();
+}
+
+#[test]
+fn alerts_and_dashboards_name_metrics_of_the_reference() {
+    let page = read("docs/reference/METRICS.md");
+    let mut wrong = Vec::new();
+    for file in [
+        "prometheus/alerts.yml",
+        "grafana/wicketgate-fleet.json",
+        "grafana/wicketgate-share.json",
+        "grafana/wicketgate-tunnel.json",
+    ] {
+        let text = read(&format!("packaging/{file}"));
+        for name in text
+            .split(|c: char| !c.is_ascii_lowercase() && c != '_')
+            .filter(|word| word.starts_with("wicketgate_"))
+        {
+            let family = name.trim_end_matches("_bucket");
+            if !page.contains(&format!("| `{family}")) {
+                wrong.push(format!("{file}: {name}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "not in docs/reference/METRICS.md: {wrong:?}");
 }

@@ -165,6 +165,15 @@ mod tests {
     use super::*;
     use clap::CommandFactory;
 
+    #[test]
+    fn the_reference_of_commands_is_what_they_define() {
+        let about = "Every command of `wicketgate-agent` with its arguments, as its `--help` prints them. `make reference` makes this \
+                     page from the\ndefinitions; [Configuration](CONFIGURATION.md#the-agent) has the same settings as a file.";
+        let page =
+            wicketgate_settings::reference::commands(Options::command(), "Commands of the agent", about);
+        wicketgate_lab::reference::hold("AGENT_COMMANDS.md", &page).unwrap();
+    }
+
     fn configured(start: Start) -> anyhow::Result<Config> {
         let (_, allow) = watch::channel(start.allow_list());
         start.into_config(allow)

@@ -67,7 +67,7 @@ impl Default for Status {
             failures: registered(
                 shown,
                 "connection_failures",
-                "Connections to the gateway that failed or broke",
+                "Connections to the gateway that failed or broke, and enrolments that failed",
             ),
             streams: registered(shown, "streams", "Clients' connections that were connected to a target"),
             active: registered(shown, "streams_active", "Clients' connections at present"),
@@ -83,11 +83,11 @@ impl Default for Status {
             unreachable: registered(
                 shown,
                 "shares_unreachable",
-                "Of these, those whose target the agent does not reach",
+                "Of these, those whose target the agent does not reach, as far as it has tried",
             ),
             certificate: {
                 let expires = Gauge::default();
-                let help = "When the agent's certificate expires, by the clock of its host, in Unix time";
+                let help = "When the agent's certificate expires, by the clock of its host, in Unix time; it is renewed long before";
                 shown.register_with_unit(
                     "certificate_expiry_timestamp",
                     help,
@@ -191,6 +191,8 @@ impl fmt::Debug for Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use wicketgate_lab::reference;
+    use wicketgate_system::metrics_text::negotiated;
 
     #[test]
     fn the_last_failure_is_shown_until_the_agent_is_connected() {
@@ -204,6 +206,20 @@ mod tests {
         assert_eq!(status.ready(), (true, "{\"status\":\"connected\"}\n".to_owned()));
         status.enter(Phase::Draining);
         assert_eq!(status.ready(), (false, "{\"status\":\"draining\"}\n".to_owned()));
+    }
+
+    /// Every family has a sample here, so that it is on the page.
+    #[test]
+    fn the_reference_of_metrics_is_a_scrape_with_all_of_them() {
+        let status = Status::default();
+        status.refused(RefusalReason::ConnectionRefused);
+        let (_, text) = negotiated(status.metrics().unwrap(), Some("text/plain"));
+        let page = format!(
+            "# Metrics of an agent\n\nWhat [`--status-listen`](../OPERATIONS.md#the-status-of-an-agent) serves at `/metrics`: the \
+             names with their labels, and what they\nmean. `make reference` makes this page from a scrape.\n\n{}",
+            reference::metrics(&text)
+        );
+        reference::hold("AGENT_METRICS.md", &page).unwrap();
     }
 
     #[test]

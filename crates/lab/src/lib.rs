@@ -17,6 +17,7 @@ pub mod postgres;
 mod process;
 mod product;
 mod program;
+pub mod reference;
 mod site;
 mod wire;
 

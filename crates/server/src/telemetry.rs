@@ -76,11 +76,15 @@ impl ServerMetrics {
             series,
             requests,
             durations,
-            tunnels: registered(shown, "tunnels", "Tunnels that are not deleted"),
-            shares: registered(shown, "shares", "Shares that are not deleted"),
+            tunnels: registered(shown, "tunnels", "Tunnels in the database that are not deleted"),
+            shares: registered(shown, "shares", "Shares in the database that are not deleted"),
             agents: registered(shown, "agents_connected", "Agents that are connected"),
             traffic: ShareTraffic::new(shown),
-            parked: registered(shown, "carriers_parked", "Agents' carriers that wait for a stream"),
+            parked: registered(
+                shown,
+                "carriers_parked",
+                "Agents' connections that wait at the gateway for a stream",
+            ),
             gateways: registered(shown, "gateway", "1 while the gateway is linked"),
         })
     }
@@ -188,6 +192,7 @@ impl Scrape {
 mod tests {
     use super::*;
     use crate::{
+        background::{BackgroundTasks, LastRun},
         gateways::{GatewayRpc, LinkedGateway, SharedView},
         state::ensure_first_frontdoor,
     };
@@ -200,15 +205,14 @@ mod tests {
     use tokio::sync::mpsc;
     use tower::ServiceExt as _;
     use uuid::Uuid;
+    use wicketgate_lab::reference;
     use wicketgate_link::{GatewayHello, VERSIONS};
-    use wicketgate_model::{DialTimes, FailureReason, GatewayId};
+    use wicketgate_model::{ConnectionError, ConnectionFault, DialTimes, FailureReason, GatewayId};
 
-    #[tokio::test]
-    async fn counted_values_are_exposed() {
-        let dir = TempDir::new().unwrap();
+    /// With one gateway, and the metrics of `registry`.
+    async fn scrape(dir: &TempDir, mut registry: Registry) -> Scrape {
         let store = Store::open(dir.path().join("test.db").to_str().unwrap()).await.unwrap();
         ensure_first_frontdoor(&store).await.unwrap();
-        let mut registry = Registry::default();
         let metrics = ServerMetrics::new(&mut registry);
         let (send, _gateway) = mpsc::channel(1);
         let view = SharedView::new(Timestamp::now());
@@ -220,12 +224,15 @@ mod tests {
             namespaces: None,
         });
         let gateway = LinkedGateway { location: "local".parse().unwrap(), view, rpc: GatewayRpc::new(send) };
-        let scrape = Scrape {
-            metrics: Arc::clone(&metrics),
-            registry: Arc::new(registry),
-            store,
-            gateways: Gateways::from_iter([(GatewayId::new(Uuid::now_v7()), gateway)]),
-        };
+        let gateways = Gateways::from_iter([(GatewayId::new(Uuid::now_v7()), gateway)]);
+        Scrape { metrics, registry: Arc::new(registry), store, gateways }
+    }
+
+    #[tokio::test]
+    async fn counted_values_are_exposed() {
+        let dir = TempDir::new().unwrap();
+        let scrape = scrape(&dir, Registry::default()).await;
+        let metrics = Arc::clone(&scrape.metrics);
         let router = router(scrape);
         let scraped = async || {
             let request = Request::get("/metrics").body(Body::empty()).unwrap();
@@ -279,5 +286,37 @@ mod tests {
         }
         metrics.forget(share);
         assert!(!scraped().await.contains(&share.to_string()));
+    }
+
+    /// Every family has a sample here, so that it is on the page.
+    #[tokio::test]
+    async fn the_reference_of_metrics_is_a_scrape_with_all_of_them() {
+        let (dir, mut registry) = (TempDir::new().unwrap(), Registry::default());
+        let tasks = BackgroundTasks::new(&mut registry);
+        tasks.record("reconciler", LastRun { at: Timestamp::now(), took: Duration::ZERO, error: None });
+        let scrape = scrape(&dir, registry).await;
+        let (share, tunnel) = (ShareId::new(Uuid::now_v7()), TunnelId::new(Uuid::now_v7()));
+        let failures = [(FailureReason::NoAgent, 1)].into();
+        scrape.metrics.carried(&[TrafficDelta { failures, active: 1, ..TrafficDelta::new(share, tunnel) }]);
+        scrape.metrics.answered("GET", "/livez", 200, Duration::ZERO);
+        let created_at = Timestamp::now();
+        let (name, location) = ("a".to_owned(), "local".parse().unwrap());
+        scrape.metrics.tunnel(tunnel, TunnelFacts { name, location, enabled: true, created_at }, None);
+        let mut failed = Connection::down(created_at);
+        let (cause, cure) = (String::new(), String::new());
+        let reason = ConnectionFault::PeerDoesNotAnswer;
+        failed.last_error = Some(ConnectionError { reason, cause, cure, since: created_at });
+        scrape.metrics.connected(tunnel, &failed);
+        scrape.refresh().await;
+        let mut text = String::new();
+        encode(&mut text, &scrape.registry).unwrap();
+        let (_, text) = negotiated(text, Some("text/plain"));
+        let page = format!(
+            "# Metrics\n\nWhat `--admin-listen` serves at `/metrics`: the names with their labels, and what they mean. \
+             [Serving](../SERVING.md#metrics) says how they are\nscraped, and [Troubleshooting](../TROUBLESHOOTING.md) what \
+             the values of `reason` mean. `make reference` makes this page from a scrape.\n\n{}",
+            reference::metrics(&text)
+        );
+        reference::hold("METRICS.md", &page).unwrap();
     }
 }

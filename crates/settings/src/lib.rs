@@ -7,6 +7,7 @@ pub mod config_command;
 pub mod definitions;
 mod documented;
 mod error;
+pub mod reference;
 mod settings_file;
 
 use clap::{Arg, ArgMatches, Command, Parser, error::ContextKind, parser::ValueSource};

@@ -99,3 +99,18 @@ fn ask(matches: &clap::ArgMatches) -> ExitCode {
     let Some((name, matches)) = matches.subcommand() else { return ExitCode::from(2) };
     program::ask(wicketgate_cli::run(name, matches))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wicketgate_lab::reference::hold;
+    use wicketgate_settings::reference::commands;
+
+    #[test]
+    fn the_reference_of_commands_is_what_they_define() {
+        let about = "Every command of `wicketgate` with its arguments. [The command line](../COMMAND_LINE.md) says how they are used, and \
+                     `wicketgate COMMAND --help`\nprints the same. `make reference` makes this page from the definitions.";
+        let all = Cli::command().subcommands(wicketgate_cli::commands());
+        hold("COMMANDS.md", &commands(all, "Commands", about)).unwrap();
+    }
+}

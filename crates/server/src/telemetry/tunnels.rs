@@ -118,7 +118,7 @@ impl Table {
         let label = |id: &TunnelId| [("tunnel", id.to_string())];
         let mut info = encoder.encode_descriptor(
             "tunnel",
-            "Name and location of a tunnel, and where its gateway does ESP",
+            "1; name and location of a tunnel, and where its gateway does ESP, to show beside its other series",
             None,
             MetricType::Info,
         )?;
@@ -163,21 +163,26 @@ impl Table {
             };
         counter(
             "tunnel_received_bytes",
-            "Payload from the site, inside the tunnel",
+            "Payload from the site, inside the tunnel, as the IKE daemon counts it: up to 30 s old",
             &|to, tunnel, counts| count(to, &[("tunnel", tunnel)], counts.received),
         )?;
-        counter("tunnel_sent_bytes", "Payload to the site, inside the tunnel", &|to, tunnel, counts| {
+        counter("tunnel_sent_bytes", "Payload to the site, likewise", &|to, tunnel, counts| {
             count(to, &[("tunnel", tunnel)], counts.sent)
         })?;
-        counter("tunnel_rekeys", "Rekeys of SAs that were seen", &|to, tunnel, counts| {
+        counter("tunnel_rekeys", "Rekeys that were seen, of ike and child SAs", &|to, tunnel, counts| {
             count(to, &[("tunnel", tunnel), ("sa", "ike")], counts.ike_rekeys)?;
             count(to, &[("tunnel", tunnel), ("sa", "child")], counts.child_rekeys)
         })?;
-        counter("tunnel_errors", "Times that the connection began to fail in a way", &|to, tunnel, counts| {
-            let mut errors = counts.errors.iter();
-            errors
-                .try_for_each(|(reason, n)| count(to, &[("tunnel", tunnel), ("reason", reason.as_str())], *n))
-        })
+        counter(
+            "tunnel_errors",
+            "How often the connection began to fail in a way; a reason appears with its first failure",
+            &|to, tunnel, counts| {
+                let mut errors = counts.errors.iter();
+                errors.try_for_each(|(reason, n)| {
+                    count(to, &[("tunnel", tunnel), ("reason", reason.as_str())], *n)
+                })
+            },
+        )
     }
 }
 
