@@ -4,6 +4,7 @@ pub(crate) mod attempts;
 pub(crate) mod builder;
 pub(crate) mod bulk;
 pub(crate) mod esp;
+pub(crate) mod held_back;
 pub(crate) mod home;
 pub(crate) mod hops;
 pub(crate) mod libreswan;

@@ -1,25 +1,17 @@
 //! API accounts in `apply`: their secrets go to files, and are not lost.
 
-use std::{
-    fs,
-    io::{Read as _, Write as _},
-    net::{Shutdown, SocketAddr, TcpStream},
-    os::unix::fs::PermissionsExt as _,
-    sync::{
-        atomic::{AtomicBool, Ordering},
-        mpsc,
-    },
-    thread,
-};
+use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt as _};
 
 use anyhow::{Result, ensure};
 use serde_json::json;
 
 use super::apply::{Scene, TUNNEL};
-use crate::harness::{PATIENCE, World, targets::serve, text, user::User};
+use crate::harness::{PATIENCE, World, held_back::hold_back, text, user::User};
 
 const ACCOUNT: &str =
     "kind: account\nname: deploy\nscopes: [frontdoor.read]\nclientSecretFile: keys/deploy\n";
+/// How the request for an account begins.
+const CREATION: &str = "POST /frontdoor/v2/api-accounts ";
 
 #[test]
 fn the_secret_of_an_account_goes_to_its_file_only() -> Result<()> {
@@ -74,7 +66,7 @@ fn an_account_whose_secret_cannot_be_written_is_not_created() -> Result<()> {
     // Its folder goes while the account is created.
     fs::create_dir(scene.folder.join("keys"))?;
     let on: SocketAddr = ([127, 0, 0, 1], 9999).into();
-    let creation = creation_held_back(&world, on)?;
+    let creation = hold_back(&world, on, CREATION)?;
     let line = line_over(&scene, on, ACCOUNT)?;
     let terminal = scene.user.on_terminal("lost", &line)?;
     let answer = creation.recv_timeout(PATIENCE)?;
@@ -93,7 +85,7 @@ fn an_interruption_does_not_lose_the_secret_of_an_account() -> Result<()> {
     let (_agent, _) = world.agent("agent")?;
     let scene = Scene::new(&world)?;
     let on: SocketAddr = ([127, 0, 0, 1], 9999).into();
-    let creation = creation_held_back(&world, on)?;
+    let creation = hold_back(&world, on, CREATION)?;
     let line = line_over(&scene, on, &format!("{ACCOUNT}---\n{}", ACCOUNT.replace("deploy", "later")))?;
     let mut terminal = scene.user.on_terminal("screen", &line)?;
     let answer = creation.recv_timeout(PATIENCE)?;
@@ -115,58 +107,14 @@ fn an_interruption_does_not_lose_the_secret_of_an_account() -> Result<()> {
     // An answer that is lost leaves an account whose secret nobody has.
     scene.user.sign_in()?;
     let on: SocketAddr = ([127, 0, 0, 1], 9998).into();
-    let creation = creation_held_back(&world, on)?;
+    let creation = hold_back(&world, on, CREATION)?;
     let line = line_over(&scene, on, &ACCOUNT.replace("deploy", "lost"))?;
     let terminal = scene.user.on_terminal("lost", &line)?;
-    creation.recv_timeout(PATIENCE)?.0.shutdown(Shutdown::Both)?;
+    creation.recv_timeout(PATIENCE)?.lose()?;
     let screen = terminal.ends()?;
     ensure!(screen.contains("delete it with `wicketgate account delete lost`"), "{screen}");
     ensure!(!scene.folder.join("keys/lost").exists(), "a secret from nowhere");
     world.end()
-}
-
-/// An answer of the server that the client has not yet got. Dropped, it goes to the client.
-struct HeldBack(TcpStream, #[expect(dead_code, reason = "its end is the signal")] mpsc::Sender<()>);
-
-/// A way to the API at `on`, on which the answers to the creation of accounts are held back.
-fn creation_held_back(world: &World, on: SocketAddr) -> Result<mpsc::Receiver<HeldBack>> {
-    let (tell, held) = mpsc::channel();
-    let (outside, api): (_, SocketAddr) =
-        (world.outside.clone(), world.url().replace("http://", "").parse()?);
-    serve(&world.outside, on, move |mut client| {
-        let Ok(mut server) = outside.connect(api, PATIENCE) else { return };
-        let is_creation = AtomicBool::new(false);
-        let mut piece = vec![0; 1 << 16];
-        thread::scope(|scope| {
-            let (Ok(mut from), Ok(mut to)) = (client.try_clone(), server.try_clone()) else { return };
-            let is_creation = &is_creation;
-            scope.spawn(move || {
-                let mut piece = vec![0; 1 << 16];
-                while let Ok(n @ 1..) = from.read(&mut piece) {
-                    let is_post = piece[..n].starts_with(b"POST /frontdoor/v2/api-accounts ");
-                    is_creation.fetch_or(is_post, Ordering::SeqCst);
-                    if to.write_all(&piece[..n]).is_err() {
-                        return;
-                    }
-                }
-                let _ = to.shutdown(Shutdown::Both);
-            });
-            while let Ok(n @ 1..) = server.read(&mut piece) {
-                if is_creation.swap(false, Ordering::SeqCst)
-                    && let Ok(line) = client.try_clone()
-                {
-                    let (let_go, gone) = mpsc::channel();
-                    let _ = tell.send(HeldBack(line, let_go));
-                    let _ = gone.recv();
-                }
-                if client.write_all(&piece[..n]).is_err() {
-                    break;
-                }
-            }
-            let _ = client.shutdown(Shutdown::Both);
-        });
-    })?;
-    Ok(held)
 }
 
 /// The line of a shell that applies a file with this text over another way to the API.

@@ -8,6 +8,7 @@ use wicketgate_lab::Process;
 
 use crate::harness::{
     PATIENCE, World,
+    held_back::hold_back,
     targets::{connect, echo, exchange, here, is_reset},
     text,
     user::User,
@@ -188,6 +189,29 @@ fn acts_on_a_share_and_a_tunnel_take_effect_and_say_so() -> Result<()> {
     ensure!(status == 1 && words.contains("without IPsec"), "{words}");
     let (status, words) = user.fails(&format!("tunnel ike-log {tunnel}"))?;
     ensure!(status == 1 && words.contains("without IPsec"), "{words}");
+    world.end()
+}
+
+#[test]
+fn a_change_while_the_state_is_read_is_watched() -> Result<()> {
+    let world = World::loopback().start()?;
+    let user = User::new(&world, "user")?;
+    user.sign_in()?;
+    user.says(
+        "tunnel create site --location local --peer-public-ip 203.0.113.2 --peer-cidr 10.0.0.0/16 --wait",
+    )?;
+    let on = ([127, 0, 0, 1], 9999).into();
+    let reading = hold_back(&world, on, &format!("GET {}/ipsec-tunnels/tnl-", world.gateway.frontdoor))?;
+    let (server, token) = (format!("http://{on}"), world.gateway.data.join("admin.token"));
+    let token = token.display().to_string();
+    let mut watch = user.command(&["tunnel", "watch", "site", "--server", &server, "--token-file", &token]);
+    let log = world.lab.dir("watched")?.join("log");
+    let watch = Process::start(&world.lab, "watch", watch.stdin(Stdio::null()), &log)?;
+    let answer = reading.recv_timeout(PATIENCE)?;
+    user.says("tunnel disable site --wait")?;
+    drop(answer);
+    let is_told = || Ok(watch.said().contains("DISABLED").then_some(()));
+    world.lab.until("the change is told", PATIENCE, is_told).with_context(|| watch.tail())?;
     world.end()
 }
 
