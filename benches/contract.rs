@@ -129,7 +129,7 @@ async fn agree(link: GatewayEnd) {
         namespaces: None,
     };
     let (send, handshake) = link.open(hello);
-    let Ok(mut receive) = handshake.finish().await else { return };
+    let Ok((_, mut receive)) = handshake.finish().await else { return };
     while let Some(message) = receive.recv().await {
         let ToGateway::Desired { sequence, delta } = message else { continue };
         let connection = Connection::down(Timestamp::now());

@@ -1,6 +1,7 @@
 //! End-to-end tests of the product: API, IPsec, agents, targets, and the failure of each part.
 
 mod agent_check;
+mod agent_report;
 mod agent_shortages;
 mod agent_status;
 mod agents;

@@ -149,7 +149,7 @@ impl World {
         Ok(path)
     }
 
-    fn agent_options<'a>(&'a self, name: &'a str, executable: &'a Path) -> AgentOptions<'a> {
+    pub(crate) fn agent_options<'a>(&'a self, name: &'a str, executable: &'a Path) -> AgentOptions<'a> {
         let (namespace, server) = (&self.private, self.agents_dial());
         AgentOptions { executable, namespace, name, server, allow: &[], log: self.log }
     }

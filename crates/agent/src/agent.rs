@@ -1,6 +1,9 @@
 //! A running agent.
 
-use crate::{assignments::Assignments, health::TargetHealths, route::Route, state::State, status::Status};
+use crate::{
+    assignments::Assignments, health::TargetHealths, report_outbox::ReportOutbox, route::Route, state::State,
+    status::Status,
+};
 use std::sync::{Arc, atomic::AtomicBool};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
@@ -19,6 +22,7 @@ pub(crate) struct Agent {
     /// Limits concurrent probes.
     pub(crate) probes: Semaphore,
     pub(crate) status: Arc<Status>,
+    pub(crate) report: ReportOutbox,
     pub(crate) streams: TaskTracker,
     /// Cuts all running streams once what they have read is delivered.
     pub(crate) finish: Abort,

@@ -5,6 +5,7 @@
 
 use ipnet::IpNet;
 use std::{
+    fmt,
     net::{IpAddr, SocketAddr},
     num::NonZeroU16,
     ops::RangeInclusive,
@@ -47,6 +48,10 @@ impl AllowList {
         self.0.is_empty()
     }
 
+    pub(crate) fn rules(&self) -> &[AllowRule] {
+        &self.0
+    }
+
     pub(crate) fn permits(&self, address: SocketAddr) -> bool {
         // An IPv4-mapped IPv6 address counts as the IPv4 address.
         let (ip, port) = (address.ip().to_canonical(), address.port());
@@ -64,12 +69,43 @@ impl AllowList {
 }
 
 impl AllowRule {
+    /// The target that the rule permits, if it is one address and one port.
+    pub(crate) fn only_target(&self) -> Option<Target> {
+        let net = self.net.filter(|net| net.prefix_len() == net.max_prefix_len())?;
+        let [ports] = &self.ports[..] else { return None };
+        let is_one = ports.start() == ports.end();
+        is_one.then(|| SocketAddr::new(net.addr(), *ports.start()).to_string().parse().ok()).flatten()
+    }
+
     fn has_port(&self, port: u16) -> bool {
         self.ports.iter().any(|r| r.contains(&port))
     }
 
     fn has_address(&self, ip: IpAddr) -> bool {
         self.net.is_none_or(|n| n.contains(&ip))
+    }
+}
+
+/// As it can be parsed again.
+impl fmt::Display for AllowRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_one = |net: &IpNet| net.prefix_len() == net.max_prefix_len();
+        match self.net {
+            None => f.write_str("*")?,
+            Some(IpNet::V4(net)) if is_one(&net.into()) => net.addr().fmt(f)?,
+            Some(IpNet::V6(net)) if is_one(&net.into()) => write!(f, "[{}]", net.addr())?,
+            Some(IpNet::V4(net)) => net.fmt(f)?,
+            Some(IpNet::V6(net)) => write!(f, "[{net}]")?,
+        }
+        for (i, ports) in self.ports.iter().enumerate() {
+            f.write_str(if i == 0 { ":" } else { "," })?;
+            match (*ports.start(), *ports.end()) {
+                (1, u16::MAX) => f.write_str("*")?,
+                (first, last) if first == last => first.fmt(f)?,
+                (first, last) => write!(f, "{first}-{last}")?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -125,22 +161,6 @@ fn range(s: &str) -> Result<RangeInclusive<u16>, NotARule> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::fmt;
-
-    impl fmt::Display for AllowRule {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            match self.net {
-                None => f.write_str("*")?,
-                Some(IpNet::V4(net)) => net.fmt(f)?,
-                Some(IpNet::V6(net)) => write!(f, "[{net}]")?,
-            }
-            for (i, ports) in self.ports.iter().enumerate() {
-                let before = if i == 0 { ':' } else { ',' };
-                write!(f, "{before}{}-{}", ports.start(), ports.end())?;
-            }
-            Ok(())
-        }
-    }
 
     fn list(rules: &[&str]) -> AllowList {
         AllowList::new(rules.iter().map(|r| r.parse().unwrap()).collect())

@@ -5,15 +5,15 @@
 
 mod gateway;
 mod handshake;
-mod report;
+pub(crate) mod report;
+pub(crate) mod server_name;
 mod targets;
 
 pub use report::{CheckStep, Report, Verdict};
 
 use crate::{
     Config, NoCode,
-    endpoint::{CONNECT_WITHIN, Endpoint},
-    names::{Names, NoAddress},
+    names::Names,
     proxy::Proxy,
     route::{NoRoute, Route},
     state::{State, StateDir},
@@ -22,7 +22,7 @@ use gateway::Answer;
 use handshake::{clock_by_certificate, tls};
 use report::{NOT_REACHED, fail, pass, skip};
 use std::sync::Arc;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::net::TcpStream;
 use wicketgate_transport::{enrolment_code::EnrolmentCode, tls::connect_enrol};
 
 /// How the agent proves who it is.
@@ -80,7 +80,7 @@ fn proof(dir: StateDir, code: Result<EnrolmentCode, NoCode>) -> Proof {
 async fn way(route: &Route, report: &mut Report) -> Option<TcpStream> {
     let server = route.server.endpoint();
     let dialled = route.proxy.as_ref().map_or(server, Proxy::endpoint);
-    report.add(CheckStep::Name, dialled.host(), name(dialled, &route.names).await);
+    report.add(CheckStep::Name, dialled.host(), server_name::check(dialled, &route.names).await);
     let connected = route.connect().await;
     let why_straight = || route.proxy.as_ref().err().map(ToString::to_string);
     let (tcp, proxy) = match &connected {
@@ -103,25 +103,6 @@ async fn way(route: &Route, report: &mut Report) -> Option<TcpStream> {
     let shown = route.proxy.as_ref().map_or_else(|_| "proxy".to_owned(), ToString::to_string);
     report.add(CheckStep::Proxy, &shown, proxy);
     connected.ok()
-}
-
-async fn name(endpoint: &Endpoint, names: &Arc<Names>) -> (Verdict, String) {
-    if endpoint.ip().is_some() {
-        return skip("is an address");
-    }
-    let found = timeout(CONNECT_WITHIN, names.lookup(endpoint.host())).await;
-    match found.unwrap_or(Err(NoAddress::NoAnswer)) {
-        Ok(addresses) => {
-            let all: Vec<_> = addresses.iter().map(|address| address.ip().to_string()).collect();
-            pass(format!("is {}", all.join(", ")))
-        }
-        Err(error) => {
-            let host = endpoint.host();
-            fail(format!(
-                "{error}; correct it, or the name servers of this host (getent ahosts {host} shows what they answer)"
-            ))
-        }
-    }
 }
 
 /// TLS as at the first start, without the request that would use up the code.

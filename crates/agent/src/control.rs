@@ -63,6 +63,8 @@ pub(crate) struct Removed {
 /// The state of one connection.
 struct Conversation {
     control: Control,
+    /// The gateway understands [`FromAgent::Report`].
+    takes_reports: bool,
     want: watch::Sender<u16>,
     /// When the next certificate is requested.
     renew_at: Timestamp,
@@ -144,8 +146,9 @@ impl Agent {
         stop: &CancellationToken,
     ) -> anyhow::Result<()> {
         let Some(control) = stop.run_until_cancelled(self.hello()).await else { return Ok(()) };
-        let control = control?;
+        let (control, takes_reports) = control?;
         *welcomed = true;
+        self.report.connected();
         self.status.enter(Phase::Connected);
         info!(server = %self.route.server, "connected to the gateway");
         let (want, wanted) = watch::channel(0);
@@ -154,16 +157,18 @@ impl Agent {
         let probes = Arc::clone(self).probe_due_targets(end.clone());
         tokio::spawn(end.clone().run_until_cancelled_owned(probes));
         let renew_at = self.state.renew_at();
-        self.converse(Conversation { control, want, renew_at, end: end.clone() }, stop).await
+        let talk = Conversation { control, takes_reports, want, renew_at, end: end.clone() };
+        self.converse(talk, stop).await
     }
 
-    async fn hello(&self) -> anyhow::Result<Control> {
+    /// A welcomed connection, and whether the gateway takes reports.
+    async fn hello(&self) -> anyhow::Result<(Control, bool)> {
         let tcp = self.route.connect().await?;
         let address = tcp.peer_addr().ok();
         self.greet(tcp).await.inspect_err(|_| self.route.avoid(address))
     }
 
-    async fn greet(&self, tcp: TcpStream) -> anyhow::Result<Control> {
+    async fn greet(&self, tcp: TcpStream) -> anyhow::Result<(Control, bool)> {
         let control = self.route.handshake(self.tls.connect_control(tcp)).await;
         let mut control = control.map_err(|failed| failed.error)?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
@@ -180,13 +185,13 @@ impl Agent {
             control.receive().await
         };
         match timeout(SILENCE, welcome).await {
-            Ok(Ok(ToAgent::Welcome { assigns_duties, time })) => {
+            Ok(Ok(ToAgent::Welcome { assigns_duties, time, takes_reports })) => {
                 self.compare_clocks(&mut control, time).await?;
                 self.assignments.clear();
                 self.health.connected(assigns_duties);
                 // The agent that it replaces may be started to take over, too.
                 self.takes_over.store(false, Ordering::Relaxed);
-                Ok(control)
+                Ok((control, takes_reports))
             }
             Ok(Ok(ToAgent::Duplicate { address, name })) => Err(Duplicate { address, name }.into()),
             Ok(Ok(ToAgent::Removed)) => Err(self.removed().into()),
@@ -197,7 +202,9 @@ impl Agent {
 
     /// Tells the gateway and the operator if the clocks differ: sooner or later, certificates are not valid by one of them.
     async fn compare_clocks(&self, control: &mut Control, server: Option<i64>) -> anyhow::Result<()> {
-        if let Some(ahead) = server.and_then(|server| seconds_ahead(Timestamp::now(), server)) {
+        let ahead = server.map(|server| seconds_ahead(Timestamp::now(), server));
+        *self.report.seconds_ahead.lock() = ahead.map(Option::unwrap_or_default);
+        if let Some(ahead) = ahead.flatten() {
             let side = if ahead < 0 { "behind" } else { "ahead of" };
             warn!("the clock of this host is {} {side} the server's: {CURE}", rounded(ahead.unsigned_abs()));
             control.send(&FromAgent::Clock { seconds_ahead: ahead }).await?;
@@ -243,6 +250,9 @@ impl Agent {
                     if !is_ping {
                         self.count_shares();
                     }
+                }
+                () = self.report.filled.notified(), if talk.takes_reports && !draining => {
+                    self.report.send(&mut talk.control).await?;
                 }
                 () = self.health.changed.notified() => {
                     for message in self.health.take_unreported() {

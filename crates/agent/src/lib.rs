@@ -19,8 +19,10 @@ mod enrol;
 mod health;
 mod names;
 pub mod options;
+mod own_report;
 mod probe;
 mod proxy;
+mod report_outbox;
 mod retry_log;
 mod route;
 pub mod server_address;
@@ -38,6 +40,7 @@ use crate::{
     health::TargetHealths,
     names::Names,
     probe::PROBES,
+    report_outbox::ReportOutbox,
     route::Route,
     state::StateDir,
     status::{Status, http},
@@ -104,6 +107,7 @@ pub async fn run(config: Config, stop: CancellationToken, abort: Abort) -> anyho
         health: TargetHealths::default(),
         probes: Semaphore::new(PROBES),
         status,
+        report: ReportOutbox::default(),
         streams: TaskTracker::new(),
         finish: Abort::default(),
         abort: abort.clone(),
@@ -111,6 +115,7 @@ pub async fn run(config: Config, stop: CancellationToken, abort: Abort) -> anyho
     let (keeper, stopped) = (Arc::clone(&agent), stop.clone());
     let generations =
         tokio::spawn(async move { keeper.assignments.keep_generations(&keeper.state, &stopped).await });
+    tokio::spawn(own_report::keep(Arc::clone(&agent), stop.clone()));
     let connected = tokio::spawn(Arc::clone(&agent).stay_connected(stop.clone()));
     let ended = serve(&agent, connected, &stop, &abort).await;
     stop.cancel();

@@ -31,7 +31,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -42,7 +42,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
-use wicketgate_link::{AgentShares, FromGateway};
+use wicketgate_link::{AGENT_REPORTS, AgentShares, FromGateway};
 use wicketgate_model::{AgentId, ShareDesired, ShareId};
 use wicketgate_system::{Mutex, accept::Acceptor};
 use wicketgate_transport::{
@@ -76,6 +76,8 @@ struct Inner {
     /// Cuts all streams once what they have read is delivered.
     finish: Abort,
     handshakes: AtomicU64,
+    /// The server understands agents' reports, which wait until then.
+    forwards_reports: AtomicBool,
 }
 
 impl Agents {
@@ -99,6 +101,7 @@ impl Agents {
             tasks,
             finish: Abort::default(),
             handshakes: AtomicU64::new(0),
+            forwards_reports: AtomicBool::new(false),
         }));
         agents.0.tasks.spawn(agents.clone().accept(listener));
         let drain = agents.0.drain.clone();
@@ -106,6 +109,11 @@ impl Agents {
         agents.0.tasks.spawn(drain.clone().run_until_cancelled_owned(agents.clone().close_unreachable()));
         agents.0.tasks.spawn(drain.run_until_cancelled_owned(agents.clone().rest()));
         agents
+    }
+
+    /// The version of the link's protocol that the server speaks, too.
+    pub fn server_speaks(&self, version: u32) {
+        self.0.forwards_reports.store(version >= AGENT_REPORTS, Ordering::Relaxed);
     }
 
     /// Assigns the share to the agents of its environment, including those that connect later.
@@ -206,6 +214,7 @@ impl Agents {
             self.with(|roster| {
                 roster.rest(now);
                 roster.forget_duplicates(now);
+                roster.announce_waiting_reports();
             });
         }
     }

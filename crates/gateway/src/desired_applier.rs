@@ -36,7 +36,10 @@ impl DesiredApplier {
     /// Serves until the link ends. `left_over` are the tunnels of an earlier run.
     pub(crate) async fn run(mut self, handshake: Handshake<ToGateway>, left_over: Vec<TunnelId>) {
         match handshake.finish().await {
-            Ok(messages) => self.receive(messages, left_over).await,
+            Ok((version, messages)) => {
+                self.parts.agents.server_speaks(version);
+                self.receive(messages, left_over).await;
+            }
             Err(error) => error!(%error, "the link to the server cannot be opened"),
         }
         // The data plane does not need the control plane: it keeps serving.

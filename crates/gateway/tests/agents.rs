@@ -11,5 +11,6 @@ mod agents {
     pub(crate) mod lab;
     pub(crate) mod puppet;
     mod replicas;
+    mod reports;
     mod streams;
 }

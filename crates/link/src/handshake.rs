@@ -33,17 +33,16 @@ impl Handshake<FromGateway> {
 }
 
 impl Handshake<ToGateway> {
-    /// Waits for the server's hello.
+    /// Waits for the server's hello. Returns the newest version that both ends speak, too.
     ///
     /// # Errors
     ///
     /// The server closed the link, sent something else, or speaks none of this build's versions.
-    pub async fn finish(mut self) -> Result<LinkReceiver<ToGateway>, HandshakeError> {
+    pub async fn finish(mut self) -> Result<(u32, LinkReceiver<ToGateway>), HandshakeError> {
         let ToGateway::Hello(versions) = self.0.recv().await.ok_or(HandshakeError::Closed)? else {
             return Err(HandshakeError::NoHello);
         };
-        VERSIONS.common(versions)?;
-        Ok(self.0)
+        Ok((VERSIONS.common(versions)?, self.0))
     }
 }
 
@@ -78,7 +77,8 @@ mod tests {
         let (taken, mut reports) = at_server.finish().await.unwrap();
         assert_eq!(taken, hello(VERSIONS));
         assert_eq!(reports.recv().await, Some(FromGateway::Draining));
-        assert_eq!(at_gateway.finish().await.unwrap().recv().await, None);
+        let (version, mut messages) = at_gateway.finish().await.unwrap();
+        assert_eq!((version, messages.recv().await), (VERSIONS.newest, None));
     }
 
     #[tokio::test]

@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 use wicketgate_model::{
-    AgentId, Connection, DesiredDelta, EnrolGrant, EnrolRefusal, EnrolRequest, EnvironmentId, EspMode,
-    FailureReason, Generation, ObservedDelta, Problem, ResetMode, ResetScope, ShareId, TrafficDelta,
+    AgentId, AgentReport, Connection, DesiredDelta, EnrolGrant, EnrolRefusal, EnrolRequest, EnvironmentId,
+    EspMode, FailureReason, Generation, ObservedDelta, Problem, ResetMode, ResetScope, ShareId, TrafficDelta,
     TunnelId, UnknownPeer,
 };
 
@@ -61,6 +61,8 @@ pub enum FromGateway {
     AgentConnected(ConnectedAgent),
     /// An agent's control connection ended.
     AgentDisconnected(AgentId),
+    /// What an agent has reported of itself, as it said it. Since [`AGENT_REPORTS`](crate::AGENT_REPORTS).
+    AgentReported { agent: AgentId, report: Box<AgentReport> },
     /// Traffic of shares since the last such message.
     Traffic(Vec<TrafficDelta>),
     /// The number of carriers that are parked at the gateway now.

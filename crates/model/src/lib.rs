@@ -2,6 +2,7 @@
 //!
 //! A value of these types is valid by construction: parsing checks every rule that does not depend on other rows.
 
+mod agent_report;
 mod assignment;
 pub mod base64_text;
 mod connection;
@@ -28,6 +29,7 @@ mod text;
 mod traffic;
 mod unknown_peer;
 
+pub use agent_report::{AgentFinding, AgentReport, FindingResult};
 pub use assignment::{Assignment, SignedAssignment};
 pub use connection::{
     Algorithms, ChildSa, Connection, ConnectionDoubt, ConnectionError, ConnectionFault, ConnectionState,

@@ -119,6 +119,7 @@ impl Write {
         let bar = "UPDATE agent SET barred_at = $1, revision = $2 WHERE id = $3";
         self.tx.execute(bar, &[&at, &self.revision, &id]).await?;
         self.tx.execute("UPDATE agent_link SET connected_since = NULL WHERE agent = $1", &[&id]).await?;
+        self.tx.execute("DELETE FROM agent_report WHERE agent = $1", &[&id]).await?;
         let event = activity.event(&mut self.tx, at).await?;
         self.deferred.events.extend(event);
         self.record(frontdoor, Action::Delete, Execution::of(ResourceType::Agent, &id)).await.map(drop)

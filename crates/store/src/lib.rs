@@ -7,6 +7,7 @@
 mod action;
 mod agent;
 mod agent_link;
+mod agent_report;
 mod api_account;
 mod bulk;
 mod cache;

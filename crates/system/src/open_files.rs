@@ -10,5 +10,10 @@ pub fn raise_limit() -> u64 {
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
         warn!(%error, "could not raise the limit of open files");
     }
+    limit_now()
+}
+
+/// The limit that holds now.
+pub fn limit_now() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::from(u32::MAX))
 }

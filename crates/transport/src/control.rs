@@ -25,7 +25,7 @@ use tokio::{
 
 /// The longest message. Assignments are sent in batches well below it.
 pub const MAX_MESSAGE: usize = 1024 * 1024;
-/// The longest message of an agent: a public key or a sentence. A gateway buffers no more than this for any peer.
+/// The longest message of an agent: its report. A gateway buffers no more than this for any peer.
 pub const MAX_FROM_AGENT: usize = 16 * 1024;
 /// Assignments in one message, of about 600 bytes each.
 pub const ASSIGNMENTS_PER_MESSAGE: usize = 256;

@@ -1,10 +1,11 @@
-//! The report of a check, for people and for scripts.
+//! The report of a check, for people, for scripts, and for the gateway.
 
 use serde::Serialize;
 use std::fmt;
+use wicketgate_model::{AgentFinding, FindingResult};
 
 /// Of a step that was not taken.
-pub(super) const NOT_REACHED: &str = "a step before it has failed";
+pub(crate) const NOT_REACHED: &str = "a step before it has failed";
 
 /// What was looked at, in the order of the agent's way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -20,6 +21,21 @@ pub enum CheckStep {
     Clock,
     AllowList,
     Target,
+}
+
+impl CheckStep {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Name => "name",
+            Self::Tcp => "tcp",
+            Self::Proxy => "proxy",
+            Self::Tls => "tls",
+            Self::Identity => "identity",
+            Self::Clock => "clock",
+            Self::AllowList => "allow-list",
+            Self::Target => "target",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -47,7 +63,7 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) fn add(
+    pub(crate) fn add(
         &mut self,
         check: CheckStep,
         subject: &(impl fmt::Display + ?Sized),
@@ -56,21 +72,36 @@ impl Report {
         self.checks.push(Line { check, subject: subject.to_string(), result, message });
     }
 
+    /// For the gateway.
+    pub(crate) fn findings(self) -> Vec<AgentFinding> {
+        let finding = |Line { check, subject, result, message }| AgentFinding {
+            check: check.as_str().to_owned(),
+            subject,
+            result: match result {
+                Verdict::Pass => FindingResult::Pass,
+                Verdict::Fail => FindingResult::Fail,
+                Verdict::Skip => FindingResult::Skip,
+            },
+            message,
+        };
+        self.checks.into_iter().map(finding).collect()
+    }
+
     /// How many steps have failed.
     pub fn failed(&self) -> usize {
         self.checks.iter().filter(|line| line.result == Verdict::Fail).count()
     }
 }
 
-pub(super) fn pass(message: impl Into<String>) -> (Verdict, String) {
+pub(crate) fn pass(message: impl Into<String>) -> (Verdict, String) {
     (Verdict::Pass, message.into())
 }
 
-pub(super) fn fail(message: impl Into<String>) -> (Verdict, String) {
+pub(crate) fn fail(message: impl Into<String>) -> (Verdict, String) {
     (Verdict::Fail, message.into())
 }
 
-pub(super) fn skip(message: impl Into<String>) -> (Verdict, String) {
+pub(crate) fn skip(message: impl Into<String>) -> (Verdict, String) {
     (Verdict::Skip, message.into())
 }
 
@@ -83,17 +114,7 @@ impl fmt::Display for Report {
                 Verdict::Fail => "FAIL",
                 Verdict::Skip => "SKIP",
             };
-            let check = match check {
-                CheckStep::Name => "name",
-                CheckStep::Tcp => "tcp",
-                CheckStep::Proxy => "proxy",
-                CheckStep::Tls => "tls",
-                CheckStep::Identity => "identity",
-                CheckStep::Clock => "clock",
-                CheckStep::AllowList => "allow-list",
-                CheckStep::Target => "target",
-            };
-            writeln!(f, "{result}  {check:<10}  {subject}: {message}")?;
+            writeln!(f, "{result}  {:<10}  {subject}: {message}", check.as_str())?;
         }
         Ok(())
     }

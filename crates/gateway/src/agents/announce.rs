@@ -1,29 +1,40 @@
-//! Reports connected agents to the server.
+//! Reports connected agents to the server, and what they say of themselves.
 //!
 //! One task compares the roster with what it has sent, so that the end of an old connection never overtakes the start
 //! of its successor, and a slow server delays no agent.
 
 use super::Agents;
-use std::{collections::HashMap, mem};
+use std::{collections::HashMap, mem, sync::atomic::Ordering::Relaxed, time::Instant};
 use wicketgate_link::FromGateway;
 use wicketgate_model::AgentId;
 
 impl Agents {
+    /// The agent's report, if it has made another one, and the server understands it.
+    fn reported(&self, agent: AgentId) -> Option<FromGateway> {
+        if !self.0.forwards_reports.load(Relaxed) {
+            return None;
+        }
+        let report = self.with(|roster| roster.take_report(agent, Instant::now()))?;
+        Some(FromGateway::AgentReported { agent, report })
+    }
+
     /// Reports changes until it is dropped, or the link is closed.
     pub(super) async fn announce(self) {
         let mut announced: HashMap<AgentId, u64> = HashMap::new();
         loop {
             self.0.moved.notified().await;
             for agent in self.with(|roster| mem::take(&mut roster.moved)) {
-                let message = match self.with(|roster| roster.about(agent)) {
+                let moved = match self.with(|roster| roster.about(agent)) {
                     Some((session, about)) if announced.insert(agent, session) != Some(session) => {
-                        FromGateway::AgentConnected(about)
+                        Some(FromGateway::AgentConnected(about))
                     }
-                    None if announced.remove(&agent).is_some() => FromGateway::AgentDisconnected(agent),
-                    _ => continue,
+                    None if announced.remove(&agent).is_some() => Some(FromGateway::AgentDisconnected(agent)),
+                    _ => None,
                 };
-                if self.0.link.send(message).await.is_err() {
-                    return;
+                for message in moved.into_iter().chain(self.reported(agent)) {
+                    if self.0.link.send(message).await.is_err() {
+                        return;
+                    }
                 }
             }
         }

@@ -278,6 +278,7 @@ impl Agents {
                     warn!(agent.id = %agent, agent.name = session.name, seconds_ahead, "the clock of an agent's host is wrong: set it, for example with `timedatectl set-ntp true`");
                 }
             }
+            FromAgent::Report { report } => self.with(|roster| roster.reported(session, report)),
             FromAgent::Draining => {
                 if self.with(|roster| roster.draining(session)) {
                     info!(agent.id = %agent, agent.name = session.name, "agent is stopping");
@@ -304,7 +305,7 @@ fn doubted_at(last: Instant, hearing: Hearing, oldest: Option<&Ping>) -> Instant
 /// Greets the agent. Returns the number of carriers that it is told to park.
 fn welcome(control: &mut Control) -> Result<u16, ControlError> {
     let time = Some(Timestamp::now().as_second());
-    control.queue(&ToAgent::Welcome { assigns_duties: true, time })?;
+    control.queue(&ToAgent::Welcome { assigns_duties: true, time, takes_reports: true })?;
     control.queue(&ToAgent::Carriers { want: pool_size::LEAST })?;
     Ok(pool_size::LEAST)
 }

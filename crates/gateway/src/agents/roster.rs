@@ -36,7 +36,8 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use wicketgate_link::ConnectedAgent;
 use wicketgate_model::{
-    AgentId, Assignment, EnvironmentId, Generation, ShareDesired, ShareId, SignedAssignment, Target,
+    AgentId, AgentReport, Assignment, EnvironmentId, Generation, ShareDesired, ShareId, SignedAssignment,
+    Target,
 };
 use wicketgate_transport::control::{ASSIGNMENTS_PER_MESSAGE, ToAgent};
 
@@ -101,6 +102,9 @@ struct Connected {
     /// How far the clock of its host is ahead of the gateway's, if it is wrong.
     seconds_ahead: Option<i64>,
     clock_told: Option<Instant>,
+    /// What it has reported of itself and the server was not told, and when the server was told last.
+    report: Option<Box<AgentReport>>,
+    report_told: Option<Instant>,
     /// It is stopping and accepts no new streams.
     draining: bool,
     /// Agents with the same identity that were refused, and when the last time.
@@ -234,6 +238,8 @@ impl Roster {
             hearing: (Hearing::Answers, Timestamp::UNIX_EPOCH),
             seconds_ahead: None,
             clock_told: None,
+            report: None,
+            report_told: None,
             draining: false,
             duplicates: Vec::new(),
         };

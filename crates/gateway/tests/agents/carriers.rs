@@ -108,7 +108,10 @@ async fn refuse_carriers(listener: TcpListener, identity: GatewayIdentity, ended
         match identity.accept(tcp).await {
             Ok(Accepted::Control(_, mut control)) => {
                 tokio::spawn(async move {
-                    control.send(&ToAgent::Welcome { assigns_duties: false, time: None }).await.unwrap();
+                    control
+                        .send(&ToAgent::Welcome { assigns_duties: false, time: None, takes_reports: false })
+                        .await
+                        .unwrap();
                     control.send(&ToAgent::Carriers { want: 8 }).await.unwrap();
                     while control.receive::<FromAgent>().await.is_ok() {}
                 });

@@ -24,8 +24,8 @@ use wicketgate_authority::Ca;
 use wicketgate_gateway::agents::{AgentStanding, Agents, DialFailure};
 use wicketgate_link::{CertificateAnswer, FromGateway};
 use wicketgate_model::{
-    AgentId, Assignment, EnrolGrant, EnrolRefusal, EnrollmentId, EnvironmentId, FrontdoorId, GatewayId,
-    Generation, IngressPort, ShareDesired, ShareId, SignedAssignment, TunnelId, ZId,
+    AgentId, AgentReport, Assignment, EnrolGrant, EnrolRefusal, EnrollmentId, EnvironmentId, FrontdoorId,
+    GatewayId, Generation, IngressPort, ShareDesired, ShareId, SignedAssignment, TunnelId, ZId,
 };
 use wicketgate_transport::{
     abort::Abort,
@@ -61,6 +61,7 @@ pub(crate) struct Seen {
     pub(crate) enrolled: Mutex<Vec<AgentId>>,
     pub(crate) connected: Mutex<Vec<AgentId>>,
     pub(crate) renewed: AtomicUsize,
+    pub(crate) reports: Mutex<Vec<AgentReport>>,
 }
 
 /// The identity of a gateway of the authority.
@@ -147,6 +148,19 @@ impl Lab {
     }
 
     /// A client's connection through the gateway to the share's target.
+    /// The `n`th report of an agent that the server was told.
+    pub(crate) async fn report(&self, n: usize) -> AgentReport {
+        let told = async {
+            loop {
+                if let Some(report) = self.seen.reports.lock().unwrap().get(n - 1) {
+                    return report.clone();
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        soon("a report", told).await
+    }
+
     pub(crate) async fn connect(&self, n: u128) -> Result<Client, DialFailure> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -267,6 +281,7 @@ async fn server(
                 assert_eq!((about.environment, about.name.as_str()), (environment(), "lab"));
                 seen.connected.lock().unwrap().push(about.agent);
             }
+            FromGateway::AgentReported { report, .. } => seen.reports.lock().unwrap().push(*report),
             FromGateway::AgentDisconnected(agent) => {
                 seen.connected.lock().unwrap().retain(|a| *a != agent);
             }

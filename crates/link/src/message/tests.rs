@@ -6,8 +6,9 @@ use jiff::Timestamp;
 use std::{collections::BTreeMap, sync::Arc};
 use uuid::Uuid;
 use wicketgate_model::{
-    Connection, DialTimes, EnrollmentId, FailureReason, FrontdoorId, PreSharedKey, Reason, ShareDesired,
-    ShareObserved, ShareOptions, SignedAssignment, TunnelDesired, TunnelId, TunnelObserved, ZId,
+    AgentFinding, Connection, DialTimes, EnrollmentId, FailureReason, FindingResult, FrontdoorId,
+    PreSharedKey, Reason, ShareDesired, ShareObserved, ShareOptions, SignedAssignment, TunnelDesired,
+    TunnelId, TunnelObserved, ZId,
 };
 
 const KEY: &str = "a pre-shared key that nobody guesses";
@@ -114,6 +115,21 @@ fn agent_shares() -> AgentShares {
     AgentShares { agent: AgentId::new(uuid(1)), shares, unanswered_since: None, clock_seconds_ahead: None }
 }
 
+fn report() -> AgentReport {
+    let finding = AgentFinding {
+        check: "clock".into(),
+        subject: "the clock of this host".into(),
+        result: FindingResult::Skip,
+        message: "not told".into(),
+    };
+    AgentReport {
+        os: "Debian".into(),
+        open_files: Some(1024),
+        name_servers: vec!["10.0.0.2".into()],
+        findings: vec![finding],
+    }
+}
+
 fn to_gateway() -> Vec<ToGateway> {
     let (request, agent) = (request(), AgentId::new(uuid(6)));
     let grant = EnrolGrant {
@@ -177,6 +193,7 @@ fn from_gateway() -> Vec<FromGateway> {
         FromGateway::Observed { heard: 2, delta: observed() },
         FromGateway::AgentConnected(connected),
         FromGateway::AgentDisconnected(agent),
+        FromGateway::AgentReported { agent, report: Box::new(report()) },
         FromGateway::Traffic(vec![carried]),
         FromGateway::Carriers { parked: 8 },
         FromGateway::UnknownPeers(vec![unknown_peer()]),
@@ -238,6 +255,7 @@ fn every_message_survives_the_codec() {
             | FromGateway::Observed { .. }
             | FromGateway::AgentConnected(_)
             | FromGateway::AgentDisconnected(_)
+            | FromGateway::AgentReported { .. }
             | FromGateway::Traffic(_)
             | FromGateway::Carriers { .. }
             | FromGateway::UnknownPeers(_)

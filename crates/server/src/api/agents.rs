@@ -53,9 +53,10 @@ async fn find(at: &At, id: AgentId) -> Result<AgentRow, ApiError> {
 
 async fn answer(at: &At, format: Format, row: AgentRow) -> Answer {
     let id = row.id;
+    let report = at.state.store.agent_report(id).await?;
     let agent = seen(&at.state, vec![row]).await.pop();
     let agent = agent.ok_or_else(|| ApiError::not_found(ResourceKind::Agent, id))?;
-    Ok(format.resource(StatusCode::OK, &agent))
+    Ok(format.resource(StatusCode::OK, &agent.with_report(report)))
 }
 
 /// With the share states that connected agents have reported.

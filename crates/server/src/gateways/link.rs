@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use tracing::{error, info};
 use wicketgate_authority::Ca;
 use wicketgate_link::{ConnectedAgent, FromGateway, GatewayHello, Handshake, LinkReceiver, ToGateway};
-use wicketgate_model::{AgentId, GatewayId, TrafficDelta};
+use wicketgate_model::{AgentId, AgentReport, GatewayId, TrafficDelta};
 use wicketgate_store::{AgentLink, Store};
 
 use super::{LinkedGateway, certificate_desk::CertificateDesk, retry_until_written};
@@ -24,6 +24,7 @@ const RECORDS: usize = 64;
 pub(crate) enum LinkRecord {
     Connected(AgentLink, Timestamp),
     Disconnected(AgentId, Timestamp),
+    Reported(AgentId, Box<AgentReport>, Timestamp),
     Traffic(Vec<TrafficDelta>, Timestamp),
 }
 
@@ -118,6 +119,9 @@ impl GatewayLink {
                 info!(agent.id = %agent, "agent disconnected");
                 return Some(LinkRecord::Disconnected(agent, now));
             }
+            FromGateway::AgentReported { agent, report } => {
+                return Some(LinkRecord::Reported(agent, report, now));
+            }
             FromGateway::Traffic(carried) => {
                 self.metrics.carried(&carried);
                 self.gateway.view.carried(&carried, now);
@@ -138,6 +142,10 @@ impl GatewayLink {
             LinkRecord::Disconnected(agent, at) => {
                 let write = || store.agent_disconnected(self.id, *agent, *at);
                 retry_until_written("record that an agent disconnected", write).await;
+            }
+            LinkRecord::Reported(agent, report, at) => {
+                let write = || store.agent_reported(*agent, report, *at);
+                retry_until_written("record what an agent has reported", write).await;
             }
             LinkRecord::Traffic(carried, at) => {
                 retry_until_written("record the traffic of shares", || store.record_traffic(*at, carried))

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use uuid::Uuid;
 use wicketgate_link::{AgentShareState, AgentShares, ToGateway};
-use wicketgate_model::ShareId;
+use wicketgate_model::{AgentFinding, AgentReport, FindingResult, ShareId};
 use wicketgate_transport::enrolment_code::EnrolmentCode;
 
 #[tokio::test]
@@ -42,6 +42,35 @@ async fn an_agent_is_listed_until_it_is_barred() {
     assert_eq!(app.delete(&path).await.status, StatusCode::NO_CONTENT);
     assert_eq!(app.delete(&path).await.status, StatusCode::NOT_FOUND);
     assert_eq!(app.get("agents").await.body["totalElements"], 0);
+}
+
+#[tokio::test]
+async fn an_agents_report_is_shown_with_it_alone_until_it_is_barred() {
+    let app = TestApp::new().await;
+    let site = app.enrol().await;
+    let path = format!("agents/{}", site.agent);
+    assert!(app.get(&path).await.body.get("report").is_none());
+    let finding = AgentFinding {
+        check: "allow-list".to_owned(),
+        subject: "10.20.0.20:5432".to_owned(),
+        result: FindingResult::Fail,
+        message: "10.20.0.20:5432: connection refused".to_owned(),
+    };
+    let report = AgentReport {
+        os: "Debian GNU/Linux 12 (bookworm), Linux 6.1.0 (x86_64)".to_owned(),
+        open_files: Some(524_288),
+        name_servers: vec!["10.20.0.2".to_owned()],
+        findings: vec![finding],
+    };
+    let older = AgentReport::default();
+    for report in [&older, &report] {
+        app.store.agent_reported(site.agent, report, Timestamp::now()).await.unwrap();
+    }
+    assert_json_snapshot!("reported", app.shown(&app.get(&path).await));
+    let listed = app.get("agents").await;
+    assert!(listed.body["content"][0].get("report").is_none(), "{}", listed.text);
+    assert_eq!(app.delete(&path).await.status, StatusCode::NO_CONTENT);
+    assert!(app.store.agent_report(site.agent).await.unwrap().is_none());
 }
 
 #[tokio::test]

@@ -3,7 +3,9 @@
 use crate::frame::StreamRefusal;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
-use wicketgate_model::{EnrolGrant, EnrolRefusal, Generation, ShareId, SignedAssignment, base64_text};
+use wicketgate_model::{
+    AgentReport, EnrolGrant, EnrolRefusal, Generation, ShareId, SignedAssignment, base64_text,
+};
 
 /// The answer to an [`EnrolRequest`](wicketgate_model::EnrolRequest), which is the only message of an agent that enrols.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +69,10 @@ pub enum FromAgent {
     Clock {
         seconds_ahead: i64,
     },
+    /// What the agent has found on its own host, after its start or a reload. Only to a gateway that takes it.
+    Report {
+        report: Box<AgentReport>,
+    },
     /// The agent is stopping: it accepts no new streams and finishes the running ones.
     Draining,
     Pong,
@@ -96,6 +102,9 @@ pub enum ToAgent {
         /// The gateway's clock, in Unix seconds; it understands [`FromAgent::Clock`].
         #[serde(default)]
         time: Option<i64>,
+        /// The gateway understands [`FromAgent::Report`].
+        #[serde(default)]
+        takes_reports: bool,
     },
     Assign {
         assignments: Vec<SignedAssignment>,
@@ -131,4 +140,25 @@ pub enum ToAgent {
     Ping,
     /// The gateway is stopping: this connection ends right after, running streams continue.
     Draining,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_gateway_takes_no_reports_and_an_older_agent_ignores_that_a_newer_one_does() {
+        let welcome = |takes_reports| ToAgent::Welcome { assigns_duties: true, time: Some(7), takes_reports };
+        let old = r#"{"type": "welcome", "assigns_duties": true, "time": 7}"#;
+        assert_eq!(serde_json::from_str::<ToAgent>(old).unwrap(), welcome(false));
+        // What an older agent knows of a welcome.
+        #[derive(Debug, PartialEq, Eq, Deserialize)]
+        #[serde(tag = "type", rename_all = "camelCase")]
+        enum OldToAgent {
+            Welcome { assigns_duties: bool, time: Option<i64> },
+        }
+        let new = serde_json::to_string(&welcome(true)).unwrap();
+        let known = OldToAgent::Welcome { assigns_duties: true, time: Some(7) };
+        assert_eq!(serde_json::from_str::<OldToAgent>(&new).unwrap(), known);
+    }
 }

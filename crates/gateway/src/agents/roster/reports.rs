@@ -8,10 +8,12 @@ use std::{
     mem,
     time::{Duration, Instant},
 };
-use wicketgate_model::{Generation, Problem, ShareId};
+use wicketgate_model::{AgentId, AgentReport, Generation, Problem, ShareId};
 
 /// An agent decides how often it reports its clock; this is how often one connection's reports are told at most.
 const CLOCK_TOLD_EVERY: Duration = Duration::from_secs(60);
+/// So is how often it reports of itself; each is a write to the database.
+const REPORT_TOLD_EVERY: Duration = Duration::from_secs(5);
 
 impl Roster {
     /// The reports about the share, and its newest generation.
@@ -92,6 +94,32 @@ impl Roster {
         is_told
     }
 
+    /// What the agent has found on its own host. A later report replaces one that waits.
+    pub(crate) fn reported(&mut self, session: &Session, report: Box<AgentReport>) {
+        if let Some(connected) = self.connected(session) {
+            connected.report = Some(report);
+            self.moved.insert(session.agent);
+        }
+    }
+
+    /// The report to tell the server, unless it was told one lately.
+    pub(crate) fn take_report(&mut self, agent: AgentId, now: Instant) -> Option<Box<AgentReport>> {
+        let connected = self.connected.get_mut(&agent)?;
+        let told = connected.report_told.filter(|at| now.saturating_duration_since(*at) < REPORT_TOLD_EVERY);
+        if told.is_some() {
+            return None;
+        }
+        let report = connected.report.take()?;
+        connected.report_told = Some(now);
+        Some(report)
+    }
+
+    /// Has the reports that wait announced again.
+    pub(crate) fn announce_waiting_reports(&mut self) {
+        let waiting = self.connected.iter().filter(|(_, connected)| connected.report.is_some());
+        self.moved.extend(waiting.map(|(agent, _)| *agent));
+    }
+
     /// The agent is stopping: new streams use other agents, running ones continue. Returns whether it is new.
     pub(crate) fn draining(&mut self, session: &Session) -> bool {
         let Some(connected) = self.connected(session) else { return false };
@@ -138,6 +166,26 @@ mod tests {
         assert_eq!(told, [true, false, false, false, true, false, true]);
         assert_eq!(roster.agent_shares(agent(1)).unwrap().clock_seconds_ahead, Some(64));
         assert_eq!([(); 2].map(|()| roster.draining(&session)), [true, false]);
+    }
+
+    #[test]
+    fn the_newest_report_is_told_and_not_more_often_than_the_server_can_write() {
+        let mut roster = Roster::default();
+        let (session, begin) = (connect(&mut roster, 1), Instant::now());
+        let report = |os: &str| Box::new(AgentReport { os: os.to_owned(), ..AgentReport::default() });
+        let mut told = |os: &str, after| {
+            roster.reported(&session, report(os));
+            let report = roster.take_report(agent(1), begin + after);
+            roster.announce_waiting_reports();
+            report.map(|report| report.os)
+        };
+        assert_eq!(told("one", Duration::ZERO).as_deref(), Some("one"));
+        assert_eq!(told("two", REPORT_TOLD_EVERY / 2), None);
+        assert_eq!(told("three", REPORT_TOLD_EVERY).as_deref(), Some("three"));
+        roster.moved.clear();
+        roster.announce_waiting_reports();
+        assert!(roster.moved.is_empty(), "none waits");
+        assert_eq!(roster.take_report(agent(1), begin + 9 * REPORT_TOLD_EVERY), None);
     }
 
     #[test]

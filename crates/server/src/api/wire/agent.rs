@@ -14,7 +14,9 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use std::net::IpAddr;
 use wicketgate_link::{AgentShareState, AgentShares};
-use wicketgate_model::{AgentId, AgentName, EnvironmentId, EnvironmentKey, FrontdoorId, ShareId, ZId};
+use wicketgate_model::{
+    AgentId, AgentName, AgentReport, EnvironmentId, EnvironmentKey, FrontdoorId, ShareId, ZId,
+};
 use wicketgate_store::{AgentRow, column::agent as column};
 
 pub(in crate::api) static PROPERTIES: &[Property] = &[
@@ -31,6 +33,7 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("unansweredSince", Time).optional(),
     Property::new("clockSecondsAhead", Integer).optional(),
     Property::new("shares", Object).optional(),
+    Property::new("report", Object).optional(),
     Property::new("createdAt", Time).column(&column::CREATED_AT),
     LINKS,
 ];
@@ -59,7 +62,17 @@ pub(in crate::api) struct Agent {
     clock_seconds_ahead: Option<i64>,
     /// As the agent reports them while it is connected.
     shares: Option<Vec<AgentShare>>,
+    /// Its last one, in the answer about this agent alone.
+    report: Option<Report>,
     created_at: Timestamp,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    /// When it arrived.
+    at: Timestamp,
+    #[serde(flatten)]
+    report: AgentReport,
 }
 
 #[serde_with::skip_serializing_none]
@@ -95,6 +108,10 @@ impl Agent {
         Self { unanswered_since, clock_seconds_ahead, shares, ..Self::of(row) }
     }
 
+    pub(in crate::api) fn with_report(self, report: Option<(Timestamp, AgentReport)>) -> Self {
+        Self { report: report.map(|(at, report)| Report { at, report }), ..self }
+    }
+
     pub(in crate::api) fn of(row: AgentRow) -> Self {
         Self {
             id: row.id,
@@ -110,6 +127,7 @@ impl Agent {
             unanswered_since: None,
             clock_seconds_ahead: None,
             shares: None,
+            report: None,
             created_at: row.created_at,
         }
     }

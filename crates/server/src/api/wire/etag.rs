@@ -1,7 +1,7 @@
 //! Entity tags (RFC 9110 §8.8.3): `"a1b2…"`, the hash of a resource's representation, with its id and status. A tag
 //! changes exactly with the representation.
 //!
-//! The connection of a tunnel, the share states that an agent reports, and what changes of a tunnel or a share with its peer or
+//! The connection of a tunnel, what an agent reports of its shares and of itself, and what changes of a tunnel or a share with its peer or
 //! with each client, are hashed into a second part, after a dot. A 304 requires both parts to match. A write ignores the second part: otherwise no write to a busy tunnel would succeed. HAL
 //! is another representation with another tag, which writes accept too.
 
@@ -13,7 +13,8 @@ use wicketgate_model::Reason;
 /// Bytes of a hash that are shown: a collision of two states of one resource in 16 bytes is infeasible.
 const SHOWN: usize = 16;
 /// The properties that are seen, not written: of a tunnel, of an agent, and of both a tunnel and a share.
-const REPORTED: [&str; 5] = ["connection", "shares", "unansweredSince", "clockSecondsAhead", "ready"];
+const REPORTED: [&str; 6] =
+    ["connection", "shares", "report", "unansweredSince", "clockSecondsAhead", "ready"];
 const HAL: &str = "-hal";
 /// What Apache and Caddy append to the tags of answers that they compress.
 const COMPRESSED: [&str; 3] = ["-gzip", "-br", "-zstd"];

@@ -213,7 +213,7 @@ fn restarted(store: &Store, ca: &Arc<Ca>, now: Timestamp) -> (Reconciler, FakeGa
     let (send, at_server) = server_end.open();
     let (reports, at_gateway) = gateway_end.open(hello());
     let (_, from_gateway) = at_server.finish().now_or_never().unwrap().unwrap();
-    let deltas = at_gateway.finish().now_or_never().unwrap().unwrap();
+    let (_, deltas) = at_gateway.finish().now_or_never().unwrap().unwrap();
     let view = SharedView::new(now);
     let metrics = crate::telemetry::ServerMetrics::new(&mut prometheus_client::registry::Registry::default());
     let gateway = LinkedGateway { location, view: Arc::clone(&view), rpc: GatewayRpc::new(send.clone()) };
