@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, UnixStream},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use wicketgate_lab::postgres;
-use wicketgate_store::{DatabaseFault, FrontdoorSpec, Reach, Store, StoreError};
+use wicketgate_store::{DatabaseFault, FrontdoorSpec, ListRequest, PageRequest, Reach, Store, StoreError};
 
 /// The longest wait for each write. It is shorter than the time that TCP takes to give up.
 const BOUND: Duration = Duration::from_secs(30);
@@ -28,8 +28,14 @@ fn spec(organization: &str) -> FrontdoorSpec {
     }
 }
 
-/// A proxy. While `goes` is set, a connection forwards nothing more once it has received a statement with `word`.
-async fn line(listener: TcpListener, socket: String, goes: Arc<AtomicBool>, word: &'static [u8]) {
+/// A proxy. While `goes` is set, new kinds of queries are `late`, and a connection forwards nothing more once it has received a
+/// statement with `word`.
+async fn line(
+    listener: TcpListener,
+    socket: String,
+    goes: Arc<AtomicBool>,
+    (word, late): (&'static [u8], Duration),
+) {
     while let Ok((mut client, _)) = listener.accept().await {
         let mut server = UnixStream::connect(&socket).await.unwrap();
         let goes = Arc::clone(&goes);
@@ -39,8 +45,11 @@ async fn line(listener: TcpListener, socket: String, goes: Arc<AtomicBool>, word
                 tokio::select! {
                     n = client.read(&mut there) => match n {
                         Ok(n) if n > 0 => {
-                            let is_last = there[..n].windows(word.len()).any(|w| w == word);
-                            if is_last && goes.load(Ordering::SeqCst) {
+                            let has = |word: &[u8]| there[..n].windows(word.len()).any(|w| w == word);
+                            if has(b"SELECT") && goes.load(Ordering::SeqCst) {
+                                sleep(late).await;
+                            }
+                            if has(word) && goes.load(Ordering::SeqCst) {
                                 // Discards everything until the client closes the connection.
                                 while client.read(&mut there).await.is_ok_and(|n| n > 0) {}
                                 return;
@@ -60,14 +69,14 @@ async fn line(listener: TcpListener, socket: String, goes: Arc<AtomicBool>, word
 }
 
 /// A store whose host goes with the first statement that has `word`, while the flag is set. `None`: there is no PostgreSQL.
-async fn store_that_goes(word: &'static [u8]) -> Option<(Store, Arc<AtomicBool>)> {
+async fn store_that_goes(word: &'static [u8], late: Duration) -> Option<(Store, Arc<AtomicBool>)> {
     let url = postgres::fresh().unwrap()?;
     let (socket, database) = url.split_once('@').unwrap().1.split_once('/').unwrap();
     let socket = format!("{}/.s.PGSQL.5432", socket.replace("%2F", "/"));
     let (listener, goes) =
         (TcpListener::bind("127.0.0.1:0").await.unwrap(), Arc::new(AtomicBool::new(false)));
     let place = format!("postgres://postgres@{}/{database}", listener.local_addr().unwrap());
-    tokio::spawn(line(listener, socket, Arc::clone(&goes), word));
+    tokio::spawn(line(listener, socket, Arc::clone(&goes), (word, late)));
     let store = Store::open(&place).await.unwrap();
     store.create_frontdoor(&spec("before"), &context()).await.unwrap();
     Some((store, goes))
@@ -75,7 +84,7 @@ async fn store_that_goes(word: &'static [u8]) -> Option<(Store, Arc<AtomicBool>)
 
 #[tokio::test]
 async fn a_host_that_dies_during_a_read_causes_an_error_in_time() {
-    let Some((store, goes)) = store_that_goes(b"SELECT").await else { return };
+    let Some((store, goes)) = store_that_goes(b"SELECT", Duration::ZERO).await else { return };
     goes.store(true, Ordering::SeqCst);
     let begin = Instant::now();
     let refused = timeout(BOUND, store.frontdoors(&Reach::All, &ALL)).await.unwrap();
@@ -86,8 +95,24 @@ async fn a_host_that_dies_during_a_read_causes_an_error_in_time() {
 }
 
 #[tokio::test]
+async fn a_far_page_has_the_bound_of_one_read() {
+    // The rows are counted late, and the second of the two reads hangs.
+    let late = Duration::from_secs(4);
+    let Some((store, goes)) = store_that_goes(b"REPEATABLE READ", late).await else { return };
+    for organization in ["second", "third"] {
+        store.create_frontdoor(&spec(organization), &context()).await.unwrap();
+    }
+    goes.store(true, Ordering::SeqCst);
+    let far = ListRequest { page: PageRequest { number: 2, size: 1 }, ..ALL.clone() };
+    let begin = Instant::now();
+    let refused = timeout(BOUND, store.frontdoors(&Reach::All, &far)).await.unwrap();
+    assert_eq!(refused.unwrap_err().fault(), DatabaseFault::Late);
+    assert!((late..TOLD).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+}
+
+#[tokio::test]
 async fn a_host_that_dies_during_a_commit_causes_an_error_in_time() {
-    let Some((store, goes)) = store_that_goes(b"COMMIT").await else { return };
+    let Some((store, goes)) = store_that_goes(b"COMMIT", Duration::ZERO).await else { return };
     goes.store(true, Ordering::SeqCst);
     let (frontdoor, during) = (spec("during"), context());
     let begin = Instant::now();
