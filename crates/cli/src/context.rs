@@ -251,4 +251,12 @@ mod tests {
             assert!(!is(open), "{open}");
         }
     }
+
+    #[test]
+    fn a_context_of_an_older_version_has_the_secret_of_its_name() {
+        let text = "[contexts.default]\nserver = \"https://gw.example\"\n";
+        let contexts: Contexts = toml::from_str(text).unwrap();
+        let file = contexts.contexts["default"].secret_file(Path::new("/folder"), "default");
+        assert_eq!(file, Path::new("/folder/default.secret"));
+    }
 }
