@@ -10,7 +10,7 @@ use std::{
     fs,
     net::{Ipv4Addr, SocketAddrV4},
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -44,6 +44,9 @@ const CLIENT_PORT: u16 = 40_000;
 
 /// The longest wait for an answer, which takes milliseconds on an idle machine. The SA ends after 30 s of silence.
 const ANSWER: Duration = Duration::from_secs(15);
+
+/// From a dropped packet to its warning. The gateway looks every four seconds; the rest is for a busy machine.
+const NAMED: Duration = Duration::from_secs(8);
 
 /// The initial state of a test: a tunnel with a share, and a site that is not connected.
 struct Scene {
@@ -156,6 +159,19 @@ impl Scene {
         Ok([uplink, GATEWAY, unused].into_iter().flat_map(both).collect())
     }
 
+    /// Waits until the tunnel tells of packets outside its selectors, with these words.
+    fn is_told(&self, words: &str) -> Result<Value> {
+        let path = format!("ipsec-tunnels/{}", text(&self.tunnel, "id")?);
+        let is_told = |tunnel: &Value| {
+            let mut all = tunnel["connection"]["warnings"].as_array().into_iter().flatten();
+            all.any(|warning| {
+                warning["reason"] == "PacketsOutsideSelectors"
+                    && warning["message"].as_str().is_some_and(|message| message.contains(words))
+            })
+        };
+        self.world.gateway.wait(&self.world.lab, &path, "told", NAMED, is_told)
+    }
+
     fn without_rules(&self) -> Result<()> {
         self.inside.nft("delete table inet wicketgate")
     }
@@ -170,8 +186,16 @@ fn the_gateways_daemon_drops_packets_outside_the_selectors() -> Result<()> {
     let mut esp = Esp::take_over(&mut scene.site, GATEWAY)?;
     let mut right = scene.answers(&mut esp)?;
 
+    let begin = Instant::now();
     let packets = [scene.from(&[BESIDE, ELSEWHERE]), scene.to_others()?].concat();
     scene.only_the_last_is_answered(&mut esp, &packets, 3)?;
+    let told = scene.is_told(&format!("packets from {SITE_CLIENT}, {BESIDE}, {ELSEWHERE} to "))?;
+    for row in ["Not even ping works.", "PacketsOutsideSelectors"] {
+        wicketgate_lab::named(row, begin.elapsed());
+    }
+    let takes = format!("since it takes packets from {SITE_CIDR} to {}/32 only", scene.load_balancer);
+    ensure!(told.to_string().contains(&takes), "{told}");
+    ensure!(told["ready"] == true, "{told}");
     right += 1;
     assert_eq!(scene.counted()?, (right, 0), "permitted and other packets in the namespace's stack");
     // The daemon drops the packets also without the namespace's rules.
@@ -198,6 +222,7 @@ fn a_namespaces_rules_drop_what_its_daemon_lets_through() -> Result<()> {
     scene.only_the_last_is_answered(&mut esp, &packets, 3)?;
     // The packets reached the rules, and the rules dropped them.
     assert_eq!(scene.counted()?, (right + 1, u64::try_from(packets.len())?));
+    scene.is_told(&format!("packets from {BESIDE} to {} came", scene.load_balancer))?;
     // Without the rules the packets are served: the rules dropped them above.
     scene.without_rules()?;
     let stranger = SocketAddrV4::new(BESIDE, 40_003);

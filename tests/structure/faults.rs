@@ -19,7 +19,6 @@ const PROMISED: f64 = 5.0;
 const LATE: &[(&str, &str)] = &[
     ("The same, and no unknown address is listed.", "no packet of the device arrives"),
     ("Slower than another site on a similar line.", "nothing fails"),
-    ("Not even ping works.", "charon drops such packets without a trace; only its counter of bytes grows"),
     (
         "Traffic stops for up to half a minute and resumes.",
         "the device's packets arrive from the new port, so that the gateway asks it later",

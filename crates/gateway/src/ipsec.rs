@@ -7,6 +7,7 @@
 mod config;
 mod ike_log;
 mod off;
+mod outside_selectors;
 mod stray_esp;
 pub(crate) mod strongswan;
 
@@ -19,6 +20,7 @@ use wicketgate_model::{EspMode, Problem, ResetMode, ResetScope, TunnelDesired, T
 pub use crate::ground::{GroundError, TunnelHandle};
 pub use config::{IpsecConfig, IpsecMode};
 use off::Off;
+pub(crate) use outside_selectors::OutsideSelectors;
 use strongswan::Strongswan;
 
 /// A back end.

@@ -26,7 +26,7 @@ use peer_log::PeerLog;
 use retry::Retry;
 use unserved_ports::UnservedPorts;
 
-use crate::ipsec::TunnelHandle;
+use crate::ipsec::{OutsideSelectors, TunnelHandle};
 pub(crate) use crate::parts::GatewayParts;
 
 /// How long a tunnel that is being disabled waits until its connections are reset: their ends pass through its SAs.
@@ -53,6 +53,7 @@ pub(crate) struct TunnelTask {
     failure: Option<Problem>,
     listeners: TunnelListeners,
     unserved: UnservedPorts,
+    outside: OutsideSelectors,
     log: PeerLog,
 }
 
@@ -77,6 +78,7 @@ impl TunnelTask {
             failure: None,
             listeners,
             unserved: UnservedPorts::default(),
+            outside: OutsideSelectors::default(),
             log: PeerLog::default(),
         }
     }
@@ -275,18 +277,22 @@ impl TunnelTask {
 
     /// Updates the tunnel's observation.
     fn report(&mut self, desired: &TunnelDesired, problem: Option<Problem>) {
+        let (site, now) = (desired.peer_cidr.get(), Timestamp::now());
         let connection = self.tunnel.as_ref().map(|tunnel| {
             let mut connection = tunnel.connection().borrow().clone();
-            let counted = tunnel.unserved();
+            let (counted, outside): (Vec<_>, Vec<_>) =
+                tunnel.unserved().into_iter().partition(|one| site.contains(&one.client));
+            self.outside.counted(&outside, desired.load_balancer_ip, now);
             // Nearly always there is nothing, and there may be very many shares.
             let unserved = (!counted.is_empty() || !self.unserved.is_empty()).then(|| {
                 let ports = self.listeners.ports();
-                self.unserved.take(counted, &ports, Timestamp::now());
+                self.unserved.take(counted, &ports, now);
                 self.unserved.warning(&ports)
             });
             if connection.state == ConnectionState::Up {
                 connection.warnings.extend(tunnel.path_warning());
                 connection.warnings.extend(unserved.flatten());
+                connection.warnings.extend(self.outside.warning(&connection.child_sas, now));
             }
             let dropped = tunnel.dropped();
             // What the daemon finds is a consequence.

@@ -224,6 +224,8 @@ crate::text_enum!(
         NoTrafficReceived = "NoTrafficReceived",
         /// Hosts of the site use ports of the load balancer that no share has.
         PortWithoutShare = "PortWithoutShare",
+        /// Packets come through the CHILD SAs and are dropped, since they are outside of the traffic selectors.
+        PacketsOutsideSelectors = "PacketsOutsideSelectors",
         /// Large packets are lost on the path to the site, and no ICMP error says so.
         LargePacketsLost = "LargePacketsLost",
     }

@@ -18,7 +18,7 @@ use wicketgate_model::{
 };
 use wicketgate_vici::Message;
 
-use crate::ipsec::stray_esp::StrayPacket;
+use crate::ipsec::{OutsideSelectors, stray_esp::StrayPacket};
 
 use super::{
     conf::Ends,
@@ -70,6 +70,7 @@ pub(super) struct ConnectionView {
     passages: Passages,
     answers: Answers,
     withdrawal: Withdrawal,
+    outside: OutsideSelectors,
     twins: Twins,
     /// The SPIs of the last CHILD SAs, which the peer uses in its ESP.
     spis: Vec<u32>,
@@ -120,6 +121,7 @@ impl ConnectionView {
             passages: Passages::default(),
             answers: Answers::default(),
             withdrawal: Withdrawal::default(),
+            outside: OutsideSelectors::default(),
             twins: Twins::default(),
             spis: Vec::new(),
             silence: None,
@@ -147,6 +149,10 @@ impl ConnectionView {
 
     /// Processes a log line. Returns whether SAs may have changed.
     pub(super) fn log(&mut self, line: LogLine<'_>, ends: Option<&Ends>, now: Timestamp) -> bool {
+        if self.outside.log(line.text, now) {
+            self.warn(now);
+            return true;
+        }
         let withdrawn = self.withdrawal.log(line.text, now);
         if self.is_outdated(line) {
             return false;
@@ -220,7 +226,8 @@ impl ConnectionView {
         let unused = since.filter(|since| self.is_unused() && now.duration_since(*since) >= UNUSED);
         let unused =
             unused.map(|since| ConnectionWarning::new(ConnectionDoubt::NoTrafficReceived, NO_TRAFFIC, since));
-        self.connection.warnings = silence.into_iter().chain(unused).collect();
+        let outside = self.outside.warning(&self.connection.child_sas, now);
+        self.connection.warnings = silence.into_iter().chain(unused).chain(outside).collect();
     }
 
     /// Whether a line is about an attempt before the one that is up, and arrives late.
