@@ -47,7 +47,7 @@ test: install ## Run every test (as root: they make network namespaces); also un
 test-kernel: install ## Run the end-to-end tests of ESP in the kernel, under Debian's kernel in qemu
 	$(CARGO) test --locked --workspace --test it --test command_line --no-run
 	set -e; export WICKETGATE_TEST_LIBRESWAN; \
-	WICKETGATE_TEST_LIBRESWAN=$$(tests/libreswan/fetch.sh) || [ -z "$$CI" ]; \
+	WICKETGATE_TEST_LIBRESWAN=$$(packaging/unpack.sh libreswan) || [ -z "$$CI" ]; \
 	GUEST_FILES="$(abspath $(BIN))/wicketgate $(abspath $(BIN))/wicketgate-agent $$WICKETGATE_TEST_LIBRESWAN" \
 	GUEST_ENV="WICKETGATE_TEST_ESP WICKETGATE_TEST_LIBRESWAN RUST_BACKTRACE" WICKETGATE_TEST_ESP=kernel \
 	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=$(abspath tests/kernel/run.sh) \

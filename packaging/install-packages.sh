@@ -15,13 +15,14 @@ demo="$product util-linux procps tcpdump postgresql nginx-light curl"
 test="$demo iperf3 qemu-system-x86 busybox-static gcc libc6-dev make ca-certificates python3 python3-venv faketime"
 # The applications whose connections pass through shares in a test: servers and their clients, beside those of the demo.
 test+=" mariadb-server-core mariadb-client-core redis-server openssh-server openssh-client python3-websockets python3-grpcio"
-# Proxies between an agent and its gateway: an HTTP proxy without its service, and a SOCKS5 server.
-test+=" tinyproxy-bin microsocks"
+# Proxies between an agent and its gateway: for HTTP, tinyproxy without its service and squid, which is itself unpacked by
+# packaging/unpack.sh; for SOCKS5, microsocks and dante.
+test+=" tinyproxy-bin libecap3 libltdl7 libnetfilter-conntrack3 libtdb1 microsocks dante-server"
 # Prometheus and its promtool, which tests ask about the metrics and the alert rules. Its service is not started.
 test+=" prometheus"
 # The hosts on which the packages are installed: systemd in containers.
 test+=" mmdebstrap systemd-container"
-# What Libreswan needs, which is itself unpacked by tests/libreswan/fetch.sh: its package conflicts with strongSwan's.
+# What Libreswan needs, which is itself unpacked by packaging/unpack.sh: its package conflicts with strongSwan's.
 test+=" libnss3-tools libcap-ng0 libcurl3-nss libevent-pthreads-2.1-7 libldap-2.5-0 libldns3 libunbound8"
 # What the benches compare with, and what building that needs.
 bench="$product haproxy iperf3 openssl gcc libc6-dev libssl-dev pkg-config"

@@ -268,10 +268,9 @@ impl World {
     /// Fails in CI if Libreswan is not available.
     #[expect(clippy::print_stderr, reason = "the output names the tests that were skipped")]
     pub(crate) fn libreswan(&self, n: u8) -> Result<Option<Libreswan>> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/libreswan/fetch.sh");
         let unpacked = match std::env::var_os("WICKETGATE_TEST_LIBRESWAN").filter(|root| !root.is_empty()) {
             Some(root) => Ok(root.into()),
-            None => wicketgate_lab::libreswan::unpacked(&script),
+            None => wicketgate_lab::unpacked(&["libreswan"]),
         };
         let root = match unpacked {
             Ok(root) => root,

@@ -1,4 +1,4 @@
-//! Agents in a network whose only way out is a proxy with a password: tinyproxy with CONNECT, and microsocks.
+//! Agents in a network whose only way out is a proxy with a password: tinyproxy or squid with CONNECT, microsocks or dante.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use wicketgate_lab::{Agent, AgentOptions, End, Namespace, Process, named};
+use wicketgate_lab::{Agent, AgentOptions, End, Namespace, Process, named, unpacked};
 use wicketgate_transport::{enrolment_code::EnrolmentCode, trust::Fingerprint};
 
 use crate::harness::{
@@ -24,6 +24,10 @@ const TRY: Duration = Duration::from_secs(2);
 
 const USER: &str = "branch";
 const PASSWORD: &str = "open-sesame";
+/// [`PASSWORD`] as squid and the system keep it: `openssl passwd -apr1` and `openssl passwd -6`.
+const SQUIDS_HASH: &str = "$apr1$wicketgt$.TZN2sbfQfC8IYunWUHiz/";
+const SYSTEMS_HASH: &str =
+    "$6$wicketgate$GZnJkbX1g6Ky2961U148WQ5sfHOUR.iM0Qq3IHdn9sxhkqW4JeY8GxdsBIZtYDe2.ZzyGo5oFqmT9tKor.fJt1";
 /// The proxies' host, in the agents' network.
 const HTTP: &str = "10.77.0.1:3128";
 const SOCKS: &str = "10.77.0.1:1080";
@@ -47,10 +51,10 @@ fn office(world: &mut World) -> Result<()> {
     Ok(())
 }
 
-/// Starts a proxy on the gateway's host, which knows `gateway.test`.
-fn start(world: &World, name: &str, program: &str, listens: &str) -> Result<Process> {
+/// Starts a proxy on the gateway's host, which knows `gateway.test`. `lines` may mount what the proxy sees.
+fn start(world: &World, name: &str, lines: &str, listens: &str) -> Result<Process> {
     let hosts = world.lab.path("proxies").join("hosts");
-    let script = format!("mount --bind {} /etc/hosts && exec {program}", hosts.display());
+    let script = format!("set -e; mount --bind {} /etc/hosts\n{lines}", hosts.display());
     let mut command = world.outside.command("unshare");
     command.args(["-m", "sh", "-c", &script]);
     let log = world.lab.dir("log")?.join(format!("{name}.log"));
@@ -66,12 +70,78 @@ fn tinyproxy(world: &World, listens: &str, port: u16) -> Result<Process> {
     let settings = world.lab.path("proxies").join(format!("{own}.conf"));
     let user = format!("User root\nGroup root\nBasicAuth {USER} {PASSWORD}\n");
     fs::write(&settings, format!("Listen {host}\nPort {own}\nConnectPort {port}\nMaxClients 500\n{user}"))?;
-    start(world, &format!("tinyproxy-{own}"), &format!("tinyproxy -d -c {}", settings.display()), listens)
+    start(
+        world,
+        &format!("tinyproxy-{own}"),
+        &format!("exec tinyproxy -d -c {}", settings.display()),
+        listens,
+    )
+}
+
+/// Squid, which permits CONNECT to `port`. It changes to a user of its own, which may not be able to enter the directory in
+/// which it is unpacked: it is at `/mnt`.
+fn squid(world: &World, listens: &str, port: u16) -> Result<Process> {
+    let dir = world.lab.path("proxies");
+    let (settings, users) = (dir.join("squid.conf"), dir.join("squid.users"));
+    fs::write(&users, format!("{USER}:{SQUIDS_HASH}\n"))?;
+    let text = format!(
+        "http_port {listens}
+        auth_param basic program /mnt/usr/lib/squid/basic_ncsa_auth {}
+        auth_param basic children 1 startup=1
+        acl known proxy_auth REQUIRED
+        acl agents port {port}
+        http_access deny !agents
+        http_access allow CONNECT known
+        http_access deny all
+        unlinkd_program /mnt/usr/lib/squid/unlinkd
+        mime_table /mnt/usr/share/squid/mime.conf
+        icon_directory /mnt/usr/share/squid/icons
+        error_directory /mnt/usr/share/squid-langpack/en
+        cache deny all
+        pid_filename none
+        access_log none
+        cache_log /dev/null
+        coredump_dir none",
+        users.display()
+    );
+    fs::write(&settings, text.replace("\n        ", "\n"))?;
+    let root = unpacked(&["squid", "squid-common", "squid-langpack"])?;
+    let lines = format!(
+        "mount --bind {} /mnt\nexec /mnt/usr/sbin/squid -N -d 1 -f {}",
+        root.display(),
+        settings.display()
+    );
+    start(world, "squid", &lines, listens)
+}
+
+/// Dante, which permits connections to `port` to a user of the system. Its processes end with a shell that is
+/// their namespace's first: the kernel forgets to end one with its parent when that one changes its user.
+fn dante(world: &World, listens: &str, port: u16) -> Result<Process> {
+    let dir = world.lab.path("proxies");
+    let (host, own) = listens.rsplit_once(':').unwrap_or_default();
+    let user = format!("{USER}:x:64000:64000::/:/bin/false\n");
+    fs::write(dir.join("passwd"), fs::read_to_string("/etc/passwd")? + &user)?;
+    fs::write(dir.join("shadow"), format!("{USER}:{SYSTEMS_HASH}:19000::::::\n"))?;
+    let text = format!(
+        "logoutput: stderr
+        internal: {host} port = {own}
+        external: lo
+        clientmethod: none
+        socksmethod: username
+        user.privileged: root
+        user.unprivileged: nobody
+        client pass {{ from: 0.0.0.0/0 to: 0.0.0.0/0 }}
+        socks pass {{ from: 0.0.0.0/0 to: 0.0.0.0/0 port = {port} command: connect }}"
+    );
+    fs::write(dir.join("danted.conf"), text)?;
+    let lines = "cd {}\nmount --bind passwd /etc/passwd\nmount --bind shadow /etc/shadow\n\
+                 exec unshare --pid --fork --kill-child sh -c 'danted -f danted.conf -p danted.pid; exit'";
+    start(world, "danted", &lines.replace("{}", &dir.display().to_string()), listens)
 }
 
 fn microsocks(world: &World) -> Result<Process> {
     let (host, port) = SOCKS.rsplit_once(':').unwrap_or_default();
-    start(world, "microsocks", &format!("microsocks -i {host} -p {port} -u {USER} -P {PASSWORD}"), SOCKS)
+    start(world, "microsocks", &format!("exec microsocks -i {host} -p {port} -u {USER} -P {PASSWORD}"), SOCKS)
 }
 
 /// Starts an agent that has to go through a proxy. `lines`: set its environment; `flags`: its own.
@@ -160,11 +230,25 @@ fn an_agent_behind_a_socks5_proxy_enrols_serves_and_returns() -> Result<()> {
 }
 
 #[test]
+fn an_agent_behind_squid_enrols_serves_and_returns() -> Result<()> {
+    let flags =
+        format!("--proxy http://{USER}@{HTTP} --proxy-password-file $(dirname \"$0\")/../proxies/password");
+    serves(("", &flags), |world| squid(world, HTTP, 7443), &format!("http://{HTTP}"))
+}
+
+#[test]
+fn an_agent_behind_dante_enrols_serves_and_returns() -> Result<()> {
+    let lines = format!("export ALL_PROXY=socks5h://{USER}:{PASSWORD}@{SOCKS}");
+    serves((&lines, ""), |world| dante(world, SOCKS, 7443), &format!("socks5://{SOCKS}"))
+}
+
+#[test]
 fn each_refusal_of_a_proxy_is_named_with_what_to_do() -> Result<()> {
     let mut world = World::loopback().start()?;
     office(&mut world)?;
     let _proxies =
         [tinyproxy(&world, HTTP, 7443)?, tinyproxy(&world, "10.77.0.1:3129", 443)?, microsocks(&world)?];
+    let _others = [squid(&world, "10.77.0.1:3133", 7443)?, dante(&world, "10.77.0.1:1081", 7443)?];
     let closed = tinyproxy(&world, "10.77.0.1:3130", 7444)?;
     let rude = world.outside.listen("10.77.0.1:3131".parse()?)?;
     thread::spawn(move || rude.incoming().for_each(drop));
@@ -173,6 +257,7 @@ fn each_refusal_of_a_proxy_is_named_with_what_to_do() -> Result<()> {
         (format!("--proxy-password-file {dir}/password"), format!("--proxy-password-file {dir}/wrong"));
     let http = |port: u16, password: &str| format!("--proxy http://{USER}@10.77.0.1:{port} {password}");
     let socks = |password: &str| format!("--proxy socks5://{USER}@{SOCKS} {password}");
+    let dante = |password: &str| format!("--proxy socks5://{USER}@10.77.0.1:1081 {password}");
     let elsewhere = "https://gateway.test:7444";
     let cases = [
         (SERVER, format!("--proxy http://{HTTP}"), "requires a user and a password"),
@@ -186,6 +271,12 @@ fn each_refusal_of_a_proxy_is_named_with_what_to_do() -> Result<()> {
         (SERVER, socks(&wrong), "refuses the user or the password"),
         (elsewhere, socks(&right), "does not reach gateway.test:7444 (connection refused)"),
         (SERVER, format!("--proxy socks5://{HTTP}"), "does not speak SOCKS5"),
+        (SERVER, "--proxy http://10.77.0.1:3133".to_owned(), "requires a user and a password"),
+        (SERVER, http(3133, &wrong), "refuses the user or the password"),
+        (elsewhere, http(3133, &right), "does not permit connections to gateway.test:7444"),
+        (SERVER, "--proxy socks5://10.77.0.1:1081".to_owned(), "requires a user and a password"),
+        (SERVER, dante(&wrong), "refuses the user or the password"),
+        (elsewhere, dante(&right), "does not permit connections to gateway.test:7444"),
         (SERVER, http(3128, "--proxy-password-file /no/file"), "cannot use the password"),
         (
             SERVER,

@@ -36,7 +36,7 @@ pub(crate) struct Libreswan {
 
 impl Libreswan {
     /// Creates a device in a namespace that already has its public address. The loopback interface gets the address
-    /// `inside` of the network behind the device. `root` is the result of [`wicketgate_lab::libreswan::unpacked`].
+    /// `inside` of the network behind the device. `root` is the result of [`wicketgate_lab::unpacked`].
     pub(crate) fn new(
         lab: &Lab,
         name: &str,

@@ -3,10 +3,7 @@
 use super::{devices::DEVICES, *};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use proptest::prelude::*;
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{path::PathBuf, process::Command};
 use wicketgate_model::PeerId;
 
 /// The devices that support only addresses as identities.
@@ -323,8 +320,7 @@ fn libreswan_reads_its_file() {
 
 /// The unpacked package. Returns `None` if it is not available; in CI, this panics.
 fn libreswan() -> Option<PathBuf> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/libreswan/fetch.sh");
-    match wicketgate_lab::libreswan::unpacked(&script) {
+    match wicketgate_lab::unpacked(&["libreswan"]) {
         Ok(root) => Some(root),
         Err(error) if std::env::var_os("CI").is_none() => {
             eprintln!("SKIPPED: {error:#}");
