@@ -13,7 +13,7 @@ MDBOOK_VERSION := 0.4.52
 TESTED = $(abspath $(or $(CARGO_TARGET_DIR),target))/packages-test
 
 .DEFAULT_GOAL := help
-.PHONY: help install build demo demo-down test test-kernel test-packages named book lint openapi reference schemathesis packages bench bench-dataplane
+.PHONY: help install build demo demo-down test test-kernel test-packages test-images named book lint openapi reference schemathesis packages images bench bench-dataplane
 
 help: ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -56,10 +56,16 @@ test-kernel: install ## Run the end-to-end tests of ESP in the kernel, under Deb
 
 # The packages contain the executables of the tests, which are there already.
 test-packages: install build cargo-deb ## Follow docs/QUICKSTART.md line by line on hosts with systemd, over real IPsec (as root)
-	tests/packages/root.sh $(TESTED)/root.tar
+	packaging/root.sh $(TESTED)/root.tar systemd systemd-sysv dbus
 	PROFILE=dev STATIC=no OUT=$(TESTED)/packages CARGO_DEB=$(TOOLS)/bin/cargo-deb packaging/build-packages.sh
 	WICKETGATE_TEST_PACKAGES=$(TESTED)/packages WICKETGATE_TEST_ROOT=$(TESTED)/root.tar \
 	  $(CARGO) test --locked --workspace --test it -- --ignored --nocapture e2e::packages
+
+# An agent without shared libraries is a build of its own: minutes, at the first time.
+test-images: install build cargo-deb ## Run the OCI images: the server's, and the agent's behind a gateway (as root)
+	PROFILE=dev OUT=$(TESTED)/static CARGO_DEB=$(TOOLS)/bin/cargo-deb packaging/build-packages.sh
+	OUT=$(TESTED)/static IMAGES=$(TESTED)/images packaging/build-images.sh
+	WICKETGATE_TEST_IMAGES=$(TESTED)/images $(CARGO) test --locked --workspace --test it -- --ignored --nocapture e2e::images
 
 named: install ## Measure how soon faults are named, for docs/TROUBLESHOOTING.md (as root, on a quiet machine); RUNS=3
 	@tests/named.sh
@@ -81,6 +87,9 @@ schemathesis: ## Try the API with whatever its document allows, and more: one of
 packages: cargo-deb ## Build the Debian packages, with debug symbols apart, and a static agent, into target/packages
 	$(CARGO) build --locked --workspace --bins --release
 	CARGO_DEB=$(TOOLS)/bin/cargo-deb packaging/build-packages.sh
+
+images: packages ## Build an OCI image of each role from the packages, into target/images (as root)
+	packaging/build-images.sh
 
 book: ## Render the pages of docs/ as a book, into target/book
 	@test -x $(TOOLS)/bin/mdbook || $(CARGO) install --locked mdbook --version $(MDBOOK_VERSION) --no-default-features --root $(TOOLS)

@@ -2,7 +2,7 @@
 # Makes the Debian packages from the executables that are built, and agents that need no C library, for hosts other than
 # Debian 12. The debug symbols are in packages of their own. `make packages` runs it.
 #
-#   PROFILE   cargo's profile that the executables were built with (release)
+#   PROFILE   cargo's profile of the executables, release or dev (release)
 #   OUT       where everything is put (target/packages)
 #   STATIC    `no`: without the static agents
 set -euo pipefail
@@ -13,9 +13,15 @@ rm -rf "$out" && mkdir -p "$out"
 
 profile=${PROFILE:-release}
 built=$target/${profile/#dev/debug}
+# cargo-deb takes executables of the release profile only: it finds them in a directory of its own.
+staged=$(mktemp -d)
+trap 'rm -rf "$staged"' EXIT
+ln -s "$(realpath "$built")" "$staged/release"
+# Executables for tests are packed quickly, without their symbols.
+[ "$profile" = release ] && symbols=--dbgsym || symbols=--fast
 for package in wicketgate wicketgate-agent; do
   rm -rf "$built/definitions/$package" && "$built/$package" man "$built/definitions/$package"
-  "${CARGO_DEB:-cargo-deb}" --package "$package" --profile "$profile" --no-build --dbgsym --quiet --output "$out/"
+  CARGO_TARGET_DIR=$staged "${CARGO_DEB:-cargo-deb}" --package "$package" --no-build "$symbols" --output "$(realpath "$out")/"
 done
 
 # A static agent for each architecture whose musl library the toolchain has. Without any, the C library of this machine is
@@ -28,8 +34,8 @@ for architecture in x86_64 aarch64; do
 done
 [ -n "$agents" ] || agents=$(rustc -vV | sed -n 's/^host: //p')
 for triple in $agents; do
-  RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --package wicketgate-agent --target "$triple"
-  built=$target/$triple/release/wicketgate-agent name=wicketgate-agent-static-${triple%%-*}
+  RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --profile "$profile" --package wicketgate-agent --target "$triple"
+  built=$target/$triple/${profile/#dev/debug}/wicketgate-agent name=wicketgate-agent-static-${triple%%-*}
   objcopy --only-keep-debug "$built" "$out/$name.debug"
   objcopy --strip-all --add-gnu-debuglink="$out/$name.debug" "$built" "$out/$name"
 done

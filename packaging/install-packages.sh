@@ -22,13 +22,15 @@ test+=" tinyproxy-bin libecap3 libltdl7 libnetfilter-conntrack3 libtdb1 microsoc
 test+=" prometheus"
 # The hosts on which the packages are installed: systemd in containers.
 test+=" mmdebstrap systemd-container"
+# What runs the images.
+test+=" crun umoci"
 # What Libreswan needs, which is itself unpacked by packaging/unpack.sh: its package conflicts with strongSwan's.
 test+=" libnss3-tools libcap-ng0 libcurl3-nss libevent-pthreads-2.1-7 libldap-2.5-0 libldns3 libunbound8"
 # What the benches compare with, and what building that needs.
 bench="$product haproxy iperf3 openssl gcc libc6-dev libssl-dev pkg-config"
 
-# What making packages needs.
-packages="binutils dpkg-dev gcc libc6-dev make"
+# What making packages needs, and images of them: buildah itself is unpacked by packaging/unpack.sh.
+packages="binutils dpkg-dev gcc libc6-dev make mmdebstrap libdevmapper1.02.1 libgpgme11"
 
 wanted=
 for set in "${@:-test}"; do

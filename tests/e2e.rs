@@ -33,6 +33,7 @@ mod holding;
 mod honest_ends;
 mod host_firewall;
 mod ike_log;
+mod images;
 mod initiate;
 mod kernel_esp;
 mod libreswan;
