@@ -33,6 +33,10 @@ const TARGET: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 20);
 const WORDS: &str = "hello from the private network";
 /// Within which the page promises the first byte.
 const PROMISED: Duration = Duration::from_secs(600);
+/// A warning of an agent whose allow list no longer has a target.
+const REFUSED: &str = "an assignment was refused";
+/// What the gateway's unit hands on from the service manager.
+const CREDENTIAL: &str = "/etc/credstore/wicketgate.database";
 /// Where the hosts of the page have its files.
 const HOME: &str = "/root";
 
@@ -229,6 +233,7 @@ fn installed_packages_serve_a_share_and_leave_what_the_page_says() -> Result<()>
         })
     };
     outlives(&hosts, &served)?;
+    step("start with wrong settings", || fails_with_an_error(&hosts.gateway))?;
     keeps_its_data(&hosts)?;
 
     for step in &removal {
@@ -240,6 +245,12 @@ fn installed_packages_serve_a_share_and_leave_what_the_page_says() -> Result<()>
         let left: Vec<_> =
             files.into_iter().filter(|file| !before.contains(file) && !is_told(file)).collect();
         ensure!(left.is_empty(), "left behind on the {name}: {left:#?}");
+        // Also where the system itself writes.
+        let named = ["find", "/etc", "/usr", "/var", "/run", "/tmp", "-iname", "*wicketgate*"];
+        let named = hosts.machine(name)?.run(&named)?;
+        ensure!(named.is_empty(), "left behind on the {name}:\n{named}");
+        let users = hosts.machine(name)?.run(&["cat", "/etc/passwd", "/etc/group", "/etc/shadow"])?;
+        ensure!(!users.contains("wicketgate"), "left behind on the {name}:\n{users}");
     }
     is_clean(&hosts.gateway)?;
     let contexts = hosts.gateway.run(&["cat", &format!("{HOME}/.config/wicketgate/contexts.toml")])?;
@@ -254,11 +265,35 @@ fn confined(hosts: &Hosts) -> Result<()> {
     let agent = exposure(&hosts.agent, "wicketgate-agent.service")?;
     ensure!(agent < 2.5, "systemd-analyze security wicketgate-agent: {agent}");
     ensure!(up < 6.2, "systemd-analyze security wicketgate: {up}");
-    let journal = hosts.agent.run(&["journalctl", "--no-pager", "-o", "json", "-u", "wicketgate-agent"])?;
-    let line = journal.lines().find(|line| line.contains("connected to the gateway"));
-    let line: Value = serde_json::from_str(line.context("not in the journal")?)?;
-    ensure!(line["PRIORITY"] == "6", "{line}");
+    logged(&hosts.agent, "wicketgate-agent", "connected to the gateway", "6")
+}
+
+/// The journal has a line of a unit, with this priority. 6 is that of a line without one.
+fn logged(machine: &Machine, unit: &str, words: &str, priority: &str) -> Result<()> {
+    let journal = machine.run(&["journalctl", "--no-pager", "-o", "json", "-u", unit])?;
+    let line = journal.lines().find(|line| line.contains(words));
+    let line: Value = serde_json::from_str(line.with_context(|| format!("not in the journal: {words}"))?)?;
+    ensure!(line["PRIORITY"] == priority, "{words:?}: {line}");
     Ok(())
+}
+
+/// A start that fails says why as an error, also one that has read a credential, which it does not repeat.
+fn fails_with_an_error(gateway: &Machine) -> Result<()> {
+    gateway.write(CREDENTIAL, "postgres://wicketgate:open-sesame@db.example/wicketgate\n")?;
+    let file = "/run/credentials/wicketgate.service/wicketgate.database";
+    for (setting, words) in [
+        (format!("database-file = \"{file}\""), "and this start names postgres://db.example:5432/wicketgate"),
+        ("listen = \"nowhere\"".to_owned(), "invalid value 'nowhere'"),
+    ] {
+        gateway.run(&["sh", "-c", &format!("echo '{setting}' >>/etc/wicketgate/up.toml")])?;
+        let started = gateway.command(&["systemctl", "restart", "wicketgate"]).output()?;
+        ensure!(!started.status.success(), "it starts with {setting}");
+        logged(gateway, "wicketgate", words, "3")?;
+        gateway.run(&["sed", "-i", "$d", "/etc/wicketgate/up.toml"])?;
+    }
+    let journal = gateway.run(&["journalctl", "--no-pager"])?;
+    ensure!(!journal.contains("sesame"), "the password is in the journal");
+    gateway.run(&["systemctl", "restart", "wicketgate"]).map(drop)
 }
 
 /// A site's SA outlives a restart and an upgrade; a reload narrows the allow list.
@@ -280,7 +315,8 @@ fn outlives(hosts: &Hosts, served: &impl Fn() -> Result<()>) -> Result<()> {
     hosts.agent.run(&["systemctl", "reload", "wicketgate-agent"])?;
     let reason = "for i in $(seq 100); do wicketgate share get web --jq .statusDetail.reason | \
                   grep -x AgentRefused && exit; sleep 0.2; done; exit 1";
-    hosts.gateway.run(&["env", "HOME=/root", "bash", "-c", reason]).context("AgentRefused").map(drop)
+    hosts.gateway.run(&["env", "HOME=/root", "bash", "-c", reason]).context("AgentRefused")?;
+    logged(&hosts.agent, "wicketgate-agent", REFUSED, "4")
 }
 
 /// Nothing of a gateway runs.

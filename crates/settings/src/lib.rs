@@ -14,6 +14,7 @@ use clap::{Arg, ArgMatches, Command, Parser, error::ContextKind, parser::ValueSo
 use settings_file::SettingsFile;
 use std::{collections::BTreeSet, ffi::OsString, path::PathBuf};
 use tracing::{error, info, warn};
+use wicketgate_system::log;
 
 pub use error::SettingsError;
 pub use settings_file::FILE_FLAG;
@@ -45,13 +46,18 @@ pub struct Changes {
 /// Parses this process's command line with its settings file. Exits with 0 after `--help` and with 2 after an error, as the
 /// command line's parser does.
 pub fn parse<P: Parser>() -> (P, Settings) {
-    match Settings::read(std::env::args_os().collect()) {
-        Ok(read) => read,
-        Err(SettingsError::CommandLine(error)) => error.exit(),
+    let error = match Settings::read(std::env::args_os().collect()) {
+        Ok(read) => return read,
+        Err(SettingsError::CommandLine(error)) => *error,
         Err(error @ SettingsError::File { .. }) => {
-            P::command().error(clap::error::ErrorKind::InvalidValue, error.to_string()).exit()
+            P::command().error(clap::error::ErrorKind::InvalidValue, error.to_string())
         }
+    };
+    if error.use_stderr() && log::is_journal() {
+        log::last_words(&error.to_string());
+        std::process::exit(error.exit_code());
     }
+    error.exit()
 }
 
 impl Settings {

@@ -68,8 +68,9 @@ pub(crate) fn start() {
 }
 
 /// Writes why the program ends, in one line.
-pub(crate) fn last_words(text: &str) {
-    let line = text.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+pub fn last_words(text: &str) {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let line = lines.collect::<Vec<_>>().join(" ");
     let priority = if is_journal() { "<3>" } else { "" };
     #[expect(clippy::print_stderr, reason = "the error message of the program")]
     {
@@ -77,7 +78,8 @@ pub(crate) fn last_words(text: &str) {
     }
 }
 
-fn is_journal() -> bool {
+/// Whether standard error is the journal.
+pub fn is_journal() -> bool {
     std::env::var("JOURNAL_STREAM").is_ok_and(|stream| is_open_as_stderr(&stream))
 }
 
