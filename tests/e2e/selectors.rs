@@ -276,3 +276,17 @@ fn widen(scene: &Scene) -> Result<()> {
     ensure!(out.status.success(), "swanctl: {}", String::from_utf8_lossy(&out.stderr));
     Ok(())
 }
+
+#[test]
+#[ignore = "needs a kernel with ESP: make test-kernel"]
+fn kernel_esp_tells_of_senders_outside_the_selectors() -> Result<()> {
+    let mut scene = Scene::set()?;
+    let config = scene.world.vpn_config(&scene.tunnel)?;
+    scene.world.connect(&mut scene.site, &scene.tunnel, &config)?;
+    let mut esp = Esp::take_over(&mut scene.site, GATEWAY)?;
+    scene.answers(&mut esp)?;
+    let packets = scene.from(&[BESIDE, ELSEWHERE]);
+    scene.only_the_last_is_answered(&mut esp, &packets, 3)?;
+    scene.is_told(&format!("packets from {BESIDE}, {ELSEWHERE} to {} came", scene.load_balancer))?;
+    scene.world.end()
+}

@@ -206,6 +206,9 @@ impl TunnelTask {
         self.parts.backend.set_disabled(self.id, None);
         // Compared as a whole: an expired key does not make a new generation.
         let is_new = self.asked.as_ref() != Some(&desired);
+        if self.asked.as_ref().is_some_and(|asked| asked.peer_cidr != desired.peer_cidr) {
+            self.outside = OutsideSelectors::default();
+        }
         let is_due = self.retry.at.unwrap_or(self.check_at) <= now;
         if self.asked.is_none()
             && self.tunnel.is_none()

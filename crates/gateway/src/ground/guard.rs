@@ -59,6 +59,8 @@ pub(crate) fn rules(
         "max_segment": max_segment(path),
         "unserved": unserved::SET,
         "most_unserved": unserved::MOST,
+        "outside_set": unserved::OUTSIDE,
+        "most_outside": unserved::MOST_OUTSIDE,
     });
     nft::render(include_str!("guard.nft"), &values)
 }

@@ -107,9 +107,11 @@ impl NamespaceMonitor {
         timeouts(&String::from_utf8_lossy(text.get(..length).unwrap_or_default())).unwrap_or_default()
     }
 
-    /// Who uses ports of the load balancer that no listener has.
+    /// Who uses ports of the load balancer that no listener has, or is outside of the site's network.
     pub(crate) fn unserved(&self) -> Result<Vec<Unserved>, NetworkError> {
-        unserved::read_by(&self.rules).map_err(NetworkError::io("read a set of packet rules"))
+        let read =
+            |set| unserved::read_by(&self.rules, set).map_err(NetworkError::io("read a set of packet rules"));
+        Ok([read(unserved::SET)?, read(unserved::OUTSIDE)?].concat())
     }
 
     /// The path MTU to `peer` that the kernel learned from ICMP, and forgets after ten minutes.

@@ -1,4 +1,5 @@
-//! Packets from the site to ports of the load balancer that no listener has: the guard counts them by client and port.
+//! Packets from the site to ports of the load balancer that no listener has, and packets from other networks: the guard counts
+//! them by client and port.
 //!
 //! The kernel refuses such a connection, so that the client sees a closed port and nothing else does. Invariant: reading the
 //! counters takes some microseconds and never waits; nearly always there are none.
@@ -14,12 +15,15 @@ use wicketgate_model::InnerProtocol;
 
 use super::nfnetlink::{HEADER, LENGTH_AND_KIND, attribute, find, message_of, u16_at, u32_at};
 
-/// The guard's table and its set.
+/// The guard's table and its sets.
 const TABLE: &str = "wicketgate";
 pub(super) const SET: &str = "unserved";
+pub(super) const OUTSIDE: &str = "outside";
 
 /// The set's capacity, in clients and ports: a few wrong clients, and not a scan.
 pub(crate) const MOST: usize = 64;
+/// The capacity of the set of clients outside of the site's network: few are told.
+pub(super) const MOST_OUTSIDE: usize = 16;
 
 // Numbers of the kernel's netfilter.h and nf_tables.h.
 const FAMILY_INET: u8 = 1;
@@ -54,13 +58,13 @@ pub(crate) struct Unserved {
     pub(crate) packets: u64,
 }
 
-/// Reads the counters in the namespace of a socket that does not block, see [`super::ruleset::socket`].
-pub(super) fn read_by(mut socket: &Socket) -> io::Result<Vec<Unserved>> {
+/// Reads a set's counters in the namespace of a socket that does not block, see [`super::ruleset::socket`].
+pub(super) fn read_by(mut socket: &Socket, set: &str) -> io::Result<Vec<Unserved>> {
     let mut answer = vec![0; BUFFER];
     // A leftover answer would be taken for this one.
     while socket.read(&mut answer).is_ok() {}
     let text = |kind, text: &str| attribute(kind, &[text.as_bytes(), &[0]].concat());
-    let set = [text(LIST_TABLE, TABLE), text(LIST_SET, SET)].concat();
+    let set = [text(LIST_TABLE, TABLE), text(LIST_SET, set)].concat();
     socket.send(&message_of(FAMILY_INET, GET_ELEMENTS, NLM_F_REQUEST | NLM_F_DUMP, &set))?;
     let mut found = Vec::new();
     for _ in 0..AT_MOST {
@@ -126,7 +130,7 @@ mod tests {
         let name = format!("wgunserved-{}", std::process::id());
         let namespace = Namespace::ensure(&name).await.unwrap();
         let socket = namespace.run(ruleset::socket).unwrap();
-        assert!(read_by(&socket).is_err(), "a set is read that does not exist");
+        assert!(read_by(&socket, SET).is_err(), "a set is read that does not exist");
         let elements: Vec<_> = (1..MOST).map(|n| format!("10.0.0.{n} . tcp . {}", 8000 + n)).collect();
         // As the guard's, with what no packet of this test adds.
         let rules = format!(
@@ -153,7 +157,7 @@ mod tests {
             Ok(())
         };
         namespace.run(send).unwrap();
-        let mut all = read_by(&socket).unwrap();
+        let mut all = read_by(&socket, SET).unwrap();
         all.sort_by_key(|one| one.port);
         assert_eq!(all.len(), MOST);
         let client = Ipv4Addr::LOCALHOST;

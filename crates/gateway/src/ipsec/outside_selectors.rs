@@ -71,10 +71,10 @@ impl OutsideSelectors {
         }
     }
 
-    /// The warning of a tunnel with these CHILD SAs.
+    /// The warning of a tunnel with these CHILD SAs, if there are any.
     pub(crate) fn warning(&mut self, child_sas: &[ChildSa], now: Timestamp) -> Option<ConnectionWarning> {
         self.end(now);
-        let (since, _) = self.seen?;
+        let (since, _) = self.seen.filter(|_| !child_sas.is_empty())?;
         let more = if self.are_more { " and others" } else { "" };
         let taken: Vec<_> = child_sas.iter().map(|child| takes(&child.selectors)).collect();
         let message = format!(
@@ -113,6 +113,13 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
+    fn child() -> ChildSa {
+        let selectors =
+            TrafficSelectors { gateway: vec!["100.64.0.1/32".into()], peer: vec!["10.0.0.0/16".into()] };
+        let (algorithms, since) = (String::new(), at(0));
+        ChildSa { selectors, algorithms, since, rekey_at: None, rekeys: 0, bytes_in: 0, bytes_out: 0 }
+    }
+
     #[test]
     fn a_line_of_the_daemon_is_read() {
         let (from, to) = (Ipv4Addr::new(10, 1, 0, 10), Ipv4Addr::new(100, 64, 0, 1));
@@ -126,7 +133,7 @@ mod tests {
     fn a_few_senders_are_told_for_ten_minutes_after_the_last_packet() {
         let mut outside = OutsideSelectors::default();
         let to = Ipv4Addr::new(100, 64, 0, 1);
-        assert_eq!(outside.warning(&[], at(0)), None);
+        assert_eq!(outside.warning(&[child()], at(0)), None);
         for (second, last_byte, is_new) in [
             (0, 1, true),
             (1, 1, false),
@@ -139,11 +146,14 @@ mod tests {
             let from = Ipv4Addr::new(10, 1, 0, last_byte);
             assert_eq!(outside.saw(from, to, at(second)), is_new, "{second}");
         }
-        let warning = outside.warning(&[], at(605)).unwrap();
+        let warning = outside.warning(&[child()], at(605)).unwrap();
         assert_eq!(warning.since, at(0));
+        assert_eq!(outside.warning(&[], at(605)), None, "no packet comes through a tunnel that is down");
         let begin = "packets from 10.1.0.1, 10.1.0.2, 10.1.0.3, 10.1.0.4 to 100.64.0.1 and others came";
         assert!(warning.message.starts_with(begin), "{}", warning.message);
-        assert_eq!(outside.warning(&[], at(606)), None);
+        let takes = "since it takes packets from 10.0.0.0/16 to 100.64.0.1/32 only";
+        assert!(warning.message.contains(takes), "{}", warning.message);
+        assert_eq!(outside.warning(&[child()], at(606)), None);
         assert!(outside.saw(Ipv4Addr::new(10, 1, 0, 1), to, at(607)), "it begins again");
     }
 
@@ -154,7 +164,7 @@ mod tests {
         let mut is_told = |second, packets: &[u64]| {
             let counter = |&packets| Unserved { client, protocol: InnerProtocol::Tcp, port: 9000, packets };
             outside.counted(&packets.iter().map(counter).collect::<Vec<_>>(), to, at(second));
-            outside.warning(&[], at(second)).is_some()
+            outside.warning(&[child()], at(second)).is_some()
         };
         assert!(!is_told(0, &[]));
         assert!(is_told(4, &[1, 2]));

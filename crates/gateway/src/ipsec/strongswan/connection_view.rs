@@ -369,6 +369,7 @@ impl ConnectionView {
         self.connection.last_error = None;
         self.failing = Vec::new();
         self.said_at = None;
+        self.outside = OutsideSelectors::default();
     }
 
     /// Records a fault; a device that retries every few seconds fails in the same way since its first attempt.
