@@ -1,12 +1,32 @@
 //! The difference between the clock of this host and the server's. Certificates are valid by the clock.
 
 use jiff::Timestamp;
+use std::time::Instant;
 
 /// Smaller differences are no fault: certificates are issued an hour before they are used, and answers take a while.
 const TOLERATED_SECONDS: u64 = 60;
 
 /// What an operator does about a wrong clock.
 pub(crate) const CURE: &str = "set the clock of this host, for example with `timedatectl set-ntp true`";
+
+/// Both clocks at one moment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ClockComparison {
+    /// The moment, by the server's clock.
+    pub(crate) at: Timestamp,
+    /// The moment, by neither clock.
+    pub(crate) made: Instant,
+    /// As [`seconds_ahead`] has it.
+    pub(crate) ahead: Option<i64>,
+}
+
+impl ClockComparison {
+    /// Of this moment. `None`: the server's time, in Unix seconds, is none.
+    pub(crate) fn with(server: i64) -> Option<Self> {
+        let at = Timestamp::from_second(server).ok()?;
+        Some(Self { at, made: Instant::now(), ahead: seconds_ahead(Timestamp::now(), server) })
+    }
+}
 
 /// How many seconds this host's clock is ahead of the server's, which is in Unix seconds; negative if it is behind; `None`: not enough to matter.
 pub(crate) fn seconds_ahead(here: Timestamp, server: i64) -> Option<i64> {

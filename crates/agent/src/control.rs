@@ -3,7 +3,7 @@
 use crate::{
     agent::Agent,
     assignments::{Served, Unfit},
-    clock::{CURE, rounded, seconds_ahead},
+    clock::{CURE, ClockComparison, rounded},
     health::Watched,
     retry_log::RetryLog,
     status::Phase,
@@ -202,9 +202,9 @@ impl Agent {
 
     /// Tells the gateway and the operator if the clocks differ: sooner or later, certificates are not valid by one of them.
     async fn compare_clocks(&self, control: &mut Control, server: Option<i64>) -> anyhow::Result<()> {
-        let ahead = server.map(|server| seconds_ahead(Timestamp::now(), server));
-        *self.report.seconds_ahead.lock() = ahead.map(Option::unwrap_or_default);
-        if let Some(ahead) = ahead.flatten() {
+        let compared = server.and_then(ClockComparison::with);
+        *self.report.clock.lock() = compared;
+        if let Some(ahead) = compared.and_then(|compared| compared.ahead) {
             let side = if ahead < 0 { "behind" } else { "ahead of" };
             warn!("the clock of this host is {} {side} the server's: {CURE}", rounded(ahead.unsigned_abs()));
             control.send(&FromAgent::Clock { seconds_ahead: ahead }).await?;

@@ -9,14 +9,18 @@ use crate::{
         report::{CheckStep, Report, Verdict, fail, pass, skip},
         server_name,
     },
-    clock::{CURE, rounded},
+    clock::{CURE, ClockComparison, rounded},
     dial::probe,
     names::Names,
     probe::PROBES,
     proxy::Proxy,
 };
 use futures_util::stream::{self, StreamExt as _};
-use std::{fs, sync::Arc};
+use std::{
+    fs,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio_util::sync::CancellationToken;
 use wicketgate_model::{AgentReport, Target};
 use wicketgate_system::open_files;
@@ -24,6 +28,8 @@ use wicketgate_system::open_files;
 /// The description of the system (os-release(5)): the first that there is.
 const OS_RELEASE: [&str; 2] = ["/etc/os-release", "/usr/lib/os-release"];
 const RESOLVER: &str = "/etc/resolv.conf";
+/// An older comparison of the clocks tells nothing of now: a clock may have been set since.
+const CLOCK_COMPARED_WITHIN: Duration = Duration::from_mins(10);
 
 /// Makes a report once the agent has been connected, and another one whenever the allow list was read again.
 pub(crate) async fn keep(agent: Arc<Agent>, stop: CancellationToken) {
@@ -58,7 +64,7 @@ async fn make(agent: &Agent, allow: &AllowList) -> AgentReport {
         &agent.state.agent(),
         pass(format!("the certificate is valid until {until}")),
     );
-    report.add(CheckStep::Clock, "the clock of this host", clock(*agent.report.seconds_ahead.lock()));
+    report.add(CheckStep::Clock, "the clock of this host", clock(*agent.report.clock.lock(), Instant::now()));
     allowed(allow, names, &mut report).await;
     let os = rustix::system::uname();
     let kernel = format!("{} {}", os.sysname().to_string_lossy(), os.release().to_string_lossy());
@@ -71,14 +77,21 @@ async fn make(agent: &Agent, allow: &AllowList) -> AgentReport {
     .bounded()
 }
 
-/// `ahead`: how many seconds the clock is ahead of the gateway's; 0 if that does not matter, `None` if the gateway did not tell.
-fn clock(ahead: Option<i64>) -> (Verdict, String) {
+/// The clocks are compared only when the agent connects.
+fn clock(compared: Option<ClockComparison>, now: Instant) -> (Verdict, String) {
+    let Some(ClockComparison { at, made, ahead }) = compared else {
+        return skip("the gateway does not tell its time");
+    };
+    if now.saturating_duration_since(made) > CLOCK_COMPARED_WITHIN {
+        return skip(format!(
+            "was last compared with the server's at {at}: `wicketgate-agent check` compares it now"
+        ));
+    }
     match ahead {
-        None => skip("the gateway does not tell its time"),
-        Some(0) => pass("agrees with the server's"),
+        None => pass(format!("agreed with the server's at {at}")),
         Some(ahead) => {
             let side = if ahead < 0 { "behind" } else { "ahead of" };
-            fail(format!("is {} {side} the server's: {CURE}", rounded(ahead.unsigned_abs())))
+            fail(format!("was {} {side} the server's at {at}: {CURE}", rounded(ahead.unsigned_abs())))
         }
     }
 }
@@ -126,6 +139,7 @@ fn name_servers(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use jiff::Timestamp;
 
     #[tokio::test]
     async fn what_the_allow_list_names_is_probed_and_networks_are_not() {
@@ -142,6 +156,26 @@ mod tests {
         assert!(lines[0].starts_with("PASS") && lines[0].contains(&open.to_string()), "{text}");
         assert!(lines[1].starts_with("FAIL") && lines[1].contains("connection refused"), "{text}");
         assert!(lines[2].starts_with("SKIP") && lines[3].starts_with("SKIP") && lines.len() == 4, "{text}");
+    }
+
+    #[test]
+    fn the_clock_is_judged_as_of_its_comparison_while_that_is_recent() {
+        let (at, made) = (Timestamp::UNIX_EPOCH, Instant::now());
+        let judged = |ahead, after| clock(Some(ClockComparison { at, made, ahead }), made + after);
+        assert_eq!(
+            judged(None, CLOCK_COMPARED_WITHIN),
+            pass("agreed with the server's at 1970-01-01T00:00:00Z")
+        );
+        let (verdict, text) = judged(Some(-180), Duration::ZERO);
+        assert!(
+            verdict == Verdict::Fail && text.starts_with("was 3 min behind the server's at 1970"),
+            "{text}"
+        );
+        for ahead in [None, Some(180)] {
+            let (verdict, text) = judged(ahead, CLOCK_COMPARED_WITHIN * 2);
+            assert!(verdict == Verdict::Skip && text.contains("at 1970-01-01T00:00:00Z"), "{text}");
+        }
+        assert_eq!(clock(None, made).0, Verdict::Skip);
     }
 
     #[test]

@@ -4,8 +4,14 @@ use super::{
     lab::{Lab, RunningAgent, allow_list, unused_address},
     puppet::{Puppet, answer_pings},
 };
-use std::time::Duration;
-use tokio::{net::TcpListener, sync::watch, time::sleep};
+use std::{pin::pin, time::Duration};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
+    time::sleep,
+};
 use wicketgate_agent::Config;
 use wicketgate_link::{AGENT_REPORTS, VERSIONS};
 use wicketgate_model::{AgentFinding, AgentReport, FindingResult};
@@ -43,6 +49,35 @@ async fn an_agent_reports_after_its_start_and_after_a_reload() {
     allow.send_replace(allow_list(&["10.0.0.0/8:*"]));
     let second = lab.report(2).await;
     assert_eq!(results(&second, "allow-list"), [(FindingResult::Skip, "10.0.0.0/8:*")], "{second:?}");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_report_is_sent_again_whenever_the_agent_connects() {
+    let lab = Lab::new().await;
+    lab.agents.server_speaks(VERSIONS.newest);
+    let state = tempfile::tempdir().unwrap();
+    let way = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = format!("https://{}", way.local_addr().unwrap()).parse().unwrap();
+    let agent = RunningAgent::new(Config { server, ..lab.config(state.path(), Some(&lab.code), &[]) });
+    let carry = async |n| {
+        let mut connections = JoinSet::new();
+        let mut reported = pin!(lab.report(n));
+        loop {
+            tokio::select! {
+                report = &mut reported => return report,
+                accepted = way.accept() => {
+                    let mut inner = accepted.unwrap().0;
+                    let mut outer = TcpStream::connect(lab.address).await.unwrap();
+                    connections.spawn(async move { copy_bidirectional(&mut inner, &mut outer).await });
+                }
+            }
+        }
+    };
+    let first = carry(1).await;
+    // All connections have ended with it.
+    assert_eq!(carry(2).await, first);
+    drop(way);
     agent.stop().await;
 }
 

@@ -69,7 +69,7 @@ pub(in crate::api) struct Agent {
 
 #[derive(Debug, Serialize)]
 struct Report {
-    /// When it arrived.
+    /// When it arrived first.
     at: Timestamp,
     #[serde(flatten)]
     report: AgentReport,
