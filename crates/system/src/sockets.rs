@@ -2,7 +2,6 @@
 //! processes that have them.
 
 use std::{
-    collections::BTreeSet,
     fs::{self, File},
     io::{self, BufRead as _, BufReader},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -43,7 +42,7 @@ impl LocalSocket {
 /// The kernel's tables cannot be read.
 pub fn listening() -> io::Result<Vec<LocalSocket>> {
     // They come before all connections, of which there may be many.
-    read(["/proc/net/tcp", "/proc/net/tcp6"], |state| state == LISTEN)
+    read(&["/proc/net/tcp", "/proc/net/tcp6"], |state| state == LISTEN)
 }
 
 /// UDP sockets.
@@ -51,19 +50,28 @@ pub fn listening() -> io::Result<Vec<LocalSocket>> {
 /// # Errors
 /// The kernel's tables cannot be read.
 pub fn udp() -> io::Result<Vec<LocalSocket>> {
-    read(["/proc/net/udp", "/proc/net/udp6"], |_| true)
+    read(&["/proc/net/udp", "/proc/net/udp6"], |_| true)
 }
 
-/// The lines of tables up to the first whose state is not wanted. Without IPv6 there is no second table.
-fn read([v4, v6]: [&str; 2], is_wanted: impl Fn(&str) -> bool) -> io::Result<Vec<LocalSocket>> {
+/// The lines of tables up to the first whose state is not wanted. A kernel may lack one of the tables, with its family.
+fn read(tables: &[impl AsRef<Path>; 2], is_wanted: impl Fn(&str) -> bool) -> io::Result<Vec<LocalSocket>> {
     let mut all = Vec::new();
-    for table in [Some(File::open(v4)?), if_exists(File::open(v6))?].into_iter().flatten() {
+    let mut missing = 0;
+    for path in tables {
+        let Some(table) = if_exists(File::open(path))? else {
+            missing += 1;
+            continue;
+        };
         for line in BufReader::new(table).lines().skip(1) {
             match parse(&line?) {
                 Some((socket, state)) if is_wanted(&state) => all.push(socket),
-                _ => break,
+                Some(_) => break,
+                None => {}
             }
         }
+    }
+    if missing == tables.len() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the kernel shows no table of sockets"));
     }
     Ok(all)
 }
@@ -96,16 +104,17 @@ pub struct HostProcess {
 }
 
 impl HostProcess {
-    /// The first process that has one of the sockets, as far as this user may see.
-    pub fn with(sockets: &[LocalSocket]) -> Option<Self> {
-        let wanted: BTreeSet<_> =
-            sockets.iter().map(|socket| PathBuf::from(format!("socket:[{}]", socket.inode))).collect();
-        fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
+    /// The processes that have the socket, as far as this user may see.
+    pub fn with(socket: &LocalSocket) -> Vec<Self> {
+        let wanted = PathBuf::from(format!("socket:[{}]", socket.inode));
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let holders = processes.filter_map(|process| {
             let id = process.file_name().to_string_lossy().parse().ok()?;
-            open_files(id).find(|file| wanted.contains(file))?;
+            open_files(id).find(|file| *file == wanted)?;
             let name = fs::read_to_string(process.path().join("comm")).ok()?;
             Some(Self { id, name: name.trim_end().escape_debug().to_string() })
-        })
+        });
+        holders.collect()
     }
 
     /// Whether it has a file open, as far as this user may see.
@@ -146,12 +155,29 @@ mod tests {
             found.iter().map(|socket| (socket.address, socket.user)).collect::<Vec<_>>(),
             [(address, 65534)]
         );
-        let process = HostProcess::with(&found).unwrap();
+        let [process] = &HostProcess::with(&found[0])[..] else { panic!("not one process") };
         assert_eq!(process.id, std::process::id());
         assert!(process.has_open(&path) && !process.has_open(dir.path()));
         let address = udp_socket.local_addr().unwrap();
         assert!(udp().unwrap().iter().any(|socket| socket.address == address));
-        assert_eq!(HostProcess::with(&[]), None);
+        assert_eq!(HostProcess::with(&LocalSocket { inode: u64::MAX, ..found[0].clone() }), []);
+    }
+
+    #[test]
+    fn a_table_that_is_missing_or_has_a_strange_line_hides_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let [missing, table] = ["missing", "table"].map(|name| dir.path().join(name));
+        let line = |port: &str, state: &str| {
+            format!("  9: 00000000:{port} 00000000:0000 {state} 0:0 00:0 0 998 0 41 1")
+        };
+        let lines = ["sl", &line("01F4", LISTEN), "strange", &line("1194", LISTEN), &line("0001", "01")];
+        fs::write(&table, lines.join("\n")).unwrap();
+        for tables in [[&missing, &table], [&table, &missing]] {
+            let found = read(&tables, |state| state == LISTEN).unwrap();
+            let ports: Vec<_> = found.iter().map(|socket| socket.address.port()).collect();
+            assert_eq!(ports, [500, 4500]);
+        }
+        assert!(read(&[&missing, &missing], |_| true).is_err());
     }
 
     #[test]
