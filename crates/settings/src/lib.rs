@@ -54,7 +54,7 @@ pub fn parse<P: Parser>() -> (P, Settings) {
         }
     };
     if error.use_stderr() && log::is_journal() {
-        log::last_words(&error.to_string());
+        log::last_words(without_usage(&error.to_string()));
         std::process::exit(error.exit_code());
     }
     error.exit()
@@ -152,6 +152,12 @@ fn innermost<'a>(mut command: &'a Command, mut matches: &'a ArgMatches) -> (&'a 
         (command, matches) = (subcommand, inner);
     }
     (command, matches)
+}
+
+/// The parser's error without the usage that follows it: a journal has no reader who types a command.
+fn without_usage(text: &str) -> &str {
+    let end = ["\n\nUsage:", "\n\nFor more information"].iter().filter_map(|rest| text.find(rest)).min();
+    end.map_or(text, |end| &text[..end])
 }
 
 /// The parser's error in terms of the file, if it concerns one of its settings.
@@ -252,6 +258,13 @@ mod tests {
         assert!(usage.contains("--server <URL>") && usage.contains("not provided"), "{usage}");
         let usage = with("server = 'a'", &["--drain", "61"]).unwrap_err();
         assert!(usage.starts_with("error: invalid value '61'"), "{usage}");
+        assert_eq!(
+            without_usage(&usage),
+            "error: invalid value '61' for '--drain <DRAIN>': 61 is not in 0..=60"
+        );
+        let usage = with("server = 'a'", &["--drian", "5"]).unwrap_err();
+        let line = without_usage(&usage);
+        assert!(line.ends_with("exists: '--drain'") && usage.contains("Usage:"), "{usage}");
     }
 
     #[test]
