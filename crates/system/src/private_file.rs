@@ -26,6 +26,9 @@ pub fn private_dir(dir: &Path) -> io::Result<()> {
 }
 
 /// Replaces the file, mode 0600.
+///
+/// # Errors
+/// As [`prepare`].
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     prepare(path)?.write(content)
 }
@@ -40,10 +43,19 @@ pub struct PreparedFile {
 /// Prepares to replace the file, for content that cannot be had a second time.
 ///
 /// # Errors
-/// Files cannot be created in its folder, or it is a folder itself.
+/// Files cannot be created in its folder, or it is a folder, a device or a pipe itself, also by a symbolic link.
 pub fn prepare(path: &Path) -> io::Result<PreparedFile> {
+    let is_file = if_exists(fs::metadata(path))?.is_none_or(|there| there.is_file());
+    // `/dev/stdout` may lead to a file. The link itself would be replaced.
+    let is_open = fs::read_link(path).is_ok_and(|to| to.starts_with("/proc"));
     if path.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
+    }
+    if !is_file || is_open {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is no regular file, and is not replaced",
+        ));
     }
     Ok(PreparedFile { path: path.to_owned(), beside: beside(path)? })
 }
@@ -131,6 +143,7 @@ fn parent(path: &Path) -> &Path {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::MetadataExt as _;
 
     #[test]
     fn a_file_is_private_and_replaced_whole() {
@@ -154,5 +167,29 @@ mod tests {
         assert_eq!(prepare(&state).unwrap_err().kind(), io::ErrorKind::IsADirectory);
         assert_eq!(prepare(&state.join("none/key")).unwrap_err().kind(), io::ErrorKind::NotFound);
         assert_eq!(fs::read_dir(&state).unwrap().count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn only_a_regular_file_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("file"), b"one").unwrap();
+        std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        for (link, to) in
+            [("null", "/dev/null"), ("out", "/proc/self/fd/1"), ("far", "socket"), ("near", "file")]
+        {
+            std::os::unix::fs::symlink(to, at(link)).unwrap();
+        }
+        for wrong in ["socket", "null", "out", "far"] {
+            let before = fs::symlink_metadata(at(wrong)).unwrap().ino();
+            let error = replace(&at(wrong), b"two").unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{wrong}");
+            assert_eq!(fs::symlink_metadata(at(wrong)).unwrap().ino(), before, "{wrong} was replaced");
+        }
+        for device in ["/dev/null", "/dev/stdout"] {
+            prepare(Path::new(device)).unwrap_err();
+        }
+        replace(&at("near"), b"two").unwrap();
+        assert_eq!(fs::read(at("near")).unwrap(), b"two");
     }
 }
