@@ -13,7 +13,7 @@ use wicketgate_agent::{
 use wicketgate_settings::{Settings, config_command::Role};
 use wicketgate_system::{
     program::{self, StopSignals},
-    service_manager::ReloadSignals,
+    service_manager::{self, ReloadSignals},
 };
 use wicketgate_transport::abort::Abort;
 
@@ -69,6 +69,7 @@ fn stop_on_signal(reloads: bool) -> anyhow::Result<(CancellationToken, Abort)> {
     let (first, second) = (stop.clone(), abort.clone());
     tokio::spawn(async move {
         signals.next().await;
+        service_manager::stopping();
         first.cancel();
         signals.next().await;
         second.trigger();

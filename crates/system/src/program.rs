@@ -1,6 +1,6 @@
 //! What the programs have in common: their log, their exit code, and the signals that stop them.
 
-use std::{fmt, process::ExitCode};
+use std::{fmt, fs, process::ExitCode};
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -62,10 +62,12 @@ pub struct StopSignals {
 }
 
 impl StopSignals {
-    /// SIGHUP, as when its terminal is closed, stops a program that it does not make reload.
+    /// SIGHUP, as when its terminal is closed, stops a program that it does not make reload, unless nohup(1) or the like has
+    /// started it. From now on, a signal that nobody waits for is kept until somebody does.
     pub fn new(reloads: bool) -> anyhow::Result<Self> {
         let receive = |kind| signal(kind).context("cannot receive signals");
-        let hup = (!reloads).then(|| receive(SignalKind::hangup())).transpose()?;
+        let stops = !reloads && !is_ignored(SignalKind::hangup());
+        let hup = stops.then(|| receive(SignalKind::hangup())).transpose()?;
         Ok(Self { term: receive(SignalKind::terminate())?, int: receive(SignalKind::interrupt())?, hup })
     }
 
@@ -77,12 +79,29 @@ impl StopSignals {
                 None => std::future::pending().await,
             }
         };
-        let name = tokio::select! {
+        tokio::select! {
             _ = self.term.recv() => "SIGTERM",
             _ = self.int.recv() => "SIGINT",
             () = hup => "SIGHUP",
-        };
-        service_manager::stopping();
-        name
+        }
+    }
+}
+
+/// Whether this process ignores the signal (proc(5), `SigIgn`). Without /proc it is taken for one that it does not.
+fn is_ignored(signal: SignalKind) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
+    ignored >> (signal.as_raw_value() - 1) & 1 == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ignored_signal_is_known() {
+        // Rust's runtime ignores SIGPIPE.
+        assert!(is_ignored(SignalKind::pipe()) && !is_ignored(SignalKind::terminate()));
     }
 }

@@ -21,7 +21,6 @@ use std::{
 
 use anyhow::{Context, Error, Result, bail, ensure};
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
 use wicketgate_lab::{Lab, LabDirectory, Running, Swept, postgres, sweep};
 use wicketgate_system::program::StopSignals;
 
@@ -53,7 +52,6 @@ impl Demo {
     pub(crate) async fn run(self) -> Result<()> {
         let stop = Arc::new(AtomicBool::new(false));
         let mut signals = StopSignals::new(false)?;
-        let mut hangup = signal(SignalKind::hangup()).context("cannot receive signals")?;
         // The demo itself blocks: it waits for programs and sockets in other namespaces, step by step.
         let mut story = tokio::task::spawn_blocking({
             let stop = Arc::clone(&stop);
@@ -62,7 +60,6 @@ impl Demo {
         tokio::select! {
             done = &mut story => return done?,
             _ = signals.next() => {}
-            _ = hangup.recv() => {}
         }
         stop.store(true, Ordering::Relaxed);
         say("\ninterrupted: removing everything");

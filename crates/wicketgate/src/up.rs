@@ -284,6 +284,7 @@ async fn stop_on_signal(
             }
         }
     };
+    service_manager::stopping();
     service_manager::stop_takes(longest_stop);
     info!(signal, "stopping; a second signal cuts all connections at once");
     // The gateway stops first, so that its last reports are recorded.
