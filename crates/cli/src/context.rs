@@ -16,7 +16,7 @@ use std::{
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
-use wicketgate_client::{ApiClient, Credentials};
+use wicketgate_client::{ApiClient, Credentials, OwnedSecret};
 use wicketgate_system::{directory_lock::DirectoryLock, private_file};
 
 use crate::failed::Failed;
@@ -76,6 +76,12 @@ pub(crate) struct Session {
     pub(crate) frontdoor: Option<String>,
 }
 
+impl Session {
+    pub(crate) fn new(client: ApiClient, frontdoor: Option<String>) -> Self {
+        Self { client, frontdoor }
+    }
+}
+
 /// The folder of the contexts and their secrets.
 pub(crate) fn folder() -> Result<PathBuf, Failed> {
     let home = || env::var_os("HOME").map(|home| Path::new(&home).join(".config"));
@@ -133,14 +139,15 @@ fn lock(folder: &Path) -> Result<DirectoryLock, Failed> {
     }
 }
 
-/// The first line of a file with a secret, or of standard input for `-`.
-pub(crate) fn secret(file: &str) -> Result<SecretString, Failed> {
+/// The first line of a file with a secret, or of standard input for `-`, which belongs to the user of this process.
+pub(crate) fn secret(file: &str) -> Result<OwnedSecret, Failed> {
     let text = SecretString::from(crate::schema::read(file)?);
     let line = text.expose_secret().lines().next().unwrap_or_default().trim();
     if line.is_empty() {
         return Err(Failed::usage(format!("{file} is empty: it has to contain the secret")));
     }
-    Ok(line.into())
+    let owner = fs::metadata(if file == "-" { "/proc/self" } else { file })?.uid();
+    Ok(OwnedSecret { secret: line.into(), owner })
 }
 
 impl Choice {
@@ -167,15 +174,15 @@ impl Choice {
             Some(file) => Credentials::Token(secret(file)?),
             None => {
                 let file = context.secret_file(folder, name);
-                if !file.exists() {
-                    return Err(Failed::NotSignedIn(format!(
+                let secret = secret(&file.display().to_string()).map_err(|failed| match file.exists() {
+                    true => failed,
+                    false => Failed::NotSignedIn(format!(
                         "the secret of context {name} is missing: {} does not exist\n\
                          Sign in with: wicketgate login --server {} --name {name} --token-file FILE",
                         file.display(),
                         context.server
-                    )));
-                }
-                let secret = secret(&file.display().to_string())?;
+                    )),
+                })?;
                 match &context.account {
                     Some(id) => Credentials::Account { id: id.clone(), secret },
                     None => Credentials::Token(secret),
@@ -188,10 +195,10 @@ impl Choice {
 
     /// On the host of a server, its admin token is used.
     fn local(&self) -> Result<Session, Failed> {
-        let credentials = match (&self.token_file, fs::metadata(LOCAL_TOKEN)) {
-            (Some(file), _) => Credentials::Token(secret(file)?),
-            (None, Ok(file)) => Credentials::HostToken { token: secret(LOCAL_TOKEN)?, owner: file.uid() },
-            (None, Err(_)) => {
+        let file = match &self.token_file {
+            Some(file) => file,
+            None if Path::new(LOCAL_TOKEN).exists() => LOCAL_TOKEN,
+            None => {
                 return Err(Failed::NotSignedIn(
                     "not signed in to a server\nSign in with: wicketgate login --server URL --token-file FILE"
                         .to_owned(),
@@ -199,7 +206,7 @@ impl Choice {
             }
         };
         let server = Url::parse(LOCAL_SERVER).map_err(|error| Failed::other(error.to_string()))?;
-        self.with(server, Some(credentials), None)
+        self.with(server, Some(Credentials::Token(secret(file)?)), None)
     }
 
     fn with(
@@ -214,7 +221,7 @@ impl Choice {
         }
         let ca = self.ca.clone().or_else(|| context?.ca.clone());
         let frontdoor = self.frontdoor.clone().or_else(|| context?.frontdoor.clone());
-        Ok(Session { client: ApiClient::new(server, credentials, ca)?, frontdoor })
+        Ok(Session::new(ApiClient::new(server, credentials, ca)?, frontdoor))
     }
 }
 

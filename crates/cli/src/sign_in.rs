@@ -50,7 +50,7 @@ pub(crate) async fn login(folder: &Path, matches: &ArgMatches) -> Result<(), Fai
     };
     let ca = matches.get_one::<PathBuf>("ca").cloned();
     let client = ApiClient::new(server.clone(), Some(credentials), ca.clone())?;
-    let mut session = Session { client, frontdoor: one("frontdoor-choice") };
+    let mut session = Session::new(client, one("frontdoor-choice"));
     let all: Vec<_> = session.client.list("frontdoor/v2", &[], Some(20)).try_collect().await?;
     let frontdoor = match (&session.frontdoor, &all[..]) {
         (Some(said), _) => Some(session.resolve(&FRONTDOOR, &said.clone()).await?.0),
@@ -68,7 +68,7 @@ pub(crate) async fn login(folder: &Path, matches: &ArgMatches) -> Result<(), Fai
         secret: None,
         insecure_http,
     };
-    remember(folder, &name, &secret, context)?;
+    remember(folder, &name, &secret.secret, context)?;
     say(&format!("Signed in to {server} as context {name}."));
     match (frontdoor, all.len()) {
         (Some(_), _) => {}

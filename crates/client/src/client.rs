@@ -1,6 +1,6 @@
 //! A client of one server, and its credentials.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 pub use reqwest::Method;
 use reqwest::{RequestBuilder, Response, StatusCode, Url, header};
@@ -20,15 +20,21 @@ const ANSWER: Duration = Duration::from_secs(60);
 /// The largest answer, in bytes: a page of 1,000 resources is about a megabyte.
 const LARGEST: usize = 64 << 20;
 
+/// A secret, and the user of this host whom it belongs to. On this host, only a listener of this user, or of root, gets it
+/// without TLS.
+#[derive(Debug, Clone)]
+pub struct OwnedSecret {
+    pub secret: SecretString,
+    pub owner: u32,
+}
+
 /// What a client signs in with.
 #[derive(Debug, Clone)]
 pub enum Credentials {
     /// A token of any kind: the admin token, or one of an identity provider.
-    Token(SecretString),
-    /// The admin token of a server on this host, whose file belongs to `owner`. Only a listener of this user, or of root, gets it.
-    HostToken { token: SecretString, owner: u32 },
+    Token(OwnedSecret),
     /// An API account, whose secret is exchanged for a token of an hour (RFC 6749 §4.4).
-    Account { id: String, secret: SecretString },
+    Account { id: String, secret: OwnedSecret },
 }
 
 /// Asks one server. Clones share connections and the token.
@@ -61,10 +67,10 @@ impl ApiClient {
             // The token belongs to this server only.
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("wicketgate/", env!("CARGO_PKG_VERSION")));
-        let host = base.host_str().unwrap_or_default().trim_matches(['[', ']']);
-        if host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()) {
-            // No proxy is between a host and itself; one that the environment names would see the token.
-            http = http.no_proxy();
+        if !local_server::addresses(&base).is_empty() {
+            // No proxy is between a host and itself; one that the environment names would see the token. A kept connection may
+            // have ended, and hyper would repeat a request on another one, whose listener was not checked.
+            http = http.no_proxy().pool_max_idle_per_host(0);
         }
         if let Some(file) = authority {
             let unusable = |why: String| Failure::Authority { file: file.clone(), why };
@@ -162,22 +168,20 @@ impl ApiClient {
     pub(crate) async fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, Failure> {
         let url = self.at(path)?;
         let request = self.http.request(method, url).header(header::ACCEPT, "application/json");
-        Ok(match &self.credentials {
-            None => request,
-            Some(Credentials::Token(token)) => request.bearer_auth(token.expose_secret()),
-            Some(Credentials::HostToken { token, owner }) => {
-                local_server::check(&self.base, *owner)?;
-                request.bearer_auth(token.expose_secret())
-            }
+        let (token, owner) = match &self.credentials {
+            None => return Ok(request),
+            Some(Credentials::Token(token)) => (token.secret.clone(), token.owner),
             Some(Credentials::Account { id, secret }) => {
                 let mut token = self.token.lock().await;
                 let token = match token.take() {
                     Some(known) => token.insert(known),
                     None => token.insert(self.exchange(id, secret).await?),
                 };
-                request.bearer_auth(token.expose_secret())
+                (token.clone(), secret.owner)
             }
-        })
+        };
+        local_server::check(&self.base, owner)?;
+        Ok(request.bearer_auth(token.expose_secret()))
     }
 
     /// Whether a refused sign-in is worth another try: an account's token ends after an hour, and a new one replaces it.
@@ -207,11 +211,12 @@ impl ApiClient {
     }
 
     /// Exchanges an account's secret for a token.
-    async fn exchange(&self, id: &str, secret: &SecretString) -> Result<SecretString, Failure> {
+    async fn exchange(&self, id: &str, secret: &OwnedSecret) -> Result<SecretString, Failure> {
+        local_server::check(&self.base, secret.owner)?;
         let request = self
             .http
             .post(self.at("oauth/token")?)
-            .basic_auth(id, Some(secret.expose_secret()))
+            .basic_auth(id, Some(secret.secret.expose_secret()))
             .timeout(ANSWER);
         let request = request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
         let answer = request.body("grant_type=client_credentials").send().await;
@@ -251,7 +256,37 @@ async fn body(mut answer: Response) -> Result<Vec<u8>, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
     use super::*;
+
+    #[tokio::test]
+    async fn each_request_on_this_host_has_a_connection_of_its_own() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let client = ApiClient::new(base, None, None).unwrap();
+        let serve = async {
+            let mut kept = Vec::new();
+            for _ in 0..2 {
+                let (mut tcp, mut head) = (listener.accept().await.unwrap().0, Vec::new());
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(tcp.read_u8().await.unwrap());
+                }
+                tcp.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await.unwrap();
+                kept.push(tcp);
+            }
+            kept
+        };
+        let ask = async {
+            client.get("a", &[]).await.unwrap();
+            // On a kept connection, nobody would answer it.
+            tokio::time::timeout(CONNECT, client.get("b", &[])).await.unwrap().unwrap();
+        };
+        let (_kept, ()) = tokio::join!(serve, ask);
+    }
 
     #[test]
     fn a_path_leads_nowhere_else() {

@@ -13,8 +13,8 @@ pub enum Failure {
     #[error("{problem}")]
     Refused { status: u16, problem: ApiProblem, retry_after: Option<u64> },
     #[error(
-        "{url} is served by user {user}, who is not the owner of the admin token, so that it was not sent: start \
-         `wicketgate up`, or sign in with `wicketgate login`"
+        "{url} is served by user {user}, who is neither root nor the owner of the secret, so that it was not sent: start \
+         `wicketgate up`, or use the server's https:// address"
     )]
     Stranger { url: Url, user: u32 },
     #[error("{url} cannot be reached: {why}")]

@@ -9,6 +9,6 @@ mod failure;
 mod local_server;
 mod page;
 
-pub use client::{ApiClient, Credentials, Method};
+pub use client::{ApiClient, Credentials, Method, OwnedSecret};
 pub use events::{Event, EventStream};
 pub use failure::{ApiProblem, Failure, Fault};
