@@ -15,9 +15,10 @@ use std::{
 
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
 use url::{Host, Url};
 use wicketgate_client::{ApiClient, Credentials, OwnedSecret};
-use wicketgate_system::{directory_lock::DirectoryLock, private_file};
+use wicketgate_system::{directory_lock::DirectoryLock, private_file, program::StopSignals};
 
 use crate::failed::Failed;
 
@@ -74,11 +75,13 @@ pub(crate) struct Session {
     pub(crate) client: ApiClient,
     /// What was chosen: a name or an id.
     pub(crate) frontdoor: Option<String>,
+    /// What interrupts the command, from its first wait on.
+    pub(crate) signals: Mutex<Option<StopSignals>>,
 }
 
 impl Session {
     pub(crate) fn new(client: ApiClient, frontdoor: Option<String>) -> Self {
-        Self { client, frontdoor }
+        Self { client, frontdoor, signals: Mutex::default() }
     }
 }
 

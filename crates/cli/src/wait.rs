@@ -60,35 +60,39 @@ impl Drop for LiveLine {
     }
 }
 
-/// What comes of `work`, unless the user interrupts it, with Ctrl-C as a rule.
-pub(crate) async fn or_interrupted<T>(work: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
-    unless_interrupted(&Mutex::new(()), work).await
-}
-
-/// Like [`or_interrupted`], but an interruption waits while `work` holds `whole`.
-pub(crate) async fn unless_interrupted<T>(
-    whole: &Mutex<()>,
-    work: impl Future<Output = Result<T, Failed>>,
-) -> Result<T, Failed> {
-    let mut signals = StopSignals::new(false).map_err(|error| Failed::other(format!("{error:#}")))?;
-    let interrupted = async {
-        signals.next().await;
-        if whole.try_lock().is_err() {
-            say("interrupted: the present step is completed first");
-            drop(whole.lock().await);
-        }
-    };
-    tokio::select! {
-        // Before the work goes on to another step.
-        biased;
-        () = interrupted => {
-            Err(Failed::Interrupted("interrupted: what the server has accepted goes on there".to_owned()))
-        }
-        result = work => result,
-    }
-}
-
 impl Session {
+    /// What comes of `work`, unless the user interrupts it, with Ctrl-C as a rule. An interruption waits while `work` holds
+    /// `whole`; one between two waits ends the second.
+    pub(crate) async fn unless_interrupted<T>(
+        &self,
+        whole: &Mutex<()>,
+        work: impl Future<Output = Result<T, Failed>>,
+    ) -> Result<T, Failed> {
+        let interrupted = async {
+            // A wait within another one leaves the signals to it.
+            let mut signals = self.signals.lock().await;
+            let signals = match &mut *signals {
+                Some(signals) => signals,
+                first => match StopSignals::new(false) {
+                    Ok(new) => first.insert(new),
+                    Err(error) => return Failed::other(format!("{error:#}")),
+                },
+            };
+            signals.next().await;
+            if whole.try_lock().is_err() {
+                say("interrupted: the present step is completed first");
+                drop(whole.lock().await);
+            }
+            Failed::Interrupted("interrupted: what the server has accepted goes on there".to_owned())
+        };
+        tokio::select! {
+            // Before the work goes on to another step.
+            biased;
+            failed = interrupted => Err(failed),
+            result = work => result,
+        }
+    }
+
     /// Waits until the resource at `path` has settled, and returns it. One that is deleted is `None` once it is gone.
     pub(crate) async fn settled(
         &self,
@@ -96,7 +100,7 @@ impl Session {
         path: &str,
         patience: Patience,
     ) -> Result<Option<Value>, Failed> {
-        or_interrupted(self.looked_at(kind, path, patience)).await
+        self.unless_interrupted(&Mutex::new(()), self.looked_at(kind, path, patience)).await
     }
 
     async fn looked_at(&self, kind: &Kind, path: &str, patience: Patience) -> Result<Option<Value>, Failed> {
@@ -143,5 +147,31 @@ impl Session {
             line.show(&format!("{name}: {status}{hop}, {} s: {why}", passed.as_secs()));
             sleep(LOOK).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::ready, process::Command};
+
+    use wicketgate_client::ApiClient;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_signal_between_two_waits_ends_the_second() {
+        let client = ApiClient::new("https://gw.example".parse().unwrap(), None, None).unwrap();
+        let (session, whole) = (Session::new(client, None), Mutex::new(()));
+        session.unless_interrupted(&whole, ready(Ok(()))).await.unwrap();
+        let id = std::process::id().to_string();
+        assert!(Command::new("kill").args(["-HUP", &id]).status().unwrap().success());
+        let second = sleep(Duration::from_secs(20));
+        let ended = session
+            .unless_interrupted(&whole, async {
+                second.await;
+                Ok(())
+            })
+            .await;
+        assert!(matches!(ended, Err(Failed::Interrupted(_))), "{ended:?}");
     }
 }

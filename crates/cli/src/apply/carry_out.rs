@@ -18,7 +18,7 @@ use crate::{
     kind::Kind,
     say::say,
     session::{escaped, text},
-    wait::{Patience, unless_interrupted},
+    wait::Patience,
 };
 
 const CHANGED: &str = "it has changed since the plan was made: apply again";
@@ -41,7 +41,7 @@ pub(crate) async fn carry_out(
         }
         work.settle().await
     };
-    let result = unless_interrupted(&whole, all).await;
+    let result = session.unless_interrupted(&whole, all).await;
     result.map_err(|failed| failed.with(&left(plan, done, work.has_deleted)))
 }
 
