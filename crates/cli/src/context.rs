@@ -118,6 +118,11 @@ impl Contexts {
         private_file::replace(&folder.join("contexts.toml"), text.as_bytes())?;
         Ok(result)
     }
+
+    /// Whether a context has this file as its secret.
+    pub(crate) fn names(&self, folder: &Path, secret: &Path) -> bool {
+        self.contexts.iter().any(|(name, context)| context.secret_file(folder, name) == secret)
+    }
 }
 
 impl Context {
@@ -156,7 +161,14 @@ pub(crate) fn secret(file: &str) -> Result<OwnedSecret, Failed> {
 impl Choice {
     /// The session that the flags, the environment and the contexts ask for.
     pub(crate) fn session(&self, folder: &Path) -> Result<Session, Failed> {
-        let contexts = Contexts::load(folder)?;
+        match self.session_of(folder, &Contexts::load(folder)?) {
+            // A sign-in at the same time replaces a secret.
+            Err(Failed::NotSignedIn(_)) => self.session_of(folder, &Contexts::load(folder)?),
+            session => session,
+        }
+    }
+
+    fn session_of(&self, folder: &Path, contexts: &Contexts) -> Result<Session, Failed> {
         let named = self.context.as_ref().or(contexts.current.as_ref());
         if let (Some(server), None) = (&self.server, &self.context) {
             let token = self.token_file.as_deref().map(secret).transpose()?;
@@ -248,6 +260,7 @@ pub(crate) fn must_be_private(server: &Url) -> Result<(), Failed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::process::Command;
 
     #[test]
     fn a_secret_goes_over_tls_or_stays_on_this_host() {
@@ -268,5 +281,28 @@ mod tests {
         let contexts: Contexts = toml::from_str(text).unwrap();
         let file = contexts.contexts["default"].secret_file(Path::new("/folder"), "default");
         assert_eq!(file, Path::new("/folder/default.secret"));
+    }
+
+    #[test]
+    fn a_secret_that_is_replaced_at_the_same_time_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let text = |secret: &str| {
+            format!(
+                "current = \"a\"\n[contexts.a]\nserver = \"https://gw.example\"\nsecret = \"{secret}.secret\"\n"
+            )
+        };
+        fs::write(at("new.secret"), "the-secret").unwrap();
+        fs::write(at("next"), text("new")).unwrap();
+        assert!(Command::new("mkfifo").arg(at("contexts.toml")).status().unwrap().success());
+        std::thread::scope(|scope| {
+            // The contexts are replaced while they are read.
+            scope.spawn(|| {
+                let mut read = fs::OpenOptions::new().write(true).open(at("contexts.toml")).unwrap();
+                fs::rename(at("next"), at("contexts.toml")).unwrap();
+                io::Write::write_all(&mut read, text("old").as_bytes()).unwrap();
+            });
+            Choice::default().session(folder.path()).unwrap();
+        });
     }
 }

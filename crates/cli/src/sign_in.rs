@@ -88,20 +88,30 @@ pub(crate) async fn login(folder: &Path, matches: &ArgMatches) -> Result<(), Fai
 /// after that.
 fn remember(folder: &Path, name: &str, secret: &SecretString, context: Context) -> Result<(), Failed> {
     let parts = (&*format!("{name}-"), ".secret");
-    let file = private_file::create_unique(folder, parts, secret.expose_secret().as_bytes())?;
-    let context = Context { secret: Some(file.clone()), ..context };
+    let mut new = None;
     let replaced = Contexts::change(folder, |contexts| {
+        let file = private_file::create_unique(folder, parts, secret.expose_secret().as_bytes())?;
+        new = Some(folder.join(&file));
+        let context = Context { secret: Some(file), ..context };
         contexts.current = Some(name.to_owned());
         Ok(contexts.contexts.insert(name.to_owned(), context))
     });
     let unused = match &replaced {
         Ok(old) => old.as_ref().map(|old| old.secret_file(folder, name)),
-        Err(_) => Some(folder.join(&file)),
+        Err(_) => new,
     };
     if let Some(unused) = unused {
-        if_exists(fs::remove_file(unused))?;
+        remove_unused(folder, &unused)?;
     }
     replaced.map(drop)
+}
+
+/// Removes a secret that no context names. One whose change has failed may name it nevertheless.
+fn remove_unused(folder: &Path, secret: &Path) -> Result<(), Failed> {
+    if !Contexts::load(folder)?.names(folder, secret) {
+        if_exists(fs::remove_file(secret))?;
+    }
+    Ok(())
 }
 
 pub(crate) fn logout(folder: &Path, matches: &ArgMatches) -> Result<(), Failed> {
@@ -160,6 +170,24 @@ pub(crate) async fn context(folder: &Path, matches: &ArgMatches) -> Result<(), F
                 writeln!(out, "{mark} {name}\t{}\t{frontdoor}", context.server)?;
             }
             Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_that_a_context_names_is_not_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let text = "[contexts.a]\nserver = \"https://gw.example\"\nsecret = \"a-1.secret\"\n";
+        fs::write(at("contexts.toml"), text).unwrap();
+        for (file, is_kept) in [("a-1.secret", true), ("a-2.secret", false)] {
+            fs::write(at(file), "secret").unwrap();
+            remove_unused(folder.path(), &at(file)).unwrap();
+            assert_eq!(at(file).exists(), is_kept, "{file}");
         }
     }
 }
