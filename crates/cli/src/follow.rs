@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 
 use clap::ArgMatches;
 use serde_json::Value;
-use wicketgate_client::{Event, EventStream};
+use wicketgate_client::Event;
 
 use crate::{
     arguments::{output, which_one},
@@ -20,42 +20,55 @@ pub(crate) async fn events(session: &Session, matches: &ArgMatches) -> Result<()
     let since = matches.get_one::<String>("since").map(String::as_str);
     let output = output(matches);
     let path = path(session).await?;
-    changes(session.client.follow(&path, &[], since), |event| match as_table(&output) {
-        true => Ok(Some(line_of(event))),
-        false => data(&output, &tagged(event)).map(Some),
-    })
-    .await
+    let mut events = session.client.follow(&path, &[], since);
+    loop {
+        let event = events.next().await?;
+        print(&match as_table(&output) {
+            true => line_of(&event),
+            false => data(&output, &tagged(&event))?,
+        })?;
+    }
 }
 
 pub(crate) async fn watch(session: &Session, matches: &ArgMatches) -> Result<(), Failed> {
     let (id, tunnel) = session.resolve(&TUNNEL, which_one(matches)).await?;
     let path = path(session).await?;
-    let mut events = session.client.follow(&path, &[], None);
+    watched(session, (&id, &tunnel), &path, print).await
+}
+
+/// Shows the state of a tunnel, and each change of it.
+async fn watched(
+    session: &Session,
+    (id, tunnel): (&str, &str),
+    path: &str,
+    mut show: impl FnMut(&str) -> Result<(), Failed>,
+) -> Result<(), Failed> {
+    let mut events = session.client.follow(path, &[], None);
     // Before the state is read, so that each later change is an event.
     events.begin().await?;
-    let tunnel = session.client.get(&tunnel, &[]).await?;
+    loop {
+        show(&state(id, &session.client.get(tunnel, &[]).await?))?;
+        // After it, events are missing.
+        let mut event = events.next().await?;
+        while event.kind != "reset" {
+            if event.data["id"] == id {
+                show(&line_of(&event))?;
+            }
+            event = events.next().await?;
+        }
+    }
+}
+
+/// A tunnel's connection, as an event would tell it.
+fn state(id: &str, tunnel: &Value) -> String {
     let connection = &tunnel["connection"];
-    let (kind, id) = (Value::from("connection"), Value::from(id));
     let why = &connection["lastError"]["message"];
-    print(&words(&[&connection["since"], &kind, &id, &connection["state"], why]))?;
-    changes(events, |event| Ok((event.data["id"] == id).then(|| line_of(event)))).await
+    words(&[&connection["since"], &"connection".into(), &id.into(), &connection["state"], why])
 }
 
 /// The events of the Frontdoor.
 async fn path(session: &Session) -> Result<String, Failed> {
     Ok(format!("frontdoor/v2/{}/events", session.frontdoor_id().await?))
-}
-
-/// Follows events, and prints what `shown` makes of them.
-async fn changes(
-    mut events: EventStream<'_>,
-    shown: impl Fn(&Event) -> Result<Option<String>, Failed>,
-) -> Result<(), Failed> {
-    loop {
-        if let Some(words) = shown(&events.next().await?)? {
-            print(&words)?;
-        }
-    }
 }
 
 pub(crate) async fn ike_log(session: &Session, matches: &ArgMatches) -> Result<(), Failed> {
@@ -121,4 +134,53 @@ fn print(words: &str) -> Result<(), Failed> {
     let mut out = io::stdout().lock();
     writeln!(out, "{words}")?;
     Ok(out.flush()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+    use wicketgate_client::ApiClient;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_tunnel_is_read_again_after_a_gap_in_the_events() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let session = Session::new(ApiClient::new(base, None, None).unwrap(), None);
+        let serve = async {
+            let mut states = ["UP", "DOWN"].into_iter();
+            let (mut streams, mut head) = (Vec::new(), String::new());
+            loop {
+                let mut tcp = listener.accept().await.unwrap().0;
+                head.clear();
+                while !head.ends_with("\r\n\r\n") {
+                    head.push(tcp.read_u8().await.unwrap().into());
+                }
+                tcp.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n").await.unwrap();
+                if head.starts_with("GET /events ") {
+                    let gap = b"id: 1\n\nevent: reset\nid: 9\ndata: {\"type\": \"reset\"}\n\n";
+                    tcp.write_all(gap).await.unwrap();
+                    streams.push(tcp);
+                } else {
+                    let tunnel = json!({"connection": {"state": states.next().unwrap()}}).to_string();
+                    tcp.write_all(tunnel.as_bytes()).await.unwrap();
+                }
+            }
+        };
+        let mut shown = Vec::new();
+        let watch = watched(&session, ("tnl-1", "tunnel"), "events", |line| {
+            shown.push(line.to_owned());
+            if shown.len() == 2 { Err(Failed::Said) } else { Ok(()) }
+        });
+        tokio::select! {
+            () = serve => {}
+            ended = watch => assert!(matches!(ended, Err(Failed::Said)), "{ended:?}"),
+        }
+        assert_eq!(shown, ["UP", "DOWN"].map(|state| format!("\tconnection\ttnl-1\t{state}\t")));
+    }
 }
