@@ -1,6 +1,6 @@
 //! API accounts in `apply`: their secrets go to files, and are not lost.
 
-use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt as _};
+use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt as _, process::Command};
 
 use anyhow::{Result, ensure};
 use serde_json::json;
@@ -40,6 +40,11 @@ fn the_secret_of_an_account_goes_to_its_file_only() -> Result<()> {
     assert_eq!(scene.apply(&more, "--yes")?.0, 0);
     ensure!(fs::read_to_string(scene.folder.join("keys/deploy"))? != secret, "the secret is the old one");
     ensure!(signs_in()?, "the new secret is wrong");
+    scene.user.sign_in()?;
+    fs::remove_file(scene.folder.join("keys/deploy"))?;
+    let (status, _, words) = scene.apply(&more, "--plan")?;
+    let note = "run `wicketgate account delete deploy` and apply again for a new one";
+    ensure!(status == 0 && words.contains(note), "{status}: {words}");
     world.end()
 }
 
@@ -59,9 +64,12 @@ fn an_account_whose_secret_cannot_be_written_is_not_created() -> Result<()> {
             (json!([]), json!([]))
         );
     }
-    let (_, _, words) =
-        scene.apply(&format!("{there}---\n{}", there.replace("name: deploy", "name: b")), "--yes")?;
-    ensure!(words.contains("clientSecretFile is that of account deploy too"), "{words}");
+    for same in ["deploy", "./deploy", "../files/deploy"] {
+        let second =
+            there.replace("File: deploy", &format!("File: {same}")).replace("name: deploy", "name: b");
+        let (_, _, words) = scene.apply(&format!("{there}---\n{second}"), "--yes")?;
+        ensure!(words.contains("clientSecretFile is that of account deploy too"), "{same}: {words}");
+    }
 
     // Its folder goes while the account is created.
     fs::create_dir(scene.folder.join("keys"))?;
@@ -114,6 +122,28 @@ fn an_interruption_does_not_lose_the_secret_of_an_account() -> Result<()> {
     let screen = terminal.ends()?;
     ensure!(screen.contains("delete it with `wicketgate account delete lost`"), "{screen}");
     ensure!(!scene.folder.join("keys/lost").exists(), "a secret from nowhere");
+    world.end()
+}
+
+#[test]
+fn a_terminal_that_is_closed_does_not_interrupt_what_nohup_has_started() -> Result<()> {
+    let world = World::loopback().start()?;
+    let (_agent, _) = world.agent("agent")?;
+    let scene = Scene::new(&world)?;
+    let on: SocketAddr = ([127, 0, 0, 1], 9999).into();
+    let creation = hold_back(&world, on, CREATION)?;
+    let line = line_over(&scene, on, &format!("{ACCOUNT}---\n{}", ACCOUNT.replace("deploy", "later")))?;
+    let id = scene.folder.join("id");
+    let line = line.replace("; echo", "'; echo");
+    let line = format!("trap '' HUP; sh -c 'echo $$ > {}; exec {line}", id.display());
+    let terminal = scene.user.on_terminal("screen", &line)?;
+    let answer = creation.recv_timeout(PATIENCE)?;
+    let id = fs::read_to_string(id)?;
+    ensure!(Command::new("kill").args(["-HUP", id.trim()]).status()?.success(), "no signal");
+    drop(answer);
+    drop(creation);
+    let screen = terminal.ends()?;
+    ensure!(screen.contains("status=0") && !screen.contains("interrupted"), "{screen}");
     world.end()
 }
 

@@ -94,7 +94,12 @@ impl Failure {
 
     /// Whether the server may have done what was asked, although its answer has not arrived.
     pub fn is_without_answer(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::NoApi { .. } | Self::TooLarge(_))
+        match self {
+            // With 503, too, the server may not know whether its database has committed.
+            Self::Refused { status, .. } => *status >= 500,
+            Self::Unreachable { .. } | Self::NoApi { .. } | Self::TooLarge(_) => true,
+            Self::NotSignedIn(_) | Self::Stranger { .. } | Self::Authority { .. } | Self::Path(_) => false,
+        }
     }
 
     /// Whether the resource does not exist.
@@ -110,5 +115,21 @@ impl Failure {
     /// Whether the resource has changed since it was read.
     pub fn is_outdated(&self) -> bool {
         matches!(self, Self::Refused { status: 412, .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_of_the_server_does_not_say_that_nothing_was_done() {
+        let refused = |status| {
+            let problem = ApiProblem { error: String::new(), message: String::new(), details: Vec::new() };
+            Failure::Refused { status, problem, retry_after: None }
+        };
+        for (status, is_unknown) in [(400, false), (409, false), (429, false), (500, true), (503, true)] {
+            assert_eq!(refused(status).is_without_answer(), is_unknown, "{status}");
+        }
     }
 }

@@ -1,7 +1,11 @@
 //! A file that says what there should be: documents of YAML, each of one resource. Everything that is wrong with the file
 //! itself is told at once, with its lines.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use secrecy::SecretString;
 use serde_json::{Map, Value};
@@ -66,7 +70,9 @@ pub(crate) fn read(files: &[String]) -> Result<Vec<Document>, Failed> {
         if let Some(first) = all[..n].iter().find(is_same) {
             faults.push(format!("{}: {} {} is also at {}", one.place, one.kind.name, one.name, first.place));
         }
-        let has_file = |other: &&Document| one.secret_file.is_some() && other.secret_file == one.secret_file;
+        let file = one.secret_file.as_deref().map(in_real_folder);
+        let has_file =
+            |other: &&Document| file.is_some() && other.secret_file.as_deref().map(in_real_folder) == file;
         if let Some(first) = all[..n].iter().find(has_file) {
             faults.push(format!("{}: {SECRET_OUT} is that of account {} too", one.place, first.name));
         }
@@ -173,4 +179,12 @@ impl Document {
 fn beside(file: &str, path: &str) -> String {
     let folder = Path::new(file).parent().filter(|_| file != "-").unwrap_or(Path::new(""));
     folder.join(path).display().to_string()
+}
+
+/// The same for each way to write the path of one file, which need not exist.
+fn in_real_folder(path: &str) -> PathBuf {
+    let path = Path::new(path);
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
+    folder.join(path.file_name().unwrap_or_default())
 }

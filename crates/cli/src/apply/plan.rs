@@ -1,5 +1,7 @@
 //! The difference between what a file says and what there is: the steps, in the order in which they are taken.
 
+use std::path::Path;
+
 use futures_util::TryStreamExt as _;
 use serde_json::{Value, json};
 
@@ -68,9 +70,13 @@ impl Plan {
         for (document, present) in documents.into_iter().zip(present) {
             notes.extend(ineffective(&document, &present));
             faults.extend(impossible(&document, &present));
+            let lost = lost_secret(&document);
             match step(document, present, &references) {
                 Some(step) => steps.push(step),
-                None => unchanged += 1,
+                None => {
+                    unchanged += 1;
+                    notes.extend(lost);
+                }
             }
         }
         refused(faults)?;
@@ -139,6 +145,16 @@ fn ineffective(document: &Document, present: &Value) -> Option<String> {
         let (place, kept) = (document.place_of(property), text(present, property));
         format!("{place}: {property}: null changes nothing, since the server keeps {kept}: write the address to have")
     })
+}
+
+/// The secret of an account that exists, if its file does not.
+fn lost_secret(document: &Document) -> Option<String> {
+    let file = document.secret_file.as_ref().filter(|file| !Path::new(file).exists())?;
+    let Document { place, name, .. } = document;
+    Some(format!(
+        "{place}: account {name} exists, and its secret is not in {file}: put it there, or run `wicketgate account delete \
+         {name}` and apply again for a new one"
+    ))
 }
 
 /// What the server would refuse, as far as it can be known before.
