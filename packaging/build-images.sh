@@ -32,8 +32,8 @@ for agent in "$out"/wicketgate-agent-static-*; do
   image wicketgate-agent "$architecture"
 done
 
-packaging/root.sh "$target/images-root.tar"
-ln "$target/images-root.tar" "$work/context/root.tar" 2>/dev/null || cp "$target/images-root.tar" "$work/context/root.tar"
+# Made each time: an image has the packages' versions of the day.
+packaging/root.sh "$work/context/root.tar"
 cp "$out"/wicketgate_*.deb "$work/context/wicketgate.deb"
 image wicketgate "$(dpkg --print-architecture)"
 

@@ -142,6 +142,10 @@ fn the_servers_image_tells_its_version_and_becomes_ready() -> Result<()> {
     let mut image = Image::unpack(&lab, "wicketgate")?;
     let version = run(Command::new("chroot").arg(image.file("")).args(["/usr/bin/wicketgate", "--version"]))?;
     ensure!(version == concat!("wicketgate ", env!("CARGO_PKG_VERSION")), "{version}");
+    for file in ["etc/resolv.conf", "etc/hostname"] {
+        let left = fs::read(image.file(file)).unwrap_or_default();
+        ensure!(left.is_empty(), "/{file} is that of the host that built the image");
+    }
     image.add("/process/args", ["--ipsec".into(), "off".into()])?;
     let mut server = image.start(&lab, &host)?;
     server.until(&lab, "the server is ready", PATIENCE, |_| {
