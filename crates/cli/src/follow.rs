@@ -138,14 +138,19 @@ fn print(words: &str) -> Result<(), Failed> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use serde_json::json;
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
         net::TcpListener,
+        time::sleep,
     };
     use wicketgate_client::ApiClient;
 
     use super::*;
+
+    const BOUND: Duration = Duration::from_secs(20);
 
     #[tokio::test]
     async fn a_tunnel_is_read_again_after_a_gap_in_the_events() {
@@ -179,6 +184,7 @@ mod tests {
         });
         tokio::select! {
             () = serve => {}
+            () = sleep(BOUND) => {}
             ended = watch => assert!(matches!(ended, Err(Failed::Said)), "{ended:?}"),
         }
         assert_eq!(shown, ["UP", "DOWN"].map(|state| format!("\tconnection\ttnl-1\t{state}\t")));

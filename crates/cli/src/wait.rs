@@ -154,6 +154,7 @@ impl Session {
 mod tests {
     use std::{future::ready, process::Command};
 
+    use tokio::signal::unix::{SignalKind, signal};
     use wicketgate_client::ApiClient;
 
     use super::*;
@@ -163,8 +164,10 @@ mod tests {
         let client = ApiClient::new("https://gw.example".parse().unwrap(), None, None).unwrap();
         let (session, whole) = (Session::new(client, None), Mutex::new(()));
         session.unless_interrupted(&whole, ready(Ok(()))).await.unwrap();
+        let mut between = signal(SignalKind::hangup()).unwrap();
         let id = std::process::id().to_string();
         assert!(Command::new("kill").args(["-HUP", &id]).status().unwrap().success());
+        between.recv().await;
         let second = sleep(Duration::from_secs(20));
         let ended = session
             .unless_interrupted(&whole, async {
