@@ -56,7 +56,7 @@ test-kernel: install ## Run the end-to-end tests of ESP in the kernel, under Deb
 
 # The packages contain the executables of the tests, which are there already.
 test-packages: install build cargo-deb ## Follow docs/QUICKSTART.md line by line on hosts with systemd, over real IPsec (as root)
-	packaging/root.sh $(TESTED)/root.tar systemd systemd-sysv dbus
+	packaging/root.sh $(TESTED)/root.tar systemd systemd-sysv dbus charon-systemd
 	PROFILE=dev STATIC=no OUT=$(TESTED)/packages CARGO_DEB=$(TOOLS)/bin/cargo-deb packaging/build-packages.sh
 	WICKETGATE_TEST_PACKAGES=$(TESTED)/packages WICKETGATE_TEST_ROOT=$(TESTED)/root.tar \
 	  $(CARGO) test --locked --workspace --test it -- --ignored --nocapture e2e::packages
