@@ -58,6 +58,9 @@ fn a_share_is_made_checked_and_removed_by_names() -> Result<()> {
         Ok((check.status.code() == Some(1) && drawn.contains("✗ target") && drawn.contains("→"))
             .then_some(()))
     })?;
+    let elsewhere = "share create other --tunnel site-a --env nope --target 127.0.0.1:80 --ingress-port 8001";
+    let (status, words) = user.fails(elsewhere)?;
+    ensure!(status == 1 && words.contains("there is no env nope: `wicketgate env list`"), "{status} {words}");
     user.says("share delete web --wait")?;
     user.says("tunnel delete site-a --wait")?;
     assert_eq!(user.json("share list")?, Value::Array(Vec::new()));

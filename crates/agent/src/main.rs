@@ -17,7 +17,11 @@ use wicketgate_system::{
 };
 use wicketgate_transport::abort::Abort;
 
-const ROLES: &[Role] = &[Role { subcommand: "start", file: "/etc/wicketgate/agent.toml" }];
+const ROLES: &[Role] = &[Role {
+    subcommand: "start",
+    file: "/etc/wicketgate/agent.toml",
+    unit: &["--state-dir", "/var/lib/wicketgate-agent"],
+}];
 
 fn main() -> ExitCode {
     let (Options { command }, settings) = wicketgate_settings::parse::<Options>();

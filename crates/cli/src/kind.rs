@@ -30,16 +30,18 @@ pub(crate) struct Column {
     pub(crate) title: &'static str,
     /// A JSON pointer (RFC 6901).
     pub(crate) pointer: &'static str,
+    /// What is shown if the first has nothing.
+    pub(crate) or: &'static str,
     /// Only with `-o wide`.
     pub(crate) is_wide: bool,
 }
 
-const fn column(title: &'static str, pointer: &'static str) -> Column {
-    Column { title, pointer, is_wide: false }
+pub(crate) const fn column(title: &'static str, pointer: &'static str) -> Column {
+    Column { title, pointer, or: pointer, is_wide: false }
 }
 
 const fn wide(title: &'static str, pointer: &'static str) -> Column {
-    Column { title, pointer, is_wide: true }
+    Column { title, pointer, or: pointer, is_wide: true }
 }
 
 /// What most kinds have in common.
@@ -91,14 +93,14 @@ pub(crate) const TUNNEL: Kind = Kind {
         column("PEER", "/peerPublicIp"),
         column("NETWORK", "/peerCidr"),
         column("LOAD BALANCER", "/loadBalancerIp"),
-        column("WHY", "/statusDetail/message"),
+        Column { or: "/connection/lastError/message", ..column("WHY", "/statusDetail/message") },
         wide("LOCATION", "/locationId"),
         wide("GATEWAY", "/gatewayPublicIp"),
         wide("NAMESPACE", "/namespace"),
         wide("ID", "/id"),
         wide("CREATED", "/createdAt"),
     ],
-    next: "wicketgate tunnel config {name} --format strongswan > {name}.conf",
+    next: "(umask 077; wicketgate tunnel config {name} --format strongswan >{name}.conf)",
     ..PLAIN
 };
 

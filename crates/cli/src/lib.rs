@@ -19,6 +19,7 @@ mod schema;
 mod screen;
 mod session;
 mod sign_in;
+mod summary;
 mod table;
 mod valid;
 mod verbs;
@@ -58,7 +59,7 @@ async fn dispatch(name: &str, matches: &ArgMatches) -> Result<(), Failed> {
         "logout" => return sign_in::logout(&folder, matches),
         "context" => return sign_in::context(&folder, matches).await,
         "apply" => return apply::apply(&choice(matches).session(&folder)?, matches).await,
-        "status" => return own::status(&choice(matches).session(&folder)?, matches).await,
+        "status" => return summary::status(&choice(matches).session(&folder)?, matches).await,
         "events" => return follow::events(&choice(matches).session(&folder)?, matches).await,
         _ => {}
     }

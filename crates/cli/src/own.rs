@@ -1,12 +1,8 @@
 //! The verbs that only one kind of resource has.
 
-use std::{
-    future,
-    io::{self, Write as _},
-};
+use std::io::{self, Write as _};
 
 use clap::ArgMatches;
-use futures_util::TryStreamExt as _;
 use serde_json::{Value, json};
 use wicketgate_client::Method;
 
@@ -15,16 +11,12 @@ use crate::{
     chart,
     context::Session,
     failed::Failed,
-    kind::{AGENT, Column, ENVIRONMENT, Kind, SHARE, TUNNEL},
+    kind::{AGENT, ENVIRONMENT, Kind, SHARE, TUNNEL, column},
     output::{Form, Output},
     path_view,
     say::say,
     session::text,
-    table::cell,
 };
-
-/// Resources of each kind that `status` shows.
-const MOST_SHOWN: usize = 10;
 
 /// A change of a connection, as `tunnel history` lists it.
 const CHANGE: Kind = Kind {
@@ -32,11 +24,11 @@ const CHANGE: Kind = Kind {
     plural: "changes",
     label: "number",
     columns: &[
-        Column { title: "TIME", pointer: "/at", is_wide: false },
-        Column { title: "STATE", pointer: "/state", is_wide: false },
-        Column { title: "PEER", pointer: "/peer/address", is_wide: false },
-        Column { title: "REASON", pointer: "/lastError/reason", is_wide: false },
-        Column { title: "WHY", pointer: "/lastError/message", is_wide: false },
+        column("TIME", "/at"),
+        column("STATE", "/state"),
+        column("PEER", "/peer/address"),
+        column("REASON", "/lastError/reason"),
+        column("WHY", "/lastError/message"),
     ],
     ..AGENT
 };
@@ -140,76 +132,6 @@ fn agent_server<'a>(given: Option<&'a str>, made: &'a Value) -> &'a str {
     // It is printed for a shell.
     let is_plain = |url: &&str| url.bytes().all(|b| b.is_ascii_alphanumeric() || b":/.-[]".contains(&b));
     given.or_else(|| made["agentServer"].as_str().filter(is_plain)).unwrap_or("https://GATEWAY:8443")
-}
-
-async fn count(session: &Session, kind: &Kind, query: &[(String, String)]) -> Result<Value, Failed> {
-    let one = [query, &[("size".to_owned(), "1".to_owned())]].concat();
-    Ok(session.client.get(&session.list_path(kind).await?, &one).await?["totalElements"].clone())
-}
-
-/// How many resources of a kind are not ready, and the first of them.
-async fn not_ready(
-    session: &Session,
-    kind: &Kind,
-    (filter, bad): (&str, &str),
-) -> Result<(Value, Vec<Value>), Failed> {
-    let (path, query) = (session.list_path(kind).await?, [(filter.to_owned(), bad.to_owned())]);
-    if kind.name != TUNNEL.name {
-        let first = session.client.list(&path, &query, Some(MOST_SHOWN)).try_collect().await?;
-        return Ok((count(session, kind, &query).await?, first));
-    }
-    // Without IPsec, a tunnel has no connection and is ready, for which the API has no filter.
-    let all = session.client.list(&path, &query, None);
-    let not_ready = all.try_filter(|tunnel| future::ready(tunnel["ready"] != true));
-    let counted = not_ready.try_fold((0, Vec::new()), async |(count, mut first), tunnel| {
-        if count < MOST_SHOWN {
-            first.push(tunnel);
-        }
-        Ok((count + 1, first))
-    });
-    let (count, first) = counted.await?;
-    Ok((count.into(), first))
-}
-
-/// What is wrong, first; then how many of each kind there are.
-pub(crate) async fn status(session: &Session, matches: &ArgMatches) -> Result<(), Failed> {
-    let output = output(matches);
-    let mut summary =
-        json!({"server": session.client.base().as_str(), "frontdoor": session.frontdoor_id().await?});
-    let mut wrong = Vec::new();
-    for (kind, filter, bad) in
-        [(&TUNNEL, "connection.state", "DOWN"), (&SHARE, "ready", "false"), (&AGENT, "status", "OFFLINE")]
-    {
-        let all = count(session, kind, &[]).await?;
-        let (failing, first) = not_ready(session, kind, (filter, bad)).await?;
-        summary[kind.plural] = json!({"all": all, "notReady": failing});
-        wrong.extend(first.into_iter().map(|resource| (kind, resource)));
-    }
-    if output.form != (Form::Table { is_wide: false }) || output.jq.is_some() {
-        summary["wrong"] = wrong.into_iter().map(|(_, resource)| resource).collect();
-        return output.one(&TUNNEL, &summary);
-    }
-    let mut out = io::stdout().lock();
-    for (kind, resource) in &wrong {
-        let why = match kind.name {
-            "tunnel" => {
-                let connection = &resource["connection"];
-                let error = text(&connection["lastError"], "message");
-                [text(&resource["statusDetail"], "message"), text(connection, "state"), error].join(" ")
-            }
-            "agent" => format!("not connected since {}", text(resource, "lastSeen")),
-            _ => text(&resource["statusDetail"], "message").to_owned(),
-        };
-        writeln!(out, "✗ {} {}: {}", kind.name, cell(&resource[kind.label]), cell(&why.trim().into()))?;
-    }
-    if wrong.is_empty() {
-        writeln!(out, "✓ everything is ready")?;
-    }
-    for kind in [&TUNNEL, &SHARE, &AGENT] {
-        let counts = &summary[kind.plural];
-        writeln!(out, "{:<10} {:>6}, of which {} not ready", kind.plural, counts["all"], counts["notReady"])?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

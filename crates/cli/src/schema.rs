@@ -148,7 +148,9 @@ pub(crate) fn with_flags(command: Command, schema: &str, is_update: bool) -> Com
             .help("Read the properties from a JSON or YAML file; - is standard input. Flags win over it"),
     );
     for property in properties(schema) {
-        let arg = Arg::new(property.flag.clone()).long(property.flag.clone()).help(property.help.clone());
+        let is_required = property.is_required && !is_update;
+        let help = if is_required { property.help + " [required]" } else { property.help };
+        let arg = Arg::new(property.flag.clone()).long(property.flag.clone()).help(help);
         let arg = match property.form {
             // The name is an argument of its own.
             _ if property.path == ["name"] && !is_update => continue,

@@ -80,10 +80,13 @@ impl Session {
         if let Some(said) = body["ipsecTunnelId"].as_str() {
             body["ipsecTunnelId"] = self.resolve(&TUNNEL, said).await?.0.into();
         }
-        if let Some(said) = body["envZId"].as_str().map(str::to_owned)
-            && let Ok((_, path)) = self.resolve(&ENVIRONMENT, &said).await
-        {
-            body["envZId"] = self.client.get(&path, &[]).await?["zId"].clone();
+        if let Some(said) = body["envZId"].as_str().map(str::to_owned) {
+            match self.resolve(&ENVIRONMENT, &said).await {
+                Ok((_, path)) => body["envZId"] = self.client.get(&path, &[]).await?["zId"].clone(),
+                // A share may be made before its environment.
+                Err(_) if is_z_id(&said) => {}
+                Err(failed) => return Err(failed),
+            }
         }
         Ok(())
     }
@@ -98,6 +101,11 @@ fn is_id(kind: &Kind, said: &str) -> bool {
             .split_once('-')
             .is_some_and(|(prefix, rest)| prefix.len() == 3 && rest.len() == 32 && is_hex(rest))
         || (said.len() == 36 && bare.len() == 32 && is_hex(&bare))
+}
+
+/// Ten letters, digits or hyphens.
+fn is_z_id(said: &str) -> bool {
+    said.len() == 10 && said.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }
 
 /// A segment of a path.

@@ -29,7 +29,8 @@ impl<'a> Table<'a> {
     }
 
     pub(crate) fn row(&mut self, resource: &Value, out: &mut impl Write) -> io::Result<()> {
-        let cells = self.columns.iter().map(|c| resource.pointer(c.pointer).map(cell).unwrap_or_default());
+        let said = |pointer| resource.pointer(pointer).map(cell).filter(|cell| !cell.is_empty());
+        let cells = self.columns.iter().map(|c| said(c.pointer).or_else(|| said(c.or)).unwrap_or_default());
         let cells: Vec<_> = cells.collect();
         if !self.screen.is_terminal {
             return writeln!(out, "{}", cells.join("\t"));

@@ -55,6 +55,7 @@ impl CheckedShare {
             dialled,
             failure,
             dial_took,
+            took: begin.elapsed(),
         }
     }
 

@@ -188,6 +188,9 @@ pub struct ShareCheck {
     #[serde(default)]
     pub failure: Option<FailureReason>,
     pub dial_took: Duration,
+    /// Of the whole check at the gateway: it also waits whether the target keeps the connection. 0: the gateway is older.
+    #[serde(default)]
+    pub took: Duration,
 }
 
 /// An agent whose control connection is up.

@@ -13,6 +13,8 @@ pub struct Role {
     pub subcommand: &'static str,
     /// Where its package installs its file. The file's name tells which subcommand a file is for.
     pub file: &'static str,
+    /// The flags that the package's unit gives beside the file.
+    pub unit: &'static [&'static str],
 }
 
 #[derive(Debug, Subcommand)]
@@ -55,7 +57,9 @@ impl ConfigCommand {
                 let program = P::command().get_name().to_owned();
                 let flag = format!("--{FILE_FLAG}");
                 let words = [program.as_str(), role.subcommand, &flag].map(OsString::from);
-                let arguments = words.into_iter().chain([file.clone().into_os_string()]).collect();
+                let unit = role.unit.iter().map(OsString::from);
+                let arguments =
+                    words.into_iter().chain([file.clone().into_os_string()]).chain(unit).collect();
                 let (parsed, _) = Settings::read::<P>(arguments).map_err(WrongUsage::from)?;
                 check(parsed).with_context(|| file.display().to_string())?;
                 print(&format!("{}: no fault was found\n", file.display()));

@@ -17,7 +17,7 @@ use wicketgate_settings::{
 use wicketgate_system::{program, service_manager::ReloadSignals};
 
 /// The first is the default of `config`.
-const ROLES: &[Role] = &[Role { subcommand: "up", file: "/etc/wicketgate/up.toml" }];
+const ROLES: &[Role] = &[Role { subcommand: "up", file: "/etc/wicketgate/up.toml", unit: &[] }];
 
 /// Publishes private TCP services to sites that can only speak IPsec.
 #[derive(Debug, Parser)]

@@ -56,6 +56,9 @@ fn left(plan: &Plan, done: usize, has_deleted: bool) -> String {
         _ => steps.iter().map(named).collect::<Vec<_>>().join(", "),
     };
     let (before, after) = plan.steps.split_at(done);
+    if after.is_empty() {
+        return format!("Everything was applied: {}.", list(before));
+    }
     let half = after.first().filter(|_| has_deleted).map(named);
     let half = half.map_or_else(String::new, |step| format!(" Half done: {step}, which is deleted only."));
     format!(

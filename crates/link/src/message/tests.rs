@@ -101,6 +101,7 @@ fn check(dialled: Result<AgentId, Problem>) -> ShareCheck {
         dialled,
         failure: Some(FailureReason::DialTimeout),
         dial_took: Duration::from_secs(3),
+        took: Duration::from_secs(4),
     }
 }
 

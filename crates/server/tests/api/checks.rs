@@ -24,6 +24,7 @@ fn all_well(agent: AgentId) -> ShareCheck {
         listener_took: Duration::from_micros(2),
         agent_took: Some(Duration::from_millis(1)),
         dial_took: Duration::from_millis(3),
+        took: Duration::from_millis(4),
     }
 }
 

@@ -18,8 +18,8 @@ impl PeerFault {
     pub(super) fn new(reason: ConnectionFault, cause: impl Into<String>) -> Self {
         let cure = match reason {
             ConnectionFault::PreSharedKeysDiffer => {
-                "put the key from the tunnel's vpn-config into the site's device, or set the device's key on the tunnel \
-                 with POST …/psk"
+                "put the key from the tunnel's vpn-config (`wicketgate tunnel config`) into the site's device, or give the \
+                 tunnel the device's key (POST …/psk, `wicketgate tunnel rotate-key --pre-shared-key-file`)"
             }
             ConnectionFault::PeerIdentityDiffers => "change the device's local identity or peerId",
             ConnectionFault::TrafficSelectorsDiffer => {

@@ -151,7 +151,7 @@ impl Check {
 fn tunnel(walked: &Walked<'_>, seen: &ShareCheck) -> Hop {
     const HOP: HopName = HopName::Tunnel;
     let standing = &walked.tunnel.standing;
-    let there_and_back = walked.took.saturating_sub(seen.dial_took);
+    let there_and_back = walked.took.saturating_sub(seen.took.max(seen.dial_took));
     let hop = match (standing.status, &seen.tunnel.problem, &standing.detail) {
         (Status::Deployed, Some(problem), _) => Hop::failed(HOP, problem.reason, problem.message.clone()),
         (Status::Deployed, None, _) => Hop::new(HOP, State::Ok, "the gateway is ready to answer the peer"),
@@ -191,17 +191,17 @@ fn ike_sa(walked: &Walked<'_>, seen: &ShareCheck) -> Hop {
         _ if cause.is_none() && !is_ready => Hop::new(HOP, State::Unknown, "the tunnel is not ready"),
         ConnectionState::Idle => Hop::failed(
             HOP,
-            Reason::TunnelNotReady,
+            Reason::PeerDown,
             but("both ends are authenticated, but there is no CHILD SA: nothing passes"),
         ),
         ConnectionState::Connecting => {
-            Hop::failed(HOP, Reason::TunnelNotReady, but("the IKE SA is being negotiated"))
+            Hop::failed(HOP, Reason::PeerDown, but("the IKE SA is being negotiated"))
         }
         ConnectionState::Down if walked.was_up => {
             let lost = format!("the peer was connected, and is down since {}", connection.since);
-            Hop::failed(HOP, Reason::TunnelNotReady, but(&lost))
+            Hop::failed(HOP, Reason::PeerDown, but(&lost))
         }
-        ConnectionState::Down => Hop::failed(HOP, Reason::TunnelNotReady, but("the peer has not connected")),
+        ConnectionState::Down => Hop::failed(HOP, Reason::PeerDown, but("the peer has not connected")),
     };
     hop.took(walked.read_took)
 }

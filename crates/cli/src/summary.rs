@@ -1,0 +1,181 @@
+//! `wicketgate status`: what is wrong, first; then how many of each kind there are.
+
+use std::{
+    io::{self, Write},
+    pin::pin,
+};
+
+use clap::ArgMatches;
+use futures_util::TryStreamExt as _;
+use serde_json::{Value, json};
+
+use crate::{
+    arguments::output,
+    context::Session,
+    failed::Failed,
+    kind::{AGENT, Kind, SHARE, TUNNEL},
+    output::Form,
+    session::text,
+    table::cell,
+};
+
+/// Resources of each kind, warnings, and unknown peers that are shown.
+const MOST_SHOWN: usize = 10;
+
+const UNKNOWN_PEERS: &str = "frontdoor/v2/unknown-peers";
+
+/// The resources of one kind.
+#[derive(Debug)]
+struct Standing {
+    kind: &'static Kind,
+    all: Value,
+    not_ready: Value,
+    /// The first that are not ready.
+    failing: Vec<Value>,
+    /// The first that are ready and in doubt.
+    doubtful: Vec<Value>,
+}
+
+impl Standing {
+    async fn of(session: &Session, kind: &'static Kind, bad: (&str, &str)) -> Result<Self, Failed> {
+        let query = [(bad.0.to_owned(), bad.1.to_owned())];
+        let (path, all) = (session.list_path(kind).await?, count(session, kind, &[]).await?);
+        let failing = session.client.list(&path, &query, Some(MOST_SHOWN)).try_collect().await?;
+        let not_ready = count(session, kind, &query).await?;
+        Ok(Self { kind, all, not_ready, failing, doubtful: Vec::new() })
+    }
+
+    /// Each tunnel is looked at. Without IPsec it has no connection and is ready, for which the API has no filter.
+    async fn of_tunnels(session: &Session) -> Result<Self, Failed> {
+        let path = session.list_path(&TUNNEL).await?;
+        let (mut all, mut not_ready) = (0, 0);
+        let (mut failing, mut doubtful) = (Vec::new(), Vec::new());
+        let mut tunnels = pin!(session.client.list(&path, &[], None));
+        while let Some(tunnel) = tunnels.try_next().await? {
+            all += 1;
+            let is_ready = tunnel["ready"] == true;
+            not_ready += u64::from(!is_ready);
+            let shown = if is_ready { &mut doubtful } else { &mut failing };
+            if shown.len() < MOST_SHOWN && (!is_ready || warnings(&tunnel).next().is_some()) {
+                shown.push(tunnel);
+            }
+        }
+        Ok(Self { kind: &TUNNEL, all: all.into(), not_ready: not_ready.into(), failing, doubtful })
+    }
+
+    fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        let Self { kind, failing, doubtful, .. } = self;
+        for resource in failing {
+            let why = why(kind, resource);
+            writeln!(out, "✗ {} {}: {}", kind.name, cell(&resource[kind.label]), cell(&why.into()))?;
+        }
+        for resource in doubtful {
+            for warning in warnings(resource) {
+                let name = cell(&resource[kind.label]);
+                writeln!(out, "! {} {name}: {}", kind.name, cell(&warning["message"]))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn count(session: &Session, kind: &Kind, query: &[(String, String)]) -> Result<Value, Failed> {
+    let one = [query, &[("size".to_owned(), "1".to_owned())]].concat();
+    Ok(session.client.get(&session.list_path(kind).await?, &one).await?["totalElements"].clone())
+}
+
+fn warnings(tunnel: &Value) -> impl Iterator<Item = &Value> {
+    tunnel["connection"]["warnings"].as_array().into_iter().flatten()
+}
+
+fn why(kind: &Kind, resource: &Value) -> String {
+    let detail = text(&resource["statusDetail"], "message");
+    match kind.name {
+        "tunnel" => {
+            let connection = &resource["connection"];
+            let error = text(&connection["lastError"], "message");
+            let parts = [detail, text(connection, "state"), error];
+            let silent =
+                if detail.is_empty() && error.is_empty() { nothing_came(resource) } else { String::new() };
+            format!("{} {silent}", parts.join(" ")).split_whitespace().collect::<Vec<_>>().join(" ")
+        }
+        "agent" => format!("not connected since {}", text(resource, "lastSeen")),
+        _ => detail.to_owned(),
+    }
+}
+
+/// No packet has come that would have been an attempt.
+fn nothing_came(tunnel: &Value) -> String {
+    format!("(no attempt of {} was seen)", text(tunnel, "peerPublicIp"))
+}
+
+/// Addresses of IKE that are no tunnel's. Only the operator may see them.
+async fn unknown_peers(session: &Session) -> Vec<Value> {
+    let peers = session.client.list(UNKNOWN_PEERS, &[], Some(MOST_SHOWN));
+    peers.try_collect().await.unwrap_or_default()
+}
+
+pub(crate) async fn status(session: &Session, matches: &ArgMatches) -> Result<(), Failed> {
+    let output = output(matches);
+    let all = [
+        Standing::of_tunnels(session).await?,
+        Standing::of(session, &SHARE, ("ready", "false")).await?,
+        Standing::of(session, &AGENT, ("status", "OFFLINE")).await?,
+    ];
+    // A site whose address is another one than was said is the commonest cause.
+    let is_silent = |tunnel: &Value| tunnel["connection"]["lastError"].is_null();
+    let unknown =
+        if all[0].failing.iter().any(is_silent) { unknown_peers(session).await } else { Vec::new() };
+    if output.form != (Form::Table { is_wide: false }) || output.jq.is_some() {
+        let mut summary =
+            json!({"server": session.client.base().as_str(), "frontdoor": session.frontdoor_id().await?});
+        for Standing { kind, all, not_ready, .. } in &all {
+            summary[kind.plural] = json!({"all": all, "notReady": not_ready});
+        }
+        summary["wrong"] = all.iter().flat_map(|one| one.failing.clone()).collect();
+        summary["inDoubt"] = all.iter().flat_map(|one| one.doubtful.clone()).collect();
+        summary["unknownPeers"] = unknown.into();
+        return output.one(&TUNNEL, &summary);
+    }
+    let mut out = io::stdout().lock();
+    for standing in &all {
+        standing.write(&mut out)?;
+    }
+    for peer in &unknown {
+        let (address, port) = (cell(&peer["address"]), cell(&peer["port"]));
+        writeln!(out, "! IKE from {address} (port {port}), which is no tunnel's peerPublicIp")?;
+    }
+    if all.iter().all(|one| one.failing.is_empty()) {
+        writeln!(out, "✓ everything is ready")?;
+    }
+    for Standing { kind, all, not_ready, .. } in &all {
+        writeln!(out, "{:<10} {all:>6}, of which {not_ready} not ready", kind.plural)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tunnel_says_why_it_is_not_ready_or_in_doubt() {
+        let standing = Standing {
+            kind: &TUNNEL,
+            all: 3.into(),
+            not_ready: 2.into(),
+            failing: vec![
+                json!({"name": "a", "peerPublicIp": "203.0.113.2", "connection": {"state": "DOWN"}}),
+                json!({"name": "b", "connection": {"state": "DOWN", "lastError": {"message": "the keys differ"}}}),
+            ],
+            doubtful: vec![
+                json!({"name": "c", "connection": {"warnings": [{"message": "no packet has come"}]}}),
+            ],
+        };
+        let mut out = Vec::new();
+        standing.write(&mut out).unwrap();
+        let expected = "✗ tunnel a: DOWN (no attempt of 203.0.113.2 was seen)\n✗ tunnel b: DOWN the keys differ\n\
+                        ! tunnel c: no packet has come\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+}
