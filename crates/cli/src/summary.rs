@@ -93,26 +93,31 @@ fn why(kind: &Kind, resource: &Value) -> String {
     match kind.name {
         "tunnel" => {
             let connection = &resource["connection"];
-            let error = text(&connection["lastError"], "message");
-            let parts = [detail, text(connection, "state"), error];
-            let silent =
-                if detail.is_empty() && error.is_empty() { nothing_came(resource) } else { String::new() };
-            format!("{} {silent}", parts.join(" ")).split_whitespace().collect::<Vec<_>>().join(" ")
+            let (state, error) = (text(connection, "state"), text(&connection["lastError"], "message"));
+            let unknown = match (state, detail, error) {
+                ("DOWN", "", "") => no_reason(resource),
+                _ => String::new(),
+            };
+            let parts = [detail, state, error, &unknown];
+            parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
         }
         "agent" => format!("not connected since {}", text(resource, "lastSeen")),
         _ => detail.to_owned(),
     }
 }
 
-/// No packet has come that would have been an attempt.
-fn nothing_came(tunnel: &Value) -> String {
-    format!("(no attempt of {} was seen)", text(tunnel, "peerPublicIp"))
+/// A device that ends its connection leaves no error, and one from which nothing arrives has none.
+fn no_reason(tunnel: &Value) -> String {
+    format!("(the device has ended its connection, or nothing arrives from {})", text(tunnel, "peerPublicIp"))
 }
 
 /// Addresses of IKE that are no tunnel's. Only the operator may see them.
-async fn unknown_peers(session: &Session) -> Vec<Value> {
+async fn unknown_peers(session: &Session) -> Result<Vec<Value>, Failed> {
     let peers = session.client.list(UNKNOWN_PEERS, &[], Some(MOST_SHOWN));
-    peers.try_collect().await.unwrap_or_default()
+    match peers.try_collect().await {
+        Err(failure) if failure.is_forbidden() => Ok(Vec::new()),
+        all => Ok(all?),
+    }
 }
 
 pub(crate) async fn status(session: &Session, matches: &ArgMatches) -> Result<(), Failed> {
@@ -125,7 +130,7 @@ pub(crate) async fn status(session: &Session, matches: &ArgMatches) -> Result<()
     // A site whose address is another one than was said is the commonest cause.
     let is_silent = |tunnel: &Value| tunnel["connection"]["lastError"].is_null();
     let unknown =
-        if all[0].failing.iter().any(is_silent) { unknown_peers(session).await } else { Vec::new() };
+        if all[0].failing.iter().any(is_silent) { unknown_peers(session).await? } else { Vec::new() };
     if output.form != (Form::Table { is_wide: false }) || output.jq.is_some() {
         let mut summary =
             json!({"server": session.client.base().as_str(), "frontdoor": session.frontdoor_id().await?});
@@ -174,7 +179,8 @@ mod tests {
         };
         let mut out = Vec::new();
         standing.write(&mut out).unwrap();
-        let expected = "✗ tunnel a: DOWN (no attempt of 203.0.113.2 was seen)\n✗ tunnel b: DOWN the keys differ\n\
+        let expected = "✗ tunnel a: DOWN (the device has ended its connection, or nothing arrives from 203.0.113.2)\n\
+                        ✗ tunnel b: DOWN the keys differ\n\
                         ! tunnel c: no packet has come\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
