@@ -147,7 +147,6 @@ impl Lab {
         self.standing(n, "ready", |s| s.ready == Some(Generation::new(generation))).await
     }
 
-    /// A client's connection through the gateway to the share's target.
     /// The `n`th report of an agent that the server was told.
     pub(crate) async fn report(&self, n: usize) -> AgentReport {
         let told = async {
@@ -161,6 +160,7 @@ impl Lab {
         soon("a report", told).await
     }
 
+    /// A client's connection through the gateway to the share's target.
     pub(crate) async fn connect(&self, n: u128) -> Result<Client, DialFailure> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
